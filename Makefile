@@ -1,0 +1,35 @@
+# `make demo` and `make test` work on a machine with python3 (and its venv module), g++ and make.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: demo test test-all lint native clean
+
+$(STAMP): pyproject.toml constraints.txt $(wildcard csrc/*.cpp csrc/*.h csrc/kernels/*) csrc/CMakeLists.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet -c constraints.txt torch
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dev]"
+	touch $@
+
+# Every kernel, capture and model is tried on data that the project makes for itself.
+test: $(STAMP)
+	$(BIN)/python -m pytest -q -m "not slow"
+
+test-all: $(STAMP)
+	$(BIN)/python -m pytest -q
+
+demo: $(STAMP)
+	$(BIN)/python examples/demo.py
+
+lint: $(STAMP)
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+
+# The native module built in place, for work on csrc with any environment's python: make native PYTHON=...
+native:
+	$(PYTHON) -m cmake -S csrc -B build/dev -G Ninja -DPython_EXECUTABLE=$$(command -v $(PYTHON)) && $(PYTHON) -m cmake --build build/dev
+	cp build/dev/_native*.so headfields/
+
+clean:
+	rm -rf $(VENV) build headfields/_native*.so

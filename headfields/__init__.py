@@ -1,0 +1,1 @@
+"""headfields: differentiable head-avatar primitives for PyTorch."""

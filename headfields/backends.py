@@ -1,0 +1,103 @@
+"""Which code runs an operation: the C++ module, NVIDIA Warp, or the PyTorch reference.
+
+On CPU an operation runs in the compiled module where it is installed and in Warp otherwise; on CUDA it runs in Warp.
+float64 tensors go to a kernel where one is compiled for them and to the reference otherwise.
+"""
+
+import contextlib
+import functools
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Literal
+
+import torch
+
+CpuBackend = Literal["native", "warp"]
+_forced: CpuBackend | None = None
+
+try:
+    from headfields import _native as _module
+
+    native: ModuleType | None = _module
+    _native_reason = f"compiled module, {native.isa()} instructions"
+except ImportError as error:  # an installation without a compiler: Warp serves the CPU
+    native = None
+    _native_reason = f"not installed ({error}); reinstall with a C++17 compiler to have it"
+
+
+@functools.lru_cache(maxsize=1)
+def warp() -> ModuleType:
+    """NVIDIA Warp, imported and initialised quietly at the first call (it takes about a second)."""
+    import warp as wp
+
+    wp.config.quiet = True
+    wp.init()
+    return wp
+
+
+def cpu_backend() -> CpuBackend:
+    """The backend that CPU tensors use now: `"native"` unless the module is missing or `use_cpu_backend` says otherwise."""
+    if _forced is not None:
+        return _forced
+    return "native" if native is not None else "warp"
+
+
+@contextlib.contextmanager
+def use_cpu_backend(name: CpuBackend) -> Iterator[None]:
+    """Within the `with` block, CPU tensors run on the named backend: `"native"` or `"warp"`.
+
+    Raises:
+        ValueError: the name is neither.
+        RuntimeError: `"native"` is asked for and the compiled module is not installed.
+    """
+    global _forced
+    if name not in ("native", "warp"):
+        raise ValueError(f"use_cpu_backend: name is {name!r}; expected 'native' or 'warp'")
+    if name == "native" and native is None:
+        raise RuntimeError(f"use_cpu_backend: the C++ kernels are {_native_reason}")
+    before, _forced = _forced, name
+    try:
+        yield
+    finally:
+        _forced = before
+
+
+@dataclass(frozen=True)
+class Backend:
+    """One row of `headfields.backends()`: what serves a device, whether it can, and why."""
+
+    device: str
+    name: str
+    available: bool
+    in_use: bool
+    reason: str
+
+    def __str__(self) -> str:
+        mark = "in use" if self.in_use else ("available" if self.available else "not available")
+        return f"{self.device:4s} {self.name:6s} {mark}: {self.reason}"
+
+
+def backends() -> list[Backend]:
+    """What runs the operations on each device, and why; `print(*hf.backends(), sep="\\n")` reads well."""
+    chosen = cpu_backend()
+    try:
+        wp = warp()
+        warp_ok, warp_reason = True, f"warp {wp.config.version}"
+    except Exception as error:  # whatever keeps Warp from starting is the reason to show
+        warp_ok, warp_reason = False, f"{type(error).__name__}: {error}"
+    cuda = torch.cuda.is_available()
+    if not cuda:
+        cuda_reason = "torch sees no CUDA device" if torch.version.cuda else "this torch is built without CUDA"
+    else:
+        cuda_reason = f"{torch.cuda.get_device_name()}, {warp_reason}"
+    threads = torch.get_num_threads()
+    isa = os.environ.get("HEADFIELDS_ISA")
+    forced = f", HEADFIELDS_ISA={isa}" if isa else ""
+    return [
+        Backend("cpu", "native", native is not None, chosen == "native",
+                f"{_native_reason}{forced}" + (f", {threads} threads" if native else "")),
+        Backend("cpu", "warp", warp_ok, chosen == "warp", f"{warp_reason}, one thread"),
+        Backend("cuda", "warp", warp_ok and cuda, warp_ok and cuda, cuda_reason),
+    ]  # fmt: skip

@@ -1,0 +1,46 @@
+"""Argument checks shared by the operations: the message names the operation, the argument, its shape or dtype, the remedy."""
+
+import torch
+from torch import Tensor
+
+
+def check_floating(op: str, name: str, tensor: Tensor) -> None:
+    """Raises TypeError unless `tensor` is a floating-point tensor."""
+    if not isinstance(tensor, Tensor):
+        raise TypeError(f"{op}: {name} is a {type(tensor).__name__}; pass a torch.Tensor (torch.as_tensor makes one)")
+    if not tensor.is_floating_point():
+        raise TypeError(f"{op}: {name} has dtype {tensor.dtype}; expected float32 or float64 ({name}.float() converts)")
+
+
+def check_integer(op: str, name: str, tensor: Tensor) -> None:
+    """Raises TypeError unless `tensor` is an int32 or int64 tensor."""
+    if not isinstance(tensor, Tensor):
+        raise TypeError(f"{op}: {name} is a {type(tensor).__name__}; pass a torch.Tensor (torch.as_tensor makes one)")
+    if tensor.dtype not in (torch.int32, torch.int64):
+        raise TypeError(f"{op}: {name} has dtype {tensor.dtype}; expected int64 ({name}.long() converts)")
+
+
+def check_shape(op: str, name: str, tensor: Tensor, pattern: str) -> None:
+    """Raises ValueError unless the shape fits `pattern`: space-separated sizes, names for any size, a leading `...`.
+
+    `check_shape("closest_triangle", "points", points, "... 3")`
+    """
+    wanted = pattern.split()
+    shape = tuple(tensor.shape)
+    open_front = bool(wanted) and wanted[0] == "..."
+    tail = wanted[1:] if open_front else wanted
+    fits = len(shape) >= len(tail) if open_front else len(shape) == len(tail)
+    if fits:
+        for have, want in zip(shape[len(shape) - len(tail) :], tail, strict=True):
+            if want.isdigit() and have != int(want):
+                fits = False
+    if not fits:
+        raise ValueError(f"{op}: {name} has shape {shape}; expected ({', '.join(wanted)})")
+
+
+def check_same_device(op: str, **tensors: Tensor | None) -> None:
+    """Raises ValueError unless all given tensors are on one device."""
+    devices = {name: tensor.device for name, tensor in tensors.items() if tensor is not None}
+    if len(set(devices.values())) > 1:
+        listing = ", ".join(f"{name} on {device}" for name, device in devices.items())
+        raise ValueError(f"{op}: arguments are on several devices ({listing}); move them to one with .to(device)")

@@ -1,0 +1,153 @@
+"""The four nouns: Deformer, Encoder, Decoder, Renderer, and the `Part` that they share.
+
+A part says what it needs of the `HeadState` (`needs`) and, for encoders, how wide its output is (`width`), so that a
+composition that cannot work fails when it is built. Its constructor arguments are recorded, so that any composition
+of parts, a user's own among them, can be saved to one file and built again.
+"""
+
+import functools
+import inspect
+from typing import Any, ClassVar
+
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from headfields.records import Canonical, FieldValues, HeadState, Rays, Rendering
+
+_registry: dict[str, type["Part"]] = {}
+
+
+class Part(nn.Module):
+    """A building block of an `Avatar`. Subclasses are found again by name when an avatar is loaded.
+
+    Attributes:
+        needs: the fields of `HeadState` (or names of codes) that the part reads.
+        arguments: what the constructor was called with, by parameter name.
+    """
+
+    needs: tuple[str, ...] = ()
+    arguments: dict[str, Any]
+    _wrapped: ClassVar[bool] = False
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        _registry[f"{cls.__module__}.{cls.__qualname__}"] = cls
+        if "__init__" not in cls.__dict__:
+            return
+        original = cls.__init__
+        signature = inspect.signature(original)
+
+        @functools.wraps(original)
+        def recording(self: Part, *args: Any, **kwargs: Any) -> None:
+            if not hasattr(self, "_parameters"):  # the outermost constructor, before nn.Module's own
+                nn.Module.__init__(self)
+                bound = signature.bind(self, *args, **kwargs)
+                bound.apply_defaults()
+                self.arguments = {name: value for name, value in list(bound.arguments.items())[1:]}
+            original(self, *args, **kwargs)
+
+        cls.__init__ = recording  # type: ignore[method-assign]
+
+    def __init__(self) -> None:
+        if not hasattr(self, "_parameters"):
+            super().__init__()
+            self.arguments = {}
+
+    def prepare(self, state: HeadState) -> Any:
+        """What depends on the frames alone, computed once a call and handed to `forward` as `prepared`."""
+        return None
+
+
+def part_class(name: str) -> type[Part]:
+    """The `Part` subclass registered under `module.ClassName`.
+
+    Raises:
+        ValueError: no class of that name has been imported.
+    """
+    if name not in _registry:
+        raise ValueError(f"{name} is not a part of headfields or of any module imported so far; import the module that defines it first")
+    return _registry[name]
+
+
+def part_name(part: Part) -> str:
+    """`module.ClassName` of a part, as `part_class` takes it."""
+    return f"{type(part).__module__}.{type(part).__qualname__}"
+
+
+class Deformer(Part):
+    """Canonicalises points: posed space to canonical space.
+
+    Attributes:
+        ambient_width: number of hyper-coordinates in `Canonical.ambient`.
+    """
+
+    ambient_width: int = 0
+
+    def bounds(self) -> Float[Tensor, "2 3"]:
+        """Corners (minimum, maximum) of the axis-aligned box in canonical space that encoders cover, metres."""
+        raise NotImplementedError(f"{type(self).__name__}.bounds is not defined")
+
+    def near_far(self, rays: Rays, prepared: Any) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
+        """The interval of each ray that can hold matter, in metres; near >= far where there is none."""
+        raise NotImplementedError(f"{type(self).__name__}.near_far is not defined")
+
+    def forward(
+        self, points: Float[Tensor, "m 3"], directions: Float[Tensor, "m 3"], frame: Int[Tensor, " m"], prepared: Any
+    ) -> Canonical:
+        """Points (M, 3) and unit directions (M, 3) in posed space, with the row of the state each belongs to."""
+        raise NotImplementedError
+
+
+class Encoder(Part):
+    """Turns canonical points (and the state) into features.
+
+    Attributes:
+        width: number of features per point.
+        needs_faces: True if the encoder reads `Canonical.face`, which not every deformer gives.
+    """
+
+    width: int
+    needs_faces: bool = False
+
+    def build(self, bounds: Float[Tensor, "2 3"], ambient_width: int) -> None:
+        """Called once by `Avatar` with the canonical box and the number of hyper-coordinates."""
+
+    def forward(self, canonical: Canonical, prepared: Any) -> Float[Tensor, "m width"]:
+        """Features of each point."""
+        raise NotImplementedError
+
+
+class Decoder(Part):
+    """Turns features and directions into density or signed distance, and colour.
+
+    Attributes:
+        gives: `"density"` or `"distance"`; what the renderer has to turn into weights.
+    """
+
+    gives: str = "density"
+
+    def build(self, width: int) -> None:
+        """Called once by `Avatar` with the width of the features."""
+
+    def forward(
+        self, features: Float[Tensor, "m width"], directions: Float[Tensor, "m 3"], colour: bool = True
+    ) -> FieldValues:
+        """Values at M points; `colour=False` leaves `rgb` out, for occupancy and meshing."""
+        raise NotImplementedError
+
+
+class Renderer(Part):
+    """Renders rays through a field.
+
+    Attributes:
+        takes: what it can render: a tuple of `Decoder.gives` values.
+    """
+
+    takes: tuple[str, ...] = ("density",)
+
+    def forward(self, rays: Rays, field: Any, background: Float[Tensor, "n 3"]) -> Rendering:
+        """Rays in posed space, and the `headfields.avatar.Field` of the state they see."""
+        raise NotImplementedError
+
+    def update(self, field: Any, step: int) -> None:
+        """Called by the trainer before each step, so that e.g. an occupancy grid follows the field."""

@@ -1,0 +1,356 @@
+"""The records that parts hand to one another: frozen dataclasses of tensors.
+
+One convention inside the library: metres, radians, float32; y up, face toward +z; cameras are world-to-camera with
+OpenCV axes (x right, y down, z forward) and pixel intrinsics. Readers convert on the way in.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, TypeVar
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+R = TypeVar("R", bound="Record")
+
+
+class Record:
+    """What all records share: `.to(...)`, `.detach()`, `.replace(...)` and, along the leading axis, indexing and `len`."""
+
+    def map(self: R, function: Any) -> R:
+        """A copy with `function` applied to every tensor, in mappings and nested records too."""
+
+        def apply(value: Any) -> Any:
+            if isinstance(value, Tensor):
+                return function(value)
+            if isinstance(value, Record):
+                return value.map(function)
+            if isinstance(value, Mapping):
+                return {key: apply(entry) for key, entry in value.items()}
+            return value
+
+        return dataclasses.replace(self, **{f.name: apply(getattr(self, f.name)) for f in fields(self)})  # type: ignore[type-var]
+
+    def to(self: R, device: torch.device | str) -> R:
+        """A copy on the given device."""
+        return self.map(lambda tensor: tensor.to(device))
+
+    def detach(self: R) -> R:
+        """A copy cut from the autograd graph."""
+        return self.map(lambda tensor: tensor.detach())
+
+    def replace(self: R, **changes: Any) -> R:
+        """A copy with some fields changed; the shape checks run again."""
+        return dataclasses.replace(self, **changes)  # type: ignore[type-var]
+
+    def __getitem__(self: R, index: Any) -> R:
+        if isinstance(index, int):
+            index = slice(index, index + 1 or None)
+        return self.map(lambda tensor: tensor[index])
+
+    def _check(self, **patterns: tuple[str, Tensor | None]) -> None:
+        """Each pattern is space-separated axis names or sizes; equal names must have equal sizes across fields."""
+        sizes: dict[str, tuple[int, str]] = {}
+        for name, (pattern, tensor) in patterns.items():
+            if tensor is None:
+                continue
+            axes = pattern.split()
+            record = type(self).__name__
+            if not isinstance(tensor, Tensor):
+                raise TypeError(f"{record}: {name} is a {type(tensor).__name__}; pass a torch.Tensor")
+            shape = tuple(tensor.shape)
+            if len(shape) != len(axes):
+                raise ValueError(f"{record}: {name} has shape {shape}; expected ({', '.join(axes)})")
+            for axis, size in zip(axes, shape, strict=True):
+                if axis.isdigit():
+                    if size != int(axis):
+                        raise ValueError(f"{record}: {name} has shape {shape}; expected ({', '.join(axes)})")
+                elif sizes.setdefault(axis, (size, name))[0] != size:
+                    raise ValueError(
+                        f"{record}: {name} has shape {shape}, so {axis} = {size}, "
+                        f"but {sizes[axis][1]} has {axis} = {sizes[axis][0]}; the two must agree"
+                    )
+
+
+@dataclass(frozen=True)
+class HeadState(Record):
+    """B frames of one head: the posed mesh and what drives it.
+
+    Attributes:
+        vertices: (B, V, 3) posed vertices, metres, head frame of the capture.
+        expression: (B, E) expression coefficients.
+        pose: (B, J, 3) axis-angle joint rotations, radians.
+        joint_transforms: (B, J, 4, 4) rest-to-posed transforms of the joints.
+        codes: named latents, each (B, C).
+    """
+
+    vertices: Float[Tensor, "b v 3"]
+    expression: Float[Tensor, "b e"] | None = None
+    pose: Float[Tensor, "b j 3"] | None = None
+    joint_transforms: Float[Tensor, "b j 4 4"] | None = None
+    codes: Mapping[str, Float[Tensor, "b c"]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._check(
+            vertices=("B V 3", self.vertices),
+            expression=("B E", self.expression),
+            pose=("B J 3", self.pose),
+            joint_transforms=("B J 4 4", self.joint_transforms),
+            **{f"codes[{key!r}]": (f"B {key}_width", value) for key, value in self.codes.items()},
+        )
+
+    def __len__(self) -> int:
+        return self.vertices.shape[0]
+
+    def need(self, part: str, name: str) -> Tensor:
+        """The field (or code) called `name`; if the state lacks it, an error that says who needs it and whence it comes."""
+        value = self.codes.get(name) if name in self.codes else getattr(self, name, None)
+        if value is None:
+            have = [f.name for f in fields(self) if f.name != "codes" and getattr(self, f.name) is not None]
+            raise ValueError(
+                f"{part} needs {name!r} of the HeadState, which has {have + sorted(self.codes)}. "
+                "A head model (headfields.heads) or a capture (headfields.data.load_capture) fills "
+                "expression, pose and joint_transforms; codes come from a latent table."
+            )
+        return value
+
+
+@dataclass(frozen=True)
+class Camera(Record):
+    """One pinhole camera, or a batch of them.
+
+    Attributes:
+        world_to_camera: (..., 4, 4) rigid transform, OpenCV axes (x right, y down, z forward), metres.
+        intrinsics: (..., 3, 3) in pixels; the centre of the first pixel is (0.5, 0.5).
+        size: (height, width) in pixels.
+    """
+
+    world_to_camera: Float[Tensor, "*batch 4 4"]
+    intrinsics: Float[Tensor, "*batch 3 3"]
+    size: tuple[int, int]
+
+    def __post_init__(self) -> None:
+        for name, tensor, side in (("world_to_camera", self.world_to_camera, 4), ("intrinsics", self.intrinsics, 3)):
+            if tensor.shape[-2:] != (side, side):
+                raise ValueError(f"Camera: {name} has shape {tuple(tensor.shape)}; expected (..., {side}, {side})")
+
+    def __len__(self) -> int:
+        return self.world_to_camera.shape[0]
+
+    @property
+    def centre(self) -> Float[Tensor, "*batch 3"]:
+        """Camera centre in world space."""
+        rotation, translation = self.world_to_camera[..., :3, :3], self.world_to_camera[..., :3, 3]
+        return -(rotation.transpose(-1, -2) @ translation[..., None])[..., 0]
+
+    def project(self, points: Float[Tensor, "*batch n 3"]) -> tuple[Float[Tensor, "*batch n 2"], Float[Tensor, "*batch n"]]:
+        """World points to pixels (x right, y down) and depth along the optical axis, in metres."""
+        local = points @ self.world_to_camera[..., :3, :3].transpose(-1, -2) + self.world_to_camera[..., None, :3, 3]
+        image = local @ self.intrinsics.transpose(-1, -2)
+        return image[..., :2] / image[..., 2:], local[..., 2]
+
+    def scaled(self, factor: float) -> "Camera":
+        """The same camera with an image `factor` times the size."""
+        height, width = round(self.size[0] * factor), round(self.size[1] * factor)
+        scale = torch.tensor([width / self.size[1], height / self.size[0], 1.0]).to(self.intrinsics)
+        return Camera(self.world_to_camera, self.intrinsics * scale[:, None], (height, width))
+
+    def rays(self, pixels: Int[Tensor, "n 2"] | None = None, frame: Int[Tensor, " n"] | None = None) -> "Rays":
+        """Rays through pixel centres.
+
+        Args:
+            pixels: (N, 2) integer (row, column); all of the image in row-major order if None (one camera only).
+            frame: (N,) which camera of the batch, and which row of the state, each ray belongs to; 0 if None.
+
+        Returns:
+            Rays with unit directions in world space.
+        """
+        device = self.world_to_camera.device
+        pose = self.world_to_camera.reshape(-1, 4, 4)
+        intrinsics = self.intrinsics.reshape(-1, 3, 3).expand(pose.shape[0], 3, 3)
+        if pixels is None:
+            if pose.shape[0] != 1:
+                raise ValueError(f"Camera.rays: pixels is None with {pose.shape[0]} cameras; index one, camera[0]")
+            height, width = self.size
+            grid = torch.meshgrid(torch.arange(height, device=device), torch.arange(width, device=device), indexing="ij")
+            pixels = torch.stack(grid, dim=-1).reshape(-1, 2)
+        if frame is None:
+            frame = torch.zeros(pixels.shape[0], dtype=torch.long, device=device)
+        centre = pixels.flip(-1).to(pose.dtype) + 0.5
+        homogeneous = torch.cat([centre, torch.ones_like(centre[:, :1])], dim=-1)
+        inverse_intrinsics = torch.linalg.inv(intrinsics)
+        local = (inverse_intrinsics[frame] @ homogeneous[..., None])[..., 0]
+        camera_to_world = pose[:, :3, :3].transpose(-1, -2)
+        directions = (camera_to_world[frame] @ local[..., None])[..., 0]
+        centres = -(camera_to_world @ pose[:, :3, 3:])[..., 0]
+        return Rays(centres[frame], torch.nn.functional.normalize(directions, dim=-1), frame)
+
+
+@dataclass(frozen=True)
+class Rays(Record):
+    """N rays. `origins`, `directions` (N, 3) in world space, unit directions; `frame` (N,) row of the state each ray sees."""
+
+    origins: Float[Tensor, "n 3"]
+    directions: Float[Tensor, "n 3"]
+    frame: Int[Tensor, " n"]
+
+    def __post_init__(self) -> None:
+        self._check(origins=("N 3", self.origins), directions=("N 3", self.directions), frame=("N", self.frame))
+
+    def __len__(self) -> int:
+        return self.origins.shape[0]
+
+
+@dataclass(frozen=True)
+class Canonical(Record):
+    """M points after a deformer.
+
+    Attributes:
+        points: (M, 3) canonical positions, metres.
+        directions: (M, 3) unit viewing directions in canonical space.
+        posed_points: (M, 3) the observed positions they came from.
+        frame: (M,) row of the state of each point.
+        valid: (M,) False where the deformer has no answer; such points are empty space.
+        face: (M,) nearest triangle, -1 where the deformer knows none.
+        barycentric: (M, 3) barycentric coordinates on it.
+        distance: (M,) distance to it in posed space, metres.
+        ambient: (M, A) hyper-coordinates; A = 0 for most deformers.
+    """
+
+    points: Float[Tensor, "m 3"]
+    directions: Float[Tensor, "m 3"]
+    posed_points: Float[Tensor, "m 3"]
+    frame: Int[Tensor, " m"]
+    valid: Bool[Tensor, " m"]
+    face: Int[Tensor, " m"] | None = None
+    barycentric: Float[Tensor, "m 3"] | None = None
+    distance: Float[Tensor, " m"] | None = None
+    ambient: Float[Tensor, "m a"] | None = None
+
+    def __post_init__(self) -> None:
+        self._check(
+            points=("M 3", self.points), directions=("M 3", self.directions), posed_points=("M 3", self.posed_points),
+            frame=("M", self.frame), valid=("M", self.valid), face=("M", self.face),
+            barycentric=("M 3", self.barycentric), distance=("M", self.distance), ambient=("M A", self.ambient),
+        )  # fmt: skip
+
+    def __len__(self) -> int:
+        return self.points.shape[0]
+
+
+@dataclass(frozen=True)
+class Samples(Record):
+    """M packed samples along N rays, sorted by ray and then by distance; M = 0 is legal.
+
+    `ray` (M,) index of each sample's ray; `start`, `end` (M,) distances along the unit direction, metres.
+    """
+
+    ray: Int[Tensor, " m"]
+    start: Float[Tensor, " m"]
+    end: Float[Tensor, " m"]
+
+    def __post_init__(self) -> None:
+        self._check(ray=("M", self.ray), start=("M", self.start), end=("M", self.end))
+
+    def __len__(self) -> int:
+        return self.ray.shape[0]
+
+    @property
+    def middle(self) -> Float[Tensor, " m"]:
+        """Distance of each interval's midpoint."""
+        return 0.5 * (self.start + self.end)
+
+
+@dataclass(frozen=True)
+class FieldValues(Record):
+    """What a decoder gives for M points: `density` (M,) in 1/m, or `distance` (M,) in metres and `normal` (M, 3); `rgb` (M, 3)."""
+
+    rgb: Float[Tensor, "m 3"] | None = None
+    density: Float[Tensor, " m"] | None = None
+    distance: Float[Tensor, " m"] | None = None
+    normal: Float[Tensor, "m 3"] | None = None
+
+    def __post_init__(self) -> None:
+        self._check(rgb=("M 3", self.rgb), density=("M", self.density), distance=("M", self.distance), normal=("M 3", self.normal))  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Rendering(Record):
+    """What a renderer gives for N rays (or, from `Avatar.render`, for an image: H, W instead of N).
+
+    Attributes:
+        rgb: (N, 3) colour over the background, sRGB in [0, 1].
+        opacity: (N,) in [0, 1].
+        depth: (N,) expected distance along the ray, metres, weighted by opacity (divide to normalise).
+        normal: (N, 3) expected unit normal in posed space, where the field has one.
+        samples, weights: the packed samples and their weights, for losses that need them.
+    """
+
+    rgb: Float[Tensor, "*n 3"]
+    opacity: Float[Tensor, "*n"]
+    depth: Float[Tensor, "*n"]
+    normal: Float[Tensor, "*n 3"] | None = None
+    samples: Samples | None = None
+    weights: Float[Tensor, " m"] | None = None
+
+
+@dataclass(frozen=True)
+class PixelBatch(Record):
+    """N training pixels: their rays and what the capture says of them.
+
+    Attributes:
+        rays: the N rays; `rays.frame` indexes the state given with the batch.
+        rgb: (N, 3) straight (not premultiplied) sRGB colour in [0, 1].
+        alpha: (N,) matte in [0, 1].
+        background: (N, 3) the colour to put behind both sides of the comparison.
+        label: (N,) uint8 segmentation label, where the capture has them.
+        depth: (N,) z-depth of the tracked mesh along the optical axis in metres, 0 where there is none.
+        depth_scale: (N,) length of ray per unit of z-depth, so depth * depth_scale is a distance along the ray.
+    """
+
+    rays: Rays
+    rgb: Float[Tensor, "n 3"]
+    alpha: Float[Tensor, " n"]
+    background: Float[Tensor, "n 3"]
+    label: Int[Tensor, " n"] | None = None
+    depth: Float[Tensor, " n"] | None = None
+    depth_scale: Float[Tensor, " n"] | None = None
+
+    @property
+    def target(self) -> Float[Tensor, "n 3"]:
+        """The colour over the background."""
+        return self.rgb * self.alpha[:, None] + self.background * (1 - self.alpha[:, None])
+
+    def __len__(self) -> int:
+        return self.alpha.shape[0]
+
+
+@dataclass(frozen=True)
+class Template(Record):
+    """The mesh an avatar is built on.
+
+    Attributes:
+        canonical_vertices: (V, 3) canonical positions, metres, y up, face toward +z.
+        faces: (F, 3) int64 vertex indices, counter-clockwise from outside, the mouth cavity closed.
+        regions: named (F,) boolean face masks; `"mouth"`, `"eyes"` and `"face"` are used by presets where present.
+        uv, uv_faces: (T, 2) texture coordinates, v up, and (F, 3) indices into them.
+        face_count: how many of `faces` are the tracked mesh's own; the rest close the mouth.
+    """
+
+    canonical_vertices: Float[Tensor, "v 3"]
+    faces: Int[Tensor, "f 3"]
+    regions: Mapping[str, Bool[Tensor, " f"]] = field(default_factory=dict)
+    uv: Float[Tensor, "t 2"] | None = None
+    uv_faces: Int[Tensor, "f 3"] | None = None
+    face_count: int | None = None
+
+    def __post_init__(self) -> None:
+        self._check(
+            canonical_vertices=("V 3", self.canonical_vertices),
+            faces=("F 3", self.faces),
+            uv=("T 2", self.uv),
+            uv_faces=("F 3", self.uv_faces),
+            **{f"regions[{key!r}]": ("F", value) for key, value in self.regions.items()},
+        )
