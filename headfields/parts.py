@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from headfields.records import Canonical, FieldValues, HeadState, Rays, Rendering
+from headfields.records import Canonical, FieldValues, HeadState, Rays, Rendering, Samples
 
 _registry: dict[str, type["Part"]] = {}
 
@@ -79,13 +79,19 @@ class Deformer(Part):
 
     Attributes:
         ambient_width: number of hyper-coordinates in `Canonical.ambient`.
+        gives_faces: True if `Canonical.face` is filled.
     """
 
     ambient_width: int = 0
+    gives_faces: bool = False
 
     def bounds(self) -> Float[Tensor, "2 3"]:
         """Corners (minimum, maximum) of the axis-aligned box in canonical space that encoders cover, metres."""
         raise NotImplementedError(f"{type(self).__name__}.bounds is not defined")
+
+    def posed_bounds(self, prepared: Any) -> Float[Tensor, "2 3"]:
+        """Corners of a box in posed space that holds all matter of the prepared frames, metres."""
+        raise NotImplementedError(f"{type(self).__name__}.posed_bounds is not defined")
 
     def near_far(self, rays: Rays, prepared: Any) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
         """The interval of each ray that can hold matter, in metres; near >= far where there is none."""
@@ -136,6 +142,23 @@ class Decoder(Part):
         raise NotImplementedError
 
 
+class Sampler(Part):
+    """Chooses where along the rays the field is asked."""
+
+    def build(self, bounds: Float[Tensor, "2 3"]) -> None:
+        """Called once, through the renderer, with the canonical box, metres."""
+
+    def forward(self, rays: Rays, field: Any) -> tuple[Samples, Canonical]:
+        """Samples sorted by ray and distance, without those at invalid points, and their canonical points."""
+        raise NotImplementedError
+
+    def observe(self, canonical: Canonical, density: Float[Tensor, " m"]) -> None:
+        """Called by the renderer in training with what the field was at this sampler's points."""
+
+    def update(self, field: Any, step: int) -> None:
+        """Called by the trainer before each step."""
+
+
 class Renderer(Part):
     """Renders rays through a field.
 
@@ -144,6 +167,9 @@ class Renderer(Part):
     """
 
     takes: tuple[str, ...] = ("density",)
+
+    def build(self, bounds: Float[Tensor, "2 3"]) -> None:
+        """Called once by `Avatar` with the canonical box, metres."""
 
     def forward(self, rays: Rays, field: Any, background: Float[Tensor, "n 3"]) -> Rendering:
         """Rays in posed space, and the `headfields.avatar.Field` of the state they see."""

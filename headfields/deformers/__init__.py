@@ -1,1 +1,7 @@
+"""Deformers: posed space to canonical space."""
 
+from headfields.deformers.chain import Chain
+from headfields.deformers.static import Static
+from headfields.deformers.surface import SurfaceCanonicalizer
+
+__all__ = ["Chain", "Static", "SurfaceCanonicalizer"]

@@ -1,1 +1,7 @@
+"""Encoders: canonical points, or the state, to features."""
 
+from headfields.encoders.frequency import Frequency
+from headfields.encoders.hash_grid import HashGrid
+from headfields.encoders.region_gate import RegionGate
+
+__all__ = ["Frequency", "HashGrid", "RegionGate"]

@@ -1,0 +1,185 @@
+"""An avatar: one deformer, one encoder (and a condition), one decoder, one renderer."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from headfields.parts import Decoder, Deformer, Encoder, Renderer
+from headfields.records import Camera, Canonical, FieldValues, HeadState, Rays, Rendering, Template
+
+
+class Field:
+    """An avatar bound to the frames of one call: whatever depends on them alone has been computed.
+
+    Samplers and renderers see the avatar through this.
+    """
+
+    def __init__(self, avatar: "Avatar", state: HeadState) -> None:
+        self.avatar = avatar
+        self.state = state
+        self._deformer = avatar.deformer.prepare(state)
+        self._encoders = [encoder.prepare(state) for encoder in avatar.encoders]
+
+    def near_far(self, rays: Rays) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
+        """The interval of each ray that can hold matter, metres; near >= far where there is none."""
+        return self.avatar.deformer.near_far(rays, self._deformer)
+
+    def posed_bounds(self) -> Float[Tensor, "2 3"]:
+        """Corners of a box in posed space that holds all matter of these frames, metres."""
+        return self.avatar.deformer.posed_bounds(self._deformer)
+
+    def canonicalise(
+        self, points: Float[Tensor, "m 3"], directions: Float[Tensor, "m 3"], frame: Int[Tensor, " m"]
+    ) -> Canonical:
+        """Posed points (M, 3) and unit directions (M, 3) to canonical space."""
+        return self.avatar.deformer(points, directions, frame, self._deformer)
+
+    def decode(self, canonical: Canonical, colour: bool = True) -> FieldValues:
+        """Density or distance, and colour, at canonical points; `valid` is not looked at."""
+        features = [
+            encoder(canonical, ready) for encoder, ready in zip(self.avatar.encoders, self._encoders, strict=True)
+        ]
+        joined = features[0] if len(features) == 1 else torch.cat(features, dim=-1)
+        return self.avatar.decoder(joined, canonical.directions, colour)
+
+
+class Avatar(nn.Module):
+    """Composes a deformer, an encoder, a decoder and a renderer, and checks that they fit.
+
+    Args:
+        deformer: posed space to canonical space.
+        encoder: canonical points to features.
+        decoder: features to density or distance, and colour.
+        renderer: rays through the field.
+        condition: further encoders, whose features are put behind the encoder's.
+        template: the mesh that the avatar stands on, kept and saved with it.
+
+    Raises:
+        TypeError: a part is not of its noun.
+        ValueError: parts do not fit, by name: the condition reads faces and the deformer gives none, or the renderer
+            does not take what the decoder gives.
+    """
+
+    def __init__(
+        self,
+        deformer: Deformer,
+        encoder: Encoder,
+        decoder: Decoder,
+        renderer: Renderer,
+        condition: Encoder | Sequence[Encoder] | None = None,
+        template: Template | None = None,
+    ) -> None:
+        super().__init__()
+        conditions = [] if condition is None else [condition] if isinstance(condition, Encoder) else list(condition)
+        for name, part, noun in (
+            ("deformer", deformer, Deformer), ("encoder", encoder, Encoder), ("decoder", decoder, Decoder),
+            ("renderer", renderer, Renderer), *(("condition", part, Encoder) for part in conditions),
+        ):  # fmt: skip
+            if not isinstance(part, noun):
+                raise TypeError(f"Avatar: {name} is a {type(part).__name__}; expected a headfields {noun.__name__}")
+        for part in (encoder, *conditions):
+            if part.needs_faces and not deformer.gives_faces:
+                raise ValueError(
+                    f"Avatar: {type(part).__name__} reads the nearest triangle, which {type(deformer).__name__} does "
+                    "not give; use a surface deformer, or a Chain that has one"
+                )
+        if decoder.gives not in renderer.takes:
+            raise ValueError(
+                f"Avatar: {type(decoder).__name__} gives {decoder.gives}, and {type(renderer).__name__} takes "
+                f"{' or '.join(renderer.takes)}; choose a renderer that takes it"
+            )
+        self.deformer = deformer
+        self.encoder = encoder
+        self.conditions = nn.ModuleList(conditions)
+        self.decoder = decoder
+        self.renderer = renderer
+        self.template = template
+        self.preview: tuple[Camera, HeadState] | None = None
+        bounds = deformer.bounds()
+        for part in self.encoders:
+            part.build(bounds, deformer.ambient_width)
+        decoder.build(sum(part.width for part in self.encoders))
+        renderer.build(bounds)
+
+    @property
+    def encoders(self) -> list[Encoder]:
+        """The encoder and the conditions, in the order of their features."""
+        return [self.encoder, *self.conditions]  # type: ignore[list-item]
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """The fields of `HeadState`, besides the vertices, that some part reads."""
+        return tuple(dict.fromkeys(name for part in (self.deformer, *self.encoders) for name in part.needs))
+
+    def field(self, state: HeadState) -> Field:
+        """The avatar bound to B frames.
+
+        Raises:
+            ValueError: the state lacks what a part needs; the message says which part and which field.
+        """
+        for part in (self.deformer, *self.encoders):
+            for name in part.needs:
+                state.need(type(part).__name__, name)
+        return Field(self, state)
+
+    def forward(self, rays: Rays, state: HeadState, background: Float[Tensor, "n 3"]) -> Rendering:
+        """Renders N rays; `rays.frame` says which row of the state each one sees. Differentiable."""
+        return self.renderer(rays, self.field(state), background)
+
+    @torch.no_grad()
+    def update(self, state: HeadState, step: int) -> None:
+        """What the renderer keeps of the field (an occupancy grid) follows it; called before each training step."""
+        self.renderer.update(self.field(state), step)
+
+    @torch.no_grad()
+    def render(self, camera: Camera, state: HeadState, background: float | Tensor = 1.0, chunk: int = 16384) -> Rendering:
+        """An image of one frame, without gradients, in evaluation mode.
+
+        Args:
+            camera: one camera (or a batch of one).
+            state: one frame.
+            background: a grey level or a colour (3,), sRGB in [0, 1].
+            chunk: rays at a time.
+
+        Returns:
+            A `Rendering` of (H, W, ...) tensors.
+        """
+        if len(state) != 1:
+            raise ValueError(f"Avatar.render: state has {len(state)} frames; index one, state[0]")
+        was_training = self.training
+        self.eval()
+        try:
+            field = self.field(state)
+            rays = camera.rays()
+            colour = torch.as_tensor(background, dtype=torch.float32, device=rays.origins.device).expand(3)
+            parts = []
+            for begin in range(0, len(rays), chunk):
+                piece = rays[begin : begin + chunk]
+                result = self.renderer(piece, field, colour.expand(len(piece), 3))
+                parts.append(result.replace(samples=None, weights=None))
+        finally:
+            self.train(was_training)
+        height, width = camera.size
+
+        def image(name: str) -> Any:
+            pieces = [getattr(part, name) for part in parts]
+            return None if pieces[0] is None else torch.cat(pieces).unflatten(0, (height, width))
+
+        return Rendering(rgb=image("rgb"), opacity=image("opacity"), depth=image("depth"), normal=image("normal"))
+
+    def save(self, path: str | Path) -> None:
+        """Writes everything to one safetensors file, atomically: parts, arguments, weights, template, preview."""
+        from headfields.saving import save_avatar
+
+        save_avatar(self, path)
+
+    @staticmethod
+    def load(path: str | Path) -> "Avatar":
+        """The avatar in a file that `save` wrote. Parts defined outside the library must be imported before."""
+        from headfields.saving import load_avatar
+
+        return load_avatar(path)

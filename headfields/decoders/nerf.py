@@ -1,0 +1,66 @@
+"""Density and view-dependent colour from features (Instant-NGP's pair of networks, as INSTA uses them)."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from headfields.decoders.mlp import mlp
+from headfields.ops.spherical_harmonics import spherical_harmonics
+from headfields.parts import Decoder
+from headfields.records import FieldValues
+
+
+class NeRFDecoder(Decoder):
+    """features → density network → (density, geometry features); geometry features and direction → colour network → rgb.
+
+    Density is exp of the first output, colour a sigmoid. INSTA's sizes are the defaults: a density network with two
+    hidden layers of 64, a colour network with three, directions as spherical harmonics of degree 4.
+
+    Args:
+        hidden: units of the hidden layers.
+        density_layers, colour_layers: hidden layers of the two networks.
+        geometry_width: outputs of the density network, all of which the colour network sees.
+        direction_degree: degree of the spherical harmonics of the direction, 1 to 8; 0 makes colour independent of it.
+        density_bias: added before exp, so that training starts at a density of exp(density_bias) per metre.
+
+    Differentiable to any order in features, first and second in directions.
+
+    Source: INSTA (Zielonka et al. 2023), section 3.3; sizes and activations as in its released configuration.
+    """
+
+    gives = "density"
+
+    def __init__(
+        self,
+        hidden: int = 64,
+        density_layers: int = 2,
+        colour_layers: int = 3,
+        geometry_width: int = 16,
+        direction_degree: int = 4,
+        density_bias: float = 0.0,
+    ) -> None:
+        super().__init__()
+        if not 0 <= direction_degree <= 8:
+            raise ValueError(f"NeRFDecoder: direction_degree is {direction_degree}; expected 0 to 8")
+        self.hidden = hidden
+        self.density_layers = density_layers
+        self.geometry_width = geometry_width
+        self.direction_degree = direction_degree
+        self.density_bias = density_bias
+        self.colour_network = mlp(geometry_width + direction_degree**2, hidden, colour_layers, 3)
+
+    def build(self, width: int) -> None:
+        self.density_network = mlp(width, self.hidden, self.density_layers, self.geometry_width)
+
+    def forward(
+        self, features: Float[Tensor, "m width"], directions: Float[Tensor, "m 3"], colour: bool = True
+    ) -> FieldValues:
+        geometry = self.density_network(features)
+        # Beyond exp(15) per metre everything is opaque; the bound keeps exp finite and its gradient alive below it.
+        density = (geometry[:, 0] + self.density_bias).clamp_max(15.0).exp()
+        if not colour:
+            return FieldValues(density=density)
+        seen = geometry
+        if self.direction_degree:
+            seen = torch.cat([spherical_harmonics(directions, self.direction_degree), geometry], dim=-1)
+        return FieldValues(rgb=self.colour_network(seen).sigmoid(), density=density)

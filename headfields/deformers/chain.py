@@ -1,0 +1,62 @@
+"""Deformers one after another: coarse, then fine."""
+
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from headfields.parts import Deformer
+from headfields.records import Canonical, HeadState, Rays
+
+
+class Chain(Deformer):
+    """Composes deformers: each takes the canonical points of the one before as its posed points.
+
+    The first one rules where rays are sampled and, where later ones know no triangle, gives face, barycentrics and
+    distance. A point is valid if it is so for all. Hyper-coordinates are concatenated. The last one's box bounds
+    canonical space.
+    """
+
+    def __init__(self, *deformers: Deformer) -> None:
+        super().__init__()
+        if not deformers:
+            raise ValueError("Chain: give at least one deformer")
+        self.deformers = nn.ModuleList(deformers)
+        self.ambient_width = sum(deformer.ambient_width for deformer in deformers)
+        self.gives_faces = any(deformer.gives_faces for deformer in deformers)
+        self.needs = tuple(dict.fromkeys(name for deformer in deformers for name in deformer.needs))
+
+    def bounds(self) -> Float[Tensor, "2 3"]:
+        return self.deformers[-1].bounds()
+
+    def prepare(self, state: HeadState) -> list[Any]:
+        return [deformer.prepare(state) for deformer in self.deformers]
+
+    def posed_bounds(self, prepared: list[Any]) -> Float[Tensor, "2 3"]:
+        return self.deformers[0].posed_bounds(prepared[0])
+
+    def near_far(self, rays: Rays, prepared: list[Any]) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
+        return self.deformers[0].near_far(rays, prepared[0])
+
+    def forward(
+        self, points: Float[Tensor, "m 3"], directions: Float[Tensor, "m 3"], frame: Int[Tensor, " m"], prepared: list[Any]
+    ) -> Canonical:
+        result = self.deformers[0](points, directions, frame, prepared[0])
+        ambient = [result.ambient] if result.ambient is not None else []
+        for deformer, ready in zip(list(self.deformers)[1:], prepared[1:], strict=True):
+            following = deformer(result.points, result.directions, frame, ready)
+            if following.ambient is not None:
+                ambient.append(following.ambient)
+            knows_faces = following.face is not None
+            result = Canonical(
+                points=following.points,
+                directions=following.directions,
+                posed_points=points,
+                frame=frame,
+                valid=result.valid & following.valid,
+                face=following.face if knows_faces else result.face,
+                barycentric=following.barycentric if knows_faces else result.barycentric,
+                distance=following.distance if knows_faces else result.distance,
+            )
+        return result.replace(ambient=torch.cat(ambient, dim=-1)) if ambient else result

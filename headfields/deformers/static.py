@@ -1,0 +1,50 @@
+"""The deformer that does nothing: a static scene, and the baseline of every comparison."""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from headfields.parts import Deformer
+from headfields.records import Canonical, HeadState, Rays
+
+
+class Static(Deformer):
+    """Canonical space is posed space; every point in the box is valid.
+
+    Args:
+        box: (2, 3) minimum and maximum corners, metres.
+    """
+
+    def __init__(self, box: Float[Tensor, "2 3"]) -> None:
+        super().__init__()
+        if box.shape != (2, 3) or not bool((box[1] > box[0]).all()):
+            raise ValueError(f"Static: box is {box.tolist()}; expected a minimum corner below a maximum corner, (2, 3)")
+        self.register_buffer("box", box.detach().float().clone())
+
+    def bounds(self) -> Float[Tensor, "2 3"]:
+        return self.box
+
+    def prepare(self, state: HeadState) -> None:
+        return None
+
+    def posed_bounds(self, prepared: None) -> Float[Tensor, "2 3"]:
+        return self.box
+
+    def near_far(self, rays: Rays, prepared: None) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
+        return ray_box(rays, self.box)
+
+    def forward(
+        self, points: Float[Tensor, "m 3"], directions: Float[Tensor, "m 3"], frame: Int[Tensor, " m"], prepared: None
+    ) -> Canonical:
+        inside = ((points >= self.box[0]) & (points <= self.box[1])).all(dim=-1)
+        return Canonical(points=points, directions=directions, posed_points=points, frame=frame, valid=inside)
+
+
+def ray_box(rays: Rays, box: Float[Tensor, "2 3"]) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
+    """Distances at which rays enter (at least 0) and leave a box; (inf, -inf) where they miss it."""
+    slope = 1.0 / torch.where(rays.directions.abs() < 1e-12, torch.full_like(rays.directions, 1e-12), rays.directions)
+    ends = (box[:, None] - rays.origins) * slope
+    near = ends.amin(dim=0).amax(dim=-1).clamp_min(0.0)
+    far = ends.amax(dim=0).amin(dim=-1)
+    miss = near >= far
+    return near.masked_fill(miss, torch.inf), far.masked_fill(miss, -torch.inf)

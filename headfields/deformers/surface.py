@@ -1,0 +1,171 @@
+"""INSTA's deformer: a point moves with the triangle it is nearest to."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from headfields.ops.closest_triangle import TriangleBVH
+from headfields.ops.triangle_frames import Scaling, deformation_gradients, edge_neighbours, triangle_frames
+from headfields.parts import Deformer
+from headfields.records import Canonical, HeadState, Rays
+
+BlendFormula = Literal["published", "released"]
+
+
+@dataclass(frozen=True)
+class PosedSurface:
+    """What `SurfaceCanonicalizer.prepare` makes of the frames: their meshes in a BVH, and each triangle's matrices."""
+
+    bvh: TriangleBVH
+    gradients: Float[Tensor, "b f 3 4"]
+    centroids: Float[Tensor, "b f 3"]
+    frames: Float[Tensor, "b f 3 4"] | None
+    box: Float[Tensor, "2 3"]
+
+
+class SurfaceCanonicalizer(Deformer):
+    """Backward warp of INSTA: the nearest triangle's deformation gradient takes a point and its direction along.
+
+    Args:
+        canonical_vertices: (V, 3), metres.
+        faces: (F, 3) int64; close the mouth cavity first (`headfields.heads.close_mouth`).
+        blend_neighbors: average over the triangles across the three edges, which removes the steps at edges.
+        formula: how. `"published"`: the deformation gradients are averaged, each with weight
+            exp(−β‖x − centroid‖), β = 4. `"released"`: the frames are averaged on each side (weights 4 and, for the
+            nearest triangle itself, 1, both measured from the observed point, against the canonical centroids for the
+            canonical side, as the released code does) and the posed one is inverted afterwards.
+        blended_faces: (F,) mask of the triangles that blend; all of them if None (INSTA's code: its face region).
+        scaling: see `headfields.ops.deformation_gradients`; `scaled_faces` (F,) limits it (INSTA's code: `"area"`
+            in the eye region).
+        shell: metres; a point farther than this from the surface is not valid, and rays are sampled only within it.
+            Our own choice: INSTA samples its whole box and learns the emptiness from random backgrounds.
+        padding: metres added around the canonical mesh to make `bounds`.
+
+    Differentiable in points and vertices to second order, except across the change of the nearest triangle.
+
+    Source: INSTA (Zielonka et al. 2023), section 3.2.
+    """
+
+    gives_faces = True
+
+    def __init__(
+        self,
+        canonical_vertices: Float[Tensor, "v 3"],
+        faces: Int[Tensor, "f 3"],
+        blend_neighbors: bool = True,
+        formula: BlendFormula = "published",
+        blended_faces: Bool[Tensor, " f"] | None = None,
+        scaling: Scaling = "none",
+        scaled_faces: Bool[Tensor, " f"] | None = None,
+        shell: float = 0.045,
+        padding: float | None = None,
+    ) -> None:
+        super().__init__()
+        if formula not in ("published", "released"):
+            raise ValueError(f"SurfaceCanonicalizer: formula is {formula!r}; expected 'published' or 'released'")
+        if shell <= 0:
+            raise ValueError(f"SurfaceCanonicalizer: shell is {shell} m; it must be positive")
+        for name, mask in (("blended_faces", blended_faces), ("scaled_faces", scaled_faces)):
+            if mask is not None and mask.shape != faces.shape[:1]:
+                raise ValueError(f"SurfaceCanonicalizer: {name} has shape {tuple(mask.shape)}; expected ({len(faces)},)")
+        self.register_buffer("canonical_vertices", canonical_vertices.detach().float().clone())
+        self.register_buffer("faces", faces.detach().long().clone())
+        neighbours = edge_neighbours(self.faces)
+        own = torch.arange(len(faces), device=faces.device)[:, None]
+        if blended_faces is not None:
+            neighbours = torch.where(blended_faces[:, None], neighbours, -1)
+        self.register_buffer("_ring", torch.cat([own, neighbours], dim=1), persistent=False)
+        self.register_buffer("_scaled", None if scaled_faces is None else scaled_faces.clone(), persistent=False)
+        self.blend_neighbors = blend_neighbors
+        self.formula = formula
+        self.scaling: Scaling = scaling
+        self.shell = shell
+        self.padding = shell if padding is None else padding
+        self._bvh = TriangleBVH(self.faces, self.canonical_vertices)
+
+    def extra_repr(self) -> str:
+        return f"{len(self.faces)} faces, blend={self.formula if self.blend_neighbors else None}, shell={self.shell} m"
+
+    def bounds(self) -> Float[Tensor, "2 3"]:
+        low, high = self.canonical_vertices.amin(0), self.canonical_vertices.amax(0)
+        return torch.stack([low - self.padding, high + self.padding])
+
+    def prepare(self, state: HeadState) -> PosedSurface:
+        vertices = state.vertices
+        if vertices.shape[1] != self.canonical_vertices.shape[0]:
+            raise ValueError(
+                f"SurfaceCanonicalizer: the state has {vertices.shape[1]} vertices and the canonical mesh "
+                f"{self.canonical_vertices.shape[0]}; they must be one topology (transfer the motion first)"
+            )
+        gradients = deformation_gradients(vertices, self.canonical_vertices, self.faces, self.scaling)
+        if self._scaled is not None and self.scaling != "none":
+            rigid = deformation_gradients(vertices, self.canonical_vertices, self.faces, "none")
+            gradients = torch.where(self._scaled[:, None, None], gradients, rigid)
+        frames = None
+        if self.blend_neighbors and self.formula == "released":
+            # L_posed with its scale, so that L_canonical L_posed⁻¹ is the gradient above.
+            canonical_linear = triangle_frames(self.canonical_vertices, self.faces)[..., :3]
+            linear = torch.linalg.inv(gradients[..., :3]) @ canonical_linear
+            frames = torch.cat([linear, vertices[:, self.faces[:, 0], :, None]], dim=-1)
+        centroids = vertices[:, self.faces].mean(dim=-2)
+        low, high = vertices.detach().amin(dim=(0, 1)), vertices.detach().amax(dim=(0, 1))
+        box = torch.stack([low - self.shell, high + self.shell])
+        return PosedSurface(self._bvh.posed(vertices), gradients, centroids, frames, box)
+
+    def posed_bounds(self, prepared: PosedSurface) -> Float[Tensor, "2 3"]:
+        return prepared.box
+
+    def near_far(self, rays: Rays, prepared: PosedSurface) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
+        return prepared.bvh.interval(rays.origins, rays.directions, self.shell, rays.frame)
+
+    def forward(
+        self,
+        points: Float[Tensor, "m 3"],
+        directions: Float[Tensor, "m 3"],
+        frame: Int[Tensor, " m"],
+        prepared: PosedSurface,
+    ) -> Canonical:
+        nearest = prepared.bvh.closest(points, frame, max_distance=self.shell)
+        valid = nearest.face >= 0
+        face = nearest.face.clamp_min(0)
+        if not self.blend_neighbors:
+            matrix = prepared.gradients.flatten(0, 1)[frame * len(self.faces) + face]
+        elif self.formula == "published":
+            matrix = self._blend_published(points, face, frame, prepared)
+        else:
+            matrix = self._blend_released(points, face, frame, prepared)
+        moved = (matrix[..., :3] @ points[..., None])[..., 0] + matrix[..., 3]
+        turned = torch.nn.functional.normalize((matrix[..., :3] @ directions[..., None])[..., 0], dim=-1)
+        return Canonical(
+            points=moved, directions=turned, posed_points=points, frame=frame, valid=valid,
+            face=nearest.face, barycentric=nearest.barycentric, distance=nearest.distance,
+        )  # fmt: skip
+
+    def _weights(self, points: Tensor, centroids: Tensor, ring: Tensor, sharpness: Tensor) -> Float[Tensor, "m 4"]:
+        distance = torch.linalg.vector_norm(points[:, None] - centroids, dim=-1)
+        exponent = torch.where(ring >= 0, -sharpness * distance, -torch.inf)
+        return exponent.softmax(dim=-1)
+
+    def _blend_published(self, points: Tensor, face: Tensor, frame: Tensor, prepared: PosedSurface) -> Tensor:
+        ring = self._ring[face]
+        index = frame[:, None] * len(self.faces) + ring.clamp_min(0)
+        weights = self._weights(points, prepared.centroids.flatten(0, 1)[index], ring, points.new_tensor(4.0))
+        return torch.einsum("mk,mkij->mij", weights, prepared.gradients.flatten(0, 1)[index])
+
+    def _blend_released(self, points: Tensor, face: Tensor, frame: Tensor, prepared: PosedSurface) -> Tensor:
+        ring = self._ring[face]
+        index = ring.clamp_min(0)
+        posed_index = frame[:, None] * len(self.faces) + index
+        sharpness = points.new_tensor([1.0, 4.0, 4.0, 4.0])
+        centroids = self.canonical_vertices[self.faces].mean(dim=-2)
+        canonical_frames = triangle_frames(self.canonical_vertices, self.faces)
+        posed_weights = self._weights(points, prepared.centroids.flatten(0, 1)[posed_index], ring, sharpness)
+        canonical_weights = self._weights(points, centroids[index], ring, sharpness)
+        assert prepared.frames is not None
+        posed = torch.einsum("mk,mkij->mij", posed_weights, prepared.frames.flatten(0, 1)[posed_index])
+        canonical = torch.einsum("mk,mkij->mij", canonical_weights, canonical_frames[index])
+        linear = canonical[..., :3] @ torch.linalg.inv(posed[..., :3])
+        return torch.cat([linear, canonical[..., 3:] - linear @ posed[..., 3:]], dim=-1)

@@ -1,0 +1,51 @@
+"""INSTA's expression conditioning: the mouth sees the expression, everything else a constant."""
+
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from headfields.parts import Encoder
+from headfields.records import Canonical, HeadState
+
+
+class RegionGate(Encoder):
+    """Per-frame values of the state as features, where the nearest triangle lies in a region; a constant elsewhere.
+
+    Args:
+        field: which field (or code) of the `HeadState`, of shape (B, W).
+        faces: (F,) mask of the region's triangles (INSTA: the lips).
+        width: how many of the W values, the first ones (INSTA: 16 of FLAME's expression coefficients).
+        otherwise: the constant (INSTA: 1).
+
+    Differentiable in the state's field.
+
+    Source: INSTA (Zielonka et al. 2023), section 3.3; the constant and the width as in its released code.
+    """
+
+    needs_faces = True
+
+    def __init__(self, field: str, faces: Bool[Tensor, " f"], width: int = 16, otherwise: float = 1.0) -> None:
+        super().__init__()
+        if width < 1:
+            raise ValueError(f"RegionGate: width is {width}; it must be at least 1")
+        self.needs = (field,)
+        self.field = field
+        self.width = width
+        self.otherwise = otherwise
+        self.register_buffer("faces", faces.detach().bool().clone())
+
+    def extra_repr(self) -> str:
+        return f"{self.field!r}, {int(self.faces.sum())} faces, width={self.width}"
+
+    def prepare(self, state: HeadState) -> Float[Tensor, "b width"]:
+        values = state.need("RegionGate", self.field)
+        if values.shape[-1] < self.width:
+            raise ValueError(
+                f"RegionGate: width is {self.width} but the state's {self.field!r} has shape {tuple(values.shape)}; "
+                f"build it with width={values.shape[-1]} or less"
+            )
+        return values[:, : self.width]
+
+    def forward(self, canonical: Canonical, prepared: Float[Tensor, "b width"]) -> Float[Tensor, "m width"]:
+        assert canonical.face is not None  # Avatar has checked that the deformer gives faces
+        inside = self.faces[canonical.face.clamp_min(0)] & (canonical.face >= 0)
+        return prepared[canonical.frame].where(inside[:, None], prepared.new_tensor(self.otherwise))

@@ -1,0 +1,129 @@
+"""Orthonormal frames of triangles, and the rigid or scaled map from a posed triangle to its canonical one (INSTA)."""
+
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from headfields.ops._checks import check_floating, check_integer, check_shape
+
+Scaling = Literal["none", "area", "length"]
+_TINY = 1e-20  # squared metres (areas) below which a triangle has no direction of its own
+
+
+def triangle_frames(vertices: Float[Tensor, "*batch v 3"], faces: Int[Tensor, "f 3"]) -> Float[Tensor, "*batch f 3 4"]:
+    """The frame `[T B n | a]` of every triangle (a, b, c), as a 3×4 matrix from triangle to world coordinates.
+
+    n is the unit normal of (b−a)×(c−a), T the direction of b−a, B = n×T; the origin is vertex a. The released INSTA
+    uses T and B both negated, a half turn about n, which cancels in every map between two frames of one triangle.
+    A triangle without an area keeps T, and n becomes some direction perpendicular to it; one without any extent gets
+    the world's axes. So a frame is always a rotation, and its gradient is finite.
+
+    Args:
+        vertices: (..., V, 3), metres.
+        faces: (F, 3) vertex indices.
+
+    Returns:
+        (..., F, 3, 4). Differentiable in the vertices to any order.
+
+    Source: INSTA (Zielonka et al. 2023), section 3.2, "deformation gradient".
+    """
+    check_floating("triangle_frames", "vertices", vertices)
+    check_shape("triangle_frames", "vertices", vertices, "... v 3")
+    check_integer("triangle_frames", "faces", faces)
+    check_shape("triangle_frames", "faces", faces, "f 3")
+    a, b, c = (vertices[..., faces[:, corner], :] for corner in range(3))
+    edge = b - a
+    axes = torch.eye(3, dtype=vertices.dtype, device=vertices.device)
+    tangent = _direction(edge, axes[0])
+    # Whichever world axis lies flattest to the tangent makes a perpendicular where the triangle has none.
+    flattest = axes[tangent.detach().abs().argmin(dim=-1)]
+    across = c - a - ((c - a) * tangent).sum(-1, keepdim=True) * tangent
+    fallback = torch.nn.functional.normalize(torch.linalg.cross(tangent, flattest), dim=-1)
+    bitangent = _direction(across, torch.linalg.cross(fallback, tangent))
+    normal = torch.linalg.cross(tangent, bitangent)
+    return torch.stack([tangent, bitangent, normal, a], dim=-1)
+
+
+def triangle_areas(vertices: Float[Tensor, "*batch v 3"], faces: Int[Tensor, "f 3"]) -> Float[Tensor, "*batch f"]:
+    """Area of every triangle, square metres. Its gradient at a triangle without area is zero."""
+    a, b, c = (vertices[..., faces[:, corner], :] for corner in range(3))
+    cross = torch.linalg.cross(b - a, c - a)
+    squared = (cross * cross).sum(-1)
+    flat = squared <= 0
+    return torch.where(flat, 0.0, 0.5 * torch.where(flat, 1.0, squared).sqrt())
+
+
+def deformation_gradients(
+    posed: Float[Tensor, "*batch v 3"],
+    canonical: Float[Tensor, "v 3"],
+    faces: Int[Tensor, "f 3"],
+    scaling: Scaling = "none",
+) -> Float[Tensor, "*batch f 3 4"]:
+    """Each posed triangle's map to its canonical one: x_c = F [x, 1], F = L_canonical Λ L_posed⁻¹.
+
+    Args:
+        posed: (..., V, 3) posed vertices, metres.
+        canonical: (V, 3) canonical vertices, metres.
+        faces: (F, 3).
+        scaling: Λ, an isotropic scale 1/s. `"none"`: s = 1. `"area"`: s is the ratio of the areas, posed over
+            canonical, as in INSTA's released code (which applies it in the eye region only). `"length"`: s is the
+            square root of that, so that it scales as a length does; our own choice, as the paper's text leaves the
+            exponent open.
+
+    Returns:
+        (..., F, 3, 4). Differentiable in both meshes to second order.
+
+    Source: INSTA (Zielonka et al. 2023), section 3.2.
+    """
+    if scaling not in ("none", "area", "length"):
+        raise ValueError(f"deformation_gradients: scaling is {scaling!r}; expected 'none', 'area' or 'length'")
+    if posed.shape[-2:] != canonical.shape:
+        raise ValueError(
+            f"deformation_gradients: posed has shape {tuple(posed.shape)} and canonical {tuple(canonical.shape)}; "
+            "both must hold the same V vertices"
+        )
+    source = triangle_frames(posed, faces)
+    target = triangle_frames(canonical, faces)
+    linear = target[..., :3] @ source[..., :3].transpose(-1, -2)
+    if scaling != "none":
+        ratio = triangle_areas(posed, faces) / triangle_areas(canonical, faces).clamp_min(_TINY)
+        # A triangle that has collapsed (a shut eyelid) would blow space up without bound.
+        ratio = ratio.clamp(1e-2, 1e2)
+        linear = linear / (ratio if scaling == "area" else ratio.sqrt())[..., None, None]
+    offset = target[..., 3] - (linear @ source[..., 3:])[..., 0]
+    return torch.cat([linear, offset[..., None]], dim=-1)
+
+
+def edge_neighbours(faces: Int[Tensor, "f 3"]) -> Int[Tensor, "f 3"]:
+    """The triangle across each edge (a→b, b→c, c→a) of every triangle, −1 at a boundary.
+
+    At an edge of more than two triangles, each gets one of the others.
+    """
+    check_integer("edge_neighbours", "faces", faces)
+    check_shape("edge_neighbours", "faces", faces, "f 3")
+    count = faces.shape[0]
+    if count == 0:
+        return faces.new_empty((0, 3), dtype=torch.long)
+    edges = torch.stack([faces, faces.roll(-1, dims=1)], dim=-1).reshape(-1, 2).sort(dim=-1).values.long()
+    key = edges[:, 0] * (int(faces.max()) + 1) + edges[:, 1]
+    order = torch.argsort(key, stable=True)
+    face = torch.arange(count, device=faces.device).repeat_interleave(3)[order]
+    key = key[order]
+    following = torch.full_like(face, -1)
+    same = key[1:] == key[:-1]
+    following[:-1][same] = face[1:][same]
+    preceding = torch.full_like(face, -1)
+    preceding[1:][same] = face[:-1][same]
+    other = torch.where(following >= 0, following, preceding)
+    neighbours = torch.empty_like(other)
+    neighbours[order] = other
+    return neighbours.reshape(count, 3)
+
+
+def _direction(vector: Tensor, otherwise: Tensor) -> Tensor:
+    """The unit vector, or `otherwise` (with no gradient) where there is no length."""
+    squared = (vector * vector).sum(-1, keepdim=True)
+    short = squared <= _TINY
+    return torch.where(short, otherwise, vector / torch.where(short, torch.ones_like(squared), squared).sqrt())

@@ -1,0 +1,61 @@
+"""Which cells of space hold matter: a grid that follows a field while it is trained."""
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from headfields.ops.occupancy import lookup
+
+
+class OccupancyGrid(nn.Module):
+    """A cubic grid of the largest opacity that a step of ray meets in each cell.
+
+    Every observation of a cell takes it to max(decay · old, new), as in Instant-NGP (Müller et al. 2022, appendix C)
+    and INSTA. A cell counts as occupied while its value is above min(threshold, mean of the observed cells), and as
+    long as nothing has been observed in it. Cells are observed at the training samples themselves and at random
+    points (INSTA: at a random point of each refreshed cell only); that is our own choice, made for speed on a CPU.
+
+    Args:
+        resolution: cells along each side.
+        step: length of ray that an opacity is measured over, metres.
+        threshold, decay: INSTA's 0.01 and 0.95.
+    """
+
+    def __init__(self, resolution: int, step: float, threshold: float = 0.01, decay: float = 0.95) -> None:
+        super().__init__()
+        self.step = step
+        self.threshold = threshold
+        self.decay = decay
+        self.register_buffer("box", torch.zeros(2, 3))
+        self.register_buffer("opacity", torch.full((resolution,) * 3, -1.0))
+        self.register_buffer("occupied", torch.ones((resolution,) * 3, dtype=torch.bool))
+
+    def cells(self, points: Float[Tensor, "m 3"]) -> tuple[Int[Tensor, " m"], Bool[Tensor, " m"]]:
+        """Flat cell index of each point, and whether it lies in the box (where not, the index is 0)."""
+        unit = (points - self.box[0]) / (self.box[1] - self.box[0])
+        inside = ((unit >= 0) & (unit < 1)).all(dim=-1)
+        resolution = torch.tensor(self.opacity.shape, device=points.device)
+        cell = (unit * resolution).nan_to_num(0.0).long().clamp_min(0).minimum(resolution - 1)
+        flat = (cell[:, 0] * resolution[1] + cell[:, 1]) * resolution[2] + cell[:, 2]
+        return flat.masked_fill(~inside, 0), inside
+
+    @torch.no_grad()
+    def observe(self, points: Float[Tensor, "m 3"], density: Float[Tensor, " m"]) -> None:
+        """Takes in densities (1/m) at points; those outside the box are passed over."""
+        flat, inside = self.cells(points)
+        flat, seen = flat[inside], -torch.expm1(-density[inside] * self.step)
+        grid = self.opacity.view(-1)
+        # Decay once per cell however many points fall into it: write the decayed value, then the maximum over points.
+        grid[flat] = grid[flat].mul(self.decay)
+        grid.scatter_reduce_(0, flat, seen, reduce="amax")
+
+    @torch.no_grad()
+    def refresh(self) -> None:
+        """Recomputes which cells are occupied from what has been observed."""
+        known = self.opacity >= 0
+        level = self.opacity[known].mean().clamp_max(self.threshold) if bool(known.any()) else self.opacity.new_tensor(0.0)
+        self.occupied.copy_((self.opacity > level) | ~known)
+
+    def lookup(self, points: Float[Tensor, "m 3"]) -> Bool[Tensor, " m"]:
+        """True for points in occupied cells; False outside the box."""
+        return lookup(points, self.occupied, self.box)

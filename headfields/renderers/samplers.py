@@ -1,0 +1,156 @@
+"""Where along a ray the field is asked: evenly, by what a first pass found, or where a grid says there is matter."""
+
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from headfields.ops.compositing import weights_from_density
+from headfields.ops.occupancy import march
+from headfields.ops.sampling import inverse_cdf, merge, stratified, uniform_step
+from headfields.parts import Sampler
+from headfields.records import Canonical, Rays, Samples
+from headfields.renderers.occupancy import OccupancyGrid
+
+
+def canonicalise_samples(samples: Samples, rays: Rays, field: Any) -> tuple[Samples, Canonical]:
+    """The samples' midpoints in canonical space, without those where the deformer has no answer."""
+    directions = rays.directions[samples.ray]
+    points = rays.origins[samples.ray] + directions * samples.middle[:, None]
+    return _keep(samples, field.canonicalise(points, directions, rays.frame[samples.ray]))
+
+
+def _keep(samples: Samples, canonical: Canonical, also: Tensor | None = None) -> tuple[Samples, Canonical]:
+    mask = canonical.valid if also is None else canonical.valid & also
+    if bool(mask.all()):
+        return samples, canonical
+    index = mask.nonzero()[:, 0]
+    return samples[index], canonical[index]
+
+
+class UniformSampler(Sampler):
+    """`count` stratified samples in each ray's near-far interval (their midpoints in evaluation mode).
+
+    Source: Mildenhall et al. 2020, "NeRF", equation 2.
+    """
+
+    def __init__(self, count: int = 64) -> None:
+        super().__init__()
+        if count < 1:
+            raise ValueError(f"UniformSampler: count is {count}; it must be at least 1")
+        self.count = count
+
+    def forward(self, rays: Rays, field: Any) -> tuple[Samples, Canonical]:
+        near, far = field.near_far(rays)
+        return canonicalise_samples(stratified(near, far, self.count, jitter=self.training), rays, field)
+
+
+class HierarchicalSampler(Sampler):
+    """A coarse pass of stratified samples, and fine ones drawn from the weights that it finds.
+
+    The coarse pass asks the same field without gradients (NeRF trains a second network for it; one field serves both
+    here, our own choice).
+
+    Source: Mildenhall et al. 2020, "NeRF", section 5.2.
+    """
+
+    def __init__(self, coarse: int = 64, fine: int = 64) -> None:
+        super().__init__()
+        if coarse < 1 or fine < 1:
+            raise ValueError(f"HierarchicalSampler: coarse is {coarse} and fine {fine}; both must be at least 1")
+        self.coarse = coarse
+        self.fine = fine
+
+    def forward(self, rays: Rays, field: Any) -> tuple[Samples, Canonical]:
+        near, far = field.near_far(rays)
+        coarse = stratified(near, far, self.coarse, jitter=self.training)
+        with torch.no_grad():
+            kept, canonical = canonicalise_samples(coarse, rays, field)
+            density = field.decode(canonical, colour=False).density
+            weights = weights_from_density(density, kept.start, kept.end, kept.ray, len(rays))
+            fine = inverse_cdf(kept, weights, self.fine, rays=len(rays), jitter=self.training)
+        return canonicalise_samples(merge(coarse, fine), rays, field)
+
+
+class OccupancySampler(Sampler):
+    """Steps of constant length in the cells that an occupancy grid holds for occupied.
+
+    Args:
+        grid: `"canonical"`: points are canonicalised first and culled by a grid over canonical space, which stays
+            tight whatever the head does. `"posed"`: INSTA's grid over posed space, the union over the frames, which
+            rays are marched through before anything is canonicalised; for captures whose head pose is in the camera.
+        resolution: cells along each side (INSTA: 128).
+        step: metres between samples (INSTA: √3/1024).
+        budget: most samples in a call; more is an error that says so.
+        refresh_every, refresh_points: every so many steps, so many random points are asked for their density.
+        warmup: steps before which nothing is culled. The last three are our own choice.
+
+    Source: Müller et al. 2022, "Instant Neural Graphics Primitives", appendix C; INSTA's released code.
+    """
+
+    def __init__(
+        self,
+        grid: Literal["canonical", "posed"] = "canonical",
+        resolution: int = 64,
+        step: float = 3**0.5 / 1024,
+        budget: int = 1 << 23,
+        refresh_every: int = 16,
+        refresh_points: int = 1 << 15,
+        warmup: int = 256,
+    ) -> None:
+        super().__init__()
+        if grid not in ("canonical", "posed"):
+            raise ValueError(f"OccupancySampler: grid is {grid!r}; expected 'canonical' or 'posed'")
+        if resolution < 1 or step <= 0:
+            raise ValueError(f"OccupancySampler: resolution is {resolution} and step {step}; both must be positive")
+        self.space = grid
+        self.step = step
+        self.budget = budget
+        self.refresh_every = refresh_every
+        self.refresh_points = refresh_points
+        self.warmup = warmup
+        self.grid = OccupancyGrid(resolution, step)
+
+    def extra_repr(self) -> str:
+        return f"{self.space}, step={self.step:.5f} m"
+
+    def build(self, bounds: Float[Tensor, "2 3"]) -> None:
+        self.grid.box.copy_(bounds)
+
+    def forward(self, rays: Rays, field: Any) -> tuple[Samples, Canonical]:
+        near, far = field.near_far(rays)
+        jitter = torch.rand_like(near) if self.training else torch.full_like(near, 0.5)
+        if self.space == "canonical":
+            samples = uniform_step(near, far, self.step, jitter, self.budget)
+            directions = rays.directions[samples.ray]
+            points = rays.origins[samples.ray] + directions * samples.middle[:, None]
+            canonical = field.canonicalise(points, directions, rays.frame[samples.ray])
+            return _keep(samples, canonical, self.grid.lookup(canonical.points.detach()))
+        samples = march(
+            rays.origins, rays.directions, near, far, self.grid.occupied, self.grid.box, self.step, self.budget, jitter
+        )
+        return canonicalise_samples(samples, rays, field)
+
+    def _where(self, canonical: Canonical) -> Tensor:
+        return canonical.points if self.space == "canonical" else canonical.posed_points
+
+    def observe(self, canonical: Canonical, density: Float[Tensor, " m"]) -> None:
+        self.grid.observe(self._where(canonical).detach(), density)
+
+    def update(self, field: Any, step: int) -> None:
+        if step % self.refresh_every:
+            return
+        low, high = field.posed_bounds()
+        if self.space == "posed" and bool(((low < self.grid.box[0]) | (high > self.grid.box[1])).any()):
+            # Frames of a wider reach: start over with a box that holds them, rather than lose what lies outside.
+            self.grid.box.copy_(torch.stack([low.minimum(self.grid.box[0]), high.maximum(self.grid.box[1])]))
+            self.grid.opacity.fill_(-1.0)
+        points = low + torch.rand(self.refresh_points, 3, device=low.device) * (high - low)
+        frame = torch.randint(len(field.state), (self.refresh_points,), device=low.device)
+        directions = points.new_tensor([0.0, 0.0, -1.0]).expand_as(points)
+        canonical = field.canonicalise(points, directions, frame)
+        canonical = canonical[canonical.valid.nonzero()[:, 0]]
+        self.grid.observe(self._where(canonical), field.decode(canonical, colour=False).density)
+        if step >= self.warmup:
+            self.grid.refresh()

@@ -1,0 +1,129 @@
+"""Triangle frames, deformation gradients and edge neighbours, against what they are defined to be."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from headfields.ops.triangle_frames import deformation_gradients, edge_neighbours, triangle_areas, triangle_frames
+
+TETRAHEDRON = torch.tensor([[0, 2, 1], [0, 1, 3], [1, 2, 3], [0, 3, 2]])
+
+
+def soup(seed: int, vertices: int = 4, dtype: torch.dtype = torch.float64) -> torch.Tensor:
+    return torch.randn(vertices, 3, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+
+
+def rotation(seed: int) -> torch.Tensor:
+    q, r = torch.linalg.qr(soup(seed, 3))
+    q = q * r.diagonal().sign()
+    return q * torch.linalg.det(q)
+
+
+@pytest.mark.parametrize("batch", [(), (2,), (1, 2)])
+def test_a_frame_is_a_rotation_with_the_triangle_in_its_xy_plane(batch: tuple[int, ...]) -> None:
+    vertices = torch.randn(*batch, 4, 3, dtype=torch.float64)
+    frames = triangle_frames(vertices, TETRAHEDRON)
+    assert frames.shape == (*batch, 4, 3, 4)
+    turn = frames[..., :3]
+    eye = torch.eye(3, dtype=torch.float64).expand_as(turn)
+    torch.testing.assert_close(turn @ turn.transpose(-1, -2), eye)
+    torch.testing.assert_close(torch.linalg.det(turn), torch.ones(*batch, 4, dtype=torch.float64))
+    a, b, c = (vertices[..., TETRAHEDRON[:, k], :] for k in range(3))
+    normal = torch.linalg.cross(b - a, c - a)
+    torch.testing.assert_close((normal * turn[..., 2]).sum(-1), normal.norm(dim=-1))
+    torch.testing.assert_close(frames[..., 3], a)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 10_000))
+def test_a_rigid_motion_is_undone_exactly(seed: int) -> None:
+    canonical, turn, shift = soup(seed), rotation(seed + 1), soup(seed + 2, 1)
+    gradients = deformation_gradients(canonical @ turn.T + shift, canonical, TETRAHEDRON)
+    point = soup(seed + 3, 1)[0]
+    moved = gradients[..., :3] @ (turn @ point + shift[0]) + gradients[..., 3]
+    torch.testing.assert_close(moved, point.expand(4, 3))
+
+
+@pytest.mark.parametrize(("scaling", "power"), [("none", 0), ("area", 2), ("length", 1)])
+def test_scaling_divides_by_the_named_ratio(scaling: str, power: int) -> None:
+    canonical = soup(0)
+    gradients = deformation_gradients(1.5 * canonical, canonical, TETRAHEDRON, scaling)  # type: ignore[arg-type]
+    expected = torch.eye(3, dtype=torch.float64).expand(4, 3, 3) / 1.5**power
+    torch.testing.assert_close(gradients[..., :3], expected)
+
+
+def test_length_scaling_undoes_a_similarity() -> None:
+    canonical = soup(4)
+    gradients = deformation_gradients(0.7 * canonical, canonical, TETRAHEDRON, "length")
+    point = soup(5, 1)[0]
+    torch.testing.assert_close(gradients[..., :3] @ (0.7 * point) + gradients[..., 3], point.expand(4, 3))
+
+
+@pytest.mark.parametrize("scaling", ["none", "area", "length"])
+def test_gradients_to_second_order(scaling: str) -> None:
+    posed, canonical = soup(1).requires_grad_(), soup(2).requires_grad_()
+
+    def function(p: torch.Tensor, c: torch.Tensor) -> torch.Tensor:
+        return deformation_gradients(p, c, TETRAHEDRON[:2], scaling)  # type: ignore[arg-type]
+
+    assert torch.autograd.gradcheck(function, (posed, canonical))
+    assert torch.autograd.gradgradcheck(function, (posed, canonical))
+
+
+@pytest.mark.parametrize(
+    "vertices",
+    [
+        [[0.0, 0, 0], [1, 0, 0], [2, 0, 0]],  # a line
+        [[0.0, 0, 0], [0, 0, 0], [0, 1, 0]],  # two equal corners
+        [[1.0, 1, 1], [1, 1, 1], [1, 1, 1]],  # a point
+    ],
+)
+def test_a_degenerate_triangle_has_a_rotation_and_a_finite_gradient(vertices: list[list[float]]) -> None:
+    corners = torch.tensor(vertices, requires_grad=True)
+    faces = torch.tensor([[0, 1, 2]])
+    frames = triangle_frames(corners, faces)
+    torch.testing.assert_close(frames[..., :3] @ frames[..., :3].mT, torch.eye(3)[None])
+    torch.testing.assert_close(torch.linalg.det(frames[..., :3]), torch.ones(1))
+    (frames.square().sum() + triangle_areas(corners, faces).sum()).backward()
+    assert corners.grad is not None and bool(corners.grad.isfinite().all())
+
+
+def test_nan_stays_where_it_is() -> None:
+    vertices = soup(0, 6)
+    vertices[0] = torch.nan
+    frames = triangle_frames(vertices, torch.tensor([[0, 1, 2], [3, 4, 5]]))
+    assert bool(frames[0].isnan().any()) and bool(frames[1].isfinite().all())
+
+
+def test_no_faces() -> None:
+    vertices = soup(0).requires_grad_()
+    none = torch.empty(0, 3, dtype=torch.long)
+    gradients = deformation_gradients(vertices, vertices, none)
+    assert gradients.shape == (0, 3, 4) and gradients.requires_grad
+    assert edge_neighbours(none).shape == (0, 3)
+
+
+def test_neighbours_share_the_edge_and_boundaries_have_none() -> None:
+    neighbours = edge_neighbours(TETRAHEDRON)
+    for face in range(4):
+        for edge in range(3):
+            other = int(neighbours[face, edge])
+            ends = {int(TETRAHEDRON[face, edge]), int(TETRAHEDRON[face, (edge + 1) % 3])}
+            assert other != face and ends <= set(TETRAHEDRON[other].tolist())
+    assert edge_neighbours(TETRAHEDRON[:1]).tolist() == [[-1, -1, -1]]
+
+
+def test_compiles_whole(unchecked: None) -> None:
+    vertices = soup(3)
+    compiled = torch.compile(triangle_frames, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(vertices, TETRAHEDRON), triangle_frames(vertices, TETRAHEDRON))
+
+
+def test_errors_name_the_argument(unchecked: None) -> None:
+    with pytest.raises(ValueError, match=r"vertices has shape \(4, 2\)"):
+        triangle_frames(torch.zeros(4, 2), TETRAHEDRON)
+    with pytest.raises(TypeError, match="faces has dtype"):
+        triangle_frames(torch.zeros(4, 3), TETRAHEDRON.float())
+    with pytest.raises(ValueError, match="scaling is 'volume'"):
+        deformation_gradients(soup(0), soup(0), TETRAHEDRON, "volume")  # type: ignore[arg-type]
