@@ -1,0 +1,78 @@
+"""The NeRF decoder: ranges, the part that depends on the direction, gradients."""
+
+import pytest
+import torch
+
+from headfields.decoders import NeRFDecoder
+from headfields.decoders.mlp import mlp
+
+
+def built(**options: object) -> NeRFDecoder:
+    torch.manual_seed(0)
+    decoder = NeRFDecoder(**options)  # type: ignore[arg-type]
+    decoder.build(6)
+    return decoder
+
+
+def directions(count: int, seed: int = 0) -> torch.Tensor:
+    return torch.nn.functional.normalize(torch.randn(count, 3, generator=torch.Generator().manual_seed(seed)), dim=-1)
+
+
+def test_ranges_and_shapes() -> None:
+    values = built()(torch.randn(7, 6), directions(7))
+    assert values.rgb is not None and values.density is not None
+    assert values.rgb.shape == (7, 3) and bool((values.rgb > 0).all() & (values.rgb < 1).all())
+    assert bool((values.density > 0).all())
+
+
+def test_density_does_not_see_the_direction_and_colour_does() -> None:
+    decoder, features = built(), torch.randn(5, 6)
+    one, other = decoder(features, directions(5, 1)), decoder(features, directions(5, 2))
+    torch.testing.assert_close(one.density, other.density)
+    assert not torch.allclose(one.rgb, other.rgb)
+    flat = built(direction_degree=0)
+    torch.testing.assert_close(flat(features, directions(5, 1)).rgb, flat(features, directions(5, 2)).rgb)
+
+
+def test_density_alone_leaves_colour_out() -> None:
+    decoder, features = built(), torch.randn(5, 6)
+    values = decoder(features, directions(5), colour=False)
+    assert values.rgb is None
+    torch.testing.assert_close(values.density, decoder(features, directions(5)).density)
+
+
+def test_huge_activations_stay_finite() -> None:
+    values = built()(torch.full((3, 6), 1e4), directions(3))
+    assert values.density is not None and bool(values.density.isfinite().all())
+
+
+def test_density_bias_is_where_training_starts() -> None:
+    decoder = built(density_bias=2.0)
+    values = decoder(torch.zeros(1, 6), directions(1))
+    torch.testing.assert_close(values.density, torch.tensor([2.0]).exp())
+
+
+def test_second_derivatives() -> None:
+    decoder = built().double()
+    for parameter in decoder.parameters():
+        parameter.requires_grad_(False)
+
+    def function(features: torch.Tensor, direction: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        values = decoder(features, direction)
+        return values.rgb, values.density
+
+    inputs = (torch.randn(2, 6, dtype=torch.float64, requires_grad=True), directions(2).double().requires_grad_())
+    assert torch.autograd.gradcheck(function, inputs)
+    assert torch.autograd.gradgradcheck(function, inputs)
+
+
+def test_no_points() -> None:
+    values = built()(torch.zeros(0, 6, requires_grad=True), torch.zeros(0, 3))
+    assert values.rgb is not None and values.rgb.shape == (0, 3) and values.rgb.requires_grad
+
+
+def test_errors() -> None:
+    with pytest.raises(ValueError, match="direction_degree is 9"):
+        NeRFDecoder(direction_degree=9)
+    with pytest.raises(ValueError, match="must be positive"):
+        mlp(0, 4, 1, 1)

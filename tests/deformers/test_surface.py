@@ -1,0 +1,174 @@
+"""The surface canonicaliser: rigid motion, blending formulas, validity, gradients."""
+
+import pytest
+import torch
+
+from headfields.deformers import SurfaceCanonicalizer
+from headfields.records import HeadState, Rays
+from tests.shapes import grid_sheet, rotation, uv_sphere
+
+SPHERE = uv_sphere(12, 18, radius=0.1)
+
+
+def deformed(seed: int = 0, amount: float = 0.1) -> torch.Tensor:
+    """The sphere bent smoothly, so that no triangle flips."""
+    vertices = SPHERE[0]
+    generator = torch.Generator().manual_seed(seed)
+    linear = torch.eye(3) + amount * torch.randn(3, 3, generator=generator)
+    return vertices @ linear.T + 0.02 * torch.sin(20 * vertices.flip(-1))
+
+
+def points_near(vertices: torch.Tensor, count: int = 64, seed: int = 3) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    chosen = vertices[torch.randint(len(vertices), (count,), generator=generator)]
+    offset = 0.01 * torch.randn(count, 3, generator=generator)
+    directions = torch.nn.functional.normalize(torch.randn(count, 3, generator=generator), dim=-1)
+    return chosen + offset, directions
+
+
+@pytest.mark.parametrize("blend", [True, False])
+@pytest.mark.parametrize("formula", ["published", "released"])
+def test_a_rigid_motion_is_undone(blend: bool, formula: str) -> None:
+    vertices, faces = SPHERE
+    deformer = SurfaceCanonicalizer(vertices, faces, blend_neighbors=blend, formula=formula)  # type: ignore[arg-type]
+    turn, shift = rotation(1).float(), torch.tensor([0.1, -0.2, 0.3])
+    points, directions = points_near(vertices)
+    state = HeadState(vertices=(vertices @ turn.T + shift)[None])
+    frame = torch.zeros(len(points), dtype=torch.long)
+    canonical = deformer(points @ turn.T + shift, directions @ turn.T, frame, deformer.prepare(state))
+    assert bool(canonical.valid.all())
+    if formula == "released" and blend:
+        # Its two sides are weighted by distances to different centroids, so a rigid motion is undone only nearly.
+        assert float((canonical.points - points).norm(dim=-1).max()) < 5e-3
+    else:
+        torch.testing.assert_close(canonical.points, points, atol=2e-6, rtol=0)
+        torch.testing.assert_close(canonical.directions, directions, atol=2e-5, rtol=0)
+
+
+def test_the_surface_goes_to_the_surface() -> None:
+    vertices, faces = SPHERE
+    deformer = SurfaceCanonicalizer(vertices, faces, blend_neighbors=False)
+    posed = deformed()
+    centres = posed[faces].mean(dim=1)
+    result = deformer(centres, torch.ones_like(centres) / 3**0.5, torch.zeros(len(faces), dtype=torch.long),
+                      deformer.prepare(HeadState(vertices=posed[None])))  # fmt: skip
+    assert float(result.distance.max()) < 1e-6
+    # Each triangle is carried rigidly, so its centre lands on the canonical triangle's plane.
+    a, b, c = (vertices[faces[result.face]][:, k] for k in range(3))
+    normal = torch.nn.functional.normalize(torch.linalg.cross(b - a, c - a), dim=-1)
+    assert float(((result.points - a) * normal).sum(-1).abs().max()) < 1e-6
+
+
+def test_published_blending_is_the_weighted_mean_of_the_neighbours_maps() -> None:
+    from headfields.ops.triangle_frames import deformation_gradients, edge_neighbours
+
+    vertices, faces = SPHERE
+    posed = deformed(2)
+    deformer = SurfaceCanonicalizer(vertices, faces)
+    points, directions = points_near(posed, 7)
+    result = deformer(points, directions, torch.zeros(7, dtype=torch.long), deformer.prepare(HeadState(vertices=posed[None])))
+    gradients = deformation_gradients(posed, vertices, faces)
+    neighbours = edge_neighbours(faces)
+    for index in range(7):
+        face = int(result.face[index])
+        ring = [face] + [other for other in neighbours[face].tolist() if other >= 0]
+        weight = torch.stack([torch.exp(-4 * (points[index] - posed[faces[j]].mean(0)).norm()) for j in ring])
+        mixed = sum(w * gradients[j] for w, j in zip(weight / weight.sum(), ring, strict=True))
+        assert isinstance(mixed, torch.Tensor)
+        torch.testing.assert_close(result.points[index], mixed[:, :3] @ points[index] + mixed[:, 3], atol=1e-6, rtol=0)
+
+
+def test_blending_softens_the_step_across_an_edge() -> None:
+    vertices, faces = grid_sheet(2)
+    bent = vertices.clone()
+    bent[:, 2] += 0.3 * vertices[:, 0].abs()  # folded along x = 0
+    steps = {}
+    for blend in (True, False):
+        deformer = SurfaceCanonicalizer(vertices, faces, blend_neighbors=blend, shell=0.5)
+        ready = deformer.prepare(HeadState(vertices=bent[None]))
+        pair = torch.tensor([[-1e-4, 0.3, 0.3], [1e-4, 0.3, 0.3]])
+        out = deformer(pair, torch.tensor([[0.0, 0, 1], [0, 0, 1]]), torch.zeros(2, dtype=torch.long), ready)
+        steps[blend] = float((out.points[0] - out.points[1]).norm())
+    assert steps[True] < 0.6 * steps[False]
+
+
+def test_masks_limit_blending_and_scaling() -> None:
+    vertices, faces = SPHERE
+    posed = 1.3 * vertices
+    none = torch.zeros(len(faces), dtype=torch.bool)
+    points, directions = points_near(posed)
+    frame = torch.zeros(len(points), dtype=torch.long)
+    state = HeadState(vertices=posed[None])
+
+    def run(**options: object) -> torch.Tensor:
+        deformer = SurfaceCanonicalizer(vertices, faces, **options)  # type: ignore[arg-type]
+        return deformer(points, directions, frame, deformer.prepare(state)).points
+
+    rigid = run(blend_neighbors=False)
+    torch.testing.assert_close(run(blended_faces=none), rigid)
+    torch.testing.assert_close(run(blend_neighbors=False, scaling="area", scaled_faces=none), rigid)
+    assert float((run(blend_neighbors=False, scaling="area") - rigid).abs().max()) > 1e-3
+
+
+def test_far_points_are_not_valid_and_frames_do_not_mix() -> None:
+    vertices, faces = SPHERE
+    deformer = SurfaceCanonicalizer(vertices, faces, shell=0.02)
+    shift = torch.tensor([1.0, 0, 0])
+    state = HeadState(vertices=torch.stack([vertices, vertices + shift]))
+    points = torch.tensor([[0.0, 0, 0.11], [0, 0, 0.11], [1.0, 0, 0.11]])
+    out = deformer(points, torch.tensor([[0.0, 0, -1]]).expand(3, 3), torch.tensor([0, 1, 1]), deformer.prepare(state))
+    assert out.valid.tolist() == [True, False, True]
+    torch.testing.assert_close(out.points[0], out.points[2])
+
+
+def test_a_second_prepare_leaves_the_first_one_alone() -> None:
+    vertices, faces = SPHERE
+    deformer = SurfaceCanonicalizer(vertices, faces)
+    points, directions = points_near(vertices)
+    frame = torch.zeros(len(points), dtype=torch.long)
+    first = deformer.prepare(HeadState(vertices=vertices[None]))
+    before = deformer(points, directions, frame, first).points
+    deformer.prepare(HeadState(vertices=deformed()[None]))
+    torch.testing.assert_close(deformer(points, directions, frame, first).points, before)
+
+
+@pytest.mark.parametrize("formula", ["published", "released"])
+def test_gradients_reach_points_and_vertices(formula: str) -> None:
+    vertices, faces = (part.double() if part.is_floating_point() else part for part in uv_sphere(4, 6, radius=0.1))
+    deformer = SurfaceCanonicalizer(vertices, faces, formula=formula, shell=0.1).double()  # type: ignore[arg-type]
+    deformer.canonical_vertices.copy_(vertices)
+    points, directions = (part.double() for part in points_near(vertices.float(), 3, seed=11))
+    frame = torch.zeros(3, dtype=torch.long)
+    posed = deformed_small(vertices)
+
+    def function(p: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        return deformer(p, directions, frame, deformer.prepare(HeadState(vertices=v[None]))).points
+
+    inputs = (points.requires_grad_(), posed.requires_grad_())
+    assert torch.autograd.gradcheck(function, inputs)
+    assert torch.autograd.gradgradcheck(function, inputs, atol=1e-4)
+
+
+def deformed_small(vertices: torch.Tensor) -> torch.Tensor:
+    return vertices + 0.01 * torch.sin(20 * vertices.flip(-1))
+
+
+def test_no_points() -> None:
+    vertices, faces = SPHERE
+    deformer = SurfaceCanonicalizer(vertices, faces)
+    points = torch.zeros(0, 3, requires_grad=True)
+    out = deformer(points, torch.zeros(0, 3), torch.zeros(0, dtype=torch.long), deformer.prepare(HeadState(vertices=vertices[None])))
+    assert len(out) == 0
+    out.points.sum().backward()
+    near, far = deformer.near_far(Rays(torch.zeros(0, 3), torch.zeros(0, 3), torch.zeros(0, dtype=torch.long)), deformer.prepare(HeadState(vertices=vertices[None])))
+    assert near.shape == far.shape == (0,)
+
+
+def test_errors_name_the_argument(unchecked: None) -> None:
+    vertices, faces = SPHERE
+    with pytest.raises(ValueError, match="formula is 'mean'"):
+        SurfaceCanonicalizer(vertices, faces, formula="mean")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="blended_faces has shape"):
+        SurfaceCanonicalizer(vertices, faces, blended_faces=torch.ones(3, dtype=torch.bool))
+    with pytest.raises(ValueError, match="one topology"):
+        SurfaceCanonicalizer(vertices, faces).prepare(HeadState(vertices=vertices[None, :-1]))

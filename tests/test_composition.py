@@ -1,0 +1,176 @@
+"""Any deformer with any encoder, decoder and renderer: built, rendered, differentiated, saved and loaded."""
+
+import itertools
+from pathlib import Path
+
+import pytest
+import torch
+
+from headfields.avatar import Avatar
+from headfields.decoders import NeRFDecoder
+from headfields.deformers import Chain, Static, SurfaceCanonicalizer
+from headfields.encoders import Frequency, HashGrid, RegionGate
+from headfields.parts import Deformer, Encoder, Sampler
+from headfields.records import Camera, HeadState, Template
+from headfields.renderers import HierarchicalSampler, OccupancySampler, UniformSampler, VolumeRenderer
+from tests.shapes import uv_sphere
+
+VERTICES, FACES = uv_sphere(8, 12, radius=0.1)
+BOX = torch.tensor([[-0.15, -0.15, -0.15], [0.15, 0.15, 0.15]])
+MOUTH = VERTICES[FACES].mean(dim=1)[:, 1] < 0
+CAMERA = Camera(
+    world_to_camera=torch.tensor([[1.0, 0, 0, 0], [0, -1, 0, 0], [0, 0, -1, 0.6], [0, 0, 0, 1]]),
+    intrinsics=torch.tensor([[24.0, 0, 6], [0, 24, 6], [0, 0, 1]]),
+    size=(12, 12),
+)
+
+DEFORMERS = {
+    "static": lambda: Static(BOX),
+    "surface rigid": lambda: SurfaceCanonicalizer(VERTICES, FACES, blend_neighbors=False),
+    "surface published": lambda: SurfaceCanonicalizer(VERTICES, FACES, scaling="length"),
+    "surface released": lambda: SurfaceCanonicalizer(VERTICES, FACES, formula="released"),
+    "chain": lambda: Chain(SurfaceCanonicalizer(VERTICES, FACES), Static(BOX)),
+}
+ENCODERS = {
+    "hash grid": lambda: HashGrid(levels=3, features=2, log2_table_size=10, base_resolution=4, finest_resolution=32),
+    "hash grid smooth": lambda: HashGrid(2, 4, 8, 4, 16, interpolation="smoothstep"),
+    "frequency": lambda: Frequency(bands=4),
+}
+DECODERS = {
+    "nerf": lambda: NeRFDecoder(hidden=16, density_bias=3.0),
+    "nerf without directions": lambda: NeRFDecoder(hidden=16, direction_degree=0, density_bias=3.0),
+}
+SAMPLERS = {
+    "uniform": lambda: UniformSampler(8),
+    "hierarchical": lambda: HierarchicalSampler(4, 4),
+    "occupancy canonical": lambda: OccupancySampler("canonical", resolution=8, step=0.01, refresh_points=256, warmup=0),
+    "occupancy posed": lambda: OccupancySampler("posed", resolution=8, step=0.01, refresh_points=256, warmup=0),
+}
+CONDITIONS = {"none": lambda: None, "gate": lambda: RegionGate("expression", MOUTH, width=2)}
+
+
+def state(frames: int = 2) -> HeadState:
+    shift = torch.linspace(0, 0.02, frames)[:, None, None]
+    return HeadState(vertices=VERTICES + shift, expression=torch.linspace(-1, 1, frames * 3).reshape(frames, 3))
+
+
+def fits(deformer: str, condition: str) -> bool:
+    return condition == "none" or deformer != "static"
+
+
+MATRIX = [
+    combination
+    for combination in itertools.product(DEFORMERS, ENCODERS, DECODERS, SAMPLERS, CONDITIONS)
+    if fits(combination[0], combination[4])
+]
+
+
+@pytest.mark.parametrize(("deformer", "encoder", "decoder", "sampler", "condition"), MATRIX)
+def test_every_composition(
+    deformer: str, encoder: str, decoder: str, sampler: str, condition: str, tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    avatar = Avatar(
+        DEFORMERS[deformer](), ENCODERS[encoder](), DECODERS[decoder](), VolumeRenderer(SAMPLERS[sampler]()),
+        condition=CONDITIONS[condition](), template=Template(VERTICES, FACES, {"mouth": MOUTH}),
+    )  # fmt: skip
+    rays = CAMERA.rays()
+    frame = torch.arange(len(rays)) % 2
+    rays = rays.replace(frame=frame)
+    for step in range(2):
+        avatar.update(state(), step)
+    result = avatar(rays, state(), torch.ones(len(rays), 3))
+    assert result.rgb.shape == (144, 3) and bool(result.rgb.isfinite().all())
+    assert float(result.opacity.max()) > 0.05, "nothing was hit"
+    assert result.samples is not None and bool((result.samples.ray.diff() >= 0).all())
+    (result.rgb.square().mean() + result.depth.mean()).backward()
+    for name, parameter in avatar.named_parameters():
+        assert parameter.grad is not None and bool(parameter.grad.isfinite().all()), name
+        assert bool(parameter.grad.any()), f"{name} has no gradient"
+
+    image = avatar.render(CAMERA, state()[1])
+    avatar.save(tmp_path / "avatar.safetensors")
+    again = Avatar.load(tmp_path / "avatar.safetensors").render(CAMERA, state()[1], chunk=50)
+    assert image.rgb.shape == (12, 12, 3)
+    torch.testing.assert_close(again.rgb, image.rgb, atol=1e-6, rtol=0)
+
+
+def test_no_rays_and_no_hits() -> None:
+    avatar = Avatar(DEFORMERS["surface published"](), ENCODERS["hash grid"](), DECODERS["nerf"](),
+                    VolumeRenderer(SAMPLERS["occupancy canonical"]()))  # fmt: skip
+    rays = CAMERA.rays()
+    none = avatar(rays[:0], state(), torch.ones(0, 3))
+    assert none.rgb.shape == (0, 3)
+    away = rays.replace(directions=-rays.directions)
+    missed = avatar(away, state(), torch.full((144, 3), 0.25))
+    torch.testing.assert_close(missed.rgb, torch.full((144, 3), 0.25))
+    (none.rgb.sum() + missed.rgb.sum()).backward()
+
+
+def test_what_cannot_work_fails_when_it_is_built() -> None:
+    parts = DEFORMERS["static"](), ENCODERS["hash grid"](), DECODERS["nerf"](), VolumeRenderer(UniformSampler(4))
+    with pytest.raises(ValueError, match="RegionGate reads the nearest triangle, which Static does not give"):
+        Avatar(*parts, condition=RegionGate("expression", MOUTH, 2))
+
+    class Distances(NeRFDecoder):
+        gives = "distance"
+
+    with pytest.raises(ValueError, match="Distances gives distance, and VolumeRenderer takes density"):
+        Avatar(*parts[:2], Distances(), parts[3])
+
+
+def test_wrong_nouns_and_missing_fields(unchecked: None) -> None:
+    with pytest.raises(TypeError, match="deformer is a HashGrid"):
+        Avatar(ENCODERS["hash grid"](), ENCODERS["hash grid"](), DECODERS["nerf"](), VolumeRenderer(UniformSampler(4)))
+    with pytest.raises(TypeError, match="sampler is a NeRFDecoder"):
+        VolumeRenderer(DECODERS["nerf"]())
+    avatar = Avatar(DEFORMERS["surface rigid"](), ENCODERS["hash grid"](), DECODERS["nerf"](),
+                    VolumeRenderer(UniformSampler(4)), condition=RegionGate("expression", MOUTH, 2))  # fmt: skip
+    with pytest.raises(ValueError, match="RegionGate needs 'expression'"):
+        avatar.render(CAMERA, HeadState(vertices=VERTICES[None]))
+    with pytest.raises(ValueError, match="state has 2 frames"):
+        avatar.render(CAMERA, state())
+
+
+def test_a_users_own_part_is_saved_and_found_again(tmp_path: Path) -> None:
+    class Mirror(Deformer):
+        def __init__(self, box: torch.Tensor) -> None:
+            super().__init__()
+            self.inner = Static(box)
+
+        def bounds(self) -> torch.Tensor:
+            return self.inner.bounds()
+
+        def posed_bounds(self, prepared: None) -> torch.Tensor:
+            return self.inner.bounds()
+
+        def near_far(self, rays, prepared):  # type: ignore[no-untyped-def]
+            return self.inner.near_far(rays, prepared)
+
+        def forward(self, points, directions, frame, prepared):  # type: ignore[no-untyped-def]
+            flip = torch.tensor([-1.0, 1, 1])
+            return self.inner(points * flip, directions * flip, frame, prepared)
+
+    avatar = Avatar(Mirror(BOX), ENCODERS["hash grid"](), DECODERS["nerf"](), VolumeRenderer(UniformSampler(8)))
+    avatar.preview = (CAMERA, state()[0])
+    avatar.save(tmp_path / "mirror.safetensors")
+    again = Avatar.load(tmp_path / "mirror.safetensors")
+    assert isinstance(again.deformer, Mirror) and again.preview is not None
+    torch.testing.assert_close(again.render(*again.preview).rgb, avatar.render(CAMERA, state()[0]).rgb)
+
+
+def test_files_that_are_no_avatars(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="no file at"):
+        Avatar.load(tmp_path / "absent")
+    (tmp_path / "text").write_text("not tensors")
+    with pytest.raises(ValueError, match="is not a safetensors file"):
+        Avatar.load(tmp_path / "text")
+
+
+def test_training_mode_and_global_state_survive_render() -> None:
+    sampler: Sampler = UniformSampler(4)
+    encoder: Encoder = ENCODERS["frequency"]()
+    avatar = Avatar(Static(BOX), encoder, DECODERS["nerf"](), VolumeRenderer(sampler))
+    avatar.train()
+    avatar.render(CAMERA, state()[0])
+    assert avatar.training and torch.is_grad_enabled()
