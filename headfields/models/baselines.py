@@ -1,0 +1,101 @@
+"""What an avatar is measured against: the same field without a deformer, and an unlit mesh with an average texture."""
+
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from headfields.avatar import Avatar
+from headfields.decoders import NeRFDecoder
+from headfields.deformers import Static
+from headfields.encoders import HashGrid
+from headfields.ops.closest_triangle import TriangleBVH
+from headfields.records import Camera, HeadState, Rendering, Template
+from headfields.renderers import OccupancySampler, VolumeRenderer
+
+
+def static_field(
+    template: Template,
+    levels: int = 16,
+    features: int = 8,
+    log2_table_size: int = 18,
+    finest_resolution: int = 2048,
+    margin: float = 0.045,
+) -> Avatar:
+    """INSTA's field without its deformer and condition: one static scene in a box `margin` metres around the mesh."""
+    low, high = template.canonical_vertices.amin(0) - margin, template.canonical_vertices.amax(0) + margin
+    return Avatar(
+        deformer=Static(torch.stack([low, high])),
+        encoder=HashGrid(levels, features, log2_table_size, base_resolution=16, finest_resolution=finest_resolution),
+        decoder=NeRFDecoder(hidden=64, direction_degree=4),
+        renderer=VolumeRenderer(sampler=OccupancySampler()),
+        template=template,
+    )
+
+
+class TexturedMesh(nn.Module):
+    """The tracked mesh with one colour a texel, the mean of what the training frames show there; no light, no hair.
+
+    Texels are bins of the barycentric coordinates, `resolution`² a triangle, so that no UV map is needed.
+
+    Args:
+        template: the mesh; triangles that close the mouth are textured like any other.
+        resolution: bins along each edge.
+    """
+
+    def __init__(self, template: Template, resolution: int = 4) -> None:
+        super().__init__()
+        if resolution < 1:
+            raise ValueError(f"TexturedMesh: resolution is {resolution}; it must be at least 1")
+        self.resolution = resolution
+        self._bvh = TriangleBVH(template.faces, template.canonical_vertices)
+        self.register_buffer("texture", torch.full((len(template.faces) * resolution**2, 3), 0.5))
+
+    @torch.no_grad()
+    def fit(self, capture: Any, frames: Tensor, progress: bool = False) -> "TexturedMesh":
+        """Takes the mean colour of every texel over the foreground pixels of `frames` (B,) that see it.
+
+        A texel that no frame shows gets the mean of its triangle, and a triangle that none shows the mean of all.
+        """
+        from tqdm import tqdm
+
+        total = torch.zeros(len(self.texture), 3)
+        count = torch.zeros(len(self.texture))
+        for frame in tqdm(frames.tolist(), desc="texture", disable=not progress):
+            batch = capture.pixels(frame)
+            texel, hit = self._texels(capture.camera([frame])[0], capture.state([frame]))
+            hit &= batch.alpha > 0.5
+            total.index_add_(0, texel[hit], batch.rgb[hit])
+            count.index_add_(0, texel[hit], torch.ones(int(hit.sum())))
+        if not bool(count.any()):
+            raise ValueError("TexturedMesh.fit: no foreground pixel of these frames meets the mesh; check the cameras")
+        per_face = self.resolution**2
+        face_total, face_count = total.view(-1, per_face, 3).sum(1), count.view(-1, per_face).sum(1)
+        mean = total.sum(0) / count.sum()
+        face_colour = torch.where(face_count[:, None] > 0, face_total / face_count[:, None].clamp_min(1), mean)
+        filled = face_colour.repeat_interleave(per_face, dim=0)
+        self.texture.copy_(torch.where(count[:, None] > 0, total / count[:, None].clamp_min(1), filled))
+        return self
+
+    def _texels(self, camera: Camera, state: HeadState) -> tuple[Tensor, Tensor]:
+        rays = camera.rays()
+        hit = self._bvh.posed(state.vertices).raycast(rays.origins, rays.directions)
+        bins = (hit.barycentric[:, :2] * self.resolution).long().clamp(0, self.resolution - 1)
+        texel = hit.face.clamp_min(0) * self.resolution**2 + bins[:, 0] * self.resolution + bins[:, 1]
+        self._distance = hit.distance
+        return texel, hit.face >= 0
+
+    @torch.no_grad()
+    def render(
+        self, camera: Camera, state: HeadState, background: float | Tensor = 1.0, chunk: int = 0
+    ) -> Rendering:
+        """The textured mesh over a background, as `Avatar.render` gives it (`chunk` has no use here)."""
+        texel, hit = self._texels(camera, state)
+        colour: Float[Tensor, "3"] = torch.as_tensor(background, dtype=torch.float32).expand(3)
+        rgb = torch.where(hit[:, None], self.texture[texel], colour)
+        height, width = camera.size
+        depth = torch.where(hit, self._distance, 0.0)
+        return Rendering(
+            rgb=rgb.view(height, width, 3), opacity=hit.float().view(height, width), depth=depth.view(height, width)
+        )
