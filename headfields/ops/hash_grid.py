@@ -1,0 +1,295 @@
+"""The multiresolution hash grid of Instant-NGP: features interpolated from levels of learned vertices."""
+
+import functools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from headfields import backends
+from headfields.ops._checks import check_floating, check_same_device, check_shape
+
+_MAX_RESOLUTION = 2**24  # float32 counts cells exactly up to here
+
+
+@dataclass(frozen=True)
+class HashGridLayout:
+    """Which row of the table each vertex of each level has. The same rows on every backend, integer for integer.
+
+    Level l has `resolutions[l]` cells an axis, growing geometrically from `base_resolution` to `finest_resolution`
+    (Müller et al. 2022, eq. 2 and 3), and rows `offsets[l]` to `offsets[l + 1]` of the table. Where its
+    (resolution + 1)^d vertices fit into `2 ** log2_table_size` rows the level is dense: the vertex (x, y, z) has row
+    x + y (N + 1) + z (N + 1)². Otherwise it has 2 ** log2_table_size rows and the spatial hash of eq. 4 picks one.
+
+    Args:
+        levels: number of levels L, at least 1. With one level, its resolution is `base_resolution`.
+        features: features a level F, at least 1.
+        log2_table_size: binary logarithm of the most rows a level may have, 0 to 30.
+        base_resolution: cells an axis of the coarsest level.
+        finest_resolution: cells an axis of the finest level, at most 2**24.
+        dimensions: d, 1 to 4.
+
+    Raises:
+        ValueError: a value is out of range.
+    """
+
+    levels: int = 16
+    features: int = 2
+    log2_table_size: int = 19
+    base_resolution: int = 16
+    finest_resolution: int = 2048
+    dimensions: int = 3
+
+    def __post_init__(self) -> None:
+        def require(holds: bool, name: str, expected: str) -> None:
+            if not holds:
+                raise ValueError(f"HashGridLayout: {name} is {getattr(self, name)}; expected {expected}")
+
+        require(self.levels >= 1, "levels", "at least 1")
+        require(self.features >= 1, "features", "at least 1")
+        require(0 <= self.log2_table_size <= 30, "log2_table_size", "0 to 30")
+        require(1 <= self.dimensions <= 4, "dimensions", "1 to 4")
+        require(self.base_resolution >= 1, "base_resolution", "at least 1")
+        require(
+            self.base_resolution <= self.finest_resolution <= _MAX_RESOLUTION,
+            "finest_resolution",
+            f"base_resolution ({self.base_resolution}) to 2**24",
+        )
+
+    @functools.cached_property
+    def growth(self) -> float:
+        """The ratio b of one level's resolution to the one before (eq. 3); 1 for a single level."""
+        if self.levels == 1:
+            return 1.0
+        return math.exp(math.log(self.finest_resolution / self.base_resolution) / (self.levels - 1))
+
+    @functools.cached_property
+    def resolutions(self) -> tuple[int, ...]:
+        """Cells an axis of each level: floor(base b^l) (eq. 2)."""
+        # The small term keeps a power that is whole but for rounding, the finest one above all, from losing a cell.
+        return tuple(math.floor(self.base_resolution * self.growth**level + 1e-6) for level in range(self.levels))
+
+    @functools.cached_property
+    def dense(self) -> tuple[bool, ...]:
+        """Whether each level has a row of its own for every vertex."""
+        return tuple((n + 1) ** self.dimensions <= 2**self.log2_table_size for n in self.resolutions)
+
+    @functools.cached_property
+    def offsets(self) -> tuple[int, ...]:
+        """First row of each level, and `entries` at the end: `levels + 1` numbers."""
+        rows = [0]
+        for n, dense in zip(self.resolutions, self.dense, strict=True):
+            rows.append(rows[-1] + ((n + 1) ** self.dimensions if dense else 2**self.log2_table_size))
+        return tuple(rows)
+
+    @property
+    def entries(self) -> int:
+        """Rows of the table."""
+        return self.offsets[-1]
+
+    @property
+    def width(self) -> int:
+        """Features of a point: levels x features, a level's features together, coarsest level first."""
+        return self.levels * self.features
+
+    @functools.cached_property
+    def _key(self) -> list[int]:
+        return [self.levels, self.features, self.log2_table_size, self.base_resolution, self.finest_resolution,
+                self.dimensions]  # fmt: skip
+
+
+@functools.lru_cache(maxsize=64)
+def _layout(*key: int) -> HashGridLayout:
+    return HashGridLayout(*key)
+
+
+def hash_grid(
+    points: Float[Tensor, "*batch d"],
+    table: Float[Tensor, "entries f"],
+    layout: HashGridLayout,
+    interpolation: Literal["linear", "smoothstep"] = "linear",
+) -> Float[Tensor, "*batch width"]:
+    """Features of points: on every level the d-linear interpolation of the 2^d vertices around the point.
+
+    Müller et al., *Instant Neural Graphics Primitives with a Multiresolution Hash Encoding* (2022), section 3 and
+    eq. 1 to 4, without an offset between levels: vertex i of a level with N cells is at i / N.
+
+    Args:
+        points: coordinates in [0, 1]^d, float32 or float64. A coordinate outside is clamped to the border (our own
+            choice, the same on every backend) and gets no gradient. A point with a NaN has NaN features and passes
+            no gradient to anything; no memory outside the table is ever read.
+        table: `layout.entries` rows of `layout.features`: float32, or float16 (half the memory; interpolated and
+            accumulated in float32, the gradient rounded to float16 at the end), or float64 with float64 points.
+        layout: where each vertex's row is.
+        interpolation: `"linear"`, or `"smoothstep"`: the weight t along each axis becomes t² (3 − 2t), which makes the
+            features continuously differentiable (the same paper, appendix A).
+
+    Returns:
+        `layout.width` features a point, level by level, in the dtype of `points`.
+
+    Differentiable twice, to points and table, in every mixture (so a loss may hold the gradient of a distance by its
+    point); a third derivative raises. Derivatives by points are one-sided on cell borders.
+
+    Raises:
+        TypeError: points or table have another dtype.
+        ValueError: a shape does not fit the layout, or devices differ.
+    """
+    check_floating("hash_grid", "points", points)
+    check_floating("hash_grid", "table", table)
+    check_shape("hash_grid", "points", points, f"... {layout.dimensions}")
+    if table.shape != (layout.entries, layout.features):
+        raise ValueError(
+            f"hash_grid: table has shape {tuple(table.shape)}; the layout has {layout.entries} entries of "
+            f"{layout.features} features"
+        )
+    if points.dtype not in (torch.float32, torch.float64):
+        raise TypeError(f"hash_grid: points has dtype {points.dtype}, too coarse for a grid; pass points.float()")
+    allowed = (torch.float64,) if points.dtype == torch.float64 else (torch.float32, torch.float16)
+    if table.dtype not in allowed:
+        raise TypeError(
+            f"hash_grid: table has dtype {table.dtype} with {points.dtype} points; expected "
+            f"{' or '.join(str(dtype) for dtype in allowed)} (table.to({allowed[0]}) converts)"
+        )
+    if interpolation not in ("linear", "smoothstep"):
+        raise ValueError(f"hash_grid: interpolation is {interpolation!r}; expected 'linear' or 'smoothstep'")
+    check_same_device("hash_grid", points=points, table=table)
+    flat = points.reshape(-1, layout.dimensions)
+    features = torch.ops.headfields.hash_grid(flat, table, layout._key, interpolation == "smoothstep")
+    return features.reshape(*points.shape[:-1], layout.width)
+
+
+def _ready(tensor: Tensor | None, dtype: torch.dtype | None = None) -> Tensor | None:
+    return None if tensor is None else tensor.detach().to(dtype or tensor.dtype).contiguous()
+
+
+def _zero_table(like: Tensor, dtype: torch.dtype) -> Tensor:
+    # numpy asks the system for zeroed memory in large pages, so nothing is filled here: a page is cleared when the
+    # scatter first touches it. torch.zeros would write the whole table, and fault on every small page of it.
+    numpy_dtype = np.float64 if dtype == torch.float64 else np.float32
+    return torch.from_numpy(np.zeros(tuple(like.shape), numpy_dtype))
+
+
+def _use_native(tensor: Tensor) -> bool:
+    return tensor.device.type == "cpu" and backends.cpu_backend() == "native"
+
+
+def _arguments(layout: HashGridLayout, smoothstep: bool) -> tuple:
+    return (layout.resolutions, layout.offsets, layout.log2_table_size, smoothstep, torch.get_num_threads())
+
+
+@torch.library.custom_op("headfields::hash_grid", mutates_args=())
+def _hash_grid(points: Tensor, table: Tensor, layout: Sequence[int], smoothstep: bool) -> Tensor:
+    shape = _layout(*layout)
+    points, table = _ready(points), _ready(table)
+    out = points.new_empty((points.shape[0], shape.width))
+    if _use_native(points):
+        backends.native.hash_grid(points, table, out, *_arguments(shape, smoothstep))
+    else:
+        raise NotImplementedError
+    return out
+
+
+@_hash_grid.register_fake
+def _(points: Tensor, table: Tensor, layout: Sequence[int], smoothstep: bool) -> Tensor:
+    return points.new_empty((points.shape[0], layout[0] * layout[1]))
+
+
+@torch.library.custom_op("headfields::hash_grid_backward", mutates_args=())
+def _hash_grid_backward(
+    grad: Tensor, points: Tensor, table: Tensor, layout: Sequence[int], smoothstep: bool, needs: Sequence[bool]
+) -> tuple[Tensor, Tensor]:
+    shape = _layout(*layout)
+    grad, points, table = _ready(grad), _ready(points), _ready(table)
+    to_points = torch.empty_like(points) if needs[0] else None
+    to_table = _zero_table(table, points.dtype) if needs[1] else None
+    backends.native.hash_grid_backward(grad, points, table, to_points, to_table, *_arguments(shape, smoothstep))
+    return _given(to_points, points), _given(to_table, table)
+
+
+def _given(result: Tensor | None, like: Tensor) -> Tensor:
+    return like.new_empty((0,)) if result is None else result.to(like.dtype)
+
+
+@_hash_grid_backward.register_fake
+def _(grad, points, table, layout, smoothstep, needs):  # type: ignore[no-untyped-def]
+    return (
+        points.new_empty(points.shape if needs[0] else (0,)),
+        table.new_empty(table.shape if needs[1] else (0,)),
+    )
+
+
+@torch.library.custom_op("headfields::hash_grid_backward_backward", mutates_args=())
+def _hash_grid_backward_backward(
+    grad: Tensor,
+    points: Tensor,
+    table: Tensor,
+    gg_points: Tensor | None,
+    gg_table: Tensor | None,
+    layout: Sequence[int],
+    smoothstep: bool,
+    needs: Sequence[bool],
+) -> tuple[Tensor, Tensor, Tensor]:
+    shape = _layout(*layout)
+    grad, points, table = _ready(grad), _ready(points), _ready(table)
+    gg_points, gg_table = _ready(gg_points), _ready(gg_table)
+    to_grad = torch.empty_like(grad) if needs[0] else None
+    to_points = torch.empty_like(points) if needs[1] else None
+    to_table = _zero_table(table, points.dtype) if needs[2] else None
+    backends.native.hash_grid_backward_backward(
+        grad, points, table, gg_points, gg_table, to_grad, to_points, to_table, *_arguments(shape, smoothstep)
+    )
+    return _given(to_grad, grad), _given(to_points, points), _given(to_table, table)
+
+
+@_hash_grid_backward_backward.register_fake
+def _(grad, points, table, gg_points, gg_table, layout, smoothstep, needs):  # type: ignore[no-untyped-def]
+    return (
+        grad.new_empty(grad.shape if needs[0] else (0,)),
+        points.new_empty(points.shape if needs[1] else (0,)),
+        table.new_empty(table.shape if needs[2] else (0,)),
+    )
+
+
+def _save(ctx, inputs, output):  # type: ignore[no-untyped-def]
+    *tensors, ctx.layout, ctx.smoothstep = inputs
+    ctx.save_for_backward(*tensors)
+
+
+def _backward(ctx, grad):  # type: ignore[no-untyped-def]
+    points, table = ctx.saved_tensors
+    needs = list(ctx.needs_input_grad[:2])
+    if not any(needs):
+        return None, None, None, None
+    to_points, to_table = torch.ops.headfields.hash_grid_backward(
+        grad, points, table, ctx.layout, ctx.smoothstep, needs
+    )
+    return to_points if needs[0] else None, to_table if needs[1] else None, None, None
+
+
+_hash_grid.register_autograd(_backward, setup_context=_save)
+
+
+def _save_backward(ctx, inputs, output):  # type: ignore[no-untyped-def]
+    *tensors, ctx.layout, ctx.smoothstep, ctx.had = inputs
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(*tensors)
+
+
+def _backward_backward(ctx, gg_points, gg_table):  # type: ignore[no-untyped-def]
+    needs = list(ctx.needs_input_grad[:3])
+    gg_points = gg_points if ctx.had[0] else None
+    gg_table = gg_table if ctx.had[1] else None
+    if (gg_points is None and gg_table is None) or not any(needs):
+        return None, None, None, None, None, None
+    grads = torch.ops.headfields.hash_grid_backward_backward(
+        *ctx.saved_tensors, gg_points, gg_table, ctx.layout, ctx.smoothstep, needs
+    )
+    return *(grad if need else None for grad, need in zip(grads, needs, strict=True)), None, None, None
+
+
+_hash_grid_backward.register_autograd(_backward_backward, setup_context=_save_backward)
