@@ -1,0 +1,54 @@
+"""Volume-rendering quadrature on packed samples, in plain PyTorch: the definition of `headfields.ops.compositing`.
+
+Rays are padded to the longest one, so every sum and product runs along an axis of its own and autograd differentiates
+it to any order.
+"""
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+
+def ray_offsets(ray: Int[Tensor, " m"], rays: int) -> Int[Tensor, " offsets"]:
+    """(rays + 1,) where each ray's samples begin; the samples of ray r are offsets[r]:offsets[r + 1]."""
+    return torch.searchsorted(ray, torch.arange(rays + 1, device=ray.device, dtype=ray.dtype)).long()
+
+
+def _pad(values: Float[Tensor, " m"], offsets: Int[Tensor, " offsets"]) -> tuple[Float[Tensor, "n s"], Bool[Tensor, "n s"]]:
+    """The samples as one row a ray, zeros after the last, and where the row holds a sample."""
+    counts = offsets.diff()
+    width = int(counts.max()) if counts.numel() else 0
+    present = torch.arange(width, device=values.device) < counts[:, None]
+    return values.new_zeros(present.shape).masked_scatter(present, values), present
+
+
+def exclusive_sum(values: Float[Tensor, " m"], offsets: Int[Tensor, " offsets"], reverse: bool) -> Float[Tensor, " m"]:
+    """Per ray, the sum of the values before each sample (after it, if `reverse`)."""
+    dense, present = _pad(values, offsets)
+    if reverse:
+        dense = dense.flip(1)
+    running = torch.cat([torch.zeros_like(dense[:, :1]), dense[:, :-1]], dim=1).cumsum(1)
+    if reverse:
+        running = running.flip(1)
+    return running[present]
+
+
+def weighted_sum(
+    weights: Float[Tensor, " m"], values: Float[Tensor, "m c"], offsets: Int[Tensor, " offsets"], total: bool
+) -> Float[Tensor, "n columns"]:
+    """Per ray, the sum of weights * values; with `total`, one more column: the sum of the weights."""
+    rays = offsets.numel() - 1
+    if total:
+        values = torch.cat([values, torch.ones_like(weights)[:, None]], dim=1)
+    ray = torch.repeat_interleave(torch.arange(rays, device=weights.device), offsets.diff())
+    return values.new_zeros(rays, values.shape[1]).index_add(0, ray, weights[:, None] * values)
+
+
+def ray_weights(values: Float[Tensor, " m"], offsets: Int[Tensor, " offsets"], alpha: bool) -> Float[Tensor, " m"]:
+    """w_i = T_i a_i, T_i = prod_{j<i} (1 - a_j); the values are a, or with `alpha` false x where a = 1 - exp(-x)."""
+    if not alpha:
+        transmittance = torch.exp(-exclusive_sum(values, offsets, False))
+        return transmittance * -torch.expm1(-values)
+    dense, present = _pad(values, offsets)
+    kept = torch.cat([torch.ones_like(dense[:, :1]), 1 - dense[:, :-1]], dim=1)
+    return kept.cumprod(1)[present] * values

@@ -1,0 +1,171 @@
+"""Where to sample a ray: stratified, by importance, at constant steps; and the union of two sets of samples.
+
+All functions return packed `Samples`, sorted by ray and then by distance. None of them is differentiable: distances are
+found, and a renderer recomputes positions from them in PyTorch, where gradients to origins and directions flow. Random
+numbers come from the caller's torch generator, so a run can be repeated.
+"""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from headfields.ops import compositing
+from headfields.ops._checks import check_floating, check_same_device, check_shape
+from headfields.ops.reference import sampling as reference
+from headfields.records import Samples
+
+
+def _hits(near: Float[Tensor, " n"], far: Float[Tensor, " n"]) -> Int[Tensor, " hits"]:
+    """The rays whose range is finite and not empty."""
+    return ((near < far) & near.isfinite() & far.isfinite()).nonzero()[:, 0]
+
+
+def _check_range(op: str, near: Tensor, far: Tensor) -> None:
+    for name, tensor in (("near", near), ("far", far)):
+        check_floating(op, name, tensor)
+        check_shape(op, name, tensor, "n")
+    check_same_device(op, near=near, far=far)
+    if near.shape != far.shape or near.dtype != far.dtype:
+        raise ValueError(
+            f"{op}: near is {tuple(near.shape)} {near.dtype} and far {tuple(far.shape)} {far.dtype}; they must agree"
+        )
+
+
+def _check_count(op: str, count: int) -> None:
+    if count < 1:
+        raise ValueError(f"{op}: count is {count}; expected at least 1 sample a ray")
+
+
+def _quantiles(
+    shape: int, count: int, jitter: bool, generator: torch.Generator | None, like: Tensor
+) -> Float[Tensor, "n edges"]:
+    """(shape, count + 1) sorted in [0, 1], ends at 0 and 1; the inner ones moved within half a step where jittered."""
+    even = torch.arange(count + 1, device=like.device, dtype=like.dtype)
+    if not jitter or count == 1:
+        return (even / count).expand(shape, -1)
+    noise = torch.rand(shape, count - 1, device=like.device, dtype=like.dtype, generator=generator)
+    inner = (even[1:-1] - 0.5 + noise) / count
+    return torch.cat([inner.new_zeros(shape, 1), inner, inner.new_ones(shape, 1)], dim=1)
+
+
+def _from_edges(ray: Int[Tensor, " n"], edges: Float[Tensor, "n edges"]) -> Samples:
+    count = edges.shape[1] - 1
+    return Samples(ray.repeat_interleave(count), edges[:, :-1].reshape(-1), edges[:, 1:].reshape(-1))
+
+
+def stratified(
+    near: Float[Tensor, " n"],
+    far: Float[Tensor, " n"],
+    count: int,
+    jitter: bool = True,
+    generator: torch.Generator | None = None,
+) -> Samples:
+    """`count` intervals that tile [near, far] of each ray.
+
+    Stratified sampling (Mildenhall et al. 2020, equation 2) of interval edges: the inner edges of an even division each
+    move uniformly within half a bin to either side, so the intervals still tile the range and quadrature stays exact
+    for constant density.
+
+    Args:
+        near, far: (N,) metres along the unit direction. Rays with near >= far, or with either not finite, get no samples.
+        count: samples a ray.
+        jitter: whether the edges move; without, the division is even.
+        generator: of the random numbers, on the device of `near`.
+
+    Returns:
+        Samples, M = count * (number of rays that hit). Not differentiable.
+    """
+    _check_range("stratified", near, far)
+    _check_count("stratified", count)
+    near, far = near.detach(), far.detach()
+    ray = _hits(near, far)
+    low, high = near[ray, None], far[ray, None]
+    part = _quantiles(ray.numel(), count, jitter, generator, near)
+    return _from_edges(ray, torch.lerp(low.expand_as(part), high.expand_as(part), part))
+
+
+def inverse_cdf(
+    samples: "Samples | Float[Tensor, 'n edges']",
+    weights: "Float[Tensor, ' m'] | Float[Tensor, 'n s']",
+    count: int,
+    rays: int | None = None,
+    jitter: bool = True,
+    generator: torch.Generator | None = None,
+    *,
+    offsets: Int[Tensor, " offsets"] | None = None,
+) -> Samples:
+    """`count` intervals a ray whose edges divide the distribution of the weights evenly (hierarchical sampling).
+
+    NeRF's fine samples (Mildenhall et al. 2020, section 5.2), as interval edges: edge k is the (k / count)-quantile of
+    the distribution that has each sample's weight spread evenly over its interval, moved within half a step of
+    probability to either side with `jitter`. No padding of the weights: a sample of zero (or negative) weight holds no
+    edge, and rays whose weights sum to 0 or to no finite number are divided evenly in length. Where samples leave a gap,
+    an interval may span it.
+
+    Args:
+        samples: packed samples, or (N, S + 1) sorted edges of S bins a ray.
+        weights: (M,), or (N, S) with edges.
+        count: samples a ray; rays without samples get none.
+        rays: N, needed with packed samples unless `offsets` is given.
+        jitter, generator: as in `stratified`.
+        offsets: `ray_offsets(samples.ray, rays)`, if the caller has it.
+
+    Returns:
+        Samples. Not differentiable.
+    """
+    _check_count("inverse_cdf", count)
+    check_floating("inverse_cdf", "weights", weights)
+    if isinstance(samples, Tensor):
+        check_floating("inverse_cdf", "samples", samples)
+        check_shape("inverse_cdf", "samples", samples, "n edges")
+        if weights.shape != (samples.shape[0], samples.shape[1] - 1):
+            raise ValueError(
+                f"inverse_cdf: weights has shape {tuple(weights.shape)}, but samples has {tuple(samples.shape)} edges; "
+                f"expected ({samples.shape[0]}, {samples.shape[1] - 1}), one weight a bin"
+            )
+        start, end = samples[:, :-1].reshape(-1), samples[:, 1:].reshape(-1)
+        offsets = torch.arange(samples.shape[0] + 1, device=samples.device) * weights.shape[1]
+    else:
+        start, end = samples.start, samples.end
+        check_shape("inverse_cdf", "weights", weights, str(len(samples)))
+        if offsets is None:
+            if rays is None:
+                raise ValueError("inverse_cdf: rays is None; with packed samples pass the number of rays, or offsets")
+            offsets = compositing.ray_offsets(samples.ray, rays)
+    start, end, flat = start.detach(), end.detach(), weights.detach().reshape(-1).to(start.dtype)
+    check_same_device("inverse_cdf", samples=start, weights=flat, offsets=offsets)
+    quantiles = _quantiles(offsets.numel() - 1, count, jitter, generator, start)
+    edges = reference.inverse_cdf(start, end, flat, offsets, quantiles)
+    ray = (offsets.diff() > 0).nonzero()[:, 0]
+    return _from_edges(ray, edges[ray])
+
+
+def merge(first: Samples, second: Samples, rays: int) -> Samples:
+    """The union of two sets of samples, cut at the edges of both.
+
+    Each piece between two neighbouring edges (of either set) that an interval of either set covers is one sample of the
+    result: nothing is counted twice, gaps that both leave stay gaps, and where both tile one range the result tiles it
+    with up to `len(first) + len(second) - 1` samples a ray. Our own choice; NeRF sorts the union of points.
+
+    Args:
+        first, second: packed samples of the same N rays; within one ray, intervals of one set do not overlap.
+        rays: N.
+
+    Returns:
+        Samples. Not differentiable.
+    """
+    merged = reference.merge(first.ray, first.start, first.end, second.ray, second.start, second.end)
+    return Samples(*merged)
+
+
+def uniform_step(
+    near: Float[Tensor, " n"],
+    far: Float[Tensor, " n"],
+    step: float,
+    jitter: Float[Tensor, " n"] | None = None,
+    budget: int = 1 << 22,
+    cone_angle: float = 0.0,
+) -> Samples:
+    """Intervals of constant length along each ray."""
+    _check_range("uniform_step", near, far)
+    return Samples(*reference.uniform_step(near.detach(), far.detach(), step, cone_angle, jitter))
