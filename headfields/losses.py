@@ -1,0 +1,143 @@
+"""Training losses: small callables with a name and a weight, to be put in the trainer's list.
+
+A loss is anything that is called as `loss(rendering, batch, step)`, returns a scalar tensor, and has the attributes
+`name` (its column in the log) and `weight` (what the trainer multiplies it with). All here are means over the N rays
+of the batch, so that a weight keeps its meaning when the number of rays changes, and N = 0 or an empty mask gives a
+zero that is still attached to the graph. All are differentiable once; the colour and opacity losses twice.
+"""
+
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float, Integer
+from torch import Tensor
+from torch.nn import functional
+
+from headfields.records import PixelBatch, Rendering
+
+LIPS_AND_MOUTH = (120, 130, 140)
+"""Labels of the lower lip, the upper lip and the mouth's interior in INSTA's segmentation."""
+
+
+@runtime_checkable
+class Loss(Protocol):
+    """What the trainer asks of a loss."""
+
+    name: str
+    weight: float | int
+
+    def __call__(self, rendering: Rendering, batch: PixelBatch, step: int) -> Float[Tensor, ""]:
+        """The value before weighting: `rendering` and `batch` hold the same N rays, `step` counts from 0."""
+        ...
+
+
+@dataclass(frozen=True)
+class HuberColour:
+    """Huber loss on colour, with more weight on the mouth (INSTA, Zielonka et al., CVPR 2023, and its released code).
+
+    The sum over N rays of w · mean over RGB of huber(rendering.rgb - batch.target; delta) / 5, divided by N (not by
+    the sum of the weights: a batch with more of the mouth in it counts for more, as in the released code). The factor
+    1 / 5 is the released code's; it balances this loss against `DepthPrior`, whose gradient does not shrink near 0.
+
+    Attributes:
+        delta: where the loss turns from quadratic to linear, in units of colour.
+        mouth_weight: w of rays whose label is one of `mouth_labels`, from step `mouth_start` on; 1 elsewhere. A batch
+            without labels is weighted evenly.
+        mouth_labels: labels that count as the mouth.
+        mouth_start: the first step with the weighting; before it, a closed mouth is all there is to learn.
+        weight: what the trainer multiplies the loss with.
+        name: column in the log.
+    """
+
+    delta: float | int = 0.1
+    mouth_weight: float | int = 40.0
+    mouth_labels: tuple[int, ...] = LIPS_AND_MOUTH
+    mouth_start: int = 500
+    weight: float | int = 1.0
+    name: str = "colour"
+
+    def __call__(self, rendering: Rendering, batch: PixelBatch, step: int) -> Float[Tensor, ""]:
+        """The loss; `rendering.rgb` and `batch.target` are (N, 3) sRGB."""
+        _check_rays(self.name, rendering, batch)
+        per_ray = functional.huber_loss(rendering.rgb, batch.target, reduction="none", delta=self.delta).mean(-1) / 5
+        if batch.label is not None and step >= self.mouth_start and self.mouth_weight != 1:
+            weights = torch.where(_is_any(batch.label, self.mouth_labels), self.mouth_weight, 1.0)
+            per_ray = per_ray * weights
+        return per_ray.sum() / max(len(batch), 1)
+
+
+@dataclass(frozen=True)
+class DepthPrior:
+    """L1 between the expected depth along each ray and the depth of the tracked mesh (INSTA, released code).
+
+    |rendering.depth - batch.depth · batch.depth_scale| in metres, summed over the rays where the capture has an
+    opinion that counts, divided by all N rays. Those are: label above `above_label` and at most `up_to_label` (skin,
+    brows, eyes, nose, mouth, neck; not hair, hat or cloth, which the mesh does not model), alpha at least `min_alpha`,
+    depth above 0. A capture without labels or without depth adds nothing.
+
+    Attributes:
+        above_label, up_to_label: the labels that take part.
+        min_alpha: matte below which a pixel is background.
+        weight: what the trainer multiplies the loss with.
+        name: column in the log.
+    """
+
+    above_label: int = 90
+    up_to_label: int = 250
+    min_alpha: float | int = 0.001
+    weight: float | int = 1.25
+    name: str = "depth"
+
+    def __call__(self, rendering: Rendering, batch: PixelBatch, step: int) -> Float[Tensor, ""]:
+        """The loss in metres; gradients flow to `rendering.depth`."""
+        _check_rays(self.name, rendering, batch)
+        if batch.depth is None or batch.depth_scale is None or batch.label is None:
+            return rendering.depth.sum() * 0
+        mask = (batch.label > self.above_label) & (batch.label <= self.up_to_label)
+        mask = mask & (batch.alpha >= self.min_alpha) & (batch.depth > 0)
+        wanted = batch.depth * batch.depth_scale
+        difference = torch.where(mask, rendering.depth - wanted, 0.0)  # where before abs: a NaN depth outside is cut
+        return difference.abs().sum() / max(len(batch), 1)
+
+
+@dataclass(frozen=True)
+class OpacityLoss:
+    """Squared difference between opacity and the matte, meaned over rays (our own choice; INSTA has no such term).
+
+    INSTA learns emptiness from random backgrounds alone. With few rays a step this term gets there sooner: worth a
+    weight of 0.01 to 0.1 where training is short.
+
+    Attributes:
+        weight: what the trainer multiplies the loss with.
+        name: column in the log.
+    """
+
+    weight: float | int = 0.1
+    name: str = "opacity"
+
+    def __call__(self, rendering: Rendering, batch: PixelBatch, step: int) -> Float[Tensor, ""]:
+        """The loss; gradients flow to `rendering.opacity`."""
+        _check_rays(self.name, rendering, batch)
+        return (rendering.opacity - batch.alpha).square().sum() / max(len(batch), 1)
+
+
+def insta_losses() -> list[Loss]:
+    """What INSTA trains with: Huber colour with a heavier mouth, and the depth of the tracked mesh."""
+    return [HuberColour(), DepthPrior()]
+
+
+def _is_any(labels: Integer[Tensor, " n"], wanted: tuple[int, ...]) -> Tensor:
+    mask = torch.zeros_like(labels, dtype=torch.bool)
+    for value in wanted:
+        mask |= labels == value
+    return mask
+
+
+def _check_rays(name: str, rendering: Rendering, batch: PixelBatch) -> None:
+    """A silent broadcast between (N, 3) and an image would give a wrong loss, so the ray counts must agree."""
+    if rendering.opacity.shape != batch.alpha.shape:
+        raise ValueError(
+            f"{name} loss: rendering.opacity has shape {tuple(rendering.opacity.shape)} and batch.alpha has shape "
+            f"{tuple(batch.alpha.shape)}; render the rays of this batch (batch.rays), all of them"
+        )

@@ -1,0 +1,110 @@
+"""Image metrics: PSNR and SSIM (torchmetrics), whole or within a mask, and LPIPS where it is installed.
+
+Images are (H, W, 3) sRGB in [0, 1]. Each function gives a Python float and no gradient.
+"""
+
+import functools
+import importlib.util
+import warnings
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+WINDOW = 11
+"""Side of SSIM's Gaussian window (sigma 1.5) in pixels, as in Wang et al. 2004."""
+
+
+@torch.no_grad()
+def psnr(
+    image: Float[Tensor, "h w 3"], truth: Float[Tensor, "h w 3"], mask: Bool[Tensor, "h w"] | None = None
+) -> float | None:
+    """Peak signal-to-noise ratio in dB, for a peak of 1: over all pixels, or over those in the mask.
+
+    Returns:
+        dB; infinity for equal images; None if no pixel counts.
+
+    Raises:
+        ValueError: the shapes differ.
+    """
+    from torchmetrics.functional.image import peak_signal_noise_ratio
+
+    _check_images("psnr", image, truth, mask)
+    if mask is not None:
+        image, truth = image[mask], truth[mask]
+    if not image.numel():
+        return None
+    return float(peak_signal_noise_ratio(image, truth, data_range=1.0))
+
+
+@torch.no_grad()
+def ssim(
+    image: Float[Tensor, "h w 3"], truth: Float[Tensor, "h w 3"], mask: Bool[Tensor, "h w"] | None = None
+) -> float | None:
+    """Structural similarity (Wang et al. 2004: Gaussian window of 11 pixels, sigma 1.5), mean of channels.
+
+    With a mask, the mean of the SSIM map at the pixels inside it; the windows there still see what is around.
+
+    Returns:
+        A value in [-1, 1]; None if no pixel counts.
+
+    Raises:
+        ValueError: the shapes differ, or the image is smaller than the window.
+    """
+    from torchmetrics.functional.image import structural_similarity_index_measure
+
+    _check_images("ssim", image, truth, mask)
+    if min(image.shape[:2]) < WINDOW:
+        raise ValueError(
+            f"ssim: image has shape {tuple(image.shape)}; its sides must be at least the window's {WINDOW} pixels"
+        )
+    if mask is not None and not bool(mask.any()):
+        return None
+    pair = [x.movedim(-1, 0)[None].float() for x in (image, truth)]
+    value, full = structural_similarity_index_measure(*pair, data_range=1.0, return_full_image=True)
+    if mask is None:
+        return float(value)
+    return float(full[0].mean(0)[mask].mean())
+
+
+def lpips_installed() -> bool:
+    """Whether the `lpips` package is there."""
+    return importlib.util.find_spec("lpips") is not None
+
+
+@functools.lru_cache(maxsize=2)
+def load_lpips(device: torch.device) -> Callable[[Tensor, Tensor], float] | None:
+    """LPIPS (Zhang et al. 2018, AlexNet) as a function of two images, or None where it cannot be had.
+
+    It needs the `lpips` package and the weights of torchvision's AlexNet, which are downloaded at first use; if that
+    fails, a warning says so.
+    """
+    if not lpips_installed():
+        return None
+    try:
+        import lpips
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            network = lpips.LPIPS(net="alex", verbose=False).to(device).eval().requires_grad_(False)
+    except Exception as error:  # no network, no disk space, no torchvision: the metric is left out, not the evaluation
+        warnings.warn(f"LPIPS is left out: {type(error).__name__}: {error}", stacklevel=2)
+        return None
+
+    @torch.no_grad()
+    def distance(image: Tensor, truth: Tensor) -> float:
+        _check_images("lpips", image, truth, None)
+        pair = [x.movedim(-1, 0)[None].float() * 2 - 1 for x in (image, truth)]
+        return float(network(*pair))
+
+    return distance
+
+
+def _check_images(op: str, image: Tensor, truth: Tensor, mask: Tensor | None) -> None:
+    if image.ndim != 3 or image.shape[-1] != 3 or image.shape != truth.shape:
+        raise ValueError(
+            f"{op}: image has shape {tuple(image.shape)} and truth {tuple(truth.shape)}; expected (H, W, 3), both"
+        )
+    if mask is not None and mask.shape != image.shape[:2]:
+        raise ValueError(f"{op}: mask has shape {tuple(mask.shape)}; expected {tuple(image.shape[:2])}")

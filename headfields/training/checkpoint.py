@@ -1,0 +1,208 @@
+"""Checkpoints: everything that training needs to go on as if it had never stopped, in one safetensors file.
+
+The file holds parameters, persistent buffers, the moving average, the optimiser's moments and the states of the
+random generators; its header holds the step, the elapsed seconds and the rest as JSON. Nothing is pickled, so a file
+from a stranger can be opened. It is written beside its final place and moved there when it is whole on disk: a crash
+in the middle leaves the last checkpoint as it was.
+"""
+
+import contextlib
+import json
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from headfields.training.ema import ExponentialMovingAverage
+
+FORMAT = 1
+
+
+@dataclass
+class Progress:
+    """Where training stands.
+
+    Attributes:
+        step: optimiser steps taken.
+        seconds: wall time of training so far, over all resumptions.
+        best_psnr: best PSNR of the watched validation frame in dB; None before the first look.
+        extra: whatever else the trainer wants back (must be JSON).
+    """
+
+    step: int = 0
+    seconds: float = 0.0
+    best_psnr: float | None = None
+    extra: dict[str, Any] = field(default_factory=dict)
+
+
+def save(
+    path: Path | str,
+    module: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    ema: ExponentialMovingAverage | None,
+    random: Mapping[str, Tensor],
+    progress: Progress,
+) -> None:
+    """Writes a checkpoint atomically.
+
+    Args:
+        path: where it goes; its folder must exist.
+        module: its parameters and persistent buffers.
+        optimizer: whose parameters are parameters of `module`.
+        ema: the moving average, if there is one.
+        random: named uint8 states of random generators.
+        progress: where training stands.
+    """
+    tensors: dict[str, Tensor] = {}
+    for name, tensor in _module_tensors(module).items():
+        tensors[f"module/{name}"] = tensor
+    if ema is not None:
+        for name, tensor in ema.average.items():
+            tensors[f"ema/{name}"] = tensor
+    for name, parameter in module.named_parameters():
+        for key, value in optimizer.state.get(parameter, {}).items():
+            if isinstance(value, Tensor):
+                tensors[f"optimizer/{name}/{key}"] = value
+    for name, tensor in random.items():
+        tensors[f"random/{name}"] = tensor
+    header = {"format": FORMAT, "progress": asdict(progress), "ema": ema is not None}
+    write_safetensors(path, tensors, {"headfields.checkpoint": json.dumps(header)})
+
+
+def load(
+    path: Path | str, module: nn.Module, optimizer: torch.optim.Optimizer, ema: ExponentialMovingAverage | None
+) -> tuple[Progress, dict[str, Tensor]]:
+    """Reads a checkpoint into `module`, `optimizer` and `ema`; all is checked before anything is changed.
+
+    Returns:
+        Where training stood, and the states of the random generators.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is not a checkpoint of this format, or its names or shapes are not those of `module`.
+    """
+    tensors, header = read_safetensors(path, "headfields.checkpoint")
+    if header.get("format") != FORMAT:
+        raise ValueError(f"{path} is a checkpoint of format {header.get('format')}; this version reads format {FORMAT}")
+    parts: dict[str, dict[str, Tensor]] = {"module": {}, "ema": {}, "optimizer": {}, "random": {}}
+    for name, tensor in tensors.items():
+        kind, _, rest = name.partition("/")
+        parts.setdefault(kind, {})[rest] = tensor
+    own = _module_tensors(module)
+    _check_match(path, "tensors", own, parts["module"])
+    if ema is not None and header.get("ema"):
+        _check_match(path, "averages", ema.average, parts["ema"])
+    parameters = dict(module.named_parameters())
+    _check_moments(path, parameters, parts["optimizer"])
+
+    with torch.no_grad():
+        for name, tensor in own.items():
+            tensor.copy_(parts["module"][name])
+        if ema is not None:
+            ema.load(parts["ema"] if header.get("ema") else {name: parameters[name] for name in ema.average})
+    optimizer.state.clear()
+    fused = {id(p) for group in optimizer.param_groups if group.get("fused") for p in group["params"]}
+    trained = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    for entry, tensor in parts["optimizer"].items():
+        name, _, key = entry.rpartition("/")
+        parameter = parameters[name]
+        if id(parameter) in trained:
+            # Adam counts steps on the host unless it is fused
+            device = parameter.device if key != "step" or id(parameter) in fused else torch.device("cpu")
+            optimizer.state[parameter][key] = tensor.to(device)
+    return Progress(**header["progress"]), parts["random"]
+
+
+def write_safetensors(path: Path | str, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """Writes a safetensors file beside `path`, waits until it is on disk, and moves it into place."""
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        save_file({name: t.detach().contiguous() for name, t in tensors.items()}, temporary, dict(metadata))
+        _to_disk(temporary)
+        os.replace(temporary, path)
+        _to_disk(path.parent)
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            temporary.unlink()
+
+
+def read_safetensors(path: Path | str, key: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """All tensors of a file, on the CPU, and the JSON that its header holds under `key`.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is no safetensors file, is cut short, or its header lacks `key`.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file")
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = (file.metadata() or {}).get(key)
+            if header is None:
+                raise ValueError(
+                    f"{path} is a safetensors file without the header entry {key!r}; it was not written by headfields for this use"
+                )
+            # clone: the file stays mapped otherwise, and is about to be replaced by the next checkpoint
+            return {name: file.get_tensor(name).clone() for name in file.keys()}, json.loads(header)  # noqa: SIM118
+    except SafetensorError as error:
+        raise ValueError(f"{path} is not a whole safetensors file ({error}); go back to an earlier copy") from error
+
+
+def _module_tensors(module: nn.Module) -> dict[str, Tensor]:
+    """Parameters (each once, if tied) and persistent buffers."""
+    parameters = dict(module.named_parameters())
+    every = {id(p) for p in parameters.values()}
+    persistent = module.state_dict(keep_vars=True)
+    buffers = {name: t for name, t in persistent.items() if isinstance(t, Tensor) and id(t) not in every}
+    return {**parameters, **buffers}
+
+
+def _check_match(path: Path | str, what: str, own: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
+    missing, unknown = sorted(own.keys() - found.keys()), sorted(found.keys() - own.keys())
+    if missing or unknown:
+        raise ValueError(
+            f"{path} belongs to another model: {what} it lacks: {_listing(missing)}; {what} the model lacks: "
+            f"{_listing(unknown)}. Build the model with the arguments it was trained with"
+        )
+    for name, tensor in own.items():
+        if tensor.shape != found[name].shape:
+            raise ValueError(
+                f"{path} belongs to another model: {name} has shape {tuple(found[name].shape)} there and "
+                f"{tuple(tensor.shape)} in the model. Build the model with the arguments it was trained with"
+            )
+
+
+def _check_moments(path: Path | str, parameters: Mapping[str, Tensor], moments: Mapping[str, Tensor]) -> None:
+    for entry, tensor in moments.items():
+        name, _, key = entry.rpartition("/")
+        if name not in parameters:
+            raise ValueError(
+                f"{path} belongs to another model: it has optimiser state for {name}, which the model lacks"
+            )
+        if key != "step" and tensor.shape != parameters[name].shape:
+            raise ValueError(
+                f"{path}: the optimiser state {entry} has shape {tuple(tensor.shape)}; its parameter has {tuple(parameters[name].shape)}"
+            )
+
+
+def _listing(names: Iterable[str]) -> str:
+    names = list(names)
+    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "") or "none"
+
+
+def _to_disk(path: Path) -> None:
+    if os.name == "nt" and path.is_dir():  # Windows does not open folders
+        return
+    descriptor = os.open(path, os.O_RDONLY if os.name != "nt" else os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,59 @@
+"""An exponential moving average of an avatar's parameters, used at inference."""
+
+import contextlib
+from collections.abc import Iterator, Mapping
+
+import torch
+from torch import Tensor, nn
+
+
+class ExponentialMovingAverage:
+    """average ← decay · average + (1 - decay) · parameters, once a step (INSTA's released code: decay 0.95, every step).
+
+    The average starts at the parameters, not at zero, so it needs no bias correction. It is kept on the parameters'
+    devices in their dtypes and updated in place, all parameters in one fused call.
+
+    Args:
+        module: its trainable parameters are averaged. Buffers (an occupancy grid, say) are not: they follow training.
+        decay: in [0, 1); 0 makes the average a copy.
+
+    Raises:
+        ValueError: decay is outside [0, 1).
+    """
+
+    def __init__(self, module: nn.Module, decay: float = 0.95) -> None:
+        if not 0 <= decay < 1:
+            raise ValueError(f"ExponentialMovingAverage: decay is {decay}; expected 0 <= decay < 1")
+        self.decay = decay
+        self._parameters = {name: p for name, p in module.named_parameters() if p.requires_grad}
+        self.average: dict[str, Tensor] = {name: p.detach().clone() for name, p in self._parameters.items()}
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Moves the average toward the parameters; call it after the optimiser's step."""
+        if self.average:
+            torch._foreach_lerp_(list(self.average.values()), list(self._parameters.values()), 1 - self.decay)
+
+    @contextlib.contextmanager
+    def swapped(self) -> Iterator[None]:
+        """Within the `with` block the module runs on the average; its own parameters are back afterwards.
+
+        Storage is exchanged, not copied, so it costs nothing; do not update within the block.
+        """
+        self.swap()
+        try:
+            yield
+        finally:
+            self.swap()
+
+    @torch.no_grad()
+    def load(self, average: Mapping[str, Tensor]) -> None:
+        """Takes over an average; names and shapes have been checked by `checkpoint.load`."""
+        for name, tensor in self.average.items():
+            tensor.copy_(average[name])
+
+    @torch.no_grad()
+    def swap(self) -> None:
+        """Exchanges parameters and average; a second call puts them back."""
+        for name, parameter in self._parameters.items():
+            parameter.data, self.average[name] = self.average[name], parameter.data

@@ -1,0 +1,37 @@
+"""Ctrl-C as a flag, so that a step is never cut in half."""
+
+import signal
+import threading
+from types import FrameType, TracebackType
+from typing import Any
+
+
+class InterruptFlag:
+    """Within the `with` block SIGINT and SIGTERM only set the flag; a second SIGINT raises KeyboardInterrupt.
+
+    Outside the main thread, where Python lets nobody set handlers, the flag is never set and signals go their way.
+    """
+
+    def __init__(self) -> None:
+        self._set = False
+        self._before: dict[int, Any] = {}
+
+    def __bool__(self) -> bool:
+        return self._set
+
+    def __enter__(self) -> "InterruptFlag":
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._before[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self._set and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self._set = True
