@@ -1,0 +1,239 @@
+"""Skeletons and skinning: rotations, joint chains, blendshapes and linear blend skinning.
+
+Everything here is matrix products in PyTorch, so it runs on any device and in any float dtype and is differentiable
+to second order in every floating argument; a batch of 0 is legal. The model is that of SMPL (Loper et al. 2015,
+"SMPL: A Skinned Multi-Person Linear Model", equations 1-11), which FLAME (Li et al. 2017) shares.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from headfields.ops._checks import check_floating, check_same_device, check_shape
+
+__all__ = [
+    "blend_shapes",
+    "joint_transforms",
+    "linear_blend_skinning",
+    "pose_features",
+    "rotation_matrices",
+]
+
+_SERIES_BELOW = 0.25  # squared angle under which the series is used; 8 terms are then exact to float64 rounding
+
+
+def _series(square: Tensor, first: int) -> Tensor:
+    """sum_k (-square)^k / (first + 2k)! * (first)!... for sin(x)/x (first = 1) and (1 - cos x)/x^2 (first = 2)."""
+    total = torch.zeros_like(square)
+    coefficients, factor = [], 1.0 if first == 1 else 0.5
+    for k in range(8):
+        coefficients.append(factor)
+        factor /= -(first + 2 * k + 1) * (first + 2 * k + 2)
+    for coefficient in reversed(coefficients):
+        total = total * square + coefficient
+    return total
+
+
+def rotation_matrices(axis_angle: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3 3"]:
+    """Rotation matrices of axis-angle vectors (Rodrigues' formula), smooth everywhere, 0 included.
+
+    Args:
+        axis_angle: (..., 3) unit axis times angle, radians.
+
+    Returns:
+        (..., 3, 3) matrices that act on column vectors.
+
+    Raises:
+        TypeError: `axis_angle` is not a floating-point tensor.
+        ValueError: its last axis is not 3.
+
+    Differentiability: any order; near 0 a power series in the squared angle takes the place of the quotients.
+    """
+    check_floating("rotation_matrices", "axis_angle", axis_angle)
+    check_shape("rotation_matrices", "axis_angle", axis_angle, "... 3")
+    square = (axis_angle * axis_angle).sum(-1)
+    small = square < _SERIES_BELOW
+    # Both branches are evaluated, so each sees an argument at which it and its derivatives are finite.
+    angle = torch.where(small, torch.ones_like(square), square).sqrt()
+    near = torch.where(small, square, torch.zeros_like(square))
+    a = torch.where(small, _series(near, 1), angle.sin() / angle)
+    half = (0.5 * angle).sin() / angle
+    b = torch.where(small, _series(near, 2), 2 * half * half)
+    x, y, z = axis_angle.unbind(-1)
+    ax, ay, az = a * x, a * y, a * z
+    bxy, bxz, byz = b * x * y, b * x * z, b * y * z
+    xx, yy, zz = b * x * x, b * y * y, b * z * z
+    entries = (1 - yy - zz, bxy - az, bxz + ay, bxy + az, 1 - xx - zz, byz - ax, bxz - ay, byz + ax, 1 - xx - yy)
+    return torch.stack(entries, dim=-1).unflatten(-1, (3, 3))
+
+
+def pose_features(rotations: Float[Tensor, "*batch j 3 3"]) -> Float[Tensor, "*batch p"]:
+    """What pose correctives are linear in: (R_j - I) of every joint but the root, row by row (SMPL, equation 9).
+
+    Args:
+        rotations: (..., J, 3, 3) rotation of each joint relative to its parent, J >= 1.
+
+    Returns:
+        (..., 9 (J - 1)).
+
+    Raises:
+        TypeError: `rotations` is not a floating-point tensor.
+        ValueError: its shape is not (..., J, 3, 3).
+
+    Differentiability: linear.
+    """
+    check_floating("pose_features", "rotations", rotations)
+    check_shape("pose_features", "rotations", rotations, "... J 3 3")
+    identity = torch.eye(3, dtype=rotations.dtype, device=rotations.device)
+    return (rotations[..., 1:, :, :] - identity).flatten(-3)
+
+
+def blend_shapes(coefficients: Float[Tensor, "*batch c"], basis: Float[Tensor, "c v 3"]) -> Float[Tensor, "*batch v 3"]:
+    """Sum of displacement fields, weighted by coefficients (SMPL, equation 8).
+
+    Args:
+        coefficients: (..., C).
+        basis: (C, V, 3) one displacement per direction and vertex, metres.
+
+    Returns:
+        (..., V, 3) displacements, metres.
+
+    Raises:
+        TypeError: an argument is not floating-point.
+        ValueError: the shapes do not fit.
+
+    Differentiability: bilinear, any order.
+    """
+    check_floating("blend_shapes", "coefficients", coefficients)
+    check_floating("blend_shapes", "basis", basis)
+    check_shape("blend_shapes", "basis", basis, "C V 3")
+    check_same_device("blend_shapes", coefficients=coefficients, basis=basis)
+    if coefficients.dim() < 1 or coefficients.shape[-1] != basis.shape[0]:
+        raise ValueError(
+            f"blend_shapes: coefficients has shape {tuple(coefficients.shape)}, but basis {tuple(basis.shape)} has "
+            f"{basis.shape[0]} directions; pass (..., {basis.shape[0]}) coefficients (pad with zeros or slice the basis)"
+        )
+    return (coefficients @ basis.flatten(1)).unflatten(-1, (basis.shape[1], 3))
+
+
+def _levels(parents: Sequence[int]) -> list[tuple[list[int], list[int]]]:
+    """Joints by depth below the root, each with its parent's place in the level above."""
+    depth: list[int] = []
+    for joint, parent in enumerate(parents):
+        if joint == 0:
+            if parent != -1:
+                raise ValueError(f"joint_transforms: parents[0] is {parent}; the first joint is the root and has -1")
+            depth.append(0)
+            continue
+        if not 0 <= parent < joint:
+            raise ValueError(
+                f"joint_transforms: parents[{joint}] is {parent}; a parent comes before its child, so it must lie in "
+                f"[0, {joint - 1}]; reorder the joints"
+            )
+        depth.append(depth[parent] + 1)
+    levels: list[tuple[list[int], list[int]]] = []
+    for level in range(max(depth, default=-1) + 1):
+        joints = [joint for joint, d in enumerate(depth) if d == level]
+        above = levels[-1][0] if levels else []
+        levels.append((joints, [above.index(parents[joint]) if level else 0 for joint in joints]))
+    return levels
+
+
+def joint_transforms(
+    pose: Float[Tensor, "*batch j 3"] | Float[Tensor, "*batch j 3 3"],
+    joints: Float[Tensor, "*batch j 3"],
+    parents: Sequence[int],
+) -> Float[Tensor, "*batch j 4 4"]:
+    """Rest-to-posed rigid transforms of a tree of joints (SMPL, equations 3-4).
+
+    Args:
+        pose: (..., J, 3) axis-angle rotations relative to the parent, radians, or (..., J, 3, 3) rotation matrices.
+        joints: (..., J, 3) joint positions at rest, metres.
+        parents: the J parents; -1 for the root, which is first; a parent comes before its children.
+
+    Returns:
+        (..., J, 4, 4): `T @ [x, 1]` takes a rest point x that is rigid with the joint to its posed place. At zero
+        pose they are identities.
+
+    Raises:
+        TypeError: an argument is not floating-point.
+        ValueError: shapes or parents do not fit.
+
+    Differentiability: any order in `pose` and `joints`.
+    """
+    check_floating("joint_transforms", "pose", pose)
+    check_floating("joint_transforms", "joints", joints)
+    check_shape("joint_transforms", "joints", joints, "... J 3")
+    check_same_device("joint_transforms", pose=pose, joints=joints)
+    parents = tuple(parents)
+    count = len(parents)
+    matrices = pose.dim() == joints.dim() + 1
+    if joints.shape[-2] != count or pose.shape != joints.shape + ((3,) if matrices else ()):
+        raise ValueError(
+            f"joint_transforms: pose {tuple(pose.shape)} and joints {tuple(joints.shape)} do not fit {count} parents; "
+            f"expected (..., {count}, 3) or (..., {count}, 3, 3), and (..., {count}, 3)"
+        )
+    rotations = pose if matrices else rotation_matrices(pose)
+    batch = joints.shape[:-2]
+    if count == 0:
+        return joints.new_empty((*batch, 0, 4, 4))
+    order: list[int] = []
+    turned: list[Tensor] = []
+    placed: list[Tensor] = []
+    for depth, (members, above) in enumerate(_levels(parents)):
+        local, rest = rotations[..., members, :, :], joints[..., members, :]
+        if depth == 0:
+            turned.append(local)
+            placed.append(rest)
+        else:
+            turn = turned[-1][..., above, :, :]
+            offset = rest - joints[..., [parents[joint] for joint in members], :]
+            turned.append(turn @ local)
+            placed.append(placed[-1][..., above, :] + (turn @ offset[..., None])[..., 0])
+        order.extend(members)
+    back = sorted(range(count), key=order.__getitem__)
+    turn, place = torch.cat(turned, -3)[..., back, :, :], torch.cat(placed, -2)[..., back, :]
+    shift = place - (turn @ joints[..., None])[..., 0]
+    bottom = torch.tensor([0.0, 0.0, 0.0, 1.0], dtype=joints.dtype, device=joints.device).expand(*batch, count, 1, 4)
+    return torch.cat([torch.cat([turn, shift[..., None]], -1), bottom], -2)
+
+
+def linear_blend_skinning(
+    vertices: Float[Tensor, "*vertex_batch v 3"],
+    weights: Float[Tensor, "v j"],
+    transforms: Float[Tensor, "*batch j 4 4"],
+) -> Float[Tensor, "*batch v 3"]:
+    """Moves each vertex by the weighted mean of its joints' transforms (SMPL, equation 2).
+
+    Args:
+        vertices: (..., V, 3) rest positions, metres; the batch axes broadcast against those of `transforms`, so one
+            (V, 3) mesh serves a batch of transforms.
+        weights: (V, J) skinning weights; rows sum to 1.
+        transforms: (..., J, 4, 4) rest-to-posed transforms, as from `joint_transforms`.
+
+    Returns:
+        (..., V, 3) posed positions, metres.
+
+    Raises:
+        TypeError: an argument is not floating-point.
+        ValueError: the shapes do not fit.
+
+    Differentiability: multilinear, any order in every argument.
+    """
+    op = "linear_blend_skinning"
+    for name, tensor in (("vertices", vertices), ("weights", weights), ("transforms", transforms)):
+        check_floating(op, name, tensor)
+    check_shape(op, "vertices", vertices, "... V 3")
+    check_shape(op, "weights", weights, "V J")
+    check_shape(op, "transforms", transforms, "... J 4 4")
+    check_same_device(op, vertices=vertices, weights=weights, transforms=transforms)
+    if weights.shape != (vertices.shape[-2], transforms.shape[-3]):
+        raise ValueError(
+            f"{op}: weights has shape {tuple(weights.shape)}; expected ({vertices.shape[-2]}, {transforms.shape[-3]}), "
+            f"one row per vertex of vertices {tuple(vertices.shape)} and one column per joint of "
+            f"transforms {tuple(transforms.shape)}"
+        )
+    blended = (weights @ transforms[..., :3, :].flatten(-2)).unflatten(-1, (3, 4))
+    return (blended[..., :3] @ vertices[..., None])[..., 0] + blended[..., 3]
