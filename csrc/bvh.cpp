@@ -1,5 +1,103 @@
+// Bindings of the triangle tree: build, refit, closest.
+#include "bvh.h"
+
 #include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/optional.h>
+
+#include <algorithm>
+#include <optional>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "bvh_build.h"
+#include "bvh_order.h"
+#include "parallel.h"
 
 namespace nb = nanobind;
+using namespace headfields;
 
-void bind_bvh(nb::module_ &) {}
+namespace {
+
+template <class T, int N> using In = nb::ndarray<const T, nb::ndim<N>, nb::c_contig, nb::device::cpu>;
+template <class T, int N> using Out = nb::ndarray<T, nb::ndim<N>, nb::c_contig, nb::device::cpu>;
+
+nb::ndarray<nb::numpy, int32_t, nb::ndim<1>> give(std::vector<int32_t> &&values) {
+    auto *kept = new std::vector<int32_t>(std::move(values));
+    nb::capsule owner(kept, [](void *p) noexcept { delete static_cast<std::vector<int32_t> *>(p); });
+    return {kept->data(), {kept->size()}, owner};
+}
+
+BvhTree tree_of(const In<int32_t, 2> &children, const In<int32_t, 1> &order, const In<int32_t, 1> &slot, const In<int32_t, 2> &faces,
+                const In<float, 3> &vertices) {
+    BvhTree tree{};
+    tree.children = children.data(), tree.order = order.data(), tree.slot = slot.data();
+    tree.faces = faces.data(), tree.vertices = vertices.data();
+    tree.meshes = vertices.shape(0), tree.vertex_count = vertices.shape(1);
+    tree.nodes = children.shape(0), tree.leaves = slot.shape(0);
+    return tree;
+}
+
+void check_mesh(const int32_t *mesh, int64_t n, int64_t meshes) {
+    for (int64_t i = 0; i < n; ++i)
+        if (mesh[i] < 0 || mesh[i] >= meshes)
+            throw std::out_of_range("mesh_index holds " + std::to_string(mesh[i]) + ", but there are " + std::to_string(meshes) + " meshes");
+}
+
+nb::tuple build(In<int32_t, 2> faces, In<float, 2> vertices) {
+    BvhTopology topology;
+    {
+        nb::gil_scoped_release release;
+        topology = bvh_build(faces.data(), faces.shape(0), vertices.data());
+    }
+    return nb::make_tuple(give(std::move(topology.children)), give(std::move(topology.order)), give(std::move(topology.slot)),
+                          give(std::move(topology.levels)));
+}
+
+void refit(In<int32_t, 2> children, In<int32_t, 1> order, In<int32_t, 1> slot, In<int32_t, 2> faces, In<float, 3> vertices,
+           Out<float, 3> bounds, Out<float, 3> triangles, int threads) {
+    nb::gil_scoped_release release;
+    const BvhTree tree = tree_of(children, order, slot, faces, vertices);
+    constexpr int64_t grain = 256;  // leaves
+    const int64_t chunks = (tree.leaves + grain - 1) / grain;
+    parallel_for(tree.meshes * chunks, 1, threads, [&](int64_t begin, int64_t end, int) {
+        for (int64_t c = begin; c < end; ++c) {
+            const int64_t first = c % chunks * grain;
+            HF_DISPATCH(bvh_refit_leaves, tree, bounds.data(), triangles.data(), c / chunks, first, std::min(first + grain, tree.leaves));
+        }
+    });
+    parallel_for(tree.meshes, 1, threads, [&](int64_t begin, int64_t end, int) {
+        for (int64_t b = begin; b < end; ++b) HF_DISPATCH(bvh_refit_nodes, tree, bounds.data(), b);
+    });
+}
+
+void closest(In<int32_t, 2> children, In<int32_t, 1> order, In<int32_t, 1> slot, In<int32_t, 2> faces, In<float, 3> vertices,
+             In<float, 3> bounds, In<float, 3> triangles, In<float, 2> points, std::optional<In<int32_t, 1>> mesh, float max_distance,
+             Out<int64_t, 1> face, std::optional<Out<float, 2>> barycentric, std::optional<Out<float, 1>> distance, int threads) {
+    nb::gil_scoped_release release;
+    BvhTree tree = tree_of(children, order, slot, faces, vertices);
+    tree.bounds = bounds.data(), tree.triangles = triangles.data();
+    const int64_t n = points.shape(0);
+    BvhClosest query{points.data(), mesh ? mesh->data() : nullptr, face.data(),
+                     barycentric ? barycentric->data() : nullptr, distance ? distance->data() : nullptr, max_distance};
+    if (query.mesh) check_mesh(query.mesh, n, tree.meshes);
+    const int64_t grain = bvh_order_grain(n, threads);
+    parallel_for(n, grain, threads, [&](int64_t begin, int64_t end, int) {
+        std::vector<uint32_t> items;
+        bvh_order(query.points, query.mesh, begin, end, items);
+        HF_DISPATCH(bvh_closest, tree, query, items.data(), end - begin);
+    });
+}
+
+}  // namespace
+
+void bind_bvh(nb::module_ &m) {
+    m.attr("bvh_node_floats") = bvh_node_floats;
+    m.attr("bvh_leaf_floats") = bvh_leaf_floats;
+    m.def("bvh_build", &build, nb::arg("faces"), nb::arg("vertices"), "Topology of the tree: children, order, slot, levels (flat int32).");
+    m.def("bvh_refit", &refit, "Writes bounds and triangles of every mesh.");
+    m.def("bvh_closest", &closest, nb::arg("children"), nb::arg("order"), nb::arg("slot"), nb::arg("faces"), nb::arg("vertices"),
+          nb::arg("bounds"), nb::arg("triangles"), nb::arg("points"), nb::arg("mesh").none(), nb::arg("max_distance"), nb::arg("face"),
+          nb::arg("barycentric").none(), nb::arg("distance").none(), nb::arg("threads"), "Nearest triangle of each point.");
+}

@@ -1,0 +1,47 @@
+// An eight-wide bounding volume hierarchy over triangles: what the builder, the refit and the queries share.
+//
+// Topology, built once: node n has eight children; children[8 n + k] is the index of a node (always larger than n),
+// ~leaf for a leaf, or bvh_empty. Leaf l holds the eight faces order[8 l + k], -1 where there are fewer;
+// slot[l] = 8 n + k says whose child it is.
+// Geometry, one block a mesh, written by refit: bounds holds lo x, y, z, hi x, y, z of a node's eight children, and
+// triangles the rows named below of a leaf's eight triangles. A row is eight floats, one a lane.
+#pragma once
+#include <cstdint>
+
+#include "cpu.h"
+
+namespace headfields {
+
+constexpr int32_t bvh_empty = INT32_MIN;
+constexpr int bvh_node_floats = 6 * 8;
+enum BvhRow { row_a = 0, row_ab = 3, row_ac = 6, row_gu = 9, row_gv = 12, row_inv_ab = 15, row_inv_ac = 16, row_inv_bc = 17, bvh_rows = 18 };
+constexpr int bvh_leaf_floats = bvh_rows * 8;
+constexpr int bvh_stack = 8 * 96;            // depth is bounded by the builder: at most 96 levels of eight children
+constexpr float bvh_far = 1e18f;             // coordinates beyond this (or not finite) have no answer: squares must not overflow
+constexpr float bvh_nowhere = 1e30f;         // where an empty lane's triangle lies: its squared distance is infinite
+
+struct BvhTree {
+    const int32_t *children, *order, *slot;
+    const int32_t *faces;     // (F, 3)
+    const float *vertices;    // (B, V, 3)
+    const float *bounds;      // (B, nodes, bvh_node_floats)
+    const float *triangles;   // (B, leaves, bvh_leaf_floats)
+    int64_t meshes, vertex_count, nodes, leaves;
+};
+
+struct BvhClosest {
+    const float *points;       // (n, 3)
+    const int32_t *mesh;       // (n,) or null: mesh 0
+    int64_t *face;             // (n,)
+    float *barycentric;        // (n, 3) or null
+    float *distance;           // (n,) or null
+    float max_distance;
+};
+
+}  // namespace headfields
+
+// Leaves [begin, end) of mesh b: triangles and the leaf's bounds in its parent. Then bvh_refit_nodes, all of mesh b.
+HF_DECLARE(void, bvh_refit_leaves, (const headfields::BvhTree &tree, float *bounds, float *triangles, int64_t b, int64_t begin, int64_t end))
+HF_DECLARE(void, bvh_refit_nodes, (const headfields::BvhTree &tree, float *bounds, int64_t b))
+// Queries items[0..count), indices into the arrays of `query`, best visited in a spatially coherent order.
+HF_DECLARE(void, bvh_closest, (const headfields::BvhTree &tree, const headfields::BvhClosest &query, const uint32_t *items, int64_t count))

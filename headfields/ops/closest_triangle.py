@@ -1,0 +1,271 @@
+"""Nearest point on a triangle mesh, and the bounding volume hierarchy that finds it."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from headfields.backends import cpu_backend, native
+from headfields.ops._checks import check_floating, check_integer, check_same_device, check_shape
+from headfields.ops.reference.closest_triangle import closest_face as reference_closest_face
+from headfields.ops.reference.closest_triangle import closest_on_face, pseudo_normal_sign
+
+
+@dataclass(frozen=True)
+class ClosestPoint:
+    """What `TriangleBVH.closest` gives.
+
+    Attributes:
+        face: (...) int64 index of the nearest face, -1 where there is none.
+        barycentric: (..., 3) of the nearest point on it; 0 where there is none.
+        point: (..., 3) the nearest point, metres; the query itself where there is none.
+        distance: (...) to it, metres; infinity where there is none.
+        sign: (...) +1 outside, -1 inside, +1 where there is no face; None if not asked for. No gradient.
+    """
+
+    face: Int[Tensor, "*batch"]
+    barycentric: Float[Tensor, "*batch 3"]
+    point: Float[Tensor, "*batch 3"]
+    distance: Float[Tensor, "*batch"]
+    sign: Float[Tensor, "*batch"] | None = None
+
+
+@torch.library.custom_op("headfields::bvh_refit", mutates_args=())
+def _refit(vertices: Tensor, faces: Tensor, children: Tensor, order: Tensor, slot: Tensor) -> tuple[Tensor, Tensor]:
+    bounds = vertices.new_empty(vertices.shape[0], children.shape[0], 48)
+    triangles = vertices.new_empty(vertices.shape[0], slot.shape[0], 144)
+    if native is not None:
+        native.bvh_refit(children, order, slot, faces, vertices, bounds, triangles, torch.get_num_threads())
+    return bounds, triangles
+
+
+@_refit.register_fake
+def _(vertices: Tensor, faces: Tensor, children: Tensor, order: Tensor, slot: Tensor) -> tuple[Tensor, Tensor]:
+    b = vertices.shape[0]
+    return vertices.new_empty(b, children.shape[0], 48), vertices.new_empty(b, slot.shape[0], 144)
+
+
+@torch.library.custom_op("headfields::closest_triangle", mutates_args=())
+def _closest(
+    points: Tensor,
+    mesh_index: Tensor | None,
+    vertices: Tensor,
+    faces: Tensor,
+    children: Tensor,
+    order: Tensor,
+    slot: Tensor,
+    bounds: Tensor,
+    triangles: Tensor,
+    max_distance: float,
+    fused: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    n = points.shape[0]
+    face = torch.empty(n, dtype=torch.long, device=points.device)
+    barycentric = points.new_empty(n if fused else 0, 3)
+    distance = points.new_empty(n if fused else 0)
+    if native is not None and cpu_backend() == "native":
+        native.bvh_closest(
+            children, order, slot, faces, vertices, bounds, triangles, points, mesh_index, max_distance,
+            face, barycentric if fused else None, distance if fused else None, torch.get_num_threads(),
+        )  # fmt: skip
+    else:
+        face = reference_closest_face(points, vertices, faces, mesh_index, max_distance)
+        if fused:
+            barycentric, _, distance = closest_on_face(points, vertices, faces, mesh_index, face)
+    return face, barycentric, distance
+
+
+@_closest.register_fake
+def _(
+    points: Tensor,
+    mesh_index: Tensor | None,
+    vertices: Tensor,
+    faces: Tensor,
+    children: Tensor,
+    order: Tensor,
+    slot: Tensor,
+    bounds: Tensor,
+    triangles: Tensor,
+    max_distance: float,
+    fused: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    n = points.shape[0] if fused else 0
+    return points.new_empty(points.shape[0], dtype=torch.long), points.new_empty(n, 3), points.new_empty(n)
+
+
+class TriangleBVH:
+    """A bounding volume hierarchy over the triangles of B meshes that share their faces, refitted as they move.
+
+    The tree (eight children a node, eight triangles a leaf, surface area heuristic) is built once, for the first of
+    the meshes given to the constructor; `refit` moves it to new vertices in well under a millisecond a mesh. Queries
+    answer for the vertices of the last refit, and their gradients flow to those vertices.
+
+    A face without area is a segment or a point: it can be the nearest, and no ray hits it. A face with a vertex that
+    is not finite, or farther than 1e18 m from the origin, is left out until a refit mends it. All of this holds on
+    every backend; of equally near faces any may be given.
+
+    The face is found in float32; everything else is computed in the dtype of `points` and `vertices`.
+
+    Raises:
+        TypeError: faces are not integers, or vertices not floating point.
+        ValueError: a shape does not fit, devices differ, or a face names a vertex that is not there.
+    """
+
+    def __init__(self, faces: Int[Tensor, "f 3"], vertices: Float[Tensor, "v 3"] | Float[Tensor, "b v 3"]) -> None:
+        check_integer("TriangleBVH", "faces", faces)
+        check_shape("TriangleBVH", "faces", faces, "F 3")
+        vertices = self._as_batch(vertices)
+        check_same_device("TriangleBVH", faces=faces, vertices=vertices)
+        if faces.numel() and (int(faces.min()) < 0 or int(faces.max()) >= vertices.shape[1]):
+            raise ValueError(
+                f"TriangleBVH: faces holds indices from {int(faces.min())} to {int(faces.max())}, "
+                f"but vertices has {vertices.shape[1]}; indices must lie in [0, {vertices.shape[1]})"
+            )
+        self.faces = faces.long().contiguous()
+        self._faces = faces.int().contiguous()
+        rest = vertices.detach()[0] if len(vertices) else vertices.new_zeros(vertices.shape[1], 3)
+        children, order, slot, levels = _build(self._faces, rest)
+        self._topology = (children.to(faces.device), order.to(faces.device), slot.to(faces.device))
+        self._levels = levels
+        self._edges: Int[Tensor, "f 3"] | None = None
+        self.refit(vertices)
+
+    @staticmethod
+    def _as_batch(vertices: Float[Tensor, "*b v 3"]) -> Float[Tensor, "b v 3"]:
+        check_floating("TriangleBVH", "vertices", vertices)
+        if vertices.ndim == 2:
+            vertices = vertices[None]
+        check_shape("TriangleBVH", "vertices", vertices, "B V 3")
+        return vertices
+
+    def __len__(self) -> int:
+        """How many meshes there are."""
+        return self.vertices.shape[0]
+
+    def refit(self, vertices: Float[Tensor, "v 3"] | Float[Tensor, "b v 3"]) -> "TriangleBVH":
+        """Moves the tree to new vertices, in place. The number of meshes may change, that of vertices may not.
+
+        Args:
+            vertices: (B, V, 3) or (V, 3), metres. Kept, with its graph, for the gradients of queries to come.
+
+        Returns:
+            The tree itself.
+        """
+        vertices = self._as_batch(vertices)
+        check_same_device("TriangleBVH.refit", faces=self.faces, vertices=vertices)
+        if hasattr(self, "vertices") and vertices.shape[1] != self.vertices.shape[1]:
+            raise ValueError(
+                f"TriangleBVH.refit: vertices has shape {tuple(vertices.shape)}, but the tree was built for "
+                f"{self.vertices.shape[1]} vertices; build a new TriangleBVH for another topology"
+            )
+        self.vertices = vertices
+        packed = vertices.detach().float().contiguous()
+        bounds, triangles = _refit(packed, self._faces, *self._topology)
+        self._tree = (packed, self._faces, *self._topology, bounds, triangles)
+        return self
+
+    def _flat_index(self, name: str, mesh_index: Tensor | None, shape: torch.Size) -> Tensor | None:
+        """`mesh_index` as flat int32, after its checks."""
+        if mesh_index is None:
+            if len(self) != 1:
+                raise ValueError(
+                    f"{name}: mesh_index is None, but the tree holds {len(self)} meshes; "
+                    "say which one each query is for, or refit with one mesh"
+                )
+            return None
+        check_integer(name, "mesh_index", mesh_index)
+        check_same_device(name, mesh_index=mesh_index, vertices=self.vertices)
+        if mesh_index.shape != shape:
+            raise ValueError(
+                f"{name}: mesh_index has shape {tuple(mesh_index.shape)}; expected {tuple(shape)}, one for each query"
+            )
+        return mesh_index.reshape(-1).int().contiguous()
+
+    def closest(
+        self,
+        points: Float[Tensor, "*batch 3"],
+        mesh_index: Int[Tensor, "*batch"] | None = None,
+        max_distance: float = torch.inf,
+        sign: bool = False,
+    ) -> ClosestPoint:
+        """The nearest point of the mesh to each query.
+
+        Differentiable to second order in `points` and the vertices of the last refit: the kernel finds the face, and
+        the projection onto it is computed in PyTorch. The gradient of the distance at distance 0 is 0. Where nothing
+        requires a gradient and all is float32, the kernel gives the projection too.
+
+        Args:
+            points: (..., 3) metres, in the frame of the vertices.
+            mesh_index: (...) which of the B meshes each point is for; may be None if there is one.
+            max_distance: faces farther than this are not found, metres.
+            sign: whether to tell inside from outside, by the angle-weighted pseudo-normal of the nearest face, edge or
+                vertex (Baerentzen and Aanaes 2005). Right for closed meshes whose faces share their vertices and run
+                counter-clockwise seen from outside.
+
+        Raises:
+            TypeError: points are not floating point, or mesh_index not integers.
+            ValueError: a shape does not fit, devices differ, mesh_index is missing, or max_distance is not >= 0.
+            IndexError: mesh_index names a mesh that is not there (CPU; not checked on CUDA).
+        """
+        check_floating("closest_triangle", "points", points)
+        check_shape("closest_triangle", "points", points, "... 3")
+        check_same_device("closest_triangle", points=points, vertices=self.vertices)
+        if not max_distance >= 0:
+            raise ValueError(f"closest_triangle: max_distance is {max_distance}; expected a distance >= 0 in metres")
+        batch = points.shape[:-1]
+        index = self._flat_index("closest_triangle", mesh_index, batch)
+        flat = points.reshape(-1, 3)
+        graph = torch.is_grad_enabled() and (points.requires_grad or self.vertices.requires_grad)
+        fused = not graph and points.dtype == self.vertices.dtype == torch.float32
+        query = flat.detach().float().contiguous()
+        face, barycentric, distance = _closest(query, index, *self._tree, max_distance, fused)
+        if fused:
+            nearest = self._points_on(face, barycentric, index, flat)
+        else:
+            dtype = torch.promote_types(points.dtype, self.vertices.dtype)
+            barycentric, nearest, distance = closest_on_face(
+                flat.to(dtype), self.vertices.to(dtype), self.faces, index, face
+            )
+        signs = self._sign(flat, face, barycentric, nearest, index).reshape(batch) if sign else None
+        return ClosestPoint(
+            face.reshape(batch),
+            barycentric.reshape(*batch, 3),
+            nearest.reshape(*batch, 3),
+            distance.reshape(batch),
+            signs,
+        )
+
+    def _points_on(self, face: Tensor, barycentric: Tensor, index: Tensor | None, otherwise: Tensor) -> Tensor:
+        """Points from barycentric coordinates; `otherwise` where face is -1."""
+        if not self.faces.shape[0] or not len(self):
+            return otherwise.clone()
+        corner = self.faces[face.clamp(min=0)]
+        if index is not None:
+            corner = corner + index[:, None] * self.vertices.shape[1]
+        table = self.vertices.reshape(-1, 3)
+        points = sum(barycentric[:, k, None] * table.index_select(0, corner[:, k]) for k in range(3))
+        return torch.where((face >= 0)[:, None], points, otherwise)
+
+    def _sign(self, points: Tensor, face: Tensor, barycentric: Tensor, nearest: Tensor, index: Tensor | None) -> Tensor:
+        if self._edges is None:
+            self._edges = edge_indices(self.faces)
+        with torch.no_grad():
+            return pseudo_normal_sign(points, face, barycentric, nearest, self.vertices, self.faces, self._edges, index)
+
+
+def _build(faces: Tensor, vertices: Tensor) -> tuple[Tensor, Tensor, Tensor, list[int]]:
+    """Children (nodes, 8), order (leaves * 8) and slot (leaves) of a tree on the CPU, and where its levels start."""
+    children, order, slot, levels = native.bvh_build(faces.cpu(), vertices.float().cpu().contiguous())
+    return (
+        torch.from_numpy(children).reshape(-1, 8),
+        torch.from_numpy(order),
+        torch.from_numpy(slot),
+        levels.tolist(),
+    )
+
+
+def edge_indices(faces: Int[Tensor, "f 3"]) -> Int[Tensor, "f 3"]:
+    """A number for each undirected edge, the one opposite to each corner of each face."""
+    ends = torch.stack((faces[:, [1, 2, 0]], faces[:, [2, 0, 1]]), dim=-1).sort(-1).values
+    return ends.reshape(-1, 2).unique(dim=0, return_inverse=True)[1].reshape(-1, 3)
