@@ -1,0 +1,269 @@
+"""A captured head sequence in the library's own terms, whatever its layout on disk."""
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int, Int64, UInt8
+from torch import Tensor
+
+from headfields.data.errors import CaptureError
+from headfields.data.meshes import ObjMesh
+from headfields.data.pixels import frame_pixels, sample_pixels
+from headfields.data.store import FrameStore
+from headfields.records import Camera, HeadState, PixelBatch, Template
+
+
+@dataclass
+class Recording:
+    """What a reader of one layout hands to `Capture`; arrays are per frame, in the capture's order.
+
+    Attributes:
+        path: the capture's folder.
+        size: (height, width) of every image, pixels.
+        frame_names: one name a frame, for messages.
+        world_to_camera: (F, 4, 4) OpenCV axes, metres.
+        intrinsics: (F, 3, 3) pixels.
+        splits: split name → frame indices.
+        canonical: the canonical mesh.
+        decode_image: frame → RGBA (H, W, 4) uint8 (straight alpha), label (H, W) uint8 or None, depth (H, W) uint16 or None.
+        decode_head: frame → vertices (V, 3) float32, expression (E,) float32 or None.
+        decode_landmarks: frame → (68, 2) float32 pixels or None.
+        has_label, has_depth: whether any frame has them.
+        expression_width: E, or None where the capture has no expressions.
+        depth_scale: metres per unit of the stored depth.
+        report: what was tolerated, missing or decided.
+    """
+
+    path: Path
+    size: tuple[int, int]
+    frame_names: list[str]
+    world_to_camera: np.ndarray
+    intrinsics: np.ndarray
+    splits: dict[str, list[int]]
+    canonical: ObjMesh
+    decode_image: Callable[[int], tuple[np.ndarray, np.ndarray | None, np.ndarray | None]]
+    decode_head: Callable[[int], tuple[np.ndarray, np.ndarray | None]]
+    decode_landmarks: Callable[[int], np.ndarray | None]
+    has_label: bool
+    has_depth: bool
+    expression_width: int | None
+    depth_scale: float = 0.001
+    report: list[str] = field(default_factory=list)
+
+
+class Capture:
+    """A captured head: images, cameras and the tracked mesh of every frame, decoded when they are asked for.
+
+    Made by `headfields.data.load_capture`. All tensors are on the CPU.
+
+    Attributes:
+        name: the folder's name.
+        path: the folder.
+        size: (height, width) in pixels.
+        frame_names: one name a frame, in the capture's order.
+        splits: `"train"`, `"test"`, `"val"`, `"all"` → int64 frame indices.
+        report: human-readable lines: what was tolerated or missing, and what was decided on what evidence.
+        expression_width: number of expression coefficients, or None.
+        depth_unit: metres per unit of the stored depth.
+    """
+
+    def __init__(
+        self, recording: Recording, memory_budget_mb: int, regions: Mapping[str, Tensor] | None = None
+    ) -> None:
+        self.path = recording.path
+        self.name = recording.path.name
+        self.size = recording.size
+        self.frame_names = tuple(recording.frame_names)
+        self.splits: dict[str, Int64[Tensor, " n"]] = {
+            key: torch.tensor(value, dtype=torch.long) for key, value in recording.splits.items()
+        }
+        self.report = recording.report
+        self.expression_width = recording.expression_width
+        self.depth_unit = recording.depth_scale
+        self._recording = recording
+        self._given_regions = regions
+        self._world_to_camera = torch.from_numpy(recording.world_to_camera.astype(np.float32))
+        self._intrinsics = torch.from_numpy(recording.intrinsics.astype(np.float32))
+
+        budget = memory_budget_mb * 2**20
+        head_layout = {"vertices": ((len(recording.canonical.vertices), 3), torch.float32)}
+        if recording.expression_width is not None:
+            head_layout["expression"] = ((recording.expression_width,), torch.float32)
+        # Vertices are small beside images and slow to parse, so all of them are kept if a third of the budget allows.
+        self._heads = FrameStore(len(self), head_layout, self._decode_head, budget // 3, "mesh and expression")
+        budget -= self._heads.slots * self._heads.bytes_per_frame
+        pixels = self.size[0] * self.size[1]
+        layout: dict[str, tuple[tuple[int, ...], torch.dtype]] = {"rgba": ((pixels,), torch.int32)}
+        if recording.has_label:
+            layout["label"] = ((pixels,), torch.uint8)
+        if recording.has_depth:
+            layout["depth"] = ((pixels,), torch.int16)
+        self._images = FrameStore(len(self), layout, self._decode_image, budget, "image, labels and depth")
+
+    def __len__(self) -> int:
+        return len(self.frame_names)
+
+    def __repr__(self) -> str:
+        sizes = ", ".join(f"{key} {len(value)}" for key, value in self.splits.items())
+        return f"Capture({self.name!r}, {self.size[1]}x{self.size[0]} pixels, frames: {sizes})"
+
+    @functools.cached_property
+    def template(self) -> Template:
+        """The canonical mesh, its mouth closed, with face regions; made on first use (regions take seconds to find)."""
+        from headfields.data.regions import build_template
+
+        return build_template(self, self._recording.canonical, self._given_regions, self.report)
+
+    def state(self, frames: Int[Tensor, " b"] | Sequence[int]) -> HeadState:
+        """Vertices (B, V, 3) and expression (B, E) of the given frames.
+
+        Raises:
+            IndexError: a frame is out of range.
+            CaptureError: a mesh or expression file cannot be read.
+        """
+        wanted = self._indices(frames)
+        count = len(wanted)
+        vertices = torch.empty(count, len(self._recording.canonical.vertices), 3)
+        expression = None if self.expression_width is None else torch.empty(count, self.expression_width)
+        for positions in groups(wanted, self._heads.slots):
+
+            def take(arrays: dict[str, Tensor], rows: Tensor, positions: list[int] = positions) -> None:
+                vertices[positions] = arrays["vertices"][rows]
+                if expression is not None:
+                    expression[positions] = arrays["expression"][rows]
+
+            self._heads.gather([wanted[position] for position in positions], take)
+        return HeadState(vertices=vertices, expression=expression)
+
+    def camera(self, frames: Int[Tensor, " b"] | Sequence[int]) -> Camera:
+        """The cameras of the given frames, batched."""
+        wanted = torch.tensor(self._indices(frames), dtype=torch.long)
+        return Camera(self._world_to_camera[wanted], self._intrinsics[wanted], self.size)
+
+    def image(self, frame: int) -> Float[Tensor, "h w 4"]:
+        """Colour and matte, straight alpha, sRGB in [0, 1]."""
+        rgba = self._pixel_rows([frame])["rgba"][0]
+        return rgba.view(torch.uint8).reshape(*self.size, 4).float() / 255
+
+    def label(self, frame: int) -> UInt8[Tensor, "h w"] | None:
+        """Segmentation labels in INSTA's numbering, or None where the capture has none."""
+        rows = self._pixel_rows([frame])
+        return rows["label"][0].reshape(self.size) if "label" in rows else None
+
+    def depth(self, frame: int) -> Float[Tensor, "h w"] | None:
+        """Depth of the tracked mesh along the optical axis, metres, 0 where there is none; None without depth maps."""
+        rows = self._pixel_rows([frame])
+        return self.metres(rows["depth"][0]).reshape(self.size) if "depth" in rows else None
+
+    def landmarks(self, frame: int) -> Float[Tensor, "68 2"] | None:
+        """68 landmarks (iBUG order) in pixels (x right, y down), or None where the frame has none."""
+        points = self._recording.decode_landmarks(self._indices([frame])[0])
+        return None if points is None else torch.from_numpy(points)
+
+    def sample_pixels(
+        self,
+        frames: Int[Tensor, " b"] | Sequence[int],
+        count: int,
+        generator: torch.Generator,
+        background: Literal["random", "white", "black"] = "random",
+    ) -> tuple[PixelBatch, Int64[Tensor, " b"]]:
+        """`count` pixels drawn uniformly (with replacement) over the given frames; see `headfields.data.pixels`.
+
+        Returns:
+            The batch, whose `rays.frame` indexes `frames`, and `frames` as a tensor, for `state(...)`.
+        """
+        wanted = self._indices(frames)
+        return sample_pixels(self, wanted, count, generator, background), torch.tensor(wanted, dtype=torch.long)
+
+    def pixels(self, frame: int, background: float = 1.0) -> PixelBatch:
+        """Every pixel of a frame in row-major order, over a grey `background`; `rays.frame` is 0."""
+        return frame_pixels(self, self._indices([frame])[0], background)
+
+    def validate(self) -> None:
+        """Decodes every file of every frame once, so that a broken one is found now and not in the middle of a run.
+
+        Raises:
+            CaptureError: names the frame and the field.
+        """
+        for frame in range(len(self)):
+            self._recording.decode_head(frame)
+            self._recording.decode_image(frame)
+            self._recording.decode_landmarks(frame)
+
+    def metres(self, stored: Tensor) -> Tensor:
+        """Depth as stored (uint16 bits in int16) to metres."""
+        return (stored.int() & 0xFFFF).float() * self.depth_unit
+
+    def gather_pixels(self, frames: Sequence[int], frame: Tensor, pixel: Tensor) -> dict[str, Tensor]:
+        """Raw `"rgba"` (packed int32), `"label"` and `"depth"` (as stored) at `pixel` (N,) of `frames[frame]` (N,)."""
+        stacks = self._images.arrays
+        out = {name: torch.empty(frame.shape, dtype=stack.dtype) for name, stack in stacks.items()}
+        pixels = self.size[0] * self.size[1]
+        for positions in groups(list(frames), self._images.slots):
+            everything = len(positions) == len(frames)
+            here = slice(None) if everything else torch.isin(frame, torch.tensor(positions)).nonzero()[:, 0]
+
+            def take(
+                arrays: dict[str, Tensor], rows: Tensor, positions: list[int] = positions, here: slice | Tensor = here
+            ) -> None:
+                row = torch.zeros(len(frames), dtype=torch.long)
+                row[positions] = rows
+                flat = row[frame[here]] * pixels + pixel[here]
+                for name, stack in arrays.items():
+                    out[name][here] = stack.view(-1)[flat]
+
+            self._images.gather([frames[position] for position in positions], take)
+        return out
+
+    def _pixel_rows(self, frames: Sequence[int]) -> dict[str, Tensor]:
+        """Copies of whole frames' stored pixels."""
+        out: dict[str, Tensor] = {}
+        self._images.gather(
+            self._indices(frames),
+            lambda arrays, rows: out.update({name: stack[rows] for name, stack in arrays.items()}),
+        )
+        return out
+
+    def _indices(self, frames: Int[Tensor, " b"] | Sequence[int]) -> list[int]:
+        wanted = [int(frame) for frame in (frames.tolist() if isinstance(frames, Tensor) else frames)]
+        bad = [frame for frame in wanted if not 0 <= frame < len(self)]
+        if bad:
+            raise IndexError(
+                f"Capture {self.name!r}: frame {bad[0]} is out of range; it has frames 0 to {len(self) - 1}"
+            )
+        return wanted
+
+    def _decode_head(self, frame: int) -> dict[str, np.ndarray]:
+        vertices, expression = self._recording.decode_head(frame)
+        return {"vertices": vertices} if expression is None else {"vertices": vertices, "expression": expression}
+
+    def _decode_image(self, frame: int) -> dict[str, np.ndarray]:
+        rgba, label, depth = self._recording.decode_image(frame)
+        arrays = {"rgba": np.ascontiguousarray(rgba).view(np.int32).reshape(-1)}
+        if self._recording.has_label:
+            arrays["label"] = np.zeros(arrays["rgba"].shape, np.uint8) if label is None else label.reshape(-1)
+        if self._recording.has_depth:
+            stored = np.zeros(arrays["rgba"].shape, np.uint16) if depth is None else depth.reshape(-1)
+            arrays["depth"] = stored.view(np.int16)
+        return arrays
+
+
+def groups(frames: Sequence[int], slots: int) -> list[list[int]]:
+    """Positions of `frames` in groups of at most `slots` distinct frames, in order of first appearance."""
+    order: dict[int, int] = {}
+    for frame in frames:
+        order.setdefault(frame, len(order))
+    if len(order) <= slots:
+        return [list(range(len(frames)))] if frames else []
+    out: list[list[int]] = [[] for _ in range(-(-len(order) // slots))]
+    for position, frame in enumerate(frames):
+        out[order[frame] // slots].append(position)
+    return out
+
+
+__all__ = ["Capture", "CaptureError", "Recording"]

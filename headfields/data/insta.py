@@ -1,0 +1,257 @@
+"""INSTA's layout on disk: `transforms*.json`, `canonical.obj`, `images/`, `meshes/`, and optionally `flame/exp/`,
+`depth/`, `seg_mask/`, `landmarks/`.
+
+Field names and meanings are those of the released data sets (Zielonka et al., "Instant Volumetric Head Avatars",
+CVPR 2023, and its data release).
+"""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from headfields.data.capture import Recording
+from headfields.data.convention import Evidence, decide_convention
+from headfields.data.errors import CaptureError
+from headfields.data.files import ImageHeader, decode_image, image_header, read_numbers
+from headfields.data.insta_json import InstaFrame, intrinsics_of, matrix_of, read_frames
+from headfields.data.meshes import ObjReader, read_obj
+
+OPTIONAL = {
+    "exp_path": "expression coefficients",
+    "depth_path": "depth maps",
+    "seg_mask_path": "segmentation labels",
+    "landmark_path": "landmarks",
+}
+CLOTH = 90
+
+
+@dataclass(frozen=True)
+class _Files:
+    """Existing files of one frame; None for what it lacks."""
+
+    image: Path
+    mesh: Path
+    exp: Path | None
+    depth: Path | None
+    label: Path | None
+    landmarks: Path | None
+
+
+def is_insta(folder: Path) -> bool:
+    """Whether the folder looks like INSTA's: a transforms file whose frames name meshes."""
+    return any(
+        re.search(rb'"mesh_path"\s*:', path.read_bytes()[:2_000_000]) is not None
+        for path in sorted(folder.glob("transforms*.json"))
+    )
+
+
+def read_insta(folder: Path) -> Recording:
+    """Reads everything but the pixels and meshes, which are decoded on demand, and decides the camera convention.
+
+    Raises:
+        CaptureError: names the file, the frame and the field.
+    """
+    report: list[str] = []
+    canonical_path = folder / "canonical.obj"
+    if not canonical_path.is_file():
+        raise CaptureError(f"{folder}: canonical.obj is missing; it holds the topology that every mesh follows")
+    canonical = read_obj(canonical_path, "canonical.obj")
+    if not len(canonical.faces):
+        raise CaptureError(f"{canonical_path}: no faces")
+    frames, splits = read_frames(folder, report)
+    files = _find_files(folder, frames, report)
+    size, header = _sizes(frames, files, report)
+    matrices = np.stack([matrix_of(frame) for frame in frames])
+    intrinsics = np.stack([intrinsics_of(frame, size, report) for frame in frames])
+    scale = _depth_scale(frames, report)
+
+    readers = _Readers(frames, files, canonical.vertices.shape[0], canonical.faces, size)
+    has_label = any(entry.label for entry in files)
+    has_depth = any(entry.depth for entry in files)
+    if header.channels < 4:
+        readers.matte_from_label = has_label
+        source = "labels other than 0 and 90 (cloth)" if has_label else "1 everywhere: no segmentation labels either"
+        report.append(f"images have no alpha; the matte is {source}")
+
+    picks = np.unique(np.linspace(0, len(frames) - 1, min(16, len(frames))).round().astype(int))
+    evidence = [_evidence(readers, int(i), matrices[i], intrinsics[i], scale) for i in picks]
+    try:
+        decision = decide_convention(evidence, canonical.faces, size)
+    except CaptureError as error:
+        raise CaptureError(f"{folder}: {error}") from None
+    scores = ", ".join(f"{name} {score:.3f}" for name, score in decision.scores.items())
+    report.append(f"camera convention: {decision.name} (scores: {scores}; {decision.used})")
+
+    return Recording(
+        path=folder,
+        size=size,
+        frame_names=[frame.name for frame in frames],
+        world_to_camera=np.stack([decision.world_to_camera(matrix) for matrix in matrices]),
+        intrinsics=intrinsics,
+        splits=splits,
+        canonical=canonical,
+        decode_image=readers.image,
+        decode_head=readers.head,
+        decode_landmarks=readers.landmarks,
+        has_label=has_label,
+        has_depth=has_depth,
+        expression_width=readers.expression_width,
+        depth_scale=scale,
+        report=report,
+    )
+
+
+def _find_files(folder: Path, frames: list[InstaFrame], report: list[str]) -> list[_Files]:
+    """Resolves every path; required ones must exist, missing optional ones are counted in the report."""
+    missing: dict[str, list[str]] = {key: [] for key in OPTIONAL}
+    found = []
+    for frame in frames:
+        for key in ("file_path", "mesh_path"):
+            if not (folder / frame.path(key)).is_file():
+                raise CaptureError(f"{frame.where}: {key} {frame.path(key)!r} does not exist in {folder}")
+        optional: dict[str, Path | None] = {}
+        for key in OPTIONAL:
+            name = frame.values.get(key)
+            path = folder / frame.path(key) if name is not None else None
+            optional[key] = path if path is not None and path.is_file() else None
+            if optional[key] is None:
+                missing[key].append(frame.name)
+        found.append(
+            _Files(
+                folder / frame.path("file_path"),
+                folder / frame.path("mesh_path"),
+                optional["exp_path"],
+                optional["depth_path"],
+                optional["seg_mask_path"],
+                optional["landmark_path"],
+            )
+        )
+    for key, names in missing.items():
+        if len(names) == len(frames):
+            report.append(f"no {OPTIONAL[key]} ({key})")
+        elif names:
+            more = ", ..." if len(names) > 3 else ""
+            report.append(
+                f"{len(names)} of {len(frames)} frames have no {OPTIONAL[key]} ({key}): {', '.join(names[:3])}{more}"
+            )
+    if missing["exp_path"] and len(missing["exp_path"]) < len(frames):
+        # A zero vector for some frames would be a silent lie, so the capture then has no expressions at all.
+        report.append("expression coefficients are left out, since not every frame has them")
+        found = [_Files(f.image, f.mesh, None, f.depth, f.label, f.landmarks) for f in found]
+    if any("eyes_path" in frame.values for frame in frames):
+        report.append("eyes_path is not read: the eyes' pose is in the meshes")
+    return found
+
+
+def _sizes(frames: list[InstaFrame], files: list[_Files], report: list[str]) -> tuple[tuple[int, int], ImageHeader]:
+    """One (height, width) for all images, label and depth maps, read from their headers alone."""
+    first = image_header(files[0].image, frames[0].where, "file_path")
+    size = first.size
+    for frame, entry in zip(frames, files, strict=True):
+        for key, path in (("file_path", entry.image), ("depth_path", entry.depth), ("seg_mask_path", entry.label)):
+            if path is None:
+                continue
+            header = image_header(path, frame.where, key)
+            if header.size != size:
+                raise CaptureError(
+                    f"{frame.where}: {key} {path.name} is {header.size[1]}x{header.size[0]} pixels; "
+                    f"expected {size[1]}x{size[0]} as the first image"
+                )
+            if key == "file_path" and header.channels != first.channels:
+                raise CaptureError(
+                    f"{frame.where}: {key} {path.name} has {header.channels} channels, the first image {first.channels}"
+                )
+        for key, value in (("w", size[1]), ("h", size[0])):
+            stated = frame.values.get(key)
+            if stated is not None and frame.number(key) != value:
+                raise CaptureError(f"{frame.where}: {key} is {stated}, but the images are {size[1]}x{size[0]} pixels")
+    return size, first
+
+
+def _depth_scale(frames: list[InstaFrame], report: list[str]) -> float:
+    values = {frame.number("integer_depth_scale") for frame in frames if "integer_depth_scale" in frame.values}
+    if len(values) > 1:
+        raise CaptureError(f"integer_depth_scale differs between frames: {sorted(values)}; one capture has one scale")
+    if not values:
+        if any("depth_path" in frame.values for frame in frames):
+            report.append("no integer_depth_scale: depth is taken as millimetres")
+        return 0.001
+    scale = values.pop()
+    if scale <= 0:
+        raise CaptureError(f"integer_depth_scale is {scale}; expected a positive number of metres per unit (0.001)")
+    return scale
+
+
+class _Readers:
+    """Decodes one frame's files; every error names the frame and the field."""
+
+    def __init__(
+        self, frames: list[InstaFrame], files: list[_Files], vertices: int, faces: np.ndarray, size: tuple[int, int]
+    ) -> None:
+        self.frames, self.files, self.size = frames, files, size
+        self.vertex_count, self.faces = vertices, faces
+        self.matte_from_label = False
+        self.obj = ObjReader()
+        self.expression_width: int | None = None
+        if files[0].exp is not None:
+            self.expression_width = len(read_numbers(files[0].exp, frames[0].where, "exp_path"))
+
+    def head(self, index: int) -> tuple[np.ndarray, np.ndarray | None]:
+        frame, entry = self.frames[index], self.files[index]
+        mesh = self.obj.read(entry.mesh, f"{frame.where}: mesh_path")
+        if len(mesh.vertices) != self.vertex_count:
+            raise CaptureError(
+                f"{frame.where}: mesh_path {entry.mesh.name} has {len(mesh.vertices)} vertices; canonical.obj has {self.vertex_count}"
+            )
+        if mesh.faces is not self.faces:
+            if not np.array_equal(mesh.faces, self.faces):
+                raise CaptureError(
+                    f"{frame.where}: mesh_path {entry.mesh.name} has other faces than canonical.obj; one topology is needed"
+                )
+            self.faces = (
+                mesh.faces
+            )  # the reader hands out one array per face block, so the next frames compare by identity
+        if entry.exp is None:
+            return mesh.vertices, None
+        expression = read_numbers(entry.exp, frame.where, "exp_path")
+        if len(expression) != self.expression_width:
+            raise CaptureError(
+                f"{frame.where}: exp_path {entry.exp.name} has {len(expression)} coefficients; "
+                f"{self.frames[0].name} has {self.expression_width}"
+            )
+        return mesh.vertices, expression
+
+    def image(self, index: int) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:
+        frame, entry = self.frames[index], self.files[index]
+        label = None if entry.label is None else decode_image(entry.label, frame.where, "seg_mask_path", "label")
+        depth = None if entry.depth is None else decode_image(entry.depth, frame.where, "depth_path", "depth")
+        rgba = decode_image(entry.image, frame.where, "file_path", "rgba")
+        if self.matte_from_label and label is not None:
+            rgba[..., 3] = np.where((label != 0) & (label != CLOTH), 255, 0)
+        return rgba, label, depth
+
+    def landmarks(self, index: int) -> np.ndarray | None:
+        frame, entry = self.frames[index], self.files[index]
+        if entry.landmarks is None:
+            return None
+        values = read_numbers(entry.landmarks, frame.where, "landmark_path")
+        if len(values) != 136:
+            raise CaptureError(f"{frame.where}: landmark_path has {len(values)} numbers; expected 68 lines of x y")
+        return values.reshape(68, 2)
+
+
+def _evidence(readers: _Readers, index: int, matrix: np.ndarray, intrinsics: np.ndarray, scale: float) -> Evidence:
+    vertices, _ = readers.head(index)
+    rgba, label, depth = readers.image(index)
+    silhouette = rgba[..., 3] > 127
+    if label is not None:
+        silhouette &= label != CLOTH
+    return Evidence(
+        vertices,
+        matrix,
+        intrinsics,
+        None if silhouette.all() or not silhouette.any() else silhouette,
+        None if depth is None else depth.astype(np.float32) * scale,
+    )

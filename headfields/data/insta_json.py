@@ -1,0 +1,194 @@
+"""INSTA's `transforms*.json`: frames, splits, cameras."""
+
+import json
+import math
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from headfields.data.errors import CaptureError
+
+TEST_FRAMES = 350
+VAL_FRAMES = 20
+
+
+@dataclass(frozen=True)
+class InstaFrame:
+    """One frame's fields, the file's global ones beneath its own, and where it stands."""
+
+    values: dict[str, Any]
+    source: str
+    index: int
+    name: str = field(default="")
+
+    @property
+    def where(self) -> str:
+        """How messages call the frame."""
+        return f"frame {self.name or self.index} ({self.source}, frames[{self.index}])"
+
+    def path(self, key: str) -> str:
+        """A relative path; images listed without extension are PNG."""
+        value = self.values.get(key)
+        if not isinstance(value, str) or not value:
+            raise CaptureError(f"{self.where}: {key} is {value!r}; expected a path relative to the capture")
+        value = value.replace("\\", "/")
+        return value if "." in value.rsplit("/", 1)[-1] or key != "file_path" else value + ".png"
+
+    def number(self, key: str) -> float:
+        """A finite number."""
+        value = self.values.get(key)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            raise CaptureError(f"{self.where}: {key} is {value!r}; expected a finite number")
+        return float(value)
+
+
+def read_frames(folder: Path, report: list[str]) -> tuple[list[InstaFrame], dict[str, list[int]]]:
+    """All frames sorted by mesh path, and the splits as indices into them.
+
+    `transforms_{train,test,val}.json` say which frame is in which split, and `transforms.json` may add frames. Without
+    a test file the test frames are those outside train, and with `transforms.json` alone the last 350 (a fifth of a
+    sequence of fewer than 1,750 frames, as INSTA's tools take the last 350 of long ones). Without a val file, val is
+    the last 20 test frames.
+    """
+    listed: dict[str, list[InstaFrame]] = {}
+    for split, name in (("all", "transforms.json"), ("train", "transforms_train.json"), ("test", "transforms_test.json"), ("val", "transforms_val.json")):  # fmt: skip
+        if (folder / name).is_file():
+            listed[split] = _read_transforms(folder / name)
+    if not listed:
+        raise CaptureError(
+            f"{folder}: no transforms.json, transforms_train.json, transforms_test.json or transforms_val.json"
+        )
+    known: dict[tuple[str, str], InstaFrame] = {}
+    keys: dict[str, list[tuple[str, str]]] = {}
+    for split, frames in listed.items():
+        keys[split] = []
+        for frame in frames:
+            key = (frame.path("mesh_path"), frame.path("file_path"))
+            if key in keys[split]:
+                raise CaptureError(
+                    f"{frame.where}: the same mesh_path and file_path are listed twice in {frame.source}"
+                )
+            keys[split].append(key)
+            if key not in known:
+                known[key] = frame
+            elif known[key].values.get("transform_matrix") != frame.values.get("transform_matrix"):
+                raise CaptureError(
+                    f"{frame.where}: transform_matrix differs from the one in {known[key].source}; the files are not of one capture"
+                )
+    order = sorted(known, key=_natural)
+    if not order:
+        raise CaptureError(f"{folder}: the transforms files list no frames")
+    row = {key: index for index, key in enumerate(order)}
+    splits = {split: sorted(row[key] for key in names) for split, names in keys.items()}
+    splits["all"] = list(range(len(order)))
+    if "train" not in splits and "test" not in splits:
+        count = min(TEST_FRAMES, len(order) // 5)
+        splits["test"] = splits["all"][len(order) - count :]
+        report.append(
+            f"no transforms_train.json or transforms_test.json: the last {count} of {len(order)} frames are test"
+        )
+    for split, other in (("test", "train"), ("train", "test")):
+        if split not in splits:
+            used = set(splits[other])
+            splits[split] = [index for index in splits["all"] if index not in used]
+            if split in ("test", "train") and f"transforms_{other}.json" in "".join(
+                p.name for p in folder.glob("*.json")
+            ):
+                report.append(f"no transforms_{split}.json: {split} is the {len(splits[split])} frames outside {other}")
+    if "val" not in splits:
+        splits["val"] = splits["test"][-VAL_FRAMES:]
+        report.append(f"no transforms_val.json: val is the last {len(splits['val'])} test frames")
+    frames = [
+        InstaFrame(known[key].values, known[key].source, known[key].index, known[key].path("file_path"))
+        for key in order
+    ]
+    return frames, {split: splits[split] for split in ("train", "test", "val", "all")}
+
+
+def matrix_of(frame: InstaFrame) -> np.ndarray:
+    """The (4, 4) float64 `transform_matrix`, checked to be rigid.
+
+    Raises:
+        CaptureError: another shape, not finite, sheared, scaled or mirrored.
+    """
+    try:
+        matrix = np.array(frame.values.get("transform_matrix"), dtype=np.float64)
+    except (TypeError, ValueError):
+        matrix = np.empty(0)
+    if matrix.shape == (3, 4):
+        matrix = np.vstack([matrix, [0, 0, 0, 1]])
+    if matrix.shape != (4, 4):
+        raise CaptureError(f"{frame.where}: transform_matrix has shape {matrix.shape}; expected 4 rows of 4 numbers")
+    if not np.isfinite(matrix).all():
+        raise CaptureError(f"{frame.where}: transform_matrix holds a value that is not finite")
+    rotation = matrix[:3, :3]
+    error = np.abs(rotation.T @ rotation - np.eye(3)).max()
+    if error > 1e-3 or np.linalg.det(rotation) < 0 or np.abs(matrix[3] - [0, 0, 0, 1]).max() > 1e-6:
+        raise CaptureError(
+            f"{frame.where}: transform_matrix is not rigid (its 3x3 part is off orthonormal by {error:.2g}, determinant "
+            f"{np.linalg.det(rotation):.3f}, last row {matrix[3].tolist()}); a camera pose neither scales nor mirrors"
+        )
+    return matrix
+
+
+def intrinsics_of(frame: InstaFrame, size: tuple[int, int], report: list[str]) -> np.ndarray:
+    """The (3, 3) pixel intrinsics: `fl_x`, or else `x_fov` (degrees) or `camera_angle_x` (radians); y likewise, as x
+    where it is not given; `cx`, `cy` or else the image's middle. Contradictions are reported once.
+    """
+    height, width = size
+    focal = {}
+    for axis, extent in (("x", width), ("y", height)):
+        choices = {}
+        if f"fl_{axis}" in frame.values:
+            choices[f"fl_{axis}"] = frame.number(f"fl_{axis}")
+        for key, unit in ((f"{axis}_fov", math.pi / 180), (f"camera_angle_{axis}", 1.0)):
+            if key in frame.values:
+                angle = frame.number(key) * unit
+                if not 0 < angle < math.pi:
+                    raise CaptureError(
+                        f"{frame.where}: {key} is {frame.values[key]}; expected an angle between 0 and 180 degrees"
+                    )
+                choices[key] = extent / (2 * math.tan(angle / 2))
+        if not choices and axis == "x":
+            raise CaptureError(f"{frame.where}: none of fl_x, x_fov and camera_angle_x is given; one is needed")
+        key, focal[axis] = next(iter(choices.items())) if choices else ("fl_x", focal["x"])
+        if focal[axis] <= 0:
+            raise CaptureError(f"{frame.where}: {key} is {focal[axis]}; expected a positive number of pixels")
+        for other, value in choices.items():
+            if abs(value / focal[axis] - 1) > 0.01:
+                line = f"{key} is used; {other} would give a focal length that is more than 1 % off"
+                if line not in report:
+                    report.append(line)
+    cx = frame.number("cx") if "cx" in frame.values else width / 2
+    cy = frame.number("cy") if "cy" in frame.values else height / 2
+    return np.array([[focal["x"], 0, cx], [0, focal["y"], cy], [0, 0, 1]])
+
+
+def _read_transforms(path: Path) -> list[InstaFrame]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise CaptureError(
+            f"{path}: malformed JSON at line {error.lineno}, column {error.colno}: {error.msg}"
+        ) from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise CaptureError(f"{path}: cannot be read: {error}") from error
+    if not isinstance(content, dict) or not isinstance(content.get("frames"), list):
+        raise CaptureError(f"{path}: expected an object with a list of frames under 'frames'")
+    shared = {key: value for key, value in content.items() if key != "frames"}
+    frames = []
+    for index, entry in enumerate(content["frames"]):
+        if not isinstance(entry, dict):
+            raise CaptureError(f"{path}: frames[{index}] is {entry!r}; expected an object")
+        name = entry.get("file_path")
+        frames.append(InstaFrame({**shared, **entry}, path.name, index, name if isinstance(name, str) else ""))
+    return frames
+
+
+def _natural(key: tuple[str, str]) -> list[tuple[int, int | str]]:
+    """Sorts 2.obj before 10.obj; zero-padded names, INSTA's, sort as text."""
+    parts = re.split(r"(\d+)", f"{key[0]}\n{key[1]}")
+    return [(0, int(part)) if part.isdigit() else (1, part) for part in parts]

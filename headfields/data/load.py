@@ -1,0 +1,58 @@
+"""Finding out what layout a folder has, and reading it."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from jaxtyping import Bool
+from torch import Tensor
+
+from headfields.data.capture import Capture
+from headfields.data.errors import CaptureError
+from headfields.data.insta import is_insta, read_insta
+
+
+def load_capture(
+    path: Path | str, memory_budget_mb: int = 2048, regions: Mapping[str, Bool[Tensor, " f"]] | None = None
+) -> Capture:
+    """Opens a capture, whatever its layout (INSTA's at present).
+
+    JSON, matrices, file headers and a sample of frames are checked now; the other meshes and pixels when they are first
+    used (`Capture.validate()` does it all at once).
+
+    Args:
+        path: the capture's folder.
+        memory_budget_mb: how much decoded frames may take.
+        regions: face masks of the canonical mesh (F,), e.g. those of a known topology; what is not given of `"mouth"`,
+            `"eyes"` and `"face"` is voted for by the segmentation labels.
+
+    Raises:
+        CaptureError: the folder is missing or of no known layout, or names the frame and field that are wrong.
+    """
+    folder = Path(path)
+    if not folder.is_dir():
+        raise CaptureError(f"load_capture: {folder} is not a folder")
+    if memory_budget_mb <= 0:
+        raise CaptureError(f"load_capture: memory_budget_mb is {memory_budget_mb}; expected a positive number")
+    if is_insta(folder):
+        return Capture(read_insta(folder), memory_budget_mb, regions)
+    raise CaptureError(
+        f"load_capture: {folder} is not in INSTA's layout (transforms*.json whose frames have a mesh_path). {_found(folder)}"
+    )
+
+
+def _found(folder: Path) -> str:
+    """What the folder looks like instead, for the message."""
+    transforms = sorted(path.name for path in folder.glob("transforms*.json"))
+    text = "".join(path.read_text(errors="replace")[:200_000] for path in folder.glob("transforms*.json"))
+    if (folder / "flame_params.json").is_file():
+        return "It has flame_params.json, as IMavatar and PointAvatar write; that layout is not read yet"
+    if any(folder.glob("**/checkpoint/*.frame")):
+        return "It has checkpoint/*.frame files, as metrical-tracker writes; export them to INSTA's layout"
+    if '"flame_param_path"' in text:
+        return "Its frames have flame_param_path, as VHAP and GaussianAvatars write; that layout is not read yet"
+    if '"expression"' in text:
+        return "Its frames have an expression but no mesh_path, as NeRFace writes; that layout is not read yet"
+    if transforms:
+        return f"Found {', '.join(transforms)}, whose frames name no meshes"
+    names = sorted(entry.name for entry in folder.iterdir())
+    return f"Found {', '.join(names[:8])}{', ...' if len(names) > 8 else ''}" if names else "The folder is empty"

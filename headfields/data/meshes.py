@@ -1,0 +1,162 @@
+"""Wavefront OBJ meshes, read fast enough for thousands of frames of one topology."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from headfields.data.errors import CaptureError
+
+
+@dataclass(frozen=True)
+class ObjMesh:
+    """A triangle mesh as NumPy arrays.
+
+    Attributes:
+        vertices: (V, 3) float32, the file's units.
+        faces: (F, 3) int64, zero-based; polygons are cut into fans.
+        uv: (T, 2) float32 texture coordinates, or None.
+        uv_faces: (F, 3) int64 indices into `uv`, or None unless every corner of every face has one.
+    """
+
+    vertices: np.ndarray
+    faces: np.ndarray
+    uv: np.ndarray | None = None
+    uv_faces: np.ndarray | None = None
+
+
+class ObjReader:
+    """Reads OBJ files, remembering the last face block: files of one topology are parsed for vertices alone."""
+
+    def __init__(self) -> None:
+        self._block: bytes = b""
+        self._parsed: tuple[np.ndarray, np.ndarray | None] | None = None
+
+    def read(self, path: Path, field: str = "mesh_path") -> ObjMesh:
+        """The mesh in `path`.
+
+        Raises:
+            CaptureError: the file cannot be opened, or a line is malformed, an index out of range or a vertex not finite.
+        """
+        try:
+            lines = path.read_bytes().split(b"\n")
+        except OSError as error:
+            raise CaptureError(f"{field}: cannot read {path}: {error.strerror}") from error
+        where = f"{field}: {path}"
+        vertices = _numbers(lines, b"v ", 3, where)
+        if not np.isfinite(vertices).all():
+            row = int(np.nonzero(~np.isfinite(vertices).all(axis=1))[0][0])
+            raise CaptureError(f"{where}: vertex {row} is {vertices[row].tolist()}; every coordinate must be finite")
+        uv = _numbers(lines, b"vt", 2, where) if any(line[:3] == b"vt " for line in lines) else None
+        block = b"\n".join([line for line in lines if line[:2] == b"f "])
+        if self._parsed is None or block != self._block:
+            self._parsed = _parse_faces(block, len(vertices), 0 if uv is None else len(uv), where)
+            self._block = block
+        faces, uv_faces = self._parsed
+        if len(faces) and faces.max() >= len(vertices):
+            raise CaptureError(
+                f"{where}: a face uses vertex {faces.max() + 1}, but the file has {len(vertices)} vertices"
+            )
+        return ObjMesh(vertices, faces, uv if uv_faces is not None else None, uv_faces)
+
+
+def read_obj(path: Path | str, field: str = "mesh") -> ObjMesh:
+    """Reads one OBJ file: vertices, faces (fan-triangulated) and texture coordinates; other statements are skipped.
+
+    Raises:
+        CaptureError: as `ObjReader.read`.
+    """
+    return ObjReader().read(Path(path), field)
+
+
+def write_obj(path: Path | str, vertices: np.ndarray, faces: np.ndarray) -> None:
+    """Writes vertices (V, 3), with the nine digits that give float32 back exactly, and zero-based faces (F, 3)."""
+    text = "".join(f"v {x:.9g} {y:.9g} {z:.9g}\n" for x, y, z in np.asarray(vertices, np.float32).tolist())
+    text += "".join(f"f {a} {b} {c}\n" for a, b, c in (np.asarray(faces) + 1).tolist())
+    Path(path).write_text(text)
+
+
+def _numbers(lines: list[bytes], key: bytes, width: int, where: str) -> np.ndarray:
+    """The first `width` numbers of each line that starts with `key`, as (N, width) float32."""
+    rows = [line for line in lines if line[:2] == key]
+    if not rows:
+        raise CaptureError(
+            f"{where}: no '{key.decode().strip()}' line; the file is empty, cut short or not an OBJ mesh"
+        )
+    tokens = b" ".join(rows).split()
+    stride = len(tokens) // len(rows)
+    if (
+        stride > width
+        and len(tokens) == stride * len(rows)
+        and all(tokens[k * stride] == rows[0].split()[0] for k in (0, -1 + len(rows)))
+    ):
+        try:
+            table = np.array(tokens).reshape(-1, stride)
+            if (table[:, 0] == rows[0].split()[0]).all():
+                return table[:, 1 : width + 1].astype(np.float64).astype(np.float32)
+        except ValueError:
+            pass  # the slow path below names the line
+    values = np.empty((len(rows), width), np.float64)
+    for index, row in enumerate(rows):
+        try:
+            values[index] = [float(token) for token in row.split()[1 : width + 1]]
+        except ValueError:
+            text = row.decode(errors="replace").strip()
+            raise CaptureError(
+                f"{where}: {key.decode().strip()} line {index + 1} reads {text!r}; expected {width} numbers"
+            ) from None
+    return values.astype(np.float32)
+
+
+def _parse_faces(block: bytes, vertices: int, uvs: int, where: str) -> tuple[np.ndarray, np.ndarray | None]:
+    tokens = block.split()
+    if b"/" not in block and b"-" not in block and len(tokens) % 4 == 0 and tokens[::4] == [b"f"] * (len(tokens) // 4):
+        try:  # triangles of plain indices, by far the most common
+            faces = (
+                np.array([tokens[1::4], tokens[2::4], tokens[3::4]], dtype="S").astype(np.int64).T - 1
+                if tokens
+                else np.empty((0, 3), np.int64)
+            )
+            _check_indices(faces, vertices, "vertex", where)
+            return np.ascontiguousarray(faces), None
+        except ValueError as error:
+            if isinstance(error, CaptureError):
+                raise
+    corners, uv_corners = [], []
+    for index, row in enumerate(block.splitlines()):
+        try:
+            split = [token.split(b"/") for token in row.split()[1:]]
+            polygon = [_index(part[0], vertices) for part in split]
+            if len(polygon) < 3:
+                raise ValueError
+            polygon_uv = [_index(part[1], uvs) if len(part) > 1 and part[1] else -1 for part in split]
+        except ValueError:
+            text = row.decode(errors="replace").strip()
+            raise CaptureError(
+                f"{where}: face {index + 1} reads {text!r}; expected three or more vertex indices"
+            ) from None
+        for k in range(1, len(polygon) - 1):
+            corners.append((polygon[0], polygon[k], polygon[k + 1]))
+            uv_corners.append((polygon_uv[0], polygon_uv[k], polygon_uv[k + 1]))
+    faces = np.array(corners, np.int64).reshape(-1, 3)
+    uv_faces = np.array(uv_corners, np.int64).reshape(-1, 3)
+    _check_indices(faces, vertices, "vertex", where)
+    if not uvs or (uv_faces < 0).any():
+        return faces, None
+    _check_indices(uv_faces, uvs, "texture coordinate", where)
+    return faces, uv_faces
+
+
+def _index(token: bytes, count: int) -> int:
+    """OBJ counts from 1; a negative index counts back from the last element."""
+    value = int(token)
+    if value == 0:
+        raise ValueError
+    return value - 1 if value > 0 else value + count
+
+
+def _check_indices(faces: np.ndarray, count: int, what: str, where: str) -> None:
+    bad = (faces < 0) | (faces >= count)
+    if bad.any():
+        row = int(np.nonzero(bad.any(axis=1))[0][0])
+        raise CaptureError(f"{where}: face {row + 1} uses {what} {faces[row].max() + 1}, but the file has {count}")

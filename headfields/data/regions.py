@@ -1,0 +1,216 @@
+"""Face regions of a template, voted for by the segmentation labels of the images.
+
+The masks that INSTA ships belong to FLAME's topology and carry its licence. Where a capture has labels, the same
+regions are found from the images: the mesh of several training frames is projected, and every face that is visible
+there takes the label it lands on. Our own choice throughout.
+"""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from headfields.data.errors import CaptureError
+from headfields.data.meshes import ObjMesh
+from headfields.records import Camera, Template
+
+if TYPE_CHECKING:
+    from headfields.data.capture import Capture
+
+MOUTH = (120, 130, 140)
+EYES = (200, 210)
+FACE = (150, 190, 230, 240, 250)  # nose, glasses, brows, skin
+VOTING_FRAMES = 40
+_OTHER, _FACE, _EYES, _MOUTH = range(4)
+_MOUTH_SPAN = 0.1  # metres: wider borders are the neck's
+
+
+def build_template(
+    capture: "Capture", canonical: ObjMesh, given: Mapping[str, Bool[Tensor, " f"]] | None, report: list[str]
+) -> Template:
+    """The canonical mesh with its mouth closed and its regions.
+
+    Args:
+        capture: whose training frames vote.
+        canonical: the canonical mesh.
+        given: masks over its faces (or over the closed mesh's), which take precedence.
+        report: gets a line on each decision.
+
+    Raises:
+        CaptureError: a given mask has another length, or a frame that votes cannot be read.
+    """
+    vertices, own = torch.from_numpy(canonical.vertices), torch.from_numpy(canonical.faces)
+    added = _mouth_faces(vertices, own, report)
+    faces = torch.cat([own, added])
+    regions: dict[str, Tensor] = {}
+    for name, mask in (given or {}).items():
+        if mask.shape not in ((len(own),), (len(faces),)):
+            raise CaptureError(
+                f"load_capture: regions[{name!r}] has shape {tuple(mask.shape)}; expected ({len(own)},), the faces of canonical.obj"
+            )
+        closing = torch.full((len(faces) - len(mask),), name == "mouth")
+        regions[name] = torch.cat([mask.bool().cpu(), closing])
+    wanted = [name for name in ("mouth", "eyes", "face") if name not in regions]
+    if wanted:
+        voted = vote_regions(capture, faces, len(own))
+        if voted is None:
+            report.append(
+                f"no segmentation labels to find the regions {', '.join(wanted)} by; give load_capture regions=..."
+            )
+        else:
+            regions |= {name: voted[name] for name in wanted}
+            counts = ", ".join(f"{name} {int(regions[name].sum())}" for name in wanted)
+            report.append(f"regions voted for by segmentation labels, of {len(faces)} faces: {counts}")
+    uv = uv_faces = None
+    if canonical.uv is not None and canonical.uv_faces is not None:
+        uv, uv_faces = torch.from_numpy(canonical.uv), torch.from_numpy(canonical.uv_faces)
+        corner = torch.zeros(len(vertices), dtype=torch.long)
+        corner[own.reshape(-1)] = uv_faces.reshape(-1)
+        uv_faces = torch.cat([uv_faces, corner[added]])
+    return Template(vertices, faces, regions, uv, uv_faces, face_count=len(own))
+
+
+def _mouth_faces(vertices: Float[Tensor, "v 3"], faces: Int[Tensor, "f 3"], report: list[str]) -> Int[Tensor, "g 3"]:
+    """Faces that close the mouth; none where no border looks like one."""
+    from headfields.heads.mouth import boundary_loops, close_mouth
+
+    simple = faces[~_folded(faces)]
+    try:
+        loops = boundary_loops(simple)
+    except ValueError as error:
+        report.append(f"mouth left as it is: {error}")
+        return faces[:0]
+    middle = vertices[faces.unique()].amin(0).lerp(vertices[faces.unique()].amax(0), 0.5)
+    mouths = []
+    for loop in loops:
+        ring = vertices[loop]
+        low, high = ring.amin(0), ring.amax(0)
+        crosses = low[0] < middle[0] < high[0] and ring[:, 2].mean() > middle[2]
+        if crosses and (high - low).norm() < _MOUTH_SPAN:
+            mouths.append((float((high - low).norm()), loop))
+    if not mouths:
+        report.append(
+            f"mouth taken as closed: of {len(loops)} open borders none is in front, on the midline and under 10 cm"
+        )
+        return faces[:0]
+    _, loop = max(mouths, key=lambda entry: entry[0])
+    closed, new = close_mouth(simple, loop, vertices)
+    report.append(f"mouth closed with {int(new.sum())} faces across a border of {len(loop)} vertices")
+    return closed[new].to(faces.dtype)
+
+
+def _folded(faces: Int[Tensor, "f 3"]) -> Bool[Tensor, " f"]:
+    """Faces that lie back to back with another on the same three vertices, as decimation leaves now and then."""
+    _, inverse, count = faces.sort(dim=1).values.unique(dim=0, return_inverse=True, return_counts=True)
+    return count[inverse] > 1
+
+
+def vote_regions(capture: "Capture", faces: Int[Tensor, "f 3"], own: int) -> dict[str, Bool[Tensor, " f"]] | None:
+    """The regions `"mouth"` (lips and mouth interior), `"eyes"` (one ring wider than the labels) and `"face"`.
+
+    A face belongs to what most of its visible points land on, over up to 40 training frames; a face that is never seen
+    to what most of its neighbours belong to, so that e.g. the inside of lips goes with the lips.
+
+    Args:
+        capture: the capture.
+        faces: (F, 3) template faces.
+        own: how many of them are the tracked mesh's; the rest close the mouth and are `"mouth"`.
+
+    Returns:
+        (F,) masks by name, or None where no voting frame has labels.
+    """
+    train = capture.splits["train"] if len(capture.splits["train"]) else capture.splits["all"]
+    picks = train[np.unique(np.linspace(0, len(train) - 1, min(VOTING_FRAMES, len(train))).round().astype(int))]
+    votes = torch.zeros(own, 4)
+    table = torch.zeros(256, dtype=torch.long)
+    for kind, labels in ((_FACE, FACE), (_EYES, EYES), (_MOUTH, MOUTH)):
+        table[list(labels)] = kind
+    labelled = False
+    for frame in picks.tolist():
+        label = capture.label(frame)
+        if label is None or not label.any():
+            continue
+        labelled = True
+        vertices = capture.state([frame]).vertices[0]
+        face, pixel = visible_points(vertices, faces[:own], capture.camera([frame]))
+        kind = table[label.reshape(-1)[pixel].long()]
+        votes += torch.bincount(face * 4 + kind, minlength=own * 4).reshape(own, 4)
+    if not labelled:
+        return None
+    kind = _spread(votes, faces[:own])
+    closing = torch.arange(len(faces)) >= own
+    mouth, eyes = closing.clone(), torch.zeros_like(closing)
+    mouth[:own] |= kind == _MOUTH
+    eyes[:own] |= kind == _EYES
+    touched = torch.zeros(int(faces.max()) + 1, dtype=torch.bool)
+    touched[faces[eyes].reshape(-1)] = True
+    eyes = touched[faces].any(dim=1) & ~mouth
+    face = mouth | eyes
+    face[:own] |= kind == _FACE
+    return {"mouth": mouth, "eyes": eyes, "face": face}
+
+
+def visible_points(
+    vertices: Float[Tensor, "v 3"], faces: Int[Tensor, "f 3"], camera: Camera, tolerance: float = 0.004
+) -> tuple[Int[Tensor, " p"], Int[Tensor, " p"]]:
+    """Points on the faces that a camera sees: the face of each, and the row-major index of the pixel it lands in.
+
+    Ten points a face are tested: the face looks at the camera, and no other point of the mesh in the same cell of a
+    coarse depth buffer is more than `tolerance` metres nearer. Cells are about as wide as the points are apart, so the
+    test is for smooth meshes of small faces and is not exact at silhouettes.
+    """
+    height, width = camera.size
+    steps = torch.tensor([(i, j, 3 - i - j) for i in range(4) for j in range(4 - i)]).float()
+    weights = 0.9 * steps / 3 + 0.1 / 3  # kept off the edges, where labels of two faces meet
+    corners = vertices[faces]
+    points = torch.einsum("pk,fkc->fpc", weights, corners).reshape(1, -1, 3)
+    pixels, depth = (value[0] for value in camera.project(points))
+    normal = torch.linalg.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    facing = (normal * (corners.mean(dim=1) - camera.centre[0])).sum(dim=-1) < 0
+    face = torch.arange(len(faces)).repeat_interleave(len(weights))
+    inside = (depth > 0) & (pixels >= 0).all(dim=-1) & (pixels < torch.tensor([width, height])).all(dim=-1)
+    pixels, depth, face = pixels[inside].long(), depth[inside], face[inside]
+    edge = (corners[:, 1] - corners[:, 0]).norm(dim=-1).median() / 3
+    nearest = depth.median() if len(depth) else depth.new_ones(())
+    cell = max(1, int(camera.intrinsics[0, 0, 0] * edge / nearest))
+    index = torch.div(pixels[:, 1], cell, rounding_mode="floor") * (width // cell + 1)
+    index += torch.div(pixels[:, 0], cell, rounding_mode="floor")
+    buffer = torch.full(((height // cell + 1) * (width // cell + 1),), torch.inf)
+    buffer.scatter_reduce_(0, index, depth, "amin")
+    seen = facing[face] & (depth <= buffer[index] + tolerance)
+    return face[seen], (pixels[:, 1] * width + pixels[:, 0])[seen]
+
+
+def _spread(votes: Float[Tensor, "f 4"], faces: Int[Tensor, "f 3"]) -> Int[Tensor, " f"]:
+    """The winning class of each face; faces without votes take their neighbours', ring by ring."""
+    known = votes.sum(dim=1) > 0
+    kind = torch.where(known, votes.argmax(dim=1), 0)
+    one, other = face_neighbours(faces)
+    while bool(known.any()) and not bool(known.all()):
+        tally = torch.zeros_like(votes)
+        useful = known[other] & ~known[one]
+        if not useful.any():
+            break  # a part of the mesh that no frame shows: class 0
+        tally.index_put_((one[useful], kind[other[useful]]), torch.ones(()), accumulate=True)
+        new = tally.sum(dim=1) > 0
+        kind = torch.where(new, tally.argmax(dim=1), kind)
+        known = known | new
+    return kind
+
+
+def face_neighbours(faces: Int[Tensor, "f 3"]) -> tuple[Int[Tensor, " p"], Int[Tensor, " p"]]:
+    """Pairs of faces that share an edge, each in both orders."""
+    edges = faces[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2).sort(dim=1).values
+    owner = torch.arange(len(faces)).repeat_interleave(3)
+    _, edge = edges.unique(dim=0, return_inverse=True)
+    order = edge.argsort(stable=True)
+    edge, owner = edge[order], owner[order]
+    same = edge[1:] == edge[:-1]  # an edge with three faces links the first to the second, the second to the third
+    one, other = owner[:-1][same], owner[1:][same]
+    return torch.cat([one, other]), torch.cat([other, one])
+
+
+__all__ = ["build_template", "face_neighbours", "visible_points", "vote_regions"]
