@@ -1,0 +1,166 @@
+"""Closing the mouth of a tracked mesh.
+
+Head meshes end at the inner lips, and a point of the mouth's inside then finds no surface near it to move with. INSTA
+(Zielonka et al. 2023) closes FLAME's inner-lip loop of 32 vertices with 30 triangles, so that the cavity deforms with
+the lips; here the same is done for any mesh.
+"""
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from headfields.ops._checks import check_floating, check_integer, check_shape
+
+__all__ = ["boundary_loops", "close_mouth", "mouth_loop"]
+
+
+def boundary_loops(faces: Int[Tensor, "f 3"]) -> list[Int[Tensor, " l"]]:
+    """The open borders of a triangle mesh, longest first.
+
+    Args:
+        faces: (F, 3) vertex indices, consistently oriented.
+
+    Returns:
+        One tensor of vertex indices per border, in the direction in which the faces run along it, starting at its
+        smallest index; ties in length are ordered by that index. A closed mesh has none.
+
+    Raises:
+        TypeError: `faces` is not an integer tensor.
+        ValueError: its shape is not (F, 3), a directed edge occurs twice (not consistently oriented, or more than two
+            faces on an edge), or two borders touch in one vertex.
+    """
+    check_integer("boundary_loops", "faces", faces)
+    check_shape("boundary_loops", "faces", faces, "F 3")
+    table = faces.detach().cpu().tolist()
+    directed: set[tuple[int, int]] = set()
+    for a, b, c in table:
+        for edge in ((a, b), (b, c), (c, a)):
+            if edge in directed:
+                raise ValueError(
+                    f"boundary_loops: faces use the directed edge {edge} twice; orient the faces consistently and "
+                    "leave at most two on an edge"
+                )
+            directed.add(edge)
+    after: dict[int, int] = {}
+    for a, b in sorted(directed):
+        if (b, a) not in directed:
+            if a in after:
+                raise ValueError(f"boundary_loops: two borders of faces touch in vertex {a}; split the vertex")
+            after[a] = b
+    loops = []
+    while after:
+        start = min(after)
+        loop, at = [start], after.pop(start)
+        while at != start:
+            loop.append(at)
+            at = after.pop(at)
+        loops.append(torch.tensor(loop, dtype=torch.int64, device=faces.device))
+    return sorted(loops, key=lambda loop: -loop.shape[0])
+
+
+def mouth_loop(
+    faces: Int[Tensor, "f 3"], vertices: Float[Tensor, "v 3"], jaw_weights: Float[Tensor, " v"] | None = None
+) -> Int[Tensor, " l"]:
+    """Which open border of a head mesh is the mouth.
+
+    With `jaw_weights`, the border along which they vary most: it has the jaw's lip and the skull's, which neither the
+    neck nor an eye socket does. Without, of the borders that cross the plane x = 0 (eye sockets do not) the one with
+    the smallest extent; the largest such is the neck and is never chosen when there is another.
+
+    Args:
+        faces: (F, 3) vertex indices.
+        vertices: (V, 3) positions, metres, symmetric about x = 0 up to the head's own asymmetry.
+        jaw_weights: (V,) skinning weights of the jaw joint, in [0, 1].
+
+    Returns:
+        (L,) vertex indices, as `boundary_loops` gives them.
+
+    Raises:
+        ValueError: no border fits, so the mouth is closed already or has to be named by hand.
+    """
+    check_floating("mouth_loop", "vertices", vertices)
+    check_shape("mouth_loop", "vertices", vertices, "V 3")
+    loops = boundary_loops(faces)
+    spans = [float((vertices[loop].amax(0) - vertices[loop].amin(0)).norm()) for loop in loops]
+    chosen: int | None = None
+    if jaw_weights is not None:
+        varies = [float(jaw_weights[loop].max() - jaw_weights[loop].min()) for loop in loops]
+        if varies and max(varies) > 0.25:
+            chosen = varies.index(max(varies))
+    else:
+        crossing = [i for i, loop in enumerate(loops) if vertices[loop, 0].min() < 0 < vertices[loop, 0].max()]
+        if len(crossing) > 1 or (crossing and len(loops) == 1):
+            chosen = min(crossing, key=spans.__getitem__)
+    if chosen is None:
+        listing = "; ".join(f"{len(loop)} vertices spanning {s:.3f} m" for loop, s in zip(loops, spans, strict=True))
+        raise ValueError(
+            f"mouth_loop: none of the borders ({listing or 'there are none'}) looks like a mouth; pass loop"
+        )
+    return loops[chosen]
+
+
+def close_mouth(
+    faces: Int[Tensor, "f 3"],
+    loop: Int[Tensor, " l"] | None = None,
+    vertices: Float[Tensor, "v 3"] | None = None,
+) -> tuple[Int[Tensor, "g 3"], Bool[Tensor, " g"]]:
+    """Closes the mouth's border with L - 2 triangles zipped between the upper and the lower lip; adds no vertex.
+
+    Args:
+        faces: (F, 3) vertex indices, consistently oriented.
+        loop: (L,) the inner-lip border, in either direction; found by `mouth_loop` if left out.
+        vertices: (V, 3) positions; the zip starts at the loop's leftmost and ends at its rightmost vertex and takes
+            the shorter diagonal each time. Left out, it runs between two opposite vertices of the loop, evenly.
+
+    Returns:
+        (F + L - 2, 3) int64 faces, the given ones first, oriented as they are; and (F + L - 2,) True for the new ones.
+
+    Raises:
+        TypeError, ValueError: `faces` is malformed, neither `loop` nor `vertices` is given, or `loop` is not an open
+            border of `faces`.
+    """
+    if loop is None:
+        if vertices is None:
+            raise ValueError("close_mouth: give loop (the inner-lip border) or vertices (to find it by)")
+        loop = mouth_loop(faces, vertices)
+    check_integer("close_mouth", "loop", loop)
+    border = next((b for b in boundary_loops(faces) if set(b.tolist()) == set(loop.tolist())), None)
+    if border is None or len(border) != len(loop):
+        raise ValueError(
+            f"close_mouth: loop of {len(loop)} vertices is not an open border of faces (see boundary_loops)"
+        )
+    ring = border.tolist()
+    if vertices is None:
+        first, last = 0, len(ring) // 2
+    else:
+        x = vertices.detach()[border, 0]
+        first, last = int(x.argmin()), int(x.argmax())
+    ring = ring[first:] + ring[:first]
+    last = (last - first) % len(ring)
+    one, other = ring[: last + 1], ring[:1] + ring[last:][::-1]  # both run from the first corner to the last
+    edges = {frozenset(edge) for a, b, c in faces.tolist() for edge in ((a, b), (b, c), (c, a))}
+    place = None if vertices is None else vertices.detach().double().cpu()
+
+    def cost(a: int, i: int, b: int, j: int) -> tuple[bool, float]:
+        """An edge the mesh has already would get a third face, so such a diagonal comes last."""
+        closing = i == len(one) - 1 and j == len(other) - 1
+        if not closing and (frozenset((a, b)) in edges) and not (i <= 1 and j <= 1 and (i == 0 or j == 0)):
+            return True, 0.0
+        if place is None:
+            return False, abs(i / (len(one) - 1) - j / (len(other) - 1))
+        return False, float((place[a] - place[b]).norm())
+
+    added = []
+    i = j = 0
+    while i < len(one) - 1 or j < len(other) - 1:
+        step_one = i < len(one) - 1
+        if step_one and j < len(other) - 1:
+            step_one = cost(one[i + 1], i + 1, other[j], j) <= cost(one[i], i, other[j + 1], j + 1)
+        triangle = (one[i + 1], one[i], other[j]) if step_one else (one[i], other[j], other[j + 1])
+        i, j = (i + 1, j) if step_one else (i, j + 1)
+        if len(set(triangle)) == 3:  # at either corner both chains hold the same vertex
+            added.append(triangle)
+    new = torch.tensor(added, dtype=torch.int64, device=faces.device).reshape(-1, 3)
+    mask = torch.zeros(faces.shape[0] + new.shape[0], dtype=torch.bool, device=faces.device)
+    mask[faces.shape[0] :] = True
+    return torch.cat([faces.long(), new]), mask
