@@ -148,7 +148,7 @@ def read_safetensors(path: Path | str, key: str) -> tuple[dict[str, Tensor], dic
             header = (file.metadata() or {}).get(key)
             if header is None:
                 raise ValueError(
-                    f"{path} is a safetensors file without the header entry {key!r}; it was not written by headfields for this use"
+                    f"{path} is a safetensors file without the header entry {key!r}; it is no file of this kind"
                 )
             # clone: the file stays mapped otherwise, and is about to be replaced by the next checkpoint
             return {name: file.get_tensor(name).clone() for name in file.keys()}, json.loads(header)  # noqa: SIM118
@@ -189,7 +189,8 @@ def _check_moments(path: Path | str, parameters: Mapping[str, Tensor], moments: 
             )
         if key != "step" and tensor.shape != parameters[name].shape:
             raise ValueError(
-                f"{path}: the optimiser state {entry} has shape {tuple(tensor.shape)}; its parameter has {tuple(parameters[name].shape)}"
+                f"{path}: the optimiser state {entry} has shape {tuple(tensor.shape)}; "
+                f"its parameter has {tuple(parameters[name].shape)}"
             )
 
 

@@ -4,10 +4,10 @@ import signal
 
 import pytest
 import torch
-from fakes import FakeAvatar, FakeCapture
 
 from headfields.losses import DepthPrior, HuberColour, OpacityLoss
 from headfields.training.trainer import NanLossError, Trainer, parameter_groups
+from tests.training.fakes import FakeAvatar, FakeCapture
 
 
 def make(seed: int = 0, losses=None, **options) -> Trainer:

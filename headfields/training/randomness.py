@@ -1,0 +1,68 @@
+"""A run's own random numbers, apart from those of the program around it."""
+
+import contextlib
+from collections.abc import Iterator, Mapping
+
+import torch
+from torch import Tensor
+
+
+class RandomStream:
+    """The random generators of one run: one for frames and pixels, and torch's global ones while the run is active.
+
+    Args:
+        seed: of all of them.
+        device: the CUDA generator of this device is included; others are not.
+
+    Attributes:
+        generator: on the CPU, for frames and pixels.
+    """
+
+    def __init__(self, seed: int, device: torch.device) -> None:
+        self.generator = torch.Generator().manual_seed(seed)
+        self._devices = [device] if device.type == "cuda" else []
+        self._active = False
+        with torch.random.fork_rng(devices=self._devices):
+            torch.manual_seed(seed)
+            self._states = self._live()
+
+    @contextlib.contextmanager
+    def active(self) -> Iterator[None]:
+        """Within the `with` block torch's global generators are the run's; afterwards they are as they were."""
+        with torch.random.fork_rng(devices=self._devices):
+            self._set(self._states)
+            self._active = True
+            try:
+                yield
+            finally:
+                self._states = self._live()
+                self._active = False
+
+    @contextlib.contextmanager
+    def untouched(self) -> Iterator[None]:
+        """What is drawn from torch's global generators within the block is drawn again after it."""
+        with torch.random.fork_rng(devices=self._devices):
+            yield
+
+    def states(self) -> dict[str, Tensor]:
+        """All states as uint8 tensors, for a checkpoint."""
+        return {"generator": self.generator.get_state(), **(self._live() if self._active else self._states)}
+
+    def load(self, states: Mapping[str, Tensor]) -> None:
+        """Takes over what `states` gave; a state that is missing (another device's) leaves its generator as seeded."""
+        if "generator" in states:
+            self.generator.set_state(states["generator"])
+        self._states = {name: states.get(name, own) for name, own in self._states.items()}
+        if self._active:
+            self._set(self._states)
+
+    def _live(self) -> dict[str, Tensor]:
+        states = {"torch": torch.get_rng_state()}
+        if self._devices:
+            states["cuda"] = torch.cuda.get_rng_state(self._devices[0])
+        return states
+
+    def _set(self, states: Mapping[str, Tensor]) -> None:
+        torch.set_rng_state(states["torch"])
+        for device in self._devices:
+            torch.cuda.set_rng_state(states["cuda"], device)
