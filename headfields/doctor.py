@@ -39,7 +39,8 @@ class CheckResult:
     detail: str
 
     def __str__(self) -> str:
-        return f"{'ok    ' if self.passed else 'FAILED'} {self.name:20s} {self.backend:11s} {self.detail}, {self.seconds:.2f} s"
+        mark = "ok    " if self.passed else "FAILED"
+        return f"{mark} {self.name:20s} {self.backend:11s} {self.detail}, {self.seconds:.2f} s"
 
 
 def run() -> Iterator[CheckResult]:
@@ -114,7 +115,7 @@ def check_compositing(device: torch.device) -> Pairs:
 
 
 def check_hash_grid(device: torch.device) -> Pairs:
-    """A dense level of a grid against bilinear-style interpolation by PyTorch's `grid_sample`, with the table's gradient."""
+    """A dense level of a grid, and the gradient of its table, against PyTorch's `grid_sample`."""
     from torch.nn.functional import grid_sample
 
     from headfields.ops.hash_grid import HashGridLayout, hash_grid

@@ -14,6 +14,5 @@ def synth(out: Path, frames: int, size: int, seed: int) -> None:
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise CommandError(f"{out} exists and is not an empty folder; choose another OUT")
     procedural.write_capture(out, frames=frames, size=size, seed=seed)
-    print(
-        f"wrote {frames} frames of {size} x {size} pixels to {out}; next: headfields train insta --capture {out} --out RUN --minutes 10"
-    )
+    print(f"wrote {frames} frames of {size} x {size} pixels to {out}")
+    print(f"next: headfields train insta --capture {out} --out RUN --minutes 10")
