@@ -102,6 +102,7 @@ def spread(frames: list[int], limit: int | None) -> list[int]:
 def _preset(model: str) -> Any:
     from headfields import models
 
-    if model not in models.__all__:
-        raise CommandError(f"there is no model {model!r}; headfields.models has {', '.join(sorted(models.__all__))}")
-    return getattr(models, model)
+    presets = {name: getattr(models, name) for name in models.__all__ if inspect.isfunction(getattr(models, name))}
+    if model not in presets:
+        raise CommandError(f"there is no model {model!r}; headfields.models has {', '.join(sorted(presets))}")
+    return presets[model]
