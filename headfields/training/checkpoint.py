@@ -119,6 +119,23 @@ def load(
     return Progress(**header["progress"]), parts["random"]
 
 
+def load_weights(path: Path | str, module: nn.Module) -> Progress:
+    """Reads parameters and buffers alone, averaged where there is an average: for looking at a run that goes on.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is no checkpoint, or belongs to another model.
+    """
+    tensors, header = read_safetensors(path, "headfields.checkpoint")
+    found = {name.removeprefix("module/"): t for name, t in tensors.items() if name.startswith("module/")}
+    own = _module_tensors(module)
+    _check_match(path, "tensors", own, found)
+    with torch.no_grad():
+        for name, tensor in own.items():
+            tensor.copy_(tensors.get(f"ema/{name}", found[name]))
+    return Progress(**header["progress"])
+
+
 def write_safetensors(path: Path | str, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
     """Writes a safetensors file beside `path`, waits until it is on disk, and moves it into place."""
     path = Path(path)
