@@ -46,7 +46,7 @@ def write_insta(
     test_frames: int | None = None,
     depth_unit: float = 0.001,
 ) -> int:
-    """Writes a capture that `load_capture` reads back bit for bit.
+    """Writes a capture that `load_capture` reads back bit for bit (camera poses: to the rounding of a double).
 
     Args:
         folder: made if it is not there; files of the same names are replaced.
@@ -108,7 +108,12 @@ def write_insta(
             for entry in entries:
                 del entry[key]
     test = entries[count - tests :]
-    for name, chosen in (("", entries), ("_train", entries[: count - tests]), ("_test", test), ("_val", test[-VAL_FRAMES:])):
+    for name, chosen in (
+        ("", entries),
+        ("_train", entries[: count - tests]),
+        ("_test", test),
+        ("_val", test[-VAL_FRAMES:]),
+    ):
         (folder / f"transforms{name}.json").write_text(json.dumps({**shared, "frames": chosen}, indent=1))
     return count
 
@@ -120,7 +125,9 @@ def _check(frame: CapturedFrame, index: int, size: tuple[int, int], vertices: in
         if array is not None and array.shape[:2] != size:
             raise ValueError(f"write_insta: frame {index}'s {name} has shape {array.shape}; its camera has size {size}")
     if len(frame.vertices) != vertices:
-        raise ValueError(f"write_insta: frame {index} has {len(frame.vertices)} vertices; canonical_vertices has {vertices}")
+        raise ValueError(
+            f"write_insta: frame {index} has {len(frame.vertices)} vertices; canonical_vertices has {vertices}"
+        )
 
 
 def _save(path: Path, pixels: np.ndarray) -> None:

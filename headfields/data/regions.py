@@ -25,6 +25,7 @@ EYES = (200, 210)
 FACE = (150, 190, 230, 240, 250)  # nose, glasses, brows, skin
 VOTING_FRAMES = 40
 _OTHER, _FACE, _EYES, _MOUTH = range(4)
+_GRAZING = 0.2  # cosine: faces seen at more than 78 degrees land on their neighbours' labels
 _MOUTH_SPAN = 0.1  # metres: wider borders are the neck's
 
 
@@ -49,7 +50,8 @@ def build_template(
     for name, mask in (given or {}).items():
         if mask.shape not in ((len(own),), (len(faces),)):
             raise CaptureError(
-                f"load_capture: regions[{name!r}] has shape {tuple(mask.shape)}; expected ({len(own)},), the faces of canonical.obj"
+                f"load_capture: regions[{name!r}] has shape {tuple(mask.shape)}; expected ({len(own)},), "
+                "the faces of canonical.obj"
             )
         closing = torch.full((len(faces) - len(mask),), name == "mouth")
         regions[name] = torch.cat([mask.bool().cpu(), closing])
@@ -114,7 +116,7 @@ def vote_regions(
     """The regions `"mouth"` (lips and mouth interior), `"eyes"` (about one ring wider than the labels) and `"face"`.
 
     A face belongs to what most of its visible points land on, over up to 40 training frames; a face that is never seen
-    to what most of its neighbours belong to, so that e.g. the inside of lips goes with the lips.
+    to the mouth or the eyes if its neighbours do, so that e.g. the inside of lips goes with the lips.
 
     Args:
         capture: the capture.
@@ -150,7 +152,7 @@ def vote_regions(
     eyes[:own] |= kind == _EYES
     eyes = _widen(eyes, vertices, faces, own) & ~mouth
     face = mouth | eyes
-    face[:own] |= kind == _FACE
+    face[:own] |= (kind == _FACE) & (votes.sum(dim=1) > 0)  # skin that nobody sees is the back of the head
     return {"mouth": mouth, "eyes": eyes, "face": face}
 
 
@@ -159,14 +161,15 @@ def visible_points(
 ) -> tuple[Int[Tensor, " p"], Int[Tensor, " p"]]:
     """Points on the faces that a camera sees: the face of each, and the row-major index of the pixel it lands in.
 
-    Six points a face are tested: the face looks at the camera, and no other point of the mesh in the same cell of a
-    coarse depth buffer is more than `tolerance` metres nearer. Cells are about as wide as the points are apart, so the
-    test is for smooth meshes of small faces and is not exact at silhouettes.
+    Six points a face are tested: the face looks at the camera (within 78 degrees), and no other point of the mesh in
+    the same cell of a coarse depth buffer is more than `tolerance` metres nearer. Cells are about as wide as the points are
+    apart, so the test is for smooth meshes of small faces and is not exact at silhouettes.
     """
     height, width = camera.size
     corners = vertices[faces]
     normal = torch.linalg.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-    facing = ((normal * (corners[:, 0] - camera.centre[0])).sum(dim=-1) < 0).nonzero()[:, 0]
+    view = torch.nn.functional.normalize(corners[:, 0] - camera.centre.reshape(-1, 3)[0], dim=-1)
+    facing = ((torch.nn.functional.normalize(normal, dim=-1) * view).sum(dim=-1) < -_GRAZING).nonzero()[:, 0]
     # Points keep off the edges, where two faces' labels meet. Only faces that look here can be in front of a head.
     steps = torch.tensor([(i, j, 2 - i - j) for i in range(3) for j in range(3 - i)])
     points = torch.einsum("pk,fkc->fpc", 0.85 * steps / 2 + 0.05, corners[facing]).reshape(1, -1, 3)
@@ -175,9 +178,10 @@ def visible_points(
     inside = ((depth > 0) & (column >= 0) & (column < width) & (row >= 0) & (row < height)).nonzero()[:, 0]
     column, row, depth = column[inside], row[inside], depth[inside]
     face = facing[torch.div(inside, len(steps), rounding_mode="floor")]
+    if not len(depth):
+        return face, row
     spacing = (corners[:, 1] - corners[:, 0]).norm(dim=-1).median() / 2
-    nearest = depth.median() if len(depth) else depth.new_ones(())
-    cell = max(1, int(camera.intrinsics[0, 0, 0] * spacing / nearest))
+    cell = max(1, int(camera.intrinsics.reshape(-1, 3, 3)[0, 0, 0] * spacing / depth.median()))
     index = torch.div(row, cell, rounding_mode="floor") * (width // cell + 1)
     index += torch.div(column, cell, rounding_mode="floor")
     buffer = torch.full(((height // cell + 1) * (width // cell + 1),), torch.inf)

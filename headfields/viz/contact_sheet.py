@@ -17,10 +17,11 @@ if TYPE_CHECKING:
 
 REGION_COLOURS = {"face": (90, 160, 255), "eyes": (80, 220, 80), "mouth": (255, 80, 80)}
 LABEL_COLOURS = {
-    0: (255, 255, 255), 70: (120, 60, 160), 80: (110, 80, 50), 90: (90, 90, 110), 100: (220, 200, 60), 110: (200, 150, 120),
-    120: (230, 60, 80), 130: (190, 40, 90), 140: (90, 10, 30), 150: (255, 200, 120), 160: (60, 200, 200), 170: (170, 130, 220),
-    180: (130, 170, 220), 190: (40, 40, 40), 200: (80, 180, 80), 210: (40, 140, 200), 230: (160, 110, 60), 240: (120, 140, 40),
-    250: (240, 180, 150),
+    0: (255, 255, 255), 70: (120, 60, 160), 80: (110, 80, 50), 90: (90, 90, 110),
+    100: (220, 200, 60), 110: (200, 150, 120), 120: (230, 60, 80), 130: (190, 40, 90),
+    140: (90, 10, 30), 150: (255, 200, 120), 160: (60, 200, 200), 170: (170, 130, 220),
+    180: (130, 170, 220), 190: (40, 40, 40), 200: (80, 180, 80), 210: (40, 140, 200),
+    230: (160, 110, 60), 240: (120, 140, 40), 250: (240, 180, 150),
 }  # fmt: skip
 
 
@@ -61,8 +62,8 @@ def draw_mesh(
     depth: Float[Tensor, " v"],
     faces: Sequence[tuple[Sequence[int], tuple[int, int, int]]],
 ) -> UInt8[np.ndarray, "h w 3"]:
-    """The image with triangles outlined: `faces` gives each one's vertices and colour; those behind the camera, or turned
-    away from it (clockwise in the image seen with y down), are skipped.
+    """The image with triangles outlined: `faces` gives each one's vertices and colour; those behind the camera,
+    or turned away from it (clockwise in an image with y down), are skipped.
     """
     picture = Image.fromarray(image)
     draw = ImageDraw.Draw(picture)

@@ -21,7 +21,9 @@ def to_uint8(image: Float[Tensor, "h w *c"] | UInt8[Tensor, "h w *c"]) -> UInt8[
         ValueError: another shape.
     """
     if image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] not in (1, 3, 4)):
-        raise ValueError(f"to_uint8: image has shape {tuple(image.shape)}; expected (H, W), (H, W, 1), (H, W, 3) or (H, W, 4)")
+        raise ValueError(
+            f"to_uint8: image has shape {tuple(image.shape)}; expected (H, W), (H, W, 1), (H, W, 3) or (H, W, 4)"
+        )
     pixels = image.detach().cpu()
     pixels = pixels.float() / 255 if pixels.dtype == torch.uint8 else pixels.float()
     if pixels.ndim == 2:
@@ -48,8 +50,8 @@ def save_image(path: Path | str, image: Float[Tensor, "h w *c"] | UInt8[Tensor, 
 
 
 def side_by_side(
-    images: Sequence[Float[Tensor, "_ _ *c"] | UInt8[Tensor, "_ _ *c"]], captions: Sequence[str] = ()
-) -> UInt8[np.ndarray, "h w 3"]:
+    images: Sequence[Float[Tensor, "_ _ ..."] | UInt8[Tensor, "_ _ ..."]], captions: Sequence[str] = ()
+) -> UInt8[np.ndarray, "_ _ 3"]:
     """Images in a row, each as `to_uint8` shows it, aligned at the top on white, with a caption above each.
 
     Args:

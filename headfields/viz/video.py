@@ -10,7 +10,7 @@ from jaxtyping import UInt8
 from PIL import Image
 
 
-def write_video(path: Path | str, frames: Iterable[UInt8[np.ndarray, "h w 3"]], fps: float = 25.0) -> Path:
+def write_video(path: Path | str, frames: Iterable[UInt8[np.ndarray, "h w 3"]], fps: float | int = 25) -> Path:
     """Writes 8-bit RGB frames to an H.264 mp4 as they come; without an ffmpeg, to a GIF beside it, with a warning.
 
     Frames with an odd side are padded by a copy of their last row or column, which H.264 in 4:2:0 needs.
