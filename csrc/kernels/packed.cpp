@@ -166,27 +166,40 @@ static void weighted_sum_of(int64_t begin, int64_t end, const int64_t *offsets, 
         case 1: return weighted_sum_width<T, 1>(begin, end, offsets, weights, values, 1, total, out);
         case 3: return weighted_sum_width<T, 3>(begin, end, offsets, weights, values, 3, total, out);
         case 4: return weighted_sum_width<T, 4>(begin, end, offsets, weights, values, 4, total, out);
-        case 7: return weighted_sum_width<T, 7>(begin, end, offsets, weights, values, 7, total, out);
         default: return weighted_sum_width<T, 0>(begin, end, offsets, weights, values, channels, total, out);
+    }
+}
+
+template <class T, int WIDTH>
+static void weighted_sum_backward_width(int64_t begin, int64_t end, const int64_t *offsets, const T *grad,
+                                        const T *weights, const T *values, int64_t channels, bool total,
+                                        T *__restrict out_weights, T *__restrict out_values) {
+    const int64_t width = WIDTH ? WIDTH : channels, columns = width + (total ? 1 : 0);
+    for (int64_t ray = begin; ray < end; ++ray) {
+        const T *row = grad + ray * columns;
+        const T constant = total ? row[width] : T(0);
+        T held[WIDTH ? WIDTH : 1];
+        if (WIDTH)
+            for (int64_t c = 0; c < width; ++c) held[c] = row[c];
+        const T *from = WIDTH ? held : row;
+        for (int64_t i = offsets[ray]; i < offsets[ray + 1]; ++i) {
+            T sum = constant;
+            for (int64_t c = 0; c < width; ++c) sum += from[c] * values[i * width + c];
+            for (int64_t c = 0; c < width; ++c) out_values[i * width + c] = from[c] * weights[i];
+            out_weights[i] = sum;
+        }
     }
 }
 
 template <class T>
 static void weighted_sum_backward_of(int64_t begin, int64_t end, const int64_t *offsets, const T *grad,
-                                     const T *weights, const T *values, int64_t channels, bool total, T *out_weights,
-                                     T *out_values) {
-    const int64_t columns = channels + (total ? 1 : 0);
-    for (int64_t ray = begin; ray < end; ++ray) {
-        const T *row = grad + ray * columns;
-        const T constant = total ? row[channels] : T(0);
-        for (int64_t i = offsets[ray]; i < offsets[ray + 1]; ++i) {
-            T sum = constant;
-            for (int64_t c = 0; c < channels; ++c) {
-                sum += row[c] * values[i * channels + c];
-                out_values[i * channels + c] = row[c] * weights[i];
-            }
-            out_weights[i] = sum;
-        }
+                                     const T *weights, const T *values, int64_t channels, bool total, T *ow, T *ov) {
+    switch (channels) {
+        case 1: return weighted_sum_backward_width<T, 1>(begin, end, offsets, grad, weights, values, 1, total, ow, ov);
+        case 3: return weighted_sum_backward_width<T, 3>(begin, end, offsets, grad, weights, values, 3, total, ow, ov);
+        case 4: return weighted_sum_backward_width<T, 4>(begin, end, offsets, grad, weights, values, 4, total, ow, ov);
+        default:
+            return weighted_sum_backward_width<T, 0>(begin, end, offsets, grad, weights, values, channels, total, ow, ov);
     }
 }
 

@@ -191,9 +191,9 @@ def composite(
     check_shape("composite", "weights", weights, str(len(samples)))
     check_shape("composite", "rgb", rgb, f"{len(samples)} 3")
     offsets = _packing("composite", "weights", weights, samples.ray, rays, offsets)
-    values = torch.cat([rgb, samples.middle[:, None].to(rgb.dtype)], dim=1)
-    sums = packed.weighted_sum(weights, values, offsets, True)
-    colour, depth, opacity = sums[:, :3], sums[:, 3], sums[:, 4]
+    sums = packed.weighted_sum(weights, rgb, offsets, True)
+    colour, opacity = sums[:, :3], sums[:, 3]
+    depth = packed.weighted_sum(weights, samples.middle[:, None].to(rgb.dtype), offsets, False)[:, 0]
     if background is not None:
         if background.shape not in ((3,), (rays, 3)):
             raise ValueError(

@@ -59,14 +59,15 @@ def inverse_cdf(
 
 
 def merge(
-    ray_a: Int[Tensor, " a"],
+    offsets_a: Int[Tensor, " offsets"],
     start_a: Float[Tensor, " a"],
     end_a: Float[Tensor, " a"],
-    ray_b: Int[Tensor, " b"],
+    offsets_b: Int[Tensor, " offsets"],
     start_b: Float[Tensor, " b"],
     end_b: Float[Tensor, " b"],
 ) -> Packed:
     """The pieces into which the edges of both sets cut the union of their intervals."""
+    ray_a, ray_b = _rays(offsets_a), _rays(offsets_b)
     at = torch.cat([start_a, end_a, start_b, end_b])
     ray = torch.cat([ray_a, ray_a, ray_b, ray_b])
     one_a, one_b = torch.ones_like(ray_a), torch.ones_like(ray_b)
