@@ -128,9 +128,8 @@ class Trainer:
         if str(device) == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
         kind, index = torch.device(device).type, torch.device(device).index
-        self.fabric = Fabric(
-            accelerator=kind, devices=1 if index is None or kind == "cpu" else [index], precision=precision
-        )  # type: ignore[arg-type]
+        devices = 1 if index is None or kind == "cpu" else [index]
+        self.fabric = Fabric(accelerator=kind, devices=devices, precision=precision)  # type: ignore[arg-type]
         self.device = self.fabric.device
         self.avatar = avatar.to(self.device)
         self.capture, self.losses = capture, list(losses)
@@ -150,8 +149,8 @@ class Trainer:
     def fit(self, steps: int | None = None, minutes: int | float | None = None, resume: bool = False) -> FitResult:
         """Trains until `steps` steps or `minutes` minutes are reached in all, whichever comes first.
 
-        Both count from the start of training, over resumptions; `minutes` is wall time, pictures and checkpoints
-        included. Afterwards the avatar is in evaluation mode and carries the averaged weights; a further call goes on
+        Both count from the start of training, over resumptions; `minutes` is wall time, with the pictures and
+        checkpoints on the way. Afterwards the avatar is in evaluation mode and carries the averaged weights; a further call goes on
         from the unaveraged ones. Ctrl-C ends the step at hand, saves a checkpoint and returns; a second one raises.
 
         Args:
@@ -185,9 +184,9 @@ class Trainer:
                 self._step(monitor)
                 self._when_due("picture", monitor, self._take_picture)
                 self._when_due("checkpoint", monitor, self._save_in_run)
+            monitor.stop_clock()
             if not stop:
                 self._take_picture(monitor)
-            monitor.clock()
             self._save_in_run(monitor)
             monitor.event("interrupted" if stop else "end")
         self.avatar.eval()
