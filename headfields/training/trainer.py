@@ -131,7 +131,7 @@ class Trainer:
         devices = 1 if index is None or kind == "cpu" else [index]
         self.fabric = Fabric(accelerator=kind, devices=devices, precision=precision)  # type: ignore[arg-type]
         self.device = self.fabric.device
-        self.avatar = avatar.to(self.device)
+        self.avatar: Any = avatar.to(self.device)
         self.capture, self.losses = capture, list(losses)
         self.rays_per_step, self.frames_per_step, self.background = rays_per_step, frames_per_step, background
         self.learning_rate, self.schedule, self.final_rate = learning_rate, schedule, final_rate
@@ -150,8 +150,8 @@ class Trainer:
         """Trains until `steps` steps or `minutes` minutes are reached in all, whichever comes first.
 
         Both count from the start of training, over resumptions; `minutes` is wall time, with the pictures and
-        checkpoints on the way. Afterwards the avatar is in evaluation mode and carries the averaged weights; a further call goes on
-        from the unaveraged ones. Ctrl-C ends the step at hand, saves a checkpoint and returns; a second one raises.
+        checkpoints on the way. Afterwards the avatar is in evaluation mode and carries the averaged weights; a further
+        call goes on from the unaveraged ones. Ctrl-C ends the step at hand, saves a checkpoint and returns; a second one raises.
 
         Args:
             steps: total number of steps.
@@ -300,12 +300,13 @@ def parameter_groups(module: nn.Module, weight_decay: float | int) -> list[dict[
     Raises:
         ValueError: nothing is trainable.
     """
-    tables, networks = [], []
+    tables: list[nn.Parameter] = []
+    networks: list[nn.Parameter] = []
     for name, parameter in module.named_parameters():
         if parameter.requires_grad:
             last = name.rpartition(".")[2]
             (tables if last == "table" or last.endswith("_table") else networks).append(parameter)
-    groups = [
+    groups: list[dict[str, Any]] = [
         {"name": "tables", "params": tables, "weight_decay": 0.0},
         {"name": "networks", "params": networks, "weight_decay": weight_decay},
     ]
