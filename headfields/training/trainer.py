@@ -151,7 +151,8 @@ class Trainer:
 
         Both count from the start of training, over resumptions; `minutes` is wall time, with the pictures and
         checkpoints on the way. Afterwards the avatar is in evaluation mode and carries the averaged weights; a further
-        call goes on from the unaveraged ones. Ctrl-C ends the step at hand, saves a checkpoint and returns; a second one raises.
+        call goes on from the unaveraged ones. Ctrl-C ends the step at hand, saves a checkpoint and returns; a second
+        one raises.
 
         Args:
             steps: total number of steps.
