@@ -2,7 +2,8 @@
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from headfields.cli.errors import CommandError, Interrupted
 
@@ -29,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in arguments or os.environ.get("HEADFIELDS_DEBUG", "") not in ("", "0")
     arguments = [argument for argument in arguments if argument != "--debug"]
-    subcommands = {
+    subcommands: dict[str, Callable[..., Any]] = {
         "synth": commands.synth,
         "train": commands.train,
         "evaluate": commands.evaluate,

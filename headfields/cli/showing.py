@@ -89,9 +89,11 @@ def _render_video(avatar: Any, shots: list[motion.Shot], options: Options, out: 
 
     out.parent.mkdir(parents=True, exist_ok=True)
     temporary = out.with_name(f".{out.stem}.part{out.suffix}")
-    settings = {"macro_block_size": 1, "quality": 8} if out.suffix == ".mp4" else {"loop": 0}
+    video = {"fps": options.fps, "macro_block_size": 1, "quality": 8}
+    settings: dict[str, Any] = video if out.suffix == ".mp4" else {"duration": 1000 / options.fps, "loop": 0}
     try:
-        with imageio.get_writer(temporary, fps=options.fps, **settings) as writer:
+        writer: Any
+        with imageio.get_writer(temporary, **settings) as writer:
             for shot in tqdm(shots, unit="frame", file=sys.stderr):
                 image = (_image(avatar, shot, options, device).clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()
                 height, width = image.shape[0] // 2 * 2, image.shape[1] // 2 * 2  # what the video format can hold

@@ -57,8 +57,10 @@ def train(options: Options) -> None:
         _check_same_run(run, config)
     torch.manual_seed(options.seed)
     avatar = runs.build(options.model, config["arguments"], capture)
-    losses = insta_losses() + ([OpacityLoss(weight=options.opacity)] if options.opacity else [])
-    rate = {} if options.learning_rate is None else {"learning_rate": options.learning_rate}
+    losses = insta_losses()
+    if options.opacity:
+        losses.append(OpacityLoss(weight=options.opacity))
+    rate: dict[str, Any] = {} if options.learning_rate is None else {"learning_rate": options.learning_rate}
     trainer = Trainer(
         avatar, capture, losses, rays_per_step=options.rays, frames_per_step=options.frames, schedule=options.schedule,
         seed=options.seed, out=options.out, device=device, precision=options.precision, **rate,

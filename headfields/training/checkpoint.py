@@ -142,6 +142,9 @@ def write_safetensors(path: Path | str, tensors: Mapping[str, Tensor], metadata:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         save_file({name: t.detach().contiguous() for name, t in tensors.items()}, temporary, dict(metadata))
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o666 & ~umask)  # safetensors writes for the owner alone, which is not what a shared disk wants
         _to_disk(temporary)
         os.replace(temporary, path)
         _to_disk(path.parent)

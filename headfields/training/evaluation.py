@@ -1,5 +1,6 @@
 """How good an avatar is on frames that it has not seen, and pictures to see it by."""
 
+import math
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -81,7 +82,8 @@ def picture(
     rendered = render_frame(avatar, capture, frame, background, device).rgb.clamp(0, 1)
     truth, _ = truth_of(capture, frame, background, device)
     error = (4 * (rendered - truth).abs().mean(-1, keepdim=True)).clamp(0, 1).expand_as(truth)
-    return torch.cat([truth, rendered, error], dim=1), metrics.psnr(rendered, truth)
+    psnr = metrics.psnr(rendered, truth)
+    return torch.cat([truth, rendered, error], dim=1), math.nan if psnr is None else psnr
 
 
 def choose_frames(capture: Any, split: str, frames: Sequence[int] | None = None) -> list[int]:
@@ -107,9 +109,7 @@ def choose_frames(capture: Any, split: str, frames: Sequence[int] | None = None)
     return frames
 
 
-def render_frame(
-    avatar: nn.Module, capture: Any, frame: int, background: float | int, device: torch.device
-) -> Rendering:
+def render_frame(avatar: Any, capture: Any, frame: int, background: float | int, device: torch.device) -> Rendering:
     """The avatar in one frame's state, from its camera: a `Rendering` of (H, W)."""
     index = torch.tensor([frame])
     return avatar.render(capture.camera(index).to(device)[0], capture.state(index).to(device), background)

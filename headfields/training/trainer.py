@@ -128,11 +128,10 @@ class Trainer:
         if str(device) == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
         kind, index = torch.device(device).type, torch.device(device).index
-        self.fabric = Fabric(
-            accelerator=kind, devices=1 if index is None or kind == "cpu" else [index], precision=precision
-        )  # type: ignore[arg-type]
+        devices = 1 if index is None or kind == "cpu" else [index]
+        self.fabric = Fabric(accelerator=kind, devices=devices, precision=precision)  # type: ignore[arg-type]
         self.device = self.fabric.device
-        self.avatar = avatar.to(self.device)
+        self.avatar: Any = avatar.to(self.device)
         self.capture, self.losses = capture, list(losses)
         self.rays_per_step, self.frames_per_step, self.background = rays_per_step, frames_per_step, background
         self.learning_rate, self.schedule, self.final_rate = learning_rate, schedule, final_rate
@@ -150,9 +149,10 @@ class Trainer:
     def fit(self, steps: int | None = None, minutes: int | float | None = None, resume: bool = False) -> FitResult:
         """Trains until `steps` steps or `minutes` minutes are reached in all, whichever comes first.
 
-        Both count from the start of training, over resumptions; `minutes` is wall time, pictures and checkpoints
-        included. Afterwards the avatar is in evaluation mode and carries the averaged weights; a further call goes on
-        from the unaveraged ones. Ctrl-C ends the step at hand, saves a checkpoint and returns; a second one raises.
+        Both count from the start of training, over resumptions; `minutes` is wall time, with the pictures and
+        checkpoints on the way. Afterwards the avatar is in evaluation mode and carries the averaged weights; a further
+        call goes on from the unaveraged ones. Ctrl-C ends the step at hand, saves a checkpoint and returns; a second
+        one raises.
 
         Args:
             steps: total number of steps.
@@ -185,9 +185,9 @@ class Trainer:
                 self._step(monitor)
                 self._when_due("picture", monitor, self._take_picture)
                 self._when_due("checkpoint", monitor, self._save_in_run)
+            monitor.stop_clock()
             if not stop:
                 self._take_picture(monitor)
-            monitor.clock()
             self._save_in_run(monitor)
             monitor.event("interrupted" if stop else "end")
         self.avatar.eval()
@@ -301,12 +301,13 @@ def parameter_groups(module: nn.Module, weight_decay: float | int) -> list[dict[
     Raises:
         ValueError: nothing is trainable.
     """
-    tables, networks = [], []
+    tables: list[nn.Parameter] = []
+    networks: list[nn.Parameter] = []
     for name, parameter in module.named_parameters():
         if parameter.requires_grad:
             last = name.rpartition(".")[2]
             (tables if last == "table" or last.endswith("_table") else networks).append(parameter)
-    groups = [
+    groups: list[dict[str, Any]] = [
         {"name": "tables", "params": tables, "weight_decay": 0.0},
         {"name": "networks", "params": networks, "weight_decay": weight_decay},
     ]
