@@ -155,8 +155,12 @@ class Sampler(Part):
     def observe(self, canonical: Canonical, density: Float[Tensor, " m"]) -> None:
         """Called by the renderer in training with what the field was at this sampler's points."""
 
+    def due(self, step: int) -> bool:
+        """Whether `update` has something to do before this training step."""
+        return False
+
     def update(self, field: Any, step: int) -> None:
-        """Called by the trainer before each step."""
+        """Called, through the renderer, before each training step that is due."""
 
 
 class Renderer(Part):
@@ -175,5 +179,9 @@ class Renderer(Part):
         """Rays in posed space, and the `headfields.avatar.Field` of the state they see."""
         raise NotImplementedError
 
+    def due(self, step: int) -> bool:
+        """Whether `update` has something to do before this training step."""
+        return False
+
     def update(self, field: Any, step: int) -> None:
-        """Called by the trainer before each step, so that e.g. an occupancy grid follows the field."""
+        """Called by the trainer before each step that is due, so that e.g. an occupancy grid follows the field."""

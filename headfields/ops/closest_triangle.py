@@ -1,5 +1,6 @@
 """Nearest point on a triangle mesh, and the bounding volume hierarchy that finds it."""
 
+import copy
 from dataclasses import dataclass
 
 import torch
@@ -179,6 +180,14 @@ class TriangleBVH:
         bounds, triangles = _refit(packed, self._faces, *self._topology, self._levels)
         self._tree = (packed, self._faces, *self._topology, bounds, triangles)
         return self
+
+    def posed(self, vertices: Float[Tensor, "v 3"] | Float[Tensor, "b v 3"]) -> "TriangleBVH":
+        """Another tree over the same faces, at new vertices; it shares what does not depend on them, this one stays.
+
+        Args:
+            vertices: (B, V, 3) or (V, 3), metres, as `refit` takes them.
+        """
+        return copy.copy(self).refit(vertices)
 
     def _flat_index(self, name: str, mesh_index: Tensor | None, shape: torch.Size) -> Tensor | None:
         """`mesh_index` as flat int32, after its checks."""

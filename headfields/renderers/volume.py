@@ -63,5 +63,8 @@ class VolumeRenderer(Renderer):
             seen &= -torch.expm1(-optical) * torch.exp(-before) >= self.early_stop
         return seen
 
+    def due(self, step: int) -> bool:
+        return self.sampler.due(step)
+
     def update(self, field: Any, step: int) -> None:
         self.sampler.update(field, step)
