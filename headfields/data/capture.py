@@ -92,7 +92,9 @@ class Capture:
         self._intrinsics = torch.from_numpy(recording.intrinsics.astype(np.float32))
 
         budget = memory_budget_mb * 2**20
-        head_layout = {"vertices": ((len(recording.canonical.vertices), 3), torch.float32)}
+        head_layout: dict[str, tuple[tuple[int, ...], torch.dtype]] = {
+            "vertices": ((len(recording.canonical.vertices), 3), torch.float32)
+        }
         if recording.expression_width is not None:
             head_layout["expression"] = ((recording.expression_width,), torch.float32)
         # Vertices are small beside images and slow to parse, so all of them are kept if a third of the budget allows.

@@ -138,7 +138,7 @@ def intrinsics_of(frame: InstaFrame, size: tuple[int, int], report: list[str]) -
     where it is not given; `cx`, `cy` or else the image's middle. Contradictions are reported once.
     """
     height, width = size
-    focal = {}
+    focal: dict[str, float] = {}
     for axis, extent in (("x", width), ("y", height)):
         choices = {}
         if f"fl_{axis}" in frame.values:

@@ -69,9 +69,9 @@ def build_template(
     uv = uv_faces = None
     if canonical.uv is not None and canonical.uv_faces is not None:
         uv, uv_faces = torch.from_numpy(canonical.uv), torch.from_numpy(canonical.uv_faces)
-        corner = torch.zeros(len(vertices), dtype=torch.long)
-        corner[own.reshape(-1)] = uv_faces.reshape(-1)
-        uv_faces = torch.cat([uv_faces, corner[added]])
+        corner = np.zeros(len(vertices), np.int64)  # NumPy: on a seam the last face's coordinate, on every run
+        corner[canonical.faces.reshape(-1)] = canonical.uv_faces.reshape(-1)
+        uv_faces = torch.cat([uv_faces, torch.from_numpy(corner)[added]])
     return Template(vertices, faces, regions, uv, uv_faces, face_count=len(own))
 
 
@@ -131,8 +131,8 @@ def vote_regions(
     picks = train[np.unique(np.linspace(0, len(train) - 1, min(VOTING_FRAMES, len(train))).round().astype(int))]
     votes = torch.zeros(own, 4)
     table = torch.zeros(256, dtype=torch.long)
-    for kind, labels in ((_FACE, FACE), (_EYES, EYES), (_MOUTH, MOUTH)):
-        table[list(labels)] = kind
+    for number, labels in ((_FACE, FACE), (_EYES, EYES), (_MOUTH, MOUTH)):
+        table[list(labels)] = number
     labelled = False
     for frame in picks.tolist():
         label = capture.label(frame)
@@ -152,7 +152,7 @@ def vote_regions(
     eyes[:own] |= kind == _EYES
     eyes = _widen(eyes, vertices, faces, own) & ~mouth
     face = mouth | eyes
-    face[:own] |= (kind == _FACE) & (votes.sum(dim=1) > 0)  # skin that nobody sees is the back of the head
+    face[:own] |= (kind == _FACE) & (votes.sum(dim=1) > 0)  # skin that is never seen is no part of the face
     return {"mouth": mouth, "eyes": eyes, "face": face}
 
 
@@ -162,8 +162,8 @@ def visible_points(
     """Points on the faces that a camera sees: the face of each, and the row-major index of the pixel it lands in.
 
     Six points a face are tested: the face looks at the camera (within 78 degrees), and no other point of the mesh in
-    the same cell of a coarse depth buffer is more than `tolerance` metres nearer. Cells are about as wide as the points are
-    apart, so the test is for smooth meshes of small faces and is not exact at silhouettes.
+    the same cell of a coarse depth buffer is more than `tolerance` metres nearer. Cells are about as wide as the points
+    are apart, so the test is for smooth meshes of small faces and is not exact at silhouettes.
     """
     height, width = camera.size
     corners = vertices[faces]

@@ -49,9 +49,10 @@ def photograph(
     points = torch.einsum("pk,fkc->fpc", steps, vertices[faces]).reshape(1, -1, 3)
     pixels, depth = (value[0] for value in camera.project(points))
     index = pixels[:, 1].long().clamp(0, height - 1) * width + pixels[:, 0].long().clamp(0, width - 1)
-    order = depth.argsort(descending=True)  # later writes win, so the nearest point stays
-    nearest = torch.zeros(height * width, dtype=torch.long)
-    nearest[index[order]] = order
+    order = depth.argsort(descending=True, stable=True)  # in NumPy later writes win: the nearest point stays
+    winner = np.zeros(height * width, np.int64)
+    winner[index[order].numpy()] = order.numpy()
+    nearest = torch.from_numpy(winner)
     hit = torch.zeros(height * width, dtype=torch.bool)
     hit[index] = True
     unit = (points[0] - torch.tensor([0.0, 0.02, 0.01])) / torch.tensor([0.08, 0.11, 0.09])
