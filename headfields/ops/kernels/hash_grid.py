@@ -1,13 +1,15 @@
 """The hash grid in Warp: value, gradient and second gradient. One thread a point and level, any d, F and table size."""
 
-from typing import Any
+from typing import Any, no_type_check  # Warp's types are not ones a checker knows
 
-import warp as wp
+from headfields.backends import warp
 
+wp = warp()
 wp.set_module_options({"enable_backward": False})
 
 
 @wp.struct
+@no_type_check
 class Grid:
     resolution: wp.array(dtype=wp.int32)
     offset: wp.array(dtype=wp.int32)
@@ -20,6 +22,7 @@ class Grid:
 
 # What a point's place in its cell gives along each axis: the upper vertex's weight and its two derivatives.
 @wp.struct
+@no_type_check
 class Cell:
     vertex: wp.vec4i
     upper: wp.vec4
@@ -28,8 +31,10 @@ class Cell:
 
 
 @wp.func
+@no_type_check
 def undefined(points: wp.array2d(dtype=wp.float32), n: int, dimensions: int):
-    bad = bool(False)
+    # A variable to Warp, where a literal would be a constant.
+    bad = bool(False)  # noqa: UP018
     for k in range(dimensions):
         if wp.isnan(points[n, k]):
             bad = True
@@ -37,6 +42,7 @@ def undefined(points: wp.array2d(dtype=wp.float32), n: int, dimensions: int):
 
 
 @wp.func
+@no_type_check
 def locate(grid: Grid, points: wp.array2d(dtype=wp.float32), n: int, level: int):
     cell = Cell()
     cells = grid.resolution[level]
@@ -62,6 +68,7 @@ def locate(grid: Grid, points: wp.array2d(dtype=wp.float32), n: int, level: int)
 
 
 @wp.func
+@no_type_check
 def prime(k: int):
     # Müller et al. 2022, eq. 4; the fourth is our own choice.
     value = wp.uint32(1)
@@ -75,6 +82,7 @@ def prime(k: int):
 
 
 @wp.func
+@no_type_check
 def corner_row(grid: Grid, cell: Cell, level: int, corner: int):
     entry = wp.uint32(0)
     stride = wp.uint32(1)
@@ -91,30 +99,34 @@ def corner_row(grid: Grid, cell: Cell, level: int, corner: int):
 
 
 @wp.func
+@no_type_check
 def product(cell: Cell, dimensions: int, corner: int, skip: int):
     """Weight of the corner over all axes but those whose bit is set in `skip`."""
     value = wp.float32(1.0)
     for k in range(dimensions):
         if (skip >> k & 1) == 0:
-            if (corner >> k & 1) != 0:
-                value = value * cell.upper[k]
-            else:
-                value = value * (1.0 - cell.upper[k])
+            side = cell.upper[k]
+            if (corner >> k & 1) == 0:
+                side = 1.0 - side
+            value = value * side
     return value
 
 
 @wp.func
+@no_type_check
 def sign(corner: int, k: int):
     return wp.float32(2 * (corner >> k & 1) - 1)
 
 
 @wp.func
+@no_type_check
 def first(cell: Cell, dimensions: int, corner: int, j: int):
     """d/dx_j of the corner's weight."""
     return sign(corner, j) * cell.slope[j] * product(cell, dimensions, corner, 1 << j)
 
 
 @wp.func
+@no_type_check
 def directional(cell: Cell, dimensions: int, corner: int, direction: wp.array2d(dtype=wp.float32), n: int):
     value = wp.float32(0.0)
     for k in range(dimensions):
@@ -123,6 +135,7 @@ def directional(cell: Cell, dimensions: int, corner: int, direction: wp.array2d(
 
 
 @wp.func
+@no_type_check
 def second(cell: Cell, dimensions: int, corner: int, j: int, direction: wp.array2d(dtype=wp.float32), n: int):
     """d/dx_j of the derivative of the corner's weight along the direction."""
     value = sign(corner, j) * direction[n, j] * cell.bend[j] * product(cell, dimensions, corner, 1 << j)
@@ -134,6 +147,7 @@ def second(cell: Cell, dimensions: int, corner: int, j: int, direction: wp.array
 
 
 @wp.kernel
+@no_type_check
 def gather(
     grid: Grid,
     points: wp.array2d(dtype=wp.float32),
@@ -171,6 +185,7 @@ def gather(
 
 
 @wp.kernel
+@no_type_check
 def scatter(
     grid: Grid,
     points: wp.array2d(dtype=wp.float32),
@@ -196,6 +211,7 @@ def scatter(
 
 
 @wp.kernel
+@no_type_check
 def point_gradient(
     grid: Grid,
     points: wp.array2d(dtype=wp.float32),

@@ -1,7 +1,10 @@
 """Spherical harmonics in Warp, one thread a direction; the recurrence is that of the reference."""
 
-import warp as wp
+from typing import no_type_check  # Warp's types are not ones a checker knows
 
+from headfields.backends import warp
+
+wp = warp()
 wp.set_module_options({"enable_backward": False})
 
 Vector = wp.array(dtype=wp.float32)
@@ -9,6 +12,7 @@ Matrix = wp.array2d(dtype=wp.float32)
 
 
 @wp.kernel
+@no_type_check
 def evaluate(degree: int, start: Vector, a: Vector, b: Vector, directions: Matrix, out: Matrix):
     n = wp.tid()
     x, y, z = directions[n, 0], directions[n, 1], directions[n, 2]
@@ -32,6 +36,7 @@ def evaluate(degree: int, start: Vector, a: Vector, b: Vector, directions: Matri
 
 
 @wp.kernel
+@no_type_check
 def gradient(degree: int, start: Vector, a: Vector, b: Vector, grad: Matrix, directions: Matrix, out: Matrix):
     n = wp.tid()
     x, y, z = directions[n, 0], directions[n, 1], directions[n, 2]
