@@ -113,7 +113,9 @@ def decay_and_max(
         decay: in (0, 1]; what a cell keeps of its value at each update.
     """
     if grid.shape != new.shape:
-        raise ValueError(f"decay_and_max: grid has shape {tuple(grid.shape)} and new {tuple(new.shape)}; they must agree")
+        raise ValueError(
+            f"decay_and_max: grid has shape {tuple(grid.shape)} and new {tuple(new.shape)}; they must agree"
+        )
     return torch.fmax(grid.detach() * decay, new.detach())
 
 
@@ -124,7 +126,9 @@ def check_range(op: str, near: Tensor, far: Tensor, jitter: Tensor | None = None
             continue
         check_floating(op, name, tensor)
         if tensor.dim() != 1 or tensor.shape != near.shape:
-            raise ValueError(f"{op}: {name} has shape {tuple(tensor.shape)}; expected (N,), near has {tuple(near.shape)}")
+            raise ValueError(
+                f"{op}: {name} has shape {tuple(tensor.shape)}; expected (N,), near has {tuple(near.shape)}"
+            )
     if near.dtype not in (torch.float32, torch.float64) or far.dtype != near.dtype:
         raise TypeError(f"{op}: near is {near.dtype} and far {far.dtype}; expected both float32 or both float64")
     check_same_device(op, near=near, far=far, jitter=jitter)
@@ -143,7 +147,9 @@ def _check_grid(op: str, occupied: Tensor, aabb: Tensor) -> None:
     if occupied.dtype != torch.bool:
         raise TypeError(f"{op}: occupied has dtype {occupied.dtype}; expected bool (densities > threshold)")
     if occupied.numel() == 0:
-        raise ValueError(f"{op}: occupied has shape {tuple(occupied.shape)}; expected at least one cell along each axis")
+        raise ValueError(
+            f"{op}: occupied has shape {tuple(occupied.shape)}; expected at least one cell along each axis"
+        )
     check_floating(op, "aabb", aabb)
     check_shape(op, "aabb", aabb, "2 3")
 

@@ -204,10 +204,7 @@ def ray_weights_backward(grad: Tensor, values: Tensor, offsets: Tensor, alpha: b
     elif use_warp(values):
         launch("compositing.ray_weights_backward", offsets.numel() - 1, grad, values, offsets, alpha, out)
     else:
-        with torch.enable_grad():
-            at = values.detach().requires_grad_()
-            weights = reference.ray_weights(at, offsets, alpha)
-            (out,) = torch.autograd.grad(weights, at, grad.detach())
+        return reference.ray_weights_backward(grad, values, offsets, alpha)
     return out
 
 
@@ -231,12 +228,7 @@ def ray_weights_double(
         launch("compositing.ray_weights_double", offsets.numel() - 1,
                direction, grad, values, offsets, alpha, reach, out_weights, out_values)  # fmt: skip
     else:
-        with torch.enable_grad():
-            at, cotangent = values.detach().requires_grad_(), grad.detach().requires_grad_()
-            (first,) = torch.autograd.grad(
-                reference.ray_weights(at, offsets, alpha), at, cotangent, create_graph=True
-            )  # fmt: skip
-            out_weights, out_values = torch.autograd.grad(first, (cotangent, at), direction.detach())
+        return reference.ray_weights_double(direction, grad, values, offsets, alpha)
     return out_weights, out_values
 
 
