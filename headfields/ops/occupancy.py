@@ -4,13 +4,14 @@ A grid divides the axis-aligned box `aabb` (2, 3), lower corner first, into X x 
 differentiable: samples are found, and positions are recomputed from them in PyTorch.
 """
 
+from typing import Any
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from headfields.backends import native
 from headfields.ops._checks import check_floating, check_same_device, check_shape
-from headfields.ops.packed import launch, use_native, use_warp
+from headfields.ops.packed import launch, native, use_native, use_warp
 from headfields.ops.reference import occupancy as reference
 from headfields.ops.reference import sampling as reference_sampling
 from headfields.records import Samples
@@ -178,7 +179,7 @@ def _march(
     occupied: Tensor | None, aabb: Tensor | None, step: float, cone_angle: float, budget: int, op: str,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """Without a grid every interval is kept (`uniform_step`). Two passes: count, then fill."""
-    arguments = [None if t is None else t.contiguous() for t in (origins, directions, near, far, jitter)]
+    arguments: list[Any] = [None if t is None else t.contiguous() for t in (origins, directions, near, far, jitter)]
     cells = None if occupied is None else occupied.contiguous().view(torch.uint8)
     box = None if aabb is None else aabb.contiguous()
     rays, threads = near.shape[0], torch.get_num_threads()
@@ -195,7 +196,7 @@ def _march(
         launch_march = lambda fill, *out: launch("occupancy.march", rays, *arguments, fill, *out)  # noqa: E731
         launch_march(False, counts, counts, nothing, nothing)
     else:
-        if occupied is None:
+        if occupied is None or origins is None or directions is None or aabb is None:
             samples = reference_sampling.uniform_step(near, far, step, cone_angle, jitter)
         else:
             samples = reference.march(

@@ -11,8 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from headfields.backends import cpu_backend, native, warp
+from headfields import backends
+from headfields.backends import cpu_backend, warp
 from headfields.ops.reference import compositing as reference
+
+native: Any = backends.native  # None where the module is not installed; use_native says so
 
 
 def use_native(tensor: Tensor) -> bool:
@@ -26,7 +29,7 @@ def use_warp(tensor: Tensor) -> bool:
 
 
 def launch(name: str, dim: int | tuple[int, ...], *arguments: Any) -> None:
-    """Launches kernel `name` ("file.kernel" in headfields.ops.kernels) on the device of its first tensor, in its stream."""
+    """Launches kernel `name` ("file.kernel" in headfields.ops.kernels) on its first tensor's device and stream."""
     if dim == 0 or (isinstance(dim, tuple) and 0 in dim):
         return
     wp = warp()

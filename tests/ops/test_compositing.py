@@ -102,7 +102,7 @@ def test_every_operation_agrees_with_its_reference(device, counts):
 @pytest.mark.parametrize("channels", [1, 2, 3, 4, 6])
 @pytest.mark.parametrize("total", [False, True])
 def test_weighted_sum_for_each_number_of_channels(device, channels, total):
-    ray, offsets = pack([3, 0, 9, 1], device)
+    _, offsets = pack([3, 0, 9, 1], device)
     torch.manual_seed(channels)
     weights, values = torch.rand(13, device=device), torch.randn(13, channels, device=device)
     agree(
@@ -165,7 +165,7 @@ def test_a_third_derivative_of_the_weights_is_refused():
     x = torch.rand(3, dtype=torch.float64).requires_grad_()
     (first,) = torch.autograd.grad(packed.ray_weights(x, offsets, True).pow(2).sum(), x, create_graph=True)
     (second,) = torch.autograd.grad(first.pow(2).sum(), x, create_graph=True)
-    with pytest.raises(RuntimeError, match="autograd"):
+    with pytest.raises(RuntimeError, match=r"autograd"):
         torch.autograd.grad(second.sum(), x)
 
 
@@ -328,16 +328,16 @@ def test_bad_rays_are_named(device, ray, rays, message):
 
 def test_errors_say_what_to_do(unchecked):
     x, ray = torch.rand(4), torch.zeros(4, dtype=torch.long)
-    with pytest.raises(ValueError, match="rays is None"):
+    with pytest.raises(ValueError, match=r"rays is None"):
         compositing.exclusive_sum(x, ray)
     with pytest.raises(ValueError, match=r"start has shape \(3,\)"):
         compositing.weights_from_density(x, x[:3], x, ray, 1)
     with pytest.raises(ValueError, match=r"values has shape \(3, 2\)"):
         compositing.accumulate(x, torch.rand(3, 2), ray, 1)
-    with pytest.raises(ValueError, match="background has shape"):
+    with pytest.raises(ValueError, match=r"background has shape"):
         compositing.composite(x, torch.rand(4, 3), Samples(ray, x, x), 1, torch.rand(2, 3))
-    with pytest.raises(ValueError, match="ray has shape"):
+    with pytest.raises(ValueError, match=r"ray has shape"):
         compositing.exclusive_sum(x, ray[:3], 1)
     if native is not None:
-        with use_cpu_backend("native"), pytest.raises(ValueError, match="offsets do not fit"):
+        with use_cpu_backend("native"), pytest.raises(ValueError, match=r"offsets do not fit"):
             compositing.exclusive_sum(x, offsets=torch.tensor([0, 3]))

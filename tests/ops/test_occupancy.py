@@ -106,7 +106,7 @@ def test_budget_error_names_the_number(device):
     *rays, occupied, aabb = (t.to(device) for t in scene(50, (4, 4, 4), 0.7))
     total = len(occupancy.march(*rays, occupied, aabb, 0.02))
     assert total > 100 and len(occupancy.march(*rays, occupied, aabb, 0.02, budget=total)) == total
-    with pytest.raises(ValueError, match=f"march: 50 rays have {total} samples.*raise budget to at least {total}"):
+    with pytest.raises(ValueError, match=rf"march: 50 rays have {total} samples.*raise budget to at least {total}"):
         occupancy.march(*rays, occupied, aabb, 0.02, budget=total - 1)
 
 
@@ -168,17 +168,17 @@ def test_opcheck(device):
 
 def test_errors_say_what_to_do(unchecked):
     o, d, near, far, occupied, aabb = scene(4, (2, 2, 2), 0.5)
-    with pytest.raises(ValueError, match="directions has shape"):
+    with pytest.raises(ValueError, match=r"directions has shape"):
         occupancy.march(o, d[:3], near, far, occupied, aabb, 0.1)
-    with pytest.raises(TypeError, match="occupied has dtype torch.float32; expected bool"):
+    with pytest.raises(TypeError, match=r"occupied has dtype torch.float32; expected bool"):
         occupancy.march(o, d, near, far, occupied.float(), aabb, 0.1)
-    with pytest.raises(ValueError, match="aabb has shape"):
+    with pytest.raises(ValueError, match=r"aabb has shape"):
         occupancy.lookup(o, occupied, aabb[0])
-    with pytest.raises(ValueError, match="at least one cell"):
+    with pytest.raises(ValueError, match=r"at least one cell"):
         occupancy.lookup(o, occupied[:0], aabb)
-    with pytest.raises(ValueError, match="jitter has shape"):
+    with pytest.raises(ValueError, match=r"jitter has shape"):
         occupancy.march(o, d, near, far, occupied, aabb, 0.1, jitter=near[:2])
-    with pytest.raises(ValueError, match="step is nan"):
+    with pytest.raises(ValueError, match=r"step is nan"):
         occupancy.march(o, d, near, far, occupied, aabb, float("nan"))
-    with pytest.raises(ValueError, match="they must agree"):
+    with pytest.raises(ValueError, match=r"they must agree"):
         occupancy.decay_and_max(torch.zeros(1, 1, 2), torch.zeros(1, 1, 3))

@@ -193,7 +193,7 @@ def test_uniform_step_agrees_with_the_reference(device, cone_angle, jittered):
 
 
 def test_step_lengths(device):
-    """The edges by hand: constant steps after the jittered first, and growing ones where the cone is wider than a step."""
+    """The edges by hand: constant steps after the jittered first, growing ones where the cone is wider."""
     near, far = torch.tensor([1.0], device=device), torch.tensor([2.0], device=device)
     jitter = torch.tensor([0.25], device=device)
     constant = sampling.uniform_step(near, far, 0.4, jitter)
@@ -206,7 +206,7 @@ def test_step_lengths(device):
 def test_budget_error_names_the_number(device):
     near, far = torch.zeros(3, device=device), torch.ones(3, device=device)
     assert len(sampling.uniform_step(near, far, 0.125, budget=24)) == 24
-    with pytest.raises(ValueError, match="uniform_step: 3 rays have 24 samples.*raise budget to at least 24"):
+    with pytest.raises(ValueError, match=r"uniform_step: 3 rays have 24 samples.*raise budget to at least 24"):
         sampling.uniform_step(near, far, 0.125, budget=23)
 
 
@@ -241,19 +241,19 @@ def test_opcheck(device):
 def test_errors_say_what_to_do(unchecked):
     x = torch.rand(4)
     samples = Samples(torch.zeros(4, dtype=torch.long), x, x)
-    with pytest.raises(ValueError, match="far has shape"):
+    with pytest.raises(ValueError, match=r"far has shape"):
         sampling.stratified(x, x[:3], 4)
-    with pytest.raises(ValueError, match="count is 0"):
+    with pytest.raises(ValueError, match=r"count is 0"):
         sampling.stratified(x, x, 0)
-    with pytest.raises(TypeError, match="near has dtype torch.int64"):
+    with pytest.raises(TypeError, match=r"near has dtype torch.int64"):
         sampling.stratified(x.long(), x, 4)
-    with pytest.raises(ValueError, match="step is 0"):
+    with pytest.raises(ValueError, match=r"step is 0"):
         sampling.uniform_step(x, x, 0.0)
-    with pytest.raises(ValueError, match="cone_angle is -1"):
+    with pytest.raises(ValueError, match=r"cone_angle is -1"):
         sampling.uniform_step(x, x, 0.1, cone_angle=-1.0)
-    with pytest.raises(ValueError, match="rays is None"):
+    with pytest.raises(ValueError, match=r"rays is None"):
         sampling.inverse_cdf(samples, x, 4)
-    with pytest.raises(ValueError, match="one weight a bin"):
+    with pytest.raises(ValueError, match=r"one weight a bin"):
         sampling.inverse_cdf(torch.rand(2, 4), torch.rand(2, 4), 4)
-    with pytest.raises(ValueError, match="not sorted"):
+    with pytest.raises(ValueError, match=r"not sorted"):
         sampling.merge(samples.replace(ray=torch.tensor([0, 1, 0, 1])), samples, 2)

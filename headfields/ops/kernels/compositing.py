@@ -1,4 +1,4 @@
-"""Volume-rendering quadrature in Warp, one thread a ray; `headfields.ops.reference.compositing` says what it computes."""
+"""Volume-rendering quadrature in Warp, one thread a ray; `headfields.ops.reference.compositing` defines it."""
 
 from typing import no_type_check  # Warp's types are not ones a checker knows
 
@@ -148,10 +148,10 @@ def weighted_sum(
     ray, column = wp.tid()
     result = wp.float32(0.0)
     for i in range(wp.int32(offsets[ray]), wp.int32(offsets[ray + 1])):
+        factor = wp.float32(1.0)
         if column < values.shape[1]:
-            result = result + weights[i] * values[i, column]
-        else:
-            result = result + weights[i]
+            factor = values[i, column]
+        result = result + weights[i] * factor
     out[ray, column] = result
 
 

@@ -85,7 +85,7 @@ def _derivatives(
     offsets: Int[Tensor, " offsets"],
     alpha: bool,
 ) -> tuple[Float[Tensor, " m"], Float[Tensor, " m"], Float[Tensor, " m"]]:
-    """`dL/dv`, and the directional derivatives of w and of `dL/dv`: the recurrences front to back, then back to front."""
+    """`dL/dv`, and the derivatives of w and of `dL/dv` along the direction: front to back, then back to front."""
     (v, present), (g, _), (h, _) = _pad(values, offsets), _pad(grad, offsets), _pad(direction, offsets)
     kept, absorbed = (1 - v, v) if alpha else (torch.exp(-v), -torch.expm1(-v))
     slope = torch.ones_like(v) if alpha else kept
