@@ -39,9 +39,9 @@ static Grid<T> make_grid(const uint8_t *occupied, const int64_t *size, const T *
 // h(t) = max(step, cone t). In closed form, so that an edge does not depend on how the march came to it.
 template <class T>
 struct Lattice {
-    T near, first, step, cone, linear, turn, growth;
+    T near, first, step, cone, linear, turn, growth, per_step;
 
-    Lattice(T near_, T step_, T cone_, T part) : near(near_), step(step_), cone(cone_), growth(0) {
+    Lattice(T near_, T step_, T cone_, T part) : near(near_), step(step_), cone(cone_), growth(0), per_step(T(1) / step_) {
         first = near + part * (near * cone > step ? near * cone : step);
         linear = T(HUGE_VAL);
         turn = T(HUGE_VAL);
@@ -60,7 +60,7 @@ struct Lattice {
     // The interval that holds t, give or take rounding.
     int64_t interval(T t) const {
         if (!(t >= first)) return 0;
-        const double place = t < turn ? double((t - first) / step) : double(linear) + log(double(t / turn)) / double(growth);
+        const double place = t < turn ? double((t - first) * per_step) : double(linear) + log(double(t / turn)) / double(growth);
         return place < 9e15 ? 1 + int64_t(place) : int64_t(9e15);
     }
     // How many intervals begin before far. Past 2^24 the distances are not exact, nor need the count be.
@@ -87,6 +87,10 @@ static void march_of(int64_t begin, int64_t end, const T *origins, const T *dire
             const Lattice<T> lattice(t0, step, cone, jitter != nullptr ? T(1) - jitter[ray] : T(1));
             int64_t k = 0, last = 0;
             const T *origin = nullptr, *direction = nullptr;
+            // Along each axis: the distance of the first wall, how much further each next one is, and whether the wall
+            // ahead is the upper one of a cell. Parallel walls are never reached.
+            T wall[3] = {T(HUGE_VAL), T(HUGE_VAL), T(HUGE_VAL)}, per_cell[3] = {};
+            int64_t ahead[3] = {};
             if (occupied == nullptr) {
                 if (!fill) {
                     counts[ray] = lattice.count(t1);
@@ -113,6 +117,9 @@ static void march_of(int64_t begin, int64_t end, const T *origins, const T *dire
                     }
                     const T a = (aabb[axis] - origin[axis]) / direction[axis];
                     const T b = (aabb[3 + axis] - origin[axis]) / direction[axis];
+                    wall[axis] = a;
+                    per_cell[axis] = (b - a) / T(size[axis]);
+                    ahead[axis] = direction[axis] > 0;
                     const T low = a < b ? a : b, high = a < b ? b : a;
                     if (low > enter) enter = low;
                     if (high < leave) leave = high;
@@ -137,13 +144,9 @@ static void march_of(int64_t begin, int64_t end, const T *origins, const T *dire
                 }
                 if (!grid.occupied[cell]) {
                     // Where the ray leaves this cell; the interval around that distance is the next to look at.
-                    T exit = T(HUGE_VAL);
-                    for (int axis = 0; axis < 3; ++axis) {
-                        if (direction[axis] == 0) continue;
-                        const T wall = grid.low[axis] + T(at[axis] + (direction[axis] > 0)) / grid.cells_per_metre[axis];
-                        const T t = (wall - origin[axis]) / direction[axis];
-                        if (t < exit) exit = t;
-                    }
+                    const T x = wall[0] + T(at[0] + ahead[0]) * per_cell[0], y = wall[1] + T(at[1] + ahead[1]) * per_cell[1],
+                            z = wall[2] + T(at[2] + ahead[2]) * per_cell[2];
+                    const T exit = x < y ? (x < z ? x : z) : (y < z ? y : z);
                     const int64_t jump = exit < t1 ? lattice.interval(exit) : last;
                     k = jump > k ? jump : k + 1;
                     continue;

@@ -4,13 +4,14 @@ A grid divides the axis-aligned box `aabb` (2, 3), lower corner first, into X x 
 differentiable: samples are found, and positions are recomputed from them in PyTorch.
 """
 
+from typing import Any
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from headfields.backends import native
 from headfields.ops._checks import check_floating, check_same_device, check_shape
-from headfields.ops.packed import launch, use_native, use_warp
+from headfields.ops.packed import launch, native, use_native, use_warp
 from headfields.ops.reference import occupancy as reference
 from headfields.ops.reference import sampling as reference_sampling
 from headfields.records import Samples
@@ -113,7 +114,9 @@ def decay_and_max(
         decay: in (0, 1]; what a cell keeps of its value at each update.
     """
     if grid.shape != new.shape:
-        raise ValueError(f"decay_and_max: grid has shape {tuple(grid.shape)} and new {tuple(new.shape)}; they must agree")
+        raise ValueError(
+            f"decay_and_max: grid has shape {tuple(grid.shape)} and new {tuple(new.shape)}; they must agree"
+        )
     return torch.fmax(grid.detach() * decay, new.detach())
 
 
@@ -124,7 +127,9 @@ def check_range(op: str, near: Tensor, far: Tensor, jitter: Tensor | None = None
             continue
         check_floating(op, name, tensor)
         if tensor.dim() != 1 or tensor.shape != near.shape:
-            raise ValueError(f"{op}: {name} has shape {tuple(tensor.shape)}; expected (N,), near has {tuple(near.shape)}")
+            raise ValueError(
+                f"{op}: {name} has shape {tuple(tensor.shape)}; expected (N,), near has {tuple(near.shape)}"
+            )
     if near.dtype not in (torch.float32, torch.float64) or far.dtype != near.dtype:
         raise TypeError(f"{op}: near is {near.dtype} and far {far.dtype}; expected both float32 or both float64")
     check_same_device(op, near=near, far=far, jitter=jitter)
@@ -143,7 +148,9 @@ def _check_grid(op: str, occupied: Tensor, aabb: Tensor) -> None:
     if occupied.dtype != torch.bool:
         raise TypeError(f"{op}: occupied has dtype {occupied.dtype}; expected bool (densities > threshold)")
     if occupied.numel() == 0:
-        raise ValueError(f"{op}: occupied has shape {tuple(occupied.shape)}; expected at least one cell along each axis")
+        raise ValueError(
+            f"{op}: occupied has shape {tuple(occupied.shape)}; expected at least one cell along each axis"
+        )
     check_floating(op, "aabb", aabb)
     check_shape(op, "aabb", aabb, "2 3")
 
@@ -172,7 +179,7 @@ def _march(
     occupied: Tensor | None, aabb: Tensor | None, step: float, cone_angle: float, budget: int, op: str,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """Without a grid every interval is kept (`uniform_step`). Two passes: count, then fill."""
-    arguments = [None if t is None else t.contiguous() for t in (origins, directions, near, far, jitter)]
+    arguments: list[Any] = [None if t is None else t.contiguous() for t in (origins, directions, near, far, jitter)]
     cells = None if occupied is None else occupied.contiguous().view(torch.uint8)
     box = None if aabb is None else aabb.contiguous()
     rays, threads = near.shape[0], torch.get_num_threads()
@@ -189,7 +196,7 @@ def _march(
         launch_march = lambda fill, *out: launch("occupancy.march", rays, *arguments, fill, *out)  # noqa: E731
         launch_march(False, counts, counts, nothing, nothing)
     else:
-        if occupied is None:
+        if occupied is None or origins is None or directions is None or aabb is None:
             samples = reference_sampling.uniform_step(near, far, step, cone_angle, jitter)
         else:
             samples = reference.march(

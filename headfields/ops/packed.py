@@ -11,8 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from headfields.backends import cpu_backend, native, warp
+from headfields import backends
+from headfields.backends import cpu_backend, warp
 from headfields.ops.reference import compositing as reference
+
+native: Any = backends.native  # None where the module is not installed; use_native says so
 
 
 def use_native(tensor: Tensor) -> bool:
@@ -26,7 +29,7 @@ def use_warp(tensor: Tensor) -> bool:
 
 
 def launch(name: str, dim: int | tuple[int, ...], *arguments: Any) -> None:
-    """Launches kernel `name` ("file.kernel" in headfields.ops.kernels) on the device of its first tensor, in its stream."""
+    """Launches kernel `name` ("file.kernel" in headfields.ops.kernels) on its first tensor's device and stream."""
     if dim == 0 or (isinstance(dim, tuple) and 0 in dim):
         return
     wp = warp()
@@ -204,10 +207,7 @@ def ray_weights_backward(grad: Tensor, values: Tensor, offsets: Tensor, alpha: b
     elif use_warp(values):
         launch("compositing.ray_weights_backward", offsets.numel() - 1, grad, values, offsets, alpha, out)
     else:
-        with torch.enable_grad():
-            at = values.detach().requires_grad_()
-            weights = reference.ray_weights(at, offsets, alpha)
-            (out,) = torch.autograd.grad(weights, at, grad.detach())
+        return reference.ray_weights_backward(grad, values, offsets, alpha)
     return out
 
 
@@ -231,12 +231,7 @@ def ray_weights_double(
         launch("compositing.ray_weights_double", offsets.numel() - 1,
                direction, grad, values, offsets, alpha, reach, out_weights, out_values)  # fmt: skip
     else:
-        with torch.enable_grad():
-            at, cotangent = values.detach().requires_grad_(), grad.detach().requires_grad_()
-            (first,) = torch.autograd.grad(
-                reference.ray_weights(at, offsets, alpha), at, cotangent, create_graph=True
-            )  # fmt: skip
-            out_weights, out_values = torch.autograd.grad(first, (cotangent, at), direction.detach())
+        return reference.ray_weights_double(direction, grad, values, offsets, alpha)
     return out_weights, out_values
 
 

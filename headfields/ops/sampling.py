@@ -9,12 +9,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from headfields.backends import native
 from headfields.ops import compositing
 from headfields.ops._checks import check_floating, check_same_device, check_shape
 from headfields.ops.occupancy import DEFAULT_BUDGET, check_range, check_step
 from headfields.ops.occupancy import _march as _march_op
-from headfields.ops.packed import launch, use_native, use_warp
+from headfields.ops.packed import launch, native, use_native, use_warp
 from headfields.ops.reference import sampling as reference
 from headfields.records import Samples
 
@@ -60,7 +59,7 @@ def stratified(
     for constant density.
 
     Args:
-        near, far: (N,) metres along the unit direction. Rays with near >= far, or with either not finite, get no samples.
+        near, far: (N,) metres along the unit direction. Rays with near >= far, or either not finite, get no samples.
         count: samples a ray.
         jitter: whether the edges move; without, the division is even.
         generator: of the random numbers, on the device of `near`.
@@ -92,8 +91,8 @@ def inverse_cdf(
     NeRF's fine samples (Mildenhall et al. 2020, section 5.2), as interval edges: edge k is the (k / count)-quantile of
     the distribution that has each sample's weight spread evenly over its interval, moved within half a step of
     probability to either side with `jitter`. No padding of the weights: a sample of zero (or negative) weight holds no
-    edge, and rays whose weights sum to 0 or to no finite number are divided evenly in length. Where samples leave a gap,
-    an interval may span it.
+    edge, and rays whose weights sum to 0 or to no finite number are divided evenly in length. Where samples leave a
+    gap, an interval may span it.
 
     Args:
         samples: packed samples, or (N, S + 1) sorted edges of S bins a ray.

@@ -1,4 +1,6 @@
-"""Volume-rendering quadrature in Warp, one thread a ray; `headfields.ops.reference.compositing` says what it computes."""
+"""Volume-rendering quadrature in Warp, one thread a ray; `headfields.ops.reference.compositing` defines it."""
+
+from typing import no_type_check  # Warp's types are not ones a checker knows
 
 from headfields.backends import warp
 
@@ -7,6 +9,7 @@ wp.set_module_options({"enable_backward": False})
 
 
 @wp.func
+@no_type_check
 def kept_of(value: wp.float32, alpha: wp.bool):
     result = 1.0 - value
     if not alpha:
@@ -15,6 +18,7 @@ def kept_of(value: wp.float32, alpha: wp.bool):
 
 
 @wp.func
+@no_type_check
 def alpha_of(value: wp.float32, alpha: wp.bool):
     # 1 - exp(-x) without cancellation: a series below 0.1, whose next term is under 1e-8 of it.
     result = value
@@ -27,6 +31,7 @@ def alpha_of(value: wp.float32, alpha: wp.bool):
 
 
 @wp.kernel
+@no_type_check
 def ray_weights(
     values: wp.array(dtype=wp.float32),
     offsets: wp.array(dtype=wp.int64),
@@ -41,6 +46,7 @@ def ray_weights(
 
 
 @wp.kernel
+@no_type_check
 def ray_weights_backward(
     grad: wp.array(dtype=wp.float32),
     values: wp.array(dtype=wp.float32),
@@ -67,6 +73,7 @@ def ray_weights_backward(
 
 
 @wp.kernel
+@no_type_check
 def ray_weights_double(
     direction: wp.array(dtype=wp.float32),
     grad: wp.array(dtype=wp.float32),
@@ -110,6 +117,7 @@ def ray_weights_double(
 
 
 @wp.kernel
+@no_type_check
 def exclusive_sum(
     values: wp.array(dtype=wp.float32),
     offsets: wp.array(dtype=wp.int64),
@@ -129,6 +137,7 @@ def exclusive_sum(
 
 
 @wp.kernel
+@no_type_check
 def weighted_sum(
     weights: wp.array(dtype=wp.float32),
     values: wp.array2d(dtype=wp.float32),
@@ -139,14 +148,15 @@ def weighted_sum(
     ray, column = wp.tid()
     result = wp.float32(0.0)
     for i in range(wp.int32(offsets[ray]), wp.int32(offsets[ray + 1])):
+        factor = wp.float32(1.0)
         if column < values.shape[1]:
-            result = result + weights[i] * values[i, column]
-        else:
-            result = result + weights[i]
+            factor = values[i, column]
+        result = result + weights[i] * factor
     out[ray, column] = result
 
 
 @wp.kernel
+@no_type_check
 def weighted_sum_backward(
     grad: wp.array2d(dtype=wp.float32),
     weights: wp.array(dtype=wp.float32),

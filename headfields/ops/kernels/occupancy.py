@@ -1,5 +1,7 @@
 """Marching through an occupancy grid in Warp, one thread a ray; `headfields.ops.reference.occupancy` defines it."""
 
+from typing import no_type_check  # Warp's types are not ones a checker knows
+
 from headfields.backends import warp
 
 wp = warp()
@@ -7,6 +9,7 @@ wp.set_module_options({"enable_backward": False})
 
 
 @wp.struct
+@no_type_check
 class Lattice:
     """The step lattice of one ray in closed form: linear up to `turn`, geometric from there."""
 
@@ -19,6 +22,7 @@ class Lattice:
 
 
 @wp.func
+@no_type_check
 def make_lattice(near: wp.float32, step: wp.float32, cone: wp.float32, jitter: wp.float32):
     lattice = Lattice()
     lattice.near = near
@@ -34,6 +38,7 @@ def make_lattice(near: wp.float32, step: wp.float32, cone: wp.float32, jitter: w
 
 
 @wp.func
+@no_type_check
 def edge(lattice: Lattice, k: wp.int32):
     result = lattice.near
     if k > 0:
@@ -46,6 +51,7 @@ def edge(lattice: Lattice, k: wp.int32):
 
 
 @wp.func
+@no_type_check
 def interval(lattice: Lattice, t: wp.float32):
     result = wp.int32(0)
     if t >= lattice.first:
@@ -57,23 +63,27 @@ def interval(lattice: Lattice, t: wp.float32):
 
 
 @wp.func
+@no_type_check
 def place_in(point: wp.vec3, low: wp.vec3, cells_per_metre: wp.vec3):
     return wp.cw_mul(point - low, cells_per_metre)
 
 
 @wp.func
+@no_type_check
 def holds(place: wp.vec3, size: wp.vec3):
     inside = place[0] >= 0.0 and place[1] >= 0.0 and place[2] >= 0.0
     return inside and place[0] < size[0] and place[1] < size[1] and place[2] < size[2]
 
 
 @wp.func
+@no_type_check
 def finite(vector: wp.vec3):
     total = wp.abs(vector[0]) + wp.abs(vector[1]) + wp.abs(vector[2])
     return total < 1.0e38
 
 
 @wp.kernel
+@no_type_check
 def march(
     origins: wp.array(dtype=wp.vec3),
     directions: wp.array(dtype=wp.vec3),
@@ -171,6 +181,7 @@ def march(
 
 
 @wp.kernel
+@no_type_check
 def lookup(
     points: wp.array(dtype=wp.vec3),
     occupied: wp.array3d(dtype=wp.uint8),

@@ -1,5 +1,7 @@
 """Sample placement in Warp, one thread a ray; `headfields.ops.reference.sampling` says what it computes."""
 
+from typing import no_type_check  # Warp's types are not ones a checker knows
+
 from headfields.backends import warp
 
 wp = warp()
@@ -7,6 +9,7 @@ wp.set_module_options({"enable_backward": False})
 
 
 @wp.func
+@no_type_check
 def mass_of(weights: wp.array(dtype=wp.float32), start: wp.array(dtype=wp.float32), end: wp.array(dtype=wp.float32),
             i: wp.int32, usable: wp.bool):  # fmt: skip
     result = weights[i]
@@ -18,6 +21,7 @@ def mass_of(weights: wp.array(dtype=wp.float32), start: wp.array(dtype=wp.float3
 
 
 @wp.kernel
+@no_type_check
 def inverse_cdf(
     start: wp.array(dtype=wp.float32),
     end: wp.array(dtype=wp.float32),
@@ -61,6 +65,7 @@ def inverse_cdf(
 
 
 @wp.kernel
+@no_type_check
 def merge(
     offsets_a: wp.array(dtype=wp.int64),
     start_a: wp.array(dtype=wp.float32),

@@ -107,7 +107,7 @@ def uniform_step(
     cone_angle: float,
     jitter: Float[Tensor, " n"] | None,
 ) -> Packed:
-    """The intervals of each ray's step lattice, the last cut off at `far`; none where the range is empty or not finite."""
+    """The intervals of each ray's step lattice, the last cut off at `far`; none for an empty or infinite range."""
     hit = (near < far) & near.isfinite() & far.isfinite()
     longest = (far - near)[hit].max() if bool(hit.any()) else 0
     edges = step_edges(near, step, cone_angle, jitter, math.ceil(float(longest) / step) + 2)
