@@ -76,6 +76,7 @@ def load_avatar(run: RunFolder, config: dict[str, Any], memory: int) -> Any:
     Raises:
         CommandError: the run has neither.
     """
+    from headfields import decoders, deformers, encoders, renderers  # noqa: F401  (so that their parts are known)
     from headfields.avatar import Avatar
     from headfields.training import checkpoint
 

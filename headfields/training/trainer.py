@@ -143,6 +143,8 @@ class Trainer:
         self.progress = checkpoint.Progress()
         self._random = RandomStream(seed, self.device)
         self._every = {"checkpoint": checkpoint_seconds, "picture": picture_seconds}
+        self._cost: dict[str, float] = {}  # seconds that the last checkpoint and the last picture took
+        self._pictured: int | None = None  # the step of the last picture
         self._averaged = False  # True between calls of fit: the avatar carries the average
         self._last_good: str = "there is no checkpoint (pass out= to Trainer)"
 
@@ -179,7 +181,7 @@ class Trainer:
         stop = InterruptFlag()
         with self._random.active(), stop, Monitor(self.progress, steps, minutes, self.folder, self.bar) as monitor:
             monitor.event("start")
-            self._due = {what: time.perf_counter() + every for what, every in self._every.items()}
+            self._done = dict.fromkeys(self._every, time.perf_counter())
             self.avatar.train()
             while monitor.fraction < 1 and not stop:
                 self._step(monitor)
@@ -257,19 +259,26 @@ class Trainer:
 
     def _when_due(self, what: str, monitor: Monitor, action: Callable[[Monitor], None]) -> None:
         before = time.perf_counter()
-        if self.folder is not None and before >= self._due[what]:
+        if self.folder is None or before - self._done[what] < self._every[what]:
+            return
+        if (
+            what not in self._cost and what == "picture"
+        ):  # a guess, until one has been taken: a third of a training step
+            self._cost[what] = math.prod(self.capture.size) / max(monitor.rays_per_second, 1.0) / 3
+        if before - self._done[what] >= self._cost.get(what, 0.0) * (1 / OVERHEAD_SHARE - 1):
             action(monitor)
-            now = time.perf_counter()
-            self._due[what] = now + max(self._every[what], (now - before) * (1 / OVERHEAD_SHARE - 1))
+            self._done[what] = time.perf_counter()
+            self._cost[what] = self._done[what] - before
 
     def _take_picture(self, monitor: Monitor) -> None:
-        if self.folder is None:
+        if self.folder is None or self._pictured == self.progress.step:
             return
         frame = self._watched_frame()
         with self._random.untouched(), self._exchanged():  # looking must not change what is learned
             self.avatar.eval()
             image, psnr = picture(self.avatar, self.capture, frame, device=self.device)
             self.avatar.train()
+        self._pictured = self.progress.step
         best = self.progress.best_psnr
         self.progress.best_psnr = psnr if best is None else max(best, psnr)
         write_picture(self.folder.images / f"step_{self.progress.step:06d}.png", image)
