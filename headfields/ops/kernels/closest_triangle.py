@@ -1,5 +1,7 @@
 """Warp kernels: refit of the eight-wide tree (see csrc/bvh.h for its layout) and nearest triangle."""
 
+from typing import no_type_check  # Warp's types are not ones a checker knows
+
 import torch
 from torch import Tensor
 
@@ -15,8 +17,9 @@ stack_int = wp.types.vector(length=64, dtype=wp.int32)  # nine levels, seven sib
 stack_float = wp.types.vector(length=64, dtype=wp.float32)
 
 
+@no_type_check
 def launch(kernel: "wp.Kernel", dim: int | tuple[int, ...], inputs: list, like: Tensor) -> None:
-    """Launches on the device, and CUDA stream, that torch uses for `like`; tensors among the inputs are passed as they are."""
+    """Launches on the device, and CUDA stream, that torch uses for `like`; tensors among the inputs are not copied."""
     dimensions = (dim,) if isinstance(dim, int) else dim
     if 0 in dimensions:
         return
@@ -30,12 +33,14 @@ def launch(kernel: "wp.Kernel", dim: int | tuple[int, ...], inputs: list, like: 
 
 
 @wp.func
+@no_type_check
 def load3(rows: wp.array(dtype=wp.float32, ndim=2), b: int, base: int, row: int, k: int):
     at = base + row * 8 + k
     return wp.vec3(rows[b, at], rows[b, at + 8], rows[b, at + 16])
 
 
 @wp.func
+@no_type_check
 def store3(rows: wp.array(dtype=wp.float32, ndim=2), b: int, base: int, row: int, k: int, v: wp.vec3):
     at = base + row * 8 + k
     rows[b, at] = v[0]
@@ -44,11 +49,13 @@ def store3(rows: wp.array(dtype=wp.float32, ndim=2), b: int, base: int, row: int
 
 
 @wp.func
+@no_type_check
 def usable(v: wp.vec3):
     return wp.abs(v[0]) < FAR and wp.abs(v[1]) < FAR and wp.abs(v[2]) < FAR
 
 
 @wp.func
+@no_type_check
 def inverse_or_zero(x: float, least: float):
     if x > least:
         return 1.0 / x
@@ -56,6 +63,7 @@ def inverse_or_zero(x: float, least: float):
 
 
 @wp.kernel
+@no_type_check
 def refit_leaves(
     vertices: wp.array(dtype=wp.vec3, ndim=2),
     faces: wp.array(dtype=wp.int32, ndim=2),
@@ -105,6 +113,7 @@ def refit_leaves(
 
 
 @wp.kernel
+@no_type_check
 def refit_nodes(children: wp.array(dtype=wp.int32, ndim=2), first: int, bounds: wp.array(dtype=wp.float32, ndim=2)):
     mesh, offset = wp.tid()
     node = first + offset
@@ -122,11 +131,13 @@ def refit_nodes(children: wp.array(dtype=wp.int32, ndim=2), first: int, bounds: 
 
 
 @wp.func
+@no_type_check
 def along(p: wp.vec3, edge: wp.vec3, inverse: float):
     return wp.clamp(wp.dot(p, edge) * inverse, 0.0, 1.0)
 
 
 @wp.func
+@no_type_check
 def nearest(p: wp.vec3, triangles: wp.array(dtype=wp.float32, ndim=2), mesh: int, base: int, k: int):
     """Barycentric coordinates of the nearest point and, last, its squared distance; the candidates of the reference."""
     a = load3(triangles, mesh, base, 0, k)
@@ -153,6 +164,7 @@ def nearest(p: wp.vec3, triangles: wp.array(dtype=wp.float32, ndim=2), mesh: int
 
 
 @wp.kernel
+@no_type_check
 def closest(
     points: wp.array(dtype=wp.vec3),
     mesh_index: wp.array(dtype=wp.int32),
@@ -169,19 +181,19 @@ def closest(
 ):
     i = wp.tid()
     p = points[i]
-    mesh = int(0)
+    mesh = wp.int32(0)
     if indexed != 0:
         mesh = mesh_index[i]
     best = max_distance * max_distance * 1.00001 + 1.0e-30
     answer = wp.vec4(0.0, 0.0, 0.0, wp.inf)
-    found = int(-1)
+    found = wp.int32(-1)
     stack = stack_int()
     keys = stack_float()
-    top = int(0)
+    top = wp.int32(0)
     if usable(p) and mesh >= 0 and mesh < bounds.shape[0]:
         stack[0] = 0
         keys[0] = 0.0
-        top = 1
+        top = wp.int32(1)
     while top > 0:
         top -= 1
         child = stack[top]
@@ -212,7 +224,7 @@ def closest(
                         top += 1
     length = wp.sqrt(answer[3])
     if length > max_distance:
-        found = -1
+        found = wp.int32(-1)
     if found >= 0:
         face[i] = wp.int64(order[found])
     else:

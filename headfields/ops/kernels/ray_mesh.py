@@ -1,5 +1,7 @@
 """Warp kernels: first hit of a ray, and the interval in which it is within a margin of the surface."""
 
+from typing import no_type_check  # Warp's types are not ones a checker knows
+
 import torch
 from torch import Tensor
 
@@ -18,6 +20,7 @@ wp.set_module_options({"enable_backward": False})
 
 
 @wp.func
+@no_type_check
 def reciprocal(d: float):
     if wp.abs(d) > 1.0e-30:
         return 1.0 / d
@@ -25,10 +28,11 @@ def reciprocal(d: float):
 
 
 @wp.func
+@no_type_check
 def box_interval(o: wp.vec3, inverse: wp.vec3, lo: wp.vec3, hi: wp.vec3):
     """Where the ray enters and leaves a box; enter > leave where it misses."""
-    enter = float(0.0)
-    leave = float(wp.inf)
+    enter = wp.float32(0.0)
+    leave = wp.float32(wp.inf)
     if lo[0] > hi[0]:
         return wp.vec2(wp.inf, -wp.inf)
     for axis in range(3):
@@ -40,11 +44,13 @@ def box_interval(o: wp.vec3, inverse: wp.vec3, lo: wp.vec3, hi: wp.vec3):
 
 
 @wp.func
+@no_type_check
 def edge_volume(p: wp.vec3, q: wp.vec3, d: wp.vec3):
     return wp.dot(wp.cross(p + q, q - p), d)
 
 
 @wp.kernel
+@no_type_check
 def raycast(
     origins: wp.array(dtype=wp.vec3),
     directions: wp.array(dtype=wp.vec3),
@@ -63,20 +69,20 @@ def raycast(
     i = wp.tid()
     o = origins[i]
     d = directions[i]
-    mesh = int(0)
+    mesh = wp.int32(0)
     if indexed != 0:
         mesh = mesh_index[i]
     inverse = wp.vec3(reciprocal(d[0]), reciprocal(d[1]), reciprocal(d[2]))
     best = max_distance
     weights = wp.vec3(0.0, 0.0, 0.0)
-    found = int(-1)
+    found = wp.int32(-1)
     stack = stack_int()
     keys = stack_float()
-    top = int(0)
+    top = wp.int32(0)
     if usable(o) and usable(d) and mesh >= 0 and mesh < bounds.shape[0]:
         stack[0] = 0
         keys[0] = 0.0
-        top = 1
+        top = wp.int32(1)
     while top > 0:
         top -= 1
         child = stack[top]
@@ -125,6 +131,7 @@ def raycast(
 
 
 @wp.func
+@no_type_check
 def clip(span: wp.vec2, c0: float, c1: float):
     """The part of the span where c0 + t c1 >= 0."""
     if c1 > 0.0:
@@ -137,6 +144,7 @@ def clip(span: wp.vec2, c0: float, c1: float):
 
 
 @wp.func
+@no_type_check
 def within(a: float, b: float, c: float):
     """Where a t^2 + 2 b t + c <= 0; everywhere or nowhere where a is 0 but for rounding."""
     if a > 1.0e-10:
@@ -150,6 +158,7 @@ def within(a: float, b: float, c: float):
 
 
 @wp.func
+@no_type_check
 def join(span: wp.vec2, part: wp.vec2):
     if part[0] <= part[1]:
         return wp.vec2(wp.min(span[0], part[0]), wp.max(span[1], part[1]))
@@ -157,6 +166,7 @@ def join(span: wp.vec2, part: wp.vec2):
 
 
 @wp.func
+@no_type_check
 def join_edge(span: wp.vec2, w: wp.vec3, edge: wp.vec3, inverse: float, d: wp.vec3, margin2: float):
     """With the cylinder around an edge and the ball around its start; w runs from the start to the ray."""
     s0 = wp.dot(w, edge) * inverse
@@ -169,6 +179,7 @@ def join_edge(span: wp.vec2, w: wp.vec3, edge: wp.vec3, inverse: float, d: wp.ve
 
 
 @wp.func
+@no_type_check
 def triangle_span(
     o: wp.vec3, d: wp.vec3, triangles: wp.array(dtype=wp.float32, ndim=2), mesh: int, base: int, k: int, margin: float
 ):
@@ -201,6 +212,7 @@ def triangle_span(
 
 
 @wp.kernel
+@no_type_check
 def interval(
     origins: wp.array(dtype=wp.vec3),
     directions: wp.array(dtype=wp.vec3),
@@ -216,7 +228,7 @@ def interval(
     i = wp.tid()
     o = origins[i]
     d = directions[i]
-    mesh = int(0)
+    mesh = wp.int32(0)
     if indexed != 0:
         mesh = mesh_index[i]
     inverse = wp.vec3(reciprocal(d[0]), reciprocal(d[1]), reciprocal(d[2]))
@@ -224,13 +236,13 @@ def interval(
     grown = wp.vec3(margin, margin, margin) * 1.00001
     stack = stack_int()
     keys = stack_float()
-    passes = int(0)
+    passes = wp.int32(0)
     if usable(o) and usable(d) and mesh >= 0 and mesh < bounds.shape[0]:
         passes = 2
     for backward in range(passes):  # front to back for the first distance, back to front for the last
         stack[0] = 0
         keys[0] = -wp.inf
-        top = int(1)
+        top = wp.int32(1)
         while top > 0:
             top -= 1
             child = stack[top]
