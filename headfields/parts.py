@@ -5,7 +5,9 @@ composition that cannot work fails when it is built. Its constructor arguments a
 of parts, a user's own among them, can be saved to one file and built again.
 """
 
+import contextlib
 import functools
+import importlib
 import inspect
 from typing import Any, ClassVar
 
@@ -64,8 +66,13 @@ def part_class(name: str) -> type[Part]:
     Raises:
         ValueError: no class of that name has been imported.
     """
+    if name not in _registry and name.startswith("headfields."):
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name.rpartition(".")[0])
     if name not in _registry:
-        raise ValueError(f"{name} is not a part of headfields or of any module imported so far; import the module that defines it first")
+        raise ValueError(
+            f"{name} is not a part of headfields or of any module imported so far; import the module that defines it first"
+        )
     return _registry[name]
 
 
