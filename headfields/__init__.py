@@ -23,7 +23,7 @@ if TYPE_CHECKING:
         viz,
     )
     from headfields.avatar import Avatar, Field
-    from headfields.backends import backends, use_cpu_backend
+    from headfields.dispatch import backends, use_cpu_backend
     from headfields.parts import Decoder, Deformer, Encoder, Renderer, Sampler
     from headfields.records import (
         Camera,
@@ -45,7 +45,7 @@ _MODULES = (
 )  # fmt: skip
 _NAMES = {
     "avatar": ("Avatar", "Field"),
-    "backends": ("backends", "use_cpu_backend"),
+    "dispatch": ("backends", "use_cpu_backend"),
     "parts": ("Decoder", "Deformer", "Encoder", "Renderer", "Sampler"),
     "records": (
         "Camera", "Canonical", "FieldValues", "HeadState", "PixelBatch", "Rays", "Rendering", "Samples", "Template",

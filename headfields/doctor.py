@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from headfields.backends import native, use_cpu_backend, warp
+from headfields.dispatch import native, use_cpu_backend, warp
 
 TOLERANCE = 1e-4
 """Largest error allowed, relative to the largest value (float32 kernels, a few thousand operations deep)."""

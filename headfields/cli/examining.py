@@ -5,7 +5,7 @@ import platform
 import torch
 
 from headfields import doctor as checks
-from headfields.backends import backends
+from headfields.dispatch import backends
 from headfields.cli.errors import CommandError
 from headfields.metrics import lpips_installed
 from headfields.training.run import versions

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from headfields.backends import cpu_backend, native
+from headfields.dispatch import cpu_backend, native
 from headfields.ops import ray_mesh
 from headfields.ops._bvh_build import build_topology
 from headfields.ops._checks import check_floating, check_integer, check_same_device, check_shape

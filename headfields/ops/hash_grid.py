@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from headfields import backends
+from headfields import dispatch
 from headfields.ops._checks import check_floating, check_same_device, check_shape
 from headfields.ops.reference import hash_grid as reference
 
@@ -172,7 +172,7 @@ def hash_grid(
 
 
 def _use_native(tensor: Tensor) -> bool:
-    return tensor.device.type == "cpu" and backends.cpu_backend() == "native"
+    return tensor.device.type == "cpu" and dispatch.cpu_backend() == "native"
 
 
 def _ready(tensor: Tensor) -> Tensor:
@@ -198,7 +198,7 @@ def _native_arguments(layout: HashGridLayout, smoothstep: bool) -> tuple:
 
 @functools.lru_cache(maxsize=64)
 def _warp_grid(layout: HashGridLayout, smoothstep: bool, device: str) -> Any:
-    wp = backends.warp()
+    wp = dispatch.warp()
     from headfields.ops.kernels import hash_grid as kernels
 
     if layout.entries >= 2**31:
@@ -216,7 +216,7 @@ class _Warp:
     """The three kernels with the bookkeeping that they share; tensors are contiguous and on one device."""
 
     def __init__(self, points: Tensor, direction: Tensor | None, layout: HashGridLayout, smoothstep: bool) -> None:
-        self.wp = backends.warp()
+        self.wp = dispatch.warp()
         from headfields.ops.kernels import hash_grid as kernels
 
         self.kernels = kernels
@@ -257,7 +257,7 @@ def _hash_grid(points: Tensor, table: Tensor, layout: Sequence[int], smoothstep:
     points, table = _ready(points), _ready(table)
     out = points.new_empty((points.shape[0], shape.width))
     if _use_native(points):
-        backends.native.hash_grid(points, table, out, *_native_arguments(shape, smoothstep))
+        dispatch.native.hash_grid(points, table, out, *_native_arguments(shape, smoothstep))
     else:
         _Warp(points, None, shape, smoothstep).gather(table, None, math.nan, out)
     return out
@@ -278,7 +278,7 @@ def _hash_grid_backward(
     to_table = _zero_table(table, points.dtype) if needs[1] else None
     if _use_native(points):
         arguments = _native_arguments(shape, smoothstep)
-        backends.native.hash_grid_backward(grad, points, table, to_points, to_table, *arguments)
+        dispatch.native.hash_grid_backward(grad, points, table, to_points, to_table, *arguments)
     else:
         run = _Warp(points, None, shape, smoothstep)
         if to_points is not None:
@@ -313,7 +313,7 @@ def _hash_grid_backward_backward(
     to_points = torch.empty_like(points) if needs[1] else None
     to_table = _zero_table(table, points.dtype) if needs[2] else None
     if _use_native(points):
-        backends.native.hash_grid_backward_backward(
+        dispatch.native.hash_grid_backward_backward(
             grad, points, table, gg_points, gg_table, to_grad, to_points, to_table,
             *_native_arguments(shape, smoothstep),
         )  # fmt: skip

@@ -11,11 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from headfields import backends
-from headfields.backends import cpu_backend, warp
+from headfields import dispatch
+from headfields.dispatch import cpu_backend, warp
 from headfields.ops.reference import compositing as reference
 
-native: Any = backends.native  # None where the module is not installed; use_native says so
+native: Any = dispatch.native  # None where the module is not installed; use_native says so
 
 
 def use_native(tensor: Tensor) -> bool:

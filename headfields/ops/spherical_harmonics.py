@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from headfields import backends
+from headfields import dispatch
 from headfields.ops._checks import check_floating, check_shape
 from headfields.ops.reference import spherical_harmonics as reference
 
@@ -50,17 +50,17 @@ def spherical_harmonics(directions: Float[Tensor, "*batch 3"], degree: int) -> F
 
 
 def _use_native(tensor: Tensor) -> bool:
-    return tensor.device.type == "cpu" and backends.cpu_backend() == "native"
+    return tensor.device.type == "cpu" and dispatch.cpu_backend() == "native"
 
 
 @functools.lru_cache(maxsize=32)
 def _warp_recurrence(degree: int, device: str) -> list[Any]:
-    wp = backends.warp()
+    wp = dispatch.warp()
     return [wp.array(numbers, dtype=wp.float32, device=device) for numbers in reference.recurrence(degree)]
 
 
 def _launch(kernel: str, degree: int, *tensors: Tensor) -> None:
-    wp = backends.warp()
+    wp = dispatch.warp()
     from headfields.ops.kernels import spherical_harmonics as kernels
 
     device = wp.device_from_torch(tensors[0].device)
@@ -75,7 +75,7 @@ def _spherical_harmonics(directions: Tensor, degree: int) -> Tensor:
     out = directions.new_empty((directions.shape[0], degree**2))
     if _use_native(directions):
         arguments = (*reference.recurrence(degree), torch.get_num_threads())
-        backends.native.spherical_harmonics(directions, out, *arguments)
+        dispatch.native.spherical_harmonics(directions, out, *arguments)
     else:
         _launch("evaluate", degree, directions, out)
     return out
@@ -92,7 +92,7 @@ def _spherical_harmonics_backward(grad: Tensor, directions: Tensor, degree: int)
     out = torch.empty_like(directions)
     if _use_native(directions):
         arguments = (*reference.recurrence(degree), torch.get_num_threads())
-        backends.native.spherical_harmonics_backward(grad, directions, out, *arguments)
+        dispatch.native.spherical_harmonics_backward(grad, directions, out, *arguments)
     else:
         _launch("gradient", degree, grad, directions, out)
     return out

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch.autograd import gradcheck, gradgradcheck
 
 import headfields.ops.closest_triangle as module
-from headfields.backends import native, use_cpu_backend
+from headfields.dispatch import native, use_cpu_backend
 from headfields.ops._bvh_build import EMPTY, balanced_topology, build_topology
 from headfields.ops.closest_triangle import TriangleBVH
 from headfields.ops.reference.closest_triangle import barycentric_of_closest, closest_face, closest_on_face

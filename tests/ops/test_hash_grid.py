@@ -3,11 +3,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headfields import backends
+from headfields import dispatch
 from headfields.ops.hash_grid import HashGridLayout, hash_grid
 from headfields.ops.reference import hash_grid as reference
 
-needs_native = pytest.mark.skipif(backends.native is None, reason="the compiled module is not installed")
+needs_native = pytest.mark.skipif(dispatch.native is None, reason="the compiled module is not installed")
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 BACKENDS = [
     pytest.param("native", marks=needs_native),
@@ -28,15 +28,15 @@ def run(backend, points, table, layout, interpolation="linear"):
     if backend == "reference":
         return reference.hash_grid(points, table, layout, interpolation)
     points, table = on(backend, points, table)
-    with backends.use_cpu_backend("warp" if backend == "warp" or backends.native is None else "native"):
+    with dispatch.use_cpu_backend("warp" if backend == "warp" or dispatch.native is None else "native"):
         return hash_grid(points, table, layout, interpolation).cpu()
 
 
 def derivatives(backend, points, table, layout, interpolation, weights):
     """Values, first gradients, and the gradients of a scalar made of all of these."""
     points, table = points.clone().requires_grad_(), table.clone().requires_grad_()
-    cpu = "warp" if backend == "warp" or backends.native is None else "native"
-    with backends.use_cpu_backend(cpu):
+    cpu = "warp" if backend == "warp" or dispatch.native is None else "native"
+    with dispatch.use_cpu_backend(cpu):
         out = run(backend, points, table, layout, interpolation)
         first = torch.autograd.grad((out * weights).sum(), (points, table), create_graph=True)
         mixed = first[0].sin().sum() + (first[1].float() * table.detach().float().cos()).sum() + out.square().sum()
@@ -77,7 +77,7 @@ def test_values_by_hand():
     table = torch.arange(9.0)[:, None]  # vertex (x, y) holds x + 3 y
     points = torch.tensor([[0.0, 0.0], [1.0, 1.0], [0.25, 0.5], [0.5, 0.75]])
     expected = torch.tensor([[0.0], [8.0], [3.5], [5.5]])
-    for backend in ("reference", "warp", *(["native"] if backends.native else [])):
+    for backend in ("reference", "warp", *(["native"] if dispatch.native else [])):
         torch.testing.assert_close(run(backend, points, table, layout), expected)
 
 
@@ -96,7 +96,7 @@ def test_rows_are_the_same_integers(dimensions, dtype):
     points = torch.rand(500, dimensions, dtype=dtype) * 1.2 - 0.1
     points[:40] = torch.randint(0, 5, (40, dimensions)).to(dtype) / 4  # on cell borders, and the borders of the box
     rows = torch.empty(500, layout.levels, 2**dimensions, dtype=torch.int64)
-    backends.native.hash_grid_rows(points, rows, layout.resolutions, layout.offsets, layout.log2_table_size, 2)
+    dispatch.native.hash_grid_rows(points, rows, layout.resolutions, layout.offsets, layout.log2_table_size, 2)
     assert torch.equal(rows, reference.hash_grid_rows(points, layout))
 
 
@@ -141,7 +141,7 @@ def test_any_layout(levels, features, log2_size, base, more, dimensions, count, 
     layout = HashGridLayout(levels, features, log2_size, base, base + more, dimensions)
     points, table = torch.rand(count, dimensions), torch.randn(layout.entries, features)
     expected = run("reference", points, table, layout, interpolation)
-    for backend in ("warp", *(["native"] if backends.native else [])):
+    for backend in ("warp", *(["native"] if dispatch.native else [])):
         have = run(backend, points, table, layout, interpolation)
         torch.testing.assert_close(have, expected, atol=2e-5, rtol=1e-4)
 
@@ -257,7 +257,7 @@ def test_half_precision_table_follows_the_float_one():
 def test_unwanted_gradients_are_not_made(backend):
     points, table = torch.rand(5, 3), torch.randn(LAYOUT.entries, 2)
     grad, key = torch.randn(5, LAYOUT.width), LAYOUT._key
-    with backends.use_cpu_backend(backend):
+    with dispatch.use_cpu_backend(backend):
         both = torch.ops.headfields.hash_grid_backward(grad, points, table, key, False, [True, True])
         only = torch.ops.headfields.hash_grid_backward(grad, points, table, key, False, [True, False])
     assert torch.equal(only[0], both[0]) and only[1].numel() == 0 and both[1].shape == table.shape
@@ -277,7 +277,7 @@ def test_opcheck(backend):
     points, table = torch.rand(7, 3, requires_grad=True), torch.randn(LAYOUT.entries, 2, requires_grad=True)
     grad, key = torch.randn(7, LAYOUT.width, requires_grad=True), LAYOUT._key
     ops = torch.ops.headfields
-    with backends.use_cpu_backend(backend):
+    with dispatch.use_cpu_backend(backend):
         torch.library.opcheck(ops.hash_grid, (points, table, key, True))
         torch.library.opcheck(ops.hash_grid_backward, (grad, points, table, key, True, [True, True]))
         plain = [tensor.detach() for tensor in (grad, points, table, torch.randn(7, 3), torch.randn_like(table))]

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headfields.backends import native, use_cpu_backend
+from headfields.dispatch import native, use_cpu_backend
 from headfields.ops import occupancy, sampling
 from headfields.ops.reference import occupancy as reference
 

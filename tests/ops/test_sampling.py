@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headfields.backends import native, use_cpu_backend
+from headfields.dispatch import native, use_cpu_backend
 from headfields.ops import sampling
 from headfields.ops.compositing import ray_offsets
 from headfields.ops.reference import sampling as reference

@@ -5,11 +5,11 @@ import pytest
 import torch
 from scipy.special import sph_harm_y
 
-from headfields import backends
+from headfields import dispatch
 from headfields.ops.reference import spherical_harmonics as reference
 from headfields.ops.spherical_harmonics import spherical_harmonics
 
-needs_native = pytest.mark.skipif(backends.native is None, reason="the compiled module is not installed")
+needs_native = pytest.mark.skipif(dispatch.native is None, reason="the compiled module is not installed")
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 BACKENDS = [
     pytest.param("native", marks=needs_native),
@@ -23,7 +23,7 @@ def run(backend, directions, degree):
         return reference.spherical_harmonics(directions, degree)
     if backend == "cuda":
         return spherical_harmonics(directions.cuda(), degree).cpu()
-    with backends.use_cpu_backend(backend):
+    with dispatch.use_cpu_backend(backend):
         return spherical_harmonics(directions, degree)
 
 
@@ -114,7 +114,7 @@ def test_third_derivative_raises():
 def test_opcheck(backend):
     directions, grad = unit(5).requires_grad_(), torch.randn(5, 9, requires_grad=True)
     ops = torch.ops.headfields
-    with backends.use_cpu_backend(backend):
+    with dispatch.use_cpu_backend(backend):
         torch.library.opcheck(ops.spherical_harmonics, (directions, 3))
         torch.library.opcheck(ops.spherical_harmonics_backward, (grad, directions, 3))
         plain = (grad.detach(), directions.detach(), torch.randn(5, 3), 3)
