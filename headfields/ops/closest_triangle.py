@@ -123,10 +123,17 @@ class TriangleBVH:
 
     The face is found in float32; everything else is computed in the dtype of `points` and `vertices`.
 
+    Attributes:
+        faces: (F, 3) int64.
+        vertices: (B, V, 3) of the last refit, with their graph.
+
     Raises:
         TypeError: faces are not integers, or vertices not floating point.
         ValueError: a shape does not fit, devices differ, or a face names a vertex that is not there.
     """
+
+    faces: Int[Tensor, "f 3"]
+    vertices: Float[Tensor, "b v 3"]
 
     def __init__(self, faces: Int[Tensor, "f 3"], vertices: Float[Tensor, "v 3"] | Float[Tensor, "b v 3"]) -> None:
         check_integer("TriangleBVH", "faces", faces)
