@@ -1,4 +1,8 @@
 // Nearest triangle: depth first, nearer children first, the answer of the query before as the first bound.
+//
+// Outside a convex edge a whole wedge of space is equally near to both triangles, and rounding would choose. Of faces
+// within bvh_tie of the least squared distance the lowest index is taken, so that an answer does not depend on the
+// order of the queries and a wedge has one owner.
 #include "bvh.h"
 #include "simd.h"
 
@@ -86,12 +90,21 @@ void bvh_closest(const BvhTree &tree, const BvhClosest &query, const uint32_t *i
             const float *bounds = tree.bounds + b * tree.nodes * bvh_node_floats;
             const float *triangles = tree.triangles + b * tree.leaves * bvh_leaf_floats;
             const v3 p = v3_set(point);
-            float best = limit2;
+            float best = limit2, bound = limit2, chosen2 = limit2;  // bound: best and what counts as equal to it
+            int32_t chosen = -1;
             const auto visit_leaf = [&](int64_t leaf) __attribute__((always_inline)) {
                 const f8 d2 = leaf_distance2(triangles + leaf * bvh_leaf_floats, p);
-                if (mask_bits(d2 < f8_set(best)) == 0) return;
-                best = f8_lowest(d2);
-                best_slot = 8 * leaf + __builtin_ctz(mask_bits(d2 == f8_set(best)));
+                if (mask_bits(d2 < f8_set(bound)) == 0) return;
+                const float least = f8_lowest(d2);
+                if (least < best) best = least, bound = least * (1.f + bvh_tie) + 1e-30f;
+                if (!(chosen2 < bound)) chosen = -1;
+                alignas(32) float distance2[8];
+                f8_store(distance2, d2);
+                for (uint32_t equal = mask_bits(d2 < f8_set(bound)); equal; equal &= equal - 1) {
+                    const int k = __builtin_ctz(equal);
+                    const int32_t face = tree.order[8 * leaf + k];
+                    if (chosen < 0 || face < chosen) chosen = face, chosen2 = distance2[k], best_slot = 8 * leaf + k;
+                }
             };
             const int64_t seen = b == mesh_before ? leaf_before : -1;
             if (seen >= 0) visit_leaf(seen);
@@ -104,7 +117,7 @@ void bvh_closest(const BvhTree &tree, const BvhClosest &query, const uint32_t *i
                 const f8 y = f8_max(f8_max(f8_load(box + 8) - p.y, p.y - f8_load(box + 32)), zero);
                 const f8 z = f8_max(f8_max(f8_load(box + 16) - p.z, p.z - f8_load(box + 40)), zero);
                 const f8 d2 = x * x + y * y + z * z;
-                uint32_t hits = mask_bits(d2 < f8_set(best));
+                uint32_t hits = mask_bits(d2 < f8_set(bound));
                 if (hits) {
                     alignas(32) float distance2[8];
                     f8_store(distance2, d2);
@@ -121,7 +134,7 @@ void bvh_closest(const BvhTree &tree, const BvhClosest &query, const uint32_t *i
                 node = -1;
                 while (top > 0) {
                     const Entry entry = stack[--top];
-                    if (!(entry.distance2 < best)) continue;
+                    if (!(entry.distance2 < bound)) continue;
                     if (entry.child >= 0) {
                         node = entry.child;
                         break;

@@ -26,8 +26,7 @@ def points_near(vertices: torch.Tensor, count: int = 64, seed: int = 3) -> tuple
     return chosen + offset, directions
 
 
-@pytest.mark.parametrize("blend", [True, False])
-@pytest.mark.parametrize("formula", ["published", "released"])
+@pytest.mark.parametrize(("blend", "formula"), [(False, "published"), (True, "published"), (False, "released")])
 def test_a_rigid_motion_is_undone(blend: bool, formula: str) -> None:
     vertices, faces = SPHERE
     deformer = SurfaceCanonicalizer(vertices, faces, blend_neighbors=blend, formula=formula)  # type: ignore[arg-type]
@@ -37,12 +36,43 @@ def test_a_rigid_motion_is_undone(blend: bool, formula: str) -> None:
     frame = torch.zeros(len(points), dtype=torch.long)
     canonical = deformer(points @ turn.T + shift, directions @ turn.T, frame, deformer.prepare(state))
     assert bool(canonical.valid.all())
-    if formula == "released" and blend:
-        # Its two sides are weighted by distances to different centroids, so a rigid motion is undone only nearly.
-        assert float((canonical.points - points).norm(dim=-1).max()) < 5e-3
-    else:
-        torch.testing.assert_close(canonical.points, points, atol=2e-6, rtol=0)
-        torch.testing.assert_close(canonical.directions, directions, atol=2e-5, rtol=0)
+    torch.testing.assert_close(canonical.points, points, atol=2e-6, rtol=0)
+    torch.testing.assert_close(canonical.directions, directions, atol=2e-5, rtol=0)
+
+
+def test_the_released_formula_blends_frames_and_inverts_afterwards() -> None:
+    from headfields.ops.triangle_frames import edge_neighbours, triangle_frames
+
+    vertices, faces = SPHERE
+    posed = deformed(3)
+    deformer = SurfaceCanonicalizer(vertices, faces, formula="released")
+    points, directions = points_near(posed, 7)
+    state = HeadState(vertices=posed[None])
+    result = deformer(points, directions, torch.zeros(7, dtype=torch.long), deformer.prepare(state))
+    bottom = torch.tensor([[[0.0, 0, 0, 1]]]).expand(len(faces), 1, 4)
+    posed_frames = torch.cat([triangle_frames(posed, faces), bottom], dim=1)
+    canonical_frames = torch.cat([triangle_frames(vertices, faces), bottom], dim=1)
+    neighbours = edge_neighbours(faces)
+    for index in range(7):
+        face = int(result.face[index])
+        ring = [face] + [other for other in neighbours[face].tolist() if other >= 0]
+        mixed = []
+        for mesh, frames in ((posed, posed_frames), (vertices, canonical_frames)):
+            distance = torch.stack([(points[index] - mesh[faces[j]].mean(0)).norm() for j in ring])
+            weight = torch.exp(-distance * torch.tensor([1.0] + [4.0] * (len(ring) - 1)))
+            mixed.append(torch.einsum("k,kij->ij", weight / weight.sum(), frames[ring]))
+        expected = mixed[1] @ torch.linalg.inv(mixed[0]) @ torch.cat([points[index], torch.ones(1)])
+        torch.testing.assert_close(result.points[index], expected[:3], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("formula", ["published", "released"])
+def test_the_canonical_mesh_stays_where_it_is(formula: str) -> None:
+    vertices, faces = SPHERE
+    deformer = SurfaceCanonicalizer(vertices, faces, formula=formula)  # type: ignore[arg-type]
+    points, directions = points_near(vertices)
+    frame = torch.zeros(len(points), dtype=torch.long)
+    out = deformer(points, directions, frame, deformer.prepare(HeadState(vertices=vertices[None])))
+    torch.testing.assert_close(out.points, points, atol=2e-6, rtol=0)
 
 
 def test_the_surface_goes_to_the_surface() -> None:

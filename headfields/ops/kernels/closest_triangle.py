@@ -12,6 +12,7 @@ wp.set_module_options({"enable_backward": False})
 
 FAR = wp.constant(1.0e18)  # coordinates beyond this have no answer: their squares would overflow
 NOWHERE = wp.constant(1.0e30)  # where the triangle of an empty lane lies
+TIE = wp.constant(2.0e-6)  # as in csrc/bvh.h
 EMPTY = wp.constant(-(2**31))
 stack_int = wp.types.vector(length=64, dtype=wp.int32)  # nine levels, seven siblings a level
 stack_float = wp.types.vector(length=64, dtype=wp.float32)
@@ -185,6 +186,8 @@ def closest(
     if indexed != 0:
         mesh = mesh_index[i]
     best = max_distance * max_distance * 1.00001 + 1.0e-30
+    bound = best  # and what counts as equal to it: see csrc/kernels/bvh_closest.cpp
+    chosen = wp.int32(-1)
     answer = wp.vec4(0.0, 0.0, 0.0, wp.inf)
     found = wp.int32(-1)
     stack = stack_int()
@@ -197,15 +200,20 @@ def closest(
     while top > 0:
         top -= 1
         child = stack[top]
-        if keys[top] < best:
+        if keys[top] < bound:
             if child < 0:
                 leaf = -1 - child
                 for k in range(8):
                     candidate = nearest(p, triangles, mesh, leaf * 144, k)
-                    if candidate[3] < best:
-                        best = candidate[3]
-                        answer = candidate
-                        found = leaf * 8 + k
+                    if candidate[3] < bound:
+                        if candidate[3] < best:
+                            best = candidate[3]
+                            bound = best * (1.0 + TIE) + 1.0e-30
+                        index = order[leaf * 8 + k]
+                        if chosen < 0 or index < chosen or answer[3] >= bound:
+                            chosen = index
+                            answer = candidate
+                            found = leaf * 8 + k
             else:
                 start = top
                 for k in range(8):
@@ -213,7 +221,7 @@ def closest(
                     hi = load3(bounds, mesh, child * 48, 3, k)
                     outside = wp.max(wp.max(lo - p, p - hi), wp.vec3(0.0, 0.0, 0.0))
                     squared = wp.length_sq(outside)
-                    if squared < best:
+                    if squared < bound:
                         at = top
                         while at > start and keys[at - 1] < squared:
                             stack[at] = stack[at - 1]
