@@ -106,7 +106,9 @@ def test_which_components_are_expression_is_never_guessed(tmp_path):
         FlameHead.from_file(path)
     head = FlameHead.from_file(path, expression_count=50)
     assert (head.shape_count, head.expression_count) == (100, 50)
-    assert torch.equal(head.expression_basis, torch.from_numpy(small(150)["shapedirs"][:, :, 100:].transpose(2, 0, 1)).float())
+    assert torch.equal(
+        head.expression_basis, torch.from_numpy(small(150)["shapedirs"][:, :, 100:].transpose(2, 0, 1)).float()
+    )
     assert FlameHead.from_file(save(tmp_path, small(150, expression_count=np.array(20)))).shape_count == 130
     assert FlameHead.from_file(save(tmp_path, small(150, expression_names=np.array(["a", "b"])))).expression_count == 2
     with pytest.raises(ValueError, match="expression_count is 151"):

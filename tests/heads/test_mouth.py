@@ -15,7 +15,10 @@ def tube(rows, around):
     a, b, c, d = index[:-1], after[:-1], after[1:], index[1:]
     faces = torch.cat([torch.stack([a, b, c], -1).reshape(-1, 3), torch.stack([a, c, d], -1).reshape(-1, 3)])
     angle = torch.arange(around) * 2 * torch.pi / around
-    points = torch.stack([angle.cos().expand(rows, -1), torch.arange(rows)[:, None].expand(-1, around), -angle.sin().expand(rows, -1)], -1)
+    points = torch.stack(
+        [angle.cos().expand(rows, -1), torch.arange(rows)[:, None].expand(-1, around), -angle.sin().expand(rows, -1)],
+        -1,
+    )
     return points.reshape(-1, 3).float(), faces
 
 
@@ -70,10 +73,13 @@ def test_the_mouth_is_found_with_weights_and_without(head):
 
 
 def test_a_chord_that_the_mesh_has_is_not_used_again():
-    # a square hole whose corners 0 and 2 are joined by an edge of the mesh behind it
-    points = torch.tensor([[-1.0, 0, 0], [0, -1, 0], [1, 0, 0], [0, 1, 0], [0, 0, 3], [0, 0, -3]])
-    faces = torch.tensor([[1, 0, 4], [2, 1, 4], [3, 2, 4], [0, 3, 4], [1, 3, 5]])
+    # the diagonal 0-2 of a square hole is an edge of a tetrahedron that hangs behind it
+    points, faces = tube(3, 4)
+    points = torch.cat([points, torch.tensor([[0.0, -3, 0.1], [0.0, -3, -0.1]])])
+    behind = torch.tensor([[0, 2, 12], [2, 0, 13], [0, 12, 13], [2, 13, 12]])
+    faces = torch.cat([faces, behind])
     closed, new = close_mouth(faces, torch.tensor([0, 1, 2, 3]), points)
     assert int(new.sum()) == 2
     edges = Counter(frozenset(edge) for a, b, c in closed.tolist() for edge in ((a, b), (b, c), (c, a)))
     assert max(edges.values()) <= 2
+    assert_manifold(closed)
