@@ -1,4 +1,4 @@
-// Bindings of the triangle tree: build, refit, closest.
+// Bindings of the triangle tree: build, refit and the three queries.
 #include "bvh.h"
 
 #include <nanobind/nanobind.h>
@@ -6,6 +6,7 @@
 #include <nanobind/stl/optional.h>
 
 #include <algorithm>
+#include <cmath>
 #include <optional>
 #include <stdexcept>
 #include <string>
@@ -90,6 +91,63 @@ void closest(In<int32_t, 2> children, In<int32_t, 1> order, In<int32_t, 1> slot,
     });
 }
 
+// Where each ray passes nearest to the middle of its mesh: rays near one another there meet the same faces.
+std::vector<float> passing_points(const BvhTree &tree, const BvhRays &rays, int64_t n, int threads) {
+    std::vector<float> centre(3 * tree.meshes, 0.f), passing(3 * n);
+    for (int64_t b = 0; b < tree.meshes; ++b)
+        for (int axis = 0; axis < 3; ++axis) {
+            const float *root = tree.bounds + b * tree.nodes * bvh_node_floats + 8 * axis;
+            const float middle = 0.5f * (*std::min_element(root, root + 8) + *std::max_element(root + 24, root + 32));
+            if (std::abs(middle) < bvh_far) centre[3 * b + axis] = middle;
+        }
+    parallel_for(n, 8192, threads, [&](int64_t begin, int64_t end, int) {
+        for (int64_t i = begin; i < end; ++i) {
+            const float *o = rays.origins + 3 * i, *d = rays.directions + 3 * i, *c = centre.data() + 3 * (rays.mesh ? rays.mesh[i] : 0);
+            float along = 0, squared = 1e-30f;
+            for (int axis = 0; axis < 3; ++axis) along += (c[axis] - o[axis]) * d[axis], squared += d[axis] * d[axis];
+            for (int axis = 0; axis < 3; ++axis) passing[3 * i + axis] = o[axis] + along / squared * d[axis];
+        }
+    });
+    return passing;
+}
+
+// Checks, orders and runs one of the ray queries.
+template <class Kernel> void cast(const BvhTree &tree, const BvhRays &rays, int64_t n, int threads, const Kernel &kernel) {
+    if (rays.mesh) check_mesh(rays.mesh, n, tree.meshes);
+    const std::vector<float> passing = passing_points(tree, rays, n, threads);
+    parallel_for(n, bvh_order_grain(n, threads), threads, [&](int64_t begin, int64_t end, int) {
+        std::vector<uint32_t> items;
+        bvh_order(passing.data(), rays.mesh, begin, end, items);
+        kernel(items.data(), end - begin);
+    });
+}
+
+void raycast(In<int32_t, 2> children, In<int32_t, 1> order, In<int32_t, 1> slot, In<int32_t, 2> faces, In<float, 3> vertices,
+             In<float, 3> bounds, In<float, 3> triangles, In<float, 2> origins, In<float, 2> directions, std::optional<In<int32_t, 1>> mesh,
+             float max_distance, Out<int64_t, 1> face, std::optional<Out<float, 2>> barycentric, std::optional<Out<float, 1>> distance,
+             int threads) {
+    nb::gil_scoped_release release;
+    BvhTree tree = tree_of(children, order, slot, faces, vertices);
+    tree.bounds = bounds.data(), tree.triangles = triangles.data();
+    BvhRays rays{};
+    rays.origins = origins.data(), rays.directions = directions.data(), rays.mesh = mesh ? mesh->data() : nullptr;
+    rays.face = face.data(), rays.max_distance = max_distance;
+    if (barycentric) rays.barycentric = barycentric->data(), rays.distance = distance->data();
+    cast(tree, rays, origins.shape(0), threads, [&](const uint32_t *items, int64_t count) { HF_DISPATCH(bvh_raycast, tree, rays, items, count); });
+}
+
+void interval(In<int32_t, 2> children, In<int32_t, 1> order, In<int32_t, 1> slot, In<int32_t, 2> faces, In<float, 3> vertices,
+              In<float, 3> bounds, In<float, 3> triangles, In<float, 2> origins, In<float, 2> directions, std::optional<In<int32_t, 1>> mesh,
+              float margin, Out<float, 1> near_, Out<float, 1> far_, int threads) {
+    nb::gil_scoped_release release;
+    BvhTree tree = tree_of(children, order, slot, faces, vertices);
+    tree.bounds = bounds.data(), tree.triangles = triangles.data();
+    BvhRays rays{};
+    rays.origins = origins.data(), rays.directions = directions.data(), rays.mesh = mesh ? mesh->data() : nullptr;
+    rays.margin = margin, rays.near_ = near_.data(), rays.far_ = far_.data();
+    cast(tree, rays, origins.shape(0), threads, [&](const uint32_t *items, int64_t count) { HF_DISPATCH(bvh_interval, tree, rays, items, count); });
+}
+
 }  // namespace
 
 void bind_bvh(nb::module_ &m) {
@@ -100,4 +158,11 @@ void bind_bvh(nb::module_ &m) {
     m.def("bvh_closest", &closest, nb::arg("children"), nb::arg("order"), nb::arg("slot"), nb::arg("faces"), nb::arg("vertices"),
           nb::arg("bounds"), nb::arg("triangles"), nb::arg("points"), nb::arg("mesh").none(), nb::arg("max_distance"), nb::arg("face"),
           nb::arg("barycentric").none(), nb::arg("distance").none(), nb::arg("threads"), "Nearest triangle of each point.");
+    m.def("bvh_raycast", &raycast, nb::arg("children"), nb::arg("order"), nb::arg("slot"), nb::arg("faces"), nb::arg("vertices"),
+          nb::arg("bounds"), nb::arg("triangles"), nb::arg("origins"), nb::arg("directions"), nb::arg("mesh").none(),
+          nb::arg("max_distance"), nb::arg("face"), nb::arg("barycentric").none(), nb::arg("distance").none(), nb::arg("threads"),
+          "First hit of each ray.");
+    m.def("bvh_interval", &interval, nb::arg("children"), nb::arg("order"), nb::arg("slot"), nb::arg("faces"), nb::arg("vertices"),
+          nb::arg("bounds"), nb::arg("triangles"), nb::arg("origins"), nb::arg("directions"), nb::arg("mesh").none(), nb::arg("margin"),
+          nb::arg("near"), nb::arg("far"), nb::arg("threads"), "First and last distance of each ray within a margin of the surface.");
 }

@@ -14,7 +14,9 @@ namespace headfields {
 
 constexpr int32_t bvh_empty = INT32_MIN;
 constexpr int bvh_node_floats = 6 * 8;
-enum BvhRow { row_a = 0, row_ab = 3, row_ac = 6, row_gu = 9, row_gv = 12, row_inv_ab = 15, row_inv_ac = 16, row_inv_bc = 17, bvh_rows = 18 };
+// Corners a, b, c; the vectors whose dot product with p - a are the barycentric coordinates of b and c (0 where the
+// face has no area); the inverse squared lengths of the edges (0 where there is none).
+enum BvhRow { row_a = 0, row_b = 3, row_c = 6, row_gu = 9, row_gv = 12, row_inv_ab = 15, row_inv_ac = 16, row_inv_bc = 17, bvh_rows = 18 };
 constexpr int bvh_leaf_floats = bvh_rows * 8;
 constexpr int bvh_stack = 8 * 96;            // depth is bounded by the builder: at most 96 levels of eight children
 constexpr float bvh_far = 1e18f;             // coordinates beyond this (or not finite) have no answer: squares must not overflow
@@ -38,6 +40,17 @@ struct BvhClosest {
     float max_distance;
 };
 
+struct BvhRays {
+    const float *origins, *directions;  // (n, 3); interval wants unit directions
+    const int32_t *mesh;                // (n,) or null: mesh 0
+    int64_t *face;                      // raycast: (n,)
+    float *barycentric;                 // raycast: (n, 3) or null
+    float *distance;                    // raycast: (n,) or null
+    float max_distance;                 // raycast
+    float margin;                       // interval
+    float *near_, *far_;                // interval: (n,)
+};
+
 }  // namespace headfields
 
 // Leaves [begin, end) of mesh b: triangles and the leaf's bounds in its parent. Then bvh_refit_nodes, all of mesh b.
@@ -45,3 +58,5 @@ HF_DECLARE(void, bvh_refit_leaves, (const headfields::BvhTree &tree, float *boun
 HF_DECLARE(void, bvh_refit_nodes, (const headfields::BvhTree &tree, float *bounds, int64_t b))
 // Queries items[0..count), indices into the arrays of `query`, best visited in a spatially coherent order.
 HF_DECLARE(void, bvh_closest, (const headfields::BvhTree &tree, const headfields::BvhClosest &query, const uint32_t *items, int64_t count))
+HF_DECLARE(void, bvh_raycast, (const headfields::BvhTree &tree, const headfields::BvhRays &rays, const uint32_t *items, int64_t count))
+HF_DECLARE(void, bvh_interval, (const headfields::BvhTree &tree, const headfields::BvhRays &rays, const uint32_t *items, int64_t count))

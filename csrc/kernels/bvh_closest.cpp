@@ -10,8 +10,8 @@ using namespace headfields;
 // triangle without area is its edges.
 HF_INLINE f8 leaf_distance2(const float *rows, v3 p) {
     const f8 zero = f8_set(0.f), one = f8_set(1.f);
-    const v3 ab = v3_load(rows + 8 * row_ab), ac = v3_load(rows + 8 * row_ac), bc = ac - ab;
-    const v3 ap = p - v3_load(rows + 8 * row_a), bp = ap - ab;
+    const v3 a = v3_load(rows + 8 * row_a), b = v3_load(rows + 8 * row_b), c = v3_load(rows + 8 * row_c);
+    const v3 ab = b - a, ac = c - a, bc = c - b, ap = p - a, bp = p - b;
     f8 u = dot(v3_load(rows + 8 * row_gu), ap), v = dot(v3_load(rows + 8 * row_gv), ap);
     const i8 inside = (u >= zero) & (v >= zero) & (u + v <= one);
     u = f8_select(inside, u, zero);

@@ -42,15 +42,16 @@ void bvh_refit_leaves(const BvhTree &tree, float *bounds, float *triangles, int6
                     }
                 }
         }
-        const v3 a = v3_load(corner[0]), ab = v3_load(corner[3]) - a, ac = v3_load(corner[6]) - a, bc = ac - ab;
+        const v3 a = v3_load(corner[0]), b_ = v3_load(corner[3]), c = v3_load(corner[6]);
+        const v3 ab = b_ - a, ac = c - a, bc = c - b_;
         const v3 n = cross(ab, ac);
         const f8 ab2 = dot(ab, ab), ac2 = dot(ac, ac), bc2 = dot(bc, bc), n2 = dot(n, n);
         // Where the sine of the angle at a is below 1e-6 the triangle is a segment in float32: no interior, edges only.
         const f8 inv_n2 = f8_select(n2 > f8_set(1e-12f) * ab2 * ac2, inverse_or_zero(n2, f8_set(1e-36f)), f8_set(0.f));
         float *rows = triangles + (b * tree.leaves + leaf) * bvh_leaf_floats;
         store(rows + 8 * row_a, a);
-        store(rows + 8 * row_ab, ab);
-        store(rows + 8 * row_ac, ac);
+        store(rows + 8 * row_b, b_);
+        store(rows + 8 * row_c, c);
         store(rows + 8 * row_gu, inv_n2 * cross(ac, n));
         store(rows + 8 * row_gv, inv_n2 * cross(n, ab));
         f8_store(rows + 8 * row_inv_ab, inverse_or_zero(ab2, f8_set(1e-30f)));

@@ -7,9 +7,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from headfields.backends import cpu_backend, native
+from headfields.ops import ray_mesh
 from headfields.ops._checks import check_floating, check_integer, check_same_device, check_shape
+from headfields.ops.ray_mesh import RayHit
 from headfields.ops.reference.closest_triangle import closest_face as reference_closest_face
 from headfields.ops.reference.closest_triangle import closest_on_face, pseudo_normal_sign
+from headfields.ops.reference.ray_mesh import hit_on_face
 
 
 @dataclass(frozen=True)
@@ -235,6 +238,89 @@ class TriangleBVH:
             distance.reshape(batch),
             signs,
         )
+
+    def _rays(
+        self, name: str, origins: Tensor, directions: Tensor, mesh_index: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Flat rays in their own dtype and flat int32 mesh indices, after their checks."""
+        for argument, tensor in (("origins", origins), ("directions", directions)):
+            check_floating(name, argument, tensor)
+            check_shape(name, argument, tensor, "... 3")
+        check_same_device(name, origins=origins, directions=directions, vertices=self.vertices)
+        if origins.shape != directions.shape:
+            raise ValueError(
+                f"{name}: origins has shape {tuple(origins.shape)} and directions {tuple(directions.shape)}; "
+                "they must be the same (origins.expand_as(directions) repeats one origin)"
+            )
+        index = self._flat_index(name, mesh_index, origins.shape[:-1])
+        return origins.reshape(-1, 3), directions.reshape(-1, 3), index
+
+    def raycast(
+        self,
+        origins: Float[Tensor, "*batch 3"],
+        directions: Float[Tensor, "*batch 3"],
+        mesh_index: Int[Tensor, "*batch"] | None = None,
+        max_distance: float = torch.inf,
+    ) -> RayHit:
+        """The first hit of each ray with the mesh, at a distance in [0, max_distance], on either side of a face.
+
+        Differentiable to second order in rays and vertices, as `closest` is; no ray slips between faces that share
+        an edge. A ray that is not finite, or whose direction is zero, hits nothing.
+
+        Args:
+            origins, directions: (..., 3) metres, in the frame of the vertices.
+            mesh_index: (...) which of the B meshes each ray is for; may be None if there is one.
+            max_distance: in lengths of the direction.
+
+        Raises:
+            TypeError, ValueError, IndexError: as `closest`.
+        """
+        origin, direction, index = self._rays("raycast", origins, directions, mesh_index)
+        if not max_distance >= 0:
+            raise ValueError(f"raycast: max_distance is {max_distance}; expected a distance >= 0")
+        inputs = (origins, directions, self.vertices)
+        fused = all(x.dtype == torch.float32 for x in inputs)
+        fused = fused and not (torch.is_grad_enabled() and any(x.requires_grad for x in inputs))
+        ray = [x.detach().float().contiguous() for x in (origin, direction)]
+        face, barycentric, distance = ray_mesh.raycast(*ray, index, *self._tree, max_distance, fused)
+        if not fused:
+            dtype = torch.promote_types(torch.promote_types(origins.dtype, directions.dtype), self.vertices.dtype)
+            barycentric, distance = hit_on_face(
+                origin.to(dtype), direction.to(dtype), self.vertices.to(dtype), self.faces, index, face
+            )
+        batch = origins.shape[:-1]
+        return RayHit(face.reshape(batch), barycentric.reshape(*batch, 3), distance.reshape(batch))
+
+    def interval(
+        self,
+        origins: Float[Tensor, "*batch 3"],
+        directions: Float[Tensor, "*batch 3"],
+        margin: float,
+        mesh_index: Int[Tensor, "*batch"] | None = None,
+    ) -> tuple[Float[Tensor, "*batch"], Float[Tensor, "*batch"]]:
+        """The first and the last distance t >= 0 at which each ray is within `margin` of the surface.
+
+        Exact: the union, over the faces, of what the ray cuts from all points within the margin of the face. Computed
+        in float32 whatever the dtype given, and not differentiable.
+
+        Args:
+            origins, directions: (..., 3) metres, in the frame of the vertices; unit directions.
+            margin: metres, > 0.
+            mesh_index: (...) which of the B meshes each ray is for; may be None if there is one.
+
+        Returns:
+            near, far (...), metres; infinity and -infinity, so near > far, where the ray never comes so close.
+
+        Raises:
+            TypeError, ValueError, IndexError: as `closest`.
+        """
+        origin, direction, index = self._rays("interval", origins, directions, mesh_index)
+        if not 0 < margin < torch.inf:
+            raise ValueError(f"interval: margin is {margin}; expected a finite distance > 0 in metres")
+        ray = [x.detach().float().contiguous() for x in (origin, direction)]
+        near, far = ray_mesh.interval(*ray, index, *self._tree, float(margin))
+        batch = origins.shape[:-1]
+        return near.to(origins.dtype).reshape(batch), far.to(origins.dtype).reshape(batch)
 
     def _points_on(self, face: Tensor, barycentric: Tensor, index: Tensor | None, otherwise: Tensor) -> Tensor:
         """Points from barycentric coordinates; `otherwise` where face is -1."""

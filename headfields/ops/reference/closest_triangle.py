@@ -11,6 +11,15 @@ def _fraction(along: Tensor, squared_length: Tensor) -> Tensor:
     return torch.where(has_length, along / torch.where(has_length, squared_length, 1.0), 0.0).clamp(0.0, 1.0)
 
 
+def _inverse_squared_area(corners: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*batch"]:
+    """1 / |(b - a) x (c - a)|^2, 0 on a face without area: one whose angle at a has a sine that is lost in rounding."""
+    ab, ac = corners[..., 1, :] - corners[..., 0, :], corners[..., 2, :] - corners[..., 0, :]
+    squared = torch.linalg.cross(ab, ac).square().sum(-1)
+    sine, least = (1e-6, 1e-36) if corners.dtype == torch.float32 else (1e-12, 1e-100)
+    area = (squared > sine**2 * ab.square().sum(-1) * ac.square().sum(-1)) & (squared > least)
+    return torch.where(area, 1.0 / torch.where(area, squared, 1.0), 0.0)
+
+
 def _interior(
     points: Float[Tensor, "*batch 3"], corners: Float[Tensor, "*batch 3 3"]
 ) -> tuple[Float[Tensor, "*batch"], Float[Tensor, "*batch"]]:
@@ -18,11 +27,7 @@ def _interior(
     a = corners[..., 0, :]
     ab, ac, ap = corners[..., 1, :] - a, corners[..., 2, :] - a, points - a
     normal = torch.linalg.cross(ab, ac)
-    squared = normal.square().sum(-1)
-    # A sine below this is lost in rounding: such a face is a segment.
-    sine = 1e-6 if points.dtype == torch.float32 else 1e-12
-    area = (squared > sine**2 * ab.square().sum(-1) * ac.square().sum(-1)) & (squared > torch.finfo(points.dtype).tiny)
-    inverse = torch.where(area, 1.0 / torch.where(area, squared, 1.0), 0.0)
+    inverse = _inverse_squared_area(corners)
     u = (torch.linalg.cross(ac, normal) * ap).sum(-1) * inverse
     v = (torch.linalg.cross(normal, ab) * ap).sum(-1) * inverse
     return u, v

@@ -1,0 +1,42 @@
+// What the two ray queries share: the ray in a form the box test likes. Only for kernels/*.cpp.
+#pragma once
+#include "bvh.h"
+#include "simd.h"
+
+namespace HF_ISA {
+
+struct Ray {
+    float origin[3], direction[3], inverse[3];
+    int near_row[3], far_row[3];  // which plane of a box the ray meets first, as an offset in a node
+};
+
+// False where the ray has no answer: not finite, or too far away.
+HF_INLINE bool make_ray(const float *origin, const float *direction, Ray &ray) {
+    bool usable = true;
+    for (int axis = 0; axis < 3; ++axis) {
+        const float o = origin[axis], d = direction[axis];
+        usable = usable && __builtin_fabsf(o) < headfields::bvh_far && __builtin_fabsf(d) < headfields::bvh_far;
+        ray.origin[axis] = o, ray.direction[axis] = d;
+        // Finite also along an axis the ray does not move on, so that no product is NaN.
+        ray.inverse[axis] = __builtin_fabsf(d) > 1e-30f ? 1.f / d : __builtin_copysignf(1e30f, d);
+        const bool up = ray.inverse[axis] > 0;
+        ray.near_row[axis] = 8 * (up ? axis : 3 + axis), ray.far_row[axis] = 8 * (up ? 3 + axis : axis);
+    }
+    return usable;
+}
+
+// Where the ray enters and leaves eight boxes grown by `margin`; enter > leave where it misses. The small factor makes
+// up for the rounding of the products (Ize, Robust BVH ray traversal, 2013).
+HF_INLINE void box_interval(const float *box, const Ray &ray, float margin, f8 &enter, f8 &leave) {
+    f8 lo[3], hi[3];
+    for (int axis = 0; axis < 3; ++axis) {
+        const float outward = ray.inverse[axis] > 0 ? margin : -margin;
+        const f8 o = f8_set(ray.origin[axis]), inverse = f8_set(ray.inverse[axis]);
+        lo[axis] = (f8_load(box + ray.near_row[axis]) - f8_set(outward) - o) * inverse;
+        hi[axis] = (f8_load(box + ray.far_row[axis]) + f8_set(outward) - o) * inverse;
+    }
+    enter = f8_max(f8_max(lo[0], lo[1]), f8_max(lo[2], f8_set(0.f)));
+    leave = f8_min(f8_min(hi[0], hi[1]), hi[2]) * f8_set(1.0000004f);
+}
+
+}  // namespace HF_ISA
