@@ -1,4 +1,4 @@
-"""FLAME (Li et al. 2017, "Learning a model of facial shape and expression from 4D scans"), read by the library itself."""
+"""FLAME (Li et al. 2017, "Learning a model of facial shape and expression from 4D scans"), read without smplx."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -50,9 +50,9 @@ class FlameHead(nn.Module):
     arrays are buffers, so `.to` and `.double` move the model; nothing is trainable.
 
     Attributes:
-        template_vertices (V, 3); faces (F, 3) int64; shape_basis (S, V, 3); expression_basis (E, V, 3); pose_basis (36, V, 3);
-        joint_regressor (5, V); weights (V, 5); parents.
-        expression_names: names of the first directions of expression.
+        template_vertices (V, 3); faces (F, 3) int64; shape_basis (S, V, 3); expression_basis (E, V, 3); pose_basis
+        (36, V, 3); joint_regressor (5, V); weights (V, 5); parents.
+        expression_names, shape_names: names of the first directions.
         regions: named (F,) boolean face masks as the file has them.
         uv (T, 2), uv_faces (F, 3): texture coordinates, v up, or None.
         landmark_faces (L,), landmark_barycentric (L, 3): landmarks on the mesh (68 in iBUG's order where there are 68),
@@ -91,6 +91,7 @@ class FlameHead(nn.Module):
             keep(name, getattr(arrays, name))
         self.parents = arrays.parents
         self.expression_names = arrays.expression_names
+        self.shape_names = arrays.shape_names
         self._region_names = tuple(arrays.regions)
         for name, mask in arrays.regions.items():
             keep(f"region_{name}", mask)
@@ -138,19 +139,35 @@ class FlameHead(nn.Module):
         """Coefficients from names: `head.expression(smile_left=1.0, blink_left=0.5)` is (1, E); (B,) tensors batch.
 
         Raises:
-            ValueError: a name that the file does not have.
+            ValueError: a name that the file does not have; batch sizes differ and are not 1.
         """
-        unknown = sorted(set(weights) - set(self.expression_names))
+        return self._named("expression", self.expression_names, self.expression_count, weights)
+
+    def shape(self, **weights: float | Float[Tensor, " b"]) -> Float[Tensor, "b s"]:
+        """Shape coefficients from names, as `expression` does: `head.shape(jaw_width=-1.0)`.
+
+        Raises:
+            ValueError: as `expression`.
+        """
+        return self._named("shape", self.shape_names, self.shape_count, weights)
+
+    def _named(
+        self, what: str, names: tuple[str, ...], count: int, weights: Mapping[str, float | Tensor]
+    ) -> Float[Tensor, "b c"]:
+        unknown = sorted(set(weights) - set(names))
         if unknown:
             raise ValueError(
-                f"FlameHead.expression: no direction is called {', '.join(unknown)}; "
-                f"there are {', '.join(self.expression_names) or 'no names in this file'}"
+                f"FlameHead.{what}: no direction is called {', '.join(unknown)}; "
+                f"there are {', '.join(names) or 'no names in this file'}"
             )
         columns = {k: torch.as_tensor(v).to(self.template_vertices).reshape(-1) for k, v in weights.items()}
-        batch = max((len(column) for column in columns.values()), default=1)
-        out = [self.template_vertices.new_zeros(batch)] * self.expression_count
+        sizes = {len(column) for column in columns.values()} - {1}
+        if len(sizes) > 1:
+            raise ValueError(f"FlameHead.{what}: weights have {sorted(sizes)} entries; give each B of them or one")
+        batch = sizes.pop() if sizes else 1
+        out = [self.template_vertices.new_zeros(batch)] * count
         for name, column in columns.items():
-            out[self.expression_names.index(name)] = column.expand(batch)
+            out[names.index(name)] = column.expand(batch)
         return torch.stack(out, -1)
 
     def _coefficients(self, name: str, value: Tensor | None, basis: Tensor) -> Tensor | None:
@@ -277,8 +294,8 @@ class FlameHead(nn.Module):
             loop: the inner-lip border; found by `mouth_loop` from the jaw's weights if left out.
 
         Returns:
-            Template with the regions of `derived_regions` (the closing faces are in "mouth" and "face") and `face_count`
-            of the head's own faces. A head whose mouth is closed already gets no faces.
+            Template with the regions of `derived_regions` (the closing faces are in "mouth" and "face") and
+            `face_count`, the number of the head's own faces. A head whose mouth is closed already gets no faces.
         """
         pose = self.template_vertices.new_zeros((1, len(self.parents), 3))
         pose[0, _JAW, 0] = jaw

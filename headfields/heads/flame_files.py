@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int
 
 from headfields.heads.pickles import load_pickle, to_array
 
-__all__ = ["FlameArrays", "load_flame_arrays", "read_masks"]
+__all__ = ["FlameArrays", "flame_arrays", "load_flame_arrays", "read_masks"]
 
 SHAPE_COUNT = 300  # FLAME's own split: 300 shape components, then expression
 JOINTS = 5
@@ -32,7 +32,7 @@ class FlameArrays:
     Attributes:
         template (V, 3), faces (F, 3), shape_basis (V, 3, S), expression_basis (V, 3, E), pose_basis (V, 3, 36),
         joint_regressor (5, V), weights (V, 5), parents: the model.
-        expression_names: names of the first directions of expression; () if the file has none.
+        expression_names, shape_names: names of the first directions; () if the file has none.
         uv (T, 2), uv_faces (F, 3): texture coordinates, v up, or None.
         regions: named (F,) boolean face masks.
         landmark_faces (L,), landmark_barycentric (L, 3): landmarks on the mesh, or None.
@@ -47,6 +47,7 @@ class FlameArrays:
     weights: Float[np.ndarray, "v 5"]
     parents: tuple[int, ...]
     expression_names: tuple[str, ...] = ()
+    shape_names: tuple[str, ...] = ()
     uv: Float[np.ndarray, "t 2"] | None = None
     uv_faces: Int[np.ndarray, "f 3"] | None = None
     regions: Mapping[str, Bool[np.ndarray, " f"]] = dataclasses.field(default_factory=dict)
@@ -135,8 +136,13 @@ def load_flame_arrays(
     path: str | Path, expression_count: int | None = None, masks: Mapping[str, Any] | None = None
 ) -> FlameArrays:
     """Reads and checks a FLAME-format file; see `FlameHead.from_file` for arguments and errors."""
-    path = Path(path)
-    raw = _read(path)
+    return flame_arrays(_read(Path(path)), str(path), expression_count, masks)
+
+
+def flame_arrays(
+    raw: Mapping[str, Any], path: str, expression_count: int | None = None, masks: Mapping[str, Any] | None = None
+) -> FlameArrays:
+    """Checks the arrays of a FLAME-format file; `path` says in errors where they came from."""
     missing = [key for key in KEYS if key not in raw]
     if missing:
         raise ValueError(
@@ -208,6 +214,7 @@ def load_flame_arrays(
         weights=arrays["weights"].astype(np.float64),
         parents=parents,
         expression_names=names,
+        shape_names=tuple(str(name) for name in to_array(raw.get("shape_names", ()), "shape_names").ravel()),
         regions=regions,
         **optional,
     )

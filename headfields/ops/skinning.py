@@ -113,7 +113,7 @@ def blend_shapes(coefficients: Float[Tensor, "*batch c"], basis: Float[Tensor, "
     if coefficients.dim() < 1 or coefficients.shape[-1] != basis.shape[0]:
         raise ValueError(
             f"blend_shapes: coefficients has shape {tuple(coefficients.shape)}, but basis {tuple(basis.shape)} has "
-            f"{basis.shape[0]} directions; pass (..., {basis.shape[0]}) coefficients (pad with zeros or slice the basis)"
+            f"{basis.shape[0]} directions; pass as many coefficients (pad with zeros or slice the basis)"
         )
     return (coefficients @ basis.flatten(1)).unflatten(-1, (basis.shape[1], 3))
 

@@ -1,0 +1,232 @@
+"""Heads made of blendshapes alone: a template plus identities plus expressions, as ICT-FaceKit or ARKit rigs are."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from headfields.heads.mouth import close_mouth, mouth_loop
+from headfields.ops._checks import check_floating
+from headfields.ops.skinning import blend_shapes, rotation_matrices
+from headfields.records import HeadState, Template
+
+__all__ = ["BlendshapeHead"]
+
+
+class BlendshapeHead(nn.Module):
+    """vertices = template + identity coefficients x identities + expression coefficients x expressions.
+
+    All arrays are buffers; nothing is trainable. Metres, y up, face toward +z.
+
+    Attributes:
+        template_vertices (V, 3); faces (F, 3) int64; expression_basis (E, V, 3); identity_basis (I, V, 3), I may be 0.
+        expression_names: E names, or () if not given.
+        landmark_vertices: (L,) vertex ids, or None.
+    """
+
+    template_vertices: Float[Tensor, "v 3"]
+    faces: Int[Tensor, "f 3"]
+    expression_basis: Float[Tensor, "e v 3"]
+    identity_basis: Float[Tensor, "i v 3"]
+    landmark_vertices: Int[Tensor, " l"] | None
+
+    def __init__(
+        self,
+        template: Float[Tensor, "v 3"],
+        faces: Int[Tensor, "f 3"],
+        expression: Float[Tensor, "e _ 3"],
+        identity: Float[Tensor, "i _ 3"] | None = None,
+        expression_names: tuple[str, ...] = (),
+        landmarks: Int[Tensor, " l"] | None = None,
+    ) -> None:
+        """Keeps the arrays, as float32 and int64.
+
+        Raises:
+            ValueError: shapes do not fit, an index is out of range, or there are names for another number of
+                expressions.
+        """
+        super().__init__()
+        count = template.shape[0]
+        if identity is None:
+            identity = template.new_zeros((0, count, 3))
+        for name, basis in (("expression", expression), ("identity", identity)):
+            if basis.dim() != 3 or basis.shape[1:] != (count, 3):
+                raise ValueError(
+                    f"BlendshapeHead: {name} has shape {tuple(basis.shape)}; expected (C, {count}, 3) for a template of "
+                    f"{count} vertices"
+                )
+        for name, index in (("faces", faces), ("landmarks", landmarks)):
+            if index is not None and index.numel() and not 0 <= int(index.min()) <= int(index.max()) < count:
+                raise ValueError(f"BlendshapeHead: {name} has vertex ids outside [0, {count})")
+        if expression_names and len(expression_names) != len(expression):
+            raise ValueError(f"BlendshapeHead: {len(expression_names)} expression_names for {len(expression)} expressions")
+        self.register_buffer("template_vertices", template.float())
+        self.register_buffer("faces", faces.long())
+        self.register_buffer("expression_basis", expression.float())
+        self.register_buffer("identity_basis", identity.float())
+        self.register_buffer("landmark_vertices", None if landmarks is None else landmarks.long())
+        self.expression_names = tuple(expression_names)
+
+    @classmethod
+    def from_file(cls, path: str | Path) -> "BlendshapeHead":
+        """Reads an npz with template (V, 3), faces (F, 3), expression (E, V, 3), and where present identity (I, V, 3),
+        expression_names (E,) and landmarks (L,) vertex ids.
+
+        Raises:
+            FileNotFoundError: no such file.
+            ValueError: a key is missing, is no array of numbers, or its shape does not fit (named).
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise FileNotFoundError(f"BlendshapeHead.from_file: {path} is not a file")
+        with np.load(path, allow_pickle=False) as archive:
+            missing = [key for key in ("template", "faces", "expression") if key not in archive.files]
+            if missing:
+                raise ValueError(
+                    f"BlendshapeHead.from_file: {path} lacks {', '.join(missing)}; it has {', '.join(archive.files)}"
+                )
+            arrays = {key: archive[key] for key in archive.files}
+        for key, axes in (("template", 2), ("faces", 2), ("expression", 3), ("identity", 3), ("landmarks", 1)):
+            if key not in arrays:
+                continue
+            array = arrays[key]
+            if array.dtype.kind not in "fiu" or array.ndim != axes or (axes > 1 and array.shape[-1] != 3):
+                wanted = {1: "(L,)", 2: "(N, 3)", 3: "(C, V, 3)"}[axes]
+                raise ValueError(
+                    f"BlendshapeHead.from_file: {path}: {key} has dtype {array.dtype} and shape {array.shape}; "
+                    f"expected numbers of shape {wanted}"
+                )
+
+        def floats(key: str) -> Tensor | None:
+            return torch.from_numpy(arrays[key].astype(np.float32)) if key in arrays else None
+
+        template, expression = floats("template"), floats("expression")
+        assert template is not None and expression is not None
+        landmarks = torch.from_numpy(arrays["landmarks"].astype(np.int64)) if "landmarks" in arrays else None
+        return cls(
+            template=template,
+            faces=torch.from_numpy(arrays["faces"].astype(np.int64)),
+            expression=expression,
+            identity=floats("identity"),
+            expression_names=tuple(str(name) for name in arrays.get("expression_names", np.array([], str)).ravel()),
+            landmarks=landmarks,
+        )
+
+    def forward(
+        self,
+        identity: Float[Tensor, "_ _"] | None = None,
+        expression: Float[Tensor, "_ _"] | None = None,
+        rotation: Float[Tensor, "_ 3"] | None = None,
+        translation: Float[Tensor, "_ 3"] | None = None,
+    ) -> HeadState:
+        """Evaluates the head.
+
+        Args:
+            identity: (B, I) or (1, I). Zero if left out, as are the others.
+            expression: (B, E) or (1, E).
+            rotation: (B, 3) axis-angle about the origin, radians.
+            translation: (B, 3) metres, added last.
+
+        Returns:
+            HeadState of B frames: `vertices`, `expression`, and `pose` (B, 1, 3) if a rotation was given.
+
+        Raises:
+            TypeError, ValueError: an argument's dtype or shape does not fit; batch sizes differ and are not 1.
+
+        Differentiability: any order in every argument.
+        """
+        widths = {"identity": len(self.identity_basis), "expression": len(self.expression_basis)}
+        given = {"identity": identity, "expression": expression, "rotation": rotation, "translation": translation}
+        for name, value in given.items():
+            if value is None:
+                continue
+            check_floating("BlendshapeHead", name, value)
+            width = widths.get(name, 3)
+            if value.dim() != 2 or value.shape[1] != width:
+                raise ValueError(f"BlendshapeHead: {name} has shape {tuple(value.shape)}; expected (B, {width})")
+        sizes = {name: value.shape[0] for name, value in given.items() if value is not None}
+        batches = {size for size in sizes.values() if size != 1}
+        if len(batches) > 1:
+            listing = ", ".join(f"{name} {size}" for name, size in sizes.items())
+            raise ValueError(f"BlendshapeHead: batch sizes differ ({listing}); give each B rows or one")
+        batch = batches.pop() if batches else 1
+        vertices = self.template_vertices
+        if identity is not None:
+            vertices = vertices + blend_shapes(identity, self.identity_basis)
+        if expression is None:
+            expression = self.template_vertices.new_zeros((1, len(self.expression_basis)))
+        else:
+            vertices = vertices + blend_shapes(expression, self.expression_basis)
+        vertices = vertices.expand(batch, -1, -1)
+        if rotation is not None:
+            rotation = rotation.expand(batch, -1)
+            vertices = vertices @ rotation_matrices(rotation).transpose(-1, -2)
+        if translation is not None:
+            vertices = vertices + translation[:, None]
+        pose = None if rotation is None else rotation[:, None]
+        return HeadState(vertices=vertices, expression=expression.expand(batch, -1), pose=pose)
+
+    def expression(self, **weights: float) -> Float[Tensor, "1 e"]:
+        """Coefficients (1, E) from names: `head.expression(jawOpen=0.45)`.
+
+        Raises:
+            ValueError: a name that the head does not have.
+        """
+        return self._coefficients(weights)
+
+    def _coefficients(self, weights: Mapping[str, float]) -> Tensor:
+        unknown = sorted(set(weights) - set(self.expression_names))
+        if unknown:
+            raise ValueError(
+                f"BlendshapeHead.expression: no direction is called {', '.join(unknown)}; "
+                f"there are {', '.join(self.expression_names) or 'no names'}"
+            )
+        out = self.template_vertices.new_zeros((1, len(self.expression_basis)))
+        for name, weight in weights.items():
+            out[0, self.expression_names.index(name)] = weight
+        return out
+
+    def template(
+        self,
+        identity: Float[Tensor, "_ _"] | None = None,
+        expression: Mapping[str, float] | None = None,
+        loop: Int[Tensor, " l"] | None = None,
+    ) -> Template:
+        """The canonical mesh, its mouth closed.
+
+        Args:
+            identity: (1, I).
+            expression: the canonical expression by name, best with the lips apart: `{"jawOpen": 0.45}`. Neutral if
+                left out.
+            loop: the inner-lip border; found by `mouth_loop` if left out.
+
+        Returns:
+            Template; the region "mouth" is the closing faces and all faces with a vertex within one mouth's half
+            width of its centre ("face", "eyes" and "neck" cannot be told from blendshapes and are left out).
+
+        Raises:
+            ValueError: no border looks like a mouth, or `expression` has an unknown name.
+        """
+        coefficients = self._coefficients(expression) if expression else None
+        vertices = self(identity=identity, expression=coefficients).vertices[0]
+        if loop is None:
+            loop = mouth_loop(self.faces, self.template_vertices)
+        faces, new = close_mouth(self.faces, loop, vertices)
+        border = self.template_vertices[loop]
+        reach = 0.5 * (border[:, 0].amax() - border[:, 0].amin()) * 1.25
+        near = (self.template_vertices - border.mean(0)).norm(dim=1) < reach
+        mouth = near[faces].any(1) | new
+        return Template(canonical_vertices=vertices, faces=faces, regions={"mouth": mouth}, face_count=len(self.faces))
+
+    def landmarks(self, vertices: Float[Tensor, "b v 3"]) -> Float[Tensor, "b l 3"]:
+        """The landmarks on posed vertices, metres.
+
+        Raises:
+            ValueError: the head has none.
+        """
+        if self.landmark_vertices is None:
+            raise ValueError("BlendshapeHead.landmarks: the file has no landmarks")
+        return vertices[:, self.landmark_vertices]

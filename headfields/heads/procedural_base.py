@@ -1,0 +1,128 @@
+"""The smooth skull-and-neck surface that the procedural head is sculpted on, and the sphere that parametrises it.
+
+Millimetres here and in the other `procedural_*` files: x to the head's left, y up, z forward, y = 0 at the pupils,
+z = 0 at the ears. Nineteen rows, each a closed curve through a point on the front midline, one on the side and one on
+the back midline, are joined by splines. Figures are round numbers within the range of adult anthropometry.
+"""
+
+import functools
+
+import numpy as np
+from jaxtyping import Float
+from scipy.interpolate import CubicSpline
+from scipy.spatial import cKDTree
+
+__all__ = ["BASE_BOTTOM", "base_point", "latitude_of_row", "locate_front", "row_of_latitude", "sphere_direction"]
+
+# front (y, z), side (x, y, z), back (y, z), how square the front and the back of the section are (1 = an ellipse)
+_ROWS = np.array(
+    [
+        # front        side               back          squareness
+        (111, 20, 29, 110, -8, 109, -38, 1.00, 1.00),
+        (103, 50, 54, 101, -8, 98, -68, 0.98, 1.00),
+        (85, 74, 69, 82, -8, 78, -88, 0.94, 0.98),
+        (62, 88, 75, 60, -9, 54, -98, 0.90, 0.96),
+        (40, 94.5, 76, 38, -9, 30, -101, 0.86, 0.95),
+        (22, 97, 75.5, 20, -7, 10, -99, 0.84, 0.95),
+        (4, 94, 73.5, 3, -4, -10, -92, 0.84, 0.95),
+        (-20, 94, 70.5, -20, -1, -32, -81, 0.85, 0.95),
+        (-46, 95, 66, -42, 3, -52, -70, 0.87, 0.95),
+        (-68, 95, 61.5, -58, 6, -68, -62, 0.90, 0.95),
+        (-83, 92, 58.5, -69, 7, -80, -58, 0.92, 0.95),
+        (-98, 92, 55.5, -79, 5, -92, -56, 0.94, 0.95),
+        (-111, 84, 53, -89, 1, -102, -56, 0.94, 0.95),
+        (-117, 64, 52, -100, -4, -112, -57, 0.94, 0.95),
+        (-123, 42, 52.5, -112, -8, -123, -58, 0.95, 0.95),
+        (-146, 34, 53.5, -135, -12, -143, -60, 0.97, 0.97),
+        (-170, 30, 56, -160, -15, -164, -65, 1.00, 1.00),
+        (-192, 29, 63, -186, -18, -184, -73, 1.00, 1.00),
+    ],
+    dtype=np.float64,
+)
+_CROWN = (113.5, -9.0)
+BASE_BOTTOM = 1.0  # the row at the lower border of the neck; the crown is row 0
+
+
+@functools.cache
+def _splines() -> CubicSpline:
+    """All nine columns as one spline of the row in [0, 1]; rows are mirrored over the crown so that it is smooth."""
+    y, z = _CROWN
+    step = np.diff(np.vstack([(0, y, z), _ROWS[:, 2:5]]), axis=0)
+    front = np.diff(np.vstack([(y, z), _ROWS[:, :2]]), axis=0)
+    rows = np.cumsum(0.5 * np.linalg.norm(step, axis=1) + 0.5 * np.linalg.norm(front, axis=1))
+    rows /= rows[-1]
+    mirrored = _ROWS[::-1][:, [5, 6, 2, 3, 4, 0, 1, 8, 7]] * np.array([1, 1, -1, 1, 1, 1, 1, 1, 1])
+    crown = np.array([[y, z, 0, y, z, y, z, 1, 1]])
+    return CubicSpline(np.concatenate([-rows[::-1], [0.0], rows]), np.vstack([mirrored, crown, _ROWS]))
+
+
+def base_point(longitude: Float[np.ndarray, "*n"], row: Float[np.ndarray, "*n"]) -> Float[np.ndarray, "*n 3"]:
+    """The base surface in millimetres: longitude in [-pi, pi], 0 at the front and pi/2 at the left ear; row in [0, 1]."""
+    c = _splines()(row)
+    cosine, sine = np.cos(longitude), np.sin(longitude)
+    # Squareness fades from the front's to the back's through the side, so that the section stays smooth there.
+    fade = 0.5 + 0.5 * np.tanh(3.0 * cosine)
+    power = c[..., 7] * fade + c[..., 8] * (1 - fade)
+    reach = np.abs(cosine) ** power
+    x = c[..., 2] * np.sign(sine) * np.abs(sine) ** power
+    ahead = cosine >= 0
+    y = c[..., 3] + reach * (np.where(ahead, c[..., 0], c[..., 5]) - c[..., 3])
+    z = c[..., 4] + reach * (np.where(ahead, c[..., 1], c[..., 6]) - c[..., 4])
+    return np.stack([x, y, z], -1)
+
+
+@functools.cache
+def _latitudes() -> tuple[Float[np.ndarray, " r"], Float[np.ndarray, " r"]]:
+    """Rows and the latitude of each on the sphere, spaced so that the map between sphere and head is near conformal."""
+    rows = np.linspace(0, 1, 801)
+    longitude = np.linspace(-np.pi, np.pi, 65)[:-1]
+    points = base_point(longitude[None], rows[:, None])
+    length = np.linalg.norm(np.diff(points, axis=0), axis=-1).mean(1)
+    around = np.linalg.norm(points - np.roll(points, 1, axis=1), axis=-1).sum(1) / (2 * np.pi)
+    middle = 0.5 * (around[1:] + around[:-1])
+    # Mercator's latitude of each row; the first interval holds the pole, where a cap of the sphere is used instead.
+    mercator = np.concatenate([[0.0], np.cumsum(length[1:] / middle[1:])])
+    equator = np.interp(0.42, rows[1:], mercator)
+    latitude = 2 * np.arctan(np.exp(equator - mercator)) - np.pi / 2
+    return rows, np.concatenate([[np.pi / 2], latitude])
+
+
+def latitude_of_row(row: Float[np.ndarray, "*n"]) -> Float[np.ndarray, "*n"]:
+    """Latitude on the parameter sphere, pi/2 at the crown."""
+    rows, latitude = _latitudes()
+    return np.interp(row, rows, latitude)
+
+
+def row_of_latitude(latitude: Float[np.ndarray, "*n"]) -> Float[np.ndarray, "*n"]:
+    """The inverse of `latitude_of_row`."""
+    rows, table = _latitudes()
+    return np.interp(latitude, table[::-1], rows[::-1])
+
+
+def sphere_direction(longitude: Float[np.ndarray, "*n"], row: Float[np.ndarray, "*n"]) -> Float[np.ndarray, "*n 3"]:
+    """The point of the parameter sphere."""
+    latitude = latitude_of_row(row)
+    flat = np.cos(latitude)
+    return np.stack([flat * np.sin(longitude), np.sin(latitude), flat * np.cos(longitude)], -1)
+
+
+@functools.cache
+def _front_table() -> tuple[cKDTree, Float[np.ndarray, "n 2"]]:
+    longitude, row = np.meshgrid(np.linspace(-1.45, 1.45, 117), np.linspace(0.02, 0.8, 261), indexing="ij")
+    parameters = np.stack([longitude.ravel(), row.ravel()], -1)
+    return cKDTree(base_point(parameters[:, 0], parameters[:, 1])[:, :2]), parameters
+
+
+def locate_front(xy: Float[np.ndarray, "n 2"]) -> Float[np.ndarray, "n 2"]:
+    """Longitude and row of the points of the face's front that lie at the given x and y."""
+    tree, parameters = _front_table()
+    guess = parameters[tree.query(xy)[1]].copy()
+    step = 1e-5
+    for _ in range(6):
+        here = base_point(guess[:, 0], guess[:, 1])[:, :2]
+        along = (base_point(guess[:, 0] + step, guess[:, 1])[:, :2] - here) / step
+        down = (base_point(guess[:, 0], guess[:, 1] + step)[:, :2] - here) / step
+        jacobian = np.stack([along, down], -1)
+        move = np.linalg.solve(jacobian + 1e-9 * np.eye(2), (xy - here)[..., None])[..., 0]
+        guess += np.clip(move, -0.05, 0.05)
+    return guess
