@@ -30,7 +30,8 @@ class Recording:
         intrinsics: (F, 3, 3) pixels.
         splits: split name → frame indices.
         canonical: the canonical mesh.
-        decode_image: frame → RGBA (H, W, 4) uint8 (straight alpha), label (H, W) uint8 or None, depth (H, W) uint16 or None.
+        decode_image: frame → RGBA (H, W, 4) uint8 with straight alpha, label (H, W) uint8 or None, depth (H, W) uint16
+            or None.
         decode_head: frame → vertices (V, 3) float32, expression (E,) float32 or None.
         decode_landmarks: frame → (68, 2) float32 pixels or None.
         has_label, has_depth: whether any frame has them.
@@ -91,7 +92,9 @@ class Capture:
         self._intrinsics = torch.from_numpy(recording.intrinsics.astype(np.float32))
 
         budget = memory_budget_mb * 2**20
-        head_layout = {"vertices": ((len(recording.canonical.vertices), 3), torch.float32)}
+        head_layout: dict[str, tuple[tuple[int, ...], torch.dtype]] = {
+            "vertices": ((len(recording.canonical.vertices), 3), torch.float32)
+        }
         if recording.expression_width is not None:
             head_layout["expression"] = ((recording.expression_width,), torch.float32)
         # Vertices are small beside images and slow to parse, so all of them are kept if a third of the budget allows.
@@ -180,7 +183,7 @@ class Capture:
         wanted = self._indices(frames)
         return sample_pixels(self, wanted, count, generator, background), torch.tensor(wanted, dtype=torch.long)
 
-    def pixels(self, frame: int, background: float = 1.0) -> PixelBatch:
+    def pixels(self, frame: int, background: float | int = 1.0) -> PixelBatch:
         """Every pixel of a frame in row-major order, over a grey `background`; `rays.frame` is 0."""
         return frame_pixels(self, self._indices([frame])[0], background)
 

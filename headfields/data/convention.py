@@ -41,7 +41,7 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Decision:
-    """The chosen reading: its name, its (…, 4, 4) matrix function to world-to-camera, every reading's score, the evidence used."""
+    """The chosen reading: its name, its function from a (4, 4) to world-to-camera, the scores of all, what was used."""
 
     name: str
     world_to_camera: Callable[[np.ndarray], np.ndarray]

@@ -75,8 +75,7 @@ def read_insta(folder: Path) -> Recording:
         source = "labels other than 0 and 90 (cloth)" if has_label else "1 everywhere: no segmentation labels either"
         report.append(f"images have no alpha; the matte is {source}")
 
-    picks = np.unique(np.linspace(0, len(frames) - 1, min(16, len(frames))).round().astype(int))
-    evidence = [_evidence(readers, int(i), matrices[i], intrinsics[i], scale) for i in picks]
+    evidence = [_evidence(readers, i, matrices[i], intrinsics[i], scale) for i in _telling_frames(matrices)]
     try:
         decision = decide_convention(evidence, canonical.faces, size)
     except CaptureError as error:
@@ -203,12 +202,14 @@ class _Readers:
         mesh = self.obj.read(entry.mesh, f"{frame.where}: mesh_path")
         if len(mesh.vertices) != self.vertex_count:
             raise CaptureError(
-                f"{frame.where}: mesh_path {entry.mesh.name} has {len(mesh.vertices)} vertices; canonical.obj has {self.vertex_count}"
+                f"{frame.where}: mesh_path {entry.mesh.name} has {len(mesh.vertices)} vertices; "
+                f"canonical.obj has {self.vertex_count}"
             )
         if mesh.faces is not self.faces:
             if not np.array_equal(mesh.faces, self.faces):
                 raise CaptureError(
-                    f"{frame.where}: mesh_path {entry.mesh.name} has other faces than canonical.obj; one topology is needed"
+                    f"{frame.where}: mesh_path {entry.mesh.name} has other faces than "
+                    "canonical.obj; all meshes share one topology"
                 )
             self.faces = (
                 mesh.faces
@@ -240,6 +241,14 @@ class _Readers:
         if len(values) != 136:
             raise CaptureError(f"{frame.where}: landmark_path has {len(values)} numbers; expected 68 lines of x y")
         return values.reshape(68, 2)
+
+
+def _telling_frames(matrices: np.ndarray) -> list[int]:
+    """Eight frames spread over the sequence and the eight turned farthest, where conventions differ most."""
+    count = len(matrices)
+    spread = np.linspace(0, count - 1, min(8, count)).round().astype(int)
+    turned = np.linalg.norm(matrices[:, :3, :3] - matrices[:, :3, :3].mean(axis=0), axis=(1, 2))
+    return sorted({*spread.tolist(), *np.argsort(-turned, kind="stable")[:8].tolist()})
 
 
 def _evidence(readers: _Readers, index: int, matrix: np.ndarray, intrinsics: np.ndarray, scale: float) -> Evidence:

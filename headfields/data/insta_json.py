@@ -54,9 +54,10 @@ def read_frames(folder: Path, report: list[str]) -> tuple[list[InstaFrame], dict
     the last 20 test frames.
     """
     listed: dict[str, list[InstaFrame]] = {}
-    for split, name in (("all", "transforms.json"), ("train", "transforms_train.json"), ("test", "transforms_test.json"), ("val", "transforms_val.json")):  # fmt: skip
-        if (folder / name).is_file():
-            listed[split] = _read_transforms(folder / name)
+    for split in ("all", "train", "test", "val"):
+        path = folder / ("transforms.json" if split == "all" else f"transforms_{split}.json")
+        if path.is_file():
+            listed[split] = read_transforms(path)
     if not listed:
         raise CaptureError(
             f"{folder}: no transforms.json, transforms_train.json, transforms_test.json or transforms_val.json"
@@ -76,7 +77,8 @@ def read_frames(folder: Path, report: list[str]) -> tuple[list[InstaFrame], dict
                 known[key] = frame
             elif known[key].values.get("transform_matrix") != frame.values.get("transform_matrix"):
                 raise CaptureError(
-                    f"{frame.where}: transform_matrix differs from the one in {known[key].source}; the files are not of one capture"
+                    f"{frame.where}: transform_matrix differs from the one in {known[key].source}; "
+                    "the files are not of one capture"
                 )
     order = sorted(known, key=_natural)
     if not order:
@@ -87,16 +89,12 @@ def read_frames(folder: Path, report: list[str]) -> tuple[list[InstaFrame], dict
     if "train" not in splits and "test" not in splits:
         count = min(TEST_FRAMES, len(order) // 5)
         splits["test"] = splits["all"][len(order) - count :]
-        report.append(
-            f"no transforms_train.json or transforms_test.json: the last {count} of {len(order)} frames are test"
-        )
+        report.append(f"no transforms_train.json or transforms_test.json: the last {count} frames are test")
     for split, other in (("test", "train"), ("train", "test")):
         if split not in splits:
             used = set(splits[other])
             splits[split] = [index for index in splits["all"] if index not in used]
-            if split in ("test", "train") and f"transforms_{other}.json" in "".join(
-                p.name for p in folder.glob("*.json")
-            ):
+            if other in listed:
                 report.append(f"no transforms_{split}.json: {split} is the {len(splits[split])} frames outside {other}")
     if "val" not in splits:
         splits["val"] = splits["test"][-VAL_FRAMES:]
@@ -128,8 +126,9 @@ def matrix_of(frame: InstaFrame) -> np.ndarray:
     error = np.abs(rotation.T @ rotation - np.eye(3)).max()
     if error > 1e-3 or np.linalg.det(rotation) < 0 or np.abs(matrix[3] - [0, 0, 0, 1]).max() > 1e-6:
         raise CaptureError(
-            f"{frame.where}: transform_matrix is not rigid (its 3x3 part is off orthonormal by {error:.2g}, determinant "
-            f"{np.linalg.det(rotation):.3f}, last row {matrix[3].tolist()}); a camera pose neither scales nor mirrors"
+            f"{frame.where}: transform_matrix is not rigid (its 3x3 part is off orthonormal by {error:.2g}, "
+            f"determinant {np.linalg.det(rotation):.3f}, last row {matrix[3].tolist()}); "
+            "a camera pose neither scales nor mirrors"
         )
     return matrix
 
@@ -139,7 +138,7 @@ def intrinsics_of(frame: InstaFrame, size: tuple[int, int], report: list[str]) -
     where it is not given; `cx`, `cy` or else the image's middle. Contradictions are reported once.
     """
     height, width = size
-    focal = {}
+    focal: dict[str, float] = {}
     for axis, extent in (("x", width), ("y", height)):
         choices = {}
         if f"fl_{axis}" in frame.values:
@@ -167,7 +166,12 @@ def intrinsics_of(frame: InstaFrame, size: tuple[int, int], report: list[str]) -
     return np.array([[focal["x"], 0, cx], [0, focal["y"], cy], [0, 0, 1]])
 
 
-def _read_transforms(path: Path) -> list[InstaFrame]:
+def read_transforms(path: Path) -> list[InstaFrame]:
+    """The frames of one transforms file.
+
+    Raises:
+        CaptureError: malformed JSON, with the place, or not an object with a list of frames.
+    """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:

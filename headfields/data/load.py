@@ -9,6 +9,7 @@ from torch import Tensor
 from headfields.data.capture import Capture
 from headfields.data.errors import CaptureError
 from headfields.data.insta import is_insta, read_insta
+from headfields.data.insta_json import read_transforms
 
 
 def load_capture(
@@ -36,13 +37,16 @@ def load_capture(
     if is_insta(folder):
         return Capture(read_insta(folder), memory_budget_mb, regions)
     raise CaptureError(
-        f"load_capture: {folder} is not in INSTA's layout (transforms*.json whose frames have a mesh_path). {_found(folder)}"
+        f"load_capture: {folder} is not in INSTA's layout (transforms*.json whose frames have a mesh_path). "
+        f"{_found(folder)}"
     )
 
 
 def _found(folder: Path) -> str:
     """What the folder looks like instead, for the message."""
     transforms = sorted(path.name for path in folder.glob("transforms*.json"))
+    for name in transforms:
+        read_transforms(folder / name)  # a file cut short before its first frame is said to be that
     text = "".join(path.read_text(errors="replace")[:200_000] for path in folder.glob("transforms*.json"))
     if (folder / "flame_params.json").is_file():
         return "It has flame_params.json, as IMavatar and PointAvatar write; that layout is not read yet"

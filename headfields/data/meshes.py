@@ -1,5 +1,6 @@
 """Wavefront OBJ meshes, read fast enough for thousands of frames of one topology."""
 
+import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,14 +30,15 @@ class ObjReader:
     """Reads OBJ files, remembering the last face block: files of one topology are parsed for vertices alone."""
 
     def __init__(self) -> None:
-        self._block: bytes = b""
-        self._parsed: tuple[np.ndarray, np.ndarray | None] | None = None
+        # Block and result in one tuple: several threads read through one reader.
+        self._last: tuple[bytes, int, np.ndarray, np.ndarray | None] | None = None
 
     def read(self, path: Path, field: str = "mesh_path") -> ObjMesh:
         """The mesh in `path`.
 
         Raises:
-            CaptureError: the file cannot be opened, or a line is malformed, an index out of range or a vertex not finite.
+            CaptureError: the file cannot be opened, a line is malformed, an index out of range
+                or a vertex not finite.
         """
         try:
             lines = path.read_bytes().split(b"\n")
@@ -49,14 +51,14 @@ class ObjReader:
             raise CaptureError(f"{where}: vertex {row} is {vertices[row].tolist()}; every coordinate must be finite")
         uv = _numbers(lines, b"vt", 2, where) if any(line[:3] == b"vt " for line in lines) else None
         block = b"\n".join([line for line in lines if line[:2] == b"f "])
-        if self._parsed is None or block != self._block:
-            self._parsed = _parse_faces(block, len(vertices), 0 if uv is None else len(uv), where)
-            self._block = block
-        faces, uv_faces = self._parsed
+        count = 0 if uv is None else len(uv)
+        last = self._last
+        if last is None or last[1] != count or last[0] != block:
+            last = (block, count, *_parse_faces(block, len(vertices), count, where))
+            self._last = last
+        _, _, faces, uv_faces = last
         if len(faces) and faces.max() >= len(vertices):
-            raise CaptureError(
-                f"{where}: a face uses vertex {faces.max() + 1}, but the file has {len(vertices)} vertices"
-            )
+            raise CaptureError(f"{where}: a face uses vertex {faces.max() + 1}, but there are {len(vertices)} vertices")
         return ObjMesh(vertices, faces, uv if uv_faces is not None else None, uv_faces)
 
 
@@ -85,17 +87,11 @@ def _numbers(lines: list[bytes], key: bytes, width: int, where: str) -> np.ndarr
         )
     tokens = b" ".join(rows).split()
     stride = len(tokens) // len(rows)
-    if (
-        stride > width
-        and len(tokens) == stride * len(rows)
-        and all(tokens[k * stride] == rows[0].split()[0] for k in (0, -1 + len(rows)))
-    ):
-        try:
-            table = np.array(tokens).reshape(-1, stride)
-            if (table[:, 0] == rows[0].split()[0]).all():
+    if stride > width and len(tokens) == stride * len(rows):
+        table = np.array(tokens).reshape(-1, stride)
+        if (table[:, 0] == key.strip()).all():
+            with contextlib.suppress(ValueError):  # the slow path below names the line
                 return table[:, 1 : width + 1].astype(np.float64).astype(np.float32)
-        except ValueError:
-            pass  # the slow path below names the line
     values = np.empty((len(rows), width), np.float64)
     for index, row in enumerate(rows):
         try:

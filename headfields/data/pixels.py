@@ -48,7 +48,7 @@ def sample_pixels(
     return _batch(capture, frames, frame, pixel, behind)
 
 
-def frame_pixels(capture: "Capture", frame: int, background: float = 1.0) -> PixelBatch:
+def frame_pixels(capture: "Capture", frame: int, background: float | int = 1.0) -> PixelBatch:
     """Every pixel of one frame in row-major order, over a grey `background` in [0, 1]."""
     count = capture.size[0] * capture.size[1]
     return _batch(

@@ -25,6 +25,7 @@ EYES = (200, 210)
 FACE = (150, 190, 230, 240, 250)  # nose, glasses, brows, skin
 VOTING_FRAMES = 40
 _OTHER, _FACE, _EYES, _MOUTH = range(4)
+_GRAZING = 0.2  # cosine: faces seen at more than 78 degrees land on their neighbours' labels
 _MOUTH_SPAN = 0.1  # metres: wider borders are the neck's
 
 
@@ -49,13 +50,14 @@ def build_template(
     for name, mask in (given or {}).items():
         if mask.shape not in ((len(own),), (len(faces),)):
             raise CaptureError(
-                f"load_capture: regions[{name!r}] has shape {tuple(mask.shape)}; expected ({len(own)},), the faces of canonical.obj"
+                f"load_capture: regions[{name!r}] has shape {tuple(mask.shape)}; expected ({len(own)},), "
+                "the faces of canonical.obj"
             )
         closing = torch.full((len(faces) - len(mask),), name == "mouth")
         regions[name] = torch.cat([mask.bool().cpu(), closing])
     wanted = [name for name in ("mouth", "eyes", "face") if name not in regions]
     if wanted:
-        voted = vote_regions(capture, faces, len(own))
+        voted = vote_regions(capture, vertices, faces, len(own))
         if voted is None:
             report.append(
                 f"no segmentation labels to find the regions {', '.join(wanted)} by; give load_capture regions=..."
@@ -67,9 +69,9 @@ def build_template(
     uv = uv_faces = None
     if canonical.uv is not None and canonical.uv_faces is not None:
         uv, uv_faces = torch.from_numpy(canonical.uv), torch.from_numpy(canonical.uv_faces)
-        corner = torch.zeros(len(vertices), dtype=torch.long)
-        corner[own.reshape(-1)] = uv_faces.reshape(-1)
-        uv_faces = torch.cat([uv_faces, corner[added]])
+        corner = np.zeros(len(vertices), np.int64)  # NumPy: on a seam the last face's coordinate, on every run
+        corner[canonical.faces.reshape(-1)] = canonical.uv_faces.reshape(-1)
+        uv_faces = torch.cat([uv_faces, torch.from_numpy(corner)[added]])
     return Template(vertices, faces, regions, uv, uv_faces, face_count=len(own))
 
 
@@ -108,14 +110,17 @@ def _folded(faces: Int[Tensor, "f 3"]) -> Bool[Tensor, " f"]:
     return count[inverse] > 1
 
 
-def vote_regions(capture: "Capture", faces: Int[Tensor, "f 3"], own: int) -> dict[str, Bool[Tensor, " f"]] | None:
-    """The regions `"mouth"` (lips and mouth interior), `"eyes"` (one ring wider than the labels) and `"face"`.
+def vote_regions(
+    capture: "Capture", vertices: Float[Tensor, "v 3"], faces: Int[Tensor, "f 3"], own: int
+) -> dict[str, Bool[Tensor, " f"]] | None:
+    """The regions `"mouth"` (lips and mouth interior), `"eyes"` (about one ring wider than the labels) and `"face"`.
 
     A face belongs to what most of its visible points land on, over up to 40 training frames; a face that is never seen
-    to what most of its neighbours belong to, so that e.g. the inside of lips goes with the lips.
+    to the mouth or the eyes if its neighbours do, so that e.g. the inside of lips goes with the lips.
 
     Args:
         capture: the capture.
+        vertices: (V, 3) canonical positions.
         faces: (F, 3) template faces.
         own: how many of them are the tracked mesh's; the rest close the mouth and are `"mouth"`.
 
@@ -126,16 +131,16 @@ def vote_regions(capture: "Capture", faces: Int[Tensor, "f 3"], own: int) -> dic
     picks = train[np.unique(np.linspace(0, len(train) - 1, min(VOTING_FRAMES, len(train))).round().astype(int))]
     votes = torch.zeros(own, 4)
     table = torch.zeros(256, dtype=torch.long)
-    for kind, labels in ((_FACE, FACE), (_EYES, EYES), (_MOUTH, MOUTH)):
-        table[list(labels)] = kind
+    for number, labels in ((_FACE, FACE), (_EYES, EYES), (_MOUTH, MOUTH)):
+        table[list(labels)] = number
     labelled = False
     for frame in picks.tolist():
         label = capture.label(frame)
         if label is None or not label.any():
             continue
         labelled = True
-        vertices = capture.state([frame]).vertices[0]
-        face, pixel = visible_points(vertices, faces[:own], capture.camera([frame]))
+        posed = capture.state([frame]).vertices[0]
+        face, pixel = visible_points(posed, faces[:own], capture.camera([frame]))
         kind = table[label.reshape(-1)[pixel].long()]
         votes += torch.bincount(face * 4 + kind, minlength=own * 4).reshape(own, 4)
     if not labelled:
@@ -145,11 +150,9 @@ def vote_regions(capture: "Capture", faces: Int[Tensor, "f 3"], own: int) -> dic
     mouth, eyes = closing.clone(), torch.zeros_like(closing)
     mouth[:own] |= kind == _MOUTH
     eyes[:own] |= kind == _EYES
-    touched = torch.zeros(int(faces.max()) + 1, dtype=torch.bool)
-    touched[faces[eyes].reshape(-1)] = True
-    eyes = touched[faces].any(dim=1) & ~mouth
+    eyes = _widen(eyes, vertices, faces, own) & ~mouth
     face = mouth | eyes
-    face[:own] |= kind == _FACE
+    face[:own] |= (kind == _FACE) & (votes.sum(dim=1) > 0)  # skin that is never seen is no part of the face
     return {"mouth": mouth, "eyes": eyes, "face": face}
 
 
@@ -158,30 +161,46 @@ def visible_points(
 ) -> tuple[Int[Tensor, " p"], Int[Tensor, " p"]]:
     """Points on the faces that a camera sees: the face of each, and the row-major index of the pixel it lands in.
 
-    Ten points a face are tested: the face looks at the camera, and no other point of the mesh in the same cell of a
-    coarse depth buffer is more than `tolerance` metres nearer. Cells are about as wide as the points are apart, so the
-    test is for smooth meshes of small faces and is not exact at silhouettes.
+    Six points a face are tested: the face looks at the camera (within 78 degrees), and no other point of the mesh in
+    the same cell of a coarse depth buffer is more than `tolerance` metres nearer. Cells are about as wide as the points
+    are apart, so the test is for smooth meshes of small faces and is not exact at silhouettes.
     """
     height, width = camera.size
-    steps = torch.tensor([(i, j, 3 - i - j) for i in range(4) for j in range(4 - i)]).float()
-    weights = 0.9 * steps / 3 + 0.1 / 3  # kept off the edges, where labels of two faces meet
     corners = vertices[faces]
-    points = torch.einsum("pk,fkc->fpc", weights, corners).reshape(1, -1, 3)
-    pixels, depth = (value[0] for value in camera.project(points))
     normal = torch.linalg.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-    facing = (normal * (corners.mean(dim=1) - camera.centre[0])).sum(dim=-1) < 0
-    face = torch.arange(len(faces)).repeat_interleave(len(weights))
-    inside = (depth > 0) & (pixels >= 0).all(dim=-1) & (pixels < torch.tensor([width, height])).all(dim=-1)
-    pixels, depth, face = pixels[inside].long(), depth[inside], face[inside]
-    edge = (corners[:, 1] - corners[:, 0]).norm(dim=-1).median() / 3
-    nearest = depth.median() if len(depth) else depth.new_ones(())
-    cell = max(1, int(camera.intrinsics[0, 0, 0] * edge / nearest))
-    index = torch.div(pixels[:, 1], cell, rounding_mode="floor") * (width // cell + 1)
-    index += torch.div(pixels[:, 0], cell, rounding_mode="floor")
+    view = torch.nn.functional.normalize(corners[:, 0] - camera.centre.reshape(-1, 3)[0], dim=-1)
+    facing = ((torch.nn.functional.normalize(normal, dim=-1) * view).sum(dim=-1) < -_GRAZING).nonzero()[:, 0]
+    # Points keep off the edges, where two faces' labels meet. Only faces that look here can be in front of a head.
+    steps = torch.tensor([(i, j, 2 - i - j) for i in range(3) for j in range(3 - i)])
+    points = torch.einsum("pk,fkc->fpc", 0.85 * steps / 2 + 0.05, corners[facing]).reshape(1, -1, 3)
+    pixels, depth = (value[0] for value in camera.project(points))
+    column, row = pixels.floor().long().unbind(-1)
+    inside = ((depth > 0) & (column >= 0) & (column < width) & (row >= 0) & (row < height)).nonzero()[:, 0]
+    column, row, depth = column[inside], row[inside], depth[inside]
+    face = facing[torch.div(inside, len(steps), rounding_mode="floor")]
+    if not len(depth):
+        return face, row
+    spacing = (corners[:, 1] - corners[:, 0]).norm(dim=-1).median() / 2
+    cell = max(1, int(camera.intrinsics.reshape(-1, 3, 3)[0, 0, 0] * spacing / depth.median()))
+    index = torch.div(row, cell, rounding_mode="floor") * (width // cell + 1)
+    index += torch.div(column, cell, rounding_mode="floor")
     buffer = torch.full(((height // cell + 1) * (width // cell + 1),), torch.inf)
     buffer.scatter_reduce_(0, index, depth, "amin")
-    seen = facing[face] & (depth <= buffer[index] + tolerance)
-    return face[seen], (pixels[:, 1] * width + pixels[:, 0])[seen]
+    seen = (depth <= buffer[index] + tolerance).nonzero()[:, 0]
+    return face[seen], (row * width + column)[seen]
+
+
+def _widen(mask: Bool[Tensor, " f"], vertices: Float[Tensor, "v 3"], faces: Int[Tensor, "f 3"], own: int) -> Tensor:
+    """The mask and the faces within an edge's length of it: a ring more, also where lids and eyeballs do not join."""
+    corners = vertices[faces[:own]]
+    reach = (corners - corners.roll(1, dims=1)).norm(dim=-1).median()
+    inside = faces[mask].unique()
+    near = torch.zeros(len(vertices), dtype=torch.bool)
+    for part in inside.split(1024):
+        near |= (torch.cdist(vertices, vertices[part]) <= reach).any(dim=1)
+    wide = mask.clone()
+    wide[:own] |= near[faces[:own]].any(dim=1)
+    return wide
 
 
 def _spread(votes: Float[Tensor, "f 4"], faces: Int[Tensor, "f 3"]) -> Int[Tensor, " f"]:

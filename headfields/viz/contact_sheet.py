@@ -1,0 +1,115 @@
+"""A capture at a glance: what the reader made of it, in one picture."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from PIL import Image, ImageDraw
+from torch import Tensor
+
+from headfields.viz.images import captioned, to_uint8
+
+if TYPE_CHECKING:
+    from headfields.data.capture import Capture
+
+REGION_COLOURS = {"face": (90, 160, 255), "eyes": (80, 220, 80), "mouth": (255, 80, 80)}
+LABEL_COLOURS = {
+    0: (255, 255, 255), 70: (120, 60, 160), 80: (110, 80, 50), 90: (90, 90, 110),
+    100: (220, 200, 60), 110: (200, 150, 120), 120: (230, 60, 80), 130: (190, 40, 90),
+    140: (90, 10, 30), 150: (255, 200, 120), 160: (60, 200, 200), 170: (170, 130, 220),
+    180: (130, 170, 220), 190: (40, 40, 40), 200: (80, 180, 80), 210: (40, 140, 200),
+    230: (160, 110, 60), 240: (120, 140, 40), 250: (240, 180, 150),
+}  # fmt: skip
+
+
+def contact_sheet(
+    capture: "Capture", frames: Sequence[int] | None = None, path: Path | str | None = None, tile: int = 256
+) -> UInt8[np.ndarray, "h w 3"]:
+    """A row a frame: image over white; matte; labels; the tracked mesh's wireframe, coloured by region; landmarks.
+
+    The picture that shows a wrong camera convention, mirrored landmarks or a mask that is off by a frame.
+
+    Args:
+        capture: the capture.
+        frames: which frames; six spread over all of them if None.
+        path: where to save the picture, if anywhere.
+        tile: width of a tile in pixels.
+
+    Returns:
+        (H, W, 3) of 8 bits; columns for what the capture lacks are left out.
+
+    Raises:
+        CaptureError: a file of these frames cannot be read.
+    """
+    if frames is None:
+        frames = np.unique(np.linspace(0, len(capture) - 1, min(6, len(capture))).round().astype(int)).tolist()
+    rows = [_row(capture, frame, tile) for frame in frames]
+    width = max((row.shape[1] for row in rows), default=0)
+    padded = [np.pad(row, ((0, 0), (0, width - row.shape[1]), (0, 0)), constant_values=255) for row in rows]
+    sheet = np.concatenate(padded, axis=0) if padded else np.empty((0, 0, 3), np.uint8)
+    if path is not None:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(sheet).save(path)
+    return sheet
+
+
+def draw_mesh(
+    image: UInt8[np.ndarray, "h w 3"],
+    pixels: Float[Tensor, "v 2"],
+    depth: Float[Tensor, " v"],
+    faces: Sequence[tuple[Sequence[int], tuple[int, int, int]]],
+) -> UInt8[np.ndarray, "h w 3"]:
+    """The image with triangles outlined: `faces` gives each one's vertices and colour; those behind the camera,
+    or turned away from it (clockwise in an image with y down), are skipped.
+    """
+    picture = Image.fromarray(image)
+    draw = ImageDraw.Draw(picture)
+    places, depths = pixels.tolist(), depth.tolist()
+    for corners, colour in faces:
+        (ax, ay), (bx, by), (cx, cy) = (places[corner] for corner in corners)
+        if min(depths[corner] for corner in corners) <= 0 or (bx - ax) * (cy - ay) - (by - ay) * (cx - ax) >= 0:
+            continue
+        draw.polygon([(ax, ay), (bx, by), (cx, cy)], outline=colour)
+    return np.array(picture)
+
+
+def _row(capture: "Capture", frame: int, tile: int) -> np.ndarray:
+    rgba = capture.image(frame)
+    factor = tile / capture.size[1]
+    colour = _resized(to_uint8(rgba), tile, smooth=True)
+    tiles = [captioned(colour, f"{frame}: {capture.frame_names[frame]}")]
+    tiles.append(captioned(_resized(to_uint8(rgba[..., 3]), tile, smooth=True), "matte"))
+    label = capture.label(frame)
+    if label is not None:
+        table = np.full((256, 3), 255, np.uint8)
+        table[1:] = (255, 0, 255)  # numbers the format does not know
+        for number, shade in LABEL_COLOURS.items():
+            table[number] = shade
+        tiles.append(captioned(_resized(table[label.numpy()], tile, smooth=False), "labels"))
+    camera = capture.camera([frame]).scaled(factor)
+    pixels, depth = (value[0] for value in camera.project(capture.state([frame]).vertices))
+    template = capture.template
+    shades = [(150, 150, 150)] * len(template.faces)
+    for name, shade in REGION_COLOURS.items():
+        for face in template.regions.get(name, torch.zeros(0, dtype=torch.bool)).nonzero()[:, 0].tolist():
+            shades[face] = shade
+    faded = (colour * 0.6 + 255 * 0.4).astype(np.uint8)
+    mesh = draw_mesh(faded, pixels, depth, list(zip(template.faces.tolist(), shades, strict=True)))
+    tiles.append(captioned(mesh, "mesh"))
+    points = capture.landmarks(frame)
+    if points is not None:
+        picture = Image.fromarray(colour)
+        draw = ImageDraw.Draw(picture)
+        for x, y in (points * factor).tolist():
+            draw.ellipse((x - 1.5, y - 1.5, x + 1.5, y + 1.5), fill=(0, 220, 0))
+        tiles.append(captioned(np.array(picture), "landmarks"))
+    return np.concatenate(tiles, axis=1)
+
+
+def _resized(image: np.ndarray, width: int, smooth: bool) -> np.ndarray:
+    height = round(image.shape[0] * width / image.shape[1])
+    kind = Image.Resampling.BILINEAR if smooth else Image.Resampling.NEAREST
+    return np.array(Image.fromarray(image).resize((width, height), kind))

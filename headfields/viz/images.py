@@ -1,0 +1,81 @@
+"""Saving images and putting them side by side."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+CAPTION_HEIGHT = 18
+
+
+def to_uint8(image: Float[Tensor, "h w *c"] | UInt8[Tensor, "h w *c"]) -> UInt8[np.ndarray, "h w 3"]:
+    """An image (H, W), (H, W, 1), (H, W, 3) or, over white, straight-alpha (H, W, 4), as (H, W, 3) of 8 bits.
+
+    Floats are sRGB in [0, 1], clipped and rounded; NaN becomes magenta, so that it is seen. Not differentiable.
+
+    Raises:
+        ValueError: another shape.
+    """
+    if image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] not in (1, 3, 4)):
+        raise ValueError(
+            f"to_uint8: image has shape {tuple(image.shape)}; expected (H, W), (H, W, 1), (H, W, 3) or (H, W, 4)"
+        )
+    pixels = image.detach().cpu()
+    pixels = pixels.float() / 255 if pixels.dtype == torch.uint8 else pixels.float()
+    if pixels.ndim == 2:
+        pixels = pixels[..., None]
+    broken = pixels.isnan().any(dim=-1)
+    if pixels.shape[-1] == 4:
+        pixels = pixels[..., :3] * pixels[..., 3:] + (1 - pixels[..., 3:])
+    pixels = pixels.expand(*pixels.shape[:2], 3).clone()
+    pixels[broken] = torch.tensor([1.0, 0.0, 1.0])
+    return (pixels.clamp(0, 1) * 255).round().to(torch.uint8).numpy()
+
+
+def save_image(path: Path | str, image: Float[Tensor, "h w *c"] | UInt8[Tensor, "h w *c"]) -> Path:
+    """Writes an image (see `to_uint8`; four channels are kept, with their alpha) in the format of the file's ending."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if image.ndim == 3 and image.shape[2] == 4 and path.suffix.lower() not in (".jpg", ".jpeg"):
+        colour = to_uint8(image[..., :3])
+        alpha = to_uint8(image[..., 3])[..., :1]
+        Image.fromarray(np.concatenate([colour, alpha], axis=-1)).save(path)
+    else:
+        Image.fromarray(to_uint8(image)).save(path)
+    return path
+
+
+def side_by_side(
+    images: Sequence[Float[Tensor, "_ _ ..."] | UInt8[Tensor, "_ _ ..."]], captions: Sequence[str] = ()
+) -> UInt8[np.ndarray, "_ _ 3"]:
+    """Images in a row, each as `to_uint8` shows it, aligned at the top on white, with a caption above each.
+
+    Args:
+        images: any number, of any sizes.
+        captions: one an image, or none.
+
+    Returns:
+        (H, W, 3) of 8 bits; (0, 0, 3) for no images.
+
+    Raises:
+        ValueError: captions and images differ in number.
+    """
+    if captions and len(captions) != len(images):
+        raise ValueError(f"side_by_side: {len(captions)} captions for {len(images)} images; give one each, or none")
+    tiles = [to_uint8(image) for image in images]
+    if captions:
+        tiles = [captioned(tile, caption) for tile, caption in zip(tiles, captions, strict=True)]
+    height = max((tile.shape[0] for tile in tiles), default=0)
+    padded = [np.pad(tile, ((0, height - tile.shape[0]), (0, 0), (0, 0)), constant_values=255) for tile in tiles]
+    return np.concatenate(padded, axis=1) if padded else np.empty((0, 0, 3), np.uint8)
+
+
+def captioned(tile: UInt8[np.ndarray, "h w 3"], caption: str) -> UInt8[np.ndarray, "h2 w 3"]:
+    """The tile under a white strip with its caption, cut at the tile's width."""
+    strip = Image.new("RGB", (tile.shape[1], CAPTION_HEIGHT), "white")
+    ImageDraw.Draw(strip).text((3, 3), caption, fill="black", font=ImageFont.load_default())
+    return np.concatenate([np.asarray(strip), tile], axis=0)

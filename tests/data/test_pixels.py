@@ -1,0 +1,134 @@
+"""Sampling: what a pixel batch says agrees with images and cameras, within the memory budget and in time."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from headfields.data import CaptureError, load_capture
+from headfields.data.store import FrameStore
+from tests.data.tiny import SIZE
+from tests.shared_data import shared
+
+
+def test_whole_frame(written: Path) -> None:
+    capture = load_capture(written)
+    batch, camera, image = capture.pixels(2, background=0.25), capture.camera([2]), capture.image(2)
+    rays = camera.rays()
+    torch.testing.assert_close(batch.rays.directions, rays.directions)
+    torch.testing.assert_close(batch.rays.origins, rays.origins)
+    assert torch.equal(batch.rgb.reshape(*SIZE, 3), image[..., :3]) and torch.equal(
+        batch.alpha.reshape(SIZE), image[..., 3]
+    )
+    assert torch.equal(batch.label.reshape(SIZE), capture.label(2).long())
+    assert torch.equal(batch.depth.reshape(SIZE), capture.depth(2))
+    torch.testing.assert_close(batch.target[0], torch.full((3,), 0.25))
+
+
+def test_depth_scale_gives_the_distance_along_the_ray(written: Path) -> None:
+    capture = load_capture(written)
+    batch, camera = capture.pixels(1), capture.camera([1])
+    points = batch.rays.origins + batch.rays.directions * (batch.depth_scale * 0.8)[:, None]
+    pixels, depth = camera.project(points[None])
+    torch.testing.assert_close(depth[0], torch.full_like(depth[0], 0.8))
+    row, column = torch.meshgrid(torch.arange(SIZE[0]), torch.arange(SIZE[1]), indexing="ij")
+    torch.testing.assert_close(pixels[0], torch.stack([column, row], dim=-1).reshape(-1, 2) + 0.5, rtol=0, atol=1e-3)
+
+
+def test_sampled_pixels_are_the_frames_own(written: Path) -> None:
+    capture = load_capture(written)
+    frames = [4, 1, 1, 3]
+    batch, used = capture.sample_pixels(frames, 500, torch.Generator().manual_seed(0), background="black")
+    assert used.tolist() == frames and len(batch) == 500 and set(batch.rays.frame.tolist()) == {0, 1, 2, 3}
+    camera = capture.camera(frames)
+    point = batch.rays.origins + batch.rays.directions
+    for row, frame in enumerate(frames):
+        mine = batch.rays.frame == row
+        pixels, _ = camera[row].project(point[mine][None])
+        column, line = pixels[0].floor().long().unbind(-1)
+        assert torch.equal(batch.rgb[mine], capture.image(frame)[line, column, :3])
+        assert torch.equal(batch.alpha[mine], capture.image(frame)[line, column, 3])
+        assert torch.equal(batch.label[mine], capture.label(frame)[line, column].long())
+        assert torch.equal(batch.depth[mine], capture.depth(frame)[line, column])
+    assert batch.background.max() == 0
+
+
+def test_sampling_is_uniform_and_repeatable(written: Path) -> None:
+    capture = load_capture(written)
+    first, _ = capture.sample_pixels(range(6), 60_000, torch.Generator().manual_seed(3))
+    again, _ = capture.sample_pixels(range(6), 60_000, torch.Generator().manual_seed(3))
+    assert torch.equal(first.rays.directions, again.rays.directions) and torch.equal(first.background, again.background)
+    assert (first.rays.frame.bincount(minlength=6) - 10_000).abs().max() < 500
+    expected = torch.stack([capture.image(i)[..., 3].mean() for i in range(6)]).mean()
+    torch.testing.assert_close(first.alpha.mean(), expected, rtol=0, atol=0.01)
+    torch.testing.assert_close(first.background.mean(dim=0), torch.full((3,), 0.5), rtol=0, atol=0.01)
+    white, _ = capture.sample_pixels([0], 5, torch.Generator(), background="white")
+    assert white.background.min() == 1
+
+
+def test_no_pixels_and_no_frames(written: Path) -> None:
+    capture = load_capture(written)
+    for frames in ([], [1]):
+        batch, used = capture.sample_pixels(frames, 0, torch.Generator())
+        assert len(batch) == 0 and batch.target.shape == (0, 3) and len(used) == len(frames)
+    assert capture.state([]).vertices.shape == (0, 362, 3) and len(capture.camera([])) == 0
+    with pytest.raises(ValueError, match="cannot draw 3 pixels from 0 frames"):
+        capture.sample_pixels([], 3, torch.Generator())
+
+
+def test_a_small_budget_changes_nothing_but_speed(written: Path) -> None:
+    roomy, tight = load_capture(written), load_capture(written)
+    for name, decode, budget in (("_images", tight._decode_image, 2 * 13440), ("_heads", tight._decode_head, 5000)):
+        layout = {key: (tuple(stack.shape[1:]), stack.dtype) for key, stack in getattr(tight, name).arrays.items()}
+        setattr(tight, name, FrameStore(6, layout, decode, budget, name))
+    assert tight._images.slots == 2 and tight._heads.slots == 1
+    frames = [5, 0, 3, 3, 1, 5, 2]
+    for _ in range(2):
+        one, _ = roomy.sample_pixels(frames, 300, torch.Generator().manual_seed(1))
+        other, _ = tight.sample_pixels(frames, 300, torch.Generator().manual_seed(1))
+        for name in ("rgb", "alpha", "label", "depth"):
+            assert torch.equal(getattr(one, name), getattr(other, name)), name
+        assert torch.equal(roomy.state(frames).vertices, tight.state(frames).vertices)
+        assert torch.equal(roomy.state(frames).expression, tight.state(frames).expression)
+    assert tight._images.cached() == 2
+
+
+def test_least_recently_used_frame_goes_first() -> None:
+    decoded: list[int] = []
+
+    def decode(frame: int):
+        decoded.append(frame)
+        return {"a": torch.full((1,), float(frame)).numpy()}
+
+    store = FrameStore(5, {"a": ((1,), torch.float32)}, decode, 8, "frames")
+    seen: list[list[float]] = []
+    for frames in ([0], [1], [0], [2], [0], [1]):
+        store.gather(frames, lambda arrays, rows: seen.append(arrays["a"][rows, 0].tolist()))
+    assert decoded == [0, 1, 2, 1] and seen == [[0.0], [1.0], [0.0], [2.0], [0.0], [1.0]]
+    with pytest.raises(CaptureError, match="raise memory_budget_mb"):
+        FrameStore(5, {"a": ((1,), torch.float32)}, decode, 3, "frames")
+
+
+def test_ict_a(monkeypatch: pytest.MonkeyPatch) -> None:
+    capture = load_capture(shared("captures/ict_a"))
+    assert {name: len(rows) for name, rows in capture.splits.items()} == {
+        "train": 150,
+        "test": 30,
+        "val": 20,
+        "all": 180,
+    }
+    assert capture.size == (256, 256) and capture.expression_width == 57
+    assert any("camera-to-world, OpenCV axes (scores" in line for line in capture.report)
+    # Where the depth map has a value, the tracked mesh is there: vertices in view are nowhere in front of it.
+    for frame in (0, 90, 179):
+        state, camera, depth = capture.state([frame]), capture.camera([frame]), capture.depth(frame)
+        pixels, z = (value[0] for value in camera.project(state.vertices))
+        column, row = pixels.long().clamp(0, 255).unbind(-1)
+        measured = depth[row, column]
+        assert ((z - measured)[measured > 0] > -0.02).float().mean() > 0.97
+        assert ((z - measured)[measured > 0].abs() < 0.004).float().mean() > 0.4
+    generator, frames = torch.Generator().manual_seed(0), torch.arange(16)
+    first, _ = capture.sample_pixels(frames, 4096, generator)
+    monkeypatch.setattr(capture._images, "_decode", None)  # from now on everything is in memory
+    second, _ = capture.sample_pixels(frames, 4096, generator)
+    assert len(first) == len(second) == 4096
