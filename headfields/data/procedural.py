@@ -1,8 +1,8 @@
 """A capture made by code: a head that turns, talks and grimaces under lights fixed in the room, in INSTA's layout.
 
 Everything is the library's own: the procedural head, its blendshapes and joints, and rays cast through `TriangleBVH`.
-The scene (hair that stands off the mesh, teeth, wrinkles that come with the expression) is our own choice; it holds what
-a tracked mesh does not, so that there is something to learn.
+The scene (hair that stands off the mesh, teeth, wrinkles that come with the expression) is our own choice; it holds
+what a tracked mesh does not, so that there is something to learn.
 """
 
 import json
@@ -49,7 +49,8 @@ def write_capture(
 
     The head stands still in its own frame and the camera carries the pose, as in INSTA's captures; camera and lights
     are fixed in the room, so in the head's frame both move together and the shading moves over the head. Meshes hold
-    the tracked head alone: no hair, no teeth, the mouth open. Expression files hold the head's 100 coefficients, and
+    the tracked head alone, no hair and no teeth, its mouth closed by a fan of faces; `canonical.obj` has no expression
+    and the jaw 12 degrees open. Expression files hold the head's 100 coefficients, and
     the jaw turns by 20 degrees times `mouth_open` (the 15th), so that the file tells all that moves the mouth. Depth is
     the mesh's with the mouth closed, millimetres, 0 on ears and neck. Labels: the subject's left brow, eye and ear
     240, 210, 180, right 230, 200, 170.
@@ -98,9 +99,7 @@ def write_capture(
                 state = states[index]
                 posed = scene.pose(state)
                 camera = cameras[index]
-                image, label = renderer.draw(
-                    posed, camera, Lights.seen_from(rotation[index]), _activity(motion, index)
-                )
+                image, label = renderer.draw(posed, camera, Lights.seen_from(rotation[index]), _activity(motion, index))
                 landmarks = camera.project(head.landmarks(state.vertices))[0][0]
                 assert state.expression is not None
                 yield CapturedFrame(
@@ -113,7 +112,7 @@ def write_capture(
                     landmarks=landmarks.numpy(),
                 )
 
-        write_insta(folder, drawn(), template.canonical_vertices, head.faces, test_frames)
+        write_insta(folder, drawn(), template.canonical_vertices, template.faces, test_frames)
     # Last, so that a run that was cut short is not taken for a whole capture.
     (folder / _RECORD).write_text(json.dumps(record, indent=1) + "\n")
     return folder
@@ -128,7 +127,9 @@ def _checked(frames: int, test_frames: int, size: int, seed: int, samples: int, 
     if size < 8:
         raise ValueError(f"write_capture: size is {size}; expected at least 8 pixels")
     if samples < 1 or round(samples**0.5) ** 2 != samples:
-        raise ValueError(f"write_capture: samples is {samples}; expected a square number of rays a pixel (1, 4, 9, ...)")
+        raise ValueError(
+            f"write_capture: samples is {samples}; expected a square number of rays a pixel (1, 4, 9, ...)"
+        )
     if not rate > 0:
         raise ValueError(f"write_capture: rate is {rate}; expected a positive number of frames a second")
     if seed < 0:

@@ -51,7 +51,8 @@ class Anatomy:
         brow, ear = self.brow_height, float(self.ear[:, 1].mean())
         forehead = brow + 0.56 * (self.top - brow)
         degrees = np.array([0, 25, 48, 62, 78, 100, 125, 150, 180])
-        height = np.array([forehead, forehead, forehead - 0.004, brow + 0.018, ear + 0.03, ear + 0.028, ear - 0.02, ear - 0.045, ear - 0.05])  # fmt: skip
+        above_ear = np.array([0.03, 0.028, -0.02, -0.045, -0.05])  # from the temples to the nape
+        height = np.concatenate([[forehead, forehead, forehead - 0.004, brow + 0.018], ear + above_ear])
         line = np.interp(np.degrees(around.numpy()), degrees, height)
         return points[:, 1] - torch.from_numpy(line).to(points)
 

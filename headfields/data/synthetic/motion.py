@@ -96,7 +96,8 @@ def head_motion(frames: int, rate: float, names: list[str], seed: int) -> Motion
     yaw = _YAW * _sines(time, (5.9, 2.7, 1.7), random)
     pitch = _PITCH * _sines(time, (4.3, 2.3, 1.3), random)
     roll = _ROLL * _sines(time, (6.7, 3.1, 1.9), random)
-    shift = np.stack([_sines(time, (period, period / 2.3), random) for period in (7.1, 5.3, 8.3)], -1) * [0.012, 0.006, 0.015]  # fmt: skip
+    sway = [_sines(time, (period, period / 2.3), random) for period in (7.1, 5.3, 8.3)]
+    shift = np.stack(sway, -1) * [0.012, 0.006, 0.015]
     gaze = np.stack([0.22 * _sines(time, (2.9, 1.1), random), 0.10 * _sines(time, (3.7, 1.3), random)], -1)
     weights = _keyframes(time, names, np.random.default_rng([seed, 2]))
 

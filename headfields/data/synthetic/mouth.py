@@ -19,7 +19,13 @@ _BEHIND = 0.0065  # of the lips' line, metres
 
 @dataclass(frozen=True)
 class MouthParts:
-    """Vertices (V, 3) at rest, faces (F, 3), and per vertex whether it moves with the jaw and per face whether it is tooth."""
+    """Teeth, gums and tongue.
+
+    Attributes:
+        vertices (V, 3): at rest. faces (F, 3).
+        lower (V,): whether a vertex moves with the jaw.
+        tooth (F,): whether a face is a tooth's.
+    """
 
     vertices: Float[np.ndarray, "v 3"]
     faces: Int[np.ndarray, "f 3"]
@@ -30,20 +36,22 @@ class MouthParts:
 def _grid_faces(rows: int, columns: int) -> Int[np.ndarray, "f 3"]:
     """Two triangles for each cell of a grid of vertices."""
     first = (np.arange(rows - 1)[:, None] * columns + np.arange(columns - 1)[None]).reshape(-1, 1)
-    return np.concatenate([first + [0, 1, columns], first + [1, columns + 1, columns]])
+    return np.concatenate([first + np.array([0, 1, columns]), first + np.array([1, columns + 1, columns])])
 
 
 def _ellipsoid(
     size: tuple[float, float, float], power: float, rows: int, columns: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """A superellipsoid (power < 1 is boxy) of the given semi-axes."""
-    latitude, longitude = np.meshgrid(np.linspace(-np.pi / 2, np.pi / 2, rows), np.linspace(0, 2 * np.pi, columns), indexing="ij")  # fmt: skip
+    latitude = np.linspace(-np.pi / 2, np.pi / 2, rows)[:, None]
+    longitude = np.linspace(0, 2 * np.pi, columns)[None]
 
     def shaped(value: np.ndarray) -> np.ndarray:
         return np.sign(value) * np.abs(value) ** power
 
     flat = shaped(np.cos(latitude))
-    points = np.stack([flat * shaped(np.sin(longitude)), shaped(np.sin(latitude)), flat * shaped(np.cos(longitude))], -1)
+    x, y, z = flat * shaped(np.sin(longitude)), shaped(np.sin(latitude)), flat * shaped(np.cos(longitude))
+    points = np.stack(np.broadcast_arrays(x, y, z), -1)
     return (points * np.array(size)).reshape(-1, 3), _grid_faces(rows, columns)
 
 
@@ -72,15 +80,15 @@ def mouth_parts(anatomy: Anatomy) -> MouthParts:
                 turn = np.array([[np.cos(slope), 0, -np.sin(slope)], [0, 1, 0], [np.sin(slope), 0, np.cos(slope)]])
                 placed = points @ turn * [side, 1, 1] + [side * x, edge + down * height / 2000, front - bend * x * x]
                 pieces.append((placed, faces if side > 0 else faces[:, ::-1], lower, True))
-        x = np.linspace(-0.024, 0.024, 33)
+        across = np.linspace(-0.024, 0.024, 33)
         tall = np.array([0.0, 0.0035, 0.009, 0.016])
         deep = np.array([0.0015, -0.0012, 0.0, 0.004])  # bulges over the roots
-        scallop = 0.0012 * np.cos(2 * np.pi * x / 0.008)
+        scallop = 0.0012 * np.cos(2 * np.pi * across / 0.008)
         sheet = np.stack(
             [
-                np.broadcast_to(x, (4, 33)),
+                np.broadcast_to(across, (4, 33)),
                 edge + down * (0.0066 + tall[:, None] + scallop * np.array([[1.0], [0.3], [0], [0]])),
-                front - bend * x**2 - deep[:, None] + 0.0012,
+                front - bend * across**2 - deep[:, None] + 0.0012,
             ],
             -1,
         ).reshape(-1, 3)

@@ -20,11 +20,12 @@ __all__ = ["Hits", "Renderer", "pixel_rays"]
 _NO_BLEED = torch.zeros(3)
 _SKIN_BLEED = torch.tensor([0.32, 0.12, 0.08])
 _GLOSS = {SKIN: (0.055, 22.0), EYE: (0.9, 260.0), TOOTH: (0.35, 60.0), GUM: (0.25, 40.0)}
+_LAMP = 0.03  # half width of the key light, radians
 _LIFT = 0.0006  # how far off the surface a shadow ray starts, metres
 
 
 def pixel_rays(camera: Camera, offsets: Float[Tensor, "p k 2"]) -> tuple[Float[Tensor, "n 3"], Float[Tensor, "n 3"]]:
-    """Rays of one camera through (column, row) `offsets` in [0, 1] of every pixel, row by row: origins, unit directions."""
+    """Origins and unit directions of rays through (column, row) `offsets` in [0, 1] of every pixel, row by row."""
     height, width = camera.size
     row, column = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
     corner = torch.stack([column, row], -1).reshape(-1, 1, 2)
@@ -38,7 +39,10 @@ def pixel_rays(camera: Camera, offsets: Float[Tensor, "p k 2"]) -> tuple[Float[T
 
 @dataclass(frozen=True)
 class Hits:
-    """N samples that hit something: face, barycentric (N, 3), position, interpolated direction, rest and open sky."""
+    """N samples that hit something: their face, its kind, and what is interpolated on it.
+
+    `direction` is the normal (of hair the tangent), `flat` the face's own normal, `view` points to the eye; all unit.
+    """
 
     face: Int[Tensor, " n"]
     kind: Int[Tensor, " n"]
@@ -70,6 +74,9 @@ class Renderer:
         jitter = (cell + 0.5 + random.uniform(-0.35, 0.35, (size * size, side * side, 2))) / side
         self._offsets = torch.from_numpy(jitter).float()
         self._samples = side * side
+        # Where on the lamp each sample's shadow ray ends: one draw for all frames, so that nothing flickers.
+        disc = random.normal(0, _LAMP, (size * size * side * side, 3))
+        self._lamp = torch.from_numpy(disc).float()
         self._depth_tree = TriangleBVH(closed_faces, scene.head.template_vertices)
         label = lab.face_labels(scene.head)
         self._base_label = label
@@ -97,7 +104,8 @@ class Renderer:
         hit = tree.raycast(origins, directions)
         where = (hit.face >= 0).nonzero()[:, 0]
         hits = self._gather(posed, hit.face[where], hit.barycentric[where], -directions[where])
-        colour, label = self._shade(hits, posed, lights, activity)
+        toward_key = torch.nn.functional.normalize(lights.key + self._lamp[where], dim=1)
+        colour, label = self._shade(hits, toward_key, posed, lights, activity)
 
         pixel = torch.div(where, self._samples, rounding_mode="floor")
         total = torch.zeros(len(self._offsets), 3).index_add_(0, pixel, colour)
@@ -117,7 +125,9 @@ class Renderer:
         def mix(values: Tensor) -> Tensor:
             return (values[corner] * barycentric[..., None]).sum(1)
 
-        flat = torch.nn.functional.normalize(torch.linalg.cross(place[:, 1] - place[:, 0], place[:, 2] - place[:, 0]), dim=1)
+        flat = torch.nn.functional.normalize(
+            torch.linalg.cross(place[:, 1] - place[:, 0], place[:, 2] - place[:, 0]), dim=1
+        )
         return Hits(
             face,
             scene.kind[face],
@@ -131,7 +141,7 @@ class Renderer:
         )
 
     def _shade(
-        self, hits: Hits, posed: PosedScene, lights: Lights, activity: Activity
+        self, hits: Hits, toward_key: Float[Tensor, "n 3"], posed: PosedScene, lights: Lights, activity: Activity
     ) -> tuple[Float[Tensor, "n 3"], UInt8[Tensor, " n"]]:
         scene = self.scene
         colour = torch.zeros_like(hits.position)
@@ -140,10 +150,7 @@ class Renderer:
         # From inside the head one sees its inner side: the cavity of the mouth, which closes the view behind the teeth.
         inside = (hits.kind <= EYE) & (facing < 0)
         outward = torch.where(facing[:, None] < 0, -hits.flat, hits.flat)
-        seen = scene.tree.raycast(
-            (hits.position + _LIFT * outward + 0.0004 * lights.key).contiguous(), lights.key.expand_as(hits.position).contiguous()
-        ).face
-        lit = (seen < 0).float()
+        lit = (scene.tree.raycast(hits.position + _LIFT * outward + 0.0004 * lights.key, toward_key).face < 0).float()
 
         for kind in (SKIN, EYE, TOOTH, GUM):
             pick = ((hits.kind == kind) & ~inside).nonzero()[:, 0]

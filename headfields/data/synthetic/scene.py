@@ -4,13 +4,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from headfields.data.synthetic.anatomy import Anatomy
 from headfields.data.synthetic.hair import brows, scalp_hair
 from headfields.data.synthetic.mouth import mouth_parts
-from headfields.data.synthetic.tubes import Tubes, tube_faces, tube_vertices
+from headfields.data.synthetic.tubes import SIDES, Tubes, tube_faces, tube_vertices
 from headfields.heads.flame import FlameHead
 from headfields.ops.closest_triangle import TriangleBVH
 from headfields.records import HeadState
@@ -24,7 +24,7 @@ _HAIRS, _BROW_HAIRS = 5000, 170
 
 @dataclass(frozen=True)
 class PosedScene:
-    """One frame: `vertices` (V, 3), and `direction` (V, 3), unit normals or, of hair, tangents."""
+    """One frame: vertices; unit normals or, of hair, tangents; and the joints' transforms."""
 
     vertices: Float[Tensor, "v 3"]
     direction: Float[Tensor, "v 3"]
@@ -76,7 +76,8 @@ class Scene:
         starts = np.cumsum([0] + [len(group[0]) for group in groups])
         self._starts = starts.tolist()
         self.rest: Float[Tensor, "v 3"] = torch.cat([group[0] for group in groups])
-        self.faces: Int[Tensor, "f 3"] = torch.cat([group[1] + first for group, first in zip(groups, self._starts, strict=False)])  # fmt: skip
+        shifted = [group[1] + first for group, first in zip(groups, self._starts[:-1], strict=True)]
+        self.faces: Int[Tensor, "f 3"] = torch.cat(shifted)
         self.kind: Int[Tensor, " f"] = torch.cat([group[2] for group in groups])
         self._hair_vertices = torch.from_numpy(tube_vertices(self._hair)).float()
         self._hair_tangents = _per_vertex(self._hair.tangent)
@@ -130,8 +131,6 @@ class Scene:
 
 def _per_vertex(values: Float[np.ndarray, "s p 3"]) -> Float[Tensor, "v 3"]:
     """Values at the points of strands, repeated for the vertices around each."""
-    from headfields.data.synthetic.tubes import SIDES
-
     return torch.from_numpy(np.repeat(values.reshape(-1, 3), SIDES, axis=0)).float()
 
 

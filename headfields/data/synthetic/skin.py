@@ -14,7 +14,7 @@ _BLUSH = torch.tensor([0.56, 0.20, 0.155])
 _LIP = torch.tensor([0.44, 0.135, 0.125])
 _SCALP = torch.tensor([0.10, 0.058, 0.036])
 _HAIR = torch.tensor([0.105, 0.055, 0.027])
-_TOOTH = torch.tensor([0.78, 0.72, 0.60])
+_TOOTH = torch.tensor([0.82, 0.71, 0.54])
 _GUM = torch.tensor([0.48, 0.16, 0.15])
 _IRIS = torch.tensor([0.10, 0.20, 0.30])
 _SCLERA = torch.tensor([0.72, 0.69, 0.66])
@@ -42,8 +42,10 @@ def skin_colour(points: Float[Tensor, "n 3"], lip: Float[Tensor, " n"], anatomy:
     for ear in anatomy.ear:
         blush = blush + 0.6 * torch.exp(-(((points - ear).norm(dim=1) / 0.03) ** 2))
     colour = _blend(colour, _BLUSH * mottle[:, None], 0.6 * blush)
-    face = torch.exp(-(((points - mark[29]) * torch.tensor([1, 1, 0.6])).norm(dim=1) / 0.055) ** 4)
-    freckle = ((value_noise(points, 0.0042, seed=71) + 0.5 * value_noise(points, 0.0031, seed=72) - 0.62) / 0.3).clamp(0, 1)
+    face = torch.exp(-((((points - mark[29]) * torch.tensor([1, 1, 0.6])).norm(dim=1) / 0.055) ** 4))
+    freckle = ((value_noise(points, 0.0042, seed=71) + 0.5 * value_noise(points, 0.0031, seed=72) - 0.62) / 0.3).clamp(
+        0, 1
+    )
     colour = colour * (1 - 0.30 * freckle * face)[:, None]
     beard = (0.004 - (points - mark[8]).norm(dim=1) + 0.055).clamp(0, 0.03) / 0.03
     colour = _blend(colour, colour * torch.tensor([0.82, 0.86, 0.9]), 0.6 * beard)

@@ -62,30 +62,30 @@ def crease(points: Float[Tensor, "n 3"], anatomy: Anatomy, activity: Activity) -
         mask = _smooth(y - bridge[1], -0.004, 0.006) * _smooth(bridge[1] + 0.034 - y, 0.0, 0.012)
         total = total + activity.frown * mask * torch.exp(-side * side) * (points[:, 2] > anatomy.axis)
     for index, (corner, sign) in enumerate(((36, -1.0), (45, 1.0))):
-        amount = max(activity.squint[index], 0.8 * activity.smile[index])
-        if amount > 0:
+        strength = max(activity.squint[index], 0.8 * activity.smile[index])
+        if strength > 0:
             offset = points - mark[corner]
             out = sign * offset[:, 0] + 0.008
             angle = torch.atan2(offset[:, 1], out.clamp_min(1e-4))
             reach = offset.norm(dim=1)
             mask = _smooth(reach, 0.004, 0.009) * _smooth(0.03 - reach, 0.0, 0.012) * (sign * offset[:, 0] > 0)
             mask = mask * _smooth(0.95 - angle.abs(), 0.0, 0.35)
-            total = total + amount * mask * _valley(angle / 0.36 + 0.3 * value_noise(points, 0.014, 57))
+            total = total + strength * mask * _valley(angle / 0.36 + 0.3 * value_noise(points, 0.014, 57))
     for index, (wing, corner, sign) in enumerate(((31, 48, -1.0), (35, 54, 1.0))):
-        amount = activity.smile[index]
-        if amount > 0:
+        strength = activity.smile[index]
+        if strength > 0:
             start = mark[wing] + torch.tensor([sign * 0.005, 0.008, -0.004])
             middle = 0.5 * (mark[wing] + mark[corner]) + torch.tensor([sign * 0.010, 0.0, -0.005])
             end = mark[corner] + torch.tensor([sign * 0.0115, -0.004, -0.006])
             gap = torch.minimum(segment_distance(points, start, middle), segment_distance(points, middle, end))
-            total = total + 0.9 * amount * torch.exp(-((gap / 0.0026) ** 2))
+            total = total + 0.9 * strength * torch.exp(-((gap / 0.0026) ** 2))
     return total.clamp(0, 1)
 
 
 def wrinkle(
     points: Float[Tensor, "n 3"], anatomy: Anatomy, activity: Activity, depth: float = 0.0016
 ) -> tuple[Float[Tensor, " n"], Float[Tensor, "n 3"]]:
-    """The crease at each point, and the gradient of the height -depth * crease (dimensionless) by central differences."""
+    """The crease at each point, and the slope of the height -depth * crease, by central differences."""
     here = crease(points, anatomy, activity)
     step = 0.0006
     slope = torch.zeros_like(points)
