@@ -18,7 +18,8 @@ constexpr int bvh_node_floats = 6 * 8;
 // face has no area); the inverse squared lengths of the edges (0 where there is none).
 enum BvhRow { row_a = 0, row_b = 3, row_c = 6, row_gu = 9, row_gv = 12, row_inv_ab = 15, row_inv_ac = 16, row_inv_bc = 17, bvh_rows = 18 };
 constexpr int bvh_leaf_floats = bvh_rows * 8;
-constexpr int bvh_stack = 8 * 96;            // depth is bounded by the builder: at most 96 levels of eight children
+constexpr int bvh_levels = 9;               // at most; a depth-first visit keeps seven siblings a level
+constexpr int bvh_stack = 8 * bvh_levels;
 constexpr float bvh_far = 1e18f;             // coordinates beyond this (or not finite) have no answer: squares must not overflow
 constexpr float bvh_nowhere = 1e30f;         // where an empty lane's triangle lies: its squared distance is infinite
 

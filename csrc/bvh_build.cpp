@@ -4,6 +4,7 @@
 #include <cmath>
 #include <limits>
 #include <numeric>
+#include <stdexcept>
 
 #include "bvh.h"
 
@@ -34,6 +35,7 @@ struct Builder {
     std::vector<float> cost;
     std::vector<char> goes_left;
     std::vector<Binary> binary;
+    int heuristic_depth = 48;  // below it ranges are halved, and at 0 the tree is balanced throughout
 
     // A leaf tests eight triangles at once, so what a side costs is its area times the leaves it fills.
     static float groups(int64_t n) { return static_cast<float>((n + 7) / 8); }
@@ -46,7 +48,7 @@ struct Builder {
         int best_axis = 0;
         int64_t middle = (begin + end) / 2;
         float best = INFINITY;
-        if (depth < 48) {  // past that, halves: the depth of the tree bounds the stack of the queries
+        if (depth < heuristic_depth) {
             for (int axis = 0; axis < 3; ++axis) {
                 const std::vector<int32_t> &list = sorted[axis];
                 Box box;
@@ -91,7 +93,8 @@ struct Builder {
                     float area = -1;
                     for (int k = 0; k < count; ++k) {
                         const Binary &b = binary[kids[k]];
-                        if (b.left >= 0 && b.box.area() > area) area = b.box.area(), widest = k;
+                        const float size = heuristic_depth > 0 ? b.box.area() : static_cast<float>(b.end - b.begin);
+                        if (b.left >= 0 && size > area) area = size, widest = k;
                     }
                     if (widest < 0) break;
                     const Binary &b = binary[kids[widest]];
@@ -147,9 +150,14 @@ BvhTopology bvh_build(const int32_t *faces, int64_t face_count, const float *ver
     builder.scratch.resize(face_count);
     builder.cost.resize(face_count);
     builder.goes_left.resize(face_count);
-    const int32_t root = builder.split(0, face_count, 0);
-    builder.fold(root, out);
-    return out;
+    for (const int depth : {48, 0}) {  // odd meshes make the heuristic's tree deep; the stacks of the queries are short
+        builder.heuristic_depth = depth;
+        builder.binary.clear();
+        out = BvhTopology();
+        builder.fold(builder.split(0, face_count, 0), out);
+        if (static_cast<int>(out.levels.size()) <= bvh_levels) return out;
+    }
+    throw std::length_error("bvh_build: too many faces for the tree");
 }
 
 }  // namespace headfields

@@ -1,25 +1,58 @@
 """headfields: differentiable head-avatar primitives for PyTorch.
 
 Compose a deformer, an encoder, a decoder and a renderer into an `Avatar`, or take a preset from `headfields.models`.
+Names are imported when they are first used, so that `headfields --help` does not wait for PyTorch.
 """
 
-from headfields import data, decoders, deformers, encoders, heads, losses, metrics, models, ops, renderers, training, viz
-from headfields.avatar import Avatar, Field
-from headfields.backends import backends, use_cpu_backend
-from headfields.parts import Decoder, Deformer, Encoder, Renderer, Sampler
-from headfields.records import (
-    Camera,
-    Canonical,
-    FieldValues,
-    HeadState,
-    PixelBatch,
-    Rays,
-    Rendering,
-    Samples,
-    Template,
-)
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from headfields import (
+        data,
+        decoders,
+        deformers,
+        encoders,
+        heads,
+        losses,
+        metrics,
+        models,
+        ops,
+        renderers,
+        training,
+        viz,
+    )
+    from headfields.avatar import Avatar, Field
+    from headfields.dispatch import backends, use_cpu_backend
+    from headfields.parts import Decoder, Deformer, Encoder, Renderer, Sampler
+    from headfields.records import (
+        Camera,
+        Canonical,
+        FieldValues,
+        HeadState,
+        PixelBatch,
+        Rays,
+        Rendering,
+        Samples,
+        Template,
+    )
 
 __version__ = "0.1.0"
+
+_MODULES = (
+    "data", "decoders", "deformers", "encoders", "heads", "losses", "metrics", "models", "ops", "renderers",
+    "training", "viz",
+)  # fmt: skip
+_NAMES = {
+    "avatar": ("Avatar", "Field"),
+    "dispatch": ("backends", "use_cpu_backend"),
+    "parts": ("Decoder", "Deformer", "Encoder", "Renderer", "Sampler"),
+    "records": (
+        "Camera", "Canonical", "FieldValues", "HeadState", "PixelBatch", "Rays", "Rendering", "Samples", "Template",
+    ),
+}  # fmt: skip
+_HOME = {name: module for module, names in _NAMES.items() for name in names}
+
 __all__ = [
     "Avatar",
     "Camera",
@@ -52,3 +85,15 @@ __all__ = [
     "use_cpu_backend",
     "viz",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(importlib.import_module(f"headfields.{_HOME[name]}"), name)
+    if name in _MODULES:
+        return importlib.import_module(f"headfields.{name}")
+    raise AttributeError(f"module 'headfields' has no attribute {name!r}; it has {', '.join(__all__)}")
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

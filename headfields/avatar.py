@@ -133,7 +133,8 @@ class Avatar(nn.Module):
     @torch.no_grad()
     def update(self, state: HeadState, step: int) -> None:
         """What the renderer keeps of the field (an occupancy grid) follows it; called before each training step."""
-        self.renderer.update(self.field(state), step)
+        if self.renderer.due(step):
+            self.renderer.update(self.field(state), step)
 
     @torch.no_grad()
     def render(self, camera: Camera, state: HeadState, background: float | Tensor = 1.0, chunk: int = 16384) -> Rendering:

@@ -24,8 +24,15 @@ LIPS_AND_MOUTH = (120, 130, 140)
 class Loss(Protocol):
     """What the trainer asks of a loss."""
 
-    name: str
-    weight: float | int
+    @property
+    def name(self) -> str:
+        """Its column in the log."""
+        ...
+
+    @property
+    def weight(self) -> float | int:
+        """What the trainer multiplies it with."""
+        ...
 
     def __call__(self, rendering: Rendering, batch: PixelBatch, step: int) -> Float[Tensor, ""]:
         """The value before weighting: `rendering` and `batch` hold the same N rays, `step` counts from 0."""

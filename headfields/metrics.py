@@ -61,8 +61,8 @@ def ssim(
         )
     if mask is not None and not bool(mask.any()):
         return None
-    pair = [x.movedim(-1, 0)[None].float() for x in (image, truth)]
-    value, full = structural_similarity_index_measure(*pair, data_range=1.0, return_full_image=True)
+    image, truth = (x.movedim(-1, 0)[None].float() for x in (image, truth))
+    value, full = structural_similarity_index_measure(image, truth, data_range=1.0, return_full_image=True)
     if mask is None:
         return float(value)
     return float(full[0].mean(0)[mask].mean())

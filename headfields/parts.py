@@ -5,7 +5,9 @@ composition that cannot work fails when it is built. Its constructor arguments a
 of parts, a user's own among them, can be saved to one file and built again.
 """
 
+import contextlib
 import functools
+import importlib
 import inspect
 from typing import Any, ClassVar
 
@@ -64,8 +66,13 @@ def part_class(name: str) -> type[Part]:
     Raises:
         ValueError: no class of that name has been imported.
     """
+    if name not in _registry and name.startswith("headfields."):
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name.rpartition(".")[0])
     if name not in _registry:
-        raise ValueError(f"{name} is not a part of headfields or of any module imported so far; import the module that defines it first")
+        raise ValueError(
+            f"{name} is not a part of headfields or of any module imported so far; import the module that defines it first"
+        )
     return _registry[name]
 
 
@@ -155,8 +162,12 @@ class Sampler(Part):
     def observe(self, canonical: Canonical, density: Float[Tensor, " m"]) -> None:
         """Called by the renderer in training with what the field was at this sampler's points."""
 
+    def due(self, step: int) -> bool:
+        """Whether `update` has something to do before this training step."""
+        return False
+
     def update(self, field: Any, step: int) -> None:
-        """Called by the trainer before each step."""
+        """Called, through the renderer, before each training step that is due."""
 
 
 class Renderer(Part):
@@ -175,5 +186,9 @@ class Renderer(Part):
         """Rays in posed space, and the `headfields.avatar.Field` of the state they see."""
         raise NotImplementedError
 
+    def due(self, step: int) -> bool:
+        """Whether `update` has something to do before this training step."""
+        return False
+
     def update(self, field: Any, step: int) -> None:
-        """Called by the trainer before each step, so that e.g. an occupancy grid follows the field."""
+        """Called by the trainer before each step that is due, so that e.g. an occupancy grid follows the field."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, TypeVar
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Integer
 from torch import Tensor
 
 R = TypeVar("R", bound="Record")
@@ -305,7 +305,7 @@ class PixelBatch(Record):
         rgb: (N, 3) straight (not premultiplied) sRGB colour in [0, 1].
         alpha: (N,) matte in [0, 1].
         background: (N, 3) the colour to put behind both sides of the comparison.
-        label: (N,) uint8 segmentation label, where the capture has them.
+        label: (N,) integer segmentation label, where the capture has them.
         depth: (N,) z-depth of the tracked mesh along the optical axis in metres, 0 where there is none.
         depth_scale: (N,) length of ray per unit of z-depth, so depth * depth_scale is a distance along the ray.
     """
@@ -314,7 +314,7 @@ class PixelBatch(Record):
     rgb: Float[Tensor, "n 3"]
     alpha: Float[Tensor, " n"]
     background: Float[Tensor, "n 3"]
-    label: Int[Tensor, " n"] | None = None
+    label: Integer[Tensor, " n"] | None = None
     depth: Float[Tensor, " n"] | None = None
     depth_scale: Float[Tensor, " n"] | None = None
 

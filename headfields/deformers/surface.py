@@ -100,6 +100,8 @@ class SurfaceCanonicalizer(Deformer):
                 f"SurfaceCanonicalizer: the state has {vertices.shape[1]} vertices and the canonical mesh "
                 f"{self.canonical_vertices.shape[0]}; they must be one topology (transfer the motion first)"
             )
+        if self._bvh.faces.device != vertices.device:
+            self._bvh = TriangleBVH(self.faces, self.canonical_vertices)
         gradients = deformation_gradients(vertices, self.canonical_vertices, self.faces, self.scaling)
         if self._scaled is not None and self.scaling != "none":
             rigid = deformation_gradients(vertices, self.canonical_vertices, self.faces, "none")

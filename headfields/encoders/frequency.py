@@ -24,11 +24,11 @@ class Frequency(Encoder):
 
     def build(self, bounds: Float[Tensor, "2 3"], ambient_width: int) -> None:
         self.register_buffer("centre", bounds.mean(dim=0))
-        self.register_buffer("half", (bounds[1] - bounds[0]).max() / 2)
+        self.register_buffer("half_side", (bounds[1] - bounds[0]).max() / 2)
         self.width = (3 + ambient_width) * (2 * self.bands + int(self.include_input))
 
     def forward(self, canonical: Canonical, prepared: None) -> Float[Tensor, "m width"]:
-        unit = (canonical.points - self.centre) / self.half
+        unit = (canonical.points - self.centre) / self.half_side
         if canonical.ambient is not None:
             unit = torch.cat([unit, canonical.ambient], dim=-1)
         return frequency_encoding(unit, self.bands, self.include_input)

@@ -75,7 +75,7 @@ class FlameHead(nn.Module):
         super().__init__()
 
         def keep(name: str, array: np.ndarray | None) -> None:
-            tensor = None if array is None else torch.from_numpy(np.ascontiguousarray(array))
+            tensor = None if array is None else torch.from_numpy(np.array(array, order="C"))
             if tensor is not None and tensor.is_floating_point():
                 tensor = tensor.float()
             self.register_buffer(name, tensor)

@@ -5,6 +5,8 @@ Head meshes end at the inner lips, and a point of the mouth's inside then finds 
 the lips; here the same is done for any mesh.
 """
 
+from collections import Counter
+
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -26,24 +28,22 @@ def boundary_loops(faces: Int[Tensor, "f 3"]) -> list[Int[Tensor, " l"]]:
 
     Raises:
         TypeError: `faces` is not an integer tensor.
-        ValueError: its shape is not (F, 3), a directed edge occurs twice (not consistently oriented, or more than two
-            faces on an edge), or two borders touch in one vertex.
+        ValueError: its shape is not (F, 3), the faces are not consistently oriented, or two borders touch in a vertex.
+            (Edges with four faces, as decimation leaves them, are no border and are accepted.)
     """
     check_integer("boundary_loops", "faces", faces)
     check_shape("boundary_loops", "faces", faces, "F 3")
     table = faces.detach().cpu().tolist()
-    directed: set[tuple[int, int]] = set()
-    for a, b, c in table:
-        for edge in ((a, b), (b, c), (c, a)):
-            if edge in directed:
-                raise ValueError(
-                    f"boundary_loops: faces use the directed edge {edge} twice; orient the faces consistently and "
-                    "leave at most two on an edge"
-                )
-            directed.add(edge)
+    directed = Counter(edge for a, b, c in table for edge in ((a, b), (b, c), (c, a)))
     after: dict[int, int] = {}
-    for a, b in sorted(directed):
-        if (b, a) not in directed:
+    for (a, b), uses in sorted(directed.items()):
+        unmatched = uses - directed.get((b, a), 0)
+        if unmatched > 1:
+            raise ValueError(
+                f"boundary_loops: faces use the directed edge ({a}, {b}) {unmatched} times more than its reverse; "
+                "orient the faces consistently"
+            )
+        if unmatched == 1:
             if a in after:
                 raise ValueError(f"boundary_loops: two borders of faces touch in vertex {a}; split the vertex")
             after[a] = b

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from headfields.heads.procedural_base import base_point
 from headfields.heads.procedural_mesh import EYE, MOUTH
 from headfields.heads.procedural_shape import smoothstep
-from headfields.heads.procedural_uv import EYE_UV, hairline, skin_uv
+from headfields.heads.procedural_uv import EYE_UV, eye_polar, hairline, skin_uv
 
 __all__ = ["procedural_texture"]
 
@@ -104,7 +104,7 @@ def _eye(image: np.ndarray, side: int, iris: Colour, seed: int) -> None:
     u, v, radius = EYE_UV[side]
     centre = (np.arange(resolution) + 0.5) / resolution
     du, dv = np.meshgrid(centre - u, (1 - centre) - v)
-    polar = np.degrees(np.hypot(du, dv) / radius * np.pi)
+    polar = np.degrees(eye_polar(np.hypot(du, dv) / radius))
     around = np.arctan2(dv, du)
     ray = np.stack([np.cos(around), np.sin(around), 0 * around], -1)
     fibre = _noise(ray * 40 + polar[..., None] * 0.05, 1.6, seed + 20) + 0.6 * _noise(ray * 40, 0.7, seed + 21)

@@ -2,24 +2,37 @@
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
+from scipy.interpolate import PchipInterpolator
 from scipy.spatial import cKDTree
 
 from headfields.heads.procedural_base import base_point, sphere_direction
 from headfields.heads.procedural_mesh import EYE, LIDS, LIPS, MOUTH, NECK_BORDER, PINNA, head_mesh
 from headfields.heads.procedural_parts import eye_polar_angles, head_parts
 
-__all__ = ["EYE_UV", "hairline", "landmark_embedding", "region_masks", "skin_uv", "texture_coordinates"]
+__all__ = ["EYE_UV", "eye_polar", "eye_reach", "hairline", "landmark_embedding", "region_masks", "skin_uv", "texture_coordinates"]
 
 EYE_UV = {1: (0.93, 0.07, 0.06), -1: (0.07, 0.07, 0.06)}  # side -> centre u, v and radius of the eyeball's disc
 _SKIN_BOTTOM = 0.15
-_FACE_SHARE = 0.55  # how much more width the front gets than the back
+_FACE_SHARE = 0.62  # how much more width the front gets than the back
+_EYE_POWER = 0.6  # below 1 the iris gets more of the eyeball's disc
+_DOWN = PchipInterpolator([0, 0.18, 0.36, 0.74, 0.84, 1], [0, 0.085, 0.24, 0.85, 0.93, 1])  # the face's rows get more
 
 
 def skin_uv(longitude: Float[np.ndarray, "*n"], row: Float[np.ndarray, "*n"]) -> Float[np.ndarray, "*n 2"]:
     """(u, v) in [0, 1], v up: the skin unrolled, the face in the middle and widened, the crown at the top."""
     turn = longitude / np.pi
     u = 0.5 + 0.5 * (turn + _FACE_SHARE * np.sin(np.pi * turn) / np.pi)
-    return np.stack([u, 1 - (1 - _SKIN_BOTTOM) * row], -1)
+    return np.stack([u, 1 - (1 - _SKIN_BOTTOM) * _DOWN(row)], -1)
+
+
+def eye_reach(polar: Float[np.ndarray, "*n"]) -> Float[np.ndarray, "*n"]:
+    """Distance from the centre of an eyeball's disc, in its radii, at an angle from the eyeball's axis in radians."""
+    return (polar / np.pi) ** _EYE_POWER
+
+
+def eye_polar(reach: Float[np.ndarray, "*n"]) -> Float[np.ndarray, "*n"]:
+    """The inverse of `eye_reach`."""
+    return reach ** (1 / _EYE_POWER) * np.pi
 
 
 def texture_coordinates() -> tuple[Float[np.ndarray, "t 2"], Int[np.ndarray, "f 3"]]:
@@ -31,7 +44,7 @@ def texture_coordinates() -> tuple[Float[np.ndarray, "t 2"], Int[np.ndarray, "f 
         u, v, radius = EYE_UV[side]
         around = parts.positions[parts.eyeball(side)] - parts.positions[parts.eyeball(side)].mean(0)
         angle = np.arctan2(around[:, 1], around[:, 0])
-        reach = eye_polar_angles() / np.pi * radius
+        reach = eye_reach(eye_polar_angles()) * radius
         uv.extend(np.stack([u + reach * np.cos(angle), v + reach * np.sin(angle)], -1))
     faces = parts.faces.copy()
     half = parts.skin_faces // 2

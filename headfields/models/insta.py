@@ -10,7 +10,7 @@ from headfields.renderers import OccupancySampler, VolumeRenderer
 
 def insta(
     template: Template,
-    expression_width: int = 16,
+    expression_width: int = 64,
     levels: int = 16,
     features: int = 8,
     log2_table_size: int = 18,
@@ -20,7 +20,9 @@ def insta(
 
     Args:
         template: the canonical mesh; `regions["mouth"]` gates the expression, `regions["face"]` blends neighbours.
-        expression_width: how many expression values the mouth sees (INSTA: the first 16 of FLAME's).
+        expression_width: how many expression values the mouth sees, the first ones. INSTA takes 16 of FLAME's, which
+            are sorted by variance; captures whose values are not (ARKit's names, say) need all of theirs, so the
+            default is higher. It cannot be more than the capture has.
         levels, features, log2_table_size, finest_resolution: of the hash grid.
 
     Source: INSTA, section 3, and its released configuration.

@@ -1,16 +1,17 @@
 """Nearest point on a triangle mesh, and the bounding volume hierarchy that finds it."""
 
+import copy
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from headfields.backends import cpu_backend, native
+from headfields.dispatch import cpu_backend, native
 from headfields.ops import ray_mesh
+from headfields.ops._bvh_build import build_topology
 from headfields.ops._checks import check_floating, check_integer, check_same_device, check_shape
 from headfields.ops.ray_mesh import RayHit
-from headfields.ops.reference.closest_triangle import closest_face as reference_closest_face
 from headfields.ops.reference.closest_triangle import closest_on_face, pseudo_normal_sign
 from headfields.ops.reference.ray_mesh import hit_on_face
 
@@ -35,16 +36,26 @@ class ClosestPoint:
 
 
 @torch.library.custom_op("headfields::bvh_refit", mutates_args=())
-def _refit(vertices: Tensor, faces: Tensor, children: Tensor, order: Tensor, slot: Tensor) -> tuple[Tensor, Tensor]:
+def _refit(
+    vertices: Tensor, faces: Tensor, children: Tensor, order: Tensor, slot: Tensor, levels: list[int]
+) -> tuple[Tensor, Tensor]:
     bounds = vertices.new_empty(vertices.shape[0], children.shape[0], 48)
     triangles = vertices.new_empty(vertices.shape[0], slot.shape[0], 144)
-    if native is not None:
-        native.bvh_refit(children, order, slot, faces, vertices, bounds, triangles, torch.get_num_threads())
+    if vertices.device.type == "cpu" and cpu_backend() == "native":
+        native.bvh_refit(  # type: ignore[union-attr]
+            children, order, slot, faces, vertices, bounds, triangles, torch.get_num_threads()
+        )
+    else:
+        from headfields.ops.kernels import closest_triangle as kernels
+
+        kernels.launch_refit(vertices, faces, children, order, slot, levels, bounds, triangles)
     return bounds, triangles
 
 
 @_refit.register_fake
-def _(vertices: Tensor, faces: Tensor, children: Tensor, order: Tensor, slot: Tensor) -> tuple[Tensor, Tensor]:
+def _(
+    vertices: Tensor, faces: Tensor, children: Tensor, order: Tensor, slot: Tensor, levels: list[int]
+) -> tuple[Tensor, Tensor]:
     b = vertices.shape[0]
     return vertices.new_empty(b, children.shape[0], 48), vertices.new_empty(b, slot.shape[0], 144)
 
@@ -67,15 +78,17 @@ def _closest(
     face = torch.empty(n, dtype=torch.long, device=points.device)
     barycentric = points.new_empty(n if fused else 0, 3)
     distance = points.new_empty(n if fused else 0)
-    if native is not None and cpu_backend() == "native":
-        native.bvh_closest(
+    if points.device.type == "cpu" and cpu_backend() == "native":
+        native.bvh_closest(  # type: ignore[union-attr]
             children, order, slot, faces, vertices, bounds, triangles, points, mesh_index, max_distance,
             face, barycentric if fused else None, distance if fused else None, torch.get_num_threads(),
         )  # fmt: skip
     else:
-        face = reference_closest_face(points, vertices, faces, mesh_index, max_distance)
-        if fused:
-            barycentric, _, distance = closest_on_face(points, vertices, faces, mesh_index, face)
+        from headfields.ops.kernels import closest_triangle as kernels
+
+        kernels.launch_closest(
+            points, mesh_index, children, order, bounds, triangles, max_distance, face, barycentric, distance, fused
+        )
     return face, barycentric, distance
 
 
@@ -110,10 +123,17 @@ class TriangleBVH:
 
     The face is found in float32; everything else is computed in the dtype of `points` and `vertices`.
 
+    Attributes:
+        faces: (F, 3) int64.
+        vertices: (B, V, 3) of the last refit, with their graph.
+
     Raises:
         TypeError: faces are not integers, or vertices not floating point.
         ValueError: a shape does not fit, devices differ, or a face names a vertex that is not there.
     """
+
+    faces: Int[Tensor, "f 3"]
+    vertices: Float[Tensor, "b v 3"]
 
     def __init__(self, faces: Int[Tensor, "f 3"], vertices: Float[Tensor, "v 3"] | Float[Tensor, "b v 3"]) -> None:
         check_integer("TriangleBVH", "faces", faces)
@@ -128,7 +148,7 @@ class TriangleBVH:
         self.faces = faces.long().contiguous()
         self._faces = faces.int().contiguous()
         rest = vertices.detach()[0] if len(vertices) else vertices.new_zeros(vertices.shape[1], 3)
-        children, order, slot, levels = _build(self._faces, rest)
+        children, order, slot, levels = build_topology(self._faces, rest)
         self._topology = (children.to(faces.device), order.to(faces.device), slot.to(faces.device))
         self._levels = levels
         self._edges: Int[Tensor, "f 3"] | None = None
@@ -164,9 +184,17 @@ class TriangleBVH:
             )
         self.vertices = vertices
         packed = vertices.detach().float().contiguous()
-        bounds, triangles = _refit(packed, self._faces, *self._topology)
+        bounds, triangles = _refit(packed, self._faces, *self._topology, self._levels)
         self._tree = (packed, self._faces, *self._topology, bounds, triangles)
         return self
+
+    def posed(self, vertices: Float[Tensor, "v 3"] | Float[Tensor, "b v 3"]) -> "TriangleBVH":
+        """Another tree over the same faces, at new vertices; it shares what does not depend on them, this one stays.
+
+        Args:
+            vertices: (B, V, 3) or (V, 3), metres, as `refit` takes them.
+        """
+        return copy.copy(self).refit(vertices)
 
     def _flat_index(self, name: str, mesh_index: Tensor | None, shape: torch.Size) -> Tensor | None:
         """`mesh_index` as flat int32, after its checks."""
@@ -338,17 +366,6 @@ class TriangleBVH:
             self._edges = edge_indices(self.faces)
         with torch.no_grad():
             return pseudo_normal_sign(points, face, barycentric, nearest, self.vertices, self.faces, self._edges, index)
-
-
-def _build(faces: Tensor, vertices: Tensor) -> tuple[Tensor, Tensor, Tensor, list[int]]:
-    """Children (nodes, 8), order (leaves * 8) and slot (leaves) of a tree on the CPU, and where its levels start."""
-    children, order, slot, levels = native.bvh_build(faces.cpu(), vertices.float().cpu().contiguous())
-    return (
-        torch.from_numpy(children).reshape(-1, 8),
-        torch.from_numpy(order),
-        torch.from_numpy(slot),
-        levels.tolist(),
-    )
 
 
 def edge_indices(faces: Int[Tensor, "f 3"]) -> Int[Tensor, "f 3"]:

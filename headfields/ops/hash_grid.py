@@ -1,18 +1,24 @@
-"""The multiresolution hash grid of Instant-NGP: features interpolated from levels of learned vertices."""
+"""The multiresolution hash grid of Instant-NGP: features interpolated from levels of learned vertices.
+
+Three registered operations, each the derivative of the one before: `headfields::hash_grid`, `..._backward` and
+`..._backward_backward`, which has none and so raises on a third derivative. All take flat points and the layout as
+integers; gradients that nobody asks for (`needs`) are neither computed nor allocated.
+"""
 
 import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from headfields import backends
+from headfields import dispatch
 from headfields.ops._checks import check_floating, check_same_device, check_shape
+from headfields.ops.reference import hash_grid as reference
 
 _MAX_RESOLUTION = 2**24  # float32 counts cells exactly up to here
 
@@ -158,28 +164,91 @@ def hash_grid(
     if interpolation not in ("linear", "smoothstep"):
         raise ValueError(f"hash_grid: interpolation is {interpolation!r}; expected 'linear' or 'smoothstep'")
     check_same_device("hash_grid", points=points, table=table)
+    if points.dtype == torch.float64 and not _use_native(points):
+        return reference.hash_grid(points, table, layout, interpolation)
     flat = points.reshape(-1, layout.dimensions)
     features = torch.ops.headfields.hash_grid(flat, table, layout._key, interpolation == "smoothstep")
     return features.reshape(*points.shape[:-1], layout.width)
 
 
-def _ready(tensor: Tensor | None, dtype: torch.dtype | None = None) -> Tensor | None:
-    return None if tensor is None else tensor.detach().to(dtype or tensor.dtype).contiguous()
+def _use_native(tensor: Tensor) -> bool:
+    return tensor.device.type == "cpu" and dispatch.cpu_backend() == "native"
+
+
+def _ready(tensor: Tensor) -> Tensor:
+    return tensor.detach().contiguous()
 
 
 def _zero_table(like: Tensor, dtype: torch.dtype) -> Tensor:
+    if like.device.type != "cpu":
+        return like.new_zeros(like.shape, dtype=dtype)
     # numpy asks the system for zeroed memory in large pages, so nothing is filled here: a page is cleared when the
     # scatter first touches it. torch.zeros would write the whole table, and fault on every small page of it.
-    numpy_dtype = np.float64 if dtype == torch.float64 else np.float32
-    return torch.from_numpy(np.zeros(tuple(like.shape), numpy_dtype))
+    return torch.from_numpy(np.zeros(tuple(like.shape), np.float64 if dtype == torch.float64 else np.float32))
 
 
-def _use_native(tensor: Tensor) -> bool:
-    return tensor.device.type == "cpu" and backends.cpu_backend() == "native"
+def _absent(result: Tensor | None, like: Tensor) -> Tensor:
+    """A custom operation must return tensors: an empty one stands for a gradient that nobody asked for."""
+    return like.new_empty((0,)) if result is None else result.to(like.dtype)
 
 
-def _arguments(layout: HashGridLayout, smoothstep: bool) -> tuple:
+def _native_arguments(layout: HashGridLayout, smoothstep: bool) -> tuple:
     return (layout.resolutions, layout.offsets, layout.log2_table_size, smoothstep, torch.get_num_threads())
+
+
+@functools.lru_cache(maxsize=64)
+def _warp_grid(layout: HashGridLayout, smoothstep: bool, device: str) -> Any:
+    wp = dispatch.warp()
+    from headfields.ops.kernels import hash_grid as kernels
+
+    if layout.entries >= 2**31:
+        raise ValueError(f"hash_grid (Warp): the layout has {layout.entries} entries; at most 2**31 - 1 can be indexed")
+    grid = kernels.Grid()
+    grid.resolution = wp.array(layout.resolutions, dtype=wp.int32, device=device)
+    grid.offset = wp.array(layout.offsets, dtype=wp.int32, device=device)
+    grid.hashed = wp.array([not dense for dense in layout.dense], dtype=wp.int32, device=device)
+    grid.mask = 2**layout.log2_table_size - 1
+    grid.dimensions, grid.features, grid.smoothstep = layout.dimensions, layout.features, int(smoothstep)
+    return grid
+
+
+class _Warp:
+    """The three kernels with the bookkeeping that they share; tensors are contiguous and on one device."""
+
+    def __init__(self, points: Tensor, direction: Tensor | None, layout: HashGridLayout, smoothstep: bool) -> None:
+        self.wp = dispatch.warp()
+        from headfields.ops.kernels import hash_grid as kernels
+
+        self.kernels = kernels
+        self.device = self.wp.device_from_torch(points.device)
+        self.stream = self.wp.stream_from_torch(points.device) if points.is_cuda else None
+        self.grid = _warp_grid(layout, smoothstep, str(self.device))
+        self.levels, self.count = layout.levels, points.shape[0]
+        self.use_direction = int(direction is not None)
+        self.points = self.wp.from_torch(points)
+        self.direction = self.points if direction is None else self.wp.from_torch(direction)
+
+    def _launch(self, kernel: Any, dim: tuple[int, ...], *arguments: Any) -> None:
+        inputs = [self.grid, self.points, self.direction, *arguments]
+        self.wp.launch(kernel, dim=dim, inputs=inputs, device=self.device, stream=self.stream)
+
+    def gather(self, table: Tensor, plain: Tensor | None, at_undefined: float, out: Tensor) -> None:
+        main, other = self.wp.from_torch(table), self.wp.from_torch(table if plain is None else plain)
+        self._launch(
+            self.kernels.gather, (self.count, self.levels), main, other, self.use_direction, int(plain is not None),
+            at_undefined, self.wp.from_torch(out),
+        )  # fmt: skip
+
+    def scatter(self, grad: Tensor, total: Tensor) -> None:
+        arguments = (self.wp.from_torch(grad), self.use_direction, self.wp.from_torch(total))
+        self._launch(self.kernels.scatter, (self.count, self.levels), *arguments)
+
+    def point_gradient(self, grad: Tensor, table: Tensor, plain: Tensor | None, out: Tensor) -> None:
+        main, other = self.wp.from_torch(table), self.wp.from_torch(table if plain is None else plain)
+        self._launch(
+            self.kernels.point_gradient, (self.count,), self.wp.from_torch(grad), main, other, self.use_direction,
+            int(plain is not None), self.wp.from_torch(out),
+        )  # fmt: skip
 
 
 @torch.library.custom_op("headfields::hash_grid", mutates_args=())
@@ -188,14 +257,14 @@ def _hash_grid(points: Tensor, table: Tensor, layout: Sequence[int], smoothstep:
     points, table = _ready(points), _ready(table)
     out = points.new_empty((points.shape[0], shape.width))
     if _use_native(points):
-        backends.native.hash_grid(points, table, out, *_arguments(shape, smoothstep))
+        dispatch.native.hash_grid(points, table, out, *_native_arguments(shape, smoothstep))
     else:
-        raise NotImplementedError
+        _Warp(points, None, shape, smoothstep).gather(table, None, math.nan, out)
     return out
 
 
 @_hash_grid.register_fake
-def _(points: Tensor, table: Tensor, layout: Sequence[int], smoothstep: bool) -> Tensor:
+def _(points, table, layout, smoothstep):  # type: ignore[no-untyped-def]
     return points.new_empty((points.shape[0], layout[0] * layout[1]))
 
 
@@ -207,20 +276,22 @@ def _hash_grid_backward(
     grad, points, table = _ready(grad), _ready(points), _ready(table)
     to_points = torch.empty_like(points) if needs[0] else None
     to_table = _zero_table(table, points.dtype) if needs[1] else None
-    backends.native.hash_grid_backward(grad, points, table, to_points, to_table, *_arguments(shape, smoothstep))
-    return _given(to_points, points), _given(to_table, table)
-
-
-def _given(result: Tensor | None, like: Tensor) -> Tensor:
-    return like.new_empty((0,)) if result is None else result.to(like.dtype)
+    if _use_native(points):
+        arguments = _native_arguments(shape, smoothstep)
+        dispatch.native.hash_grid_backward(grad, points, table, to_points, to_table, *arguments)
+    else:
+        run = _Warp(points, None, shape, smoothstep)
+        if to_points is not None:
+            run.point_gradient(grad, table, None, to_points)
+        if to_table is not None:
+            run.scatter(grad, to_table)
+    return _absent(to_points, points), _absent(to_table, table)
 
 
 @_hash_grid_backward.register_fake
 def _(grad, points, table, layout, smoothstep, needs):  # type: ignore[no-untyped-def]
-    return (
-        points.new_empty(points.shape if needs[0] else (0,)),
-        table.new_empty(table.shape if needs[1] else (0,)),
-    )
+    pairs = zip((points, table), needs, strict=True)
+    return tuple(tensor.new_empty(tensor.shape if need else (0,)) for tensor, need in pairs)
 
 
 @torch.library.custom_op("headfields::hash_grid_backward_backward", mutates_args=())
@@ -236,23 +307,33 @@ def _hash_grid_backward_backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     shape = _layout(*layout)
     grad, points, table = _ready(grad), _ready(points), _ready(table)
-    gg_points, gg_table = _ready(gg_points), _ready(gg_table)
+    gg_points = None if gg_points is None else _ready(gg_points)
+    gg_table = None if gg_table is None else _ready(gg_table)
     to_grad = torch.empty_like(grad) if needs[0] else None
     to_points = torch.empty_like(points) if needs[1] else None
     to_table = _zero_table(table, points.dtype) if needs[2] else None
-    backends.native.hash_grid_backward_backward(
-        grad, points, table, gg_points, gg_table, to_grad, to_points, to_table, *_arguments(shape, smoothstep)
-    )
-    return _given(to_grad, grad), _given(to_points, points), _given(to_table, table)
+    if _use_native(points):
+        dispatch.native.hash_grid_backward_backward(
+            grad, points, table, gg_points, gg_table, to_grad, to_points, to_table,
+            *_native_arguments(shape, smoothstep),
+        )  # fmt: skip
+    else:
+        run = _Warp(points, gg_points, shape, smoothstep)
+        # Without a second gradient of points only the undifferentiated term is left, on the other table.
+        main, plain = (gg_table, None) if gg_points is None else (table, gg_table)
+        if to_grad is not None:
+            run.gather(main, plain, 0.0, to_grad)
+        if to_points is not None:
+            run.point_gradient(grad, main, plain, to_points)
+        if to_table is not None and gg_points is not None:
+            run.scatter(grad, to_table)
+    return _absent(to_grad, grad), _absent(to_points, points), _absent(to_table, table)
 
 
 @_hash_grid_backward_backward.register_fake
 def _(grad, points, table, gg_points, gg_table, layout, smoothstep, needs):  # type: ignore[no-untyped-def]
-    return (
-        grad.new_empty(grad.shape if needs[0] else (0,)),
-        points.new_empty(points.shape if needs[1] else (0,)),
-        table.new_empty(table.shape if needs[2] else (0,)),
-    )
+    pairs = zip((grad, points, table), needs, strict=True)
+    return tuple(tensor.new_empty(tensor.shape if need else (0,)) for tensor, need in pairs)
 
 
 def _save(ctx, inputs, output):  # type: ignore[no-untyped-def]
@@ -261,17 +342,9 @@ def _save(ctx, inputs, output):  # type: ignore[no-untyped-def]
 
 
 def _backward(ctx, grad):  # type: ignore[no-untyped-def]
-    points, table = ctx.saved_tensors
     needs = list(ctx.needs_input_grad[:2])
-    if not any(needs):
-        return None, None, None, None
-    to_points, to_table = torch.ops.headfields.hash_grid_backward(
-        grad, points, table, ctx.layout, ctx.smoothstep, needs
-    )
-    return to_points if needs[0] else None, to_table if needs[1] else None, None, None
-
-
-_hash_grid.register_autograd(_backward, setup_context=_save)
+    grads = torch.ops.headfields.hash_grid_backward(grad, *ctx.saved_tensors, ctx.layout, ctx.smoothstep, needs)
+    return *(grad if need else None for grad, need in zip(grads, needs, strict=True)), None, None
 
 
 def _save_backward(ctx, inputs, output):  # type: ignore[no-untyped-def]
@@ -282,14 +355,22 @@ def _save_backward(ctx, inputs, output):  # type: ignore[no-untyped-def]
 
 def _backward_backward(ctx, gg_points, gg_table):  # type: ignore[no-untyped-def]
     needs = list(ctx.needs_input_grad[:3])
-    gg_points = gg_points if ctx.had[0] else None
-    gg_table = gg_table if ctx.had[1] else None
-    if (gg_points is None and gg_table is None) or not any(needs):
-        return None, None, None, None, None, None
+    gg_points, gg_table = (gg if had else None for gg, had in zip((gg_points, gg_table), ctx.had, strict=True))
+    if gg_points is None and gg_table is None:
+        return (None,) * 6
     grads = torch.ops.headfields.hash_grid_backward_backward(
         *ctx.saved_tensors, gg_points, gg_table, ctx.layout, ctx.smoothstep, needs
     )
     return *(grad if need else None for grad, need in zip(grads, needs, strict=True)), None, None, None
 
 
+def _no_third(ctx, *grads):  # type: ignore[no-untyped-def]
+    raise NotImplementedError(
+        "hash_grid: a third derivative is asked for, and the hash grid has two; "
+        "headfields.ops.reference.hash_grid.hash_grid has all of them"
+    )
+
+
+_hash_grid.register_autograd(_backward, setup_context=_save)
 _hash_grid_backward.register_autograd(_backward_backward, setup_context=_save_backward)
+_hash_grid_backward_backward.register_autograd(_no_third)

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from headfields.backends import cpu_backend, native
+from headfields.dispatch import cpu_backend, native
 
 
 @dataclass(frozen=True)

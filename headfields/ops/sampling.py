@@ -11,6 +11,9 @@ from torch import Tensor
 
 from headfields.ops import compositing
 from headfields.ops._checks import check_floating, check_same_device, check_shape
+from headfields.ops.occupancy import DEFAULT_BUDGET, check_range, check_step
+from headfields.ops.occupancy import _march as _march_op
+from headfields.ops.packed import launch, native, use_native, use_warp
 from headfields.ops.reference import sampling as reference
 from headfields.records import Samples
 
@@ -18,17 +21,6 @@ from headfields.records import Samples
 def _hits(near: Float[Tensor, " n"], far: Float[Tensor, " n"]) -> Int[Tensor, " hits"]:
     """The rays whose range is finite and not empty."""
     return ((near < far) & near.isfinite() & far.isfinite()).nonzero()[:, 0]
-
-
-def _check_range(op: str, near: Tensor, far: Tensor) -> None:
-    for name, tensor in (("near", near), ("far", far)):
-        check_floating(op, name, tensor)
-        check_shape(op, name, tensor, "n")
-    check_same_device(op, near=near, far=far)
-    if near.shape != far.shape or near.dtype != far.dtype:
-        raise ValueError(
-            f"{op}: near is {tuple(near.shape)} {near.dtype} and far {tuple(far.shape)} {far.dtype}; they must agree"
-        )
 
 
 def _check_count(op: str, count: int) -> None:
@@ -67,7 +59,7 @@ def stratified(
     for constant density.
 
     Args:
-        near, far: (N,) metres along the unit direction. Rays with near >= far, or with either not finite, get no samples.
+        near, far: (N,) metres along the unit direction. Rays with near >= far, or either not finite, get no samples.
         count: samples a ray.
         jitter: whether the edges move; without, the division is even.
         generator: of the random numbers, on the device of `near`.
@@ -75,7 +67,7 @@ def stratified(
     Returns:
         Samples, M = count * (number of rays that hit). Not differentiable.
     """
-    _check_range("stratified", near, far)
+    check_range("stratified", near, far)
     _check_count("stratified", count)
     near, far = near.detach(), far.detach()
     ray = _hits(near, far)
@@ -99,8 +91,8 @@ def inverse_cdf(
     NeRF's fine samples (Mildenhall et al. 2020, section 5.2), as interval edges: edge k is the (k / count)-quantile of
     the distribution that has each sample's weight spread evenly over its interval, moved within half a step of
     probability to either side with `jitter`. No padding of the weights: a sample of zero (or negative) weight holds no
-    edge, and rays whose weights sum to 0 or to no finite number are divided evenly in length. Where samples leave a gap,
-    an interval may span it.
+    edge, and rays whose weights sum to 0 or to no finite number are divided evenly in length. Where samples leave a
+    gap, an interval may span it.
 
     Args:
         samples: packed samples, or (N, S + 1) sorted edges of S bins a ray.
@@ -135,7 +127,7 @@ def inverse_cdf(
     start, end, flat = start.detach(), end.detach(), weights.detach().reshape(-1).to(start.dtype)
     check_same_device("inverse_cdf", samples=start, weights=flat, offsets=offsets)
     quantiles = _quantiles(offsets.numel() - 1, count, jitter, generator, start)
-    edges = reference.inverse_cdf(start, end, flat, offsets, quantiles)
+    edges = _inverse_cdf(start, end, flat, offsets, quantiles)
     ray = (offsets.diff() > 0).nonzero()[:, 0]
     return _from_edges(ray, edges[ray])
 
@@ -154,8 +146,15 @@ def merge(first: Samples, second: Samples, rays: int) -> Samples:
     Returns:
         Samples. Not differentiable.
     """
-    merged = reference.merge(first.ray, first.start, first.end, second.ray, second.start, second.end)
-    return Samples(*merged)
+    for name, samples in (("first", first), ("second", second)):
+        check_floating("merge", name, samples.start)
+    check_same_device("merge", first=first.start, second=second.start)
+    dtype = torch.promote_types(first.start.dtype, second.start.dtype)
+    packed = []
+    for samples in (first, second):
+        offsets = compositing.ray_offsets(samples.ray, rays)
+        packed += [offsets, samples.start.detach().to(dtype), samples.end.detach().to(dtype)]
+    return Samples(*_merge(*packed))
 
 
 def uniform_step(
@@ -163,9 +162,83 @@ def uniform_step(
     far: Float[Tensor, " n"],
     step: float,
     jitter: Float[Tensor, " n"] | None = None,
-    budget: int = 1 << 22,
+    budget: int = DEFAULT_BUDGET,
     cone_angle: float = 0.0,
 ) -> Samples:
-    """Intervals of constant length along each ray."""
-    _check_range("uniform_step", near, far)
-    return Samples(*reference.uniform_step(near.detach(), far.detach(), step, cone_angle, jitter))
+    """Intervals of one length that tile [near, far] of each ray: what `headfields.ops.occupancy.march` walks.
+
+    The edges are `near`, then `near + (1 - jitter) * step` and every step from there, the last cut off at `far`.
+
+    Args:
+        near, far: (N,) metres. Rays with near >= far, or with either not finite, get no samples.
+        step: length of an interval, metres.
+        jitter: (N,) in [0, 1), `torch.rand(N)`: by how much of a step the lattice is shifted toward `near`; None is 0.
+        budget: the most samples that all rays together may have.
+        cone_angle: an interval that begins at distance t is max(step, cone_angle * t) long.
+
+    Returns:
+        Samples. Not differentiable.
+
+    Raises:
+        ValueError: more samples than `budget`, with the number that is needed; or shapes that disagree.
+        TypeError: a dtype that does not fit.
+    """
+    check_range("uniform_step", near, far, jitter)
+    check_step("uniform_step", step, cone_angle)
+    shift = None if jitter is None else jitter.detach().to(near.dtype)
+    near, far = near.detach(), far.detach()
+    return Samples(*_march_op(None, None, near, far, shift, None, None, step, cone_angle, budget, "uniform_step"))
+
+
+@torch.library.custom_op("headfields::inverse_cdf", mutates_args=())
+def _inverse_cdf(start: Tensor, end: Tensor, weights: Tensor, offsets: Tensor, quantiles: Tensor) -> Tensor:
+    arguments = [t.contiguous() for t in (start, end, weights, offsets, quantiles)]
+    edges = torch.empty_like(arguments[-1])
+    if use_native(start):
+        flat = arguments[-1].view(-1)
+        native.inverse_cdf(*arguments[:-1], flat, quantiles.shape[1], edges.view(-1), torch.get_num_threads())
+    elif use_warp(start):
+        launch("sampling.inverse_cdf", offsets.numel() - 1, *arguments, edges)
+    else:
+        return reference.inverse_cdf(*arguments)
+    return edges
+
+
+@_inverse_cdf.register_fake
+def _(start: Tensor, end: Tensor, weights: Tensor, offsets: Tensor, quantiles: Tensor) -> Tensor:
+    return quantiles.new_empty(quantiles.shape)
+
+
+@torch.library.custom_op("headfields::merge_samples", mutates_args=())
+def _merge(
+    offsets_a: Tensor, start_a: Tensor, end_a: Tensor, offsets_b: Tensor, start_b: Tensor, end_b: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    arguments = [t.contiguous() for t in (offsets_a, start_a, end_a, offsets_b, start_b, end_b)]
+    rays = offsets_a.numel() - 1
+    on_native = use_native(start_a)
+    if not on_native and not use_warp(start_a):
+        return reference.merge(*arguments)
+    counts = torch.empty(rays, dtype=torch.long, device=start_a.device)
+    if on_native:
+        native.merge_count(*arguments, counts, torch.get_num_threads())
+    else:
+        nothing = start_a.new_empty(0)
+        launch("sampling.merge", rays, *arguments, False, counts, counts, nothing, nothing)
+    offsets = torch.zeros(rays + 1, dtype=torch.long, device=start_a.device)
+    torch.cumsum(counts, 0, out=offsets[1:])
+    total = int(offsets[-1])
+    ray = torch.empty(total, dtype=torch.long, device=start_a.device)
+    start, end = start_a.new_empty(total), start_a.new_empty(total)
+    if on_native:
+        native.merge_fill(*arguments, offsets, ray, start, end, torch.get_num_threads())
+    else:
+        launch("sampling.merge", rays, *arguments, True, offsets, ray, start, end)
+    return ray, start, end
+
+
+@_merge.register_fake
+def _(
+    offsets_a: Tensor, start_a: Tensor, end_a: Tensor, offsets_b: Tensor, start_b: Tensor, end_b: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    total = torch.library.get_ctx().new_dynamic_size()
+    return start_a.new_empty(total, dtype=torch.long), start_a.new_empty(total), start_a.new_empty(total)

@@ -70,7 +70,7 @@ class HierarchicalSampler(Sampler):
             density = field.decode(canonical, colour=False).density
             weights = weights_from_density(density, kept.start, kept.end, kept.ray, len(rays))
             fine = inverse_cdf(kept, weights, self.fine, rays=len(rays), jitter=self.training)
-        return canonicalise_samples(merge(coarse, fine), rays, field)
+        return canonicalise_samples(merge(coarse, fine, len(rays)), rays, field)
 
 
 class OccupancySampler(Sampler):
@@ -138,9 +138,10 @@ class OccupancySampler(Sampler):
     def observe(self, canonical: Canonical, density: Float[Tensor, " m"]) -> None:
         self.grid.observe(self._where(canonical).detach(), density)
 
+    def due(self, step: int) -> bool:
+        return step % self.refresh_every == 0
+
     def update(self, field: Any, step: int) -> None:
-        if step % self.refresh_every:
-            return
         low, high = field.posed_bounds()
         if self.space == "posed" and bool(((low < self.grid.box[0]) | (high > self.grid.box[1])).any()):
             # Frames of a wider reach: start over with a box that holds them, rather than lose what lies outside.

@@ -6,19 +6,16 @@ from a stranger can be opened. It is written beside its final place and moved th
 in the middle leaves the last checkpoint as it was.
 """
 
-import contextlib
 import json
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from headfields.tensor_files import read_safetensors, write_safetensors
 from headfields.training.ema import ExponentialMovingAverage
 
 FORMAT = 1
@@ -119,41 +116,21 @@ def load(
     return Progress(**header["progress"]), parts["random"]
 
 
-def write_safetensors(path: Path | str, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """Writes a safetensors file beside `path`, waits until it is on disk, and moves it into place."""
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        save_file({name: t.detach().contiguous() for name, t in tensors.items()}, temporary, dict(metadata))
-        _to_disk(temporary)
-        os.replace(temporary, path)
-        _to_disk(path.parent)
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            temporary.unlink()
-
-
-def read_safetensors(path: Path | str, key: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """All tensors of a file, on the CPU, and the JSON that its header holds under `key`.
+def load_weights(path: Path | str, module: nn.Module) -> Progress:
+    """Reads parameters and buffers alone, averaged where there is an average: for looking at a run that goes on.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is no safetensors file, is cut short, or its header lacks `key`.
+        ValueError: it is no checkpoint, or belongs to another model.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file")
-    try:
-        with safe_open(path, framework="pt") as file:
-            header = (file.metadata() or {}).get(key)
-            if header is None:
-                raise ValueError(
-                    f"{path} is a safetensors file without the header entry {key!r}; it is no file of this kind"
-                )
-            # clone: the file stays mapped otherwise, and is about to be replaced by the next checkpoint
-            return {name: file.get_tensor(name).clone() for name in file.keys()}, json.loads(header)  # noqa: SIM118
-    except SafetensorError as error:
-        raise ValueError(f"{path} is not a whole safetensors file ({error}); go back to an earlier copy") from error
+    tensors, header = read_safetensors(path, "headfields.checkpoint")
+    found = {name.removeprefix("module/"): t for name, t in tensors.items() if name.startswith("module/")}
+    own = _module_tensors(module)
+    _check_match(path, "tensors", own, found)
+    with torch.no_grad():
+        for name, tensor in own.items():
+            tensor.copy_(tensors.get(f"ema/{name}", found[name]))
+    return Progress(**header["progress"])
 
 
 def _module_tensors(module: nn.Module) -> dict[str, Tensor]:
@@ -197,13 +174,3 @@ def _check_moments(path: Path | str, parameters: Mapping[str, Tensor], moments: 
 def _listing(names: Iterable[str]) -> str:
     names = list(names)
     return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "") or "none"
-
-
-def _to_disk(path: Path) -> None:
-    if os.name == "nt" and path.is_dir():  # Windows does not open folders
-        return
-    descriptor = os.open(path, os.O_RDONLY if os.name != "nt" else os.O_RDWR)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

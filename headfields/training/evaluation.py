@@ -1,5 +1,6 @@
 """How good an avatar is on frames that it has not seen, and pictures to see it by."""
 
+import math
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from tqdm.auto import tqdm
 
 from headfields import metrics
 from headfields.records import Rendering
@@ -16,9 +18,10 @@ def evaluate(
     avatar: nn.Module,
     capture: Any,
     split: str = "test",
-    background: float = 1.0,
+    background: float | int = 1.0,
     frames: Sequence[int] | None = None,
     device: torch.device | str | None = None,
+    bar: bool = False,
 ) -> dict[str, Any]:
     """Renders frames and compares them with the capture, over the same background.
 
@@ -29,6 +32,7 @@ def evaluate(
         background: grey in [0, 1] behind both sides. Part of the metric: figures over different ones do not compare.
         frames: frame indices instead of the split.
         device: where the avatar is; that of its parameters if None.
+        bar: show a progress bar on stderr.
 
     Returns:
         Means over frames of `psnr`, `ssim`, `psnr_masked`, `ssim_masked` (and `lpips` where the package is installed),
@@ -42,7 +46,7 @@ def evaluate(
     device = device_of(avatar) if device is None else torch.device(device)
     perceptual = metrics.load_lpips(device)
     rows: list[dict[str, Any]] = []
-    for frame in chosen:
+    for frame in tqdm(chosen, unit="frame", disable=not bar, dynamic_ncols=True):
         before = time.perf_counter()
         rendering = render_frame(avatar, capture, frame, background, device)
         rendered = rendering.rgb.clamp(0, 1)
@@ -68,7 +72,7 @@ def evaluate(
 
 
 def picture(
-    avatar: nn.Module, capture: Any, frame: int, background: float = 1.0, device: torch.device | str | None = None
+    avatar: nn.Module, capture: Any, frame: int, background: float | int = 1.0, device: torch.device | str | None = None
 ) -> tuple[Float[Tensor, "h w 3"], float]:
     """Truth | rendering | error of one frame side by side, (H, 3 W, 3) in [0, 1], and its PSNR in dB.
 
@@ -78,7 +82,8 @@ def picture(
     rendered = render_frame(avatar, capture, frame, background, device).rgb.clamp(0, 1)
     truth, _ = truth_of(capture, frame, background, device)
     error = (4 * (rendered - truth).abs().mean(-1, keepdim=True)).clamp(0, 1).expand_as(truth)
-    return torch.cat([truth, rendered, error], dim=1), metrics.psnr(rendered, truth)
+    psnr = metrics.psnr(rendered, truth)
+    return torch.cat([truth, rendered, error], dim=1), math.nan if psnr is None else psnr
 
 
 def choose_frames(capture: Any, split: str, frames: Sequence[int] | None = None) -> list[int]:
@@ -104,14 +109,14 @@ def choose_frames(capture: Any, split: str, frames: Sequence[int] | None = None)
     return frames
 
 
-def render_frame(avatar: nn.Module, capture: Any, frame: int, background: float, device: torch.device) -> Rendering:
+def render_frame(avatar: Any, capture: Any, frame: int, background: float | int, device: torch.device) -> Rendering:
     """The avatar in one frame's state, from its camera: a `Rendering` of (H, W)."""
     index = torch.tensor([frame])
     return avatar.render(capture.camera(index).to(device)[0], capture.state(index).to(device), background)
 
 
 def truth_of(
-    capture: Any, frame: int, background: float, device: torch.device
+    capture: Any, frame: int, background: float | int, device: torch.device
 ) -> tuple[Float[Tensor, "h w 3"], Float[Tensor, "h w"]]:
     """A frame's image over a grey background, (H, W, 3), and its matte (H, W)."""
     image = capture.image(frame).to(device)

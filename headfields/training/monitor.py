@@ -34,6 +34,7 @@ class Monitor:
         self._began = time.perf_counter()
         self._before = progress.seconds
         self._rays = 0
+        self._running = True
         self._log_due = 0.0
         if minutes is None:
             self._bar = tqdm(total=steps, initial=progress.step, unit="step", disable=not bar, dynamic_ncols=True)
@@ -65,8 +66,14 @@ class Monitor:
         return self._rays / max(time.perf_counter() - self._began, 1e-9)
 
     def clock(self) -> None:
-        """Brings `progress.seconds` up to now."""
-        self.progress.seconds = self._before + time.perf_counter() - self._began
+        """Brings `progress.seconds` up to now, unless the clock has been stopped."""
+        if self._running:
+            self.progress.seconds = self._before + time.perf_counter() - self._began
+
+    def stop_clock(self) -> None:
+        """What comes now is no longer training time."""
+        self.clock()
+        self._running = False
 
     def after_step(self, terms: dict[str, float], mean_squared_error: float, rays: int, learning_rate: float) -> None:
         """Counts a step, moves the bar, and about once a second writes to the log.

@@ -128,11 +128,10 @@ class Trainer:
         if str(device) == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
         kind, index = torch.device(device).type, torch.device(device).index
-        self.fabric = Fabric(
-            accelerator=kind, devices=1 if index is None or kind == "cpu" else [index], precision=precision
-        )  # type: ignore[arg-type]
+        devices = 1 if index is None or kind == "cpu" else [index]
+        self.fabric = Fabric(accelerator=kind, devices=devices, precision=precision)  # type: ignore[arg-type]
         self.device = self.fabric.device
-        self.avatar = avatar.to(self.device)
+        self.avatar: Any = avatar.to(self.device)
         self.capture, self.losses = capture, list(losses)
         self.rays_per_step, self.frames_per_step, self.background = rays_per_step, frames_per_step, background
         self.learning_rate, self.schedule, self.final_rate = learning_rate, schedule, final_rate
@@ -144,15 +143,18 @@ class Trainer:
         self.progress = checkpoint.Progress()
         self._random = RandomStream(seed, self.device)
         self._every = {"checkpoint": checkpoint_seconds, "picture": picture_seconds}
+        self._cost: dict[str, float] = {}  # seconds that the last checkpoint and the last picture took
+        self._pictured: int | None = None  # the step of the last picture
         self._averaged = False  # True between calls of fit: the avatar carries the average
         self._last_good: str = "there is no checkpoint (pass out= to Trainer)"
 
     def fit(self, steps: int | None = None, minutes: int | float | None = None, resume: bool = False) -> FitResult:
         """Trains until `steps` steps or `minutes` minutes are reached in all, whichever comes first.
 
-        Both count from the start of training, over resumptions; `minutes` is wall time, pictures and checkpoints
-        included. Afterwards the avatar is in evaluation mode and carries the averaged weights; a further call goes on
-        from the unaveraged ones. Ctrl-C ends the step at hand, saves a checkpoint and returns; a second one raises.
+        Both count from the start of training, over resumptions; `minutes` is wall time, with the pictures and
+        checkpoints on the way. Afterwards the avatar is in evaluation mode and carries the averaged weights; a further
+        call goes on from the unaveraged ones. Ctrl-C ends the step at hand, saves a checkpoint and returns; a second
+        one raises.
 
         Args:
             steps: total number of steps.
@@ -179,15 +181,15 @@ class Trainer:
         stop = InterruptFlag()
         with self._random.active(), stop, Monitor(self.progress, steps, minutes, self.folder, self.bar) as monitor:
             monitor.event("start")
-            self._due = {what: time.perf_counter() + every for what, every in self._every.items()}
+            self._done = dict.fromkeys(self._every, time.perf_counter())
             self.avatar.train()
             while monitor.fraction < 1 and not stop:
                 self._step(monitor)
                 self._when_due("picture", monitor, self._take_picture)
                 self._when_due("checkpoint", monitor, self._save_in_run)
+            monitor.stop_clock()
             if not stop:
                 self._take_picture(monitor)
-            monitor.clock()
             self._save_in_run(monitor)
             monitor.event("interrupted" if stop else "end")
         self.avatar.eval()
@@ -257,19 +259,26 @@ class Trainer:
 
     def _when_due(self, what: str, monitor: Monitor, action: Callable[[Monitor], None]) -> None:
         before = time.perf_counter()
-        if self.folder is not None and before >= self._due[what]:
+        if self.folder is None or before - self._done[what] < self._every[what]:
+            return
+        if (
+            what not in self._cost and what == "picture"
+        ):  # a guess, until one has been taken: a third of a training step
+            self._cost[what] = math.prod(self.capture.size) / max(monitor.rays_per_second, 1.0) / 3
+        if before - self._done[what] >= self._cost.get(what, 0.0) * (1 / OVERHEAD_SHARE - 1):
             action(monitor)
-            now = time.perf_counter()
-            self._due[what] = now + max(self._every[what], (now - before) * (1 / OVERHEAD_SHARE - 1))
+            self._done[what] = time.perf_counter()
+            self._cost[what] = self._done[what] - before
 
     def _take_picture(self, monitor: Monitor) -> None:
-        if self.folder is None:
+        if self.folder is None or self._pictured == self.progress.step:
             return
         frame = self._watched_frame()
         with self._random.untouched(), self._exchanged():  # looking must not change what is learned
             self.avatar.eval()
             image, psnr = picture(self.avatar, self.capture, frame, device=self.device)
             self.avatar.train()
+        self._pictured = self.progress.step
         best = self.progress.best_psnr
         self.progress.best_psnr = psnr if best is None else max(best, psnr)
         write_picture(self.folder.images / f"step_{self.progress.step:06d}.png", image)
@@ -301,12 +310,13 @@ def parameter_groups(module: nn.Module, weight_decay: float | int) -> list[dict[
     Raises:
         ValueError: nothing is trainable.
     """
-    tables, networks = [], []
+    tables: list[nn.Parameter] = []
+    networks: list[nn.Parameter] = []
     for name, parameter in module.named_parameters():
         if parameter.requires_grad:
             last = name.rpartition(".")[2]
             (tables if last == "table" or last.endswith("_table") else networks).append(parameter)
-    groups = [
+    groups: list[dict[str, Any]] = [
         {"name": "tables", "params": tables, "weight_decay": 0.0},
         {"name": "networks", "params": networks, "weight_decay": weight_decay},
     ]

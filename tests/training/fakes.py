@@ -15,6 +15,7 @@ class FakeCapture:
     """Twelve frames of a disc whose colour follows the expression, seen by a fixed camera."""
 
     name = "disc"
+    expression_width = 1
 
     def __init__(self, frames: int = 12, size: tuple[int, int] = (24, 20)) -> None:
         self.size = size

@@ -14,7 +14,9 @@ def ray_offsets(ray: Int[Tensor, " m"], rays: int) -> Int[Tensor, " offsets"]:
     return torch.searchsorted(ray, torch.arange(rays + 1, device=ray.device, dtype=ray.dtype)).long()
 
 
-def _pad(values: Float[Tensor, " m"], offsets: Int[Tensor, " offsets"]) -> tuple[Float[Tensor, "n s"], Bool[Tensor, "n s"]]:
+def _pad(
+    values: Float[Tensor, " m"], offsets: Int[Tensor, " offsets"]
+) -> tuple[Float[Tensor, "n s"], Bool[Tensor, "n s"]]:
     """The samples as one row a ray, zeros after the last, and where the row holds a sample."""
     counts = offsets.diff()
     width = int(counts.max()) if counts.numel() else 0
@@ -52,3 +54,53 @@ def ray_weights(values: Float[Tensor, " m"], offsets: Int[Tensor, " offsets"], a
     dense, present = _pad(values, offsets)
     kept = torch.cat([torch.ones_like(dense[:, :1]), 1 - dense[:, :-1]], dim=1)
     return kept.cumprod(1)[present] * values
+
+
+def ray_weights_backward(
+    grad: Float[Tensor, " m"], values: Float[Tensor, " m"], offsets: Int[Tensor, " offsets"], alpha: bool
+) -> Float[Tensor, " m"]:
+    """The derivative of `sum grad * ray_weights` to the values, written out for where autograd does not run.
+
+    With R_i the sum of what lies behind sample i as seen from it, `dw_i = T_i (g_i - R_i)` by alpha, times
+    `d alpha / d x = 1 - a_i` by x.
+    """
+    return _derivatives(torch.zeros_like(values), grad, values, offsets, alpha)[0]
+
+
+def ray_weights_double(
+    direction: Float[Tensor, " m"],
+    grad: Float[Tensor, " m"],
+    values: Float[Tensor, " m"],
+    offsets: Int[Tensor, " offsets"],
+    alpha: bool,
+) -> tuple[Float[Tensor, " m"], Float[Tensor, " m"]]:
+    """The derivatives of `sum direction * ray_weights_backward` to grad and to the values: both along `direction`."""
+    return _derivatives(direction, grad, values, offsets, alpha)[1:]
+
+
+def _derivatives(
+    direction: Float[Tensor, " m"],
+    grad: Float[Tensor, " m"],
+    values: Float[Tensor, " m"],
+    offsets: Int[Tensor, " offsets"],
+    alpha: bool,
+) -> tuple[Float[Tensor, " m"], Float[Tensor, " m"], Float[Tensor, " m"]]:
+    """`dL/dv`, and the derivatives of w and of `dL/dv` along the direction: front to back, then back to front."""
+    (v, present), (g, _), (h, _) = _pad(values, offsets), _pad(grad, offsets), _pad(direction, offsets)
+    kept, absorbed = (1 - v, v) if alpha else (torch.exp(-v), -torch.expm1(-v))
+    slope = torch.ones_like(v) if alpha else kept
+    d_absorbed, d_slope = slope * h, torch.zeros_like(v) if alpha else -kept * h
+    reach, d_reach = torch.ones_like(v), torch.zeros_like(v)
+    for k in range(1, v.shape[1]):
+        reach[:, k] = reach[:, k - 1] * kept[:, k - 1]
+        d_reach[:, k] = d_reach[:, k - 1] * kept[:, k - 1] - reach[:, k - 1] * d_absorbed[:, k - 1]
+    behind, d_behind = torch.zeros_like(v), torch.zeros_like(v)
+    for k in range(v.shape[1] - 2, -1, -1):
+        seen = g[:, k + 1] - behind[:, k + 1]
+        behind[:, k] = g[:, k + 1] * absorbed[:, k + 1] + kept[:, k + 1] * behind[:, k + 1]
+        d_behind[:, k] = d_absorbed[:, k + 1] * seen + kept[:, k + 1] * d_behind[:, k + 1]
+    seen = g - behind
+    first = slope * reach * seen
+    d_weights = d_reach * absorbed + reach * d_absorbed
+    d_first = d_slope * reach * seen + slope * (d_reach * seen - reach * d_behind)
+    return first[present], d_weights[present], d_first[present]

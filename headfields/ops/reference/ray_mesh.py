@@ -137,7 +137,7 @@ def margin_interval(
     mesh_index: Int[Tensor, " n"] | None = None,
     pairs: int = 1 << 18,
 ) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
-    """First and last distance t >= 0 at which a ray of unit direction is within `margin` of the mesh; inf, -inf where never.
+    """First and last t >= 0 at which a ray of unit direction is within `margin` of the mesh; inf and -inf where never.
 
     The points within the margin of a triangle are the union of a prism, three cylinders about the edges and three
     balls about the corners, and convex, so each face gives one interval. Tries all faces. Not differentiable.

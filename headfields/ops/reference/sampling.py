@@ -59,14 +59,15 @@ def inverse_cdf(
 
 
 def merge(
-    ray_a: Int[Tensor, " a"],
+    offsets_a: Int[Tensor, " offsets"],
     start_a: Float[Tensor, " a"],
     end_a: Float[Tensor, " a"],
-    ray_b: Int[Tensor, " b"],
+    offsets_b: Int[Tensor, " offsets"],
     start_b: Float[Tensor, " b"],
     end_b: Float[Tensor, " b"],
 ) -> Packed:
     """The pieces into which the edges of both sets cut the union of their intervals."""
+    ray_a, ray_b = _rays(offsets_a), _rays(offsets_b)
     at = torch.cat([start_a, end_a, start_b, end_b])
     ray = torch.cat([ray_a, ray_a, ray_b, ray_b])
     one_a, one_b = torch.ones_like(ray_a), torch.ones_like(ray_b)
@@ -106,7 +107,7 @@ def uniform_step(
     cone_angle: float,
     jitter: Float[Tensor, " n"] | None,
 ) -> Packed:
-    """The intervals of each ray's step lattice, the last cut off at `far`; none where the range is empty or not finite."""
+    """The intervals of each ray's step lattice, the last cut off at `far`; none for an empty or infinite range."""
     hit = (near < far) & near.isfinite() & far.isfinite()
     longest = (far - near)[hit].max() if bool(hit.any()) else 0
     edges = step_edges(near, step, cone_angle, jitter, math.ceil(float(longest) / step) + 2)

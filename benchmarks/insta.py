@@ -1,0 +1,55 @@
+"""INSTA on a capture, beside its two baselines: `python -m benchmarks.insta --capture DIR --out DIR --minutes 12`.
+
+Trains INSTA and the same field without a deformer for the same time, fits the average texture, evaluates all three on
+the test frames, and writes `insta.json` and `comparison.png` (truth, then each of them). Runs that are there already are
+gone on with, or taken as they are if they have had their time.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import torch
+
+import headfields as hf
+from headfields.cli.commands import train
+from headfields.training import evaluate
+from headfields.viz import save_image, side_by_side
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--capture", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--minutes", type=float, default=12.0)
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    capture = hf.data.load_capture(arguments.capture)
+    rivals: dict[str, torch.nn.Module] = {}
+    for name, model in (("INSTA", "insta"), ("no deformer", "static_field")):
+        run = arguments.out / model
+        train(model, arguments.capture, run, minutes=arguments.minutes, resume=True, seed=arguments.seed)
+        rivals[name] = hf.Avatar.load(run / "avatar.safetensors")
+    rivals["average texture"] = hf.models.TexturedMesh(capture.template).fit(capture, capture.splits["train"], True)
+
+    figures = {name: evaluate(rival, capture, split="test", bar=True) for name, rival in rivals.items()}
+    print(f"{'':16s} {'PSNR':>7s} {'SSIM':>7s} {'in head':>8s} {'s/frame':>8s}")
+    for name, result in figures.items():
+        print(
+            f"{name:16s} {result['psnr']:7.2f} {result['ssim']:7.4f} {result['psnr_masked']:8.2f}"
+            f" {result['seconds_per_frame']:8.2f}"
+        )
+    (arguments.out / "insta.json").write_text(json.dumps(figures, indent=1) + "\n")
+
+    test = capture.splits["test"]
+    columns = []
+    for frame in test[:: max(len(test) // 6, 1)][:6].tolist():
+        camera, state = capture.camera([frame])[0], capture.state([frame])
+        truth = capture.pixels(frame, background=1.0).target.view(*capture.size, 3)
+        images = [truth, *(rival.render(camera, state).rgb.clamp(0, 1) for rival in rivals.values())]
+        columns.append(torch.cat(images, dim=0))
+    save_image(arguments.out / "comparison.png", side_by_side(columns))
+
+
+if __name__ == "__main__":
+    main()

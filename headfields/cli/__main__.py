@@ -1,0 +1,7 @@
+"""`python -m headfields.cli`."""
+
+import sys
+
+from headfields.cli import main
+
+sys.exit(main())

@@ -1,0 +1,43 @@
+"""`headfields evaluate`."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from headfields.cli import runs
+from headfields.cli.errors import CommandError
+
+
+def evaluate(
+    path: Path,
+    split: str,
+    capture_path: Path | None,
+    background: float | int,
+    limit: int | None,
+    memory: int,
+    device_name: str,
+) -> None:
+    """Measures a run; prints the means as one JSON object and writes all to metrics.json."""
+    from headfields.training import evaluation
+
+    if not 0 <= background <= 1:
+        raise CommandError(f"--background is {background}; expected a grey level in [0, 1]")
+    run, config = runs.open_run(path)
+    device = runs.choose_device(device_name)
+    avatar = runs.load_avatar(run, config, memory).to(device)
+    capture = runs.open_capture(capture_path or Path(config["capture"]), memory)
+    frames = runs.spread(evaluation.choose_frames(capture, split), limit)
+    result = _plain(evaluation.evaluate(avatar, capture, background=background, frames=frames, device=device, bar=True))
+    result["split"] = split
+    run.write_metrics({"capture": str(capture_path or config["capture"]), **result})
+    print(json.dumps({key: value for key, value in result.items() if key != "per_frame"}, allow_nan=False))
+
+
+def _plain(value: Any) -> Any:
+    """JSON has no infinity, which is the PSNR of equal images: null stands for it."""
+    if isinstance(value, dict):
+        return {key: _plain(entry) for key, entry in value.items()}
+    if isinstance(value, list):
+        return [_plain(entry) for entry in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,107 @@
+"""Cameras and states for videos: around the head, through its expressions, and after another capture."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from headfields.cli.errors import CommandError
+from headfields.records import Camera, HeadState
+
+
+@dataclass(frozen=True)
+class Shot:
+    """One picture to take: a camera (a batch of one) and a state of one frame."""
+
+    camera: Camera
+    state: HeadState
+
+
+def turntable(capture: Any, frame: int, count: int, degrees: float | int) -> Iterator[Shot]:
+    """The head in one frame's state, seen from that frame's camera as it goes around the head's vertical axis.
+
+    Args:
+        capture: where the camera and the state come from.
+        frame: which frame.
+        count: number of pictures.
+        degrees: the whole angle; from 360 on the camera goes round, below it swings to both sides and back.
+    """
+    index = torch.tensor([frame])
+    camera, state = capture.camera(index), capture.state(index)
+    corners = state.vertices[0]
+    centre = (corners.amin(0) + corners.amax(0)) / 2
+    for i in range(count):
+        turn = i / count
+        angle = math.radians(degrees) * (turn if degrees >= 360 else math.sin(2 * math.pi * turn) / 2)
+        yield Shot(orbit(camera, centre, angle), state)
+
+
+def orbit(camera: Camera, centre: Float[Tensor, "3"], angle: float | int) -> Camera:
+    """The camera carried around the vertical axis (y) through `centre` by an angle in radians."""
+    cos, sin = math.cos(angle), math.sin(angle)
+    # Turning the world by the opposite angle before the camera sees it is the same as carrying the camera.
+    turn = torch.eye(4).to(camera.world_to_camera)
+    turn[:3, :3] = torch.tensor([[cos, 0, -sin], [0, 1, 0], [sin, 0, cos]]).to(turn)
+    turn[:3, 3] = centre - turn[:3, :3] @ centre
+    return camera.replace(world_to_camera=camera.world_to_camera @ turn)
+
+
+def expressions(capture: Any, count: int, how_many: int) -> Iterator[Shot]:
+    """From the most neutral training frame to the strongest of each expression coefficient, and back, by turns.
+
+    The coefficients taken are those that vary most. Vertices and expressions between two frames are interpolated
+    linearly; the camera is that of the neutral frame.
+
+    Args:
+        capture: where the states come from.
+        count: pictures for each expression.
+        how_many: how many expressions.
+
+    Raises:
+        CommandError: the capture has no expressions.
+    """
+    frames = torch.as_tensor(capture.splits["train"])
+    every = capture.state(frames)
+    if every.expression is None or not every.expression.shape[1]:
+        raise CommandError(f"capture {capture.name!r} has no expression coefficients; --mode expressions needs them")
+    neutral = int(every.expression.norm(dim=-1).argmin())
+    camera = capture.camera(frames[neutral : neutral + 1])
+    for coefficient in every.expression.std(dim=0, correction=0).argsort(descending=True)[:how_many].tolist():
+        extreme = int((every.expression[:, coefficient] - every.expression[neutral, coefficient]).abs().argmax())
+        for i in range(count):
+            yield Shot(camera, between(every[neutral], every[extreme], (1 - math.cos(2 * math.pi * i / count)) / 2))
+
+
+def between(first: HeadState, second: HeadState, amount: float | int) -> HeadState:
+    """Vertices and expression of two states, linearly interpolated; the rest is the first's."""
+    expression = first.expression
+    if first.expression is not None and second.expression is not None:
+        expression = torch.lerp(first.expression, second.expression, amount)
+    return first.replace(vertices=torch.lerp(first.vertices, second.vertices, amount), expression=expression)
+
+
+def drive(capture: Any, driver: Any, frames: list[int]) -> Iterator[Shot]:
+    """This capture's head moved as another one's: the driver's displacements are added to this head's canonical mesh.
+
+    Displacements are from the driver's canonical mesh, so that its shape of head does not come along. Cameras and
+    expression coefficients are the driver's.
+
+    Raises:
+        CommandError: the meshes have different topology.
+    """
+    own, other = capture.template, driver.template
+    own_count, other_count = len(own.canonical_vertices), len(other.canonical_vertices)
+    if own_count != other_count or not torch.equal(own.faces[: own.face_count], other.faces[: other.face_count]):
+        raise CommandError(
+            f"--drive: {driver.name!r} has another topology than {capture.name!r} ({other_count} vertices, {own_count} "
+            "here, or other faces); both must come from the same head model"
+        )
+    offset = own.canonical_vertices - other.canonical_vertices
+    for frame in frames:
+        index = torch.tensor([frame])
+        state = driver.state(index)
+        yield Shot(driver.camera(index)[0], state.replace(vertices=state.vertices + offset))

@@ -1,0 +1,109 @@
+"""Building, finding and loading what a run is about, for the subcommands."""
+
+import ast
+import inspect
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from headfields.cli.errors import CommandError
+from headfields.training.run import RunFolder
+
+
+def choose_device(name: str) -> torch.device:
+    """A torch device by name; "auto" is CUDA where there is one."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise CommandError(f"--device is {name!r}; expected auto, cpu, cuda or cuda:N") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise CommandError(f"--device is {name!r}, but torch sees no CUDA device; headfields doctor tells more")
+    return device
+
+
+def open_capture(path: Path, memory: int) -> Any:
+    """The capture in a folder."""
+    from headfields.data import load_capture
+
+    return load_capture(path, memory_budget_mb=memory)
+
+
+def model_arguments(model: str, overrides: list[str], capture: Any) -> dict[str, Any]:
+    """Arguments for a preset from `name=value` texts, checked against its signature.
+
+    `expression_width`, where the preset has it and it is not given, is at most what the capture offers.
+
+    Raises:
+        CommandError: there is no such preset or argument, or a value is no Python literal.
+    """
+    parameters = inspect.signature(_preset(model)).parameters
+    arguments: dict[str, Any] = {}
+    for text in overrides:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise CommandError(f"--set got {text!r}; expected name=value")
+        if name not in list(parameters)[1:]:
+            raise CommandError(
+                f"--set {text}: {model} has no argument {name!r}; it has {', '.join(list(parameters)[1:])}"
+            )
+        try:
+            arguments[name] = ast.literal_eval(value)
+        except (ValueError, SyntaxError):
+            arguments[name] = value
+    offered = getattr(capture, "expression_width", None)
+    if "expression_width" in parameters and "expression_width" not in arguments and offered is not None:
+        arguments["expression_width"] = min(parameters["expression_width"].default, offered)
+    return arguments
+
+
+def build(model: str, arguments: dict[str, Any], capture: Any) -> Any:
+    """The avatar of a preset on a capture's template."""
+    return _preset(model)(capture.template, **arguments)
+
+
+def open_run(path: Path) -> tuple[RunFolder, dict[str, Any]]:
+    """A run folder and its config."""
+    run = RunFolder(path)
+    return run, run.config()
+
+
+def load_avatar(run: RunFolder, config: dict[str, Any], memory: int) -> Any:
+    """The trained avatar of a run; from the averaged weights of its last checkpoint if it has not ended yet.
+
+    Raises:
+        CommandError: the run has neither.
+    """
+    from headfields import decoders, deformers, encoders, renderers  # noqa: F401  (so that their parts are known)
+    from headfields.avatar import Avatar
+    from headfields.training import checkpoint
+
+    finished = run.avatar.exists()
+    newer = run.checkpoint.exists() and (not finished or run.checkpoint.stat().st_mtime > run.avatar.stat().st_mtime)
+    if finished and not newer:
+        return Avatar.load(run.avatar)
+    if not newer:
+        raise CommandError(f"{run.path} has neither an avatar nor a checkpoint yet; headfields train makes them")
+    avatar = build(config["model"], config["arguments"], open_capture(Path(config["capture"]), memory))
+    checkpoint.load_weights(run.checkpoint, avatar)
+    return avatar
+
+
+def spread(frames: list[int], limit: int | None) -> list[int]:
+    """At most `limit` of the frames, evenly spread."""
+    if limit is None or limit >= len(frames):
+        return frames
+    if limit < 1:
+        raise CommandError(f"--limit is {limit}; expected at least 1")
+    return [frames[i * len(frames) // limit] for i in range(limit)]
+
+
+def _preset(model: str) -> Any:
+    from headfields import models
+
+    presets = {name: getattr(models, name) for name in models.__all__ if inspect.isfunction(getattr(models, name))}
+    if model not in presets:
+        raise CommandError(f"there is no model {model!r}; headfields.models has {', '.join(sorted(presets))}")
+    return presets[model]

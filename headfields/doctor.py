@@ -1,0 +1,166 @@
+"""Self-check: every kernel, on every backend that can run here, against a plain definition of what it computes.
+
+To add an operation, append `(name, check)` to `CHECKS`. A check takes a device, computes values (and gradients, where
+there are some) through the public function, and returns pairs to compare: what the kernel gave, and what the
+definition gives in float64.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from headfields.dispatch import native, use_cpu_backend, warp
+
+TOLERANCE = 1e-4
+"""Largest error allowed, relative to the largest value (float32 kernels, a few thousand operations deep)."""
+
+Pairs = list[tuple[Tensor, Tensor]]
+
+
+@dataclass(frozen=True)
+class CheckResult:
+    """One check on one backend.
+
+    Attributes:
+        name: of the operation.
+        backend: `"cpu native"`, `"cpu warp"` or `"cuda warp"`.
+        passed: whether the error is within `TOLERANCE`.
+        seconds: how long it took, compilation included.
+        detail: the error, or why there is none.
+    """
+
+    name: str
+    backend: str
+    passed: bool
+    seconds: float
+    detail: str
+
+    def __str__(self) -> str:
+        mark = "ok    " if self.passed else "FAILED"
+        return f"{mark} {self.name:20s} {self.backend:11s} {self.detail}, {self.seconds:.2f} s"
+
+
+def run() -> Iterator[CheckResult]:
+    """Runs `CHECKS` on every backend, and yields each result as it comes. A check that raises counts as failed."""
+    for backend in _backends():
+        device, _, kind = backend.partition(" ")
+        for name, check in CHECKS:
+            began = time.perf_counter()
+            try:
+                if device == "cpu":
+                    with use_cpu_backend(kind):  # type: ignore[arg-type]
+                        pairs = check(torch.device("cpu"))
+                else:
+                    pairs = check(torch.device("cuda"))
+                # torch's max, unlike Python's, lets no NaN hide; and a NaN does not pass
+                error = float(torch.tensor([_error(found, wanted) for found, wanted in pairs]).max())
+                passed, detail = error <= TOLERANCE, f"error {error:.1e}"
+            except Exception as problem:  # whatever keeps a kernel from running is the finding
+                passed, detail = False, f"{type(problem).__name__}: {' '.join(str(problem).split())}"
+            yield CheckResult(name, backend, passed, time.perf_counter() - began, detail)
+
+
+def check_closest_triangle(device: torch.device) -> Pairs:
+    """Distances to a crumpled sheet, and their gradient by the query."""
+    from headfields.ops.closest_triangle import TriangleBVH
+    from headfields.ops.reference.closest_triangle import closest_face, closest_on_face
+
+    side = 12
+    generator = torch.Generator().manual_seed(0)
+    line = torch.linspace(-0.1, 0.1, side)
+    sheet = torch.stack([*torch.meshgrid(line, line, indexing="ij"), torch.zeros(side, side)], dim=-1).reshape(-1, 3)
+    vertices = sheet + 0.004 * torch.randn(sheet.shape, generator=generator)
+    corner = (torch.arange(side - 1)[:, None] * side + torch.arange(side - 1)).reshape(-1, 1)
+    faces = torch.cat([corner + torch.tensor([0, side, 1]), corner + torch.tensor([1, side, side + 1])])
+    points = 0.1 * torch.randn(500, 3, generator=generator)
+
+    query = points.to(device).requires_grad_()
+    found = TriangleBVH(faces.to(device), vertices.to(device)).closest(query).distance
+    (gradient,) = torch.autograd.grad(found.sum(), query)
+    exact, mesh = points.double().requires_grad_(), vertices.double()[None]
+    face = closest_face(exact, mesh, faces)
+    wanted = closest_on_face(exact, mesh, faces, None, face)[2]
+    (wanted_gradient,) = torch.autograd.grad(wanted.sum(), exact)
+    # Where two faces are equally near, either gradient is right: the mean over queries lets a few differ.
+    difference = (gradient.cpu().double() - wanted_gradient).norm(dim=-1).median()
+    return [(found, wanted), (difference, torch.zeros_like(difference)), (gradient.norm(dim=-1), torch.ones(500))]
+
+
+def check_compositing(device: torch.device) -> Pairs:
+    """Weights of packed samples on rays of random length, one of them empty, and their gradient by the density."""
+    from headfields.ops.compositing import weights_from_density
+
+    generator = torch.Generator().manual_seed(1)
+    counts = torch.randint(0, 40, (64,), generator=generator)
+    counts[0] = 0
+    ray = torch.repeat_interleave(torch.arange(64), counts)
+    start = torch.rand(len(ray), generator=generator)
+    end = start + 0.05
+    density = 20 * torch.rand(len(ray), generator=generator)
+    cotangent = torch.randn(len(ray), generator=generator)
+
+    given = density.to(device).requires_grad_()
+    found = weights_from_density(given, start.to(device), end.to(device), ray.to(device), 64)
+    (gradient,) = torch.autograd.grad(found, given, cotangent.to(device))
+    exact = density.double().requires_grad_()
+    depth = exact * (end.double() - start.double())
+    pieces = []
+    for piece in depth.split(counts.tolist()):  # the definition, a ray at a time
+        pieces.append(torch.exp(piece - piece.cumsum(0)) * -torch.expm1(-piece))
+    wanted = torch.cat(pieces)
+    (wanted_gradient,) = torch.autograd.grad(wanted, exact, cotangent.double())
+    return [(found, wanted), (gradient, wanted_gradient)]
+
+
+def check_hash_grid(device: torch.device) -> Pairs:
+    """A dense level of a grid, and the gradient of its table, against PyTorch's `grid_sample`."""
+    from torch.nn.functional import grid_sample
+
+    from headfields.ops.hash_grid import HashGridLayout, hash_grid
+
+    generator = torch.Generator().manual_seed(2)
+    cells = 8
+    layout = HashGridLayout(1, 4, 14, cells, cells)
+    points = torch.rand(700, 3, generator=generator)
+    table = torch.randn(layout.entries, 4, generator=generator)
+    cotangent = torch.randn(700, 4, generator=generator)
+
+    given = table.to(device).requires_grad_()
+    found = hash_grid(points.to(device), given, layout)
+    (gradient,) = torch.autograd.grad(found, given, cotangent.to(device))
+    exact = table.double().requires_grad_()
+    volume = exact.T.reshape(1, 4, cells + 1, cells + 1, cells + 1)
+    # Rows run with x fastest (Instant-NGP), as grid_sample's last axis does.
+    place = (2 * points.double() - 1)[None, :, None, None]
+    wanted = grid_sample(volume, place, align_corners=True)[0, :, :, 0, 0].T
+    (wanted_gradient,) = torch.autograd.grad(wanted, exact, cotangent.double())
+    return [(found, wanted), (gradient, wanted_gradient)]
+
+
+CHECKS: list[tuple[str, Callable[[torch.device], Pairs]]] = [
+    ("closest_triangle", check_closest_triangle),
+    ("compositing", check_compositing),
+    ("hash_grid", check_hash_grid),
+]
+"""The registry: name and check of every operation that has kernels."""
+
+
+def _backends() -> list[str]:
+    found = ["cpu native"] if native is not None else []
+    try:
+        warp()
+    except Exception:  # `headfields doctor` prints the reason with the list of backends
+        return found
+    return [*found, "cpu warp", *(["cuda warp"] if torch.cuda.is_available() else [])]
+
+
+def _error(found: Tensor, wanted: Tensor) -> float:
+    """Largest difference relative to the largest value; NaN if there is one anywhere."""
+    found, wanted = found.detach().cpu().double(), wanted.detach().double()
+    if found.shape != wanted.shape:
+        raise AssertionError(f"shape {tuple(found.shape)} instead of {tuple(wanted.shape)}")
+    scale = max(float(wanted.abs().max()), 1.0) if wanted.numel() else 1.0
+    return float((found - wanted).abs().max() / scale) if wanted.numel() else 0.0

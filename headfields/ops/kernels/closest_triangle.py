@@ -1,0 +1,275 @@
+"""Warp kernels: refit of the eight-wide tree (see csrc/bvh.h for its layout) and nearest triangle."""
+
+from typing import no_type_check  # Warp's types are not ones a checker knows
+
+import torch
+from torch import Tensor
+
+from headfields.dispatch import warp
+
+wp = warp()
+wp.set_module_options({"enable_backward": False})
+
+FAR = wp.constant(1.0e18)  # coordinates beyond this have no answer: their squares would overflow
+NOWHERE = wp.constant(1.0e30)  # where the triangle of an empty lane lies
+EMPTY = wp.constant(-(2**31))
+stack_int = wp.types.vector(length=64, dtype=wp.int32)  # nine levels, seven siblings a level
+stack_float = wp.types.vector(length=64, dtype=wp.float32)
+
+
+@no_type_check
+def launch(kernel: "wp.Kernel", dim: int | tuple[int, ...], inputs: list, like: Tensor) -> None:
+    """Launches on the device, and CUDA stream, that torch uses for `like`; tensors among the inputs are not copied."""
+    dimensions = (dim,) if isinstance(dim, int) else dim
+    if 0 in dimensions:
+        return
+    types = [argument.type for argument in kernel.adj.args]
+    converted = [
+        wp.from_torch(x, dtype=kind.dtype, return_ctype=True) if isinstance(x, Tensor) else x
+        for x, kind in zip(inputs, types, strict=True)
+    ]
+    stream = wp.stream_from_torch(like.device) if like.is_cuda else None
+    wp.launch(kernel, dim=dimensions, inputs=converted, device=wp.device_from_torch(like.device), stream=stream)
+
+
+@wp.func
+@no_type_check
+def load3(rows: wp.array(dtype=wp.float32, ndim=2), b: int, base: int, row: int, k: int):
+    at = base + row * 8 + k
+    return wp.vec3(rows[b, at], rows[b, at + 8], rows[b, at + 16])
+
+
+@wp.func
+@no_type_check
+def store3(rows: wp.array(dtype=wp.float32, ndim=2), b: int, base: int, row: int, k: int, v: wp.vec3):
+    at = base + row * 8 + k
+    rows[b, at] = v[0]
+    rows[b, at + 8] = v[1]
+    rows[b, at + 16] = v[2]
+
+
+@wp.func
+@no_type_check
+def usable(v: wp.vec3):
+    return wp.abs(v[0]) < FAR and wp.abs(v[1]) < FAR and wp.abs(v[2]) < FAR
+
+
+@wp.func
+@no_type_check
+def inverse_or_zero(x: float, least: float):
+    if x > least:
+        return 1.0 / x
+    return 0.0
+
+
+@wp.kernel
+@no_type_check
+def refit_leaves(
+    vertices: wp.array(dtype=wp.vec3, ndim=2),
+    faces: wp.array(dtype=wp.int32, ndim=2),
+    order: wp.array(dtype=wp.int32),
+    slot: wp.array(dtype=wp.int32),
+    bounds: wp.array(dtype=wp.float32, ndim=2),
+    triangles: wp.array(dtype=wp.float32, ndim=2),
+):
+    mesh, leaf = wp.tid()
+    lo = wp.vec3(wp.inf, wp.inf, wp.inf)
+    hi = wp.vec3(-wp.inf, -wp.inf, -wp.inf)
+    base = leaf * 144
+    for k in range(8):
+        face = order[leaf * 8 + k]
+        a = wp.vec3(NOWHERE, NOWHERE, NOWHERE)
+        b = a
+        c = a
+        if face >= 0:
+            pa = vertices[mesh, faces[face, 0]]
+            pb = vertices[mesh, faces[face, 1]]
+            pc = vertices[mesh, faces[face, 2]]
+            if usable(pa) and usable(pb) and usable(pc):
+                a = pa
+                b = pb
+                c = pc
+                lo = wp.min(lo, wp.min(a, wp.min(b, c)))
+                hi = wp.max(hi, wp.max(a, wp.max(b, c)))
+        ab = b - a
+        ac = c - a
+        n = wp.cross(ab, ac)
+        n2 = wp.dot(n, n)
+        inverse = 0.0
+        if n2 > 1.0e-12 * wp.dot(ab, ab) * wp.dot(ac, ac):
+            inverse = inverse_or_zero(n2, 1.0e-36)
+        store3(triangles, mesh, base, 0, k, a)
+        store3(triangles, mesh, base, 3, k, b)
+        store3(triangles, mesh, base, 6, k, c)
+        store3(triangles, mesh, base, 9, k, inverse * wp.cross(ac, n))
+        store3(triangles, mesh, base, 12, k, inverse * wp.cross(n, ab))
+        triangles[mesh, base + 120 + k] = inverse_or_zero(wp.dot(ab, ab), 1.0e-30)
+        triangles[mesh, base + 128 + k] = inverse_or_zero(wp.dot(ac, ac), 1.0e-30)
+        triangles[mesh, base + 136 + k] = inverse_or_zero(wp.dot(c - b, c - b), 1.0e-30)
+    node = slot[leaf] / 8
+    lane = slot[leaf] - 8 * node
+    store3(bounds, mesh, node * 48, 0, lane, lo)
+    store3(bounds, mesh, node * 48, 3, lane, hi)
+
+
+@wp.kernel
+@no_type_check
+def refit_nodes(children: wp.array(dtype=wp.int32, ndim=2), first: int, bounds: wp.array(dtype=wp.float32, ndim=2)):
+    mesh, offset = wp.tid()
+    node = first + offset
+    for k in range(8):
+        child = children[node, k]
+        if child >= 0 or child == EMPTY:
+            lo = wp.vec3(wp.inf, wp.inf, wp.inf)
+            hi = wp.vec3(-wp.inf, -wp.inf, -wp.inf)
+            if child >= 0:
+                for j in range(8):
+                    lo = wp.min(lo, load3(bounds, mesh, child * 48, 0, j))
+                    hi = wp.max(hi, load3(bounds, mesh, child * 48, 3, j))
+            store3(bounds, mesh, node * 48, 0, k, lo)
+            store3(bounds, mesh, node * 48, 3, k, hi)
+
+
+@wp.func
+@no_type_check
+def along(p: wp.vec3, edge: wp.vec3, inverse: float):
+    return wp.clamp(wp.dot(p, edge) * inverse, 0.0, 1.0)
+
+
+@wp.func
+@no_type_check
+def nearest(p: wp.vec3, triangles: wp.array(dtype=wp.float32, ndim=2), mesh: int, base: int, k: int):
+    """Barycentric coordinates of the nearest point and, last, its squared distance; the candidates of the reference."""
+    a = load3(triangles, mesh, base, 0, k)
+    b = load3(triangles, mesh, base, 3, k)
+    c = load3(triangles, mesh, base, 6, k)
+    ap = p - a
+    u = wp.dot(load3(triangles, mesh, base, 9, k), ap)
+    v = wp.dot(load3(triangles, mesh, base, 12, k), ap)
+    s = along(ap, b - a, triangles[mesh, base + 120 + k])
+    best = wp.vec4(1.0 - s, s, 0.0, wp.length_sq(ap - s * (b - a)))
+    s = along(ap, c - a, triangles[mesh, base + 128 + k])
+    squared = wp.length_sq(ap - s * (c - a))
+    if squared < best[3]:
+        best = wp.vec4(1.0 - s, 0.0, s, squared)
+    s = along(p - b, c - b, triangles[mesh, base + 136 + k])
+    squared = wp.length_sq(p - b - s * (c - b))
+    if squared < best[3]:
+        best = wp.vec4(0.0, 1.0 - s, s, squared)
+    if u > 0.0 and v > 0.0 and u + v < 1.0:
+        squared = wp.length_sq(ap - u * (b - a) - v * (c - a))
+        if squared < best[3]:
+            best = wp.vec4(1.0 - u - v, u, v, squared)
+    return best
+
+
+@wp.kernel
+@no_type_check
+def closest(
+    points: wp.array(dtype=wp.vec3),
+    mesh_index: wp.array(dtype=wp.int32),
+    indexed: int,
+    children: wp.array(dtype=wp.int32, ndim=2),
+    order: wp.array(dtype=wp.int32),
+    bounds: wp.array(dtype=wp.float32, ndim=2),
+    triangles: wp.array(dtype=wp.float32, ndim=2),
+    max_distance: float,
+    fused: int,
+    face: wp.array(dtype=wp.int64),
+    barycentric: wp.array(dtype=wp.vec3),
+    distance: wp.array(dtype=wp.float32),
+):
+    i = wp.tid()
+    p = points[i]
+    mesh = wp.int32(0)
+    if indexed != 0:
+        mesh = mesh_index[i]
+    best = max_distance * max_distance * 1.00001 + 1.0e-30
+    answer = wp.vec4(0.0, 0.0, 0.0, wp.inf)
+    found = wp.int32(-1)
+    stack = stack_int()
+    keys = stack_float()
+    top = wp.int32(0)
+    if usable(p) and mesh >= 0 and mesh < bounds.shape[0]:
+        stack[0] = 0
+        keys[0] = 0.0
+        top = wp.int32(1)
+    while top > 0:
+        top -= 1
+        child = stack[top]
+        if keys[top] < best:
+            if child < 0:
+                leaf = -1 - child
+                for k in range(8):
+                    candidate = nearest(p, triangles, mesh, leaf * 144, k)
+                    if candidate[3] < best:
+                        best = candidate[3]
+                        answer = candidate
+                        found = leaf * 8 + k
+            else:
+                start = top
+                for k in range(8):
+                    lo = load3(bounds, mesh, child * 48, 0, k)
+                    hi = load3(bounds, mesh, child * 48, 3, k)
+                    outside = wp.max(wp.max(lo - p, p - hi), wp.vec3(0.0, 0.0, 0.0))
+                    squared = wp.length_sq(outside)
+                    if squared < best:
+                        at = top
+                        while at > start and keys[at - 1] < squared:
+                            stack[at] = stack[at - 1]
+                            keys[at] = keys[at - 1]
+                            at -= 1
+                        stack[at] = children[child, k]
+                        keys[at] = squared
+                        top += 1
+    length = wp.sqrt(answer[3])
+    if length > max_distance:
+        found = wp.int32(-1)
+    if found >= 0:
+        face[i] = wp.int64(order[found])
+    else:
+        face[i] = wp.int64(-1)
+        answer = wp.vec4(0.0, 0.0, 0.0, 0.0)
+        length = wp.inf
+    if fused != 0:
+        barycentric[i] = wp.vec3(answer[0], answer[1], answer[2])
+        distance[i] = length
+
+
+def launch_refit(
+    vertices: Tensor, faces: Tensor, children: Tensor, order: Tensor, slot: Tensor, levels: list[int],
+    bounds: Tensor, triangles: Tensor,
+) -> None:  # fmt: skip
+    """Fills bounds (B, nodes, 48) and triangles (B, leaves, 144): leaves first, then the levels from the lowest up."""
+    meshes = vertices.shape[0]
+    if meshes == 0:
+        return
+    flat = bounds.view(meshes, -1)
+    inputs = [vertices, faces, order, slot, flat, triangles.view(meshes, slot.shape[0] * 144)]
+    launch(refit_leaves, (meshes, slot.shape[0]), inputs, vertices)
+    ends = [*levels[1:], children.shape[0]]
+    for first, end in reversed(list(zip(levels, ends, strict=True))):
+        launch(refit_nodes, (meshes, end - first), [children, first, flat], vertices)
+
+
+def index_or_none(mesh_index: Tensor | None, order: Tensor) -> list:
+    """The two kernel arguments that stand for an optional `mesh_index`."""
+    return [order, 0] if mesh_index is None else [mesh_index, 1]
+
+
+def launch_closest(
+    points: Tensor, mesh_index: Tensor | None, children: Tensor, order: Tensor, bounds: Tensor, triangles: Tensor,
+    max_distance: float, face: Tensor, barycentric: Tensor, distance: Tensor, fused: bool,
+) -> None:  # fmt: skip
+    """Fills face (n,) and, if `fused`, barycentric (n, 3) and distance (n,)."""
+    meshes = bounds.shape[0]
+    if meshes == 0 or points.shape[0] == 0:
+        face.fill_(-1)
+        barycentric.zero_()
+        distance.fill_(torch.inf)
+        return
+    inputs = [
+        points, *index_or_none(mesh_index, order), children, order, bounds.view(meshes, -1),
+        triangles.view(meshes, triangles.shape[1] * 144), max_distance, int(fused), face, barycentric, distance,
+    ]  # fmt: skip
+    launch(closest, points.shape[0], inputs, points)

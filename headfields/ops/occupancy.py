@@ -1,0 +1,234 @@
+"""Occupancy grids: marching rays through one, and looking points up.
+
+A grid divides the axis-aligned box `aabb` (2, 3), lower corner first, into X x Y x Z cells. Nothing here is
+differentiable: samples are found, and positions are recomputed from them in PyTorch.
+"""
+
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from headfields.ops._checks import check_floating, check_same_device, check_shape
+from headfields.ops.packed import launch, native, use_native, use_warp
+from headfields.ops.reference import occupancy as reference
+from headfields.ops.reference import sampling as reference_sampling
+from headfields.records import Samples
+
+DEFAULT_BUDGET = 1 << 22
+
+
+def march(
+    origins: Float[Tensor, "n 3"],
+    directions: Float[Tensor, "n 3"],
+    near: Float[Tensor, " n"],
+    far: Float[Tensor, " n"],
+    occupied: Bool[Tensor, "x y z"],
+    aabb: Float[Tensor, "2 3"],
+    step: float,
+    budget: int = DEFAULT_BUDGET,
+    jitter: Float[Tensor, " n"] | None = None,
+    cone_angle: float = 0.0,
+) -> Samples:
+    """Samples of each ray's step lattice that lie in occupied cells.
+
+    The lattice is that of `headfields.ops.sampling.uniform_step`: it starts at `near`, is jittered once a ray, and does
+    not depend on the grid. An interval is kept if the cell that holds its middle is occupied. Empty cells are stepped
+    over (Amanatides and Woo 1987), which changes the time and not the result. Step length growing with distance:
+    Mueller et al. 2022, "Instant neural graphics primitives", appendix E.
+
+    Args:
+        origins, directions: (N, 3) metres and unit directions.
+        near, far: (N,) metres along the direction. Rays with near >= far, or with a value not finite, get no samples.
+        occupied: (X, Y, Z) cells; space outside the box is empty.
+        aabb: (2, 3) the box, metres, lower corner first.
+        step: shortest step length, metres.
+        budget: the most samples that all rays together may have.
+        jitter: (N,) in [0, 1), `torch.rand(N)`: by how much of a step the lattice is shifted toward `near`.
+        cone_angle: a step at distance t is max(step, cone_angle * t) long.
+
+    Returns:
+        Samples. Not differentiable.
+
+    Raises:
+        ValueError: more samples than `budget`, with the number that is needed; or shapes that disagree.
+        TypeError: a dtype that does not fit.
+    """
+    check_shape("march", "origins", origins, "n 3")
+    check_shape("march", "directions", directions, f"{near.shape[0]} 3")
+    check_shape("march", "origins", origins, f"{near.shape[0]} 3")
+    _check_grid("march", occupied, aabb)
+    check_range("march", near, far, jitter)
+    check_step("march", step, cone_angle)
+    check_same_device("march", origins=origins, near=near, occupied=occupied, aabb=aabb)
+    dtype = near.dtype
+    return Samples(
+        *_march(
+            origins.detach().to(dtype),
+            directions.detach().to(dtype),
+            near.detach(),
+            far.detach(),
+            None if jitter is None else jitter.detach().to(dtype),
+            occupied,
+            aabb.detach().to(dtype),
+            step,
+            cone_angle,
+            budget,
+            "march",
+        )
+    )
+
+
+def lookup(
+    points: Float[Tensor, "*batch 3"], occupied: Bool[Tensor, "x y z"], aabb: Float[Tensor, "2 3"]
+) -> Bool[Tensor, "*batch"]:
+    """Whether the cell that holds each point is occupied; False outside the box and for points that are not finite.
+
+    Args:
+        points: (..., 3) metres, in the frame of the box.
+        occupied: (X, Y, Z) cells.
+        aabb: (2, 3) the box, lower corner first. Its upper faces are outside.
+
+    Raises:
+        ValueError: a shape that does not fit; TypeError: a dtype that does not fit.
+    """
+    check_floating("lookup", "points", points)
+    check_shape("lookup", "points", points, "... 3")
+    _check_grid("lookup", occupied, aabb)
+    check_same_device("lookup", points=points, occupied=occupied, aabb=aabb)
+    if points.dtype in (torch.float16, torch.bfloat16):
+        points = points.float()
+    flat = points.detach().reshape(-1, 3)
+    return _lookup(flat, occupied, aabb.detach().to(points.dtype)).reshape(points.shape[:-1])
+
+
+def decay_and_max(
+    grid: Float[Tensor, "x y z"], new: Float[Tensor, "x y z"], decay: float = 0.95
+) -> Float[Tensor, "x y z"]:
+    """`max(grid * decay, new)`: how an occupancy grid follows a field that changes (Mueller et al. 2022, appendix E).
+
+    Args:
+        grid: (X, Y, Z) densities seen so far, 1/m.
+        new: (X, Y, Z) densities now; NaN where a cell was not looked at, which then only decays.
+        decay: in (0, 1]; what a cell keeps of its value at each update.
+    """
+    if grid.shape != new.shape:
+        raise ValueError(
+            f"decay_and_max: grid has shape {tuple(grid.shape)} and new {tuple(new.shape)}; they must agree"
+        )
+    return torch.fmax(grid.detach() * decay, new.detach())
+
+
+def check_range(op: str, near: Tensor, far: Tensor, jitter: Tensor | None = None) -> None:
+    """Raises unless near, far (and jitter) are floating-point, (N,) and of one shape, dtype and device."""
+    for name, tensor in (("near", near), ("far", far), ("jitter", jitter)):
+        if tensor is None:
+            continue
+        check_floating(op, name, tensor)
+        if tensor.dim() != 1 or tensor.shape != near.shape:
+            raise ValueError(
+                f"{op}: {name} has shape {tuple(tensor.shape)}; expected (N,), near has {tuple(near.shape)}"
+            )
+    if near.dtype not in (torch.float32, torch.float64) or far.dtype != near.dtype:
+        raise TypeError(f"{op}: near is {near.dtype} and far {far.dtype}; expected both float32 or both float64")
+    check_same_device(op, near=near, far=far, jitter=jitter)
+
+
+def check_step(op: str, step: float, cone_angle: float) -> None:
+    """Raises unless step > 0 and cone_angle >= 0, both finite."""
+    if not 0 < step < float("inf"):
+        raise ValueError(f"{op}: step is {step}; expected a positive length in metres")
+    if not 0 <= cone_angle < float("inf"):
+        raise ValueError(f"{op}: cone_angle is {cone_angle}; expected 0 (constant steps) or a positive ratio")
+
+
+def _check_grid(op: str, occupied: Tensor, aabb: Tensor) -> None:
+    check_shape(op, "occupied", occupied, "x y z")
+    if occupied.dtype != torch.bool:
+        raise TypeError(f"{op}: occupied has dtype {occupied.dtype}; expected bool (densities > threshold)")
+    if occupied.numel() == 0:
+        raise ValueError(
+            f"{op}: occupied has shape {tuple(occupied.shape)}; expected at least one cell along each axis"
+        )
+    check_floating(op, "aabb", aabb)
+    check_shape(op, "aabb", aabb, "2 3")
+
+
+@torch.library.custom_op("headfields::occupancy_lookup", mutates_args=())
+def _lookup(points: Tensor, occupied: Tensor, aabb: Tensor) -> Tensor:
+    points, occupied, aabb = points.contiguous(), occupied.contiguous(), aabb.contiguous()
+    out = torch.empty(points.shape[0], dtype=torch.bool, device=points.device)
+    if use_native(points):
+        native.lookup(points, occupied.view(torch.uint8), aabb, out.view(torch.uint8), torch.get_num_threads())
+    elif use_warp(points):
+        launch("occupancy.lookup", points.shape[0], points, occupied.view(torch.uint8), aabb, out.view(torch.uint8))
+    else:
+        return reference.lookup(points, occupied, aabb)
+    return out
+
+
+@_lookup.register_fake
+def _(points: Tensor, occupied: Tensor, aabb: Tensor) -> Tensor:
+    return points.new_empty(points.shape[0], dtype=torch.bool)
+
+
+@torch.library.custom_op("headfields::march", mutates_args=())
+def _march(
+    origins: Tensor | None, directions: Tensor | None, near: Tensor, far: Tensor, jitter: Tensor | None,
+    occupied: Tensor | None, aabb: Tensor | None, step: float, cone_angle: float, budget: int, op: str,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    """Without a grid every interval is kept (`uniform_step`). Two passes: count, then fill."""
+    arguments: list[Any] = [None if t is None else t.contiguous() for t in (origins, directions, near, far, jitter)]
+    cells = None if occupied is None else occupied.contiguous().view(torch.uint8)
+    box = None if aabb is None else aabb.contiguous()
+    rays, threads = near.shape[0], torch.get_num_threads()
+    counts = torch.empty(rays, dtype=torch.long, device=near.device)
+    if use_native(near):
+        arguments = [*arguments, cells, box, step, cone_angle]
+        native.march_count(*arguments, counts, threads)
+    elif use_warp(near):
+        nothing = near.new_empty(0)
+        arguments = [near.new_empty(0, 3) if t is None else t for t in arguments[:2]] + arguments[2:]
+        arguments[4] = torch.zeros_like(near) if jitter is None else arguments[4]
+        arguments += [near.new_empty(0, 0, 0, dtype=torch.uint8) if cells is None else cells]
+        arguments += [near.new_empty(0, 3) if box is None else box, step, cone_angle]
+        launch_march = lambda fill, *out: launch("occupancy.march", rays, *arguments, fill, *out)  # noqa: E731
+        launch_march(False, counts, counts, nothing, nothing)
+    else:
+        if occupied is None or origins is None or directions is None or aabb is None:
+            samples = reference_sampling.uniform_step(near, far, step, cone_angle, jitter)
+        else:
+            samples = reference.march(
+                origins, directions, near, far, occupied, aabb, step, cone_angle, jitter
+            )  # fmt: skip
+        _check_budget(op, samples[0].shape[0], budget, rays)
+        return samples
+    offsets = torch.zeros(rays + 1, dtype=torch.long, device=near.device)
+    torch.cumsum(counts, 0, out=offsets[1:])
+    total = int(offsets[-1])
+    _check_budget(op, total, budget, rays)
+    ray = torch.empty(total, dtype=torch.long, device=near.device)
+    start, end = near.new_empty(total), near.new_empty(total)
+    if use_native(near):
+        native.march_fill(*arguments, offsets, ray, start, end, threads)
+    else:
+        launch_march(True, offsets, ray, start, end)
+    return ray, start, end
+
+
+def _check_budget(op: str, total: int, budget: int, rays: int) -> None:
+    if total > budget:
+        raise ValueError(
+            f"{op}: {rays} rays have {total} samples, more than budget = {budget}; raise budget to at least {total}, "
+            "lengthen step, or pass fewer rays a call"
+        )
+
+
+@_march.register_fake
+def _(
+    origins: Tensor | None, directions: Tensor | None, near: Tensor, far: Tensor, jitter: Tensor | None,
+    occupied: Tensor | None, aabb: Tensor | None, step: float, cone_angle: float, budget: int, op: str,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    total = torch.library.get_ctx().new_dynamic_size()
+    return near.new_empty(total, dtype=torch.long), near.new_empty(total), near.new_empty(total)

@@ -1,0 +1,142 @@
+"""Real spherical harmonics of directions."""
+
+import functools
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from headfields import dispatch
+from headfields.ops._checks import check_floating, check_shape
+from headfields.ops.reference import spherical_harmonics as reference
+
+
+def spherical_harmonics(directions: Float[Tensor, "*batch 3"], degree: int) -> Float[Tensor, "*batch values"]:
+    """The real spherical harmonics of all bands l < degree: degree² values a direction.
+
+    Value l(l + 1) + m is Y_lm, −l ≤ m ≤ l, orthonormal on the sphere, with the Condon–Shortley sign (−1)^m:
+    Y_1 = −√(3/4π) y, √(3/4π) z, −√(3/4π) x. Each is taken as the polynomial Q_lm(z) · Re or Im (x + iy)^|m|, which is
+    the harmonic on the unit sphere; off it the value is the polynomial's, and so is the derivative. (Recurrence as in
+    Sloan, *Efficient Spherical Harmonic Evaluation*, 2013.)
+
+    Args:
+        directions: unit vectors, in whatever frame the values shall be; they are not normalised here.
+        degree: number of bands, 1 to 8.
+
+    Returns:
+        degree² values, in the dtype of `directions` (float32 or float64). A NaN or infinite direction gives NaN or
+        infinite values, for itself alone.
+
+    Differentiable twice to the directions; a third derivative raises.
+
+    Raises:
+        TypeError: directions are of another dtype.
+        ValueError: directions are no 3-vectors, or degree is out of range.
+    """
+    check_floating("spherical_harmonics", "directions", directions)
+    check_shape("spherical_harmonics", "directions", directions, "... 3")
+    if directions.dtype not in (torch.float32, torch.float64):
+        raise TypeError(
+            f"spherical_harmonics: directions has dtype {directions.dtype}; expected float32 or float64 "
+            "(directions.float() converts)"
+        )
+    if not 1 <= degree <= 8:
+        raise ValueError(f"spherical_harmonics: degree is {degree}; expected 1 to 8")
+    if directions.dtype == torch.float64 and not _use_native(directions):
+        return reference.spherical_harmonics(directions, degree)
+    values = torch.ops.headfields.spherical_harmonics(directions.reshape(-1, 3), degree)
+    return values.reshape(*directions.shape[:-1], degree**2)
+
+
+def _use_native(tensor: Tensor) -> bool:
+    return tensor.device.type == "cpu" and dispatch.cpu_backend() == "native"
+
+
+@functools.lru_cache(maxsize=32)
+def _warp_recurrence(degree: int, device: str) -> list[Any]:
+    wp = dispatch.warp()
+    return [wp.array(numbers, dtype=wp.float32, device=device) for numbers in reference.recurrence(degree)]
+
+
+def _launch(kernel: str, degree: int, *tensors: Tensor) -> None:
+    wp = dispatch.warp()
+    from headfields.ops.kernels import spherical_harmonics as kernels
+
+    device = wp.device_from_torch(tensors[0].device)
+    stream = wp.stream_from_torch(tensors[0].device) if tensors[0].is_cuda else None
+    inputs = [degree, *_warp_recurrence(degree, str(device)), *(wp.from_torch(tensor) for tensor in tensors)]
+    wp.launch(getattr(kernels, kernel), dim=tensors[0].shape[0], inputs=inputs, device=device, stream=stream)
+
+
+@torch.library.custom_op("headfields::spherical_harmonics", mutates_args=())
+def _spherical_harmonics(directions: Tensor, degree: int) -> Tensor:
+    directions = directions.detach().contiguous()
+    out = directions.new_empty((directions.shape[0], degree**2))
+    if _use_native(directions):
+        arguments = (*reference.recurrence(degree), torch.get_num_threads())
+        dispatch.native.spherical_harmonics(directions, out, *arguments)
+    else:
+        _launch("evaluate", degree, directions, out)
+    return out
+
+
+@_spherical_harmonics.register_fake
+def _(directions, degree):  # type: ignore[no-untyped-def]
+    return directions.new_empty((directions.shape[0], degree**2))
+
+
+@torch.library.custom_op("headfields::spherical_harmonics_backward", mutates_args=())
+def _spherical_harmonics_backward(grad: Tensor, directions: Tensor, degree: int) -> Tensor:
+    grad, directions = grad.detach().contiguous(), directions.detach().contiguous()
+    out = torch.empty_like(directions)
+    if _use_native(directions):
+        arguments = (*reference.recurrence(degree), torch.get_num_threads())
+        dispatch.native.spherical_harmonics_backward(grad, directions, out, *arguments)
+    else:
+        _launch("gradient", degree, grad, directions, out)
+    return out
+
+
+@_spherical_harmonics_backward.register_fake
+def _(grad, directions, degree):  # type: ignore[no-untyped-def]
+    return directions.new_empty(directions.shape)
+
+
+# Second derivatives by a view direction are rare, so no kernel has them.
+@torch.library.custom_op("headfields::spherical_harmonics_backward_backward", mutates_args=())
+def _spherical_harmonics_backward_backward(
+    grad: Tensor, directions: Tensor, gg: Tensor, degree: int
+) -> tuple[Tensor, Tensor]:
+    return reference.second_gradient(grad.detach(), directions.detach(), gg.detach(), degree)
+
+
+@_spherical_harmonics_backward_backward.register_fake
+def _(grad, directions, gg, degree):  # type: ignore[no-untyped-def]
+    return grad.new_empty(grad.shape), directions.new_empty(directions.shape)
+
+
+def _save(ctx, inputs, output):  # type: ignore[no-untyped-def]
+    *tensors, ctx.degree = inputs
+    ctx.save_for_backward(*tensors)
+
+
+def _backward(ctx, grad):  # type: ignore[no-untyped-def]
+    return torch.ops.headfields.spherical_harmonics_backward(grad, *ctx.saved_tensors, ctx.degree), None
+
+
+def _backward_backward(ctx, gg):  # type: ignore[no-untyped-def]
+    grads = torch.ops.headfields.spherical_harmonics_backward_backward(*ctx.saved_tensors, gg, ctx.degree)
+    return *grads, None
+
+
+def _no_third(ctx, *grads):  # type: ignore[no-untyped-def]
+    raise NotImplementedError(
+        "spherical_harmonics: a third derivative is asked for, and the operation has two; "
+        "headfields.ops.reference.spherical_harmonics.spherical_harmonics has all of them"
+    )
+
+
+_spherical_harmonics.register_autograd(_backward, setup_context=_save)
+_spherical_harmonics_backward.register_autograd(_backward_backward, setup_context=_save)
+_spherical_harmonics_backward_backward.register_autograd(_no_third)

@@ -1,0 +1,184 @@
+"""Occupancy: the march must find exactly the lattice intervals whose middles lie in occupied cells."""
+
+import jaxtyping
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from headfields.dispatch import native, use_cpu_backend
+from headfields.ops import occupancy, sampling
+from headfields.ops.reference import occupancy as reference
+
+OPS = torch.ops.headfields
+
+
+@pytest.fixture(params=["native", "warp", "cuda"])
+def device(request):
+    if request.param == "cuda":
+        if not torch.cuda.is_available():
+            pytest.skip("no CUDA device")
+        yield "cuda"
+        return
+    if request.param == "native" and native is None:
+        pytest.skip("the C++ module is not installed")
+    with use_cpu_backend(request.param):
+        yield "cpu"
+
+
+@pytest.fixture
+def unchecked():
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
+
+
+def scene(rays: int, size: tuple[int, int, int], density: float, seed: int = 0, dtype=torch.float32):
+    """Rays from around a box toward points in it, some along axes, and a random grid."""
+    g = torch.Generator().manual_seed(seed)
+    origins = torch.randn(rays, 3, generator=g, dtype=dtype)
+    directions = torch.rand(rays, 3, generator=g, dtype=dtype) - 0.5 - origins
+    directions[::7] = torch.eye(3, dtype=dtype)[torch.arange(len(directions[::7])) % 3] * -origins[::7].sign()
+    near = torch.rand(rays, generator=g, dtype=dtype) * 0.2
+    far = near + 3 * torch.rand(rays, generator=g, dtype=dtype)
+    occupied = torch.rand(size, generator=g) < density
+    aabb = torch.tensor([[-0.5, -0.6, -0.5], [0.5, 0.4, 0.5]], dtype=dtype)
+    return origins, torch.nn.functional.normalize(directions, dim=-1), near, far, occupied, aabb
+
+
+def same_samples(got, want):
+    """Equal ray by ray, but for middles that rounding puts on the other side of a cell wall (at most 1 in 500)."""
+    ours = set(zip(got[0].tolist(), (got[1].double() * 2e3).round().tolist(), strict=True))
+    theirs = set(zip(want[0].tolist(), (want[1].double() * 2e3).round().tolist(), strict=True))
+    assert len(ours ^ theirs) <= max(2, len(theirs) // 500)
+
+
+@pytest.mark.parametrize("cone_angle", [0.0, 0.01])
+@pytest.mark.parametrize("jittered", [False, True])
+@pytest.mark.parametrize(
+    ("size", "density"), [((17, 13, 9), 0.1), ((1, 1, 1), 1.0), ((5, 64, 3), 0.5), ((8, 8, 8), 0.0)]
+)
+def test_march_is_the_lattice_in_occupied_cells(device, size, density, jittered, cone_angle):
+    *rays, occupied, aabb = (t.to(device) for t in scene(150, size, density))
+    jitter = torch.rand(150).to(device) if jittered else None
+    samples = occupancy.march(*rays, occupied, aabb, 0.0125, jitter=jitter, cone_angle=cone_angle)
+    want = reference.march(*rays, occupied, aabb, 0.0125, cone_angle, jitter)
+    assert len(want[0]) > 300 or density == 0
+    same_samples((samples.ray, samples.start), want)
+    assert (samples.ray.diff() >= 0).all() and (samples.start < samples.end).all()
+    middle = rays[0][samples.ray] + samples.middle[:, None] * rays[1][samples.ray]
+    assert occupancy.lookup(middle, occupied, aabb).float().sum() >= len(samples) * 0.998
+
+
+def test_samples_do_not_depend_on_skipping(device):
+    """Emptying cells only removes samples: those that stay are bit for bit the same."""
+    *rays, occupied, aabb = (t.to(device) for t in scene(100, (16, 16, 16), 0.3))
+    full = occupancy.march(*rays, torch.ones_like(occupied), aabb, 0.01)
+    sparse = occupancy.march(*rays, occupied, aabb, 0.01)
+    every = sampling.uniform_step(rays[2], rays[3], 0.01)
+    pairs = [set(zip(s.ray.tolist(), s.start.tolist(), s.end.tolist(), strict=True)) for s in (sparse, full, every)]
+    assert pairs[0] < pairs[1] < pairs[2]
+
+
+def test_float64_agrees_exactly(device):
+    *rays, occupied, aabb = (t.to(device) for t in scene(60, (9, 9, 9), 0.2, dtype=torch.float64))
+    samples = occupancy.march(*rays, occupied, aabb, 0.02)
+    want = reference.march(*rays, occupied, aabb, 0.02, 0.0, None)
+    assert torch.equal(samples.ray, want[0])
+    torch.testing.assert_close(samples.start, want[1], rtol=1e-12, atol=1e-12)
+
+
+def test_rays_without_a_range_have_no_samples(device):
+    nan, inf = float("nan"), float("inf")
+    origins = torch.tensor([[0, 0, -1], [0, 0, -1], [0, 0, -1], [nan, 0, -1], [0, 0, -1], [5, 0, -1.0], [0, 0, -1]])
+    directions = torch.tensor([[0, 0, 1.0]]).repeat(7, 1)
+    directions[4, 1] = inf
+    near = torch.tensor([2, nan, 0, 0, 0, 0, 0.5])
+    far = torch.tensor([1, 1, inf, 2, 2, 2, 1.5])
+    box = torch.tensor([[-0.5] * 3, [0.5] * 3])
+    arguments = (t.to(device) for t in (origins, directions, near, far, torch.ones(4, 4, 4, dtype=torch.bool), box))
+    samples = occupancy.march(*arguments, 0.25)
+    assert samples.ray.tolist() == [6] * 4
+    torch.testing.assert_close(samples.start.cpu(), torch.tensor([0.5, 0.75, 1.0, 1.25]))
+
+
+def test_budget_error_names_the_number(device):
+    *rays, occupied, aabb = (t.to(device) for t in scene(50, (4, 4, 4), 0.7))
+    total = len(occupancy.march(*rays, occupied, aabb, 0.02))
+    assert total > 100 and len(occupancy.march(*rays, occupied, aabb, 0.02, budget=total)) == total
+    with pytest.raises(ValueError, match=rf"march: 50 rays have {total} samples.*raise budget to at least {total}"):
+        occupancy.march(*rays, occupied, aabb, 0.02, budget=total - 1)
+
+
+def test_a_far_empty_box_is_cheap():
+    """Empty space costs a step a cell, not a step a lattice interval: 1e9 of these would not end."""
+    origins, directions = torch.zeros(1, 3), torch.tensor([[1.0, 0.0, 0.0]])
+    near, far = torch.zeros(1), torch.full((1,), 1e3)
+    occupied = torch.zeros(4, 4, 4, dtype=torch.bool)
+    box = torch.tensor([[-1.0] * 3, [1.0] * 3])
+    assert len(occupancy.march(origins, directions, near, far, occupied, box, 1e-6)) == 0
+
+
+@pytest.mark.parametrize("batch", [(), (2,), (1, 2), (0,), (9001,)], ids=str)
+def test_lookup(device, batch):
+    torch.manual_seed(0)
+    points = torch.rand(*batch, 3).mul(2).sub(1).to(device)
+    occupied = (torch.rand(3, 5, 4) < 0.5).to(device)
+    aabb = torch.tensor([[-0.7, -0.6, -0.8], [0.7, 0.9, 0.5]], device=device)
+    found = occupancy.lookup(points, occupied, aabb)
+    assert found.shape == batch and found.dtype == torch.bool
+    assert torch.equal(found.reshape(-1), reference.lookup(points.reshape(-1, 3), occupied, aabb))
+
+
+def test_lookup_at_the_walls(device):
+    occupied = torch.ones(2, 2, 2, dtype=torch.bool, device=device)
+    box = torch.tensor([[0.0] * 3, [1.0] * 3], device=device)
+    points = torch.tensor(
+        [[0, 0, 0], [0.5, 0.5, 0.5], [1, 0, 0], [-1e-6, 0, 0], [float("nan"), 0, 0], [0, float("inf"), 0]]
+    )
+    assert occupancy.lookup(points.to(device), occupied, box).tolist() == [True, True, False, False, False, False]
+
+
+@settings(deadline=None, max_examples=25)
+@given(
+    st.integers(0, 30),
+    st.tuples(*[st.integers(1, 12)] * 3),
+    st.floats(0, 1),
+    st.integers(0, 9999),
+    st.floats(0.004, 0.3),
+)
+def test_any_march(rays, size, density, seed, step):
+    *arguments, occupied, aabb = scene(rays, size, density, seed)
+    samples = occupancy.march(*arguments, occupied, aabb, step)
+    same_samples((samples.ray, samples.start), reference.march(*arguments, occupied, aabb, step, 0.0, None))
+
+
+def test_decay_and_max():
+    grid, new = torch.tensor([[[1.0, 2.0, 4.0]]]), torch.tensor([[[3.0, 0.0, float("nan")]]])
+    torch.testing.assert_close(occupancy.decay_and_max(grid, new, 0.5), torch.tensor([[[3.0, 1.0, 2.0]]]))
+
+
+def test_opcheck(device):
+    o, d, near, far, occupied, aabb = (t.to(device) for t in scene(20, (4, 4, 4), 0.5))
+    jitter = torch.rand(20, device=device)
+    torch.library.opcheck(OPS.occupancy_lookup.default, (o, occupied, aabb))
+    torch.library.opcheck(OPS.march.default, (o, d, near, far, jitter, occupied, aabb, 0.1, 0.0, 100000, "march"))
+    torch.library.opcheck(OPS.march.default, (None, None, near, far, None, None, None, 0.1, 0.01, 100000, "march"))
+
+
+def test_errors_say_what_to_do(unchecked):
+    o, d, near, far, occupied, aabb = scene(4, (2, 2, 2), 0.5)
+    with pytest.raises(ValueError, match=r"directions has shape"):
+        occupancy.march(o, d[:3], near, far, occupied, aabb, 0.1)
+    with pytest.raises(TypeError, match=r"occupied has dtype torch.float32; expected bool"):
+        occupancy.march(o, d, near, far, occupied.float(), aabb, 0.1)
+    with pytest.raises(ValueError, match=r"aabb has shape"):
+        occupancy.lookup(o, occupied, aabb[0])
+    with pytest.raises(ValueError, match=r"at least one cell"):
+        occupancy.lookup(o, occupied[:0], aabb)
+    with pytest.raises(ValueError, match=r"jitter has shape"):
+        occupancy.march(o, d, near, far, occupied, aabb, 0.1, jitter=near[:2])
+    with pytest.raises(ValueError, match=r"step is nan"):
+        occupancy.march(o, d, near, far, occupied, aabb, float("nan"))
+    with pytest.raises(ValueError, match=r"they must agree"):
+        occupancy.decay_and_max(torch.zeros(1, 1, 2), torch.zeros(1, 1, 3))

@@ -1,0 +1,75 @@
+import math
+
+import pytest
+import torch
+
+from headfields import metrics
+from headfields.training.evaluation import evaluate, picture
+from tests.training.fakes import FakeAvatar, FakeCapture
+
+
+class Cheating(FakeAvatar):
+    """Gives the truth with a known error."""
+
+    def __init__(self, capture: FakeCapture, error: float) -> None:
+        super().__init__()
+        self.capture, self.error = capture, error
+
+    def render(self, camera, state, background=1.0, chunk=16384):
+        frame = int((self.capture._expression - state.expression).abs().argmin())
+        image = self.capture.image(frame)
+        alpha = image[..., 3]
+        rgb = image[..., :3] * alpha[..., None] + background * (1 - alpha[..., None])
+        from headfields.records import Rendering
+
+        return Rendering(rgb=rgb - self.error * alpha[..., None], opacity=alpha, depth=alpha)
+
+
+def test_figures_by_hand():
+    capture = FakeCapture()
+    result = evaluate(Cheating(capture, 0.1), capture, background=0.0)
+    share = capture.image(0)[..., 3].mean().item()
+    assert result["frames"] == 4 and [row["frame"] for row in result["per_frame"]] == [8, 9, 10, 11]
+    assert result["psnr_masked"] == pytest.approx(20, abs=0.01)
+    assert result["psnr"] == pytest.approx(20 - 10 * math.log10(share), abs=0.01)
+    assert result["ssim_masked"] < result["ssim"] < 1
+    assert result["seconds_per_frame"] > 0
+    assert ("lpips" in result) == metrics.lpips_installed()
+
+
+def test_a_perfect_avatar_and_chosen_frames():
+    capture = FakeCapture()
+    result = evaluate(Cheating(capture, 0.0), capture, frames=[3])
+    assert result["psnr"] == math.inf and result["ssim"] == pytest.approx(1) and result["frames"] == 1
+
+
+def test_a_frame_without_foreground_has_no_masked_figures():
+    capture = FakeCapture()
+    image = capture.image
+    capture.image = lambda frame: image(frame) * (torch.tensor([1.0, 1, 1, 0]) if frame == 8 else 1)
+    result = evaluate(Cheating(capture, 0.1), capture, frames=[8, 9])
+    assert result["per_frame"][0]["psnr_masked"] is None
+    assert result["psnr_masked"] == result["per_frame"][1]["psnr_masked"]
+
+
+def test_picture_is_truth_rendering_error():
+    capture = FakeCapture()
+    image, psnr = picture(Cheating(capture, 0.1), capture, 9)
+    assert image.shape == (24, 60, 3) and image.min() >= 0 and image.max() <= 1
+    inside = capture.image(9)[..., 3] > 0
+    torch.testing.assert_close(image[:, 40:][inside], torch.full((int(inside.sum()), 3), 0.4), atol=1e-5, rtol=0)
+    assert (image[:, 40:][~inside] == 0).all()
+    assert psnr == pytest.approx(metrics.psnr(image[:, 20:40], image[:, :20]))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"split": "holdout"}, "no split 'holdout'; it has all, test, train, val"),
+        ({"frames": [12]}, r"\[12\] are not in capture 'disc', which has frames 0 to 11"),
+        ({"frames": [-1]}, r"\[-1\]"),
+    ],
+)
+def test_bad_frames(options, message):
+    with pytest.raises(ValueError, match=message):
+        evaluate(FakeAvatar(), FakeCapture(), **options)
