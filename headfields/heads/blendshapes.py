@@ -62,7 +62,9 @@ class BlendshapeHead(nn.Module):
             if index is not None and index.numel() and not 0 <= int(index.min()) <= int(index.max()) < count:
                 raise ValueError(f"BlendshapeHead: {name} has vertex ids outside [0, {count})")
         if expression_names and len(expression_names) != len(expression):
-            raise ValueError(f"BlendshapeHead: {len(expression_names)} expression_names for {len(expression)} expressions")
+            raise ValueError(
+                f"BlendshapeHead: {len(expression_names)} expression_names for {len(expression)} expressions"
+            )
         self.register_buffer("template_vertices", template.float())
         self.register_buffer("faces", faces.long())
         self.register_buffer("expression_basis", expression.float())

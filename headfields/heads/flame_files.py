@@ -112,7 +112,7 @@ def read_masks(path: str | Path) -> dict[str, Any]:
 
 
 def _expression_count(
-    path: Path, raw: dict[str, Any], components: int, asked: int | None, names: tuple[str, ...]
+    path: str, raw: Mapping[str, Any], components: int, asked: int | None, names: tuple[str, ...]
 ) -> int:
     if asked is not None:
         count, source = asked, "expression_count"

@@ -40,15 +40,21 @@ def _encode(text: str, encoding: str = "latin1") -> bytes:
     return codecs.encode(text, encoding)
 
 
-def _reconstruct_stand_in(cls: type, base: type, state: Any) -> Any:
-    if not (isinstance(cls, type) and issubclass(cls, ChumpyStandIn)):
-        raise UnsafePickleError(f"load_pickle: refused to rebuild a {cls!r} through copyreg")
-    return cls()
+def _reconstruct(cls: type, base: type, state: Any) -> Any:
+    if isinstance(cls, type) and issubclass(cls, ChumpyStandIn):
+        return cls()
+    if isinstance(cls, type) and cls in [getattr(scipy.sparse, name, None) for name in _SPARSE]:
+        return cls.__new__(cls)
+    raise UnsafePickleError(f"load_pickle: refused to rebuild a {cls!r} through copyreg")
 
 
 def _numpy_internals() -> dict[str, Any]:
-    multiarray = getattr(np, "_core", None) or np.core
-    return {"_reconstruct": multiarray.multiarray._reconstruct, "scalar": multiarray.multiarray.scalar}
+    core = getattr(np, "_core", None) or np.core
+    return {
+        "_reconstruct": core.multiarray._reconstruct,
+        "scalar": core.multiarray.scalar,
+        "_frombuffer": core.numeric._frombuffer,
+    }
 
 
 _CONTAINERS = {"dict": dict, "list": list, "tuple": tuple, "set": set, "object": object, "bytearray": bytearray}
@@ -61,6 +67,8 @@ class _Unpickler(pickle.Unpickler):
             return type(name, (ChumpyStandIn,), {"name": f"{module}.{name}"})
         if module in ("numpy.core.multiarray", "numpy._core.multiarray") and name in ("_reconstruct", "scalar"):
             return _numpy_internals()[name]
+        if module in ("numpy.core.numeric", "numpy._core.numeric") and name == "_frombuffer":
+            return _numpy_internals()[name]
         if module == "numpy" and name in ("ndarray", "dtype"):
             return getattr(np, name)
         if module.startswith("scipy.sparse") and name in _SPARSE and hasattr(scipy.sparse, name):
@@ -72,7 +80,7 @@ class _Unpickler(pickle.Unpickler):
         if (module, name) == ("_codecs", "encode"):
             return _encode
         if module in ("copy_reg", "copyreg") and name == "_reconstructor":
-            return _reconstruct_stand_in
+            return _reconstruct
         raise UnsafePickleError(
             f"load_pickle: the file names {module}.{name}, which is not one of numpy, scipy.sparse, plain containers "
             "or chumpy; a pickle can run code, so it was not loaded. If you trust the file, load it yourself and save "

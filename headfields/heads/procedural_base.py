@@ -56,7 +56,7 @@ def _splines() -> CubicSpline:
     return CubicSpline(np.concatenate([-rows[::-1], [0.0], rows]), np.vstack([mirrored, crown, _ROWS]))
 
 
-def base_point(longitude: Float[np.ndarray, "*n"], row: Float[np.ndarray, "*n"]) -> Float[np.ndarray, "*n 3"]:
+def base_point(longitude: Float[np.ndarray, "..."], row: Float[np.ndarray, "..."]) -> Float[np.ndarray, "... 3"]:
     """The base surface in millimetres: longitude in [-pi, pi], 0 at the front and pi/2 at the left ear; row in [0, 1]."""
     c = _splines()(row)
     cosine, sine = np.cos(longitude), np.sin(longitude)
@@ -87,19 +87,19 @@ def _latitudes() -> tuple[Float[np.ndarray, " r"], Float[np.ndarray, " r"]]:
     return rows, np.concatenate([[np.pi / 2], latitude])
 
 
-def latitude_of_row(row: Float[np.ndarray, "*n"]) -> Float[np.ndarray, "*n"]:
+def latitude_of_row(row: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
     """Latitude on the parameter sphere, pi/2 at the crown."""
     rows, latitude = _latitudes()
-    return np.interp(row, rows, latitude)
+    return np.asarray(np.interp(row, rows, latitude))
 
 
-def row_of_latitude(latitude: Float[np.ndarray, "*n"]) -> Float[np.ndarray, "*n"]:
+def row_of_latitude(latitude: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
     """The inverse of `latitude_of_row`."""
     rows, table = _latitudes()
-    return np.interp(latitude, table[::-1], rows[::-1])
+    return np.asarray(np.interp(latitude, table[::-1], rows[::-1]))
 
 
-def sphere_direction(longitude: Float[np.ndarray, "*n"], row: Float[np.ndarray, "*n"]) -> Float[np.ndarray, "*n 3"]:
+def sphere_direction(longitude: Float[np.ndarray, "..."], row: Float[np.ndarray, "..."]) -> Float[np.ndarray, "... 3"]:
     """The point of the parameter sphere."""
     latitude = latitude_of_row(row)
     flat = np.cos(latitude)

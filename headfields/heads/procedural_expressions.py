@@ -97,30 +97,52 @@ def expression_fields() -> dict[str, Float[np.ndarray, "v 3"]]:
 
     def frown(s):  # type: ignore[no-untyped-def]
         corner = _gauss(p, (25 * s, corner_y, 76), (15, 14, 28)) * half(s)
-        return weighted(corner, 2.5 * s, -8.5, -2.0) + weighted(_gauss(p, (30 * s, -84, 74), (11, 10, 26)), 0.5 * s, -2, 1.6)
+        return weighted(corner, 2.5 * s, -8.5, -2.0) + weighted(
+            _gauss(p, (30 * s, -84, 74), (11, 10, 26)), 0.5 * s, -2, 1.6
+        )
 
     both("frown", frown)
 
     def brow_raise(s):  # type: ignore[no-untyped-def]
         brow = _gauss(p, (32 * s, 22, 82), (25, 13, 40)) * half(s, 12)
         lid = _gauss(p, (32 * s, 11, 82), (17, 4.5, 40))
-        return weighted(brow, 0, 8.0, -1.2) + weighted(lid, 0, 0.9, 0) + weighted(_gauss(p, (30 * s, 46, 85), (26, 15, 50)), 0, 3, 0.8)
+        return (
+            weighted(brow, 0, 8.0, -1.2)
+            + weighted(lid, 0, 0.9, 0)
+            + weighted(_gauss(p, (30 * s, 46, 85), (26, 15, 50)), 0, 3, 0.8)
+        )
 
     both("brow_raise", brow_raise)
     inner = _gauss(p, (0, 17, 95), (21, 11, 40))
-    fields["brow_furrow"] = weighted(inner, -0.22 * x, -5.0, 1.8) + weighted(_gauss(np.abs(p) * [1, 1, 1], (28, 17, 88), (18, 8, 40)), -2.2 * np.sign(x) * smoothstep(np.abs(x), 0, 12), -2.6, 0)
+    fields["brow_furrow"] = weighted(inner, -0.22 * x, -5.0, 1.8) + weighted(
+        _gauss(np.abs(p) * [1, 1, 1], (28, 17, 88), (18, 8, 40)),
+        -2.2 * np.sign(x) * smoothstep(np.abs(x), 0, 12),
+        -2.6,
+        0,
+    )
     fields["brow_inner_raise"] = weighted(_gauss(p, (0, 20, 95), (22, 12, 40)), 0, 7.0, -0.8)
     both("blink", lambda s: lid_closing(s))
     both(
         "squint",
-        lambda s: 0.35 * lid_closing(s, 0.75, 0.5)
-        + weighted(_gauss(p, (33 * s, -15, 78), (18, 7, 30)), 0, 3.2, 1.6)
-        + weighted(_gauss(p, (36 * s, 18, 84), (17, 8, 30)), 0, -1.8, 0),
+        lambda s: (
+            0.35 * lid_closing(s, 0.75, 0.5)
+            + weighted(_gauss(p, (33 * s, -15, 78), (18, 7, 30)), 0, 3.2, 1.6)
+            + weighted(_gauss(p, (36 * s, 18, 84), (17, 8, 30)), 0, -1.8, 0)
+        ),
     )
-    both("eye_wide", lambda s: -0.28 * lid_closing(s, 1.0, 0.12) + weighted(_gauss(p, (32 * s, 19, 82), (20, 9, 40)), 0, 1.8, 0))
-    fields["mouth_open"] = weighted(lips * full, 0, upper * 3.6 - lower * 6.0, -lower * 0.6) + weighted(around, -0.03 * x, 0, 0)
-    fields["pucker"] = weighted(around, -0.40 * x, -0.10 * v, 3.0) + weighted(lips * full**0.5, 0, upper * 0.8 - lower * 0.8, 5.0)
-    fields["funnel"] = weighted(around, -0.26 * x, 0, 2.0) + weighted(lips * full**0.5, 0, upper * 4.6 - lower * 5.4, 5.5)
+    both(
+        "eye_wide",
+        lambda s: -0.28 * lid_closing(s, 1.0, 0.12) + weighted(_gauss(p, (32 * s, 19, 82), (20, 9, 40)), 0, 1.8, 0),
+    )
+    fields["mouth_open"] = weighted(lips * full, 0, upper * 3.6 - lower * 6.0, -lower * 0.6) + weighted(
+        around, -0.03 * x, 0, 0
+    )
+    fields["pucker"] = weighted(around, -0.40 * x, -0.10 * v, 3.0) + weighted(
+        lips * full**0.5, 0, upper * 0.8 - lower * 0.8, 5.0
+    )
+    fields["funnel"] = weighted(around, -0.26 * x, 0, 2.0) + weighted(
+        lips * full**0.5, 0, upper * 4.6 - lower * 5.4, 5.5
+    )
     fields["lip_press"] = weighted(lips * full, 0, -0.24 * v, -3.0) + weighted(around, 0.05 * x, 0, 0)
     puff = sum(_gauss(p, (42 * s, -62, 66), (21, 19, 30)) for _, s in sides)
     fields["cheek_puff"] = weighted(puff, 7.5 * np.sign(x), 0, 6.0) + weighted(lips, -0.06 * x, 0, 1.5)
@@ -137,7 +159,9 @@ def expression_fields() -> dict[str, Float[np.ndarray, "v 3"]]:
     both("dimple", lambda s: weighted(_gauss(p, (27 * s, -68, 76), (10, 10, 26)), 3.5 * s, 1.0, -4.5))
     both("mouth_stretch", lambda s: weighted(_gauss(p, (25 * s, -71, 76), (17, 14, 28)) * half(s), 8.5 * s, -3.0, -4.0))
     fields["lip_roll"] = weighted(lips * full, 0, upper * -2.2 + lower * 2.6, -4.2)
-    fields["chin_raise"] = weighted(_gauss(p, (0, -94, 96), (22, 13, 30)), 0, 4.0, 1.8) + weighted(lips * lower * full, 0, 2.6, 1.6)
+    fields["chin_raise"] = weighted(_gauss(p, (0, -94, 96), (22, 13, 30)), 0, 4.0, 1.8) + weighted(
+        lips * lower * full, 0, 2.6, 1.6
+    )
     for name, field in fields.items():
         if not name.endswith(("_left", "_right")):  # exact symmetry, against rounding
             mirrored = field[: parts.skin][parts.mesh.mirror] * [-1, 1, 1]

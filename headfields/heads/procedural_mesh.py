@@ -107,8 +107,8 @@ def _spacing(points: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, " n"]:
     return np.minimum(wanted, 3.4 + 0.16 * np.clip(ear - 22, 0, None))
 
 
-def _free_points(loops: Float[np.ndarray, "n 2"]) -> tuple[Float[np.ndarray, "m 2"], Int[np.ndarray, " m"]]:
-    """Parameters of the free points of the half x >= 0, midline first, and how far the midline reaches."""
+def _free_points(loops: Float[np.ndarray, "n 2"]) -> tuple[Float[np.ndarray, "m 2"], int]:
+    """Parameters of the free points of the half x >= 0, midline first, and how many are on the midline."""
     rows = np.linspace(0.0, 1.0, 4001)
     midline = []
     for longitude in (0.0, np.pi):
@@ -152,7 +152,7 @@ def _free_points(loops: Float[np.ndarray, "n 2"]) -> tuple[Float[np.ndarray, "m 
                 later = np.arange(len(block)) > i
                 alive &= apart[:, i] | ~later
         chosen.extend(block[alive].tolist())
-    return np.concatenate([line, trial[chosen]]), np.array(len(line))
+    return np.concatenate([line, trial[chosen]]), len(line)
 
 
 def _hull(directions: Float[np.ndarray, "n 3"]) -> Int[np.ndarray, "f 3"]:

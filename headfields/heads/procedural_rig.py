@@ -66,7 +66,10 @@ def joint_regressor() -> Float[np.ndarray, "5 v"]:
     bands = [
         skin & (np.abs(p[:, 1] - JOINTS[0, 1]) < 14),
         skin & (np.abs(p[:, 1] - JOINTS[1, 1]) < 12),
-        skin & (np.linalg.norm((p - JOINTS[2]) * [0, 1, 1], axis=1) < 26) & (np.abs(p[:, 0]) > 45) & (np.abs(p[:, 0]) < 76),
+        skin
+        & (np.linalg.norm((p - JOINTS[2]) * [0, 1, 1], axis=1) < 26)
+        & (np.abs(p[:, 0]) > 45)
+        & (np.abs(p[:, 0]) < 76),
         parts.eye == 1,
         parts.eye == -1,
     ]
@@ -93,7 +96,7 @@ def pose_correctives() -> Float[np.ndarray, "v 3 36"]:
     out = np.zeros((len(p), 3, 36))
     sine = 7  # entry (2, 1) of a rotation about x by t is sin t; positive t opens the jaw and looks down
 
-    def bump(at: tuple[float, ...], width: tuple[float, ...]) -> np.ndarray:
+    def bump(at, width):  # type: ignore[no-untyped-def]
         return np.exp(-(((np.stack([a, y, z], -1) - at) / np.asarray(width)) ** 2).sum(-1)) * skin
 
     cheek = bump((44, -62, 52), (16, 20, 30))

@@ -15,14 +15,16 @@ from headfields.heads.procedural_mesh import EAR, EYE, LIDS, LIPS, MOUTH, PINNA,
 
 __all__ = ["EYE_CENTRE", "EYE_RADIUS", "LID_RADIUS", "lip_height", "skin_positions", "smoothstep"]
 
+Values = Float[np.ndarray, "..."] | np.floating | float | int
+
 EYE_CENTRE = np.array([31.5, 0.0, 72.0])  # of the left eye
 EYE_RADIUS = 13.2
 LID_RADIUS = EYE_RADIUS + 1.4
 _OPENING = (13.6, 5.9, 4.4)  # half width, height above and below the line between the corners
 
 
-def smoothstep(x: Float[np.ndarray, "*n"], low: float, high: float) -> Float[np.ndarray, "*n"]:
-    """0 below `low`, 1 above `high` (which may be the smaller), a cubic between."""
+def smoothstep(x: Values, low: Values, high: Values) -> Values:
+    """0 below `low`, 1 above `high` (which may be the smaller), a cubic between; the three broadcast."""
     t = np.clip((x - low) / (high - low), 0, 1)
     return t * t * (3 - 2 * t)
 
@@ -37,7 +39,9 @@ _RIDGE = PchipInterpolator(
     [-75, -56, -52, -48, -45.5, -43, -40, -36, -32, -26, -16, -6, 2, 9, 16, 30],
     [0, 0, 0.6, 3.0, 8.0, 15.0, 20.5, 23.0, 22.0, 18.0, 12.2, 6.6, 3.0, 1.0, 0, 0],
 )
-_RIDGE_WIDTH = PchipInterpolator([-75, -50, -44, -36, -28, -16, -4, 8, 30], [8, 8.5, 10.0, 10.2, 9.0, 8.2, 8.0, 9.5, 14])
+_RIDGE_WIDTH = PchipInterpolator(
+    [-75, -50, -44, -36, -28, -16, -4, 8, 30], [8, 8.5, 10.0, 10.2, 9.0, 8.2, 8.0, 9.5, 14]
+)
 
 
 def _nose(x, y):  # type: ignore[no-untyped-def]
@@ -51,17 +55,21 @@ def _nose(x, y):  # type: ignore[no-untyped-def]
     return ridge + wings + tip + nostril + flank
 
 
-_UPPER = PchipInterpolator([-1, 0, 1.0, 2.6, 4.6, 6.4, 7.6, 9.5, 13, 18, 40], [-2.4, -1.9, 2.0, 4.0, 4.3, 3.2, 1.9, 1.2, 0.6, 0, 0])
-_LOWER = PchipInterpolator([-1, 0, 1.2, 3.4, 5.8, 8.0, 10, 13, 17, 22, 40], [-2.4, -1.9, 2.4, 4.8, 4.5, 2.6, 0.2, -1.8, -1.5, 0, 0])
+_UPPER = PchipInterpolator(
+    [-1, 0, 1.0, 2.6, 4.6, 6.4, 7.6, 9.5, 13, 18, 40], [-2.4, -1.9, 2.0, 4.0, 4.3, 3.2, 1.9, 1.2, 0.6, 0, 0]
+)
+_LOWER = PchipInterpolator(
+    [-1, 0, 1.2, 3.4, 5.8, 8.0, 10, 13, 17, 22, 40], [-2.4, -1.9, 2.4, 4.8, 4.5, 2.6, 0.2, -1.8, -1.5, 0, 0]
+)
 
 
-def stomion(x: Float[np.ndarray, "*n"]) -> Float[np.ndarray, "*n"]:
+def stomion(x: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
     """Height y of the line between the lips."""
     r = np.clip(np.abs(x) / MOUTH[2], 0, 1.6)
     return MOUTH[1] + 0.8 * r * (1 - r) * 2 - 1.2 * r**3
 
 
-def lip_height(x: Float[np.ndarray, "*n"]) -> Float[np.ndarray, "*n"]:
+def lip_height(x: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
     """In [0, 1]: how full the lips are at x, 1 on the midline and 0 beyond the corners."""
     return np.clip(1 - (np.abs(x) / (MOUTH[2] + 2.0)) ** 2.2, 0, 1) ** 0.75
 
@@ -85,7 +93,9 @@ def _face(x, y):  # type: ignore[no-untyped-def]
     socket = -12.0 * _bump(a, y, (EYE[0] - 0.5, -1), (18.0, 13.0), 2.6)
     inner = -5.5 * _bump(a, y, (15.5, 1.5), (5.5, 7.5))
     cheek = 4.2 * _bump(a, y, (46, -27), (15, 14)) + 2.0 * _bump(a, y, (27, -36), (12, 13))
-    fold = -1.6 * np.exp(-(((a - (17 + 0.42 * (-44 - y))) / 4.2) ** 2)) * smoothstep(y, -76, -60) * smoothstep(y, -38, -48)
+    fold = (
+        -1.6 * np.exp(-(((a - (17 + 0.42 * (-44 - y))) / 4.2) ** 2)) * smoothstep(y, -76, -60) * smoothstep(y, -38, -48)
+    )
     hollow = -2.6 * _bump(a, y, (45, -66), (13, 15))
     philtrum = -1.0 * _bump(x, y, (0, -55), (2.6, 5.0)) + 0.5 * _bump(a, y, (4.6, -56), (2.4, 5.5))
     chin = 3.6 * _bump(x, y, (0, -99), (14, 10), 2.6) + 1.2 * _bump(a, y, (7, -101), (7, 7))
@@ -93,7 +103,9 @@ def _face(x, y):  # type: ignore[no-untyped-def]
     temple = -2.6 * _bump(a, y, (66, 22), (12, 22))
     forehead = 2.2 * _bump(a, y, (24, 46), (22, 16))
     muzzle = 3.4 * _bump(x, y, (0, -66), (24, 19), 2.6)
-    return brow + glabella + socket + inner + cheek + fold + hollow + philtrum + chin + crease + temple + forehead + muzzle
+    return (
+        brow + glabella + socket + inner + cheek + fold + hollow + philtrum + chin + crease + temple + forehead + muzzle
+    )
 
 
 def _sides(point: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "n 3"]:
@@ -108,7 +120,12 @@ def _sides(point: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "n 3"]:
     under = -5.0 * np.exp(-(((y - jaw_line + 21) / 12.0) ** 2)) * along * smoothstep(z, 50, 20)
     arch = 2.0 * np.exp(-(((y + 17) / 9) ** 2)) * np.exp(-(((z - 38) / 26) ** 2)) * smoothstep(a, 40, 60)
     angle = 2.2 * np.exp(-(((y + 70) / 16) ** 2) - (((z - 2) / 18) ** 2)) * smoothstep(a, 30, 50)
-    muscle = 2.6 * np.exp(-(((a - np.interp(y, [-192, -100], [12, 50])) / 8.0) ** 2)) * smoothstep(y, -105, -130) * smoothstep(z, -20, 5)
+    muscle = (
+        2.6
+        * np.exp(-(((a - np.interp(y, [-192, -100], [12, 50])) / 8.0) ** 2))
+        * smoothstep(y, -105, -130)
+        * smoothstep(z, -20, 5)
+    )
     apple = 2.4 * np.exp(-((x / 7) ** 2) - (((y + 148) / 9) ** 2)) * smoothstep(z, 5, 25)
     return out * (jaw + under + arch + angle + muscle + apple)[:, None]
 
@@ -124,7 +141,7 @@ def _smooth_max(a, b, k):  # type: ignore[no-untyped-def]
     return b + h * (a - b) + k * h * (1 - h)
 
 
-def almond(angle: Float[np.ndarray, "*n"]) -> Float[np.ndarray, "*n 2"]:
+def almond(angle: Float[np.ndarray, "..."]) -> Float[np.ndarray, "... 2"]:
     """The lid margin of the left eye in x and y: angle 0 is the outer corner, pi/2 above."""
     half, above, below = _OPENING
     c, s = np.cos(angle), np.sin(angle)
@@ -182,8 +199,13 @@ def base_z(xy: Float[np.ndarray, "n 2"]) -> Float[np.ndarray, " n"]:
     return base_point(parameters[:, 0], parameters[:, 1])[:, 2]
 
 
-_EAR_RADIUS = CubicSpline([0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0], [0, 0.16, 0.30, 0.42, 0.56, 0.74, 0.90, 1.0, 1.0, 0.84, 0.72])
-_EAR_HEIGHT = CubicSpline([0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0], [0.10, 0.10, 0.16, 0.42, 0.74, 0.66, 0.80, 1.0, 0.84, 0.42, 0.0])
+_EAR_RADIUS = CubicSpline(
+    [0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0], [0, 0.16, 0.30, 0.42, 0.56, 0.74, 0.90, 1.0, 1.0, 0.84, 0.72]
+)
+_EAR_HEIGHT = CubicSpline(
+    [0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0],
+    [0.10, 0.10, 0.16, 0.42, 0.74, 0.66, 0.80, 1.0, 0.84, 0.42, 0.0],
+)
 
 
 def _shape_ears(mesh: HeadMesh, positions: Float[np.ndarray, "v 3"]) -> None:
@@ -202,7 +224,9 @@ def _shape_ears(mesh: HeadMesh, positions: Float[np.ndarray, "v 3"]) -> None:
     lobe = smoothstep(-s, 0.45, 1.0)
     rise = (2.5 + 17.5 * back**0.8 * (1 - 0.55 * lobe) + 5 * smoothstep(s, 0.2, 1.0) * (1 - back)) * _EAR_HEIGHT(ring)
     rise += lobe * 3.0 * np.exp(-(((ring - 0.45) / 0.25) ** 2))
-    tragus = 5.0 * np.exp(-(((ring - 0.55) / 0.2) ** 2)) * np.exp(-((np.angle(np.exp(1j * (angle - np.pi))) / 0.4) ** 2))
+    tragus = (
+        5.0 * np.exp(-(((ring - 0.55) / 0.2) ** 2)) * np.exp(-((np.angle(np.exp(1j * (angle - np.pi))) / 0.4) ** 2))
+    )
     rise += tragus
     u = u + tragus * 0.5
     tilt = 0.2

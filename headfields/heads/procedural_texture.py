@@ -15,7 +15,7 @@ __all__ = ["procedural_texture"]
 Colour = Sequence[float]
 
 
-def _noise(point: Float[np.ndarray, "h w 3"], cell: float, seed: int) -> Float[np.ndarray, "h w"]:
+def _noise(point: Float[np.ndarray, "h w 3"], cell: float | int, seed: int) -> Float[np.ndarray, "h w"]:
     """Smooth noise in [-1, 1] on a lattice of `cell` mm: hashed values at the corners, cubic between."""
     place = point / cell + 1000.0
     corner = np.floor(place).astype(np.int64)
@@ -52,7 +52,7 @@ def _skin(resolution: int, skin: Colour, lips: Colour, brows: Colour, stubble: f
     image = np.broadcast_to(np.asarray(skin, float), (*x.shape, 3)).copy()
     image *= 1 + 0.035 * coarse[..., None] + 0.030 * fine[..., None]
 
-    def spot(cx: float, cy: float, wx: float, wy: float) -> np.ndarray:
+    def spot(cx, cy, wx, wy):  # type: ignore[no-untyped-def]
         return np.exp(-(((a - cx) / wx) ** 2) - ((y - cy) / wy) ** 2) * front
 
     flush = spot(40, -30, 17, 15) + 0.8 * spot(0, -38, 16, 10) + 0.35 * spot(0, -97, 15, 9)

@@ -9,7 +9,16 @@ from headfields.heads.procedural_base import base_point, sphere_direction
 from headfields.heads.procedural_mesh import EYE, LIDS, LIPS, MOUTH, NECK_BORDER, PINNA, head_mesh
 from headfields.heads.procedural_parts import eye_polar_angles, head_parts
 
-__all__ = ["EYE_UV", "eye_polar", "eye_reach", "hairline", "landmark_embedding", "region_masks", "skin_uv", "texture_coordinates"]
+__all__ = [
+    "EYE_UV",
+    "eye_polar",
+    "eye_reach",
+    "hairline",
+    "landmark_embedding",
+    "region_masks",
+    "skin_uv",
+    "texture_coordinates",
+]
 
 EYE_UV = {1: (0.93, 0.07, 0.06), -1: (0.07, 0.07, 0.06)}  # side -> centre u, v and radius of the eyeball's disc
 _SKIN_BOTTOM = 0.15
@@ -18,19 +27,20 @@ _EYE_POWER = 0.6  # below 1 the iris gets more of the eyeball's disc
 _DOWN = PchipInterpolator([0, 0.18, 0.36, 0.74, 0.84, 1], [0, 0.085, 0.24, 0.85, 0.93, 1])  # the face's rows get more
 
 
-def skin_uv(longitude: Float[np.ndarray, "*n"], row: Float[np.ndarray, "*n"]) -> Float[np.ndarray, "*n 2"]:
+def skin_uv(longitude: Float[np.ndarray, "..."], row: Float[np.ndarray, "..."]) -> Float[np.ndarray, "... 2"]:
     """(u, v) in [0, 1], v up: the skin unrolled, the face in the middle and widened, the crown at the top."""
+    longitude, row = np.broadcast_arrays(longitude, row)
     turn = longitude / np.pi
     u = 0.5 + 0.5 * (turn + _FACE_SHARE * np.sin(np.pi * turn) / np.pi)
     return np.stack([u, 1 - (1 - _SKIN_BOTTOM) * _DOWN(row)], -1)
 
 
-def eye_reach(polar: Float[np.ndarray, "*n"]) -> Float[np.ndarray, "*n"]:
+def eye_reach(polar: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
     """Distance from the centre of an eyeball's disc, in its radii, at an angle from the eyeball's axis in radians."""
     return (polar / np.pi) ** _EYE_POWER
 
 
-def eye_polar(reach: Float[np.ndarray, "*n"]) -> Float[np.ndarray, "*n"]:
+def eye_polar(reach: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
     """The inverse of `eye_reach`."""
     return reach ** (1 / _EYE_POWER) * np.pi
 
@@ -55,7 +65,7 @@ def texture_coordinates() -> tuple[Float[np.ndarray, "t 2"], Int[np.ndarray, "f 
             if mesh.longitude[vertex] == np.pi:
                 if vertex not in copies:
                     copies[vertex] = len(uv)
-                    uv.append(skin_uv(np.array(-np.pi), mesh.row[vertex]))
+                    uv.append(skin_uv(np.array(-np.pi), mesh.row[vertex : vertex + 1])[0])
                 faces[index, k] = copies[vertex]
     poles = [int(np.argmin(mesh.row)), *(int(np.nonzero(parts.eyeball(side))[0][-1]) for side in (1, -1))]
     for pole in poles:  # a pole has no angle of its own: each of its faces gets one between its other corners
@@ -78,9 +88,9 @@ _HAIRLINE = np.array(
 )
 
 
-def hairline(longitude: Float[np.ndarray, "*n"]) -> Float[np.ndarray, "*n"]:
+def hairline(longitude: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
     """Height y on the base above which hair grows, mm."""
-    return np.interp(np.abs(longitude), _HAIRLINE[:, 0], _HAIRLINE[:, 1])
+    return np.asarray(np.interp(np.abs(longitude), _HAIRLINE[:, 0], _HAIRLINE[:, 1]))
 
 
 def region_masks() -> dict[str, Bool[np.ndarray, " f"]]:
@@ -140,7 +150,9 @@ def landmark_embedding() -> tuple[Int[np.ndarray, " 68"], Float[np.ndarray, "68 
         target = np.array([[x, y]])
         area = cross(b - a, c - a)
         area = np.where(np.abs(area) < 1e-9, 1e-9, area)
-        weights = np.stack([cross(b - target, c - target), cross(c - target, a - target), cross(a - target, b - target)], -1)
+        weights = np.stack(
+            [cross(b - target, c - target), cross(c - target, a - target), cross(a - target, b - target)], -1
+        )
         weights = weights / area[:, None]
         depth = np.where((weights >= -1e-9).all(1) & (area > 0), (weights * corners[:, :, 2]).sum(1), -np.inf)
         best = int(np.argmax(depth))
@@ -158,12 +170,12 @@ def landmark_embedding() -> tuple[Int[np.ndarray, " 68"], Float[np.ndarray, "68 
     def contour(longitude: float, y: float) -> tuple[int, np.ndarray]:
         rows = np.linspace(0.3, 0.8, 501)
         row = rows[np.argmin(np.abs(base_point(np.full(501, longitude), rows)[:, 1] - y))]
-        return at_vertex(int(directions.query(sphere_direction(np.array(longitude), row))[1]))
+        return at_vertex(int(directions.query(sphere_direction(np.array(longitude), np.array(row)))[1]))
 
     degrees = [87, 83, 78, 72, 64, 53, 38, 19]
-    heights = [-6, -26, -45, -62, -78, -91, -102, -109]
+    heights = [-6.0, -26.0, -45.0, -62.0, -78.0, -91.0, -102.0, -109.0]
     found = [contour(-np.radians(d), h) for d, h in zip(degrees, heights, strict=True)]
-    found.append(contour(0.0, -113))
+    found.append(contour(0.0, -113.0))
     found += [contour(np.radians(d), h) for d, h in zip(degrees[::-1], heights[::-1], strict=True)]
     brow = [(51.0, 14.0), (43.0, 20.0), (33.0, 21.5), (23.0, 20.0), (13.0, 16.5)]
     found += [at_front(-x, y) for x, y in brow] + [at_front(x, y) for x, y in brow[::-1]]

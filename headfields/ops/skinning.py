@@ -142,7 +142,7 @@ def _levels(parents: Sequence[int]) -> list[tuple[list[int], list[int]]]:
 
 
 def joint_transforms(
-    pose: Float[Tensor, "*batch j 3"] | Float[Tensor, "*batch j 3 3"],
+    pose: Float[Tensor, "..."],
     joints: Float[Tensor, "*batch j 3"],
     parents: Sequence[int],
 ) -> Float[Tensor, "*batch j 4 4"]:
