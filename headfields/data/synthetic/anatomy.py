@@ -1,0 +1,66 @@
+"""Where things are on the head at rest: derived from its 68 landmarks, so that the scene follows the head's shape."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+__all__ = ["Anatomy", "segment_distance"]
+
+
+@dataclass(frozen=True)
+class Anatomy:
+    """Measures of the head at rest, metres, y up and the face toward +z.
+
+    Attributes:
+        landmarks: (68, 3) in iBUG's order, from the head's right.
+        top: y of the crown.
+        axis: z of the vertical axis through the skull, around which the hairline is drawn.
+        ear: (2, 3) middle of the right and of the left ear.
+    """
+
+    landmarks: Float[Tensor, "68 3"]
+    top: float
+    axis: float
+    ear: Float[Tensor, "2 3"]
+
+    @property
+    def brow_height(self) -> float:
+        """y of the eyebrows."""
+        return float(self.landmarks[17:27, 1].mean())
+
+    def above_mouth(self, points: Float[Tensor, "n 3"]) -> Bool[Tensor, " n"]:
+        """Whether points lie above the line between the closed lips."""
+        inner = 0.5 * (self.landmarks[[60, 61, 62, 63, 64]] + self.landmarks[[60, 67, 66, 65, 64]])
+        line = np.interp(points[:, 0].numpy(), inner[:, 0].numpy(), inner[:, 1].numpy())
+        return points[:, 1] > torch.from_numpy(line).to(points)
+
+    def brow(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, " n"]:
+        """Distance to the line of the nearer eyebrow."""
+        best = torch.full_like(points[:, 0], torch.inf)
+        for first in (17, 22):
+            for k in range(first, first + 4):
+                best = torch.minimum(best, segment_distance(points, self.landmarks[k], self.landmarks[k + 1]))
+        return best
+
+    def hairline(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, " n"]:
+        """Height above the hairline, metres; hair grows where it is positive."""
+        around = torch.atan2(points[:, 0].abs(), points[:, 2] - self.axis)
+        brow, ear = self.brow_height, float(self.ear[:, 1].mean())
+        forehead = brow + 0.56 * (self.top - brow)
+        degrees = np.array([0, 25, 48, 62, 78, 100, 125, 150, 180])
+        above_ear = np.array([0.03, 0.028, -0.02, -0.045, -0.05])  # from the temples to the nape
+        height = np.concatenate([[forehead, forehead, forehead - 0.004, brow + 0.018], ear + above_ear])
+        line = np.interp(np.degrees(around.numpy()), degrees, height)
+        return points[:, 1] - torch.from_numpy(line).to(points)
+
+
+def segment_distance(
+    points: Float[Tensor, "n 3"], start: Float[Tensor, "3"], end: Float[Tensor, "3"]
+) -> Float[Tensor, " n"]:
+    """Distance to a segment."""
+    edge = end - start
+    share = ((points - start) @ edge / edge.dot(edge).clamp_min(1e-12)).clamp(0, 1)
+    return (points - start - share[:, None] * edge).norm(dim=1)

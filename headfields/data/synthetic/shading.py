@@ -1,0 +1,89 @@
+"""Light on the scene: a key light with shadows, a fill and sky light, all fixed in the room while the head turns."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+__all__ = ["Lights", "lambert_specular", "strand_light", "to_srgb"]
+
+_KEY = torch.nn.functional.normalize(torch.tensor([0.55, 0.50, 0.80]), dim=0)
+_FILL = torch.nn.functional.normalize(torch.tensor([-0.80, 0.10, 0.55]), dim=0)
+_KEY_COLOUR = torch.tensor([1.80, 1.67, 1.50])
+_FILL_COLOUR = torch.tensor([0.30, 0.35, 0.42])
+_SKY, _GROUND = torch.tensor([0.40, 0.44, 0.50]), torch.tensor([0.24, 0.20, 0.17])
+
+
+@dataclass(frozen=True)
+class Lights:
+    """The room's lights in the head's frame: unit directions toward key and fill, and which way is up."""
+
+    key: Float[Tensor, "3"]
+    fill: Float[Tensor, "3"]
+    up: Float[Tensor, "3"]
+
+    @classmethod
+    def seen_from(cls, head_to_room: Float[Tensor, "3 3"]) -> "Lights":
+        """The lights for a head so rotated."""
+        return cls(_KEY @ head_to_room, _FILL @ head_to_room, torch.tensor([0.0, 1.0, 0.0]) @ head_to_room)
+
+
+def lambert_specular(
+    colour: Float[Tensor, "n 3"],
+    normal: Float[Tensor, "n 3"],
+    view: Float[Tensor, "n 3"],
+    lights: Lights,
+    key_visible: Float[Tensor, " n"],
+    open_sky: Float[Tensor, " n"],
+    gloss: Float[Tensor, "n 2"],
+    bleed: Float[Tensor, "3"],
+) -> Float[Tensor, "n 3"]:
+    """Radiance toward the viewer, linear RGB.
+
+    Args:
+        colour: (N, 3) albedo.
+        normal, view: (N, 3) unit, away from the surface and toward the eye.
+        lights: in the frame of the normals.
+        key_visible: (N,) 1 where the key light is seen.
+        open_sky: (N,) how much of the surroundings a point sees.
+        gloss: (N, 2) strength and exponent of the highlight (Blinn-Phong).
+        bleed: (3,) by how much light wraps past the terminator in each channel, as it does in skin.
+    """
+    total = torch.zeros_like(colour)
+    for direction, power, seen in ((lights.key, _KEY_COLOUR, key_visible), (lights.fill, _FILL_COLOUR, open_sky)):
+        cosine = normal @ direction
+        wrapped = ((cosine[:, None] + bleed) / (1 + bleed)).clamp_min(0)
+        total = total + colour * wrapped * power * seen[:, None]
+        half = torch.nn.functional.normalize(view + direction, dim=1)
+        shine = (normal * half).sum(1).clamp_min(0) ** gloss[:, 1] * gloss[:, 0] * (cosine > 0)
+        total = total + (shine * seen)[:, None] * power
+    upward = 0.5 + 0.5 * (normal @ lights.up)
+    sky = _GROUND + (_SKY - _GROUND) * upward[:, None]
+    return total + colour * sky * open_sky[:, None]
+
+
+def strand_light(
+    colour: Float[Tensor, "n 3"],
+    tangent: Float[Tensor, "n 3"],
+    view: Float[Tensor, "n 3"],
+    lights: Lights,
+    key_visible: Float[Tensor, " n"],
+    open_sky: Float[Tensor, " n"],
+) -> Float[Tensor, "n 3"]:
+    """Light from thin strands (Kajiya and Kay 1989): sines of the angles that light and view make with the tangent."""
+    total = colour * (0.5 * (_SKY + _GROUND)) * open_sky[:, None]
+    along_view = (tangent * view).sum(1)
+    for direction, power, seen in ((lights.key, _KEY_COLOUR, key_visible), (lights.fill, _FILL_COLOUR, open_sky)):
+        along = tangent @ direction
+        sine = (1 - along * along).clamp_min(0).sqrt()
+        mirror = (sine * (1 - along_view * along_view).clamp_min(0).sqrt() - along * along_view).clamp_min(0)
+        total = total + (colour * sine[:, None] + 0.045 * (mirror**24)[:, None]) * power * seen[:, None]
+    return total
+
+
+def to_srgb(linear: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
+    """Linear RGB to sRGB in [0, 1], highlights rolled off softly."""
+    x = linear.clamp_min(0)
+    x = torch.where(x > 0.7, 0.7 + 0.3 * (1 - torch.exp(-(x - 0.7) / 0.3)), x)
+    return torch.where(x <= 0.0031308, 12.92 * x, 1.055 * x.clamp_min(1e-9) ** (1 / 2.4) - 0.055)

@@ -1,0 +1,55 @@
+"""Hair strands as thin three-sided tubes of triangles, so that rays meet them as they meet the head."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Int
+
+__all__ = ["SIDES", "Tubes", "tube_faces", "tube_vertices"]
+
+SIDES = 3
+
+
+@dataclass(frozen=True)
+class Tubes:
+    """S strands of P points each.
+
+    Attributes:
+        points: (S, P, 3) centre lines, metres, root first.
+        radius: (S, P) metres.
+        tone: (S,) random number in [0, 1) for each strand, by which its colour varies.
+    """
+
+    points: Float[np.ndarray, "s p 3"]
+    radius: Float[np.ndarray, "s p"]
+    tone: Float[np.ndarray, " s"]
+
+    @property
+    def tangent(self) -> Float[np.ndarray, "s p 3"]:
+        """(S, P, 3) unit vectors along the strands."""
+        along = np.gradient(self.points, axis=1)
+        return along / np.maximum(np.linalg.norm(along, axis=-1, keepdims=True), 1e-12)
+
+
+def tube_vertices(tubes: Tubes) -> Float[np.ndarray, "v 3"]:
+    """(S * P * SIDES, 3) vertices of the tubes' surfaces."""
+    tangent = tubes.tangent
+    # Any axis not along the strand will do as a reference: the section is a triangle under a millimetre wide.
+    reference = np.where(np.abs(tangent[:, :1, :1]) < 0.7, [1.0, 0, 0], [0, 1.0, 0])
+    across = np.cross(tangent, reference)
+    across /= np.maximum(np.linalg.norm(across, axis=-1, keepdims=True), 1e-12)
+    other = np.cross(tangent, across)
+    angle = np.arange(SIDES) * (2 * np.pi / SIDES)
+    ring = np.cos(angle)[:, None] * across[:, :, None] + np.sin(angle)[:, None] * other[:, :, None]
+    return (tubes.points[:, :, None] + tubes.radius[:, :, None, None] * ring).reshape(-1, 3)
+
+
+def tube_faces(strands: int, points: int) -> Int[np.ndarray, "f 3"]:
+    """Faces over `tube_vertices` of so many strands of so many points; the ends stay open."""
+    ring = np.arange(SIDES)
+    following = (ring + 1) % SIDES
+    one = np.stack([ring, following, ring + SIDES], -1)
+    two = np.stack([following, following + SIDES, ring + SIDES], -1)
+    segment = np.concatenate([one, two])
+    strand = (segment[None] + SIDES * np.arange(points - 1)[:, None, None]).reshape(-1, 3)
+    return (strand[None] + SIDES * points * np.arange(strands)[:, None, None]).reshape(-1, 3)
