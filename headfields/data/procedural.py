@@ -38,7 +38,7 @@ _JAW = 2
 def write_capture(
     out: str | Path,
     frames: int = 72,
-    test_frames: int = 12,
+    test_frames: int | None = None,
     size: int = 128,
     seed: int = 0,
     samples: int = 4,
@@ -58,7 +58,7 @@ def write_capture(
     Args:
         out: the folder; made if it is not there.
         frames: how many in all.
-        test_frames: how many of the last ones are the test split, from the same motion.
+        test_frames: how many of the last ones are the test split, from the same motion; a sixth of them if None.
         size: height and width of the images, pixels.
         seed: draws identity of hair, motion and expressions; the same arguments give the same bytes on one machine.
         samples: rays a pixel for anti-aliasing, a square number (1, 4, 9, ...).
@@ -73,6 +73,7 @@ def write_capture(
         ValueError: an argument is out of range.
     """
     folder = Path(out)
+    test_frames = frames // 6 if test_frames is None else test_frames
     record = _checked(frames, test_frames, size, seed, samples, rate)
     if folder.exists():
         if not folder.is_dir():

@@ -9,11 +9,11 @@ __all__ = ["JAW_OPEN", "Motion", "head_motion"]
 
 JAW_OPEN = np.radians(20.0)  # rotation of the jaw at mouth_open = 1
 _YAW, _PITCH, _ROLL = np.radians([35.0, 15.0, 8.0])
-_HOLD = 0.9  # mean seconds between keyframes
+_HOLD = 0.75  # mean seconds between keyframes
 
 # What a face does at once, and how likely: weights of the head's named expressions, drawn together.
 _GESTURES: list[tuple[float, dict[str, float]]] = [
-    (1.2, {}),
+    (0.6, {}),
     (2.0, {"smile": 0.9, "squint": 0.3}),
     (1.0, {"smile": 1.0, "squint": 0.5, "mouth_open": 0.45, "upper_lip_raise": 0.35}),
     (1.6, {"brow_raise": 1.0, "eye_wide": 0.5}),
