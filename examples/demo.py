@@ -20,7 +20,9 @@ from headfields.viz import save_image, side_by_side
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("demo"))
-    parser.add_argument("--minutes", type=float, default=3.0, help="training time of the avatar; the baseline gets as much")
+    parser.add_argument(
+        "--minutes", type=float, default=3.0, help="training time of the avatar; the baseline gets as much"
+    )
     parser.add_argument("--frames", type=int, default=72)
     parser.add_argument("--size", type=int, default=128)
     arguments = parser.parse_args()
@@ -49,7 +51,9 @@ def main() -> None:
     for name, rival in rivals.items():
         result = evaluate(rival, capture, split="test")
         figures[name] = {key: result[key] for key in ("psnr", "ssim", "psnr_masked", "seconds_per_frame")}
-        print(f"   {name:16s} PSNR {result['psnr']:5.2f} dB   SSIM {result['ssim']:.3f}   in the head {result['psnr_masked']:5.2f} dB")
+        print(
+            f"   {name:16s} PSNR {result['psnr']:5.2f} dB   SSIM {result['ssim']:.3f}   in the head {result['psnr_masked']:5.2f} dB"
+        )
 
     test = capture.splits["test"]
     rows = []

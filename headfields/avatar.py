@@ -137,7 +137,9 @@ class Avatar(nn.Module):
             self.renderer.update(self.field(state), step)
 
     @torch.no_grad()
-    def render(self, camera: Camera, state: HeadState, background: float | Tensor = 1.0, chunk: int = 16384) -> Rendering:
+    def render(
+        self, camera: Camera, state: HeadState, background: float | Tensor = 1.0, chunk: int = 16384
+    ) -> Rendering:
         """An image of one frame, without gradients, in evaluation mode.
 
         Args:

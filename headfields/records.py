@@ -145,7 +145,9 @@ class Camera(Record):
         rotation, translation = self.world_to_camera[..., :3, :3], self.world_to_camera[..., :3, 3]
         return -(rotation.transpose(-1, -2) @ translation[..., None])[..., 0]
 
-    def project(self, points: Float[Tensor, "*batch n 3"]) -> tuple[Float[Tensor, "*batch n 2"], Float[Tensor, "*batch n"]]:
+    def project(
+        self, points: Float[Tensor, "*batch n 3"]
+    ) -> tuple[Float[Tensor, "*batch n 2"], Float[Tensor, "*batch n"]]:
         """World points to pixels (x right, y down) and depth along the optical axis, in metres."""
         local = points @ self.world_to_camera[..., :3, :3].transpose(-1, -2) + self.world_to_camera[..., None, :3, 3]
         image = local @ self.intrinsics.transpose(-1, -2)
@@ -174,7 +176,9 @@ class Camera(Record):
             if pose.shape[0] != 1:
                 raise ValueError(f"Camera.rays: pixels is None with {pose.shape[0]} cameras; index one, camera[0]")
             height, width = self.size
-            grid = torch.meshgrid(torch.arange(height, device=device), torch.arange(width, device=device), indexing="ij")
+            grid = torch.meshgrid(
+                torch.arange(height, device=device), torch.arange(width, device=device), indexing="ij"
+            )
             pixels = torch.stack(grid, dim=-1).reshape(-1, 2)
         if frame is None:
             frame = torch.zeros(pixels.shape[0], dtype=torch.long, device=device)

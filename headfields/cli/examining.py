@@ -5,8 +5,8 @@ import platform
 import torch
 
 from headfields import doctor as checks
-from headfields.dispatch import backends
 from headfields.cli.errors import CommandError
+from headfields.dispatch import backends
 from headfields.metrics import lpips_installed
 from headfields.training.run import versions
 

@@ -40,7 +40,11 @@ class Chain(Deformer):
         return self.deformers[0].near_far(rays, prepared[0])
 
     def forward(
-        self, points: Float[Tensor, "m 3"], directions: Float[Tensor, "m 3"], frame: Int[Tensor, " m"], prepared: list[Any]
+        self,
+        points: Float[Tensor, "m 3"],
+        directions: Float[Tensor, "m 3"],
+        frame: Int[Tensor, " m"],
+        prepared: list[Any],
     ) -> Canonical:
         result = self.deformers[0](points, directions, frame, prepared[0])
         ambient = [result.ambient] if result.ambient is not None else []

@@ -70,7 +70,9 @@ class SurfaceCanonicalizer(Deformer):
             raise ValueError(f"SurfaceCanonicalizer: shell is {shell} m; it must be positive")
         for name, mask in (("blended_faces", blended_faces), ("scaled_faces", scaled_faces)):
             if mask is not None and mask.shape != faces.shape[:1]:
-                raise ValueError(f"SurfaceCanonicalizer: {name} has shape {tuple(mask.shape)}; expected ({len(faces)},)")
+                raise ValueError(
+                    f"SurfaceCanonicalizer: {name} has shape {tuple(mask.shape)}; expected ({len(faces)},)"
+                )
         self.register_buffer("canonical_vertices", canonical_vertices.detach().float().clone())
         self.register_buffer("faces", faces.detach().long().clone())
         neighbours = edge_neighbours(self.faces)

@@ -87,9 +87,7 @@ class TexturedMesh(nn.Module):
         return texel, hit.face >= 0
 
     @torch.no_grad()
-    def render(
-        self, camera: Camera, state: HeadState, background: float | Tensor = 1.0, chunk: int = 0
-    ) -> Rendering:
+    def render(self, camera: Camera, state: HeadState, background: float | Tensor = 1.0, chunk: int = 0) -> Rendering:
         """The textured mesh over a background, as `Avatar.render` gives it (`chunk` has no use here)."""
         texel, hit = self._texels(camera, state)
         colour: Float[Tensor, "3"] = torch.as_tensor(background, dtype=torch.float32).expand(3)

@@ -28,7 +28,9 @@ def insta(
     Source: INSTA, section 3, and its released configuration.
     """
     if "mouth" not in template.regions:
-        raise ValueError(f"insta: the template has regions {sorted(template.regions)}; 'mouth' is needed to gate the expression")
+        raise ValueError(
+            f"insta: the template has regions {sorted(template.regions)}; 'mouth' is needed to gate the expression"
+        )
     return Avatar(
         deformer=SurfaceCanonicalizer(
             template.canonical_vertices, template.faces, blended_faces=template.regions.get("face")

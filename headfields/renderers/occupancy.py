@@ -53,7 +53,9 @@ class OccupancyGrid(nn.Module):
     def refresh(self) -> None:
         """Recomputes which cells are occupied from what has been observed."""
         known = self.opacity >= 0
-        level = self.opacity[known].mean().clamp_max(self.threshold) if bool(known.any()) else self.opacity.new_tensor(0.0)
+        level = (
+            self.opacity[known].mean().clamp_max(self.threshold) if bool(known.any()) else self.opacity.new_tensor(0.0)
+        )
         self.occupied.copy_((self.opacity > level) | ~known)
 
     def lookup(self, points: Float[Tensor, "m 3"]) -> Bool[Tensor, " m"]:

@@ -96,7 +96,9 @@ def test_published_blending_is_the_weighted_mean_of_the_neighbours_maps() -> Non
     posed = deformed(2)
     deformer = SurfaceCanonicalizer(vertices, faces)
     points, directions = points_near(posed, 7)
-    result = deformer(points, directions, torch.zeros(7, dtype=torch.long), deformer.prepare(HeadState(vertices=posed[None])))
+    result = deformer(
+        points, directions, torch.zeros(7, dtype=torch.long), deformer.prepare(HeadState(vertices=posed[None]))
+    )
     gradients = deformation_gradients(posed, vertices, faces)
     neighbours = edge_neighbours(faces)
     for index in range(7):
@@ -187,10 +189,18 @@ def test_no_points() -> None:
     vertices, faces = SPHERE
     deformer = SurfaceCanonicalizer(vertices, faces)
     points = torch.zeros(0, 3, requires_grad=True)
-    out = deformer(points, torch.zeros(0, 3), torch.zeros(0, dtype=torch.long), deformer.prepare(HeadState(vertices=vertices[None])))
+    out = deformer(
+        points,
+        torch.zeros(0, 3),
+        torch.zeros(0, dtype=torch.long),
+        deformer.prepare(HeadState(vertices=vertices[None])),
+    )
     assert len(out) == 0
     out.points.sum().backward()
-    near, far = deformer.near_far(Rays(torch.zeros(0, 3), torch.zeros(0, 3), torch.zeros(0, dtype=torch.long)), deformer.prepare(HeadState(vertices=vertices[None])))
+    near, far = deformer.near_far(
+        Rays(torch.zeros(0, 3), torch.zeros(0, 3), torch.zeros(0, dtype=torch.long)),
+        deformer.prepare(HeadState(vertices=vertices[None])),
+    )
     assert near.shape == far.shape == (0,)
 
 
