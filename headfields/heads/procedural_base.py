@@ -57,7 +57,7 @@ def _splines() -> CubicSpline:
 
 
 def base_point(longitude: Float[np.ndarray, "..."], row: Float[np.ndarray, "..."]) -> Float[np.ndarray, "... 3"]:
-    """The base surface in millimetres: longitude in [-pi, pi], 0 at the front and pi/2 at the left ear; row in [0, 1]."""
+    """The base surface, mm: longitude in [-pi, pi], 0 at the front and pi/2 at the left ear; row in [0, 1]."""
     c = _splines()(row)
     cosine, sine = np.cos(longitude), np.sin(longitude)
     # Squareness fades from the front's to the back's through the side, so that the section stays smooth there.

@@ -71,7 +71,7 @@ def _arch(s: np.ndarray, inset: float) -> tuple[np.ndarray, np.ndarray, np.ndarr
 
 
 def _teeth(upper: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Points, faces and which rows are gum, of one row of 14 teeth; the sheet runs from the gum over the edge inside."""
+    """Points, faces and which rows are gum, of a row of 14 teeth; the sheet goes from the gum over the edge inside."""
     teeth, per = 14, 7
     s = np.linspace(-1, 1, teeth * per + 1)
     inset = 0.0 if upper else 2.4
