@@ -52,7 +52,7 @@ def test_bad_topology_is_named():
         boundary_loops(torch.tensor([[0, 1, 2], [0, 1, 3]]))
     with pytest.raises(ValueError, match="touch in vertex 0"):
         boundary_loops(torch.tensor([[0, 1, 2], [0, 3, 4]]))
-    points, faces = tube(3, 6)
+    _, faces = tube(3, 6)
     with pytest.raises(ValueError, match="not an open border"):
         close_mouth(faces, torch.arange(6, 12))
     with pytest.raises(ValueError, match="give loop"):

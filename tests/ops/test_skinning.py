@@ -146,7 +146,7 @@ def test_an_empty_batch_keeps_its_gradient():
 
 @pytest.fixture
 def unchecked():
-    """Without the run-time annotation checks, which raise before an operation's own errors and which dynamo does not trace."""
+    """Without the run-time annotation checks, which pre-empt an operation's errors and which dynamo cannot trace."""
     jaxtyping.config.update("jaxtyping_disable", True)
     yield
     jaxtyping.config.update("jaxtyping_disable", False)
