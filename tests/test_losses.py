@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from headfields.losses import DepthPrior, HuberColour, Loss, OpacityLoss, insta_losses
 from headfields.records import PixelBatch, Rays, Rendering
 
-ALL = [HuberColour(), DepthPrior(), OpacityLoss()]
+ALL = [HuberColour(), DepthPrior(start=0), OpacityLoss()]
 
 
 def make(n: int, seed: int = 0, labels: bool = True, depth: bool = True, dtype: torch.dtype = torch.float32):
@@ -72,7 +72,7 @@ def test_depth_prior_by_hand():
         depth=torch.tensor([0.5, 0.5, 0.5, 0.5, 0.5, 0.0]),
         depth_scale=torch.full((6,), 1.2),
     )
-    loss = DepthPrior()(rendering, batch, 0)
+    loss = DepthPrior(start=0)(rendering, batch, 0)
     expected = (rendering.depth[:2] - 0.6).abs().sum() / 6
     torch.testing.assert_close(loss, expected)
     (gradient,) = torch.autograd.grad(loss, depth)
@@ -83,7 +83,7 @@ def test_a_nan_outside_the_mask_does_not_reach_the_depth_prior():
     rendering, batch, (_, _, depth) = make(2)
     batch = batch.replace(label=torch.tensor([0, 250]), alpha=torch.ones(2))
     broken = rendering.replace(depth=torch.stack([torch.tensor(torch.nan), depth[1]]))
-    loss = DepthPrior()(broken, batch, 0)
+    loss = DepthPrior(start=0)(broken, batch, 0)
     assert loss.isfinite()
     assert torch.autograd.grad(loss, depth)[0].isfinite().all()
 
@@ -91,7 +91,7 @@ def test_a_nan_outside_the_mask_does_not_reach_the_depth_prior():
 @pytest.mark.parametrize("missing", [{"labels": False}, {"depth": False}])
 def test_a_capture_without_labels_or_depth_adds_nothing_but_keeps_the_graph(missing):
     rendering, batch, (_, _, depth) = make(5, **missing)
-    loss = DepthPrior()(rendering, batch, 0)
+    loss = DepthPrior(start=0)(rendering, batch, 0)
     assert loss.item() == 0
     assert (torch.autograd.grad(loss, depth)[0] == 0).all()
 
@@ -129,3 +129,13 @@ def test_another_number_of_rays_is_an_error(loss):
     _, batch, _ = make(5)
     with pytest.raises(ValueError, match=rf"{loss.name} loss: rendering.opacity has shape \(4,\)"):
         loss(rendering, batch, 0)
+
+
+def test_the_depth_prior_waits_for_its_start():
+    rendering, batch, (_, _, depth) = make(4)
+    batch = batch.replace(
+        label=torch.full((4,), 250), alpha=torch.ones(4), depth=torch.full((4,), 0.5), depth_scale=torch.ones(4)
+    )
+    early = DepthPrior(start=10)(rendering, batch, 9)
+    assert early == 0 and not torch.autograd.grad(early, depth)[0].any()
+    assert DepthPrior(start=10)(rendering, batch, 10) > 0

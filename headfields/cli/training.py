@@ -29,7 +29,7 @@ class Options:
     seed: int
     rays: int
     frames: int
-    learning_rate: float | int | None
+    learning_rate: float | int
     schedule: str
     opacity: float | int
     overrides: list[str]
@@ -63,7 +63,8 @@ def train(options: Options) -> None:
     rate: dict[str, Any] = {} if options.learning_rate is None else {"learning_rate": options.learning_rate}
     trainer = Trainer(
         avatar, capture, losses, rays_per_step=options.rays, frames_per_step=options.frames, schedule=options.schedule,
-        seed=options.seed, out=options.out, device=device, precision=options.precision, **rate,
+        seed=options.seed, out=options.out, device=device, precision=options.precision,
+        learning_rate=options.learning_rate,
     )  # fmt: skip
     run.write_config(config)
     result = trainer.fit(steps=options.steps, minutes=options.minutes, resume=options.resume)

@@ -37,12 +37,16 @@ def lid_closing(side: int, upper: float = 1.0, lower: float = 0.12) -> Float[np.
     c = np.cos(angle)
     top = almond(np.arccos(np.clip(c, -1, 1)))[:, 1]
     bottom = almond(-np.arccos(np.clip(c, -1, 1)))[:, 1]
-    line = bottom + (top - bottom) * lower - 0.15  # where the two margins meet
+    line = bottom + (top - bottom) * lower  # where the two margins meet; the upper lid passes it a little
     weight = smoothstep(ring, 7.4, 0.2)
-    move = np.where(np.sin(angle) > 0, (line - top) * upper, (line - bottom) * min(upper, 1.0)) * weight
+    past = 0.45 * np.sin(angle) ** 2
+    move = np.where(np.sin(angle) > 0, (line - past - top) * upper, (line - bottom) * min(upper, 1.0)) * weight
     move = np.where(np.abs(np.sin(angle)) < 1e-9, 0.0, move)
     target = here[:, 1] + move
     forward = (_lid_z(here[:, 0], target) - _lid_z(here[:, 0], here[:, 1])) * weight
+    # Between the loops the lid is flat, so it needs some room over the ball.
+    room = 0.35 * weight + 2.4 * weight * (1 - weight)
+    forward += np.where(np.sin(angle) > 0, upper, 0.0) * room * np.sin(angle) ** 2
     inside = ring < 0
     shown = here + np.stack([0 * move, move, forward], -1)
     # The rim behind the margin turns about the eye's centre with it.
@@ -89,9 +93,8 @@ def expression_fields() -> dict[str, Float[np.ndarray, "v 3"]]:
         corner = _gauss(p, (25 * s, corner_y, 76), (17, 15, 28)) * half(s)
         cheek = _gauss(p, (38 * s, -40, 74), (17, 15, 30))
         fold = _gauss(p, (31 * s, -56, 78), (6, 14, 26))
-        lid = 0.22 * lid_closing(s, 0.0, 1.0) if False else 0.0
-        pull = weighted(corner, 10.0 * s, 7.0, -5.0) + weighted(lips * half(s) * (1 - corner), 2.0 * s, 0.6, -1.6)
-        return pull + weighted(cheek, 1.5 * s, 4.5, 4.0) + weighted(fold, 1.0 * s, 0, -1.2) + lid
+        pull = weighted(corner, 11.0 * s, 9.0, -5.5) + weighted(lips * half(s) * (1 - corner), 2.0 * s, 0.6, -1.6)
+        return pull + weighted(cheek, 1.5 * s, 4.5, 4.0) + weighted(fold, 1.0 * s, 0, -1.2)
 
     both("smile", smile)
 

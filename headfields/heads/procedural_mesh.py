@@ -25,11 +25,11 @@ __all__ = ["EAR", "EYE", "FREE", "LIDS", "LIPS", "MOUTH", "NECK_BORDER", "PINNA"
 FREE, LIDS, LIPS, PINNA, NECK_BORDER = range(5)
 EYE = (31.5, 0.0, 14.0, 8.5)  # centre x, y and semi-axes of the opening on the parameter sphere
 MOUTH = (0.0, -68.0, 25.0, 8.0)
-EAR = (1.72, 0.455, 15.0, 28.0)  # longitude, row, and semi-axes in millimetres along and across
+EAR = (1.72, 0.455, 20.0, 29.0)  # longitude, row, and semi-axes in millimetres along and across
 _LID_RINGS = np.array([-5.0, -2.4, 0.0, 1.5, 3.2, 5.2, 7.6, 10.6])
 _LIP_RINGS = np.array([-5.2, -2.6, 0.0, 1.5, 3.1, 4.9, 7.2, 10.2])
-_EAR_RINGS = np.linspace(1.0, 0.1, 10)
-_LID_COUNT, _LIP_COUNT, _EAR_COUNT, _BORDER_COUNT = 32, 48, 24, 22
+_EAR_RINGS = np.linspace(1.0, 0.12, 9)
+_LID_COUNT, _LIP_COUNT, _EAR_COUNT, _BORDER_COUNT = 32, 48, 36, 24
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,8 +65,8 @@ def _loops() -> tuple[Float[np.ndarray, "n 2"], Float[np.ndarray, "n 4"]]:
         places.append(parameters)
         labels.append(np.stack([np.full(len(angle), patch), np.full(len(angle), ring), angle, midline], -1))
 
-    for index, ring in enumerate(_LID_RINGS):
-        angle = (np.arange(_LID_COUNT) + 0.5 * (index % 2) * (ring > 0)) * 2 * np.pi / _LID_COUNT
+    for ring in _LID_RINGS:
+        angle = (np.arange(_LID_COUNT)) * 2 * np.pi / _LID_COUNT
         x = EYE[0] + (EYE[2] + ring) * np.cos(angle)
         xy = np.stack([x, EYE[1] + (EYE[3] + ring) * np.sin(angle)], -1)
         add(locate_front(xy), LIDS, ring, angle, np.zeros(len(angle)))
@@ -82,9 +82,9 @@ def _loops() -> tuple[Float[np.ndarray, "n 2"], Float[np.ndarray, "n 4"]]:
     at = base_point(np.array([longitude]), np.array([row]))
     per_longitude = np.linalg.norm(base_point(np.array([longitude + step]), np.array([row])) - at) / step
     per_row = np.linalg.norm(base_point(np.array([longitude]), np.array([row + step])) - at) / step
-    for index, ring in enumerate(_EAR_RINGS):
-        count = _EAR_COUNT if ring > 0.25 else _EAR_COUNT // 2
-        angle = (np.arange(count) + 0.5 * (index % 2)) * 2 * np.pi / count
+    for ring in _EAR_RINGS:
+        count = _EAR_COUNT if ring > 0.3 else _EAR_COUNT // 2
+        angle = np.arange(count) * 2 * np.pi / count
         back, high = ring * along * np.cos(angle), ring * up * np.sin(angle)
         place = np.stack([longitude + back / per_longitude, row - high / per_row], -1)
         add(place, PINNA, ring, angle, np.zeros(count))
@@ -140,7 +140,7 @@ def _free_points(loops: Float[np.ndarray, "n 2"]) -> tuple[Float[np.ndarray, "m 
 
     fixed = np.concatenate([base_point(loops[:, 0], loops[:, 1]), base_point(line[:, 0], line[:, 1])])
     chosen: list[int] = []
-    reach = 0.78
+    reach = 0.73
     for start in range(0, len(points), 500):
         block = np.arange(start, min(start + 500, len(points)))
         taken = cKDTree(np.concatenate([fixed, points[chosen]]) if chosen else fixed)

@@ -41,26 +41,26 @@ _RIDGE = PchipInterpolator(
     [0, 0, 0.6, 3.0, 8.0, 15.0, 20.5, 23.0, 22.0, 18.0, 12.2, 6.6, 3.0, 1.0, 0, 0],
 )
 _RIDGE_WIDTH = PchipInterpolator(
-    [-75, -50, -44, -36, -28, -16, -4, 8, 30], [8, 8.5, 10.0, 10.2, 9.0, 8.2, 8.0, 9.5, 14]
+    [-75, -50, -44, -36, -28, -16, -4, 8, 30], [9, 9.5, 11.0, 11.2, 10.2, 9.6, 9.4, 10.5, 14]
 )
 
 
 def _nose(x, y):  # type: ignore[no-untyped-def]
     """Height of the nose above the face, mm."""
     width = _RIDGE_WIDTH(y)
-    ridge = _RIDGE(y) * np.exp(-(np.abs(x / width) ** 2.3))
-    wings = 9.0 * _bump(np.abs(x), y, (12.2, -40.5), (6.2, 6.8), 3.0)
-    tip = 1.6 * _bump(x, y, (0, -36.5), (6.5, 5.5))
+    ridge = _RIDGE(y) * np.exp(-(np.abs(x / width) ** 2.1))
+    wings = 8.5 * _bump(np.abs(x), y, (12.6, -41.0), (6.0, 6.6), 2.6)
+    tip = 1.8 * _bump(x, y, (0, -37.5), (8.5, 6.0))
     nostril = -4.2 * _bump(np.abs(x), y, (6.6, -46.3), (3.6, 2.2))
     flank = -1.0 * _bump(np.abs(x), y, (17, -30), (5, 8))
     return ridge + wings + tip + nostril + flank
 
 
 _UPPER = PchipInterpolator(
-    [-1, 0, 1.0, 2.6, 4.6, 6.4, 7.6, 9.5, 13, 18, 40], [-2.4, -1.9, 2.0, 4.0, 4.3, 3.2, 1.9, 1.2, 0.6, 0, 0]
+    [-1, 0, 1.0, 2.8, 5.0, 7.0, 8.4, 10.5, 14, 19, 40], [-2.4, -1.7, 2.3, 4.8, 5.2, 4.0, 2.3, 1.3, 0.6, 0, 0]
 )
 _LOWER = PchipInterpolator(
-    [-1, 0, 1.2, 3.4, 5.8, 8.0, 10, 13, 17, 22, 40], [-2.4, -1.9, 2.4, 4.8, 4.5, 2.6, 0.2, -1.8, -1.5, 0, 0]
+    [-1, 0, 1.2, 3.6, 6.4, 9.0, 11.2, 14, 18, 23, 40], [-2.4, -1.7, 2.7, 5.6, 5.4, 3.0, 0.2, -1.8, -1.5, 0, 0]
 )
 
 
@@ -117,8 +117,8 @@ def _sides(point: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "n 3"]:
     out /= np.maximum(np.linalg.norm(out, axis=1, keepdims=True), 1e-9)
     jaw_line = np.interp(z, [-20, 5, 40, 80], [-62, -86, -97, -108])
     along = smoothstep(z, -22, 2) * smoothstep(a, 6, 26)
-    jaw = 5.2 * np.exp(-(((y - jaw_line) / 11.0) ** 2)) * along
-    under = -5.0 * np.exp(-(((y - jaw_line + 21) / 12.0) ** 2)) * along * smoothstep(z, 50, 20)
+    jaw = 3.4 * np.exp(-(((y - jaw_line) / 14.0) ** 2)) * along
+    under = -3.2 * np.exp(-(((y - jaw_line + 24) / 15.0) ** 2)) * along * smoothstep(z, 50, 20)
     arch = 2.0 * np.exp(-(((y + 17) / 9) ** 2)) * np.exp(-(((z - 38) / 26) ** 2)) * smoothstep(a, 40, 60)
     angle = 2.2 * np.exp(-(((y + 70) / 16) ** 2) - (((z - 2) / 18) ** 2)) * smoothstep(a, 30, 50)
     muscle = (
@@ -255,16 +255,19 @@ def skin_positions() -> Float[np.ndarray, "v 3"]:
     # On the sphere the mouth is open; here its two margins are brought together.
     domain = y - MOUTH[1]
     gap = MOUTH[3] * np.sqrt(np.clip(1 - (x / MOUTH[2]) ** 2, 0, 1))
+    lips = mesh.patch == LIPS
+    along = np.clip(mesh.ring / mesh.ring[lips].max(), 0, 1)
+    gap = np.where(lips, (1 - along) * MOUTH[3] * np.abs(np.sin(mesh.angle)) + along * gap, gap)
     fade = smoothstep(np.abs(domain), gap + 26.0, gap) * smoothstep(z, 20, 45)
     v = domain - np.sign(domain) * np.minimum(gap * fade, np.abs(domain))
-    lips = mesh.patch == LIPS
     inside = lips & (mesh.ring < 0)
     above = np.sign(np.round(np.sin(mesh.angle), 9))
     margin = lips & (mesh.ring <= 0)
     depth = np.zeros_like(x)
     depth[inside] = np.where(mesh.ring[inside] < -4, 9.0, 4.5)
-    part = np.where(mesh.ring < -4, 1.2, 0.5) * above
-    v = np.where(margin, np.where(inside, part, 0.22 * above) * np.clip(1 - (np.abs(x) / MOUTH[2]) ** 4, 0, 1), v)
+    # The lips touch, and behind the contact the gap rises, so that one cannot look straight through it.
+    part = np.where(mesh.ring < -4, 0.45 + 0.85 * above, 0.45 + 0.15 * above) * (above != 0)
+    v = np.where(margin, np.where(inside, part, 0.01 * above) * np.clip(1 - (np.abs(x) / MOUTH[2]) ** 4, 0, 1), v)
     moved = np.stack([x, v + MOUTH[1] + (stomion(x) - MOUTH[1]) * smoothstep(np.abs(v), 24, 4) * fade, z], -1)
     positions = _plain(moved, v)
     positions[:, 2] -= depth

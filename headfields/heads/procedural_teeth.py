@@ -71,7 +71,7 @@ def _arch(s: np.ndarray, inset: float) -> tuple[np.ndarray, np.ndarray, np.ndarr
 
 
 def _teeth(upper: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Points, faces and which rows are gum, of a row of 14 teeth; the sheet goes from the gum over the edge inside."""
+    """Points, faces and which rows are gum, of a row of 14 teeth; the sheet runs from the gum over the edge inside."""
     teeth, per = 14, 7
     s = np.linspace(-1, 1, teeth * per + 1)
     inset = 0.0 if upper else 2.4
@@ -84,7 +84,7 @@ def _teeth(upper: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         (0.96, -0.1, 1.0), (1.0, -1.2, 1.0), (0.85, -2.6, 0.6), (0.2, -4.2, 0.3), (-0.6, -5.2, 0.0),
     ]  # fmt: skip
     sign = 1.0 if upper else -1.0
-    root = MOUTH[1] + (8.2 if upper else -9.2)
+    root = MOUTH[1] + (5.4 if upper else -11.0)
     rows = []
     for along, out, shown in profile:
         x, z, angle = _arch(s, inset)

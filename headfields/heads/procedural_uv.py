@@ -46,7 +46,7 @@ def eye_polar(reach: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
 
 
 def texture_coordinates() -> tuple[Float[np.ndarray, "t 2"], Int[np.ndarray, "f 3"]]:
-    """(T, 2) coordinates and (F, 3) indices. The seam runs down the back; an eyeball is a disc about its axis."""
+    """(T, 2) coordinates, (F, 3) indices. The seam runs down the back; each eyeball is a disc about its axis."""
     parts = head_parts()
     mesh = parts.mesh
     uv = list(skin_uv(mesh.longitude, mesh.row))
@@ -84,21 +84,10 @@ def texture_coordinates() -> tuple[Float[np.ndarray, "t 2"], Int[np.ndarray, "f 
 
 _HAIRLINE = np.array(
     [
-        (0.0, 66.0),
-        (0.45, 68.0),
-        (0.8, 60.0),
-        (1.02, 38.0),
-        (1.2, 8.0),
-        (1.33, -14.0),
-        (1.42, -10.0),
-        (1.5, 20.0),
-        (1.95, 20.0),
-        (2.1, -20.0),
-        (2.3, -58.0),
-        (2.6, -74.0),
-        (np.pi, -80.0),
+        (0.0, 66.0), (0.45, 68.0), (0.8, 60.0), (1.02, 38.0), (1.2, 8.0), (1.33, -14.0), (1.42, -10.0), (1.5, 20.0),
+        (1.95, 20.0), (2.1, -20.0), (2.3, -58.0), (2.6, -74.0), (np.pi, -80.0),
     ]
-)
+)  # fmt: skip
 
 
 def hairline(longitude: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:

@@ -18,18 +18,18 @@ from headfields.renderers import OccupancySampler, VolumeRenderer
 def static_field(
     template: Template,
     levels: int = 16,
-    features: int = 8,
-    log2_table_size: int = 18,
-    finest_resolution: int = 2048,
+    features: int = 2,
+    log2_table_size: int = 17,
+    finest_resolution: int = 1024,
     margin: float = 0.045,
 ) -> Avatar:
-    """INSTA's field without its deformer and condition: one static scene in a box `margin` metres around the mesh."""
+    """`insta`'s field without its deformer and condition: one static scene in a box `margin` metres around the mesh."""
     low, high = template.canonical_vertices.amin(0) - margin, template.canonical_vertices.amax(0) + margin
     return Avatar(
         deformer=Static(torch.stack([low, high])),
         encoder=HashGrid(levels, features, log2_table_size, base_resolution=16, finest_resolution=finest_resolution),
         decoder=NeRFDecoder(hidden=64, direction_degree=4),
-        renderer=VolumeRenderer(sampler=OccupancySampler()),
+        renderer=VolumeRenderer(sampler=OccupancySampler("posed", step=0.0025, warmup=48)),
         template=template,
     )
 

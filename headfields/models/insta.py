@@ -1,5 +1,7 @@
 """INSTA (Zielonka et al. 2023): an instant volumetric head avatar on a tracked mesh."""
 
+from typing import Any
+
 from headfields.avatar import Avatar
 from headfields.decoders import NeRFDecoder
 from headfields.deformers import SurfaceCanonicalizer
@@ -7,23 +9,34 @@ from headfields.encoders import HashGrid, RegionGate
 from headfields.records import Template
 from headfields.renderers import OccupancySampler, VolumeRenderer
 
+INSTA_RELEASED: dict[str, Any] = {
+    "expression_width": 16, "features": 8, "log2_table_size": 18, "finest_resolution": 2048, "extent": 1.0,
+    "grid_resolution": 128, "step": 3**0.5 / 1024,
+}  # fmt: skip
+"""Arguments of `insta` that give the sizes of the released configuration, which was made for a GPU."""
+
 
 def insta(
     template: Template,
     expression_width: int = 64,
     levels: int = 16,
-    features: int = 8,
-    log2_table_size: int = 18,
-    finest_resolution: int = 2048,
+    features: int = 2,
+    log2_table_size: int = 17,
+    finest_resolution: int = 1024,
+    extent: float | None = None,
+    grid_resolution: int = 64,
+    step: float = 0.0025,
 ) -> Avatar:
-    """The avatar of INSTA on a template: assembled from public parts, with the released configuration's sizes.
+    """INSTA on a template, assembled from public parts. The sizes are our own choice, for minutes on a CPU;
+    `insta(template, **INSTA_RELEASED)` has the released ones.
 
     Args:
         template: the canonical mesh; `regions["mouth"]` gates the expression, `regions["face"]` blends neighbours.
         expression_width: how many expression values the mouth sees, the first ones. INSTA takes 16 of FLAME's, which
             are sorted by variance; captures whose values are not (ARKit's names, say) need all of theirs, so the
             default is higher. It cannot be more than the capture has.
-        levels, features, log2_table_size, finest_resolution: of the hash grid.
+        levels, features, log2_table_size, finest_resolution, extent: of `HashGrid`.
+        grid_resolution, step: of `OccupancySampler`, whose grid over posed space is INSTA's.
 
     Source: INSTA, section 3, and its released configuration.
     """
@@ -35,9 +48,9 @@ def insta(
         deformer=SurfaceCanonicalizer(
             template.canonical_vertices, template.faces, blended_faces=template.regions.get("face")
         ),
-        encoder=HashGrid(levels, features, log2_table_size, base_resolution=16, finest_resolution=finest_resolution),
+        encoder=HashGrid(levels, features, log2_table_size, 16, finest_resolution, extent),
         condition=RegionGate("expression", faces=template.regions["mouth"], width=expression_width),
         decoder=NeRFDecoder(hidden=64, direction_degree=4),
-        renderer=VolumeRenderer(sampler=OccupancySampler()),
+        renderer=VolumeRenderer(sampler=OccupancySampler("posed", grid_resolution, step, warmup=48)),
         template=template,
     )

@@ -91,13 +91,13 @@ class OccupancySampler(Sampler):
 
     def __init__(
         self,
-        grid: Literal["canonical", "posed"] = "canonical",
+        grid: Literal["canonical", "posed"] = "posed",
         resolution: int = 64,
         step: float = 3**0.5 / 1024,
         budget: int = 1 << 23,
         refresh_every: int = 16,
         refresh_points: int = 1 << 15,
-        warmup: int = 256,
+        warmup: int = 64,
     ) -> None:
         super().__init__()
         if grid not in ("canonical", "posed"):
@@ -144,8 +144,11 @@ class OccupancySampler(Sampler):
     def update(self, field: Any, step: int) -> None:
         low, high = field.posed_bounds()
         if self.space == "posed" and bool(((low < self.grid.box[0]) | (high > self.grid.box[1])).any()):
-            # Frames of a wider reach: start over with a box that holds them, rather than lose what lies outside.
-            self.grid.box.copy_(torch.stack([low.minimum(self.grid.box[0]), high.maximum(self.grid.box[1])]))
+            # Frames of a wider reach: start over with a box that holds them, rather than lose what lies outside; with
+            # room to spare, so that the next frame does not do the same.
+            low_held, high_held = low.minimum(self.grid.box[0]), high.maximum(self.grid.box[1])
+            room = 0.05 * (high_held - low_held)
+            self.grid.box.copy_(torch.stack([low_held - room, high_held + room]))
             self.grid.opacity.fill_(-1.0)
         points = low + torch.rand(self.refresh_points, 3, device=low.device) * (high - low)
         frame = torch.randint(len(field.state), (self.refresh_points,), device=low.device)

@@ -85,9 +85,16 @@ def test_a_missing_key_is_named(tmp_path, key):
 
 @pytest.mark.parametrize(
     ("key", "shape"),
-    [("posedirs", (12, 3, 27)), ("weights", (11, 5)), ("J_regressor", (4, 12)), ("kintree_table", (2, 4)),
-     ("f", (3, 4)), ("shapedirs", (12, 400)), ("v_template", (12, 2))],
-)  # fmt: skip
+    [
+        ("posedirs", (12, 3, 27)),
+        ("weights", (11, 5)),
+        ("J_regressor", (4, 12)),
+        ("kintree_table", (2, 4)),
+        ("f", (3, 4)),
+        ("shapedirs", (12, 400)),
+        ("v_template", (12, 2)),
+    ],
+)
 def test_a_wrong_shape_is_named(tmp_path, key, shape):
     with pytest.raises(ValueError, match=rf"{key} has shape \({shape[0]}, {shape[1]}"):
         FlameHead.from_file(save(tmp_path, small(**{key: np.zeros(shape)})))
