@@ -108,7 +108,7 @@ class Avatar(nn.Module):
     @property
     def encoders(self) -> list[Encoder]:
         """The encoder and the conditions, in the order of their features."""
-        return [self.encoder, *self.conditions]  # type: ignore[list-item]
+        return [self.encoder, *self.conditions]
 
     @property
     def needs(self) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
+from torch import Tensor
 
 CpuBackend = Literal["native", "warp"]
 _forced: CpuBackend | None = None
@@ -45,6 +46,11 @@ def cpu_backend() -> CpuBackend:
     if _forced is not None:
         return _forced
     return "native" if native is not None else "warp"
+
+
+def use_native(tensor: Tensor) -> bool:
+    """Whether the C++ module serves this tensor now."""
+    return tensor.device.type == "cpu" and cpu_backend() == "native"
 
 
 @contextlib.contextmanager

@@ -12,12 +12,12 @@ from headfields.heads.procedural_shape import EYE_CENTRE, LID_RADIUS, almond, li
 __all__ = ["expression_fields", "lid_closing"]
 
 
-def _gauss(point, at, width):  # type: ignore[no-untyped-def]
+def _gauss(point, at, width):
     """exp(-r^2) about `at`, r in units of `width` per axis."""
     return np.exp(-(((point - np.asarray(at)) / np.asarray(width)) ** 2).sum(-1))
 
 
-def _lid_z(x, y):  # type: ignore[no-untyped-def]
+def _lid_z(x, y):
     q = ((x - EYE_CENTRE[0]) / 17.2) ** 2 + ((y - EYE_CENTRE[1]) / (LID_RADIUS + 0.6)) ** 2
     return EYE_CENTRE[2] + LID_RADIUS * np.sqrt(np.maximum(1 - q, 1e-3))
 
@@ -73,23 +73,23 @@ def expression_fields() -> dict[str, Float[np.ndarray, "v 3"]]:
     lips = np.exp(-((x / 30) ** 4) - (v / 13) ** 4) * front
     around = np.exp(-((x / 40) ** 4) - (v / 24) ** 4) * front
 
-    def unit(dx=0.0, dy=0.0, dz=0.0):  # type: ignore[no-untyped-def]
+    def unit(dx=0.0, dy=0.0, dz=0.0):
         return np.stack(np.broadcast_arrays(dx, dy, dz), -1)
 
-    def weighted(weight, dx=0.0, dy=0.0, dz=0.0):  # type: ignore[no-untyped-def]
+    def weighted(weight, dx=0.0, dy=0.0, dz=0.0):
         return (weight * front)[:, None] * unit(dx, dy, dz)
 
     fields: dict[str, np.ndarray] = {}
     sides = (("left", 1), ("right", -1))
 
-    def both(name, make):  # type: ignore[no-untyped-def]
+    def both(name, make):
         for label, s in sides:
             fields[f"{name}_{label}"] = make(s)
 
-    def half(s, soft=9.0):  # type: ignore[no-untyped-def]
+    def half(s, soft=9.0):
         return smoothstep(x * s, -soft, soft)
 
-    def smile(s):  # type: ignore[no-untyped-def]
+    def smile(s):
         corner = _gauss(p, (25 * s, corner_y, 76), (17, 15, 28)) * half(s)
         cheek = _gauss(p, (38 * s, -40, 74), (17, 15, 30))
         fold = _gauss(p, (31 * s, -56, 78), (6, 14, 26))
@@ -98,7 +98,7 @@ def expression_fields() -> dict[str, Float[np.ndarray, "v 3"]]:
 
     both("smile", smile)
 
-    def frown(s):  # type: ignore[no-untyped-def]
+    def frown(s):
         corner = _gauss(p, (25 * s, corner_y, 76), (15, 14, 28)) * half(s)
         return weighted(corner, 2.5 * s, -8.5, -2.0) + weighted(
             _gauss(p, (30 * s, -84, 74), (11, 10, 26)), 0.5 * s, -2, 1.6
@@ -106,7 +106,7 @@ def expression_fields() -> dict[str, Float[np.ndarray, "v 3"]]:
 
     both("frown", frown)
 
-    def brow_raise(s):  # type: ignore[no-untyped-def]
+    def brow_raise(s):
         brow = _gauss(p, (32 * s, 22, 82), (25, 13, 40)) * half(s, 12)
         lid = _gauss(p, (32 * s, 11, 82), (17, 4.5, 40))
         return (

@@ -24,10 +24,10 @@ def identity_fields() -> dict[str, Float[np.ndarray, "v 3"]]:
         front = smoothstep(z, 0, 40)
         skull = smoothstep(y, -130, -60)
 
-        def bump(at, width):  # type: ignore[no-untyped-def]
+        def bump(at, width):
             return np.exp(-(((np.stack([a, y, z], -1) - at) / np.asarray(width)) ** 2).sum(-1))
 
-        def move(weight, dx=0.0, dy=0.0, dz=0.0):  # type: ignore[no-untyped-def]
+        def move(weight, dx=0.0, dy=0.0, dz=0.0):
             return weight[:, None] * np.stack(np.broadcast_arrays(dx, dy, dz), -1)
 
         lips = np.exp(-((x / 32) ** 4) - (v / 14) ** 4) * front

@@ -96,7 +96,7 @@ def pose_correctives() -> Float[np.ndarray, "v 3 36"]:
     out = np.zeros((len(p), 3, 36))
     sine = 7  # entry (2, 1) of a rotation about x by t is sin t; positive t opens the jaw and looks down
 
-    def bump(at, width):  # type: ignore[no-untyped-def]
+    def bump(at, width):
         return np.exp(-(((np.stack([a, y, z], -1) - at) / np.asarray(width)) ** 2).sum(-1)) * skin
 
     cheek = bump((44, -62, 52), (16, 20, 30))

@@ -30,7 +30,7 @@ def smoothstep(x: Values, low: Values, high: Values) -> Any:
     return t * t * (3 - 2 * t)
 
 
-def _bump(x, y, at, width, power=2.0):  # type: ignore[no-untyped-def]
+def _bump(x, y, at, width, power=2.0):
     """exp(-r^power), r the distance from `at` in units of `width` (one per axis)."""
     r2 = ((x - at[0]) / width[0]) ** 2 + ((y - at[1]) / width[1]) ** 2
     return np.exp(-(r2 ** (power / 2)))
@@ -45,7 +45,7 @@ _RIDGE_WIDTH = PchipInterpolator(
 )
 
 
-def _nose(x, y):  # type: ignore[no-untyped-def]
+def _nose(x, y):
     """Height of the nose above the face, mm."""
     width = _RIDGE_WIDTH(y)
     ridge = _RIDGE(y) * np.exp(-(np.abs(x / width) ** 2.1))
@@ -75,7 +75,7 @@ def lip_height(x: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
     return np.clip(1 - (np.abs(x) / (MOUTH[2] + 2.0)) ** 2.2, 0, 1) ** 0.75
 
 
-def _lips(x, v):  # type: ignore[no-untyped-def]
+def _lips(x, v):
     """Height of the lips above the face at v mm above the line between them."""
     full = lip_height(x)
     stretch = 1 / (0.45 + 0.55 * full)  # the lips taper toward the corners
@@ -86,7 +86,7 @@ def _lips(x, v):  # type: ignore[no-untyped-def]
     return height * smoothstep(np.abs(x), MOUTH[2] + 9, MOUTH[2] - 6)
 
 
-def _face(x, y):  # type: ignore[no-untyped-def]
+def _face(x, y):
     """Height of the broad features above the base at the front, mm."""
     a = np.abs(x)
     brow = 3.6 * _bump(a, y - 0.0016 * (a - 30) ** 2 * -1, (27, 17.5), (17, 6.5))
@@ -131,13 +131,13 @@ def _sides(point: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "n 3"]:
     return out * (jaw + under + arch + angle + muscle + apple)[:, None]
 
 
-def _lid_surface(x, y):  # type: ignore[no-untyped-def]
+def _lid_surface(x, y):
     """z of the closed lids' bulge over the eyeball (x >= 0 side); far behind the face away from it."""
     q = ((x - EYE_CENTRE[0]) / 17.2) ** 2 + ((y - EYE_CENTRE[1]) / (LID_RADIUS + 0.6)) ** 2
     return EYE_CENTRE[2] + LID_RADIUS * np.sqrt(np.maximum(1 - q, 1e-4)) - 30 * np.maximum(q - 0.98, 0)
 
 
-def _smooth_max(a, b, k):  # type: ignore[no-untyped-def]
+def _smooth_max(a, b, k):
     h = np.clip(0.5 + 0.5 * (a - b) / k, 0, 1)
     return b + h * (a - b) + k * h * (1 - h)
 

@@ -52,7 +52,7 @@ def _skin(resolution: int, skin: Colour, lips: Colour, brows: Colour, stubble: f
     image = np.broadcast_to(np.asarray(skin, float), (*x.shape, 3)).copy()
     image *= 1 + 0.035 * coarse[..., None] + 0.030 * fine[..., None]
 
-    def spot(cx, cy, wx, wy):  # type: ignore[no-untyped-def]
+    def spot(cx, cy, wx, wy):
         return np.exp(-(((a - cx) / wx) ** 2) - ((y - cy) / wy) ** 2) * front
 
     flush = spot(40, -30, 17, 15) + 0.8 * spot(0, -38, 16, 10) + 0.35 * spot(0, -97, 15, 9)

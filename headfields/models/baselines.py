@@ -66,7 +66,7 @@ class TexturedMesh(nn.Module):
         count = torch.zeros(len(self.texture))
         for frame in tqdm(frames.tolist(), desc="texture", disable=not progress):
             batch = capture.pixels(frame)
-            texel, hit = self._texels(capture.camera([frame])[0], capture.state([frame]))
+            texel, hit, _ = self._texels(capture.camera([frame])[0], capture.state([frame]))
             hit &= batch.alpha > 0.5
             total.index_add_(0, texel[hit], batch.rgb[hit])
             count.index_add_(0, texel[hit], torch.ones(int(hit.sum())))
@@ -80,22 +80,22 @@ class TexturedMesh(nn.Module):
         self.texture.copy_(torch.where(count[:, None] > 0, total / count[:, None].clamp_min(1), filled))
         return self
 
-    def _texels(self, camera: Camera, state: HeadState) -> tuple[Tensor, Tensor]:
+    def _texels(self, camera: Camera, state: HeadState) -> tuple[Tensor, Tensor, Tensor]:
+        """For each pixel in row-major order: its texel, whether it sees the mesh, and the distance along the ray."""
         rays = camera.rays()
         hit = self._bvh.posed(state.vertices).raycast(rays.origins, rays.directions)
         bins = (hit.barycentric[:, :2] * self.resolution).long().clamp(0, self.resolution - 1)
         texel = hit.face.clamp_min(0) * self.resolution**2 + bins[:, 0] * self.resolution + bins[:, 1]
-        self._distance = hit.distance
-        return texel, hit.face >= 0
+        return texel, hit.face >= 0, hit.distance
 
     @torch.no_grad()
     def render(self, camera: Camera, state: HeadState, background: float | Tensor = 1.0, chunk: int = 0) -> Rendering:
         """The textured mesh over a background, as `Avatar.render` gives it (`chunk` has no use here)."""
-        texel, hit = self._texels(camera, state)
+        texel, hit, distance = self._texels(camera, state)
         colour: Float[Tensor, "3"] = torch.as_tensor(background, dtype=torch.float32).expand(3)
         rgb = torch.where(hit[:, None], self.texture[texel], colour)
         height, width = camera.size
-        depth = torch.where(hit, self._distance, 0.0)
+        depth = torch.where(hit, distance, 0.0)
         return Rendering(
             rgb=rgb.view(height, width, 3), opacity=hit.float().view(height, width), depth=depth.view(height, width)
         )

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from headfields.dispatch import cpu_backend, native
+from headfields.dispatch import native, use_native
 from headfields.ops import ray_mesh
 from headfields.ops._bvh_build import build_topology
 from headfields.ops._checks import check_floating, check_integer, check_same_device, check_shape
@@ -41,10 +41,8 @@ def _refit(
 ) -> tuple[Tensor, Tensor]:
     bounds = vertices.new_empty(vertices.shape[0], children.shape[0], 48)
     triangles = vertices.new_empty(vertices.shape[0], slot.shape[0], 144)
-    if vertices.device.type == "cpu" and cpu_backend() == "native":
-        native.bvh_refit(  # type: ignore[union-attr]
-            children, order, slot, faces, vertices, bounds, triangles, torch.get_num_threads()
-        )
+    if use_native(vertices):
+        native.bvh_refit(children, order, slot, faces, vertices, bounds, triangles, torch.get_num_threads())
     else:
         from headfields.ops.kernels import closest_triangle as kernels
 
@@ -78,8 +76,8 @@ def _closest(
     face = torch.empty(n, dtype=torch.long, device=points.device)
     barycentric = points.new_empty(n if fused else 0, 3)
     distance = points.new_empty(n if fused else 0)
-    if points.device.type == "cpu" and cpu_backend() == "native":
-        native.bvh_closest(  # type: ignore[union-attr]
+    if use_native(points):
+        native.bvh_closest(
             children, order, slot, faces, vertices, bounds, triangles, points, mesh_index, max_distance,
             face, barycentric if fused else None, distance if fused else None, torch.get_num_threads(),
         )  # fmt: skip

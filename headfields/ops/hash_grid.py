@@ -164,15 +164,11 @@ def hash_grid(
     if interpolation not in ("linear", "smoothstep"):
         raise ValueError(f"hash_grid: interpolation is {interpolation!r}; expected 'linear' or 'smoothstep'")
     check_same_device("hash_grid", points=points, table=table)
-    if points.dtype == torch.float64 and not _use_native(points):
+    if points.dtype == torch.float64 and not dispatch.use_native(points):
         return reference.hash_grid(points, table, layout, interpolation)
     flat = points.reshape(-1, layout.dimensions)
     features = torch.ops.headfields.hash_grid(flat, table, layout._key, interpolation == "smoothstep")
     return features.reshape(*points.shape[:-1], layout.width)
-
-
-def _use_native(tensor: Tensor) -> bool:
-    return tensor.device.type == "cpu" and dispatch.cpu_backend() == "native"
 
 
 def _ready(tensor: Tensor) -> Tensor:
@@ -256,7 +252,7 @@ def _hash_grid(points: Tensor, table: Tensor, layout: Sequence[int], smoothstep:
     shape = _layout(*layout)
     points, table = _ready(points), _ready(table)
     out = points.new_empty((points.shape[0], shape.width))
-    if _use_native(points):
+    if dispatch.use_native(points):
         dispatch.native.hash_grid(points, table, out, *_native_arguments(shape, smoothstep))
     else:
         _Warp(points, None, shape, smoothstep).gather(table, None, math.nan, out)
@@ -264,7 +260,7 @@ def _hash_grid(points: Tensor, table: Tensor, layout: Sequence[int], smoothstep:
 
 
 @_hash_grid.register_fake
-def _(points, table, layout, smoothstep):  # type: ignore[no-untyped-def]
+def _(points, table, layout, smoothstep):
     return points.new_empty((points.shape[0], layout[0] * layout[1]))
 
 
@@ -276,7 +272,7 @@ def _hash_grid_backward(
     grad, points, table = _ready(grad), _ready(points), _ready(table)
     to_points = torch.empty_like(points) if needs[0] else None
     to_table = _zero_table(table, points.dtype) if needs[1] else None
-    if _use_native(points):
+    if dispatch.use_native(points):
         arguments = _native_arguments(shape, smoothstep)
         dispatch.native.hash_grid_backward(grad, points, table, to_points, to_table, *arguments)
     else:
@@ -289,7 +285,7 @@ def _hash_grid_backward(
 
 
 @_hash_grid_backward.register_fake
-def _(grad, points, table, layout, smoothstep, needs):  # type: ignore[no-untyped-def]
+def _(grad, points, table, layout, smoothstep, needs):
     pairs = zip((points, table), needs, strict=True)
     return tuple(tensor.new_empty(tensor.shape if need else (0,)) for tensor, need in pairs)
 
@@ -312,7 +308,7 @@ def _hash_grid_backward_backward(
     to_grad = torch.empty_like(grad) if needs[0] else None
     to_points = torch.empty_like(points) if needs[1] else None
     to_table = _zero_table(table, points.dtype) if needs[2] else None
-    if _use_native(points):
+    if dispatch.use_native(points):
         dispatch.native.hash_grid_backward_backward(
             grad, points, table, gg_points, gg_table, to_grad, to_points, to_table,
             *_native_arguments(shape, smoothstep),
@@ -332,29 +328,29 @@ def _hash_grid_backward_backward(
 
 
 @_hash_grid_backward_backward.register_fake
-def _(grad, points, table, gg_points, gg_table, layout, smoothstep, needs):  # type: ignore[no-untyped-def]
+def _(grad, points, table, gg_points, gg_table, layout, smoothstep, needs):
     pairs = zip((grad, points, table), needs, strict=True)
     return tuple(tensor.new_empty(tensor.shape if need else (0,)) for tensor, need in pairs)
 
 
-def _save(ctx, inputs, output):  # type: ignore[no-untyped-def]
+def _save(ctx, inputs, output):
     *tensors, ctx.layout, ctx.smoothstep = inputs
     ctx.save_for_backward(*tensors)
 
 
-def _backward(ctx, grad):  # type: ignore[no-untyped-def]
+def _backward(ctx, grad):
     needs = list(ctx.needs_input_grad[:2])
     grads = torch.ops.headfields.hash_grid_backward(grad, *ctx.saved_tensors, ctx.layout, ctx.smoothstep, needs)
     return *(grad if need else None for grad, need in zip(grads, needs, strict=True)), None, None
 
 
-def _save_backward(ctx, inputs, output):  # type: ignore[no-untyped-def]
+def _save_backward(ctx, inputs, output):
     *tensors, ctx.layout, ctx.smoothstep, ctx.had = inputs
     ctx.set_materialize_grads(False)
     ctx.save_for_backward(*tensors)
 
 
-def _backward_backward(ctx, gg_points, gg_table):  # type: ignore[no-untyped-def]
+def _backward_backward(ctx, gg_points, gg_table):
     needs = list(ctx.needs_input_grad[:3])
     gg_points, gg_table = (gg if had else None for gg, had in zip((gg_points, gg_table), ctx.had, strict=True))
     if gg_points is None and gg_table is None:
@@ -365,7 +361,7 @@ def _backward_backward(ctx, gg_points, gg_table):  # type: ignore[no-untyped-def
     return *(grad if need else None for grad, need in zip(grads, needs, strict=True)), None, None, None
 
 
-def _no_third(ctx, *grads):  # type: ignore[no-untyped-def]
+def _no_third(ctx, *grads):
     raise NotImplementedError(
         "hash_grid: a third derivative is asked for, and the hash grid has two; "
         "headfields.ops.reference.hash_grid.hash_grid has all of them"

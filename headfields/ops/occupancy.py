@@ -10,8 +10,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from headfields.dispatch import native, use_native
 from headfields.ops._checks import check_floating, check_same_device, check_shape
-from headfields.ops.packed import launch, native, use_native, use_warp
+from headfields.ops.packed import launch, use_warp
 from headfields.ops.reference import occupancy as reference
 from headfields.ops.reference import sampling as reference_sampling
 from headfields.records import Samples
@@ -101,23 +102,6 @@ def lookup(
         points = points.float()
     flat = points.detach().reshape(-1, 3)
     return _lookup(flat, occupied, aabb.detach().to(points.dtype)).reshape(points.shape[:-1])
-
-
-def decay_and_max(
-    grid: Float[Tensor, "x y z"], new: Float[Tensor, "x y z"], decay: float = 0.95
-) -> Float[Tensor, "x y z"]:
-    """`max(grid * decay, new)`: how an occupancy grid follows a field that changes (Mueller et al. 2022, appendix E).
-
-    Args:
-        grid: (X, Y, Z) densities seen so far, 1/m.
-        new: (X, Y, Z) densities now; NaN where a cell was not looked at, which then only decays.
-        decay: in (0, 1]; what a cell keeps of its value at each update.
-    """
-    if grid.shape != new.shape:
-        raise ValueError(
-            f"decay_and_max: grid has shape {tuple(grid.shape)} and new {tuple(new.shape)}; they must agree"
-        )
-    return torch.fmax(grid.detach() * decay, new.detach())
 
 
 def check_range(op: str, near: Tensor, far: Tensor, jitter: Tensor | None = None) -> None:

@@ -11,16 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from headfields import dispatch
-from headfields.dispatch import cpu_backend, warp
+from headfields.dispatch import native, use_native, warp
 from headfields.ops.reference import compositing as reference
-
-native: Any = dispatch.native  # None where the module is not installed; use_native says so
-
-
-def use_native(tensor: Tensor) -> bool:
-    """Whether the C++ module serves this tensor."""
-    return tensor.device.type == "cpu" and native is not None and cpu_backend() == "native"
 
 
 def use_warp(tensor: Tensor) -> bool:

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from headfields.dispatch import cpu_backend, native
+from headfields.dispatch import native, use_native
 
 
 @dataclass(frozen=True)
@@ -48,8 +48,8 @@ def raycast(
     face = torch.empty(n, dtype=torch.long, device=origins.device)
     barycentric = origins.new_empty(n if fused else 0, 3)
     distance = origins.new_empty(n if fused else 0)
-    if origins.device.type == "cpu" and cpu_backend() == "native":
-        native.bvh_raycast(  # type: ignore[union-attr]
+    if use_native(origins):
+        native.bvh_raycast(
             children, order, slot, faces, vertices, bounds, triangles, origins, directions, mesh_index, max_distance,
             face, barycentric if fused else None, distance if fused else None, torch.get_num_threads(),
         )  # fmt: skip
@@ -99,8 +99,8 @@ def interval(
     """First and last distance (n,) of float32 rays within `margin` of the surface; no gradient."""
     near = origins.new_empty(origins.shape[0])
     far = torch.empty_like(near)
-    if origins.device.type == "cpu" and cpu_backend() == "native":
-        native.bvh_interval(  # type: ignore[union-attr]
+    if use_native(origins):
+        native.bvh_interval(
             children, order, slot, faces, vertices, bounds, triangles, origins, directions, mesh_index, margin,
             near, far, torch.get_num_threads(),
         )  # fmt: skip

@@ -43,14 +43,10 @@ def spherical_harmonics(directions: Float[Tensor, "*batch 3"], degree: int) -> F
         )
     if not 1 <= degree <= 8:
         raise ValueError(f"spherical_harmonics: degree is {degree}; expected 1 to 8")
-    if directions.dtype == torch.float64 and not _use_native(directions):
+    if directions.dtype == torch.float64 and not dispatch.use_native(directions):
         return reference.spherical_harmonics(directions, degree)
     values = torch.ops.headfields.spherical_harmonics(directions.reshape(-1, 3), degree)
     return values.reshape(*directions.shape[:-1], degree**2)
-
-
-def _use_native(tensor: Tensor) -> bool:
-    return tensor.device.type == "cpu" and dispatch.cpu_backend() == "native"
 
 
 @functools.lru_cache(maxsize=32)
@@ -73,7 +69,7 @@ def _launch(kernel: str, degree: int, *tensors: Tensor) -> None:
 def _spherical_harmonics(directions: Tensor, degree: int) -> Tensor:
     directions = directions.detach().contiguous()
     out = directions.new_empty((directions.shape[0], degree**2))
-    if _use_native(directions):
+    if dispatch.use_native(directions):
         arguments = (*reference.recurrence(degree), torch.get_num_threads())
         dispatch.native.spherical_harmonics(directions, out, *arguments)
     else:
@@ -82,7 +78,7 @@ def _spherical_harmonics(directions: Tensor, degree: int) -> Tensor:
 
 
 @_spherical_harmonics.register_fake
-def _(directions, degree):  # type: ignore[no-untyped-def]
+def _(directions, degree):
     return directions.new_empty((directions.shape[0], degree**2))
 
 
@@ -90,7 +86,7 @@ def _(directions, degree):  # type: ignore[no-untyped-def]
 def _spherical_harmonics_backward(grad: Tensor, directions: Tensor, degree: int) -> Tensor:
     grad, directions = grad.detach().contiguous(), directions.detach().contiguous()
     out = torch.empty_like(directions)
-    if _use_native(directions):
+    if dispatch.use_native(directions):
         arguments = (*reference.recurrence(degree), torch.get_num_threads())
         dispatch.native.spherical_harmonics_backward(grad, directions, out, *arguments)
     else:
@@ -99,7 +95,7 @@ def _spherical_harmonics_backward(grad: Tensor, directions: Tensor, degree: int)
 
 
 @_spherical_harmonics_backward.register_fake
-def _(grad, directions, degree):  # type: ignore[no-untyped-def]
+def _(grad, directions, degree):
     return directions.new_empty(directions.shape)
 
 
@@ -112,25 +108,25 @@ def _spherical_harmonics_backward_backward(
 
 
 @_spherical_harmonics_backward_backward.register_fake
-def _(grad, directions, gg, degree):  # type: ignore[no-untyped-def]
+def _(grad, directions, gg, degree):
     return grad.new_empty(grad.shape), directions.new_empty(directions.shape)
 
 
-def _save(ctx, inputs, output):  # type: ignore[no-untyped-def]
+def _save(ctx, inputs, output):
     *tensors, ctx.degree = inputs
     ctx.save_for_backward(*tensors)
 
 
-def _backward(ctx, grad):  # type: ignore[no-untyped-def]
+def _backward(ctx, grad):
     return torch.ops.headfields.spherical_harmonics_backward(grad, *ctx.saved_tensors, ctx.degree), None
 
 
-def _backward_backward(ctx, gg):  # type: ignore[no-untyped-def]
+def _backward_backward(ctx, gg):
     grads = torch.ops.headfields.spherical_harmonics_backward_backward(*ctx.saved_tensors, gg, ctx.degree)
     return *grads, None
 
 
-def _no_third(ctx, *grads):  # type: ignore[no-untyped-def]
+def _no_third(ctx, *grads):
     raise NotImplementedError(
         "spherical_harmonics: a third derivative is asked for, and the operation has two; "
         "headfields.ops.reference.spherical_harmonics.spherical_harmonics has all of them"

@@ -10,7 +10,7 @@ from headfields.ops.occupancy import lookup
 class OccupancyGrid(nn.Module):
     """A cubic grid of the largest opacity that a step of ray meets in each cell.
 
-    Every observation of a cell takes it to max(decay · old, new), as in Instant-NGP (Müller et al. 2022, appendix C)
+    Every observation of a cell takes it to max(decay · old, new), as in Instant-NGP (Müller et al. 2022, appendix E)
     and INSTA. A cell counts as occupied while its value is above min(threshold, mean of the observed cells), and as
     long as nothing has been observed in it. Cells are observed at the training samples themselves and at random
     points (INSTA: at a random point of each refreshed cell only); that is our own choice, made for speed on a CPU.

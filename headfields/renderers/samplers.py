@@ -86,7 +86,7 @@ class OccupancySampler(Sampler):
         refresh_every, refresh_points: every so many steps, so many random points are asked for their density.
         warmup: steps before which nothing is culled. The last three are our own choice.
 
-    Source: Müller et al. 2022, "Instant Neural Graphics Primitives", appendix C; INSTA's released code.
+    Source: Müller et al. 2022, "Instant Neural Graphics Primitives", appendix E; INSTA's released code.
     """
 
     def __init__(

@@ -153,11 +153,6 @@ def test_any_march(rays, size, density, seed, step):
     same_samples((samples.ray, samples.start), reference.march(*arguments, occupied, aabb, step, 0.0, None))
 
 
-def test_decay_and_max():
-    grid, new = torch.tensor([[[1.0, 2.0, 4.0]]]), torch.tensor([[[3.0, 0.0, float("nan")]]])
-    torch.testing.assert_close(occupancy.decay_and_max(grid, new, 0.5), torch.tensor([[[3.0, 1.0, 2.0]]]))
-
-
 def test_opcheck(device):
     o, d, near, far, occupied, aabb = (t.to(device) for t in scene(20, (4, 4, 4), 0.5))
     jitter = torch.rand(20, device=device)
@@ -180,5 +175,3 @@ def test_errors_say_what_to_do(unchecked):
         occupancy.march(o, d, near, far, occupied, aabb, 0.1, jitter=near[:2])
     with pytest.raises(ValueError, match=r"step is nan"):
         occupancy.march(o, d, near, far, occupied, aabb, float("nan"))
-    with pytest.raises(ValueError, match=r"they must agree"):
-        occupancy.decay_and_max(torch.zeros(1, 1, 2), torch.zeros(1, 1, 3))
