@@ -1,8 +1,8 @@
 """INSTA on a capture, beside its two baselines: `python -m benchmarks.insta --capture DIR --out DIR --minutes 12`.
 
 Trains INSTA and the same field without a deformer for the same time, fits the average texture, evaluates all three on
-the test frames, and writes `insta.json` and `comparison.png` (truth, then each of them). Runs that are there already are
-gone on with, or taken as they are if they have had their time.
+the test frames, and writes `insta.json` and `comparison.png` (truth, then each of them). Runs that are there already
+are gone on with, or taken as they are if they have had their time.
 """
 
 import argparse

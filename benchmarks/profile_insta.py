@@ -1,4 +1,6 @@
-"""Where a training step and a rendered frame of INSTA spend their time: `python -m benchmarks.profile_insta --capture DIR`.
+"""Where a training step and a rendered frame of INSTA spend their time.
+
+`python -m benchmarks.profile_insta --capture DIR`
 
 Trains for `--steps` steps first, so that the occupancy grid has settled, and then prints medians per stage. A stage's
 time includes the stages indented below it. With `--run`, a run folder's trained avatar is measured instead.

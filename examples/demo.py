@@ -1,7 +1,7 @@
 """`make demo`: a synthetic capture, INSTA trained on it for three CPU minutes, and pictures of what came out.
 
-Everything is kept in `demo/`; a second run takes the capture and the trained avatars from there, so it starts in seconds.
-Remove the folder, or pass another `--out`, to begin afresh.
+Everything is kept in `demo/`; a second run takes the capture and the trained avatars from there, so it starts in
+seconds. Remove the folder, or pass another `--out`, to begin afresh.
 """
 
 import argparse
@@ -52,7 +52,8 @@ def main() -> None:
         result = evaluate(rival, capture, split="test")
         figures[name] = {key: result[key] for key in ("psnr", "ssim", "psnr_masked", "seconds_per_frame")}
         print(
-            f"   {name:16s} PSNR {result['psnr']:5.2f} dB   SSIM {result['ssim']:.3f}   in the head {result['psnr_masked']:5.2f} dB"
+            f"   {name:16s} PSNR {result['psnr']:5.2f} dB   SSIM {result['ssim']:.3f}   "
+            f"in the head {result['psnr_masked']:5.2f} dB"
         )
 
     test = capture.splits["test"]

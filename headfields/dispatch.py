@@ -9,8 +9,7 @@ import functools
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from types import ModuleType
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
@@ -20,7 +19,7 @@ _forced: CpuBackend | None = None
 try:
     from headfields import _native as _module
 
-    native: ModuleType | None = _module
+    native: Any = _module  # None where it is not installed; its functions have no type stubs
     _native_reason = f"compiled module, {native.isa()} instructions"
 except ImportError as error:  # an installation without a compiler: Warp serves the CPU
     native = None
@@ -28,17 +27,21 @@ except ImportError as error:  # an installation without a compiler: Warp serves 
 
 
 @functools.lru_cache(maxsize=1)
-def warp() -> ModuleType:
+def warp() -> Any:
     """NVIDIA Warp, imported and initialised quietly at the first call (it takes about a second)."""
     import warp as wp
 
-    wp.config.quiet = True
+    config: Any = wp.config
+    if hasattr(config, "log_level"):
+        config.log_level = max(config.log_level, wp.LOG_WARNING)
+    else:  # older versions
+        config.quiet = True
     wp.init()
     return wp
 
 
 def cpu_backend() -> CpuBackend:
-    """The backend that CPU tensors use now: `"native"` unless the module is missing or `use_cpu_backend` says otherwise."""
+    """What CPU tensors run on now: `"native"` unless the module is missing or `use_cpu_backend` says otherwise."""
     if _forced is not None:
         return _forced
     return "native" if native is not None else "warp"

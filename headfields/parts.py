@@ -71,7 +71,8 @@ def part_class(name: str) -> type[Part]:
             importlib.import_module(name.rpartition(".")[0])
     if name not in _registry:
         raise ValueError(
-            f"{name} is not a part of headfields or of any module imported so far; import the module that defines it first"
+            f"{name} is not a part of headfields or of any module imported so far; "
+            "import the module that defines it first"
         )
     return _registry[name]
 

@@ -7,7 +7,7 @@ OpenCV axes (x right, y down, z forward) and pixel intrinsics. Readers convert o
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from jaxtyping import Bool, Float, Int, Integer
@@ -17,7 +17,9 @@ R = TypeVar("R", bound="Record")
 
 
 class Record:
-    """What all records share: `.to(...)`, `.detach()`, `.replace(...)` and, along the leading axis, indexing and `len`."""
+    """What all records share: `.to(...)`, `.detach()`, `.replace(...)`, and indexing along the leading axis."""
+
+    __dataclass_fields__: ClassVar[dict[str, dataclasses.Field[Any]]]
 
     def map(self: R, function: Any) -> R:
         """A copy with `function` applied to every tensor, in mappings and nested records too."""
@@ -31,7 +33,7 @@ class Record:
                 return {key: apply(entry) for key, entry in value.items()}
             return value
 
-        return dataclasses.replace(self, **{f.name: apply(getattr(self, f.name)) for f in fields(self)})  # type: ignore[type-var]
+        return dataclasses.replace(self, **{f.name: apply(getattr(self, f.name)) for f in fields(self)})
 
     def to(self: R, device: torch.device | str) -> R:
         """A copy on the given device."""
@@ -43,7 +45,7 @@ class Record:
 
     def replace(self: R, **changes: Any) -> R:
         """A copy with some fields changed; the shape checks run again."""
-        return dataclasses.replace(self, **changes)  # type: ignore[type-var]
+        return dataclasses.replace(self, **changes)
 
     def __getitem__(self: R, index: Any) -> R:
         if isinstance(index, int):
@@ -105,7 +107,11 @@ class HeadState(Record):
         return self.vertices.shape[0]
 
     def need(self, part: str, name: str) -> Tensor:
-        """The field (or code) called `name`; if the state lacks it, an error that says who needs it and whence it comes."""
+        """The field (or code) called `name`.
+
+        Raises:
+            ValueError: the state lacks it; the message says which part needs it and where it comes from.
+        """
         value = self.codes.get(name) if name in self.codes else getattr(self, name, None)
         if value is None:
             have = [f.name for f in fields(self) if f.name != "codes" and getattr(self, f.name) is not None]
@@ -194,7 +200,13 @@ class Camera(Record):
 
 @dataclass(frozen=True)
 class Rays(Record):
-    """N rays. `origins`, `directions` (N, 3) in world space, unit directions; `frame` (N,) row of the state each ray sees."""
+    """N rays.
+
+    Attributes:
+        origins: (N, 3) in world space, metres.
+        directions: (N, 3) unit directions in world space.
+        frame: (N,) the row of the state that each ray sees.
+    """
 
     origins: Float[Tensor, "n 3"]
     directions: Float[Tensor, "n 3"]
@@ -269,7 +281,14 @@ class Samples(Record):
 
 @dataclass(frozen=True)
 class FieldValues(Record):
-    """What a decoder gives for M points: `density` (M,) in 1/m, or `distance` (M,) in metres and `normal` (M, 3); `rgb` (M, 3)."""
+    """What a decoder gives for M points: a density or a signed distance, and colour.
+
+    Attributes:
+        rgb: (M, 3) sRGB in [0, 1].
+        density: (M,) in 1/m.
+        distance: (M,) signed distance to the surface, metres, negative inside.
+        normal: (M, 3) unit normals, beside a distance.
+    """
 
     rgb: Float[Tensor, "m 3"] | None = None
     density: Float[Tensor, " m"] | None = None
@@ -277,7 +296,10 @@ class FieldValues(Record):
     normal: Float[Tensor, "m 3"] | None = None
 
     def __post_init__(self) -> None:
-        self._check(rgb=("M 3", self.rgb), density=("M", self.density), distance=("M", self.distance), normal=("M 3", self.normal))  # fmt: skip
+        self._check(
+            rgb=("M 3", self.rgb), density=("M", self.density), distance=("M", self.distance),
+            normal=("M 3", self.normal),
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -78,8 +78,8 @@ def _encode(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
         entries = [_encode(entry, f"{name}.{index}", tensors) for index, entry in enumerate(value)]
         return {"tuple": entries} if isinstance(value, tuple) else entries
     raise TypeError(
-        f"Avatar.save: the argument {name} is a {type(value).__name__}; only numbers, strings, tensors, parts, records, "
-        "and lists, tuples and dicts of these can be saved"
+        f"Avatar.save: the argument {name} is a {type(value).__name__}; only numbers, strings, tensors, parts, "
+        "records, and lists, tuples and dicts of these can be saved"
     )
 
 

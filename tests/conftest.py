@@ -8,8 +8,10 @@ import pytest
 
 @pytest.fixture
 def unchecked() -> Iterator[None]:
-    """Runs a test without the annotation checks, as a user's program does: for `torch.compile` and for error messages."""
+    """Runs a test without the annotation checks, as users' programs run: for `torch.compile` and error messages."""
     before = jaxtyping.config.jaxtyping_disable
     jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", before)
+    try:
+        yield
+    finally:
+        jaxtyping.config.update("jaxtyping_disable", before)

@@ -1,5 +1,7 @@
 """The small fully connected networks of decoders."""
 
+import itertools
+
 from torch import nn
 
 
@@ -12,7 +14,7 @@ def mlp(width_in: int, hidden: int, layers: int, width_out: int, bias: bool = Fa
         raise ValueError(f"mlp: sizes {width_in} -> {layers} x {hidden} -> {width_out} must be positive")
     sizes = [width_in] + [hidden] * layers + [width_out]
     parts: list[nn.Module] = []
-    for index, (before, after) in enumerate(zip(sizes[:-1], sizes[1:], strict=True)):
+    for index, (before, after) in enumerate(itertools.pairwise(sizes)):
         linear = nn.Linear(before, after, bias=bias)
         last = index == len(sizes) - 2
         nn.init.kaiming_uniform_(linear.weight, nonlinearity="linear" if last else "relu")

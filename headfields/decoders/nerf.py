@@ -11,7 +11,7 @@ from headfields.records import FieldValues
 
 
 class NeRFDecoder(Decoder):
-    """features → density network → (density, geometry features); geometry features and direction → colour network → rgb.
+    """Features → density network → (density, geometry features), and these with the direction → colour network → rgb.
 
     Density is exp of the first output, colour a sigmoid. INSTA's sizes are the defaults: a density network with two
     hidden layers of 64, a colour network with three, directions as spherical harmonics of degree 4.

@@ -1,6 +1,6 @@
 """Deformers one after another: coarse, then fine."""
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float, Int
@@ -27,17 +27,21 @@ class Chain(Deformer):
         self.gives_faces = any(deformer.gives_faces for deformer in deformers)
         self.needs = tuple(dict.fromkeys(name for deformer in deformers for name in deformer.needs))
 
+    @property
+    def _links(self) -> list[Deformer]:
+        return cast(list[Deformer], list(self.deformers))
+
     def bounds(self) -> Float[Tensor, "2 3"]:
-        return self.deformers[-1].bounds()
+        return self._links[-1].bounds()
 
     def prepare(self, state: HeadState) -> list[Any]:
-        return [deformer.prepare(state) for deformer in self.deformers]
+        return [deformer.prepare(state) for deformer in self._links]
 
     def posed_bounds(self, prepared: list[Any]) -> Float[Tensor, "2 3"]:
-        return self.deformers[0].posed_bounds(prepared[0])
+        return self._links[0].posed_bounds(prepared[0])
 
     def near_far(self, rays: Rays, prepared: list[Any]) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
-        return self.deformers[0].near_far(rays, prepared[0])
+        return self._links[0].near_far(rays, prepared[0])
 
     def forward(
         self,
@@ -46,9 +50,10 @@ class Chain(Deformer):
         frame: Int[Tensor, " m"],
         prepared: list[Any],
     ) -> Canonical:
-        result = self.deformers[0](points, directions, frame, prepared[0])
+        first, *others = self._links
+        result = first(points, directions, frame, prepared[0])
         ambient = [result.ambient] if result.ambient is not None else []
-        for deformer, ready in zip(list(self.deformers)[1:], prepared[1:], strict=True):
+        for deformer, ready in zip(others, prepared[1:], strict=True):
             following = deformer(result.points, result.directions, frame, ready)
             if following.ambient is not None:
                 ambient.append(following.ambient)

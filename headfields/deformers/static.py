@@ -15,6 +15,8 @@ class Static(Deformer):
         box: (2, 3) minimum and maximum corners, metres.
     """
 
+    box: Tensor
+
     def __init__(self, box: Float[Tensor, "2 3"]) -> None:
         super().__init__()
         if box.shape != (2, 3) or not bool((box[1] > box[0]).all()):

@@ -50,6 +50,10 @@ class SurfaceCanonicalizer(Deformer):
     """
 
     gives_faces = True
+    canonical_vertices: Tensor
+    faces: Tensor
+    _ring: Tensor
+    _scaled: Tensor | None
 
     def __init__(
         self,

@@ -17,6 +17,9 @@ class Frequency(Encoder):
     Source: Mildenhall et al. 2020, "NeRF", equation 4.
     """
 
+    centre: Tensor
+    half_side: Tensor
+
     def __init__(self, bands: int = 10, include_input: bool = True) -> None:
         super().__init__()
         self.bands = bands

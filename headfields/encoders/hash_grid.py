@@ -28,6 +28,9 @@ class HashGrid(Encoder):
     Source: Müller et al. 2022, "Instant Neural Graphics Primitives", section 3.
     """
 
+    low: Tensor
+    side: Tensor
+
     def __init__(
         self,
         levels: int = 16,

@@ -22,6 +22,7 @@ class RegionGate(Encoder):
     """
 
     needs_faces = True
+    faces: Tensor
 
     def __init__(self, field: str, faces: Bool[Tensor, " f"], width: int = 16, otherwise: float = 1.0) -> None:
         super().__init__()

@@ -55,9 +55,8 @@ class BlendshapeHead(nn.Module):
         for name, basis in (("expression", expression), ("identity", identity)):
             if basis.dim() != 3 or basis.shape[1:] != (count, 3):
                 raise ValueError(
-                    f"BlendshapeHead: {name} has shape {tuple(basis.shape)}; expected (C, {count}, 3), the template "
-                    "having "
-                    f"{count} vertices"
+                    f"BlendshapeHead: {name} has shape {tuple(basis.shape)}; expected (C, {count}, 3) for a template "
+                    f"of {count} vertices"
                 )
         for name, index in (("faces", faces), ("landmarks", landmarks)):
             if index is not None and index.numel() and not 0 <= int(index.min()) <= int(index.max()) < count:

@@ -5,6 +5,7 @@ the mesh is cut. Millimetres, as in `procedural_base`.
 """
 
 import functools
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -23,8 +24,8 @@ LID_RADIUS = EYE_RADIUS + 1.4
 _OPENING = (13.6, 5.9, 4.4)  # half width, height above and below the line between the corners
 
 
-def smoothstep(x: Values, low: Values, high: Values) -> Values:
-    """0 below `low`, 1 above `high` (which may be the smaller), a cubic between; the three broadcast."""
+def smoothstep(x: Values, low: Values, high: Values) -> Any:
+    """0 below `low`, 1 above `high` (which may be the smaller), a cubic between; an array if one of them is."""
     t = np.clip((x - low) / (high - low), 0, 1)
     return t * t * (3 - 2 * t)
 

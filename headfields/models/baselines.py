@@ -44,6 +44,8 @@ class TexturedMesh(nn.Module):
         resolution: bins along each edge.
     """
 
+    texture: Tensor
+
     def __init__(self, template: Template, resolution: int = 4) -> None:
         super().__init__()
         if resolution < 1:

@@ -1,4 +1,4 @@
-"""Argument checks shared by the operations: the message names the operation, the argument, its shape or dtype, the remedy."""
+"""Argument checks that the operations share: the message names operation, argument, its shape or dtype, and remedy."""
 
 import torch
 from torch import Tensor

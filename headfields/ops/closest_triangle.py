@@ -119,8 +119,8 @@ class TriangleBVH:
 
     A face without area is a segment or a point: it can be the nearest, and no ray hits it. A face with a vertex that
     is not finite, or farther than 1e18 m from the origin, is left out until a refit mends it. All of this holds on
-    every backend. Of equally near faces (to float32 rounding: outside a convex edge there is a wedge of such points) the
-    one of lowest index is given.
+    every backend. Of equally near faces (to float32 rounding: outside a convex edge there is a wedge of such points)
+    the one of lowest index is given.
 
     The face is found in float32; everything else is computed in the dtype of `points` and `vertices`.
 

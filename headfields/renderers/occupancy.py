@@ -21,6 +21,10 @@ class OccupancyGrid(nn.Module):
         threshold, decay: INSTA's 0.01 and 0.95.
     """
 
+    box: Tensor
+    opacity: Tensor
+    occupied: Tensor
+
     def __init__(self, resolution: int, step: float, threshold: float = 0.01, decay: float = 0.95) -> None:
         super().__init__()
         self.step = step

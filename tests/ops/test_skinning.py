@@ -1,4 +1,3 @@
-import jaxtyping
 import pytest
 import torch
 from hypothesis import given, settings
@@ -142,14 +141,6 @@ def test_an_empty_batch_keeps_its_gradient():
     assert out.shape == (0, 4, 3)
     out.sum().backward()
     assert basis.grad is not None and (basis.grad == 0).all() and pose.grad is not None
-
-
-@pytest.fixture
-def unchecked():
-    """Without the run-time annotation checks, which pre-empt an operation's errors and which dynamo cannot trace."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 def test_it_compiles_whole(unchecked):

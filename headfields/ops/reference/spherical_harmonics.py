@@ -70,7 +70,8 @@ def second_gradient(
         (c2, s2), (c1, s1), (c0, s0) = powers
         c1, s1, c2, s2 = m * c1, m * s1, m * (m - 1) * c2, m * (m - 1) * s2
         # Q, Q', Q'' now and for the band before
-        now, before = (start[m] * one, zero, zero), (zero, zero, zero)
+        now: tuple[Tensor, ...] = (start[m] * one, zero, zero)
+        before: tuple[Tensor, ...] = (zero, zero, zero)
         for l in range(m, degree):
             if l > m:
                 k, t = a[l * degree + m], b[l * degree + m]
