@@ -35,7 +35,7 @@ def _cached() -> dict[str, Shaped[np.ndarray, "..."]]:
         directions[:, :, 300 + index] = field * _MM
     uv, uv_faces = texture_coordinates()
     landmark_faces, landmark_weights = landmark_embedding()
-    arrays = {
+    arrays: dict[str, np.ndarray] = {
         "v_template": (parts.positions * _MM).astype(np.float32),
         "f": parts.faces.astype(np.int32),
         "shapedirs": directions,
@@ -73,7 +73,7 @@ def write_procedural(path: str | Path) -> Path:
     path = Path(path)
     path = path if path.suffix == ".npz" else path.with_name(path.name + ".npz")
     with path.open("wb") as file:
-        np.savez_compressed(file, **_cached())
+        np.savez_compressed(file, **_cached())  # type: ignore[arg-type]
     return path
 
 

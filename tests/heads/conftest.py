@@ -1,13 +1,13 @@
 import pytest
 
-import headfields.heads.procedural as procedural_module
+from headfields.heads import procedural, procedural_arrays
 
 
 @pytest.fixture(scope="session")
 def head():
-    return procedural_module.procedural()
+    return procedural()
 
 
 @pytest.fixture(scope="session")
 def arrays():
-    return procedural_module.procedural_arrays()
+    return procedural_arrays()
