@@ -60,7 +60,6 @@ def train(options: Options) -> None:
     losses = insta_losses()
     if options.opacity:
         losses.append(OpacityLoss(weight=options.opacity))
-    rate: dict[str, Any] = {} if options.learning_rate is None else {"learning_rate": options.learning_rate}
     trainer = Trainer(
         avatar, capture, losses, rays_per_step=options.rays, frames_per_step=options.frames, schedule=options.schedule,
         seed=options.seed, out=options.out, device=device, precision=options.precision,
