@@ -29,17 +29,15 @@ def main() -> None:
     out: Path = arguments.out
 
     print(f"1. a synthetic capture in {out / 'capture'}")
-    if not (out / "capture" / "transforms.json").exists():
-        write_capture(out / "capture", frames=arguments.frames, size=arguments.size)
+    write_capture(out / "capture", frames=arguments.frames, size=arguments.size)  # at once if it is there already
     capture = hf.data.load_capture(out / "capture")
     hf.viz.contact_sheet(capture, path=out / "contact_sheet.png")
 
     print(f"2. INSTA, {arguments.minutes:g} minutes; then the same field without a deformer, and an average texture")
-    runs = {}
-    for model in ("insta", "static_field"):
-        runs[model] = out / model
-        if not (runs[model] / "avatar.safetensors").exists():
-            train(model, out / "capture", runs[model], minutes=arguments.minutes, resume=True)
+    runs = {model: out / model for model in ("insta", "static_field")}
+    if not (out / "figures.json").exists():  # the last thing written; until then, go on where it was cut off
+        for model, run in runs.items():
+            train(model, out / "capture", run, minutes=arguments.minutes, resume=True)
     rivals = {
         "INSTA": hf.Avatar.load(runs["insta"] / "avatar.safetensors"),
         "no deformer": hf.Avatar.load(runs["static_field"] / "avatar.safetensors"),

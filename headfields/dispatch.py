@@ -7,6 +7,7 @@ float64 tensors go to a kernel where one is compiled for them and to the referen
 import contextlib
 import functools
 import os
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -45,7 +46,17 @@ def cpu_backend() -> CpuBackend:
     """What CPU tensors run on now: `"native"` unless the module is missing or `use_cpu_backend` says otherwise."""
     if _forced is not None:
         return _forced
-    return "native" if native is not None else "warp"
+    if native is None:
+        _say_that_warp_serves()
+        return "warp"
+    return "native"
+
+
+@functools.lru_cache(maxsize=1)  # once a process
+def _say_that_warp_serves() -> None:
+    warnings.warn(
+        f"headfields: NVIDIA Warp serves the CPU, on one thread: the C++ kernels are {_native_reason}", stacklevel=3
+    )
 
 
 def use_native(tensor: Tensor) -> bool:

@@ -43,9 +43,9 @@ class Loss(Protocol):
 class HuberColour:
     """Huber loss on colour, with more weight on the mouth (INSTA, Zielonka et al., CVPR 2023, and its released code).
 
-    The sum over N rays of w · mean over RGB of huber(rendering.rgb - batch.target; delta) / 5, divided by N (not by
-    the sum of the weights: a batch with more of the mouth in it counts for more, as in the released code). The factor
-    1 / 5 is the released code's; it balances this loss against `DepthPrior`, whose gradient does not shrink near 0.
+    The sum over N rays of w · sum over RGB of huber(rendering.rgb - batch.target; delta) / delta / 5, divided by N (not
+    by the sum of the weights: a batch with more of the mouth in it counts for more, as in the released code). Its slope
+    is at most 1 / 5 a channel, as the released code's is, beside the 1.25 of `DepthPrior`: the ratio matters.
 
     Attributes:
         delta: where the loss turns from quadratic to linear, in units of colour.
@@ -67,7 +67,8 @@ class HuberColour:
     def __call__(self, rendering: Rendering, batch: PixelBatch, step: int) -> Float[Tensor, ""]:
         """The loss; `rendering.rgb` and `batch.target` are (N, 3) sRGB."""
         _check_rays(self.name, rendering, batch)
-        per_ray = functional.huber_loss(rendering.rgb, batch.target, reduction="none", delta=self.delta).mean(-1) / 5
+        huber = functional.huber_loss(rendering.rgb, batch.target, reduction="none", delta=self.delta) / self.delta
+        per_ray = huber.sum(-1) / 5
         if batch.label is not None and step >= self.mouth_start and self.mouth_weight != 1:
             weights = torch.where(_is_any(batch.label, self.mouth_labels), self.mouth_weight, 1.0)
             per_ray = per_ray * weights

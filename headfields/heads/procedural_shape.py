@@ -5,7 +5,6 @@ the mesh is cut. Millimetres, as in `procedural_base`.
 """
 
 import functools
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -24,10 +23,10 @@ LID_RADIUS = EYE_RADIUS + 1.4
 _OPENING = (13.6, 5.9, 4.4)  # half width, height above and below the line between the corners
 
 
-def smoothstep(x: Values, low: Values, high: Values) -> Any:
-    """0 below `low`, 1 above `high` (which may be the smaller), a cubic between; an array if one of them is."""
+def smoothstep(x: Values, low: Values, high: Values) -> Float[np.ndarray, "..."]:
+    """0 below `low`, 1 above `high` (which may be the smaller), a cubic between; the three broadcast."""
     t = np.clip((x - low) / (high - low), 0, 1)
-    return t * t * (3 - 2 * t)
+    return np.asarray(t * t * (3 - 2 * t))
 
 
 def _bump(x, y, at, width, power=2.0):

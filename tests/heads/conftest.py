@@ -1,6 +1,6 @@
 import pytest
 
-from headfields.heads.procedural import procedural, procedural_arrays
+from headfields.heads import procedural, procedural_arrays
 
 
 @pytest.fixture(scope="session")
