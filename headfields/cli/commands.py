@@ -44,7 +44,8 @@ def train(
     seed: int = 0,
     rays: int = 2048,
     frames: int = 8,
-    learning_rate: float = 0.01,
+    learning_rate: float = 0.02,
+    network_learning_rate: float = 0.001,
     schedule: Literal["constant", "exponential"] = "exponential",
     opacity: float = 0.0,
     set: tuple[str, ...] = (),
@@ -68,8 +69,9 @@ def train(
         seed: Of weights, frames and pixels.
         rays: Rays a step. More give a smoother gradient and take longer.
         frames: Frames a step that the rays come from.
-        learning_rate: Adam's. INSTA was released with 0.00175, constant over 33,000 steps; a short run learns faster
-            with more, falling.
+        learning_rate: Adam's, of the tables. INSTA was released with 0.00175 for everything, constant over 33,000
+            steps; a short run learns faster with more, falling.
+        network_learning_rate: Adam's, of the networks, which bear less than the tables.
         schedule: constant (as INSTA was released) or exponential: to a tenth over the run, better for short ones.
         opacity: Weight of a loss on the matte, none by default (as INSTA); 0.1 clears the background sooner.
         set: Arguments of the preset as name=value, e.g. --set levels=8 log2_table_size=16.
@@ -81,7 +83,8 @@ def train(
 
     options = training.Options(
         model=model, capture=capture, out=out, minutes=minutes, steps=steps, resume=resume, seed=seed, rays=rays,
-        frames=frames, learning_rate=learning_rate, schedule=schedule, opacity=opacity, overrides=list(set),
+        frames=frames, learning_rate=learning_rate,
+        network_learning_rate=network_learning_rate, schedule=schedule, opacity=opacity, overrides=list(set),
         memory=memory, device=device, precision=precision,
     )  # fmt: skip
     training.train(options)

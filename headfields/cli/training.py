@@ -30,6 +30,7 @@ class Options:
     rays: int
     frames: int
     learning_rate: float | int
+    network_learning_rate: float | int
     schedule: str
     opacity: float | int
     overrides: list[str]
@@ -63,7 +64,7 @@ def train(options: Options) -> None:
     trainer = Trainer(
         avatar, capture, losses, rays_per_step=options.rays, frames_per_step=options.frames, schedule=options.schedule,
         seed=options.seed, out=options.out, device=device, precision=options.precision,
-        learning_rate=options.learning_rate,
+        learning_rate=options.learning_rate, network_learning_rate=options.network_learning_rate,
     )  # fmt: skip
     run.write_config(config)
     result = trainer.fit(steps=options.steps, minutes=options.minutes, resume=options.resume)
@@ -85,6 +86,7 @@ def _config(options: Options, capture: Any) -> dict[str, Any]:
             "rays": options.rays,
             "frames": options.frames,
             "learning_rate": options.learning_rate,
+            "network_learning_rate": options.network_learning_rate,
             "schedule": options.schedule,
             "opacity": options.opacity,
             "precision": options.precision,

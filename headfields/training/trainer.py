@@ -65,7 +65,9 @@ class Trainer:
         losses: callables as in `headfields.losses`; their weighted sum is minimised.
         rays_per_step: rays rendered a step.
         frames_per_step: frames they come from (all training frames, if there are fewer).
-        learning_rate: of both groups.
+        learning_rate: of the tables, and of the networks unless they have one of their own.
+        network_learning_rate: of the networks. Tables bear, and want, a rate at which small networks lose units for
+            good, so a tenth of `learning_rate` or less is worth a try.
         schedule: `"constant"` (INSTA) or `"exponential"`: falls to `final_rate` times the learning rate over the run.
         final_rate: see `schedule`.
         betas, eps: of Adam.
@@ -96,6 +98,7 @@ class Trainer:
         rays_per_step: int = 2048,
         frames_per_step: int = 8,
         learning_rate: float | int = 1.75e-3,
+        network_learning_rate: float | int | None = None,
         schedule: str = "constant",
         final_rate: float | int = 0.1,
         betas: tuple[float, float] = (0.9, 0.99),
@@ -115,6 +118,7 @@ class Trainer:
             rays_per_step=rays_per_step,
             frames_per_step=frames_per_step,
             learning_rate=learning_rate,
+            network_learning_rate=learning_rate if network_learning_rate is None else network_learning_rate,
             final_rate=final_rate,
         )
         if schedule not in ("constant", "exponential"):
@@ -135,6 +139,8 @@ class Trainer:
         self.capture, self.losses = capture, list(losses)
         self.rays_per_step, self.frames_per_step, self.background = rays_per_step, frames_per_step, background
         self.learning_rate, self.schedule, self.final_rate = learning_rate, schedule, final_rate
+        network_rate = learning_rate if network_learning_rate is None else network_learning_rate
+        self._rates = {"tables": learning_rate, "networks": network_rate}
         self.folder = RunFolder(out) if out is not None else None
         self.bar = bar
         groups = parameter_groups(avatar, weight_decay)
@@ -221,9 +227,9 @@ class Trainer:
             self._frames[chosen], self.rays_per_step, self._random.generator, background=self.background
         )
         batch, state, step = batch.to(self.device), self.capture.state(frames).to(self.device), self.progress.step
-        rate = self.learning_rate * (self.final_rate**monitor.fraction if self.schedule == "exponential" else 1.0)
+        fall = self.final_rate**monitor.fraction if self.schedule == "exponential" else 1.0
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = self._rates[group["name"]] * fall
         self.avatar.update(state, step)
         with self.fabric.autocast():
             rendering = self.avatar(batch.rays, state, batch.background)
@@ -246,7 +252,7 @@ class Trainer:
         if self.ema is not None:
             self.ema.update()
         self.progress.step += 1
-        monitor.after_step(terms, figures[len(terms)], len(batch), rate)
+        monitor.after_step(terms, figures[len(terms)], len(batch), self.learning_rate * fall)
 
     def _refuse_nan(self, monitor: Monitor, what: str, values: Mapping[str, float]) -> None:
         names = ", ".join(name for name, value in values.items() if not math.isfinite(value))
