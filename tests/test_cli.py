@@ -226,14 +226,20 @@ def test_help_and_bad_usage():
 
 def test_synth_hands_on_and_refuses_a_full_folder(tmp_path, monkeypatch, capsys):
     calls = []
-    fake = SimpleNamespace(write_capture=lambda out, **options: calls.append((out, options)))
+
+    def write_capture(out, **options):
+        if out.exists() and any(out.iterdir()):
+            raise FileExistsError(f"out {out} is not empty")
+        calls.append((out, options))
+
+    fake = SimpleNamespace(write_capture=write_capture)
     monkeypatch.setitem(sys.modules, "headfields.data.procedural", fake)
     monkeypatch.setattr(headfields.data, "procedural", fake, raising=False)
     assert main(["synth", str(tmp_path / "new"), "--frames", "5", "--size", "32", "--seed", "7"]) == 0
     assert calls == [(tmp_path / "new", {"frames": 5, "size": 32, "seed": 7})]
     capsys.readouterr()
     (tmp_path / "x").touch()
-    assert "not an empty folder" in fails(capsys, "synth", str(tmp_path))
+    assert "is not empty" in fails(capsys, "synth", str(tmp_path))
     assert "at least 3 frames" in fails(capsys, "synth", str(tmp_path / "new"), "--frames", "2")
 
 

@@ -46,11 +46,18 @@ def scene(rays: int, size: tuple[int, int, int], density: float, seed: int = 0, 
     return origins, torch.nn.functional.normalize(directions, dim=-1), near, far, occupied, aabb
 
 
+def unmatched(some, others):
+    """How many of the samples (ray, start) have no counterpart on the same ray within a tenth of a millimetre."""
+    key, sorted_key = (1e3 * ray.double() + start.double() for ray, start in (some[:2], others[:2]))
+    at = torch.searchsorted(sorted_key, key).clamp(1, max(len(sorted_key) - 1, 1))
+    near = [sorted_key[(at - back).clamp_max(len(sorted_key) - 1)] for back in (0, 1)] if len(sorted_key) else []
+    gap = torch.stack([(other - key).abs() for other in near]).amin(0) if near else torch.full_like(key, torch.inf)
+    return int((gap > 1e-4).sum())
+
+
 def same_samples(got, want):
     """Equal ray by ray, but for middles that rounding puts on the other side of a cell wall (at most 1 in 500)."""
-    ours = set(zip(got[0].tolist(), (got[1].double() * 2e3).round().tolist(), strict=True))
-    theirs = set(zip(want[0].tolist(), (want[1].double() * 2e3).round().tolist(), strict=True))
-    assert len(ours ^ theirs) <= max(2, len(theirs) // 500)
+    assert unmatched(got, want) + unmatched(want, got) <= max(2, len(want[0]) // 500)
 
 
 @pytest.mark.parametrize("cone_angle", [0.0, 0.01])
@@ -60,7 +67,7 @@ def same_samples(got, want):
 )
 def test_march_is_the_lattice_in_occupied_cells(device, size, density, jittered, cone_angle):
     *rays, occupied, aabb = (t.to(device) for t in scene(150, size, density))
-    jitter = torch.rand(150).to(device) if jittered else None
+    jitter = torch.rand(150, generator=torch.Generator().manual_seed(1)).to(device) if jittered else None
     samples = occupancy.march(*rays, occupied, aabb, 0.0125, jitter=jitter, cone_angle=cone_angle)
     want = reference.march(*rays, occupied, aabb, 0.0125, cone_angle, jitter)
     assert len(want[0]) > 300 or density == 0

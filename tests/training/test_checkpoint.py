@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import nn
 
+from headfields import tensor_files
 from headfields.training import checkpoint
 from headfields.training.ema import ExponentialMovingAverage
 
@@ -80,7 +81,7 @@ def test_a_crash_while_writing_leaves_the_last_one_whole(saved, monkeypatch, whe
             arguments[1].write_bytes(b"half of")
         raise OSError("disk full")
 
-    monkeypatch.setattr(*((os, "replace") if where == "replace" else (checkpoint, where)), crash)
+    monkeypatch.setattr(*((os, "replace") if where == "replace" else (tensor_files, where)), crash)
     with pytest.raises(OSError, match="disk full"):
         checkpoint.save(path, *parts, {}, checkpoint.Progress(4))
     monkeypatch.undo()
