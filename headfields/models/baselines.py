@@ -62,14 +62,15 @@ class TexturedMesh(nn.Module):
         """
         from tqdm import tqdm
 
-        total = torch.zeros(len(self.texture), 3)
-        count = torch.zeros(len(self.texture))
+        total, device = torch.zeros_like(self.texture), self.texture.device
+        count = total[:, 0].clone()
         for frame in tqdm(frames.tolist(), desc="texture", disable=not progress):
-            batch = capture.pixels(frame)
-            texel, hit, _ = self._texels(capture.camera([frame])[0], capture.state([frame]))
+            batch = capture.pixels(frame).to(device)
+            camera, state = capture.camera([frame])[0].to(device), capture.state([frame]).to(device)
+            texel, hit, _ = self._texels(camera, state)
             hit &= batch.alpha > 0.5
             total.index_add_(0, texel[hit], batch.rgb[hit])
-            count.index_add_(0, texel[hit], torch.ones(int(hit.sum())))
+            count.index_add_(0, texel[hit], torch.ones(int(hit.sum()), device=device))
         if not bool(count.any()):
             raise ValueError("TexturedMesh.fit: no foreground pixel of these frames meets the mesh; check the cameras")
         per_face = self.resolution**2
@@ -82,7 +83,9 @@ class TexturedMesh(nn.Module):
 
     def _texels(self, camera: Camera, state: HeadState) -> tuple[Tensor, Tensor, Tensor]:
         """For each pixel in row-major order: its texel, whether it sees the mesh, and the distance along the ray."""
-        rays = camera.rays()
+        rays, device = camera.rays(), state.vertices.device
+        if self._bvh.faces.device != device:
+            self._bvh = TriangleBVH(self._bvh.faces.to(device), state.vertices)
         hit = self._bvh.posed(state.vertices).raycast(rays.origins, rays.directions)
         bins = (hit.barycentric[:, :2] * self.resolution).long().clamp(0, self.resolution - 1)
         texel = hit.face.clamp_min(0) * self.resolution**2 + bins[:, 0] * self.resolution + bins[:, 1]
@@ -92,7 +95,7 @@ class TexturedMesh(nn.Module):
     def render(self, camera: Camera, state: HeadState, background: float | Tensor = 1.0, chunk: int = 0) -> Rendering:
         """The textured mesh over a background, as `Avatar.render` gives it (`chunk` has no use here)."""
         texel, hit, distance = self._texels(camera, state)
-        colour: Float[Tensor, "3"] = torch.as_tensor(background, dtype=torch.float32).expand(3)
+        colour: Float[Tensor, "3"] = torch.as_tensor(background, dtype=torch.float32, device=texel.device).expand(3)
         rgb = torch.where(hit[:, None], self.texture[texel], colour)
         height, width = camera.size
         depth = torch.where(hit, distance, 0.0)

@@ -121,16 +121,25 @@ class OccupancySampler(Sampler):
     def forward(self, rays: Rays, field: Any) -> tuple[Samples, Canonical]:
         near, far = field.near_far(rays)
         jitter = torch.rand_like(near) if self.training else torch.full_like(near, 0.5)
-        if self.space == "canonical":
-            samples = uniform_step(near, far, self.step, jitter, self.budget)
-            directions = rays.directions[samples.ray]
-            points = rays.origins[samples.ray] + directions * samples.middle[:, None]
-            canonical = field.canonicalise(points, directions, rays.frame[samples.ray])
-            return _keep(samples, canonical, self.grid.lookup(canonical.points.detach()))
-        samples = march(
-            rays.origins, rays.directions, near, far, self.grid.occupied, self.grid.box, self.step, self.budget, jitter
-        )
-        return canonicalise_samples(samples, rays, field)
+        if self.space == "posed" and self._holds(field):
+            samples = march(
+                rays.origins, rays.directions, near, far, self.grid.occupied, self.grid.box, self.step, self.budget,
+                jitter,
+            )  # fmt: skip
+            return canonicalise_samples(samples, rays, field)
+        samples = uniform_step(near, far, self.step, jitter, self.budget)
+        directions = rays.directions[samples.ray]
+        points = rays.origins[samples.ray] + directions * samples.middle[:, None]
+        canonical = field.canonicalise(points, directions, rays.frame[samples.ray])
+        where = self._where(canonical).detach()
+        occupied = self.grid.lookup(where)
+        if self.space == "posed":  # a head that has left the grid's box: nothing is known there, so nothing is culled
+            occupied |= ~self.grid.cells(where)[1]
+        return _keep(samples, canonical, occupied)
+
+    def _holds(self, field: Any) -> bool:
+        low, high = field.posed_bounds()
+        return bool((low >= self.grid.box[0]).all() and (high <= self.grid.box[1]).all())
 
     def _where(self, canonical: Canonical) -> Tensor:
         return canonical.points if self.space == "canonical" else canonical.posed_points
@@ -143,7 +152,7 @@ class OccupancySampler(Sampler):
 
     def update(self, field: Any, step: int) -> None:
         low, high = field.posed_bounds()
-        if self.space == "posed" and bool(((low < self.grid.box[0]) | (high > self.grid.box[1])).any()):
+        if self.space == "posed" and not self._holds(field):
             # Frames of a wider reach: start over with a box that holds them, rather than lose what lies outside; with
             # room to spare, so that the next frame does not do the same.
             low_held, high_held = low.minimum(self.grid.box[0]), high.maximum(self.grid.box[1])

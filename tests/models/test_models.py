@@ -1,7 +1,5 @@
 """Presets and baselines: their parts, what they refuse, and what the textured mesh recovers."""
 
-from types import SimpleNamespace
-
 import pytest
 import torch
 
@@ -121,7 +119,8 @@ def test_faces_keep_their_own_colours_and_unseen_ones_get_the_mean() -> None:
 
 def test_frames_that_never_show_the_mesh_are_an_error() -> None:
     capture = Capture(torch.zeros(len(FACES), 3), [camera()])
-    capture.pixels = lambda frame: SimpleNamespace(alpha=torch.zeros(24 * 24), rgb=torch.zeros(24 * 24, 3))  # type: ignore[method-assign,assignment]
+    seen = capture.pixels(0)
+    capture.pixels = lambda frame: seen.replace(alpha=torch.zeros(24 * 24))  # type: ignore[method-assign,assignment]
     with pytest.raises(ValueError, match="no foreground pixel"):
         TexturedMesh(TEMPLATE).fit(capture, torch.tensor([0]))
     with pytest.raises(ValueError, match="resolution is 0"):

@@ -224,3 +224,31 @@ def test_bad_arguments_are_named(make, message: str) -> None:  # type: ignore[no
 def test_an_unknown_grid_space(unchecked: None) -> None:
     with pytest.raises(ValueError, match="grid is 'world'"):
         OccupancySampler("world")  # type: ignore[arg-type]
+
+
+def test_a_head_that_leaves_the_posed_grid_is_rendered_all_the_same() -> None:
+    from headfields.avatar import Avatar
+    from headfields.decoders import NeRFDecoder
+    from headfields.deformers import SurfaceCanonicalizer
+    from headfields.encoders import Frequency
+    from headfields.records import Camera, HeadState
+    from headfields.renderers import OccupancySampler, VolumeRenderer
+    from tests.shapes import uv_sphere
+
+    torch.manual_seed(0)
+    vertices, faces = uv_sphere(8, 12, radius=0.1)
+    avatar = Avatar(
+        SurfaceCanonicalizer(vertices, faces), Frequency(bands=3), NeRFDecoder(hidden=16, density_bias=4.0),
+        VolumeRenderer(OccupancySampler("posed", resolution=8, step=0.01, refresh_points=512, warmup=0)),
+    )  # fmt: skip
+    avatar.update(HeadState(vertices=vertices[None]), 0)
+    avatar.update(HeadState(vertices=vertices[None]), 16)
+    shift = torch.tensor([1.0, 0, 0])
+    pose = torch.tensor([[1.0, 0, 0, 0], [0, -1, 0, 0], [0, 0, -1, 0.6], [0, 0, 0, 1]])
+    away = pose.clone()
+    away[:3, 3] -= pose[:3, :3] @ shift
+    intrinsics = torch.tensor([[24.0, 0, 6], [0, 24, 6], [0, 0, 1]])
+    here = avatar.render(Camera(pose, intrinsics, (12, 12)), HeadState(vertices=vertices[None]))
+    there = avatar.render(Camera(away, intrinsics, (12, 12)), HeadState(vertices=vertices[None] + shift))
+    assert float(here.opacity.max()) > 0.3
+    torch.testing.assert_close(there.rgb, here.rgb, atol=2e-2, rtol=0)
