@@ -101,7 +101,7 @@ class Backend:
 
 def backends() -> list[Backend]:
     """What runs the operations on each device, and why; `print(*hf.backends(), sep="\\n")` reads well."""
-    chosen = cpu_backend()
+    chosen = _forced or ("native" if native is not None else "warp")
     try:
         wp = warp()
         warp_ok, warp_reason = True, f"warp {wp.config.version}"

@@ -140,10 +140,81 @@ def check_hash_grid(device: torch.device) -> Pairs:
     return [(found, wanted), (gradient, wanted_gradient)]
 
 
+def check_rays(device: torch.device) -> Pairs:
+    """First hits on a fan of triangles, and the interval within a margin of it, against what is known of a plane."""
+    from headfields.ops.closest_triangle import TriangleBVH
+
+    vertices = torch.tensor([[-1.0, -1, 0], [1, -1, 0], [1, 1, 0], [-1, 1, 0]])
+    faces = torch.tensor([[0, 1, 2], [0, 2, 3]])
+    generator = torch.Generator().manual_seed(3)
+    origins = torch.cat([torch.rand(300, 2, generator=generator) - 0.5, torch.ones(300, 1)], dim=1)
+    directions = torch.randn(300, 3, generator=generator) * torch.tensor([0.1, 0.1, 0.0]) - torch.tensor([0.0, 0, 1])
+    directions = torch.nn.functional.normalize(directions, dim=-1)
+    tree = TriangleBVH(faces.to(device), vertices.to(device))
+    hit = tree.raycast(origins.to(device), directions.to(device))
+    near, far = tree.interval(origins.to(device), directions.to(device), 0.1)
+    slope = -1.0 / directions[:, 2].double()
+    return [(hit.distance, slope), (near, 0.9 * slope), (far, 1.1 * slope)]
+
+
+def check_occupancy(device: torch.device) -> Pairs:
+    """Marching through a grid whose lower half is full, and looking points up in it."""
+    from headfields.ops.occupancy import lookup, march
+
+    occupied = torch.zeros(8, 8, 8, dtype=torch.bool)
+    occupied[:, :, :4] = True
+    box = torch.tensor([[-1.0, -1, -1], [1, 1, 1]])
+    origins = torch.cat([torch.linspace(-0.9, 0.9, 50)[:, None].expand(50, 2), torch.full((50, 1), 2.0)], dim=1)
+    directions = torch.tensor([[0.0, 0, -1]]).expand(50, 3).contiguous()
+    rays = [x.to(device) for x in (origins, directions, torch.ones(50), torch.full((50,), 3.0))]
+    samples = march(*rays, occupied.to(device), box.to(device), 0.125, jitter=torch.full((50,), 0.5).to(device))
+    length = torch.zeros(50, dtype=torch.float64).index_add(
+        0, samples.ray.cpu(), (samples.end - samples.start).cpu().double()
+    )
+    points = torch.tensor([[0.0, 0, -0.5], [0, 0, 0.5], [0, 0, -1.5]])
+    found = lookup(points.to(device), occupied.to(device), box.to(device)).double()
+    # Half a step of either end of the lattice may fall outside.
+    return [(found, torch.tensor([1.0, 0, 0])), ((length - 1).abs().gt(0.13).double(), torch.zeros(50))]
+
+
+def check_sampling(device: torch.device) -> Pairs:
+    """Importance sampling of a ramp, whose quantiles are square roots, and the union with even samples."""
+    from headfields.ops.sampling import inverse_cdf, merge, stratified
+
+    near, far = torch.zeros(4, device=device), torch.ones(4, device=device)
+    even = stratified(near, far, 400, jitter=False)
+    drawn = inverse_cdf(even, even.middle, 16, rays=4, jitter=False)
+    wanted = (torch.arange(1, 17, dtype=torch.float64) / 16).sqrt().repeat(4)
+    union = merge(even, drawn, 4)
+    covered = torch.zeros(4, dtype=torch.float64).index_add(
+        0, union.ray.cpu(), (union.end - union.start).cpu().double()
+    )
+    return [(drawn.end, wanted), (covered, torch.ones(4))]
+
+
+def check_spherical_harmonics(device: torch.device) -> Pairs:
+    """Degree 8 against the polynomials, and their gradient by the direction."""
+    from headfields.ops.reference.spherical_harmonics import spherical_harmonics as definition
+    from headfields.ops.spherical_harmonics import spherical_harmonics
+
+    generator = torch.Generator().manual_seed(4)
+    directions = torch.nn.functional.normalize(torch.randn(300, 3, generator=generator), dim=-1)
+    cotangent = torch.randn(300, 64, generator=generator)
+    given, exact = directions.to(device).requires_grad_(), directions.double().requires_grad_()
+    found, wanted = spherical_harmonics(given, 8), definition(exact, 8)
+    (gradient,) = torch.autograd.grad(found, given, cotangent.to(device))
+    (wanted_gradient,) = torch.autograd.grad(wanted, exact, cotangent.double())
+    return [(found, wanted), (gradient, wanted_gradient)]
+
+
 CHECKS: list[tuple[str, Callable[[torch.device], Pairs]]] = [
     ("closest_triangle", check_closest_triangle),
     ("compositing", check_compositing),
     ("hash_grid", check_hash_grid),
+    ("occupancy", check_occupancy),
+    ("rays", check_rays),
+    ("sampling", check_sampling),
+    ("spherical_harmonics", check_spherical_harmonics),
 ]
 """The registry: name and check of every operation that has kernels."""
 
