@@ -166,13 +166,14 @@ def check_occupancy(device: torch.device) -> Pairs:
     box = torch.tensor([[-1.0, -1, -1], [1, 1, 1]])
     origins = torch.cat([torch.linspace(-0.9, 0.9, 50)[:, None].expand(50, 2), torch.full((50, 1), 2.0)], dim=1)
     directions = torch.tensor([[0.0, 0, -1]]).expand(50, 3).contiguous()
-    rays = [x.to(device) for x in (origins, directions, torch.ones(50), torch.full((50,), 3.0))]
-    samples = march(*rays, occupied.to(device), box.to(device), 0.125, jitter=torch.full((50,), 0.5).to(device))
+    near, far, jitter = (torch.full((50,), value, device=device) for value in (1.0, 3.0, 0.5))
+    origins, directions, full, box = origins.to(device), directions.to(device), occupied.to(device), box.to(device)
+    samples = march(origins, directions, near, far, full, box, 0.125, jitter=jitter)
     length = torch.zeros(50, dtype=torch.float64).index_add(
         0, samples.ray.cpu(), (samples.end - samples.start).cpu().double()
     )
     points = torch.tensor([[0.0, 0, -0.5], [0, 0, 0.5], [0, 0, -1.5]])
-    found = lookup(points.to(device), occupied.to(device), box.to(device)).double()
+    found = lookup(points.to(device), full, box).double()
     # Half a step of either end of the lattice may fall outside.
     return [(found, torch.tensor([1.0, 0, 0])), ((length - 1).abs().gt(0.13).double(), torch.zeros(50))]
 
