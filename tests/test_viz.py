@@ -105,3 +105,13 @@ def test_video_refuses(tmp_path: Path) -> None:
         write_video(tmp_path / "a.mp4", [*clip(1), *clip(1, height=16)])
     with pytest.raises(ValueError, match="fps is 0"):
         write_video(tmp_path / "a.mp4", clip(1), fps=0)
+
+
+def test_what_side_by_side_gives_can_be_saved(tmp_path):
+    import torch
+    from PIL import Image
+
+    from headfields.viz import save_image, side_by_side
+
+    row = side_by_side([torch.zeros(4, 5, 3), torch.ones(4, 6, 3)], ["left", "right"])
+    assert Image.open(save_image(tmp_path / "row.png", row)).size == (11, row.shape[0])

@@ -12,7 +12,10 @@ from torch import Tensor
 CAPTION_HEIGHT = 18
 
 
-def to_uint8(image: Float[Tensor, "h w *c"] | UInt8[Tensor, "h w *c"]) -> UInt8[np.ndarray, "h w 3"]:
+Picture = Float[Tensor, "h w *c"] | UInt8[Tensor, "h w *c"] | UInt8[np.ndarray, "h w *c"]
+
+
+def to_uint8(image: Picture) -> UInt8[np.ndarray, "h w 3"]:
     """An image (H, W), (H, W, 1), (H, W, 3) or, over white, straight-alpha (H, W, 4), as (H, W, 3) of 8 bits.
 
     Floats are sRGB in [0, 1], clipped and rounded; NaN becomes magenta, so that it is seen. Not differentiable.
@@ -24,7 +27,7 @@ def to_uint8(image: Float[Tensor, "h w *c"] | UInt8[Tensor, "h w *c"]) -> UInt8[
         raise ValueError(
             f"to_uint8: image has shape {tuple(image.shape)}; expected (H, W), (H, W, 1), (H, W, 3) or (H, W, 4)"
         )
-    pixels = image.detach().cpu()
+    pixels = torch.as_tensor(image).detach().cpu()
     pixels = pixels.float() / 255 if pixels.dtype == torch.uint8 else pixels.float()
     if pixels.ndim == 2:
         pixels = pixels[..., None]
@@ -36,8 +39,8 @@ def to_uint8(image: Float[Tensor, "h w *c"] | UInt8[Tensor, "h w *c"]) -> UInt8[
     return (pixels.clamp(0, 1) * 255).round().to(torch.uint8).numpy()
 
 
-def save_image(path: Path | str, image: Float[Tensor, "h w *c"] | UInt8[Tensor, "h w *c"]) -> Path:
-    """Writes an image (see `to_uint8`; four channels are kept, with their alpha) in the format of the file's ending."""
+def save_image(path: Path | str, image: Picture) -> Path:
+    """Writes an image (see `to_uint8`; `side_by_side` gives one; four channels are kept, with their alpha) in the format of the file's ending."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     if image.ndim == 3 and image.shape[2] == 4 and path.suffix.lower() not in (".jpg", ".jpeg"):
