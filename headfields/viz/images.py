@@ -40,7 +40,10 @@ def to_uint8(image: Picture) -> UInt8[np.ndarray, "h w 3"]:
 
 
 def save_image(path: Path | str, image: Picture) -> Path:
-    """Writes an image (see `to_uint8`; `side_by_side` gives one; four channels are kept, with their alpha) in the format of the file's ending."""
+    """Writes an image in the format of the file's ending.
+
+    It is written as `to_uint8` shows it (`side_by_side` gives one too), but that four channels keep their alpha.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     if image.ndim == 3 and image.shape[2] == 4 and path.suffix.lower() not in (".jpg", ".jpeg"):
