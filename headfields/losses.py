@@ -134,9 +134,13 @@ class OpacityLoss:
         return (rendering.opacity - batch.alpha).square().sum() / max(len(batch), 1)
 
 
-def insta_losses() -> list[Loss]:
-    """What INSTA trains with: Huber colour with a heavier mouth, and the depth of the tracked mesh."""
-    return [HuberColour(), DepthPrior()]
+def insta_losses(depth: float | int = 1.25) -> list[Loss]:
+    """What INSTA trains with: Huber colour with a heavier mouth, and the depth of the tracked mesh.
+
+    Args:
+        depth: weight of the depth prior; 0 leaves it out.
+    """
+    return [HuberColour(), DepthPrior(weight=depth)] if depth else [HuberColour()]
 
 
 def _is_any(labels: Integer[Tensor, " n"], wanted: tuple[int, ...]) -> Tensor:

@@ -47,6 +47,7 @@ def train(
     learning_rate: float = 0.02,
     network_learning_rate: float = 0.001,
     schedule: Literal["constant", "exponential"] = "exponential",
+    depth: float = 1.25,
     opacity: float = 0.0,
     set: tuple[str, ...] = (),
     memory: int = 2048,
@@ -73,6 +74,7 @@ def train(
             steps; a short run learns faster with more, falling.
         network_learning_rate: Adam's, of the networks, which bear less than the tables.
         schedule: constant (as INSTA was released) or exponential: to a tenth over the run, better for short ones.
+        depth: Weight of the depth prior, INSTA's by default; 0 leaves it out.
         opacity: Weight of a loss on the matte, none by default (as INSTA); 0.1 clears the background sooner.
         set: Arguments of the preset as name=value, e.g. --set levels=8 log2_table_size=16.
         memory: Megabytes that decoded frames may take.
@@ -84,7 +86,7 @@ def train(
     options = training.Options(
         model=model, capture=capture, out=out, minutes=minutes, steps=steps, resume=resume, seed=seed, rays=rays,
         frames=frames, learning_rate=learning_rate,
-        network_learning_rate=network_learning_rate, schedule=schedule, opacity=opacity, overrides=list(set),
+        network_learning_rate=network_learning_rate, schedule=schedule, depth=depth, opacity=opacity, overrides=list(set),
         memory=memory, device=device, precision=precision,
     )  # fmt: skip
     training.train(options)

@@ -32,6 +32,7 @@ class Options:
     learning_rate: float | int
     network_learning_rate: float | int
     schedule: str
+    depth: float | int
     opacity: float | int
     overrides: list[str]
     memory: int
@@ -46,8 +47,9 @@ def train(options: Options) -> None:
 
     if options.minutes is None and options.steps is None:
         raise CommandError("say when to stop: --minutes 10 or --steps 20000")
-    if options.opacity < 0:
-        raise CommandError(f"--opacity is {options.opacity}; expected 0 (none) or more")
+    for name, weight in (("depth", options.depth), ("opacity", options.opacity)):
+        if weight < 0:
+            raise CommandError(f"--{name} is {weight}; expected 0 (none) or more")
     run = RunFolder(options.out)
     if run.checkpoint.exists() and not options.resume:
         raise CommandError(f"{run.path} holds a run already; --resume goes on with it, another --out starts a new one")
@@ -58,7 +60,7 @@ def train(options: Options) -> None:
         _check_same_run(run, config)
     torch.manual_seed(options.seed)
     avatar = runs.build(options.model, config["arguments"], capture)
-    losses = insta_losses()
+    losses = insta_losses(options.depth)
     if options.opacity:
         losses.append(OpacityLoss(weight=options.opacity))
     trainer = Trainer(
@@ -88,6 +90,7 @@ def _config(options: Options, capture: Any) -> dict[str, Any]:
             "learning_rate": options.learning_rate,
             "network_learning_rate": options.network_learning_rate,
             "schedule": options.schedule,
+            "depth": options.depth,
             "opacity": options.opacity,
             "precision": options.precision,
             "minutes": options.minutes,
