@@ -86,7 +86,8 @@ def train(
     options = training.Options(
         model=model, capture=capture, out=out, minutes=minutes, steps=steps, resume=resume, seed=seed, rays=rays,
         frames=frames, learning_rate=learning_rate,
-        network_learning_rate=network_learning_rate, schedule=schedule, depth=depth, opacity=opacity, overrides=list(set),
+        network_learning_rate=network_learning_rate, schedule=schedule, depth=depth,
+        opacity=opacity, overrides=list(set),
         memory=memory, device=device, precision=precision,
     )  # fmt: skip
     training.train(options)
