@@ -62,8 +62,8 @@ def main() -> None:
         rows.append([truth, *(rival.render(camera, state).rgb.clamp(0, 1) for rival in rivals.values())])
     columns = [torch.cat(images, dim=0) for images in zip(*rows, strict=True)]
     save_image(out / "comparison.png", side_by_side(columns, ["truth", *rivals]))
-    render(runs["insta"], mode="expressions", out=out / "expressions.mp4", seconds=2.0)
-    render(runs["insta"], mode="turntable", out=out / "turntable.mp4", degrees=90.0)
+    render(runs["insta"], mode="expressions", out=out / "expressions.mp4", seconds=1.5, fps=12)
+    render(runs["insta"], mode="turntable", out=out / "turntable.mp4", degrees=90.0, seconds=3.0, fps=12)
 
     (out / "figures.json").write_text(json.dumps(figures, indent=1) + "\n")
     for name in ("contact_sheet.png", "comparison.png", "expressions.mp4", "turntable.mp4", "figures.json"):
