@@ -70,7 +70,7 @@ class SurfaceCanonicalizer(Deformer):
         scaled_faces: Bool[Tensor, " f"] | None = None,
         shell: float = 0.045,
         padding: float | None = None,
-        behind: float | None = 0.045,
+        behind: float | None = 0.03,
     ) -> None:
         super().__init__()
         if formula not in ("published", "released"):
