@@ -15,7 +15,7 @@ def launch(
     """Starts (or joins) the processes and gives the Fabric object, and the gradient scaler of `"16-mixed"`.
 
     Raises:
-        ValueError: an unknown precision or strategy, a device that is not there, or `"16-mixed"` off CUDA.
+        ValueError: an unknown precision or strategy, or a device that is not there.
     """
     if precision not in PRECISIONS:
         raise ValueError(f"Trainer: precision is {precision!r}; expected one of {', '.join(map(repr, PRECISIONS))}")
@@ -33,11 +33,6 @@ def launch(
         _check_cuda(chosen, devices, count)
     scaler = None
     if precision == "16-mixed":
-        if chosen.type != "cuda":
-            raise ValueError(
-                f"Trainer: precision is '16-mixed' on {chosen.type!r}, which has no float16 arithmetic worth having; "
-                "use 'bf16-mixed' or '32-true' there"
-            )
         scaler = torch.amp.GradScaler(chosen.type)
     from lightning_fabric import Fabric  # takes two seconds to import, so not for who only imports the package
     from lightning_fabric.plugins import MixedPrecision

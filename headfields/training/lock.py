@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
-_held: set[Path] = set()
+_held: dict[Path, int] = {}  # which thread of this process holds what
 _guard = threading.Lock()
 
 
@@ -22,7 +22,8 @@ def run_lock(folder: Path) -> Iterator[None]:
     """Within the `with` block this process alone trains into `folder`, which must exist.
 
     The operating system holds the lock (on the file `.lock`, which stays) and takes it back when the process ends in
-    whatever way, so a killed run leaves nothing to clean up. On a file system without locks it is not enforced.
+    whatever way, so a killed run leaves nothing to clean up. A thread that holds it may take it again. On a file system
+    without locks it is not enforced.
 
     Raises:
         RunLockedError: the folder is taken; the message says by whom.
@@ -30,9 +31,14 @@ def run_lock(folder: Path) -> Iterator[None]:
     """
     path = folder.resolve() / ".lock"
     with _guard:
-        if path in _held:
-            raise RunLockedError(f"{folder} is being trained into by this same process; give each training its own out")
-        _held.add(path)
+        holder = _held.get(path)
+        if holder is None:
+            _held[path] = threading.get_ident()
+    if holder == threading.get_ident():
+        yield
+        return
+    if holder is not None:
+        raise RunLockedError(f"{folder} is being trained into by another thread; give each training its own out")
     try:
         with open(path, "a+", encoding="utf-8") as file:
             if not _take(file):
@@ -43,7 +49,7 @@ def run_lock(folder: Path) -> Iterator[None]:
             yield
     finally:
         with _guard:
-            _held.discard(path)
+            del _held[path]
 
 
 def _take(file: IO[str]) -> bool:

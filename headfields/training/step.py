@@ -53,12 +53,13 @@ class Stepper:
         self._named = {name: p for name, p in trainer.avatar.named_parameters() if p.requires_grad}
         self._skipped = 0
 
-    def take(self, fall: float, seconds: float, stop: bool, chores: Callable[[], None]) -> Taken:
+    def take(self, fall: float, seconds: float, asked: Callable[[], bool], chores: Callable[[], None]) -> Taken:
         """One step.
 
         Args:
             fall: what the learning rates are multiplied with.
-            seconds, stop: this process's clock, and whether it has been asked to stop.
+            seconds: this process's clock.
+            asked: whether it has been asked to stop, by the end of its part of the step.
             chores: done first; an error in them is one of the step.
 
         Raises:
@@ -78,8 +79,9 @@ class Stepper:
             trainer.optimizer.zero_grad(set_to_none=True)
             self._buffers.remember()
         present = [p.grad is not None for p in self._named.values()]
-        row = torch.tensor([seconds, stop, failure is not None, *present], dtype=torch.double, device=trainer.device)
-        table = self._ranks.table(torch.cat([figures, row]))
+        told = [seconds, asked(), failure is not None, *present]
+        row = torch.cat([figures, torch.tensor(told, dtype=torch.double, device=trainer.device)])
+        table = self._ranks.table(row)
         self._ranks.add_gradients(list(self._named.values()))
         self._buffers.merge()
         gradients = {name: p.grad for name, p in self._named.items() if p.grad is not None}

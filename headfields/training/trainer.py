@@ -85,8 +85,9 @@ class Trainer:
             CUDA also a list of device numbers. `rays_per_step` stays the number of rays of all together. The script
             is started again for each further process; under torchrun, which starts them itself, it is not.
         strategy: `"ddp"` or `"auto"`, which is the same as soon as there are several devices.
-        precision: `"32-true"`, `"bf16-mixed"`, or on CUDA `"16-mixed"` (with a gradient scaler), as Lightning Fabric
-            names them. Mixed is what the networks compute in; geometry, compositing and all that is kept is float32.
+        precision: `"32-true"`, `"bf16-mixed"` or `"16-mixed"` (with a gradient scaler), as Lightning Fabric names
+            them. Mixed is what the networks compute in; geometry, compositing and all that is kept is float32. Few
+            CPUs gain from either, and none from float16.
         checkpoint_seconds, picture_seconds: how often.
         bar: show a progress bar on stderr.
 
@@ -223,8 +224,7 @@ class Trainer:
         self.avatar.train()
         stop = bool(asked) and not self.ranks.several
         while monitor.fraction < 1 and not stop:
-            self._step(monitor, bool(asked))
-            stop = self._stop if self.ranks.several else bool(asked)
+            stop = self._step(monitor, asked)
         monitor.stop_clock()
 
         def finish() -> None:
@@ -296,20 +296,21 @@ class Trainer:
             self.scaler.load_state_dict(self.progress.extra["scaler"])
         self.last_good = f"the last good checkpoint is {path} (step {self.progress.step})"
 
-    def _step(self, monitor: Monitor, asked: bool) -> None:
+    def _step(self, monitor: Monitor, asked: InterruptFlag) -> bool:
+        """One step; whether it was the last because of an interrupt."""
         fall = self.final_rate**monitor.fraction if self.schedule == "exponential" else 1.0
         monitor.clock()
         try:
-            taken = self._stepper.take(fall, self.progress.seconds, asked, lambda: self._do_chores(monitor))
+            taken = self._stepper.take(fall, self.progress.seconds, asked.__bool__, lambda: self._do_chores(monitor))
         except NotFiniteError as error:
             monitor.event("nan", what=str(error))
             raise NanLossError(
                 f"step {self.progress.step}: {error} is not finite; {self.last_good}. A lower learning rate often helps"
             ) from error
         self.progress.step += 1
-        self._stop = taken.stop
         monitor.agree(taken.seconds)
         monitor.after_step(taken.terms, taken.mean_squared_error, taken.rays, self.learning_rate * fall)
+        return taken.stop if self.ranks.several else bool(asked)
 
     def _do_chores(self, monitor: Monitor) -> None:
         """Pictures and checkpoints that are due, between two steps."""
