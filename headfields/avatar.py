@@ -1,5 +1,6 @@
 """An avatar: one deformer, one encoder (and a condition), one decoder, one renderer."""
 
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,18 +16,22 @@ from headfields.records import Camera, Canonical, FieldValues, HeadState, Rays, 
 class Field:
     """An avatar bound to the frames of one call: whatever depends on them alone has been computed.
 
-    Samplers and renderers see the avatar through this.
+    Samplers and renderers see the avatar through this. Under `torch.autocast` encoders and decoders compute in the low
+    precision; deformers do not (bfloat16 knows a point of a head to half a millimetre), and what the decoder gives is
+    float32 again.
     """
 
     def __init__(self, avatar: "Avatar", state: HeadState) -> None:
         self.avatar = avatar
         self.state = state
-        self._deformer = avatar.deformer.prepare(state)
+        with _full_precision(state.vertices):
+            self._deformer = avatar.deformer.prepare(state)
         self._encoders = [encoder.prepare(state) for encoder in avatar.encoders]
 
     def near_far(self, rays: Rays) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
         """The interval of each ray that can hold matter, metres; near >= far where there is none."""
-        return self.avatar.deformer.near_far(rays, self._deformer)
+        with _full_precision(rays.origins):
+            return self.avatar.deformer.near_far(rays, self._deformer)
 
     def posed_bounds(self) -> Float[Tensor, "2 3"]:
         """Corners of a box in posed space that holds all matter of these frames, metres."""
@@ -36,7 +41,8 @@ class Field:
         self, points: Float[Tensor, "m 3"], directions: Float[Tensor, "m 3"], frame: Int[Tensor, " m"]
     ) -> Canonical:
         """Posed points (M, 3) and unit directions (M, 3) to canonical space."""
-        return self.avatar.deformer(points, directions, frame, self._deformer)
+        with _full_precision(points):
+            return self.avatar.deformer(points, directions, frame, self._deformer)
 
     def decode(self, canonical: Canonical, colour: bool = True) -> FieldValues:
         """Density or distance, and colour, at canonical points; `valid` is not looked at."""
@@ -44,7 +50,16 @@ class Field:
             encoder(canonical, ready) for encoder, ready in zip(self.avatar.encoders, self._encoders, strict=True)
         ]
         joined = features[0] if len(features) == 1 else torch.cat(features, dim=-1)
-        return self.avatar.decoder(joined, canonical.directions, colour)
+        return self.avatar.decoder(joined, canonical.directions, colour).map(_widened)
+
+
+def _full_precision(like: Tensor) -> contextlib.AbstractContextManager[None]:
+    kind = like.device.type
+    return torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else contextlib.nullcontext()
+
+
+def _widened(tensor: Tensor) -> Tensor:
+    return tensor.float() if tensor.dtype in (torch.bfloat16, torch.float16) else tensor
 
 
 class Avatar(nn.Module):

@@ -41,24 +41,26 @@ def train(
     minutes: Annotated[float | None, Number] = None,
     steps: Annotated[int | None, Number] = None,
     resume: bool = False,
-    seed: int = 0,
-    rays: int = 2048,
-    frames: int = 8,
-    learning_rate: float = 0.02,
-    network_learning_rate: float = 0.001,
-    schedule: Literal["constant", "exponential"] = "exponential",
-    depth: float = 0.1,
-    opacity: float = 0.0,
+    seed: Annotated[int | None, Number] = None,
+    rays: Annotated[int | None, Number] = None,
+    frames: Annotated[int | None, Number] = None,
+    learning_rate: Annotated[float | None, Number] = None,
+    network_learning_rate: Annotated[float | None, Number] = None,
+    schedule: Literal["constant", "exponential"] | None = None,
+    depth: Annotated[float | None, Number] = None,
+    opacity: Annotated[float | None, Number] = None,
     set: tuple[str, ...] = (),
     memory: int = 2048,
     device: str = "auto",
-    precision: Literal["32-true", "bf16-mixed"] = "32-true",
+    devices: Annotated[int, Number] = 1,
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] | None = None,
 ) -> None:
     """Train a model on a capture: `headfields train insta --capture DIR --out RUN --minutes 10`.
 
     RUN receives config.json, log.jsonl, images/ (truth | rendering | error of a validation frame), checkpoint/ and at
     the end avatar.safetensors. Ctrl-C saves a checkpoint; the same command with --resume goes on from it. Say when
-    to stop with --minutes or --steps; both count from the start of training, over resumptions.
+    to stop with --minutes or --steps; both count from the start of training, over resumptions. With --resume, options
+    that are not given are those that the run was started with; of those that differ from them, a line on stderr tells.
 
     Args:
         model: A preset of headfields.models, e.g. insta.
@@ -67,19 +69,23 @@ def train(
         minutes: Stop after so many minutes of training in all.
         steps: Stop after so many optimiser steps in all.
         resume: Go on from the run's checkpoint, with the model and options of its config.json.
-        seed: Of weights, frames and pixels.
-        rays: Rays a step. More give a smoother gradient and take longer.
-        frames: Frames a step that the rays come from.
-        learning_rate: Adam's, of the tables. INSTA was released with 0.00175 for everything, constant over 33,000
-            steps; a short run learns faster with more, falling.
-        network_learning_rate: Adam's, of the networks, which bear less than the tables.
-        schedule: constant (as INSTA was released) or exponential: to a tenth over the run, better for short ones.
-        depth: Weight of the depth prior; 0 leaves it out. INSTA's is 1.25, which costs quality in a short run.
-        opacity: Weight of a loss on the matte, none by default (as INSTA); 0.1 clears the background sooner.
+        seed: Of weights, frames and pixels; 0 if not given. A run that is gone on with keeps its own.
+        rays: Rays a step, 2048 if not given. More give a smoother gradient and take longer.
+        frames: Frames a step that the rays come from, 8 if not given.
+        learning_rate: Adam's, of the tables; 0.02 if not given. INSTA was released with 0.00175 for everything,
+            constant over 33,000 steps; a short run learns faster with more, falling.
+        network_learning_rate: Adam's, of the networks, which bear less than the tables; 0.001 if not given.
+        schedule: constant (as INSTA was released) or exponential: to a tenth over the run, better for short ones, and
+            what is taken if not given.
+        depth: Weight of the depth prior, 0.1 if not given; 0 leaves it out. INSTA's is 1.25, which costs quality in a
+            short run.
+        opacity: Weight of a loss on the matte, 0 if not given (as INSTA); 0.1 clears the background sooner.
         set: Arguments of the preset as name=value, e.g. --set levels=8 log2_table_size=16.
         memory: Megabytes that decoded frames may take.
         device: cpu, cuda, cuda:1, ...; auto is CUDA where there is one.
-        precision: 32-true, or bf16-mixed to run the networks in bfloat16.
+        devices: How many processes train together, each on a GPU of its own (on the CPU: sharing its cores). They
+            share the rays of each step; the command starts the others itself, unless torchrun does.
+        precision: 32-true (if not given), bf16-mixed or 16-mixed: the networks compute in 16 bits. For GPUs.
     """
     from headfields.cli import training
 
@@ -88,7 +94,7 @@ def train(
         frames=frames, learning_rate=learning_rate,
         network_learning_rate=network_learning_rate, schedule=schedule, depth=depth,
         opacity=opacity, overrides=list(set),
-        memory=memory, device=device, precision=precision,
+        memory=memory, device=device, devices=devices, precision=precision,
     )  # fmt: skip
     training.train(options)
 

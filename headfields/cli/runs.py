@@ -81,13 +81,13 @@ def load_avatar(run: RunFolder, config: dict[str, Any], memory: int) -> Any:
     from headfields.training import checkpoint
 
     finished = run.avatar.exists()
-    newer = run.checkpoint.exists() and (not finished or run.checkpoint.stat().st_mtime > run.avatar.stat().st_mtime)
+    newer = [path for path in run.checkpoints if not finished or path.stat().st_mtime > run.avatar.stat().st_mtime]
     if finished and not newer:
         return Avatar.load(run.avatar)
     if not newer:
         raise CommandError(f"{run.path} has neither an avatar nor a checkpoint yet; headfields train makes them")
     avatar = build(config["model"], config["arguments"], open_capture(Path(config["capture"]), memory))
-    checkpoint.load_weights(run.checkpoint, avatar)
+    checkpoint.first_whole(newer, lambda path: checkpoint.load_weights(path, avatar))
     return avatar
 
 

@@ -57,7 +57,9 @@ class NeRFDecoder(Decoder):
     ) -> FieldValues:
         geometry = self.density_network(features)
         # Beyond exp(15) per metre everything is opaque; the bound keeps exp finite and its gradient alive below it.
-        density = (geometry[:, 0] + self.density_bias).clamp_max(15.0).exp()
+        # In float32 under autocast too: exp turns bfloat16's absolute error into a relative one.
+        exponent = geometry[:, 0].float() if geometry.dtype in (torch.bfloat16, torch.float16) else geometry[:, 0]
+        density = (exponent + self.density_bias).clamp_max(15.0).exp()
         if not colour:
             return FieldValues(density=density)
         seen = geometry

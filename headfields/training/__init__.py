@@ -3,15 +3,22 @@
 from headfields.training.checkpoint import Progress
 from headfields.training.ema import ExponentialMovingAverage
 from headfields.training.evaluation import evaluate, picture
-from headfields.training.run import RunFolder
-from headfields.training.trainer import FitResult, NanLossError, Trainer, parameter_groups
+from headfields.training.lock import RunLockedError
+from headfields.training.options import parameter_groups
+from headfields.training.ranks import PeerError, Ranks
+from headfields.training.run import RunFolder, RunWriteError
+from headfields.training.trainer import FitResult, NanLossError, Trainer
 
 __all__ = [
     "ExponentialMovingAverage",
     "FitResult",
     "NanLossError",
+    "PeerError",
     "Progress",
+    "Ranks",
     "RunFolder",
+    "RunLockedError",
+    "RunWriteError",
     "Trainer",
     "evaluate",
     "parameter_groups",
