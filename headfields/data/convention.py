@@ -13,11 +13,12 @@ import numpy as np
 from headfields.data.errors import CaptureError
 
 _FLIP = np.diag([1.0, -1.0, -1.0, 1.0])
+# Each gives camera-to-world with OpenCV axes, the form the format is defined in: its numbers then pass unchanged.
 CONVENTIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-    "camera-to-world, OpenCV axes": lambda m: np.linalg.inv(m),
-    "camera-to-world, OpenGL axes": lambda m: np.linalg.inv(m @ _FLIP),
-    "world-to-camera, OpenCV axes": lambda m: m,
-    "world-to-camera, OpenGL axes": lambda m: _FLIP @ m,
+    "camera-to-world, OpenCV axes": lambda m: m,
+    "camera-to-world, OpenGL axes": lambda m: m @ _FLIP,
+    "world-to-camera, OpenCV axes": lambda m: np.linalg.inv(m),
+    "world-to-camera, OpenGL axes": lambda m: np.linalg.inv(_FLIP @ m),
 }
 GRID = 48  # cells along the longer image side on which silhouettes are compared
 MARGIN = 0.02  # by how much the best reading's score must beat every reading that projects elsewhere
@@ -41,10 +42,10 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Decision:
-    """The chosen reading: its name, its function from a (4, 4) to world-to-camera, the scores of all, what was used."""
+    """The chosen reading: its name, its function from a (4, 4) to camera-to-world, the scores of all, what was used."""
 
     name: str
-    world_to_camera: Callable[[np.ndarray], np.ndarray]
+    camera_to_world: Callable[[np.ndarray], np.ndarray]
     scores: dict[str, float]
     used: str
 
@@ -66,7 +67,7 @@ def decide_convention(
     scores: dict[str, float] = {}
     places: dict[str, np.ndarray] = {}
     for name, convert in CONVENTIONS.items():
-        results = [_score(frame, convert(frame.matrix), samples, size) for frame in evidence]
+        results = [_score(frame, np.linalg.inv(convert(frame.matrix)), samples, size) for frame in evidence]
         scores[name] = float(np.mean([result[0] for result in results]))
         places[name] = np.stack([result[1] for result in results])
     parts = ["mesh in front of the camera and inside the image"]

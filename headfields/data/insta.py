@@ -87,7 +87,7 @@ def read_insta(folder: Path) -> Recording:
         path=folder,
         size=size,
         frame_names=[frame.name for frame in frames],
-        world_to_camera=np.stack([decision.world_to_camera(matrix) for matrix in matrices]),
+        camera_to_world=np.stack([decision.camera_to_world(matrix) for matrix in matrices]),
         intrinsics=intrinsics,
         splits=splits,
         canonical=canonical,

@@ -80,7 +80,7 @@ def read_frames(folder: Path, report: list[str]) -> tuple[list[InstaFrame], dict
                     f"{frame.where}: transform_matrix differs from the one in {known[key].source}; "
                     "the files are not of one capture"
                 )
-    order = sorted(known, key=_natural)
+    order = sorted(known, key=natural_order)
     if not order:
         raise CaptureError(f"{folder}: the transforms files list no frames")
     row = {key: index for index, key in enumerate(order)}
@@ -192,7 +192,7 @@ def read_transforms(path: Path) -> list[InstaFrame]:
     return frames
 
 
-def _natural(key: tuple[str, str]) -> list[tuple[int, int | str]]:
+def natural_order(key: tuple[str, str]) -> list[tuple[int, int | str]]:
     """Sorts 2.obj before 10.obj; zero-padded names, INSTA's, sort as text."""
     parts = re.split(r"(\d+)", f"{key[0]}\n{key[1]}")
     return [(0, int(part)) if part.isdigit() else (1, part) for part in parts]

@@ -71,11 +71,26 @@ def read_obj(path: Path | str, field: str = "mesh") -> ObjMesh:
     return ObjReader().read(Path(path), field)
 
 
-def write_obj(path: Path | str, vertices: np.ndarray, faces: np.ndarray) -> None:
-    """Writes vertices (V, 3), with the nine digits that give float32 back exactly, and zero-based faces (F, 3)."""
-    text = "".join(f"v {x:.9g} {y:.9g} {z:.9g}\n" for x, y, z in np.asarray(vertices, np.float32).tolist())
-    text += "".join(f"f {a} {b} {c}\n" for a, b, c in (np.asarray(faces) + 1).tolist())
-    Path(path).write_text(text)
+def write_obj(
+    path: Path | str,
+    vertices: np.ndarray,
+    faces: np.ndarray,
+    uv: np.ndarray | None = None,
+    uv_faces: np.ndarray | None = None,
+) -> None:
+    """Writes vertices (V, 3), with the nine digits that give float32 back exactly, and zero-based faces (F, 3).
+
+    `uv` (T, 2) and `uv_faces` (F, 3), both or neither, are written likewise.
+    """
+    lines = [f"v {x:.9g} {y:.9g} {z:.9g}" for x, y, z in np.asarray(vertices, np.float32).tolist()]
+    corners = (np.asarray(faces) + 1).tolist()
+    if uv is None or uv_faces is None:
+        lines += [f"f {a} {b} {c}" for a, b, c in corners]
+    else:
+        lines += [f"vt {u:.9g} {v:.9g}" for u, v in np.asarray(uv, np.float32).tolist()]
+        pairs = zip(corners, (np.asarray(uv_faces) + 1).tolist(), strict=True)
+        lines += [f"f {a}/{i} {b}/{j} {c}/{k}" for (a, b, c), (i, j, k) in pairs]
+    Path(path).write_text("\n".join([*lines, ""]))
 
 
 def _numbers(lines: list[bytes], key: bytes, width: int, where: str) -> np.ndarray:
