@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float, Int, Int64, UInt8
 from torch import Tensor
 
+from headfields.data.alignment import Look, misalignments
 from headfields.data.errors import CaptureError
 from headfields.data.meshes import ObjMesh
 from headfields.data.pixels import frame_pixels, sample_pixels
@@ -68,7 +69,8 @@ class Capture:
         size: (height, width) in pixels.
         frame_names: one name a frame, in the capture's order.
         splits: `"train"`, `"test"`, `"val"`, `"all"` → int64 frame indices.
-        report: human-readable lines: what was tolerated or missing, and what was decided on what evidence.
+        report: human-readable lines: what was tolerated or missing, and what was decided on what evidence; those that
+            ask for attention begin with "warning: " (see `warnings`).
         expression_width: number of expression coefficients, or None.
         depth_unit: metres per unit of the stored depth.
         recording: what the layout's reader gave: the exact numbers on disk, and functions that decode one frame.
@@ -92,7 +94,7 @@ class Capture:
         self._world_to_camera = torch.from_numpy(np.linalg.inv(recording.camera_to_world).astype(np.float32))
         self._intrinsics = torch.from_numpy(recording.intrinsics.astype(np.float32))
 
-        budget = memory_budget_mb * 2**20
+        budget = int(memory_budget_mb * 2**20)
         head_layout: dict[str, tuple[tuple[int, ...], torch.dtype]] = {
             "vertices": ((len(recording.canonical.vertices), 3), torch.float32)
         }
@@ -144,6 +146,12 @@ class Capture:
             self._heads.gather([wanted[position] for position in positions], take)
         return HeadState(vertices=vertices, expression=expression)
 
+    @property
+    def warnings(self) -> list[str]:
+        """The lines of `report` that ask for attention, without the word that marks them."""
+        mark = "warning: "
+        return [line[len(mark) :] for line in self.report if line.startswith(mark)]
+
     def camera(self, frames: Int[Tensor, " b"] | Sequence[int]) -> Camera:
         """The cameras of the given frames, batched."""
         wanted = torch.tensor(self.frame_indices(frames), dtype=torch.long)
@@ -191,13 +199,29 @@ class Capture:
     def validate(self) -> None:
         """Decodes every file of every frame once, so that a broken one is found now and not in the middle of a run.
 
+        Frames whose mesh, matte, labels and depth do not lie on one another add a warning to `report`, as the sample of
+        frames does that is looked at when the capture is opened.
+
         Raises:
             CaptureError: names the frame and the field.
         """
-        for frame in range(len(self)):
-            self.recording.decode_head(frame)
-            self.recording.decode_image(frame)
-            self.recording.decode_landmarks(frame)
+        lines = misalignments((self._look(frame) for frame in range(len(self))), self.recording.canonical.faces)
+        self.report += [line for line in lines if line not in self.report]
+
+    def _look(self, frame: int) -> Look:
+        recording = self.recording
+        vertices, _ = recording.decode_head(frame)
+        rgba, label, depth = recording.decode_image(frame)
+        recording.decode_landmarks(frame)
+        return Look(
+            self.frame_names[frame],
+            vertices,
+            np.linalg.inv(recording.camera_to_world[frame]),
+            recording.intrinsics[frame],
+            rgba[..., 3] > 127,
+            label,
+            None if depth is None else depth.astype(np.float32) * recording.depth_scale,
+        )
 
     def metres(self, stored: Tensor) -> Tensor:
         """Depth as stored (uint16 bits in int16) to metres."""

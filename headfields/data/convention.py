@@ -6,7 +6,7 @@ several frames is projected under each reading and compared with the matte and t
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -83,9 +83,16 @@ def decide_convention(
     if prefer in same:
         best = prefer
     if scores[best] < ACCEPT:
+        without = [replace(frame, depth=None) for frame in evidence]
+        if any(frame.depth is not None for frame in evidence) and _fits(without, faces, size):
+            raise CaptureError(
+                "depth_path: the depth maps agree with the meshes under no camera convention, mattes do "
+                f"(scores: {listing}; {used}). Check integer_depth_scale (metres per unit), or remove depth_path"
+            )
         raise CaptureError(
             f"transform_matrix: no camera convention puts the meshes on the head (scores: {listing}; {used}). "
-            "Cameras, meshes and images do not belong together, or the meshes are not in metres in the cameras' frame"
+            "Cameras (also fl_x, fl_y, cx, cy), meshes and images do not belong together, or the meshes are not in "
+            "metres in the cameras' frame: export them together"
         )
     rival = max((name for name in scores if name not in same), key=lambda name: scores[name], default=None)
     if rival is not None and scores[best] - scores[rival] < MARGIN:
@@ -94,6 +101,16 @@ def decide_convention(
             f"{used}). Add frames in which the head is turned, mattes or depth maps"
         )
     return Decision(best, CONVENTIONS[best], scores, used)
+
+
+def _fits(evidence: Sequence[Evidence], faces: np.ndarray, size: tuple[int, int]) -> bool:
+    """Whether some convention is good enough."""
+    samples = _surface_points(faces)
+    means = [
+        np.mean([_score(frame, np.linalg.inv(convert(frame.matrix)), samples, size)[0] for frame in evidence])
+        for convert in CONVENTIONS.values()
+    ]
+    return bool(max(means) >= ACCEPT)
 
 
 def _surface_points(faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
