@@ -5,5 +5,15 @@ from headfields.data.errors import CaptureError
 from headfields.data.insta_write import CapturedFrame, write_insta
 from headfields.data.load import load_capture
 from headfields.data.save import save_capture
+from headfields.data.tracking_error import TrackingError, tracking_error
 
-__all__ = ["Capture", "CaptureError", "CapturedFrame", "load_capture", "save_capture", "write_insta"]
+__all__ = [
+    "Capture",
+    "CaptureError",
+    "CapturedFrame",
+    "TrackingError",
+    "load_capture",
+    "save_capture",
+    "tracking_error",
+    "write_insta",
+]

@@ -18,6 +18,7 @@ _PLATEAU = 0.005  # shifts that fit this much worse than the best are as good
 _GAIN = 0.03  # by how much a shift must fit better to be believed
 _LEAST = 0.015  # shifts of less than this part of the image are no finding
 _DEPTH = 0.01  # metres: depth that the mesh explains
+_FIT = 0.6  # face within mesh times mesh within matte: the least
 _EXPLAINED = 0.5  # the least part of a depth map that it should
 _CLOTH = (90, 100)
 _FACE = (120, 130, 140, 150, 190, 200, 210, 230, 240, 250)
@@ -60,7 +61,10 @@ def misalignments(looks: Iterable[Look], faces: np.ndarray) -> list[str]:
         looks: the frames, taken one at a time.
         faces: (F, 3) of the tracked mesh.
     """
-    meshes, labels, depths, unknown, empty = [], [], [], [], []
+    meshes, labels, depths, unknown, apart = [], [], [], [], []
+    empty: list[str] = []
+    full: list[str] = []
+    nothing: dict[str, list[str]] = {"seg_mask_path": [], "depth_path": []}
     count = 0
     for look in looks:
         count += 1
@@ -69,16 +73,22 @@ def misalignments(looks: Iterable[Look], faces: np.ndarray) -> list[str]:
             empty.append(look.name)
             continue
         pixels, z = _surface(look, faces)
-        found = None if matte.all() else _mesh_offset(look, pixels)
-        if found is not None:
-            meshes.append((look.name, found))
+        full += [look.name] if matte.all() else []
+        for name, values in (("seg_mask_path", look.label), ("depth_path", look.depth)):
+            if values is not None and not values.any():
+                nothing[name].append(look.name)
+        fit = None if matte.all() else _mesh_offset(look, pixels)
+        if fit is not None and (fit.right or fit.down):
+            meshes.append((look.name, fit))
+        elif fit is not None and fit.before < _FIT:
+            apart.append((look.name, fit.before))
         if look.label is not None:
             strange = set(np.unique(look.label).tolist()) - set(LABELS)
             if strange:
                 unknown.append((look.name, min(strange)))
             shown = (look.label != 0) & ~np.isin(look.label, _CLOTH)
-            found = _silhouette_offset(shown, matte & ~np.isin(look.label, _CLOTH))
-            if found is not None and not matte.all():
+            found = None if matte.all() else _silhouette_offset(shown, matte & ~np.isin(look.label, _CLOTH))
+            if found is not None and (found.right or found.down):
                 labels.append((look.name, found))
         if look.depth is not None and (look.depth > 0).any():
             explained, off = _depth_agreement(look.depth, pixels, z)
@@ -110,18 +120,36 @@ def misalignments(looks: Iterable[Look], faces: np.ndarray) -> list[str]:
             f"{count} frames looked at ({_some([e[0] for e in unknown])}): face regions will be wrong; pass "
             "regions=... to load_capture"
         )
-    if empty:
+    if apart:
         lines.append(
-            f"warning: the matte is empty in {len(empty)} of {count} frames looked at ({_some(empty)}): "
-            "check the alpha of file_path"
+            f"warning: mesh and matte do not fit wherever the mesh is moved in {len(apart)} of {count} frames looked "
+            f"at ({_some([e[0] for e in apart])}; {np.mean([e[1] for e in apart]):.3f} on average, {_FIT} or more is "
+            "usual): check mesh_path, transform_matrix and file_path"
         )
+    for what, remedy, names in (
+        ("the matte is empty", "the alpha of file_path", empty),
+        ("the matte covers all of the image", "the alpha of file_path: the background is taken for the head", full),
+        *((f"{key} is 0 everywhere", f"the unit and bits of {key}", names) for key, names in nothing.items()),
+    ):
+        if names:
+            lines.append(
+                f"warning: {what} in {len(names)} of {count} frames looked at ({_some(names)}): check {remedy}"
+            )
     return lines
 
 
-def in_view(vertices: np.ndarray, world_to_camera: np.ndarray, intrinsics: np.ndarray, size: tuple[int, int]) -> float:
-    """The part of some 500 vertices (V, 3) that lies in front of the camera and inside the image."""
+def in_view(
+    vertices: np.ndarray, world_to_camera: np.ndarray, intrinsics: np.ndarray, size: tuple[int, int]
+) -> tuple[float, float]:
+    """The part of some 500 vertices (V, 3) that lies in front of the camera and inside the image, and their extent.
+
+    The extent is that of those vertices, in longer image sides.
+    """
     pixels, z = _project(vertices[:: max(1, len(vertices) // 500)], world_to_camera, intrinsics)
-    return float(_inside(pixels, z, size).mean())
+    inside = _inside(pixels, z, size)
+    if not inside.any():
+        return 0.0, 0.0
+    return float(inside.mean()), float(np.ptp(pixels[inside], axis=0).max() / max(size))
 
 
 def _project(points: np.ndarray, world_to_camera: np.ndarray, k: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -144,7 +172,7 @@ def _surface(look: Look, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return pixels[inside], z[inside]
 
 
-def _mesh_offset(look: Look, pixels: np.ndarray) -> Offset | None:
+def _mesh_offset(look: Look, pixels: np.ndarray) -> Offset:
     """How far the mesh is from where the face lies within it and it within the matte."""
     cell = -(-max(look.alpha.shape) // _CELLS)
     allowed, face = look.alpha, None
@@ -196,8 +224,8 @@ def _overlaps(moving: np.ndarray, still: np.ndarray) -> np.ndarray:
     return counts
 
 
-def _best(scores: np.ndarray, cell: int, side: int) -> Offset | None:
-    """The shortest shift that scores as well as any, unless none is needed."""
+def _best(scores: np.ndarray, cell: int, side: int) -> Offset:
+    """The shortest shift that scores as well as any; none where none is needed."""
     down = np.fft.fftfreq(scores.shape[0], 1 / scores.shape[0])[:, None]
     right = np.fft.fftfreq(scores.shape[1], 1 / scores.shape[1])[None]
     distance = np.hypot(down, right) * cell
@@ -205,7 +233,7 @@ def _best(scores: np.ndarray, cell: int, side: int) -> Offset | None:
     near = np.where(scores >= scores.max() - _PLATEAU, distance, np.inf)
     i, j = np.unravel_index(near.argmin(), near.shape)
     if distance[i, j] < max(_LEAST * side, 1.5) or scores[i, j] - scores[0, 0] < _GAIN:
-        return None
+        return Offset(0.0, 0.0, float(scores[0, 0]), float(scores[0, 0]))
     return Offset(float(right[0, j] * cell), float(down[i, 0] * cell), float(scores[0, 0]), float(scores[i, j]))
 
 

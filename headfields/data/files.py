@@ -13,17 +13,22 @@ from PIL import Image
 from headfields.data.errors import CaptureError
 
 Kind = Literal["rgba", "label", "depth"]
-_CHANNELS = {"L": 1, "P": 3, "LA": 4, "La": 4, "PA": 4, "RGB": 3, "RGBA": 4, "RGBa": 4}
+_CHANNELS = {"L": 1, "LA": 2, "La": 2, "PA": 4, "RGBA": 4, "RGBa": 4}
 _PNG = b"\x89PNG\r\n\x1a\n"
 _LARGEST_NUMBER = 1e4
 
 
 @dataclass(frozen=True)
 class ImageHeader:
-    """`size` (height, width) and number of `channels` (4 where there is alpha)."""
+    """`size` (height, width) and number of `channels`: 1 or 3, and one more where there is alpha."""
 
     size: tuple[int, int]
     channels: int
+
+    @property
+    def has_alpha(self) -> bool:
+        """Whether there is a matte."""
+        return self.channels in (2, 4)
 
 
 def exists(path: Path) -> bool:
@@ -134,7 +139,7 @@ def read_numbers(path: Path, where: str, field: str) -> np.ndarray:
     if bad.any():
         index = int(np.nonzero(bad)[0][0])
         raise CaptureError(
-            f"{what}: value {index + 1} is {values[index]}; every one must be finite and within ±{_LARGEST_NUMBER:g}"
+            f"{what}: value {index + 1} is {values[index]}; expected finite numbers within ±{_LARGEST_NUMBER:g}"
         )
     return values.astype(np.float32)
 
@@ -155,7 +160,8 @@ def _number(token: str) -> float:
 
 def _channels(image: Image.Image) -> int:
     transparent = "transparency" in image.info or (image.palette is not None and image.palette.mode == "RGBA")
-    return 4 if transparent else _CHANNELS.get(image.mode, 3)
+    channels = _CHANNELS.get(image.mode, 3)
+    return channels + 1 if transparent and channels in (1, 3) else channels
 
 
 def _check_mode(mode: str, kind: Kind, what: str) -> None:

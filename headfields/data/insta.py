@@ -27,7 +27,7 @@ OPTIONAL = {
 }
 CLOTH = 90
 _DEPTH_SCALES = (1e-6, 0.1)  # metres per unit
-_IN_VIEW = 0.05  # the least part of a mesh that its camera must see
+_IN_VIEW = 0.05  # the least part of a mesh that its camera must see, and of the image's side that it must span
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def read_insta(folder: Path) -> Recording:
     readers = _Readers(frames, files, canonical, size)
     has_label = any(entry.label for entry in files)
     has_depth = any(entry.depth for entry in files)
-    if header.channels < 4:
+    if not header.has_alpha:
         readers.matte_from_label = has_label
         bare = next((frame for frame, entry in zip(frames, files, strict=True) if entry.label is None), None)
         if has_label and bare is not None:
@@ -200,13 +200,13 @@ def _sizes(frames: list[InstaFrame], files: list[_Files], report: list[str]) -> 
             if key == "file_path" and header.channels != first.channels:
                 raise CaptureError(
                     f"{frame.where}: {key} {path.name} has {header.channels} channels, the first image "
-                    f"{first.channels}; expected alpha in all images or in none"
+                    f"{first.channels}; expected colour and alpha in all images or in none"
                 )
         for key, value in (("w", size[1]), ("h", size[0])):
             if key in frame.values and frame.number(key) != value:
                 raise CaptureError(
                     f"{frame.where}: {key} is {frame.number(key):g}, but the images are {size[1]}x{size[0]} pixels; "
-                    "intrinsics are for the stated size: scale them or the images"
+                    f"expected {value}, the size that the intrinsics are for"
                 )
     return size, first
 
@@ -282,12 +282,12 @@ class _Readers:
         """Refuses a frame whose camera does not see its mesh, once the cameras are known."""
         if self.cameras is None:
             return
-        part = in_view(vertices, self.cameras[0][index], self.cameras[1][index], self.size)
-        if part < _IN_VIEW:
+        part, extent = in_view(vertices, self.cameras[0][index], self.cameras[1][index], self.size)
+        if part < _IN_VIEW or extent < _IN_VIEW:
             raise CaptureError(
                 f"{self.frames[index].where}: transform_matrix (or fl_x, fl_y, cx, cy) puts {part:.0%} of mesh_path's "
-                "vertices in front of the camera and inside the image; its camera is wrong or in another convention "
-                "than the other frames': correct it or remove the frame"
+                f"vertices in front of the camera and inside the image, over {extent:.1%} of its side; the camera is "
+                "wrong, in another unit or another convention than the other frames': correct it or remove the frame"
             )
 
     def image(self, index: int) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:

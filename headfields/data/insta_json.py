@@ -22,6 +22,7 @@ READ = (
 )  # fmt: skip
 """The keys that are read beside `file_path` and `mesh_path`, which identify a frame."""
 _FOCAL = (0.05, 100.0)  # plausible focal lengths, image sides
+_FARTHEST = 1e4  # metres; millimetres are told by what the camera sees
 _CENTRE = 10.0  # how far from the image the principal point may be (crops), image sides
 
 
@@ -166,14 +167,18 @@ def matrix_of(frame: InstaFrame) -> np.ndarray:
         matrix = np.vstack([matrix, [0, 0, 0, 1]])
     if not np.isfinite(matrix).all():
         raise CaptureError(f"{frame.where}: transform_matrix holds a value that is not finite; remove the frame")
+    if np.abs(matrix[:3, 3]).max() > _FARTHEST:
+        raise CaptureError(
+            f"{frame.where}: transform_matrix shifts by {_short(matrix[:3, 3].tolist())}; expected metres"
+        )
     rotation = matrix[:3, :3]
     with np.errstate(over="ignore", invalid="ignore"):
         error = np.abs(rotation.T @ rotation - np.eye(3)).max()
     if not error <= 1e-3 or np.linalg.det(rotation) < 0 or np.abs(matrix[3] - [0, 0, 0, 1]).max() > 1e-6:
         raise CaptureError(
             f"{frame.where}: transform_matrix is not rigid (its 3x3 part is off orthonormal by {error:.2g}, "
-            f"determinant {np.linalg.det(rotation):.3f}, last row {matrix[3].tolist()}); "
-            "a camera pose neither scales nor mirrors"
+            f"determinant {np.linalg.det(rotation):.4g}, last row {matrix[3].tolist()}); "
+            "expected a rotation and a shift, no scale and no mirror"
         )
     return matrix
 
@@ -210,6 +215,12 @@ def intrinsics_of(frame: InstaFrame, size: tuple[int, int], report: list[str]) -
                 line = f"{key} is used; {other} would give a focal length that is more than 1 % off"
                 if line not in report:
                     report.append(line)
+    defaults = {"fl_y": "as fl_x", "cx": "the image's middle", "cy": "the image's middle"}
+    given = {*frame.values, *(["fl_y"] if {"y_fov", "camera_angle_y"} & {*frame.values} else [])}
+    for key in [key for key in defaults if key not in given]:
+        line = f"no {key}: {defaults[key]}"
+        if line not in report:
+            report.append(line)
     cx = frame.number("cx") if "cx" in frame.values else width / 2
     cy = frame.number("cy") if "cy" in frame.values else height / 2
     for key, value, side in (("cx", cx, width), ("cy", cy, height)):

@@ -59,6 +59,6 @@ def _found(folder: Path) -> str:
     if '"expression"' in text:
         return "Its frames have an expression but no mesh_path, as NeRFace writes; that layout is not read yet"
     if transforms:
-        return f"Found {', '.join(transforms)}, whose frames name no meshes"
+        return f"Found {', '.join(transforms)}, whose frames name no meshes; export it with a mesh_path a frame"
     names = sorted(entry.name for entry in folder.iterdir())
     return f"Found {', '.join(names[:8])}{', ...' if len(names) > 8 else ''}" if names else "The folder is empty"

@@ -221,5 +221,6 @@ def _check_indices(faces: np.ndarray, count: int, what: str, where: str) -> None
     if bad.any():
         row = int(np.nonzero(bad.any(axis=1))[0][0])
         raise CaptureError(
-            f"{where}: face {row + 1} uses {what} {faces[row].max() + 1}, but the file has {count}; export it again"
+            f"{where}: face {row + 1} uses {what} {faces[row][bad[row]][0] + 1}, but the file has {count}; "
+            "export it again"
         )
