@@ -236,11 +236,19 @@ def test_synth_hands_on_and_refuses_a_full_folder(tmp_path, monkeypatch, capsys)
     monkeypatch.setitem(sys.modules, "headfields.data.procedural", fake)
     monkeypatch.setattr(headfields.data, "procedural", fake, raising=False)
     assert main(["synth", str(tmp_path / "new"), "--frames", "5", "--size", "32", "--seed", "7"]) == 0
-    assert calls == [(tmp_path / "new", {"frames": 5, "size": 32, "seed": 7})]
+    assert calls == [(tmp_path / "new", {"frames": 5, "size": 32, "seed": 7, "noise": None})]
     capsys.readouterr()
     (tmp_path / "x").touch()
     assert "is not empty" in fails(capsys, "synth", str(tmp_path))
     assert "at least 3 frames" in fails(capsys, "synth", str(tmp_path / "new"), "--frames", "2")
+    assert "--noise is -1.0" in fails(capsys, "synth", str(tmp_path / "new"), "--noise", "-1")
+
+
+def test_synth_with_tracking_noise_tells_how_wrong_it_is(tmp_path, capsys):
+    out = str(tmp_path / "noisy")
+    assert main(["synth", out, "--frames", "3", "--size", "16", "--noise", "2", "--noise-seed", "1"]) == 0
+    assert "tracking error, mean over frames: rotation " in capsys.readouterr().out
+    assert (tmp_path / "noisy" / "truth.npz").is_file()
 
 
 def test_orbit_keeps_the_centre_in_its_place_and_goes_around():

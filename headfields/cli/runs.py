@@ -2,6 +2,7 @@
 
 import ast
 import inspect
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,10 @@ def open_capture(path: Path, memory: int) -> Any:
     """The capture in a folder."""
     from headfields.data import load_capture
 
-    return load_capture(path, memory_budget_mb=memory)
+    capture = load_capture(path, memory_budget_mb=memory)
+    for line in capture.warnings:
+        print(f"warning: {line}", file=sys.stderr)
+    return capture
 
 
 def model_arguments(model: str, overrides: list[str], capture: Any) -> dict[str, Any]:
