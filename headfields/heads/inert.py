@@ -117,8 +117,8 @@ def _build(data: Any, dtype: Any, shape: Any, fortran: bool) -> np.ndarray:
         raise ValueError(f"an array of shape {shape} and dtype {kind} has {len(raw)} bytes")
     if not count:
         return np.empty(shape, kind)
-    flat = np.frombuffer(raw, np.uint8 if kind == bool else kind)
-    flat = flat.astype(bool) if kind == bool else flat.copy()  # a bool of any byte but 0 and 1 confuses numpy
+    flat = np.frombuffer(raw, np.uint8 if kind.kind == "b" else kind)
+    flat = flat.astype(bool) if kind.kind == "b" else flat.copy()  # a bool of any byte but 0 and 1 confuses numpy
     return flat.reshape(shape[::-1]).T if fortran else flat.reshape(shape)
 
 
