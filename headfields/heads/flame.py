@@ -55,10 +55,12 @@ class FlameHead(SkinnedHead):
     uv_faces: Int[Tensor, "f 3"] | None
     mediapipe: Landmarks | None
 
-    def __init__(self, arrays: FlameArrays) -> None:
+    def __init__(self, arrays: FlameArrays, dtype: torch.dtype = torch.float32) -> None:
+        """Keeps the arrays, those of floating point as `dtype`."""
+
         def tensor(array: np.ndarray) -> Tensor:
             made = torch.from_numpy(np.array(array, order="C"))
-            return made.float() if made.is_floating_point() else made
+            return made.to(dtype) if made.is_floating_point() else made
 
         super().__init__(
             template=tensor(arrays.template),
