@@ -89,9 +89,8 @@ def embeddings_of(raw: Mapping[str, Any], path: str, extras: Extras, face_count:
         keys = (prefix + FACE_KEY, prefix + WEIGHT_KEY)
         if any(key in raw for key in keys):
             where = f"{path}: {keys[0]} and {keys[1]}"
-            found[name] = make_embedding(
-                *(raw.get(key, ()) for key in keys), where, 2 if name == "contour" else 1, face_count
-            )
+            index, weights = (raw.get(key, ()) for key in keys)
+            found[name] = make_embedding(index, weights, where, 2 if name == "contour" else 1, face_count)
     if INDEX_KEY in raw and "mediapipe" in found:
         indices = to_array(raw[INDEX_KEY], f"{path}: {INDEX_KEY}").astype(np.int64)
         if indices.shape != found["mediapipe"].faces.shape:
@@ -124,13 +123,12 @@ def _read(path: str | Path, kind: str, face_count: int) -> dict[str, Embedding]:
 
 def uv_of(
     raw: Mapping[str, Any], path: str, uv: str | Path | None, faces: np.ndarray, count: int
-) -> dict[str, np.ndarray]:
+) -> tuple[np.ndarray, np.ndarray] | None:
     """Texture coordinates (T, 2) and faces (F, 3) into them: those of the template OBJ, or the model's own, or none."""
     if uv is not None:
-        coordinates, corners = read_template_uv(uv, faces, count)
-        return {"uv": coordinates, "uv_faces": corners}
+        return read_template_uv(uv, faces, count)
     if "uv" not in raw and "uv_faces" not in raw:
-        return {}
+        return None
     coordinates, corners = (to_array(raw.get(key, ()), f"{path}: {key}") for key in ("uv", "uv_faces"))
     if coordinates.ndim != 2 or coordinates.shape[1] != 2 or corners.shape != faces.shape:
         raise ValueError(
@@ -143,7 +141,7 @@ def uv_of(
             f"FlameHead.from_file: {path}: uv_faces has indices in [{corners.min()}, {corners.max()}], but uv has "
             f"{len(coordinates)} rows"
         )
-    return {"uv": coordinates.astype(np.float64), "uv_faces": corners}
+    return coordinates.astype(np.float64), corners
 
 
 def read_template_uv(path: str | Path, faces: np.ndarray, vertex_count: int) -> tuple[np.ndarray, np.ndarray]:

@@ -165,6 +165,8 @@ def flame_arrays(
         names = names[:count]
     if len(names) > count:
         raise ValueError(f"{op}: {path} has {len(names)} expression_names for {count} expressions")
+    embeddings = embeddings_of(raw, path, extras, len(faces))
+    uv, uv_faces = uv_of(raw, path, extras.uv, faces, vertex_count) or (None, None)
     return FlameArrays(
         template=arrays["v_template"],
         faces=faces,
@@ -177,6 +179,9 @@ def flame_arrays(
         expression_names=names,
         shape_names=tuple(str(name) for name in to_array(raw.get("shape_names", ()), "shape_names").ravel()),
         regions=regions_of(raw, path, extras.masks, faces, vertex_count),
-        **uv_of(raw, path, extras.uv, faces, vertex_count),
-        **embeddings_of(raw, path, extras, len(faces)),
+        uv=uv,
+        uv_faces=uv_faces,
+        landmarks=embeddings.get("landmarks"),
+        contour=embeddings.get("contour"),
+        mediapipe=embeddings.get("mediapipe"),
     )

@@ -49,6 +49,8 @@ class Name:
     """A name that the file may mention, and call if `function` is given; it cannot be changed by the file."""
 
     __slots__ = ("function", "name")
+    function: Callable[..., Any] | None
+    name: str
 
     def __init__(self, name: str, function: Callable[..., Any] | None = None) -> None:
         object.__setattr__(self, "name", name)
@@ -76,7 +78,7 @@ class Dtype:
         self.dtype = np.dtype(object if spec[0] == "O" else spec)
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
-        order = state[1].decode() if isinstance(state[1], bytes) else state[1]
+        order: Any = state[1].decode() if isinstance(state[1], bytes) else state[1]
         if order not in ("<", ">", "|", "=") or any(entry is not None for entry in state[2:5]):
             raise ValueError("an array has a structured dtype; only numbers and text are read")
         # Sizes and flags in the state are left alone: those of the dtype by that name are the right ones.

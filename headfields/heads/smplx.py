@@ -81,7 +81,8 @@ class SmplxHead(SkinnedHead):
             keys = (f"{prefix}lmk_faces_idx", f"{prefix}lmk_bary_coords")
             if any(key in raw for key in keys):
                 where = f"{op}: {path}: {keys[0]} and {keys[1]}"
-                embeddings[prefix] = make_embedding(*(raw.get(k, ()) for k in keys), where, axes, len(arrays["f"]))
+                index, weights = (raw.get(key, ()) for key in keys)
+                embeddings[prefix] = make_embedding(index, weights, where, axes, len(arrays["f"]))
         mean = np.zeros((55, 3))
         for key, part in (("hands_meanl", "left_hand_pose"), ("hands_meanr", "right_hand_pose")):
             if relaxed_hands and key in raw:
