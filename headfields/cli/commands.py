@@ -7,6 +7,7 @@ import tyro
 
 Capture = Annotated[Path, tyro.conf.arg(metavar="DIR")]
 OtherCapture = Annotated[Path | None, tyro.conf.arg(metavar="DIR")]
+OtherFile = Annotated[Path | None, tyro.conf.arg(metavar="FILE")]
 Number = tyro.conf.arg(metavar="N")
 Run = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
 
@@ -183,6 +184,43 @@ def render(
         degrees=degrees, seconds=seconds, fps=fps, scale=scale, background=background,
     )  # fmt: skip
     showing.render(run, options, capture, memory, device)
+
+
+def convert_flame(
+    file: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")],
+    /,
+    out: Annotated[Path, tyro.conf.arg(metavar="FILE.npz")],
+    expression_count: Annotated[int | None, Number] = None,
+    masks: OtherFile = None,
+    landmarks: OtherFile = None,
+    contour: OtherFile = None,
+    mediapipe: OtherFile = None,
+    uv: OtherFile = None,
+    force: bool = False,
+) -> None:
+    """Make a plain npz of a FLAME model: `headfields convert-flame generic_model.pkl --out FLAME_NEUTRAL.npz`.
+
+    The models of flame.is.tue.mpg.de (2017, 2020, 2023) are pickles, which may hold chumpy objects and may run code.
+    This reads them without chumpy and without running anything: a file that names anything but numpy, scipy.sparse,
+    torch tensors and chumpy is refused, and the name is printed. The npz has dense arrays, 300 shape and 100
+    expression components, and is read by smplx too. The files beside the model can go into it, so that one file is
+    all that FlameHead.from_file needs. It prints what it found.
+
+    Args:
+        file: The model: generic_model.pkl, FLAME_NEUTRAL.pkl, flame2023.pkl, or an npz.
+        out: The file to write, ending in .npz.
+        expression_count: How many components are expression. Only needed where the model has fewer than 400: the last
+            so many are taken. In a full model the first so many after the 300th.
+        masks: FLAME_masks.pkl: named regions.
+        landmarks: flame_static_embedding.pkl (51 landmarks), or landmark_embedding.npy as DECA has it (with contour).
+        contour: flame_dynamic_embedding.npy: the 17 contour landmarks for 79 angles.
+        mediapipe: mediapipe_landmark_embedding.npz: 105 landmarks.
+        uv: head_template_mesh.obj: texture coordinates.
+        force: Write over a file that exists.
+    """
+    from headfields.cli import converting
+
+    converting.convert_flame(file, out, expression_count, masks, landmarks, contour, mediapipe, uv, force)
 
 
 def doctor() -> None:

@@ -23,7 +23,7 @@ FIXED = ("model", "arguments", "capture", "seed")
 
 DEFAULTS: dict[str, Any] = {
     "rays": 2048, "frames": 8, "learning_rate": 0.02, "network_learning_rate": 0.001, "schedule": "exponential",
-    "depth": 1.25, "opacity": 0.0, "precision": "32-true",
+    "depth": 0.1, "opacity": 0.0, "precision": "32-true",
 }  # fmt: skip
 """Of the options of training that are not given; those of a run that is gone on with are its own."""
 

@@ -13,6 +13,7 @@ from headfields.ops.compositing import (
 from headfields.ops.frequency import frequency_encoding, frequency_window
 from headfields.ops.hash_grid import HashGridLayout, hash_grid
 from headfields.ops.occupancy import lookup, march
+from headfields.ops.rotations import axis_angle, rotation_from_6d
 from headfields.ops.sampling import inverse_cdf, merge, stratified, uniform_step
 from headfields.ops.skinning import (
     blend_shapes,
@@ -29,6 +30,7 @@ __all__ = [
     "HashGridLayout",
     "TriangleBVH",
     "accumulate",
+    "axis_angle",
     "blend_shapes",
     "blended_map",
     "composite",
@@ -46,6 +48,7 @@ __all__ = [
     "merge",
     "pose_features",
     "ray_offsets",
+    "rotation_from_6d",
     "rotation_matrices",
     "spherical_harmonics",
     "stratified",
