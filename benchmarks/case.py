@@ -61,7 +61,7 @@ class Case:
         label: what is asked; cases of one label and growing size are one line of the plot.
         size: its numbers, such as `{"faces": 10000, "points": 200000}`.
         unit, work: what is counted, and how many of them a run does.
-        contestants: makers, ours first; a maker that raises `PeerMissing` gives a row with its reason.
+        contestants: makers by name, ours (if it takes part) first; a maker that raises `PeerMissing` gives a row with its reason.
         goals: by peer, how many times as fast as it we mean to be.
         limit: milliseconds that we mean to stay below.
         tolerance: answers farther than this from ours are counted apart, as are those of which one alone is finite;
@@ -89,6 +89,7 @@ class Row:
     work: int
     milliseconds: float | None = None
     spread: float | None = None  # half the interquartile range over the median
+    fastest: float | None = None  # milliseconds of the fastest round: on a shared machine, the least disturbed one
     rounds: int = 0
     busy: float | None = None  # cores
     memory: int | None = None  # bytes
@@ -120,16 +121,21 @@ class Row:
 def measure(case: Case, settings: Settings) -> list[Row]:
     """Runs a case: answers first, then memory, then interleaved times."""
     ready: dict[str, Contestant] = {}
-    answers: dict[str, np.ndarray] = {}
+    reference: np.ndarray | None = None
+    differences: dict[str, tuple[float | None, int]] = {}
     memory: dict[str, int | None] = {}
     missing: dict[str, str] = {}
     for name, maker in case.contestants.items():
         try:
             contestant = maker()
             answer = contestant.run()
-            if contestant.answer is not None:
-                answers[name] = np.asarray(contestant.answer(answer), np.float64)
+            numbers = None if contestant.answer is None else np.asarray(contestant.answer(answer), np.float64)
             del answer
+            if name == OURS:
+                reference, differences[name] = numbers, (None, 0)
+            else:
+                differences[name] = _difference(reference, numbers, case.tolerance)
+            del numbers
             memory[name] = peak_growth(contestant.run, settings.device)
             ready[name] = contestant
         except PeerMissing as reason:
@@ -151,7 +157,6 @@ def measure(case: Case, settings: Settings) -> list[Row]:
         contestant, timing = ready[name], times[name]
         work = contestant.work or case.work
         own = name == OURS
-        difference, unmatched = _difference(answers.get(OURS), None if own else answers.get(name), case.tolerance)
         rows.append(
             Row(
                 **common,
@@ -159,11 +164,12 @@ def measure(case: Case, settings: Settings) -> list[Row]:
                 work=work,
                 milliseconds=1e3 * timing.median,
                 spread=timing.spread,
+                fastest=1e3 * min(timing.seconds),
                 rounds=len(timing.seconds),
                 busy=timing.busy,
                 memory=memory[name],
-                difference=difference,
-                unmatched=unmatched,
+                difference=differences[name][0],
+                unmatched=differences[name][1],
                 ratio=None if own or not ours else timing.median / work / ours,
                 goal=case.goals.get(name),
                 limit=case.limit if own else None,

@@ -5,6 +5,7 @@ Memory that an allocator kept from earlier calls and uses again is not counted, 
 CUDA: what PyTorch's allocator held at most, which leaves out what a library allocates by other means.
 """
 
+import contextlib
 import ctypes
 import gc
 from collections.abc import Callable
@@ -34,10 +35,8 @@ def peak_growth(action: Callable[[], Any], device: str = "cpu") -> int | None:
 
 
 def _reset_peak() -> bool:
-    try:
+    with contextlib.suppress(OSError, AttributeError):  # another C library: free heap stays, and growth is smaller
         ctypes.CDLL("libc.so.6").malloc_trim(0)
-    except (OSError, AttributeError):
-        pass  # another C library: free heap stays resident, and growth comes out smaller
     try:
         (_PROCESS / "clear_refs").write_text("5")
     except OSError:

@@ -83,7 +83,7 @@ def _split(vertices: np.ndarray, faces: np.ndarray, wanted: int) -> tuple[np.nda
 
 
 def near_surface(mesh: Mesh, count: int, seed: int = 0) -> np.ndarray:
-    """(count, 3) float32: points of the surface, evenly by area, moved by a normal distribution of `SIGMA`; no order."""
+    """(count, 3) float32: surface points, evenly by area, moved by a normal distribution of `SIGMA`; no order."""
     random = np.random.default_rng(seed)
     corners = mesh.vertices64[mesh.faces32]
     area = np.linalg.norm(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=1)

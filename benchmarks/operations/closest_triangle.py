@@ -2,8 +2,6 @@
 
 from collections.abc import Iterator
 
-import numpy as np
-
 from benchmarks import shapes
 from benchmarks.case import OURS, Case, Contestant, Settings
 from benchmarks.peers.mesh import Arena
@@ -62,7 +60,7 @@ def _frames(settings: Settings) -> Iterator[Case]:
     mesh = shapes.head(10_000)
     arena = Arena(mesh, settings.device, settings.threads)
     for frames in settings.pick((10, 100, 1000), (10, 100)):
-        bvh = arena._peer(OURS, "refit")
+        bvh = arena.peer(OURS, "refit")
         posed = [bvh.moved(mesh.moved(k)) for k in range(10)]
         points = bvh.queries(shapes.near_surface(mesh, 1000))
 

@@ -81,7 +81,12 @@ class Arena:
             raise PeerMissing(f"has no {does}")
         return kind
 
-    def _peer(self, name: str, does: str) -> MeshPeer:
+    def peer(self, name: str, does: str) -> MeshPeer:
+        """A library that has the method `does`.
+
+        Raises:
+            PeerMissing: it is not installed, does not run on the device, or has no such method.
+        """
         kind = self._kind(name, does)
         if name not in self._built:
             self._built[name] = kind(self.mesh, self.device, self.threads)
@@ -89,7 +94,7 @@ class Arena:
 
     def closest(self, points: np.ndarray, names: tuple[str, ...] = CLOSEST) -> dict[str, Maker]:
         def make(name: str) -> Contestant:
-            peer = self._peer(name, "closest")
+            peer = self.peer(name, "closest")
             part = points[: peer.most]
             queries = peer.queries(part)
             return Contestant(
@@ -100,7 +105,7 @@ class Arena:
 
     def raycast(self, origins: np.ndarray, directions: np.ndarray, names: tuple[str, ...] = RAYS) -> dict[str, Maker]:
         def make(name: str) -> Contestant:
-            peer = self._peer(name, "raycast")
+            peer = self.peer(name, "raycast")
             rays = peer.rays(origins[: peer.most], directions[: peer.most])
             count = len(origins[: peer.most])
             return Contestant(name, lambda: peer.raycast(rays), lambda answer: peer.hit(rays, answer), count, peer.note)

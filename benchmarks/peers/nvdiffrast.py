@@ -9,19 +9,22 @@ from benchmarks import shapes
 from benchmarks.case import OURS, Contestant, Maker
 from benchmarks.peers import need
 from headfields.ops import TriangleBVH
-from headfields.ops.rasterize import render_mesh
+from headfields.ops.rasterize import MeshImage, render_mesh
 
 _NEAR, _FAR = 0.1, 10.0
 
 
 def images(mesh: shapes.Mesh, size: int, device: str) -> dict[str, Maker]:
-    """Makers of the contestants; the answers are depths along the optical axis, 0 beside the mesh."""
+    """Makers of the contestants; the answers are depths along the optical axis, infinite beside the mesh."""
     camera = shapes.camera(size).to(device)
     faces, vertices = mesh.tensors(device)
 
+    def seen(image: MeshImage) -> np.ndarray:
+        return torch.where(image.mask, image.depth, torch.inf).cpu().numpy()
+
     def ours() -> Contestant:
         bvh = TriangleBVH(faces, vertices)
-        return Contestant(OURS, lambda: render_mesh(bvh, camera), lambda image: image.depth.cpu().numpy())
+        return Contestant(OURS, lambda: render_mesh(bvh, camera), seen)
 
     def theirs() -> Contestant:
         dr: Any = need("nvdiffrast.torch", True, device)
@@ -41,7 +44,7 @@ def images(mesh: shapes.Mesh, size: int, device: str) -> dict[str, Maker]:
 
         def answer(result: Any) -> np.ndarray:
             raster, values = result
-            return torch.where(raster[0, ..., 3] > 0, values[0, ..., 0], 0.0).cpu().numpy()
+            return torch.where(raster[0, ..., 3] > 0, values[0, ..., 0], torch.inf).cpu().numpy()
 
         return Contestant("nvdiffrast", run, answer)
 
