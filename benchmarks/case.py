@@ -61,7 +61,7 @@ class Case:
         label: what is asked; cases of one label and growing size are one line of the plot.
         size: its numbers, such as `{"faces": 10000, "points": 200000}`.
         unit, work: what is counted, and how many of them a run does.
-        contestants: makers by name, ours (if it takes part) first; a maker that raises `PeerMissing` gives a row with its reason.
+        contestants: makers by name, ours first; one that raises `PeerMissing` gives a row with the reason.
         goals: by peer, how many times as fast as it we mean to be.
         limit: milliseconds that we mean to stay below.
         tolerance: answers farther than this from ours are counted apart, as are those of which one alone is finite;

@@ -190,7 +190,7 @@ def _lines(panel: Any, rows: list[Row], axis: str, colours: dict[str, Any]) -> N
     panel.set_yscale("log")
     panel.set_xlabel(axis, fontsize=8)
     panel.set_ylabel(f"µs a {_one(rows[0].unit)}", fontsize=8)
-    panel.tick_params(labelsize=8)
+    panel.tick_params(which="both", labelsize=7)
     panel.legend(fontsize=7)
 
 

@@ -9,8 +9,8 @@ from benchmarks.peers.mesh import Arena
 
 TITLE = "Rays and a mesh"
 TEXT = """The first hit of each ray. *Camera*: the rays of a square image of the head, row by row; *random*: from a
-sphere around it to points in its box, in no order. Difference: of distances along the ray, metres; counted apart are rays
-that meet another surface than ours, or where one meets none: at silhouettes and edges that is rounding."""
+sphere around it to points in its box, in no order. Difference: of distances along the ray, metres; counted apart are
+rays that meet another surface than ours, or none where ours meets one: at silhouettes and edges that is rounding."""
 
 _TOLERANCE = 1e-4  # metres
 

@@ -21,8 +21,8 @@ def test_operations_have_what_the_report_needs(name: str) -> None:
 
 
 def test_splitting_edges_gives_the_number_of_faces_and_the_same_surface() -> None:
-    base, fine = shapes.head(0), shapes.head(20_001)
-    assert len(fine.faces32) in (20_001, 20_002)
+    base, fine = shapes.head(0), shapes.head(10_001)
+    assert len(fine.faces32) in (10_001, 10_002)
 
     def area(mesh: shapes.Mesh) -> float:
         a, b, c = mesh.vertices64[mesh.faces32].transpose(1, 0, 2)
@@ -51,23 +51,32 @@ def test_queries_lie_where_they_are_said_to() -> None:
     assert steps[0] < 0.3 * steps[1]
 
 
-@pytest.mark.parametrize("what", ["closest", "raycast", "refit"])
-def test_peers_that_are_installed_agree_on_a_mesh(what: str) -> None:
+_ALL = (OURS, "Open3D", "fcpw", "libigl", "trimesh", "trimesh + embreex", "Warp")
+
+
+@pytest.mark.parametrize(
+    ("what", "names"),
+    [
+        ("closest", (OURS, "trimesh")),
+        ("refit", (OURS, "trimesh")),
+        *(pytest.param(what, _ALL, marks=pytest.mark.slow) for what in ("closest", "refit", "raycast")),
+    ],
+)
+def test_peers_that_are_installed_agree_on_a_mesh(what: str, names: tuple[str, ...]) -> None:
     mesh = shapes.head(0)
     arena = Arena(mesh, "cpu", 1)
-    names = (OURS, "Open3D", "fcpw", "libigl", "trimesh", "trimesh + embreex")
     points = shapes.near_surface(mesh, 100)
     makers = {
         "closest": lambda: arena.closest(points, names),
         "raycast": lambda: arena.raycast(*shapes.camera_rays(12), names),
-        "refit": lambda: arena.refit(points, names[:-1]),
+        "refit": lambda: arena.refit(points, tuple(name for name in names if "embreex" not in name)),
     }[what]()
     rows = measure(Case(what, {}, "points", 100, makers, tolerance=1e-4), _BRIEF)
     assert rows[0].contestant == OURS and rows[0].milliseconds
     for row in rows[1:]:
         assert "failed" not in row.note, row
         if row.milliseconds is not None:
-            assert row.difference is not None and row.difference < 5e-6 and row.unmatched <= 1, row
+            assert row.difference is not None and row.difference < 5e-6 and row.unmatched <= 3, row
 
 
 def test_a_library_that_cannot_do_it_says_so() -> None:
@@ -123,6 +132,7 @@ def test_warp_hash_grid_agrees() -> None:
             assert warp.difference is not None and warp.difference < 1e-3, warp
 
 
+@pytest.mark.slow
 def test_compositing_and_sampling_agree_with_nerfacc() -> None:
     pytest.importorskip("nerfacc")
     from benchmarks.operations import compositing, sampling
