@@ -11,6 +11,8 @@ _PACKAGES = (
     "kaolin", "cubvh", "nvdiffrast", "tinycudann",
 )  # fmt: skip
 
+_VARIABLES = ("OMP_", "GOMP_", "KMP_", "MKL_", "OPENBLAS_", "TBB_", "IGL_", "HEADFIELDS_")
+
 
 def thread_variables(threads: int) -> dict[str, str]:
     """Environment variables by which libraries are told how many threads to use."""
@@ -67,6 +69,7 @@ def description(threads: int, device: str) -> dict[str, Any]:
         "system": platform.platform(),
         "python": platform.python_version(),
         "cuda": torch.version.cuda,
+        "environment": {k: v for k, v in sorted(os.environ.items()) if k.startswith(_VARIABLES)},
         "packages": packages,
     }
 
