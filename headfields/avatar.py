@@ -138,7 +138,7 @@ class Avatar(nn.Module):
 
     @torch.no_grad()
     def render(
-        self, camera: Camera, state: HeadState, background: float | Tensor = 1.0, chunk: int = 16384
+        self, camera: Camera, state: HeadState, background: float | Tensor = 1.0, chunk: int = 4096
     ) -> Rendering:
         """An image of one frame, without gradients, in evaluation mode.
 
@@ -146,7 +146,7 @@ class Avatar(nn.Module):
             camera: one camera (or a batch of one).
             state: one frame.
             background: a grey level or a colour (3,), sRGB in [0, 1].
-            chunk: rays at a time.
+            chunk: rays at a time; so few by default that what the networks pass on stays in a processor's cache.
 
         Returns:
             A `Rendering` of (H, W, ...) tensors.

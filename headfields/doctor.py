@@ -208,7 +208,30 @@ def check_spherical_harmonics(device: torch.device) -> Pairs:
     return [(found, wanted), (gradient, wanted_gradient)]
 
 
+def check_blended_map(device: torch.device) -> Pairs:
+    """Points under three random affine maps each, against the weighted sum written out."""
+    from headfields.ops.blended_map import blended_map
+
+    generator = torch.Generator().manual_seed(5)
+    points, directions = (torch.randn(200, 3, generator=generator) for _ in range(2))
+    gradients = torch.randn(1, 30, 3, 4, generator=generator)
+    centroids = torch.randn(1, 30, 3, generator=generator)
+    ring = torch.randint(30, (30, 3), generator=generator)
+    face = torch.randint(30, (200,), generator=generator)
+    mesh = torch.zeros(200, dtype=torch.long)
+    arguments = (points, directions, face, mesh, gradients, centroids, ring)
+    found, turned = blended_map(*(x.to(device) for x in arguments), 2.0)
+    near = ring[face]
+    weight = torch.exp(-2 * (points[:, None] - centroids[0, near]).double().norm(dim=-1))
+    matrix = (weight / weight.sum(1, keepdim=True))[..., None, None] * gradients[0, near].double()
+    homogeneous = torch.cat([points, torch.ones(200, 1)], dim=1).double()
+    wanted = torch.einsum("mkij,mj->mi", matrix, homogeneous)
+    direction = torch.einsum("mkij,mj->mi", matrix[..., :3], directions.double())
+    return [(found, wanted), (turned, direction / direction.norm(dim=1, keepdim=True))]
+
+
 CHECKS: list[tuple[str, Callable[[torch.device], Pairs]]] = [
+    ("blended_map", check_blended_map),
     ("closest_triangle", check_closest_triangle),
     ("compositing", check_compositing),
     ("hash_grid", check_hash_grid),

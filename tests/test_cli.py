@@ -218,9 +218,9 @@ def test_an_interrupted_training_says_how_to_go_on(world, tmp_path, capsys, monk
 
 
 def test_help_and_bad_usage():
-    done = subprocess.run([sys.executable, "-m", "headfields.cli", "train", "--help"], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-m", "headfields", "train", "--help"], capture_output=True, text=True)
     assert done.returncode == 0 and "--capture" in done.stdout and "over resumptions" in done.stdout
-    done = subprocess.run([sys.executable, "-m", "headfields.cli", "train"], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-m", "headfields", "train"], capture_output=True, text=True)
     assert done.returncode == 2 and "--capture" in done.stderr
 
 

@@ -1,5 +1,6 @@
 """Operations: functions on tensors, one file each. `headfields.ops.reference` defines them in plain PyTorch."""
 
+from headfields.ops.blended_map import blended_map
 from headfields.ops.closest_triangle import ClosestPoint, TriangleBVH
 from headfields.ops.compositing import (
     accumulate,
@@ -29,6 +30,7 @@ __all__ = [
     "TriangleBVH",
     "accumulate",
     "blend_shapes",
+    "blended_map",
     "composite",
     "deformation_gradients",
     "edge_neighbours",
