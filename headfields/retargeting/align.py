@@ -37,9 +37,7 @@ class Similarity(Record):
         return points @ linear.transpose(0, 1) + self.translation.to(points)
 
 
-def fit_similarity(
-    source: Float[Tensor, "n 3"], target: Float[Tensor, "n 3"], scaling: bool = True
-) -> Similarity:
+def fit_similarity(source: Float[Tensor, "n 3"], target: Float[Tensor, "n 3"], scaling: bool = True) -> Similarity:
     """The similarity that takes points nearest to their partners, in the sense of least squares.
 
     Args:
@@ -58,7 +56,9 @@ def fit_similarity(
         if not bool(points.isfinite().all()):
             raise ValueError(f"fit_similarity: {name} holds values that are not finite; leave those points out")
     if len(source) != len(target) or len(source) < 3:
-        raise ValueError(f"fit_similarity: {len(source)} source and {len(target)} target points; give three pairs or more")
+        raise ValueError(
+            f"fit_similarity: {len(source)} source and {len(target)} target points; give three pairs or more"
+        )
     x, y = source.double(), target.double()
     middle_x, middle_y = x.mean(0), y.mean(0)
     x, y = x - middle_x, y - middle_y
@@ -121,7 +121,9 @@ class ThinPlateWarp(nn.Module):
         kernel = torch.cdist(x, x, compute_mode="donot_use_mm_for_euclid_dist")
         kernel = kernel - smoothing * torch.eye(count, dtype=x.dtype, device=x.device)
         system = torch.cat([torch.cat([kernel, linear], 1), torch.cat([linear.T, x.new_zeros(4, 4)], 1)])
-        solution = torch.linalg.lstsq(system.cpu(), torch.cat([moves, x.new_zeros(4, 3)]).cpu(), driver="gelsd").solution
+        solution = torch.linalg.lstsq(
+            system.cpu(), torch.cat([moves, x.new_zeros(4, 3)]).cpu(), driver="gelsd"
+        ).solution
         self.register_buffer("points", x, persistent=False)
         self.register_buffer("weights", solution[:count].to(x.device), persistent=False)
         self.register_buffer("affine", solution[count:].to(x.device), persistent=False)
@@ -129,8 +131,6 @@ class ThinPlateWarp(nn.Module):
     def forward(self, points: Float[Tensor, "*n 3"]) -> Float[Tensor, "*n 3"]:
         """(..., 3) points, taken along; in their own dtype."""
         x = points.double()
-        offset = x[..., None, :] - self.points
-        squared = (offset * offset).sum(-1)
-        distance = torch.where(squared > 0, torch.where(squared > 0, squared, 1.0).sqrt(), 0.0)
+        distance = torch.cdist(x, self.points, compute_mode="donot_use_mm_for_euclid_dist")
         moved = x + x @ self.affine[:3] + self.affine[3] + distance @ self.weights
         return moved.to(points.dtype)

@@ -12,6 +12,7 @@ from headfields.ops.closest_triangle import TriangleBVH
 from headfields.ops.triangle_frames import edge_neighbours
 from headfields.retargeting._solver import SymmetricSystem
 from headfields.retargeting.align import Similarity, ThinPlateWarp, fit_similarity
+from headfields.retargeting.gradients import pose_gradients
 from headfields.retargeting.surface import HeadSurface
 from headfields.retargeting.transfer import Correspondence
 
@@ -20,6 +21,7 @@ __all__ = ["Binding", "bind"]
 _STIFFNESS = (30.0, 10.0, 3.0, 1.0, 0.5, 0.3)  # of the registration, round by round
 _REACH = 0.03  # of the head's size: 8 mm; surfaces farther apart do not correspond
 _SAME_WAY = 0.35  # cosine between normals that correspond
+_TORN = 4.0  # norm of a deformation gradient (that of the identity is 1.7) of no use as an example
 _CONTROLS = 320
 _SPACING = 0.02  # of the head's size: 5 mm; least distance of the warp's points, so that lips are not torn apart
 _CORNERS = torch.tensor([[1, 1, 1], [4, 1, 1], [1, 4, 1], [1, 1, 4]]) / torch.tensor([[3.0], [6.0], [6.0], [6.0]])
@@ -140,11 +142,10 @@ class _Sided:
     """Closest points on the skin of a head, by the side of the mouth that the query is on."""
 
     def __init__(self, vertices: Float[Tensor, "v 3"], head: HeadSurface) -> None:
-        side = _face_side(head)
+        side, usable = _face_side(head), head.outer & ~_torn(head)
         self.vertices, self.faces = vertices, head.faces
         self.normals = _normals(vertices, head.faces)
-        self.kept = [(head.skin & (side != -query)).nonzero()[:, 0] for query in (-1, 0, 1)]
-        self.kept[1] = head.skin.nonzero()[:, 0]
+        self.kept = [(usable & (side != across)).nonzero()[:, 0] for across in (1, 2, -1)]  # nothing is on side 2
         self.trees = [TriangleBVH(head.faces[kept], vertices.float()) for kept in self.kept]
 
     def closest(
@@ -172,6 +173,14 @@ def _face_side(head: HeadSurface) -> Int[Tensor, " f"]:
     return (up & ~down).long() - (down & ~up).long()
 
 
+def _torn(head: HeadSurface) -> Bool[Tensor, " f"]:
+    """Faces that are pulled apart as the mouth opens, such as slivers at its corners: no example for others."""
+    if head.opened is None:
+        return torch.zeros(len(head.faces), dtype=torch.bool)
+    gradients = pose_gradients(head.opened.double(), head.neutral.double(), head.faces)
+    return torch.linalg.matrix_norm(gradients) > _TORN
+
+
 def _normals(vertices: Tensor, faces: Tensor) -> Float[Tensor, "f 3"]:
     a, b, c = (vertices[faces[:, k]] for k in range(3))
     return torch.nn.functional.normalize(torch.linalg.cross(b - a, c - a), dim=-1, eps=1e-30)
@@ -192,7 +201,7 @@ def _register(
     """The source's skin drawn onto the target's surface; and which of its vertices got there."""
     surface = _Sided(target.neutral.double(), target)
     border = _on_border(target)
-    faces = source.faces[source.skin]
+    faces = source.faces[source.outer]
     count = len(moved)
     edges = torch.cat([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]]).sort(dim=1).values.unique(dim=0)
     one, other = edges.numpy().T
@@ -218,7 +227,7 @@ def _register(
 
 def _on_border(head: HeadSurface) -> Bool[Tensor, "f 3"]:
     """Whether the edge opposite each corner of each face has no skin beyond it."""
-    skin = head.skin.nonzero()[:, 0]
+    skin = head.outer.nonzero()[:, 0]
     alone = edge_neighbours(head.faces[skin]) < 0  # edges a→b, b→c, c→a, opposite to c, a, b
     out = torch.ones(len(head.faces), 3, dtype=torch.bool)
     out[skin] = alone[:, [1, 2, 0]]
@@ -256,7 +265,7 @@ def _correspond(source: HeadSurface, registered: Float[Tensor, "v 3"], target: H
     surface = _Sided(registered, source)
     neutral = target.neutral.double()
     reach = _REACH * target.size
-    skin = target.skin.nonzero()[:, 0]
+    skin = target.outer.nonzero()[:, 0]
     normals = _normals(neutral, target.faces)
     side = _face_side(target)
     points = torch.einsum("pk,fkc->fpc", _CORNERS.double(), neutral[target.faces[skin]])
@@ -270,9 +279,9 @@ def _correspond(source: HeadSurface, registered: Float[Tensor, "v 3"], target: H
     weights = weights / weights.sum(dim=1, keepdim=True).clamp_min(1)
     _fill(target, faces, weights, neutral, side)
 
-    vertex = target.faces[target.skin].flatten().unique()
+    vertex = target.faces[skin].flatten().unique()
     at, barycentric, near = surface.closest(
-        neutral[vertex], target.lip[vertex], _vertex_normals(neutral, target.faces[target.skin])[vertex], reach
+        neutral[vertex], target.lip[vertex], _vertex_normals(neutral, target.faces[skin])[vertex], reach
     )
     corners = torch.zeros(len(neutral), 3, dtype=torch.long)
     between = torch.zeros(len(neutral), 3)

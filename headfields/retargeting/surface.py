@@ -15,6 +15,7 @@ from headfields.retargeting.gradients import flat_triangles
 __all__ = ["Eyeball", "HeadSurface"]
 
 _STRETCH = 2.0  # an edge across the mouth grows by more than this when the mouth opens
+_OUTWARD = 0.35  # least cosine between a lid's normal and the direction from the eyeball, of its outer side
 _ROUND = 0.08  # an eyeball's vertices are within this part of its radius of a sphere
 _EYE_SIZE = (0.015, 0.12)  # an eyeball's radius over the head's largest extent
 
@@ -98,6 +99,20 @@ class HeadSurface:
         return ~(eye[self.faces].any(dim=1) | self.cavity | flat_triangles(self.neutral, self.faces))
 
     @property
+    def outer(self) -> Bool[Tensor, " f"]:
+        """(F,) faces of the skin that can be seen: without those by an eyeball that face it, the lids' inner sides."""
+        corners = self.neutral[self.faces]
+        normal = torch.linalg.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+        normal = torch.nn.functional.normalize(normal, dim=-1, eps=1e-30)
+        keep = self.skin
+        for ball in self.eyeballs:
+            offset = corners.mean(dim=1) - ball.centre
+            distance = offset.norm(dim=-1)
+            outward = (normal * offset).sum(-1) > _OUTWARD * distance
+            keep &= outward | (distance > 1.6 * ball.radius)
+        return keep
+
+    @property
     def size(self) -> float:
         """Largest extent of the neutral mesh, metres."""
         used = self.neutral[self.faces.flatten().unique()]
@@ -154,8 +169,8 @@ def _find_lips(head: HeadSurface) -> tuple[Bool[Tensor, " f"], Int[Tensor, " v"]
     before = (neutral[edges[..., 0]] - neutral[edges[..., 1]]).norm(dim=-1)
     vector = opened[edges[..., 0]] - opened[edges[..., 1]]
     after = vector.norm(dim=-1)
-    least = 0.008 * head.size  # 2 mm on a head of 25 cm
-    across = (after > _STRETCH * before) & (after - before > least)
+    grown = (after - before) / head.size  # 0.008 is 2 mm on a head of 25 cm
+    across = (after > _STRETCH * before) & (grown > 0.008) | (after > 1.5 * _STRETCH * before) & (grown > 0.003)
     eye = torch.zeros(count, dtype=torch.bool)
     for ball in head.eyeballs:
         eye[ball.vertices] = True
@@ -179,6 +194,8 @@ def _find_lips(head: HeadSurface) -> tuple[Bool[Tensor, " f"], Int[Tensor, " v"]
     sure = (nearer <= 0.8 * width) & (farther - nearer > 0.15 * nearer)
     lip[sure & (near[0] < near[1])] = 1
     lip[sure & (near[0] > near[1])] = -1
+    sides = lip[head.faces]
+    cavity |= (sides == 1).any(dim=1) & (sides == -1).any(dim=1)
     return cavity, lip
 
 
@@ -189,7 +206,9 @@ def _distances(vertices: Tensor, faces: Tensor, seeds: Tensor, limit: float) -> 
     lengths = np.linalg.norm(x[rows] - x[columns], axis=1) + 1e-12
     graph = scipy.sparse.csr_matrix((len(x), len(x)))
     if len(rows):
-        order = np.unique(np.stack([np.minimum(rows, columns), np.maximum(rows, columns)]), axis=1, return_index=True)[1]
+        order = np.unique(np.stack([np.minimum(rows, columns), np.maximum(rows, columns)]), axis=1, return_index=True)[
+            1
+        ]
         graph = scipy.sparse.coo_matrix((lengths[order], (rows[order], columns[order])), shape=graph.shape).tocsr()
     distance = scipy.sparse.csgraph.dijkstra(
         graph, directed=False, indices=seeds.cpu().numpy(), limit=limit, min_only=True

@@ -205,7 +205,9 @@ class DeformationTransfer(nn.Module):
         """S − I of each target face."""
         gradients = pose_gradients(posed, self.source_neutral.double(), self.source_faces)
         gradients = gradients - torch.eye(3, dtype=torch.float64, device=posed.device)
-        taken = sum(self._weights[:, k, None, None] * gradients[:, self._faces[:, k]] for k in range(self._faces.shape[1]))
+        taken = sum(
+            self._weights[:, k, None, None] * gradients[:, self._faces[:, k]] for k in range(self._faces.shape[1])
+        )
         return taken if isinstance(taken, Tensor) else posed.new_zeros(len(posed), len(self._faces), 3, 3)
 
     def _counterparts(self, vertices: Float[Tensor, "*b v 3"]) -> Float[Tensor, "*b w 3"]:
