@@ -84,9 +84,7 @@ def _frames(capture: Any, options: Options) -> list[int]:
             raise ValueError
         chosen = list(range(len(capture)))[slice(*bounds)]
     except ValueError as error:
-        raise CommandError(
-            f"--frames is {options.frames!r}; expected START:STOP or START:STOP:STEP, as 0:100:2"
-        ) from error
+        raise CommandError(f"--frames is {options.frames!r}; expected START:STOP[:STEP], as 0:100:2") from error
     if not chosen:
         raise CommandError(f"--frames {options.frames}: capture {capture.name!r} has none of them, of {len(capture)}")
     return runs.spread(chosen, options.limit)

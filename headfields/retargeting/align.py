@@ -111,8 +111,8 @@ class ThinPlateWarp(nn.Module):
         super().__init__()
         if points.shape != places.shape or len(points) < 4:
             raise ValueError(
-                f"ThinPlateWarp: points have shape {tuple(points.shape)}, places {tuple(places.shape)}; give four pairs "
-                "or more"
+                f"ThinPlateWarp: points have shape {tuple(points.shape)}, places {tuple(places.shape)}; give four "
+                "pairs or more"
             )
         x, moves = points.detach().double(), (places - points).detach().double()
         count = len(x)

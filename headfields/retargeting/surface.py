@@ -70,7 +70,7 @@ class HeadSurface:
         for name, index, low in (("faces", self.faces, 0), ("landmarks", self.landmarks, -1)):
             if index is not None and index.numel() and not low <= int(index.min()) <= int(index.max()) < count:
                 raise ValueError(
-                    f"HeadSurface: {name} holds {int(index.min())} to {int(index.max())}, but there are {count} vertices"
+                    f"HeadSurface: {name} holds {int(index.min())} to {int(index.max())}; there are {count} vertices"
                 )
         if self.landmarks is not None and self.landmarks.shape != (68,):
             raise ValueError(f"HeadSurface: landmarks has shape {tuple(self.landmarks.shape)}; expected (68,)")
