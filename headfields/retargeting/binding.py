@@ -21,6 +21,8 @@ __all__ = ["Binding", "bind"]
 _STIFFNESS = (30.0, 10.0, 3.0, 1.0, 0.5, 0.3)  # of the registration, round by round
 _REACH = 0.03  # of the head's size: 8 mm; surfaces farther apart do not correspond
 _SAME_WAY = 0.35  # cosine between normals that correspond
+_ELSEWHERE = 0.02  # confidence in a counterpart's place away from the lids
+_PIN = 10.0  # how much a landmark counts in the registration, against 1 for a vertex near the surface
 _TORN = 4.0  # norm of a deformation gradient (that of the identity is 1.7) of no use as an example
 _CONTROLS = 320
 _SPACING = 0.02  # of the head's size: 5 mm; least distance of the warp's points, so that lips are not torn apart
@@ -86,10 +88,10 @@ def bind(source: HeadSurface, target: HeadSurface) -> Binding:
 def markers(source: HeadSurface, target: HeadSurface) -> tuple[Float[Tensor, "n 3"], Float[Tensor, "n 3"]]:
     """Points of both heads that mean the same: landmarks, eyeballs' centres, and the mouth's corners and middle."""
     here, there = [], []
-    if source.landmarks is not None and target.landmarks is not None:
-        known = (source.landmarks >= 0) & (target.landmarks >= 0)
-        here.append(source.neutral[source.landmarks[known]])
-        there.append(target.neutral[target.landmarks[known]])
+    vertices, places = _shared_landmarks(source, target)
+    if len(vertices):
+        here.append(source.neutral[vertices])
+        there.append(places)
     else:
         for mine, yours in zip(_mouth_points(source), _mouth_points(target), strict=True):
             if mine is not None and yours is not None:
@@ -211,6 +213,9 @@ def _register(
     laplacian = scipy.sparse.diags(np.asarray(graph.sum(1)).ravel()) - graph
     used = torch.zeros(count, dtype=torch.bool)
     used[faces.flatten()] = True
+    pinned, places = _shared_landmarks(source, target)
+    pin = torch.zeros(count, dtype=torch.float64).index_add(0, pinned, torch.full((len(pinned),), _PIN).double())
+    wish = torch.zeros(count, 3, dtype=torch.float64).index_add(0, pinned, _PIN * places)
     start, now = moved, moved
     met = torch.zeros(count, dtype=torch.bool)
     for round_, stiffness in enumerate(_STIFFNESS):
@@ -220,9 +225,18 @@ def _register(
         met = near & used & ~edge_on
         goal = (weights[..., None] * surface.vertices[target.faces[face]]).sum(1)
         data = met.double()
-        matrix = stiffness * laplacian + scipy.sparse.diags(data.numpy() + 1e-6)
-        now = start + SymmetricSystem(matrix).solve(data[:, None] * (goal - start))
-    return now, met
+        matrix = stiffness * laplacian + scipy.sparse.diags((data + pin).numpy() + 1e-6)
+        right = data[:, None] * (goal - start) + wish - pin[:, None] * start
+        now = start + SymmetricSystem(matrix).solve(right)
+    return now, met | (pin > 0)
+
+
+def _shared_landmarks(source: HeadSurface, target: HeadSurface) -> tuple[Int[Tensor, " n"], Float[Tensor, "n 3"]]:
+    """Source vertices of the landmarks that both heads have, and where the target has them."""
+    if source.landmarks is None or target.landmarks is None:
+        return torch.zeros(0, dtype=torch.long), torch.zeros(0, 3, dtype=torch.float64)
+    known = (source.landmarks >= 0) & (target.landmarks >= 0)
+    return source.landmarks[known], target.neutral[target.landmarks[known]].double()
 
 
 def _on_border(head: HeadSurface) -> Bool[Tensor, "f 3"]:
@@ -237,12 +251,15 @@ def _on_border(head: HeadSurface) -> Bool[Tensor, "f 3"]:
 def _warp(
     source: HeadSurface, placed: Tensor, registered: Tensor, met: Bool[Tensor, " v"], target: HeadSurface
 ) -> ThinPlateWarp | None:
-    """Through well spread vertices, first those about the lips and eyes."""
+    """Through well spread vertices: landmarks first, then those about the lips and eyes."""
     close = source.lip != 0
     for ball in source.eyeballs:
         close |= (source.neutral - ball.centre).norm(dim=1) < 1.8 * ball.radius
     chosen: list[Tensor] = []
-    for pool, spacing, most in ((met & close, 1.0, _CONTROLS // 2), (met, 3.0, _CONTROLS // 2)):
+    marked = torch.zeros_like(met)
+    marked[_shared_landmarks(source, target)[0]] = True
+    half = _CONTROLS // 2
+    for pool, spacing, most in ((marked, 0.5, half), (met & close, 1.0, half), (met, 3.0, half)):
         candidates = pool.nonzero()[:, 0]
         if not len(candidates):
             continue
@@ -288,11 +305,28 @@ def _correspond(source: HeadSurface, registered: Float[Tensor, "v 3"], target: H
     between[:, 0] = 1
     confidence = torch.zeros(len(neutral))
     corners[vertex], between[vertex], confidence[vertex] = source.faces[at], barycentric.float(), near.float()
+    confidence = confidence * _importance(target)
+    pinned, _ = _shared_landmarks(target, source)
+    if len(pinned):  # landmarks are known, whatever lies nearest
+        known = (source.landmarks >= 0) & (target.landmarks >= 0)
+        corners[pinned] = source.landmarks[known][:, None]
+        between[pinned] = torch.tensor([1.0, 0, 0])
+        confidence[pinned] = _importance(target)[pinned]
     lost, sure = (confidence == 0).nonzero()[:, 0], (confidence > 0).nonzero()[:, 0]
     if len(lost) and len(sure):  # what has no counterpart goes, lightly, with the nearest that has one
         nearest = _nearest(neutral[lost], target.lip[lost], neutral[sure], target.lip[sure])
         corners[lost], between[lost] = corners[sure[nearest]], between[sure[nearest]]
     return Correspondence(faces, weights, corners, between, confidence)
+
+
+def _importance(head: HeadSurface) -> Float[Tensor, " v"]:
+    """1 on the lids, which must meet, and little elsewhere, where shape matters more than place."""
+    out = torch.full((len(head.neutral),), _ELSEWHERE)
+    for ball in head.eyeballs:
+        away = (head.neutral - ball.centre).norm(dim=1) / ball.radius
+        near = ((1.6 - away) / 0.4).clamp(0, 1)
+        out = torch.maximum(out, (near * near * (3 - 2 * near)).to(out))
+    return out
 
 
 def _fill(target: HeadSurface, faces: Tensor, weights: Tensor, neutral: Tensor, side: Tensor) -> None:
@@ -337,10 +371,13 @@ def _one_topology(source: HeadSurface, target: HeadSurface) -> Binding:
     correspondence = Correspondence.same(target.faces.long(), len(target.neutral))
     weights = correspondence.weights.clone()
     weights[source.cavity | target.cavity] = 0
+    correspondence = correspondence.replace(
+        weights=weights, confidence=torch.full_like(correspondence.confidence, _ELSEWHERE)
+    )
     if len(source.neutral) < 3:
-        return Binding(Similarity.identity(), correspondence.replace(weights=weights))
+        return Binding(Similarity.identity(), correspondence)
     used = target.faces.flatten().unique()
     align = fit_similarity(source.neutral[used], target.neutral[used])
     if torch.equal(source.neutral[used], target.neutral[used]):
         align = Similarity.identity()
-    return Binding(align, correspondence.replace(weights=weights))
+    return Binding(align, correspondence)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["Retargeter", "rest_camera"]
 
 _LID_REACH = 1.6  # radii: skin that near an eyeball's centre must not pass into it
+_LID_GAP = 1.03  # radii: lids keep that far from its centre, or as far as they are at rest if that is less
 
 
 @dataclass(frozen=True)
@@ -38,8 +39,7 @@ class Retargeter(nn.Module):
 
     What a source frame moves its neutral mesh by is carried over (`DeformationTransfer`, over the correspondence that
     `bind` finds), so the shape of the source's head does not come along. Eyeballs of the target turn rigidly about
-    their own centres as the source's nearest do; lids are kept from sinking deeper into them than they are at rest or
-    the source's are. Heads of one topology are transferred as they are, eyeballs and all.
+    their own centres as the source's nearest do; lids are kept from sinking into them. Heads of one topology are transferred as they are, eyeballs and all.
 
     Args:
         source, target: the two heads (`surface_of_capture`, `surface_of_head`).
@@ -65,7 +65,7 @@ class Retargeter(nn.Module):
         target: HeadSurface,
         expressions: ExpressionFit | None = None,
         method: Method = "least_squares",
-        position_weight: float = 0.05,
+        position_weight: float = 2.0,
         binding: Binding | None = None,
     ) -> None:
         super().__init__()
@@ -79,7 +79,7 @@ class Retargeter(nn.Module):
             placed, source.faces, target.neutral.double(), target.faces, self.binding.correspondence, method,
             position_weight, warp,
         )  # fmt: skip
-        self._eyes = [] if self.binding.registered is None else self._pair_eyes(placed)
+        self._eyes = [] if self.binding.registered is None else self._pair_eyes()
 
     def extra_repr(self) -> str:
         return f"{len(self.source.neutral)} -> {len(self.target.neutral)} vertices, {len(self._eyes)} eyeballs"
@@ -116,10 +116,8 @@ class Retargeter(nn.Module):
             )
         placed = self.binding.align.apply(posed.double())
         moved = self.transfer(placed)
-        for eye in self._eyes:
-            moved = self._turn(moved, placed, eye)
-        for eye in self._eyes:
-            moved = self._clear(moved, placed, eye)
+        for eye in self._eyes if len(posed) else []:
+            moved = self._follow(moved, placed, eye)
         moved = moved.to(posed.dtype)
         expression = None if self.expressions is None else self.expressions(moved)
         return HeadState(vertices=moved, expression=expression)
@@ -148,7 +146,7 @@ class Retargeter(nn.Module):
         intrinsics = own_rest.intrinsics.reshape(1, 3, 3).expand(len(here), 3, 3)
         return Camera(pose.to(driving.world_to_camera), intrinsics.contiguous(), own_rest.size)
 
-    def _pair_eyes(self, placed: Tensor) -> list[_EyePair]:
+    def _pair_eyes(self) -> list[_EyePair]:
         skin = self.target.faces[self.target.skin].flatten().unique()
         scale = float(self.binding.align.scale)
         centres = [self.binding.align.apply(ball.centre.double()) for ball in self.source.eyeballs]
@@ -164,37 +162,27 @@ class Retargeter(nn.Module):
             out.append(_EyePair(ball, partner, lids))
         return out
 
-    def _motion(self, placed: Tensor, ball: Eyeball) -> tuple[Tensor, Tensor, Tensor]:
-        """Rotation (B, 3, 3) of a source eyeball, and where its centre is at rest (3,) and in the frames (B, 3)."""
-        rest = self.transfer.source_neutral[ball.vertices]
-        rotation, offset = fit_rigid(rest, placed[:, ball.vertices])
-        centre = self.binding.align.apply(ball.centre.to(rest))
-        return rotation, centre, (rotation @ centre) + offset
+    def _motion(self, placed: Tensor, eye: _EyePair) -> tuple[Tensor, Tensor]:
+        """Rotation (B, 3, 3) of a target eyeball, and where its centre is (B, 3): moved as the source's is."""
+        centre = eye.target.centre.to(placed)
+        if eye.source is None:
+            still = torch.eye(3, dtype=placed.dtype, device=placed.device)
+            return still.expand(len(placed), 3, 3), centre.expand(len(placed), 3)
+        rotation, offset = fit_rigid(self.transfer.source_neutral[eye.source.vertices], placed[:, eye.source.vertices])
+        pivot = self.binding.align.apply(eye.source.centre.to(placed))
+        return rotation, centre + (rotation @ pivot + offset - pivot)
 
-    def _turn(self, moved: Tensor, placed: Tensor, eye: _EyePair) -> Tensor:
-        rest = self.target.neutral[eye.target.vertices].to(moved)
-        turned = rest.expand(len(moved), -1, -1)
-        if eye.source is not None and len(moved):
-            rotation, before, after = self._motion(placed, eye.source)
-            centre = eye.target.centre.to(moved)
-            turned = (rest - centre) @ rotation.transpose(1, 2) + (centre + after - before)[:, None]
-        return moved.index_copy(1, eye.target.vertices.to(moved.device), turned)
-
-    def _clear(self, moved: Tensor, placed: Tensor, eye: _EyePair) -> Tensor:
-        """Pushes lids out along the eyeball's radius."""
-        if not len(eye.lids) or not len(moved):
-            return moved
-        lids = eye.lids.to(moved.device)
-        radius = eye.target.radius
-        centre = moved[:, eye.target.vertices].mean(dim=1) - (
-            self.target.neutral[eye.target.vertices].mean(dim=0) - eye.target.centre
-        ).to(moved)
-        least = (self.target.neutral[lids].to(moved) - eye.target.centre.to(moved)).norm(dim=-1) - radius
-        least = least.clamp_max(0.03 * radius)
+    def _follow(self, moved: Tensor, placed: Tensor, eye: _EyePair) -> Tensor:
+        """Turns the eyeball, and pushes the lids out along its radius where they are in it."""
+        rotation, centre = self._motion(placed, eye)
+        rest = self.target.neutral.to(moved)
+        ball, lids = eye.target.vertices.to(moved.device), eye.lids.to(moved.device)
+        turned = (rest[ball] - eye.target.centre.to(moved)) @ rotation.transpose(1, 2) + centre[:, None]
+        moved = moved.index_copy(1, ball, turned)
+        least = (rest[lids] - eye.target.centre.to(moved)).norm(dim=-1).clamp_max(_LID_GAP * eye.target.radius)
         offset = moved[:, lids] - centre[:, None]
-        distance = offset.norm(dim=-1, keepdim=True)
-        pushed = centre[:, None] + offset * ((radius + least)[:, None] / distance.clamp_min(1e-9)).clamp_min(1.0)
-        return moved.index_copy(1, lids, pushed)
+        distance = offset.norm(dim=-1, keepdim=True).clamp_min(1e-9)
+        return moved.index_copy(1, lids, centre[:, None] + offset * (least[:, None] / distance).clamp_min(1.0))
 
 
 def rest_camera(camera: Camera) -> Camera:
