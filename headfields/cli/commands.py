@@ -140,9 +140,10 @@ def render(
     run: Run,
     /,
     mode: Literal["frames", "turntable", "expressions"] = "frames",
-    drive: OtherCapture = None,
+    motion: OtherCapture = None,
     out: Annotated[Path | None, tyro.conf.arg(metavar="PATH")] = None,
     split: str = "test",
+    frames: Annotated[str | None, tyro.conf.arg(metavar="START:STOP[:STEP]")] = None,
     limit: Annotated[int | None, Number] = None,
     compare: bool = False,
     degrees: float = 60.0,
@@ -157,15 +158,16 @@ def render(
     """Render pictures or a video of a trained avatar.
 
     frames: the frames of a split, one PNG each. turntable: a video around the head. expressions: a video from the
-    most neutral frame to the strongest of each of the first expressions, and back. --drive DIR: a video of the avatar
-    moved by another capture of the same topology: what it moves its own mesh by is added to this one's.
+    most neutral frame to the strongest of each of the first expressions, and back. --motion DIR: a video of another
+    capture's images beside the avatar, which does what that head does; the two may be different head models.
 
     Args:
         run: Folder of the run.
-        mode: What to render, unless --drive is given.
-        drive: Capture whose motion and cameras drive the avatar.
+        mode: What to render, unless --motion is given.
+        motion: Capture whose motion drives the avatar.
         out: Where to: a folder for frames, an .mp4 or .gif else. RUN/renders/... if not given.
         split: Frames to render, or of the driving capture.
+        frames: Which frames instead of a split, as 0:100:2.
         limit: At most so many frames, spread evenly over the split.
         compare: In frames: truth | rendering | error side by side.
         degrees: In turntable: how far around in all; 360 goes round, less swings from side to side.
@@ -180,8 +182,8 @@ def render(
     from headfields.cli import showing
 
     options = showing.Options(
-        mode="drive" if drive is not None else mode, drive=drive, out=out, split=split, limit=limit, compare=compare,
-        degrees=degrees, seconds=seconds, fps=fps, scale=scale, background=background,
+        mode="motion" if motion is not None else mode, motion=motion, out=out, split=split, frames=frames,
+        limit=limit, compare=compare, degrees=degrees, seconds=seconds, fps=fps, scale=scale, background=background,
     )  # fmt: skip
     showing.render(run, options, capture, memory, device)
 
