@@ -24,6 +24,7 @@ from sphinx.util.nodes import make_refnode
 PACKAGE = "headfields"
 MODULES = ("headfields.data.procedural",)
 """Public modules that are imported by their full names alone."""
+COLON = "\ue000"  # stands for a colon while napoleon looks
 LINKS = {
     "jaxtyping": "https://docs.kidger.site/jaxtyping/api/array/",
     "Tensor": "https://docs.pytorch.org/docs/stable/tensors.html",
@@ -67,7 +68,8 @@ def entry(module: ModuleType, name: str) -> str:
     """The directive that documents one public name."""
     value, full = getattr(module, name), f"{module.__name__}.{name}"
     if inspect.isclass(value):
-        return f".. autoclass:: {full}\n   :members:\n   :show-inheritance:\n"
+        bases = any(base.__module__.split(".")[0] in (PACKAGE, "torch") for base in value.__bases__)
+        return f".. autoclass:: {full}\n   :members:\n" + ("   :show-inheritance:\n" if bases else "")
     if is_code(value):
         return f".. autofunction:: {full}\n"
     text = "\n".join(f"   {line}".rstrip() for line in constant_docstring(module, name))
@@ -169,13 +171,15 @@ def plain(line: str) -> str:
 
 
 def process_docstring(app: Sphinx, what: str, name: str, value: Any, options: Any, lines: list[str]) -> None:
-    """Before napoleon, which makes markup of its own."""
-    lines[:] = [plain(line) for line in lines]
+    """Before napoleon, which makes markup of its own, and takes what is before a property's first colon for a type."""
+    colon = COLON if what in ("property", "attribute", "data") else ":"
+    lines[:] = [plain(line).replace(":", colon, 1) if i == 0 else plain(line) for i, line in enumerate(lines)]
 
 
 def quote_types(app: Sphinx, what: str, name: str, value: Any, options: Any, lines: list[str]) -> None:
     """After napoleon, which takes the types of attributes from the annotations, as they stand: no markup either."""
     for i, line in enumerate(lines):
+        lines[i] = line.replace(COLON, ":")
         if match := re.match(r"(:vartype [^:]+: )(.*)$", line):
             lines[i] = f"{match[1]}``{unqualified(match[2])}``"
 

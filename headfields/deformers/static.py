@@ -13,6 +13,11 @@ class Static(Deformer):
 
     Args:
         box: (2, 3) minimum and maximum corners, metres.
+
+    Differentiable to any order.
+
+    Raises:
+        ValueError: `box` has another shape, or its minimum is not below its maximum.
     """
 
     box: Tensor

@@ -211,6 +211,9 @@ class Trainer:
     def load(self, path: Path | str) -> None:
         """Goes back (or on) to a checkpoint.
 
+        Args:
+            path: the file that `save` wrote.
+
         Raises:
             FileNotFoundError: there is none.
             ValueError: it is not whole, or belongs to another model.
@@ -312,6 +315,10 @@ class Trainer:
 
 def parameter_groups(module: nn.Module, weight_decay: float | int) -> list[dict[str, Any]]:
     """The optimiser's groups: tables (`table`, `*_table`; no decay) and networks (decay). Empty ones are left out.
+
+    Args:
+        module: its trainable parameters are grouped by name.
+        weight_decay: L2 of the networks.
 
     Raises:
         ValueError: nothing is trainable.
