@@ -3,8 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+DOCS_STAMP := $(VENV)/.installed-docs
 
-.PHONY: demo test test-all lint native clean
+.PHONY: demo test test-all lint docs native clean
 
 $(STAMP): pyproject.toml constraints.txt $(wildcard csrc/*.cpp csrc/*.h csrc/kernels/*) csrc/CMakeLists.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -26,10 +27,19 @@ demo: $(STAMP)
 lint: $(STAMP)
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 
+$(DOCS_STAMP): $(STAMP)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[docs]"
+	touch $@
+
+# Runs the tutorial too, which trains for a minute; HEADFIELDS_DOCS_NOTEBOOKS=off make docs leaves it out.
+docs: $(DOCS_STAMP)
+	$(BIN)/python -m sphinx -W --keep-going -n -E -q docs docs/_build/html
+	@echo docs/_build/html/index.html
+
 # The native module built in place, for work on csrc with any environment's python: make native PYTHON=...
 native:
 	$(PYTHON) -m cmake -S csrc -B build/dev -G Ninja -DPython_EXECUTABLE=$$(command -v $(PYTHON)) && $(PYTHON) -m cmake --build build/dev
 	cp build/dev/_native*.so headfields/
 
 clean:
-	rm -rf $(VENV) build headfields/_native*.so
+	rm -rf $(VENV) build docs/_build docs/api headfields/_native*.so

@@ -19,6 +19,10 @@ class Field:
     Samplers and renderers see the avatar through this. Under `torch.autocast` encoders and decoders compute in the low
     precision; deformers do not (bfloat16 knows a point of a head to half a millimetre), and what the decoder gives is
     float32 again.
+
+    Args:
+        avatar: the avatar.
+        state: B frames; `Avatar.field` checks first that the parts find in it what they need.
     """
 
     def __init__(self, avatar: "Avatar", state: HeadState) -> None:
@@ -29,7 +33,7 @@ class Field:
         self._encoders = [encoder.prepare(state) for encoder in avatar.encoders]
 
     def near_far(self, rays: Rays) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
-        """The interval of each ray that can hold matter, metres; near >= far where there is none."""
+        """The interval (N,), (N,) of each of N rays in posed space that can hold matter, metres; near >= far: none."""
         with _full_precision(rays.origins):
             return self.avatar.deformer.near_far(rays, self._deformer)
 
@@ -40,12 +44,18 @@ class Field:
     def canonicalise(
         self, points: Float[Tensor, "m 3"], directions: Float[Tensor, "m 3"], frame: Int[Tensor, " m"]
     ) -> Canonical:
-        """Posed points (M, 3) and unit directions (M, 3) to canonical space."""
+        """Posed points (M, 3), metres, and unit directions (M, 3), each of state row `frame` (M,), to canonical space.
+
+        Differentiable as the deformer is.
+        """
         with _full_precision(points):
             return self.avatar.deformer(points, directions, frame, self._deformer)
 
     def decode(self, canonical: Canonical, colour: bool = True) -> FieldValues:
-        """Density or distance, and colour, at canonical points; `valid` is not looked at."""
+        """Density (1/m) or distance (m), and colour, at M canonical points; `valid` is not looked at.
+
+        `colour=False` leaves the colour out, which occupancy and meshing do not need.
+        """
         features = [
             encoder(canonical, ready) for encoder, ready in zip(self.avatar.encoders, self._encoders, strict=True)
         ]
@@ -142,12 +152,29 @@ class Avatar(nn.Module):
         return Field(self, state)
 
     def forward(self, rays: Rays, state: HeadState, background: Float[Tensor, "n 3"]) -> Rendering:
-        """Renders N rays; `rays.frame` says which row of the state each one sees. Differentiable."""
+        """Renders N rays, with gradients to weights, state, rays and background as far as the parts have them.
+
+        Args:
+            rays: N rays in posed space, metres; `rays.frame` says which row of the state each one sees.
+            state: B frames.
+            background: (N, 3) colour behind each ray, sRGB in [0, 1].
+
+        Returns:
+            A `Rendering` of (N, ...) tensors, with the samples and weights for the losses. N = 0 is legal.
+
+        Raises:
+            ValueError: the state lacks what a part needs; the message says which part and which field.
+        """
         return self.renderer(rays, self.field(state), background)
 
     @torch.no_grad()
     def update(self, state: HeadState, step: int) -> None:
-        """What the renderer keeps of the field (an occupancy grid) follows it; called before each training step."""
+        """What the renderer keeps of the field (an occupancy grid) follows it; called before each training step.
+
+        Args:
+            state: the B frames of the step.
+            step: its number, from 0.
+        """
         if self.renderer.due(step):
             self.renderer.update(self.field(state), step)
 
@@ -164,7 +191,10 @@ class Avatar(nn.Module):
             chunk: rays at a time; so few by default that what the networks pass on stays in a processor's cache.
 
         Returns:
-            A `Rendering` of (H, W, ...) tensors.
+            A `Rendering` of (H, W, ...) tensors, depth in metres along the ray.
+
+        Raises:
+            ValueError: the state has not one frame, or lacks what a part needs.
         """
         if len(state) != 1:
             raise ValueError(f"Avatar.render: state has {len(state)} frames; index one, state[0]")
@@ -190,14 +220,29 @@ class Avatar(nn.Module):
         return Rendering(rgb=image("rgb"), opacity=image("opacity"), depth=image("depth"), normal=image("normal"))
 
     def save(self, path: str | Path) -> None:
-        """Writes everything to one safetensors file, atomically: parts, arguments, weights, template, preview."""
+        """Writes everything to one safetensors file, atomically: parts, arguments, weights, template, preview.
+
+        Args:
+            path: the file; its folder is made.
+
+        Raises:
+            TypeError: a part was built with an argument that cannot be saved; the message names it.
+        """
         from headfields.saving import save_avatar
 
         save_avatar(self, path)
 
     @staticmethod
     def load(path: str | Path) -> "Avatar":
-        """The avatar in a file that `save` wrote. Parts defined outside the library must be imported before."""
+        """The avatar in a file that `save` wrote. Parts defined outside the library must be imported before.
+
+        Args:
+            path: the file.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: it is not an avatar's, or a part's class has not been imported.
+        """
         from headfields.saving import load_avatar
 
         return load_avatar(path)

@@ -66,7 +66,10 @@ def use_native(tensor: Tensor) -> bool:
 
 @contextlib.contextmanager
 def use_cpu_backend(name: CpuBackend) -> Iterator[None]:
-    """Within the `with` block, CPU tensors run on the named backend: `"native"` or `"warp"`.
+    """Within the `with` block, CPU tensors run on the named backend.
+
+    Args:
+        name: `"native"` (the C++ module) or `"warp"`.
 
     Raises:
         ValueError: the name is neither.
@@ -86,7 +89,15 @@ def use_cpu_backend(name: CpuBackend) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Backend:
-    """One row of `headfields.backends()`: what serves a device, whether it can, and why."""
+    """One row of `headfields.backends()`: what serves a device, whether it can, and why.
+
+    Attributes:
+        device: `"cpu"` or `"cuda"`.
+        name: `"native"` or `"warp"`.
+        available: whether it can run.
+        in_use: whether operations on this device run on it now.
+        reason: the version found, or why it cannot run.
+    """
 
     device: str
     name: str

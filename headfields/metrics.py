@@ -22,6 +22,11 @@ def psnr(
 ) -> float | None:
     """Peak signal-to-noise ratio in dB, for a peak of 1: over all pixels, or over those in the mask.
 
+    Args:
+        image: (H, W, 3), sRGB in [0, 1].
+        truth: (H, W, 3), sRGB in [0, 1].
+        mask: (H, W) the pixels that count; all of them if None.
+
     Returns:
         dB; infinity for equal images; None if no pixel counts.
 
@@ -45,6 +50,11 @@ def ssim(
     """Structural similarity (Wang et al. 2004: Gaussian window of 11 pixels, sigma 1.5), mean of channels.
 
     With a mask, the mean of the SSIM map at the pixels inside it; the windows there still see what is around.
+
+    Args:
+        image: (H, W, 3), sRGB in [0, 1].
+        truth: (H, W, 3), sRGB in [0, 1].
+        mask: (H, W) the pixels that count; all of them if None.
 
     Returns:
         A value in [-1, 1]; None if no pixel counts.
@@ -79,6 +89,12 @@ def load_lpips(device: torch.device) -> Callable[[Tensor, Tensor], float] | None
 
     It needs the `lpips` package and the weights of torchvision's AlexNet, which are downloaded at first use; if that
     fails, a warning says so.
+
+    Args:
+        device: where the network runs.
+
+    Returns:
+        A function of an image and the truth, (H, W, 3) sRGB in [0, 1] each, that gives their distance, or None.
     """
     if not lpips_installed():
         return None

@@ -102,13 +102,31 @@ class Deformer(Part):
         raise NotImplementedError(f"{type(self).__name__}.posed_bounds is not defined")
 
     def near_far(self, rays: Rays, prepared: Any) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
-        """The interval of each ray that can hold matter, in metres; near >= far where there is none."""
+        """The interval of each ray that can hold matter.
+
+        Args:
+            rays: N rays in posed space.
+            prepared: what `prepare` made of the state.
+
+        Returns:
+            near, far (N,), metres along the ray; near >= far where there is none.
+        """
         raise NotImplementedError(f"{type(self).__name__}.near_far is not defined")
 
     def forward(
         self, points: Float[Tensor, "m 3"], directions: Float[Tensor, "m 3"], frame: Int[Tensor, " m"], prepared: Any
     ) -> Canonical:
-        """Points (M, 3) and unit directions (M, 3) in posed space, with the row of the state each belongs to."""
+        """Takes points and directions to canonical space; M = 0 is legal.
+
+        Args:
+            points: (M, 3) in posed space, metres.
+            directions: (M, 3) unit directions in posed space.
+            frame: (M,) the row of the state that each point belongs to.
+            prepared: what `prepare` made of the state.
+
+        Returns:
+            The canonical points; `valid` is False where there is no answer, and such points are empty space.
+        """
         raise NotImplementedError
 
 
@@ -124,10 +142,23 @@ class Encoder(Part):
     needs_faces: bool = False
 
     def build(self, bounds: Float[Tensor, "2 3"], ambient_width: int) -> None:
-        """Called once by `Avatar` with the canonical box and the number of hyper-coordinates."""
+        """Called once by `Avatar`, before `width` is read.
+
+        Args:
+            bounds: (2, 3) corners of the canonical box, metres.
+            ambient_width: A, the number of the deformer's hyper-coordinates.
+        """
 
     def forward(self, canonical: Canonical, prepared: Any) -> Float[Tensor, "m width"]:
-        """Features of each point."""
+        """Features of each point; M = 0 is legal.
+
+        Args:
+            canonical: M points in canonical space.
+            prepared: what `prepare` made of the state.
+
+        Returns:
+            (M, width).
+        """
         raise NotImplementedError
 
 
@@ -146,7 +177,13 @@ class Decoder(Part):
     def forward(
         self, features: Float[Tensor, "m width"], directions: Float[Tensor, "m 3"], colour: bool = True
     ) -> FieldValues:
-        """Values at M points; `colour=False` leaves `rgb` out, for occupancy and meshing."""
+        """Values at M points; M = 0 is legal.
+
+        Args:
+            features: (M, width) of the encoders, joined.
+            directions: (M, 3) unit directions in canonical space.
+            colour: False leaves `rgb` out, for occupancy and meshing.
+        """
         raise NotImplementedError
 
 
@@ -154,21 +191,28 @@ class Sampler(Part):
     """Chooses where along the rays the field is asked."""
 
     def build(self, bounds: Float[Tensor, "2 3"]) -> None:
-        """Called once, through the renderer, with the canonical box, metres."""
+        """Called once, through the renderer, with the corners `bounds` (2, 3) of the canonical box, metres."""
 
     def forward(self, rays: Rays, field: Any) -> tuple[Samples, Canonical]:
-        """Samples sorted by ray and distance, without those at invalid points, and their canonical points."""
+        """Samples of N rays in posed space, asked of a `headfields.Field`; N = 0 and M = 0 are legal.
+
+        Returns:
+            M samples sorted by ray and distance, without those at invalid points, and their canonical points.
+        """
         raise NotImplementedError
 
     def observe(self, canonical: Canonical, density: Float[Tensor, " m"]) -> None:
-        """Called by the renderer in training with what the field was at this sampler's points."""
+        """Called by the renderer in training: at `canonical`, M of this sampler's points, the field had `density` (M,).
+
+        In 1/m, without a graph.
+        """
 
     def due(self, step: int) -> bool:
         """Whether `update` has something to do before this training step."""
         return False
 
     def update(self, field: Any, step: int) -> None:
-        """Called, through the renderer, before each training step that is due."""
+        """Called, through the renderer, before each `step` that is due, with the `headfields.Field` of its frames."""
 
 
 class Renderer(Part):
@@ -181,10 +225,16 @@ class Renderer(Part):
     takes: tuple[str, ...] = ("density",)
 
     def build(self, bounds: Float[Tensor, "2 3"]) -> None:
-        """Called once by `Avatar` with the canonical box, metres."""
+        """Called once by `Avatar` with the corners `bounds` (2, 3) of the canonical box, metres."""
 
     def forward(self, rays: Rays, field: Any, background: Float[Tensor, "n 3"]) -> Rendering:
-        """Rays in posed space, and the `headfields.avatar.Field` of the state they see."""
+        """Renders N rays; N = 0 is legal.
+
+        Args:
+            rays: in posed space, metres.
+            field: the `headfields.Field` of the state they see.
+            background: (N, 3) colour behind each ray, sRGB in [0, 1].
+        """
         raise NotImplementedError
 
     def due(self, step: int) -> bool:

@@ -260,7 +260,9 @@ class Canonical(Record):
 class Samples(Record):
     """M packed samples along N rays, sorted by ray and then by distance; M = 0 is legal.
 
-    `ray` (M,) index of each sample's ray; `start`, `end` (M,) distances along the unit direction, metres.
+    Attributes:
+        ray: (M,) index of each sample's ray.
+        start, end: (M,) where its interval begins and ends along the unit direction, metres.
     """
 
     ray: Int[Tensor, " m"]

@@ -153,12 +153,12 @@ class Capture:
         return [line[len(mark) :] for line in self.report if line.startswith(mark)]
 
     def camera(self, frames: Int[Tensor, " b"] | Sequence[int]) -> Camera:
-        """The cameras of the given frames, batched."""
+        """The cameras of the given frames: a batch of B, world-to-camera, OpenCV axes, metres."""
         wanted = torch.tensor(self.frame_indices(frames), dtype=torch.long)
         return Camera(self._world_to_camera[wanted], self._intrinsics[wanted], self.size)
 
     def image(self, frame: int) -> Float[Tensor, "h w 4"]:
-        """Colour and matte, straight alpha, sRGB in [0, 1]."""
+        """Colour and matte of the frame of that index, (H, W, 4), straight alpha, sRGB in [0, 1]."""
         rgba = self._pixel_rows([frame])["rgba"][0]
         return rgba.view(torch.uint8).reshape(*self.size, 4).float() / 255
 
@@ -184,7 +184,13 @@ class Capture:
         generator: torch.Generator,
         background: Literal["random", "white", "black"] = "random",
     ) -> tuple[PixelBatch, Int64[Tensor, " b"]]:
-        """`count` pixels drawn uniformly (with replacement) over the given frames; see `headfields.data.pixels`.
+        """Pixels drawn uniformly (with replacement) over the given frames.
+
+        Args:
+            frames: (B,) frame indices.
+            count: N, how many pixels.
+            generator: of the random numbers, on the CPU.
+            background: behind the foreground; `"random"` draws a colour for each pixel.
 
         Returns:
             The batch, whose `rays.frame` indexes `frames`, and `frames` as a tensor, for `state(...)`.

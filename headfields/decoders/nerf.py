@@ -25,6 +25,9 @@ class NeRFDecoder(Decoder):
 
     Differentiable to any order in features, first and second in directions.
 
+    Raises:
+        ValueError: direction_degree is out of range, or a size is not positive.
+
     Source: INSTA (Zielonka et al. 2023), section 3.3; sizes and activations as in its released configuration.
     """
 

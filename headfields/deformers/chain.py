@@ -16,6 +16,14 @@ class Chain(Deformer):
     The first one rules where rays are sampled and, where later ones know no triangle, gives face, barycentrics and
     distance. A point is valid if it is so for all. Hyper-coordinates are concatenated. The last one's box bounds
     canonical space.
+
+    Args:
+        deformers: at least one, the first in posed space.
+
+    Differentiable as the links are.
+
+    Raises:
+        ValueError: no deformer is given.
     """
 
     def __init__(self, *deformers: Deformer) -> None:

@@ -13,6 +13,11 @@ class Static(Deformer):
 
     Args:
         box: (2, 3) minimum and maximum corners, metres.
+
+    Differentiable to any order.
+
+    Raises:
+        ValueError: `box` has another shape, or its minimum is not below its maximum.
     """
 
     box: Tensor
@@ -43,7 +48,17 @@ class Static(Deformer):
 
 
 def ray_box(rays: Rays, box: Float[Tensor, "2 3"]) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
-    """Distances at which rays enter (at least 0) and leave a box; (inf, -inf) where they miss it."""
+    """Distances at which rays enter (at least 0) and leave a box; (inf, -inf) where they miss it.
+
+    Args:
+        rays: N rays in the frame of the box; a component of a direction below 1e-12 counts as 1e-12.
+        box: (2, 3) minimum and maximum corners, metres.
+
+    Returns:
+        Near and far, (N,) each, metres. Differentiable in rays and box to any order, except where the face changes.
+
+    Source: the slab method (Kay and Kajiya 1986, "Ray tracing complex scenes").
+    """
     slope = 1.0 / torch.where(rays.directions.abs() < 1e-12, torch.full_like(rays.directions, 1e-12), rays.directions)
     ends = (box[:, None] - rays.origins) * slope
     near = ends.amin(dim=0).amax(dim=-1).clamp_min(0.0)

@@ -50,6 +50,9 @@ class SurfaceCanonicalizer(Deformer):
 
     Differentiable in points and vertices to second order, except across the change of the nearest triangle.
 
+    Raises:
+        ValueError: an argument is out of range or of a shape that does not fit; later, a state of another topology.
+
     Source: INSTA (Zielonka et al. 2023), section 3.2.
     """
 

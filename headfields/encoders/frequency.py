@@ -10,9 +10,15 @@ from headfields.records import Canonical
 
 
 class Frequency(Encoder):
-    """`bands` octaves of sines and cosines of the canonical point, scaled so that the deformer's box is [-1, 1].
+    """Octaves of sines and cosines of the canonical point, scaled so that the longest side of the box is [-1, 1].
 
-    Hyper-coordinates are encoded along with the point. Differentiable to any order.
+    Hyper-coordinates are encoded along with the point.
+
+    Args:
+        bands: number of octaves.
+        include_input: put the scaled coordinates themselves in front.
+
+    Differentiable to any order.
 
     Source: Mildenhall et al. 2020, "NeRF", equation 4.
     """

@@ -16,7 +16,10 @@ class RegionGate(Encoder):
         width: how many of the W values, the first ones (INSTA: 16 of FLAME's expression coefficients).
         otherwise: the constant (INSTA: 1).
 
-    Differentiable in the state's field.
+    Differentiable in the state's field (linear).
+
+    Raises:
+        ValueError: width is below 1; later, a state whose field is missing or narrower.
 
     Source: INSTA (Zielonka et al. 2023), section 3.3; the constant and the width as in its released code.
     """

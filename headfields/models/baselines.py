@@ -23,7 +23,15 @@ def static_field(
     finest_resolution: int = 1024,
     margin: float = 0.045,
 ) -> Avatar:
-    """`insta`'s field without its deformer and condition: one static scene in a box `margin` metres around the mesh."""
+    """`insta`'s field without its deformer and condition: one static scene in a box around the canonical mesh.
+
+    Args:
+        template: the canonical mesh, of which only the extent is used.
+        levels, features, log2_table_size, finest_resolution: of `HashGrid`.
+        margin: metres from the mesh to the faces of the box.
+
+    Source: our own choice of baseline.
+    """
     low, high = template.canonical_vertices.amin(0) - margin, template.canonical_vertices.amax(0) + margin
     return Avatar(
         deformer=Static(torch.stack([low, high])),
@@ -59,6 +67,17 @@ class TexturedMesh(nn.Module):
         """Takes the mean colour of every texel over the foreground pixels of `frames` (B,) that see it.
 
         A texel that no frame shows gets the mean of its triangle, and a triangle that none shows the mean of all.
+
+        Args:
+            capture: a `headfields.data.Capture`.
+            frames: (B,) frame indices.
+            progress: show a bar.
+
+        Returns:
+            The mesh itself.
+
+        Raises:
+            ValueError: no foreground pixel meets the mesh.
         """
         from tqdm import tqdm
 

@@ -36,7 +36,10 @@ def insta(
             are sorted by variance; captures whose values are not (ARKit's names, say) need all of theirs, so the
             default is higher. It cannot be more than the capture has.
         levels, features, log2_table_size, finest_resolution, extent: of `HashGrid`.
-        grid_resolution, step: of `OccupancySampler`, whose grid over posed space is INSTA's.
+        grid_resolution, step: of `OccupancySampler`, whose grid over posed space is INSTA's; the step in metres.
+
+    Raises:
+        ValueError: the template has no region `"mouth"`.
 
     Source: INSTA, section 3, and its released configuration.
     """

@@ -22,11 +22,19 @@ from headfields.records import Samples
 
 
 def ray_offsets(ray: Int[Tensor, " m"], rays: int) -> Int[Tensor, " offsets"]:
-    """Where each ray's samples begin: (rays + 1,) int64; ray r owns samples `offsets[r]:offsets[r + 1]`.
+    """Where each ray's samples begin: ray r owns samples `offsets[r]:offsets[r + 1]`.
 
     On CUDA this waits for the device (to check the order), one more reason to call it once and hand the result on.
 
+    Args:
+        ray: (M,) each sample's ray, in ascending order.
+        rays: N, the number of rays.
+
+    Returns:
+        (N + 1,) int64. No gradient.
+
     Raises:
+        TypeError: `ray` is not of integers.
         ValueError: `ray` is not sorted, or holds an index outside [0, rays).
     """
     check_integer("ray_offsets", "ray", ray)
@@ -48,6 +56,9 @@ def exclusive_sum(
     Args:
         values: (M,) packed, or (..., S) dense.
         ray, rays, offsets: the packing (see the module's text).
+
+    Returns:
+        Sums of the same shape; 0 at the first sample of each ray.
 
     Raises:
         ValueError: the packing does not fit the values; TypeError: `values` is not floating-point.

@@ -55,6 +55,14 @@ def frequency_window(
     """Coarse-to-fine weights for `frequency_encoding`: (1 − cos(π clamp(progress · bands − k, 0, 1))) / 2 for band k.
 
     Park et al., *Nerfies* (2021), eq. 8, with α = progress · bands: at progress 0 no band counts, at 1 all do.
+
+    Args:
+        bands: number of bands.
+        progress: how far training is, in [0, 1].
+        dtype, device: of the result.
+
+    Returns:
+        (bands,) in [0, 1]. No gradient.
     """
     open_ = (progress * bands - torch.arange(bands, dtype=dtype, device=device)).clamp(0, 1)
     return (1 - torch.cos(math.pi * open_)) / 2

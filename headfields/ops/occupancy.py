@@ -91,6 +91,9 @@ def lookup(
         occupied: (X, Y, Z) cells.
         aabb: (2, 3) the box, lower corner first. Its upper faces are outside.
 
+    Returns:
+        (...) bool. Not differentiable.
+
     Raises:
         ValueError: a shape that does not fit; TypeError: a dtype that does not fit.
     """

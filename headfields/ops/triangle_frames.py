@@ -27,6 +27,10 @@ def triangle_frames(vertices: Float[Tensor, "*batch v 3"], faces: Int[Tensor, "f
     Returns:
         (..., F, 3, 4). Differentiable in the vertices to any order.
 
+    Raises:
+        TypeError: vertices are not floating point, or faces not integers.
+        ValueError: a shape does not fit.
+
     Source: INSTA (Zielonka et al. 2023), section 3.2, "deformation gradient".
     """
     check_floating("triangle_frames", "vertices", vertices)
@@ -47,7 +51,15 @@ def triangle_frames(vertices: Float[Tensor, "*batch v 3"], faces: Int[Tensor, "f
 
 
 def triangle_areas(vertices: Float[Tensor, "*batch v 3"], faces: Int[Tensor, "f 3"]) -> Float[Tensor, "*batch f"]:
-    """Area of every triangle, square metres. Its gradient at a triangle without area is zero."""
+    """Area of every triangle.
+
+    Args:
+        vertices: (..., V, 3), metres.
+        faces: (F, 3) vertex indices.
+
+    Returns:
+        (..., F), square metres. Differentiable to any order; the gradient at a triangle without area is zero.
+    """
     a, b, c = (vertices[..., faces[:, corner], :] for corner in range(3))
     cross = torch.linalg.cross(b - a, c - a)
     squared = (cross * cross).sum(-1)
@@ -75,6 +87,10 @@ def deformation_gradients(
     Returns:
         (..., F, 3, 4). Differentiable in both meshes to second order.
 
+    Raises:
+        TypeError: a mesh is not floating point, or faces not integers.
+        ValueError: the meshes have different vertices, or scaling is none of the three.
+
     Source: INSTA (Zielonka et al. 2023), section 3.2.
     """
     if scaling not in ("none", "area", "length"):
@@ -100,6 +116,16 @@ def edge_neighbours(faces: Int[Tensor, "f 3"]) -> Int[Tensor, "f 3"]:
     """The triangle across each edge (a→b, b→c, c→a) of every triangle, −1 at a boundary.
 
     At an edge of more than two triangles, each gets one of the others.
+
+    Args:
+        faces: (F, 3) vertex indices.
+
+    Returns:
+        (F, 3) int64. No gradient.
+
+    Raises:
+        TypeError: faces are not integers.
+        ValueError: they are not (F, 3).
     """
     check_integer("edge_neighbours", "faces", faces)
     check_shape("edge_neighbours", "faces", faces, "f 3")

@@ -30,7 +30,12 @@ def _keep(samples: Samples, canonical: Canonical, also: Tensor | None = None) ->
 
 
 class UniformSampler(Sampler):
-    """`count` stratified samples in each ray's near-far interval (their midpoints in evaluation mode).
+    """Stratified samples in each ray's near-far interval; an even division in evaluation mode.
+
+    Args:
+        count: samples a ray.
+
+    Gradients do not flow to where samples are taken, but through the points at their middles.
 
     Source: Mildenhall et al. 2020, "NeRF", equation 2.
     """
@@ -51,6 +56,10 @@ class HierarchicalSampler(Sampler):
 
     The coarse pass asks the same field without gradients (NeRF trains a second network for it; one field serves both
     here, our own choice).
+
+    Args:
+        coarse: samples a ray of the first pass.
+        fine: samples a ray drawn from its weights; the field is asked at the union of both.
 
     Source: Mildenhall et al. 2020, "NeRF", section 5.2.
     """
@@ -85,6 +94,9 @@ class OccupancySampler(Sampler):
         budget: most samples in a call; more is an error that says so.
         refresh_every, refresh_points: every so many steps, so many random points are asked for their density.
         warmup: steps before which nothing is culled. The last three are our own choice.
+
+    Raises:
+        ValueError: an argument is out of range; later, more samples than `budget`, with the number that is needed.
 
     Source: Müller et al. 2022, "Instant Neural Graphics Primitives", appendix E; INSTA's released code.
     """

@@ -20,7 +20,14 @@ class VolumeRenderer(Renderer):
         early_stop: transmittance below which the rest of a ray is left out (INSTA: 1e-4). What lies there is found by
             a first pass for the density alone, without gradients. 0 leaves nothing out.
 
-    In evaluation mode samples whose weight is below `early_stop` are not asked for their colour either.
+    In evaluation mode samples whose weight is below `early_stop` are not asked for their colour either. Depth is the
+    expected distance along the ray, metres, not divided by opacity.
+
+    Differentiable as the parts are: the compositing is so to second order.
+
+    Raises:
+        TypeError: the sampler is none.
+        ValueError: early_stop is not a transmittance.
 
     Source: Mildenhall et al. 2020, "NeRF", equation 3; early stop: INSTA's released code.
     """

@@ -77,6 +77,13 @@ def picture(
     """Truth | rendering | error of one frame side by side, (H, 3 W, 3) in [0, 1], and its PSNR in dB.
 
     The error is four times the mean absolute difference of the channels, dark where it is 0.
+
+    Args:
+        avatar: the avatar.
+        capture: where truth, camera and state come from.
+        frame: index of the frame.
+        background: grey in [0, 1] behind both sides.
+        device: where the avatar is; that of its parameters if None.
     """
     device = device_of(avatar) if device is None else torch.device(device)
     rendered = render_frame(avatar, capture, frame, background, device).rgb.clamp(0, 1)

@@ -284,6 +284,9 @@ class Trainer:
     def load(self, path: Path | str) -> None:
         """Goes back (or on) to a checkpoint; every process calls it.
 
+        Args:
+            path: the file that `save` wrote.
+
         Raises:
             FileNotFoundError: there is none.
             ValueError: it is not whole, or belongs to another model.

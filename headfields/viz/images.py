@@ -42,7 +42,17 @@ def to_uint8(image: Picture) -> UInt8[np.ndarray, "h w 3"]:
 def save_image(path: Path | str, image: Picture) -> Path:
     """Writes an image in the format of the file's ending.
 
-    It is written as `to_uint8` shows it (`side_by_side` gives one too), but that four channels keep their alpha.
+    Floats are sRGB in [0, 1], clipped and rounded; NaN becomes magenta, so that it is seen.
+
+    Args:
+        path: where to; the folder is made. `.jpg` puts four channels over white, other endings keep their alpha.
+        image: (H, W), (H, W, 1), (H, W, 3) or straight-alpha (H, W, 4), floats or 8 bits.
+
+    Returns:
+        The path.
+
+    Raises:
+        ValueError: another shape.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)

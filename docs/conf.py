@@ -1,0 +1,61 @@
+"""Sphinx settings: Markdown pages, a notebook that is run, and the API reference from the docstrings. No network."""
+
+import os
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).parent
+sys.path[:0] = [str(HERE / "_extension"), str(HERE.parent)]
+
+import headfields  # noqa: E402  (from this folder's parent, installed or not)
+
+project = "headfields"
+author = "the headfields contributors"
+project_copyright = "the headfields contributors, Apache-2.0"
+release = version = headfields.__version__
+
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode", "api"]
+exclude_patterns = ["_build", "_extension", "README.md"]  # README.md is included by index.md
+html_theme = "furo"
+html_title = f"headfields {release}"
+html_show_sphinx = False
+html_copy_source = False
+
+# Markdown
+myst_enable_extensions = ["dollarmath"]
+myst_heading_anchors = 3
+
+# Notebooks are run at every build, in a temporary folder; HEADFIELDS_DOCS_NOTEBOOKS=off leaves them out of a quick one.
+nb_execution_mode = "off" if os.environ.get("HEADFIELDS_DOCS_NOTEBOOKS") == "off" else "force"
+nb_execution_in_temp = True
+nb_execution_raise_on_error = True
+nb_execution_timeout = 900
+nb_merge_streams = True
+
+# Docstrings
+autodoc_member_order = "bysource"
+autodoc_typehints = "signature"
+autodoc_inherit_docstrings = False  # a part's forward, bounds, ... are described once, at its base class
+autodoc_preserve_defaults = True
+napoleon_google_docstring = True
+napoleon_numpy_docstring = False
+napoleon_use_ivar = True
+napoleon_use_rtype = False
+napoleon_custom_sections = [("Source", "notes_style")]
+default_role = "name"  # of the extension `api`: a link where the name is public, code otherwise
+python_use_unqualified_type_names = True
+python_maximum_signature_line_length = 80
+
+
+def join_readmes(app, docname, source):
+    """The page `start` is the project's README; links between it and this folder keep leading somewhere."""
+    if docname == "start":
+        app.env.note_dependency(str(HERE.parent / "README.md"))
+        text = (HERE.parent / "README.md").read_text(encoding="utf-8")
+        source[0] = text.replace("](docs/README.md", "](index.md").replace("](docs/", "](")
+    else:
+        source[0] = source[0].replace("](../README.md", "](start.md").replace("](README.md", "](index.md")
+
+
+def setup(app):
+    app.connect("source-read", join_readmes)

@@ -1,0 +1,78 @@
+"""The Python in README.md and docs/ runs: every ```python block of a page, one after the other, in one namespace.
+
+A block that cannot run (a signature, a few lines out of a context) is fenced as ```python fragment; it is compiled.
+"""
+
+import dataclasses
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from headfields.data.insta_write import write_insta
+from tests.data.tiny import blob, tiny_frames
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+FENCE = re.compile(r"^```python([^\n]*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+BEFORE = {
+    "README.md": """
+import torch
+import headfields as hf
+faces, vertices = torch.tensor([[0, 1, 2]]), torch.eye(3).expand(2, 3, 3)
+points, mesh_index = torch.rand(5, 3), torch.tensor([0, 1, 1, 0, 0])
+table = torch.zeros(hf.ops.HashGridLayout(levels=16, features=2).entries, 2)
+ray, start, end, rays = torch.tensor([0, 0, 1]), torch.arange(3.0), torch.arange(3.0) + 1, 2
+density = torch.ones(3)
+""",
+}
+"""What a page takes for granted."""
+SMALLER = {r"minutes=\d+": "steps=2", r"steps=\d{2,}": "steps=2"}
+"""What would take minutes, as something that takes a second."""
+
+
+def blocks(page: Path) -> Iterator[tuple[int, str, str]]:
+    """Line of the code's beginning, the rest of the fence's first line, and the code."""
+    text = page.read_text(encoding="utf-8")
+    for match in FENCE.finditer(text):
+        yield text[: match.start()].count("\n") + 2, match[1].strip(), match[2]
+
+
+def compiled(page: Path, line: int, code: str):
+    return compile("\n" * (line - 1) + code, str(page), "exec")  # so that a traceback shows the page's own lines
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working directory with a capture of a few frames where the pages expect one."""
+    frames = [dataclasses.replace(frame, expression=torch.randn(16)) for frame in tiny_frames()]
+    write_insta(tmp_path / "captures" / "nobody", frames, *blob(), test_frames=2)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if any(blocks(page))], ids=lambda page: page.name)
+def test_the_python_of_a_page_runs(page: Path, folder: Path, unchecked: None) -> None:
+    torch.manual_seed(0)
+    namespace: dict = {"__name__": f"docs_{page.stem}"}
+    exec(BEFORE.get(page.name, ""), namespace)
+    for line, mark, code in blocks(page):
+        assert mark in ("", "fragment"), f"{page.name}:{line}: fence the block as ```python or ```python fragment"
+        if mark == "fragment":
+            compiled(page, line, code)
+            continue
+        for pattern, replacement in SMALLER.items():
+            code = re.sub(pattern, replacement, code)
+        exec(compiled(page, line, code), namespace)
+
+
+def test_a_page_that_breaks_is_noticed(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("Text.\n\n```python\nx = 1\nraise RuntimeError(x)\n```\n\n```python fragment\nf(...)\n```\n")
+    (line, mark, code), (_, other, _) = blocks(page)
+    assert (line, mark, other) == (4, "", "fragment")
+    with pytest.raises(RuntimeError) as caught:
+        exec(compiled(page, line, code), {})
+    assert caught.traceback[-1].lineno + 1 == 5
