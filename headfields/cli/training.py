@@ -22,8 +22,8 @@ FIXED = ("model", "arguments", "capture", "seed")
 """What a resumed run cannot change."""
 
 DEFAULTS: dict[str, Any] = {
-    "rays": 2048, "frames": 8, "learning_rate": 0.02, "network_learning_rate": 0.001, "schedule": "exponential",
-    "depth": 0.1, "opacity": 0.0, "precision": "32-true",
+    "rays": 2048, "samples": 14000, "frames": 8, "learning_rate": 0.02, "network_learning_rate": 0.001,
+    "schedule": "exponential", "depth": 0.1, "opacity": 0.0, "precision": "32-true",
 }  # fmt: skip
 """Of the options of training that are not given; those of a run that is gone on with are its own."""
 
@@ -42,6 +42,7 @@ class Options:
     resume: bool
     seed: int | None
     rays: int | None
+    samples: int | None
     frames: int | None
     learning_rate: float | int | None
     network_learning_rate: float | int | None
@@ -68,7 +69,7 @@ def train(options: Options) -> None:
     run.check_writable()
     device = runs.choose_device(options.device)
     capture = runs.open_capture(options.capture, options.memory)
-    config = {
+    config: dict[str, Any] = {
         "model": options.model,
         "arguments": _arguments(options, before, capture),
         "capture": str(options.capture.resolve()),
@@ -83,7 +84,8 @@ def train(options: Options) -> None:
         losses.append(OpacityLoss(weight=chosen["opacity"]))
     with _plain_reasons(), contextlib.ExitStack() as stack:
         trainer = Trainer(
-            avatar, capture, losses, rays_per_step=chosen["rays"], frames_per_step=chosen["frames"],
+            avatar, capture, losses, rays_per_step=chosen["rays"], samples_per_step=chosen["samples"] or None,
+            frames_per_step=chosen["frames"],
             schedule=chosen["schedule"], seed=config["seed"], out=options.out, device=device, devices=options.devices,
             precision=chosen["precision"], learning_rate=chosen["learning_rate"],
             network_learning_rate=chosen["network_learning_rate"],
@@ -124,7 +126,7 @@ def _training_options(options: Options, before: dict[str, Any]) -> dict[str, Any
         limits = {name: before.get(name) for name in LIMITS}
     if all(limit is None for limit in limits.values()):
         raise CommandError("say when to stop: --minutes 10 or --steps 20000")
-    for name in ("depth", "opacity"):
+    for name in ("depth", "opacity", "samples"):
         if not chosen[name] >= 0:
             raise CommandError(f"--{name} is {chosen[name]}; expected 0 (none) or more")
     return chosen | limits

@@ -3,6 +3,7 @@
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -46,7 +47,8 @@ def write_truth(
 ) -> None:
     """Writes what the images of a capture were drawn from, in the order of its frames, as float32."""
     arrays = {"vertices": vertices, "world_to_camera": world_to_camera, "expression": expression}
-    np.savez_compressed(folder / TRUTH, **{name: array.astype(np.float32) for name, array in arrays.items()})
+    single: dict[str, Any] = {name: array.astype(np.float32) for name, array in arrays.items()}
+    np.savez_compressed(folder / TRUTH, **single)
 
 
 def tracking_error(capture: Capture) -> TrackingError:

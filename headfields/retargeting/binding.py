@@ -307,7 +307,9 @@ def _correspond(source: HeadSurface, registered: Float[Tensor, "v 3"], target: H
     corners[vertex], between[vertex], confidence[vertex] = source.faces[at], barycentric.float(), near.float()
     confidence = confidence * _importance(target)
     pinned, _ = _shared_landmarks(target, source)
-    if len(pinned):  # landmarks are known, whatever lies nearest
+    if (
+        len(pinned) and source.landmarks is not None and target.landmarks is not None
+    ):  # landmarks are known, whatever lies nearest
         known = (source.landmarks >= 0) & (target.landmarks >= 0)
         corners[pinned] = source.landmarks[known][:, None]
         between[pinned] = torch.tensor([1.0, 0, 0])

@@ -54,7 +54,7 @@ def surface_of_capture(capture: "Capture") -> HeadSurface:
     landmarks = find_landmarks(
         state.vertices[picked],
         capture.camera([frames[i] for i in picked]),
-        torch.stack([points[i] for i in picked]),  # type: ignore[misc]
+        torch.stack([points[i] for i in picked]),
         surface,
     )
     return HeadSurface(neutral, faces, opened, landmarks, closing)

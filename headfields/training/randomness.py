@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -96,16 +97,17 @@ def deterministic(device: torch.device) -> Iterator[None]:
     With several threads, the backward of indexing adds floats in the order in which threads come. On CUDA nothing is
     changed: kernels that add by atomics (the hash grid's backward among them) have no other way.
     """
-    fill = torch.utils.deterministic.fill_uninitialized_memory
+    settings: Any = torch.utils.deterministic  # its attributes are unknown to type checkers
+    fill = settings.fill_uninitialized_memory
     before, only_warns = (
         torch.are_deterministic_algorithms_enabled(),
         torch.is_deterministic_algorithms_warn_only_enabled(),
     )
     if device.type == "cpu" and not before:
         torch.use_deterministic_algorithms(True, warn_only=True)
-        torch.utils.deterministic.fill_uninitialized_memory = False  # costs a pass over each new tensor
+        settings.fill_uninitialized_memory = False  # costs a pass over each new tensor
     try:
         yield
     finally:
         torch.use_deterministic_algorithms(before, warn_only=only_warns)
-        torch.utils.deterministic.fill_uninitialized_memory = fill
+        settings.fill_uninitialized_memory = fill

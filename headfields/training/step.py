@@ -75,7 +75,7 @@ class Stepper:
             if not self._ranks.several:
                 raise
             failure, rays = error, 0
-            figures = torch.zeros(len(names) + 1, dtype=torch.double, device=trainer.device)
+            figures = torch.zeros(len(names) + 2, dtype=torch.double, device=trainer.device)
             trainer.optimizer.zero_grad(set_to_none=True)
             self._buffers.remember()
         present = [p.grad is not None for p in self._named.values()]
@@ -95,11 +95,12 @@ class Stepper:
         return self._apply(names, rows, dict(zip(gradients, found[table.numel() :], strict=True)), rays, failure)
 
     def _differentiate(self, fall: float) -> tuple[Tensor, int]:
-        """The weighted terms and the squared error, scaled to this process's part of all rays; and all rays."""
+        """The weighted terms and the squared error, scaled to this process's part of all rays, and its samples; and how
+        many rays there are on all."""
         trainer, step = self._trainer, self._trainer.progress.step
         chosen = torch.randperm(len(trainer.frames), generator=trainer.random.generator)[: trainer.frames_per_step]
         batch, frames = trainer.capture.sample_pixels(
-            trainer.frames[chosen], trainer.rays_per_step, trainer.random.generator, background=trainer.background
+            trainer.frames[chosen], trainer.rays_now, trainer.random.generator, background=trainer.background
         )
         rays, share = len(batch), self._ranks.share(len(batch))
         part = (share.stop - share.start) / max(rays, 1)
@@ -120,7 +121,9 @@ class Stepper:
             trainer.fabric.backward(total * part if self._ranks.several else total)
         with torch.no_grad():
             squared_error = (rendering.rgb - batch.target).square().sum() / max(rendering.rgb.numel(), 1)
-            return torch.stack([value.detach().double() for value in (*values, squared_error)]) * part, rays
+            parts = torch.stack([value.detach().double() for value in (*values, squared_error)]) * part
+            samples = 0 if rendering.samples is None else len(rendering.samples)
+            return torch.cat([parts, parts.new_tensor([float(samples)])]), rays
 
     def _apply(
         self,
@@ -131,7 +134,7 @@ class Stepper:
         failure: Exception | None,
     ) -> Taken:
         trainer = self._trainer
-        count = len(names) + 1
+        count = len(names) + 2
         figures = [math.fsum(row[i] for row in rows) for i in range(count)]
         seconds, stop = rows[0][count], any(row[count + 1] for row in rows)
         if any(row[count + 2] for row in rows):
@@ -154,6 +157,7 @@ class Stepper:
             trainer.scaler.update()
         if trainer.ema is not None:
             trainer.ema.update()
+        trainer.aim_rays(rays, figures[len(terms) + 1])
         return Taken(terms, figures[len(terms)], rays, seconds, stop)
 
     def _where(self, rows: list[list[float]], columns: list[int]) -> str:

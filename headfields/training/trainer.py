@@ -68,6 +68,9 @@ class Trainer:
         capture: the `headfields.data.Capture` to learn from; its split "train" is used.
         losses: callables as in `headfields.losses`; their weighted sum is minimised.
         rays_per_step: rays rendered a step.
+        samples_per_step: if given, so many samples that are composited are aimed at in each step, and `rays_per_step`
+            is where the number of rays starts: few while all of space is asked, more as emptiness is learned, between
+            an eighth and four times that number (INSTA's released code: 2^18 samples from 4096 rays on).
         frames_per_step: frames they come from (all training frames, if there are fewer).
         learning_rate: of the tables, and of the networks unless they have one of their own.
         network_learning_rate: of the networks. Tables bear, and want, a rate at which small networks lose units for
@@ -108,6 +111,7 @@ class Trainer:
         losses: Sequence[Loss],
         *,
         rays_per_step: int = 2048,
+        samples_per_step: int | None = None,
         frames_per_step: int = 8,
         learning_rate: float | int = 1.75e-3,
         network_learning_rate: float | int | None = None,
@@ -133,6 +137,8 @@ class Trainer:
             rays_per_step=rays_per_step, frames_per_step=frames_per_step, learning_rate=learning_rate,
             network_learning_rate=network_rate, final_rate=final_rate,
         )  # fmt: skip
+        if samples_per_step is not None:
+            options.check_positive(samples_per_step=samples_per_step)
         if schedule not in ("constant", "exponential"):
             raise ValueError(f"Trainer: schedule is {schedule!r}; expected 'constant' or 'exponential'")
         options.check_losses(losses)
@@ -146,6 +152,7 @@ class Trainer:
         self.avatar: Any = avatar.to(self.device)
         self.ranks.spread([*self.avatar.parameters(), *self.avatar.buffers()])  # seeded or not, all start from these
         self.capture, self.losses = capture, list(losses)
+        self.samples_per_step = samples_per_step
         self.rays_per_step, self.frames_per_step, self.background = rays_per_step, frames_per_step, background
         self.learning_rate, self.schedule, self.final_rate = learning_rate, schedule, final_rate
         self.rates = {"tables": learning_rate, "networks": network_rate}
@@ -156,10 +163,10 @@ class Trainer:
         self.progress = checkpoint.Progress()
         self.random = RandomStream(seed, self.device)
         self._options = options.recorded(
-            losses, rays_per_step=rays_per_step, frames_per_step=frames_per_step, learning_rate=learning_rate,
-            network_learning_rate=network_rate, schedule=schedule, final_rate=final_rate, betas=betas, eps=eps,
-            weight_decay=weight_decay, ema=ema, background=background, seed=seed, precision=precision,
-            capture=str(capture.name),
+            losses, rays_per_step=rays_per_step, samples_per_step=samples_per_step, frames_per_step=frames_per_step,
+            learning_rate=learning_rate, network_learning_rate=network_rate, schedule=schedule, final_rate=final_rate,
+            betas=betas, eps=eps, weight_decay=weight_decay, ema=ema, background=background, seed=seed,
+            precision=precision, capture=str(capture.name),
         )  # fmt: skip
         self._stepper = Stepper(self)
         self._every = {"picture": picture_seconds, "checkpoint": checkpoint_seconds}
@@ -216,6 +223,23 @@ class Trainer:
         self.avatar.eval()
         self._exchange()
         return FitResult(self.progress.step, self.progress.seconds, monitor.psnr, monitor.rays_per_second, stopped)
+
+    @property
+    def rays_now(self) -> int:
+        """How many rays the next step renders."""
+        if self.samples_per_step is None:
+            return self.rays_per_step
+        return int(self.progress.extra.get("rays", self.rays_per_step))
+
+    def aim_rays(self, rays: int, samples: float) -> None:
+        """Takes in that `rays` gave so many samples: a fifth of the way to the number that would give the wanted ones.
+
+        Part of the checkpoint, so that a resumed run takes the steps that an unbroken one would.
+        """
+        if self.samples_per_step is None or not rays or not samples:
+            return
+        wanted = 0.8 * rays + 0.2 * rays * self.samples_per_step / samples
+        self.progress.extra["rays"] = int(min(max(wanted, self.rays_per_step / 8, 1), 4 * self.rays_per_step))
 
     def _train(self, monitor: Monitor, asked: InterruptFlag) -> bool:
         """Steps until the end or an interrupt; whether it was one."""
