@@ -18,25 +18,6 @@ from headfields.ops._bvh_build import EMPTY, balanced_topology, build_topology
 from headfields.ops.closest_triangle import TriangleBVH
 from headfields.ops.reference.closest_triangle import barycentric_of_closest, closest_face, closest_on_face
 
-BACKENDS = [
-    pytest.param("native", marks=pytest.mark.skipif(native is None, reason="the compiled module is not installed")),
-    "warp",
-    pytest.param(
-        "cuda",
-        marks=[pytest.mark.cuda, pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA device")],
-    ),
-]
-
-
-@pytest.fixture(params=BACKENDS)
-def device(request):
-    """A device, with the backend of the parameter serving it."""
-    if request.param == "cuda":
-        yield torch.device("cuda")
-    else:
-        with use_cpu_backend(request.param):
-            yield torch.device("cpu")
-
 
 def torus():
     mesh = trimesh.creation.torus(0.1, 0.03, major_sections=16, minor_sections=8)
