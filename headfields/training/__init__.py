@@ -1,5 +1,6 @@
 """Training: the loop, what it leaves behind, and how good the result is."""
 
+from headfields.tensor_files import BrokenFileError
 from headfields.training.checkpoint import Progress
 from headfields.training.ema import ExponentialMovingAverage
 from headfields.training.evaluation import evaluate, picture
@@ -10,6 +11,7 @@ from headfields.training.run import RunFolder, RunWriteError
 from headfields.training.trainer import FitResult, NanLossError, Trainer
 
 __all__ = [
+    "BrokenFileError",
     "ExponentialMovingAverage",
     "FitResult",
     "NanLossError",

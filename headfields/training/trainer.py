@@ -39,7 +39,7 @@ class FitResult:
     Attributes:
         step: optimiser steps taken in all.
         seconds: wall time of training in all, over resumptions.
-        psnr: training PSNR in dB, smoothed over the last steps; NaN if no step was left to take.
+        psnr: training PSNR in dB, smoothed over the last steps; NaN before the first.
         rays_per_second: over this call.
         interrupted: True if Ctrl-C (or SIGTERM) ended it.
     """
@@ -174,7 +174,7 @@ class Trainer:
         self._pictured: int | None = None  # the step of the last picture
         self._averaged = False  # True between calls of fit: the avatar carries the average
         self._began = False  # whether the run in the folder is this trainer's
-        self.last_good: str = "there is no checkpoint (pass out= to Trainer)"
+        self.last_good = "there is no checkpoint" + (" (pass out= to Trainer)" if out is None else " yet")
 
     def fit(self, steps: int | None = None, minutes: int | float | None = None, resume: bool = False) -> FitResult:
         """Trains until `steps` steps or `minutes` minutes are reached in all, whichever comes first.
@@ -349,9 +349,8 @@ class Trainer:
         before = time.perf_counter()
         if before - self._done[what] < self._every[what]:
             return
-        if (
-            what not in self._cost and what == "picture"
-        ):  # a guess, until one has been taken: a third of a training step
+        if what not in self._cost and what == "picture":
+            # A guess, until one has been taken: a ray takes a third of its time in a training step.
             self._cost[what] = math.prod(self.capture.size) / max(monitor.rays_per_second, 1.0) / 3
         if before - self._done[what] >= self._cost.get(what, 0.0) * (1 / OVERHEAD_SHARE - 1):
             action(monitor)

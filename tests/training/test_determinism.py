@@ -48,3 +48,48 @@ def test_indexing_backward_is_deterministic_while_training(tmp_path):
     Trainer(FakeAvatar(), FakeCapture(), [Watching()], rays_per_step=8, device="cpu", bar=False).fit(steps=1)
     assert seen == [True]
     assert before == (torch.are_deterministic_algorithms_enabled(), torch.utils.deterministic.fill_uninitialized_memory)
+
+
+def kernels() -> list[torch.Tensor]:
+    """Values and gradients of every operation of an INSTA step, at sizes that several threads share."""
+    from headfields.ops import TriangleBVH, hash_grid, spherical_harmonics
+    from headfields.ops.compositing import composite, weights_from_density
+    from headfields.ops.hash_grid import HashGridLayout
+    from headfields.ops.occupancy import march
+    from tests.shapes import uv_sphere
+
+    generator = torch.Generator().manual_seed(0)
+    vertices, faces = uv_sphere(24, 32)
+    rays = 6000
+    directions = torch.nn.functional.normalize(torch.randn(rays, 3, generator=generator), dim=-1)
+    origins = -2 * directions + 0.5 * torch.randn(rays, 3, generator=generator)
+    bvh = TriangleBVH(faces, vertices)
+    near, far = bvh.interval(origins, directions, 0.2)
+    hit = bvh.raycast(origins, directions)
+    occupied, box = torch.rand(16, 16, 16, generator=generator) > 0.3, torch.tensor([[-2.0] * 3, [2.0] * 3])
+    samples = march(origins, directions, near, far, occupied, box, 0.05, 1 << 20, torch.rand(rays, generator=generator))
+    points = origins[samples.ray] + directions[samples.ray] * samples.middle[:, None]
+    closest = bvh.closest(points)
+    layout = HashGridLayout(4, 2, 12, 8, 64)
+    table = torch.rand(layout.entries, 2, generator=generator).requires_grad_()
+    unit = (0.25 * points + 0.5).requires_grad_()
+    features = hash_grid(unit, table, layout)
+    harmonics = spherical_harmonics(directions[samples.ray], 4)
+    density = features.sum(-1).exp()
+    weights_ = weights_from_density(density, samples.start, samples.end, samples.ray, rays)
+    rgb, opacity, depth = composite(weights_, harmonics[:, 1:4] + features[:, :3], samples, rays)
+    gradients = torch.autograd.grad((rgb.square().sum() + opacity.sum() + depth.sum()), [table, unit])
+    found = [near, far, hit.face, hit.distance, samples.ray, samples.start, closest.face, closest.distance, features]
+    assert len(samples) > 50_000
+    return [tensor.detach() for tensor in (*found, harmonics, weights_, rgb, opacity, depth, *gradients)]
+
+
+@pytest.mark.skipif(native is None, reason="the compiled module is not installed")
+def test_the_compiled_kernels_do_not_depend_on_the_number_of_threads():
+    torch.set_num_threads(1)
+    alone = kernels()
+    for threads in (2, 3):
+        torch.set_num_threads(threads)
+        for _ in range(2):
+            for index, (first, second) in enumerate(zip(alone, kernels(), strict=True)):
+                assert torch.equal(first, second), f"output {index} with {threads} threads"

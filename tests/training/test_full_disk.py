@@ -9,8 +9,9 @@ import sys
 import pytest
 import torch
 
-from headfields.training import RunFolder, RunWriteError, checkpoint
-from tests.training.fakes import FakeAvatar
+from headfields.losses import HuberColour
+from headfields.training import RunFolder, RunWriteError, Trainer, checkpoint
+from tests.training.fakes import FakeAvatar, FakeCapture
 from tests.training.test_trainer import make, same, weights
 
 resource = pytest.importorskip("resource", reason="limits of a process's files are POSIX's")
@@ -92,8 +93,9 @@ def test_a_disk_that_fills_up(mounted):
 
 
 def test_a_disk_with_no_room_for_one_checkpoint_is_found_before_training(mounted):
-    trainer = make(out=mounted("size=24k"))
-    with pytest.raises(RunWriteError, match=r"a checkpoint takes 0\.0 MB.*make room, or give another out"):
+    losses = [HuberColour(mouth_weight=1)]
+    trainer = Trainer(FakeAvatar(width=2000), FakeCapture(), losses, out=mounted("size=1m"), bar=False, device="cpu")
+    with pytest.raises(RunWriteError, match=r"a checkpoint takes 1\.5 MB.*make room, or give another out"):
         trainer.fit(steps=1)
     assert trainer.progress.step == 0
 
