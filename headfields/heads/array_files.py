@@ -1,6 +1,7 @@
 """One way into every file that holds named arrays: npz, npy, pickles and torch.save's, none of which may run code."""
 
 import io
+import math
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,9 @@ def read_npy(data: bytes, where: str) -> Any:
                 if not isinstance(found, np.ndarray) or found.shape != shape:
                     raise ValueError(f"its header says an array of shape {shape}, its pickle holds something else")
                 return found.item() if found.ndim == 0 else found
+            size, there = math.prod(shape) * dtype.itemsize, len(data) - file.tell()
+            if size > there:  # before numpy takes memory for it
+                raise ValueError(f"its header says {size} bytes of shape {shape} and {dtype}, but {there} are there")
         file.seek(0)
         return np.load(file, allow_pickle=False)
     except (ValueError, OSError, EOFError, MemoryError, OverflowError) as error:

@@ -196,7 +196,7 @@ def test_sparse_matrices_are_checked():
 
 
 @pytest.mark.parametrize(
-    ("size", "stride", "offset"), [((9,), (1,), 0), ((2,), (5,), 0), ((1,), (1,), 6), ((1,), (-1,), 2)]
+    ("size", "stride", "offset"), [((9,), (1,), 0), ((2,), (6,), 0), ((1,), (1,), 6), ((1,), (-1,), 2)]
 )
 def test_tensors_stay_within_their_storage(size, stride, offset):
     storage = torch.zeros(6).storage()
@@ -278,6 +278,10 @@ def test_npz_and_npy_of_objects_are_read(tmp_path):
         (tmp_path / "cut.npz").write_bytes(data[: int(part * len(data))])
         with pytest.raises(ValueError, match=r"cut\.npz"):
             load_arrays(tmp_path / "cut.npz")
+    whole = (tmp_path / "a.npy").read_bytes()
+    (tmp_path / "huge.npy").write_bytes(whole.replace(b"(3,)", b"(99999999999999,)").replace(b" " * 14 + b"\n", b" \n"))
+    with pytest.raises(ValueError, match=r"huge\.npy: not a whole npy array"):
+        load_arrays(tmp_path / "huge.npy")
     with pytest.raises(FileNotFoundError, match=r"none\.npz is not a file"):
         load_arrays(tmp_path / "none.npz")
 
