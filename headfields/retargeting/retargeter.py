@@ -39,7 +39,8 @@ class Retargeter(nn.Module):
 
     What a source frame moves its neutral mesh by is carried over (`DeformationTransfer`, over the correspondence that
     `bind` finds), so the shape of the source's head does not come along. Eyeballs of the target turn rigidly about
-    their own centres as the source's nearest do; lids are kept from sinking into them. Heads of one topology are transferred as they are, eyeballs and all.
+    their own centres as the source's nearest do; lids are kept from sinking into them. Heads of one topology are
+    transferred as they are, eyeballs and all.
 
     Args:
         source, target: the two heads (`surface_of_capture`, `surface_of_head`).
