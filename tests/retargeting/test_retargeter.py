@@ -150,6 +150,17 @@ def test_one_topology_is_transferred_as_it_is(head, motion, coarse):
     torch.testing.assert_close(retargeter(motion).vertices, motion.vertices, atol=1e-6, rtol=0)
 
 
+def test_heads_of_one_topology_whose_mouths_are_closed_otherwise(motion, coarse):
+    closing = coarse.faces[coarse.closing].roll(1, dims=1).flip(0)[2:]
+    faces = torch.cat([coarse.faces[~coarse.closing], closing])
+    other = HeadSurface(
+        coarse.neutral, faces, coarse.opened, None, torch.arange(len(faces)) >= len(faces) - len(closing)
+    )
+    retargeter = Retargeter(coarse, other)
+    assert retargeter.binding.registered is None
+    torch.testing.assert_close(retargeter(motion).vertices, motion.vertices, atol=1e-6, rtol=0)
+
+
 def test_errors(motion, coarse, unchecked):
     with pytest.raises(ValueError, match=r"state.vertices has shape .*; the source head has \d+ vertices"):
         Retargeter(coarse, coarse)(HeadState(motion.vertices[:, :5]))
