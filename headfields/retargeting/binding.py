@@ -66,7 +66,7 @@ def bind(source: HeadSurface, target: HeadSurface) -> Binding:
     for name, head in (("source", source), ("target", target)):
         if not bool(head.skin.any()):
             raise ValueError(f"bind: {name} has {len(head.faces)} faces, none of them with an area; it needs a surface")
-    if len(source.neutral) == len(target.neutral) and torch.equal(source.faces.long(), target.faces.long()):
+    if len(source.neutral) == len(target.neutral) and torch.equal(_own(source).long(), _own(target).long()):
         return _one_topology(source, target)
     here, there = markers(source, target)
     align = fit_similarity(here, there) if len(here) >= 3 else _by_extent(source, target)
@@ -368,16 +368,24 @@ def _nearest(points: Tensor, side: Tensor, others: Tensor, other_side: Tensor) -
     return torch.cat(out)
 
 
+def _own_index(head: HeadSurface) -> Int[Tensor, " f"]:
+    """The mesh's own faces: those known to close the mouth are zipped anew for every shape of head."""
+    return torch.arange(len(head.faces)) if head.closing is None else (~head.closing).nonzero()[:, 0]
+
+
+def _own(head: HeadSurface) -> Int[Tensor, "f 3"]:
+    return head.faces[_own_index(head)]
+
+
 def _one_topology(source: HeadSurface, target: HeadSurface) -> Binding:
     """Vertex to vertex; the faces across the mouth, which open without limit, say nothing."""
-    correspondence = Correspondence.same(target.faces.long(), len(target.neutral))
-    weights = correspondence.weights.clone()
-    weights[source.cavity | target.cavity] = 0
-    correspondence = correspondence.replace(
-        weights=weights, confidence=torch.full_like(correspondence.confidence, _ELSEWHERE)
-    )
-    if len(source.neutral) < 3:
-        return Binding(Similarity.identity(), correspondence)
+    same = Correspondence.same(target.faces.long(), len(target.neutral))
+    faces, weights = torch.zeros_like(same.faces), torch.zeros_like(same.weights)
+    mine, yours = _own_index(source), _own_index(target)
+    faces[yours, 0] = mine
+    weights[yours, 0] = (~source.cavity[mine] & ~target.cavity[yours]).float()
+    confidence = torch.full_like(same.confidence, _ELSEWHERE)
+    correspondence = same.replace(faces=faces, weights=weights, confidence=confidence)
     used = target.faces.flatten().unique()
     align = fit_similarity(source.neutral[used], target.neutral[used])
     if torch.equal(source.neutral[used], target.neutral[used]):

@@ -17,6 +17,7 @@ __all__ = ["Eyeball", "HeadSurface"]
 _STRETCH = 2.0  # an edge across the mouth grows by more than this when the mouth opens
 _OUTWARD = 0.35  # least cosine between a lid's normal and the direction from the eyeball, of its outer side
 _ROUND = 0.08  # an eyeball's vertices are within this part of its radius of a sphere
+_WIDE = 1.4  # and are that many radii wide and high, or any rounded patch would be one
 _EYE_SIZE = (0.015, 0.12)  # an eyeball's radius over the head's largest extent
 
 
@@ -39,6 +40,8 @@ class Eyeball:
 class HeadSurface:
     """A head as retargeting sees it.
 
+    Tensors are kept on the CPU, without their graph.
+
     Attributes:
         neutral: (V, 3) at rest, lips closed, eyes open and straight ahead; metres, y up, face toward +z.
         faces: (F, 3), counter-clockwise from outside.
@@ -50,6 +53,11 @@ class HeadSurface:
     Raises:
         TypeError, ValueError: a dtype or shape does not fit, an index is out of range, or a neutral vertex of a face
             is not finite.
+
+    Found:
+        eyeballs: parts of the mesh that lie on a sphere of an eyeball's size.
+        cavity: (F,) faces that span the open mouth.
+        lip: (V,) 1 on the upper side of the mouth, −1 on the lower, 0 away from it and at its corners.
     """
 
     neutral: Float[Tensor, "v 3"]
@@ -85,6 +93,9 @@ class HeadSurface:
             )
         if not bool(self.neutral[self.faces.flatten()].isfinite().all()):
             raise ValueError("HeadSurface: neutral holds vertices that are not finite; mend the mesh or drop its faces")
+        for name in ("neutral", "faces", "opened", "landmarks", "closing"):
+            value = getattr(self, name)
+            object.__setattr__(self, name, None if value is None else value.detach().cpu())
         object.__setattr__(self, "eyeballs", _find_eyeballs(self.neutral, self.faces))
         cavity, lip = _find_lips(self)
         object.__setattr__(self, "cavity", cavity)
@@ -147,7 +158,8 @@ def _find_eyeballs(neutral: Tensor, faces: Tensor) -> tuple[Eyeball, ...]:
         centre = solution[:3] + middle
         radius = float((solution[3] + (solution[:3] ** 2).sum()).clamp_min(0).sqrt())
         off = float(((points - centre).norm(dim=1) - radius).square().mean().sqrt())
-        if off < _ROUND * radius and _EYE_SIZE[0] * extent < radius < _EYE_SIZE[1] * extent:
+        wide = float((points.amax(0) - points.amin(0))[:2].amin()) > _WIDE * radius  # seen from the front
+        if wide and off < _ROUND * radius and _EYE_SIZE[0] * extent < radius < _EYE_SIZE[1] * extent:
             found.append(Eyeball(vertices, centre.to(neutral.dtype), radius))
     return tuple(found)
 

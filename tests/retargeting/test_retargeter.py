@@ -18,15 +18,15 @@ from headfields.retargeting import (
 from tests.shapes import grid_sheet, rotation
 
 
-def split(vertices, faces):
-    """Every triangle in four, at its edges' middles: vertices of (..., V, 3) and faces."""
-    edges = torch.stack([faces, faces.roll(-1, dims=1)], dim=-1).sort(dim=-1).values
-    pairs, index = edges.reshape(-1, 2).unique(dim=0, return_inverse=True)
-    middle = index.reshape(-1, 3) + vertices.shape[-2]
-    a, b, c = faces.T
-    ab, bc, ca = middle.T
-    finer = torch.cat([torch.stack(t, -1) for t in ((a, ab, ca), (ab, b, bc), (ca, bc, c), (ab, bc, ca))])
-    return torch.cat([vertices, vertices[..., pairs, :].mean(dim=-2)], dim=-2), finer
+def split(vertices, surface):
+    """Every triangle of the face in three, about its centroid: vertices of (..., V, 3), and faces."""
+    faces = surface.faces
+    chosen = surface.neutral[faces][..., 2].mean(dim=-1) > 0.035
+    a, b, c = faces[chosen].T
+    centre = vertices.shape[-2] + torch.arange(len(a))
+    finer = [torch.stack(t, dim=-1) for t in ((a, b, centre), (b, c, centre), (c, a, centre))]
+    middle = vertices[..., faces[chosen], :].mean(dim=-2)
+    return torch.cat([vertices, middle], dim=-2), torch.cat([faces[~chosen], *finer])
 
 
 @pytest.fixture(scope="module")
@@ -36,12 +36,12 @@ def coarse(head):
 
 @pytest.fixture(scope="module")
 def fine(coarse):
-    """The same surface in four times the faces, its vertices in another order."""
-    count = split(coarse.neutral, coarse.faces)[0].shape[0]
+    """The same surface cut finer, its vertices in another order."""
+    count = split(coarse.neutral, coarse)[0].shape[0]
     order = torch.randperm(count, generator=torch.Generator().manual_seed(0))
     place = order.argsort()
-    neutral, faces = split(coarse.neutral, coarse.faces)
-    opened, _ = split(coarse.opened, coarse.faces)
+    neutral, faces = split(coarse.neutral, coarse)
+    opened, _ = split(coarse.opened, coarse)
     surface = HeadSurface(neutral[order], place[faces], opened[order], place[coarse.landmarks])
     return surface, order
 
@@ -73,7 +73,7 @@ def test_what_is_found_on_a_head(coarse):
 
 @pytest.mark.parametrize("direction", ["finer", "coarser"])
 def test_another_topology_reproduces_the_motion(motion, coarse, fine, to_fine, to_coarse, direction):
-    truth = split(motion.vertices, coarse.faces)[0][:, fine[1]]
+    truth = split(motion.vertices, coarse)[0][:, fine[1]]
     if direction == "finer":
         moved, wanted, surface = to_fine(motion).vertices, truth, fine[0]
     else:
@@ -90,7 +90,7 @@ def test_mouths_open_lids_close_and_eyes_turn(head, motion, coarse, fine, to_fin
     gap = (moved[:, marks[62]] - moved[:, marks[66]]).norm(dim=-1)
     truth = motion.vertices[:, coarse.landmarks]
     wanted = (truth[:, 62] - truth[:, 66]).norm(dim=-1)
-    assert wanted[0] > 0.02 and wanted[2] < 0.002
+    assert wanted[0] > 0.02 and wanted[2] < 0.003
     torch.testing.assert_close(gap, wanted, atol=1e-3, rtol=0.05)
     for upper, lower in ((37, 41), (44, 46)):
         lids = (moved[:, marks[upper]] - moved[:, marks[lower]]).norm(dim=-1)
@@ -129,7 +129,7 @@ def test_place_size_and_turn_of_the_source_do_not_matter(motion, coarse, fine, t
 def test_heads_without_landmarks(motion, coarse, fine):
     source = HeadSurface(coarse.neutral, coarse.faces, coarse.opened, None, coarse.closing)
     target = HeadSurface(fine[0].neutral, fine[0].faces, fine[0].opened)
-    truth = split(motion.vertices, coarse.faces)[0][:, fine[1]]
+    truth = split(motion.vertices, coarse)[0][:, fine[1]]
     error = (Retargeter(source, target)(motion).vertices - truth).norm(dim=-1)[:, own_skin(target)]
     assert error.mean() < 3e-4
     bare = HeadSurface(coarse.neutral, coarse.faces), HeadSurface(fine[0].neutral, fine[0].faces)
@@ -147,6 +147,17 @@ def test_states_of_no_frames_and_gradients(motion, fine, to_fine):
 
 def test_one_topology_is_transferred_as_it_is(head, motion, coarse):
     retargeter = Retargeter(coarse, coarse)
+    torch.testing.assert_close(retargeter(motion).vertices, motion.vertices, atol=1e-6, rtol=0)
+
+
+def test_heads_of_one_topology_whose_mouths_are_closed_otherwise(motion, coarse):
+    closing = coarse.faces[coarse.closing].roll(1, dims=1).flip(0)[2:]
+    faces = torch.cat([coarse.faces[~coarse.closing], closing])
+    other = HeadSurface(
+        coarse.neutral, faces, coarse.opened, None, torch.arange(len(faces)) >= len(faces) - len(closing)
+    )
+    retargeter = Retargeter(coarse, other)
+    assert retargeter.binding.registered is None
     torch.testing.assert_close(retargeter(motion).vertices, motion.vertices, atol=1e-6, rtol=0)
 
 

@@ -156,7 +156,7 @@ def test_errors_name_the_argument(unchecked):
         make(vertices, faces, vertices[:-1], faces[:4])
     with pytest.raises(ValueError, match=r"target_faces holds 0 to 24, but there are 3 vertices"):
         make(vertices, faces, vertices[:3], faces)
-    with pytest.raises(TypeError, match=r"source_neutral has dtype torch.int64"):
+    with pytest.raises(TypeError, match=r"source_neutral has dtype torch\.int64"):
         make(vertices.long(), faces, vertices, faces)
     with pytest.raises(ValueError, match="method is 'best'"):
         make(vertices, faces, vertices, faces, method="best")

@@ -51,6 +51,9 @@ class FakeCapture:
     def label(self, frame: int) -> torch.Tensor:
         return torch.where(self.image(frame)[..., 3] > 0.5, 140, 0).to(torch.uint8)
 
+    def landmarks(self, frame: int) -> None:
+        return None
+
     def sample_pixels(self, frames, count, generator, background="random"):
         images = torch.stack([self.image(int(frame)) for frame in frames])
         labels = torch.stack([self.label(int(frame)) for frame in frames])
