@@ -15,12 +15,14 @@ from headfields.ops.reference.hash_grid import hash_grid as reference
 TITLE = "Hash grid"
 TEXT = """16 levels from 16 to 2048 cells an axis, float32. *Random*: points evenly in the cube, in no order; *rays*: 64
 samples along each ray of an image of the head, ray by ray. The reference is the library's definition in vectorised
-PyTorch. The Warp kernel is written for this comparison, for these features and no more, and on a CPU runs on one
-thread. Backward is to the table, whose gradient is made anew, as in training. Difference: of features, or of the
-table's gradient. tiny-cuda-nn places its vertices elsewhere, so its answers cannot be compared."""
+PyTorch. The Warp kernels are written for this comparison, for these features and no more, and on a CPU run on one
+thread; their launch goes through the points of one level after another, or (*points outer*) through the levels of one
+point after another. Backward is to the table, whose gradient is made anew, as in training. Difference: of features, or
+of the table's gradient. tiny-cuda-nn places its vertices elsewhere, so its answers cannot be compared."""
 
 _REFERENCE = "reference, PyTorch"
 _WARP = "Warp kernel"
+_WARP_POINTS = "Warp kernel, points outer"
 
 
 def cases(settings: Settings) -> Iterator[Case]:
@@ -74,10 +76,10 @@ def _contestants(layout: HashGridLayout, table: Tensor, points: Tensor) -> Calla
 
         return Contestant(name, both if backward else forward, _numbers if compare else None)
 
-    def warp(backward: bool) -> Contestant:
+    def warp(name: str, backward: bool) -> Contestant:
         from benchmarks.peers.warp_grid import WarpGrid
 
-        grid = WarpGrid(layout, points, table)
+        grid = WarpGrid(layout, points, table, points_outer=name == _WARP_POINTS)
         shaped = grad.view(len(points), layout.levels, layout.features)
 
         def both() -> Tensor:
@@ -85,7 +87,7 @@ def _contestants(layout: HashGridLayout, table: Tensor, points: Tensor) -> Calla
             return grid.backward(shaped)
 
         note = "one thread" if points.device.type == "cpu" else ""
-        return Contestant(_WARP, both if backward else grid.forward, _numbers, note=note)
+        return Contestant(name, both if backward else grid.forward, _numbers, note=note)
 
     def tiny_cuda_nn(backward: bool) -> Contestant:
         tcnn = need("tinycudann", True, points.device.type)
@@ -105,7 +107,8 @@ def _contestants(layout: HashGridLayout, table: Tensor, points: Tensor) -> Calla
         return {
             OURS: lambda: by_torch(OURS, lambda t: hash_grid(points, t, layout), backward),
             _REFERENCE: lambda: by_torch(_REFERENCE, lambda t: reference(points, t, layout), backward),
-            _WARP: lambda: warp(backward),
+            _WARP: lambda: warp(_WARP, backward),
+            _WARP_POINTS: lambda: warp(_WARP_POINTS, backward),
             "tiny-cuda-nn": lambda: tiny_cuda_nn(backward),
         }
 

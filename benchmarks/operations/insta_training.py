@@ -24,19 +24,20 @@ once the occupancy grid has settled. *headfields* is the whole; the rows below i
 stages indented below them. Medians; a step's are of blocks of steps. No peer trains INSTA on a CPU."""
 
 _BLOCK = 10  # steps
+_BUDGET = 15.0  # seconds after which no further round begins
 
 
 def cases(settings: Settings) -> Iterator[Row]:
-    side, steps, times = settings.pick((256, 600, 9), (64, 60, 3))
+    side, steps, times = settings.pick((256, 600, (3, 9)), (64, 60, (3, 3)))
     with tempfile.TemporaryDirectory() as folder, torch.enable_grad():
         write_capture(Path(folder) / "capture", frames=24, size=side, samples=1, progress=False)
         capture = hf.data.load_capture(Path(folder) / "capture")
         avatar = hf.models.insta(capture.template)
         trainer = Trainer(avatar, capture, insta_losses(), device=settings.device, bar=False)
-        trainer.fit(steps=steps)
+        _fit(trainer, steps)
 
         def more() -> None:
-            trainer.fit(steps=trainer.progress.step + _BLOCK)
+            _fit(trainer, trainer.progress.step + _BLOCK)
 
         size = {"pixels a side": side, "rays": trainer.rays_per_step}
         yield from _stages("training step", size, more, times, _BLOCK, settings, None)
@@ -50,11 +51,17 @@ def cases(settings: Settings) -> Iterator[Row]:
                                settings, limit)  # fmt: skip
 
 
+def _fit(trainer: Trainer, steps: int) -> None:
+    """Trains to so many steps; SIGINT and SIGTERM, which the trainer takes for a wish to stop early, end the run."""
+    if trainer.fit(steps=steps).interrupted:
+        raise KeyboardInterrupt
+
+
 def _stages(
     label: str,
     size: dict[str, int],
     action: Callable[[], Any],
-    times: int,
+    times: tuple[int, int],
     work: int,
     settings: Settings,
     limit: float | None,
@@ -63,7 +70,10 @@ def _stages(
     memory = peak_growth(action, settings.device)
     synchronize = torch.cuda.synchronize if settings.device == "cuda" else lambda: None
     spent: dict[str, list[float]] = defaultdict(list)
-    for _ in range(times):
+    start = time.perf_counter()
+    for turn in range(times[1]):
+        if turn >= times[0] and time.perf_counter() - start > _BUDGET:
+            break
         once: dict[str, float] = defaultdict(float)
         with timed(once):
             began = time.perf_counter()
@@ -79,6 +89,6 @@ def _stages(
             low, _, high = statistics.quantiles(values, n=4, method="inclusive")
             yield Row(
                 label, size, stage.replace("  ", "· "), label.rpartition(" ")[2] + "s", 1,
-                milliseconds=median, spread=(high - low) / 2 / median, fastest=min(values), rounds=times,
+                milliseconds=median, spread=(high - low) / 2 / median, fastest=min(values), rounds=len(values),
                 memory=memory if own else None, limit=limit if own else None,
             )  # fmt: skip
