@@ -6,7 +6,7 @@ the mesh's silhouette and the mesh within the matte (or clothes). The offset is 
 as well as they can.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -54,88 +54,80 @@ class Look:
     depth: np.ndarray | None
 
 
+_FINDINGS = {
+    "mesh": "the mesh lies beside the image {where}; a mean offset of {mean[0]:+.1f} pixels to the right and "
+    "{mean[1]:+.1f} down would fit better ({mean[2]:.3f} to {mean[3]:.3f}): check mesh_path, transform_matrix, cx and "
+    "cy against file_path",
+    "apart": "mesh and matte do not fit wherever the mesh is moved {where}: {mean[0]:.3f} on average, "
+    f"{_FIT} or more is usual: check mesh_path, transform_matrix and file_path",
+    "label": "segmentation labels lie beside the matte {where}; a mean offset of {mean[0]:+.1f} pixels to the right "
+    "and {mean[1]:+.1f} down would fit better ({mean[2]:.3f} to {mean[3]:.3f}): check seg_mask_path against file_path",
+    "unknown": "seg_mask_path holds {first[0]} and the like, no labels of INSTA's, {where}: face regions will be "
+    "wrong; pass regions=... to load_capture",
+    "depth": "the mesh explains {mean[0]:.0%} of the depth within 1 cm {where}; depth is off by {mean[1]:+.0f} mm: "
+    "check depth_path and integer_depth_scale",
+    "empty": "the matte is empty {where}: check the alpha of file_path",
+    "full": "the matte covers all of the image {where}, so the background is taken for the head: check the alpha of "
+    "file_path",
+    "no label": "seg_mask_path is 0 everywhere {where}: check its values",
+    "no depth": "depth_path is 0 everywhere {where}: check its unit and bits",
+}
+
+
 def misalignments(looks: Iterable[Look], faces: np.ndarray) -> list[str]:
-    """A line for every way in which the frames do not fit, with the mean offset over those that do not.
+    """A line, "warning: ...", for every way in which the frames do not fit, with the mean over those that do not.
 
     Args:
         looks: the frames, taken one at a time.
         faces: (F, 3) of the tracked mesh.
     """
-    meshes, labels, depths, unknown, apart = [], [], [], [], []
-    empty: list[str] = []
-    full: list[str] = []
-    nothing: dict[str, list[str]] = {"seg_mask_path": [], "depth_path": []}
+    found: dict[str, list[tuple[str, tuple[float, ...]]]] = {kind: [] for kind in _FINDINGS}
     count = 0
     for look in looks:
         count += 1
-        matte = look.alpha
-        if not matte.any():
-            empty.append(look.name)
-            continue
-        pixels, z = _surface(look, faces)
-        full += [look.name] if matte.all() else []
-        for name, values in (("seg_mask_path", look.label), ("depth_path", look.depth)):
-            if values is not None and not values.any():
-                nothing[name].append(look.name)
-        fit = None if matte.all() else _mesh_offset(look, pixels)
-        if fit is not None and (fit.right or fit.down):
-            meshes.append((look.name, fit))
-        elif fit is not None and fit.before < _FIT:
-            apart.append((look.name, fit.before))
-        if look.label is not None:
-            strange = set(np.unique(look.label).tolist()) - set(LABELS)
-            if strange:
-                unknown.append((look.name, min(strange)))
-            shown = (look.label != 0) & ~np.isin(look.label, _CLOTH)
-            found = None if matte.all() else _silhouette_offset(shown, matte & ~np.isin(look.label, _CLOTH))
-            if found is not None and (found.right or found.down):
-                labels.append((look.name, found))
-        if look.depth is not None and (look.depth > 0).any():
-            explained, off = _depth_agreement(look.depth, pixels, z)
-            if explained < _EXPLAINED:
-                depths.append((look.name, explained, off))
+        for kind, values in _compare(look, faces):
+            found[kind].append((look.name, values))
     lines = []
-    for what, remedy, entries in (
-        ("the mesh lies beside the image", "mesh_path, transform_matrix, cx and cy against file_path", meshes),
-        ("segmentation labels lie beside the matte", "seg_mask_path against file_path", labels),
-    ):
+    for kind, entries in found.items():
         if entries:
-            right, down = np.mean([(entry.right, entry.down) for _, entry in entries], axis=0)
-            before, after = np.mean([(entry.before, entry.after) for _, entry in entries], axis=0)
-            lines.append(
-                f"warning: {what} in {len(entries)} of {count} frames looked at ({_some([e[0] for e in entries])}); "
-                f"a mean offset of {right:+.1f} pixels to the right and {down:+.1f} down would fit better "
-                f"({before:.3f} to {after:.3f}): check {remedy}"
-            )
-    if depths:
-        part, off = np.mean([entry[1] for entry in depths]), np.median([entry[2] for entry in depths])
-        lines.append(
-            f"warning: the mesh explains {part:.0%} of the depth within 1 cm in {len(depths)} of {count} frames "
-            f"looked at ({_some([e[0] for e in depths])}; depth is off by {off * 1000:+.0f} mm in the median): check "
-            "depth_path and integer_depth_scale"
-        )
-    if unknown:
-        lines.append(
-            f"warning: seg_mask_path holds {unknown[0][1]} and the like, no labels of INSTA's, in {len(unknown)} of "
-            f"{count} frames looked at ({_some([e[0] for e in unknown])}): face regions will be wrong; pass "
-            "regions=... to load_capture"
-        )
-    if apart:
-        lines.append(
-            f"warning: mesh and matte do not fit wherever the mesh is moved in {len(apart)} of {count} frames looked "
-            f"at ({_some([e[0] for e in apart])}; {np.mean([e[1] for e in apart]):.3f} on average, {_FIT} or more is "
-            "usual): check mesh_path, transform_matrix and file_path"
-        )
-    for what, remedy, names in (
-        ("the matte is empty", "the alpha of file_path", empty),
-        ("the matte covers all of the image", "the alpha of file_path: the background is taken for the head", full),
-        *((f"{key} is 0 everywhere", f"the unit and bits of {key}", names) for key, names in nothing.items()),
-    ):
-        if names:
-            lines.append(
-                f"warning: {what} in {len(names)} of {count} frames looked at ({_some(names)}): check {remedy}"
-            )
+            names = ", ".join(name for name, _ in entries[:3]) + (", ..." if len(entries) > 3 else "")
+            where = f"in {len(entries)} of {count} frames looked at ({names})"
+            mean, first = np.mean([values for _, values in entries], axis=0), entries[0][1]
+            lines.append("warning: " + _FINDINGS[kind].format(where=where, mean=mean, first=first))
     return lines
+
+
+def _compare(look: Look, faces: np.ndarray) -> Iterator[tuple[str, tuple[float, ...]]]:
+    """What does not fit in one frame: keys of `_FINDINGS` with their figures."""
+    matte, label, depth = look.alpha, look.label, look.depth
+    if not matte.any():
+        yield "empty", ()
+    if matte.all():
+        yield "full", ()
+    told = bool(matte.any() and not matte.all())  # whether the matte says where the head is
+    pixels, z = _surface(look, faces)
+    if told:
+        fit = _mesh_offset(look, pixels)
+        if fit.right or fit.down:
+            yield "mesh", (fit.right, fit.down, fit.before, fit.after)
+        elif fit.before < _FIT:
+            yield "apart", (fit.before,)
+    if label is not None and not label.any():
+        yield "no label", ()
+    elif label is not None:
+        strange = set(np.unique(label).tolist()) - set(LABELS)
+        if strange:
+            yield "unknown", (min(strange),)
+        clothes = np.isin(label, _CLOTH)
+        off = _silhouette_offset((label != 0) & ~clothes, matte & ~clothes) if told else None
+        if off is not None and (off.right or off.down):
+            yield "label", (off.right, off.down, off.before, off.after)
+    if depth is not None and not depth.any():
+        yield "no depth", ()
+    elif depth is not None:
+        explained, metres = _depth_agreement(depth, pixels, z)
+        if explained < _EXPLAINED:
+            yield "depth", (explained, 1000 * metres)
 
 
 def in_view(
@@ -243,7 +235,3 @@ def _cells(mask: np.ndarray, cell: int, least: float = 0.5) -> np.ndarray:
     padded = np.pad(mask, ((0, -height % cell), (0, -width % cell))).astype(np.float32)
     part = padded.reshape(padded.shape[0] // cell, cell, padded.shape[1] // cell, cell).mean(axis=(1, 3))
     return (part > 0) & (part >= least)
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")

@@ -77,7 +77,7 @@ class Capture:
     """
 
     def __init__(
-        self, recording: Recording, memory_budget_mb: int, regions: Mapping[str, Tensor] | None = None
+        self, recording: Recording, memory_budget_mb: int | float, regions: Mapping[str, Tensor] | None = None
     ) -> None:
         self.path = recording.path
         self.name = recording.path.name

@@ -14,7 +14,7 @@ from headfields.data.insta_json import read_transforms
 
 
 def load_capture(
-    path: Path | str, memory_budget_mb: int = 2048, regions: Mapping[str, Bool[Tensor, " f"]] | None = None
+    path: Path | str, memory_budget_mb: int | float = 2048, regions: Mapping[str, Bool[Tensor, " f"]] | None = None
 ) -> Capture:
     """Opens a capture, whatever its layout (INSTA's at present).
 
