@@ -154,98 +154,162 @@ struct Block {
     }
 };
 
+// F values side by side, added in one instruction where the registers are wide enough. Written out because compilers
+// unroll the plain loop into scalar steps: the table may alias whatever it likes.
+template <class Real, int F>
+struct Row {
+    typedef Real type __attribute__((vector_size(F * sizeof(Real))));
+};
+template <class Real>
+struct Row<Real, 1> {
+    typedef Real type;
+};
+template <class Real, int F>
+inline typename Row<Real, F>::type load_row(const Real *from) {
+    typename Row<Real, F>::type row;
+    std::memcpy(&row, from, sizeof row);
+    return row;
+}
+template <class Real, int F>
+inline typename Row<Real, F>::type load_row(const Half *from) {
+#if defined(__F16C__)
+    if constexpr (F == 8) return (typename Row<Real, F>::type)_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i *>(from)));
+#endif
+    Real values[F];
+    for (int f = 0; f < F; ++f) values[f] = widen(from[f]);
+    return load_row<Real, F>(values);
+}
+template <class Real, int F>
+inline void store_row(Real *to, typename Row<Real, F>::type row) {
+    std::memcpy(to, &row, sizeof row);
+}
+
+// Reading a table is a random access a corner. Asking for the rows of the point kAhead further on, while this one is
+// added up, hides most of the wait; a table that fits the second-level cache needs no asking.
+constexpr int kAhead = 16;
+constexpr int64_t kCached = 256 << 10;
+
+template <class Real, int D>
+inline void fetch(const Block<Real, D> &block, int i, const char *table, int64_t row_bytes) {
+    for (int c = 0; c < (1 << D); ++c) __builtin_prefetch(table + block.entry[c][i] * row_bytes, 0, 3);
+}
+
 // F is the number of features, 0 where it is known only at run time.
 template <class Real, class Store, int D, int F, bool kAdd>
-void gather_block(const Block<Real, D> &block, int count, const Store *table, int features, Real *out, int64_t width) {
+void gather_point(const Block<Real, D> &block, int i, const Store *table, int features, Real *row) {
     constexpr int corners = 1 << D;
-    for (int i = 0; i < count; ++i) {
-        Real *row = out + i * width;
-        if constexpr (F > 0) {
-            Real sum[F];
-            for (int f = 0; f < F; ++f) sum[f] = kAdd ? row[f] : Real(0);
-            for (int c = 0; c < corners; ++c) {
-                const Store *entry = table + int64_t(block.entry[c][i]) * F;
-                const Real weight = block.weight[c][i];
-                for (int f = 0; f < F; ++f) sum[f] += weight * widen(entry[f]);
-            }
-            for (int f = 0; f < F; ++f) row[f] = sum[f];
-        } else {
-            for (int c = 0; c < corners; ++c) {
-                const Store *entry = table + int64_t(block.entry[c][i]) * features;
-                const Real weight = block.weight[c][i];
-                if (!kAdd && c == 0)
-                    for (int f = 0; f < features; ++f) row[f] = weight * widen(entry[f]);
-                else
-                    for (int f = 0; f < features; ++f) row[f] += weight * widen(entry[f]);
-            }
+    if constexpr (F > 0) {
+        typename Row<Real, F>::type sum{};
+        if constexpr (kAdd) sum = load_row<Real, F>(row);
+        for (int c = 0; c < corners; ++c) sum += block.weight[c][i] * load_row<Real, F>(table + int64_t(block.entry[c][i]) * F);
+        store_row<Real, F>(row, sum);
+    } else {
+        for (int c = 0; c < corners; ++c) {
+            const Store *entry = table + int64_t(block.entry[c][i]) * features;
+            const Real weight = block.weight[c][i];
+            if (!kAdd && c == 0)
+                for (int f = 0; f < features; ++f) row[f] = weight * widen(entry[f]);
+            else
+                for (int f = 0; f < features; ++f) row[f] += weight * widen(entry[f]);
+        }
+    }
+}
+
+// sum[corner] += weight * row
+template <class Real, int D, int F>
+void scatter_point(const Block<Real, D> &block, int i, const Real *row, int features, Real *target) {
+    if constexpr (F > 0) {
+        const typename Row<Real, F>::type value = load_row<Real, F>(row);
+        for (int c = 0; c < (1 << D); ++c) {
+            Real *entry = target + int64_t(block.entry[c][i]) * F;
+            store_row<Real, F>(entry, load_row<Real, F>(entry) + block.weight[c][i] * value);
+        }
+    } else {
+        for (int c = 0; c < (1 << D); ++c) {
+            Real *entry = target + int64_t(block.entry[c][i]) * features;
+            const Real weight = block.weight[c][i];
+            for (int f = 0; f < features; ++f) entry[f] += weight * row[f];
         }
     }
 }
 
 template <class Real, class Store, int D, int F>
 struct Loops {
-    static void gather(const HashGrid &grid, const Store *table, const Store *plain, Real *out, int64_t begin, int64_t end) {
-        Block<Real, D> block;
-        const int features = F > 0 ? F : grid.features;
-        const int64_t width = int64_t(grid.levels) * features;
-        for (int level = 0; level < grid.levels; ++level) {
-            const int64_t first = grid.offset[level] * features;
-            for (int64_t start = begin; start < end; start += kBlock) {
-                const int count = static_cast<int>(end - start < kBlock ? end - start : kBlock);
-                Real *target = out + start * width + level * features;
-                block.locate(grid, level, start, count, grid.direction != nullptr);
-                if (grid.direction != nullptr)
-                    block.weigh_directional(count);
-                else
-                    block.weigh(count);
-                gather_block<Real, Store, D, F, false>(block, count, table + first, features, target, width);
-                if (plain != nullptr) {
-                    block.weigh(count);
-                    gather_block<Real, Store, D, F, true>(block, count, plain + first, features, target, width);
-                }
-                if (block.any_undefined) {
-                    // A value at NaN is NaN; a derivative there is zero, so that one bad point spoils no table.
-                    const Real fill = grid.derivative ? Real(0) : Real(NAN);
-                    for (int i = 0; i < count; ++i)
-                        if (block.undefined[i])
-                            for (int f = 0; f < features; ++f) target[i * width + f] = fill;
-                }
-            }
-        }
-    }
-
-    static void scatter(const HashGrid &grid, int level, const Real *grad, Real *sum, int64_t begin, int64_t end) {
-        Block<Real, D> block;
-        const int features = F > 0 ? F : grid.features;
-        const int64_t width = int64_t(grid.levels) * features;
-        Real *target = sum + grid.offset[level] * features;
-        for (int64_t start = begin; start < end; start += kBlock) {
+    // Calls body(block, i, start + i) for every point of begin..end on one level, and asks for the rows of `table`, and
+    // whatever fetch_more(point) asks for, kAhead points before.
+    template <class Body, class More>
+    static void each_point(const HashGrid &grid, int level, int64_t begin, int64_t end, const void *table, int64_t row_bytes,
+                           const Body &body, const More &fetch_more) {
+        Block<Real, D> blocks[2];
+        const auto prepare = [&](Block<Real, D> &block, int64_t start) {
             const int count = static_cast<int>(end - start < kBlock ? end - start : kBlock);
             block.locate(grid, level, start, count, grid.direction != nullptr);
             if (grid.direction != nullptr)
                 block.weigh_directional(count);
             else
                 block.weigh(count);
+            return count;
+        };
+        const bool far = (grid.offset[level + 1] - grid.offset[level]) * row_bytes > kCached;
+        const char *rows = static_cast<const char *>(table);
+        if (begin >= end) return;
+        int count = prepare(blocks[0], begin);
+        for (int64_t start = begin, turn = 0; start < end; start += kBlock, turn ^= 1) {
+            Block<Real, D> &block = blocks[turn], &next = blocks[turn ^ 1];
+            const int next_count = start + kBlock < end ? prepare(next, start + kBlock) : 0;
             for (int i = 0; i < count; ++i) {
-                if (block.undefined[i]) continue;
-                const Real *row = grad + (start + i) * width + level * features;
-                if constexpr (F > 0) {
-                    Real value[F];
-                    for (int f = 0; f < F; ++f) value[f] = row[f];
-                    for (int c = 0; c < (1 << D); ++c) {
-                        Real *entry = target + int64_t(block.entry[c][i]) * F;
-                        const Real weight = block.weight[c][i];
-                        for (int f = 0; f < F; ++f) entry[f] += weight * value[f];
-                    }
-                } else {
-                    for (int c = 0; c < (1 << D); ++c) {
-                        Real *entry = target + int64_t(block.entry[c][i]) * features;
-                        const Real weight = block.weight[c][i];
-                        for (int f = 0; f < features; ++f) entry[f] += weight * row[f];
-                    }
+                const int ahead = i + kAhead;
+                if (start + ahead < end) {
+                    if (far) fetch(ahead < kBlock ? block : next, ahead % kBlock, rows, row_bytes);
+                    fetch_more(start + ahead);
                 }
+                body(block, i, start + i);
             }
+            count = next_count;
         }
+    }
+
+    static void gather(const HashGrid &grid, const Store *table, const Store *plain, Real *out, int64_t begin, int64_t end) {
+        const int features = F > 0 ? F : grid.features;
+        const int64_t width = int64_t(grid.levels) * features, row_bytes = features * int64_t(sizeof(Store));
+        for (int level = 0; level < grid.levels; ++level) {
+            const Store *first = table + grid.offset[level] * features;
+            Real *target = out + level * features;
+            // A value at NaN is NaN; a derivative there is zero, so that one bad point spoils no table.
+            const Real fill = grid.derivative ? Real(0) : Real(NAN);
+            each_point(
+                grid, level, begin, end, first, row_bytes,
+                [&](const Block<Real, D> &block, int i, int64_t point) {
+                    Real *row = target + point * width;
+                    gather_point<Real, Store, D, F, false>(block, i, first, features, row);
+                    if (block.undefined[i])
+                        for (int f = 0; f < features; ++f) row[f] = fill;
+                },
+                [](int64_t) {});
+            if (plain == nullptr) continue;
+            HashGrid undirected = grid;
+            undirected.direction = nullptr;
+            const Store *other = plain + grid.offset[level] * features;
+            each_point(
+                undirected, level, begin, end, other, row_bytes,
+                [&](const Block<Real, D> &block, int i, int64_t point) {
+                    if (!block.undefined[i]) gather_point<Real, Store, D, F, true>(block, i, other, features, target + point * width);
+                },
+                [](int64_t) {});
+        }
+    }
+
+    static void scatter(const HashGrid &grid, int level, const Real *grad, Real *sum, int64_t begin, int64_t end) {
+        const int features = F > 0 ? F : grid.features;
+        const int64_t width = int64_t(grid.levels) * features;
+        Real *target = sum + grid.offset[level] * features;
+        const Real *source = grad + level * features;
+        each_point(
+            grid, level, begin, end, target, features * int64_t(sizeof(Real)),
+            [&](const Block<Real, D> &block, int i, int64_t point) {
+                if (!block.undefined[i]) scatter_point<Real, D, F>(block, i, source + point * width, features, target);
+            },
+            [&](int64_t point) { __builtin_prefetch(source + point * width, 0, 3); });
     }
 
     static Real dot(const Store *entry, const Real *row, int features) {
