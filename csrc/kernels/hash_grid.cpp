@@ -3,42 +3,18 @@
 #include "hash_grid.h"
 
 #include <cmath>
-#include <cstring>
 
-#if defined(__F16C__)
-#include <immintrin.h>
-#endif
+#include "hash_grid_row.h"
 
 namespace HF_ISA {
 namespace {
 
 using headfields::GridType;
-using headfields::Half;
 using headfields::HashGrid;
 
 constexpr int kBlock = 64;
 // Eq. 4 of the paper; the fourth prime, for four-dimensional grids, is our own choice.
 constexpr uint32_t kPrime[4] = {1u, 2654435761u, 805459861u, 3674653429u};
-
-inline float widen(float x) { return x; }
-inline double widen(double x) { return x; }
-inline float widen(Half h) {
-#if defined(__F16C__)
-    return _cvtsh_ss(h.bits);
-#else
-    const uint32_t sign = uint32_t(h.bits & 0x8000u) << 16, magnitude = h.bits & 0x7fffu;
-    uint32_t bits = (magnitude << 13) + (uint32_t(127 - 15) << 23);
-    if (magnitude >= 0x7c00u) bits = (magnitude << 13) | 0x7f800000u;  // infinity, NaN
-    float value;
-    if (magnitude < 0x0400u) {  // subnormal
-        value = float(magnitude) * (1.0f / 16777216.0f);
-        std::memcpy(&bits, &value, 4);
-    }
-    bits |= sign;
-    std::memcpy(&value, &bits, 4);
-    return value;
-#endif
-}
 
 // One block of points on one level. Along an axis the weight of the lower and upper vertex is side[k][0], side[k][1];
 // slope and bend are the first and second derivative of the upper one by the point's coordinate (the lower's are the
@@ -50,21 +26,17 @@ struct Block {
     Real weight[kCorners][kBlock];
     uint32_t entry[kCorners][kBlock];
     bool undefined[kBlock];  // a coordinate is NaN
-    bool any_undefined;
 
     void locate(const HashGrid &grid, int level, int64_t begin, int count, int order) {
         const Real *points = static_cast<const Real *>(grid.points) + begin * D;
         const int32_t cells = static_cast<int32_t>(grid.resolution[level]);
         const Real scale = static_cast<Real>(cells);
         const bool hashed = grid.hashed[level];
-        bool any = false;
         for (int i = 0; i < count; ++i) {
             bool nan = false;
             for (int k = 0; k < D; ++k) nan |= points[i * D + k] != points[i * D + k];
             undefined[i] = nan;
-            any |= nan;
         }
-        any_undefined = any;
         uint32_t term[D][2][kBlock];
         uint32_t stride = 1;
         for (int k = 0; k < D; ++k) {
@@ -153,36 +125,6 @@ struct Block {
         return value;
     }
 };
-
-// F values side by side, added in one instruction where the registers are wide enough. Written out because compilers
-// unroll the plain loop into scalar steps: the table may alias whatever it likes.
-template <class Real, int F>
-struct Row {
-    typedef Real type __attribute__((vector_size(F * sizeof(Real))));
-};
-template <class Real>
-struct Row<Real, 1> {
-    typedef Real type;
-};
-template <class Real, int F>
-inline typename Row<Real, F>::type load_row(const Real *from) {
-    typename Row<Real, F>::type row;
-    std::memcpy(&row, from, sizeof row);
-    return row;
-}
-template <class Real, int F>
-inline typename Row<Real, F>::type load_row(const Half *from) {
-#if defined(__F16C__)
-    if constexpr (F == 8) return (typename Row<Real, F>::type)_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i *>(from)));
-#endif
-    Real values[F];
-    for (int f = 0; f < F; ++f) values[f] = widen(from[f]);
-    return load_row<Real, F>(values);
-}
-template <class Real, int F>
-inline void store_row(Real *to, typename Row<Real, F>::type row) {
-    std::memcpy(to, &row, sizeof row);
-}
 
 // Reading a table is a random access a corner. Asking for the rows of the point kAhead further on, while this one is
 // added up, hides most of the wait; a table that fits the second-level cache needs no asking.
@@ -285,7 +227,7 @@ struct Loops {
                     if (block.undefined[i])
                         for (int f = 0; f < features; ++f) row[f] = fill;
                 },
-                [](int64_t) {});
+                [&](int64_t point) { __builtin_prefetch(target + point * width, 1, 3); });
             if (plain == nullptr) continue;
             HashGrid undirected = grid;
             undirected.direction = nullptr;
