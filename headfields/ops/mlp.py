@@ -60,6 +60,17 @@ def mlp(
     tensors = [x, *weights, *(biases or ()), *([] if condition is None else [condition])]
     if not _fits(x, tensors, weights, condition):
         return reference.mlp(x, weights, biases, condition, index)
+    return registered(x, weights, biases, condition, index)
+
+
+def registered(
+    x: Tensor,
+    weights: Sequence[Tensor],
+    biases: Sequence[Tensor] | None = None,
+    condition: Tensor | None = None,
+    index: Tensor | None = None,
+) -> Tensor:
+    """`mlp` by the registered operation, on whatever device: for tests and benchmarks of its kernels."""
     first, width = weights[0], x.shape[-1]
     if condition is not None:
         start = functional.linear(condition, first[:, width:], biases[0] if biases else None)
@@ -131,6 +142,8 @@ def _ready(tensors: Sequence[Tensor]) -> list[Tensor]:
 
 @torch.library.custom_op("headfields::mlp", mutates_args=())
 def _mlp(x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor], index: Tensor | None) -> Tensor:
+    if x.dtype != torch.float32:
+        return reference.layers(x, weights, biases, index)[-1]
     out = x.new_empty((x.shape[0], weights[-1].shape[0]))
     x = x.detach() if x.stride(-1) == 1 else x.detach().contiguous()
     index = None if index is None else index.contiguous()
@@ -163,7 +176,7 @@ def _mlp_backward(
 ) -> list[Tensor]:
     """Gradients by x, weights and biases, in this order; an empty tensor for what `needs` says nobody asks for."""
     given = [grad, x, *weights, *biases]
-    if use_native(x):
+    if use_native(x) and x.dtype == torch.float32:
         grad, x, *parameters = _ready(given)
         outputs = [torch.empty_like(t) if need else None for t, need in zip((x, *parameters), needs, strict=True)]
         layers = len(weights)
