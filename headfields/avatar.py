@@ -56,11 +56,11 @@ class Field:
 
         `colour=False` leaves the colour out, which occupancy and meshing do not need.
         """
-        features = [
-            encoder(canonical, ready) for encoder, ready in zip(self.avatar.encoders, self._encoders, strict=True)
-        ]
+        decoder, parts = self.avatar.decoder, list(zip(self.avatar.encoders, self._encoders, strict=True))
+        shared = parts[-1][0].shared(canonical, parts[-1][1]) if decoder.takes_shared and len(parts) > 1 else None
+        features = [encoder(canonical, ready) for encoder, ready in (parts if shared is None else parts[:-1])]
         joined = features[0] if len(features) == 1 else torch.cat(features, dim=-1)
-        return self.avatar.decoder(joined, canonical.directions, colour).map(_widened)
+        return decoder(joined, canonical.directions, colour, *(shared or ())).map(_widened)
 
 
 def _full_precision(like: Tensor) -> contextlib.AbstractContextManager[None]:

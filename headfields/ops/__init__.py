@@ -12,6 +12,7 @@ from headfields.ops.compositing import (
 )
 from headfields.ops.frequency import frequency_encoding, frequency_window
 from headfields.ops.hash_grid import HashGridLayout, hash_grid
+from headfields.ops.mlp import mlp
 from headfields.ops.occupancy import lookup, march
 from headfields.ops.rotations import axis_angle, rotation_from_6d
 from headfields.ops.sampling import inverse_cdf, merge, stratified, uniform_step
@@ -46,6 +47,7 @@ __all__ = [
     "lookup",
     "march",
     "merge",
+    "mlp",
     "pose_features",
     "ray_offsets",
     "rotation_from_6d",
