@@ -1,6 +1,7 @@
 """The small fully connected networks of decoders."""
 
 import itertools
+from typing import Any
 
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -36,14 +37,14 @@ class MLP(nn.Sequential):
         super().__init__(*parts)
         self.bias = bias
 
-    def forward(  # type: ignore[override]
+    def forward(
         self,
         x: Float[Tensor, "*batch _"],
         condition: Float[Tensor, "k _"] | None = None,
         index: Int[Tensor, "*batch"] | None = None,
     ) -> Float[Tensor, "*batch _"]:
         """The network of x, or of x and `condition[index]` side by side; see `headfields.ops.mlp`."""
-        linears = list(self)[::2]
+        linears: list[Any] = list(self)[::2]
         biases = [linear.bias for linear in linears] if self.bias else None
         return run(x, [linear.weight for linear in linears], biases, condition, index)
 

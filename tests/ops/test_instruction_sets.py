@@ -70,12 +70,19 @@ def test_closest_matches_brute_force(isa, tmp_path):
     assert (within >= 0).equal(have[usable] <= 0.3) and 20 < (within >= 0).sum() < len(within)
     same = torch.from_numpy(results["closest_face"])[usable] == face
     assert same.float().mean() > 0.99
-    torch.testing.assert_close(torch.from_numpy(results["closest_point"])[usable][same].double(), want[same], atol=2e-6, rtol=0)
+    torch.testing.assert_close(
+        torch.from_numpy(results["closest_point"])[usable][same].double(), want[same], atol=2e-6, rtol=0
+    )
 
 
 def test_an_unknown_set_is_refused():
-    code = f"import sys; sys.path.insert(0, {str(Path(isa_probe.__file__).parent)!r}); import isa_probe; isa_probe.load({native.__file__!r}).isa()"
+    folder = str(Path(isa_probe.__file__).parent)
+    code = f"import sys; sys.path.insert(0, {folder!r}); import isa_probe; isa_probe.load({native.__file__!r}).isa()"
     done = subprocess.run(
-        [sys.executable, "-c", code], env={**os.environ, "HEADFIELDS_ISA": "sse9"}, capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", code],
+        env={**os.environ, "HEADFIELDS_ISA": "sse9"},
+        capture_output=True,
+        text=True,
+        timeout=60,
     )
     assert done.returncode != 0 and "HEADFIELDS_ISA=sse9: expected baseline, avx2 or avx512" in done.stderr
