@@ -5,7 +5,7 @@ from headfields.heads.blendshapes import BlendshapeHead
 from headfields.heads.flame import FlameHead
 from headfields.heads.flame_assets import Extras, read_masks
 from headfields.heads.flame_convert import Conversion, convert_flame
-from headfields.heads.landmarks import ContourLandmarks, Landmarks, head_yaw
+from headfields.heads.landmarks import ContourLandmarks, Embedding, Landmarks, head_yaw, read_embeddings
 from headfields.heads.mouth import boundary_loops, close_mouth, mouth_loop
 from headfields.heads.pickles import UnsafePickleError, load_pickle, load_torch, to_array
 from headfields.heads.procedural import procedural, procedural_arrays, write_procedural
@@ -17,6 +17,7 @@ __all__ = [
     "BlendshapeHead",
     "ContourLandmarks",
     "Conversion",
+    "Embedding",
     "Extras",
     "FlameHead",
     "Landmarks",
@@ -36,6 +37,7 @@ __all__ = [
     "procedural_arrays",
     "procedural_teeth",
     "procedural_texture",
+    "read_embeddings",
     "read_masks",
     "to_array",
     "write_procedural",
