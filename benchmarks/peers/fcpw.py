@@ -1,12 +1,16 @@
-"""fcpw: a vectorised tree, queries in one batch; its list of interactions is made once and unpacked untimed."""
+"""fcpw: a vectorised tree, millimetres, queries in one batch; its interactions are made once and unpacked untimed."""
 
 from typing import Any
 
 import numpy as np
 
 from benchmarks.peers import need
-from benchmarks.peers.mesh import MeshPeer
+from benchmarks.peers.mesh import MILLIMETRES, MeshPeer
 from benchmarks.shapes import Mesh
+
+
+def _scaled(points: np.ndarray) -> np.ndarray:
+    return (points * MILLIMETRES).astype(np.float32)
 
 
 class FCPW(MeshPeer):
@@ -16,7 +20,7 @@ class FCPW(MeshPeer):
         self.fcpw = need("fcpw")
         self.scene = self.fcpw.scene_3D()
         self.scene.set_object_count(1)
-        self.scene.set_object_vertices(mesh.vertices32, 0)
+        self.scene.set_object_vertices(_scaled(mesh.vertices32), 0)
         self.scene.set_object_triangles(mesh.faces32, 0)
         self.scene.build(self.fcpw.aggregate_type.bvh_surface_area, True)
 
@@ -25,13 +29,13 @@ class FCPW(MeshPeer):
         return (*columns, np.full(len(arrays[0]), np.inf, np.float32), self.fcpw.interaction_3D_list())
 
     def queries(self, points: np.ndarray) -> Any:
-        return self._prepared(points)
+        return self._prepared(_scaled(points))
 
     def rays(self, origins: np.ndarray, directions: np.ndarray) -> Any:
-        return self._prepared(origins, directions)
+        return self._prepared(_scaled(origins), directions)
 
     def moved(self, mesh: Mesh) -> Any:
-        return self.fcpw.float_3D_list([row for row in mesh.vertices32])
+        return self.fcpw.float_3D_list(list(_scaled(mesh.vertices32)))
 
     def closest(self, queries: Any) -> Any:
         self.scene.find_closest_points(*queries)
@@ -46,8 +50,11 @@ class FCPW(MeshPeer):
         self.scene.refit()
 
     def distance(self, queries: Any, answer: Any) -> np.ndarray:
-        return np.array([one.d for one in answer])
+        return np.array([one.d for one in answer]) / MILLIMETRES
 
     def hit(self, rays: Any, answer: Any) -> np.ndarray:
         missed = 2**31 - 1  # as is an interaction's index where nothing is hit, and -1 as an unsigned number
-        return np.array([np.inf if one.primitive_index in (-1, missed, 2**32 - 1) else one.d for one in answer])
+        return (
+            np.array([np.inf if one.primitive_index in (-1, missed, 2**32 - 1) else one.d for one in answer])
+            / MILLIMETRES
+        )
