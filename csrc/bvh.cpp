@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <memory>
 #include <optional>
 #include <stdexcept>
 #include <string>
@@ -30,6 +31,12 @@ nb::ndarray<nb::numpy, int32_t, nb::ndim<1>> give(std::vector<int32_t> &&values)
     return {kept->data(), {kept->size()}, owner};
 }
 
+// Arrays of one row a query; (n, 3) where there are columns.
+template <class... Arrays> void check_rows(int64_t n, const Arrays &...arrays) {
+    const auto fits = [n](const auto &a) { return int64_t(a.shape(0)) == n && (a.ndim() == 1 || a.shape(1) == 3); };
+    if (!(fits(arrays) && ...)) throw std::invalid_argument("bvh: queries and results differ in length, or are not (n, 3)");
+}
+
 BvhTree tree_of(const In<int32_t, 2> &children, const In<int32_t, 1> &order, const In<int32_t, 1> &slot, const In<int32_t, 2> &faces,
                 const In<float, 3> &vertices) {
     BvhTree tree{};
@@ -40,10 +47,23 @@ BvhTree tree_of(const In<int32_t, 2> &children, const In<int32_t, 1> &order, con
     return tree;
 }
 
-void check_mesh(const int32_t *mesh, int64_t n, int64_t meshes) {
+void check_mesh(const std::optional<In<int32_t, 1>> &mesh, int64_t n, int64_t meshes) {
+    if (!mesh) {
+        if (n > 0 && meshes < 1) throw std::out_of_range("there is no mesh to query");
+        return;
+    }
+    check_rows(n, *mesh);
+    const int32_t *index = mesh->data();
     for (int64_t i = 0; i < n; ++i)
-        if (mesh[i] < 0 || mesh[i] >= meshes)
-            throw std::out_of_range("mesh_index holds " + std::to_string(mesh[i]) + ", but there are " + std::to_string(meshes) + " meshes");
+        if (index[i] < 0 || index[i] >= meshes)
+            throw std::out_of_range("mesh_index holds " + std::to_string(index[i]) + ", but there are " + std::to_string(meshes) + " meshes");
+}
+
+// Calls kernel(items, count) on all n queries, neighbours in space together.
+template <class Kernel> void in_order(const float *points, const int32_t *mesh, int64_t n, int64_t meshes, int threads, const Kernel &kernel) {
+    const std::unique_ptr<uint32_t[]> items = bvh_order(points, mesh, n, meshes, threads);
+    parallel_for(n, bvh_order_grain(n, threads), threads,
+                 [&](int64_t begin, int64_t end, int) { kernel(items.get() + begin, end - begin); });
 }
 
 nb::tuple build(In<int32_t, 2> faces, In<float, 2> vertices) {
@@ -75,20 +95,22 @@ void refit(In<int32_t, 2> children, In<int32_t, 1> order, In<int32_t, 1> slot, I
 
 void closest(In<int32_t, 2> children, In<int32_t, 1> order, In<int32_t, 1> slot, In<int32_t, 2> faces, In<float, 3> vertices,
              In<float, 3> bounds, In<float, 3> triangles, In<float, 2> points, std::optional<In<int32_t, 1>> mesh, float max_distance,
-             Out<int64_t, 1> face, std::optional<Out<float, 2>> barycentric, std::optional<Out<float, 1>> distance, int threads) {
+             Out<int64_t, 1> face, std::optional<Out<float, 2>> barycentric, std::optional<Out<float, 1>> distance, std::optional<Out<float, 2>> nearest, int threads) {
     nb::gil_scoped_release release;
     BvhTree tree = tree_of(children, order, slot, faces, vertices);
     tree.bounds = bounds.data(), tree.triangles = triangles.data();
     const int64_t n = points.shape(0);
-    BvhClosest query{points.data(), mesh ? mesh->data() : nullptr, face.data(),
-                     barycentric ? barycentric->data() : nullptr, distance ? distance->data() : nullptr, max_distance};
-    if (query.mesh) check_mesh(query.mesh, n, tree.meshes);
-    const int64_t grain = bvh_order_grain(n, threads);
-    parallel_for(n, grain, threads, [&](int64_t begin, int64_t end, int) {
-        std::vector<uint32_t> items;
-        bvh_order(query.points, query.mesh, begin, end, items);
-        HF_DISPATCH(bvh_closest, tree, query, items.data(), end - begin);
-    });
+    BvhClosest query{points.data(), mesh ? mesh->data() : nullptr, face.data(), nullptr, nullptr, nullptr, max_distance};
+    check_rows(n, points, face);
+    if (barycentric) {
+        if (!distance || !nearest) throw std::invalid_argument("bvh_closest: barycentric, distance and nearest come together");
+        check_rows(n, *barycentric, *nearest);
+        check_rows(n, *distance);
+        query.barycentric = barycentric->data(), query.distance = distance->data(), query.nearest = nearest->data();
+    }
+    check_mesh(mesh, n, tree.meshes);
+    in_order(query.points, query.mesh, n, tree.meshes, threads,
+             [&](const uint32_t *items, int64_t count) { HF_DISPATCH(bvh_closest, tree, query, items, count); });
 }
 
 // Where each ray passes nearest to the middle of its mesh: rays near one another there meet the same faces.
@@ -111,15 +133,10 @@ std::vector<float> passing_points(const BvhTree &tree, const BvhRays &rays, int6
     return passing;
 }
 
-// Checks, orders and runs one of the ray queries.
+// Orders and runs one of the ray queries.
 template <class Kernel> void cast(const BvhTree &tree, const BvhRays &rays, int64_t n, int threads, const Kernel &kernel) {
-    if (rays.mesh) check_mesh(rays.mesh, n, tree.meshes);
     const std::vector<float> passing = passing_points(tree, rays, n, threads);
-    parallel_for(n, bvh_order_grain(n, threads), threads, [&](int64_t begin, int64_t end, int) {
-        std::vector<uint32_t> items;
-        bvh_order(passing.data(), rays.mesh, begin, end, items);
-        kernel(items.data(), end - begin);
-    });
+    in_order(passing.data(), rays.mesh, n, tree.meshes, threads, kernel);
 }
 
 void raycast(In<int32_t, 2> children, In<int32_t, 1> order, In<int32_t, 1> slot, In<int32_t, 2> faces, In<float, 3> vertices,
@@ -132,7 +149,15 @@ void raycast(In<int32_t, 2> children, In<int32_t, 1> order, In<int32_t, 1> slot,
     BvhRays rays{};
     rays.origins = origins.data(), rays.directions = directions.data(), rays.mesh = mesh ? mesh->data() : nullptr;
     rays.face = face.data(), rays.max_distance = max_distance;
-    if (barycentric) rays.barycentric = barycentric->data(), rays.distance = distance->data();
+    const int64_t n = origins.shape(0);
+    check_rows(n, origins, directions, face);
+    if (barycentric) {
+        if (!distance) throw std::invalid_argument("bvh_raycast: barycentric and distance come together");
+        check_rows(n, *barycentric);
+        check_rows(n, *distance);
+        rays.barycentric = barycentric->data(), rays.distance = distance->data();
+    }
+    check_mesh(mesh, n, tree.meshes);
     cast(tree, rays, origins.shape(0), threads, [&](const uint32_t *items, int64_t count) { HF_DISPATCH(bvh_raycast, tree, rays, items, count); });
 }
 
@@ -145,6 +170,8 @@ void interval(In<int32_t, 2> children, In<int32_t, 1> order, In<int32_t, 1> slot
     BvhRays rays{};
     rays.origins = origins.data(), rays.directions = directions.data(), rays.mesh = mesh ? mesh->data() : nullptr;
     rays.margin = margin, rays.near_ = near_.data(), rays.far_ = far_.data();
+    check_rows(origins.shape(0), origins, directions, near_, far_);
+    check_mesh(mesh, origins.shape(0), tree.meshes);
     cast(tree, rays, origins.shape(0), threads, [&](const uint32_t *items, int64_t count) { HF_DISPATCH(bvh_interval, tree, rays, items, count); });
 }
 
@@ -157,7 +184,8 @@ void bind_bvh(nb::module_ &m) {
     m.def("bvh_refit", &refit, "Writes bounds and triangles of every mesh.");
     m.def("bvh_closest", &closest, nb::arg("children"), nb::arg("order"), nb::arg("slot"), nb::arg("faces"), nb::arg("vertices"),
           nb::arg("bounds"), nb::arg("triangles"), nb::arg("points"), nb::arg("mesh").none(), nb::arg("max_distance"), nb::arg("face"),
-          nb::arg("barycentric").none(), nb::arg("distance").none(), nb::arg("threads"), "Nearest triangle of each point.");
+          nb::arg("barycentric").none(), nb::arg("distance").none(), nb::arg("nearest").none(), nb::arg("threads"),
+          "Nearest triangle of each point and, where arrays for them are given, the nearest point on it.");
     m.def("bvh_raycast", &raycast, nb::arg("children"), nb::arg("order"), nb::arg("slot"), nb::arg("faces"), nb::arg("vertices"),
           nb::arg("bounds"), nb::arg("triangles"), nb::arg("origins"), nb::arg("directions"), nb::arg("mesh").none(),
           nb::arg("max_distance"), nb::arg("face"), nb::arg("barycentric").none(), nb::arg("distance").none(), nb::arg("threads"),

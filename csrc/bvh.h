@@ -37,8 +37,9 @@ struct BvhClosest {
     const float *points;       // (n, 3)
     const int32_t *mesh;       // (n,) or null: mesh 0
     int64_t *face;             // (n,)
-    float *barycentric;        // (n, 3) or null
-    float *distance;           // (n,) or null
+    float *barycentric;        // (n, 3) or null, and then also:
+    float *distance;           // (n,)
+    float *nearest;            // (n, 3), the query itself where there is no face
     float max_distance;
 };
 

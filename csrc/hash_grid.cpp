@@ -25,9 +25,9 @@ using Ints = std::vector<int64_t>;
 
 namespace {
 
-// Points of one task: enough that a level's table is used again and again while it is in cache, few enough that the
-// task's output stays there too.
-constexpr int64_t kTask = 32768;
+// Points of one task. A table that outgrows the second-level cache is read once a task, so tasks are large; where all
+// levels are small it is the task's output that must stay in cache from level to level.
+constexpr int64_t kTask = 131072, kSmallTask = 8192, kSmallTable = 1 << 20;
 
 void require(bool holds, const char *what) {
     if (!holds) throw std::invalid_argument(std::string("hash_grid (native): ") + what);
@@ -82,10 +82,13 @@ struct Grid {
                 "a table has the wrong shape or dtype");
     }
     int table_bits() const { return view.type == GridType::f64 ? 64 : view.type == GridType::f16 ? 16 : 32; }
-    // Equal tasks, at most kTask points each, at least one a thread where there are points enough.
+    // Equal tasks, at least one a thread where there are points enough.
     int64_t task(int threads) const {
+        int64_t widest = 0;
+        for (size_t l = 0; l < resolution.size(); ++l) widest = std::max(widest, offset[l + 1] - offset[l]);
+        const int64_t most = widest * view.features * (table_bits() / 8) > kSmallTable ? kTask : kSmallTask;
         const int64_t lanes = std::max(threads, 1);
-        const int64_t rounds = std::max<int64_t>((n + lanes * kTask - 1) / (lanes * kTask), 1);
+        const int64_t rounds = std::max<int64_t>((n + lanes * most - 1) / (lanes * most), 1);
         return std::max<int64_t>((n + lanes * rounds - 1) / (lanes * rounds), 256);
     }
 };

@@ -10,6 +10,8 @@ void bind_hash_grid(nb::module_ &m);
 void bind_harmonics(nb::module_ &m);
 void bind_packed(nb::module_ &m);
 void bind_occupancy(nb::module_ &m);
+void bind_blended_map(nb::module_ &m);
+void bind_mlp(nb::module_ &m);
 
 NB_MODULE(_native, m) {
     m.doc() = "CPU kernels of headfields. Arrays in, arrays out; nothing here knows of torch.";
@@ -20,4 +22,6 @@ NB_MODULE(_native, m) {
     bind_harmonics(m);
     bind_packed(m);
     bind_occupancy(m);
+    bind_blended_map(m);
+    bind_mlp(m);
 }

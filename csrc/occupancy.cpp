@@ -5,19 +5,11 @@
 
 #include <optional>
 
-#include "cpu.h"
+#include "occupancy.h"
 #include "parallel.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;
-
-#define HF_DECLARE_OCCUPANCY(T)                                                                                        \
-    HF_DECLARE(void, march,                                                                                            \
-               (int64_t, int64_t, const T *, const T *, const T *, const T *, const T *, const uint8_t *,              \
-                const int64_t *, const T *, T, T, int64_t *, const int64_t *, int64_t *, T *, T *))                    \
-    HF_DECLARE(void, lookup, (int64_t, int64_t, const T *, const uint8_t *, const int64_t *, const T *, uint8_t *))
-HF_DECLARE_OCCUPANCY(float)
-HF_DECLARE_OCCUPANCY(double)
 
 namespace {
 

@@ -5,6 +5,7 @@
 #include <condition_variable>
 #include <exception>
 #include <mutex>
+#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -69,7 +70,11 @@ struct Pool {
     void run(Job &mine) {
         {
             std::lock_guard<std::mutex> lock(mutex);
-            for (; size < mine.threads - 1; ++size) std::thread([this] { loop(); }).detach();
+            try {
+                for (; size < mine.threads - 1; ++size) std::thread([this] { loop(); }).detach();
+            } catch (const std::system_error &) {
+                // The system gives no more threads: those there are do the work.
+            }
             job = &mine;
             ++serial;
         }
@@ -82,11 +87,27 @@ struct Pool {
 };
 
 Pool *pool = nullptr;
-std::mutex pool_users;  // one parallel loop at a time; a second caller runs its loop alone
+// One parallel loop at a time; a second caller, or a loop within a loop, runs alone. A flag and not a mutex: nobody
+// waits for it, the thread that holds it may ask for it again, and a forked child may clear it.
+std::atomic<bool> pool_taken{false};
 
+#if !defined(_WIN32)
 void forget_pool_after_fork() {
     pool = nullptr;  // its threads do not exist in the child
-    new (&pool_users) std::mutex();
+    pool_taken.store(false);
+}
+[[maybe_unused]] const int fork_handled = pthread_atfork(nullptr, nullptr, forget_pool_after_fork);
+#endif
+
+struct Taken {
+    const bool mine = !pool_taken.exchange(true, std::memory_order_acquire);
+    ~Taken() {
+        if (mine) pool_taken.store(false, std::memory_order_release);
+    }
+};
+
+void run_alone(int64_t n, int64_t grain, const std::function<void(int64_t, int64_t, int)> &body) {
+    for (int64_t begin = 0; begin < n; begin += grain) body(begin, std::min(begin + grain, n), 0);
 }
 
 }  // namespace
@@ -96,18 +117,10 @@ void parallel_for(int64_t n, int64_t grain, int threads, const std::function<voi
     grain = std::max<int64_t>(grain, 1);
     const int64_t chunks = (n + grain - 1) / grain;
     threads = static_cast<int>(std::min<int64_t>(std::max(threads, 1), chunks));
-    std::unique_lock<std::mutex> use(pool_users, std::defer_lock);
-    if (threads == 1 || !use.try_lock()) {
-        for (int64_t begin = 0; begin < n; begin += grain) body(begin, std::min(begin + grain, n), 0);
-        return;
-    }
-    if (pool == nullptr) {
-#if !defined(_WIN32)
-        static const int registered = pthread_atfork(nullptr, nullptr, forget_pool_after_fork);
-        (void)registered;
-#endif
-        pool = new Pool();
-    }
+    if (threads == 1) return run_alone(n, grain, body);
+    const Taken taken;
+    if (!taken.mine) return run_alone(n, grain, body);
+    if (pool == nullptr) pool = new Pool();
     Job job;
     job.n = n;
     job.grain = grain;

@@ -18,6 +18,7 @@
 #endif
 
 #define HF_INLINE static inline __attribute__((always_inline))
+#define HF_INLINE_MEMBER inline __attribute__((always_inline))
 
 typedef float f8 __attribute__((vector_size(32)));
 typedef int32_t i8 __attribute__((vector_size(32)));

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         models,
         ops,
         renderers,
+        retargeting,
         training,
         viz,
     )
@@ -41,7 +42,7 @@ __version__ = "0.1.0"
 
 _MODULES = (
     "data", "decoders", "deformers", "encoders", "heads", "losses", "metrics", "models", "ops", "renderers",
-    "training", "viz",
+    "retargeting", "training", "viz",
 )  # fmt: skip
 _NAMES = {
     "avatar": ("Avatar", "Field"),
@@ -81,6 +82,7 @@ __all__ = [
     "models",
     "ops",
     "renderers",
+    "retargeting",
     "training",
     "use_cpu_backend",
     "viz",

@@ -1,5 +1,6 @@
 """An avatar: one deformer, one encoder (and a condition), one decoder, one renderer."""
 
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,9 @@ from headfields.records import Camera, Canonical, FieldValues, HeadState, Rays, 
 class Field:
     """An avatar bound to the frames of one call: whatever depends on them alone has been computed.
 
-    Samplers and renderers see the avatar through this.
+    Samplers and renderers see the avatar through this. Under `torch.autocast` encoders and decoders compute in the low
+    precision; deformers do not (bfloat16 knows a point of a head to half a millimetre), and what the decoder gives is
+    float32 again.
 
     Args:
         avatar: the avatar.
@@ -25,12 +28,14 @@ class Field:
     def __init__(self, avatar: "Avatar", state: HeadState) -> None:
         self.avatar = avatar
         self.state = state
-        self._deformer = avatar.deformer.prepare(state)
+        with _full_precision(state.vertices):
+            self._deformer = avatar.deformer.prepare(state)
         self._encoders = [encoder.prepare(state) for encoder in avatar.encoders]
 
     def near_far(self, rays: Rays) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
         """The interval (N,), (N,) of each of N rays in posed space that can hold matter, metres; near >= far: none."""
-        return self.avatar.deformer.near_far(rays, self._deformer)
+        with _full_precision(rays.origins):
+            return self.avatar.deformer.near_far(rays, self._deformer)
 
     def posed_bounds(self) -> Float[Tensor, "2 3"]:
         """Corners of a box in posed space that holds all matter of these frames, metres."""
@@ -43,18 +48,28 @@ class Field:
 
         Differentiable as the deformer is.
         """
-        return self.avatar.deformer(points, directions, frame, self._deformer)
+        with _full_precision(points):
+            return self.avatar.deformer(points, directions, frame, self._deformer)
 
     def decode(self, canonical: Canonical, colour: bool = True) -> FieldValues:
         """Density (1/m) or distance (m), and colour, at M canonical points; `valid` is not looked at.
 
         `colour=False` leaves the colour out, which occupancy and meshing do not need.
         """
-        features = [
-            encoder(canonical, ready) for encoder, ready in zip(self.avatar.encoders, self._encoders, strict=True)
-        ]
+        decoder, parts = self.avatar.decoder, list(zip(self.avatar.encoders, self._encoders, strict=True))
+        shared = parts[-1][0].shared(canonical, parts[-1][1]) if decoder.takes_shared and len(parts) > 1 else None
+        features = [encoder(canonical, ready) for encoder, ready in (parts if shared is None else parts[:-1])]
         joined = features[0] if len(features) == 1 else torch.cat(features, dim=-1)
-        return self.avatar.decoder(joined, canonical.directions, colour)
+        return decoder(joined, canonical.directions, colour, *(shared or ())).map(_widened)
+
+
+def _full_precision(like: Tensor) -> contextlib.AbstractContextManager[None]:
+    kind = like.device.type
+    return torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else contextlib.nullcontext()
+
+
+def _widened(tensor: Tensor) -> Tensor:
+    return tensor.float() if tensor.dtype in (torch.bfloat16, torch.float16) else tensor
 
 
 class Avatar(nn.Module):
@@ -165,7 +180,7 @@ class Avatar(nn.Module):
 
     @torch.no_grad()
     def render(
-        self, camera: Camera, state: HeadState, background: float | Tensor = 1.0, chunk: int = 16384
+        self, camera: Camera, state: HeadState, background: float | Tensor = 1.0, chunk: int = 4096
     ) -> Rendering:
         """An image of one frame, without gradients, in evaluation mode.
 
@@ -173,7 +188,7 @@ class Avatar(nn.Module):
             camera: one camera (or a batch of one).
             state: one frame.
             background: a grey level or a colour (3,), sRGB in [0, 1].
-            chunk: rays at a time.
+            chunk: rays at a time; so few by default that what the networks pass on stays in a processor's cache.
 
         Returns:
             A `Rendering` of (H, W, ...) tensors, depth in metres along the ray.

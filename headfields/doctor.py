@@ -208,10 +208,58 @@ def check_spherical_harmonics(device: torch.device) -> Pairs:
     return [(found, wanted), (gradient, wanted_gradient)]
 
 
+def check_blended_map(device: torch.device) -> Pairs:
+    """Points under three random affine maps each, against the weighted sum written out."""
+    from headfields.ops.blended_map import blended_map
+
+    generator = torch.Generator().manual_seed(5)
+    points, directions = (torch.randn(200, 3, generator=generator) for _ in range(2))
+    gradients = torch.randn(1, 30, 3, 4, generator=generator)
+    centroids = torch.randn(1, 30, 3, generator=generator)
+    ring = torch.randint(30, (30, 3), generator=generator)
+    face = torch.randint(30, (200,), generator=generator)
+    mesh = torch.zeros(200, dtype=torch.long)
+    given = [x.to(device) for x in (points, directions, face, mesh, gradients, centroids, ring)]
+    x, d, nearest, which, maps, centres, around = given
+    found, turned = blended_map(x, d, nearest, which, maps, centres, around, sharpness=2.0)
+    near = ring[face]
+    weight = torch.exp(-2 * (points[:, None] - centroids[0, near]).double().norm(dim=-1))
+    matrix = (weight / weight.sum(1, keepdim=True))[..., None, None] * gradients[0, near].double()
+    homogeneous = torch.cat([points, torch.ones(200, 1)], dim=1).double()
+    wanted = torch.einsum("mkij,mj->mi", matrix, homogeneous)
+    direction = torch.einsum("mkij,mj->mi", matrix[..., :3], directions.double())
+    return [(found, wanted), (turned, direction / direction.norm(dim=1, keepdim=True))]
+
+
+def check_mlp(device: torch.device) -> Pairs:
+    """A network with biases and values that rows share, and the gradients of all, layer by layer."""
+    from headfields.ops.mlp import registered
+
+    generator = torch.Generator().manual_seed(6)
+
+    def whole(*shape: int) -> Tensor:  # sums of small whole numbers are exact, so that no ReLU can go the other way
+        return torch.randint(-2, 3, shape, generator=generator).float()
+
+    x, condition, index = whole(500, 20), whole(3, 7), torch.randint(3, (500,), generator=generator)
+    weights, biases = [whole(40, 27), whole(33, 40), whole(3, 33)], [whole(40), whole(33), whole(3)]
+    cotangent = whole(500, 3)
+    given = [tensor.to(device).requires_grad_() for tensor in (x, condition, *weights, *biases)]
+    found = registered(given[0], given[2:5], given[5:], given[1], index.to(device))
+    gradients = torch.autograd.grad(found, given, cotangent.to(device))
+    exact = [tensor.double().requires_grad_() for tensor in (x, condition, *weights, *biases)]
+    wanted = torch.cat([exact[0], exact[1][index]], dim=1)
+    for layer in range(3):
+        wanted = (wanted.relu() if layer else wanted) @ exact[2 + layer].T + exact[5 + layer]
+    wanted_gradients = torch.autograd.grad(wanted, exact, cotangent.double())
+    return [(found, wanted), *zip(gradients, wanted_gradients, strict=True)]
+
+
 CHECKS: list[tuple[str, Callable[[torch.device], Pairs]]] = [
+    ("blended_map", check_blended_map),
     ("closest_triangle", check_closest_triangle),
     ("compositing", check_compositing),
     ("hash_grid", check_hash_grid),
+    ("mlp", check_mlp),
     ("occupancy", check_occupancy),
     ("rays", check_rays),
     ("sampling", check_sampling),

@@ -161,15 +161,26 @@ class Encoder(Part):
         """
         raise NotImplementedError
 
+    def shared(self, canonical: Canonical, prepared: Any) -> tuple[Float[Tensor, "k width"], Int[Tensor, " m"]] | None:
+        """The features of `forward` as a few rows (K, width) and which of them (M,) each point has, if they are so few.
+
+        Encoders of what depends on the frames alone override this, so that a decoder can take such features in once
+        rather than at every point. None, the default: each point has features of its own.
+        """
+        return None
+
 
 class Decoder(Part):
     """Turns features and directions into density or signed distance, and colour.
 
     Attributes:
         gives: `"density"` or `"distance"`; what the renderer has to turn into weights.
+        takes_shared: True if `forward` has two further arguments, `condition` and `index`: what `Encoder.shared` of the
+            last encoder gives, in place of the last columns of the features.
     """
 
     gives: str = "density"
+    takes_shared: bool = False
 
     def build(self, width: int) -> None:
         """Called once by `Avatar` with the width of the features."""

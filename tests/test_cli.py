@@ -115,7 +115,8 @@ def test_render_frames(run, capsys):
     [
         (["--mode", "turntable", "--seconds", "0.5", "--fps", "8"], "turntable.mp4", 4),
         (["--mode", "expressions", "--seconds", "0.5", "--fps", "10"], "expressions.mp4", 5),
-        (["--drive", "other", "--limit", "3"], "drive.mp4", 3),
+        (["--motion", "other", "--limit", "3"], "motion.mp4", 3),
+        (["--motion", "other", "--frames", "2:11:4", "--scale", "2"], "motion.mp4", 3),
         (["--mode", "turntable", "--seconds", "1", "--fps", "3", "--out", "OUT/a.gif"], "../a.gif", 3),
     ],
 )
@@ -175,10 +176,24 @@ def test_bad_splits_and_limits(run, capsys):
     assert "grey level" in fails(capsys, "evaluate", str(run), "--background", "-1")
 
 
-def test_another_topology_does_not_drive(run, world, capsys):
+def test_motion_is_shown_beside_the_driver(run, world):
+    world["other"].size = (12, 10)  # half as large: drawn at the avatar's height
+    assert main(["render", str(run), "--motion", "other", "--limit", "1", "--out", str(run / "both.gif")]) == 0
+    (picture,) = imageio.mimread(run / "both.gif")
+    assert picture.shape[:2] == (24, 40)
+
+
+def test_a_driver_that_is_no_head_is_refused(run, world, capsys):
     template = world["other"].template
-    world["other"].template = template.replace(faces=template.faces.flip(-1))
-    assert "another topology" in fails(capsys, "render", str(run), "--drive", "other")
+    world["other"].template = template.replace(faces=template.faces[:0])
+    assert "bind: source has 0 faces" in fails(capsys, "render", str(run), "--motion", "other")
+
+
+@pytest.mark.parametrize(
+    ("frames", "reason"), [("3", "expected START:STOP"), ("a:b", "START:STOP"), ("9:3", "none of")]
+)
+def test_bad_frames(run, capsys, frames, reason):
+    assert reason in fails(capsys, "render", str(run), "--frames", frames)
 
 
 def test_debug_shows_the_traceback(world, tmp_path, monkeypatch):
@@ -218,9 +233,9 @@ def test_an_interrupted_training_says_how_to_go_on(world, tmp_path, capsys, monk
 
 
 def test_help_and_bad_usage():
-    done = subprocess.run([sys.executable, "-m", "headfields.cli", "train", "--help"], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-m", "headfields", "train", "--help"], capture_output=True, text=True)
     assert done.returncode == 0 and "--capture" in done.stdout and "over resumptions" in done.stdout
-    done = subprocess.run([sys.executable, "-m", "headfields.cli", "train"], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-m", "headfields", "train"], capture_output=True, text=True)
     assert done.returncode == 2 and "--capture" in done.stderr
 
 
@@ -236,11 +251,19 @@ def test_synth_hands_on_and_refuses_a_full_folder(tmp_path, monkeypatch, capsys)
     monkeypatch.setitem(sys.modules, "headfields.data.procedural", fake)
     monkeypatch.setattr(headfields.data, "procedural", fake, raising=False)
     assert main(["synth", str(tmp_path / "new"), "--frames", "5", "--size", "32", "--seed", "7"]) == 0
-    assert calls == [(tmp_path / "new", {"frames": 5, "size": 32, "seed": 7})]
+    assert calls == [(tmp_path / "new", {"frames": 5, "size": 32, "seed": 7, "noise": None})]
     capsys.readouterr()
     (tmp_path / "x").touch()
     assert "is not empty" in fails(capsys, "synth", str(tmp_path))
     assert "at least 3 frames" in fails(capsys, "synth", str(tmp_path / "new"), "--frames", "2")
+    assert "--noise is -1.0" in fails(capsys, "synth", str(tmp_path / "new"), "--noise", "-1")
+
+
+def test_synth_with_tracking_noise_tells_how_wrong_it_is(tmp_path, capsys):
+    out = str(tmp_path / "noisy")
+    assert main(["synth", out, "--frames", "3", "--size", "16", "--noise", "2", "--noise-seed", "1"]) == 0
+    assert "tracking error, mean over frames: rotation " in capsys.readouterr().out
+    assert (tmp_path / "noisy" / "truth.npz").is_file()
 
 
 def test_orbit_keeps_the_centre_in_its_place_and_goes_around():
@@ -278,8 +301,9 @@ def test_expressions_go_from_neutral_to_the_extreme_and_back():
 def test_driving_leaves_the_drivers_shape_behind():
     capture, driver = FakeCapture(), FakeCapture()
     driver.template = driver.template.replace(canonical_vertices=driver.template.canonical_vertices + 1.0)
-    driver._vertices = driver._vertices + 1.0 + torch.tensor([0.0, 0.5, 0.0])
-    (shot,) = motion.drive(capture, driver, [9])
-    expected = capture.template.canonical_vertices + torch.tensor([0.0, 0.5, 0.0])
-    torch.testing.assert_close(shot.state.vertices[0], expected)
-    assert shot.state.expression.item() == pytest.approx(9 / 11)
+    driver._vertices = driver._vertices + 1.0 + driver._expression[:, None] * torch.tensor([0.0, 0.5, 0.0])
+    (shot,) = motion.retargeted(capture, driver, [9])
+    expected = capture.template.canonical_vertices + 9 / 11 * torch.tensor([0.0, 0.5, 0.0])
+    torch.testing.assert_close(shot.state.vertices[0], expected, atol=1e-5, rtol=0)
+    assert shot.driver == 9 and shot.state.expression.shape == (1, 1)
+    torch.testing.assert_close(shot.camera.world_to_camera, capture.camera([0]).world_to_camera[:1], atol=1e-5, rtol=0)

@@ -95,6 +95,24 @@ def test_every_composition(
     torch.testing.assert_close(again.rgb, image.rgb, atol=1e-6, rtol=0)
 
 
+def test_features_that_points_share_are_taken_in_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A decoder that takes the condition as rows and indices gives what it gives for the joined features."""
+    torch.manual_seed(0)
+    avatar = Avatar(DEFORMERS["surface published"](), ENCODERS["hash grid"](), DECODERS["nerf"](),
+                    VolumeRenderer(SAMPLERS["uniform"]()), condition=CONDITIONS["gate"]())  # fmt: skip
+    count = 200
+    field, points = avatar.field(state()), VERTICES[torch.arange(count) % len(VERTICES)]
+    canonical = field.canonicalise(points, torch.nn.functional.normalize(points, dim=-1), torch.arange(count) % 2)
+    features = [encoder(canonical, ready) for encoder, ready in zip(avatar.encoders, field._encoders, strict=True)]
+    wanted = avatar.decoder(torch.cat(features, dim=-1), canonical.directions)
+    given = []
+    monkeypatch.setattr(NeRFDecoder, "forward", lambda *a, f=NeRFDecoder.forward: (given.append(len(a)), f(*a))[1])
+    found = field.decode(canonical)
+    assert given == [6]  # with the condition and its index
+    torch.testing.assert_close(found.density, wanted.density)
+    torch.testing.assert_close(found.rgb, wanted.rgb)
+
+
 def test_no_rays_and_no_hits() -> None:
     avatar = Avatar(DEFORMERS["surface published"](), ENCODERS["hash grid"](), DECODERS["nerf"](),
                     VolumeRenderer(SAMPLERS["occupancy canonical"]()))  # fmt: skip

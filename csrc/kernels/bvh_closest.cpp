@@ -1,9 +1,13 @@
-// Nearest triangle: depth first, nearer children first, the answer of the query before as the first bound.
+// Nearest triangle. Queries come in a spatially coherent order and are answered in groups of neighbours: one descent
+// for a group collects the few leaves that can hold an answer to any of its queries, and each query then looks at these
+// alone. A query by itself goes depth first, nearer children first. Either way the answer of the query before is the
+// first bound.
 //
 // Outside a convex edge a whole wedge of space is equally near to both triangles, and rounding would choose. Of faces
 // within bvh_tie of the least squared distance the lowest index is taken, so that an answer does not depend on the
 // order of the queries and a wedge has one owner.
 #include "bvh.h"
+#include "bvh_project.h"
 #include "simd.h"
 
 namespace HF_ISA {
@@ -27,142 +31,259 @@ HF_INLINE f8 leaf_distance2(const float *rows, v3 p) {
     return f8_min(f8_min(dot(r, r), dot(r_ab, r_ab)), f8_min(dot(r_ac, r_ac), dot(r_bc, r_bc)));
 }
 
-// Barycentric coordinates of the point of one triangle nearest to p, by the same candidates in double precision.
-static double closest_on_triangle(const float *pf, const float *af, const float *bf, const float *cf, float *barycentric) {
-    double ab[3], ac[3], bc[3], ap[3], bp[3], ab2 = 0, ac2 = 0, bc2 = 0, tab = 0, tac = 0, tbc = 0;
-    for (int i = 0; i < 3; ++i) {
-        ab[i] = (double)bf[i] - af[i], ac[i] = (double)cf[i] - af[i], bc[i] = (double)cf[i] - bf[i];
-        ap[i] = (double)pf[i] - af[i], bp[i] = (double)pf[i] - bf[i];
-        ab2 += ab[i] * ab[i], ac2 += ac[i] * ac[i], bc2 += bc[i] * bc[i];
-        tab += ab[i] * ap[i], tac += ac[i] * ap[i], tbc += bc[i] * bp[i];
-    }
-    const double n[3] = {ab[1] * ac[2] - ab[2] * ac[1], ab[2] * ac[0] - ab[0] * ac[2], ab[0] * ac[1] - ab[1] * ac[0]};
-    const double n2 = n[0] * n[0] + n[1] * n[1] + n[2] * n[2];
-    double best = __builtin_inf(), w = 1, u = 0, v = 0;  // w is kept: its exact zero says that the point is on edge bc
-    const auto offer = [&](double cw, double cu, double cv) {
-        double d2 = 0;
-        for (int i = 0; i < 3; ++i) {
-            const double r = ap[i] - cu * ab[i] - cv * ac[i];
-            d2 += r * r;
-        }
-        if (d2 < best) best = d2, w = cw, u = cu, v = cv;
-    };
-    const auto along = [](double t, double length2) {
-        t = length2 > 1e-60 ? t / length2 : 0;
-        return t < 0 ? 0. : t > 1 ? 1. : t;
-    };
-    tab = along(tab, ab2), tac = along(tac, ac2), tbc = along(tbc, bc2);
-    offer(1 - tab, tab, 0);
-    offer(1 - tac, 0, tac);
-    offer(0, 1 - tbc, tbc);
-    if (n2 > 1e-24 * ab2 * ac2 && n2 > 1e-100) {
-        double iu = 0, iv = 0;
-        for (int i = 0; i < 3; ++i) {
-            const int j = (i + 1) % 3, k = (i + 2) % 3;
-            iu += (ac[j] * n[k] - ac[k] * n[j]) * ap[i];
-            iv += (n[j] * ab[k] - n[k] * ab[j]) * ap[i];
-        }
-        iu /= n2, iv /= n2;
-        if (iu > 0 && iv > 0 && iu + iv < 1) offer(1 - iu - iv, iu, iv);
-    }
-    barycentric[0] = (float)w, barycentric[1] = (float)u, barycentric[2] = (float)v;
-    return __builtin_sqrt(best);
+// Squared distances from the box lo..hi (a point where they are the same) to eight boxes, a row of bounds `stride` apart.
+HF_INLINE f8 box_distance2(const float *box, int stride, v3 lo, v3 hi) {
+    const f8 zero = f8_set(0.f);
+    const f8 x = f8_max(f8_max(f8_load(box) - hi.x, lo.x - f8_load(box + 3 * stride)), zero);
+    const f8 y = f8_max(f8_max(f8_load(box + stride) - hi.y, lo.y - f8_load(box + 4 * stride)), zero);
+    const f8 z = f8_max(f8_max(f8_load(box + 2 * stride) - hi.z, lo.z - f8_load(box + 5 * stride)), zero);
+    return x * x + y * y + z * z;
 }
 
 namespace {
+
 struct Entry {
     float distance2;
     int32_t child;
 };
+
+// Pushes the children of one node that are nearer than `bound`, the farthest lowest on the stack.
+HF_INLINE void push(const BvhTree &tree, int32_t node, f8 d2, float bound, Entry *stack, int &top) {
+    uint32_t hits = mask_bits(d2 < f8_set(bound));
+    if (!hits) return;
+    alignas(32) float distance2[8];
+    f8_store(distance2, d2);
+    const int base = top;
+    do {
+        const int k = __builtin_ctz(hits);
+        hits &= hits - 1;
+        const Entry entry = {distance2[k], tree.children[8 * (int64_t)node + k]};
+        int at = top++;
+        for (; at > base && stack[at - 1].distance2 < entry.distance2; --at) stack[at] = stack[at - 1];
+        stack[at] = entry;
+    } while (hits);
+}
+
+// The answer to one query as it improves.
+struct Answer {
+    float best, bound, chosen2;  // bound: best and what counts as equal to it
+    int32_t chosen;
+    int64_t slot;
+
+    HF_INLINE_MEMBER void start(float limit2) { best = bound = chosen2 = limit2, chosen = -1, slot = -1; }
+    HF_INLINE_MEMBER void visit(const BvhTree &tree, const float *triangles, int64_t leaf, v3 p) {
+        const f8 d2 = leaf_distance2(triangles + leaf * bvh_leaf_floats, p);
+        if (mask_bits(d2 < f8_set(bound)) == 0) return;
+        const float least = f8_lowest(d2);
+        if (least < best) best = least, bound = least * (1.f + bvh_tie) + 1e-30f;
+        if (!(chosen2 < bound)) chosen = -1;
+        alignas(32) float distance2[8];
+        f8_store(distance2, d2);
+        for (uint32_t equal = mask_bits(d2 < f8_set(bound)); equal; equal &= equal - 1) {
+            const int k = __builtin_ctz(equal);
+            const int32_t face = tree.order[8 * leaf + k];
+            if (chosen < 0 || face < chosen) chosen = face, chosen2 = distance2[k], slot = 8 * leaf + k;
+        }
+    }
+};
+
+// Depth first through the whole tree; `seen` is a leaf that was visited before, or -1.
+void descend(const BvhTree &tree, const float *bounds, const float *triangles, v3 p, int64_t seen, Answer &answer) {
+    Entry stack[bvh_stack];
+    int top = 0;
+    for (int32_t node = 0; node >= 0;) {
+        push(tree, node, box_distance2(bounds + (int64_t)node * bvh_node_floats, 8, p, p), answer.bound, stack, top);
+        node = -1;
+        while (top > 0) {
+            const Entry entry = stack[--top];
+            if (!(entry.distance2 < answer.bound)) continue;
+            if (entry.child >= 0) {
+                node = entry.child;
+                break;
+            }
+            if (~entry.child != seen) answer.visit(tree, triangles, ~entry.child, p);
+        }
+    }
+}
+
+constexpr int group_most = 16, candidates_most = 64;  // measured: smaller and larger ones are slower
+
+// Leaves that may hold an answer to a query of a group, with their boxes as rows like a node's.
+struct Candidates {
+    alignas(32) float box[6][candidates_most];
+    int32_t leaf[candidates_most];
+    int count;
+
+    // All leaves within `radius2` of the box lo..hi, nearer ones rather first. False where they are too many.
+    bool collect(const BvhTree &tree, const float *bounds, v3 lo, v3 hi, float radius2) {
+        Entry stack[bvh_stack];
+        int top = 0, most = candidates_most;
+        count = 0;
+        for (int32_t node = 0; node >= 0;) {
+            const float *children = bounds + (int64_t)node * bvh_node_floats;
+            const f8 d2 = box_distance2(children, 8, lo, hi);
+            for (uint32_t hits = mask_bits(d2 < f8_set(radius2)); hits; hits &= hits - 1) {
+                const int k = __builtin_ctz(hits);
+                const int32_t child = tree.children[8 * (int64_t)node + k];
+                if (child >= 0) {
+                    stack[top++] = {0.f, child};
+                } else {
+                    if (count == most) return false;
+                    for (int row = 0; row < 6; ++row) box[row][count] = children[8 * row + k];
+                    leaf[count++] = ~child;
+                }
+            }
+            node = top > 0 ? stack[--top].child : -1;
+        }
+        for (int k = count; k % 8; ++k)  // the last eight are filled up with what no query comes near
+            for (int row = 0; row < 6; ++row) box[row][k] = row < 3 ? __builtin_inff() : -__builtin_inff();
+        return true;
+    }
+};
+
+HF_INLINE bool usable(const float *p) {
+    return __builtin_fabsf(p[0]) < bvh_far && __builtin_fabsf(p[1]) < bvh_far && __builtin_fabsf(p[2]) < bvh_far;
+}
+
+// What one call works with.
+struct Work {
+    const BvhTree &tree;
+    const BvhClosest &query;
+    float limit2;
+    int64_t leaf_before;
+    int32_t mesh_before;
+    Candidates candidates;
+
+    // Answers items[0..count), all of one mesh and usable, to slots; false where there are too many candidates.
+    bool answer_group(const uint32_t *items, int count, int64_t *slots) {
+        const int32_t b = query.mesh ? query.mesh[items[0]] : 0;
+        const float *bounds = tree.bounds + b * tree.nodes * bvh_node_floats;
+        const float *triangles = tree.triangles + b * tree.leaves * bvh_leaf_floats;
+        float lo[3], hi[3], centre[3], half2 = 0;
+        for (int axis = 0; axis < 3; ++axis) {
+            lo[axis] = hi[axis] = query.points[3 * (int64_t)items[0] + axis];
+            for (int j = 1; j < count; ++j) {
+                const float x = query.points[3 * (int64_t)items[j] + axis];
+                lo[axis] = x < lo[axis] ? x : lo[axis], hi[axis] = x > hi[axis] ? x : hi[axis];
+            }
+            centre[axis] = 0.5f * lo[axis] + 0.5f * hi[axis];
+            const float below = centre[axis] - lo[axis], above = hi[axis] - centre[axis], half = below > above ? below : above;
+            half2 += half * half;
+        }
+        // No query is farther from the mesh than the centre is and then from the centre.
+        const float half = __builtin_sqrtf(half2) * 1.0001f;
+        const v3 middle = v3_set(centre);
+        Answer answer;
+        const float reach = query.max_distance * 1.0001f + half;
+        answer.start(reach * reach);
+        int64_t seen = b == mesh_before ? leaf_before : -1;
+        if (seen >= 0) answer.visit(tree, triangles, seen, middle);
+        descend(tree, bounds, triangles, middle, seen, answer);
+        if (answer.slot < 0) {
+            for (int j = 0; j < count; ++j) slots[j] = -1;
+            return true;
+        }
+        leaf_before = seen = answer.slot / 8, mesh_before = b;
+        const float radius = (__builtin_sqrtf(answer.best) + half) * 1.0001f;
+        const float radius2 = radius * radius + 1e-30f;
+        if (!candidates.collect(tree, bounds, v3_set(lo), v3_set(hi), radius2 < limit2 ? radius2 : limit2)) return false;
+        for (int j = 0; j < count; ++j) {
+            const v3 p = v3_set(query.points + 3 * (int64_t)items[j]);
+            answer.start(limit2);
+            answer.visit(tree, triangles, seen, p);
+            const int64_t first = seen;
+            for (int base = 0; base < candidates.count; base += 8) {
+                const f8 d2 = box_distance2(candidates.box[0] + base, candidates_most, p, p);
+                uint32_t hits = mask_bits(d2 < f8_set(answer.bound));
+                if (!hits) continue;
+                alignas(32) float distance2[8];
+                f8_store(distance2, d2);
+                for (; hits; hits &= hits - 1) {
+                    const int k = __builtin_ctz(hits);
+                    const int32_t leaf = candidates.leaf[base + k];
+                    if (distance2[k] < answer.bound && leaf != first) answer.visit(tree, triangles, leaf, p);
+                }
+            }
+            slots[j] = answer.slot;
+            if (answer.slot >= 0) leaf_before = seen = answer.slot / 8;
+        }
+        return true;
+    }
+
+    int64_t answer_alone(uint32_t item) {
+        const int32_t b = query.mesh ? query.mesh[item] : 0;
+        const float *triangles = tree.triangles + b * tree.leaves * bvh_leaf_floats;
+        const v3 p = v3_set(query.points + 3 * (int64_t)item);
+        const int64_t seen = b == mesh_before ? leaf_before : -1;
+        Answer answer;
+        answer.start(limit2);
+        if (seen >= 0) answer.visit(tree, triangles, seen, p);
+        descend(tree, tree.bounds + b * tree.nodes * bvh_node_floats, triangles, p, seen, answer);
+        if (answer.slot >= 0) leaf_before = answer.slot / 8, mesh_before = b;
+        return answer.slot;
+    }
+
+    // Faces of up to four answered queries and, where they are asked for, the nearest points on them.
+    void write(const uint32_t *items, int count, const int64_t *slots) const {
+        const bool measure = query.barycentric || query.max_distance < __builtin_inff();
+        if (!measure) {
+            for (int j = 0; j < count; ++j) query.face[items[j]] = slots[j] < 0 ? -1 : tree.order[slots[j]];
+            return;
+        }
+        alignas(32) double point[3][4] = {}, corner[9][4] = {};
+        for (int j = 0; j < count; ++j) {
+            if (slots[j] < 0) continue;
+            const int64_t i = items[j];
+            const float *vertices = tree.vertices + 3 * (query.mesh ? query.mesh[i] : 0) * tree.vertex_count;
+            const int32_t *face = tree.faces + 3 * (int64_t)tree.order[slots[j]];
+            for (int axis = 0; axis < 3; ++axis) {
+                point[axis][j] = query.points[3 * i + axis];
+                for (int v = 0; v < 3; ++v) corner[3 * v + axis][j] = vertices[3 * (int64_t)face[v] + axis];
+            }
+        }
+        const Foot foot = project(point, corner);
+        for (int j = 0; j < count; ++j) {
+            const int64_t i = items[j];
+            const float distance = (float)foot.distance2[j];
+            const bool found = slots[j] >= 0 && distance <= query.max_distance;
+            query.face[i] = found ? tree.order[slots[j]] : -1;
+            if (!query.barycentric) continue;
+            const double weights[3] = {foot.w[j], foot.u[j], foot.v[j]};
+            query.distance[i] = found ? distance : __builtin_inff();
+            for (int k = 0; k < 3; ++k) {
+                query.barycentric[3 * i + k] = found ? (float)weights[k] : 0.f;
+                double x = 0;
+                for (int v = 0; v < 3; ++v) x += weights[v] * corner[3 * v + k][j];
+                query.nearest[3 * i + k] = found ? (float)x : query.points[3 * i + k];
+            }
+        }
+    }
+};
+
 }  // namespace
 
 void bvh_closest(const BvhTree &tree, const BvhClosest &query, const uint32_t *items, int64_t count) {
-    const float limit2 = query.max_distance * query.max_distance * 1.00001f + 1e-30f;  // exact check at the end
-    Entry stack[bvh_stack];
-    int64_t leaf_before = -1;
-    int32_t mesh_before = -1;
-    for (int64_t q = 0; q < count; ++q) {
-        const int64_t i = items[q];
-        const float *point = query.points + 3 * i;
-        const int32_t b = query.mesh ? query.mesh[i] : 0;
-        int64_t best_slot = -1;
-        if (__builtin_fabsf(point[0]) < bvh_far && __builtin_fabsf(point[1]) < bvh_far && __builtin_fabsf(point[2]) < bvh_far) {
-            const float *bounds = tree.bounds + b * tree.nodes * bvh_node_floats;
-            const float *triangles = tree.triangles + b * tree.leaves * bvh_leaf_floats;
-            const v3 p = v3_set(point);
-            float best = limit2, bound = limit2, chosen2 = limit2;  // bound: best and what counts as equal to it
-            int32_t chosen = -1;
-            const auto visit_leaf = [&](int64_t leaf) __attribute__((always_inline)) {
-                const f8 d2 = leaf_distance2(triangles + leaf * bvh_leaf_floats, p);
-                if (mask_bits(d2 < f8_set(bound)) == 0) return;
-                const float least = f8_lowest(d2);
-                if (least < best) best = least, bound = least * (1.f + bvh_tie) + 1e-30f;
-                if (!(chosen2 < bound)) chosen = -1;
-                alignas(32) float distance2[8];
-                f8_store(distance2, d2);
-                for (uint32_t equal = mask_bits(d2 < f8_set(bound)); equal; equal &= equal - 1) {
-                    const int k = __builtin_ctz(equal);
-                    const int32_t face = tree.order[8 * leaf + k];
-                    if (chosen < 0 || face < chosen) chosen = face, chosen2 = distance2[k], best_slot = 8 * leaf + k;
-                }
-            };
-            const int64_t seen = b == mesh_before ? leaf_before : -1;
-            if (seen >= 0) visit_leaf(seen);
-            int top = 0;
-            int32_t node = 0;
-            for (;;) {
-                const float *box = bounds + (int64_t)node * bvh_node_floats;
-                const f8 zero = f8_set(0.f);
-                const f8 x = f8_max(f8_max(f8_load(box) - p.x, p.x - f8_load(box + 24)), zero);
-                const f8 y = f8_max(f8_max(f8_load(box + 8) - p.y, p.y - f8_load(box + 32)), zero);
-                const f8 z = f8_max(f8_max(f8_load(box + 16) - p.z, p.z - f8_load(box + 40)), zero);
-                const f8 d2 = x * x + y * y + z * z;
-                uint32_t hits = mask_bits(d2 < f8_set(bound));
-                if (hits) {
-                    alignas(32) float distance2[8];
-                    f8_store(distance2, d2);
-                    const int base = top;
-                    do {  // insertion: farthest lowest on the stack
-                        const int k = __builtin_ctz(hits);
-                        hits &= hits - 1;
-                        const Entry entry = {distance2[k], tree.children[8 * (int64_t)node + k]};
-                        int at = top++;
-                        for (; at > base && stack[at - 1].distance2 < entry.distance2; --at) stack[at] = stack[at - 1];
-                        stack[at] = entry;
-                    } while (hits);
-                }
-                node = -1;
-                while (top > 0) {
-                    const Entry entry = stack[--top];
-                    if (!(entry.distance2 < bound)) continue;
-                    if (entry.child >= 0) {
-                        node = entry.child;
-                        break;
-                    }
-                    const int64_t leaf = ~entry.child;
-                    if (leaf != seen) visit_leaf(leaf);
-                }
-                if (node < 0) break;
-            }
-            if (best_slot >= 0) leaf_before = best_slot / 8, mesh_before = b;
+    // Exact check of the distance at the end.
+    Work work{tree, query, query.max_distance * query.max_distance * 1.00001f + 1e-30f, -1, -1, {}};
+    int64_t slots[group_most];
+    int64_t alone = 0, pause = group_most;  // queries still to answer alone after a group that did not pay
+    for (int64_t q = 0; q < count;) {
+        const int32_t b = query.mesh ? query.mesh[items[q]] : 0;
+        int n = 0;
+        while (n < group_most && q + n < count && usable(query.points + 3 * (int64_t)items[q + n]) &&
+               (query.mesh == nullptr || query.mesh[items[q + n]] == b))
+            ++n;
+        if (n == 0) {
+            n = 1, slots[0] = -1;
+        } else if (alone <= 0 && n >= 4 && work.answer_group(items + q, n, slots)) {
+            pause = group_most;
+        } else {
+            if (alone <= 0 && n >= 4) alone = pause, pause = pause < 4096 ? 2 * pause : pause;
+            alone -= n;
+            for (int j = 0; j < n; ++j) slots[j] = work.answer_alone(items[q + j]);
         }
-        int64_t face = best_slot < 0 ? -1 : tree.order[best_slot];
-        float barycentric[3] = {0, 0, 0}, distance = __builtin_inff();
-        if (face >= 0 && (query.barycentric || query.max_distance < __builtin_inff())) {
-            const float *vertices = tree.vertices + 3 * b * tree.vertex_count;
-            const int32_t *corner = tree.faces + 3 * face;
-            distance = (float)closest_on_triangle(point, vertices + 3 * (int64_t)corner[0], vertices + 3 * (int64_t)corner[1],
-                                                  vertices + 3 * (int64_t)corner[2], barycentric);
-            if (distance > query.max_distance) {
-                face = -1, distance = __builtin_inff();
-                barycentric[0] = barycentric[1] = barycentric[2] = 0;
-            }
-        }
-        query.face[i] = face;
-        if (query.barycentric) {
-            for (int k = 0; k < 3; ++k) query.barycentric[3 * i + k] = barycentric[k];
-            query.distance[i] = distance;
-        }
+        for (int j = 0; j < n; j += 4) work.write(items + q + j, n - j < 4 ? n - j : 4, slots + j);
+        q += n;
     }
 }
 

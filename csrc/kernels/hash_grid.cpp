@@ -3,42 +3,18 @@
 #include "hash_grid.h"
 
 #include <cmath>
-#include <cstring>
 
-#if defined(__F16C__)
-#include <immintrin.h>
-#endif
+#include "hash_grid_row.h"
 
 namespace HF_ISA {
 namespace {
 
 using headfields::GridType;
-using headfields::Half;
 using headfields::HashGrid;
 
 constexpr int kBlock = 64;
 // Eq. 4 of the paper; the fourth prime, for four-dimensional grids, is our own choice.
 constexpr uint32_t kPrime[4] = {1u, 2654435761u, 805459861u, 3674653429u};
-
-inline float widen(float x) { return x; }
-inline double widen(double x) { return x; }
-inline float widen(Half h) {
-#if defined(__F16C__)
-    return _cvtsh_ss(h.bits);
-#else
-    const uint32_t sign = uint32_t(h.bits & 0x8000u) << 16, magnitude = h.bits & 0x7fffu;
-    uint32_t bits = (magnitude << 13) + (uint32_t(127 - 15) << 23);
-    if (magnitude >= 0x7c00u) bits = (magnitude << 13) | 0x7f800000u;  // infinity, NaN
-    float value;
-    if (magnitude < 0x0400u) {  // subnormal
-        value = float(magnitude) * (1.0f / 16777216.0f);
-        std::memcpy(&bits, &value, 4);
-    }
-    bits |= sign;
-    std::memcpy(&value, &bits, 4);
-    return value;
-#endif
-}
 
 // One block of points on one level. Along an axis the weight of the lower and upper vertex is side[k][0], side[k][1];
 // slope and bend are the first and second derivative of the upper one by the point's coordinate (the lower's are the
@@ -50,21 +26,17 @@ struct Block {
     Real weight[kCorners][kBlock];
     uint32_t entry[kCorners][kBlock];
     bool undefined[kBlock];  // a coordinate is NaN
-    bool any_undefined;
 
     void locate(const HashGrid &grid, int level, int64_t begin, int count, int order) {
         const Real *points = static_cast<const Real *>(grid.points) + begin * D;
         const int32_t cells = static_cast<int32_t>(grid.resolution[level]);
         const Real scale = static_cast<Real>(cells);
         const bool hashed = grid.hashed[level];
-        bool any = false;
         for (int i = 0; i < count; ++i) {
             bool nan = false;
             for (int k = 0; k < D; ++k) nan |= points[i * D + k] != points[i * D + k];
             undefined[i] = nan;
-            any |= nan;
         }
-        any_undefined = any;
         uint32_t term[D][2][kBlock];
         uint32_t stride = 1;
         for (int k = 0; k < D; ++k) {
@@ -154,98 +126,132 @@ struct Block {
     }
 };
 
+// Reading a table is a random access a corner. Asking for the rows of the point kAhead further on, while this one is
+// added up, hides most of the wait; a table that fits the second-level cache needs no asking.
+constexpr int kAhead = 16;
+constexpr int64_t kCached = 256 << 10;
+
+template <class Real, int D>
+inline void fetch(const Block<Real, D> &block, int i, const char *table, int64_t row_bytes) {
+    for (int c = 0; c < (1 << D); ++c) __builtin_prefetch(table + block.entry[c][i] * row_bytes, 0, 3);
+}
+
 // F is the number of features, 0 where it is known only at run time.
 template <class Real, class Store, int D, int F, bool kAdd>
-void gather_block(const Block<Real, D> &block, int count, const Store *table, int features, Real *out, int64_t width) {
+void gather_point(const Block<Real, D> &block, int i, const Store *table, int features, Real *row) {
     constexpr int corners = 1 << D;
-    for (int i = 0; i < count; ++i) {
-        Real *row = out + i * width;
-        if constexpr (F > 0) {
-            Real sum[F];
-            for (int f = 0; f < F; ++f) sum[f] = kAdd ? row[f] : Real(0);
-            for (int c = 0; c < corners; ++c) {
-                const Store *entry = table + int64_t(block.entry[c][i]) * F;
-                const Real weight = block.weight[c][i];
-                for (int f = 0; f < F; ++f) sum[f] += weight * widen(entry[f]);
-            }
-            for (int f = 0; f < F; ++f) row[f] = sum[f];
-        } else {
-            for (int c = 0; c < corners; ++c) {
-                const Store *entry = table + int64_t(block.entry[c][i]) * features;
-                const Real weight = block.weight[c][i];
-                if (!kAdd && c == 0)
-                    for (int f = 0; f < features; ++f) row[f] = weight * widen(entry[f]);
-                else
-                    for (int f = 0; f < features; ++f) row[f] += weight * widen(entry[f]);
-            }
+    if constexpr (F > 0) {
+        typename Row<Real, F>::type sum{};
+        if constexpr (kAdd) sum = load_row<Real, F>(row);
+        for (int c = 0; c < corners; ++c) sum += block.weight[c][i] * load_row<Real, F>(table + int64_t(block.entry[c][i]) * F);
+        store_row<Real, F>(row, sum);
+    } else {
+        for (int c = 0; c < corners; ++c) {
+            const Store *entry = table + int64_t(block.entry[c][i]) * features;
+            const Real weight = block.weight[c][i];
+            if (!kAdd && c == 0)
+                for (int f = 0; f < features; ++f) row[f] = weight * widen(entry[f]);
+            else
+                for (int f = 0; f < features; ++f) row[f] += weight * widen(entry[f]);
+        }
+    }
+}
+
+// sum[corner] += weight * row
+template <class Real, int D, int F>
+void scatter_point(const Block<Real, D> &block, int i, const Real *row, int features, Real *target) {
+    if constexpr (F > 0) {
+        const typename Row<Real, F>::type value = load_row<Real, F>(row);
+        for (int c = 0; c < (1 << D); ++c) {
+            Real *entry = target + int64_t(block.entry[c][i]) * F;
+            store_row<Real, F>(entry, load_row<Real, F>(entry) + block.weight[c][i] * value);
+        }
+    } else {
+        for (int c = 0; c < (1 << D); ++c) {
+            Real *entry = target + int64_t(block.entry[c][i]) * features;
+            const Real weight = block.weight[c][i];
+            for (int f = 0; f < features; ++f) entry[f] += weight * row[f];
         }
     }
 }
 
 template <class Real, class Store, int D, int F>
 struct Loops {
-    static void gather(const HashGrid &grid, const Store *table, const Store *plain, Real *out, int64_t begin, int64_t end) {
-        Block<Real, D> block;
-        const int features = F > 0 ? F : grid.features;
-        const int64_t width = int64_t(grid.levels) * features;
-        for (int level = 0; level < grid.levels; ++level) {
-            const int64_t first = grid.offset[level] * features;
-            for (int64_t start = begin; start < end; start += kBlock) {
-                const int count = static_cast<int>(end - start < kBlock ? end - start : kBlock);
-                Real *target = out + start * width + level * features;
-                block.locate(grid, level, start, count, grid.direction != nullptr);
-                if (grid.direction != nullptr)
-                    block.weigh_directional(count);
-                else
-                    block.weigh(count);
-                gather_block<Real, Store, D, F, false>(block, count, table + first, features, target, width);
-                if (plain != nullptr) {
-                    block.weigh(count);
-                    gather_block<Real, Store, D, F, true>(block, count, plain + first, features, target, width);
-                }
-                if (block.any_undefined) {
-                    // A value at NaN is NaN; a derivative there is zero, so that one bad point spoils no table.
-                    const Real fill = grid.derivative ? Real(0) : Real(NAN);
-                    for (int i = 0; i < count; ++i)
-                        if (block.undefined[i])
-                            for (int f = 0; f < features; ++f) target[i * width + f] = fill;
-                }
-            }
-        }
-    }
-
-    static void scatter(const HashGrid &grid, int level, const Real *grad, Real *sum, int64_t begin, int64_t end) {
-        Block<Real, D> block;
-        const int features = F > 0 ? F : grid.features;
-        const int64_t width = int64_t(grid.levels) * features;
-        Real *target = sum + grid.offset[level] * features;
-        for (int64_t start = begin; start < end; start += kBlock) {
+    // Calls body(block, i, start + i) for every point of begin..end on one level, and asks for the rows of `table`, and
+    // whatever fetch_more(point) asks for, kAhead points before.
+    template <class Body, class More>
+    static void each_point(const HashGrid &grid, int level, int64_t begin, int64_t end, const void *table, int64_t row_bytes,
+                           const Body &body, const More &fetch_more) {
+        Block<Real, D> blocks[2];
+        const auto prepare = [&](Block<Real, D> &block, int64_t start) {
             const int count = static_cast<int>(end - start < kBlock ? end - start : kBlock);
             block.locate(grid, level, start, count, grid.direction != nullptr);
             if (grid.direction != nullptr)
                 block.weigh_directional(count);
             else
                 block.weigh(count);
+            return count;
+        };
+        const bool far = (grid.offset[level + 1] - grid.offset[level]) * row_bytes > kCached;
+        const char *rows = static_cast<const char *>(table);
+        if (begin >= end) return;
+        int count = prepare(blocks[0], begin);
+        for (int64_t start = begin, turn = 0; start < end; start += kBlock, turn ^= 1) {
+            Block<Real, D> &block = blocks[turn], &next = blocks[turn ^ 1];
+            const int next_count = start + kBlock < end ? prepare(next, start + kBlock) : 0;
             for (int i = 0; i < count; ++i) {
-                if (block.undefined[i]) continue;
-                const Real *row = grad + (start + i) * width + level * features;
-                if constexpr (F > 0) {
-                    Real value[F];
-                    for (int f = 0; f < F; ++f) value[f] = row[f];
-                    for (int c = 0; c < (1 << D); ++c) {
-                        Real *entry = target + int64_t(block.entry[c][i]) * F;
-                        const Real weight = block.weight[c][i];
-                        for (int f = 0; f < F; ++f) entry[f] += weight * value[f];
-                    }
-                } else {
-                    for (int c = 0; c < (1 << D); ++c) {
-                        Real *entry = target + int64_t(block.entry[c][i]) * features;
-                        const Real weight = block.weight[c][i];
-                        for (int f = 0; f < features; ++f) entry[f] += weight * row[f];
-                    }
+                const int ahead = i + kAhead;
+                if (start + ahead < end) {
+                    if (far) fetch(ahead < kBlock ? block : next, ahead % kBlock, rows, row_bytes);
+                    fetch_more(start + ahead);
                 }
+                body(block, i, start + i);
             }
+            count = next_count;
         }
+    }
+
+    static void gather(const HashGrid &grid, const Store *table, const Store *plain, Real *out, int64_t begin, int64_t end) {
+        const int features = F > 0 ? F : grid.features;
+        const int64_t width = int64_t(grid.levels) * features, row_bytes = features * int64_t(sizeof(Store));
+        for (int level = 0; level < grid.levels; ++level) {
+            const Store *first = table + grid.offset[level] * features;
+            Real *target = out + level * features;
+            // A value at NaN is NaN; a derivative there is zero, so that one bad point spoils no table.
+            const Real fill = grid.derivative ? Real(0) : Real(NAN);
+            each_point(
+                grid, level, begin, end, first, row_bytes,
+                [&](const Block<Real, D> &block, int i, int64_t point) {
+                    Real *row = target + point * width;
+                    gather_point<Real, Store, D, F, false>(block, i, first, features, row);
+                    if (block.undefined[i])
+                        for (int f = 0; f < features; ++f) row[f] = fill;
+                },
+                [&](int64_t point) { __builtin_prefetch(target + point * width, 1, 3); });
+            if (plain == nullptr) continue;
+            HashGrid undirected = grid;
+            undirected.direction = nullptr;
+            const Store *other = plain + grid.offset[level] * features;
+            each_point(
+                undirected, level, begin, end, other, row_bytes,
+                [&](const Block<Real, D> &block, int i, int64_t point) {
+                    if (!block.undefined[i]) gather_point<Real, Store, D, F, true>(block, i, other, features, target + point * width);
+                },
+                [](int64_t) {});
+        }
+    }
+
+    static void scatter(const HashGrid &grid, int level, const Real *grad, Real *sum, int64_t begin, int64_t end) {
+        const int features = F > 0 ? F : grid.features;
+        const int64_t width = int64_t(grid.levels) * features;
+        Real *target = sum + grid.offset[level] * features;
+        const Real *source = grad + level * features;
+        each_point(
+            grid, level, begin, end, target, features * int64_t(sizeof(Real)),
+            [&](const Block<Real, D> &block, int i, int64_t point) {
+                if (!block.undefined[i]) scatter_point<Real, D, F>(block, i, source + point * width, features, target);
+            },
+            [&](int64_t point) { __builtin_prefetch(source + point * width, 0, 3); });
     }
 
     static Real dot(const Store *entry, const Real *row, int features) {

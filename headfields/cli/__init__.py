@@ -35,6 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "train": commands.train,
         "evaluate": commands.evaluate,
         "render": commands.render,
+        "convert-flame": commands.convert_flame,
         "doctor": commands.doctor,
     }
     try:

@@ -7,6 +7,7 @@ import tyro
 
 Capture = Annotated[Path, tyro.conf.arg(metavar="DIR")]
 OtherCapture = Annotated[Path | None, tyro.conf.arg(metavar="DIR")]
+OtherFile = Annotated[Path | None, tyro.conf.arg(metavar="FILE")]
 Number = tyro.conf.arg(metavar="N")
 Run = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
 
@@ -17,6 +18,8 @@ def synth(
     frames: int = 120,
     size: int = 256,
     seed: int = 0,
+    noise: float = 0.0,
+    noise_seed: int = 0,
 ) -> None:
     """Write a synthetic capture: a procedural head that moves, with images, mattes, labels, depth and meshes.
 
@@ -27,10 +30,14 @@ def synth(
         frames: Number of frames; the last of them are for testing.
         size: Side of the square images, in pixels.
         seed: Of the head's shape, texture and motion.
+        noise: How wrong meshes, cameras and expressions are tracked: 0 not at all, 1 as a usual monocular tracker
+            (0.5 degrees, 1 mm, 3 mm in depth, 0.05 of an expression weight, 2 degrees of gaze, over a quarter of a
+            second; a tenth of the time 0.1 s late). Images stay exact, and the truth is kept in truth.npz.
+        noise_seed: Of these errors.
     """
     from headfields.cli import making
 
-    making.synth(out, frames, size, seed)
+    making.synth(out, frames, size, seed, noise, noise_seed)
 
 
 def train(
@@ -41,24 +48,27 @@ def train(
     minutes: Annotated[float | None, Number] = None,
     steps: Annotated[int | None, Number] = None,
     resume: bool = False,
-    seed: int = 0,
-    rays: int = 2048,
-    frames: int = 8,
-    learning_rate: float = 0.02,
-    network_learning_rate: float = 0.001,
-    schedule: Literal["constant", "exponential"] = "exponential",
-    depth: float = 1.25,
-    opacity: float = 0.0,
+    seed: Annotated[int | None, Number] = None,
+    rays: Annotated[int | None, Number] = None,
+    samples: Annotated[int | None, Number] = None,
+    frames: Annotated[int | None, Number] = None,
+    learning_rate: Annotated[float | None, Number] = None,
+    network_learning_rate: Annotated[float | None, Number] = None,
+    schedule: Literal["constant", "exponential"] | None = None,
+    depth: Annotated[float | None, Number] = None,
+    opacity: Annotated[float | None, Number] = None,
     set: tuple[str, ...] = (),
     memory: int = 2048,
     device: str = "auto",
-    precision: Literal["32-true", "bf16-mixed"] = "32-true",
+    devices: Annotated[int, Number] = 1,
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] | None = None,
 ) -> None:
     """Train a model on a capture: `headfields train insta --capture DIR --out RUN --minutes 10`.
 
     RUN receives config.json, log.jsonl, images/ (truth | rendering | error of a validation frame), checkpoint/ and at
     the end avatar.safetensors. Ctrl-C saves a checkpoint; the same command with --resume goes on from it. Say when
-    to stop with --minutes or --steps; both count from the start of training, over resumptions.
+    to stop with --minutes or --steps; both count from the start of training, over resumptions. With --resume, options
+    that are not given are those that the run was started with; of those that differ from them, a line on stderr tells.
 
     Args:
         model: A preset of headfields.models, e.g. insta.
@@ -67,28 +77,34 @@ def train(
         minutes: Stop after so many minutes of training in all.
         steps: Stop after so many optimiser steps in all.
         resume: Go on from the run's checkpoint, with the model and options of its config.json.
-        seed: Of weights, frames and pixels.
-        rays: Rays a step. More give a smoother gradient and take longer.
-        frames: Frames a step that the rays come from.
-        learning_rate: Adam's, of the tables. INSTA was released with 0.00175 for everything, constant over 33,000
-            steps; a short run learns faster with more, falling.
-        network_learning_rate: Adam's, of the networks, which bear less than the tables.
-        schedule: constant (as INSTA was released) or exponential: to a tenth over the run, better for short ones.
-        depth: Weight of the depth prior, INSTA's by default; 0 leaves it out.
-        opacity: Weight of a loss on the matte, none by default (as INSTA); 0.1 clears the background sooner.
+        seed: Of weights, frames and pixels; 0 if not given. A run that is gone on with keeps its own.
+        rays: Rays a step at first, 2048 if not given. More give a smoother gradient and take longer.
+        samples: Samples a step, which the number of rays is made to follow as emptiness is learned; 14000 if not given.
+            0 keeps the number of rays.
+        frames: Frames a step that the rays come from, 8 if not given.
+        learning_rate: Adam's, of the tables; 0.02 if not given. INSTA was released with 0.00175 for everything,
+            constant over 33,000 steps; a short run learns faster with more, falling.
+        network_learning_rate: Adam's, of the networks, which bear less than the tables; 0.001 if not given.
+        schedule: constant (as INSTA was released) or exponential: to a tenth over the run, better for short ones, and
+            what is taken if not given.
+        depth: Weight of the depth prior, 0.1 if not given; 0 leaves it out. INSTA's is 1.25, which costs quality in a
+            short run.
+        opacity: Weight of a loss on the matte, 0 if not given (as INSTA); 0.1 clears the background sooner.
         set: Arguments of the preset as name=value, e.g. --set levels=8 log2_table_size=16.
         memory: Megabytes that decoded frames may take.
         device: cpu, cuda, cuda:1, ...; auto is CUDA where there is one.
-        precision: 32-true, or bf16-mixed to run the networks in bfloat16.
+        devices: How many processes train together, each on a GPU of its own (on the CPU: sharing its cores). They
+            share the rays of each step; the command starts the others itself, unless torchrun does.
+        precision: 32-true (if not given), bf16-mixed or 16-mixed: the networks compute in 16 bits. For GPUs.
     """
     from headfields.cli import training
 
     options = training.Options(
         model=model, capture=capture, out=out, minutes=minutes, steps=steps, resume=resume, seed=seed, rays=rays,
-        frames=frames, learning_rate=learning_rate,
+        samples=samples, frames=frames, learning_rate=learning_rate,
         network_learning_rate=network_learning_rate, schedule=schedule, depth=depth,
         opacity=opacity, overrides=list(set),
-        memory=memory, device=device, precision=precision,
+        memory=memory, device=device, devices=devices, precision=precision,
     )  # fmt: skip
     training.train(options)
 
@@ -127,9 +143,10 @@ def render(
     run: Run,
     /,
     mode: Literal["frames", "turntable", "expressions"] = "frames",
-    drive: OtherCapture = None,
+    motion: OtherCapture = None,
     out: Annotated[Path | None, tyro.conf.arg(metavar="PATH")] = None,
     split: str = "test",
+    frames: Annotated[str | None, tyro.conf.arg(metavar="START:STOP[:STEP]")] = None,
     limit: Annotated[int | None, Number] = None,
     compare: bool = False,
     degrees: float = 60.0,
@@ -144,15 +161,16 @@ def render(
     """Render pictures or a video of a trained avatar.
 
     frames: the frames of a split, one PNG each. turntable: a video around the head. expressions: a video from the
-    most neutral frame to the strongest of each of the first expressions, and back. --drive DIR: a video of the avatar
-    moved by another capture of the same topology: what it moves its own mesh by is added to this one's.
+    most neutral frame to the strongest of each of the first expressions, and back. --motion DIR: a video of another
+    capture's images beside the avatar, which does what that head does; the two may be different head models.
 
     Args:
         run: Folder of the run.
-        mode: What to render, unless --drive is given.
-        drive: Capture whose motion and cameras drive the avatar.
+        mode: What to render, unless --motion is given.
+        motion: Capture whose motion drives the avatar.
         out: Where to: a folder for frames, an .mp4 or .gif else. RUN/renders/... if not given.
         split: Frames to render, or of the driving capture.
+        frames: Which frames instead of a split, as 0:100:2.
         limit: At most so many frames, spread evenly over the split.
         compare: In frames: truth | rendering | error side by side.
         degrees: In turntable: how far around in all; 360 goes round, less swings from side to side.
@@ -167,10 +185,47 @@ def render(
     from headfields.cli import showing
 
     options = showing.Options(
-        mode="drive" if drive is not None else mode, drive=drive, out=out, split=split, limit=limit, compare=compare,
-        degrees=degrees, seconds=seconds, fps=fps, scale=scale, background=background,
+        mode="motion" if motion is not None else mode, motion=motion, out=out, split=split, frames=frames,
+        limit=limit, compare=compare, degrees=degrees, seconds=seconds, fps=fps, scale=scale, background=background,
     )  # fmt: skip
     showing.render(run, options, capture, memory, device)
+
+
+def convert_flame(
+    file: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")],
+    /,
+    out: Annotated[Path, tyro.conf.arg(metavar="FILE.npz")],
+    expression_count: Annotated[int | None, Number] = None,
+    masks: OtherFile = None,
+    landmarks: OtherFile = None,
+    contour: OtherFile = None,
+    mediapipe: OtherFile = None,
+    uv: OtherFile = None,
+    force: bool = False,
+) -> None:
+    """Make a plain npz of a FLAME model: `headfields convert-flame generic_model.pkl --out FLAME_NEUTRAL.npz`.
+
+    The models of flame.is.tue.mpg.de (2017, 2020, 2023) are pickles, which may hold chumpy objects and may run code.
+    This reads them without chumpy and without running anything: a file that names anything but numpy, scipy.sparse,
+    torch tensors and chumpy is refused, and the name is printed. The npz has dense arrays, 300 shape and 100
+    expression components, and is read by smplx too. The files beside the model can go into it, so that one file is
+    all that FlameHead.from_file needs. It prints what it found.
+
+    Args:
+        file: The model: generic_model.pkl, FLAME_NEUTRAL.pkl, flame2023.pkl, or an npz.
+        out: The file to write, ending in .npz.
+        expression_count: How many components are expression. Only needed where the model has fewer than 400: the last
+            so many are taken. In a full model the first so many after the 300th.
+        masks: FLAME_masks.pkl: named regions.
+        landmarks: flame_static_embedding.pkl (51 landmarks), or landmark_embedding.npy as DECA has it (with contour).
+        contour: flame_dynamic_embedding.npy: the 17 contour landmarks for 79 angles.
+        mediapipe: mediapipe_landmark_embedding.npz: 105 landmarks.
+        uv: head_template_mesh.obj: texture coordinates.
+        force: Write over a file that exists.
+    """
+    from headfields.cli import converting
+
+    converting.convert_flame(file, out, expression_count, masks, landmarks, contour, mediapipe, uv, force)
 
 
 def doctor() -> None:

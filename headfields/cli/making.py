@@ -5,15 +5,20 @@ from pathlib import Path
 from headfields.cli.errors import CommandError
 
 
-def synth(out: Path, frames: int, size: int, seed: int) -> None:
+def synth(out: Path, frames: int, size: int, seed: int, noise: float, noise_seed: int) -> None:
     """Writes a synthetic capture to an empty or new folder; one that holds it already is left as it is."""
-    from headfields.data import procedural
+    from headfields.data import load_capture, procedural, tracking_error
 
     if frames < 3 or size < 16:
         raise CommandError(f"--frames is {frames} and --size is {size}; at least 3 frames of 16 pixels are needed")
+    if not 0 <= noise < float("inf"):
+        raise CommandError(f"--noise is {noise}; expected 0 (exact tracking), 1 (a usual tracker) or another factor")
+    errors = procedural.TrackingNoise(seed=noise_seed).times(noise) if noise else None
     try:
-        procedural.write_capture(out, frames=frames, size=size, seed=seed)
+        procedural.write_capture(out, frames=frames, size=size, seed=seed, noise=errors)
     except FileExistsError as error:
         raise CommandError(str(error)) from error
     print(f"wrote {frames} frames of {size} x {size} pixels to {out}")
+    if noise:
+        print(f"tracking error, mean over frames: {tracking_error(load_capture(out))}")
     print(f"next: headfields train insta --capture {out} --out RUN --minutes 10")

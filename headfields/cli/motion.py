@@ -15,10 +15,11 @@ from headfields.records import Camera, HeadState
 
 @dataclass(frozen=True)
 class Shot:
-    """One picture to take: a camera (a batch of one) and a state of one frame."""
+    """One picture to take: a camera (a batch of one), a state of one frame, and which frame of a driver it follows."""
 
     camera: Camera
     state: HeadState
+    driver: int | None = None
 
 
 def turntable(capture: Any, frame: int, count: int, degrees: float | int) -> Iterator[Shot]:
@@ -84,24 +85,27 @@ def between(first: HeadState, second: HeadState, amount: float | int) -> HeadSta
     return first.replace(vertices=torch.lerp(first.vertices, second.vertices, amount), expression=expression)
 
 
-def drive(capture: Any, driver: Any, frames: list[int]) -> Iterator[Shot]:
-    """This capture's head moved as another one's: the driver's displacements are added to this head's canonical mesh.
+def retargeted(capture: Any, driver: Any, frames: list[int]) -> Iterator[Shot]:
+    """This capture's head moved as another one's, of whatever topology; see `headfields.retargeting.Retargeter`.
 
-    Displacements are from the driver's canonical mesh, so that its shape of head does not come along. Cameras and
-    expression coefficients are the driver's.
+    The head turns from its mean pose as the driver's does from its own; lens and image size are this capture's.
 
-    Raises:
-        CommandError: the meshes have different topology.
+    Args:
+        capture: whose head it is.
+        driver: whose motion it is.
+        frames: of the driver.
     """
-    own, other = capture.template, driver.template
-    own_count, other_count = len(own.canonical_vertices), len(other.canonical_vertices)
-    if own_count != other_count or not torch.equal(own.faces[: own.face_count], other.faces[: other.face_count]):
-        raise CommandError(
-            f"--drive: {driver.name!r} has another topology than {capture.name!r} ({other_count} vertices, {own_count} "
-            "here, or other faces); both must come from the same head model"
-        )
-    offset = own.canonical_vertices - other.canonical_vertices
-    for frame in frames:
-        index = torch.tensor([frame])
-        state = driver.state(index)
-        yield Shot(driver.camera(index)[0], state.replace(vertices=state.vertices + offset))
+    from headfields.retargeting import Retargeter, rest_camera
+
+    retargeter = Retargeter.from_captures(driver, capture)
+    rests = [rest_camera(each.camera(_known(each))) for each in (driver, capture)]
+    with torch.no_grad():
+        for frame in frames:
+            index = torch.tensor([frame])
+            camera = retargeter.camera(driver.camera(index), *rests)
+            yield Shot(camera[0], retargeter(driver.state(index)), frame)
+
+
+def _known(capture: Any) -> Tensor:
+    """The training frames, or all where none is for training."""
+    return torch.as_tensor(capture.splits["train"] if len(capture.splits["train"]) else capture.splits["all"])

@@ -2,6 +2,7 @@
 
 import ast
 import inspect
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,10 @@ def open_capture(path: Path, memory: int) -> Any:
     """The capture in a folder."""
     from headfields.data import load_capture
 
-    return load_capture(path, memory_budget_mb=memory)
+    capture = load_capture(path, memory_budget_mb=memory)
+    for line in capture.warnings:
+        print(f"warning: {line}", file=sys.stderr)
+    return capture
 
 
 def model_arguments(model: str, overrides: list[str], capture: Any) -> dict[str, Any]:
@@ -81,13 +85,13 @@ def load_avatar(run: RunFolder, config: dict[str, Any], memory: int) -> Any:
     from headfields.training import checkpoint
 
     finished = run.avatar.exists()
-    newer = run.checkpoint.exists() and (not finished or run.checkpoint.stat().st_mtime > run.avatar.stat().st_mtime)
+    newer = [path for path in run.checkpoints if not finished or path.stat().st_mtime > run.avatar.stat().st_mtime]
     if finished and not newer:
         return Avatar.load(run.avatar)
     if not newer:
         raise CommandError(f"{run.path} has neither an avatar nor a checkpoint yet; headfields train makes them")
     avatar = build(config["model"], config["arguments"], open_capture(Path(config["capture"]), memory))
-    checkpoint.load_weights(run.checkpoint, avatar)
+    checkpoint.first_whole(newer, lambda path: checkpoint.load_weights(path, avatar))
     return avatar
 
 

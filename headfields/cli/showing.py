@@ -20,9 +20,10 @@ class Options:
     """The arguments of `headfields render`; see `headfields.cli.commands.render`."""
 
     mode: str
-    drive: Path | None
+    motion: Path | None
     out: Path | None
     split: str
+    frames: str | None
     limit: int | None
     compare: bool
     degrees: float | int
@@ -44,7 +45,8 @@ def render(path: Path, options: Options, capture_path: Path | None, memory: int,
         _render_frames(avatar, capture, options, out, device)
     else:
         out = options.out or run.path / "renders" / f"{options.mode}.mp4"
-        _render_video(avatar, list(_shots(capture, options, memory)), options, out, device)
+        driver = None if options.motion is None else runs.open_capture(options.motion, memory)
+        _render_video(avatar, _shots(capture, driver, options), driver, options, out, device)
     print(out)
 
 
@@ -62,8 +64,7 @@ def _check(options: Options) -> None:
 
 
 def _render_frames(avatar: Any, capture: Any, options: Options, out: Path, device: torch.device) -> None:
-    frames = runs.spread(evaluation.choose_frames(capture, options.split), options.limit)
-    for frame in tqdm(frames, unit="frame", file=sys.stderr):
+    for frame in tqdm(_frames(capture, options), unit="frame", file=sys.stderr):
         if options.compare:
             image, _ = evaluation.picture(avatar, capture, frame, options.background, device)
         else:
@@ -73,18 +74,43 @@ def _render_frames(avatar: Any, capture: Any, options: Options, out: Path, devic
         write_picture(out / f"{frame:05d}.png", image)
 
 
-def _shots(capture: Any, options: Options, memory: int) -> Iterator[motion.Shot]:
+def _frames(capture: Any, options: Options) -> list[int]:
+    """The frames that the options ask for: a slice of all, or a split."""
+    if options.frames is None:
+        return runs.spread(evaluation.choose_frames(capture, options.split), options.limit)
+    try:
+        bounds = [int(part) if part else None for part in options.frames.split(":")]
+        if not 2 <= len(bounds) <= 3:
+            raise ValueError
+        chosen = list(range(len(capture)))[slice(*bounds)]
+    except ValueError as error:
+        raise CommandError(f"--frames is {options.frames!r}; expected START:STOP[:STEP], as 0:100:2") from error
+    if not chosen:
+        raise CommandError(f"--frames {options.frames}: capture {capture.name!r} has none of them, of {len(capture)}")
+    return runs.spread(chosen, options.limit)
+
+
+def _shots(capture: Any, driver: Any, options: Options) -> tuple[Iterator[motion.Shot], int]:
+    """The pictures to take, and how many they are."""
+    if driver is not None:
+        frames = _frames(driver, options)
+        return motion.retargeted(capture, driver, frames), len(frames)
     count = max(round(options.seconds * options.fps), 1)
     if options.mode == "turntable":
-        return motion.turntable(capture, evaluation.choose_frames(capture, options.split)[0], count, options.degrees)
-    if options.mode == "expressions":
-        return motion.expressions(capture, count, options.limit or 4)
-    driver = runs.open_capture(options.drive, memory)  # type: ignore[arg-type]
-    frames = runs.spread(evaluation.choose_frames(driver, options.split), options.limit)
-    return motion.drive(capture, driver, frames)
+        first = evaluation.choose_frames(capture, options.split)[0]
+        return motion.turntable(capture, first, count, options.degrees), count
+    shots = list(motion.expressions(capture, count, options.limit or 4))
+    return iter(shots), len(shots)
 
 
-def _render_video(avatar: Any, shots: list[motion.Shot], options: Options, out: Path, device: torch.device) -> None:
+def _render_video(
+    avatar: Any,
+    shots: tuple[Iterator[motion.Shot], int],
+    driver: Any,
+    options: Options,
+    out: Path,
+    device: torch.device,
+) -> None:
     import imageio.v2 as imageio
 
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -94,13 +120,26 @@ def _render_video(avatar: Any, shots: list[motion.Shot], options: Options, out: 
     try:
         writer: Any
         with imageio.get_writer(temporary, **settings) as writer:
-            for shot in tqdm(shots, unit="frame", file=sys.stderr):
-                image = (_image(avatar, shot, options, device).clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()
+            for shot in tqdm(shots[0], total=shots[1], unit="frame", file=sys.stderr):
+                picture = _image(avatar, shot, options, device).cpu()
+                if shot.driver is not None:
+                    picture = torch.cat([_driving(driver, shot.driver, len(picture), options), picture], dim=1)
+                image = (picture.clamp(0, 1) * 255).round().to(torch.uint8).numpy()
                 height, width = image.shape[0] // 2 * 2, image.shape[1] // 2 * 2  # what the video format can hold
                 writer.append_data(image[:height, :width])
         temporary.replace(out)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _driving(driver: Any, frame: int, height: int, options: Options) -> torch.Tensor:
+    """The driver's own image over the background, at a height in pixels."""
+    image = driver.image(frame)
+    alpha = image[..., 3:]
+    picture = (image[..., :3] * alpha + options.background * (1 - alpha)).movedim(-1, 0)[None]
+    size = (height, max(round(image.shape[1] * height / image.shape[0]), 1))
+    scaled = torch.nn.functional.interpolate(picture, size, mode="bilinear", align_corners=False, antialias=True)
+    return scaled[0].movedim(0, -1)
 
 
 def _image(avatar: Any, shot: motion.Shot, options: Options, device: torch.device) -> torch.Tensor:

@@ -1,7 +1,10 @@
 """`headfields train`."""
 
+import contextlib
 import math
 import sys
+import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,15 +13,26 @@ import torch
 
 from headfields.cli import runs
 from headfields.cli.errors import CommandError, Interrupted
-from headfields.training.run import RunFolder
+from headfields.training.lock import RunLockedError, run_lock
+from headfields.training.ranks import PeerError
+from headfields.training.run import RunFolder, RunWriteError, writing
+from headfields.training.trainer import NanLossError, Trainer
 
-FIXED = ("model", "arguments", "capture")
+FIXED = ("model", "arguments", "capture", "seed")
 """What a resumed run cannot change."""
+
+DEFAULTS: dict[str, Any] = {
+    "rays": 2048, "samples": 14000, "frames": 8, "learning_rate": 0.02, "network_learning_rate": 0.001,
+    "schedule": "exponential", "depth": 0.1, "opacity": 0.0, "precision": "32-true",
+}  # fmt: skip
+"""Of the options of training that are not given; those of a run that is gone on with are its own."""
+
+LIMITS = ("minutes", "steps")
 
 
 @dataclass(frozen=True)
 class Options:
-    """The arguments of `headfields train`; see `headfields.cli.commands.train`."""
+    """The arguments of `headfields train`; see `headfields.cli.commands.train`. None where not given."""
 
     model: str
     capture: Path
@@ -26,87 +40,122 @@ class Options:
     minutes: float | int | None
     steps: int | None
     resume: bool
-    seed: int
-    rays: int
-    frames: int
-    learning_rate: float | int
-    network_learning_rate: float | int
-    schedule: str
-    depth: float | int
-    opacity: float | int
+    seed: int | None
+    rays: int | None
+    samples: int | None
+    frames: int | None
+    learning_rate: float | int | None
+    network_learning_rate: float | int | None
+    schedule: str | None
+    depth: float | int | None
+    opacity: float | int | None
     overrides: list[str]
     memory: int
     device: str
-    precision: str
+    devices: int
+    precision: str | None
 
 
 def train(options: Options) -> None:
     """Trains, and leaves a run folder."""
     from headfields.losses import OpacityLoss, insta_losses
-    from headfields.training.trainer import Trainer
 
-    if options.minutes is None and options.steps is None:
-        raise CommandError("say when to stop: --minutes 10 or --steps 20000")
-    for name, weight in (("depth", options.depth), ("opacity", options.opacity)):
-        if weight < 0:
-            raise CommandError(f"--{name} is {weight}; expected 0 (none) or more")
     run = RunFolder(options.out)
-    if run.checkpoint.exists() and not options.resume:
+    there = bool(run.checkpoints)
+    if there and not options.resume:
         raise CommandError(f"{run.path} holds a run already; --resume goes on with it, another --out starts a new one")
+    before = run.config() if there else {}
+    chosen = _training_options(options, before.get("training", {}))
+    run.check_writable()
     device = runs.choose_device(options.device)
     capture = runs.open_capture(options.capture, options.memory)
-    config = _config(options, capture)
-    if options.resume and run.checkpoint.exists():
-        _check_same_run(run, config)
-    torch.manual_seed(options.seed)
+    config: dict[str, Any] = {
+        "model": options.model,
+        "arguments": _arguments(options, before, capture),
+        "capture": str(options.capture.resolve()),
+        "seed": before.get("seed", 0) if options.seed is None else options.seed,
+        "training": chosen,
+    }
+    _check_same_run(run, before, config)
+    torch.manual_seed(config["seed"])
     avatar = runs.build(options.model, config["arguments"], capture)
-    losses = insta_losses(options.depth)
-    if options.opacity:
-        losses.append(OpacityLoss(weight=options.opacity))
-    trainer = Trainer(
-        avatar, capture, losses, rays_per_step=options.rays, frames_per_step=options.frames, schedule=options.schedule,
-        seed=options.seed, out=options.out, device=device, precision=options.precision,
-        learning_rate=options.learning_rate, network_learning_rate=options.network_learning_rate,
-    )  # fmt: skip
-    run.write_config(config)
-    result = trainer.fit(steps=options.steps, minutes=options.minutes, resume=options.resume)
-    _remember_view(avatar, capture)
-    avatar.save(run.avatar)
+    losses = insta_losses(chosen["depth"])
+    if chosen["opacity"]:
+        losses.append(OpacityLoss(weight=chosen["opacity"]))
+    with _plain_reasons(), contextlib.ExitStack() as stack:
+        trainer = Trainer(
+            avatar, capture, losses, rays_per_step=chosen["rays"], samples_per_step=chosen["samples"] or None,
+            frames_per_step=chosen["frames"],
+            schedule=chosen["schedule"], seed=config["seed"], out=options.out, device=device, devices=options.devices,
+            precision=chosen["precision"], learning_rate=chosen["learning_rate"],
+            network_learning_rate=chosen["network_learning_rate"],
+        )  # fmt: skip
+
+        def begin() -> None:
+            run.create()
+            stack.enter_context(run_lock(run.path))
+            run.write_config(config)
+
+        def end() -> None:
+            _remember_view(avatar, capture)
+            with writing(run.avatar):
+                avatar.save(run.avatar)
+
+        try:
+            trainer.ranks.first_does(begin)
+            result = trainer.fit(steps=chosen["steps"], minutes=chosen["minutes"], resume=options.resume)
+            trainer.ranks.first_does(end)
+        except (PeerError, NanLossError):
+            if trainer.ranks.first:
+                raise
+            return  # process 0 tells; an exit status of ours would have it killed before it can
+        if not trainer.ranks.first:
+            return
     if result.interrupted:
         raise Interrupted(f"interrupted at step {result.step}; the same command with --resume goes on from there")
     psnr = "" if math.isnan(result.psnr) else f", {result.psnr:.2f} dB in training"
     print(f"{result.step} steps in {result.seconds / 60:.1f} minutes{psnr}: {run.avatar}", file=sys.stderr)
 
 
-def _config(options: Options, capture: Any) -> dict[str, Any]:
-    return {
-        "model": options.model,
-        "arguments": runs.model_arguments(options.model, options.overrides, capture),
-        "capture": str(options.capture.resolve()),
-        "seed": options.seed,
-        "training": {
-            "rays": options.rays,
-            "frames": options.frames,
-            "learning_rate": options.learning_rate,
-            "network_learning_rate": options.network_learning_rate,
-            "schedule": options.schedule,
-            "depth": options.depth,
-            "opacity": options.opacity,
-            "precision": options.precision,
-            "minutes": options.minutes,
-            "steps": options.steps,
-        },
-    }
+def _training_options(options: Options, before: dict[str, Any]) -> dict[str, Any]:
+    """What is given, else what the run was trained with, else the default."""
+    given = {name: getattr(options, name) for name in (*DEFAULTS, *LIMITS)}
+    chosen = {name: before.get(name, DEFAULTS[name]) if given[name] is None else given[name] for name in DEFAULTS}
+    limits = {name: given[name] for name in LIMITS}
+    if all(limit is None for limit in limits.values()):
+        limits = {name: before.get(name) for name in LIMITS}
+    if all(limit is None for limit in limits.values()):
+        raise CommandError("say when to stop: --minutes 10 or --steps 20000")
+    for name in ("depth", "opacity", "samples"):
+        if not chosen[name] >= 0:
+            raise CommandError(f"--{name} is {chosen[name]}; expected 0 (none) or more")
+    return chosen | limits
 
 
-def _check_same_run(run: RunFolder, config: dict[str, Any]) -> None:
-    before = run.config()
+def _arguments(options: Options, before: dict[str, Any], capture: Any) -> dict[str, Any]:
+    """The preset's; without --set those of the run that is gone on with, if it is one of this preset."""
+    chosen = runs.model_arguments(options.model, options.overrides, capture)
+    return before["arguments"] if before.get("model") == options.model and not options.overrides else chosen
+
+
+def _check_same_run(run: RunFolder, before: dict[str, Any], config: dict[str, Any]) -> None:
     for name in FIXED:
-        if before.get(name) != config[name]:
+        if name in before and before[name] != config[name]:
             raise CommandError(
-                f"--resume: {run.path} was trained with {name} {before.get(name)!r}, not {config[name]!r}; "
+                f"--resume: {run.path} was trained with {name} {before[name]!r}, not {config[name]!r}; "
                 "give what it was trained with, or another --out"
             )
+
+
+@contextlib.contextmanager
+def _plain_reasons() -> Iterator[None]:
+    """Warnings, and errors that are no mistake in the program, as lines without the place in the code."""
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda message, *rest, **more: print(f"headfields: warning: {message}", file=sys.stderr)
+        try:
+            yield
+        except (NanLossError, PeerError, RunLockedError, RunWriteError) as error:
+            raise CommandError(str(error)) from error
 
 
 def _remember_view(avatar: Any, capture: Any) -> None:

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float, Int, Int64, UInt8
 from torch import Tensor
 
+from headfields.data.alignment import Look, misalignments
 from headfields.data.errors import CaptureError
 from headfields.data.meshes import ObjMesh
 from headfields.data.pixels import frame_pixels, sample_pixels
@@ -26,8 +27,8 @@ class Recording:
         path: the capture's folder.
         size: (height, width) of every image, pixels.
         frame_names: one name a frame, for messages.
-        world_to_camera: (F, 4, 4) OpenCV axes, metres.
-        intrinsics: (F, 3, 3) pixels.
+        camera_to_world: (F, 4, 4) float64, OpenCV axes, metres.
+        intrinsics: (F, 3, 3) float64, pixels.
         splits: split name → frame indices.
         canonical: the canonical mesh.
         decode_image: frame → RGBA (H, W, 4) uint8 with straight alpha, label (H, W) uint8 or None, depth (H, W) uint16
@@ -43,7 +44,7 @@ class Recording:
     path: Path
     size: tuple[int, int]
     frame_names: list[str]
-    world_to_camera: np.ndarray
+    camera_to_world: np.ndarray
     intrinsics: np.ndarray
     splits: dict[str, list[int]]
     canonical: ObjMesh
@@ -68,13 +69,15 @@ class Capture:
         size: (height, width) in pixels.
         frame_names: one name a frame, in the capture's order.
         splits: `"train"`, `"test"`, `"val"`, `"all"` → int64 frame indices.
-        report: human-readable lines: what was tolerated or missing, and what was decided on what evidence.
+        report: human-readable lines: what was tolerated or missing, and what was decided on what evidence; those that
+            ask for attention begin with "warning: " (see `warnings`).
         expression_width: number of expression coefficients, or None.
         depth_unit: metres per unit of the stored depth.
+        recording: what the layout's reader gave: the exact numbers on disk, and functions that decode one frame.
     """
 
     def __init__(
-        self, recording: Recording, memory_budget_mb: int, regions: Mapping[str, Tensor] | None = None
+        self, recording: Recording, memory_budget_mb: int | float, regions: Mapping[str, Tensor] | None = None
     ) -> None:
         self.path = recording.path
         self.name = recording.path.name
@@ -86,12 +89,12 @@ class Capture:
         self.report = recording.report
         self.expression_width = recording.expression_width
         self.depth_unit = recording.depth_scale
-        self._recording = recording
+        self.recording = recording
         self._given_regions = regions
-        self._world_to_camera = torch.from_numpy(recording.world_to_camera.astype(np.float32))
+        self._world_to_camera = torch.from_numpy(np.linalg.inv(recording.camera_to_world).astype(np.float32))
         self._intrinsics = torch.from_numpy(recording.intrinsics.astype(np.float32))
 
-        budget = memory_budget_mb * 2**20
+        budget = int(memory_budget_mb * 2**20)
         head_layout: dict[str, tuple[tuple[int, ...], torch.dtype]] = {
             "vertices": ((len(recording.canonical.vertices), 3), torch.float32)
         }
@@ -120,7 +123,7 @@ class Capture:
         """The canonical mesh, its mouth closed, with face regions; made on first use (regions take seconds to find)."""
         from headfields.data.regions import build_template
 
-        return build_template(self, self._recording.canonical, self._given_regions, self.report)
+        return build_template(self, self.recording.canonical, self._given_regions, self.report)
 
     def state(self, frames: Int[Tensor, " b"] | Sequence[int]) -> HeadState:
         """Vertices (B, V, 3) and expression (B, E) of the given frames.
@@ -129,9 +132,9 @@ class Capture:
             IndexError: a frame is out of range.
             CaptureError: a mesh or expression file cannot be read.
         """
-        wanted = self._indices(frames)
+        wanted = self.frame_indices(frames)
         count = len(wanted)
-        vertices = torch.empty(count, len(self._recording.canonical.vertices), 3)
+        vertices = torch.empty(count, len(self.recording.canonical.vertices), 3)
         expression = None if self.expression_width is None else torch.empty(count, self.expression_width)
         for positions in groups(wanted, self._heads.slots):
 
@@ -143,9 +146,15 @@ class Capture:
             self._heads.gather([wanted[position] for position in positions], take)
         return HeadState(vertices=vertices, expression=expression)
 
+    @property
+    def warnings(self) -> list[str]:
+        """The lines of `report` that ask for attention, without the word that marks them."""
+        mark = "warning: "
+        return [line[len(mark) :] for line in self.report if line.startswith(mark)]
+
     def camera(self, frames: Int[Tensor, " b"] | Sequence[int]) -> Camera:
         """The cameras of the given frames: a batch of B, world-to-camera, OpenCV axes, metres."""
-        wanted = torch.tensor(self._indices(frames), dtype=torch.long)
+        wanted = torch.tensor(self.frame_indices(frames), dtype=torch.long)
         return Camera(self._world_to_camera[wanted], self._intrinsics[wanted], self.size)
 
     def image(self, frame: int) -> Float[Tensor, "h w 4"]:
@@ -165,7 +174,7 @@ class Capture:
 
     def landmarks(self, frame: int) -> Float[Tensor, "68 2"] | None:
         """68 landmarks (iBUG order) in pixels (x right, y down), or None where the frame has none."""
-        points = self._recording.decode_landmarks(self._indices([frame])[0])
+        points = self.recording.decode_landmarks(self.frame_indices([frame])[0])
         return None if points is None else torch.from_numpy(points)
 
     def sample_pixels(
@@ -186,23 +195,39 @@ class Capture:
         Returns:
             The batch, whose `rays.frame` indexes `frames`, and `frames` as a tensor, for `state(...)`.
         """
-        wanted = self._indices(frames)
+        wanted = self.frame_indices(frames)
         return sample_pixels(self, wanted, count, generator, background), torch.tensor(wanted, dtype=torch.long)
 
     def pixels(self, frame: int, background: float | int = 1.0) -> PixelBatch:
         """Every pixel of a frame in row-major order, over a grey `background`; `rays.frame` is 0."""
-        return frame_pixels(self, self._indices([frame])[0], background)
+        return frame_pixels(self, self.frame_indices([frame])[0], background)
 
     def validate(self) -> None:
         """Decodes every file of every frame once, so that a broken one is found now and not in the middle of a run.
 
+        Frames whose mesh, matte, labels and depth do not lie on one another add a warning to `report`, as the sample of
+        frames does that is looked at when the capture is opened.
+
         Raises:
             CaptureError: names the frame and the field.
         """
-        for frame in range(len(self)):
-            self._recording.decode_head(frame)
-            self._recording.decode_image(frame)
-            self._recording.decode_landmarks(frame)
+        lines = misalignments((self._look(frame) for frame in range(len(self))), self.recording.canonical.faces)
+        self.report += [line for line in lines if line not in self.report]
+
+    def _look(self, frame: int) -> Look:
+        recording = self.recording
+        vertices, _ = recording.decode_head(frame)
+        rgba, label, depth = recording.decode_image(frame)
+        recording.decode_landmarks(frame)
+        return Look(
+            self.frame_names[frame],
+            vertices,
+            np.linalg.inv(recording.camera_to_world[frame]),
+            recording.intrinsics[frame],
+            rgba[..., 3] > 127,
+            label,
+            None if depth is None else depth.astype(np.float32) * recording.depth_scale,
+        )
 
     def metres(self, stored: Tensor) -> Tensor:
         """Depth as stored (uint16 bits in int16) to metres."""
@@ -233,12 +258,17 @@ class Capture:
         """Copies of whole frames' stored pixels."""
         out: dict[str, Tensor] = {}
         self._images.gather(
-            self._indices(frames),
+            self.frame_indices(frames),
             lambda arrays, rows: out.update({name: stack[rows] for name, stack in arrays.items()}),
         )
         return out
 
-    def _indices(self, frames: Int[Tensor, " b"] | Sequence[int]) -> list[int]:
+    def frame_indices(self, frames: Int[Tensor, " b"] | Sequence[int]) -> list[int]:
+        """Frames as a list of integers.
+
+        Raises:
+            IndexError: one is out of range.
+        """
         wanted = [int(frame) for frame in (frames.tolist() if isinstance(frames, Tensor) else frames)]
         bad = [frame for frame in wanted if not 0 <= frame < len(self)]
         if bad:
@@ -248,15 +278,15 @@ class Capture:
         return wanted
 
     def _decode_head(self, frame: int) -> dict[str, np.ndarray]:
-        vertices, expression = self._recording.decode_head(frame)
+        vertices, expression = self.recording.decode_head(frame)
         return {"vertices": vertices} if expression is None else {"vertices": vertices, "expression": expression}
 
     def _decode_image(self, frame: int) -> dict[str, np.ndarray]:
-        rgba, label, depth = self._recording.decode_image(frame)
+        rgba, label, depth = self.recording.decode_image(frame)
         arrays = {"rgba": np.ascontiguousarray(rgba).view(np.int32).reshape(-1)}
-        if self._recording.has_label:
+        if self.recording.has_label:
             arrays["label"] = np.zeros(arrays["rgba"].shape, np.uint8) if label is None else label.reshape(-1)
-        if self._recording.has_depth:
+        if self.recording.has_depth:
             stored = np.zeros(arrays["rgba"].shape, np.uint16) if depth is None else depth.reshape(-1)
             arrays["depth"] = stored.view(np.int16)
         return arrays

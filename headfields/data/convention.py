@@ -6,18 +6,19 @@ several frames is projected under each reading and compared with the matte and t
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from headfields.data.errors import CaptureError
 
 _FLIP = np.diag([1.0, -1.0, -1.0, 1.0])
+# Each gives camera-to-world with OpenCV axes, the form the format is defined in: its numbers then pass unchanged.
 CONVENTIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-    "camera-to-world, OpenCV axes": lambda m: np.linalg.inv(m),
-    "camera-to-world, OpenGL axes": lambda m: np.linalg.inv(m @ _FLIP),
-    "world-to-camera, OpenCV axes": lambda m: m,
-    "world-to-camera, OpenGL axes": lambda m: _FLIP @ m,
+    "camera-to-world, OpenCV axes": lambda m: m,
+    "camera-to-world, OpenGL axes": lambda m: m @ _FLIP,
+    "world-to-camera, OpenCV axes": lambda m: np.linalg.inv(m),
+    "world-to-camera, OpenGL axes": lambda m: np.linalg.inv(_FLIP @ m),
 }
 GRID = 48  # cells along the longer image side on which silhouettes are compared
 MARGIN = 0.02  # by how much the best reading's score must beat every reading that projects elsewhere
@@ -41,10 +42,10 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Decision:
-    """The chosen reading: its name, its function from a (4, 4) to world-to-camera, the scores of all, what was used."""
+    """The chosen reading: its name, its function from a (4, 4) to camera-to-world, the scores of all, what was used."""
 
     name: str
-    world_to_camera: Callable[[np.ndarray], np.ndarray]
+    camera_to_world: Callable[[np.ndarray], np.ndarray]
     scores: dict[str, float]
     used: str
 
@@ -66,7 +67,7 @@ def decide_convention(
     scores: dict[str, float] = {}
     places: dict[str, np.ndarray] = {}
     for name, convert in CONVENTIONS.items():
-        results = [_score(frame, convert(frame.matrix), samples, size) for frame in evidence]
+        results = [_score(frame, np.linalg.inv(convert(frame.matrix)), samples, size) for frame in evidence]
         scores[name] = float(np.mean([result[0] for result in results]))
         places[name] = np.stack([result[1] for result in results])
     parts = ["mesh in front of the camera and inside the image"]
@@ -82,9 +83,16 @@ def decide_convention(
     if prefer in same:
         best = prefer
     if scores[best] < ACCEPT:
+        without = [replace(frame, depth=None) for frame in evidence]
+        if any(frame.depth is not None for frame in evidence) and _fits(without, faces, size):
+            raise CaptureError(
+                "depth_path: the depth maps agree with the meshes under no camera convention, mattes do "
+                f"(scores: {listing}; {used}). Check integer_depth_scale (metres per unit), or remove depth_path"
+            )
         raise CaptureError(
             f"transform_matrix: no camera convention puts the meshes on the head (scores: {listing}; {used}). "
-            "Cameras, meshes and images do not belong together, or the meshes are not in metres in the cameras' frame"
+            "Cameras (also fl_x, fl_y, cx, cy), meshes and images do not belong together, or the meshes are not in "
+            "metres in the cameras' frame: export them together"
         )
     rival = max((name for name in scores if name not in same), key=lambda name: scores[name], default=None)
     if rival is not None and scores[best] - scores[rival] < MARGIN:
@@ -93,6 +101,16 @@ def decide_convention(
             f"{used}). Add frames in which the head is turned, mattes or depth maps"
         )
     return Decision(best, CONVENTIONS[best], scores, used)
+
+
+def _fits(evidence: Sequence[Evidence], faces: np.ndarray, size: tuple[int, int]) -> bool:
+    """Whether some convention is good enough."""
+    samples = _surface_points(faces)
+    means = [
+        np.mean([_score(frame, np.linalg.inv(convert(frame.matrix)), samples, size)[0] for frame in evidence])
+        for convert in CONVENTIONS.values()
+    ]
+    return bool(max(means) >= ACCEPT)
 
 
 def _surface_points(faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

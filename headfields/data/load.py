@@ -1,5 +1,6 @@
 """Finding out what layout a folder has, and reading it."""
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from headfields.data.insta_json import read_transforms
 
 
 def load_capture(
-    path: Path | str, memory_budget_mb: int = 2048, regions: Mapping[str, Bool[Tensor, " f"]] | None = None
+    path: Path | str, memory_budget_mb: int | float = 2048, regions: Mapping[str, Bool[Tensor, " f"]] | None = None
 ) -> Capture:
     """Opens a capture, whatever its layout (INSTA's at present).
 
@@ -31,8 +32,8 @@ def load_capture(
     """
     folder = Path(path)
     if not folder.is_dir():
-        raise CaptureError(f"load_capture: {folder} is not a folder")
-    if memory_budget_mb <= 0:
+        raise CaptureError(f"load_capture: {folder} is not a folder; name the one that holds transforms*.json")
+    if not 0 < memory_budget_mb < math.inf:
         raise CaptureError(f"load_capture: memory_budget_mb is {memory_budget_mb}; expected a positive number")
     if is_insta(folder):
         return Capture(read_insta(folder), memory_budget_mb, regions)
@@ -45,9 +46,10 @@ def load_capture(
 def _found(folder: Path) -> str:
     """What the folder looks like instead, for the message."""
     transforms = sorted(path.name for path in folder.glob("transforms*.json"))
+    text = ""
     for name in transforms:
         read_transforms(folder / name)  # a file cut short before its first frame is said to be that
-    text = "".join(path.read_text(errors="replace")[:200_000] for path in folder.glob("transforms*.json"))
+        text += (folder / name).read_text(encoding="utf-8", errors="replace")[:200_000]
     if (folder / "flame_params.json").is_file():
         return "It has flame_params.json, as IMavatar and PointAvatar write; that layout is not read yet"
     if any(folder.glob("**/checkpoint/*.frame")):
@@ -57,6 +59,6 @@ def _found(folder: Path) -> str:
     if '"expression"' in text:
         return "Its frames have an expression but no mesh_path, as NeRFace writes; that layout is not read yet"
     if transforms:
-        return f"Found {', '.join(transforms)}, whose frames name no meshes"
+        return f"Found {', '.join(transforms)}, whose frames name no meshes; export it with a mesh_path a frame"
     names = sorted(entry.name for entry in folder.iterdir())
     return f"Found {', '.join(names[:8])}{', ...' if len(names) > 8 else ''}" if names else "The folder is empty"

@@ -7,11 +7,12 @@ what a tracked mesh does not, so that there is something to learn.
 
 import json
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 from tqdm import tqdm
 
@@ -20,13 +21,15 @@ from headfields.data.synthetic.motion import JAW_OPEN, Motion, head_motion
 from headfields.data.synthetic.render import Renderer
 from headfields.data.synthetic.scene import Scene
 from headfields.data.synthetic.shading import Lights
+from headfields.data.synthetic.tracking import TrackingNoise
 from headfields.data.synthetic.wrinkles import Activity
+from headfields.data.tracking_error import write_truth
 from headfields.heads.flame import FlameHead
 from headfields.heads.procedural import procedural
 from headfields.ops.skinning import rotation_matrices
 from headfields.records import Camera, HeadState
 
-__all__ = ["write_capture"]
+__all__ = ["TrackingNoise", "write_capture"]
 
 _VERSION = 1  # of what the same arguments draw
 _RECORD = "synthetic.json"
@@ -44,6 +47,7 @@ def write_capture(
     samples: int = 4,
     rate: float = 6.0,
     progress: bool = True,
+    noise: TrackingNoise | None = None,
 ) -> Path:
     """Draws a capture of the procedural head and writes it in INSTA's layout; `load_capture` reads it.
 
@@ -64,6 +68,9 @@ def write_capture(
         samples: rays a pixel for anti-aliasing, a square number (1, 4, 9, ...).
         rate: frames a second. The motion runs in seconds; the default of 6 packs 12 seconds into 72 frames.
         progress: whether to show a bar.
+        noise: how wrong meshes, cameras, expression files and (as they are the mesh's) depth maps are. Images, labels
+            and landmarks stay those of the truth, which `truth.npz` then holds: `headfields.data.tracking_error`
+            compares. None for exact tracking.
 
     Returns:
         The folder. A folder that holds this very capture already is left as it is.
@@ -75,6 +82,8 @@ def write_capture(
     folder = Path(out)
     test_frames = frames // 6 if test_frames is None else test_frames
     record = _checked(frames, test_frames, size, seed, samples, rate)
+    if noise is not None:
+        record["noise"] = asdict(noise)
     if folder.exists():
         if not folder.is_dir():
             raise FileExistsError(f"write_capture: out {folder} is a file; name a folder")
@@ -91,7 +100,12 @@ def write_capture(
         states = _states(head, motion)
         template = head.template()
         rotation = _rotations(motion)
-        cameras = _cameras(head, states, motion, rotation, size)
+        lens = _lens(head, states, _poses(head, motion), size)
+        cameras = Camera(_poses(head, motion), lens.expand(frames, 3, 3).contiguous(), (size, size))
+        tracked, tracked_cameras = states, cameras
+        if noise is not None:
+            seen = noise.track(motion, rate)
+            tracked, tracked_cameras = _states(head, seen), cameras.replace(world_to_camera=_poses(head, seen))
         scene = Scene(head, seed)
         renderer = Renderer(scene, template.faces, size, samples, seed)
 
@@ -102,18 +116,23 @@ def write_capture(
                 camera = cameras[index]
                 image, label = renderer.draw(posed, camera, Lights.seen_from(rotation[index]), _activity(motion, index))
                 landmarks = camera.project(head.landmarks(state.vertices))[0][0]
-                assert state.expression is not None
+                found, view = tracked[index], tracked_cameras[index]
+                assert found.expression is not None
                 yield CapturedFrame(
                     image=image,
-                    vertices=state.vertices[0],
-                    camera=camera,
-                    expression=state.expression[0],
+                    vertices=found.vertices[0],
+                    camera=view,
+                    expression=found.expression[0],
                     label=label,
-                    depth=renderer.depth(posed, camera),
+                    depth=renderer.depth(posed if noise is None else scene.pose(found), view),
                     landmarks=landmarks.numpy(),
                 )
 
         write_insta(folder, drawn(), template.canonical_vertices, template.faces, test_frames)
+        if noise is not None:
+            assert states.expression is not None
+            truth = (states.vertices, cameras.world_to_camera, states.expression)
+            write_truth(folder, *(tensor.numpy() for tensor in truth))
     # Last, so that a run that was cut short is not taken for a whole capture.
     (folder / _RECORD).write_text(json.dumps(record, indent=1) + "\n")
     return folder
@@ -178,13 +197,11 @@ def _rotations(motion: Motion) -> Float[Tensor, "f 3 3"]:
     return (about(1, angles[:, 0]) @ about(0, angles[:, 1]) @ about(2, -angles[:, 2])).float()
 
 
-def _cameras(head: FlameHead, states: HeadState, motion: Motion, rotation: Tensor, size: int) -> Camera:
-    """One camera fixed in the room, seen from the turning head; the lens is as long as the head's movements allow."""
-    joints = head.joint_regressor @ head.template_vertices
-    pivot = joints[1] + torch.tensor([0.0, 0.02, 0.0])  # the upper neck
-    # The neck's lower end leaves the image, as it does where a capture's clothes are cut away.
-    shown = head.template_vertices[:, 1] > float(joints[1, 1]) - 0.035
-    middle = 0.5 * (head.template_vertices[shown].amin(0) + head.template_vertices.amax(0))
+def _poses(head: FlameHead, motion: Motion) -> Float[Tensor, "f 4 4"]:
+    """World-to-camera of one camera fixed in the room, seen from the turning head."""
+    rotation = _rotations(motion)
+    pivot = (head.joint_regressor @ head.template_vertices)[1] + torch.tensor([0.0, 0.02, 0.0])  # the upper neck
+    middle = _middle(head)
     room = torch.diag(torch.tensor([1.0, -1.0, -1.0]))  # OpenCV axes, looking along -z
     shift = pivot + torch.from_numpy(motion.shift).float()
     place = torch.tensor([0.0, float(middle[1]), float(middle[2]) + _DISTANCE])
@@ -192,14 +209,28 @@ def _cameras(head: FlameHead, states: HeadState, motion: Motion, rotation: Tenso
     pose[:, :3, :3] = room @ rotation
     pose[:, :3, 3] = (shift - (rotation @ pivot) - place) @ room.T
     pose[:, 3, 3] = 1
+    return pose
+
+
+def _shown(head: FlameHead) -> Bool[Tensor, " v"]:
+    """The neck's lower end leaves the image, as it does where a capture's clothes are cut away."""
+    upper_neck = (head.joint_regressor @ head.template_vertices)[1, 1]
+    return head.template_vertices[:, 1] > float(upper_neck) - 0.035
+
+
+def _middle(head: FlameHead) -> Float[Tensor, "3"]:
+    return 0.5 * (head.template_vertices[_shown(head)].amin(0) + head.template_vertices.amax(0))
+
+
+def _lens(head: FlameHead, states: HeadState, pose: Float[Tensor, "f 4 4"], size: int) -> Float[Tensor, "3 3"]:
+    """Intrinsics of a lens as long as the head's movements allow."""
     # Hair reaches some 3 cm beyond the skin.
-    reach = states.vertices[:, shown]
-    reach = reach + 0.028 * torch.nn.functional.normalize(reach - middle, dim=-1)
+    reach = states.vertices[:, _shown(head)]
+    reach = reach + 0.028 * torch.nn.functional.normalize(reach - _middle(head), dim=-1)
     seen = reach @ pose[:, :3, :3].transpose(1, 2) + pose[:, None, :3, 3]
     extent = float((seen[..., :2].abs() / seen[..., 2:]).amax())
     focal = _MARGIN * 0.5 * size / extent
-    intrinsics = torch.tensor([[focal, 0, size / 2], [0, focal, size / 2], [0, 0, 1.0]])
-    return Camera(pose, intrinsics.expand(len(pose), 3, 3).contiguous(), (size, size))
+    return torch.tensor([[focal, 0, size / 2], [0, focal, size / 2], [0, 0, 1.0]])
 
 
 def _activity(motion: Motion, index: int) -> Activity:

@@ -70,10 +70,11 @@ class FrameStore:
                 self._slot.move_to_end(frame)
         missing = [frame for frame in wanted if frame not in self._slot]
         if len(missing) > 1:
-            with ThreadPoolExecutor(max_workers=min(8, len(missing), max(2, torch.get_num_threads()))) as pool:
-                # map yields in order, so only a few decoded frames wait outside the budget at any time
-                for start in range(0, len(missing), 16):
-                    group = missing[start : start + 16]
+            workers = min(8, len(missing), max(2, torch.get_num_threads()))
+            with ThreadPoolExecutor(max_workers=workers) as pool:
+                # A frame a thread, so that no more than these are in memory outside the budget at any time.
+                for start in range(0, len(missing), workers):
+                    group = missing[start : start + workers]
                     for frame, arrays in zip(group, pool.map(self._decode, group), strict=True):
                         self._insert(frame, arrays)
         elif missing:
@@ -81,10 +82,15 @@ class FrameStore:
         return [self._slot[frame] for frame in frames]
 
     def _insert(self, frame: int, arrays: Mapping[str, np.ndarray]) -> None:
-        if len(self._slot) < self.slots:
-            slot = len(self._slot)
-        else:
-            _, slot = self._slot.popitem(last=False)
+        # Looked at before a slot is freed: an error half-way would leave two frames with one slot.
+        rows = {name: torch.from_numpy(arrays[name]) for name in self.arrays}
         for name, stack in self.arrays.items():
-            stack[slot] = torch.from_numpy(arrays[name])
+            if rows[name].shape != stack.shape[1:] or rows[name].dtype != stack.dtype:
+                raise ValueError(
+                    f"FrameStore: frame {frame}'s {name} has shape {tuple(rows[name].shape)} and dtype "
+                    f"{rows[name].dtype}; expected {tuple(stack.shape[1:])} and {stack.dtype}"
+                )
+        slot = len(self._slot) if len(self._slot) < self.slots else self._slot.popitem(last=False)[1]
+        for name, stack in self.arrays.items():
+            stack[slot] = rows[name]
         self._slot[frame] = slot

@@ -1,24 +1,59 @@
 """The small fully connected networks of decoders."""
 
 import itertools
+from typing import Any
 
-from torch import nn
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from headfields.ops.mlp import mlp as run
 
 
-def mlp(width_in: int, hidden: int, layers: int, width_out: int, bias: bool = False) -> nn.Sequential:
+class MLP(nn.Sequential):
+    """Linear layers with ReLU between them and none behind the last, evaluated together (`headfields.ops.mlp`).
+
+    A `torch.nn.Sequential` of `Linear` and `ReLU` in turn, with its parameters' names; forward hooks of the layers do
+    not run.
+
+    Args:
+        widths: of the input, of each layer's output.
+        bias: whether the layers have one.
+
+    Raises:
+        ValueError: fewer than two widths, or one that is not positive.
+    """
+
+    def __init__(self, *widths: int, bias: bool = False) -> None:
+        if len(widths) < 2 or min(widths) < 1:
+            raise ValueError(f"MLP: widths are {widths}; expected at least two, all positive")
+        parts: list[nn.Module] = []
+        for index, (before, after) in enumerate(itertools.pairwise(widths)):
+            linear = nn.Linear(before, after, bias=bias)
+            last = index == len(widths) - 2
+            nn.init.kaiming_uniform_(linear.weight, nonlinearity="linear" if last else "relu")
+            if bias:
+                nn.init.zeros_(linear.bias)
+            parts += [linear] if last else [linear, nn.ReLU()]
+        super().__init__(*parts)
+        self.bias = bias
+
+    def forward(
+        self,
+        x: Float[Tensor, "*batch _"],
+        condition: Float[Tensor, "k _"] | None = None,
+        index: Int[Tensor, "*batch"] | None = None,
+    ) -> Float[Tensor, "*batch _"]:
+        """The network of x, or of x and `condition[index]` side by side; see `headfields.ops.mlp`."""
+        linears: list[Any] = list(self)[::2]
+        biases = [linear.bias for linear in linears] if self.bias else None
+        return run(x, [linear.weight for linear in linears], biases, condition, index)
+
+
+def mlp(width_in: int, hidden: int, layers: int, width_out: int, bias: bool = False) -> MLP:
     """`layers` hidden ReLU layers of `hidden` units between the two widths; He-initialised, without bias by default.
 
     INSTA's networks (tiny-cuda-nn's fully fused ones) have no bias.
     """
     if min(width_in, hidden, width_out) < 1 or layers < 0:
         raise ValueError(f"mlp: sizes {width_in} -> {layers} x {hidden} -> {width_out} must be positive")
-    sizes = [width_in] + [hidden] * layers + [width_out]
-    parts: list[nn.Module] = []
-    for index, (before, after) in enumerate(itertools.pairwise(sizes)):
-        linear = nn.Linear(before, after, bias=bias)
-        last = index == len(sizes) - 2
-        nn.init.kaiming_uniform_(linear.weight, nonlinearity="linear" if last else "relu")
-        if bias:
-            nn.init.zeros_(linear.bias)
-        parts += [linear] if last else [linear, nn.ReLU(inplace=True)]
-    return nn.Sequential(*parts)
+    return MLP(width_in, *[hidden] * layers, width_out, bias=bias)

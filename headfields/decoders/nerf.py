@@ -1,7 +1,7 @@
 """Density and view-dependent colour from features (Instant-NGP's pair of networks, as INSTA uses them)."""
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from headfields.decoders.mlp import mlp
@@ -32,6 +32,7 @@ class NeRFDecoder(Decoder):
     """
 
     gives = "density"
+    takes_shared = True
 
     def __init__(
         self,
@@ -56,11 +57,18 @@ class NeRFDecoder(Decoder):
         self.density_network = mlp(width, self.hidden, self.density_layers, self.geometry_width)
 
     def forward(
-        self, features: Float[Tensor, "m width"], directions: Float[Tensor, "m 3"], colour: bool = True
+        self,
+        features: Float[Tensor, "m width"],
+        directions: Float[Tensor, "m 3"],
+        colour: bool = True,
+        condition: Float[Tensor, "k shared"] | None = None,
+        index: Int[Tensor, " m"] | None = None,
     ) -> FieldValues:
-        geometry = self.density_network(features)
+        geometry = self.density_network(features, condition, index)
         # Beyond exp(15) per metre everything is opaque; the bound keeps exp finite and its gradient alive below it.
-        density = (geometry[:, 0] + self.density_bias).clamp_max(15.0).exp()
+        # In float32 under autocast too: exp turns bfloat16's absolute error into a relative one.
+        exponent = geometry[:, 0].float() if geometry.dtype in (torch.bfloat16, torch.float16) else geometry[:, 0]
+        density = (exponent + self.density_bias).clamp_max(15.0).exp()
         if not colour:
             return FieldValues(density=density)
         seen = geometry

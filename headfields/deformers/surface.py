@@ -7,7 +7,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from headfields.ops.blended_map import blended_map
 from headfields.ops.closest_triangle import TriangleBVH
+from headfields.ops.reference.blended_map import ring_weights
 from headfields.ops.triangle_frames import Scaling, deformation_gradients, edge_neighbours, triangle_frames
 from headfields.parts import Deformer
 from headfields.records import Canonical, HeadState, Rays
@@ -42,6 +44,8 @@ class SurfaceCanonicalizer(Deformer):
             in the eye region).
         shell: metres; a point farther than this from the surface is not valid, and rays are sampled only within it.
             Our own choice: INSTA samples its whole box and learns the emptiness from random backgrounds.
+        behind: metres that a ray is followed behind the first triangle it meets; None follows it through the head. Our
+            own choice: what lies deeper cannot be seen, and would be half of all samples before training has found out.
         padding: metres added around the canonical mesh to make `bounds`.
 
     Differentiable in points and vertices to second order, except across the change of the nearest triangle.
@@ -69,12 +73,15 @@ class SurfaceCanonicalizer(Deformer):
         scaled_faces: Bool[Tensor, " f"] | None = None,
         shell: float = 0.045,
         padding: float | None = None,
+        behind: float | None = 0.03,
     ) -> None:
         super().__init__()
         if formula not in ("published", "released"):
             raise ValueError(f"SurfaceCanonicalizer: formula is {formula!r}; expected 'published' or 'released'")
         if shell <= 0:
             raise ValueError(f"SurfaceCanonicalizer: shell is {shell} m; it must be positive")
+        if behind is not None and behind < 0:
+            raise ValueError(f"SurfaceCanonicalizer: behind is {behind} m; it must not be negative, or None")
         for name, mask in (("blended_faces", blended_faces), ("scaled_faces", scaled_faces)):
             if mask is not None and mask.shape != faces.shape[:1]:
                 raise ValueError(
@@ -93,6 +100,7 @@ class SurfaceCanonicalizer(Deformer):
         self.scaling: Scaling = scaling
         self.shell = shell
         self.padding = shell if padding is None else padding
+        self.behind = behind
         self._bvh = TriangleBVH(self.faces, self.canonical_vertices)
 
     def extra_repr(self) -> str:
@@ -130,7 +138,12 @@ class SurfaceCanonicalizer(Deformer):
         return prepared.box
 
     def near_far(self, rays: Rays, prepared: PosedSurface) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
-        return prepared.bvh.interval(rays.origins, rays.directions, self.shell, rays.frame)
+        near, far = prepared.bvh.interval(rays.origins, rays.directions, self.shell, rays.frame)
+        if self.behind is not None:
+            with torch.no_grad():
+                first = prepared.bvh.raycast(rays.origins, rays.directions, rays.frame).distance
+            far = far.minimum(first + self.behind)
+        return near, far
 
     def forward(
         self,
@@ -142,29 +155,19 @@ class SurfaceCanonicalizer(Deformer):
         nearest = prepared.bvh.closest(points, frame, max_distance=self.shell)
         valid = nearest.face >= 0
         face = nearest.face.clamp_min(0)
-        if not self.blend_neighbors:
-            matrix = prepared.gradients.flatten(0, 1)[frame * len(self.faces) + face]
-        elif self.formula == "published":
-            matrix = self._blend_published(points, face, frame, prepared)
-        else:
+        if self.blend_neighbors and self.formula == "released":
             matrix = self._blend_released(points, face, frame, prepared)
-        moved = (matrix[..., :3] @ points[..., None])[..., 0] + matrix[..., 3]
-        turned = torch.nn.functional.normalize((matrix[..., :3] @ directions[..., None])[..., 0], dim=-1)
+            moved = (matrix[..., :3] @ points[..., None])[..., 0] + matrix[..., 3]
+            turned = torch.nn.functional.normalize((matrix[..., :3] @ directions[..., None])[..., 0], dim=-1)
+        else:
+            ring = self._ring if self.blend_neighbors else self._ring[:, :1]
+            moved, turned = blended_map(
+                points, directions, face, frame, prepared.gradients, prepared.centroids, ring, sharpness=4.0
+            )
         return Canonical(
             points=moved, directions=turned, posed_points=points, frame=frame, valid=valid,
             face=nearest.face, barycentric=nearest.barycentric, distance=nearest.distance,
         )  # fmt: skip
-
-    def _weights(self, points: Tensor, centroids: Tensor, ring: Tensor, sharpness: Tensor) -> Float[Tensor, "m 4"]:
-        distance = torch.linalg.vector_norm(points[:, None] - centroids, dim=-1)
-        exponent = torch.where(ring >= 0, -sharpness * distance, -torch.inf)
-        return exponent.softmax(dim=-1)
-
-    def _blend_published(self, points: Tensor, face: Tensor, frame: Tensor, prepared: PosedSurface) -> Tensor:
-        ring = self._ring[face]
-        index = frame[:, None] * len(self.faces) + ring.clamp_min(0)
-        weights = self._weights(points, prepared.centroids.flatten(0, 1)[index], ring, points.new_tensor(4.0))
-        return torch.einsum("mk,mkij->mij", weights, prepared.gradients.flatten(0, 1)[index])
 
     def _blend_released(self, points: Tensor, face: Tensor, frame: Tensor, prepared: PosedSurface) -> Tensor:
         ring = self._ring[face]
@@ -173,8 +176,8 @@ class SurfaceCanonicalizer(Deformer):
         sharpness = points.new_tensor([1.0, 4.0, 4.0, 4.0])
         centroids = self.canonical_vertices[self.faces].mean(dim=-2)
         canonical_frames = triangle_frames(self.canonical_vertices, self.faces)
-        posed_weights = self._weights(points, prepared.centroids.flatten(0, 1)[posed_index], ring, sharpness)
-        canonical_weights = self._weights(points, centroids[index], ring, sharpness)
+        posed_weights = ring_weights(points, prepared.centroids.flatten(0, 1)[posed_index], ring, sharpness)
+        canonical_weights = ring_weights(points, centroids[index], ring, sharpness)
         assert prepared.frames is not None
         posed = torch.einsum("mk,mkij->mij", posed_weights, prepared.frames.flatten(0, 1)[posed_index])
         canonical = torch.einsum("mk,mkij->mij", canonical_weights, canonical_frames[index])

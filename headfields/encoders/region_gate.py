@@ -1,6 +1,7 @@
 """INSTA's expression conditioning: the mouth sees the expression, everything else a constant."""
 
-from jaxtyping import Bool, Float
+import torch
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from headfields.parts import Encoder
@@ -50,6 +51,13 @@ class RegionGate(Encoder):
         return values[:, : self.width]
 
     def forward(self, canonical: Canonical, prepared: Float[Tensor, "b width"]) -> Float[Tensor, "m width"]:
+        rows, index = self.shared(canonical, prepared)
+        return rows[index]
+
+    def shared(
+        self, canonical: Canonical, prepared: Float[Tensor, "b width"]
+    ) -> tuple[Float[Tensor, "k width"], Int[Tensor, " m"]]:
         assert canonical.face is not None  # Avatar has checked that the deformer gives faces
         inside = self.faces[canonical.face.clamp_min(0)] & (canonical.face >= 0)
-        return prepared[canonical.frame].where(inside[:, None], prepared.new_tensor(self.otherwise))
+        rows = torch.cat([prepared.new_full((1, self.width), self.otherwise), prepared])
+        return rows, (canonical.frame + 1) * inside

@@ -1,27 +1,44 @@
 """Parametric heads: FLAME's format, blendshape rigs, and one made by code; each call gives a `HeadState`."""
 
+from headfields.heads.array_files import load_arrays
 from headfields.heads.blendshapes import BlendshapeHead
 from headfields.heads.flame import FlameHead
-from headfields.heads.flame_files import read_masks
+from headfields.heads.flame_assets import Extras, read_masks
+from headfields.heads.flame_convert import Conversion, convert_flame
+from headfields.heads.landmarks import ContourLandmarks, Embedding, Landmarks, head_yaw, read_embeddings
 from headfields.heads.mouth import boundary_loops, close_mouth, mouth_loop
-from headfields.heads.pickles import UnsafePickleError, load_pickle
+from headfields.heads.pickles import UnsafePickleError, load_pickle, load_torch, to_array
 from headfields.heads.procedural import procedural, procedural_arrays, write_procedural
 from headfields.heads.procedural_teeth import MouthParts, procedural_teeth
 from headfields.heads.procedural_texture import procedural_texture
+from headfields.heads.smplx import SmplxHead, from_smplx
 
 __all__ = [
     "BlendshapeHead",
+    "ContourLandmarks",
+    "Conversion",
+    "Embedding",
+    "Extras",
     "FlameHead",
+    "Landmarks",
     "MouthParts",
+    "SmplxHead",
     "UnsafePickleError",
     "boundary_loops",
     "close_mouth",
+    "convert_flame",
+    "from_smplx",
+    "head_yaw",
+    "load_arrays",
     "load_pickle",
+    "load_torch",
     "mouth_loop",
     "procedural",
     "procedural_arrays",
     "procedural_teeth",
     "procedural_texture",
+    "read_embeddings",
     "read_masks",
+    "to_array",
     "write_procedural",
 ]

@@ -8,28 +8,18 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
-from headfields.heads.flame_files import FlameArrays, load_flame_arrays, read_masks
+from headfields.heads.flame_files import Extras, FlameArrays, load_flame_arrays
+from headfields.heads.landmarks import ContourLandmarks, Landmarks
 from headfields.heads.mouth import close_mouth, mouth_loop
-from headfields.ops._checks import check_floating
-from headfields.ops.skinning import (
-    blend_shapes,
-    joint_transforms,
-    linear_blend_skinning,
-    pose_features,
-    rotation_matrices,
-)
-from headfields.records import HeadState, Template
+from headfields.heads.skinned import SkinnedHead
+from headfields.records import Template
 
 __all__ = ["FlameHead"]
 
 _NECK, _JAW = 1, 2
 _EYES = (3, 4)
-
-
-def _masks_of(masks: str | Path | Mapping[str, Any] | None) -> Mapping[str, Any] | None:
-    return read_masks(masks) if isinstance(masks, (str, Path)) else masks
 
 
 def _ring(faces: Int[Tensor, "f 3"], vertices: Int[Tensor, " n"], count: int, rings: int) -> Bool[Tensor, " f"]:
@@ -43,7 +33,7 @@ def _ring(faces: Int[Tensor, "f 3"], vertices: Int[Tensor, " n"], count: int, ri
     return near
 
 
-class FlameHead(nn.Module):
+class FlameHead(SkinnedHead):
     """A head in FLAME's format: linear shape and expression, pose correctives, five skinned joints.
 
     The joints are root, neck, jaw, left eye and right eye. Metres, y up, face toward +z, the head's left at +x. All
@@ -54,47 +44,44 @@ class FlameHead(nn.Module):
         (36, V, 3); joint_regressor (5, V); weights (V, 5); parents.
         expression_names, shape_names: names of the first directions.
         regions: named (F,) boolean face masks as the file has them.
-        uv (T, 2), uv_faces (F, 3): texture coordinates, v up, or None.
-        landmark_faces (L,), landmark_barycentric (L, 3): landmarks on the mesh (68 in iBUG's order where there are 68),
-            or None.
+        uv (T, 2), uv_faces (F, 3): texture coordinates, v up, or None. T is not V: a vertex on a seam has several.
+        landmark_faces (L,), landmark_barycentric (L, 3): landmarks on the mesh (68 in iBUG's order where there are 68;
+            the last 51 of them in FLAME's files), or None.
+        contour: `ContourLandmarks`, the other 17, which depend on the yaw, or None.
+        mediapipe: `Landmarks` of MediaPipe's face mesh (105 of 478; `mediapipe.indices` says which), or None.
     """
 
-    template_vertices: Float[Tensor, "v 3"]
-    faces: Int[Tensor, "f 3"]
-    shape_basis: Float[Tensor, "s v 3"]
-    expression_basis: Float[Tensor, "e v 3"]
-    pose_basis: Float[Tensor, "36 v 3"]
-    joint_regressor: Float[Tensor, "5 v"]
-    weights: Float[Tensor, "v 5"]
     uv: Float[Tensor, "t 2"] | None
     uv_faces: Int[Tensor, "f 3"] | None
-    landmark_faces: Int[Tensor, " l"] | None
-    landmark_barycentric: Float[Tensor, "l 3"] | None
+    mediapipe: Landmarks | None
 
-    def __init__(self, arrays: FlameArrays) -> None:
-        super().__init__()
+    def __init__(self, arrays: FlameArrays, dtype: torch.dtype = torch.float32) -> None:
+        """Keeps the arrays, those of floating point as `dtype`."""
 
-        def keep(name: str, array: np.ndarray | None) -> None:
-            tensor = None if array is None else torch.from_numpy(np.array(array, order="C"))
-            if tensor is not None and tensor.is_floating_point():
-                tensor = tensor.float()
-            self.register_buffer(name, tensor)
+        def tensor(array: np.ndarray) -> Tensor:
+            made = torch.from_numpy(np.array(array, order="C"))
+            return made.to(dtype) if made.is_floating_point() else made
 
-        keep("template_vertices", arrays.template)
-        keep("faces", arrays.faces)
-        keep("shape_basis", arrays.shape_basis.transpose(2, 0, 1))
-        keep("expression_basis", arrays.expression_basis.transpose(2, 0, 1))
-        keep("pose_basis", arrays.pose_basis.transpose(2, 0, 1))
-        keep("joint_regressor", arrays.joint_regressor)
-        keep("weights", arrays.weights)
-        for name in ("uv", "uv_faces", "landmark_faces", "landmark_barycentric"):
-            keep(name, getattr(arrays, name))
-        self.parents = arrays.parents
+        super().__init__(
+            template=tensor(arrays.template),
+            faces=tensor(arrays.faces),
+            shape_basis=tensor(arrays.shape_basis.transpose(2, 0, 1)),
+            expression_basis=tensor(arrays.expression_basis.transpose(2, 0, 1)),
+            pose_basis=tensor(arrays.pose_basis.transpose(2, 0, 1)),
+            joint_regressor=tensor(arrays.joint_regressor),
+            weights=tensor(arrays.weights),
+            parents=arrays.parents,
+            landmarks=None if arrays.landmarks is None else Landmarks(arrays.landmarks),
+            contour=None if arrays.contour is None else ContourLandmarks(arrays.contour),
+        )
+        self.register_buffer("uv", None if arrays.uv is None else tensor(arrays.uv))
+        self.register_buffer("uv_faces", None if arrays.uv_faces is None else tensor(arrays.uv_faces))
+        self.mediapipe = None if arrays.mediapipe is None else Landmarks(arrays.mediapipe)
         self.expression_names = arrays.expression_names
         self.shape_names = arrays.shape_names
         self._region_names = tuple(arrays.regions)
         for name, mask in arrays.regions.items():
-            keep(f"region_{name}", mask)
+            self.register_buffer(f"region_{name}", tensor(mask))
 
     @classmethod
     def from_file(
@@ -102,33 +89,38 @@ class FlameHead(nn.Module):
         path: str | Path,
         expression_count: int | None = None,
         masks: str | Path | Mapping[str, Any] | None = None,
+        landmarks: str | Path | None = None,
+        contour: str | Path | None = None,
+        mediapipe: str | Path | None = None,
+        uv: str | Path | None = None,
     ) -> "FlameHead":
-        """Reads a FLAME model from an npz, or from a pickle as published, without running code from it.
+        """Reads FLAME 2017 to 2023, as published (a pickle) or from an npz, without running code from it.
+
+        docs/files.md says where the files come from and what is treacherous about them.
 
         Args:
-            path: the file. Needed: v_template (V, 3), f (F, 3), shapedirs (V, 3, C), posedirs (V, 3, 36), J_regressor
-                (5, V) dense or (pickle) sparse, kintree_table (2, 5), weights (V, 5). Read where present: uv (T, 2)
-                and uv_faces (F, 3); region_<name>, vertex ids or a mask of faces; lmk_face_idx (L,) and lmk_b_coords
-                (L, 3); expression_names; expression_count.
-            expression_count: how many of the last components are expression. Left out: what the file says; else all
-                after the 300th if there are 400 or more; else as many as the file has names for; else an error.
-            masks: vertex ids by region, or the path of `FLAME_masks.pkl`; joins the file's own regions.
+            path: the model. Needed: v_template (V, 3), f (F, 3), shapedirs (V, 3, C), posedirs (V, 3, 36), J_regressor
+                (5, V) dense or sparse, kintree_table (2, 5), weights (V, 5); chumpy arrays are read without chumpy.
+                Read where present: what `headfields convert-flame` writes, i.e. uv (T, 2) and uv_faces (F, 3);
+                region_<name>, vertex ids or a mask of faces; lmk_face_idx (L,) and lmk_b_coords (L, 3), and these with
+                contour_ and mediapipe_ before their names; expression_names; expression_count.
+            expression_count: how many components are expression. In a file of 400 or more components these are the
+                first so many after the 300th, as FLAME numbers them; else the last so many. Left out: what the file
+                says; else all after the 300th of 400 or more; else as many as the file has names for; else an error,
+                for then nobody knows.
+            masks: `FLAME_masks.pkl`, or vertex ids by region; joins the file's own regions.
+            landmarks: `flame_static_embedding.pkl` (51), or DECA's `landmark_embedding.npy`, whose contour is then
+                taken too; takes the place of the file's own.
+            contour: `flame_dynamic_embedding.npy` (79 rows of 17).
+            mediapipe: `mediapipe_landmark_embedding.npz` (105).
+            uv: `head_template_mesh.obj`, for its texture coordinates.
 
         Raises:
-            FileNotFoundError, ValueError: no such file; a key is missing or has the wrong shape (named).
-            UnsafePickleError: the pickle names anything but numpy, scipy.sparse and chumpy.
+            FileNotFoundError, ValueError: no such file; a key is missing or has the wrong shape (file and key named).
+            UnsafePickleError: a file names anything but numpy, scipy.sparse, torch tensors and chumpy. A ValueError.
         """
-        return cls(load_flame_arrays(path, expression_count, _masks_of(masks)))
-
-    @property
-    def shape_count(self) -> int:
-        """S, the number of shape coefficients."""
-        return self.shape_basis.shape[0]
-
-    @property
-    def expression_count(self) -> int:
-        """E, the number of expression coefficients."""
-        return self.expression_basis.shape[0]
+        extra = Extras(masks=masks, landmarks=landmarks, contour=contour, mediapipe=mediapipe, uv=uv)
+        return cls(load_flame_arrays(path, expression_count, extra))
 
     @property
     def regions(self) -> dict[str, Bool[Tensor, " f"]]:
@@ -170,88 +162,19 @@ class FlameHead(nn.Module):
             out[names.index(name)] = column.expand(batch)
         return torch.stack(out, -1)
 
-    def _coefficients(self, name: str, value: Tensor | None, basis: Tensor) -> Tensor | None:
-        if value is None:
-            return None
-        check_floating("FlameHead", name, value)
-        if value.dim() != 2 or value.shape[1] > basis.shape[0]:
+    def mediapipe_landmarks(self, vertices: Float[Tensor, "b v 3"]) -> Float[Tensor, "b l 3"]:
+        """MediaPipe's landmarks on posed vertices, (B, 105, 3) metres, linear in `vertices`; `mediapipe.indices` are
+        their numbers among MediaPipe's 478.
+
+        Raises:
+            ValueError: the head has none.
+        """
+        if self.mediapipe is None:
             raise ValueError(
-                f"FlameHead: {name} has shape {tuple(value.shape)}; expected (B, C) with C <= {basis.shape[0]}, the "
-                "number of directions in the file (fewer are taken as the first ones, the rest as 0)"
+                "FlameHead.mediapipe_landmarks: the head has none; pass mediapipe=mediapipe_landmark_embedding.npz to "
+                "from_file"
             )
-        return value
-
-    def forward(
-        self,
-        shape: Float[Tensor, "_ _"] | None = None,
-        expression: Float[Tensor, "_ _"] | None = None,
-        pose: Float[Tensor, "_ 5 3"] | None = None,
-        translation: Float[Tensor, "_ 3"] | None = None,
-    ) -> HeadState:
-        """Poses the head.
-
-        Args:
-            shape: (B, S) or fewer columns (the rest are 0); (1, S) serves all frames. Zero if left out.
-            expression: (B, E), likewise.
-            pose: (B, 5, 3) axis-angle of root, neck, jaw, left eye, right eye, radians. Zero if left out.
-            translation: (B, 3) metres, added last.
-
-        Returns:
-            HeadState of B frames: `vertices`, the `expression` (B, E) and `pose` used, and `joint_transforms`, rest to
-            posed with the translation in. B is 1 if every argument is left out.
-
-        Raises:
-            TypeError, ValueError: an argument's dtype or shape does not fit; batch sizes differ and are not 1.
-
-        Differentiability: any order in every argument.
-        """
-        shape = self._coefficients("shape", shape, self.shape_basis)
-        expression = self._coefficients("expression", expression, self.expression_basis)
-        if pose is not None and (pose.dim() != 3 or pose.shape[1:] != (5, 3)):
-            raise ValueError(f"FlameHead: pose has shape {tuple(pose.shape)}; expected (B, 5, 3), axis-angle per joint")
-        if translation is not None and (translation.dim() != 2 or translation.shape[1] != 3):
-            raise ValueError(f"FlameHead: translation has shape {tuple(translation.shape)}; expected (B, 3)")
-        named = {"shape": shape, "expression": expression, "pose": pose, "translation": translation}
-        sizes = {name: value.shape[0] for name, value in named.items() if value is not None}
-        batches = {size for size in sizes.values() if size != 1}
-        if len(batches) > 1:
-            listing = ", ".join(f"{name} {size}" for name, size in sizes.items())
-            raise ValueError(f"FlameHead: batch sizes differ ({listing}); give each B rows or one")
-        batch = batches.pop() if batches else 1
-
-        rest = self.template_vertices
-        if shape is not None:
-            rest = rest + blend_shapes(shape, self.shape_basis[: shape.shape[1]])
-        if expression is None:
-            expression = self.template_vertices.new_zeros((batch, self.expression_count))
-        else:
-            rest = rest + blend_shapes(expression, self.expression_basis[: expression.shape[1]])
-            padding = expression.new_zeros((expression.shape[0], self.expression_count - expression.shape[1]))
-            expression = torch.cat([expression, padding], 1).expand(batch, -1)
-        rest = rest.expand(batch, -1, -1)
-        if pose is None:
-            pose = self.template_vertices.new_zeros((batch, len(self.parents), 3))
-        pose = pose.expand(batch, -1, -1)
-        joints = self.joint_regressor @ rest
-        rotations = rotation_matrices(pose)
-        rest = rest + blend_shapes(pose_features(rotations), self.pose_basis)
-        transforms = joint_transforms(rotations, joints, self.parents)
-        if translation is not None:
-            shift = torch.nn.functional.pad(translation[:, None, :, None], (3, 0, 0, 1))
-            transforms = transforms + shift
-        vertices = linear_blend_skinning(rest, self.weights, transforms)
-        return HeadState(vertices=vertices, expression=expression, pose=pose, joint_transforms=transforms)
-
-    def landmarks(self, vertices: Float[Tensor, "b v 3"]) -> Float[Tensor, "b l 3"]:
-        """The landmarks on posed vertices, metres; linear in `vertices`.
-
-        Raises:
-            ValueError: the file has no landmarks.
-        """
-        if self.landmark_faces is None or self.landmark_barycentric is None:
-            raise ValueError("FlameHead.landmarks: the file has no lmk_face_idx and lmk_b_coords")
-        corners = vertices[:, self.faces[self.landmark_faces]]
-        return (corners * self.landmark_barycentric[None, :, :, None]).sum(2)
+        return self.mediapipe(vertices, self.faces)
 
     def derived_regions(self, loop: Int[Tensor, " l"] | None = None) -> dict[str, Bool[Tensor, " f"]]:
         """The file's regions, and of "mouth", "eyes", "neck" and "face" those that it lacks, from names and weights.

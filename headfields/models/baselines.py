@@ -18,7 +18,7 @@ from headfields.renderers import OccupancySampler, VolumeRenderer
 def static_field(
     template: Template,
     levels: int = 16,
-    features: int = 2,
+    features: int = 4,
     log2_table_size: int = 17,
     finest_resolution: int = 1024,
     margin: float = 0.045,

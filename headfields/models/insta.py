@@ -20,7 +20,7 @@ def insta(
     template: Template,
     expression_width: int = 64,
     levels: int = 16,
-    features: int = 2,
+    features: int = 4,
     log2_table_size: int = 17,
     finest_resolution: int = 1024,
     extent: float | None = None,

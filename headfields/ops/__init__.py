@@ -1,5 +1,6 @@
 """Operations: functions on tensors, one file each. `headfields.ops.reference` defines them in plain PyTorch."""
 
+from headfields.ops.blended_map import blended_map
 from headfields.ops.closest_triangle import ClosestPoint, TriangleBVH
 from headfields.ops.compositing import (
     accumulate,
@@ -11,7 +12,9 @@ from headfields.ops.compositing import (
 )
 from headfields.ops.frequency import frequency_encoding, frequency_window
 from headfields.ops.hash_grid import HashGridLayout, hash_grid
+from headfields.ops.mlp import mlp
 from headfields.ops.occupancy import lookup, march
+from headfields.ops.rotations import axis_angle, rotation_from_6d
 from headfields.ops.sampling import inverse_cdf, merge, stratified, uniform_step
 from headfields.ops.skinning import (
     blend_shapes,
@@ -28,7 +31,9 @@ __all__ = [
     "HashGridLayout",
     "TriangleBVH",
     "accumulate",
+    "axis_angle",
     "blend_shapes",
+    "blended_map",
     "composite",
     "deformation_gradients",
     "edge_neighbours",
@@ -42,8 +47,10 @@ __all__ = [
     "lookup",
     "march",
     "merge",
+    "mlp",
     "pose_features",
     "ray_offsets",
+    "rotation_from_6d",
     "rotation_matrices",
     "spherical_harmonics",
     "stratified",

@@ -71,15 +71,16 @@ def _closest(
     triangles: Tensor,
     max_distance: float,
     fused: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     n = points.shape[0]
     face = torch.empty(n, dtype=torch.long, device=points.device)
     barycentric = points.new_empty(n if fused else 0, 3)
     distance = points.new_empty(n if fused else 0)
+    nearest = torch.empty_like(barycentric)
     if use_native(points):
         native.bvh_closest(
             children, order, slot, faces, vertices, bounds, triangles, points, mesh_index, max_distance,
-            face, barycentric if fused else None, distance if fused else None, torch.get_num_threads(),
+            face, *((barycentric, distance, nearest) if fused else (None, None, None)), torch.get_num_threads(),
         )  # fmt: skip
     else:
         from headfields.ops.kernels import closest_triangle as kernels
@@ -87,7 +88,23 @@ def _closest(
         kernels.launch_closest(
             points, mesh_index, children, order, bounds, triangles, max_distance, face, barycentric, distance, fused
         )
-    return face, barycentric, distance
+        if fused:
+            nearest = _points_on(face, barycentric, mesh_index, points, vertices, faces)
+    return face, barycentric, distance, nearest
+
+
+def _points_on(
+    face: Tensor, barycentric: Tensor, index: Tensor | None, otherwise: Tensor, vertices: Tensor, faces: Tensor
+) -> Tensor:
+    """Points from barycentric coordinates; `otherwise` where face is -1."""
+    if not faces.shape[0] or not vertices.shape[0]:
+        return otherwise.clone()
+    corner = faces.index_select(0, face.clamp(min=0)).long()
+    if index is not None:
+        corner = corner + index.long()[:, None] * vertices.shape[1]
+    table = vertices.reshape(-1, 3)
+    points = sum(barycentric[:, k, None] * table.index_select(0, corner[:, k]) for k in range(3))
+    return torch.where((face >= 0)[:, None], points, otherwise)
 
 
 @_closest.register_fake
@@ -103,9 +120,10 @@ def _(
     triangles: Tensor,
     max_distance: float,
     fused: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     n = points.shape[0] if fused else 0
-    return points.new_empty(points.shape[0], dtype=torch.long), points.new_empty(n, 3), points.new_empty(n)
+    face = points.new_empty(points.shape[0], dtype=torch.long)
+    return face, points.new_empty(n, 3), points.new_empty(n), points.new_empty(n, 3)
 
 
 class TriangleBVH:
@@ -249,10 +267,8 @@ class TriangleBVH:
         graph = torch.is_grad_enabled() and (points.requires_grad or self.vertices.requires_grad)
         fused = not graph and points.dtype == self.vertices.dtype == torch.float32
         query = flat.detach().float().contiguous()
-        face, barycentric, distance = _closest(query, index, *self._tree, max_distance, fused)
-        if fused:
-            nearest = self._points_on(face, barycentric, index, flat)
-        else:
+        face, barycentric, distance, nearest = _closest(query, index, *self._tree, max_distance, fused)
+        if not fused:
             dtype = torch.promote_types(points.dtype, self.vertices.dtype)
             barycentric, nearest, distance = closest_on_face(
                 flat.to(dtype), self.vertices.to(dtype), self.faces, index, face
@@ -348,17 +364,6 @@ class TriangleBVH:
         near, far = ray_mesh.interval(*ray, index, *self._tree, float(margin))
         batch = origins.shape[:-1]
         return near.to(origins.dtype).reshape(batch), far.to(origins.dtype).reshape(batch)
-
-    def _points_on(self, face: Tensor, barycentric: Tensor, index: Tensor | None, otherwise: Tensor) -> Tensor:
-        """Points from barycentric coordinates; `otherwise` where face is -1."""
-        if not self.faces.shape[0] or not len(self):
-            return otherwise.clone()
-        corner = self.faces[face.clamp(min=0)]
-        if index is not None:
-            corner = corner + index[:, None] * self.vertices.shape[1]
-        table = self.vertices.reshape(-1, 3)
-        points = sum(barycentric[:, k, None] * table.index_select(0, corner[:, k]) for k in range(3))
-        return torch.where((face >= 0)[:, None], points, otherwise)
 
     def _sign(self, points: Tensor, face: Tensor, barycentric: Tensor, nearest: Tensor, index: Tensor | None) -> Tensor:
         if self._edges is None:

@@ -21,6 +21,9 @@ class OccupancyGrid(nn.Module):
         threshold, decay: INSTA's 0.01 and 0.95.
     """
 
+    merged_over_processes = ("opacity",)
+    """Buffers whose observations by several training processes are put together; see `headfields.training`."""
+
     box: Tensor
     opacity: Tensor
     occupied: Tensor

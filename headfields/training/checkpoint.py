@@ -7,18 +7,19 @@ in the middle leaves the last checkpoint as it was.
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from headfields.tensor_files import read_safetensors, write_safetensors
+from headfields.tensor_files import BrokenFileError, read_safetensors, write_safetensors
 from headfields.training.ema import ExponentialMovingAverage
 
 FORMAT = 1
+Result = TypeVar("Result")
 
 
 @dataclass
@@ -45,6 +46,7 @@ def save(
     ema: ExponentialMovingAverage | None,
     random: Mapping[str, Tensor],
     progress: Progress,
+    previous: Path | None = None,
 ) -> None:
     """Writes a checkpoint atomically.
 
@@ -55,6 +57,10 @@ def save(
         ema: the moving average, if there is one.
         random: named uint8 states of random generators.
         progress: where training stands.
+        previous: where the file that stands at `path` now is kept.
+
+    Raises:
+        OSError: it cannot be written; what stands at `path` and `previous` is as it was.
     """
     tensors: dict[str, Tensor] = {}
     for name, tensor in _module_tensors(module).items():
@@ -69,7 +75,13 @@ def save(
     for name, tensor in random.items():
         tensors[f"random/{name}"] = tensor
     header = {"format": FORMAT, "progress": asdict(progress), "ema": ema is not None}
-    write_safetensors(path, tensors, {"headfields.checkpoint": json.dumps(header)})
+    write_safetensors(path, tensors, {"headfields.checkpoint": json.dumps(header)}, previous)
+
+
+def size(module: nn.Module, ema: bool) -> int:
+    """About how many bytes a checkpoint takes: parameters, buffers, two moments and the average."""
+    trained = sum(p.numel() * p.element_size() for p in module.parameters() if p.requires_grad)
+    return sum(t.numel() * t.element_size() for t in _module_tensors(module).values()) + trained * (3 if ema else 2)
 
 
 def load(
@@ -82,11 +94,10 @@ def load(
 
     Raises:
         FileNotFoundError: there is no such file.
+        BrokenFileError: it is cut short, or no safetensors file.
         ValueError: it is not a checkpoint of this format, or its names or shapes are not those of `module`.
     """
-    tensors, header = read_safetensors(path, "headfields.checkpoint")
-    if header.get("format") != FORMAT:
-        raise ValueError(f"{path} is a checkpoint of format {header.get('format')}; this version reads format {FORMAT}")
+    tensors, header, progress = _read(path)
     parts: dict[str, dict[str, Tensor]] = {"module": {}, "ema": {}, "optimizer": {}, "random": {}}
     for name, tensor in tensors.items():
         kind, _, rest = name.partition("/")
@@ -113,7 +124,31 @@ def load(
             # Adam counts steps on the host unless it is fused
             device = parameter.device if key != "step" or id(parameter) in fused else torch.device("cpu")
             optimizer.state[parameter][key] = tensor.to(device)
-    return Progress(**header["progress"]), parts["random"]
+    return progress, parts["random"]
+
+
+def first_whole(paths: Sequence[Path], reader: Callable[[Path], Result]) -> tuple[Result, list[tuple[Path, str]]]:
+    """What `reader` makes of the first file that can be read, and why those before it cannot.
+
+    Args:
+        paths: checkpoints, the newest first.
+        reader: `load` or `load_weights` with the other arguments filled in.
+
+    Raises:
+        FileNotFoundError: no paths.
+        BrokenFileError: none of them can be read.
+        ValueError: the first that can belongs to another model, or is of another format.
+    """
+    broken: list[tuple[Path, str]] = []
+    for path in paths:
+        try:
+            return reader(path), broken
+        except BrokenFileError as error:
+            broken.append((path, str(error)))
+    if not broken:
+        raise FileNotFoundError("there is no checkpoint")
+    reasons = "; ".join(reason for _, reason in broken)
+    raise BrokenFileError(f"no checkpoint can be read: {reasons}, or remove them to start anew")
 
 
 def load_weights(path: Path | str, module: nn.Module) -> Progress:
@@ -123,14 +158,25 @@ def load_weights(path: Path | str, module: nn.Module) -> Progress:
         FileNotFoundError: there is no such file.
         ValueError: it is no checkpoint, or belongs to another model.
     """
-    tensors, header = read_safetensors(path, "headfields.checkpoint")
+    tensors, _, progress = _read(path)
     found = {name.removeprefix("module/"): t for name, t in tensors.items() if name.startswith("module/")}
     own = _module_tensors(module)
     _check_match(path, "tensors", own, found)
     with torch.no_grad():
         for name, tensor in own.items():
             tensor.copy_(tensors.get(f"ema/{name}", found[name]))
-    return Progress(**header["progress"])
+    return progress
+
+
+def _read(path: Path | str) -> tuple[dict[str, Tensor], dict[str, Any], Progress]:
+    tensors, header = read_safetensors(path, "headfields.checkpoint")
+    kind = header.get("format") if isinstance(header, dict) else header
+    if kind != FORMAT:
+        raise ValueError(f"{path} is a checkpoint of format {kind}; this version reads format {FORMAT}")
+    try:
+        return tensors, header, Progress(**header["progress"])
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{path} is a checkpoint whose header does not say where training stood ({error})") from error
 
 
 def _module_tensors(module: nn.Module) -> dict[str, Tensor]:

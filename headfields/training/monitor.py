@@ -1,12 +1,15 @@
 """What can be seen of a run while it goes on: a progress bar, and lines in the log."""
 
 import math
+import sys
 import time
 from types import TracebackType
+from typing import Any
 
 from tqdm.auto import tqdm
 
 from headfields.training.checkpoint import Progress
+from headfields.training.ranks import Ranks
 from headfields.training.run import RunFolder
 
 LOG_SECONDS = 1.0
@@ -20,30 +23,38 @@ class Monitor:
         steps, minutes: the limits of the run; at least one is given.
         folder: where the log goes; None for none.
         bar: whether the bar is shown.
+        ranks: with several processes, how far the run is counts by the clock of process 0, as of the last step: a
+            learning rate that follows the clock must be the same on all.
 
     Attributes:
         psnr: training PSNR in dB, smoothed over about twenty steps; NaN before the first.
     """
 
     def __init__(
-        self, progress: Progress, steps: int | None, minutes: int | float | None, folder: RunFolder | None, bar: bool
+        self,
+        progress: Progress,
+        steps: int | None,
+        minutes: int | float | None,
+        folder: RunFolder | None,
+        bar: bool,
+        ranks: Ranks,
     ) -> None:
-        self.progress, self.folder = progress, folder
+        self.progress, self.folder, self._ranks = progress, folder, ranks
         self.steps, self.minutes = steps, minutes
-        self.psnr = math.nan
+        self.psnr = progress.extra.get("psnr", math.nan)
         self._began = time.perf_counter()
-        self._before = progress.seconds
+        self._before = self._agreed = progress.seconds
         self._rays = 0
         self._running = True
         self._log_due = 0.0
+        looks: dict[str, Any] = {"disable": not bar, "dynamic_ncols": True}
+        if not sys.stderr.isatty():  # a file of a batch system: a line every ten seconds, not ten a second
+            looks |= {"mininterval": 10.0, "maxinterval": 60.0}
         if minutes is None:
-            self._bar = tqdm(total=steps, initial=progress.step, unit="step", disable=not bar, dynamic_ncols=True)
+            self._bar = tqdm(total=steps, initial=min(progress.step, steps or 0), unit="step", **looks)
         else:
             layout = "{percentage:3.0f}%|{bar}| {elapsed} ({remaining} left){postfix}"
-            total = 60 * minutes
-            self._bar = tqdm(
-                total=total, initial=self._amount(), bar_format=layout, disable=not bar, dynamic_ncols=True
-            )
+            self._bar = tqdm(total=60 * minutes, initial=self._amount(), bar_format=layout, **looks)
 
     def __enter__(self) -> "Monitor":
         return self
@@ -57,17 +68,29 @@ class Monitor:
     def fraction(self) -> float:
         """How much of the run is over, in [0, 1]: by steps or by time, whichever is further."""
         by_steps = 0.0 if self.steps is None else self.progress.step / self.steps if self.steps else 1.0
-        by_time = 0.0 if self.minutes is None else self.progress.seconds / (60 * self.minutes) if self.minutes else 1.0
+        seconds = self._agreed if self._ranks.several else self.progress.seconds
+        by_time = 0.0 if self.minutes is None else seconds / (60 * self.minutes) if self.minutes else 1.0
         return min(max(by_steps, by_time), 1.0)
+
+    @property
+    def stepped(self) -> bool:
+        """Whether this call has taken a step yet."""
+        return self._rays > 0
 
     @property
     def rays_per_second(self) -> float:
         """Over this call."""
         return self._rays / max(time.perf_counter() - self._began, 1e-9)
 
+    def agree(self, seconds: float) -> None:
+        """What process 0 had in `progress.seconds` when the last step was put together."""
+        self._agreed = seconds
+        if not self._ranks.first:
+            self.progress.seconds = seconds
+
     def clock(self) -> None:
-        """Brings `progress.seconds` up to now, unless the clock has been stopped."""
-        if self._running:
+        """Brings `progress.seconds` up to now, unless the clock has been stopped; it runs on process 0 alone."""
+        if self._running and self._ranks.first:
             self.progress.seconds = self._before + time.perf_counter() - self._began
 
     def stop_clock(self) -> None:
@@ -88,6 +111,7 @@ class Monitor:
         self._rays += rays
         psnr = -10 * math.log10(max(mean_squared_error, 1e-12))
         self.psnr = psnr if math.isnan(self.psnr) else 0.95 * self.psnr + 0.05 * psnr
+        self.progress.extra["psnr"] = self.psnr
         self._bar.update(self._amount() - self._bar.n)
         now = time.perf_counter()
         if now < self._log_due and self.fraction < 1:

@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -44,6 +45,23 @@ class RandomStream:
         with torch.random.fork_rng(devices=self._devices):
             yield
 
+    @contextlib.contextmanager
+    def part(self, first: int, total: int) -> Iterator[None]:
+        """Within the block torch's global generators are those of one of several processes that share `total` rays.
+
+        They are where they would be after one number for each of the `first` rays that processes before this one
+        have; afterwards they are, on every process, `total` numbers on from where they were. So processes draw
+        different numbers and stay together, and on the CPU a sampler that draws one number a ray (`OccupancySampler`)
+        draws what one process with all rays would.
+        """
+        before = self._live()
+        self._skip(first)
+        try:
+            yield
+        finally:
+            self._set(before)
+            self._skip(total)
+
     def states(self) -> dict[str, Tensor]:
         """All states as uint8 tensors, for a checkpoint."""
         return {"generator": self.generator.get_state(), **(self._live() if self._active else self._states)}
@@ -56,6 +74,10 @@ class RandomStream:
         if self._active:
             self._set(self._states)
 
+    def _skip(self, count: int) -> None:
+        for device in (torch.device("cpu"), *self._devices):
+            torch.rand(count, device=device)
+
     def _live(self) -> dict[str, Tensor]:
         states = {"torch": torch.get_rng_state()}
         if self._devices:
@@ -66,3 +88,26 @@ class RandomStream:
         torch.set_rng_state(states["torch"])
         for device in self._devices:
             torch.cuda.set_rng_state(states["cuda"], device)
+
+
+@contextlib.contextmanager
+def deterministic(device: torch.device) -> Iterator[None]:
+    """Within the `with` block, PyTorch takes the deterministic one where an operation on the CPU has two ways.
+
+    With several threads, the backward of indexing adds floats in the order in which threads come. On CUDA nothing is
+    changed: kernels that add by atomics (the hash grid's backward among them) have no other way.
+    """
+    settings: Any = torch.utils.deterministic  # its attributes are unknown to type checkers
+    fill = settings.fill_uninitialized_memory
+    before, only_warns = (
+        torch.are_deterministic_algorithms_enabled(),
+        torch.is_deterministic_algorithms_warn_only_enabled(),
+    )
+    if device.type == "cpu" and not before:
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        settings.fill_uninitialized_memory = False  # costs a pass over each new tensor
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before, warn_only=only_warns)
+        settings.fill_uninitialized_memory = fill

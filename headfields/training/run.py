@@ -1,19 +1,25 @@
 """A run folder: what one training leaves behind, and where.
 
-config.json          what was trained, on what, how, with which versions
-log.jsonl            one line of figures about once a second, and one line an event
-images/              step_000000.png, ...: truth | rendering | error of one validation frame
-checkpoint/          last.safetensors: to go on from
-avatar.safetensors   the trained avatar, with averaged weights
-metrics.json         what `headfields evaluate` found
+config.json              what was trained, on what, how, with which versions
+log.jsonl                one line of figures about once a second, and one line an event
+images/                  step_000000.png, ...: truth | rendering | error of one validation frame
+checkpoint/              last.safetensors: to go on from; previous.safetensors: the one before
+avatar.safetensors       the trained avatar, with averaged weights
+metrics.json             what `headfields evaluate` found
+.lock                    who is training into the folder
+
+Every file but the log is written beside its place and moved there whole.
 """
 
+import contextlib
 import importlib.metadata
 import json
 import os
 import platform
+import shutil
+import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +27,10 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
+
+
+class RunWriteError(OSError):
+    """A file of a run cannot be written; the message names it and the reason. What stood there before is whole."""
 
 
 class RunFolder:
@@ -39,6 +49,16 @@ class RunFolder:
         return self.path / "checkpoint" / "last.safetensors"
 
     @property
+    def previous_checkpoint(self) -> Path:
+        """Where the checkpoint before the last is, or would be."""
+        return self.path / "checkpoint" / "previous.safetensors"
+
+    @property
+    def checkpoints(self) -> list[Path]:
+        """The checkpoints that there are, the last one first."""
+        return [path for path in (self.checkpoint, self.previous_checkpoint) if path.exists()]
+
+    @property
     def avatar(self) -> Path:
         """Where the trained avatar is, or would be."""
         return self.path / "avatar.safetensors"
@@ -53,11 +73,44 @@ class RunFolder:
 
         Raises:
             NotADirectoryError: a file stands where the folder should be.
+            RunWriteError: the folder, or one inside, cannot be made or written to.
         """
-        if self.path.exists() and not self.path.is_dir():
-            raise NotADirectoryError(f"{self.path} is a file; a run needs a folder")
+        self.check_writable()
         for folder in (self.checkpoint.parent, self.images):
-            folder.mkdir(parents=True, exist_ok=True)
+            with writing(folder):
+                folder.mkdir(parents=True, exist_ok=True)
+                _try_out(folder)
+
+    def check_writable(self) -> None:
+        """Tries whether the folder could be made and written to, and leaves nothing behind.
+
+        Raises:
+            NotADirectoryError: a file stands where the folder, or one above it, should be.
+            RunWriteError: the folder, or the nearest one above it that exists, cannot be written to.
+        """
+        nearest = next(place for place in (self.path, *self.path.absolute().parents) if os.path.lexists(place))
+        if not nearest.is_dir():
+            raise NotADirectoryError(f"{nearest} is a file; a run needs a folder")
+        with writing(self.path):
+            _try_out(nearest)
+
+    def check_space(self, size: int) -> None:
+        """Raises RunWriteError if the disk has less room than a first checkpoint of `size` bytes needs."""
+        free = shutil.disk_usage(self.path).free
+        if free < size and not self.checkpoints:
+            raise RunWriteError(
+                f"{self.path}: a checkpoint takes {size / 1e6:.1f} MB (three of them while one is written), and that "
+                f"disk has {free / 1e6:.1f} MB free; make room, or give another out"
+            )
+
+    def sweep(self) -> None:
+        """Removes what a killed process left half-written; only for who holds the folder's lock."""
+        for folder in (self.path, self.checkpoint.parent, self.images):
+            for path in (*folder.glob(".*.tmp"), *folder.glob(".tmp*")):
+                if path.is_dir():
+                    shutil.rmtree(path, ignore_errors=True)
+                else:
+                    path.unlink(missing_ok=True)
 
     def write_config(self, config: Mapping[str, Any]) -> None:
         """Writes config.json, with the versions of what matters added."""
@@ -74,24 +127,59 @@ class RunFolder:
         return read_json(self.path / "config.json", "a run folder has one; is this the --out of `headfields train`?")
 
     def log(self, **entry: Any) -> None:
-        """Appends a line to log.jsonl."""
-        with open(self.path / "log.jsonl", "a", encoding="utf-8") as file:
+        """Appends a line to log.jsonl.
+
+        Raises:
+            RunWriteError: it cannot be written.
+        """
+        path = self.path / "log.jsonl"
+        with writing(path), open(path, "a", encoding="utf-8") as file:
             file.write(json.dumps({"time": round(time.time(), 3), **entry}) + "\n")
 
     def read_log(self) -> list[dict[str, Any]]:
         """The lines of log.jsonl; a last line cut short by a crash is left out."""
         file = self.path / "log.jsonl"
         entries = []
-        for line in file.read_text(encoding="utf-8").splitlines() if file.exists() else []:
+        for line in file.read_text(encoding="utf-8", errors="replace").splitlines() if file.exists() else []:
             try:
                 entries.append(json.loads(line))
             except json.JSONDecodeError:
                 continue
         return entries
 
+    def rewind_log(self, step: int) -> int:
+        """Drops lines about steps after `step`, which are about to be taken again, and half lines.
+
+        Returns:
+            How many.
+        """
+        path = self.path / "log.jsonl"
+        if not path.exists():
+            return 0
+        before = path.read_bytes()
+        kept = [json.dumps(entry) + "\n" for entry in self.read_log() if entry.get("step", 0) <= step]
+        if len(kept) < len(before.splitlines()) or not before.endswith(b"\n"):
+            replace_text(path, "".join(kept))
+        return len(before.splitlines()) - len(kept)
+
     def write_metrics(self, metrics: Mapping[str, Any]) -> None:
         """Writes metrics.json."""
         write_json(self.path / "metrics.json", metrics)
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Within the `with` block an OSError is one about writing `path`.
+
+    Raises:
+        RunWriteError: in its place.
+    """
+    try:
+        yield
+    except RunWriteError:
+        raise
+    except OSError as error:
+        raise RunWriteError(f"{path} cannot be written: {error.strerror or error}") from error
 
 
 def versions() -> dict[str, str]:
@@ -106,10 +194,18 @@ def versions() -> dict[str, str]:
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Writes JSON beside `path` and moves it into place."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(json.dumps(content, indent=2, default=str) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+    """Writes JSON beside `path` and moves it into place.
+
+    Raises:
+        RunWriteError: it cannot be written; what stood there before is whole.
+    """
+    replace_text(path, json.dumps(content, indent=2, default=str) + "\n")
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Writes a text file beside `path` and moves it into place; raises as `write_json`."""
+    with writing(path), _beside(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 def read_json(path: Path, remedy: str) -> dict[str, Any]:
@@ -131,9 +227,27 @@ def read_json(path: Path, remedy: str) -> dict[str, Any]:
 
 
 def write_picture(path: Path, image: Float[Tensor, "h w 3"]) -> None:
-    """Writes an (H, W, 3) image in [0, 1] as an 8-bit PNG; its folder is made."""
+    """Writes an (H, W, 3) image in [0, 1] as an 8-bit PNG; its folder is made. Raises as `write_json`."""
     from PIL import Image
 
-    path.parent.mkdir(parents=True, exist_ok=True)
     values = (image.detach().clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()
-    Image.fromarray(np.ascontiguousarray(values)).save(path)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with _beside(path) as temporary:
+            Image.fromarray(np.ascontiguousarray(values)).save(temporary, format="PNG")
+
+
+@contextlib.contextmanager
+def _beside(path: Path) -> Iterator[Path]:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _try_out(folder: Path) -> None:
+    with tempfile.NamedTemporaryFile(dir=folder, prefix=".try.", suffix=".tmp") as file:
+        file.write(b"x")  # a folder on a full disk can be written to, a file in it cannot
+        file.flush()

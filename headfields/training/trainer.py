@@ -3,7 +3,7 @@
 import contextlib
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,13 +12,17 @@ import torch
 from torch import nn
 
 from headfields.losses import Loss
-from headfields.training import checkpoint
+from headfields.training import checkpoint, options, resuming
 from headfields.training.ema import ExponentialMovingAverage
 from headfields.training.evaluation import picture
 from headfields.training.interrupts import InterruptFlag
+from headfields.training.launch import launch
+from headfields.training.lock import run_lock
 from headfields.training.monitor import Monitor
-from headfields.training.randomness import RandomStream
-from headfields.training.run import RunFolder, write_picture
+from headfields.training.randomness import RandomStream, deterministic
+from headfields.training.ranks import Ranks
+from headfields.training.run import RunFolder, RunWriteError, write_picture, writing
+from headfields.training.step import NotFiniteError, Stepper
 
 OVERHEAD_SHARE = 0.1
 """Pictures come when they are due, but take no more than this share of the time; so do checkpoints."""
@@ -35,7 +39,7 @@ class FitResult:
     Attributes:
         step: optimiser steps taken in all.
         seconds: wall time of training in all, over resumptions.
-        psnr: training PSNR in dB, smoothed over the last steps; NaN if no step was left to take.
+        psnr: training PSNR in dB, smoothed over the last steps; NaN before the first.
         rays_per_second: over this call.
         interrupted: True if Ctrl-C (or SIGTERM) ended it.
     """
@@ -64,6 +68,9 @@ class Trainer:
         capture: the `headfields.data.Capture` to learn from; its split "train" is used.
         losses: callables as in `headfields.losses`; their weighted sum is minimised.
         rays_per_step: rays rendered a step.
+        samples_per_step: if given, so many samples that are composited are aimed at in each step, and `rays_per_step`
+            is where the number of rays starts: few while all of space is asked, more as emptiness is learned, between
+            an eighth and four times that number (INSTA's released code: 2^18 samples from 4096 rays on).
         frames_per_step: frames they come from (all training frames, if there are fewer).
         learning_rate: of the tables, and of the networks unless they have one of their own.
         network_learning_rate: of the networks. Tables bear, and want, a rate at which small networks lose units for
@@ -77,13 +84,21 @@ class Trainer:
         seed: of everything random. On CPU the same seed gives the same weights, if the end is given in steps.
         out: run folder for log, pictures and checkpoints; None leaves no trace.
         device: a torch device; "auto" is CUDA where there is one.
-        precision: `"32-true"` or `"bf16-mixed"`, as Lightning Fabric names them.
+        devices: how many processes train together, each on a device of its own (on the CPU: sharing its cores); on
+            CUDA also a list of device numbers. `rays_per_step` stays the number of rays of all together. The script
+            is started again for each further process; under torchrun, which starts them itself, it is not.
+        strategy: `"ddp"` or `"auto"`, which is the same as soon as there are several devices.
+        precision: `"32-true"`, `"bf16-mixed"` or `"16-mixed"` (with a gradient scaler), as Lightning Fabric names
+            them. Mixed is what the networks compute in; geometry, compositing and all that is kept is float32. Few
+            CPUs gain from either, and none from float16.
         checkpoint_seconds, picture_seconds: how often.
         bar: show a progress bar on stderr.
 
     Attributes:
         avatar, capture, losses, optimizer, ema: what is trained, on what, with what.
         progress: steps, seconds and best PSNR of the watched validation frame.
+        last_good: which checkpoint there is to go on from, in words.
+        ranks: this process among those that train together; only `ranks.first` writes files and shows the bar.
 
     Raises:
         ValueError: an argument is out of range, or the capture has no training frames.
@@ -96,6 +111,7 @@ class Trainer:
         losses: Sequence[Loss],
         *,
         rays_per_step: int = 2048,
+        samples_per_step: int | None = None,
         frames_per_step: int = 8,
         learning_rate: float | int = 1.75e-3,
         network_learning_rate: float | int | None = None,
@@ -109,50 +125,56 @@ class Trainer:
         seed: int = 0,
         out: Path | str | None = None,
         device: torch.device | str = "auto",
+        devices: int | Sequence[int] = 1,
+        strategy: str = "auto",
         precision: str = "32-true",
         checkpoint_seconds: float | int = 60.0,
         picture_seconds: float | int = 60.0,
         bar: bool = True,
     ) -> None:
-        _check_positive(
-            rays_per_step=rays_per_step,
-            frames_per_step=frames_per_step,
-            learning_rate=learning_rate,
-            network_learning_rate=learning_rate if network_learning_rate is None else network_learning_rate,
-            final_rate=final_rate,
-        )
+        network_rate = learning_rate if network_learning_rate is None else network_learning_rate
+        options.check_positive(
+            rays_per_step=rays_per_step, frames_per_step=frames_per_step, learning_rate=learning_rate,
+            network_learning_rate=network_rate, final_rate=final_rate,
+        )  # fmt: skip
+        if samples_per_step is not None:
+            options.check_positive(samples_per_step=samples_per_step)
         if schedule not in ("constant", "exponential"):
             raise ValueError(f"Trainer: schedule is {schedule!r}; expected 'constant' or 'exponential'")
-        _check_losses(losses)
-        self._frames = torch.as_tensor(capture.splits.get("train", ()), dtype=torch.long)
-        if not len(self._frames):
+        options.check_losses(losses)
+        self.frames = torch.as_tensor(capture.splits.get("train", ()), dtype=torch.long)
+        if not len(self.frames):
             raise ValueError(f"Trainer: capture {capture.name!r} has no training frames (split 'train')")
-        from lightning_fabric import Fabric  # takes two seconds to import, so not for who only imports the package
-
-        if str(device) == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
-        kind, index = torch.device(device).type, torch.device(device).index
-        devices = 1 if index is None or kind == "cpu" else [index]
-        self.fabric = Fabric(accelerator=kind, devices=devices, precision=precision)  # type: ignore[arg-type]
+        groups = options.parameter_groups(avatar, weight_decay)
+        self.fabric, self.scaler = launch(device, devices, strategy, precision)
         self.device = self.fabric.device
+        self.ranks = Ranks(self.fabric.global_rank, self.fabric.world_size, self.device)
         self.avatar: Any = avatar.to(self.device)
+        self.ranks.spread([*self.avatar.parameters(), *self.avatar.buffers()])  # seeded or not, all start from these
         self.capture, self.losses = capture, list(losses)
+        self.samples_per_step = samples_per_step
         self.rays_per_step, self.frames_per_step, self.background = rays_per_step, frames_per_step, background
         self.learning_rate, self.schedule, self.final_rate = learning_rate, schedule, final_rate
-        network_rate = learning_rate if network_learning_rate is None else network_learning_rate
-        self._rates = {"tables": learning_rate, "networks": network_rate}
+        self.rates = {"tables": learning_rate, "networks": network_rate}
         self.folder = RunFolder(out) if out is not None else None
         self.bar = bar
-        groups = parameter_groups(avatar, weight_decay)
         self.optimizer = torch.optim.Adam(groups, lr=learning_rate, betas=betas, eps=eps, fused=True)
         self.ema = ExponentialMovingAverage(avatar, ema) if ema else None
         self.progress = checkpoint.Progress()
-        self._random = RandomStream(seed, self.device)
-        self._every = {"checkpoint": checkpoint_seconds, "picture": picture_seconds}
+        self.random = RandomStream(seed, self.device)
+        self._options = options.recorded(
+            losses, rays_per_step=rays_per_step, samples_per_step=samples_per_step, frames_per_step=frames_per_step,
+            learning_rate=learning_rate, network_learning_rate=network_rate, schedule=schedule, final_rate=final_rate,
+            betas=betas, eps=eps, weight_decay=weight_decay, ema=ema, background=background, seed=seed,
+            precision=precision, capture=str(capture.name),
+        )  # fmt: skip
+        self._stepper = Stepper(self)
+        self._every = {"picture": picture_seconds, "checkpoint": checkpoint_seconds}
         self._cost: dict[str, float] = {}  # seconds that the last checkpoint and the last picture took
         self._pictured: int | None = None  # the step of the last picture
         self._averaged = False  # True between calls of fit: the avatar carries the average
-        self._last_good: str = "there is no checkpoint (pass out= to Trainer)"
+        self._began = False  # whether the run in the folder is this trainer's
+        self.last_good = "there is no checkpoint" + (" (pass out= to Trainer)" if out is None else " yet")
 
     def fit(self, steps: int | None = None, minutes: int | float | None = None, resume: bool = False) -> FitResult:
         """Trains until `steps` steps or `minutes` minutes are reached in all, whichever comes first.
@@ -165,51 +187,126 @@ class Trainer:
         Args:
             steps: total number of steps.
             minutes: total minutes.
-            resume: go on from the checkpoint in the run folder, if there is one.
+            resume: go on from the checkpoint in the run folder, if there is one: the last, or the one before if the
+                last cannot be read. What this trainer was given counts; what the run was trained with is compared
+                with it, and a difference is warned of.
 
         Raises:
             ValueError: neither limit is given, one is negative, or `resume` without `out`; or the checkpoint belongs
                 to another model.
             NanLossError: a loss or gradient is not finite; the weights are those before that step.
+            RunLockedError: something else trains into the run folder.
+            RunWriteError: the run folder cannot be written to, or its disk is full. The last checkpoint is whole.
+            PeerError: another process of this training failed.
         """
-        if steps is None and minutes is None:
-            raise ValueError("Trainer.fit: neither steps nor minutes is given; say when to stop")
-        if (steps or 0) < 0 or (minutes or 0) < 0:
-            raise ValueError(f"Trainer.fit: steps is {steps} and minutes is {minutes}; neither may be negative")
+        options.check_limits(steps, minutes)
         if resume and self.folder is None:
             raise ValueError("Trainer.fit: resume=True needs the run folder; pass out= to Trainer")
-        if self._averaged:
-            self._exchange()
-        if self.folder is not None:
-            self.folder.create()
-            if resume and self.folder.checkpoint.exists():
-                self.load(self.folder.checkpoint)
-        stop = InterruptFlag()
-        with self._random.active(), stop, Monitor(self.progress, steps, minutes, self.folder, self.bar) as monitor:
-            monitor.event("start")
-            self._done = dict.fromkeys(self._every, time.perf_counter())
-            self.avatar.train()
-            while monitor.fraction < 1 and not stop:
-                self._step(monitor)
-                self._when_due("picture", monitor, self._take_picture)
-                self._when_due("checkpoint", monitor, self._save_in_run)
-            monitor.stop_clock()
+        with contextlib.ExitStack() as stack:
+            if self._averaged:
+                self._exchange()
+            if self.folder is not None:
+                self._open(self.folder, stack, resume)
+            self._compare_limits(steps, minutes)
+            stack.enter_context(self.random.active())
+            stack.enter_context(deterministic(self.device))
+            asked = stack.enter_context(InterruptFlag())
+            folder, bar = (self.folder, self.bar) if self.ranks.first else (None, False)
+            monitor = stack.enter_context(Monitor(self.progress, steps, minutes, folder, bar, self.ranks))
+            try:
+                stopped = self._train(monitor, asked)
+            except RunWriteError as error:
+                raise RunWriteError(
+                    f"step {self.progress.step}: {error}; training stops, and {self.last_good}. "
+                    "Mend that, and resume=True (--resume) goes on from there"
+                ) from error
+        self.avatar.eval()
+        self._exchange()
+        return FitResult(self.progress.step, self.progress.seconds, monitor.psnr, monitor.rays_per_second, stopped)
+
+    @property
+    def rays_now(self) -> int:
+        """How many rays the next step renders."""
+        if self.samples_per_step is None:
+            return self.rays_per_step
+        return int(self.progress.extra.get("rays", self.rays_per_step))
+
+    def aim_rays(self, rays: int, samples: float) -> None:
+        """Takes in that `rays` gave so many samples: a fifth of the way to the number that would give the wanted ones.
+
+        Part of the checkpoint, so that a resumed run takes the steps that an unbroken one would.
+        """
+        if self.samples_per_step is None or not rays or not samples:
+            return
+        wanted = 0.8 * rays + 0.2 * rays * self.samples_per_step / samples
+        self.progress.extra["rays"] = int(min(max(wanted, self.rays_per_step / 8, 1), 4 * self.rays_per_step))
+
+    def _train(self, monitor: Monitor, asked: InterruptFlag) -> bool:
+        """Steps until the end or an interrupt; whether it was one."""
+        self.ranks.first_does(lambda: monitor.event("resume" if self.progress.step else "start"))
+        self._done = dict.fromkeys(self._every, time.perf_counter())
+        self.avatar.train()
+        stop = bool(asked) and not self.ranks.several
+        while monitor.fraction < 1 and not stop:
+            stop = self._step(monitor, asked)
+        monitor.stop_clock()
+
+        def finish() -> None:
             if not stop:
                 self._take_picture(monitor)
             self._save_in_run(monitor)
             monitor.event("interrupted" if stop else "end")
-        self.avatar.eval()
-        self._exchange()
-        return FitResult(self.progress.step, self.progress.seconds, monitor.psnr, monitor.rays_per_second, bool(stop))
+
+        self.ranks.first_does(finish)
+        return stop
+
+    def _open(self, folder: RunFolder, stack: contextlib.ExitStack, resume: bool) -> None:
+        """Takes the run folder, and goes to its checkpoint or makes way for a new run."""
+
+        def prepare() -> None:
+            folder.create()
+            with writing(folder.path):
+                stack.enter_context(run_lock(folder.path))
+            folder.sweep()
+            folder.check_space(checkpoint.size(self.avatar, self.ema is not None))
+
+        self.ranks.first_does(prepare)
+        if resume and folder.checkpoints:
+            resuming.go_on(self, folder, self._options)
+        elif not self._began:
+            self.ranks.first_does(lambda: resuming.make_way(folder))
+        self._began = True
+
+    def _compare_limits(self, steps: int | None, minutes: int | float | None) -> None:
+        limits = {"steps": steps, "minutes": minutes}
+        changed = options.differences(self.progress.extra.get("limits", {}), limits)
+        if changed and self.schedule == "exponential" and self.progress.step and self.ranks.first:
+            options.warn(
+                f"Trainer: the learning rate falls over the whole run, whose end was at {changed}: it jumps to where a "
+                "run of that length would have it"
+            )
+        self.progress.extra |= {"limits": limits, "options": self._options}
 
     def save(self, path: Path | str) -> None:
-        """Writes a checkpoint to `path`, atomically. The folder must exist."""
-        with self._exchanged() if self._averaged else contextlib.nullcontext():
-            checkpoint.save(path, self.avatar, self.optimizer, self.ema, self._random.states(), self.progress)
-        self._last_good = f"the last good checkpoint is {path} (step {self.progress.step})"
+        """Writes a checkpoint to `path`, atomically; process 0 alone. The folder must exist.
+
+        Raises:
+            RunWriteError: it cannot be written; what stands at `path` is as it was.
+        """
+        self._save(Path(path), None)
+
+    def _save(self, path: Path, previous: Path | None) -> None:
+        if not self.ranks.first:
+            return
+        if self.scaler is not None:
+            self.progress.extra["scaler"] = self.scaler.state_dict()
+        with self._exchanged() if self._averaged else contextlib.nullcontext(), writing(path):
+            states = self.random.states()
+            checkpoint.save(path, self.avatar, self.optimizer, self.ema, states, self.progress, previous)
+        self.last_good = f"the last good checkpoint is {path} (step {self.progress.step})"
 
     def load(self, path: Path | str) -> None:
-        """Goes back (or on) to a checkpoint.
+        """Goes back (or on) to a checkpoint; every process calls it.
 
         Args:
             path: the file that `save` wrote.
@@ -221,58 +318,39 @@ class Trainer:
         if self._averaged:
             self._exchange()
         self.progress, random = checkpoint.load(path, self.avatar, self.optimizer, self.ema)
-        self._random.load(random)
-        self._last_good = f"the last good checkpoint is {path} (step {self.progress.step})"
+        self.random.load(random)
+        if self.scaler is not None and "scaler" in self.progress.extra:
+            self.scaler.load_state_dict(self.progress.extra["scaler"])
+        self.last_good = f"the last good checkpoint is {path} (step {self.progress.step})"
 
-    def _step(self, monitor: Monitor) -> None:
-        chosen = torch.randperm(len(self._frames), generator=self._random.generator)[: self.frames_per_step]
-        batch, frames = self.capture.sample_pixels(
-            self._frames[chosen], self.rays_per_step, self._random.generator, background=self.background
-        )
-        batch, state, step = batch.to(self.device), self.capture.state(frames).to(self.device), self.progress.step
+    def _step(self, monitor: Monitor, asked: InterruptFlag) -> bool:
+        """One step; whether it was the last because of an interrupt."""
         fall = self.final_rate**monitor.fraction if self.schedule == "exponential" else 1.0
-        for group in self.optimizer.param_groups:
-            group["lr"] = self._rates[group["name"]] * fall
-        self.avatar.update(state, step)
-        with self.fabric.autocast():
-            rendering = self.avatar(batch.rays, state, batch.background)
-            values = [(loss(rendering, batch, step) * loss.weight).float() for loss in self.losses]
-            total = torch.stack(values).sum()
-        self.optimizer.zero_grad(set_to_none=True)
-        if total.requires_grad:  # not so if no sample was taken anywhere, say where every ray misses the head
-            self.fabric.backward(total)
-        gradients = {name: p.grad for name, p in self.avatar.named_parameters() if p.grad is not None}
-        with torch.no_grad():
-            squared_error = (rendering.rgb - batch.target).square().sum() / max(rendering.rgb.numel(), 1)
-            # The 2-norm runs at memory speed, and one not representable is as good a reason to stop as a NaN.
-            norms = torch._foreach_norm(list(gradients.values())) if gradients else ()
-            found = [value.detach().double() for value in (*values, squared_error, *norms)]
-            figures = torch.stack(found).tolist()  # the one time a step that the host waits for the device
-        terms = dict(zip((loss.name for loss in self.losses), figures, strict=False))
-        self._refuse_nan(monitor, "loss", terms)
-        self._refuse_nan(monitor, "gradient of", dict(zip(gradients, figures[len(terms) + 1 :], strict=True)))
-        self.optimizer.step()
-        if self.ema is not None:
-            self.ema.update()
-        self.progress.step += 1
-        monitor.after_step(terms, figures[len(terms)], len(batch), self.learning_rate * fall)
-
-    def _refuse_nan(self, monitor: Monitor, what: str, values: Mapping[str, float]) -> None:
-        names = ", ".join(name for name, value in values.items() if not math.isfinite(value))
-        if names:
-            monitor.event("nan", what=f"{what} {names}")
+        monitor.clock()
+        try:
+            taken = self._stepper.take(fall, self.progress.seconds, asked.__bool__, lambda: self._do_chores(monitor))
+        except NotFiniteError as error:
+            monitor.event("nan", what=str(error))
             raise NanLossError(
-                f"step {self.progress.step}: {what} {names} is not finite; {self._last_good}. "
-                "A lower learning rate often helps"
-            )
+                f"step {self.progress.step}: {error} is not finite; {self.last_good}. A lower learning rate often helps"
+            ) from error
+        self.progress.step += 1
+        monitor.agree(taken.seconds)
+        monitor.after_step(taken.terms, taken.mean_squared_error, taken.rays, self.learning_rate * fall)
+        return taken.stop if self.ranks.several else bool(asked)
+
+    def _do_chores(self, monitor: Monitor) -> None:
+        """Pictures and checkpoints that are due, between two steps."""
+        if monitor.folder is not None and monitor.stepped:
+            self._when_due("picture", monitor, self._take_picture)
+            self._when_due("checkpoint", monitor, self._save_in_run)
 
     def _when_due(self, what: str, monitor: Monitor, action: Callable[[Monitor], None]) -> None:
         before = time.perf_counter()
-        if self.folder is None or before - self._done[what] < self._every[what]:
+        if before - self._done[what] < self._every[what]:
             return
-        if (
-            what not in self._cost and what == "picture"
-        ):  # a guess, until one has been taken: a third of a training step
+        if what not in self._cost and what == "picture":
+            # A guess, until one has been taken: a ray takes a third of its time in a training step.
             self._cost[what] = math.prod(self.capture.size) / max(monitor.rays_per_second, 1.0) / 3
         if before - self._done[what] >= self._cost.get(what, 0.0) * (1 / OVERHEAD_SHARE - 1):
             action(monitor)
@@ -283,7 +361,7 @@ class Trainer:
         if self.folder is None or self._pictured == self.progress.step:
             return
         frame = self._watched_frame()
-        with self._random.untouched(), self._exchanged():  # looking must not change what is learned
+        with self.random.untouched(), self._exchanged():  # looking must not change what is learned
             self.avatar.eval()
             image, psnr = picture(self.avatar, self.capture, frame, device=self.device)
             self.avatar.train()
@@ -297,12 +375,12 @@ class Trainer:
     def _save_in_run(self, monitor: Monitor) -> None:
         if self.folder is not None:
             monitor.clock()
-            self.save(self.folder.checkpoint)
+            self._save(self.folder.checkpoint, self.folder.previous_checkpoint)
 
     def _watched_frame(self) -> int:
         """The first validation frame, or the nearest thing to one."""
         splits = self.capture.splits
-        return int(next((splits[name][0] for name in ("val", "test") if len(splits.get(name, ()))), self._frames[0]))
+        return int(next((splits[name][0] for name in ("val", "test") if len(splits.get(name, ()))), self.frames[0]))
 
     def _exchange(self) -> None:
         if self.ema is not None:
@@ -311,43 +389,3 @@ class Trainer:
 
     def _exchanged(self) -> contextlib.AbstractContextManager[None]:
         return self.ema.swapped() if self.ema is not None else contextlib.nullcontext()
-
-
-def parameter_groups(module: nn.Module, weight_decay: float | int) -> list[dict[str, Any]]:
-    """The optimiser's groups: tables (`table`, `*_table`; no decay) and networks (decay). Empty ones are left out.
-
-    Args:
-        module: its trainable parameters are grouped by name.
-        weight_decay: L2 of the networks.
-
-    Raises:
-        ValueError: nothing is trainable.
-    """
-    tables: list[nn.Parameter] = []
-    networks: list[nn.Parameter] = []
-    for name, parameter in module.named_parameters():
-        if parameter.requires_grad:
-            last = name.rpartition(".")[2]
-            (tables if last == "table" or last.endswith("_table") else networks).append(parameter)
-    groups: list[dict[str, Any]] = [
-        {"name": "tables", "params": tables, "weight_decay": 0.0},
-        {"name": "networks", "params": networks, "weight_decay": weight_decay},
-    ]
-    groups = [group for group in groups if group["params"]]
-    if not groups:
-        raise ValueError("Trainer: the avatar has no trainable parameters")
-    return groups
-
-
-def _check_positive(**values: int | float) -> None:
-    for name, value in values.items():
-        if not value > 0:
-            raise ValueError(f"Trainer: {name} is {value}; expected more than 0")
-
-
-def _check_losses(losses: Sequence[Loss]) -> None:
-    if not losses:
-        raise ValueError("Trainer: losses is empty; headfields.losses.insta_losses() is a start")
-    names = [loss.name for loss in losses]
-    if len(set(names)) < len(names):
-        raise ValueError(f"Trainer: losses are called {names}; give each a name of its own, it is a column of the log")

@@ -134,7 +134,7 @@ CASES = [
     ),
     ("text in expression", numbers("flame/exp/00001.txt", 2, "smile"), "1.png.*exp_path.*not a list of numbers"),
     ("empty expression", cut("flame/exp/00000.txt", 0), "images/00000.png.*exp_path.*empty"),
-    ("67 landmarks", numbers("landmarks/00001.txt", 2, None), "1.png.*landmark_path has 134 numbers"),
+    ("67 landmarks", numbers("landmarks/00001.txt", 2, None), "1.png.*landmark_path 00001.txt has 134 numbers"),
     ("nan in matrix", matrix(lambda m: m * float("nan")), "1.png.*transform_matrix holds a value that is not finite"),
     ("scaled matrix", matrix(lambda m: m * [1.1, 1.1, 1.1, 1]), "1.png.*transform_matrix is not rigid"),
     ("mirrored matrix", matrix(lambda m: m * [-1, 1, 1, 1]), "1.png.*transform_matrix is not rigid"),

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from headfields.data import CaptureError, load_capture
 from headfields.data.store import FrameStore
@@ -132,3 +133,39 @@ def test_ict_a(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(capture._images, "_decode", None)  # from now on everything is in memory
     second, _ = capture.sample_pixels(frames, 4096, generator)
     assert len(first) == len(second) == 4096
+
+
+def test_a_file_that_changes_while_it_is_in_use(tiny: Path) -> None:
+    """A frame that no longer fits is refused by name, and the frames in memory keep their pixels."""
+    capture = load_capture(tiny, memory_budget_mb=0.045)  # two frames of pixels
+    assert capture._images.slots == 2
+    images = [capture.image(frame) for frame in range(6)]
+    pixels = (tiny / "images/00004.png").read_bytes()
+    Image.new("RGBA", (41, 48)).save(tiny / "images/00004.png")
+    for _ in range(3):
+        with pytest.raises(CaptureError, match=r"00004\.png.*41x48 pixels; expected 40x48"):
+            capture.image(4)
+        for frame in (0, 1, 0, 2, 1, 5, 3):
+            assert torch.equal(capture.image(frame), images[frame])
+    (tiny / "images/00004.png").write_bytes(pixels)
+    assert torch.equal(capture.image(4), images[4])
+
+
+def test_a_decoder_that_fails_leaves_no_hole() -> None:
+    """Whatever a decoder raises or returns, no two frames share a row afterwards."""
+
+    def decode(frame: int) -> dict:
+        if frame == 3:
+            raise CaptureError("frame 3 is broken")
+        return {} if frame == 5 else {"x": torch.full((4 + (frame == 4),), float(frame)).numpy()}
+
+    store = FrameStore(8, {"x": ((4,), torch.float32)}, decode, 2 * 16, "x")
+    for wanted in ([0, 1], [3], [2], [4], [1], [5], [0, 4], [6], [7, 3], [7], [0], [2, 6], [5, 1], [1, 2], [6, 2]):
+        seen: list[float] = []
+        try:
+            store.gather(wanted, lambda arrays, rows, seen=seen: seen.extend(arrays["x"][rows, 0].tolist()))
+        except (CaptureError, ValueError, KeyError):
+            assert {3, 4, 5} & {*wanted}
+        else:
+            assert seen == wanted
+    assert store.cached() == 2

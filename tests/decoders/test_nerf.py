@@ -2,9 +2,10 @@
 
 import pytest
 import torch
+from torch import nn
 
 from headfields.decoders import NeRFDecoder
-from headfields.decoders.mlp import mlp
+from headfields.decoders.mlp import MLP, mlp
 
 
 def built(**options: object) -> NeRFDecoder:
@@ -66,6 +67,50 @@ def test_second_derivatives() -> None:
     assert torch.autograd.gradgradcheck(function, inputs)
 
 
+def test_the_network_is_a_sequential_of_linear_and_relu() -> None:
+    """Its parameters have a Sequential's names, so that files of either load into the other, and so are its values."""
+    torch.manual_seed(0)
+    network = mlp(6, 8, 2, 3, bias=True)
+    plain = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 3))
+    plain.load_state_dict(network.state_dict())
+    x = torch.randn(20, 6)
+    torch.testing.assert_close(network(x), plain(x))
+    torch.testing.assert_close(network.double()(x.double()), plain.double()(x.double()))
+
+
+def test_conditions_stand_for_the_last_features() -> None:
+    decoder, features = built(), torch.randn(9, 6)
+    rows, index = torch.randn(3, 2), torch.arange(9) % 3
+    features[:, 4:] = rows[index]
+    wanted, found = decoder(features, directions(9)), decoder(features[:, :4], directions(9), True, rows, index)
+    torch.testing.assert_close(found.density, wanted.density)
+    torch.testing.assert_close(found.rgb, wanted.rgb)
+
+
+@pytest.mark.parametrize("conditioned", [False, True])
+def test_compiles_without_a_break(unchecked: None, conditioned: bool) -> None:
+    torch._dynamo.reset()
+    decoder = built()
+    shared = (torch.randn(3, 2), torch.arange(9) % 3) if conditioned else ()
+    features = torch.randn(9, 4 if conditioned else 6)
+
+    def run(*arguments: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        values = decoder(arguments[0], arguments[1], True, *arguments[2:])
+        return values.rgb, values.density
+
+    arguments = (features, directions(9), *shared)
+    compiled = torch.compile(run, fullgraph=True, backend="aot_eager")(*arguments)
+    for have, want in zip(compiled, run(*arguments), strict=True):
+        torch.testing.assert_close(have, want)
+
+
+def test_mixed_precision() -> None:
+    decoder, features = built(), torch.randn(9, 6)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = decoder(features, directions(9))
+    torch.testing.assert_close(found.density, decoder(features, directions(9)).density, atol=0.05, rtol=0.05)
+
+
 def test_no_points() -> None:
     values = built()(torch.zeros(0, 6, requires_grad=True), torch.zeros(0, 3))
     assert values.rgb is not None and values.rgb.shape == (0, 3) and values.rgb.requires_grad
@@ -76,3 +121,5 @@ def test_errors() -> None:
         NeRFDecoder(direction_degree=9)
     with pytest.raises(ValueError, match="must be positive"):
         mlp(0, 4, 1, 1)
+    with pytest.raises(ValueError, match=r"MLP: widths are \(3,\)"):
+        MLP(3)

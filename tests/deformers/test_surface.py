@@ -212,3 +212,20 @@ def test_errors_name_the_argument(unchecked: None) -> None:
         SurfaceCanonicalizer(vertices, faces, blended_faces=torch.ones(3, dtype=torch.bool))
     with pytest.raises(ValueError, match="one topology"):
         SurfaceCanonicalizer(vertices, faces).prepare(HeadState(vertices=vertices[None, :-1]))
+
+
+def test_a_ray_is_followed_a_little_way_behind_the_first_surface() -> None:
+    vertices, faces = SPHERE
+    origins = torch.tensor([[0.0, 0, 1], [0, 0.12, 1], [0, 0.5, 1]])
+    rays = Rays(origins, torch.tensor([[0.0, 0, -1]]).expand(3, 3), torch.zeros(3, dtype=torch.long))
+    state = HeadState(vertices=vertices[None])
+    through = SurfaceCanonicalizer(vertices, faces, shell=0.05, behind=None)
+    stopped = SurfaceCanonicalizer(vertices, faces, shell=0.05, behind=0.02)
+    near, far = through.near_far(rays, through.prepare(state))
+    near_stopped, far_stopped = stopped.near_far(rays, stopped.prepare(state))
+    torch.testing.assert_close(near_stopped, near)
+    assert float(far[0]) > 1.1  # the far side of the sphere and its shell
+    torch.testing.assert_close(far_stopped[0], torch.tensor(0.92), atol=2e-3, rtol=0)
+    torch.testing.assert_close(far_stopped[1:], far[1:])  # past the surface, and past everything
+    with pytest.raises(ValueError, match="behind"):
+        SurfaceCanonicalizer(vertices, faces, behind=-0.01)

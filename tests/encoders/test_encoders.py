@@ -47,6 +47,9 @@ def test_the_gate_opens_in_its_region_only() -> None:
     state = HeadState(vertices=torch.zeros(2, 3, 3), expression=torch.tensor([[0.1, 0.2, 0.3], [0.4, 0.5, 0.6]]))
     out = gate(canonical(torch.zeros(4, 3), face=torch.tensor([0, 0, 1, -1])), gate.prepare(state))
     torch.testing.assert_close(out, torch.tensor([[0.1, 0.2], [0.4, 0.5], [1, 1], [1, 1]]))
+    rows, index = gate.shared(canonical(torch.zeros(4, 3), face=torch.tensor([0, 0, 1, -1])), gate.prepare(state))
+    assert rows.shape == (3, 2)
+    torch.testing.assert_close(rows[index], out)
 
 
 def test_the_gate_passes_gradients_to_the_state() -> None:

@@ -1,7 +1,9 @@
+import base64
 import os
 import pickle
 import sys
 import types
+import zlib
 
 import numpy as np
 import pytest
@@ -90,6 +92,44 @@ def test_chumpy_objects_become_inert_and_give_their_arrays(monkeypatch, protocol
     np.testing.assert_array_equal(to_array(found["picked"]), [[0, 1], [5, 7]])
     with pytest.raises(ValueError, match=r"weights is a chumpy\.ch\.Ch"):
         to_array(found["odd"], "weights")
+
+
+# What chumpy 0.70 itself pickles (protocol 2) of c = chumpy.array(arange(12).reshape(2, 3, 2)), c[:, :, :1],
+# c.reshape((3, 4)), chumpy.transpose(c[:, :, 0]) and c * 2, in base 85 of zlib.
+CHUMPY = (
+    "c-pN~J&)5s5Vf5zXLFDc=eV3ife=DT6G2CT#7T5mN?{r|C(E(-7>mUAe)zZ)k+>oW{x|#wei*EGmrDRsoWvG>YtQV=y!X6ctj)x4"
+    "8HSNB!z7I&C|3D;76Ez(h#1pbVv2ZA#Dh4Yd>veelo2Zmf<=)md6EVJVwfY+xZHYvv&u_2CC#}yvkE`qAjT=fq*eMScb`};%3#ti"
+    "{edivbDYL3$kJ-dNN3}l;`<G;qg2ilL>a}iRUtZtl!j{*P#k3`<FtrG^R7xmX{@3IxyCjUhhiKtgwtw+NKY1B_-*lAhGO<t<YecO"
+    "2YYYgny%$GTx+ij#eAKM6Ayh$<X*ilzwSNKpSTTK;SCwg=kxbJ#F7u!;ENJ^erWu;zJGhGcNYq5jRTD%jbn{ZG(Oe%OyhHnFD^ig"
+    "%ol#Al8y0@7tC*neTqL9iW$R89PwX9Qk>Bk(<J?fKF9zfkEXYq30Tm$ocR69c#5wur8o{4ggGWdNirmkv@?ls7#ZQM2Q{9a)_D53"
+    "gw6&=(1pqb(CW6gpu|j+m}f#vsF(5Ok${%QrpC5LTO-n_Q~?J}7)mG2eW666ShA|o!&4D-B!{h(R62~osi*xnX-Ro3+BSF945D>c"
+    "WN;d$EYDb7^SjugJviZg+BtA!Bn-v7b_q^P_@@bH|4ZRrvCs<VG>ePF9~VK8<qXNYnlIN!@`9r-AUVhPBWl7q7zdqfr4zJDXv+-y"
+    "cb-$|S1j!VNquXok&D?+B=1gW"
+)
+
+
+def test_reads_what_chumpy_itself_wrote():
+    found = load_pickle(zlib.decompress(base64.b85decode(CHUMPY)))
+    plain = np.arange(12.0).reshape(2, 3, 2)
+    assert found["select"].name == "chumpy.reordering.Select"
+    for name, expected in {
+        "plain": plain,
+        "select": plain[:, :, :1],
+        "reshape": plain.reshape(3, 4),
+        "transpose": plain[:, :, 0].T,
+    }.items():
+        np.testing.assert_array_equal(to_array(found[name], name), expected, err_msg=name)
+    with pytest.raises(ValueError, match=r"shapedirs is a chumpy\.ch_ops\.multiply"):
+        to_array(found["product"], "shapedirs")
+
+
+def test_a_chumpy_selection_stays_within_its_array(monkeypatch):
+    make, select = chumpy_module(monkeypatch)
+    picked = select()
+    picked.a, picked.idxs = make(), np.array([99])
+    picked.a.x = np.zeros(3)
+    with pytest.raises(ValueError, match="idxs reach beyond its 3 numbers"):
+        to_array(load_pickle(pickle.dumps(picked, protocol=2)), "v")
 
 
 def test_arrays_of_objects_are_refused():

@@ -1,6 +1,5 @@
 """Nearest triangle: values, gradients, degenerate input, over the backends."""
 
-import os
 import subprocess
 import sys
 
@@ -17,25 +16,6 @@ from headfields.dispatch import native, use_cpu_backend
 from headfields.ops._bvh_build import EMPTY, balanced_topology, build_topology
 from headfields.ops.closest_triangle import TriangleBVH
 from headfields.ops.reference.closest_triangle import barycentric_of_closest, closest_face, closest_on_face
-
-BACKENDS = [
-    pytest.param("native", marks=pytest.mark.skipif(native is None, reason="the compiled module is not installed")),
-    "warp",
-    pytest.param(
-        "cuda",
-        marks=[pytest.mark.cuda, pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA device")],
-    ),
-]
-
-
-@pytest.fixture(params=BACKENDS)
-def device(request):
-    """A device, with the backend of the parameter serving it."""
-    if request.param == "cuda":
-        yield torch.device("cuda")
-    else:
-        with use_cpu_backend(request.param):
-            yield torch.device("cpu")
 
 
 def torus():
@@ -355,23 +335,6 @@ def test_odd_meshes_keep_the_tree_shallow():
     corners = torch.cat([far[:, None, None] * torch.rand(200, 3, 3), torch.zeros(3000, 3, 3)])
     faces = torch.arange(3 * len(corners)).view(-1, 3)
     check_topology(faces, *build_topology(faces, corners.view(-1, 3)))
-
-
-@pytest.mark.skipif(native is None, reason="the compiled module is not installed")
-@pytest.mark.parametrize("isa", ["baseline", "avx2", "avx512"])
-def test_instruction_sets(isa):
-    ranks = {"baseline": 0, "avx2": 1, "avx512": 2}
-    if ranks[isa] > ranks[native.isa()]:
-        pytest.skip(f"this processor has no {isa}")
-    tests = "matches_brute_force and native or batch_of_degenerate and native or not_finite and native"
-    here = os.path.dirname(__file__)
-    files = [os.path.join(here, name) for name in ("test_closest_triangle.py", "test_ray_mesh.py")]
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *files, "-k", tests],
-        env={**os.environ, "HEADFIELDS_ISA": isa}, capture_output=True, text=True, timeout=200,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "passed" in done.stdout
 
 
 def test_errors_name_the_argument(unchecked):

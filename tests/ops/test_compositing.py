@@ -1,6 +1,5 @@
 """Quadrature on packed samples: values and derivatives against the reference, over backends."""
 
-import jaxtyping
 import pytest
 import torch
 from hypothesis import given, settings
@@ -15,28 +14,6 @@ from headfields.records import Samples
 
 OPS = torch.ops.headfields
 COUNTS = [[], [0], [1], [0, 0], [3, 0, 7, 1], [0, 33, 0, 0, 5, 300]]
-
-
-@pytest.fixture(params=["native", "warp", "cuda"])
-def device(request):
-    """Runs the test on each backend; the value is the device to put tensors on."""
-    if request.param == "cuda":
-        if not torch.cuda.is_available():
-            pytest.skip("no CUDA device")
-        yield "cuda"
-        return
-    if request.param == "native" and native is None:
-        pytest.skip("the C++ module is not installed")
-    with use_cpu_backend(request.param):
-        yield "cpu"
-
-
-@pytest.fixture
-def unchecked():
-    """Without jaxtyping's checks: to reach the library's own messages, and to compile."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 def pack(counts: list[int], device: str = "cpu") -> tuple[Tensor, Tensor]:

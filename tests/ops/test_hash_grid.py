@@ -6,14 +6,9 @@ from hypothesis import strategies as st
 from headfields import dispatch
 from headfields.ops.hash_grid import HashGridLayout, hash_grid
 from headfields.ops.reference import hash_grid as reference
+from tests.backends import BACKENDS
 
 needs_native = pytest.mark.skipif(dispatch.native is None, reason="the compiled module is not installed")
-needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-BACKENDS = [
-    pytest.param("native", marks=needs_native),
-    "warp",
-    pytest.param("cuda", marks=[needs_cuda, pytest.mark.cuda]),
-]
 INTERPOLATIONS = ["linear", "smoothstep"]
 # Dense and hashed levels in each.
 LAYOUT = HashGridLayout(levels=4, features=2, log2_table_size=7, base_resolution=2, finest_resolution=19)

@@ -1,36 +1,14 @@
 """Occupancy: the march must find exactly the lattice intervals whose middles lie in occupied cells."""
 
-import jaxtyping
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headfields.dispatch import native, use_cpu_backend
 from headfields.ops import occupancy, sampling
 from headfields.ops.reference import occupancy as reference
 
 OPS = torch.ops.headfields
-
-
-@pytest.fixture(params=["native", "warp", "cuda"])
-def device(request):
-    if request.param == "cuda":
-        if not torch.cuda.is_available():
-            pytest.skip("no CUDA device")
-        yield "cuda"
-        return
-    if request.param == "native" and native is None:
-        pytest.skip("the C++ module is not installed")
-    with use_cpu_backend(request.param):
-        yield "cpu"
-
-
-@pytest.fixture
-def unchecked():
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 def scene(rays: int, size: tuple[int, int, int], density: float, seed: int = 0, dtype=torch.float32):

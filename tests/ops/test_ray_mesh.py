@@ -6,29 +6,9 @@ import torch
 import trimesh
 from torch.autograd import gradcheck, gradgradcheck
 
-from headfields.dispatch import native, use_cpu_backend
 from headfields.ops.closest_triangle import TriangleBVH
 from headfields.ops.reference.closest_triangle import closest_face, closest_on_face
 from headfields.ops.reference.ray_mesh import first_hit, hit_on_face, margin_interval
-
-BACKENDS = [
-    pytest.param("native", marks=pytest.mark.skipif(native is None, reason="the compiled module is not installed")),
-    "warp",
-    pytest.param(
-        "cuda",
-        marks=[pytest.mark.cuda, pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA device")],
-    ),
-]
-
-
-@pytest.fixture(params=BACKENDS)
-def device(request):
-    """A device, with the backend of the parameter serving it."""
-    if request.param == "cuda":
-        yield torch.device("cuda")
-    else:
-        with use_cpu_backend(request.param):
-            yield torch.device("cpu")
 
 
 def ball(subdivisions=1):

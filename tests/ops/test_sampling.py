@@ -1,38 +1,16 @@
 """Sample placement: against the reference over backends, and by the properties the samples must have."""
 
-import jaxtyping
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headfields.dispatch import native, use_cpu_backend
 from headfields.ops import sampling
 from headfields.ops.compositing import ray_offsets
 from headfields.ops.reference import sampling as reference
 from headfields.records import Samples
 
 OPS = torch.ops.headfields
-
-
-@pytest.fixture(params=["native", "warp", "cuda"])
-def device(request):
-    if request.param == "cuda":
-        if not torch.cuda.is_available():
-            pytest.skip("no CUDA device")
-        yield "cuda"
-        return
-    if request.param == "native" and native is None:
-        pytest.skip("the C++ module is not installed")
-    with use_cpu_backend(request.param):
-        yield "cpu"
-
-
-@pytest.fixture
-def unchecked():
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 def generator(device: str, seed: int = 0) -> torch.Generator:

@@ -8,14 +8,9 @@ from scipy.special import sph_harm_y
 from headfields import dispatch
 from headfields.ops.reference import spherical_harmonics as reference
 from headfields.ops.spherical_harmonics import spherical_harmonics
+from tests.backends import BACKENDS
 
 needs_native = pytest.mark.skipif(dispatch.native is None, reason="the compiled module is not installed")
-needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-BACKENDS = [
-    pytest.param("native", marks=needs_native),
-    "warp",
-    pytest.param("cuda", marks=[needs_cuda, pytest.mark.cuda]),
-]
 
 
 def run(backend, directions, degree):

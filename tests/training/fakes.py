@@ -16,6 +16,7 @@ class FakeCapture:
 
     name = "disc"
     expression_width = 1
+    warnings = ()
 
     def __init__(self, frames: int = 12, size: tuple[int, int] = (24, 20)) -> None:
         self.size = size
@@ -49,6 +50,9 @@ class FakeCapture:
 
     def label(self, frame: int) -> torch.Tensor:
         return torch.where(self.image(frame)[..., 3] > 0.5, 140, 0).to(torch.uint8)
+
+    def landmarks(self, frame: int) -> None:
+        return None
 
     def sample_pixels(self, frames, count, generator, background="random"):
         images = torch.stack([self.image(int(frame)) for frame in frames])

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from headfields.losses import DepthPrior, HuberColour, OpacityLoss
-from headfields.training.trainer import NanLossError, Trainer, parameter_groups
+from headfields.training.options import parameter_groups
+from headfields.training.trainer import NanLossError, Trainer
 from tests.training.fakes import FakeAvatar, FakeCapture
 
 

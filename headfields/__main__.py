@@ -1,4 +1,4 @@
-"""`python -m headfields.cli`."""
+"""`python -m headfields` is the command `headfields`."""
 
 import sys
 

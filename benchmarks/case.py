@@ -1,0 +1,192 @@
+"""A case: one question put to the library and its peers, with the same input, and the answers compared."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.memory import peak_growth
+from benchmarks.timing import interleaved
+
+OURS = "headfields"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What an operation is told about the run."""
+
+    quick: bool = False
+    device: str = "cpu"
+    threads: int = 2
+    rounds: tuple[int, int] = (3, 21)
+    seconds: float = 4.0  # for the rounds of a case
+
+    def pick(self, full: Any, quick: Any) -> Any:
+        return quick if self.quick else full
+
+
+class PeerMissing(Exception):
+    """A peer cannot take part; the message is the reason that the table gives."""
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """One side of a case.
+
+    Attributes:
+        name: `OURS`, or the peer's.
+        run: what is timed; it returns the answer.
+        answer: the answer as numbers that can be compared, not timed; None where they cannot be.
+        work: units of work in one run, where it is not the case's (a slow peer gets the first part of the input).
+        note: for the table.
+    """
+
+    name: str
+    run: Callable[[], Any]
+    answer: Callable[[Any], np.ndarray] | None = None
+    work: int | None = None
+    note: str = ""
+
+
+Maker = Callable[[], Contestant]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One question.
+
+    Attributes:
+        label: what is asked; cases of one label and growing size are one line of the plot.
+        size: its numbers, such as `{"faces": 10000, "points": 200000}`.
+        unit, work: what is counted, and how many of them a run does.
+        contestants: makers by name, ours first; one that raises `PeerMissing` gives a row with the reason.
+        goals: by peer, how many times as fast as it we mean to be.
+        limit: milliseconds that we mean to stay below.
+        tolerance: answers farther than this from ours are counted apart, as are those of which one alone is finite;
+            infinite if every answer must be near.
+    """
+
+    label: str
+    size: Mapping[str, int]
+    unit: str
+    work: int
+    contestants: Mapping[str, Maker]
+    goals: Mapping[str, float] = field(default_factory=dict)
+    limit: float | None = None
+    tolerance: float = np.inf
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of the table: one contestant in one case. Times are medians; None where it was not measured."""
+
+    label: str
+    size: Mapping[str, int]
+    contestant: str
+    unit: str
+    work: int
+    milliseconds: float | None = None
+    spread: float | None = None  # half the interquartile range over the median
+    fastest: float | None = None  # milliseconds of the fastest round: on a shared machine, the least disturbed one
+    rounds: int = 0
+    busy: float | None = None  # cores
+    memory: int | None = None  # bytes
+    difference: float | None = None  # the largest, of the answers, to ours
+    unmatched: int = 0  # answers that differ by more than the case's tolerance, and are left out of `difference`
+    ratio: float | None = None  # its time for a unit of work over ours
+    goal: float | None = None  # of the ratio
+    limit: float | None = None  # of the milliseconds, ours
+    note: str = ""
+
+    @property
+    def rate(self) -> float | None:
+        """Units of work a second."""
+        return None if self.milliseconds is None else 1e3 * self.work / self.milliseconds
+
+    @property
+    def met(self) -> bool | None:
+        """Whether the goal or limit holds; None where there is none, or nothing was measured."""
+        if self.goal is not None and self.ratio is not None:
+            return self.ratio >= self.goal
+        if self.limit is not None and self.milliseconds is not None:
+            return self.milliseconds <= self.limit
+        return None
+
+    def to_json(self) -> dict[str, Any]:
+        return {**asdict(self), "rate": self.rate, "met": self.met}
+
+
+def measure(case: Case, settings: Settings) -> list[Row]:
+    """Runs a case: answers first, then memory, then interleaved times."""
+    ready: dict[str, Contestant] = {}
+    reference: np.ndarray | None = None
+    differences: dict[str, tuple[float | None, int]] = {}
+    memory: dict[str, int | None] = {}
+    missing: dict[str, str] = {}
+    for name, maker in case.contestants.items():
+        try:
+            contestant = maker()
+            answer = contestant.run()
+            numbers = None if contestant.answer is None else np.asarray(contestant.answer(answer), np.float64)
+            del answer
+            if name == OURS:
+                reference, differences[name] = numbers, (None, 0)
+            else:
+                differences[name] = _difference(reference, numbers, case.tolerance)
+            del numbers
+            memory[name] = peak_growth(contestant.run, settings.device)
+            ready[name] = contestant
+        except PeerMissing as reason:
+            missing[name] = str(reason)
+        except Exception as error:
+            if name == OURS:
+                raise
+            missing[name] = f"failed: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+    synchronize = torch.cuda.synchronize if settings.device == "cuda" else None
+    runs = {name: contestant.run for name, contestant in ready.items()}
+    times = interleaved(runs, settings.rounds, settings.seconds, synchronize)
+    common = {"label": case.label, "size": dict(case.size), "unit": case.unit}
+    ours = times[OURS].median / (ready[OURS].work or case.work) if OURS in times else None
+    rows = []
+    for name in case.contestants:
+        if name in missing:
+            rows.append(Row(**common, contestant=name, work=case.work, note=missing[name]))
+            continue
+        contestant, timing = ready[name], times[name]
+        work = contestant.work or case.work
+        own = name == OURS
+        rows.append(
+            Row(
+                **common,
+                contestant=name,
+                work=work,
+                milliseconds=1e3 * timing.median,
+                spread=timing.spread,
+                fastest=1e3 * min(timing.seconds),
+                rounds=len(timing.seconds),
+                busy=timing.busy,
+                memory=memory[name],
+                difference=differences[name][0],
+                unmatched=differences[name][1],
+                ratio=None if own or not ours else timing.median / work / ours,
+                goal=case.goals.get(name),
+                limit=case.limit if own else None,
+                note=contestant.note,
+            )
+        )
+    return rows
+
+
+def _difference(ours: np.ndarray | None, theirs: np.ndarray | None, tolerance: float) -> tuple[float | None, int]:
+    """The largest difference within the tolerance, over as many answers as the other gave, and how many are beyond."""
+    if ours is None or theirs is None:
+        return None, 0
+    ours = ours[: len(theirs)]
+    if ours.shape != theirs.shape:
+        raise ValueError(f"answers of shapes {ours.shape} and {theirs.shape} cannot be compared")
+    with np.errstate(invalid="ignore"):
+        apart = np.where(ours == theirs, 0.0, np.abs(ours - theirs))
+    beyond = ~(apart <= tolerance)  # so that a NaN counts
+    return float(apart[~beyond].max(initial=0.0)), int(beyond.sum())

@@ -1,0 +1,5 @@
+"""What is measured, one file each. Each has `cases(settings)`, which yields `Case`s, or finished `Row`s."""
+
+OPERATIONS = (
+    "closest_triangle", "ray_mesh", "hash_grid", "compositing", "sampling", "skinning", "insta_training",
+)  # fmt: skip

@@ -1,0 +1,51 @@
+"""The libraries that are compared with, one file each: how each is called, at its best documented interface."""
+
+import importlib
+from types import ModuleType
+from typing import Any
+
+from benchmarks.case import PeerMissing
+
+_INSTALL = {
+    "open3d": "pip install open3d",
+    "igl": "pip install libigl",
+    "fcpw": "pip install fcpw",
+    "trimesh": "pip install trimesh rtree",
+    "embreex": "pip install embreex",
+    "nerfacc": "pip install nerfacc",
+    "smplx": "pip install smplx",
+    "kaolin": "from its own package index; PyPI holds a placeholder",
+    "cubvh": "from its repository, with nvcc",
+    "nvdiffrast": "from its repository, with nvcc",
+    "tinycudann": "from its repository, with nvcc",
+}
+
+
+def need(module: str, cuda: bool | None = None, device: str = "cpu") -> ModuleType:
+    """Imports an optional library.
+
+    Args:
+        module: its name; a dotted one for a submodule.
+        cuda: True if it runs on CUDA only, False if on CPU only.
+        device: what the run is on.
+
+    Raises:
+        PeerMissing: with the reason, for the table.
+    """
+    if cuda and device != "cuda":
+        raise PeerMissing("runs on CUDA only")
+    if cuda is False and device == "cuda":
+        raise PeerMissing("runs on CPU only")
+    package = module.partition(".")[0]
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name != package:
+            raise PeerMissing(f"does not import: {error}") from None
+        raise PeerMissing(f"not installed ({_INSTALL[package]})") from None
+    except Exception as error:  # a shared library that is not there, another version's ABI
+        raise PeerMissing(f"does not import: {error}") from None
+
+
+def version(module: Any) -> str:
+    return str(getattr(module, "__version__", ""))

@@ -1,0 +1,37 @@
+"""libigl: its AABB tree, float64, the only precision of the Python module; millimetres."""
+
+from typing import Any
+
+import numpy as np
+
+from benchmarks.peers import need
+from benchmarks.peers.mesh import MILLIMETRES, MeshPeer
+from benchmarks.shapes import Mesh
+
+
+class Libigl(MeshPeer):
+    module = "igl"
+    note = "float64"
+
+    def __init__(self, mesh: Mesh, device: str, threads: int) -> None:
+        self.mesh = (mesh.vertices64 * MILLIMETRES, mesh.faces64)
+        self.tree = need("igl").AABB()
+        self.tree.init(*self.mesh)
+
+    def queries(self, points: np.ndarray) -> Any:
+        return points.astype(np.float64) * MILLIMETRES
+
+    def rays(self, origins: np.ndarray, directions: np.ndarray) -> Any:
+        return origins.astype(np.float64) * MILLIMETRES, directions.astype(np.float64)
+
+    def closest(self, queries: Any) -> Any:
+        return self.tree.squared_distance(*self.mesh, queries)
+
+    def raycast(self, rays: Any) -> Any:
+        return self.tree.intersect_ray_first(*self.mesh, *rays)
+
+    def distance(self, queries: Any, answer: Any) -> np.ndarray:
+        return np.sqrt(answer[0]) / MILLIMETRES
+
+    def hit(self, rays: Any, answer: Any) -> np.ndarray:
+        return np.where(answer[0] < 0, np.inf, answer[1] / MILLIMETRES)

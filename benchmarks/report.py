@@ -1,0 +1,198 @@
+"""Rows as a table (Markdown), a plot (PNG) and figures (JSON)."""
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from benchmarks.case import OURS, Row
+
+_COLUMNS = ("case", "contestant", "ms", "rate", "cores busy", "peak memory", "difference", "ours is", "goal", "")
+_COLOURS = {OURS: "black"}
+
+
+@dataclass(frozen=True)
+class Report:
+    """All that is known of one operation's run."""
+
+    name: str
+    title: str
+    text: str
+    machine: dict[str, Any]
+    date: str
+    quick: bool
+    seconds: float
+    rows: list[Row]
+
+    def to_json(self) -> dict[str, Any]:
+        return {**asdict(self), "rows": [row.to_json() for row in self.rows]}
+
+    @staticmethod
+    def from_json(record: dict[str, Any]) -> "Report":
+        known = {field.name for field in fields(Row)}  # what is derived is worked out again
+        rows = [Row(**{key: value for key, value in row.items() if key in known}) for row in record["rows"]]
+        return Report(**{**record, "rows": rows})
+
+
+def write(report: Report, out: Path) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    (out / f"{report.name}.json").write_text(json.dumps(report.to_json(), indent=1) + "\n")
+    (out / f"{report.name}.md").write_text(markdown(report, f"{report.name}.png"))
+    plot(report, out / f"{report.name}.png")
+
+
+def read(path: Path) -> Report:
+    return Report.from_json(json.loads(path.read_text()))
+
+
+def size(row: Row) -> str:
+    return ", ".join(f"{value:,} {name}" for name, value in row.size.items())
+
+
+def cells(row: Row) -> dict[str, str]:
+    """What the table says of a row, by column."""
+
+    def show(value: Any, form: str) -> str:
+        return "" if value is None else format(value, form)
+
+    difference = show(row.difference, ".1e")
+    if row.unmatched:
+        difference += f", {row.unmatched:,} apart"
+    goal = ""
+    if row.goal is not None:
+        goal = f"≥ {row.goal:g}×"
+    elif row.limit is not None:
+        goal = f"≤ {row.limit:g} ms"
+    if row.met is not None:
+        goal += " ✓" if row.met else " ✗"
+    measured = row.milliseconds is not None
+    full = max(row.work, 1)
+    return {
+        "contestant": row.contestant,
+        "ms": milliseconds(row.milliseconds) + (f" ±{row.spread:.0%}" if row.spread else ""),
+        "rate": f"{magnitude(row.rate)} {row.unit}/s" if row.rate and full > 1 else "",
+        "cores busy": show(row.busy, ".1f"),
+        "peak memory": f"{row.memory / 2**20:.1f} MB" if row.memory is not None else "",
+        "difference": difference,
+        "ours is": f"{row.ratio:.2f}×" if row.ratio is not None else "",
+        "goal": goal,
+        "": row.note if measured else f"not measured: {row.note}",
+    }
+
+
+def milliseconds(value: float | None) -> str:
+    if value is None:
+        return "–"
+    return f"{value:.3f}" if value < 1 else f"{value:.2f}" if value < 100 else f"{value:,.0f}"
+
+
+def magnitude(rate: float) -> str:
+    for bound, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if rate >= bound:
+            return f"{rate / bound:.3g} {letter}"
+    return f"{rate:.3g}"
+
+
+def line(row: Row) -> str:
+    """One row on the terminal."""
+    told = cells(row)
+    ratio = f"{told['ours is']:>8s} {told['goal']}" if row.ratio is not None or row.limit is not None else ""
+    return f"  {row.label:32s} {size(row):32s} {row.contestant:20s} {told['ms']:>14s}  {ratio}  {told['']}".rstrip()
+
+
+def markdown(report: Report, picture: str | None = None, heading: str = "#") -> str:
+    """The table, with what it was measured on; `picture` is the path of the plot."""
+    where = report.machine
+    packages = ", ".join(f"{name} {number}" for name, number in where["packages"].items())
+    lines = [
+        f"{heading} {report.title}",
+        "",
+        report.text,
+        "",
+        f"{where['device']}, {where['threads']} threads, {report.date[:10]}{', quick run' if report.quick else ''}; "
+        f"{packages}; Python {where['python']}.",
+        "",
+    ]
+    if picture:
+        lines += [f"![{report.title}]({picture})", ""]
+    lines += [f"| {' | '.join(_COLUMNS)} |", f"|{'---|' * len(_COLUMNS)}"]
+    last = None
+    for row in report.rows:
+        told = cells(row)
+        case = f"{row.label}: {size(row)}" if size(row) else row.label
+        told["case"], last = ("" if case == last else case), case
+        lines.append(f"| {' | '.join(told[column].replace('|', '/') for column in _COLUMNS)} |")
+    return "\n".join(lines) + "\n"
+
+
+def plot(report: Report, path: Path) -> None:
+    """One panel a label: lines over the size that grows, or bars where there is one size."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    labels = list(dict.fromkeys(row.label for row in report.rows))
+    columns = min(3, max(len(labels), 1))
+    lines = -(-len(labels) // columns) or 1
+    figure, axes = plt.subplots(lines, columns, figsize=(4.6 * columns, 3.4 * lines), squeeze=False, dpi=110)
+    names = list(dict.fromkeys(row.contestant for row in report.rows))
+    palette = plt.get_cmap("tab10")
+    colours = {name: _COLOURS.get(name, palette(index % 10)) for index, name in enumerate(names)}
+    for panel in axes.flat[len(labels) :]:
+        panel.set_visible(False)
+    for panel, label in zip(axes.flat, labels, strict=False):
+        rows = [row for row in report.rows if row.label == label and row.rate]
+        axis = _growing(rows)
+        panel.set_title(label, fontsize=10)
+        if axis is None:
+            _bars(panel, rows, colours)
+        else:
+            _lines(panel, rows, axis, colours)
+    figure.suptitle(f"{report.title}: {report.machine['device']}, {report.machine['threads']} threads", fontsize=11)
+    figure.tight_layout()
+    figure.savefig(path, metadata={"Software": None})
+    plt.close(figure)
+
+
+def _growing(rows: Iterable[Row]) -> str | None:
+    """The number by which the sizes of the rows differ, if there is one."""
+    values: dict[str, set[int]] = {}
+    for row in rows:
+        for name, value in row.size.items():
+            values.setdefault(name, set()).add(value)
+    return next((name for name, found in values.items() if len(found) > 1), None)
+
+
+def _per_work(row: Row) -> float:
+    """Microseconds for a unit of work: contestants that were given less of it compare."""
+    return 1e6 / row.rate if row.rate else float("nan")
+
+
+def _bars(panel: Any, rows: list[Row], colours: dict[str, Any]) -> None:
+    names = [row.contestant for row in rows]
+    values = [_per_work(row) for row in rows]
+    panel.barh(names, values, color=[colours[name] for name in names])
+    for index, value in enumerate(values):
+        panel.text(value, index, f" {value:.3g}", va="center", fontsize=8)
+    panel.invert_yaxis()
+    panel.margins(x=0.2)
+    panel.set_xlabel(f"µs a {_one(rows[0].unit)}" if rows else "", fontsize=8)
+    panel.tick_params(labelsize=8)
+
+
+def _lines(panel: Any, rows: list[Row], axis: str, colours: dict[str, Any]) -> None:
+    for name in dict.fromkeys(row.contestant for row in rows):
+        own = sorted((row.size[axis], _per_work(row)) for row in rows if row.contestant == name)
+        panel.plot(*zip(*own, strict=True), marker="o", markersize=4, label=name, color=colours[name])
+    panel.set_xscale("log")
+    panel.set_yscale("log")
+    panel.set_xlabel(axis, fontsize=8)
+    panel.set_ylabel(f"µs a {_one(rows[0].unit)}", fontsize=8)
+    panel.tick_params(which="both", labelsize=7)
+    panel.legend(fontsize=7)
+
+
+def _one(unit: str) -> str:
+    return "query" if unit == "queries" else unit.removesuffix("s")

@@ -1,0 +1,51 @@
+// Binding of the blended map.
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+
+#include <stdexcept>
+
+#include "cpu.h"
+#include "parallel.h"
+
+namespace nb = nanobind;
+using namespace nb::literals;
+
+HF_DECLARE(void, blended_map,
+           (int64_t, int64_t, int64_t, int64_t, const float *, const float *, const int64_t *, const int64_t *,
+            const float *, const float *, const int64_t *, float, float *, float *))
+
+namespace {
+
+using Rows = nb::ndarray<const float, nb::shape<-1, 3>, nb::c_contig, nb::device::cpu>;
+using Index = nb::ndarray<const int64_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using Ring = nb::ndarray<const int64_t, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+using Matrices = nb::ndarray<const float, nb::shape<-1, -1, 3, 4>, nb::c_contig, nb::device::cpu>;
+using Centres = nb::ndarray<const float, nb::shape<-1, -1, 3>, nb::c_contig, nb::device::cpu>;
+using Out = nb::ndarray<float, nb::shape<-1, 3>, nb::c_contig, nb::device::cpu>;
+
+void blended_map(Rows points, Rows directions, Index face, Index mesh, Matrices gradients, Centres centroids, Ring ring,
+                 double sharpness, Out moved, Out turned, int threads) {
+    const int64_t count = static_cast<int64_t>(points.shape(0)), faces = static_cast<int64_t>(gradients.shape(1));
+    const int64_t meshes = static_cast<int64_t>(gradients.shape(0)), width = static_cast<int64_t>(ring.shape(1));
+    const int64_t *f = face.data(), *m = mesh.data(), *r = ring.data();
+    for (int64_t i = 0; i < count; ++i) {
+        if (f[i] < 0 || f[i] >= faces || m[i] < 0 || m[i] >= meshes) {
+            throw std::out_of_range("blended_map: face or mesh_index names one that is not there");
+        }
+    }
+    const float *x = points.data(), *d = directions.data(), *g = gradients.data(), *c = centroids.data();
+    const float s = static_cast<float>(sharpness);
+    float *out = moved.data(), *turn = turned.data();
+    nb::gil_scoped_release release;
+    headfields::parallel_for(count, 1024, threads, [=](int64_t first, int64_t last, int) {
+        HF_DISPATCH(blended_map, first, last, faces, width, x, d, f, m, g, c, r, s, out, turn);
+    });
+}
+
+}  // namespace
+
+void bind_blended_map(nb::module_ &m) {
+    m.def("blended_map", &blended_map, "points"_a.noconvert(), "directions"_a.noconvert(), "face"_a.noconvert(),
+          "mesh_index"_a.noconvert(), "gradients"_a.noconvert(), "centroids"_a.noconvert(), "ring"_a.noconvert(),
+          "sharpness"_a, "moved"_a.noconvert(), "turned"_a.noconvert(), "threads"_a);
+}

@@ -1,0 +1,72 @@
+// A row of the hash grid's table as one vector, whatever it is stored as. Only for kernels/*.cpp: each instruction set
+// has its own copy.
+#pragma once
+#include <cstring>
+
+#include "hash_grid.h"
+
+#if defined(__F16C__)
+#include <immintrin.h>
+#endif
+
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic ignored "-Wpsabi"  // vectors wider than a register never cross a call that is not inlined
+#endif
+
+namespace HF_ISA {
+namespace {
+
+using headfields::Half;
+
+inline float widen(float x) { return x; }
+inline double widen(double x) { return x; }
+inline float widen(Half h) {
+#if defined(__F16C__)
+    return _cvtsh_ss(h.bits);
+#else
+    const uint32_t sign = uint32_t(h.bits & 0x8000u) << 16, magnitude = h.bits & 0x7fffu;
+    uint32_t bits = (magnitude << 13) + (uint32_t(127 - 15) << 23);
+    if (magnitude >= 0x7c00u) bits = (magnitude << 13) | 0x7f800000u;  // infinity, NaN
+    float value;
+    if (magnitude < 0x0400u) {  // subnormal
+        value = float(magnitude) * (1.0f / 16777216.0f);
+        std::memcpy(&bits, &value, 4);
+    }
+    bits |= sign;
+    std::memcpy(&value, &bits, 4);
+    return value;
+#endif
+}
+
+// F values side by side, added in one instruction where the registers are wide enough. Written out because compilers
+// unroll the plain loop into scalar steps: the table may alias whatever it likes.
+template <class Real, int F>
+struct Row {
+    typedef Real type __attribute__((vector_size(F * sizeof(Real))));
+};
+template <class Real>
+struct Row<Real, 1> {
+    typedef Real type;
+};
+template <class Real, int F>
+inline __attribute__((always_inline)) typename Row<Real, F>::type load_row(const Real *from) {
+    typename Row<Real, F>::type row;
+    std::memcpy(&row, from, sizeof row);
+    return row;
+}
+template <class Real, int F>
+inline __attribute__((always_inline)) typename Row<Real, F>::type load_row(const Half *from) {
+#if defined(__F16C__)
+    if constexpr (F == 8) return (typename Row<Real, F>::type)_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i *>(from)));
+#endif
+    Real values[F];
+    for (int f = 0; f < F; ++f) values[f] = widen(from[f]);
+    return load_row<Real, F>(values);
+}
+template <class Real, int F>
+inline __attribute__((always_inline)) void store_row(Real *to, typename Row<Real, F>::type row) {
+    std::memcpy(to, &row, sizeof row);
+}
+
+}  // namespace
+}  // namespace HF_ISA

@@ -1,0 +1,333 @@
+// Drives every kernel, on every instruction set of this processor, from several threads at once and without Python:
+// what the sanitizers see best. Arrays have exactly the size that the kernels are told, so that reading one element too
+// far is caught; inputs hold infinities, NaN and huge numbers. Ends with 0 if answers are the same on every thread.
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <limits>
+#include <random>
+#include <stdexcept>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "bvh.h"
+#include "bvh_build.h"
+#include "bvh_order.h"
+#include "harmonics.h"
+#include "hash_grid.h"
+#include "occupancy.h"
+#include "packed.h"
+#include "parallel.h"
+
+using namespace headfields;
+
+namespace {
+
+constexpr int pool_threads = 3;
+std::atomic<int> failures{0};
+
+void expect(bool holds, const char *what) {
+    if (holds) return;
+    std::fprintf(stderr, "stress: %s\n", what);
+    ++failures;
+}
+
+struct Random {
+    std::mt19937 engine;
+    explicit Random(unsigned seed) : engine(seed) {}
+    double uniform(double lo, double hi) { return lo + (hi - lo) * (engine() / 4294967296.0); }
+    // Numbers of which one in `rare` is not an ordinary one.
+    template <class T> std::vector<T> numbers(int64_t n, double lo, double hi, int rare = 0) {
+        const T odd[] = {std::numeric_limits<T>::quiet_NaN(), std::numeric_limits<T>::infinity(), -std::numeric_limits<T>::infinity(),
+                         std::numeric_limits<T>::max(), std::numeric_limits<T>::lowest(), std::numeric_limits<T>::denorm_min(), T(-0.0), T(1e30)};
+        std::vector<T> values(n);
+        for (T &x : values) x = rare && engine() % rare == 0 ? odd[engine() % 8] : T(uniform(lo, hi));
+        return values;
+    }
+    std::vector<int64_t> offsets(int64_t rays, int most) {
+        std::vector<int64_t> at(rays + 1, 0);
+        for (int64_t r = 0; r < rays; ++r) at[r + 1] = at[r] + engine() % (most + 1);
+        return at;
+    }
+};
+
+uint64_t digest(const void *data, size_t bytes, uint64_t seed) {
+    const unsigned char *p = static_cast<const unsigned char *>(data);
+    for (size_t i = 0; i < bytes; ++i) seed = (seed ^ p[i]) * 1099511628211ull;
+    return seed;
+}
+template <class T> void mix(uint64_t &seed, const std::vector<T> &values) { seed = digest(values.data(), values.size() * sizeof(T), seed); }
+
+uint64_t triangles(Random &random, int faces, int meshes, int n, int rare) {
+    const int vertices = faces / 2 + 3;
+    std::vector<float> vertex = random.numbers<float>(int64_t(meshes) * vertices * 3, -1, 1, rare);
+    std::vector<int32_t> face(3 * faces);
+    for (int32_t &f : face) f = int32_t(random.engine() % vertices);
+    BvhTopology topology = bvh_build(face.data(), faces, vertex.data());
+    BvhTree tree{};
+    tree.children = topology.children.data(), tree.order = topology.order.data(), tree.slot = topology.slot.data();
+    tree.faces = face.data(), tree.vertices = vertex.data();
+    tree.meshes = meshes, tree.vertex_count = vertices;
+    tree.nodes = int64_t(topology.children.size()) / 8, tree.leaves = int64_t(topology.slot.size());
+    std::vector<float> bounds(meshes * tree.nodes * bvh_node_floats), rows(meshes * tree.leaves * bvh_leaf_floats);
+    parallel_for(meshes, 1, pool_threads, [&](int64_t begin, int64_t end, int) {
+        for (int64_t b = begin; b < end; ++b) {
+            HF_DISPATCH(bvh_refit_leaves, tree, bounds.data(), rows.data(), b, 0, tree.leaves);
+            HF_DISPATCH(bvh_refit_nodes, tree, bounds.data(), b);
+        }
+    });
+    tree.bounds = bounds.data(), tree.triangles = rows.data();
+    const std::vector<float> points = random.numbers<float>(3 * n, -1.5, 1.5, rare);
+    std::vector<float> directions = random.numbers<float>(3 * n, -1, 1, rare);
+    for (int i = 0; i < n; ++i) {
+        float *d = directions.data() + 3 * i;
+        const float length = std::sqrt(d[0] * d[0] + d[1] * d[1] + d[2] * d[2]);
+        if (length > 0 && length < 10) d[0] /= length, d[1] /= length, d[2] /= length;
+    }
+    std::vector<int32_t> mesh(n);
+    for (int32_t &m : mesh) m = int32_t(random.engine() % meshes);
+    const int32_t *which = meshes > 1 ? mesh.data() : nullptr;
+    std::vector<int64_t> nearest_face(n), hit(n);
+    std::vector<float> barycentric(3 * n), distance(n), nearest(3 * n), hit_weights(3 * n), hit_distance(n), first(n), last(n);
+    BvhClosest query{points.data(), which, nearest_face.data(), barycentric.data(), distance.data(), nearest.data(), INFINITY};
+    BvhRays rays{};
+    rays.origins = points.data(), rays.directions = directions.data(), rays.mesh = which;
+    rays.face = hit.data(), rays.barycentric = hit_weights.data(), rays.distance = hit_distance.data(), rays.max_distance = 3;
+    rays.margin = 0.1f, rays.near_ = first.data(), rays.far_ = last.data();
+    const std::unique_ptr<uint32_t[]> order = bvh_order(points.data(), which, n, meshes, pool_threads);
+    std::vector<char> seen(n);
+    for (int i = 0; i < n; ++i) seen[order[i]] = 1;
+    for (const char s : seen) expect(s, "bvh_order leaves a query out");
+    parallel_for(n, bvh_order_grain(n, pool_threads), pool_threads, [&](int64_t begin, int64_t end, int) {
+        HF_DISPATCH(bvh_closest, tree, query, order.get() + begin, end - begin);
+        HF_DISPATCH(bvh_raycast, tree, rays, order.get() + begin, end - begin);
+        HF_DISPATCH(bvh_interval, tree, rays, order.get() + begin, end - begin);
+    });
+    for (const int64_t f : nearest_face) expect(f >= -1 && f < faces, "bvh_closest names a face that is not there");
+    uint64_t seed = 1;
+    mix(seed, nearest_face), mix(seed, hit), mix(seed, distance), mix(seed, nearest), mix(seed, first);
+    return seed;
+}
+
+template <class Real, class Store> uint64_t grid_of(Random &random, GridType type, int dimensions, int features, int n, int rare) {
+    const std::vector<int64_t> resolution = {1, 3, 17, 300};
+    const int levels = int(resolution.size()), log2_size = 7;
+    std::vector<int64_t> offset = {0};
+    bool hashed[4];
+    for (int l = 0; l < levels; ++l) {
+        int64_t vertices = 1;
+        for (int k = 0; k < dimensions && vertices <= 1 << log2_size; ++k) vertices *= resolution[l] + 1;
+        hashed[l] = vertices > 1 << log2_size;
+        offset.push_back(offset.back() + (hashed[l] ? 1 << log2_size : vertices));
+    }
+    const std::vector<Real> points = random.numbers<Real>(int64_t(n) * dimensions, -0.1, 1.1, rare);
+    const std::vector<Real> direction = random.numbers<Real>(int64_t(n) * dimensions, -1, 1);
+    std::vector<Store> table(offset.back() * features);
+    for (Store &x : table) {
+        if constexpr (sizeof(Store) == 2) x.bits = uint16_t(random.engine());
+        else x = Store(random.uniform(-1, 1));
+    }
+    std::vector<Real> out(int64_t(n) * levels * features), to_points(points.size()), sum(offset.back() * features, Real(0));
+    HashGrid grid{type, levels, features, dimensions, random.engine() % 2 == 0, (1u << log2_size) - 1, resolution.data(), offset.data(),
+                  hashed, points.data(), nullptr, false};
+    HashGrid along = grid;
+    along.direction = direction.data(), along.derivative = true;
+    parallel_for(n, 100, pool_threads, [&](int64_t begin, int64_t end, int) {
+        HF_DISPATCH(hash_grid_gather, grid, table.data(), nullptr, out.data(), begin, end);
+    });
+    parallel_for(levels, 1, pool_threads, [&](int64_t first, int64_t last, int) {
+        for (int64_t level = first; level < last; ++level) {
+            HF_DISPATCH(hash_grid_scatter, grid, int(level), out.data(), sum.data(), 0, n);
+            HF_DISPATCH(hash_grid_scatter, along, int(level), out.data(), sum.data(), 0, n);
+        }
+    });
+    uint64_t seed = 2;
+    mix(seed, sum);
+    parallel_for(n, 100, pool_threads, [&](int64_t begin, int64_t end, int) {
+        HF_DISPATCH(hash_grid_point_gradient, grid, out.data(), table.data(), nullptr, to_points.data(), begin, end);
+        HF_DISPATCH(hash_grid_point_gradient, along, out.data(), table.data(), table.data(), to_points.data(), begin, end);
+        HF_DISPATCH(hash_grid_gather, along, table.data(), table.data(), out.data(), begin, end);
+    });
+    std::vector<int64_t> rows((int64_t(n) * levels) << dimensions);
+    HF_DISPATCH(hash_grid_rows, grid, rows.data(), 0, n);
+    for (const int64_t row : rows) expect(row >= 0 && row < offset.back(), "hash_grid_rows leaves the table");
+    mix(seed, out), mix(seed, to_points), mix(seed, rows);
+    return seed;
+}
+
+uint64_t harmonics(Random &random, int degree, int n, int rare) {
+    Harmonics h{};
+    h.degree = degree;
+    for (double &x : h.start) x = 0.5;
+    for (int k = 0; k < 64; ++k) h.a[k] = 1.1, h.b[k] = -0.4;
+    const auto d = random.numbers<float>(3 * n, -1, 1, rare);
+    const auto d64 = random.numbers<double>(3 * n, -1, 1, rare);
+    std::vector<float> out(int64_t(n) * degree * degree), back(3 * n);
+    std::vector<double> out64(out.size()), back64(3 * n);
+    parallel_for(n, 64, pool_threads, [&](int64_t begin, int64_t end, int) {
+        HF_DISPATCH(harmonics_f32, h, d.data(), out.data(), begin, end);
+        HF_DISPATCH(harmonics_f64, h, d64.data(), out64.data(), begin, end);
+        HF_DISPATCH(harmonics_gradient_f32, h, out.data(), d.data(), back.data(), begin, end);
+        HF_DISPATCH(harmonics_gradient_f64, h, out64.data(), d64.data(), back64.data(), begin, end);
+    });
+    uint64_t seed = 3;
+    mix(seed, back), mix(seed, back64);
+    return seed;
+}
+
+template <class T> uint64_t packed(Random &random, int64_t rays, int most, int rare) {
+    const std::vector<int64_t> at = random.offsets(rays, most), bt = random.offsets(rays, most);
+    const int64_t n = at.back(), m = bt.back(), channels = 1 + random.engine() % 5, quantiles = random.engine() % 6;
+    const bool alpha = random.engine() % 2, total = random.engine() % 2;
+    const std::vector<T> values = random.numbers<T>(n, -1, 3, rare), grad = random.numbers<T>(n, -1, 1, rare);
+    const std::vector<T> colours = random.numbers<T>(n * channels, 0, 1, rare), wanted = random.numbers<T>(rays * quantiles, 0, 1, rare);
+    const std::vector<T> sum_grad = random.numbers<T>(rays * (channels + total), 0, 1, rare);
+    const auto edges = [&](const std::vector<int64_t> &offsets, std::vector<T> &start, std::vector<T> &stop) {
+        for (int64_t r = 0; r < rays; ++r) {
+            T t = 0;
+            for (int64_t i = offsets[r]; i < offsets[r + 1]; ++i) start[i] = t += T(random.uniform(0, 1)), stop[i] = t += T(random.uniform(0, 1));
+        }
+    };
+    std::vector<T> start_a(n), stop_a(n), start_b(m), stop_b(m);
+    edges(at, start_a, stop_a), edges(bt, start_b, stop_b);
+    std::vector<T> weights(n), back(n), twice_w(n), twice_v(n), sums(n), row(rays * (channels + total)), to_w(n), to_v(n * channels), placed(rays * quantiles);
+    std::vector<int64_t> counts(rays), into(rays + 1, 0);
+    parallel_for(rays, 5, pool_threads, [&](int64_t begin, int64_t end, int) {
+        std::vector<T> scratch(3 * (at[end] - at[begin]));
+        HF_DISPATCH(ray_weights, begin, end, at.data(), values.data(), alpha, weights.data(), scratch.data());
+        HF_DISPATCH(ray_weights_backward, begin, end, at.data(), grad.data(), values.data(), alpha, back.data(), scratch.data());
+        HF_DISPATCH(ray_weights_double, begin, end, at.data(), values.data(), grad.data(), values.data(), alpha, twice_w.data(), twice_v.data(), scratch.data());
+        HF_DISPATCH(exclusive_sum, begin, end, at.data(), values.data(), alpha, sums.data());
+        HF_DISPATCH(weighted_sum, begin, end, at.data(), weights.data(), colours.data(), channels, total, row.data());
+        HF_DISPATCH(weighted_sum_backward, begin, end, at.data(), sum_grad.data(), weights.data(), colours.data(), channels, total, to_w.data(), to_v.data());
+        HF_DISPATCH(inverse_cdf, begin, end, at.data(), start_a.data(), stop_a.data(), weights.data(), wanted.data(), quantiles, placed.data());
+        HF_DISPATCH(merge, begin, end, at.data(), start_a.data(), stop_a.data(), bt.data(), start_b.data(), stop_b.data(), counts.data(), nullptr,
+                    nullptr, static_cast<T *>(nullptr), static_cast<T *>(nullptr));
+    });
+    for (int64_t r = 0; r < rays; ++r) into[r + 1] = into[r] + counts[r];
+    std::vector<int64_t> ray(into.back());
+    std::vector<T> start(into.back()), stop(into.back());
+    parallel_for(rays, 5, pool_threads, [&](int64_t begin, int64_t end, int) {
+        HF_DISPATCH(merge, begin, end, at.data(), start_a.data(), stop_a.data(), bt.data(), start_b.data(), stop_b.data(), nullptr, into.data(),
+                    ray.data(), start.data(), stop.data());
+    });
+    uint64_t seed = 4;
+    mix(seed, ray), mix(seed, start), mix(seed, counts);
+    return seed;
+}
+
+template <class T> uint64_t occupancy(Random &random, int64_t rays, int rare) {
+    const int64_t size[3] = {5, 1, 9};
+    const T box[6] = {-1, -1, -1, 1, 1, 1}, step = T(0.05), cone = random.engine() % 2 ? T(0.01) : T(0);
+    std::vector<uint8_t> cells(45), inside(rays);
+    for (uint8_t &c : cells) c = random.engine() % 3 == 0;
+    const auto origins = random.numbers<T>(3 * rays, -2, 2, rare), directions = random.numbers<T>(3 * rays, -1, 1, rare);
+    const auto near = random.numbers<T>(rays, 0, 1, rare), far = random.numbers<T>(rays, 0, 4, rare), jitter = random.numbers<T>(rays, 0, 1);
+    std::vector<int64_t> counts(rays), at(rays + 1, 0);
+    uint64_t seed = 5;
+    for (const uint8_t *grid : {static_cast<const uint8_t *>(cells.data()), static_cast<const uint8_t *>(nullptr)}) {
+        HF_DISPATCH(march, 0, rays, origins.data(), directions.data(), near.data(), far.data(), jitter.data(), grid, size, box, step, cone,
+                    counts.data(), nullptr, nullptr, static_cast<T *>(nullptr), static_cast<T *>(nullptr));
+        for (int64_t r = 0; r < rays; ++r) {
+            if (counts[r] > 10000) counts[r] = 0;  // the caller refuses such a ray; filling it would need all memory there is
+            at[r + 1] = at[r] + counts[r];
+        }
+        std::vector<int64_t> ray(at.back());
+        std::vector<T> start(at.back()), stop(at.back());
+        for (int64_t r = 0; r < rays; ++r)
+            if (counts[r] > 0)
+                HF_DISPATCH(march, r, r + 1, origins.data(), directions.data(), near.data(), far.data(), jitter.data(), grid, size, box, step, cone,
+                            nullptr, at.data(), ray.data(), start.data(), stop.data());
+        mix(seed, ray), mix(seed, start), mix(seed, counts);
+    }
+    HF_DISPATCH(lookup, 0, rays, origins.data(), cells.data(), size, box, inside.data());
+    mix(seed, inside);
+    return seed;
+}
+
+// Everything once, in a fixed order; the same seed gives the same digest whoever runs it.
+uint64_t all(unsigned seed) {
+    Random random(seed);
+    uint64_t sum = 6;
+    const int rare = seed % 2 ? 40 : 0;
+    for (const int faces : {0, 1, 7, 8, 9, 300}) sum ^= triangles(random, faces, 1 + faces % 3, 500, rare) * 3;
+    sum ^= triangles(random, 5000, 2, 20000, rare) * 5;
+    for (const int n : {0, 1, 63, 64, 65, 500})
+        for (const int features : {1, 2, 3, 4, 8}) {
+            sum ^= grid_of<float, float>(random, GridType::f32, 3, features, n, rare) * 7;
+            sum ^= grid_of<float, Half>(random, GridType::f16, 3, features, n, rare) * 9;
+            sum ^= grid_of<double, double>(random, GridType::f64, 1 + features % 4, features, n, rare) * 11;
+        }
+    for (const int n : {0, 1, 63, 65, 300}) sum ^= harmonics(random, 1 + n % 8, n, rare) * 13;
+    for (const int rays : {0, 1, 40}) {
+        sum ^= packed<float>(random, rays, 20, rare) * 15 ^ packed<double>(random, rays, 20, rare) * 17;
+        sum ^= occupancy<float>(random, rays, rare) * 19 ^ occupancy<double>(random, rays, rare) * 21;
+    }
+    return sum;
+}
+
+void pool_alone() {
+    std::vector<std::atomic<int>> done(1000);
+    parallel_for(1000, 7, pool_threads, [&](int64_t begin, int64_t end, int worker) {
+        expect(worker >= 0 && worker < pool_threads, "a worker's number is out of range");
+        for (int64_t i = begin; i < end; ++i) ++done[i];
+        parallel_for(3, 1, pool_threads, [&](int64_t, int64_t, int inner) { expect(inner == 0, "a loop in a loop runs alone"); });
+    });
+    for (const auto &d : done) expect(d == 1, "parallel_for leaves an item out or does it twice");
+    bool thrown = false;
+    try {
+        parallel_for(100, 1, pool_threads, [](int64_t begin, int64_t, int) {
+            if (begin == 50) throw std::runtime_error("fifty");
+        });
+    } catch (const std::runtime_error &error) {
+        thrown = std::strcmp(error.what(), "fifty") == 0;
+    }
+    expect(thrown, "parallel_for loses an exception");
+}
+
+// A child of a process whose pool is at work has a pool of its own.
+void forked() {
+    std::atomic<bool> stop{false};
+    std::thread busy([&] {
+        while (!stop) parallel_for(1000, 1, pool_threads, [](int64_t, int64_t, int) {});
+    });
+    for (int k = 0; k < 20; ++k) {
+        const pid_t child = fork();
+        if (child == 0) {
+            alarm(20);  // a child that waits for a thread that is not there ends here
+            std::atomic<int> items{0};
+            parallel_for(100, 1, pool_threads, [&](int64_t, int64_t, int) { ++items; });
+            _exit(items == 100 ? 0 : 1);
+        }
+        int status = 1;
+        expect(waitpid(child, &status, 0) == child && WIFEXITED(status) && WEXITSTATUS(status) == 0, "a forked child fails or hangs");
+    }
+    stop = true;
+    busy.join();
+}
+
+}  // namespace
+
+int main(int argc, char **argv) {
+    const int rounds = argc > 1 ? std::atoi(argv[1]) : 2;
+    const bool forks = argc <= 2;
+    for (int round = 0; round < rounds; ++round) {
+        const uint64_t expected = all(unsigned(round));
+        std::vector<std::thread> callers;
+        for (int k = 0; k < 3; ++k)
+            callers.emplace_back([&] {
+                pool_alone();
+                expect(all(unsigned(round)) == expected, "an answer depends on which threads compute it");
+            });
+        for (std::thread &caller : callers) caller.join();
+    }
+    if (forks) forked();
+    std::printf("stress: %s, %d rounds, %d failures\n", isa_name(active_isa()), rounds, failures.load());
+    return failures == 0 ? 0 : 1;
+}

@@ -1,0 +1,84 @@
+"""Writing a loaded capture back to disk."""
+
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from headfields.data.capture import Capture
+from headfields.data.insta_json import natural_order
+from headfields.data.insta_write import CapturedFrame, InstaWriter
+from headfields.records import Camera
+
+
+def save_capture(capture: Capture, folder: Path | str, frames: Int[Tensor, " b"] | Sequence[int] | None = None) -> int:
+    """Writes a capture in INSTA's layout so that `load_capture` gives back every field exactly.
+
+    That is, bit for bit: pixels and straight alpha (also the colour under alpha 0), labels, depth as stored and its
+    unit, vertices, expression, landmarks, canonical mesh with texture coordinates, splits, and camera poses and
+    intrinsics as doubles. What the reader does not keep is not written: the mesh files' texture coordinates, the second
+    and third channel of label images, JSON keys that are not read. Images named `images/NAME.png` keep their names if
+    these sort in the capture's order; else frames are numbered.
+
+    Args:
+        capture: what to write; decoded one frame at a time, whatever its memory budget.
+        folder: a new or empty folder.
+        frames: only these, in the capture's order; the splits keep their share of them. All if None.
+
+    Returns:
+        The number of frames written.
+
+    Raises:
+        FileExistsError: `folder` is a file or holds something.
+        IndexError: a frame is out of range.
+        ValueError: `frames` is empty, or a camera has skew, which the layout cannot say.
+        CaptureError: a frame cannot be read.
+    """
+    folder = Path(folder)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise FileExistsError(f"save_capture: folder {folder} is not empty; name a new one")
+    wanted = list(range(len(capture))) if frames is None else sorted(set(capture.frame_indices(frames)))
+    if not wanted:
+        raise ValueError("save_capture: frames is empty; a capture has at least one")
+    recording = capture.recording
+    stems = _stems([capture.frame_names[frame] for frame in wanted])
+    writer = InstaWriter(folder, recording.canonical, recording.depth_scale)
+    for stem, frame in zip(stems, wanted, strict=True):
+        rgba, label, depth = recording.decode_image(frame)
+        vertices, expression = recording.decode_head(frame)
+        pose = recording.camera_to_world[frame]
+        camera = Camera(
+            torch.from_numpy(np.linalg.inv(pose)), torch.from_numpy(recording.intrinsics[frame]), capture.size
+        )
+        captured = CapturedFrame(
+            image=rgba,
+            vertices=torch.from_numpy(vertices),
+            camera=camera,
+            expression=None if expression is None else torch.from_numpy(expression),
+            label=label,
+            depth=depth,
+            landmarks=recording.decode_landmarks(frame),
+        )
+        writer.add(stem, captured, pose)
+    row = {frame: index for index, frame in enumerate(wanted)}
+    writer.finish(
+        {
+            name: [row[frame] for frame in rows.tolist() if frame in row]
+            for name, rows in capture.splits.items()
+            if name != "all"
+        }
+    )
+    return writer.count
+
+
+def _stems(names: list[str]) -> list[str]:
+    """File names without extension that keep the frames in order when they are read again."""
+    stems = [PurePosixPath(name).stem for name in names]
+    keys = [natural_order((f"meshes/{stem}.obj", f"images/{stem}.png")) for stem in stems]
+    same = all(name == f"images/{stem}.png" for name, stem in zip(names, stems, strict=True))
+    if same and keys == sorted(keys):
+        return stems
+    return [f"{index:05d}" for index in range(len(names))]

@@ -1,0 +1,249 @@
+"""Landmarks that are fixed to triangles, and the contour of a face, whose triangles depend on where the head turns.
+
+Files give a face index and barycentric coordinates for each landmark. FLAME's files, and what they call them, are in
+docs/files.md.
+"""
+
+import dataclasses
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from headfields.heads.array_files import load_arrays
+from headfields.heads.pickles import to_array
+from headfields.ops._checks import check_floating, check_integer, check_shape
+
+__all__ = ["ContourLandmarks", "Embedding", "Landmarks", "head_yaw", "read_embeddings"]
+
+_KEYS = {
+    "static": (("static_lmk_faces_idx", "static_lmk_bary_coords"), ("lmk_face_idx", "lmk_b_coords")),
+    "contour": (("dynamic_lmk_faces_idx", "dynamic_lmk_bary_coords"), ("lmk_face_idx", "lmk_b_coords")),
+    "full": (("full_lmk_faces_idx", "full_lmk_bary_coords"),),
+}
+Kind = Literal["static", "contour", "full"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Embedding:
+    """Where landmarks lie: `faces` (..., L) int64 and `barycentric` (..., L, 3) float64; `indices` (L,) their numbers
+    in the detector that the file was made for (MediaPipe's 478), or None."""
+
+    faces: Int[np.ndarray, "*rows l"]
+    barycentric: Float[np.ndarray, "*rows l 3"]
+    indices: Int[np.ndarray, " l"] | None = None
+
+
+def make_embedding(faces: Any, barycentric: Any, where: str, axes: int, face_count: int | None = None) -> Embedding:
+    """Checks an embedding of `axes` index axes; `where` names file and keys in errors.
+
+    Raises:
+        ValueError: shapes do not fit, a face is not among `face_count`, or a coordinate is not finite.
+    """
+    index, weights = to_array(faces, where), to_array(barycentric, where)
+    if index.ndim == axes + 1 and index.shape[0] == 1:  # DECA's full embedding has an axis of one frame
+        index, weights = index[0], weights[0] if weights.ndim == axes + 2 else weights
+    if index.ndim != axes or weights.shape != (*index.shape, 3):
+        wanted = "(L,) and (L, 3)" if axes == 1 else "(R, L) and (R, L, 3)"
+        raise ValueError(f"{where} have the shapes {index.shape} and {weights.shape}; expected {wanted}")
+    if index.dtype.kind not in "iuf" or weights.dtype.kind not in "iuf" or (index != np.floor(index)).any():
+        raise ValueError(f"{where} have the dtypes {index.dtype} and {weights.dtype}; expected whole and real numbers")
+    index, weights = index.astype(np.int64), weights.astype(np.float64)
+    if index.size and (index.min() < 0 or (face_count is not None and index.max() >= face_count)):
+        count = "" if face_count is None else f", but the mesh has {face_count} faces"
+        raise ValueError(f"{where} name faces in [{index.min()}, {index.max()}]{count}")
+    if not np.isfinite(weights).all():
+        raise ValueError(f"{where} have barycentric coordinates that are not finite")
+    return Embedding(index, weights)
+
+
+def read_embeddings(path: str | Path) -> dict[str, Embedding]:
+    """What a landmark file holds of "static", "contour" and "full" (see docs/files.md for the files).
+
+    Raises:
+        FileNotFoundError: no such file.
+        UnsafePickleError: the file could run code.
+        ValueError: it holds no embedding, or one whose shapes do not fit; file and keys are named.
+    """
+    raw = load_arrays(path)
+    found: dict[str, Embedding] = {}
+    for kind, names in _KEYS.items():
+        for index_key, weight_key in names:
+            present = [key for key in (index_key, weight_key) if key in raw]
+            if not present:
+                continue
+            if len(present) == 1:
+                missing = weight_key if present == [index_key] else index_key
+                raise ValueError(f"{path} has {present[0]} but not {missing}")
+            where = f"{path}: {index_key} and {weight_key}"
+            rows = to_array(raw[index_key], where).ndim
+            if index_key == "lmk_face_idx" and (kind == "static") != (rows == 1):
+                continue  # the static and the contour file have the same keys
+            found[kind] = make_embedding(raw[index_key], raw[weight_key], where, 2 if kind == "contour" else 1)
+            break
+    if not found:
+        keys = ", ".join(sorted({key for names in _KEYS.values() for pair in names for key in pair}))
+        raise ValueError(f"{path} has none of {keys}; it has {', '.join(sorted(raw)) or 'nothing'}")
+    if "landmark_indices" in raw and "static" in found:
+        indices = to_array(raw["landmark_indices"], f"{path}: landmark_indices").astype(np.int64)
+        if indices.shape != found["static"].faces.shape:
+            raise ValueError(
+                f"{path}: landmark_indices has shape {indices.shape}; expected {found['static'].faces.shape}"
+            )
+        found["static"] = dataclasses.replace(found["static"], indices=indices)
+    return found
+
+
+def _of_kind(path: str | Path, kind: Kind) -> Embedding:
+    found = read_embeddings(path)
+    if kind not in found:
+        raise ValueError(f"{path} has no {kind} landmarks; it has {', '.join(found)} ones")
+    return found[kind]
+
+
+def _on_faces(
+    vertices: Tensor, triangles: Tensor, faces: Tensor, barycentric: Tensor, where: str
+) -> Float[Tensor, "b l 3"]:
+    """Points (B, L, 3) at faces (L,) or (B, L) of the mesh."""
+    check_floating(where, "vertices", vertices)
+    check_integer(where, "triangles", triangles)
+    check_shape(where, "vertices", vertices, "B V 3")
+    check_shape(where, "triangles", triangles, "F 3")
+    if faces.numel() and int(faces.max()) >= len(triangles):
+        raise ValueError(f"{where}: a landmark lies on face {int(faces.max())}, but triangles has {len(triangles)}")
+    corners = triangles.long()[faces]
+    if corners.numel() and int(corners.max()) >= vertices.shape[1]:
+        raise ValueError(f"{where}: triangles use vertex {int(corners.max())}, but vertices has {vertices.shape[1]}")
+    batch = torch.arange(vertices.shape[0], device=vertices.device)[:, None, None]
+    points = vertices[:, corners] if faces.dim() == 1 else vertices[batch, corners]
+    return (points * barycentric.to(vertices.dtype)[..., None]).sum(-2)
+
+
+class Landmarks(nn.Module):
+    """L landmarks, each on one triangle of the mesh.
+
+    Attributes:
+        faces: (L,) int64 face indices.
+        barycentric: (L, 3) barycentric coordinates.
+        indices: (L,) the landmarks' numbers in the detector (MediaPipe's), or None.
+    """
+
+    faces: Int[Tensor, " l"]
+    barycentric: Float[Tensor, "l 3"]
+    indices: Int[Tensor, " l"] | None
+
+    def __init__(self, embedding: Embedding) -> None:
+        super().__init__()
+        self.register_buffer("faces", torch.from_numpy(embedding.faces.copy()))
+        self.register_buffer("barycentric", torch.from_numpy(embedding.barycentric).float())
+        indices = embedding.indices
+        self.register_buffer("indices", None if indices is None else torch.from_numpy(indices.copy()))
+
+    @classmethod
+    def from_file(cls, path: str | Path, kind: Literal["static", "full"] = "static") -> "Landmarks":
+        """Reads `flame_static_embedding.pkl` (51), `mediapipe_landmark_embedding.npz` (105), or DECA's
+        `landmark_embedding.npy` (51 static, or all 68 with a fixed contour: "full").
+
+        Raises:
+            FileNotFoundError, UnsafePickleError, ValueError: as `read_embeddings`; the file has no such landmarks.
+        """
+        return cls(_of_kind(path, kind))
+
+    def forward(self, vertices: Float[Tensor, "b v 3"], triangles: Int[Tensor, "f 3"]) -> Float[Tensor, "b l 3"]:
+        """The landmarks on posed vertices.
+
+        Args:
+            vertices: (B, V, 3) metres.
+            triangles: (F, 3) faces of the mesh that the file was made for.
+
+        Returns:
+            (B, L, 3) metres, linear in `vertices`.
+
+        Raises:
+            TypeError, ValueError: dtype or shape do not fit, or a landmark's face or vertex is not in the mesh.
+        """
+        return _on_faces(vertices, triangles, self.faces, self.barycentric, "Landmarks")
+
+
+def head_yaw(rotation: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*batch"]:
+    """The angle by which a head is turned about the vertical axis, degrees in [-90, 90]; positive to the head's left.
+
+    It is the middle one of the angles R = Rz Ry Rx, as FLAME's contour table was made with: asin(-R[2, 0]).
+
+    Args:
+        rotation: (..., 3, 3) of the head, y up and z toward the viewer.
+    """
+    check_floating("head_yaw", "rotation", rotation)
+    check_shape("head_yaw", "rotation", rotation, "... 3 3")
+    across = torch.linalg.vector_norm(rotation[..., :2, 0], dim=-1)
+    return torch.rad2deg(torch.atan2(-rotation[..., 2, 0], across))
+
+
+class ContourLandmarks(nn.Module):
+    """C landmarks along the edge of the face as it is seen, looked up in a table by the head's yaw.
+
+    The rows are those of FLAME's table of 79: row k is for a head turned k degrees to its own right (k from 0 to 39),
+    row 39 + k for one turned k degrees to its own left; angles beyond 39 take the last.
+
+    Attributes:
+        faces: (R, C) int64 face indices; R is odd.
+        barycentric: (R, C, 3) barycentric coordinates.
+    """
+
+    faces: Int[Tensor, "r c"]
+    barycentric: Float[Tensor, "r c 3"]
+
+    def __init__(self, embedding: Embedding) -> None:
+        super().__init__()
+        if embedding.faces.ndim != 2 or len(embedding.faces) % 2 == 0:
+            raise ValueError(
+                f"ContourLandmarks: the table has the shape {embedding.faces.shape}; expected an odd number of rows "
+                "(79): none, 39 to the right and 39 to the left"
+            )
+        self.register_buffer("faces", torch.from_numpy(embedding.faces.copy()))
+        self.register_buffer("barycentric", torch.from_numpy(embedding.barycentric).float())
+
+    @classmethod
+    def from_file(cls, path: str | Path) -> "ContourLandmarks":
+        """Reads `flame_dynamic_embedding.npy`, or the contour of DECA's `landmark_embedding.npy` (79 rows of 17).
+
+        Raises:
+            FileNotFoundError, UnsafePickleError, ValueError: as `read_embeddings`; the file has no contour.
+        """
+        return cls(_of_kind(path, "contour"))
+
+    def rows(self, rotation: Float[Tensor, "b 3 3"]) -> Int[Tensor, " b"]:
+        """(B,) the row of the table for each head; piecewise constant, so nothing flows back to `rotation`."""
+        last = (len(self.faces) - 1) // 2
+        yaw = torch.nan_to_num(head_yaw(rotation.detach()))  # a rotation that is not finite takes the middle row
+        right = (-yaw).clamp(-last, last).round().long()
+        return torch.where(right >= 0, right, last - right)
+
+    def forward(
+        self, vertices: Float[Tensor, "b v 3"], triangles: Int[Tensor, "f 3"], rotation: Float[Tensor, "b 3 3"]
+    ) -> Float[Tensor, "b c 3"]:
+        """The contour on posed vertices.
+
+        Args:
+            vertices: (B, V, 3) metres.
+            triangles: (F, 3) faces of the mesh that the file was made for.
+            rotation: (B, 3, 3) of the skull as the camera sees it (y up, z toward the camera):
+                `FlameHead.skull_rotation`.
+
+        Returns:
+            (B, C, 3) metres, linear in `vertices`; the rotation chooses triangles and gets no gradient.
+
+        Raises:
+            TypeError, ValueError: dtype or shape do not fit, or a landmark's face or vertex is not in the mesh.
+        """
+        check_shape("ContourLandmarks", "rotation", rotation, "B 3 3")
+        if rotation.shape[0] != vertices.shape[0]:
+            raise ValueError(
+                f"ContourLandmarks: rotation has shape {tuple(rotation.shape)} and vertices {tuple(vertices.shape)}; "
+                "expected one rotation for each of the B heads"
+            )
+        rows = self.rows(rotation)
+        return _on_faces(vertices, triangles, self.faces[rows], self.barycentric[rows], "ContourLandmarks")

@@ -1,0 +1,224 @@
+"""SMPL-X (Pavlakos et al. 2019, "Expressive Body Capture"), and the models of the smplx package as heads of this one.
+
+smplx's licence is non-commercial, so nothing here imports it: a model that the user has made is read by its buffers.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from headfields.heads.array_files import load_arrays
+from headfields.heads.flame import FlameHead
+from headfields.heads.flame_files import FlameArrays, check_model, split_components
+from headfields.heads.landmarks import ContourLandmarks, Embedding, Landmarks, make_embedding
+from headfields.heads.pickles import to_array
+from headfields.heads.skinned import SkinnedHead
+from headfields.ops._checks import check_floating
+
+__all__ = ["SmplxHead", "from_smplx"]
+
+KEYS = {
+    "v_template": "V 3",
+    "f": "F 3",
+    "shapedirs": "V 3 C",
+    "posedirs": "V 3 486",
+    "J_regressor": "55 V",
+    "kintree_table": "2 55",
+    "weights": "V 55",
+}
+PARTS = {  # where the package's arguments are among the 55 joints
+    "global_orient": slice(0, 1),
+    "body_pose": slice(1, 22),
+    "jaw_pose": slice(22, 23),
+    "leye_pose": slice(23, 24),
+    "reye_pose": slice(24, 25),
+    "left_hand_pose": slice(25, 40),
+    "right_hand_pose": slice(40, 55),
+}
+
+
+class SmplxHead(SkinnedHead):
+    """A body in SMPL-X's format: 55 joints, of which the skull is 15, jaw 22, left eye 23 and right eye 24.
+
+    Attributes: those of `SkinnedHead`, and
+        mean_pose: (55, 3) added to every pose: the relaxed hands that smplx's SMPLX adds (unless it was made with
+            `flat_hand_mean=True`) and its SMPLXLayer does not. Zero where there are none.
+    """
+
+    mean_pose: Float[Tensor, "55 3"]
+    skull = 15
+
+    def __init__(self, *args: Any, mean_pose: Float[Tensor, "55 3"] | None = None, **kwargs: Any) -> None:
+        """As `SkinnedHead`, with `mean_pose`; zero if left out."""
+        super().__init__(*args, **kwargs)
+        self.register_buffer("mean_pose", self.template_vertices.new_zeros(55, 3) if mean_pose is None else mean_pose)
+
+    @classmethod
+    def from_file(
+        cls, path: str | Path, expression_count: int | None = None, relaxed_hands: bool = True
+    ) -> "SmplxHead":
+        """Reads `SMPLX_*.npz` (or .pkl) without running code from it.
+
+        Args:
+            path: the file. Needed: v_template (V, 3), f (F, 3), shapedirs (V, 3, C), posedirs (V, 3, 486), J_regressor
+                (55, V), kintree_table (2, 55), weights (V, 55). Read where present: hands_meanl, hands_meanr (45,),
+                lmk_faces_idx, lmk_bary_coords, and the same with dynamic_ before them.
+            expression_count: as `FlameHead.from_file`. Files of 20 components are 10 shape + 10 expression: pass 10.
+            relaxed_hands: whether hands rest as the file's means have them, or flat.
+
+        Raises:
+            FileNotFoundError, UnsafePickleError, ValueError: as `FlameHead.from_file`.
+        """
+        op, raw = "SmplxHead.from_file", load_arrays(path)
+        arrays = check_model(op, raw, str(path), KEYS)
+        shape, expression = split_components(op, str(path), raw, arrays["shapedirs"].shape[2], expression_count)
+        embeddings: dict[str, Embedding] = {}
+        for prefix, axes in (("", 1), ("dynamic_", 2)):
+            keys = (f"{prefix}lmk_faces_idx", f"{prefix}lmk_bary_coords")
+            if any(key in raw for key in keys):
+                where = f"{op}: {path}: {keys[0]} and {keys[1]}"
+                index, weights = (raw.get(key, ()) for key in keys)
+                embeddings[prefix] = make_embedding(index, weights, where, axes, len(arrays["f"]))
+        mean = np.zeros((55, 3))
+        for key, part in (("hands_meanl", "left_hand_pose"), ("hands_meanr", "right_hand_pose")):
+            if relaxed_hands and key in raw:
+                hand = to_array(raw[key], f"{path}: {key}")
+                if hand.shape != (45,):
+                    raise ValueError(f"{op}: {path}: {key} has shape {hand.shape}; expected (45,)")
+                mean[PARTS[part]] = hand.reshape(15, 3)
+
+        def tensor(array: np.ndarray) -> Tensor:
+            return torch.from_numpy(np.array(array, np.float32, order="C"))
+
+        return cls(
+            template=tensor(arrays["v_template"]),
+            faces=torch.from_numpy(arrays["f"]),
+            shape_basis=tensor(arrays["shapedirs"][:, :, shape].transpose(2, 0, 1)),
+            expression_basis=tensor(arrays["shapedirs"][:, :, expression].transpose(2, 0, 1)),
+            pose_basis=tensor(arrays["posedirs"].transpose(2, 0, 1)),
+            joint_regressor=tensor(arrays["J_regressor"]),
+            weights=tensor(arrays["weights"]),
+            parents=arrays["parents"].tolist(),
+            landmarks=Landmarks(embeddings[""]) if "" in embeddings else None,
+            contour=ContourLandmarks(embeddings["dynamic_"]) if "dynamic_" in embeddings else None,
+            mean_pose=tensor(mean),
+        )
+
+    def full_pose(self, pose: Float[Tensor, "b j 3"]) -> Float[Tensor, "b j 3"]:
+        """The pose with the resting hands added."""
+        return pose + self.mean_pose
+
+    def pose(self, **parts: Float[Tensor, "_ _"]) -> Float[Tensor, "b 55 3"]:
+        """A pose (B, 55, 3) from parts under smplx's names, axis-angle in radians; what is left out is zero.
+
+        Args:
+            parts: global_orient, jaw_pose, leye_pose, reye_pose (B, 3), body_pose (B, 63), left_hand_pose and
+                right_hand_pose (B, 45): angles, not principal components (multiply those by the model's components).
+
+        Raises:
+            ValueError: an unknown part, or one of another shape; batch sizes differ and are not 1.
+        """
+        unknown = sorted(set(parts) - set(PARTS))
+        if unknown:
+            raise ValueError(f"SmplxHead.pose: no part is called {', '.join(unknown)}; there are {', '.join(PARTS)}")
+        sizes = {part.shape[0] for part in parts.values()} - {1}
+        if len(sizes) > 1:
+            raise ValueError(f"SmplxHead.pose: parts have {sorted(sizes)} rows; give each B or one")
+        batch = sizes.pop() if sizes else 1
+        pieces = []
+        for name, place in PARTS.items():
+            count = place.stop - place.start
+            part = parts.get(name)
+            if part is None:
+                pieces.append(self.template_vertices.new_zeros(batch, count, 3))
+                continue
+            check_floating("SmplxHead.pose", name, part)
+            if part.dim() != 2 or part.shape[1] != 3 * count:
+                raise ValueError(f"SmplxHead.pose: {name} has shape {tuple(part.shape)}; expected (B, {3 * count})")
+            pieces.append(part.reshape(-1, count, 3).expand(batch, -1, -1))
+        return torch.cat(pieces, 1)
+
+
+def from_smplx(model: Any) -> FlameHead | SmplxHead:
+    """The same head as an smplx model: `smplx.FLAME`, `FLAMELayer`, `SMPLX` or `SMPLXLayer`, of any version.
+
+    The result has the model's arrays (copies), dtype and device, its landmarks and contour, and gives its vertices.
+    It has as many shape and expression directions as the model was made with (10 and 10 unless `num_betas` and
+    `num_expression_coeffs` say else), and those that the model took for expression: of a file with fewer than 400
+    components smplx takes [10:20], which is not undone here. The model's own parameters (`model.betas`,
+    `model.jaw_pose` and so on) are not part of a head; pass them when you pose it. smplx takes axis-angle one joint an
+    argument, the layers take matrices; a head takes (B, J, 3) axis-angle, see `SmplxHead.pose` for the order.
+
+    Raises:
+        TypeError: `model` lacks a buffer that FLAME and SMPL-X have (named), or has another number of joints.
+    """
+    names = (
+        "v_template",
+        "shapedirs",
+        "expr_dirs",
+        "posedirs",
+        "J_regressor",
+        "lbs_weights",
+        "parents",
+        "faces_tensor",
+    )
+    kind = type(model).__name__
+    missing = [name for name in names if not isinstance(getattr(model, name, None), Tensor)]
+    if missing:
+        raise TypeError(
+            f"from_smplx: {kind} has no {', '.join(missing)}; pass a FLAME, FLAMELayer, SMPLX or SMPLXLayer of smplx "
+            "(SMPL, SMPL-H and MANO have no face)"
+        )
+    joints = len(model.parents)
+    if joints not in (5, 55):
+        raise TypeError(f"from_smplx: {kind} has {joints} joints; FLAME has 5 and SMPL-X 55")
+    buffers = {name: getattr(model, name).detach().clone() for name in names}
+    template = buffers["v_template"]
+    parents = (-1, *buffers["parents"][1:].tolist())
+
+    def landmarks(prefix: str) -> Embedding | None:
+        index, weights = (getattr(model, f"{prefix}{name}", None) for name in ("lmk_faces_idx", "lmk_bary_coords"))
+        if not isinstance(index, Tensor) or not isinstance(weights, Tensor):
+            return None
+        return make_embedding(index, weights, f"from_smplx: {kind}.{prefix}lmk_*", 2 if prefix else 1)
+
+    static, moving = landmarks(""), landmarks("dynamic_")
+    if joints == 5:
+        arrays = FlameArrays(
+            template=_double(template),
+            faces=buffers["faces_tensor"].long().cpu().numpy(),
+            shape_basis=_double(buffers["shapedirs"]),
+            expression_basis=_double(buffers["expr_dirs"]),
+            pose_basis=_double(buffers["posedirs"].T.reshape(len(template), 3, -1)),
+            joint_regressor=_double(buffers["J_regressor"]),
+            weights=_double(buffers["lbs_weights"]),
+            parents=parents,
+            landmarks=static,
+            contour=moving,
+        )
+        return FlameHead(arrays, template.dtype).to(template.device)
+    # A layer has the mean pose as a buffer too, but its forward takes matrices and adds nothing.
+    layer = any(base.__name__ == "SMPLXLayer" for base in type(model).__mro__)
+    mean = getattr(model, "pose_mean", None)
+    head = SmplxHead(
+        template=template,
+        faces=buffers["faces_tensor"].long(),
+        shape_basis=buffers["shapedirs"].permute(2, 0, 1).contiguous(),
+        expression_basis=buffers["expr_dirs"].permute(2, 0, 1).contiguous(),
+        pose_basis=buffers["posedirs"].reshape(-1, len(template), 3),
+        joint_regressor=buffers["J_regressor"],
+        weights=buffers["lbs_weights"],
+        parents=parents,
+        landmarks=None if static is None else Landmarks(static),
+        contour=None if moving is None else ContourLandmarks(moving),
+        mean_pose=None if layer or not isinstance(mean, Tensor) else mean.detach().clone().reshape(55, 3),
+    )
+    return head.to(template)
+
+
+def _double(tensor: Tensor) -> np.ndarray:
+    return tensor.double().cpu().numpy()

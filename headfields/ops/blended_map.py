@@ -1,0 +1,117 @@
+"""Points taken along by the triangle they are nearest to, and by its neighbours: the last step of INSTA's warp."""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from headfields.dispatch import native, use_native
+from headfields.ops._checks import check_floating, check_integer, check_same_device, check_shape
+from headfields.ops.packed import launch
+from headfields.ops.reference import blended_map as reference
+
+
+@torch.library.custom_op("headfields::blended_map", mutates_args=())
+def _blended_map(
+    points: Tensor,
+    directions: Tensor,
+    face: Tensor,
+    mesh_index: Tensor,
+    gradients: Tensor,
+    centroids: Tensor,
+    ring: Tensor,
+    sharpness: float,
+) -> tuple[Tensor, Tensor]:
+    given = [x.contiguous() for x in (points, directions, face, mesh_index, gradients, centroids, ring)]
+    moved, turned = torch.empty_like(given[0]), torch.empty_like(given[1])
+    if use_native(points):
+        native.blended_map(*given, sharpness, moved, turned, torch.get_num_threads())
+    else:
+        launch("blended_map.blended_map", len(points), *given, sharpness, moved, turned)
+    return moved, turned
+
+
+@_blended_map.register_fake
+def _(
+    points: Tensor,
+    directions: Tensor,
+    face: Tensor,
+    mesh_index: Tensor,
+    gradients: Tensor,
+    centroids: Tensor,
+    ring: Tensor,
+    sharpness: float,
+) -> tuple[Tensor, Tensor]:
+    return points.new_empty(points.shape), points.new_empty(points.shape)
+
+
+def blended_map(
+    points: Float[Tensor, "m 3"],
+    directions: Float[Tensor, "m 3"],
+    face: Int[Tensor, " m"],
+    mesh_index: Int[Tensor, " m"],
+    gradients: Float[Tensor, "b f 3 4"],
+    centroids: Float[Tensor, "b f 3"],
+    ring: Int[Tensor, "f k"],
+    sharpness: float | int = 4.0,
+) -> tuple[Float[Tensor, "m 3"], Float[Tensor, "m 3"]]:
+    """Points and directions under the weighted mean of the deformation gradients around each point's face.
+
+    The weight of a triangle is exp(−`sharpness` ‖x − its posed centroid‖), normalised over the ring. The direction is
+    turned by the same 3×3 matrix and normalised.
+
+    Where nothing requires a gradient and all is float32, a kernel computes it in one pass; otherwise it is PyTorch's,
+    differentiable to second order in points, directions, gradients and centroids.
+
+    Args:
+        points, directions: (M, 3) posed points, metres, and unit directions.
+        face: (M,) the triangle each point is nearest to, in [0, F).
+        mesh_index: (M,) which of the B meshes, in [0, B).
+        gradients: (B, F, 3, 4) of `deformation_gradients`.
+        centroids: (B, F, 3) of the posed triangles, metres.
+        ring: (F, K) the triangle itself and those that blend with it (`edge_neighbours`); -1 for none. K = 1 moves
+            each point rigidly with its triangle.
+        sharpness: 1/m (INSTA: 4).
+
+    Returns:
+        canonical points (M, 3) and unit directions (M, 3).
+
+    Raises:
+        TypeError, ValueError: a dtype or shape does not fit, or devices differ.
+        IndexError: face or mesh_index names one that is not there (CPU; not checked on CUDA).
+
+    Source: INSTA (Zielonka et al. 2023), section 3.2.
+    """
+    _check(points, directions, face, mesh_index, gradients, centroids, ring)
+    inputs = (points, directions, gradients, centroids)
+    fused = all(x.dtype == torch.float32 for x in inputs)
+    if fused and not (torch.is_grad_enabled() and any(x.requires_grad for x in inputs)):
+        moved, turned = _blended_map(points, directions, face, mesh_index, gradients, centroids, ring, float(sharpness))
+        return moved, turned
+    return reference.blended_map(points, directions, face, mesh_index, gradients, centroids, ring, sharpness)
+
+
+def _check(
+    points: Tensor,
+    directions: Tensor,
+    face: Tensor,
+    mesh_index: Tensor,
+    gradients: Tensor,
+    centroids: Tensor,
+    ring: Tensor,
+) -> None:
+    op, m = "blended_map", points.shape[0]
+    floating = {"points": points, "directions": directions, "gradients": gradients, "centroids": centroids}
+    integers = {"face": face, "mesh_index": mesh_index, "ring": ring}
+    for name, tensor in floating.items():
+        check_floating(op, name, tensor)
+    for name, tensor in integers.items():
+        check_integer(op, name, tensor)
+    check_shape(op, "gradients", gradients, "b f 3 4")
+    b, f = gradients.shape[:2]
+    for name, tensor, shape in (
+        ("points", points, "m 3"), ("directions", directions, f"{m} 3"), ("face", face, f"{m}"),
+        ("mesh_index", mesh_index, f"{m}"), ("centroids", centroids, f"{b} {f} 3"),
+        ("ring", ring, f"{f} k"),
+    ):  # fmt: skip
+        check_shape(op, name, tensor, shape)
+    check_same_device(op, **floating, **integers)

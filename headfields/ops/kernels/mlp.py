@@ -1,0 +1,58 @@
+"""Small fully connected networks in Warp, one thread a row; `headfields.ops.reference.mlp` defines them."""
+
+from typing import no_type_check  # Warp's types are not ones a checker knows
+
+from headfields.dispatch import warp
+
+wp = warp()
+wp.set_module_options({"enable_backward": False})
+
+WIDEST = 128
+"""Of every layer's output; a row's activations are in local memory, whose size is fixed here."""
+
+
+@wp.kernel
+@no_type_check
+def mlp(
+    x: wp.array(dtype=wp.float32, ndim=2),
+    weights: wp.array(dtype=wp.float32),
+    biases: wp.array(dtype=wp.float32),
+    widths: wp.array(dtype=wp.int32),
+    rows: wp.array(dtype=wp.int32),
+    index: wp.array(dtype=wp.int64),
+    out: wp.array(dtype=wp.float32, ndim=2),
+):
+    """`widths`: the input's, then each layer's. `weights`: each (in, out), one after the other. `biases`: each
+    (rows[layer], out) likewise, where `index` says which of the first layer's rows; empty: its only one."""
+    i = wp.tid()
+    hidden = wp.zeros(shape=WIDEST, dtype=wp.float32)
+    sums = wp.zeros(shape=WIDEST, dtype=wp.float32)
+    layers = rows.shape[0]
+    weight = wp.int32(0)
+    bias = wp.int32(0)
+    for layer in range(layers):
+        before = widths[layer]
+        width = widths[layer + 1]
+        start = bias
+        if layer == 0 and index.shape[0] > 0:
+            start = bias + wp.int32(index[i]) * width
+        for j in range(width):
+            sums[j] = wp.float32(0.0)
+            if rows[layer] > 0:
+                sums[j] = biases[start + j]
+        for k in range(before):
+            value = wp.float32(0.0)
+            if layer == 0:
+                value = x[i, k]
+            else:
+                value = hidden[k]
+                if value < 0.0:  # as it stands, so that a NaN goes on
+                    value = wp.float32(0.0)
+            for j in range(width):
+                sums[j] = sums[j] + value * weights[weight + k * width + j]
+        for j in range(width):
+            hidden[j] = sums[j]
+        weight = weight + before * width
+        bias = bias + rows[layer] * width
+    for j in range(widths[layers]):
+        out[i, j] = hidden[j]

@@ -1,0 +1,256 @@
+"""Small fully connected networks with ReLU between layers, a tile of rows through all layers at a time.
+
+Two registered operations: `headfields::mlp`, and `headfields::mlp_backward`, which computes the activations again
+rather than keep them and is differentiated by PyTorch. Both take a bias as a matrix of one row, or of none where a
+layer has no bias; the first layer's may have many rows, of which `index` names each row's.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn import functional
+
+from headfields.dispatch import native, use_native
+from headfields.ops._checks import check_floating, check_integer, check_same_device, check_shape
+from headfields.ops.packed import launch
+from headfields.ops.reference import mlp as reference
+
+WIDEST = 128
+"""Outputs of a layer that the kernels hold; wider networks are PyTorch's."""
+MOST_LAYERS = 16
+MOST_CONDITIONS = 1024
+"""Rows of the condition for which the kernels keep sums; for more, PyTorch gathers them."""
+
+
+def mlp(
+    x: Float[Tensor, "*batch _"],
+    weights: Sequence[Float[Tensor, "_ _"]],
+    biases: Sequence[Float[Tensor, " _"]] | None = None,
+    condition: Float[Tensor, "k _"] | None = None,
+    index: Int[Tensor, "*batch"] | None = None,
+) -> Float[Tensor, "*batch _"]:
+    """A fully connected network: linear layers with ReLU between them and none behind the last.
+
+    On a CPU with the compiled module, float32 networks of at most 16 layers of at most 128 outputs run in one kernel,
+    whose activations never leave the cache (the idea of tiny-cuda-nn's fully fused networks: Müller et al. 2021,
+    "Real-time neural radiance caching for path tracing", section 4.2). Others, and all under autocast, run in PyTorch.
+
+    Many rows may share values: `condition[index]` stands for columns behind those of x, and costs a look-up, because
+    its part of the first layer is computed once for each row of `condition`.
+
+    Args:
+        x: (..., in) rows.
+        weights: of each layer, (out, in) as in `torch.nn.Linear`.
+        biases: of each layer, (out,); None: no layer has one.
+        condition: (K, width) values that rows share; the first layer then takes in + width columns.
+        index: (...) which row of `condition` each row of x goes with, in [0, K).
+
+    Returns:
+        (..., out of the last layer).
+
+    Differentiable to second order in everything but `index`; gradients do not depend on the number of threads.
+
+    Raises:
+        TypeError, ValueError: a dtype or shape does not fit, or devices differ.
+        IndexError: index names a row of condition that is not there (CPU).
+    """
+    _check(x, weights, biases, condition, index)
+    tensors = [x, *weights, *(biases or ()), *([] if condition is None else [condition])]
+    if not _fits(x, tensors, weights, condition):
+        return reference.mlp(x, weights, biases, condition, index)
+    return registered(x, weights, biases, condition, index)
+
+
+def registered(
+    x: Tensor,
+    weights: Sequence[Tensor],
+    biases: Sequence[Tensor] | None = None,
+    condition: Tensor | None = None,
+    index: Tensor | None = None,
+) -> Tensor:
+    """`mlp` by the registered operation, on whatever device: for tests and benchmarks of its kernels."""
+    first, width = weights[0], x.shape[-1]
+    if condition is not None:
+        start = functional.linear(condition, first[:, width:], biases[0] if biases else None)
+        first = first[:, :width]
+    elif biases:
+        start = biases[0][None]
+    else:
+        start = x.new_empty(0, first.shape[0])
+    rest = [biases[l][None] if biases else x.new_empty(0, len(weights[l])) for l in range(1, len(weights))]
+    rows = None if index is None else index.reshape(-1).long()
+    out = _mlp(x.reshape(-1, width), [first, *weights[1:]], [start, *rest], rows)
+    return out.reshape(*x.shape[:-1], out.shape[-1])
+
+
+def _fits(x: Tensor, tensors: Sequence[Tensor], weights: Sequence[Tensor], condition: Tensor | None) -> bool:
+    return (
+        use_native(x)
+        and not torch.is_autocast_enabled(x.device.type)
+        and all(tensor.dtype == torch.float32 for tensor in tensors)
+        and len(weights) <= MOST_LAYERS
+        and all(0 < len(weight) <= WIDEST for weight in weights)
+        and x.shape[-1] > 0
+        and (condition is None or 0 < len(condition) <= MOST_CONDITIONS)
+    )
+
+
+def _check(
+    x: Tensor,
+    weights: Sequence[Tensor],
+    biases: Sequence[Tensor] | None,
+    condition: Tensor | None,
+    index: Tensor | None,
+) -> None:
+    op = "mlp"
+    check_floating(op, "x", x)
+    check_shape(op, "x", x, "... in")
+    if not weights:
+        raise ValueError(f"{op}: weights is empty; a network has at least one layer")
+    if (condition is None) != (index is None):
+        raise ValueError(f"{op}: condition and index go together; pass both or neither")
+    if biases is not None and len(biases) != len(weights):
+        raise ValueError(f"{op}: {len(biases)} biases for {len(weights)} weights; pass one for each layer, or None")
+    devices = {"x": x, "condition": condition, "index": index}
+    width = x.shape[-1]
+    if condition is not None and index is not None:
+        check_floating(op, "condition", condition)
+        check_shape(op, "condition", condition, "k width")
+        check_integer(op, "index", index)
+        if index.shape != x.shape[:-1]:
+            raise ValueError(
+                f"{op}: index has shape {tuple(index.shape)}; expected {tuple(x.shape[:-1])}, one for each row of x"
+            )
+        width += condition.shape[1]
+    for layer, weight in enumerate(weights):
+        check_floating(op, f"weights[{layer}]", weight)
+        check_shape(op, f"weights[{layer}]", weight, f"out {width}")
+        width = weight.shape[0]
+        devices[f"weights[{layer}]"] = weight
+        if biases is not None:
+            check_floating(op, f"biases[{layer}]", biases[layer])
+            check_shape(op, f"biases[{layer}]", biases[layer], f"{width}")
+            devices[f"biases[{layer}]"] = biases[layer]
+    check_same_device(op, **devices)
+
+
+def _ready(tensors: Sequence[Tensor]) -> list[Tensor]:
+    return [tensor.detach().contiguous() for tensor in tensors]
+
+
+@torch.library.custom_op("headfields::mlp", mutates_args=())
+def _mlp(x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor], index: Tensor | None) -> Tensor:
+    if x.dtype != torch.float32:
+        return reference.layers(x, weights, biases, index)[-1]
+    out = x.new_empty((x.shape[0], weights[-1].shape[0]))
+    x = x.detach() if x.stride(-1) == 1 else x.detach().contiguous()
+    index = None if index is None else index.contiguous()
+    weights, biases = _ready(weights), _ready(biases)
+    if use_native(x):
+        native.mlp(x, weights, biases, index, out, torch.get_num_threads())
+    else:
+        widths = torch.tensor([x.shape[1], *(len(weight) for weight in weights)], dtype=torch.int32).to(x.device)
+        rows = torch.tensor([len(bias) for bias in biases], dtype=torch.int32).to(x.device)
+        flat = torch.cat([weight.T.reshape(-1) for weight in weights])
+        index = widths.new_empty(0, dtype=torch.int64) if index is None else index
+        start = torch.cat([bias.reshape(-1) for bias in biases])
+        launch("mlp.mlp", len(x), x.contiguous(), flat, start, widths, rows, index, out)
+    return out
+
+
+@_mlp.register_fake
+def _(x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor], index: Tensor | None) -> Tensor:
+    return x.new_empty((x.shape[0], weights[-1].shape[0]))
+
+
+@torch.library.custom_op("headfields::mlp_backward", mutates_args=())
+def _mlp_backward(
+    grad: Tensor,
+    x: Tensor,
+    weights: Sequence[Tensor],
+    biases: Sequence[Tensor],
+    index: Tensor | None,
+    needs: Sequence[bool],
+) -> list[Tensor]:
+    """Gradients by x, weights and biases, in this order; an empty tensor for what `needs` says nobody asks for."""
+    given = [grad, x, *weights, *biases]
+    if use_native(x) and x.dtype == torch.float32:
+        grad, x, *parameters = _ready(given)
+        outputs = [torch.empty_like(t) if need else None for t, need in zip((x, *parameters), needs, strict=True)]
+        layers = len(weights)
+        native.mlp_backward(
+            grad, x, parameters[:layers], parameters[layers:], None if index is None else index.contiguous(),
+            outputs[0], outputs[1 : layers + 1], outputs[layers + 1 :], torch.get_num_threads(),
+        )  # fmt: skip
+    else:
+        to_x, to_weights, to_biases = reference.backward(grad, x, weights, biases, index)
+        outputs = [t if need else None for t, need in zip((to_x, *to_weights, *to_biases), needs, strict=True)]
+    return [x.new_empty(0) if output is None else output for output in outputs]
+
+
+@_mlp_backward.register_fake
+def _(
+    grad: Tensor,
+    x: Tensor,
+    weights: Sequence[Tensor],
+    biases: Sequence[Tensor],
+    index: Tensor | None,
+    needs: Sequence[bool],
+) -> list[Tensor]:
+    pairs = zip((x, *weights, *biases), needs, strict=True)
+    return [tensor.new_empty(tensor.shape if need else (0,)) for tensor, need in pairs]
+
+
+def _keep(ctx, inputs, output) -> None:
+    x, weights, biases, index = inputs
+    ctx.layers = len(weights)
+    ctx.needs = [tensor.requires_grad for tensor in (x, *weights, *biases)]
+    ctx.save_for_backward(x, *weights, *biases, index)
+
+
+def _first_derivative(ctx, grad):
+    x, *parameters, index = ctx.saved_tensors
+    weights, biases = parameters[: ctx.layers], parameters[ctx.layers :]
+    found = _mlp_backward(grad, x, weights, biases, index, ctx.needs)
+    found = [gradient if need else None for gradient, need in zip(found, ctx.needs, strict=True)]
+    return found[0], found[1 : ctx.layers + 1], found[ctx.layers + 1 :], None
+
+
+_mlp.register_autograd(_first_derivative, setup_context=_keep)
+
+
+def _keep_for_second(ctx, inputs, output) -> None:
+    grad, x, weights, biases, index, needs = inputs
+    ctx.layers, ctx.needs = len(weights), needs
+    ctx.save_for_backward(grad, x, *weights, *biases, index)
+
+
+def _second_derivative(ctx, found):
+    """What `reference.backward` gives, differentiated by PyTorch, to any order."""
+    *tensors, index = ctx.saved_tensors
+    layers = ctx.layers
+    create_graph = torch.is_grad_enabled()
+    with torch.enable_grad():
+        # Views, so that a tensor that is an argument twice gets each argument's gradient.
+        views = [t.view_as(t) if t.requires_grad else t for t in tensors]
+        to_x, to_weights, to_biases = reference.backward(
+            views[0], views[1], views[2 : layers + 2], views[layers + 2 :], index
+        )
+        pairs = [
+            (output, gradient)
+            for output, gradient, need in zip((to_x, *to_weights, *to_biases), found, ctx.needs, strict=True)
+            if need and gradient is not None and output.requires_grad
+        ]
+        wanted = [view for view in views if view.requires_grad]
+        gradients = torch.autograd.grad(
+            [output for output, _ in pairs], wanted, [gradient for _, gradient in pairs],
+            create_graph=create_graph, allow_unused=True,
+        )  # fmt: skip
+    each = iter(gradients)
+    all_of_them = [next(each) if view.requires_grad else None for view in views]
+    return (*all_of_them[:2], all_of_them[2 : layers + 2], all_of_them[layers + 2 :], None, None)
+
+
+_mlp_backward.register_autograd(_second_derivative, setup_context=_keep_for_second)

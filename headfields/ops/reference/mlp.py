@@ -1,0 +1,65 @@
+"""Small fully connected networks in plain PyTorch: any float dtype, differentiable to any order."""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn import functional
+
+
+def mlp(
+    x: Float[Tensor, "*batch _"],
+    weights: Sequence[Float[Tensor, "_ _"]],
+    biases: Sequence[Float[Tensor, " _"]] | None = None,
+    condition: Float[Tensor, "k _"] | None = None,
+    index: Int[Tensor, "*batch"] | None = None,
+) -> Float[Tensor, "*batch _"]:
+    """See `headfields.ops.mlp`."""
+    hidden = x if condition is None else torch.cat([x, condition[index]], dim=-1)
+    for layer, weight in enumerate(weights):
+        hidden = functional.linear(hidden if layer == 0 else hidden.relu(), weight, biases[layer] if biases else None)
+    return hidden
+
+
+def layers(
+    x: Float[Tensor, "m _"],
+    weights: Sequence[Float[Tensor, "_ _"]],
+    biases: Sequence[Float[Tensor, "_ _"]],
+    index: Int[Tensor, " m"] | None,
+) -> list[Float[Tensor, "m _"]]:
+    """What goes into each layer, and what the last one gives.
+
+    A bias has one row, or none where the layer has no bias; the first layer's may have any number of them, and then
+    `index` says which one each row of x starts from.
+    """
+    steps = [x]
+    for layer, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
+        sums = (steps[-1] if layer == 0 else steps[-1].relu()) @ weight.T
+        if len(bias):
+            sums = sums + (bias[index] if layer == 0 and index is not None else bias)
+        steps.append(sums)
+    return [x, *(step.relu() for step in steps[1:-1]), steps[-1]]
+
+
+def backward(
+    grad: Float[Tensor, "m _"],
+    x: Float[Tensor, "m _"],
+    weights: Sequence[Float[Tensor, "_ _"]],
+    biases: Sequence[Float[Tensor, "_ _"]],
+    index: Int[Tensor, " m"] | None,
+) -> tuple[Float[Tensor, "m _"], list[Float[Tensor, "_ _"]], list[Float[Tensor, "_ _"]]]:
+    """The gradients by x, by each weight and by each bias of what `layers` gives last."""
+    steps = layers(x, weights, biases, index)
+    to_weights, to_biases = [], []
+    for layer in reversed(range(len(weights))):
+        to_weights.append(grad.T @ steps[layer])
+        bias = biases[layer]
+        if layer == 0 and index is not None:
+            to_biases.append(torch.zeros_like(bias).index_add(0, index, grad))
+        else:
+            to_biases.append(grad.sum(0, keepdim=True)[: len(bias)])
+        grad = grad @ weights[layer]
+        if layer:
+            grad = grad.where(~(steps[layer] <= 0), 0)  # a NaN lets the gradient through, as torch's relu does
+    return grad, to_weights[::-1], to_biases[::-1]

@@ -1,0 +1,93 @@
+"""Conversions between ways to write a rotation, in PyTorch: any device and float dtype; a batch of 0 is legal."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from headfields.ops._checks import check_floating, check_shape
+
+__all__ = ["axis_angle", "rotation_from_6d"]
+
+
+def rotation_from_6d(values: Float[Tensor, "*batch 6"], rows: bool) -> Float[Tensor, "*batch 3 3"]:
+    """Rotation matrices from six numbers: two vectors, made orthonormal by Gram and Schmidt (Zhou et al. 2019, "On the
+    Continuity of Rotation Representations in Neural Networks", section 4).
+
+    Args:
+        values: (..., 6), the first vector and then the second; neither zero nor parallel to the other.
+        rows: whether the two are the matrix's first rows (as PyTorch3D and metrical-tracker write them) or its first
+            columns (as the paper has them). The wrong choice gives the inverse rotation.
+
+    Returns:
+        (..., 3, 3) matrices that act on column vectors.
+
+    Raises:
+        TypeError: `values` is not a floating-point tensor.
+        ValueError: its last axis is not 6.
+
+    Differentiability: any order, except where a vector vanishes.
+    """
+    check_floating("rotation_from_6d", "values", values)
+    check_shape("rotation_from_6d", "values", values, "... 6")
+    first = torch.nn.functional.normalize(values[..., :3], dim=-1)
+    second = values[..., 3:] - (first * values[..., 3:]).sum(-1, keepdim=True) * first
+    second = torch.nn.functional.normalize(second, dim=-1)
+    return torch.stack([first, second, torch.linalg.cross(first, second)], -2 if rows else -1)
+
+
+def axis_angle(rotations: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*batch 3"]:
+    """Axis-angle vectors of rotation matrices: the inverse of `rotation_matrices`, exact near 0 and near pi.
+
+    Args:
+        rotations: (..., 3, 3) rotation matrices that act on column vectors.
+
+    Returns:
+        (..., 3) unit axis times angle in [0, pi], radians.
+
+    Raises:
+        TypeError: `rotations` is not a floating-point tensor.
+        ValueError: its last axes are not (3, 3).
+
+    Differentiability: any order below pi, 0 included; at pi the axis may jump to its opposite.
+
+    Method: the unit quaternion of the largest of its four components (Shepperd 1978), then the angle by atan2.
+    """
+    check_floating("axis_angle", "rotations", rotations)
+    check_shape("axis_angle", "rotations", rotations, "... 3 3")
+    (a, b, c), (d, e, f), (g, h, i) = (row.unbind(-1) for row in rotations.unbind(-2))
+    # Four times the products of the quaternion's components (w, x, y, z); each row is a multiple of the quaternion.
+    rows = torch.stack(
+        [
+            torch.stack([1 + a + e + i, h - f, c - g, d - b], -1),
+            torch.stack([h - f, 1 + a - e - i, b + d, c + g], -1),
+            torch.stack([c - g, b + d, 1 - a + e - i, f + h], -1),
+            torch.stack([d - b, c + g, f + h, 1 - a - e + i], -1),
+        ],
+        -2,
+    )
+    largest = rows.diagonal(dim1=-2, dim2=-1).detach().argmax(-1)
+    quaternion = rows.gather(-2, largest[..., None, None].expand(*largest.shape, 1, 4))[..., 0, :]
+    quaternion = torch.nn.functional.normalize(quaternion, dim=-1)
+    quaternion = torch.where(quaternion[..., :1] < 0, -quaternion, quaternion)
+    w, vector = quaternion[..., 0], quaternion[..., 1:]
+    square = (vector * vector).sum(-1)
+    # angle / sin(angle / 2): near 0 its series in the squared sine, which has derivatives there
+    small = square < 1e-2
+    sine = torch.where(small, torch.ones_like(square), square).sqrt()
+    far = 2 * torch.atan2(sine, w) / sine
+    near = torch.where(small, square, torch.zeros_like(square))
+    series = torch.zeros_like(square)
+    for k in range(9, -1, -1):  # 2 asin(s) / s = 2 sum_k (2k)! / (4^k k!^2 (2k + 1)) s^2k
+        series = series * near + _ARCSINE[k]
+    return vector * torch.where(small, series, far)[..., None]
+
+
+def _arcsine() -> list[float]:
+    out, binomial = [], 1.0
+    for k in range(10):
+        out.append(2 * binomial / (2 * k + 1))
+        binomial *= (2 * k + 1) / (2 * k + 2)
+    return out
+
+
+_ARCSINE = _arcsine()

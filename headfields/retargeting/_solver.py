@@ -1,0 +1,82 @@
+"""A sparse symmetric system that is factorised once and solved for many right-hand sides, inside autograd."""
+
+import itertools
+import weakref
+from typing import Any
+
+import numpy as np
+import scipy.sparse
+import scipy.sparse.linalg
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+_alive: "weakref.WeakValueDictionary[int, SymmetricSystem]" = weakref.WeakValueDictionary()
+_keys = itertools.count()
+
+
+class SymmetricSystem:
+    """A x = b for one positive definite A, in double precision on the CPU.
+
+    Tensors of other dtypes and devices are moved there and back. Differentiable in b to any order: A is symmetric,
+    so the gradient of the solution is the solution for the gradient.
+
+    Args:
+        matrix: (V, V) scipy sparse, symmetric and positive definite.
+
+    Raises:
+        ValueError: it cannot be factorised.
+    """
+
+    def __init__(self, matrix: Any) -> None:
+        self.matrix = scipy.sparse.csc_matrix(matrix, dtype=np.float64)
+        self.key = next(_keys)
+        self.factor = None
+        if self.matrix.shape[0]:
+            try:
+                self.factor = scipy.sparse.linalg.splu(
+                    self.matrix, permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True}
+                )
+            except RuntimeError as error:
+                raise ValueError(
+                    f"SymmetricSystem: the {self.matrix.shape[0]} equations do not determine the unknowns ({error}); "
+                    "give every vertex some weight"
+                ) from error
+        _alive[self.key] = self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return SymmetricSystem, (self.matrix,)  # a factorisation can be neither pickled nor copied
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "SymmetricSystem":
+        return self  # nothing in it ever changes
+
+    def solve(self, right: Float[Tensor, "v *batch"]) -> Float[Tensor, "v *batch"]:
+        """The solutions for right-hand sides of shape (V, ...); same shape, dtype and device."""
+        flat = right.reshape(right.shape[0], -1)
+        return _solve(flat, self.key).reshape(right.shape)
+
+
+@torch.library.custom_op("headfields::symmetric_solve", mutates_args=())
+def _solve(right: Tensor, key: int) -> Tensor:
+    system = _alive[key]
+    if system.factor is None or not right.numel():
+        return torch.zeros_like(right)
+    values = right.detach().cpu().double().numpy()
+    return torch.from_numpy(np.ascontiguousarray(system.factor.solve(values))).to(right)
+
+
+@_solve.register_fake
+def _(right: Tensor, key: int) -> Tensor:
+    return right.new_empty(right.shape)
+
+
+def _keep(ctx: Any, inputs: tuple[Tensor, int], output: Tensor) -> None:
+    ctx.key = inputs[1]
+    ctx.system = _alive.get(inputs[1])  # the graph may outlive whoever made the system
+
+
+def _backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+    return _solve(gradient, ctx.key), None
+
+
+_solve.register_autograd(_backward, setup_context=_keep)

@@ -1,0 +1,393 @@
+"""Which triangle of one head belongs to which of another: markers, a smooth registration, closest triangles."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.sparse
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from headfields.ops.closest_triangle import TriangleBVH
+from headfields.ops.triangle_frames import edge_neighbours
+from headfields.retargeting._solver import SymmetricSystem
+from headfields.retargeting.align import Similarity, ThinPlateWarp, fit_similarity
+from headfields.retargeting.gradients import pose_gradients
+from headfields.retargeting.surface import HeadSurface
+from headfields.retargeting.transfer import Correspondence
+
+__all__ = ["Binding", "bind"]
+
+_STIFFNESS = (30.0, 10.0, 3.0, 1.0, 0.5, 0.3)  # of the registration, round by round
+_REACH = 0.03  # of the head's size: 8 mm; surfaces farther apart do not correspond
+_SAME_WAY = 0.35  # cosine between normals that correspond
+_ELSEWHERE = 0.02  # confidence in a counterpart's place away from the lids
+_PIN = 10.0  # how much a landmark counts in the registration, against 1 for a vertex near the surface
+_TORN = 4.0  # norm of a deformation gradient (that of the identity is 1.7) of no use as an example
+_CONTROLS = 320
+_SPACING = 0.02  # of the head's size: 5 mm; least distance of the warp's points, so that lips are not torn apart
+_CORNERS = torch.tensor([[1, 1, 1], [4, 1, 1], [1, 4, 1], [1, 1, 4]]) / torch.tensor([[3.0], [6.0], [6.0], [6.0]])
+
+
+@dataclass(frozen=True)
+class Binding:
+    """How a source head lies over a target head.
+
+    Attributes:
+        align: source space to target space.
+        correspondence: of the target's faces and vertices.
+        warp: from about the aligned source to about the target; None where the heads are one topology.
+        registered: (V, 3) the source's neutral vertices laid over the target's; None where the heads are one topology.
+    """
+
+    align: Similarity
+    correspondence: Correspondence
+    warp: ThinPlateWarp | None = None
+    registered: Float[Tensor, "v 3"] | None = None
+
+
+def bind(source: HeadSurface, target: HeadSurface) -> Binding:
+    """Finds the correspondence between two heads of whatever topology.
+
+    Heads of one topology correspond vertex by vertex. Others are aligned by a similarity through what markers both
+    have (68 landmarks, eyeballs, corners and middle of the lips; else their extents), the source is warped to meet the
+    markers and then registered to the target's surface, ever less stiffly, and each of the target's triangles is bound
+    to the registered triangles nearest to four points on it. Only surfaces that look the same way and are near count,
+    and never an upper lip's with a lower lip's. A triangle without a counterpart (the mouth's inside, ears of another
+    cut, teeth) takes that of the nearest one over its own surface, so that it moves with what it hangs on.
+
+    Raises:
+        ValueError: a head has no faces, or nothing of the target finds a counterpart; look whether both are heads in
+            metres, y up, face toward +z.
+
+    Our own choice throughout; the registration is in the manner of Amberg, Romdhani and Vetter, Optimal Step Nonrigid
+    ICP (2007).
+    """
+    for name, head in (("source", source), ("target", target)):
+        if not bool(head.skin.any()):
+            raise ValueError(f"bind: {name} has {len(head.faces)} faces, none of them with an area; it needs a surface")
+    if len(source.neutral) == len(target.neutral) and torch.equal(_own(source).long(), _own(target).long()):
+        return _one_topology(source, target)
+    here, there = markers(source, target)
+    align = fit_similarity(here, there) if len(here) >= 3 else _by_extent(source, target)
+    placed = align.apply(source.neutral.double())
+    moved = placed
+    if len(here) >= 4:
+        moved = ThinPlateWarp(align.apply(here), there, smoothing=1e-3 * target.size)(placed)
+    registered, met = _register(source, moved, target)
+    warp = _warp(source, placed, registered, met, target)
+    correspondence = _correspond(source, registered, target)
+    if not bool((correspondence.confidence > 0).any()):
+        raise ValueError(
+            f"bind: of the target's {len(target.faces)} faces none finds a counterpart on the source; both must be "
+            "heads, y up, face toward +z"
+        )
+    return Binding(align, correspondence, warp, registered)
+
+
+def markers(source: HeadSurface, target: HeadSurface) -> tuple[Float[Tensor, "n 3"], Float[Tensor, "n 3"]]:
+    """Points of both heads that mean the same: landmarks, eyeballs' centres, and the mouth's corners and middle."""
+    here, there = [], []
+    vertices, places = _shared_landmarks(source, target)
+    if len(vertices):
+        here.append(source.neutral[vertices])
+        there.append(places)
+    else:
+        for mine, yours in zip(_mouth_points(source), _mouth_points(target), strict=True):
+            if mine is not None and yours is not None:
+                here.append(mine[None])
+                there.append(yours[None])
+    for mine, yours in zip(_eye_centres(source), _eye_centres(target), strict=True):
+        if mine is not None and yours is not None:
+            here.append(mine[None])
+            there.append(yours[None])
+    if not here:
+        return torch.zeros(0, 3, dtype=torch.float64), torch.zeros(0, 3, dtype=torch.float64)
+    return torch.cat([p.double() for p in here]), torch.cat([p.double() for p in there])
+
+
+def _eye_centres(head: HeadSurface) -> list[Tensor | None]:
+    """Of the largest eyeball on the head's right (−x) and on its left."""
+    used = head.neutral[head.faces.flatten().unique()]
+    middle = 0.5 * (used[:, 0].amin() + used[:, 0].amax())
+    out: list[Tensor | None] = []
+    for side in (-1, 1):
+        balls = [ball for ball in head.eyeballs if side * float(ball.centre[0] - middle) > 0]
+        out.append(max(balls, key=lambda ball: ball.radius).centre if balls else None)
+    return out
+
+
+def _mouth_points(head: HeadSurface) -> list[Tensor | None]:
+    """Corners and middle between the lips, from the faces across the mouth."""
+    rim = head.faces[head.cavity].flatten().unique()
+    if not len(rim) or not bool((head.lip != 0).any()):
+        return [None, None, None]
+    points = head.neutral[rim]
+    middle = (points - points.mean(0))[:, 0].abs().argsort()[: max(len(rim) // 6, 1)]
+    return [points[points[:, 0].argmin()], points[points[:, 0].argmax()], points[middle].mean(0)]
+
+
+def _by_extent(source: HeadSurface, target: HeadSurface) -> Similarity:
+    """Heads of one height, their boxes' centres together."""
+    boxes = []
+    for head in (source, target):
+        points = head.neutral[head.faces[head.skin].flatten().unique()].double()
+        boxes.append((points.amin(0), points.amax(0)))
+    (low, high), (target_low, target_high) = boxes
+    scale = (target_high - target_low)[1] / (high - low)[1].clamp_min(1e-12)
+    return Similarity(
+        torch.eye(3, dtype=torch.float64), 0.5 * (target_low + target_high) - scale * 0.5 * (low + high), scale
+    )
+
+
+class _Sided:
+    """Closest points on the skin of a head, by the side of the mouth that the query is on."""
+
+    def __init__(self, vertices: Float[Tensor, "v 3"], head: HeadSurface) -> None:
+        side, usable = _face_side(head), head.outer & ~_torn(head)
+        self.vertices, self.faces = vertices, head.faces
+        self.normals = _normals(vertices, head.faces)
+        self.kept = [(usable & (side != across)).nonzero()[:, 0] for across in (1, 2, -1)]  # nothing is on side 2
+        self.trees = [TriangleBVH(head.faces[kept], vertices.float()) for kept in self.kept]
+
+    def closest(
+        self, points: Float[Tensor, "n 3"], side: Int[Tensor, " n"], normals: Float[Tensor, "n 3"], reach: float
+    ) -> tuple[Int[Tensor, " n"], Float[Tensor, "n 3"], Bool[Tensor, " n"]]:
+        """Face and barycentric coordinates of the nearest point, and whether it is near and looks the same way."""
+        face = torch.zeros(len(points), dtype=torch.long)
+        weights = torch.zeros(len(points), 3, dtype=torch.float64)
+        distance = torch.full((len(points),), torch.inf, dtype=torch.float64)
+        for number, query in enumerate((-1, 0, 1)):
+            mine = (side == query).nonzero()[:, 0]
+            if not len(mine) or not len(self.kept[number]):
+                continue
+            found = self.trees[number].closest(points[mine].float())
+            face[mine] = self.kept[number][found.face.clamp_min(0)]
+            weights[mine] = found.barycentric.double()
+            distance[mine] = found.distance.double()
+        same = (self.normals[face] * normals).sum(-1) > _SAME_WAY
+        return face, weights, same & (distance < reach)
+
+
+def _face_side(head: HeadSurface) -> Int[Tensor, " f"]:
+    corners = head.lip[head.faces]
+    up, down = (corners == 1).any(1), (corners == -1).any(1)
+    return (up & ~down).long() - (down & ~up).long()
+
+
+def _torn(head: HeadSurface) -> Bool[Tensor, " f"]:
+    """Faces that are pulled apart as the mouth opens, such as slivers at its corners: no example for others."""
+    if head.opened is None:
+        return torch.zeros(len(head.faces), dtype=torch.bool)
+    gradients = pose_gradients(head.opened.double(), head.neutral.double(), head.faces)
+    return torch.linalg.matrix_norm(gradients) > _TORN
+
+
+def _normals(vertices: Tensor, faces: Tensor) -> Float[Tensor, "f 3"]:
+    a, b, c = (vertices[faces[:, k]] for k in range(3))
+    return torch.nn.functional.normalize(torch.linalg.cross(b - a, c - a), dim=-1, eps=1e-30)
+
+
+def _vertex_normals(vertices: Tensor, faces: Tensor) -> Float[Tensor, "v 3"]:
+    a, b, c = (vertices[faces[:, k]] for k in range(3))
+    area = torch.linalg.cross(b - a, c - a)
+    total = torch.zeros_like(vertices)
+    for k in range(3):
+        total.index_add_(0, faces[:, k], area)
+    return torch.nn.functional.normalize(total, dim=-1, eps=1e-30)
+
+
+def _register(
+    source: HeadSurface, moved: Float[Tensor, "v 3"], target: HeadSurface
+) -> tuple[Float[Tensor, "v 3"], Bool[Tensor, " v"]]:
+    """The source's skin drawn onto the target's surface; and which of its vertices got there."""
+    surface = _Sided(target.neutral.double(), target)
+    border = _on_border(target)
+    faces = source.faces[source.outer]
+    count = len(moved)
+    edges = torch.cat([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]]).sort(dim=1).values.unique(dim=0)
+    one, other = edges.numpy().T
+    ones = np.ones(len(one))
+    graph = scipy.sparse.coo_matrix((ones, (one, other)), shape=(count, count)).tocsr()
+    graph = graph + graph.T
+    laplacian = scipy.sparse.diags(np.asarray(graph.sum(1)).ravel()) - graph
+    used = torch.zeros(count, dtype=torch.bool)
+    used[faces.flatten()] = True
+    pinned, places = _shared_landmarks(source, target)
+    pin = torch.zeros(count, dtype=torch.float64).index_add(0, pinned, torch.full((len(pinned),), _PIN).double())
+    wish = torch.zeros(count, 3, dtype=torch.float64).index_add(0, pinned, _PIN * places)
+    start, now = moved, moved
+    met = torch.zeros(count, dtype=torch.bool)
+    for round_, stiffness in enumerate(_STIFFNESS):
+        reach = target.size * _REACH * (3.0 if round_ < 2 else 1.5)
+        face, weights, near = surface.closest(now, source.lip, _vertex_normals(now, faces), reach)
+        edge_on = ((weights < 1e-4) & border[face]).any(dim=1)  # the target ends there: it has no more to say
+        met = near & used & ~edge_on
+        goal = (weights[..., None] * surface.vertices[target.faces[face]]).sum(1)
+        data = met.double()
+        matrix = stiffness * laplacian + scipy.sparse.diags((data + pin).numpy() + 1e-6)
+        right = data[:, None] * (goal - start) + wish - pin[:, None] * start
+        now = start + SymmetricSystem(matrix).solve(right)
+    return now, met | (pin > 0)
+
+
+def _shared_landmarks(source: HeadSurface, target: HeadSurface) -> tuple[Int[Tensor, " n"], Float[Tensor, "n 3"]]:
+    """Source vertices of the landmarks that both heads have, and where the target has them."""
+    if source.landmarks is None or target.landmarks is None:
+        return torch.zeros(0, dtype=torch.long), torch.zeros(0, 3, dtype=torch.float64)
+    known = (source.landmarks >= 0) & (target.landmarks >= 0)
+    return source.landmarks[known], target.neutral[target.landmarks[known]].double()
+
+
+def _on_border(head: HeadSurface) -> Bool[Tensor, "f 3"]:
+    """Whether the edge opposite each corner of each face has no skin beyond it."""
+    skin = head.outer.nonzero()[:, 0]
+    alone = edge_neighbours(head.faces[skin]) < 0  # edges a→b, b→c, c→a, opposite to c, a, b
+    out = torch.ones(len(head.faces), 3, dtype=torch.bool)
+    out[skin] = alone[:, [1, 2, 0]]
+    return out
+
+
+def _warp(
+    source: HeadSurface, placed: Tensor, registered: Tensor, met: Bool[Tensor, " v"], target: HeadSurface
+) -> ThinPlateWarp | None:
+    """Through well spread vertices: landmarks first, then those about the lips and eyes."""
+    close = source.lip != 0
+    for ball in source.eyeballs:
+        close |= (source.neutral - ball.centre).norm(dim=1) < 1.8 * ball.radius
+    chosen: list[Tensor] = []
+    marked = torch.zeros_like(met)
+    marked[_shared_landmarks(source, target)[0]] = True
+    half = _CONTROLS // 2
+    for pool, spacing, most in ((marked, 0.5, half), (met & close, 1.0, half), (met, 3.0, half)):
+        candidates = pool.nonzero()[:, 0]
+        if not len(candidates):
+            continue
+        distance = torch.full((len(candidates),), torch.inf, dtype=torch.float64)
+        for taken in chosen:
+            distance = torch.minimum(distance, torch.cdist(placed[candidates], placed[taken[None]])[:, 0])
+        for _ in range(most):
+            best = int(distance.argmax())
+            if not distance[best] > spacing * _SPACING * target.size:
+                break
+            chosen.append(candidates[best])
+            distance = torch.minimum(distance, (placed[candidates] - placed[candidates[best]]).norm(dim=1))
+    if len(chosen) < 8:
+        return None
+    picked = torch.stack(chosen)
+    return ThinPlateWarp(placed[picked], registered[picked], smoothing=1e-3 * target.size)
+
+
+def _correspond(source: HeadSurface, registered: Float[Tensor, "v 3"], target: HeadSurface) -> Correspondence:
+    surface = _Sided(registered, source)
+    neutral = target.neutral.double()
+    reach = _REACH * target.size
+    skin = target.outer.nonzero()[:, 0]
+    normals = _normals(neutral, target.faces)
+    side = _face_side(target)
+    points = torch.einsum("pk,fkc->fpc", _CORNERS.double(), neutral[target.faces[skin]])
+    per = len(_CORNERS)
+    face, _, near = surface.closest(
+        points.reshape(-1, 3), side[skin].repeat_interleave(per), normals[skin].repeat_interleave(per, 0), reach
+    )
+    faces = torch.zeros(len(target.faces), per, dtype=torch.long)
+    weights = torch.zeros(len(target.faces), per)
+    faces[skin], weights[skin] = face.reshape(-1, per), near.reshape(-1, per).float()
+    weights = weights / weights.sum(dim=1, keepdim=True).clamp_min(1)
+    _fill(target, faces, weights, neutral, side)
+
+    vertex = target.faces[skin].flatten().unique()
+    at, barycentric, near = surface.closest(
+        neutral[vertex], target.lip[vertex], _vertex_normals(neutral, target.faces[skin])[vertex], reach
+    )
+    corners = torch.zeros(len(neutral), 3, dtype=torch.long)
+    between = torch.zeros(len(neutral), 3)
+    between[:, 0] = 1
+    confidence = torch.zeros(len(neutral))
+    corners[vertex], between[vertex], confidence[vertex] = source.faces[at], barycentric.float(), near.float()
+    confidence = confidence * _importance(target)
+    pinned, _ = _shared_landmarks(target, source)
+    if (
+        len(pinned) and source.landmarks is not None and target.landmarks is not None
+    ):  # landmarks are known, whatever lies nearest
+        known = (source.landmarks >= 0) & (target.landmarks >= 0)
+        corners[pinned] = source.landmarks[known][:, None]
+        between[pinned] = torch.tensor([1.0, 0, 0])
+        confidence[pinned] = _importance(target)[pinned]
+    lost, sure = (confidence == 0).nonzero()[:, 0], (confidence > 0).nonzero()[:, 0]
+    if len(lost) and len(sure):  # what has no counterpart goes, lightly, with the nearest that has one
+        nearest = _nearest(neutral[lost], target.lip[lost], neutral[sure], target.lip[sure])
+        corners[lost], between[lost] = corners[sure[nearest]], between[sure[nearest]]
+    return Correspondence(faces, weights, corners, between, confidence)
+
+
+def _importance(head: HeadSurface) -> Float[Tensor, " v"]:
+    """1 on the lids, which must meet, and little elsewhere, where shape matters more than place."""
+    out = torch.full((len(head.neutral),), _ELSEWHERE)
+    for ball in head.eyeballs:
+        away = (head.neutral - ball.centre).norm(dim=1) / ball.radius
+        near = ((1.6 - away) / 0.4).clamp(0, 1)
+        out = torch.maximum(out, (near * near * (3 - 2 * near)).to(out))
+    return out
+
+
+def _fill(target: HeadSurface, faces: Tensor, weights: Tensor, neutral: Tensor, side: Tensor) -> None:
+    """Faces without a counterpart take their neighbours', ring by ring; parts that have none the nearest in space."""
+    eye = torch.zeros(len(neutral), dtype=torch.bool)
+    for ball in target.eyeballs:
+        eye[ball.vertices] = True
+    open_ = ~target.cavity & ~eye[target.faces].any(dim=1)
+    known = weights.sum(dim=1) > 0
+    if not known.any():
+        return
+    neighbours = edge_neighbours(torch.where(open_[:, None], target.faces, -1))
+    while True:
+        beside = torch.where(neighbours >= 0, known[neighbours.clamp_min(0)], False)
+        new = open_ & ~known & beside.any(dim=1)
+        if not new.any():
+            break
+        row = new.nonzero()[:, 0]
+        giver = neighbours[row].gather(1, beside[row].long().argmax(dim=1, keepdim=True))[:, 0]
+        faces[row], weights[row] = faces[giver], weights[giver]
+        known[row] = True
+    lost = (open_ & ~known).nonzero()[:, 0]
+    if len(lost):
+        sure = known.nonzero()[:, 0]
+        middle = neutral[target.faces].mean(dim=1)
+        nearest = _nearest(middle[lost], side[lost], middle[sure], side[sure])
+        faces[lost], weights[lost] = faces[sure[nearest]], weights[sure[nearest]]
+
+
+def _nearest(points: Tensor, side: Tensor, others: Tensor, other_side: Tensor) -> Int[Tensor, " n"]:
+    """Index of the nearest of the others, none from across the mouth if there is a choice."""
+    out = []
+    for part, mine in zip(points.split(512), side.split(512), strict=True):
+        distance = torch.cdist(part, others)
+        distance = distance + 10.0 * ((mine[:, None] * other_side[None]) < 0)
+        out.append(distance.argmin(dim=1))
+    return torch.cat(out)
+
+
+def _own_index(head: HeadSurface) -> Int[Tensor, " f"]:
+    """The mesh's own faces: those known to close the mouth are zipped anew for every shape of head."""
+    return torch.arange(len(head.faces)) if head.closing is None else (~head.closing).nonzero()[:, 0]
+
+
+def _own(head: HeadSurface) -> Int[Tensor, "f 3"]:
+    return head.faces[_own_index(head)]
+
+
+def _one_topology(source: HeadSurface, target: HeadSurface) -> Binding:
+    """Vertex to vertex; the faces across the mouth, which open without limit, say nothing."""
+    same = Correspondence.same(target.faces.long(), len(target.neutral))
+    faces, weights = torch.zeros_like(same.faces), torch.zeros_like(same.weights)
+    mine, yours = _own_index(source), _own_index(target)
+    faces[yours, 0] = mine
+    weights[yours, 0] = (~source.cavity[mine] & ~target.cavity[yours]).float()
+    confidence = torch.full_like(same.confidence, _ELSEWHERE)
+    correspondence = same.replace(faces=faces, weights=weights, confidence=confidence)
+    used = target.faces.flatten().unique()
+    align = fit_similarity(source.neutral[used], target.neutral[used])
+    if torch.equal(source.neutral[used], target.neutral[used]):
+        align = Similarity.identity()
+    return Binding(align, correspondence)

@@ -1,0 +1,206 @@
+"""One head driven by another: surface, eyeballs, lids, expression coefficients and head pose."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Int
+from torch import Tensor, nn
+
+from headfields.records import Camera, HeadState
+from headfields.retargeting.align import fit_rigid
+from headfields.retargeting.binding import Binding, bind
+from headfields.retargeting.codes import ExpressionFit
+from headfields.retargeting.observe import expressions_of_capture, surface_of_capture
+from headfields.retargeting.surface import Eyeball, HeadSurface
+from headfields.retargeting.transfer import DeformationTransfer, Method
+
+if TYPE_CHECKING:
+    from headfields.data.capture import Capture
+
+__all__ = ["Retargeter", "rest_camera"]
+
+_LID_REACH = 1.6  # radii: skin that near an eyeball's centre must not pass into it
+_LID_GAP = 1.03  # radii: lids keep that far from its centre, or as far as they are at rest if that is less
+
+
+@dataclass(frozen=True)
+class _EyePair:
+    """A target eyeball, the source's that it follows (or None), and the skin that slides over it."""
+
+    target: Eyeball
+    source: Eyeball | None
+    lids: Int[Tensor, " n"]
+
+
+class Retargeter(nn.Module):
+    """Gives a target head the motion of a source head: states of the one to states of the other.
+
+    What a source frame moves its neutral mesh by is carried over (`DeformationTransfer`, over the correspondence that
+    `bind` finds), so the shape of the source's head does not come along. Eyeballs of the target turn rigidly about
+    their own centres as the source's nearest do; lids are kept from sinking into them. Heads of one topology are
+    transferred as they are, eyeballs and all.
+
+    Args:
+        source, target: the two heads (`surface_of_capture`, `surface_of_head`).
+        expressions: fits the target's own expression coefficients to the retargeted mesh; without it, states have no
+            expression.
+        method: see `DeformationTransfer`.
+        position_weight: see `DeformationTransfer`.
+        binding: of the heads, if it is known; else found by `bind`.
+
+    Raises:
+        ValueError: see `bind`.
+
+    Attributes:
+        transfer: the deformation transfer, in the target's space.
+        binding: what it follows.
+
+    Everything is our own choice but the transfer. Buffers move with `.to(device)`; the linear system stays on the CPU.
+    """
+
+    def __init__(
+        self,
+        source: HeadSurface,
+        target: HeadSurface,
+        expressions: ExpressionFit | None = None,
+        method: Method = "least_squares",
+        position_weight: float = 2.0,
+        binding: Binding | None = None,
+    ) -> None:
+        super().__init__()
+        self.source, self.target = source, target
+        self.expressions = expressions
+        self.binding = bind(source, target) if binding is None else binding
+        align = self.binding.align
+        placed = align.apply(source.neutral.double())
+        warp: Callable[[Tensor], Tensor] | None = self.binding.warp
+        self.transfer = DeformationTransfer(
+            placed, source.faces, target.neutral.double(), target.faces, self.binding.correspondence, method,
+            position_weight, warp,
+        )  # fmt: skip
+        self._eyes = [] if self.binding.registered is None else self._pair_eyes()
+
+    def extra_repr(self) -> str:
+        return f"{len(self.source.neutral)} -> {len(self.target.neutral)} vertices, {len(self._eyes)} eyeballs"
+
+    @classmethod
+    def from_captures(cls, driver: "Capture", own: "Capture", method: Method = "least_squares") -> "Retargeter":
+        """From the capture whose motion it is to the capture that an avatar was trained on.
+
+        Raises:
+            CaptureError: a mesh, expression or landmark file cannot be read.
+            ValueError: see `bind`.
+        """
+        source, target = surface_of_capture(driver), surface_of_capture(own)
+        return cls(source, target, expressions_of_capture(own, target), method)
+
+    def forward(self, state: HeadState) -> HeadState:
+        """B frames of the source head to B frames of the target head.
+
+        Args:
+            state: vertices (B, V, 3); its other fields are the source's own and are not looked at. B = 0 is legal.
+
+        Returns:
+            HeadState with vertices (B, W, 3) and, if there is a fit, expression (B, E). Differentiable in the
+            vertices.
+
+        Raises:
+            ValueError: the state is not of the source's topology.
+        """
+        posed = state.vertices
+        if posed.shape[1] != len(self.source.neutral):
+            raise ValueError(
+                f"Retargeter: state.vertices has shape {tuple(posed.shape)}; the source head has "
+                f"{len(self.source.neutral)} vertices (the state must be of the driving head)"
+            )
+        placed = self.binding.align.apply(posed.double())
+        moved = self.transfer(placed)
+        for eye in self._eyes if len(posed) else []:
+            moved = self._follow(moved, placed, eye)
+        moved = moved.to(posed.dtype)
+        expression = None if self.expressions is None else self.expressions(moved)
+        return HeadState(vertices=moved, expression=expression)
+
+    def camera(self, driving: Camera, driving_rest: Camera, own_rest: Camera) -> Camera:
+        """The target's cameras, so that its head is turned and shifted from its rest as the source's is from its own.
+
+        Captures keep the head still and carry its pose in the camera. The source's motion from its rest pose, in its
+        own head's frame, is taken to the target's by the alignment; shifts are scaled with the head.
+
+        Args:
+            driving: cameras of B source frames.
+            driving_rest, own_rest: one camera each, at rest (`rest_camera`); the image is that of `own_rest`.
+
+        Returns:
+            B cameras.
+        """
+        here = driving.world_to_camera.reshape(-1, 4, 4).double()
+        rest = driving_rest.world_to_camera.reshape(4, 4).double()
+        motion = torch.linalg.inv(rest) @ here  # of the head, in its frame
+        align = torch.eye(4, dtype=torch.float64, device=here.device)
+        align[:3, :3] = (self.binding.align.scale * self.binding.align.rotation).to(align)
+        align[:3, 3] = self.binding.align.translation.to(align)
+        own = own_rest.world_to_camera.reshape(4, 4).double().to(here.device)
+        pose = own @ align @ motion @ torch.linalg.inv(align)
+        intrinsics = own_rest.intrinsics.reshape(1, 3, 3).expand(len(here), 3, 3)
+        return Camera(pose.to(driving.world_to_camera), intrinsics.contiguous(), own_rest.size)
+
+    def _pair_eyes(self) -> list[_EyePair]:
+        skin = self.target.faces[self.target.skin].flatten().unique()
+        scale = float(self.binding.align.scale)
+        centres = [self.binding.align.apply(ball.centre.double()) for ball in self.source.eyeballs]
+        out = []
+        for ball in self.target.eyeballs:
+            partner, best = None, 2.5 * ball.radius
+            for candidate, centre in zip(self.source.eyeballs, centres, strict=True):
+                apart = float((centre - ball.centre).norm()) + abs(candidate.radius * scale - ball.radius)
+                if apart < best:
+                    partner, best = candidate, apart
+            distance = (self.target.neutral[skin] - ball.centre).norm(dim=1)
+            lids = skin[(distance < _LID_REACH * ball.radius) & (distance > ball.radius)]
+            out.append(_EyePair(ball, partner, lids))
+        return out
+
+    def _motion(self, placed: Tensor, eye: _EyePair) -> tuple[Tensor, Tensor]:
+        """Rotation (B, 3, 3) of a target eyeball, and where its centre is (B, 3): moved as the source's is."""
+        centre = eye.target.centre.to(placed)
+        if eye.source is None:
+            still = torch.eye(3, dtype=placed.dtype, device=placed.device)
+            return still.expand(len(placed), 3, 3), centre.expand(len(placed), 3)
+        rotation, offset = fit_rigid(self.transfer.source_neutral[eye.source.vertices], placed[:, eye.source.vertices])
+        pivot = self.binding.align.apply(eye.source.centre.to(placed))
+        return rotation, centre + (rotation @ pivot + offset - pivot)
+
+    def _follow(self, moved: Tensor, placed: Tensor, eye: _EyePair) -> Tensor:
+        """Turns the eyeball, and pushes the lids out along its radius where they are in it."""
+        rotation, centre = self._motion(placed, eye)
+        rest = self.target.neutral.to(moved)
+        ball, lids = eye.target.vertices.to(moved.device), eye.lids.to(moved.device)
+        turned = (rest[ball] - eye.target.centre.to(moved)) @ rotation.transpose(1, 2) + centre[:, None]
+        moved = moved.index_copy(1, ball, turned)
+        least = (rest[lids] - eye.target.centre.to(moved)).norm(dim=-1).clamp_max(_LID_GAP * eye.target.radius)
+        offset = moved[:, lids] - centre[:, None]
+        distance = offset.norm(dim=-1, keepdim=True).clamp_min(1e-9)
+        return moved.index_copy(1, lids, centre[:, None] + offset * (least[:, None] / distance).clamp_min(1.0))
+
+
+def rest_camera(camera: Camera) -> Camera:
+    """One camera in the mean pose of B, with the intrinsics of the one nearest to it.
+
+    Raises:
+        ValueError: there are none.
+    """
+    pose = camera.world_to_camera.reshape(-1, 4, 4).double()
+    if not len(pose):
+        raise ValueError("rest_camera: camera holds no poses; give one or more")
+    u, _, vh = torch.linalg.svd(pose[:, :3, :3].mean(0))
+    sign = torch.ones(3, dtype=u.dtype, device=u.device)
+    sign[2] = torch.linalg.det(u @ vh).sign()
+    mean = torch.eye(4, dtype=u.dtype, device=u.device)
+    mean[:3, :3] = (u * sign) @ vh
+    mean[:3, 3] = pose[:, :3, 3].mean(0)
+    nearest = int((pose - mean).flatten(1).norm(dim=1).argmin())
+    intrinsics = camera.intrinsics.reshape(-1, 3, 3)
+    return Camera(mean[None].to(camera.world_to_camera), intrinsics[[nearest % len(intrinsics)]], camera.size)

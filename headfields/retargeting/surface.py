@@ -1,0 +1,228 @@
+"""What retargeting has to know of a head's surface: its neutral mesh, landmarks, eyeballs, and the two lips."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import scipy.sparse
+import scipy.sparse.csgraph
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from headfields.ops._checks import check_floating, check_integer, check_shape
+from headfields.retargeting.gradients import flat_triangles
+
+__all__ = ["Eyeball", "HeadSurface"]
+
+_STRETCH = 2.0  # an edge across the mouth grows by more than this when the mouth opens
+_OUTWARD = 0.35  # least cosine between a lid's normal and the direction from the eyeball, of its outer side
+_ROUND = 0.08  # an eyeball's vertices are within this part of its radius of a sphere
+_WIDE = 1.4  # and are that many radii wide and high, or any rounded patch would be one
+_EYE_SIZE = (0.015, 0.12)  # an eyeball's radius over the head's largest extent
+
+
+@dataclass(frozen=True)
+class Eyeball:
+    """A part of a mesh that turns about its centre.
+
+    Attributes:
+        vertices: (N,) indices.
+        centre: (3,) of the sphere through them, metres.
+        radius: of it, metres.
+    """
+
+    vertices: Int[Tensor, " n"]
+    centre: Float[Tensor, "3"]
+    radius: float
+
+
+@dataclass(frozen=True)
+class HeadSurface:
+    """A head as retargeting sees it.
+
+    Tensors are kept on the CPU, without their graph.
+
+    Attributes:
+        neutral: (V, 3) at rest, lips closed, eyes open and straight ahead; metres, y up, face toward +z.
+        faces: (F, 3), counter-clockwise from outside.
+        opened: (V, 3) the same head with its lips apart, which tells the upper from the lower one; None if unknown.
+        landmarks: (68,) vertices, in iBUG's order, −1 for one that is unknown; None if there are none.
+        closing: (F,) mask of faces known to span the open mouth rather than skin; those that stretch between
+            `neutral` and `opened` are found.
+
+    Raises:
+        TypeError, ValueError: a dtype or shape does not fit, an index is out of range, or a neutral vertex of a face
+            is not finite.
+
+    Found:
+        eyeballs: parts of the mesh that lie on a sphere of an eyeball's size.
+        cavity: (F,) faces that span the open mouth.
+        lip: (V,) 1 on the upper side of the mouth, −1 on the lower, 0 away from it and at its corners.
+    """
+
+    neutral: Float[Tensor, "v 3"]
+    faces: Int[Tensor, "f 3"]
+    opened: Float[Tensor, "v 3"] | None = None
+    landmarks: Int[Tensor, " l"] | None = None
+    closing: Bool[Tensor, " f"] | None = None
+    eyeballs: tuple[Eyeball, ...] = field(init=False)
+    cavity: Bool[Tensor, " f"] = field(init=False)
+    lip: Int[Tensor, " v"] = field(init=False)
+
+    def __post_init__(self) -> None:
+        check_floating("HeadSurface", "neutral", self.neutral)
+        check_shape("HeadSurface", "neutral", self.neutral, "V 3")
+        check_integer("HeadSurface", "faces", self.faces)
+        check_shape("HeadSurface", "faces", self.faces, "F 3")
+        count = len(self.neutral)
+        for name, index, low in (("faces", self.faces, 0), ("landmarks", self.landmarks, -1)):
+            if index is not None and index.numel() and not low <= int(index.min()) <= int(index.max()) < count:
+                raise ValueError(
+                    f"HeadSurface: {name} holds {int(index.min())} to {int(index.max())}; there are {count} vertices"
+                )
+        if self.landmarks is not None and self.landmarks.shape != (68,):
+            raise ValueError(f"HeadSurface: landmarks has shape {tuple(self.landmarks.shape)}; expected (68,)")
+        if self.opened is not None and self.opened.shape != self.neutral.shape:
+            raise ValueError(
+                f"HeadSurface: opened has shape {tuple(self.opened.shape)} and neutral {tuple(self.neutral.shape)}; "
+                "they must be one topology"
+            )
+        if self.closing is not None and self.closing.shape != self.faces.shape[:1]:
+            raise ValueError(
+                f"HeadSurface: closing has shape {tuple(self.closing.shape)}; expected ({len(self.faces)},)"
+            )
+        if not bool(self.neutral[self.faces.flatten()].isfinite().all()):
+            raise ValueError("HeadSurface: neutral holds vertices that are not finite; mend the mesh or drop its faces")
+        for name in ("neutral", "faces", "opened", "landmarks", "closing"):
+            value = getattr(self, name)
+            object.__setattr__(self, name, None if value is None else value.detach().cpu())
+        object.__setattr__(self, "eyeballs", _find_eyeballs(self.neutral, self.faces))
+        cavity, lip = _find_lips(self)
+        object.__setattr__(self, "cavity", cavity)
+        object.__setattr__(self, "lip", lip)
+
+    @property
+    def skin(self) -> Bool[Tensor, " f"]:
+        """(F,) faces that are neither an eyeball's, nor across the mouth, nor flat."""
+        eye = torch.zeros(len(self.neutral), dtype=torch.bool)
+        for ball in self.eyeballs:
+            eye[ball.vertices] = True
+        return ~(eye[self.faces].any(dim=1) | self.cavity | flat_triangles(self.neutral, self.faces))
+
+    @property
+    def outer(self) -> Bool[Tensor, " f"]:
+        """(F,) faces of the skin that can be seen: without those by an eyeball that face it, the lids' inner sides."""
+        corners = self.neutral[self.faces]
+        normal = torch.linalg.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+        normal = torch.nn.functional.normalize(normal, dim=-1, eps=1e-30)
+        keep = self.skin
+        for ball in self.eyeballs:
+            offset = corners.mean(dim=1) - ball.centre
+            distance = offset.norm(dim=-1)
+            outward = (normal * offset).sum(-1) > _OUTWARD * distance
+            keep &= outward | (distance > 1.6 * ball.radius)
+        return keep
+
+    @property
+    def size(self) -> float:
+        """Largest extent of the neutral mesh, metres."""
+        used = self.neutral[self.faces.flatten().unique()]
+        return float((used.amax(0) - used.amin(0)).amax()) if len(used) else 0.0
+
+
+def components(faces: Int[Tensor, "f 3"], count: int) -> Int[Tensor, " v"]:
+    """(V,) number of the connected part that each vertex is in."""
+    f = faces.cpu().numpy()
+    rows, columns = f[:, [0, 1]].ravel(), f[:, [1, 2]].ravel()
+    graph = scipy.sparse.coo_matrix((np.ones(len(rows)), (rows, columns)), shape=(count, count))
+    return torch.from_numpy(scipy.sparse.csgraph.connected_components(graph, directed=False)[1].astype(np.int64))
+
+
+def _find_eyeballs(neutral: Tensor, faces: Tensor) -> tuple[Eyeball, ...]:
+    """Parts of the mesh that lie on a sphere of an eyeball's size, apart from its largest part."""
+    used = faces.flatten().unique()
+    if not len(used):
+        return ()
+    part = components(faces, len(neutral))
+    numbers, sizes = part[used].unique(return_counts=True)
+    extent = float((neutral[used].amax(0) - neutral[used].amin(0)).amax())
+    found = []
+    for number in numbers[sizes < sizes.amax()].tolist():
+        vertices = used[part[used] == number]
+        if len(vertices) < 12:
+            continue
+        points = neutral[vertices].double()
+        middle = points.mean(0)
+        system = torch.cat([2 * (points - middle), torch.ones_like(points[:, :1])], dim=1)
+        solution = torch.linalg.lstsq(system, ((points - middle) ** 2).sum(1), driver="gelsd").solution
+        centre = solution[:3] + middle
+        radius = float((solution[3] + (solution[:3] ** 2).sum()).clamp_min(0).sqrt())
+        off = float(((points - centre).norm(dim=1) - radius).square().mean().sqrt())
+        wide = float((points.amax(0) - points.amin(0))[:2].amin()) > _WIDE * radius  # seen from the front
+        if wide and off < _ROUND * radius and _EYE_SIZE[0] * extent < radius < _EYE_SIZE[1] * extent:
+            found.append(Eyeball(vertices, centre.to(neutral.dtype), radius))
+    return tuple(found)
+
+
+def _find_lips(head: HeadSurface) -> tuple[Bool[Tensor, " f"], Int[Tensor, " v"]]:
+    """Which faces span the open mouth; and of each vertex about it whether it is on the upper (1) or lower (−1) side.
+
+    Edges across the mouth stretch as it opens. Their upper ends are seeds of the upper side, their lower ends of the
+    lower; a vertex is on the side that is nearer over the surface, which closed lips, a millimetre apart in space, do
+    not confuse. Near the corners, and away from the mouth, it is on neither (0).
+    """
+    count = len(head.neutral)
+    lip = torch.zeros(count, dtype=torch.long)
+    cavity = torch.zeros(len(head.faces), dtype=torch.bool) if head.closing is None else head.closing.cpu().clone()
+    if head.opened is None or not len(head.faces):
+        return cavity, lip
+    neutral, opened = head.neutral.double(), head.opened.double()
+    edges = torch.stack([head.faces, head.faces.roll(-1, dims=1)], dim=-1)  # (F, 3, 2)
+    before = (neutral[edges[..., 0]] - neutral[edges[..., 1]]).norm(dim=-1)
+    vector = opened[edges[..., 0]] - opened[edges[..., 1]]
+    after = vector.norm(dim=-1)
+    grown = (after - before) / head.size  # 0.008 is 2 mm on a head of 25 cm
+    across = (after > _STRETCH * before) & (grown > 0.008) | (after > 1.5 * _STRETCH * before) & (grown > 0.003)
+    eye = torch.zeros(count, dtype=torch.bool)
+    for ball in head.eyeballs:
+        eye[ball.vertices] = True
+    # Eyelids stretch so too, if the two meshes differ in them; they are above the eyeballs' lower end.
+    height = min((float(ball.centre[1]) - 1.3 * ball.radius for ball in head.eyeballs), default=float("inf"))
+    across &= (neutral[edges[..., 0], 1] < height) & ~eye[edges[..., 0]]
+    cavity |= across.sum(dim=1) >= 2
+    crossing = edges[across & cavity[:, None]]
+    if not len(crossing):
+        return cavity, lip
+    up = (opened[crossing[:, 0], 1] > opened[crossing[:, 1], 1]).long()
+    upper = crossing.gather(1, 1 - up[:, None])[:, 0].unique()
+    lower = crossing.gather(1, up[:, None])[:, 0].unique()
+    upper, lower = upper[~torch.isin(upper, lower)], lower[~torch.isin(lower, upper)]
+    if not len(upper) or not len(lower):
+        return cavity, lip
+    mouth = torch.cat([upper, lower])
+    width = float(neutral[mouth, 0].amax() - neutral[mouth, 0].amin())
+    near = [_distances(head.neutral, head.faces[~cavity], seeds, 1.2 * width) for seeds in (upper, lower)]
+    nearer, farther = torch.minimum(*near), torch.maximum(*near)
+    sure = (nearer <= 0.8 * width) & (farther - nearer > 0.15 * nearer)
+    lip[sure & (near[0] < near[1])] = 1
+    lip[sure & (near[0] > near[1])] = -1
+    sides = lip[head.faces]
+    cavity |= (sides == 1).any(dim=1) & (sides == -1).any(dim=1)
+    return cavity, lip
+
+
+def _distances(vertices: Tensor, faces: Tensor, seeds: Tensor, limit: float) -> Float[Tensor, " v"]:
+    """Length of the shortest way along edges from the nearest of the seeds; infinite beyond the limit."""
+    f, x = faces.cpu().numpy(), vertices.double().cpu().numpy()
+    rows, columns = f[:, [0, 1, 2]].ravel(), f[:, [1, 2, 0]].ravel()
+    lengths = np.linalg.norm(x[rows] - x[columns], axis=1) + 1e-12
+    graph = scipy.sparse.csr_matrix((len(x), len(x)))
+    if len(rows):
+        order = np.unique(np.stack([np.minimum(rows, columns), np.maximum(rows, columns)]), axis=1, return_index=True)[
+            1
+        ]
+        graph = scipy.sparse.coo_matrix((lengths[order], (rows[order], columns[order])), shape=graph.shape).tocsr()
+    distance = scipy.sparse.csgraph.dijkstra(
+        graph, directed=False, indices=seeds.cpu().numpy(), limit=limit, min_only=True
+    )
+    return torch.from_numpy(distance)

@@ -1,0 +1,88 @@
+"""One writer a run folder."""
+
+import contextlib
+import json
+import os
+import platform
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+_held: dict[Path, int] = {}  # which thread of this process holds what
+_guard = threading.Lock()
+
+
+class RunLockedError(RuntimeError):
+    """Another process (or another training in this one) writes to the run folder."""
+
+
+@contextlib.contextmanager
+def run_lock(folder: Path) -> Iterator[None]:
+    """Within the `with` block this process alone trains into `folder`, which must exist.
+
+    The operating system holds the lock (on the file `.lock`, which stays) and takes it back when the process ends in
+    whatever way, so a killed run leaves nothing to clean up. A thread that holds it may take it again. On a file system
+    without locks it is not enforced.
+
+    Raises:
+        RunLockedError: the folder is taken; the message says by whom.
+        OSError: the file cannot be written.
+    """
+    path = folder.resolve() / ".lock"
+    with _guard:
+        holder = _held.get(path)
+        if holder is None:
+            _held[path] = threading.get_ident()
+    if holder == threading.get_ident():
+        yield
+        return
+    if holder is not None:
+        raise RunLockedError(f"{folder} is being trained into by another thread; give each training its own out")
+    try:
+        with open(path, "a+", encoding="utf-8") as file:
+            if not _take(file):
+                raise RunLockedError(f"{folder} is being trained into by {_holder(file)}; stop it, or give another out")
+            file.truncate(0)
+            file.write(json.dumps({"pid": os.getpid(), "host": platform.node()}))
+            file.flush()
+            yield
+    finally:
+        with _guard:
+            del _held[path]
+
+
+def _take(file: IO[str]) -> bool:
+    """Whether the lock was free; True as well where there are no locks."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return _take_on_windows(file)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # some network file systems have none
+        return True
+    return True
+
+
+def _take_on_windows(file: IO[str]) -> bool:
+    import msvcrt
+
+    locking: Any = msvcrt
+    file.seek(1 << 20)  # far behind the text, so that others can read who holds it
+    try:
+        locking.locking(file.fileno(), locking.LK_NBLCK, 1)
+    except OSError:
+        return False
+    return True
+
+
+def _holder(file: IO[str]) -> str:
+    file.seek(0)
+    try:
+        holder = json.loads(file.read())
+        return f"process {holder['pid']} on {holder['host']}"
+    except (ValueError, KeyError, TypeError):
+        return "another process"

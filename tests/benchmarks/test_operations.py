@@ -1,0 +1,147 @@
+"""Operations at tiny sizes: that peers are asked the same question as ours, and agree."""
+
+import importlib
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks import shapes
+from benchmarks.case import OURS, Case, Settings, measure
+from benchmarks.operations import OPERATIONS
+from benchmarks.peers.mesh import Arena
+
+_BRIEF = Settings(quick=True, rounds=(1, 1), seconds=0.0)
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_operations_have_what_the_report_needs(name: str) -> None:
+    module = importlib.import_module(f"benchmarks.operations.{name}")
+    assert module.TITLE and module.TEXT and callable(module.cases)
+
+
+def test_splitting_edges_gives_the_number_of_faces_and_the_same_surface() -> None:
+    base, fine = shapes.head(0), shapes.head(10_001)
+    assert len(fine.faces32) in (10_001, 10_002)
+
+    def area(mesh: shapes.Mesh) -> float:
+        a, b, c = mesh.vertices64[mesh.faces32].transpose(1, 0, 2)
+        return float(np.linalg.norm(np.cross(b - a, c - a), axis=1).sum() / 2)
+
+    def boundary(mesh: shapes.Mesh) -> tuple[int, int]:
+        edges = np.sort(np.stack([mesh.faces64, np.roll(mesh.faces64, -1, 1)], -1).reshape(-1, 2), 1)
+        uses = np.unique(edges, axis=0, return_counts=True)[1]
+        return int((uses > 2).sum()), int(len(mesh.vertices32) - len(uses) + len(mesh.faces32))
+
+    assert area(fine) == pytest.approx(area(base), rel=1e-5)
+    assert boundary(fine) == boundary(base)  # conforming: no more odd edges, and the same Euler characteristic
+
+
+def test_queries_lie_where_they_are_said_to() -> None:
+    mesh = shapes.head(0)
+    arena = Arena(mesh, "cpu", 1)
+    peer = arena.peer(OURS, "closest")
+    points = shapes.near_surface(mesh, 2000)
+    queries = peer.queries(points)
+    distance = peer.distance(queries, peer.closest(queries))
+    assert 0.003 < np.median(distance) < 0.012
+    ordered = shapes.in_order(points)
+    assert sorted(map(tuple, ordered)) == sorted(map(tuple, points))
+    steps = [np.linalg.norm(np.diff(p, axis=0), axis=1).mean() for p in (ordered, points)]
+    assert steps[0] < 0.3 * steps[1]
+
+
+_ALL = (OURS, "Open3D", "fcpw", "libigl", "trimesh", "trimesh + embreex", "Warp")
+
+
+@pytest.mark.parametrize(
+    ("what", "names"),
+    [
+        ("closest", (OURS, "trimesh")),
+        ("refit", (OURS, "trimesh")),
+        *(pytest.param(what, _ALL, marks=pytest.mark.slow) for what in ("closest", "refit", "raycast")),
+    ],
+)
+def test_peers_that_are_installed_agree_on_a_mesh(what: str, names: tuple[str, ...]) -> None:
+    mesh = shapes.head(0)
+    arena = Arena(mesh, "cpu", 1)
+    points = shapes.near_surface(mesh, 100)
+    makers = {
+        "closest": lambda: arena.closest(points, names),
+        "raycast": lambda: arena.raycast(*shapes.camera_rays(12), names),
+        "refit": lambda: arena.refit(points, tuple(name for name in names if "embreex" not in name)),
+    }[what]()
+    rows = measure(Case(what, {}, "points", 100, makers, tolerance=1e-4), _BRIEF)
+    assert rows[0].contestant == OURS and rows[0].milliseconds
+    for row in rows[1:]:
+        assert "failed" not in row.note, row
+        if row.milliseconds is not None:
+            assert row.difference is not None and row.difference < 5e-6 and row.unmatched <= 3, row
+
+
+def test_a_library_that_cannot_do_it_says_so() -> None:
+    rows = measure(
+        Case(
+            "rays",
+            {},
+            "rays",
+            16,
+            Arena(shapes.head(0), "cpu", 1).raycast(*shapes.camera_rays(4), ("trimesh", "kaolin")),
+        ),
+        _BRIEF,
+    )
+    assert [row.milliseconds for row in rows] == [None, None]
+    assert rows[1].note == "runs on CUDA only"
+
+
+def test_skinning_agrees_with_smplx() -> None:
+    pytest.importorskip("smplx")
+    import headfields as hf
+    from benchmarks.operations.skinning import _contestants
+
+    for backward in (False, True):
+        rows = measure(Case("c", {}, "heads", 2, _contestants(hf.heads.procedural(), 2, backward)), _BRIEF)
+        assert rows[1].contestant == "smplx"
+        assert rows[1].difference is not None and rows[1].difference < (1e-2 if backward else 1e-5), rows[1]
+
+
+def test_hash_grid_agrees_with_its_reference() -> None:
+    from benchmarks.operations import hash_grid
+    from headfields.ops import HashGridLayout
+
+    layout = HashGridLayout(levels=4, log2_table_size=10)
+    contest = hash_grid._contestants(layout, hash_grid._table(layout, "cpu"), torch.rand(50, 3))
+    for backward in (False, True):
+        makers = {name: maker for name, maker in contest(backward).items() if "Warp" not in name}
+        ours, reference, tiny = measure(Case("c", {}, "points", 50, makers), _BRIEF)
+        assert ours.contestant == OURS and reference.difference is not None and reference.difference < 1e-4
+        assert tiny.note == "runs on CUDA only"
+
+
+@pytest.mark.slow
+def test_warp_hash_grid_agrees() -> None:
+    from benchmarks.operations import hash_grid
+    from headfields.ops import HashGridLayout
+
+    for features in (2, 8):
+        layout = HashGridLayout(features=features, log2_table_size=12)
+        contest = hash_grid._contestants(layout, hash_grid._table(layout, "cpu"), torch.rand(500, 3))
+        for backward in (False, True):
+            rows = {r.contestant: r for r in measure(Case("c", {}, "points", 500, contest(backward)), _BRIEF)}
+            for name in ("Warp kernel", "Warp kernel, points outer"):
+                assert rows[name].difference is not None and rows[name].difference < 1e-3, rows[name]  # type: ignore[operator]
+
+
+@pytest.mark.slow
+def test_compositing_and_sampling_agree_with_nerfacc() -> None:
+    pytest.importorskip("nerfacc")
+    from benchmarks.operations import compositing, sampling
+
+    cases = [compositing.Dense(8, 6, "cpu").contestants(b) for b in (False, True)]
+    cases += [compositing.Packed(8, "cpu").contestants(b) for b in (False, True)]
+    cases.append(sampling._importance(8, "cpu"))
+    grid = sampling.Grid("cpu", side=16)
+    cases += [grid.lookups(100), grid.marches(8)]
+    for makers in cases:
+        peer = measure(Case("c", {}, "rays", 8, makers, tolerance=0.5), _BRIEF)[1]
+        assert peer.difference is not None and peer.difference < 1e-4 and peer.unmatched <= 2, peer

@@ -1,0 +1,157 @@
+"""Runs every kernel of a compiled module with NumPy alone: `python isa_probe.py MODULE RESULTS.npz`.
+
+Without torch it starts in a fraction of a second, so that the tests can afford a process for each instruction set.
+"""
+
+import importlib.machinery
+import importlib.util
+import sys
+from types import ModuleType
+
+import numpy as np
+
+THREADS = 2
+
+
+def load(path: str) -> ModuleType:
+    """The extension module at a path, not as a part of the package."""
+    loader = importlib.machinery.ExtensionFileLoader("_native", path)
+    spec = importlib.util.spec_from_loader("_native", loader)
+    assert spec is not None
+    module = importlib.util.module_from_spec(spec)
+    loader.exec_module(module)
+    return module
+
+
+def soup(faces: int, meshes: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Small triangles about a sphere; every ninth is a segment, every ninth a point, and a few corners are NaN."""
+    centre = rng.normal(size=(meshes, faces, 1, 3))
+    corners = centre / np.linalg.norm(centre, axis=-1, keepdims=True) + 0.05 * rng.normal(size=(meshes, faces, 3, 3))
+    corners[:, 0::9, 1] = corners[:, 0::9, 0]
+    corners[:, 3::9] = corners[:, 3::9, :1]
+    corners[:, 5::100, 2] = np.nan
+    index = np.arange(3 * faces, dtype=np.int32).reshape(faces, 3)
+    return index, corners.reshape(meshes, 3 * faces, 3).astype(np.float32)
+
+
+def triangles(native: ModuleType, rng: np.random.Generator, out: dict[str, np.ndarray]) -> None:
+    faces, vertices = soup(500, 2, rng)
+    children, order, slot, _ = native.bvh_build(faces, vertices[0])
+    children = children.reshape(-1, 8)
+    bounds = np.zeros((2, len(children), native.bvh_node_floats), np.float32)
+    rows = np.zeros((2, len(slot), native.bvh_leaf_floats), np.float32)
+    native.bvh_refit(children, order, slot, faces, vertices, bounds, rows, THREADS)
+    tree = (children, order, slot, faces, vertices, bounds, rows)
+    n = 700
+    points = (1.2 * rng.normal(size=(n, 3))).astype(np.float32)
+    points[::50, 1] = (np.nan, np.inf, -np.inf, 1e30, -1e20, 3e38, 2e18)[: len(points[::50])] * 2
+    directions = rng.normal(size=(n, 3)) - points.clip(-3, 3)
+    directions = (directions / np.linalg.norm(directions, axis=1, keepdims=True)).astype(np.float32)
+    mesh = rng.integers(0, 2, n).astype(np.int32)
+    out |= {"faces": faces, "vertices": vertices, "points": points, "mesh": mesh}
+    for name, limit in (("closest", np.inf), ("within", 0.3)):
+        face, weights, distance = np.zeros(n, np.int64), np.zeros((n, 3), np.float32), np.zeros(n, np.float32)
+        nearest = np.zeros((n, 3), np.float32)
+        native.bvh_closest(*tree, points, mesh, limit, face, weights, distance, nearest, THREADS)
+        out |= {
+            f"{name}_face": face,
+            f"{name}_distance": distance,
+            f"{name}_weights": weights,
+            f"{name}_point": nearest,
+        }
+    face, weights, distance = np.zeros(n, np.int64), np.zeros((n, 3), np.float32), np.zeros(n, np.float32)
+    native.bvh_raycast(*tree, points, directions, mesh, 5.0, face, weights, distance, THREADS)
+    near, far = np.zeros(n, np.float32), np.zeros(n, np.float32)
+    native.bvh_interval(*tree, points, directions, mesh, 0.1, near, far, THREADS)
+    out |= {"hit_face": face, "hit_distance": distance, "near": near, "far": far}
+
+
+def grid(native: ModuleType, rng: np.random.Generator, out: dict[str, np.ndarray]) -> None:
+    resolution, log2_size = [2, 5, 40], 9
+    for dimensions, features, table_type in (
+        (3, 8, "f4"),
+        (3, 4, "f4"),
+        (3, 2, "f2"),
+        (3, 8, "f2"),
+        (2, 3, "f4"),
+        (3, 2, "f8"),
+    ):
+        real = np.float64 if table_type == "f8" else np.float32
+        offset = [0]
+        for cells in resolution:
+            offset.append(offset[-1] + min((cells + 1) ** dimensions, 2**log2_size))
+        layout = (resolution, offset, log2_size, dimensions == 2)
+        points = rng.uniform(-0.1, 1.1, (301, dimensions)).astype(real)
+        points[::90, 0] = np.array([np.nan, np.inf, -np.inf, 3e38])
+        table = rng.normal(size=(offset[-1], features)).astype(table_type)
+        value, to_points, to_table = (
+            np.zeros((301, 3 * features), real),
+            np.zeros_like(points),
+            np.zeros(table.shape, real),
+        )
+        native.hash_grid(points, table, value, *layout, THREADS)
+        grad = rng.normal(size=value.shape).astype(real)
+        native.hash_grid_backward(grad, points, table, to_points, to_table, *layout, THREADS)
+        rows = np.zeros((301, 3, 2**dimensions), np.int64)
+        native.hash_grid_rows(points, rows, resolution, offset, log2_size, THREADS)
+        name = f"grid_{dimensions}_{features}_{table_type}"
+        out |= {name: value, f"{name}_points": to_points, f"{name}_table": to_table, f"{name}_rows": rows}
+
+
+def harmonics(native: ModuleType, rng: np.random.Generator, out: dict[str, np.ndarray]) -> None:
+    for real in (np.float32, np.float64):
+        directions = rng.normal(size=(131, 3)).astype(real)
+        value, back = np.zeros((131, 16), real), np.zeros((131, 3), real)
+        recurrence = (list(rng.normal(size=4)), list(rng.normal(size=16)), list(rng.normal(size=16)))
+        native.spherical_harmonics(directions, value, *recurrence, THREADS)
+        native.spherical_harmonics_backward(value, directions, back, *recurrence, THREADS)
+        out |= {f"harmonics_{real.__name__}": value, f"harmonics_back_{real.__name__}": back}
+
+
+def packed(native: ModuleType, rng: np.random.Generator, out: dict[str, np.ndarray]) -> None:
+    for real in (np.float32, np.float64):
+        offsets = np.concatenate([[0], np.cumsum(rng.integers(0, 30, 40))]).astype(np.int64)
+        n = int(offsets[-1])
+        depth, grad = rng.exponential(0.1, n).astype(real), rng.normal(size=n).astype(real)
+        depth[7], depth[9] = 200.0, np.inf
+        colours = rng.uniform(size=(n, 3)).astype(real).reshape(-1)
+        weights, back, sums, image = np.zeros(n, real), np.zeros(n, real), np.zeros(n, real), np.zeros(40 * 4, real)
+        native.ray_weights(depth, offsets, False, weights, THREADS)
+        native.ray_weights_backward(grad, depth, offsets, False, back, THREADS)
+        native.exclusive_sum(grad, offsets, True, sums, THREADS)
+        native.weighted_sum(weights, colours, offsets, 3, True, image, THREADS)
+        edges = np.arange(n + 1).astype(real) / n
+        placed = np.zeros(40 * 5, real)
+        wanted = np.sort(rng.uniform(size=(40, 5)), axis=1).astype(real).reshape(-1)
+        native.inverse_cdf(edges[:-1].copy(), edges[1:].copy(), np.abs(grad), offsets, wanted, 5, placed, THREADS)
+        name = real.__name__
+        out |= {f"weights_{name}": weights, f"back_{name}": back, f"sums_{name}": sums, f"image_{name}": image}
+        out[f"placed_{name}"] = placed
+
+
+def occupancy(native: ModuleType, rng: np.random.Generator, out: dict[str, np.ndarray]) -> None:
+    cells, box = (rng.uniform(size=(6, 4, 5)) < 0.4).astype(np.uint8), np.array([[-1.0, -1, -1], [1, 1, 1]])
+    origins, directions = rng.normal(size=(64, 3)), rng.normal(size=(64, 3))
+    origins[3] = np.nan
+    near, far = np.zeros(64), np.full(64, 4.0)
+    far[5:8] = (np.inf, np.nan, -1.0)
+    for real in (np.float32, np.float64):
+        counts = np.zeros(64, np.int64)
+        ray = [x.astype(real) for x in (origins, directions, near, far)]
+        native.march_count(*ray, None, cells, box.astype(real), 0.043, 0.0, counts, THREADS)
+        inside = np.zeros(64, np.uint8)
+        native.lookup(ray[0], cells, box.astype(real), inside, THREADS)
+        out |= {f"counts_{real.__name__}": counts, f"inside_{real.__name__}": inside}
+
+
+def run(native: ModuleType) -> dict[str, np.ndarray]:
+    """What each kernel gives for inputs that are the same in every process."""
+    out: dict[str, np.ndarray] = {}
+    for part in (triangles, grid, harmonics, packed, occupancy):
+        part(native, np.random.default_rng(7), out)
+    return out
+
+
+if __name__ == "__main__":
+    module = load(sys.argv[1])
+    np.savez(sys.argv[2], isa=module.isa(), **run(module))

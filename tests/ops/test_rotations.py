@@ -1,0 +1,81 @@
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from headfields.ops import axis_angle, rotation_from_6d, rotation_matrices
+
+
+def random(*shape):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+
+@pytest.mark.parametrize("batch", [(), (2,), (1, 2), (0,), (7,)])
+def test_axis_angle_undoes_rotation_matrices(batch):
+    vectors = random(*batch, 3)
+    torch.testing.assert_close(axis_angle(rotation_matrices(vectors)), vectors)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.tuples(*[st.floats(-1, 1)] * 3), st.floats(0, math.pi))
+def test_axis_angle_at_every_angle(axis, angle):
+    axis = torch.tensor(axis, dtype=torch.float64)
+    if axis.norm() < 1e-3:
+        axis = torch.tensor([0.0, 0.0, 1.0], dtype=torch.float64)
+    rotation = rotation_matrices(axis / axis.norm() * angle)
+    found = axis_angle(rotation)
+    assert found.norm() <= math.pi + 1e-12
+    torch.testing.assert_close(rotation_matrices(found), rotation, atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize("angle", [0.0, 1e-9, 1e-4, 0.19, 0.21, 3.0, math.pi - 1e-4, math.pi])
+def test_small_and_large_angles_in_both_precisions(angle):
+    vector = torch.tensor([0.6, -0.8, 0.0], dtype=torch.float64) * angle
+    for dtype, tolerance in ((torch.float64, 1e-9), (torch.float32, 2e-6)):
+        found = axis_angle(rotation_matrices(vector.to(dtype)))
+        turned = rotation_matrices(found) - rotation_matrices(vector.to(dtype))
+        assert turned.abs().max() < tolerance and found.norm().item() == pytest.approx(angle, abs=1e-3)
+
+
+def test_axis_angle_derivatives():
+    for scale in (0.0, 0.05, 1.0, 2.5):
+        matrices = rotation_matrices(random(2, 3) * scale).requires_grad_()
+        assert torch.autograd.gradcheck(axis_angle, (matrices,))
+        assert torch.autograd.gradgradcheck(axis_angle, (matrices,))
+
+
+@pytest.mark.parametrize("rows", [True, False])
+def test_six_numbers(rows):
+    matrices = rotation_matrices(random(5, 3))
+    two = matrices[:, :2] if rows else matrices[:, :, :2].transpose(1, 2)
+    six = two.reshape(5, 6)
+    torch.testing.assert_close(rotation_from_6d(six, rows), matrices)
+    torch.testing.assert_close(rotation_from_6d(six, not rows), matrices.transpose(1, 2))
+    skewed = torch.cat([six[:, :3] * 3, six[:, 3:] * 0.5 + six[:, :3]], -1)  # Gram and Schmidt take this out
+    torch.testing.assert_close(rotation_from_6d(skewed, rows), matrices)
+
+
+def test_six_numbers_derivatives():
+    six = random(2, 6).requires_grad_()
+    assert torch.autograd.gradcheck(lambda x: rotation_from_6d(x, True), (six,))
+    assert torch.autograd.gradgradcheck(lambda x: rotation_from_6d(x, True), (six,))
+    assert rotation_from_6d(torch.zeros(0, 6), True).shape == (0, 3, 3)
+
+
+def test_compile(unchecked):
+    vectors, six = random(4, 3), random(4, 6)
+    both = lambda v, x: (axis_angle(rotation_matrices(v)), rotation_from_6d(x, True))  # noqa: E731
+    compiled = torch.compile(both, fullgraph=True, backend="aot_eager")
+    for found, expected in zip(compiled(vectors, six), (vectors, rotation_from_6d(six, True)), strict=True):
+        torch.testing.assert_close(found, expected)
+
+
+def test_errors_name_the_argument(unchecked):
+    with pytest.raises(ValueError, match=r"axis_angle: rotations has shape \(2, 3\); expected \(..., 3, 3\)"):
+        axis_angle(torch.zeros(2, 3))
+    with pytest.raises(TypeError, match=r"rotation_from_6d: values has dtype torch\.int64"):
+        rotation_from_6d(torch.zeros(6, dtype=torch.int64), True)
+    with pytest.raises(ValueError, match=r"rotation_from_6d: values has shape \(12,\); expected \(..., 6\)"):
+        rotation_from_6d(torch.zeros(12), True)

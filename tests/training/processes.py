@@ -1,0 +1,97 @@
+"""Trains in several processes, each scenario in turn, and leaves what each process saw: `python -m ... OUT`.
+
+Run by `test_processes.py`. It is an ordinary script: Lightning Fabric starts it again for the second process.
+"""
+
+import math
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from headfields.losses import HuberColour, OpacityLoss
+from headfields.training import Trainer
+from tests.training.ball import ball_trainer
+from tests.training.fakes import FakeAvatar, FakeCapture
+
+STEPS, BALL_STEPS = 24, 56  # the ball's grid culls from step 48 on
+
+
+class OneNumberARay(FakeAvatar):
+    """Draws one random number a ray, as `OccupancySampler` does."""
+
+    def forward(self, rays, state, background):
+        jitter = 1e-3 * torch.rand(len(rays))[:, None] if self.training else 0.0
+        was, self.training = self.training, False
+        try:
+            return super().forward(type(rays)(rays.origins, rays.directions + jitter, rays.frame), state, background)
+        finally:
+            self.training = was
+
+
+def disc_trainer(seed: int = 0, losses=None, **options) -> Trainer:
+    torch.manual_seed(seed)
+    losses = [HuberColour(mouth_weight=1), OpacityLoss(0.1)] if losses is None else losses
+    options = {"frames_per_step": 4, "learning_rate": 5e-3, "bar": False, "device": "cpu", **options}
+    return Trainer(OneNumberARay(), FakeCapture(), losses, rays_per_step=255, seed=0, **options)
+
+
+class Mischief(HuberColour):
+    """Does something at step 5, on process 1 alone."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(mouth_weight=1)
+        object.__setattr__(self, "what", what)
+
+    def __call__(self, rendering, batch, step):
+        value = super().__call__(rendering, batch, step)
+        if step == 5 and os.environ.get("LOCAL_RANK", "0") == "1":
+            if self.what == "nan":
+                return value * math.nan
+            if self.what == "error":
+                raise ZeroDivisionError("on one process alone")
+            if self.what == "interrupt":
+                signal.raise_signal(signal.SIGINT)
+        return value
+
+
+def tensors(trainer: Trainer) -> dict[str, torch.Tensor]:
+    average = {f"ema/{name}": tensor for name, tensor in trainer.ema.average.items()}
+    return {**{name: tensor.clone() for name, tensor in trainer.avatar.state_dict().items()}, **average}
+
+
+def outcome(trainer: Trainer, **limits) -> dict[str, Any]:
+    try:
+        result = trainer.fit(**limits)
+    except Exception as error:
+        return {"error": f"{type(error).__name__}: {error}", "step": trainer.progress.step}
+    return {"step": result.step, "interrupted": result.interrupted, "psnr": result.psnr, "state": tensors(trainer)}
+
+
+def main() -> None:
+    out = Path(sys.argv[1])
+    torch.set_num_threads(1)
+    two = {"devices": 2, "strategy": "ddp"}
+    rank = int(os.environ.get("LOCAL_RANK", "0"))
+    found = {"disc": outcome(disc_trainer(seed=rank, out=out / "disc", **two), steps=STEPS)}  # seeded differently
+    found["again"] = outcome(disc_trainer(out=out / "one", **two), steps=STEPS, resume=True)
+    found["ball"] = outcome(ball_trainer(out=out / "ball", checkpoint_seconds=0.0, **two), steps=BALL_STEPS)
+    for what in ("nan", "error", "interrupt"):
+        found[what] = outcome(disc_trainer(losses=[Mischief(what)], out=out / what, **two), steps=STEPS)
+    found["minutes"] = outcome(disc_trainer(schedule="exponential", **two), minutes=0.3 / 60)
+    trainer = disc_trainer(out=out / "full", checkpoint_seconds=0.0, **two)
+    if trainer.ranks.first:
+        trainer._save = refuse
+    found["full"] = outcome(trainer, steps=STEPS)
+    torch.save(found, out / f"rank{trainer.ranks.rank}.pt")
+
+
+def refuse(*arguments: Any) -> None:
+    raise OSError(28, "No space left on device")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,153 @@
+"""Two processes with half the rays each, against one with all of them."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from headfields.training import RunFolder
+from headfields.training.ranks import Ranks, SharedBuffers
+from tests.training.ball import ball_trainer
+from tests.training.processes import BALL_STEPS, STEPS, disc_trainer, tensors
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def environment() -> dict[str, str]:
+    """Without what another launcher, or another test, has left."""
+    gone = ("LOCAL_RANK", "RANK", "WORLD_SIZE", "NODE_RANK", "MASTER_ADDR", "MASTER_PORT")
+    kept = {name: value for name, value in os.environ.items() if name not in gone}
+    return {**kept, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    out = tmp_path_factory.mktemp("processes")
+    one = disc_trainer(out=out / "one")
+    one.fit(steps=STEPS // 2)  # by one process; two go on with it
+    command = [sys.executable, "-m", "tests.training.processes", str(out)]
+    done = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=500)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return out
+
+
+@pytest.fixture(scope="module")
+def found(folder):
+    return [torch.load(folder / f"rank{rank}.pt", weights_only=False) for rank in (0, 1)]
+
+
+@pytest.fixture(scope="module")
+def one():
+    """What one process with all rays comes to."""
+    disc = disc_trainer()
+    result = disc.fit(steps=STEPS)
+    return tensors(disc), result.psnr
+
+
+@pytest.mark.parametrize("scenario", ["disc", "again"])
+def test_two_processes_reach_what_one_reaches(found, one, scenario):
+    first, second = (ranks[scenario] for ranks in found)
+    assert first["step"] == second["step"] == STEPS
+    assert first["psnr"] == second["psnr"] == pytest.approx(one[1], abs=1e-4)
+    for name, tensor in one[0].items():
+        assert torch.equal(first["state"][name], second["state"][name]), f"{name} is not in step over processes"
+        torch.testing.assert_close(
+            first["state"][name], tensor, rtol=1e-4, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}"
+        )
+
+
+def test_insta_with_its_grid(found):
+    first, second = (ranks["ball"] for ranks in found)
+    trainer = ball_trainer()
+    trainer.fit(steps=BALL_STEPS)
+    whole = tensors(trainer)
+    for name in whole:
+        assert torch.equal(first["state"][name], second["state"][name]), f"{name} is not in step over processes"
+    grid = "renderer.sampler.grid."
+    assert torch.equal(first["state"][grid + "occupied"], whole[grid + "occupied"])
+    assert not bool(whole[grid + "occupied"].all()), "nothing is culled yet, so the test sees nothing"
+    torch.testing.assert_close(first["state"][grid + "opacity"], whole[grid + "opacity"], rtol=1e-2, atol=1e-3)
+    for name in ("encoder.table", "decoder.density_network.0.weight", "ema/decoder.colour_network.0.weight"):
+        difference = (first["state"][name] - whole[name]).abs()
+        moved = 0.01 if "table" in name else 1e-3  # the learning rates: about what a step moves a weight by
+        assert float(difference.mean()) < 0.05 * moved, name
+
+
+def test_only_the_first_process_writes(folder):
+    names = [entry.get("event") for entry in RunFolder(folder / "disc").read_log() if "event" in entry]
+    assert names == ["start", "picture", "end"]
+    assert len(list((folder / "disc/images").iterdir())) == 1
+
+
+def test_a_nan_on_one_process_stops_all(folder, found):
+    for ranks in found:
+        assert ranks["nan"]["error"].startswith("NanLossError: step 5: loss colour (on process 1) is not finite")
+        assert ranks["nan"]["step"] == 5
+    assert RunFolder(folder / "nan").read_log()[-1]["event"] == "nan"
+
+
+def test_an_error_on_one_process_stops_all(found):
+    assert found[1]["error"]["error"] == "ZeroDivisionError: on one process alone"
+    assert "process 1 of 2 failed: ZeroDivisionError: on one process alone" in found[0]["error"]["error"]
+
+
+def test_a_full_disk_stops_all(found):
+    assert "No space left" in found[0]["full"]["error"]
+    assert found[1]["full"]["error"].startswith("PeerError: process 0 of 2 failed")
+
+
+def test_an_interrupt_on_one_process_stops_all_after_the_step(folder, found):
+    for ranks in found:
+        assert ranks["interrupt"]["interrupted"] and ranks["interrupt"]["step"] == 6
+    assert found[0]["interrupt"]["step"] == found[1]["interrupt"]["step"]
+    assert RunFolder(folder / "interrupt").checkpoint.exists()
+
+
+def test_a_limit_in_minutes_is_by_one_clock(found):
+    first, second = (ranks["minutes"] for ranks in found)
+    assert first["step"] == second["step"] > 1
+    for name, tensor in first["state"].items():
+        assert torch.equal(tensor, second["state"][name]), name
+
+
+class Pretended(Ranks):
+    """Two processes of which the other one's buffers are given."""
+
+    def __init__(self, other: torch.Tensor) -> None:
+        super().__init__(0, 2, torch.device("cpu"))
+        self.other = other
+
+    def largest(self, tensor):
+        return torch.maximum(tensor, self.other)
+
+    def spread(self, tensors):
+        pass
+
+
+def test_observations_of_a_grid_combine_as_in_one_process():
+    from headfields.renderers import OccupancyGrid
+
+    grid = OccupancyGrid(2, 0.01)
+    old = torch.tensor([0.5, 0.5, 0.5, 0.5, -1.0, -1.0, 0.9, 0.9]).view(2, 2, 2)
+    grid.opacity.copy_(old)
+    mine = torch.tensor([0.475, 0.5, 0.475, 0.8, 0.3, -1.0, 0.855, 0.9]).view(2, 2, 2)
+    yours = torch.tensor([0.475, 0.475, 0.5, 0.7, 0.6, -1.0, 0.9, 0.9]).view(2, 2, 2)
+    other = torch.where(yours == old, -torch.inf, yours)
+    buffers = SharedBuffers(Pretended(other), grid)
+    buffers.remember()
+    grid.opacity.copy_(mine)
+    buffers.merge()
+    wanted = torch.tensor([0.475, 0.475, 0.475, 0.8, 0.6, -1.0, 0.855, 0.9]).view(2, 2, 2)
+    assert torch.equal(grid.opacity, wanted)
+
+
+@pytest.mark.parametrize("total", [0, 1, 2, 7, 2048])
+@pytest.mark.parametrize("count", [1, 2, 3, 8])
+def test_shares_are_even_and_miss_nothing(total, count):
+    shares = [Ranks(rank, count, torch.device("cpu")).share(total) for rank in range(count)]
+    assert [i for share in shares for i in range(total)[share]] == list(range(total))
+    sizes = [share.stop - share.start for share in shares]
+    assert max(sizes) - min(sizes) <= 1
