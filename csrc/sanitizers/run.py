@@ -1,4 +1,4 @@
-"""Builds the compiled module with each sanitizer and drives it: `make sanitize`, or `python csrc/sanitizers/run.py KIND...`.
+"""Builds the compiled module with each sanitizer and drives it: `make sanitize`, or `python csrc/sanitizers/run.py KIND`.
 
 KIND is address, undefined or thread (all three where none is named). For each of them, under build/sanitize/KIND: every
 kernel from several threads without Python (csrc/stress.cpp), on every instruction set of this processor; then the tests
@@ -53,7 +53,19 @@ def still(kind: str) -> list[str]:
 def build(kind: str) -> Path:
     folder = ROOT / "build" / "sanitize" / kind
     cmake = [sys.executable, "-m", "cmake"]
-    call([*cmake, "-S", ROOT / "csrc", "-B", folder, "-G", "Ninja", f"-DPython_EXECUTABLE={sys.executable}", f"-DHF_SANITIZE={kind}"])
+    call(
+        [
+            *cmake,
+            "-S",
+            ROOT / "csrc",
+            "-B",
+            folder,
+            "-G",
+            "Ninja",
+            f"-DPython_EXECUTABLE={sys.executable}",
+            f"-DHF_SANITIZE={kind}",
+        ]
+    )
     call([*cmake, "--build", folder, "--target", "stress", "_native"])
     return folder
 

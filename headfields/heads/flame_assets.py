@@ -19,7 +19,15 @@ FACE_KEY, WEIGHT_KEY, INDEX_KEY = "lmk_face_idx", "lmk_b_coords", "mediapipe_ind
 
 @dataclasses.dataclass(frozen=True)
 class Extras:
-    """Files beside the model: paths, or for masks vertex ids by name; see `FlameHead.from_file`."""
+    """Files beside the model; see `FlameHead.from_file` and docs/files.md.
+
+    Attributes:
+        masks: `FLAME_masks.pkl`, or vertex ids by name.
+        landmarks: an embedding of static landmarks, or of static ones and the contour.
+        contour: an embedding of the contour alone.
+        mediapipe: MediaPipe's embedding.
+        uv: an OBJ of the template with texture coordinates.
+    """
 
     masks: str | Path | Mapping[str, Any] | None = None
     landmarks: str | Path | None = None

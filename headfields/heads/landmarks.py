@@ -125,6 +125,9 @@ def _on_faces(
 class Landmarks(nn.Module):
     """L landmarks, each on one triangle of the mesh.
 
+    Args:
+        embedding: faces and barycentric coordinates; `from_file` reads one.
+
     Attributes:
         faces: (L,) int64 face indices.
         barycentric: (L, 3) barycentric coordinates.
@@ -187,6 +190,9 @@ class ContourLandmarks(nn.Module):
 
     The rows are those of FLAME's table of 79: row k is for a head turned k degrees to its own right (k from 0 to 39),
     row 39 + k for one turned k degrees to its own left; angles beyond 39 take the last.
+
+    Args:
+        embedding: the table; `from_file` reads one.
 
     Attributes:
         faces: (R, C) int64 face indices; R is odd.

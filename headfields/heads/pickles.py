@@ -162,6 +162,10 @@ def load_torch(source: str | Path | bytes, where: str | None = None) -> Any:
 
     Every tensor comes to the CPU, wherever it was. Needs no `weights_only`, and takes no notice of it.
 
+    Args:
+        source: a path, or the bytes of such a file.
+        where: what error messages call it; the path if None.
+
     Raises:
         UnsafePickleError, ValueError, OSError: as `load_pickle`.
     """

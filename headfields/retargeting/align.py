@@ -70,7 +70,17 @@ def fit_similarity(source: Float[Tensor, "n 3"], target: Float[Tensor, "n 3"], s
 def fit_rigid(
     source: Float[Tensor, "n 3"], posed: Float[Tensor, "b n 3"]
 ) -> tuple[Float[Tensor, "b 3 3"], Float[Tensor, "b 3"]]:
-    """Rotations and translations, R x + t, that take N points nearest to their places in each of B poses."""
+    """Rotations and translations, R x + t, that take N points nearest to their places in each of B poses.
+
+    Args:
+        source: (N, 3) points, metres.
+        posed: (B, N, 3) where they are in each pose, metres.
+
+    Returns:
+        rotations (B, 3, 3) and translations (B, 3).
+
+    Source: Kabsch 1976.
+    """
     middle, middles = source.mean(0), posed.mean(1)
     covariance = (posed - middles[:, None]).transpose(1, 2) @ (source - middle)
     rotation, _ = _rotation(covariance)

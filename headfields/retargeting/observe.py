@@ -27,6 +27,9 @@ def surface_of_capture(capture: "Capture") -> HeadSurface:
     straight ahead. The mesh with lips apart is whichever of the canonical one and the frames opens them farthest.
     Landmarks, where there are files of them, are the vertices that stay nearest to them in the images.
 
+    Args:
+        capture: of one head.
+
     Raises:
         CaptureError: a mesh, expression or landmark file cannot be read.
     """
@@ -89,6 +92,11 @@ def expressions_of_capture(capture: "Capture", surface: HeadSurface, ridge: floa
     The basis is regressed from the training frames' meshes and coefficients, and the bounds are the least and greatest
     value that each coefficient takes there: what a network trained on them has seen. Vertices count as much as the
     area around them, those of the mouth, where INSTA reads the coefficients, four times as much again.
+
+    Args:
+        capture: whose coefficients an avatar was trained with.
+        surface: of the same head, as `surface_of_capture` gives it.
+        ridge: see `ExpressionFit`.
     """
     state = capture.state(_spread(capture))
     if state.expression is None or not state.expression.shape[1] or len(state) < 3:

@@ -15,6 +15,10 @@ from headfields.losses import Loss
 def parameter_groups(module: nn.Module, weight_decay: float | int) -> list[dict[str, Any]]:
     """The optimiser's groups: tables (`table`, `*_table`; no decay) and networks (decay). Empty ones are left out.
 
+    Args:
+        module: its trainable parameters are grouped by name.
+        weight_decay: L2 of the networks.
+
     Raises:
         ValueError: nothing is trainable.
     """

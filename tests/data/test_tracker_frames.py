@@ -112,7 +112,7 @@ def test_what_may_be_missing(tmp_path):
     assert found.frame_id == "00000" and found.global_step is None
 
 
-def test_the_order_of_the_image_size(tmp_path):
+def test_the_order_of_the_image_size(tmp_path, unchecked):
     path, _ = save(tmp_path)
     assert read_frame(path, "hw").camera.size == (480, 640)
     with pytest.raises(CaptureError, match=r"00000\.frame: img_size \[480, 640\], read as 'wh'.*pass size_order='hw'"):

@@ -122,7 +122,7 @@ def test_more_expressions_than_there_are(tmp_path):
     [
         ("weights", np.full((12, 5), np.nan), r"weights at \(0, 0\) is nan"),
         ("f", np.array([[0, 1, 12]]), r"f has indices in \[0, 12\]"),
-        ("kintree_table", np.array([[-1, 2, 1, 1, 1], range(5)]), "2 for the parent of joint 1"),
+        ("kintree_table", np.array([[-1, 2, 1, 1, 1], range(5)]), "kintree_table has 2 for the parent of joint 1"),
         ("v_template", np.array([["a"] * 3] * 12), "v_template has dtype"),
         ("J_regressor", [[0.0] * 12] * 4 + [[0.0]], "J_regressor is no array"),
         ("posedirs", {"a": 1}, "posedirs is an array of Python objects"),

@@ -36,11 +36,11 @@ def test_last_checkpoint_stays_whole(tmp_path: Path, file: str, field: str) -> N
     assert not list((tmp_path / "run").rglob("*.tmp"))
 
     again = FakeAvatar()
-    checkpoint.load_weights(tmp_path / "run" / "checkpoint", again)
+    checkpoint.load_weights(tmp_path / "run" / "checkpoint" / "last.safetensors", again)
     assert all(values.isfinite().all() for values in again.state_dict().values())
     (tmp_path / "tiny" / file).write_bytes(whole)
     second = trainer()
-    second.load(tmp_path / "run" / "checkpoint")
+    second.load(tmp_path / "run" / "checkpoint" / "last.safetensors")
     step = second.progress.step
     assert 2 <= step <= 200
     assert second.fit(steps=step + 3, resume=True).step == step + 3
