@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-all lint native clean
+.PHONY: demo test test-all lint native sanitize clean
 
 $(STAMP): pyproject.toml constraints.txt $(wildcard csrc/*.cpp csrc/*.h csrc/kernels/*) csrc/CMakeLists.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -30,6 +30,12 @@ lint: $(STAMP)
 native:
 	$(PYTHON) -m cmake -S csrc -B build/dev -G Ninja -DPython_EXECUTABLE=$$(command -v $(PYTHON)) && $(PYTHON) -m cmake --build build/dev
 	cp build/dev/_native*.so headfields/
+
+# The C++ under AddressSanitizer, UndefinedBehaviorSanitizer and ThreadSanitizer, and a look for instructions that an
+# old processor lacks (docs/native.md): make sanitize PYTHON=...
+sanitize: native
+	$(PYTHON) csrc/sanitizers/check_isa.py build/dev
+	$(PYTHON) csrc/sanitizers/run.py
 
 clean:
 	rm -rf $(VENV) build headfields/_native*.so

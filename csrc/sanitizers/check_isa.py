@@ -1,4 +1,4 @@
-"""Checks that a module built on this machine runs on the oldest one: `python csrc/check_isa.py BUILD_FOLDER`.
+"""Checks that a module built here runs on the oldest processor: `python csrc/sanitizers/check_isa.py BUILD_FOLDER`.
 
 Looks at the object files of a build on x86-64 (binutils' `objdump` and `nm` must be there):
 - nothing but the objects of the avx2 and avx512 kernels holds an instruction that a baseline processor lacks;
@@ -12,8 +12,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-# Every instruction of AVX and later is named v..., but for BMI's and the like. `verr` and `verw` are ancient, and `tzcnt`
-# is a `bsf` with a prefix that old processors ignore, which compilers use where the two do the same.
+# Every instruction of AVX and later is named v..., but for BMI's and the like. `verr` and `verw` are ancient, and
+# `tzcnt` is a `bsf` with a prefix that old processors ignore, which compilers use where the two do the same.
 NEWER = re.compile(
     r"^(v(?!err|erw|mcall|mxon)\w+|k(mov|or|and|xor|not|shift|unpck|test|add|xnor)\w*|"
     r"(andn|bextr|blsi|blsmsk|blsr|bzhi|mulx|pdep|pext|rorx|sarx|shlx|shrx|lzcnt|popcnt|movbe)[lq]?|"
@@ -44,7 +44,11 @@ def newer_instructions(path: Path) -> Iterator[str]:
             function, found = line.split("<", 1)[1][:-2], False
         elif line.startswith(" ") and "\t" in line:
             words = line.split("\t")[1].split()
-            words = words[1:] if words and words[0] in ("rep", "repz", "repnz", "lock", "notrack", "bnd", "data16") else words
+            words = (
+                words[1:]
+                if words and words[0] in ("rep", "repz", "repnz", "lock", "notrack", "bnd", "data16")
+                else words
+            )
             if words and NEWER.match(words[0]) and not found:
                 found = True
                 yield f"{function}: {' '.join(words)}"
@@ -52,7 +56,9 @@ def newer_instructions(path: Path) -> Iterator[str]:
 
 def strangers(path: Path, namespace: str) -> Iterator[str]:
     """Symbols that an object defines for others to see, or to merge with theirs, outside its namespace."""
-    names = subprocess.run(["nm", "--demangle", "--defined-only", "--extern-only", str(path)], capture_output=True, text=True, check=True)
+    names = subprocess.run(
+        ["nm", "--demangle", "--defined-only", "--extern-only", str(path)], capture_output=True, text=True, check=True
+    )
     for line in names.stdout.splitlines():
         _, kind, name = line.split(" ", 2)
         if kind in "WVuU" or not name.startswith(f"{namespace}::"):
@@ -69,7 +75,9 @@ def problems(build: Path) -> list[str]:
         else:
             found += [f"{path.name} ({isa}): defines {name} outside its namespace" for name in strangers(path, isa)]
     if seen != {"baseline", *NAMESPACES}:
-        found.append(f"{build}: expected the objects of baseline, avx2 and avx512, found those of {sorted(seen) or 'none'}")
+        found.append(
+            f"{build}: expected the objects of baseline, avx2 and avx512, found those of {sorted(seen) or 'none'}"
+        )
     return found
 
 

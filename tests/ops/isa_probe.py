@@ -53,7 +53,12 @@ def triangles(native: ModuleType, rng: np.random.Generator, out: dict[str, np.nd
         face, weights, distance = np.zeros(n, np.int64), np.zeros((n, 3), np.float32), np.zeros(n, np.float32)
         nearest = np.zeros((n, 3), np.float32)
         native.bvh_closest(*tree, points, mesh, limit, face, weights, distance, nearest, THREADS)
-        out |= {f"{name}_face": face, f"{name}_distance": distance, f"{name}_weights": weights, f"{name}_point": nearest}
+        out |= {
+            f"{name}_face": face,
+            f"{name}_distance": distance,
+            f"{name}_weights": weights,
+            f"{name}_point": nearest,
+        }
     face, weights, distance = np.zeros(n, np.int64), np.zeros((n, 3), np.float32), np.zeros(n, np.float32)
     native.bvh_raycast(*tree, points, directions, mesh, 5.0, face, weights, distance, THREADS)
     near, far = np.zeros(n, np.float32), np.zeros(n, np.float32)
@@ -63,7 +68,14 @@ def triangles(native: ModuleType, rng: np.random.Generator, out: dict[str, np.nd
 
 def grid(native: ModuleType, rng: np.random.Generator, out: dict[str, np.ndarray]) -> None:
     resolution, log2_size = [2, 5, 40], 9
-    for dimensions, features, table_type in ((3, 8, "f4"), (3, 4, "f4"), (3, 2, "f2"), (3, 8, "f2"), (2, 3, "f4"), (3, 2, "f8")):
+    for dimensions, features, table_type in (
+        (3, 8, "f4"),
+        (3, 4, "f4"),
+        (3, 2, "f2"),
+        (3, 8, "f2"),
+        (2, 3, "f4"),
+        (3, 2, "f8"),
+    ):
         real = np.float64 if table_type == "f8" else np.float32
         offset = [0]
         for cells in resolution:
@@ -72,7 +84,11 @@ def grid(native: ModuleType, rng: np.random.Generator, out: dict[str, np.ndarray
         points = rng.uniform(-0.1, 1.1, (301, dimensions)).astype(real)
         points[::90, 0] = np.array([np.nan, np.inf, -np.inf, 3e38])
         table = rng.normal(size=(offset[-1], features)).astype(table_type)
-        value, to_points, to_table = np.zeros((301, 3 * features), real), np.zeros_like(points), np.zeros(table.shape, real)
+        value, to_points, to_table = (
+            np.zeros((301, 3 * features), real),
+            np.zeros_like(points),
+            np.zeros(table.shape, real),
+        )
         native.hash_grid(points, table, value, *layout, THREADS)
         grad = rng.normal(size=value.shape).astype(real)
         native.hash_grid_backward(grad, points, table, to_points, to_table, *layout, THREADS)

@@ -94,7 +94,15 @@ def test_a_fork_while_the_pool_works_does_not_hang(three_threads):
             if child == 0:  # nothing here but the kernel: torch's own threads do not survive a fork
                 face = torch.empty(len(points), dtype=torch.long)
                 native.bvh_closest(
-                    *(bvh._tree[k] for k in (2, 3, 4, 1, 0, 5, 6)), points, None, float("inf"), face, None, None, None, 3
+                    *(bvh._tree[k] for k in (2, 3, 4, 1, 0, 5, 6)),
+                    points,
+                    None,
+                    float("inf"),
+                    face,
+                    None,
+                    None,
+                    None,
+                    3,
                 )
                 os._exit(0 if face.tolist() == expected.tolist() else 1)
             assert finish(child, 60) == 0
