@@ -5,7 +5,11 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DOCS_STAMP := $(VENV)/.installed-docs
 
+<<<<<<< HEAD
 .PHONY: demo test test-all lint docs native clean
+=======
+.PHONY: demo test test-all lint native sanitize clean
+>>>>>>> native
 
 $(STAMP): pyproject.toml constraints.txt $(wildcard csrc/*.cpp csrc/*.h csrc/kernels/*) csrc/CMakeLists.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -40,6 +44,12 @@ docs: $(DOCS_STAMP)
 native:
 	$(PYTHON) -m cmake -S csrc -B build/dev -G Ninja -DPython_EXECUTABLE=$$(command -v $(PYTHON)) && $(PYTHON) -m cmake --build build/dev
 	cp build/dev/_native*.so headfields/
+
+# The C++ under AddressSanitizer, UndefinedBehaviorSanitizer and ThreadSanitizer, and a look for instructions that an
+# old processor lacks (docs/native.md): make sanitize PYTHON=...
+sanitize: native
+	$(PYTHON) csrc/sanitizers/check_isa.py build/dev
+	$(PYTHON) csrc/sanitizers/run.py
 
 clean:
 	rm -rf $(VENV) build docs/_build docs/api headfields/_native*.so

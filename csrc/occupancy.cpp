@@ -40,9 +40,14 @@ struct March {
     std::optional<Box<T>> aabb;
     double step, cone;
 
-    void run(int64_t *counts, const int64_t *offsets, int64_t *ray, T *start, T *end, int threads) const {
+    // `rows`: how many values the caller's array of one value a ray has.
+    void run(size_t rows, int64_t *counts, const int64_t *offsets, int64_t *ray, T *start, T *end, int threads) const {
         const int64_t rays = static_cast<int64_t>(near.shape(0));
         const bool grid = occupied.has_value();
+        bool fits = rows == near.shape(0) && far.shape(0) == rows && (!jitter || jitter->shape(0) == rows);
+        fits = fits && (!grid || (origins && directions && aabb && origins->shape(0) == rows && directions->shape(0) == rows));
+        if (!fits) throw nb::value_error("march: origins, directions, near, far, jitter and results differ in length");
+        if (!(step > 0) || !(cone >= 0)) throw nb::value_error("march: the step must be > 0 and the cone >= 0");
         const Size size(grid ? &*occupied : nullptr);
         const T *o = grid ? origins.value().data() : nullptr, *d = grid ? directions.value().data() : nullptr;
         const T *n = near.data(), *f = far.data(), *j = jitter ? jitter->data() : nullptr;
@@ -65,7 +70,7 @@ void bind(nb::module_ &m) {
              std::optional<Cells> occupied, std::optional<Box<T>> aabb, double step, double cone, Out<int64_t> counts,
              int threads) {
               const March<T> march{origins, directions, near, far, jitter, occupied, aabb, step, cone};
-              march.run(counts.data(), nullptr, nullptr, nullptr, nullptr, threads);
+              march.run(counts.shape(0), counts.data(), nullptr, nullptr, nullptr, nullptr, threads);
           },
           nb::arg("origins").noconvert().none(), nb::arg("directions").noconvert().none(), "near"_a.noconvert(),
           "far"_a.noconvert(), nb::arg("jitter").noconvert().none(), nb::arg("occupied").noconvert().none(),
@@ -76,7 +81,13 @@ void bind(nb::module_ &m) {
              Out<int64_t> ray, Out<T> start, Out<T> end, int threads) {
               if (ray.shape(0) == 0) return;
               const March<T> march{origins, directions, near, far, jitter, occupied, aabb, step, cone};
-              march.run(nullptr, offsets.data(), ray.data(), start.data(), end.data(), threads);
+              const int64_t *at = offsets.data();
+              const size_t rays = offsets.shape(0) - 1;
+              bool fits = offsets.shape(0) > 0 && at[0] == 0 && at[rays] == static_cast<int64_t>(ray.shape(0));
+              for (size_t r = 0; fits && r < rays; ++r) fits = at[r] <= at[r + 1];
+              if (!fits || start.shape(0) != ray.shape(0) || end.shape(0) != ray.shape(0))
+                  throw nb::value_error("march: offsets do not fit the results");
+              march.run(rays, nullptr, offsets.data(), ray.data(), start.data(), end.data(), threads);
           },
           nb::arg("origins").noconvert().none(), nb::arg("directions").noconvert().none(), "near"_a.noconvert(),
           "far"_a.noconvert(), nb::arg("jitter").noconvert().none(), nb::arg("occupied").noconvert().none(),
@@ -85,6 +96,7 @@ void bind(nb::module_ &m) {
     m.def("lookup",
           [](Rows<T> points, Cells occupied, Box<T> aabb, Out<uint8_t> out, int threads) {
               const Size size(&occupied);
+              if (out.shape(0) != points.shape(0)) throw nb::value_error("lookup: points and results differ in length");
               const T *p = points.data(), *box = aabb.data();
               const uint8_t *cells = occupied.data();
               uint8_t *o = out.data();

@@ -3,6 +3,7 @@
 #include <nanobind/ndarray.h>
 
 #include <algorithm>
+#include <initializer_list>
 #include <memory>
 
 #include "packed.h"
@@ -53,6 +54,12 @@ void check(const Offsets &offsets, size_t samples) {
         throw nb::value_error("packed samples: offsets do not fit the samples; expected what ray_offsets(ray, rays) gives");
 }
 
+// Every array that a kernel is handed must have as many values as it reads or writes.
+void check_size(int64_t size, std::initializer_list<size_t> sizes) {
+    for (const size_t s : sizes)
+        if (static_cast<int64_t>(s) != size) throw nb::value_error("packed samples: arrays differ in length");
+}
+
 int64_t ray_count(const Offsets &offsets) { return static_cast<int64_t>(offsets.shape(0)) - 1; }
 
 // Fills offsets[r] with the first sample of ray r; returns the first sample that is out of order or of no ray, or -1.
@@ -74,6 +81,7 @@ void bind_quadrature(nb::module_ &m) {
     m.def("ray_weights",
           [](In<T> values, Offsets offsets, bool alpha, Out<T> out, int threads) {
               check(offsets, values.shape(0));
+              check_size(values.shape(0), {out.shape(0)});
               const T *v = values.data();
               T *o = out.data();
               const int64_t *at = offsets.data();
@@ -85,6 +93,7 @@ void bind_quadrature(nb::module_ &m) {
     m.def("ray_weights_backward",
           [](In<T> grad, In<T> values, Offsets offsets, bool alpha, Out<T> out, int threads) {
               check(offsets, values.shape(0));
+              check_size(values.shape(0), {grad.shape(0), out.shape(0)});
               const T *g = grad.data(), *v = values.data();
               T *o = out.data();
               const int64_t *at = offsets.data();
@@ -98,6 +107,7 @@ void bind_quadrature(nb::module_ &m) {
           [](In<T> direction, In<T> grad, In<T> values, Offsets offsets, bool alpha, Out<T> out_weights,
              Out<T> out_values, int threads) {
               check(offsets, values.shape(0));
+              check_size(values.shape(0), {direction.shape(0), grad.shape(0), out_weights.shape(0), out_values.shape(0)});
               const T *h = direction.data(), *g = grad.data(), *v = values.data();
               T *ow = out_weights.data(), *ov = out_values.data();
               const int64_t *at = offsets.data();
@@ -110,6 +120,7 @@ void bind_quadrature(nb::module_ &m) {
     m.def("exclusive_sum",
           [](In<T> values, Offsets offsets, bool reverse, Out<T> out, int threads) {
               check(offsets, values.shape(0));
+              check_size(values.shape(0), {out.shape(0)});
               const T *v = values.data();
               T *o = out.data();
               const int64_t *at = offsets.data();
@@ -121,6 +132,8 @@ void bind_quadrature(nb::module_ &m) {
     m.def("weighted_sum",
           [](In<T> weights, In<T> values, Offsets offsets, int64_t channels, bool total, Out<T> out, int threads) {
               check(offsets, weights.shape(0));
+              check_size(weights.shape(0) * channels, {values.shape(0)});
+              check_size(ray_count(offsets) * (channels + total), {out.shape(0)});
               const T *w = weights.data(), *v = values.data();
               T *o = out.data();
               const int64_t *at = offsets.data();
@@ -134,6 +147,9 @@ void bind_quadrature(nb::module_ &m) {
           [](In<T> grad, In<T> weights, In<T> values, Offsets offsets, int64_t channels, bool total, Out<T> out_weights,
              Out<T> out_values, int threads) {
               check(offsets, weights.shape(0));
+              check_size(weights.shape(0) * channels, {values.shape(0), out_values.shape(0)});
+              check_size(ray_count(offsets) * (channels + total), {grad.shape(0)});
+              check_size(weights.shape(0), {out_weights.shape(0)});
               const T *g = grad.data(), *w = weights.data(), *v = values.data();
               T *ow = out_weights.data(), *ov = out_values.data();
               const int64_t *at = offsets.data();
@@ -151,6 +167,8 @@ void bind_sampling(nb::module_ &m) {
           [](In<T> start, In<T> end, In<T> weights, Offsets offsets, In<T> quantiles, int64_t quantile_count,
              Out<T> edges, int threads) {
               check(offsets, weights.shape(0));
+              check_size(weights.shape(0), {start.shape(0), end.shape(0)});
+              check_size(ray_count(offsets) * quantile_count, {quantiles.shape(0), edges.shape(0)});
               const T *s = start.data(), *e = end.data(), *w = weights.data(), *q = quantiles.data();
               T *o = edges.data();
               const int64_t *at = offsets.data();
@@ -166,6 +184,9 @@ void bind_sampling(nb::module_ &m) {
              Out<int64_t> counts, int threads) {
               check(offsets_a, start_a.shape(0));
               check(offsets_b, start_b.shape(0));
+              check_size(start_a.shape(0), {end_a.shape(0)});
+              check_size(start_b.shape(0), {end_b.shape(0)});
+              check_size(ray_count(offsets_a), {offsets_b.shape(0) - 1, counts.shape(0)});
               const int64_t *at = offsets_a.data(), *bt = offsets_b.data();
               const T *sa = start_a.data(), *ea = end_a.data(), *sb = start_b.data(), *eb = end_b.data();
               int64_t *c = counts.data();
@@ -183,6 +204,10 @@ void bind_sampling(nb::module_ &m) {
               check(offsets_a, start_a.shape(0));
               check(offsets_b, start_b.shape(0));
               check(offsets, ray.shape(0));
+              check_size(start_a.shape(0), {end_a.shape(0)});
+              check_size(start_b.shape(0), {end_b.shape(0)});
+              check_size(ray_count(offsets_a), {offsets_b.shape(0) - 1, offsets.shape(0) - 1});
+              check_size(ray.shape(0), {start.shape(0), end.shape(0)});
               if (ray.shape(0) == 0) return;
               const int64_t *at = offsets_a.data(), *bt = offsets_b.data(), *to = offsets.data();
               const T *sa = start_a.data(), *ea = end_a.data(), *sb = start_b.data(), *eb = end_b.data();

@@ -1,6 +1,7 @@
 // Drives every kernel, on every instruction set of this processor, from several threads at once and without Python:
 // what the sanitizers see best. Arrays have exactly the size that the kernels are told, so that reading one element too
 // far is caught; inputs hold infinities, NaN and huge numbers. Ends with 0 if answers are the same on every thread.
+//     stress [rounds] [no-forks]
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -316,7 +317,7 @@ void forked() {
 
 int main(int argc, char **argv) {
     const int rounds = argc > 1 ? std::atoi(argv[1]) : 2;
-    const bool forks = argc <= 2;
+    const bool forks = argc <= 2 || std::strcmp(argv[2], "no-forks") != 0;
     for (int round = 0; round < rounds; ++round) {
         const uint64_t expected = all(unsigned(round));
         std::vector<std::thread> callers;

@@ -61,7 +61,7 @@ struct Lattice {
     int64_t interval(T t) const {
         if (!(t >= first)) return 0;
         const double place = t < turn ? double((t - first) * per_step) : double(linear) + log(double(t / turn)) / double(growth);
-        return place < 9e15 ? 1 + int64_t(place) : int64_t(9e15);
+        return place < 1e12 ? 1 + int64_t(place) : int64_t(1e12);  // a sum over many rays must not overflow
     }
     // How many intervals begin before far. Past 2^24 the distances are not exact, nor need the count be.
     int64_t count(T far) const {

@@ -1,4 +1,4 @@
-"""Checks that a module built on this machine runs on the oldest one: `python csrc/check_isa.py BUILD_FOLDER`.
+"""Checks that a module built here runs on the oldest processor: `python csrc/sanitizers/check_isa.py BUILD_FOLDER`.
 
 Looks at the object files of a build on x86-64 (binutils' `objdump` and `nm` must be there):
 - nothing but the objects of the avx2 and avx512 kernels holds an instruction that a baseline processor lacks;

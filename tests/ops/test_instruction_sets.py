@@ -1,6 +1,7 @@
 """The kernels are compiled once per instruction set: every one gives the same answers, and a baseline one is there."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -72,6 +73,7 @@ def test_closest_matches_brute_force(isa, tmp_path):
     assert same.float().mean() > 0.99
     torch.testing.assert_close(
         torch.from_numpy(results["closest_point"])[usable][same].double(), want[same], atol=2e-6, rtol=0
+<<<<<<< HEAD
     )
 
 
@@ -84,5 +86,26 @@ def test_an_unknown_set_is_refused():
         capture_output=True,
         text=True,
         timeout=60,
+=======
+>>>>>>> native
     )
-    assert done.returncode != 0 and "HEADFIELDS_ISA=sse9: expected baseline, avx2 or avx512" in done.stderr
+
+
+def test_nothing_but_what_is_behind_the_dispatch_needs_avx():
+    """On the object files of the newest build in the working tree; an installed package has none."""
+    root = Path(__file__).parents[2]
+    folders = sorted(root.glob("build/*/CMakeFiles/hf_avx2.dir"), key=lambda path: path.stat().st_mtime)
+    if not folders or not shutil.which("objdump") or not shutil.which("nm"):
+        pytest.skip("no x86-64 build of the module in build/, or no objdump and nm to look into it")
+    script, build = root / "csrc" / "sanitizers" / "check_isa.py", folders[-1].parents[1]
+    done = subprocess.run([sys.executable, script, build], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_an_unknown_set_is_refused(tmp_path):
+    done = subprocess.run(
+        [sys.executable, isa_probe.__file__, native.__file__, str(tmp_path / "results.npz")],
+        env={**os.environ, "HEADFIELDS_ISA": "sse9"}, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert done.returncode != 0
+    assert "HEADFIELDS_ISA=sse9: expected baseline, avx2 or avx512" in done.stderr
