@@ -53,7 +53,7 @@ def constant_docstring(module: ModuleType, name: str) -> list[str]:
     """The string below a constant's assignment, in whichever file of the package the assignment is."""
     for path in sorted(Path(module.__file__ or "").parent.glob("*.py")):
         dotted = f"{module.__package__}.{path.stem}".removesuffix(".__init__")
-        found = ModuleAnalyzer.for_module(dotted).find_attr_docs().get(("", name))
+        found = ModuleAnalyzer.for_file(path, dotted).find_attr_docs().get(("", name))
         if found:
             return found
     return []
