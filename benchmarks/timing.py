@@ -54,7 +54,7 @@ def interleaved(
     if not 1 <= rounds[0] <= rounds[1]:
         raise ValueError(f"interleaved: rounds is {rounds}; expected (least, most) with 1 <= least <= most")
     names = list(actions)
-    calls = {name: max(1, round(_LEAST / max(_sample(actions[name], 1, synchronize)[0], 1e-7))) for name in names}
+    calls = {name: _calls(actions[name], synchronize) for name in names}
     samples: dict[str, list[tuple[float, float]]] = {name: [] for name in names}
     began = time.perf_counter()
     for turn in range(rounds[1]):
@@ -68,6 +68,14 @@ def interleaved(
         name: Timing(tuple(s for s, _ in rows), statistics.median(b for _, b in rows), calls[name])
         for name, rows in samples.items()
     }
+
+
+def _calls(action: Callable[[], Any], synchronize: Callable[[], None] | None) -> int:
+    """How many calls fill a sample; a short action is tried three times, lest an interruption passes for its length."""
+    seconds = _sample(action, 1, synchronize)[0]
+    if seconds < _LEAST:
+        seconds = min(seconds, *(_sample(action, 1, synchronize)[0] for _ in range(2)))
+    return max(1, round(_LEAST / max(seconds, 1e-7)))
 
 
 def _sample(action: Callable[[], Any], calls: int, synchronize: Callable[[], None] | None) -> tuple[float, float]:

@@ -1,12 +1,14 @@
 """`make demo`: a synthetic capture, INSTA trained on it for three CPU minutes, and pictures of what came out.
 
-Everything is kept in `demo/`; a second run takes the capture and the trained avatars from there, so it starts in
-seconds. Remove the folder, or pass another `--out`, to begin afresh.
+Everything is kept in `demo/`; a second run goes on where the first was cut off, and shows what is there already if it
+was not. Remove the folder, or pass another `--out`, to begin afresh.
 """
 
 import argparse
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -15,6 +17,8 @@ from headfields.cli.commands import render, train
 from headfields.data.procedural import write_capture
 from headfields.training import evaluate
 from headfields.viz import save_image, side_by_side
+
+OUTPUTS = ("contact_sheet.png", "comparison.png", "expressions.mp4", "turntable.mp4", "figures.json")
 
 
 def main() -> None:
@@ -31,29 +35,40 @@ def main() -> None:
     print(f"1. a synthetic capture in {out / 'capture'}")
     write_capture(out / "capture", frames=arguments.frames, size=arguments.size)  # at once if it is there already
     capture = hf.data.load_capture(out / "capture")
-    hf.viz.contact_sheet(capture, path=out / "contact_sheet.png")
+    if not (out / "contact_sheet.png").exists():
+        hf.viz.contact_sheet(capture, path=out / "contact_sheet.png")
 
     print(f"2. INSTA, {arguments.minutes:g} minutes; then the same field without a deformer, and an average texture")
     runs = {model: out / model for model in ("insta", "static_field")}
-    if not (out / "figures.json").exists():  # the last thing written; until then, go on where it was cut off
+    if (out / "figures.json").exists():  # the last thing written
+        figures = json.loads((out / "figures.json").read_text())
+    else:
         for model, run in runs.items():
             train(model, out / "capture", run, minutes=arguments.minutes, resume=True)
-    rivals = {
-        "INSTA": hf.Avatar.load(runs["insta"] / "avatar.safetensors"),
-        "no deformer": hf.Avatar.load(runs["static_field"] / "avatar.safetensors"),
-        "average texture": hf.models.TexturedMesh(capture.template).fit(capture, capture.splits["train"]),
-    }
+        rivals = {
+            "INSTA": hf.Avatar.load(runs["insta"] / "avatar.safetensors"),
+            "no deformer": hf.Avatar.load(runs["static_field"] / "avatar.safetensors"),
+            "average texture": hf.models.TexturedMesh(capture.template).fit(capture, capture.splits["train"]),
+        }
+        compare(capture, rivals, out / "comparison.png")
+        render(runs["insta"], mode="expressions", out=out / "expressions.mp4", seconds=1.5, fps=12)
+        render(runs["insta"], mode="turntable", out=out / "turntable.mp4", degrees=90.0, seconds=3.0, fps=12)
+        figures = {name: evaluate(rival, capture, split="test") for name, rival in rivals.items()}
+        (out / "figures.json").write_text(json.dumps(figures, indent=1) + "\n")
 
     print("3. frames that training has not seen")
-    figures = {}
-    for name, rival in rivals.items():
-        result = evaluate(rival, capture, split="test")
-        figures[name] = {key: result[key] for key in ("psnr", "ssim", "psnr_masked", "seconds_per_frame")}
+    for name, result in figures.items():
         print(
             f"   {name:16s} PSNR {result['psnr']:5.2f} dB   SSIM {result['ssim']:.3f}   "
             f"in the head {result['psnr_masked']:5.2f} dB"
         )
+    for name in OUTPUTS:
+        print(f"   {out / name}")
+    print(f"   {runs['insta'] / 'avatar.safetensors'}: headfields.Avatar.load opens it anywhere")
 
+
+def compare(capture: hf.data.Capture, rivals: Mapping[str, Any], path: Path) -> None:
+    """A picture: truth and each rival in columns, four test frames in rows."""
     test = capture.splits["test"]
     rows = []
     for frame in test[:: max(len(test) // 4, 1)][:4].tolist():
@@ -61,14 +76,7 @@ def main() -> None:
         camera, state = capture.camera([frame])[0], capture.state([frame])
         rows.append([truth, *(rival.render(camera, state).rgb.clamp(0, 1) for rival in rivals.values())])
     columns = [torch.cat(images, dim=0) for images in zip(*rows, strict=True)]
-    save_image(out / "comparison.png", side_by_side(columns, ["truth", *rivals]))
-    render(runs["insta"], mode="expressions", out=out / "expressions.mp4", seconds=1.5, fps=12)
-    render(runs["insta"], mode="turntable", out=out / "turntable.mp4", degrees=90.0, seconds=3.0, fps=12)
-
-    (out / "figures.json").write_text(json.dumps(figures, indent=1) + "\n")
-    for name in ("contact_sheet.png", "comparison.png", "expressions.mp4", "turntable.mp4", "figures.json"):
-        print(f"   {out / name}")
-    print(f"   {runs['insta'] / 'avatar.safetensors'}: headfields.Avatar.load opens it anywhere")
+    save_image(path, side_by_side(columns, ["truth", *rivals]))
 
 
 if __name__ == "__main__":

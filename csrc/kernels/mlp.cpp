@@ -91,7 +91,7 @@ void mlp_backward(int64_t first, int64_t last, const MlpNetwork &net, const floa
     for (int64_t t0 = first; t0 < last; t0 += T) {
         const int64_t n = at_most(last - t0, T);
         for (int64_t l = 0; l + 1 < net.layers; ++l) {
-            forward(net, l, t0, n, hidden + (l - 1) * T * stride, hidden + l * T * stride, stride);
+            forward(net, l, t0, n, l ? hidden + (l - 1) * T * stride : nullptr, hidden + l * T * stride, stride);
         }
         const int64_t width = net.layer[net.layers - 1].out, padded = net.layer[net.layers - 1].padded;
         for (int64_t r = 0; r < n; ++r) {

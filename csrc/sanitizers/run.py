@@ -1,0 +1,94 @@
+"""Builds the compiled module with each sanitizer and drives it: `make sanitize`, or `python csrc/sanitizers/run.py KIND...`.
+
+KIND is address, undefined or thread (all three where none is named). For each of them, under build/sanitize/KIND: every
+kernel from several threads without Python (csrc/stress.cpp), on every instruction set of this processor; then the tests
+of the operations that the module serves, in a copy of the package that holds the sanitized module. Linux with GCC.
+"""
+
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+HERE = Path(__file__).resolve().parent
+RUNTIME = {"address": "libasan.so", "thread": "libtsan.so"}  # must be in the process before Python is
+TESTS = ["closest_triangle", "ray_mesh", "hash_grid", "spherical_harmonics", "compositing", "sampling", "occupancy",
+         "native_threads"]  # fmt: skip
+# Warp compiles code at run time, which no sanitizer knows; torch.compile starts processes; the instruction sets are
+# what stress.cpp goes through.
+LEFT_OUT = "not warp and not cuda and not compile and not builders"
+
+
+def environment(kind: str) -> dict[str, str]:
+    """Options of the sanitizers: stop at the first report; Python's own leaks are not looked for."""
+    return {
+        **os.environ,
+        "ASAN_OPTIONS": "detect_leaks=0:halt_on_error=1:detect_stack_use_after_return=1:strict_string_checks=1",
+        "UBSAN_OPTIONS": "halt_on_error=1:print_stacktrace=1",
+        # A fork among threads is what one test is about: without this, TSan ends the child.
+        "TSAN_OPTIONS": f"halt_on_error=1:die_after_fork=0:suppressions={HERE / 'thread.supp'}",
+    }
+
+
+def call(command: list[str | Path], **options) -> None:
+    print("+", *command, flush=True)
+    subprocess.run(command, check=True, **options)
+
+
+def instruction_sets() -> list[str]:
+    """Those that this processor has."""
+    flags = Path("/proc/cpuinfo").read_text() if platform.machine() == "x86_64" else ""
+    return ["baseline"] + ["avx2"] * (" avx2 " in flags) + ["avx512"] * (" avx512vl " in flags)
+
+
+def still(kind: str) -> list[str]:
+    """TSan of older compilers does not bear with addresses as random as newer kernels make them."""
+    setarch = shutil.which("setarch")
+    return [setarch, platform.machine(), "--addr-no-randomize"] if kind == "thread" and setarch else []
+
+
+def build(kind: str) -> Path:
+    folder = ROOT / "build" / "sanitize" / kind
+    cmake = [sys.executable, "-m", "cmake"]
+    call([*cmake, "-S", ROOT / "csrc", "-B", folder, "-G", "Ninja", f"-DPython_EXECUTABLE={sys.executable}", f"-DHF_SANITIZE={kind}"])
+    call([*cmake, "--build", folder, "--target", "stress", "_native"])
+    return folder
+
+
+def test(kind: str, folder: Path) -> None:
+    """The operations' tests in a copy of the package: the module in the working tree stays as it is."""
+    tree = folder / "tree"
+    shutil.rmtree(tree, ignore_errors=True)
+    leave = shutil.ignore_patterns("_native*", "__pycache__")
+    for name in ("headfields", "tests"):
+        shutil.copytree(ROOT / name, tree / name, ignore=leave)
+    shutil.copy(ROOT / "pyproject.toml", tree)
+    for module in folder.glob("_native*.so"):
+        shutil.copy(module, tree / "headfields")
+    settings = {**environment(kind), "OMP_NUM_THREADS": "1", "PYTHONMALLOC": "malloc"}
+    if kind in RUNTIME:
+        found = subprocess.run(["g++", f"-print-file-name={RUNTIME[kind]}"], capture_output=True, text=True, check=True)
+        settings["LD_PRELOAD"] = found.stdout.strip()
+    # Under TSan the tests that are about threads: a Python that is fifty times slower has nothing to add to the rest.
+    names = ["native_threads"] if kind == "thread" else TESTS
+    files = [f"tests/ops/test_{name}.py" for name in names]
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-k", LEFT_OUT, *files]
+    call([*still(kind), *command], cwd=tree, env=settings)
+
+
+def main(kinds: list[str]) -> None:
+    for kind in kinds or ["undefined", "address", "thread"]:
+        if kind not in ("address", "undefined", "thread"):
+            sys.exit(__doc__)
+        folder = build(kind)
+        for isa in instruction_sets():
+            call([*still(kind), folder / "stress", "2"], env={**environment(kind), "HEADFIELDS_ISA": isa})
+        test(kind, folder)
+    print("no sanitizer has anything to report")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
