@@ -55,7 +55,7 @@ def constant_docstring(module: ModuleType, name: str) -> list[str]:
         if path.stem == "__main__":
             continue  # to import it is to run the command
         dotted = f"{module.__package__}.{path.stem}".removesuffix(".__init__")
-        found = ModuleAnalyzer.for_module(dotted).find_attr_docs().get(("", name))
+        found = ModuleAnalyzer.for_file(path, dotted).find_attr_docs().get(("", name))
         if found:
             return found
     return []

@@ -17,19 +17,19 @@ from tests.data.tiny import blob, tiny_frames
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 FENCE = re.compile(r"^```python([^\n]*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+IMPORTS = "import torch\nimport headfields as hf\n"
 BEFORE = {
     "README.md": """
-import torch
-import headfields as hf
 faces, vertices = torch.tensor([[0, 1, 2]]), torch.eye(3).expand(2, 3, 3)
 points, mesh_index = torch.rand(5, 3), torch.tensor([0, 1, 1, 0, 0])
 table = torch.zeros(hf.ops.HashGridLayout(levels=16, features=2).entries, 2)
 ray, start, end, rays = torch.tensor([0, 0, 1]), torch.arange(3.0), torch.arange(3.0) + 1, 2
 density = torch.ones(3)
 """,
+    "retargeting.md": "avatar = hf.models.insta(hf.data.load_capture('captures/someone').template, expression_width=16)",
 }
-"""What a page takes for granted."""
-SMALLER = {r"minutes=\d+": "steps=2", r"steps=\d{2,}": "steps=2"}
+"""What a page takes for granted, besides the imports."""
+SMALLER = {r"minutes=\d+": "steps=2", r"steps=\d{2,}": "steps=2", r"\[17\]": "[1]"}
 """What would take minutes, as something that takes a second."""
 
 
@@ -46,9 +46,10 @@ def compiled(page: Path, line: int, code: str):
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working directory with a capture of a few frames where the pages expect one."""
+    """A working directory with captures of a few frames where the pages expect them."""
     frames = [dataclasses.replace(frame, expression=torch.randn(16)) for frame in tiny_frames()]
-    write_insta(tmp_path / "captures" / "nobody", frames, *blob(), test_frames=2)
+    for name in ("nobody", "someone", "somebody_else"):
+        write_insta(tmp_path / "captures" / name, frames, *blob(), test_frames=2)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -57,7 +58,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_the_python_of_a_page_runs(page: Path, folder: Path, unchecked: None) -> None:
     torch.manual_seed(0)
     namespace: dict = {"__name__": f"docs_{page.stem}"}
-    exec(BEFORE.get(page.name, ""), namespace)
+    exec(IMPORTS + BEFORE.get(page.name, ""), namespace)
     for line, mark, code in blocks(page):
         assert mark in ("", "fragment"), f"{page.name}:{line}: fence the block as ```python or ```python fragment"
         if mark == "fragment":
