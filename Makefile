@@ -5,11 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DOCS_STAMP := $(VENV)/.installed-docs
 
-<<<<<<< HEAD
-.PHONY: demo test test-all lint docs native clean
-=======
-.PHONY: demo test test-all lint native sanitize clean
->>>>>>> native
+.PHONY: demo test test-all lint docs native sanitize clean
 
 $(STAMP): pyproject.toml constraints.txt $(wildcard csrc/*.cpp csrc/*.h csrc/kernels/*) csrc/CMakeLists.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

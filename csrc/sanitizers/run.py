@@ -1,8 +1,4 @@
-<<<<<<< HEAD
-"""Builds the compiled module with each sanitizer and drives it: `make sanitize`, or `python csrc/sanitizers/run.py KIND`.
-=======
 """Builds the compiled module with each sanitizer and drives it: `python csrc/sanitizers/run.py KIND...`.
->>>>>>> native
 
 KIND is address, undefined or thread (all three where none is named). For each of them, under build/sanitize/KIND: every
 kernel from several threads without Python (csrc/stress.cpp), on every instruction set of this processor; then the tests

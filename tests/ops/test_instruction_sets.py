@@ -73,21 +73,6 @@ def test_closest_matches_brute_force(isa, tmp_path):
     assert same.float().mean() > 0.99
     torch.testing.assert_close(
         torch.from_numpy(results["closest_point"])[usable][same].double(), want[same], atol=2e-6, rtol=0
-<<<<<<< HEAD
-    )
-
-
-def test_an_unknown_set_is_refused():
-    folder = str(Path(isa_probe.__file__).parent)
-    code = f"import sys; sys.path.insert(0, {folder!r}); import isa_probe; isa_probe.load({native.__file__!r}).isa()"
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        env={**os.environ, "HEADFIELDS_ISA": "sse9"},
-        capture_output=True,
-        text=True,
-        timeout=60,
-=======
->>>>>>> native
     )
 
 
