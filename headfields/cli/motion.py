@@ -99,11 +99,14 @@ def retargeted(capture: Any, driver: Any, frames: list[int]) -> Iterator[Shot]:
 
     retargeter = Retargeter.from_captures(driver, capture)
     rests = [rest_camera(each.camera(_known(each))) for each in (driver, capture)]
-    with torch.no_grad():
-        for frame in frames:
-            index = torch.tensor([frame])
-            camera = retargeter.camera(driver.camera(index), *rests)
-            yield Shot(camera[0], retargeter(driver.state(index)), frame)
+
+    @torch.no_grad()
+    def shot(frame: int) -> Shot:
+        index = torch.tensor([frame])
+        camera = retargeter.camera(driver.camera(index), *rests)
+        return Shot(camera[0], retargeter(driver.state(index)), frame)
+
+    return map(shot, frames)  # heads that do not fit are refused now, before a progress bar is drawn
 
 
 def _known(capture: Any) -> Tensor:

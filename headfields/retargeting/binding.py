@@ -50,7 +50,7 @@ def bind(source: HeadSurface, target: HeadSurface) -> Binding:
     """Finds the correspondence between two heads of whatever topology.
 
     Heads of one topology correspond vertex by vertex. Others are aligned by a similarity through what markers both
-    have (68 landmarks, eyeballs, corners and middle of the lips; else their extents), the source is warped to meet the
+    have (68 landmarks, eyeballs, corners of the lips; else their extents), the source is warped to meet the
     markers and then registered to the target's surface, ever less stiffly, and each of the target's triangles is bound
     to the registered triangles nearest to four points on it. Only surfaces that look the same way and are near count,
     and never an upper lip's with a lower lip's. A triangle without a counterpart (the mouth's inside, ears of another
@@ -86,7 +86,7 @@ def bind(source: HeadSurface, target: HeadSurface) -> Binding:
 
 
 def markers(source: HeadSurface, target: HeadSurface) -> tuple[Float[Tensor, "n 3"], Float[Tensor, "n 3"]]:
-    """Points of both heads that mean the same: landmarks, eyeballs' centres, and the mouth's corners and middle."""
+    """Points of both heads that mean the same: landmarks, eyeballs' centres, and the mouth's corners."""
     here, there = [], []
     vertices, places = _shared_landmarks(source, target)
     if len(vertices):
@@ -118,13 +118,12 @@ def _eye_centres(head: HeadSurface) -> list[Tensor | None]:
 
 
 def _mouth_points(head: HeadSurface) -> list[Tensor | None]:
-    """Corners and middle between the lips, from the faces across the mouth."""
+    """The mouth's corners, from the faces across it. What lies between them depends on how the mouth is cut."""
     rim = head.faces[head.cavity].flatten().unique()
     if not len(rim) or not bool((head.lip != 0).any()):
-        return [None, None, None]
+        return [None, None]
     points = head.neutral[rim]
-    middle = (points - points.mean(0))[:, 0].abs().argsort()[: max(len(rim) // 6, 1)]
-    return [points[points[:, 0].argmin()], points[points[:, 0].argmax()], points[middle].mean(0)]
+    return [points[points[:, 0].argmin()], points[points[:, 0].argmax()]]
 
 
 def _by_extent(source: HeadSurface, target: HeadSurface) -> Similarity:
