@@ -99,11 +99,15 @@ def retargeted(capture: Any, driver: Any, frames: list[int]) -> Iterator[Shot]:
 
     retargeter = Retargeter.from_captures(driver, capture)
     rests = [rest_camera(each.camera(_known(each))) for each in (driver, capture)]
-    with torch.no_grad():
+
+    def shots() -> Iterator[Shot]:
         for frame in frames:
             index = torch.tensor([frame])
-            camera = retargeter.camera(driver.camera(index), *rests)
-            yield Shot(camera[0], retargeter(driver.state(index)), frame)
+            with torch.no_grad():
+                state = retargeter(driver.state(index))
+            yield Shot(retargeter.camera(driver.camera(index), *rests)[0], state, frame)
+
+    return shots()
 
 
 def _known(capture: Any) -> Tensor:
