@@ -21,6 +21,7 @@ __all__ = ["Binding", "bind"]
 _STIFFNESS = (30.0, 10.0, 3.0, 1.0, 0.5, 0.3)  # of the registration, round by round
 _REACH = 0.03  # of the head's size: 8 mm; surfaces farther apart do not correspond
 _SAME_WAY = 0.35  # cosine between normals that correspond
+_ENOUGH = 12  # markers to warp by; eyes and mouth alone lie in a plane and say nothing across it
 _ELSEWHERE = 0.02  # confidence in a counterpart's place away from the lids
 _PIN = 10.0  # how much a landmark counts in the registration, against 1 for a vertex near the surface
 _TORN = 4.0  # norm of a deformation gradient (that of the identity is 1.7) of no use as an example
@@ -72,7 +73,7 @@ def bind(source: HeadSurface, target: HeadSurface) -> Binding:
     align = fit_similarity(here, there) if len(here) >= 3 else _by_extent(source, target)
     placed = align.apply(source.neutral.double())
     moved = placed
-    if len(here) >= 4:
+    if len(here) >= _ENOUGH:
         moved = ThinPlateWarp(align.apply(here), there, smoothing=1e-3 * target.size)(placed)
     registered, met = _register(source, moved, target)
     warp = _warp(source, placed, registered, met, target)
