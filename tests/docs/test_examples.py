@@ -26,7 +26,9 @@ table = torch.zeros(hf.ops.HashGridLayout(levels=16, features=2).entries, 2)
 ray, start, end, rays = torch.tensor([0, 0, 1]), torch.arange(3.0), torch.arange(3.0) + 1, 2
 density = torch.ones(3)
 """,
-    "retargeting.md": "avatar = hf.models.insta(hf.data.load_capture('captures/someone').template, expression_width=16)",
+    "retargeting.md": """
+avatar = hf.models.insta(hf.data.load_capture("captures/someone").template, expression_width=16)
+""",
 }
 """What a page takes for granted, besides the imports."""
 SMALLER = {r"minutes=\d+": "steps=2", r"steps=\d{2,}": "steps=2", r"\[17\]": "[1]"}
