@@ -1,13 +1,16 @@
 """INSTA on a capture, beside its two baselines: `python -m benchmarks.insta --capture DIR --out DIR --minutes 12`.
 
 Trains INSTA and the same field without a deformer for the same time, fits the average texture, evaluates all three on
-the test frames, and writes `insta.json` and `comparison.png` (truth, then each of them). Runs that are there already
-are gone on with, or taken as they are if they have had their time.
+the test frames, as a whole and by region of the face, and writes `insta.json` and `comparison.png` (truth, then each of
+them). Runs that are there already are gone on with, or taken as they are if they have had their time.
 """
 
 import argparse
 import json
+import math
+from collections import defaultdict
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -15,6 +18,29 @@ import headfields as hf
 from headfields.cli.commands import train
 from headfields.training import evaluate
 from headfields.viz import save_image, side_by_side
+
+REGIONS = {
+    "lips and mouth": (120, 130, 140), "brows": (230, 240), "eyes": (200, 210), "nose": (150,), "other skin": (250,),
+    "neck": (110,), "hair": (80,), "background": (0,),
+}  # fmt: skip
+"""Labels of INSTA's segmentation."""
+
+
+@torch.no_grad()
+def by_region(rival: Any, capture: Any) -> dict[str, float]:
+    """PSNR in dB over all pixels of each region in the test frames, on white."""
+    error, count = defaultdict[str, float](float), defaultdict[str, int](int)
+    for frame in capture.splits["test"].tolist():
+        pixels = capture.pixels(frame, background=1.0)
+        if pixels.label is None:
+            return {}
+        rgb = rival.render(capture.camera([frame])[0], capture.state([frame])).rgb.clamp(0, 1).view(-1, 3)
+        squared = (rgb - pixels.target).square().mean(dim=-1)
+        for name, labels in REGIONS.items():
+            inside = torch.isin(pixels.label, torch.tensor(labels))
+            error[name] += float(squared[inside].sum())
+            count[name] += int(inside.sum())
+    return {name: -10 * math.log10(max(error[name] / count[name], 1e-12)) for name in REGIONS if count[name]}
 
 
 def main() -> None:
@@ -39,7 +65,10 @@ def main() -> None:
             f"{name:16s} {result['psnr']:7.2f} {result['ssim']:7.4f} {result['psnr_masked']:8.2f}"
             f" {result['seconds_per_frame']:8.2f}"
         )
-    (arguments.out / "insta.json").write_text(json.dumps(figures, indent=1) + "\n")
+    regions = {name: by_region(rival, capture) for name, rival in rivals.items()}
+    for region in next(iter(regions.values())):
+        print(f"{region:16s} " + "   ".join(f"{name} {found[region]:5.2f}" for name, found in regions.items()))
+    (arguments.out / "insta.json").write_text(json.dumps({"whole": figures, "regions": regions}, indent=1) + "\n")
 
     test = capture.splits["test"]
     columns = []

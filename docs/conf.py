@@ -48,13 +48,15 @@ python_maximum_signature_line_length = 80
 
 
 def join_readmes(app, docname, source):
-    """The page `start` is the project's README; links between it and this folder keep leading somewhere."""
+    """The page `start` is the project's README, and `index` begins with this folder's; links between them hold."""
+    readme = {"start": HERE.parent / "README.md", "index": HERE / "README.md"}.get(docname)
+    text = source[0]
+    if readme is not None:
+        app.env.note_dependency(str(readme))
+        text = readme.read_text(encoding="utf-8") + ("" if docname == "start" else f"\n{text}")
     if docname == "start":
-        app.env.note_dependency(str(HERE.parent / "README.md"))
-        text = (HERE.parent / "README.md").read_text(encoding="utf-8")
-        source[0] = text.replace("](docs/README.md", "](index.md").replace("](docs/", "](")
-    else:
-        source[0] = source[0].replace("](../README.md", "](start.md").replace("](README.md", "](index.md")
+        text = text.replace("](docs/README.md", "](index.md").replace("](docs/", "](")
+    source[0] = text.replace("](../README.md", "](start.md").replace("](README.md", "](index.md")
 
 
 def setup(app):
