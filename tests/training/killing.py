@@ -18,6 +18,7 @@ import torch
 from headfields import tensor_files
 from headfields.losses import HuberColour, OpacityLoss
 from headfields.training import RunFolder, Trainer
+from headfields.training import trainer as loop
 from tests.training.fakes import FakeAvatar, FakeCapture
 
 STEPS = 120
@@ -27,6 +28,7 @@ def train(out: Path, slowly: Callable[[], None] | None) -> None:
     """One process's life: to the end, unless it is killed."""
     if slowly is not None:
         slowly()
+    loop.OVERHEAD_SHARE = 1.0  # a checkpoint at each step, however long the disk takes over one
     torch.manual_seed(0)
     trainer = Trainer(
         FakeAvatar(), FakeCapture(), [HuberColour(mouth_weight=1), OpacityLoss(0.1)], rays_per_step=256, out=out,
