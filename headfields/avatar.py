@@ -62,6 +62,16 @@ class Field:
         joined = features[0] if len(features) == 1 else torch.cat(features, dim=-1)
         return decoder(joined, canonical.directions, colour, *(shared or ())).map(_widened)
 
+    def colour(self, values: FieldValues, canonical: Canonical) -> FieldValues:
+        """`values`, decoded without colour at the M points `canonical`, with their colour.
+
+        Cheaper than `decode` again where the decoder can go on from `values.geometry`; with it where it cannot.
+        """
+        if values.geometry is None:
+            return self.decode(canonical)
+        rgb = self.avatar.decoder.colour(values.geometry, canonical.directions)
+        return values.replace(rgb=_widened(rgb))
+
 
 def _full_precision(like: Tensor) -> contextlib.AbstractContextManager[None]:
     kind = like.device.type
@@ -180,7 +190,7 @@ class Avatar(nn.Module):
 
     @torch.no_grad()
     def render(
-        self, camera: Camera, state: HeadState, background: float | Tensor = 1.0, chunk: int = 4096
+        self, camera: Camera, state: HeadState, background: float | Tensor = 1.0, chunk: int = 16384
     ) -> Rendering:
         """An image of one frame, without gradients, in evaluation mode.
 
@@ -188,7 +198,7 @@ class Avatar(nn.Module):
             camera: one camera (or a batch of one).
             state: one frame.
             background: a grey level or a colour (3,), sRGB in [0, 1].
-            chunk: rays at a time; so few by default that what the networks pass on stays in a processor's cache.
+            chunk: rays at a time: fewer take less memory and, below the default, longer.
 
         Returns:
             A `Rendering` of (H, W, ...) tensors, depth in metres along the ray.
