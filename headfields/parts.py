@@ -238,9 +238,15 @@ class Renderer(Part):
 
     Attributes:
         takes: what it can render: a tuple of `Decoder.gives` values.
+        encoders: further encoders, of a renderer with networks of its own. The avatar builds them, and prepares them
+            into `Field.renderer_ready`.
     """
 
     takes: tuple[str, ...] = ("density",)
+
+    @property
+    def encoders(self) -> tuple[Encoder, ...]:
+        return ()
 
     def build(self, bounds: Float[Tensor, "2 3"]) -> None:
         """Called once by `Avatar` with the corners `bounds` (2, 3) of the canonical box, metres."""

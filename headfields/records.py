@@ -318,6 +318,7 @@ class Rendering(Record):
         depth: (N,) expected distance along the ray, metres, weighted by opacity (divide to normalise).
         normal: (N, 3) expected unit normal in posed space, where the field has one.
         samples, weights: the packed samples and their weights, for losses that need them.
+        coarse: what a first, coarse network shows of the same rays, of renderers that train one.
     """
 
     rgb: Float[Tensor, "*n 3"]
@@ -326,6 +327,7 @@ class Rendering(Record):
     normal: Float[Tensor, "*n 3"] | None = None
     samples: Samples | None = None
     weights: Float[Tensor, " m"] | None = None
+    coarse: "Rendering | None" = None
 
 
 @dataclass(frozen=True)

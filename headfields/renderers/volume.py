@@ -9,7 +9,7 @@ from torch import Tensor
 
 from headfields.ops.compositing import composite, exclusive_sum, weights_from_density
 from headfields.parts import Renderer, Sampler
-from headfields.records import Rays, Rendering, Samples
+from headfields.records import Canonical, Rays, Rendering, Samples
 
 
 class VolumeRenderer(Renderer):
@@ -48,6 +48,12 @@ class VolumeRenderer(Renderer):
 
     def forward(self, rays: Rays, field: Any, background: Float[Tensor, "n 3"]) -> Rendering:
         samples, canonical = self.sampler(rays, field)
+        return self.shade(samples, canonical, rays, field, background)
+
+    def shade(
+        self, samples: Samples, canonical: Canonical, rays: Rays, field: Any, background: Float[Tensor, "n 3"]
+    ) -> Rendering:
+        """What N rays see of the field at M samples, whose canonical points are given; early stop as configured."""
         if self.early_stop:
             with torch.no_grad():
                 first = field.decode(canonical, colour=False)
