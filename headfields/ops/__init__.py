@@ -12,6 +12,7 @@ from headfields.ops.compositing import (
 )
 from headfields.ops.frequency import frequency_encoding, frequency_window
 from headfields.ops.hash_grid import HashGridLayout, hash_grid
+from headfields.ops.interpolate_rows import interpolate_rows, scatter_rows
 from headfields.ops.mlp import mlp
 from headfields.ops.occupancy import lookup, march
 from headfields.ops.rotations import axis_angle, rotation_from_6d
@@ -41,6 +42,7 @@ __all__ = [
     "frequency_encoding",
     "frequency_window",
     "hash_grid",
+    "interpolate_rows",
     "inverse_cdf",
     "joint_transforms",
     "linear_blend_skinning",
@@ -52,6 +54,7 @@ __all__ = [
     "ray_offsets",
     "rotation_from_6d",
     "rotation_matrices",
+    "scatter_rows",
     "spherical_harmonics",
     "stratified",
     "triangle_areas",
