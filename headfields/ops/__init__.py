@@ -26,11 +26,13 @@ from headfields.ops.skinning import (
 )
 from headfields.ops.spherical_harmonics import spherical_harmonics
 from headfields.ops.triangle_frames import deformation_gradients, edge_neighbours, triangle_areas, triangle_frames
+from headfields.ops.uv import UVRasterizer
 
 __all__ = [
     "ClosestPoint",
     "HashGridLayout",
     "TriangleBVH",
+    "UVRasterizer",
     "accumulate",
     "axis_angle",
     "blend_shapes",
