@@ -26,6 +26,7 @@ from headfields.ops.skinning import (
 )
 from headfields.ops.spherical_harmonics import spherical_harmonics
 from headfields.ops.triangle_frames import deformation_gradients, edge_neighbours, triangle_areas, triangle_frames
+from headfields.ops.unwrap import unwrap
 from headfields.ops.uv import UVRasterizer
 
 __all__ = [
@@ -62,6 +63,7 @@ __all__ = [
     "triangle_areas",
     "triangle_frames",
     "uniform_step",
+    "unwrap",
     "weights_from_alpha",
     "weights_from_density",
 ]
