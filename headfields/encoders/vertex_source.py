@@ -1,7 +1,9 @@
 """The base class of vertex-feature sources: what gives each vertex of the head's mesh a feature vector, per frame."""
 
+from collections.abc import Mapping
 from typing import Any
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -57,3 +59,35 @@ class VertexSource(Part):
             )
         for field in self.needs:
             state.need(name, field)
+
+
+def check_fields(part: str, fields: Mapping[str, int]) -> dict[str, int]:
+    """Raises ValueError unless `fields` names some fields, each with at least one coefficient; `part` is who asks."""
+    if not fields or any(size < 1 for size in fields.values()):
+        raise ValueError(
+            f"{part}: fields is {dict(fields)}; expected names of HeadState's fields, each with its number of "
+            'coefficients: {"expression": 57}'
+        )
+    return dict(fields)
+
+
+def code_of(part: str, state: HeadState, fields: Mapping[str, int]) -> Float[Tensor, "b code"]:
+    """Fields (or codes) of a state, each flattened, side by side.
+
+    Args:
+        part: who asks, for messages.
+        state: B frames.
+        fields: names, each with its number of coefficients a frame.
+
+    Raises:
+        ValueError: the state lacks a field, or it has another number of coefficients.
+    """
+    values = []
+    for name, size in fields.items():
+        value = state.need(part, name).flatten(1)
+        if value.shape[1] != size:
+            raise ValueError(
+                f"{part}: the state's {name!r} has {value.shape[1]} coefficients a frame; it was built for {size}"
+            )
+        values.append(value)
+    return torch.cat(values, dim=1)

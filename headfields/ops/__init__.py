@@ -15,6 +15,7 @@ from headfields.ops.hash_grid import HashGridLayout, hash_grid
 from headfields.ops.interpolate_rows import interpolate_rows, scatter_rows
 from headfields.ops.mlp import mlp
 from headfields.ops.occupancy import lookup, march
+from headfields.ops.rigid_motion import rigid_motion
 from headfields.ops.rotations import axis_angle, rotation_from_6d
 from headfields.ops.sampling import inverse_cdf, merge, stratified, uniform_step
 from headfields.ops.skinning import (
@@ -55,6 +56,7 @@ __all__ = [
     "mlp",
     "pose_features",
     "ray_offsets",
+    "rigid_motion",
     "rotation_from_6d",
     "rotation_matrices",
     "scatter_rows",

@@ -118,7 +118,8 @@ class UVRasterizer(nn.Module):
         check_same_device(op, attributes=attributes, rasterizer=self.face)
         b, v, c = attributes.shape
         rows = interpolate_rows(attributes.permute(1, 0, 2).reshape(v, b * c), self._vertices, self._weights)
-        return rows.reshape(*self.resolution, b, c).permute(2, 3, 0, 1)
+        maps = rows.reshape(*self.resolution, b, c).permute(2, 3, 0, 1)
+        return maps.contiguous(memory_format=torch.channels_last)
 
     def map_to_vertices(self, maps: Float[Tensor, "b c h w"]) -> Float[Tensor, "b v c"]:
         """Maps, read at the texture coordinates of each vertex.
