@@ -7,6 +7,7 @@ from headfields.data.load import load_capture
 from headfields.data.save import save_capture
 from headfields.data.tracker_frames import TrackedFrame, TrackedHead, read_frame, read_frames
 from headfields.data.tracking_error import TrackingError, tracking_error
+from headfields.data.unwrapping import unwrapped
 
 __all__ = [
     "Capture",
@@ -20,5 +21,6 @@ __all__ = [
     "read_frames",
     "save_capture",
     "tracking_error",
+    "unwrapped",
     "write_insta",
 ]

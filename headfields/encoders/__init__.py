@@ -1,7 +1,25 @@
-"""Encoders: canonical points, or the state, to features."""
+"""Encoders: canonical points, or the state, to features; and the sources of vertex features that some stand on."""
 
 from headfields.encoders.frequency import Frequency
 from headfields.encoders.hash_grid import HashGrid
 from headfields.encoders.region_gate import RegionGate
+from headfields.encoders.surface_features import SurfaceFeatures
+from headfields.encoders.unet import MapDecoder, ResidualUNet
+from headfields.encoders.uv_cnn import UVCodeFeatures, UVDisplacementFeatures
+from headfields.encoders.vertex_source import VertexSource
+from headfields.encoders.vertex_tables import CodeFeatures, CodeMLPFeatures, StaticFeatures
 
-__all__ = ["Frequency", "HashGrid", "RegionGate"]
+__all__ = [
+    "CodeFeatures",
+    "CodeMLPFeatures",
+    "Frequency",
+    "HashGrid",
+    "MapDecoder",
+    "RegionGate",
+    "ResidualUNet",
+    "StaticFeatures",
+    "SurfaceFeatures",
+    "UVCodeFeatures",
+    "UVDisplacementFeatures",
+    "VertexSource",
+]

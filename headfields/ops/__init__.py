@@ -12,8 +12,10 @@ from headfields.ops.compositing import (
 )
 from headfields.ops.frequency import frequency_encoding, frequency_window
 from headfields.ops.hash_grid import HashGridLayout, hash_grid
+from headfields.ops.interpolate_rows import interpolate_rows, scatter_rows
 from headfields.ops.mlp import mlp
 from headfields.ops.occupancy import lookup, march
+from headfields.ops.rigid_motion import rigid_motion
 from headfields.ops.rotations import axis_angle, rotation_from_6d
 from headfields.ops.sampling import inverse_cdf, merge, stratified, uniform_step
 from headfields.ops.skinning import (
@@ -25,11 +27,14 @@ from headfields.ops.skinning import (
 )
 from headfields.ops.spherical_harmonics import spherical_harmonics
 from headfields.ops.triangle_frames import deformation_gradients, edge_neighbours, triangle_areas, triangle_frames
+from headfields.ops.unwrap import unwrap
+from headfields.ops.uv import UVRasterizer
 
 __all__ = [
     "ClosestPoint",
     "HashGridLayout",
     "TriangleBVH",
+    "UVRasterizer",
     "accumulate",
     "axis_angle",
     "blend_shapes",
@@ -41,6 +46,7 @@ __all__ = [
     "frequency_encoding",
     "frequency_window",
     "hash_grid",
+    "interpolate_rows",
     "inverse_cdf",
     "joint_transforms",
     "linear_blend_skinning",
@@ -50,13 +56,16 @@ __all__ = [
     "mlp",
     "pose_features",
     "ray_offsets",
+    "rigid_motion",
     "rotation_from_6d",
     "rotation_matrices",
+    "scatter_rows",
     "spherical_harmonics",
     "stratified",
     "triangle_areas",
     "triangle_frames",
     "uniform_step",
+    "unwrap",
     "weights_from_alpha",
     "weights_from_density",
 ]

@@ -1,0 +1,110 @@
+"""Convolutional networks over maps: a residual U-Net, and its decoder alone.
+
+No normalisation layers: a batch is a frame or a few, and how far a vertex has moved is part of what the map says. Each
+residual sum is divided by √2 instead, so that values keep their size with depth. Our own choice.
+"""
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+_SLOPE = 0.2
+
+
+def _initialise(module: nn.Module) -> None:
+    """He's normal, counting as inputs those that reach one output: of a transposed convolution a part of its taps."""
+    gain = nn.init.calculate_gain("leaky_relu", _SLOPE)
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
+            taps = math.prod(layer.kernel_size)
+            if isinstance(layer, nn.ConvTranspose2d):
+                taps //= math.prod(layer.stride)
+            nn.init.normal_(layer.weight, std=gain / math.sqrt(layer.in_channels * taps))
+            assert layer.bias is not None
+            nn.init.zeros_(layer.bias)
+
+
+class ResidualBlock(nn.Module):
+    """Two 3×3 convolutions, LeakyReLU after each, and the input (through a 1×1 where widths differ) added.
+
+    Args:
+        inputs, outputs: channels.
+    """
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(inputs, outputs, 3, padding=1)
+        self.second = nn.Conv2d(outputs, outputs, 3, padding=1)
+        self.shortcut = nn.Identity() if inputs == outputs else nn.Conv2d(inputs, outputs, 1)
+
+    def forward(self, maps: Float[Tensor, "b i h w"]) -> Float[Tensor, "b o h w"]:
+        """(B, inputs, H, W) to (B, outputs, H, W)."""
+        inner = nn.functional.leaky_relu(self.first(maps), _SLOPE)
+        inner = nn.functional.leaky_relu(self.second(inner), _SLOPE)
+        out: Tensor = (inner + self.shortcut(maps)) * math.sqrt(0.5)
+        return out
+
+
+class MapDecoder(nn.Module):
+    """Transposed convolutions (4×4, stride 2), each followed by a residual block, to finer maps of fewer channels.
+
+    Args:
+        channels: at each level, coarse to fine; one level more than there are transposed convolutions.
+        width: channels of the result, which a last 3×3 convolution gives.
+        skips: whether `forward` takes maps of the finer levels, joined to what comes from below.
+    """
+
+    def __init__(self, channels: Sequence[int], width: int, skips: bool = False) -> None:
+        super().__init__()
+        pairs = list(pairwise(channels))
+        self.up = nn.ModuleList([nn.ConvTranspose2d(low, high, 4, stride=2, padding=1) for low, high in pairs])
+        self.blocks = nn.ModuleList([ResidualBlock(high * (2 if skips else 1), high) for _, high in pairs])
+        self.last = nn.Conv2d(channels[-1], width, 3, padding=1)
+        _initialise(self)
+
+    def forward(
+        self, maps: Float[Tensor, "b i h w"], skips: Sequence[Float[Tensor, "b _ _ _"]] = ()
+    ) -> Float[Tensor, "b o hh ww"]:
+        """Maps (B, channels[0], H, W) to (B, width, 2ⁿ H, 2ⁿ W); `skips` from fine to coarse, without the coarsest."""
+        waiting = list(skips)
+        for up, block in zip(self.up, self.blocks, strict=True):
+            maps = nn.functional.leaky_relu(up(maps), _SLOPE)
+            maps = block(torch.cat([maps, waiting.pop()], dim=1) if waiting else maps)
+        out: Tensor = self.last(maps)
+        return out
+
+
+class ResidualUNet(nn.Module):
+    """A residual U-Net: a residual block a level, 3×3 convolutions of stride 2 between them, and `MapDecoder` back up.
+
+    Args:
+        inputs: channels of the input.
+        width: channels of the output.
+        channels: at each level, fine to coarse. The paper's: six levels.
+
+    Source: MonoAvatar (Bai et al. 2023), supplement: six levels of 8 to 256 channels, residual blocks, transposed
+    convolutions, LeakyReLU of slope 0.2 after every convolution (here, all but the last and those of shortcuts). What
+    it leaves open is our own choice: strided convolutions down, skips joined rather than added, no normalisation.
+    """
+
+    def __init__(self, inputs: int, width: int, channels: Sequence[int] = (8, 16, 32, 64, 128, 256)) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(inputs, channels[0], 3, padding=1)
+        self.down = nn.ModuleList([nn.Conv2d(a, b, 3, stride=2, padding=1) for a, b in pairwise(channels)])
+        self.blocks = nn.ModuleList([ResidualBlock(c, c) for c in channels])
+        _initialise(self)
+        self.decoder = MapDecoder(tuple(reversed(channels)), width, skips=True)
+
+    def forward(self, maps: Float[Tensor, "b i h w"]) -> Float[Tensor, "b o h w"]:
+        """(B, inputs, H, W) to (B, width, H, W); H and W are multiples of 2^(levels − 1)."""
+        maps = self.blocks[0](nn.functional.leaky_relu(self.first(maps), _SLOPE))
+        skips = []
+        for down, block in zip(self.down, self.blocks[1:], strict=True):
+            skips.append(maps)
+            maps = block(nn.functional.leaky_relu(down(maps), _SLOPE))
+        out: Tensor = self.decoder(maps, skips)
+        return out

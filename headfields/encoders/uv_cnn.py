@@ -1,0 +1,195 @@
+"""MonoAvatar's vertex features: a convolutional network over the texture map, read at the vertices."""
+
+import math
+from collections.abc import Mapping, Sequence
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from headfields.encoders.unet import MapDecoder, ResidualUNet
+from headfields.encoders.vertex_source import VertexSource, check_fields, code_of
+from headfields.ops.rigid_motion import rigid_motion
+from headfields.ops.uv import UVRasterizer
+from headfields.records import HeadState, Template
+
+_SLOPE = 0.2
+
+
+class UVDisplacementFeatures(VertexSource):
+    """How far each vertex has moved from the neutral mesh, through a residual U-Net over the texture map.
+
+    The displacement state.vertices − neutral is drawn as a map of three channels, in units of `unit`; the U-Net's map
+    is read at each vertex's texture coordinates. It is taken in the frame of the state's vertices. In the library's
+    captures head pose is in the camera, so this is the paper's neck-normalised frame; where the vertices hold a head
+    pose, `rigid` names vertices that move with the skull (scalp, ears), by which each frame is first laid over the
+    neutral mesh.
+
+    Where nothing moves, a map of displacements alone tells one place from another by its distance to the map's border
+    only. `position` adds the neutral vertices' coordinates, scaled to [−1, 1], as three further channels, which do
+    not depend on the frame.
+
+    Differentiable in weights, vertices and neutral mesh, to the order that PyTorch's convolutions are (second).
+
+    Args:
+        template: the mesh with its texture coordinates.
+        neutral: (V, 3) where the vertices are at rest, metres; the template's canonical vertices if not given.
+        width: features per vertex.
+        channels: of the U-Net's levels, fine to coarse; each level halves the map.
+        resolution: (H, W) of the map, or one number for both; multiples of 2^(levels − 1).
+        padding: texels around charts that show the nearest chart; see `headfields.ops.UVRasterizer`.
+        unit: metres that become 1 in the map. An expression moves the skin by millimetres, a jaw by centimetres.
+        position: whether the map has the place of each texel too. False is the paper's input.
+        rigid: (K,) indices of vertices that move rigidly with the head, K ≥ 3; None takes the vertices as they are.
+
+    Raises:
+        ValueError: the template has no texture coordinates, a size does not fit, or rigid names vertices on one line;
+            later, a state with another number of vertices.
+
+    Source: MonoAvatar (Bai et al. 2023), "Ours-D" of its table 1, and the supplement for the sizes: a map of 256², six
+    levels, 64 features. Not in the paper: the unit, the padding, the position, the rigid alignment.
+    """
+
+    neutral: Tensor
+    rigid: Tensor | None
+    place: Tensor | None
+
+    def __init__(
+        self,
+        template: Template,
+        neutral: Float[Tensor, "v 3"] | None = None,
+        width: int = 64,
+        channels: Sequence[int] = (8, 16, 32, 64, 128, 256),
+        resolution: int | tuple[int, int] = 256,
+        padding: float | int = math.inf,
+        unit: float = 0.01,
+        position: bool = True,
+        rigid: Int[Tensor, " k"] | None = None,
+    ) -> None:
+        super().__init__()
+        name = "UVDisplacementFeatures"
+        _check_sizes(name, width, channels, resolution)
+        if not unit > 0:
+            raise ValueError(f"{name}: unit is {unit}; expected a length in metres above 0")
+        rest = template.canonical_vertices if neutral is None else neutral
+        if rest.shape != template.canonical_vertices.shape:
+            raise ValueError(
+                f"{name}: neutral has shape {tuple(rest.shape)}, and the template's canonical_vertices "
+                f"{tuple(template.canonical_vertices.shape)}; both are of the same V vertices"
+            )
+        self.vertex_count = len(rest)
+        self.width = width
+        self.unit = float(unit)
+        self.rasterizer = _rasterizer(name, template, resolution, padding)
+        self.register_buffer("neutral", rest.detach().clone(), persistent=False)
+        self.register_buffer("rigid", None if rigid is None else _spread(name, rigid, rest).clone(), persistent=False)
+        middle = (rest.amin(dim=0) + rest.amax(dim=0)) / 2
+        scaled = ((rest - middle) / (rest - middle).abs().max().clamp(min=1e-12)).detach()
+        place = self.rasterizer.vertices_to_map(scaled[None]) if position else None
+        self.register_buffer("place", place, persistent=False)
+        self.network = ResidualUNet(6 if position else 3, width, channels)
+
+    def extra_repr(self) -> str:
+        return f"{self.vertex_count} vertices, width={self.width}, unit={self.unit:g}"
+
+    def displacement(self, state: HeadState) -> Float[Tensor, "b v 3"]:
+        """How far each vertex of `state` is from the neutral mesh, metres, after the rigid alignment if any."""
+        vertices = state.vertices
+        if self.rigid is not None:
+            turn, shift = rigid_motion(vertices[:, self.rigid], self.neutral[self.rigid])
+            vertices = vertices @ turn.transpose(-1, -2) + shift[:, None]
+        return vertices - self.neutral
+
+    def forward(self, state: HeadState) -> Float[Tensor, "b v width"]:
+        self.check_state(state)
+        maps = self.rasterizer.vertices_to_map(self.displacement(state) / self.unit)
+        if self.place is not None:
+            maps = torch.cat([maps, self.place.expand(len(maps), -1, -1, -1)], dim=1)
+        return self.rasterizer.map_to_vertices(self.network(maps))
+
+
+class UVCodeFeatures(VertexSource):
+    """Expression and pose coefficients through transposed convolutions to a texture map, read at the vertices.
+
+    Differentiable in weights and codes, to the order that PyTorch's convolutions are (second).
+
+    Args:
+        template: the mesh with its texture coordinates.
+        fields: which fields (or codes) of the `HeadState` to take, each with the number of its coefficients a frame;
+            (B, J, 3) poses are flattened, so 3 J. All of them are joined into one code.
+        width: features per vertex.
+        channels: of the decoder's levels, coarse to fine; each level doubles the map.
+        resolution: (H, W) of the finest, or one number for both; multiples of 2^(levels − 1).
+
+    Raises:
+        ValueError: the template has no texture coordinates or a size does not fit; later, a state that lacks a field
+            or has another number of coefficients or vertices.
+
+    Source: MonoAvatar (Bai et al. 2023), "Ours-C" of its table 1. The paper gives no sizes for it; these mirror the
+    U-Net of "Ours-D", whose decoder it is, without skips.
+    """
+
+    def __init__(
+        self,
+        template: Template,
+        fields: Mapping[str, int],
+        width: int = 64,
+        channels: Sequence[int] = (256, 128, 64, 32, 16, 8),
+        resolution: int | tuple[int, int] = 256,
+    ) -> None:
+        super().__init__()
+        name = "UVCodeFeatures"
+        _check_sizes(name, width, channels, resolution)
+        self.fields = check_fields(name, fields)
+        self.needs = tuple(self.fields)
+        self.vertex_count = len(template.canonical_vertices)
+        self.width = width
+        self.rasterizer = _rasterizer(name, template, resolution, 0.0)
+        factor = 2 ** (len(channels) - 1)
+        height, width_of_map = self.rasterizer.resolution
+        self.coarse = (channels[0], height // factor, width_of_map // factor)
+        self.first = nn.Linear(sum(self.fields.values()), math.prod(self.coarse))
+        self.network = MapDecoder(channels, width)
+
+    def extra_repr(self) -> str:
+        return f"{self.fields}, {self.vertex_count} vertices, width={self.width}"
+
+    def forward(self, state: HeadState) -> Float[Tensor, "b v width"]:
+        self.check_state(state)
+        code = code_of("UVCodeFeatures", state, self.fields)
+        maps = nn.functional.leaky_relu(self.first(code), _SLOPE).unflatten(1, self.coarse)
+        return self.rasterizer.map_to_vertices(self.network(maps.contiguous(memory_format=torch.channels_last)))
+
+
+def _check_sizes(part: str, width: int, channels: Sequence[int], resolution: int | tuple[int, int]) -> None:
+    if width < 1 or not channels or min(channels) < 1:
+        raise ValueError(f"{part}: width is {width} and channels {tuple(channels)}; expected numbers above 0")
+    height, across = (resolution, resolution) if isinstance(resolution, int) else resolution
+    factor = 2 ** (len(channels) - 1)
+    if height < factor or across < factor or height % factor or across % factor:
+        raise ValueError(
+            f"{part}: resolution is ({height}, {across}), and {len(channels)} levels of channels halve it "
+            f"{len(channels) - 1} times; choose multiples of {factor}, or fewer levels"
+        )
+
+
+def _rasterizer(part: str, template: Template, resolution: int | tuple[int, int], padding: float) -> UVRasterizer:
+    if template.uv is None or template.uv_faces is None:
+        raise ValueError(
+            f"{part}: the template has no texture coordinates; headfields.data.unwrapped(template) makes them"
+        )
+    count = len(template.canonical_vertices)
+    return UVRasterizer(template.faces, template.uv, template.uv_faces, resolution, padding, count)
+
+
+def _spread(part: str, rigid: Tensor, rest: Tensor) -> Tensor:
+    """Raises unless the vertices fix a rigid motion."""
+    if not rigid.numel() or int(rigid.min()) < 0 or int(rigid.max()) >= len(rest):
+        raise ValueError(f"{part}: rigid holds {rigid.numel()} indices; expected three or more, in [0, {len(rest)})")
+    points = rest[rigid.long()]
+    extents = torch.linalg.svdvals((points - points.mean(dim=0)).double())
+    if len(points) < 3 or extents[1] < 1e-3 * extents[0] or extents[0] == 0:
+        raise ValueError(
+            f"{part}: rigid names {len(points)} vertices on one line; name three or more that span a plane"
+        )
+    return rigid.long()

@@ -1,0 +1,166 @@
+"""A piece of a mesh laid onto the unit disc without folds, and discs laid into a square, in NumPy."""
+
+import numpy as np
+import scipy.sparse as sparse
+from jaxtyping import Float, Int
+from scipy.sparse.linalg import splu
+
+from headfields.ops._unwrap_topology import Corners, loops
+
+_Array = np.ndarray
+_ROUNDS = 2  # more even the areas out further, and shear the faces
+_MOST = 100.0  # times the median stretch
+_POWER = 0.5  # of the stretch that the weights are divided by
+
+
+def flatten(mesh: Corners, places: Float[_Array, "n 3"], room: Float[_Array, " f"]) -> Float[_Array, "n 2"]:
+    """Positions in the unit disc, for a piece without handles: its longest boundary on the circle, the rest inside.
+
+    `room` is the share of the disc that each face should have, in any unit.
+
+    Each inner node is a mean of its neighbours with positive weights, and the outline is convex, so no face folds
+    over (Tutte 1963; Floater 2003, "Mean value coordinates"). Other boundaries are closed by a fan first. The weights
+    are then divided, round by round, by the stretch at the neighbour, so that faces get room as they need it.
+
+    Source of the rounds: Yoshizawa, Belyaev and Seidel 2004, "A fast and simple stretch-minimizing mesh
+    parameterization".
+    """
+    count, edges = len(places), loops(mesh)
+    outer = max(range(len(edges)), key=lambda k: _lengths(places[edges[k]]).sum())
+    faces, shares = [mesh.faces], [room]
+    for k, loop in enumerate(edges):
+        if k != outer:
+            middle = np.full(len(loop), len(places))
+            faces.append(np.stack([np.roll(loop, -1), loop, middle], 1))
+            places = np.concatenate([places, places[loop].mean(0, keepdims=True)])
+            shares.append(np.full(len(loop), float(np.median(room))))
+    every = np.concatenate(faces)
+    # A few faces of a scan have no area; lengths and areas below these are taken for them.
+    side = np.linalg.norm(places[every] - places[np.roll(every, -1, 1)], axis=2)
+    least = max(1e-3 * float(np.median(side)), 1e-12)
+    weights = _mean_value(places, every, least)
+    share = np.concatenate(shares) / np.concatenate(shares).sum()
+    # Each face is measured as if it were scaled to the area it should have.
+    corners = places[every] * np.sqrt(share / np.maximum(sizes(places[every]), least**2))[:, None, None]
+    rim = _circle(places[edges[outer]], least)
+    flat = _solve(weights, edges[outer], rim)
+    for _ in range(_ROUNDS):
+        stretch = _stretch(corners, flat[every], share)
+        # A sliver can be stretched beyond all measure; it must not outweigh the rest.
+        stretch = np.minimum(stretch, _MOST * np.median(stretch))
+        node = np.bincount(every.reshape(-1), np.repeat(share * stretch, 3), len(places))
+        node /= np.bincount(every.reshape(-1), np.repeat(share, 3), len(places))
+        node = np.maximum(node / max(float(np.median(node)), 1e-300), 1e-6) ** (0.5 * _POWER)  # stretch is squared
+        weights = weights @ sparse.diags(1 / node)
+        flat = _solve(weights, edges[outer], rim)
+    return flat[:count]
+
+
+def upright(flat: Float[_Array, "n 2"], places: Float[_Array, "n 3"]) -> Float[_Array, "n 2"]:
+    """The disc turned so that its foremost part has x to the right and y up, as near as a turn can."""
+    front = places[:, 2] >= np.quantile(places[:, 2], 0.7)
+    a, b = flat[front] - flat[front].mean(0), places[front, :2] - places[front, :2].mean(0)
+    angle = np.arctan2((a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]).sum(), (a * b).sum())
+    turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
+    turned: np.ndarray = flat @ turn
+    return turned
+
+
+def pack(radii: Float[_Array, " n"], margin: float) -> tuple[Float[_Array, "n 2"], float]:
+    """Centres of discs in the unit square, at least `margin` apart, and the scale of their radii, as large as it gets.
+
+    The largest lies in the middle, each further one as near to a corner as there is room.
+    """
+    order = np.argsort(-radii, kind="stable")
+    side = max(129, 6 * int(np.ceil(np.sqrt(len(radii)))))
+    line = (np.arange(side) + 0.5) / side
+    spots = np.stack(np.meshgrid(line, line), -1).reshape(-1, 2)
+    spots = spots[np.argsort(-np.abs(spots - 0.5).sum(1), kind="stable")]
+    wall = np.minimum(spots, 1 - spots).min(1) - margin / 2
+
+    def centres(scale: float) -> Float[_Array, "n 2"] | None:
+        found = np.full((len(radii), 2), 0.5)
+        if scale * radii[order[0]] > 0.5 - margin / 2:
+            return None
+        room = np.minimum(wall, np.linalg.norm(spots - 0.5, axis=1) - scale * radii[order[0]] - margin)
+        for index in order[1:]:
+            fits = room >= scale * radii[index]
+            if not fits.any():
+                return None
+            found[index] = spots[fits.argmax()]
+            room = np.minimum(room, np.linalg.norm(spots - found[index], axis=1) - scale * radii[index] - margin)
+        return found
+
+    high = (0.5 - margin / 2) / float(radii.max())
+    low, best = 0.0, centres(high)
+    if best is not None:
+        return best, high
+    for _ in range(14):
+        middle = (low + high) / 2
+        found = centres(middle)
+        low, high, best = (middle, high, found) if found is not None else (low, middle, best)
+    if best is None:
+        raise ValueError(
+            f"unwrap: {len(radii)} pieces do not fit with a margin of {margin:g} between them; pass a smaller margin, "
+            "or join vertices that lie at the same place"
+        )
+    return best, low
+
+
+def _lengths(loop: Float[_Array, "k 3"]) -> Float[_Array, " k"]:
+    return np.linalg.norm(np.roll(loop, -1, 0) - loop, axis=1)
+
+
+def sizes(corners: Float[_Array, "f 3 3"]) -> Float[_Array, " f"]:
+    """Areas; of a sliver, that of a less slender face with its perimeter."""
+    a, b, c = corners[:, 0], corners[:, 1], corners[:, 2]
+    perimeter = sum(np.linalg.norm(p - q, axis=1) for p, q in ((a, b), (b, c), (c, a)))
+    found: np.ndarray = np.maximum(0.5 * np.linalg.norm(np.cross(b - a, c - a), axis=1), 0.01 * perimeter**2)
+    return found
+
+
+def _circle(loop: Float[_Array, "k 3"], least: float) -> Float[_Array, "k 2"]:
+    steps = np.maximum(_lengths(loop), least)
+    angle = 2 * np.pi * np.concatenate([[0], np.cumsum(steps)[:-1]]) / steps.sum()
+    return np.stack([np.cos(angle), np.sin(angle)], 1)
+
+
+def _mean_value(places: Float[_Array, "n 3"], faces: Int[_Array, "f 3"], least: float) -> sparse.csr_matrix:
+    rows, columns, values = [], [], []
+    for k in range(3):
+        i, j, m = faces[:, k], faces[:, (k + 1) % 3], faces[:, (k + 2) % 3]
+        a, b = places[j] - places[i], places[m] - places[i]
+        angle = np.arctan2(np.linalg.norm(np.cross(a, b), axis=1), (a * b).sum(1))
+        half = np.tan(np.clip(angle, 0.02, 3.1) / 2)
+        for other, edge in ((j, a), (m, b)):
+            rows.append(i)
+            columns.append(other)
+            values.append(half / np.maximum(np.linalg.norm(edge, axis=1), least))
+    entries = (np.concatenate(values), (np.concatenate(rows), np.concatenate(columns)))
+    matrix = sparse.csr_matrix(entries, shape=(len(places),) * 2)
+    matrix.setdiag(0)
+    return matrix
+
+
+def _solve(weights: sparse.csr_matrix, rim: Int[_Array, " k"], where: Float[_Array, "k 2"]) -> Float[_Array, "n 2"]:
+    count = weights.shape[0]
+    flat = np.zeros((count, 2))
+    flat[rim] = where
+    inner = np.setdiff1d(np.arange(count), rim)
+    if len(inner):
+        total = np.asarray(weights.sum(1)).reshape(-1)
+        rows = sparse.diags(1 / total[inner]) @ weights[inner]
+        system = (sparse.identity(len(inner)) - rows[:, inner]).tocsc()
+        flat[inner] = splu(system).solve(np.asarray(rows[:, rim] @ where))
+    return flat
+
+
+def _stretch(corners: Float[_Array, "f 3 3"], flat: Float[_Array, "f 3 2"], share: Float[_Array, " f"]) -> _Array:
+    """Squared L2 stretch of each face, from the disc to the surface (Sander et al. 2001)."""
+    s, t = flat[..., 0], flat[..., 1]
+    doubled = (s[:, 1] - s[:, 0]) * (t[:, 2] - t[:, 0]) - (s[:, 2] - s[:, 0]) * (t[:, 1] - t[:, 0])
+    doubled = np.maximum(np.abs(doubled), 1e-6 * share)
+    along = sum(corners[:, k] * (t[:, (k + 1) % 3] - t[:, (k + 2) % 3])[:, None] for k in range(3))
+    down = sum(corners[:, k] * (s[:, (k + 2) % 3] - s[:, (k + 1) % 3])[:, None] for k in range(3))
+    stretch: np.ndarray = ((along**2).sum(1) + (down**2).sum(1)) / (2 * doubled**2)
+    return stretch

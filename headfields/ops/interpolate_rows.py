@@ -1,0 +1,175 @@
+"""Weighted sums of rows of a table: features at surface points, texels from vertices, vertices from texels.
+
+The three registered operations (the sum, its transpose, and the inner products) are one another's derivatives, so they
+differentiate to any order. PyTorch's own index backward takes many times as long on a CPU.
+"""
+
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from headfields.dispatch import native, use_native
+from headfields.ops._checks import check_floating, check_integer, check_same_device, check_shape
+from headfields.ops.packed import launch, use_warp
+from headfields.ops.reference import interpolate_rows as reference
+
+
+@torch.library.custom_op("headfields::interpolate_rows", mutates_args=())
+def _gather(table: Tensor, index: Tensor, weights: Tensor) -> Tensor:
+    given = (table.contiguous(), index.contiguous(), weights.contiguous())
+    if table.dtype != torch.float32:
+        return reference.interpolate_rows(*given)
+    out = table.new_empty(index.shape[0], table.shape[1])
+    if use_native(table):
+        native.rows_gather(*given, out, torch.get_num_threads())
+    else:
+        launch("interpolate_rows.gather", tuple(out.shape), *given, out)
+    return out
+
+
+@_gather.register_fake
+def _(table: Tensor, index: Tensor, weights: Tensor) -> Tensor:
+    return table.new_empty(index.shape[0], table.shape[1])
+
+
+@torch.library.custom_op("headfields::scatter_rows", mutates_args=())
+def _scatter(values: Tensor, index: Tensor, weights: Tensor, rows: int) -> Tensor:
+    given = (values.contiguous(), index.contiguous(), weights.contiguous())
+    if use_native(values) and values.dtype == torch.float32:
+        out = values.new_empty(rows, values.shape[1])
+        native.rows_scatter(*given, out, torch.get_num_threads())
+    elif use_warp(values):
+        out = values.new_zeros(rows, values.shape[1])
+        launch("interpolate_rows.scatter", tuple(values.shape), *given, out)
+    else:
+        return reference.scatter_rows(*given, rows)
+    return out
+
+
+@_scatter.register_fake
+def _(values: Tensor, index: Tensor, weights: Tensor, rows: int) -> Tensor:
+    return values.new_empty(rows, values.shape[1])
+
+
+@torch.library.custom_op("headfields::dot_rows", mutates_args=())
+def _dot(table: Tensor, index: Tensor, values: Tensor) -> Tensor:
+    given = (table.contiguous(), index.contiguous(), values.contiguous())
+    if table.dtype != torch.float32:
+        return reference.dot_rows(*given)
+    out = table.new_empty(index.shape)
+    if use_native(table):
+        native.rows_dot(*given, out, torch.get_num_threads())
+    else:
+        launch("interpolate_rows.dot", tuple(out.shape), *given, out)
+    return out
+
+
+@_dot.register_fake
+def _(table: Tensor, index: Tensor, values: Tensor) -> Tensor:
+    return table.new_empty(index.shape)
+
+
+def _save_first_three(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs[:3])
+
+
+def _gather_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    table, index, weights = ctx.saved_tensors
+    to_table = _scatter(grad, index, weights, table.shape[0]) if ctx.needs_input_grad[0] else None
+    to_weights = _dot(table, index, grad) if ctx.needs_input_grad[2] else None
+    return to_table, None, to_weights
+
+
+def _scatter_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    values, index, weights = ctx.saved_tensors
+    to_values = _gather(grad, index, weights) if ctx.needs_input_grad[0] else None
+    to_weights = _dot(grad, index, values) if ctx.needs_input_grad[2] else None
+    return to_values, None, to_weights, None
+
+
+def _dot_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    table, index, values = ctx.saved_tensors
+    to_table = _scatter(values, index, grad, table.shape[0]) if ctx.needs_input_grad[0] else None
+    to_values = _gather(table, index, grad) if ctx.needs_input_grad[2] else None
+    return to_table, None, to_values
+
+
+_gather.register_autograd(_gather_backward, setup_context=_save_first_three)
+_scatter.register_autograd(_scatter_backward, setup_context=_save_first_three)
+_dot.register_autograd(_dot_backward, setup_context=_save_first_three)
+
+
+def interpolate_rows(
+    table: Float[Tensor, "r c"], index: Int[Tensor, "n k"], weights: Float[Tensor, "n k"]
+) -> Float[Tensor, "n c"]:
+    """out[n] = Σ_k weights[n, k] table[index[n, k]]: attributes of vertices at points inside faces, and the like.
+
+    Args:
+        table: (R, C) rows.
+        index: (N, K) which rows, in [0, R); a negative one is left out.
+        weights: (N, K), barycentric coordinates for instance.
+
+    Returns:
+        (N, C), in the dtype of the table (float32 if that is a half precision), differentiable to any order in table
+        and weights. N, R, C or K = 0 is legal.
+
+    Raises:
+        TypeError: table or weights are not floating point, or index not integers.
+        ValueError: a shape does not fit, or devices differ.
+        IndexError: index names a row that is not there (CPU; not checked on CUDA).
+    """
+    index, weights, table = _checked("interpolate_rows", "table", table, index, weights)
+    out: Tensor = _gather(table, index, weights)
+    return out
+
+
+def scatter_rows(
+    values: Float[Tensor, "n c"], index: Int[Tensor, "n k"], weights: Float[Tensor, "n k"], rows: int
+) -> Float[Tensor, "rows c"]:
+    """out[r] = Σ weights[n, k] values[n] over all (n, k) with index r: the transpose of `interpolate_rows`.
+
+    On CPU the order of the sum is that of n, whatever the number of threads; on CUDA it varies from run to run.
+
+    Args:
+        values: (N, C).
+        index: (N, K) which row of the result, in [0, `rows`); a negative one is left out.
+        weights: (N, K).
+        rows: how many rows the result has.
+
+    Returns:
+        (rows, C), in the dtype of the values (float32 if that is a half precision), differentiable to any order in
+        values and weights.
+
+    Raises:
+        TypeError: values or weights are not floating point, or index not integers.
+        ValueError: a shape does not fit, devices differ, or rows is negative.
+        IndexError: index names a row that is not there (CPU; not checked on CUDA).
+    """
+    index, weights, values = _checked("scatter_rows", "values", values, index, weights)
+    if values.shape[0] != index.shape[0]:
+        raise ValueError(
+            f"scatter_rows: values has shape {tuple(values.shape)} and index {tuple(index.shape)}; "
+            "expected as many rows of the one as of the other"
+        )
+    if rows < 0:
+        raise ValueError(f"scatter_rows: rows is {rows}; expected 0 or more")
+    out: Tensor = _scatter(values, index, weights, rows)
+    return out
+
+
+def _checked(op: str, name: str, rows: Tensor, index: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    check_floating(op, name, rows)
+    check_integer(op, "index", index)
+    check_floating(op, "weights", weights)
+    check_shape(op, name, rows, "n c")
+    check_shape(op, "index", index, "n k")
+    if weights.shape != index.shape:
+        raise ValueError(
+            f"{op}: weights has shape {tuple(weights.shape)} and index {tuple(index.shape)}; they must be the same"
+        )
+    check_same_device(op, **{name: rows, "index": index, "weights": weights})
+    if rows.dtype in (torch.float16, torch.bfloat16):
+        rows = rows.float()
+    return index.long(), weights.to(rows.dtype), rows

@@ -1,0 +1,155 @@
+"""Texture coordinates for a mesh that has none."""
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from scipy.sparse.csgraph import dijkstra
+from torch import Tensor
+
+from headfields.ops import _unwrap_topology as topology
+from headfields.ops._checks import check_floating, check_integer, check_shape
+from headfields.ops._unwrap_flatten import flatten, pack, sizes, upright
+
+_SMALLEST = 0.04  # radius of a chart, of the largest chart's
+_SHORT = 0.5  # a boundary shorter than this part of the circle of equal area is lengthened by a cut
+
+
+def unwrap(
+    vertices: Float[Tensor, "v 3"], faces: Int[Tensor, "f 3"], margin: float | int = 1 / 64, detail: float | int = 0.5
+) -> tuple[Float[Tensor, "t 2"], Int[Tensor, "f 3"]]:
+    """Texture coordinates without overlaps: one round chart for each connected piece of the mesh.
+
+    Made for convolutions over the map, which want neighbours on the surface to be neighbours in it: few charts rather
+    than little distortion. A head's skin is one chart, cut from the neck up the back to the crown; each eyeball is
+    one. Faces that close a mouth or an eye socket belong to the piece that they are joined to and get room with it.
+    No face is folded over another, up to rounding of very small ones.
+
+    Edges of three faces or more, and of two that disagree about their side, are left open. The same input gives the
+    same output, up to rounding on other processors: keep the result with whatever is trained on it. Our own choice,
+    of published pieces: cuts by Gu et al. 2002, a fold-free map by Tutte 1963 and Floater 2003, its stretch evened out
+    by Yoshizawa et al. 2004.
+
+    Args:
+        vertices: (V, 3) metres, y up, the face toward +z, so that cuts run where they are seen least.
+        faces: (F, 3).
+        margin: least distance between charts, and half of it to the border, in texture coordinates.
+        detail: how a face's share of the map follows its area in space: area^(1 − detail). 0 is in proportion, 1 gives
+            every face the same; between them, the finely meshed features of a face get more than a scalp does.
+
+    Returns:
+        uv (T, 2) in [0, 1], v up, and uv_faces (F, 3), on the device of the vertices. No gradient.
+
+    Raises:
+        TypeError: a dtype does not fit.
+        ValueError: a shape does not fit, an index names what is not there, vertices are not finite, margin is not in
+            [0, 0.25], detail not in [0, 1], or there are more pieces than the margin leaves room for.
+    """
+    _check(vertices, faces, margin, detail)
+    places, triangles = vertices.detach().cpu().double().numpy(), faces.detach().cpu().long().numpy()
+    across = topology.joined_faces(triangles)
+    piece = topology.components(across)
+    room = _room(places[triangles], float(detail))
+    charts: list[tuple[np.ndarray, np.ndarray, np.ndarray, float]] = []
+    for number in range(int(piece.max(initial=-1)) + 1):
+        mine = np.nonzero(piece == number)[0]
+        index = np.full(len(triangles), -1)
+        index[mine] = np.arange(len(mine))
+        own = triangles[mine]
+        joined = np.where(across[mine] >= 0, index[across[mine].clip(0)], -1)
+        mesh = _opened(own, joined, places)
+        local = places[mesh.vertex]
+        charts.append((mine, mesh.faces, upright(flatten(mesh, local, room[mine]), local), float(room[mine].sum())))
+    uv, uv_faces, offset = [], np.zeros_like(triangles), 0
+    if charts:
+        radii = np.sqrt([max(area, 1e-30) for *_, area in charts])
+        radii = np.maximum(radii, _SMALLEST * radii.max())
+        centres, scale = pack(radii, float(margin))
+        for (mine, nodes, flat, _), centre, radius in zip(charts, centres, scale * radii, strict=True):
+            uv.append(centre + radius * flat)
+            uv_faces[mine] = nodes + offset
+            offset += len(flat)
+    coordinates = torch.from_numpy(np.concatenate([np.zeros((0, 2)), *uv])).float().clamp(0, 1)
+    return coordinates.to(vertices.device), torch.from_numpy(uv_faces).to(vertices.device)
+
+
+def _room(corners: np.ndarray, detail: float) -> np.ndarray:
+    """The share of the map that each face should have, of a sum near 1."""
+    area = sizes(corners)
+    mean = max(float(area.mean()), 1e-300) if len(area) else 1.0
+    share: np.ndarray = np.maximum(area / mean, 1e-2) ** (1 - detail) / max(len(area), 1)
+    return share
+
+
+def _opened(faces: np.ndarray, joined: np.ndarray, places: np.ndarray) -> topology.Corners:
+    """One connected piece, cut until it can be laid onto a disc without being stretched much."""
+    mesh = topology.split(faces, joined)
+    front = int(places[faces].mean(1)[:, 2].argmax())
+    edges = len(np.unique(np.sort(np.stack([mesh.faces, np.roll(mesh.faces, -1, 1)], -1).reshape(-1, 2), 1), axis=0))
+    holes = len(topology.loops(mesh))
+    if len(mesh.vertex) - edges + len(faces) + holes < 2:  # it has handles
+        mesh = topology.cut(mesh, topology.cut_handles(mesh, places[mesh.vertex], front), faces)
+    local = places[mesh.vertex]
+    rims = topology.loops(mesh)
+    corners = local[mesh.faces]
+    area = 0.5 * np.linalg.norm(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=1).sum()
+    length = max((float(np.linalg.norm(np.roll(local[r], -1, 0) - local[r], axis=1).sum()) for r in rims), default=0.0)
+    if length < _SHORT * 2 * np.sqrt(np.pi * area):
+        where = np.zeros(mesh.faces.shape, bool)
+        for path in _seams(mesh, local, rims):
+            where |= topology.path_edges(mesh, path)
+        mesh = topology.cut(mesh, where, faces)
+    return mesh
+
+
+def _seams(mesh: topology.Corners, places: np.ndarray, rims: list[np.ndarray]) -> list[np.ndarray]:
+    """Paths of nodes to cut along: from the longest boundary up the back; on a closed piece, up and down from there."""
+    graph = topology.edge_graph(mesh, places)
+    depth, height = places[:, 2], places[:, 1]
+    if rims:
+        rim = max(rims, key=lambda r: np.linalg.norm(np.roll(places[r], -1, 0) - places[r], axis=1).sum())
+        begin = int(rim[depth[rim].argmin()])
+    else:
+        begin = int(depth.argmin())
+    away, before = dijkstra(graph, directed=False, indices=begin, return_predecessors=True)
+    free = np.isfinite(away)
+    free[begin] = False
+    if rims:
+        inner = free.copy()
+        inner[np.concatenate(rims)] = False
+        ends = _highest(height, inner if inner.any() else free)
+    else:
+        # At least two of them, so that the cut has ends apart and its outline three corners.
+        free &= away <= max(0.4 * away[free].max(initial=0), np.sort(away[free])[:2].max(initial=0))
+        ends = _highest(height, free)
+        free[ends] = False
+        ends += _highest(-height, free)
+    paths = []
+    for end in ends:
+        path = [end]
+        while before[path[-1]] >= 0:
+            path.append(int(before[path[-1]]))
+        paths.append(np.array(path))
+    return paths
+
+
+def _highest(height: np.ndarray, among: np.ndarray) -> list[int]:
+    return [int(np.where(among, height, -np.inf).argmax())] if among.any() else []
+
+
+def _check(vertices: Tensor, faces: Tensor, margin: float, detail: float) -> None:
+    op = "unwrap"
+    check_floating(op, "vertices", vertices)
+    check_integer(op, "faces", faces)
+    check_shape(op, "vertices", vertices, "V 3")
+    check_shape(op, "faces", faces, "F 3")
+    if not 0 <= margin <= 0.25:
+        raise ValueError(f"{op}: margin is {margin}; expected a part of the map in [0, 0.25]")
+    if not 0 <= detail <= 1:
+        raise ValueError(f"{op}: detail is {detail}; expected a number in [0, 1]")
+    if faces.numel() and (int(faces.min()) < 0 or int(faces.max()) >= len(vertices)):
+        raise ValueError(
+            f"{op}: faces holds indices from {int(faces.min())} to {int(faces.max())}, but vertices has "
+            f"{len(vertices)}; indices must lie in [0, {len(vertices)})"
+        )
+    if not bool(vertices.isfinite().all()):
+        raise ValueError(f"{op}: vertices holds values that are not finite; remove those vertices and their faces")

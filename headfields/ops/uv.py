@@ -1,0 +1,244 @@
+"""Attributes of vertices as images over a mesh's texture coordinates, and back."""
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from headfields.ops._checks import check_floating, check_integer, check_same_device, check_shape
+from headfields.ops._texels import find_texels
+from headfields.ops.interpolate_rows import interpolate_rows, scatter_rows
+from headfields.ops.reference.uv import texel_coordinates
+
+_ROUNDING = 1e-5  # how far outside [0, 1] a coordinate may be written
+
+
+class UVRasterizer(nn.Module):
+    """Maps of a mesh: which face, and where on it, each texel shows, found once for a topology and kept.
+
+    The image has v up: row 0 lies at v = 1, column 0 at u = 0, and the centre of texel (row i, column j) at
+    u = (j + 1/2) / W, v = 1 − (i + 1/2) / H. Values between centres are bilinear; beyond the outermost centres, the
+    border's. Texture coordinates have indices of their own (`uv_faces`), so a vertex on a seam has several.
+
+    A texel whose centre several faces hold shows the one of lowest index: on a shared edge that makes no difference,
+    and where charts overlap the later face is not in the map, though its vertices are read from it. A texel that no
+    face holds shows the point of the charts nearest to it in the image, if that is within `padding`; so neither
+    bilinear reading nor a convolution meets black beside a chart. Faces without area in the image cover nothing, yet
+    may be nearest. All our own choices.
+
+    Everything is a weighted sum of what is given, with weights fixed here: differentiable to any order in attributes
+    and maps, and `sample` in the barycentric coordinates too, where reading is smooth (within a cell of four centres).
+
+    A module, so that `.to` moves it with the part that holds it; it has nothing to save.
+
+    Args:
+        faces: (F, 3) vertex indices.
+        uv: (T, 2) texture coordinates in [0, 1].
+        uv_faces: (F, 3) indices into them.
+        resolution: (H, W) in texels, or one number for both.
+        padding: texels within which to fill what no face covers; infinite fills the image, 0 nothing.
+        vertex_count: V; by default the largest index of `faces` and one.
+
+    Attributes:
+        face: (H, W) int64, -1 for none.
+        barycentric: (H, W, 3) on it; 0 where there is none.
+        covered: (H, W) whether a face holds the texel's centre.
+
+    Raises:
+        TypeError: a dtype does not fit.
+        ValueError: a shape does not fit, devices differ, an index names what is not there, or a coordinate is not
+            finite or outside [0, 1].
+    """
+
+    face: Int[Tensor, "h w"]
+    barycentric: Float[Tensor, "h w 3"]
+    covered: Bool[Tensor, "h w"]
+    _vertices: Tensor
+    _weights: Tensor
+    _uv: Tensor
+    _uv_faces: Tensor
+    _pair_vertex: Tensor
+    _pair_share: Tensor
+    _pair_texel: Tensor
+    _pair_weight: Tensor
+
+    def __init__(
+        self,
+        faces: Int[Tensor, "f 3"],
+        uv: Float[Tensor, "t 2"],
+        uv_faces: Int[Tensor, "f 3"],
+        resolution: int | tuple[int, int] = 256,
+        padding: float | int = torch.inf,
+        vertex_count: int | None = None,
+    ) -> None:
+        super().__init__()
+        height, width = (resolution, resolution) if isinstance(resolution, int) else resolution
+        needed = _check(faces, uv, uv_faces, height, width, padding)
+        self.vertex_count = needed if vertex_count is None else vertex_count
+        if self.vertex_count < needed:
+            raise ValueError(f"UVRasterizer: vertex_count is {vertex_count}, but faces names vertex {needed - 1}")
+        self.resolution = (height, width)
+        uv, uv_faces = uv.detach().double().clamp(0, 1), uv_faces.long()
+        face, barycentric, covered = find_texels(uv, uv_faces, height, width, padding)
+        vertices = face.new_full((height * width, 3), -1)
+        shown = (face >= 0).reshape(-1)
+        vertices[shown] = faces.long()[face.reshape(-1)[shown]]
+        # A vertex has a pair for each of its texture coordinates.
+        pairs = torch.stack([faces.long(), uv_faces], dim=-1).reshape(-1, 2).unique(dim=0)
+        vertex, coordinate = pairs.unbind(-1)
+        uses = torch.bincount(vertex, minlength=1)
+        texel, weight = bilinear_weights(uv[coordinate], height, width)
+        for name, buffer in {
+            "face": face, "barycentric": barycentric, "covered": covered, "_vertices": vertices,
+            "_weights": barycentric.reshape(-1, 3), "_uv": uv.float(), "_uv_faces": uv_faces.clone(),
+            "_pair_vertex": vertex[:, None].contiguous(), "_pair_share": (1 / uses[vertex].double()).float()[:, None],
+            "_pair_texel": texel, "_pair_weight": weight.float(),
+        }.items():  # fmt: skip
+            self.register_buffer(name, buffer, persistent=False)
+
+    def extra_repr(self) -> str:
+        height, width = self.resolution
+        return f"{height} by {width} texels, {self.vertex_count} vertices, {len(self._uv_faces)} faces"
+
+    def vertices_to_map(self, attributes: Float[Tensor, "b v c"]) -> Float[Tensor, "b c h w"]:
+        """Attributes of vertices, interpolated at each texel.
+
+        Args:
+            attributes: (B, V, C).
+
+        Returns:
+            (B, C, H, W), 0 where a texel shows no face; its memory is laid out with channels last.
+
+        Raises:
+            TypeError: attributes are not floating point.
+            ValueError: they are not (B, V, C), or on another device.
+        """
+        op = "UVRasterizer.vertices_to_map"
+        check_floating(op, "attributes", attributes)
+        check_shape(op, "attributes", attributes, f"B {self.vertex_count} C")
+        check_same_device(op, attributes=attributes, rasterizer=self.face)
+        b, v, c = attributes.shape
+        rows = interpolate_rows(attributes.permute(1, 0, 2).reshape(v, b * c), self._vertices, self._weights)
+        maps = rows.reshape(*self.resolution, b, c).permute(2, 3, 0, 1)
+        return maps.contiguous(memory_format=torch.channels_last)
+
+    def map_to_vertices(self, maps: Float[Tensor, "b c h w"]) -> Float[Tensor, "b v c"]:
+        """Maps, read at the texture coordinates of each vertex.
+
+        A vertex with several texture coordinates (on a seam) gets the mean of what is read at each, one without any
+        gets 0. Our own choices.
+
+        Args:
+            maps: (B, C, H, W).
+
+        Returns:
+            (B, V, C).
+
+        Raises:
+            TypeError: maps are not floating point.
+            ValueError: they are not (B, C, H, W), or on another device.
+        """
+        b, c = self._check_maps("UVRasterizer.map_to_vertices", maps)
+        table = maps.permute(2, 3, 0, 1).reshape(-1, b * c)
+        read = interpolate_rows(table, self._pair_texel, self._pair_weight)
+        mean = scatter_rows(read, self._pair_vertex, self._pair_share, self.vertex_count)
+        return mean.reshape(self.vertex_count, b, c).permute(1, 0, 2)
+
+    def sample(
+        self,
+        maps: Float[Tensor, "b c h w"],
+        face: Int[Tensor, " m"],
+        barycentric: Float[Tensor, "m 3"],
+        frame: Int[Tensor, " m"] | None = None,
+    ) -> Float[Tensor, "m c"]:
+        """Maps, read at points of the surface.
+
+        Args:
+            maps: (B, C, H, W).
+            face: (M,) the face of each point; a negative one gives 0.
+            barycentric: (M, 3) where on it.
+            frame: (M,) which of the B maps each point reads; may be None if there is one.
+
+        Returns:
+            (M, C); M = 0 is legal.
+
+        Raises:
+            TypeError: a dtype does not fit.
+            ValueError: a shape does not fit, frame is missing, or devices differ.
+            IndexError: face or frame names one that is not there (CPU).
+        """
+        op = "UVRasterizer.sample"
+        b, c = self._check_maps(op, maps)
+        check_integer(op, "face", face)
+        check_floating(op, "barycentric", barycentric)
+        check_shape(op, "face", face, "M")
+        check_shape(op, "barycentric", barycentric, f"{len(face)} 3")
+        if frame is None:
+            if b != 1:
+                raise ValueError(f"{op}: frame is None, but maps holds {b} frames; say which one each point reads")
+            frame = torch.zeros_like(face)
+        check_integer(op, "frame", frame)
+        check_shape(op, "frame", frame, f"{len(face)}")
+        check_same_device(op, face=face, barycentric=barycentric, frame=frame, maps=maps)
+        dtype = torch.promote_types(barycentric.dtype, torch.float32)
+        there = face >= 0
+        if not len(self._uv_faces):
+            return (maps.sum() + barycentric.sum()) * 0 + maps.new_zeros(len(face), c)
+        corners = self._uv_faces[face.long().clamp(min=0)]
+        uv = (barycentric.to(dtype)[..., None] * self._uv.to(dtype)[corners]).sum(dim=1)
+        texel, weight = bilinear_weights(uv, *self.resolution)
+        height, width = self.resolution
+        texel = torch.where(there[:, None], texel + frame.long()[:, None] * (height * width), -1)
+        return interpolate_rows(maps.permute(0, 2, 3, 1).reshape(-1, c), texel, weight)
+
+    def _check_maps(self, op: str, maps: Tensor) -> tuple[int, int]:
+        check_floating(op, "maps", maps)
+        check_shape(op, "maps", maps, f"B C {self.resolution[0]} {self.resolution[1]}")
+        check_same_device(op, maps=maps, rasterizer=self.face)
+        return maps.shape[0], maps.shape[1]
+
+
+def bilinear_weights(
+    uv: Float[Tensor, "n 2"], height: int, width: int
+) -> tuple[Int[Tensor, "n 4"], Float[Tensor, "n 4"]]:
+    """The four texels around each texture coordinate, as row · W + column, and their weights (with a graph)."""
+    x, y = texel_coordinates(uv, height, width).unbind(-1)
+    x, y = x.clamp(0, width - 1), y.clamp(0, height - 1)
+    left = x.detach().floor().clamp(max=max(width - 2, 0))
+    top = y.detach().floor().clamp(max=max(height - 2, 0))
+    right, bottom = (left + 1).clamp(max=width - 1), (top + 1).clamp(max=height - 1)
+    tx, ty = x - left, y - top
+    texel = torch.stack([top * width + left, top * width + right, bottom * width + left, bottom * width + right], -1)
+    weight = torch.stack([(1 - ty) * (1 - tx), (1 - ty) * tx, ty * (1 - tx), ty * tx], dim=-1)
+    return texel.long(), weight
+
+
+def _check(faces: Tensor, uv: Tensor, uv_faces: Tensor, height: int, width: int, padding: float) -> int:
+    """Raises unless the arguments of `UVRasterizer` fit; gives the number of vertices that `faces` needs."""
+    op = "UVRasterizer"
+    check_integer(op, "faces", faces)
+    check_floating(op, "uv", uv)
+    check_integer(op, "uv_faces", uv_faces)
+    check_shape(op, "faces", faces, "F 3")
+    check_shape(op, "uv", uv, "T 2")
+    check_shape(op, "uv_faces", uv_faces, f"{len(faces)} 3")
+    check_same_device(op, faces=faces, uv=uv, uv_faces=uv_faces)
+    if height < 1 or width < 1:
+        raise ValueError(f"{op}: resolution is ({height}, {width}); expected (H, W) of at least one texel")
+    if not padding >= 0:
+        raise ValueError(f"{op}: padding is {padding}; expected a number of texels >= 0, or infinity")
+    if uv_faces.numel() and (int(uv_faces.min()) < 0 or int(uv_faces.max()) >= len(uv)):
+        raise ValueError(
+            f"{op}: uv_faces holds indices from {int(uv_faces.min())} to {int(uv_faces.max())}, but uv has {len(uv)} "
+            "rows; every corner of every face needs a texture coordinate (headfields.ops.unwrap makes them)"
+        )
+    if faces.numel() and int(faces.min()) < 0:
+        raise ValueError(f"{op}: faces holds the index {int(faces.min())}; vertex indices are 0 or more")
+    if uv.numel():
+        low, high = float(uv.min()), float(uv.max())
+        if not (low >= -_ROUNDING and high <= 1 + _ROUNDING):  # a NaN too
+            raise ValueError(
+                f"{op}: uv spans [{low:.6g}, {high:.6g}]; texture coordinates must be finite and lie in [0, 1]. "
+                "Tiles beside it (UDIM) need maps of their own: shift each with uv - uv.floor(), or scale all into "
+                "[0, 1], or make new ones with headfields.ops.unwrap"
+            )
+    return int(faces.max()) + 1 if faces.numel() else 0
