@@ -12,6 +12,7 @@ void bind_packed(nb::module_ &m);
 void bind_occupancy(nb::module_ &m);
 void bind_blended_map(nb::module_ &m);
 void bind_mlp(nb::module_ &m);
+void bind_nearest_vertices(nb::module_ &m);
 
 NB_MODULE(_native, m) {
     m.doc() = "CPU kernels of headfields. Arrays in, arrays out; nothing here knows of torch.";
@@ -24,4 +25,5 @@ NB_MODULE(_native, m) {
     bind_occupancy(m);
     bind_blended_map(m);
     bind_mlp(m);
+    bind_nearest_vertices(m);
 }

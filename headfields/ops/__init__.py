@@ -13,6 +13,7 @@ from headfields.ops.compositing import (
 from headfields.ops.frequency import frequency_encoding, frequency_window
 from headfields.ops.hash_grid import HashGridLayout, hash_grid
 from headfields.ops.mlp import mlp
+from headfields.ops.nearest_vertices import NearestVertices, VertexTree, inverse_distance_weights
 from headfields.ops.occupancy import lookup, march
 from headfields.ops.rotations import axis_angle, rotation_from_6d
 from headfields.ops.sampling import inverse_cdf, merge, stratified, uniform_step
@@ -29,7 +30,9 @@ from headfields.ops.triangle_frames import deformation_gradients, edge_neighbour
 __all__ = [
     "ClosestPoint",
     "HashGridLayout",
+    "NearestVertices",
     "TriangleBVH",
+    "VertexTree",
     "accumulate",
     "axis_angle",
     "blend_shapes",
@@ -42,6 +45,7 @@ __all__ = [
     "frequency_window",
     "hash_grid",
     "inverse_cdf",
+    "inverse_distance_weights",
     "joint_transforms",
     "linear_blend_skinning",
     "lookup",
