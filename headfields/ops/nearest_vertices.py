@@ -206,7 +206,7 @@ class VertexTree:
             raise ValueError(f"nearest_vertices: k is {k}; expected 1 to {MOST_NEIGHBOURS}")
         if k > self.vertices.shape[1]:
             raise ValueError(
-                f"nearest_vertices: k is {k}, but there are {self.vertices.shape[1]} vertices; ask for no more than that"
+                f"nearest_vertices: k is {k}, but there are only {self.vertices.shape[1]} vertices"
             )
         if not max_distance >= 0:
             raise ValueError(f"nearest_vertices: max_distance is {max_distance}; expected a distance >= 0 in metres")
