@@ -3,5 +3,6 @@
 from headfields.encoders.frequency import Frequency
 from headfields.encoders.hash_grid import HashGrid
 from headfields.encoders.region_gate import RegionGate
+from headfields.encoders.vertex_features import VertexFeatures
 
-__all__ = ["Frequency", "HashGrid", "RegionGate"]
+__all__ = ["Frequency", "HashGrid", "RegionGate", "VertexFeatures"]

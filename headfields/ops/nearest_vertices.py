@@ -205,9 +205,7 @@ class VertexTree:
         if not 1 <= k <= MOST_NEIGHBOURS:
             raise ValueError(f"nearest_vertices: k is {k}; expected 1 to {MOST_NEIGHBOURS}")
         if k > self.vertices.shape[1]:
-            raise ValueError(
-                f"nearest_vertices: k is {k}, but there are only {self.vertices.shape[1]} vertices"
-            )
+            raise ValueError(f"nearest_vertices: k is {k}, but there are only {self.vertices.shape[1]} vertices")
         if not max_distance >= 0:
             raise ValueError(f"nearest_vertices: max_distance is {max_distance}; expected a distance >= 0 in metres")
         batch = points.shape[:-1]

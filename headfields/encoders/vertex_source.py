@@ -1,0 +1,59 @@
+"""The base class of vertex-feature sources: what gives each vertex of the head's mesh a feature vector, per frame."""
+
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor
+
+from headfields.parts import Part
+from headfields.records import HeadState
+
+
+class VertexSource(Part):
+    """Gives each vertex of the mesh `width` features, frame by frame.
+
+    A source is a building block of encoders rather than an encoder: an encoder that anchors its features to the mesh
+    calls it once in its `prepare(state)` and then looks features up at points, from the nearest vertices or at the
+    nearest surface point. Such an encoder adds the `needs` of its source to its own.
+
+    Subclasses set `width`, `needs` and `vertex_count` in their constructor and define `forward`. They are parts: their
+    constructor arguments are recorded, so an avatar that holds one is saved and built again.
+
+    Attributes:
+        width: number of features per vertex.
+        needs: the fields of `HeadState` (or names of codes) that the source reads.
+        vertex_count: V, the number of vertices it gives features of; that of the states' `vertices`.
+    """
+
+    width: int
+    vertex_count: int
+
+    def forward(self, state: HeadState) -> Float[Tensor, "b v width"]:
+        """Features of each vertex of each frame; B = 0 is legal.
+
+        Args:
+            state: B frames with V = `vertex_count` vertices.
+
+        Returns:
+            (B, V, width), differentiable in the source's parameters and in what it reads of the state.
+
+        Raises:
+            ValueError: the state lacks a field of `needs`, or has another number of vertices.
+        """
+        raise NotImplementedError(f"{type(self).__name__}.forward is not defined")
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Tensor:
+        # nn.Module's, with the type of `forward` rather than Any.
+        features: Tensor = super().__call__(*args, **kwargs)
+        return features
+
+    def check_state(self, state: HeadState) -> None:
+        """Raises ValueError unless the state has `vertex_count` vertices and every field of `needs`."""
+        name = type(self).__name__
+        if state.vertices.shape[1] != self.vertex_count:
+            raise ValueError(
+                f"{name}: the state's vertices have shape {tuple(state.vertices.shape)}, but the part was made for "
+                f"{self.vertex_count} vertices; make it from the template of the head that the states are of"
+            )
+        for field in self.needs:
+            state.need(name, field)
