@@ -1,29 +1,17 @@
 // Bindings of the triangle tree: build, refit and the three queries.
 #include "bvh.h"
 
-#include <nanobind/nanobind.h>
-#include <nanobind/ndarray.h>
-#include <nanobind/stl/optional.h>
-
 #include <algorithm>
 #include <cmath>
-#include <memory>
-#include <optional>
-#include <stdexcept>
-#include <string>
 #include <vector>
 
 #include "bvh_build.h"
-#include "bvh_order.h"
-#include "parallel.h"
+#include "bvh_queries.h"
 
 namespace nb = nanobind;
 using namespace headfields;
 
 namespace {
-
-template <class T, int N> using In = nb::ndarray<const T, nb::ndim<N>, nb::c_contig, nb::device::cpu>;
-template <class T, int N> using Out = nb::ndarray<T, nb::ndim<N>, nb::c_contig, nb::device::cpu>;
 
 nb::ndarray<nb::numpy, int32_t, nb::ndim<1>> give(std::vector<int32_t> &&values) {
     auto *kept = new std::vector<int32_t>(std::move(values));
@@ -45,25 +33,6 @@ BvhTree tree_of(const In<int32_t, 2> &children, const In<int32_t, 1> &order, con
     tree.meshes = vertices.shape(0), tree.vertex_count = vertices.shape(1);
     tree.nodes = children.shape(0), tree.leaves = slot.shape(0);
     return tree;
-}
-
-void check_mesh(const std::optional<In<int32_t, 1>> &mesh, int64_t n, int64_t meshes) {
-    if (!mesh) {
-        if (n > 0 && meshes < 1) throw std::out_of_range("there is no mesh to query");
-        return;
-    }
-    check_rows(n, *mesh);
-    const int32_t *index = mesh->data();
-    for (int64_t i = 0; i < n; ++i)
-        if (index[i] < 0 || index[i] >= meshes)
-            throw std::out_of_range("mesh_index holds " + std::to_string(index[i]) + ", but there are " + std::to_string(meshes) + " meshes");
-}
-
-// Calls kernel(items, count) on all n queries, neighbours in space together.
-template <class Kernel> void in_order(const float *points, const int32_t *mesh, int64_t n, int64_t meshes, int threads, const Kernel &kernel) {
-    const std::unique_ptr<uint32_t[]> items = bvh_order(points, mesh, n, meshes, threads);
-    parallel_for(n, bvh_order_grain(n, threads), threads,
-                 [&](int64_t begin, int64_t end, int) { kernel(items.get() + begin, end - begin); });
 }
 
 nb::tuple build(In<int32_t, 2> faces, In<float, 2> vertices) {

@@ -22,7 +22,7 @@ using namespace headfields;
 HF_DECLARE(void, mlp_pack, (const float *, int64_t, int64_t, int64_t, int64_t, float *))
 HF_DECLARE(void, mlp_forward, (int64_t, int64_t, const MlpNetwork &, float *))
 HF_DECLARE(void, mlp_backward,
-           (int64_t, int64_t, const MlpNetwork &, const float *, const MlpGradient &, float *, float *))
+           (int64_t, int64_t, const MlpNetwork &, const float *, const MlpGradient &, float *, float *, float *))
 
 namespace {
 
@@ -80,7 +80,7 @@ struct Packed {
             require(in == width && in >= 1 && out >= 1 && out <= mlp_widest, "mlp: a layer does not fit the one before");
             net.layer[net.layers++] = {in, out, padded, nullptr, nullptr, nullptr};
             total += in * padded + (backward ? out * mlp_padded(in) : 0);
-            total += size(biases[l], 0) * padded;
+            if (out != padded) total += size(biases[l], 0) * padded;
             width = out;
         }
         memory = std::make_unique<Floats>(total);
@@ -99,6 +99,10 @@ struct Packed {
             require(count <= 1 || (l == 0 && index), "mlp: a bias has more than one row");
             if (l == 0) starts = count;
             if (count == 0) continue;
+            if (layer.out == layer.padded) {
+                layer.bias = biases[l].data();
+                continue;
+            }
             float *bias = memory->take(count * layer.padded);
             for (int64_t k = 0; k < count; ++k) {
                 std::copy_n(biases[l].data() + k * layer.out, layer.out, bias + k * layer.padded);
@@ -128,16 +132,18 @@ void mlp(Rows x, const std::vector<Matrix> &weights, const std::vector<Matrix> &
     });
 }
 
-// Gradients are written where an output for them is given, (out, in) and (rows of the bias, out).
+// Gradients are written where an output for them is given, (out, in) and (rows of the bias, out). `to_start`, (rows, out
+// of the first layer), is given in place of the first of `to_biases` where that has too many rows to be summed here.
 void mlp_backward(Matrix grad, Rows x, const std::vector<Matrix> &weights, const std::vector<Matrix> &biases,
                   std::optional<Index> index, std::optional<Out> to_x, const Each<Out> &to_weights,
-                  const Each<Out> &to_biases, int threads) {
+                  const Each<Out> &to_biases, std::optional<Out> to_start, int threads) {
     const Packed packed(x, weights, biases, index, true);
     const MlpNetwork &net = packed.net;
     const MlpLayer *layer = net.layer;
     const int64_t rows = packed.rows, in = layer[0].in;
     require(size(grad, 0) == rows && size(grad, 1) == layer[net.layers - 1].out, "mlp_backward: shape of grad");
     require(!to_x || (size(*to_x, 0) == rows && size(*to_x, 1) == in), "mlp_backward: shape of an output");
+    require(!to_start || (size(*to_start, 0) == rows && size(*to_start, 1) == layer[0].out), "mlp_backward: shape of an output");
     require(to_weights.size() == weights.size() && to_biases.size() == weights.size(), "mlp_backward: number of outputs");
     const auto starts = [&](int64_t l) { return size(biases[l], 0); };
     int64_t sums = 0, stride = 0;
@@ -156,7 +162,7 @@ void mlp_backward(Matrix grad, Rows x, const std::vector<Matrix> &weights, const
     const int64_t scratch = ((net.layers + 1) * stride + mlp_padded(in)) * mlp_tile;
     const int workers = static_cast<int>(std::max<int64_t>(std::min<int64_t>(threads, chunks), 1));
     const float *given = grad.data();
-    float *input = to_x ? to_x->data() : nullptr;
+    float *input = to_x ? to_x->data() : nullptr, *first_start = to_start ? to_start->data() : nullptr;
     nb::gil_scoped_release release;
     Floats memory(workers * scratch + chunks * sums);
     float *const scratches = memory.take(workers * scratch), *const partial = memory.take(chunks * sums);
@@ -169,7 +175,7 @@ void mlp_backward(Matrix grad, Rows x, const std::vector<Matrix> &weights, const
         return gradient;
     };
     parallel_for(rows, grain, workers, [&](int64_t first, int64_t last, int worker) {
-        HF_DISPATCH(mlp_backward, first, last, net, given, places(partial + first / grain * sums), input,
+        HF_DISPATCH(mlp_backward, first, last, net, given, places(partial + first / grain * sums), input, first_start,
                     scratches + worker * scratch);
     });
     parallel_for(sums, 2048, threads, [&](int64_t first, int64_t last, int) {
@@ -197,5 +203,5 @@ void bind_mlp(nb::module_ &m) {
           "out"_a.noconvert(), "threads"_a);
     m.def("mlp_backward", &mlp_backward, "grad"_a.noconvert(), "x"_a.noconvert(), "weights"_a.noconvert(),
           "biases"_a.noconvert(), "index"_a.noconvert().none(), "to_x"_a.noconvert().none(),
-          "to_weights"_a.noconvert(), "to_biases"_a.noconvert(), "threads"_a);
+          "to_weights"_a.noconvert(), "to_biases"_a.noconvert(), "to_start"_a.noconvert().none(), "threads"_a);
 }

@@ -81,10 +81,10 @@ void mlp_forward(int64_t first, int64_t last, const MlpNetwork &net, float *out)
 }
 
 // Adds to `sums` what rows [first, last) give to the gradients of weights and biases, and writes those rows of
-// `to_input` (dense; null: not asked for). `scratch` has room for a tile of every
-// layer's output, one more and the padded input.
+// `to_input` and `to_start`, what the first layer starts from (dense; null: not asked for). `scratch` has room for a
+// tile of every layer's output, one more and the padded input.
 void mlp_backward(int64_t first, int64_t last, const MlpNetwork &net, const float *grad, const MlpGradient &sums,
-                  float *to_input, float *scratch) {
+                  float *to_input, float *to_start, float *scratch) {
     const int64_t stride = widest(net), in = net.layer[0].in, wide = mlp_padded(in);
     float *hidden = scratch;  // what each layer but the last gives
     float *delta = hidden + (net.layers - 1) * T * stride, *next = delta + T * stride, *result = next + T * stride;
@@ -102,6 +102,9 @@ void mlp_backward(int64_t first, int64_t last, const MlpNetwork &net, const floa
             const MlpLayer &layer = net.layer[l];
             const float *from = l ? hidden + (l - 1) * T * stride : net.input + t0 * net.input_stride;
             const int64_t from_stride = l ? stride : net.input_stride;
+            if (l == 0 && to_start != nullptr) {
+                for (int64_t r = 0; r < n; ++r) memcpy(to_start + (t0 + r) * layer.out, delta + r * stride, layer.out * sizeof(float));
+            }
             if (sums.bias[l] != nullptr) {
                 for (int64_t r = 0; r < n; ++r) {
                     float *to = sums.bias[l] + (l == 0 && net.index != nullptr ? net.index[t0 + r] * layer.padded : 0);

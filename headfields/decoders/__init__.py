@@ -1,5 +1,6 @@
 """Decoders: features and directions to density or signed distance, and colour."""
 
 from headfields.decoders.nerf import NeRFDecoder
+from headfields.decoders.radiance_head import RadianceHead
 
-__all__ = ["NeRFDecoder"]
+__all__ = ["NeRFDecoder", "RadianceHead"]

@@ -6,6 +6,7 @@ from headfields.encoders.region_gate import RegionGate
 from headfields.encoders.surface_features import SurfaceFeatures
 from headfields.encoders.unet import MapDecoder, ResidualUNet
 from headfields.encoders.uv_cnn import UVCodeFeatures, UVDisplacementFeatures
+from headfields.encoders.vertex_features import VertexFeatures
 from headfields.encoders.vertex_source import VertexSource
 from headfields.encoders.vertex_tables import CodeFeatures, CodeMLPFeatures, StaticFeatures
 
@@ -21,5 +22,6 @@ __all__ = [
     "SurfaceFeatures",
     "UVCodeFeatures",
     "UVDisplacementFeatures",
+    "VertexFeatures",
     "VertexSource",
 ]

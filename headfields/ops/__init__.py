@@ -14,6 +14,7 @@ from headfields.ops.frequency import frequency_encoding, frequency_window
 from headfields.ops.hash_grid import HashGridLayout, hash_grid
 from headfields.ops.interpolate_rows import interpolate_rows, scatter_rows
 from headfields.ops.mlp import mlp
+from headfields.ops.nearest_vertices import NearestVertices, VertexTree, inverse_distance_weights
 from headfields.ops.occupancy import lookup, march
 from headfields.ops.rigid_motion import rigid_motion
 from headfields.ops.rotations import axis_angle, rotation_from_6d
@@ -33,8 +34,10 @@ from headfields.ops.uv import UVRasterizer
 __all__ = [
     "ClosestPoint",
     "HashGridLayout",
+    "NearestVertices",
     "TriangleBVH",
     "UVRasterizer",
+    "VertexTree",
     "accumulate",
     "axis_angle",
     "blend_shapes",
@@ -48,6 +51,7 @@ __all__ = [
     "hash_grid",
     "interpolate_rows",
     "inverse_cdf",
+    "inverse_distance_weights",
     "joint_transforms",
     "linear_blend_skinning",
     "lookup",

@@ -11,6 +11,7 @@ from headfields.dispatch import native, use_native
 from headfields.ops import ray_mesh
 from headfields.ops._bvh_build import build_topology
 from headfields.ops._checks import check_floating, check_integer, check_same_device, check_shape
+from headfields.ops._mesh_index import flat_mesh_index
 from headfields.ops.ray_mesh import RayHit
 from headfields.ops.reference.closest_triangle import closest_on_face, pseudo_normal_sign
 from headfields.ops.reference.ray_mesh import hit_on_face
@@ -213,23 +214,6 @@ class TriangleBVH:
         """
         return copy.copy(self).refit(vertices)
 
-    def _flat_index(self, name: str, mesh_index: Tensor | None, shape: torch.Size) -> Tensor | None:
-        """`mesh_index` as flat int32, after its checks."""
-        if mesh_index is None:
-            if len(self) != 1:
-                raise ValueError(
-                    f"{name}: mesh_index is None, but the tree holds {len(self)} meshes; "
-                    "say which one each query is for, or refit with one mesh"
-                )
-            return None
-        check_integer(name, "mesh_index", mesh_index)
-        check_same_device(name, mesh_index=mesh_index, vertices=self.vertices)
-        if mesh_index.shape != shape:
-            raise ValueError(
-                f"{name}: mesh_index has shape {tuple(mesh_index.shape)}; expected {tuple(shape)}, one for each query"
-            )
-        return mesh_index.reshape(-1).int().contiguous()
-
     def closest(
         self,
         points: Float[Tensor, "*batch 3"],
@@ -262,7 +246,7 @@ class TriangleBVH:
         if not max_distance >= 0:
             raise ValueError(f"closest_triangle: max_distance is {max_distance}; expected a distance >= 0 in metres")
         batch = points.shape[:-1]
-        index = self._flat_index("closest_triangle", mesh_index, batch)
+        index = flat_mesh_index("closest_triangle", mesh_index, batch, self.vertices)
         flat = points.reshape(-1, 3)
         graph = torch.is_grad_enabled() and (points.requires_grad or self.vertices.requires_grad)
         fused = not graph and points.dtype == self.vertices.dtype == torch.float32
@@ -295,7 +279,7 @@ class TriangleBVH:
                 f"{name}: origins has shape {tuple(origins.shape)} and directions {tuple(directions.shape)}; "
                 "they must be the same (origins.expand_as(directions) repeats one origin)"
             )
-        index = self._flat_index(name, mesh_index, origins.shape[:-1])
+        index = flat_mesh_index(name, mesh_index, origins.shape[:-1], self.vertices)
         return origins.reshape(-1, 3), directions.reshape(-1, 3), index
 
     def raycast(

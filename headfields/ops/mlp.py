@@ -21,7 +21,7 @@ WIDEST = 128
 """Outputs of a layer that the kernels hold; wider networks are PyTorch's."""
 MOST_LAYERS = 16
 MOST_CONDITIONS = 1024
-"""Rows of the condition for which the kernels keep sums; for more, PyTorch gathers them."""
+"""Rows of condition or start for which the kernels keep sums; for more, PyTorch adds up what the kernel gives."""
 
 
 def mlp(
@@ -30,6 +30,7 @@ def mlp(
     biases: Sequence[Float[Tensor, " _"]] | None = None,
     condition: Float[Tensor, "k _"] | None = None,
     index: Int[Tensor, "*batch"] | None = None,
+    start: Float[Tensor, "k _"] | None = None,
 ) -> Float[Tensor, "*batch _"]:
     """A fully connected network: linear layers with ReLU between them and none behind the last.
 
@@ -45,7 +46,9 @@ def mlp(
         weights: of each layer, (out, in) as in `torch.nn.Linear`.
         biases: of each layer, (out,); None: no layer has one.
         condition: (K, width) values that rows share; the first layer then takes in + width columns.
-        index: (...) which row of `condition` each row of x goes with, in [0, K).
+        index: (...) which row of `condition` or `start` each row of x goes with, in [0, K).
+        start: (K, out of the first layer), what the first layer's sums start from, in place of `condition` and of that
+            layer's bias, which is not looked at: for what has been computed of it already.
 
     Returns:
         (..., out of the last layer).
@@ -56,11 +59,11 @@ def mlp(
         TypeError, ValueError: a dtype or shape does not fit, or devices differ.
         IndexError: index names a row of condition that is not there (CPU).
     """
-    _check(x, weights, biases, condition, index)
-    tensors = [x, *weights, *(biases or ()), *([] if condition is None else [condition])]
-    if not _fits(x, tensors, weights, condition):
-        return reference.mlp(x, weights, biases, condition, index)
-    return registered(x, weights, biases, condition, index)
+    _check(x, weights, biases, condition, index, start)
+    tensors = [x, *weights, *(biases or ()), *(shared for shared in (condition, start) if shared is not None)]
+    if not _fits(x, tensors, weights, condition if start is None else start):
+        return reference.mlp(x, weights, biases, condition, index, start)
+    return registered(x, weights, biases, condition, index, start)
 
 
 def registered(
@@ -69,23 +72,22 @@ def registered(
     biases: Sequence[Tensor] | None = None,
     condition: Tensor | None = None,
     index: Tensor | None = None,
+    start: Tensor | None = None,
 ) -> Tensor:
     """`mlp` by the registered operation, on whatever device: for tests and benchmarks of its kernels."""
     first, width = weights[0], x.shape[-1]
     if condition is not None:
         start = functional.linear(condition, first[:, width:], biases[0] if biases else None)
         first = first[:, :width]
-    elif biases:
-        start = biases[0][None]
-    else:
-        start = x.new_empty(0, first.shape[0])
+    elif start is None:
+        start = biases[0][None] if biases else x.new_empty(0, first.shape[0])
     rest = [biases[l][None] if biases else x.new_empty(0, len(weights[l])) for l in range(1, len(weights))]
     rows = None if index is None else index.reshape(-1).long()
     out = _mlp(x.reshape(-1, width), [first, *weights[1:]], [start, *rest], rows)
     return out.reshape(*x.shape[:-1], out.shape[-1])
 
 
-def _fits(x: Tensor, tensors: Sequence[Tensor], weights: Sequence[Tensor], condition: Tensor | None) -> bool:
+def _fits(x: Tensor, tensors: Sequence[Tensor], weights: Sequence[Tensor], shared: Tensor | None) -> bool:
     return (
         use_native(x)
         and not torch.is_autocast_enabled(x.device.type)
@@ -93,7 +95,7 @@ def _fits(x: Tensor, tensors: Sequence[Tensor], weights: Sequence[Tensor], condi
         and len(weights) <= MOST_LAYERS
         and all(0 < len(weight) <= WIDEST for weight in weights)
         and x.shape[-1] > 0
-        and (condition is None or 0 < len(condition) <= MOST_CONDITIONS)
+        and (shared is None or len(shared) > 0)
     )
 
 
@@ -103,27 +105,34 @@ def _check(
     biases: Sequence[Tensor] | None,
     condition: Tensor | None,
     index: Tensor | None,
+    start: Tensor | None,
 ) -> None:
     op = "mlp"
     check_floating(op, "x", x)
     check_shape(op, "x", x, "... in")
     if not weights:
         raise ValueError(f"{op}: weights is empty; a network has at least one layer")
-    if (condition is None) != (index is None):
-        raise ValueError(f"{op}: condition and index go together; pass both or neither")
+    if condition is not None and start is not None:
+        raise ValueError(f"{op}: condition and start exclude each other; pass one of them")
+    if (condition is None and start is None) != (index is None):
+        raise ValueError(f"{op}: condition and index go together, and so do start and index; pass both or neither")
     if biases is not None and len(biases) != len(weights):
         raise ValueError(f"{op}: {len(biases)} biases for {len(weights)} weights; pass one for each layer, or None")
-    devices = {"x": x, "condition": condition, "index": index}
+    devices = {"x": x, "condition": condition, "index": index, "start": start}
     width = x.shape[-1]
-    if condition is not None and index is not None:
-        check_floating(op, "condition", condition)
-        check_shape(op, "condition", condition, "k width")
+    if index is not None:
         check_integer(op, "index", index)
         if index.shape != x.shape[:-1]:
             raise ValueError(
                 f"{op}: index has shape {tuple(index.shape)}; expected {tuple(x.shape[:-1])}, one for each row of x"
             )
+    if condition is not None:
+        check_floating(op, "condition", condition)
+        check_shape(op, "condition", condition, "k width")
         width += condition.shape[1]
+    if start is not None:
+        check_floating(op, "start", start)
+        check_shape(op, "start", start, f"k {len(weights[0])}")
     for layer, weight in enumerate(weights):
         check_floating(op, f"weights[{layer}]", weight)
         check_shape(op, f"weights[{layer}]", weight, f"out {width}")
@@ -180,10 +189,17 @@ def _mlp_backward(
         grad, x, *parameters = _ready(given)
         outputs = [torch.empty_like(t) if need else None for t, need in zip((x, *parameters), needs, strict=True)]
         layers = len(weights)
+        to_biases = outputs[layers + 1 :]
+        # Sums for each chunk of rows would be too many: the kernel gives the rows, and they are added up here.
+        many = index is not None and to_biases[0] is not None and len(to_biases[0]) > MOST_CONDITIONS
+        to_start = x.new_empty(len(x), weights[0].shape[0]) if many else None
         native.mlp_backward(
             grad, x, parameters[:layers], parameters[layers:], None if index is None else index.contiguous(),
-            outputs[0], outputs[1 : layers + 1], outputs[layers + 1 :], torch.get_num_threads(),
+            outputs[0], outputs[1 : layers + 1], [None, *to_biases[1:]] if many else to_biases, to_start,
+            torch.get_num_threads(),
         )  # fmt: skip
+        if to_start is not None:
+            to_biases[0].zero_().index_add_(0, index, to_start)
     else:
         to_x, to_weights, to_biases = reference.backward(grad, x, weights, biases, index)
         outputs = [t if need else None for t, need in zip((to_x, *to_weights, *to_biases), needs, strict=True)]

@@ -14,10 +14,14 @@ def mlp(
     biases: Sequence[Float[Tensor, " _"]] | None = None,
     condition: Float[Tensor, "k _"] | None = None,
     index: Int[Tensor, "*batch"] | None = None,
+    start: Float[Tensor, "k _"] | None = None,
 ) -> Float[Tensor, "*batch _"]:
     """See `headfields.ops.mlp`."""
     hidden = x if condition is None else torch.cat([x, condition[index]], dim=-1)
     for layer, weight in enumerate(weights):
+        if layer == 0 and start is not None:
+            hidden = functional.linear(hidden, weight) + start[index]
+            continue
         hidden = functional.linear(hidden if layer == 0 else hidden.relu(), weight, biases[layer] if biases else None)
     return hidden
 

@@ -1,0 +1,182 @@
+"""Warp kernels: refit of the tree over vertices (see csrc/nearest_vertices.h for its layout) and the k nearest."""
+
+from typing import no_type_check  # Warp's types are not ones a checker knows
+
+import torch
+from torch import Tensor
+
+from headfields.dispatch import warp
+from headfields.ops.kernels.closest_triangle import (
+    NOWHERE,
+    index_or_none,
+    launch,
+    load3,
+    refit_nodes,
+    stack_float,
+    stack_int,
+    store3,
+    usable,
+)
+
+wp = warp()
+wp.set_module_options({"enable_backward": False})
+
+SLACK = wp.constant(1.0 + 1.0e-6)  # more than float arithmetic errs in a squared distance
+MOST = 16
+best_int = wp.types.vector(length=MOST, dtype=wp.int32)
+best_float = wp.types.vector(length=MOST, dtype=wp.float32)
+
+
+@wp.kernel
+@no_type_check
+def refit_leaves(
+    vertices: wp.array(dtype=wp.vec3, ndim=2),
+    order: wp.array(dtype=wp.int32),
+    slot: wp.array(dtype=wp.int32),
+    bounds: wp.array(dtype=wp.float32, ndim=2),
+    positions: wp.array(dtype=wp.float32, ndim=2),
+):
+    mesh, leaf = wp.tid()
+    lo = wp.vec3(wp.inf, wp.inf, wp.inf)
+    hi = wp.vec3(-wp.inf, -wp.inf, -wp.inf)
+    for k in range(8):
+        vertex = order[leaf * 8 + k]
+        v = wp.vec3(NOWHERE, NOWHERE, NOWHERE)
+        if vertex >= 0:
+            position = vertices[mesh, vertex]
+            if usable(position):
+                v = position
+                lo = wp.min(lo, v)
+                hi = wp.max(hi, v)
+        store3(positions, mesh, leaf * 24, 0, k, v)
+    node = slot[leaf] / 8
+    lane = slot[leaf] - 8 * node
+    store3(bounds, mesh, node * 48, 0, lane, lo)
+    store3(bounds, mesh, node * 48, 3, lane, hi)
+
+
+@wp.func
+@no_type_check
+def distance2(p: wp.vec3, v: wp.vec3):
+    """In double precision, so that every backend ranks alike."""
+    x = wp.float64(p[0]) - wp.float64(v[0])
+    y = wp.float64(p[1]) - wp.float64(v[1])
+    z = wp.float64(p[2]) - wp.float64(v[2])
+    return x * x + y * y + z * z
+
+
+@wp.kernel
+@no_type_check
+def nearest(
+    points: wp.array(dtype=wp.vec3),
+    mesh_index: wp.array(dtype=wp.int32),
+    indexed: int,
+    children: wp.array(dtype=wp.int32, ndim=2),
+    order: wp.array(dtype=wp.int32),
+    bounds: wp.array(dtype=wp.float32, ndim=2),
+    positions: wp.array(dtype=wp.float32, ndim=2),
+    max_distance: float,
+    index: wp.array(dtype=wp.int64, ndim=2),
+    fused: int,
+    distance: wp.array(dtype=wp.float32, ndim=2),
+):
+    i = wp.tid()
+    p = points[i]
+    mesh = wp.int32(0)
+    if indexed != 0:
+        mesh = mesh_index[i]
+    count = index.shape[1]
+    squared = best_float()
+    vertex = best_int()
+    for j in range(count):
+        squared[j] = wp.inf
+        vertex[j] = -1
+    bound = max_distance * max_distance * 1.00001 + 1.0e-30
+    stack = stack_int()
+    keys = stack_float()
+    top = wp.int32(0)
+    if usable(p) and mesh >= 0 and mesh < bounds.shape[0]:
+        stack[0] = 0
+        keys[0] = 0.0
+        top = wp.int32(1)
+    while top > 0:
+        top -= 1
+        child = stack[top]
+        if keys[top] < bound:
+            if child < 0:
+                leaf = -1 - child
+                for k in range(8):
+                    v = load3(positions, mesh, leaf * 24, 0, k)
+                    if wp.length_sq(p - v) < bound:
+                        exact = distance2(p, v)
+                        rank = wp.float32(exact)
+                        candidate = order[leaf * 8 + k]
+                        better = rank < squared[count - 1]
+                        if rank == squared[count - 1] and candidate < vertex[count - 1]:
+                            better = True
+                        if wp.float32(wp.sqrt(exact)) > max_distance:
+                            better = False
+                        if better:
+                            at = count - 1
+                            while at > 0 and (
+                                squared[at - 1] > rank or (squared[at - 1] == rank and vertex[at - 1] > candidate)
+                            ):
+                                squared[at] = squared[at - 1]
+                                vertex[at] = vertex[at - 1]
+                                at -= 1
+                            squared[at] = rank
+                            vertex[at] = candidate
+                            bound = wp.min(bound, squared[count - 1] * SLACK + 1.0e-30)
+            else:
+                start = top
+                for k in range(8):
+                    lo = load3(bounds, mesh, child * 48, 0, k)
+                    hi = load3(bounds, mesh, child * 48, 3, k)
+                    outside = wp.max(wp.max(lo - p, p - hi), wp.vec3(0.0, 0.0, 0.0))
+                    away = wp.length_sq(outside)
+                    if away < bound:
+                        at = top
+                        while at > start and keys[at - 1] < away:
+                            stack[at] = stack[at - 1]
+                            keys[at] = keys[at - 1]
+                            at -= 1
+                        stack[at] = children[child, k]
+                        keys[at] = away
+                        top += 1
+    for j in range(count):
+        index[i, j] = wp.int64(vertex[j])
+        if fused != 0:
+            distance[i, j] = wp.sqrt(squared[j])
+
+
+def launch_refit(
+    vertices: Tensor, children: Tensor, order: Tensor, slot: Tensor, levels: list[int],
+    bounds: Tensor, positions: Tensor,
+) -> None:  # fmt: skip
+    """Fills bounds (B, nodes, 48) and positions (B, leaves, 24): leaves first, then the levels from the lowest up."""
+    meshes = vertices.shape[0]
+    if meshes == 0:
+        return
+    flat = bounds.view(meshes, -1)
+    inputs = [vertices, order, slot, flat, positions.view(meshes, slot.shape[0] * 24)]
+    launch(refit_leaves, (meshes, slot.shape[0]), inputs, vertices)
+    ends = [*levels[1:], children.shape[0]]
+    for first, end in reversed(list(zip(levels, ends, strict=True))):
+        launch(refit_nodes, (meshes, end - first), [children, first, flat], vertices)
+
+
+def launch_nearest(
+    points: Tensor, mesh_index: Tensor | None, children: Tensor, order: Tensor, bounds: Tensor, positions: Tensor,
+    max_distance: float, index: Tensor, distance: Tensor,
+) -> None:  # fmt: skip
+    """Fills index (n, k) and, unless it is empty, distance (n, k)."""
+    meshes = bounds.shape[0]
+    if meshes == 0 or points.shape[0] == 0:
+        index.fill_(-1)
+        distance.fill_(torch.inf)
+        return
+    inputs = [
+        points, *index_or_none(mesh_index, order), children, order, bounds.view(meshes, -1),
+        positions.view(meshes, positions.shape[1] * 24), max_distance, index, int(len(distance) > 0), distance,
+    ]  # fmt: skip
+    launch(nearest, points.shape[0], inputs, points)

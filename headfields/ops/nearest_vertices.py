@@ -1,0 +1,256 @@
+"""The k nearest vertices of a mesh or point set, and weights by inverse distance."""
+
+import copy
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from headfields.dispatch import native, use_native
+from headfields.ops._bvh_build import build_topology
+from headfields.ops._checks import check_floating, check_same_device, check_shape
+from headfields.ops._mesh_index import flat_mesh_index
+from headfields.ops.reference.nearest_vertices import distances_to
+
+MOST_NEIGHBOURS = 16
+"""What k may be at most: the kernels keep the neighbours of a query in registers or local memory."""
+
+
+@dataclass(frozen=True)
+class NearestVertices:
+    """What `VertexTree.nearest` gives.
+
+    Attributes:
+        index: (..., k) int64 indices of the nearest vertices, nearest first; -1 where there is none.
+        distance: (..., k) to them, metres; infinity where there is none.
+    """
+
+    index: Int[Tensor, "*batch k"]
+    distance: Float[Tensor, "*batch k"]
+
+
+@torch.library.custom_op("headfields::vertex_refit", mutates_args=())
+def _refit(vertices: Tensor, children: Tensor, order: Tensor, slot: Tensor, levels: list[int]) -> tuple[Tensor, Tensor]:
+    bounds = vertices.new_empty(vertices.shape[0], children.shape[0], 48)
+    positions = vertices.new_empty(vertices.shape[0], slot.shape[0], 24)
+    if use_native(vertices):
+        native.vertex_refit(children, order, slot, vertices, bounds, positions, torch.get_num_threads())
+    else:
+        from headfields.ops.kernels import nearest_vertices as kernels
+
+        kernels.launch_refit(vertices, children, order, slot, levels, bounds, positions)
+    return bounds, positions
+
+
+@_refit.register_fake
+def _(vertices: Tensor, children: Tensor, order: Tensor, slot: Tensor, levels: list[int]) -> tuple[Tensor, Tensor]:
+    b = vertices.shape[0]
+    return vertices.new_empty(b, children.shape[0], 48), vertices.new_empty(b, slot.shape[0], 24)
+
+
+@torch.library.custom_op("headfields::nearest_vertices", mutates_args=())
+def _nearest(
+    points: Tensor,
+    mesh_index: Tensor | None,
+    vertices: Tensor,
+    children: Tensor,
+    order: Tensor,
+    slot: Tensor,
+    bounds: Tensor,
+    positions: Tensor,
+    k: int,
+    max_distance: float,
+    fused: bool,
+) -> tuple[Tensor, Tensor]:
+    index = torch.empty(points.shape[0], k, dtype=torch.long, device=points.device)
+    distance = points.new_empty(points.shape[0] if fused else 0, k)
+    if use_native(points):
+        native.nearest_vertices(
+            children, order, slot, vertices, bounds, positions, points, mesh_index, max_distance, index,
+            distance if fused else None, torch.get_num_threads(),
+        )  # fmt: skip
+    else:
+        from headfields.ops.kernels import nearest_vertices as kernels
+
+        kernels.launch_nearest(points, mesh_index, children, order, bounds, positions, max_distance, index, distance)
+    return index, distance
+
+
+@_nearest.register_fake
+def _(
+    points: Tensor,
+    mesh_index: Tensor | None,
+    vertices: Tensor,
+    children: Tensor,
+    order: Tensor,
+    slot: Tensor,
+    bounds: Tensor,
+    positions: Tensor,
+    k: int,
+    max_distance: float,
+    fused: bool,
+) -> tuple[Tensor, Tensor]:
+    n = points.shape[0]
+    return points.new_empty(n, k, dtype=torch.long), points.new_empty(n if fused else 0, k)
+
+
+class VertexTree:
+    """A tree over the vertices of B meshes (or point sets) of one size, refitted as they move.
+
+    An eight-wide bounding volume hierarchy, built once, for the first of the meshes given to the constructor; `refit`
+    moves it to new vertices. Queries answer for the vertices of the last refit, and their gradients flow to those.
+
+    A vertex that is not finite, or farther than 1e18 m from the origin, is left out until a refit mends it. Vertices
+    are ranked by their squared distance, computed in float64 and rounded to float32, and where that is equal (vertices
+    in one place, or a query midway between two) by their index, the lowest first. All of this holds on every backend.
+
+    Vertices are found in float32; distances are computed in the dtype of `points` and `vertices`.
+
+    Attributes:
+        vertices: (B, V, 3) of the last refit, with their graph.
+
+    Raises:
+        TypeError: vertices are not floating point.
+        ValueError: their shape does not fit.
+    """
+
+    vertices: Float[Tensor, "b v 3"]
+
+    def __init__(self, vertices: Float[Tensor, "v 3"] | Float[Tensor, "b v 3"]) -> None:
+        vertices = self._as_batch("VertexTree", vertices)
+        rest = vertices.detach()[0] if len(vertices) else vertices.new_zeros(vertices.shape[1], 3)
+        # Each vertex is a triangle without extent to the builder.
+        faces = torch.arange(vertices.shape[1], dtype=torch.int32)[:, None].expand(-1, 3)
+        children, order, slot, self._levels = build_topology(faces, rest)
+        self._topology = tuple(part.to(vertices.device) for part in (children, order, slot))
+        self.refit(vertices)
+
+    @staticmethod
+    def _as_batch(name: str, vertices: Float[Tensor, "*b v 3"]) -> Float[Tensor, "b v 3"]:
+        check_floating(name, "vertices", vertices)
+        if vertices.ndim == 2:
+            vertices = vertices[None]
+        check_shape(name, "vertices", vertices, "B V 3")
+        return vertices
+
+    def __len__(self) -> int:
+        """How many meshes there are."""
+        return self.vertices.shape[0]
+
+    def refit(self, vertices: Float[Tensor, "v 3"] | Float[Tensor, "b v 3"]) -> "VertexTree":
+        """Moves the tree to new vertices, in place. The number of meshes may change, that of vertices may not.
+
+        Args:
+            vertices: (B, V, 3) or (V, 3), metres. Kept, with its graph, for the gradients of queries to come.
+
+        Returns:
+            The tree itself.
+
+        Raises:
+            TypeError, ValueError: as the constructor; or another number of vertices, or another device.
+        """
+        vertices = self._as_batch("VertexTree.refit", vertices)
+        check_same_device("VertexTree.refit", tree=self._topology[0], vertices=vertices)
+        if hasattr(self, "vertices") and vertices.shape[1] != self.vertices.shape[1]:
+            raise ValueError(
+                f"VertexTree.refit: vertices has shape {tuple(vertices.shape)}, but the tree was built for "
+                f"{self.vertices.shape[1]} vertices; build a new VertexTree for another number"
+            )
+        self.vertices = vertices
+        packed = vertices.detach().float().contiguous()
+        self._tree = (packed, *self._topology, *_refit(packed, *self._topology, self._levels))
+        return self
+
+    def posed(self, vertices: Float[Tensor, "v 3"] | Float[Tensor, "b v 3"]) -> "VertexTree":
+        """Another tree, at new vertices; it shares what does not depend on them, and this one stays as it is.
+
+        Args:
+            vertices: (B, V, 3) or (V, 3), metres, as `refit` takes them.
+        """
+        return copy.copy(self).refit(vertices)
+
+    def nearest(
+        self,
+        points: Float[Tensor, "*batch 3"],
+        k: int,
+        mesh_index: Int[Tensor, "*batch"] | None = None,
+        max_distance: float = torch.inf,
+    ) -> NearestVertices:
+        """The k nearest vertices to each query, nearest first.
+
+        Differentiable to second order in `points` and the vertices of the last refit: the kernel finds the vertices,
+        and the distances are computed in PyTorch. All derivatives of a distance of 0 are 0. Where nothing requires a
+        gradient and all is float32, the kernel gives the distances too.
+
+        Args:
+            points: (..., 3) metres, in the frame of the vertices. One that is not finite, or farther than 1e18 m from
+                the origin, has no neighbours.
+            k: how many, 1 to 16, and no more than there are vertices.
+            mesh_index: (...) which of the B meshes each point is for; may be None if there is one.
+            max_distance: vertices farther than this are not found, metres.
+
+        Returns:
+            `index` and `distance` (..., k); -1 and infinity where fewer were found.
+
+        Raises:
+            TypeError: points are not floating point, or mesh_index not integers.
+            ValueError: a shape does not fit, k is out of range or more than there are vertices, devices differ,
+                mesh_index is missing, or max_distance is not >= 0.
+            IndexError: mesh_index names a mesh that is not there (CPU; not checked on CUDA).
+        """
+        check_floating("nearest_vertices", "points", points)
+        check_shape("nearest_vertices", "points", points, "... 3")
+        check_same_device("nearest_vertices", points=points, vertices=self.vertices)
+        if not 1 <= k <= MOST_NEIGHBOURS:
+            raise ValueError(f"nearest_vertices: k is {k}; expected 1 to {MOST_NEIGHBOURS}")
+        if k > self.vertices.shape[1]:
+            raise ValueError(f"nearest_vertices: k is {k}, but there are only {self.vertices.shape[1]} vertices")
+        if not max_distance >= 0:
+            raise ValueError(f"nearest_vertices: max_distance is {max_distance}; expected a distance >= 0 in metres")
+        batch = points.shape[:-1]
+        which = flat_mesh_index("nearest_vertices", mesh_index, batch, self.vertices)
+        flat = points.reshape(-1, 3)
+        graph = torch.is_grad_enabled() and (points.requires_grad or self.vertices.requires_grad)
+        fused = not graph and points.dtype == self.vertices.dtype == torch.float32
+        query = flat.detach().float().contiguous()
+        index, distance = _nearest(query, which, *self._tree, k, max_distance, fused)
+        if not fused:
+            dtype = torch.promote_types(points.dtype, self.vertices.dtype)
+            distance = distances_to(flat.to(dtype), self.vertices.to(dtype), which, index)
+        return NearestVertices(index.reshape(*batch, k), distance.reshape(*batch, k))
+
+
+def inverse_distance_weights(
+    distance: Float[Tensor, "*batch k"], power: float = 1.0, epsilon: float = 1e-6
+) -> Float[Tensor, "*batch k"]:
+    """Weights of k neighbours by inverse distance, which sum to 1: w_j = d_j^−power / Σ_k d_k^−power.
+
+    MonoAvatar (Bai et al. 2023, section 3.3) has power 1 and does not say what happens at a vertex, where 1/d has no
+    value and, as d is a norm, no second derivative near by. Our own choice: d is √(distance² + epsilon²), and the
+    weights are a softmax of −power · log d, so that nothing overflows. The nearest vertex takes all as the distance
+    goes to 0 but for a share of about epsilon over the distance of the others; farther than a few epsilon from a
+    vertex the weights are the paper's.
+
+    Args:
+        distance: (..., k) metres, as `VertexTree.nearest` gives them. Infinity: no neighbour, weight 0.
+        power: of the inverse distance, > 0.
+        epsilon: metres, > 0; much less than the distance between vertices.
+
+    Returns:
+        (..., k) in [0, 1]; all 0 where no neighbour was found. Differentiable to any order, finite at distance 0.
+
+    Raises:
+        TypeError: distance is not floating point.
+        ValueError: it has no axis of neighbours, or power or epsilon is not positive.
+    """
+    check_floating("inverse_distance_weights", "distance", distance)
+    check_shape("inverse_distance_weights", "distance", distance, "... k")
+    for name, value in (("power", power), ("epsilon", epsilon)):
+        if not 0 < value < torch.inf:
+            raise ValueError(f"inverse_distance_weights: {name} is {value}; expected a number > 0")
+    found = distance != torch.inf
+    squared = torch.where(found, distance, 1.0).square() + epsilon**2
+    alone = ~found.any(-1, keepdim=True)  # a softmax of nothing but -inf would be NaN
+    logits = torch.where(found | alone, -0.5 * power * squared.log(), -torch.inf)
+    return torch.where(found, logits.softmax(-1), 0.0)
