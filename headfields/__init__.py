@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from headfields import (
+        codes,
         data,
         decoders,
         deformers,
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _MODULES = (
-    "data", "decoders", "deformers", "encoders", "heads", "losses", "metrics", "models", "ops", "renderers",
+    "codes", "data", "decoders", "deformers", "encoders", "heads", "losses", "metrics", "models", "ops", "renderers",
     "retargeting", "training", "viz",
 )  # fmt: skip
 _NAMES = {
@@ -72,6 +73,7 @@ __all__ = [
     "Samples",
     "Template",
     "backends",
+    "codes",
     "data",
     "decoders",
     "deformers",

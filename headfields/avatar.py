@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from headfields.parts import Decoder, Deformer, Encoder, Renderer
+from headfields.parts import Decoder, Deformer, Encoder, Part, Renderer
 from headfields.records import Camera, Canonical, FieldValues, HeadState, Rays, Rendering, Template
 
 
@@ -169,12 +169,17 @@ class Avatar(nn.Module):
 
     @torch.no_grad()
     def update(self, state: HeadState, step: int) -> None:
-        """What the renderer keeps of the field (an occupancy grid) follows it; called before each training step.
+        """Tells every part the step, and lets what the renderer keeps of the field (an occupancy grid) follow it.
+
+        Called before each training step.
 
         Args:
             state: the B frames of the step.
             step: its number, from 0.
         """
+        for part in self.modules():
+            if isinstance(part, Part):
+                part.at_step(step)
         if self.renderer.due(step):
             self.renderer.update(self.field(state), step)
 

@@ -25,9 +25,12 @@ class Part(nn.Module):
     Attributes:
         needs: the fields of `HeadState` (or names of codes) that the part reads.
         arguments: what the constructor was called with, by parameter name.
+        rate_group: a name under which `headfields.training.Trainer` takes a learning rate for all parameters of the
+            part; None: they are tables or networks by their own names.
     """
 
     needs: tuple[str, ...] = ()
+    rate_group: str | None = None
     arguments: dict[str, Any]
     _wrapped: ClassVar[bool] = False
 
@@ -58,6 +61,13 @@ class Part(nn.Module):
     def prepare(self, state: HeadState) -> Any:
         """What depends on the frames alone, computed once a call and handed to `forward` as `prepared`."""
         return None
+
+    def at_step(self, step: int) -> None:
+        """Told to every part of an avatar, however deep, before each training step; `step` counts from 0.
+
+        For what changes with training (coarse-to-fine bands, a late start). Keep what follows from it in a buffer, so
+        that a checkpoint and a saved avatar have it. By default nothing.
+        """
 
 
 def part_class(name: str) -> type[Part]:
