@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     )
     from headfields.avatar import Avatar, Field
     from headfields.dispatch import backends, use_cpu_backend
-    from headfields.parts import Decoder, Deformer, Encoder, Renderer, Sampler
+    from headfields.parts import Correction, Decoder, Deformer, Encoder, Renderer, Sampler
     from headfields.records import (
         Camera,
         Canonical,
@@ -48,7 +48,7 @@ _MODULES = (
 _NAMES = {
     "avatar": ("Avatar", "Field"),
     "dispatch": ("backends", "use_cpu_backend"),
-    "parts": ("Decoder", "Deformer", "Encoder", "Renderer", "Sampler"),
+    "parts": ("Correction", "Decoder", "Deformer", "Encoder", "Renderer", "Sampler"),
     "records": (
         "Camera", "Canonical", "FieldValues", "HeadState", "PixelBatch", "Rays", "Rendering", "Samples", "Template",
     ),
@@ -59,6 +59,7 @@ __all__ = [
     "Avatar",
     "Camera",
     "Canonical",
+    "Correction",
     "Decoder",
     "Deformer",
     "Encoder",
