@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from headfields import (
+        codes,
         data,
         decoders,
         deformers,
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     )
     from headfields.avatar import Avatar, Field
     from headfields.dispatch import backends, use_cpu_backend
-    from headfields.parts import Decoder, Deformer, Encoder, Renderer, Sampler
+    from headfields.parts import Correction, Decoder, Deformer, Encoder, Renderer, Sampler
     from headfields.records import (
         Camera,
         Canonical,
@@ -41,13 +42,13 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _MODULES = (
-    "data", "decoders", "deformers", "encoders", "heads", "losses", "metrics", "models", "ops", "renderers",
+    "codes", "data", "decoders", "deformers", "encoders", "heads", "losses", "metrics", "models", "ops", "renderers",
     "retargeting", "training", "viz",
 )  # fmt: skip
 _NAMES = {
     "avatar": ("Avatar", "Field"),
     "dispatch": ("backends", "use_cpu_backend"),
-    "parts": ("Decoder", "Deformer", "Encoder", "Renderer", "Sampler"),
+    "parts": ("Correction", "Decoder", "Deformer", "Encoder", "Renderer", "Sampler"),
     "records": (
         "Camera", "Canonical", "FieldValues", "HeadState", "PixelBatch", "Rays", "Rendering", "Samples", "Template",
     ),
@@ -58,6 +59,7 @@ __all__ = [
     "Avatar",
     "Camera",
     "Canonical",
+    "Correction",
     "Decoder",
     "Deformer",
     "Encoder",
@@ -72,6 +74,7 @@ __all__ = [
     "Samples",
     "Template",
     "backends",
+    "codes",
     "data",
     "decoders",
     "deformers",

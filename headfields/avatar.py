@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from headfields.parts import Decoder, Deformer, Encoder, Part, Renderer
+from headfields.parts import Correction, Decoder, Deformer, Encoder, Part, Renderer
 from headfields.records import Camera, Canonical, FieldValues, HeadState, Rays, Rendering, Template
 
 
@@ -51,6 +51,25 @@ class Field:
         """
         with _full_precision(points):
             return self.avatar.deformer(points, directions, frame, self._deformer)
+
+    def corrections(
+        self, points: Float[Tensor, "m 3"], frame: Int[Tensor, " m"], jacobians: bool = False
+    ) -> list[Correction]:
+        """What the deformer's learned corrections do at posed points (M, 3) of state rows `frame` (M,); for losses.
+
+        `jacobians` asks for their Jacobians too. Empty while they are off.
+
+        Raises:
+            ValueError: the deformer has none.
+        """
+        deformer = self.avatar.deformer
+        if not deformer.corrects:
+            raise ValueError(
+                f"the avatar's deformer {type(deformer).__name__} has no learned correction; "
+                "put a headfields.deformers.ErrorWarp into its Chain, or leave the losses on it out"
+            )
+        with _full_precision(points):
+            return deformer.corrections(points, frame, self._deformer, jacobians)
 
     def decode(self, canonical: Canonical, colour: bool = True) -> FieldValues:
         """Density (1/m) or distance (m), and colour, at M canonical points; `valid` is not looked at.
@@ -185,12 +204,17 @@ class Avatar(nn.Module):
 
     @torch.no_grad()
     def update(self, state: HeadState, step: int) -> None:
-        """What the renderer keeps of the field (an occupancy grid) follows it; called before each training step.
+        """Tells every part the step, and lets what the renderer keeps of the field (an occupancy grid) follow it.
+
+        Called before each training step.
 
         Args:
             state: the B frames of the step.
             step: its number, from 0.
         """
+        for part in self.modules():
+            if isinstance(part, Part):
+                part.at_step(step)
         if self.renderer.due(step):
             self.renderer.update(self.field(state), step)
 

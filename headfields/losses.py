@@ -14,7 +14,9 @@ from jaxtyping import Float, Integer
 from torch import Tensor
 from torch.nn import functional
 
-from headfields.records import PixelBatch, Rendering
+from headfields.ops.log_strain import log_strain
+from headfields.parts import Correction
+from headfields.records import Canonical, PixelBatch, Rendering
 
 LIPS_AND_MOUTH = (120, 130, 140)
 """Labels of the lower lip, the upper lip and the mouth's interior in INSTA's segmentation."""
@@ -157,6 +159,96 @@ class OpacityLoss:
         return (rendering.opacity - batch.alpha).square().sum() / max(len(batch), 1)
 
 
+@dataclass(frozen=True)
+class Elastic:
+    """Keeps a learned correction (`headfields.deformers.ErrorWarp`) close to rigid wherever there is matter.
+
+    The sum over samples of w · ρ(‖log Σ‖), divided by the N rays: Σ are the singular values of the correction's
+    Jacobian, ρ is Geman and McClure's function 2 (x / scale)² / ((x / scale)² + 4), and w is the sample's rendering
+    weight, through which no gradient flows: empty space may bend as it likes. Nerfies, section 3.3, as MonoAvatar takes
+    it. Zero while the correction is off.
+
+    Attributes:
+        weight: what the trainer multiplies the loss with, before step `after`.
+        final_weight: the same from then on (MonoAvatar: 1e-4, and 1e-5 from step 155,000 of 400,000).
+        after: see `final_weight`.
+        scale: of the robust function, in units of log σ.
+        samples: the Jacobian is taken at so many samples of a step, drawn with probabilities in proportion to w (with
+            replacement), which leaves the mean of the loss over draws as it is; at all if there are no more. Our own
+            choice: a Jacobian costs four times the networks' products.
+        name: column in the log.
+
+    Raises:
+        ValueError: weight, scale or samples is not positive; when called, the avatar has no correction, or it renders
+            in evaluation mode, in which corrections are off.
+    """
+
+    weight: float | int = 1e-4
+    final_weight: float | int = 1e-5
+    after: int = 155_000
+    scale: float | int = 0.03
+    samples: int = 1024
+    name: str = "elastic"
+
+    def __post_init__(self) -> None:
+        _check_more_than_0("Elastic", weight=self.weight, scale=self.scale, samples=self.samples)
+
+    def __call__(self, rendering: Rendering, batch: PixelBatch, step: int) -> Float[Tensor, ""]:
+        """The loss; gradients flow to the correction's parameters alone."""
+        _check_rays(self.name, rendering, batch)
+        canonical, weights = _samples(self.name, rendering)
+        total = weights.sum()
+        if len(weights) <= self.samples or not bool(total > 0):
+            chosen, shares = torch.arange(len(weights), device=weights.device), weights
+        else:
+            chosen = torch.multinomial(weights, self.samples, replacement=True)
+            shares = (total / self.samples).expand(self.samples)
+        loss = rendering.opacity.sum() * 0
+        for correction in _corrections(self.name, rendering, canonical[chosen], jacobians=True):
+            assert correction.jacobian is not None
+            square = log_strain(correction.jacobian) / self.scale**2
+            loss = loss + (shares * 2 * square / (square + 4)).sum() / max(len(batch), 1)
+        return loss * (self.final_weight / self.weight) if step >= self.after else loss
+
+
+@dataclass(frozen=True)
+class WarpMagnitude:
+    """Keeps a learned correction (`headfields.deformers.ErrorWarp`) small: Σ‖q - T(q)‖² over samples (MonoAvatar).
+
+    In square metres, summed over the samples of all rays and divided by the N rays, as the paper's photometric sum is
+    here. Zero while the correction is off.
+
+    Attributes:
+        weight: what the trainer multiplies the loss with.
+        samples: the correction is asked at so many samples of a step, drawn evenly (with replacement), and their mean
+            is taken for that of all; at all if there are no more. Our own choice.
+        name: column in the log.
+
+    Raises:
+        ValueError: samples is not positive; when called, as `Elastic`.
+    """
+
+    weight: float | int = 1e-2
+    samples: int = 1024
+    name: str = "magnitude"
+
+    def __post_init__(self) -> None:
+        _check_more_than_0("WarpMagnitude", samples=self.samples)
+
+    def __call__(self, rendering: Rendering, batch: PixelBatch, step: int) -> Float[Tensor, ""]:
+        """The loss in m²; gradients flow to the correction's parameters alone."""
+        _check_rays(self.name, rendering, batch)
+        canonical, _ = _samples(self.name, rendering)
+        count, device = len(canonical), canonical.points.device
+        few = count <= self.samples
+        chosen = torch.arange(count, device=device) if few else torch.randint(count, (self.samples,), device=device)
+        loss = rendering.opacity.sum() * 0
+        for correction in _corrections(self.name, rendering, canonical[chosen]):
+            moved = (correction.after - correction.before).square().sum()
+            loss = loss + moved * (count / max(len(chosen), 1)) / max(len(batch), 1)
+        return loss
+
+
 def insta_losses(depth: float | int = 0.1) -> list[Loss]:
     """What INSTA trains with: Huber colour with a heavier mouth, and the depth of the tracked mesh.
 
@@ -165,6 +257,29 @@ def insta_losses(depth: float | int = 0.1) -> list[Loss]:
             our own choice: in minutes on a CPU the full weight costs a decibel, and this one nothing (docs/insta.md).
     """
     return [HuberColour(), DepthPrior(weight=depth)] if depth else [HuberColour()]
+
+
+def _samples(name: str, rendering: Rendering) -> tuple[Canonical, Tensor]:
+    """The samples of a rendering in training mode, and their weights, without graphs."""
+    if rendering.canonical is None or rendering.weights is None or rendering.field is None:
+        raise ValueError(
+            f"{name} loss: the rendering has no canonical samples; an avatar keeps them in training mode "
+            "(avatar.train()), where corrections are on"
+        )
+    return rendering.canonical.detach(), rendering.weights.detach()
+
+
+def _corrections(name: str, rendering: Rendering, chosen: Canonical, jacobians: bool = False) -> list[Correction]:
+    try:
+        return rendering.field.corrections(chosen.posed_points, chosen.frame, jacobians)
+    except ValueError as error:
+        raise ValueError(f"{name} loss: {error}") from error
+
+
+def _check_more_than_0(loss: str, **values: float | int) -> None:
+    for name, value in values.items():
+        if not value > 0:
+            raise ValueError(f"{loss}: {name} is {value}; expected more than 0")
 
 
 def _is_any(labels: Integer[Tensor, " n"], wanted: tuple[int, ...]) -> Tensor:

@@ -9,12 +9,13 @@ import contextlib
 import functools
 import importlib
 import inspect
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from headfields.records import Canonical, FieldValues, HeadState, Rays, Rendering, Samples
+from headfields.records import Canonical, FieldValues, HeadState, Rays, Record, Rendering, Samples
 
 _registry: dict[str, type["Part"]] = {}
 
@@ -25,9 +26,12 @@ class Part(nn.Module):
     Attributes:
         needs: the fields of `HeadState` (or names of codes) that the part reads.
         arguments: what the constructor was called with, by parameter name.
+        rate_group: a name under which `headfields.training.Trainer` takes a learning rate for all parameters of the
+            part; None: they are tables or networks by their own names.
     """
 
     needs: tuple[str, ...] = ()
+    rate_group: str | None = None
     arguments: dict[str, Any]
     _wrapped: ClassVar[bool] = False
 
@@ -59,6 +63,13 @@ class Part(nn.Module):
         """What depends on the frames alone, computed once a call and handed to `forward` as `prepared`."""
         return None
 
+    def at_step(self, step: int) -> None:
+        """Told to every part of an avatar, however deep, before each training step; `step` counts from 0.
+
+        For what changes with training (coarse-to-fine bands, a late start). Keep what follows from it in a buffer, so
+        that a checkpoint and a saved avatar have it. By default nothing.
+        """
+
 
 def part_class(name: str) -> type[Part]:
     """The `Part` subclass registered under `module.ClassName`.
@@ -82,16 +93,36 @@ def part_name(part: Part) -> str:
     return f"{type(part).__module__}.{type(part).__qualname__}"
 
 
+@dataclass(frozen=True)
+class Correction(Record):
+    """What a learned correction within a deformer does at M points, for losses that keep it small or stiff.
+
+    Attributes:
+        before: (M, 3) the points that it is given, metres.
+        after: (M, 3) where it takes them.
+        jacobian: (M, 3, 3) derivative of `after` by `before`, where it was asked for.
+    """
+
+    before: Float[Tensor, "m 3"]
+    after: Float[Tensor, "m 3"]
+    jacobian: Float[Tensor, "m 3 3"] | None = None
+
+    def __post_init__(self) -> None:
+        self._check(before=("M 3", self.before), after=("M 3", self.after), jacobian=("M 3 3", self.jacobian))
+
+
 class Deformer(Part):
     """Canonicalises points: posed space to canonical space.
 
     Attributes:
         ambient_width: number of hyper-coordinates in `Canonical.ambient`.
         gives_faces: True if `Canonical.face` is filled.
+        corrects: True if it has learned corrections that losses ask for, with `corrections`.
     """
 
     ambient_width: int = 0
     gives_faces: bool = False
+    corrects: bool = False
 
     def bounds(self) -> Float[Tensor, "2 3"]:
         """Corners (minimum, maximum) of the axis-aligned box in canonical space that encoders cover, metres."""
@@ -128,6 +159,19 @@ class Deformer(Part):
             The canonical points; `valid` is False where there is no answer, and such points are empty space.
         """
         raise NotImplementedError
+
+    def corrections(
+        self, points: Float[Tensor, "m 3"], frame: Int[Tensor, " m"], prepared: Any, jacobians: bool = False
+    ) -> list[Correction]:
+        """What the learned corrections do at M posed points; none by default, and none while they are off.
+
+        Args:
+            points: (M, 3) in posed space, metres.
+            frame: (M,) the row of the state that each point belongs to.
+            prepared: what `prepare` made of the state.
+            jacobians: whether their Jacobians are wanted.
+        """
+        return []
 
 
 class Encoder(Part):

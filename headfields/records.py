@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, TypeVar
 
 import torch
-from jaxtyping import Bool, Float, Int, Integer
+from jaxtyping import Bool, Float, Int, Int64, Integer
 from torch import Tensor
 
 R = TypeVar("R", bound="Record")
@@ -88,6 +88,7 @@ class HeadState(Record):
         pose: (B, J, 3) axis-angle joint rotations, radians.
         joint_transforms: (B, J, 4, 4) rest-to-posed transforms of the joints.
         codes: named latents, each (B, C).
+        frame_id: (B,) which frame of its capture each row is, for latent tables; heads and retargeting leave it out.
     """
 
     vertices: Float[Tensor, "b v 3"]
@@ -95,6 +96,7 @@ class HeadState(Record):
     pose: Float[Tensor, "b j 3"] | None = None
     joint_transforms: Float[Tensor, "b j 4 4"] | None = None
     codes: Mapping[str, Float[Tensor, "b c"]] = field(default_factory=dict)
+    frame_id: Int64[Tensor, " b"] | None = None
 
     def __post_init__(self) -> None:
         self._check(
@@ -102,6 +104,7 @@ class HeadState(Record):
             expression=("B E", self.expression),
             pose=("B J 3", self.pose),
             joint_transforms=("B J 4 4", self.joint_transforms),
+            frame_id=("B", self.frame_id),
             **{f"codes[{key!r}]": (f"B {key}_width", value) for key, value in self.codes.items()},
         )
 
@@ -120,7 +123,7 @@ class HeadState(Record):
             raise ValueError(
                 f"{part} needs {name!r} of the HeadState, which has {have + sorted(self.codes)}. "
                 "A head model (headfields.heads) or a capture (headfields.data.load_capture) fills "
-                "expression, pose and joint_transforms; codes come from a latent table."
+                "expression, pose and joint_transforms; a capture fills frame_id; codes come from a latent table."
             )
         return value
 
@@ -319,6 +322,8 @@ class Rendering(Record):
         normal: (N, 3) expected unit normal in posed space, where the field has one.
         samples, weights: the packed samples and their weights, for losses that need them.
         coarse: what a first, coarse network shows of the same rays, of renderers that train one.
+        canonical: the samples in canonical space, in training mode.
+        field: the `headfields.Field` that was rendered, in training mode, for losses that ask it for more.
     """
 
     rgb: Float[Tensor, "*n 3"]
@@ -328,6 +333,8 @@ class Rendering(Record):
     samples: Samples | None = None
     weights: Float[Tensor, " m"] | None = None
     coarse: "Rendering | None" = None
+    canonical: Canonical | None = None
+    field: Any = None
 
 
 @dataclass(frozen=True)

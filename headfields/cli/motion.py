@@ -78,11 +78,12 @@ def expressions(capture: Any, count: int, how_many: int) -> Iterator[Shot]:
 
 
 def between(first: HeadState, second: HeadState, amount: float | int) -> HeadState:
-    """Vertices and expression of two states, linearly interpolated; the rest is the first's."""
+    """Vertices and expression of two states, linearly interpolated; the rest is the first's, but it is no frame."""
     expression = first.expression
     if first.expression is not None and second.expression is not None:
         expression = torch.lerp(first.expression, second.expression, amount)
-    return first.replace(vertices=torch.lerp(first.vertices, second.vertices, amount), expression=expression)
+    vertices = torch.lerp(first.vertices, second.vertices, amount)
+    return first.replace(vertices=vertices, expression=expression, frame_id=None)
 
 
 def retargeted(capture: Any, driver: Any, frames: list[int]) -> Iterator[Shot]:

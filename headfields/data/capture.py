@@ -126,7 +126,7 @@ class Capture:
         return build_template(self, self.recording.canonical, self._given_regions, self.report)
 
     def state(self, frames: Int[Tensor, " b"] | Sequence[int]) -> HeadState:
-        """Vertices (B, V, 3) and expression (B, E) of the given frames.
+        """Vertices (B, V, 3) and expression (B, E) of the given frames, whose indices are their `frame_id` (B,).
 
         Raises:
             IndexError: a frame is out of range.
@@ -144,7 +144,7 @@ class Capture:
                     expression[positions] = arrays["expression"][rows]
 
             self._heads.gather([wanted[position] for position in positions], take)
-        return HeadState(vertices=vertices, expression=expression)
+        return HeadState(vertices=vertices, expression=expression, frame_id=torch.tensor(wanted, dtype=torch.long))
 
     @property
     def warnings(self) -> list[str]:

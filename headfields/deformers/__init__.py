@@ -1,7 +1,10 @@
 """Deformers: posed space to canonical space."""
 
 from headfields.deformers.chain import Chain
+from headfields.deformers.error_warp import ErrorWarp
+from headfields.deformers.mesh import MeshDeformer
+from headfields.deformers.near_surface import NearSurface
 from headfields.deformers.static import Static, ray_box
 from headfields.deformers.surface import SurfaceCanonicalizer
 
-__all__ = ["Chain", "Static", "SurfaceCanonicalizer", "ray_box"]
+__all__ = ["Chain", "ErrorWarp", "MeshDeformer", "NearSurface", "Static", "SurfaceCanonicalizer", "ray_box"]

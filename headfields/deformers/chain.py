@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from headfields.parts import Deformer
+from headfields.parts import Correction, Deformer
 from headfields.records import Canonical, HeadState, Rays
 
 
@@ -32,6 +32,7 @@ class Chain(Deformer):
             raise ValueError("Chain: give at least one deformer")
         self.deformers = nn.ModuleList(deformers)
         self.ambient_width = sum(deformer.ambient_width for deformer in deformers)
+        self.corrects = any(deformer.corrects for deformer in deformers)
         self.gives_faces = any(deformer.gives_faces for deformer in deformers)
         self.needs = tuple(dict.fromkeys(name for deformer in deformers for name in deformer.needs))
 
@@ -77,3 +78,15 @@ class Chain(Deformer):
                 distance=following.distance if knows_faces else result.distance,
             )
         return result.replace(ambient=torch.cat(ambient, dim=-1)) if ambient else result
+
+    def corrections(
+        self, points: Float[Tensor, "m 3"], frame: Int[Tensor, " m"], prepared: list[Any], jacobians: bool = False
+    ) -> list[Correction]:
+        found: list[Correction] = []
+        last = max((index for index, link in enumerate(self._links) if link.corrects), default=-1)
+        directions = points.new_tensor([0.0, 0.0, -1.0]).expand_as(points)  # points do not depend on them
+        for index, (link, ready) in enumerate(zip(self._links[: last + 1], prepared, strict=False)):
+            found += link.corrections(points, frame, ready, jacobians)
+            if index < last:
+                points = link(points, directions, frame, ready).points
+        return found

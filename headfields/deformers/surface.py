@@ -7,12 +7,12 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from headfields.deformers.mesh import MeshDeformer
 from headfields.ops.blended_map import blended_map
 from headfields.ops.closest_triangle import TriangleBVH
 from headfields.ops.reference.blended_map import ring_weights
 from headfields.ops.triangle_frames import Scaling, deformation_gradients, edge_neighbours, triangle_frames
-from headfields.parts import Deformer
-from headfields.records import Canonical, HeadState, Rays
+from headfields.records import Canonical, HeadState
 
 BlendFormula = Literal["published", "released"]
 
@@ -28,7 +28,7 @@ class PosedSurface:
     box: Float[Tensor, "2 3"]
 
 
-class SurfaceCanonicalizer(Deformer):
+class SurfaceCanonicalizer(MeshDeformer):
     """Backward warp of INSTA: the nearest triangle's deformation gradient takes a point and its direction along.
 
     Args:
@@ -57,8 +57,6 @@ class SurfaceCanonicalizer(Deformer):
     """
 
     gives_faces = True
-    canonical_vertices: Tensor
-    faces: Tensor
     _ring: Tensor
     _scaled: Tensor | None
 
@@ -75,20 +73,14 @@ class SurfaceCanonicalizer(Deformer):
         padding: float | None = None,
         behind: float | None = 0.03,
     ) -> None:
-        super().__init__()
+        super().__init__(canonical_vertices, faces, shell, padding, behind)
         if formula not in ("published", "released"):
             raise ValueError(f"SurfaceCanonicalizer: formula is {formula!r}; expected 'published' or 'released'")
-        if shell <= 0:
-            raise ValueError(f"SurfaceCanonicalizer: shell is {shell} m; it must be positive")
-        if behind is not None and behind < 0:
-            raise ValueError(f"SurfaceCanonicalizer: behind is {behind} m; it must not be negative, or None")
         for name, mask in (("blended_faces", blended_faces), ("scaled_faces", scaled_faces)):
             if mask is not None and mask.shape != faces.shape[:1]:
                 raise ValueError(
                     f"SurfaceCanonicalizer: {name} has shape {tuple(mask.shape)}; expected ({len(faces)},)"
                 )
-        self.register_buffer("canonical_vertices", canonical_vertices.detach().float().clone())
-        self.register_buffer("faces", faces.detach().long().clone())
         neighbours = edge_neighbours(self.faces)
         own = torch.arange(len(faces), device=faces.device)[:, None]
         if blended_faces is not None:
@@ -98,27 +90,12 @@ class SurfaceCanonicalizer(Deformer):
         self.blend_neighbors = blend_neighbors
         self.formula = formula
         self.scaling: Scaling = scaling
-        self.shell = shell
-        self.padding = shell if padding is None else padding
-        self.behind = behind
-        self._bvh = TriangleBVH(self.faces, self.canonical_vertices)
 
     def extra_repr(self) -> str:
         return f"{len(self.faces)} faces, blend={self.formula if self.blend_neighbors else None}, shell={self.shell} m"
 
-    def bounds(self) -> Float[Tensor, "2 3"]:
-        low, high = self.canonical_vertices.amin(0), self.canonical_vertices.amax(0)
-        return torch.stack([low - self.padding, high + self.padding])
-
     def prepare(self, state: HeadState) -> PosedSurface:
-        vertices = state.vertices
-        if vertices.shape[1] != self.canonical_vertices.shape[0]:
-            raise ValueError(
-                f"SurfaceCanonicalizer: the state has {vertices.shape[1]} vertices and the canonical mesh "
-                f"{self.canonical_vertices.shape[0]}; they must be one topology (transfer the motion first)"
-            )
-        if self._bvh.faces.device != vertices.device:
-            self._bvh = TriangleBVH(self.faces, self.canonical_vertices)
+        vertices, bvh = state.vertices, self.posed(state)
         gradients = deformation_gradients(vertices, self.canonical_vertices, self.faces, self.scaling)
         if self._scaled is not None and self.scaling != "none":
             rigid = deformation_gradients(vertices, self.canonical_vertices, self.faces, "none")
@@ -130,20 +107,7 @@ class SurfaceCanonicalizer(Deformer):
             linear = torch.linalg.inv(gradients[..., :3]) @ canonical_linear
             frames = torch.cat([linear, vertices[:, self.faces[:, 0], :, None]], dim=-1)
         centroids = vertices[:, self.faces].mean(dim=-2)
-        low, high = vertices.detach().amin(dim=(0, 1)), vertices.detach().amax(dim=(0, 1))
-        box = torch.stack([low - self.shell, high + self.shell])
-        return PosedSurface(self._bvh.posed(vertices), gradients, centroids, frames, box)
-
-    def posed_bounds(self, prepared: PosedSurface) -> Float[Tensor, "2 3"]:
-        return prepared.box
-
-    def near_far(self, rays: Rays, prepared: PosedSurface) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
-        near, far = prepared.bvh.interval(rays.origins, rays.directions, self.shell, rays.frame)
-        if self.behind is not None:
-            with torch.no_grad():
-                first = prepared.bvh.raycast(rays.origins, rays.directions, rays.frame).distance
-            far = far.minimum(first + self.behind)
-        return near, far
+        return PosedSurface(bvh, gradients, centroids, frames, self.box_around(vertices))
 
     def forward(
         self,

@@ -13,11 +13,13 @@ from headfields.ops.compositing import (
 from headfields.ops.frequency import frequency_encoding, frequency_window
 from headfields.ops.hash_grid import HashGridLayout, hash_grid
 from headfields.ops.interpolate_rows import interpolate_rows, scatter_rows
+from headfields.ops.log_strain import log_strain
 from headfields.ops.mlp import mlp
+from headfields.ops.mlp_tangents import mlp_tangents
 from headfields.ops.nearest_vertices import NearestVertices, VertexTree, inverse_distance_weights
 from headfields.ops.occupancy import lookup, march
 from headfields.ops.rigid_motion import rigid_motion
-from headfields.ops.rotations import axis_angle, rotation_from_6d
+from headfields.ops.rotations import axis_angle, rotation_from_6d, rotation_from_log_quaternion
 from headfields.ops.sampling import inverse_cdf, merge, stratified, uniform_step
 from headfields.ops.skinning import (
     blend_shapes,
@@ -54,14 +56,17 @@ __all__ = [
     "inverse_distance_weights",
     "joint_transforms",
     "linear_blend_skinning",
+    "log_strain",
     "lookup",
     "march",
     "merge",
     "mlp",
+    "mlp_tangents",
     "pose_features",
     "ray_offsets",
     "rigid_motion",
     "rotation_from_6d",
+    "rotation_from_log_quaternion",
     "rotation_matrices",
     "scatter_rows",
     "spherical_harmonics",

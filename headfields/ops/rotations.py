@@ -5,8 +5,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from headfields.ops._checks import check_floating, check_shape
+from headfields.ops.skinning import rotation_matrices
 
-__all__ = ["axis_angle", "rotation_from_6d"]
+__all__ = ["axis_angle", "rotation_from_6d", "rotation_from_log_quaternion"]
 
 
 def rotation_from_6d(values: Float[Tensor, "*batch 6"], rows: bool) -> Float[Tensor, "*batch 3 3"]:
@@ -33,6 +34,29 @@ def rotation_from_6d(values: Float[Tensor, "*batch 6"], rows: bool) -> Float[Ten
     second = values[..., 3:] - (first * values[..., 3:]).sum(-1, keepdim=True) * first
     second = torch.nn.functional.normalize(second, dim=-1)
     return torch.stack([first, second, torch.linalg.cross(first, second)], -2 if rows else -1)
+
+
+def rotation_from_log_quaternion(values: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3 3"]:
+    """Rotation matrices of unit quaternions exp(0, v) = (cos |v|, sin |v| v / |v|) given by v: by 2 |v| about v.
+
+    Half the angle of an axis-angle vector, hence `rotation_matrices(2 v)`. The networks of deformation fields give
+    rotations in this form (MonoAvatar, supplement; Nerfies).
+
+    Args:
+        values: (..., 3), radians of half the angle.
+
+    Returns:
+        (..., 3, 3) matrices that act on column vectors.
+
+    Raises:
+        TypeError: `values` is not a floating-point tensor.
+        ValueError: its last axis is not 3.
+
+    Differentiability: any order, 0 included.
+    """
+    check_floating("rotation_from_log_quaternion", "values", values)
+    check_shape("rotation_from_log_quaternion", "values", values, "... 3")
+    return rotation_matrices(2 * values)
 
 
 def axis_angle(rotations: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*batch 3"]:

@@ -21,7 +21,8 @@ class VolumeRenderer(Renderer):
             a first pass for the density alone, without gradients. 0 leaves nothing out.
 
     In evaluation mode samples whose weight is below `early_stop` are not asked for their colour either. Depth is the
-    expected distance along the ray, metres, not divided by opacity.
+    expected distance along the ray, metres, not divided by opacity. In training mode the rendering keeps the canonical
+    samples and the field, for losses on them.
 
     Differentiable as the parts are: the compositing is so to second order.
 
@@ -69,7 +70,8 @@ class VolumeRenderer(Renderer):
                 self.sampler.observe(canonical, values.density.detach())
         weights = weights_from_density(values.density, samples.start, samples.end, samples.ray, len(rays))
         rgb, opacity, depth = composite(weights, values.rgb, samples, len(rays), background)
-        return Rendering(rgb=rgb, opacity=opacity, depth=depth, samples=samples, weights=weights)
+        kept: dict[str, Any] = {"canonical": canonical, "field": field} if self.training else {}
+        return Rendering(rgb=rgb, opacity=opacity, depth=depth, samples=samples, weights=weights, **kept)
 
     def _seen(self, samples: Samples, density: Float[Tensor, " m"], rays: int) -> Bool[Tensor, " m"]:
         optical = density * (samples.end - samples.start)

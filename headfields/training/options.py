@@ -15,6 +15,9 @@ from headfields.losses import Loss
 def parameter_groups(module: nn.Module, weight_decay: float | int) -> list[dict[str, Any]]:
     """The optimiser's groups: tables (`table`, `*_table`; no decay) and networks (decay). Empty ones are left out.
 
+    Parameters of parts with a `rate_group` of their own go by that name instead, in two groups where some of them are
+    tables; the outermost such part counts.
+
     Args:
         module: its trainable parameters are grouped by name.
         weight_decay: L2 of the networks.
@@ -22,20 +25,43 @@ def parameter_groups(module: nn.Module, weight_decay: float | int) -> list[dict[
     Raises:
         ValueError: nothing is trainable.
     """
-    tables: list[nn.Parameter] = []
-    networks: list[nn.Parameter] = []
+    own: dict[nn.Parameter, str] = {}
+    for part in module.modules():  # outer ones come first
+        if getattr(part, "rate_group", None):
+            for parameter in part.parameters():
+                own.setdefault(parameter, part.rate_group)  # type: ignore[arg-type]
+    groups: dict[tuple[str, bool], list[nn.Parameter]] = {("tables", True): [], ("networks", False): []}
     for name, parameter in module.named_parameters():
         if parameter.requires_grad:
             last = name.rpartition(".")[2]
-            (tables if last == "table" or last.endswith("_table") else networks).append(parameter)
-    groups: list[dict[str, Any]] = [
-        {"name": "tables", "params": tables, "weight_decay": 0.0},
-        {"name": "networks", "params": networks, "weight_decay": weight_decay},
+            table = last == "table" or last.endswith("_table")
+            group = own.get(parameter, "tables" if table else "networks")
+            groups.setdefault((group, table), []).append(parameter)
+    found: list[dict[str, Any]] = [
+        {"name": name, "params": parameters, "weight_decay": 0.0 if table else weight_decay}
+        for (name, table), parameters in groups.items()
+        if parameters
     ]
-    groups = [group for group in groups if group["params"]]
-    if not groups:
+    if not found:
         raise ValueError("Trainer: the avatar has no trainable parameters")
-    return groups
+    return found
+
+
+def rates_of(groups: Sequence[Mapping[str, Any]], given: Mapping[str, float | int], **usual: float) -> dict[str, float]:
+    """The learning rate of each group: those of tables and networks, those given, and for other groups the networks'.
+
+    Raises:
+        ValueError: a rate is given for a group that the avatar has not, or is not positive.
+    """
+    own = {group["name"] for group in groups} - usual.keys()
+    for name, rate in given.items():
+        if name not in own:
+            raise ValueError(
+                f"Trainer: learning_rates has {name!r}; parts of this avatar have groups {sorted(own) or 'of none'} "
+                "(learning_rate and network_learning_rate are for all else)"
+            )
+        check_positive(**{f"learning_rates[{name!r}]": rate})
+    return {**usual, **dict.fromkeys(own, usual["networks"]), **given}
 
 
 def check_positive(**values: int | float) -> None:

@@ -3,9 +3,10 @@
 import contextlib
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -75,6 +76,8 @@ class Trainer:
         learning_rate: of the tables, and of the networks unless they have one of their own.
         network_learning_rate: of the networks. Tables bear, and want, a rate at which small networks lose units for
             good, so a tenth of `learning_rate` or less is worth a try.
+        learning_rates: of parts with a `rate_group` of their own, by its name: `{"warp": 1e-4}` for an `ErrorWarp` and
+            its codes. A group that is not named has the networks' rate.
         schedule: `"constant"` (INSTA) or `"exponential"`: falls to `final_rate` times the learning rate over the run.
         final_rate: see `schedule`.
         betas, eps: of Adam.
@@ -115,6 +118,7 @@ class Trainer:
         frames_per_step: int = 8,
         learning_rate: float | int = 1.75e-3,
         network_learning_rate: float | int | None = None,
+        learning_rates: Mapping[str, float | int] = MappingProxyType({}),
         schedule: str = "constant",
         final_rate: float | int = 0.1,
         betas: tuple[float, float] = (0.9, 0.99),
@@ -155,7 +159,7 @@ class Trainer:
         self.samples_per_step = samples_per_step
         self.rays_per_step, self.frames_per_step, self.background = rays_per_step, frames_per_step, background
         self.learning_rate, self.schedule, self.final_rate = learning_rate, schedule, final_rate
-        self.rates = {"tables": learning_rate, "networks": network_rate}
+        self.rates = options.rates_of(groups, learning_rates, tables=learning_rate, networks=network_rate)
         self.folder = RunFolder(out) if out is not None else None
         self.bar = bar
         self.optimizer = torch.optim.Adam(groups, lr=learning_rate, betas=betas, eps=eps, fused=True)
@@ -164,9 +168,9 @@ class Trainer:
         self.random = RandomStream(seed, self.device)
         self._options = options.recorded(
             losses, rays_per_step=rays_per_step, samples_per_step=samples_per_step, frames_per_step=frames_per_step,
-            learning_rate=learning_rate, network_learning_rate=network_rate, schedule=schedule, final_rate=final_rate,
-            betas=betas, eps=eps, weight_decay=weight_decay, ema=ema, background=background, seed=seed,
-            precision=precision, capture=str(capture.name),
+            learning_rate=learning_rate, network_learning_rate=network_rate, learning_rates=dict(learning_rates),
+            schedule=schedule, final_rate=final_rate, betas=betas, eps=eps, weight_decay=weight_decay, ema=ema,
+            background=background, seed=seed, precision=precision, capture=str(capture.name),
         )  # fmt: skip
         self._stepper = Stepper(self)
         self._every = {"picture": picture_seconds, "checkpoint": checkpoint_seconds}

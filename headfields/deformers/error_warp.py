@@ -1,0 +1,224 @@
+"""MonoAvatar's error-correction warp: what the tracking got wrong in each training frame, learned beside the avatar."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional
+
+from headfields.codes import LatentTable
+from headfields.decoders.mlp import MLP
+from headfields.deformers.static import ray_box
+from headfields.ops.frequency import frequency_encoding, frequency_window
+from headfields.ops.mlp_tangents import mlp_tangents
+from headfields.ops.rotations import rotation_from_log_quaternion
+from headfields.parts import Correction, Deformer
+from headfields.records import Canonical, HeadState, Rays
+
+_HEADS = ("rotation", "centre", "translation")
+_OUTPUT_SPREAD = 1e-4
+
+
+@dataclass(frozen=True)
+class FrameCodes:
+    """What `ErrorWarp.prepare` makes of the frames while the warp is on: their codes, and how far each band is open."""
+
+    codes: Float[Tensor, "b width"]
+    window: Float[Tensor, " bands"]
+
+
+class ErrorWarp(Deformer):
+    """A learned rigid motion at each point of each training frame: q' = R(q + c) - c + t.
+
+    R, c and t come from a network of the point (encoded coarse to fine) and a code of its frame. It takes up what
+    tracking got wrong, so that the avatar is not blurred by it. It is the identity, exactly, in evaluation mode and
+    before step `start`, and nearly so (some 0.1 mm) when it starts. Points count as valid wherever they are: put it
+    behind a deformer that knows where matter is, `Chain(NearSurface(...), ErrorWarp(...))`, or behind any other.
+    Standing alone or first, it samples rays through its box.
+
+    The formula is the paper's, sign for sign: the rotation is about -c. Coordinates, c and t are in half sides of the
+    box, so that a unit is about the size of a head whatever the scene. Directions turn with R (the paper is silent; to
+    the corrected point the light comes from the corrected side).
+
+    Args:
+        box: (2, 3) corners of the space that points come from, metres: `bounds()` of the deformer before it.
+        frames: number of frame codes; `len(capture)`, for `HeadState.frame_id` counts all frames of the capture.
+        code_width: numbers in a frame's code. The paper does not say; our own choice.
+        code_std: of the normal distribution that codes start from; our own choice.
+        bands: octaves of the point's encoding, beside the coordinates themselves.
+        hidden: units of all hidden layers.
+        layers: hidden layers of the trunk.
+        head_layers: hidden layers of each of the three heads (rotation, centre, translation).
+        start: the first training step with a warp.
+        coarse_to_fine: the bands open one after the other, evenly, over so many steps from step 0 on
+            (`frequency_window`); 0: all are open from the start.
+
+    The step comes with `at_step`, which the trainer calls, and is kept in a buffer. For a short run, shorten `start`
+    and `coarse_to_fine` in proportion. The trainer takes the warp's learning rate, codes included, as
+    `learning_rates={"warp": ...}`; the losses that go with it are `headfields.losses.Elastic` and `WarpMagnitude`.
+
+    Differentiable in points, directions and parameters to second order, except at the kinks of the ReLUs.
+
+    Raises:
+        ValueError: an argument is out of range; in training, a state without `frame_id`.
+        IndexError: in training, a frame without a code.
+
+    Source: MonoAvatar (Bai et al. 2023), section 3.4 and supplement; Nerfies (Park et al. 2021), section 3.
+    """
+
+    corrects = True
+    rate_group = "warp"
+    box: Tensor
+    step: Tensor
+
+    def __init__(
+        self,
+        box: Float[Tensor, "2 3"],
+        frames: int,
+        code_width: int = 8,
+        code_std: float = 0.1,
+        bands: int = 6,
+        hidden: int = 128,
+        layers: int = 5,
+        head_layers: int = 2,
+        start: int = 5_000,
+        coarse_to_fine: int = 80_000,
+    ) -> None:
+        super().__init__()
+        if box.shape != (2, 3) or not bool((box[1] > box[0]).all()):
+            raise ValueError(f"ErrorWarp: box is {box.tolist()}; expected a minimum below a maximum corner, (2, 3)")
+        for name, value, least in (
+            ("bands", bands, 0), ("hidden", hidden, 1), ("layers", layers, 1), ("head_layers", head_layers, 0),
+            ("start", start, 0), ("coarse_to_fine", coarse_to_fine, 0),
+        ):  # fmt: skip
+            if value < least:
+                raise ValueError(f"ErrorWarp: {name} is {value}; it must be at least {least}")
+        self.register_buffer("box", box.detach().float().clone())
+        self.register_buffer("step", torch.zeros((), dtype=torch.long))
+        self.bands = bands
+        self.start = start
+        self.coarse_to_fine = coarse_to_fine
+        self.codes = LatentTable(frames, code_width, code_std)
+        self.trunk = MLP(3 * (2 * bands + 1) + code_width, *[hidden] * layers, bias=True)
+        self.heads = nn.ModuleDict({name: MLP(hidden, *[hidden] * head_layers, 3, bias=True) for name in _HEADS})
+        nn.init.kaiming_uniform_(self.trunk[-1].weight, nonlinearity="relu")  # type: ignore[arg-type]  # a ReLU follows
+        for head in self.heads.values():
+            nn.init.uniform_(head[-1].weight, -_OUTPUT_SPREAD, _OUTPUT_SPREAD)  # type: ignore[index]
+
+    def extra_repr(self) -> str:
+        return f"bands={self.bands}, start={self.start}, coarse_to_fine={self.coarse_to_fine}, step={int(self.step)}"
+
+    def at_step(self, step: int) -> None:
+        self.step.fill_(step)
+
+    def bounds(self) -> Float[Tensor, "2 3"]:
+        return self.box
+
+    def posed_bounds(self, prepared: FrameCodes | None) -> Float[Tensor, "2 3"]:
+        return self.box
+
+    def near_far(self, rays: Rays, prepared: FrameCodes | None) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
+        return ray_box(rays, self.box)
+
+    def prepare(self, state: HeadState) -> FrameCodes | None:
+        """The codes of the frames, or None where the warp is off. What training lacks is missed from step 0 on."""
+        if not self.training:
+            return None
+        codes = self.codes(state.need("ErrorWarp", "frame_id"))
+        return FrameCodes(codes, self.window().to(codes)) if int(self.step) >= self.start else None
+
+    def window(self) -> Float[Tensor, " bands"]:
+        """How far each band of the encoding is open at the current step, in [0, 1]."""
+        progress = min(int(self.step) / self.coarse_to_fine, 1.0) if self.coarse_to_fine else 1.0
+        return frequency_window(self.bands, progress, device=self.step.device)
+
+    def forward(
+        self,
+        points: Float[Tensor, "m 3"],
+        directions: Float[Tensor, "m 3"],
+        frame: Int[Tensor, " m"],
+        prepared: FrameCodes | None,
+    ) -> Canonical:
+        moved, turned = points, directions
+        if prepared is not None:
+            unit, encoded = self._encoded(points, prepared)
+            trunk = functional.relu(self.trunk(encoded, prepared.codes, frame))
+            log, centre, shift = (self.heads[name](trunk) for name in _HEADS)
+            rotation = rotation_from_log_quaternion(log)
+            # as a step from the point, so that rounding does not move what the warp leaves alone
+            arm = unit + centre
+            moved = points + self._scale() * ((rotation @ arm[..., None])[..., 0] - arm + shift)
+            turned = (rotation @ directions[..., None])[..., 0]
+        valid = torch.ones(len(points), dtype=torch.bool, device=points.device)
+        return Canonical(points=moved, directions=turned, posed_points=points, frame=frame, valid=valid)
+
+    def jacobian(
+        self, points: Float[Tensor, "m 3"], frame: Int[Tensor, " m"], prepared: FrameCodes | None
+    ) -> tuple[Float[Tensor, "m 3"], Float[Tensor, "m 3 3"]]:
+        """The warped points, and the exact derivative of each by its own point: J[m, i, j] = ∂q'ᵢ / ∂qⱼ.
+
+        In forward mode: three tangents of each point go through the networks beside it (`mlp_tangents`). Four times the
+        products of `forward`, so losses ask for it at a few of the samples.
+
+        Args:
+            points: (M, 3), metres.
+            frame: (M,) the row of the state that each point belongs to.
+            prepared: what `prepare` made of the state.
+
+        Differentiable to second order in points and parameters.
+        """
+        identity = torch.eye(3, dtype=points.dtype, device=points.device)
+        if prepared is None:
+            return points, identity.expand(len(points), 3, 3)
+        unit, encoded = self._encoded(points, prepared)
+        x = torch.cat([encoded, prepared.codes[frame]], dim=-1)
+        tangents = functional.pad(self._slopes(encoded), (0, prepared.codes.shape[1]))
+        trunk, trunk_slopes = mlp_tangents(x, tangents, *_layers(self.trunk), relu_last=True)
+        values, slopes = zip(
+            *(mlp_tangents(trunk, trunk_slopes, *_layers(self.heads[name])) for name in _HEADS), strict=True
+        )
+        (log, centre, shift), (log_slopes, centre_slopes, shift_slopes) = values, slopes  # (M, 3), (M, 3 tangents, 3)
+        arm = unit + centre
+        arm_slopes = identity + centre_slopes
+        repeated = log[:, None].expand_as(log_slopes).contiguous()
+        rotation, turning = torch.func.jvp(rotation_from_log_quaternion, (repeated,), (log_slopes,))
+        moved = (rotation[:, 0] @ arm[..., None])[..., 0] - arm + shift
+        by_tangent = (turning @ arm[:, None, :, None] + rotation @ arm_slopes[..., None])[..., 0]
+        by_tangent = by_tangent - centre_slopes + shift_slopes
+        return points + self._scale() * moved, by_tangent.mT
+
+    def corrections(
+        self, points: Float[Tensor, "m 3"], frame: Int[Tensor, " m"], prepared: Any, jacobians: bool = False
+    ) -> list[Correction]:
+        if prepared is None:
+            return []
+        if jacobians:
+            return [Correction(points, *self.jacobian(points, frame, prepared))]
+        directions = points.new_tensor([0.0, 0.0, -1.0]).expand_as(points)
+        return [Correction(points, self(points, directions, frame, prepared).points)]
+
+    def _scale(self) -> Tensor:
+        return (self.box[1] - self.box[0]).max() / 2
+
+    def _encoded(self, points: Tensor, prepared: FrameCodes) -> tuple[Tensor, Tensor]:
+        """The points in half sides of the box, and their encoding as far as it is open."""
+        unit = (points - self.box.mean(dim=0)) / self._scale()
+        return unit, frequency_encoding(unit, self.bands, weights=prepared.window)
+
+    def _slopes(self, encoded: Tensor) -> Tensor:
+        """(M, 3, width): the derivative of the encoding by each coordinate, on which only a third of it depends."""
+        waves = encoded[:, 3:].unflatten(-1, (self.bands, 2, 3))
+        rate = torch.pi * 2.0 ** torch.arange(self.bands, device=encoded.device, dtype=encoded.dtype)
+        # of w sin(f x) it is f w cos(f x), and of w cos(f x) it is -f w sin(f x)
+        slopes = torch.stack((waves[:, :, 1], -waves[:, :, 0]), dim=2) * rate[:, None, None]
+        slopes = torch.cat((torch.ones_like(encoded[:, :3]), slopes.flatten(1)), dim=-1)
+        coordinate = torch.arange(slopes.shape[1], device=encoded.device) % 3
+        mine = coordinate == torch.arange(3, device=encoded.device)[:, None]
+        return torch.where(mine, slopes[:, None], 0.0)
+
+
+def _layers(network: Any) -> tuple[list[Tensor], list[Tensor]]:
+    linears = list(network)[::2]
+    return [linear.weight for linear in linears], [linear.bias for linear in linears]

@@ -1,0 +1,92 @@
+"""What deformers on a tracked mesh share: which part of a ray can hold matter, and the boxes around it."""
+
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from headfields.ops.closest_triangle import TriangleBVH
+from headfields.parts import Deformer
+from headfields.records import HeadState, Rays
+
+
+class MeshDeformer(Deformer):
+    """A deformer that knows the mesh: rays are sampled within a shell of its surface, and a little way behind it.
+
+    For subclasses: `prepare` gets the posed tree from `posed`, and `near_far` and `posed_bounds` ask `shell_of` and
+    `box_around`.
+
+    Args:
+        canonical_vertices: (V, 3), metres.
+        faces: (F, 3) int64.
+        shell: metres from the surface beyond which there is nothing.
+        padding: metres added around the canonical mesh to make `bounds`; the shell if None.
+        behind: metres that a ray is followed behind the first triangle it meets; None follows it through the head.
+
+    Raises:
+        ValueError: an argument is out of range; later, a state of another topology.
+    """
+
+    canonical_vertices: Tensor
+    faces: Tensor
+
+    def __init__(
+        self,
+        canonical_vertices: Float[Tensor, "v 3"],
+        faces: Int[Tensor, "f 3"],
+        shell: float = 0.045,
+        padding: float | None = None,
+        behind: float | None = 0.03,
+    ) -> None:
+        super().__init__()
+        if shell <= 0:
+            raise ValueError(f"{type(self).__name__}: shell is {shell} m; it must be positive")
+        if behind is not None and behind < 0:
+            raise ValueError(f"{type(self).__name__}: behind is {behind} m; it must not be negative, or None")
+        self.register_buffer("canonical_vertices", canonical_vertices.detach().float().clone())
+        self.register_buffer("faces", faces.detach().long().clone())
+        self.shell = shell
+        self.padding = shell if padding is None else padding
+        self.behind = behind
+        self._bvh = TriangleBVH(self.faces, self.canonical_vertices)
+
+    def bounds(self) -> Float[Tensor, "2 3"]:
+        low, high = self.canonical_vertices.amin(0), self.canonical_vertices.amax(0)
+        return torch.stack([low - self.padding, high + self.padding])
+
+    def posed(self, state: HeadState) -> TriangleBVH:
+        """The meshes of B frames in a tree.
+
+        Raises:
+            ValueError: the state's mesh is of another topology.
+        """
+        vertices = state.vertices
+        if vertices.shape[1] != self.canonical_vertices.shape[0]:
+            raise ValueError(
+                f"{type(self).__name__}: the state has {vertices.shape[1]} vertices and the canonical mesh "
+                f"{self.canonical_vertices.shape[0]}; they must be one topology (transfer the motion first)"
+            )
+        if self._bvh.faces.device != vertices.device:
+            self._bvh = TriangleBVH(self.faces, self.canonical_vertices)
+        return self._bvh.posed(vertices)
+
+    def box_around(self, vertices: Float[Tensor, "b v 3"]) -> Float[Tensor, "2 3"]:
+        """Corners (2, 3) of the box that holds the shells of all B meshes, metres."""
+        low, high = vertices.detach().amin(dim=(0, 1)), vertices.detach().amax(dim=(0, 1))
+        return torch.stack([low - self.shell, high + self.shell])
+
+    def shell_of(self, rays: Rays, bvh: TriangleBVH) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
+        """Where N rays are within the shell of their mesh, and not too far behind its first hit: near, far, metres."""
+        near, far = bvh.interval(rays.origins, rays.directions, self.shell, rays.frame)
+        if self.behind is not None:
+            with torch.no_grad():
+                first = bvh.raycast(rays.origins, rays.directions, rays.frame).distance
+            far = far.minimum(first + self.behind)
+        return near, far
+
+    def near_far(self, rays: Rays, prepared: Any) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
+        return self.shell_of(rays, prepared.bvh)
+
+    def posed_bounds(self, prepared: Any) -> Float[Tensor, "2 3"]:
+        return prepared.box
