@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from headfields.encoders.vertex_source import asked_once
 from headfields.parts import Correction, Decoder, Deformer, Encoder, Part, Renderer
 from headfields.records import Camera, Canonical, FieldValues, HeadState, Rays, Rendering, Template
 
@@ -30,8 +31,9 @@ class Field:
         self.state = state
         with _full_precision(state.vertices):
             self._deformer = avatar.deformer.prepare(state)
-        self._encoders = [encoder.prepare(state) for encoder in avatar.encoders]
-        self.renderer_ready = [encoder.prepare(state) for encoder in avatar.renderer.encoders]
+        with asked_once():
+            self._encoders = [encoder.prepare(state) for encoder in avatar.encoders]
+            self.renderer_ready = [encoder.prepare(state) for encoder in avatar.renderer.encoders]
 
     def near_far(self, rays: Rays) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
         """The interval (N,), (N,) of each of N rays in posed space that can hold matter, metres; near >= far: none."""

@@ -282,6 +282,16 @@ def _check_more_than_0(loss: str, **values: float | int) -> None:
             raise ValueError(f"{loss}: {name} is {value}; expected more than 0")
 
 
+def monoavatar_losses(depth: float | int = 0) -> list[Loss]:
+    """What MonoAvatar trains with: squared colour, and the warp elastic and small, with the paper's weights.
+
+    Args:
+        depth: weight of INSTA's depth prior beside them; the paper has none.
+    """
+    losses: list[Loss] = [SquaredColour(), Elastic(), WarpMagnitude()]
+    return [*losses, DepthPrior(weight=depth)] if depth else losses
+
+
 def _is_any(labels: Integer[Tensor, " n"], wanted: tuple[int, ...]) -> Tensor:
     mask = torch.zeros_like(labels, dtype=torch.bool)
     for value in wanted:

@@ -35,10 +35,11 @@ def open_capture(path: Path, memory: int) -> Any:
     return capture
 
 
-def model_arguments(model: str, overrides: list[str], capture: Any) -> dict[str, Any]:
+def model_arguments(model: str, overrides: list[str], capture: Any, device: torch.device) -> dict[str, Any]:
     """Arguments for a preset from `name=value` texts, checked against its signature.
 
-    `expression_width`, where the preset has it and it is not given, is at most what the capture offers.
+    What the preset has and is not given: `expression_width` is at most what the capture offers, `frames` the number of
+    its frames, and `small` is true on a CPU.
 
     Raises:
         CommandError: there is no such preset or argument, or a value is no Python literal.
@@ -60,6 +61,12 @@ def model_arguments(model: str, overrides: list[str], capture: Any) -> dict[str,
     offered = getattr(capture, "expression_width", None)
     if "expression_width" in parameters and "expression_width" not in arguments and offered is not None:
         arguments["expression_width"] = min(parameters["expression_width"].default, offered)
+    if "frames" in parameters:
+        arguments.setdefault("frames", len(capture))
+    if "small" in parameters and "small" not in arguments:
+        arguments["small"] = device.type == "cpu"
+        if arguments["small"]:
+            print(f"{model}: sizes for a CPU; --set small=False takes the paper's", file=sys.stderr)
     return arguments
 
 

@@ -4,7 +4,7 @@ import contextlib
 import math
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,12 +20,6 @@ from headfields.training.trainer import NanLossError, Trainer
 
 FIXED = ("model", "arguments", "capture", "seed")
 """What a resumed run cannot change."""
-
-DEFAULTS: dict[str, Any] = {
-    "rays": 2048, "samples": 14000, "frames": 8, "learning_rate": 0.02, "network_learning_rate": 0.001,
-    "schedule": "exponential", "depth": 0.1, "opacity": 0.0, "precision": "32-true",
-}  # fmt: skip
-"""Of the options of training that are not given; those of a run that is gone on with are its own."""
 
 LIMITS = ("minutes", "steps")
 
@@ -58,20 +52,21 @@ class Options:
 
 def train(options: Options) -> None:
     """Trains, and leaves a run folder."""
-    from headfields.losses import OpacityLoss, insta_losses
+    from headfields.training.recipes import recipe_of
 
     run = RunFolder(options.out)
     there = bool(run.checkpoints)
     if there and not options.resume:
         raise CommandError(f"{run.path} holds a run already; --resume goes on with it, another --out starts a new one")
     before = run.config() if there else {}
-    chosen = _training_options(options, before.get("training", {}))
+    recipe = recipe_of(options.model)
+    chosen = _training_options(options, before.get("training", {}), recipe.options)
     run.check_writable()
     device = runs.choose_device(options.device)
     capture = runs.open_capture(options.capture, options.memory)
     config: dict[str, Any] = {
         "model": options.model,
-        "arguments": _arguments(options, before, capture),
+        "arguments": _arguments(options, before, capture, device),
         "capture": str(options.capture.resolve()),
         "seed": before.get("seed", 0) if options.seed is None else options.seed,
         "training": chosen,
@@ -79,16 +74,13 @@ def train(options: Options) -> None:
     _check_same_run(run, before, config)
     torch.manual_seed(config["seed"])
     avatar = runs.build(options.model, config["arguments"], capture)
-    losses = insta_losses(chosen["depth"])
-    if chosen["opacity"]:
-        losses.append(OpacityLoss(weight=chosen["opacity"]))
     with _plain_reasons(), contextlib.ExitStack() as stack:
         trainer = Trainer(
-            avatar, capture, losses, rays_per_step=chosen["rays"], samples_per_step=chosen["samples"] or None,
-            frames_per_step=chosen["frames"],
+            avatar, capture, recipe.losses_for(chosen), rays_per_step=chosen["rays"],
+            samples_per_step=chosen["samples"] or None, frames_per_step=chosen["frames"],
             schedule=chosen["schedule"], seed=config["seed"], out=options.out, device=device, devices=options.devices,
             precision=chosen["precision"], learning_rate=chosen["learning_rate"],
-            network_learning_rate=chosen["network_learning_rate"],
+            network_learning_rate=chosen["network_learning_rate"], **recipe.trainer,
         )  # fmt: skip
 
         def begin() -> None:
@@ -117,10 +109,10 @@ def train(options: Options) -> None:
     print(f"{result.step} steps in {result.seconds / 60:.1f} minutes{psnr}: {run.avatar}", file=sys.stderr)
 
 
-def _training_options(options: Options, before: dict[str, Any]) -> dict[str, Any]:
-    """What is given, else what the run was trained with, else the default."""
-    given = {name: getattr(options, name) for name in (*DEFAULTS, *LIMITS)}
-    chosen = {name: before.get(name, DEFAULTS[name]) if given[name] is None else given[name] for name in DEFAULTS}
+def _training_options(options: Options, before: dict[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """What is given, else what the run was trained with, else the default of the model."""
+    given = {name: getattr(options, name) for name in (*defaults, *LIMITS)}
+    chosen = {name: before.get(name, defaults[name]) if given[name] is None else given[name] for name in defaults}
     limits = {name: given[name] for name in LIMITS}
     if all(limit is None for limit in limits.values()):
         limits = {name: before.get(name) for name in LIMITS}
@@ -132,9 +124,9 @@ def _training_options(options: Options, before: dict[str, Any]) -> dict[str, Any
     return chosen | limits
 
 
-def _arguments(options: Options, before: dict[str, Any], capture: Any) -> dict[str, Any]:
+def _arguments(options: Options, before: dict[str, Any], capture: Any, device: torch.device) -> dict[str, Any]:
     """The preset's; without --set those of the run that is gone on with, if it is one of this preset."""
-    chosen = runs.model_arguments(options.model, options.overrides, capture)
+    chosen = runs.model_arguments(options.model, options.overrides, capture, device)
     return before["arguments"] if before.get("model") == options.model and not options.overrides else chosen
 
 

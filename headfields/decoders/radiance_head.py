@@ -64,9 +64,11 @@ class RadianceHead(Decoder):
         if exponent.dtype in (torch.bfloat16, torch.float16):  # exp turns their absolute error into a relative one
             exponent = exponent.float()
         density = exponent.clamp_max(15.0).exp()  # beyond that everything is opaque, and exp stays finite
-        if not colour:
-            return FieldValues(density=density)
-        seen = features
+        return FieldValues(
+            rgb=self.colour(features, directions) if colour else None, density=density, geometry=features
+        )
+
+    def colour(self, geometry: Float[Tensor, "m g"], directions: Float[Tensor, "m 3"]) -> Float[Tensor, "m 3"]:
         if self.direction_bands:
-            seen = torch.cat([features, frequency_encoding(directions, self.direction_bands)], dim=-1)
-        return FieldValues(rgb=self.colour_network(seen).sigmoid(), density=density)
+            geometry = torch.cat([geometry, frequency_encoding(directions, self.direction_bands)], dim=-1)
+        return self.colour_network(geometry).sigmoid()

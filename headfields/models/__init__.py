@@ -2,5 +2,6 @@
 
 from headfields.models.baselines import TexturedMesh, static_field
 from headfields.models.insta import INSTA_RELEASED, insta
+from headfields.models.monoavatar import monoavatar
 
-__all__ = ["INSTA_RELEASED", "TexturedMesh", "insta", "static_field"]
+__all__ = ["INSTA_RELEASED", "TexturedMesh", "insta", "monoavatar", "static_field"]

@@ -1,0 +1,58 @@
+"""How each preset is trained unless told otherwise: the losses of its paper, and what its optimiser is set to."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from headfields.losses import Loss, OpacityLoss, insta_losses, monoavatar_losses
+
+__all__ = ["INSTA", "MONOAVATAR", "Recipe", "recipe_of"]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What `headfields train` gives a `Trainer` for a preset.
+
+    Attributes:
+        losses: from the weight of the depth prior to the list of losses.
+        options: what the command line can change, by the names of its options.
+        trainer: further arguments of `Trainer`.
+    """
+
+    losses: Callable[[float], list[Loss]]
+    options: Mapping[str, Any]
+    trainer: Mapping[str, Any] = field(default_factory=dict)
+
+    def losses_for(self, chosen: Mapping[str, Any]) -> list[Loss]:
+        """The losses of a run with these options: `depth` and `opacity` are weights."""
+        losses = self.losses(chosen["depth"])
+        return [*losses, OpacityLoss(weight=chosen["opacity"])] if chosen["opacity"] else losses
+
+
+INSTA = Recipe(
+    insta_losses,
+    {
+        "rays": 2048, "samples": 14000, "frames": 8, "learning_rate": 0.02, "network_learning_rate": 0.001,
+        "schedule": "exponential", "depth": 0.1, "opacity": 0.0, "precision": "32-true",
+    },
+)  # fmt: skip
+"""INSTA's losses and average; rates and numbers of rays are our own choice for minutes on a CPU."""
+
+MONOAVATAR = Recipe(
+    monoavatar_losses,
+    {
+        "rays": 1024, "samples": 8000, "frames": 2, "learning_rate": 0.001, "network_learning_rate": 0.001,
+        "schedule": "exponential", "depth": 0.0, "opacity": 0.0, "precision": "32-true",
+    },
+    {"learning_rates": {"warp": 1e-4}, "betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0.0},
+)  # fmt: skip
+"""Adam, rates and losses of MonoAvatar's supplement (1024 rays, 1e-3 to 1e-4, the warp a tenth of it). That a step sees
+two frames, of which each costs a pass of the network over the texture map, that it follows the number of samples, and
+that weights are averaged are our own choices."""
+
+_RECIPES = {"insta": INSTA, "static_field": INSTA, "monoavatar": MONOAVATAR}
+
+
+def recipe_of(model: str) -> Recipe:
+    """The recipe of a preset of `headfields.models`, INSTA's for one that has none of its own."""
+    return _RECIPES.get(model, INSTA)
