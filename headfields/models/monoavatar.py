@@ -10,17 +10,23 @@ from headfields.encoders import UVCodeFeatures, UVDisplacementFeatures, VertexFe
 from headfields.records import Template
 from headfields.renderers import CoarseToFineRenderer, OccupancySampler, VolumeRenderer
 
-Variant = Literal["D", "C"]
+LEVELS, MAPS = (8, 16, 32, 64, 128, 256), {"width": 64, "resolution": 256}
+"""Channels of the network over the texture map, fine to coarse; features a vertex and side of the map: the paper's."""
+
+SMALL_LEVELS, SMALL_MAPS = (16, 32, 64), {"width": 32, "resolution": 64}
+SMALL_NETWORKS = {"bands": 6, "hidden": 64, "layers": 2, "merged_layers": 2}
+SMALL_WARP = {"hidden": 64, "layers": 3, "start": 200, "coarse_to_fine": 2_000}
+"""Our own choice of sizes for minutes on a CPU."""
 
 
 def monoavatar(
     template: Template,
     frames: int,
-    variant: Variant = "D",
+    variant: Literal["D", "C"] = "D",
     expression_width: int = 64,
     small: bool = False,
-    start: int | None = None,
-    coarse_to_fine: int | None = None,
+    source: VertexSource | None = None,
+    **warp: Any,
 ) -> Avatar:
     """MonoAvatar on a template, assembled from public parts, with the paper's sizes.
 
@@ -29,10 +35,11 @@ def monoavatar(
         frames: how many frames the capture has (`len(capture)`): each has a code of the error-correction warp.
         variant: `"D"` reads displacements of the vertices, `"C"` the expression code: the paper's Ours-D and Ours-C.
         expression_width: numbers in the expression code, for `"C"`; what the capture has.
-        small: our own choice of sizes for minutes on a CPU: a map of 128², four levels, 32 features, networks of two
-            layers of 64, six bands, and rays marched through an occupancy grid in the place of the coarse network.
-        start, coarse_to_fine: steps after which the warp begins, and over which its encoding opens: 5,000 and 80,000
-            of the paper's 400,000 if not given, and 200 and 2,000 if `small`.
+        small: smaller networks, and rays marched through an occupancy grid in the place of the coarse network, for
+            minutes on a CPU; our own choice.
+        source: vertex features in the place of either variant's.
+        warp: further arguments of `ErrorWarp`: its `start` and `coarse_to_fine` are 5,000 and 80,000 of the paper's
+            400,000 steps, and 200 and 2,000 if `small`.
 
     Raises:
         ValueError: variant is neither, or as the parts.
@@ -42,26 +49,21 @@ def monoavatar(
     if variant not in ("D", "C"):
         raise ValueError(f"monoavatar: variant is {variant!r}; expected 'D' (displacements) or 'C' (codes)")
     template = unwrapped(template)
-    levels: tuple[int, ...] = (8, 16, 32, 64) if small else (8, 16, 32, 64, 128, 256)
-    maps: dict[str, Any] = {"width": 32, "resolution": 128} if small else {"width": 64, "resolution": 256}
-    source: VertexSource
-    if variant == "D":
+    levels, maps = (SMALL_LEVELS, SMALL_MAPS) if small else (LEVELS, MAPS)
+    if source is None and variant == "D":
         source = UVDisplacementFeatures(template, channels=levels, **maps)
-    else:
+    elif source is None:
         source = UVCodeFeatures(template, {"expression": expression_width}, channels=levels[::-1], **maps)
-    warp: dict[str, Any] = {"start": 5_000 if start is None else start,
-                            "coarse_to_fine": 80_000 if coarse_to_fine is None else coarse_to_fine}  # fmt: skip
-    if small:
-        warp = {"hidden": 64, "layers": 3, "start": 200 if start is None else start,
-                "coarse_to_fine": 2_000 if coarse_to_fine is None else coarse_to_fine}  # fmt: skip
     near = NearSurface(template.canonical_vertices, template.faces)
-    anchored: dict[str, Any] = {"bands": 6, "hidden": 64, "layers": 2, "merged_layers": 2} if small else {}
-    return Avatar(
-        deformer=Chain(near, ErrorWarp(near.bounds(), frames, **warp)),
-        encoder=VertexFeatures(source, **anchored),
-        decoder=RadianceHead(),
-        renderer=VolumeRenderer(OccupancySampler("posed", step=0.0025, warmup=48))
+    renderer = (
+        VolumeRenderer(OccupancySampler("posed", step=0.0025, warmup=48))
         if small
-        else CoarseToFineRenderer(VertexFeatures(source), RadianceHead(), coarse=64, fine=64),
+        else CoarseToFineRenderer(VertexFeatures(source), RadianceHead(), coarse=64, fine=64)
+    )
+    return Avatar(
+        deformer=Chain(near, ErrorWarp(near.bounds(), frames, **({**SMALL_WARP, **warp} if small else warp))),
+        encoder=VertexFeatures(source, **(SMALL_NETWORKS if small else {})),
+        decoder=RadianceHead(),
+        renderer=renderer,
         template=template,
     )

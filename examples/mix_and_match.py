@@ -1,0 +1,102 @@
+"""Parts of two papers in one avatar: `python examples/mix_and_match.py [--capture DIR] [--minutes 3]`.
+
+MonoAvatar's convolutional network over the texture map takes the place of INSTA's gated expression: every point learns
+from the surface how the face has moved, not the mouth alone. And MonoAvatar's error-correction warp takes up, in front
+of INSTA's canonicaliser, what tracking got wrong. Both avatars, and INSTA beside them, are trained for the same time.
+"""
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+import headfields as hf
+from headfields.data import unwrapped
+from headfields.data.procedural import write_capture
+from headfields.decoders import NeRFDecoder
+from headfields.deformers import Chain, ErrorWarp, NearSurface, SurfaceCanonicalizer
+from headfields.encoders import HashGrid, RegionGate, SurfaceFeatures, UVDisplacementFeatures
+from headfields.losses import Elastic, WarpMagnitude, insta_losses
+from headfields.renderers import OccupancySampler, VolumeRenderer
+from headfields.training import Trainer, evaluate
+from headfields.viz import save_image, side_by_side
+
+
+def canonicalizer(template: hf.Template) -> SurfaceCanonicalizer:
+    """INSTA's, as in its preset."""
+    return SurfaceCanonicalizer(template.canonical_vertices, template.faces, blended_faces=template.regions.get("face"))
+
+
+def with_uv_cnn(capture: hf.data.Capture) -> hf.Avatar:
+    """INSTA with features of MonoAvatar's network at the nearest surface point, in the place of the gate."""
+    template = unwrapped(capture.template)
+    source = UVDisplacementFeatures(template, width=16, channels=(8, 16, 32), resolution=64)
+    return hf.Avatar(
+        deformer=canonicalizer(template),
+        encoder=HashGrid(levels=16, features=4, log2_table_size=17, base_resolution=16, finest_resolution=1024),
+        condition=SurfaceFeatures(source, template.faces),
+        decoder=NeRFDecoder(hidden=64, direction_degree=4),
+        renderer=VolumeRenderer(OccupancySampler("posed", step=0.0025, warmup=48)),
+        template=template,
+    )
+
+
+def with_warp(capture: hf.data.Capture) -> hf.Avatar:
+    """INSTA behind MonoAvatar's error-correction warp: one link limits the rays, the next moves points, the last canonicalises them."""
+    template = capture.template
+    near = NearSurface(template.canonical_vertices, template.faces)
+    warp = ErrorWarp(near.bounds(), frames=len(capture), hidden=64, layers=3, start=200, coarse_to_fine=2000)
+    width = min(64, capture.expression_width or 1)
+    return hf.Avatar(
+        deformer=Chain(near, warp, canonicalizer(template)),
+        encoder=HashGrid(levels=16, features=4, log2_table_size=17, base_resolution=16, finest_resolution=1024),
+        condition=RegionGate("expression", faces=template.regions["mouth"], width=width),
+        decoder=NeRFDecoder(hidden=64, direction_degree=4),
+        renderer=VolumeRenderer(OccupancySampler("posed", step=0.0025, warmup=48)),
+        template=template,
+    )
+
+
+def plain(capture: hf.data.Capture) -> hf.Avatar:
+    """INSTA itself."""
+    return hf.models.insta(capture.template, expression_width=min(64, capture.expression_width or 1))
+
+
+MIXES: dict[str, Callable[[hf.data.Capture], hf.Avatar]] = {
+    "INSTA": plain, "INSTA with a UV CNN": with_uv_cnn, "INSTA behind a warp": with_warp,
+}  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--capture", type=Path)
+    parser.add_argument("--out", type=Path, default=Path("runs/mix_and_match"))
+    parser.add_argument("--minutes", type=float, default=3.0, help="of training, each")
+    arguments = parser.parse_args()
+    folder = arguments.capture
+    if folder is None:
+        folder = arguments.out / "capture"
+        write_capture(folder, frames=72, size=128)  # at once if it is there already
+    capture = hf.data.load_capture(folder)
+    frame = int(capture.splits["test"][0])
+    camera, state = capture.camera([frame])[0], capture.state([frame])
+    columns = {"truth": capture.pixels(frame, background=1.0).target.view(*capture.size, 3)}
+    for name, build in MIXES.items():
+        torch.manual_seed(0)
+        avatar = build(capture)
+        rates: dict[str, float] = {"warp": 1e-4} if avatar.deformer.corrects else {}
+        losses = [*insta_losses(), *([Elastic(), WarpMagnitude()] if rates else [])]
+        trainer = Trainer(
+            avatar, capture, losses, samples_per_step=14000, learning_rate=0.02, network_learning_rate=0.001,
+            learning_rates=rates, schedule="exponential",
+        )  # fmt: skip
+        trainer.fit(minutes=arguments.minutes)
+        figures = evaluate(avatar, capture)
+        print(f"{name:22s} PSNR {figures['psnr']:5.2f} dB   in the head {figures['psnr_masked']:5.2f} dB")
+        columns[name] = avatar.render(camera, state).rgb
+    print(save_image(arguments.out / "comparison.png", side_by_side(list(columns.values()), list(columns))))
+
+
+if __name__ == "__main__":
+    main()
