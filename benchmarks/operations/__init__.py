@@ -1,5 +1,5 @@
 """What is measured, one file each. Each has `cases(settings)`, which yields `Case`s, or finished `Row`s."""
 
 OPERATIONS = (
-    "closest_triangle", "ray_mesh", "hash_grid", "compositing", "sampling", "skinning", "mlp", "insta_training",
+    "closest_triangle", "ray_mesh", "hash_grid", "compositing", "sampling", "skinning", "mlp", "uv", "insta_training",
 )  # fmt: skip

@@ -87,7 +87,8 @@ class UVDisplacementFeatures(VertexSource):
         scaled = ((rest - middle) / (rest - middle).abs().max().clamp(min=1e-12)).detach()
         place = self.rasterizer.vertices_to_map(scaled[None]) if position else None
         self.register_buffer("place", place, persistent=False)
-        self.network = ResidualUNet(6 if position else 3, width, channels)
+        network = ResidualUNet(6 if position else 3, width, channels)
+        self.network = network.to(memory_format=torch.channels_last)
 
     def extra_repr(self) -> str:
         return f"{self.vertex_count} vertices, width={self.width}, unit={self.unit:g}"
@@ -149,7 +150,7 @@ class UVCodeFeatures(VertexSource):
         height, width_of_map = self.rasterizer.resolution
         self.coarse = (channels[0], height // factor, width_of_map // factor)
         self.first = nn.Linear(sum(self.fields.values()), math.prod(self.coarse))
-        self.network = MapDecoder(channels, width)
+        self.network = MapDecoder(channels, width).to(memory_format=torch.channels_last)
 
     def extra_repr(self) -> str:
         return f"{self.fields}, {self.vertex_count} vertices, width={self.width}"

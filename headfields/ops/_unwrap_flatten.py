@@ -48,8 +48,10 @@ def flatten(mesh: Corners, places: Float[_Array, "n 3"], room: Float[_Array, " f
         stretch = _stretch(corners, flat[every], share)
         # A sliver can be stretched beyond all measure; it must not outweigh the rest.
         stretch = np.minimum(stretch, _MOST * np.median(stretch))
-        node = np.bincount(every.reshape(-1), np.repeat(share * stretch, 3), len(places))
-        node /= np.bincount(every.reshape(-1), np.repeat(share, 3), len(places))
+        total, weight = (
+            np.bincount(every.reshape(-1), np.repeat(values, 3), len(places)) for values in (share * stretch, share)
+        )
+        node = total / weight
         node = np.maximum(node / max(float(np.median(node)), 1e-300), 1e-6) ** (0.5 * _POWER)  # stretch is squared
         weights = weights @ sparse.diags(1 / node)
         flat = _solve(weights, edges[outer], rim)
