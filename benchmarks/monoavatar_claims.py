@@ -1,4 +1,6 @@
-"""MonoAvatar's claims on expressions held out of training: `python -m benchmarks.monoavatar_claims --capture DIR --out DIR`.
+"""MonoAvatar's claims on expressions that are held out of training.
+
+`python -m benchmarks.monoavatar_claims --capture DIR --out DIR`
 
 The paper's table 1 orders five sources of vertex features: a static table, codes beside it, codes through an MLP, codes
 through transposed convolutions (C) and displacements through a U-Net (D). Here each is trained on the frames without a
@@ -26,7 +28,7 @@ from headfields.encoders import (
     UVDisplacementFeatures,
     VertexSource,
 )
-from headfields.models.monoavatar import SMALL_LEVELS, SMALL_MAPS
+from headfields.models.monoavatar import SMALL
 from headfields.training import Trainer, evaluate
 from headfields.training.recipes import MONOAVATAR
 from headfields.viz import save_image, side_by_side
@@ -57,8 +59,8 @@ def source_of(name: str, capture: hf.data.Capture, template: hf.Template) -> Ver
     if name == "codes-mlp":
         return CodeMLPFeatures(count, fields, 32)
     if name == "C":
-        return UVCodeFeatures(template, fields, **SMALL_MAPS, channels=SMALL_LEVELS[::-1])
-    return UVDisplacementFeatures(template, **SMALL_MAPS, channels=SMALL_LEVELS)
+        return UVCodeFeatures(template, fields, **SMALL["C"])
+    return UVDisplacementFeatures(template, **SMALL["D"])
 
 
 def run(name: str, seed: int, capture: hf.data.Capture, arguments: argparse.Namespace) -> dict[str, Any]:

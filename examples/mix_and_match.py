@@ -43,7 +43,7 @@ def with_uv_cnn(capture: hf.data.Capture) -> hf.Avatar:
 
 
 def with_warp(capture: hf.data.Capture) -> hf.Avatar:
-    """INSTA behind MonoAvatar's error-correction warp: one link limits the rays, the next moves points, the last canonicalises them."""
+    """INSTA behind MonoAvatar's error-correction warp: one link limits rays, one moves points, one canonicalises."""
     template = capture.template
     near = NearSurface(template.canonical_vertices, template.faces)
     warp = ErrorWarp(near.bounds(), frames=len(capture), hidden=64, layers=3, start=200, coarse_to_fine=2000)

@@ -2,14 +2,16 @@
 
 import itertools
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from headfields.avatar import Avatar
-from headfields.decoders import NeRFDecoder
+from headfields.decoders import NeRFDecoder, RadianceHead
 from headfields.deformers import Chain, Static, SurfaceCanonicalizer
-from headfields.encoders import Frequency, HashGrid, RegionGate
+from headfields.encoders import Frequency, HashGrid, RegionGate, VertexFeatures
+from headfields.encoders.vertex_source import VertexSource
 from headfields.losses import SquaredColour
 from headfields.parts import Deformer, Encoder, Sampler
 from headfields.records import Camera, HeadState, PixelBatch, Template
@@ -31,6 +33,24 @@ CAMERA = Camera(
     size=(12, 12),
 )
 
+
+class VertexTable(VertexSource):
+    """Features learned for each vertex."""
+
+    def __init__(self, vertex_count: int, width: int) -> None:
+        super().__init__()
+        self.vertex_count, self.width = vertex_count, width
+        self.table = torch.nn.Parameter(torch.randn(vertex_count, width))
+
+    def forward(self, state: HeadState) -> torch.Tensor:
+        return self.table.expand(len(state), -1, -1)
+
+
+def vertex_features(**options: Any) -> VertexFeatures:
+    sizes = {"bands": 2, "hidden": 8, "layers": 2, "merged_layers": 1}
+    return VertexFeatures(VertexTable(len(VERTICES), 4), **(sizes | options))
+
+
 DEFORMERS = {
     "static": lambda: Static(BOX),
     "surface rigid": lambda: SurfaceCanonicalizer(VERTICES, FACES, blend_neighbors=False),
@@ -42,10 +62,14 @@ ENCODERS = {
     "hash grid": lambda: HashGrid(levels=3, features=2, log2_table_size=10, base_resolution=4, finest_resolution=32),
     "hash grid smooth": lambda: HashGrid(2, 4, 8, 4, 16, interpolation="smoothstep"),
     "frequency": lambda: Frequency(bands=4),
+    "posed vertices": lambda: vertex_features(),
+    "posed vertices, turning": lambda: vertex_features(frame="triangle", faces=FACES, rest_vertices=VERTICES),
+    "canonical vertices": lambda: vertex_features(vertices=VERTICES, neighbours=2, merged_layers=0),
 }
 DECODERS = {
     "nerf": lambda: NeRFDecoder(hidden=16, density_bias=3.0),
     "nerf without directions": lambda: NeRFDecoder(hidden=16, direction_degree=0, density_bias=3.0),
+    "radiance head": lambda: RadianceHead(hidden=8, density_bias=3.0),
 }
 SAMPLERS = {
     "uniform": lambda: UniformSampler(8),
@@ -70,9 +94,19 @@ MATRIX = [
     for combination in itertools.product(DEFORMERS, ENCODERS, DECODERS, SAMPLERS, CONDITIONS)
     if fits(combination[0], combination[4])
 ]
+LATER = {"posed vertices", "posed vertices, turning", "canonical vertices", "radiance head"}
 
 
-@pytest.mark.parametrize(("deformer", "encoder", "decoder", "sampler", "condition"), MATRIX)
+def thinned() -> list[Any]:
+    """The whole product, of which the default run takes those of the later parts one in seven."""
+    later = itertools.count()
+    return [
+        pytest.param(*names, marks=pytest.mark.slow) if LATER & set(names) and next(later) % 7 else pytest.param(*names)
+        for names in MATRIX
+    ]
+
+
+@pytest.mark.parametrize(("deformer", "encoder", "decoder", "sampler", "condition"), thinned())
 def test_every_composition(
     deformer: str, encoder: str, decoder: str, sampler: str, condition: str, tmp_path: Path
 ) -> None:

@@ -39,8 +39,8 @@ class VertexFeatures(Encoder):
     """Features of the k nearest vertices, each seen from where the point lies, merged by inverse distance.
 
     For a point q and its nearest vertices v_j with features z_j: ẑ_j = MLP0(PE((v_j − q) / unit), z_j),
-    ẑ = Σ_j w_j ẑ_j with w_j ∝ 1 / ‖v_j − q‖ (`headfields.ops.inverse_distance_weights`), and the result is MLP1(ẑ). Both
-    networks have ReLU behind every layer. A decoder of the paper's kind is `headfields.decoders.RadianceHead`.
+    ẑ = Σ_j w_j ẑ_j with w_j ∝ 1 / ‖v_j − q‖ (`headfields.ops.inverse_distance_weights`), and the result is MLP1(ẑ).
+    Both networks have ReLU behind every layer. A decoder of the paper's kind is `headfields.decoders.RadianceHead`.
 
     A point without neighbours (one that is not finite) has ẑ = 0.
 
@@ -152,7 +152,7 @@ class VertexFeatures(Encoder):
                 f"{self.source.vertex_count}; they must be one topology"
             )
         features = self.source(state)
-        first = self.neighbour_network[0]
+        first: Any = self.neighbour_network[0]
         start = functional.linear(features.flatten(0, 1), first.weight[:, self.offset_width :], first.bias)
         turns = self.surface_turns(state.vertices).flatten(0, 1) if self.frame == "triangle" else None
         return AnchoredFeatures(self._anchors(state.vertices), start, turns)

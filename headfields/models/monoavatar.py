@@ -10,12 +10,20 @@ from headfields.encoders import UVCodeFeatures, UVDisplacementFeatures, VertexFe
 from headfields.records import Template
 from headfields.renderers import CoarseToFineRenderer, OccupancySampler, VolumeRenderer
 
-LEVELS, MAPS = (8, 16, 32, 64, 128, 256), {"width": 64, "resolution": 256}
-"""Channels of the network over the texture map, fine to coarse; features a vertex and side of the map: the paper's."""
+PAPER: dict[str, dict[str, Any]] = {
+    "D": {"width": 64, "resolution": 256, "channels": (8, 16, 32, 64, 128, 256)},
+    "C": {"width": 64, "resolution": 256, "channels": (256, 128, 64, 32, 16, 8)},
+    "anchored": {},  # the defaults of the parts are the paper's
+    "warp": {},
+}
+"""Sizes of the paper: of the two networks over the texture map, of what is anchored to the vertices, of the warp."""
 
-SMALL_LEVELS, SMALL_MAPS = (16, 32, 64), {"width": 32, "resolution": 64}
-SMALL_NETWORKS = {"bands": 6, "hidden": 64, "layers": 2, "merged_layers": 2}
-SMALL_WARP = {"hidden": 64, "layers": 3, "start": 200, "coarse_to_fine": 2_000}
+SMALL: dict[str, dict[str, Any]] = {
+    "D": {"width": 32, "resolution": 64, "channels": (16, 32, 64)},
+    "C": {"width": 32, "resolution": 64, "channels": (64, 32, 16)},
+    "anchored": {"bands": 6, "hidden": 64, "layers": 2, "merged_layers": 2},
+    "warp": {"hidden": 64, "layers": 3, "start": 200, "coarse_to_fine": 2_000},
+}
 """Our own choice of sizes for minutes on a CPU."""
 
 
@@ -26,7 +34,8 @@ def monoavatar(
     expression_width: int = 64,
     small: bool = False,
     source: VertexSource | None = None,
-    **warp: Any,
+    start: int | None = None,
+    coarse_to_fine: int | None = None,
 ) -> Avatar:
     """MonoAvatar on a template, assembled from public parts, with the paper's sizes.
 
@@ -38,8 +47,8 @@ def monoavatar(
         small: smaller networks, and rays marched through an occupancy grid in the place of the coarse network, for
             minutes on a CPU; our own choice.
         source: vertex features in the place of either variant's.
-        warp: further arguments of `ErrorWarp`: its `start` and `coarse_to_fine` are 5,000 and 80,000 of the paper's
-            400,000 steps, and 200 and 2,000 if `small`.
+        start, coarse_to_fine: the step at which the warp begins, and steps over which its encoding opens: 5,000 and
+            80,000 of the paper's 400,000 if not given, and 200 and 2,000 if `small`.
 
     Raises:
         ValueError: variant is neither, or as the parts.
@@ -49,11 +58,13 @@ def monoavatar(
     if variant not in ("D", "C"):
         raise ValueError(f"monoavatar: variant is {variant!r}; expected 'D' (displacements) or 'C' (codes)")
     template = unwrapped(template)
-    levels, maps = (SMALL_LEVELS, SMALL_MAPS) if small else (LEVELS, MAPS)
+    sizes = SMALL if small else PAPER
     if source is None and variant == "D":
-        source = UVDisplacementFeatures(template, channels=levels, **maps)
+        source = UVDisplacementFeatures(template, **sizes["D"])
     elif source is None:
-        source = UVCodeFeatures(template, {"expression": expression_width}, channels=levels[::-1], **maps)
+        source = UVCodeFeatures(template, {"expression": expression_width}, **sizes["C"])
+    schedule = {"start": start, "coarse_to_fine": coarse_to_fine}
+    warp = {**sizes["warp"], **{name: value for name, value in schedule.items() if value is not None}}
     near = NearSurface(template.canonical_vertices, template.faces)
     renderer = (
         VolumeRenderer(OccupancySampler("posed", step=0.0025, warmup=48))
@@ -61,8 +72,8 @@ def monoavatar(
         else CoarseToFineRenderer(VertexFeatures(source), RadianceHead(), coarse=64, fine=64)
     )
     return Avatar(
-        deformer=Chain(near, ErrorWarp(near.bounds(), frames, **({**SMALL_WARP, **warp} if small else warp))),
-        encoder=VertexFeatures(source, **(SMALL_NETWORKS if small else {})),
+        deformer=Chain(near, ErrorWarp(near.bounds(), frames, **warp)),
+        encoder=VertexFeatures(source, **sizes["anchored"]),
         decoder=RadianceHead(),
         renderer=renderer,
         template=template,

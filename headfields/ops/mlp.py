@@ -195,7 +195,7 @@ def _mlp_backward(
         to_start = x.new_empty(len(x), weights[0].shape[0]) if many else None
         native.mlp_backward(
             grad, x, parameters[:layers], parameters[layers:], None if index is None else index.contiguous(),
-            outputs[0], outputs[1 : layers + 1], [None, *to_biases[1:]] if many else to_biases, to_start,
+            outputs[0], outputs[1 : layers + 1], [None if many else to_biases[0], *to_biases[1:]], to_start,
             torch.get_num_threads(),
         )  # fmt: skip
         if to_start is not None:

@@ -105,6 +105,25 @@ def test_skinning_agrees_with_smplx() -> None:
         assert rows[1].difference is not None and rows[1].difference < (1e-2 if backward else 1e-5), rows[1]
 
 
+def test_nearest_vertices_agree_with_scipy() -> None:
+    from benchmarks.operations import nearest_vertices
+
+    arena = nearest_vertices.Arena(0, _BRIEF)
+    makers = {name: make for name, make in arena.queries(shapes.near_surface(arena.mesh, 200), 4).items()
+              if name != "Open3D"}  # fmt: skip
+    for row in measure(Case("c", {}, "points", 200, makers), _BRIEF)[1:]:
+        assert row.difference is not None and row.difference < 1e-6, row
+
+
+def test_vertex_features_agree_with_the_layers() -> None:
+    from benchmarks.operations import vertex_features
+
+    for backward in (False, True):
+        with torch.no_grad():
+            rows = measure(Case("c", {}, "p", 50, vertex_features.contestants("small", 50, backward, "cpu")), _BRIEF)
+        assert rows[1].difference is not None and rows[1].difference < 1e-2, rows[1]
+
+
 def test_hash_grid_agrees_with_its_reference() -> None:
     from benchmarks.operations import hash_grid
     from headfields.ops import HashGridLayout
