@@ -16,7 +16,7 @@ from headfields.ops.log_strain import log_strain
 from headfields.ops.mlp import mlp
 from headfields.ops.mlp_tangents import mlp_tangents
 from headfields.ops.occupancy import lookup, march
-from headfields.ops.rotations import axis_angle, rotation_from_6d, rotation_from_log_quaternion
+from headfields.ops.rotations import axis_angle, left_jacobian, rotation_from_6d, rotation_from_log_quaternion
 from headfields.ops.sampling import inverse_cdf, merge, stratified, uniform_step
 from headfields.ops.skinning import (
     blend_shapes,
@@ -45,6 +45,7 @@ __all__ = [
     "hash_grid",
     "inverse_cdf",
     "joint_transforms",
+    "left_jacobian",
     "linear_blend_skinning",
     "log_strain",
     "lookup",
