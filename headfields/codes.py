@@ -27,7 +27,7 @@ class LatentTable(Part):
         ValueError: a size is not positive, or std is negative.
     """
 
-    def __init__(self, count: int, width: int, std: float = 0.01) -> None:
+    def __init__(self, count: int, width: int, std: float | int = 0.01) -> None:
         super().__init__()
         if count < 1 or width < 1:
             raise ValueError(f"LatentTable: count is {count} and width {width}; both must be at least 1")

@@ -9,7 +9,7 @@ import torch
 
 from headfields.avatar import Avatar
 from headfields.decoders import NeRFDecoder, RadianceHead
-from headfields.deformers import Chain, Static, SurfaceCanonicalizer
+from headfields.deformers import Chain, ErrorWarp, NearSurface, Static, SurfaceCanonicalizer
 from headfields.encoders import Frequency, HashGrid, RegionGate, VertexFeatures
 from headfields.encoders.vertex_source import VertexSource
 from headfields.losses import SquaredColour
@@ -51,12 +51,17 @@ def vertex_features(**options: Any) -> VertexFeatures:
     return VertexFeatures(VertexTable(len(VERTICES), 4), **(sizes | options))
 
 
+def warp() -> ErrorWarp:
+    return ErrorWarp(BOX, frames=2, hidden=8, layers=2, head_layers=1, start=0, coarse_to_fine=0)
+
+
 DEFORMERS = {
     "static": lambda: Static(BOX),
     "surface rigid": lambda: SurfaceCanonicalizer(VERTICES, FACES, blend_neighbors=False),
     "surface published": lambda: SurfaceCanonicalizer(VERTICES, FACES, scaling="length"),
     "surface released": lambda: SurfaceCanonicalizer(VERTICES, FACES, formula="released"),
     "chain": lambda: Chain(SurfaceCanonicalizer(VERTICES, FACES), Static(BOX)),
+    "near surface, corrected": lambda: Chain(NearSurface(VERTICES, FACES), warp()),
 }
 ENCODERS = {
     "hash grid": lambda: HashGrid(levels=3, features=2, log2_table_size=10, base_resolution=4, finest_resolution=32),
@@ -82,11 +87,12 @@ CONDITIONS = {"none": lambda: None, "gate": lambda: RegionGate("expression", MOU
 
 def state(frames: int = 2) -> HeadState:
     shift = torch.linspace(0, 0.02, frames)[:, None, None]
-    return HeadState(vertices=VERTICES + shift, expression=torch.linspace(-1, 1, frames * 3).reshape(frames, 3))
+    expression = torch.linspace(-1, 1, frames * 3).reshape(frames, 3)
+    return HeadState(vertices=VERTICES + shift, expression=expression, frame_id=torch.arange(frames))
 
 
 def fits(deformer: str, condition: str) -> bool:
-    return condition == "none" or deformer != "static"
+    return condition == "none" or deformer not in ("static", "near surface, corrected")
 
 
 MATRIX = [

@@ -59,6 +59,16 @@ def test_a_scaled_camera_sees_the_same_at_another_size() -> None:
                                atol=1e-4, rtol=1e-4)  # fmt: skip
 
 
+def test_frame_ids_travel_with_the_state(unchecked: None) -> None:
+    state = HeadState(torch.zeros(3, 4, 3), frame_id=torch.tensor([7, 0, 2]))
+    assert state[1:].frame_id.tolist() == [0, 2] and state[0].frame_id.tolist() == [7]
+    assert state.to("cpu").frame_id.dtype == torch.int64
+    assert state.replace(frame_id=None)[0].frame_id is None
+    assert state.need("ErrorWarp", "frame_id") is state.frame_id
+    with pytest.raises(ValueError, match=r"frame_id has shape \(2,\), so B = 2, but vertices has B = 3"):
+        HeadState(torch.zeros(3, 4, 3), frame_id=torch.tensor([7, 0]))
+
+
 def test_need_says_who_needs_what() -> None:
     state = HeadState(torch.zeros(2, 4, 3), pose=torch.zeros(2, 5, 3), codes={"identity": torch.ones(2, 6)})
     assert state.need("Part", "identity").shape == (2, 6)

@@ -37,7 +37,10 @@ def avatar() -> Avatar:
     made.preview = (
         Camera(torch.eye(4), torch.tensor([[8.0, 0, 4], [0, 8, 4], [0, 0, 1]]), (8, 8)),
         HeadState(
-            VERTICES[None] + torch.tensor([0.0, 0, 0.4]), expression=torch.ones(1, 2), codes={"id": torch.ones(1, 3)}
+            VERTICES[None] + torch.tensor([0.0, 0, 0.4]),
+            expression=torch.ones(1, 2),
+            codes={"id": torch.ones(1, 3)},
+            frame_id=torch.tensor([5]),
         ),
     )
     return made
@@ -62,6 +65,7 @@ def test_everything_comes_back(tmp_path: Path) -> None:
     assert bool((again.template.regions["mouth"] == made.template.regions["mouth"]).all())
     assert made.preview is not None and again.preview is not None
     assert again.preview[0].size == (8, 8) and float(again.preview[1].codes["id"].sum()) == 3
+    assert again.preview[1].frame_id.tolist() == [5]
     torch.testing.assert_close(again.render(*again.preview).rgb, made.render(*made.preview).rgb, atol=1e-6, rtol=0)
     again.save(tmp_path / "again")  # what was loaded can be saved
     assert Avatar.load(tmp_path / "again").template is not None

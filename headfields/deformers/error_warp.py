@@ -13,7 +13,7 @@ from headfields.decoders.mlp import MLP
 from headfields.deformers.static import ray_box
 from headfields.ops.frequency import frequency_encoding, frequency_window
 from headfields.ops.mlp_tangents import mlp_tangents
-from headfields.ops.rotations import rotation_from_log_quaternion
+from headfields.ops.rotations import left_jacobian, rotation_from_log_quaternion
 from headfields.parts import Correction, Deformer
 from headfields.records import Canonical, HeadState, Rays
 
@@ -34,9 +34,9 @@ class ErrorWarp(Deformer):
 
     R, c and t come from a network of the point (encoded coarse to fine) and a code of its frame. It takes up what
     tracking got wrong, so that the avatar is not blurred by it. It is the identity, exactly, in evaluation mode and
-    before step `start`, and nearly so (some 0.1 mm) when it starts. Points count as valid wherever they are: put it
-    behind a deformer that knows where matter is, `Chain(NearSurface(...), ErrorWarp(...))`, or behind any other.
-    Standing alone or first, it samples rays through its box.
+    before step `start`, and nearly so (some tenths of a millimetre) when it starts. Points count as valid wherever they
+    are: put it behind a deformer that knows where matter is, `Chain(NearSurface(...), ErrorWarp(...))`, or behind any
+    other. Standing alone or first, it samples rays through its box.
 
     The formula is the paper's, sign for sign: the rotation is about -c. Coordinates, c and t are in half sides of the
     box, so that a unit is about the size of a head whatever the scene. Directions turn with R (the paper is silent; to
@@ -78,7 +78,7 @@ class ErrorWarp(Deformer):
         box: Float[Tensor, "2 3"],
         frames: int,
         code_width: int = 8,
-        code_std: float = 0.1,
+        code_std: float | int = 0.1,
         bands: int = 6,
         hidden: int = 128,
         layers: int = 5,
@@ -182,12 +182,12 @@ class ErrorWarp(Deformer):
         (log, centre, shift), (log_slopes, centre_slopes, shift_slopes) = values, slopes  # (M, 3), (M, 3 tangents, 3)
         arm = unit + centre
         arm_slopes = identity + centre_slopes
-        repeated = log[:, None].expand_as(log_slopes).contiguous()
-        rotation, turning = torch.func.jvp(rotation_from_log_quaternion, (repeated,), (log_slopes,))
-        moved = (rotation[:, 0] @ arm[..., None])[..., 0] - arm + shift
-        by_tangent = (turning @ arm[:, None, :, None] + rotation @ arm_slopes[..., None])[..., 0]
-        by_tangent = by_tangent - centre_slopes + shift_slopes
-        return points + self._scale() * moved, by_tangent.mT
+        rotation = rotation_from_log_quaternion(log)
+        turned = (rotation @ arm[..., None])[..., 0]
+        spin = 2 * log_slopes @ left_jacobian(2 * log).mT  # the rotation's angular velocity along each tangent
+        by_tangent = torch.linalg.cross(spin, turned[:, None].expand_as(spin)) + arm_slopes @ rotation.mT
+        jacobian = (by_tangent - centre_slopes + shift_slopes).mT
+        return points + self._scale() * (turned - arm + shift), jacobian
 
     def corrections(
         self, points: Float[Tensor, "m 3"], frame: Int[Tensor, " m"], prepared: Any, jacobians: bool = False

@@ -19,7 +19,7 @@ from headfields.ops.mlp_tangents import mlp_tangents
 from headfields.ops.nearest_vertices import NearestVertices, VertexTree, inverse_distance_weights
 from headfields.ops.occupancy import lookup, march
 from headfields.ops.rigid_motion import rigid_motion
-from headfields.ops.rotations import axis_angle, rotation_from_6d, rotation_from_log_quaternion
+from headfields.ops.rotations import axis_angle, left_jacobian, rotation_from_6d, rotation_from_log_quaternion
 from headfields.ops.sampling import inverse_cdf, merge, stratified, uniform_step
 from headfields.ops.skinning import (
     blend_shapes,
@@ -55,6 +55,7 @@ __all__ = [
     "inverse_cdf",
     "inverse_distance_weights",
     "joint_transforms",
+    "left_jacobian",
     "linear_blend_skinning",
     "log_strain",
     "lookup",

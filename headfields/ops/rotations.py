@@ -5,9 +5,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from headfields.ops._checks import check_floating, check_shape
-from headfields.ops.skinning import rotation_matrices
+from headfields.ops.skinning import _SERIES_BELOW, _series, rotation_matrices
 
-__all__ = ["axis_angle", "rotation_from_6d", "rotation_from_log_quaternion"]
+__all__ = ["axis_angle", "left_jacobian", "rotation_from_6d", "rotation_from_log_quaternion"]
 
 
 def rotation_from_6d(values: Float[Tensor, "*batch 6"], rows: bool) -> Float[Tensor, "*batch 3 3"]:
@@ -57,6 +57,41 @@ def rotation_from_log_quaternion(values: Float[Tensor, "*batch 3"]) -> Float[Ten
     check_floating("rotation_from_log_quaternion", "values", values)
     check_shape("rotation_from_log_quaternion", "values", values, "... 3")
     return rotation_matrices(2 * values)
+
+
+def left_jacobian(axis_angle: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3 3"]:
+    """How a rotation turns when its axis-angle vector v changes: dR = [J dv]ₓ R, the left Jacobian of SO(3).
+
+    J = I + (1 - cos θ) / θ² [v]ₓ + (θ - sin θ) / θ³ [v]ₓ² with θ = |v| (Solà et al. 2018, "A micro Lie theory for state
+    estimation in robotics", equation 145).
+
+    Args:
+        axis_angle: (..., 3) unit axis times angle, radians.
+
+    Returns:
+        (..., 3, 3).
+
+    Raises:
+        TypeError: `axis_angle` is not a floating-point tensor.
+        ValueError: its last axis is not 3.
+
+    Differentiability: any order, 0 included.
+    """
+    check_floating("left_jacobian", "axis_angle", axis_angle)
+    check_shape("left_jacobian", "axis_angle", axis_angle, "... 3")
+    square = (axis_angle * axis_angle).sum(-1)
+    small = square < _SERIES_BELOW
+    # Both branches are evaluated, so each sees an argument at which it and its derivatives are finite.
+    angle = torch.where(small, torch.ones_like(square), square).sqrt()
+    near = torch.where(small, square, torch.zeros_like(square))
+    half = (0.5 * angle).sin() / angle
+    b = torch.where(small, _series(near, 2), 2 * half * half)
+    c = torch.where(small, _series(near, 3), (angle - angle.sin()) / angle**3)
+    x, y, z = axis_angle.unbind(-1)
+    zero = torch.zeros_like(x)
+    cross = torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], dim=-1).unflatten(-1, (3, 3))
+    identity = torch.eye(3, dtype=axis_angle.dtype, device=axis_angle.device)
+    return identity + b[..., None, None] * cross + c[..., None, None] * (cross @ cross)
 
 
 def axis_angle(rotations: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*batch 3"]:

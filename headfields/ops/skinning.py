@@ -25,9 +25,9 @@ _SERIES_BELOW = 0.25  # squared angle under which the series is used; 8 terms ar
 
 
 def _series(square: Tensor, first: int) -> Tensor:
-    """sum_k (-square)^k / (first + 2k)! * (first)!... for sin(x)/x (first = 1) and (1 - cos x)/x^2 (first = 2)."""
+    """sum_k (-square)^k / (first + 2k)!: sin(x)/x, (1 - cos x)/x^2 and (x - sin x)/x^3 for first = 1, 2 and 3."""
     total = torch.zeros_like(square)
-    coefficients, factor = [], 1.0 if first == 1 else 0.5
+    coefficients, factor = [], (1.0, 0.5, 1 / 6)[first - 1]
     for k in range(8):
         coefficients.append(factor)
         factor /= -(first + 2 * k + 1) * (first + 2 * k + 2)

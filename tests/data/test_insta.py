@@ -42,6 +42,7 @@ def test_round_trip_is_exact(written: Path) -> None:
         "train": [0, 1, 2, 3], "test": [4, 5], "val": [4, 5], "all": [0, 1, 2, 3, 4, 5],
     }  # fmt: skip
     state, cameras = capture.state(capture.splits["all"]), capture.camera(capture.splits["all"])
+    assert capture.state([2, 0]).frame_id.tolist() == [2, 0]
     torch.testing.assert_close(torch.from_numpy(capture.recording.canonical.vertices), vertices, rtol=0, atol=0)
     for i, frame in enumerate(frames):
         torch.testing.assert_close(state.vertices[i], frame.vertices, rtol=0, atol=0)

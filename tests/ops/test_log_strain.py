@@ -1,4 +1,4 @@
-"""The squared logarithmic strain: against singular values where those have derivatives, and against limits elsewhere."""
+"""The squared logarithmic strain: against singular values where those have derivatives, limits elsewhere."""
 
 import math
 
@@ -102,7 +102,7 @@ def test_a_third_derivative_raises():
     jacobian = random(1, 3, 3).requires_grad_()
     (first,) = torch.autograd.grad(log_strain(jacobian).sum(), jacobian, create_graph=True)
     (second,) = torch.autograd.grad(first.square().sum(), jacobian, create_graph=True)
-    with pytest.raises(RuntimeError, match="log_strain_double_backward|does not require grad"):
+    with pytest.raises(RuntimeError, match=r"log_strain_double_backward.*no autograd formula"):
         torch.autograd.grad(second.sum(), jacobian)
 
 

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headfields.ops import axis_angle, rotation_from_6d, rotation_matrices
+from headfields.ops import axis_angle, left_jacobian, rotation_from_6d, rotation_from_log_quaternion, rotation_matrices
 
 
 def random(*shape):
@@ -64,6 +64,54 @@ def test_six_numbers_derivatives():
     assert rotation_from_6d(torch.zeros(0, 6), True).shape == (0, 3, 3)
 
 
+@pytest.mark.parametrize("batch", [(), (2,), (1, 2), (0,), (7,)])
+def test_log_quaternions_are_those_of_the_quaternion(batch):
+    """By the exponential map of quaternions, and the textbook's matrix of a unit quaternion."""
+    values = random(*batch, 3)
+    half = values.norm(dim=-1, keepdim=True)
+    w, (x, y, z) = half.cos()[..., 0], (half.sin() / half * values).unbind(-1)
+    rows = [
+        1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y),
+        2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x),
+        2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y),
+    ]  # fmt: skip
+    wanted = torch.stack(rows, dim=-1).unflatten(-1, (3, 3))
+    torch.testing.assert_close(rotation_from_log_quaternion(values), wanted)
+    torch.testing.assert_close(rotation_from_log_quaternion(values), torch.linalg.matrix_exp(2 * skew(values)))
+
+
+def skew(v):
+    x, y, z = v.unbind(-1)
+    o = torch.zeros_like(x)
+    return torch.stack([o, -z, y, z, o, -x, -y, x, o], dim=-1).unflatten(-1, (3, 3))
+
+
+@pytest.mark.parametrize("scale", [0.0, 1e-9, 1e-3, 0.3, 2.0])
+def test_log_quaternion_derivatives(scale):
+    values = (random(2, 3) * scale).requires_grad_()
+    assert torch.autograd.gradcheck(rotation_from_log_quaternion, (values,))
+    assert torch.autograd.gradgradcheck(rotation_from_log_quaternion, (values,))
+
+
+def test_at_zero_a_log_quaternion_turns_by_twice_itself():
+    values = torch.zeros(3, dtype=torch.float64, requires_grad=True)
+    first = torch.autograd.functional.jacobian(rotation_from_log_quaternion, values)
+    torch.testing.assert_close(first.permute(2, 0, 1), 2 * skew(torch.eye(3, dtype=torch.float64)))
+
+
+@pytest.mark.parametrize("scale", [0.0, 1e-9, 1e-3, 0.2, 1.0, 2.5])
+def test_the_left_jacobian_is_the_derivative_of_the_rotation(scale):
+    vectors = random(3, 3) * scale
+    for vector, found in zip(vectors, left_jacobian(vectors), strict=True):
+        slopes = torch.autograd.functional.jacobian(rotation_matrices, vector).permute(2, 0, 1)
+        wanted = skew(found.T) @ rotation_matrices(vector)  # of each coordinate
+        torch.testing.assert_close(slopes, wanted, atol=1e-10, rtol=1e-8)
+    torch.testing.assert_close(left_jacobian(vectors.float()), left_jacobian(vectors).float(), atol=2e-6, rtol=0)
+    assert torch.autograd.gradcheck(left_jacobian, (vectors.requires_grad_(),))
+    assert torch.autograd.gradgradcheck(left_jacobian, (vectors,), fast_mode=True)
+    assert left_jacobian(vectors[:0]).shape == (0, 3, 3)
+
+
 def test_compile(unchecked):
     vectors, six = random(4, 3), random(4, 6)
     both = lambda v, x: (axis_angle(rotation_matrices(v)), rotation_from_6d(x, True))  # noqa: E731
@@ -75,6 +123,8 @@ def test_compile(unchecked):
 def test_errors_name_the_argument(unchecked):
     with pytest.raises(ValueError, match=r"axis_angle: rotations has shape \(2, 3\); expected \(..., 3, 3\)"):
         axis_angle(torch.zeros(2, 3))
+    with pytest.raises(ValueError, match=r"rotation_from_log_quaternion: values has shape \(4,\)"):
+        rotation_from_log_quaternion(torch.zeros(4))
     with pytest.raises(TypeError, match=r"rotation_from_6d: values has dtype torch\.int64"):
         rotation_from_6d(torch.zeros(6, dtype=torch.int64), True)
     with pytest.raises(ValueError, match=r"rotation_from_6d: values has shape \(12,\); expected \(..., 6\)"):
