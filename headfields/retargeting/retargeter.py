@@ -5,13 +5,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from headfields.records import Camera, HeadState
 from headfields.retargeting.align import fit_rigid
 from headfields.retargeting.binding import Binding, bind
+from headfields.retargeting.blink import LidFollower
 from headfields.retargeting.codes import ExpressionFit
+from headfields.retargeting.lids import find_lids
 from headfields.retargeting.observe import expressions_of_capture, surface_of_capture
 from headfields.retargeting.surface import Eyeball, HeadSurface
 from headfields.retargeting.transfer import DeformationTransfer, Method
@@ -27,11 +29,12 @@ _LID_GAP = 1.03  # radii: lids keep that far from its centre, or as far as they 
 
 @dataclass(frozen=True)
 class _EyePair:
-    """A target eyeball, the source's that it follows (or None), and the skin that slides over it."""
+    """A target eyeball, the source's that it follows (or None), and how far from its centre the skin about it stays."""
 
     target: Eyeball
     source: Eyeball | None
-    lids: Int[Tensor, " n"]
+    skin: Int[Tensor, " n"]
+    least: Float[Tensor, " n"]
 
 
 class Retargeter(nn.Module):
@@ -80,7 +83,9 @@ class Retargeter(nn.Module):
             placed, source.faces, target.neutral.double(), target.faces, self.binding.correspondence, method,
             position_weight, warp,
         )  # fmt: skip
-        self._eyes = [] if self.binding.registered is None else self._pair_eyes()
+        apart = self.binding.registered is not None  # heads of two topologies
+        self._eyes = self._pair_eyes() if apart else []
+        self.lids = nn.ModuleList(self._pair_lids() if apart else [])
 
     def extra_repr(self) -> str:
         return f"{len(self.source.neutral)} -> {len(self.target.neutral)} vertices, {len(self._eyes)} eyeballs"
@@ -117,8 +122,8 @@ class Retargeter(nn.Module):
             )
         placed = self.binding.align.apply(posed.double())
         moved = self.transfer(placed)
-        for eye in self._eyes if len(posed) else []:
-            moved = self._follow(moved, placed, eye)
+        if len(posed):
+            moved = self._follow(moved, placed)
         moved = moved.to(posed.dtype)
         expression = None if self.expressions is None else self.expressions(moved)
         return HeadState(vertices=moved, expression=expression)
@@ -159,8 +164,21 @@ class Retargeter(nn.Module):
                 if apart < best:
                     partner, best = candidate, apart
             distance = (self.target.neutral[skin] - ball.centre).norm(dim=1)
-            lids = skin[(distance < _LID_REACH * ball.radius) & (distance > ball.radius)]
-            out.append(_EyePair(ball, partner, lids))
+            near = (distance < _LID_REACH * ball.radius) & (distance > ball.radius)
+            least = distance.clamp_max(_LID_GAP * ball.radius)
+            if self.target.closed is not None:  # the head's own shut lids may pass into a coarse eyeball
+                least = torch.minimum(least, (self.target.closed[skin] - ball.centre).norm(dim=1))
+            out.append(_EyePair(ball, partner, skin[near], least[near]))
+        return out
+
+    def _pair_lids(self) -> list[LidFollower]:
+        out = []
+        mine, yours = find_lids(self.source, self.binding.align), find_lids(self.target)
+        for lids in yours:
+            near = [each for each in mine if (each.eye.centre - lids.eye.centre).norm() < 2.5 * lids.eye.radius]
+            if near:
+                nearest = min(near, key=lambda each: float((each.eye.centre - lids.eye.centre).norm()))
+                out.append(LidFollower(nearest, lids, self.target, self.expressions))
         return out
 
     def _motion(self, placed: Tensor, eye: _EyePair) -> tuple[Tensor, Tensor]:
@@ -173,17 +191,25 @@ class Retargeter(nn.Module):
         pivot = self.binding.align.apply(eye.source.centre.to(placed))
         return rotation, centre + (rotation @ pivot + offset - pivot)
 
-    def _follow(self, moved: Tensor, placed: Tensor, eye: _EyePair) -> Tensor:
-        """Turns the eyeball, and pushes the lids out along its radius where they are in it."""
-        rotation, centre = self._motion(placed, eye)
+    def _follow(self, moved: Tensor, placed: Tensor) -> Tensor:
+        """Turns the eyeballs, closes the lids as far as the source's, and pushes them out where they are in the balls."""
+        centres = []
         rest = self.target.neutral.to(moved)
-        ball, lids = eye.target.vertices.to(moved.device), eye.lids.to(moved.device)
-        turned = (rest[ball] - eye.target.centre.to(moved)) @ rotation.transpose(1, 2) + centre[:, None]
-        moved = moved.index_copy(1, ball, turned)
-        least = (rest[lids] - eye.target.centre.to(moved)).norm(dim=-1).clamp_max(_LID_GAP * eye.target.radius)
-        offset = moved[:, lids] - centre[:, None]
-        distance = offset.norm(dim=-1, keepdim=True).clamp_min(1e-9)
-        return moved.index_copy(1, lids, centre[:, None] + offset * (least[:, None] / distance).clamp_min(1.0))
+        for eye in self._eyes:
+            rotation, centre = self._motion(placed, eye)
+            ball = eye.target.vertices.to(moved.device)
+            turned = (rest[ball] - eye.target.centre.to(moved)) @ rotation.transpose(1, 2) + centre[:, None]
+            moved = moved.index_copy(1, ball, turned)
+            centres.append(centre)
+        for lids in self.lids:
+            which = next(i for i, eye in enumerate(self._eyes) if torch.equal(eye.target.vertices, lids.target.eye.vertices))
+            moved = lids(placed, moved, centres[which])
+        for eye, centre in zip(self._eyes, centres, strict=True):
+            skin, least = eye.skin.to(moved.device), eye.least.to(moved)
+            offset = moved[:, skin] - centre[:, None]
+            distance = offset.norm(dim=-1, keepdim=True).clamp_min(1e-9)
+            moved = moved.index_copy(1, skin, centre[:, None] + offset * (least[:, None] / distance).clamp_min(1.0))
+        return moved
 
 
 def rest_camera(camera: Camera) -> Camera:
