@@ -16,10 +16,11 @@ __all__ = ["LidAperture", "find_lids"]
 
 _PLACES = 9  # from corner to corner, at which the lids' distance is looked at
 _MARGIN = 0.08  # of the eye's width: the corners themselves say nothing
-_AZIMUTH, _ELEVATION, _STEP = 80, 60, 2  # degrees: the fan of rays out of an eyeball's centre
-_NARROW = 6  # degrees: a meridian that sees less is at a corner; fewer such meridians are no open eye
+_AZIMUTH, _ELEVATION, _STEP = 80, 60, 1  # degrees: the fan of rays out of an eyeball's centre
+_NARROW = 6  # degrees: a meridian that sees less is at a corner
+_SLIT = 16  # degrees: an eye less wide is not open
 _REACH = 2.2  # radii: skin farther from the eyeball's centre is no lid
-_HALVINGS = 12  # of two degrees, in the search for an edge
+_FINE = 0.1  # degrees: of the rays that look for an edge; 0.02 mm
 _CLOSED = 0.35  # part of the distance at rest; a head whose lids came no nearer has not been seen to shut them
 
 
@@ -71,10 +72,10 @@ class LidAperture:
 def find_lids(head: HeadSurface, align: Similarity | None = None) -> tuple[LidAperture, ...]:
     """The open eyes of a head as they are seen from inside, by rays out of an eyeball's centre that meet no skin.
 
-    The lids' edges are where the skin begins, on meridians spread evenly from one corner of the eye to the other. So
-    it does not matter how a mesh is cut, whether its lids have an inner side, or whether they pass into the eyeball,
-    and the same places are found on heads of any topology. An eye that is shut at rest, or without an eyeball, is
-    left out.
+    The lids' edges are where the skin that can be seen begins, on meridians spread evenly from one corner of the eye
+    to the other. So it does not matter how a mesh is cut, whether its lids have an inner side, or whether they pass
+    into the eyeball, and the same places are found on heads of any topology. An eye that is shut at rest, or without
+    an eyeball, is left out.
 
     Args:
         head: y up and face toward +z, unless `align` turns it so.
@@ -83,16 +84,16 @@ def find_lids(head: HeadSurface, align: Similarity | None = None) -> tuple[LidAp
     Our own choice.
     """
     align = Similarity.identity() if align is None else align
-    skin = head.faces[head.outer]
-    if not len(skin):
+    if not bool(head.outer.any()):
         return ()
     neutral = align.apply(head.neutral.double())
     shut = None if head.closed is None else align.apply(head.closed.double())
-    tree = TriangleBVH(skin, neutral.float())
+    skins = [head.faces[mask] for mask in (head.skin, head.outer)]
+    all_skin, outer = (TriangleBVH(skin, neutral.float()) for skin in skins)
     out = []
     for ball in _outermost(head.eyeballs):
         eye = Eyeball(ball.vertices, align.apply(ball.centre.double()), ball.radius * float(align.scale))
-        lids = _lids_of(eye, tree, skin, neutral)
+        lids = _lids_of(eye, _Fan(eye, all_skin), _Fan(eye, outer), skins[1], neutral)
         if lids is None:
             continue
         if shut is not None and bool(lids.openness(shut).mean() < _CLOSED):
@@ -102,12 +103,12 @@ def find_lids(head: HeadSurface, align: Similarity | None = None) -> tuple[LidAp
 
 
 def _outermost(eyeballs: tuple[Eyeball, ...]) -> list[Eyeball]:
-    """The largest of those about one place: an eye may be several shells."""
+    """The largest of those about one place, for an eye may be several shells; from the head's right to its left."""
     out: list[Eyeball] = []
     for ball in sorted(eyeballs, key=lambda each: -each.radius):
         if all(float((ball.centre - other.centre).norm()) > other.radius for other in out):
             out.append(ball)
-    return out
+    return sorted(out, key=lambda each: float(each.centre[0]))
 
 
 def _directions(azimuth: Tensor, elevation: Tensor) -> Float[Tensor, "*n 3"]:
@@ -130,40 +131,37 @@ class _Fan:
         return face.reshape(azimuth.shape), hit.barycentric.double().reshape(*azimuth.shape, 3)
 
 
-def _lids_of(eye: Eyeball, tree: TriangleBVH, skin: Tensor, neutral: Tensor) -> LidAperture | None:
-    fan = _Fan(eye, tree)
+def _lids_of(eye: Eyeball, skin: _Fan, outer: _Fan, faces: Tensor, neutral: Tensor) -> LidAperture | None:
+    """The lids before an eyeball; `faces` are those of `outer`. What is open is open to all skin, inner sides too."""
     columns = torch.arange(-_AZIMUTH, _AZIMUTH + 1, _STEP).double()
     rows = torch.arange(-_ELEVATION, _ELEVATION + 1, _STEP).double()
-    seen, _ = fan.cast(*(angle.deg2rad() for angle in torch.meshgrid(columns, rows, indexing="ij")))
+    seen, _ = skin.cast(*(angle.deg2rad() for angle in torch.meshgrid(columns, rows, indexing="ij")))
     low, high = _opening(seen < 0)
     wide = ((high - low + 1) * _STEP >= _NARROW).nonzero()[:, 0]
-    if len(wide) < _NARROW:
+    if len(wide) * _STEP < _SLIT:
         return None  # shut, or with no lid above or below
     first, last = float(columns[wide[0]]), float(columns[wide[-1]])
     places = first + (last - first) * torch.linspace(_MARGIN, 1 - _MARGIN, _PLACES, dtype=torch.float64)
     column = ((places - columns[0]) / _STEP).round().long()
     middle = 0.5 * (rows[low[column]] + rows[high[column]])
-    azimuth = places.deg2rad().expand(2, -1)
-    inside, outside = middle.expand(2, -1).deg2rad(), torch.stack([rows[high[column]] + 4, rows[low[column]] - 4])
-    outside = outside.deg2rad()
-    face, at = fan.cast(azimuth, outside)
-    for _ in range(_HALVINGS):
-        half = 0.5 * (inside + outside)
-        met, where = fan.cast(azimuth, half)
-        hit = met >= 0
-        face, at = torch.where(hit, met, face), torch.where(hit[..., None], where, at)
-        inside, outside = torch.where(hit, inside, half), torch.where(hit, half, outside)
+    away = torch.arange(0, _ELEVATION, _FINE).double()
+    elevation = torch.stack([middle[:, None] + away, middle[:, None] - away]).deg2rad()  # (2, K, N)
+    met, at = outer.cast(places.deg2rad()[None, :, None].expand_as(elevation), elevation)
+    nearest = (met >= 0).long().argmax(dim=-1, keepdim=True)  # the first from the middle
+    face = met.gather(-1, nearest)[..., 0]
     if bool((face < 0).any()):
         return None
-    corners = skin[face]
-    upper, lower = torch.einsum("lkc,lkcd->lkd", at, neutral[corners])
+    weights = at.gather(-2, nearest[..., None].expand(-1, -1, 1, 3))[..., 0, :]
+    corners = faces[face]
+    upper, lower = torch.einsum("lkc,lkcd->lkd", weights, neutral[corners])
     rest = (upper - lower).norm(dim=-1)
     direction = (upper - lower) / rest.clamp_min(1e-12)[:, None]
-    return LidAperture(eye, corners, at, direction, rest, torch.zeros_like(rest), places.deg2rad(), outside)
+    edge = elevation.gather(-1, nearest)[..., 0]
+    return LidAperture(eye, corners, weights, direction, rest, torch.zeros_like(rest), places.deg2rad(), edge)
 
 
 def _opening(free: Tensor) -> tuple[Tensor, Tensor]:
-    """First and last row of each column in the largest free region that ends before the fan does; last < first off it."""
+    """First and last row of each column in the largest free region within the fan; last < first off that region."""
     regions, count = scipy.ndimage.label(free.numpy())
     border = np.unique(np.concatenate([regions[0], regions[-1], regions[:, 0], regions[:, -1]]))
     sizes = np.bincount(regions.ravel(), minlength=count + 1)

@@ -42,7 +42,8 @@ class Retargeter(nn.Module):
 
     What a source frame moves its neutral mesh by is carried over (`DeformationTransfer`, over the correspondence that
     `bind` finds), so the shape of the source's head does not come along. Eyeballs of the target turn rigidly about
-    their own centres as the source's nearest do; lids are kept from sinking into them. Heads of one topology are
+    their own centres as the source's nearest do; lids come as near to each other as the source's, over how far they
+    are apart at rest (`LidFollower`), and are kept from sinking into the eyeballs. Heads of one topology are
     transferred as they are, eyeballs and all.
 
     Args:
@@ -58,6 +59,7 @@ class Retargeter(nn.Module):
 
     Attributes:
         transfer: the deformation transfer, in the target's space.
+        lids: what brings the lids of each eye together; empty for heads of one topology.
         binding: what it follows.
 
     Everything is our own choice but the transfer. Buffers move with `.to(device)`; the linear system stays on the CPU.
@@ -85,7 +87,8 @@ class Retargeter(nn.Module):
         )  # fmt: skip
         apart = self.binding.registered is not None  # heads of two topologies
         self._eyes = self._pair_eyes() if apart else []
-        self.lids = nn.ModuleList(self._pair_lids() if apart else [])
+        followers, self._behind = self._pair_lids() if apart else ([], [])
+        self.lids = nn.ModuleList(followers)
 
     def extra_repr(self) -> str:
         return f"{len(self.source.neutral)} -> {len(self.target.neutral)} vertices, {len(self._eyes)} eyeballs"
@@ -171,15 +174,18 @@ class Retargeter(nn.Module):
             out.append(_EyePair(ball, partner, skin[near], least[near]))
         return out
 
-    def _pair_lids(self) -> list[LidFollower]:
-        out = []
-        mine, yours = find_lids(self.source, self.binding.align), find_lids(self.target)
-        for lids in yours:
-            near = [each for each in mine if (each.eye.centre - lids.eye.centre).norm() < 2.5 * lids.eye.radius]
-            if near:
-                nearest = min(near, key=lambda each: float((each.eye.centre - lids.eye.centre).norm()))
-                out.append(LidFollower(nearest, lids, self.target, self.expressions))
-        return out
+    def _pair_lids(self) -> tuple[list[LidFollower], list[int]]:
+        """Lids that follow the source's of the same side, and the number in `_eyes` of the eyeball behind each."""
+        followers, behind = [], []
+        sources = find_lids(self.source, self.binding.align)
+        for lids in find_lids(self.target):
+            apart = [float((each.eye.centre - lids.eye.centre).norm()) for each in sources]
+            if not apart or min(apart) > 2.5 * lids.eye.radius:
+                continue
+            followers.append(LidFollower(sources[apart.index(min(apart))], lids, self.target, self.expressions))
+            centres = torch.stack([eye.target.centre for eye in self._eyes]).to(lids.eye.centre)
+            behind.append(int((centres - lids.eye.centre).norm(dim=1).argmin()))
+        return followers, behind
 
     def _motion(self, placed: Tensor, eye: _EyePair) -> tuple[Tensor, Tensor]:
         """Rotation (B, 3, 3) of a target eyeball, and where its centre is (B, 3): moved as the source's is."""
@@ -192,7 +198,7 @@ class Retargeter(nn.Module):
         return rotation, centre + (rotation @ pivot + offset - pivot)
 
     def _follow(self, moved: Tensor, placed: Tensor) -> Tensor:
-        """Turns the eyeballs, closes the lids as far as the source's, and pushes them out where they are in the balls."""
+        """Turns the eyeballs, brings the lids as near as the source's, and pushes them out of the eyeballs."""
         centres = []
         rest = self.target.neutral.to(moved)
         for eye in self._eyes:
@@ -201,9 +207,8 @@ class Retargeter(nn.Module):
             turned = (rest[ball] - eye.target.centre.to(moved)) @ rotation.transpose(1, 2) + centre[:, None]
             moved = moved.index_copy(1, ball, turned)
             centres.append(centre)
-        for lids in self.lids:
-            which = next(i for i, eye in enumerate(self._eyes) if torch.equal(eye.target.vertices, lids.target.eye.vertices))
-            moved = lids(placed, moved, centres[which])
+        for number, lids in zip(self._behind, self.lids, strict=True):
+            moved = lids(placed, moved, centres[number])
         for eye, centre in zip(self._eyes, centres, strict=True):
             skin, least = eye.skin.to(moved.device), eye.least.to(moved)
             offset = moved[:, skin] - centre[:, None]
