@@ -28,7 +28,7 @@ STAGES = (
     ("  near and far", "headfields.avatar", "Field", "near_far"),
     ("  canonicalise", "headfields.avatar", "Field", "canonicalise"),
     ("    closest triangle", "headfields.ops.closest_triangle", "TriangleBVH", "closest"),
-    ("first pass for early stop", "headfields.renderers.volume", "VolumeRenderer", "_seen"),
+    ("colour of what is seen", "headfields.avatar", "Field", "colour"),
     ("encode and decode, both passes", "headfields.avatar", "Field", "decode"),
     ("  hash grid", "headfields.encoders.hash_grid", "HashGrid", "forward"),
     ("backward", "torch", "Tensor", "backward"),

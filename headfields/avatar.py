@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from headfields.parts import Decoder, Deformer, Encoder, Renderer
+from headfields.parts import Decoder, Deformer, Encoder, Part, Renderer
 from headfields.records import Camera, Canonical, FieldValues, HeadState, Rays, Rendering, Template
 
 
@@ -31,6 +31,7 @@ class Field:
         with _full_precision(state.vertices):
             self._deformer = avatar.deformer.prepare(state)
         self._encoders = [encoder.prepare(state) for encoder in avatar.encoders]
+        self.renderer_ready = [encoder.prepare(state) for encoder in avatar.renderer.encoders]
 
     def near_far(self, rays: Rays) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
         """The interval (N,), (N,) of each of N rays in posed space that can hold matter, metres; near >= far: none."""
@@ -61,6 +62,16 @@ class Field:
         features = [encoder(canonical, ready) for encoder, ready in (parts if shared is None else parts[:-1])]
         joined = features[0] if len(features) == 1 else torch.cat(features, dim=-1)
         return decoder(joined, canonical.directions, colour, *(shared or ())).map(_widened)
+
+    def colour(self, values: FieldValues, canonical: Canonical) -> FieldValues:
+        """`values`, decoded without colour at the M points `canonical`, with their colour.
+
+        Cheaper than `decode` again where the decoder can go on from `values.geometry`; with it where it cannot.
+        """
+        if values.geometry is None:
+            return self.decode(canonical)
+        rgb = self.avatar.decoder.colour(values.geometry, canonical.directions)
+        return values.replace(rgb=_widened(rgb))
 
 
 def _full_precision(like: Tensor) -> contextlib.AbstractContextManager[None]:
@@ -106,7 +117,7 @@ class Avatar(nn.Module):
         ):  # fmt: skip
             if not isinstance(part, noun):
                 raise TypeError(f"Avatar: {name} is a {type(part).__name__}; expected a headfields {noun.__name__}")
-        for part in (encoder, *conditions):
+        for part in (encoder, *conditions, *renderer.encoders):
             if part.needs_faces and not deformer.gives_faces:
                 raise ValueError(
                     f"Avatar: {type(part).__name__} reads the nearest triangle, which {type(deformer).__name__} does "
@@ -125,7 +136,7 @@ class Avatar(nn.Module):
         self.template = template
         self.preview: tuple[Camera, HeadState] | None = None
         bounds = deformer.bounds()
-        for part in self.encoders:
+        for part in (*self.encoders, *renderer.encoders):
             part.build(bounds, deformer.ambient_width)
         decoder.build(sum(part.width for part in self.encoders))
         renderer.build(bounds)
@@ -138,7 +149,12 @@ class Avatar(nn.Module):
     @property
     def needs(self) -> tuple[str, ...]:
         """The fields of `HeadState`, besides the vertices, that some part reads."""
-        return tuple(dict.fromkeys(name for part in (self.deformer, *self.encoders) for name in part.needs))
+        return tuple(dict.fromkeys(name for part in self._readers for name in part.needs))
+
+    @property
+    def _readers(self) -> tuple[Part, ...]:
+        """The parts that see the state."""
+        return (self.deformer, *self.encoders, *self.renderer.encoders)
 
     def field(self, state: HeadState) -> Field:
         """The avatar bound to B frames.
@@ -146,7 +162,7 @@ class Avatar(nn.Module):
         Raises:
             ValueError: the state lacks what a part needs; the message says which part and which field.
         """
-        for part in (self.deformer, *self.encoders):
+        for part in self._readers:
             for name in part.needs:
                 state.need(type(part).__name__, name)
         return Field(self, state)
@@ -180,7 +196,7 @@ class Avatar(nn.Module):
 
     @torch.no_grad()
     def render(
-        self, camera: Camera, state: HeadState, background: float | Tensor = 1.0, chunk: int = 4096
+        self, camera: Camera, state: HeadState, background: float | Tensor = 1.0, chunk: int = 16384
     ) -> Rendering:
         """An image of one frame, without gradients, in evaluation mode.
 
@@ -188,7 +204,7 @@ class Avatar(nn.Module):
             camera: one camera (or a batch of one).
             state: one frame.
             background: a grey level or a colour (3,), sRGB in [0, 1].
-            chunk: rays at a time; so few by default that what the networks pass on stays in a processor's cache.
+            chunk: rays at a time: fewer take less memory and, below the default, longer.
 
         Returns:
             A `Rendering` of (H, W, ...) tensors, depth in metres along the ray.

@@ -76,6 +76,29 @@ class HuberColour:
 
 
 @dataclass(frozen=True)
+class SquaredColour:
+    """Squared difference of colours, summed over RGB and meaned over the rays; of a coarse network's too, where it is.
+
+    The loss of NeRF (Mildenhall et al. 2020, equation 6) and of MonoAvatar (Bai et al. 2023).
+
+    Attributes:
+        weight: what the trainer multiplies the loss with.
+        name: column in the log.
+    """
+
+    weight: float | int = 1.0
+    name: str = "colour"
+
+    def __call__(self, rendering: Rendering, batch: PixelBatch, step: int) -> Float[Tensor, ""]:
+        """The loss; `rendering.rgb`, `rendering.coarse.rgb` and `batch.target` are (N, 3) sRGB."""
+        _check_rays(self.name, rendering, batch)
+        error = (rendering.rgb - batch.target).square().sum()
+        if rendering.coarse is not None:
+            error = error + (rendering.coarse.rgb - batch.target).square().sum()
+        return error / max(len(batch), 1)
+
+
+@dataclass(frozen=True)
 class DepthPrior:
     """L1 between the expected depth along each ray and the depth of the tracked mesh (INSTA, released code).
 

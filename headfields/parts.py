@@ -194,8 +194,15 @@ class Decoder(Part):
             features: (M, width) of the encoders, joined.
             directions: (M, 3) unit directions in canonical space.
             colour: False leaves `rgb` out, for occupancy and meshing.
+
+        A decoder that can give the colour later, from what it has found for the density, puts that into
+        `FieldValues.geometry` and defines `colour`; a renderer then asks for the colour only of what is seen.
         """
         raise NotImplementedError
+
+    def colour(self, geometry: Float[Tensor, "m g"], directions: Float[Tensor, "m 3"]) -> Float[Tensor, "m 3"]:
+        """The colour (M, 3) of `FieldValues.geometry` (M, G), seen along `directions` (M, 3); M = 0 is legal."""
+        raise NotImplementedError(f"{type(self).__name__}.colour is not defined, but its values have a geometry")
 
 
 class Sampler(Part):
@@ -231,9 +238,15 @@ class Renderer(Part):
 
     Attributes:
         takes: what it can render: a tuple of `Decoder.gives` values.
+        encoders: further encoders, of a renderer with networks of its own. The avatar builds them, and prepares them
+            into `Field.renderer_ready`.
     """
 
     takes: tuple[str, ...] = ("density",)
+
+    @property
+    def encoders(self) -> tuple[Encoder, ...]:
+        return ()
 
     def build(self, bounds: Float[Tensor, "2 3"]) -> None:
         """Called once by `Avatar` with the corners `bounds` (2, 3) of the canonical box, metres."""

@@ -50,6 +50,8 @@ class Record:
     def __getitem__(self: R, index: Any) -> R:
         if isinstance(index, int):
             index = slice(index, index + 1 or None)
+        if isinstance(index, Tensor) and index.ndim == 1 and index.dtype == torch.long:
+            return self.map(lambda tensor: tensor.index_select(0, index))  # three times as fast, backward too
         return self.map(lambda tensor: tensor[index])
 
     def _check(self, **patterns: tuple[str, Tensor | None]) -> None:
@@ -290,17 +292,19 @@ class FieldValues(Record):
         density: (M,) in 1/m.
         distance: (M,) signed distance to the surface, metres, negative inside.
         normal: (M, 3) unit normals, beside a distance.
+        geometry: (M, G) what `Decoder.colour` goes on from, of a decoder that can give the colour later.
     """
 
     rgb: Float[Tensor, "m 3"] | None = None
     density: Float[Tensor, " m"] | None = None
     distance: Float[Tensor, " m"] | None = None
     normal: Float[Tensor, "m 3"] | None = None
+    geometry: Float[Tensor, "m g"] | None = None
 
     def __post_init__(self) -> None:
         self._check(
             rgb=("M 3", self.rgb), density=("M", self.density), distance=("M", self.distance),
-            normal=("M 3", self.normal),
+            normal=("M 3", self.normal), geometry=("M G", self.geometry),
         )  # fmt: skip
 
 
@@ -314,6 +318,7 @@ class Rendering(Record):
         depth: (N,) expected distance along the ray, metres, weighted by opacity (divide to normalise).
         normal: (N, 3) expected unit normal in posed space, where the field has one.
         samples, weights: the packed samples and their weights, for losses that need them.
+        coarse: what a first, coarse network shows of the same rays, of renderers that train one.
     """
 
     rgb: Float[Tensor, "*n 3"]
@@ -322,6 +327,7 @@ class Rendering(Record):
     normal: Float[Tensor, "*n 3"] | None = None
     samples: Samples | None = None
     weights: Float[Tensor, " m"] | None = None
+    coarse: "Rendering | None" = None
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 import inspect
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,17 +22,18 @@ def save_avatar(avatar: Avatar, path: str | Path) -> None:
     """Writes `avatar` to `path` through a temporary file beside it, so that a crash leaves the old file whole."""
     path = Path(path)
     tensors: dict[str, Tensor] = {f"state.{name}": value for name, value in avatar.state_dict().items()}
+    writer = _Writer(tensors)
     description = {
         "format": _FORMAT,
         "parts": {
-            "deformer": _encode(avatar.deformer, "deformer", tensors),
-            "encoder": _encode(avatar.encoder, "encoder", tensors),
-            "decoder": _encode(avatar.decoder, "decoder", tensors),
-            "renderer": _encode(avatar.renderer, "renderer", tensors),
-            "condition": _encode(list(avatar.conditions), "condition", tensors),
+            "deformer": writer.encode(avatar.deformer, "deformer"),
+            "encoder": writer.encode(avatar.encoder, "encoder"),
+            "decoder": writer.encode(avatar.decoder, "decoder"),
+            "renderer": writer.encode(avatar.renderer, "renderer"),
+            "condition": writer.encode(list(avatar.conditions), "condition"),
         },
-        "template": _encode(avatar.template, "template", tensors),
-        "preview": _encode(avatar.preview, "preview", tensors),
+        "template": writer.encode(avatar.template, "template"),
+        "preview": writer.encode(avatar.preview, "preview"),
     }
     # Cloned, because the file format refuses tensors that share memory (a template's and its deformer's do).
     owned = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
@@ -49,57 +51,85 @@ def load_avatar(path: str | Path) -> Avatar:
     tensors, description = read_safetensors(path, _KEY)
     if description["format"] != _FORMAT:
         raise ValueError(f"load_avatar: {path} has format {description['format']}, this headfields reads {_FORMAT}")
-    parts = {name: _decode(part, tensors) for name, part in description["parts"].items()}
-    avatar = Avatar(**parts, template=_decode(description["template"], tensors))
+    reader = _Reader(tensors)
+    parts = {name: reader.decode(part) for name, part in description["parts"].items()}
+    avatar = Avatar(**parts, template=reader.decode(description["template"]))
     state = {name.removeprefix("state."): value for name, value in tensors.items() if name.startswith("state.")}
     avatar.load_state_dict(state)
-    avatar.preview = _decode(description["preview"], tensors)
+    avatar.preview = reader.decode(description["preview"])
     return avatar
 
 
-def _encode(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
-    """JSON for a value; tensors go into `tensors` under a name derived from where they stand."""
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    if isinstance(value, Tensor):
-        tensors[name] = value
-        return {"tensor": name}
-    if isinstance(value, Part):
-        arguments = {key: _encode(entry, f"{name}.{key}", tensors) for key, entry in value.arguments.items()}
-        return {"part": part_name(value), "arguments": arguments}
-    if type(value).__name__ in _RECORDS:
-        return {
-            "record": type(value).__name__,
-            "fields": {key: _encode(entry, f"{name}.{key}", tensors) for key, entry in vars(value).items()},
-        }
-    if isinstance(value, dict):
-        return {"dict": {key: _encode(entry, f"{name}.{key}", tensors) for key, entry in value.items()}}
-    if isinstance(value, list | tuple):
-        entries = [_encode(entry, f"{name}.{index}", tensors) for index, entry in enumerate(value)]
-        return {"tuple": entries} if isinstance(value, tuple) else entries
-    raise TypeError(
-        f"Avatar.save: the argument {name} is a {type(value).__name__}; only numbers, strings, tensors, parts, "
-        "records, and lists, tuples and dicts of these can be saved"
-    )
+class _Writer:
+    """JSON for values; their tensors go into `tensors` under names derived from where they stand.
+
+    A part that stands in two places (a vertex source under two encoders) is described once, so that it is one again
+    when it is read.
+    """
+
+    def __init__(self, tensors: dict[str, Tensor]) -> None:
+        self._tensors = tensors
+        self._parts: dict[int, str] = {}
+
+    def encode(self, value: Any, name: str) -> Any:
+        if value is None or isinstance(value, bool | int | float | str):
+            return value
+        if isinstance(value, Tensor):
+            self._tensors[name] = value
+            return {"tensor": name}
+        if isinstance(value, Part):
+            if id(value) in self._parts:
+                return {"same": self._parts[id(value)]}
+            self._parts[id(value)] = name
+            return {"part": part_name(value), "name": name, "arguments": self._entries(value.arguments, name)}
+        if type(value).__name__ in _RECORDS:
+            return {"record": type(value).__name__, "fields": self._entries(vars(value), name)}
+        if isinstance(value, dict):
+            return {"dict": self._entries(value, name)}
+        if isinstance(value, list | tuple):
+            entries = [self.encode(entry, f"{name}.{index}") for index, entry in enumerate(value)]
+            return {"tuple": entries} if isinstance(value, tuple) else entries
+        raise TypeError(
+            f"Avatar.save: the argument {name} is a {type(value).__name__}; only numbers, strings, tensors, parts, "
+            "records, and lists, tuples and dicts of these can be saved"
+        )
+
+    def _entries(self, values: Mapping[str, Any], name: str) -> dict[str, Any]:
+        return {key: self.encode(entry, f"{name}.{key}") for key, entry in values.items()}
 
 
-def _decode(value: Any, tensors: dict[str, Tensor]) -> Any:
-    if isinstance(value, list):
-        return [_decode(entry, tensors) for entry in value]
-    if not isinstance(value, dict):
-        return value
-    if "tensor" in value:
-        return tensors[value["tensor"]]
-    if "tuple" in value:
-        return tuple(_decode(entry, tensors) for entry in value["tuple"])
-    if "dict" in value:
-        return {key: _decode(entry, tensors) for key, entry in value["dict"].items()}
-    if "record" in value:
-        return _RECORDS[value["record"]](**{key: _decode(entry, tensors) for key, entry in value["fields"].items()})
-    made = part_class(value["part"])
-    arguments = {key: _decode(entry, tensors) for key, entry in value["arguments"].items()}
-    positional: list[Any] = []
-    for parameter in inspect.signature(made.__init__).parameters.values():
-        if parameter.kind is parameter.VAR_POSITIONAL:
-            positional = list(arguments.pop(parameter.name))
-    return made(*positional, **arguments)
+class _Reader:
+    """The values that `_Writer` described, in the order in which it did."""
+
+    def __init__(self, tensors: dict[str, Tensor]) -> None:
+        self._tensors = tensors
+        self._parts: dict[str, Part] = {}
+
+    def decode(self, value: Any) -> Any:
+        if isinstance(value, list):
+            return [self.decode(entry) for entry in value]
+        if not isinstance(value, dict):
+            return value
+        if "tensor" in value:
+            return self._tensors[value["tensor"]]
+        if "same" in value:
+            return self._parts[value["same"]]
+        if "tuple" in value:
+            return tuple(self.decode(entry) for entry in value["tuple"])
+        if "dict" in value:
+            return self._entries(value["dict"])
+        if "record" in value:
+            return _RECORDS[value["record"]](**self._entries(value["fields"]))
+        made = part_class(value["part"])
+        arguments = self._entries(value["arguments"])
+        positional: list[Any] = []
+        for parameter in inspect.signature(made.__init__).parameters.values():
+            if parameter.kind is parameter.VAR_POSITIONAL:
+                positional = list(arguments.pop(parameter.name))
+        part = made(*positional, **arguments)
+        if "name" in value:  # files of earlier versions have none, and no part in two places
+            self._parts[value["name"]] = part
+        return part
+
+    def _entries(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        return {key: self.decode(entry) for key, entry in values.items()}

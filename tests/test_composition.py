@@ -10,9 +10,16 @@ from headfields.avatar import Avatar
 from headfields.decoders import NeRFDecoder
 from headfields.deformers import Chain, Static, SurfaceCanonicalizer
 from headfields.encoders import Frequency, HashGrid, RegionGate
+from headfields.losses import SquaredColour
 from headfields.parts import Deformer, Encoder, Sampler
-from headfields.records import Camera, HeadState, Template
-from headfields.renderers import HierarchicalSampler, OccupancySampler, UniformSampler, VolumeRenderer
+from headfields.records import Camera, HeadState, PixelBatch, Template
+from headfields.renderers import (
+    CoarseToFineRenderer,
+    HierarchicalSampler,
+    OccupancySampler,
+    UniformSampler,
+    VolumeRenderer,
+)
 from tests.shapes import uv_sphere
 
 VERTICES, FACES = uv_sphere(8, 12, radius=0.1)
@@ -81,7 +88,7 @@ def test_every_composition(
         avatar.update(state(), step)
     result = avatar(rays, state(), torch.ones(len(rays), 3))
     assert result.rgb.shape == (144, 3) and bool(result.rgb.isfinite().all())
-    assert float(result.opacity.max()) > 0.05, "nothing was hit"
+    assert float(result.opacity.detach().max()) > 0.05, "nothing was hit"
     assert result.samples is not None and bool((result.samples.ray.diff() >= 0).all())
     (result.rgb.square().mean() + result.depth.mean()).backward()
     for name, parameter in avatar.named_parameters():
@@ -89,10 +96,52 @@ def test_every_composition(
         assert bool(parameter.grad.any()), f"{name} has no gradient"
 
     image = avatar.render(CAMERA, state()[1])
+    with_graph = avatar.eval()(CAMERA.rays(), state()[1], torch.ones(144, 3))  # decodes twice, where render does once
+    assert with_graph.rgb.requires_grad
+    torch.testing.assert_close(with_graph.rgb.view(12, 12, 3), image.rgb, atol=1e-6, rtol=0)
     avatar.save(tmp_path / "avatar.safetensors")
     again = Avatar.load(tmp_path / "avatar.safetensors").render(CAMERA, state()[1], chunk=50)
     assert image.rgb.shape == (12, 12, 3)
     torch.testing.assert_close(again.rgb, image.rgb, atol=1e-6, rtol=0)
+
+
+def coarse_to_fine(deformer: str, encoder: str) -> Avatar:
+    shared = ENCODERS[encoder]()
+    renderer = CoarseToFineRenderer(shared, DECODERS["nerf"](), coarse=6, fine=5)
+    return Avatar(DEFORMERS[deformer](), shared, DECODERS["nerf"](), renderer)
+
+
+@pytest.mark.parametrize("deformer", ["static", "surface published"])
+@pytest.mark.parametrize("encoder", ["hash grid", "frequency"])
+def test_a_coarse_network_of_its_own(deformer: str, encoder: str, tmp_path: Path) -> None:
+    """Both networks learn, each from its own image; the encoder that they share is one again when it is loaded."""
+    torch.manual_seed(0)
+    avatar, rays = coarse_to_fine(deformer, encoder), CAMERA.rays()
+    result = avatar(rays, state(1), torch.ones(len(rays), 3))
+    assert result.coarse is not None and result.coarse.rgb.shape == (144, 3)
+    batch = PixelBatch(rays, torch.zeros(144, 3), torch.ones(144), torch.ones(144, 3))
+    SquaredColour()(result.replace(coarse=None), batch, 0).backward(retain_graph=True)
+    assert all(parameter.grad is None for parameter in avatar.renderer.decoder.parameters())
+    SquaredColour()(result, batch, 0).backward()
+    for name, parameter in avatar.named_parameters():
+        assert parameter.grad is not None and bool(parameter.grad.any()), f"{name} has no gradient"
+    image = avatar.render(CAMERA, state(1))
+    avatar.save(tmp_path / "avatar.safetensors")
+    again = Avatar.load(tmp_path / "avatar.safetensors")
+    assert again.renderer.encoder is again.encoder
+    torch.testing.assert_close(again.render(CAMERA, state(1)).rgb, image.rgb, atol=1e-6, rtol=0)
+    nothing = avatar(rays[:0], state(1), torch.ones(0, 3))
+    assert nothing.rgb.shape == (0, 3) and nothing.coarse is not None
+
+
+def test_a_coarse_network_that_cannot_work(unchecked: None) -> None:
+    with pytest.raises(TypeError, match="CoarseToFineRenderer: decoder is a HashGrid"):
+        CoarseToFineRenderer(ENCODERS["hash grid"](), ENCODERS["hash grid"]())
+    with pytest.raises(ValueError, match="fine is 0"):
+        CoarseToFineRenderer(ENCODERS["hash grid"](), DECODERS["nerf"](), fine=0)
+    gate = RegionGate("expression", MOUTH, width=2)
+    with pytest.raises(ValueError, match="RegionGate reads the nearest triangle"):
+        Avatar(Static(BOX), ENCODERS["frequency"](), DECODERS["nerf"](), CoarseToFineRenderer(gate, DECODERS["nerf"]()))
 
 
 def test_features_that_points_share_are_taken_in_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -69,9 +69,11 @@ class NeRFDecoder(Decoder):
         # In float32 under autocast too: exp turns bfloat16's absolute error into a relative one.
         exponent = geometry[:, 0].float() if geometry.dtype in (torch.bfloat16, torch.float16) else geometry[:, 0]
         density = (exponent + self.density_bias).clamp_max(15.0).exp()
-        if not colour:
-            return FieldValues(density=density)
-        seen = geometry
+        return FieldValues(
+            rgb=self.colour(geometry, directions) if colour else None, density=density, geometry=geometry
+        )
+
+    def colour(self, geometry: Float[Tensor, "m g"], directions: Float[Tensor, "m 3"]) -> Float[Tensor, "m 3"]:
         if self.direction_degree:
-            seen = torch.cat([spherical_harmonics(directions, self.direction_degree), geometry], dim=-1)
-        return FieldValues(rgb=self.colour_network(seen).sigmoid(), density=density)
+            geometry = torch.cat([spherical_harmonics(directions, self.direction_degree), geometry], dim=-1)
+        return self.colour_network(geometry).sigmoid()

@@ -16,9 +16,13 @@ from headfields.renderers.occupancy import OccupancyGrid
 
 def canonicalise_samples(samples: Samples, rays: Rays, field: Any) -> tuple[Samples, Canonical]:
     """The samples' midpoints in canonical space, without those where the deformer has no answer."""
-    directions = rays.directions[samples.ray]
-    points = rays.origins[samples.ray] + directions * samples.middle[:, None]
-    return _keep(samples, field.canonicalise(points, directions, rays.frame[samples.ray]))
+    return _keep(samples, _canonical(samples, rays, field))
+
+
+def _canonical(samples: Samples, rays: Rays, field: Any) -> Canonical:
+    seen_by = rays[samples.ray]
+    points = torch.addcmul(seen_by.origins, seen_by.directions, samples.middle[:, None])
+    return field.canonicalise(points, seen_by.directions, seen_by.frame)
 
 
 def _keep(samples: Samples, canonical: Canonical, also: Tensor | None = None) -> tuple[Samples, Canonical]:
@@ -140,9 +144,7 @@ class OccupancySampler(Sampler):
             )  # fmt: skip
             return canonicalise_samples(samples, rays, field)
         samples = uniform_step(near, far, self.step, jitter, self.budget)
-        directions = rays.directions[samples.ray]
-        points = rays.origins[samples.ray] + directions * samples.middle[:, None]
-        canonical = field.canonicalise(points, directions, rays.frame[samples.ray])
+        canonical = _canonical(samples, rays, field)
         where = self._where(canonical).detach()
         occupied = self.grid.lookup(where)
         if self.space == "posed":  # a head that has left the grid's box: nothing is known there, so nothing is culled

@@ -48,21 +48,30 @@ class VolumeRenderer(Renderer):
 
     def forward(self, rays: Rays, field: Any, background: Float[Tensor, "n 3"]) -> Rendering:
         samples, canonical = self.sampler(rays, field)
+        return self.shade(samples, canonical, rays, field, background)
+
+    def shade(
+        self, samples: Samples, canonical: Canonical, rays: Rays, field: Any, background: Float[Tensor, "n 3"]
+    ) -> Rendering:
+        """What N rays see of the field at M samples, whose canonical points are given; early stop as configured."""
         if self.early_stop:
-            seen = self._seen(samples, canonical, field, len(rays)).nonzero()[:, 0]
+            with torch.no_grad():
+                first = field.decode(canonical, colour=False)
+                seen = self._seen(samples, first.density, len(rays)).nonzero()[:, 0]
+            if self.training:
+                self.sampler.observe(canonical, first.density)
             samples, canonical = samples[seen], canonical[seen]
-        values = field.decode(canonical)
-        if self.training and not self.early_stop:
-            self.sampler.observe(canonical, values.density.detach())
+            # With gradients the density is worth a second look: a graph over all samples would be the larger part.
+            values = field.decode(canonical) if torch.is_grad_enabled() else field.colour(first[seen], canonical)
+        else:
+            values = field.decode(canonical)
+            if self.training:
+                self.sampler.observe(canonical, values.density.detach())
         weights = weights_from_density(values.density, samples.start, samples.end, samples.ray, len(rays))
         rgb, opacity, depth = composite(weights, values.rgb, samples, len(rays), background)
         return Rendering(rgb=rgb, opacity=opacity, depth=depth, samples=samples, weights=weights)
 
-    @torch.no_grad()
-    def _seen(self, samples: Samples, canonical: Canonical, field: Any, rays: int) -> Bool[Tensor, " m"]:
-        density = field.decode(canonical, colour=False).density
-        if self.training:
-            self.sampler.observe(canonical, density)
+    def _seen(self, samples: Samples, density: Float[Tensor, " m"], rays: int) -> Bool[Tensor, " m"]:
         optical = density * (samples.end - samples.start)
         before = exclusive_sum(optical, samples.ray, rays)
         seen = before <= -math.log(self.early_stop)

@@ -42,6 +42,14 @@ def test_density_alone_leaves_colour_out() -> None:
     torch.testing.assert_close(values.density, decoder(features, directions(5)).density)
 
 
+def test_colour_may_be_asked_for_later() -> None:
+    decoder, features = built(), torch.randn(5, 6)
+    first, whole = decoder(features, directions(5), colour=False), decoder(features, directions(5))
+    assert first.geometry is not None
+    torch.testing.assert_close(decoder.colour(first.geometry, directions(5)), whole.rgb)
+    assert decoder.colour(first.geometry[:0], directions(0)).shape == (0, 3)
+
+
 def test_huge_activations_stay_finite() -> None:
     values = built()(torch.full((3, 6), 1e4), directions(3))
     assert values.density is not None and bool(values.density.isfinite().all())

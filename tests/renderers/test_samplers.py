@@ -43,6 +43,9 @@ class Ball:
         self.colours += len(canonical) if colour else 0
         return FieldValues(density=density, rgb=0.5 + canonical.points if colour else None)
 
+    def colour(self, values: FieldValues, canonical: Canonical) -> FieldValues:
+        return self.decode(canonical)
+
 
 def rays(count: int = 64) -> Rays:
     """Parallel rays along +x, some of which miss the ball and some the box."""

@@ -1,0 +1,87 @@
+"""NeRF's pair of networks: a coarse one finds where the rays meet matter, a fine one says what is there."""
+
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from headfields.ops.compositing import composite, weights_from_density
+from headfields.ops.sampling import inverse_cdf, merge, stratified
+from headfields.parts import Decoder, Encoder
+from headfields.records import Rays, Rendering, Samples
+from headfields.renderers.samplers import UniformSampler, canonicalise_samples
+from headfields.renderers.volume import VolumeRenderer
+
+
+class CoarseToFineRenderer(VolumeRenderer):
+    """Volume rendering in two passes, each with its own network.
+
+    The coarse network is asked at stratified samples of each ray's near-far interval; from its weights further samples
+    are drawn, and the avatar's own field, the fine one, is asked at the union of both. In training the coarse network
+    renders the rays too (`Rendering.coarse`), for a colour loss of its own, from which alone it learns: where samples
+    lie is not differentiable. In evaluation mode it is asked for its density alone.
+
+    Args:
+        encoder, decoder: the coarse network, of any kinds; a vertex source may be shared with the fine one's encoder.
+        coarse: samples a ray of the first pass.
+        fine: samples a ray drawn from its weights. NeRF has 64 and 128; MonoAvatar does not say, so that both are 64
+            is our own choice.
+        early_stop: see `VolumeRenderer`; of the fine pass.
+
+    Raises:
+        TypeError: encoder or decoder are none.
+        ValueError: a count is below 1, or the decoder does not give a density.
+
+    Source: Mildenhall et al. 2020, "NeRF", section 5.2; MonoAvatar (Bai et al. 2023), which trains both networks.
+    """
+
+    def __init__(
+        self, encoder: Encoder, decoder: Decoder, coarse: int = 64, fine: int = 64, early_stop: float = 1e-4
+    ) -> None:
+        super().__init__(UniformSampler(coarse), early_stop)
+        for name, part, noun in (("encoder", encoder, Encoder), ("decoder", decoder, Decoder)):
+            if not isinstance(part, noun):
+                raise TypeError(
+                    f"CoarseToFineRenderer: {name} is a {type(part).__name__}; expected a headfields {noun.__name__}"
+                )
+        if fine < 1:
+            raise ValueError(f"CoarseToFineRenderer: fine is {fine}; it must be at least 1")
+        if decoder.gives != "density":
+            raise ValueError(
+                f"CoarseToFineRenderer: decoder is a {type(decoder).__name__}, which gives {decoder.gives}; "
+                "the coarse network has to give a density"
+            )
+        self.encoder = encoder
+        self.decoder = decoder
+        self.coarse = coarse
+        self.fine = fine
+
+    @property
+    def encoders(self) -> tuple[Encoder, ...]:
+        return (self.encoder,)
+
+    def build(self, bounds: Float[Tensor, "2 3"]) -> None:
+        super().build(bounds)
+        self.decoder.build(self.encoder.width)
+
+    def forward(self, rays: Rays, field: Any, background: Float[Tensor, "n 3"]) -> Rendering:
+        near, far = field.near_far(rays)
+        first = stratified(near, far, self.coarse, jitter=self.training)
+        coarse, drawn = self._coarse_pass(first, rays, field, background)
+        samples, canonical = canonicalise_samples(merge(first, drawn, len(rays)), rays, field)
+        return self.shade(samples, canonical, rays, field, background).replace(coarse=coarse)
+
+    def _coarse_pass(
+        self, first: Samples, rays: Rays, field: Any, background: Float[Tensor, "n 3"]
+    ) -> tuple[Rendering | None, Samples]:
+        """What the coarse network shows, in training, and the samples drawn from what it finds."""
+        with torch.set_grad_enabled(self.training and torch.is_grad_enabled()):
+            samples, canonical = canonicalise_samples(first, rays, field)
+            values = self.decoder(self.encoder(canonical, field.renderer_ready[0]), canonical.directions, self.training)
+            weights = weights_from_density(values.density, samples.start, samples.end, samples.ray, len(rays))
+        drawn = inverse_cdf(samples, weights.detach(), self.fine, rays=len(rays), jitter=self.training)
+        if not self.training:
+            return None, drawn
+        rgb, opacity, depth = composite(weights, values.rgb, samples, len(rays), background)
+        return Rendering(rgb=rgb, opacity=opacity, depth=depth, samples=samples, weights=weights), drawn
