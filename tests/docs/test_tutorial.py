@@ -49,7 +49,7 @@ def test_insta_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unchecked: 
 
 
 def test_depth_is_shown_of_an_avatar_that_is_not_there_yet(monkeypatch: pytest.MonkeyPatch) -> None:
-    """After few steps an avatar may be transparent everywhere: no picture may take its range from an empty selection."""
+    """After few steps an avatar may be transparent everywhere: no picture takes its range from an empty selection."""
     import matplotlib
 
     matplotlib.use("Agg")
