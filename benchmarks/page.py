@@ -32,7 +32,9 @@ def page(reports: list[Report], images: str | None) -> str:
 
 
 def _summary(reports: list[Report]) -> str:
-    """Every row that has a goal."""
+    """Every row that has a goal; nothing where none has one."""
+    if all(row.met is None for one in reports for row in one.rows):
+        return ""
     lines = ["## Goals", "", "| operation | case | beside | ours is | goal |", "|---|---|---|---|---|"]
     for one in reports:
         for row in one.rows:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE / "_extension"), str(HERE.parent)]
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(HERE.parent), os.environ.get("PYTHONPATH")]))  # notebooks
 
 import headfields  # noqa: E402  (from this folder's parent, installed or not)
 
@@ -22,13 +23,14 @@ html_show_sphinx = False
 html_copy_source = False
 
 # Markdown
-myst_enable_extensions = ["dollarmath"]
+myst_enable_extensions = []  # plain Markdown: a dollar sign is a dollar sign
 myst_heading_anchors = 3
 
 # Notebooks are run at every build, in a temporary folder; HEADFIELDS_DOCS_NOTEBOOKS=off leaves them out of a quick one.
 nb_execution_mode = "off" if os.environ.get("HEADFIELDS_DOCS_NOTEBOOKS") == "off" else "force"
 nb_execution_in_temp = True
 nb_execution_raise_on_error = True
+nb_execution_show_tb = True
 nb_execution_timeout = 900
 nb_merge_streams = True
 

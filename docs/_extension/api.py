@@ -52,8 +52,6 @@ def public_names(module: ModuleType) -> list[str]:
 def constant_docstring(module: ModuleType, name: str) -> list[str]:
     """The string below a constant's assignment, in whichever file of the package the assignment is."""
     for path in sorted(Path(module.__file__ or "").parent.glob("*.py")):
-        if path.stem == "__main__":
-            continue  # to import it is to run the command
         dotted = f"{module.__package__}.{path.stem}".removesuffix(".__init__")
         found = ModuleAnalyzer.for_file(path, dotted).find_attr_docs().get(("", name))
         if found:

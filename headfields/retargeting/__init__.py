@@ -2,8 +2,10 @@
 
 from headfields.retargeting.align import Similarity, ThinPlateWarp, fit_rigid, fit_similarity
 from headfields.retargeting.binding import Binding, bind
+from headfields.retargeting.blink import LidFollower
 from headfields.retargeting.codes import ExpressionFit, regress_expressions
 from headfields.retargeting.gradients import pose_gradients
+from headfields.retargeting.lids import LidAperture, find_lids
 from headfields.retargeting.observe import (
     expressions_of_capture,
     find_landmarks,
@@ -21,12 +23,15 @@ __all__ = [
     "ExpressionFit",
     "Eyeball",
     "HeadSurface",
+    "LidAperture",
+    "LidFollower",
     "Retargeter",
     "Similarity",
     "ThinPlateWarp",
     "bind",
     "expressions_of_capture",
     "find_landmarks",
+    "find_lids",
     "fit_rigid",
     "fit_similarity",
     "pose_gradients",

@@ -1,5 +1,6 @@
 """Head surfaces and expression bases from what is known of a head: a capture, or a head model."""
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -8,6 +9,7 @@ from torch import Tensor
 
 from headfields.records import Camera
 from headfields.retargeting.codes import ExpressionFit, regress_expressions
+from headfields.retargeting.lids import find_lids
 from headfields.retargeting.surface import HeadSurface
 
 if TYPE_CHECKING:
@@ -25,6 +27,7 @@ def surface_of_capture(capture: "Capture") -> HeadSurface:
     The neutral mesh is that at zero expression coefficients, by `regress_expressions` over the training frames; where
     there are no coefficients, each vertex's median over them. Eyeballs are taken from the canonical mesh, which looks
     straight ahead. The mesh with lips apart is whichever of the canonical one and the frames opens them farthest.
+    That with eyes shut is the frame that shuts them farthest.
     Landmarks, where there are files of them, are the vertices that stay nearest to them in the images.
 
     Args:
@@ -49,6 +52,8 @@ def surface_of_capture(capture: "Capture") -> HeadSurface:
         neutral[ball.vertices] = canonical[ball.vertices]
     opened = _most_open(torch.cat([canonical[None], state.vertices]), neutral, faces, closing)
     surface = HeadSurface(neutral, faces, opened, None, closing)
+    closed = _most_shut(surface, state.vertices)
+    surface = replace(surface, closed=closed)
     points = [capture.landmarks(frame) for frame in frames]
     known = [i for i, entry in enumerate(points) if entry is not None]
     if not known:
@@ -60,15 +65,18 @@ def surface_of_capture(capture: "Capture") -> HeadSurface:
         torch.stack([points[i] for i in picked]),
         surface,
     )
-    return HeadSurface(neutral, faces, opened, landmarks, closing)
+    return replace(surface, landmarks=landmarks)
 
 
-def surface_of_head(head: Any, opened: Float[Tensor, "v 3"] | None = None, **shape: Tensor) -> HeadSurface:
+def surface_of_head(
+    head: Any, opened: Float[Tensor, "v 3"] | None = None, closed: Float[Tensor, "v 3"] | None = None, **shape: Tensor
+) -> HeadSurface:
     """A head model's surface: a `FlameHead` or `BlendshapeHead`, or whatever has `faces`, `template` and a call.
 
     Args:
         head: the model. Its template's closing faces come with it.
         opened: (V, 3) with lips apart; the template's vertices if left out, which for `FlameHead` has the jaw open.
+        closed: (V, 3) with eyes shut; if left out, lids that are shut are taken to touch.
         shape: the identity, as the head's call takes it (`shape=...` or `identity=...`).
     """
     with torch.no_grad():
@@ -83,7 +91,7 @@ def surface_of_head(head: Any, opened: Float[Tensor, "v 3"] | None = None, **sha
     marks = marks if marks is not None and len(marks) == 68 else None
     closing = torch.arange(len(template.faces)) >= template.face_count
     opened = template.canonical_vertices if opened is None else opened
-    return HeadSurface(neutral, template.faces, opened, marks, closing)
+    return HeadSurface(neutral, template.faces, opened, marks, closing, closed)
 
 
 def expressions_of_capture(capture: "Capture", surface: HeadSurface, ridge: float = 1e-4) -> ExpressionFit | None:
@@ -164,6 +172,15 @@ def _most_open(meshes: Tensor, neutral: Tensor, faces: Tensor, closing: Bool[Ten
         if score > best:
             best, chosen = score, mesh
     return chosen
+
+
+def _most_shut(surface: HeadSurface, meshes: Float[Tensor, "b v 3"]) -> Float[Tensor, "v 3"] | None:
+    """The mesh whose lids are nearest to each other over both eyes; None without an open eye at rest, or a mesh."""
+    eyes = find_lids(surface)
+    if not eyes or not len(meshes):
+        return None
+    openness = torch.stack([lids.openness(meshes.double()).mean(dim=-1) for lids in eyes])
+    return meshes[int(openness.mean(dim=0).argmin())]
 
 
 def _spread(capture: "Capture") -> list[int]:

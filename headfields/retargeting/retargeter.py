@@ -5,13 +5,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from headfields.records import Camera, HeadState
 from headfields.retargeting.align import fit_rigid
 from headfields.retargeting.binding import Binding, bind
+from headfields.retargeting.blink import LidFollower
 from headfields.retargeting.codes import ExpressionFit
+from headfields.retargeting.lids import find_lids
 from headfields.retargeting.observe import expressions_of_capture, surface_of_capture
 from headfields.retargeting.surface import Eyeball, HeadSurface
 from headfields.retargeting.transfer import DeformationTransfer, Method
@@ -27,11 +29,12 @@ _LID_GAP = 1.03  # radii: lids keep that far from its centre, or as far as they 
 
 @dataclass(frozen=True)
 class _EyePair:
-    """A target eyeball, the source's that it follows (or None), and the skin that slides over it."""
+    """A target eyeball, the source's that it follows (or None), and how far from its centre the skin about it stays."""
 
     target: Eyeball
     source: Eyeball | None
-    lids: Int[Tensor, " n"]
+    skin: Int[Tensor, " n"]
+    least: Float[Tensor, " n"]
 
 
 class Retargeter(nn.Module):
@@ -39,7 +42,8 @@ class Retargeter(nn.Module):
 
     What a source frame moves its neutral mesh by is carried over (`DeformationTransfer`, over the correspondence that
     `bind` finds), so the shape of the source's head does not come along. Eyeballs of the target turn rigidly about
-    their own centres as the source's nearest do; lids are kept from sinking into them. Heads of one topology are
+    their own centres as the source's nearest do; lids come as near to each other as the source's, over how far they
+    are apart at rest (`LidFollower`), and are kept from sinking into the eyeballs. Heads of one topology are
     transferred as they are, eyeballs and all.
 
     Args:
@@ -55,6 +59,7 @@ class Retargeter(nn.Module):
 
     Attributes:
         transfer: the deformation transfer, in the target's space.
+        lids: what brings the lids of each eye together; empty for heads of one topology.
         binding: what it follows.
 
     Everything is our own choice but the transfer. Buffers move with `.to(device)`; the linear system stays on the CPU.
@@ -80,7 +85,10 @@ class Retargeter(nn.Module):
             placed, source.faces, target.neutral.double(), target.faces, self.binding.correspondence, method,
             position_weight, warp,
         )  # fmt: skip
-        self._eyes = [] if self.binding.registered is None else self._pair_eyes()
+        apart = self.binding.registered is not None  # heads of two topologies
+        self._eyes = self._pair_eyes() if apart else []
+        followers, self._behind = self._pair_lids() if apart else ([], [])
+        self.lids = nn.ModuleList(followers)
 
     def extra_repr(self) -> str:
         return f"{len(self.source.neutral)} -> {len(self.target.neutral)} vertices, {len(self._eyes)} eyeballs"
@@ -117,8 +125,8 @@ class Retargeter(nn.Module):
             )
         placed = self.binding.align.apply(posed.double())
         moved = self.transfer(placed)
-        for eye in self._eyes if len(posed) else []:
-            moved = self._follow(moved, placed, eye)
+        if len(posed):
+            moved = self._follow(moved, placed)
         moved = moved.to(posed.dtype)
         expression = None if self.expressions is None else self.expressions(moved)
         return HeadState(vertices=moved, expression=expression)
@@ -159,9 +167,25 @@ class Retargeter(nn.Module):
                 if apart < best:
                     partner, best = candidate, apart
             distance = (self.target.neutral[skin] - ball.centre).norm(dim=1)
-            lids = skin[(distance < _LID_REACH * ball.radius) & (distance > ball.radius)]
-            out.append(_EyePair(ball, partner, lids))
+            near = (distance < _LID_REACH * ball.radius) & (distance > ball.radius)
+            least = distance.clamp_max(_LID_GAP * ball.radius)
+            if self.target.closed is not None:  # the head's own shut lids may pass into a coarse eyeball
+                least = torch.minimum(least, (self.target.closed[skin] - ball.centre).norm(dim=1))
+            out.append(_EyePair(ball, partner, skin[near], least[near]))
         return out
+
+    def _pair_lids(self) -> tuple[list[LidFollower], list[int]]:
+        """Lids that follow the source's of the same side, and the number in `_eyes` of the eyeball behind each."""
+        followers, behind = [], []
+        sources = find_lids(self.source, self.binding.align)
+        for lids in find_lids(self.target):
+            apart = [float((each.eye.centre - lids.eye.centre).norm()) for each in sources]
+            if not apart or min(apart) > 2.5 * lids.eye.radius:
+                continue
+            followers.append(LidFollower(sources[apart.index(min(apart))], lids, self.target, self.expressions))
+            centres = torch.stack([eye.target.centre for eye in self._eyes]).to(lids.eye.centre)
+            behind.append(int((centres - lids.eye.centre).norm(dim=1).argmin()))
+        return followers, behind
 
     def _motion(self, placed: Tensor, eye: _EyePair) -> tuple[Tensor, Tensor]:
         """Rotation (B, 3, 3) of a target eyeball, and where its centre is (B, 3): moved as the source's is."""
@@ -173,17 +197,24 @@ class Retargeter(nn.Module):
         pivot = self.binding.align.apply(eye.source.centre.to(placed))
         return rotation, centre + (rotation @ pivot + offset - pivot)
 
-    def _follow(self, moved: Tensor, placed: Tensor, eye: _EyePair) -> Tensor:
-        """Turns the eyeball, and pushes the lids out along its radius where they are in it."""
-        rotation, centre = self._motion(placed, eye)
+    def _follow(self, moved: Tensor, placed: Tensor) -> Tensor:
+        """Turns the eyeballs, brings the lids as near as the source's, and pushes them out of the eyeballs."""
+        centres = []
         rest = self.target.neutral.to(moved)
-        ball, lids = eye.target.vertices.to(moved.device), eye.lids.to(moved.device)
-        turned = (rest[ball] - eye.target.centre.to(moved)) @ rotation.transpose(1, 2) + centre[:, None]
-        moved = moved.index_copy(1, ball, turned)
-        least = (rest[lids] - eye.target.centre.to(moved)).norm(dim=-1).clamp_max(_LID_GAP * eye.target.radius)
-        offset = moved[:, lids] - centre[:, None]
-        distance = offset.norm(dim=-1, keepdim=True).clamp_min(1e-9)
-        return moved.index_copy(1, lids, centre[:, None] + offset * (least[:, None] / distance).clamp_min(1.0))
+        for eye in self._eyes:
+            rotation, centre = self._motion(placed, eye)
+            ball = eye.target.vertices.to(moved.device)
+            turned = (rest[ball] - eye.target.centre.to(moved)) @ rotation.transpose(1, 2) + centre[:, None]
+            moved = moved.index_copy(1, ball, turned)
+            centres.append(centre)
+        for number, lids in zip(self._behind, self.lids, strict=True):
+            moved = lids(placed, moved, centres[number])
+        for eye, centre in zip(self._eyes, centres, strict=True):
+            skin, least = eye.skin.to(moved.device), eye.least.to(moved)
+            offset = moved[:, skin] - centre[:, None]
+            distance = offset.norm(dim=-1, keepdim=True).clamp_min(1e-9)
+            moved = moved.index_copy(1, skin, centre[:, None] + offset * (least[:, None] / distance).clamp_min(1.0))
+        return moved
 
 
 def rest_camera(camera: Camera) -> Camera:

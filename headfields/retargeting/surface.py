@@ -49,6 +49,8 @@ class HeadSurface:
         landmarks: (68,) vertices, in iBUG's order, −1 for one that is unknown; None if there are none.
         closing: (F,) mask of faces known to span the open mouth rather than skin; those that stretch between
             `neutral` and `opened` are found.
+        closed: (V, 3) the same head with its eyes shut, which tells how near its lids come; None if unknown, and then
+            they are taken to touch.
 
     Raises:
         TypeError, ValueError: a dtype or shape does not fit, an index is out of range, or a neutral vertex of a face
@@ -65,6 +67,7 @@ class HeadSurface:
     opened: Float[Tensor, "v 3"] | None = None
     landmarks: Int[Tensor, " l"] | None = None
     closing: Bool[Tensor, " f"] | None = None
+    closed: Float[Tensor, "v 3"] | None = None
     eyeballs: tuple[Eyeball, ...] = field(init=False)
     cavity: Bool[Tensor, " f"] = field(init=False)
     lip: Int[Tensor, " v"] = field(init=False)
@@ -82,18 +85,19 @@ class HeadSurface:
                 )
         if self.landmarks is not None and self.landmarks.shape != (68,):
             raise ValueError(f"HeadSurface: landmarks has shape {tuple(self.landmarks.shape)}; expected (68,)")
-        if self.opened is not None and self.opened.shape != self.neutral.shape:
-            raise ValueError(
-                f"HeadSurface: opened has shape {tuple(self.opened.shape)} and neutral {tuple(self.neutral.shape)}; "
-                "they must be one topology"
-            )
+        for name, mesh in (("opened", self.opened), ("closed", self.closed)):
+            if mesh is not None and mesh.shape != self.neutral.shape:
+                raise ValueError(
+                    f"HeadSurface: {name} has shape {tuple(mesh.shape)} and neutral {tuple(self.neutral.shape)}; "
+                    "they must be one topology"
+                )
         if self.closing is not None and self.closing.shape != self.faces.shape[:1]:
             raise ValueError(
                 f"HeadSurface: closing has shape {tuple(self.closing.shape)}; expected ({len(self.faces)},)"
             )
         if not bool(self.neutral[self.faces.flatten()].isfinite().all()):
             raise ValueError("HeadSurface: neutral holds vertices that are not finite; mend the mesh or drop its faces")
-        for name in ("neutral", "faces", "opened", "landmarks", "closing"):
+        for name in ("neutral", "faces", "opened", "landmarks", "closing", "closed"):
             value = getattr(self, name)
             object.__setattr__(self, name, None if value is None else value.detach().cpu())
         object.__setattr__(self, "eyeballs", _find_eyeballs(self.neutral, self.faces))

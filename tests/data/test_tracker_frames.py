@@ -62,7 +62,7 @@ def frame(index=0, size=(480, 640), **changes):
 
 
 def save(folder, index=0, zipped=True, **changes):
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     content, pose = frame(index, **changes)
     path = folder / f"{index:05d}.frame"
     torch.save(content, path, _use_new_zipfile_serialization=zipped)

@@ -4,15 +4,21 @@ A block that cannot run (a signature, a few lines out of a context) is fenced as
 """
 
 import dataclasses
+import pickle
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from headfields.data.insta_write import write_insta
+from headfields.heads import procedural_arrays
+from tests.data.test_tracker_frames import save
 from tests.data.tiny import blob, tiny_frames
+from tests.heads.published import write_landmark_files, write_masks, write_template
+from tests.heads.test_flame import SEVEN
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -25,6 +31,12 @@ points, mesh_index = torch.rand(5, 3), torch.tensor([0, 1, 1, 0, 0])
 table = torch.zeros(hf.ops.HashGridLayout(levels=16, features=2).entries, 2)
 ray, start, end, rays = torch.tensor([0, 0, 1]), torch.arange(3.0), torch.arange(3.0) + 1, 2
 density = torch.ones(3)
+""",
+    "files.md": """
+shape, expression, pose = torch.zeros(2, 300), torch.zeros(2, 100), torch.zeros(2, 5, 3)
+vertices = hf.heads.procedural().template_vertices[None]
+faces = hf.heads.procedural().faces
+camera = None
 """,
     "retargeting.md": """
 avatar = hf.models.insta(hf.data.load_capture("captures/someone").template, expression_width=16)
@@ -56,8 +68,24 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+def write_flame_files(folder: Path) -> None:
+    """What files.md reads: a model, its masks, landmarks and template, and a tracker's frames."""
+    arrays = procedural_arrays()
+    (folder / "generic_model.pkl").write_bytes(pickle.dumps({key: arrays[key] for key in SEVEN}, protocol=2))
+    write_masks(folder, arrays)
+    write_landmark_files(folder, arrays)
+    write_template(folder, arrays)
+    for name in ("l_eyelid.npy", "r_eyelid.npy"):
+        np.save(folder / name, np.zeros_like(arrays["v_template"]))
+    save(folder / "checkpoint", 12)
+    for index in (1, 2):
+        save(folder / "output" / "someone" / "checkpoint", index)
+
+
 @pytest.mark.parametrize("page", [page for page in PAGES if any(blocks(page))], ids=lambda page: page.name)
 def test_the_python_of_a_page_runs(page: Path, folder: Path, unchecked: None) -> None:
+    if page.name == "files.md":
+        write_flame_files(folder)
     torch.manual_seed(0)
     namespace: dict = {"__name__": f"docs_{page.stem}"}
     exec(IMPORTS + BEFORE.get(page.name, ""), namespace)

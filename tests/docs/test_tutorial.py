@@ -5,6 +5,9 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
+
+from headfields.records import Rendering
 
 NOTEBOOKS = sorted((Path(__file__).resolve().parents[2] / "docs" / "tutorials").glob("*.ipynb"))
 SMALLER = {
@@ -43,3 +46,27 @@ def test_insta_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unchecked: 
     assert not missing, "what the notebook no longer says cannot be made smaller"
     assert namespace["result"].step == 3 and 0 < namespace["figures"]["psnr"] < 50
     assert (tmp_path / "avatar.safetensors").exists()
+
+
+def test_depth_is_shown_of_an_avatar_that_is_not_there_yet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After few steps an avatar may be transparent everywhere: no picture takes its range from an empty selection."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    class Transparent:
+        def render(self, camera: object, state: object) -> Rendering:
+            nothing = torch.zeros(12, 10)
+            return Rendering(torch.zeros(12, 10, 3), nothing, nothing)
+
+    class Meshed:
+        def depth(self, frame: int) -> torch.Tensor:
+            return torch.nn.functional.pad(torch.full((4, 4), 1.2), (3, 3, 4, 4))
+
+    notebook = next(path for path in NOTEBOOKS if path.stem == "insta")
+    code = [source for cell in cells(notebook) if "mesh_depth" in (source := "".join(cell["source"]))]
+    assert len(code) == 1
+    names = {"avatar": Transparent(), "capture": Meshed(), "camera": None, "state": None, "frame": 0}
+    exec(compile(code[0], "insta.ipynb", "exec"), {"torch": torch, "plt": plt, **names})
+    plt.close("all")

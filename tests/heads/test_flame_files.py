@@ -10,15 +10,11 @@ import torch
 
 from headfields.cli import main
 from headfields.heads import Extras, FlameHead, convert_flame, read_masks
+from tests.heads.published import MASKS, write_masks, write_template
 from tests.heads.test_flame import SEVEN, save, small
 from tests.heads.test_landmarks import files  # noqa: F401
 from tests.heads.test_pickles import chumpy_module
 from tests.test_cli import fails
-
-MASKS = (
-    "face", "neck", "scalp", "boundary", "right_eyeball", "left_eyeball", "right_ear", "left_ear", "forehead",
-    "eye_region", "nose", "lips", "right_eye_region", "left_eye_region",
-)  # fmt: skip
 
 
 @pytest.fixture
@@ -49,27 +45,12 @@ def published(tmp_path, arrays, monkeypatch):
 
 @pytest.fixture
 def masks(tmp_path, arrays):
-    """FLAME_masks.pkl: vertex ids, overlapping, as Python 2 pickled them."""
-    count, generator = len(arrays["v_template"]), np.random.default_rng(0)
-    ids = {name: generator.permutation(count)[: count // 2].astype(np.int64) for name in MASKS}
-    ids["lips"] = np.unique(arrays["f"][arrays["region_lips"]])
-    path = tmp_path / "FLAME_masks.pkl"
-    path.write_bytes(pickle.dumps(ids, protocol=2))
-    return path
+    return write_masks(tmp_path, arrays)
 
 
 @pytest.fixture
 def template_obj(tmp_path, arrays):
-    """The template OBJ: more vt than v, faces in another order and starting at another corner."""
-    generator = np.random.default_rng(0)
-    order, turn = generator.permutation(len(arrays["f"])), generator.integers(0, 3, len(arrays["f"]))
-    lines = [f"v {x} {y} {z}" for x, y, z in arrays["v_template"]] + [f"vt {u:.9g} {v:.9g}" for u, v in arrays["uv"]]
-    for row in order:
-        corners = [f"{v + 1}/{t + 1}" for v, t in zip(arrays["f"][row], arrays["uv_faces"][row], strict=True)]
-        lines.append("f " + " ".join(np.roll(corners, turn[row])))
-    path = tmp_path / "head_template_mesh.obj"
-    path.write_text("\n".join(lines) + "\n")
-    return path
+    return write_template(tmp_path, arrays)
 
 
 def test_a_published_model_is_the_head_that_it_was_made_of(published, head):

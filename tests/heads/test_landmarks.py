@@ -10,13 +10,8 @@ from headfields.heads import ContourLandmarks, FlameHead, Landmarks, head_yaw
 from headfields.heads.landmarks import read_embeddings
 from headfields.ops import rotation_matrices
 from headfields.records import Camera
+from tests.heads.published import embedding, write_landmark_files
 from tests.heads.test_flame import SEVEN
-
-
-def embedding(arrays, *shape, seed=0):
-    generator = np.random.default_rng(seed)
-    weights = generator.random((*shape, 3))
-    return generator.integers(0, len(arrays["f"]), shape), weights / weights.sum(-1, keepdims=True)
 
 
 @pytest.fixture(scope="module")
@@ -24,29 +19,7 @@ def files(tmp_path_factory, arrays):
     """A folder of what users have: the model, and every landmark file in its own layout."""
     folder = tmp_path_factory.mktemp("flame")
     np.savez(folder / "FLAME_NEUTRAL.npz", **{key: arrays[key] for key in SEVEN})
-    faces, weights = embedding(arrays, 51)
-    static = {"lmk_face_idx": faces.astype(np.uint32), "lmk_b_coords": weights}
-    (folder / "flame_static_embedding.pkl").write_bytes(pickle.dumps(static, protocol=2))
-    rows, row_weights = embedding(arrays, 79, 17, seed=1)
-    table = {"lmk_face_idx": rows.tolist(), "lmk_b_coords": row_weights}
-    np.save(folder / "flame_dynamic_embedding.npy", np.array(table, dtype=object))
-    mediapipe, mediapipe_weights = embedding(arrays, 105, seed=2)
-    np.savez(
-        folder / "mediapipe_landmark_embedding.npz",
-        lmk_face_idx=mediapipe.astype(np.uint32),
-        lmk_b_coords=mediapipe_weights,
-        landmark_indices=np.arange(105) * 4,
-    )
-    full, full_weights = embedding(arrays, 1, 68, seed=3)
-    deca = {
-        "static_lmk_faces_idx": faces,
-        "static_lmk_bary_coords": weights,
-        "dynamic_lmk_faces_idx": torch.from_numpy(rows),
-        "dynamic_lmk_bary_coords": torch.from_numpy(row_weights),
-        "full_lmk_faces_idx": full,
-        "full_lmk_bary_coords": full_weights,
-    }
-    np.save(folder / "landmark_embedding.npy", np.array(deca, dtype=object))
+    write_landmark_files(folder, arrays)
     return folder
 
 
