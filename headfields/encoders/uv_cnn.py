@@ -126,7 +126,7 @@ class UVCodeFeatures(VertexSource):
         ValueError: the template has no texture coordinates or a size does not fit; later, a state that lacks a field
             or has another number of coefficients or vertices.
 
-    Source: MonoAvatar (Bai et al. 2023), "Ours-C" of its table 1. The paper gives no sizes for it; these mirror the
+    Source: MonoAvatar (Bai et al. 2023), "Ours-C" of its ablation. The paper gives no sizes for it; these mirror the
     U-Net of "Ours-D", whose decoder it is, without skips.
     """
 

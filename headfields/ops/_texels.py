@@ -13,7 +13,7 @@ _LEAST_AREA = 1e-9  # square texels, doubled; a face with less holds no centre
 def find_texels(
     uv: Float[Tensor, "t 2"], uv_faces: Int[Tensor, "f 3"], height: int, width: int, padding: float
 ) -> tuple[Int[Tensor, "h w"], Float[Tensor, "h w 3"], Bool[Tensor, "h w"]]:
-    """What `headfields.ops.reference.uv.find_texels` defines, but for the last, which says whether a face covers it.
+    """What `headfields.ops.reference.uv.find_texels` defines, without the distance.
 
     Faces are filled row by row, all at once, in float64. An edge crosses a row at the same number for both of its
     faces, so that no texel on a seam between two faces is missed. What no face covers asks a tree for the nearest.
