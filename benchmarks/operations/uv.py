@@ -15,8 +15,9 @@ TITLE = "UV rasterisation"
 TEXT = """The procedural head with its texture coordinates. "Texels": which face, and where on it, each texel of a map
 shows, without padding (nvdiffrast and kaolin have none) and with every texel filled, once for a topology. "Draw": 64
 features of the vertices as a map, the texels known, forward or forward and backward to the features. "Features at
-points": the same at points inside faces, backward to features and barycentrics. The NumPy loop goes over the faces and is vectorised within each. Difference: of the drawn coordinates of the head, in metres, and of
-maps or gradients; coverage at the outline of charts may differ by rounding, and is counted apart."""
+points": the same at points inside faces, backward to features and barycentrics. The NumPy loop goes over the faces and
+is vectorised within each. Difference: of the drawn coordinates of the head, in metres, and of maps or gradients;
+coverage at the outline of charts may differ by rounding, and is counted apart."""
 
 
 def cases(settings: Settings) -> Iterator[Case]:
@@ -51,12 +52,12 @@ def _rasterizer(faces: Tensor, uv: Tensor, uv_faces: Tensor, resolution: int, pa
 def texels(
     vertices: Tensor, faces: Tensor, uv: Tensor, uv_faces: Tensor, resolution: int, device: str
 ) -> dict[str, Maker]:
-    """Makers of the contestants; answers are the head's coordinates over the map, NaN where there is no face."""
+    """Makers of the contestants; answers are the head's coordinates over the map, infinite where there is no face."""
     numpy = [x.cpu().numpy() for x in (vertices, faces, uv, uv_faces)]
 
     def seen(face: np.ndarray, barycentric: np.ndarray) -> np.ndarray:
         drawn = numpy_uv.draw(numpy[0], numpy[1], (face, barycentric))
-        drawn[face < 0] = np.nan
+        drawn[face < 0] = np.inf
         return drawn.reshape(-1)
 
     def ours() -> Contestant:
@@ -97,7 +98,7 @@ def texels(
 
         def answer(drawn: Any) -> np.ndarray:
             image, face = drawn
-            return torch.where(face[..., None] >= 0, image, torch.nan)[0].reshape(-1).cpu().numpy()
+            return torch.where(face[..., None] >= 0, image, torch.inf)[0].reshape(-1).cpu().numpy()
 
         return Contestant("kaolin", run, answer, note="draws the coordinates too")
 
@@ -140,7 +141,7 @@ def drawing(
 
 
 def at_points(faces: Tensor, count: int, points: int, backward: bool, device: str) -> dict[str, Maker]:
-    """Makers of the contestants: features of vertices at points inside random faces; backward to features and weights."""
+    """Makers of the contestants: features of vertices at points inside random faces."""
     generator = torch.Generator().manual_seed(0)
     features = torch.randn(count, 64, generator=generator).to(device)
     index = faces.long()[torch.randint(len(faces), (points,), generator=generator).to(device)]
