@@ -27,7 +27,7 @@ def cases(settings: Settings) -> Iterator[Case]:
     for resolution in settings.pick((256, 512, 1024), (64,)):
         size = {"texels": resolution**2, "faces": len(head.faces)}
         makers = texels(*tensors, resolution, settings.device)
-        yield Case("texels", size, "texels", resolution**2, makers, {"NumPy loop": 5.0}, tolerance=1e-3)
+        yield Case("texels", size, "texels", resolution**2, makers, tolerance=1e-3)
         filled = {OURS: lambda r=resolution: Contestant(OURS, lambda: _rasterizer(*tensors[1:], r, torch.inf))}
         yield Case("texels, all filled", size, "texels", resolution**2, filled, limit=1000.0)
     for backward in (False, True):
