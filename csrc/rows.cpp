@@ -5,18 +5,11 @@
 #include <algorithm>
 #include <stdexcept>
 
-#include "cpu.h"
 #include "parallel.h"
+#include "rows.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;
-
-HF_DECLARE(void, rows_gather,
-           (int64_t, int64_t, int64_t, int64_t, const float *, const int64_t *, const float *, float *))
-HF_DECLARE(void, rows_scatter,
-           (int64_t, int64_t, int64_t, int64_t, int64_t, const float *, const int64_t *, const float *, float *))
-HF_DECLARE(void, rows_dot,
-           (int64_t, int64_t, int64_t, int64_t, const float *, const int64_t *, const float *, float *))
 
 namespace {
 

@@ -25,6 +25,7 @@
 #include "occupancy.h"
 #include "packed.h"
 #include "parallel.h"
+#include "rows.h"
 
 using namespace headfields;
 
@@ -182,6 +183,25 @@ uint64_t harmonics(Random &random, int degree, int n, int rare) {
     return seed;
 }
 
+uint64_t rows(Random &random, int64_t count, int64_t picks, int64_t table, int64_t width, int rare) {
+    const auto values = random.numbers<float>(table * width, -1, 1, rare), grad = random.numbers<float>(count * width, -1, 1, rare);
+    const auto weights = random.numbers<float>(count * picks, -1, 1, rare);
+    std::vector<int64_t> index(count * picks);
+    for (int64_t &i : index) i = int64_t(random.engine() % (table + 1)) - 1;
+    std::vector<float> out(count * width), back(table * width, 0.0f), products(count * picks);
+    parallel_for(count, 16, pool_threads, [&](int64_t first, int64_t last, int) {
+        HF_DISPATCH(rows_gather, first, last, picks, width, values.data(), index.data(), weights.data(), out.data());
+        HF_DISPATCH(rows_dot, first, last, picks, width, values.data(), index.data(), grad.data(), products.data());
+    });
+    parallel_for(pool_threads, 1, pool_threads, [&](int64_t first, int64_t last, int) {
+        for (int64_t share = first; share < last; ++share)
+            HF_DISPATCH(rows_scatter, share, pool_threads, count, picks, width, grad.data(), index.data(), weights.data(), back.data());
+    });
+    uint64_t seed = 4;
+    mix(seed, out), mix(seed, back), mix(seed, products);
+    return seed;
+}
+
 template <class T> uint64_t packed(Random &random, int64_t rays, int most, int rare) {
     const std::vector<int64_t> at = random.offsets(rays, most), bt = random.offsets(rays, most);
     const int64_t n = at.back(), m = bt.back(), channels = 1 + random.engine() % 5, quantiles = random.engine() % 6;
@@ -266,6 +286,7 @@ uint64_t all(unsigned seed) {
             sum ^= grid_of<double, double>(random, GridType::f64, 1 + features % 4, features, n, rare) * 11;
         }
     for (const int n : {0, 1, 63, 65, 300}) sum ^= harmonics(random, 1 + n % 8, n, rare) * 13;
+    for (const int n : {0, 1, 17, 200}) sum ^= rows(random, n, n % 5, n % 7, 1 + n % 67, rare) * 23;
     for (const int rays : {0, 1, 40}) {
         sum ^= packed<float>(random, rays, 20, rare) * 15 ^ packed<double>(random, rays, 20, rare) * 17;
         sum ^= occupancy<float>(random, rays, rare) * 19 ^ occupancy<double>(random, rays, rare) * 21;

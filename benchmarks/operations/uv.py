@@ -14,9 +14,10 @@ from benchmarks.peers import need, numpy_uv
 TITLE = "UV rasterisation"
 TEXT = """The procedural head with its texture coordinates. "Texels": which face, and where on it, each texel of a map
 shows, without padding (nvdiffrast and kaolin have none) and with every texel filled, once for a topology. "Draw": 64
-features of the vertices as a map, the texels known, forward or forward and backward to the features. The NumPy loop
-goes over the faces and is vectorised within each. Difference: of the drawn coordinates of the head, in metres, and of
-maps or gradients; coverage at the outline of charts may differ by rounding, and is counted apart."""
+features of the vertices as a map, the texels known, forward or forward and backward to the features. "Features at
+points": the same at points inside faces, backward to features and barycentrics. The NumPy loop goes over the faces and
+is vectorised within each. Difference: of the drawn coordinates of the head, in metres, and of maps or gradients;
+coverage at the outline of charts may differ by rounding, and is counted apart."""
 
 
 def cases(settings: Settings) -> Iterator[Case]:
@@ -26,7 +27,7 @@ def cases(settings: Settings) -> Iterator[Case]:
     for resolution in settings.pick((256, 512, 1024), (64,)):
         size = {"texels": resolution**2, "faces": len(head.faces)}
         makers = texels(*tensors, resolution, settings.device)
-        yield Case("texels", size, "texels", resolution**2, makers, {"NumPy loop": 5.0}, tolerance=1e-3)
+        yield Case("texels", size, "texels", resolution**2, makers, tolerance=1e-3)
         filled = {OURS: lambda r=resolution: Contestant(OURS, lambda: _rasterizer(*tensors[1:], r, torch.inf))}
         yield Case("texels, all filled", size, "texels", resolution**2, filled, limit=1000.0)
     for backward in (False, True):
@@ -36,6 +37,13 @@ def cases(settings: Settings) -> Iterator[Case]:
             makers = drawing(*tensors[1:], len(tensors[0]), resolution, backward, settings.device)
             yield Case(label, size, "texels", resolution**2, makers)
 
+    for backward in (False, True):
+        label = "features at points, forward and backward" if backward else "features at points, forward"
+        for points in settings.pick((65_000,), (500,)):
+            size = {"points": points, "vertices": len(tensors[0]), "features": 64}
+            makers = at_points(tensors[1], len(tensors[0]), points, backward, settings.device)
+            yield Case(label, size, "points", points, makers)
+
 
 def _rasterizer(faces: Tensor, uv: Tensor, uv_faces: Tensor, resolution: int, padding: float) -> Any:
     return hf.ops.UVRasterizer(faces, uv, uv_faces, resolution, padding)
@@ -44,12 +52,12 @@ def _rasterizer(faces: Tensor, uv: Tensor, uv_faces: Tensor, resolution: int, pa
 def texels(
     vertices: Tensor, faces: Tensor, uv: Tensor, uv_faces: Tensor, resolution: int, device: str
 ) -> dict[str, Maker]:
-    """Makers of the contestants; answers are the head's coordinates over the map, NaN where there is no face."""
+    """Makers of the contestants; answers are the head's coordinates over the map, infinite where there is no face."""
     numpy = [x.cpu().numpy() for x in (vertices, faces, uv, uv_faces)]
 
     def seen(face: np.ndarray, barycentric: np.ndarray) -> np.ndarray:
         drawn = numpy_uv.draw(numpy[0], numpy[1], (face, barycentric))
-        drawn[face < 0] = np.nan
+        drawn[face < 0] = np.inf
         return drawn.reshape(-1)
 
     def ours() -> Contestant:
@@ -90,7 +98,7 @@ def texels(
 
         def answer(drawn: Any) -> np.ndarray:
             image, face = drawn
-            return torch.where(face[..., None] >= 0, image, torch.nan)[0].reshape(-1).cpu().numpy()
+            return torch.where(face[..., None] >= 0, image, torch.inf)[0].reshape(-1).cpu().numpy()
 
         return Contestant("kaolin", run, answer, note="draws the coordinates too")
 
@@ -130,3 +138,38 @@ def drawing(
         "PyTorch indexing": lambda: contestant("PyTorch indexing", indexed),
     }
     return makers if backward else {**makers, "NumPy": numpy_draw}
+
+
+def at_points(faces: Tensor, count: int, points: int, backward: bool, device: str) -> dict[str, Maker]:
+    """Makers of the contestants: features of vertices at points inside random faces."""
+    generator = torch.Generator().manual_seed(0)
+    features = torch.randn(count, 64, generator=generator).to(device)
+    index = faces.long()[torch.randint(len(faces), (points,), generator=generator).to(device)]
+    weights = torch.rand(points, 3, generator=generator).to(device)
+    grad = torch.randn(points, 64, generator=generator).to(device)
+    ways: dict[str, Any] = {
+        OURS: hf.ops.interpolate_rows,
+        "PyTorch indexing": lambda table, index, weights: (table[index] * weights[..., None]).sum(1),
+        "PyTorch embedding": lambda table, index, weights: (
+            torch.nn.functional.embedding(index, table) * weights[..., None]
+        ).sum(1),
+        "PyTorch embedding_bag": lambda table, index, weights: torch.nn.functional.embedding_bag(
+            index, table, per_sample_weights=weights, mode="sum"
+        ),
+    }
+
+    def maker(name: str) -> Contestant:
+        def both() -> tuple[Tensor, ...]:
+            with torch.enable_grad():
+                leaves = [x.detach().requires_grad_() for x in (features, weights)]
+                return torch.autograd.grad(ways[name](leaves[0], index, leaves[1]), leaves, grad)
+
+        if not backward:
+            return Contestant(name, lambda: ways[name](features, index, weights), lambda found: _flat((found,)))
+        return Contestant(name, both, _flat)
+
+    return {name: lambda name=name: maker(name) for name in ways}
+
+
+def _flat(found: tuple[Tensor, ...]) -> np.ndarray:
+    return torch.cat([x.reshape(-1) for x in found]).cpu().numpy()

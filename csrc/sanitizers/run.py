@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).resolve().parent
 RUNTIME = {"address": "libasan.so", "thread": "libtsan.so"}  # must be in the process before Python is
 TESTS = ["closest_triangle", "ray_mesh", "hash_grid", "spherical_harmonics", "compositing", "sampling", "occupancy",
-         "native_threads"]  # fmt: skip
+         "native_threads", "interpolate_rows"]  # fmt: skip
 # Warp compiles code at run time, which no sanitizer knows; torch.compile starts processes; the instruction sets are
 # what stress.cpp goes through.
 LEFT_OUT = "warp or cuda or compile or builders"

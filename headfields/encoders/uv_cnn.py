@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import TypeVar
 
 import torch
 from jaxtyping import Float, Int
@@ -14,6 +15,7 @@ from headfields.ops.uv import UVRasterizer
 from headfields.records import HeadState, Template
 
 _SLOPE = 0.2
+_M = TypeVar("_M", bound=nn.Module)
 
 
 class UVDisplacementFeatures(VertexSource):
@@ -87,8 +89,7 @@ class UVDisplacementFeatures(VertexSource):
         scaled = ((rest - middle) / (rest - middle).abs().max().clamp(min=1e-12)).detach()
         place = self.rasterizer.vertices_to_map(scaled[None]) if position else None
         self.register_buffer("place", place, persistent=False)
-        network = ResidualUNet(6 if position else 3, width, channels)
-        self.network = network.to(memory_format=torch.channels_last)
+        self.network = _channels_last(ResidualUNet(6 if position else 3, width, channels))
 
     def extra_repr(self) -> str:
         return f"{self.vertex_count} vertices, width={self.width}, unit={self.unit:g}"
@@ -126,7 +127,7 @@ class UVCodeFeatures(VertexSource):
         ValueError: the template has no texture coordinates or a size does not fit; later, a state that lacks a field
             or has another number of coefficients or vertices.
 
-    Source: MonoAvatar (Bai et al. 2023), "Ours-C" of its table 1. The paper gives no sizes for it; these mirror the
+    Source: MonoAvatar (Bai et al. 2023), "Ours-C" of its ablation. The paper gives no sizes for it; these mirror the
     U-Net of "Ours-D", whose decoder it is, without skips.
     """
 
@@ -150,7 +151,7 @@ class UVCodeFeatures(VertexSource):
         height, width_of_map = self.rasterizer.resolution
         self.coarse = (channels[0], height // factor, width_of_map // factor)
         self.first = nn.Linear(sum(self.fields.values()), math.prod(self.coarse))
-        self.network = MapDecoder(channels, width).to(memory_format=torch.channels_last)
+        self.network = _channels_last(MapDecoder(channels, width))
 
     def extra_repr(self) -> str:
         return f"{self.fields}, {self.vertex_count} vertices, width={self.width}"
@@ -160,6 +161,14 @@ class UVCodeFeatures(VertexSource):
         code = code_of("UVCodeFeatures", state, self.fields)
         maps = nn.functional.leaky_relu(self.first(code), _SLOPE).unflatten(1, self.coarse)
         return self.rasterizer.map_to_vertices(self.network(maps.contiguous(memory_format=torch.channels_last)))
+
+
+def _channels_last(network: _M) -> _M:
+    """With weights laid out as the maps are, so that convolutions copy neither."""
+    for parameter in network.parameters():
+        if parameter.ndim == 4:
+            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+    return network
 
 
 def _check_sizes(part: str, width: int, channels: Sequence[int], resolution: int | tuple[int, int]) -> None:

@@ -21,7 +21,7 @@ class StaticFeatures(VertexSource):
     Raises:
         ValueError: a size is below 1.
 
-    Source: MonoAvatar (Bai et al. 2023), "static" of the ablation in its table 1.
+    Source: MonoAvatar (Bai et al. 2023), "static" of its ablation.
     """
 
     def __init__(self, vertex_count: int, width: int = 64, initial: float = 0.1) -> None:
@@ -54,7 +54,7 @@ class CodeFeatures(VertexSource):
         ValueError: a size is below 1, or fields is empty; later, a state that lacks a field or has another number of
             coefficients.
 
-    Source: MonoAvatar (Bai et al. 2023), "codes" of the ablation in its table 1.
+    Source: MonoAvatar (Bai et al. 2023), "codes" of its ablation.
     """
 
     def __init__(self, vertex_count: int, fields: Mapping[str, int], width: int = 64, initial: float = 0.1) -> None:
@@ -94,7 +94,7 @@ class CodeMLPFeatures(VertexSource):
         ValueError: a size is below 1, or fields is empty; later, a state that lacks a field or has another number of
             coefficients.
 
-    Source: MonoAvatar (Bai et al. 2023), "codes-MLP" of the ablation in its table 1. The sizes are our own choice.
+    Source: MonoAvatar (Bai et al. 2023), "codes-MLP" of its ablation. The sizes are our own choice.
     """
 
     def __init__(

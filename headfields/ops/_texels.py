@@ -13,7 +13,7 @@ _LEAST_AREA = 1e-9  # square texels, doubled; a face with less holds no centre
 def find_texels(
     uv: Float[Tensor, "t 2"], uv_faces: Int[Tensor, "f 3"], height: int, width: int, padding: float
 ) -> tuple[Int[Tensor, "h w"], Float[Tensor, "h w 3"], Bool[Tensor, "h w"]]:
-    """What `headfields.ops.reference.uv.find_texels` defines, but for the last, which says whether a face covers it.
+    """What `headfields.ops.reference.uv.find_texels` defines, without the distance.
 
     Faces are filled row by row, all at once, in float64. An edge crosses a row at the same number for both of its
     faces, so that no texel on a seam between two faces is missed. What no face covers asks a tree for the nearest.
@@ -24,7 +24,7 @@ def find_texels(
     covered = face >= 0
     barycentric = place.new_zeros(height * width, 3)
     texel = covered.nonzero()[:, 0]
-    barycentric[texel] = _barycentric(_centres(texel, width), corners[face[texel]])
+    barycentric[texel] = _barycentric(_centres(texel, width), corners, face[texel])
     if padding > 0 and uv_faces.shape[0]:
         texel = (~covered).nonzero()[:, 0]
         flat = torch.nn.functional.pad(place, (0, 1)).float()
@@ -88,13 +88,17 @@ def _crossings(
     return left, right
 
 
-def _barycentric(points: Float[Tensor, "n 2"], corners: Float[Tensor, "n 3 2"]) -> Float[Tensor, "n 3"]:
-    a, b, c = corners.unbind(1)
-
-    def doubled(p: Tensor, q: Tensor, r: Tensor) -> Tensor:
-        return (q - p)[:, 0] * (r - p)[:, 1] - (q - p)[:, 1] * (r - p)[:, 0]
-
-    area = doubled(a, b, c)
-    weights = torch.stack([doubled(points, b, c), doubled(points, c, a), doubled(points, a, b)], dim=-1) / area[:, None]
-    weights = weights.clamp(min=0)  # an edge's point is on it up to rounding
-    return weights / weights.sum(dim=-1, keepdim=True)
+def _barycentric(
+    points: Float[Tensor, "n 2"], corners: Float[Tensor, "f 3 2"], face: Int[Tensor, " n"]
+) -> Float[Tensor, "n 3"]:
+    """Of points inside their faces, which have an area."""
+    a, (ax, ay), (bx, by) = corners[:, 0], *((corners[:, k] - corners[:, 0]).unbind(-1) for k in (1, 2))
+    area = ax * by - ay * bx
+    area = torch.where(area.abs() > _LEAST_AREA, area, 1.0)
+    # One row a face, so that there is one thing to look up for a point.
+    rows = torch.stack([by / area, -bx / area, -ay / area, ax / area, a[:, 0], a[:, 1]], dim=-1)
+    p, q, r, s, x, y = rows.index_select(0, face).unbind(-1)
+    x, y = points[:, 0] - x, points[:, 1] - y
+    second, third = (p * x + q * y).clamp(0, 1), (r * x + s * y).clamp(0, 1)  # an edge's point is on it up to rounding
+    first = (1 - second - third).clamp(min=0)
+    return torch.stack([first, second, third], dim=-1) / (first + second + third)[:, None]

@@ -138,7 +138,7 @@ class UVRasterizer(nn.Module):
             ValueError: they are not (B, C, H, W), or on another device.
         """
         b, c = self._check_maps("UVRasterizer.map_to_vertices", maps)
-        table = maps.permute(2, 3, 0, 1).reshape(-1, b * c)
+        table = maps.permute(2, 3, 0, 1).reshape(self.resolution[0] * self.resolution[1], b * c)
         read = interpolate_rows(table, self._pair_texel, self._pair_weight)
         mean = scatter_rows(read, self._pair_vertex, self._pair_share, self.vertex_count)
         return mean.reshape(self.vertex_count, b, c).permute(1, 0, 2)
@@ -188,7 +188,7 @@ class UVRasterizer(nn.Module):
         texel, weight = bilinear_weights(uv, *self.resolution)
         height, width = self.resolution
         texel = torch.where(there[:, None], texel + frame.long()[:, None] * (height * width), -1)
-        return interpolate_rows(maps.permute(0, 2, 3, 1).reshape(-1, c), texel, weight)
+        return interpolate_rows(maps.permute(0, 2, 3, 1).reshape(b * height * width, c), texel, weight)
 
     def _check_maps(self, op: str, maps: Tensor) -> tuple[int, int]:
         check_floating(op, "maps", maps)

@@ -137,6 +137,22 @@ def test_hash_grid_agrees_with_its_reference() -> None:
         assert tiny.note == "runs on CUDA only"
 
 
+def test_uv_peers_agree() -> None:
+    import headfields as hf
+    from benchmarks.operations import uv
+
+    head = hf.heads.procedural()
+    tensors = [head.template_vertices, head.faces, head.uv, head.uv_faces]
+    ours, loop, *cuda = measure(Case("c", {}, "t", 48**2, uv.texels(*tensors, 48, "cpu"), tolerance=1e-3), _BRIEF)
+    assert ours.contestant == OURS and loop.difference is not None and loop.difference < 1e-6 and loop.unmatched <= 9
+    assert all(row.note == "runs on CUDA only" for row in cuda)
+    for backward in (False, True):
+        contests = uv.drawing(*tensors[1:], len(tensors[0]), 16, backward, "cpu")
+        for makers in (contests, uv.at_points(tensors[1], len(tensors[0]), 50, backward, "cpu")):
+            for row in measure(Case("c", {}, "t", 50, makers), _BRIEF)[1:]:
+                assert row.difference is not None and row.difference < 1e-4, row
+
+
 @pytest.mark.slow
 def test_warp_hash_grid_agrees() -> None:
     from benchmarks.operations import hash_grid

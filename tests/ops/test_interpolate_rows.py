@@ -76,8 +76,8 @@ def test_compiles_whole(unchecked: None) -> None:
 
 
 @given(
-    n=st.integers(0, 40), k=st.integers(0, 6), rows=st.integers(0, 9), width=st.integers(0, 70), seed=st.integers(0, 99),
-    threads=st.integers(1, 5),
+    n=st.integers(0, 40), k=st.integers(0, 6), rows=st.integers(0, 9), width=st.integers(0, 70),
+    seed=st.integers(0, 99), threads=st.integers(1, 5),
 )  # fmt: skip
 @settings(max_examples=60, deadline=None)
 def test_any_size_on_any_number_of_threads(n: int, k: int, rows: int, width: int, seed: int, threads: int) -> None:

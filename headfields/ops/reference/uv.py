@@ -1,7 +1,7 @@
 """Texels of a texture atlas by trying every face at every texel: the definition, and the oracle of the tests."""
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from headfields.ops.reference.closest_triangle import closest_on_face
@@ -15,11 +15,11 @@ def texel_coordinates(uv: Float[Tensor, "*batch 2"], height: int, width: int) ->
 
 def find_texels(
     uv: Float[Tensor, "t 2"], uv_faces: Int[Tensor, "f 3"], height: int, width: int, padding: float
-) -> tuple[Int[Tensor, "h w"], Float[Tensor, "h w 3"], Float[Tensor, "h w"]]:
-    """Face (-1 for none), barycentrics and distance in texels of each texel's centre.
+) -> tuple[Int[Tensor, "h w"], Float[Tensor, "h w 3"], Bool[Tensor, "h w"], Float[Tensor, "h w"]]:
+    """Face (-1 for none) and barycentrics of each texel's centre, whether a face holds it, and the distance in texels.
 
-    The lowest face that has an area and holds the centre; else the nearest face within `padding` texels, its point.
-    Computes with H W F numbers.
+    The lowest face that has an area and holds the centre, else the nearest within `padding` texels (0: none),
+    at the point nearest to the centre. Computes with H W F numbers.
     """
     place = texel_coordinates(uv, height, width)
     corners = torch.nn.functional.pad(place, (0, 1))
@@ -28,7 +28,7 @@ def find_texels(
     count, faces = len(centres), uv_faces.shape[0]
     if not faces:
         empty = torch.full((height, width), -1, dtype=torch.long)
-        return empty, place.new_zeros(height, width, 3), place.new_full((height, width), torch.inf)
+        return empty, place.new_zeros(height, width, 3), empty >= 0, place.new_full((height, width), torch.inf)
     every = torch.arange(faces).expand(count, faces).reshape(-1)
     points = centres[:, None].expand(count, faces, 3).reshape(-1, 3)
     barycentric, _, distance = closest_on_face(points, corners[None], uv_faces.long(), None, every)
@@ -36,12 +36,14 @@ def find_texels(
     a, b, c = (place[uv_faces.long()[:, k]] for k in range(3))
     area = (b - a)[:, 0] * (c - a)[:, 1] - (b - a)[:, 1] * (c - a)[:, 0]
     inside = (distance < 1e-9) & (area.abs() > 1e-9)
-    face = torch.where(inside.any(dim=1), inside.int().argmax(dim=1), distance.argmin(dim=1))
-    distance = distance.gather(1, face[:, None])[:, 0].masked_fill(inside.any(dim=1), 0.0)
+    covered = inside.any(dim=1)
+    face = torch.where(covered, inside.int().argmax(dim=1), distance.argmin(dim=1))
+    distance = distance.gather(1, face[:, None])[:, 0].masked_fill(covered, 0.0)
     barycentric = barycentric[torch.arange(count), face]
-    none = distance > padding
+    none = ~covered & ((distance > padding) | (padding == 0))
     face, barycentric = face.masked_fill(none, -1), barycentric.masked_fill(none[:, None], 0.0)
-    return face.reshape(height, width), barycentric.reshape(height, width, 3), distance.reshape(height, width)
+    shape = (height, width)
+    return face.reshape(shape), barycentric.reshape(*shape, 3), covered.reshape(shape), distance.reshape(shape)
 
 
 def bilinear(
