@@ -22,6 +22,7 @@
 #include "bvh_order.h"
 #include "harmonics.h"
 #include "hash_grid.h"
+#include "nearest_vertices.h"
 #include "occupancy.h"
 #include "packed.h"
 #include "parallel.h"
@@ -114,6 +115,40 @@ uint64_t triangles(Random &random, int faces, int meshes, int n, int rare) {
     for (const int64_t f : nearest_face) expect(f >= -1 && f < faces, "bvh_closest names a face that is not there");
     uint64_t seed = 1;
     mix(seed, nearest_face), mix(seed, hit), mix(seed, distance), mix(seed, nearest), mix(seed, first);
+    return seed;
+}
+
+uint64_t vertices(Random &random, int count, int meshes, int n, int rare) {
+    const std::vector<float> vertex = random.numbers<float>(int64_t(meshes) * count * 3, -1, 1, rare);
+    std::vector<int32_t> face(3 * count);
+    for (int i = 0; i < 3 * count; ++i) face[i] = i / 3;
+    BvhTopology topology = bvh_build(face.data(), count, vertex.data());
+    BvhTree tree{};
+    tree.children = topology.children.data(), tree.order = topology.order.data(), tree.slot = topology.slot.data();
+    tree.vertices = vertex.data(), tree.meshes = meshes, tree.vertex_count = count;
+    tree.nodes = int64_t(topology.children.size()) / 8, tree.leaves = int64_t(topology.slot.size());
+    std::vector<float> bounds(meshes * tree.nodes * bvh_node_floats), rows(meshes * tree.leaves * vertex_leaf_floats);
+    for (int b = 0; b < meshes; ++b) {
+        HF_DISPATCH(vertex_refit_leaves, tree, bounds.data(), rows.data(), b, 0, tree.leaves);
+        HF_DISPATCH(bvh_refit_nodes, tree, bounds.data(), b);
+    }
+    tree.bounds = bounds.data(), tree.triangles = rows.data();
+    const std::vector<float> points = random.numbers<float>(3 * n, -1.5, 1.5, rare);
+    std::vector<int32_t> mesh(n);
+    for (int32_t &m : mesh) m = int32_t(random.engine() % meshes);
+    const int32_t *which = meshes > 1 ? mesh.data() : nullptr;
+    const std::unique_ptr<uint32_t[]> order = bvh_order(points.data(), which, n, meshes, pool_threads);
+    uint64_t seed = 2;
+    for (const int k : {1, 5, vertex_most}) {
+        std::vector<int64_t> index(int64_t(n) * k);
+        std::vector<float> distance(int64_t(n) * k);
+        const NearestVertices query{points.data(), which, index.data(), distance.data(), k, k == 5 ? 0.2f : INFINITY};
+        parallel_for(n, bvh_order_grain(n, pool_threads), pool_threads, [&](int64_t begin, int64_t end, int) {
+            HF_DISPATCH(nearest_vertices, tree, query, order.get() + begin, end - begin);
+        });
+        for (const int64_t v : index) expect(v >= -1 && v < count, "nearest_vertices names a vertex that is not there");
+        mix(seed, index), mix(seed, distance);
+    }
     return seed;
 }
 
@@ -279,6 +314,8 @@ uint64_t all(unsigned seed) {
     const int rare = seed % 2 ? 40 : 0;
     for (const int faces : {0, 1, 7, 8, 9, 300}) sum ^= triangles(random, faces, 1 + faces % 3, 500, rare) * 3;
     sum ^= triangles(random, 5000, 2, 20000, rare) * 5;
+    for (const int count : {1, 8, 9, 300}) sum ^= vertices(random, count, 1 + count % 3, 500, rare) * 23;
+    sum ^= vertices(random, 3000, 2, 5000, rare) * 25;
     for (const int n : {0, 1, 63, 64, 65, 500})
         for (const int features : {1, 2, 3, 4, 8}) {
             sum ^= grid_of<float, float>(random, GridType::f32, 3, features, n, rare) * 7;

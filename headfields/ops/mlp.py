@@ -189,17 +189,16 @@ def _mlp_backward(
         grad, x, *parameters = _ready(given)
         outputs = [torch.empty_like(t) if need else None for t, need in zip((x, *parameters), needs, strict=True)]
         layers = len(weights)
-        to_biases = outputs[layers + 1 :]
         # Sums for each chunk of rows would be too many: the kernel gives the rows, and they are added up here.
-        many = index is not None and to_biases[0] is not None and len(to_biases[0]) > MOST_CONDITIONS
-        to_start = x.new_empty(len(x), weights[0].shape[0]) if many else None
+        first = outputs[layers + 1] if index is not None and len(biases[0]) > MOST_CONDITIONS else None
+        to_start = None if first is None else x.new_empty(len(x), weights[0].shape[0])
+        summed = outputs[layers + 1 :] if first is None else [None, *outputs[layers + 2 :]]
         native.mlp_backward(
             grad, x, parameters[:layers], parameters[layers:], None if index is None else index.contiguous(),
-            outputs[0], outputs[1 : layers + 1], [None if many else to_biases[0], *to_biases[1:]], to_start,
-            torch.get_num_threads(),
+            outputs[0], outputs[1 : layers + 1], summed, to_start, torch.get_num_threads(),
         )  # fmt: skip
-        if to_start is not None:
-            to_biases[0].zero_().index_add_(0, index, to_start)
+        if first is not None and to_start is not None and index is not None:
+            first.zero_().index_add_(0, index, to_start)
     else:
         to_x, to_weights, to_biases = reference.backward(grad, x, weights, biases, index)
         outputs = [t if need else None for t, need in zip((to_x, *to_weights, *to_biases), needs, strict=True)]

@@ -227,16 +227,15 @@ COMPILED = """
 import torch
 from tests.encoders.test_vertex_features import FACES, VERTICES, at, make, near, state
 
-for options in ({}, {"frame": "triangle", "faces": FACES, "rest_vertices": VERTICES}):
-    encoder, canonical, frames = make(**options), at(near(6)), state()
-    encoder.prepare(frames)  # builds the tree, on the CPU
+encoder, canonical, frames = make(frame="triangle", faces=FACES, rest_vertices=VERTICES), at(near(6)), state()
+encoder.prepare(frames)  # builds the tree, on the CPU
 
-    def run(points):
-        return encoder(canonical.replace(points=points), encoder.prepare(frames)).square().sum()
+def run(points):
+    return encoder(canonical.replace(points=points), encoder.prepare(frames)).square().sum()
 
-    compiled, points = torch.compile(run, fullgraph=True, backend="aot_eager"), canonical.points.clone()
-    points.requires_grad_()
-    torch.testing.assert_close(*(torch.autograd.grad(function(points), points) for function in (run, compiled)))
+compiled, points = torch.compile(run, fullgraph=True, backend="aot_eager"), canonical.points.clone()
+points.requires_grad_()
+torch.testing.assert_close(*(torch.autograd.grad(function(points), points) for function in (run, compiled)))
 """
 
 

@@ -66,6 +66,26 @@ def triangles(native: ModuleType, rng: np.random.Generator, out: dict[str, np.nd
     out |= {"hit_face": face, "hit_distance": distance, "near": near, "far": far}
 
 
+def vertices(native: ModuleType, rng: np.random.Generator, out: dict[str, np.ndarray]) -> None:
+    cloud = rng.uniform(size=(2, 900, 3)).astype(np.float32)
+    cloud[:, ::5], cloud[:, 3], cloud[1, 7] = cloud[:, 1::5], np.nan, 1e25
+    same = np.repeat(np.arange(900, dtype=np.int32)[:, None], 3, axis=1)
+    children, order, slot, _ = native.bvh_build(same, cloud[0])
+    children = children.reshape(-1, 8)
+    bounds = np.zeros((2, len(children), native.bvh_node_floats), np.float32)
+    positions = np.zeros((2, len(slot), native.vertex_leaf_floats), np.float32)
+    native.vertex_refit(children, order, slot, cloud, bounds, positions, THREADS)
+    points = rng.uniform(-0.2, 1.2, (701, 3)).astype(np.float32)
+    points[::50, 1] = np.nan
+    mesh = np.sort(rng.integers(0, 2, 701)).astype(np.int32)
+    for k, limit in ((4, np.inf), (16, 0.1)):
+        index, distance = np.zeros((701, k), np.int64), np.zeros((701, k), np.float32)
+        native.nearest_vertices(
+            children, order, slot, cloud, bounds, positions, points, mesh, limit, index, distance, THREADS
+        )
+        out |= {f"vertices_{k}": index, f"vertices_{k}_distance": distance}
+
+
 def grid(native: ModuleType, rng: np.random.Generator, out: dict[str, np.ndarray]) -> None:
     resolution, log2_size = [2, 5, 40], 9
     for dimensions, features, table_type in (
@@ -147,7 +167,7 @@ def occupancy(native: ModuleType, rng: np.random.Generator, out: dict[str, np.nd
 def run(native: ModuleType) -> dict[str, np.ndarray]:
     """What each kernel gives for inputs that are the same in every process."""
     out: dict[str, np.ndarray] = {}
-    for part in (triangles, grid, harmonics, packed, occupancy):
+    for part in (triangles, vertices, grid, harmonics, packed, occupancy):
         part(native, np.random.default_rng(7), out)
     return out
 

@@ -239,6 +239,66 @@ def test_a_bad_row_spoils_itself_alone(backend):
     assert bool(found[3].isnan().all())
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("rows", [1, 3, 3000])
+@pytest.mark.parametrize("hidden", [9, 16])
+def test_rows_that_the_first_layer_starts_from(backend, rows, hidden):
+    """More of them than the kernel keeps sums for, too; the first bias is not looked at."""
+    x, weights, biases, _, _ = network(200, (7, hidden, 5), bias=True)
+    generator = torch.Generator().manual_seed(1)
+    start = torch.randint(-2, 3, (rows, hidden), generator=generator).float()
+    index = torch.randint(rows, (200,), generator=generator)
+    hidden_values = (x @ weights[0].T + start[index]).relu()
+    torch.testing.assert_close(
+        definition(x, weights, biases, None, index, start), hidden_values @ weights[1].T + biases[1]
+    )
+    found = []
+    with running_on(backend) as device:
+        for function in (mlp, registered, definition):
+            given = [t.to(device).requires_grad_() for t in (x, *weights, biases[1], start)]
+            value = function(given[0], given[1:3], [biases[0].to(device), given[3]], None, index.to(device), given[4])
+            gradients = torch.autograd.grad(value.square().sum(), given)
+            found.append([value.detach().cpu(), *(gradient.cpu() for gradient in gradients)])
+    torch.testing.assert_close(found[0], found[2])
+    torch.testing.assert_close(found[1], found[2])
+
+
+@needs_native
+def test_a_condition_of_many_rows_has_the_gradients_of_the_definition():
+    x, weights, biases, _, _ = network(300, (9, 16, 3), bias=True, shared=4)
+    condition, index = torch.randint(-2, 3, (2000, 4)).float(), torch.randint(2000, (300,))
+    found = []
+    for function in (mlp, definition):
+        given = [t.clone().requires_grad_() for t in (x, condition, *weights)]
+        value = function(given[0], given[2:], biases, given[1], index)
+        found.append(torch.autograd.grad(value.square().sum(), given))
+    torch.testing.assert_close(*found)
+
+
+def test_start_has_second_derivatives():
+    x, weights, biases, _, _ = network(4, (3, 5, 2), bias=True, whole=False, dtype=torch.float64)
+    start, index = torch.randn(3, 5, dtype=torch.float64), torch.tensor([0, 2, 2, 1])
+    given = [t.requires_grad_() for t in (x, *weights, start)]
+
+    def run(x, first, second, start):
+        return registered(x, [first, second], biases, None, index, start)
+
+    assert torch.autograd.gradcheck(run, given) and torch.autograd.gradgradcheck(run, given)
+
+
+def test_bad_start_is_named(unchecked):
+    x, weights, biases, condition, index = network(4, (9, 8, 3), True, 4)
+    wide = [torch.zeros(8, 5), weights[1]]
+    for start, beside, match in (
+        (torch.zeros(3, 7), None, "start has shape"),
+        (torch.zeros(3, 8), condition, "condition and start exclude"),
+    ):
+        with pytest.raises(ValueError, match=match):
+            mlp(x, wide, biases, beside, index, start)
+    with pytest.raises(ValueError, match="start and index"):
+        mlp(x, wide, biases, None, None, torch.zeros(3, 8))
+
+
 @needs_native
 @pytest.mark.parametrize("value", [-1, 3])
 def test_an_index_out_of_range_is_refused(value):
