@@ -42,7 +42,7 @@ def flatten(mesh: Corners, places: Float[_Array, "n 3"], room: Float[_Array, " f
     share = np.concatenate(shares) / np.concatenate(shares).sum()
     # Each face is measured as if it were scaled to the area it should have.
     corners = places[every] * np.sqrt(share / np.maximum(sizes(places[every]), least**2))[:, None, None]
-    rim = _circle(places[edges[outer]], least)
+    rim = _circle(places[edges[outer]])
     flat = _solve(weights, edges[outer], rim)
     for _ in range(_ROUNDS):
         stretch = _stretch(corners, flat[every], share)
@@ -121,8 +121,10 @@ def sizes(corners: Float[_Array, "f 3 3"]) -> Float[_Array, " f"]:
     return found
 
 
-def _circle(loop: Float[_Array, "k 3"], least: float) -> Float[_Array, "k 2"]:
-    steps = np.maximum(_lengths(loop), least)
+def _circle(loop: Float[_Array, "k 3"]) -> Float[_Array, "k 2"]:
+    """A loop around the circle by its lengths, of which none is taken for nothing: its face would have no room."""
+    lengths = _lengths(loop)
+    steps = np.maximum(lengths, max(0.1 * float(lengths.mean()), 1e-12))
     angle = 2 * np.pi * np.concatenate([[0], np.cumsum(steps)[:-1]]) / steps.sum()
     return np.stack([np.cos(angle), np.sin(angle)], 1)
 

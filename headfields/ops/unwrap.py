@@ -93,7 +93,7 @@ def _opened(faces: np.ndarray, joined: np.ndarray, places: np.ndarray) -> topolo
     corners = local[mesh.faces]
     area = 0.5 * np.linalg.norm(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=1).sum()
     length = max((float(np.linalg.norm(np.roll(local[r], -1, 0) - local[r], axis=1).sum()) for r in rims), default=0.0)
-    if length < _SHORT * 2 * np.sqrt(np.pi * area):
+    if not rims or length < _SHORT * 2 * np.sqrt(np.pi * area):
         where = np.zeros(mesh.faces.shape, bool)
         for path in _seams(mesh, local, rims):
             where |= topology.path_edges(mesh, path)

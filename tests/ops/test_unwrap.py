@@ -49,6 +49,7 @@ SHAPES = {
         torch.tensor([[0.0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]]),
         torch.tensor([[0, 2, 1], [0, 1, 3], [0, 3, 2], [1, 2, 3]]),
     ),
+    "tetrahedron without extent": (torch.ones(4, 3), torch.tensor([[0, 2, 1], [0, 1, 3], [0, 3, 2], [1, 2, 3]])),
     "two sides of a triangle": (torch.eye(3), torch.tensor([[0, 1, 2], [0, 2, 1]])),
 }
 
@@ -107,7 +108,7 @@ def test_any_mesh_gets_coordinates(seed: int, count: int, faces: int, flat: bool
     uv, uv_faces = unwrap(vertices, triangles)
     corners_agree(vertices, triangles, uv, uv_faces)
     assert bool((signed_areas(uv, uv_faces) > -1e-6).all())
-    assert overlap(uv, uv_faces, 128) < 0.3 if faces else not len(uv)
+    assert overlap(uv, uv_faces, 128) < 0.1 if faces else not len(uv)
     UVRasterizer(triangles, uv, uv_faces, 16)
 
 
