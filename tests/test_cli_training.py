@@ -120,8 +120,8 @@ def test_two_processes_by_the_command_itself_and_by_torchrun(tmp_path):
     write_capture(tmp_path / "capture", frames=6, test_frames=2, size=32, progress=False)
     small = ["--set", "levels=2", "log2_table_size=8", "grid_resolution=8", "--rays", "64", "--device", "cpu"]
     train = ["train", "insta", "--capture", str(tmp_path / "capture"), "--devices", "2", *small]
-    one = [sys.executable, "-m", "headfields.cli"]
-    many = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "headfields.cli"]
+    one = [sys.executable, "-m", "headfields"]
+    many = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "headfields"]
     for name, command in (("own", one), ("torchrun", many)):
         out = ["--out", str(tmp_path / name)]
         options = {"cwd": ROOT, "env": environment(), "capture_output": True, "text": True, "timeout": 500}

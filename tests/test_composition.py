@@ -10,8 +10,7 @@ import torch
 from headfields.avatar import Avatar
 from headfields.decoders import NeRFDecoder, RadianceHead
 from headfields.deformers import Chain, ErrorWarp, NearSurface, Static, SurfaceCanonicalizer
-from headfields.encoders import Frequency, HashGrid, RegionGate, VertexFeatures
-from headfields.encoders.vertex_source import VertexSource
+from headfields.encoders import Frequency, HashGrid, RegionGate, StaticFeatures, SurfaceFeatures, VertexFeatures
 from headfields.losses import SquaredColour
 from headfields.parts import Deformer, Encoder, Sampler
 from headfields.records import Camera, HeadState, PixelBatch, Template
@@ -34,21 +33,9 @@ CAMERA = Camera(
 )
 
 
-class VertexTable(VertexSource):
-    """Features learned for each vertex."""
-
-    def __init__(self, vertex_count: int, width: int) -> None:
-        super().__init__()
-        self.vertex_count, self.width = vertex_count, width
-        self.table = torch.nn.Parameter(torch.randn(vertex_count, width))
-
-    def forward(self, state: HeadState) -> torch.Tensor:
-        return self.table.expand(len(state), -1, -1)
-
-
 def vertex_features(**options: Any) -> VertexFeatures:
     sizes = {"bands": 2, "hidden": 8, "layers": 2, "merged_layers": 1}
-    return VertexFeatures(VertexTable(len(VERTICES), 4), **(sizes | options))
+    return VertexFeatures(StaticFeatures(len(VERTICES), 4), **(sizes | options))
 
 
 def warp() -> ErrorWarp:
@@ -82,7 +69,11 @@ SAMPLERS = {
     "occupancy canonical": lambda: OccupancySampler("canonical", resolution=8, step=0.01, refresh_points=256, warmup=0),
     "occupancy posed": lambda: OccupancySampler("posed", resolution=8, step=0.01, refresh_points=256, warmup=0),
 }
-CONDITIONS = {"none": lambda: None, "gate": lambda: RegionGate("expression", MOUTH, width=2)}
+CONDITIONS = {
+    "none": lambda: None,
+    "gate": lambda: RegionGate("expression", MOUTH, width=2),
+    "surface features": lambda: SurfaceFeatures(StaticFeatures(len(VERTICES), 2), FACES),
+}
 
 
 def state(frames: int = 2) -> HeadState:
