@@ -81,7 +81,7 @@ struct Builder {
 
     // How a binary subtree becomes part of a node: cost[i] is the least sum of the areas of the wide nodes, the chance
     // that they are visited, if its parent spends i + 1 children on it at most, and left[i] says how many of them go to
-    // its left side; 0: one child, a wide node of its own with left[7] (Wald, Benthin, Boulos 2008; Ylitie et al. 2017).
+    // its left side; 0: one child, a wide node of its own with left[7] (Wald et al. 2008; Ylitie et al. 2017).
     struct Cut {
         double cost[8];  // the sum of many areas of which each may be near a float's largest
         int8_t left[8];

@@ -31,7 +31,7 @@ HF_INLINE f8 leaf_distance2(const float *rows, v3 p) {
     return f8_min(f8_min(dot(r, r), dot(r_ab, r_ab)), f8_min(dot(r_ac, r_ac), dot(r_bc, r_bc)));
 }
 
-// Squared distances from the box lo..hi (a point where they are the same) to eight boxes, a row of bounds `stride` apart.
+// Squared distances from the box lo..hi (a point where they are the same) to eight boxes; rows are `stride` apart.
 HF_INLINE f8 box_distance2(const float *box, int stride, v3 lo, v3 hi) {
     const f8 zero = f8_set(0.f);
     const f8 x = f8_max(f8_max(f8_load(box) - hi.x, lo.x - f8_load(box + 3 * stride)), zero);
