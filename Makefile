@@ -39,6 +39,7 @@ docs: $(DOCS_STAMP)
 # The native module built in place, for work on csrc with any environment's python: make native PYTHON=...
 native:
 	$(PYTHON) -m cmake -S csrc -B build/dev -G Ninja -DPython_EXECUTABLE=$$(command -v $(PYTHON)) && $(PYTHON) -m cmake --build build/dev
+	rm -f headfields/_native*.so  # a new file: a running process keeps the one that it has mapped
 	cp build/dev/_native*.so headfields/
 
 # The C++ under AddressSanitizer, UndefinedBehaviorSanitizer and ThreadSanitizer, and a look for instructions that an

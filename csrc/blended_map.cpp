@@ -1,18 +1,15 @@
 // Binding of the blended map.
+#include "blended_map.h"
+
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 
 #include <stdexcept>
 
-#include "cpu.h"
 #include "parallel.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;
-
-HF_DECLARE(void, blended_map,
-           (int64_t, int64_t, int64_t, int64_t, const float *, const float *, const int64_t *, const int64_t *,
-            const float *, const float *, const int64_t *, float, float *, float *))
 
 namespace {
 
@@ -27,18 +24,24 @@ void blended_map(Rows points, Rows directions, Index face, Index mesh, Matrices 
                  double sharpness, Out moved, Out turned, int threads) {
     const int64_t count = static_cast<int64_t>(points.shape(0)), faces = static_cast<int64_t>(gradients.shape(1));
     const int64_t meshes = static_cast<int64_t>(gradients.shape(0)), width = static_cast<int64_t>(ring.shape(1));
-    const int64_t *f = face.data(), *m = mesh.data(), *r = ring.data();
+    const auto rows = [](const auto &array) { return static_cast<int64_t>(array.shape(0)); };
+    if (rows(directions) != count || rows(face) != count || rows(mesh) != count || rows(moved) != count ||
+        rows(turned) != count || rows(centroids) != meshes || static_cast<int64_t>(centroids.shape(1)) != faces ||
+        rows(ring) != faces) {
+        throw std::invalid_argument("blended_map: arrays differ in length");
+    }
+    const int64_t *f = face.data(), *m = mesh.data();
     for (int64_t i = 0; i < count; ++i) {
         if (f[i] < 0 || f[i] >= faces || m[i] < 0 || m[i] >= meshes) {
             throw std::out_of_range("blended_map: face or mesh_index names one that is not there");
         }
     }
-    const float *x = points.data(), *d = directions.data(), *g = gradients.data(), *c = centroids.data();
-    const float s = static_cast<float>(sharpness);
-    float *out = moved.data(), *turn = turned.data();
+    const headfields::BlendedMap map{faces, width, points.data(), directions.data(), f, m, gradients.data(),
+                                     centroids.data(), ring.data(), static_cast<float>(sharpness), moved.data(),
+                                     turned.data()};
     nb::gil_scoped_release release;
-    headfields::parallel_for(count, 1024, threads, [=](int64_t first, int64_t last, int) {
-        HF_DISPATCH(blended_map, first, last, faces, width, x, d, f, m, g, c, r, s, out, turn);
+    headfields::parallel_for(count, 1024, threads, [&](int64_t first, int64_t last, int) {
+        HF_DISPATCH(blended_map, map, first, last);
     });
 }
 

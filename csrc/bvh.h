@@ -17,11 +17,14 @@ constexpr int32_t bvh_empty = INT32_MIN;
 constexpr int bvh_node_floats = 6 * 8;
 // Corners a, b, c; the vectors whose dot product with p - a are the barycentric coordinates of b and c (0 where the
 // face has no area); the inverse squared lengths of the edges (0 where there is none).
-enum BvhRow { row_a = 0, row_b = 3, row_c = 6, row_gu = 9, row_gv = 12, row_inv_ab = 15, row_inv_ac = 16, row_inv_bc = 17, bvh_rows = 18 };
+enum BvhRow {
+    row_a = 0, row_b = 3, row_c = 6, row_gu = 9, row_gv = 12, row_inv_ab = 15, row_inv_ac = 16, row_inv_bc = 17,
+    bvh_rows = 18
+};
 constexpr int bvh_leaf_floats = bvh_rows * 8;
 constexpr int bvh_levels = 9;               // at most; a depth-first visit keeps seven siblings a level
 constexpr int bvh_stack = 8 * bvh_levels;
-constexpr float bvh_far = 1e18f;             // coordinates beyond this (or not finite) have no answer: squares must not overflow
+constexpr float bvh_far = 1e18f;  // coordinates beyond this (or not finite) have no answer: squares must not overflow
 constexpr float bvh_nowhere = 1e30f;         // where an empty lane's triangle lies: its squared distance is infinite
 
 struct BvhTree {
@@ -57,9 +60,13 @@ struct BvhRays {
 }  // namespace headfields
 
 // Leaves [begin, end) of mesh b: triangles and the leaf's bounds in its parent. Then bvh_refit_nodes, all of mesh b.
-HF_DECLARE(void, bvh_refit_leaves, (const headfields::BvhTree &tree, float *bounds, float *triangles, int64_t b, int64_t begin, int64_t end))
+HF_DECLARE(void, bvh_refit_leaves,
+           (const headfields::BvhTree &tree, float *bounds, float *triangles, int64_t b, int64_t begin, int64_t end))
 HF_DECLARE(void, bvh_refit_nodes, (const headfields::BvhTree &tree, float *bounds, int64_t b))
 // Queries items[0..count), indices into the arrays of `query`, best visited in a spatially coherent order.
-HF_DECLARE(void, bvh_closest, (const headfields::BvhTree &tree, const headfields::BvhClosest &query, const uint32_t *items, int64_t count))
-HF_DECLARE(void, bvh_raycast, (const headfields::BvhTree &tree, const headfields::BvhRays &rays, const uint32_t *items, int64_t count))
-HF_DECLARE(void, bvh_interval, (const headfields::BvhTree &tree, const headfields::BvhRays &rays, const uint32_t *items, int64_t count))
+HF_DECLARE(void, bvh_closest,
+           (const headfields::BvhTree &tree, const headfields::BvhClosest &query, const uint32_t *items, int64_t count))
+HF_DECLARE(void, bvh_raycast,
+           (const headfields::BvhTree &tree, const headfields::BvhRays &rays, const uint32_t *items, int64_t count))
+HF_DECLARE(void, bvh_interval,
+           (const headfields::BvhTree &tree, const headfields::BvhRays &rays, const uint32_t *items, int64_t count))

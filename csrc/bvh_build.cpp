@@ -17,7 +17,9 @@ struct Box {
         for (int i = 0; i < 3; ++i) lo[i] = std::min(lo[i], other.lo[i]), hi[i] = std::max(hi[i], other.hi[i]);
     }
     float area() const {
-        const float x = std::max(hi[0] - lo[0], 0.f), y = std::max(hi[1] - lo[1], 0.f), z = std::max(hi[2] - lo[2], 0.f);
+        float side[3];
+        for (int i = 0; i < 3; ++i) side[i] = std::max(hi[i] - lo[i], 0.f);
+        const auto [x, y, z] = side;
         return x * y + y * z + z * x;
     }
 };
@@ -77,8 +79,46 @@ struct Builder {
         return index;
     }
 
+    // How a binary subtree becomes part of a node: cost[i] is the least sum of the areas of the wide nodes, the chance
+    // that they are visited, if its parent spends i + 1 children on it at most, and left[i] says how many of them go to
+    // its left side; 0: one child, a wide node of its own with left[7] (Wald et al. 2008; Ylitie et al. 2017).
+    struct Cut {
+        double cost[8];  // the sum of many areas of which each may be near a float's largest
+        int8_t left[8];
+    };
+    std::vector<Cut> cuts() const {
+        std::vector<Cut> cut(binary.size(), Cut{});
+        for (int64_t n = static_cast<int64_t>(binary.size()) - 1; n >= 0; --n) {  // children come after their parents
+            const Binary &b = binary[n];
+            if (b.left < 0) continue;
+            Cut &mine = cut[n];
+            for (int i = 7; i > 0; --i) {
+                mine.cost[i] = INFINITY;
+                for (int k = 0; k < i; ++k) {
+                    const double cost = cut[b.left].cost[k] + cut[b.right].cost[i - 1 - k];
+                    if (cost < mine.cost[i]) mine.cost[i] = cost, mine.left[i] = static_cast<int8_t>(k + 1);
+                }
+            }
+            mine.cost[0] = mine.cost[7] + (heuristic_depth > 0 ? b.box.area() : static_cast<double>(b.end - b.begin));
+            for (int i = 1; i < 7; ++i)
+                if (mine.cost[0] < mine.cost[i]) mine.cost[i] = mine.cost[0], mine.left[i] = 0;
+        }
+        return cut;
+    }
+    // The children, `most` at most, that a wide node spends on a binary subtree.
+    void spend(const std::vector<Cut> &cut, int32_t n, int most, int32_t *kids, int &count) const {
+        const int left = binary[n].left < 0 ? 0 : cut[n].left[most - 1];
+        if (left == 0) {
+            kids[count++] = n;
+            return;
+        }
+        spend(cut, binary[n].left, left, kids, count);
+        spend(cut, binary[n].right, most - left, kids, count);
+    }
+
     // Folds the binary tree into the wide one, breadth first, so that each level is a range of nodes.
     void fold(int32_t root, BvhTopology &out) const {
+        const std::vector<Cut> cut = cuts();
         std::vector<int32_t> level = {root}, below;
         for (int32_t node = 0; !level.empty(); level.swap(below), below.clear()) {
             out.levels.push_back(node);
@@ -87,25 +127,13 @@ struct Builder {
             for (const int32_t top : level) {
                 int32_t kids[8];
                 int count = 0;
-                kids[count++] = top;
-                while (count < 8) {
-                    int widest = -1;
-                    float area = -1;
-                    for (int k = 0; k < count; ++k) {
-                        const Binary &b = binary[kids[k]];
-                        const float size = heuristic_depth > 0 ? b.box.area() : static_cast<float>(b.end - b.begin);
-                        if (b.left >= 0 && size > area) area = size, widest = k;
-                    }
-                    if (widest < 0) break;
-                    const Binary &b = binary[kids[widest]];
-                    kids[widest] = b.left;
-                    kids[count++] = b.right;
-                }
+                spend(cut, top, 8, kids, count);
                 for (int k = 0; k < count; ++k) {
                     const Binary &b = binary[kids[k]];
                     if (b.left < 0) {
                         out.children[8 * node + k] = ~static_cast<int32_t>(out.slot.size());
-                        for (int64_t i = b.begin; i < b.begin + 8; ++i) out.order.push_back(i < b.end ? sorted[0][i] : -1);
+                        for (int64_t i = b.begin; i < b.begin + 8; ++i)
+                            out.order.push_back(i < b.end ? sorted[0][i] : -1);
                         out.slot.push_back(8 * node + k);
                     } else {
                         out.children[8 * node + k] = next++;
@@ -145,7 +173,8 @@ BvhTopology bvh_build(const int32_t *faces, int64_t face_count, const float *ver
         builder.sorted[axis].resize(face_count);
         std::iota(builder.sorted[axis].begin(), builder.sorted[axis].end(), 0);
         const float *key = centroid.data() + axis * face_count;
-        std::stable_sort(builder.sorted[axis].begin(), builder.sorted[axis].end(), [key](int32_t a, int32_t b) { return key[a] < key[b]; });
+        std::stable_sort(builder.sorted[axis].begin(), builder.sorted[axis].end(),
+                         [key](int32_t a, int32_t b) { return key[a] < key[b]; });
     }
     builder.scratch.resize(face_count);
     builder.cost.resize(face_count);

@@ -46,10 +46,12 @@ int64_t bvh_order_grain(int64_t n, int threads) {
 
 // A key is mesh, Morton code and item in one integer; least significant digit first, each share of the keys counted and
 // moved by whoever is free.
-std::unique_ptr<uint32_t[]> bvh_order(const float *points, const int32_t *mesh, int64_t n, int64_t meshes, int threads) {
+std::unique_ptr<uint32_t[]> bvh_order(const float *points, const int32_t *mesh, int64_t n, int64_t meshes,
+                                      int threads) {
     if (n > INT64_C(0xffffffff)) throw std::length_error("more than 2^32 queries in one call; split them");
     threads = std::max(threads, 1);
-    const int64_t count = std::max<int64_t>(std::min<int64_t>(threads, n / share_least), 1), each = (n + count - 1) / count;
+    const int64_t count = std::max<int64_t>(std::min<int64_t>(threads, n / share_least), 1),
+                  each = (n + count - 1) / count;
     std::vector<Share> shares(count);
     const auto for_shares = [&](const auto &body) {
         parallel_for(count, 1, threads, [&](int64_t first, int64_t last, int) {
@@ -72,10 +74,12 @@ std::unique_ptr<uint32_t[]> bvh_order(const float *points, const int32_t *mesh, 
             box.lo[axis] = std::min(box.lo[axis], share.box.lo[axis]);
             box.hi[axis] = std::max(box.hi[axis], share.box.hi[axis]);
         }
-    const float side = std::max(box.hi[0] - box.lo[0], std::max(box.hi[1] - box.lo[1], box.hi[2] - box.lo[2]));  // cubes, not bricks
+    const float side =
+        std::max(box.hi[0] - box.lo[0], std::max(box.hi[1] - box.lo[1], box.hi[2] - box.lo[2]));  // cubes, not bricks
     const float scale = side > 0 && side < INFINITY ? 1023.99f / side : 0;
     const int item_bits = bits_of(n > 0 ? n - 1 : 0), mesh_bits = mesh ? bits_of(meshes) : 0;
-    const int code_bits = std::max(std::min(30, 64 - item_bits - mesh_bits), 0);  // fewer: a coarser curve, nothing worse
+    const int code_bits =
+        std::max(std::min(30, 64 - item_bits - mesh_bits), 0);  // fewer: a coarser curve, nothing worse
     const uint64_t item_mask = (uint64_t(1) << item_bits) - 1;
     std::unique_ptr<uint64_t[]> keys(new uint64_t[n]), other(new uint64_t[n]);
     const auto key_of = [&](int64_t i) {

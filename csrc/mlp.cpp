@@ -12,17 +12,11 @@
 #include <stdexcept>
 #include <vector>
 
-#include "cpu.h"
 #include "parallel.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;
 using namespace headfields;
-
-HF_DECLARE(void, mlp_pack, (const float *, int64_t, int64_t, int64_t, int64_t, float *))
-HF_DECLARE(void, mlp_forward, (int64_t, int64_t, const MlpNetwork &, float *))
-HF_DECLARE(void, mlp_backward,
-           (int64_t, int64_t, const MlpNetwork &, const float *, const MlpGradient &, float *, float *, float *))
 
 namespace {
 
@@ -77,7 +71,8 @@ struct Packed {
         int64_t width = size(x, 1), total = 0;
         for (size_t l = 0; l < weights.size(); ++l) {
             const int64_t out = size(weights[l], 0), in = size(weights[l], 1), padded = mlp_padded(out);
-            require(in == width && in >= 1 && out >= 1 && out <= mlp_widest, "mlp: a layer does not fit the one before");
+            require(in == width && in >= 1 && out >= 1 && out <= mlp_widest,
+                    "mlp: a layer does not fit the one before");
             net.layer[net.layers++] = {in, out, padded, nullptr, nullptr, nullptr};
             total += in * padded + (backward ? out * mlp_padded(in) : 0);
             if (out != padded) total += size(biases[l], 0) * padded;
@@ -143,10 +138,12 @@ void mlp_backward(Matrix grad, Rows x, const std::vector<Matrix> &weights, const
     const int64_t rows = packed.rows, in = layer[0].in;
     require(size(grad, 0) == rows && size(grad, 1) == layer[net.layers - 1].out, "mlp_backward: shape of grad");
     require(!to_x || (size(*to_x, 0) == rows && size(*to_x, 1) == in), "mlp_backward: shape of an output");
-    require(!to_start || (size(*to_start, 0) == rows && size(*to_start, 1) == layer[0].out), "mlp_backward: shape of an output");
-    require(to_weights.size() == weights.size() && to_biases.size() == weights.size(), "mlp_backward: number of outputs");
+    require(!to_start || (size(*to_start, 0) == rows && size(*to_start, 1) == layer[0].out),
+            "mlp_backward: shape of an output");
+    require(to_weights.size() == weights.size() && to_biases.size() == weights.size(),
+            "mlp_backward: number of outputs");
     const auto starts = [&](int64_t l) { return size(biases[l], 0); };
-    int64_t sums = 0, stride = 0;
+    int64_t sums = 0;
     for (int64_t l = 0; l < net.layers; ++l) {
         require(!to_weights[l] || (size(*to_weights[l], 0) == layer[l].out && size(*to_weights[l], 1) == layer[l].in),
                 "mlp_backward: shape of an output");
@@ -154,12 +151,11 @@ void mlp_backward(Matrix grad, Rows x, const std::vector<Matrix> &weights, const
                 "mlp_backward: shape of an output");
         if (to_weights[l]) sums += mlp_whole_blocks(layer[l].in) * layer[l].padded;
         if (to_biases[l]) sums += starts(l) * layer[l].padded;
-        stride = std::max(stride, layer[l].padded);
     }
     // Chunks depend on the number of rows alone, and so do the sums over them.
     const int64_t most = 64, grain = std::max<int64_t>(10, (rows + most * mlp_tile - 1) / (most * mlp_tile)) * mlp_tile;
     const int64_t chunks = std::max<int64_t>((rows + grain - 1) / grain, 1);
-    const int64_t scratch = ((net.layers + 1) * stride + mlp_padded(in)) * mlp_tile;
+    const int64_t scratch = mlp_scratch(net);
     const int workers = static_cast<int>(std::max<int64_t>(std::min<int64_t>(threads, chunks), 1));
     const float *given = grad.data();
     float *input = to_x ? to_x->data() : nullptr, *first_start = to_start ? to_start->data() : nullptr;

@@ -7,13 +7,10 @@
 
 #include <atomic>
 #include <cmath>
-#include <cstdio>
 #include <cstdlib>
 #include <cstring>
-#include <limits>
-#include <random>
+#include <memory>
 #include <stdexcept>
-#include <string>
 #include <thread>
 #include <vector>
 
@@ -27,45 +24,12 @@
 #include "packed.h"
 #include "parallel.h"
 #include "rows.h"
+#include "stress.h"
 
 using namespace headfields;
+using namespace stress;
 
 namespace {
-
-constexpr int pool_threads = 3;
-std::atomic<int> failures{0};
-
-void expect(bool holds, const char *what) {
-    if (holds) return;
-    std::fprintf(stderr, "stress: %s\n", what);
-    ++failures;
-}
-
-struct Random {
-    std::mt19937 engine;
-    explicit Random(unsigned seed) : engine(seed) {}
-    double uniform(double lo, double hi) { return lo + (hi - lo) * (engine() / 4294967296.0); }
-    // Numbers of which one in `rare` is not an ordinary one.
-    template <class T> std::vector<T> numbers(int64_t n, double lo, double hi, int rare = 0) {
-        const T odd[] = {std::numeric_limits<T>::quiet_NaN(), std::numeric_limits<T>::infinity(), -std::numeric_limits<T>::infinity(),
-                         std::numeric_limits<T>::max(), std::numeric_limits<T>::lowest(), std::numeric_limits<T>::denorm_min(), T(-0.0), T(1e30)};
-        std::vector<T> values(n);
-        for (T &x : values) x = rare && engine() % rare == 0 ? odd[engine() % 8] : T(uniform(lo, hi));
-        return values;
-    }
-    std::vector<int64_t> offsets(int64_t rays, int most) {
-        std::vector<int64_t> at(rays + 1, 0);
-        for (int64_t r = 0; r < rays; ++r) at[r + 1] = at[r] + engine() % (most + 1);
-        return at;
-    }
-};
-
-uint64_t digest(const void *data, size_t bytes, uint64_t seed) {
-    const unsigned char *p = static_cast<const unsigned char *>(data);
-    for (size_t i = 0; i < bytes; ++i) seed = (seed ^ p[i]) * 1099511628211ull;
-    return seed;
-}
-template <class T> void mix(uint64_t &seed, const std::vector<T> &values) { seed = digest(values.data(), values.size() * sizeof(T), seed); }
 
 uint64_t triangles(Random &random, int faces, int meshes, int n, int rare) {
     const int vertices = faces / 2 + 3;
@@ -97,11 +61,14 @@ uint64_t triangles(Random &random, int faces, int meshes, int n, int rare) {
     for (int32_t &m : mesh) m = int32_t(random.engine() % meshes);
     const int32_t *which = meshes > 1 ? mesh.data() : nullptr;
     std::vector<int64_t> nearest_face(n), hit(n);
-    std::vector<float> barycentric(3 * n), distance(n), nearest(3 * n), hit_weights(3 * n), hit_distance(n), first(n), last(n);
-    BvhClosest query{points.data(), which, nearest_face.data(), barycentric.data(), distance.data(), nearest.data(), INFINITY};
+    std::vector<float> barycentric(3 * n), distance(n), nearest(3 * n), hit_weights(3 * n), hit_distance(n), first(n),
+        last(n);
+    BvhClosest query{points.data(),  which,   nearest_face.data(), barycentric.data(), distance.data(),
+                     nearest.data(), INFINITY};
     BvhRays rays{};
     rays.origins = points.data(), rays.directions = directions.data(), rays.mesh = which;
-    rays.face = hit.data(), rays.barycentric = hit_weights.data(), rays.distance = hit_distance.data(), rays.max_distance = 3;
+    rays.face = hit.data(), rays.barycentric = hit_weights.data(), rays.distance = hit_distance.data(),
+    rays.max_distance = 3;
     rays.margin = 0.1f, rays.near_ = first.data(), rays.far_ = last.data();
     const std::unique_ptr<uint32_t[]> order = bvh_order(points.data(), which, n, meshes, pool_threads);
     std::vector<char> seen(n);
@@ -152,7 +119,8 @@ uint64_t vertices(Random &random, int count, int meshes, int n, int rare) {
     return seed;
 }
 
-template <class Real, class Store> uint64_t grid_of(Random &random, GridType type, int dimensions, int features, int n, int rare) {
+template <class Real, class Store>
+uint64_t grid_of(Random &random, GridType type, int dimensions, int features, int n, int rare) {
     const std::vector<int64_t> resolution = {1, 3, 17, 300};
     const int levels = int(resolution.size()), log2_size = 7;
     std::vector<int64_t> offset = {0};
@@ -170,9 +138,10 @@ template <class Real, class Store> uint64_t grid_of(Random &random, GridType typ
         if constexpr (sizeof(Store) == 2) x.bits = uint16_t(random.engine());
         else x = Store(random.uniform(-1, 1));
     }
-    std::vector<Real> out(int64_t(n) * levels * features), to_points(points.size()), sum(offset.back() * features, Real(0));
-    HashGrid grid{type, levels, features, dimensions, random.engine() % 2 == 0, (1u << log2_size) - 1, resolution.data(), offset.data(),
-                  hashed, points.data(), nullptr, false};
+    std::vector<Real> out(int64_t(n) * levels * features), to_points(points.size()),
+        sum(offset.back() * features, Real(0));
+    HashGrid grid{type, levels, features, dimensions, random.engine() % 2 == 0, (1u << log2_size) - 1,
+                  resolution.data(), offset.data(), hashed, points.data(), nullptr, false};
     HashGrid along = grid;
     along.direction = direction.data(), along.derivative = true;
     parallel_for(n, 100, pool_threads, [&](int64_t begin, int64_t end, int) {
@@ -188,7 +157,8 @@ template <class Real, class Store> uint64_t grid_of(Random &random, GridType typ
     mix(seed, sum);
     parallel_for(n, 100, pool_threads, [&](int64_t begin, int64_t end, int) {
         HF_DISPATCH(hash_grid_point_gradient, grid, out.data(), table.data(), nullptr, to_points.data(), begin, end);
-        HF_DISPATCH(hash_grid_point_gradient, along, out.data(), table.data(), table.data(), to_points.data(), begin, end);
+        HF_DISPATCH(hash_grid_point_gradient, along, out.data(), table.data(), table.data(), to_points.data(), begin,
+                    end);
         HF_DISPATCH(hash_grid_gather, along, table.data(), table.data(), out.data(), begin, end);
     });
     std::vector<int64_t> rows((int64_t(n) * levels) << dimensions);
@@ -242,36 +212,44 @@ template <class T> uint64_t packed(Random &random, int64_t rays, int most, int r
     const int64_t n = at.back(), m = bt.back(), channels = 1 + random.engine() % 5, quantiles = random.engine() % 6;
     const bool alpha = random.engine() % 2, total = random.engine() % 2;
     const std::vector<T> values = random.numbers<T>(n, -1, 3, rare), grad = random.numbers<T>(n, -1, 1, rare);
-    const std::vector<T> colours = random.numbers<T>(n * channels, 0, 1, rare), wanted = random.numbers<T>(rays * quantiles, 0, 1, rare);
+    const std::vector<T> colours = random.numbers<T>(n * channels, 0, 1, rare),
+                         wanted = random.numbers<T>(rays * quantiles, 0, 1, rare);
     const std::vector<T> sum_grad = random.numbers<T>(rays * (channels + total), 0, 1, rare);
     const auto edges = [&](const std::vector<int64_t> &offsets, std::vector<T> &start, std::vector<T> &stop) {
         for (int64_t r = 0; r < rays; ++r) {
             T t = 0;
-            for (int64_t i = offsets[r]; i < offsets[r + 1]; ++i) start[i] = t += T(random.uniform(0, 1)), stop[i] = t += T(random.uniform(0, 1));
+            for (int64_t i = offsets[r]; i < offsets[r + 1]; ++i)
+                start[i] = t += T(random.uniform(0, 1)), stop[i] = t += T(random.uniform(0, 1));
         }
     };
     std::vector<T> start_a(n), stop_a(n), start_b(m), stop_b(m);
     edges(at, start_a, stop_a), edges(bt, start_b, stop_b);
-    std::vector<T> weights(n), back(n), twice_w(n), twice_v(n), sums(n), row(rays * (channels + total)), to_w(n), to_v(n * channels), placed(rays * quantiles);
+    std::vector<T> weights(n), back(n), twice_w(n), twice_v(n), sums(n), row(rays * (channels + total)), to_w(n),
+        to_v(n * channels), placed(rays * quantiles);
     std::vector<int64_t> counts(rays), into(rays + 1, 0);
     parallel_for(rays, 5, pool_threads, [&](int64_t begin, int64_t end, int) {
         std::vector<T> scratch(3 * (at[end] - at[begin]));
         HF_DISPATCH(ray_weights, begin, end, at.data(), values.data(), alpha, weights.data(), scratch.data());
-        HF_DISPATCH(ray_weights_backward, begin, end, at.data(), grad.data(), values.data(), alpha, back.data(), scratch.data());
-        HF_DISPATCH(ray_weights_double, begin, end, at.data(), values.data(), grad.data(), values.data(), alpha, twice_w.data(), twice_v.data(), scratch.data());
+        HF_DISPATCH(ray_weights_backward, begin, end, at.data(), grad.data(), values.data(), alpha, back.data(),
+                    scratch.data());
+        HF_DISPATCH(ray_weights_double, begin, end, at.data(), values.data(), grad.data(), values.data(), alpha,
+                    twice_w.data(), twice_v.data(), scratch.data());
         HF_DISPATCH(exclusive_sum, begin, end, at.data(), values.data(), alpha, sums.data());
         HF_DISPATCH(weighted_sum, begin, end, at.data(), weights.data(), colours.data(), channels, total, row.data());
-        HF_DISPATCH(weighted_sum_backward, begin, end, at.data(), sum_grad.data(), weights.data(), colours.data(), channels, total, to_w.data(), to_v.data());
-        HF_DISPATCH(inverse_cdf, begin, end, at.data(), start_a.data(), stop_a.data(), weights.data(), wanted.data(), quantiles, placed.data());
-        HF_DISPATCH(merge, begin, end, at.data(), start_a.data(), stop_a.data(), bt.data(), start_b.data(), stop_b.data(), counts.data(), nullptr,
-                    nullptr, static_cast<T *>(nullptr), static_cast<T *>(nullptr));
+        HF_DISPATCH(weighted_sum_backward, begin, end, at.data(), sum_grad.data(), weights.data(), colours.data(),
+                    channels, total, to_w.data(), to_v.data());
+        HF_DISPATCH(inverse_cdf, begin, end, at.data(), start_a.data(), stop_a.data(), weights.data(), wanted.data(),
+                    quantiles, placed.data());
+        HF_DISPATCH(merge, begin, end, at.data(), start_a.data(), stop_a.data(), bt.data(), start_b.data(),
+                    stop_b.data(), counts.data(), nullptr, nullptr, static_cast<T *>(nullptr),
+                    static_cast<T *>(nullptr));
     });
     for (int64_t r = 0; r < rays; ++r) into[r + 1] = into[r] + counts[r];
     std::vector<int64_t> ray(into.back());
     std::vector<T> start(into.back()), stop(into.back());
     parallel_for(rays, 5, pool_threads, [&](int64_t begin, int64_t end, int) {
-        HF_DISPATCH(merge, begin, end, at.data(), start_a.data(), stop_a.data(), bt.data(), start_b.data(), stop_b.data(), nullptr, into.data(),
-                    ray.data(), start.data(), stop.data());
+        HF_DISPATCH(merge, begin, end, at.data(), start_a.data(), stop_a.data(), bt.data(), start_b.data(),
+                    stop_b.data(), nullptr, into.data(), ray.data(), start.data(), stop.data());
     });
     uint64_t seed = 4;
     mix(seed, ray), mix(seed, start), mix(seed, counts);
@@ -283,23 +261,27 @@ template <class T> uint64_t occupancy(Random &random, int64_t rays, int rare) {
     const T box[6] = {-1, -1, -1, 1, 1, 1}, step = T(0.05), cone = random.engine() % 2 ? T(0.01) : T(0);
     std::vector<uint8_t> cells(45), inside(rays);
     for (uint8_t &c : cells) c = random.engine() % 3 == 0;
-    const auto origins = random.numbers<T>(3 * rays, -2, 2, rare), directions = random.numbers<T>(3 * rays, -1, 1, rare);
-    const auto near = random.numbers<T>(rays, 0, 1, rare), far = random.numbers<T>(rays, 0, 4, rare), jitter = random.numbers<T>(rays, 0, 1);
+    const auto origins = random.numbers<T>(3 * rays, -2, 2, rare),
+               directions = random.numbers<T>(3 * rays, -1, 1, rare);
+    const auto near = random.numbers<T>(rays, 0, 1, rare), far = random.numbers<T>(rays, 0, 4, rare),
+               jitter = random.numbers<T>(rays, 0, 1);
     std::vector<int64_t> counts(rays), at(rays + 1, 0);
     uint64_t seed = 5;
     for (const uint8_t *grid : {static_cast<const uint8_t *>(cells.data()), static_cast<const uint8_t *>(nullptr)}) {
-        HF_DISPATCH(march, 0, rays, origins.data(), directions.data(), near.data(), far.data(), jitter.data(), grid, size, box, step, cone,
-                    counts.data(), nullptr, nullptr, static_cast<T *>(nullptr), static_cast<T *>(nullptr));
+        HF_DISPATCH(march, 0, rays, origins.data(), directions.data(), near.data(), far.data(), jitter.data(), grid,
+                    size, box, step, cone, counts.data(), nullptr, nullptr, static_cast<T *>(nullptr),
+                    static_cast<T *>(nullptr));
         for (int64_t r = 0; r < rays; ++r) {
-            if (counts[r] > 10000) counts[r] = 0;  // the caller refuses such a ray; filling it would need all memory there is
+            if (counts[r] > 10000)
+                counts[r] = 0;  // the caller refuses such a ray; filling it would need all memory there is
             at[r + 1] = at[r] + counts[r];
         }
         std::vector<int64_t> ray(at.back());
         std::vector<T> start(at.back()), stop(at.back());
         for (int64_t r = 0; r < rays; ++r)
             if (counts[r] > 0)
-                HF_DISPATCH(march, r, r + 1, origins.data(), directions.data(), near.data(), far.data(), jitter.data(), grid, size, box, step, cone,
-                            nullptr, at.data(), ray.data(), start.data(), stop.data());
+                HF_DISPATCH(march, r, r + 1, origins.data(), directions.data(), near.data(), far.data(), jitter.data(),
+                            grid, size, box, step, cone, nullptr, at.data(), ray.data(), start.data(), stop.data());
         mix(seed, ray), mix(seed, start), mix(seed, counts);
     }
     HF_DISPATCH(lookup, 0, rays, origins.data(), cells.data(), size, box, inside.data());
@@ -323,11 +305,14 @@ uint64_t all(unsigned seed) {
             sum ^= grid_of<double, double>(random, GridType::f64, 1 + features % 4, features, n, rare) * 11;
         }
     for (const int n : {0, 1, 63, 65, 300}) sum ^= harmonics(random, 1 + n % 8, n, rare) * 13;
-    for (const int n : {0, 1, 17, 200}) sum ^= rows(random, n, n % 5, n % 7, 1 + n % 67, rare) * 23;
+    for (const int n : {0, 1, 17, 200}) sum ^= rows(random, n, n % 5, n % 7, 1 + n % 67, rare) * 29;
     for (const int rays : {0, 1, 40}) {
         sum ^= packed<float>(random, rays, 20, rare) * 15 ^ packed<double>(random, rays, 20, rare) * 17;
         sum ^= occupancy<float>(random, rays, rare) * 19 ^ occupancy<double>(random, rays, rare) * 21;
     }
+    for (const int rows : {0, 1, 5, 47, 48, 49, 700}) sum ^= networks(random, rows, rare) * 23;
+    for (const int width : {1, 4})
+        for (const int n : {0, 1, 300}) sum ^= blended_maps(random, n, width, rare) * 25;
     return sum;
 }
 
@@ -336,7 +321,8 @@ void pool_alone() {
     parallel_for(1000, 7, pool_threads, [&](int64_t begin, int64_t end, int worker) {
         expect(worker >= 0 && worker < pool_threads, "a worker's number is out of range");
         for (int64_t i = begin; i < end; ++i) ++done[i];
-        parallel_for(3, 1, pool_threads, [&](int64_t, int64_t, int inner) { expect(inner == 0, "a loop in a loop runs alone"); });
+        parallel_for(3, 1, pool_threads,
+                     [&](int64_t, int64_t, int inner) { expect(inner == 0, "a loop in a loop runs alone"); });
     });
     for (const auto &d : done) expect(d == 1, "parallel_for leaves an item out or does it twice");
     bool thrown = false;
@@ -365,7 +351,8 @@ void forked() {
             _exit(items == 100 ? 0 : 1);
         }
         int status = 1;
-        expect(waitpid(child, &status, 0) == child && WIFEXITED(status) && WEXITSTATUS(status) == 0, "a forked child fails or hangs");
+        expect(waitpid(child, &status, 0) == child && WIFEXITED(status) && WEXITSTATUS(status) == 0,
+               "a forked child fails or hangs");
     }
     stop = true;
     busy.join();

@@ -133,7 +133,8 @@ struct Work {
                 lo[axis] = x < lo[axis] ? x : lo[axis], hi[axis] = x > hi[axis] ? x : hi[axis];
             }
             centre[axis] = 0.5f * lo[axis] + 0.5f * hi[axis];
-            const float below = centre[axis] - lo[axis], above = hi[axis] - centre[axis], half = below > above ? below : above;
+            const float below = centre[axis] - lo[axis], above = hi[axis] - centre[axis],
+                        half = below > above ? below : above;
             half2 += half * half;
         }
         // No query is farther from the mesh than the centre is and then from the centre.
@@ -152,7 +153,8 @@ struct Work {
         leaf_before = seen = answer.slot / 8, mesh_before = b;
         const float radius = (__builtin_sqrtf(answer.best) + half) * 1.0001f;
         const float radius2 = radius * radius + 1e-30f;
-        if (!candidates.collect(tree, bounds, v3_set(lo), v3_set(hi), radius2 < limit2 ? radius2 : limit2)) return false;
+        if (!candidates.collect(tree, bounds, v3_set(lo), v3_set(hi), radius2 < limit2 ? radius2 : limit2))
+            return false;
         for (int j = 0; j < count; ++j) {
             const v3 p = v3_set(query.points + 3 * (int64_t)items[j]);
             answer.start(limit2);
@@ -200,12 +202,10 @@ struct Work {
         for (int j = 0; j < count; ++j) {
             if (slots[j] < 0) continue;
             const int64_t i = items[j];
-            const float *vertices = tree.vertices + 3 * (query.mesh ? query.mesh[i] : 0) * tree.vertex_count;
-            const int32_t *face = tree.faces + 3 * (int64_t)tree.order[slots[j]];
-            for (int axis = 0; axis < 3; ++axis) {
-                point[axis][j] = query.points[3 * i + axis];
-                for (int v = 0; v < 3; ++v) corner[3 * v + axis][j] = vertices[3 * (int64_t)face[v] + axis];
-            }
+            const int64_t leaf = (query.mesh ? query.mesh[i] : 0) * tree.leaves + slots[j] / 8;
+            const float *rows = tree.triangles + leaf * bvh_leaf_floats + slots[j] % 8;
+            for (int axis = 0; axis < 3; ++axis) point[axis][j] = query.points[3 * i + axis];
+            for (int row = row_a; row < row_c + 3; ++row) corner[row][j] = rows[8 * row];
         }
         const Foot foot = project(point, corner);
         for (int j = 0; j < count; ++j) {

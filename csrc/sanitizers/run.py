@@ -14,9 +14,10 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).resolve().parent
-RUNTIME = {"address": "libasan.so", "thread": "libtsan.so"}  # must be in the process before Python is
+# Must be in the process before Python is; and with them libstdc++, whose __cxa_throw they look for when they start.
+RUNTIME = {"address": "libasan.so", "thread": "libtsan.so"}
 TESTS = ["closest_triangle", "ray_mesh", "hash_grid", "spherical_harmonics", "compositing", "sampling", "occupancy",
-         "native_threads", "interpolate_rows"]  # fmt: skip
+         "mlp", "blended_map", "nearest_vertices", "interpolate_rows", "native_threads"]  # fmt: skip
 # Warp compiles code at run time, which no sanitizer knows; torch.compile starts processes; the instruction sets are
 # what stress.cpp goes through.
 LEFT_OUT = "warp or cuda or compile or builders"
@@ -69,6 +70,12 @@ def build(kind: str) -> Path:
     return folder
 
 
+def library(name: str) -> str:
+    """Where the compiler has a library of its own."""
+    found = subprocess.run(["g++", f"-print-file-name={name}"], capture_output=True, text=True, check=True)
+    return found.stdout.strip()
+
+
 def test(kind: str, folder: Path) -> None:
     """The operations' tests in a copy of the package: the module in the working tree stays as it is."""
     tree = folder / "tree"
@@ -81,12 +88,13 @@ def test(kind: str, folder: Path) -> None:
         shutil.copy(module, tree / "headfields")
     settings = {**environment(kind), "OMP_NUM_THREADS": "1", "PYTHONMALLOC": "malloc"}
     if kind in RUNTIME:
-        found = subprocess.run(["g++", f"-print-file-name={RUNTIME[kind]}"], capture_output=True, text=True, check=True)
-        settings["LD_PRELOAD"] = found.stdout.strip()
+        settings["LD_PRELOAD"] = f"{library(RUNTIME[kind])} {library('libstdc++.so.6')}"
     # Under TSan the test that is about threads, without its forks, which TSan does not bear with from among threads.
     names, left_out = (["native_threads"], "fork or loader") if kind == "thread" else (TESTS, LEFT_OUT)
     files = [f"tests/ops/test_{name}.py" for name in names]
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-k", f"not ({left_out})", *files]
+    # Without pytest's capture of file descriptors, a report is seen that comes as the process ends.
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "--capture=sys", "-p", "no:cacheprovider"]
+    command += ["-k", f"not ({left_out})", *files]
     call([*still(kind), *command], cwd=tree, env=settings)
 
 
