@@ -31,7 +31,7 @@ class FakeCapture:
         return len(self._expression)
 
     def state(self, frames: torch.Tensor) -> HeadState:
-        return HeadState(self._vertices[frames], expression=self._expression[frames], frame_id=frames)
+        return HeadState(self._vertices[frames], expression=self._expression[frames], frame_id=torch.as_tensor(frames))
 
     def camera(self, frames: torch.Tensor) -> Camera:
         height, width = self.size
