@@ -26,7 +26,7 @@ class BallCapture(FakeCapture):
         self._vertices = vertices * (1 + 0.1 * self._expression)[:, :, None]
 
     def state(self, frames: torch.Tensor) -> HeadState:
-        return HeadState(self._vertices[frames], expression=self._expression[frames], frame_id=frames)
+        return HeadState(self._vertices[frames], expression=self._expression[frames], frame_id=torch.as_tensor(frames))
 
     def camera(self, frames: torch.Tensor) -> Camera:
         matrix = torch.diag(torch.tensor([1.0, -1.0, -1.0, 1.0]))
