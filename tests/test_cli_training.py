@@ -6,10 +6,12 @@ import sys
 
 import pytest
 
+import headfields.models
 from headfields.cli import main
 from headfields.losses import HuberColour
 from headfields.training.lock import run_lock
 from tests.test_cli import fails, run, world  # noqa: F401  (fixtures)
+from tests.training.fakes import FakeAvatar
 from tests.training.test_full_disk import largest_file
 from tests.training.test_processes import ROOT, environment
 
@@ -46,6 +48,20 @@ def test_resume_keeps_the_arguments_of_the_model(world, tmp_path, capsys):  # no
     assert main([*arguments, "--steps", "3", "--resume"]) == 0
     capsys.readouterr()
     assert "was trained with arguments" in fails(capsys, *arguments, "--steps", "4", "--resume", "--set", "width=9")
+
+
+def test_a_preset_is_told_what_it_asks_of_capture_and_device(world, tmp_path, capsys, monkeypatch):  # noqa: F811
+    def clip(template, frames: int, small: bool = False):
+        return FakeAvatar()
+
+    monkeypatch.setattr(headfields.models, "clip", clip, raising=False)
+    monkeypatch.setattr(headfields.models, "__all__", ["clip"])
+    arguments = ["train", "clip", "--capture", "disc", "--rays", "16", "--steps", "1", "--device", "cpu"]
+    assert main([*arguments, "--out", str(tmp_path / "one")]) == 0
+    assert "clip: sizes for a CPU" in capsys.readouterr().err
+    assert config(tmp_path / "one")["arguments"] == {"frames": len(world["disc"]), "small": True}
+    assert main([*arguments, "--out", str(tmp_path / "two"), "--set", "small=False", "frames=9"]) == 0
+    assert config(tmp_path / "two")["arguments"] == {"frames": 9, "small": False}
 
 
 def test_resume_with_nothing_to_go_on_from_wants_an_end(world, tmp_path, capsys):  # noqa: F811

@@ -1,0 +1,100 @@
+"""MonoAvatar's preset and recipe: the paper's parts and sizes, training, the warp that only training has."""
+
+from typing import Any
+
+import pytest
+import torch
+
+from headfields.avatar import Avatar
+from headfields.decoders import RadianceHead
+from headfields.deformers import Chain, ErrorWarp, NearSurface
+from headfields.encoders import StaticFeatures, UVCodeFeatures, UVDisplacementFeatures, VertexFeatures
+from headfields.losses import Elastic, SquaredColour, WarpMagnitude
+from headfields.models import monoavatar
+from headfields.records import Camera, HeadState, PixelBatch, Template
+from headfields.renderers import CoarseToFineRenderer, OccupancySampler
+from headfields.training.recipes import INSTA, MONOAVATAR, recipe_of
+from tests.shapes import uv_sphere
+
+VERTICES, FACES = uv_sphere(8, 12, radius=0.1)
+TEMPLATE = Template(VERTICES, FACES)  # without texture coordinates: the preset makes them
+POSE = torch.tensor([[1.0, 0, 0, 0], [0, -1, 0, 0], [0, 0, -1, 0.6], [0, 0, 0, 1]])
+CAMERA = Camera(POSE, torch.tensor([[16.0, 0, 4], [0, 16.0, 4], [0, 0, 1]]), (8, 8))
+
+
+def state(frames: int = 2) -> HeadState:
+    torch.manual_seed(1)
+    moved = VERTICES + 0.01 * torch.randn(frames, len(VERTICES), 3)
+    return HeadState(moved, expression=torch.randn(frames, 3), frame_id=torch.arange(frames))
+
+
+def made(**options: Any) -> Avatar:
+    torch.manual_seed(0)
+    return monoavatar(TEMPLATE, frames=2, expression_width=3, **options)
+
+
+def test_it_has_the_papers_parts_and_sizes() -> None:
+    avatar = made()
+    near, warp = avatar.deformer.deformers
+    assert isinstance(avatar.deformer, Chain) and isinstance(near, NearSurface) and isinstance(warp, ErrorWarp)
+    assert (warp.start, warp.coarse_to_fine, warp.bands, len(warp.codes)) == (5_000, 80_000, 6, 2)
+    encoder = avatar.encoder
+    assert isinstance(encoder, VertexFeatures) and (encoder.neighbours, encoder.bands, encoder.width) == (4, 10, 128)
+    source = encoder.source
+    assert isinstance(source, UVDisplacementFeatures) and source.width == 64
+    assert source.rasterizer.resolution == (256, 256)
+    assert isinstance(avatar.decoder, RadianceHead) and avatar.decoder.hidden == 64
+    assert isinstance(avatar.renderer, CoarseToFineRenderer)
+    coarse = avatar.renderer.encoder
+    assert isinstance(coarse, VertexFeatures) and coarse.source is source and coarse is not encoder
+    assert isinstance(made(variant="C", small=True).encoder.source, UVCodeFeatures)
+    assert isinstance(made(small=True).renderer.sampler, OccupancySampler)
+    assert avatar.template is not None and avatar.template.uv is not None
+
+
+def test_its_steps_can_be_set_and_its_source_exchanged() -> None:
+    warp = made(small=True, start=7).deformer.deformers[1]
+    assert (warp.start, warp.coarse_to_fine) == (7, 2_000)
+    source = StaticFeatures(len(VERTICES), 5)
+    assert made(small=True, source=source).encoder.source is source
+
+
+@pytest.mark.parametrize("options", [{"variant": "D"}, {"variant": "C"}, {"small": True}], ids=str)
+def test_a_step_reaches_every_parameter(options: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """With both networks, the warp and its regularisers; the vertex source is asked once for both networks."""
+    avatar = made(start=0, coarse_to_fine=0, **options)
+    source = type(avatar.encoder.source)
+    asked: list[int] = []
+    forward = source.forward
+    monkeypatch.setattr(source, "forward", lambda self, state: (asked.append(len(state)), forward(self, state))[1])
+    rays = CAMERA.rays()
+    avatar.update(state(), 0)
+    asked.clear()
+    rendering = avatar(rays, state(), torch.ones(64, 3))
+    assert asked == [2]
+    batch = PixelBatch(rays, torch.rand(64, 3), torch.ones(64), torch.ones(64, 3))
+    for loss in MONOAVATAR.losses_for({"depth": 0, "opacity": 0}):
+        (loss(rendering, batch, 0) * loss.weight).backward(retain_graph=True)
+    for name, parameter in avatar.named_parameters():
+        assert parameter.grad is not None and bool(parameter.grad.isfinite().all()), name
+
+
+def test_test_frames_need_no_code_of_the_warp() -> None:
+    avatar = made(small=True, start=0)
+    one = state()[0]
+    avatar.update(state(), 0)
+    image = avatar.render(CAMERA, one.replace(frame_id=None))
+    torch.testing.assert_close(avatar.render(CAMERA, one).rgb, image.rgb)
+
+
+def test_a_variant_that_is_none_is_refused(unchecked: None) -> None:
+    with pytest.raises(ValueError, match="variant is 'E'; expected 'D'"):
+        made(variant="E")
+
+
+def test_recipes() -> None:
+    assert recipe_of("insta") is INSTA and recipe_of("static_field") is INSTA and recipe_of("monoavatar") is MONOAVATAR
+    assert recipe_of("somebody's own") is INSTA
+    names = [type(loss) for loss in MONOAVATAR.losses_for({"depth": 0, "opacity": 0})]
+    assert names == [SquaredColour, Elastic, WarpMagnitude]
+    assert [loss.name for loss in MONOAVATAR.losses_for({"depth": 0.1, "opacity": 0.2})][-2:] == ["depth", "opacity"]
