@@ -14,6 +14,7 @@ from headfields.ops.frequency import frequency_encoding, frequency_window
 from headfields.ops.hash_grid import HashGridLayout, hash_grid
 from headfields.ops.mlp import mlp
 from headfields.ops.occupancy import lookup, march
+from headfields.ops.rigid import fit_rigid, nearest_rotation, rigid_transform
 from headfields.ops.rotations import axis_angle, rotation_from_6d
 from headfields.ops.sampling import inverse_cdf, merge, stratified, uniform_step
 from headfields.ops.skinning import (
@@ -38,6 +39,7 @@ __all__ = [
     "deformation_gradients",
     "edge_neighbours",
     "exclusive_sum",
+    "fit_rigid",
     "frequency_encoding",
     "frequency_window",
     "hash_grid",
@@ -48,8 +50,10 @@ __all__ = [
     "march",
     "merge",
     "mlp",
+    "nearest_rotation",
     "pose_features",
     "ray_offsets",
+    "rigid_transform",
     "rotation_from_6d",
     "rotation_matrices",
     "spherical_harmonics",

@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 
+from headfields.ops.rigid import fit_rigid
 from headfields.records import Camera, HeadState
-from headfields.retargeting.align import fit_rigid
 from headfields.retargeting.binding import Binding, bind
 from headfields.retargeting.codes import ExpressionFit
 from headfields.retargeting.observe import expressions_of_capture, surface_of_capture
