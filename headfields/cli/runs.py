@@ -25,14 +25,22 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
-def open_capture(path: Path, memory: int) -> Any:
-    """The capture in a folder."""
+def open_capture(path: Path, memory: int, head_frame: str = "auto") -> Any:
+    """The capture in a folder; `head_frame` as `headfields.data.load_capture` takes it."""
     from headfields.data import load_capture
 
-    capture = load_capture(path, memory_budget_mb=memory)
+    capture = load_capture(path, memory_budget_mb=memory, head_frame=head_frame)
     for line in capture.warnings:
         print(f"warning: {line}", file=sys.stderr)
+    for line in getattr(capture, "report", []):
+        if line.startswith("head pose: taken out"):
+            print(line, file=sys.stderr)
     return capture
+
+
+def head_frame(config: dict[str, Any], own: bool = True) -> str:
+    """How a run's own capture was opened for training ("keep" for runs that do not say); "auto" for other captures."""
+    return str(config.get("head_frame", "keep")) if own else "auto"
 
 
 def model_arguments(model: str, overrides: list[str], capture: Any) -> dict[str, Any]:
@@ -90,7 +98,7 @@ def load_avatar(run: RunFolder, config: dict[str, Any], memory: int) -> Any:
         return Avatar.load(run.avatar)
     if not newer:
         raise CommandError(f"{run.path} has neither an avatar nor a checkpoint yet; headfields train makes them")
-    avatar = build(config["model"], config["arguments"], open_capture(Path(config["capture"]), memory))
+    avatar = build(config["model"], config["arguments"], open_capture(Path(config["capture"]), memory, head_frame(config)))
     checkpoint.first_whole(newer, lambda path: checkpoint.load_weights(path, avatar))
     return avatar
 

@@ -188,7 +188,7 @@ class HeadMotion:
     translation: float
 
     def __str__(self) -> str:
-        return f"{self.rotation:.2g} degrees and {self.translation:.2g} mm"
+        return f"{self.rotation:.3g} degrees and {self.translation:.3g} mm"
 
 
 def head_motion(pose: Float[Tensor, "b 4 4"], middle: Float[Tensor, "3"]) -> HeadMotion:

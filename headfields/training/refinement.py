@@ -18,12 +18,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from headfields import metrics
-from headfields.data.basis import expression_basis
 from headfields.ops.rigid import rigid_transform
 from headfields.ops.rotations import axis_angle
 from headfields.ops.skinning import blend_shapes, rotation_matrices
 from headfields.records import Camera, HeadState, Rendering
-from headfields.training.evaluation import choose_frames, device_of, truth_of
+from headfields.training.frames import choose_frames, device_of, truth_of
 
 __all__ = ["Refinement", "correct_pose", "refine_frame"]
 
@@ -91,7 +90,7 @@ def refine_frame(
     codes: bool = True,
     basis: Float[Tensor, "e v 3"] | None = None,
     steps: int = 60,
-    rays: int = 2048,
+    rays: int = 1024,
     pose_rate: float = 5e-4,
     expression_rate: float = 0.02,
     code_rate: float = 0.01,
@@ -232,6 +231,8 @@ class _Free:
                     f"{wanted[0]} coefficients and {wanted[1]} vertices"
                 )
             return basis.to(state.vertices)
+        from headfields.data.basis import expression_basis
+
         found, why = expression_basis(capture)
         if found is None:
             self.left_out.append(f"expression: {why}")
