@@ -29,8 +29,7 @@ def evaluate(
     run, config = runs.open_run(path)
     device = runs.choose_device(device_name)
     avatar = runs.load_avatar(run, config, memory).to(device)
-    own = capture_path is None
-    capture = runs.open_capture(Path(config["capture"]) if own else capture_path, memory, runs.head_frame(config, own))
+    capture = runs.capture_of(config, capture_path, memory)
     frames = runs.spread(choose_frames(capture, split), limit)
     refinement = {"expression": refine_expression} if refine or refine_expression else False
     result = evaluation.evaluate(

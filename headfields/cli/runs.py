@@ -4,7 +4,7 @@ import ast
 import inspect
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -25,7 +25,10 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
-def open_capture(path: Path, memory: int, head_frame: str = "auto") -> Any:
+HeadFrame = Literal["auto", "keep", "normalise"]
+
+
+def open_capture(path: Path, memory: int, head_frame: HeadFrame = "auto") -> Any:
     """The capture in a folder; `head_frame` as `headfields.data.load_capture` takes it."""
     from headfields.data import load_capture
 
@@ -38,9 +41,16 @@ def open_capture(path: Path, memory: int, head_frame: str = "auto") -> Any:
     return capture
 
 
-def head_frame(config: dict[str, Any], own: bool = True) -> str:
-    """How a run's own capture was opened for training ("keep" for runs that do not say); "auto" for other captures."""
-    return str(config.get("head_frame", "keep")) if own else "auto"
+def head_frame(config: dict[str, Any]) -> HeadFrame:
+    """How a run opened its capture for training; runs that do not say had it as it is on disk."""
+    return "normalise" if config.get("head_frame") == "normalise" else "keep"
+
+
+def capture_of(config: dict[str, Any], other: Path | None, memory: int) -> Any:
+    """A run's own capture, opened as for training, or another one."""
+    if other is not None:
+        return open_capture(other, memory)
+    return open_capture(Path(config["capture"]), memory, head_frame(config))
 
 
 def model_arguments(model: str, overrides: list[str], capture: Any) -> dict[str, Any]:
@@ -98,7 +108,7 @@ def load_avatar(run: RunFolder, config: dict[str, Any], memory: int) -> Any:
         return Avatar.load(run.avatar)
     if not newer:
         raise CommandError(f"{run.path} has neither an avatar nor a checkpoint yet; headfields train makes them")
-    avatar = build(config["model"], config["arguments"], open_capture(Path(config["capture"]), memory, head_frame(config)))
+    avatar = build(config["model"], config["arguments"], capture_of(config, None, memory))
     checkpoint.first_whole(newer, lambda path: checkpoint.load_weights(path, avatar))
     return avatar
 

@@ -40,8 +40,7 @@ def render(path: Path, options: Options, capture_path: Path | None, memory: int,
     run, config = runs.open_run(path)
     device = runs.choose_device(device_name)
     avatar = runs.load_avatar(run, config, memory).to(device)
-    own = capture_path is None
-    capture = runs.open_capture(Path(config["capture"]) if own else capture_path, memory, runs.head_frame(config, own))
+    capture = runs.capture_of(config, capture_path, memory)
     if options.mode == "frames":
         out = options.out or run.path / "renders" / options.split
         _render_frames(avatar, capture, options, out, device)

@@ -68,7 +68,7 @@ def train(options: Options) -> None:
     chosen = _training_options(options, before.get("training", {}))
     run.check_writable()
     device = runs.choose_device(options.device)
-    capture = runs.open_capture(options.capture, options.memory, runs.head_frame(before, own=bool(before)))
+    capture = runs.open_capture(options.capture, options.memory, runs.head_frame(before) if before else "auto")
     config: dict[str, Any] = {
         "model": options.model,
         "arguments": _arguments(options, before, capture),

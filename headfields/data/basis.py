@@ -51,5 +51,5 @@ def expression_basis(capture: Any) -> tuple[Float[Tensor, "e v 3"] | None, str]:
     told = torch.einsum("be,evk->bvk", state.expression - state.expression.mean(0), basis)
     left = float((motion - told).norm() / motion.norm().clamp_min(1e-12))
     if left > _UNEXPLAINED:
-        return None, f"{BASIS} leaves {left:.0%} of the meshes' motion over: they do not follow the coefficients linearly"
+        return None, f"{BASIS} leaves {left:.0%} of the meshes' motion over: they do not follow the coefficients by it"
     return basis, ""

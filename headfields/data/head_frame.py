@@ -1,10 +1,10 @@
 """The head's own frame: how the skull lies in posed meshes, and cameras and rays taken there.
 
-Where a capture keeps the head still and carries its motion in the cameras, posed meshes are in the head's frame already.
-Where the meshes move through a room, the rigid motion of the skull is found in them, taken out, and put into the cameras:
-nothing changes of what a camera sees, and expression is all that moves what is left (MonoAvatar, Bai et al. 2023, aligns
-its heads by the neck's pose for the same end). A pose is a matrix from the head's frame to that of the vertices; the
-head's frame is the canonical mesh's.
+Where a capture keeps the head still and carries its motion in the cameras, posed meshes are in the head's frame
+already. Where the meshes move through a room, the rigid motion of the skull is found in them, taken out, and put into
+the cameras: nothing changes of what a camera sees, and expression is all that moves what is left (MonoAvatar, Bai et
+al. 2023, aligns its heads by the neck's pose for the same end). A pose is a matrix from the head's frame to that of the
+vertices; the head's frame is the canonical mesh's.
 """
 
 from dataclasses import dataclass
@@ -121,9 +121,7 @@ def head_pose(
     return _robust(x, y, area).to(vertices.dtype)
 
 
-def to_head_frame(
-    state: HeadState, camera: Camera, pose: Float[Tensor, "b 4 4"]
-) -> tuple[HeadState, Camera]:
+def to_head_frame(state: HeadState, camera: Camera, pose: Float[Tensor, "b 4 4"]) -> tuple[HeadState, Camera]:
     """B frames and their cameras, seen from the head: vertices · pose⁻¹, world_to_camera · pose.
 
     Vertices and joint transforms are taken along; expression and codes do not depend on the frame, and the joints'
@@ -287,16 +285,16 @@ def choose_head_frame(recording: "Recording", choice: HeadFrameChoice, report: l
     rigid = rigid_vertices(posed, canonical, area) if isinstance(choice, str) else choice
     frame = HeadFrame(canonical, rigid, area)
     pose = frame.pose(posed)
-    miss = frame.miss(posed, pose)
+    miss, share = frame.miss(posed, pose), float(area[rigid].sum() / area.sum())
     report.append(
         f"head pose: taken out of the vertices, where the head moves by {head_motion(pose, frame.middle)} between "
-        f"{len(posed)} frames looked at, and put into the cameras; found from {float(area[rigid].sum() / area.sum()):.0%} "
-        f"of the surface, which keeps its shape within {1000 * miss:.2g} mm (head_frame='keep' leaves it)"
+        f"{len(posed)} frames looked at, and put into the cameras; found from {share:.0%} of the surface, which keeps "
+        f"its shape within {1000 * miss:.2g} mm (head_frame='keep' leaves it)"
     )
     if miss > _LOOSE:
         report.append(
-            f"warning: the part of the mesh that should move with the skull misses its canonical shape by {1000 * miss:.2g} "
-            "mm, so the head's pose is rough: pass load_capture a mask of its vertices as head_frame"
+            "warning: the part of the mesh that should move with the skull misses its canonical shape by "
+            f"{1000 * miss:.2g} mm, so the head's pose is rough: pass load_capture a mask of its vertices as head_frame"
         )
     return frame
 

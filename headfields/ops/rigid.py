@@ -64,9 +64,7 @@ def nearest_rotation(
     return (u * sign[..., None, :]) @ vh, (s * sign).sum(-1)
 
 
-def rigid_transform(
-    rotation: Float[Tensor, "*b 3 3"], translation: Float[Tensor, "*b 3"]
-) -> Float[Tensor, "*b 4 4"]:
+def rigid_transform(rotation: Float[Tensor, "*b 3 3"], translation: Float[Tensor, "*b 3"]) -> Float[Tensor, "*b 4 4"]:
     """(..., 4, 4) homogeneous matrices of x → R x + t. Differentiable to any order."""
     top = torch.cat([rotation, translation[..., None]], dim=-1)
     bottom = top.new_tensor([0.0, 0.0, 0.0, 1.0]).expand(*top.shape[:-2], 1, 4)
