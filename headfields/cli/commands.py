@@ -116,6 +116,8 @@ def evaluate(
     capture: OtherCapture = None,
     background: float = 1.0,
     limit: Annotated[int | None, Number] = None,
+    refine: bool = False,
+    refine_expression: bool = False,
     memory: int = 2048,
     device: str = "auto",
 ) -> None:
@@ -131,12 +133,16 @@ def evaluate(
         capture: Another capture than the run was trained on (same topology).
         background: Grey behind truth and rendering, in [0, 1]. Figures over different ones do not compare.
         limit: At most so many frames, spread evenly over the split.
+        refine: Also fit each frame's head pose (and latent codes) to its image and measure again: psnr_refined and so
+            on, beside the figures as tracked. These use the test image: quality without misalignment, not prediction.
+        refine_expression: The same with the expression coefficients, where the capture says how the mesh follows them
+            (blendshapes.npz).
         memory: Megabytes that decoded frames may take.
         device: cpu, cuda, cuda:1, ...; auto is CUDA where there is one.
     """
     from headfields.cli import measuring
 
-    measuring.evaluate(run, split, capture, background, limit, memory, device)
+    measuring.evaluate(run, split, capture, background, limit, memory, device, refine, refine_expression)
 
 
 def render(

@@ -4,7 +4,7 @@ import ast
 import inspect
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -25,14 +25,32 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
-def open_capture(path: Path, memory: int) -> Any:
-    """The capture in a folder."""
+HeadFrame = Literal["auto", "keep", "normalise"]
+
+
+def open_capture(path: Path, memory: int, head_frame: HeadFrame = "auto") -> Any:
+    """The capture in a folder; `head_frame` as `headfields.data.load_capture` takes it."""
     from headfields.data import load_capture
 
-    capture = load_capture(path, memory_budget_mb=memory)
+    capture = load_capture(path, memory_budget_mb=memory, head_frame=head_frame)
     for line in capture.warnings:
         print(f"warning: {line}", file=sys.stderr)
+    for line in getattr(capture, "report", []):
+        if line.startswith("head pose: taken out"):
+            print(line, file=sys.stderr)
     return capture
+
+
+def head_frame(config: dict[str, Any]) -> HeadFrame:
+    """How a run opened its capture for training; runs that do not say had it as it is on disk."""
+    return "normalise" if config.get("head_frame") == "normalise" else "keep"
+
+
+def capture_of(config: dict[str, Any], other: Path | None, memory: int) -> Any:
+    """A run's own capture, opened as for training, or another one."""
+    if other is not None:
+        return open_capture(other, memory)
+    return open_capture(Path(config["capture"]), memory, head_frame(config))
 
 
 def model_arguments(model: str, overrides: list[str], capture: Any, device: torch.device) -> dict[str, Any]:
@@ -97,7 +115,7 @@ def load_avatar(run: RunFolder, config: dict[str, Any], memory: int) -> Any:
         return Avatar.load(run.avatar)
     if not newer:
         raise CommandError(f"{run.path} has neither an avatar nor a checkpoint yet; headfields train makes them")
-    avatar = build(config["model"], config["arguments"], open_capture(Path(config["capture"]), memory))
+    avatar = build(config["model"], config["arguments"], capture_of(config, None, memory))
     checkpoint.first_whole(newer, lambda path: checkpoint.load_weights(path, avatar))
     return avatar
 

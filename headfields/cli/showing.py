@@ -12,6 +12,7 @@ from tqdm.auto import tqdm
 from headfields.cli import motion, runs
 from headfields.cli.errors import CommandError
 from headfields.training import evaluation
+from headfields.training.frames import choose_frames
 from headfields.training.run import write_picture
 
 
@@ -39,7 +40,7 @@ def render(path: Path, options: Options, capture_path: Path | None, memory: int,
     run, config = runs.open_run(path)
     device = runs.choose_device(device_name)
     avatar = runs.load_avatar(run, config, memory).to(device)
-    capture = runs.open_capture(capture_path or Path(config["capture"]), memory)
+    capture = runs.capture_of(config, capture_path, memory)
     if options.mode == "frames":
         out = options.out or run.path / "renders" / options.split
         _render_frames(avatar, capture, options, out, device)
@@ -77,7 +78,7 @@ def _render_frames(avatar: Any, capture: Any, options: Options, out: Path, devic
 def _frames(capture: Any, options: Options) -> list[int]:
     """The frames that the options ask for: a slice of all, or a split."""
     if options.frames is None:
-        return runs.spread(evaluation.choose_frames(capture, options.split), options.limit)
+        return runs.spread(choose_frames(capture, options.split), options.limit)
     try:
         bounds = [int(part) if part else None for part in options.frames.split(":")]
         if not 2 <= len(bounds) <= 3:
@@ -97,7 +98,7 @@ def _shots(capture: Any, driver: Any, options: Options) -> tuple[Iterator[motion
         return motion.retargeted(capture, driver, frames), len(frames)
     count = max(round(options.seconds * options.fps), 1)
     if options.mode == "turntable":
-        first = evaluation.choose_frames(capture, options.split)[0]
+        first = choose_frames(capture, options.split)[0]
         return motion.turntable(capture, first, count, options.degrees), count
     shots = list(motion.expressions(capture, count, options.limit or 4))
     return iter(shots), len(shots)

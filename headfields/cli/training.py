@@ -63,11 +63,12 @@ def train(options: Options) -> None:
     chosen = _training_options(options, before.get("training", {}), recipe.options)
     run.check_writable()
     device = runs.choose_device(options.device)
-    capture = runs.open_capture(options.capture, options.memory)
+    capture = runs.open_capture(options.capture, options.memory, runs.head_frame(before) if before else "auto")
     config: dict[str, Any] = {
         "model": options.model,
         "arguments": _arguments(options, before, capture, device),
         "capture": str(options.capture.resolve()),
+        "head_frame": "keep" if getattr(capture, "head_frame", None) is None else "normalise",
         "seed": before.get("seed", 0) if options.seed is None else options.seed,
         "training": chosen,
     }

@@ -2,6 +2,15 @@
 
 from headfields.data.capture import Capture
 from headfields.data.errors import CaptureError
+from headfields.data.head_frame import (
+    HeadFrame,
+    HeadMotion,
+    head_motion,
+    head_pose,
+    rays_to_head_frame,
+    rigid_vertices,
+    to_head_frame,
+)
 from headfields.data.insta_write import CapturedFrame, write_insta
 from headfields.data.load import load_capture
 from headfields.data.save import save_capture
@@ -13,13 +22,20 @@ __all__ = [
     "Capture",
     "CaptureError",
     "CapturedFrame",
+    "HeadFrame",
+    "HeadMotion",
     "TrackedFrame",
     "TrackedHead",
     "TrackingError",
+    "head_motion",
+    "head_pose",
     "load_capture",
+    "rays_to_head_frame",
     "read_frame",
     "read_frames",
+    "rigid_vertices",
     "save_capture",
+    "to_head_frame",
     "tracking_error",
     "unwrapped",
     "write_insta",

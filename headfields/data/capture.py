@@ -13,6 +13,7 @@ from torch import Tensor
 
 from headfields.data.alignment import Look, misalignments
 from headfields.data.errors import CaptureError
+from headfields.data.head_frame import HeadFrameChoice, choose_head_frame
 from headfields.data.meshes import ObjMesh
 from headfields.data.pixels import frame_pixels, sample_pixels
 from headfields.data.store import FrameStore
@@ -39,6 +40,7 @@ class Recording:
         expression_width: E, or None where the capture has no expressions.
         depth_scale: metres per unit of the stored depth.
         report: what was tolerated, missing or decided.
+        looked_at: frame → vertices (V, 3) of frames spread over the capture that the reader has decoded already.
     """
 
     path: Path
@@ -56,6 +58,7 @@ class Recording:
     expression_width: int | None
     depth_scale: float = 0.001
     report: list[str] = field(default_factory=list)
+    looked_at: dict[int, np.ndarray] = field(default_factory=dict)
 
 
 class Capture:
@@ -74,10 +77,16 @@ class Capture:
         expression_width: number of expression coefficients, or None.
         depth_unit: metres per unit of the stored depth.
         recording: what the layout's reader gave: the exact numbers on disk, and functions that decode one frame.
+        head_frame: the rigid part of the head, where its motion is taken out of the vertices and put into the cameras;
+            None where both are as on disk.
     """
 
     def __init__(
-        self, recording: Recording, memory_budget_mb: int | float, regions: Mapping[str, Tensor] | None = None
+        self,
+        recording: Recording,
+        memory_budget_mb: int | float,
+        regions: Mapping[str, Tensor] | None = None,
+        head_frame: HeadFrameChoice = "keep",
     ) -> None:
         self.path = recording.path
         self.name = recording.path.name
@@ -110,6 +119,9 @@ class Capture:
         if recording.has_depth:
             layout["depth"] = ((pixels,), torch.int16)
         self._images = FrameStore(len(self), layout, self._decode_image, budget, "image, labels and depth")
+        # Poses are small and kept for good, so that a camera needs its frame's mesh once and not each time.
+        self._poses = torch.full((len(self), 4, 4), torch.nan, dtype=torch.float64)
+        self.head_frame = choose_head_frame(recording, head_frame, self.report)
 
     def __len__(self) -> int:
         return len(self.frame_names)
@@ -155,7 +167,24 @@ class Capture:
     def camera(self, frames: Int[Tensor, " b"] | Sequence[int]) -> Camera:
         """The cameras of the given frames: a batch of B, world-to-camera, OpenCV axes, metres."""
         wanted = torch.tensor(self.frame_indices(frames), dtype=torch.long)
-        return Camera(self._world_to_camera[wanted], self._intrinsics[wanted], self.size)
+        if self.head_frame is None:
+            return Camera(self._world_to_camera[wanted], self._intrinsics[wanted], self.size)
+        views = torch.from_numpy(np.linalg.inv(self.recording.camera_to_world[wanted.numpy()]))
+        return Camera((views @ self._head_poses(wanted.tolist())).float(), self._intrinsics[wanted], self.size)
+
+    def head_pose(self, frames: Int[Tensor, " b"] | Sequence[int]) -> Float[Tensor, "b 4 4"]:
+        """What has been taken out of the vertices and put into the cameras: head frame to the frame on disk, (B, 4, 4).
+
+        Float64; the identity where the capture is as on disk (`head_frame` is None).
+
+        Raises:
+            IndexError: a frame is out of range.
+            CaptureError: a mesh cannot be read.
+        """
+        wanted = self.frame_indices(frames)
+        if self.head_frame is None:
+            return torch.eye(4, dtype=torch.float64).repeat(len(wanted), 1, 1)
+        return self._head_poses(wanted)
 
     def image(self, frame: int) -> Float[Tensor, "h w 4"]:
         """Colour and matte of the frame of that index, (H, W, 4), straight alpha, sRGB in [0, 1]."""
@@ -277,8 +306,19 @@ class Capture:
             )
         return wanted
 
+    def _head_poses(self, frames: list[int]) -> Float[Tensor, "b 4 4"]:
+        unknown = [frame for frame in dict.fromkeys(frames) if bool(self._poses[frame, 0, 0].isnan())]
+        for positions in groups(unknown, self._heads.slots):
+            self._heads.gather([unknown[position] for position in positions], lambda arrays, rows: None)
+        return self._poses[frames]
+
     def _decode_head(self, frame: int) -> dict[str, np.ndarray]:
         vertices, expression = self.recording.decode_head(frame)
+        if self.head_frame is not None:
+            posed = torch.from_numpy(vertices)[None]
+            pose = self.head_frame.pose(posed)
+            vertices = self.head_frame.take(posed, pose)[0].numpy()
+            self._poses[frame] = pose[0]
         return {"vertices": vertices} if expression is None else {"vertices": vertices, "expression": expression}
 
     def _decode_image(self, frame: int) -> dict[str, np.ndarray]:

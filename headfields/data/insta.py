@@ -132,6 +132,7 @@ def read_insta(folder: Path) -> Recording:
         expression_width=readers.expression_width,
         depth_scale=scale,
         report=report,
+        looked_at={index: look.vertices for look, index in zip(looks, telling, strict=True)},
     )
 
 

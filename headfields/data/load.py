@@ -9,12 +9,16 @@ from torch import Tensor
 
 from headfields.data.capture import Capture
 from headfields.data.errors import CaptureError
+from headfields.data.head_frame import HeadFrameChoice
 from headfields.data.insta import is_insta, read_insta
 from headfields.data.insta_json import read_transforms
 
 
 def load_capture(
-    path: Path | str, memory_budget_mb: int | float = 2048, regions: Mapping[str, Bool[Tensor, " f"]] | None = None
+    path: Path | str,
+    memory_budget_mb: int | float = 2048,
+    regions: Mapping[str, Bool[Tensor, " f"]] | None = None,
+    head_frame: HeadFrameChoice = "auto",
 ) -> Capture:
     """Opens a capture, whatever its layout (INSTA's at present).
 
@@ -26,8 +30,15 @@ def load_capture(
         memory_budget_mb: how much decoded frames may take.
         regions: face masks of the canonical mesh (F,), e.g. those of a known topology; what is not given of `"mouth"`,
             `"eyes"` and `"face"` is voted for by the segmentation labels.
+        head_frame: what is done with head motion in the vertices. `"normalise"` takes the skull's rigid motion out of
+            every frame's vertices and puts it into its camera, so that the head stands still in its canonical pose and
+            rays come to it; what a camera sees, depth and pixels stay the same. `"keep"` leaves both as on disk.
+            `"auto"` normalises if the head moves by 2 degrees or 5 mm between the frames looked at, and else leaves
+            every bit as it is: right for captures with the pose in the cameras, as INSTA's, and for those with moving
+            meshes. `report` says what was found. A mask (V,) normalises by the vertices that it marks as rigid.
 
     Raises:
+        ValueError: head_frame is none of these, or a mask of another number of vertices.
         CaptureError: the folder is missing or of no known layout, or names the frame and field that are wrong.
     """
     folder = Path(path)
@@ -36,7 +47,7 @@ def load_capture(
     if not 0 < memory_budget_mb < math.inf:
         raise CaptureError(f"load_capture: memory_budget_mb is {memory_budget_mb}; expected a positive number")
     if is_insta(folder):
-        return Capture(read_insta(folder), memory_budget_mb, regions)
+        return Capture(read_insta(folder), memory_budget_mb, regions, head_frame)
     raise CaptureError(
         f"load_capture: {folder} is not in INSTA's layout (transforms*.json whose frames have a mesh_path). "
         f"{_found(folder)}"

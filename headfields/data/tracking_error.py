@@ -1,14 +1,17 @@
 """How far a synthetic capture's tracking is from the truth that lies beside it."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from jaxtyping import Float
 
 from headfields.data.capture import Capture
 from headfields.data.errors import CaptureError
+from headfields.records import Camera, HeadState
 
 TRUTH = "truth.npz"
 """Name of the file; no reader of the layout looks at it."""
@@ -50,11 +53,24 @@ def write_truth(
     np.savez_compressed(folder / TRUTH, **single)
 
 
-def tracking_error(capture: Capture) -> TrackingError:
+def tracking_error(
+    capture: Capture,
+    frames: Sequence[int] | None = None,
+    corrected: Mapping[int, tuple[Camera, HeadState]] | None = None,
+) -> TrackingError:
     """Compares a capture with its `truth.npz`, as `headfields.data.procedural.write_capture` writes it with noise.
+
+    A head that moves in the vertices (`capture.head_frame`) is compared in its own frame, the truth's as well.
+
+    Args:
+        capture: as tracked.
+        frames: which; all of them if None.
+        corrected: frame → camera and state, one each, that take the tracked ones' place, such as
+            `headfields.training.refine_frame` gives them.
 
     Raises:
         CaptureError: there is no such file, it cannot be read, or it is of other frames, or a frame cannot be read.
+        IndexError: a frame is out of range.
     """
     path = capture.path / TRUTH
     if not path.is_file():
@@ -78,11 +94,17 @@ def tracking_error(capture: Capture) -> TrackingError:
     middle = capture.recording.canonical.vertices.mean(axis=0).astype(np.float64)
     poses = np.linalg.inv(capture.recording.camera_to_world)
     rows = []
-    for frame in range(len(capture)):
+    for frame in range(len(capture)) if frames is None else capture.frame_indices(frames):
         vertices, expression = capture.recording.decode_head(frame)
-        one, other = poses[frame], truth["world_to_camera"][frame]
+        tracked, one = _in_head_frame(capture, vertices, poses[frame])
+        true, other = _in_head_frame(capture, truth["vertices"][frame], truth["world_to_camera"][frame])
+        if corrected is not None and frame in corrected:
+            camera, state = corrected[frame]
+            one = camera.world_to_camera.detach().cpu().double().reshape(4, 4).numpy()
+            tracked = state.vertices[0].detach().cpu().numpy()
+            expression = None if state.expression is None else state.expression[0].detach().cpu().numpy()
         cosine = (np.trace(one[:3, :3] @ other[:3, :3].T) - 1) / 2
-        tracked, true = _moved(vertices, one), _moved(truth["vertices"][frame], other)
+        tracked, true = _moved(tracked, one), _moved(true, other)
         k = capture.recording.intrinsics[frame]
         differences = None if expression is None else expression - truth["expression"][frame]
         rows.append(
@@ -95,6 +117,17 @@ def tracking_error(capture: Capture) -> TrackingError:
             )
         )
     return TrackingError(*np.array(rows, np.float64).reshape(-1, 5).T)
+
+
+def _in_head_frame(
+    capture: Capture, vertices: np.ndarray, world_to_camera: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Vertices and their camera as the capture has them, which are as on disk unless it has a head frame."""
+    if capture.head_frame is None:
+        return vertices, world_to_camera
+    posed = torch.from_numpy(vertices).double()[None]
+    pose = capture.head_frame.pose(posed)
+    return capture.head_frame.take(posed, pose)[0].numpy(), world_to_camera @ pose[0].numpy()
 
 
 def _moved(points: np.ndarray, world_to_camera: np.ndarray) -> np.ndarray:

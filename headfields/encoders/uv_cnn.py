@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from headfields.encoders.unet import MapDecoder, ResidualUNet
 from headfields.encoders.vertex_source import VertexSource, check_fields, code_of
-from headfields.ops.rigid_motion import rigid_motion
+from headfields.ops.rigid import fit_rigid
 from headfields.ops.uv import UVRasterizer
 from headfields.records import HeadState, Template
 
@@ -98,8 +98,8 @@ class UVDisplacementFeatures(VertexSource):
         """How far each vertex of `state` is from the neutral mesh, metres, after the rigid alignment if any."""
         vertices = state.vertices
         if self.rigid is not None:
-            turn, shift = rigid_motion(vertices[:, self.rigid], self.neutral[self.rigid])
-            vertices = vertices @ turn.transpose(-1, -2) + shift[:, None]
+            turn, shift = fit_rigid(self.neutral[self.rigid], vertices[:, self.rigid])
+            vertices = (vertices - shift[:, None]) @ turn  # by the inverse
         return vertices - self.neutral
 
     def forward(self, state: HeadState) -> Float[Tensor, "b v width"]:

@@ -18,7 +18,7 @@ from headfields.ops.mlp import mlp
 from headfields.ops.mlp_tangents import mlp_tangents
 from headfields.ops.nearest_vertices import NearestVertices, VertexTree, inverse_distance_weights
 from headfields.ops.occupancy import lookup, march
-from headfields.ops.rigid_motion import rigid_motion
+from headfields.ops.rigid import fit_rigid, nearest_rotation, rigid_transform
 from headfields.ops.rotations import axis_angle, left_jacobian, rotation_from_6d, rotation_from_log_quaternion
 from headfields.ops.sampling import inverse_cdf, merge, stratified, uniform_step
 from headfields.ops.skinning import (
@@ -48,6 +48,7 @@ __all__ = [
     "deformation_gradients",
     "edge_neighbours",
     "exclusive_sum",
+    "fit_rigid",
     "frequency_encoding",
     "frequency_window",
     "hash_grid",
@@ -63,9 +64,10 @@ __all__ = [
     "merge",
     "mlp",
     "mlp_tangents",
+    "nearest_rotation",
     "pose_features",
     "ray_offsets",
-    "rigid_motion",
+    "rigid_transform",
     "rotation_from_6d",
     "rotation_from_log_quaternion",
     "rotation_matrices",

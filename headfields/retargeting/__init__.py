@@ -1,6 +1,7 @@
 """Driving one head with another's motion: deformation transfer, correspondences, expression codes, head pose."""
 
-from headfields.retargeting.align import Similarity, ThinPlateWarp, fit_rigid, fit_similarity
+from headfields.ops.rigid import fit_rigid
+from headfields.retargeting.align import Similarity, ThinPlateWarp, fit_similarity
 from headfields.retargeting.binding import Binding, bind
 from headfields.retargeting.blink import LidFollower
 from headfields.retargeting.codes import ExpressionFit, regress_expressions

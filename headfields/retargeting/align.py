@@ -7,9 +7,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from headfields.ops._checks import check_floating, check_shape
+from headfields.ops.rigid import nearest_rotation
 from headfields.records import Record
 
-__all__ = ["Similarity", "ThinPlateWarp", "fit_rigid", "fit_similarity"]
+__all__ = ["Similarity", "ThinPlateWarp", "fit_similarity"]
 
 
 @dataclass(frozen=True)
@@ -62,37 +63,9 @@ def fit_similarity(source: Float[Tensor, "n 3"], target: Float[Tensor, "n 3"], s
     x, y = source.double(), target.double()
     middle_x, middle_y = x.mean(0), y.mean(0)
     x, y = x - middle_x, y - middle_y
-    rotation, stretch = _rotation(y.transpose(0, 1) @ x)
+    rotation, stretch = nearest_rotation(y.transpose(0, 1) @ x)
     scale = (stretch / (x * x).sum().clamp_min(1e-30)) if scaling else stretch.new_ones(())
     return Similarity(rotation, middle_y - scale * rotation @ middle_x, scale)
-
-
-def fit_rigid(
-    source: Float[Tensor, "n 3"], posed: Float[Tensor, "b n 3"]
-) -> tuple[Float[Tensor, "b 3 3"], Float[Tensor, "b 3"]]:
-    """Rotations and translations, R x + t, that take N points nearest to their places in each of B poses.
-
-    Args:
-        source: (N, 3) points, metres.
-        posed: (B, N, 3) where they are in each pose, metres.
-
-    Returns:
-        rotations (B, 3, 3) and translations (B, 3).
-
-    Source: Kabsch 1976.
-    """
-    middle, middles = source.mean(0), posed.mean(1)
-    covariance = (posed - middles[:, None]).transpose(1, 2) @ (source - middle)
-    rotation, _ = _rotation(covariance)
-    return rotation, middles - rotation @ middle
-
-
-def _rotation(covariance: Float[Tensor, "*b 3 3"]) -> tuple[Float[Tensor, "*b 3 3"], Float[Tensor, "*b"]]:
-    """The rotation R of greatest trace(Rᵀ C), and that trace."""
-    u, s, vh = torch.linalg.svd(covariance)
-    sign = torch.ones_like(s)
-    sign[..., 2] = torch.linalg.det(u @ vh).sign().detach()
-    return (u * sign[..., None, :]) @ vh, (s * sign).sum(-1)
 
 
 class ThinPlateWarp(nn.Module):

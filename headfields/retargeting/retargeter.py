@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from headfields.ops.rigid import fit_rigid
 from headfields.records import Camera, HeadState
-from headfields.retargeting.align import fit_rigid
 from headfields.retargeting.binding import Binding, bind
 from headfields.retargeting.blink import LidFollower
 from headfields.retargeting.codes import ExpressionFit

@@ -7,6 +7,7 @@ from headfields.training.evaluation import evaluate, picture
 from headfields.training.lock import RunLockedError
 from headfields.training.options import parameter_groups
 from headfields.training.ranks import PeerError, Ranks
+from headfields.training.refinement import Refinement, correct_pose, refine_frame
 from headfields.training.run import RunFolder, RunWriteError
 from headfields.training.trainer import FitResult, NanLossError, Trainer
 
@@ -18,11 +19,14 @@ __all__ = [
     "PeerError",
     "Progress",
     "Ranks",
+    "Refinement",
     "RunFolder",
     "RunLockedError",
     "RunWriteError",
     "Trainer",
+    "correct_pose",
     "evaluate",
     "parameter_groups",
     "picture",
+    "refine_frame",
 ]

@@ -2,16 +2,17 @@
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from headfields import metrics
-from headfields.records import Rendering
+from headfields.training.frames import choose_frames, device_of, render_frame, truth_of
+from headfields.training.refinement import refine_frame
 
 
 def evaluate(
@@ -22,8 +23,13 @@ def evaluate(
     frames: Sequence[int] | None = None,
     device: torch.device | str | None = None,
     bar: bool = False,
+    refine: bool | Mapping[str, Any] = False,
 ) -> dict[str, Any]:
     """Renders frames and compares them with the capture, over the same background.
+
+    With `refine` every frame is measured twice: as tracked, and again with pose and codes fitted to its own image
+    (`refine_frame`). The second figures use the test image: they say how good the avatar is where it is aligned, not
+    how well it predicts, and compare with nothing but figures found in the same way.
 
     Args:
         avatar: the trained avatar.
@@ -33,11 +39,14 @@ def evaluate(
         frames: frame indices instead of the split.
         device: where the avatar is; that of its parameters if None.
         bar: show a progress bar on stderr.
+        refine: True, or options of `refine_frame`, e.g. `{"expression": True}`.
 
     Returns:
         Means over frames of `psnr`, `ssim`, `psnr_masked`, `ssim_masked` (and `lpips` where the package is installed),
         the number `frames`, `seconds_per_frame` of rendering, and `per_frame`, a list of the same per frame with its
-        index `frame`. A masked figure is None for a frame without foreground, and left out of the mean.
+        index `frame`. A masked figure is None for a frame without foreground, and left out of the mean. With `refine`
+        also the same as `psnr_refined` and so on, how far the pose moved as `refined_degrees` and `refined_mm`,
+        `seconds_refining` a frame, and `refine_left_out`, what could not be refined, if anything.
 
     Raises:
         ValueError: there is no such split, or there are no frames in it.
@@ -46,6 +55,7 @@ def evaluate(
     device = device_of(avatar) if device is None else torch.device(device)
     perceptual = metrics.load_lpips(device)
     rows: list[dict[str, Any]] = []
+    left_out: dict[str, None] = {}
     for frame in tqdm(chosen, unit="frame", disable=not bar, dynamic_ncols=True):
         before = time.perf_counter()
         rendering = render_frame(avatar, capture, frame, background, device)
@@ -54,21 +64,40 @@ def evaluate(
             torch.cuda.synchronize(device)
         seconds = time.perf_counter() - before
         truth, alpha = truth_of(capture, frame, background, device)
-        mask = alpha > 0.5
-        row = {"frame": frame, "psnr": metrics.psnr(rendered, truth), "ssim": metrics.ssim(rendered, truth),
-               "psnr_masked": metrics.psnr(rendered, truth, mask), "ssim_masked": metrics.ssim(rendered, truth, mask),
-               "seconds": seconds}  # fmt: skip
-        if perceptual is not None:
-            row["lpips"] = perceptual(rendered, truth)
+        row = {"frame": frame, **_figures(rendered, truth, alpha > 0.5, perceptual), "seconds": seconds}
+        if refine is not False:
+            options = {} if refine is True else dict(refine)
+            fitted = refine_frame(
+                avatar, capture, frame, background=background, device=device, psnr_before=row["psnr"], **options
+            )
+            figures = _figures(fitted.rendering.rgb.clamp(0, 1), truth, alpha > 0.5, perceptual)
+            row |= {f"{key}_refined": value for key, value in figures.items()}
+            row |= {"refined_degrees": fitted.rotation, "refined_mm": fitted.translation,
+                    "seconds_refining": fitted.seconds}  # fmt: skip
+            left_out |= dict.fromkeys(fitted.left_out)
         rows.append(row)
     summary: dict[str, Any] = {}
-    for key in ("psnr", "ssim", "psnr_masked", "ssim_masked", "lpips"):
-        values = [row[key] for row in rows if row.get(key) is not None]
-        if any(key in row for row in rows):
+    for key in rows[0]:
+        if key not in ("frame", "seconds"):
+            values = [row[key] for row in rows if row[key] is not None]
             summary[key] = sum(values) / len(values) if values else None
+    if left_out:
+        summary["refine_left_out"] = list(left_out)
     summary["frames"] = len(rows)
     summary["seconds_per_frame"] = sum(row["seconds"] for row in rows) / len(rows)
     return {**summary, "split": split if frames is None else None, "background": background, "per_frame": rows}
+
+
+def _figures(
+    rendered: Float[Tensor, "h w 3"],
+    truth: Float[Tensor, "h w 3"],
+    mask: Bool[Tensor, "h w"],
+    perceptual: Callable[[Tensor, Tensor], float] | None,
+) -> dict[str, float | None]:
+    figures = {"psnr": metrics.psnr(rendered, truth), "ssim": metrics.ssim(rendered, truth),
+               "psnr_masked": metrics.psnr(rendered, truth, mask),
+               "ssim_masked": metrics.ssim(rendered, truth, mask)}  # fmt: skip
+    return figures if perceptual is None else {**figures, "lpips": perceptual(rendered, truth)}
 
 
 def picture(
@@ -91,46 +120,3 @@ def picture(
     error = (4 * (rendered - truth).abs().mean(-1, keepdim=True)).clamp(0, 1).expand_as(truth)
     psnr = metrics.psnr(rendered, truth)
     return torch.cat([truth, rendered, error], dim=1), math.nan if psnr is None else psnr
-
-
-def choose_frames(capture: Any, split: str, frames: Sequence[int] | None = None) -> list[int]:
-    """Frame indices of a split, or the given ones, checked.
-
-    Raises:
-        ValueError: there is no such split, it is empty, or an index is out of range.
-    """
-    if frames is None:
-        if split not in capture.splits:
-            raise ValueError(
-                f"capture {capture.name!r} has no split {split!r}; it has {', '.join(sorted(capture.splits))}"
-            )
-        frames = [int(frame) for frame in capture.splits[split]]
-        if not frames:
-            raise ValueError(f"the split {split!r} of capture {capture.name!r} is empty")
-    frames = [int(frame) for frame in frames]
-    outside = [frame for frame in frames if not 0 <= frame < len(capture)]
-    if outside or not frames:
-        raise ValueError(
-            f"frames {outside or frames} are not in capture {capture.name!r}, which has frames 0 to {len(capture) - 1}"
-        )
-    return frames
-
-
-def render_frame(avatar: Any, capture: Any, frame: int, background: float | int, device: torch.device) -> Rendering:
-    """The avatar in one frame's state, from its camera: a `Rendering` of (H, W)."""
-    index = torch.tensor([frame])
-    return avatar.render(capture.camera(index).to(device)[0], capture.state(index).to(device), background)
-
-
-def truth_of(
-    capture: Any, frame: int, background: float | int, device: torch.device
-) -> tuple[Float[Tensor, "h w 3"], Float[Tensor, "h w"]]:
-    """A frame's image over a grey background, (H, W, 3), and its matte (H, W)."""
-    image = capture.image(frame).to(device)
-    alpha = image[..., 3]
-    return image[..., :3] * alpha[..., None] + background * (1 - alpha[..., None]), alpha
-
-
-def device_of(module: nn.Module) -> torch.device:
-    """The device of a module's parameters (the CPU if it has none)."""
-    return next((p.device for p in module.parameters()), torch.device("cpu"))

@@ -1,0 +1,62 @@
+"""Captures whose head moves in the vertices, made of captures whose head pose is in the cameras."""
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from headfields.data import Capture, CapturedFrame
+from headfields.data.insta_write import InstaWriter
+from headfields.data.tracking_error import TRUTH, write_truth
+from headfields.records import Camera
+from tests.data.tiny import blob, camera, photograph
+
+
+def jaw_frames(count: int = 6) -> Iterator[CapturedFrame]:
+    """A head whose lower front drops by up to 2 cm with its one coefficient, and whose crown keeps its place."""
+    vertices, faces = blob()
+    for index in range(count):
+        opened = 0.5 - 0.5 * math.cos(1.3 * index)
+        view = camera(0.6 * math.sin(index + 0.4), 0.3 * math.cos(1.7 * index))
+        posed = jaw(vertices, opened)
+        rgba, label, depth = photograph(posed, faces, view)
+        yield CapturedFrame(rgba, posed, view, torch.tensor([opened]), label, depth)
+
+
+def jaw(vertices: torch.Tensor, opened: float) -> torch.Tensor:
+    low = torch.sigmoid((-vertices[:, 1] - 0.01) / 0.004) * torch.sigmoid(vertices[:, 2] / 0.01)
+    low = torch.where(low > 0.02, low, 0.0)  # a jaw ends somewhere
+    return vertices - 0.02 * opened * low[:, None] * torch.tensor([0.0, 1.0, 0.3])
+
+
+def put_pose_into_vertices(capture: Capture, folder: Path) -> Path:
+    """The same capture with one camera that stands still; with its truth, where it has one."""
+    recording = capture.recording
+    writer = InstaWriter(folder, recording.canonical, recording.depth_scale)
+    still = recording.camera_to_world[0]
+    for frame in range(len(capture)):
+        rgba, label, depth = recording.decode_image(frame)
+        vertices, expression = recording.decode_head(frame)
+        moved = _moved(vertices, still @ np.linalg.inv(recording.camera_to_world[frame]))
+        view = Camera(
+            torch.from_numpy(np.linalg.inv(still)), torch.from_numpy(recording.intrinsics[frame]), capture.size
+        )
+        told = None if expression is None else torch.from_numpy(expression)
+        writer.add(
+            f"{frame:05d}",
+            CapturedFrame(rgba, torch.from_numpy(moved), view, told, label, depth, recording.decode_landmarks(frame)),
+            still,
+        )
+    writer.finish({name: rows.tolist() for name, rows in capture.splits.items() if name != "all"})
+    if (capture.path / TRUTH).is_file():
+        with np.load(capture.path / TRUTH) as truth:
+            views = truth["world_to_camera"].astype(np.float64)
+            vertices = np.stack([_moved(v, still @ view) for v, view in zip(truth["vertices"], views, strict=True)])
+            write_truth(folder, vertices, np.broadcast_to(np.linalg.inv(still), views.shape), truth["expression"])
+    return folder
+
+
+def _moved(vertices: np.ndarray, motion: np.ndarray) -> np.ndarray:
+    return (vertices.astype(np.float64) @ motion[:3, :3].T + motion[:3, 3]).astype(np.float32)
