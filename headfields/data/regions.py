@@ -104,12 +104,6 @@ def _mouth_faces(vertices: Float[Tensor, "v 3"], faces: Int[Tensor, "f 3"], repo
     return closed[new].to(faces.dtype)
 
 
-def _folded(faces: Int[Tensor, "f 3"]) -> Bool[Tensor, " f"]:
-    """Faces that lie back to back with another on the same three vertices, as decimation leaves now and then."""
-    _, inverse, count = faces.sort(dim=1).values.unique(dim=0, return_inverse=True, return_counts=True)
-    return count[inverse] > 1
-
-
 def vote_regions(
     capture: "Capture", vertices: Float[Tensor, "v 3"], faces: Int[Tensor, "f 3"], own: int
 ) -> dict[str, Bool[Tensor, " f"]] | None:
