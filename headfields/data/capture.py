@@ -4,7 +4,7 @@ import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
@@ -17,6 +17,11 @@ from headfields.data.meshes import ObjMesh
 from headfields.data.pixels import frame_pixels, sample_pixels
 from headfields.data.store import FrameStore
 from headfields.records import Camera, HeadState, PixelBatch, Template
+
+if TYPE_CHECKING:
+    from headfields.heads.inner_mouth import InnerMouth
+
+Mouth = Literal["close", "interior", "none"]
 
 
 @dataclass
@@ -73,11 +78,16 @@ class Capture:
             ask for attention begin with "warning: " (see `warnings`).
         expression_width: number of expression coefficients, or None.
         depth_unit: metres per unit of the stored depth.
+        mouth: what is done with the tracked mesh's open mouth; see `load_capture`.
         recording: what the layout's reader gave: the exact numbers on disk, and functions that decode one frame.
     """
 
     def __init__(
-        self, recording: Recording, memory_budget_mb: int | float, regions: Mapping[str, Tensor] | None = None
+        self,
+        recording: Recording,
+        memory_budget_mb: int | float,
+        regions: Mapping[str, Tensor] | None = None,
+        mouth: Mouth = "close",
     ) -> None:
         self.path = recording.path
         self.name = recording.path.name
@@ -90,6 +100,7 @@ class Capture:
         self.expression_width = recording.expression_width
         self.depth_unit = recording.depth_scale
         self.recording = recording
+        self.mouth = mouth
         self._given_regions = regions
         self._world_to_camera = torch.from_numpy(np.linalg.inv(recording.camera_to_world).astype(np.float32))
         self._intrinsics = torch.from_numpy(recording.intrinsics.astype(np.float32))
@@ -120,18 +131,37 @@ class Capture:
 
     @functools.cached_property
     def template(self) -> Template:
-        """The canonical mesh, its mouth closed, with face regions; made on first use (regions take seconds to find)."""
+        """The canonical mesh, its mouth as `mouth` says, with face regions; made on first use (these take seconds)."""
         from headfields.data.regions import build_template
 
         return build_template(self, self.recording.canonical, self._given_regions, self.report)
 
+    @functools.cached_property
+    def inner_mouth(self) -> "InnerMouth | None":
+        """What extends the tracked mesh to the template's where `mouth` is "interior", else None; made on first use."""
+        from headfields.data.regions import build_inner_mouth
+
+        return build_inner_mouth(self, self.recording.canonical, self.report) if self.mouth == "interior" else None
+
+    def tracked(self, frames: Int[Tensor, " b"] | Sequence[int]) -> Float[Tensor, "b v 3"]:
+        """Vertices of the given frames' meshes as they are on disk, without an inside of the mouth.
+
+        Raises:
+            IndexError, CaptureError: as `state`.
+        """
+        return self._state(frames).vertices
+
     def state(self, frames: Int[Tensor, " b"] | Sequence[int]) -> HeadState:
-        """Vertices (B, V, 3) and expression (B, E) of the given frames.
+        """Vertices (B, V, 3), those of the template's mesh, and expression (B, E) of the given frames.
 
         Raises:
             IndexError: a frame is out of range.
             CaptureError: a mesh or expression file cannot be read.
         """
+        state = self._state(frames)
+        return state if self.inner_mouth is None else state.replace(vertices=self.inner_mouth.extend(state.vertices))
+
+    def _state(self, frames: Int[Tensor, " b"] | Sequence[int]) -> HeadState:
         wanted = self.frame_indices(frames)
         count = len(wanted)
         vertices = torch.empty(count, len(self.recording.canonical.vertices), 3)
@@ -305,4 +335,4 @@ def groups(frames: Sequence[int], slots: int) -> list[list[int]]:
     return out
 
 
-__all__ = ["Capture", "CaptureError", "Recording"]
+__all__ = ["Capture", "CaptureError", "Mouth", "Recording"]

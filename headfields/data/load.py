@@ -3,18 +3,22 @@
 import math
 from collections.abc import Mapping
 from pathlib import Path
+from typing import get_args
 
 from jaxtyping import Bool
 from torch import Tensor
 
-from headfields.data.capture import Capture
+from headfields.data.capture import Capture, Mouth
 from headfields.data.errors import CaptureError
 from headfields.data.insta import is_insta, read_insta
 from headfields.data.insta_json import read_transforms
 
 
 def load_capture(
-    path: Path | str, memory_budget_mb: int | float = 2048, regions: Mapping[str, Bool[Tensor, " f"]] | None = None
+    path: Path | str,
+    memory_budget_mb: int | float = 2048,
+    regions: Mapping[str, Bool[Tensor, " f"]] | None = None,
+    mouth: Mouth = "close",
 ) -> Capture:
     """Opens a capture, whatever its layout (INSTA's at present).
 
@@ -26,6 +30,9 @@ def load_capture(
         memory_budget_mb: how much decoded frames may take.
         regions: face masks of the canonical mesh (F,), e.g. those of a known topology; what is not given of `"mouth"`,
             `"eyes"` and `"face"` is voted for by the segmentation labels.
+        mouth: what becomes of a tracked mesh that ends at the lips. `"close"`: faces across them; `"interior"`: a
+            cavity and teeth (`headfields.heads.inner_mouth`), with which `template` and the vertices of each `state`
+            are extended; `"none"`: it stays open.
 
     Raises:
         CaptureError: the folder is missing or of no known layout, or names the frame and field that are wrong.
@@ -35,8 +42,10 @@ def load_capture(
         raise CaptureError(f"load_capture: {folder} is not a folder; name the one that holds transforms*.json")
     if not 0 < memory_budget_mb < math.inf:
         raise CaptureError(f"load_capture: memory_budget_mb is {memory_budget_mb}; expected a positive number")
+    if mouth not in get_args(Mouth):
+        raise CaptureError(f"load_capture: mouth is {mouth!r}; expected one of {', '.join(get_args(Mouth))}")
     if is_insta(folder):
-        return Capture(read_insta(folder), memory_budget_mb, regions)
+        return Capture(read_insta(folder), memory_budget_mb, regions, mouth)
     raise CaptureError(
         f"load_capture: {folder} is not in INSTA's layout (transforms*.json whose frames have a mesh_path). "
         f"{_found(folder)}"

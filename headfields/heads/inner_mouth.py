@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from headfields.heads.inner_mouth_binding import affine_frame, connected, jaw_share, skull_share, vertex_areas
+from headfields.heads.inner_mouth_binding import affine_frame, connected, is_thick, jaw_share, skull_share, vertex_areas
 from headfields.heads.inner_mouth_shape import Lips, cavity, cavity_faces, tooth_row
 from headfields.heads.inner_mouth_uv import cavity_chart, join_uv, tooth_chart
 from headfields.heads.mouth import boundary_loops, close_mouth, folded_faces, mouth_loop
@@ -226,8 +226,8 @@ def inner_mouth(
     """Makes an inside for the open mouth of a head mesh.
 
     A bag of `rows` rings hangs on the inner lips. Its roof goes with the skull and its floor with the jaw, its sides
-    with both, and its front with the lips: a share that falls to 0 at 60 % of the rings. It is as tall as a closed mouth
-    has teeth, so nothing is folded or pierced when the lips meet. Sizes are parts of the mouth's width.
+    with both, and its front with the lips, by a share that falls to 0 at a third of the depth. It is as tall as a
+    closed mouth has teeth, so nothing is folded or pierced when the lips meet. Sizes are parts of the mouth's width.
 
     Args:
         vertices: (V, 3) the mesh at rest, metres, y up, face toward +z; best with the lips closed or nearly (the lower
@@ -279,10 +279,12 @@ def inner_mouth(
     lips = Lips.of(ring, left, local[ring], width)
 
     frames = []
-    area = vertex_areas(place, own) * connected(own, ring, len(place))
+    area = vertex_areas(place, own) * connected(own, int(ring[0]), len(place))
     for what, given, found in (("skull", skull, skull_share), ("jaw", jaw, jaw_share)):
         if given is None:
-            share = area * found(local / width)
+            # Coarse meshes may have few vertices where a chin is, so the place grows until there are enough.
+            shares = [area * found(local / width, reach) for reach in (1.0, 1.4, 2.0, 2.8)]
+            share = next((s for s in shares if is_thick(place, s, width)), shares[-1])
         else:
             check_shape("inner_mouth", what, given, str(len(place)))
             share = area * (given.detach().double().cpu() > 0.98)
@@ -351,10 +353,10 @@ def _ring(
     (x least, on the left of the image) over the top.
     """
     simple = faces[~folded_faces(faces)]
-    borders = boundary_loops(simple)
     wanted = None if loop is None else set(loop.tolist())
     flame = {vertex for lip in FLAME_INNER_LIPS for vertex in lip}
-    if wanted is None and len(place) == _FLAME_VERTICES and any(set(b.tolist()) == flame for b in borders):
+    borders = [] if wanted is None and len(place) != _FLAME_VERTICES else boundary_loops(simple)
+    if wanted is None and any(set(border.tolist()) == flame for border in borders):
         wanted = flame
         corners = corners or (FLAME_INNER_LIPS[0][0], FLAME_INNER_LIPS[0][-1])
     if wanted is None:
@@ -362,8 +364,8 @@ def _ring(
             ring = mouth_loop(simple, place, None if jaw is None else jaw.detach().double().cpu())
         except ValueError as error:
             raise ValueError(
-                f"inner_mouth: {error}. A mesh that is closed there has an inside of the mouth already, and then nothing "
-                "is to be added, or its lips are sealed: take out the faces between them"
+                f"inner_mouth: {error}. A mesh that is closed there has an inside of the mouth already, and then "
+                "nothing is to be added, or its lips are sealed: take out the faces between them"
             ) from None
     else:
         found = [border for border in borders if set(border.tolist()) == wanted]

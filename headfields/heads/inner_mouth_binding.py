@@ -4,11 +4,14 @@ Our own choice. A frame is four rows of weights (F, V) whose products with any v
 axes; least-squares rows over hundreds of vertices, so that no single one's expression shows in it.
 """
 
+import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
-__all__ = ["affine_frame", "connected", "jaw_share", "skull_share", "vertex_areas"]
+__all__ = ["affine_frame", "connected", "is_thick", "jaw_share", "skull_share", "vertex_areas"]
 
 _FLAT = 0.03  # of the mouth's width: anchors thinner than this say nothing of what lies off their plane
 
@@ -20,16 +23,13 @@ def vertex_areas(vertices: Float[Tensor, "v 3"], faces: Int[Tensor, "f 3"]) -> F
     return vertices.new_zeros(len(vertices)).index_add_(0, faces.reshape(-1), area.repeat_interleave(3))
 
 
-def connected(faces: Int[Tensor, "f 3"], start: Int[Tensor, " n"], count: int) -> Tensor:
-    """(V,) which vertices hang together with those of `start`: the skin, and not eyeballs behind it."""
-    label = torch.full((count,), count, dtype=torch.int64, device=faces.device)
-    label[start] = 0
-    while True:
-        least = label[faces].amin(1)
-        grown = label.scatter_reduce(0, faces.reshape(-1), least.repeat_interleave(3), "amin")
-        if torch.equal(grown, label):
-            return label == 0
-        label = grown
+def connected(faces: Int[Tensor, "f 3"], vertex: int, count: int) -> Bool[Tensor, " v"]:
+    """(V,) which vertices hang together with one: the skin, and not eyeballs behind it."""
+    table = faces.numpy()
+    pairs = np.stack([table[:, :2], table[:, 1:]], 1).reshape(-1, 2)
+    graph = coo_array((np.ones(len(pairs), bool), (pairs[:, 0], pairs[:, 1])), shape=(count, count))
+    label = connected_components(graph, directed=False)[1]
+    return torch.from_numpy(label == label[vertex])
 
 
 def _smoothstep(value: Tensor, low: float, high: float) -> Tensor:
@@ -37,24 +37,38 @@ def _smoothstep(value: Tensor, low: float, high: float) -> Tensor:
     return t * t * (3 - 2 * t)
 
 
-def skull_share(local: Float[Tensor, "v 3"]) -> Float[Tensor, " v"]:
+def skull_share(local: Float[Tensor, "v 3"], reach: float) -> Float[Tensor, " v"]:
     """How far vertices serve as the skull's: all of the skin from the nostrils up.
 
     Args:
         local: (V, 3) places from the middle of the mouth in units of its width.
+        reach: 1, or more on meshes that have too few vertices there.
     """
-    return _smoothstep(local[:, 1], 0.45, 0.85)
+    return _smoothstep(local[:, 1], 0.45 / reach, 0.85 / reach)
 
 
-def jaw_share(local: Float[Tensor, "v 3"]) -> Float[Tensor, " v"]:
+def jaw_share(local: Float[Tensor, "v 3"], reach: float) -> Float[Tensor, " v"]:
     """How far vertices serve as the jaw's: the chin, off the lips and off the neck.
 
     Args:
         local: (V, 3) places from the middle of the mouth in units of its width.
+        reach: 1, or more on meshes that have too few vertices there.
     """
     x, y, z = local.unbind(1)
     away = (x / 0.55) ** 2 + ((y + 0.82) / 0.4) ** 2 + ((z - 0.1) / 0.5) ** 2
-    return (1 - away).clamp(min=0)
+    return (1 - away / reach**2).clamp(min=0)
+
+
+def is_thick(vertices: Float[Tensor, "v 3"], share: Float[Tensor, " v"], width: float) -> bool:
+    """Whether the vertices with a share spread in all three directions, so that they say where others are."""
+    return int((share > 0).sum()) >= 4 and _thickness(vertices, share) >= _FLAT * width
+
+
+def _thickness(vertices: Tensor, share: Tensor) -> float:
+    """The standard deviation across the plane that the vertices lie nearest to, metres."""
+    share = share / share.sum().clamp_min(1e-30)
+    away = vertices - (share[:, None] * vertices).sum(0)
+    return float(torch.linalg.eigvalsh((share[:, None] * away).T @ away)[0].clamp_min(0)) ** 0.5
 
 
 def affine_frame(
@@ -75,16 +89,14 @@ def affine_frame(
     Raises:
         ValueError: the vertices with a share lie in a plane or are fewer than four.
     """
-    share = share / share.sum().clamp_min(1e-30)
-    places = torch.cat([(vertices - origin) / width, torch.ones_like(vertices[:, :1])], 1)
-    mean = (share[:, None] * places[:, :3]).sum(0)
-    spread = torch.linalg.eigvalsh((share[:, None] * (places[:, :3] - mean)).T @ (places[:, :3] - mean))
-    if int((share > 0).sum()) < 4 or float(spread[0]) < _FLAT**2:
+    if not is_thick(vertices, share, width):
         raise ValueError(
             f"inner_mouth: {int((share > 0).sum())} vertices were found to follow the {what} by, and they are "
-            f"{1e3 * width * float(spread[0].clamp_min(0)) ** 0.5:.2f} mm thick; pass {what}=, (V,) how far each vertex "
-            f"of the mesh moves with the {what}"
+            f"{1e3 * _thickness(vertices, share):.2f} mm thick; pass {what}=, (V,) how far each "
+            f"vertex of the mesh moves with the {what}"
         )
+    share = share / share.sum()
+    places = torch.cat([(vertices - origin) / width, torch.ones_like(vertices[:, :1])], 1)
     weighted = share[:, None] * places
     rows = torch.linalg.solve(places.T @ weighted, weighted.T)
     return torch.cat([rows[3:], rows[:3] / width])

@@ -13,7 +13,7 @@ _HEIGHT = 0.20  # of the roof over the upper lip and of the floor under the lowe
 _RISE = 0.13  # depth at which roof and floor are reached
 _GAP = 0.125  # between lips and teeth
 _THICK = 0.055  # of teeth
-_OVERLAP = 0.03  # of the upper teeth below the upper lip
+_OVERLAP = 0.08  # of the upper teeth below the upper lip
 _ARCH = 0.34  # half the width of a row of teeth
 _SETBACK = 0.13  # most that the upper teeth stand behind the upper lip for the lower lip's sake
 TOOTH_COLUMNS, TOOTH_PROFILE = 15, 6
@@ -56,10 +56,8 @@ class Lips:
 
     def line(self, over: bool, x: Float[Tensor, " n"]) -> Float[Tensor, "n 2"]:
         """Height y and place z of the upper (or lower) lip's smoothed line at x: a parabola through its middle part."""
-        if over:
-            chain = self.place[: self.left + 1]
-        else:
-            chain = torch.cat([self.place[self.left :], self.place[:1]])
+        ring = torch.cat([self.place, self.place[:1]])
+        chain = ring[: self.left + 1] if over else ring[self.left :]
         # Corners turn away from the line of the lips, so the middle counts for most.
         weight = (1 - (2 * chain[:, 0] / self.width).clamp(-1, 1) ** 2)[:, None] + 1e-3
         basis = torch.stack([torch.ones_like(chain[:, 0]), chain[:, 0], chain[:, 0] ** 2], 1)

@@ -53,7 +53,9 @@ def tooth_chart(over: bool) -> tuple[Float[Tensor, "t 2"], Int[Tensor, "f 3"]]:
 
 def _occupied(uv: np.ndarray, faces: np.ndarray) -> np.ndarray:
     """(R, R) cells, row v and column u, that a chart reaches into, by points closer together than a cell."""
-    corners = uv[faces].astype(np.float64)
+    # Once a triangle, though a mesh may put thousands of faces on one (mirrored halves, parts without a texture).
+    corners = np.unique(np.sort(faces, axis=1), axis=0)
+    corners = np.unique(uv[corners].astype(np.float64).reshape(-1, 6), axis=0).reshape(-1, 3, 2)
     edges = np.abs(corners - np.roll(corners, 1, axis=1)).max((1, 2))
     steps = np.minimum(np.ceil(1.5 * edges * _RESOLUTION).astype(int) + 1, 2 * _RESOLUTION)
     taken = np.zeros((_RESOLUTION, _RESOLUTION), bool)
