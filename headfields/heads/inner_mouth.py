@@ -26,10 +26,12 @@ from headfields.records import Record, Template
 __all__ = ["FLAME_INNER_LIPS", "INNER_MOUTH_PARTS", "InnerMouth", "inner_mouth"]
 
 INNER_MOUTH_PARTS = ("cavity", "upper_teeth", "lower_teeth")
+"""What the faces of an `InnerMouth` are of; its `part` indexes these."""
 FLAME_INNER_LIPS = (
     (1572, 1594, 1595, 1746, 1747, 1742, 1739, 1665, 1666, 3514, 2783, 2782, 2854, 2857, 2862, 2861, 2731, 2730, 2708),
     (1572, 1573, 1860, 1862, 1830, 1835, 1852, 3497, 2941, 2933, 2930, 2945, 2943, 2709, 2708),
-)  # upper and lower lip from the right corner to the left one, as FLAME's 5,023 vertices are numbered
+)
+"""The inner border of FLAME's upper and lower lip, each from the right corner to the left one, by vertex index."""
 _FLAME_VERTICES = 5023
 H = TypeVar("H", bound=nn.Module)
 
@@ -204,7 +206,7 @@ class InnerMouth(Record):
             regions = here.extend_regions(head.derived_regions(here.loop))  # type: ignore[operator]
             for name, mask in regions.items():
                 made.register_buffer(f"region_{name}", mask)
-            made._region_names = tuple(regions)
+            made._region_names = tuple(regions)  # type: ignore[assignment]
         if getattr(made, "uv", None) is not None:
             made.uv, made.uv_faces = here.extend_uv(made.uv, made.uv_faces)  # type: ignore[arg-type]
         made.faces = here.faces
@@ -320,15 +322,15 @@ def inner_mouth(
     offset = (where - share_lip[:, None] * local[numbers]) @ axes
     one = torch.cat([(1 - share_lip)[:, None], offset], 1)
     coefficients = torch.cat([share_upper[:, None] * one, (1 - share_upper)[:, None] * one], 1)
-    kind = {"dtype": vertices.dtype, "device": vertices.device}
+    dtype = vertices.dtype
     made = InnerMouth(
         index=numbers,
-        lip=share_lip.to(**kind),
-        coefficients=coefficients.to(**kind),
-        frames=torch.cat(frames).to(**kind),
+        lip=share_lip.to(dtype),
+        coefficients=coefficients.to(dtype),
+        frames=torch.cat(frames).to(dtype),
         faces=torch.cat([own, *added]),
         part=torch.cat(part),
-        chart=torch.cat(chart).to(**kind),
+        chart=torch.cat(chart).to(dtype),
         chart_faces=torch.cat(chart_faces),
         loop=ring,
     )

@@ -90,7 +90,7 @@ def cavity(lips: Lips, rows: int, depth: float) -> tuple[Float[Tensor, "r l 3"],
     points = torch.stack(
         [place[:, 0] * (0.3 + 0.7 * shrink), place[:, 1] + tall * rise * shrink, place[:, 2] - deep], -1
     )
-    return points, (1 - t[:, 0] / 0.35).clamp_min(0) ** 2
+    return points, (1 - t[:, 0] / 0.35).clamp_min(0)
 
 
 def cavity_faces(rows: int, around: int) -> Int[Tensor, "f 3"]:
