@@ -4,7 +4,7 @@ import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
@@ -18,6 +18,11 @@ from headfields.data.meshes import ObjMesh
 from headfields.data.pixels import frame_pixels, sample_pixels
 from headfields.data.store import FrameStore
 from headfields.records import Camera, HeadState, PixelBatch, Template
+
+if TYPE_CHECKING:
+    from headfields.heads.inner_mouth import InnerMouth
+
+Mouth = Literal["close", "interior", "none"]
 
 
 @dataclass
@@ -76,6 +81,7 @@ class Capture:
             ask for attention begin with "warning: " (see `warnings`).
         expression_width: number of expression coefficients, or None.
         depth_unit: metres per unit of the stored depth.
+        mouth: what is done with the tracked mesh's open mouth; see `load_capture`.
         recording: what the layout's reader gave: the exact numbers on disk, and functions that decode one frame.
         head_frame: the rigid part of the head, where its motion is taken out of the vertices and put into the cameras;
             None where both are as on disk.
@@ -87,6 +93,7 @@ class Capture:
         memory_budget_mb: int | float,
         regions: Mapping[str, Tensor] | None = None,
         head_frame: HeadFrameChoice = "keep",
+        mouth: Mouth = "close",
     ) -> None:
         self.path = recording.path
         self.name = recording.path.name
@@ -99,6 +106,7 @@ class Capture:
         self.expression_width = recording.expression_width
         self.depth_unit = recording.depth_scale
         self.recording = recording
+        self.mouth = mouth
         self._given_regions = regions
         self._world_to_camera = torch.from_numpy(np.linalg.inv(recording.camera_to_world).astype(np.float32))
         self._intrinsics = torch.from_numpy(recording.intrinsics.astype(np.float32))
@@ -132,18 +140,37 @@ class Capture:
 
     @functools.cached_property
     def template(self) -> Template:
-        """The canonical mesh, its mouth closed, with face regions; made on first use (regions take seconds to find)."""
+        """The canonical mesh, its mouth as `mouth` says, with face regions; made on first use (these take seconds)."""
         from headfields.data.regions import build_template
 
         return build_template(self, self.recording.canonical, self._given_regions, self.report)
 
+    @functools.cached_property
+    def inner_mouth(self) -> "InnerMouth | None":
+        """What extends the tracked mesh to the template's where `mouth` is "interior", else None; made on first use."""
+        from headfields.data.regions import build_inner_mouth
+
+        return build_inner_mouth(self, self.recording.canonical, self.report) if self.mouth == "interior" else None
+
+    def tracked(self, frames: Int[Tensor, " b"] | Sequence[int]) -> Float[Tensor, "b v 3"]:
+        """Vertices of the given frames' meshes as tracked, without an inside of the mouth.
+
+        Raises:
+            IndexError, CaptureError: as `state`.
+        """
+        return self._state(frames).vertices
+
     def state(self, frames: Int[Tensor, " b"] | Sequence[int]) -> HeadState:
-        """Vertices (B, V, 3) and expression (B, E) of the given frames, whose indices are their `frame_id` (B,).
+        """Vertices (B, V, 3) of the template's mesh and expression (B, E) of frames, whose indices are their `frame_id`.
 
         Raises:
             IndexError: a frame is out of range.
             CaptureError: a mesh or expression file cannot be read.
         """
+        state = self._state(frames)
+        return state if self.inner_mouth is None else state.replace(vertices=self.inner_mouth.extend(state.vertices))
+
+    def _state(self, frames: Int[Tensor, " b"] | Sequence[int]) -> HeadState:
         wanted = self.frame_indices(frames)
         count = len(wanted)
         vertices = torch.empty(count, len(self.recording.canonical.vertices), 3)
@@ -345,4 +372,4 @@ def groups(frames: Sequence[int], slots: int) -> list[list[int]]:
     return out
 
 
-__all__ = ["Capture", "CaptureError", "Recording"]
+__all__ = ["Capture", "CaptureError", "Mouth", "Recording"]

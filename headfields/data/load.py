@@ -3,11 +3,12 @@
 import math
 from collections.abc import Mapping
 from pathlib import Path
+from typing import get_args
 
 from jaxtyping import Bool
 from torch import Tensor
 
-from headfields.data.capture import Capture
+from headfields.data.capture import Capture, Mouth
 from headfields.data.errors import CaptureError
 from headfields.data.head_frame import HeadFrameChoice
 from headfields.data.insta import is_insta, read_insta
@@ -19,6 +20,7 @@ def load_capture(
     memory_budget_mb: int | float = 2048,
     regions: Mapping[str, Bool[Tensor, " f"]] | None = None,
     head_frame: HeadFrameChoice = "auto",
+    mouth: Mouth = "close",
 ) -> Capture:
     """Opens a capture, whatever its layout (INSTA's at present).
 
@@ -36,6 +38,9 @@ def load_capture(
             `"auto"` normalises if the head moves by 2 degrees or 5 mm between the frames looked at, and else leaves
             every bit as it is: right for captures with the pose in the cameras, as INSTA's, and for those with moving
             meshes. `report` says what was found. A mask (V,) normalises by the vertices that it marks as rigid.
+        mouth: what becomes of a tracked mesh that ends at the lips. `"close"`: faces across them; `"interior"`: a
+            cavity and teeth (`headfields.heads.inner_mouth`), with which `template` and the vertices of each `state`
+            are extended; `"none"`: it stays open.
 
     Raises:
         ValueError: head_frame is none of these, or a mask of another number of vertices.
@@ -46,8 +51,10 @@ def load_capture(
         raise CaptureError(f"load_capture: {folder} is not a folder; name the one that holds transforms*.json")
     if not 0 < memory_budget_mb < math.inf:
         raise CaptureError(f"load_capture: memory_budget_mb is {memory_budget_mb}; expected a positive number")
+    if mouth not in get_args(Mouth):
+        raise CaptureError(f"load_capture: mouth is {mouth!r}; expected one of {', '.join(get_args(Mouth))}")
     if is_insta(folder):
-        return Capture(read_insta(folder), memory_budget_mb, regions, head_frame)
+        return Capture(read_insta(folder), memory_budget_mb, regions, head_frame, mouth)
     raise CaptureError(
         f"load_capture: {folder} is not in INSTA's layout (transforms*.json whose frames have a mesh_path). "
         f"{_found(folder)}"

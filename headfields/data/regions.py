@@ -19,6 +19,7 @@ from headfields.records import Camera, Template
 
 if TYPE_CHECKING:
     from headfields.data.capture import Capture
+    from headfields.heads.inner_mouth import InnerMouth
 
 MOUTH = (120, 130, 140)
 EYES = (200, 210)
@@ -32,7 +33,7 @@ _MOUTH_SPAN = 0.1  # metres: wider borders are the neck's
 def build_template(
     capture: "Capture", canonical: ObjMesh, given: Mapping[str, Bool[Tensor, " f"]] | None, report: list[str]
 ) -> Template:
-    """The canonical mesh with its mouth closed and its regions.
+    """The canonical mesh with its mouth closed (or given an inside, or left open) and its regions.
 
     Args:
         capture: whose training frames vote.
@@ -44,8 +45,13 @@ def build_template(
         CaptureError: a given mask has another length, or a frame that votes cannot be read.
     """
     vertices, own = torch.from_numpy(canonical.vertices), torch.from_numpy(canonical.faces)
-    added = _mouth_faces(vertices, own, report)
-    faces = torch.cat([own, added])
+    inside = capture.inner_mouth
+    if inside is not None:
+        vertices, faces = inside.extend(vertices), inside.faces
+    elif capture.mouth == "close":
+        faces = torch.cat([own, _mouth_faces(vertices, own, report)])
+    else:
+        faces = own
     regions: dict[str, Tensor] = {}
     for name, mask in (given or {}).items():
         if mask.shape not in ((len(own),), (len(faces),)):
@@ -69,22 +75,90 @@ def build_template(
     uv = uv_faces = None
     if canonical.uv is not None and canonical.uv_faces is not None:
         uv, uv_faces = torch.from_numpy(canonical.uv), torch.from_numpy(canonical.uv_faces)
-        corner = np.zeros(len(vertices), np.int64)  # NumPy: on a seam the last face's coordinate, on every run
-        corner[canonical.faces.reshape(-1)] = canonical.uv_faces.reshape(-1)
-        uv_faces = torch.cat([uv_faces, torch.from_numpy(corner)[added]])
+        if inside is not None:
+            uv, uv_faces = inside.extend_uv(uv, uv_faces)
+        else:
+            corner = np.zeros(len(vertices), np.int64)  # NumPy: on a seam the last face's coordinate, on every run
+            corner[canonical.faces.reshape(-1)] = canonical.uv_faces.reshape(-1)
+            uv_faces = torch.cat([uv_faces, torch.from_numpy(corner)[faces[len(own) :]]])
+    if inside is not None:
+        regions = inside.extend_regions(regions)
     return Template(vertices, faces, regions, uv, uv_faces, face_count=len(own))
+
+
+def build_inner_mouth(capture: "Capture", canonical: ObjMesh, report: list[str]) -> "InnerMouth":
+    """An inside for the mouth, made on the training frame (of up to 40) whose lips are nearest to each other.
+
+    Args:
+        capture: whose tracked meshes are looked at.
+        canonical: the canonical mesh.
+        report: gets a line.
+
+    Raises:
+        CaptureError: no border looks like a mouth, or a mesh cannot be read.
+    """
+    from headfields.heads.inner_mouth import inner_mouth
+    from headfields.heads.mouth import folded_faces
+
+    faces = torch.from_numpy(canonical.faces)
+    found: list[str] = []
+    loop = _mouth_border(torch.from_numpy(canonical.vertices), faces[~folded_faces(faces)], found)
+    if loop is None:
+        raise CaptureError(
+            f'load_capture: mouth="interior" needs an open mouth, and {"; ".join(found)}. If the mesh has an inside of '
+            'the mouth already, nothing is to be added: mouth="none"'
+        )
+    picks = _voting_frames(capture)
+    meshes = torch.cat(
+        [capture.tracked([frame]) for frame in picks.tolist()] + [torch.from_numpy(canonical.vertices)[None]]
+    )
+    ring = meshes[:, loop]
+    # Area (twice it) over squared width: pursed lips span little too, but are not closed.
+    spokes = ring - ring.mean(1, keepdim=True)
+    area = torch.linalg.cross(spokes, spokes.roll(-1, 1)).sum(1).norm(dim=1)
+    best = int((area / (ring[..., 0].amax(1) - ring[..., 0].amin(1)) ** 2).argmin())
+    name = capture.frame_names[int(picks[best])] if best < len(picks) else "canonical.obj"
+    try:
+        made = inner_mouth(meshes[best], faces, loop)
+    except ValueError as error:
+        raise CaptureError(f"load_capture: {error}") from None
+    report.append(
+        f"mouth given an inside of {len(made.index)} vertices and {len(made.part)} faces behind a border of "
+        f"{len(loop)} vertices, as its lips are in {name}"
+    )
+    return made
+
+
+def _voting_frames(capture: "Capture") -> Int[Tensor, " n"]:
+    """Up to 40 frames, spread over the training frames (over all where there are none)."""
+    train = capture.splits["train"] if len(capture.splits["train"]) else capture.splits["all"]
+    return train[np.unique(np.linspace(0, len(train) - 1, min(VOTING_FRAMES, len(train))).round().astype(int))]
 
 
 def _mouth_faces(vertices: Float[Tensor, "v 3"], faces: Int[Tensor, "f 3"], report: list[str]) -> Int[Tensor, "g 3"]:
     """Faces that close the mouth; none where no border looks like one."""
-    from headfields.heads.mouth import boundary_loops, close_mouth
+    from headfields.heads.mouth import close_mouth, folded_faces
 
-    simple = faces[~_folded(faces)]
+    simple = faces[~folded_faces(faces)]
+    loop = _mouth_border(vertices, simple, report)
+    if loop is None:
+        return faces[:0]
+    closed, new = close_mouth(simple, loop, vertices)
+    report.append(f"mouth closed with {int(new.sum())} faces across a border of {len(loop)} vertices")
+    return closed[new].to(faces.dtype)
+
+
+def _mouth_border(
+    vertices: Float[Tensor, "v 3"], faces: Int[Tensor, "f 3"], report: list[str]
+) -> Int[Tensor, " l"] | None:
+    """The border in front, on the midline and less than 10 cm across, or None and a line in the report."""
+    from headfields.heads.mouth import boundary_loops
+
     try:
-        loops = boundary_loops(simple)
+        loops = boundary_loops(faces)
     except ValueError as error:
         report.append(f"mouth left as it is: {error}")
-        return faces[:0]
+        return None
     middle = vertices[faces.unique()].amin(0).lerp(vertices[faces.unique()].amax(0), 0.5)
     mouths = []
     for loop in loops:
@@ -97,17 +171,8 @@ def _mouth_faces(vertices: Float[Tensor, "v 3"], faces: Int[Tensor, "f 3"], repo
         report.append(
             f"mouth taken as closed: of {len(loops)} open borders none is in front, on the midline and under 10 cm"
         )
-        return faces[:0]
-    _, loop = max(mouths, key=lambda entry: entry[0])
-    closed, new = close_mouth(simple, loop, vertices)
-    report.append(f"mouth closed with {int(new.sum())} faces across a border of {len(loop)} vertices")
-    return closed[new].to(faces.dtype)
-
-
-def _folded(faces: Int[Tensor, "f 3"]) -> Bool[Tensor, " f"]:
-    """Faces that lie back to back with another on the same three vertices, as decimation leaves now and then."""
-    _, inverse, count = faces.sort(dim=1).values.unique(dim=0, return_inverse=True, return_counts=True)
-    return count[inverse] > 1
+        return None
+    return max(mouths, key=lambda entry: entry[0])[1]
 
 
 def vote_regions(
@@ -127,8 +192,7 @@ def vote_regions(
     Returns:
         (F,) masks by name, or None where no voting frame has labels.
     """
-    train = capture.splits["train"] if len(capture.splits["train"]) else capture.splits["all"]
-    picks = train[np.unique(np.linspace(0, len(train) - 1, min(VOTING_FRAMES, len(train))).round().astype(int))]
+    picks = _voting_frames(capture)
     votes = torch.zeros(own, 4)
     table = torch.zeros(256, dtype=torch.long)
     for number, labels in ((_FACE, FACE), (_EYES, EYES), (_MOUTH, MOUTH)):
@@ -232,4 +296,4 @@ def face_neighbours(faces: Int[Tensor, "f 3"]) -> tuple[Int[Tensor, " p"], Int[T
     return torch.cat([one, other]), torch.cat([other, one])
 
 
-__all__ = ["build_template", "face_neighbours", "visible_points", "vote_regions"]
+__all__ = ["build_inner_mouth", "build_template", "face_neighbours", "visible_points", "vote_regions"]

@@ -5,6 +5,7 @@ from headfields.heads.blendshapes import BlendshapeHead
 from headfields.heads.flame import FlameHead
 from headfields.heads.flame_assets import Extras, read_masks
 from headfields.heads.flame_convert import Conversion, convert_flame
+from headfields.heads.inner_mouth import FLAME_INNER_LIPS, INNER_MOUTH_PARTS, InnerMouth, inner_mouth
 from headfields.heads.landmarks import ContourLandmarks, Embedding, Landmarks, head_yaw, read_embeddings
 from headfields.heads.mouth import boundary_loops, close_mouth, mouth_loop
 from headfields.heads.pickles import UnsafePickleError, load_pickle, load_torch, to_array
@@ -14,12 +15,15 @@ from headfields.heads.procedural_texture import procedural_texture
 from headfields.heads.smplx import SmplxHead, from_smplx
 
 __all__ = [
+    "FLAME_INNER_LIPS",
+    "INNER_MOUTH_PARTS",
     "BlendshapeHead",
     "ContourLandmarks",
     "Conversion",
     "Embedding",
     "Extras",
     "FlameHead",
+    "InnerMouth",
     "Landmarks",
     "MouthParts",
     "SmplxHead",
@@ -29,6 +33,7 @@ __all__ = [
     "convert_flame",
     "from_smplx",
     "head_yaw",
+    "inner_mouth",
     "load_arrays",
     "load_pickle",
     "load_torch",

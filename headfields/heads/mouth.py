@@ -13,7 +13,19 @@ from torch import Tensor
 
 from headfields.ops._checks import check_floating, check_integer, check_shape
 
-__all__ = ["boundary_loops", "close_mouth", "mouth_loop"]
+__all__ = ["boundary_loops", "close_mouth", "folded_faces", "mouth_loop"]
+
+
+def folded_faces(faces: Int[Tensor, "f 3"]) -> Bool[Tensor, " f"]:
+    """Faces that lie back to back with another on the same three vertices, as decimation leaves now and then.
+
+    They hide borders (their edges are used once in each direction), so `boundary_loops` is better asked without them.
+
+    Args:
+        faces: (F, 3) vertex indices.
+    """
+    _, inverse, count = faces.sort(dim=1).values.unique(dim=0, return_inverse=True, return_counts=True)
+    return count[inverse] > 1
 
 
 def boundary_loops(faces: Int[Tensor, "f 3"]) -> list[Int[Tensor, " l"]]:

@@ -9,6 +9,7 @@ from headfields.data import CaptureError, load_capture
 from headfields.data.insta_write import write_insta
 from headfields.data.regions import face_neighbours, visible_points
 from tests.data.tiny import blob, camera, is_lip, tiny_frames
+from tests.heads.test_inner_mouth import piercing
 from tests.shared_data import shared
 
 
@@ -47,6 +48,53 @@ def test_open_mouth_is_closed(tmp_path: Path) -> None:
     directed = {tuple(edge) for edge in edges.tolist()}
     assert len(directed) == len(edges) and all((b, a) in directed for a, b in directed)  # watertight, oriented alike
     assert any("mouth closed with" in line for line in capture.report)
+
+
+def test_open_mouth_is_given_an_inside_or_left(tmp_path: Path) -> None:
+    write_insta(tmp_path / "open", tiny_frames(open_mouth=True), *blob(open_mouth=True))
+    vertices, own = blob(open_mouth=True)
+    capture = load_capture(tmp_path / "open", mouth="interior")
+    template, state = capture.template, capture.state([1, 0, 1])
+    assert capture.inner_mouth is not None and template.face_count == len(own)
+    added = len(capture.inner_mouth.index)
+    assert added > 100 and len(template.canonical_vertices) == len(vertices) + added == state.vertices.shape[1]
+    assert capture.tracked([0]).shape == (1, len(vertices), 3)
+    assert torch.equal(state.vertices, capture.inner_mouth.extend(capture.tracked([1, 0, 1])))
+    for name in ("mouth", "face", "inner_mouth"):
+        assert template.regions[name][len(own) :].all()
+    assert template.regions["teeth"].any() and not template.regions["eyes"][len(own) :].any()
+    edges = template.faces[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2)
+    directed = {tuple(edge) for edge in edges.tolist()}
+    assert len(directed) == len(edges) and all((b, a) in directed for a, b in directed)
+    assert any("mouth given an inside" in line for line in capture.report)
+    bare = load_capture(tmp_path / "open", mouth="none")
+    assert torch.equal(bare.template.faces, own) and bare.inner_mouth is None
+    assert bare.state([0]).vertices.shape[1] == len(vertices)
+
+
+def test_an_inside_needs_an_open_mouth(written: Path) -> None:
+    with pytest.raises(CaptureError, match='nothing is to be added: mouth="none"'):
+        load_capture(written, mouth="interior").template  # noqa: B018
+
+
+def test_the_mouth_option_is_checked(written: Path, unchecked: None) -> None:
+    with pytest.raises(CaptureError, match="mouth is 'shut'; expected one of close, interior, none"):
+        load_capture(written, mouth="shut")  # type: ignore[arg-type]
+
+
+@pytest.mark.slow
+def test_the_inside_of_a_path_traced_captures_mouth() -> None:
+    capture = load_capture(shared("captures/ict_a"), mouth="interior")
+    mouth = capture.inner_mouth
+    assert mouth is not None and len(mouth.loop) == 29
+    frames = range(0, len(capture), 12)
+    vertices = capture.state(frames).vertices
+    for row in vertices:
+        assert piercing(row, mouth.faces, mouth.face_count) == 0
+    upper = vertices[:, mouth.faces[mouth.face_count :][mouth.part == 1].unique()]
+    edge = torch.pdist(upper[0])
+    for row in upper:  # rigid but for what the skin of a whole skull does
+        assert (torch.pdist(row) - edge).abs().max() < 5e-4
 
 
 def test_given_regions_win(written: Path) -> None:
