@@ -1,9 +1,22 @@
 """Shared fixtures. The test run checks every annotation of the package at each call (`--jaxtyping-packages`)."""
 
+import os
 from collections.abc import Iterator
 
+import hypothesis
 import jaxtyping
 import pytest
+import torch
+
+# The same examples each time, so that a run which fails can be repeated; HYPOTHESIS_PROFILE=default searches anew.
+hypothesis.settings.register_profile("headfields", derandomize=True, deadline=None)
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "headfields"))
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    """Random numbers of a test are the same each time, whatever ran before it."""
+    torch.manual_seed(0)
 
 
 @pytest.fixture

@@ -161,7 +161,7 @@ class Capture:
         return self._state(frames).vertices
 
     def state(self, frames: Int[Tensor, " b"] | Sequence[int]) -> HeadState:
-        """Vertices (B, V, 3) of the template's mesh and expression (B, E) of frames, whose indices are their `frame_id`.
+        """Vertices (B, V, 3) of the template's mesh and expression (B, E) of frames; their indices are the `frame_id`.
 
         Raises:
             IndexError: a frame is out of range.
