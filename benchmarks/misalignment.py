@@ -2,7 +2,7 @@
 
 Takes test frames of a trained run and puts their cameras off by a known turn about and shift along random axes, or,
 where the capture was written with tracking noise (`headfields synth OUT --noise 1`, its `truth.npz`), leaves the
-tracker's errors as they are. Refines each frame, and prints its errors and its PSNR before and after: each frame's, then
+tracker's errors as they are. Refines each frame, and prints its errors and its PSNR before and after, then
 means with the largest in brackets.
 """
 

@@ -54,7 +54,7 @@ def fit_rigid(
 def nearest_rotation(
     covariance: Float[Tensor, "*b 3 3"],
 ) -> tuple[Float[Tensor, "*b 3 3"], Float[Tensor, "*b"]]:
-    """The rotations R (..., 3, 3), of determinant +1, of greatest trace(Rᵀ C), and that trace (...).
+    """The rotations R (..., 3, 3), of determinant +1, of greatest trace(Rᵀ C) for a `covariance` C, and that trace.
 
     Differentiable to first order, where no two singular values are equal.
     """
@@ -65,7 +65,10 @@ def nearest_rotation(
 
 
 def rigid_transform(rotation: Float[Tensor, "*b 3 3"], translation: Float[Tensor, "*b 3"]) -> Float[Tensor, "*b 4 4"]:
-    """(..., 4, 4) homogeneous matrices of x → R x + t. Differentiable to any order."""
+    """Homogeneous matrices (..., 4, 4) of x → R x + t: `rotation` (..., 3, 3), `translation` (..., 3).
+
+    Differentiable to any order.
+    """
     top = torch.cat([rotation, translation[..., None]], dim=-1)
     bottom = top.new_tensor([0.0, 0.0, 0.0, 1.0]).expand(*top.shape[:-2], 1, 4)
     return torch.cat([top, bottom], dim=-2)
