@@ -16,7 +16,7 @@ $(STAMP): pyproject.toml constraints.txt $(wildcard csrc/*.cpp csrc/*.h csrc/ker
 
 # Every kernel, capture and model is tried on data that the project makes for itself.
 test: $(STAMP)
-	$(BIN)/python -m pytest -q -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 -m "not slow"
 
 test-all: $(STAMP)
 	$(BIN)/python -m pytest -q
