@@ -65,7 +65,8 @@ def test_magnitude_by_hand() -> None:
     rendering, batch = rendered(avatar())
     _, moved = jacobians(rendering)
     found = WarpMagnitude(samples=10**6)(rendering, batch, 0)
-    torch.testing.assert_close(found, moved.square().sum() / COUNT, rtol=1e-4, atol=0)
+    torch.testing.assert_close(found, (moved / 0.01).square().sum() / COUNT, rtol=1e-4, atol=0)
+    torch.testing.assert_close(WarpMagnitude(samples=10**6, unit=1.0)(rendering, batch, 0), 1e-4 * found)
     assert float(found.detach()) > 0
 
 

@@ -39,6 +39,7 @@ def _threads() -> int:
 
 @torch.library.custom_op("headfields::ray_offsets", mutates_args=())
 def ray_offsets(ray: Tensor, rays: int) -> Tensor:
+    """Where each ray's samples begin, (rays + 1,); an error where `ray` is not sorted or out of range."""
     if ray.device.type == "cpu" and native is not None:
         offsets = ray.new_empty(rays + 1)
         bad = native.ray_offsets(ray.contiguous(), offsets)
@@ -68,6 +69,7 @@ def _(ray: Tensor, rays: int) -> Tensor:
 
 @torch.library.custom_op("headfields::exclusive_sum", mutates_args=())
 def exclusive_sum(values: Tensor, offsets: Tensor, reverse: bool) -> Tensor:
+    """The sum of the values before each sample on its ray, or behind it with `reverse`."""
     values, out = values.contiguous(), torch.empty_like(values, memory_format=torch.contiguous_format)
     if use_native(values):
         native.exclusive_sum(values, offsets, reverse, out, _threads())
@@ -100,6 +102,7 @@ exclusive_sum.register_autograd(_sum_derivative, setup_context=_keep_sum)
 
 @torch.library.custom_op("headfields::weighted_sum", mutates_args=())
 def weighted_sum(weights: Tensor, values: Tensor, offsets: Tensor, total: bool) -> Tensor:
+    """(rays, C), or (rays, C + 1) with `total`, of (M,) weights and (M, C) values."""
     rays, channels = offsets.numel() - 1, values.shape[1]
     weights, values, out = weights.contiguous(), values.contiguous(), weights.new_empty(rays, channels + total)
     if use_native(weights):
@@ -120,6 +123,7 @@ def _(weights: Tensor, values: Tensor, offsets: Tensor, total: bool) -> Tensor:
 def weighted_sum_backward(
     grad: Tensor, weights: Tensor, values: Tensor, offsets: Tensor, total: bool
 ) -> tuple[Tensor, Tensor]:
+    """The gradients of weights and values for `grad` (rays, C or C + 1)."""
     rays, channels = offsets.numel() - 1, values.shape[1]
     grad, weights, values = grad.contiguous(), weights.contiguous(), values.contiguous()
     out_weights, out_values = torch.empty_like(weights), torch.empty_like(values)
@@ -175,6 +179,7 @@ weighted_sum_backward.register_autograd(_weighted_second_derivative, setup_conte
 
 @torch.library.custom_op("headfields::ray_weights", mutates_args=())
 def ray_weights(values: Tensor, offsets: Tensor, alpha: bool) -> Tensor:
+    """(M,) weights of (M,) optical depths, or with `alpha` of alphas."""
     values, out = values.contiguous(), torch.empty_like(values, memory_format=torch.contiguous_format)
     if use_native(values):
         native.ray_weights(values, offsets, alpha, out, _threads())
@@ -192,6 +197,7 @@ def _(values: Tensor, offsets: Tensor, alpha: bool) -> Tensor:
 
 @torch.library.custom_op("headfields::ray_weights_backward", mutates_args=())
 def ray_weights_backward(grad: Tensor, values: Tensor, offsets: Tensor, alpha: bool) -> Tensor:
+    """The gradient of the values for `grad` (M,)."""
     grad, values = grad.contiguous(), values.contiguous()
     out = torch.empty_like(values)
     if use_native(values):
@@ -212,6 +218,7 @@ def _(grad: Tensor, values: Tensor, offsets: Tensor, alpha: bool) -> Tensor:
 def ray_weights_double(
     direction: Tensor, grad: Tensor, values: Tensor, offsets: Tensor, alpha: bool
 ) -> tuple[Tensor, Tensor]:
+    """The gradients of `grad` and values for `direction` (M,), the gradient of `ray_weights_backward`'s output."""
     direction, grad, values = direction.contiguous(), grad.contiguous(), values.contiguous()
     out_weights, out_values = torch.empty_like(values), torch.empty_like(values)
     if use_native(values):

@@ -42,7 +42,7 @@ def shaken_trainer(corrected: bool = True, capture: ShakenBall | None = None, st
     if corrected:
         sizes = {"bands": 2, "hidden": 32, "layers": 3, "head_layers": 1}
         deformer = Chain(near, ErrorWarp(near.bounds(), 12, **sizes, start=start, coarse_to_fine=800))
-        losses += [Elastic(samples=128), WarpMagnitude(samples=128)]
+        losses += [Elastic(samples=128), WarpMagnitude(samples=128, unit=1.0)]  # 8 mm are to be found, not held down
         options = {"learning_rates": {"warp": 2e-3}, **options}
     avatar = Avatar(
         deformer, HashGrid(4, 2, 10, 4, 32), NeRFDecoder(hidden=32, direction_degree=0, density_bias=3.0),

@@ -36,6 +36,7 @@ def launch(kernel: "wp.Kernel", dim: int | tuple[int, ...], inputs: list, like: 
 @wp.func
 @no_type_check
 def load3(rows: wp.array(dtype=wp.float32, ndim=2), b: int, base: int, row: int, k: int):
+    """The vector of lane `k` in three rows of eight from `row` on, of the block that begins at `base`."""
     at = base + row * 8 + k
     return wp.vec3(rows[b, at], rows[b, at + 8], rows[b, at + 16])
 
@@ -43,6 +44,7 @@ def load3(rows: wp.array(dtype=wp.float32, ndim=2), b: int, base: int, row: int,
 @wp.func
 @no_type_check
 def store3(rows: wp.array(dtype=wp.float32, ndim=2), b: int, base: int, row: int, k: int, v: wp.vec3):
+    """The reverse of `load3`."""
     at = base + row * 8 + k
     rows[b, at] = v[0]
     rows[b, at + 8] = v[1]
@@ -52,12 +54,14 @@ def store3(rows: wp.array(dtype=wp.float32, ndim=2), b: int, base: int, row: int
 @wp.func
 @no_type_check
 def usable(v: wp.vec3):
+    """Whether a vertex or a point is finite and not too far out for float32."""
     return wp.abs(v[0]) < FAR and wp.abs(v[1]) < FAR and wp.abs(v[2]) < FAR
 
 
 @wp.func
 @no_type_check
 def inverse_or_zero(x: float, least: float):
+    """1 / x, and 0 where x is at most `least`: an edge or a triangle without extent has no slope."""
     if x > least:
         return 1.0 / x
     return 0.0
@@ -73,6 +77,7 @@ def refit_leaves(
     bounds: wp.array(dtype=wp.float32, ndim=2),
     triangles: wp.array(dtype=wp.float32, ndim=2),
 ):
+    """One thread a leaf and mesh: what the search reads of its eight triangles, and their boxes into the node above."""
     mesh, leaf = wp.tid()
     lo = wp.vec3(wp.inf, wp.inf, wp.inf)
     hi = wp.vec3(-wp.inf, -wp.inf, -wp.inf)
@@ -116,6 +121,7 @@ def refit_leaves(
 @wp.kernel
 @no_type_check
 def refit_nodes(children: wp.array(dtype=wp.int32, ndim=2), first: int, bounds: wp.array(dtype=wp.float32, ndim=2)):
+    """One thread a node of one level and mesh, deepest level first: the boxes of its children that are nodes."""
     mesh, offset = wp.tid()
     node = first + offset
     for k in range(8):
@@ -134,6 +140,7 @@ def refit_nodes(children: wp.array(dtype=wp.int32, ndim=2), first: int, bounds: 
 @wp.func
 @no_type_check
 def along(p: wp.vec3, edge: wp.vec3, inverse: float):
+    """The foot of p on an edge from the origin: 0 at its start, 1 at its end; `inverse` is 1 / |edge|²."""
     return wp.clamp(wp.dot(p, edge) * inverse, 0.0, 1.0)
 
 
@@ -167,12 +174,14 @@ def nearest(p: wp.vec3, triangles: wp.array(dtype=wp.float32, ndim=2), mesh: int
 @wp.func
 @no_type_check
 def double3(v: wp.vec3):
+    """In double precision."""
     return wp.vec3d(wp.float64(v[0]), wp.float64(v[1]), wp.float64(v[2]))
 
 
 @wp.func
 @no_type_check
 def along_double(p: wp.vec3d, edge: wp.vec3d):
+    """As `along`, in double precision; 0 on an edge without extent."""
     squared = wp.dot(edge, edge)
     t = wp.float64(0.0)
     if squared > wp.float64(1.0e-60):
@@ -229,6 +238,7 @@ def closest(
     barycentric: wp.array(dtype=wp.vec3),
     distance: wp.array(dtype=wp.float32),
 ):
+    """One thread a point: the nearest face, of lowest index among equally near ones; with `fused` the foot too."""
     i = wp.tid()
     p = points[i]
     mesh = wp.int32(0)

@@ -11,6 +11,8 @@ wp.set_module_options({"enable_backward": False})
 @wp.struct
 @no_type_check
 class Grid:
+    """The layout of the table: one entry a level in each array, see `HashGridLayout`."""
+
     resolution: wp.array(dtype=wp.int32)
     offset: wp.array(dtype=wp.int32)
     hashed: wp.array(dtype=wp.int32)
@@ -20,10 +22,11 @@ class Grid:
     smoothstep: int
 
 
-# What a point's place in its cell gives along each axis: the upper vertex's weight and its two derivatives.
 @wp.struct
 @no_type_check
 class Cell:
+    """A point's cell: its lower vertex, and along each axis the upper vertex's weight and its two derivatives."""
+
     vertex: wp.vec4i
     upper: wp.vec4
     slope: wp.vec4
@@ -33,6 +36,7 @@ class Cell:
 @wp.func
 @no_type_check
 def undefined(points: wp.array2d(dtype=wp.float32), n: int, dimensions: int):
+    """Whether a coordinate of point `n` is NaN."""
     # A variable to Warp, where a literal would be a constant.
     bad = bool(False)  # noqa: UP018
     for k in range(dimensions):
@@ -44,6 +48,7 @@ def undefined(points: wp.array2d(dtype=wp.float32), n: int, dimensions: int):
 @wp.func
 @no_type_check
 def locate(grid: Grid, points: wp.array2d(dtype=wp.float32), n: int, level: int):
+    """The cell of point `n` on a level; outside the unit cube the nearest place within it, where slopes are 0."""
     cell = Cell()
     cells = grid.resolution[level]
     scale = wp.float32(cells)
@@ -70,6 +75,7 @@ def locate(grid: Grid, points: wp.array2d(dtype=wp.float32), n: int, level: int)
 @wp.func
 @no_type_check
 def prime(k: int):
+    """The factor of axis `k` in the hash."""
     # Müller et al. 2022, eq. 4; the fourth is our own choice.
     value = wp.uint32(1)
     if k == 1:
@@ -84,6 +90,7 @@ def prime(k: int):
 @wp.func
 @no_type_check
 def corner_row(grid: Grid, cell: Cell, level: int, corner: int):
+    """The table's row of a corner of the cell, whose bits say upper or lower along each axis."""
     entry = wp.uint32(0)
     stride = wp.uint32(1)
     for k in range(grid.dimensions):
@@ -115,6 +122,7 @@ def product(cell: Cell, dimensions: int, corner: int, skip: int):
 @wp.func
 @no_type_check
 def sign(corner: int, k: int):
+    """1 for an upper corner along axis `k`, -1 for a lower one."""
     return wp.float32(2 * (corner >> k & 1) - 1)
 
 
@@ -128,6 +136,7 @@ def first(cell: Cell, dimensions: int, corner: int, j: int):
 @wp.func
 @no_type_check
 def directional(cell: Cell, dimensions: int, corner: int, direction: wp.array2d(dtype=wp.float32), n: int):
+    """The derivative of the corner's weight along the direction of point `n`."""
     value = wp.float32(0.0)
     for k in range(dimensions):
         value = value + direction[n, k] * first(cell, dimensions, corner, k)

@@ -36,6 +36,7 @@ def refit_leaves(
     bounds: wp.array(dtype=wp.float32, ndim=2),
     positions: wp.array(dtype=wp.float32, ndim=2),
 ):
+    """One thread a leaf and mesh: the places of its eight vertices, and their box into the node above."""
     mesh, leaf = wp.tid()
     lo = wp.vec3(wp.inf, wp.inf, wp.inf)
     hi = wp.vec3(-wp.inf, -wp.inf, -wp.inf)
@@ -80,6 +81,7 @@ def nearest(
     fused: int,
     distance: wp.array(dtype=wp.float32, ndim=2),
 ):
+    """One thread a point: its nearest vertices by distance and then by index; with `fused` their distances too."""
     i = wp.tid()
     p = points[i]
     mesh = wp.int32(0)

@@ -24,6 +24,7 @@ class Lattice:
 @wp.func
 @no_type_check
 def make_lattice(near: wp.float32, step: wp.float32, cone: wp.float32, jitter: wp.float32):
+    """The edges of a ray's steps: of constant length, and beyond `turn` growing with the distance by `cone`."""
     lattice = Lattice()
     lattice.near = near
     lattice.step = step
@@ -40,6 +41,7 @@ def make_lattice(near: wp.float32, step: wp.float32, cone: wp.float32, jitter: w
 @wp.func
 @no_type_check
 def edge(lattice: Lattice, k: wp.int32):
+    """Where step `k` begins; 0 is the near end of the ray."""
     result = lattice.near
     if k > 0:
         index = wp.float32(k - 1)
@@ -53,6 +55,7 @@ def edge(lattice: Lattice, k: wp.int32):
 @wp.func
 @no_type_check
 def interval(lattice: Lattice, t: wp.float32):
+    """The step that holds distance `t`."""
     result = wp.int32(0)
     if t >= lattice.first:
         place = (t - lattice.first) / lattice.step
@@ -65,12 +68,14 @@ def interval(lattice: Lattice, t: wp.float32):
 @wp.func
 @no_type_check
 def place_in(point: wp.vec3, low: wp.vec3, cells_per_metre: wp.vec3):
+    """A point in units of cells."""
     return wp.cw_mul(point - low, cells_per_metre)
 
 
 @wp.func
 @no_type_check
 def holds(place: wp.vec3, size: wp.vec3):
+    """Whether a place lies in a grid of that size."""
     inside = place[0] >= 0.0 and place[1] >= 0.0 and place[2] >= 0.0
     return inside and place[0] < size[0] and place[1] < size[1] and place[2] < size[2]
 
@@ -78,6 +83,7 @@ def holds(place: wp.vec3, size: wp.vec3):
 @wp.func
 @no_type_check
 def finite(vector: wp.vec3):
+    """Whether all three components are finite."""
     total = wp.abs(vector[0]) + wp.abs(vector[1]) + wp.abs(vector[2])
     return total < 1.0e38
 
@@ -100,6 +106,7 @@ def march(
     out_start: wp.array(dtype=wp.float32),
     out_end: wp.array(dtype=wp.float32),
 ):
+    """One thread a ray: its steps in occupied cells, counted in a first pass and written in a second (`fill`)."""
     # `counts` is written by the first pass and holds each ray's offset in the second.
     ray = wp.tid()
     found = wp.int32(0)
@@ -188,6 +195,7 @@ def lookup(
     box: wp.array(dtype=wp.vec3),
     out: wp.array(dtype=wp.uint8),
 ):
+    """One thread a point: whether its cell is occupied; nothing is outside the grid."""
     i = wp.tid()
     size = wp.vec3(wp.float32(occupied.shape[0]), wp.float32(occupied.shape[1]), wp.float32(occupied.shape[2]))
     place = place_in(points[i], box[0], wp.cw_div(size, box[1] - box[0]))

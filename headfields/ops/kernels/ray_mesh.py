@@ -22,6 +22,7 @@ wp.set_module_options({"enable_backward": False})
 @wp.func
 @no_type_check
 def reciprocal(d: float):
+    """1 / d, finite where d is 0."""
     if wp.abs(d) > 1.0e-30:
         return 1.0 / d
     return 1.0e30  # finite along an axis the ray does not move on, so that no product is NaN
@@ -46,6 +47,7 @@ def box_interval(o: wp.vec3, inverse: wp.vec3, lo: wp.vec3, hi: wp.vec3):
 @wp.func
 @no_type_check
 def edge_volume(p: wp.vec3, q: wp.vec3, d: wp.vec3):
+    """On which side of an edge from p to q a ray through the origin passes: six times a signed volume."""
     return wp.dot(wp.cross(p + q, q - p), d)
 
 
@@ -66,6 +68,7 @@ def raycast(
     barycentric: wp.array(dtype=wp.vec3),
     distance: wp.array(dtype=wp.float32),
 ):
+    """One thread a ray: the first face that it meets, from either side; with `fused` where, too."""
     i = wp.tid()
     o = origins[i]
     d = directions[i]
@@ -160,6 +163,7 @@ def within(a: float, b: float, c: float):
 @wp.func
 @no_type_check
 def join(span: wp.vec2, part: wp.vec2):
+    """The smallest interval that holds both; `part` may be empty."""
     if part[0] <= part[1]:
         return wp.vec2(wp.min(span[0], part[0]), wp.max(span[1], part[1]))
     return span
@@ -225,6 +229,7 @@ def interval(
     near: wp.array(dtype=wp.float32),
     far: wp.array(dtype=wp.float32),
 ):
+    """One thread a ray: from where to where it is within the margin of the mesh."""
     i = wp.tid()
     o = origins[i]
     d = directions[i]

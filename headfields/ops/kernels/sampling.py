@@ -12,6 +12,7 @@ wp.set_module_options({"enable_backward": False})
 @no_type_check
 def mass_of(weights: wp.array(dtype=wp.float32), start: wp.array(dtype=wp.float32), end: wp.array(dtype=wp.float32),
             i: wp.int32, usable: wp.bool):  # fmt: skip
+    """A sample's share of its ray: its weight if it is positive, or its length where the weights are of no use."""
     result = weights[i]
     if result < 0.0:
         result = wp.float32(0.0)
@@ -30,6 +31,7 @@ def inverse_cdf(
     quantiles: wp.array2d(dtype=wp.float32),
     edges: wp.array2d(dtype=wp.float32),
 ):
+    """One thread a ray: where the running sum of the weights reaches each quantile."""
     ray = wp.tid()
     first = wp.int32(offsets[ray])
     last = wp.int32(offsets[ray + 1])
@@ -79,6 +81,7 @@ def merge(
     out_start: wp.array(dtype=wp.float32),
     out_end: wp.array(dtype=wp.float32),
 ):
+    """One thread a ray: the pieces between the edges of both sets that one of them covers, counted and then written."""
     # `counts` is written by the first pass and holds each ray's offset in the second.
     ray = wp.tid()
     a = wp.int32(offsets_a[ray])

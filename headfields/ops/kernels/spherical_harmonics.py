@@ -14,6 +14,7 @@ Matrix = wp.array2d(dtype=wp.float32)
 @wp.kernel
 @no_type_check
 def evaluate(degree: int, start: Vector, a: Vector, b: Vector, directions: Matrix, out: Matrix):
+    """One thread a direction: all harmonics up to the degree."""
     n = wp.tid()
     x, y, z = directions[n, 0], directions[n, 1], directions[n, 2]
     cosine = wp.float32(1.0)
@@ -38,6 +39,7 @@ def evaluate(degree: int, start: Vector, a: Vector, b: Vector, directions: Matri
 @wp.kernel
 @no_type_check
 def gradient(degree: int, start: Vector, a: Vector, b: Vector, grad: Matrix, directions: Matrix, out: Matrix):
+    """One thread a direction: the derivative of <grad, harmonics> by it."""
     n = wp.tid()
     x, y, z = directions[n, 0], directions[n, 1], directions[n, 2]
     # (x + iy)^m and, for its derivative, (x + iy)^(m-1)
