@@ -34,6 +34,7 @@ class Field:
             self._deformer = avatar.deformer.prepare(state)
         with asked_once():
             self._encoders = [encoder.prepare(state) for encoder in avatar.encoders]
+            self._decoder = avatar.decoder.prepare(state)
             self.renderer_ready = [encoder.prepare(state) for encoder in avatar.renderer.encoders]
 
     def near_far(self, rays: Rays) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
@@ -85,8 +86,8 @@ class Field:
         shared = parts[-1][0].shared(canonical, parts[-1][1]) if decoder.takes_shared and len(parts) > 1 else None
         features = [encoder(canonical, ready) for encoder, ready in (parts if shared is None else parts[:-1])]
         joined = features[0] if len(features) == 1 else torch.cat(features, dim=-1)
-        more = {"canonical": canonical} if decoder.takes_canonical else {}
-        return decoder(joined, canonical.directions, colour, *(shared or ()), **more).map(_widened)
+        further = {"canonical": canonical, "prepared": self._decoder} if decoder.takes_canonical else {}
+        return decoder(joined, canonical.directions, colour, *(shared or ()), **further).map(_widened)
 
     def density(self, canonical: Canonical) -> Float[Tensor, " m"]:
         """The density (M,), 1/m, at M canonical points, as samplers want it: of distances, what the renderer makes."""
@@ -108,6 +109,7 @@ class Field:
         points: Float[Tensor, "m 3"],
         frame: Int[Tensor, " m"],
         directions: Float[Tensor, "m 3"] | None = None,
+        colour: bool = False,
         create_graph: bool | None = None,
     ) -> tuple[Canonical, FieldValues]:
         """Signed distances at M posed points, with their exact gradients through decoder, encoders and deformer.
@@ -117,15 +119,16 @@ class Field:
         Args:
             points: (M, 3) in posed space, metres; M = 0 is legal.
             frame: (M,) the row of the state that each point belongs to.
-            directions: (M, 3) unit viewing directions in posed space, for a colour later; any, if left out.
+            directions: (M, 3) unit viewing directions in posed space, for colours; (0, 0, -1) if left out.
+            colour: whether the colour is wanted at all points; without, pass the result to `colour` where it is.
             create_graph: whether distances and gradients are differentiable themselves, as an eikonal loss, light on
                 normals, or NeuS's opacity asks for: second derivatives, through every part. As gradients are enabled,
                 if None.
 
         Returns:
             The canonical points; look at `valid`. And values with `distance` (M,), metres, `gradient` (M, 3) by the
-            posed points, `normal` (M, 3), the gradient normalised, `canonical_normal`, and the decoder's `geometry`,
-            but no colour: pass both to `colour` for it.
+            posed points, `normal` (M, 3), the gradient normalised, `canonical_normal`, the decoder's `geometry`, and
+            with `colour` also `rgb`.
 
         Raises:
             ValueError: the decoder gives no distance.
@@ -139,7 +142,7 @@ class Field:
         if directions is None:
             directions = points.new_tensor([0.0, 0.0, -1.0]).expand_as(points)
         graph = torch.is_grad_enabled() if create_graph is None else create_graph
-        return distance_with_gradient(self, points, directions, frame, graph)
+        return distance_with_gradient(self, points, directions, frame, colour, graph)
 
 
 def _full_precision(like: Tensor) -> contextlib.AbstractContextManager[None]:
@@ -223,7 +226,7 @@ class Avatar(nn.Module):
     @property
     def _readers(self) -> tuple[Part, ...]:
         """The parts that see the state."""
-        return (self.deformer, *self.encoders, *self.renderer.encoders)
+        return (self.deformer, *self.encoders, self.decoder, *self.renderer.encoders)
 
     def field(self, state: HeadState) -> Field:
         """The avatar bound to B frames.
