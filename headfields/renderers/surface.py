@@ -48,7 +48,7 @@ class SurfaceRenderer(Renderer):
         sampler: Sampler,
         alpha: SurfaceAlpha | None = None,
         lighting: Shading | Sequence[Shading] | None = None,
-        early_stop: float = 1e-4,
+        early_stop: float | int = 1e-4,
     ) -> None:
         super().__init__()
         shadings = [] if lighting is None else [lighting] if isinstance(lighting, Shading) else list(lighting)

@@ -102,7 +102,7 @@ class UnclampedAlpha(SurfaceAlpha):
     Source: Giebenhain et al. 2024, "MonoNPHM", released code.
     """
 
-    def __init__(self, sharpness: Sharpness | None = None, epsilon: float = 1e-5) -> None:
+    def __init__(self, sharpness: Sharpness | None = None, epsilon: float | int = 1e-5) -> None:
         super().__init__(ScheduledSharpness() if sharpness is None else sharpness)
         if not epsilon > 0:
             raise ValueError(f"UnclampedAlpha: epsilon is {epsilon}; it must be positive")
