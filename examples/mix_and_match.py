@@ -20,7 +20,7 @@ from headfields.decoders import NeRFDecoder, NeuSDecoder
 from headfields.deformers import Chain, ErrorWarp, NearSurface, SurfaceCanonicalizer
 from headfields.encoders import HashGrid, RegionGate, SurfaceFeatures, UVDisplacementFeatures
 from headfields.losses import Eikonal, Elastic, Loss, OpacityLoss, SurfacePrior, WarpMagnitude, insta_losses
-from headfields.renderers import LearnedSharpness, NeuSAlpha, OccupancySampler, SurfaceRenderer, VolumeRenderer
+from headfields.renderers import NeuSAlpha, OccupancySampler, ScheduledSharpness, SurfaceRenderer, VolumeRenderer
 from headfields.training import Trainer, evaluate
 from headfields.viz import normal_map, save_image, side_by_side
 
@@ -61,8 +61,12 @@ def with_warp(capture: hf.data.Capture) -> hf.Avatar:
 
 
 def with_surface(capture: hf.data.Capture) -> hf.Avatar:
-    """INSTA with NeuS's signed distance: a sphere at first, behind INSTA's canonicaliser, that becomes the head."""
+    """INSTA with NeuS's signed distance: a sphere at first, behind INSTA's canonicaliser, that becomes the head.
+
+    Its sharpness is scheduled: a learned one sees to sharp images in hours, and to fog in the first minutes.
+    """
     template = capture.template
+    sharpening = ScheduledSharpness(300.0, 2400.0, growth=2.0**0.5, every=60)
     return hf.Avatar(
         deformer=canonicalizer(template),
         encoder=HashGrid(levels=10, features=4, log2_table_size=17, base_resolution=16, finest_resolution=256),
@@ -70,7 +74,7 @@ def with_surface(capture: hf.data.Capture) -> hf.Avatar:
             "expression", faces=template.regions["mouth"], width=min(64, capture.expression_width or 1)
         ),
         decoder=NeuSDecoder(hidden=64, layers=2, radius=0.1),
-        renderer=SurfaceRenderer(OccupancySampler("posed", step=0.0025, warmup=48), NeuSAlpha(LearnedSharpness(300.0))),
+        renderer=SurfaceRenderer(OccupancySampler("posed", step=0.0025, warmup=48), NeuSAlpha(sharpening)),
         template=template,
     )
 
@@ -99,7 +103,7 @@ def losses_for(avatar: hf.Avatar) -> list[Loss]:
 def rates_for(avatar: hf.Avatar) -> dict[str, Any]:
     """A warp learns slowly. A distance has its derivatives looked at too: its table learns slowly, its network fast."""
     if avatar.decoder.gives == "distance":
-        return {"learning_rate": 0.003, "network_learning_rate": 0.003, "learning_rates": {"sharpness": 0.01}}
+        return {"learning_rate": 0.003, "network_learning_rate": 0.002}
     warp = {"warp": 1e-4} if avatar.deformer.corrects else {}
     return {"learning_rate": 0.02, "network_learning_rate": 0.001, "learning_rates": warp}
 
