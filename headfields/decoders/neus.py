@@ -1,4 +1,4 @@
-"""NeuS's pair of networks: a signed distance with an exact normal, and a colour that sees point, normal and direction."""
+"""NeuS's pair of networks: a signed distance, and a colour that sees point, normal and direction."""
 
 import math
 
@@ -153,6 +153,7 @@ class NeuSDecoder(Decoder):
         colour: bool = True,
         *,
         canonical: Canonical,
+        prepared: None = None,
     ) -> FieldValues:
         points = (canonical.points - self.middle) / self.unit
         # A distance is wanted to a fraction of a millimetre, and its derivatives are: not for 16 bits.
@@ -161,7 +162,12 @@ class NeuSDecoder(Decoder):
         return FieldValues(distance=out[:, 0] * self.unit, geometry=torch.cat([points, out[:, 1:]], dim=-1))
 
     def colour(
-        self, geometry: Float[Tensor, "m g"], directions: Float[Tensor, "m 3"], normals: Float[Tensor, "m 3"]
+        self,
+        geometry: Float[Tensor, "m g"],
+        directions: Float[Tensor, "m 3"],
+        normals: Float[Tensor, "m 3"],
+        *,
+        prepared: None = None,
     ) -> Float[Tensor, "m 3"]:
         """The colour (M, 3) of `FieldValues.geometry` (M, G), seen along `directions` (M, 3), with `normals` (M, 3).
 
