@@ -37,7 +37,9 @@ def head_anchors(
         ValueError: a count is negative or both are 0, or too few vertices have a mirror image within the tolerance.
     """
     if pairs < 0 or middle < 0 or pairs + middle == 0:
-        raise ValueError(f"head_anchors: pairs is {pairs} and middle {middle}; expected none negative, and one at least")
+        raise ValueError(
+            f"head_anchors: pairs is {pairs} and middle {middle}; expected none negative, and one at least"
+        )
     vertices = template.canonical_vertices.detach().double().cpu()
     outside = _outside(template)
     weight = _weight(vertices, outside)
