@@ -11,7 +11,9 @@ from headfields.ops.compositing import (
     weights_from_density,
 )
 from headfields.ops.frequency import frequency_encoding, frequency_window
+from headfields.ops.grouped import GroupedRows, group_linear, group_rows
 from headfields.ops.hash_grid import HashGridLayout, hash_grid
+from headfields.ops.implicit import implicit_root
 from headfields.ops.interpolate_rows import interpolate_rows, scatter_rows
 from headfields.ops.log_strain import log_strain
 from headfields.ops.mlp import mlp
@@ -36,6 +38,7 @@ from headfields.ops.uv import UVRasterizer
 
 __all__ = [
     "ClosestPoint",
+    "GroupedRows",
     "HashGridLayout",
     "NearestVertices",
     "TriangleBVH",
@@ -52,7 +55,10 @@ __all__ = [
     "fit_rigid",
     "frequency_encoding",
     "frequency_window",
+    "group_linear",
+    "group_rows",
     "hash_grid",
+    "implicit_root",
     "interpolate_rows",
     "inverse_cdf",
     "inverse_distance_weights",
