@@ -14,8 +14,10 @@ if TYPE_CHECKING:
         decoders,
         deformers,
         encoders,
+        geometry_metrics,
         heads,
         losses,
+        meshing,
         metrics,
         models,
         ops,
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     )
     from headfields.avatar import Avatar, Field
     from headfields.dispatch import backends, use_cpu_backend
+    from headfields.meshing.mesh import Mesh
     from headfields.parts import Correction, Decoder, Deformer, Encoder, Renderer, Sampler
     from headfields.records import (
         Camera,
@@ -42,12 +45,13 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _MODULES = (
-    "codes", "data", "decoders", "deformers", "encoders", "heads", "losses", "metrics", "models", "ops", "renderers",
-    "retargeting", "training", "viz",
+    "codes", "data", "decoders", "deformers", "encoders", "geometry_metrics", "heads", "losses", "meshing", "metrics",
+    "models", "ops", "renderers", "retargeting", "training", "viz",
 )  # fmt: skip
 _NAMES = {
     "avatar": ("Avatar", "Field"),
     "dispatch": ("backends", "use_cpu_backend"),
+    "meshing.mesh": ("Mesh",),
     "parts": ("Correction", "Decoder", "Deformer", "Encoder", "Renderer", "Sampler"),
     "records": (
         "Camera", "Canonical", "FieldValues", "HeadState", "PixelBatch", "Rays", "Rendering", "Samples", "Template",
@@ -66,6 +70,7 @@ __all__ = [
     "Field",
     "FieldValues",
     "HeadState",
+    "Mesh",
     "PixelBatch",
     "Rays",
     "Renderer",
@@ -79,8 +84,10 @@ __all__ = [
     "decoders",
     "deformers",
     "encoders",
+    "geometry_metrics",
     "heads",
     "losses",
+    "meshing",
     "metrics",
     "models",
     "ops",
