@@ -15,8 +15,10 @@ if TYPE_CHECKING:
         decoders,
         deformers,
         encoders,
+        geometry_metrics,
         heads,
         losses,
+        meshing,
         metrics,
         models,
         ops,
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     )
     from headfields.avatar import Avatar, Field
     from headfields.dispatch import backends, use_cpu_backend
+    from headfields.meshing.mesh import Mesh
     from headfields.parts import Correction, Decoder, Deformer, Encoder, Renderer, Sampler
     from headfields.records import (
         Camera,
@@ -43,12 +46,13 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _MODULES = (
-    "anchors", "codes", "data", "decoders", "deformers", "encoders", "heads", "losses", "metrics", "models", "ops",
-    "renderers", "retargeting", "training", "viz",
+    "anchors", "codes", "data", "decoders", "deformers", "encoders", "geometry_metrics", "heads", "losses", "meshing",
+    "metrics", "models", "ops", "renderers", "retargeting", "training", "viz",
 )  # fmt: skip
 _NAMES = {
     "avatar": ("Avatar", "Field"),
     "dispatch": ("backends", "use_cpu_backend"),
+    "meshing.mesh": ("Mesh",),
     "parts": ("Correction", "Decoder", "Deformer", "Encoder", "Renderer", "Sampler"),
     "records": (
         "Camera", "Canonical", "FieldValues", "HeadState", "PixelBatch", "Rays", "Rendering", "Samples", "Template",
@@ -67,6 +71,7 @@ __all__ = [
     "Field",
     "FieldValues",
     "HeadState",
+    "Mesh",
     "PixelBatch",
     "Rays",
     "Renderer",
@@ -81,8 +86,10 @@ __all__ = [
     "decoders",
     "deformers",
     "encoders",
+    "geometry_metrics",
     "heads",
     "losses",
+    "meshing",
     "metrics",
     "models",
     "ops",
