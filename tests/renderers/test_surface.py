@@ -164,9 +164,7 @@ def test_a_deformer_without_an_answer_leaves_no_sample() -> None:
             return made.replace(valid=made.valid & (points[:, 2] < 0.12))
 
     torch.manual_seed(0)
-    avatar = Avatar(
-        Cut(BOX), HashGrid(2, 2, 8, 4, 8), NeuSDecoder(radius=0.1), SurfaceRenderer(SurfaceSampler(16, 16))
-    )
+    avatar = Avatar(Cut(BOX), HashGrid(2, 2, 8, 4, 8), NeuSDecoder(radius=0.1), SurfaceRenderer(SurfaceSampler(16, 16)))
     samples, canonical = avatar.renderer.sampler(CAMERA.rays(), avatar.field(STATE))
     assert len(samples) > 0 and bool((canonical.points[:, 2] < 0.12).all())
     assert float(avatar.render(CAMERA, STATE).depth[10, 10]) == pytest.approx(0.5, abs=0.01)
