@@ -29,10 +29,10 @@ def distance_with_gradient(
     if graph:
         return _differentiated(field, points, directions, frame, colour, True)
     given = (points.detach(), directions.detach(), frame)
-    parts = [
-        _differentiated(field, *(x[begin : begin + PIECE] for x in given), colour, False)
-        for begin in range(0, max(len(points), 1), PIECE)
-    ]
+    parts = []
+    for begin in range(0, max(len(points), 1), PIECE):
+        piece, along, rows = (x[begin : begin + PIECE] for x in given)
+        parts.append(_differentiated(field, piece, along, rows, colour, False))
     canonicals, values = zip(*parts, strict=True)
     return _joined(canonicals), _joined(values)
 

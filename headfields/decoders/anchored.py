@@ -195,7 +195,7 @@ class AnchoredDecoder(Decoder):
             weight=weight / (weight.sum(dim=1, keepdim=True) + 1e-8),
         )
 
-    def forward(
+    def forward(  # type: ignore[override]  # takes_canonical: what it takes more is given by name
         self,
         features: Float[Tensor, "m width"],
         directions: Float[Tensor, "m 3"],
@@ -214,7 +214,7 @@ class AnchoredDecoder(Decoder):
             rgb=self.colour(geometry, directions, prepared=prepared) if colour else None,
         )
 
-    def colour(
+    def colour(  # type: ignore[override]
         self, geometry: Float[Tensor, "m g"], directions: Float[Tensor, "m 3"], *, prepared: AnchoredFrames
     ) -> Float[Tensor, "m 3"]:
         """The colour (M, 3) of `FieldValues.geometry` (M, G); it does not depend on the direction. M = 0 is legal.
