@@ -28,11 +28,10 @@ def distance_with_gradient(
     """What `Field.signed_distance` gives; with `graph` differentiable, else detached and computed in pieces."""
     if graph:
         return _differentiated(field, points, directions, frame, colour, True)
-    given = (points.detach(), directions.detach(), frame)
     parts = []
     for begin in range(0, max(len(points), 1), PIECE):
-        piece, along, rows = (x[begin : begin + PIECE] for x in given)
-        parts.append(_differentiated(field, piece, along, rows, colour, False))
+        where, along, of = (x[begin : begin + PIECE].detach() for x in (points, directions, frame))
+        parts.append(_differentiated(field, where, along, of, colour, False))
     canonicals, values = zip(*parts, strict=True)
     return _joined(canonicals), _joined(values)
 

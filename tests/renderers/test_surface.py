@@ -104,6 +104,19 @@ def test_evaluation_with_gradients_is_the_same_image() -> None:
     torch.testing.assert_close(seen.normal.view(20, 20, 3), image.normal, atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("alpha", ALPHAS)
+def test_early_stop_leaves_out_what_cannot_be_seen(alpha: str) -> None:
+    avatar, rays = ball("uniform", ALPHAS[alpha]()), CAMERA.rays()
+    avatar.renderer.sampler.eval()
+    images = []
+    for limit in (0.0, 1e-4):
+        avatar.renderer.early_stop = limit
+        images.append(avatar(rays, STATE, torch.zeros(400, 3)))
+    for name in ("rgb", "opacity", "depth", "normal"):
+        torch.testing.assert_close(getattr(images[1], name), getattr(images[0], name), atol=1e-3, rtol=0)
+    assert len(images[1].samples) < 0.8 * len(images[0].samples)
+
+
 @pytest.mark.parametrize("alpha", [LearnedSharpness, ScheduledSharpness])
 def test_everything_trains(alpha: type) -> None:
     """Rays, state, light, sharpness, both networks and the table, through colour and the eikonal loss."""
@@ -177,7 +190,7 @@ def test_schedules() -> None:
         schedule.at_step(step)
         given.append(math.log(float(schedule()) / 4))
     assert given == pytest.approx([3, 3, 4.5, 6, 7.5, 8, 8])
-    assert float(LearnedSharpness(80.0)()) == pytest.approx(80.0)
+    assert LearnedSharpness(80.0)().item() == pytest.approx(80.0)
     alpha = NeuSAlpha(anneal_steps=100)
     assert float(alpha.anneal) == 0
     alpha.at_step(50)
