@@ -33,6 +33,7 @@ class Field:
             self._deformer = avatar.deformer.prepare(state)
         with asked_once():
             self._encoders = [encoder.prepare(state) for encoder in avatar.encoders]
+            self._decoder = avatar.decoder.prepare(state)
             self.renderer_ready = [encoder.prepare(state) for encoder in avatar.renderer.encoders]
 
     def near_far(self, rays: Rays) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
@@ -82,7 +83,8 @@ class Field:
         shared = parts[-1][0].shared(canonical, parts[-1][1]) if decoder.takes_shared and len(parts) > 1 else None
         features = [encoder(canonical, ready) for encoder, ready in (parts if shared is None else parts[:-1])]
         joined = features[0] if len(features) == 1 else torch.cat(features, dim=-1)
-        return decoder(joined, canonical.directions, colour, *(shared or ())).map(_widened)
+        further = {"canonical": canonical, "prepared": self._decoder} if decoder.takes_canonical else {}
+        return decoder(joined, canonical.directions, colour, *(shared or ()), **further).map(_widened)
 
     def colour(self, values: FieldValues, canonical: Canonical) -> FieldValues:
         """`values`, decoded without colour at the M points `canonical`, with their colour.
@@ -175,7 +177,7 @@ class Avatar(nn.Module):
     @property
     def _readers(self) -> tuple[Part, ...]:
         """The parts that see the state."""
-        return (self.deformer, *self.encoders, *self.renderer.encoders)
+        return (self.deformer, *self.encoders, self.decoder, *self.renderer.encoders)
 
     def field(self, state: HeadState) -> Field:
         """The avatar bound to B frames.

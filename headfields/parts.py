@@ -221,10 +221,13 @@ class Decoder(Part):
         gives: `"density"` or `"distance"`; what the renderer has to turn into weights.
         takes_shared: True if `forward` has two further arguments, `condition` and `index`: what `Encoder.shared` of the
             last encoder gives, in place of the last columns of the features.
+        takes_canonical: True if `forward` has two further arguments, `canonical` and `prepared`: the points themselves,
+            and what `prepare` made of the state. The avatar gives them by name.
     """
 
     gives: str = "density"
     takes_shared: bool = False
+    takes_canonical: bool = False
 
     def build(self, width: int) -> None:
         """Called once by `Avatar` with the width of the features."""

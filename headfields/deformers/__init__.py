@@ -2,9 +2,20 @@
 
 from headfields.deformers.chain import Chain
 from headfields.deformers.error_warp import ErrorWarp
+from headfields.deformers.hyper import HyperDeformer
 from headfields.deformers.mesh import MeshDeformer
 from headfields.deformers.near_surface import NearSurface
-from headfields.deformers.static import Static, ray_box
+from headfields.deformers.static import Static, ray_box, ray_sphere
 from headfields.deformers.surface import SurfaceCanonicalizer
 
-__all__ = ["Chain", "ErrorWarp", "MeshDeformer", "NearSurface", "Static", "SurfaceCanonicalizer", "ray_box"]
+__all__ = [
+    "Chain",
+    "ErrorWarp",
+    "HyperDeformer",
+    "MeshDeformer",
+    "NearSurface",
+    "Static",
+    "SurfaceCanonicalizer",
+    "ray_box",
+    "ray_sphere",
+]

@@ -1,5 +1,6 @@
 """Encoders: canonical points, or the state, to features; and the sources of vertex features that some stand on."""
 
+from headfields.encoders.coordinates import Coordinates
 from headfields.encoders.frequency import Frequency
 from headfields.encoders.hash_grid import HashGrid
 from headfields.encoders.region_gate import RegionGate
@@ -13,6 +14,7 @@ from headfields.encoders.vertex_tables import CodeFeatures, CodeMLPFeatures, Sta
 __all__ = [
     "CodeFeatures",
     "CodeMLPFeatures",
+    "Coordinates",
     "Frequency",
     "HashGrid",
     "MapDecoder",

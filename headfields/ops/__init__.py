@@ -11,6 +11,7 @@ from headfields.ops.compositing import (
     weights_from_density,
 )
 from headfields.ops.frequency import frequency_encoding, frequency_window
+from headfields.ops.grouped import GroupedRows, group_linear, group_rows
 from headfields.ops.hash_grid import HashGridLayout, hash_grid
 from headfields.ops.interpolate_rows import interpolate_rows, scatter_rows
 from headfields.ops.log_strain import log_strain
@@ -35,6 +36,7 @@ from headfields.ops.uv import UVRasterizer
 
 __all__ = [
     "ClosestPoint",
+    "GroupedRows",
     "HashGridLayout",
     "NearestVertices",
     "TriangleBVH",
@@ -51,6 +53,8 @@ __all__ = [
     "fit_rigid",
     "frequency_encoding",
     "frequency_window",
+    "group_linear",
+    "group_rows",
     "hash_grid",
     "interpolate_rows",
     "inverse_cdf",
