@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -89,6 +89,7 @@ class AnchoredDecoder(Decoder):
 
     gives = "distance"
     takes_canonical = True
+    takes_prepared = True
     network: Tensor
     side: Tensor
 
@@ -155,10 +156,10 @@ class AnchoredDecoder(Decoder):
 
     def build(self, width: int) -> None:
         layout = self.anchors.layout
-        networks, shared = layout.pairs + layout.middle + 1, layout.global_width + layout.local_width
+        shared = layout.global_width + layout.local_width
         own = self.appearance_width if self.appearance == "geometry" else 3 + width
-        self.geometry_networks = Ensemble(networks, shared, 3 + width, self.hidden, self.layers, 1)
-        self.appearance_networks = Ensemble(networks, shared, own, *self.appearance_sizes, 3)
+        self.geometry_networks = Ensemble(self._networks, shared, 3 + width, self.hidden, self.layers, 1)
+        self.appearance_networks = Ensemble(self._networks, shared, own, *self.appearance_sizes, 3)
 
     def prepare(self, state: HeadState) -> AnchoredFrames:
         layout, name = self.anchors.layout, type(self).__name__
@@ -205,46 +206,86 @@ class AnchoredDecoder(Decoder):
     ) -> FieldValues:
         with torch.autocast(features.device.type, enabled=False):  # bfloat16 knows distances to a part in 256
             features = features.to(canonical.points.dtype)
-            count = len(features) if torch.is_grad_enabled() else self._chunk(features.device.type)
             found = [
-                self._values(features[begin : begin + count], colour, canonical[begin : begin + count], prepared)
-                for begin in range(0, max(len(features), 1), max(count, 1))
+                self._shape(features[piece], canonical[piece], prepared)
+                for piece in self._pieces(features)
             ]
-            distance = found[0][0] if len(found) == 1 else torch.cat([piece[0] for piece in found])
-            rgb = found[0][1] if len(found) == 1 else torch.cat([piece[1] for piece in found])
-        return FieldValues(distance=distance / self.anchors.scale, rgb=(rgb + 1) / 2 if colour else None)
+            distance, geometry = (torch.cat(each) if len(each) > 1 else each[0] for each in zip(*found, strict=True))
+        return FieldValues(
+            distance=distance / self.anchors.scale,
+            geometry=geometry,
+            rgb=self.colour(geometry, directions, prepared=prepared) if colour else None,
+        )
 
-    def _chunk(self, device: str) -> int:
-        return max(_VALUES.get(device, 2**24) // ((self.neighbours + 1) * self.hidden), 1024)
+    def colour(
+        self, geometry: Float[Tensor, "m g"], directions: Float[Tensor, "m 3"], *, prepared: AnchoredFrames
+    ) -> Float[Tensor, "m 3"]:
+        """The colour (M, 3) of `FieldValues.geometry` (M, G); it does not depend on the direction. M = 0 is legal.
 
-    def _values(
-        self, features: Tensor, colour: bool, canonical: Canonical, prepared: AnchoredFrames
-    ) -> tuple[Float[Tensor, " m"], Float[Tensor, "m c"]]:
+        A row of the geometry has for each member [what the appearance network sees, weight, row of `prepared`].
+        """
+        with torch.autocast(geometry.device.type, enabled=False):
+            found = [self._appearance(geometry[piece], prepared) for piece in self._pieces(geometry)]
+            return ((torch.cat(found) if len(found) > 1 else found[0]) + 1) / 2
+
+    def _pieces(self, x: Tensor) -> list[slice]:
+        """Rows that are evaluated at a time: without a graph, as many as activations are to be kept of."""
+        count = max(len(x), 1)
+        if not torch.is_grad_enabled():
+            widest = max(self.hidden, self.appearance_sizes[0])
+            count = max(_VALUES.get(x.device.type, 2**24) // ((self.neighbours + 1) * widest), 256)
+        return [slice(begin, begin + count) for begin in range(0, max(len(x), 1), count)]
+
+    def _pairs(self, weight: Float[Tensor, "m k"]) -> Int[Tensor, " p"]:
+        """The (point, member) pairs that are evaluated, of M * (K + 1)."""
+        if self.training or not self.skip_below:
+            return torch.arange(weight.numel(), device=weight.device)
+        return (weight.flatten() >= self.skip_below).nonzero()[:, 0]
+
+    def _shape(
+        self, features: Tensor, canonical: Canonical, prepared: AnchoredFrames
+    ) -> tuple[Float[Tensor, " m"], Float[Tensor, "m g"]]:
+        """The distances, in the networks' units, and the geometry."""
         blend = self.blend(canonical, prepared)
-        each = blend.member.shape[1]
-        keep: Bool[Tensor, "m k"] | None = None
-        if self.skip_below and not self.training:
-            keep = blend.weight >= self.skip_below
-        pair = torch.arange(blend.member.numel(), device=features.device) if keep is None else keep.flatten().nonzero()[:, 0]
-        member = blend.member.flatten().index_select(0, pair)
-        rows = group_rows(self.network.index_select(0, member), len(self.geometry_networks.biases[0]))
-        pair_there, member_there = pair.index_select(0, rows.source), member.index_select(0, rows.source)
-        point_there = pair_there // each
-        start_there = canonical.frame.index_select(0, point_there) * self.anchors.layout.members + member_there
+        pair, each = self._pairs(blend.weight), blend.member.shape[1]
+        member = blend.member.flatten()
+        rows = group_rows(self.network[member[pair]], self._networks)
+        pair_there = pair.index_select(0, rows.source)
+        point_there, member_there = pair_there // each, member.index_select(0, pair_there)
+        row = canonical.frame[:, None] * self.anchors.layout.members + blend.member
         offset = blend.offset.flatten(0, 1).index_select(0, pair_there) * self.side.index_select(0, member_there)
         own = rows.blocks(torch.cat([offset, features.index_select(0, point_there)], dim=-1))
-        start = rows.blocks(prepared.geometry.index_select(0, start_there))
+        start = rows.blocks(prepared.geometry.index_select(0, row.flatten().index_select(0, pair_there)))
         value, hidden = self.geometry_networks(own, start, rows, self._softplus)
-        if colour:
-            seen = self.projection(hidden) if self.appearance == "geometry" else own
-            start = rows.blocks(prepared.appearance.index_select(0, start_there))
-            value = torch.cat([value, self.appearance_networks(seen, start, rows, functional.relu)[0]], dim=-1)
-        weighted = rows.scatter(value) * blend.weight.flatten().index_select(0, pair)[:, None]
-        if keep is None:
-            blended = weighted.view(-1, each, weighted.shape[1]).sum(dim=1)
-        else:
-            blended = weighted.new_zeros(len(features), weighted.shape[1]).index_add(0, pair // each, weighted)
-        return blended[:, 0], blended[:, 1:]
+        seen = rows.scatter(self.projection(hidden) if self.appearance == "geometry" else own)
+        value, weight = rows.scatter(value)[:, 0], blend.weight.flatten()
+        if len(pair) < len(weight):
+            value = value.new_zeros(len(weight)).index_copy(0, pair, value)
+            seen = seen.new_zeros(len(weight), seen.shape[1]).index_copy(0, pair, seen)
+            weight = torch.zeros_like(weight).index_copy(0, pair, weight.index_select(0, pair))
+        geometry = torch.cat([seen, weight[:, None], row.flatten()[:, None].to(seen.dtype)], dim=-1)
+        return (value * weight).view(-1, each).sum(dim=1), geometry.view(-1, each * geometry.shape[1])
+
+    def _appearance(self, geometry: Float[Tensor, "m g"], prepared: AnchoredFrames) -> Float[Tensor, "m 3"]:
+        """The colours in [-1, 1]."""
+        each = self.neighbours + 1
+        flat = geometry.view(len(geometry) * each, geometry.shape[1] // each)
+        seen, weight, row = flat[:, :-2], flat[:, -2], flat[:, -1].detach().long()
+        pair = self._pairs(weight.view(-1, each))
+        member = row.index_select(0, pair) % self.anchors.layout.members
+        rows = group_rows(self.network[member], self._networks)
+        pair_there = pair.index_select(0, rows.source)
+        own = rows.blocks(seen.index_select(0, pair_there))
+        start = rows.blocks(prepared.appearance.index_select(0, row.index_select(0, pair_there)))
+        value = rows.scatter(self.appearance_networks(own, start, rows, functional.relu)[0])
+        weighted = value * weight.index_select(0, pair)[:, None]
+        if len(pair) < len(weight):
+            weighted = weighted.new_zeros(len(weight), 3).index_copy(0, pair, weighted)
+        return weighted.view(-1, each, 3).sum(dim=1)
+
+    @property
+    def _networks(self) -> int:
+        return self.anchors.layout.pairs + self.anchors.layout.middle + 1
 
     def _softplus(self, x: Tensor) -> Tensor:
         return functional.softplus(x, self.beta)

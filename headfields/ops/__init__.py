@@ -30,6 +30,7 @@ from headfields.ops.skinning import (
     rotation_matrices,
 )
 from headfields.ops.spherical_harmonics import spherical_harmonics
+from headfields.ops.surface_alpha import laplace_density, neus_alpha, unclamped_alpha
 from headfields.ops.triangle_frames import deformation_gradients, edge_neighbours, triangle_areas, triangle_frames
 from headfields.ops.unwrap import unwrap
 from headfields.ops.uv import UVRasterizer
@@ -60,6 +61,7 @@ __all__ = [
     "inverse_cdf",
     "inverse_distance_weights",
     "joint_transforms",
+    "laplace_density",
     "left_jacobian",
     "linear_blend_skinning",
     "log_strain",
@@ -69,6 +71,7 @@ __all__ = [
     "mlp",
     "mlp_tangents",
     "nearest_rotation",
+    "neus_alpha",
     "pose_features",
     "ray_offsets",
     "rigid_transform",
@@ -81,6 +84,7 @@ __all__ = [
     "triangle_areas",
     "triangle_frames",
     "uniform_step",
+    "unclamped_alpha",
     "unwrap",
     "weights_from_alpha",
     "weights_from_density",

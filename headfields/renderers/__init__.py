@@ -3,13 +3,24 @@
 from headfields.renderers.coarse_to_fine import CoarseToFineRenderer
 from headfields.renderers.occupancy import OccupancyGrid
 from headfields.renderers.samplers import HierarchicalSampler, OccupancySampler, UniformSampler
+from headfields.renderers.sharpness import LearnedSharpness, ScheduledSharpness, Sharpness
+from headfields.renderers.surface import SurfaceRenderer
+from headfields.renderers.surface_alpha import NeuSAlpha, SurfaceAlpha, UnclampedAlpha, VolSDFDensity
 from headfields.renderers.volume import VolumeRenderer
 
 __all__ = [
     "CoarseToFineRenderer",
     "HierarchicalSampler",
+    "LearnedSharpness",
+    "NeuSAlpha",
     "OccupancyGrid",
     "OccupancySampler",
+    "ScheduledSharpness",
+    "Sharpness",
+    "SurfaceAlpha",
+    "SurfaceRenderer",
+    "UnclampedAlpha",
     "UniformSampler",
+    "VolSDFDensity",
     "VolumeRenderer",
 ]
