@@ -25,7 +25,7 @@ class PointCounts:
         static: on what else is in front: hairline, ears, the front of the neck.
         back: on the back of the head.
         near: off the surface, by a normal distribution of deviation `sigma` along each axis.
-        far: uniform in a ball about the origin.
+        far: uniform in a ball about the middle of the head.
         correspondences: pairs of a point of a scan and where it is on the same person's neutral one.
         sigma: metres; 0.05 in the paper's unit.
         radius: of the ball, metres; 1 in the paper's unit.
@@ -119,6 +119,7 @@ class ScanSet(abc.ABC):
         neutral: (P,) each person's neutral scan.
         anchors: (P, A, 3) where anchors are on the neutral scans, metres; A = 0 without.
         anchored: (P,) whose anchors are known.
+        centre: (3,) of the ball of far points, metres.
     """
 
     people: tuple[str, ...]
@@ -127,6 +128,7 @@ class ScanSet(abc.ABC):
     neutral: Int[Tensor, " p"]
     anchors: Float[Tensor, "p a 3"]
     anchored: Bool[Tensor, " p"]
+    centre: Float[Tensor, "3"]
 
     def __len__(self) -> int:
         return len(self.scans)

@@ -38,7 +38,8 @@ class MeshScans(ScanSet):
         seen: (S, F) which faces a scanner saw; by rays if None, which takes about 0.1 s a mesh.
         people: P names; numbers if None.
         expressions: S names; numbers within a person if None.
-        anchor_faces, anchor_barycentric: (A,), (A, 3) the places of anchors on the mesh; none if None.
+        anchor_vertices: (A,) the vertices that are anchors, as `headfields.anchors.head_anchors` finds them; none if
+            None.
 
     Raises:
         TypeError, ValueError: a dtype or shape does not fit, a vertex is not finite, a face names a vertex that is not
@@ -56,8 +57,7 @@ class MeshScans(ScanSet):
         seen: Bool[Tensor, "s f"] | None = None,
         people: Sequence[str] | None = None,
         expressions: Sequence[str] | None = None,
-        anchor_faces: Int[Tensor, " a"] | None = None,
-        anchor_barycentric: Float[Tensor, "a 3"] | None = None,
+        anchor_vertices: Int[Tensor, " a"] | None = None,
     ) -> None:
         _check(vertices, faces, person, rgb)
         count = len(rgb)
@@ -78,10 +78,16 @@ class MeshScans(ScanSet):
             expressions = [f"{number:03d}" for number in numbers]
         pairs = zip(self.person.tolist(), expressions, strict=True)
         self.scans = tuple(f"{self.people[p]}/{expression}" for p, expression in pairs)
-        self.anchor_faces = torch.zeros(0, dtype=torch.long) if anchor_faces is None else anchor_faces.long()
-        self.anchor_barycentric = torch.zeros(0, 3) if anchor_barycentric is None else anchor_barycentric.float()
-        self.anchored = torch.full((count,), len(self.anchor_faces) > 0)
-        self.anchors = self.on_surface(self.neutral, self.anchor_faces, self.anchor_barycentric)
+        none = torch.zeros(0, dtype=torch.long)
+        self.anchor_vertices = none if anchor_vertices is None else anchor_vertices.long()
+        if len(self.anchor_vertices) and not 0 <= int(self.anchor_vertices.min()) <= int(self.anchor_vertices.max()) < (
+            vertices.shape[1]
+        ):
+            raise ValueError(f"MeshScans: anchor_vertices names vertices outside [0, {vertices.shape[1]})")
+        self.anchored = torch.full((count,), len(self.anchor_vertices) > 0)
+        self.anchors = self.vertices[self.neutral][:, self.anchor_vertices]
+        mean = self.mean_neutral()
+        self.centre = 0.5 * (mean.amin(0) + mean.amax(0))
         self._rim = rim_faces(self.faces)
         self._tree = TriangleBVH(self.faces, self.vertices[:1])
         self._normals, self._area = self._precomputed()
@@ -91,19 +97,9 @@ class MeshScans(ScanSet):
         """S names of expressions, without the person's."""
         return tuple(name.rpartition("/")[2] for name in self.scans)
 
-    def on_surface(
-        self, scans: Int[Tensor, " b"], faces: Int[Tensor, " a"], barycentric: Float[Tensor, "a 3"]
-    ) -> Float[Tensor, "b a 3"]:
-        """Where A places of the topology are on the meshes `scans` (B,): face and barycentric coordinates to metres."""
-        ids = self.faces[faces].expand(len(scans), -1, -1)
-        return _mixed(self.vertices, scans, ids, barycentric.expand(len(scans), -1, -1))
-
-    def with_anchors(self, positions: Float[Tensor, "a 3"]) -> "MeshScans":
-        """The same scans with anchors: the places nearest to `positions` (A, 3) on the mean of the neutral meshes."""
-        check_floating("MeshScans.with_anchors", "positions", positions)
-        check_shape("MeshScans.with_anchors", "positions", positions, "A 3")
-        found = TriangleBVH(self.faces, self.mean_neutral()).closest(positions.float())
-        return self._subset(torch.arange(len(self.people)), found.face, found.barycentric)
+    def with_anchors(self, vertices: Int[Tensor, " a"]) -> "MeshScans":
+        """The same scans with the vertices (A,) as anchors."""
+        return self._subset(torch.arange(len(self.people)), vertices)
 
     def mean_neutral(self) -> Float[Tensor, "v 3"]:
         """The mean of the neutral meshes, metres."""
@@ -111,9 +107,9 @@ class MeshScans(ScanSet):
 
     def of(self, people: Sequence[int] | Int[Tensor, " q"]) -> "MeshScans":
         """The scans of Q of the people alone, given by number, in that order."""
-        return self._subset(torch.as_tensor(people, dtype=torch.long), self.anchor_faces, self.anchor_barycentric)
+        return self._subset(torch.as_tensor(people, dtype=torch.long), self.anchor_vertices)
 
-    def _subset(self, people: Tensor, anchor_faces: Tensor, anchor_barycentric: Tensor) -> "MeshScans":
+    def _subset(self, people: Tensor, anchor_vertices: Tensor) -> "MeshScans":
         scans = torch.cat([(self.person == p).nonzero()[:, 0] for p in people])
         place = torch.full((len(self.people),), -1)
         place[people] = torch.arange(len(people))
@@ -123,7 +119,7 @@ class MeshScans(ScanSet):
             self.vertices[scans], self.faces, place[self.person[scans]], self.rgb[people],
             neutral=where[self.neutral[people]], kind=self.kind, seen=self.seen[scans],
             people=[self.people[p] for p in people], expressions=[self.expressions[s] for s in scans],
-            anchor_faces=anchor_faces, anchor_barycentric=anchor_barycentric,
+            anchor_vertices=anchor_vertices,
         )  # fmt: skip
 
     def sample(self, scans: Int[Tensor, " b"], counts: PointCounts, seed: int) -> ScanBatch:
@@ -147,7 +143,7 @@ class MeshScans(ScanSet):
             front_points=front[0], front_normals=front[1], front_rgb=front[2],
             back_points=back[0], back_normals=back[1], back_rgb=back[2],
             near_points=near, near_rgb=near_rgb, near_distance=distance, near_known=known,
-            far_points=ball(batch, counts.far, counts.radius, random),
+            far_points=self.centre + ball(batch, counts.far, counts.radius, random),
             posed_points=_mixed(self.vertices, scans, ids, weights),
             neutral_points=_mixed(self.vertices, calm, ids, weights),
             corresponds=torch.ones(batch, dtype=torch.bool),

@@ -2,7 +2,7 @@
 
 scans.json          format, names of people and expressions, each person's neutral one, and what the set was made from
 topology.npz        faces (F, 3) int32, kind (F,) uint8 (0 face, 1 rest of the front, 2 back, 3 inside of the mouth, 4
-                    never drawn); of anchors, if there are some, anchor_faces (A,) and anchor_barycentric (A, 3)
+                    never drawn); anchor_vertices (A,), if there are some
 <person>/person.npz rgb (V, 3) uint8, sRGB of the vertices
 <person>/<expression>.npz  vertices (V, 3) float32, metres; seen (F,) bool, whether a scanner saw a face. Both are
                     found if they are missing: kind in the whole set, seen in one scan. Sets made by code also hold
@@ -67,8 +67,8 @@ def save_scans(
                 **{name: values[s] for name, values in extra.items()},
             )
     topology = {"faces": scans.faces.int().numpy(), "kind": scans.kind.to(torch.uint8).numpy()}
-    if len(scans.anchor_faces):
-        topology |= {"anchor_faces": scans.anchor_faces.numpy(), "anchor_barycentric": scans.anchor_barycentric.numpy()}
+    if len(scans.anchor_vertices):
+        topology["anchor_vertices"] = scans.anchor_vertices.numpy()
     np.savez_compressed(folder / "topology.npz", **topology)  # type: ignore[arg-type]
     index = {
         "format": _FORMAT,
@@ -147,18 +147,15 @@ def load_scans(path: str | Path) -> MeshScans:
         kind = torch.from_numpy(_array(topology, folder / "topology.npz", "kind", "iu", (count,)).astype(np.int64))
         if int(kind.max()) > HIDDEN or int(kind.min()) < 0:
             raise CaptureError(f"{folder / 'topology.npz'}: kind holds {int(kind.max())}; expected 0 to {HIDDEN}")
-    anchors = {}
-    if "anchor_faces" in topology:
-        where = folder / "topology.npz"
-        on = _array(topology, where, "anchor_faces", "i", (None,))
-        anchors["anchor_faces"] = torch.from_numpy(on.astype(np.int64))
-        weights = _array(topology, where, "anchor_barycentric", "f", (len(on), 3))
-        anchors["anchor_barycentric"] = torch.from_numpy(weights.astype(np.float32))
+    anchors = None
+    if "anchor_vertices" in topology:
+        found = _array(topology, folder / "topology.npz", "anchor_vertices", "i", (None,))
+        anchors = torch.from_numpy(found.astype(np.int64))
     try:
         return MeshScans(
             torch.stack(vertices), torch.from_numpy(faces.astype(np.int64)), torch.tensor(person), torch.stack(rgb),
             neutral=torch.tensor(neutral), kind=kind, seen=torch.stack(seen), people=list(people),
-            expressions=expressions, **anchors,
+            expressions=expressions, anchor_vertices=anchors,
         )  # fmt: skip
     except (ValueError, RuntimeError) as error:
         raise CaptureError(f"{folder}: {error}") from error
