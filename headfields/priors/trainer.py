@@ -184,7 +184,7 @@ class PriorTrainer:
             monitor.clock()
             if self.folder is not None:
                 self.save()
-                if not interrupted and self._shown:
+                if not interrupted:
                     self.picture()
         return PriorResult(
             self.prior(), self.progress.step, self.progress.seconds, monitor.loss, interrupted=bool(interrupted)
@@ -256,9 +256,10 @@ class PriorTrainer:
         """How far the model is from these of its training scans, at so many points of each: see `surface_errors`."""
         return surface_errors(self.avatar, self.scans, scans, self.codes(scans), points).summary()
 
-    def picture(self) -> Float[Tensor, "h w 3"]:
-        """Draws the people shown, truth beside model, into images/ if there is a folder."""
-        assert isinstance(self.scans, MeshScans)
+    def picture(self) -> Float[Tensor, "h w 3"] | None:
+        """Draws the people shown, truth beside model, into images/ if there is a folder; None if nobody is."""
+        if not isinstance(self.scans, MeshScans) or not len(self._shown):
+            return None
         sheet = comparison(self.avatar, self.scans, self._shown, self.codes(self._shown))
         if self.folder is not None:
             write_picture(self.folder.images / f"step_{self.progress.step:06d}.png", sheet)
