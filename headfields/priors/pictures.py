@@ -81,13 +81,13 @@ def draw_field(avatar: Avatar, codes: PriorCodes, camera: Camera) -> tuple[Tenso
     """
     avatar.eval()
     field = avatar.field(codes.state())
-    rays = camera.rays()
+    rays = camera.rays().to(codes.geometry.device)
     along, hit = trace(field, rays)
     points = (rays.origins + along[:, None] * rays.directions)[hit]
     canonical, values = field.signed_distance(points, rays.frame[hit], create_graph=False)
     values = field.colour(values, canonical)
     assert values.normal is not None and values.rgb is not None
-    return _shaded(hit, values.normal, values.rgb, camera)
+    return _shaded(hit.cpu(), values.normal.cpu(), values.rgb.cpu(), camera)
 
 
 @torch.no_grad()
