@@ -39,7 +39,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         scan = root / "scans" / f"{person:03d}" / "000"
         scan.mkdir(parents=True)
         vertices = torch.arange(30.0).reshape(10, 3) + person
-        save_mesh(Mesh(vertices, torch.tensor([[0, 1, 2]])), scan / "registration.ply")
+        save_mesh(scan / "registration.ply", Mesh(vertices, torch.tensor([[0, 1, 2]])))
         np.save(scan / "s.npy", np.array(2.0))
         np.save(scan / "R.npy", np.array([[0.0, -1, 0], [1, 0, 0], [0, 0, 1]]))
         np.save(scan / "t.npy", np.array([0.1, 0.2, 0.3]))
@@ -107,7 +107,7 @@ OPENING = {
     ),
     "other registration": (
         lambda r: save_mesh(
-            Mesh(torch.zeros(3, 3), torch.tensor([[0, 1, 2]])), r / "scans" / "017" / "000" / "registration.ply"
+            r / "scans" / "017" / "000" / "registration.ply", Mesh(torch.zeros(3, 3), torch.tensor([[0, 1, 2]]))
         ),
         "has 3 vertices, and an anchor is vertex 3",
     ),

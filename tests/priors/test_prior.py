@@ -118,8 +118,9 @@ def test_training_lowers_the_loss_and_leaves_a_log_and_pictures(scans: MeshScans
     assert not result.interrupted
     with open(tmp_path / "run" / "log.csv", newline="") as file:
         rows = list(csv.DictReader(file))
-    first = float(rows[0]["loss"])
-    assert result.loss < 0.8 * first
+    losses = [float(row["loss"]) for row in rows]
+    early, late = losses[: len(losses) // 4], losses[-(len(losses) // 4) :]
+    assert sum(late) / len(late) < 0.9 * sum(early) / len(early), losses  # a step's own depends on its scans
     assert float(rows[0]["surface"]) > 0
     assert (tmp_path / "run" / "images" / "step_000040.png").is_file()
     assert (tmp_path / "run" / "checkpoint" / "last.safetensors").is_file()
