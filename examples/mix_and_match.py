@@ -18,7 +18,7 @@ from headfields.data.procedural import write_capture
 from headfields.decoders import NeRFDecoder, NeuSDecoder
 from headfields.deformers import Chain, ErrorWarp, NearSurface, SurfaceCanonicalizer
 from headfields.encoders import HashGrid, RegionGate, SurfaceFeatures, UVDisplacementFeatures
-from headfields.losses import Eikonal, Elastic, Loss, OpacityLoss, WarpMagnitude, insta_losses
+from headfields.losses import Eikonal, Elastic, Loss, OpacityLoss, SurfacePrior, WarpMagnitude, insta_losses
 from headfields.renderers import LearnedSharpness, NeuSAlpha, OccupancySampler, SurfaceRenderer, VolumeRenderer
 from headfields.training import Trainer, evaluate
 from headfields.viz import normal_map, save_image, side_by_side
@@ -91,7 +91,7 @@ def losses_for(avatar: hf.Avatar) -> list[Loss]:
     if avatar.deformer.corrects:
         losses += [Elastic(), WarpMagnitude()]
     if avatar.decoder.gives == "distance":
-        losses += [Eikonal(weight=0.1), OpacityLoss()]
+        losses += [Eikonal(), OpacityLoss(), SurfacePrior(avatar.template.faces)]
     return losses
 
 

@@ -14,9 +14,26 @@ from jaxtyping import Float, Integer
 from torch import Tensor
 from torch.nn import functional
 
+from headfields._surface_losses import Eikonal, SoftJaccard, SurfacePrior, check_more_than_0, check_rays, samples_of
 from headfields.ops.log_strain import log_strain
 from headfields.parts import Correction
 from headfields.records import Canonical, PixelBatch, Rendering
+
+__all__ = [
+    "LIPS_AND_MOUTH",
+    "DepthPrior",
+    "Eikonal",
+    "Elastic",
+    "HuberColour",
+    "Loss",
+    "OpacityLoss",
+    "SoftJaccard",
+    "SquaredColour",
+    "SurfacePrior",
+    "WarpMagnitude",
+    "insta_losses",
+    "monoavatar_losses",
+]
 
 LIPS_AND_MOUTH = (120, 130, 140)
 """Labels of the lower lip, the upper lip and the mouth's interior in INSTA's segmentation."""
@@ -68,7 +85,7 @@ class HuberColour:
 
     def __call__(self, rendering: Rendering, batch: PixelBatch, step: int) -> Float[Tensor, ""]:
         """The loss; `rendering.rgb` and `batch.target` are (N, 3) sRGB."""
-        _check_rays(self.name, rendering, batch)
+        check_rays(self.name, rendering, batch)
         huber = functional.huber_loss(rendering.rgb, batch.target, reduction="none", delta=self.delta) / self.delta
         per_ray = huber.sum(-1) / 5
         if batch.label is not None and step >= self.mouth_start and self.mouth_weight != 1:
@@ -93,7 +110,7 @@ class SquaredColour:
 
     def __call__(self, rendering: Rendering, batch: PixelBatch, step: int) -> Float[Tensor, ""]:
         """The loss; `rendering.rgb`, `rendering.coarse.rgb` and `batch.target` are (N, 3) sRGB."""
-        _check_rays(self.name, rendering, batch)
+        check_rays(self.name, rendering, batch)
         error = (rendering.rgb - batch.target).square().sum()
         if rendering.coarse is not None:
             error = error + (rendering.coarse.rgb - batch.target).square().sum()
@@ -128,7 +145,7 @@ class DepthPrior:
 
     def __call__(self, rendering: Rendering, batch: PixelBatch, step: int) -> Float[Tensor, ""]:
         """The loss in metres; gradients flow to `rendering.depth`."""
-        _check_rays(self.name, rendering, batch)
+        check_rays(self.name, rendering, batch)
         if step < self.start or batch.depth is None or batch.depth_scale is None or batch.label is None:
             return rendering.depth.sum() * 0
         mask = (batch.label > self.above_label) & (batch.label <= self.up_to_label)
@@ -155,7 +172,7 @@ class OpacityLoss:
 
     def __call__(self, rendering: Rendering, batch: PixelBatch, step: int) -> Float[Tensor, ""]:
         """The loss; gradients flow to `rendering.opacity`."""
-        _check_rays(self.name, rendering, batch)
+        check_rays(self.name, rendering, batch)
         return (rendering.opacity - batch.alpha).square().sum() / max(len(batch), 1)
 
 
@@ -191,12 +208,12 @@ class Elastic:
     name: str = "elastic"
 
     def __post_init__(self) -> None:
-        _check_more_than_0("Elastic", weight=self.weight, scale=self.scale, samples=self.samples)
+        check_more_than_0("Elastic", weight=self.weight, scale=self.scale, samples=self.samples)
 
     def __call__(self, rendering: Rendering, batch: PixelBatch, step: int) -> Float[Tensor, ""]:
         """The loss; gradients flow to the correction's parameters alone."""
-        _check_rays(self.name, rendering, batch)
-        canonical, weights = _samples(self.name, rendering)
+        check_rays(self.name, rendering, batch)
+        canonical, weights = samples_of(self.name, rendering)
         total = weights.sum()
         if len(weights) <= self.samples or not bool(total > 0):
             chosen, shares = torch.arange(len(weights), device=weights.device), weights
@@ -239,12 +256,12 @@ class WarpMagnitude:
     name: str = "magnitude"
 
     def __post_init__(self) -> None:
-        _check_more_than_0("WarpMagnitude", unit=self.unit, samples=self.samples)
+        check_more_than_0("WarpMagnitude", unit=self.unit, samples=self.samples)
 
     def __call__(self, rendering: Rendering, batch: PixelBatch, step: int) -> Float[Tensor, ""]:
         """The loss in square units; gradients flow to the correction's parameters alone."""
-        _check_rays(self.name, rendering, batch)
-        canonical, _ = _samples(self.name, rendering)
+        check_rays(self.name, rendering, batch)
+        canonical, _ = samples_of(self.name, rendering)
         count, device = len(canonical), canonical.points.device
         few = count <= self.samples
         chosen = torch.arange(count, device=device) if few else torch.randint(count, (self.samples,), device=device)
@@ -253,81 +270,6 @@ class WarpMagnitude:
             moved = ((correction.after - correction.before) / self.unit).square().sum()
             loss = loss + moved * (count / max(len(chosen), 1)) / max(len(batch), 1)
         return loss
-
-
-@dataclass(frozen=True)
-class Eikonal:
-    """Keeps the gradient of a signed distance at length 1: the mean over samples of (‖∇f‖ - 1)², ∇ by posed points.
-
-    Source: Gropp et al. 2020, "Implicit Geometric Regularization", equation 2; at the samples of the rays as in NeuS
-    (Wang et al. 2021, equation 15). Further random points are our own choice.
-
-    Attributes:
-        weight: what the trainer multiplies the loss with (NeuS: 0.1).
-        elsewhere: so many further points a step, uniform in the box around the posed head, where samplers that cull
-            empty space seldom look.
-        name: column in the log.
-
-    Raises:
-        ValueError: elsewhere is negative; when called, the rendering is of no field of distances, or with `elsewhere`
-            not in training mode.
-    """
-
-    weight: float | int = 0.1
-    elsewhere: int = 0
-    name: str = "eikonal"
-
-    def __post_init__(self) -> None:
-        if self.elsewhere < 0:
-            raise ValueError(f"Eikonal: elsewhere is {self.elsewhere}; expected 0 or more points")
-
-    def __call__(self, rendering: Rendering, batch: PixelBatch, step: int) -> Float[Tensor, ""]:
-        """The loss; it trains the networks through second derivatives."""
-        _check_rays(self.name, rendering, batch)
-        gradient = rendering.gradient
-        if gradient is None:
-            raise ValueError(f"{self.name} loss: the rendering has no gradients; render with a SurfaceRenderer")
-        if self.elsewhere:
-            canonical, _ = _samples(self.name, rendering)
-            (low, high), field, like = rendering.field.posed_bounds(), rendering.field, canonical.points
-            points = low + torch.rand(self.elsewhere, 3, dtype=like.dtype, device=like.device) * (high - low)
-            frame = torch.randint(len(field.state), (self.elsewhere,), device=like.device)
-            where, values = field.signed_distance(points, frame)
-            gradient = torch.cat([gradient, values.gradient[where.valid]])
-        length = (gradient.square().sum(dim=-1) + 1e-12).sqrt()  # has derivatives at 0
-        return (length - 1).square().sum() / max(len(gradient), 1)
-
-
-@dataclass(frozen=True)
-class SoftJaccard:
-    """One minus the overlap of opacity and matte: s (1 - (I + s) / (U + s)), I = Σ o a, U = Σ (o + a - o a) over rays.
-
-    Beside `OpacityLoss` it counts a missed pixel of a small head as much as one of a large head.
-
-    Attributes:
-        smooth: s, in rays (MonoNPHM: 5).
-        weight: what the trainer multiplies the loss with (MonoNPHM's tracker: 25, then 10).
-        name: column in the log.
-
-    Raises:
-        ValueError: smooth is not positive.
-
-    Source: MonoNPHM (Giebenhain et al. 2024), released code.
-    """
-
-    smooth: float | int = 5.0
-    weight: float | int = 1.0
-    name: str = "silhouette"
-
-    def __post_init__(self) -> None:
-        _check_more_than_0("SoftJaccard", smooth=self.smooth)
-
-    def __call__(self, rendering: Rendering, batch: PixelBatch, step: int) -> Float[Tensor, ""]:
-        """The loss, from 0 to s; gradients flow to `rendering.opacity`."""
-        _check_rays(self.name, rendering, batch)
-        both = (rendering.opacity * batch.alpha).sum()
-        either = rendering.opacity.sum() + batch.alpha.sum() - both
-        return self.smooth * (1 - (both + self.smooth) / (either + self.smooth))
 
 
 def insta_losses(depth: float | int = 0.1) -> list[Loss]:
@@ -340,27 +282,11 @@ def insta_losses(depth: float | int = 0.1) -> list[Loss]:
     return [HuberColour(), DepthPrior(weight=depth)] if depth else [HuberColour()]
 
 
-def _samples(name: str, rendering: Rendering) -> tuple[Canonical, Tensor]:
-    """The samples of a rendering in training mode, and their weights, without graphs."""
-    if rendering.canonical is None or rendering.weights is None or rendering.field is None:
-        raise ValueError(
-            f"{name} loss: the rendering has no canonical samples; an avatar keeps them in training mode "
-            "(avatar.train()), where corrections are on"
-        )
-    return rendering.canonical.detach(), rendering.weights.detach()
-
-
 def _corrections(name: str, rendering: Rendering, chosen: Canonical, jacobians: bool = False) -> list[Correction]:
     try:
         return rendering.field.corrections(chosen.posed_points, chosen.frame, jacobians)
     except ValueError as error:
         raise ValueError(f"{name} loss: {error}") from error
-
-
-def _check_more_than_0(loss: str, **values: float | int) -> None:
-    for name, value in values.items():
-        if not value > 0:
-            raise ValueError(f"{loss}: {name} is {value}; expected more than 0")
 
 
 def monoavatar_losses(depth: float | int = 0) -> list[Loss]:
@@ -378,12 +304,3 @@ def _is_any(labels: Integer[Tensor, " n"], wanted: tuple[int, ...]) -> Tensor:
     for value in wanted:
         mask |= labels == value
     return mask
-
-
-def _check_rays(name: str, rendering: Rendering, batch: PixelBatch) -> None:
-    """A silent broadcast between (N, 3) and an image would give a wrong loss, so the ray counts must agree."""
-    if rendering.opacity.shape != batch.alpha.shape:
-        raise ValueError(
-            f"{name} loss: rendering.opacity has shape {tuple(rendering.opacity.shape)} and batch.alpha has shape "
-            f"{tuple(batch.alpha.shape)}; render the rays of this batch (batch.rays), all of them"
-        )

@@ -3,8 +3,18 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headfields.losses import DepthPrior, Eikonal, HuberColour, Loss, OpacityLoss, SoftJaccard, insta_losses
-from headfields.records import PixelBatch, Rays, Rendering
+from headfields.losses import (
+    DepthPrior,
+    Eikonal,
+    HuberColour,
+    Loss,
+    OpacityLoss,
+    SoftJaccard,
+    SurfacePrior,
+    insta_losses,
+)
+from headfields.records import Canonical, FieldValues, HeadState, PixelBatch, Rays, Rendering
+from tests.shapes import uv_sphere
 
 ALL = [HuberColour(), DepthPrior(start=0), OpacityLoss(), SoftJaccard()]
 
@@ -166,3 +176,35 @@ def test_eikonal_by_hand():
         Eikonal(elsewhere=5)(rendering.replace(gradient=gradient), batch, 0)
     with pytest.raises(ValueError, match="elsewhere is -1"):
         Eikonal(elsewhere=-1)
+
+
+def test_the_surface_prior_finds_the_mesh():
+    """Zero on a field whose surface is the mesh; the offset of one that is too large; nothing after `until`."""
+    vertices, faces = uv_sphere(24, 32, radius=0.1)
+
+    class Round:
+        def __init__(self, radius):
+            self.state, self.radius = HeadState(vertices[None]), torch.tensor(radius, requires_grad=True)
+
+        def signed_distance(self, points, frame):
+            length = points.norm(dim=-1)
+            at = Canonical(points, points, points, frame, torch.ones(len(points), dtype=torch.bool))
+            return at, FieldValues(distance=length - self.radius, normal=points / length[:, None])
+
+    rendering, batch, _ = make(2)
+    found = []
+    for radius in (0.0993, 0.12):
+        field = Round(radius)
+        at = field.signed_distance(vertices, torch.zeros(len(vertices), dtype=torch.long))[0]
+        seen = rendering.replace(field=field, canonical=at, weights=torch.ones(len(at)))
+        loss = SurfacePrior(faces, until=100)(seen, batch, 0)
+        loss.backward()
+        assert field.radius.grad != 0
+        found.append(loss.item())
+        assert SurfacePrior(faces, until=100)(seen, batch, 50).item() == pytest.approx(found[-1] / 2, rel=0.2)
+        assert SurfacePrior(faces, until=100)(seen, batch, 100) == 0
+    assert found[0] < 0.06 and found[1] == pytest.approx(2.07, abs=0.06)
+    with pytest.raises(ValueError, match="mesh loss: the rendering has no canonical samples"):
+        SurfacePrior(faces)(rendering, batch, 0)
+    with pytest.raises(ValueError, match="SurfacePrior: until is 0"):
+        SurfacePrior(faces, until=0)
