@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         metrics,
         models,
         ops,
+        priors,
         renderers,
         retargeting,
         training,
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from headfields.dispatch import backends, use_cpu_backend
     from headfields.meshing.mesh import Mesh
     from headfields.parts import Correction, Decoder, Deformer, Encoder, Renderer, Sampler
+    from headfields.priors.prior import Prior, load_prior
     from headfields.records import (
         Camera,
         Canonical,
@@ -47,13 +49,14 @@ __version__ = "0.1.0"
 
 _MODULES = (
     "anchors", "codes", "data", "decoders", "deformers", "encoders", "geometry_metrics", "heads", "losses", "meshing",
-    "metrics", "models", "ops", "renderers", "retargeting", "training", "viz",
+    "metrics", "models", "ops", "priors", "renderers", "retargeting", "training", "viz",
 )  # fmt: skip
 _NAMES = {
     "avatar": ("Avatar", "Field"),
     "dispatch": ("backends", "use_cpu_backend"),
     "meshing.mesh": ("Mesh",),
     "parts": ("Correction", "Decoder", "Deformer", "Encoder", "Renderer", "Sampler"),
+    "priors.prior": ("Prior", "load_prior"),
     "records": (
         "Camera", "Canonical", "FieldValues", "HeadState", "PixelBatch", "Rays", "Rendering", "Samples", "Template",
     ),
@@ -73,6 +76,7 @@ __all__ = [
     "HeadState",
     "Mesh",
     "PixelBatch",
+    "Prior",
     "Rays",
     "Renderer",
     "Rendering",
@@ -88,11 +92,13 @@ __all__ = [
     "encoders",
     "geometry_metrics",
     "heads",
+    "load_prior",
     "losses",
     "meshing",
     "metrics",
     "models",
     "ops",
+    "priors",
     "renderers",
     "retargeting",
     "training",

