@@ -1,5 +1,6 @@
 """MonoNPHM's ensemble of local networks, beside loops over the networks."""
 
+import functools
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -16,7 +17,7 @@ from headfields.records import Canonical, HeadState, Template
 TITLE = "Local networks at anchors"
 TEXT = """`AnchoredDecoder` with the paper's sizes: 65 anchors and a global member, 36 networks for distance and 36 for
 colour, 13 members a point; points are 1 cm (standard deviation) from the procedural head. In evaluation members of a
-weight below 1e-4 are left out; `all 13` is ours without that. One loop evaluates every member at every point and uses
+weight below 1e-3 are left out; `all 13` is ours without that. One loop evaluates every member at every point and uses
 13 of them, which is the plain way to write it; the other gives each network the points that it is used for. Both loops
 are PyTorch's products; they fold the codes into the first layer's bias once, as ours does. Backward: of distance and
 colour, to points and to all weights; nothing is left out there. Difference: of distance (m) and colour, or of the
@@ -70,13 +71,14 @@ class Ensemble:
         blend = decoder.blend(self._canonical(points), prepared)
         weights = blend.weight.new_zeros(len(points), members).scatter(1, blend.member, blend.weight)
         places = torch.cat([prepared.anchors[0], torch.zeros_like(prepared.anchors[0, :1])])
+        softplus = functools.partial(functional.softplus, beta=decoder.beta)
         total = torch.zeros(len(points), 4 if self.colour else 1, device=points.device)
         for member in range(members):
             used = slice(None) if every else (blend.member == member).any(dim=1).nonzero()[:, 0]
             x = (space.normalised(points[used]) - places[member]) * decoder.side[member]
             own = torch.cat([x, self.features[used]], dim=-1)
             value, hidden = _layers(
-                decoder.geometry_networks, decoder, member, own, prepared.geometry, decoder._softplus
+                decoder.geometry_networks, decoder, member, own, prepared.geometry, softplus
             )
             if self.colour:
                 seen = decoder.projection(hidden)

@@ -9,6 +9,7 @@ from torch.nn import functional
 
 from headfields.anchors import Anchors
 from headfields.deformers.static import ray_sphere
+from headfields.ops.softplus import softplus
 from headfields.parts import Deformer
 from headfields.records import Canonical, HeadState, Rays
 
@@ -164,7 +165,7 @@ class HyperDeformer(Deformer):
                 hidden = _started(joined, layer.weight[:, : self.hidden + 3], prepared.again, frame)
             else:
                 hidden = layer(hidden)
-            hidden = functional.softplus(hidden, self.beta)
+            hidden = softplus(hidden, self.beta)
         return self.out(hidden)
 
     def _layer(self, index: int) -> nn.Linear:

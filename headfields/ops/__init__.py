@@ -31,6 +31,7 @@ from headfields.ops.skinning import (
     pose_features,
     rotation_matrices,
 )
+from headfields.ops.softplus import softplus
 from headfields.ops.spherical_harmonics import spherical_harmonics
 from headfields.ops.surface_alpha import laplace_density, neus_alpha, unclamped_alpha
 from headfields.ops.triangle_frames import deformation_gradients, edge_neighbours, triangle_areas, triangle_frames
@@ -84,6 +85,7 @@ __all__ = [
     "rotation_from_log_quaternion",
     "rotation_matrices",
     "scatter_rows",
+    "softplus",
     "spherical_harmonics",
     "stratified",
     "triangle_areas",

@@ -180,10 +180,20 @@ def marching(native: ModuleType, rng: np.random.Generator, out: dict[str, np.nda
     out |= {"marching_marks": marks, "marching_edges": edge, "marching_corners": corners}
 
 
+def softplus(native: ModuleType, rng: np.random.Generator, out: dict[str, np.ndarray]) -> None:
+    x, grad = (rng.normal(size=203) * 0.3).astype(np.float32), rng.normal(size=203).astype(np.float32)
+    x[:4] = (np.nan, np.inf, -np.inf, 0.0)
+    value, slope, curve = np.zeros_like(x), np.zeros_like(x), np.zeros_like(x)
+    native.softplus(x, 100.0, value, THREADS)
+    native.softplus_derivative(grad, x, 100.0, False, slope, THREADS)
+    native.softplus_derivative(grad, x, 100.0, True, curve, THREADS)
+    out |= {"softplus": value, "softplus_slope": slope, "softplus_curve": curve}
+
+
 def run(native: ModuleType) -> dict[str, np.ndarray]:
     """What each kernel gives for inputs that are the same in every process."""
     out: dict[str, np.ndarray] = {}
-    for part in (triangles, vertices, grid, harmonics, packed, occupancy, marching):
+    for part in (triangles, vertices, grid, harmonics, packed, occupancy, marching, softplus):
         part(native, np.random.default_rng(7), out)
     return out
 
