@@ -1,10 +1,28 @@
 """Deformers: posed space to canonical space."""
 
+from headfields.deformers.basis import BasisFields, BlendCoefficients
+from headfields.deformers.blendfield import Blendfield
 from headfields.deformers.chain import Chain
 from headfields.deformers.error_warp import ErrorWarp
+from headfields.deformers.jacobian import jacobian
 from headfields.deformers.mesh import MeshDeformer
 from headfields.deformers.near_surface import NearSurface
+from headfields.deformers.skinning import InverseSkinning, SkinningDeformer
 from headfields.deformers.static import Static, ray_box
 from headfields.deformers.surface import SurfaceCanonicalizer
 
-__all__ = ["Chain", "ErrorWarp", "MeshDeformer", "NearSurface", "Static", "SurfaceCanonicalizer", "ray_box"]
+__all__ = [
+    "BasisFields",
+    "BlendCoefficients",
+    "Blendfield",
+    "Chain",
+    "ErrorWarp",
+    "InverseSkinning",
+    "MeshDeformer",
+    "NearSurface",
+    "SkinningDeformer",
+    "Static",
+    "SurfaceCanonicalizer",
+    "jacobian",
+    "ray_box",
+]
