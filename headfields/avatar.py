@@ -9,6 +9,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from headfields._gradients import distance_with_gradient, with_canonical_normals
+from headfields.deformers.inverse import Inverse, invert
 from headfields.encoders.vertex_source import asked_once
 from headfields.parts import Correction, Decoder, Deformer, Encoder, Part, Renderer
 from headfields.records import Camera, Canonical, FieldValues, HeadState, Rays, Rendering, Template
@@ -33,6 +35,7 @@ class Field:
             self._deformer = avatar.deformer.prepare(state)
         with asked_once():
             self._encoders = [encoder.prepare(state) for encoder in avatar.encoders]
+            self._decoder = avatar.decoder.prepare(state)
             self.renderer_ready = [encoder.prepare(state) for encoder in avatar.renderer.encoders]
 
     def near_far(self, rays: Rays) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
@@ -53,6 +56,16 @@ class Field:
         """
         with _full_precision(points):
             return self.avatar.deformer(points, directions, frame, self._deformer)
+
+    def invert(self, points: Float[Tensor, "n 3"], frame: Int[Tensor, " n"], **options: Any) -> Inverse:
+        """Where canonical points (N, 3), metres, lie in state rows `frame` (N,): landmarks and meshes, posed.
+
+        Args:
+            points, frame: as above.
+            options: of `headfields.deformers.invert`, which says how, and what of it is differentiable.
+        """
+        with _full_precision(points):
+            return invert(self.avatar.deformer, self._deformer, points, frame, **options)
 
     def corrections(
         self, points: Float[Tensor, "m 3"], frame: Int[Tensor, " m"], jacobians: bool = False
@@ -79,20 +92,74 @@ class Field:
         `colour=False` leaves the colour out, which occupancy and meshing do not need.
         """
         decoder, parts = self.avatar.decoder, list(zip(self.avatar.encoders, self._encoders, strict=True))
+        if colour and decoder.takes_normals:
+            return with_canonical_normals(self, canonical)
         shared = parts[-1][0].shared(canonical, parts[-1][1]) if decoder.takes_shared and len(parts) > 1 else None
         features = [encoder(canonical, ready) for encoder, ready in (parts if shared is None else parts[:-1])]
         joined = features[0] if len(features) == 1 else torch.cat(features, dim=-1)
-        return decoder(joined, canonical.directions, colour, *(shared or ())).map(_widened)
+        more = self._further()
+        if decoder.takes_canonical:
+            more["canonical"] = canonical
+        return decoder(joined, canonical.directions, colour, *(shared or ()), **more).map(_widened)
+
+    def density(self, canonical: Canonical) -> Float[Tensor, " m"]:
+        """The density (M,), 1/m, at M canonical points, as samplers want it: of distances, what the renderer makes."""
+        return self.avatar.renderer.density(self.decode(canonical, colour=False))
 
     def colour(self, values: FieldValues, canonical: Canonical) -> FieldValues:
         """`values`, decoded without colour at the M points `canonical`, with their colour.
 
         Cheaper than `decode` again where the decoder can go on from `values.geometry`; with it where it cannot.
         """
-        if values.geometry is None:
-            return self.decode(canonical)
-        rgb = self.avatar.decoder.colour(values.geometry, canonical.directions)
+        decoder = self.avatar.decoder
+        if values.geometry is None or (decoder.takes_normals and values.canonical_normal is None):
+            return values.replace(rgb=self.decode(canonical).rgb)
+        normals = (values.canonical_normal,) if decoder.takes_normals else ()
+        rgb = decoder.colour(values.geometry, canonical.directions, *normals, **self._further())
         return values.replace(rgb=_widened(rgb))
+
+    def _further(self) -> dict[str, Any]:
+        return {"prepared": self._decoder} if self.avatar.decoder.takes_canonical else {}
+
+    def signed_distance(
+        self,
+        points: Float[Tensor, "m 3"],
+        frame: Int[Tensor, " m"],
+        directions: Float[Tensor, "m 3"] | None = None,
+        colour: bool = False,
+        create_graph: bool | None = None,
+    ) -> tuple[Canonical, FieldValues]:
+        """Signed distances at M posed points, with their exact gradients through decoder, encoders and deformer.
+
+        Works under `torch.no_grad` too, where the points are taken in pieces, because a graph is held for each.
+
+        Args:
+            points: (M, 3) in posed space, metres; M = 0 is legal.
+            frame: (M,) the row of the state that each point belongs to.
+            directions: (M, 3) unit viewing directions in posed space, for colours; (0, 0, -1) if left out.
+            colour: whether the colour is wanted at all points; without, pass the result to `colour` where it is.
+            create_graph: whether distances and gradients are differentiable themselves, as an eikonal loss, light on
+                normals, or NeuS's opacity asks for: second derivatives, through every part. As gradients are enabled,
+                if None.
+
+        Returns:
+            The canonical points; look at `valid`. And values with `distance` (M,), metres, `gradient` (M, 3) by the
+            posed points, `normal` (M, 3), the gradient normalised, `canonical_normal`, the decoder's `geometry`, and
+            with `colour` also `rgb`.
+
+        Raises:
+            ValueError: the decoder gives no distance.
+        """
+        decoder = self.avatar.decoder
+        if decoder.gives != "distance":
+            raise ValueError(
+                f"Field.signed_distance: {type(decoder).__name__} gives {decoder.gives}; use a decoder of distances "
+                "(headfields.decoders.NeuSDecoder), or canonicalise and decode for the density"
+            )
+        if directions is None:
+            directions = points.new_tensor([0.0, 0.0, -1.0]).expand_as(points)
+        graph = torch.is_grad_enabled() if create_graph is None else create_graph
+        return distance_with_gradient(self, points, directions, frame, colour, graph)
 
 
 def _full_precision(like: Tensor) -> contextlib.AbstractContextManager[None]:
@@ -159,6 +226,7 @@ class Avatar(nn.Module):
         bounds = deformer.bounds()
         for part in (*self.encoders, *renderer.encoders):
             part.build(bounds, deformer.ambient_width)
+        decoder.place(bounds)
         decoder.build(sum(part.width for part in self.encoders))
         renderer.build(bounds)
 
@@ -175,7 +243,7 @@ class Avatar(nn.Module):
     @property
     def _readers(self) -> tuple[Part, ...]:
         """The parts that see the state."""
-        return (self.deformer, *self.encoders, *self.renderer.encoders)
+        return (self.deformer, *self.encoders, self.decoder, *self.renderer.encoders)
 
     def field(self, state: HeadState) -> Field:
         """The avatar bound to B frames.

@@ -221,10 +221,19 @@ class Decoder(Part):
         gives: `"density"` or `"distance"`; what the renderer has to turn into weights.
         takes_shared: True if `forward` has two further arguments, `condition` and `index`: what `Encoder.shared` of the
             last encoder gives, in place of the last columns of the features.
+        takes_canonical: True if `forward` has two further arguments, `canonical` and `prepared`: the points themselves,
+            and what `prepare` made of the state; and `colour` the second of them. The avatar gives them by name.
+        takes_normals: True if `colour` has a third argument, the unit normals (M, 3) in canonical space. `forward` then
+            leaves the colour out in any case, and `headfields.Field` asks for it once it has the normals.
     """
 
     gives: str = "density"
     takes_shared: bool = False
+    takes_canonical: bool = False
+    takes_normals: bool = False
+
+    def place(self, bounds: Float[Tensor, "2 3"]) -> None:
+        """Called once by `Avatar`, before `build`, with the corners `bounds` (2, 3) of the canonical box, metres."""
 
     def build(self, width: int) -> None:
         """Called once by `Avatar` with the width of the features."""
@@ -311,3 +320,8 @@ class Renderer(Part):
 
     def update(self, field: Any, step: int) -> None:
         """Called by the trainer before each step that is due, so that e.g. an occupancy grid follows the field."""
+
+    def density(self, values: FieldValues) -> Float[Tensor, " m"]:
+        """The density (M,), 1/m, that samplers see at M points; of a renderer of distances, what it takes them for."""
+        assert values.density is not None
+        return values.density

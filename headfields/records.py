@@ -4,78 +4,15 @@ One convention inside the library: metres, radians, float32; y up, face toward +
 OpenCV axes (x right, y down, z forward) and pixel intrinsics. Readers convert on the way in.
 """
 
-import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any, ClassVar, TypeVar
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int, Int64, Integer
 from torch import Tensor
 
-R = TypeVar("R", bound="Record")
-
-
-class Record:
-    """What all records share: `.to(...)`, `.detach()`, `.replace(...)`, and indexing along the leading axis."""
-
-    __dataclass_fields__: ClassVar[dict[str, dataclasses.Field[Any]]]
-
-    def map(self: R, function: Any) -> R:
-        """A copy with `function` applied to every tensor, in mappings and nested records too."""
-
-        def apply(value: Any) -> Any:
-            if isinstance(value, Tensor):
-                return function(value)
-            if isinstance(value, Record):
-                return value.map(function)
-            if isinstance(value, Mapping):
-                return {key: apply(entry) for key, entry in value.items()}
-            return value
-
-        return dataclasses.replace(self, **{f.name: apply(getattr(self, f.name)) for f in fields(self)})
-
-    def to(self: R, device: torch.device | str) -> R:
-        """A copy on the given device."""
-        return self.map(lambda tensor: tensor.to(device))
-
-    def detach(self: R) -> R:
-        """A copy cut from the autograd graph."""
-        return self.map(lambda tensor: tensor.detach())
-
-    def replace(self: R, **changes: Any) -> R:
-        """A copy with some fields changed; the shape checks run again."""
-        return dataclasses.replace(self, **changes)
-
-    def __getitem__(self: R, index: Any) -> R:
-        if isinstance(index, int):
-            index = slice(index, index + 1 or None)
-        if isinstance(index, Tensor) and index.ndim == 1 and index.dtype == torch.long:
-            return self.map(lambda tensor: tensor.index_select(0, index))  # three times as fast, backward too
-        return self.map(lambda tensor: tensor[index])
-
-    def _check(self, **patterns: tuple[str, Tensor | None]) -> None:
-        """Each pattern is space-separated axis names or sizes; equal names must have equal sizes across fields."""
-        sizes: dict[str, tuple[int, str]] = {}
-        for name, (pattern, tensor) in patterns.items():
-            if tensor is None:
-                continue
-            axes = pattern.split()
-            record = type(self).__name__
-            if not isinstance(tensor, Tensor):
-                raise TypeError(f"{record}: {name} is a {type(tensor).__name__}; pass a torch.Tensor")
-            shape = tuple(tensor.shape)
-            if len(shape) != len(axes):
-                raise ValueError(f"{record}: {name} has shape {shape}; expected ({', '.join(axes)})")
-            for axis, size in zip(axes, shape, strict=True):
-                if axis.isdigit():
-                    if size != int(axis):
-                        raise ValueError(f"{record}: {name} has shape {shape}; expected ({', '.join(axes)})")
-                elif sizes.setdefault(axis, (size, name))[0] != size:
-                    raise ValueError(
-                        f"{record}: {name} has shape {shape}, so {axis} = {size}, "
-                        f"but {sizes[axis][1]} has {axis} = {sizes[axis][0]}; the two must agree"
-                    )
+from headfields._record import Record as Record
 
 
 @dataclass(frozen=True)
@@ -200,7 +137,8 @@ class Camera(Record):
         camera_to_world = pose[:, :3, :3].transpose(-1, -2)
         directions = (camera_to_world[frame] @ local[..., None])[..., 0]
         centres = -(camera_to_world @ pose[:, :3, 3:])[..., 0]
-        return Rays(centres[frame], torch.nn.functional.normalize(directions, dim=-1), frame)
+        directions = torch.nn.functional.normalize(directions, dim=-1)
+        return Rays(centres[frame], directions, frame, pose[:, :3, :3][frame])
 
 
 @dataclass(frozen=True)
@@ -211,14 +149,20 @@ class Rays(Record):
         origins: (N, 3) in world space, metres.
         directions: (N, 3) unit directions in world space.
         frame: (N,) the row of the state that each ray sees.
+        camera_rotation: (N, 3, 3) world to camera, OpenCV axes, for what is known in the camera's frame (light that
+            stays with the camera); `Camera.rays` fills it.
     """
 
     origins: Float[Tensor, "n 3"]
     directions: Float[Tensor, "n 3"]
     frame: Int[Tensor, " n"]
+    camera_rotation: Float[Tensor, "n 3 3"] | None = None
 
     def __post_init__(self) -> None:
-        self._check(origins=("N 3", self.origins), directions=("N 3", self.directions), frame=("N", self.frame))
+        self._check(
+            origins=("N 3", self.origins), directions=("N 3", self.directions), frame=("N", self.frame),
+            camera_rotation=("N 3 3", self.camera_rotation),
+        )  # fmt: skip
 
     def __len__(self) -> int:
         return self.origins.shape[0]
@@ -294,20 +238,25 @@ class FieldValues(Record):
         rgb: (M, 3) sRGB in [0, 1].
         density: (M,) in 1/m.
         distance: (M,) signed distance to the surface, metres, negative inside.
-        normal: (M, 3) unit normals, beside a distance.
+        gradient: (M, 3) derivative of the distance by the posed point, without a unit; of length 1 in a true distance.
+        normal: (M, 3) the gradient, normalised: unit normals in posed space.
+        canonical_normal: (M, 3) the normalised derivative of the distance by the canonical point.
         geometry: (M, G) what `Decoder.colour` goes on from, of a decoder that can give the colour later.
     """
 
     rgb: Float[Tensor, "m 3"] | None = None
     density: Float[Tensor, " m"] | None = None
     distance: Float[Tensor, " m"] | None = None
+    gradient: Float[Tensor, "m 3"] | None = None
     normal: Float[Tensor, "m 3"] | None = None
+    canonical_normal: Float[Tensor, "m 3"] | None = None
     geometry: Float[Tensor, "m g"] | None = None
 
     def __post_init__(self) -> None:
         self._check(
             rgb=("M 3", self.rgb), density=("M", self.density), distance=("M", self.distance),
-            normal=("M 3", self.normal), geometry=("M G", self.geometry),
+            gradient=("M 3", self.gradient), normal=("M 3", self.normal),
+            canonical_normal=("M 3", self.canonical_normal), geometry=("M G", self.geometry),
         )  # fmt: skip
 
 
@@ -319,11 +268,13 @@ class Rendering(Record):
         rgb: (N, 3) colour over the background, sRGB in [0, 1].
         opacity: (N,) in [0, 1].
         depth: (N,) expected distance along the ray, metres, weighted by opacity (divide to normalise).
-        normal: (N, 3) expected unit normal in posed space, where the field has one.
+        normal: (N, 3) expected normal in posed space, weighted by opacity (normalise to have a direction), where the
+            field is of distances.
         samples, weights: the packed samples and their weights, for losses that need them.
         coarse: what a first, coarse network shows of the same rays, of renderers that train one.
         canonical: the samples in canonical space, in training mode.
         field: the `headfields.Field` that was rendered, in training mode, for losses that ask it for more.
+        gradient: (M, 3) derivative of the distance by the posed point at the samples, of fields of distances.
     """
 
     rgb: Float[Tensor, "*n 3"]
@@ -335,6 +286,7 @@ class Rendering(Record):
     coarse: "Rendering | None" = None
     canonical: Canonical | None = None
     field: Any = None
+    gradient: Float[Tensor, "m 3"] | None = None
 
 
 @dataclass(frozen=True)

@@ -170,7 +170,12 @@ def rays_to_head_frame(rays: Rays, pose: Float[Tensor, "b 4 4"]) -> Rays:
     _check_pose("rays_to_head_frame", pose)
     own = pose.to(rays.origins)[rays.frame]
     origins = _inverse_points(rays.origins[:, None], own)[:, 0]
-    return Rays(origins, (rays.directions[:, None] @ own[:, :3, :3])[:, 0], rays.frame)
+    seen = rays.camera_rotation
+    return rays.replace(
+        origins=origins,
+        directions=(rays.directions[:, None] @ own[:, :3, :3])[:, 0],
+        camera_rotation=None if seen is None else seen @ own[:, :3, :3],
+    )
 
 
 @dataclass(frozen=True)

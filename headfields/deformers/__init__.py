@@ -4,11 +4,13 @@ from headfields.deformers.basis import BasisFields, BlendCoefficients
 from headfields.deformers.blendfield import Blendfield
 from headfields.deformers.chain import Chain
 from headfields.deformers.error_warp import ErrorWarp
+from headfields.deformers.hyper import HyperDeformer
+from headfields.deformers.inverse import Inverse, invert
 from headfields.deformers.jacobian import jacobian
 from headfields.deformers.mesh import MeshDeformer
 from headfields.deformers.near_surface import NearSurface
 from headfields.deformers.skinning import InverseSkinning, SkinningDeformer
-from headfields.deformers.static import Static, ray_box
+from headfields.deformers.static import Static, ray_box, ray_sphere
 from headfields.deformers.surface import SurfaceCanonicalizer
 
 __all__ = [
@@ -17,12 +19,16 @@ __all__ = [
     "Blendfield",
     "Chain",
     "ErrorWarp",
+    "HyperDeformer",
+    "Inverse",
     "InverseSkinning",
     "MeshDeformer",
     "NearSurface",
     "SkinningDeformer",
     "Static",
     "SurfaceCanonicalizer",
+    "invert",
     "jacobian",
     "ray_box",
+    "ray_sphere",
 ]

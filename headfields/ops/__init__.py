@@ -11,7 +11,9 @@ from headfields.ops.compositing import (
     weights_from_density,
 )
 from headfields.ops.frequency import frequency_encoding, frequency_window
+from headfields.ops.grouped import GroupedRows, group_linear, group_rows
 from headfields.ops.hash_grid import HashGridLayout, hash_grid
+from headfields.ops.implicit import implicit_root
 from headfields.ops.interpolate_rows import interpolate_rows, scatter_rows
 from headfields.ops.log_strain import log_strain
 from headfields.ops.mlp import mlp
@@ -29,12 +31,14 @@ from headfields.ops.skinning import (
     rotation_matrices,
 )
 from headfields.ops.spherical_harmonics import spherical_harmonics
+from headfields.ops.surface_alpha import laplace_density, neus_alpha, unclamped_alpha
 from headfields.ops.triangle_frames import deformation_gradients, edge_neighbours, triangle_areas, triangle_frames
 from headfields.ops.unwrap import unwrap
 from headfields.ops.uv import UVRasterizer
 
 __all__ = [
     "ClosestPoint",
+    "GroupedRows",
     "HashGridLayout",
     "NearestVertices",
     "TriangleBVH",
@@ -51,11 +55,15 @@ __all__ = [
     "fit_rigid",
     "frequency_encoding",
     "frequency_window",
+    "group_linear",
+    "group_rows",
     "hash_grid",
+    "implicit_root",
     "interpolate_rows",
     "inverse_cdf",
     "inverse_distance_weights",
     "joint_transforms",
+    "laplace_density",
     "left_jacobian",
     "linear_blend_skinning",
     "log_strain",
@@ -65,6 +73,7 @@ __all__ = [
     "mlp",
     "mlp_tangents",
     "nearest_rotation",
+    "neus_alpha",
     "pose_features",
     "ray_offsets",
     "rigid_transform",
@@ -76,6 +85,7 @@ __all__ = [
     "stratified",
     "triangle_areas",
     "triangle_frames",
+    "unclamped_alpha",
     "uniform_step",
     "unwrap",
     "weights_from_alpha",

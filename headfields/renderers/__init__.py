@@ -3,13 +3,26 @@
 from headfields.renderers.coarse_to_fine import CoarseToFineRenderer
 from headfields.renderers.occupancy import OccupancyGrid
 from headfields.renderers.samplers import HierarchicalSampler, OccupancySampler, UniformSampler
+from headfields.renderers.sharpness import LearnedSharpness, ScheduledSharpness, Sharpness
+from headfields.renderers.surface import SurfaceRenderer
+from headfields.renderers.surface_alpha import NeuSAlpha, SurfaceAlpha, UnclampedAlpha, VolSDFDensity
+from headfields.renderers.surface_sampler import SurfaceSampler
 from headfields.renderers.volume import VolumeRenderer
 
 __all__ = [
     "CoarseToFineRenderer",
     "HierarchicalSampler",
+    "LearnedSharpness",
+    "NeuSAlpha",
     "OccupancyGrid",
     "OccupancySampler",
+    "ScheduledSharpness",
+    "Sharpness",
+    "SurfaceAlpha",
+    "SurfaceRenderer",
+    "SurfaceSampler",
+    "UnclampedAlpha",
     "UniformSampler",
+    "VolSDFDensity",
     "VolumeRenderer",
 ]

@@ -20,9 +20,8 @@ def canonicalise_samples(samples: Samples, rays: Rays, field: Any) -> tuple[Samp
 
 
 def _canonical(samples: Samples, rays: Rays, field: Any) -> Canonical:
-    seen_by = rays[samples.ray]
-    points = torch.addcmul(seen_by.origins, seen_by.directions, samples.middle[:, None])
-    return field.canonicalise(points, seen_by.directions, seen_by.frame)
+    origins, directions, frame = (x.index_select(0, samples.ray) for x in (rays.origins, rays.directions, rays.frame))
+    return field.canonicalise(torch.addcmul(origins, directions, samples.middle[:, None]), directions, frame)
 
 
 def _keep(samples: Samples, canonical: Canonical, also: Tensor | None = None) -> tuple[Samples, Canonical]:
@@ -80,7 +79,7 @@ class HierarchicalSampler(Sampler):
         coarse = stratified(near, far, self.coarse, jitter=self.training)
         with torch.no_grad():
             kept, canonical = canonicalise_samples(coarse, rays, field)
-            density = field.decode(canonical, colour=False).density
+            density = field.density(canonical)
             weights = weights_from_density(density, kept.start, kept.end, kept.ray, len(rays))
             fine = inverse_cdf(kept, weights, self.fine, rays=len(rays), jitter=self.training)
         return canonicalise_samples(merge(coarse, fine, len(rays)), rays, field)
@@ -178,6 +177,6 @@ class OccupancySampler(Sampler):
         directions = points.new_tensor([0.0, 0.0, -1.0]).expand_as(points)
         canonical = field.canonicalise(points, directions, frame)
         canonical = canonical[canonical.valid.nonzero()[:, 0]]
-        self.grid.observe(self._where(canonical), field.decode(canonical, colour=False).density)
+        self.grid.observe(self._where(canonical), field.density(canonical))
         if step >= self.warmup:
             self.grid.refresh()

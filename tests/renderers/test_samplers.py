@@ -43,6 +43,9 @@ class Ball:
         self.colours += len(canonical) if colour else 0
         return FieldValues(density=density, rgb=0.5 + canonical.points if colour else None)
 
+    def density(self, canonical: Canonical) -> Tensor:
+        return self.decode(canonical, colour=False).density
+
     def colour(self, values: FieldValues, canonical: Canonical) -> FieldValues:
         return self.decode(canonical)
 

@@ -1,0 +1,98 @@
+"""Light and colour of a camera: what is done with the colour of a sample before it is composited."""
+
+import math
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from headfields.parts import Part
+from headfields.records import Rays
+
+
+class Shading(Part):
+    """Changes the colours of samples by what is known of their normals and rays; subclasses define `forward`."""
+
+    rate_group = "lighting"
+
+    def forward(
+        self, rgb: Float[Tensor, "m 3"], normals: Float[Tensor, "m 3"], ray: Int[Tensor, " m"], rays: Rays
+    ) -> Float[Tensor, "m 3"]:
+        """The colours (M, 3) that are seen; M = 0 is legal. Not clamped to [0, 1].
+
+        Args:
+            rgb: (M, 3) of the field, sRGB in [0, 1].
+            normals: (M, 3) unit normals in posed space.
+            ray: (M,) the ray of each sample.
+            rays: the N rays.
+        """
+        raise NotImplementedError
+
+
+class SHLighting(Shading):
+    """Light from far away that stays with the camera: spherical harmonics of order 3, nine coefficients a channel.
+
+    The colour of a sample is multiplied by the irradiance at its normal, turned into the camera's frame (OpenCV axes:
+    x right, y down, z forward). It starts as 1 whatever the normal. Colours are multiplied as they are, in sRGB, as in
+    the released code of MonoNPHM, which is no physical light.
+
+    Differentiable to any order in colours, normals, rotations and coefficients.
+
+    Raises:
+        ValueError: in `forward`, the rays do not know their camera's rotation.
+
+    Source: MonoNPHM (Giebenhain et al. 2024), released code; Ramamoorthi and Hanrahan 2001, "An efficient
+    representation for irradiance environment maps", for the constants.
+    """
+
+    factors: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        first = (2 * math.pi / 3) * math.sqrt(3 / (4 * math.pi))
+        second = math.sqrt(5 / (12 * math.pi))
+        factors = [1 / math.sqrt(4 * math.pi), *[first] * 3, *[3 * math.pi / 4 * second] * 3,
+                   3 * math.pi / 8 * second, math.pi / 8 * math.sqrt(5 / (4 * math.pi))]  # fmt: skip
+        self.register_buffer("factors", torch.tensor(factors), persistent=False)
+        start = torch.zeros(9, 3)
+        start[0] = math.sqrt(4 * math.pi)
+        self.coefficients = nn.Parameter(start)
+
+    def shading(self, normals: Float[Tensor, "m 3"]) -> Float[Tensor, "m 3"]:
+        """The factor (M, 3) of each channel at unit normals (M, 3) in the camera's frame."""
+        x, y, z = normals.unbind(dim=-1)
+        basis = [torch.ones_like(x), x, y, z, x * y, x * z, y * z, x.square() - y.square(), 3 * z.square() - 1]
+        return (torch.stack(basis, dim=-1) * self.factors) @ self.coefficients
+
+    def forward(
+        self, rgb: Float[Tensor, "m 3"], normals: Float[Tensor, "m 3"], ray: Int[Tensor, " m"], rays: Rays
+    ) -> Float[Tensor, "m 3"]:
+        if rays.camera_rotation is None:
+            raise ValueError(
+                "SHLighting: the rays have no camera_rotation, in whose frame the light is; Camera.rays fills it, or "
+                "pass Rays(..., camera_rotation=world_to_camera[:, :3, :3])"
+            )
+        turned = (rays.camera_rotation[ray] @ normals[..., None])[..., 0]
+        return rgb * self.shading(turned)
+
+
+class ColourAffine(Shading):
+    """What a camera does to colours: c · A + b, a (3, 3) matrix and an offset, the same for all samples.
+
+    Starts as the identity. It is applied to samples, so the background behind the head is left as it is; on a ray that
+    is opaque this is the affine map of the rendered colour.
+
+    Differentiable to any order in colours, matrix and offset.
+
+    Source: MonoNPHM (Giebenhain et al. 2024), released code, where colours are in [-1, 1]: the same family of maps.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.matrix = nn.Parameter(torch.eye(3))
+        self.offset = nn.Parameter(torch.zeros(3))
+
+    def forward(
+        self, rgb: Float[Tensor, "m 3"], normals: Float[Tensor, "m 3"], ray: Int[Tensor, " m"], rays: Rays
+    ) -> Float[Tensor, "m 3"]:
+        return rgb @ self.matrix + self.offset

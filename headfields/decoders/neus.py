@@ -1,0 +1,186 @@
+"""NeuS's pair of networks: a signed distance, and a colour that sees point, normal and direction."""
+
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+from headfields.decoders.mlp import mlp
+from headfields.ops.frequency import frequency_encoding
+from headfields.parts import Decoder
+from headfields.records import Canonical, FieldValues
+
+SOFTPLUS = 100.0
+"""β of the softplus between the layers of the distance network: a smooth ReLU, so that normals have derivatives."""
+
+
+class NeuSDecoder(Decoder):
+    """Signed distance from the canonical point and the features, and colour from point, normal, direction and both.
+
+    The distance network sees the canonical point itself, scaled to [-1, 1] over the longest side of the canonical box,
+    and behind it whatever the encoders give: coordinates, sines, a hash grid, conditions. It starts as the distance to
+    a sphere, the geometric initialisation of SAL (Atzmon and Lipman 2020): the features have next to no weight at
+    first (1e-4: not 0, so that hash grids learn from the first step). Weights of hidden layers are orthogonal rather
+    than independent, and the last layer is fitted to the sphere by least squares from there, both our own choice:
+    narrow networks then start round too. No weight normalisation, also our own choice.
+
+    Colour is a network with ReLU and a sigmoid behind it. Its normal is the normalised derivative of the distance by
+    the canonical point, in canonical space, as are its point and direction. A part of the features that depends on
+    the posed point in other ways (vertex features, a surface look-up) is a constant for this normal; the normal that
+    `headfields.Field.signed_distance` gives, in posed space, has it all.
+
+    Args:
+        hidden: units of the hidden layers. NeuS: 256 for both networks.
+        layers: hidden layers of the distance network (NeuS: 8). The default is for features of a hash grid.
+        skip: which hidden layer sees the input again, counted from 0; None: none does (NeuS: 4).
+        geometry_width: outputs of the distance network that the colour network sees (NeuS: 256).
+        colour_layers: hidden layers of the colour network (NeuS: 4).
+        direction_bands: octaves of the direction's encoding, the direction itself in front (NeuS: 4); 0 makes colour
+            independent of it.
+        radius: of the sphere that training starts from, metres; a head's is about 0.1. An eighth of the box's diagonal
+            if None.
+        centre: (3,) of that sphere, canonical, metres; the middle of the box if None.
+
+    Differentiable to second order in features and points; in directions to any order.
+
+    Raises:
+        ValueError: a size or a radius is out of range.
+
+    Source: Wang et al. 2021, "NeuS", section 3 and released configuration; sizes are our own choice where not said.
+    """
+
+    gives = "distance"
+    takes_canonical = True
+    takes_normals = True
+    middle: Tensor
+    unit: Tensor
+
+    def __init__(
+        self,
+        hidden: int = 64,
+        layers: int = 2,
+        skip: int | None = None,
+        geometry_width: int = 16,
+        colour_layers: int = 2,
+        direction_bands: int = 4,
+        radius: float | None = None,
+        centre: Float[Tensor, "3"] | None = None,
+    ) -> None:
+        super().__init__()
+        if min(hidden, layers) < 1 or min(geometry_width, colour_layers, direction_bands) < 0:
+            raise ValueError(
+                f"NeuSDecoder: hidden={hidden}, layers={layers}, geometry_width={geometry_width}, colour_layers="
+                f"{colour_layers}, direction_bands={direction_bands}; expected at least 1, 1, 0, 0, 0"
+            )
+        if skip is not None and not 0 < skip < layers:
+            raise ValueError(f"NeuSDecoder: skip is {skip}; expected a hidden layer in [1, {layers}), or None")
+        if radius is not None and not radius > 0:
+            raise ValueError(f"NeuSDecoder: radius is {radius} m; it must be positive, or None")
+        self.hidden = hidden
+        self.layers = layers
+        self.skip = skip
+        self.geometry_width = geometry_width
+        self.colour_layers = colour_layers
+        self.direction_bands = direction_bands
+        self.radius = radius
+        self.register_buffer("middle", torch.zeros(3) if centre is None else centre.detach().float().clone())
+        self.register_buffer("unit", torch.ones(()))
+        self._given_centre = centre is not None
+
+    def extra_repr(self) -> str:
+        return f"layers={self.layers} x {self.hidden}, skip={self.skip}, radius={self.radius} m"
+
+    def place(self, bounds: Float[Tensor, "2 3"]) -> None:
+        low, high = bounds.detach().float()
+        if not self._given_centre:
+            self.middle.copy_((low + high) / 2)
+        self.unit.copy_((high - low).max() / 2)
+        if self.radius is None:
+            self.radius = float((high - low).norm()) / 8
+
+    def build(self, width: int) -> None:
+        if self.radius is None:
+            raise ValueError("NeuSDecoder: radius is None outside an Avatar, which knows the box; give it in metres")
+        widths = [3 + width] + [self.hidden] * self.layers
+        inputs = [size + (3 + width if index == self.skip else 0) for index, size in enumerate(widths)]
+        outputs = [*widths[1:], 1 + self.geometry_width]
+        self.distance_network = nn.ModuleList(nn.Linear(size, out) for size, out in zip(inputs, outputs, strict=True))
+        direction_width = 3 * (2 * self.direction_bands + 1) if self.direction_bands else 0
+        self.colour_network = mlp(
+            6 + self.geometry_width + direction_width, self.hidden, self.colour_layers, 3, bias=True
+        )
+        self._become_a_sphere(width)
+
+    @torch.no_grad()
+    def _become_a_sphere(self, width: int) -> None:
+        *hidden, last = self.distance_network
+        for index, linear in enumerate(hidden):
+            points = 3 if index == 0 else self.hidden + 3 if index == self.skip else self.hidden
+            linear.weight.normal_(0.0, 1e-4)
+            linear.weight[:, :points] = _orthogonal(self.hidden, points)
+            linear.bias.zero_()
+        reach = (self.radius or 0.0) / float(self.unit)
+        last.weight.normal_(0.0, 1e-2)
+        last.bias.zero_()
+        # The expectation that the geometric initialisation rests on, and from there the nearest weights that fit.
+        expected = torch.full((self.hidden,), math.sqrt(math.pi / self.hidden), dtype=torch.float64)
+        where = 2 * torch.rand(4096, 3) - 1
+        units = self._activations(torch.cat([where, where.new_zeros(len(where), width)], dim=-1)).double()
+        design = torch.cat([units, torch.ones_like(units[:, :1])], dim=-1)
+        wanted = where.double().norm(dim=-1) - reach
+        prior = torch.cat([expected, expected.new_tensor([-reach])])
+        normal = design.T @ design
+        ridge = 1e-6 * normal.diagonal().mean() * torch.eye(len(prior), dtype=torch.float64)
+        solution = prior + torch.linalg.solve(normal + ridge, design.T @ (wanted - design @ prior))
+        last.weight[0] = solution[:-1].to(last.weight)
+        last.bias[0] = solution[-1].to(last.bias)
+
+    def _activations(self, given: Float[Tensor, "m _"]) -> Float[Tensor, "m _"]:
+        """What the last layer sees; `given` is the scaled point and, behind it, the features."""
+        x = given
+        for index, linear in enumerate(list(self.distance_network)[:-1]):
+            if index == self.skip:
+                x = torch.cat([x, given], dim=-1) / math.sqrt(2)
+            x = functional.softplus(linear(x), beta=SOFTPLUS)
+        return x
+
+    def forward(
+        self,
+        features: Float[Tensor, "m width"],
+        directions: Float[Tensor, "m 3"],
+        colour: bool = True,
+        *,
+        canonical: Canonical,
+        prepared: None = None,
+    ) -> FieldValues:
+        points = (canonical.points - self.middle) / self.unit
+        # A distance is wanted to a fraction of a millimetre, and its derivatives are: not for 16 bits.
+        with torch.autocast(points.device.type, enabled=False):
+            out = self.distance_network[-1](self._activations(torch.cat([points, features.to(points.dtype)], dim=-1)))
+        return FieldValues(distance=out[:, 0] * self.unit, geometry=torch.cat([points, out[:, 1:]], dim=-1))
+
+    def colour(
+        self,
+        geometry: Float[Tensor, "m g"],
+        directions: Float[Tensor, "m 3"],
+        normals: Float[Tensor, "m 3"],
+        *,
+        prepared: None = None,
+    ) -> Float[Tensor, "m 3"]:
+        """The colour (M, 3) of `FieldValues.geometry` (M, G), seen along `directions` (M, 3), with `normals` (M, 3).
+
+        Directions and normals are unit vectors in canonical space; M = 0 is legal.
+        """
+        seen = [geometry, normals]
+        if self.direction_bands:
+            seen.append(frequency_encoding(directions, self.direction_bands))
+        return self.colour_network(torch.cat(seen, dim=-1)).sigmoid()
+
+
+def _orthogonal(rows: int, columns: int) -> Float[Tensor, "rows columns"]:
+    """A matrix after which a ReLU keeps lengths on average: orthonormal columns (rows, if fewer) times √2."""
+    matrix = torch.empty(rows, columns)
+    nn.init.orthogonal_(matrix, gain=math.sqrt(2 * max(columns / rows, 1.0)))
+    return matrix
