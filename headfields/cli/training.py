@@ -85,7 +85,7 @@ def train(options: Options) -> None:
             samples_per_step=chosen["samples"] or None, frames_per_step=chosen["frames"],
             schedule=chosen["schedule"], seed=config["seed"], out=options.out, device=device, devices=options.devices,
             precision=chosen["precision"], learning_rate=chosen["learning_rate"],
-            network_learning_rate=chosen["network_learning_rate"], **recipe.trainer,
+            network_learning_rate=chosen["network_learning_rate"], **recipe.trainer, **recipe.sampling(capture),
         )  # fmt: skip
 
         def begin() -> None:

@@ -1,11 +1,13 @@
 """A decoder whose colour is shifted by its last three features."""
 
+from typing import Any
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from headfields.parts import Decoder
-from headfields.records import FieldValues
+from headfields.records import FieldValues, HeadState
 
 
 class BlendedColour(Decoder):
@@ -29,26 +31,38 @@ class BlendedColour(Decoder):
         super().__init__()
         self.decoder = decoder
         self.gives = decoder.gives
+        self.needs = decoder.needs
+        self.takes_canonical = decoder.takes_canonical
+        self.takes_normals = decoder.takes_normals
+
+    def place(self, bounds: Float[Tensor, "2 3"]) -> None:
+        self.decoder.place(bounds)
 
     def build(self, width: int) -> None:
-        if width <= 3:
+        if width < 3:
             raise ValueError(
                 f"BlendedColour: the features are {width} wide; expected the decoder's own and three more, of a "
                 "ColourFields as the last condition"
             )
         self.decoder.build(width - 3)
 
+    def prepare(self, state: HeadState) -> Any:
+        return self.decoder.prepare(state)
+
     def forward(
-        self, features: Float[Tensor, "m width"], directions: Float[Tensor, "m 3"], colour: bool = True
+        self, features: Float[Tensor, "m width"], directions: Float[Tensor, "m 3"], colour: bool = True, **further: Any
     ) -> FieldValues:
-        values = self.decoder(features[:, :-3].contiguous(), directions, colour)
+        values = self.decoder(features[:, :-3].contiguous(), directions, colour, **further)
         residual = features[:, -3:]
         if values.geometry is not None:
             values = values.replace(geometry=torch.cat([values.geometry, residual.to(values.geometry.dtype)], dim=-1))
         return values if values.rgb is None else values.replace(rgb=_shifted(values.rgb, residual))
 
-    def colour(self, geometry: Float[Tensor, "m g"], directions: Float[Tensor, "m 3"]) -> Float[Tensor, "m 3"]:
-        return _shifted(self.decoder.colour(geometry[:, :-3].contiguous(), directions), geometry[:, -3:])
+    def colour(
+        self, geometry: Float[Tensor, "m g"], directions: Float[Tensor, "m 3"], *normals: Tensor, **further: Any
+    ) -> Float[Tensor, "m 3"]:
+        own = self.decoder.colour(geometry[:, :-3].contiguous(), directions, *normals, **further)
+        return _shifted(own, geometry[:, -3:])
 
 
 def _shifted(rgb: Float[Tensor, "m 3"], residual: Float[Tensor, "m 3"]) -> Float[Tensor, "m 3"]:

@@ -10,6 +10,8 @@ from headfields.deformers.jacobian import jacobian
 from headfields.deformers.mesh import MeshDeformer
 from headfields.deformers.near_surface import NearSurface
 from headfields.deformers.skinning import InverseSkinning, SkinningDeformer
+from headfields.deformers.skinning_roots import SkinningRoots, SkinningSolution, WeightFieldSkinning
+from headfields.deformers.skinning_weights import SkinningWeights
 from headfields.deformers.static import Static, ray_box, ray_sphere
 from headfields.deformers.surface import SurfaceCanonicalizer
 
@@ -25,8 +27,12 @@ __all__ = [
     "MeshDeformer",
     "NearSurface",
     "SkinningDeformer",
+    "SkinningRoots",
+    "SkinningSolution",
+    "SkinningWeights",
     "Static",
     "SurfaceCanonicalizer",
+    "WeightFieldSkinning",
     "invert",
     "jacobian",
     "ray_box",
