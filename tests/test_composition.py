@@ -10,7 +10,20 @@ import torch
 from headfields.anchors import Anchors
 from headfields.avatar import Avatar
 from headfields.decoders import NeRFDecoder, NeuSDecoder, RadianceHead, SHLighting
-from headfields.deformers import Chain, ErrorWarp, HyperDeformer, NearSurface, Static, SurfaceCanonicalizer
+from headfields.deformers import (
+    BlendCoefficients,
+    Blendfield,
+    Chain,
+    ErrorWarp,
+    HyperDeformer,
+    InverseSkinning,
+    NearSurface,
+    SkinningRoots,
+    SkinningWeights,
+    Static,
+    SurfaceCanonicalizer,
+    WeightFieldSkinning,
+)
 from headfields.encoders import Frequency, HashGrid, RegionGate, StaticFeatures, SurfaceFeatures, VertexFeatures
 from headfields.losses import SquaredColour
 from headfields.parts import Deformer, Encoder, Renderer, Sampler
@@ -53,6 +66,20 @@ def hyper(ambient: int = 1) -> HyperDeformer:
     return HyperDeformer(anchors(), ambient, expression_width=3, identity_width=2, hidden=8, layers=2, skip=1)
 
 
+WEIGHTS = torch.stack([VERTICES[:, 1] * 5 + 0.5, 0.5 - VERTICES[:, 1] * 5], dim=-1)
+
+
+def skinning_weights() -> SkinningWeights:
+    return SkinningWeights(VERTICES, FACES, WEIGHTS, cell=0.05)
+
+
+def blendfield() -> Blendfield:
+    options = {"levels": 2, "features": 2, "base_resolution": 2, "finest_resolution": 4}
+    made = Blendfield(BOX, BlendCoefficients({"expression": 3}, fields=2, hidden=8), options=options)
+    torch.nn.init.normal_(made.basis.table)
+    return made
+
+
 DEFORMERS = {
     "static": lambda: Static(BOX),
     "surface rigid": lambda: SurfaceCanonicalizer(VERTICES, FACES, blend_neighbors=False),
@@ -61,6 +88,9 @@ DEFORMERS = {
     "chain": lambda: Chain(SurfaceCanonicalizer(VERTICES, FACES), Static(BOX)),
     "near surface, corrected": lambda: Chain(NearSurface(VERTICES, FACES), warp()),
     "hyper": lambda: hyper(),
+    "skinning, blendfield": lambda: Chain(InverseSkinning(VERTICES, FACES, WEIGHTS), blendfield()),
+    "skinning by a field": lambda: WeightFieldSkinning(skinning_weights()),
+    "skinning roots": lambda: SkinningRoots(skinning_weights(), derivatives=2),
 }
 ENCODERS = {
     "hash grid": lambda: HashGrid(levels=3, features=2, log2_table_size=10, base_resolution=4, finest_resolution=32),
@@ -95,7 +125,12 @@ def state(frames: int = 2) -> HeadState:
     expression = torch.linspace(-1, 1, frames * 3).reshape(frames, 3)
     code = torch.linspace(-1, 1, frames * 16).reshape(frames, 16)
     codes = {"geometry": code, "appearance": code.flip(0), "expression_code": expression}
-    return HeadState(vertices=VERTICES + shift, expression=expression, codes=codes, frame_id=torch.arange(frames))
+    joints = torch.eye(4).repeat(frames, 2, 1, 1)
+    joints[..., :3, 3] = shift
+    return HeadState(
+        vertices=VERTICES + shift, expression=expression, joint_transforms=joints, codes=codes,
+        frame_id=torch.arange(frames),
+    )  # fmt: skip
 
 
 def fits(deformer: str, decoder: str, sampler: str, condition: str) -> bool:
@@ -114,7 +149,17 @@ MATRIX = [
     for combination in itertools.product(DEFORMERS, ENCODERS, DECODERS, SAMPLERS, CONDITIONS)
     if fits(combination[0], *combination[2:])
 ]
-LATER = {"hyper", "posed vertices", "posed vertices, turning", "canonical vertices", "radiance head", "neus"}
+LATER = {
+    "hyper",
+    "skinning, blendfield",
+    "skinning by a field",
+    "skinning roots",
+    "posed vertices",
+    "posed vertices, turning",
+    "canonical vertices",
+    "radiance head",
+    "neus",
+}
 
 
 def thinned() -> list[Any]:

@@ -81,11 +81,11 @@ def train(options: Options) -> None:
     avatar = runs.build(options.model, config["arguments"], capture)
     with _plain_reasons(), contextlib.ExitStack() as stack:
         trainer = Trainer(
-            avatar, capture, recipe.losses_for(chosen), rays_per_step=chosen["rays"],
+            avatar, capture, recipe.losses_for(chosen, avatar), rays_per_step=chosen["rays"],
             samples_per_step=chosen["samples"] or None, frames_per_step=chosen["frames"],
             schedule=chosen["schedule"], seed=config["seed"], out=options.out, device=device, devices=options.devices,
             precision=chosen["precision"], learning_rate=chosen["learning_rate"],
-            network_learning_rate=chosen["network_learning_rate"], **recipe.trainer,
+            network_learning_rate=chosen["network_learning_rate"], **recipe.trainer, **recipe.sampling(capture),
         )  # fmt: skip
 
         def begin() -> None:

@@ -1,5 +1,6 @@
 """Captures on disk, read into the library's records, and written."""
 
+from headfields.data.balance import REGION_LABELS, view_yaw, yaw_balanced_weights
 from headfields.data.capture import Capture
 from headfields.data.errors import CaptureError
 from headfields.data.head_frame import (
@@ -33,6 +34,7 @@ from headfields.data.tracking_error import TrackingError, tracking_error
 from headfields.data.unwrapping import unwrapped
 
 __all__ = [
+    "REGION_LABELS",
     "Capture",
     "CaptureError",
     "CapturedFrame",
@@ -64,5 +66,7 @@ __all__ = [
     "to_head_frame",
     "tracking_error",
     "unwrapped",
+    "view_yaw",
     "write_insta",
+    "yaw_balanced_weights",
 ]

@@ -1,5 +1,6 @@
 """Operations: functions on tensors, one file each. `headfields.ops.reference` defines them in plain PyTorch."""
 
+from headfields.ops.affine import affine_inverse, apply_affine, skin_points
 from headfields.ops.blended_map import blended_map
 from headfields.ops.closest_triangle import ClosestPoint, TriangleBVH
 from headfields.ops.compositing import (
@@ -22,7 +23,14 @@ from headfields.ops.mlp_tangents import mlp_tangents
 from headfields.ops.nearest_vertices import NearestVertices, VertexTree, inverse_distance_weights
 from headfields.ops.occupancy import lookup, march
 from headfields.ops.rigid import fit_rigid, nearest_rotation, rigid_transform
-from headfields.ops.rotations import axis_angle, left_jacobian, rotation_from_6d, rotation_from_log_quaternion
+from headfields.ops.rotations import (
+    axis_angle,
+    left_jacobian,
+    rotation_from_6d,
+    rotation_from_log_quaternion,
+    rotation_from_quaternion,
+    rotations_from,
+)
 from headfields.ops.sampling import inverse_cdf, merge, stratified, uniform_step
 from headfields.ops.skinning import (
     blend_shapes,
@@ -48,6 +56,8 @@ __all__ = [
     "UVRasterizer",
     "VertexTree",
     "accumulate",
+    "affine_inverse",
+    "apply_affine",
     "axis_angle",
     "blend_shapes",
     "blended_map",
@@ -83,8 +93,11 @@ __all__ = [
     "rigid_transform",
     "rotation_from_6d",
     "rotation_from_log_quaternion",
+    "rotation_from_quaternion",
     "rotation_matrices",
+    "rotations_from",
     "scatter_rows",
+    "skin_points",
     "softplus",
     "spherical_harmonics",
     "stratified",

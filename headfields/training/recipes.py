@@ -4,9 +4,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from torch import nn
+
+from headfields.blendfield_losses import blendfield_losses
+from headfields.data.balance import yaw_balanced_weights
 from headfields.losses import Loss, OpacityLoss, insta_losses, monoavatar_losses
 
-__all__ = ["INSTA", "MONOAVATAR", "Recipe", "recipe_of"]
+__all__ = ["INSTA", "MONOAVATAR", "VP360", "Recipe", "recipe_of"]
 
 
 @dataclass(frozen=True)
@@ -17,15 +21,20 @@ class Recipe:
         losses: from the weight of the depth prior to the list of losses.
         options: what the command line can change, by the names of its options.
         trainer: further arguments of `Trainer`.
+        regularisers: from the avatar to losses on its own parts.
+        sampling: from the capture to further arguments of `Trainer`.
     """
 
     losses: Callable[[float], list[Loss]]
     options: Mapping[str, Any]
     trainer: Mapping[str, Any] = field(default_factory=dict)
+    regularisers: Callable[[nn.Module], list[Loss]] = lambda avatar: []
+    sampling: Callable[[Any], Mapping[str, Any]] = lambda capture: {}
 
-    def losses_for(self, chosen: Mapping[str, Any]) -> list[Loss]:
-        """The losses of a run with these options: `depth` and `opacity` are weights."""
-        losses = self.losses(chosen["depth"])
+    def losses_for(self, chosen: Mapping[str, Any], avatar: nn.Module | None = None) -> list[Loss]:
+        """The losses of a run with these options, `depth` and `opacity` being weights; and those on the avatar's parts,
+        if it is given."""
+        losses = [*self.losses(chosen["depth"]), *(self.regularisers(avatar) if avatar is not None else [])]
         return [*losses, OpacityLoss(weight=chosen["opacity"])] if chosen["opacity"] else losses
 
 
@@ -52,7 +61,16 @@ rates (1e-3 and 1e-4 over 400,000 steps) are our own choice for minutes on a CPU
 of which each costs a pass of the network over the texture map, that it follows the number of samples, and that weights
 are averaged."""
 
-_RECIPES = {"insta": INSTA, "static_field": INSTA, "monoavatar": MONOAVATAR}
+VP360 = Recipe(
+    insta_losses,
+    INSTA.options,
+    regularisers=blendfield_losses,
+    sampling=lambda capture: {"frame_weights": yaw_balanced_weights(capture)},
+)
+"""INSTA's, the regularisers of the blendfields, and frames balanced by where the head is seen from: all our own choice,
+as the paper's are not known."""
+
+_RECIPES = {"insta": INSTA, "static_field": INSTA, "monoavatar": MONOAVATAR, "vp360": VP360}
 
 
 def recipe_of(model: str) -> Recipe:
