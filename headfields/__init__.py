@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from headfields import (
+        anchors,
         codes,
         data,
         decoders,
@@ -42,8 +43,8 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _MODULES = (
-    "codes", "data", "decoders", "deformers", "encoders", "heads", "losses", "metrics", "models", "ops", "renderers",
-    "retargeting", "training", "viz",
+    "anchors", "codes", "data", "decoders", "deformers", "encoders", "heads", "losses", "metrics", "models", "ops",
+    "renderers", "retargeting", "training", "viz",
 )  # fmt: skip
 _NAMES = {
     "avatar": ("Avatar", "Field"),
@@ -73,6 +74,7 @@ __all__ = [
     "Sampler",
     "Samples",
     "Template",
+    "anchors",
     "backends",
     "codes",
     "data",

@@ -264,7 +264,7 @@ class AnchoredDecoder(Decoder):
             seen = seen.new_zeros(len(weight), seen.shape[1]).index_copy(0, pair, seen)
             weight = torch.zeros_like(weight).index_copy(0, pair, weight.index_select(0, pair))
         geometry = torch.cat([seen, weight[:, None], row.flatten()[:, None].to(seen.dtype)], dim=-1)
-        return (value * weight).view(-1, each).sum(dim=1), geometry.view(-1, each * geometry.shape[1])
+        return (value * weight).view(-1, each).sum(dim=1), geometry.view(len(features), each * geometry.shape[1])
 
     def _appearance(self, geometry: Float[Tensor, "m g"], prepared: AnchoredFrames) -> Float[Tensor, "m 3"]:
         """The colours in [-1, 1]."""

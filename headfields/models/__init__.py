@@ -3,5 +3,6 @@
 from headfields.models.baselines import TexturedMesh, static_field
 from headfields.models.insta import INSTA_RELEASED, insta
 from headfields.models.monoavatar import monoavatar
+from headfields.models.mononphm import code_widths, mononphm
 
-__all__ = ["INSTA_RELEASED", "TexturedMesh", "insta", "monoavatar", "static_field"]
+__all__ = ["INSTA_RELEASED", "TexturedMesh", "code_widths", "insta", "monoavatar", "mononphm", "static_field"]
