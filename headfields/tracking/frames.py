@@ -159,7 +159,7 @@ def load_frame(
         FrameFailure: it cannot be used, and why.
     """
     try:
-        camera, image = source.camera([frame])[0], source.image(frame)
+        camera, image = _single(source.camera([frame])), source.image(frame)
         label = source.label(frame)
         found = source.landmarks(frame) if detector is None else _detected(detector, image)
     except (CaptureError, OSError, ValueError) as error:
@@ -201,6 +201,13 @@ def load_frame(
         outside=(near & ~inside & (mask > 0)).flatten().nonzero()[:, 0],
         to_capture=torch.linalg.inv(camera.world_to_camera.double()).float() @ start,
     )  # fmt: skip
+
+
+def _single(camera: Camera) -> Camera:
+    """A batch of one without its axis."""
+    return camera.replace(
+        world_to_camera=camera.world_to_camera.reshape(4, 4), intrinsics=camera.intrinsics.reshape(3, 3)
+    )
 
 
 def _detected(detector: LandmarkDetector, image: Tensor) -> Tensor | None:
