@@ -115,6 +115,7 @@ class Field:
         points: Float[Tensor, "m 3"],
         frame: Int[Tensor, " m"],
         directions: Float[Tensor, "m 3"] | None = None,
+        colour: bool = False,
         create_graph: bool | None = None,
     ) -> tuple[Canonical, FieldValues]:
         """Signed distances at M posed points, with their exact gradients through decoder, encoders and deformer.
@@ -124,15 +125,16 @@ class Field:
         Args:
             points: (M, 3) in posed space, metres; M = 0 is legal.
             frame: (M,) the row of the state that each point belongs to.
-            directions: (M, 3) unit viewing directions in posed space, for a colour later; any, if left out.
+            directions: (M, 3) unit viewing directions in posed space, for colours; (0, 0, -1) if left out.
+            colour: whether the colour is wanted at all points; without, pass the result to `colour` where it is.
             create_graph: whether distances and gradients are differentiable themselves, as an eikonal loss, light on
                 normals, or NeuS's opacity asks for: second derivatives, through every part. As gradients are enabled,
                 if None.
 
         Returns:
             The canonical points; look at `valid`. And values with `distance` (M,), metres, `gradient` (M, 3) by the
-            posed points, `normal` (M, 3), the gradient normalised, `canonical_normal`, and the decoder's `geometry`,
-            but no colour: pass both to `colour` for it.
+            posed points, `normal` (M, 3), the gradient normalised, `canonical_normal`, the decoder's `geometry`, and
+            with `colour` also `rgb`.
 
         Raises:
             ValueError: the decoder gives no distance.
@@ -146,7 +148,7 @@ class Field:
         if directions is None:
             directions = points.new_tensor([0.0, 0.0, -1.0]).expand_as(points)
         graph = torch.is_grad_enabled() if create_graph is None else create_graph
-        return distance_with_gradient(self, points, directions, frame, graph)
+        return distance_with_gradient(self, points, directions, frame, colour, graph)
 
 
 def _full_precision(like: Tensor) -> contextlib.AbstractContextManager[None]:

@@ -1,4 +1,4 @@
-"""NeuS's pair of networks: a signed distance with an exact normal, and a colour that sees point, normal and direction."""
+"""NeuS's pair of networks: a signed distance, and a colour that sees point, normal and direction."""
 
 import math
 
@@ -153,6 +153,7 @@ class NeuSDecoder(Decoder):
         colour: bool = True,
         *,
         canonical: Canonical,
+        prepared: None = None,
     ) -> FieldValues:
         points = (canonical.points - self.middle) / self.unit
         # A distance is wanted to a fraction of a millimetre, and its derivatives are: not for 16 bits.

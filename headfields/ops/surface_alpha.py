@@ -2,7 +2,7 @@
 
 | function | of | says |
 |---|---|---|
-| `neus_alpha` | Wang et al. 2021, "NeuS", equations 5 and 13 | opacity of an interval, 0 where the ray leaves the surface |
+| `neus_alpha` | Wang et al. 2021, "NeuS", equations 5 and 13 | opacity of an interval, 0 where the ray goes outward |
 | `unclamped_alpha` | MonoNPHM's tracker (Giebenhain et al. 2024) | the same without the clamp of the slope, clipped |
 | `laplace_density` | Yariv et al. 2021, "VolSDF", equations 2 and 3 | density, whatever the ray's direction |
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from headfields.decoders.lighting import Shading
@@ -26,10 +26,10 @@ class SurfaceRenderer(Renderer):
         alpha: distances to opacities; `NeuSAlpha()` if None.
         lighting: what is done with the colour of each sample, in this order: `SHLighting`, `ColourAffine`, or other
             `headfields.decoders.Shading`.
-        early_stop: in evaluation without gradients, samples of less weight are not asked for their colour. 0: all are.
+        early_stop: without gradients, samples of less weight are not asked for their colour. 0: all are.
 
-    The rendering has a `normal`, the sum of weight · unit normal in posed space, and depth in metres, neither divided by
-    opacity; `gradient` of all samples; and in training mode the canonical samples and the field.
+    The rendering has a `normal`, the sum of weight · unit normal in posed space, and depth in metres, neither divided
+    by opacity; `gradient` of all samples; and in training mode the canonical samples and the field.
 
     Differentiable as the parts are: distances, gradients and compositing to second order. Where samples lie is not
     differentiated, but their points are: gradients reach the rays.
@@ -83,19 +83,20 @@ class SurfaceRenderer(Renderer):
             x.index_select(0, samples.ray) for x in (rays.origins, rays.directions, rays.frame)
         )
         points = torch.addcmul(origins, directions, samples.middle[:, None])
-        canonical, values = field.signed_distance(points, frame, directions)
+        everywhere = torch.is_grad_enabled() or not self.early_stop
+        canonical, values = field.signed_distance(points, frame, directions, colour=everywhere)
         if self.training:
             self.sampler.observe(canonical.detach(), self.density(values).detach())
         slope = (directions * values.gradient).sum(dim=-1)
         alpha = self.alpha(values.distance, slope, samples.end - samples.start)
         weights = weights_from_alpha(alpha, offsets=offsets)
-        if torch.is_grad_enabled() or not self.early_stop:
-            rgb = self._lit(field.colour(values, canonical).rgb, values.normal, samples, rays)
+        if everywhere:
+            rgb = self._lit(values.rgb, values.normal, samples.ray, rays)
         else:
             seen = (weights >= self.early_stop).nonzero()[:, 0]
-            part = field.colour(values[seen], canonical[seen]).rgb
-            part = self._lit(part, values.normal[seen], samples[seen], rays)
-            rgb = part.new_zeros(len(samples), 3).index_copy(0, seen, part)
+            part = field.colour(values[seen], canonical[seen])
+            part_rgb = self._lit(part.rgb, part.normal, samples.ray[seen], rays)
+            rgb = part_rgb.new_zeros(len(samples), 3).index_copy(0, seen, part_rgb)
         colour, opacity, depth = composite(weights, rgb, samples, len(rays), background, offsets=offsets)
         normal = accumulate(weights, values.normal, offsets=offsets)
         kept: dict[str, Any] = {"canonical": canonical, "field": field} if self.training else {}
@@ -105,10 +106,10 @@ class SurfaceRenderer(Renderer):
         )  # fmt: skip
 
     def _lit(
-        self, rgb: Float[Tensor, "m 3"], normals: Float[Tensor, "m 3"], samples: Samples, rays: Rays
+        self, rgb: Float[Tensor, "m 3"], normals: Float[Tensor, "m 3"], ray: Int[Tensor, " m"], rays: Rays
     ) -> Float[Tensor, "m 3"]:
         for shading in self.shadings:
-            rgb = shading(rgb, normals, samples.ray, rays)
+            rgb = shading(rgb, normals, ray, rays)
         return rgb
 
     def due(self, step: int) -> bool:

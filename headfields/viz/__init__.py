@@ -1,7 +1,7 @@
 """Pictures: contact sheets, captioned comparisons, videos."""
 
 from headfields.viz.contact_sheet import contact_sheet
-from headfields.viz.images import save_image, side_by_side
+from headfields.viz.images import normal_map, save_image, side_by_side
 from headfields.viz.video import write_video
 
-__all__ = ["contact_sheet", "save_image", "side_by_side", "write_video"]
+__all__ = ["contact_sheet", "normal_map", "save_image", "side_by_side", "write_video"]
