@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from headfields._gradients import distance_with_gradient, with_canonical_normals
+from headfields.deformers.inverse import Inverse, invert
 from headfields.encoders.vertex_source import asked_once
 from headfields.parts import Correction, Decoder, Deformer, Encoder, Part, Renderer
 from headfields.records import Camera, Canonical, FieldValues, HeadState, Rays, Rendering, Template
@@ -55,6 +56,16 @@ class Field:
         """
         with _full_precision(points):
             return self.avatar.deformer(points, directions, frame, self._deformer)
+
+    def invert(self, points: Float[Tensor, "n 3"], frame: Int[Tensor, " n"], **options: Any) -> Inverse:
+        """Where canonical points (N, 3), metres, lie in state rows `frame` (N,): landmarks and meshes, posed.
+
+        Args:
+            points, frame: as above.
+            options: of `headfields.deformers.invert`, which says how, and what of it is differentiable.
+        """
+        with _full_precision(points):
+            return invert(self.avatar.deformer, self._deformer, points, frame, **options)
 
     def corrections(
         self, points: Float[Tensor, "m 3"], frame: Int[Tensor, " m"], jacobians: bool = False

@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 import torch
 
+from headfields.anchors import Anchors
 from headfields.avatar import Avatar
 from headfields.decoders import NeRFDecoder, RadianceHead
-from headfields.deformers import Chain, ErrorWarp, NearSurface, Static, SurfaceCanonicalizer
+from headfields.deformers import Chain, ErrorWarp, HyperDeformer, NearSurface, Static, SurfaceCanonicalizer
 from headfields.encoders import Frequency, HashGrid, RegionGate, StaticFeatures, SurfaceFeatures, VertexFeatures
 from headfields.losses import SquaredColour
 from headfields.parts import Deformer, Encoder, Sampler
@@ -42,6 +43,14 @@ def warp() -> ErrorWarp:
     return ErrorWarp(BOX, frames=2, hidden=8, layers=2, head_layers=1, start=0, coarse_to_fine=0)
 
 
+def anchors() -> Anchors:
+    return Anchors(VERTICES[[1, 3, 5, 20, 22]], 2, global_width=4, local_width=2, hidden=6)
+
+
+def hyper(ambient: int = 2) -> HyperDeformer:
+    return HyperDeformer(anchors(), ambient, expression_width=3, identity_width=2, hidden=8, layers=2, skip=1)
+
+
 DEFORMERS = {
     "static": lambda: Static(BOX),
     "surface rigid": lambda: SurfaceCanonicalizer(VERTICES, FACES, blend_neighbors=False),
@@ -49,6 +58,7 @@ DEFORMERS = {
     "surface released": lambda: SurfaceCanonicalizer(VERTICES, FACES, formula="released"),
     "chain": lambda: Chain(SurfaceCanonicalizer(VERTICES, FACES), Static(BOX)),
     "near surface, corrected": lambda: Chain(NearSurface(VERTICES, FACES), warp()),
+    "hyper": lambda: hyper(),
 }
 ENCODERS = {
     "hash grid": lambda: HashGrid(levels=3, features=2, log2_table_size=10, base_resolution=4, finest_resolution=32),
@@ -79,11 +89,13 @@ CONDITIONS = {
 def state(frames: int = 2) -> HeadState:
     shift = torch.linspace(0, 0.02, frames)[:, None, None]
     expression = torch.linspace(-1, 1, frames * 3).reshape(frames, 3)
-    return HeadState(vertices=VERTICES + shift, expression=expression, frame_id=torch.arange(frames))
+    code = torch.linspace(-1, 1, frames * 16).reshape(frames, 16)
+    codes = {"geometry": code, "appearance": code.flip(0), "expression_code": expression}
+    return HeadState(vertices=VERTICES + shift, expression=expression, codes=codes, frame_id=torch.arange(frames))
 
 
 def fits(deformer: str, condition: str) -> bool:
-    return condition == "none" or deformer not in ("static", "near surface, corrected")
+    return condition == "none" or deformer not in ("static", "near surface, corrected", "hyper")
 
 
 MATRIX = [
@@ -91,7 +103,7 @@ MATRIX = [
     for combination in itertools.product(DEFORMERS, ENCODERS, DECODERS, SAMPLERS, CONDITIONS)
     if fits(combination[0], combination[4])
 ]
-LATER = {"posed vertices", "posed vertices, turning", "canonical vertices", "radiance head"}
+LATER = {"hyper", "posed vertices", "posed vertices, turning", "canonical vertices", "radiance head"}
 
 
 def thinned() -> list[Any]:

@@ -13,6 +13,7 @@ from headfields.ops.compositing import (
 from headfields.ops.frequency import frequency_encoding, frequency_window
 from headfields.ops.grouped import GroupedRows, group_linear, group_rows
 from headfields.ops.hash_grid import HashGridLayout, hash_grid
+from headfields.ops.implicit import implicit_root
 from headfields.ops.interpolate_rows import interpolate_rows, scatter_rows
 from headfields.ops.log_strain import log_strain
 from headfields.ops.mlp import mlp
@@ -57,6 +58,7 @@ __all__ = [
     "group_linear",
     "group_rows",
     "hash_grid",
+    "implicit_root",
     "interpolate_rows",
     "inverse_cdf",
     "inverse_distance_weights",
