@@ -14,6 +14,7 @@ void bind_blended_map(nb::module_ &m);
 void bind_mlp(nb::module_ &m);
 void bind_rows(nb::module_ &m);
 void bind_nearest_vertices(nb::module_ &m);
+void bind_marching_cubes(nb::module_ &m);
 
 NB_MODULE(_native, m) {
     m.doc() = "CPU kernels of headfields. Arrays in, arrays out; nothing here knows of torch.";
@@ -28,4 +29,5 @@ NB_MODULE(_native, m) {
     bind_mlp(m);
     bind_rows(m);
     bind_nearest_vertices(m);
+    bind_marching_cubes(m);
 }

@@ -15,11 +15,14 @@ if TYPE_CHECKING:
         decoders,
         deformers,
         encoders,
+        geometry_metrics,
         heads,
         losses,
+        meshing,
         metrics,
         models,
         ops,
+        priors,
         renderers,
         retargeting,
         training,
@@ -27,7 +30,9 @@ if TYPE_CHECKING:
     )
     from headfields.avatar import Avatar, Field
     from headfields.dispatch import backends, use_cpu_backend
+    from headfields.meshing.mesh import Mesh
     from headfields.parts import Correction, Decoder, Deformer, Encoder, Renderer, Sampler
+    from headfields.priors.prior import Prior, load_prior
     from headfields.records import (
         Camera,
         Canonical,
@@ -43,13 +48,15 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _MODULES = (
-    "anchors", "codes", "data", "decoders", "deformers", "encoders", "heads", "losses", "metrics", "models", "ops",
-    "renderers", "retargeting", "training", "viz",
+    "anchors", "codes", "data", "decoders", "deformers", "encoders", "geometry_metrics", "heads", "losses", "meshing",
+    "metrics", "models", "ops", "priors", "renderers", "retargeting", "training", "viz",
 )  # fmt: skip
 _NAMES = {
     "avatar": ("Avatar", "Field"),
     "dispatch": ("backends", "use_cpu_backend"),
+    "meshing.mesh": ("Mesh",),
     "parts": ("Correction", "Decoder", "Deformer", "Encoder", "Renderer", "Sampler"),
+    "priors.prior": ("Prior", "load_prior"),
     "records": (
         "Camera", "Canonical", "FieldValues", "HeadState", "PixelBatch", "Rays", "Rendering", "Samples", "Template",
     ),
@@ -67,7 +74,9 @@ __all__ = [
     "Field",
     "FieldValues",
     "HeadState",
+    "Mesh",
     "PixelBatch",
+    "Prior",
     "Rays",
     "Renderer",
     "Rendering",
@@ -81,11 +90,15 @@ __all__ = [
     "decoders",
     "deformers",
     "encoders",
+    "geometry_metrics",
     "heads",
+    "load_prior",
     "losses",
+    "meshing",
     "metrics",
     "models",
     "ops",
+    "priors",
     "renderers",
     "retargeting",
     "training",

@@ -16,6 +16,7 @@ from headfields.ops.hash_grid import HashGridLayout, hash_grid
 from headfields.ops.implicit import implicit_root
 from headfields.ops.interpolate_rows import interpolate_rows, scatter_rows
 from headfields.ops.log_strain import log_strain
+from headfields.ops.marching_cubes import Isosurface, marching_cubes
 from headfields.ops.mlp import mlp
 from headfields.ops.mlp_tangents import mlp_tangents
 from headfields.ops.nearest_vertices import NearestVertices, VertexTree, inverse_distance_weights
@@ -40,6 +41,7 @@ __all__ = [
     "ClosestPoint",
     "GroupedRows",
     "HashGridLayout",
+    "Isosurface",
     "NearestVertices",
     "TriangleBVH",
     "UVRasterizer",
@@ -69,6 +71,7 @@ __all__ = [
     "log_strain",
     "lookup",
     "march",
+    "marching_cubes",
     "merge",
     "mlp",
     "mlp_tangents",

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from headfields.data.errors import CaptureError
 from headfields.data.scans.batch import PointCounts, ScanBatch, ScanSet, ball, generator
+from headfields.meshing import load_mesh
 
 __all__ = ["NphmScans", "nphm_to_raw", "read_nphm"]
 
@@ -247,67 +248,18 @@ def _load(path: Path, whose: str) -> np.ndarray:
 
 
 def _anchors(path: Path, vertices: Tensor, number: int, expression: int) -> Tensor:
-    places = read_ply_vertices(path, f"person {number:03d}, expression {expression}")
+    try:
+        places = load_mesh(path).vertices
+    except (OSError, ValueError) as error:
+        raise CaptureError(
+            f"{path}: person {number:03d}, expression {expression}: cannot be read ({error}); register the scan again"
+        ) from error
     if len(vertices) and int(vertices.max()) >= len(places):
         raise CaptureError(
             f"{path}: person {number:03d}, expression {expression}: has {len(places)} vertices, and an anchor is vertex "
             f"{int(vertices.max())}; are anchor_vertices those of this registration?"
         )
-    return torch.from_numpy(places)[vertices] / SCALE
-
-
-_PLY_TYPES = {
-    "char": "i1", "int8": "i1", "uchar": "u1", "uint8": "u1", "short": "i2", "int16": "i2", "ushort": "u2",
-    "uint16": "u2", "int": "i4", "int32": "i4", "uint": "u4", "uint32": "u4", "float": "f4", "float32": "f4",
-    "double": "f8", "float64": "f8",
-}  # fmt: skip
-
-
-def read_ply_vertices(path: Path, whose: str) -> Float[np.ndarray, "v 3"]:
-    """The vertices (V, 3) of a PLY file, text or binary, float32.
-
-    Args:
-        path: the file.
-        whose: said in errors.
-
-    Raises:
-        CaptureError: it is not there, or no PLY file with vertices first.
-    """
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise CaptureError(f"{path}: cannot be read ({error.strerror}); {whose} needs it") from error
-    head, end, body = content.partition(b"end_header\n")
-    if not end:
-        head, end, body = content.partition(b"end_header\r\n")
-    lines = [line.split() for line in head.decode("ascii", "replace").splitlines()]
-    try:
-        if not end or not lines or lines[0] != ["ply"]:
-            raise ValueError("no PLY header")
-        layout = next(line[1] for line in lines if line[:1] == ["format"])
-        at = next(i for i, line in enumerate(lines) if line[:1] == ["element"])
-        if lines[at][1] != "vertex":
-            raise ValueError(f"{lines[at][1]} comes before the vertices")
-        count, columns = int(lines[at][2]), []
-        for line in lines[at + 1 :]:
-            if line[:1] != ["property"]:
-                break
-            columns.append((line[2], _PLY_TYPES[line[1]]))
-        names = [name for name, _ in columns]
-        if layout == "ascii":
-            table = np.array([row.split()[: len(names)] for row in body.split(b"\n")[:count]], dtype=np.float64)
-            table = table.reshape(count, len(names))
-            places = np.stack([table[:, names.index(axis)] for axis in "xyz"], -1)
-        else:
-            order = {"binary_little_endian": "<", "binary_big_endian": ">"}[layout]
-            record = np.dtype([(name, order + kind) for name, kind in columns])
-            rows = np.frombuffer(body, record, count)
-            places = np.stack([rows[axis] for axis in "xyz"], -1)
-    except (ValueError, KeyError, StopIteration, IndexError) as error:
-        raise CaptureError(f"{path}: {whose}: is no PLY file with vertices first ({error}); export it again") from error
-    if not np.isfinite(places).all():
-        raise CaptureError(f"{path}: {whose}: has vertices that are not finite; register the scan again")
-    return places.astype(np.float32)
+    return places[vertices] / SCALE
 
 
 def _unit(vectors: Tensor) -> Tensor:
