@@ -35,6 +35,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "train": commands.train,
         "evaluate": commands.evaluate,
         "render": commands.render,
+        "mesh": commands.mesh,
+        "compare-meshes": commands.compare_meshes,
         "convert-flame": commands.convert_flame,
         "doctor": commands.doctor,
     }

@@ -197,6 +197,83 @@ def render(
     showing.render(run, options, capture, memory, device)
 
 
+def mesh(
+    avatar: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="AVATAR")],
+    /,
+    out: Annotated[Path, tyro.conf.arg(metavar="PATH")],
+    frame: tuple[int, ...] = (0,),
+    resolution: int = 256,
+    space: Literal["posed", "canonical"] = "posed",
+    level: Annotated[float | None, Number] = None,
+    solid: Annotated[float | None, Number] = None,
+    largest: bool = False,
+    open: bool = False,
+    picture: bool = False,
+    capture: OtherCapture = None,
+    memory: int = 2048,
+    device: str = "auto",
+) -> None:
+    """Write the surface of an avatar as a mesh with colours: `headfields mesh RUN --frame 10 --out head.ply`.
+
+    Args:
+        avatar: Folder of a run, or an avatar's .safetensors file.
+        out: File to write, ending in .ply, .obj or .glb; for several frames a folder, which gets a PLY file for each.
+        frame: Which frames of the capture. A file without a capture has one frame of its own, 0.
+        resolution: Cells along the longest side of the box that holds the head.
+        space: posed as in the frame, or canonical.
+        level: Density on the surface in 1/m (140 if not given: half of the light stopped in 5 mm), or distance in
+            metres (0 if not given).
+        solid: Metres: what lies deeper inside the tracked mesh is solid, as a density learns nothing there; 0.01 does
+            well for heads.
+        largest: Only the largest connected piece.
+        open: Leave out what closes the surface where it meets the box, or where nothing is known.
+        picture: Also write a picture beside the mesh: clay, colours and normals.
+        capture: Another capture than the run was trained on, or the capture for an avatar's file.
+        memory: Megabytes that the search may take, and decoded frames.
+        device: cpu, cuda, cuda:1, ...; auto is CUDA where there is one.
+    """
+    from headfields.cli import meshing
+
+    options = meshing.Options(
+        out=out, frame=frame, resolution=resolution, space=space, level=level, solid=solid, largest=largest, open=open,
+        picture=picture, capture=capture, memory=memory,
+    )  # fmt: skip
+    meshing.mesh(avatar, options, device)
+
+
+def compare_meshes(
+    surface: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="SURFACE")],
+    truth: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="TRUTH")],
+    /,
+    out: OtherCapture = None,
+    align: Literal["none", "rigid", "similarity"] = "none",
+    trim: float = 0.0,
+    directions: Literal["both", "truth-to-surface"] = "both",
+    samples: int = 100_000,
+    seed: int = 0,
+    limit: float = 5.0,
+) -> None:
+    """Say how far a mesh lies from the truth: chamfer distances, normal consistency, F-score and recall.
+
+    Files are PLY, OBJ, glTF, STL or OFF, in metres; the truth may be a scan's points. The last line on stdout is one
+    JSON object, distances in metres.
+
+    Args:
+        surface: The mesh that is judged.
+        truth: What it is compared with.
+        out: Folder for metrics.json and errors.png, a heat map of the distances.
+        align: Lay the surface over the truth first: rigid, or similarity with one scale. From where they are.
+        trim: In the alignment, the share of the truth's points left out as the farthest, in [0, 1).
+        directions: both, or truth-to-surface alone for scans that show a part of the head (MonoNPHM's evaluation).
+        samples: Points drawn from each side that has faces.
+        seed: Of the draw.
+        limit: Millimetres at the red end of the heat map.
+    """
+    from headfields.cli import meshing
+
+    meshing.compare_meshes(surface, truth, out, align, trim, directions, samples, seed, limit)
+
+
 def convert_flame(
     file: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")],
     /,
