@@ -16,7 +16,7 @@ from headfields.tracking.landmarks import LandmarkDetector
 from headfields.tracking.options import EnergyWeights, TrackingOptions
 from headfields.tracking.pose import landmark_pose
 
-__all__ = ["FrameSource", "LabelClasses", "TrackedFrame", "load_frame"]
+__all__ = ["FACER", "FrameSource", "LabelClasses", "RayBatch", "TrackedFrame", "find_landmarks", "load_frame"]
 
 
 class FrameSource(Protocol):
@@ -136,7 +136,7 @@ def load_frame(
     bounds: tuple[Float[Tensor, "3"], float],
     options: TrackingOptions,
     classes: LabelClasses = LabelClasses(),
-    detector: LandmarkDetector | None = None,
+    marks: Float[Tensor, "68 2"] | None = None,
     weights: EnergyWeights = EnergyWeights(),
 ) -> TrackedFrame:
     """Reads and checks one frame.
@@ -152,7 +152,7 @@ def load_frame(
         bounds: centre (3,) and radius of the ball that holds the prior's heads, metres.
         options: sizes and bounds.
         classes: what labels mean.
-        detector: finds landmarks in place of the capture's files.
+        marks: (68, 2) the frame's landmarks in pixels, NaN where one is not known; none if None.
         weights: what hair and the inside of the mouth count.
 
     Raises:
@@ -161,10 +161,9 @@ def load_frame(
     try:
         camera, image = _single(source.camera([frame])), source.image(frame)
         label = source.label(frame)
-        found = source.landmarks(frame) if detector is None else _detected(detector, image)
     except (CaptureError, OSError, ValueError) as error:
         raise FrameFailure("unreadable", str(error)) from error
-    marks = torch.full((68, 2), torch.nan) if found is None else found.float()
+    found, marks = marks, torch.full((68, 2), torch.nan) if marks is None else marks.float()
     here = torch.isfinite(marks[number]).all(dim=1)
     if len(number) and float(here.float().mean()) < max(options.landmark_share, 1e-9):
         have = "none" if found is None else f"{int(here.sum())} of {len(number)}"
@@ -210,9 +209,27 @@ def _single(camera: Camera) -> Camera:
     )
 
 
-def _detected(detector: LandmarkDetector, image: Tensor) -> Tensor | None:
+def find_landmarks(
+    source: FrameSource, frame: int, detector: LandmarkDetector | None = None
+) -> Float[Tensor, "68 2"] | None:
+    """The landmarks of a frame in pixels, from the capture's files or a detector; None if there are none.
+
+    Args:
+        source: the capture.
+        frame: its index.
+        detector: asked in place of the files.
+
+    Raises:
+        FrameFailure: a file cannot be read, or the detector gives something else.
+    """
+    try:
+        if detector is None:
+            return source.landmarks(frame)
+        image = source.image(frame)
+    except (CaptureError, OSError, ValueError) as error:
+        raise FrameFailure("unreadable", str(error)) from error
     rgb = image[..., :3] * image[..., 3:] + 1 - image[..., 3:]
-    found = detector((rgb.clamp(0, 1) * 255).round().to(torch.uint8).numpy())
+    found = detector((rgb.clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy())
     if found is None:
         return None
     if found.shape != (68, 2):

@@ -176,30 +176,16 @@ class TrackedHead(nn.Module):
             return self.landmarks(self.landmarks.mean)
         return self.landmarks(self.anchors.prepare(state)[0])
 
-    def posed_landmarks(self, field: Field) -> PosedLandmarks:
+    def posed_landmarks(self, field: Field, guess: Float[Tensor, "l 3"] | None = None) -> PosedLandmarks:
         """The landmarks of the field's only frame in posed space, through the inverse of the deformation.
+
+        Args:
+            field: of `avatar`.
+            guess: (L, 3) where to look first, metres; the canonical places if None.
 
         Differentiable to first order in the codes.
         """
-        return posed_landmarks(field, self.canonical_landmarks(field.state))
-
-
-def posed_landmarks(field: Field, canonical: Float[Tensor, "l 3"]) -> PosedLandmarks:
-    """Where canonical points are in the posed space of a field's only frame."""
-    frame = torch.zeros(len(canonical), dtype=torch.long, device=canonical.device)
-    ahead = canonical.new_tensor([0.0, 0.0, -1.0]).expand_as(canonical)
-    x = canonical.detach().clone()
-    for _ in range(15):
-        with torch.enable_grad():
-            x.requires_grad_()
-            y = field.canonicalise(x, ahead, frame).points
-            jacobian = torch.stack(
-                [torch.autograd.grad(y[:, k].sum(), x, retain_graph=True)[0] for k in range(3)], dim=1
-            )
-        residual = (y - canonical).detach()
-        x = (x - torch.linalg.solve(jacobian, residual[..., None])[..., 0]).detach()
-    y = field.canonicalise(x, ahead, frame).points
-    residual = y - canonical
-    found = residual.detach().norm(dim=1) < 1e-4
-    implicit = x - torch.linalg.solve(jacobian, residual[..., None])[..., 0]
-    return PosedLandmarks(implicit, found)
+        points = self.canonical_landmarks(field.state)
+        frame = torch.zeros(len(points), dtype=torch.long, device=points.device)
+        found = field.invert(points, frame, guess=guess)
+        return PosedLandmarks(found.points, found.converged)

@@ -156,8 +156,8 @@ class Stage2:
         steps_a_frame: times the number of frames: steps.
         geometry, appearance, expression, light, rotation, translation: rates at the start; halved at a half and three
             quarters of the steps.
-        smooth_expression, smooth_pose: weights of the squared differences to the frames before and after; the pose's of
-            rotation + 10 · translation. Halved at half of the steps.
+        smooth_expression, smooth_pose: weights of the squared differences to the frames before and after; of the pose,
+            rotation's and 10 times translation's. Halved at half of the steps.
         sharpness: exponent v throughout; where stage 1 ends.
         weights: of the energy.
     """

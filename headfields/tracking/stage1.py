@@ -15,7 +15,7 @@ from headfields.tracking.head import IDENTITY, PER_FRAME, TrackedHead
 from headfields.tracking.options import EnergyWeights, Stage1, TrackingOptions
 from headfields.tracking.pose import head_rays
 
-__all__ = ["UNIT", "energy", "fit_frame", "pace_of"]
+__all__ = ["UNIT", "checked", "energy", "finished", "fit_frame", "mix", "pace_of", "regularisers"]
 
 UNIT = 4.0
 """Published units of length in a metre."""
@@ -45,7 +45,8 @@ def energy(
     random: torch.Generator,
     landmark_weight: float,
     clock: Clock,
-) -> tuple[Tensor, dict[str, Tensor]]:
+    guess: Tensor | None = None,
+) -> tuple[Tensor, dict[str, Tensor], Tensor | None]:
     """What the data say of one frame: the weighed sum of colour, mask and landmarks, and each of them for the record.
 
     Args:
@@ -57,6 +58,10 @@ def energy(
         random: draws the rays, on the CPU.
         landmark_weight: what landmarks count now; 0 leaves them out.
         clock: is told what takes how long.
+        guess: (L, 3) where to look for the landmarks in posed space.
+
+    Returns:
+        The sum; the terms; and where the landmarks were found, to look there first the next time.
     """
     with clock.part("rays"):
         batch = data.batch(options.rays, options.foreground, random)
@@ -72,7 +77,8 @@ def energy(
         with clock.part("landmarks"):
             marks = head.landmarks
             target = data.landmarks[marks.number]
-            posed = head.posed_landmarks(field)
+            posed = head.posed_landmarks(field, guess)
+            guess = torch.where(posed.found[:, None], posed.points, head.landmarks.base).detach()
             term, counted = landmark_term(
                 posed, target, marks.number, data.camera, rotation, translation, weights.emphasis
             )
@@ -80,7 +86,7 @@ def energy(
             terms["landmarks"] = term
             terms["found"] = (counted.sum() / wanted.sum().clamp_min(1)).to(term)
             total = total + landmark_weight * term
-    return total, terms
+    return total, terms, guess
 
 
 def fit_frame(
@@ -144,18 +150,19 @@ def fit_frame(
     steps = max(round(stage.steps * pace), 1)
     start, growth, end = stage.sharpness if first else stage.sharpness_later
     every = stage.sharpen_every if first else stage.sharpen_every_later
-    random = torch.Generator().manual_seed(_seed(options.seed, 1, frame))
+    random = torch.Generator().manual_seed(mix(options.seed, 1, frame))
     last: dict[str, float] = {}
+    guess: Tensor | None = None
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(_seed(options.seed, 2, frame))
+        torch.manual_seed(mix(options.seed, 2, frame))
         for step in range(steps):
             place = step / pace
             head.sharpen(min(start + growth * math.floor(place / every), end))
             for group, (_, rate, factor) in zip(optimiser.param_groups, groups, strict=True):
                 group["lr"] = factor * rate.at(place)
-            total, terms = energy(
+            total, terms, guess = energy(
                 head, data, codes, rotation, shift / UNIT, stage.weights, options, random,
-                stage.weights.landmarks.at(place), clock,
+                stage.weights.landmarks.at(place), clock, guess,
             )  # fmt: skip
             total = total + regularisers(head, codes, fitted, stage.weights, first)
             with clock.part("backward"):
@@ -166,7 +173,7 @@ def fit_frame(
                     if name in IDENTITY and stage.clip:
                         torch.nn.utils.clip_grad_norm_([codes[name]], stage.clip)
                 optimiser.step()
-            last = _checked(total, terms, free, step, steps)
+            last = checked(total, terms, free, step, steps)
             if progress is not None:
                 progress(step, steps, last)
     if last.get("found", 1.0) < options.landmark_share:
@@ -207,10 +214,20 @@ def finished(
     return fit.to(torch.device("cpu"))
 
 
-def _checked(
+def checked(
     total: Tensor, terms: Mapping[str, Tensor], free: list[Tensor], step: int, steps: int
 ) -> dict[str, float]:
-    """The energies as numbers."""
+    """The energies as numbers.
+
+    Args:
+        total: all of them.
+        terms: by name.
+        free: what is fitted.
+        step, steps: for the message.
+
+    Raises:
+        FrameFailure: something is not finite.
+    """
     found = {"energy": float(total.detach()), **{name: float(value.detach()) for name, value in terms.items()}}
     if not all(math.isfinite(value) for value in found.values()) or not all(
         bool(torch.isfinite(parameter).all()) for parameter in free
@@ -220,7 +237,8 @@ def _checked(
     return found
 
 
-def _seed(*numbers: int) -> int:
+def mix(*numbers: int) -> int:
+    """A seed that the given numbers choose."""
     mixed = 0
     for number in numbers:
         mixed = (mixed * 0x100000001B3 ^ number + 0x9E3779B97F4A7C15) & 0x7FFFFFFFFFFFFFFF
