@@ -119,7 +119,7 @@ class Field:
         return values.replace(rgb=_widened(rgb))
 
     def _further(self) -> dict[str, Any]:
-        return {"prepared": self._decoder} if self.avatar.decoder.takes_prepared else {}
+        return {"prepared": self._decoder} if self.avatar.decoder.takes_canonical else {}
 
     def signed_distance(
         self,

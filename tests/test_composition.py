@@ -47,7 +47,7 @@ def anchors() -> Anchors:
     return Anchors(VERTICES[[1, 3, 5, 20, 22]], 2, global_width=4, local_width=2, hidden=6)
 
 
-def hyper(ambient: int = 2) -> HyperDeformer:
+def hyper(ambient: int = 1) -> HyperDeformer:
     return HyperDeformer(anchors(), ambient, expression_width=3, identity_width=2, hidden=8, layers=2, skip=1)
 
 

@@ -89,7 +89,6 @@ class AnchoredDecoder(Decoder):
 
     gives = "distance"
     takes_canonical = True
-    takes_prepared = True
     network: Tensor
     side: Tensor
 

@@ -162,7 +162,12 @@ class NeuSDecoder(Decoder):
         return FieldValues(distance=out[:, 0] * self.unit, geometry=torch.cat([points, out[:, 1:]], dim=-1))
 
     def colour(
-        self, geometry: Float[Tensor, "m g"], directions: Float[Tensor, "m 3"], normals: Float[Tensor, "m 3"]
+        self,
+        geometry: Float[Tensor, "m g"],
+        directions: Float[Tensor, "m 3"],
+        normals: Float[Tensor, "m 3"],
+        *,
+        prepared: None = None,
     ) -> Float[Tensor, "m 3"]:
         """The colour (M, 3) of `FieldValues.geometry` (M, G), seen along `directions` (M, 3), with `normals` (M, 3).
 
