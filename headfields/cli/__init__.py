@@ -33,6 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     subcommands: dict[str, Callable[..., Any]] = {
         "synth": commands.synth,
         "train": commands.train,
+        "train-prior": commands.train_prior,
         "evaluate": commands.evaluate,
         "render": commands.render,
         "mesh": commands.mesh,

@@ -109,6 +109,58 @@ def train(
     training.train(options)
 
 
+def train_prior(
+    out: Annotated[Path, tyro.conf.arg(metavar="RUN")],
+    people: Annotated[int | None, Number] = None,
+    expressions: Annotated[int | None, Number] = None,
+    data: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None,
+    head: Literal["procedural"] | None = None,
+    blendshapes: OtherFile = None,
+    held_out: Annotated[int | None, Number] = None,
+    minutes: Annotated[float | None, Number] = None,
+    steps: Annotated[int | None, Number] = None,
+    resume: bool = False,
+    seed: Annotated[int | None, Number] = None,
+    small: bool | None = None,
+    ambient: Annotated[int | None, Number] = None,
+    scans_per_step: Annotated[int | None, Number] = None,
+    device: str = "auto",
+) -> None:
+    """Train a prior of heads (MonoNPHM) on scans of many people: `headfields train-prior --out RUN --minutes 25`.
+
+    The scans are drawn: people and expressions of the procedural head, or of a rig of blendshapes; or they are read,
+    registered meshes in a folder. RUN receives config.json, scans/ (those drawn), log.csv, images/ (truth | model of a
+    few people, and of those held out), checkpoint/, and at the end prior.safetensors, for `headfields.load_prior`, and
+    metrics.json. Ctrl-C saves a checkpoint; the same command with --resume goes on from it.
+
+    Args:
+        out: Folder of the run.
+        people: How many people are drawn, 40 if not given.
+        expressions: How many meshes of each, the neutral one among them; 12 if not given.
+        data: Folder of registered meshes (see the page on priors for its files), in place of drawn ones.
+        head: What is drawn from, if neither --data nor --blendshapes is given.
+        blendshapes: Draw from this npz with template, faces, expression and identity in place of the procedural head.
+        held_out: How many further people (of a folder: of its people, the last) are not trained on, but fitted at the
+            end; 2 if not given.
+        minutes: Stop after so many minutes of training in all; 25 on a CPU if neither limit is given.
+        steps: Stop after so many optimiser steps in all.
+        resume: Go on from the run's checkpoint, as it was started.
+        seed: Of people, weights, scans and points; 0 if not given.
+        small: The sizes for minutes on a CPU, or (--no-small) the paper's; small on a CPU if not given.
+        ambient: Hyper-coordinates, 2 if not given.
+        scans_per_step: Scans that a step takes; 8 with small sizes and 64 with the paper's if not given.
+        device: cpu, cuda, cuda:1, ...; auto is CUDA where there is one.
+    """
+    from headfields.cli import priors
+
+    options = priors.Options(
+        out=out, data=data, head=head, blendshapes=blendshapes, people=people, expressions=expressions,
+        held_out=held_out, minutes=minutes, steps=steps, resume=resume, seed=seed, small=small, ambient=ambient,
+        scans_per_step=scans_per_step, device=device,
+    )  # fmt: skip
+    priors.train_prior(options)
+
+
 def evaluate(
     run: Run,
     /,

@@ -83,7 +83,9 @@ def _config(options: Options, before: dict[str, Any], device: torch.device) -> d
     """What is given, else what the run was started with, else the defaults; what cannot change is not changed."""
     sources = [name for name in ("data", "head", "blendshapes") if getattr(options, name) is not None]
     if len(sources) > 1:
-        raise CommandError(f"give one of --data, --head and --blendshapes, not {' and '.join('--' + s for s in sources)}")
+        raise CommandError(
+            f"give one of --data, --head and --blendshapes, not {' and '.join('--' + s for s in sources)}"
+        )
     old = before.get("scans", {})
     if sources:
         value = getattr(options, sources[0])

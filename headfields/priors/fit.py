@@ -71,14 +71,15 @@ def fit_scans(
     people = {scans.people[p] for p in scans.person[which].tolist()}
     if len(people) != 1:
         raise ValueError(
-            f"fit_scans: the scans are of {len(people)} people ({', '.join(sorted(people)[:4])}); fit one after another, "
-            "with which=(scans.person == p).nonzero()[:, 0]"
+            f"fit_scans: the scans are of {len(people)} people ({', '.join(sorted(people)[:4])}); fit one after "
+            "another, with which=(scans.person == p).nonzero()[:, 0]"
         )
     avatar, counts = prior.avatar, counts or PointCounts().scaled(1 / 3)
     avatar.train()
     needed = [parameter for parameter in avatar.parameters() if parameter.requires_grad]
     mean, spread = prior.mean(), prior.spread()
-    size = [x.clamp_min(0.1 * float(x.mean()) + 1e-6) for x in (spread.geometry, spread.appearance, spread.expression)]
+    deviations = (spread.geometry, spread.appearance, spread.expression)
+    size = [x.clamp_min(0.1 * float(x.mean()) + 1e-6) for x in deviations]
     free = [torch.zeros_like(mean.geometry), torch.zeros_like(mean.appearance)]
     free = [x.requires_grad_() for x in (*free, mean.expression.new_zeros(len(which), mean.expression.shape[1]))]
     optimiser = torch.optim.Adam(free, lr=rate)

@@ -172,9 +172,9 @@ def code_size(codes: Float[Tensor, "b width"]) -> Float[Tensor, ""]:
 def distance_error(
     found: Float[Tensor, "*n"], true: Float[Tensor, "*n"], known: Bool[Tensor, "*n"], reach: float | int = 0.1
 ) -> Float[Tensor, ""]:
-    """The mean of |f - d| near surfaces, where d is known; beyond `reach`, of how much f falls short of it. Our own choice.
+    """The mean of |f - d| near surfaces, where d is known; beyond `reach`, of how much f falls short of it.
 
-    As DeepSDF's loss (Park et al. 2019, equation 9), but for points that are far and on the wrong side, which its
+    Our own choice, as DeepSDF's loss (Park et al. 2019, equation 9), but for points that are far and on the wrong side, which its
     clamp leaves without a gradient. It tells inside from outside from the first step on, which eikonal term and normals
     alone do slowly.
 

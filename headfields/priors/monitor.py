@@ -51,7 +51,9 @@ class PriorMonitor:
             self._bar = tqdm(total=steps, initial=progress.step, unit="step", **looks)
         else:
             layout = "{percentage:3.0f}%|{bar}| {elapsed} ({remaining} left){postfix}"
-            self._bar = tqdm(total=60 * minutes, initial=min(progress.seconds, 60 * minutes), bar_format=layout, **looks)
+            self._bar = tqdm(
+                total=60 * minutes, initial=min(progress.seconds, 60 * minutes), bar_format=layout, **looks
+            )
 
     def __enter__(self) -> "PriorMonitor":
         return self

@@ -18,7 +18,7 @@ _LIGHT = (0.3, 0.5, 0.8)
 
 
 def view(
-    centre: Float[Tensor, "3"], yaw: float = 0.0, pitch: float = 0.0, size: int = 128, reach: float = 0.17
+    centre: Float[Tensor, "3"], yaw: float | int = 0.0, pitch: float | int = 0.0, size: int = 128, reach: float = 0.155
 ) -> Camera:
     """A camera that looks at a head from a metre away.
 
@@ -40,16 +40,14 @@ def view(
     return Camera(pose[None], lens[None], (size, size))
 
 
-def trace(
-    field: Field, rays: Rays, steps: int = 48, near: float = 2e-4
-) -> tuple[Float[Tensor, " n"], Tensor]:
+def trace(field: Field, rays: Rays, steps: int = 64, near: float = 2e-4) -> tuple[Float[Tensor, " n"], Tensor]:
     """Where N rays meet a field of distances: sphere tracing (Hart 1996), from where the model's sphere begins.
 
     Args:
         field: of the frames that the rays see.
         rays: N rays, metres.
         steps: at most so many; each a little less than the distance, which is none exactly.
-        near: the distance that counts as a hit, metres.
+        near: the distance that counts as a hit, metres; so does any behind the surface.
 
     Returns:
         (N,) the distance along each ray and (N,) whether it hit.
@@ -65,7 +63,7 @@ def trace(
             canonical = field.canonicalise(ray.origins + along[left, None] * ray.directions, ray.directions, ray.frame)
             distance = field.decode(canonical, colour=False).distance
             assert distance is not None
-            hit[left] = distance.abs() < near
+            hit[left] = distance < near
             along[left] = along[left] + torch.where(distance.abs() < near, 0.0, 0.9 * distance)
             left = left[~hit[left] & (along[left] < end[left])]
     return along, hit
@@ -117,7 +115,7 @@ def draw_mesh(
 def comparison(
     avatar: Avatar, scans: MeshScans, which: Int[Tensor, " b"], codes: PriorCodes, size: int = 128
 ) -> Float[Tensor, "h w 3"]:
-    """A sheet: a row for each of B scans with truth and model from the front, in colour and as shape, and from the side.
+    """A sheet: a row for each of B scans, truth | model from the front, in colour and as shape, and from the side.
 
     Args:
         avatar: the model.

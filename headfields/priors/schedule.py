@@ -42,11 +42,11 @@ class PriorSchedule:
             if not 0 <= fraction <= 1:
                 raise ValueError(f"PriorSchedule: {fraction} is not a fraction of the run, in [0, 1]")
 
-    def factor(self, fraction: float) -> float:
+    def factor(self, fraction: float | int) -> float:
         """What the learning rates are multiplied by when `fraction` of the run is over."""
         risen = min(fraction / self.warm_up, 1.0) if self.warm_up else 1.0
         return risen * 0.5 ** sum(fraction >= halving for halving in self.halvings)
 
-    def correspondence(self, fraction: float) -> float:
+    def correspondence(self, fraction: float | int) -> float:
         """What the weight of correspondences is multiplied by when `fraction` of the run is over."""
         return 1.0 if fraction <= self.correspondence_until else float(self.correspondence_after)

@@ -114,7 +114,9 @@ def prior_terms(
         seen = split(2 * values.rgb - 1)
         true = [2 * rgb - 1 for rgb in (batch.front_rgb, batch.back_rgb[trusted], batch.near_rgb[trusted])]
         on = torch.cat([seen[0].flatten(0, 1), seen[1][trusted].flatten(0, 1)])
-        return losses.colour_error(on, torch.cat([true[0].flatten(0, 1), true[1].flatten(0, 1)]), seen[2][trusted], true[2])
+        return losses.colour_error(
+            on, torch.cat([true[0].flatten(0, 1), true[1].flatten(0, 1)]), seen[2][trusted], true[2]
+        )
 
     terms["colour"] = colour
 

@@ -59,8 +59,8 @@ class PriorTrainer:
     """Trains a model and the codes of everyone in a set of scans together (Park et al. 2019, "DeepSDF").
 
     Codes start at zero. Each step takes some scans, draws points of them, and moves the networks by AdamW and the codes
-    of those scans and people by Adam. What a step draws follows from its number and the seed, so a run that goes on from
-    a checkpoint ends with the weights of an unbroken one, as long as its length is given in steps: one in minutes
+    of those scans and people by Adam. What a step draws follows from its number and the seed, so a run that goes on
+    from a checkpoint ends with the weights of an unbroken one, as long as its length is given in steps: one in minutes
     follows the clock.
 
     Args:
@@ -196,7 +196,7 @@ class PriorTrainer:
         by_time = 0.0 if minutes is None else self.progress.seconds / (60 * minutes) if minutes else 1.0
         return min(max(by_steps, by_time), 1.0)
 
-    def step(self, rates: float = 1.0, correspondence: float = 1.0) -> dict[str, float]:
+    def step(self, rates: float | int = 1.0, correspondence: float | int = 1.0) -> dict[str, float]:
         """One step of all optimisers; the weighted terms by name.
 
         Args:
@@ -253,7 +253,7 @@ class PriorTrainer:
         )
 
     def errors(self, scans: Tensor, points: int = 2000) -> dict[str, float]:
-        """How far the model is from its training scans: `surface_errors` of these, in words. Points of each as given."""
+        """How far the model is from these of its training scans, at so many points of each: see `surface_errors`."""
         return surface_errors(self.avatar, self.scans, scans, self.codes(scans), points).summary()
 
     def picture(self) -> Float[Tensor, "h w 3"]:

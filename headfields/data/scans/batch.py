@@ -46,7 +46,7 @@ class PointCounts:
             if not value >= 0:
                 raise ValueError(f"PointCounts: {item.name} is {value}; expected 0 or more")
 
-    def scaled(self, factor: float) -> "PointCounts":
+    def scaled(self, factor: float | int) -> "PointCounts":
         """The same shares with `factor` times as many points, at least one where there were some."""
         names = ("face", "static", "back", "near", "far", "correspondences")
         counts = {name: max(round(factor * getattr(self, name)), min(getattr(self, name), 1)) for name in names}

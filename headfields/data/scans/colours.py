@@ -38,7 +38,10 @@ def complexion(random: np.random.Generator) -> Complexion:
 
 
 def painted(
-    vertices: Float[Tensor, "v 3"], faces: Int[Tensor, "f 3"], landmarks: Float[Tensor, "68 3"] | None, tones: Complexion
+    vertices: Float[Tensor, "v 3"],
+    faces: Int[Tensor, "f 3"],
+    landmarks: Float[Tensor, "68 3"] | None,
+    tones: Complexion,
 ) -> Float[Tensor, "v 3"]:
     """Colours (V, 3) for a head's mesh, from its shape alone.
 
@@ -56,14 +59,13 @@ def painted(
     colour = np.tile(np.asarray(tones["skin"]), (len(place), 1))
     if landmarks is not None:
         points = landmarks.detach().double().numpy()
-        x, y, z = place.T
+        _, y, z = place.T
         top = points[17:27, 1].mean()
         ear = points[[0, 16], 2].mean()
         above = _step(y, top + 0.025, top + 0.040) * _step(z, ear - 0.03, ear + 0.02, falling=True)
         crown = _step(y, top + 0.045, top + 0.060)
         behind = _step(z, ear - 0.015, ear - 0.030) * _step(y, points[33, 1] - 0.03, points[33, 1])
         _over(colour, tones["hair"], np.maximum.reduce([above, crown, behind]))
-        rings = [np.concatenate([_ring(points[48:60]), _ring(points[60:68])])]
         outer, inner = _ring(points[48:60]), _ring(points[60:68])
         rings = np.concatenate([outer * (1 - t) + inner * t for t in np.linspace(0, 1, 5)])
         front = _step(z, points[48:60, 2].min() - 0.02, points[48:60, 2].min() - 0.01)

@@ -158,7 +158,9 @@ def _textured(head: FlameHead, own: int, faces: Tensor, tones: Complexion, seed:
     column = (place[:, 0] * 256).long().clamp(0, 255)
     row = ((1 - place[:, 1]) * 256).long().clamp(0, 255)
     rgb = torch.from_numpy(image)[row, column].float()
-    hair = torch.zeros(own).index_add_(0, faces.reshape(-1), head.regions["scalp"][: len(faces)].float().repeat_interleave(3))
+    hair = torch.zeros(own).index_add_(
+        0, faces.reshape(-1), head.regions["scalp"][: len(faces)].float().repeat_interleave(3)
+    )
     share = hair / torch.bincount(faces.reshape(-1), minlength=own).clamp_min(1)
     return rgb + share[:, None] * (torch.tensor(tones["hair"]) * (0.6 + 0.4 * rgb.mean(1, keepdim=True)) - rgb)
 

@@ -80,8 +80,9 @@ class MeshScans(ScanSet):
         self.scans = tuple(f"{self.people[p]}/{expression}" for p, expression in pairs)
         none = torch.zeros(0, dtype=torch.long)
         self.anchor_vertices = none if anchor_vertices is None else anchor_vertices.long()
-        if len(self.anchor_vertices) and not 0 <= int(self.anchor_vertices.min()) <= int(self.anchor_vertices.max()) < (
-            vertices.shape[1]
+        if (
+            len(self.anchor_vertices)
+            and not 0 <= int(self.anchor_vertices.min()) <= int(self.anchor_vertices.max()) < (vertices.shape[1])
         ):
             raise ValueError(f"MeshScans: anchor_vertices names vertices outside [0, {vertices.shape[1]})")
         self.anchored = torch.full((count,), len(self.anchor_vertices) > 0)
@@ -136,7 +137,16 @@ class MeshScans(ScanSet):
         on = self._on(scans, self._choose(scans, INNER, REAR, counts.near, random), random)[0]
         near = on + counts.sigma * torch.randn(on.shape, generator=random)
         near_rgb, distance, known = self._nearest(near, scans)
-        ids = self.faces[self._choose(calm, FACE, REAR, counts.correspondences, random)]
+        some = counts.correspondences // 4  # most where expressions are
+        ids = self.faces[
+            torch.cat(
+                [
+                    self._choose(calm, FACE, FACE, counts.correspondences - some, random),
+                    self._choose(calm, STATIC, REAR, some, random),
+                ],
+                1,
+            )
+        ]
         weights = _corner_weights(batch, counts.correspondences, random)
         return ScanBatch(
             scan=scans, person=person, neutral=scans == calm,
@@ -172,7 +182,7 @@ class MeshScans(ScanSet):
         return torch.stack(normals), torch.nn.functional.pad(torch.stack(areas), (1, 0))
 
     def _choose(self, scans: Tensor, first: int, last: int, count: int, random: torch.Generator) -> Int[Tensor, "b n"]:
-        """Faces (B, N) of the kinds from `first` to `last`, evenly over what was seen; evenly by number where nothing was."""
+        """Faces (B, N) of the kinds from `first` to `last`, evenly over what was seen; by number where nothing was."""
         low, high = self._ends[_ORDER.index(first)], self._ends[_ORDER.index(last) + 1]
         drawn = torch.rand(len(scans), count, generator=random, dtype=torch.float64)
         if low == high:  # a set without such faces

@@ -160,8 +160,8 @@ def read_nphm(
         calm = (neutrals or {}).get(number, min(expressions))
         if calm not in expressions:
             raise CaptureError(
-                f"{clouds / f'{number:03d}'}: person {number:03d}: neutral expression {calm} has no point clouds; there are "
-                f"{sorted(expressions)}; name another in neutrals"
+                f"{clouds / f'{number:03d}'}: person {number:03d}: neutral expression {calm} has no point clouds; "
+                f"there are {sorted(expressions)}; name another in neutrals"
             )
         neutral.append(len(files) + sorted(expressions).index(calm))
         for expression, points in sorted(expressions.items()):
@@ -230,7 +230,9 @@ def _some(path: Path, width: int, count: int, scan: str, random: torch.Generator
     """(count, width) rows of a file, drawn; those that are not finite are not."""
     array = _load(path, f"scan {scan}")
     if array.ndim != 2 or array.shape[1] != width or array.dtype.kind not in "fiu":
-        raise CaptureError(f"{path}: scan {scan}: has dtype {array.dtype} and shape {array.shape}; expected (N, {width})")
+        raise CaptureError(
+            f"{path}: scan {scan}: has dtype {array.dtype} and shape {array.shape}; expected (N, {width})"
+        )
     rows = torch.from_numpy(array.astype(np.float32))
     rows = rows[torch.isfinite(rows).all(1)]
     if not len(rows):
@@ -256,8 +258,8 @@ def _anchors(path: Path, vertices: Tensor, number: int, expression: int) -> Tens
         ) from error
     if len(vertices) and int(vertices.max()) >= len(places):
         raise CaptureError(
-            f"{path}: person {number:03d}, expression {expression}: has {len(places)} vertices, and an anchor is vertex "
-            f"{int(vertices.max())}; are anchor_vertices those of this registration?"
+            f"{path}: person {number:03d}, expression {expression}: has {len(places)} vertices, and an anchor is "
+            f"vertex {int(vertices.max())}; are anchor_vertices those of this registration?"
         )
     return places[vertices] / SCALE
 

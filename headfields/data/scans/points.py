@@ -13,8 +13,8 @@ __all__ = ["PointScans"]
 class PointScans(ScanSet):
     """S scans of one person as points in front, for fitting: no back of the head, no correspondences, no anchors.
 
-    Points off the surface are drawn around those on it, along the normal, and their distance is how far they were moved:
-    right as long as that is less than the surface's own curvature, so `PointCounts.sigma` is cut at 5 mm here.
+    Points off the surface are drawn along the normals of those on it, and their distance is how far they were moved:
+    right as long as the surface bends less than that, so `PointCounts.sigma` is cut at 5 mm here.
 
     Args:
         points: (S, N, 3) metres, in the head's frame.

@@ -126,7 +126,9 @@ def load_scans(path: str | Path) -> MeshScans:
         path = folder / name / "person.npz"
         colours = _array(_arrays(path, f"person {name}"), path, "rgb", "u", (None, 3))
         if calm not in names:
-            raise CaptureError(f"{folder / _INDEX}: person {name}: the neutral expression {calm!r} is not among {names}")
+            raise CaptureError(
+                f"{folder / _INDEX}: person {name}: the neutral expression {calm!r} is not among {names}"
+            )
         neutral.append(len(vertices) + names.index(calm))
         rgb.append(torch.from_numpy(colours.astype(np.float32) / 255))
         for expression in names:
