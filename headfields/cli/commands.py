@@ -20,6 +20,7 @@ def synth(
     seed: int = 0,
     noise: float = 0.0,
     noise_seed: int = 0,
+    identity: Annotated[int | None, Number] = None,
 ) -> None:
     """Write a synthetic capture: a procedural head that moves, with images, mattes, labels, depth and meshes.
 
@@ -34,10 +35,11 @@ def synth(
             (0.5 degrees, 1 mm, 3 mm in depth, 0.05 of an expression weight, 2 degrees of gaze, over a quarter of a
             second; a tenth of the time 0.1 s late). Images stay exact, and the truth is kept in truth.npz.
         noise_seed: Of these errors.
+        identity: Whose head it is: a number that draws a person. The mean head if not given.
     """
     from headfields.cli import making
 
-    making.synth(out, frames, size, seed, noise, noise_seed)
+    making.synth(out, frames, size, seed, noise, noise_seed, identity)
 
 
 def train(

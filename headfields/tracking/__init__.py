@@ -8,6 +8,7 @@ from headfields.tracking.landmarks import FIXED, LandmarkDetector, LandmarkPoint
 from headfields.tracking.layout import MonoNPHMFrame, read_mononphm, write_mononphm
 from headfields.tracking.options import EnergyWeights, Rate, Schedule, Stage1, Stage2, TrackingOptions
 from headfields.tracking.pose import head_camera, head_rays, landmark_pose, world_points
+from headfields.tracking.sources import open_prior, prior_landmarks
 from headfields.tracking.stage1 import fit_frame
 from headfields.tracking.stage2 import JointFit
 from headfields.tracking.tracker import Tracker, Tracking
@@ -40,6 +41,8 @@ __all__ = [
     "head_rays",
     "landmark_pose",
     "load_frame",
+    "open_prior",
+    "prior_landmarks",
     "read_mononphm",
     "world_points",
     "write_mononphm",
