@@ -142,11 +142,12 @@ def _scans(config: dict[str, Any], run: RunFolder) -> tuple[Any, Any]:
 def _model(config: dict[str, Any], scans: Any, held_out: Any) -> tuple[Any, Any, Any]:
     """The untrained model, with anchors on the mean neutral head, and the scans with the same."""
     from headfields.models import mononphm
+    from headfields.priors.terms import anchors_of
     from headfields.records import Template
 
     template = Template(canonical_vertices=scans.mean_neutral(), faces=scans.faces, regions={})
     avatar = mononphm(template, small=config["small"], ambient=config["ambient"])
-    vertices = avatar.decoder.anchors.vertices
+    vertices = anchors_of(avatar).vertices
     return avatar, scans.with_anchors(vertices), None if held_out is None else held_out.with_anchors(vertices)
 
 

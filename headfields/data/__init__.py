@@ -14,6 +14,20 @@ from headfields.data.head_frame import (
 from headfields.data.insta_write import CapturedFrame, write_insta
 from headfields.data.load import load_capture
 from headfields.data.save import save_capture
+from headfields.data.scans import (
+    HeadDraws,
+    MeshScans,
+    NphmScans,
+    PointCounts,
+    PointScans,
+    ScanBatch,
+    ScanSet,
+    generate_scans,
+    load_scans,
+    nphm_to_raw,
+    read_nphm,
+    save_scans,
+)
 from headfields.data.tracker_frames import TrackedFrame, TrackedHead, read_frame, read_frames
 from headfields.data.tracking_error import TrackingError, tracking_error
 from headfields.data.unwrapping import unwrapped
@@ -22,19 +36,31 @@ __all__ = [
     "Capture",
     "CaptureError",
     "CapturedFrame",
+    "HeadDraws",
     "HeadFrame",
     "HeadMotion",
+    "MeshScans",
+    "NphmScans",
+    "PointCounts",
+    "PointScans",
+    "ScanBatch",
+    "ScanSet",
     "TrackedFrame",
     "TrackedHead",
     "TrackingError",
+    "generate_scans",
     "head_motion",
     "head_pose",
     "load_capture",
+    "load_scans",
+    "nphm_to_raw",
     "rays_to_head_frame",
     "read_frame",
     "read_frames",
+    "read_nphm",
     "rigid_vertices",
     "save_capture",
+    "save_scans",
     "to_head_frame",
     "tracking_error",
     "unwrapped",

@@ -70,14 +70,14 @@ def surface_errors(
     counts = PointCounts(face=points, static=points // 3, back=points // 3, near=0, far=0, correspondences=0)
     found = []
     for row, scan in enumerate(which.tolist()):
-        batch = scans.sample(torch.tensor([scan]), counts, seed)
+        batch = scans.sample(torch.tensor([scan]), counts, seed).to(codes.geometry.device)
         state = PriorCodes(*(value[row : row + 1] for value in (codes.geometry, codes.appearance, codes.expression)))
         field = avatar.field(state.state())
         start = torch.cat([batch.front_points, batch.back_points], 1)[0]
         end, missed = onto_surface(field, start)
         distance = torch.where(missed, REACH, (end - start).norm(dim=-1).clamp(max=REACH))
         front = batch.front_points.shape[1]
-        frame = torch.zeros(front, dtype=torch.long)
+        frame = torch.zeros(front, dtype=torch.long, device=start.device)
         canonical, values = field.signed_distance(batch.front_points[0], frame, create_graph=False)
         values = field.colour(values, canonical)
         assert values.normal is not None and values.rgb is not None
@@ -87,7 +87,7 @@ def surface_errors(
             (values.rgb - batch.front_rgb[0]).abs(), missed.float(),
         )  # fmt: skip
         found.append(torch.stack([figure.mean() for figure in figures]))
-    table = torch.stack(found) if found else torch.zeros(0, 6)
+    table = torch.stack(found).cpu() if found else torch.zeros(0, 6)
     return SurfaceErrors(*table.unbind(1))
 
 

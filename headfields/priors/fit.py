@@ -97,7 +97,7 @@ def fit_scans(
         for parameter in needed:
             parameter.requires_grad_(False)
         for step in tqdm(range(steps), desc="fitting", unit="step", disable=not progress):
-            batch = scans.sample(which, counts, seed + step)
+            batch = scans.sample(which, counts, seed + step).to(mean.geometry.device)
             terms = prior_terms(avatar, batch, codes(), weights, generator(seed, 5, step), cube=0)
             loss = torch.stack([weights.of(name) * term for name, term in terms.items()]).sum()
             optimiser.zero_grad()

@@ -174,9 +174,9 @@ def distance_error(
 ) -> Float[Tensor, ""]:
     """The mean of |f - d| near surfaces, where d is known; beyond `reach`, of how much f falls short of it.
 
-    Our own choice, as DeepSDF's loss (Park et al. 2019, equation 9), but for points that are far and on the wrong side, which its
-    clamp leaves without a gradient. It tells inside from outside from the first step on, which eikonal term and normals
-    alone do slowly.
+    Our own choice, as DeepSDF's loss (Park et al. 2019, equation 9) but for points that are far and on the wrong side,
+    which its clamp leaves without a gradient. It tells inside from outside from the first step on, which eikonal term
+    and normals alone do slowly.
 
     Args:
         found, true: signed distances f and d.

@@ -14,7 +14,8 @@ from headfields.records import Camera, Rays
 
 __all__ = ["comparison", "draw_field", "draw_mesh", "trace", "view"]
 
-_LIGHT = (0.3, 0.5, 0.8)
+_LIGHT = (0.3, -0.5, -0.8)
+"""Toward the light, in the camera's frame: from above and a little from the right."""
 
 
 def view(
@@ -80,13 +81,13 @@ def draw_field(avatar: Avatar, codes: PriorCodes, camera: Camera) -> tuple[Tenso
     """
     avatar.eval()
     field = avatar.field(codes.state())
-    rays = camera.rays()
+    rays = camera.rays().to(codes.geometry.device)
     along, hit = trace(field, rays)
     points = (rays.origins + along[:, None] * rays.directions)[hit]
     canonical, values = field.signed_distance(points, rays.frame[hit], create_graph=False)
     values = field.colour(values, canonical)
     assert values.normal is not None and values.rgb is not None
-    return _shaded(hit, values.normal, values.rgb, camera)
+    return _shaded(hit.cpu(), values.normal.cpu(), values.rgb.cpu(), camera)
 
 
 @torch.no_grad()
@@ -129,17 +130,16 @@ def comparison(
         one = PriorCodes(*(value[row : row + 1] for value in (codes.geometry, codes.appearance, codes.expression)))
         ahead, aside = (view(scans.centre, yaw, 5.0, size) for yaw in (0.0, 55.0))
         mesh = (scans.vertices[scan], scans.faces, scans.rgb[scans.person[scan]])
-        pictures = [
-            image for camera in (ahead, aside) for pair in zip(draw_mesh(*mesh, camera), draw_field(avatar, one, camera),
-            strict=True) for image in pair
-        ]  # fmt: skip
+        pictures = []
+        for camera in (ahead, aside):
+            for truth, model in zip(draw_mesh(*mesh, camera), draw_field(avatar, one, camera), strict=True):
+                pictures += [truth, model]
         rows.append(torch.cat(pictures, 1))
     return torch.cat(rows, 0)
 
 
 def _shaded(hit: Tensor, normal: Tensor, rgb: Tensor, camera: Camera) -> tuple[Tensor, Tensor]:
-    light = torch.nn.functional.normalize(camera.world_to_camera[0, :3, :3].T @ torch.tensor(_LIGHT).mul(
-        torch.tensor([1.0, -1.0, -1.0])), dim=0)  # fmt: skip
+    light = camera.world_to_camera[0, :3, :3].T @ torch.nn.functional.normalize(torch.tensor(_LIGHT), dim=0)
     shade = 0.35 + 0.65 * (normal @ light).clamp_min(0)[:, None]
     images = []
     for colour in (rgb.clamp(0, 1) * (0.4 + 0.6 * shade), (0.85 * shade).expand(-1, 3)):

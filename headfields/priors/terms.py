@@ -1,5 +1,6 @@
 """All terms of a prior's loss for one batch of scans, from one evaluation of the field."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -82,24 +83,22 @@ def prior_terms(
     points = torch.cat(groups, 1)
     frame = torch.arange(count, device=device).repeat_interleave(points.shape[1])
     canonical, values = field.signed_distance(points.flatten(0, 1), frame, create_graph=True)
-    assert values.distance is not None and values.gradient is not None
-    if weights.colour:
-        values = field.colour(values, canonical)
-        assert values.rgb is not None
+    distance, gradient = values.distance, values.gradient
+    assert distance is not None and gradient is not None
 
     def split(flat: Tensor) -> tuple[Tensor, ...]:
         return flat.unflatten(0, (count, sum(sizes))).split(sizes, 1)
 
-    front, back, near, far = split(values.distance * scale)
-    slope_front, slope_back, _, _ = split(values.gradient)
+    front, back, near, far = split(distance * scale)
+    slope_front, slope_back, _, _ = split(gradient)
     offsets = split((canonical.points - canonical.posed_points) * scale)
     trusted, neutral = batch.trusted_back, batch.neutral
-    terms = {
+    terms: dict[str, Callable[[], Tensor]] = {
         "surface": lambda: losses.surface_error(front, back[trusted]),
         "normals": lambda: losses.normal_error(
             slope_front, batch.front_normals, slope_back[trusted], batch.back_normals[trusted]
         ),
-        "eikonal": lambda: losses.eikonal_error(values.gradient),
+        "eikonal": lambda: losses.eikonal_error(gradient),
         "empty": lambda: losses.empty_space(far),
         "distance": lambda: losses.distance_error(near, batch.near_distance * scale, batch.near_known),
         "neutral": lambda: losses.offset_size(torch.cat(offsets[:3], 1)[neutral]),
@@ -111,8 +110,10 @@ def prior_terms(
     }
 
     def colour() -> Tensor:
-        seen = split(2 * values.rgb - 1)
-        true = [2 * rgb - 1 for rgb in (batch.front_rgb, batch.back_rgb[trusted], batch.near_rgb[trusted])]
+        rgb = field.colour(values, canonical).rgb
+        assert rgb is not None
+        seen = split(2 * rgb - 1)
+        true = [2 * value - 1 for value in (batch.front_rgb, batch.back_rgb[trusted], batch.near_rgb[trusted])]
         on = torch.cat([seen[0].flatten(0, 1), seen[1][trusted].flatten(0, 1)])
         return losses.colour_error(
             on, torch.cat([true[0].flatten(0, 1), true[1].flatten(0, 1)]), seen[2][trusted], true[2]
@@ -126,7 +127,8 @@ def prior_terms(
         flat = somewhere.flatten(0, 1)
         found = field.canonicalise(flat, torch.zeros_like(flat), row)
         ambient = found.points[:, :0] if found.ambient is None else found.ambient
-        return tuple(x.unflatten(0, (count, somewhere.shape[1])) for x in (found.points, ambient))  # type: ignore[return-value]
+        size = (count, somewhere.shape[1])
+        return found.points.unflatten(0, size), ambient.unflatten(0, size)
 
     drawn = torch.rand(count, cube, 3, generator=random).to(device)
     anywhere = anchors.centre + (2 * drawn - 1) * (CUBE / scale)

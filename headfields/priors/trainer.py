@@ -1,5 +1,6 @@
 """Training of a prior: an auto-decoder over scans of many people."""
 
+import copy
 import math
 import time
 from dataclasses import dataclass
@@ -32,8 +33,6 @@ from headfields.training.trainer import NanLossError
 __all__ = ["PriorResult", "PriorTrainer"]
 
 CHECKPOINT_SECONDS = 120.0
-PICTURES = 12
-"""How many times in a run pictures are drawn, beside those at its end."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +73,8 @@ class PriorTrainer:
         out: a run folder, for checkpoints, log.csv and images/; None keeps nothing.
         device: where it is trained.
         shown: up to so many people are pictured, evenly among all.
+        pictures: how many times in a run, its end included; 0 for never.
+        picture_size: of each picture, pixels.
         bar: whether a progress bar is shown.
 
     Raises:
@@ -93,6 +94,8 @@ class PriorTrainer:
         out: str | Path | None = None,
         device: torch.device | str = "cpu",
         shown: int = 4,
+        pictures: int = 12,
+        picture_size: int = 128,
         bar: bool = True,
     ) -> None:
         anchors = anchors_of(avatar)
@@ -110,7 +113,7 @@ class PriorTrainer:
         self.counts = PointCounts() if counts is None else counts
         self.scans_per_step, self.seed = scans_per_step, seed
         self.folder = None if out is None else RunFolder(out)
-        self.bar = bar
+        self.bar, self.pictures, self.picture_size = bar, pictures, picture_size
         widths = code_widths(avatar)
         people = len(scans.people)
         self.model = nn.ModuleDict(
@@ -167,11 +170,11 @@ class PriorTrainer:
 
     def _fit(self, steps: int | None, minutes: float | int | None) -> PriorResult:
         monitor = PriorMonitor(self.progress, steps, minutes, self.folder, self.bar)
-        drawn = math.floor(self.fraction(steps, minutes) * PICTURES)
+        drawn = math.floor(self.fraction(steps, minutes) * self.pictures)
         saved = time.perf_counter()
         with InterruptFlag() as interrupted, monitor:
             while not interrupted and (fraction := self.fraction(steps, minutes)) < 1:
-                if self.folder is not None and (due := math.floor(fraction * PICTURES)) > drawn:
+                if self.folder is not None and (due := math.floor(fraction * self.pictures)) > drawn:
                     drawn = due
                     self.picture()
                 rates = self.schedule.factor(fraction)
@@ -184,7 +187,7 @@ class PriorTrainer:
             monitor.clock()
             if self.folder is not None:
                 self.save()
-                if not interrupted and self._shown:
+                if not interrupted and self.pictures:
                     self.picture()
         return PriorResult(
             self.prior(), self.progress.step, self.progress.seconds, monitor.loss, interrupted=bool(interrupted)
@@ -247,19 +250,26 @@ class PriorTrainer:
 
     def prior(self, about: dict[str, Any] | None = None) -> Prior:
         """What has been learned so far, on the CPU; `about` is kept with it."""
-        codes = [self._table(name).table.detach().cpu() for name in ("geometry", "appearance", "expression")]
+        geometry, appearance, expression = (
+            self._table(name).table.detach().cpu() for name in ("geometry", "appearance", "expression")
+        )
+        scans, avatar = self.scans, self.avatar
+        if self.device.type != "cpu":  # training may go on
+            avatar = copy.deepcopy(avatar).cpu()
         return Prior(
-            self.avatar, *codes, self.scans.person, self.scans.neutral, self.scans.people, self.scans.scans, about
+            avatar, geometry, appearance, expression, scans.person, scans.neutral, scans.people, scans.scans, about
         )
 
     def errors(self, scans: Tensor, points: int = 2000) -> dict[str, float]:
         """How far the model is from these of its training scans, at so many points of each: see `surface_errors`."""
         return surface_errors(self.avatar, self.scans, scans, self.codes(scans), points).summary()
 
-    def picture(self) -> Float[Tensor, "h w 3"]:
-        """Draws the people shown, truth beside model, into images/ if there is a folder."""
-        assert isinstance(self.scans, MeshScans)
-        sheet = comparison(self.avatar, self.scans, self._shown, self.codes(self._shown))
+    def picture(self) -> Float[Tensor, "h w 3"] | None:
+        """Draws the people shown, truth beside model, into images/ if there is a folder; None if nobody is."""
+        if not isinstance(self.scans, MeshScans) or not len(self._shown):
+            return None
+        codes = self.codes(self._shown)
+        sheet = comparison(self.avatar, self.scans, self._shown, codes, self.picture_size)
         if self.folder is not None:
             write_picture(self.folder.images / f"step_{self.progress.step:06d}.png", sheet)
         return sheet

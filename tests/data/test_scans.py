@@ -94,6 +94,20 @@ def test_draws_follow_from_the_seed_alone_and_spread_over_the_area(scans: MeshSc
     assert (first.far_points - scans.centre).norm(dim=-1).max() <= COUNTS.radius
 
 
+def test_detail_goes_where_triangles_are_small(scans: MeshScans) -> None:
+    counts = PointCounts(face=0, static=20000, back=0, near=0, far=0, correspondences=0, detail=0.75)
+    batch = scans.sample(torch.tensor([0]), counts, 0)
+    assert batch.front_points.shape == (1, 20000, 3)
+    face = TriangleBVH(scans.faces, scans.vertices[0]).closest(batch.front_points[0]).face
+    corners = scans.vertices[0][scans.faces]
+    area = torch.linalg.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]).norm(dim=-1)
+    drawn = (scans.kind == STATIC) & scans.seen[0]
+    expected = 0.25 * area * drawn / (area * drawn).sum() + 0.75 * drawn / drawn.sum()
+    assert (torch.bincount(face, minlength=len(area)) / 20000 - expected).abs().max() < 0.006
+    with pytest.raises(ValueError, match="detail is 2"):
+        PointCounts(detail=2)
+
+
 def test_nothing_is_legal(scans: MeshScans) -> None:
     none = scans.sample(torch.zeros(0, dtype=torch.long), COUNTS, 0)
     assert none.front_points.shape == (0, 60, 3)

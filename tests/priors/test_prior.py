@@ -36,7 +36,15 @@ def scans() -> MeshScans:
 
 
 def trainer(scans: MeshScans, out: Path | None = None, seed: int = 0, **options) -> PriorTrainer:
-    given = {"weights": WEIGHTS, "counts": COUNTS, "scans_per_step": 3, "bar": False, "shown": 1} | options
+    given = {
+        "weights": WEIGHTS,
+        "counts": COUNTS,
+        "scans_per_step": 3,
+        "bar": False,
+        "shown": 1,
+        "pictures": 1,
+        "picture_size": 32,
+    } | options
     return PriorTrainer(tiny_model(scans, seed), scans, out=out, seed=seed, **given)
 
 

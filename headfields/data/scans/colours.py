@@ -34,7 +34,8 @@ def complexion(random: np.random.Generator) -> Complexion:
     bald = random.uniform() < 0.25
     shades = {"skin": skin, "lips": lips, "brows": 0.7 * hair + 0.15 * skin, "iris": iris}
     shades["hair"] = 0.9 * skin if bald else hair
-    return {name: tuple(float(c) for c in np.clip(colour, 0, 1)) for name, colour in shades.items()}  # type: ignore[misc]
+    clipped = {name: np.clip(colour, 0, 1).tolist() for name, colour in shades.items()}
+    return {name: (red, green, blue) for name, (red, green, blue) in clipped.items()}
 
 
 def painted(

@@ -91,7 +91,7 @@ class MeshScans(ScanSet):
         self.centre = 0.5 * (mean.amin(0) + mean.amax(0))
         self._rim = rim_faces(self.faces)
         self._tree = TriangleBVH(self.faces, self.vertices[:1])
-        self._normals, self._area = self._precomputed()
+        self._normals, self._area, self._number = self._precomputed()
 
     @property
     def expressions(self) -> tuple[str, ...]:
@@ -130,8 +130,8 @@ class MeshScans(ScanSet):
         person, batch = self.person[scans], len(scans)
         calm = self.neutral[person]
         random = generator(seed, 3)
-        moving = self._on(scans, self._choose(scans, INNER, FACE, counts.face, random), random)
-        still = self._on(scans, self._choose(scans, STATIC, STATIC, counts.static, random), random)
+        moving = self._on(scans, self._front(scans, INNER, FACE, counts.face, counts.detail, random), random)
+        still = self._on(scans, self._front(scans, STATIC, STATIC, counts.static, counts.detail, random), random)
         front = [torch.cat(pair, 1) for pair in zip(moving, still, strict=True)]
         back = self._on(scans, self._choose(scans, REAR, REAR, counts.back, random), random)
         on = self._on(scans, self._choose(scans, INNER, REAR, counts.near, random), random)[0]
@@ -161,8 +161,8 @@ class MeshScans(ScanSet):
             trusted_back=torch.ones(batch, dtype=torch.bool),
         )  # fmt: skip
 
-    def _precomputed(self) -> tuple[Float[Tensor, "s v 3"], Float[Tensor, "s g"]]:
-        """Unit vertex normals, faces weighted by area; and the area seen up to each face, in the order of `_order`.
+    def _precomputed(self) -> tuple[Float[Tensor, "s v 3"], Float[Tensor, "s g"], Float[Tensor, "s g"]]:
+        """Unit vertex normals, faces weighted by area; and area and number seen up to each face, in `_order`.
 
         `_order` sorts the faces by kind as `_ORDER` has them, so that what is drawn together lies together; `_ends`
         says where each kind begins and ends.
@@ -179,15 +179,29 @@ class MeshScans(ScanSet):
             total = torch.zeros_like(mesh).index_add_(0, self.faces.reshape(-1), cross.repeat_interleave(3, 0))
             normals.append(torch.nn.functional.normalize(total, dim=-1))
             areas.append((cross.norm(dim=-1) * seen)[self._order].double().cumsum(0))
-        return torch.stack(normals), torch.nn.functional.pad(torch.stack(areas), (1, 0))
+        number = self.seen[:, self._order].float().cumsum(1)
+        pad = torch.nn.functional.pad
+        return torch.stack(normals), pad(torch.stack(areas), (1, 0)), pad(number, (1, 0))
 
-    def _choose(self, scans: Tensor, first: int, last: int, count: int, random: torch.Generator) -> Int[Tensor, "b n"]:
+    def _front(
+        self, scans: Tensor, first: int, last: int, count: int, detail: float | int, random: torch.Generator
+    ) -> Int[Tensor, "b n"]:
+        """Faces (B, N) of the kinds from `first` to `last`, a share `detail` of them evenly by number."""
+        fine = round(count * detail)
+        parts = [self._choose(scans, first, last, count - fine, random)]
+        if fine:
+            parts.append(self._choose(scans, first, last, fine, random, self._number))
+        return torch.cat(parts, 1)
+
+    def _choose(
+        self, scans: Tensor, first: int, last: int, count: int, random: torch.Generator, table: Tensor | None = None
+    ) -> Int[Tensor, "b n"]:
         """Faces (B, N) of the kinds from `first` to `last`, evenly over what was seen; by number where nothing was."""
         low, high = self._ends[_ORDER.index(first)], self._ends[_ORDER.index(last) + 1]
         drawn = torch.rand(len(scans), count, generator=random, dtype=torch.float64)
         if low == high:  # a set without such faces
             low, high = 0, len(self.faces)
-        area = self._area[scans, low : high + 1]
+        area = (self._area if table is None else table)[scans, low : high + 1].double()
         span = area[:, -1:] - area[:, :1]
         area = torch.where(span > 0, area, torch.arange(area.shape[1], dtype=area.dtype))
         place = area[:, :1] + drawn * (area[:, -1:] - area[:, :1])
@@ -197,7 +211,7 @@ class MeshScans(ScanSet):
     def _on(self, scans: Tensor, chosen: Tensor, random: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
         """Random places (B, N, 3) on the faces `chosen` (B, N), with normals and colours."""
         ids = self.faces[chosen]
-        weights = _corner_weights(*chosen.shape, random)
+        weights = _corner_weights(chosen.shape[0], chosen.shape[1], random)
         normals = torch.nn.functional.normalize(_mixed(self._normals, scans, ids, weights), dim=-1)
         rgb = _mixed(self.rgb, self.person[scans], ids, weights)
         return _mixed(self.vertices, scans, ids, weights), normals, rgb

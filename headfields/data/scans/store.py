@@ -121,10 +121,13 @@ def load_scans(path: str | Path) -> MeshScans:
     topology = _arrays(folder / "topology.npz", "the topology")
     faces = _array(topology, folder / "topology.npz", "faces", "i", (None, 3))
     count = len(faces)
-    rgb, vertices, seen, person, neutral, expressions = [], [], [], [], [], []
+    rgb: list[Tensor] = []
+    vertices: list[Tensor] = []
+    seen: list[Tensor] = []
+    person, neutral, expressions = [], [], []
     for p, (name, (calm, names)) in enumerate(people.items()):
-        path = folder / name / "person.npz"
-        colours = _array(_arrays(path, f"person {name}"), path, "rgb", "u", (None, 3))
+        file = folder / name / "person.npz"
+        colours = _array(_arrays(file, f"person {name}"), file, "rgb", "u", (None, 3))
         if calm not in names:
             raise CaptureError(
                 f"{folder / _INDEX}: person {name}: the neutral expression {calm!r} is not among {names}"
@@ -132,14 +135,14 @@ def load_scans(path: str | Path) -> MeshScans:
         neutral.append(len(vertices) + names.index(calm))
         rgb.append(torch.from_numpy(colours.astype(np.float32) / 255))
         for expression in names:
-            path = folder / name / f"{expression}.npz"
-            arrays = _arrays(path, f"person {name}, expression {expression}")
-            places = _array(arrays, path, "vertices", "f", (len(colours), 3))
+            file = folder / name / f"{expression}.npz"
+            arrays = _arrays(file, f"person {name}, expression {expression}")
+            places = _array(arrays, file, "vertices", "f", (len(colours), 3))
             if not np.isfinite(places).all():
-                raise CaptureError(f"{path}: vertices are not all finite; register person {name} {expression} again")
+                raise CaptureError(f"{file}: vertices are not all finite; register person {name} {expression} again")
             vertices.append(torch.from_numpy(places.astype(np.float32)))
             if "seen" in arrays:
-                seen.append(torch.from_numpy(_array(arrays, path, "seen", "b", (count,))))
+                seen.append(torch.from_numpy(_array(arrays, file, "seen", "b", (count,))))
             else:
                 seen.append(seen_faces(vertices[-1][None], torch.from_numpy(faces.astype(np.int64)))[0])
             person.append(p)
