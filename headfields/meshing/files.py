@@ -132,7 +132,7 @@ def _colours(part: Any, count: int, linear: bool) -> Tensor | None:
         elif visual.kind == "vertex":
             colours = visual.vertex_colors
         elif visual.kind == "texture":
-            colours = visual.vertex_attributes["color"] if "color" in visual.vertex_attributes else None
+            colours = visual.vertex_attributes.get("color")
             image = getattr(visual.material, "image", None) or getattr(visual.material, "baseColorTexture", None)
             if colours is None and visual.uv is not None and len(visual.uv) == count and image is not None:
                 colours, linear = visual.to_color().vertex_colors, False

@@ -181,7 +181,7 @@ class _Grid:
         bits = 1 << torch.arange(8, device=self.device)
         return ((values < self.level) * bits).sum(-1)
 
-    def follow(self, cell: Int64[Tensor, " c"], step: int) -> tuple[Int64[Tensor, " c"], Float[Tensor, "c 8"]]:
+    def follow(self, cell: Int64[Tensor, " c"], step: int) -> tuple[Int64[Tensor, " k"], Float[Tensor, "k 8"]]:
         """The cells, with those added into which the surface goes on, and the values at their corners."""
         cell = cell.unique()
         new = cell

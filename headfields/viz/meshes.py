@@ -58,7 +58,7 @@ def mesh_picture(
     Args:
         mesh: with faces (points cannot be drawn); normals are those it has, or the mean of its faces'.
         camera: one camera.
-        look: `"clay"`; `"colours"`, the mesh's own; `"normals"` in the camera's frame, x right, y up, z to the camera as
+        look: `"clay"`; `"colours"`, the mesh's own; `"normals"` in the camera's frame, x right, y up, z to it as
             red, green, blue; or a colour for each vertex (V, 3).
         background: grey level in [0, 1].
         shaded: by a light at the camera; normals are not.
