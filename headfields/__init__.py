@@ -49,7 +49,11 @@ __version__ = "0.1.0"
 
 _MODULES = (
     "anchors", "codes", "data", "decoders", "deformers", "encoders", "geometry_metrics", "heads", "losses", "meshing",
+<<<<<<< HEAD
     "metrics", "models", "ops", "priors", "renderers", "retargeting", "training", "viz",
+=======
+    "metrics", "models", "ops", "renderers", "retargeting", "training", "viz",
+>>>>>>> hyper
 )  # fmt: skip
 _NAMES = {
     "avatar": ("Avatar", "Field"),

@@ -28,11 +28,10 @@ def distance_with_gradient(
     """What `Field.signed_distance` gives; with `graph` differentiable, else detached and computed in pieces."""
     if graph:
         return _differentiated(field, points, directions, frame, colour, True)
-    given = (points.detach(), directions.detach(), frame)
-    parts = [
-        _differentiated(field, *(x[begin : begin + PIECE] for x in given), colour, False)
-        for begin in range(0, max(len(points), 1), PIECE)
-    ]
+    parts = []
+    for begin in range(0, max(len(points), 1), PIECE):
+        where, along, of = (x[begin : begin + PIECE].detach() for x in (points, directions, frame))
+        parts.append(_differentiated(field, where, along, of, colour, False))
     canonicals, values = zip(*parts, strict=True)
     return _joined(canonicals), _joined(values)
 

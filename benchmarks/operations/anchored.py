@@ -18,8 +18,9 @@ TEXT = """`AnchoredDecoder` with the paper's sizes: 65 anchors and a global memb
 colour, 13 members a point; points are 1 cm (standard deviation) from the procedural head. In evaluation members of a
 weight below 1e-4 are left out; `all 13` is ours without that. One loop evaluates every member at every point and uses
 13 of them, which is the plain way to write it; the other gives each network the points that it is used for. Both loops
-are PyTorch's products; they fold the codes into the first layer's bias once, as ours does. Backward: distance and colour,
-to points and to all weights; nothing is left out there. Difference: of distance (m) and colour, or of the gradients."""
+are PyTorch's products; they fold the codes into the first layer's bias once, as ours does. Backward: of distance and
+colour, to points and to all weights; nothing is left out there. Difference: of distance (m) and colour, or of the
+gradients."""
 
 
 def cases(settings: Settings) -> Iterator[Case]:
@@ -74,7 +75,9 @@ class Ensemble:
             used = slice(None) if every else (blend.member == member).any(dim=1).nonzero()[:, 0]
             x = (space.normalised(points[used]) - places[member]) * decoder.side[member]
             own = torch.cat([x, self.features[used]], dim=-1)
-            value, hidden = _layers(decoder.geometry_networks, decoder, member, own, prepared.geometry, decoder._softplus)
+            value, hidden = _layers(
+                decoder.geometry_networks, decoder, member, own, prepared.geometry, decoder._softplus
+            )
             if self.colour:
                 seen = decoder.projection(hidden)
                 rgb, _ = _layers(

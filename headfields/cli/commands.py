@@ -60,6 +60,7 @@ def train(
     depth: Annotated[float | None, Number] = None,
     opacity: Annotated[float | None, Number] = None,
     set: tuple[str, ...] = (),
+    mouth: Literal["close", "interior", "none"] | None = None,
     memory: int = 2048,
     device: str = "auto",
     devices: Annotated[int, Number] = 1,
@@ -80,19 +81,22 @@ def train(
         steps: Stop after so many optimiser steps in all.
         resume: Go on from the run's checkpoint, with the model and options of its config.json.
         seed: Of weights, frames and pixels; 0 if not given. A run that is gone on with keeps its own.
-        rays: Rays a step at first, 2048 if not given. More give a smoother gradient and take longer.
-        samples: Samples a step, which the number of rays is made to follow as emptiness is learned; 14000 if not given.
+        rays: Rays a step at first. Not given, this and what follows is the model's own; of INSTA, 2048. More give a
+            smoother gradient and take longer.
+        samples: Samples a step, which the number of rays is made to follow as emptiness is learned; INSTA: 14000.
             0 keeps the number of rays.
-        frames: Frames a step that the rays come from, 8 if not given.
-        learning_rate: Adam's, of the tables; 0.02 if not given. INSTA was released with 0.00175 for everything,
+        frames: Frames a step that the rays come from; INSTA: 8.
+        learning_rate: Adam's, of the tables; INSTA: 0.02. It was released with 0.00175 for everything,
             constant over 33,000 steps; a short run learns faster with more, falling.
-        network_learning_rate: Adam's, of the networks, which bear less than the tables; 0.001 if not given.
+        network_learning_rate: Adam's, of the networks, which bear less than the tables; INSTA: 0.001.
         schedule: constant (as INSTA was released) or exponential: to a tenth over the run, better for short ones, and
             what is taken if not given.
-        depth: Weight of the depth prior, 0.1 if not given; 0 leaves it out. INSTA's is 1.25, which costs quality in a
+        depth: Weight of the depth prior; INSTA: 0.1; 0 leaves it out. As published 1.25, which costs quality in a
             short run.
         opacity: Weight of a loss on the matte, 0 if not given (as INSTA); 0.1 clears the background sooner.
         set: Arguments of the preset as name=value, e.g. --set levels=8 log2_table_size=16.
+        mouth: What becomes of a tracked mesh that ends at the lips. close (if not given): faces across them; interior:
+            a cavity with teeth; none: it stays open. evaluate and render take the run's.
         memory: Megabytes that decoded frames may take.
         device: cpu, cuda, cuda:1, ...; auto is CUDA where there is one.
         devices: How many processes train together, each on a GPU of its own (on the CPU: sharing its cores). They
@@ -105,7 +109,7 @@ def train(
         model=model, capture=capture, out=out, minutes=minutes, steps=steps, resume=resume, seed=seed, rays=rays,
         samples=samples, frames=frames, learning_rate=learning_rate,
         network_learning_rate=network_learning_rate, schedule=schedule, depth=depth,
-        opacity=opacity, overrides=list(set),
+        opacity=opacity, overrides=list(set), mouth=mouth,
         memory=memory, device=device, devices=devices, precision=precision,
     )  # fmt: skip
     training.train(options)
@@ -326,6 +330,60 @@ def compare_meshes(
     from headfields.cli import meshing
 
     meshing.compare_meshes(surface, truth, out, align, trim, directions, samples, seed, limit)
+
+
+def track(
+    capture: Capture,
+    prior: Annotated[Path, tyro.conf.arg(metavar="FILE")],
+    out: Annotated[Path, tyro.conf.arg(metavar="RUN")],
+    frames: Annotated[int | None, Number] = None,
+    every: Annotated[int, Number] = 1,
+    resume: bool = False,
+    quick: bool = False,
+    image: bool = False,
+    stage1_only: bool = False,
+    landmarks: OtherFile = None,
+    hair: Literal["auto", "yes", "no"] = "auto",
+    mesh: Annotated[int | None, Number] = None,
+    seed: Annotated[int | None, Number] = None,
+    memory: int = 2048,
+    device: str = "auto",
+) -> None:
+    """Fit a prior's head to a capture: `headfields track --capture DIR --prior FILE --out RUN`.
+
+    Shape, appearance, light and a colour affine once, expression and head pose for each frame: first frame by frame,
+    then all together, smoothly. RUN receives meshes, codes, poses, a picture of each frame, a video, errors.json (how
+    well each frame fits, and which failed by what), profile.json, and the same in MonoNPHM's layout. Frames that fail
+    are named and left out. Ctrl-C ends it in good order; the same command with --resume goes on to the same result.
+    Weights and steps are MonoNPHM's.
+
+    Args:
+        capture: Folder of the capture; it needs landmarks.
+        prior: What `headfields train-prior` made: its folder, or prior.safetensors.
+        out: Folder of the run.
+        frames: So many frames alone, from the first.
+        every: Every so many frames.
+        resume: Go on with what is in RUN.
+        quick: Fewer rays, samples and steps, for minutes on a CPU; our own choice.
+        image: The first frame alone, with the weights and steps for a single image.
+        stage1_only: Leave the second stage out.
+        landmarks: File of the prior's landmarks; landmarks.npz beside the prior, or found from its scans, if not given.
+        hair: Whether the prior's heads have hair; of the capture it does not count if not. auto: no, for priors drawn
+            from parametric heads.
+        mesh: Cells along the longest side of the grid for meshes; 0 makes none.
+        seed: Of rays and samples.
+        memory: Megabytes that decoded frames may take.
+        device: cpu, cuda, cuda:1, ...; auto is CUDA where there is one.
+    """
+    from headfields.cli import tracking
+
+    tracking.track(
+        tracking.Options(
+            capture=capture, prior=prior, out=out, frames=frames, every=every, resume=resume, quick=quick, image=image,
+            joint=not stage1_only, landmarks=landmarks, hair={"auto": None, "yes": True, "no": False}[hair],
+            mesh=mesh, seed=seed, memory=memory, device=device,
+        )
+    )  # fmt: skip
 
 
 def convert_flame(

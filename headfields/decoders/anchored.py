@@ -5,7 +5,7 @@ from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from headfields.anchors import Anchors
@@ -79,7 +79,8 @@ class AnchoredDecoder(Decoder):
         skip_below: weight under which a member is left out in evaluation mode; 0: none is.
         code: name of the appearance code in `HeadState.codes`; that of the geometry is the anchors'.
 
-    Differentiable to any order in points, features, codes and parameters, with jumps of the size of the least weights where the nearest anchors change.
+    Differentiable to any order in points, features, codes and parameters, with jumps of the size of the least weights
+    where the nearest anchors change.
 
     Raises:
         ValueError: an argument is out of range; a code of the state has another width.
@@ -194,7 +195,7 @@ class AnchoredDecoder(Decoder):
             weight=weight / (weight.sum(dim=1, keepdim=True) + 1e-8),
         )
 
-    def forward(
+    def forward(  # type: ignore[override]  # takes_canonical: what it takes more is given by name
         self,
         features: Float[Tensor, "m width"],
         directions: Float[Tensor, "m 3"],
@@ -205,10 +206,7 @@ class AnchoredDecoder(Decoder):
     ) -> FieldValues:
         with torch.autocast(features.device.type, enabled=False):  # bfloat16 knows distances to a part in 256
             features = features.to(canonical.points.dtype)
-            found = [
-                self._shape(features[piece], canonical[piece], prepared)
-                for piece in self._pieces(features)
-            ]
+            found = [self._shape(features[piece], canonical[piece], prepared) for piece in self._pieces(features)]
             distance, geometry = (torch.cat(each) if len(each) > 1 else each[0] for each in zip(*found, strict=True))
         return FieldValues(
             distance=distance / self.anchors.scale,
@@ -216,7 +214,7 @@ class AnchoredDecoder(Decoder):
             rgb=self.colour(geometry, directions, prepared=prepared) if colour else None,
         )
 
-    def colour(
+    def colour(  # type: ignore[override]
         self, geometry: Float[Tensor, "m g"], directions: Float[Tensor, "m 3"], *, prepared: AnchoredFrames
     ) -> Float[Tensor, "m 3"]:
         """The colour (M, 3) of `FieldValues.geometry` (M, G); it does not depend on the direction. M = 0 is legal.

@@ -81,8 +81,8 @@ def load_mesh(path: Path | str) -> Mesh:
     except Exception as error:  # whatever a reader stumbles over is the reason to show
         raise ValueError(f"load_mesh: cannot read {path}: {type(error).__name__}: {error}") from error
     linear = path.suffix.lower() in (".glb", ".gltf")
-    meshes = [_from_trimesh(part, place, linear) for part, place in parts]
-    meshes = [mesh for mesh in meshes if mesh is not None]
+    found = [_from_trimesh(part, place, linear) for part, place in parts]
+    meshes = [mesh for mesh in found if mesh is not None]
     if not meshes:
         raise ValueError(f"load_mesh: {path} holds neither a mesh nor points")
     return _joined(meshes)

@@ -60,16 +60,16 @@ def _(grad: Tensor, inverse_jacobian: Tensor) -> Tensor:
     return torch.empty_like(grad)
 
 
-def _setup(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
+def _setup(ctx, inputs, output) -> None:
     ctx.save_for_backward(inputs[2])
 
 
-def _first(ctx, grad):  # type: ignore[no-untyped-def]
+def _first(ctx, grad):
     (inverse_jacobian,) = ctx.saved_tensors
     return None, _backward(grad, inverse_jacobian), None
 
 
-def _second(ctx, grad):  # type: ignore[no-untyped-def]
+def _second(ctx, grad):
     raise NotImplementedError(
         "implicit_root is differentiable once: a second derivative of a root needs second derivatives of its equation. "
         "Detach the inverted points where they enter a term that is differentiated twice"

@@ -59,6 +59,10 @@ class LabelClasses:
     hair: tuple[int, ...] = (70, 80)
     mouth: tuple[int, ...] = (140,)
 
+    def without_hair(self) -> "LabelClasses":
+        """The same for a prior that has no hair: it is ignored."""
+        return LabelClasses((*self.ignored, *self.hair), (), self.mouth)
+
 
 FACER = LabelClasses(ignored=(3, 1), hair=(10,), mouth=(11,))
 """Numbers of the labels that MonoNPHM's preprocessing writes: 0 background, 1 neck, 3 cloth, 10 hair, 11 mouth."""

@@ -44,11 +44,13 @@ class TrackingPrior:
             decoder gives distances.
         codes: the range of each code.
         landmarks: points of its canonical head, or None for none.
+        hair: whether its heads have hair; of a recording's, neither colour nor outline then count.
     """
 
     avatar: Avatar
     codes: Mapping[str, CodeRange]
     landmarks: LandmarkPoints | None = None
+    hair: bool = True
 
     def __post_init__(self) -> None:
         if self.avatar.decoder.gives != "distance":
@@ -65,7 +67,7 @@ class TrackingPrior:
             )
 
     @classmethod
-    def of(cls, prior: Prior, landmarks: LandmarkPoints | None = None) -> "TrackingPrior":
+    def of(cls, prior: Prior, landmarks: LandmarkPoints | None = None, hair: bool = True) -> "TrackingPrior":
         """Ranges of the codes as they are over the people and scans that a prior was trained on.
 
         Numbers that hardly vary get a tenth of the mean spread.
@@ -73,6 +75,7 @@ class TrackingPrior:
         Args:
             prior: trained.
             landmarks: points of its canonical head.
+            hair: whether its heads have hair.
         """
         mean, spread = prior.mean(), prior.spread()
         ranges = {}
@@ -83,7 +86,7 @@ class TrackingPrior:
         ):
             least = 0.1 * float(deviation.mean()) + 1e-6
             ranges[name] = CodeRange(middle[0].detach().clone(), deviation[0].detach().clamp_min(least))
-        return cls(prior.avatar, ranges, landmarks)
+        return cls(prior.avatar, ranges, landmarks, hair)
 
 
 class TrackedHead(nn.Module):

@@ -15,7 +15,7 @@ from headfields.tracking.landmarks import LandmarkPoints
 __all__ = ["open_prior", "prior_landmarks"]
 
 
-def open_prior(path: str | Path, landmarks: str | Path | None = None) -> TrackingPrior:
+def open_prior(path: str | Path, landmarks: str | Path | None = None, hair: bool | None = None) -> TrackingPrior:
     """A prior with its landmarks, for `Tracker`.
 
     Landmarks come from a file that `LandmarkPoints.save` wrote: the one that is given, else landmarks.npz beside the
@@ -25,6 +25,7 @@ def open_prior(path: str | Path, landmarks: str | Path | None = None) -> Trackin
     Args:
         path: the file of the prior, or the folder of a run of `headfields train-prior`.
         landmarks: a file of landmarks.
+        hair: whether the prior's heads have hair; if None, unless its scans were drawn from a parametric head.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -32,21 +33,23 @@ def open_prior(path: str | Path, landmarks: str | Path | None = None) -> Trackin
     """
     path = Path(path)
     prior = load_prior(path)
+    source = prior.about.get("trained", {}).get("scans", {})
+    drawn = "head" in source or "blendshapes" in source
+    hair = not drawn if hair is None else hair
     folder = path if path.is_dir() else path.parent
     kept = folder / "landmarks.npz"
     if landmarks is not None:
-        return TrackingPrior.of(prior, LandmarkPoints.load(landmarks).kept())
+        return TrackingPrior.of(prior, LandmarkPoints.load(landmarks).kept(), hair)
     if kept.is_file():
-        return TrackingPrior.of(prior, LandmarkPoints.load(kept).kept())
-    source = prior.about.get("trained", {}).get("scans", {})
-    if ("head" in source or "blendshapes" in source) and (folder / "scans" / "scans.json").is_file():
+        return TrackingPrior.of(prior, LandmarkPoints.load(kept).kept(), hair)
+    if drawn and (folder / "scans" / "scans.json").is_file():
         head: Any = BlendshapeHead.from_file(source["blendshapes"]) if "blendshapes" in source else procedural()
         found = prior_landmarks(prior, load_scans(folder / "scans"), head)
         try:
             found.save(kept)
         except OSError:
             pass  # a folder that is read alone; they are found anew the next time
-        return TrackingPrior.of(prior, found.kept())
+        return TrackingPrior.of(prior, found.kept(), hair)
     raise ValueError(
         f"open_prior: where landmarks are on the prior's heads is not known: {kept} is not there, and neither are the "
         "scans of a parametric head that it was trained on. Find them with headfields.tracking.prior_landmarks, or "

@@ -105,7 +105,8 @@ class Tracker:
         bar: bool = True,
     ) -> None:
         self.prior = TrackingPrior.of(prior) if isinstance(prior, Prior) else prior
-        self.capture, self.classes, self.detector, self.bar = capture, classes, detector, bar
+        self.capture, self.detector, self.bar = capture, detector, bar
+        self.classes = classes if self.prior.hair else classes.without_hair()
         self.options = TrackingOptions() if options is None else options
         self.folder = TrackingFolder(out)
         self.frames = list(range(len(capture))) if frames is None else [int(frame) for frame in frames]

@@ -50,7 +50,9 @@ def test_on_a_head_that_is_nearly_symmetric():
 def test_meshes_that_will_not_do(unchecked):
     vertices, faces = uv_sphere(8, 12, radius=0.1)
     moved = hf.Template(vertices + torch.tensor([0.05, 0.0, 0.0]), faces)
-    with pytest.raises(ValueError, match=r"head_anchors: \w+ is \d+, and \d+ of the mesh's .* plane of symmetry at x = 0"):
+    with pytest.raises(
+        ValueError, match=r"head_anchors: \w+ is \d+, and \d+ of the mesh's .* plane of symmetry at x = 0"
+    ):
         head_anchors(moved, tolerance=0.001)
     with pytest.raises(ValueError, match="pairs is 60, and"):
         head_anchors(hf.Template(vertices, faces), pairs=60)  # fewer vertices than that

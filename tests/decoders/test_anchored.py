@@ -79,9 +79,10 @@ def network_of(ensemble, network, code, b, k, own, beta):
     for layer, (weights, biases) in enumerate(zip(ensemble.weights, ensemble.biases, strict=True)):
         if layer:
             x = functional.relu(x) if beta is None else functional.softplus(x, beta)
-        hidden, x = x, x @ weights[network] + biases[network]
-        before = x if layer == len(ensemble.weights) - 2 else None if layer == 0 else before
-    return x, before
+        x = x @ weights[network] + biases[network]
+        if layer == len(ensemble.weights) - 2:
+            hidden = x
+    return x, hidden
 
 
 @pytest.mark.parametrize("width", [0, 2])

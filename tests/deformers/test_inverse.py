@@ -148,7 +148,7 @@ def test_errors(unchecked):
     prepared, points, frame = part.prepare(state(part)), torch.zeros(2, 3), torch.zeros(2, dtype=torch.long)
     with pytest.raises(ValueError, match=r"invert: frame has shape \(2,\); expected \(3\)"):
         invert(part, prepared, torch.zeros(3, 3), frame)
-    with pytest.raises(TypeError, match="invert: points has dtype torch.int64"):
+    with pytest.raises(TypeError, match=r"invert: points has dtype torch\.int64"):
         invert(part, prepared, points.long(), frame)
     with pytest.raises(ValueError, match="starts=0"):
         invert(part, prepared, points, frame, starts=0)
