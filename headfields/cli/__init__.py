@@ -34,6 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "synth": commands.synth,
         "train": commands.train,
         "train-prior": commands.train_prior,
+        "track": commands.track,
         "evaluate": commands.evaluate,
         "render": commands.render,
         "mesh": commands.mesh,

@@ -20,6 +20,7 @@ def synth(
     seed: int = 0,
     noise: float = 0.0,
     noise_seed: int = 0,
+    identity: Annotated[int | None, Number] = None,
 ) -> None:
     """Write a synthetic capture: a procedural head that moves, with images, mattes, labels, depth and meshes.
 
@@ -34,10 +35,11 @@ def synth(
             (0.5 degrees, 1 mm, 3 mm in depth, 0.05 of an expression weight, 2 degrees of gaze, over a quarter of a
             second; a tenth of the time 0.1 s late). Images stay exact, and the truth is kept in truth.npz.
         noise_seed: Of these errors.
+        identity: Whose head it is: a number that draws a person. The mean head if not given.
     """
     from headfields.cli import making
 
-    making.synth(out, frames, size, seed, noise, noise_seed)
+    making.synth(out, frames, size, seed, noise, noise_seed, identity)
 
 
 def train(
@@ -328,6 +330,60 @@ def compare_meshes(
     from headfields.cli import meshing
 
     meshing.compare_meshes(surface, truth, out, align, trim, directions, samples, seed, limit)
+
+
+def track(
+    capture: Capture,
+    prior: Annotated[Path, tyro.conf.arg(metavar="FILE")],
+    out: Annotated[Path, tyro.conf.arg(metavar="RUN")],
+    frames: Annotated[int | None, Number] = None,
+    every: Annotated[int, Number] = 1,
+    resume: bool = False,
+    quick: bool = False,
+    image: bool = False,
+    stage1_only: bool = False,
+    landmarks: OtherFile = None,
+    hair: Literal["auto", "yes", "no"] = "auto",
+    mesh: Annotated[int | None, Number] = None,
+    seed: Annotated[int | None, Number] = None,
+    memory: int = 2048,
+    device: str = "auto",
+) -> None:
+    """Fit a prior's head to a capture: `headfields track --capture DIR --prior FILE --out RUN`.
+
+    Shape, appearance, light and a colour affine once, expression and head pose for each frame: first frame by frame,
+    then all together, smoothly. RUN receives meshes, codes, poses, a picture of each frame, a video, errors.json (how
+    well each frame fits, and which failed by what), profile.json, and the same in MonoNPHM's layout. Frames that fail
+    are named and left out. Ctrl-C ends it in good order; the same command with --resume goes on to the same result.
+    Weights and steps are MonoNPHM's.
+
+    Args:
+        capture: Folder of the capture; it needs landmarks.
+        prior: What `headfields train-prior` made: its folder, or prior.safetensors.
+        out: Folder of the run.
+        frames: So many frames alone, from the first.
+        every: Every so many frames.
+        resume: Go on with what is in RUN.
+        quick: Fewer rays, samples and steps, for minutes on a CPU; our own choice.
+        image: The first frame alone, with the weights and steps for a single image.
+        stage1_only: Leave the second stage out.
+        landmarks: File of the prior's landmarks; landmarks.npz beside the prior, or found from its scans, if not given.
+        hair: Whether the prior's heads have hair; of the capture it does not count if not. auto: no, for priors drawn
+            from parametric heads.
+        mesh: Cells along the longest side of the grid for meshes; 0 makes none.
+        seed: Of rays and samples.
+        memory: Megabytes that decoded frames may take.
+        device: cpu, cuda, cuda:1, ...; auto is CUDA where there is one.
+    """
+    from headfields.cli import tracking
+
+    tracking.track(
+        tracking.Options(
+            capture=capture, prior=prior, out=out, frames=frames, every=every, resume=resume, quick=quick, image=image,
+            joint=not stage1_only, landmarks=landmarks, hair={"auto": None, "yes": True, "no": False}[hair],
+            mesh=mesh, seed=seed, memory=memory, device=device,
+        )
+    )  # fmt: skip
 
 
 def convert_flame(
