@@ -93,7 +93,7 @@ def ablate_prior(out: Path, arguments: argparse.Namespace) -> dict[str, Any]:
         if not (folder / "prior.safetensors").exists():
             trainer = PriorTrainer(
                 avatar, own, SMALL_RECIPE.weights, SMALL_RECIPE.schedule, SMALL_RECIPE.counts,
-                scans_per_step=SMALL_RECIPE.scans_per_step, out=folder,
+                scans_per_step=SMALL_RECIPE.scans_per_step, noise=SMALL_RECIPE.noise, out=folder,
             )  # fmt: skip
             result = trainer.fit(steps=arguments.steps, resume=(folder / "checkpoint").exists())
             if result.interrupted:

@@ -63,7 +63,7 @@ def train_prior(options: Options) -> None:
     with _plain_reasons():
         trainer = PriorTrainer(
             avatar, scans, recipe.weights, recipe.schedule, recipe.counts,
-            scans_per_step=config["scans_per_step"] or recipe.scans_per_step,
+            scans_per_step=config["scans_per_step"] or recipe.scans_per_step, noise=recipe.noise,
             seed=config["seed"], out=options.out, device=device,
         )  # fmt: skip
         run.create()

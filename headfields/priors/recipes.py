@@ -18,6 +18,7 @@ class PriorRecipe:
         schedule: of learning rates.
         counts: points of a scan in a step.
         scans_per_step: how many scans.
+        noise: on codes, see `PriorTrainer`.
         minutes: how long `headfields train-prior` trains if it is not told.
     """
 
@@ -25,10 +26,11 @@ class PriorRecipe:
     schedule: PriorSchedule
     counts: PointCounts
     scans_per_step: int
+    noise: float | int
     minutes: float | int
 
 
-PAPER_RECIPE = PriorRecipe(PriorWeights(), PriorSchedule(), PointCounts(), 64, 60 * 24 * 2)
+PAPER_RECIPE = PriorRecipe(PriorWeights(), PriorSchedule(), PointCounts(), 64, 0.0, 60 * 24 * 2)
 """MonoNPHM's, as released: 16 scans a step on each of four GPUs. The two days are a guess; the code does not say."""
 
 SMALL_RECIPE = PriorRecipe(
@@ -38,7 +40,8 @@ SMALL_RECIPE = PriorRecipe(
     ),
     counts=replace(PointCounts().scaled(0.25), detail=0.5),
     scans_per_step=8,
+    noise=0.5,
     minutes=25,
 )
 """Our own choice for minutes on a CPU, with `mononphm(small=True)`: fewer points, half of them where triangles are
-small, higher rates that fall later, and distances near the surface, which meshes know."""
+small, higher rates that fall later, noise on codes, and distances near the surface, which meshes know."""

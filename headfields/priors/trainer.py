@@ -69,6 +69,10 @@ class PriorTrainer:
         schedule: learning rates and how they fall.
         counts: points of a scan in a step.
         scans_per_step: how many scans a step takes.
+        noise: standard deviation of what is added to the codes of a step, in that of all codes at the time. A network
+            has seen codes at as many places as there are scans; between them it may say anything, and a small one
+            does: its units all fall silent half way from the mean to a wide-open mouth, where tracking must pass.
+            Noise has it learn the surroundings too. The published code has none; our own choice.
         seed: of scans and points.
         out: a run folder, for checkpoints, log.csv and images/; None keeps nothing.
         device: where it is trained.
@@ -90,6 +94,7 @@ class PriorTrainer:
         schedule: PriorSchedule | None = None,
         counts: PointCounts | None = None,
         scans_per_step: int = 16,
+        noise: float | int = 0.0,
         seed: int = 0,
         out: str | Path | None = None,
         device: torch.device | str = "cpu",
@@ -101,6 +106,8 @@ class PriorTrainer:
         anchors = anchors_of(avatar)
         if scans_per_step < 1:
             raise ValueError(f"PriorTrainer: scans_per_step is {scans_per_step}; expected at least 1")
+        if not 0 <= noise < math.inf:
+            raise ValueError(f"PriorTrainer: noise is {noise}; expected 0 (none) or more")
         if bool(scans.anchored.any()) and scans.anchors.shape[1] != len(anchors):
             raise ValueError(
                 f"PriorTrainer: the scans have {scans.anchors.shape[1]} anchors and the avatar {len(anchors)}; "
@@ -111,7 +118,7 @@ class PriorTrainer:
         self.weights = PriorWeights() if weights is None else weights
         self.schedule = PriorSchedule() if schedule is None else schedule
         self.counts = PointCounts() if counts is None else counts
-        self.scans_per_step, self.seed = scans_per_step, seed
+        self.scans_per_step, self.noise, self.seed = scans_per_step, noise, seed
         self.folder = None if out is None else RunFolder(out)
         self.bar, self.pictures, self.picture_size = bar, pictures, picture_size
         widths = code_widths(avatar)
@@ -216,7 +223,10 @@ class PriorTrainer:
         tables = {name: self._table(name) for name in ("geometry", "appearance", "expression")}
         index = {"geometry": batch.person, "appearance": batch.person, "expression": batch.scan}
         rows = {name: table.rows(index[name]) for name, table in tables.items()}
-        codes = PriorCodes(*(leaf.index_select(0, place) for leaf, _, place in rows.values()))
+        random = generator(self.seed, 5, number)
+        codes = PriorCodes(
+            *(self._blurred(leaf, name, random).index_select(0, place) for name, (leaf, _, place) in rows.items())
+        )
         terms = prior_terms(self.avatar, batch, codes, self.weights, generator(self.seed, 4, number))
         weights = {name: self.weights.of(name) for name in terms}
         if "correspondence" in weights:
@@ -241,6 +251,13 @@ class PriorTrainer:
                 rate = self.schedule.expression if name == "expression" else self.schedule.identity
                 tables[name].step(numbers, leaf.grad, rate * rates)
         return {name: weights[name] * float(term.detach()) for name, term in terms.items()}
+
+    def _blurred(self, rows: Tensor, name: str, random: torch.Generator) -> Tensor:
+        """Rows of a table of codes with this step's noise."""
+        table = self._table(name).table.detach()
+        if not self.noise or len(table) < 2:
+            return rows
+        return rows + self.noise * table.std(dim=0) * torch.randn(rows.shape, generator=random).to(rows)
 
     def codes(self, scans: Tensor) -> PriorCodes:
         """The codes that scans have now, by number."""
