@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         ops,
         renderers,
         retargeting,
+        rigging,
         training,
         viz,
     )
@@ -43,7 +44,7 @@ __version__ = "0.1.0"
 
 _MODULES = (
     "codes", "data", "decoders", "deformers", "encoders", "heads", "losses", "metrics", "models", "ops", "renderers",
-    "retargeting", "training", "viz",
+    "retargeting", "rigging", "training", "viz",
 )  # fmt: skip
 _NAMES = {
     "avatar": ("Avatar", "Field"),
@@ -86,6 +87,7 @@ __all__ = [
     "ops",
     "renderers",
     "retargeting",
+    "rigging",
     "training",
     "use_cpu_backend",
     "viz",

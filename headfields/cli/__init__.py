@@ -36,6 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "evaluate": commands.evaluate,
         "render": commands.render,
         "convert-flame": commands.convert_flame,
+        "rig": commands.rig,
         "doctor": commands.doctor,
     }
     try:
