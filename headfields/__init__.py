@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         priors,
         renderers,
         retargeting,
+        rigging,
         tracking,
         training,
         viz,
@@ -50,7 +51,7 @@ __version__ = "0.1.0"
 
 _MODULES = (
     "anchors", "codes", "data", "decoders", "deformers", "encoders", "geometry_metrics", "heads", "losses", "meshing",
-    "metrics", "models", "ops", "priors", "renderers", "retargeting", "tracking", "training", "viz",
+    "metrics", "models", "ops", "priors", "renderers", "retargeting", "rigging", "tracking", "training", "viz",
 )  # fmt: skip
 _NAMES = {
     "avatar": ("Avatar", "Field"),
@@ -102,6 +103,7 @@ __all__ = [
     "priors",
     "renderers",
     "retargeting",
+    "rigging",
     "tracking",
     "training",
     "use_cpu_backend",

@@ -40,6 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "mesh": commands.mesh,
         "compare-meshes": commands.compare_meshes,
         "convert-flame": commands.convert_flame,
+        "rig": commands.rig,
         "doctor": commands.doctor,
     }
     try:

@@ -423,6 +423,40 @@ def convert_flame(
     converting.convert_flame(file, out, expression_count, masks, landmarks, contour, mediapipe, uv, force)
 
 
+def rig(
+    scan: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="SCAN.obj")],
+    /,
+    out: Annotated[Path, tyro.conf.arg(metavar="RIG.npz")],
+    landmarks: OtherFile = None,
+    body: OtherFile = None,
+    texture: OtherFile = None,
+    eyes: Literal["auto", "open", "closed"] = "auto",
+    scale: float = 1.0,
+    inner_mouth: bool = True,
+    size: int = 384,
+) -> None:
+    """Rig a textured scan of a head: skeleton, expressions, regions and landmarks from a parametric body.
+
+    The scan stands upright and looks toward +z, its lips closed. A body is laid over it and registered as rigidly as
+    possible; skinning weights, expressions, regions and landmarks are taken over by closest triangles. A sealed mouth
+    is cut along the lips and gets an inside. Pictures of the rig, posed, are written beside it: look at them.
+
+    Args:
+        scan: An OBJ file, with texture coordinates if it has a texture.
+        out: The file to write. Pictures go to the folder of its name with _pictures.
+        landmarks: A JSON of landmarks by name or number (docs/rigging.md); found on the shape if not given.
+        body: An SMPL-X or FLAME file with landmarks; a body made by code if not given.
+        texture: The image, where the OBJ's material does not name it.
+        eyes: Whether the scan's lids are shut; auto looks at the texture between them.
+        scale: Metres per unit of the OBJ file.
+        inner_mouth: Whether a mouth that is cut open gets a cavity and teeth.
+        size: Of each picture, in pixels.
+    """
+    from headfields.cli import rigging
+
+    rigging.rig(scan, out, landmarks, body, texture, eyes, scale, inner_mouth, size)
+
+
 def doctor() -> None:
     """Say what is installed and what runs where, and try every kernel against its reference.
 

@@ -75,7 +75,7 @@ def _implicit(point: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, " n"]:
     wrist = SHOULDER + _STUB * ARM_AXIS
     parts = [
         tube,
-        _capsule(p, np.array([18.0, -203, -50]), SHOULDER + [-6, 12, -4], 22, 36),  # trapezius
+        _capsule(p, np.array([18.0, -212, -50]), SHOULDER + [-6, 11, -4], 21, 36),  # trapezius
         _capsule(p, SHOULDER, wrist, 53, 40),
         _ball(p, tuple(SHOULDER + [4, -2, 1]), (55, 52, 54)),
         _ball(p, (78, -362, 22), (76, 54, 42)),  # chest
