@@ -130,6 +130,7 @@ def train_prior(
     small: bool | None = None,
     ambient: Annotated[int | None, Number] = None,
     scans_per_step: Annotated[int | None, Number] = None,
+    pictures: Annotated[int, Number] = 12,
     device: str = "auto",
 ) -> None:
     """Train a prior of heads (MonoNPHM) on scans of many people: `headfields train-prior --out RUN --minutes 25`.
@@ -155,6 +156,7 @@ def train_prior(
         small: The sizes for minutes on a CPU, or (--no-small) the paper's; small on a CPU if not given.
         ambient: Hyper-coordinates, 2 if not given.
         scans_per_step: Scans that a step takes; 8 with small sizes and 64 with the paper's if not given.
+        pictures: How many times in a run pictures are drawn; 0 draws none, of people held out neither.
         device: cpu, cuda, cuda:1, ...; auto is CUDA where there is one.
     """
     from headfields.cli import priors
@@ -162,7 +164,7 @@ def train_prior(
     options = priors.Options(
         out=out, data=data, head=head, blendshapes=blendshapes, people=people, expressions=expressions,
         held_out=held_out, minutes=minutes, steps=steps, resume=resume, seed=seed, small=small, ambient=ambient,
-        scans_per_step=scans_per_step, device=device,
+        scans_per_step=scans_per_step, pictures=pictures, device=device,
     )  # fmt: skip
     priors.train_prior(options)
 

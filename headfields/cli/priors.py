@@ -37,6 +37,7 @@ class Options:
     small: bool | None
     ambient: int | None
     scans_per_step: int | None
+    pictures: int
     device: str
 
 
@@ -64,7 +65,7 @@ def train_prior(options: Options) -> None:
         trainer = PriorTrainer(
             avatar, scans, recipe.weights, recipe.schedule, recipe.counts,
             scans_per_step=config["scans_per_step"] or recipe.scans_per_step, noise=recipe.noise,
-            seed=config["seed"], out=options.out, device=device,
+            seed=config["seed"], out=options.out, device=device, pictures=options.pictures,
         )  # fmt: skip
         run.create()
         run.write_config(config | {"limits": limits})
@@ -164,8 +165,9 @@ def _measure(run: RunFolder, trainer: Any, prior: Any, held_out: Any) -> None:
             which = (held_out.person == number).nonzero()[:4, 0]
             fitted = prior.fit(held_out, which, progress=trainer.bar)
             metrics["held_out"][name] = fitted.errors.summary()
-            sheet = comparison(prior.avatar, held_out, which, fitted.codes)
-            write_picture(run.images / f"held_out_{name}.png", sheet)
+            if trainer.pictures:
+                sheet = comparison(prior.avatar, held_out, which, fitted.codes)
+                write_picture(run.images / f"held_out_{name}.png", sheet)
     write_json(run.path / "metrics.json", metrics)
     print(f"training people: {metrics['training']['front_mm']:.2f} mm in front", file=sys.stderr)
     for name, found in metrics["held_out"].items():

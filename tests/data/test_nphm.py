@@ -7,9 +7,16 @@ import numpy as np
 import pytest
 import torch
 
+from headfields import Avatar
+from headfields.anchors import Anchors
 from headfields.data import CaptureError
 from headfields.data.scans import PointCounts, nphm_to_raw, read_nphm
+from headfields.decoders import AnchoredDecoder
+from headfields.deformers import HyperDeformer
+from headfields.encoders import Coordinates
 from headfields.meshing import Mesh, save_mesh
+from headfields.priors import PriorTrainer
+from headfields.renderers import HierarchicalSampler, SurfaceRenderer, UnclampedAlpha
 
 COUNTS = PointCounts(face=12, static=4, back=6, near=5, far=7, correspondences=9)
 KINDS = {"face": 0.1, "def_region": 0.2, "non_face": 0.3, "off_surface": 0.4}
@@ -84,6 +91,22 @@ def test_points_go_back_to_the_raw_scan(folder: Path) -> None:
     turn = torch.tensor([[0.0, -1, 0], [1, 0, 0], [0, 0, 1]])
     back = 2.0 * raw @ turn.T + torch.tensor([0.1, 0.2, 0.3])
     assert torch.allclose(back / 4, points, atol=1e-6)
+
+
+def test_a_prior_is_trained_on_them(folder: Path) -> None:
+    scans = read_nphm(folder, data=folder / "scans", anchor_vertices=[3, 1, 2])
+    anchors = Anchors(scans.anchors.mean(0), 1, global_width=4, local_width=2, hidden=4)
+    avatar = Avatar(
+        HyperDeformer(anchors, 1, expression_width=3, identity_width=2, hidden=8, layers=2, skip=1),
+        Coordinates(points=False),
+        AnchoredDecoder(anchors, hidden=8, layers=1, appearance_hidden=4, appearance_layers=1, appearance_width=2),
+        SurfaceRenderer(HierarchicalSampler(coarse=4, fine=4), UnclampedAlpha()),
+    )
+    result = PriorTrainer(avatar, scans, counts=COUNTS, scans_per_step=2, bar=False).fit(steps=2)
+    assert result.step == 2
+    assert result.prior.scans == scans.scans
+    assert np.isfinite(result.loss)
+    assert result.prior.geometry.abs().sum() > 0
 
 
 def clouds(root: Path) -> Path:

@@ -91,6 +91,7 @@ class MeshScans(ScanSet):
         self.centre = 0.5 * (mean.amin(0) + mean.amax(0))
         self._rim = rim_faces(self.faces)
         self._tree = TriangleBVH(self.faces, self.vertices[:1])
+        self._tree.closest(self.vertices[0, :1], sign=True)  # what signs need of the faces is found once, for all poses
         self._normals, self._area, self._number = self._precomputed()
 
     @property
