@@ -163,10 +163,12 @@ LATER = {
 
 
 def thinned() -> list[Any]:
-    """The whole product, of which the default run takes those of the later parts one in seven."""
+    """The whole product, of which the default run takes those of the later parts one in seven; of slow ones, in 35."""
     later = itertools.count()
     return [
-        pytest.param(*names, marks=pytest.mark.slow) if LATER & set(names) and next(later) % 7 else pytest.param(*names)
+        pytest.param(*names, marks=pytest.mark.slow)
+        if LATER & set(names) and next(later) % (35 if "skinning roots" in names else 7)
+        else pytest.param(*names)
         for names in MATRIX
     ]
 

@@ -180,3 +180,14 @@ def test_compositing_and_sampling_agree_with_nerfacc() -> None:
     for makers in cases:
         peer = measure(Case("c", {}, "rays", 8, makers, tolerance=0.5), _BRIEF)[1]
         assert peer.difference is not None and peer.difference < 1e-4 and peer.unmatched <= 2, peer
+
+
+def test_inverse_skinning_finds_nearly_all() -> None:
+    from benchmarks.operations import inverse_skinning
+
+    with torch.no_grad():
+        makers = inverse_skinning._Scene("cpu").contestants(300, backward=True)
+        rows = {row.contestant: row for row in measure(Case("c", {}, "points", 300, makers), _BRIEF)}
+    for name, least in ((OURS, 99.9), ("weight field", 99.9), ("roots", 98.0)):
+        assert float(rows[name].note.partition(" %")[0]) >= least, rows[name]
+    assert float(rows["roots"].note.split("; ")[1].split(" mm")[0]) < 0.01, rows["roots"].note

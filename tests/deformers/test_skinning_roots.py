@@ -6,9 +6,14 @@ import pytest
 import torch
 from torch import Tensor
 
+from headfields.avatar import Avatar
+from headfields.decoders import NeRFDecoder
 from headfields.deformers import SkinningRoots, SkinningWeights, WeightFieldSkinning, jacobian
+from headfields.encoders import HashGrid
 from headfields.ops.interpolate_rows import interpolate_rows
-from headfields.records import HeadState
+from headfields.records import HeadState, PixelBatch, Rays
+from headfields.renderers import UniformSampler, VolumeRenderer
+from headfields.skinning_losses import SkinningPrior
 from tests.deformers.skeleton import bend, posed, tube
 
 VERTICES, FACES, WEIGHTS = tube()
@@ -201,3 +206,27 @@ def test_errors(unchecked: None) -> None:
         SkinningWeights(VERTICES, FACES, WEIGHTS[:5])
     with pytest.raises(TypeError, match="points has dtype"):
         field()(torch.zeros(2, 3, dtype=torch.long))
+
+
+def test_the_prior_pulls_a_field_back_to_the_mesh() -> None:
+    torch.manual_seed(0)
+    learner = field(cell=0.05, learned=True)
+    with torch.no_grad():
+        learner.logits_table += torch.randn_like(learner.logits_table)
+    avatar = Avatar(
+        WeightFieldSkinning(learner), HashGrid(2, 2, 8, 4, 16), NeRFDecoder(8), VolumeRenderer(UniformSampler(4))
+    )
+    rays = Rays(torch.tensor([[0.0, 0.0, 0.5]]), torch.tensor([[0.0, 0.0, -1.0]]), torch.zeros(1, dtype=torch.long))
+    batch = PixelBatch(rays, torch.zeros(1, 3), torch.ones(1), torch.ones(1, 3))
+    rendering = avatar(rays, posed(torch.zeros(1, 3, 3)), batch.background)
+    prior = SkinningPrior()
+    before = prior(rendering, batch, 0)
+    before.backward()
+    assert learner.logits_table.grad is not None
+    with torch.no_grad():
+        learner.logits_table -= 20 * learner.logits_table.grad
+    assert float(prior(rendering, batch, 0).detach()) < float(before.detach())
+    with pytest.raises(ValueError, match="no SkinningWeights"):
+        prior(rendering.replace(field=None), batch, 0)
+    with pytest.raises(ValueError, match="points is 0"):
+        SkinningPrior(points=0)
