@@ -9,6 +9,7 @@ avatar with a surface, whose normals are shown. All of them, and INSTA beside, a
 import argparse
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -69,7 +70,7 @@ def with_surface(capture: hf.data.Capture) -> hf.Avatar:
             "expression", faces=template.regions["mouth"], width=min(64, capture.expression_width or 1)
         ),
         decoder=NeuSDecoder(hidden=64, layers=2, radius=0.1),
-        renderer=SurfaceRenderer(OccupancySampler("posed", step=0.0025, warmup=48), NeuSAlpha(LearnedSharpness(200.0))),
+        renderer=SurfaceRenderer(OccupancySampler("posed", step=0.0025, warmup=48), NeuSAlpha(LearnedSharpness(300.0))),
         template=template,
     )
 
@@ -91,14 +92,16 @@ def losses_for(avatar: hf.Avatar) -> list[Loss]:
     if avatar.deformer.corrects:
         losses += [Elastic(), WarpMagnitude()]
     if avatar.decoder.gives == "distance":
-        losses += [Eikonal(), OpacityLoss(), SurfacePrior(avatar.template.faces)]
+        losses += [Eikonal(weight=0.5), OpacityLoss(), SurfacePrior(avatar.template.faces)]
     return losses
 
 
-def rates_for(avatar: hf.Avatar) -> dict[str, float]:
-    """A warp learns slowly. A distance has its derivatives looked at too: its table learns at a tenth of INSTA's."""
-    rates = {"learning_rate": 0.02, "network_learning_rate": 0.001}
-    return {"learning_rate": 0.002, "network_learning_rate": 0.001} if avatar.decoder.gives == "distance" else rates
+def rates_for(avatar: hf.Avatar) -> dict[str, Any]:
+    """A warp learns slowly. A distance has its derivatives looked at too: its table learns slowly, its network fast."""
+    if avatar.decoder.gives == "distance":
+        return {"learning_rate": 0.003, "network_learning_rate": 0.003, "learning_rates": {"sharpness": 0.01}}
+    warp = {"warp": 1e-4} if avatar.deformer.corrects else {}
+    return {"learning_rate": 0.02, "network_learning_rate": 0.001, "learning_rates": warp}
 
 
 def main() -> None:
@@ -122,8 +125,7 @@ def main() -> None:
         torch.manual_seed(0)
         avatar = build(capture)
         trainer = Trainer(
-            avatar, capture, losses_for(avatar), samples_per_step=14000, schedule="exponential", **rates_for(avatar),
-            learning_rates={"warp": 1e-4} if avatar.deformer.corrects else {},
+            avatar, capture, losses_for(avatar), samples_per_step=14000, schedule="exponential", **rates_for(avatar)
         )  # fmt: skip
         trainer.fit(minutes=arguments.minutes)
         figures = evaluate(avatar, capture)
