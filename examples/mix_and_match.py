@@ -1,8 +1,9 @@
-"""Parts of two papers in one avatar: `python examples/mix_and_match.py [--capture DIR] [--minutes 3]`.
+"""Parts of several papers in one avatar: `python examples/mix_and_match.py [--capture DIR] [--minutes 3]`.
 
 MonoAvatar's convolutional network over the texture map takes the place of INSTA's gated expression: every point learns
 from the surface how the face has moved, not the mouth alone. And MonoAvatar's error-correction warp takes up, in front
-of INSTA's canonicaliser, what tracking got wrong. Both avatars, and INSTA beside them, are trained for the same time.
+of INSTA's canonicaliser, what tracking got wrong. And NeuS's signed distance takes the place of INSTA's density: an
+avatar with a surface, whose normals are shown. All of them, and INSTA beside, are trained for the same time.
 """
 
 import argparse
@@ -14,13 +15,13 @@ import torch
 import headfields as hf
 from headfields.data import unwrapped
 from headfields.data.procedural import write_capture
-from headfields.decoders import NeRFDecoder
+from headfields.decoders import NeRFDecoder, NeuSDecoder
 from headfields.deformers import Chain, ErrorWarp, NearSurface, SurfaceCanonicalizer
 from headfields.encoders import HashGrid, RegionGate, SurfaceFeatures, UVDisplacementFeatures
-from headfields.losses import Elastic, WarpMagnitude, insta_losses
-from headfields.renderers import OccupancySampler, VolumeRenderer
+from headfields.losses import Eikonal, Elastic, Loss, OpacityLoss, WarpMagnitude, insta_losses
+from headfields.renderers import LearnedSharpness, NeuSAlpha, OccupancySampler, SurfaceRenderer, VolumeRenderer
 from headfields.training import Trainer, evaluate
-from headfields.viz import save_image, side_by_side
+from headfields.viz import normal_map, save_image, side_by_side
 
 
 def canonicalizer(template: hf.Template) -> SurfaceCanonicalizer:
@@ -58,6 +59,21 @@ def with_warp(capture: hf.data.Capture) -> hf.Avatar:
     )
 
 
+def with_surface(capture: hf.data.Capture) -> hf.Avatar:
+    """INSTA with NeuS's signed distance: a sphere at first, behind INSTA's canonicaliser, that becomes the head."""
+    template = capture.template
+    return hf.Avatar(
+        deformer=canonicalizer(template),
+        encoder=HashGrid(levels=10, features=4, log2_table_size=17, base_resolution=16, finest_resolution=256),
+        condition=RegionGate(
+            "expression", faces=template.regions["mouth"], width=min(64, capture.expression_width or 1)
+        ),
+        decoder=NeuSDecoder(hidden=64, layers=2, radius=0.1),
+        renderer=SurfaceRenderer(OccupancySampler("posed", step=0.0025, warmup=48), NeuSAlpha(LearnedSharpness(200.0))),
+        template=template,
+    )
+
+
 def plain(capture: hf.data.Capture) -> hf.Avatar:
     """INSTA itself."""
     return hf.models.insta(capture.template, expression_width=min(64, capture.expression_width or 1))
@@ -65,7 +81,24 @@ def plain(capture: hf.data.Capture) -> hf.Avatar:
 
 MIXES: dict[str, Callable[[hf.data.Capture], hf.Avatar]] = {
     "INSTA": plain, "INSTA with a UV CNN": with_uv_cnn, "INSTA behind a warp": with_warp,
+    "INSTA with a surface": with_surface,
 }  # fmt: skip
+
+
+def losses_for(avatar: hf.Avatar) -> list[Loss]:
+    """INSTA's losses, and what keeps a warp small or a distance a distance."""
+    losses = insta_losses()
+    if avatar.deformer.corrects:
+        losses += [Elastic(), WarpMagnitude()]
+    if avatar.decoder.gives == "distance":
+        losses += [Eikonal(weight=0.1), OpacityLoss()]
+    return losses
+
+
+def rates_for(avatar: hf.Avatar) -> dict[str, float]:
+    """A warp learns slowly. A distance has its derivatives looked at too: its table learns at a tenth of INSTA's."""
+    rates = {"learning_rate": 0.02, "network_learning_rate": 0.001}
+    return {"learning_rate": 0.002, "network_learning_rate": 0.001} if avatar.decoder.gives == "distance" else rates
 
 
 def main() -> None:
@@ -73,6 +106,7 @@ def main() -> None:
     parser.add_argument("--capture", type=Path)
     parser.add_argument("--out", type=Path, default=Path("runs/mix_and_match"))
     parser.add_argument("--minutes", type=float, default=3.0, help="of training, each")
+    parser.add_argument("--only", default="", help="train those alone whose name holds this")
     arguments = parser.parse_args()
     folder = arguments.capture
     if folder is None:
@@ -83,18 +117,22 @@ def main() -> None:
     camera, state = capture.camera([frame])[0], capture.state([frame])
     columns = {"truth": capture.pixels(frame, background=1.0).target.view(*capture.size, 3)}
     for name, build in MIXES.items():
+        if arguments.only not in name:
+            continue
         torch.manual_seed(0)
         avatar = build(capture)
-        rates: dict[str, float] = {"warp": 1e-4} if avatar.deformer.corrects else {}
-        losses = [*insta_losses(), *([Elastic(), WarpMagnitude()] if rates else [])]
         trainer = Trainer(
-            avatar, capture, losses, samples_per_step=14000, learning_rate=0.02, network_learning_rate=0.001,
-            learning_rates=rates, schedule="exponential",
+            avatar, capture, losses_for(avatar), samples_per_step=14000, schedule="exponential", **rates_for(avatar),
+            learning_rates={"warp": 1e-4} if avatar.deformer.corrects else {},
         )  # fmt: skip
         trainer.fit(minutes=arguments.minutes)
         figures = evaluate(avatar, capture)
         print(f"{name:22s} PSNR {figures['psnr']:5.2f} dB   in the head {figures['psnr_masked']:5.2f} dB")
-        columns[name] = avatar.render(camera, state).rgb
+        rendering = avatar.render(camera, state)
+        columns[name] = rendering.rgb
+        if rendering.normal is not None:
+            columns["its normals"] = normal_map(rendering, camera)
+        avatar.save(arguments.out / f"{name.replace(' ', '_')}.safetensors")
     print(save_image(arguments.out / "comparison.png", side_by_side(list(columns.values()), list(columns))))
 
 

@@ -9,39 +9,48 @@ from torch import Tensor
 from headfields.records import Canonical, FieldValues
 
 PIECE = 1 << 15
-"""Points at a time where no graph is kept: each point needs some kilobytes of activations until its gradient is known."""
+"""Points at a time where no graph is kept: each needs kilobytes of activations until its gradient is known."""
 
 
 def unit(vectors: Float[Tensor, "m 3"]) -> Float[Tensor, "m 3"]:
-    """Vectors (M, 3) of length 1, or near 0 where they are; smooth everywhere, unlike `torch.nn.functional.normalize`."""
+    """Vectors (M, 3) of length 1, or near 0 where they are; smooth everywhere, unlike PyTorch's `normalize`."""
     return vectors * (vectors.square().sum(dim=-1, keepdim=True) + 1e-12).rsqrt()
 
 
 def distance_with_gradient(
-    field: Any, points: Float[Tensor, "m 3"], directions: Float[Tensor, "m 3"], frame: Int[Tensor, " m"], graph: bool
+    field: Any,
+    points: Float[Tensor, "m 3"],
+    directions: Float[Tensor, "m 3"],
+    frame: Int[Tensor, " m"],
+    colour: bool,
+    graph: bool,
 ) -> tuple[Canonical, FieldValues]:
     """What `Field.signed_distance` gives; with `graph` differentiable, else detached and computed in pieces."""
     if graph:
-        return _differentiated(field, points, directions, frame, True)
-    parts = [
-        _differentiated(field, *(x[begin : begin + PIECE].detach() for x in (points, directions, frame)), graph=False)
-        for begin in range(0, max(len(points), 1), PIECE)
-    ]
+        return _differentiated(field, points, directions, frame, colour, True)
+    parts = []
+    for begin in range(0, max(len(points), 1), PIECE):
+        where, along, of = (x[begin : begin + PIECE].detach() for x in (points, directions, frame))
+        parts.append(_differentiated(field, where, along, of, colour, False))
     canonicals, values = zip(*parts, strict=True)
     return _joined(canonicals), _joined(values)
 
 
 def _differentiated(
-    field: Any, points: Tensor, directions: Tensor, frame: Tensor, graph: bool
+    field: Any, points: Tensor, directions: Tensor, frame: Tensor, colour: bool, graph: bool
 ) -> tuple[Canonical, FieldValues]:
+    later = colour and field.avatar.decoder.takes_normals
     with torch.enable_grad():
         if not points.requires_grad:
             points = points.detach().requires_grad_()
         canonical = field.canonicalise(points, directions, frame)
-        values = field.decode(canonical, colour=False)
+        values = field.decode(canonical, colour=colour and not later)
         gradient, inner = _gradients(values.distance, [points, canonical.points], graph)
         values = values.replace(gradient=gradient, normal=unit(gradient), canonical_normal=unit(inner))
-    return (canonical, values) if graph else (canonical.detach(), values.detach())
+    if not graph:
+        canonical, values = canonical.detach(), values.detach()
+    with torch.set_grad_enabled(graph):
+        return canonical, field.colour(values, canonical) if later else values
 
 
 def with_canonical_normals(field: Any, canonical: Canonical) -> FieldValues:
@@ -59,7 +68,7 @@ def with_canonical_normals(field: Any, canonical: Canonical) -> FieldValues:
 
 
 def _gradients(distance: Tensor, by: list[Tensor], graph: bool) -> list[Tensor]:
-    """The derivatives of M distances by each of these (M, 3) points, zero where the distance does not depend on them."""
+    """The derivatives of M distances by each of these (M, 3) points, zero where they do not depend on them."""
     wanted = [point for point in by if point.requires_grad]
     found = torch.autograd.grad(
         distance, wanted, torch.ones_like(distance), create_graph=graph, allow_unused=True, materialize_grads=True

@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from headfields._gradients import distance_with_gradient, with_canonical_normals
+from headfields.deformers.inverse import Inverse, invert
 from headfields.encoders.vertex_source import asked_once
 from headfields.parts import Correction, Decoder, Deformer, Encoder, Part, Renderer
 from headfields.records import Camera, Canonical, FieldValues, HeadState, Rays, Rendering, Template
@@ -55,6 +56,16 @@ class Field:
         """
         with _full_precision(points):
             return self.avatar.deformer(points, directions, frame, self._deformer)
+
+    def invert(self, points: Float[Tensor, "n 3"], frame: Int[Tensor, " n"], **options: Any) -> Inverse:
+        """Where canonical points (N, 3), metres, lie in state rows `frame` (N,): landmarks and meshes, posed.
+
+        Args:
+            points, frame: as above.
+            options: of `headfields.deformers.invert`, which says how, and what of it is differentiable.
+        """
+        with _full_precision(points):
+            return invert(self.avatar.deformer, self._deformer, points, frame, **options)
 
     def corrections(
         self, points: Float[Tensor, "m 3"], frame: Int[Tensor, " m"], jacobians: bool = False
@@ -108,13 +119,14 @@ class Field:
         return values.replace(rgb=_widened(rgb))
 
     def _further(self) -> dict[str, Any]:
-        return {"prepared": self._decoder} if self.avatar.decoder.takes_prepared else {}
+        return {"prepared": self._decoder} if self.avatar.decoder.takes_canonical else {}
 
     def signed_distance(
         self,
         points: Float[Tensor, "m 3"],
         frame: Int[Tensor, " m"],
         directions: Float[Tensor, "m 3"] | None = None,
+        colour: bool = False,
         create_graph: bool | None = None,
     ) -> tuple[Canonical, FieldValues]:
         """Signed distances at M posed points, with their exact gradients through decoder, encoders and deformer.
@@ -124,15 +136,16 @@ class Field:
         Args:
             points: (M, 3) in posed space, metres; M = 0 is legal.
             frame: (M,) the row of the state that each point belongs to.
-            directions: (M, 3) unit viewing directions in posed space, for a colour later; any, if left out.
+            directions: (M, 3) unit viewing directions in posed space, for colours; (0, 0, -1) if left out.
+            colour: whether the colour is wanted at all points; without, pass the result to `colour` where it is.
             create_graph: whether distances and gradients are differentiable themselves, as an eikonal loss, light on
                 normals, or NeuS's opacity asks for: second derivatives, through every part. As gradients are enabled,
                 if None.
 
         Returns:
             The canonical points; look at `valid`. And values with `distance` (M,), metres, `gradient` (M, 3) by the
-            posed points, `normal` (M, 3), the gradient normalised, `canonical_normal`, and the decoder's `geometry`,
-            but no colour: pass both to `colour` for it.
+            posed points, `normal` (M, 3), the gradient normalised, `canonical_normal`, the decoder's `geometry`, and
+            with `colour` also `rgb`.
 
         Raises:
             ValueError: the decoder gives no distance.
@@ -146,7 +159,7 @@ class Field:
         if directions is None:
             directions = points.new_tensor([0.0, 0.0, -1.0]).expand_as(points)
         graph = torch.is_grad_enabled() if create_graph is None else create_graph
-        return distance_with_gradient(self, points, directions, frame, graph)
+        return distance_with_gradient(self, points, directions, frame, colour, graph)
 
 
 def _full_precision(like: Tensor) -> contextlib.AbstractContextManager[None]:

@@ -148,9 +148,7 @@ class AnchoredCode:
         shared, local = code[..., : self.global_width], code[..., self.global_width :]
         return shared, local.unflatten(-1, (self.members, self.local_width))
 
-    def join(
-        self, shared: Float[Tensor, "*b shared"], local: Float[Tensor, "*b n local"]
-    ) -> Float[Tensor, "*b width"]:
+    def join(self, shared: Float[Tensor, "*b shared"], local: Float[Tensor, "*b n local"]) -> Float[Tensor, "*b width"]:
         """The code (..., width) of a global part (..., G) and members' parts (..., N, L).
 
         Raises:

@@ -255,6 +255,81 @@ class WarpMagnitude:
         return loss
 
 
+@dataclass(frozen=True)
+class Eikonal:
+    """Keeps the gradient of a signed distance at length 1: the mean over samples of (‖∇f‖ - 1)², ∇ by posed points.
+
+    Source: Gropp et al. 2020, "Implicit Geometric Regularization", equation 2; at the samples of the rays as in NeuS
+    (Wang et al. 2021, equation 15). Further random points are our own choice.
+
+    Attributes:
+        weight: what the trainer multiplies the loss with (NeuS: 0.1).
+        elsewhere: so many further points a step, uniform in the box around the posed head, where samplers that cull
+            empty space seldom look.
+        name: column in the log.
+
+    Raises:
+        ValueError: elsewhere is negative; when called, the rendering is of no field of distances, or with `elsewhere`
+            not in training mode.
+    """
+
+    weight: float | int = 0.1
+    elsewhere: int = 0
+    name: str = "eikonal"
+
+    def __post_init__(self) -> None:
+        if self.elsewhere < 0:
+            raise ValueError(f"Eikonal: elsewhere is {self.elsewhere}; expected 0 or more points")
+
+    def __call__(self, rendering: Rendering, batch: PixelBatch, step: int) -> Float[Tensor, ""]:
+        """The loss; it trains the networks through second derivatives."""
+        _check_rays(self.name, rendering, batch)
+        gradient = rendering.gradient
+        if gradient is None:
+            raise ValueError(f"{self.name} loss: the rendering has no gradients; render with a SurfaceRenderer")
+        if self.elsewhere:
+            canonical, _ = _samples(self.name, rendering)
+            (low, high), field, like = rendering.field.posed_bounds(), rendering.field, canonical.points
+            points = low + torch.rand(self.elsewhere, 3, dtype=like.dtype, device=like.device) * (high - low)
+            frame = torch.randint(len(field.state), (self.elsewhere,), device=like.device)
+            where, values = field.signed_distance(points, frame)
+            gradient = torch.cat([gradient, values.gradient[where.valid]])
+        length = (gradient.square().sum(dim=-1) + 1e-12).sqrt()  # has derivatives at 0
+        return (length - 1).square().sum() / max(len(gradient), 1)
+
+
+@dataclass(frozen=True)
+class SoftJaccard:
+    """One minus the overlap of opacity and matte: s (1 - (I + s) / (U + s)), I = Σ o a, U = Σ (o + a - o a) over rays.
+
+    Beside `OpacityLoss` it counts a missed pixel of a small head as much as one of a large head.
+
+    Attributes:
+        smooth: s, in rays (MonoNPHM: 5).
+        weight: what the trainer multiplies the loss with (MonoNPHM's tracker: 25, then 10).
+        name: column in the log.
+
+    Raises:
+        ValueError: smooth is not positive.
+
+    Source: MonoNPHM (Giebenhain et al. 2024), released code.
+    """
+
+    smooth: float | int = 5.0
+    weight: float | int = 1.0
+    name: str = "silhouette"
+
+    def __post_init__(self) -> None:
+        _check_more_than_0("SoftJaccard", smooth=self.smooth)
+
+    def __call__(self, rendering: Rendering, batch: PixelBatch, step: int) -> Float[Tensor, ""]:
+        """The loss, from 0 to s; gradients flow to `rendering.opacity`."""
+        _check_rays(self.name, rendering, batch)
+        both = (rendering.opacity * batch.alpha).sum()
+        either = rendering.opacity.sum() + batch.alpha.sum() - both
+        return self.smooth * (1 - (both + self.smooth) / (either + self.smooth))
+
+
 def insta_losses(depth: float | int = 0.1) -> list[Loss]:
     """What INSTA trains with: Huber colour with a heavier mouth, and the depth of the tracked mesh.
 

@@ -221,9 +221,8 @@ class Decoder(Part):
         gives: `"density"` or `"distance"`; what the renderer has to turn into weights.
         takes_shared: True if `forward` has two further arguments, `condition` and `index`: what `Encoder.shared` of the
             last encoder gives, in place of the last columns of the features.
-        takes_canonical: True if `forward` has a further argument by the name of `canonical`, the M canonical points.
-        takes_prepared: True if `forward` and `colour` have a further argument by the name of `prepared`: what `prepare`
-            made of the state.
+        takes_canonical: True if `forward` has two further arguments, `canonical` and `prepared`: the points themselves,
+            and what `prepare` made of the state; and `colour` the second of them. The avatar gives them by name.
         takes_normals: True if `colour` has a third argument, the unit normals (M, 3) in canonical space. `forward` then
             leaves the colour out in any case, and `headfields.Field` asks for it once it has the normals.
     """
@@ -231,7 +230,6 @@ class Decoder(Part):
     gives: str = "density"
     takes_shared: bool = False
     takes_canonical: bool = False
-    takes_prepared: bool = False
     takes_normals: bool = False
 
     def place(self, bounds: Float[Tensor, "2 3"]) -> None:

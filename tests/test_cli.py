@@ -22,7 +22,7 @@ def world(monkeypatch):
     captures = {"disc": FakeCapture(), "other": FakeCapture()}
     captures["other"].name = "other"
 
-    def load_capture(path, memory_budget_mb, head_frame):
+    def load_capture(path, memory_budget_mb, head_frame, mouth):
         if path.name not in captures:
             raise ValueError(f"load_capture: {path} is not a folder")
         return captures[path.name]

@@ -3,10 +3,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headfields.losses import DepthPrior, HuberColour, Loss, OpacityLoss, insta_losses
+from headfields.losses import DepthPrior, Eikonal, HuberColour, Loss, OpacityLoss, SoftJaccard, insta_losses
 from headfields.records import PixelBatch, Rays, Rendering
 
-ALL = [HuberColour(), DepthPrior(start=0), OpacityLoss()]
+ALL = [HuberColour(), DepthPrior(start=0), OpacityLoss(), SoftJaccard()]
 
 
 def make(n: int, seed: int = 0, labels: bool = True, depth: bool = True, dtype: torch.dtype = torch.float32):
@@ -139,3 +139,30 @@ def test_the_depth_prior_waits_for_its_start():
     early = DepthPrior(start=10)(rendering, batch, 9)
     assert early == 0 and not torch.autograd.grad(early, depth)[0].any()
     assert DepthPrior(start=10)(rendering, batch, 10) > 0
+
+
+def test_soft_jaccard_by_hand():
+    rendering, batch, _ = make(3)
+    rendering = rendering.replace(opacity=torch.tensor([1.0, 0.5, 0.0]))
+    batch = batch.replace(alpha=torch.tensor([1.0, 1.0, 1.0]))
+    assert SoftJaccard()(rendering, batch, 0).item() == pytest.approx(5 * (1 - (1.5 + 5) / (3 + 5)))
+    assert SoftJaccard()(rendering.replace(opacity=batch.alpha), batch, 0).item() == 0
+    with pytest.raises(ValueError, match="SoftJaccard: smooth is 0"):
+        SoftJaccard(smooth=0)
+
+
+def test_eikonal_by_hand():
+    rendering, batch, _ = make(3)
+    gradient = torch.tensor([[2.0, 0, 0], [0, 0.6, 0.8], [0, 0, 0]], requires_grad=True)
+    loss = Eikonal()(rendering.replace(gradient=gradient), batch, 0)
+    assert loss.item() == pytest.approx((1 + 0 + 1) / 3, rel=1e-4)
+    (found,) = torch.autograd.grad(loss, gradient)
+    assert found.isfinite().all() and found[0, 0] > 0
+    nothing = torch.zeros(0, 3, requires_grad=True)
+    Eikonal()(rendering.replace(gradient=nothing), batch, 0).backward()
+    with pytest.raises(ValueError, match="eikonal loss: the rendering has no gradients"):
+        Eikonal()(rendering, batch, 0)
+    with pytest.raises(ValueError, match="eikonal loss: the rendering has no canonical samples"):
+        Eikonal(elsewhere=5)(rendering.replace(gradient=gradient), batch, 0)
+    with pytest.raises(ValueError, match="elsewhere is -1"):
+        Eikonal(elsewhere=-1)

@@ -39,6 +39,7 @@ def test_rays_of_a_batch_belong_to_their_own_camera() -> None:
         torch.testing.assert_close(rays.directions[row], single.rays().directions[index[row]], atol=1e-6, rtol=0)
         torch.testing.assert_close(rays.origins[row], single.centre, atol=1e-6, rtol=0)
         assert int(rays.frame[row]) == frame
+        torch.testing.assert_close(rays.camera_rotation[row], single.world_to_camera[:3, :3])
     assert len(both) == 2 and len(both.rays(pixels[:0])) == 0
     with pytest.raises(ValueError, match="pixels is None with 2 cameras"):
         both.rays()

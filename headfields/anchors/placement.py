@@ -37,7 +37,9 @@ def head_anchors(
         ValueError: a count is negative or both are 0, or too few vertices have a mirror image within the tolerance.
     """
     if pairs < 0 or middle < 0 or pairs + middle == 0:
-        raise ValueError(f"head_anchors: pairs is {pairs} and middle {middle}; expected none negative, and one at least")
+        raise ValueError(
+            f"head_anchors: pairs is {pairs} and middle {middle}; expected none negative, and one at least"
+        )
     vertices = template.canonical_vertices.detach().double().cpu()
     outside = _outside(template)
     weight = _weight(vertices, outside)
@@ -68,14 +70,14 @@ def head_anchors(
     for count in range(middle):
         front = torch.where(central, vertices[:, 2], -torch.inf)
         settle(choose(central, int(front.argmax()) if count == 0 else None))
-    found = []
+    paired: list[int] = []
     for count in range(pairs):
         front = torch.where(left, vertices[:, 2], -torch.inf)
         index = choose(left, int(front.argmax()) if count + len(chosen) == 0 else None)
         settle(index)
         settle(int(mirror[index]))
-        found += [index, int(mirror[index])]
-    return torch.tensor(found + chosen[:middle], dtype=torch.int64)
+        paired += [index, int(mirror[index])]
+    return torch.tensor(paired + chosen[:middle], dtype=torch.int64)
 
 
 def _outside(template: Template) -> Tensor:

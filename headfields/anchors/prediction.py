@@ -77,8 +77,8 @@ class Anchors(Part):
         for before, after in itertools.pairwise(widths):
             self.network += nn.Sequential(nn.Linear(before, after), nn.ReLU())
         self.network.append(nn.Linear(widths[-1], 3 * len(mean)))
-        for layer in self.network[::2]:
-            nn.init.zeros_(layer.bias)  # so that a code of zeros, where auto-decoders start, has the mean anchors
+        for layer in list(self.network)[::2]:
+            nn.init.zeros_(layer.bias)  # type: ignore[arg-type]  # so that a code of zeros, where auto-decoders start, has the mean anchors
 
     def __len__(self) -> int:
         """How many anchors there are."""

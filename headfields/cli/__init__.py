@@ -36,6 +36,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "train-prior": commands.train_prior,
         "evaluate": commands.evaluate,
         "render": commands.render,
+        "mesh": commands.mesh,
+        "compare-meshes": commands.compare_meshes,
         "convert-flame": commands.convert_flame,
         "doctor": commands.doctor,
     }

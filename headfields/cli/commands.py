@@ -58,6 +58,7 @@ def train(
     depth: Annotated[float | None, Number] = None,
     opacity: Annotated[float | None, Number] = None,
     set: tuple[str, ...] = (),
+    mouth: Literal["close", "interior", "none"] | None = None,
     memory: int = 2048,
     device: str = "auto",
     devices: Annotated[int, Number] = 1,
@@ -78,19 +79,22 @@ def train(
         steps: Stop after so many optimiser steps in all.
         resume: Go on from the run's checkpoint, with the model and options of its config.json.
         seed: Of weights, frames and pixels; 0 if not given. A run that is gone on with keeps its own.
-        rays: Rays a step at first, 2048 if not given. More give a smoother gradient and take longer.
-        samples: Samples a step, which the number of rays is made to follow as emptiness is learned; 14000 if not given.
+        rays: Rays a step at first. Not given, this and what follows is the model's own; of INSTA, 2048. More give a
+            smoother gradient and take longer.
+        samples: Samples a step, which the number of rays is made to follow as emptiness is learned; INSTA: 14000.
             0 keeps the number of rays.
-        frames: Frames a step that the rays come from, 8 if not given.
-        learning_rate: Adam's, of the tables; 0.02 if not given. INSTA was released with 0.00175 for everything,
+        frames: Frames a step that the rays come from; INSTA: 8.
+        learning_rate: Adam's, of the tables; INSTA: 0.02. It was released with 0.00175 for everything,
             constant over 33,000 steps; a short run learns faster with more, falling.
-        network_learning_rate: Adam's, of the networks, which bear less than the tables; 0.001 if not given.
+        network_learning_rate: Adam's, of the networks, which bear less than the tables; INSTA: 0.001.
         schedule: constant (as INSTA was released) or exponential: to a tenth over the run, better for short ones, and
             what is taken if not given.
-        depth: Weight of the depth prior, 0.1 if not given; 0 leaves it out. INSTA's is 1.25, which costs quality in a
+        depth: Weight of the depth prior; INSTA: 0.1; 0 leaves it out. As published 1.25, which costs quality in a
             short run.
         opacity: Weight of a loss on the matte, 0 if not given (as INSTA); 0.1 clears the background sooner.
         set: Arguments of the preset as name=value, e.g. --set levels=8 log2_table_size=16.
+        mouth: What becomes of a tracked mesh that ends at the lips. close (if not given): faces across them; interior:
+            a cavity with teeth; none: it stays open. evaluate and render take the run's.
         memory: Megabytes that decoded frames may take.
         device: cpu, cuda, cuda:1, ...; auto is CUDA where there is one.
         devices: How many processes train together, each on a GPU of its own (on the CPU: sharing its cores). They
@@ -103,7 +107,7 @@ def train(
         model=model, capture=capture, out=out, minutes=minutes, steps=steps, resume=resume, seed=seed, rays=rays,
         samples=samples, frames=frames, learning_rate=learning_rate,
         network_learning_rate=network_learning_rate, schedule=schedule, depth=depth,
-        opacity=opacity, overrides=list(set),
+        opacity=opacity, overrides=list(set), mouth=mouth,
         memory=memory, device=device, devices=devices, precision=precision,
     )  # fmt: skip
     training.train(options)
@@ -249,6 +253,83 @@ def render(
         limit=limit, compare=compare, degrees=degrees, seconds=seconds, fps=fps, scale=scale, background=background,
     )  # fmt: skip
     showing.render(run, options, capture, memory, device)
+
+
+def mesh(
+    avatar: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="AVATAR")],
+    /,
+    out: Annotated[Path, tyro.conf.arg(metavar="PATH")],
+    frame: tuple[int, ...] = (0,),
+    resolution: int = 256,
+    space: Literal["posed", "canonical"] = "posed",
+    level: Annotated[float | None, Number] = None,
+    solid: Annotated[float | None, Number] = None,
+    largest: bool = False,
+    open: bool = False,
+    picture: bool = False,
+    capture: OtherCapture = None,
+    memory: int = 2048,
+    device: str = "auto",
+) -> None:
+    """Write the surface of an avatar as a mesh with colours: `headfields mesh RUN --frame 10 --out head.ply`.
+
+    Args:
+        avatar: Folder of a run, or an avatar's .safetensors file.
+        out: File to write, ending in .ply, .obj or .glb; for several frames a folder, which gets a PLY file for each.
+        frame: Which frames of the capture. A file without a capture has one frame of its own, 0.
+        resolution: Cells along the longest side of the box that holds the head.
+        space: posed as in the frame, or canonical.
+        level: Density on the surface in 1/m (140 if not given: half of the light stopped in 5 mm), or distance in
+            metres (0 if not given).
+        solid: Metres: what lies deeper inside the tracked mesh is solid, as a density learns nothing there; 0.01 does
+            well for heads.
+        largest: Only the largest connected piece.
+        open: Leave out what closes the surface where it meets the box, or where nothing is known.
+        picture: Also write a picture beside the mesh: clay, colours and normals.
+        capture: Another capture than the run was trained on, or the capture for an avatar's file.
+        memory: Megabytes that the search may take, and decoded frames.
+        device: cpu, cuda, cuda:1, ...; auto is CUDA where there is one.
+    """
+    from headfields.cli import meshing
+
+    options = meshing.Options(
+        out=out, frame=frame, resolution=resolution, space=space, level=level, solid=solid, largest=largest, open=open,
+        picture=picture, capture=capture, memory=memory,
+    )  # fmt: skip
+    meshing.mesh(avatar, options, device)
+
+
+def compare_meshes(
+    surface: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="SURFACE")],
+    truth: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="TRUTH")],
+    /,
+    out: OtherCapture = None,
+    align: Literal["none", "rigid", "similarity"] = "none",
+    trim: float = 0.0,
+    directions: Literal["both", "truth-to-surface"] = "both",
+    samples: int = 100_000,
+    seed: int = 0,
+    limit: float = 5.0,
+) -> None:
+    """Say how far a mesh lies from the truth: chamfer distances, normal consistency, F-score and recall.
+
+    Files are PLY, OBJ, glTF, STL or OFF, in metres; the truth may be a scan's points. The last line on stdout is one
+    JSON object, distances in metres.
+
+    Args:
+        surface: The mesh that is judged.
+        truth: What it is compared with.
+        out: Folder for metrics.json and errors.png, a heat map of the distances.
+        align: Lay the surface over the truth first: rigid, or similarity with one scale. From where they are.
+        trim: In the alignment, the share of the truth's points left out as the farthest, in [0, 1).
+        directions: both, or truth-to-surface alone for scans that show a part of the head (MonoNPHM's evaluation).
+        samples: Points drawn from each side that has faces.
+        seed: Of the draw.
+        limit: Millimetres at the red end of the heat map.
+    """
+    from headfields.cli import meshing
+
+    meshing.compare_meshes(surface, truth, out, align, trim, directions, samples, seed, limit)
 
 
 def convert_flame(

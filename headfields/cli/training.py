@@ -18,7 +18,7 @@ from headfields.training.ranks import PeerError
 from headfields.training.run import RunFolder, RunWriteError, writing
 from headfields.training.trainer import NanLossError, Trainer
 
-FIXED = ("model", "arguments", "capture", "seed")
+FIXED = ("model", "arguments", "capture", "mouth", "seed")
 """What a resumed run cannot change."""
 
 LIMITS = ("minutes", "steps")
@@ -44,6 +44,7 @@ class Options:
     depth: float | int | None
     opacity: float | int | None
     overrides: list[str]
+    mouth: str | None
     memory: int
     device: str
     devices: int
@@ -63,12 +64,15 @@ def train(options: Options) -> None:
     chosen = _training_options(options, before.get("training", {}), recipe.options)
     run.check_writable()
     device = runs.choose_device(options.device)
-    capture = runs.open_capture(options.capture, options.memory, runs.head_frame(before) if before else "auto")
+    mouth: Any = options.mouth or before.get("mouth", "close")
+    head_frame = runs.head_frame(before) if before else "auto"
+    capture = runs.open_capture(options.capture, options.memory, head_frame, mouth)
     config: dict[str, Any] = {
         "model": options.model,
         "arguments": _arguments(options, before, capture, device),
         "capture": str(options.capture.resolve()),
         "head_frame": "keep" if getattr(capture, "head_frame", None) is None else "normalise",
+        "mouth": mouth,
         "seed": before.get("seed", 0) if options.seed is None else options.seed,
         "training": chosen,
     }

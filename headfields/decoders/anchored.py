@@ -5,13 +5,14 @@ from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from headfields.anchors import Anchors
 from headfields.decoders.ensemble import Ensemble
 from headfields.decoders.mlp import MLP
 from headfields.ops.grouped import group_rows
+from headfields.ops.softplus import softplus
 from headfields.parts import Decoder
 from headfields.records import Canonical, FieldValues, HeadState
 
@@ -58,8 +59,8 @@ class AnchoredDecoder(Decoder):
     Points are the canonical ones; features are further inputs of each member (hyper-coordinates: put
     `Coordinates(points=False)` before it). Members are evaluated together, sorted by network into blocks for batched
     products; what the codes add to the first layers is computed once a frame. In evaluation mode, members whose weight
-    is less than `skip_below` are left out: the distance then differs by at most the sum of their weights times what
-    they say, some micrometres near the surface.
+    is less than `skip_below` are left out, and the weights of the others add up to 1 again: the distance then differs by
+    at most the sum of the weights left out times how far what they say is from what the others do.
 
     Distances leave in metres and colours as sRGB in [0, 1] (the last layer is linear, as published, so they may go
     somewhat beyond); inside, networks compute in `anchors.normalised` units and colours in [-1, 1].
@@ -79,7 +80,8 @@ class AnchoredDecoder(Decoder):
         skip_below: weight under which a member is left out in evaluation mode; 0: none is.
         code: name of the appearance code in `HeadState.codes`; that of the geometry is the anchors'.
 
-    Differentiable to any order in points, features, codes and parameters, with jumps of the size of the least weights where the nearest anchors change.
+    Differentiable to any order in points, features, codes and parameters, with jumps of the size of the least weights
+    where the nearest anchors change.
 
     Raises:
         ValueError: an argument is out of range; a code of the state has another width.
@@ -89,7 +91,6 @@ class AnchoredDecoder(Decoder):
 
     gives = "distance"
     takes_canonical = True
-    takes_prepared = True
     network: Tensor
     side: Tensor
 
@@ -107,7 +108,7 @@ class AnchoredDecoder(Decoder):
         appearance_layers: int = 4,
         appearance_width: int = 16,
         beta: float | int = 100.0,
-        skip_below: float | int = 1e-4,
+        skip_below: float | int = 1e-3,
         code: str = "appearance",
     ) -> None:
         super().__init__()
@@ -195,7 +196,7 @@ class AnchoredDecoder(Decoder):
             weight=weight / (weight.sum(dim=1, keepdim=True) + 1e-8),
         )
 
-    def forward(
+    def forward(  # type: ignore[override]  # takes_canonical: what it takes more is given by name
         self,
         features: Float[Tensor, "m width"],
         directions: Float[Tensor, "m 3"],
@@ -206,10 +207,7 @@ class AnchoredDecoder(Decoder):
     ) -> FieldValues:
         with torch.autocast(features.device.type, enabled=False):  # bfloat16 knows distances to a part in 256
             features = features.to(canonical.points.dtype)
-            found = [
-                self._shape(features[piece], canonical[piece], prepared)
-                for piece in self._pieces(features)
-            ]
+            found = [self._shape(features[piece], canonical[piece], prepared) for piece in self._pieces(features)]
             distance, geometry = (torch.cat(each) if len(each) > 1 else each[0] for each in zip(*found, strict=True))
         return FieldValues(
             distance=distance / self.anchors.scale,
@@ -217,7 +215,7 @@ class AnchoredDecoder(Decoder):
             rgb=self.colour(geometry, directions, prepared=prepared) if colour else None,
         )
 
-    def colour(
+    def colour(  # type: ignore[override]
         self, geometry: Float[Tensor, "m g"], directions: Float[Tensor, "m 3"], *, prepared: AnchoredFrames
     ) -> Float[Tensor, "m 3"]:
         """The colour (M, 3) of `FieldValues.geometry` (M, G); it does not depend on the direction. M = 0 is legal.
@@ -236,19 +234,26 @@ class AnchoredDecoder(Decoder):
             count = max(_VALUES.get(x.device.type, 2**24) // ((self.neighbours + 1) * widest), 256)
         return [slice(begin, begin + count) for begin in range(0, max(len(x), 1), count)]
 
-    def _pairs(self, weight: Float[Tensor, "m k"]) -> Int[Tensor, " p"]:
-        """The (point, member) pairs that are evaluated, of M * (K + 1)."""
+    def _kept(self, weight: Float[Tensor, "m k"]) -> Float[Tensor, "m k"]:
+        """The weights, in evaluation mode without the small ones."""
         if self.training or not self.skip_below:
-            return torch.arange(weight.numel(), device=weight.device)
-        return (weight.flatten() >= self.skip_below).nonzero()[:, 0]
+            return weight
+        weight = weight * (weight >= self.skip_below)
+        return weight / weight.sum(dim=1, keepdim=True)
+
+    def _pairs(self, weight: Float[Tensor, " mk"]) -> Int[Tensor, " p"]:
+        """The (point, member) pairs that are evaluated, of M * (K + 1): all, or those that have a weight."""
+        if self.training or not self.skip_below:
+            return torch.arange(len(weight), device=weight.device)
+        return weight.nonzero()[:, 0]
 
     def _shape(
         self, features: Tensor, canonical: Canonical, prepared: AnchoredFrames
     ) -> tuple[Float[Tensor, " m"], Float[Tensor, "m g"]]:
         """The distances, in the networks' units, and the geometry."""
         blend = self.blend(canonical, prepared)
-        pair, each = self._pairs(blend.weight), blend.member.shape[1]
-        member = blend.member.flatten()
+        weight, member, each = self._kept(blend.weight).flatten(), blend.member.flatten(), blend.member.shape[1]
+        pair = self._pairs(weight)
         rows = group_rows(self.network[member[pair]], self._networks)
         pair_there = pair.index_select(0, rows.source)
         point_there, member_there = pair_there // each, member.index_select(0, pair_there)
@@ -258,11 +263,10 @@ class AnchoredDecoder(Decoder):
         start = rows.blocks(prepared.geometry.index_select(0, row.flatten().index_select(0, pair_there)))
         value, hidden = self.geometry_networks(own, start, rows, self._softplus)
         seen = rows.scatter(self.projection(hidden) if self.appearance == "geometry" else own)
-        value, weight = rows.scatter(value)[:, 0], blend.weight.flatten()
+        value = rows.scatter(value)[:, 0]
         if len(pair) < len(weight):
             value = value.new_zeros(len(weight)).index_copy(0, pair, value)
             seen = seen.new_zeros(len(weight), seen.shape[1]).index_copy(0, pair, seen)
-            weight = torch.zeros_like(weight).index_copy(0, pair, weight.index_select(0, pair))
         geometry = torch.cat([seen, weight[:, None], row.flatten()[:, None].to(seen.dtype)], dim=-1)
         return (value * weight).view(-1, each).sum(dim=1), geometry.view(len(features), each * geometry.shape[1])
 
@@ -271,7 +275,7 @@ class AnchoredDecoder(Decoder):
         each = self.neighbours + 1
         flat = geometry.view(len(geometry) * each, geometry.shape[1] // each)
         seen, weight, row = flat[:, :-2], flat[:, -2], flat[:, -1].detach().long()
-        pair = self._pairs(weight.view(-1, each))
+        pair = self._pairs(weight)
         member = row.index_select(0, pair) % self.anchors.layout.members
         rows = group_rows(self.network[member], self._networks)
         pair_there = pair.index_select(0, rows.source)
@@ -288,4 +292,4 @@ class AnchoredDecoder(Decoder):
         return self.anchors.layout.pairs + self.anchors.layout.middle + 1
 
     def _softplus(self, x: Tensor) -> Tensor:
-        return functional.softplus(x, self.beta)
+        return softplus(x, self.beta)

@@ -1,5 +1,6 @@
 """Networks of one shape, each with weights of its own, evaluated together on the rows that each one has."""
 
+import itertools
 from collections.abc import Callable
 
 import torch
@@ -29,9 +30,10 @@ class Ensemble(nn.Module):
         widths = [shared + own, *[hidden] * layers, out]
         self.weights = nn.ParameterList(
             torch.randn(networks, before, after) * (2 / max(before, 1)) ** 0.5
-            for before, after in zip(widths[:-2], widths[1:-1], strict=True)
+            for before, after in itertools.pairwise(widths)
         )
-        self.weights.append(torch.randn(networks, hidden, out) * (1 / hidden) ** 0.5)
+        with torch.no_grad():
+            self.weights[-1] *= 0.5**0.5  # no activation follows
         self.biases = nn.ParameterList(torch.zeros(networks, after) for after in widths[1:])
 
     def starts(

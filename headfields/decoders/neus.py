@@ -1,6 +1,7 @@
-"""NeuS's pair of networks: a signed distance with an exact normal, and a colour that sees point, normal and direction."""
+"""NeuS's pair of networks: a signed distance, and a colour that sees point, normal and direction."""
 
 import math
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float
@@ -65,7 +66,7 @@ class NeuSDecoder(Decoder):
         geometry_width: int = 16,
         colour_layers: int = 2,
         direction_bands: int = 4,
-        radius: float | None = None,
+        radius: float | int | None = None,
         centre: Float[Tensor, "3"] | None = None,
     ) -> None:
         super().__init__()
@@ -115,15 +116,16 @@ class NeuSDecoder(Decoder):
 
     @torch.no_grad()
     def _become_a_sphere(self, width: int) -> None:
+        last: Any
         *hidden, last = self.distance_network
-        for index, linear in enumerate(hidden):
+        for index, linear in enumerate(cast(list[nn.Linear], hidden)):
             points = 3 if index == 0 else self.hidden + 3 if index == self.skip else self.hidden
-            linear.weight.normal_(0.0, 1e-4)
-            linear.weight[:, :points] = _orthogonal(self.hidden, points)
-            linear.bias.zero_()
+            nn.init.normal_(linear.weight, 0.0, 1e-4)
+            linear.weight[:, :points] = _orthogonal(self.hidden, points).to(linear.weight)
+            nn.init.zeros_(linear.bias)
         reach = (self.radius or 0.0) / float(self.unit)
-        last.weight.normal_(0.0, 1e-2)
-        last.bias.zero_()
+        nn.init.normal_(last.weight, 0.0, 1e-2)
+        nn.init.zeros_(last.bias)
         # The expectation that the geometric initialisation rests on, and from there the nearest weights that fit.
         expected = torch.full((self.hidden,), math.sqrt(math.pi / self.hidden), dtype=torch.float64)
         where = 2 * torch.rand(4096, 3) - 1
@@ -151,9 +153,22 @@ class NeuSDecoder(Decoder):
         features: Float[Tensor, "m width"],
         directions: Float[Tensor, "m 3"],
         colour: bool = True,
-        *,
-        canonical: Canonical,
+        canonical: Canonical | None = None,
+        prepared: None = None,
     ) -> FieldValues:
+        """The distances (M,) of M points, and the geometry for `colour`; M = 0 is legal.
+
+        Args:
+            features: (M, width) of the encoders, joined.
+            directions, colour: of no influence; colours come later.
+            canonical: the M points.
+            prepared: nothing.
+
+        Raises:
+            ValueError: canonical is None.
+        """
+        if canonical is None:
+            raise ValueError("NeuSDecoder: canonical is None; pass the canonical points, as headfields.Field does")
         points = (canonical.points - self.middle) / self.unit
         # A distance is wanted to a fraction of a millimetre, and its derivatives are: not for 16 bits.
         with torch.autocast(points.device.type, enabled=False):
@@ -161,12 +176,22 @@ class NeuSDecoder(Decoder):
         return FieldValues(distance=out[:, 0] * self.unit, geometry=torch.cat([points, out[:, 1:]], dim=-1))
 
     def colour(
-        self, geometry: Float[Tensor, "m g"], directions: Float[Tensor, "m 3"], normals: Float[Tensor, "m 3"]
+        self,
+        geometry: Float[Tensor, "m g"],
+        directions: Float[Tensor, "m 3"],
+        normals: Float[Tensor, "m 3"] | None = None,
+        *,
+        prepared: None = None,
     ) -> Float[Tensor, "m 3"]:
         """The colour (M, 3) of `FieldValues.geometry` (M, G), seen along `directions` (M, 3), with `normals` (M, 3).
 
         Directions and normals are unit vectors in canonical space; M = 0 is legal.
+
+        Raises:
+            ValueError: normals is None.
         """
+        if normals is None:
+            raise ValueError("NeuSDecoder.colour: normals is None; pass FieldValues.canonical_normal")
         seen = [geometry, normals]
         if self.direction_bands:
             seen.append(frequency_encoding(directions, self.direction_bands))

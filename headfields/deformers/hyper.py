@@ -9,6 +9,7 @@ from torch.nn import functional
 
 from headfields.anchors import Anchors
 from headfields.deformers.static import ray_sphere
+from headfields.ops.softplus import softplus
 from headfields.parts import Deformer
 from headfields.records import Canonical, HeadState, Rays
 
@@ -19,10 +20,10 @@ _SPREAD = 1e-2
 @dataclass(frozen=True)
 class HyperFrames:
     """What `HyperDeformer.prepare` makes of B frames: what codes add to the first layer and to the one that they enter
-    again, biases included."""
+    again, if they do, biases included."""
 
     first: Float[Tensor, "b hidden"]
-    again: Float[Tensor, "b hidden"]
+    again: Float[Tensor, "b hidden"] | None
 
 
 class HyperDeformer(Deformer):
@@ -122,11 +123,9 @@ class HyperDeformer(Deformer):
         first = self._layer(0)
         starts = functional.linear(codes, first.weight[:, 3:], first.bias)
         if self.skip is None:
-            return HyperFrames(starts, starts[:, :0])
+            return HyperFrames(starts, None)
         again = self._layer(self.skip)
-        return HyperFrames(
-            starts, functional.linear(codes / 2**0.5, again.weight[:, self.hidden + 3 :], again.bias)
-        )
+        return HyperFrames(starts, functional.linear(codes / 2**0.5, again.weight[:, self.hidden + 3 :], again.bias))
 
     def bounds(self) -> Float[Tensor, "2 3"]:
         return torch.stack([self.anchors.centre - self.radius, self.anchors.centre + self.radius])
@@ -151,7 +150,7 @@ class HyperDeformer(Deformer):
             directions=directions,
             posed_points=points,
             frame=frame,
-            valid=(points - self.anchors.centre).norm(dim=-1) <= self.radius,
+            valid=(points.detach() - self.anchors.centre).norm(dim=-1) <= self.radius,
             ambient=out[:, 3:] if self.ambient_width else None,
         )
 
@@ -161,12 +160,12 @@ class HyperDeformer(Deformer):
             layer = self._layer(index)
             if index == 0:
                 hidden = _started(x, layer.weight[:, :3], prepared.first, frame)
-            elif index == self.skip:
+            elif index == self.skip and prepared.again is not None:
                 joined = torch.cat([hidden, x], dim=-1) / 2**0.5
                 hidden = _started(joined, layer.weight[:, : self.hidden + 3], prepared.again, frame)
             else:
                 hidden = layer(hidden)
-            hidden = functional.softplus(hidden, self.beta)
+            hidden = softplus(hidden, self.beta)
         return self.out(hidden)
 
     def _layer(self, index: int) -> nn.Linear:

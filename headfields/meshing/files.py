@@ -13,6 +13,7 @@ from torch import Tensor
 from headfields.meshing.mesh import Mesh
 
 FORMATS = (".ply", ".obj", ".glb")
+"""Endings of the files that `save_mesh` writes."""
 
 
 def save_mesh(path: Path | str, mesh: Mesh) -> Path:
@@ -71,55 +72,76 @@ def load_mesh(path: Path | str) -> Mesh:
     options: dict[str, Any] = {"maintain_order": True} if path.suffix.lower() == ".obj" else {}
     try:
         scene = trimesh.load_scene(str(path), process=False, **options)
-        parts = scene.dump()
+        # Node by node rather than scene.dump(), which forgets the normals and colours that a file has.
+        parts = [
+            (scene.geometry[name], scene.graph[node][0])
+            for node in scene.graph.nodes_geometry
+            for name in [scene.graph[node][1]]
+        ]
     except Exception as error:  # whatever a reader stumbles over is the reason to show
         raise ValueError(f"load_mesh: cannot read {path}: {type(error).__name__}: {error}") from error
-    meshes = [_from_trimesh(part, linear=path.suffix.lower() in (".glb", ".gltf")) for part in parts]
-    meshes = [mesh for mesh in meshes if mesh is not None]
+    linear = path.suffix.lower() in (".glb", ".gltf")
+    found = [_from_trimesh(part, place, linear) for part, place in parts]
+    meshes = [mesh for mesh in found if mesh is not None]
     if not meshes:
         raise ValueError(f"load_mesh: {path} holds neither a mesh nor points")
     return _joined(meshes)
 
 
-def _from_trimesh(part: Any, linear: bool) -> Mesh | None:
+def _from_trimesh(part: Any, place: np.ndarray, linear: bool) -> Mesh | None:
     vertices = getattr(part, "vertices", None)
-    if vertices is None or not hasattr(part, "visual") and not hasattr(part, "colors"):
+    if vertices is None or not (hasattr(part, "visual") or hasattr(part, "colors")):
         return None
     faces = np.asarray(getattr(part, "faces", np.empty((0, 3)))).astype(np.int64).reshape(-1, 3)
-    # Normals that the file has are kept in the cache; asking for them otherwise would compute some.
-    stored = part._cache.cache.get("vertex_normals") if hasattr(part, "_cache") else None
-    if stored is None:
-        raw = part.metadata.get("_ply_raw", {}).get("vertex", {}).get("data")
-        if raw is not None and {"nx", "ny", "nz"} <= set(raw.dtype.names or ()):
-            stored = np.stack([raw[name] for name in ("nx", "ny", "nz")], axis=-1)
+    normals = _stored_normals(part)
+    colours = _colours(part, len(vertices), linear)
+    vertices = np.asarray(vertices)
+    if not np.array_equal(place, np.eye(4)):
+        vertices = vertices @ place[:3, :3].T + place[:3, 3]
+        if normals is not None:
+            normals = normals @ np.linalg.inv(place[:3, :3])
+            normals = normals / np.linalg.norm(normals, axis=1, keepdims=True).clip(1e-30)
+        if np.linalg.det(place[:3, :3]) < 0:
+            faces = faces[:, ::-1]
     return Mesh(
         torch.from_numpy(np.array(vertices, np.float32)),
-        torch.from_numpy(faces),
-        _colours(part, len(vertices), linear),
-        None if stored is None or len(stored) != len(vertices) else torch.from_numpy(np.array(stored, np.float32)),
+        torch.from_numpy(faces.copy()),
+        colours,
+        None if normals is None else torch.from_numpy(np.array(normals, np.float32)),
     )
 
 
+def _stored_normals(part: Any) -> np.ndarray | None:
+    """The normals that the file has; asking trimesh for some would compute them where it has none."""
+    stored = part._cache.cache.get("vertex_normals") if hasattr(part, "_cache") else None
+    if stored is None:
+        raw = part.metadata.get("_ply_raw", {}).get("vertex", {}).get("data")
+        names = getattr(getattr(raw, "dtype", None), "names", None) or ()
+        if {"nx", "ny", "nz"} <= set(names):
+            stored = np.stack([np.asarray(raw[name]).reshape(-1) for name in ("nx", "ny", "nz")], axis=-1)
+    return None if stored is None or np.shape(stored) != np.shape(part.vertices) else np.asarray(stored)
+
+
 def _colours(part: Any, count: int, linear: bool) -> Tensor | None:
+    """Colours of the vertices, sRGB; those of glTF are linear light, but not those of its textures."""
     visual = getattr(part, "visual", None)
+    colours: Any = None
     try:
         if visual is None:
             colours = part.colors
         elif visual.kind == "vertex":
             colours = visual.vertex_colors
-        elif visual.kind == "texture" and visual.uv is not None and len(visual.uv) == count:
+        elif visual.kind == "texture":
+            colours = visual.vertex_attributes.get("color")
             image = getattr(visual.material, "image", None) or getattr(visual.material, "baseColorTexture", None)
-            if image is None:
-                return None
-            colours, linear = visual.to_color().vertex_colors, False
-        else:
-            return None
+            if colours is None and visual.uv is not None and len(visual.uv) == count and image is not None:
+                colours, linear = visual.to_color().vertex_colors, False
     except Exception:  # a texture that is not there: the shape is what is asked for first
         return None
-    colours = np.asarray(colours)
-    if colours.shape[:1] != (count,) or colours.ndim != 2 or not count:
+    if colours is None or np.ndim(colours) != 2 or len(colours) != count or not count:
         return None
-    scale = 255.0 if colours.dtype == np.uint8 else 65535.0 if colours.dtype == np.uint16 else 1.0
+    colours = np.asarray(colours)
+    scale = {"u1": 255.0, "u2": 65535.0}.get(colours.dtype.str[1:], 1.0)
     rgb = torch.from_numpy(colours[:, :3].astype(np.float32) / np.float32(scale))
     return _to_srgb(rgb) if linear else rgb
 

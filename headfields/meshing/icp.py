@@ -97,19 +97,15 @@ def align_to_surface(
     transform = transform.to(points.device)
     current = search.look(transform)
     converged, taken = False, 0
-    for taken in range(1, steps + 1):
+    while taken < steps and not converged:
+        taken += 1
         following = search.look(search.plane(current)) if method == "plane" else None
         if following is None or not following.cost <= current.cost:
             following = search.look(search.point(current))
         moved = float((following.moved - current.moved).norm(dim=-1).max())
-        if following.cost <= current.cost or moved <= tolerance:
+        converged = moved <= tolerance or following.cost >= current.cost  # no further but for rounding
+        if following.cost <= current.cost:
             current = following
-        else:  # no further: rounding
-            converged = moved <= 100 * tolerance
-            break
-        if moved <= tolerance:
-            converged = True
-            break
     kept = int(current.kept.sum())
     return Alignment(current.transform, math.sqrt(current.cost), kept / len(current.kept), taken, converged)
 

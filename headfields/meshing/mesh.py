@@ -10,6 +10,7 @@ from torch import Tensor
 
 from headfields.ops.triangle_frames import triangle_areas
 from headfields.records import Record
+from headfields.retargeting.align import Similarity
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,11 @@ class Mesh(Record):
             return None if tensor is None else tensor[used]
 
         return Mesh(self.vertices[used], corner.reshape(-1, 3), rows(self.colours), rows(self.normals))
+
+    def moved(self, motion: Similarity) -> "Mesh":
+        """The mesh, taken along by a similarity (`headfields.retargeting.Similarity`). Differentiable."""
+        normals = None if self.normals is None else self.normals @ motion.rotation.to(self.normals).transpose(0, 1)
+        return self.replace(vertices=motion.apply(self.vertices), normals=normals)
 
     def component(self) -> Int[Tensor, " f"]:
         """Which connected piece each face (F,) belongs to: 0 has most faces, and so on. Pieces share no vertex."""

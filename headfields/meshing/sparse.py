@@ -181,7 +181,7 @@ class _Grid:
         bits = 1 << torch.arange(8, device=self.device)
         return ((values < self.level) * bits).sum(-1)
 
-    def follow(self, cell: Int64[Tensor, " c"], step: int) -> tuple[Int64[Tensor, " c"], Float[Tensor, "c 8"]]:
+    def follow(self, cell: Int64[Tensor, " c"], step: int) -> tuple[Int64[Tensor, " k"], Float[Tensor, "k 8"]]:
         """The cells, with those added into which the surface goes on, and the values at their corners."""
         cell = cell.unique()
         new = cell
@@ -214,11 +214,13 @@ class _Grid:
                 break
             keep = cut
             if self.lipschitz is not None:
-                # No point of a cell is farther than half its diagonal from the nearest corner, or than all of it from
-                # the one corner that has a value.
-                away = torch.where(values.isfinite(), values - self.level, math.inf).abs().amin(1)
-                reach = self.lipschitz * math.sqrt(3) * self.cell * step
-                keep = cut | (away <= torch.where(values.isfinite().all(1), 0.5 * reach, reach))
+                # A point of the surface is no nearer to a corner than its value says; and of a cell of side h, no point
+                # x has |x - a|^2 + |x - b|^2 > 3 h^2 for opposite corners a and b.
+                finite = values.isfinite()
+                near = torch.where(finite, values - self.level, 0.0).square()
+                pairs = near[:, :4] + near[:, 4:].flip(1)
+                reach = 3 * (self.lipschitz * self.cell * step) ** 2
+                keep = cut | (finite.any(1) & (pairs.amax(1) <= reach))
             step //= 2
             self.budget(8 * int(keep.sum()), step)
             cell = self.corners(cell[keep], step).flatten()

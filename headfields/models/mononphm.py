@@ -1,5 +1,6 @@
 """MonoNPHM (Giebenhain et al. 2024): a morphable head of signed distance, deformed with hyper-coordinates."""
 
+import math
 from typing import Any, Literal
 
 import torch
@@ -10,7 +11,7 @@ from headfields.decoders import AnchoredDecoder, ColourAffine, SHLighting
 from headfields.deformers import HyperDeformer
 from headfields.encoders import Coordinates
 from headfields.records import Template
-from headfields.renderers import HierarchicalSampler, SurfaceRenderer, UnclampedAlpha
+from headfields.renderers import SurfaceRenderer, SurfaceSampler, UnclampedAlpha
 
 PAPER: dict[str, dict[str, Any]] = {
     "placement": {"pairs": 30, "middle": 5},
@@ -78,7 +79,9 @@ def mononphm(
         encoder=Coordinates(points=False),
         decoder=AnchoredDecoder(anchors, appearance=appearance, **sizes["decoder"]),
         renderer=SurfaceRenderer(
-            HierarchicalSampler(**sizes["samples"]), UnclampedAlpha(), lighting=[SHLighting(), ColourAffine()]
+            SurfaceSampler(**sizes["samples"], rounds=1, sharpness=4 * math.exp(3), keep_coarse=False),
+            UnclampedAlpha(),
+            lighting=[SHLighting(), ColourAffine()],
         ),
         template=template,
     )

@@ -13,6 +13,7 @@ from headfields.ops.compositing import (
 from headfields.ops.frequency import frequency_encoding, frequency_window
 from headfields.ops.grouped import GroupedRows, group_linear, group_rows
 from headfields.ops.hash_grid import HashGridLayout, hash_grid
+from headfields.ops.implicit import implicit_root
 from headfields.ops.interpolate_rows import interpolate_rows, scatter_rows
 from headfields.ops.log_strain import log_strain
 from headfields.ops.marching_cubes import Isosurface, marching_cubes
@@ -30,6 +31,7 @@ from headfields.ops.skinning import (
     pose_features,
     rotation_matrices,
 )
+from headfields.ops.softplus import softplus
 from headfields.ops.spherical_harmonics import spherical_harmonics
 from headfields.ops.surface_alpha import laplace_density, neus_alpha, unclamped_alpha
 from headfields.ops.triangle_frames import deformation_gradients, edge_neighbours, triangle_areas, triangle_frames
@@ -59,6 +61,7 @@ __all__ = [
     "group_linear",
     "group_rows",
     "hash_grid",
+    "implicit_root",
     "interpolate_rows",
     "inverse_cdf",
     "inverse_distance_weights",
@@ -82,12 +85,13 @@ __all__ = [
     "rotation_from_log_quaternion",
     "rotation_matrices",
     "scatter_rows",
+    "softplus",
     "spherical_harmonics",
     "stratified",
     "triangle_areas",
     "triangle_frames",
-    "uniform_step",
     "unclamped_alpha",
+    "uniform_step",
     "unwrap",
     "weights_from_alpha",
     "weights_from_density",

@@ -25,13 +25,13 @@ class MarchingTable(NamedTuple):
     """What a cell contributes, by its case: bit c of the case says whether corner c is inside.
 
     Attributes:
-        count: (256,) how many triangles.
+        totals: (256,) how many triangles.
         triangles: (256, 5, 3) their edges, in the order of `EDGES`, counter-clockwise seen from outside.
         axis: (12,) of each edge.
         corner: (12, 3) where each edge starts, relative to the cell's corner 0.
     """
 
-    count: UInt8[Tensor, "256"]
+    totals: UInt8[Tensor, "256"]
     triangles: UInt8[Tensor, "256 t 3"]
     axis: Int64[Tensor, "12"]
     corner: Int64[Tensor, "12 3"]

@@ -9,7 +9,7 @@ from torch import Tensor
 from headfields.ops._checks import check_floating, check_integer, check_shape
 
 LARGEST_BLOCK = 256
-"""Rows of a block at most: a product of so many rows is as fast as a larger one, and a block in part empty costs less."""
+"""Rows of a block at most: a product of so many is as fast as a larger one, and a block in part empty costs less."""
 SMALLEST_BLOCK = 16
 
 

@@ -43,11 +43,11 @@ def _crossed_edges(inside: Tensor) -> tuple[Tensor, Tensor]:
     table, threads = marching_table(inside.device), torch.get_num_threads()
     marks = torch.empty_like(flags)
     edges, triangles = (torch.empty(inside.shape[:2], dtype=torch.long) for _ in range(2))
-    native.marching_scan(flags, table.count, marks, edges, triangles, threads)
+    native.marching_scan(flags, table.totals, marks, edges, triangles, threads)
     first_edge, first_triangle = (count.flatten().cumsum(0).view_as(count) - count for count in (edges, triangles))
     edge = torch.empty(int(edges.sum()), dtype=torch.long)
     faces = torch.empty(int(triangles.sum()), 3, dtype=torch.long)
-    native.marching_emit(marks, table.count, table.triangles, first_edge, first_triangle, edge, faces, threads)
+    native.marching_emit(marks, table.totals, table.triangles, first_edge, first_triangle, edge, faces, threads)
     return edge, faces
 
 
@@ -109,13 +109,18 @@ def marching_cubes(
         check_floating("marching_cubes", "bounds", bounds)
         check_shape("marching_cubes", "bounds", bounds, "2 3")
         check_same_device("marching_cubes", values=values, bounds=bounds)
+    return Isosurface(*_surface(values, at, bounds))
+
+
+def _surface(values: Tensor, level: Tensor, bounds: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The fields of the `Isosurface`."""
     shape = values.shape
-    edge, faces = _crossed_edges(values.detach() < at.detach())
+    edge, faces = _crossed_edges(values.detach() < level.detach())
     point, axis = edge // 3, edge % 3
     strides = torch.tensor([shape[1] * shape[2], shape[2], 1], device=values.device)
     ends = torch.stack([point, point + strides[axis]], dim=-1)
     low, high = values.flatten()[ends].unbind(-1)
-    fraction = reference.along_edge(low, high, at)
+    fraction = reference.along_edge(low, high, level)
     index = torch.stack([point // strides[0], point // strides[1] % shape[1], point % shape[2]], dim=-1)
     direction = torch.eye(3, dtype=values.dtype, device=values.device)[axis]
     vertices = index.to(values.dtype) + fraction[:, None] * direction
@@ -123,4 +128,4 @@ def marching_cubes(
         cells = torch.tensor([max(size - 1, 1) for size in shape], dtype=values.dtype, device=values.device)
         corner = bounds.to(values.dtype)
         vertices = corner[0] + vertices * ((corner[1] - corner[0]) / cells)
-    return Isosurface(vertices, faces, ends, fraction)
+    return vertices, faces, ends, fraction

@@ -2,7 +2,7 @@
 
 | function | of | says |
 |---|---|---|
-| `neus_alpha` | Wang et al. 2021, "NeuS", equations 5 and 13 | opacity of an interval, 0 where the ray leaves the surface |
+| `neus_alpha` | Wang et al. 2021, "NeuS", equations 5 and 13 | opacity of an interval, 0 where the ray goes outward |
 | `unclamped_alpha` | MonoNPHM's tracker (Giebenhain et al. 2024) | the same without the clamp of the slope, clipped |
 | `laplace_density` | Yariv et al. 2021, "VolSDF", equations 2 and 3 | density, whatever the ray's direction |
 
@@ -27,8 +27,8 @@ def neus_alpha(
     distance: Float[Tensor, "*batch"],
     slope: Float[Tensor, "*batch"],
     length: Float[Tensor, "*batch"],
-    sharpness: Float[Tensor, "*batch"] | Float[Tensor, ""] | float,
-    anneal: Float[Tensor, ""] | float = 1.0,
+    sharpness: Float[Tensor, "*batch"] | Float[Tensor, ""] | float | int,
+    anneal: Float[Tensor, ""] | float | int = 1.0,
 ) -> Float[Tensor, "*batch"]:
     """Opacity of ray intervals by NeuS: 1 - Φ(next) / Φ(prev), Φ the sigmoid of the sharpened distance.
 
@@ -69,8 +69,8 @@ def unclamped_alpha(
     distance: Float[Tensor, "*batch"],
     slope: Float[Tensor, "*batch"],
     length: Float[Tensor, "*batch"],
-    sharpness: Float[Tensor, "*batch"] | Float[Tensor, ""] | float,
-    epsilon: float = 1e-5,
+    sharpness: Float[Tensor, "*batch"] | Float[Tensor, ""] | float | int,
+    epsilon: float | int = 1e-5,
 ) -> Float[Tensor, "*batch"]:
     """Opacity of ray intervals as MonoNPHM's tracker has it: (Φ(prev) - Φ(next) + ε) / (Φ(prev) + ε), clipped.
 
@@ -103,8 +103,8 @@ def unclamped_alpha(
 
 def laplace_density(
     distance: Float[Tensor, "*batch"],
-    sharpness: Float[Tensor, "*batch"] | Float[Tensor, ""] | float,
-    scale: Float[Tensor, "*batch"] | Float[Tensor, ""] | float | None = None,
+    sharpness: Float[Tensor, "*batch"] | Float[Tensor, ""] | float | int,
+    scale: Float[Tensor, "*batch"] | Float[Tensor, ""] | float | int | None = None,
 ) -> Float[Tensor, "*batch"]:
     """VolSDF's density: `scale` times the cumulative distribution of a Laplace law of width 1 / sharpness at -distance.
 
@@ -131,7 +131,7 @@ def laplace_density(
     return torch.where(sharpened >= 0, outside, inside) * (sharpness if scale is None else scale)
 
 
-def _check(op: str, distance: Tensor, **others: "Tensor | float | None") -> None:
+def _check(op: str, distance: Tensor, **others: "Tensor | float | int | None") -> None:
     check_floating(op, "distance", distance)
     tensors = {name: value for name, value in others.items() if isinstance(value, Tensor)}
     for name, tensor in tensors.items():

@@ -6,6 +6,7 @@ from headfields.renderers.samplers import HierarchicalSampler, OccupancySampler,
 from headfields.renderers.sharpness import LearnedSharpness, ScheduledSharpness, Sharpness
 from headfields.renderers.surface import SurfaceRenderer
 from headfields.renderers.surface_alpha import NeuSAlpha, SurfaceAlpha, UnclampedAlpha, VolSDFDensity
+from headfields.renderers.surface_sampler import SurfaceSampler
 from headfields.renderers.volume import VolumeRenderer
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "Sharpness",
     "SurfaceAlpha",
     "SurfaceRenderer",
+    "SurfaceSampler",
     "UnclampedAlpha",
     "UniformSampler",
     "VolSDFDensity",

@@ -35,7 +35,7 @@ class LearnedSharpness(Sharpness):
 
     rate_group = "sharpness"
 
-    def __init__(self, initial: float = 150.0) -> None:
+    def __init__(self, initial: float | int = 150.0) -> None:
         super().__init__()
         if not 0 < initial < math.inf:
             raise ValueError(f"LearnedSharpness: initial is {initial} 1/m; it must be positive")
@@ -67,9 +67,9 @@ class ScheduledSharpness(Sharpness):
 
     def __init__(
         self,
-        initial: float = 4 * math.exp(3),
-        final: float = 4 * math.exp(8),
-        growth: float = math.exp(1.5),
+        initial: float | int = 4 * math.exp(3),
+        final: float | int = 4 * math.exp(8),
+        growth: float | int = math.exp(1.5),
         every: int = 25,
     ) -> None:
         super().__init__()

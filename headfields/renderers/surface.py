@@ -1,14 +1,15 @@
 """Volume rendering of a field of signed distances."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from headfields.decoders.lighting import Shading
-from headfields.ops.compositing import accumulate, composite, ray_offsets, weights_from_alpha
+from headfields.ops.compositing import accumulate, composite, exclusive_sum, ray_offsets, weights_from_alpha
 from headfields.parts import Renderer, Sampler
 from headfields.records import FieldValues, Rays, Rendering, Samples
 from headfields.renderers.surface_alpha import NeuSAlpha, SurfaceAlpha
@@ -26,10 +27,12 @@ class SurfaceRenderer(Renderer):
         alpha: distances to opacities; `NeuSAlpha()` if None.
         lighting: what is done with the colour of each sample, in this order: `SHLighting`, `ColourAffine`, or other
             `headfields.decoders.Shading`.
-        early_stop: in evaluation without gradients, samples of less weight are not asked for their colour. 0: all are.
+        early_stop: transmittance below which the rest of a ray is left out; found by a first pass for the distance
+            alone, without gradients. Where no gradients are asked for, samples of less weight are not asked for their
+            colour either. 0 leaves nothing out.
 
-    The rendering has a `normal`, the sum of weight · unit normal in posed space, and depth in metres, neither divided by
-    opacity; `gradient` of all samples; and in training mode the canonical samples and the field.
+    The rendering has a `normal`, the sum of weight · unit normal in posed space, and depth in metres, neither divided
+    by opacity; `gradient` of all samples; and in training mode the canonical samples and the field.
 
     Differentiable as the parts are: distances, gradients and compositing to second order. Where samples lie is not
     differentiated, but their points are: gradients reach the rays.
@@ -48,7 +51,7 @@ class SurfaceRenderer(Renderer):
         sampler: Sampler,
         alpha: SurfaceAlpha | None = None,
         lighting: Shading | Sequence[Shading] | None = None,
-        early_stop: float = 1e-4,
+        early_stop: float | int = 1e-4,
     ) -> None:
         super().__init__()
         shadings = [] if lighting is None else [lighting] if isinstance(lighting, Shading) else list(lighting)
@@ -73,29 +76,42 @@ class SurfaceRenderer(Renderer):
 
     def forward(self, rays: Rays, field: Any, background: Float[Tensor, "n 3"]) -> Rendering:
         with torch.no_grad():
-            samples, _ = self.sampler(rays, field)
+            samples, canonical = self.sampler(rays, field)
+            if self.early_stop or self.training:
+                values = field.decode(canonical, colour=False)
+                if self.training:
+                    self.sampler.observe(canonical, self.density(values))
+                if self.early_stop:
+                    samples = samples[self._seen(samples, values.distance, len(rays)).nonzero()[:, 0]]
         return self.shade(samples, rays, field, background)
 
+    def _seen(self, samples: Samples, distance: Float[Tensor, " m"], rays: int) -> Bool[Tensor, " m"]:
+        """Which samples are in front of where the transmittance falls below the limit, by the samples before each."""
+        middle = samples.middle
+        depth = self.alpha.optical_depth(distance[:-1], distance[1:], middle.diff())
+        depth = torch.where(samples.ray.diff() == 0, depth, 0.0)
+        depth = torch.cat([depth[:0].new_zeros(min(len(samples), 1)), depth])
+        return exclusive_sum(depth, samples.ray, rays) <= -math.log(self.early_stop)
+
     def shade(self, samples: Samples, rays: Rays, field: Any, background: Float[Tensor, "n 3"]) -> Rendering:
-        """What N rays see of the field at M samples."""
+        """What N rays see of the field at M samples, all of them."""
         offsets = ray_offsets(samples.ray, len(rays))
         origins, directions, frame = (
             x.index_select(0, samples.ray) for x in (rays.origins, rays.directions, rays.frame)
         )
         points = torch.addcmul(origins, directions, samples.middle[:, None])
-        canonical, values = field.signed_distance(points, frame, directions)
-        if self.training:
-            self.sampler.observe(canonical.detach(), self.density(values).detach())
+        everywhere = torch.is_grad_enabled() or not self.early_stop
+        canonical, values = field.signed_distance(points, frame, directions, colour=everywhere)
         slope = (directions * values.gradient).sum(dim=-1)
         alpha = self.alpha(values.distance, slope, samples.end - samples.start)
         weights = weights_from_alpha(alpha, offsets=offsets)
-        if torch.is_grad_enabled() or not self.early_stop:
-            rgb = self._lit(field.colour(values, canonical).rgb, values.normal, samples, rays)
+        if everywhere:
+            rgb = self._lit(values.rgb, values.normal, samples.ray, rays)
         else:
             seen = (weights >= self.early_stop).nonzero()[:, 0]
-            part = field.colour(values[seen], canonical[seen]).rgb
-            part = self._lit(part, values.normal[seen], samples[seen], rays)
-            rgb = part.new_zeros(len(samples), 3).index_copy(0, seen, part)
+            part = field.colour(values[seen], canonical[seen])
+            part_rgb = self._lit(part.rgb, part.normal, samples.ray[seen], rays)
+            rgb = part_rgb.new_zeros(len(samples), 3).index_copy(0, seen, part_rgb)
         colour, opacity, depth = composite(weights, rgb, samples, len(rays), background, offsets=offsets)
         normal = accumulate(weights, values.normal, offsets=offsets)
         kept: dict[str, Any] = {"canonical": canonical, "field": field} if self.training else {}
@@ -105,10 +121,10 @@ class SurfaceRenderer(Renderer):
         )  # fmt: skip
 
     def _lit(
-        self, rgb: Float[Tensor, "m 3"], normals: Float[Tensor, "m 3"], samples: Samples, rays: Rays
+        self, rgb: Float[Tensor, "m 3"], normals: Float[Tensor, "m 3"], ray: Int[Tensor, " m"], rays: Rays
     ) -> Float[Tensor, "m 3"]:
         for shading in self.shadings:
-            rgb = shading(rgb, normals, samples.ray, rays)
+            rgb = shading(rgb, normals, ray, rays)
         return rgb
 
     def due(self, step: int) -> bool:

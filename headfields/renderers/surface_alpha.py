@@ -3,6 +3,7 @@
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn import functional
 
 from headfields.ops.surface_alpha import laplace_density, neus_alpha, unclamped_alpha
 from headfields.parts import Part
@@ -12,7 +13,7 @@ from headfields.renderers.sharpness import LearnedSharpness, ScheduledSharpness,
 class SurfaceAlpha(Part):
     """Opacities of ray intervals from signed distances.
 
-    Subclasses define `forward` and `density`.
+    Subclasses define `forward` and `density`, and `optical_depth` if it is another than NeuS's.
 
     Args:
         sharpness: how sharply the surface is seen; by a schedule or learned.
@@ -45,6 +46,16 @@ class SurfaceAlpha(Part):
     def density(self, distance: Float[Tensor, " m"]) -> Float[Tensor, " m"]:
         """The density (M,), 1/m, that a ray straight into the surface meets at `distance` (M,): for samplers."""
         raise NotImplementedError
+
+    def optical_depth(
+        self, before: Float[Tensor, " m"], after: Float[Tensor, " m"], length: Float[Tensor, " m"]
+    ) -> Float[Tensor, " m"]:
+        """The optical depth (M,) of a piece of ray between two distances (M,), `length` (M,) metres of it apart.
+
+        For what is hidden behind it. Here NeuS's, log Φ(before) - log Φ(after) where that is positive.
+        """
+        sharpness = self.sharpness()
+        return functional.relu(functional.logsigmoid(sharpness * before) - functional.logsigmoid(sharpness * after))
 
 
 class NeuSAlpha(SurfaceAlpha):
@@ -102,7 +113,7 @@ class UnclampedAlpha(SurfaceAlpha):
     Source: Giebenhain et al. 2024, "MonoNPHM", released code.
     """
 
-    def __init__(self, sharpness: Sharpness | None = None, epsilon: float = 1e-5) -> None:
+    def __init__(self, sharpness: Sharpness | None = None, epsilon: float | int = 1e-5) -> None:
         super().__init__(ScheduledSharpness() if sharpness is None else sharpness)
         if not epsilon > 0:
             raise ValueError(f"UnclampedAlpha: epsilon is {epsilon}; it must be positive")
@@ -143,3 +154,8 @@ class VolSDFDensity(SurfaceAlpha):
 
     def density(self, distance: Float[Tensor, " m"]) -> Float[Tensor, " m"]:
         return laplace_density(distance, self.sharpness())
+
+    def optical_depth(
+        self, before: Float[Tensor, " m"], after: Float[Tensor, " m"], length: Float[Tensor, " m"]
+    ) -> Float[Tensor, " m"]:
+        return 0.5 * (self.density(before) + self.density(after)) * length

@@ -9,6 +9,8 @@ from jaxtyping import Float, UInt8
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from headfields.records import Camera, Rendering
+
 CAPTION_HEIGHT = 18
 
 
@@ -88,6 +90,27 @@ def side_by_side(
     height = max((tile.shape[0] for tile in tiles), default=0)
     padded = [np.pad(tile, ((0, height - tile.shape[0]), (0, 0), (0, 0)), constant_values=255) for tile in tiles]
     return np.concatenate(padded, axis=1) if padded else np.empty((0, 0, 3), np.uint8)
+
+
+def normal_map(rendering: Rendering, camera: Camera) -> Float[Tensor, "h w 3"]:
+    """The normals of a rendered image as colours, over white: red to the right, green up, blue toward the camera.
+
+    Args:
+        rendering: of `Avatar.render`, with a `normal` in posed space.
+        camera: the one it was rendered with.
+
+    Returns:
+        (H, W, 3) in [0, 1]; not differentiable.
+
+    Raises:
+        ValueError: the rendering has no normals.
+    """
+    if rendering.normal is None:
+        raise ValueError("normal_map: the rendering has no normals; SurfaceRenderer gives them")
+    turned = rendering.normal.detach() @ camera.world_to_camera.reshape(4, 4)[:3, :3].T
+    turned = torch.nn.functional.normalize(turned, dim=-1) * turned.new_tensor([1.0, -1.0, -1.0])
+    opacity = rendering.opacity.detach()[..., None]
+    return ((0.5 + 0.5 * turned) * opacity + 1 - opacity).clamp(0, 1)
 
 
 def captioned(tile: UInt8[np.ndarray, "h w 3"], caption: str) -> UInt8[np.ndarray, "h2 w 3"]:

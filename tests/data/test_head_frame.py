@@ -131,6 +131,7 @@ def test_cameras_see_the_same_from_the_heads_frame() -> None:
     expected = seen.rays(pixels, frame)
     torch.testing.assert_close(rays.origins, expected.origins, atol=1e-5, rtol=0)
     torch.testing.assert_close(rays.directions, expected.directions, atol=1e-5, rtol=0)
+    torch.testing.assert_close(rays.camera_rotation, expected.camera_rotation, atol=1e-5, rtol=0)
     assert len(rays_to_head_frame(rays[:0], pose)) == 0
 
 

@@ -113,15 +113,14 @@ def test_rows_of_codes_move_as_adam_moves_them_and_others_stay() -> None:
 
 
 def test_training_lowers_the_loss_and_leaves_a_log_and_pictures(scans: MeshScans, tmp_path: Path) -> None:
-    result = trainer(scans, tmp_path / "run", schedule=PriorSchedule(networks=2e-3)).fit(steps=40)
-    assert result.step == 40
+    result = trainer(scans, tmp_path / "run", schedule=PriorSchedule(networks=2e-3)).fit(steps=80)
+    assert result.step == 80
     assert not result.interrupted
     with open(tmp_path / "run" / "log.csv", newline="") as file:
         rows = list(csv.DictReader(file))
-    first = float(rows[0]["loss"])
-    assert result.loss < 0.95 * first  # smoothed over more steps than there are
+    assert result.loss < 0.8 * float(rows[0]["loss"])
     assert float(rows[0]["surface"]) > 0
-    assert (tmp_path / "run" / "images" / "step_000040.png").is_file()
+    assert (tmp_path / "run" / "images" / "step_000080.png").is_file()
     assert (tmp_path / "run" / "checkpoint" / "last.safetensors").is_file()
 
 

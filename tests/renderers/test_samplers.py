@@ -25,7 +25,7 @@ class Ball:
 
     def __init__(self, density: float = 200.0, radius: float = 0.1, box: Tensor = BOX) -> None:
         self.deformer = Static(box)
-        self.density, self.radius = density, radius
+        self.level, self.radius = density, radius
         self.state = HeadState(torch.zeros(1, 1, 3))
         self.colours = 0
 
@@ -39,7 +39,7 @@ class Ball:
         return self.deformer(points, directions, frame, None)
 
     def decode(self, canonical: Canonical, colour: bool = True) -> FieldValues:
-        density = self.density * (canonical.points.norm(dim=-1) < self.radius).float()
+        density = self.level * (canonical.points.norm(dim=-1) < self.radius).float()
         self.colours += len(canonical) if colour else 0
         return FieldValues(density=density, rgb=0.5 + canonical.points if colour else None)
 

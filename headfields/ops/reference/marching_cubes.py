@@ -19,8 +19,7 @@ def crossed_edges(inside: Bool[Tensor, "d h w"]) -> tuple[Int64[Tensor, " v"], I
     """
     shape = inside.shape
     if min(shape) < 2:
-        none = torch.zeros(0, dtype=torch.long, device=inside.device)
-        return none, none.reshape(0, 3)
+        return inside.new_zeros(0, dtype=torch.long), inside.new_zeros(0, 3, dtype=torch.long)
     case = torch.zeros([size - 1 for size in shape], dtype=torch.uint8, device=inside.device)
     for corner in range(8):
         window = inside
@@ -46,7 +45,7 @@ def polygonise(
         As `crossed_edges`; faces are in the order of the cells.
     """
     table = marching_table(cell.device)
-    count = table.count[case.long()].long()
+    count = table.totals[case.long()].long()
     row = torch.repeat_interleave(count)
     within = torch.arange(len(row), device=cell.device) - (count.cumsum(0) - count)[row]
     local = table.triangles[case[row].long(), within].long()

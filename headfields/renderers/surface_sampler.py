@@ -1,0 +1,126 @@
+"""Where along a ray a field of distances is asked: near its surface, found in rounds."""
+
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from headfields.ops.compositing import weights_from_alpha
+from headfields.ops.sampling import inverse_cdf, stratified
+from headfields.ops.surface_alpha import neus_alpha
+from headfields.parts import Sampler
+from headfields.records import Canonical, Rays, Samples
+from headfields.renderers.samplers import canonicalise_samples
+
+_PIECE = 1 << 17
+"""Points whose distance is asked for at a time, without a graph."""
+
+
+class SurfaceSampler(Sampler):
+    """NeuS's hierarchical sampling: points are added in rounds, from opacities of fixed, growing sharpness.
+
+    The distance is asked at the edges of `coarse` stratified intervals. Each round takes the opacity of the intervals
+    between the points that there are (`neus_alpha` of their ends' mean, its slope the lesser of this interval's and the
+    one before) and adds fine / rounds points at even quantiles of the weights along the ray. The sharpness doubles
+    with each round, whatever the renderer's is. The samples are the intervals between all points.
+
+    MonoNPHM's tracker is `SurfaceSampler(32, 32, rounds=1, sharpness=4 * math.exp(3), keep_coarse=False)`: one round,
+    after which the intervals are those of the weights' quantiles alone.
+
+    Args:
+        coarse: intervals a ray of the first pass (NeuS: 64).
+        fine: points a ray that are added (NeuS: 64).
+        rounds: in so many rounds (NeuS: 4).
+        sharpness: of the first round, 1/m. NeuS has 64 in a sphere of radius 1 around the object: some 500 for a head.
+        keep_coarse: whether the first points are among the last ones.
+
+    Quantiles are even in training mode too; what is random is the first pass. Nothing is differentiable.
+
+    Raises:
+        ValueError: an argument is out of range, or fine is no multiple of rounds.
+
+    Source: Wang et al. 2021, "NeuS", released code (its supplement describes it); MonoNPHM's released code.
+    """
+
+    def __init__(
+        self,
+        coarse: int = 64,
+        fine: int = 64,
+        rounds: int = 4,
+        sharpness: float | int = 512.0,
+        keep_coarse: bool = True,
+    ) -> None:
+        super().__init__()
+        if min(coarse, fine, rounds) < 1 or fine % rounds:
+            raise ValueError(
+                f"SurfaceSampler: coarse is {coarse}, fine {fine} and rounds {rounds}; all must be at least 1, and "
+                "fine a multiple of rounds"
+            )
+        if not sharpness > 0:
+            raise ValueError(f"SurfaceSampler: sharpness is {sharpness} 1/m; it must be positive")
+        self.coarse = coarse
+        self.fine = fine
+        self.rounds = rounds
+        self.sharpness = sharpness
+        self.keep_coarse = keep_coarse
+
+    def extra_repr(self) -> str:
+        return f"{self.coarse} + {self.fine} in {self.rounds} rounds, sharpness={self.sharpness:g} 1/m"
+
+    @torch.no_grad()
+    def forward(self, rays: Rays, field: Any) -> tuple[Samples, Canonical]:
+        near, far = field.near_far(rays)
+        first = stratified(near, far, self.coarse, jitter=self.training)
+        ray = first.ray[:: self.coarse]
+        edges = torch.cat([first.start.view(-1, self.coarse), first.end.view(-1, self.coarse)[:, -1:]], dim=1)
+        distance, valid = self._ask(edges, ray, rays, field)
+        for turn in range(self.rounds):
+            weights = _weights(edges, distance, valid, self.sharpness * 2.0**turn)
+            last = turn == self.rounds - 1
+            if last and not self.keep_coarse:
+                drawn = inverse_cdf(edges, weights, self.fine, jitter=False)
+                return canonicalise_samples(drawn.replace(ray=ray.index_select(0, drawn.ray)), rays, field)
+            some = self.fine // self.rounds + 1
+            added = inverse_cdf(edges, weights, some, jitter=False).start.view(-1, some)
+            added = added[:, 1:]  # the inner quantiles; the outer ones are edges already
+            edges, order = torch.cat([edges, added], dim=1).sort(dim=1)
+            if not last:
+                found = self._ask(added, ray, rays, field)
+                both = (torch.cat(pair, dim=1) for pair in zip((distance, valid), found, strict=True))
+                distance, valid = (values.gather(1, order) for values in both)
+        count = edges.shape[1] - 1
+        samples = Samples(ray.repeat_interleave(count), edges[:, :-1].reshape(-1), edges[:, 1:].reshape(-1))
+        return canonicalise_samples(samples, rays, field)
+
+    def _ask(
+        self, along: Float[Tensor, "h e"], ray: Int[Tensor, " h"], rays: Rays, field: Any
+    ) -> tuple[Float[Tensor, "h e"], Bool[Tensor, "h e"]]:
+        """Distances (metres) at lengths along rays, and whether the deformer has an answer there."""
+        distance, valid = torch.zeros_like(along), torch.zeros_like(along, dtype=torch.bool)
+        rows = max(_PIECE // max(along.shape[1], 1), 1)
+        for begin in range(0, len(along), rows):
+            piece = slice(begin, begin + rows)
+            origins, directions, frame = (
+                x.index_select(0, ray[piece]).repeat_interleave(along.shape[1], dim=0)
+                for x in (rays.origins, rays.directions, rays.frame)
+            )
+            points = torch.addcmul(origins, directions, along[piece].reshape(-1, 1))
+            canonical = field.canonicalise(points, directions, frame)
+            distance[piece] = field.decode(canonical, colour=False).distance.view(-1, along.shape[1])
+            valid[piece] = canonical.valid.view(-1, along.shape[1])
+        return distance, valid
+
+
+def _weights(
+    edges: Float[Tensor, "h e"], distance: Float[Tensor, "h e"], valid: Bool[Tensor, "h e"], sharpness: float
+) -> Float[Tensor, "h s"]:
+    """Weights of the intervals between edges, where both ends are valid."""
+    length = edges.diff(dim=1)
+    there = valid[:, 1:] & valid[:, :-1]
+    slope = torch.where(there & (length > 0), distance.diff(dim=1) / length.clamp_min(1e-9), 0.0)
+    before = torch.cat([torch.zeros_like(slope[:, :1]), slope[:, :-1]], dim=1)
+    slope = slope.minimum(before).clamp(-1e3, 0.0)
+    middle = 0.5 * (distance[:, 1:] + distance[:, :-1])
+    alpha = neus_alpha(middle, slope, length, sharpness)
+    return weights_from_alpha(torch.where(there, alpha, 0.0))
