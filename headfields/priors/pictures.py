@@ -56,6 +56,7 @@ def trace(field: Field, rays: Rays, steps: int = 64, near: float = 2e-4) -> tupl
     start, end = field.near_far(rays)
     along, hit = start.clone(), torch.zeros(len(rays), dtype=torch.bool, device=start.device)
     left = (start < end).nonzero()[:, 0]
+    last = torch.full_like(along, torch.inf)
     with torch.no_grad():
         for _ in range(steps):
             if not len(left):
@@ -64,10 +65,10 @@ def trace(field: Field, rays: Rays, steps: int = 64, near: float = 2e-4) -> tupl
             canonical = field.canonicalise(ray.origins + along[left, None] * ray.directions, ray.directions, ray.frame)
             distance = field.decode(canonical, colour=False).distance
             assert distance is not None
-            hit[left] = distance < near
+            hit[left], last[left] = distance < near, distance
             along[left] = along[left] + torch.where(distance.abs() < near, 0.0, 0.9 * distance)
             left = left[~hit[left] & (along[left] < end[left])]
-    return along, hit
+    return along, hit | (last < 5 * near) & (along < end)  # rays that graze come close for long
 
 
 @torch.no_grad()
