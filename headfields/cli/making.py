@@ -5,7 +5,9 @@ from pathlib import Path
 from headfields.cli.errors import CommandError
 
 
-def synth(out: Path, frames: int, size: int, seed: int, noise: float, noise_seed: int, identity: int | None = None) -> None:
+def synth(
+    out: Path, frames: int, size: int, seed: int, noise: float, noise_seed: int, identity: int | None = None
+) -> None:
     """Writes a synthetic capture to an empty or new folder; one that holds it already is left as it is."""
     from headfields.data import load_capture, procedural, tracking_error
 

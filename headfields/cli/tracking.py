@@ -63,7 +63,9 @@ def track(options: Options) -> None:
         )
     if not found.fits:
         reasons = ", ".join(sorted({failure.reason for failure in found.failed.values()}))
-        raise CommandError(f"none of {len(frames)} frames could be tracked ({reasons}); {options.out}/errors.json says why")
+        raise CommandError(
+            f"none of {len(frames)} frames could be tracked ({reasons}); {options.out}/errors.json says why"
+        )
     names = (("psnr", "dB"), ("iou", ""), ("landmarks_px", "pixels"))
     for name, unit in names:
         values = [fit.errors[name] for fit in found.fits.values() if name in fit.errors]

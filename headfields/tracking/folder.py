@@ -54,9 +54,7 @@ class TrackingFolder:
         plain = json.loads(json.dumps(config, default=str))
         if path.exists():
             if not resume:
-                raise FileExistsError(
-                    f"{self.path} holds a tracking run already; resume it, or name another folder"
-                )
+                raise FileExistsError(f"{self.path} holds a tracking run already; resume it, or name another folder")
             before = read_json(path, "a tracking run has one")
             for name in FIXED:
                 if before.get(name) != plain.get(name):
@@ -90,7 +88,9 @@ class TrackingFolder:
         paths = sorted((self.path / "fits" / f"stage{stage}").glob("[0-9]*.safetensors"))
         return {int(path.stem): FrameFit.load(path) for path in paths}
 
-    def write_errors(self, names: Mapping[int, str], fits: Mapping[int, FrameFit], failed: Mapping[int, FrameFailure]) -> None:
+    def write_errors(
+        self, names: Mapping[int, str], fits: Mapping[int, FrameFit], failed: Mapping[int, FrameFailure]
+    ) -> None:
         """Writes errors.json: of each frame its errors, or the reason that it failed for."""
         write_json(
             self.path / "errors.json",
@@ -116,5 +116,3 @@ def _short(before: Any, now: Any) -> str:
         names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
         return ", ".join(f"{name} was {before.get(name)!r} and is {now.get(name)!r}" for name in names[:3])
     return f"was {before!r} and is {now!r}"
-
-

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from headfields.tracking.pose import landmark_pose
 __all__ = ["FACER", "FrameSource", "LabelClasses", "RayBatch", "TrackedFrame", "find_landmarks", "load_frame"]
 
 
+@runtime_checkable
 class FrameSource(Protocol):
     """What tracking asks of a capture; `headfields.data.Capture` has it all."""
 
@@ -257,7 +258,9 @@ def _start(
     return given if bool((depth > 0).all()) and float(error) <= 2 * float(least) + 1e-3 else best
 
 
-def _weights(alpha: Tensor, label: Tensor | None, classes: LabelClasses, weights: EnergyWeights) -> tuple[Tensor, Tensor]:
+def _weights(
+    alpha: Tensor, label: Tensor | None, classes: LabelClasses, weights: EnergyWeights
+) -> tuple[Tensor, Tensor]:
     """What pixels count in colours and in the mask."""
     colour, mask = torch.ones_like(alpha), torch.ones_like(alpha)
     if label is None:
@@ -288,5 +291,3 @@ def _near_ball(camera: Camera, centre: Tensor, radius: float) -> Bool[Tensor, "h
     along = (to_centre * rays.directions).sum(dim=-1)
     beside = to_centre - along[:, None] * rays.directions
     return ((beside.norm(dim=-1) < radius) & (along > 0)).view(camera.size)
-
-

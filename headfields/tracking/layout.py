@@ -131,6 +131,7 @@ def read_mononphm(folder: str | Path) -> dict[int, MonoNPHMFrame]:
         raise FileNotFoundError(f"read_mononphm: {root} has no folders of frames (00000, ...)")
     out = {}
     for row, place in enumerate(places):
+
         def load(name: str, required: bool = True, place: Path = place) -> Tensor | None:
             path = next((each for each in (place / f"{name}.npy", root / f"{name}.npy") if each.is_file()), None)
             if path is None:

@@ -21,9 +21,9 @@ class Rate:
         change: (step, rate) from which on another value is halved instead of `start`.
     """
 
-    start: float
+    start: float | int
     halve: tuple[int, ...] = ()
-    change: tuple[tuple[int, float], ...] = ()
+    change: tuple[tuple[int, float | int], ...] = ()
 
     def at(self, step: float | int) -> float:
         """The rate at a step of the full schedule; a shorter fit passes its step times full length / its length."""
@@ -38,7 +38,7 @@ class Rate:
 class Schedule:
     """Something that takes other values over the steps of a fit: (step from which on, value), the first at 0."""
 
-    values: tuple[tuple[int, float], ...]
+    values: tuple[tuple[int, float | int], ...]
 
     def at(self, step: float | int) -> float:
         """The value at a step."""
@@ -63,19 +63,19 @@ class EnergyWeights:
         first_expression: of the same on the frame that the identity is fitted to.
     """
 
-    colour: float = 100.0
-    mouth: float = 1 / 25
-    mask: float = 25.0
-    hair: float = 1 / 5
+    colour: float | int = 100.0
+    mouth: float | int = 1 / 25
+    mask: float | int = 25.0
+    hair: float | int = 1 / 5
     landmarks: Schedule = Schedule(((0, 100.0), (25, 50.0), (50, 20.0), (100, 10.0)))
-    emphasis: float = 100.0
-    geometry_local: float = 1000.0
-    appearance_local: float = 1000.0
-    geometry_global: float = 25.0
-    appearance_global: float = 50.0
-    symmetry: float = 1.0
-    expression: float = 150.0
-    first_expression: float = 1000.0
+    emphasis: float | int = 100.0
+    geometry_local: float | int = 1000.0
+    appearance_local: float | int = 1000.0
+    geometry_global: float | int = 25.0
+    appearance_global: float | int = 50.0
+    symmetry: float | int = 1.0
+    expression: float | int = 150.0
+    first_expression: float | int = 1000.0
 
     def __post_init__(self) -> None:
         for item in fields(self):
@@ -118,7 +118,7 @@ class Stage1:
     """
 
     steps: int = 251
-    pace: tuple[float, float, float] = (0.5, 0.25, 0.1)
+    pace: tuple[float | int, float | int, float | int] = (0.5, 0.25, 0.1)
     geometry: Rate = Rate(5e-4, (200, 225))
     appearance: Rate = Rate(5e-4, (200, 225))
     expression: Rate = Rate(2e-4, (200, 225), ((150, 5e-4),))
@@ -126,14 +126,14 @@ class Stage1:
     affine: Rate = Rate(5e-4, (200, 225))
     rotation: Rate = Rate(5e-3, (32, 200, 225))
     translation: Rate = Rate(2.5e-3, (32, 200, 225))
-    pose_later: float = 0.1
-    sharpness: tuple[float, float, float] = (0.3, 0.15, 0.8)
-    sharpness_later: tuple[float, float, float] = (0.5, 0.15, 0.8)
+    pose_later: float | int = 0.1
+    sharpness: tuple[float | int, float | int, float | int] = (0.3, 0.15, 0.8)
+    sharpness_later: tuple[float | int, float | int, float | int] = (0.5, 0.15, 0.8)
     sharpen_every: int = 25
     sharpen_every_later: int = 50
-    clip: float = 0.1
+    clip: float | int = 0.1
     weights: EnergyWeights = EnergyWeights()
-    spread: float = 0.003
+    spread: float | int = 0.003
 
     def __post_init__(self) -> None:
         if self.steps < 1 or not all(0 < pace <= 1 for pace in self.pace) or not self.spread > 0:
@@ -162,16 +162,16 @@ class Stage2:
         weights: of the energy.
     """
 
-    steps_a_frame: float = 251 * 0.25
-    geometry: float = 2e-4
-    appearance: float = 2e-4
-    expression: float = 1e-4
-    light: float = 1e-4
-    rotation: float = 3e-4
-    translation: float = 1e-4
-    smooth_expression: float = 2000.0
-    smooth_pose: float = 5e4
-    sharpness: float = 0.8
+    steps_a_frame: float | int = 251 * 0.25
+    geometry: float | int = 2e-4
+    appearance: float | int = 2e-4
+    expression: float | int = 1e-4
+    light: float | int = 1e-4
+    rotation: float | int = 3e-4
+    translation: float | int = 1e-4
+    smooth_expression: float | int = 2000.0
+    smooth_pose: float | int = 5e4
+    sharpness: float | int = 0.8
     weights: EnergyWeights = field(default_factory=EnergyWeights.joint)
 
     def __post_init__(self) -> None:
@@ -199,13 +199,13 @@ class TrackingOptions:
     stage1: Stage1 = Stage1()
     stage2: Stage2 | None = field(default_factory=Stage2)
     rays: int = 450
-    foreground: float = 0.75
+    foreground: float | int = 0.75
     coarse: int = 32
     fine: int = 32
     image_height: int = 133
     seed: int = 42
     mask_pixels: int = 200
-    landmark_share: float = 0.3
+    landmark_share: float | int = 0.3
     mesh_resolution: int = 192
     checkpoint_every: int = 100
 

@@ -75,7 +75,9 @@ def frame_picture(
 def _tile(image: Float[Tensor, "h w 3"]) -> np.ndarray:
     height, width = image.shape[:2]
     factor = max(round(_TILE / height), 1)
-    return np.array(Image.fromarray(to_uint8(image)).resize((factor * width, factor * height), Image.Resampling.NEAREST))
+    return np.array(
+        Image.fromarray(to_uint8(image)).resize((factor * width, factor * height), Image.Resampling.NEAREST)
+    )
 
 
 def _outlined(image: np.ndarray, alpha: Tensor) -> np.ndarray:

@@ -82,5 +82,3 @@ def prior_landmarks(prior: Prior, scans: MeshScans, head: Any) -> LandmarkPoints
         raise ValueError(f"prior_landmarks: the head has {points.shape[1]} landmarks; expected the 68 of iBUG")
     anchors = prior.avatar.decoder.anchors(prior.geometry)
     return LandmarkPoints.fitted(points, anchors)
-
-

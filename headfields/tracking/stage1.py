@@ -67,10 +67,8 @@ def energy(
         batch = data.batch(options.rays, options.foreground, random)
         field = head.avatar.field(head.state(codes))
         rays = head_rays(batch.rays, rotation, translation)
-    with clock.part("samples"), torch.no_grad():
-        samples, _ = head.avatar.renderer.sampler(rays, field)
     with clock.part("rendering"):
-        rendering = head.avatar.renderer.shade(samples, rays, field, torch.ones_like(rays.origins))
+        rendering = head.render(rays, field)
         terms = {"colour": colour_term(rendering, batch), "mask": mask_term(rendering, batch)}
     total = weights.colour * terms["colour"] + weights.mask * terms["mask"]
     if head.landmarks is not None and landmark_weight > 0:
@@ -214,9 +212,7 @@ def finished(
     return fit.to(torch.device("cpu"))
 
 
-def checked(
-    total: Tensor, terms: Mapping[str, Tensor], free: list[Tensor], step: int, steps: int
-) -> dict[str, float]:
+def checked(total: Tensor, terms: Mapping[str, Tensor], free: list[Tensor], step: int, steps: int) -> dict[str, float]:
     """The energies as numbers.
 
     Args:

@@ -222,5 +222,3 @@ class JointFit:
                     scalar = name == "rows" and key == "step"
                     state.setdefault(int(number), {})[key] = int(value) if scalar else value
             optimiser.load_state_dict({**optimiser.state_dict(), "state": state})
-
-

@@ -137,6 +137,17 @@ class Tracker:
         with run_lock(self.folder.path), InterruptFlag() as interrupted, deterministic(self.device):
             return self._run(interrupted)
 
+    def frame(self, frame: int) -> TrackedFrame:
+        """A frame as tracking sees it.
+
+        Args:
+            frame: its index in the capture.
+
+        Raises:
+            FrameFailure: it cannot be used, and why.
+        """
+        return self._load(frame)
+
     def mesh(self, fit: FrameFit) -> Mesh:
         """The head of a frame in the space of the prior, metres, with the colours it has without light."""
         state = HeadState(torch.zeros(1, 0, 3), codes={name: value[None] for name, value in fit.codes.items()})

@@ -74,12 +74,15 @@ class Ball(Decoder):
         squeezed = canonical.points / torch.stack([one, 1 + 0.2 * shape[:, 1], one], dim=1)
         distance = squeezed.norm(dim=1) - 0.1 * (1 + 0.1 * shape[:, 0])
         geometry = torch.cat([canonical.points, paint], dim=1)
-        return FieldValues(distance=distance, geometry=geometry, rgb=self.colour(geometry, directions) if colour else None)
+        return FieldValues(
+            distance=distance, geometry=geometry, rgb=self.colour(geometry, directions) if colour else None
+        )
 
     def colour(self, geometry: Tensor, directions: Tensor, **further: object) -> Tensor:
         x, y, z, first, second = geometry.unbind(dim=1)
         return 0.5 + 0.35 * torch.stack(
-            [torch.sin(40 * x + first), torch.sin(50 * y + 20 * z + second), torch.sin(35 * (x + y) + first - second)], 1
+            [torch.sin(40 * x + first), torch.sin(50 * y + 20 * z + second), torch.sin(35 * (x + y) + first - second)],
+            1,
         )
 
 
@@ -111,12 +114,12 @@ class BallRecording:
 
     name = "ball"
 
-    def __init__(self, frames: int = 3, size: int = 48) -> None:
+    def __init__(self, frames: int = 3, size: int = 48, shape: tuple[float, float] = (0.0, 0.0)) -> None:
         self.size = (size, size)
         self.frame_names = [f"{frame:05d}" for frame in range(frames)]
         time = torch.arange(frames) / 6
         self.codes = {
-            "geometry": torch.tensor([0.5, -0.4]).expand(frames, 2),
+            "geometry": torch.tensor(shape).expand(frames, 2),
             "appearance": torch.tensor([0.6, -0.5]).expand(frames, 2),
             "expression_code": torch.stack([0.8 * torch.cos(3 * time), 0.8 * torch.sin(3 * time)], dim=1),
         }
