@@ -10,10 +10,9 @@ from headfields.ops.uv import UVRasterizer
 from headfields.retargeting.surface import components
 from headfields.rigging.template import RiggedTemplate
 
-__all__ = ["inside_of_mouth", "paint_inside", "with_inner_mouth"]
+__all__ = ["hidden_faces", "inside_of_mouth", "paint_inside", "with_inner_mouth"]
 
 _LIP, _DEEP, _TOOTH = (0.52, 0.24, 0.23), (0.16, 0.05, 0.05), (0.86, 0.82, 0.73)
-_POCKET = 2.0  # of the lips' width: how far from them an inside is looked for
 _DIRECTIONS = 96
 _RIGID = 0.9  # weight from which a vertex counts as rigid with skull or jaw
 _DEPTH = 0.035  # metres, of a head at life size
@@ -50,6 +49,29 @@ def with_inner_mouth(rig: RiggedTemplate, loop: Int[Tensor, " l"]) -> RiggedTemp
     return out
 
 
+def hidden_faces(vertices: Float[Tensor, "v 3"], faces: Int[Tensor, "f 3"]) -> Bool[Tensor, " f"]:
+    """Faces whose middle can be seen from nowhere outside: pockets of the mouth and the eyes, deep folds.
+
+    Args:
+        vertices, faces: the mesh; its faces are seen from the side that they run around counter-clockwise.
+    """
+    place = vertices.float()
+    corners = place[faces]
+    normal = torch.linalg.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    normal = torch.nn.functional.normalize(normal, dim=-1, eps=1e-20)
+    start = corners.mean(1) + 2e-4 * float((place.amax(0) - place.amin(0)).amax()) * normal
+    tree = TriangleBVH(faces, place)
+    seen = torch.zeros(len(faces), dtype=torch.bool)
+    turn = torch.arange(_DIRECTIONS) * (torch.pi * (5**0.5 - 1))  # spread evenly over the sphere
+    height = 1 - 2 * (torch.arange(_DIRECTIONS) + 0.5) / _DIRECTIONS
+    flat = (1 - height**2).sqrt()
+    for direction in torch.stack([flat * turn.cos(), height, flat * turn.sin()], -1):
+        asked = (~seen & (normal @ direction > 0.05)).nonzero()[:, 0]
+        hit = tree.raycast(start[asked], direction.expand(len(asked), 3).contiguous())
+        seen[asked[hit.face < 0]] = True
+    return ~seen
+
+
 def inside_of_mouth(
     vertices: Float[Tensor, "v 3"], faces: Int[Tensor, "f 3"], line: Float[Tensor, "n 3"]
 ) -> Bool[Tensor, " f"]:
@@ -60,25 +82,7 @@ def inside_of_mouth(
         line: (N, 3) where they meet.
     """
     place, width = vertices.float(), float((line[-1] - line[0]).norm())
-    middle = place[faces].mean(1)
-    centre = line.float().mean(0)
-    near = ((middle - centre).norm(dim=1) < _POCKET * width) & (middle[:, 2] < line[:, 2].max().float() + 0.1 * width)
-    index = near.nonzero()[:, 0]
-    corners = place[faces[index]]
-    normal = torch.linalg.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-    normal = torch.nn.functional.normalize(normal, dim=-1, eps=1e-20)
-    tree = TriangleBVH(faces, place)
-    seen = torch.zeros(len(index), dtype=torch.bool)
-    turn = torch.arange(_DIRECTIONS) * (torch.pi * (5**0.5 - 1))  # spread evenly over the sphere
-    height = 1 - 2 * (torch.arange(_DIRECTIONS) + 0.5) / _DIRECTIONS
-    flat = (1 - height**2).sqrt()
-    for direction in torch.stack([flat * turn.cos(), height, flat * turn.sin()], -1):
-        asked = (~seen & (normal @ direction > 0.05)).nonzero()[:, 0]
-        rays = direction.expand(len(asked), 3).contiguous()
-        hit = tree.raycast(middle[index[asked]] + 2e-3 * width * normal[asked], rays)
-        seen[asked[hit.face < 0]] = True
-    hidden = torch.zeros(len(faces), dtype=torch.bool)
-    hidden[index[~seen]] = True
+    hidden = hidden_faces(vertices, faces)
     # Of the hidden parts (nostrils, ears, lids) the mouth's is the largest that reaches the line.
     part = components(faces[hidden], len(place))
     best, most = torch.zeros_like(hidden), 0

@@ -19,6 +19,7 @@ from headfields.retargeting.align import Similarity, fit_similarity
 __all__ = ["Registration", "Stage", "register", "settle"]
 
 _SLIDE = 0.5  # cosine between a vertex's way to its target and the target's normal, below which it ran off an edge
+_SAMPLES = 3000  # of the surface that look for the mesh
 _CLOSE = 0.004  # of the target's size: nearer than this the direction of the way says nothing
 
 
@@ -41,11 +42,11 @@ class Stage:
 
 DEFAULT_STAGES = (
     Stage(200.0, 0.12, 3, 75.0),
-    Stage(60.0, 0.08),
-    Stage(20.0, 0.05),
-    Stage(6.0, 0.04),
-    Stage(2.0, 0.03),
-    Stage(0.7, 0.02, 4),
+    Stage(60.0, 0.12, 4, 70.0),
+    Stage(20.0, 0.10, 4, 65.0),
+    Stage(6.0, 0.08, 4),
+    Stage(2.0, 0.05),
+    Stage(0.7, 0.025, 4),
 )
 """Chosen by us: from nearly rigid to as soft as keeps a face's triangles from folding."""
 
@@ -95,6 +96,36 @@ class _Surface:
         edge_on = ((weights < 1e-4) & self.border[face]).any(dim=1)
         near = distance < reach * self.size
         return place, near & facing & (straight | (distance < _CLOSE * self.size)) & ~edge_on, distance
+
+
+class _Pulling:
+    """Points of the surface that look for the mesh."""
+
+    def __init__(self, surface: _Surface, faces: Tensor, rest: Tensor, seeking: Tensor) -> None:
+        self.table = faces[seeking[faces].all(1)]
+        used = surface.faces.flatten().unique()
+        self.index = used[:: max(len(used) // _SAMPLES, 1)]
+        self.points = surface.vertices[self.index]
+        self.normals = vertex_normals(surface.vertices, surface.faces)[self.index]
+        self.size = surface.size
+        self.tree = TriangleBVH(self.table, rest.float()) if len(self.table) else None
+        self.border = (edge_neighbours(self.table) < 0)[:, [1, 2, 0]]
+
+    def find(self, now: Tensor, stage: Stage) -> tuple[scipy.sparse.csr_matrix, np.ndarray]:
+        """Rows (K, V) that give the mesh's points nearest to those that count, and these (K, 3)."""
+        if self.tree is None:
+            return scipy.sparse.csr_matrix((0, len(now))), np.zeros((0, 3))
+        found = self.tree.refit(now.float()).closest(self.points.float())
+        face, weights = found.face.clamp_min(0), found.barycentric.double()
+        corners = now[self.table[face]]
+        normal = torch.linalg.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+        normal = torch.nn.functional.normalize(normal, dim=-1, eps=1e-30)
+        good = (normal * self.normals).sum(-1) > float(np.cos(np.radians(stage.angle)))
+        good &= (found.distance < stage.reach * self.size) & ~((weights < 1e-4) & self.border[face]).any(1)
+        kept = self.table[face[good]].numpy()
+        count = len(kept)
+        where = (weights[good].numpy().ravel(), (np.repeat(np.arange(count), 3), kept.ravel()))
+        return scipy.sparse.csr_matrix(where, shape=(count, len(now))), self.points[good].numpy()
 
 
 def vertex_normals(vertices: Float[Tensor, "v 3"], faces: Int[Tensor, "f 3"]) -> Float[Tensor, "v 3"]:
@@ -154,6 +185,7 @@ def register(
     anchors: Float[Tensor, "l v"] | None = None,
     places: Float[Tensor, "l 3"] | None = None,
     seeking: Bool[Tensor, " v"] | None = None,
+    back: float | int = 0.5,
     stages: Sequence[Stage] = DEFAULT_STAGES,
     anchor_weight: float = 30.0,
     stretch: float = 1.25,
@@ -172,6 +204,8 @@ def register(
         anchors: (L, V) dense or sparse rows that give points of the mesh from its vertices.
         places: (L, 3) where these points belong.
         seeking: (V,) the vertices that look for the surface (not those of eyeballs or of the mouth's inside).
+        back: weight of the other direction: some thousand points of the surface that look for the mesh, which frees
+            what is caught on the wrong side of a bulge; against 1 for a vertex near the surface. 0 for none.
         stages: from coarse to fine.
         anchor_weight: of an anchor, against 1 for a vertex near the surface.
         stretch: largest factor by which a vertex scales its edges, or shrinks them; 1 for rigid ones.
@@ -216,6 +250,7 @@ def register(
     pins = scipy.sparse.csr_matrix((0, count)) if anchors is None else scipy.sparse.csr_matrix(anchors.double().numpy())
     wish = np.zeros((0, 3)) if places is None else places.detach().double().cpu().numpy()
     pull = anchor_weight * (pins.T @ pins)
+    pulling = _Pulling(surface, table, rest, seeking) if back > 0 else None
     now, history = rest.clone(), []
     met = torch.zeros(count, dtype=torch.bool)
     distance = torch.full((count,), torch.inf, dtype=torch.float64)
@@ -226,8 +261,11 @@ def register(
             met = good & seeking
             data = met.double().numpy()
             matrix = stage.stiffness * laplacian + pull + scipy.sparse.diags(data + 1e-9)
-            system = SymmetricSystem(matrix)
             fixed = data[:, None] * place.numpy() + anchor_weight * (pins.T @ wish) + 1e-9 * start
+            if pulling is not None:
+                rows, goals = pulling.find(now, stage)
+                matrix, fixed = matrix + back * (rows.T @ rows), fixed + back * (rows.T @ goals)
+            system = SymmetricSystem(matrix)
             for _ in range(2):
                 turns = _rotations(now.numpy(), one, other, at_rest, around, squared, stretch)
                 wanted = 0.5 * np.einsum("eij,ej->ei", turns[one] + turns[other], at_rest)

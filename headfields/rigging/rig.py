@@ -18,7 +18,7 @@ from headfields.retargeting.transfer import Correspondence
 from headfields.rigging.eyes import eyes_look_closed
 from headfields.rigging.landmarks import ScanLandmarks, find_scan_landmarks, landmarks_of
 from headfields.rigging.lips import Cut, cut_lips, lip_sides, lips_parted
-from headfields.rigging.mouth import inside_of_mouth, paint_inside, with_inner_mouth
+from headfields.rigging.mouth import hidden_faces, inside_of_mouth, paint_inside, with_inner_mouth
 from headfields.rigging.registration import DEFAULT_STAGES, Registration, Stage, register, settle, vertex_normals
 from headfields.rigging.template import RiggedTemplate, triangle_landmarks
 from headfields.rigging.textured import TexturedMesh
@@ -139,6 +139,7 @@ class _Rigger:
         self.base = torch.zeros(1, body.expression_count) if expression is None else expression.detach().cpu()
         self.base = torch.nn.functional.pad(self.base, (0, body.expression_count - self.base.shape[1]))
         self.line = self._line()
+        self.shown = self.mesh.faces[~hidden_faces(self.mesh.vertices, self.mesh.faces)]
         self.align = self._aligned()
         closed = landmarks.eyes_closed if eyes_closed is None else eyes_closed
         if closed is None:
@@ -184,7 +185,7 @@ class _Rigger:
         joints = [self.body.skull, self.body.jaw_joint]
         carried = (self.body.weights[:, joints].sum(1) > 0.9).cpu() & self._outside(rest)
         normals = vertex_normals(rest, self.body.faces.cpu())
-        better = settle(rest[carried], normals[carried], self.mesh.vertices, self.mesh.faces, start)
+        better = settle(rest[carried], normals[carried], self.mesh.vertices, self.shown, start)
         # Landmarks are sure and few, closest points many and blind: a refinement that leaves the landmarks is none.
         before = (start.apply(here) - there).norm(dim=1).mean()
         after = (better.apply(here) - there).norm(dim=1).mean()
@@ -228,8 +229,8 @@ class _Rigger:
             at = points[0, 0] + share * (points[-1, 0] - points[0, 0])
             anchor(index, torch.tensor([np.interp(float(at), points[:, 0], points[:, k]) for k in range(3)]))
         return register(
-            placed, self.body.faces.cpu(), self.mesh.vertices, self.mesh.faces, torch.stack(rows), torch.stack(wanted),
-            self._outside(rest), stages, progress=self.progress,
+            placed, self.body.faces.cpu(), self.mesh.vertices, self.shown, torch.stack(rows), torch.stack(wanted),
+            self._outside(rest), stages=stages, progress=self.progress,
         )  # fmt: skip
 
     def _body_surface(self) -> tuple[HeadSurface, Int[Tensor, "f 3"]]:
