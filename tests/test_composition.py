@@ -239,6 +239,10 @@ def test_a_coarse_network_of_its_own(deformer: str, encoder: str, tmp_path: Path
 def test_a_coarse_network_that_cannot_work(unchecked: None) -> None:
     with pytest.raises(TypeError, match="CoarseToFineRenderer: decoder is a HashGrid"):
         CoarseToFineRenderer(ENCODERS["hash grid"](), ENCODERS["hash grid"]())
+    reads_more = DECODERS["nerf"]()
+    reads_more.takes_canonical = True
+    with pytest.raises(ValueError, match="decoder is a NeRFDecoder, which reads the state or the points themselves"):
+        CoarseToFineRenderer(ENCODERS["hash grid"](), reads_more)
     with pytest.raises(ValueError, match="fine is 0"):
         CoarseToFineRenderer(ENCODERS["hash grid"](), DECODERS["nerf"](), fine=0)
     gate = RegionGate("expression", MOUTH, width=2)

@@ -77,9 +77,7 @@ class Ensemble:
             used = slice(None) if every else (blend.member == member).any(dim=1).nonzero()[:, 0]
             x = (space.normalised(points[used]) - places[member]) * decoder.side[member]
             own = torch.cat([x, self.features[used]], dim=-1)
-            value, hidden = _layers(
-                decoder.geometry_networks, decoder, member, own, prepared.geometry, softplus
-            )
+            value, hidden = _layers(decoder.geometry_networks, decoder, member, own, prepared.geometry, softplus)
             if self.colour:
                 seen = decoder.projection(hidden)
                 rgb, _ = _layers(

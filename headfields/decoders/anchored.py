@@ -59,8 +59,8 @@ class AnchoredDecoder(Decoder):
     Points are the canonical ones; features are further inputs of each member (hyper-coordinates: put
     `Coordinates(points=False)` before it). Members are evaluated together, sorted by network into blocks for batched
     products; what the codes add to the first layers is computed once a frame. In evaluation mode, members whose weight
-    is less than `skip_below` are left out, and the weights of the others add up to 1 again: the distance then differs by
-    at most the sum of the weights left out times how far what they say is from what the others do.
+    is less than `skip_below` are left out, and the weights of the others add up to 1 again: the distance then differs
+    by at most the sum of the weights left out times how far what they say is from what the others do.
 
     Distances leave in metres and colours as sRGB in [0, 1] (the last layer is linear, as published, so they may go
     somewhat beyond); inside, networks compute in `anchors.normalised` units and colours in [-1, 1].

@@ -191,3 +191,17 @@ def test_inverse_skinning_finds_nearly_all() -> None:
     for name, least in ((OURS, 99.9), ("weight field", 99.9), ("roots", 98.0)):
         assert float(rows[name].note.partition(" %")[0]) >= least, rows[name]
     assert float(rows["roots"].note.split("; ")[1].split(" mm")[0]) < 0.01, rows["roots"].note
+
+
+def test_loops_over_local_networks_agree_with_ours() -> None:
+    from benchmarks.operations.anchored import Ensemble
+
+    ensemble = Ensemble(20, True, "cpu")
+    for backward, exact in ((False, "headfields, all 13"), (True, OURS)):
+        makers = ensemble.contestants(backward)
+        answers = {name: maker() for name, maker in makers.items()}
+        found = {name: one.answer(one.run()) for name, one in answers.items() if one.answer is not None}
+        scale = np.abs(found[exact]).max()
+        for name in ("loop, every network", "loop, own points"):
+            np.testing.assert_allclose(found[name], found[exact], rtol=1e-3, atol=1e-5 * scale)
+        np.testing.assert_allclose(found[OURS], found[exact], rtol=0, atol=0.02 * scale)

@@ -185,8 +185,9 @@ def test_derivatives_of_points_features_codes_and_weights():
             part.geometry_networks.weights._parameters["1"] = torch.nn.Parameter(weights.detach())
         return found.distance, found.rgb
 
-    assert torch.autograd.gradcheck(function, inputs)
-    assert torch.autograd.gradgradcheck(function, inputs)
+    # along random directions: there are thousands of pairs of numbers
+    assert torch.autograd.gradcheck(function, inputs, fast_mode=True)
+    assert torch.autograd.gradgradcheck(function, inputs, fast_mode=True)
 
 
 def test_at_an_anchor_and_far_away_gradients_are_finite():
