@@ -177,7 +177,7 @@ class BasisFields(nn.Module):
         self.bands = bands
         self.network = MLP(3 * (2 * bands + 1), *[hidden] * layers, outputs, bias=True)
         with torch.no_grad():
-            self.network[-1].weight.mul_(_SPREAD)  # type: ignore[union-attr,operator]
+            self.network[-1].weight.mul_(_SPREAD)  # type: ignore[operator]
 
     def forward(self, points: Float[Tensor, "m 3"]) -> Float[Tensor, "m k w"]:
         """The K values (M, K, W) at M points."""
