@@ -2,9 +2,9 @@
 
 `python -m benchmarks.mononphm_ablation --out DIR [--capture DIR --prior FILE]`
 
-The same people and faces, drawn from the procedural head, are learned by priors that differ in one thing: two, one or no
-hyper-coordinates, and colour from the point in the place of the geometry's features. Each trains for as many steps and
-from the same seed. Measured are scans of training with the mouth wide open, and a person held out, fitted by codes
+The same people and faces, drawn from the procedural head, are learned by priors that differ in one thing: two, one or
+no hyper-coordinates, and colour from the point in the place of the geometry's features. Each trains for as many steps
+and from the same seed. Measured are scans of training with the mouth wide open, and a person held out, fitted by codes
 alone: the distance of the face, of what is within 3 cm of the mouth, and of the inside of the mouth where it is seen.
 With `--capture` and `--prior` frames of that capture are tracked with and without the landmark term too.
 

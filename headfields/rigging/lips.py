@@ -1,5 +1,6 @@
 """The lips of a scan: whether they are parted already, cutting them where they are not, and which side is which."""
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,7 +38,8 @@ class _Line:
         """Metres by which points are above the line, which goes on straight beyond its ends."""
         p = self.points
         height = np.interp(at[:, 0], p[:, 0], p[:, 1])
-        for end, inner, beyond in ((0, min(3, len(p) - 1), at[:, 0] < p[0, 0]), (-1, -min(4, len(p)), at[:, 0] > p[-1, 0])):
+        left, right = at[:, 0] < p[0, 0], at[:, 0] > p[-1, 0]
+        for end, inner, beyond in ((0, min(3, len(p) - 1), left), (-1, -min(4, len(p)), right)):
             run = p[inner, 0] - p[end, 0]
             slope = (p[inner, 1] - p[end, 1]) / run if abs(run) > 1e-12 else 0.0
             height = np.where(beyond, p[end, 1] + slope * (at[:, 0] - p[end, 0]), height)
@@ -162,8 +164,9 @@ def cut_lips(mesh: TexturedMesh, line: Float[Tensor, "n 3"]) -> Cut:
     height = here.above(place)
     normal = np.cross(place[faces[:, 1]] - place[faces[:, 0]], place[faces[:, 2]] - place[faces[:, 0]])
     middle = place[faces].mean(1)
-    near = (normal[:, 2] > 0) & (here.behind(middle) < 0.35 * here.width) & (np.abs(here.above(middle)) < 0.5 * here.width)
-    near &= (middle[:, 0] > here.points[0, 0] - 0.3 * here.width) & (middle[:, 0] < here.points[-1, 0] + 0.3 * here.width)
+    width = here.width
+    near = (normal[:, 2] > 0) & (here.behind(middle) < 0.35 * width) & (np.abs(here.above(middle)) < 0.5 * width)
+    near &= (middle[:, 0] > here.points[0, 0] - 0.3 * width) & (middle[:, 0] < here.points[-1, 0] + 0.3 * width)
 
     # Snap: a vertex close to the line goes onto it, together with its texture coordinates.
     edges = np.unique(np.sort(np.concatenate([faces[near][:, [i, j]] for i, j in ((0, 1), (1, 2), (2, 0))]), 1), axis=0)
@@ -220,14 +223,14 @@ def cut_lips(mesh: TexturedMesh, line: Float[Tensor, "n 3"]) -> Cut:
             table_uv.append(chart)
             continue
         ring: list[tuple[int, int]] = []
-        for k in range(3):
-            ring.append((corner[k], chart[k]))
-            found = split(corner[k], corner[(k + 1) % 3], chart[k], chart[(k + 1) % 3])
+        for side in range(3):
+            ring.append((corner[side], chart[side]))
+            found = split(corner[side], corner[(side + 1) % 3], chart[side], chart[(side + 1) % 3])
             if found is not None:
                 ring.append(found)
         for polygon in _pieces(ring, {v for v, _ in ring if v in on_line}):
-            for k in range(1, len(polygon) - 1):
-                triangle = (polygon[0], polygon[k], polygon[k + 1])
+            for second, third in itertools.pairwise(polygon[1:]):
+                triangle = (polygon[0], second, third)
                 table.append([v for v, _ in triangle])
                 table_uv.append([c for _, c in triangle])
     points_, faces_ = np.array(points), np.array(table)

@@ -41,7 +41,7 @@ def with_inner_mouth(rig: RiggedTemplate, loop: Int[Tensor, " l"]) -> RiggedTemp
     inner = torch.arange(len(out.faces)) >= made.face_count
     colours = _colours(rig, made.part, out)
     atlas = UVRasterizer(
-        out.faces[inner], uv.clamp(0, 1), uv_faces[inner], tuple(texture.shape[:2]), padding=3.0,
+        out.faces[inner], uv.clamp(0, 1), uv_faces[inner], (texture.shape[0], texture.shape[1]), padding=3.0,
         vertex_count=len(out.template_vertices),
     )  # fmt: skip
     drawn = atlas.vertices_to_map(colours[None])[0].movedim(0, -1)
@@ -114,8 +114,8 @@ def paint_inside(rig: RiggedTemplate, inside: Bool[Tensor, " f"], line: Float[Te
     colours = (1 - back) * torch.tensor(_LIP) + back * torch.tensor(_DEEP)
     values = torch.cat([colours, back], 1)
     atlas = UVRasterizer(
-        rig.faces[inside], rig.uv.clamp(0, 1), rig.uv_faces[inside], tuple(rig.texture.shape[:2]), padding=2.0,
-        vertex_count=len(place),
+        rig.faces[inside], rig.uv.clamp(0, 1), rig.uv_faces[inside], (rig.texture.shape[0], rig.texture.shape[1]),
+        padding=2.0, vertex_count=len(place),
     )  # fmt: skip
     drawn = atlas.vertices_to_map(values[None])[0].movedim(0, -1)
     share = drawn[..., 3:].clamp(0, 1) * (atlas.face >= 0)[..., None]

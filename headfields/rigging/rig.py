@@ -162,7 +162,7 @@ class _Rigger:
         """Where the scan's lips meet."""
         if self.marks.lips is not None and len(self.marks.lips) > 2:
             return self.marks.lips
-        known = dict(zip(self.marks.indices.tolist(), self.marks.points, strict=True))
+        known: dict[int, Tensor] = dict(zip(self.marks.indices.tolist(), self.marks.points, strict=True))
         points = [
             0.5 * (known.get(a, known[b]) + known.get(b, known[a]))
             for a, b in ((a, b) if a in known else (b, a) for a, b in _INNER_LIPS)
@@ -367,7 +367,8 @@ def _regressor(vertices: Tensor, joints: Tensor, weights: Tensor) -> Float[Tenso
     bands = []
     for joint in range(len(at)):
         distance = np.linalg.norm(place - at[joint], axis=1)
-        near = distance < max(0.22 * size, float(np.partition(distance, min(200, len(place) - 1))[min(200, len(place) - 1)]))
+        few = min(200, len(place) - 1)
+        near = distance < max(0.22 * size, float(np.partition(distance, few)[few]))
         bands.append(near if distance.min() < 0.2 * size else np.ones(len(place), bool))
     return torch.from_numpy(affine_regressor(place, at, bands))
 

@@ -136,7 +136,7 @@ class RiggedTemplate(SkinnedHead):
         if self.texture is not None:
             entries["texture"] = (array(self.texture).clip(0, 1) * 255).round().astype(np.uint8)
         with path.open("wb") as file:
-            np.savez_compressed(file, **entries)  # type: ignore[arg-type]
+            np.savez_compressed(file, **entries)
         return path
 
     @classmethod

@@ -142,7 +142,7 @@ def load_frame(
     options: TrackingOptions,
     classes: LabelClasses = LabelClasses(),
     marks: Float[Tensor, "68 2"] | None = None,
-    weights: EnergyWeights = EnergyWeights(),
+    weights: EnergyWeights = EnergyWeights(),  # noqa: B008  (frozen)
 ) -> TrackedFrame:
     """Reads and checks one frame.
 
@@ -174,8 +174,8 @@ def load_frame(
         have = "none" if found is None else f"{int(here.sum())} of {len(number)}"
         raise FrameFailure(
             "landmarks",
-            f"{have} of the landmarks that the prior knows are there; at least {options.landmark_share:.0%} are needed. "
-            "Write them to the capture, or give a detector",
+            f"{have} of the landmarks that the prior knows are there; at least {options.landmark_share:.0%} are "
+            "needed. Write them to the capture, or give a detector",
         )
     start = _start(camera, marks[number], reference, here)
     factor = min(1.0, options.image_height / source.size[0])

@@ -4,6 +4,7 @@ import copy
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -121,6 +122,16 @@ class TrackedHead(nn.Module):
         low, high = bounds
         self.centre, self.radius = (low + high) / 2, float((high - low).max() / 2)
 
+    @property
+    def renderer(self) -> Any:
+        """Of the avatar."""
+        return self.avatar.renderer
+
+    @property
+    def sampler(self) -> Any:
+        """Of its renderer."""
+        return self.renderer.sampler
+
     def width(self, name: str) -> int:
         """Numbers in the code called `name`."""
         return len(getattr(self, f"mean_{name}"))
@@ -158,7 +169,7 @@ class TrackedHead(nn.Module):
 
     def sharpen(self, exponent: float) -> None:
         """Sets the sharpness to exp(10 · exponent) per quarter of a metre."""
-        self.avatar.renderer.alpha.sharpness.now.fill_(4 * math.exp(10 * exponent))
+        self.renderer.alpha.sharpness.now.fill_(4 * math.exp(10 * exponent))
 
     def render(self, rays: Rays, field: Field) -> Rendering:
         """Rays in the space of the head, over white."""
@@ -166,11 +177,10 @@ class TrackedHead(nn.Module):
 
     def picture(self, camera: Camera, state: HeadState) -> Rendering:
         """An image of one frame over white, without random samples."""
-        sampler = self.avatar.renderer.sampler
         try:
             return self.avatar.render(camera, state)
         finally:
-            sampler.train()
+            self.sampler.train()
 
     def canonical_landmarks(self, state: HeadState) -> Float[Tensor, "l 3"]:
         """The landmarks of the canonical head of the state's only frame, metres."""

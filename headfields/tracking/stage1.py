@@ -140,8 +140,8 @@ def fit_frame(
     if first:
         groups += [(light, stage.light, 1.0), *((parameter, stage.affine, 1.0) for parameter in affine)]
     free = [parameter for parameter, _, _ in groups]
-    for parameter in (light, *affine):
-        parameter.requires_grad_(first)
+    for constant in (light, *affine):
+        constant.requires_grad_(first)
     for parameter in free:
         parameter.requires_grad_()
     optimiser = torch.optim.Adam([{"params": [parameter]} for parameter in free], lr=0.0)
@@ -187,8 +187,8 @@ def regularisers(
     head: TrackedHead, codes: Mapping[str, Tensor], fitted: list[str], weights: EnergyWeights, first: bool
 ) -> Tensor:
     """The weighed regularisers of the codes that are fitted."""
-    identity = [(codes[name], head.layout(name)) if name in fitted else None for name in IDENTITY]
-    return code_terms(*identity, codes.get(PER_FRAME), weights, first)
+    geometry, appearance = ((codes[name], head.layout(name)) if name in fitted else None for name in IDENTITY)
+    return code_terms(geometry, appearance, codes.get(PER_FRAME), weights, first)
 
 
 def finished(

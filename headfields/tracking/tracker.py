@@ -99,7 +99,7 @@ class Tracker:
         out: str | Path,
         options: TrackingOptions | None = None,
         frames: Sequence[int] | None = None,
-        classes: LabelClasses = LabelClasses(),
+        classes: LabelClasses = LabelClasses(),  # noqa: B008  (frozen)
         detector: LandmarkDetector | None = None,
         device: torch.device | str = "cpu",
         bar: bool = True,
@@ -153,7 +153,7 @@ class Tracker:
         state = HeadState(torch.zeros(1, 0, 3), codes={name: value[None] for name, value in fit.codes.items()})
         field = self.head.avatar.field(state.to(self.device))
         mesh = extract(field, resolution=self.options.mesh_resolution, progress=False).to("cpu")
-        self.head.avatar.renderer.sampler.train()
+        self.head.sampler.train()
         return mesh
 
     def _run(self, interrupted: InterruptFlag) -> Tracking:
@@ -291,7 +291,7 @@ class Tracker:
         return self.head.posed_landmarks(self.head.avatar.field(self.head.state(mean))).points.cpu()
 
     def _motion(self) -> dict[int, float]:
-        """How far the landmarks of each frame are from those of the frame before, in parts of the image; NaN if not known."""
+        """How far landmarks are from those of the frame before, in parts of the image; NaN if not known."""
         out = dict.fromkeys(self.frames, math.nan)
         last: Tensor | None = None
         side = torch.tensor([self.capture.size[1], self.capture.size[0]])

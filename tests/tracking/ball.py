@@ -21,7 +21,7 @@ class Mouth(Deformer):
     """Moves what is below the front down by the first number of the code, and its sides out by the second."""
 
     needs = ("expression_code",)
-    code_widths = {"expression_code": 2}
+    code_widths = {"expression_code": 2}  # noqa: RUF012
 
     def bounds(self) -> Float[Tensor, "2 3"]:
         return torch.tensor([[-REACH] * 3, [REACH] * 3])
@@ -56,7 +56,7 @@ class Ball(Decoder):
 
     gives = "distance"
     needs = ("geometry", "appearance")
-    code_widths = {"geometry": 2, "appearance": 2}
+    code_widths = {"geometry": 2, "appearance": 2}  # noqa: RUF012
     takes_canonical = True
     takes_prepared = True
 
@@ -110,7 +110,7 @@ def _one(camera: Camera) -> Camera:
 
 
 class BallRecording:
-    """Frames of one ball: images rendered by the model itself with codes, poses and a light that the tracker must find."""
+    """Frames of one ball: rendered by the model itself with codes, poses and a light that the tracker must find."""
 
     name = "ball"
 
