@@ -7,6 +7,7 @@ import torch
 
 from benchmarks.case import OURS, Case, Contestant, Maker, Settings
 from benchmarks.peers import need
+from headfields.dispatch import warp as started_warp
 from headfields.meshing import isosurface
 from headfields.ops import marching_cubes
 
@@ -66,7 +67,8 @@ def _dense(size: int, settings: Settings) -> dict[str, Maker]:
         )
 
     def warp() -> Contestant:
-        wp = need("warp", None, device)
+        need("warp", None, device)
+        wp = started_warp()
         values = wp.from_torch(bumpy(grid(size, device)))
         cubes = wp.MarchingCubes(size, size, size, device=device)
 

@@ -1,5 +1,6 @@
 // Marching cubes over rows of points: which edges are cut, how many triangles that makes, and what they are.
 #include <stdint.h>
+#include <string.h>
 
 #include "marching_cubes.h"
 
@@ -40,6 +41,17 @@ static inline int half_case(const uint8_t *const mark[4], int64_t k) {
     return (mark[0][k] >> 3) | (mark[1][k] >> 3) << 2 | (mark[2][k] >> 3) << 4 | (mark[3][k] >> 3) << 6;
 }
 
+// Whether the surface cuts none of the eight cells from k: no edge is cut at the points k to k + 7 of the four rows.
+static inline bool eight_uncut(const uint8_t *const mark[4], int64_t k) {
+    uint64_t all = 0;
+    for (int r = 0; r < 4; ++r) {
+        uint64_t word;
+        memcpy(&word, mark[r] + k, 8);
+        all |= word;
+    }
+    return !(all & 0x0707070707070707u);
+}
+
 // How many triangles the cells of rows [first, last) have, in each row.
 void marching_count(const MarchingGrid &grid, int64_t first, int64_t last, const int64_t *edges, int64_t *triangles) {
     for (int64_t row = first; row < last; ++row) {
@@ -49,6 +61,8 @@ void marching_count(const MarchingGrid &grid, int64_t first, int64_t last, const
             for (int r = 0; r < 4; ++r) mark[r] = grid.marks + rows[r] * grid.width;
             int low = half_case(mark, 0);
             for (int64_t k = 0; k + 1 < grid.width; ++k) {
+                while (k + 8 < grid.width && eight_uncut(mark, k)) k += 8, low = half_case(mark, k);
+                if (k + 1 >= grid.width) break;
                 const int high = half_case(mark, k + 1);
                 total += grid.count[low | high << 1];
                 low = high;
@@ -65,7 +79,8 @@ void marching_emit(const MarchingGrid &grid, int64_t first, int64_t last, const 
     for (int64_t row = first; row < last; ++row) {
         const uint8_t *own = grid.marks + row * grid.width;
         int64_t *to = edge + first_edge[row];
-        for (int64_t k = 0; k < grid.width; ++k) {
+        const bool none = row + 1 < grid.depth * grid.height && first_edge[row + 1] == first_edge[row];
+        for (int64_t k = 0; !none && k < grid.width; ++k) {
             if (!(own[k] & 7)) continue;
             for (int axis = 0; axis < 3; ++axis) {
                 if (own[k] >> axis & 1) *to++ = 3 * (row * grid.width + k) + axis;
@@ -83,6 +98,8 @@ void marching_emit(const MarchingGrid &grid, int64_t first, int64_t last, const 
         int64_t *face = faces + 3 * first_triangle[row];
         int low = half_case(mark, 0);
         for (int64_t k = 0; k + 1 < grid.width; ++k) {
+            while (k + 8 < grid.width && eight_uncut(mark, k)) k += 8, low = half_case(mark, k);
+            if (k + 1 >= grid.width) break;
             const int high = half_case(mark, k + 1), which = low | high << 1;
             low = high;
             const int count = grid.count[which];
