@@ -30,7 +30,7 @@ from headfields.data import load_capture
 from headfields.data.procedural import write_capture
 from headfields.heads import BlendshapeHead, procedural
 from headfields.meshing import Mesh, SurfaceTree, align_to_surface, extract
-from headfields.tracking import TrackedFrame, Tracker, TrackingOptions, open_prior
+from headfields.tracking import Tracker, TrackingOptions, open_prior
 from headfields.viz import heat, heat_legend, mesh_picture, side_by_side
 
 POINTS = 20_000

@@ -7,8 +7,7 @@ from torch import Tensor
 from headfields.codes import AnchoredCode
 from headfields.records import Camera, Rendering
 from headfields.tracking.frames import RayBatch
-from headfields.tracking.landmarks import PosedLandmarks
-from headfields.tracking.landmarks import CHIN, EYELIDS, MOUTH
+from headfields.tracking.landmarks import CHIN, EYELIDS, MOUTH, PosedLandmarks
 from headfields.tracking.options import EnergyWeights
 from headfields.tracking.pose import world_points
 

@@ -1,5 +1,6 @@
 """From a trained prior on disk to what tracking needs of it: where its landmarks are."""
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from torch import Tensor
 from headfields.data.scans import MeshScans, load_scans
 from headfields.heads import BlendshapeHead, procedural
 from headfields.priors import Prior, load_prior
+from headfields.priors.terms import anchors_of
 from headfields.tracking.head import TrackingPrior
 from headfields.tracking.landmarks import LandmarkPoints
 
@@ -45,10 +47,8 @@ def open_prior(path: str | Path, landmarks: str | Path | None = None, hair: bool
     if drawn and (folder / "scans" / "scans.json").is_file():
         head: Any = BlendshapeHead.from_file(source["blendshapes"]) if "blendshapes" in source else procedural()
         found = prior_landmarks(prior, load_scans(folder / "scans"), head)
-        try:
+        with contextlib.suppress(OSError):  # a folder that is read alone; they are found anew the next time
             found.save(kept)
-        except OSError:
-            pass  # a folder that is read alone; they are found anew the next time
         return TrackingPrior.of(prior, found.kept(), hair)
     raise ValueError(
         f"open_prior: where landmarks are on the prior's heads is not known: {kept} is not there, and neither are the "
@@ -72,13 +72,13 @@ def prior_landmarks(prior: Prior, scans: MeshScans, head: Any) -> LandmarkPoints
     missing = [name for name in prior.people if name not in scans.people]
     if missing:
         raise ValueError(
-            f"prior_landmarks: {len(missing)} people of the prior are not in the scans ({', '.join(missing[:4])}); give "
-            "the scans that it was trained on"
+            f"prior_landmarks: {len(missing)} people of the prior are not in the scans ({', '.join(missing[:4])}); "
+            "give the scans that it was trained on"
         )
     rows = torch.tensor([scans.people.index(name) for name in prior.people])
     neutral = scans.vertices[scans.neutral[rows]][:, : len(head.template_vertices)]
     points: Tensor = head.landmarks(neutral)
     if points.shape[1] != 68:
         raise ValueError(f"prior_landmarks: the head has {points.shape[1]} landmarks; expected the 68 of iBUG")
-    anchors = prior.avatar.decoder.anchors(prior.geometry)
+    anchors = anchors_of(prior.avatar)(prior.geometry)
     return LandmarkPoints.fitted(points, anchors)

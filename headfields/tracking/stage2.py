@@ -14,7 +14,7 @@ from headfields.tracking.failures import FrameFailure
 from headfields.tracking.fit import FrameFit
 from headfields.tracking.frames import TrackedFrame
 from headfields.tracking.head import IDENTITY, PER_FRAME, TrackedHead
-from headfields.tracking.options import Stage2, TrackingOptions
+from headfields.tracking.options import TrackingOptions
 from headfields.tracking.stage1 import UNIT, checked, energy, finished, mix, regularisers
 
 __all__ = ["JointFit"]
