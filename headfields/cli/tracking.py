@@ -41,10 +41,7 @@ def track(options: Options) -> None:
     prior = open_prior(options.prior, options.landmarks, options.hair)
     chosen = TrackingOptions.quick() if options.quick else TrackingOptions()
     if options.image:
-        alone = Stage1.single_image()
-        if options.quick:
-            alone = replace(alone, steps=4 * chosen.stage1.steps)
-        chosen = replace(chosen, stage1=alone, stage2=None)
+        chosen = replace(chosen, stage1=Stage1.single_image(), stage2=None)
     if not options.joint:
         chosen = replace(chosen, stage2=None)
     if options.mesh is not None:

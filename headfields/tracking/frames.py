@@ -132,6 +132,9 @@ class RayBatch(Record):
     colour_weight: Float[Tensor, " n"]
     mask_weight: Float[Tensor, " n"]
 
+    def __len__(self) -> int:
+        return len(self.alpha)
+
 
 def load_frame(
     source: FrameSource,
@@ -140,9 +143,9 @@ def load_frame(
     number: Int64[Tensor, " l"],
     bounds: tuple[Float[Tensor, "3"], float],
     options: TrackingOptions,
-    classes: LabelClasses = LabelClasses(),
+    classes: LabelClasses | None = None,
     marks: Float[Tensor, "68 2"] | None = None,
-    weights: EnergyWeights = EnergyWeights(),  # noqa: B008  (frozen)
+    weights: EnergyWeights | None = None,
 ) -> TrackedFrame:
     """Reads and checks one frame.
 
@@ -156,9 +159,9 @@ def load_frame(
         number: (L,) their numbers among the 68.
         bounds: centre (3,) and radius of the ball that holds the prior's heads, metres.
         options: sizes and bounds.
-        classes: what labels mean.
+        classes: what labels mean; `LabelClasses()` if None.
         marks: (68, 2) the frame's landmarks in pixels, NaN where one is not known; none if None.
-        weights: what hair and the inside of the mouth count.
+        weights: what hair and the inside of the mouth count; as published if None.
 
     Raises:
         FrameFailure: it cannot be used, and why.
@@ -180,7 +183,10 @@ def load_frame(
     start = _start(camera, marks[number], reference, here)
     factor = min(1.0, options.image_height / source.size[0])
     small = camera.scaled(factor).replace(world_to_camera=start)
-    alpha, weight, mask = image[..., 3], *_weights(image[..., 3], label, classes, weights)
+    alpha, weight, mask = (
+        image[..., 3],
+        *_weights(image[..., 3], label, classes or LabelClasses(), weights or EnergyWeights()),
+    )
     height, width = small.size
     rgba = _reduced(torch.cat([image[..., :3] * image[..., 3:], alpha[..., None]], dim=-1), (height, width))
     rgb = rgba[..., :3] / rgba[..., 3:].clamp_min(1e-3)

@@ -4,7 +4,6 @@ import copy
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -46,12 +45,14 @@ class TrackingPrior:
         codes: the range of each code.
         landmarks: points of its canonical head, or None for none.
         hair: whether its heads have hair; of a recording's, neither colour nor outline then count.
+        expressions: (S, E) expression codes to start from, or None for the mean alone.
     """
 
     avatar: Avatar
     codes: Mapping[str, CodeRange]
     landmarks: LandmarkPoints | None = None
     hair: bool = True
+    expressions: Float[Tensor, "s e"] | None = None
 
     def __post_init__(self) -> None:
         if self.avatar.decoder.gives != "distance":
@@ -87,7 +88,7 @@ class TrackingPrior:
         ):
             least = 0.1 * float(deviation.mean()) + 1e-6
             ranges[name] = CodeRange(middle[0].detach().clone(), deviation[0].detach().clamp_min(least))
-        return cls(prior.avatar, ranges, landmarks, hair)
+        return cls(prior.avatar, ranges, landmarks, hair, prior.expression.detach().clone())
 
 
 class TrackedHead(nn.Module):
@@ -108,29 +109,21 @@ class TrackedHead(nn.Module):
         bounds = self.avatar.deformer.bounds()
         self.light, self.affine = SHLighting().to(bounds), ColourAffine().to(bounds)
         sampler = SurfaceSampler(coarse, fine, rounds=1, sharpness=4 * math.exp(3), keep_coarse=False)
-        self.avatar.renderer = SurfaceRenderer(
-            sampler, UnclampedAlpha(ScheduledSharpness()), lighting=[self.light, self.affine]
-        ).to(bounds)
-        self.avatar.renderer.build(bounds)
-        sampler.train()  # strata are drawn at random; the rest is in evaluation mode, which leaves out weak members
+        self.sharpness = ScheduledSharpness()
+        renderer = SurfaceRenderer(sampler, UnclampedAlpha(self.sharpness), lighting=[self.light, self.affine])
+        renderer.build(bounds)
+        self.avatar.renderer = renderer.to(bounds).eval()
+        self.jitter()
         self.landmarks = None if prior.landmarks is None else prior.landmarks.to(bounds.device)
         self.scale = spread
+        self.starts: Tensor | None
+        self.register_buffer("starts", None if prior.expressions is None else prior.expressions.to(bounds))
         for name, code in prior.codes.items():
             self.register_buffer(f"mean_{name}", code.mean.to(bounds))
             self.register_buffer(f"spread_{name}", code.spread.to(bounds))
         self.names = tuple(prior.codes)
         low, high = bounds
         self.centre, self.radius = (low + high) / 2, float((high - low).max() / 2)
-
-    @property
-    def renderer(self) -> Any:
-        """Of the avatar."""
-        return self.avatar.renderer
-
-    @property
-    def sampler(self) -> Any:
-        """Of its renderer."""
-        return self.renderer.sampler
 
     def width(self, name: str) -> int:
         """Numbers in the code called `name`."""
@@ -169,7 +162,13 @@ class TrackedHead(nn.Module):
 
     def sharpen(self, exponent: float) -> None:
         """Sets the sharpness to exp(10 · exponent) per quarter of a metre."""
-        self.renderer.alpha.sharpness.now.fill_(4 * math.exp(10 * exponent))
+        self.sharpness.now.fill_(4 * math.exp(10 * exponent))
+
+    def jitter(self) -> None:
+        """Has strata along rays drawn at random, the rest being in evaluation mode, which leaves out weak members."""
+        renderer = self.avatar.renderer
+        assert isinstance(renderer, SurfaceRenderer)
+        renderer.sampler.train()
 
     def render(self, rays: Rays, field: Field) -> Rendering:
         """Rays in the space of the head, over white."""
@@ -177,10 +176,11 @@ class TrackedHead(nn.Module):
 
     def picture(self, camera: Camera, state: HeadState) -> Rendering:
         """An image of one frame over white, without random samples."""
+        self.avatar.eval()
         try:
             return self.avatar.render(camera, state)
         finally:
-            self.sampler.train()
+            self.jitter()
 
     def canonical_landmarks(self, state: HeadState) -> Float[Tensor, "l 3"]:
         """The landmarks of the canonical head of the state's only frame, metres."""
@@ -188,6 +188,18 @@ class TrackedHead(nn.Module):
         if self.anchors is None:
             return self.landmarks(self.landmarks.mean)
         return self.landmarks(self.anchors.prepare(state)[0])
+
+    def free_expressions(self, count: int) -> Float[Tensor, "n e"]:
+        """Up to so many of the prior's expression codes, as different as can be, in the units they are fitted in."""
+        if self.starts is None or not count:
+            return getattr(self, f"mean_{PER_FRAME}").new_zeros(0, self.width(PER_FRAME))
+        codes = (self.starts - getattr(self, f"mean_{PER_FRAME}")) / getattr(self, f"spread_{PER_FRAME}") * self.scale
+        chosen = [int(codes.norm(dim=1).argmax())]
+        nearest = (codes - codes[chosen[0]]).norm(dim=1)
+        while len(chosen) < min(count, len(codes)):
+            chosen.append(int(nearest.argmax()))
+            nearest = nearest.minimum((codes - codes[chosen[-1]]).norm(dim=1))
+        return codes[chosen]
 
     def posed_landmarks(self, field: Field, guess: Float[Tensor, "l 3"] | None = None) -> PosedLandmarks:
         """The landmarks of the field's only frame in posed space, through the inverse of the deformation.

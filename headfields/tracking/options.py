@@ -115,6 +115,9 @@ class Stage1:
         clip: bound on the norm of the gradient of each code of the identity.
         weights: of the energy.
         spread: how many published units one spread of the prior's codes counts as. Our own choice.
+        starts: how many of the prior's own expressions are looked at, by landmarks alone, before a frame is fitted; it
+            starts from one of them if that is much better than where the frame before ended. Our own choice; the
+            published tracker looks at none.
     """
 
     steps: int = 251
@@ -134,12 +137,13 @@ class Stage1:
     clip: float | int = 0.1
     weights: EnergyWeights = EnergyWeights()
     spread: float | int = 0.003
+    starts: int = 32
 
     def __post_init__(self) -> None:
-        if self.steps < 1 or not all(0 < pace <= 1 for pace in self.pace) or not self.spread > 0:
+        if self.steps < 1 or self.starts < 0 or not all(0 < pace <= 1 for pace in self.pace) or not self.spread > 0:
             raise ValueError(
-                f"Stage1: steps is {self.steps}, pace {self.pace}, spread {self.spread}; expected at least one step, "
-                "parts in (0, 1] and a positive spread"
+                f"Stage1: steps is {self.steps}, starts {self.starts}, pace {self.pace}, spread {self.spread}; "
+                "expected at least one step, no negative number of starts, parts in (0, 1] and a positive spread"
             )
 
     @classmethod

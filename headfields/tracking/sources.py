@@ -10,6 +10,7 @@ from torch import Tensor
 from headfields.data.scans import MeshScans, load_scans
 from headfields.heads import BlendshapeHead, procedural
 from headfields.priors import Prior, load_prior
+from headfields.priors.terms import anchors_of
 from headfields.tracking.head import TrackingPrior
 from headfields.tracking.landmarks import LandmarkPoints
 
@@ -79,6 +80,5 @@ def prior_landmarks(prior: Prior, scans: MeshScans, head: Any) -> LandmarkPoints
     points: Tensor = head.landmarks(neutral)
     if points.shape[1] != 68:
         raise ValueError(f"prior_landmarks: the head has {points.shape[1]} landmarks; expected the 68 of iBUG")
-    decoder: Any = prior.avatar.decoder
-    anchors = decoder.anchors(prior.geometry)
+    anchors = anchors_of(prior.avatar)(prior.geometry)
     return LandmarkPoints.fitted(points, anchors)

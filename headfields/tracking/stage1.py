@@ -14,6 +14,7 @@ from headfields.tracking.frames import TrackedFrame
 from headfields.tracking.head import IDENTITY, PER_FRAME, TrackedHead
 from headfields.tracking.options import EnergyWeights, Stage1, TrackingOptions
 from headfields.tracking.pose import head_rays
+from headfields.tracking.start import best_start
 
 __all__ = ["UNIT", "checked", "energy", "finished", "fit_frame", "mix", "pace_of", "regularisers"]
 
@@ -122,11 +123,13 @@ def fit_frame(
         before = before.to(device)
         codes = {name: value.clone() for name, value in before.free.items()}
         rotation, shift = before.rotation.clone(), before.translation * UNIT
+    with clock.part("start"):
+        codes[PER_FRAME] = best_start(head, data, codes, stage.starts)
     fitted = [name for name in head.names if first or name == PER_FRAME]
     slower = 1.0 if first else stage.pose_later
     groups = [(codes[name], getattr(stage, "expression" if name == PER_FRAME else name), 1.0) for name in fitted]
     groups += [(rotation, stage.rotation, slower), (shift, stage.translation, slower)]
-    light, affine = head.light.coefficients, (head.affine.matrix, head.affine.offset)
+    light, affine = head.light.coefficients, [head.affine.matrix, head.affine.offset]
     with torch.no_grad():
         if before is None:
             fresh = type(head.light)(), type(head.affine)()
@@ -140,10 +143,10 @@ def fit_frame(
     if first:
         groups += [(light, stage.light, 1.0), *((parameter, stage.affine, 1.0) for parameter in affine)]
     free = [parameter for parameter, _, _ in groups]
-    for constant in (light, *affine):
-        constant.requires_grad_(first)
-    for parameter in free:
-        parameter.requires_grad_()
+    for parameter in (light, *affine):
+        parameter.requires_grad_(first)
+    for tensor in free:
+        tensor.requires_grad_()
     optimiser = torch.optim.Adam([{"params": [parameter]} for parameter in free], lr=0.0)
     steps = max(round(stage.steps * pace), 1)
     start, growth, end = stage.sharpness if first else stage.sharpness_later
@@ -187,8 +190,8 @@ def regularisers(
     head: TrackedHead, codes: Mapping[str, Tensor], fitted: list[str], weights: EnergyWeights, first: bool
 ) -> Tensor:
     """The weighed regularisers of the codes that are fitted."""
-    geometry, appearance = ((codes[name], head.layout(name)) if name in fitted else None for name in IDENTITY)
-    return code_terms(geometry, appearance, codes.get(PER_FRAME), weights, first)
+    shape, paint = ((codes[name], head.layout(name)) if name in fitted else None for name in IDENTITY)
+    return code_terms(shape, paint, codes.get(PER_FRAME), weights, first)
 
 
 def finished(

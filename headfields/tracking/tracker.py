@@ -80,7 +80,7 @@ class Tracker:
         out: the folder of the run.
         options: weights, rates, sizes.
         frames: which frames, in this order; all of them if None.
-        classes: what segmentation labels mean.
+        classes: what segmentation labels mean; `LabelClasses()` if None.
         detector: finds landmarks, in place of the capture's files.
         device: where it runs.
         bar: whether progress is shown.
@@ -99,13 +99,14 @@ class Tracker:
         out: str | Path,
         options: TrackingOptions | None = None,
         frames: Sequence[int] | None = None,
-        classes: LabelClasses = LabelClasses(),  # noqa: B008  (frozen)
+        classes: LabelClasses | None = None,
         detector: LandmarkDetector | None = None,
         device: torch.device | str = "cpu",
         bar: bool = True,
     ) -> None:
         self.prior = TrackingPrior.of(prior) if isinstance(prior, Prior) else prior
         self.capture, self.detector, self.bar = capture, detector, bar
+        classes = LabelClasses() if classes is None else classes
         self.classes = classes if self.prior.hair else classes.without_hair()
         self.options = TrackingOptions() if options is None else options
         self.folder = TrackingFolder(out)
@@ -153,7 +154,7 @@ class Tracker:
         state = HeadState(torch.zeros(1, 0, 3), codes={name: value[None] for name, value in fit.codes.items()})
         field = self.head.avatar.field(state.to(self.device))
         mesh = extract(field, resolution=self.options.mesh_resolution, progress=False).to("cpu")
-        self.head.sampler.train()
+        self.head.jitter()
         return mesh
 
     def _run(self, interrupted: InterruptFlag) -> Tracking:
@@ -291,7 +292,7 @@ class Tracker:
         return self.head.posed_landmarks(self.head.avatar.field(self.head.state(mean))).points.cpu()
 
     def _motion(self) -> dict[int, float]:
-        """How far landmarks are from those of the frame before, in parts of the image; NaN if not known."""
+        """How far landmarks move from the frame before to each, in parts of the image; NaN where that is not known."""
         out = dict.fromkeys(self.frames, math.nan)
         last: Tensor | None = None
         side = torch.tensor([self.capture.size[1], self.capture.size[0]])

@@ -1,5 +1,7 @@
 """A painted ball that two codes of shape, two of colour and two of expression change, and recordings of it."""
 
+from typing import ClassVar
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -21,7 +23,7 @@ class Mouth(Deformer):
     """Moves what is below the front down by the first number of the code, and its sides out by the second."""
 
     needs = ("expression_code",)
-    code_widths = {"expression_code": 2}  # noqa: RUF012
+    code_widths: ClassVar = {"expression_code": 2}
 
     def bounds(self) -> Float[Tensor, "2 3"]:
         return torch.tensor([[-REACH] * 3, [REACH] * 3])
@@ -56,7 +58,7 @@ class Ball(Decoder):
 
     gives = "distance"
     needs = ("geometry", "appearance")
-    code_widths = {"geometry": 2, "appearance": 2}  # noqa: RUF012
+    code_widths: ClassVar = {"geometry": 2, "appearance": 2}
     takes_canonical = True
     takes_prepared = True
 
@@ -110,7 +112,7 @@ def _one(camera: Camera) -> Camera:
 
 
 class BallRecording:
-    """Frames of one ball: rendered by the model itself with codes, poses and a light that the tracker must find."""
+    """Frames of one ball: images rendered by the model itself, whose codes, poses and light are to be found."""
 
     name = "ball"
 
@@ -170,10 +172,11 @@ def tiny_options(**changes: object) -> TrackingOptions:
 
     from headfields.tracking import EnergyWeights, Rate, Stage1
 
+    falling = (40, 50)
     stage = Stage1(
-        steps=60, spread=1.0, geometry=Rate(0.05, (40, 50)), appearance=Rate(0.05, (40, 50)),
-        expression=Rate(0.05, (40, 50)), rotation=Rate(0.01, (40, 50)), translation=Rate(0.005, (40, 50)),
-        light=Rate(0.02, (40, 50)), affine=Rate(1e-3),
+        steps=60, spread=1.0, sharpen_every=10, sharpen_every_later=20, geometry=Rate(0.05, falling),
+        appearance=Rate(0.05, falling), expression=Rate(0.05, falling), rotation=Rate(0.01, falling),
+        translation=Rate(0.005, falling), light=Rate(0.02, falling), affine=Rate(1e-3),
         weights=EnergyWeights(geometry_global=0.1, appearance_global=0.1, first_expression=0.1, expression=0.1),
     )  # fmt: skip
     return replace(TrackingOptions(stage1=stage, rays=120, coarse=12, fine=10, image_height=48), **changes)

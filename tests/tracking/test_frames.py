@@ -41,7 +41,7 @@ def raising(*_: Any) -> Any:
 
 
 def test_reduction_keeps_places(recording: BallRecording) -> None:
-    small = loaded(recording, options=tiny_options(image_height=24))
+    small = loaded(recording, options=tiny_options(image_height=24, mask_pixels=20))
     whole = loaded(recording)
     assert small.camera.size == (24, 24) and small.rgb.shape == (24, 24, 3)
     torch.testing.assert_close(small.landmarks, 0.5 * whole.landmarks)
