@@ -1,7 +1,8 @@
 """MonoNPHM from nothing: `python examples/mononphm.py [--prior RUN] [--capture DIR] [--minutes 25] [--frames 6]`.
 
 Trains a small prior from the procedural head (or takes one), draws a recording of someone it has not seen (or
-takes one), tracks it, and shows what has been found. What follows is what `headfields train-prior` and `headfields track` do.
+takes one), tracks it, and shows what has been found. What follows is what `headfields train-prior` and
+`headfields track` do.
 """
 
 import argparse
