@@ -10,7 +10,8 @@ from torch import Tensor
 
 from headfields.heads import BlendshapeHead
 from headfields.meshing import Mesh
-from headfields.ops import TriangleBVH, render_mesh
+from headfields.ops import TriangleBVH
+from headfields.ops.rasterize import render_mesh
 from headfields.tracking import TrackedFrame, world_points
 
 _JAW = 2
