@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -74,8 +75,8 @@ def read_scan_landmarks(path: str | Path) -> ScanLandmarks:
 
 
 def landmarks_of(
-    given: Mapping[str, Sequence[float]] | Mapping[int, Sequence[float]] | Sequence[Sequence[float] | None],
-    lips: Sequence[Sequence[float]] | None = None,
+    given: Mapping[Any, Any] | Sequence[Any],
+    lips: Sequence[Any] | None = None,
     eyes: str | None = None,
     where: str = "landmarks",
 ) -> ScanLandmarks:
@@ -106,7 +107,7 @@ def landmarks_of(
     )
 
 
-def _point(value: Sequence[float], where: str) -> list[float]:
+def _point(value: Any, where: str) -> list[float]:
     try:
         point = [float(number) for number in value]
     except (TypeError, ValueError):

@@ -187,8 +187,8 @@ def register(
     seeking: Bool[Tensor, " v"] | None = None,
     back: float | int = 0.5,
     stages: Sequence[Stage] = DEFAULT_STAGES,
-    anchor_weight: float = 30.0,
-    stretch: float = 1.25,
+    anchor_weight: float | int = 30.0,
+    stretch: float | int = 1.25,
     progress: bool = True,
 ) -> Registration:
     """Draws a mesh onto a surface: nearest points that look the same way pull, and every edge resists being bent.

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -69,11 +70,11 @@ class Rigging:
 def rig_template(
     mesh: TexturedMesh,
     body: SkinnedHead,
-    landmarks: ScanLandmarks | Mapping[str, Sequence[float]] | None = None,
+    landmarks: ScanLandmarks | Mapping[str, Any] | None = None,
     expression: Float[Tensor, "1 _"] | None = None,
     eyes_closed: bool | None = None,
     inner_mouth: bool = True,
-    smoothing: float = 1.0,
+    smoothing: float | int = 1.0,
     stages: Sequence[Stage] = DEFAULT_STAGES,
     progress: bool = True,
 ) -> Rigging:
@@ -120,7 +121,7 @@ class _Rigger:
         self,
         mesh: TexturedMesh,
         body: SkinnedHead,
-        landmarks: ScanLandmarks | Mapping[str, Sequence[float]] | None,
+        landmarks: ScanLandmarks | Mapping[str, Any] | None,
         expression: Tensor | None,
         eyes_closed: bool | None,
         progress: bool,
@@ -245,7 +246,7 @@ class _Rigger:
         place = self.align.apply
         return HeadSurface(place(self._rest()), faces, place(opened), closing=closing), faces
 
-    def run(self, inner_mouth: bool, smoothing: float, stages: Sequence[Stage]) -> Rigging:
+    def run(self, inner_mouth: bool, smoothing: float | int, stages: Sequence[Stage]) -> Rigging:
         # What is parted is so between the corners of the slit, which the crease outruns.
         open_at = lips_parted(self.mesh.vertices, self.mesh.faces, self.line)
         parted = bool(open_at.sum() >= 0.25 * len(open_at))

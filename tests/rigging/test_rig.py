@@ -10,7 +10,7 @@ import headfields as hf
 from headfields.heads import FlameHead, SmplxHead, procedural_body
 from headfields.heads.mouth import boundary_loops
 from headfields.retargeting import surface_of_head
-from headfields.rigging import RiggedTemplate, read_textured, rig_pictures, rig_template
+from headfields.rigging import Cut, RiggedTemplate, read_textured, rig_pictures, rig_template
 from headfields.rigging.rig import _zip
 from tests.shared_data import shared
 
@@ -145,14 +145,12 @@ def test_too_few_landmarks(sealed, head):
         rig_template(sealed, bare, progress=False)
 
 
-def test_lips_that_move_alike_stay_together(made):
-    class Pair:
-        upper, lower = torch.tensor([0, 1, 2, 6]), torch.tensor([0, 3, 4, 6])
-
+def test_lips_that_move_alike_stay_together(sealed):
+    pair = Cut(sealed, torch.tensor([0, 1, 2, 6]), torch.tensor([0, 3, 4, 6]), torch.arange(7))
     moved = torch.zeros(1, 7, 3)
     moved[0, 1, 1], moved[0, 3, 1] = 2e-3, 1.9e-3  # noise
     moved[0, 2, 1], moved[0, 4, 1] = 3e-3, -5e-3  # opening
-    _zip(moved, Pair, 1.0)
+    _zip(moved, pair, 1.0)
     assert torch.equal(moved[0, 1], moved[0, 3]) and abs(float(moved[0, 2, 1] - moved[0, 4, 1]) - 8e-3) < 1e-9
 
 
