@@ -6,6 +6,9 @@ __all__ = ["FrameFailure"]
 class FrameFailure(Exception):
     """A frame cannot be tracked.
 
+    Args:
+        message: why, for people.
+
     Attributes:
         reason: one word: "unreadable", "mask", "landmarks", "camera", "inverse" or "diverged".
     """

@@ -29,7 +29,12 @@ PER_FRAME = "expression_code"
 
 @dataclass(frozen=True)
 class CodeRange:
-    """Where a code starts, and how far from there people (or faces) are: mean and standard deviation, (W,) each."""
+    """Where a code starts, and how far from there people (or faces) are.
+
+    Attributes:
+        mean: (W,) where it starts.
+        spread: (W,) standard deviation over people (or faces).
+    """
 
     mean: Float[Tensor, " w"]
     spread: Float[Tensor, " w"]
