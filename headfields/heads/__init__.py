@@ -1,4 +1,7 @@
-"""Parametric heads: FLAME's and SMPL-X's format, blendshape rigs, and a head and an upper body made by code; each call gives a `HeadState`."""
+"""Parametric heads: FLAME's and SMPL-X's format, blendshape rigs, a head and an upper body made by code.
+
+Each call gives a `HeadState`.
+"""
 
 from headfields.heads.array_files import load_arrays
 from headfields.heads.blendshapes import BlendshapeHead

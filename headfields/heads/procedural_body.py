@@ -66,7 +66,7 @@ def _texture_coordinates() -> tuple[Float[np.ndarray, "t 2"], Int[np.ndarray, "f
         before = sum(known) / len(known) < 0.5
         low_u, low_v, high_u, high_v = _ARM_CHARTS[part] if part else _TRUNK_CHART
         for k, c in enumerate(corners):
-            # Half a turn off, so that the seam is at the back (arms: at the armpit), whose turn of 0.5 is on both sides.
+            # Half a turn off, so that the seam is at the back (arms: the armpit), whose turn of 0.5 is on both sides.
             u = low_u + (high_u - low_u) * (turns[k] + (0.5 if before else -0.5))
             key = (c, round(u, 9), part)
             if key not in made:

@@ -6,8 +6,8 @@ from jaxtyping import Float
 
 from headfields.heads.procedural_body import HEAD_CHART, procedural_body_arrays
 from headfields.heads.procedural_shape import smoothstep
-from headfields.heads.procedural_torso import ARM_AXIS, SHOULDER, torso
 from headfields.heads.procedural_texture import Colour, _noise, procedural_texture
+from headfields.heads.procedural_torso import ARM_AXIS, SHOULDER, torso
 from headfields.ops.uv import UVRasterizer
 
 __all__ = ["procedural_body_texture"]

@@ -279,7 +279,9 @@ class SkinnedHead(nn.Module):
         columns = {k: torch.as_tensor(v).to(self.template_vertices).reshape(-1) for k, v in weights.items()}
         sizes = {len(column) for column in columns.values()} - {1}
         if len(sizes) > 1:
-            raise ValueError(f"{type(self).__name__}.{what}: weights have {sorted(sizes)} entries; give each B of them or one")
+            raise ValueError(
+                f"{type(self).__name__}.{what}: weights have {sorted(sizes)} entries; give each B of them or one"
+            )
         batch = sizes.pop() if sizes else 1
         out = [self.template_vertices.new_zeros(batch)] * count
         for name, column in columns.items():
@@ -290,8 +292,8 @@ class SkinnedHead(nn.Module):
         """The file's regions, and of "mouth", "eyes", "neck" and "face" those that it lacks, from names and weights.
 
         Our own rules. "mouth": the file's "lips", else three rings of faces around the inner-lip `loop`. "eyes": the
-        file's eyeballs and eye regions, else faces that an eye joint carries. "neck": faces that the neck's joint carries
-        (FLAME: the root). "face": what the skull, jaw or eyes carry in front of the skull's joint with a normal toward
+        file's eyeballs and eye regions, else faces that an eye joint carries. "neck": faces that the neck's joint
+        carries (FLAME: the root). "face": what the skull, jaw or eyes carry in front of the skull's joint with a normal toward
         +z.
         """
         found = self.regions

@@ -146,7 +146,8 @@ class SmplxHead(SkinnedHead):
             uv=None if texture is None else tensor(texture[0]),
             uv_faces=None if texture is None else torch.from_numpy(texture[1].copy()),
             regions={
-                name: torch.from_numpy(mask.copy()) for name, mask in regions_of(raw, path, None, arrays["f"], count).items()
+                name: torch.from_numpy(mask.copy())
+                for name, mask in regions_of(raw, path, None, arrays["f"], count).items()
             },
             expression_names=names[: expression.stop - expression.start],
             shape_names=tuple(str(name) for name in to_array(raw.get("shape_names", ()), "shape_names").ravel()),

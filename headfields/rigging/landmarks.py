@@ -68,7 +68,9 @@ def read_scan_landmarks(path: str | Path) -> ScanLandmarks:
     except ValueError as error:
         raise ValueError(f"read_scan_landmarks: {path} is not JSON ({error})") from error
     if not isinstance(raw, dict) or not isinstance(raw.get("landmarks"), dict | list):
-        raise ValueError(f'read_scan_landmarks: {path} has no "landmarks"; expected {{"landmarks": {{"nose_tip": ...}}}}')
+        raise ValueError(
+            f'read_scan_landmarks: {path} has no "landmarks"; expected {{"landmarks": {{"nose_tip": ...}}}}'
+        )
     return landmarks_of(raw["landmarks"], raw.get("lips"), raw.get("eyes"), str(path))
 
 

@@ -227,7 +227,9 @@ def register(
         check_integer("register", "faces", table)
         check_shape("register", "faces", table, "F 3")
     if not len(target_faces) or not len(faces):
-        raise ValueError(f"register: the mesh has {len(faces)} faces and the target {len(target_faces)}; both need some")
+        raise ValueError(
+            f"register: the mesh has {len(faces)} faces and the target {len(target_faces)}; both need some"
+        )
     if (anchors is None) != (places is None):
         raise ValueError("register: give anchors and places, or neither")
     if stretch < 1:

@@ -257,7 +257,9 @@ def transfer_uv(
     away = vertices.double()[faces.cpu()] - corners[:, None, 0]
     flat = torch.linalg.lstsq(frame, away.transpose(1, 2)).solution.transpose(1, 2)[..., :2]
     at = uv.double().cpu()[uv_faces.cpu()[guide]]
-    place = at[:, None, 0] + flat[..., :1] * (at[:, 1] - at[:, 0])[:, None] + flat[..., 1:] * (at[:, 2] - at[:, 0])[:, None]
+    place = (
+        at[:, None, 0] + flat[..., :1] * (at[:, 1] - at[:, 0])[:, None] + flat[..., 1:] * (at[:, 2] - at[:, 0])[:, None]
+    )
     place = place.clamp(0, 1)
     # A vertex has one coordinate a chart: corners within a few thousandths of each other become their mean.
     key = torch.cat([faces.cpu().reshape(-1, 1).double(), (place.reshape(-1, 2) * 64).round()], 1)

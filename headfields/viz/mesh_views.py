@@ -62,9 +62,7 @@ def sample_texture(texture: Float[Tensor, "h w c"], uv: Float[Tensor, "*batch 2"
     """The texture at coordinates, v up, bilinear, the border going on beyond [0, 1]; differentiable in both."""
     grid = torch.stack([2 * uv[..., 0] - 1, 1 - 2 * uv[..., 1]], -1).reshape(1, 1, -1, 2)
     image = texture.movedim(-1, 0)[None].to(uv)
-    found = torch.nn.functional.grid_sample(
-        image, grid, mode="bilinear", padding_mode="border", align_corners=False
-    )
+    found = torch.nn.functional.grid_sample(image, grid, mode="bilinear", padding_mode="border", align_corners=False)
     return found[0, :, 0].T.reshape(*uv.shape[:-1], texture.shape[-1])
 
 

@@ -40,7 +40,7 @@ def test_malformed_files(tmp_path, text, message):
 
 
 def test_missing_file(tmp_path):
-    with pytest.raises(FileNotFoundError, match="none.json is not a file"):
+    with pytest.raises(FileNotFoundError, match=r"none\.json is not a file"):
         read_scan_landmarks(tmp_path / "none.json")
     assert len(landmarks_of({}).points) == 0
 

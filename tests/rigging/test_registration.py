@@ -56,8 +56,8 @@ def test_anchors_alone_turn_the_mesh_rigidly(head):
     nobody = torch.zeros(len(vertices), dtype=torch.bool)
     rows = anchors_of(head, vertices)
     found = register(
-        vertices, head.faces, truth, head.faces, rows, rows @ truth, nobody, stages=(Stage(1.0, 0.01, 30),), anchor_weight=1e3,
-        stretch=1.0, progress=False,
+        vertices, head.faces, truth, head.faces, rows, rows @ truth, nobody,
+        stages=(Stage(1.0, 0.01, 30),), anchor_weight=1e3, stretch=1.0, progress=False,
     )  # fmt: skip
     skin = head.weights[:, 3:].sum(1) < 0.5
     assert (found.vertices - truth)[skin].norm(dim=1).mean() < 0.25 * (vertices - truth)[skin].norm(dim=1).mean()
@@ -83,5 +83,5 @@ def test_what_cannot_be_registered_is_refused(head, unchecked):
         register(vertices, head.faces[:0], vertices, head.faces)
     with pytest.raises(ValueError, match="anchors and places"):
         register(vertices, head.faces, vertices, head.faces, torch.zeros(1, len(vertices)))
-    with pytest.raises(ValueError, match="stretch is 0.5"):
+    with pytest.raises(ValueError, match=r"stretch is 0\.5"):
         register(vertices, head.faces, vertices, head.faces, stretch=0.5)

@@ -172,7 +172,9 @@ def test_a_real_scan(tmp_path):
         outside = ~rig.regions["inner_mouth"]
         skin = edges_of(rig.faces[outside])
         rest, posed = rig.template_vertices, opened.vertices[0]
-        stretch = (posed[skin[:, 0]] - posed[skin[:, 1]]).norm(dim=1) - (rest[skin[:, 0]] - rest[skin[:, 1]]).norm(dim=1)
+        stretch = (posed[skin[:, 0]] - posed[skin[:, 1]]).norm(dim=1) - (rest[skin[:, 0]] - rest[skin[:, 1]]).norm(
+            dim=1
+        )
         assert stretch.max() < 0.012
         turned = rig(pose=rig.pose(neck=torch.tensor([[0.0, 0.35, 0.0]]), head=torch.tensor([[0.0, 0.35, 0.0]])))
         grown, _ = growth(rig, turned)

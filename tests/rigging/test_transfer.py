@@ -49,7 +49,9 @@ def test_weights_expressions_and_regions_of_the_head_itself(head):
         wanted = spread(basis[index].double())
         off = (moved[index] - wanted).norm(dim=1)[outside]
         assert off.mean() < 0.05 * wanted.norm(dim=1).max() and off.quantile(0.98) < 0.2 * wanted.norm(dim=1).max()
-    still = transfer_displacements(head.template_vertices, torch.zeros(2, *basis.shape[1:]), source.faces, target, found)
+    still = transfer_displacements(
+        head.template_vertices, torch.zeros(2, *basis.shape[1:]), source.faces, target, found
+    )
     assert still.abs().max() == 0
 
     regions = head.template().regions
@@ -63,9 +65,7 @@ def test_texture_coordinates_stay_within_a_chart(head):
     source, vertices, faces, target = scan_of(head)
     found = correspond(source, head.template_vertices, target)
     padded = torch.cat([head.uv_faces, head.uv_faces[:1].expand(len(source.faces) - len(head.faces), -1)])
-    uv, uv_faces = transfer_uv(
-        head.uv, padded, source.faces, head.template_vertices, vertices, faces, found
-    )
+    uv, uv_faces = transfer_uv(head.uv, padded, source.faces, head.template_vertices, vertices, faces, found)
     assert uv.min() >= 0 and uv.max() <= 1 and uv_faces.shape == faces.shape
     extent = uv[uv_faces].amax(1) - uv[uv_faces].amin(1)
     assert extent.max() < 0.1
