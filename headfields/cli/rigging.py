@@ -41,8 +41,9 @@ def rig(
     seen = made.registration
     apart = 1e3 * float(seen.distance[seen.met].square().mean().sqrt()) if bool(seen.met.any()) else float("nan")
     filled = 1 - float(made.confidence.mean())
-    scale = float(made.align.scale)
-    print(f"{len(mesh.vertices)} vertices, {len(mesh.faces)} faces; the body's size times {scale:.3f}")
+    print(
+        f"{len(mesh.vertices)} vertices, {len(mesh.faces)} faces; the body's size times {float(made.align.scale):.3f}"
+    )
     print(f"landmarks: {len(made.landmarks.points)} ({'given' if landmarks else 'found on the shape'})")
     print(f"registered: {apart:.2f} mm root mean square, over {int(seen.met.sum())} of the body's vertices")
     print(f"eyes: {'closed' if made.eyes_closed else 'open'}; lips: {texts[made.parted]}")

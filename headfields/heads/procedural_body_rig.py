@@ -41,7 +41,7 @@ def _joints() -> Float[np.ndarray, "55 3"]:
     place[16], place[18] = SHOULDER, ELBOW
     place[20] = ELBOW + 250 * ARM_AXIS
     ahead = np.array([0.0, 0.0, 1.0])
-    # Index, middle, little and ring finger and thumb: how far toward the front they start, and their bones' length.
+    # Index, middle, little and ring finger and thumb: how far in front they start, how long their bones are.
     for finger, (across, start, bone) in enumerate([(24, 92, 30), (4, 95, 32), (-34, 84, 22), (-15, 91, 29)]):
         for k in range(3):
             place[25 + 3 * finger + k] = place[20] + (start + k * bone) * ARM_AXIS + across * ahead
@@ -75,7 +75,7 @@ def _laplacian() -> scipy.sparse.csc_matrix:
 
 
 def _extended(known: Float[np.ndarray, "h c"], wanted: Float[np.ndarray, "t c"], spread: float | int) -> np.ndarray:
-    """Values of the torso near `wanted`, smooth over `spread` edges, that join the head's `known` at the border."""
+    """Values of the torso near `wanted`, smooth over `spread` edges, joined to the head's `known` ones at the border."""
     start = len(known)
     laplacian = _laplacian()
     inner = laplacian[start:, start:] * spread**2 + scipy.sparse.identity(len(wanted), format="csc")

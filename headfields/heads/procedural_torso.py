@@ -49,7 +49,7 @@ def _capsule(p: np.ndarray, a: np.ndarray, b: np.ndarray, start: float | int, en
     return np.linalg.norm(p - a - t[:, None] * along, axis=1) - (start + (end - start) * t)
 
 
-def _ball(p: np.ndarray, at: Sequence[float | int], size: Sequence[float | int]) -> np.ndarray:
+def _ball(p: np.ndarray, at: Sequence[float | int] | np.ndarray, size: Sequence[float | int]) -> np.ndarray:
     radii = np.asarray(size)
     return (np.linalg.norm((p - at) / radii, axis=1) - 1) * radii.min()
 
@@ -77,7 +77,7 @@ def _implicit(point: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, " n"]:
         tube,
         _capsule(p, np.array([18.0, -212, -50]), SHOULDER + np.array([-6, 11, -4]), 21, 36),  # trapezius
         _capsule(p, SHOULDER, wrist, 53, 40),
-        _ball(p, tuple(SHOULDER + np.array([4, -2, 1])), (55, 52, 54)),
+        _ball(p, SHOULDER + np.array([4, -2, 1]), (55, 52, 54)),
         _ball(p, (78, -362, 22), (76, 54, 42)),  # chest
         _ball(p, (84, -335, -112), (58, 88, 34)),  # shoulder blade
     ]
@@ -137,8 +137,9 @@ def torso() -> Torso:
     border = _border()
     start = len(head.positions)
     first_row, last_row = _HOLE
-    # Columns 0 (front midline) to 91; the left side is columns 1 to 45, 46 the back midline. The hole of the right arm
-    # is the mirror image. Hole cells are rows [first, last) by columns [first, last), without their inner vertices.
+    # Columns 0 (front midline) to 91; the left side is columns 1 to 45, 46 the back midline. The hole of the right
+    # arm is the mirror image. Hole cells are rows [first, last) by columns [low, high); the vertices within are left
+    # out.
     number = np.full((_ROWS, _COLUMNS), -1, np.int64)
     mirrored = (-np.arange(_COLUMNS)) % _COLUMNS
     inner = np.zeros((_ROWS, _COLUMNS), bool)

@@ -38,8 +38,10 @@ class _Line:
         """Metres by which points are above the line, which goes on straight beyond its ends."""
         p = self.points
         height = np.interp(at[:, 0], p[:, 0], p[:, 1])
-        left, right = at[:, 0] < p[0, 0], at[:, 0] > p[-1, 0]
-        for end, inner, beyond in ((0, min(3, len(p) - 1), left), (-1, -min(4, len(p)), right)):
+        for end, inner, beyond in (
+            (0, min(3, len(p) - 1), at[:, 0] < p[0, 0]),
+            (-1, -min(4, len(p)), at[:, 0] > p[-1, 0]),
+        ):
             run = p[inner, 0] - p[end, 0]
             slope = (p[inner, 1] - p[end, 1]) / run if abs(run) > 1e-12 else 0.0
             height = np.where(beyond, p[end, 1] + slope * (at[:, 0] - p[end, 0]), height)
@@ -164,9 +166,12 @@ def cut_lips(mesh: TexturedMesh, line: Float[Tensor, "n 3"]) -> Cut:
     height = here.above(place)
     normal = np.cross(place[faces[:, 1]] - place[faces[:, 0]], place[faces[:, 2]] - place[faces[:, 0]])
     middle = place[faces].mean(1)
-    width = here.width
-    near = (normal[:, 2] > 0) & (here.behind(middle) < 0.35 * width) & (np.abs(here.above(middle)) < 0.5 * width)
-    near &= (middle[:, 0] > here.points[0, 0] - 0.3 * width) & (middle[:, 0] < here.points[-1, 0] + 0.3 * width)
+    near = (
+        (normal[:, 2] > 0) & (here.behind(middle) < 0.35 * here.width) & (np.abs(here.above(middle)) < 0.5 * here.width)
+    )
+    near &= (middle[:, 0] > here.points[0, 0] - 0.3 * here.width) & (
+        middle[:, 0] < here.points[-1, 0] + 0.3 * here.width
+    )
 
     # Snap: a vertex close to the line goes onto it, together with its texture coordinates.
     edges = np.unique(np.sort(np.concatenate([faces[near][:, [i, j]] for i, j in ((0, 1), (1, 2), (2, 0))]), 1), axis=0)

@@ -368,8 +368,9 @@ def _regressor(vertices: Tensor, joints: Tensor, weights: Tensor) -> Float[Tenso
     bands = []
     for joint in range(len(at)):
         distance = np.linalg.norm(place - at[joint], axis=1)
-        few = min(200, len(place) - 1)
-        near = distance < max(0.22 * size, float(np.partition(distance, few)[few]))
+        near = distance < max(
+            0.22 * size, float(np.partition(distance, min(200, len(place) - 1))[min(200, len(place) - 1)])
+        )
         bands.append(near if distance.min() < 0.2 * size else np.ones(len(place), bool))
     return torch.from_numpy(affine_regressor(place, at, bands))
 

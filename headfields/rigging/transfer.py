@@ -199,10 +199,7 @@ def transfer_displacements(
 def transfer_regions(
     regions: Mapping[str, Bool[Tensor, " f"]], correspondence: Correspondence
 ) -> dict[str, Bool[Tensor, " g"]]:
-    """The masks `regions` (F,) of the source's faces for the target's G faces, by their `correspondence`.
-
-    A face is in a region if half of its counterparts or more are.
-    """
+    """Face masks of the source for the target's faces: a face is in a region with half of its counterparts or more."""
     faces, weights = correspondence.faces, correspondence.weights
     total = weights.sum(1)
     return {
@@ -260,8 +257,9 @@ def transfer_uv(
     away = vertices.double()[faces.cpu()] - corners[:, None, 0]
     flat = torch.linalg.lstsq(frame, away.transpose(1, 2)).solution.transpose(1, 2)[..., :2]
     at = uv.double().cpu()[uv_faces.cpu()[guide]]
-    first, second = (at[:, 1] - at[:, 0])[:, None], (at[:, 2] - at[:, 0])[:, None]
-    place = at[:, None, 0] + flat[..., :1] * first + flat[..., 1:] * second
+    place = (
+        at[:, None, 0] + flat[..., :1] * (at[:, 1] - at[:, 0])[:, None] + flat[..., 1:] * (at[:, 2] - at[:, 0])[:, None]
+    )
     place = place.clamp(0, 1)
     # A vertex has one coordinate a chart: corners within a few thousandths of each other become their mean.
     key = torch.cat([faces.cpu().reshape(-1, 1).double(), (place.reshape(-1, 2) * 64).round()], 1)

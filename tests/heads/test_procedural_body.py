@@ -67,7 +67,7 @@ def test_it_is_one_closed_skin(body, head):
     loops = boundary_loops(body.faces)
     assert len(loops) == 3 and all(int(loop.max()) < count for loop in loops)  # mouth and lids; none at the neck
     assert len(torch.unique(body.faces)) == len(body.template_vertices)
-    # At the seam the surface bends by less than 37 degrees between any two faces at a vertex, as at a neck.
+    # At the seam any two faces at a vertex are less than 37 degrees apart, as where a neck meets shoulders.
     corners = body.template_vertices[body.faces].double()
     normal = torch.linalg.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
     assert normal.norm(dim=1).min() > 1e-8
@@ -126,8 +126,9 @@ def test_face_and_teeth_are_those_of_the_head(body, head):
         landmarks = body.landmarks(here.vertices) - head.landmarks(there.vertices)
         assert landmarks.abs().max() < 1e-6
     template = body.template()
-    assert template.face_count == len(body.faces)
-    assert {"mouth", "eyes", "neck", "face", "torso"} <= set(template.regions)
+    assert template.face_count == len(body.faces) and {"mouth", "eyes", "neck", "face", "torso"} <= set(
+        template.regions
+    )
     assert not (template.regions["face"] & template.regions["torso"]).any()
 
 

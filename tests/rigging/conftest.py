@@ -1,4 +1,4 @@
-"""A scan made from the procedural head: the outermost point in each direction, one skin with lips and lids sealed."""
+"""A scan made of the procedural head: the outermost point in each direction, so one skin with lips and lids sealed."""
 
 import pytest
 import torch

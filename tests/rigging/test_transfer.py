@@ -49,8 +49,9 @@ def test_weights_expressions_and_regions_of_the_head_itself(head):
         wanted = spread(basis[index].double())
         off = (moved[index] - wanted).norm(dim=1)[outside]
         assert off.mean() < 0.05 * wanted.norm(dim=1).max() and off.quantile(0.98) < 0.2 * wanted.norm(dim=1).max()
-    nothing = torch.zeros(2, *basis.shape[1:])
-    still = transfer_displacements(head.template_vertices, nothing, source.faces, target, found)
+    still = transfer_displacements(
+        head.template_vertices, torch.zeros(2, *basis.shape[1:]), source.faces, target, found
+    )
     assert still.abs().max() == 0
 
     regions = head.template().regions
