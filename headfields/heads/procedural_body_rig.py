@@ -75,7 +75,7 @@ def _laplacian() -> scipy.sparse.csc_matrix:
 
 
 def _extended(known: Float[np.ndarray, "h c"], wanted: Float[np.ndarray, "t c"], spread: float | int) -> np.ndarray:
-    """Values of the torso near `wanted`, smooth over `spread` edges, joined to the head's `known` ones at the border."""
+    """Values of the torso near `wanted`, smooth over `spread` edges, joined to the head's `known` at the border."""
     start = len(known)
     laplacian = _laplacian()
     inner = laplacian[start:, start:] * spread**2 + scipy.sparse.identity(len(wanted), format="csc")
