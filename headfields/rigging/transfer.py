@@ -199,7 +199,10 @@ def transfer_displacements(
 def transfer_regions(
     regions: Mapping[str, Bool[Tensor, " f"]], correspondence: Correspondence
 ) -> dict[str, Bool[Tensor, " g"]]:
-    """Face masks of the source for the target's faces: a face is in a region with half of its counterparts or more."""
+    """The masks `regions` (F,) of the source's faces for the target's G faces, by their `correspondence`.
+
+    A face is in a region if half of its counterparts or more are.
+    """
     faces, weights = correspondence.faces, correspondence.weights
     total = weights.sum(1)
     return {
