@@ -260,9 +260,10 @@ class AnchoredDecoder(Decoder):
         row = canonical.frame[:, None] * self.anchors.layout.members + blend.member
         offset = blend.offset.flatten(0, 1).index_select(0, pair_there) * self.side.index_select(0, member_there)
         own = rows.blocks(torch.cat([offset, features.index_select(0, point_there)], dim=-1))
-        start = rows.blocks(prepared.geometry.index_select(0, row.flatten().index_select(0, pair_there)))
-        value, hidden = self.geometry_networks(own, start, rows, self._softplus)
-        seen = rows.scatter(self.projection(hidden) if self.appearance == "geometry" else own)
+        start = row.flatten().index_select(0, pair_there)
+        tap = self.projection if self.appearance == "geometry" else None
+        value, seen = self.geometry_networks(own, prepared.geometry, start, rows, self._softplus, tap)
+        seen = rows.scatter(own if seen is None else seen)
         value = rows.scatter(value)[:, 0]
         if len(pair) < len(weight):
             value = value.new_zeros(len(weight)).index_copy(0, pair, value)
@@ -280,8 +281,8 @@ class AnchoredDecoder(Decoder):
         rows = group_rows(self.network[member], self._networks)
         pair_there = pair.index_select(0, rows.source)
         own = rows.blocks(seen.index_select(0, pair_there))
-        start = rows.blocks(prepared.appearance.index_select(0, row.index_select(0, pair_there)))
-        value = rows.scatter(self.appearance_networks(own, start, rows, functional.relu)[0])
+        start = row.index_select(0, pair_there)
+        value = rows.scatter(self.appearance_networks(own, prepared.appearance, start, rows, functional.relu)[0])
         weighted = value * weight.index_select(0, pair)[:, None]
         if len(pair) < len(weight):
             weighted = weighted.new_zeros(len(weight), 3).index_copy(0, pair, weighted)

@@ -9,6 +9,9 @@ from torch import Tensor, nn
 
 from headfields.ops.grouped import GroupedRows
 
+_CACHED = 2**19
+"""Activations of a layer that are computed at a time where no graph is kept: 2 MiB."""
+
 
 class Ensemble(nn.Module):
     """G fully connected networks of one shape; the first layer sees [shared values | values of the row].
@@ -54,20 +57,51 @@ class Ensemble(nn.Module):
     def forward(
         self,
         own: Float[Tensor, "c t own"],
-        start: Float[Tensor, "c t hidden"],
+        starts: Float[Tensor, "bn hidden"],
+        start: Int[Tensor, " ct"],
         rows: GroupedRows,
         activation: Callable[[Tensor], Tensor],
-    ) -> tuple[Float[Tensor, "c t out"], Float[Tensor, "c t hidden"]]:
-        """The outputs of rows in their blocks, and the last hidden layer before its activation.
+        tap: Callable[[Tensor], Tensor] | None = None,
+    ) -> tuple[Float[Tensor, "c t out"], Float[Tensor, "c t tap"] | None]:
+        """The outputs of rows in their blocks, and what `tap` makes of the last hidden layer before its activation.
+
+        Without a graph a few blocks at a time go through all layers, so that they stay in the processor's cache.
 
         Args:
             own: (C, T, own) the values that each row has for itself.
-            start: (C, T, hidden) of `starts`, looked up for each row.
+            starts: (B * N, hidden) of the method of this name.
+            start: (C * T,) which of them each row starts from.
             rows: says which network each block has.
             activation: between the layers.
+            tap: a function of rows.
         """
+        count, size = own.shape[:2]
+        step = max(count, 1)
+        if not torch.is_grad_enabled() and own.device.type == "cpu":
+            step = max(_CACHED // max(size * starts.shape[1], 1), 1)
+        found = []
+        for begin in range(0, max(count, 1), step):
+            piece = slice(begin, begin + step)
+            which = start[begin * size : (begin + step) * size]
+            first = starts.index_select(0, which).view(-1, size, starts.shape[1])
+            found.append(self._layers(own[piece], first, rows, piece, activation, tap))
+        if len(found) == 1:
+            return found[0]
+        out, tapped = zip(*found, strict=True)
+        return torch.cat(out), None if tap is None else torch.cat(tapped)
+
+    def _layers(
+        self,
+        own: Tensor,
+        start: Tensor,
+        rows: GroupedRows,
+        piece: slice,
+        activation: Callable[[Tensor], Tensor],
+        tap: Callable[[Tensor], Tensor] | None,
+    ) -> tuple[Tensor, Tensor | None]:
         last = len(self.weights) - 1
-        hidden = start + rows.linear(own, self.weights[0][:, self.shared :])
+        hidden = start + rows.linear(own, self.weights[0][:, self.shared :], blocks=piece)
         for layer in range(1, last):
-            hidden = rows.linear(activation(hidden), self.weights[layer], self.biases[layer])
-        return rows.linear(activation(hidden), self.weights[last], self.biases[last]), hidden
+            hidden = rows.linear(activation(hidden), self.weights[layer], self.biases[layer], piece)
+        out = rows.linear(activation(hidden), self.weights[last], self.biases[last], piece)
+        return out, None if tap is None else tap(hidden)

@@ -47,21 +47,24 @@ class GroupedRows:
         x: Float[Tensor, "c t in"],
         weights: Float[Tensor, "g in out"],
         bias: Float[Tensor, "g out"] | None = None,
+        blocks: slice | None = None,
     ) -> Float[Tensor, "c t out"]:
         """x W + b of each row, with the weights and bias of its group.
 
         Args:
             x: (C, T, in) rows in their blocks.
+            blocks: which of all the blocks these are, if not all.
             weights: (G, in, out) of each group; transposed, beside `torch.nn.Linear`.
             bias: (G, out) or None.
 
         Differentiable to any order in everything.
         """
         # A block's weights are copied for it: with 256 rows of 200, less than what the rows themselves take.
-        chosen = weights.index_select(0, self.group)
+        group = self.group if blocks is None else self.group[blocks]
+        chosen = weights.index_select(0, group)
         if bias is None:
             return torch.bmm(x, chosen)
-        return torch.baddbmm(bias.index_select(0, self.group)[:, None], x, chosen)
+        return torch.baddbmm(bias.index_select(0, group)[:, None], x, chosen)
 
 
 def group_rows(group: Int[Tensor, " p"], groups: int, block: int | None = None) -> GroupedRows:
