@@ -5,8 +5,9 @@
 The paper's table 1 orders five sources of vertex features: a static table, codes beside it, codes through an MLP, codes
 through transposed convolutions (C) and displacements through a U-Net (D). Here each is trained on the frames without a
 wide-open jaw or a strong smile and measured on the frames that have one (unseen) and on the capture's own test frames
-among the rest (seen), with several seeds. Everything but the source is the small preset's. Runs that are there already
-are taken as they are, so it can be cut off; `claims.json` and `claims.png` are written after each run.
+among the rest (seen), with several seeds and as many steps each. Everything but the source is the small preset's. Runs
+that are there already are taken as they are, so it can be cut off; `claims.json` is written after each run, and
+`claims.png` at the end.
 """
 
 import argparse
@@ -77,12 +78,13 @@ def run(name: str, seed: int, capture: hf.data.Capture, arguments: argparse.Name
     template = unwrapped(capture.template)
     source = source_of(name, capture, template)
     avatar = hf.models.monoavatar(template, frames=len(capture), source=source, small=True)
+    options = MONOAVATAR.options
     trainer = Trainer(
-        avatar, capture, MONOAVATAR.losses_for({"depth": 0, "opacity": 0}), rays_per_step=1024,
-        samples_per_step=8000, frames_per_step=2, learning_rate=1e-3, schedule="exponential", seed=seed, out=folder,
-        **MONOAVATAR.trainer,
+        avatar, capture, MONOAVATAR.losses_for(options), rays_per_step=options["rays"],
+        samples_per_step=options["samples"], frames_per_step=options["frames"], learning_rate=options["learning_rate"],
+        schedule=options["schedule"], seed=seed, out=folder, **MONOAVATAR.trainer,
     )  # fmt: skip
-    result = trainer.fit(minutes=arguments.minutes, resume=True)
+    result = trainer.fit(steps=arguments.steps, resume=True)
     figures: dict[str, Any] = {"steps": result.step}
     for kind, frames in (("unseen", every[wide]), ("seen", every[test & ~wide])):
         figures[kind] = {k: v for k, v in evaluate(avatar, capture, frames=frames.tolist()).items() if k != "per_frame"}
@@ -132,7 +134,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--capture", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--minutes", type=float, default=10.0, help="of training, each run")
+    parser.add_argument("--steps", type=int, default=4000, help="of training, each run")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--share", type=float, default=0.15, help="of frames held out for the jaw, and for the smile")
     parser.add_argument("--only", nargs="+", choices=SOURCES, default=SOURCES)

@@ -13,7 +13,9 @@ void bind_occupancy(nb::module_ &m);
 void bind_blended_map(nb::module_ &m);
 void bind_mlp(nb::module_ &m);
 void bind_rows(nb::module_ &m);
+void bind_softplus(nb::module_ &m);
 void bind_nearest_vertices(nb::module_ &m);
+void bind_marching_cubes(nb::module_ &m);
 
 NB_MODULE(_native, m) {
     m.doc() = "CPU kernels of headfields. Arrays in, arrays out; nothing here knows of torch.";
@@ -27,5 +29,7 @@ NB_MODULE(_native, m) {
     bind_blended_map(m);
     bind_mlp(m);
     bind_rows(m);
+    bind_softplus(m);
     bind_nearest_vertices(m);
+    bind_marching_cubes(m);
 }

@@ -311,8 +311,11 @@ uint64_t all(unsigned seed) {
         sum ^= occupancy<float>(random, rays, rare) * 19 ^ occupancy<double>(random, rays, rare) * 21;
     }
     for (const int rows : {0, 1, 5, 47, 48, 49, 700}) sum ^= networks(random, rows, rare) * 23;
+    for (const int n : {0, 1, 7, 8, 9, 1003}) sum ^= softplus(random, n, rare) * 31;
     for (const int width : {1, 4})
         for (const int n : {0, 1, 300}) sum ^= blended_maps(random, n, width, rare) * 25;
+    for (const int share : {0, 5, 50, 100})
+        for (const int size : {2, 3, 17}) sum ^= surfaces(random, size, 2 + size / 2, 2 * size - 2, share) * 31;
     return sum;
 }
 

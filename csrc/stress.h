@@ -49,6 +49,8 @@ template <class T> void mix(uint64_t &seed, const std::vector<T> &values) {
 }
 
 uint64_t networks(Random &random, int rows, int rare);
+uint64_t softplus(Random &random, int n, int rare);
 uint64_t blended_maps(Random &random, int n, int width, int rare);
+uint64_t surfaces(Random &random, int64_t depth, int64_t height, int64_t width, int share);
 
 }  // namespace stress

@@ -4,11 +4,25 @@
 #include "blended_map.h"
 #include "mlp.h"
 #include "parallel.h"
+#include "softplus.h"
 #include "stress.h"
 
 using namespace headfields;
 
 namespace stress {
+
+uint64_t softplus(Random &random, int n, int rare) {
+    uint64_t seed = 8;
+    const auto x = random.numbers<float>(n, -3, 3, rare), grad = random.numbers<float>(n, -1, 1, rare);
+    std::vector<float> value(n), slope(n), curve(n);
+    parallel_for(n, 100, pool_threads, [&](int64_t begin, int64_t end, int) {
+        HF_DISPATCH(softplus_value, x.data(), 100.f, value.data(), begin, end);
+        HF_DISPATCH(softplus_slope, grad.data(), x.data(), 100.f, slope.data(), begin, end);
+        HF_DISPATCH(softplus_curve, grad.data(), x.data(), 100.f, curve.data(), begin, end);
+    });
+    mix(seed, value), mix(seed, slope), mix(seed, curve);
+    return seed;
+}
 
 // Networks of odd and whole widths, with and without biases and a condition; forward, and backward in two chunks.
 uint64_t networks(Random &random, int rows, int rare) {

@@ -9,24 +9,32 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from headfields import (
+        anchors,
         codes,
         data,
         decoders,
         deformers,
         encoders,
+        geometry_metrics,
         heads,
         losses,
+        meshing,
         metrics,
         models,
         ops,
+        priors,
         renderers,
         retargeting,
+        rigging,
+        tracking,
         training,
         viz,
     )
     from headfields.avatar import Avatar, Field
     from headfields.dispatch import backends, use_cpu_backend
+    from headfields.meshing.mesh import Mesh
     from headfields.parts import Correction, Decoder, Deformer, Encoder, Renderer, Sampler
+    from headfields.priors.prior import Prior, load_prior
     from headfields.records import (
         Camera,
         Canonical,
@@ -42,13 +50,15 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _MODULES = (
-    "codes", "data", "decoders", "deformers", "encoders", "heads", "losses", "metrics", "models", "ops", "renderers",
-    "retargeting", "training", "viz",
+    "anchors", "codes", "data", "decoders", "deformers", "encoders", "geometry_metrics", "heads", "losses", "meshing",
+    "metrics", "models", "ops", "priors", "renderers", "retargeting", "rigging", "tracking", "training", "viz",
 )  # fmt: skip
 _NAMES = {
     "avatar": ("Avatar", "Field"),
     "dispatch": ("backends", "use_cpu_backend"),
+    "meshing.mesh": ("Mesh",),
     "parts": ("Correction", "Decoder", "Deformer", "Encoder", "Renderer", "Sampler"),
+    "priors.prior": ("Prior", "load_prior"),
     "records": (
         "Camera", "Canonical", "FieldValues", "HeadState", "PixelBatch", "Rays", "Rendering", "Samples", "Template",
     ),
@@ -66,26 +76,35 @@ __all__ = [
     "Field",
     "FieldValues",
     "HeadState",
+    "Mesh",
     "PixelBatch",
+    "Prior",
     "Rays",
     "Renderer",
     "Rendering",
     "Sampler",
     "Samples",
     "Template",
+    "anchors",
     "backends",
     "codes",
     "data",
     "decoders",
     "deformers",
     "encoders",
+    "geometry_metrics",
     "heads",
+    "load_prior",
     "losses",
+    "meshing",
     "metrics",
     "models",
     "ops",
+    "priors",
     "renderers",
     "retargeting",
+    "rigging",
+    "tracking",
     "training",
     "use_cpu_backend",
     "viz",

@@ -8,8 +8,9 @@ from torch import Tensor
 
 from headfields.records import Canonical, FieldValues
 
-PIECE = 1 << 15
-"""Points at a time where no graph is kept: each needs kilobytes of activations until its gradient is known."""
+PIECE = 1 << 13
+"""Points at a time where no graph is kept: until its gradient is known, each needs up to 100 kB of activations (an
+ensemble of 13 networks)."""
 
 
 def unit(vectors: Float[Tensor, "m 3"]) -> Float[Tensor, "m 3"]:

@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from headfields._gradients import distance_with_gradient, with_canonical_normals
+from headfields.deformers.inverse import Inverse, invert
 from headfields.encoders.vertex_source import asked_once
 from headfields.parts import Correction, Decoder, Deformer, Encoder, Part, Renderer
 from headfields.records import Camera, Canonical, FieldValues, HeadState, Rays, Rendering, Template
@@ -56,6 +57,16 @@ class Field:
         with _full_precision(points):
             return self.avatar.deformer(points, directions, frame, self._deformer)
 
+    def invert(self, points: Float[Tensor, "n 3"], frame: Int[Tensor, " n"], **options: Any) -> Inverse:
+        """Where canonical points (N, 3), metres, lie in state rows `frame` (N,): landmarks and meshes, posed.
+
+        Args:
+            points, frame: as above.
+            options: of `headfields.deformers.invert`, which says how, and what of it is differentiable.
+        """
+        with _full_precision(points):
+            return invert(self.avatar.deformer, self._deformer, points, frame, **options)
+
     def corrections(
         self, points: Float[Tensor, "m 3"], frame: Int[Tensor, " m"], jacobians: bool = False
     ) -> list[Correction]:
@@ -86,8 +97,10 @@ class Field:
         shared = parts[-1][0].shared(canonical, parts[-1][1]) if decoder.takes_shared and len(parts) > 1 else None
         features = [encoder(canonical, ready) for encoder, ready in (parts if shared is None else parts[:-1])]
         joined = features[0] if len(features) == 1 else torch.cat(features, dim=-1)
-        further = {"canonical": canonical, "prepared": self._decoder} if decoder.takes_canonical else {}
-        return decoder(joined, canonical.directions, colour, *(shared or ()), **further).map(_widened)
+        more = self._further()
+        if decoder.takes_canonical:
+            more["canonical"] = canonical
+        return decoder(joined, canonical.directions, colour, *(shared or ()), **more).map(_widened)
 
     def density(self, canonical: Canonical) -> Float[Tensor, " m"]:
         """The density (M,), 1/m, at M canonical points, as samplers want it: of distances, what the renderer makes."""
@@ -102,7 +115,11 @@ class Field:
         if values.geometry is None or (decoder.takes_normals and values.canonical_normal is None):
             return values.replace(rgb=self.decode(canonical).rgb)
         normals = (values.canonical_normal,) if decoder.takes_normals else ()
-        return values.replace(rgb=_widened(decoder.colour(values.geometry, canonical.directions, *normals)))
+        rgb = decoder.colour(values.geometry, canonical.directions, *normals, **self._further())
+        return values.replace(rgb=_widened(rgb))
+
+    def _further(self) -> dict[str, Any]:
+        return {"prepared": self._decoder} if self.avatar.decoder.takes_canonical else {}
 
     def signed_distance(
         self,

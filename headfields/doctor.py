@@ -254,11 +254,35 @@ def check_mlp(device: torch.device) -> Pairs:
     return [(found, wanted), *zip(gradients, wanted_gradients, strict=True)]
 
 
+def check_marching_cubes(device: torch.device) -> Pairs:
+    """A ball on a grid: the radius of its vertices, how they move with it, its volume, and that it is closed."""
+    from headfields.ops.marching_cubes import marching_cubes
+
+    line = torch.linspace(-1, 1, 64, device=device)
+    distance = torch.stack(torch.meshgrid(line, line, line, indexing="ij"), dim=-1).norm(dim=-1)
+    radius = torch.tensor(0.7, device=device, requires_grad=True)
+    surface = marching_cubes(distance, radius, torch.tensor([[-1.0] * 3, [1.0] * 3], device=device))
+    vertices, faces = surface.vertices.double(), surface.faces
+    a, b, c = vertices.detach()[faces].unbind(1)
+    volume = (a * torch.linalg.cross(b, c)).sum() / 6
+    coarse = 2e-3  # of the grid, not of the kernel: rounded away below
+    lengths = vertices.detach().norm(dim=-1)
+    closed = torch.tensor([float(len(vertices) - len(faces) // 2)], dtype=torch.float64)
+    (gradient,) = torch.autograd.grad(vertices.square().sum(), radius)
+    return [
+        (((lengths - 0.7).abs() < coarse).double(), torch.ones(len(vertices), dtype=torch.float64)),
+        (((volume / (4 / 3 * torch.pi * 0.7**3) - 1).abs() < 5e-3).double(), torch.ones((), dtype=torch.float64)),
+        (closed, torch.full((1,), 2.0, dtype=torch.float64)),
+        ((gradient / len(vertices) / 1.4 - 1).abs().lt(0.05).double(), torch.ones((), dtype=torch.float64)),
+    ]
+
+
 CHECKS: list[tuple[str, Callable[[torch.device], Pairs]]] = [
     ("blended_map", check_blended_map),
     ("closest_triangle", check_closest_triangle),
     ("compositing", check_compositing),
     ("hash_grid", check_hash_grid),
+    ("marching_cubes", check_marching_cubes),
     ("mlp", check_mlp),
     ("occupancy", check_occupancy),
     ("rays", check_rays),

@@ -222,7 +222,7 @@ class Decoder(Part):
         takes_shared: True if `forward` has two further arguments, `condition` and `index`: what `Encoder.shared` of the
             last encoder gives, in place of the last columns of the features.
         takes_canonical: True if `forward` has two further arguments, `canonical` and `prepared`: the points themselves,
-            and what `prepare` made of the state. The avatar gives them by name.
+            and what `prepare` made of the state; and `colour` the second of them. The avatar gives them by name.
         takes_normals: True if `colour` has a third argument, the unit normals (M, 3) in canonical space. `forward` then
             leaves the colour out in any case, and `headfields.Field` asks for it once it has the normals.
     """

@@ -18,10 +18,23 @@ _KEY = "headfields.avatar"
 _RECORDS = {record.__name__: record for record in (Camera, HeadState, Template)}
 
 
-def save_avatar(avatar: Avatar, path: str | Path) -> None:
-    """Writes `avatar` to `path` through a temporary file beside it, so that a crash leaves the old file whole."""
+def save_avatar(
+    avatar: Avatar,
+    path: str | Path,
+    more: Mapping[str, Tensor] | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> None:
+    """Writes `avatar` to `path` through a temporary file beside it, so that a crash leaves the old file whole.
+
+    Args:
+        avatar: what is saved.
+        path: the file; its folder is made.
+        more: further tensors that go into the file; no name begins with a part's or with "state.".
+        headers: further entries of its header.
+    """
     path = Path(path)
     tensors: dict[str, Tensor] = {f"state.{name}": value for name, value in avatar.state_dict().items()}
+    tensors |= more or {}
     writer = _Writer(tensors)
     description = {
         "format": _FORMAT,
@@ -38,7 +51,7 @@ def save_avatar(avatar: Avatar, path: str | Path) -> None:
     # Cloned, because the file format refuses tensors that share memory (a template's and its deformer's do).
     owned = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_safetensors(path, owned, {_KEY: json.dumps(description)})
+    write_safetensors(path, owned, {_KEY: json.dumps(description), **(headers or {})})
 
 
 def load_avatar(path: str | Path) -> Avatar:

@@ -22,7 +22,7 @@ def world(monkeypatch):
     captures = {"disc": FakeCapture(), "other": FakeCapture()}
     captures["other"].name = "other"
 
-    def load_capture(path, memory_budget_mb, head_frame):
+    def load_capture(path, memory_budget_mb, head_frame, mouth):
         if path.name not in captures:
             raise ValueError(f"load_capture: {path} is not a folder")
         return captures[path.name]
@@ -251,7 +251,7 @@ def test_synth_hands_on_and_refuses_a_full_folder(tmp_path, monkeypatch, capsys)
     monkeypatch.setitem(sys.modules, "headfields.data.procedural", fake)
     monkeypatch.setattr(headfields.data, "procedural", fake, raising=False)
     assert main(["synth", str(tmp_path / "new"), "--frames", "5", "--size", "32", "--seed", "7"]) == 0
-    assert calls == [(tmp_path / "new", {"frames": 5, "size": 32, "seed": 7, "noise": None})]
+    assert calls == [(tmp_path / "new", {"frames": 5, "size": 32, "seed": 7, "noise": None, "identity": None})]
     capsys.readouterr()
     (tmp_path / "x").touch()
     assert "is not empty" in fails(capsys, "synth", str(tmp_path))

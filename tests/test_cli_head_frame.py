@@ -16,9 +16,9 @@ def asked(world, monkeypatch):  # noqa: F811
     calls = []
     plain = headfields.data.load_capture
 
-    def load_capture(path, memory_budget_mb, head_frame):
+    def load_capture(path, memory_budget_mb, head_frame, mouth):
         calls.append((path.name, head_frame))
-        return plain(path, memory_budget_mb, head_frame)
+        return plain(path, memory_budget_mb, head_frame, mouth)
 
     monkeypatch.setattr(headfields.data, "load_capture", load_capture, raising=False)
     world["other"].head_frame = object()
@@ -38,6 +38,24 @@ def test_a_run_remembers_how_its_capture_was_opened(asked, tmp_path, capsys):
         assert main(["evaluate", out, "--limit", "1", "--capture", "disc"]) == 0
         assert asked == [(name, "auto"), (name, decision), (name, decision), ("disc", "auto")]
         asked.clear()
+
+
+def test_a_run_keeps_its_mouth(world, monkeypatch, tmp_path, capsys):  # noqa: F811
+    asked, plain = [], headfields.data.load_capture
+
+    def load_capture(path, mouth, **options):
+        asked.append(mouth)
+        return plain(path, mouth=mouth, **options)
+
+    monkeypatch.setattr(headfields.data, "load_capture", load_capture)
+    train = ["train", "disc", "--capture", "disc", "--out", str(tmp_path), "--rays", "16", "--steps"]
+    assert main([*train, "2", "--mouth", "interior"]) == 0
+    assert json.loads((tmp_path / "config.json").read_text())["mouth"] == "interior"
+    assert main([*train, "3", "--resume"]) == 0
+    assert main(["evaluate", str(tmp_path), "--limit", "1", "--capture", "other"]) == 0
+    assert asked == ["interior"] * 3
+    assert main([*train, "4", "--resume", "--mouth", "close"]) != 0
+    assert "trained with mouth 'interior', not 'close'" in capsys.readouterr().err
 
 
 def test_runs_that_do_not_say_had_their_capture_as_on_disk(asked):

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from headfields.codes import LatentTable
+from headfields.codes import AnchoredCode, LatentTable
 from headfields.parts import Part, part_class
 
 
@@ -64,3 +64,34 @@ def test_errors_name_the_row_and_the_remedy(unchecked: None) -> None:
         LatentTable(0, 2)
     with pytest.raises(ValueError, match=r"std is -1\.0"):
         LatentTable(2, 2, std=-1.0)
+
+
+def test_the_layout_of_anchored_codes() -> None:
+    layout = AnchoredCode(pairs=2, middle=1, global_width=3, local_width=2)
+    assert layout.members == 6 and layout.width == 15
+    assert AnchoredCode(30, 5).width == 2176  # MonoNPHM's
+    code = torch.randn(4, 15, requires_grad=True)
+    shared, local = layout.split(code)
+    assert shared.shape == (4, 3) and local.shape == (4, 6, 2)
+    assert torch.equal(local[:, 1], code[:, 5:7]) and torch.equal(layout.join(shared, local), code)
+    mirrored = layout.mirror(code)
+    assert torch.equal(layout.split(mirrored)[1], local[:, [1, 0, 3, 2, 4, 5]])
+    assert torch.equal(layout.mirror(mirrored), code) and torch.equal(layout.split(mirrored)[0], shared)
+    wanted = (local[:, 0] - local[:, 1]).square().sum(-1) + (local[:, 2] - local[:, 3]).square().sum(-1)
+    torch.testing.assert_close(layout.asymmetry(code), wanted)
+    symmetric = (code + mirrored) / 2
+    torch.testing.assert_close(layout.asymmetry(symmetric), torch.zeros(4))
+    layout.asymmetry(code).sum().backward()
+    assert bool(code.grad[:, 3:11].all()) and not bool(code.grad[:, 11:].any()) and not bool(code.grad[:, :3].any())
+    assert layout.split(torch.zeros(0, 15))[1].shape == (0, 6, 2)
+    assert AnchoredCode(0, 3, 1, 1).asymmetry(torch.ones(2, 5)).tolist() == [0.0, 0.0]
+
+
+def test_codes_that_do_not_fit_their_layout(unchecked: None) -> None:
+    layout = AnchoredCode(pairs=2, middle=1, global_width=3, local_width=2)
+    with pytest.raises(ValueError, match=r"a code of shape \(4, 14\); expected \(..., 15\)"):
+        layout.split(torch.zeros(4, 14))
+    with pytest.raises(ValueError, match=r"a code of shape \(4, 13\)"):
+        layout.join(torch.zeros(4, 3), torch.zeros(4, 5, 2))
+    with pytest.raises(ValueError, match="pairs=-1"):
+        AnchoredCode(-1, 3)

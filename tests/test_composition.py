@@ -7,9 +7,23 @@ from typing import Any
 import pytest
 import torch
 
+from headfields.anchors import Anchors
 from headfields.avatar import Avatar
 from headfields.decoders import NeRFDecoder, NeuSDecoder, RadianceHead, SHLighting
-from headfields.deformers import Chain, ErrorWarp, NearSurface, Static, SurfaceCanonicalizer
+from headfields.deformers import (
+    BlendCoefficients,
+    Blendfield,
+    Chain,
+    ErrorWarp,
+    HyperDeformer,
+    InverseSkinning,
+    NearSurface,
+    SkinningRoots,
+    SkinningWeights,
+    Static,
+    SurfaceCanonicalizer,
+    WeightFieldSkinning,
+)
 from headfields.encoders import Frequency, HashGrid, RegionGate, StaticFeatures, SurfaceFeatures, VertexFeatures
 from headfields.losses import SquaredColour
 from headfields.parts import Deformer, Encoder, Renderer, Sampler
@@ -44,6 +58,28 @@ def warp() -> ErrorWarp:
     return ErrorWarp(BOX, frames=2, hidden=8, layers=2, head_layers=1, start=0, coarse_to_fine=0)
 
 
+def anchors() -> Anchors:
+    return Anchors(VERTICES[[1, 3, 5, 20, 22]], 2, global_width=4, local_width=2, hidden=6)
+
+
+def hyper(ambient: int = 1) -> HyperDeformer:
+    return HyperDeformer(anchors(), ambient, expression_width=3, identity_width=2, hidden=8, layers=2, skip=1)
+
+
+WEIGHTS = torch.stack([VERTICES[:, 1] * 5 + 0.5, 0.5 - VERTICES[:, 1] * 5], dim=-1)
+
+
+def skinning_weights() -> SkinningWeights:
+    return SkinningWeights(VERTICES, FACES, WEIGHTS, cell=0.05)
+
+
+def blendfield() -> Blendfield:
+    options = {"levels": 2, "features": 2, "base_resolution": 2, "finest_resolution": 4}
+    made = Blendfield(BOX, BlendCoefficients({"expression": 3}, fields=2, hidden=8), options=options)
+    torch.nn.init.normal_(made.basis.table)
+    return made
+
+
 DEFORMERS = {
     "static": lambda: Static(BOX),
     "surface rigid": lambda: SurfaceCanonicalizer(VERTICES, FACES, blend_neighbors=False),
@@ -51,6 +87,10 @@ DEFORMERS = {
     "surface released": lambda: SurfaceCanonicalizer(VERTICES, FACES, formula="released"),
     "chain": lambda: Chain(SurfaceCanonicalizer(VERTICES, FACES), Static(BOX)),
     "near surface, corrected": lambda: Chain(NearSurface(VERTICES, FACES), warp()),
+    "hyper": lambda: hyper(),
+    "skinning, blendfield": lambda: Chain(InverseSkinning(VERTICES, FACES, WEIGHTS), blendfield()),
+    "skinning by a field": lambda: WeightFieldSkinning(skinning_weights()),
+    "skinning roots": lambda: SkinningRoots(skinning_weights(), derivatives=2),
 }
 ENCODERS = {
     "hash grid": lambda: HashGrid(levels=3, features=2, log2_table_size=10, base_resolution=4, finest_resolution=32),
@@ -83,13 +123,20 @@ CONDITIONS = {
 def state(frames: int = 2) -> HeadState:
     shift = torch.linspace(0, 0.02, frames)[:, None, None]
     expression = torch.linspace(-1, 1, frames * 3).reshape(frames, 3)
-    return HeadState(vertices=VERTICES + shift, expression=expression, frame_id=torch.arange(frames))
+    code = torch.linspace(-1, 1, frames * 16).reshape(frames, 16)
+    codes = {"geometry": code, "appearance": code.flip(0), "expression_code": expression}
+    joints = torch.eye(4).repeat(frames, 2, 1, 1)
+    joints[..., :3, 3] = shift
+    return HeadState(
+        vertices=VERTICES + shift, expression=expression, joint_transforms=joints, codes=codes,
+        frame_id=torch.arange(frames),
+    )  # fmt: skip
 
 
 def fits(deformer: str, decoder: str, sampler: str, condition: str) -> bool:
     if sampler == "surface" and decoder != "neus":
         return False
-    return condition == "none" or deformer not in ("static", "near surface, corrected")
+    return condition == "none" or deformer not in ("static", "near surface, corrected", "hyper")
 
 
 def renderer(decoder: str, sampler: str) -> Renderer:
@@ -102,14 +149,26 @@ MATRIX = [
     for combination in itertools.product(DEFORMERS, ENCODERS, DECODERS, SAMPLERS, CONDITIONS)
     if fits(combination[0], *combination[2:])
 ]
-LATER = {"posed vertices", "posed vertices, turning", "canonical vertices", "radiance head", "neus"}
+LATER = {
+    "hyper",
+    "skinning, blendfield",
+    "skinning by a field",
+    "skinning roots",
+    "posed vertices",
+    "posed vertices, turning",
+    "canonical vertices",
+    "radiance head",
+    "neus",
+}
 
 
 def thinned() -> list[Any]:
-    """The whole product, of which the default run takes those of the later parts one in seven."""
+    """The whole product, of which the default run takes those of the later parts one in seven; of slow ones, in 35."""
     later = itertools.count()
     return [
-        pytest.param(*names, marks=pytest.mark.slow) if LATER & set(names) and next(later) % 7 else pytest.param(*names)
+        pytest.param(*names, marks=pytest.mark.slow)
+        if LATER & set(names) and next(later) % (35 if "skinning roots" in names else 7)
+        else pytest.param(*names)
         for names in MATRIX
     ]
 
@@ -180,6 +239,10 @@ def test_a_coarse_network_of_its_own(deformer: str, encoder: str, tmp_path: Path
 def test_a_coarse_network_that_cannot_work(unchecked: None) -> None:
     with pytest.raises(TypeError, match="CoarseToFineRenderer: decoder is a HashGrid"):
         CoarseToFineRenderer(ENCODERS["hash grid"](), ENCODERS["hash grid"]())
+    reads_more = DECODERS["nerf"]()
+    reads_more.takes_canonical = True
+    with pytest.raises(ValueError, match="decoder is a NeRFDecoder, which reads the state or the points themselves"):
+        CoarseToFineRenderer(ENCODERS["hash grid"](), reads_more)
     with pytest.raises(ValueError, match="fine is 0"):
         CoarseToFineRenderer(ENCODERS["hash grid"](), DECODERS["nerf"](), fine=0)
     gate = RegionGate("expression", MOUTH, width=2)

@@ -1,6 +1,6 @@
 """What is measured, one file each. Each has `cases(settings)`, which yields `Case`s, or finished `Row`s."""
 
 OPERATIONS = (
-    "closest_triangle", "nearest_vertices", "ray_mesh", "hash_grid", "compositing", "sampling", "skinning", "mlp",
-    "uv", "vertex_features", "insta_training",
+    "closest_triangle", "nearest_vertices", "ray_mesh", "hash_grid", "compositing", "sampling", "skinning",
+    "inverse_skinning", "mlp", "uv", "vertex_features", "anchored", "marching_cubes", "insta_training",
 )  # fmt: skip

@@ -33,9 +33,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     subcommands: dict[str, Callable[..., Any]] = {
         "synth": commands.synth,
         "train": commands.train,
+        "train-prior": commands.train_prior,
+        "track": commands.track,
         "evaluate": commands.evaluate,
         "render": commands.render,
+        "mesh": commands.mesh,
+        "compare-meshes": commands.compare_meshes,
         "convert-flame": commands.convert_flame,
+        "rig": commands.rig,
         "doctor": commands.doctor,
     }
     try:

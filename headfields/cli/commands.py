@@ -20,6 +20,7 @@ def synth(
     seed: int = 0,
     noise: float = 0.0,
     noise_seed: int = 0,
+    identity: Annotated[int | None, Number] = None,
 ) -> None:
     """Write a synthetic capture: a procedural head that moves, with images, mattes, labels, depth and meshes.
 
@@ -34,10 +35,11 @@ def synth(
             (0.5 degrees, 1 mm, 3 mm in depth, 0.05 of an expression weight, 2 degrees of gaze, over a quarter of a
             second; a tenth of the time 0.1 s late). Images stay exact, and the truth is kept in truth.npz.
         noise_seed: Of these errors.
+        identity: Whose head it is: a number that draws a person. The mean head if not given.
     """
     from headfields.cli import making
 
-    making.synth(out, frames, size, seed, noise, noise_seed)
+    making.synth(out, frames, size, seed, noise, noise_seed, identity)
 
 
 def train(
@@ -58,6 +60,7 @@ def train(
     depth: Annotated[float | None, Number] = None,
     opacity: Annotated[float | None, Number] = None,
     set: tuple[str, ...] = (),
+    mouth: Literal["close", "interior", "none"] | None = None,
     memory: int = 2048,
     device: str = "auto",
     devices: Annotated[int, Number] = 1,
@@ -78,19 +81,22 @@ def train(
         steps: Stop after so many optimiser steps in all.
         resume: Go on from the run's checkpoint, with the model and options of its config.json.
         seed: Of weights, frames and pixels; 0 if not given. A run that is gone on with keeps its own.
-        rays: Rays a step at first, 2048 if not given. More give a smoother gradient and take longer.
-        samples: Samples a step, which the number of rays is made to follow as emptiness is learned; 14000 if not given.
+        rays: Rays a step at first. Not given, this and what follows is the model's own; of INSTA, 2048. More give a
+            smoother gradient and take longer.
+        samples: Samples a step, which the number of rays is made to follow as emptiness is learned; INSTA: 14000.
             0 keeps the number of rays.
-        frames: Frames a step that the rays come from, 8 if not given.
-        learning_rate: Adam's, of the tables; 0.02 if not given. INSTA was released with 0.00175 for everything,
+        frames: Frames a step that the rays come from; INSTA: 8.
+        learning_rate: Adam's, of the tables; INSTA: 0.02. It was released with 0.00175 for everything,
             constant over 33,000 steps; a short run learns faster with more, falling.
-        network_learning_rate: Adam's, of the networks, which bear less than the tables; 0.001 if not given.
+        network_learning_rate: Adam's, of the networks, which bear less than the tables; INSTA: 0.001.
         schedule: constant (as INSTA was released) or exponential: to a tenth over the run, better for short ones, and
             what is taken if not given.
-        depth: Weight of the depth prior, 0.1 if not given; 0 leaves it out. INSTA's is 1.25, which costs quality in a
+        depth: Weight of the depth prior; INSTA: 0.1; 0 leaves it out. As published 1.25, which costs quality in a
             short run.
         opacity: Weight of a loss on the matte, 0 if not given (as INSTA); 0.1 clears the background sooner.
         set: Arguments of the preset as name=value, e.g. --set levels=8 log2_table_size=16.
+        mouth: What becomes of a tracked mesh that ends at the lips. close (if not given): faces across them; interior:
+            a cavity with teeth; none: it stays open. evaluate and render take the run's.
         memory: Megabytes that decoded frames may take.
         device: cpu, cuda, cuda:1, ...; auto is CUDA where there is one.
         devices: How many processes train together, each on a GPU of its own (on the CPU: sharing its cores). They
@@ -103,10 +109,64 @@ def train(
         model=model, capture=capture, out=out, minutes=minutes, steps=steps, resume=resume, seed=seed, rays=rays,
         samples=samples, frames=frames, learning_rate=learning_rate,
         network_learning_rate=network_learning_rate, schedule=schedule, depth=depth,
-        opacity=opacity, overrides=list(set),
+        opacity=opacity, overrides=list(set), mouth=mouth,
         memory=memory, device=device, devices=devices, precision=precision,
     )  # fmt: skip
     training.train(options)
+
+
+def train_prior(
+    out: Annotated[Path, tyro.conf.arg(metavar="RUN")],
+    people: Annotated[int | None, Number] = None,
+    expressions: Annotated[int | None, Number] = None,
+    data: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None,
+    head: Literal["procedural"] | None = None,
+    blendshapes: OtherFile = None,
+    held_out: Annotated[int | None, Number] = None,
+    minutes: Annotated[float | None, Number] = None,
+    steps: Annotated[int | None, Number] = None,
+    resume: bool = False,
+    seed: Annotated[int | None, Number] = None,
+    small: bool | None = None,
+    ambient: Annotated[int | None, Number] = None,
+    scans_per_step: Annotated[int | None, Number] = None,
+    pictures: Annotated[int, Number] = 12,
+    device: str = "auto",
+) -> None:
+    """Train a prior of heads (MonoNPHM) on scans of many people: `headfields train-prior --out RUN --minutes 25`.
+
+    The scans are drawn: people and expressions of the procedural head, or of a rig of blendshapes; or they are read,
+    registered meshes in a folder. RUN receives config.json, scans/ (those drawn), log.csv, images/ (truth | model of a
+    few people, and of those held out), checkpoint/, and at the end prior.safetensors, for `headfields.load_prior`, and
+    metrics.json. Ctrl-C saves a checkpoint; the same command with --resume goes on from it.
+
+    Args:
+        out: Folder of the run.
+        people: How many people are drawn, 40 if not given.
+        expressions: How many meshes of each, the neutral one among them; 12 if not given.
+        data: Folder of registered meshes (see the page on priors for its files), in place of drawn ones.
+        head: What is drawn from, if neither --data nor --blendshapes is given.
+        blendshapes: Draw from this npz with template, faces, expression and identity in place of the procedural head.
+        held_out: How many further people (of a folder: of its people, the last) are not trained on, but fitted at the
+            end; 2 if not given.
+        minutes: Stop after so many minutes of training in all; 25 on a CPU if neither limit is given.
+        steps: Stop after so many optimiser steps in all.
+        resume: Go on from the run's checkpoint, as it was started.
+        seed: Of people, weights, scans and points; 0 if not given.
+        small: The sizes for minutes on a CPU, or (--no-small) the paper's; small on a CPU if not given.
+        ambient: Hyper-coordinates, 2 if not given.
+        scans_per_step: Scans that a step takes; 8 with small sizes and 64 with the paper's if not given.
+        pictures: How many times in a run pictures are drawn; 0 draws none, of people held out neither.
+        device: cpu, cuda, cuda:1, ...; auto is CUDA where there is one.
+    """
+    from headfields.cli import priors
+
+    options = priors.Options(
+        out=out, data=data, head=head, blendshapes=blendshapes, people=people, expressions=expressions,
+        held_out=held_out, minutes=minutes, steps=steps, resume=resume, seed=seed, small=small, ambient=ambient,
+        scans_per_step=scans_per_step, pictures=pictures, device=device,
+    )  # fmt: skip
+    priors.train_prior(options)
 
 
 def evaluate(
@@ -197,6 +257,137 @@ def render(
     showing.render(run, options, capture, memory, device)
 
 
+def mesh(
+    avatar: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="AVATAR")],
+    /,
+    out: Annotated[Path, tyro.conf.arg(metavar="PATH")],
+    frame: tuple[int, ...] = (0,),
+    resolution: int = 256,
+    space: Literal["posed", "canonical"] = "posed",
+    level: Annotated[float | None, Number] = None,
+    solid: Annotated[float | None, Number] = None,
+    largest: bool = False,
+    open: bool = False,
+    picture: bool = False,
+    capture: OtherCapture = None,
+    memory: int = 2048,
+    device: str = "auto",
+) -> None:
+    """Write the surface of an avatar as a mesh with colours: `headfields mesh RUN --frame 10 --out head.ply`.
+
+    Args:
+        avatar: Folder of a run, or an avatar's .safetensors file.
+        out: File to write, ending in .ply, .obj or .glb; for several frames a folder, which gets a PLY file for each.
+        frame: Which frames of the capture. A file without a capture has one frame of its own, 0.
+        resolution: Cells along the longest side of the box that holds the head.
+        space: posed as in the frame, or canonical.
+        level: Density on the surface in 1/m (140 if not given: half of the light stopped in 5 mm), or distance in
+            metres (0 if not given).
+        solid: Metres: what lies deeper inside the tracked mesh is solid, as a density learns nothing there; 0.01 does
+            well for heads.
+        largest: Only the largest connected piece.
+        open: Leave out what closes the surface where it meets the box, or where nothing is known.
+        picture: Also write a picture beside the mesh: clay, colours and normals.
+        capture: Another capture than the run was trained on, or the capture for an avatar's file.
+        memory: Megabytes that the search may take, and decoded frames.
+        device: cpu, cuda, cuda:1, ...; auto is CUDA where there is one.
+    """
+    from headfields.cli import meshing
+
+    options = meshing.Options(
+        out=out, frame=frame, resolution=resolution, space=space, level=level, solid=solid, largest=largest, open=open,
+        picture=picture, capture=capture, memory=memory,
+    )  # fmt: skip
+    meshing.mesh(avatar, options, device)
+
+
+def compare_meshes(
+    surface: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="SURFACE")],
+    truth: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="TRUTH")],
+    /,
+    out: OtherCapture = None,
+    align: Literal["none", "rigid", "similarity"] = "none",
+    trim: float = 0.0,
+    directions: Literal["both", "truth-to-surface"] = "both",
+    samples: int = 100_000,
+    seed: int = 0,
+    limit: float = 5.0,
+) -> None:
+    """Say how far a mesh lies from the truth: chamfer distances, normal consistency, F-score and recall.
+
+    Files are PLY, OBJ, glTF, STL or OFF, in metres; the truth may be a scan's points. The last line on stdout is one
+    JSON object, distances in metres.
+
+    Args:
+        surface: The mesh that is judged.
+        truth: What it is compared with.
+        out: Folder for metrics.json and errors.png, a heat map of the distances.
+        align: Lay the surface over the truth first: rigid, or similarity with one scale. From where they are.
+        trim: In the alignment, the share of the truth's points left out as the farthest, in [0, 1).
+        directions: both, or truth-to-surface alone for scans that show a part of the head (MonoNPHM's evaluation).
+        samples: Points drawn from each side that has faces.
+        seed: Of the draw.
+        limit: Millimetres at the red end of the heat map.
+    """
+    from headfields.cli import meshing
+
+    meshing.compare_meshes(surface, truth, out, align, trim, directions, samples, seed, limit)
+
+
+def track(
+    capture: Capture,
+    prior: Annotated[Path, tyro.conf.arg(metavar="FILE")],
+    out: Annotated[Path, tyro.conf.arg(metavar="RUN")],
+    frames: Annotated[int | None, Number] = None,
+    every: Annotated[int, Number] = 1,
+    resume: bool = False,
+    quick: bool = False,
+    image: bool = False,
+    stage1_only: bool = False,
+    landmarks: OtherFile = None,
+    hair: Literal["auto", "yes", "no"] = "auto",
+    mesh: Annotated[int | None, Number] = None,
+    seed: Annotated[int | None, Number] = None,
+    memory: int = 2048,
+    device: str = "auto",
+) -> None:
+    """Fit a prior's head to a capture: `headfields track --capture DIR --prior FILE --out RUN`.
+
+    Shape, appearance, light and a colour affine once, expression and head pose for each frame: first frame by frame,
+    then all together, smoothly. RUN receives meshes, codes, poses, a picture of each frame, a video, errors.json (how
+    well each frame fits, and which failed by what), profile.json, and the same in MonoNPHM's layout. Frames that fail
+    are named and left out. Ctrl-C ends it in good order; the same command with --resume goes on to the same result.
+    Weights and steps are MonoNPHM's.
+
+    Args:
+        capture: Folder of the capture; it needs landmarks.
+        prior: What `headfields train-prior` made: its folder, or prior.safetensors.
+        out: Folder of the run.
+        frames: So many frames alone, from the first.
+        every: Every so many frames.
+        resume: Go on with what is in RUN.
+        quick: Fewer rays, samples and steps, for minutes on a CPU; our own choice.
+        image: The first frame alone, with the weights and steps for a single image.
+        stage1_only: Leave the second stage out.
+        landmarks: File of the prior's landmarks; landmarks.npz beside the prior, or found from its scans, if not given.
+        hair: Whether the prior's heads have hair; of the capture it does not count if not. auto: no, for priors drawn
+            from parametric heads.
+        mesh: Cells along the longest side of the grid for meshes; 0 makes none.
+        seed: Of rays and samples.
+        memory: Megabytes that decoded frames may take.
+        device: cpu, cuda, cuda:1, ...; auto is CUDA where there is one.
+    """
+    from headfields.cli import tracking
+
+    tracking.track(
+        tracking.Options(
+            capture=capture, prior=prior, out=out, frames=frames, every=every, resume=resume, quick=quick, image=image,
+            joint=not stage1_only, landmarks=landmarks, hair={"auto": None, "yes": True, "no": False}[hair],
+            mesh=mesh, seed=seed, memory=memory, device=device,
+        )
+    )  # fmt: skip
+
+
 def convert_flame(
     file: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")],
     /,
@@ -232,6 +423,40 @@ def convert_flame(
     from headfields.cli import converting
 
     converting.convert_flame(file, out, expression_count, masks, landmarks, contour, mediapipe, uv, force)
+
+
+def rig(
+    scan: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="SCAN.obj")],
+    /,
+    out: Annotated[Path, tyro.conf.arg(metavar="RIG.npz")],
+    landmarks: OtherFile = None,
+    body: OtherFile = None,
+    texture: OtherFile = None,
+    eyes: Literal["auto", "open", "closed"] = "auto",
+    scale: float = 1.0,
+    inner_mouth: bool = True,
+    size: int = 384,
+) -> None:
+    """Rig a textured scan of a head: skeleton, expressions, regions and landmarks from a parametric body.
+
+    The scan stands upright and looks toward +z, its lips closed. A body is laid over it and registered as rigidly as
+    possible; skinning weights, expressions, regions and landmarks are taken over by closest triangles. A sealed mouth
+    is cut along the lips and gets an inside. Pictures of the rig, posed, are written beside it: look at them.
+
+    Args:
+        scan: An OBJ file, with texture coordinates if it has a texture.
+        out: The file to write. Pictures go to the folder of its name with _pictures.
+        landmarks: A JSON of landmarks by name or number (docs/rigging.md); found on the shape if not given.
+        body: An SMPL-X or FLAME file with landmarks; a body made by code if not given.
+        texture: The image, where the OBJ's material does not name it.
+        eyes: Whether the scan's lids are shut; auto looks at the texture between them.
+        scale: Metres per unit of the OBJ file.
+        inner_mouth: Whether a mouth that is cut open gets a cavity and teeth.
+        size: Of each picture, in pixels.
+    """
+    from headfields.cli import rigging
+
+    rigging.rig(scan, out, landmarks, body, texture, eyes, scale, inner_mouth, size)
 
 
 def doctor() -> None:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import torch
 
 from headfields.cli.errors import CommandError
+from headfields.data.capture import Mouth
 from headfields.training.run import RunFolder
 
 
@@ -28,11 +29,11 @@ def choose_device(name: str) -> torch.device:
 HeadFrame = Literal["auto", "keep", "normalise"]
 
 
-def open_capture(path: Path, memory: int, head_frame: HeadFrame = "auto") -> Any:
-    """The capture in a folder; `head_frame` as `headfields.data.load_capture` takes it."""
+def open_capture(path: Path, memory: int, head_frame: HeadFrame = "auto", mouth: Mouth = "close") -> Any:
+    """The capture in a folder; `head_frame` and `mouth` as `headfields.data.load_capture` takes them."""
     from headfields.data import load_capture
 
-    capture = load_capture(path, memory_budget_mb=memory, head_frame=head_frame)
+    capture = load_capture(path, memory_budget_mb=memory, head_frame=head_frame, mouth=mouth)
     for line in capture.warnings:
         print(f"warning: {line}", file=sys.stderr)
     for line in getattr(capture, "report", []):
@@ -47,10 +48,11 @@ def head_frame(config: dict[str, Any]) -> HeadFrame:
 
 
 def capture_of(config: dict[str, Any], other: Path | None, memory: int) -> Any:
-    """A run's own capture, opened as for training, or another one."""
+    """A run's own capture, opened as for training, or another one, with the same mouth."""
+    mouth = config.get("mouth", "close")
     if other is not None:
-        return open_capture(other, memory)
-    return open_capture(Path(config["capture"]), memory, head_frame(config))
+        return open_capture(other, memory, mouth=mouth)
+    return open_capture(Path(config["capture"]), memory, head_frame(config), mouth)
 
 
 def model_arguments(model: str, overrides: list[str], capture: Any, device: torch.device) -> dict[str, Any]:

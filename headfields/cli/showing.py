@@ -46,7 +46,9 @@ def render(path: Path, options: Options, capture_path: Path | None, memory: int,
         _render_frames(avatar, capture, options, out, device)
     else:
         out = options.out or run.path / "renders" / f"{options.mode}.mp4"
-        driver = None if options.motion is None else runs.open_capture(options.motion, memory)
+        driver = None
+        if options.motion is not None:
+            driver = runs.open_capture(options.motion, memory, mouth=config.get("mouth", "close"))
         _render_video(avatar, _shots(capture, driver, options), driver, options, out, device)
     print(out)
 

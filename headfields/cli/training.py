@@ -18,7 +18,7 @@ from headfields.training.ranks import PeerError
 from headfields.training.run import RunFolder, RunWriteError, writing
 from headfields.training.trainer import NanLossError, Trainer
 
-FIXED = ("model", "arguments", "capture", "seed")
+FIXED = ("model", "arguments", "capture", "mouth", "seed")
 """What a resumed run cannot change."""
 
 LIMITS = ("minutes", "steps")
@@ -44,6 +44,7 @@ class Options:
     depth: float | int | None
     opacity: float | int | None
     overrides: list[str]
+    mouth: str | None
     memory: int
     device: str
     devices: int
@@ -63,12 +64,15 @@ def train(options: Options) -> None:
     chosen = _training_options(options, before.get("training", {}), recipe.options)
     run.check_writable()
     device = runs.choose_device(options.device)
-    capture = runs.open_capture(options.capture, options.memory, runs.head_frame(before) if before else "auto")
+    mouth: Any = options.mouth or before.get("mouth", "close")
+    head_frame = runs.head_frame(before) if before else "auto"
+    capture = runs.open_capture(options.capture, options.memory, head_frame, mouth)
     config: dict[str, Any] = {
         "model": options.model,
         "arguments": _arguments(options, before, capture, device),
         "capture": str(options.capture.resolve()),
         "head_frame": "keep" if getattr(capture, "head_frame", None) is None else "normalise",
+        "mouth": mouth,
         "seed": before.get("seed", 0) if options.seed is None else options.seed,
         "training": chosen,
     }
@@ -77,11 +81,11 @@ def train(options: Options) -> None:
     avatar = runs.build(options.model, config["arguments"], capture)
     with _plain_reasons(), contextlib.ExitStack() as stack:
         trainer = Trainer(
-            avatar, capture, recipe.losses_for(chosen), rays_per_step=chosen["rays"],
+            avatar, capture, recipe.losses_for(chosen, avatar), rays_per_step=chosen["rays"],
             samples_per_step=chosen["samples"] or None, frames_per_step=chosen["frames"],
             schedule=chosen["schedule"], seed=config["seed"], out=options.out, device=device, devices=options.devices,
             precision=chosen["precision"], learning_rate=chosen["learning_rate"],
-            network_learning_rate=chosen["network_learning_rate"], **recipe.trainer,
+            network_learning_rate=chosen["network_learning_rate"], **recipe.trainer, **recipe.sampling(capture),
         )  # fmt: skip
 
         def begin() -> None:

@@ -239,20 +239,24 @@ class Capture:
         count: int,
         generator: torch.Generator,
         background: Literal["random", "white", "black"] = "random",
+        weights: Mapping[int | str, float | int] | None = None,
     ) -> tuple[PixelBatch, Int64[Tensor, " b"]]:
-        """Pixels drawn uniformly (with replacement) over the given frames.
+        """Pixels drawn (with replacement) over the given frames, uniformly or by what they show.
 
         Args:
             frames: (B,) frame indices.
             count: N, how many pixels.
             generator: of the random numbers, on the CPU.
             background: behind the foreground; `"random"` draws a colour for each pixel.
+            weights: how often pixels of a label, or of a region of `headfields.data.REGION_LABELS`, are drawn, beside 1
+                for all others: `{"mouth": 4, "background": 0.5}`.
 
         Returns:
             The batch, whose `rays.frame` indexes `frames`, and `frames` as a tensor, for `state(...)`.
         """
         wanted = self.frame_indices(frames)
-        return sample_pixels(self, wanted, count, generator, background), torch.tensor(wanted, dtype=torch.long)
+        batch = sample_pixels(self, wanted, count, generator, background, weights)
+        return batch, torch.tensor(wanted, dtype=torch.long)
 
     def pixels(self, frame: int, background: float | int = 1.0) -> PixelBatch:
         """Every pixel of a frame in row-major order, over a grey `background`; `rays.frame` is 0."""

@@ -7,7 +7,7 @@ what a tracked mesh does not, so that there is something to learn.
 
 import json
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from headfields.data.insta_write import CapturedFrame, write_insta
+from headfields.data.scans.draws import HeadDraws
 from headfields.data.synthetic.motion import JAW_OPEN, Motion, head_motion
 from headfields.data.synthetic.render import Renderer
 from headfields.data.synthetic.scene import Scene
@@ -25,7 +26,8 @@ from headfields.data.synthetic.tracking import TrackingNoise
 from headfields.data.synthetic.wrinkles import Activity
 from headfields.data.tracking_error import write_truth
 from headfields.heads.flame import FlameHead
-from headfields.heads.procedural import procedural
+from headfields.heads.flame_files import flame_arrays
+from headfields.heads.procedural import procedural, procedural_arrays
 from headfields.ops.skinning import rotation_matrices
 from headfields.records import Camera, HeadState
 
@@ -48,6 +50,7 @@ def write_capture(
     rate: float = 6.0,
     progress: bool = True,
     noise: TrackingNoise | None = None,
+    identity: int | None = None,
 ) -> Path:
     """Draws a capture of the procedural head and writes it in INSTA's layout; `load_capture` reads it.
 
@@ -71,6 +74,7 @@ def write_capture(
         noise: how wrong meshes, cameras, expression files and (as they are the mesh's) depth maps are. Images, labels
             and landmarks stay those of the truth, which `truth.npz` then holds: `headfields.data.tracking_error`
             compares. None for exact tracking.
+        identity: draws whose head it is, as `headfields.data.scans.HeadDraws` does; the mean head if None.
 
     Returns:
         The folder. A folder that holds this very capture already is left as it is.
@@ -84,6 +88,10 @@ def write_capture(
     record = _checked(frames, test_frames, size, seed, samples, rate)
     if noise is not None:
         record["noise"] = asdict(noise)
+    if identity is not None:
+        if identity < 0:
+            raise ValueError(f"write_capture: identity is {identity}; expected 0 or more, or None for the mean head")
+        record["identity"] = identity
     if folder.exists():
         if not folder.is_dir():
             raise FileExistsError(f"write_capture: out {folder} is a file; name a folder")
@@ -95,7 +103,7 @@ def write_capture(
                 "name another folder or remove it"
             )
     with torch.no_grad():
-        head = procedural()
+        head = procedural() if identity is None else _someone(identity)
         motion = head_motion(frames, rate, list(head.expression_names), seed)
         states = _states(head, motion)
         template = head.template()
@@ -136,6 +144,13 @@ def write_capture(
     # Last, so that a run that was cut short is not taken for a whole capture.
     (folder / _RECORD).write_text(json.dumps(record, indent=1) + "\n")
     return folder
+
+
+def _someone(identity: int) -> FlameHead:
+    """The procedural head with another template: one of the people that it can make."""
+    arrays = flame_arrays(procedural_arrays(), "procedural()")
+    drawn = HeadDraws(procedural()).identity(np.random.default_rng([identity, 6])).numpy()
+    return FlameHead(replace(arrays, template=(arrays.template + arrays.shape_basis @ drawn).astype(np.float32)))
 
 
 def _checked(frames: int, test_frames: int, size: int, seed: int, samples: int, rate: float) -> dict[str, object]:

@@ -180,6 +180,8 @@ class NeuSDecoder(Decoder):
         geometry: Float[Tensor, "m g"],
         directions: Float[Tensor, "m 3"],
         normals: Float[Tensor, "m 3"] | None = None,
+        *,
+        prepared: None = None,
     ) -> Float[Tensor, "m 3"]:
         """The colour (M, 3) of `FieldValues.geometry` (M, G), seen along `directions` (M, 3), with `normals` (M, 3).
 

@@ -1,10 +1,40 @@
 """Deformers: posed space to canonical space."""
 
+from headfields.deformers.basis import BasisFields, BlendCoefficients
+from headfields.deformers.blendfield import Blendfield
 from headfields.deformers.chain import Chain
 from headfields.deformers.error_warp import ErrorWarp
+from headfields.deformers.hyper import HyperDeformer
+from headfields.deformers.inverse import Inverse, invert
+from headfields.deformers.jacobian import jacobian
 from headfields.deformers.mesh import MeshDeformer
 from headfields.deformers.near_surface import NearSurface
-from headfields.deformers.static import Static, ray_box
+from headfields.deformers.skinning import InverseSkinning, SkinningDeformer
+from headfields.deformers.skinning_roots import SkinningRoots, SkinningSolution, WeightFieldSkinning
+from headfields.deformers.skinning_weights import SkinningWeights
+from headfields.deformers.static import Static, ray_box, ray_sphere
 from headfields.deformers.surface import SurfaceCanonicalizer
 
-__all__ = ["Chain", "ErrorWarp", "MeshDeformer", "NearSurface", "Static", "SurfaceCanonicalizer", "ray_box"]
+__all__ = [
+    "BasisFields",
+    "BlendCoefficients",
+    "Blendfield",
+    "Chain",
+    "ErrorWarp",
+    "HyperDeformer",
+    "Inverse",
+    "InverseSkinning",
+    "MeshDeformer",
+    "NearSurface",
+    "SkinningDeformer",
+    "SkinningRoots",
+    "SkinningSolution",
+    "SkinningWeights",
+    "Static",
+    "SurfaceCanonicalizer",
+    "WeightFieldSkinning",
+    "invert",
+    "jacobian",
+    "ray_box",
+    "ray_sphere",
+]

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from headfields.deformers.jacobian import jacobian
 from headfields.parts import Correction, Deformer
 from headfields.records import Canonical, HeadState, Rays
 
@@ -78,6 +79,19 @@ class Chain(Deformer):
                 distance=following.distance if knows_faces else result.distance,
             )
         return result.replace(ambient=torch.cat(ambient, dim=-1)) if ambient else result
+
+    def jacobian(
+        self, points: Float[Tensor, "m 3"], frame: Int[Tensor, " m"], prepared: list[Any]
+    ) -> tuple[Float[Tensor, "m 3"], Float[Tensor, "m 3 3"]]:
+        """The canonical points, and their derivatives by the posed ones: the product of the links' Jacobians.
+
+        Args, differentiability: as `headfields.deformers.jacobian`.
+        """
+        points, total = jacobian(self._links[0], points, frame, prepared[0])
+        for link, ready in zip(self._links[1:], prepared[1:], strict=True):
+            points, own = jacobian(link, points, frame, ready)
+            total = own @ total
+        return points, total
 
     def corrections(
         self, points: Float[Tensor, "m 3"], frame: Int[Tensor, " m"], prepared: list[Any], jacobians: bool = False

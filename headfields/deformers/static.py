@@ -65,3 +65,26 @@ def ray_box(rays: Rays, box: Float[Tensor, "2 3"]) -> tuple[Float[Tensor, " n"],
     far = ends.amax(dim=0).amin(dim=-1)
     miss = near >= far
     return near.masked_fill(miss, torch.inf), far.masked_fill(miss, -torch.inf)
+
+
+def ray_sphere(
+    rays: Rays, centre: Float[Tensor, "3"], radius: float | int
+) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
+    """Distances at which rays enter (at least 0) and leave a sphere; (inf, -inf) where they miss it.
+
+    Args:
+        rays: N rays with unit directions.
+        centre: (3,) of the sphere, metres.
+        radius: metres.
+
+    Returns:
+        Near and far, (N,) each, metres. Differentiable in rays and centre to any order.
+    """
+    to_centre = centre - rays.origins
+    along = (to_centre * rays.directions).sum(dim=-1)
+    beside = to_centre - along[:, None] * rays.directions  # not the difference of squares, which cancels far away
+    inside = radius**2 - beside.square().sum(dim=-1)
+    miss = (inside <= 0) | (along + inside.clamp_min(0).sqrt() <= 0)
+    half = torch.where(miss, torch.ones_like(inside), inside).sqrt()
+    near, far = (along - half).clamp_min(0.0), along + half
+    return near.masked_fill(miss, torch.inf), far.masked_fill(miss, -torch.inf)

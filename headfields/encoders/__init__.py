@@ -1,5 +1,7 @@
 """Encoders: canonical points, or the state, to features; and the sources of vertex features that some stand on."""
 
+from headfields.encoders.colour_fields import ColourFields
+from headfields.encoders.coordinates import Coordinates
 from headfields.encoders.frequency import Frequency
 from headfields.encoders.hash_grid import HashGrid
 from headfields.encoders.region_gate import RegionGate
@@ -13,6 +15,8 @@ from headfields.encoders.vertex_tables import CodeFeatures, CodeMLPFeatures, Sta
 __all__ = [
     "CodeFeatures",
     "CodeMLPFeatures",
+    "ColourFields",
+    "Coordinates",
     "Frequency",
     "HashGrid",
     "MapDecoder",

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from headfields.encoders.unet import MapDecoder, ResidualUNet
 from headfields.encoders.vertex_source import VertexSource, check_fields, code_of
+from headfields.ops.frequency import frequency_encoding
 from headfields.ops.rigid import fit_rigid
 from headfields.ops.uv import UVRasterizer
 from headfields.records import HeadState, Template
@@ -41,7 +42,8 @@ class UVDisplacementFeatures(VertexSource):
         resolution: (H, W) of the map, or one number for both; multiples of 2^(levels − 1).
         padding: texels around charts that show the nearest chart; see `headfields.ops.UVRasterizer`.
         unit: metres that become 1 in the map. An expression moves the skin by millimetres, a jaw by centimetres.
-        position: whether the map has the place of each texel too. False is the paper's input.
+        position_bands: octaves of the encoding of each texel's place; 0: coordinates alone; None: no place, the paper's
+            input.
         rigid: (K,) indices of vertices that move rigidly with the head, K ≥ 3; None takes the vertices as they are.
 
     Raises:
@@ -65,12 +67,14 @@ class UVDisplacementFeatures(VertexSource):
         resolution: int | tuple[int, int] = 256,
         padding: float | int = math.inf,
         unit: float = 0.01,
-        position: bool = True,
+        position_bands: int | None = 6,
         rigid: Int[Tensor, " k"] | None = None,
     ) -> None:
         super().__init__()
         name = "UVDisplacementFeatures"
         _check_sizes(name, width, channels, resolution)
+        if position_bands is not None and position_bands < 0:
+            raise ValueError(f"{name}: position_bands is {position_bands}; expected 0 or more octaves, or None")
         if not unit > 0:
             raise ValueError(f"{name}: unit is {unit}; expected a length in metres above 0")
         rest = template.canonical_vertices if neutral is None else neutral
@@ -87,9 +91,12 @@ class UVDisplacementFeatures(VertexSource):
         self.register_buffer("rigid", None if rigid is None else _spread(name, rigid, rest).clone(), persistent=False)
         middle = (rest.amin(dim=0) + rest.amax(dim=0)) / 2
         scaled = ((rest - middle) / (rest - middle).abs().max().clamp(min=1e-12)).detach()
-        place = self.rasterizer.vertices_to_map(scaled[None]) if position else None
+        place = None
+        if position_bands is not None:
+            place = frequency_encoding(self.rasterizer.vertices_to_map(scaled[None]).movedim(1, -1), position_bands)
+            place = place.movedim(-1, 1).contiguous()
         self.register_buffer("place", place, persistent=False)
-        self.network = _channels_last(ResidualUNet(6 if position else 3, width, channels))
+        self.network = _channels_last(ResidualUNet(3 if place is None else 3 + place.shape[1], width, channels))
 
     def extra_repr(self) -> str:
         return f"{self.vertex_count} vertices, width={self.width}, unit={self.unit:g}"

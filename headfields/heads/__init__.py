@@ -1,4 +1,7 @@
-"""Parametric heads: FLAME's format, blendshape rigs, and one made by code; each call gives a `HeadState`."""
+"""Parametric heads: FLAME's and SMPL-X's format, blendshape rigs, a head and an upper body made by code.
+
+Each call gives a `HeadState`.
+"""
 
 from headfields.heads.array_files import load_arrays
 from headfields.heads.blendshapes import BlendshapeHead
@@ -10,6 +13,8 @@ from headfields.heads.landmarks import ContourLandmarks, Embedding, Landmarks, h
 from headfields.heads.mouth import boundary_loops, close_mouth, mouth_loop
 from headfields.heads.pickles import UnsafePickleError, load_pickle, load_torch, to_array
 from headfields.heads.procedural import procedural, procedural_arrays, write_procedural
+from headfields.heads.procedural_body import procedural_body, procedural_body_arrays, write_procedural_body
+from headfields.heads.procedural_body_texture import procedural_body_texture
 from headfields.heads.procedural_teeth import MouthParts, procedural_teeth
 from headfields.heads.procedural_texture import procedural_texture
 from headfields.heads.smplx import SmplxHead, from_smplx
@@ -40,10 +45,14 @@ __all__ = [
     "mouth_loop",
     "procedural",
     "procedural_arrays",
+    "procedural_body",
+    "procedural_body_arrays",
+    "procedural_body_texture",
     "procedural_teeth",
     "procedural_texture",
     "read_embeddings",
     "read_masks",
     "to_array",
     "write_procedural",
+    "write_procedural_body",
 ]

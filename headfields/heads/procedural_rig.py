@@ -7,6 +7,7 @@ from headfields.heads.procedural_expressions import lid_closing
 from headfields.heads.procedural_mesh import MOUTH
 from headfields.heads.procedural_parts import HeadParts, head_parts
 from headfields.heads.procedural_shape import EYE_CENTRE, smoothstep
+from headfields.heads.regressors import affine_regressor
 
 __all__ = ["JOINTS", "joint_regressor", "pose_correctives", "skinning_weights"]
 
@@ -61,7 +62,6 @@ def joint_regressor() -> Float[np.ndarray, "5 v"]:
     """(5, V), rows sum to 1 and give `JOINTS` at rest: least-norm weights on a band of vertices near each joint."""
     parts = head_parts()
     p = parts.positions
-    out = np.zeros((5, len(p)))
     skin = parts.eye == 0
     bands = [
         skin & (np.abs(p[:, 1] - JOINTS[0, 1]) < 14),
@@ -73,13 +73,7 @@ def joint_regressor() -> Float[np.ndarray, "5 v"]:
         parts.eye == 1,
         parts.eye == -1,
     ]
-    for joint, band in enumerate(bands):
-        near = np.nonzero(band)[0]
-        system = np.concatenate([p[near].T, np.ones((1, len(near)))])
-        wanted = np.concatenate([JOINTS[joint], [1.0]])
-        even = np.full(len(near), 1 / len(near))
-        out[joint, near] = even + np.linalg.pinv(system) @ (wanted - system @ even)
-    return out
+    return affine_regressor(p, JOINTS, bands)
 
 
 def pose_correctives() -> Float[np.ndarray, "v 3 36"]:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from typing import Literal
 
 import numpy as np
 import torch
@@ -24,22 +25,23 @@ _COLOURS = {
 }
 _FRONT = 85.0  # z of the front teeth, mm; the inner lips end a little before it
 _NECK, _JAW = 1, 2
+_BODY_SKULL, _BODY_JAW = 15, 22
 
 
 @dataclasses.dataclass(frozen=True)
 class MouthParts(Record):
-    """Extra geometry in the procedural head's rest pose, skinned to its five joints.
+    """Extra geometry in the procedural head's rest pose, skinned to its five joints or the body's 55.
 
     Attributes:
         vertices: (V, 3) metres. faces: (F, 3) int64, counter-clockwise from the side that is seen.
-        weights: (V, 5) skinning weights.
+        weights: (V, 5) or (V, 55) skinning weights.
         colours: (V, 3) sRGB albedo.
         part: (F,) index into `PART_NAMES`.
     """
 
     vertices: Float[Tensor, "v 3"]
     faces: Int[Tensor, "f 3"]
-    weights: Float[Tensor, "v 5"]
+    weights: Float[Tensor, "v j"]
     colours: Float[Tensor, "v 3"]
     part: Int[Tensor, " f"]
 
@@ -168,10 +170,18 @@ def _cached() -> MouthParts:
     )
 
 
-def procedural_teeth() -> MouthParts:
+def procedural_teeth(of: Literal["head", "body"] = "head") -> MouthParts:
     """Upper and lower teeth with gums, tongue and the cavity behind them, for pictures of `procedural()`.
 
     Not part of the tracked mesh, as no tracker's mesh has them. The upper row moves with the skull and the lower with
     the jaw: `procedural_teeth().posed(state)`.
+
+    Args:
+        of: whether the states are those of `procedural()` or of `procedural_body()`.
     """
-    return _cached().map(torch.clone)
+    parts = _cached().map(torch.clone)
+    if of == "body":
+        weights = parts.weights.new_zeros(len(parts.weights), 55)
+        weights[:, [_BODY_SKULL, _BODY_JAW]] = parts.weights[:, [_NECK, _JAW]]
+        parts = parts.replace(weights=weights)
+    return parts

@@ -1,12 +1,14 @@
 """A head (or a body) of linear shape and expression, pose correctives and skinning: what FLAME and SMPL-X share."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from headfields.heads.landmarks import ContourLandmarks, Landmarks, _on_faces
+from headfields.heads.mouth import close_mouth, mouth_loop
 from headfields.ops._checks import check_floating
 from headfields.ops.skinning import (
     blend_shapes,
@@ -15,9 +17,20 @@ from headfields.ops.skinning import (
     pose_features,
     rotation_matrices,
 )
-from headfields.records import Camera, HeadState
+from headfields.records import Camera, HeadState, Template
 
 __all__ = ["SkinnedHead"]
+
+
+def _ring(faces: Int[Tensor, "f 3"], vertices: Int[Tensor, " n"], count: int, rings: int) -> Bool[Tensor, " f"]:
+    """The faces within so many rings of the vertices."""
+    inside = torch.zeros(count, dtype=torch.bool, device=faces.device)
+    inside[vertices] = True
+    near = inside[faces].any(1)
+    for _ in range(rings - 1):
+        inside[faces[near]] = True
+        near = inside[faces].any(1)
+    return near
 
 
 class SkinnedHead(nn.Module):
@@ -27,9 +40,13 @@ class SkinnedHead(nn.Module):
     Attributes:
         template_vertices (V, 3); faces (F, 3) int64; shape_basis (S, V, 3); expression_basis (E, V, 3); pose_basis
         (9 (J - 1), V, 3); joint_regressor (J, V); weights (V, J); parents.
-        skull: the joint whose rotation is the head's.
+        skull: the joint whose rotation is the head's, that of the neck in FLAME.
         landmark_faces (L,), landmark_barycentric (L, 3): landmarks on the mesh, or None.
         contour: the contour by yaw, or None.
+        uv (T, 2), uv_faces (F, 3): texture coordinates, v up, or None. T is not V: a vertex on a seam has several.
+        regions: named (F,) boolean face masks as the file has them.
+        expression_names, shape_names: names of the first directions; () if the file has none.
+        neck_joint, jaw_joint, eye_joints: which joints carry the neck below the skull, the jaw, and left and right eye.
     """
 
     template_vertices: Float[Tensor, "v 3"]
@@ -42,7 +59,9 @@ class SkinnedHead(nn.Module):
     landmark_faces: Int[Tensor, " l"] | None
     landmark_barycentric: Float[Tensor, "l 3"] | None
     contour: ContourLandmarks | None
-    skull = 1
+    uv: Float[Tensor, "t 2"] | None
+    uv_faces: Int[Tensor, "f 3"] | None
+    neck_joint, skull, jaw_joint, eye_joints = 0, 1, 2, (3, 4)
 
     def __init__(
         self,
@@ -56,6 +75,11 @@ class SkinnedHead(nn.Module):
         parents: Sequence[int],
         landmarks: Landmarks | None = None,
         contour: ContourLandmarks | None = None,
+        uv: Float[Tensor, "t 2"] | None = None,
+        uv_faces: Int[Tensor, "f 3"] | None = None,
+        regions: Mapping[str, Bool[Tensor, " f"]] | None = None,
+        expression_names: Sequence[str] = (),
+        shape_names: Sequence[str] = (),
     ) -> None:
         """Keeps the arrays as they are; see the class for their meaning."""
         super().__init__()
@@ -70,6 +94,16 @@ class SkinnedHead(nn.Module):
         self.register_buffer("landmark_barycentric", None if landmarks is None else landmarks.barycentric)
         self.contour = contour
         self.parents = tuple(parents)
+        self.register_buffer("uv", uv)
+        self.register_buffer("uv_faces", uv_faces)
+        self.expression_names, self.shape_names = tuple(expression_names), tuple(shape_names)
+        self._region_names = tuple(regions or ())
+        for name, mask in (regions or {}).items():
+            self.register_buffer(f"region_{name}", mask)
+
+    @property
+    def _head_joints(self) -> tuple[int, ...]:
+        return (self.skull, self.jaw_joint, *self.eye_joints)
 
     @property
     def shape_count(self) -> int:
@@ -211,3 +245,119 @@ class SkinnedHead(nn.Module):
                 "head.skull_rotation(state, camera)"
             )
         return torch.cat([self.contour(vertices, self.faces, rotation), found], 1)
+
+    @property
+    def regions(self) -> dict[str, Bool[Tensor, " f"]]:
+        """Named (F,) face masks, as the file has them."""
+        return {name: getattr(self, f"region_{name}") for name in self._region_names}
+
+    def expression(self, **weights: float | Float[Tensor, " b"]) -> Float[Tensor, "b e"]:
+        """Coefficients from names: `head.expression(smile_left=1.0, blink_left=0.5)` is (1, E); (B,) tensors batch.
+
+        Raises:
+            ValueError: a name that the file does not have; batch sizes differ and are not 1.
+        """
+        return self._named("expression", self.expression_names, self.expression_count, weights)
+
+    def shape(self, **weights: float | Float[Tensor, " b"]) -> Float[Tensor, "b s"]:
+        """Shape coefficients from names, as `expression` does: `head.shape(jaw_width=-1.0)`.
+
+        Raises:
+            ValueError: as `expression`.
+        """
+        return self._named("shape", self.shape_names, self.shape_count, weights)
+
+    def _named(
+        self, what: str, names: tuple[str, ...], count: int, weights: Mapping[str, float | Tensor]
+    ) -> Float[Tensor, "b c"]:
+        unknown = sorted(set(weights) - set(names))
+        if unknown:
+            raise ValueError(
+                f"{type(self).__name__}.{what}: no direction is called {', '.join(unknown)}; "
+                f"there are {', '.join(names) or 'no names in this file'}"
+            )
+        columns = {k: torch.as_tensor(v).to(self.template_vertices).reshape(-1) for k, v in weights.items()}
+        sizes = {len(column) for column in columns.values()} - {1}
+        if len(sizes) > 1:
+            raise ValueError(
+                f"{type(self).__name__}.{what}: weights have {sorted(sizes)} entries; give each B of them or one"
+            )
+        batch = sizes.pop() if sizes else 1
+        out = [self.template_vertices.new_zeros(batch)] * count
+        for name, column in columns.items():
+            out[names.index(name)] = column.expand(batch)
+        return torch.stack(out, -1)
+
+    def derived_regions(self, loop: Int[Tensor, " l"] | None = None) -> dict[str, Bool[Tensor, " f"]]:
+        """The file's regions, and of "mouth", "eyes", "neck" and "face" those that it lacks, from names and weights.
+
+        Our own rules. "mouth": the file's "lips", else three rings of faces around the inner-lip `loop`. "eyes": the
+        file's eyeballs and eye regions, else faces that an eye joint carries. "neck": faces that the neck's joint
+        carries (FLAME: the root). "face": what the skull, jaw or eyes carry in front of the skull's joint with a
+        normal toward +z.
+        """
+        found = self.regions
+        nothing = torch.zeros(len(self.faces), dtype=torch.bool, device=self.faces.device)
+        if "mouth" not in found:
+            lips = found.get("lips")
+            if lips is None:
+                lips = nothing if loop is None else _ring(self.faces, loop, len(self.template_vertices), 3)
+            found["mouth"] = lips
+        if "eyes" not in found:
+            parts = [found[key] for key in found if key.endswith("eyeball") or key.endswith("eye_region")]
+            carried = self.weights[:, list(self.eye_joints)].sum(1) > 0.5
+            found["eyes"] = torch.stack(parts).any(0) if parts else carried[self.faces].all(1)
+        if "neck" not in found:
+            found["neck"] = (self.weights[:, self.neck_joint] > 0.5)[self.faces].all(1)
+        if "face" not in found:
+            corners = self.template_vertices[self.faces]
+            normal = torch.linalg.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+            skull = (self.joint_regressor @ self.template_vertices)[self.skull]
+            below = [j for j in range(len(self.parents)) if j not in (self.neck_joint, *self._head_joints)]
+            body = (self.weights[:, below].sum(1) > 0.5)[self.faces].any(1)
+            found["face"] = (corners[..., 2].mean(1) > skull[2]) & (normal[:, 2] > 0) & ~found["neck"] & ~body
+        return found
+
+    def template(
+        self,
+        shape: Float[Tensor, "_ _"] | None = None,
+        jaw: float = math.radians(12.0),
+        loop: Sequence[int] | Int[Tensor, " l"] | None = None,
+    ) -> Template:
+        """The canonical mesh that an avatar is built on: no expression, jaw open, mouth cavity closed.
+
+        Args:
+            shape: (1, S) the head's shape; zero if left out.
+            jaw: rotation of the jaw about x, radians; 12 degrees as INSTA's tracker has it, so that the lips part.
+            loop: the inner-lip border; found by `mouth_loop` from the jaw's weights if left out.
+
+        Returns:
+            Template with the regions of `derived_regions` (the closing faces are in "mouth" and "face") and
+            `face_count`, the number of the head's own faces. A head whose mouth is closed already gets no faces.
+        """
+        pose = self.template_vertices.new_zeros((1, len(self.parents), 3))
+        pose[0, self.jaw_joint, 0] = jaw
+        vertices = self(shape=shape, pose=pose).vertices[0]
+        if loop is not None:
+            border: Tensor | None = torch.as_tensor(loop, dtype=torch.int64, device=self.faces.device)
+        else:
+            try:
+                border = mouth_loop(self.faces, self.template_vertices, self.weights[:, self.jaw_joint])
+            except ValueError:
+                border = None
+        regions = self.derived_regions(border)
+        faces, uv_faces = self.faces, self.uv_faces
+        count = len(faces)
+        if border is not None:
+            faces, new = close_mouth(faces, border, vertices)
+            regions = {
+                name: torch.cat([mask, torch.full_like(new[count:], name in ("mouth", "face"))])
+                for name, mask in regions.items()
+            }
+            if uv_faces is not None:
+                corner = torch.empty(len(self.template_vertices), dtype=torch.int64, device=faces.device)
+                corner[self.faces.flatten()] = uv_faces.flatten()
+                uv_faces = torch.cat([uv_faces, corner[faces[count:]]])
+        return Template(
+            canonical_vertices=vertices, faces=faces, regions=regions, uv=self.uv, uv_faces=uv_faces, face_count=count
+        )

@@ -3,8 +3,9 @@
 smplx's licence is non-commercial, so nothing here imports it: a model that the user has made is read by its buffers.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from headfields.heads.array_files import load_arrays
 from headfields.heads.flame import FlameHead
+from headfields.heads.flame_assets import regions_of, uv_of
 from headfields.heads.flame_files import FlameArrays, check_model, split_components
 from headfields.heads.landmarks import ContourLandmarks, Embedding, Landmarks, make_embedding
 from headfields.heads.pickles import to_array
@@ -47,15 +49,24 @@ class SmplxHead(SkinnedHead):
     Attributes: those of `SkinnedHead`, and
         mean_pose: (55, 3) added to every pose: the relaxed hands that smplx's SMPLX adds (unless it was made with
             `flat_hand_mean=True`) and its SMPLXLayer does not. Zero where there are none.
+        hand_components: (2, C, 45) principal components of the left and the right hand's pose, or None.
     """
 
     mean_pose: Float[Tensor, "55 3"]
-    skull = 15
+    hand_components: Float[Tensor, "2 c 45"] | None
+    neck_joint, skull, jaw_joint, eye_joints = 12, 15, 22, (23, 24)
 
-    def __init__(self, *args: Any, mean_pose: Float[Tensor, "55 3"] | None = None, **kwargs: Any) -> None:
-        """As `SkinnedHead`, with `mean_pose`; zero if left out."""
+    def __init__(
+        self,
+        *args: Any,
+        mean_pose: Float[Tensor, "55 3"] | None = None,
+        hand_components: Float[Tensor, "2 c 45"] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """As `SkinnedHead`, with `mean_pose` (zero if left out) and `hand_components`."""
         super().__init__(*args, **kwargs)
         self.register_buffer("mean_pose", self.template_vertices.new_zeros(55, 3) if mean_pose is None else mean_pose)
+        self.register_buffer("hand_components", hand_components)
 
     @classmethod
     def from_file(
@@ -66,7 +77,9 @@ class SmplxHead(SkinnedHead):
         Args:
             path: the file. Needed: v_template (V, 3), f (F, 3), shapedirs (V, 3, C), posedirs (V, 3, 486), J_regressor
                 (55, V), kintree_table (2, 55), weights (V, 55). Read where present: hands_meanl, hands_meanr (45,),
-                lmk_faces_idx, lmk_bary_coords, and the same with dynamic_ before them.
+                hands_componentsl, hands_componentsr (C, 45), lmk_faces_idx, lmk_bary_coords, and the same with dynamic_
+                before them. Our own keys, which smplx leaves alone: uv (T, 2), uv_faces (F, 3), region_<name>,
+                expression_names, shape_names, expression_count.
             expression_count: as `FlameHead.from_file`. Files of 20 components are 10 shape + 10 expression: pass 10.
             relaxed_hands: whether hands rest as the file's means have them, or flat.
 
@@ -75,7 +88,22 @@ class SmplxHead(SkinnedHead):
         """
         op, raw = "SmplxHead.from_file", load_arrays(path)
         arrays = check_model(op, raw, str(path), KEYS)
-        shape, expression = split_components(op, str(path), raw, arrays["shapedirs"].shape[2], expression_count)
+        return cls._of_arrays(raw, str(path), arrays, expression_count, relaxed_hands)
+
+    @classmethod
+    def _of_arrays(
+        cls,
+        raw: Mapping[str, Any],
+        path: str,
+        arrays: Mapping[str, np.ndarray],
+        expression_count: int | None,
+        relaxed_hands: bool,
+    ) -> "SmplxHead":
+        """The head of a file's entries `raw`, of which `arrays` are checked; `path` is for errors."""
+        op, count = f"{cls.__name__}.from_file", len(arrays["v_template"])
+        names = tuple(str(name) for name in to_array(raw.get("expression_names", ()), "expression_names").ravel())
+        components = arrays["shapedirs"].shape[2]
+        shape, expression = split_components(op, path, raw, components, expression_count, names)
         embeddings: dict[str, Embedding] = {}
         for prefix, axes in (("", 1), ("dynamic_", 2)):
             keys = (f"{prefix}lmk_faces_idx", f"{prefix}lmk_bary_coords")
@@ -90,6 +118,16 @@ class SmplxHead(SkinnedHead):
                 if hand.shape != (45,):
                     raise ValueError(f"{op}: {path}: {key} has shape {hand.shape}; expected (45,)")
                 mean[PARTS[part]] = hand.reshape(15, 3)
+        components_of_hands = None
+        if "hands_componentsl" in raw and "hands_componentsr" in raw:
+            hands = [to_array(raw[f"hands_components{side}"], f"{path}: hands_components{side}") for side in "lr"]
+            if hands[0].ndim != 2 or hands[0].shape != hands[1].shape or hands[0].shape[1] != 45:
+                raise ValueError(
+                    f"{op}: {path}: hands_componentsl and hands_componentsr have shapes {hands[0].shape} and "
+                    f"{hands[1].shape}; expected (C, 45) of both"
+                )
+            components_of_hands = np.stack(hands)
+        texture = uv_of(raw, path, None, arrays["f"], count)
 
         def tensor(array: np.ndarray) -> Tensor:
             return torch.from_numpy(np.array(array, np.float32, order="C"))
@@ -105,7 +143,16 @@ class SmplxHead(SkinnedHead):
             parents=arrays["parents"].tolist(),
             landmarks=Landmarks(embeddings[""]) if "" in embeddings else None,
             contour=ContourLandmarks(embeddings["dynamic_"]) if "dynamic_" in embeddings else None,
+            uv=None if texture is None else tensor(texture[0]),
+            uv_faces=None if texture is None else torch.from_numpy(texture[1].copy()),
+            regions={
+                name: torch.from_numpy(mask.copy())
+                for name, mask in regions_of(raw, path, None, arrays["f"], count).items()
+            },
+            expression_names=names[: expression.stop - expression.start],
+            shape_names=tuple(str(name) for name in to_array(raw.get("shape_names", ()), "shape_names").ravel()),
             mean_pose=tensor(mean),
+            hand_components=None if components_of_hands is None else tensor(components_of_hands),
         )
 
     def full_pose(self, pose: Float[Tensor, "b j 3"]) -> Float[Tensor, "b j 3"]:
@@ -117,7 +164,7 @@ class SmplxHead(SkinnedHead):
 
         Args:
             parts: global_orient, jaw_pose, leye_pose, reye_pose (B, 3), body_pose (B, 63), left_hand_pose and
-                right_hand_pose (B, 45): angles, not principal components (multiply those by the model's components).
+                right_hand_pose (B, 45): angles; `hand_pose` makes them from principal components.
 
         Raises:
             ValueError: an unknown part, or one of another shape; batch sizes differ and are not 1.
@@ -141,6 +188,23 @@ class SmplxHead(SkinnedHead):
                 raise ValueError(f"SmplxHead.pose: {name} has shape {tuple(part.shape)}; expected (B, {3 * count})")
             pieces.append(part.reshape(-1, count, 3).expand(batch, -1, -1))
         return torch.cat(pieces, 1)
+
+    def hand_pose(self, side: Literal["left", "right"], coefficients: Float[Tensor, "b c"]) -> Float[Tensor, "b 45"]:
+        """A hand's angles from coefficients of its first principal components, to be given to `pose`.
+
+        Raises:
+            ValueError: the file has no components, or there are fewer of them than coefficients.
+        """
+        if self.hand_components is None:
+            raise ValueError("SmplxHead.hand_pose: the file has no hands_componentsl and hands_componentsr")
+        check_floating("SmplxHead.hand_pose", "coefficients", coefficients)
+        given = self.hand_components[0 if side == "left" else 1]
+        if coefficients.dim() != 2 or coefficients.shape[1] > len(given):
+            raise ValueError(
+                f"SmplxHead.hand_pose: coefficients has shape {tuple(coefficients.shape)}; expected (B, C) with C <= "
+                f"{len(given)}"
+            )
+        return coefficients @ given[: coefficients.shape[1]].to(coefficients)
 
 
 def from_smplx(model: Any) -> FlameHead | SmplxHead:

@@ -3,5 +3,16 @@
 from headfields.models.baselines import TexturedMesh, static_field
 from headfields.models.insta import INSTA_RELEASED, insta
 from headfields.models.monoavatar import monoavatar
+from headfields.models.mononphm import code_widths, mononphm
+from headfields.models.vp360 import vp360
 
-__all__ = ["INSTA_RELEASED", "TexturedMesh", "insta", "monoavatar", "static_field"]
+__all__ = [
+    "INSTA_RELEASED",
+    "TexturedMesh",
+    "code_widths",
+    "insta",
+    "monoavatar",
+    "mononphm",
+    "static_field",
+    "vp360",
+]

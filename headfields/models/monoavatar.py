@@ -19,8 +19,8 @@ PAPER: dict[str, dict[str, Any]] = {
 """Sizes of the paper: of the two networks over the texture map, of what is anchored to the vertices, of the warp."""
 
 SMALL: dict[str, dict[str, Any]] = {
-    "D": {"width": 32, "resolution": 64, "channels": (16, 32, 64)},
-    "C": {"width": 32, "resolution": 64, "channels": (64, 32, 16)},
+    "D": {"width": 32, "resolution": 128, "channels": (16, 32, 64, 64)},
+    "C": {"width": 32, "resolution": 128, "channels": (64, 64, 32, 16)},
     "anchored": {"bands": 6, "hidden": 64, "layers": 2, "merged_layers": 2},
     "warp": {"hidden": 64, "layers": 3, "start": 200, "coarse_to_fine": 2_000},
 }

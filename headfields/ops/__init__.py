@@ -1,5 +1,6 @@
 """Operations: functions on tensors, one file each. `headfields.ops.reference` defines them in plain PyTorch."""
 
+from headfields.ops.affine import affine_inverse, apply_affine, skin_points
 from headfields.ops.blended_map import blended_map
 from headfields.ops.closest_triangle import ClosestPoint, TriangleBVH
 from headfields.ops.compositing import (
@@ -11,15 +12,25 @@ from headfields.ops.compositing import (
     weights_from_density,
 )
 from headfields.ops.frequency import frequency_encoding, frequency_window
+from headfields.ops.grouped import GroupedRows, group_linear, group_rows
 from headfields.ops.hash_grid import HashGridLayout, hash_grid
+from headfields.ops.implicit import implicit_root
 from headfields.ops.interpolate_rows import interpolate_rows, scatter_rows
 from headfields.ops.log_strain import log_strain
+from headfields.ops.marching_cubes import Isosurface, marching_cubes
 from headfields.ops.mlp import mlp
 from headfields.ops.mlp_tangents import mlp_tangents
 from headfields.ops.nearest_vertices import NearestVertices, VertexTree, inverse_distance_weights
 from headfields.ops.occupancy import lookup, march
 from headfields.ops.rigid import fit_rigid, nearest_rotation, rigid_transform
-from headfields.ops.rotations import axis_angle, left_jacobian, rotation_from_6d, rotation_from_log_quaternion
+from headfields.ops.rotations import (
+    axis_angle,
+    left_jacobian,
+    rotation_from_6d,
+    rotation_from_log_quaternion,
+    rotation_from_quaternion,
+    rotations_from,
+)
 from headfields.ops.sampling import inverse_cdf, merge, stratified, uniform_step
 from headfields.ops.skinning import (
     blend_shapes,
@@ -28,6 +39,7 @@ from headfields.ops.skinning import (
     pose_features,
     rotation_matrices,
 )
+from headfields.ops.softplus import softplus
 from headfields.ops.spherical_harmonics import spherical_harmonics
 from headfields.ops.surface_alpha import laplace_density, neus_alpha, unclamped_alpha
 from headfields.ops.triangle_frames import deformation_gradients, edge_neighbours, triangle_areas, triangle_frames
@@ -36,12 +48,16 @@ from headfields.ops.uv import UVRasterizer
 
 __all__ = [
     "ClosestPoint",
+    "GroupedRows",
     "HashGridLayout",
+    "Isosurface",
     "NearestVertices",
     "TriangleBVH",
     "UVRasterizer",
     "VertexTree",
     "accumulate",
+    "affine_inverse",
+    "apply_affine",
     "axis_angle",
     "blend_shapes",
     "blended_map",
@@ -52,7 +68,10 @@ __all__ = [
     "fit_rigid",
     "frequency_encoding",
     "frequency_window",
+    "group_linear",
+    "group_rows",
     "hash_grid",
+    "implicit_root",
     "interpolate_rows",
     "inverse_cdf",
     "inverse_distance_weights",
@@ -63,6 +82,7 @@ __all__ = [
     "log_strain",
     "lookup",
     "march",
+    "marching_cubes",
     "merge",
     "mlp",
     "mlp_tangents",
@@ -73,8 +93,12 @@ __all__ = [
     "rigid_transform",
     "rotation_from_6d",
     "rotation_from_log_quaternion",
+    "rotation_from_quaternion",
     "rotation_matrices",
+    "rotations_from",
     "scatter_rows",
+    "skin_points",
+    "softplus",
     "spherical_harmonics",
     "stratified",
     "triangle_areas",

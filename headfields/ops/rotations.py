@@ -1,5 +1,7 @@
 """Conversions between ways to write a rotation, in PyTorch: any device and float dtype; a batch of 0 is legal."""
 
+from typing import Literal
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -7,7 +9,79 @@ from torch import Tensor
 from headfields.ops._checks import check_floating, check_shape
 from headfields.ops.skinning import _SERIES_BELOW, _series, rotation_matrices
 
-__all__ = ["axis_angle", "left_jacobian", "rotation_from_6d", "rotation_from_log_quaternion"]
+RotationForm = Literal["axis_angle", "quaternion", "6d", "matrix"]
+
+__all__ = [
+    "RotationForm",
+    "axis_angle",
+    "left_jacobian",
+    "rotation_from_6d",
+    "rotation_from_log_quaternion",
+    "rotation_from_quaternion",
+    "rotations_from",
+]
+
+
+def rotations_from(values: Float[Tensor, "..."], form: RotationForm, rows: bool = False) -> Float[Tensor, "*batch 3 3"]:
+    """Rotation matrices of any form: `joint_transforms(rotations_from(values, form), joints, parents)` poses with it.
+
+    Args:
+        values: (..., 3) for `"axis_angle"`, radians; (..., 4) for `"quaternion"`, (w, x, y, z) of any length; (..., 6)
+            for `"6d"`; (..., 3, 3) for `"matrix"`, which is given back as it is.
+        form: which of these.
+        rows: of `"6d"`, see `rotation_from_6d`.
+
+    Returns:
+        (..., 3, 3) matrices that act on column vectors.
+
+    Raises:
+        TypeError: `values` is not a floating-point tensor.
+        ValueError: form is none of these, or the last axes do not fit it.
+
+    Differentiability: any order, identity included; not where a quaternion or one of the two vectors vanishes.
+    """
+    if form == "axis_angle":
+        return rotation_matrices(values)
+    if form == "quaternion":
+        return rotation_from_quaternion(values)
+    if form == "6d":
+        return rotation_from_6d(values, rows)
+    if form != "matrix":
+        raise ValueError(f"rotations_from: form is {form!r}; expected 'axis_angle', 'quaternion', '6d' or 'matrix'")
+    check_floating("rotations_from", "values", values)
+    check_shape("rotations_from", "values", values, "... 3 3")
+    return values
+
+
+def rotation_from_quaternion(values: Float[Tensor, "*batch 4"]) -> Float[Tensor, "*batch 3 3"]:
+    """Rotation matrices of quaternions (w, x, y, z), of any length but zero.
+
+    q and −q are the same rotation. The length is divided out of the products, not of the quaternion, so that no square
+    root is taken.
+
+    Args:
+        values: (..., 4), the real part first.
+
+    Returns:
+        (..., 3, 3) matrices that act on column vectors.
+
+    Raises:
+        TypeError: `values` is not a floating-point tensor.
+        ValueError: its last axis is not 4.
+
+    Differentiability: any order, except at zero, where the matrix is the identity, without a gradient.
+    """
+    check_floating("rotation_from_quaternion", "values", values)
+    check_shape("rotation_from_quaternion", "values", values, "... 4")
+    squared = values.square().sum(-1)
+    zero = squared <= 0
+    double = torch.where(zero, 0.0, 2 / torch.where(zero, 1.0, squared))
+    w, x, y, z = values.unbind(-1)
+    wx, wy, wz = double * w * x, double * w * y, double * w * z
+    xx, yy, zz = double * x * x, double * y * y, double * z * z
+    xy, xz, yz = double * x * y, double * x * z, double * y * z
+    entries = (1 - yy - zz, xy - wz, xz + wy, xy + wz, 1 - xx - zz, yz - wx, xz - wy, yz + wx, 1 - xx - yy)
+    return torch.stack(entries, dim=-1).unflatten(-1, (3, 3))
 
 
 def rotation_from_6d(values: Float[Tensor, "*batch 6"], rows: bool) -> Float[Tensor, "*batch 3 3"]:

@@ -31,7 +31,7 @@ class CoarseToFineRenderer(VolumeRenderer):
 
     Raises:
         TypeError: encoder or decoder are none.
-        ValueError: a count is below 1, or the decoder does not give a density.
+        ValueError: a count is below 1, or the decoder does not give a density, or wants more than features.
 
     Source: Mildenhall et al. 2020, "NeRF", section 5.2; MonoAvatar (Bai et al. 2023), which trains both networks.
     """
@@ -51,6 +51,11 @@ class CoarseToFineRenderer(VolumeRenderer):
             raise ValueError(
                 f"CoarseToFineRenderer: decoder is a {type(decoder).__name__}, which gives {decoder.gives}; "
                 "the coarse network has to give a density"
+            )
+        if decoder.takes_canonical:
+            raise ValueError(
+                f"CoarseToFineRenderer: decoder is a {type(decoder).__name__}, which reads the state or the points "
+                "themselves; the coarse network has its features and directions alone"
             )
         self.encoder = encoder
         self.decoder = decoder

@@ -32,6 +32,11 @@ class Similarity(Record):
         """The one that leaves everything in its place."""
         return Similarity(torch.eye(3, dtype=dtype), torch.zeros(3, dtype=dtype), torch.ones((), dtype=dtype))
 
+    def inverse(self) -> "Similarity":
+        """The one that takes everything back. Differentiable."""
+        back = self.rotation.transpose(0, 1)
+        return Similarity(back, -(back @ self.translation) / self.scale, 1 / self.scale)
+
     def apply(self, points: Float[Tensor, "*n 3"]) -> Float[Tensor, "*n 3"]:
         """(..., 3) points, taken along; in their own dtype. Differentiable."""
         linear = (self.scale * self.rotation).to(points)

@@ -49,6 +49,7 @@ class HeadSurface:
         landmarks: (68,) vertices, in iBUG's order, −1 for one that is unknown; None if there are none.
         closing: (F,) mask of faces known to span the open mouth rather than skin; those that stretch between
             `neutral` and `opened` are found.
+        sides: (V,) what `lip` is to be, where that is known already; found from `opened` if left out.
         closed: (V, 3) the same head with its eyes shut, which tells how near its lids come; None if unknown, and then
             they are taken to touch.
 
@@ -68,6 +69,7 @@ class HeadSurface:
     landmarks: Int[Tensor, " l"] | None = None
     closing: Bool[Tensor, " f"] | None = None
     closed: Float[Tensor, "v 3"] | None = None
+    sides: Int[Tensor, " v"] | None = None
     eyeballs: tuple[Eyeball, ...] = field(init=False)
     cavity: Bool[Tensor, " f"] = field(init=False)
     lip: Int[Tensor, " v"] = field(init=False)
@@ -95,13 +97,17 @@ class HeadSurface:
             raise ValueError(
                 f"HeadSurface: closing has shape {tuple(self.closing.shape)}; expected ({len(self.faces)},)"
             )
+        if self.sides is not None and self.sides.shape != (count,):
+            raise ValueError(f"HeadSurface: sides has shape {tuple(self.sides.shape)}; expected ({count},)")
         if not bool(self.neutral[self.faces.flatten()].isfinite().all()):
             raise ValueError("HeadSurface: neutral holds vertices that are not finite; mend the mesh or drop its faces")
-        for name in ("neutral", "faces", "opened", "landmarks", "closing", "closed"):
+        for name in ("neutral", "faces", "opened", "landmarks", "closing", "closed", "sides"):
             value = getattr(self, name)
             object.__setattr__(self, name, None if value is None else value.detach().cpu())
         object.__setattr__(self, "eyeballs", _find_eyeballs(self.neutral, self.faces))
         cavity, lip = _find_lips(self)
+        if self.sides is not None:
+            lip = self.sides
         object.__setattr__(self, "cavity", cavity)
         object.__setattr__(self, "lip", lip)
 

@@ -180,12 +180,14 @@ def _read(path: Path | str) -> tuple[dict[str, Tensor], dict[str, Any], Progress
 
 
 def _module_tensors(module: nn.Module) -> dict[str, Tensor]:
-    """Parameters (each once, if tied) and persistent buffers."""
-    parameters = dict(module.named_parameters())
-    every = {id(p) for p in parameters.values()}
-    persistent = module.state_dict(keep_vars=True)
-    buffers = {name: t for name, t in persistent.items() if isinstance(t, Tensor) and id(t) not in every}
-    return {**parameters, **buffers}
+    """Parameters and persistent buffers, each once, if a part stands in two places, by the first of its names."""
+    found: dict[str, Tensor] = dict(module.named_parameters())
+    every = {id(p) for p in found.values()}
+    for name, tensor in module.state_dict(keep_vars=True).items():
+        if isinstance(tensor, Tensor) and id(tensor) not in every:
+            every.add(id(tensor))
+            found[name] = tensor
+    return found
 
 
 def _check_match(path: Path | str, what: str, own: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from headfields.records import Rendering
@@ -31,6 +31,26 @@ def choose_frames(capture: Any, split: str, frames: Sequence[int] | None = None)
             f"frames {outside or frames} are not in capture {capture.name!r}, which has frames 0 to {len(capture) - 1}"
         )
     return frames
+
+
+def draw_frames(
+    frames: Int64[Tensor, " f"], weights: Float[Tensor, " f"] | None, count: int, generator: torch.Generator
+) -> Int64[Tensor, " n"]:
+    """`count` different frames (all, if there are fewer), drawn evenly or in proportion to their weights.
+
+    Frames are drawn one after the other, without putting any back, so that frames with large weights come somewhat less
+    often than in proportion; those of weight 0 never.
+    """
+    if weights is None:
+        return frames[torch.randperm(len(frames), generator=generator)[:count]]
+    most = min(count, int((weights > 0).sum()))
+    return frames[torch.multinomial(weights, most, replacement=False, generator=generator)]
+
+
+def watched_frame(capture: Any, frames: Int64[Tensor, " f"]) -> int:
+    """The first validation frame, or the nearest thing to one."""
+    splits = capture.splits
+    return int(next((splits[name][0] for name in ("val", "test") if len(splits.get(name, ()))), frames[0]))
 
 
 def render_frame(avatar: Any, capture: Any, frame: int, background: float | int, device: torch.device) -> Rendering:

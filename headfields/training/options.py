@@ -1,13 +1,15 @@
 """The trainer's arguments: what is refused, how parameters are grouped, and what a resumed run was trained with."""
 
 import dataclasses
+import hashlib
 import inspect
 import json
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from headfields.losses import Loss
 
@@ -78,6 +80,31 @@ def check_losses(losses: Sequence[Loss]) -> None:
     names = [loss.name for loss in losses]
     if len(set(names)) < len(names):
         raise ValueError(f"Trainer: losses are called {names}; give each a name of its own, it is a column of the log")
+
+
+def frame_weights(weights: Any, capture: Any, frames: Tensor) -> Tensor | None:
+    """The weights (F,) of the training frames, from those of all the capture's frames; None if none are given.
+
+    Raises:
+        ValueError: there is not one for each frame, one is negative or not finite, or no training frame has one.
+    """
+    if weights is None:
+        return None
+    weights = torch.as_tensor(weights, dtype=torch.double).cpu()
+    if weights.shape != (len(capture),):
+        raise ValueError(
+            f"Trainer: frame_weights has shape {tuple(weights.shape)}; expected ({len(capture)},), one for each frame "
+            f"of capture {capture.name!r}"
+        )
+    chosen = weights[frames]
+    if not bool(weights.isfinite().all()) or bool((weights < 0).any()) or not bool((chosen > 0).any()):
+        raise ValueError("Trainer: frame_weights must be finite and not negative, and some training frame's positive")
+    return chosen
+
+
+def digest(weights: Tensor | None) -> str | None:
+    """A few letters that tell one set of weights from another."""
+    return None if weights is None else hashlib.sha256(weights.numpy().tobytes()).hexdigest()[:12]
 
 
 def check_limits(steps: int | None, minutes: int | float | None) -> None:

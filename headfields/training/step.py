@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from headfields.training.frames import draw_frames
 from headfields.training.ranks import SharedBuffers
 
 MOST_SKIPPED = 25
@@ -98,9 +99,11 @@ class Stepper:
         """The weighted terms and the squared error, scaled to this process's part of all rays, and its samples; and how
         many rays there are on all."""
         trainer, step = self._trainer, self._trainer.progress.step
-        chosen = torch.randperm(len(trainer.frames), generator=trainer.random.generator)[: trainer.frames_per_step]
+        random = trainer.random.generator
+        chosen = draw_frames(trainer.frames, trainer.frame_weights, trainer.frames_per_step, random)
+        by_label = {} if trainer.pixel_weights is None else {"weights": trainer.pixel_weights}
         batch, frames = trainer.capture.sample_pixels(
-            trainer.frames[chosen], trainer.rays_now, trainer.random.generator, background=trainer.background
+            chosen, trainer.rays_now, random, background=trainer.background, **by_label
         )
         rays, share = len(batch), self._ranks.share(len(batch))
         part = (share.stop - share.start) / max(rays, 1)

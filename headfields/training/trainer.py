@@ -16,6 +16,7 @@ from headfields.losses import Loss
 from headfields.training import checkpoint, options, resuming
 from headfields.training.ema import ExponentialMovingAverage
 from headfields.training.evaluation import picture
+from headfields.training.frames import watched_frame
 from headfields.training.interrupts import InterruptFlag
 from headfields.training.launch import launch
 from headfields.training.lock import run_lock
@@ -73,6 +74,9 @@ class Trainer:
             is where the number of rays starts: few while all of space is asked, more as emptiness is learned, between
             an eighth and four times that number (INSTA's released code: 2^18 samples from 4096 rays on).
         frames_per_step: frames they come from (all training frames, if there are fewer).
+        frame_weights: (F,) how often each frame of the capture is drawn, evenly if None; see
+            `headfields.data.yaw_balanced_weights`.
+        pixel_weights: how often pixels of a label or region are drawn, as `Capture.sample_pixels` takes them.
         learning_rate: of the tables, and of the networks unless they have one of their own.
         network_learning_rate: of the networks. Tables bear, and want, a rate at which small networks lose units for
             good, so a tenth of `learning_rate` or less is worth a try.
@@ -116,6 +120,8 @@ class Trainer:
         rays_per_step: int = 2048,
         samples_per_step: int | None = None,
         frames_per_step: int = 8,
+        frame_weights: Any = None,
+        pixel_weights: Mapping[int | str, float | int] | None = None,
         learning_rate: float | int = 1.75e-3,
         network_learning_rate: float | int | None = None,
         learning_rates: Mapping[str, float | int] = MappingProxyType({}),
@@ -149,6 +155,8 @@ class Trainer:
         self.frames = torch.as_tensor(capture.splits.get("train", ()), dtype=torch.long)
         if not len(self.frames):
             raise ValueError(f"Trainer: capture {capture.name!r} has no training frames (split 'train')")
+        self.frame_weights = options.frame_weights(frame_weights, capture, self.frames)
+        self.pixel_weights = dict(pixel_weights) if pixel_weights else None
         groups = options.parameter_groups(avatar, weight_decay)
         self.fabric, self.scaler = launch(device, devices, strategy, precision)
         self.device = self.fabric.device
@@ -171,6 +179,7 @@ class Trainer:
             learning_rate=learning_rate, network_learning_rate=network_rate, learning_rates=dict(learning_rates),
             schedule=schedule, final_rate=final_rate, betas=betas, eps=eps, weight_decay=weight_decay, ema=ema,
             background=background, seed=seed, precision=precision, capture=str(capture.name),
+            frame_weights=options.digest(self.frame_weights), pixel_weights=self.pixel_weights,
         )  # fmt: skip
         self._stepper = Stepper(self)
         self._every = {"picture": picture_seconds, "checkpoint": checkpoint_seconds}
@@ -364,7 +373,7 @@ class Trainer:
     def _take_picture(self, monitor: Monitor) -> None:
         if self.folder is None or self._pictured == self.progress.step:
             return
-        frame = self._watched_frame()
+        frame = watched_frame(self.capture, self.frames)
         with self.random.untouched(), self._exchanged():  # looking must not change what is learned
             self.avatar.eval()
             image, psnr = picture(self.avatar, self.capture, frame, device=self.device)
@@ -380,11 +389,6 @@ class Trainer:
         if self.folder is not None:
             monitor.clock()
             self._save(self.folder.checkpoint, self.folder.previous_checkpoint)
-
-    def _watched_frame(self) -> int:
-        """The first validation frame, or the nearest thing to one."""
-        splits = self.capture.splits
-        return int(next((splits[name][0] for name in ("val", "test") if len(splits.get(name, ()))), self.frames[0]))
 
     def _exchange(self) -> None:
         if self.ema is not None:

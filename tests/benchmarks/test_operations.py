@@ -180,3 +180,28 @@ def test_compositing_and_sampling_agree_with_nerfacc() -> None:
     for makers in cases:
         peer = measure(Case("c", {}, "rays", 8, makers, tolerance=0.5), _BRIEF)[1]
         assert peer.difference is not None and peer.difference < 1e-4 and peer.unmatched <= 2, peer
+
+
+def test_inverse_skinning_finds_nearly_all() -> None:
+    from benchmarks.operations import inverse_skinning
+
+    with torch.no_grad():
+        makers = inverse_skinning._Scene("cpu").contestants(300, backward=True)
+        rows = {row.contestant: row for row in measure(Case("c", {}, "points", 300, makers), _BRIEF)}
+    for name, least in ((OURS, 99.9), ("weight field", 99.9), ("roots", 98.0)):
+        assert float(rows[name].note.partition(" %")[0]) >= least, rows[name]
+    assert float(rows["roots"].note.split("; ")[1].split(" mm")[0]) < 0.01, rows["roots"].note
+
+
+def test_loops_over_local_networks_agree_with_ours() -> None:
+    from benchmarks.operations.anchored import Ensemble
+
+    ensemble = Ensemble(20, True, "cpu")
+    for backward, exact in ((False, "headfields, all 13"), (True, OURS)):
+        makers = ensemble.contestants(backward)
+        answers = {name: maker() for name, maker in makers.items()}
+        found = {name: one.answer(one.run()) for name, one in answers.items() if one.answer is not None}
+        scale = np.abs(found[exact]).max()
+        for name in ("loop, every network", "loop, own points"):
+            np.testing.assert_allclose(found[name], found[exact], rtol=1e-3, atol=1e-5 * scale)
+        np.testing.assert_allclose(found[OURS], found[exact], rtol=0, atol=0.02 * scale)

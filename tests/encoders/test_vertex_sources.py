@@ -28,7 +28,7 @@ FIELDS = {"expression": 3, "pose": 6}
 
 SOURCES = {
     "displacement": lambda: UVDisplacementFeatures(TEMPLATE, **SMALL),
-    "displacement alone": lambda: UVDisplacementFeatures(TEMPLATE, **SMALL, position=False),
+    "displacement alone": lambda: UVDisplacementFeatures(TEMPLATE, **SMALL, position_bands=None),
     "displacement aligned": lambda: UVDisplacementFeatures(TEMPLATE, **SMALL, rigid=torch.arange(0, COUNT, 3)),
     "code": lambda: UVCodeFeatures(TEMPLATE, FIELDS, width=6, channels=(8, 6, 4), resolution=(32, 16)),
     "static": lambda: StaticFeatures(COUNT, 6),
@@ -109,7 +109,7 @@ def test_the_displacement_is_in_the_map_at_its_place_and_scale() -> None:
     seen: list[torch.Tensor] = []
     source.network.register_forward_pre_hook(lambda _, arguments: seen.append(arguments[0]))
     source(frames)
-    assert seen[0].shape == (1, 6, 32, 32)
+    assert seen[0].shape == (1, 3 + 3 * 13, 32, 32)  # displacement; place and six octaves of it
     for channel, value in enumerate((0.5, 0.0, -2.0)):
         torch.testing.assert_close(seen[0][0, channel], torch.full((32, 32), value), atol=1e-4, rtol=0)
     assert float(seen[0][0, 3:].abs().max()) <= 1 and float(seen[0][0, 3:].std()) > 0.2
@@ -174,7 +174,7 @@ def test_second_derivatives_reach_the_vertices() -> None:
 def test_the_paper_sizes_are_the_defaults() -> None:
     head = hf.heads.procedural()
     template = Template(head.template_vertices, head.faces, uv=head.uv, uv_faces=head.uv_faces)
-    source = UVDisplacementFeatures(template, position=False)
+    source = UVDisplacementFeatures(template, position_bands=None)
     assert source.rasterizer.resolution == (256, 256) and source.width == 64
     assert [block.first.out_channels for block in source.network.blocks] == [8, 16, 32, 64, 128, 256]
     with torch.no_grad():

@@ -164,10 +164,36 @@ def occupancy(native: ModuleType, rng: np.random.Generator, out: dict[str, np.nd
         out |= {f"counts_{real.__name__}": counts, f"inside_{real.__name__}": inside}
 
 
+def marching(native: ModuleType, rng: np.random.Generator, out: dict[str, np.ndarray]) -> None:
+    inside = (rng.uniform(size=(7, 6, 90)) < 0.4).astype(np.uint8)
+    ends = [(axis, corner) for axis in range(3) for corner in range(8) if not corner >> (2 - axis) & 1]
+    count, triangles = np.zeros(256, np.uint8), np.zeros((256, 5, 3), np.uint8)
+    for case in range(256):  # not the real table, but one that names cut edges
+        cut = [k for k, (axis, a) in enumerate(ends) if (case >> a ^ case >> (a | 4 >> axis)) & 1]
+        count[case] = min(len(cut), 5)
+        triangles[case, : count[case]] = np.resize(np.array(cut, np.uint8), (count[case], 3))
+    marks, (edges, faces) = np.zeros_like(inside), np.zeros((2, 7, 6), np.int64)
+    native.marching_scan(inside, count, marks, edges, faces, THREADS)
+    first = [(total.cumsum() - total.reshape(-1)).reshape(total.shape) for total in (edges, faces)]
+    edge, corners = np.zeros(edges.sum(), np.int64), np.zeros((faces.sum(), 3), np.int64)
+    native.marching_emit(marks, count, triangles, *first, edge, corners, THREADS)
+    out |= {"marching_marks": marks, "marching_edges": edge, "marching_corners": corners}
+
+
+def softplus(native: ModuleType, rng: np.random.Generator, out: dict[str, np.ndarray]) -> None:
+    x, grad = (rng.normal(size=203) * 0.3).astype(np.float32), rng.normal(size=203).astype(np.float32)
+    x[:4] = (np.nan, np.inf, -np.inf, 0.0)
+    value, slope, curve = np.zeros_like(x), np.zeros_like(x), np.zeros_like(x)
+    native.softplus(x, 100.0, value, THREADS)
+    native.softplus_derivative(grad, x, 100.0, False, slope, THREADS)
+    native.softplus_derivative(grad, x, 100.0, True, curve, THREADS)
+    out |= {"softplus": value, "softplus_slope": slope, "softplus_curve": curve}
+
+
 def run(native: ModuleType) -> dict[str, np.ndarray]:
     """What each kernel gives for inputs that are the same in every process."""
     out: dict[str, np.ndarray] = {}
-    for part in (triangles, vertices, grid, harmonics, packed, occupancy):
+    for part in (triangles, vertices, grid, harmonics, packed, occupancy, marching, softplus):
         part(native, np.random.default_rng(7), out)
     return out
 

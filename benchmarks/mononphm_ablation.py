@@ -1,0 +1,187 @@
+"""What MonoNPHM's components are worth: hyper-coordinates, colour from the geometry's features, the landmark term.
+
+`python -m benchmarks.mononphm_ablation --out DIR [--capture DIR --prior FILE]`
+
+The same people and faces, drawn from the procedural head, are learned by priors that differ in one thing: two, one or
+no hyper-coordinates, and colour from the point in the place of the geometry's features. Each trains for as many steps
+and from the same seed. Measured are scans of training with the mouth wide open, and a person held out, fitted by codes
+alone: the distance of the face, of what is within 3 cm of the mouth, and of the inside of the mouth where it is seen.
+With `--capture` and `--prior` frames of that capture are tracked with and without the landmark term too.
+
+What was run before is taken as it is. `ablation.json` and `ablation.png` are written after each part.
+"""
+
+import argparse
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import headfields as hf
+from headfields.data.scans import MeshScans, generate_scans
+from headfields.data.scans.meshes import FACE, INNER
+from headfields.priors import SMALL_RECIPE, Prior, PriorCodes, PriorTrainer, load_prior, surface_errors
+from headfields.priors.evaluate import REACH, onto_surface
+from headfields.priors.pictures import draw_field, draw_mesh, view
+from headfields.priors.terms import anchors_of
+from headfields.viz import save_image, side_by_side
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "2 hyper-coordinates": {"ambient": 2},
+    "1 hyper-coordinate": {"ambient": 1},
+    "no hyper-coordinates": {"ambient": 0},
+    "colour from points": {"ambient": 2, "appearance": "point"},
+}
+COLUMNS = ("face_mm", "mouth_mm", "inside_mm", "normal_degrees", "colour")
+
+
+def model(scans: MeshScans, variant: dict[str, Any]) -> hf.Avatar:
+    """The small MonoNPHM of a variant on the mean neutral head."""
+    torch.manual_seed(0)
+    template = hf.Template(scans.mean_neutral(), scans.faces)
+    return hf.models.mononphm(template, small=True, **variant)
+
+
+def widest(scans: MeshScans, count: int) -> Tensor:
+    """The scans of which most of the inside of the mouth is seen, widest first."""
+    inside = (scans.seen & (scans.kind == INNER)).sum(dim=1)
+    return inside.argsort(descending=True, stable=True)[:count]
+
+
+def mouth_errors(avatar: hf.Avatar, scans: MeshScans, which: Tensor, codes: PriorCodes) -> dict[str, float]:
+    """Mean distances, mm, of the middles of seen triangles: within 3 cm of the mouth, and inside it."""
+    around, inside = [], []
+    for row, scan in enumerate(which.tolist()):
+        own = PriorCodes(*(value[row : row + 1] for value in (codes.geometry, codes.appearance, codes.expression)))
+        field = avatar.field(own.state())
+        middles = scans.vertices[scan, scans.faces].mean(dim=1)
+        inner = scans.kind == INNER
+        near = (middles - middles[inner].mean(dim=0)).norm(dim=-1) < 0.03
+        for mask, into in (((scans.kind == FACE) & near, around), (inner, inside)):
+            points = middles[mask & scans.seen[scan]]
+            end, missed = onto_surface(field, points)
+            into.append(torch.where(missed, REACH, (end - points).norm(dim=-1).clamp(max=REACH)))
+    return {
+        "mouth_mm": 1e3 * float(torch.cat(around).mean()),
+        "inside_mm": 1e3 * float(torch.cat(inside).mean()) if sum(map(len, inside)) else float("nan"),
+    }
+
+
+def measured(prior: Prior, scans: MeshScans, which: Tensor, codes: PriorCodes) -> dict[str, float]:
+    errors = surface_errors(prior.avatar, scans, which, codes, points=1000).summary()
+    return {**errors, **mouth_errors(prior.avatar, scans, which, codes)}
+
+
+def ablate_prior(out: Path, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Trains what is not there yet; figures of each variant."""
+    everyone = generate_scans(
+        hf.heads.procedural(), arguments.people + 1, arguments.expressions, seed=1, out=out / "scans"
+    )
+    train, held = everyone.of(range(arguments.people)), everyone.of([arguments.people])
+    table: dict[str, Any] = {}
+    pictures: dict[str, list[Tensor]] = {}
+    for name, variant in VARIANTS.items():
+        if arguments.only and name not in arguments.only:
+            continue
+        folder = out / name.replace(" ", "_")
+        avatar = model(train, variant)
+        vertices = anchors_of(avatar).vertices
+        own, other = train.with_anchors(vertices), held.with_anchors(vertices)
+        if not (folder / "prior.safetensors").exists():
+            trainer = PriorTrainer(
+                avatar, own, SMALL_RECIPE.weights, SMALL_RECIPE.schedule, SMALL_RECIPE.counts,
+                scans_per_step=SMALL_RECIPE.scans_per_step, noise=SMALL_RECIPE.noise, out=folder,
+            )  # fmt: skip
+            result = trainer.fit(steps=arguments.steps, resume=(folder / "checkpoint").exists())
+            if result.interrupted:
+                raise SystemExit(f"interrupted at step {result.step}; the same command goes on")
+            result.prior.save(folder / "prior.safetensors")
+        prior = load_prior(folder / "prior.safetensors")
+        wide, held_wide = widest(own, 6), widest(other, 3)
+        fitted = prior.fit(other, held_wide)
+        table[name] = {
+            "trained": measured(prior, own, wide, prior.codes(wide)),
+            "held out": measured(prior, other, held_wide, fitted.codes),
+        }
+        pictures[name] = drawn(prior, own, wide[:2], prior.codes(wide[:2])) + drawn(
+            prior, other, held_wide[:1], fitted.codes
+        )
+        truth = [*truths(own, wide[:2]), *truths(other, held_wide[:1])]
+        columns = {"truth": truth, **pictures}
+        save_image(out / "ablation.png", side_by_side([torch.cat(c) for c in columns.values()], list(columns)))
+        write(out, {"priors": table})
+    return table
+
+
+def drawn(prior: Prior, scans: MeshScans, which: Tensor, codes: PriorCodes) -> list[Tensor]:
+    """Colour over shaded surface of each, from ahead."""
+    pieces = []
+    for row in range(len(which)):
+        own = PriorCodes(*(value[row : row + 1] for value in (codes.geometry, codes.appearance, codes.expression)))
+        pieces.append(torch.cat(draw_field(prior.avatar, own, view(scans.centre, size=160, reach=0.13))))
+    return pieces
+
+
+def truths(scans: MeshScans, which: Tensor) -> list[Tensor]:
+    camera = view(scans.centre, size=160, reach=0.13)
+    return [
+        torch.cat(draw_mesh(scans.vertices[scan], scans.faces, scans.rgb[scans.person[scan]], camera))
+        for scan in which.tolist()
+    ]
+
+
+def ablate_landmarks(out: Path, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Tracks the capture with and without the landmark term: how well the fits agree with image and landmarks."""
+    from headfields.tracking import Schedule, Tracker, TrackingOptions, open_prior
+
+    capture = hf.data.load_capture(arguments.capture)
+    frames = torch.linspace(0, len(capture) - 1, arguments.frames).round().long().unique().tolist()
+    table = {}
+    for name, factor in (("with landmarks", 1.0), ("without landmarks", 0.0)):
+        options = TrackingOptions.quick()
+        weights = options.stage1.weights
+        values = tuple((step, factor * value) for step, value in weights.landmarks.values)
+        stage1 = replace(options.stage1, weights=replace(weights, landmarks=Schedule(values)))
+        options = replace(options, stage1=stage1, stage2=None, mesh_resolution=0)
+        folder = out / name.replace(" ", "_")
+        tracker = Tracker(open_prior(arguments.prior), capture, folder, options, frames)
+        fits = tracker.run(resume=folder.exists()).fits
+        names = ("psnr", "iou", "landmarks_px")
+        table[name] = {n: sum(f.errors[n] for f in fits.values()) / len(fits) for n in names} | {"frames": len(fits)}
+        write(out, {"landmarks": table})
+    return table
+
+
+def write(out: Path, part: dict[str, Any]) -> None:
+    path = out / "ablation.json"
+    before = json.loads(path.read_text()) if path.exists() else {}
+    path.write_text(json.dumps(before | part, indent=1) + "\n")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--people", type=int, default=24)
+    parser.add_argument("--expressions", type=int, default=10)
+    parser.add_argument("--steps", type=int, default=2000, help="of each prior")
+    parser.add_argument("--only", nargs="+", choices=VARIANTS)
+    parser.add_argument("--capture", type=Path, help="to track with and without landmarks")
+    parser.add_argument("--prior", type=Path, help="with which")
+    parser.add_argument("--frames", type=int, default=6)
+    arguments = parser.parse_args()
+    if (arguments.capture is None) != (arguments.prior is None):
+        parser.error("--capture and --prior go together")
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    for name, rows in ablate_prior(arguments.out, arguments).items():
+        for kind, row in rows.items():
+            print(f"{name:22s} {kind:9s}" + "".join(f"  {column} {row[column]:7.3f}" for column in COLUMNS))
+    if arguments.capture is not None:
+        for name, row in ablate_landmarks(arguments.out, arguments).items():
+            print(f"{name:22s} " + "".join(f"  {key} {value:.3f}" for key, value in row.items()))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,174 @@
+"""Tracking against a known truth: `python -m benchmarks.tracking_truth --prior RUN --out FOLDER`.
+
+Draws a person that the prior has not seen, with expressions and light of its own (or takes a capture whose meshes are
+exact), tracks it, and measures each frame's surface against the true mesh: mean distance from the truth to the surface
+and mean angle between normals over the face, as it stands in front of the camera, and after the rigid motion that lays
+it over best (a single camera does not know how far away a head of unknown size is). Beside it, by the same measure:
+
+- the parametric head that the capture is drawn from, fitted to the same landmarks and outlines;
+- the prior's mean head with its neutral expression, posed by the landmarks.
+
+FOLDER gets truth.json, truth.png (truth, and each of the three with its errors as a heat map) and the tracking run.
+"""
+
+import argparse
+import dataclasses
+import json
+import math
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+
+from benchmarks.parametric_fit import fit_parametric
+from headfields.data import load_capture
+from headfields.data.procedural import write_capture
+from headfields.heads import BlendshapeHead, procedural
+from headfields.meshing import Mesh, SurfaceTree, align_to_surface, extract
+from headfields.tracking import Tracker, TrackingOptions, open_prior
+from headfields.viz import heat, heat_legend, mesh_picture, side_by_side
+
+POINTS = 20_000
+LIMIT = 0.008  # metres: the end of the heat map
+
+
+def main() -> None:
+    """Runs it; see `--help`."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--prior", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--capture", type=Path, help="a capture with exact meshes, in place of a procedural one")
+    parser.add_argument(
+        "--blendshapes", type=Path, help="npz of the head it was drawn from; the procedural one if none"
+    )
+    parser.add_argument("--frames", type=int, default=8)
+    parser.add_argument("--every", type=int, default=3)
+    parser.add_argument("--size", type=int, default=192)
+    parser.add_argument("--identity", type=int, default=3, help="of the procedural capture")
+    parser.add_argument("--seed", type=int, default=5, help="of its motion and hair")
+    parser.add_argument("--full", action="store_true", help="the published numbers of rays and steps")
+    parser.add_argument("--stage1", type=int, help="steps of the first frame")
+    parser.add_argument("--resume", action="store_true")
+    arguments = parser.parse_args()
+    folder = arguments.capture
+    if folder is None:
+        folder = write_capture(
+            arguments.out / "capture", frames=arguments.frames * arguments.every, size=arguments.size,
+            seed=arguments.seed, identity=arguments.identity,
+        )  # fmt: skip
+    capture = load_capture(folder)
+    head: Any = procedural() if arguments.blendshapes is None else BlendshapeHead.from_file(arguments.blendshapes)
+    options = TrackingOptions() if arguments.full else TrackingOptions.quick()
+    options = dataclasses.replace(options, mesh_resolution=0)
+    if arguments.stage1 is not None:
+        options = dataclasses.replace(options, stage1=dataclasses.replace(options.stage1, steps=arguments.stage1))
+    frames = list(range(0, len(capture), arguments.every))[: arguments.frames]
+    tracker = Tracker(open_prior(arguments.prior), capture, arguments.out / "run", options, frames)
+    found = tracker.run(resume=arguments.resume)
+    if found.interrupted or not found.fits:
+        sys.exit(f"nothing to measure: {len(found.fits)} frames tracked, interrupted: {found.interrupted}")
+    seen = {frame: tracker.frame(frame) for frame in found.fits}
+    assert tracker.head.landmarks is not None
+    fitted = fit_parametric(head, seen, tracker.head.landmarks.number)
+    mean = _mean_head(tracker)
+    rows: dict[str, list[dict[str, float]]] = {"tracked": [], "parametric head": [], "prior's mean": []}
+    pictures = []
+    for frame, fit in found.fits.items():
+        truth = _truth(capture, frame)
+        own = extract(tracker.head.avatar.field(tracker.head.state(fit.free)), resolution=160, progress=False)
+        surfaces = {
+            "tracked": own.replace(vertices=fit.in_capture(own.vertices), normals=None),
+            "parametric head": _moved(fitted.meshes[frame], seen[frame].to_capture),
+            "prior's mean": _moved(mean, seen[frame].to_capture),
+        }
+        for name, surface in surfaces.items():
+            rows[name].append({"frame": frame, **measure(surface, truth)})
+        if len(pictures) < 3:
+            pictures.append(_row(capture, frame, truth, surfaces, {name: row[-1] for name, row in rows.items()}))
+    table = {name: summary(values) for name, values in rows.items()}
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    (arguments.out / "truth.json").write_text(
+        json.dumps({"means": table, "frames": rows, "options": dataclasses.asdict(options)}, indent=1, default=str)
+    )
+    width = max(picture.shape[1] for picture in pictures)
+    padded = [np.pad(p, ((0, 0), (0, width - p.shape[1]), (0, 0)), constant_values=255) for p in pictures]
+    Image.fromarray(np.concatenate(padded)).save(arguments.out / "truth.png")
+    print(f"{'':18}{'in the camera':>28}{'rigidly aligned':>26}")
+    for name, values in table.items():
+        print(
+            f"{name:18}{values['mm']:16.2f} mm {values['degrees']:7.2f}°{values['aligned_mm']:14.2f} mm "
+            f"{values['aligned_degrees']:7.2f}°"
+        )
+
+
+def measure(surface: Mesh, truth: Mesh) -> dict[str, float]:
+    """Mean distance (mm) and normal angle (degrees) from the truth to a surface, as it is and rigidly aligned."""
+    drawn = truth.sample(POINTS)
+    out = {}
+    moved = align_to_surface(drawn.points[::4], surface, trim=0.1).transform
+    rotation = moved.rotation.to(drawn.points)
+    for prefix, points, normals in (
+        ("", drawn.points, drawn.normals),
+        ("aligned_", moved.apply(drawn.points.double()).float(), drawn.normals @ rotation.T),
+    ):
+        met = SurfaceTree(surface).distances(points)
+        cosine = (met.normal * normals).sum(dim=1).clamp(-1, 1)
+        out[f"{prefix}mm"] = 1e3 * float(met.distance.mean())
+        out[f"{prefix}degrees"] = math.degrees(float(torch.arccos(cosine).mean()))
+    return out
+
+
+def summary(rows: list[dict[str, float]]) -> dict[str, float]:
+    """Means over frames."""
+    return {name: sum(row[name] for row in rows) / len(rows) for name in rows[0] if name != "frame"}
+
+
+def _truth(capture: Any, frame: int) -> Mesh:
+    """The true mesh of the face: what labels call the face, the eyes and the lips, in the capture's world."""
+    faces = torch.from_numpy(capture.recording.canonical.faces).long()
+    regions = capture.template.regions
+    wanted = torch.zeros(len(faces), dtype=torch.bool)
+    for name in ("face", "eyes", "mouth"):
+        if name in regions:
+            wanted |= regions[name][: len(faces)]
+    return Mesh(capture.tracked([frame])[0], faces).select(wanted)
+
+
+@torch.no_grad()
+def _mean_head(tracker: Tracker) -> Mesh:
+    head = tracker.head
+    state = head.state({name: torch.zeros(head.width(name)) for name in head.names})
+    return extract(head.avatar.field(state), resolution=160, progress=False).replace(normals=None)
+
+
+def _moved(mesh: Mesh, to_capture: Float[Tensor, "4 4"]) -> Mesh:
+    return Mesh(mesh.vertices @ to_capture[:3, :3].T + to_capture[:3, 3], mesh.faces)
+
+
+def _row(
+    capture: Any, frame: int, truth: Mesh, surfaces: dict[str, Mesh], errors: dict[str, dict[str, float]]
+) -> np.ndarray:
+    camera = capture.camera([frame])
+    camera = camera.scaled(256 / camera.size[0])
+    image = capture.image(frame)
+    rgb = (image[..., :3] * image[..., 3:] + 1 - image[..., 3:]).movedim(-1, 0)[None]
+    small = torch.nn.functional.interpolate(rgb, camera.size, mode="area")[0].movedim(0, -1)
+    tiles, captions = [small, mesh_picture(truth, camera)], [f"frame {frame}", "truth (the face)"]
+    for name, surface in surfaces.items():
+        tiles.append(mesh_picture(surface, camera))
+        captions.append(name)
+        met = SurfaceTree(surface).distances(truth.vertices)
+        tiles.append(mesh_picture(truth, camera, heat(met.distance, LIMIT), shaded=False))
+        captions.append(f"{errors[name]['mm']:.2f} mm, {errors[name]['degrees']:.1f} deg")
+    tiles.append(torch.from_numpy(heat_legend(256, LIMIT)).float() / 255)
+    captions.append("")
+    return side_by_side(tiles, captions)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,296 @@
+"""MonoNPHM's head: an ensemble of local networks at the anchors, blended, and a global one; distance and colour."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn import functional
+
+from headfields.anchors import Anchors
+from headfields.decoders.ensemble import Ensemble
+from headfields.decoders.mlp import MLP
+from headfields.ops.grouped import group_rows
+from headfields.ops.softplus import softplus
+from headfields.parts import Decoder
+from headfields.records import Canonical, FieldValues, HeadState
+
+_VALUES = {"cpu": 2**24, "cuda": 2**28}
+"""Activations of a layer at a time, where no gradient is wanted."""
+
+
+@dataclass(frozen=True)
+class AnchoredFrames:
+    """What `AnchoredDecoder.prepare` makes of B frames: the anchors, in the networks' units, and what the codes add to
+    the first layer of each of N members' networks."""
+
+    anchors: Float[Tensor, "b a 3"]
+    geometry: Float[Tensor, "bn hidden"]
+    appearance: Float[Tensor, "bn app"]
+
+
+@dataclass(frozen=True)
+class Blend:
+    """Which members M points are blended from: of A anchors the nearest, and last the global member.
+
+    Attributes:
+        member: (M, K + 1) their numbers; A is the global one.
+        offset: (M, K + 1, 3) from the anchor to the point, from the centre for the global member; in the networks'
+            units.
+        weight: (M, K + 1) that add up to 1 (but for 1e-8).
+    """
+
+    member: Int[Tensor, "m k"]
+    offset: Float[Tensor, "m k 3"]
+    weight: Float[Tensor, "m k"]
+
+
+class AnchoredDecoder(Decoder):
+    """Signed distance and colour, blended from local networks at the nearest anchors and a global network.
+
+    Each member's network sees [z_global, z_local, x - a, features]; the members of a symmetric pair share weights, the
+    second with the first coordinate of x - a negated. Colour comes from what the same member's geometry network has in
+    its last hidden layer, not from where the point is: the colours of a person follow their shape. Distances and
+    colours are blended with the same Gaussian weights of the distances to the anchors,
+
+        w_k = exp(-(d_k / s)² / 2) / (Σ + 1e-8),  s = max(d_1 ... d_reach) / sharpness,  d of the global member: `far`.
+
+    Points are the canonical ones; features are further inputs of each member (hyper-coordinates: put
+    `Coordinates(points=False)` before it). Members are evaluated together, sorted by network into blocks for batched
+    products; what the codes add to the first layers is computed once a frame. In evaluation mode, members whose weight
+    is less than `skip_below` are left out, and the weights of the others add up to 1 again: the distance then differs
+    by at most the sum of the weights left out times how far what they say is from what the others do.
+
+    Distances leave in metres and colours as sRGB in [0, 1] (the last layer is linear, as published, so they may go
+    somewhat beyond); inside, networks compute in `anchors.normalised` units and colours in [-1, 1].
+
+    Args:
+        anchors: shared with the deformer; they say how codes are laid out.
+        hidden, layers: units and number of hidden layers of the geometry networks.
+        neighbours: how many of the nearest anchors a point is blended from; all, if there are fewer.
+        reach: the Gaussian's width follows the largest distance to so many of them.
+        sharpness: that distance in widths of the Gaussian.
+        far: the distance that the global member counts as having everywhere, metres; 0.75 of MonoNPHM's units.
+        appearance: `"geometry"` gives the appearance networks a projection of the geometry features, `"point"` the same
+            input as the geometry networks, to measure what the former is good for.
+        appearance_hidden, appearance_layers: units and number of hidden layers of the appearance networks.
+        appearance_width: numbers that geometry features are projected to, by two layers that members share.
+        beta: of the geometry networks' Softplus, log(1 + exp(beta · x)) / beta. Appearance networks have ReLU.
+        skip_below: weight under which a member is left out in evaluation mode; 0: none is.
+        code: name of the appearance code in `HeadState.codes`; that of the geometry is the anchors'.
+
+    Differentiable to any order in points, features, codes and parameters, with jumps of the size of the least weights
+    where the nearest anchors change.
+
+    Raises:
+        ValueError: an argument is out of range; a code of the state has another width.
+
+    Source: MonoNPHM (Giebenhain et al. 2024), section 4.2, and NPHM (2023), section 4.1; sizes as in the released code.
+    """
+
+    gives = "distance"
+    takes_canonical = True
+    network: Tensor
+    side: Tensor
+
+    def __init__(
+        self,
+        anchors: Anchors,
+        hidden: int = 200,
+        layers: int = 4,
+        neighbours: int = 12,
+        reach: int = 8,
+        sharpness: float | int = 3.75,
+        far: float | int = 0.1875,
+        appearance: Literal["geometry", "point"] = "geometry",
+        appearance_hidden: int = 200,
+        appearance_layers: int = 4,
+        appearance_width: int = 16,
+        beta: float | int = 100.0,
+        skip_below: float | int = 1e-3,
+        code: str = "appearance",
+    ) -> None:
+        super().__init__()
+        for name, value in (
+            ("hidden", hidden), ("layers", layers), ("neighbours", neighbours), ("reach", reach),
+            ("appearance_hidden", appearance_hidden), ("appearance_layers", appearance_layers),
+            ("appearance_width", appearance_width),
+        ):  # fmt: skip
+            if value < 1:
+                raise ValueError(f"AnchoredDecoder: {name} is {value}; it must be at least 1")
+        if appearance not in ("geometry", "point"):
+            raise ValueError(f"AnchoredDecoder: appearance is {appearance!r}; expected 'geometry' or 'point'")
+        if not (0 < sharpness < torch.inf and 0 < far < torch.inf and 0 < beta < torch.inf and 0 <= skip_below < 1):
+            raise ValueError(
+                f"AnchoredDecoder: sharpness={sharpness}, far={far}, beta={beta}, skip_below={skip_below}; expected "
+                "positive numbers, and skip_below in [0, 1)"
+            )
+        self.anchors = anchors
+        self.hidden = hidden
+        self.layers = layers
+        self.neighbours = min(neighbours, len(anchors))
+        self.reach = min(reach, self.neighbours)
+        self.sharpness = float(sharpness)
+        self.far = far * anchors.scale
+        self.appearance = appearance
+        self.appearance_sizes = (appearance_hidden, appearance_layers)
+        self.beta = float(beta)
+        self.skip_below = float(skip_below)
+        self.code = code
+        self.needs = (anchors.code, code)
+        layout = anchors.layout
+        first = torch.arange(2 * layout.pairs) // 2
+        rest = torch.arange(layout.middle + 1) + layout.pairs
+        self.register_buffer("network", torch.cat([first, rest]), persistent=False)
+        side = torch.ones(layout.members, 3)
+        side[1 : 2 * layout.pairs : 2, 0] = -1
+        self.register_buffer("side", side, persistent=False)
+        if appearance == "geometry":
+            self.projection = MLP(hidden, appearance_width, appearance_width, bias=True)
+        self.appearance_width = appearance_width
+
+    @property
+    def code_widths(self) -> dict[str, int]:
+        """How many numbers each code has that the decoder reads, by name."""
+        return {self.anchors.code: self.anchors.layout.width, self.code: self.anchors.layout.width}
+
+    def build(self, width: int) -> None:
+        layout = self.anchors.layout
+        shared = layout.global_width + layout.local_width
+        own = self.appearance_width if self.appearance == "geometry" else 3 + width
+        self.geometry_networks = Ensemble(self._networks, shared, 3 + width, self.hidden, self.layers, 1)
+        self.appearance_networks = Ensemble(self._networks, shared, own, *self.appearance_sizes, 3)
+
+    def prepare(self, state: HeadState) -> AnchoredFrames:
+        layout, name = self.anchors.layout, type(self).__name__
+        geometry = layout.of_state(name, self.anchors.code, state)
+        appearance = layout.of_state(name, self.code, state)
+        with torch.autocast(geometry.device.type, enabled=False):
+            return AnchoredFrames(
+                anchors=self.anchors.normalised(self.anchors(geometry)),
+                geometry=self.geometry_networks.starts(*layout.split(geometry), self.network).flatten(0, 1),
+                appearance=self.appearance_networks.starts(*layout.split(appearance), self.network).flatten(0, 1),
+            )
+
+    def blend(self, canonical: Canonical, prepared: AnchoredFrames) -> Blend:
+        """Which members each of M points is blended from, and how; M = 0 is legal."""
+        x = self.anchors.normalised(canonical.points)
+        anchors, frame, last = prepared.anchors, canonical.frame, prepared.anchors.shape[1]
+        with torch.no_grad():
+            squared = torch.zeros(len(x), last, dtype=x.dtype, device=x.device)
+            for axis in range(3):
+                # one frame's anchors need not be looked up for every point
+                theirs = anchors[:, :, axis] if len(anchors) == 1 else anchors[:, :, axis].index_select(0, frame)
+                squared += (x[:, axis, None] - theirs).square()
+            nearest = squared.topk(self.neighbours, largest=False).indices
+        index = (frame[:, None] * last + nearest).flatten() if len(anchors) > 1 else nearest.flatten()
+        offset = x[:, None] - anchors.flatten(0, 1).index_select(0, index).view(len(x), self.neighbours, 3)
+        squared = offset.square().sum(dim=-1)  # again, with a graph; no root, so the anchor itself is no singular point
+        width = squared[:, : self.reach].amax(dim=1, keepdim=True) / self.sharpness**2
+        squared = torch.cat([squared, torch.full_like(squared[:, :1], self.far**2)], dim=1)
+        weight = torch.exp(-squared / (2 * width.clamp_min(1e-12)))
+        return Blend(
+            member=torch.cat([nearest, torch.full_like(nearest[:, :1], last)], dim=1),
+            offset=torch.cat([offset, x[:, None]], dim=1),
+            weight=weight / (weight.sum(dim=1, keepdim=True) + 1e-8),
+        )
+
+    def forward(  # type: ignore[override]  # takes_canonical: what it takes more is given by name
+        self,
+        features: Float[Tensor, "m width"],
+        directions: Float[Tensor, "m 3"],
+        colour: bool = True,
+        *,
+        canonical: Canonical,
+        prepared: AnchoredFrames,
+    ) -> FieldValues:
+        with torch.autocast(features.device.type, enabled=False):  # bfloat16 knows distances to a part in 256
+            features = features.to(canonical.points.dtype)
+            found = [self._shape(features[piece], canonical[piece], prepared) for piece in self._pieces(features)]
+            distance, geometry = (torch.cat(each) if len(each) > 1 else each[0] for each in zip(*found, strict=True))
+        return FieldValues(
+            distance=distance / self.anchors.scale,
+            geometry=geometry,
+            rgb=self.colour(geometry, directions, prepared=prepared) if colour else None,
+        )
+
+    def colour(  # type: ignore[override]
+        self, geometry: Float[Tensor, "m g"], directions: Float[Tensor, "m 3"], *, prepared: AnchoredFrames
+    ) -> Float[Tensor, "m 3"]:
+        """The colour (M, 3) of `FieldValues.geometry` (M, G); it does not depend on the direction. M = 0 is legal.
+
+        A row of the geometry has for each member [what the appearance network sees, weight, row of `prepared`].
+        """
+        with torch.autocast(geometry.device.type, enabled=False):
+            found = [self._appearance(geometry[piece], prepared) for piece in self._pieces(geometry)]
+            return ((torch.cat(found) if len(found) > 1 else found[0]) + 1) / 2
+
+    def _pieces(self, x: Tensor) -> list[slice]:
+        """Rows that are evaluated at a time: without a graph, as many as activations are to be kept of."""
+        count = max(len(x), 1)
+        if not torch.is_grad_enabled():
+            widest = max(self.hidden, self.appearance_sizes[0])
+            count = max(_VALUES.get(x.device.type, 2**24) // ((self.neighbours + 1) * widest), 256)
+        return [slice(begin, begin + count) for begin in range(0, max(len(x), 1), count)]
+
+    def _kept(self, weight: Float[Tensor, "m k"]) -> Float[Tensor, "m k"]:
+        """The weights, in evaluation mode without the small ones."""
+        if self.training or not self.skip_below:
+            return weight
+        weight = weight * (weight >= self.skip_below)
+        return weight / weight.sum(dim=1, keepdim=True)
+
+    def _pairs(self, weight: Float[Tensor, " mk"]) -> Int[Tensor, " p"]:
+        """The (point, member) pairs that are evaluated, of M * (K + 1): all, or those that have a weight."""
+        if self.training or not self.skip_below:
+            return torch.arange(len(weight), device=weight.device)
+        return weight.nonzero()[:, 0]
+
+    def _shape(
+        self, features: Tensor, canonical: Canonical, prepared: AnchoredFrames
+    ) -> tuple[Float[Tensor, " m"], Float[Tensor, "m g"]]:
+        """The distances, in the networks' units, and the geometry."""
+        blend = self.blend(canonical, prepared)
+        weight, member, each = self._kept(blend.weight).flatten(), blend.member.flatten(), blend.member.shape[1]
+        pair = self._pairs(weight)
+        rows = group_rows(self.network[member[pair]], self._networks)
+        pair_there = pair.index_select(0, rows.source)
+        point_there, member_there = pair_there // each, member.index_select(0, pair_there)
+        row = canonical.frame[:, None] * self.anchors.layout.members + blend.member
+        offset = blend.offset.flatten(0, 1).index_select(0, pair_there) * self.side.index_select(0, member_there)
+        own = rows.blocks(torch.cat([offset, features.index_select(0, point_there)], dim=-1))
+        start = row.flatten().index_select(0, pair_there)
+        tap = self.projection if self.appearance == "geometry" else None
+        value, seen = self.geometry_networks(own, prepared.geometry, start, rows, self._softplus, tap)
+        seen = rows.scatter(own if seen is None else seen)
+        value = rows.scatter(value)[:, 0]
+        if len(pair) < len(weight):
+            value = value.new_zeros(len(weight)).index_copy(0, pair, value)
+            seen = seen.new_zeros(len(weight), seen.shape[1]).index_copy(0, pair, seen)
+        geometry = torch.cat([seen, weight[:, None], row.flatten()[:, None].to(seen.dtype)], dim=-1)
+        return (value * weight).view(-1, each).sum(dim=1), geometry.view(len(features), each * geometry.shape[1])
+
+    def _appearance(self, geometry: Float[Tensor, "m g"], prepared: AnchoredFrames) -> Float[Tensor, "m 3"]:
+        """The colours in [-1, 1]."""
+        each = self.neighbours + 1
+        flat = geometry.view(len(geometry) * each, geometry.shape[1] // each)
+        seen, weight, row = flat[:, :-2], flat[:, -2], flat[:, -1].detach().long()
+        pair = self._pairs(weight)
+        member = row.index_select(0, pair) % self.anchors.layout.members
+        rows = group_rows(self.network[member], self._networks)
+        pair_there = pair.index_select(0, rows.source)
+        own = rows.blocks(seen.index_select(0, pair_there))
+        start = row.index_select(0, pair_there)
+        value = rows.scatter(self.appearance_networks(own, prepared.appearance, start, rows, functional.relu)[0])
+        weighted = value * weight.index_select(0, pair)[:, None]
+        if len(pair) < len(weight):
+            weighted = weighted.new_zeros(len(weight), 3).index_copy(0, pair, weighted)
+        return weighted.view(-1, each, 3).sum(dim=1)
+
+    @property
+    def _networks(self) -> int:
+        return self.anchors.layout.pairs + self.anchors.layout.middle + 1
+
+    def _softplus(self, x: Tensor) -> Tensor:
+        return softplus(x, self.beta)

@@ -1,0 +1,181 @@
+"""MonoNPHM's deformation: a network takes posed points to canonical ones and to hyper-coordinates beside them."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional
+
+from headfields.anchors import Anchors
+from headfields.deformers.static import ray_sphere
+from headfields.ops.softplus import softplus
+from headfields.parts import Deformer
+from headfields.records import Canonical, HeadState, Rays
+
+_SPREAD = 1e-2
+"""What the output layer starts at, of a layer's usual start, so that the deformation starts near the identity."""
+
+
+@dataclass(frozen=True)
+class HyperFrames:
+    """What `HyperDeformer.prepare` makes of B frames: what codes add to the first layer and to the one that they enter
+    again, if they do, biases included."""
+
+    first: Float[Tensor, "b hidden"]
+    again: Float[Tensor, "b hidden"] | None
+
+
+class HyperDeformer(Deformer):
+    """Backward deformation with hyper-coordinates: x_c = x + δ, h from one network of the point and the frame's codes.
+
+    The network sees [x, identity, expression]: identity is one linear layer of [geometry code, anchors], to 16 numbers.
+    Topology that changes between frames (a mouth that opens) is taken up by the hyper-coordinates h, which say to
+    the decoder which slice of a higher-dimensional shape a point lies in (Park et al. 2021, "HyperNeRF"). Whatever the
+    codes add to the two layers that see them is computed once a frame.
+
+    Points are taken in metres; the network computes in `anchors.normalised` units. Directions stay as they are. A point
+    is valid within the sphere, and rays are sampled there.
+
+    The paper's code does not say how the output layer starts; a hundredth of the usual is our own choice. So is that
+    the layer with the input concatenated is as wide as the others.
+
+    Args:
+        anchors: of the identity; shared with the decoder.
+        ambient: number of hyper-coordinates; 0: none.
+        expression_width: numbers in the expression code.
+        identity_width: numbers that geometry code and anchors are turned into.
+        hidden, layers: units and number of the hidden layers.
+        skip: before which of the hidden layers, counted from 0, the input is concatenated (both divided by √2); it
+            must be one of 1 to layers - 1. None: nowhere.
+        beta: of the Softplus, log(1 + exp(beta · x)) / beta.
+        radius: of the sphere around `anchors.centre` that holds the head, metres; MonoNPHM's 0.7 of its units.
+        expression: name of the expression code in `HeadState.codes`.
+
+    Differentiable to any order in points, codes and parameters.
+
+    Raises:
+        ValueError: an argument is out of range; a code of the state has another width.
+
+    Source: MonoNPHM (Giebenhain et al. 2024), section 4.1; sizes as in its released code.
+    """
+
+    gives_faces = False
+
+    def __init__(
+        self,
+        anchors: Anchors,
+        ambient: int = 2,
+        expression_width: int = 100,
+        identity_width: int = 16,
+        hidden: int = 400,
+        layers: int = 6,
+        skip: int | None = 3,
+        beta: float | int = 100.0,
+        radius: float | int = 0.175,
+        expression: str = "expression_code",
+    ) -> None:
+        super().__init__()
+        for name, value, least in (
+            ("ambient", ambient, 0), ("expression_width", expression_width, 1), ("identity_width", identity_width, 1),
+            ("hidden", hidden, 1), ("layers", layers, 1),
+        ):  # fmt: skip
+            if value < least:
+                raise ValueError(f"HyperDeformer: {name} is {value}; it must be at least {least}")
+        if skip is not None and not 0 < skip < layers:
+            raise ValueError(f"HyperDeformer: skip is {skip}; expected 1 to {layers - 1} with {layers} layers, or None")
+        if not (0 < beta < torch.inf and 0 < radius < torch.inf):
+            raise ValueError(f"HyperDeformer: beta is {beta} and radius {radius}; expected positive numbers")
+        self.anchors = anchors
+        self.ambient_width = ambient
+        self.expression = expression
+        self.expression_width = expression_width
+        self.hidden = hidden
+        self.skip = skip
+        self.beta = float(beta)
+        self.radius = float(radius)
+        self.needs = (anchors.code, expression)
+        self.identity = nn.Linear(anchors.layout.width + 3 * len(anchors), identity_width)
+        width = 3 + identity_width + expression_width
+        widths = [width] + [hidden + (width if layer == skip else 0) for layer in range(1, layers)]
+        self.layers = nn.ModuleList([nn.Linear(before, hidden) for before in widths])
+        self.out = nn.Linear(hidden, 3 + ambient)
+        with torch.no_grad():
+            self.out.weight *= _SPREAD
+            self.out.bias.zero_()
+
+    @property
+    def code_widths(self) -> dict[str, int]:
+        """How many numbers each code has that the deformer reads, by name."""
+        return {self.anchors.code: self.anchors.layout.width, self.expression: self.expression_width}
+
+    def prepare(self, state: HeadState) -> HyperFrames:
+        name = type(self).__name__
+        geometry = self.anchors.layout.of_state(name, self.anchors.code, state)
+        expression = state.need(name, self.expression)
+        if expression.shape[1] != self.expression_width:
+            raise ValueError(
+                f"{name}: the code {self.expression!r} of the HeadState has {expression.shape[1]} numbers, and "
+                f"expression_width is {self.expression_width}; make its LatentTable as wide"
+            )
+        anchors = self.anchors.normalised(self.anchors(geometry)).flatten(1)
+        codes = torch.cat([self.identity(torch.cat([geometry, anchors], dim=-1)), expression], dim=-1)
+        first = self._layer(0)
+        starts = functional.linear(codes, first.weight[:, 3:], first.bias)
+        if self.skip is None:
+            return HyperFrames(starts, None)
+        again = self._layer(self.skip)
+        return HyperFrames(starts, functional.linear(codes / 2**0.5, again.weight[:, self.hidden + 3 :], again.bias))
+
+    def bounds(self) -> Float[Tensor, "2 3"]:
+        return torch.stack([self.anchors.centre - self.radius, self.anchors.centre + self.radius])
+
+    def posed_bounds(self, prepared: HyperFrames) -> Float[Tensor, "2 3"]:
+        return self.bounds()
+
+    def near_far(self, rays: Rays, prepared: HyperFrames) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
+        return ray_sphere(rays, self.anchors.centre, self.radius)
+
+    def forward(
+        self,
+        points: Float[Tensor, "m 3"],
+        directions: Float[Tensor, "m 3"],
+        frame: Int[Tensor, " m"],
+        prepared: HyperFrames,
+    ) -> Canonical:
+        x = self.anchors.normalised(points)
+        out = self._network(x, frame, prepared)
+        return Canonical(
+            points=points + out[:, :3] / self.anchors.scale,
+            directions=directions,
+            posed_points=points,
+            frame=frame,
+            valid=(points.detach() - self.anchors.centre).norm(dim=-1) <= self.radius,
+            ambient=out[:, 3:] if self.ambient_width else None,
+        )
+
+    def _network(self, x: Float[Tensor, "m 3"], frame: Int[Tensor, " m"], prepared: HyperFrames) -> Tensor:
+        hidden = x
+        for index in range(len(self.layers)):
+            layer = self._layer(index)
+            if index == 0:
+                hidden = _started(x, layer.weight[:, :3], prepared.first, frame)
+            elif index == self.skip and prepared.again is not None:
+                joined = torch.cat([hidden, x], dim=-1) / 2**0.5
+                hidden = _started(joined, layer.weight[:, : self.hidden + 3], prepared.again, frame)
+            else:
+                hidden = layer(hidden)
+            hidden = softplus(hidden, self.beta)
+        return self.out(hidden)
+
+    def _layer(self, index: int) -> nn.Linear:
+        layer = self.layers[index]
+        assert isinstance(layer, nn.Linear)
+        return layer
+
+
+def _started(x: Tensor, weight: Tensor, starts: Float[Tensor, "b hidden"], frame: Int[Tensor, " m"]) -> Tensor:
+    """x Wᵀ + the row of each point's frame; with one frame the row is a bias, and costs nothing."""
+    if len(starts) == 1:
+        return functional.linear(x, weight, starts[0])
+    return functional.linear(x, weight) + starts.index_select(0, frame)

@@ -1,0 +1,199 @@
+"""Where a canonical point lies in a posed frame: the inverse of any deformer, found step by step."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from headfields.ops._checks import check_floating, check_integer, check_shape
+from headfields.ops.implicit import implicit_root
+from headfields.parts import Deformer
+from headfields.records import Record
+
+
+@dataclass(frozen=True)
+class Inverse(Record):
+    """What `invert` gives for N canonical points.
+
+    Attributes:
+        points: (N, 3) in posed space, metres. Where the search did not converge, the best that it saw, without a
+            gradient.
+        converged: (N,) whether the deformer takes them to the canonical points within the tolerance.
+        residual: (N,) how far from those it takes them, metres.
+    """
+
+    points: Float[Tensor, "n 3"]
+    converged: Bool[Tensor, " n"]
+    residual: Float[Tensor, " n"]
+
+    def __post_init__(self) -> None:
+        self._check(points=("N 3", self.points), converged=("N", self.converged), residual=("N", self.residual))
+
+
+def invert(
+    deformer: Deformer,
+    prepared: Any,
+    points: Float[Tensor, "n 3"],
+    frame: Int[Tensor, " n"],
+    guess: Float[Tensor, "n 3"] | None = None,
+    starts: int = 32,
+    spread: float | int = 0.0005,
+    steps: int = 30,
+    tolerance: float | int = 1.25e-5,
+    diverge: float | int = 0.025,
+    chunk: int = 32768,
+) -> Inverse:
+    """The posed points that a deformer takes to given canonical ones: landmarks and meshes, put into a frame.
+
+    Broyden's method from each point's guess, all points at once. The exact Jacobian is taken where a search starts;
+    from there it is corrected by what the steps show. Points that did not converge are searched again from
+    `starts - 1` places drawn around the guess (always the same), and the best of these is kept. Where the deformer
+    takes several posed points to one canonical point, the one that the guess leads to is found.
+
+    The defaults are those of MonoNPHM's tracker (σ .002, tolerance 5e-5, divergence .1 in its units, quarters of a
+    metre), in metres. Searching from the guess alone at first, and taking a search as lost only where it is farther off
+    than where it started too, are our own choice.
+
+    `Canonical.valid` is not looked at: a point outside of the deformer's domain has an inverse if the formula does.
+
+    Args:
+        deformer: any whose points are differentiable in its posed points.
+        prepared: what its `prepare` made of the state.
+        points: (N, 3) canonical, metres; N = 0 is legal.
+        frame: (N,) the row of the state that each is wanted in.
+        guess: (N, 3) posed points to start from, metres; the canonical points themselves if None.
+        starts: searches for a point, at most.
+        spread: standard deviation of where they start around the guess, metres.
+        steps: of a search, at most.
+        tolerance: a point has converged if the deformer takes it so near to the canonical one, metres. float32 knows
+            points of a head to about 1e-8 m.
+        diverge: a search is given up if it is farther off than this, and than where it started, metres.
+        chunk: points at a time.
+
+    Differentiable once in the canonical points and in all that the deformer is differentiable in (codes, vertices,
+    parameters), by the implicit function theorem: dx = J⁻¹ (dx_c - ∂g/∂θ dθ). A second derivative raises.
+
+    Raises:
+        TypeError, ValueError: a dtype or shape does not fit, or a number is out of range.
+
+    Source: Broyden 1965, "A class of methods for solving nonlinear simultaneous equations"; inverses of deformation
+    fields: SNARF (Chen et al. 2021), section 3.3; MonoNPHM (Giebenhain et al. 2024), released code.
+    """
+    op = "invert"
+    check_floating(op, "points", points)
+    check_shape(op, "points", points, "N 3")
+    check_integer(op, "frame", frame)
+    check_shape(op, "frame", frame, f"{len(points)}")
+    if guess is not None:
+        check_floating(op, "guess", guess)
+        check_shape(op, "guess", guess, f"{len(points)} 3")
+    if min(starts, steps, chunk) < 1 or not (spread >= 0 and tolerance > 0 and diverge > 0):
+        raise ValueError(
+            f"{op}: starts={starts}, steps={steps}, chunk={chunk}, spread={spread}, tolerance={tolerance}, "
+            f"diverge={diverge}; expected at least 1, 1, 1, 0 and positive numbers"
+        )
+    search = _Search(deformer, prepared, steps, float(tolerance), float(diverge))
+    begin = (points if guess is None else guess).detach()
+    with torch.no_grad():
+        found = [
+            search.several(begin[i : i + chunk], points[i : i + chunk].detach(), frame[i : i + chunk], starts, spread)
+            for i in range(0, max(len(points), 1), chunk)
+        ]
+        root, residual = (torch.cat(each) for each in zip(*found, strict=True))
+        converged = residual <= tolerance
+    if torch.is_grad_enabled():
+        off = search.canonical(root, frame) - points
+        if off.requires_grad:
+            _, jacobian = search.with_jacobian(root, frame)
+            inverse, failed = torch.linalg.inv_ex(jacobian)
+            usable = converged & (failed == 0) & inverse.isfinite().all(dim=(-1, -2))
+            root = implicit_root(root, off, torch.where(usable[:, None, None], inverse, 0.0))
+    return Inverse(points=root, converged=converged, residual=residual)
+
+
+@dataclass(frozen=True)
+class _Search:
+    deformer: Deformer
+    prepared: Any
+    steps: int
+    tolerance: float
+    diverge: float
+
+    def canonical(self, x: Float[Tensor, "n 3"], frame: Int[Tensor, " n"]) -> Float[Tensor, "n 3"]:
+        directions = x.new_tensor([0.0, 0.0, -1.0]).expand_as(x)
+        return self.deformer(x, directions, frame, self.prepared).points
+
+    def with_jacobian(
+        self, x: Float[Tensor, "n 3"], frame: Int[Tensor, " n"]
+    ) -> tuple[Float[Tensor, "n 3"], Float[Tensor, "n 3 3"]]:
+        """The canonical points and J[n, i, j] = ∂(canonical)ᵢ / ∂xⱼ, without a graph."""
+        with torch.enable_grad():
+            x = x.detach().requires_grad_()
+            there = self.canonical(x, frame)
+            rows = [
+                torch.autograd.grad(
+                    there[:, axis].sum(), x, retain_graph=axis < 2, allow_unused=True, materialize_grads=True
+                )[0]
+                for axis in range(3)
+            ]
+        return there.detach(), torch.stack(rows, dim=1)
+
+    def several(
+        self, guess: Tensor, target: Tensor, frame: Tensor, starts: int, spread: float | int
+    ) -> tuple[Float[Tensor, "n 3"], Float[Tensor, " n"]]:
+        """The best of a search from the guess and, where that fails, of those from around it; and their residuals."""
+        best, residual = self.once(guess, target, frame)
+        lost = (residual > self.tolerance).nonzero()[:, 0]
+        more = starts - 1
+        if more == 0 or len(lost) == 0:
+            return best, residual
+        generator = torch.Generator().manual_seed(0)
+        shift = spread * torch.randn(more, len(lost), 3, generator=generator, dtype=torch.float64)
+        again = (guess[lost] + shift.to(guess)).flatten(0, 1)
+        x, off = self.once(again, target[lost].repeat(more, 1), frame[lost].repeat(more))
+        off, which = off.view(more, len(lost)).min(dim=0)
+        x = x.view(more, len(lost), 3)[which, torch.arange(len(lost), device=x.device)]
+        better = off < residual[lost]
+        best[lost] = torch.where(better[:, None], x, best[lost])
+        residual[lost] = torch.where(better, off, residual[lost])
+        return best, residual
+
+    def once(self, x: Tensor, target: Tensor, frame: Tensor) -> tuple[Float[Tensor, "n 3"], Float[Tensor, " n"]]:
+        """One search for each point: the best place that it saw, and its residual."""
+        there, jacobian = self.with_jacobian(x, frame)
+        off = there - target
+        inverse, failed = torch.linalg.inv_ex(jacobian)
+        identity = torch.eye(3, dtype=x.dtype, device=x.device)
+        usable = (failed == 0) & inverse.isfinite().all(dim=(-1, -2))
+        inverse = torch.where(usable[:, None, None], inverse, identity)
+        best, residual = x.clone(), off.norm(dim=-1).nan_to_num(nan=torch.inf)
+        limit = residual.clamp_min(self.diverge)
+        active = ((residual > self.tolerance) & residual.isfinite()).nonzero()[:, 0]
+        x, off, inverse = x[active], off[active], inverse[active]
+        for _ in range(self.steps):
+            if len(active) == 0:
+                break
+            step = -(inverse @ off[..., None])[..., 0]
+            x = x + step
+            before, off = off, self.canonical(x, frame[active]) - target[active]
+            length = off.norm(dim=-1).nan_to_num(nan=torch.inf)
+            better = (length < residual[active]).nonzero()[:, 0]
+            best[active[better]], residual[active[better]] = x[better], length[better]
+            going = ((length > self.tolerance) & (length <= limit[active])).nonzero()[:, 0]
+            step, before = step[going], before[going]
+            active, x, off, inverse = active[going], x[going], off[going], inverse[going]
+            inverse = _corrected(inverse, step, off - before)
+        return best, residual
+
+
+def _corrected(inverse: Float[Tensor, "n 3 3"], step: Tensor, change: Tensor) -> Float[Tensor, "n 3 3"]:
+    """Broyden's ("good") correction of the inverse Jacobian after a step that changed the residual by `change`."""
+    row = (step[:, None] @ inverse)[:, 0]
+    along = (row * change).sum(dim=-1, keepdim=True)
+    shortfall = step - (inverse @ change[..., None])[..., 0]
+    scale = step.norm(dim=-1, keepdim=True).square()
+    safe = along.abs() > 1e-6 * scale  # else the correction would turn the inverse round, or blow it up
+    factor = torch.where(safe, shortfall / torch.where(safe, along, torch.ones_like(along)), 0.0)
+    return inverse + factor[..., None] * row[:, None]

@@ -1,0 +1,142 @@
+"""Skinning weights at free points of canonical space: a grid that starts as the mesh has them, and can learn."""
+
+from itertools import product
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from headfields.ops._checks import check_floating, check_shape
+from headfields.ops.closest_triangle import TriangleBVH
+from headfields.ops.interpolate_rows import interpolate_rows
+from headfields.ops.triangle_frames import triangle_areas
+from headfields.parts import Part
+
+_LEAST = 1e-5  # of a weight, so that its logarithm is finite
+_CORNERS = torch.tensor(list(product((0, 1), repeat=3)))
+
+
+class SkinningWeights(Part):
+    """w(x), the softmax of trilinearly interpolated logits on a grid of cubic cells over canonical space.
+
+    It starts with the weights of the nearest point of the mesh, each node averaged with its neighbours a few times:
+    nearest points jump across the inside of a head, and what solves for roots does not like jumps. On the mesh itself
+    the weights are then those of the mesh to within what a cell can hold; `deviation` says by how much they differ,
+    and is the regulariser of a field that learns (`headfields.skinning_losses.SkinningPrior`). Outside the grid the
+    weights are those at its border.
+
+    Args:
+        canonical_vertices: (V, 3), metres.
+        faces: (F, 3) int64.
+        weights: (V, J) skinning weights; rows sum to 1.
+        cell: side of a cell, metres.
+        padding: metres that the grid reaches beyond the mesh.
+        smoothing: how many times each node is averaged with its neighbours.
+        learned: whether the logits are a parameter (called `logits_table`, so that it has the learning rate of tables).
+
+    Differentiable to any order in points, inside a cell, and in the logits.
+
+    Raises:
+        ValueError: a shape does not fit, a number is out of range, or the grid would have more than 2^22 nodes.
+
+    Source: a grid in place of SNARF's network: Chen et al. 2023, "Fast-SNARF"; softmax over joints: Chen et al. 2021,
+    "SNARF", section 3.1. Cells, logits and smoothing are our own choice.
+    """
+
+    low: Tensor
+    counts: Tensor
+    canonical_vertices: Tensor
+    faces: Tensor
+    weights: Tensor
+    logits_table: Tensor
+
+    def __init__(
+        self,
+        canonical_vertices: Float[Tensor, "v 3"],
+        faces: Int[Tensor, "f 3"],
+        weights: Float[Tensor, "v j"],
+        cell: float | int = 0.01,
+        padding: float | int = 0.05,
+        smoothing: int = 2,
+        learned: bool = True,
+    ) -> None:
+        super().__init__()
+        if not (0 < cell < torch.inf and 0 <= padding < torch.inf and smoothing >= 0):
+            raise ValueError(
+                f"SkinningWeights: cell={cell}, padding={padding}, smoothing={smoothing}; expected a positive length, "
+                "and numbers that are not negative"
+            )
+        if weights.ndim != 2 or len(weights) != len(canonical_vertices):
+            raise ValueError(
+                f"SkinningWeights: weights has shape {tuple(weights.shape)}; expected ({len(canonical_vertices)}, J), "
+                "one row for each vertex"
+            )
+        vertices = canonical_vertices.detach().float()
+        low, high = vertices.amin(dim=0) - padding, vertices.amax(dim=0) + padding
+        counts = ((high - low) / cell).ceil().long().clamp_min(1) + 1  # nodes along each axis
+        if int(counts.prod()) > 1 << 22:
+            raise ValueError(
+                f"SkinningWeights: {' x '.join(map(str, counts.tolist()))} nodes of {cell} m; take larger cells"
+            )
+        self.cell = float(cell)
+        for name, tensor in (
+            ("low", low), ("counts", counts), ("canonical_vertices", vertices.clone()), ("faces", faces.long().clone()),
+            ("weights", weights.detach().float().clone()),
+        ):  # fmt: skip
+            self.register_buffer(name, tensor, persistent=False)
+        logits = self._start(smoothing)
+        if learned:
+            self.logits_table = nn.Parameter(logits)
+        else:
+            self.register_buffer("logits_table", logits)
+
+    def extra_repr(self) -> str:
+        nodes = " x ".join(map(str, self.counts.tolist()))
+        return f"{nodes} nodes of {self.cell} m, {self.weights.shape[1]} joints"
+
+    @torch.no_grad()
+    def _start(self, smoothing: int) -> Float[Tensor, "n j"]:
+        size: list[int] = self.counts.tolist()
+        axes = [torch.arange(count, device=self.low.device) for count in size]
+        nodes = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).reshape(-1, 3) * self.cell + self.low
+        nearest = TriangleBVH(self.faces, self.canonical_vertices).closest(nodes)
+        found = interpolate_rows(self.weights, self.faces[nearest.face.clamp_min(0)], nearest.barycentric)
+        volume = found.T.reshape(1, -1, *size)
+        for _ in range(smoothing):
+            padded = nn.functional.pad(volume, (1,) * 6, mode="replicate")
+            volume = nn.functional.avg_pool3d(padded, 3, stride=1)
+        return volume.reshape(found.shape[1], -1).T.clamp_min(_LEAST).log().contiguous()
+
+    def forward(self, points: Float[Tensor, "m 3"]) -> Float[Tensor, "m j"]:
+        """Weights (M, J) at M canonical points, metres; M = 0 is legal.
+
+        Raises:
+            TypeError, ValueError: points are not floating point, or not (M, 3).
+        """
+        check_floating("SkinningWeights", "points", points)
+        check_shape("SkinningWeights", "points", points, "M 3")
+        most = self.counts - 1
+        place = (points - self.low) / self.cell
+        place = torch.where(place.isnan(), 0.0, place).clamp_min(0).minimum(most.to(place))
+        corner = place.detach().floor().long().minimum(most - 1)
+        along = place - corner
+        ends = _CORNERS.to(corner.device)
+        shares = torch.where(ends.bool(), along[:, None], 1 - along[:, None]).prod(dim=-1)
+        nodes = corner[:, None] + ends
+        rows = (nodes[..., 0] * self.counts[1] + nodes[..., 1]) * self.counts[2] + nodes[..., 2]
+        return interpolate_rows(self.logits_table, rows, shares).softmax(dim=-1)
+
+    def deviation(self, points: int = 1024) -> Float[Tensor, ""]:
+        """Σ_j (w_j − w_j of the mesh)², its mean over points drawn evenly over the mesh's surface (in canonical space).
+
+        Differentiable in the logits.
+        """
+        areas = triangle_areas(self.canonical_vertices, self.faces)
+        if not bool(areas.sum() > 0):
+            return self.logits_table.sum() * 0
+        face = torch.multinomial(areas, points, replacement=True)
+        share = -torch.rand(points, 3, device=areas.device, dtype=areas.dtype).clamp_min(1e-12).log()
+        share = share / share.sum(dim=-1, keepdim=True)
+        places = interpolate_rows(self.canonical_vertices, self.faces[face], share)
+        wanted = interpolate_rows(self.weights, self.faces[face], share)
+        return (self(places) - wanted).square().sum(dim=-1).mean()

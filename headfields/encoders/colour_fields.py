@@ -1,0 +1,52 @@
+"""Colour blendfields: colours, rather than deformations, mixed by what drives the head."""
+
+from jaxtyping import Float
+from torch import Tensor
+
+from headfields.deformers.basis import BasisFields, BasisKind, BlendCoefficients
+from headfields.deformers.blendfield import mixed
+from headfields.parts import Encoder
+from headfields.records import Canonical, HeadState
+
+
+class ColourFields(Encoder):
+    """Σ_k α_k C_k(x): what a frame adds to the colour at a canonical point, in logits.
+
+    What `Blendfield` does to points, done to colours instead: the other side of 3VP Avatar's ablation. Give it as the
+    last condition of an avatar whose decoder is `headfields.decoders.BlendedColour`, which adds it to the colour.
+
+    Args:
+        coefficients: the mapping network; its `fields` is K. May be the one of a `Blendfield`.
+        kind, options: of the basis, see `headfields.deformers.BasisFields`.
+
+    Differentiable in points, state and parameters to second order, except across the cells of a grid.
+
+    Raises:
+        ValueError: as `BlendCoefficients` and, when the avatar is built, as `BasisFields`.
+
+    Source: 3VP Avatar (Nehvi et al. 2024), the ablation of its blendfields; how is our own choice.
+    """
+
+    rate_group = "blendfield"
+    width = 3
+
+    def __init__(
+        self, coefficients: BlendCoefficients, kind: BasisKind = "grid", options: dict[str, int] | None = None
+    ) -> None:
+        super().__init__()
+        self.coefficients = coefficients
+        self.needs = coefficients.needs
+        self.kind: BasisKind = kind
+        self.options = options or {}
+
+    def build(self, bounds: Float[Tensor, "2 3"], ambient_width: int) -> None:
+        self.basis = BasisFields(bounds, self.coefficients.fields, 3, self.kind, **self.options)
+
+    def extra_repr(self) -> str:
+        return f"{self.coefficients.fields} fields, kind={self.kind!r}"
+
+    def prepare(self, state: HeadState) -> Float[Tensor, "b k"]:
+        return self.coefficients(state)
+
+    def forward(self, canonical: Canonical, prepared: Float[Tensor, "b k"]) -> Float[Tensor, "m 3"]:
+        return mixed(self.basis(canonical.points), canonical.frame, prepared)

@@ -1,0 +1,241 @@
+"""The surface on which a function of points reaches a level, asking the function only near it."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int, Int64
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from headfields.ops._checks import check_floating, check_shape
+from headfields.ops._marching_table import _FACES
+from headfields.ops.reference.marching_cubes import along_edge, polygonise
+from headfields.records import Record
+
+Values = Callable[[Float[Tensor, "n 3"]], Float[Tensor, " n"]]
+BYTES_PER_CELL = 900
+"""What a cell under consideration takes while it is worked on (measured: 600 to 800)."""
+
+
+@dataclass(frozen=True)
+class SparseSurface(Record):
+    """What `isosurface` gives.
+
+    Attributes:
+        vertices: (V, 3) metres.
+        faces: (F, 3) int64, counter-clockwise seen from outside.
+        cap: (F,) faces that close the surface where it would leave the box, or meet values that are not finite.
+        evaluations: how often the function was asked.
+        grid_points: how many points a dense grid of the resolution over the box has.
+    """
+
+    vertices: Float[Tensor, "v 3"]
+    faces: Int64[Tensor, "f 3"]
+    cap: Bool[Tensor, " f"]
+    evaluations: int
+    grid_points: int
+
+
+@torch.no_grad()
+def isosurface(
+    function: Values,
+    bounds: Float[Tensor, "2 3"],
+    resolution: int = 256,
+    level: float = 0.0,
+    coarse: int | None = None,
+    lipschitz: float | None = None,
+    chunk: int = 1 << 16,
+    memory_mb: int = 2048,
+    progress: bool | None = None,
+) -> SparseSurface:
+    """The surface on which a function of points reaches a level, coarse to fine. Inside is below the level.
+
+    A grid of cubes is laid over the box, and the function asked at the corners of the coarsest. Cells that the surface
+    cuts, and their neighbours across every face that it cuts, are halved, and so on. A part of the surface is found if
+    it cuts an edge of the coarsest grid, or hangs together with one that does on some finer grid; a part that is
+    smaller than a coarse cell may be missed, unless `lipschitz` says how fast the function can change: then no cell is
+    left out that the surface could cut. Whatever is found is whole: on the finest grid the surface is followed to its
+    end, so it is closed, shares its vertices, and is what `headfields.ops.marching_cubes` gives for the dense grid.
+
+    Args:
+        function: takes (N, 3) points, metres, and gives (N,) values. NaN is outside. It is asked without gradients.
+        bounds: (2, 3) corners of the box, metres. The function is asked nowhere else; outside there is nothing, so a
+            surface that leaves the box is closed there, half a cell beyond the last points.
+        resolution: cells along the box's longest side.
+        level: the value on the surface.
+        coarse: at least so many cells along the longest side at first; if None, 32 with `lipschitz` and 64 without.
+        lipschitz: a bound of |f(x) - f(y)| / |x - y|; 1 for a signed distance.
+        chunk: points at a time.
+        memory_mb: what the search may take, apart from the function's own memory.
+        progress: a bar on stderr; if None, for what takes more than two seconds.
+
+    Returns:
+        A `SparseSurface` without a gradient; with no vertices if nothing was found.
+
+    Raises:
+        TypeError: bounds are not floating point.
+        ValueError: an argument is out of range, the function gives another shape, or memory_mb is too little; the
+            message says how much would do.
+    """
+    grid = _Grid(function, bounds, resolution, level, coarse, lipschitz, chunk, memory_mb, progress)
+    try:
+        return grid.surface()
+    finally:
+        grid.bar.close()
+
+
+class _Grid:
+    """The points asked so far, of a grid with one more cell on each side than the box needs."""
+
+    def __init__(
+        self, function: Values, bounds: Tensor, resolution: int, level: float, coarse: int | None,
+        lipschitz: float | None, chunk: int, memory_mb: int, progress: bool | None,
+    ) -> None:  # fmt: skip
+        check_floating("isosurface", "bounds", bounds)
+        check_shape("isosurface", "bounds", bounds, "2 3")
+        extent = (bounds[1] - bounds[0]).double()
+        if not bool((extent > 0).all() and bounds.isfinite().all()):
+            raise ValueError(f"isosurface: bounds is {bounds.tolist()}; expected a minimum below a maximum, finite")
+        for name, value in (("resolution", resolution), ("chunk", chunk), ("memory_mb", memory_mb)):
+            if value < 1:
+                raise ValueError(f"isosurface: {name} is {value}; expected at least 1")
+        if lipschitz is not None and not 0 < lipschitz < math.inf:
+            raise ValueError(f"isosurface: lipschitz is {lipschitz}; expected a positive number, or None")
+        if not math.isfinite(level):
+            raise ValueError(f"isosurface: level is {level}; expected a finite number")
+        self.function, self.level, self.lipschitz, self.chunk = function, level, lipschitz, chunk
+        self.memory_mb, self.dtype, self.device = memory_mb, bounds.dtype, bounds.device
+        self.cell = float(extent.max()) / resolution
+        within = (extent / self.cell - 1e-6).ceil().clamp_min(1).long()
+        first = coarse if coarse is not None else (64 if lipschitz is None else 32)
+        if first < 1:
+            raise ValueError(f"isosurface: coarse is {first}; expected at least 1")
+        self.step = 1
+        while resolution // (2 * self.step) >= first and 2 * self.step <= int(within.min()):
+            self.step *= 2
+        # Points 1 to within + 1 are in the box; around them, cells whose outer corners are outside.
+        cells = torch.div(within.cpu() + 1, self.step, rounding_mode="floor") + 1
+        self.size = (cells * self.step).tolist()
+        self.last = (within + 1).to(self.device)
+        if math.prod(side + 1 for side in self.size) >= 2**61:
+            raise ValueError(f"isosurface: resolution is {resolution}; so fine a grid cannot be numbered")
+        self.strides = torch.tensor([(self.size[1] + 1) * (self.size[2] + 1), self.size[2] + 1, 1], device=self.device)
+        self.origin = (bounds[0] + bounds[1]).double() / 2 - self.cell * (within.to(bounds.device) / 2 + 1)
+        self.grid_points = math.prod(int(n) + 1 for n in within)
+        self.corner = torch.tensor([[c >> 2 & 1, c >> 1 & 1, c & 1] for c in range(8)], device=self.device)
+        self.known = torch.zeros(0, dtype=torch.long, device=self.device)
+        self.values = torch.zeros(0, dtype=self.dtype, device=self.device)
+        self.evaluations = 0
+        self.bar = tqdm(
+            desc="surface", unit="point", unit_scale=True, disable=progress is False, delay=0 if progress else 2.0
+        )
+
+    def index(self, code: Int64[Tensor, "*n"]) -> Int64[Tensor, "*n 3"]:
+        return torch.stack(
+            [code // self.strides[0], code // self.strides[1] % (self.size[1] + 1), code % self.strides[1]], dim=-1
+        )
+
+    def place(self, index: Int[Tensor, "*n 3"] | Float[Tensor, "*n 3"]) -> Float[Tensor, "*n 3"]:
+        return (self.origin + self.cell * index.double()).to(self.dtype)
+
+    def ask(self, code: Int64[Tensor, " n"]) -> None:
+        """Makes the values at these points known: +infinity outside the box, else what the function says."""
+        code = code.unique()
+        code = code[~_among(code, self.known)]
+        index = self.index(code)
+        inside = ((index >= 1) & (index <= self.last)).all(-1)
+        points = self.place(index[inside])
+        pieces = []
+        for piece in points.split(self.chunk):
+            values = self.function(piece)
+            if values.shape != piece.shape[:1]:
+                raise ValueError(
+                    f"isosurface: function gave shape {tuple(values.shape)} for {len(piece)} points; expected "
+                    f"({len(piece)},)"
+                )
+            pieces.append(values.detach().to(self.values))
+            self.bar.update(len(piece))
+        self.evaluations += len(points)
+        found = torch.full(code.shape, math.inf, dtype=self.dtype, device=self.device)
+        found[inside] = torch.cat(pieces) if pieces else found[inside]
+        known, order = torch.cat([self.known, code]).sort()
+        self.known, self.values = known, torch.cat([self.values, found])[order]
+
+    def at(self, code: Int64[Tensor, "*n"]) -> Float[Tensor, "*n"]:
+        return self.values[torch.searchsorted(self.known, code)]
+
+    def budget(self, cells: int, step: int) -> None:
+        needed = cells * BYTES_PER_CELL / 2**20
+        if needed > self.memory_mb:
+            raise ValueError(
+                f"isosurface: {cells} cells of {self.cell * step:.2g} m have to be looked at, in about {needed:.0f} MB;"
+                f" raise memory_mb (it is {self.memory_mb}), lower resolution, or make the box smaller"
+            )
+
+    def corners(self, cell: Int64[Tensor, " c"], step: int) -> Int64[Tensor, "c 8"]:
+        return cell[:, None] + step * (self.corner * self.strides).sum(-1)
+
+    def case(self, values: Float[Tensor, "c 8"]) -> Int64[Tensor, " c"]:
+        bits = 1 << torch.arange(8, device=self.device)
+        return ((values < self.level) * bits).sum(-1)
+
+    def follow(self, cell: Int64[Tensor, " c"], step: int) -> tuple[Int64[Tensor, " k"], Float[Tensor, "k 8"]]:
+        """The cells, with those added into which the surface goes on, and the values at their corners."""
+        cell = cell.unique()
+        new = cell
+        while len(new):
+            self.budget(len(cell), step)
+            corners = self.corners(new, step)
+            self.ask(corners.flatten())
+            inside = self.at(corners) < self.level
+            ahead = []
+            for side, face in enumerate(_FACES):
+                cut = inside[:, face].any(1) & ~inside[:, face].all(1)
+                # Beyond the border all is outside, so the surface does not cut the grid's own faces.
+                shift = (step if side % 2 else -step) * int(self.strides[side // 2])
+                ahead.append(new[cut] + shift)
+            new = torch.cat(ahead).unique()
+            new = new[~_among(new, cell)]
+            cell = torch.cat([cell, new]).sort().values
+        return cell, self.at(self.corners(cell, step))
+
+    def surface(self) -> SparseSurface:
+        step = self.step
+        steps = torch.cartesian_prod(*(torch.arange(0, side, step, device=self.device) for side in self.size))
+        self.budget(len(steps), step)
+        cell = (steps.reshape(-1, 3) * self.strides).sum(-1)
+        while True:
+            cell, values = self.follow(cell, step)
+            case = self.case(values)
+            cut = (case != 0) & (case != 255)
+            if step == 1:
+                break
+            keep = cut
+            if self.lipschitz is not None:
+                # A point of the surface is no nearer to a corner than its value says; and of a cell of side h, no point
+                # x has |x - a|^2 + |x - b|^2 > 3 h^2 for opposite corners a and b.
+                finite = values.isfinite()
+                near = torch.where(finite, values - self.level, 0.0).square()
+                pairs = near[:, :4] + near[:, 4:].flip(1)
+                reach = 3 * (self.lipschitz * self.cell * step) ** 2
+                keep = cut | (finite.any(1) & (pairs.amax(1) <= reach))
+            step //= 2
+            self.budget(8 * int(keep.sum()), step)
+            cell = self.corners(cell[keep], step).flatten()
+        edge, faces = polygonise(cell[cut], case[cut].to(torch.uint8), self.strides)
+        point, axis = edge // 3, edge % 3
+        low, high = self.at(point), self.at(point + self.strides[axis])
+        fraction = along_edge(low, high, low.new_full((), self.level))
+        direction = torch.eye(3, dtype=torch.float64, device=self.device)[axis]
+        vertices = self.place(self.index(point).double() + fraction[:, None].double() * direction)
+        cap = ~(low.isfinite() & high.isfinite())[faces].all(1)
+        return SparseSurface(vertices, faces, cap, self.evaluations, self.grid_points)
+
+
+def _among(code: Int64[Tensor, " n"], known: Int64[Tensor, " m"]) -> Bool[Tensor, " n"]:
+    """Which are in an ascending list."""
+    if not len(known):
+        return torch.zeros_like(code, dtype=torch.bool)
+    return known[torch.searchsorted(known, code).clamp_max(len(known) - 1)] == code

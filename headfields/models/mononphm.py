@@ -1,0 +1,96 @@
+"""MonoNPHM (Giebenhain et al. 2024): a morphable head of signed distance, deformed with hyper-coordinates."""
+
+import math
+from typing import Any, Literal
+
+import torch
+
+from headfields.anchors import Anchors, head_anchors
+from headfields.avatar import Avatar
+from headfields.decoders import AnchoredDecoder, ColourAffine, SHLighting
+from headfields.deformers import HyperDeformer
+from headfields.encoders import Coordinates
+from headfields.records import Template
+from headfields.renderers import SurfaceRenderer, SurfaceSampler, UnclampedAlpha
+
+PAPER: dict[str, dict[str, Any]] = {
+    "placement": {"pairs": 30, "middle": 5},
+    "anchors": {},  # the defaults of the parts are the paper's
+    "deformer": {"expression_width": 100},
+    "decoder": {},
+    "samples": {"coarse": 32, "fine": 32},
+}
+"""Sizes of the paper: of codes and anchors, of the deformation, of the local networks, samples a ray."""
+
+SMALL: dict[str, dict[str, Any]] = {
+    "placement": {"pairs": 8, "middle": 3},
+    "anchors": {"global_width": 16, "local_width": 8, "hidden": 32},
+    "deformer": {"expression_width": 32, "identity_width": 8, "hidden": 96, "layers": 4, "skip": 2},
+    "decoder": {
+        "hidden": 64, "layers": 3, "neighbours": 6, "reach": 5,
+        "appearance_hidden": 48, "appearance_layers": 2, "appearance_width": 8,
+    },
+    "samples": {"coarse": 24, "fine": 24},
+}  # fmt: skip
+"""Our own choice of sizes for minutes on a CPU."""
+
+_MARGIN = 0.02
+
+
+def mononphm(
+    anchors: Anchors | Template,
+    small: bool = False,
+    ambient: int = 2,
+    expression_width: int | None = None,
+    appearance: Literal["geometry", "point"] = "geometry",
+    radius: float | None = None,
+) -> Avatar:
+    """MonoNPHM, assembled from public parts, with the paper's sizes; its state is codes alone (`code_widths`).
+
+    Args:
+        anchors: of the model; or a symmetric head mesh, face toward +z, to put them on (`head_anchors`).
+        small: smaller networks and codes, for minutes on a CPU; our own choice.
+        ambient: hyper-coordinates.
+        expression_width: numbers in the expression code; 100 if not given, and 32 if `small`.
+        appearance: what colour is made from, see `AnchoredDecoder`.
+        radius: of the sphere that holds the head, metres. If not given, 2 cm more than the mesh needs around the middle
+            of its box, or for given anchors the paper's 0.175 around their centre.
+
+    Raises:
+        ValueError: the mesh is not symmetric, or as the parts.
+
+    Source: MonoNPHM, sections 4 and 5; sizes as in its released code.
+    """
+    sizes = SMALL if small else PAPER
+    template = anchors if isinstance(anchors, Template) else None
+    if isinstance(anchors, Template):
+        vertices, chosen = anchors.canonical_vertices, head_anchors(anchors, **sizes["placement"])
+        centre = (vertices.amin(dim=0) + vertices.amax(dim=0)) / 2 * torch.tensor([0.0, 1.0, 1.0]).to(vertices)
+        radius = float((vertices - centre).norm(dim=-1).max()) + _MARGIN if radius is None else radius
+        pairs = sizes["placement"]["pairs"]
+        anchors = Anchors(vertices[chosen], pairs, centre=centre, vertices=chosen, **sizes["anchors"])
+    deformation = dict(sizes["deformer"])
+    if expression_width is not None:
+        deformation["expression_width"] = expression_width
+    if radius is not None:
+        deformation["radius"] = radius
+    return Avatar(
+        deformer=HyperDeformer(anchors, ambient, **deformation),
+        encoder=Coordinates(points=False),
+        decoder=AnchoredDecoder(anchors, appearance=appearance, **sizes["decoder"]),
+        renderer=SurfaceRenderer(
+            SurfaceSampler(**sizes["samples"], rounds=1, sharpness=4 * math.exp(3), keep_coarse=False),
+            UnclampedAlpha(),
+            lighting=[SHLighting(), ColourAffine()],
+        ),
+        template=template,
+    )
+
+
+def code_widths(avatar: Avatar) -> dict[str, int]:
+    """How many numbers each code has that an avatar's deformer and decoder read, by name: for their `LatentTable`s."""
+    return {
+        name: width
+        for part in (avatar.deformer, avatar.decoder)
+        for name, width in getattr(part, "code_widths", {}).items()
+    }

@@ -1,0 +1,110 @@
+"""Affine maps of points, three by four: blended from joints, applied, inverted."""
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from headfields.ops._checks import check_floating, check_integer, check_same_device, check_shape
+
+__all__ = ["affine_inverse", "apply_affine", "skin_points"]
+
+_SINGULAR = 1e-6  # of the volume, against the cube of the matrix's size
+
+
+def affine_inverse(maps: Float[Tensor, "*batch 3 4"]) -> tuple[Float[Tensor, "*batch 3 4"], Bool[Tensor, "*batch"]]:
+    """The inverses of affine maps x → A x + b, in closed form: a blend of joints' rotations is not a rotation.
+
+    Args:
+        maps: (..., 3, 4): [A | b].
+
+    Returns:
+        (..., 3, 4) the inverses [A⁻¹ | −A⁻¹ b]; and (...) where there is one. Where A is singular (its determinant is
+        under 1e-6 of the cube of its size) or not finite, the map given back is the identity, without a gradient.
+
+    Raises:
+        TypeError: `maps` is not floating point.
+        ValueError: its last axes are not (3, 4).
+
+    Differentiability: any order, where there is an inverse.
+    """
+    check_floating("affine_inverse", "maps", maps)
+    check_shape("affine_inverse", "maps", maps, "... 3 4")
+    with torch.no_grad():
+        linear = maps[..., :3]
+        size = linear.square().sum(dim=(-1, -2)) / 3
+        usable = torch.linalg.cross(linear[..., 0, :], linear[..., 1, :]).mul(linear[..., 2, :]).sum(-1).abs()
+        usable = (usable > _SINGULAR * size**1.5) & maps.isfinite().all(dim=-1).all(dim=-1)
+        identity = torch.eye(3, 4, dtype=maps.dtype, device=maps.device)
+    safe = torch.where(usable[..., None, None], maps, identity)
+    a, b, c = safe[..., :3].unbind(-2)
+    bc, ca, ab = torch.linalg.cross(b, c), torch.linalg.cross(c, a), torch.linalg.cross(a, b)
+    inverse = torch.stack([bc, ca, ab], dim=-1) / (a * bc).sum(-1)[..., None, None]
+    shift = -(inverse * safe[..., None, :, 3]).sum(-1)
+    return torch.cat([inverse, shift[..., None]], dim=-1), usable
+
+
+def apply_affine(maps: Float[Tensor, "*batch 3 4"], points: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3"]:
+    """A x + b of maps [A | b] (..., 3, 4) and points x (..., 3). Differentiable to any order."""
+    return (maps[..., :3] * points[..., None, :]).sum(-1) + maps[..., 3]
+
+
+def skin_points(
+    points: Float[Tensor, "m 3"],
+    weights: Float[Tensor, "m j"],
+    transforms: Float[Tensor, "b j 4 4"],
+    frame: Int[Tensor, " m"] | None = None,
+) -> tuple[Float[Tensor, "m 3"], Float[Tensor, "m 3 4"]]:
+    """Forward linear blend skinning of free points, each with weights of its own (SMPL, equation 2).
+
+    Args:
+        points: (M, 3) at rest, metres; M = 0 is legal.
+        weights: (M, J) rows that sum to 1.
+        transforms: (B, J, 4, 4) rest-to-posed transforms, as from `joint_transforms`.
+        frame: (M,) the row of `transforms` of each point; 0 if None.
+
+    Returns:
+        The posed points (M, 3), metres, and the blended maps (M, 3, 4) that took them there.
+
+    Raises:
+        TypeError: an argument is not of its kind.
+        ValueError: shapes do not fit, or devices differ.
+        IndexError: `frame` names a row that is not there (CPU).
+
+    Differentiability: multilinear, any order, in all but `frame`.
+    """
+    op = "skin_points"
+    for name, tensor in (("points", points), ("weights", weights), ("transforms", transforms)):
+        check_floating(op, name, tensor)
+    check_shape(op, "points", points, "M 3")
+    check_shape(op, "transforms", transforms, "B J 4 4")
+    check_same_device(op, points=points, weights=weights, transforms=transforms)
+    if weights.shape != (len(points), transforms.shape[1]):
+        raise ValueError(
+            f"{op}: weights has shape {tuple(weights.shape)}; expected ({len(points)}, {transforms.shape[1]}), a row "
+            "for each point and a column for each joint"
+        )
+    rows = transforms[:, :, :3].flatten(2)  # (B, J, 12)
+    if frame is None:
+        if len(transforms) != 1 and len(points):
+            raise ValueError(f"{op}: frame is None with {len(transforms)} rows of transforms; say which each point has")
+        blended = weights @ rows.sum(dim=0)
+    else:
+        check_integer(op, "frame", frame)
+        check_shape(op, "frame", frame, f"{len(points)}")
+        blended = blend_rows(weights, rows, frame)
+    maps = blended.unflatten(-1, (3, 4))
+    return apply_affine(maps, points), maps
+
+
+def blend_rows(
+    weights: Float[Tensor, "m k"], rows: Float[Tensor, "b k c"], frame: Int[Tensor, " m"]
+) -> Float[Tensor, "m c"]:
+    """Σ_k weights[m, k] rows[frame[m], k], one product of matrices for each frame rather than a gathered (M, K, C)."""
+    if len(rows) <= 1:
+        return weights @ rows.sum(dim=0)
+    if len(frame) and (int(frame.min()) < 0 or int(frame.max()) >= len(rows)):
+        raise IndexError(f"frame holds {int(frame.min())} to {int(frame.max())}; there are rows 0 to {len(rows) - 1}")
+    out = weights.new_zeros(len(weights), rows.shape[-1])
+    order = [(frame == index).nonzero()[:, 0] for index in range(len(rows))]
+    parts = [weights.index_select(0, here) @ rows[index] for index, here in enumerate(order)]
+    return out.index_copy(0, torch.cat(order), torch.cat(parts))

@@ -1,0 +1,144 @@
+"""Linear layers of which each row has the one of its group: an ensemble of networks as a few batched products."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from headfields.ops._checks import check_floating, check_integer, check_shape
+
+LARGEST_BLOCK = 256
+"""Rows of a block at most: a product of so many is as fast as a larger one, and a block in part empty costs less."""
+SMALLEST_BLOCK = 16
+
+
+@dataclass(frozen=True)
+class GroupedRows:
+    """P rows sorted by group into C blocks of T rows, each block of one group; what `group_rows` gives.
+
+    Attributes:
+        source: (C * T,) which row stands in each place of the blocks; places left over repeat a row, and nobody reads
+            what comes of them.
+        place: (P,) where each row stands.
+        group: (C,) the group of each block.
+        rows: T, the rows of a block.
+    """
+
+    source: Int[Tensor, " ct"]
+    place: Int[Tensor, " p"]
+    group: Int[Tensor, " c"]
+    rows: int
+
+    def gather(self, x: Float[Tensor, "p width"]) -> Float[Tensor, "c t width"]:
+        """Rows (P, width) in their blocks (C, T, width). Differentiable to any order."""
+        return self.blocks(x.index_select(0, self.source))
+
+    def blocks(self, x: Float[Tensor, "ct width"]) -> Float[Tensor, "c t width"]:
+        """Rows (C * T, width) that `source` has been looked up for already, as blocks (C, T, width)."""
+        return x.view(len(self.group), self.rows, x.shape[-1])
+
+    def scatter(self, x: Float[Tensor, "c t width"]) -> Float[Tensor, "p width"]:
+        """Blocks (C, T, width) back to rows (P, width) in their old order. Differentiable to any order."""
+        return x.flatten(0, 1).index_select(0, self.place)
+
+    def linear(
+        self,
+        x: Float[Tensor, "c t in"],
+        weights: Float[Tensor, "g in out"],
+        bias: Float[Tensor, "g out"] | None = None,
+        blocks: slice | None = None,
+    ) -> Float[Tensor, "c t out"]:
+        """x W + b of each row, with the weights and bias of its group.
+
+        Args:
+            x: (C, T, in) rows in their blocks.
+            blocks: which of all the blocks these are, if not all.
+            weights: (G, in, out) of each group; transposed, beside `torch.nn.Linear`.
+            bias: (G, out) or None.
+
+        Differentiable to any order in everything.
+        """
+        # A block's weights are copied for it: with 256 rows of 200, less than what the rows themselves take.
+        group = self.group if blocks is None else self.group[blocks]
+        chosen = weights.index_select(0, group)
+        if bias is None:
+            return torch.bmm(x, chosen)
+        return torch.baddbmm(bias.index_select(0, group)[:, None], x, chosen)
+
+
+def group_rows(group: Int[Tensor, " p"], groups: int, block: int | None = None) -> GroupedRows:
+    """Sorts rows by group into blocks of one group each, for products in batches: no loop over groups, little padding.
+
+    Rows keep their order within a group, so sums over them do not depend on anything but the input.
+
+    Args:
+        group: (P,) the group of each row, in [0, groups); P = 0 is legal.
+        groups: G.
+        block: T, rows of a block; None: a quarter of an average group, within 16 and 256.
+
+    Raises:
+        TypeError: group holds no integers.
+        ValueError: groups or block is not positive, or a shape does not fit.
+        IndexError: a group is out of range.
+    """
+    op = "group_rows"
+    check_integer(op, "group", group)
+    check_shape(op, "group", group, "P")
+    if groups < 1 or (block is not None and block < 1):
+        raise ValueError(f"{op}: groups is {groups} and block {block}; both must be at least 1")
+    if block is None:
+        quarter = len(group) // (4 * groups)
+        block = min(max(1 << max(quarter - 1, 0).bit_length(), SMALLEST_BLOCK), LARGEST_BLOCK)
+    if len(group):
+        low, high = torch.stack(torch.aminmax(group)).tolist()
+        if low < 0 or high >= groups:
+            raise IndexError(f"{op}: group holds {low if low < 0 else high}; expected 0 to {groups - 1}")
+    group = group.long()
+    counts = torch.bincount(group, minlength=groups)
+    blocks = (counts + block - 1) // block
+    first_row, first_place = counts.cumsum(0) - counts, (blocks.cumsum(0) - blocks) * block
+    ordered = torch.argsort(group, stable=True)
+    of_ordered = group[ordered]
+    where = torch.arange(len(group), device=group.device) - first_row[of_ordered] + first_place[of_ordered]
+    of_block = torch.repeat_interleave(torch.arange(groups, device=group.device), blocks)
+    source = torch.zeros(len(of_block) * block, dtype=torch.long, device=group.device)
+    source[where] = ordered
+    place = torch.empty_like(ordered)
+    place[ordered] = where
+    return GroupedRows(source, place, of_block, block)
+
+
+def group_linear(
+    x: Float[Tensor, "p in"],
+    weights: Float[Tensor, "g in out"],
+    bias: Float[Tensor, "g out"] | None,
+    group: Int[Tensor, " p"],
+) -> Float[Tensor, "p out"]:
+    """x W + b of each row, with the weights and bias of its group: one layer of an ensemble; P = 0 is legal.
+
+    For several layers in a row, sort once: `group_rows`, then `GroupedRows.linear` of its blocks.
+
+    Args:
+        x: (P, in).
+        weights: (G, in, out).
+        bias: (G, out) or None.
+        group: (P,) in [0, G).
+
+    Differentiable to any order in everything but `group`.
+
+    Raises:
+        TypeError, ValueError, IndexError: a dtype or shape does not fit, or a group is out of range.
+    """
+    op = "group_linear"
+    for name, tensor, pattern in (("x", x, "P in"), ("weights", weights, "G in out"), ("bias", bias, "G out")):
+        if tensor is not None:
+            check_floating(op, name, tensor)
+            check_shape(op, name, tensor, pattern)
+    if x.shape[1] != weights.shape[1] or (bias is not None and bias.shape != weights[:, 0].shape):
+        raise ValueError(
+            f"{op}: x has shape {tuple(x.shape)}, weights {tuple(weights.shape)} and bias "
+            f"{None if bias is None else tuple(bias.shape)}; expected (P, in), (G, in, out) and (G, out)"
+        )
+    rows = group_rows(group, len(weights))
+    return rows.scatter(rows.linear(rows.gather(x), weights, bias))

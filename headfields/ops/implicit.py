@@ -1,0 +1,80 @@
+"""The gradient of a root: what an equation's solution does when the equation changes."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from headfields.ops._checks import check_floating, check_same_device, check_shape
+
+
+def implicit_root(
+    root: Float[Tensor, "n d"], residual: Float[Tensor, "n d"], inverse_jacobian: Float[Tensor, "n d d"]
+) -> Float[Tensor, "n d"]:
+    """Roots of F(x; θ) = 0 with their gradient by θ, which is -J⁻¹ ∂F/∂θ, J = ∂F/∂x (the implicit function theorem).
+
+    The value is root - J⁻¹ residual: one more Newton step, so roots may be known roughly.
+
+    Args:
+        root: (N, D) where F is nearly zero, found by any means; taken as a constant.
+        residual: (N, D) F at these constant roots, as a function of θ: all that gradients flow to.
+        inverse_jacobian: (N, D, D) J⁻¹ there, as a constant. Zeros: the root is given back, without a gradient.
+
+    Returns:
+        (N, D); N = 0 is legal.
+
+    Differentiable once. A second derivative would need those of F, and raises.
+
+    Raises:
+        TypeError, ValueError: a dtype or shape does not fit, or devices differ.
+        NotImplementedError: when differentiated twice.
+    """
+    op = "implicit_root"
+    check_floating(op, "root", root)
+    check_shape(op, "root", root, "N D")
+    count, width = root.shape
+    check_floating(op, "residual", residual)
+    check_shape(op, "residual", residual, f"{count} {width}")
+    check_floating(op, "inverse_jacobian", inverse_jacobian)
+    check_shape(op, "inverse_jacobian", inverse_jacobian, f"{count} {width} {width}")
+    check_same_device(op, root=root, residual=residual, inverse_jacobian=inverse_jacobian)
+    return _root(root.detach(), residual, inverse_jacobian.detach())
+
+
+@torch.library.custom_op("headfields::implicit_root", mutates_args=())
+def _root(root: Tensor, residual: Tensor, inverse_jacobian: Tensor) -> Tensor:
+    return root - (inverse_jacobian @ residual[..., None])[..., 0]
+
+
+@_root.register_fake
+def _(root: Tensor, residual: Tensor, inverse_jacobian: Tensor) -> Tensor:
+    return torch.empty_like(root)
+
+
+@torch.library.custom_op("headfields::implicit_root_backward", mutates_args=())
+def _backward(grad: Tensor, inverse_jacobian: Tensor) -> Tensor:
+    return -(inverse_jacobian.mT @ grad[..., None])[..., 0]
+
+
+@_backward.register_fake
+def _(grad: Tensor, inverse_jacobian: Tensor) -> Tensor:
+    return torch.empty_like(grad)
+
+
+def _setup(ctx, inputs, output) -> None:
+    ctx.save_for_backward(inputs[2])
+
+
+def _first(ctx, grad):
+    (inverse_jacobian,) = ctx.saved_tensors
+    return None, _backward(grad, inverse_jacobian), None
+
+
+def _second(ctx, grad):
+    raise NotImplementedError(
+        "implicit_root is differentiable once: a second derivative of a root needs second derivatives of its equation. "
+        "Detach the inverted points where they enter a term that is differentiated twice"
+    )
+
+
+_root.register_autograd(_first, setup_context=_setup)
+_backward.register_autograd(_second)

@@ -1,0 +1,131 @@
+"""Marching cubes: the surface on which values on a grid reach a level."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from headfields.dispatch import native, use_native
+from headfields.ops._checks import check_floating, check_same_device, check_shape
+from headfields.ops._marching_table import marching_table
+from headfields.ops.reference import marching_cubes as reference
+
+
+@dataclass(frozen=True)
+class Isosurface:
+    """What `marching_cubes` gives.
+
+    Attributes:
+        vertices: (V, 3) in metres with `bounds`, else in cells from the grid's first point.
+        faces: (F, 3) int64, counter-clockwise seen from outside.
+        ends: (V, 2) int64 flat indices of the two grid points between which each vertex lies.
+        fraction: (V,) where between them: 0 at the first, 1 at the second.
+    """
+
+    vertices: Float[Tensor, "v 3"]
+    faces: Int64[Tensor, "f 3"]
+    ends: Int64[Tensor, "v 2"]
+    fraction: Float[Tensor, " v"]
+
+    def interpolate(self, attributes: Float[Tensor, "d h w c"]) -> Float[Tensor, "v c"]:
+        """Attributes of the grid's points (D, H, W, C), a colour say, at the vertices: (V, C). Differentiable."""
+        low, high = attributes.flatten(0, 2)[self.ends].unbind(1)
+        return low + (high - low) * self.fraction[:, None]
+
+
+@torch.library.custom_op("headfields::crossed_edges", mutates_args=())
+def _crossed_edges(inside: Tensor) -> tuple[Tensor, Tensor]:
+    if not use_native(inside) or min(inside.shape) < 2:
+        return reference.crossed_edges(inside)
+    flags = inside.contiguous().view(torch.uint8)
+    table, threads = marching_table(inside.device), torch.get_num_threads()
+    marks = torch.empty_like(flags)
+    edges, triangles = (torch.empty(inside.shape[:2], dtype=torch.long) for _ in range(2))
+    native.marching_scan(flags, table.totals, marks, edges, triangles, threads)
+    first_edge, first_triangle = (count.flatten().cumsum(0).view_as(count) - count for count in (edges, triangles))
+    edge = torch.empty(int(edges.sum()), dtype=torch.long)
+    faces = torch.empty(int(triangles.sum()), 3, dtype=torch.long)
+    native.marching_emit(marks, table.totals, table.triangles, first_edge, first_triangle, edge, faces, threads)
+    return edge, faces
+
+
+@_crossed_edges.register_fake
+def _(inside: Tensor) -> tuple[Tensor, Tensor]:
+    context: Any = torch.library.get_ctx()
+    edges, faces = context.new_dynamic_size(), context.new_dynamic_size()
+    return inside.new_empty(edges, dtype=torch.long), inside.new_empty(faces, 3, dtype=torch.long)
+
+
+def marching_cubes(
+    values: Float[Tensor, "d h w"],
+    level: float | Float[Tensor, ""] = 0.0,
+    bounds: Float[Tensor, "2 3"] | None = None,
+) -> Isosurface:
+    """The surface on which values on a grid reach a level: closed but for where it meets the grid's border.
+
+    Inside is where a value is below the level, as for a signed distance; for a density give `-density` and `-level`.
+    Vertices are shared, every edge away from the border belongs to two faces, and the triangles at a vertex form one
+    fan. Where a cell's face has inside corners across its diagonal, they stay apart (our table; see
+    `headfields.ops._marching_table`), so the surface is a manifold but not always that of the trilinear interpolant.
+
+    The kernel finds the edges of the grid that the surface cuts, and the faces; where along its edge a vertex lies is
+    computed in PyTorch. So vertices are differentiable to any order in values, level and bounds, and move along their
+    grid edges.
+
+    Args:
+        values: (D, H, W) at the points of a grid, whose axes are x, y and z. NaN is outside. A size below 2 has no
+            cells and gives no surface.
+        level: a number, or a tensor () that may require a gradient.
+        bounds: (2, 3) places of the grid's first and last point, metres; None: vertices are in cells.
+
+    Returns:
+        An `Isosurface`. Its vertices are in the dtype of the values, those of equal grids equal on every backend. A
+        value that equals the level puts all vertices about its point there, so some faces have no area. Next to a NaN
+        or an infinity a vertex is half-way along its edge, with no gradient.
+
+    Raises:
+        TypeError: values or bounds are not floating point.
+        ValueError: a shape does not fit, devices differ, or level is NaN.
+
+    On CPU the compiled module finds the edges; on CUDA, and without the module, the vectorised reference does, which
+    sorts the cut edges.
+
+    Source: Lorensen and Cline 1987, "Marching cubes".
+    """
+    check_floating("marching_cubes", "values", values)
+    check_shape("marching_cubes", "values", values, "D H W")
+    if isinstance(level, Tensor):
+        check_floating("marching_cubes", "level", level)
+        if level.ndim:
+            raise ValueError(f"marching_cubes: level has shape {tuple(level.shape)}; expected a number or ()")
+        at = level.to(values)
+    else:
+        if level != level:
+            raise ValueError("marching_cubes: level is NaN; expected a number")
+        at = values.new_full((), level)
+    if bounds is not None:
+        check_floating("marching_cubes", "bounds", bounds)
+        check_shape("marching_cubes", "bounds", bounds, "2 3")
+        check_same_device("marching_cubes", values=values, bounds=bounds)
+    return Isosurface(*_surface(values, at, bounds))
+
+
+def _surface(values: Tensor, level: Tensor, bounds: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The fields of the `Isosurface`."""
+    shape = values.shape
+    edge, faces = _crossed_edges(values.detach() < level.detach())
+    point, axis = edge // 3, edge % 3
+    strides = torch.tensor([shape[1] * shape[2], shape[2], 1], device=values.device)
+    ends = torch.stack([point, point + strides[axis]], dim=-1)
+    low, high = values.flatten()[ends].unbind(-1)
+    fraction = reference.along_edge(low, high, level)
+    index = torch.stack([point // strides[0], point // strides[1] % shape[1], point % shape[2]], dim=-1)
+    direction = torch.eye(3, dtype=values.dtype, device=values.device)[axis]
+    vertices = index.to(values.dtype) + fraction[:, None] * direction
+    if bounds is not None:
+        cells = torch.tensor([max(size - 1, 1) for size in shape], dtype=values.dtype, device=values.device)
+        corner = bounds.to(values.dtype)
+        vertices = corner[0] + vertices * ((corner[1] - corner[0]) / cells)
+    return vertices, faces, ends, fraction

@@ -1,0 +1,65 @@
+"""Marching cubes in plain PyTorch: which edges of the grid the surface cuts, and the triangles between those."""
+
+import torch
+from jaxtyping import Bool, Float, Int64, UInt8
+from torch import Tensor
+
+from headfields.ops._marching_table import marching_table
+
+
+def crossed_edges(inside: Bool[Tensor, "d h w"]) -> tuple[Int64[Tensor, " v"], Int64[Tensor, "f 3"]]:
+    """The surface between the inside and the outside points of a grid.
+
+    Args:
+        inside: (D, H, W).
+
+    Returns:
+        edge (V,), ascending: 3 · (flat index of the lower end) + axis of each grid edge with one end inside; and
+        faces (F, 3), indices into it, counter-clockwise seen from outside.
+    """
+    shape = inside.shape
+    if min(shape) < 2:
+        return inside.new_zeros(0, dtype=torch.long), inside.new_zeros(0, 3, dtype=torch.long)
+    case = torch.zeros([size - 1 for size in shape], dtype=torch.uint8, device=inside.device)
+    for corner in range(8):
+        window = inside
+        for axis in range(3):
+            window = window.narrow(axis, corner >> (2 - axis) & 1, shape[axis] - 1)
+        case |= window.to(torch.uint8) << corner
+    place = ((case != 0) & (case != 255)).nonzero()
+    strides = torch.tensor([shape[1] * shape[2], shape[2], 1], device=inside.device)
+    return polygonise((place * strides).sum(-1), case[place[:, 0], place[:, 1], place[:, 2]], strides)
+
+
+def polygonise(
+    cell: Int64[Tensor, " c"], case: UInt8[Tensor, " c"], strides: Int64[Tensor, "3"]
+) -> tuple[Int64[Tensor, " v"], Int64[Tensor, "f 3"]]:
+    """The triangles of C cells of a grid, of which only these need be known.
+
+    Args:
+        cell: (C,) flat index of the point at each cell's corner 0, each once.
+        case: (C,) which corners are inside, as `headfields.ops._marching_table` counts them.
+        strides: (3,) by how much the flat index grows along each axis.
+
+    Returns:
+        As `crossed_edges`; faces are in the order of the cells.
+    """
+    table = marching_table(cell.device)
+    count = table.totals[case.long()].long()
+    row = torch.repeat_interleave(count)
+    within = torch.arange(len(row), device=cell.device) - (count.cumsum(0) - count)[row]
+    local = table.triangles[case[row].long(), within].long()
+    start = (table.corner * strides).sum(-1)
+    code = 3 * (cell[row][:, None] + start[local]) + table.axis[local]
+    edge, faces = code.unique(return_inverse=True)
+    return edge, faces
+
+
+def along_edge(low: Float[Tensor, " v"], high: Float[Tensor, " v"], level: Float[Tensor, ""]) -> Float[Tensor, " v"]:
+    """Where between its ends an edge meets the level, in [0, 1]: linear interpolation of the two values (V,).
+
+    Half-way where an end is NaN or infinite, without a gradient. Differentiable to any order.
+    """
+    finite = low.isfinite() & high.isfinite()
+    a, b = torch.where(finite, low, 0.0), torch.where(finite, high, 1.0)
+    return torch.where(finite, (level - a) / (b - a), 0.5)

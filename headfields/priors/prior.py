@@ -1,0 +1,165 @@
+"""A trained prior: a model of heads, the codes of everyone it was trained on, and what can be done with them."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from headfields.avatar import Avatar
+from headfields.data.scans import ScanSet
+from headfields.priors.terms import PriorCodes, anchors_of
+from headfields.records import HeadState
+from headfields.saving import load_avatar, save_avatar
+from headfields.tensor_files import read_safetensors
+
+__all__ = ["Prior", "load_prior"]
+
+_KEY = "headfields.prior"
+_FORMAT = 1
+_TABLES = ("geometry", "appearance", "expression")
+
+
+class Prior(nn.Module):
+    """A model of many heads with what it has learned of each: its networks, and a code for each person and scan.
+
+    The file that `save` writes is an avatar's as well, so `Avatar.load` reads the model alone. Nothing here is trained;
+    `fit` finds codes of someone new.
+
+    Args:
+        avatar: the model, as `headfields.models.mononphm` makes it, trained.
+        geometry, appearance: (P, C) codes of P people.
+        expression: (S, E) codes of S scans.
+        person: (S,) whose each scan is.
+        neutral: (P,) each person's neutral scan.
+        people, scans: P and S names.
+        about: what else is worth keeping: how it was trained, its errors (anything that JSON holds).
+
+    Raises:
+        TypeError: the avatar has no anchors.
+        ValueError: numbers of rows do not fit.
+    """
+
+    geometry: Tensor
+    appearance: Tensor
+    expression: Tensor
+    person: Tensor
+    neutral: Tensor
+
+    def __init__(
+        self,
+        avatar: Avatar,
+        geometry: Float[Tensor, "p g"],
+        appearance: Float[Tensor, "p a"],
+        expression: Float[Tensor, "s e"],
+        person: Int[Tensor, " s"],
+        neutral: Int[Tensor, " p"],
+        people: tuple[str, ...],
+        scans: tuple[str, ...],
+        about: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        anchors_of(avatar)
+        if not len(geometry) == len(appearance) == len(people) == len(neutral) or not (
+            len(expression) == len(scans) == len(person)
+        ):
+            raise ValueError(
+                f"Prior: {len(geometry)} geometry codes, {len(appearance)} of appearance, {len(people)} people and "
+                f"{len(neutral)} neutral scans; {len(expression)} expression codes, {len(scans)} scans, {len(person)} "
+                "owners: each of the two groups must agree"
+            )
+        self.avatar = avatar
+        self.people, self.scans, self.about = tuple(people), tuple(scans), dict(about or {})
+        for name, value in (("geometry", geometry), ("appearance", appearance), ("expression", expression)):
+            self.register_buffer(name, value.detach().clone())
+        self.register_buffer("person", person.detach().long().clone())
+        self.register_buffer("neutral", neutral.detach().long().clone())
+
+    def mean(self) -> PriorCodes:
+        """The codes (one row) of nobody in particular: the mean person, with the mean of the neutral expressions."""
+        calm = self.expression[self.neutral].mean(0, keepdim=True)
+        return PriorCodes(self.geometry.mean(0, keepdim=True), self.appearance.mean(0, keepdim=True), calm)
+
+    def spread(self) -> PriorCodes:
+        """The standard deviations (one row) of the codes' numbers over people, and over scans."""
+        return PriorCodes(*(_deviation(getattr(self, name)) for name in _TABLES))
+
+    def codes(self, scans: Int[Tensor, " b"]) -> PriorCodes:
+        """The codes (B rows) of training scans, by number."""
+        owner = self.person[scans]
+        return PriorCodes(self.geometry[owner], self.appearance[owner], self.expression[scans])
+
+    def state(self, codes: PriorCodes | None = None) -> HeadState:
+        """The frames that `codes` are, for `avatar.render`, `avatar.field` and the rest; the mean if None."""
+        return (self.mean() if codes is None else codes).state()
+
+    def fit(self, scans: ScanSet, which: Int[Tensor, " b"] | None = None, **options: Any) -> Any:
+        """Codes of one person from B scans of them, with networks as they are: see `headfields.priors.fit_scans`.
+
+        Args:
+            scans: where the points come from.
+            which: (B,) which of its scans, all of one person; all of the set if None.
+            options: further arguments of `fit_scans`.
+        """
+        from headfields.priors.fit import fit_scans
+
+        return fit_scans(self, scans, which, **options)
+
+    def save(self, path: str | Path) -> None:
+        """Writes everything to one safetensors file, atomically.
+
+        Args:
+            path: the file; its folder is made.
+        """
+        names = (*_TABLES, "person", "neutral")
+        header = {"format": _FORMAT, "people": self.people, "scans": self.scans, "about": self.about}
+        tensors = {f"prior.{name}": getattr(self, name) for name in names}
+        save_avatar(self.avatar, path, tensors, {_KEY: json.dumps(header)})
+
+    @staticmethod
+    def load(path: str | Path) -> "Prior":
+        """The prior in a file that `save` wrote, or in the folder of a run of `headfields train-prior`.
+
+        Args:
+            path: the file or the folder.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: it is not a prior's.
+        """
+        return load_prior(path)
+
+
+def load_prior(path: str | Path) -> Prior:
+    """The prior in a file, or in the folder of a run of `headfields train-prior`.
+
+    Args:
+        path: the file, or a folder with prior.safetensors.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is not a prior's.
+    """
+    path = Path(path)
+    if path.is_dir():
+        if not (path / "prior.safetensors").is_file():
+            raise FileNotFoundError(
+                f"load_prior: {path} has no prior.safetensors; a run of `headfields train-prior` has one once it ends"
+            )
+        path = path / "prior.safetensors"
+    tensors, header = read_safetensors(path, _KEY)
+    if header.get("format") != _FORMAT:
+        raise ValueError(f"load_prior: {path} has format {header.get('format')}, this headfields reads {_FORMAT}")
+    names = (*_TABLES, "person", "neutral")
+    return Prior(
+        load_avatar(path),
+        **{name: tensors[f"prior.{name}"] for name in names},
+        people=tuple(header["people"]),
+        scans=tuple(header["scans"]),
+        about=header["about"],
+    )
+
+
+def _deviation(rows: Tensor) -> Tensor:
+    return rows.std(0, keepdim=True, correction=0)

@@ -1,0 +1,47 @@
+"""Rigging a scan: a parametric body is registered to a textured mesh, and its rig is taken over."""
+
+from headfields.rigging.landmarks import NAMES, ScanLandmarks, find_scan_landmarks, read_scan_landmarks
+from headfields.rigging.lips import Cut, cut_lips, lip_sides, lips_parted
+from headfields.rigging.pictures import rig_pictures
+from headfields.rigging.registration import DEFAULT_STAGES, Registration, Stage, register, settle
+from headfields.rigging.rig import Rigging, rig_template
+from headfields.rigging.template import RiggedTemplate
+from headfields.rigging.textured import TexturedMesh, read_textured
+from headfields.rigging.transfer import (
+    correspond,
+    transfer_displacements,
+    transfer_landmarks,
+    transfer_regions,
+    transfer_uv,
+    transfer_values,
+    welded,
+)
+
+__all__ = [
+    "DEFAULT_STAGES",
+    "NAMES",
+    "Cut",
+    "Registration",
+    "RiggedTemplate",
+    "Rigging",
+    "ScanLandmarks",
+    "Stage",
+    "TexturedMesh",
+    "correspond",
+    "cut_lips",
+    "find_scan_landmarks",
+    "lip_sides",
+    "lips_parted",
+    "read_scan_landmarks",
+    "read_textured",
+    "register",
+    "rig_pictures",
+    "rig_template",
+    "settle",
+    "transfer_displacements",
+    "transfer_landmarks",
+    "transfer_regions",
+    "transfer_uv",
+    "transfer_values",
+    "welded",
+]

@@ -1,0 +1,89 @@
+"""Pictures of a rig: at rest from three sides, and posed, as a sheet and one by one."""
+
+from pathlib import Path
+
+import torch
+from jaxtyping import UInt8
+from torch import Tensor
+
+from headfields.records import HeadState
+from headfields.rigging.rig import Rigging
+from headfields.rigging.template import RiggedTemplate
+from headfields.viz.images import save_image, side_by_side, to_uint8
+from headfields.viz.mesh_views import mesh_view, view_camera
+
+__all__ = ["rig_pictures", "rig_poses"]
+
+_EXPRESSIONS = ("smile_left", "smile_right", "mouthSmileLeft", "mouthSmileRight")
+_BROWS = ("brow_raise_left", "brow_raise_right", "browInnerUp")
+
+
+def rig_poses(rig: RiggedTemplate) -> dict[str, HeadState]:
+    """What the pictures show, by name: rest, open mouth, turned and bent neck, turned torso, and expressions by name
+    where the rig has them."""
+
+    def turn(x: float, y: float, z: float = 0.0) -> Tensor:
+        return torch.tensor([[x, y, z]]).to(rig.template_vertices)
+
+    def shown(names: tuple[str, ...]) -> Tensor | None:
+        weights = {name: 1.0 for name in names if name in rig.expression_names}
+        return rig.expression(**weights) if weights else None
+
+    states = {
+        "rest": rig(),
+        "mouth_open": rig(pose=rig.pose(jaw=turn(0.35, 0.0))),
+        "neck_turned": rig(pose=rig.pose(neck=turn(0.0, 0.35), head=turn(0.0, 0.35))),
+        "neck_bent": rig(pose=rig.pose(neck=turn(0.25, 0.0, 0.15), head=turn(0.2, 0.0, 0.1))),
+    }
+    if "torso" in rig.joints:
+        states["torso_turned"] = rig(pose=rig.pose(torso=turn(0.0, 0.3), neck=turn(0.0, -0.15), head=turn(0.0, -0.15)))
+    smile, brows = shown(_EXPRESSIONS), shown(_BROWS)
+    if smile is not None:
+        states["smile"] = rig(expression=smile)
+    if brows is not None:
+        states["brows"] = rig(expression=brows, pose=rig.pose(jaw=turn(0.12, 0.0)))
+    return states
+
+
+def rig_pictures(rigging: Rigging | RiggedTemplate, folder: str | Path, size: int = 384) -> UInt8[Tensor, "h w 3"]:
+    """Writes `FOLDER/rest.png`, `mouth_open.png` and so on (front, side, back; for the face a close-up too) and
+    `sheet.png`, which has all of them.
+
+    Args:
+        rigging: the rig, or what `rig_template` gave.
+        folder: made if it is not there.
+        size: of one picture, pixels.
+
+    Returns:
+        (H, W, 3) the sheet.
+    """
+    rig = rigging.rig if isinstance(rigging, Rigging) else rigging
+    folder = Path(folder)
+    rest = rig.template_vertices
+    carried = rig.weights[:, [rig.skull, rig.jaw_joint]].sum(1) > 0.5
+    face = rest[carried]
+    centre = 0.5 * (face.amin(0) + face.amax(0))
+    height = float((face.amax(0) - face.amin(0))[1])
+    rows = []
+    with torch.no_grad():
+        for name, state in rig_poses(rig).items():
+            views = []
+            for yaw, close in ((0.0, False), (90.0, False), (180.0, False), (25.0, True)):
+                where = {"centre": centre, "extent": 1.05 * height} if close else {}
+                camera = view_camera(rest, yaw, 0.0, size, **where)  # type: ignore[arg-type]
+                views.append(mesh_view(state.vertices[0], rig.faces, camera, rig.uv, rig.uv_faces, rig.texture))
+            row = side_by_side(views, [name, "left side", "back", "close"])
+            save_image(folder / f"{name}.png", row)
+            rows.append(torch.from_numpy(row))
+        plain = mesh_view(rest, rig.faces, view_camera(rest, 0.0, 0.0, size), colours=_weight_colours(rig))
+        save_image(folder / "weights.png", plain)
+    sheet = torch.cat(rows)
+    save_image(folder / "sheet.png", sheet)
+    return torch.from_numpy(to_uint8(sheet))
+
+
+def _weight_colours(rig: RiggedTemplate) -> Tensor:
+    """One colour a joint, mixed by the weights."""
+    index = torch.arange(len(rig.parents), dtype=torch.float32)
+    palette = torch.stack([0.55 + 0.4 * torch.sin(2.4 * index + shift) for shift in (0.0, 2.1, 4.2)], -1)
+    return (rig.weights @ palette.to(rig.weights)).clamp(0, 1)

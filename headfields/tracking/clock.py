@@ -1,0 +1,32 @@
+"""Where the time goes."""
+
+import contextlib
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+
+import torch
+
+__all__ = ["Clock"]
+
+
+class Clock:
+    """Adds up seconds by name.
+
+    Attributes:
+        seconds: by name, in the order of first use.
+    """
+
+    def __init__(self) -> None:
+        self.seconds: defaultdict[str, float] = defaultdict(float)
+
+    @contextlib.contextmanager
+    def part(self, name: str) -> Iterator[None]:
+        """Within the `with` block time counts for `name`; on CUDA, what has been launched is waited for."""
+        begin = time.perf_counter()
+        try:
+            yield
+        finally:
+            if torch.cuda.is_initialized():
+                torch.cuda.synchronize()
+            self.seconds[name] += time.perf_counter() - begin

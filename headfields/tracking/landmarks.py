@@ -1,0 +1,168 @@
+"""Landmarks of the canonical head: where they are, for whoever it is, and where they go in posed space."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int64, UInt8
+from torch import Tensor
+
+from headfields.ops._checks import check_floating, check_shape
+from headfields.records import Record
+
+__all__ = ["CHIN", "EYELIDS", "FIXED", "MOUTH", "LandmarkDetector", "LandmarkPoints"]
+
+CHIN = tuple(range(6, 11))
+"""Numbers of the chin among the 68 of iBUG."""
+EYELIDS = tuple(range(36, 48))
+"""Numbers of the eyelids among the 68 of iBUG."""
+MOUTH = tuple(range(48, 68))
+"""Numbers of the mouth among the 68 of iBUG."""
+FIXED = (*CHIN, *range(17, 68))
+"""What stays at its place on the skin when a head turns: all but the sides of the face's contour."""
+
+
+@runtime_checkable
+class LandmarkDetector(Protocol):
+    """Anything that finds landmarks in an image can take the place of a capture's files."""
+
+    def __call__(self, image: UInt8[np.ndarray, "h w 3"]) -> Float[np.ndarray, "68 2"] | None:
+        """The 68 landmarks (iBUG order) in pixels, x right, y down, NaN where one is not known; None if there are none.
+
+        Args:
+            image: (H, W, 3) sRGB, 8 bits.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class LandmarkPoints(Record):
+    """Points of the canonical head, moved along with its anchors from person to person.
+
+    x = base + (a - mean) · by_anchors, a being the anchors that the person's code predicts. `near` and `fitted` make
+    them. Our own choice; the published tracker takes 35 of the anchors themselves for landmarks.
+
+    Attributes:
+        base: (L, 3) where they are if the anchors are at `mean`, metres.
+        mean: (A, 3) metres.
+        by_anchors: (3 A, 3 L).
+        number: (L,) what number each has among those a detector gives.
+    """
+
+    base: Float[Tensor, "l 3"]
+    mean: Float[Tensor, "a 3"]
+    by_anchors: Float[Tensor, "from to"]
+    number: Int64[Tensor, " l"]
+
+    def __post_init__(self) -> None:
+        self._check(base=("L 3", self.base), mean=("A 3", self.mean), number=("L", self.number))
+        expected = (3 * len(self.mean), 3 * len(self.base))
+        if tuple(self.by_anchors.shape) != expected:
+            raise ValueError(
+                f"LandmarkPoints: by_anchors has shape {tuple(self.by_anchors.shape)}; expected {expected}"
+            )
+
+    def __len__(self) -> int:
+        return len(self.base)
+
+    def __call__(self, anchors: Float[Tensor, "a 3"]) -> Float[Tensor, "l 3"]:
+        """Where they are on the canonical head whose anchors are given, metres. Differentiable.
+
+        Args:
+            anchors: (A, 3) metres.
+        """
+        return self.base + ((anchors - self.mean).flatten() @ self.by_anchors).view(-1, 3)
+
+    @classmethod
+    def near(
+        cls, points: Float[Tensor, "l 3"], anchors: Float[Tensor, "a 3"], number: Int64[Tensor, " l"] | None = None
+    ) -> "LandmarkPoints":
+        """Points of one head, each moving with the three nearest anchors, by the inverse square of the distance.
+
+        Args:
+            points: (L, 3) on the canonical head, metres.
+            anchors: (A, 3) of the same head; A may be 0, and the points stay where they are.
+            number: what numbers they have; 0 to L - 1 if None.
+        """
+        check_floating("LandmarkPoints.near", "points", points)
+        check_shape("LandmarkPoints.near", "points", points, "L 3")
+        check_shape("LandmarkPoints.near", "anchors", anchors, "A 3")
+        share = points.new_zeros(len(anchors), len(points))
+        if len(anchors):
+            distance = torch.cdist(points, anchors)
+            found = distance.topk(min(3, len(anchors)), largest=False)
+            weight = 1 / found.values.clamp_min(1e-4).square()
+            share.T.scatter_(1, found.indices, weight / weight.sum(dim=1, keepdim=True))
+        by_anchors = torch.einsum("al,cd->acld", share, torch.eye(3).to(share)).flatten(2).flatten(0, 1)
+        return cls(points, anchors, by_anchors, torch.arange(len(points)) if number is None else number)
+
+    @classmethod
+    def fitted(
+        cls,
+        points: Float[Tensor, "p l 3"],
+        anchors: Float[Tensor, "p a 3"],
+        number: Int64[Tensor, " l"] | None = None,
+        ridge: float = 0.05,
+    ) -> "LandmarkPoints":
+        """Points of P people, as a linear function of their anchors by ridge regression.
+
+        Args:
+            points: (P, L, 3) landmarks on their canonical heads, metres.
+            anchors: (P, A, 3) what a prior predicts for the anchors of the same people.
+            number: what numbers they have; 0 to L - 1 if None.
+            ridge: what part of the mean variance along the directions of the anchors is added to each.
+        """
+        check_shape("LandmarkPoints.fitted", "points", points, "P L 3")
+        check_shape("LandmarkPoints.fitted", "anchors", anchors, f"{len(points)} A 3")
+        base, mean = points.mean(dim=0), anchors.mean(dim=0)
+        x = (anchors - mean).flatten(1).double()
+        y = (points - base).flatten(1).double()
+        # in the space of the people, which are fewer than coordinates
+        inner = x @ x.T
+        strength = ridge * inner.diagonal().mean().clamp_min(1e-12)
+        solved = torch.linalg.solve(inner + strength * torch.eye(len(x)).to(inner), y)
+        by_anchors = (x.T @ solved).to(base)
+        return cls(base, mean, by_anchors, torch.arange(points.shape[1]) if number is None else number)
+
+    def kept(self, numbers: tuple[int, ...] = FIXED) -> "LandmarkPoints":
+        """Those of them whose number is among `numbers`."""
+        here = torch.isin(self.number, torch.tensor(numbers)).nonzero()[:, 0]
+        columns = self.by_anchors.unflatten(1, (len(self), 3))[:, here].flatten(1)
+        return LandmarkPoints(self.base[here], self.mean, columns, self.number[here])
+
+    def save(self, path: str | Path) -> Path:
+        """Writes them as an npz, whose path is returned."""
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        arrays = {name: getattr(self, name).detach().cpu().numpy() for name in ("base", "mean", "by_anchors", "number")}
+        with path.open("wb") as file:
+            np.savez_compressed(file, **arrays)
+        return path
+
+    @classmethod
+    def load(cls, path: str | Path) -> "LandmarkPoints":
+        """Reads what `save` wrote.
+
+        Raises:
+            FileNotFoundError: no such file.
+            ValueError: it is not such a file.
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise FileNotFoundError(f"LandmarkPoints.load: {path} is not a file")
+        try:
+            with np.load(path, allow_pickle=False) as archive:
+                found = {name: torch.from_numpy(archive[name]) for name in ("base", "mean", "by_anchors", "number")}
+        except (KeyError, ValueError, OSError, EOFError) as error:
+            raise ValueError(f"LandmarkPoints.load: {path} holds no landmark points ({error})") from error
+        return cls(**found)
+
+
+@dataclass(frozen=True)
+class PosedLandmarks:
+    """Landmarks in posed space: `points` (L, 3), and which of them the inverse has found (L,)."""
+
+    points: Float[Tensor, "l 3"]
+    found: Bool[Tensor, " l"] = field(repr=False)

@@ -1,0 +1,116 @@
+"""Balanced sampling: where heads are seen from, weights of frames, pixels by label."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from headfields.data import load_capture, view_yaw, yaw_balanced_weights
+from headfields.data.balance import REGION_LABELS, label_lookup, yaw_bins
+from headfields.ops.skinning import rotation_matrices
+from headfields.records import Camera, HeadState, Template
+from tests.shapes import uv_sphere
+
+VERTICES, FACES = uv_sphere(8, 12, radius=0.1)
+
+
+class Turning:
+    """A head on a chair: it turns before a fixed camera, or the camera goes round it; mostly it is seen from before."""
+
+    def __init__(self, yaw: torch.Tensor, moves: str, chest: bool = False) -> None:
+        front = VERTICES[FACES].mean(dim=1)[:, 2] > 0.05
+        self.template = Template(VERTICES, FACES, {} if chest else {"face": front})
+        order = torch.arange(len(yaw))
+        self.splits = {"all": order, "train": order[:-2], "test": order[-2:]}
+        turn = rotation_matrices(torch.stack([0 * yaw, yaw, 0 * yaw], dim=-1))
+        look = torch.diag(torch.tensor([1.0, -1.0, -1.0, 1.0]))
+        look[2, 3] = 1.0
+        self._views = look.repeat(len(yaw), 1, 1)
+        self._vertices = VERTICES.repeat(len(yaw), 1, 1)
+        if moves == "head":  # by -yaw, so that its left comes before the camera
+            self._vertices = self._vertices @ turn
+        else:
+            self._views[:, :3, :3] = look[:3, :3] @ turn.mT
+
+    def __len__(self) -> int:
+        return len(self._views)
+
+    def state(self, frames: Any) -> HeadState:
+        return HeadState(self._vertices[frames])
+
+    def camera(self, frames: Any) -> Camera:
+        return Camera(self._views[frames], torch.eye(3).repeat(len(frames), 1, 1), (8, 8))
+
+
+@pytest.mark.parametrize("moves", ["head", "camera"])
+def test_yaw_is_the_same_whatever_moves(moves: str) -> None:
+    yaw = torch.tensor([0.0, 0.5, -1.2, math.pi / 2, 3.0, -3.0])
+    for chest in (False, True):
+        found = view_yaw(Turning(yaw, moves, chest), vertices=None)  # type: ignore[arg-type]
+        torch.testing.assert_close(found, yaw, atol=0.15, rtol=0)  # seen from the face's centre, not from the head's
+    everything = torch.ones(len(VERTICES), dtype=torch.bool)
+    found = view_yaw(Turning(yaw, moves), [1, 3], everything)  # type: ignore[arg-type]
+    torch.testing.assert_close(found, yaw[[1, 3]], atol=1e-4, rtol=0)
+    assert view_yaw(Turning(yaw, moves), []).shape == (0,)  # type: ignore[arg-type]
+
+
+def test_weights_make_every_direction_count_alike() -> None:
+    yaw = torch.cat([0.05 * torch.randn(40, generator=torch.Generator().manual_seed(0)), torch.linspace(-3, 3, 13)])
+    capture: Any = Turning(yaw, "head", chest=True)
+    weights = yaw_balanced_weights(capture, bins=8)
+    train = capture.splits["train"]
+    assert weights.shape == (53,) and float(weights[train].mean()) == pytest.approx(1)
+    place = yaw_bins(view_yaw(capture), 8)[train]
+    sums = torch.zeros(8).index_add(0, place, weights[train])
+    assert int((sums > 0).sum()) >= 7
+    torch.testing.assert_close(sums[sums > 0], sums.max().expand(int((sums > 0).sum())))
+    assert torch.equal(yaw_balanced_weights(capture, strength=0), torch.ones(53))
+    half = yaw_balanced_weights(capture, bins=8, strength=0.5)
+    assert 1 < float(half.max() / half.min()) < float(weights.max() / weights.min())
+    assert yaw_bins(torch.tensor([0.0, math.pi / 4, -math.pi / 4, math.pi, -math.pi]), 4).tolist() == [0, 1, 0, 2, 2]
+
+
+def test_frame_weights_that_cannot_be_made() -> None:
+    capture: Any = Turning(torch.zeros(4), "head")
+    with pytest.raises(ValueError, match="bins=0"):
+        yaw_balanced_weights(capture, bins=0)
+    with pytest.raises(ValueError, match="split 'nobody' is empty; the capture has all, test, train"):
+        yaw_balanced_weights(capture, split="nobody")
+    with pytest.raises(ValueError, match="marks 0"):
+        view_yaw(capture, vertices=torch.zeros(len(VERTICES), dtype=torch.bool))
+
+
+def test_pixels_by_label(written: Path) -> None:
+    """The shares are those of the weights; weight 0 leaves a label out; the same generator gives the same pixels."""
+    capture = load_capture(written)
+    plain, _ = capture.sample_pixels(range(6), 40_000, torch.Generator().manual_seed(0))
+    assert plain.label is not None
+    labels, counts = plain.label.unique(return_counts=True)
+    chosen = int(labels[counts.argmax()])
+    share = float(counts.max()) / 40_000
+    weights = {chosen: 0.25}
+    batch, _ = capture.sample_pixels(range(6), 40_000, torch.Generator().manual_seed(1), weights=weights)
+    again, _ = capture.sample_pixels(range(6), 40_000, torch.Generator().manual_seed(1), weights=weights)
+    assert batch.label is not None and len(batch) == 40_000
+    assert torch.equal(batch.rgb, again.rgb) and torch.equal(batch.rays.directions, again.rays.directions)
+    wanted = 0.25 * share / (0.25 * share + 1 - share)
+    assert float((batch.label == chosen).float().mean()) == pytest.approx(wanted, abs=0.015)
+    none, _ = capture.sample_pixels(range(6), 500, torch.Generator(), weights={chosen: 0})
+    assert none.label is not None and not bool((none.label == chosen).any())
+    assert len(capture.sample_pixels([], 0, torch.Generator(), weights=weights)[0]) == 0
+    with pytest.raises(ValueError, match="only 0 have a label"):
+        capture.sample_pixels([0], 10, torch.Generator(), weights={label: 0 for label in range(256)})
+
+
+def test_regions_by_name() -> None:
+    table = label_lookup({"mouth": 4, 250: 0.5})
+    assert table[list(REGION_LABELS["mouth"])].tolist() == [4, 4, 4] and float(table[250]) == 0.5
+    assert float(table[0]) == 1 and table.shape == (256,)
+    with pytest.raises(ValueError, match="no region or label 'nose'; regions are background, mouth"):
+        label_lookup({"nose": 1})
+    with pytest.raises(ValueError, match="no region or label 300"):
+        label_lookup({300: 1})
+    with pytest.raises(ValueError, match="the weight of 'mouth' is -1"):
+        label_lookup({"mouth": -1})

@@ -1,0 +1,65 @@
+"""Rows sorted by group, and the layers of an ensemble, beside a loop over the groups."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from headfields.ops import group_linear, group_rows
+
+
+def drawn(*shape, seed=0, dtype=torch.float64):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+
+
+def looped(x, weights, bias, group):
+    rows = [row @ weights[g] + (0 if bias is None else bias[g]) for row, g in zip(x, group.tolist(), strict=True)]
+    return torch.stack(rows) if rows else x.new_zeros(0, weights.shape[2])
+
+
+@pytest.mark.parametrize("count", [0, 1, 37, 900])
+@pytest.mark.parametrize("with_bias", [True, False])
+def test_each_row_has_the_layer_of_its_group(device, count, with_bias):
+    group = torch.randint(5, (count,), generator=torch.Generator().manual_seed(count), dtype=torch.int32)
+    x, weights, bias = drawn(count, 4), drawn(6, 4, 3, seed=1), drawn(6, 3, seed=2) if with_bias else None
+    found = group_linear(*(None if t is None else t.to(device) for t in (x, weights, bias)), group.to(device))
+    torch.testing.assert_close(found.cpu(), looped(x, weights, bias, group))
+
+
+@given(group=st.lists(st.integers(0, 6), max_size=60), block=st.sampled_from([None, 1, 3, 16]))
+@settings(max_examples=30)
+def test_every_row_has_one_place_in_a_block_of_its_group(group, block):
+    group = torch.tensor(group, dtype=torch.long)
+    rows = group_rows(group, 7, block)
+    assert len(rows.source) == len(rows.group) * rows.rows and (block is None or rows.rows == block)
+    assert rows.place.unique().numel() == len(group)
+    assert torch.equal(rows.source[rows.place], torch.arange(len(group)))
+    assert torch.equal(rows.group[rows.place // rows.rows], group)
+    assert len(rows.group) <= len(group) // rows.rows + 7  # at most one block of a group is in part empty
+    x = torch.randn(len(group), 2)
+    assert torch.equal(rows.scatter(rows.gather(x)), x)
+
+
+def test_derivatives():
+    group = torch.tensor([2, 0, 2, 1, 2])
+    inputs = [t.requires_grad_() for t in (drawn(5, 3), drawn(4, 3, 2, seed=1), drawn(4, 2, seed=2))]
+
+    def function(x, weights, bias):
+        return group_linear(x, weights, bias, group).tanh()
+
+    assert torch.autograd.gradcheck(function, inputs) and torch.autograd.gradgradcheck(function, inputs)
+    nothing = group_linear(inputs[0][:0], inputs[1], inputs[2], group[:0])
+    nothing.sum().backward()
+    assert nothing.shape == (0, 2) and not bool(inputs[1].grad.any())
+
+
+def test_errors(unchecked):
+    x, weights, group = torch.zeros(3, 2), torch.zeros(4, 2, 5), torch.zeros(3, dtype=torch.long)
+    with pytest.raises(IndexError, match="group_rows: group holds 4; expected 0 to 3"):
+        group_linear(x, weights, None, group + 4)
+    with pytest.raises(TypeError, match=r"group has dtype torch\.float32"):
+        group_rows(group.float(), 4)
+    with pytest.raises(ValueError, match="groups is 0"):
+        group_rows(group, 0)
+    with pytest.raises(ValueError, match=r"expected \(P, in\), \(G, in, out\) and \(G, out\)"):
+        group_linear(x, weights[:, :1], None, group)

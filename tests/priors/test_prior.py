@@ -1,0 +1,253 @@
+"""A prior: trained for a few steps, gone on with, kept, and fitted."""
+
+import csv
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+from headfields import Avatar, Prior, load_prior
+from headfields.data.scans import MeshScans, PointCounts, PointScans
+from headfields.data.scans.batch import generator
+from headfields.priors import (
+    CodeTable,
+    PriorCodes,
+    PriorSchedule,
+    PriorTrainer,
+    PriorWeights,
+    fit_scans,
+    prior_terms,
+    surface_errors,
+)
+from headfields.priors.evaluate import onto_surface
+from headfields.priors.pictures import comparison, trace, view
+from headfields.priors.terms import anchors_of
+from headfields.training.trainer import NanLossError
+from tests.priors.tiny import tiny_model, tiny_scans
+
+COUNTS = PointCounts(face=24, static=8, back=8, near=16, far=8, correspondences=8)
+WEIGHTS = PriorWeights(distance=1.0)
+
+
+@pytest.fixture(scope="module")
+def scans() -> MeshScans:
+    return tiny_scans()
+
+
+def trainer(scans: MeshScans, out: Path | None = None, seed: int = 0, **options) -> PriorTrainer:
+    given = {
+        "weights": WEIGHTS,
+        "counts": COUNTS,
+        "scans_per_step": 3,
+        "bar": False,
+        "shown": 1,
+        "pictures": 1,
+        "picture_size": 32,
+    } | options
+    return PriorTrainer(tiny_model(scans, seed), scans, out=out, seed=seed, **given)
+
+
+def some_codes(avatar: Avatar, count: int, size: float = 0.1) -> PriorCodes:
+    width = anchors_of(avatar).layout.width
+    expression = avatar.deformer.expression_width
+    return PriorCodes(*(size * torch.randn(count, w) for w in (width, width, expression)))
+
+
+def test_terms_are_those_with_a_weight_and_all_finite(scans: MeshScans) -> None:
+    avatar = tiny_model(scans)
+    batch = scans.sample(torch.tensor([0, 4]), COUNTS, 0)
+    codes = some_codes(avatar, 2)
+    terms = prior_terms(avatar, batch, codes, WEIGHTS, generator(0))
+    assert set(terms) == set(PriorWeights.__dataclass_fields__)
+    assert all(bool(torch.isfinite(term)) and term.ndim == 0 for term in terms.values())
+    published = prior_terms(avatar, batch, codes, PriorWeights(hyper=0), generator(0))
+    assert set(terms) - set(published) == {"distance", "hyper"}
+    assert terms["shape"].item() == pytest.approx(codes.geometry.square().sum(-1).mean().item())
+    assert torch.equal(terms["still"], prior_terms(avatar, batch, codes, WEIGHTS, generator(0))["still"])
+
+
+def test_terms_are_in_the_networks_units(scans: MeshScans) -> None:
+    avatar = tiny_model(scans).eval()
+    codes = some_codes(avatar, 1)
+    batch = scans.sample(torch.tensor([1]), COUNTS, 0)
+    field = avatar.field(codes.state())
+    frame = torch.zeros(32, dtype=torch.long)
+    _, values = field.signed_distance(batch.front_points[0], frame, create_graph=False)
+    only = PriorWeights(**{name: 0.0 for name in PriorWeights.__dataclass_fields__} | {"surface": 1.0, "anchors": 1.0})
+    none_behind = batch.replace(trusted_back=torch.tensor([False]))
+    terms = prior_terms(avatar, none_behind, codes, only, generator(0))
+    assert terms["surface"].item() == pytest.approx(4 * values.distance.abs().mean().item(), rel=1e-4)
+    off = anchors_of(avatar)(codes.geometry) - batch.anchors
+    assert terms["anchors"].item() == pytest.approx(16 * off.square().mean().item(), rel=1e-4)
+
+
+def test_terms_reach_every_network_and_code(scans: MeshScans) -> None:
+    avatar = tiny_model(scans)
+    codes = some_codes(avatar, 2)
+    for value in vars(codes).values():
+        value.requires_grad_()
+    batch = scans.sample(torch.tensor([0, 5]), COUNTS, 0)
+    terms = prior_terms(avatar, batch, codes, WEIGHTS, generator(0))
+    torch.stack([WEIGHTS.of(name) * term for name, term in terms.items()]).sum().backward()
+    for name, parameter in (*avatar.deformer.named_parameters(), *avatar.decoder.named_parameters()):
+        assert parameter.grad is not None and bool(torch.isfinite(parameter.grad).all()), name
+    for value in vars(codes).values():
+        assert value.grad.abs().sum() > 0
+
+
+def test_rows_of_codes_move_as_adam_moves_them_and_others_stay() -> None:
+    table, whole = CodeTable(3, 4), torch.nn.Parameter(torch.zeros(3, 4))
+    adam = torch.optim.Adam([whole], lr=0.1)
+    for step in range(4):
+        leaf, numbers, place = table.rows(torch.tensor([2, 0, 2]))
+        assert place.tolist() == [1, 0, 1]
+        gradient = torch.randn(2, 4, generator=generator(step))
+        table.step(numbers, gradient, 0.1)
+        whole.grad = torch.zeros(3, 4).index_copy(0, numbers, gradient)
+        adam.step()
+        assert leaf.requires_grad
+    assert torch.allclose(table.table, whole, atol=1e-6)
+    assert (table.table[1] == 0).all()
+    assert table.steps.tolist() == [4, 0, 4]
+
+
+def test_training_lowers_the_loss_and_leaves_a_log_and_pictures(scans: MeshScans, tmp_path: Path) -> None:
+    result = trainer(scans, tmp_path / "run", schedule=PriorSchedule(networks=2e-3)).fit(steps=80)
+    assert result.step == 80
+    assert not result.interrupted
+    with open(tmp_path / "run" / "log.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert result.loss < 0.95 * float(rows[0]["loss"])  # smoothed over more steps than there are
+    assert float(rows[0]["surface"]) > 0
+    assert (tmp_path / "run" / "images" / "step_000080.png").is_file()
+    assert (tmp_path / "run" / "checkpoint" / "last.safetensors").is_file()
+
+
+def test_a_run_that_goes_on_ends_with_the_weights_of_an_unbroken_one(scans: MeshScans, tmp_path: Path) -> None:
+    whole = trainer(scans).fit(steps=8).prior
+    trainer(scans, tmp_path / "run", shown=0).fit(steps=8, minutes=0)
+    first = trainer(scans, tmp_path / "run", shown=0)
+    first.progress.step = 0
+    while first.progress.step < 5:  # as a run of 8 that is stopped after 5
+        fraction = first.fraction(8, None)
+        first.step(first.schedule.factor(fraction), first.schedule.correspondence(fraction))
+        first.progress.step += 1
+    first.save()
+    second = trainer(scans, tmp_path / "run", seed=0, shown=0)
+    torch.nn.init.ones_(second.model["geometry"].table)
+    broken = second.fit(steps=8, resume=True)
+    assert broken.step == 8
+    for name, tensor in whole.state_dict().items():
+        assert torch.equal(tensor, broken.prior.state_dict()[name]), name
+    assert whole.geometry.abs().sum() > 0
+    assert second.fit(steps=8, resume=True).step == 8
+
+
+def test_a_loss_that_is_not_finite_stops_training_and_names_scans(scans: MeshScans) -> None:
+    bad = trainer(scans)
+    with torch.no_grad():
+        bad.avatar.deformer.out.bias[0] = math.nan
+    with pytest.raises(NanLossError, match="not finite at step 0"):
+        bad.step()
+
+
+def test_trainers_refuse_what_does_not_fit(scans: MeshScans) -> None:
+    with pytest.raises(ValueError, match="scans_per_step is 0"):
+        trainer(scans, scans_per_step=0)
+    with pytest.raises(ValueError, match="anchors"):
+        trainer(scans.with_anchors(torch.arange(4)))
+    with pytest.raises(ValueError, match="steps=5000 or minutes"):
+        trainer(scans).fit()
+
+
+@pytest.fixture(scope="module")
+def prior(scans: MeshScans) -> Prior:
+    """Trained until it is recognisable: some twenty seconds."""
+    schedule = PriorSchedule(networks=3e-3, identity=1e-2, halvings=(0.6, 0.8))
+    return trainer(scans, counts=PointCounts().scaled(0.12), schedule=schedule).fit(steps=120).prior
+
+
+def test_a_prior_is_kept_in_one_file_that_is_an_avatar_too(prior: Prior, tmp_path: Path) -> None:
+    prior.about["note"] = "tiny"
+    prior.save(tmp_path / "prior.safetensors")
+    read = load_prior(tmp_path)
+    assert read.people == ("000", "001", "002")
+    assert read.scans == prior.scans
+    assert read.about == prior.about
+    for name, tensor in prior.state_dict().items():
+        assert torch.equal(tensor, read.state_dict()[name]), name
+    state = read.state(read.codes(torch.tensor([4])))
+    points, frame = torch.randn(20, 3) * 0.05, torch.zeros(20, dtype=torch.long)
+    before = prior.avatar.eval().field(state).signed_distance(points, frame, create_graph=False)[1]
+    after = Avatar.load(tmp_path / "prior.safetensors").eval().field(state)
+    assert torch.equal(before.distance, after.signed_distance(points, frame, create_graph=False)[1].distance)
+    with pytest.raises(FileNotFoundError, match=r"has no prior\.safetensors"):
+        Prior.load(tmp_path / "..")
+    prior.avatar.save(tmp_path / "avatar.safetensors")
+    with pytest.raises(ValueError, match=r"headfields\.prior"):
+        load_prior(tmp_path / "avatar.safetensors")
+
+
+def test_the_mean_and_its_spread(prior: Prior) -> None:
+    mean, spread = prior.mean(), prior.spread()
+    assert torch.allclose(mean.geometry[0], prior.geometry.mean(0))
+    assert torch.allclose(mean.expression[0], prior.expression[prior.neutral].mean(0))
+    assert torch.allclose(spread.appearance[0], prior.appearance.std(0, correction=0))
+    assert len(prior.state()) == 1
+    assert prior.state().vertices.shape == (1, 0, 3)
+
+
+def test_training_scans_are_reconstructed(prior: Prior, scans: MeshScans) -> None:
+    which = torch.arange(9)
+    found = surface_errors(prior.avatar, scans, which, prior.codes(which), points=200).summary()
+    assert found["front_mm"] < 3
+    assert found["lost"] < 0.02
+    assert found["normal_degrees"] < 25
+    none = surface_errors(prior.avatar, scans, which[:0], prior.codes(which[:0]))
+    assert none.face.shape == (0,)
+
+
+def test_points_are_moved_onto_the_surface(prior: Prior) -> None:
+    field = prior.avatar.eval().field(prior.state())
+    points = torch.nn.functional.normalize(torch.randn(50, 3), dim=-1) * torch.tensor([0.07, 0.11, 0.09])
+    ends, missed = onto_surface(field, points[points[:, 1] > -0.03], steps=12)
+    frame = torch.zeros(len(ends), dtype=torch.long)
+    distance = field.decode(field.canonicalise(ends, ends, frame), colour=False).distance
+    assert (distance.abs()[~missed] < 6e-4).all()
+    assert missed.float().mean() < 0.2
+
+
+def test_codes_of_someone_new_come_closer_than_the_mean(prior: Prior, scans: MeshScans) -> None:
+    which = torch.tensor([6, 8])
+    rows = PriorCodes(*(value.expand(2, -1) for value in vars(prior.mean()).values()))
+    before = surface_errors(prior.avatar, scans, which, rows, points=300).summary()
+    found = prior.fit(scans, which, steps=60, counts=PointCounts().scaled(0.15), rate=0.1)
+    assert found.errors.summary()["front_mm"] < 0.8 * before["front_mm"]
+    assert torch.equal(found.codes.geometry[0], found.codes.geometry[1])
+    assert not torch.equal(found.codes.expression[0], found.codes.expression[1])
+    assert found.losses[-1] < found.losses[0]
+    assert all(parameter.requires_grad for parameter in prior.avatar.parameters())
+    batch = scans.sample(torch.tensor([6]), PointCounts(face=400, static=400), 0)
+    cloud = PointScans(batch.front_points, batch.front_normals, batch.front_rgb)
+    alone = fit_scans(prior, cloud, steps=40, counts=PointCounts().scaled(0.15), rate=0.1)
+    assert alone.errors.summary()["front_mm"] < before["front_mm"]
+    with pytest.raises(ValueError, match="of 3 people"):
+        prior.fit(scans)
+
+
+def test_rays_meet_the_surface_and_pictures_show_it(prior: Prior, scans: MeshScans) -> None:
+    avatar = prior.avatar.eval()
+    rays = view(scans.centre, 10.0, 0.0, 24).rays()
+    field = avatar.field(prior.state())
+    along, hit = trace(field, rays)
+    assert 0.1 < hit.float().mean() < 0.6
+    points = (rays.origins + along[:, None] * rays.directions)[hit]
+    values = field.decode(field.canonicalise(points, points, rays.frame[hit]), colour=False)
+    assert values.distance.abs().quantile(0.9) < 2.1e-4
+    assert values.distance.abs().max() < 2e-3
+    which = torch.tensor([0, 2])
+    sheet = comparison(avatar, scans, which, prior.codes(which), size=32)
+    assert sheet.shape == (64, 8 * 32, 3)
+    truth, model = sheet[:32, 64:96], sheet[:32, 96:128]
+    assert ((truth < 1).any(-1) == (model < 1).any(-1)).float().mean() > 0.85

@@ -1,0 +1,35 @@
+"""A scan made of the procedural head: the outermost point in each direction, so one skin with lips and lids sealed."""
+
+import pytest
+import torch
+import trimesh
+
+from headfields.heads import procedural, procedural_texture
+from headfields.ops.closest_triangle import TriangleBVH
+from headfields.rigging import TexturedMesh
+
+CENTRE = torch.tensor([0.0, -0.03, 0.0])
+
+
+@pytest.fixture(scope="session")
+def head():
+    return procedural()
+
+
+@pytest.fixture(scope="session")
+def sealed(head):
+    sphere = trimesh.creation.icosphere(subdivisions=5)
+    directions = torch.from_numpy(sphere.vertices.copy()).float()
+    faces = torch.from_numpy(sphere.faces.copy()).long()
+    tree = TriangleBVH(head.faces, head.template_vertices)
+    far = CENTRE + 0.5 * directions  # the first hit from outside is the outermost one
+    hit = tree.raycast(far, -directions)
+    texture = torch.from_numpy(procedural_texture(256)).float()
+    corners = head.uv[head.uv_faces[hit.face.clamp_min(0)]]
+    uv = (hit.barycentric[..., None] * corners).sum(1)
+    vertices = far - torch.where(hit.face >= 0, hit.distance, 0.0)[:, None] * directions
+    # No neck below the chin's level at the back, where rays leave through its opening or see it edge-on.
+    keep = (hit.face >= 0) & (vertices[:, 1] > -0.175) & (hit.distance < 0.5)
+    faces = faces[keep[faces].all(1)]
+    used, index = faces.unique(return_inverse=True)
+    return TexturedMesh(vertices[used], index.reshape(-1, 3), uv[used], index.reshape(-1, 3), texture)

@@ -1,0 +1,62 @@
+import json
+
+import pytest
+import torch
+
+from headfields.rigging import read_scan_landmarks, read_textured
+from headfields.rigging.landmarks import landmarks_of
+
+
+def test_names_numbers_and_lists(tmp_path):
+    path = tmp_path / "marks.json"
+    path.write_text(json.dumps({"landmarks": {"nose_tip": [0, 1, 2], "36": [1, 2, 3]}, "eyes": "closed"}))
+    found = read_scan_landmarks(path)
+    assert found.indices.tolist() == [30, 36] and found.eyes_closed is True and found.lips is None
+    assert torch.equal(found.points[1], torch.tensor([1.0, 2, 3]).double())
+    listing = [None] * 68
+    listing[8] = [0, 0, 1]
+    path.write_text(json.dumps({"landmarks": listing, "lips": [[0, 0, 0], [1, 0, 0]]}))
+    found = read_scan_landmarks(path)
+    assert found.indices.tolist() == [8] and found.lips.shape == (2, 3) and found.eyes_closed is None
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "is not JSON"),
+        ("[]", 'has no "landmarks"'),
+        ('{"landmarks": {"nose": [0, 0, 0]}}', "'nose' is neither one of 0 to 67"),
+        ('{"landmarks": {"68": [0, 0, 0]}}', "'68' is neither"),
+        ('{"landmarks": {"8": [0, 0]}}', "8 is \\[0, 0\\]; expected three finite numbers"),
+        ('{"landmarks": {"8": [0, 0, NaN]}}', "three finite numbers"),
+        ('{"landmarks": {}, "eyes": "shut"}', "eyes is 'shut'"),
+    ],
+)
+def test_malformed_files(tmp_path, text, message):
+    path = tmp_path / "marks.json"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=message):
+        read_scan_landmarks(path)
+
+
+def test_missing_file(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"none\.json is not a file"):
+        read_scan_landmarks(tmp_path / "none.json")
+    assert len(landmarks_of({}).points) == 0
+
+
+def test_a_scan_with_its_material(tmp_path):
+    from PIL import Image
+
+    (tmp_path / "scan.obj").write_text(
+        "mtllib a.mtl\nv 0 0 0\nv 1 0 0\nv 1 1 0\nv 0 1 0\nvt 0 0\nvt 1 0\nvt 1 1\nvt 0 1\nf 1/1 2/2 3/3 4/4\n"
+    )
+    (tmp_path / "a.mtl").write_text("newmtl skin\nmap_Kd colour.png\n")
+    Image.new("RGB", (3, 2), (255, 0, 51)).save(tmp_path / "colour.png")
+    mesh = read_textured(tmp_path / "scan.obj", scale=0.01)
+    assert mesh.faces.shape == (2, 3) and mesh.texture.shape == (2, 3, 3) and mesh.vertices.max() == 0.01
+    torch.testing.assert_close(mesh.texture[0, 0], torch.tensor([1.0, 0, 0.2]))
+    with pytest.raises(FileNotFoundError, match="texture"):
+        read_textured(tmp_path / "scan.obj", texture=tmp_path / "no.png")
+    (tmp_path / "a.mtl").unlink()
+    assert read_textured(tmp_path / "scan.obj").texture is None

@@ -1,0 +1,87 @@
+from collections import Counter
+
+import pytest
+import torch
+
+from headfields.heads.mouth import boundary_loops
+from headfields.rigging import TexturedMesh, cut_lips, find_scan_landmarks, lip_sides, lips_parted
+
+
+def sheet(count=24, jitter=0.0):
+    """A curved sheet that faces +z, with texture coordinates that have a seam at its right half."""
+    t = torch.linspace(-0.06, 0.06, count, dtype=torch.float64)
+    y, x = torch.meshgrid(t, t, indexing="ij")
+    generator = torch.Generator().manual_seed(3)
+    points = torch.stack([x, y, 0.1 - 3 * (x * x + y * y)], -1).reshape(-1, 3)
+    points[:, :2] += jitter * (torch.rand(len(points), 2, generator=generator, dtype=torch.float64) - 0.5)
+    index = torch.arange(count * count).reshape(count, count)
+    a, b, c, d = (part.reshape(-1) for part in (index[:-1, :-1], index[:-1, 1:], index[1:, 1:], index[1:, :-1]))
+    faces = torch.cat([torch.stack([a, b, c], 1), torch.stack([a, c, d], 1)])
+    uv = (points[:, :2] / 0.14 + 0.5).float()
+    right = points[faces].mean(1)[:, 0] > 0.013
+    uv_faces = faces.clone()
+    uv_faces[right] += len(uv)
+    return TexturedMesh(points.float(), faces, torch.cat([uv, uv * 0.5]), uv_faces)
+
+
+LINE = torch.tensor([[-0.031, -0.003, 0.097], [-0.01, 0.0021, 0.1], [0.012, 0.0019, 0.1], [0.028, -0.002, 0.097]])
+
+
+@pytest.mark.parametrize("jitter", [0.0, 0.003])
+def test_a_cut_opens_one_border_and_changes_nothing_else(jitter):
+    mesh = sheet(jitter=jitter)
+    cut = cut_lips(mesh, LINE)
+    borders = boundary_loops(cut.mesh.faces)
+    assert len(borders) == 2
+    chain = torch.cat([cut.upper, cut.lower[1:-1].flip(0)])
+    assert {frozenset(b.tolist()) for b in borders} >= {frozenset(chain.tolist())}
+    assert torch.equal(cut.upper[[0, -1]], cut.lower[[0, -1]])
+    assert torch.equal(cut.mesh.vertices[cut.upper], cut.mesh.vertices[cut.lower])
+    x = cut.mesh.vertices[cut.upper, 0]
+    assert (x.diff() > 0).all() and -0.032 < x[0] < -0.024 and 0.021 < x[-1] < 0.029
+    # The surface is the same: its area, and where the texture lies on it.
+    before, after = (m.vertices[m.faces].double() for m in (mesh, cut.mesh))
+    area = [torch.linalg.cross(t[:, 1] - t[:, 0], t[:, 2] - t[:, 0]).norm(dim=1) for t in (before, after)]
+    assert abs(area[0].sum() - area[1].sum()) < 2e-3 * area[0].sum() and area[1].min() > 1e-9
+    corner = cut.mesh.uv[cut.mesh.uv_faces].double()
+    place = after[..., :2] / 0.14 + 0.5
+    assert torch.minimum((corner - place).abs(), (corner - 0.5 * place).abs()).max() < 0.03
+    directed = Counter(e for a, b, c in cut.mesh.faces.tolist() for e in ((a, b), (b, c), (c, a)))
+    assert max(directed.values()) == 1
+    used = torch.unique(cut.mesh.faces)
+    assert len(used) == len(cut.mesh.vertices) and (cut.origin[: len(mesh.vertices)] >= 0).all()
+
+
+@pytest.mark.xfail(reason="a few vertices in the middle of a jittered cut get no side yet")
+def test_sides_of_the_cut(jitter=0.002):
+    cut = cut_lips(sheet(jitter=jitter), LINE)
+    sides = lip_sides(cut.mesh.vertices, cut.mesh.faces, LINE)
+    y, x = cut.mesh.vertices[:, 1], cut.mesh.vertices[:, 0]
+    middle = x.abs() < 0.012
+    assert (sides[middle & (y > 0.005) & (y < 0.02)] == 1).all()
+    assert (sides[middle & (y < -0.002) & (y > -0.02)] == -1).all()
+    assert (sides[x.abs() > 0.055] == 0).all()
+    parted = lips_parted(cut.mesh.vertices, cut.mesh.faces, LINE)
+    assert parted[1:3].all()
+    assert not lips_parted(sheet().vertices, sheet().faces, LINE).any()
+
+
+def test_a_line_off_the_mesh_is_refused():
+    with pytest.raises(ValueError, match="cut_lips: the line crosses"):
+        cut_lips(sheet(), LINE + torch.tensor([0.0, 0.3, 0.0]))
+
+
+@pytest.mark.xfail(reason="the chin is found 22 mm off on a sealed face; 16 mm are wanted")
+def test_landmarks_are_found_on_a_sealed_face(sealed, head):
+    found = find_scan_landmarks(sealed.vertices, sealed.faces)
+    truth = head.landmarks(head.template_vertices[None])[0].double()
+    off = {int(i): float((p - truth[i]).norm()) for i, p in zip(found.indices, found.points, strict=True)}
+    assert off[30] < 0.006 and off[8] < 0.016 and off[27] < 0.014 and off[62] < 0.004
+    assert off[60] < 0.009 and off[64] < 0.009, off
+    assert not lips_parted(sealed.vertices, sealed.faces, found.lips).any()
+
+
+def test_landmarks_are_not_guessed():
+    ball = torch.nn.functional.normalize(torch.randn(3, 3, generator=torch.Generator().manual_seed(0)), dim=1)
+    with pytest.raises(ValueError, match="find_scan_landmarks"):
+        find_scan_landmarks(ball, torch.tensor([[0, 1, 2]]))

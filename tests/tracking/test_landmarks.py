@@ -1,0 +1,62 @@
+"""Landmarks of a prior's heads: they move with the anchors, and go through files."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from headfields.tracking import FIXED, LandmarkPoints
+
+
+def people(count: int = 12) -> tuple[torch.Tensor, torch.Tensor]:
+    """Landmarks and anchors that are linear in two numbers a person."""
+    numbers = torch.randn(count, 2)
+    base = torch.randn(68, 3), torch.randn(5, 3)
+    ways = torch.randn(2, 68, 3), torch.randn(2, 5, 3)
+    return tuple(b + torch.einsum("pk,knc->pnc", numbers, w) for b, w in zip(base, ways, strict=True))  # type: ignore[return-value]
+
+
+def test_fitted_landmarks_follow_people() -> None:
+    points, anchors = people(14)
+    found = LandmarkPoints.fitted(points[:12], anchors[:12], ridge=1e-6)
+    for person in (12, 13):  # of whom it has not seen anything
+        assert float((found(anchors[person]) - points[person]).norm(dim=1).max()) < 1e-2
+        assert float((found.base - points[person]).norm(dim=1).max()) > 0.1
+
+
+def test_near_landmarks_follow_their_anchors() -> None:
+    anchors = torch.tensor([[0.0, 0, 0], [1, 0, 0], [0, 1, 0], [9, 9, 9]])
+    found = LandmarkPoints.near(torch.tensor([[0.2, 0.2, 0.0]]), anchors)
+    shift = torch.tensor([0.1, -0.2, 0.3])
+    torch.testing.assert_close(found(anchors + shift)[0], torch.tensor([0.2, 0.2, 0.0]) + shift)
+    far = anchors.clone()
+    far[3] += 5  # not among the nearest three
+    torch.testing.assert_close(found(far)[0], torch.tensor([0.2, 0.2, 0.0]))
+    alone = LandmarkPoints.near(torch.zeros(2, 3), torch.zeros(0, 3))
+    torch.testing.assert_close(alone(torch.zeros(0, 3)), torch.zeros(2, 3))
+
+
+def test_gradient_reaches_anchors() -> None:
+    points, anchors = people()
+    found = LandmarkPoints.fitted(points.double(), anchors.double())
+    assert torch.autograd.gradcheck(found, anchors[0].double().requires_grad_())
+
+
+def test_kept_landmarks_keep_their_numbers(tmp_path: Path) -> None:
+    points, anchors = people()
+    whole = LandmarkPoints.fitted(points, anchors)
+    some = whole.kept()
+    assert some.number.tolist() == sorted(FIXED) and 0 not in FIXED and 8 in FIXED
+    torch.testing.assert_close(some(anchors[3]), whole(anchors[3])[some.number])
+    again = LandmarkPoints.load(some.save(tmp_path / "a" / "landmarks.npz"))
+    assert torch.equal(again(anchors[1]), some(anchors[1])) and torch.equal(again.number, some.number)
+
+
+def test_files_that_are_something_else(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="is not a file"):
+        LandmarkPoints.load(tmp_path / "none.npz")
+    (tmp_path / "text.npz").write_text("hello")
+    with pytest.raises(ValueError, match="holds no landmark points"):
+        LandmarkPoints.load(tmp_path / "text.npz")
+    with pytest.raises(ValueError, match=r"by_anchors has shape \(2, 2\); expected \(3, 6\)"):
+        LandmarkPoints(torch.zeros(2, 3), torch.zeros(1, 3), torch.zeros(2, 2), torch.arange(2))
