@@ -223,7 +223,7 @@ def resolve(app: Sphinx, env: BuildEnvironment, node: addnodes.pending_xref, con
     if target.startswith(PACKAGE):
         home, _, name = target.rpartition(".")
         generic = isinstance(getattr(importlib.import_module(home), name, None), typing.TypeVar)
-        return content if generic else None  # None is a warning
+        return content if generic or name.startswith("_") else None  # None is a warning
     address = LINKS.get(target.split(".")[0])
     return nodes.reference("", "", content, internal=False, refuri=address) if address else content
 

@@ -46,7 +46,9 @@ PARTS = {  # where the package's arguments are among the 55 joints
 class SmplxHead(SkinnedHead):
     """A body in SMPL-X's format: 55 joints, of which the skull is 15, jaw 22, left eye 23 and right eye 24.
 
-    Attributes: those of `SkinnedHead`, and
+    It has the attributes of `SkinnedHead`, and two of its own.
+
+    Attributes:
         mean_pose: (55, 3) added to every pose: the relaxed hands that smplx's SMPLX adds (unless it was made with
             `flat_hand_mean=True`) and its SMPLXLayer does not. Zero where there are none.
         hand_components: (2, C, 45) principal components of the left and the right hand's pose, or None.

@@ -30,9 +30,10 @@ class RiggedTemplate(SkinnedHead):
     """A textured mesh rigged like FLAME or SMPL-X: expressions, joints, weights, regions, landmarks and a texture.
 
     It is a `SkinnedHead`: calling it with `expression` and `pose` gives a `HeadState`, `template()` the mesh that
-    avatars are built on. Identity is the scan's, so there are no shape directions. Made by `rig_template`.
+    avatars are built on. Identity is the scan's, so there are no shape directions. Made by `rig_template`. It has the
+    attributes of `SkinnedHead`, and two of its own.
 
-    Attributes: those of `SkinnedHead`, and
+    Attributes:
         texture: (H, W, 3) sRGB in [0, 1], row 0 at v = 1; None if there is none.
         scale: the template's size over that of the body it was rigged from.
     """

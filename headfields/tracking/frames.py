@@ -70,6 +70,20 @@ FACER = LabelClasses(ignored=(3, 1), hair=(10,), mouth=(11,))
 
 
 @dataclass(frozen=True)
+class RayBatch(Record):
+    """N rays with what they should see: straight colour, matte, and what they count."""
+
+    rays: Rays
+    rgb: Float[Tensor, "n 3"]
+    alpha: Float[Tensor, " n"]
+    colour_weight: Float[Tensor, " n"]
+    mask_weight: Float[Tensor, " n"]
+
+    def __len__(self) -> int:
+        return len(self.alpha)
+
+
+@dataclass(frozen=True)
 class TrackedFrame(Record):
     """One frame as tracking sees it, reduced in size.
 
@@ -93,7 +107,7 @@ class TrackedFrame(Record):
     outside: Int64[Tensor, " m"]
     to_capture: Float[Tensor, "4 4"]
 
-    def batch(self, count: int, foreground: float, random: torch.Generator) -> "RayBatch":
+    def batch(self, count: int, foreground: float, random: torch.Generator) -> RayBatch:
         """Rays through random pixels, `foreground` of them on the head.
 
         Args:
@@ -120,20 +134,6 @@ class TrackedFrame(Record):
     def on(self, device: torch.device) -> "TrackedFrame":
         """The same with images and camera on a device; pixel numbers stay where random numbers are."""
         return self.to(device).replace(inside=self.inside, outside=self.outside)
-
-
-@dataclass(frozen=True)
-class RayBatch(Record):
-    """N rays with what they should see: straight colour, matte, and what they count."""
-
-    rays: Rays
-    rgb: Float[Tensor, "n 3"]
-    alpha: Float[Tensor, " n"]
-    colour_weight: Float[Tensor, " n"]
-    mask_weight: Float[Tensor, " n"]
-
-    def __len__(self) -> int:
-        return len(self.alpha)
 
 
 def load_frame(

@@ -102,7 +102,7 @@ class Trainer:
         bar: show a progress bar on stderr.
 
     Attributes:
-        avatar, capture, losses, optimizer, ema: what is trained, on what, with what.
+        capture, losses, optimizer, ema: what the avatar (`trainer.avatar`) is trained on, and with what.
         progress: steps, seconds and best PSNR of the watched validation frame.
         last_good: which checkpoint there is to go on from, in words.
         ranks: this process among those that train together; only `ranks.first` writes files and shows the bar.
