@@ -122,12 +122,16 @@ def train_prior(
     data: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None,
     head: Literal["procedural"] | None = None,
     blendshapes: OtherFile = None,
+    nphm: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None,
+    nphm_data: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None,
+    nphm_anchors: OtherFile = None,
+    nphm_neutrals: OtherFile = None,
     held_out: Annotated[int | None, Number] = None,
     minutes: Annotated[float | None, Number] = None,
     steps: Annotated[int | None, Number] = None,
     resume: bool = False,
     seed: Annotated[int | None, Number] = None,
-    small: bool | None = None,
+    sizes: Literal["small", "paper"] | None = None,
     ambient: Annotated[int | None, Number] = None,
     scans_per_step: Annotated[int | None, Number] = None,
     pictures: Annotated[int, Number] = 12,
@@ -135,10 +139,11 @@ def train_prior(
 ) -> None:
     """Train a prior of heads (MonoNPHM) on scans of many people: `headfields train-prior --out RUN --minutes 25`.
 
-    The scans are drawn: people and expressions of the procedural head, or of a rig of blendshapes; or they are read,
-    registered meshes in a folder. RUN receives config.json, scans/ (those drawn), log.csv, images/ (truth | model of a
-    few people, and of those held out), checkpoint/, and at the end prior.safetensors, for `headfields.load_prior`, and
-    metrics.json. Ctrl-C saves a checkpoint; the same command with --resume goes on from it.
+    The scans are drawn: people and expressions of the procedural head, or of a rig of blendshapes; or they are read:
+    registered meshes in a folder, or what NPHM's preprocessing wrote. RUN receives config.json, scans/ (those drawn),
+    log.csv, images/ (truth | model of a few people, and of those held out), checkpoint/, and at the end
+    prior.safetensors, for `headfields.load_prior`, and metrics.json. Ctrl-C saves a checkpoint; the same command with
+    --resume goes on from it.
 
     Args:
         out: Folder of the run.
@@ -147,13 +152,17 @@ def train_prior(
         data: Folder of registered meshes (see the page on priors for its files), in place of drawn ones.
         head: What is drawn from, if neither --data nor --blendshapes is given.
         blendshapes: Draw from this npz with template, faces, expression and identity in place of the procedural head.
+        nphm: Folder of NPHM's preprocessed scans: surface_pointclouds and deformations. Needs the two that follow.
+        nphm_data: Folder of NPHM's people, with registration.ply of their neutral scans.
+        nphm_anchors: Numbers of the registration's vertices that are anchors: NPHM's anchors_65.npy or anchors_39.npy.
+        nphm_neutrals: JSON of each person's neutral expression, {"17": 0}; the lowest number if not given.
         held_out: How many further people (of a folder: of its people, the last) are not trained on, but fitted at the
             end; 2 if not given.
         minutes: Stop after so many minutes of training in all; 25 on a CPU if neither limit is given.
         steps: Stop after so many optimiser steps in all.
         resume: Go on from the run's checkpoint, as it was started.
         seed: Of people, weights, scans and points; 0 if not given.
-        small: The sizes for minutes on a CPU, or (--no-small) the paper's; small on a CPU if not given.
+        sizes: Of networks, codes and batches: small, for minutes on a CPU, or the paper's; small on a CPU if not given.
         ambient: Hyper-coordinates, 2 if not given.
         scans_per_step: Scans that a step takes; 8 with small sizes and 64 with the paper's if not given.
         pictures: How many times in a run pictures are drawn; 0 draws none, of people held out neither.
@@ -162,9 +171,11 @@ def train_prior(
     from headfields.cli import priors
 
     options = priors.Options(
-        out=out, data=data, head=head, blendshapes=blendshapes, people=people, expressions=expressions,
-        held_out=held_out, minutes=minutes, steps=steps, resume=resume, seed=seed, small=small, ambient=ambient,
-        scans_per_step=scans_per_step, pictures=pictures, device=device,
+        out=out, data=data, head=head, blendshapes=blendshapes, nphm=nphm, nphm_data=nphm_data,
+        nphm_anchors=nphm_anchors, nphm_neutrals=nphm_neutrals, people=people, expressions=expressions,
+        held_out=held_out, minutes=minutes, steps=steps, resume=resume, seed=seed, ambient=ambient,
+        small=None if sizes is None else sizes == "small", scans_per_step=scans_per_step, pictures=pictures,
+        device=device,
     )  # fmt: skip
     priors.train_prior(options)
 

@@ -11,12 +11,15 @@ import torch
 
 from headfields.cli import runs
 from headfields.cli.errors import CommandError, Interrupted
+from headfields.cli.nphm import nphm_scans, symmetric_pairs
 from headfields.training.lock import RunLockedError
 from headfields.training.run import RunFolder, RunWriteError, write_json, writing
 from headfields.training.trainer import NanLossError
 
 FIXED = ("scans", "held_out", "small", "ambient", "seed", "scans_per_step")
 """What a resumed run cannot change."""
+_SOURCES = ("data", "nphm", "head", "blendshapes")
+"""Where scans come from: one of them."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,10 @@ class Options:
     data: Path | None
     head: str | None
     blendshapes: Path | None
+    nphm: Path | None
+    nphm_data: Path | None
+    nphm_anchors: Path | None
+    nphm_neutrals: Path | None
     people: int | None
     expressions: int | None
     held_out: int | None
@@ -82,20 +89,21 @@ def train_prior(options: Options) -> None:
 
 def _config(options: Options, before: dict[str, Any], device: torch.device) -> dict[str, Any]:
     """What is given, else what the run was started with, else the defaults; what cannot change is not changed."""
-    sources = [name for name in ("data", "head", "blendshapes") if getattr(options, name) is not None]
+    sources = [name for name in _SOURCES if getattr(options, name) is not None]
     if len(sources) > 1:
         raise CommandError(
-            f"give one of --data, --head and --blendshapes, not {' and '.join('--' + s for s in sources)}"
+            f"give one of --data, --nphm, --head and --blendshapes, not {' and '.join('--' + s for s in sources)}"
         )
     old = before.get("scans", {})
     if sources:
         value = getattr(options, sources[0])
         scans: dict[str, Any] = {sources[0]: str(value.resolve()) if isinstance(value, Path) else value}
     else:
-        scans = {key: old[key] for key in ("data", "head", "blendshapes") if key in old} or {"head": "procedural"}
-    if "data" in scans:
+        scans = {key: old[key] for key in _SOURCES if key in old} or {"head": "procedural"}
+    _with_nphm(scans, options, old)
+    if "data" in scans or "nphm" in scans:
         if options.people is not None or options.expressions is not None:
-            raise CommandError("--people and --expressions say what is drawn; with --data the folder says who there is")
+            raise CommandError("--people and --expressions say what is drawn; a folder says itself who there is")
     else:
         for name, usual in (("people", 40), ("expressions", 12)):
             given = getattr(options, name)
@@ -118,12 +126,28 @@ def _config(options: Options, before: dict[str, Any], device: torch.device) -> d
     return config
 
 
+def _with_nphm(scans: dict[str, Any], options: Options, old: dict[str, Any]) -> None:
+    """Adds what goes with --nphm."""
+    given = {name: getattr(options, name) for name in ("nphm_data", "nphm_anchors", "nphm_neutrals")}
+    given = {name: str(path.resolve()) for name, path in given.items() if path is not None}
+    if "nphm" not in scans:
+        if given:
+            raise CommandError(f"--{next(iter(given)).replace('_', '-')} goes with --nphm, the preprocessed folder")
+        return
+    scans |= {name: old[name] for name in ("nphm_data", "nphm_anchors", "nphm_neutrals") if name in old} | given
+    for name, what in (("nphm_data", "the folder with registration.ply"), ("nphm_anchors", "an npy of vertex numbers")):
+        if name not in scans:
+            raise CommandError(f"--nphm needs --{name.replace('_', '-')} too, {what}")
+
+
 def _scans(config: dict[str, Any], run: RunFolder) -> tuple[Any, Any]:
     """The scans to train on, and those of people held out (or None)."""
     from headfields.data import scans as data
     from headfields.heads import BlendshapeHead, procedural
 
     chosen, held_out = config["scans"], config["held_out"]
+    if "nphm" in chosen:
+        return nphm_scans(chosen, held_out)
     if "data" in chosen:
         everyone = data.load_scans(chosen["data"])
     else:
@@ -142,10 +166,16 @@ def _scans(config: dict[str, Any], run: RunFolder) -> tuple[Any, Any]:
 
 def _model(config: dict[str, Any], scans: Any, held_out: Any) -> tuple[Any, Any, Any]:
     """The untrained model, with anchors on the mean neutral head, and the scans with the same."""
+    from headfields.anchors import Anchors
     from headfields.models import mononphm
+    from headfields.models.mononphm import PAPER, SMALL
     from headfields.priors.terms import anchors_of
     from headfields.records import Template
 
+    if "nphm" in config["scans"]:
+        mean = scans.anchors.mean(dim=0)
+        anchors = Anchors(mean, symmetric_pairs(mean), **(SMALL if config["small"] else PAPER)["anchors"])
+        return mononphm(anchors, small=config["small"], ambient=config["ambient"]), scans, held_out
     template = Template(canonical_vertices=scans.mean_neutral(), faces=scans.faces, regions={})
     avatar = mononphm(template, small=config["small"], ambient=config["ambient"])
     vertices = anchors_of(avatar).vertices
@@ -154,6 +184,7 @@ def _model(config: dict[str, Any], scans: Any, held_out: Any) -> tuple[Any, Any,
 
 def _measure(run: RunFolder, trainer: Any, prior: Any, held_out: Any) -> None:
     """Writes metrics.json: errors of some training scans, and of people held out, fitted by codes alone."""
+    from headfields.data.scans import MeshScans
     from headfields.priors.pictures import comparison
     from headfields.training.run import write_picture
 
@@ -165,7 +196,7 @@ def _measure(run: RunFolder, trainer: Any, prior: Any, held_out: Any) -> None:
             which = (held_out.person == number).nonzero()[:4, 0]
             fitted = prior.fit(held_out, which, progress=trainer.bar)
             metrics["held_out"][name] = fitted.errors.summary()
-            if trainer.pictures:
+            if trainer.pictures and isinstance(held_out, MeshScans):
                 sheet = comparison(prior.avatar, held_out, which, fitted.codes)
                 write_picture(run.images / f"held_out_{name}.png", sheet)
     write_json(run.path / "metrics.json", metrics)

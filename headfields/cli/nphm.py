@@ -1,0 +1,84 @@
+"""NPHM's folders for `headfields train-prior`."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from headfields.cli.errors import CommandError
+from headfields.data.scans import NphmScans, read_nphm
+
+_MIRRORED = 0.01
+"""Metres by which two anchors may miss being each other's mirror images."""
+
+
+def nphm_scans(chosen: dict[str, Any], held_out: int) -> tuple[NphmScans, NphmScans | None]:
+    """The scans to train on, and those of the last `held_out` people.
+
+    Args:
+        chosen: `nphm`, `nphm_data`, `nphm_anchors` and, optionally, `nphm_neutrals`: paths.
+        held_out: how many people.
+    """
+    anchors = torch.from_numpy(_anchor_vertices(Path(chosen["nphm_anchors"])))
+    neutrals = _neutrals(chosen.get("nphm_neutrals"))
+
+    def read(people: list[int] | None) -> NphmScans:
+        return read_nphm(chosen["nphm"], neutrals, chosen["nphm_data"], anchors, people)
+
+    everyone = read(None)
+    numbers = [int(name) for name in everyone.people]
+    if not 0 <= held_out < len(numbers):
+        raise CommandError(
+            f"--held-out is {held_out}, and there are {len(numbers)} people; expected 0 to {len(numbers) - 1}"
+        )
+    if not held_out:
+        return everyone, None
+    return read(numbers[:-held_out]), read(numbers[-held_out:])
+
+
+def symmetric_pairs(mean: Tensor) -> int:
+    """How many of the first anchors (A, 3) are pairs of mirror images in x, one beside the other, as NPHM's are.
+
+    Raises:
+        CommandError: what follows the pairs does not lie in the middle.
+    """
+    flip = mean.new_tensor([-1.0, 1.0, 1.0])
+    pairs = 0
+    while 2 * pairs + 1 < len(mean):
+        first, second = mean[2 * pairs], mean[2 * pairs + 1]
+        if (first - second * flip).norm() > _MIRRORED or first[0].abs() < _MIRRORED / 2:
+            break
+        pairs += 1
+    rest = mean[2 * pairs :, 0].abs()
+    if len(rest) and float(rest.max()) > _MIRRORED:
+        raise CommandError(
+            f"--nphm-anchors: {pairs} pairs of mirrored anchors are followed by one that is "
+            f"{1e3 * float(rest.max()):.0f} mm off the middle; expected pairs (left, right, left, right, ...) and then "
+            "those of the middle"
+        )
+    return pairs
+
+
+def _anchor_vertices(path: Path) -> np.ndarray:
+    try:
+        numbers = np.load(path, allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise CommandError(f"--nphm-anchors {path}: cannot be read ({error})") from error
+    if numbers.ndim != 1 or numbers.dtype.kind not in "iu" or not len(numbers):
+        raise CommandError(
+            f"--nphm-anchors {path}: has dtype {numbers.dtype} and shape {numbers.shape}; expected (A,) vertex numbers"
+        )
+    return numbers.astype(np.int64)
+
+
+def _neutrals(path: str | None) -> dict[int, int] | None:
+    """Which expression is whose neutral one: a JSON object of numbers."""
+    if path is None:
+        return None
+    try:
+        return {int(person): int(expression) for person, expression in json.loads(Path(path).read_text()).items()}
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise CommandError(f'--nphm-neutrals {path}: expected JSON like {{"17": 0, "18": 4}} ({error})') from error
