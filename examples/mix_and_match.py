@@ -3,7 +3,8 @@
 MonoAvatar's convolutional network over the texture map takes the place of INSTA's gated expression: every point learns
 from the surface how the face has moved, not the mouth alone. And MonoAvatar's error-correction warp takes up, in front
 of INSTA's canonicaliser, what tracking got wrong. And NeuS's signed distance takes the place of INSTA's density: an
-avatar with a surface, whose normals are shown. All of them, and INSTA beside, are trained for the same time.
+avatar with a surface, whose normals are shown and whose mesh is written for some frames. All of them, and INSTA
+beside, are trained for the same time.
 """
 
 import argparse
@@ -22,7 +23,7 @@ from headfields.encoders import HashGrid, RegionGate, SurfaceFeatures, UVDisplac
 from headfields.losses import Eikonal, Elastic, Loss, OpacityLoss, SurfacePrior, WarpMagnitude, insta_losses
 from headfields.renderers import NeuSAlpha, OccupancySampler, ScheduledSharpness, SurfaceRenderer, VolumeRenderer
 from headfields.training import Trainer, evaluate
-from headfields.viz import normal_map, save_image, side_by_side
+from headfields.viz import mesh_picture, normal_map, save_image, side_by_side
 
 
 def canonicalizer(template: hf.Template) -> SurfaceCanonicalizer:
@@ -108,6 +109,18 @@ def rates_for(avatar: hf.Avatar) -> dict[str, Any]:
     return {"learning_rate": 0.02, "network_learning_rate": 0.001, "learning_rates": warp}
 
 
+def write_meshes(avatar: hf.Avatar, capture: hf.data.Capture, out: Path, frames: list[int]) -> None:
+    """The surface of each frame, as a PLY with colours, and one picture of all of them beside what was seen."""
+    rows = []
+    for frame in frames:
+        camera, state = capture.camera([frame])[0], capture.state([frame])
+        mesh = hf.meshing.extract(avatar.field(state), resolution=128, largest=True)
+        print(hf.meshing.save_mesh(out / f"{frame:05d}.ply", mesh))
+        seen = capture.pixels(frame, background=1.0).target.view(*capture.size, 3)
+        rows.append(torch.cat([seen, mesh_picture(mesh, camera, "colours"), mesh_picture(mesh, camera)], dim=1))
+    print(save_image(out / "meshes.png", torch.cat(rows)))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--capture", type=Path)
@@ -115,12 +128,15 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=3.0, help="of training, each")
     parser.add_argument("--only", default="", help="train those alone whose name holds this")
     arguments = parser.parse_args()
+    if not any(arguments.only in name for name in MIXES):
+        parser.error(f"--only is {arguments.only!r}; the names are {', '.join(MIXES)}")
     folder = arguments.capture
     if folder is None:
         folder = arguments.out / "capture"
         write_capture(folder, frames=72, size=128)  # at once if it is there already
     capture = hf.data.load_capture(folder)
-    frame = int(capture.splits["test"][0])
+    test = [int(each) for each in capture.splits["test"]]
+    frame = test[0]
     camera, state = capture.camera([frame])[0], capture.state([frame])
     columns = {"truth": capture.pixels(frame, background=1.0).target.view(*capture.size, 3)}
     for name, build in MIXES.items():
@@ -132,13 +148,15 @@ def main() -> None:
             avatar, capture, losses_for(avatar), samples_per_step=14000, schedule="exponential", **rates_for(avatar)
         )  # fmt: skip
         trainer.fit(minutes=arguments.minutes)
-        figures = evaluate(avatar, capture)
+        avatar.save(arguments.out / f"{name.replace(' ', '_')}.safetensors")
+        figures = evaluate(avatar, capture, frames=test[:: max(len(test) // 6, 1)][:6], bar=True)
         print(f"{name:22s} PSNR {figures['psnr']:5.2f} dB   in the head {figures['psnr_masked']:5.2f} dB")
         rendering = avatar.render(camera, state)
         columns[name] = rendering.rgb
         if rendering.normal is not None:
             columns["its normals"] = normal_map(rendering, camera)
-        avatar.save(arguments.out / f"{name.replace(' ', '_')}.safetensors")
+        if avatar.decoder.gives == "distance":
+            write_meshes(avatar, capture, arguments.out / "meshes", test[:: max(len(test) // 3, 1)][:3])
     print(save_image(arguments.out / "comparison.png", side_by_side(list(columns.values()), list(columns))))
 
 
