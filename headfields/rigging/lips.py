@@ -15,6 +15,7 @@ from headfields.rigging.textured import TexturedMesh
 
 __all__ = ["Cut", "cut_lips", "lip_sides", "lips_parted"]
 
+_ASIDE = 0.25  # of the mouth's width: how far beyond its corners a vertex may have a side
 _SNAP = 0.15  # of an edge: a crossing nearer to its end moves the end onto the line
 
 
@@ -119,7 +120,8 @@ def lip_sides(
         ]
         ways = [np.minimum(way, 10 * limit) for way in ways]
         nearer, farther = np.minimum(*ways), np.maximum(*ways)
-        sure = (nearer <= 0.8 * here.width) & (farther - nearer > 0.15 * nearer + 0.02 * here.width)
+        beside = np.abs(place[:, 0] - here.points[[0, -1], 0].mean()) < (0.5 + _ASIDE) * here.width
+        sure = beside & (nearer <= 0.8 * here.width) & (farther - nearer > 0.15 * nearer + 0.02 * here.width)
         side[sure & (ways[0] < ways[1])] = 1
         side[sure & (ways[0] > ways[1])] = -1
     return torch.from_numpy(side)

@@ -17,6 +17,7 @@ from headfields.retargeting.align import Similarity, fit_similarity
 from headfields.retargeting.surface import HeadSurface
 from headfields.retargeting.transfer import Correspondence
 from headfields.rigging.eyes import eyes_look_closed
+from headfields.rigging.holes import close_pinholes
 from headfields.rigging.landmarks import ScanLandmarks, find_scan_landmarks, landmarks_of
 from headfields.rigging.lips import Cut, cut_lips, lip_sides, lips_parted
 from headfields.rigging.mouth import hidden_faces, inside_of_mouth, paint_inside, with_inner_mouth
@@ -260,6 +261,7 @@ class _Rigger:
         cut: Cut | None = None
         mesh = self.mesh
         if not parted:
+            mesh = close_pinholes(mesh, self.line)
             cut = cut_lips(mesh, self.line)
             mesh = cut.mesh
         vertices = mesh.vertices.double()

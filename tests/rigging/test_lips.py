@@ -52,7 +52,6 @@ def test_a_cut_opens_one_border_and_changes_nothing_else(jitter):
     assert len(used) == len(cut.mesh.vertices) and (cut.origin[: len(mesh.vertices)] >= 0).all()
 
 
-@pytest.mark.xfail(reason="a few vertices in the middle of a jittered cut get no side yet")
 def test_sides_of_the_cut(jitter=0.002):
     cut = cut_lips(sheet(jitter=jitter), LINE)
     sides = lip_sides(cut.mesh.vertices, cut.mesh.faces, LINE)
@@ -71,7 +70,6 @@ def test_a_line_off_the_mesh_is_refused():
         cut_lips(sheet(), LINE + torch.tensor([0.0, 0.3, 0.0]))
 
 
-@pytest.mark.xfail(reason="the chin is found 22 mm off on a sealed face; 16 mm are wanted")
 def test_landmarks_are_found_on_a_sealed_face(sealed, head):
     found = find_scan_landmarks(sealed.vertices, sealed.faces)
     truth = head.landmarks(head.template_vertices[None])[0].double()
