@@ -1,4 +1,4 @@
-"""Pinholes between the lips of a scan, where a scanner saw in between them: closed, so that one cut opens one border."""
+"""Pinholes between the lips of a scan, where a scanner saw in between them: closed, so that a cut opens one border."""
 
 from collections import Counter
 
