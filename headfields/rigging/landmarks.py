@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from scipy.ndimage import gaussian_filter1d, median_filter
+from scipy.ndimage import binary_opening, gaussian_filter1d, median_filter
 from scipy.signal import find_peaks
 from torch import Tensor
 
@@ -223,10 +223,13 @@ def _crease(front: _Front, start: Float[np.ndarray, "3"], unit: float) -> Float[
     across = start[0] + step * np.arange(-columns, columns + 1)
     heights = start[1] + row * np.arange(-rows, rows + 1)
     z = front.depth(across[:, None], heights[None])
-    for column in z:  # where the surface has holes, through which the back of the head is seen
-        known = column > start[2] - 0.3 * unit
-        column[:] = np.interp(heights, heights[known], column[known]) if known.any() else start[2]
-    z = median_filter(z, (1, 5), mode="nearest")  # a ray may slip in between the lips
+    # Rays slip in between the lips: that is a crease, but no deeper than others. What is wider is a hole of the scan.
+    lost = ~(z > start[2] - 0.3 * unit)
+    hole = binary_opening(lost, np.ones((1, round(0.018 * unit / row))))
+    for column, bad in zip(z, lost, strict=True):
+        column[bad] = np.interp(heights[bad], heights[~bad], column[~bad]) if not bad.all() else start[2]
+    floor = median_filter(z, (1, round(0.03 * unit / row)), mode="nearest") - 0.02 * unit
+    z = np.where(lost & ~hole, floor, np.maximum(z, floor))
     hollow = gaussian_filter1d(z, 0.010 * unit / row, order=2, axis=1) * unit / row**2
     hollow = gaussian_filter1d(hollow, 1.0, axis=0).clip(-_CREASE[1], _CREASE[1])
     reach, count = 3, len(heights)
@@ -247,8 +250,10 @@ def _crease(front: _Front, start: Float[np.ndarray, "3"], unit: float) -> Float[
         deep = gaussian_filter1d(hollow[column, path], 1.0, mode="nearest")
         ends = np.nonzero(deep < _CREASE[0])[0]
         stop = int(ends[0]) if len(ends) else len(deep)
-        height = gaussian_filter1d(heights[path].astype(float), 1.0, mode="nearest")
-        sides.append(np.stack([across[column], height, z[column, path]], 1)[1:stop])
+        path = [_deepest(z[c], at, int(0.014 * unit / row), 2 * int(0.014 * unit / row)) for c, at in zip(column, path)]
+        path = median_filter(np.array(path), 5, mode="nearest")
+        height = gaussian_filter1d(heights[path].astype(float), 0.8, mode="nearest")
+        sides.append(np.stack([across[column], height, z[column, path]], 1)[:stop])
     short = min(len(side) for side in sides) * step / unit
     if short < _HALF_MOUTH[0]:
         raise ValueError(
@@ -256,4 +261,13 @@ def _crease(front: _Front, start: Float[np.ndarray, "3"], unit: float) -> Float[
             f"either side of the middle, and {math.ceil(_HALF_MOUTH[0] * unit / step)} are the least of a mouth; give "
             "landmarks by hand (--landmarks)"
         )
-    return np.concatenate([sides[0][::-1], start[None], sides[1]])
+    return np.concatenate([sides[0][:0:-1], sides[1]])
+
+
+def _deepest(z: Float[np.ndarray, " r"], at: int, reach: int, window: int) -> int:
+    """The row near `at` where a column lies deepest behind its trend; the farther off, the deeper it has to be."""
+    low, high = max(at - window, 0), min(at + window + 1, len(z))
+    rows = np.arange(low, high)
+    depth = np.polyval(np.polyfit(rows, z[low:high], 1), rows) - z[low:high]
+    depth = np.where(np.abs(rows - at) <= reach, depth - depth.min(), 0.0)
+    return int(rows[(depth * np.exp(-0.5 * ((rows - at) / reach) ** 2)).argmax()])

@@ -61,7 +61,7 @@ def _by_the_lips(place: np.ndarray, normal: np.ndarray, line: _Line, reach: floa
     above = line.above(place)
     # What touches in the slit itself may be on either side of the line by a hair, so it is not looked at.
     near = line.within(place) & (line.behind(place) < 0.12 * line.width) & (normal[:, 2] > 0.15)
-    near &= (np.abs(above) < reach) & (np.abs(above) > 0.02 * line.width)
+    near &= (np.abs(above) < reach) & (np.abs(above) > 0.03 * line.width)
     return near & (above > 0), near & (above < 0)
 
 
