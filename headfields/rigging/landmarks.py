@@ -242,16 +242,17 @@ def _crease(front: _Front, start: Float[np.ndarray, "3"], unit: float) -> Float[
             options = np.stack([padded[s : s + count] for s in range(2 * reach + 1)], 1) - lean
             steps.append(options.argmax(1) - reach)
             best = options.max(1) + hollow[columns + way * k]
-        path = [int(best.argmax())]
+        walk = [int(best.argmax())]
         for moves in steps[::-1]:
-            path.append(int(path[-1] + moves[path[-1]]))
-        path = path[::-1]
+            walk.append(int(walk[-1] + moves[walk[-1]]))
+        path = np.array(walk[::-1])
         column = columns + way * np.arange(columns + 1)
         deep = gaussian_filter1d(hollow[column, path], 1.0, mode="nearest")
         ends = np.nonzero(deep < _CREASE[0])[0]
         stop = int(ends[0]) if len(ends) else len(deep)
-        path = [_deepest(z[c], at, int(0.014 * unit / row), 2 * int(0.014 * unit / row)) for c, at in zip(column, path)]
-        path = median_filter(np.array(path), 5, mode="nearest")
+        near = int(0.014 * unit / row)
+        path = np.array([_deepest(z[c], int(at), near, 2 * near) for c, at in zip(column, path, strict=True)])
+        path = median_filter(path, 5, mode="nearest")
         height = gaussian_filter1d(heights[path].astype(float), 0.8, mode="nearest")
         sides.append(np.stack([across[column], height, z[column, path]], 1)[:stop])
     short = min(len(side) for side in sides) * step / unit

@@ -1,16 +1,54 @@
-"""Pinholes between the lips of a scan, where a scanner saw in between them: closed, so that a cut opens one border."""
+"""What is mended before a scan is rigged: seams where a file has vertices twice, and pinholes between the lips, where a
+scanner saw in between them; so that lips are cut in one piece."""
 
 from collections import Counter
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from headfields.rigging.textured import TexturedMesh
 
-__all__ = ["close_pinholes"]
+__all__ = ["close_pinholes", "join_seams"]
 
 _NEAR, _WIDE = 0.2, 0.35  # of the mouth's width: farthest from the line, and widest, that a pinhole is
+
+
+def join_seams(mesh: TexturedMesh) -> tuple[TexturedMesh, Int[Tensor, " v"]]:
+    """The mesh with vertices of open borders that are at exactly one place made one, and (V,) which of its vertices
+    each vertex of the mesh before is.
+
+    Exporters that keep one texture coordinate a vertex write vertices twice along the seams of the texture, and the
+    surface is open there. Its coordinates stay apart. Vertices keep their order, and all their numbers if nothing is
+    joined; faces that lose their area are left out.
+
+    Args:
+        mesh: the scan.
+    """
+    count = len(mesh.vertices)
+    faces = mesh.faces
+    edges = torch.cat([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]]).long()
+    alone = ~torch.isin(edges[:, 0] * count + edges[:, 1], edges[:, 1] * count + edges[:, 0])
+    border = edges[alone].flatten().unique()
+    number = torch.arange(count)
+    if len(border):
+        group = mesh.vertices[border].unique(dim=0, return_inverse=True)[1]
+        first = torch.full((int(group.max()) + 1,), count).scatter_reduce(0, group, border, "amin")
+        number[border] = first[group]
+    kept, place = number.unique(return_inverse=True)
+    if len(kept) == count:
+        return mesh, number
+    joined = place[faces]
+    good = (joined != joined.roll(1, 1)).all(1)
+    corners = None if mesh.uv is None else (faces if mesh.uv_faces is None else mesh.uv_faces)
+    whole = TexturedMesh(
+        vertices=mesh.vertices[kept],
+        faces=joined[good],
+        uv=mesh.uv,
+        uv_faces=None if corners is None else corners[good],
+        texture=mesh.texture,
+    )
+    return whole, place
 
 
 def close_pinholes(mesh: TexturedMesh, line: Float[Tensor, "n 3"]) -> TexturedMesh:
