@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from scipy.ndimage import binary_opening, gaussian_filter1d, median_filter
+from scipy.ndimage import binary_opening, gaussian_filter1d, grey_closing, median_filter
 from scipy.signal import find_peaks
 from torch import Tensor
 
@@ -173,6 +173,8 @@ def find_scan_landmarks(vertices: Float[Tensor, "v 3"], faces: Int[Tensor, "f 3"
     if np.isnan(z).all():
         raise ValueError("find_scan_landmarks: the profile is empty; is it a head, y up, facing +z?")
     z = np.interp(np.arange(len(z)), np.nonzero(~np.isnan(z))[0], z[~np.isnan(z)])
+    # A ray may slip in between the lips, and hit the mouth's inside or the back of the head.
+    z = np.maximum(z, grey_closing(z, round(0.05 / step), mode="nearest") - 0.03 * unit)
     z = gaussian_filter1d(median_filter(z, 7, mode="nearest"), 0.006 / step)
 
     def extremum(name: str, signal: np.ndarray) -> int:
@@ -209,6 +211,7 @@ def find_scan_landmarks(vertices: Float[Tensor, "v 3"], faces: Int[Tensor, "f 3"
     points = {"nasion": nasion, "subnasale": nose, "chin": chin, "upper_stomion": meet, "lower_stomion": meet}
     marks = {name: np.array([x, heights[at], z[at]]) for name, at in points.items()}
     line = _crease(front, marks["upper_stomion"], unit)
+    marks["upper_stomion"] = marks["lower_stomion"] = line[np.abs(line[:, 0] - x).argmin()]
     marks |= {"nose_tip": tip, "right_mouth_corner": line[0], "left_mouth_corner": line[-1]}
     return landmarks_of({name: point.tolist() for name, point in marks.items()}, line.tolist(), None)
 
