@@ -2,6 +2,7 @@
 
 from headfields.rigging.landmarks import NAMES, ScanLandmarks, find_scan_landmarks, read_scan_landmarks
 from headfields.rigging.lips import Cut, cut_lips, lip_sides, lips_parted
+from headfields.rigging.mending import close_pinholes, join_seams
 from headfields.rigging.pictures import rig_pictures
 from headfields.rigging.registration import DEFAULT_STAGES, Registration, Stage, register, settle
 from headfields.rigging.rig import Rigging, rig_template
@@ -27,9 +28,11 @@ __all__ = [
     "ScanLandmarks",
     "Stage",
     "TexturedMesh",
+    "close_pinholes",
     "correspond",
     "cut_lips",
     "find_scan_landmarks",
+    "join_seams",
     "lip_sides",
     "lips_parted",
     "read_scan_landmarks",

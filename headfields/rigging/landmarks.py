@@ -1,6 +1,7 @@
 """Landmarks of a scan: read from a file, or found on the profile of a face that looks toward +z."""
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from scipy.ndimage import gaussian_filter1d, median_filter
+from scipy.ndimage import binary_opening, gaussian_filter1d, grey_closing, median_filter
 from scipy.signal import find_peaks
 from torch import Tensor
 
@@ -25,11 +26,14 @@ NAMES: Mapping[str, int] = {
 """Names that a landmark file may use for some of iBUG's 68 numbers. Right and left are the head's own; the mouth's
 corners are where the lips part (60 and 64)."""
 _HEIGHTS = {  # below (positive) or above the nose's tip, in units of its distance to the crown; our own, from figures
-    "subnasale": (0.03, 0.15),  # of adult anthropometry
-    "stomion": (0.10, 0.32),
-    "chin": (0.30, 0.58),
+    "subnasale": (0.03, 0.16),  # of adult anthropometry
+    "chin": (0.30, 0.70),
     "nasion": (-0.36, -0.12),
 }
+_CHIN = math.radians(60)  # below the horizontal: where the chin looks that way annotators of frontal faces put number 8
+_THIRD, _SPREAD = 0.31, 0.09  # of the way from subnasale to chin: where lips meet (the neoclassical canon says 1/3)
+_HALF_MOUTH = (0.10, 0.23)  # from the middle to a corner, in the same unit as `_HEIGHTS`
+_CREASE = (5.0, 30.0)  # curvature across the line between lips, over one by that unit: least, and what is enough
 
 
 @dataclass(frozen=True)
@@ -137,10 +141,11 @@ class _Front:
 def find_scan_landmarks(vertices: Float[Tensor, "v 3"], faces: Int[Tensor, "f 3"]) -> ScanLandmarks:
     """Finds what the shape of a face tells: nose, chin, the bridge of the nose and the line between closed lips.
 
-    The nose's tip is the foremost point of the middle of the upper two thirds. Above and below it, on the profile
-    through it, the bridge is the deepest point and the base of the nose, the lips' meeting and the chin are the
-    extrema where a face has them. The crease between the lips is followed from there to either side for as long as it
-    is one; its ends are the mouth's corners. Nothing is learned and the texture is not looked at.
+    The nose's tip is the foremost point of the middle of the upper two thirds. On the profile through it: the bridge
+    is the deepest point above; the base of the nose lies farthest behind the chord from the tip to the lips; the chin
+    sticks out farthest forward and down; the lips meet where the profile is most hollow about a third of the way from
+    the nose's base to the chin. The crease between the lips is followed from there to either side for as long as it is
+    one; its ends are the mouth's corners. Nothing is learned and the texture is not looked at.
 
     Args:
         vertices: (V, 3), y up, face toward +z, lips closed. Any unit.
@@ -161,19 +166,21 @@ def find_scan_landmarks(vertices: Float[Tensor, "v 3"], faces: Int[Tensor, "f 3"
     unit = high[1] - tip[1]  # from the nose's tip to the crown
     front = _Front(place, table)
     x = tip[0]
-    heights = tip[1] - unit * np.linspace(-0.5, 0.7, 1201)
+    below = np.linspace(-0.5, 0.8, 1301)
+    step = 1.3 / 1300
+    heights = tip[1] - unit * below
     z = front.depth(np.full_like(heights, x), heights)
-    step = 1.2 / 1200
     if np.isnan(z).all():
         raise ValueError("find_scan_landmarks: the profile is empty; is it a head, y up, facing +z?")
-    z = np.interp(np.arange(1201), np.nonzero(~np.isnan(z))[0], z[~np.isnan(z)])
+    z = np.interp(np.arange(len(z)), np.nonzero(~np.isnan(z))[0], z[~np.isnan(z)])
+    # A ray may slip in between the lips, and hit the mouth's inside or the back of the head.
+    z = np.maximum(z, grey_closing(z, round(0.05 / step), mode="nearest") - 0.03 * unit)
     z = gaussian_filter1d(median_filter(z, 7, mode="nearest"), 0.006 / step)
-    below = np.linspace(-0.5, 0.7, 1201)
 
-    def extremum(name: str, sign: float) -> int:
+    def extremum(name: str, signal: np.ndarray) -> int:
         first, last = _HEIGHTS[name]
         inside = np.nonzero((below >= first) & (below <= last))[0]
-        peaks, found = find_peaks(sign * z[inside], prominence=0)
+        peaks, found = find_peaks(signal[inside], prominence=0)
         if not len(peaks):
             raise ValueError(
                 f"find_scan_landmarks: no {name} between {first} and {last} of the way from the nose's tip to the "
@@ -181,48 +188,90 @@ def find_scan_landmarks(vertices: Float[Tensor, "v 3"], faces: Int[Tensor, "f 3"
             )
         return int(inside[peaks[found["prominences"].argmax()]])
 
-    marks = {"nose_tip": tip}
-    for name, sign in (("subnasale", -1.0), ("stomion", -1.0), ("chin", 1.0), ("nasion", -1.0)):
-        at = extremum(name, sign)
-        marks[name] = np.array([x, heights[at], z[at]])
-    line = _crease(front, marks["stomion"], unit)
-    stomion = marks.pop("stomion")
-    marks["right_mouth_corner"], marks["left_mouth_corner"] = line[0], line[-1]
-    marks["upper_stomion"] = marks["lower_stomion"] = stomion
+    nasion = extremum("nasion", -z)
+    chin = extremum("chin", z * math.cos(_CHIN) - heights * math.sin(_CHIN))
+    deep = extremum("subnasale", -z)
+    start = int(np.abs(below).argmin())
+    lip = deep + int(z[deep : max(deep + (chin - deep) // 2, deep + 1)].argmax())
+    chord = np.interp(np.arange(start, lip + 1), [start, lip], [z[start], z[lip]])
+    nose = start + int((chord - z[start : lip + 1]).argmax()) if lip > start else deep
+    # How hollow the profile is, at the scale of a crease; where a third of the way says it is the lips'.
+    hollow = gaussian_filter1d(z, 0.010 / step, order=2)
+    share = (np.arange(len(z)) - nose) / max(chin - nose, 1)
+    inside = np.nonzero(np.abs(share - _THIRD) < 2.5 * _SPREAD)[0]
+    peaks, _ = find_peaks(hollow[inside])
+    peaks = inside[peaks]
+    if not len(peaks):
+        raise ValueError(
+            "find_scan_landmarks: the profile has no crease between nose and chin where lips could meet; give "
+            "landmarks by hand (--landmarks)"
+        )
+    likely = np.exp(-0.5 * ((share[peaks] - _THIRD) / _SPREAD) ** 2)
+    meet = int(peaks[(np.maximum(hollow[peaks], 0.05 * np.abs(hollow).max()) * likely).argmax()])
+    points = {"nasion": nasion, "subnasale": nose, "chin": chin, "upper_stomion": meet, "lower_stomion": meet}
+    marks = {name: np.array([x, heights[at], z[at]]) for name, at in points.items()}
+    line = _crease(front, marks["upper_stomion"], unit)
+    marks["upper_stomion"] = marks["lower_stomion"] = line[np.abs(line[:, 0] - x).argmin()]
+    marks |= {"nose_tip": tip, "right_mouth_corner": line[0], "left_mouth_corner": line[-1]}
     return landmarks_of({name: point.tolist() for name, point in marks.items()}, line.tolist(), None)
 
 
 def _crease(front: _Front, start: Float[np.ndarray, "3"], unit: float) -> Float[np.ndarray, "n 3"]:
-    """The valley between the lips, from the right end to the left one."""
-    step, window = 0.006 * unit, 0.030 * unit
-    offsets = np.linspace(-window, window, 81)
+    """The valley between the lips, from the right end to the left one.
+
+    The path over columns that is most hollow in all, by dynamic programming; it ends where it is hollow no more.
+    """
+    step, row = 0.006 * unit, 0.002 * unit
+    columns, rows = int(_HALF_MOUTH[1] * unit / step), int(0.11 * unit / row)
+    across = start[0] + step * np.arange(-columns, columns + 1)
+    heights = start[1] + row * np.arange(-rows, rows + 1)
+    z = front.depth(across[:, None], heights[None])
+    # Rays slip in between the lips: that is a crease, but no deeper than others. What is wider is a hole of the scan.
+    lost = ~(z > start[2] - 0.3 * unit)
+    hole = binary_opening(lost, np.ones((1, round(0.018 * unit / row))))
+    for column, bad in zip(z, lost, strict=True):
+        column[bad] = np.interp(heights[bad], heights[~bad], column[~bad]) if not bad.all() else start[2]
+    floor = median_filter(z, (1, round(0.03 * unit / row)), mode="nearest") - 0.02 * unit
+    z = np.where(lost & ~hole, floor, np.maximum(z, floor))
+    hollow = gaussian_filter1d(z, 0.010 * unit / row, order=2, axis=1) * unit / row**2
+    hollow = gaussian_filter1d(hollow, 1.0, axis=0).clip(-_CREASE[1], _CREASE[1])
+    reach, count = 3, len(heights)
+    lean = 0.04 * _CREASE[1] * np.abs(np.arange(-reach, reach + 1))
     sides = []
-    for sign in (-1.0, 1.0):
-        points, y = [], start[1]
-        slope = 0.0
-        for k in range(1, 46):
-            x = start[0] + sign * k * step
-            guess = y + slope
-            z = front.depth(np.full_like(offsets, x), guess + offsets)
-            if np.isnan(z).any():
-                break
-            z = gaussian_filter1d(median_filter(z, 5, mode="nearest"), 1.5)  # a ray may slip in between the lips
-            trend = np.polyval(np.polyfit(offsets, z, 1), offsets)
-            peaks, found = find_peaks(trend - z, prominence=0)
-            if not len(peaks):
-                break
-            near = np.abs(offsets[peaks])
-            best = int((found["prominences"] / (1 + (near / (0.3 * window)) ** 2)).argmax())
-            if found["prominences"][best] < 0.0035 * unit or near[best] > 0.5 * window:
-                break
-            at = guess + offsets[peaks[best]]
-            slope = 0.7 * slope + 0.3 * (at - y)
-            y = at
-            points.append(np.array([x, y, z[peaks[best]]]))
-        sides.append(points)
-    if min(len(side) for side in sides) < 5:
+    for way in (-1, 1):
+        best, steps = np.where(np.abs(np.arange(count) - rows) <= 2, hollow[columns], -np.inf), []
+        for k in range(1, columns + 1):
+            padded = np.pad(best, reach, constant_values=-np.inf)
+            options = np.stack([padded[s : s + count] for s in range(2 * reach + 1)], 1) - lean
+            steps.append(options.argmax(1) - reach)
+            best = options.max(1) + hollow[columns + way * k]
+        walk = [int(best.argmax())]
+        for moves in steps[::-1]:
+            walk.append(int(walk[-1] + moves[walk[-1]]))
+        path = np.array(walk[::-1])
+        column = columns + way * np.arange(columns + 1)
+        deep = gaussian_filter1d(hollow[column, path], 1.0, mode="nearest")
+        ends = np.nonzero(deep < _CREASE[0])[0]
+        stop = int(ends[0]) if len(ends) else len(deep)
+        near = int(0.014 * unit / row)
+        path = np.array([_deepest(z[c], int(at), near, 2 * near) for c, at in zip(column, path, strict=True)])
+        path = median_filter(path, 5, mode="nearest")
+        height = gaussian_filter1d(heights[path].astype(float), 0.8, mode="nearest")
+        sides.append(np.stack([across[column], height, z[column, path]], 1)[:stop])
+    short = min(len(side) for side in sides) * step / unit
+    if short < _HALF_MOUTH[0]:
         raise ValueError(
             f"find_scan_landmarks: the line between the lips goes on for {len(sides[0])} and {len(sides[1])} steps to "
-            "either side of the middle, too few for a mouth; give landmarks by hand (--landmarks)"
+            f"either side of the middle, and {math.ceil(_HALF_MOUTH[0] * unit / step)} are the least of a mouth; give "
+            "landmarks by hand (--landmarks)"
         )
-    return np.array([*sides[0][::-1], start, *sides[1]])
+    return np.concatenate([sides[0][:0:-1], sides[1]])
+
+
+def _deepest(z: Float[np.ndarray, " r"], at: int, reach: int, window: int) -> int:
+    """The row near `at` where a column lies deepest behind its trend; the farther off, the deeper it has to be."""
+    low, high = max(at - window, 0), min(at + window + 1, len(z))
+    rows = np.arange(low, high)
+    depth = np.polyval(np.polyfit(rows, z[low:high], 1), rows) - z[low:high]
+    depth = np.where(np.abs(rows - at) <= reach, depth - depth.min(), 0.0)
+    return int(rows[(depth * np.exp(-0.5 * ((rows - at) / reach) ** 2)).argmax()])

@@ -10,11 +10,14 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from headfields.rigging.mending import close_pinholes
 from headfields.rigging.registration import vertex_normals
 from headfields.rigging.textured import TexturedMesh
 
 __all__ = ["Cut", "cut_lips", "lip_sides", "lips_parted"]
 
+_ASIDE = 0.25  # of the mouth's width: how far beyond its corners a vertex may have a side
+_DETOUR = 1.6  # the way from lip to lip over that straight across, above which it does not lead straight across
 _SNAP = 0.15  # of an edge: a crossing nearer to its end moves the end onto the line
 
 
@@ -60,7 +63,7 @@ def _by_the_lips(place: np.ndarray, normal: np.ndarray, line: _Line, reach: floa
     above = line.above(place)
     # What touches in the slit itself may be on either side of the line by a hair, so it is not looked at.
     near = line.within(place) & (line.behind(place) < 0.12 * line.width) & (normal[:, 2] > 0.15)
-    near &= (np.abs(above) < reach) & (np.abs(above) > 0.02 * line.width)
+    near &= (np.abs(above) < reach) & (np.abs(above) > 0.03 * line.width)
     return near & (above > 0), near & (above < 0)
 
 
@@ -69,12 +72,15 @@ def lips_parted(
 ) -> Bool[Tensor, " n"]:
     """Whether the surface is open between the lips at each point of their line, as where an inside of the mouth is.
 
-    It is where the way over the surface from the upper lip to the lower one is long although they are near.
+    It is where the way over the surface from the upper lip to the lower one is long although they are near. Pinholes
+    (`close_pinholes`) are not counted.
 
     Args:
         vertices, faces: the mesh, lips closed.
         line: (N, 3) from the head's right corner to the left one.
     """
+    whole = close_pinholes(TexturedMesh(vertices.detach().cpu(), faces.cpu()), line.detach().cpu())
+    vertices, faces = whole.vertices, whole.faces
     place, table = vertices.detach().double().cpu().numpy(), faces.cpu().numpy()
     here = _Line(line)
     normal = vertex_normals(vertices.detach().double().cpu(), faces.cpu().long()).numpy()
@@ -89,7 +95,9 @@ def lips_parted(
         if (upper & beside).any() and (lower & beside).any():
             ups = np.nonzero(upper & beside)[0]
             way = scipy.sparse.csgraph.dijkstra(graph, directed=False, indices=ups, limit=limit, min_only=True)
-            out[k] = way[lower & beside].min() > 0.22 * here.width
+            downs = np.nonzero(lower & beside)[0]
+            straight = np.linalg.norm(place[downs][:, None] - place[ups][None], axis=2).min(1)
+            out[k] = (way[downs] > np.maximum(0.22 * here.width, _DETOUR * straight)).all()
     order = np.argsort(line.detach().cpu().double().numpy()[:, 0], kind="stable")
     return torch.from_numpy(out[np.argsort(order, kind="stable")])
 
@@ -119,7 +127,8 @@ def lip_sides(
         ]
         ways = [np.minimum(way, 10 * limit) for way in ways]
         nearer, farther = np.minimum(*ways), np.maximum(*ways)
-        sure = (nearer <= 0.8 * here.width) & (farther - nearer > 0.15 * nearer + 0.02 * here.width)
+        beside = np.abs(place[:, 0] - here.points[[0, -1], 0].mean()) < (0.5 + _ASIDE) * here.width
+        sure = beside & (nearer <= 0.8 * here.width) & (farther - nearer > 0.15 * nearer + 0.02 * here.width)
         side[sure & (ways[0] < ways[1])] = 1
         side[sure & (ways[0] > ways[1])] = -1
     return torch.from_numpy(side)

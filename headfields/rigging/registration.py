@@ -19,6 +19,7 @@ from headfields.retargeting.align import Similarity, fit_similarity
 __all__ = ["Registration", "Stage", "register", "settle"]
 
 _SLIDE = 0.5  # cosine between a vertex's way to its target and the target's normal, below which it ran off an edge
+_SLIDES = 3  # rounds of rotations and positions for each search of closest points
 _SAMPLES = 3000  # of the surface that look for the mesh
 _CLOSE = 0.004  # of the target's size: nearer than this the direction of the way says nothing
 
@@ -83,8 +84,8 @@ class _Surface:
 
     def find(
         self, points: Tensor, normals: Tensor, reach: float, angle: float
-    ) -> tuple[Float[Tensor, "v 3"], Bool[Tensor, " v"], Float[Tensor, " v"]]:
-        """The nearest points, which of them count, and how far they are."""
+    ) -> tuple[Float[Tensor, "v 3"], Float[Tensor, "v 3"], Bool[Tensor, " v"], Float[Tensor, " v"]]:
+        """The nearest points, the surface's normals there, which of them count, and how far they are."""
         found = self.tree.closest(points.float())
         face, weights = found.face.clamp_min(0), found.barycentric.double()
         place = (weights[..., None] * self.vertices[self.faces[face]]).sum(1)
@@ -95,7 +96,7 @@ class _Surface:
         straight = (way * normal).sum(-1).abs() > _SLIDE * distance
         edge_on = ((weights < 1e-4) & self.border[face]).any(dim=1)
         near = distance < reach * self.size
-        return place, near & facing & (straight | (distance < _CLOSE * self.size)) & ~edge_on, distance
+        return place, normal, near & facing & (straight | (distance < _CLOSE * self.size)) & ~edge_on, distance
 
 
 class _Pulling:
@@ -164,7 +165,7 @@ def settle(
     x, n, now = points.double(), normals.double(), start
     for _ in range(rounds):
         moved = now.apply(x)
-        place, good, distance = surface.find(moved, n @ now.rotation.to(n).T, 0.2, angle)
+        place, _, good, distance = surface.find(moved, n @ now.rotation.to(n).T, 0.2, angle)
         if int(good.sum()) < 12:
             break
         limit = distance[good].quantile(1 - trim)
@@ -259,26 +260,30 @@ def register(
     bar = tqdm(total=sum(stage.rounds for stage in stages), desc="registering", unit="round", disable=not progress)
     for stage in stages:
         for _ in range(stage.rounds):
-            place, good, distance = surface.find(now, vertex_normals(now, table), stage.reach, stage.angle)
+            place, across, good, distance = surface.find(now, vertex_normals(now, table), stage.reach, stage.angle)
             met = good & seeking
             data = met.double().numpy()
             matrix = stage.stiffness * laplacian + pull + scipy.sparse.diags(data + 1e-9)
-            fixed = data[:, None] * place.numpy() + anchor_weight * (pins.T @ wish) + 1e-9 * start
+            fixed = anchor_weight * (pins.T @ wish) + 1e-9 * start
             if pulling is not None:
                 rows, goals = pulling.find(now, stage)
                 matrix, fixed = matrix + back * (rows.T @ rows), fixed + back * (rows.T @ goals)
             system = SymmetricSystem(matrix)
-            for _ in range(2):
+            for _ in range(_SLIDES):
+                # Where the surface's tangent plane is nearest now: a vertex may slide along it at no cost.
+                flat = now + ((place - now) * across).sum(1, keepdim=True) * across
                 turns = _rotations(now.numpy(), one, other, at_rest, around, squared, stretch)
                 wanted = 0.5 * np.einsum("eij,ej->ei", turns[one] + turns[other], at_rest)
-                now = system.solve(torch.from_numpy(stage.stiffness * (around @ wanted) + fixed))
+                now = system.solve(
+                    torch.from_numpy(stage.stiffness * (around @ wanted) + data[:, None] * flat.numpy() + fixed)
+                )
             pulled = distance[met].square().mean().sqrt() if bool(met.any()) else torch.tensor(torch.nan)
             history.append(float(pulled))
             bar.update()
             bar.set_postfix_str(f"{1e3 * history[-1]:.2f} mm over {int(met.sum())} vertices")
     bar.close()
     last = stages[-1] if stages else Stage(1.0, 0.02)
-    _, good, distance = surface.find(now, vertex_normals(now, table), last.reach, last.angle)
+    _, _, good, distance = surface.find(now, vertex_normals(now, table), last.reach, last.angle)
     return Registration(now, good & seeking, distance, tuple(history))
 
 

@@ -19,6 +19,7 @@ from headfields.retargeting.transfer import Correspondence
 from headfields.rigging.eyes import eyes_look_closed
 from headfields.rigging.landmarks import ScanLandmarks, find_scan_landmarks, landmarks_of
 from headfields.rigging.lips import Cut, cut_lips, lip_sides, lips_parted
+from headfields.rigging.mending import close_pinholes, join_seams
 from headfields.rigging.mouth import hidden_faces, inside_of_mouth, paint_inside, with_inner_mouth
 from headfields.rigging.registration import DEFAULT_STAGES, Registration, Stage, register, settle, vertex_normals
 from headfields.rigging.template import RiggedTemplate, triangle_landmarks
@@ -55,6 +56,8 @@ class Rigging:
         landmarks: what was known of the scan's face.
         parted: whether the lips were parted already, so that nothing was cut.
         eyes_closed: whether the lids were taken to be shut.
+        places: (N,) of each of the scan's N vertices, which vertex of the rig it is: the scan's own numbers, unless it
+            had vertices twice along seams.
         confidence: (V,) 1 where a vertex of the rig has a counterpart on the body; 0 where it was filled in.
     """
 
@@ -64,6 +67,7 @@ class Rigging:
     landmarks: ScanLandmarks
     parted: bool
     eyes_closed: bool
+    places: Int[Tensor, " n"]
     confidence: Float[Tensor, " v"]
 
 
@@ -86,6 +90,8 @@ def rig_template(
     and gets an inside (`headfields.heads.inner_mouth`, and colours for it in the texture); one that has an inside
     already is left as it is. 4. Weights, expressions, correctives, regions, landmarks and, for a mesh without texture
     coordinates, those too, are taken over by closest triangles (see `headfields.rigging.transfer`).
+
+    Vertices that the mesh has twice along seams of its texture are made one (`join_seams`).
 
     The scan as it is becomes the neutral: a direction of the `expression` that it was taken in is then no direction any
     more, and with shut lids neither are those that open or close them, nor do lids follow the gaze.
@@ -126,7 +132,8 @@ class _Rigger:
         eyes_closed: bool | None,
         progress: bool,
     ) -> None:
-        self.mesh, self.body, self.progress = mesh.map(lambda t: t.detach().cpu()), body, progress
+        self.mesh, self.places = join_seams(mesh.map(lambda t: t.detach().cpu()))
+        self.body, self.progress = body, progress
         if landmarks is None:
             landmarks = find_scan_landmarks(self.mesh.vertices, self.mesh.faces)
         elif isinstance(landmarks, Mapping):
@@ -260,6 +267,7 @@ class _Rigger:
         cut: Cut | None = None
         mesh = self.mesh
         if not parted:
+            mesh = close_pinholes(mesh, self.line)
             cut = cut_lips(mesh, self.line)
             mesh = cut.mesh
         vertices = mesh.vertices.double()
@@ -316,7 +324,7 @@ class _Rigger:
             rig = paint_inside(rig, inside_of_mouth(vertices, mesh.faces, self.line), self.line)
         known = torch.zeros(len(rig.template_vertices))
         known[: len(vertices)] = (found.confidence > 0).float()
-        return Rigging(rig, registration, self.align, self.marks, parted, self.eyes_closed, known)
+        return Rigging(rig, registration, self.align, self.marks, parted, self.eyes_closed, self.places, known)
 
     def _directions(
         self,

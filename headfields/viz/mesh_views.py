@@ -75,7 +75,7 @@ def mesh_view(
     camera: Camera,
     uv: Float[Tensor, "t 2"] | None = None,
     uv_faces: Int[Tensor, "f 3"] | None = None,
-    texture: Float[Tensor, "h w 3"] | None = None,
+    texture: Float[Tensor, "rows columns 3"] | None = None,
     colours: Float[Tensor, "v 3"] | Float[Tensor, "f 3 3"] | None = None,
     light: Sequence[float] = (0.35, 0.55, 0.85),
     shading: float = 0.75,

@@ -16,12 +16,12 @@ def head():
     return procedural()
 
 
-@pytest.fixture(scope="session")
-def sealed(head):
-    sphere = trimesh.creation.icosphere(subdivisions=5)
+def sealed_scan(head, place, subdivisions=5):
+    """The scan of a head with its vertices at `place`. Where a ray meets the gap between the lips it has a hole."""
+    sphere = trimesh.creation.icosphere(subdivisions=subdivisions)
     directions = torch.from_numpy(sphere.vertices.copy()).float()
     faces = torch.from_numpy(sphere.faces.copy()).long()
-    tree = TriangleBVH(head.faces, head.template_vertices)
+    tree = TriangleBVH(head.faces, place)
     far = CENTRE + 0.5 * directions  # the first hit from outside is the outermost one
     hit = tree.raycast(far, -directions)
     texture = torch.from_numpy(procedural_texture(256)).float()
@@ -33,3 +33,8 @@ def sealed(head):
     faces = faces[keep[faces].all(1)]
     used, index = faces.unique(return_inverse=True)
     return TexturedMesh(vertices[used], index.reshape(-1, 3), uv[used], index.reshape(-1, 3), texture)
+
+
+@pytest.fixture(scope="session")
+def sealed(head):
+    return sealed_scan(head, head.template_vertices)

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from headfields.heads.mouth import boundary_loops
-from headfields.rigging import TexturedMesh, cut_lips, find_scan_landmarks, lip_sides, lips_parted
+from headfields.rigging import TexturedMesh, close_pinholes, cut_lips, find_scan_landmarks, lip_sides, lips_parted
+from tests.rigging.conftest import sealed_scan
 
 
 def sheet(count=24, jitter=0.0):
@@ -52,7 +53,6 @@ def test_a_cut_opens_one_border_and_changes_nothing_else(jitter):
     assert len(used) == len(cut.mesh.vertices) and (cut.origin[: len(mesh.vertices)] >= 0).all()
 
 
-@pytest.mark.xfail(reason="a few vertices in the middle of a jittered cut get no side yet")
 def test_sides_of_the_cut(jitter=0.002):
     cut = cut_lips(sheet(jitter=jitter), LINE)
     sides = lip_sides(cut.mesh.vertices, cut.mesh.faces, LINE)
@@ -71,7 +71,6 @@ def test_a_line_off_the_mesh_is_refused():
         cut_lips(sheet(), LINE + torch.tensor([0.0, 0.3, 0.0]))
 
 
-@pytest.mark.xfail(reason="the chin is found 22 mm off on a sealed face; 16 mm are wanted")
 def test_landmarks_are_found_on_a_sealed_face(sealed, head):
     found = find_scan_landmarks(sealed.vertices, sealed.faces)
     truth = head.landmarks(head.template_vertices[None])[0].double()
@@ -81,7 +80,47 @@ def test_landmarks_are_found_on_a_sealed_face(sealed, head):
     assert not lips_parted(sealed.vertices, sealed.faces, found.lips).any()
 
 
+@pytest.mark.parametrize("seed", [0, 2])
+def test_landmarks_of_other_people(head, seed):
+    shape = torch.zeros(1, head.shape_basis.shape[0])
+    shape[0, :20] = torch.randn(20, generator=torch.Generator().manual_seed(seed))
+    with torch.no_grad():
+        place = head(shape=shape).vertices[0]
+    scan = sealed_scan(head, place, 6)
+    found = find_scan_landmarks(100 * scan.vertices, scan.faces)  # centimetres
+    truth = head.landmarks(place[None])[0].double()
+    off = {int(i): float((p / 100 - truth[i]).norm()) for i, p in zip(found.indices, found.points, strict=True)}
+    assert off[30] < 0.004 and off[8] < 0.010 and off[27] < 0.012 and off[62] < 0.005, off
+    assert off[60] < 0.006 and off[64] < 0.006, off
+
+
 def test_landmarks_are_not_guessed():
     ball = torch.nn.functional.normalize(torch.randn(3, 3, generator=torch.Generator().manual_seed(0)), dim=1)
     with pytest.raises(ValueError, match="find_scan_landmarks"):
         find_scan_landmarks(ball, torch.tensor([[0, 1, 2]]))
+
+
+@pytest.mark.parametrize("textured", [True, False])
+def test_pinholes_by_the_line_are_closed_and_others_are_not(textured):
+    mesh = sheet()
+    if not textured:
+        mesh = TexturedMesh(mesh.vertices, mesh.faces)
+    middle = mesh.vertices[mesh.faces].mean(1)
+    away = (middle[:, :2] - torch.tensor([0.0, 0.002])).norm(dim=1) < 0.006
+    elsewhere = (middle[:, :2] - torch.tensor([0.0, 0.04])).norm(dim=1) < 0.006
+    keep = ~(away | elsewhere)
+    holed = TexturedMesh(
+        mesh.vertices, mesh.faces[keep], mesh.uv, None if mesh.uv_faces is None else mesh.uv_faces[keep]
+    )
+    closed = close_pinholes(holed, LINE)
+    assert len(boundary_loops(holed.faces)) == 3 and len(boundary_loops(closed.faces)) == 2
+    assert len(closed.vertices) == len(mesh.vertices) + 1 and torch.equal(closed.faces[: keep.sum()], holed.faces)
+    new = closed.faces[keep.sum() :]
+    corners = closed.vertices[new]
+    normal = torch.linalg.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    assert (normal[:, 2] >= 0).all() and normal[:, 2].sum() > 0  # the hole of a grid has flat corners
+    if textured:
+        at = closed.uv[closed.uv_faces[keep.sum() :]]
+        assert (at - (corners[..., :2] / 0.14 + 0.5)).abs().max() < 1e-5
+    assert not lips_parted(holed.vertices, holed.faces, LINE).any()
+    assert torch.equal(close_pinholes(mesh, LINE).faces, mesh.faces)

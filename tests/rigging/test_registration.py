@@ -34,7 +34,6 @@ def anchors_of(head, vertices):
     return rows
 
 
-@pytest.mark.xfail(reason="0.29 of a smooth deformation is left; a quarter is wanted")
 def test_it_recovers_a_smooth_deformation(head):
     vertices = head.template_vertices.double()
     truth = bent(vertices)

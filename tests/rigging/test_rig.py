@@ -10,7 +10,7 @@ import headfields as hf
 from headfields.heads import FlameHead, SmplxHead, procedural_body
 from headfields.heads.mouth import boundary_loops
 from headfields.retargeting import surface_of_head
-from headfields.rigging import Cut, RiggedTemplate, read_textured, rig_pictures, rig_template
+from headfields.rigging import Cut, RiggedTemplate, TexturedMesh, read_textured, rig_pictures, rig_template
 from headfields.rigging.rig import _zip
 from tests.shared_data import shared
 
@@ -37,7 +37,6 @@ def growth(rig, state):
     return (after - before), rest[edges].mean(1)
 
 
-@pytest.mark.xfail(reason="4.5 mm are left on average; 4 mm are wanted")
 def test_the_head_is_recovered_from_its_own_scan(made, head, sealed):
     assert not made.parted and not made.eyes_closed
     assert abs(float(made.align.scale) - 1) < 0.05
@@ -71,7 +70,6 @@ def test_expressions_do_what_they_are_called(made, head):
             assert (moved[0] - moved[1]).norm() < 0.4 * moved[1].norm(), name
 
 
-@pytest.mark.xfail(reason="the cut leaves three borders on a sealed head; one is wanted")
 def test_the_mouth_is_cut_and_opens(made):
     rig = made.rig
     own = len(rig.faces) - int(rig.regions["inner_mouth"].sum())
@@ -138,6 +136,61 @@ def test_poses_by_name(made, unchecked):
         rig.pose(jaw=torch.zeros(3))
 
 
+def with_doubled_seam(mesh):
+    """The mesh as exporters write it that keep one texture coordinate a vertex: open along a seam down its middle."""
+    left = mesh.vertices[mesh.faces].mean(1)[:, 0] > 0.002
+    here = torch.zeros(2, len(mesh.vertices), dtype=torch.bool)
+    for side in (0, 1):
+        here[side, mesh.faces[left == bool(side)].flatten()] = True
+    seam = here.all(0).nonzero()[:, 0]
+    number = torch.arange(len(mesh.vertices))
+    number[seam] = len(number) + torch.arange(len(seam))
+    faces = mesh.faces.clone()
+    faces[left] = number[faces[left]]
+    vertices = torch.cat([mesh.vertices, mesh.vertices[seam]])
+    return TexturedMesh(vertices, faces, torch.cat([mesh.uv, mesh.uv[seam]]), None, mesh.texture), seam
+
+
+def test_a_seam_with_doubled_vertices_does_not_open(sealed, head):
+    scan, seam = with_doubled_seam(sealed)
+    assert len(seam) > 80
+    assert len(boundary_loops(scan.faces)) > 1 or len(boundary_loops(scan.faces)[0]) > len(seam)
+    made = rig_template(scan, head, progress=False)
+    rig = made.rig
+    assert len(made.places) == len(scan.vertices) and not made.parted
+    moved = (rig.template_vertices[made.places] - scan.vertices).norm(dim=1)
+    assert moved.max() < 2e-3 and (moved > 0).sum() < 50  # those that the cut took onto the lips' line
+    twin = torch.arange(len(sealed.vertices), len(scan.vertices))
+    with torch.no_grad():
+        turn = torch.tensor([[0.1, 0.4, 0.1]])
+        state = rig(
+            expression=rig.expression(smile_left=1.0, brow_raise_left=1.0),
+            pose=rig.pose(jaw=0.5 * turn, neck=turn, head=turn),
+        )
+    posed = state.vertices[0][made.places]
+    assert (posed - scan.vertices).norm(dim=1).max() > 0.02 and torch.equal(posed[seam], posed[twin])
+    assert len(boundary_loops(rig.faces)) == 1  # the lips, which the seam crosses, are cut in one piece
+    with torch.no_grad():
+        lips = rig.landmarks(rig(pose=jaw(rig, 0.3)).vertices)[0, [62, 66]]
+    assert (lips[0] - lips[1]).norm() > 0.018
+    # Where the texture has its seam it lies as before, on both sides.
+    corners = scan.uv[scan.faces].mean(1)
+    kept = (rig.faces[:, None] == made.places[scan.faces[:50]]).all(2).nonzero()
+    ratio = rig.uv[: len(scan.uv)].amax(0) / scan.uv.amax(0)
+    torch.testing.assert_close(rig.uv[rig.uv_faces[kept[:, 0]]].mean(1), corners[kept[:, 1]] * ratio, atol=2e-3, rtol=0)
+
+
+def test_weights_are_shares_and_smooth(made, sealed):
+    weights, faces = made.rig.weights, sealed.faces
+    assert weights.min() >= 0 and (weights.sum(1) - 1).abs().max() < 1e-5
+    edges = edges_of(faces)
+    place = made.rig.template_vertices
+    lips = (place[edges].mean(1) - made.landmarks.lips.mean(0).float()).norm(dim=1) < 0.045  # cut apart there
+    step = (weights[edges[:, 0]] - weights[edges[:, 1]]).abs().amax(1)
+    length = (place[edges[:, 0]] - place[edges[:, 1]]).norm(dim=1)
+    assert (step / length.clamp_min(0.002))[~lips].max() < 60  # no more than the whole way in 17 mm
+
+
 def test_too_few_landmarks(sealed, head):
     with pytest.raises(ValueError, match="1 landmarks are too few"):
         rig_template(sealed, head, {"nose_tip": [0.0, 0.0, 0.1]}, progress=False)
@@ -156,7 +209,6 @@ def test_lips_that_move_alike_stay_together(sealed):
     assert torch.equal(moved[0, 1], moved[0, 3]) and abs(float(moved[0, 2, 1] - moved[0, 4, 1]) - 8e-3) < 1e-9
 
 
-@pytest.mark.xfail(reason="annotations of the rig of a real scan do not hold yet")
 def test_a_real_scan(tmp_path):
     mesh = read_textured(shared("scans/lee_perry_smith/head.obj"))
     made = rig_template(mesh, procedural_body(), progress=False)
