@@ -13,6 +13,7 @@ from headfields.data.head_frame import (
     to_head_frame,
 )
 from headfields.data.insta_write import CapturedFrame, write_insta
+from headfields.data.joint_fit import fit_joint_transforms
 from headfields.data.load import load_capture
 from headfields.data.save import save_capture
 from headfields.data.scans import (
@@ -50,6 +51,7 @@ __all__ = [
     "TrackedFrame",
     "TrackedHead",
     "TrackingError",
+    "fit_joint_transforms",
     "generate_scans",
     "head_motion",
     "head_pose",

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import get_args
 
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from headfields.data.capture import Capture, Mouth
@@ -21,6 +21,7 @@ def load_capture(
     regions: Mapping[str, Bool[Tensor, " f"]] | None = None,
     head_frame: HeadFrameChoice = "auto",
     mouth: Mouth = "close",
+    skinning: Float[Tensor, "v j"] | None = None,
 ) -> Capture:
     """Opens a capture, whatever its layout (INSTA's at present).
 
@@ -41,6 +42,8 @@ def load_capture(
         mouth: what becomes of a tracked mesh that ends at the lips. `"close"`: faces across them; `"interior"`: a
             cavity and teeth (`headfields.heads.inner_mouth`), with which `template` and the vertices of each `state`
             are extended; `"none"`: it stays open.
+        skinning: (V, J) skinning weights of the template's vertices. States then have `joint_transforms`, fitted to
+            their meshes (`fit_joint_transforms`), which deformers by skinning need and no such layout records.
 
     Raises:
         ValueError: head_frame is none of these, or a mask of another number of vertices.
@@ -54,7 +57,7 @@ def load_capture(
     if mouth not in get_args(Mouth):
         raise CaptureError(f"load_capture: mouth is {mouth!r}; expected one of {', '.join(get_args(Mouth))}")
     if is_insta(folder):
-        return Capture(read_insta(folder), memory_budget_mb, regions, head_frame, mouth)
+        return Capture(read_insta(folder), memory_budget_mb, regions, head_frame, mouth, skinning)
     raise CaptureError(
         f"load_capture: {folder} is not in INSTA's layout (transforms*.json whose frames have a mesh_path). "
         f"{_found(folder)}"

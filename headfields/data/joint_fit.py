@@ -1,0 +1,58 @@
+"""Joint transforms from meshes alone: what a capture's frames need for skinning, where no skeleton was recorded."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from headfields.ops._checks import check_floating, check_shape
+from headfields.ops.rigid import fit_rigid
+
+_LEAST = 1e-3
+"""Of the vertices' number: a joint that carries less in all is not fitted."""
+
+
+def fit_joint_transforms(
+    canonical: Float[Tensor, "v 3"], posed: Float[Tensor, "b v 3"], weights: Float[Tensor, "v j"]
+) -> Float[Tensor, "b j 4 4"]:
+    """Rigid transforms of J joints that take a canonical mesh nearest to B posed ones, by skinning weights.
+
+    Each joint's is the rigid motion that fits the vertices best by the squares of its weights, so that those which it
+    carries alone say most. Expressions that move these vertices are taken for motion as far as they look like it. A
+    joint that carries next to nothing gets the motion of the whole mesh. All of it is our own choice.
+
+    Args:
+        canonical: (V, 3) metres; at least three vertices.
+        posed: (B, V, 3) metres; B = 0 is legal.
+        weights: (V, J) not negative, each vertex's summing to 1.
+
+    Returns:
+        (B, J, 4, 4) canonical to posed, as `HeadState.joint_transforms` for this canonical mesh.
+
+    Raises:
+        TypeError, ValueError: a dtype or shape does not fit.
+
+    Differentiable in the meshes to second order, as `headfields.ops.fit_rigid`.
+    """
+    op = "fit_joint_transforms"
+    for name, value in (("canonical", canonical), ("posed", posed), ("weights", weights)):
+        check_floating(op, name, value)
+    check_shape(op, "canonical", canonical, "V 3")
+    check_shape(op, "posed", posed, f"B {len(canonical)} 3")
+    check_shape(op, "weights", weights, f"{len(canonical)} J")
+    whole = _matrices(*fit_rigid(canonical, posed))
+    carries = weights.sum(dim=0) > _LEAST * len(canonical)
+    found = []
+    for joint in range(weights.shape[1]):
+        if not bool(carries[joint]):
+            found.append(whole)
+            continue
+        some = weights[:, joint] > 1e-4
+        own = weights[some, joint].square().expand(len(posed), -1)
+        found.append(_matrices(*fit_rigid(canonical[some], posed[:, some], own)) if int(some.sum()) >= 3 else whole)
+    return torch.stack(found, dim=1) if found else whole[:, None][:, :0]
+
+
+def _matrices(rotation: Float[Tensor, "b 3 3"], translation: Float[Tensor, "b 3"]) -> Float[Tensor, "b 4 4"]:
+    rows = torch.cat([rotation, translation[..., None]], dim=-1)
+    last = rows.new_tensor([0.0, 0.0, 0.0, 1.0]).expand(len(rows), 1, 4)
+    return torch.cat([rows, last], dim=1)
