@@ -1,0 +1,167 @@
+"""What 3VP Avatar's parts are worth on a tracked capture that is seen from all around.
+
+`python -m benchmarks.vp360_ablation --capture TRACKED --rig RIG.npz --out OUT [--steps 400] [--seeds 1]`
+
+The rows are those that the paper ablates, and the choices that are ours: no fine field; 1, 4, 8, 16 fields; colours
+blended in the place of deformations; frames drawn evenly in the place of balanced over the yaw; inverse skinning in the
+place of the triangles' frames. Every row trains from the same seeds for as many steps. Measured are the test frames,
+whole and by where the head is seen from, and the mouth of those that show it.
+
+Runs that are there are kept. OUT gets ablation.json, ablation.png (truth and rows, one frame from the front, the side
+and behind) and the avatars. Without --rig the row of inverse skinning is left out, and the head is the template's face.
+"""
+
+import argparse
+import json
+import statistics
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import headfields as hf
+from headfields.data import load_capture, view_yaw, yaw_balanced_weights
+from headfields.metrics import psnr, ssim
+from headfields.rigging import RiggedTemplate
+from headfields.training import Trainer
+from headfields.training.recipes import VP360
+from headfields.viz import save_image, side_by_side
+
+MOUTH = (120, 130, 140)
+"""INSTA's labels of lips and the inside of the mouth."""
+FRONT, SIDE = 50.0, 110.0
+"""Degrees of the yaw to which a view is one from the front, and from the side."""
+ROWS: dict[str, dict[str, Any]] = {
+    "8 fields": {},
+    "no fine field": {"fields": 0},
+    "1 field": {"fields": 1},
+    "4 fields": {"fields": 4},
+    "16 fields": {"fields": 16},
+    "colours blended": {"blend": "colour"},
+    "frames drawn evenly": {"balanced": False},
+    "inverse skinning": {"skinned": True},
+}
+
+
+def head_vertices(rig: RiggedTemplate | None, count: int) -> torch.Tensor | None:
+    """Which of the template's vertices the skull carries."""
+    if rig is None:
+        return None
+    found = torch.zeros(count, dtype=torch.bool)
+    found[: len(rig.weights)] = rig.weights.argmax(dim=1) == rig.skull
+    return found
+
+
+def train(name: str, seed: int, arguments: argparse.Namespace, rig: RiggedTemplate | None) -> dict[str, Any]:
+    """One row with one seed: its figures, from the file if it was run before."""
+    folder = arguments.out / f"{name.replace(' ', '_')}_{seed}"
+    if (folder / "figures.json").exists():
+        return json.loads((folder / "figures.json").read_text())
+    options = dict(ROWS[name])
+    balanced, skinned = options.pop("balanced", True), options.pop("skinned", False)
+    assert rig is not None or not skinned
+    capture = load_capture(arguments.capture, skinning=rig.weights if skinned and rig is not None else None)
+    head = head_vertices(rig, len(capture.template.canonical_vertices))
+    torch.manual_seed(seed)
+    avatar = hf.models.vp360(
+        capture.template, capture.expression_width or 0, weights=capture.skinning, **options
+    )  # fmt: skip
+    weights = yaw_balanced_weights(capture, vertices=head) if balanced else None
+    chosen = VP360.options
+    trainer = Trainer(
+        avatar, capture, VP360.losses_for(chosen, avatar), rays_per_step=chosen["rays"],
+        samples_per_step=chosen["samples"], frames_per_step=chosen["frames"], learning_rate=chosen["learning_rate"],
+        network_learning_rate=chosen["network_learning_rate"], schedule=chosen["schedule"], seed=seed,
+        frame_weights=weights, out=folder,
+    )  # fmt: skip
+    result = trainer.fit(steps=arguments.steps, resume=(folder / "checkpoint").exists())
+    if result.interrupted:
+        raise SystemExit(f"interrupted at step {result.step}; the same command goes on")
+    avatar.save(folder / "avatar.safetensors")
+    figures = {"steps": result.step, "seconds": result.seconds, **measured(avatar, capture, head)}
+    (folder / "figures.json").write_text(json.dumps(figures, indent=1) + "\n")
+    return figures
+
+
+@torch.no_grad()
+def measured(avatar: hf.Avatar, capture: hf.data.Capture, head: torch.Tensor | None) -> dict[str, list[float]]:
+    """PSNR, SSIM and number of the test frames: all, those from the front, the side and behind; PSNR at the mouth."""
+    frames = capture.splits["test"].tolist()
+    yaws = view_yaw(capture, frames, head).rad2deg().abs().tolist()
+    rows: dict[str, list[tuple[float, float]]] = {"all": [], "front": [], "side": [], "back": []}
+    error, count = 0.0, 0
+    for frame, yaw in zip(frames, yaws, strict=True):
+        image, label = capture.image(frame), capture.label(frame)
+        truth = image[..., :3] * image[..., 3:] + 1 - image[..., 3:]
+        drawn = avatar.render(capture.camera([frame])[0], capture.state([frame])).rgb.clamp(0, 1)
+        both = float(psnr(drawn, truth)), float(ssim(drawn, truth))
+        rows["all"].append(both)
+        rows["front" if yaw <= FRONT else "side" if yaw <= SIDE else "back"].append(both)
+        if label is not None:
+            mouth = torch.isin(label, torch.tensor(MOUTH, dtype=label.dtype))
+            error += float((drawn - truth)[mouth].square().sum())
+            count += 3 * int(mouth.sum())
+    found = {
+        name: [*torch.tensor(values).mean(dim=0).tolist(), float(len(values))]
+        for name, values in rows.items()
+        if values
+    }
+    if count:
+        found["mouth"] = [float(-10 * torch.tensor(error / count).log10()), float("nan"), float(count // 3)]
+    return found
+
+
+@torch.no_grad()
+def picture(arguments: argparse.Namespace, names: list[str], rig: RiggedTemplate | None) -> None:
+    """Truth and every row with the first seed: a test frame from the front, one from the side, one from behind."""
+    capture = load_capture(arguments.capture, skinning=None if rig is None else rig.weights)
+    head = head_vertices(rig, len(capture.template.canonical_vertices))
+    frames = capture.splits["test"].tolist()
+    yaws = view_yaw(capture, frames, head).rad2deg().abs()
+    chosen = list(dict.fromkeys(frames[int((yaws - wanted).abs().argmin())] for wanted in (0.0, 80.0, 180.0)))
+    columns: dict[str, list[torch.Tensor]] = {"truth": []}
+    for frame in chosen:
+        image = capture.image(frame)
+        columns["truth"].append(image[..., :3] * image[..., 3:] + 1 - image[..., 3:])
+    for name in names:
+        path = arguments.out / f"{name.replace(' ', '_')}_0" / "avatar.safetensors"
+        if path.exists():
+            avatar = hf.Avatar.load(path)
+            columns[name] = [
+                avatar.render(capture.camera([frame])[0], capture.state([frame])).rgb.clamp(0, 1) for frame in chosen
+            ]
+    save_image(arguments.out / "ablation.png", side_by_side([torch.cat(c) for c in columns.values()], list(columns)))
+
+
+def main() -> None:
+    """See the module."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--capture", type=Path, required=True, help="tracked: OUT/capture of headfields track-template")
+    parser.add_argument("--rig", type=Path, help="what it was tracked with")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--only", nargs="+", choices=ROWS, default=list(ROWS))
+    arguments = parser.parse_args()
+    rig = None if arguments.rig is None else RiggedTemplate.from_file(arguments.rig)
+    names = [name for name in arguments.only if rig is not None or not ROWS[name].get("skinned")]
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    table: dict[str, Any] = {}
+    for seed in range(arguments.seeds):
+        for name in names:
+            table.setdefault(name, []).append(train(name, seed, arguments, rig))
+            (arguments.out / "ablation.json").write_text(json.dumps(table, indent=1) + "\n")
+    columns = [key for key in ("all", "front", "side", "back", "mouth") if key in table[names[0]][0]]
+    print(f"{'':22s}" + "".join(f"{column:>16s}" for column in columns))
+    for name in names:
+        cells = []
+        for column in columns:
+            values = [run[column][0] for run in table[name]]
+            spread = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
+            cells.append(f"{statistics.mean(values):.2f}{spread}")
+        print(f"{name:22s}" + "".join(f"{cell:>16s}" for cell in cells))
+    picture(arguments, names, rig)
+
+
+if __name__ == "__main__":
+    main()
