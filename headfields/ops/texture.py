@@ -96,7 +96,7 @@ def sample_texture(
     batch, flat = uv.shape[:-1], uv.reshape(-1, 2)
     if footprint is None or len(texture.sizes) == 1:
         index, weight = bilinear_weights(flat, *texture.sizes[0])
-        return interpolate_rows(texture.table, index, weight).reshape(*batch, -1)
+        return interpolate_rows(texture.table, index, weight).reshape(*batch, texture.table.shape[1])
     check_floating(op, "footprint", footprint)
     if footprint.shape != (*batch, 2, 2):
         raise ValueError(f"{op}: footprint has shape {tuple(footprint.shape)}; expected {(*batch, 2, 2)}, one for each "
@@ -113,7 +113,7 @@ def sample_texture(
     pairs = [_texels_of(flat, sizes, starts, lower.long() + k) for k in (0, 1)]
     index = torch.cat([pair[0] for pair in pairs], -1)
     weight = torch.cat([pairs[0][1] * (1 - part)[:, None], pairs[1][1] * part[:, None]], -1)
-    return interpolate_rows(texture.table, index, weight).reshape(*batch, -1)
+    return interpolate_rows(texture.table, index, weight).reshape(*batch, texture.table.shape[1])
 
 
 def pad_charts(
