@@ -29,7 +29,7 @@ class MipPyramid(Record):
         """One level as an image, 0 the texture itself."""
         before = sum(height * width for height, width in self.sizes[:index])
         height, width = self.sizes[index]
-        return self.table[before : before + height * width].reshape(height, width, -1)
+        return self.table[before : before + height * width].unflatten(0, (height, width))
 
 
 def mip_pyramid(texture: Float[Tensor, "h w c"], levels: int | None = None) -> MipPyramid:
@@ -56,7 +56,7 @@ def mip_pyramid(texture: Float[Tensor, "h w c"], levels: int | None = None) -> M
     images = [texture]
     while max(images[-1].shape[:2]) > 1 and (levels is None or len(images) < levels):
         images.append(_halved(_halved(images[-1]).transpose(0, 1)).transpose(0, 1))
-    table = torch.cat([image.reshape(-1, texture.shape[2]) for image in images])
+    table = torch.cat([image.flatten(0, 1) for image in images])
     return MipPyramid(table, tuple((image.shape[0], image.shape[1]) for image in images))
 
 

@@ -163,7 +163,7 @@ class MeshRenderer(nn.Module):
         alpha = torch.ones_like(deep)[:, None]
         packed = torch.cat([colour, alpha, deep[:, None], normal, barycentric, values], -1)
         packed = packed.new_zeros(height * width, packed.shape[-1]).index_copy(0, flat, packed)
-        image = packed.reshape(height, width, -1)
+        image = packed.reshape(height, width, packed.shape[1])
         faces = torch.full((height * width,), -1, dtype=torch.long, device=flat.device).index_copy(0, flat, face)
         faces = faces.reshape(height, width)
         if self._edges is None or self._edges.ends.device != self.faces.device:

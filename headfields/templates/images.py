@@ -125,9 +125,7 @@ def _read_plain(folder: Path, vertices: Tensor, faces: Tensor, limit: int | None
     lenses = [intrinsics_of(frame, size, report) for frame in frames]
     matte = any((image[..., 3] < 255).any() for image in images)
     if not matte:
-        report.append(
-            "warning: the images have no matte (alpha, or mask_path); the background may get into it"
-        )
+        report.append("warning: the images have no matte (alpha, or mask_path); the background may get into it")
     if convention == "auto":
         mesh = vertices.detach().cpu().numpy().astype(np.float32)
         chosen = _spread(len(frames), _JUDGES)
