@@ -52,7 +52,8 @@ __version__ = "0.1.0"
 
 _MODULES = (
     "anchors", "codes", "data", "decoders", "deformers", "encoders", "geometry_metrics", "heads", "losses", "meshing",
-    "metrics", "models", "ops", "priors", "renderers", "retargeting", "rigging", "templates", "tracking", "training", "viz",
+    "metrics", "models", "ops", "priors", "renderers", "retargeting", "rigging", "templates", "tracking", "training",
+    "viz",
 )  # fmt: skip
 _NAMES = {
     "avatar": ("Avatar", "Field"),

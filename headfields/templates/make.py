@@ -137,7 +137,7 @@ def template_pictures(
         save_image(folder / "views.png", sheet)
         turns = [
             mesh_view(
-                mesh.vertices, mesh.faces, view_camera(mesh.vertices, yaw, 0.0, size), mesh.uv, mesh.uv_faces,
+                mesh.vertices, mesh.faces, view_camera(mesh.vertices, float(yaw), 0.0, size), mesh.uv, mesh.uv_faces,
                 mesh.texture, shading=0.0,
             )
             for yaw in range(0, 360, 45)

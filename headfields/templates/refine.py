@@ -20,6 +20,8 @@ from headfields.templates.bake import bake_texture
 from headfields.templates.exposure import even_out
 from headfields.templates.images import PosedImages
 
+_NOISE = 0.1  # of the largest gradient of a vertex: a vertex with less is moved less
+
 __all__ = ["RefineOptions", "RefinedMesh", "refine_mesh"]
 
 
@@ -41,7 +43,7 @@ class RefineOptions:
 
     size: int = 256
     views: int = 2
-    rate: float = 3e-4
+    rate: float = 1e-3
     stiffness: float = 20.0
     colour: float = 3.0
     coverage: float = 1.0
@@ -78,8 +80,8 @@ def refine_mesh(
     """Displaces vertices so that the mesh, with a texture baked from the images, looks like them.
 
     Each step renders a few views and compares colours, coverage and outlines (the latter two if there is a matte).
-    What is learned is a displacement, smoothed by an implicit step of the Laplacian and moved by Adam with one rate for
-    all vertices, so that what no view sees moves with what is around it. The texture is baked again a few times.
+    What is learned is a displacement, smoothed by an implicit step of the Laplacian, so that what no view sees moves with
+    what is around it, and moved by Adam with one second moment a vertex. The texture is baked again a few times.
 
     Args:
         images: in the frame of the mesh.
@@ -111,7 +113,7 @@ def refine_mesh(
     smooth = SymmetricSystem(scipy.sparse.identity(len(proxy)) + options.stiffness * laplacian)
     first, second = mesh_edges(faces).ends.unbind(-1)
     edge = float((proxy[faces] - proxy[faces.roll(1, 1)]).norm(dim=-1).mean())
-    walk = _UniformAdam(proxy, options.rate * float((proxy.amax(0) - proxy.amin(0)).norm()))
+    walk = _VertexAdam(proxy, options.rate * float((proxy.amax(0) - proxy.amin(0)).norm()))
     renderer = MeshRenderer(faces, uv, uv_faces)
     observed: dict[int, ObservedSilhouette] = {}
     generator = torch.Generator().manual_seed(seed)
@@ -153,23 +155,24 @@ def refine_mesh(
     return RefinedMesh(current, torch.tensor(losses))
 
 
-class _UniformAdam:
-    """Adam whose second moment is the largest of all entries, so that small gradients take small steps."""
+class _VertexAdam:
+    """Adam with one second moment a vertex, and at least a part of the largest, so that noise takes small steps."""
 
     def __init__(self, like: Tensor, rate: float) -> None:
         self.value = torch.zeros_like(like).requires_grad_()
         self.rate, self.count = rate, 0
-        self.mean, self.square = torch.zeros_like(like), 0.0
+        self.mean, self.square = torch.zeros_like(like), torch.zeros_like(like[:, :1])
 
     def step(self, factor: float) -> None:
         assert self.value.grad is not None
         gradient, self.value.grad = self.value.grad.nan_to_num(0.0, 0.0, 0.0), None
         self.count += 1
         self.mean = 0.9 * self.mean + 0.1 * gradient
-        self.square = 0.98 * self.square + 0.02 * float(gradient.square().max())
+        self.square = 0.98 * self.square + 0.02 * gradient.square().sum(-1, keepdim=True)
         mean, square = self.mean / (1 - 0.9**self.count), self.square / (1 - 0.98**self.count)
+        size = square.sqrt()
         with torch.no_grad():
-            self.value -= factor * self.rate * mean / (square**0.5 + 1e-20)
+            self.value -= factor * self.rate * mean / (size + _NOISE * size.max() + 1e-20)
 
 
 def _laplacian(faces: Tensor, count: int) -> scipy.sparse.csr_matrix:

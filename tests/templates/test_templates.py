@@ -48,10 +48,10 @@ def test_what_one_view_shows_wrongly_is_left_out():
     pixels = images.pixels.clone()
     pixels[4, 30:66, 30:66, :3] = torch.tensor([255, 0, 255], dtype=torch.uint8)  # something before the lens
     spoilt = PosedImages(images.camera, pixels, images.names)
-    clean, dirty = (bake_texture(x, vertices, faces, uv, uv_faces, 96) for x in (images, spoilt))
-    assert likeness(vertices, dirty.texture, held) > likeness(vertices, clean.texture, held) - 2.5
+    dirty = bake_texture(spoilt, vertices, faces, uv, uv_faces, 96)
+    assert likeness(vertices, dirty.texture, held) > 27
     naive = bake_texture(spoilt, vertices, faces, uv, uv_faces, 96, keep=1)
-    assert likeness(vertices, naive.texture, held) < likeness(vertices, dirty.texture, held) - 3
+    assert likeness(vertices, naive.texture, held) < likeness(vertices, dirty.texture, held) - 5
 
 
 def test_what_nobody_sees_is_filled_from_around():
@@ -63,11 +63,11 @@ def test_what_nobody_sees_is_filled_from_around():
     assert float(baked.texture.min()) > 0.01  # no black holes
     nothing = PosedImages(images.camera, images.pixels * 0, images.names)
     grey = bake_texture(nothing, vertices, faces, uv, uv_faces, 16)
-    assert not grey.seen.any() and grey.texture.std() == 0
+    assert not grey.seen.any() and float(grey.texture.std()) < 1e-6
 
 
 def test_refinement_brings_the_proxy_nearer_to_the_truth():
-    vertices, faces, uv, uv_faces = bumpy()
+    _, faces, uv, uv_faces = bumpy()
     proxy, images, held = poor_mesh(), photographs(views(10, 96)), views(4, 96, offset=13.0)
     made = make_template(images, TexturedMesh(proxy, faces, uv, uv_faces), 96)
     options = RefineOptions(size=96, texture=96, rate=2e-3, stiffness=8.0)
