@@ -42,10 +42,10 @@ class RefineOptions:
     """
 
     size: int = 256
-    views: int = 2
-    rate: float = 1e-3
+    views: int = 3
+    rate: float = 1.5e-3
     stiffness: float = 20.0
-    colour: float = 3.0
+    colour: float = 1.0
     coverage: float = 1.0
     outline: float = 0.003
     bending: float = 0.05

@@ -70,12 +70,12 @@ def test_refinement_brings_the_proxy_nearer_to_the_truth():
     _, faces, uv, uv_faces = bumpy()
     proxy, images, held = poor_mesh(), photographs(views(10, 96)), views(4, 96, offset=13.0)
     made = make_template(images, TexturedMesh(proxy, faces, uv, uv_faces), 96)
-    options = RefineOptions(size=96, texture=96, rate=2e-3, stiffness=8.0)
-    found = refine_mesh(images, proxy, faces, uv, uv_faces, 60, options)
-    assert surface_error(found.vertices) < 0.55 * surface_error(proxy)
-    assert found.loss[-10:].mean() < 0.6 * found.loss[:10].mean()
+    options = RefineOptions(size=96, texture=96, bakes=2)
+    found = refine_mesh(images, proxy, faces, uv, uv_faces, 40, options)
+    assert surface_error(found.vertices) < 0.35 * surface_error(proxy)
+    assert found.loss[-10:].mean() < 0.4 * found.loss[:10].mean()
     better = bake_texture(images, found.vertices, faces, uv, uv_faces, 96)
-    assert likeness(found.vertices, better.texture, held) > likeness(proxy, made.mesh.texture, held) + 1
+    assert likeness(found.vertices, better.texture, held) > likeness(proxy, made.mesh.texture, held) + 0.5
     again = refine_mesh(images, proxy, faces, uv, uv_faces, 2, options)
     torch.testing.assert_close(refine_mesh(images, proxy, faces, uv, uv_faces, 2, options).vertices, again.vertices)
     assert refine_mesh(images, proxy, faces, uv, uv_faces, 0).vertices.equal(proxy)
