@@ -80,8 +80,8 @@ def refine_mesh(
     """Displaces vertices so that the mesh, with a texture baked from the images, looks like them.
 
     Each step renders a few views and compares colours, coverage and outlines (the latter two if there is a matte).
-    What is learned is a displacement, smoothed by an implicit step of the Laplacian, so that what no view sees moves with
-    what is around it, and moved by Adam with one second moment a vertex. The texture is baked again a few times.
+    What is learned is a displacement, smoothed by an implicit step of the Laplacian, so that what no view sees moves
+    with what is around it, and moved by Adam with one second moment a vertex. The texture is baked again a few times.
 
     Args:
         images: in the frame of the mesh.
@@ -129,7 +129,7 @@ def refine_mesh(
         step_along = (moved[first] - moved[second]) / edge
         bent = torch.zeros_like(moved).index_add(0, first, step_along).index_add(0, second, -step_along)
         loss = options.bending * bent.square().sum(-1).mean()
-        chosen = []
+        chosen: list[int] = []
         while len(chosen) < min(options.views, len(small)):
             order = order or torch.randperm(len(small), generator=generator).tolist()
             chosen.append(order.pop())
