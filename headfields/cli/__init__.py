@@ -41,6 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "compare-meshes": commands.compare_meshes,
         "convert-flame": commands.convert_flame,
         "rig": commands.rig,
+        "template": commands.template,
         "doctor": commands.doctor,
     }
     try:

@@ -470,6 +470,61 @@ def rig(
     rigging.rig(scan, out, landmarks, body, texture, eyes, scale, inner_mouth, size)
 
 
+def template(
+    out: Annotated[Path, tyro.conf.arg(metavar="FILE")],
+    scan: OtherFile = None,
+    capture: OtherCapture = None,
+    proxy: OtherFile = None,
+    refine: int = 0,
+    resolution: int = 1024,
+    views: Annotated[int | None, Number] = None,
+    convention: Literal["auto", "opencv", "opengl"] = "auto",
+    even_exposure: bool = True,
+    landmarks: OtherFile = None,
+    body: OtherFile = None,
+    texture: OtherFile = None,
+    eyes: Literal["auto", "open", "closed"] = "auto",
+    scale: float = 1.0,
+    inner_mouth: bool = True,
+    size: int = 384,
+) -> None:
+    """Make the template of a 360-degree portrait: from a textured scan, or from posed images and a proxy mesh.
+
+    `headfields template --scan head.obj --out template.npz` rigs the scan, as headfields rig does. `headfields template
+    --capture DIR --proxy mesh.obj --out template.obj` bakes a texture for the mesh out of images taken from around, and
+    --refine 200 first moves the mesh to what they show; with --out template.npz the result is rigged as well. Pictures
+    are written beside the file: look at them.
+
+    Args:
+        out: The file to write: .npz is a rig, .obj a textured mesh.
+        scan: An OBJ file of a head and shoulders with its texture.
+        capture: Folder of posed images (transforms.json, as NeRF's and Nerfstudio's, or a capture); the subject stands
+            still.
+        proxy: An OBJ file in the frame of the cameras, e.g. of multi-view stereo or a registered body.
+        refine: Steps by which the proxy is moved to the images; 0 leaves its shape as it is.
+        resolution: Side of the baked texture, in texels.
+        views: Use at most so many images, evenly spread.
+        convention: Axes of the camera-to-world matrices; auto asks on which the mesh lands on the mattes.
+        even_exposure: Whether differences of brightness between images are taken out.
+        landmarks: For the rig: a JSON of landmarks (docs/rigging.md); found on the shape if not given.
+        body: For the rig: an SMPL-X or FLAME file; a body made by code if not given.
+        texture: Of a scan, where its material does not name it.
+        eyes: For the rig: whether the lids are shut; auto looks.
+        scale: Metres per unit of the OBJ file.
+        inner_mouth: For the rig: whether a mouth that is cut open gets a cavity and teeth.
+        size: Of each picture, in pixels.
+    """
+    from headfields.cli import templates
+
+    templates.template(
+        templates.Sources(scan, capture, proxy, texture, scale),
+        templates.Baking(refine, resolution, views, convention, even_exposure),
+        templates.RigOptions(landmarks, body, eyes, inner_mouth),
+        out,
+        size,
+    )
+
+
 def doctor() -> None:
     """Say what is installed and what runs where, and try every kernel against its reference.
 

@@ -29,6 +29,26 @@ class Shading(Part):
         raise NotImplementedError
 
 
+_FIRST = (2 * math.pi / 3) * math.sqrt(3 / (4 * math.pi))
+_SECOND = math.sqrt(5 / (12 * math.pi))
+_FACTORS = (1 / math.sqrt(4 * math.pi), *[_FIRST] * 3, *[3 * math.pi / 4 * _SECOND] * 3,
+            3 * math.pi / 8 * _SECOND, math.pi / 8 * math.sqrt(5 / (4 * math.pi)))  # fmt: skip
+
+
+def sh_irradiance(normals: Float[Tensor, "m 3"], coefficients: Float[Tensor, "9 c"]) -> Float[Tensor, "m c"]:
+    """What far light of spherical harmonics of order 3 gives at unit normals; what `SHLighting` multiplies with.
+
+    Differentiable to any order in both.
+
+    Args:
+        normals: (M, 3) in the frame of the light.
+        coefficients: (9, C); the first alone, √(4π), is 1 whatever the normal.
+    """
+    x, y, z = normals.unbind(dim=-1)
+    basis = [torch.ones_like(x), x, y, z, x * y, x * z, y * z, x.square() - y.square(), 3 * z.square() - 1]
+    return (torch.stack(basis, dim=-1) * normals.new_tensor(_FACTORS)) @ coefficients
+
+
 class SHLighting(Shading):
     """Light from far away that stays with the camera: spherical harmonics of order 3, nine coefficients a channel.
 
@@ -49,20 +69,14 @@ class SHLighting(Shading):
 
     def __init__(self) -> None:
         super().__init__()
-        first = (2 * math.pi / 3) * math.sqrt(3 / (4 * math.pi))
-        second = math.sqrt(5 / (12 * math.pi))
-        factors = [1 / math.sqrt(4 * math.pi), *[first] * 3, *[3 * math.pi / 4 * second] * 3,
-                   3 * math.pi / 8 * second, math.pi / 8 * math.sqrt(5 / (4 * math.pi))]  # fmt: skip
-        self.register_buffer("factors", torch.tensor(factors), persistent=False)
+        self.register_buffer("factors", torch.tensor(_FACTORS), persistent=False)
         start = torch.zeros(9, 3)
         start[0] = math.sqrt(4 * math.pi)
         self.coefficients = nn.Parameter(start)
 
     def shading(self, normals: Float[Tensor, "m 3"]) -> Float[Tensor, "m 3"]:
         """The factor (M, 3) of each channel at unit normals (M, 3) in the camera's frame."""
-        x, y, z = normals.unbind(dim=-1)
-        basis = [torch.ones_like(x), x, y, z, x * y, x * z, y * z, x.square() - y.square(), 3 * z.square() - 1]
-        return (torch.stack(basis, dim=-1) * self.factors) @ self.coefficients
+        return sh_irradiance(normals, self.coefficients)
 
     def forward(
         self, rgb: Float[Tensor, "m 3"], normals: Float[Tensor, "m 3"], ray: Int[Tensor, " m"], rays: Rays

@@ -1,6 +1,7 @@
 """Operations: functions on tensors, one file each. `headfields.ops.reference` defines them in plain PyTorch."""
 
 from headfields.ops.affine import affine_inverse, apply_affine, skin_points
+from headfields.ops.antialias import Crossings, MeshEdges, antialias, mesh_edges, silhouette_crossings
 from headfields.ops.blended_map import blended_map
 from headfields.ops.closest_triangle import ClosestPoint, TriangleBVH
 from headfields.ops.compositing import (
@@ -42,21 +43,26 @@ from headfields.ops.skinning import (
 from headfields.ops.softplus import softplus
 from headfields.ops.spherical_harmonics import spherical_harmonics
 from headfields.ops.surface_alpha import laplace_density, neus_alpha, unclamped_alpha
+from headfields.ops.texture import MipPyramid, fill_texels, mip_pyramid, pad_charts, sample_texture
 from headfields.ops.triangle_frames import deformation_gradients, edge_neighbours, triangle_areas, triangle_frames
 from headfields.ops.unwrap import unwrap
 from headfields.ops.uv import UVRasterizer
 
 __all__ = [
     "ClosestPoint",
+    "Crossings",
     "GroupedRows",
     "HashGridLayout",
     "Isosurface",
+    "MeshEdges",
+    "MipPyramid",
     "NearestVertices",
     "TriangleBVH",
     "UVRasterizer",
     "VertexTree",
     "accumulate",
     "affine_inverse",
+    "antialias",
     "apply_affine",
     "axis_angle",
     "blend_shapes",
@@ -65,6 +71,7 @@ __all__ = [
     "deformation_gradients",
     "edge_neighbours",
     "exclusive_sum",
+    "fill_texels",
     "fit_rigid",
     "frequency_encoding",
     "frequency_window",
@@ -84,10 +91,13 @@ __all__ = [
     "march",
     "marching_cubes",
     "merge",
+    "mesh_edges",
+    "mip_pyramid",
     "mlp",
     "mlp_tangents",
     "nearest_rotation",
     "neus_alpha",
+    "pad_charts",
     "pose_features",
     "ray_offsets",
     "rigid_transform",
@@ -96,7 +106,9 @@ __all__ = [
     "rotation_from_quaternion",
     "rotation_matrices",
     "rotations_from",
+    "sample_texture",
     "scatter_rows",
+    "silhouette_crossings",
     "skin_points",
     "softplus",
     "spherical_harmonics",

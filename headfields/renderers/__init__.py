@@ -1,6 +1,7 @@
 """Renderers, and the samplers that they use."""
 
 from headfields.renderers.coarse_to_fine import CoarseToFineRenderer
+from headfields.renderers.mesh import MeshRenderer, MeshRendering
 from headfields.renderers.occupancy import OccupancyGrid
 from headfields.renderers.samplers import HierarchicalSampler, OccupancySampler, UniformSampler
 from headfields.renderers.sharpness import LearnedSharpness, ScheduledSharpness, Sharpness
@@ -13,6 +14,8 @@ __all__ = [
     "CoarseToFineRenderer",
     "HierarchicalSampler",
     "LearnedSharpness",
+    "MeshRenderer",
+    "MeshRendering",
     "NeuSAlpha",
     "OccupancyGrid",
     "OccupancySampler",

@@ -80,7 +80,7 @@ def mesh_view(
     light: Sequence[float] = (0.35, 0.55, 0.85),
     shading: float = 0.75,
     samples: int = 2,
-) -> Float[Tensor, "h w 3"]:
+) -> Float[Tensor, "height width 3"]:
     """Draws a mesh over white: its texture, or colours at vertices or corners, or grey, under one far light.
 
     Args:

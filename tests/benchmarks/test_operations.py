@@ -182,6 +182,16 @@ def test_compositing_and_sampling_agree_with_nerfacc() -> None:
         assert peer.difference is not None and peer.difference < 1e-4 and peer.unmatched <= 2, peer
 
 
+def test_a_soft_rasteriser_has_nearly_our_derivative_of_the_area() -> None:
+    from benchmarks.operations import mesh_rendering
+
+    scene = mesh_rendering.Scene(shapes.head(0), 40, "cpu")
+    with torch.no_grad():
+        ours, soft = measure(Case("c", {}, "pixels", 1600, scene.coverage()), _BRIEF)
+        assert ours.contestant == OURS and soft.difference is not None and soft.difference < 0.1, soft
+        assert measure(Case("c", {}, "pixels", 1600, scene.picture()), _BRIEF)[0].milliseconds
+
+
 def test_inverse_skinning_finds_nearly_all() -> None:
     from benchmarks.operations import inverse_skinning
 

@@ -1,0 +1,246 @@
+"""Edge-aware antialiasing of a point-sampled image of a mesh, whose outlines then have gradients.
+
+Source of the idea: Laine et al. 2020, "Modular primitives for high-performance differentiable rendering", section 3.6:
+neighbouring pixels are blended by where a silhouette edge crosses the segment between their centres. Our own choice is
+to start from the edges and not from the pixels: every silhouette edge of the mesh is followed over the pixels, so that
+those of triangles smaller than a pixel, or too thin for any pixel to see, are found too.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from headfields.ops._checks import check_floating, check_integer, check_same_device, check_shape
+from headfields.records import Record
+
+
+@dataclass(frozen=True)
+class MeshEdges(Record):
+    """The edges of a triangle mesh, made once for a topology by `mesh_edges`. No gradient.
+
+    Attributes:
+        ends: (E, 2) the vertices at both ends.
+        corner_edge: (3 F,) the edge opposite each corner of each face, face by face.
+        corner: (3 F,) the vertex at that corner.
+    """
+
+    ends: Int[Tensor, "e 2"]
+    corner_edge: Int[Tensor, " c"]
+    corner: Int[Tensor, " c"]
+
+
+@dataclass(frozen=True)
+class Crossings(Record):
+    """Where silhouette edges cross the segments between the centres of neighbouring pixels.
+
+    Attributes:
+        near: (M,) the pixel on the edge's inner side, as row · W + column: it shows the surface that ends there.
+        far: (M,) its neighbour across the edge, which shows what is behind.
+        position: (M,) where between the two centres, 0 at the near one and 1 at the far one; differentiable.
+        point: (M, 2) the same in pixels (x right, y down); differentiable.
+        edge: (M,) which edge.
+        outer: (M,) whether nothing is behind: the outline of the whole, and not a fold before the mesh itself.
+    """
+
+    near: Int[Tensor, " m"]
+    far: Int[Tensor, " m"]
+    position: Float[Tensor, " m"]
+    point: Float[Tensor, "m 2"]
+    edge: Int[Tensor, " m"]
+    outer: Bool[Tensor, " m"]
+
+
+def mesh_edges(faces: Int[Tensor, "f 3"]) -> MeshEdges:
+    """The edges of a mesh and the corners opposite them.
+
+    Args:
+        faces: (F, 3) vertex indices. Vertices that a file has twice (along seams) leave two border edges there; weld
+            them first.
+
+    Raises:
+        TypeError: faces are not integers.
+        ValueError: they are not (F, 3).
+    """
+    check_integer("mesh_edges", "faces", faces)
+    check_shape("mesh_edges", "faces", faces, "F 3")
+    faces = faces.long()
+    sides = torch.stack([faces.roll(-1, 1), faces.roll(-2, 1)], -1).reshape(-1, 2).sort(-1).values
+    count = int(faces.max()) + 1 if faces.numel() else 1
+    key, which = (sides[:, 0] * count + sides[:, 1]).unique(return_inverse=True)
+    return MeshEdges(torch.stack([key // count, key % count], -1), which, faces.reshape(-1))
+
+
+def silhouette_crossings(
+    pixels: Float[Tensor, "v 2"],
+    vertex_depth: Float[Tensor, " v"],
+    edges: MeshEdges,
+    depth: Float[Tensor, "h w"],
+    mask: Bool[Tensor, "h w"],
+) -> Crossings:
+    """Finds where the visible silhouette of a mesh passes between neighbouring pixels.
+
+    An edge is a silhouette if all of its faces lie on one side of it in the image: a border, an edge whose two faces
+    look opposite ways, or where any number of faces fold over. Steep ones are followed from row to row (and cross the
+    segment of two pixels side by side), flat ones from column to column: so the outline is counted once, and a moving
+    edge changes the image by just the area that it sweeps. A crossing counts if what the far pixel shows is behind the
+    edge, and what the near one shows lies nearer to the edge's depth than that; of several in one place, the outermost.
+    Edges of a face that has a corner behind the camera are left out.
+
+    Differentiable to any order in `pixels` (`position`, `point`): the edges are found in float64 without a graph, and
+    the crossings computed from their ends.
+
+    Args:
+        pixels: (V, 2) vertices in the image, as `Camera.project` gives them.
+        vertex_depth: (V,) their depth along the optical axis.
+        edges: of the mesh.
+        depth: (H, W) depth along the optical axis of what each pixel's centre sees; its value matters where `mask` is.
+        mask: (H, W) whether a pixel sees the mesh.
+
+    Raises:
+        TypeError: a dtype does not fit.
+        ValueError: a shape does not fit, or devices differ.
+    """
+    op = "silhouette_crossings"
+    for name, tensor, shape in (("pixels", pixels, "V 2"), ("vertex_depth", vertex_depth, f"{len(pixels)}")):
+        check_floating(op, name, tensor)
+        check_shape(op, name, tensor, shape)
+    check_floating(op, "depth", depth)
+    check_shape(op, "depth", depth, "H W")
+    check_shape(op, "mask", mask, f"{depth.shape[0]} {depth.shape[1]}")
+    check_same_device(op, pixels=pixels, vertex_depth=vertex_depth, edges=edges.ends, depth=depth, mask=mask)
+    with torch.no_grad():
+        place, away = pixels.detach().double(), vertex_depth.detach().double()
+        edge, inside = _silhouettes(place, away, edges)
+        surface = torch.where(mask, depth.detach().double(), torch.inf).reshape(-1)
+        size = (depth.shape[0], depth.shape[1])
+        found = [_followed(place, away, edges.ends[edge], inside, surface, size, along) for along in (1, 0)]
+        row_of = [part[0] for part in found]
+        near, far, at = (torch.cat([part[k] for part in found]) for k in (1, 2, 3))
+        along = torch.cat([torch.full_like(part[0], axis) for part, axis in zip(found, (1, 0), strict=True)])
+        chosen = _outermost(near, far, at, surface.numel())
+        picked = edge[torch.cat(row_of)][chosen]
+        near, far, along = near[chosen], far[chosen], along[chosen]
+    return _placed(pixels, edges.ends[picked], picked, near, far, along, size[1], ~mask.reshape(-1)[far])
+
+
+def antialias(image: Float[Tensor, "h w c"], crossings: Crossings) -> Float[Tensor, "h w c"]:
+    """Blends neighbouring pixels by where a silhouette passes between them.
+
+    A pixel is taken for the segment of length 1 about its centre: if the edge crosses within the near pixel's half,
+    what lies beyond it there has the far pixel's colour, and the other way round. Where several edges take more of a
+    pixel than there is, their shares are scaled to fill it, so that the result is a mean of colours (our own choice).
+
+    Differentiable to any order in the image and in `crossings.position`, and so in what that was computed from. The
+    derivative of the sum of a coverage image is, on average over sub-pixel shifts, that of the area.
+
+    Args:
+        image: (H, W, C) sampled at pixel centres, any values; what is transparent premultiplied.
+        crossings: of the same image, from `silhouette_crossings`.
+
+    Raises:
+        TypeError: image is not floating point.
+        ValueError: image is not (H, W, C), or devices differ.
+        IndexError: crossings name a pixel that image does not have (CPU).
+    """
+    check_floating("antialias", "image", image)
+    check_shape("antialias", "image", image, "H W C")
+    check_same_device("antialias", image=image, crossings=crossings.near)
+    flat = image.reshape(-1, image.shape[-1])
+    beyond = crossings.position - 0.5
+    inward = beyond < 0
+    target = torch.where(inward, crossings.near, crossings.far)
+    source = torch.where(inward, crossings.far, crossings.near)
+    share = beyond.abs().to(flat.dtype)
+    total = torch.zeros_like(flat[:, 0]).index_add(0, target, share)
+    share = share / total.clamp(min=1)[target]
+    change = share[:, None] * (flat.index_select(0, source) - flat.index_select(0, target))
+    return flat.index_add(0, target, change).reshape(image.shape)
+
+
+def _silhouettes(place: Tensor, away: Tensor, edges: MeshEdges) -> tuple[Tensor, Tensor]:
+    """The edges that are silhouettes, and on which side (+1 or -1) of them their faces lie."""
+    if not len(edges.corner):
+        return edges.corner, place.new_zeros(0)
+    usable = (away > 0) & place.isfinite().all(-1)
+    a, b = (place[edges.ends[:, k]] for k in (0, 1))
+    line = b - a
+    reach = place[edges.corner] - a[edges.corner_edge]
+    own = line[edges.corner_edge]
+    side = (own[:, 0] * reach[:, 1] - own[:, 1] * reach[:, 0]).sign()
+    side = torch.where(usable[edges.corner], side, torch.nan)
+    count = len(edges.ends)
+    total = place.new_zeros(count).index_add(0, edges.corner_edge, side)
+    voting = place.new_zeros(count).index_add(0, edges.corner_edge, side.abs())
+    # A face behind the camera made NaN of its edges' sums, which compare as false.
+    chosen = ((total.abs() == voting) & (voting > 0) & usable[edges.ends].all(-1)).nonzero()[:, 0]
+    return chosen, total[chosen].sign()
+
+
+def _followed(
+    place: Tensor, away: Tensor, ends: Tensor, inside: Tensor, surface: Tensor, size: tuple[int, int], along: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Crossings of steep edges with rows (`along` 1, y) or of flat ones with columns (0, x): the row of `ends`, near
+    and far pixel, and position, of those that are visible."""
+    a, b = place[ends[:, 0]], place[ends[:, 1]]
+    span = b - a
+    steep = span[:, 1].abs() > span[:, 0].abs()
+    major = a[:, along], b[:, along]
+    first = (torch.minimum(*major) - 0.5).ceil().clamp(0, size[1 - along])
+    last = (torch.maximum(*major) - 0.5).ceil().clamp(0, size[1 - along])
+    counts = torch.where(steep == bool(along), last - first, 0).nan_to_num().long()
+    which = torch.repeat_interleave(torch.arange(len(ends), device=ends.device), counts)
+    step = torch.arange(len(which), device=ends.device) - (counts.cumsum(0) - counts)[which]
+    line = first[which].long() + step
+    part = (line + 0.5 - a[which, along]) / span[which, along]
+    across = a[which, 1 - along] + part * span[which, 1 - along]
+    low = (across - 0.5).floor()
+    # To the left of a steep edge the cross product with its direction has dy's sign; above a flat one, that of -dx.
+    turn = span[which, along].sign() * (1 if along else -1)
+    low_is_near = turn == inside[which]
+    beside = size[along]
+    fits = (low >= 0) & (low + 1 < beside)
+    low = low.clamp(0, max(beside - 2, 0)).long()
+    pixel = line * size[1] + low if along else low * size[1] + line
+    other = pixel + (1 if along else size[1])
+    near, far = torch.where(low_is_near, pixel, other), torch.where(low_is_near, other, pixel)
+    fits_index = fits.nonzero()[:, 0]
+    which, near, far = which[fits_index], near[fits_index], far[fits_index]
+    part, across, low, low_is_near = part[fits_index], across[fits_index], low[fits_index], low_is_near[fits_index]
+    edge_depth = 1 / ((1 - part) / away[ends[which, 0]] + part / away[ends[which, 1]])
+    gap = surface[far] - edge_depth
+    visible = (gap > 0) & ((surface[near] - edge_depth).abs() < gap)
+    at = torch.where(low_is_near, across - low - 0.5, low + 1.5 - across)
+    keep = visible.nonzero()[:, 0]
+    return which[keep], near[keep], far[keep], at[keep]
+
+
+def _outermost(near: Tensor, far: Tensor, at: Tensor, count: int) -> Tensor:
+    """Of crossings between the same two pixels, the index of the one farthest from the near one."""
+    if not len(near):
+        return near
+    key = near * count + far
+    order = torch.argsort(at, stable=True)
+    order = order[torch.argsort(key[order], stable=True)]
+    sorted_key = key[order]
+    last = torch.ones_like(sorted_key, dtype=torch.bool)
+    last[:-1] = sorted_key[1:] != sorted_key[:-1]
+    return order[last]
+
+
+def _placed(
+    pixels: Tensor, ends: Tensor, edge: Tensor, near: Tensor, far: Tensor, along: Tensor, width: int, outer: Tensor
+) -> Crossings:
+    """The crossings, computed anew from the ends of their edges with a graph."""
+    a, b = pixels.index_select(0, ends[:, 0]), pixels.index_select(0, ends[:, 1])
+    by_row = along == 1
+    near_x, near_y = near % width + 0.5, torch.div(near, width, rounding_mode="floor") + 0.5
+    line = torch.where(by_row, near_y, near_x).to(pixels.dtype)
+    start, stop = torch.where(by_row[:, None], a.flip(-1), a), torch.where(by_row[:, None], b.flip(-1), b)
+    slope = (stop[:, 1] - start[:, 1]) / (stop[:, 0] - start[:, 0])
+    across = start[:, 1] + (line - start[:, 0]) * slope
+    centre = torch.where(by_row, near_x, near_y).to(pixels.dtype)
+    outward = torch.where(far > near, 1.0, -1.0).to(pixels.dtype)
+    point = torch.stack([torch.where(by_row, across, line), torch.where(by_row, line, across)], -1)
+    return Crossings(near, far, (across - centre) * outward, point, edge, outer)

@@ -1,0 +1,73 @@
+"""Differences of exposure between views, from what several of them see of the same points."""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+__all__ = ["even_out", "linear_from_srgb", "srgb_from_linear", "view_gains"]
+
+_DARK = 0.01  # linear; below, noise decides
+_PRIOR = 10.0  # points' worth of belief that a gain is 1
+_LEAST = 20  # points that two views must share
+
+
+def linear_from_srgb(colour: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
+    """Light from sRGB values (IEC 61966-2-1)."""
+    low = colour / 12.92
+    return torch.where(colour <= 0.04045, low, ((colour.clamp(min=0.04045) + 0.055) / 1.055) ** 2.4)
+
+
+def srgb_from_linear(light: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
+    """sRGB values from light."""
+    high = 1.055 * light.clamp(min=0.0031308) ** (1 / 2.4) - 0.055
+    return torch.where(light <= 0.0031308, 12.92 * light, high)
+
+
+def even_out(colour: Float[Tensor, "*batch 3"], gain: Float[Tensor, ""] | float) -> Float[Tensor, "*batch 3"]:
+    """sRGB colours of a view with its gain taken out."""
+    return srgb_from_linear(linear_from_srgb(colour) / gain).clamp(0, 1)
+
+
+def view_gains(
+    light: Float[Tensor, "t k 3"], weight: Float[Tensor, "t k"], view: Int[Tensor, "t k"], views: int
+) -> Float[Tensor, " views"]:
+    """How bright each view is beside the others, of geometric mean 1.
+
+    The median of the difference in log brightness of the points that two views share, for each pair that shares enough,
+    and the gains that explain these best (least squares, weighted by how many points they are). Our own choice.
+
+    Args:
+        light: (T, K, 3) linear colours of T points in up to K views each.
+        weight: (T, K) zero where there is none.
+        view: (T, K) which view.
+        views: how many there are.
+    """
+    brightness = light.mean(-1)
+    use = (weight > 0) & (brightness > _DARK) & (light.amax(-1) < 0.98)
+    level = brightness.clamp(min=_DARK).log().double()
+    left, right = torch.triu_indices(view.shape[1], view.shape[1], 1)
+    both = use[:, left] & use[:, right]
+    first, second = view[:, left][both], view[:, right][both]
+    difference = (level[:, left] - level[:, right])[both]
+    swap = first > second
+    key = torch.where(swap, second * views + first, first * views + second)
+    difference = torch.where(swap, -difference, difference)
+    order = torch.argsort(difference)
+    order = order[torch.argsort(key[order], stable=True)]
+    pairs, counts = key[order].unique_consecutive(return_counts=True)
+    middle = counts.cumsum(0) - counts + counts // 2
+    median = difference[order][middle] if len(pairs) else difference
+    kept = counts >= _LEAST
+    pairs, median, share = pairs[kept], median[kept], counts[kept].double()
+    a, b = pairs // views, pairs % views
+    matrix = torch.eye(views, dtype=torch.float64) * _PRIOR
+    right_side = torch.zeros(views, dtype=torch.float64)
+    for i, j, d, w in zip(a.tolist(), b.tolist(), median.tolist(), share.tolist(), strict=True):
+        matrix[i, i] += w
+        matrix[j, j] += w
+        matrix[i, j] -= w
+        matrix[j, i] -= w
+        right_side[i] += w * d
+        right_side[j] -= w * d
+    found = torch.linalg.solve(matrix, right_side) if views else right_side
+    return (found - found.mean()).exp().to(light) if views else found.to(light)
