@@ -22,7 +22,12 @@ from sphinx.pycode import ModuleAnalyzer
 from sphinx.util.nodes import make_refnode
 
 PACKAGE = "headfields"
-MODULES = ("headfields.blendfield_losses", "headfields.data.procedural", "headfields.skinning_losses")
+MODULES = (
+    "headfields.blendfield_losses",
+    "headfields.data.procedural",
+    "headfields.silhouette_losses",
+    "headfields.skinning_losses",
+)
 """Public modules that are imported by their full names alone."""
 COLON = "\ue000"  # stands for a colon while napoleon looks
 LINKS = {
