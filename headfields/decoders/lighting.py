@@ -60,9 +60,13 @@ class SHLighting(Shading):
 
     def shading(self, normals: Float[Tensor, "m 3"]) -> Float[Tensor, "m 3"]:
         """The factor (M, 3) of each channel at unit normals (M, 3) in the camera's frame."""
+        return self.basis(normals) @ self.coefficients
+
+    def basis(self, normals: Float[Tensor, "m 3"]) -> Float[Tensor, "m 9"]:
+        """What `coefficients` weigh: nine numbers (M, 9) at unit normals (M, 3) in the camera's frame."""
         x, y, z = normals.unbind(dim=-1)
         basis = [torch.ones_like(x), x, y, z, x * y, x * z, y * z, x.square() - y.square(), 3 * z.square() - 1]
-        return (torch.stack(basis, dim=-1) * self.factors) @ self.coefficients
+        return torch.stack(basis, dim=-1) * self.factors
 
     def forward(
         self, rgb: Float[Tensor, "m 3"], normals: Float[Tensor, "m 3"], ray: Int[Tensor, " m"], rays: Rays
