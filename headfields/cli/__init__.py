@@ -41,6 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "compare-meshes": commands.compare_meshes,
         "convert-flame": commands.convert_flame,
         "rig": commands.rig,
+        "synth-template": commands.synth_template,
+        "track-template": commands.track_template,
         "doctor": commands.doctor,
     }
     try:

@@ -73,7 +73,7 @@ def template_error(folder: str | Path, body: TrackedBody, poses: Mapping[int, Bo
         raise CaptureError(f"template_error: {path} is of another rig; give the one that the capture was drawn with")
     frames = sorted(poses)
     rest = rig.weights.argmax(dim=1)
-    groups = {"head": rest == rig.skull, "torso": ~_below(rig.parents, rig.neck_joint)[rest]}
+    groups = {"head": rest == rig.skull, "torso": ~_below(rig.parents, rig.neck_joint or rig.skull)[rest]}
     if not bool(groups["torso"].any()):
         groups["torso"] = groups["head"]
     rows = []
@@ -82,15 +82,15 @@ def template_error(folder: str | Path, body: TrackedBody, poses: Mapping[int, Bo
         difference = (found - true).double()
         view = torch.nn.functional.normalize(true.double(), dim=1)
         aside = difference - (difference * view).sum(1, keepdim=True) * view
-        turn, shift = fit_rigid(found[None].double(), true[None].double())
+        turn, shift = fit_rigid(found.double(), true[None].double())
         aligned = found.double() @ turn[0].T + shift[0]
         angles = {}
         for name, chosen in groups.items():
-            angles[name] = _angle(fit_rigid(found[None, chosen].double(), true[None, chosen].double())[0][0])
+            angles[name] = _angle(fit_rigid(found[chosen].double(), true[None, chosen].double())[0][0])
         jaw = body.names.index("jaw") if "jaw" in body.names else None
         own = torch.zeros(3) if jaw is None else poses[frame].turns[jaw]
         both = rotation_matrices(torch.stack([own, truth["pose"][frame, rig.jaw_joint]]).double())
-        facing = fit_rigid(rig.template_vertices[None, groups["head"]].double(), true[None, groups["head"]].double())
+        facing = fit_rigid(rig.template_vertices[groups["head"]].double(), true[None, groups["head"]].double())
         ahead = facing[0][0][:, 2]  # of the head, OpenCV axes
         rows.append(
             (1e3 * difference.norm(dim=1).mean(), 1e3 * aside.norm(dim=1).mean(),

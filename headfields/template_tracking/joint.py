@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -28,7 +29,7 @@ def smooth_together(
 ) -> dict[int, BodyPose] | None:  # fmt: skip
     """Poses of all frames after `options.joint_steps` steps of Gauss and Newton on the sum of all energies.
 
-    Neighbours are frames whose numbers follow on one another; where one is missing nothing is asked to be smooth.
+    Neighbours are frames as far apart as any two are least; where one is missing nothing is asked to be smooth.
 
     Args:
         body, surface: the template. poses: by frame. light: (9, 3), which stays.
@@ -40,7 +41,8 @@ def smooth_together(
     """
     frames, now = sorted(poses), dict(poses)
     width, begin = body.width, {}
-    triples = [k for k in range(len(frames) - 2) if frames[k + 2] - frames[k] == 2]
+    apart = min((b - a for a, b in pairwise(frames)), default=1)
+    triples = [k for k in range(len(frames) - 2) if frames[k + 2] - frames[k] == 2 * apart]
     joints, expressions = 3 * len(body.index), len(body.expressions)
     scale = motion_scales(options.scales, joints, expressions).double() * float(options.scales.smooth)
     stiff = (1 / scale.square()).numpy()

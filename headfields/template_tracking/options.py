@@ -60,6 +60,7 @@ class TemplateTrackingOptions:
         steps: of Gauss and Newton on each level of a frame.
         first_steps: the same for the frame that starts, or starts anew.
         joint_steps: of the joint pass over all frames; 0: none.
+        pixels: whose colours count, of each level.
         expressions: at most so many coefficients.
         mask_pixels: a frame with fewer pixels of the matte is not fitted.
         landmark_count: how many visible landmarks a start needs.
@@ -68,10 +69,11 @@ class TemplateTrackingOptions:
     """
 
     scales: TermScales = TermScales()
-    levels: tuple[int, ...] = (48, 96, 160)
-    steps: tuple[int, ...] = (4, 4, 3)
+    levels: tuple[int, ...] = (48, 96, 144)
+    steps: tuple[int, ...] = (3, 3, 2)
     first_steps: int = 15
     joint_steps: int = 3
+    pixels: int = 1500
     expressions: int = 50
     mask_pixels: int = 60
     landmark_count: int = 12
@@ -84,7 +86,7 @@ class TemplateTrackingOptions:
                 f"TemplateTrackingOptions: levels is {self.levels} and steps {self.steps}; expected as many of each, "
                 "coarse to fine"
             )
-        for name, least in (("first_steps", 1), ("joint_steps", 0), ("expressions", 0), ("mask_pixels", 1),
+        for name, least in (("first_steps", 1), ("joint_steps", 0), ("expressions", 0), ("pixels", 1), ("mask_pixels", 1),
                             ("landmark_count", 6)):  # fmt: skip
             if getattr(self, name) < least:
                 raise ValueError(f"TemplateTrackingOptions: {name} is {getattr(self, name)}; at least {least}")
@@ -96,7 +98,7 @@ class TemplateTrackingOptions:
     @classmethod
     def quick(cls) -> "TemplateTrackingOptions":
         """Two levels and fewer steps."""
-        return cls(levels=(48, 96), steps=(4, 4), joint_steps=2)
+        return cls(levels=(48, 96), steps=(3, 3), joint_steps=2)
 
     def without_colour(self) -> "TemplateTrackingOptions":
         """Landmarks and silhouettes alone: the baseline that says what the photometric term brings."""

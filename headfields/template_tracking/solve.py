@@ -19,7 +19,7 @@ from headfields.tracking.pose import landmark_pose
 
 __all__ = ["foreseen_pose", "landmark_start", "minimise", "solve_frame"]
 
-_ENOUGH = 2e-4
+_ENOUGH = 1e-3
 """Part of the energy that a step has to gain for another one to be worth it."""
 
 

@@ -7,6 +7,7 @@ import math
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, cast
 
@@ -115,6 +116,7 @@ class TemplateTracker:
         wrong = [frame for frame in self.frames if not 0 <= frame < len(capture)]
         if wrong:
             raise IndexError(f"TemplateTracker: frame {wrong[0]} is out of range; the capture has {len(capture)}")
+        self._apart = min((b - a for a, b in pairwise(self.frames)), default=1)
         self.body, self.surface = TrackedBody(rig, self.options.expressions), TemplateSurface(rig)
         self._observe = functools.lru_cache(maxsize=_KEPT_FRAMES)(lambda f: observe(capture, f, self.options))
 
@@ -215,8 +217,8 @@ class TemplateTracker:
         """From where the nearest frame behind ended and was going; from landmarks too where that looks lost."""
         behind = sorted((f for f in fits if (f - frame) * way < 0), key=lambda f: abs(f - frame))
         last = fits[behind[0]]
-        gap = abs(behind[0] - frame)
-        steady = len(behind) > 1 and gap == 1 and abs(behind[1] - behind[0]) == 1
+        gap = abs(behind[0] - frame) / self._apart
+        steady = len(behind) > 1 and gap == 1 and abs(behind[1] - behind[0]) == self._apart
         foreseen = foreseen_pose(last.pose, fits[behind[1]].pose if steady else None)
         light = last.light.coefficients()
         starts: list[BodyPose] = [foreseen]
