@@ -1,7 +1,7 @@
 """A frame as tracking sees it: a pyramid of pictures, mattes and distances to their outlines."""
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from headfields.tracking.failures import FrameFailure
 __all__ = ["Level", "Observation", "TemplateSource", "observe", "outline", "signed_distance"]
 
 
+@runtime_checkable
 class TemplateSource(Protocol):
     """What tracking needs of a recording: `headfields.data.Capture` has it. Of its cameras the lens alone is used."""
 

@@ -65,7 +65,7 @@ def template_picture(
     return side_by_side([*tiles, torch.from_numpy(np.array(picture))], names), errors
 
 
-def _tile(image: Float[Tensor, "h w 3"]) -> UInt8[np.ndarray, "h w 3"]:
+def _tile(image: Float[Tensor, "h w 3"]) -> UInt8[np.ndarray, "i j 3"]:
     factor = max(round(_TILE / image.shape[0]), 1)
     size = (factor * image.shape[1], factor * image.shape[0])
     return np.array(Image.fromarray(to_uint8(image)).resize(size, Image.Resampling.NEAREST))

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -157,7 +157,7 @@ class TemplateTracker:
                     return TemplateTracking(fits, {}, failed, None, True)
                 failed.pop(frame, None)
                 self._one(frame, fits, failed, seconds, done, -1, False)
-        self.folder.write_errors(self._names, cast(Any, fits), failed)
+        self.folder.write_errors(self._names, fits, failed)
         if self.bar:
             for frame, failure in sorted(failed.items()):
                 print(f"frame {frame} ({self._names[frame]}): {failure.reason}: {failure}", file=sys.stderr)
@@ -165,7 +165,7 @@ class TemplateTracker:
         if interrupted:
             return TemplateTracking(fits, {}, failed, None, True)
         best = joint or fits
-        self.folder.write_errors(self._names, cast(Any, best), failed)
+        self.folder.write_errors(self._names, best, failed)
         if not best:
             return TemplateTracking(fits, joint, failed, None, False)
         for number, found in ((1, fits), (2, joint)):

@@ -45,10 +45,10 @@ def test_splits_hold_out_yaws_and_expressions(rig):
     assert float(talk.yaw.max() - talk.yaw.min()) > 5.5
 
 
-def test_zero_frames_of_motion_are_legal():
+def test_zero_frames_of_motion_are_legal(rig):
     assert len(chair_motion(0, 3, 0).yaw) == 0
     with pytest.raises(ValueError, match="frames is 0"):
-        write_template_capture(None, "unused", frames=0)  # type: ignore[arg-type]
+        write_template_capture(rig, "unused", frames=0)
 
 
 def test_what_cannot_be_drawn_is_refused(rig, tmp_path, folder):
