@@ -76,7 +76,9 @@ def main() -> None:
         run("track-template", "--rig", rig, "--capture", drawn, "--out", tracked, "--quick", *more)
     if not (avatar / "avatar.safetensors").exists():
         run("train", "vp360", "--capture", tracked / "capture", "--out", avatar, "--minutes", given.minutes)
-    report = held_out(avatar / "avatar.safetensors", tracked / "capture", RiggedTemplate.from_file(rig), out / "held_out")
+    report = held_out(
+        avatar / "avatar.safetensors", tracked / "capture", RiggedTemplate.from_file(rig), out / "held_out"
+    )
     (out / "report.json").write_text(json.dumps(report, indent=1))
     print(json.dumps(report))
     run("render", avatar, "--mode", "turntable")

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         renderers,
         retargeting,
         rigging,
+        template_tracking,
         tracking,
         training,
         viz,
@@ -51,7 +52,8 @@ __version__ = "0.1.0"
 
 _MODULES = (
     "anchors", "codes", "data", "decoders", "deformers", "encoders", "geometry_metrics", "heads", "losses", "meshing",
-    "metrics", "models", "ops", "priors", "renderers", "retargeting", "rigging", "tracking", "training", "viz",
+    "metrics", "models", "ops", "priors", "renderers", "retargeting", "rigging", "template_tracking",
+    "tracking", "training", "viz",
 )  # fmt: skip
 _NAMES = {
     "avatar": ("Avatar", "Field"),
@@ -104,6 +106,7 @@ __all__ = [
     "renderers",
     "retargeting",
     "rigging",
+    "template_tracking",
     "tracking",
     "training",
     "use_cpu_backend",

@@ -453,7 +453,9 @@ def track_template(
     """
     from headfields.cli import template_tracking
 
-    template_tracking.track_template(rig, capture, out, frames, every, resume, quick, not no_colour, not stage1_only, memory)
+    template_tracking.track_template(
+        rig, capture, out, frames, every, resume, quick, not no_colour, not stage1_only, memory
+    )
 
 
 def convert_flame(

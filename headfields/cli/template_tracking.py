@@ -58,9 +58,7 @@ def track_template(
         )
     if not found.fits:
         reasons = ", ".join(sorted({failure.reason for failure in found.failed.values()}))
-        raise CommandError(
-            f"none of {len(chosen)} frames could be tracked ({reasons}); {out}/errors.json says why"
-        )
+        raise CommandError(f"none of {len(chosen)} frames could be tracked ({reasons}); {out}/errors.json says why")
     for name, unit in (("psnr", "dB"), ("iou", ""), ("landmarks_px", "pixels")):
         values = [fit.errors[name] for fit in found.fits.values() if name in fit.errors]
         if values:

@@ -92,11 +92,7 @@ class TrackedBody:
         self.expressions = [k for k in range(count) if bool(moves[k])][:expressions]
         total, subtree = float(rig.weights.sum()), _subtrees(rig.parents)
         carried = {name: float(rig.weights[:, subtree[j]].sum()) / total for name, j in rig.joints.items()}
-        self.names = [
-            name
-            for name in _JOINTS
-            if rig.joints.get(name, 0) and _SHARE * 0.2 < carried[name] < 1 - _SHARE
-        ]
+        self.names = [name for name in _JOINTS if rig.joints.get(name, 0) and _SHARE * 0.2 < carried[name] < 1 - _SHARE]
         self.index = [rig.joints[name] for name in self.names]
         nearest: list[int] = []  # of each joint, the row of the tracked joint that moves it; row 0 rests
         for joint, parent in enumerate(rig.parents):
@@ -176,8 +172,9 @@ class TrackedBody:
         share = self.weights[used]
         for a, parent in enumerate(self.parents):
             rows = self._below[a]
-            lever = torch.einsum("vb,bvi->vi", share[:, rows], each[rows]) - share[:, rows].sum(1, keepdim=True) * (
-                body.joints[a]
+            lever = (
+                torch.einsum("vb,bvi->vi", share[:, rows], each[rows])
+                - share[:, rows].sum(1, keepdim=True) * (body.joints[a])
             )
             by_turn = view @ body.rotations[parent] @ left_jacobian(pose.turns[a])
             parts.append(-cross_matrices(lever @ view.T) @ by_turn)

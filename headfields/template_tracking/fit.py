@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from headfields.records import Camera
-from headfields.tensor_files import read_safetensors, write_safetensors
 from headfields.template_tracking.body import BodyPose
 from headfields.template_tracking.light import LightSums
+from headfields.tensor_files import read_safetensors, write_safetensors
 
 __all__ = ["TemplateFit"]
 

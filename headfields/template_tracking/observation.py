@@ -90,7 +90,7 @@ def observe(source: TemplateSource, frame: int, options: TemplateTrackingOptions
     covered = int((image[..., 3] > 0.5).sum())
     if covered < options.mask_pixels:
         raise FrameFailure(
-            "mask", f"the matte has {covered} pixels; at least {options.mask_pixels} are needed: is the right subject cut"
+            "mask", f"the matte has {covered} pixels; at least {options.mask_pixels} are needed: is the subject cut"
             " out?"
         )  # fmt: skip
     if marks is None:

@@ -12,7 +12,7 @@ class TermScales:
 
     Attributes:
         colour: of a pixel's colour, sRGB in [0, 1]; also where Geman and McClure's function bends.
-        colour_weight, outline_weight, landmark_weight: what all pixels, all of the outline and 68 landmarks count, times
+        colour_weight, outline_weight, landmark_weight: what all pixels, outlines and 68 landmarks count, times
             the level's side; without the first (0) there is no photometric term.
         light_reach: standard deviation, in parts of the image's side, of what differences of colour are averaged over
             to take slow ones for light; 0 takes none.
@@ -86,7 +86,8 @@ class TemplateTrackingOptions:
                 f"TemplateTrackingOptions: levels is {self.levels} and steps {self.steps}; expected as many of each, "
                 "coarse to fine"
             )
-        for name, least in (("first_steps", 1), ("joint_steps", 0), ("expressions", 0), ("pixels", 1), ("mask_pixels", 1),
+        for name, least in (("first_steps", 1), ("joint_steps", 0), ("expressions", 0), ("pixels", 1),
+                            ("mask_pixels", 1),
                             ("landmark_count", 6)):  # fmt: skip
             if getattr(self, name) < least:
                 raise ValueError(f"TemplateTrackingOptions: {name} is {getattr(self, name)}; at least {least}")

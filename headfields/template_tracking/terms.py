@@ -262,4 +262,3 @@ def _blurred(image: Float[Tensor, "h w c"], sigma: float) -> Float[Tensor, "h w 
 def _at(image: Float[Tensor, "h w 2"], centres: Float[Tensor, "q 2"]) -> Float[Tensor, "q 2"]:
     column, row = (centres - 0.5).long().unbind(1)
     return image[row, column]
-

@@ -183,6 +183,8 @@ class TemplateTracker:
         """One frame, from those that lie behind it on the way; what it fails by is noted."""
         if frame in done:
             fits[frame] = done[frame]
+            if not self.folder.picture_path(1, frame).is_file():
+                self._pictured(1, done[frame], self._observe(frame))
             return
         clock = Clock()
         try:

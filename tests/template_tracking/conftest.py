@@ -35,7 +35,9 @@ def bust() -> RiggedTemplate:
     u = (torch.arange(COLUMNS + 1) / COLUMNS)[None].expand(ROWS, -1)
     uv = torch.stack([u, height[:, None].expand_as(u)], -1).reshape(-1, 2)
     uv_index = torch.arange(ROWS * (COLUMNS + 1)).view(ROWS, COLUMNS + 1)
-    corners = torch.stack([uv_index[:-1, :-1], uv_index[:-1, 1:], uv_index[1:, 1:], uv_index[1:, :-1]], -1).reshape(-1, 4)
+    corners = torch.stack([uv_index[:-1, :-1], uv_index[:-1, 1:], uv_index[1:, 1:], uv_index[1:, :-1]], -1).reshape(
+        -1, 4
+    )
     uv_faces = torch.cat([corners[:, [0, 2, 1]], corners[:, [0, 3, 2]]])
     flat = h.reshape(-1)
     front = torch.sin(a.reshape(-1)).clamp_min(0)
@@ -47,7 +49,9 @@ def bust() -> RiggedTemplate:
     regressor[3:, 0] = 1
     bulge = front * torch.exp(-((flat - 0.75) / 0.06).square())
     side = torch.sign(vertices[:, 0]) * front * torch.exp(-((flat - 0.6) / 0.05).square())
-    basis = torch.stack([bulge[:, None] * torch.tensor([0, 0.004, 0.01]), side[:, None] * torch.tensor([0.008, 0, 0.004])])
+    basis = torch.stack(
+        [bulge[:, None] * torch.tensor([0, 0.004, 0.01]), side[:, None] * torch.tensor([0.008, 0, 0.004])]
+    )
     noise = torch.rand(1, 3, 20, 24, generator=torch.Generator().manual_seed(3))
     noise = torch.cat([noise, noise[..., :1]], -1)
     texture = torch.nn.functional.interpolate(noise, (128, 160), mode="bicubic", align_corners=True)[0].clamp(0.1, 0.9)
