@@ -40,7 +40,8 @@ def smooth_together(
         By frame; None if it was stopped. Frames whose own energy would grow by more than half keep their pose.
     """
     frames, now = sorted(poses), dict(poses)
-    width, begin = body.width, {}
+    width = body.width
+    begin: dict[int, float] = {}
     apart = min((b - a for a, b in pairwise(frames)), default=1)
     triples = [k for k in range(len(frames) - 2) if frames[k + 2] - frames[k] == 2 * apart]
     joints, expressions = 3 * len(body.index), len(body.expressions)

@@ -54,8 +54,8 @@ def write_tracked_capture(
         pose = np.linalg.inv(fit.pose.world_to_camera.double().cpu().numpy())
         writer.add(f"{frame:05d}", written, pose)
     rows = {frame: row for row, frame in enumerate(frames)}
-    splits = {
-        name: [rows[frame] for frame in capture.splits[name].tolist() if frame in rows]
+    splits: dict[str, list[int]] = {
+        str(name): [rows[frame] for frame in capture.splits[name].tolist() if frame in rows]
         for name in ("train", "test", "val")
         if name in capture.splits
     }
