@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         renderers,
         retargeting,
         rigging,
+        template_tracking,
         templates,
         tracking,
         training,
@@ -52,8 +53,8 @@ __version__ = "0.1.0"
 
 _MODULES = (
     "anchors", "codes", "data", "decoders", "deformers", "encoders", "geometry_metrics", "heads", "losses", "meshing",
-    "metrics", "models", "ops", "priors", "renderers", "retargeting", "rigging", "templates", "tracking", "training",
-    "viz",
+    "metrics", "models", "ops", "priors", "renderers", "retargeting", "rigging", "template_tracking", "templates",
+    "tracking", "training", "viz",
 )  # fmt: skip
 _NAMES = {
     "avatar": ("Avatar", "Field"),
@@ -106,6 +107,7 @@ __all__ = [
     "renderers",
     "retargeting",
     "rigging",
+    "template_tracking",
     "templates",
     "tracking",
     "training",

@@ -42,6 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "convert-flame": commands.convert_flame,
         "rig": commands.rig,
         "template": commands.template,
+        "synth-template": commands.synth_template,
+        "track-template": commands.track_template,
         "doctor": commands.doctor,
     }
     try:

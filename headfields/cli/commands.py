@@ -399,6 +399,76 @@ def track(
     )  # fmt: skip
 
 
+def synth_template(
+    rig: Annotated[Path, tyro.conf.arg(metavar="RIG.npz")],
+    out: Annotated[Path, tyro.conf.arg(metavar="DIR")],
+    kind: Literal["chair", "talk"] = "talk",
+    frames: int = 96,
+    size: int = 224,
+    seed: int = 0,
+    rate: float = 10.0,
+) -> None:
+    """Draw a capture of a rigged scan on a turning chair: `headfields synth-template --rig RIG.npz --out DIR`.
+
+    In INSTA's layout, with the exact meshes, and truth.npz. Light fixed in the room, small relief and folds that the
+    meshes do not have, landmarks where they are seen.
+
+    Args:
+        rig: What `headfields rig` made.
+        out: Folder to write; it must not exist, or be empty.
+        kind: chair: one turn with a still face, four stretches of it for testing. talk: talking and grimacing with
+            all-round motion of head and torso while the chair goes round, a sixth of it for testing, with expressions
+            that are made nowhere else.
+        frames: Number of frames.
+        size: Side of the square images, in pixels.
+        seed: Of the motion, relief and folds.
+        rate: Frames a second of talking.
+    """
+    from headfields.cli import template_tracking
+
+    template_tracking.synth_template(rig, out, kind, frames, size, seed, rate)
+
+
+def track_template(
+    rig: Annotated[Path, tyro.conf.arg(metavar="RIG.npz")],
+    capture: Capture,
+    out: Annotated[Path, tyro.conf.arg(metavar="RUN")],
+    frames: Annotated[int | None, Number] = None,
+    every: Annotated[int, Number] = 1,
+    resume: bool = False,
+    quick: bool = False,
+    no_colour: bool = False,
+    stage1_only: bool = False,
+    memory: int = 1024,
+) -> None:
+    """Track a rigged scan through a capture: `headfields track-template --rig RIG.npz --capture DIR --out RUN`.
+
+    Fits where the body is, neck, head, jaw and expression of each frame, and one light, to colours, mattes and whatever
+    landmarks are visible, back views included; then all frames together, smoothly. Of the capture images, mattes,
+    landmarks and the lens are used. RUN receives a picture of each frame, videos, errors.json, profile.json and
+    `capture`, a capture with the tracked meshes that `headfields train vp360 --capture RUN/capture` trains on. Frames
+    that fail are named and left out. Ctrl-C ends it in good order; the same command with --resume goes on to the same
+    result. The energy and its weights are our own choice.
+
+    Args:
+        rig: What `headfields rig` made, with its texture.
+        capture: Folder of the capture; one frame at least needs landmarks, to start from.
+        out: Folder of the run.
+        frames: So many frames alone, from the first.
+        every: Every so many frames.
+        resume: Go on with what is in RUN.
+        quick: Smaller images and fewer steps.
+        no_colour: Leave the photometric term out: outlines and landmarks alone.
+        stage1_only: Leave the pass over all frames together out.
+        memory: Megabytes that decoded frames may take.
+    """
+    from headfields.cli import template_tracking
+
+    template_tracking.track_template(
+        rig, capture, out, frames, every, resume, quick, not no_colour, not stage1_only, memory
+    )
+
+
 def convert_flame(
     file: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")],
     /,

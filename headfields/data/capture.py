@@ -259,7 +259,7 @@ class Capture:
         return self.metres(rows["depth"][0]).reshape(self.size) if "depth" in rows else None
 
     def landmarks(self, frame: int) -> Float[Tensor, "68 2"] | None:
-        """68 landmarks (iBUG order) in pixels (x right, y down), or None where the frame has none."""
+        """68 landmarks (iBUG) in pixels (x right, y down), NaN those that are not known; None where there are none."""
         points = self.recording.decode_landmarks(self.frame_indices([frame])[0])
         return None if points is None else torch.from_numpy(points)
 

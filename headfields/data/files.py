@@ -119,8 +119,12 @@ def png_fault(data: bytes) -> str | None:
     return "it is cut short"
 
 
-def read_numbers(path: Path, where: str, field: str) -> np.ndarray:
+def read_numbers(path: Path, where: str, field: str, missing: bool = False) -> np.ndarray:
     """All numbers of a text file, (N,) float32. White space separates them, or commas between numbers with points.
+
+    Args:
+        path: the file. where, field: for messages.
+        missing: whether "nan" may stand where there is no value.
 
     Raises:
         CaptureError: unreadable, not numbers, none at all, not finite, beyond ±10,000, or with decimal commas.
@@ -136,6 +140,8 @@ def read_numbers(path: Path, where: str, field: str) -> np.ndarray:
     if not len(values):
         raise CaptureError(f"{what} is empty; write it again, or remove its path from the frame if there is none")
     bad = ~(np.abs(values) <= _LARGEST_NUMBER)  # true for NaN
+    if missing:
+        bad &= ~np.isnan(values)
     if bad.any():
         index = int(np.nonzero(bad)[0][0])
         raise CaptureError(

@@ -307,7 +307,7 @@ class _Readers:
         frame, entry = self.frames[index], self.files[index]
         if entry.landmarks is None:
             return None
-        values = read_numbers(entry.landmarks, frame.where, "landmark_path")
+        values = read_numbers(entry.landmarks, frame.where, "landmark_path", missing=True)
         if len(values) != 136:
             raise CaptureError(
                 f"{frame.where}: landmark_path {entry.landmarks.name} has {len(values)} numbers; "

@@ -27,7 +27,7 @@ class CapturedFrame:
         expression: (E,) coefficients.
         label: (H, W) segmentation labels in INSTA's numbering.
         depth: (H, W) depth of the mesh along the optical axis in units of `depth_unit` metres, 0 for none.
-        landmarks: (68, 2) pixels.
+        landmarks: (68, 2) pixels; NaN where one is not known.
     """
 
     image: UInt8[np.ndarray, "h w 4"]
@@ -183,7 +183,7 @@ class InstaWriter:
             self._width = len(frame.expression) if self._width is None else self._width
             if len(frame.expression) != self._width:
                 raise ValueError(f"{where} has {len(frame.expression)} coefficients; the frames before {self._width}")
-        landmarks = None if frame.landmarks is None else torch.from_numpy(frame.landmarks)
+        landmarks = None if frame.landmarks is None else torch.from_numpy(np.nan_to_num(frame.landmarks, nan=0.0))
         for name, values in (
             ("vertices", frame.vertices),
             ("expression", frame.expression),

@@ -35,6 +35,13 @@ _FACTORS = (1 / math.sqrt(4 * math.pi), *[_FIRST] * 3, *[3 * math.pi / 4 * _SECO
             3 * math.pi / 8 * _SECOND, math.pi / 8 * math.sqrt(5 / (4 * math.pi)))  # fmt: skip
 
 
+def sh_basis(normals: Float[Tensor, "m 3"]) -> Float[Tensor, "m 9"]:
+    """The nine functions (M, 9) of unit normals (M, 3) that the coefficients of `sh_irradiance` weigh."""
+    x, y, z = normals.unbind(dim=-1)
+    basis = [torch.ones_like(x), x, y, z, x * y, x * z, y * z, x.square() - y.square(), 3 * z.square() - 1]
+    return torch.stack(basis, dim=-1) * normals.new_tensor(_FACTORS)
+
+
 def sh_irradiance(normals: Float[Tensor, "m 3"], coefficients: Float[Tensor, "9 c"]) -> Float[Tensor, "m c"]:
     """What far light of spherical harmonics of order 3 gives at unit normals; what `SHLighting` multiplies with.
 
@@ -44,9 +51,7 @@ def sh_irradiance(normals: Float[Tensor, "m 3"], coefficients: Float[Tensor, "9 
         normals: (M, 3) in the frame of the light.
         coefficients: (9, C); the first alone, √(4π), is 1 whatever the normal.
     """
-    x, y, z = normals.unbind(dim=-1)
-    basis = [torch.ones_like(x), x, y, z, x * y, x * z, y * z, x.square() - y.square(), 3 * z.square() - 1]
-    return (torch.stack(basis, dim=-1) * normals.new_tensor(_FACTORS)) @ coefficients
+    return sh_basis(normals) @ coefficients
 
 
 class SHLighting(Shading):
@@ -65,11 +70,8 @@ class SHLighting(Shading):
     representation for irradiance environment maps", for the constants.
     """
 
-    factors: Tensor
-
     def __init__(self) -> None:
         super().__init__()
-        self.register_buffer("factors", torch.tensor(_FACTORS), persistent=False)
         start = torch.zeros(9, 3)
         start[0] = math.sqrt(4 * math.pi)
         self.coefficients = nn.Parameter(start)

@@ -55,7 +55,7 @@ def surface_of_capture(capture: "Capture") -> HeadSurface:
     closed = _most_shut(surface, state.vertices)
     surface = replace(surface, closed=closed)
     points = [capture.landmarks(frame) for frame in frames]
-    known = [i for i, entry in enumerate(points) if entry is not None]
+    known = [i for i, entry in enumerate(points) if entry is not None and bool(entry.isfinite().all())]
     if not known:
         return surface
     picked = [known[i * len(known) // min(len(known), 60)] for i in range(min(len(known), 60))]

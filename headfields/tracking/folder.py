@@ -89,9 +89,9 @@ class TrackingFolder:
         return {int(path.stem): FrameFit.load(path) for path in paths}
 
     def write_errors(
-        self, names: Mapping[int, str], fits: Mapping[int, FrameFit], failed: Mapping[int, FrameFailure]
+        self, names: Mapping[int, str], fits: Mapping[int, Any], failed: Mapping[int, FrameFailure]
     ) -> None:
-        """Writes errors.json: of each frame its errors, or the reason that it failed for."""
+        """Writes errors.json: of each frame its fit's `errors`, or the reason that it failed for."""
         write_json(
             self.path / "errors.json",
             {

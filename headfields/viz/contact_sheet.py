@@ -103,7 +103,7 @@ def _row(capture: "Capture", frame: int, tile: int) -> np.ndarray:
     if points is not None:
         picture = Image.fromarray(colour)
         draw = ImageDraw.Draw(picture)
-        for x, y in (points * factor).tolist():
+        for x, y in (points[points.isfinite().all(dim=1)] * factor).tolist():
             draw.ellipse((x - 1.5, y - 1.5, x + 1.5, y + 1.5), fill=(0, 220, 0))
         tiles.append(captioned(np.array(picture), "landmarks"))
     return np.concatenate(tiles, axis=1)

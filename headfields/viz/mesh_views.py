@@ -11,7 +11,7 @@ from headfields.ops.closest_triangle import TriangleBVH
 from headfields.ops.rasterize import render_mesh
 from headfields.records import Camera
 
-__all__ = ["mesh_view", "sample_texture", "view_camera"]
+__all__ = ["mesh_view", "sample_texture", "vertex_normals", "view_camera"]
 
 _LENS = 6.0  # distance of the camera over the size of what it frames: a long lens, little perspective
 
@@ -103,7 +103,7 @@ def mesh_view(
     elif colours is None:
         corners = torch.full_like(vertices, 0.72)
     assert corners is not None
-    normals = _vertex_normals(vertices, faces)[faces]
+    normals = vertex_normals(vertices, faces)[faces]
     values = corners if corners.dim() == 3 else corners[faces]
     image = render_mesh(TriangleBVH(faces, vertices), fine, torch.cat([values.to(vertices), normals], -1))
     colour, normal = image.attributes[..., :-3], image.attributes[..., -3:]
@@ -122,7 +122,8 @@ def mesh_view(
     return colour.reshape(height, samples, width, samples, 3).mean((1, 3))
 
 
-def _vertex_normals(vertices: Tensor, faces: Tensor) -> Float[Tensor, "v 3"]:
+def vertex_normals(vertices: Float[Tensor, "v 3"], faces: Int[Tensor, "f 3"]) -> Float[Tensor, "v 3"]:
+    """Unit normals (V, 3) at vertices: the sum of their faces' normals, by area; 0 where there is none."""
     a, b, c = (vertices[faces[:, k]] for k in range(3))
     area = torch.linalg.cross(b - a, c - a)
     total = torch.zeros_like(vertices)
