@@ -107,7 +107,7 @@ def measured(avatar: hf.Avatar, capture: hf.data.Capture, head: torch.Tensor | N
         if values
     }
     if count:
-        found["mouth"] = [float(-10 * torch.tensor(error / count).log10()), float("nan"), float(count // 3)]
+        found["mouth"] = [float(-10 * torch.tensor(error / count).log10()), 0.0, float(count // 3)]
     return found
 
 
