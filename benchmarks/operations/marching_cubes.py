@@ -70,14 +70,16 @@ def _dense(size: int, settings: Settings) -> dict[str, Maker]:
         need("warp", None, device)
         wp = started_warp()
         values = wp.from_torch(bumpy(grid(size, device)))
-        cubes = wp.MarchingCubes(size, size, size, device=device)
+        kind = getattr(getattr(wp, "geometry", None), "IsoSurfaceMarchingCubes", None) or wp.MarchingCubes  # older Warp
+        with wp.ScopedDevice(device):
+            cubes = kind(size, size, size)
 
         def run() -> object:
             cubes.surface(values, 0.0)
             return cubes
 
         return Contestant(
-            "Warp", run, lambda s: volume(s.verts.numpy(), s.indices.numpy().reshape(-1, 3)), note="wp.MarchingCubes"
+            "Warp", run, lambda s: volume(s.verts.numpy(), s.indices.numpy().reshape(-1, 3)), note=kind.__name__
         )
 
     return {OURS: ours, "scikit-image": skimage, "libigl": igl, "Warp": warp}
