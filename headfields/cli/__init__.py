@@ -25,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     import tyro
 
-    from headfields.cli import commands
+    from headfields.cli import commands, prior_commands, template_commands
 
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in arguments or os.environ.get("HEADFIELDS_DEBUG", "") not in ("", "0")
@@ -33,17 +33,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     subcommands: dict[str, Callable[..., Any]] = {
         "synth": commands.synth,
         "train": commands.train,
-        "train-prior": commands.train_prior,
-        "track": commands.track,
+        "train-prior": prior_commands.train_prior,
+        "track": prior_commands.track,
         "evaluate": commands.evaluate,
         "render": commands.render,
         "mesh": commands.mesh,
         "compare-meshes": commands.compare_meshes,
         "convert-flame": commands.convert_flame,
-        "rig": commands.rig,
-        "template": commands.template,
-        "synth-template": commands.synth_template,
-        "track-template": commands.track_template,
+        "rig": template_commands.rig,
+        "template": template_commands.template,
+        "synth-template": template_commands.synth_template,
+        "track-template": template_commands.track_template,
         "doctor": commands.doctor,
     }
     try:

@@ -11,7 +11,7 @@ from headfields.training.lock import RunLockedError
 
 @dataclass(frozen=True)
 class Options:
-    """The arguments of `headfields track`; see `headfields.cli.commands.track`."""
+    """The arguments of `headfields track`; see `headfields.cli.prior_commands.track`."""
 
     capture: Path
     prior: Path
