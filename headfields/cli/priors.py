@@ -24,7 +24,7 @@ _SOURCES = ("data", "nphm", "head", "blendshapes")
 
 @dataclass(frozen=True)
 class Options:
-    """The arguments of `headfields train-prior`, as `prior_commands.train_prior` explains them; None where not given."""
+    """The arguments of `headfields train-prior`; see `prior_commands.train_prior`. None where not given."""
 
     out: Path
     data: Path | None

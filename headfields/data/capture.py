@@ -14,7 +14,7 @@ from torch import Tensor
 from headfields.data.alignment import Look, misalignments
 from headfields.data.errors import CaptureError
 from headfields.data.head_frame import HeadFrameChoice, choose_head_frame
-from headfields.data.joint_fit import fit_joint_transforms
+from headfields.data.joint_fit import JointFits
 from headfields.data.meshes import ObjMesh
 from headfields.data.pixels import frame_pixels, sample_pixels
 from headfields.data.store import FrameStore
@@ -111,7 +111,7 @@ class Capture:
         self.recording = recording
         self.mouth = mouth
         self.skinning = skinning
-        self._joints: dict[int, Tensor] = {}
+        self._joints = None if skinning is None else JointFits(skinning)
         self._given_regions = regions
         self._world_to_camera = torch.from_numpy(np.linalg.inv(recording.camera_to_world).astype(np.float32))
         self._intrinsics = torch.from_numpy(recording.intrinsics.astype(np.float32))
@@ -177,28 +177,13 @@ class Capture:
         state = self._state(frames)
         if self.inner_mouth is not None:
             state = state.replace(vertices=self.inner_mouth.extend(state.vertices))
-        return state if self.skinning is None else state.replace(joint_transforms=self._transforms(state))
+        return state if self._joints is None else self._joints.added(state, self._canonical)
 
     @functools.cached_property
     def _canonical(self) -> Float[Tensor, "v 3"]:
         """The template's canonical vertices, without its regions, which take states to find."""
         vertices = torch.from_numpy(self.recording.canonical.vertices)
         return vertices if self.inner_mouth is None else self.inner_mouth.extend(vertices[None])[0]
-
-    def _transforms(self, state: HeadState) -> Float[Tensor, "b j 4 4"]:
-        """Joint transforms of each frame; small, and kept for good."""
-        assert self.skinning is not None and state.frame_id is not None
-        canonical, frames = self._canonical, state.frame_id.tolist()
-        if self.skinning.shape[:1] != canonical.shape[:1] or self.skinning.ndim != 2:
-            raise ValueError(
-                f"load_capture: skinning has shape {tuple(self.skinning.shape)}; expected ({len(canonical)}, J), a row "
-                "for each vertex of the capture's template"
-            )
-        new = [row for row, frame in enumerate(frames) if frame not in self._joints]
-        for row, found in zip(new, fit_joint_transforms(canonical, state.vertices[new], self.skinning), strict=True):
-            self._joints[frames[row]] = found
-        kept = [self._joints[frame] for frame in frames]
-        return torch.stack(kept) if kept else canonical.new_zeros(0, self.skinning.shape[1], 4, 4)
 
     def _state(self, frames: Int[Tensor, " b"] | Sequence[int]) -> HeadState:
         wanted = self.frame_indices(frames)

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from headfields.ops._checks import check_floating, check_shape
 from headfields.ops.rigid import fit_rigid
+from headfields.records import HeadState
 
 _LEAST = 1e-3
 """Of the vertices' number: a joint that carries less in all is not fitted."""
@@ -50,6 +51,38 @@ def fit_joint_transforms(
         own = weights[some, joint].square().expand(len(posed), -1)
         found.append(_matrices(*fit_rigid(canonical[some], posed[:, some], own)) if int(some.sum()) >= 3 else whole)
     return torch.stack(found, dim=1) if found else whole[:, None][:, :0]
+
+
+class JointFits:
+    """Joint transforms of a capture's frames, each fitted once: they are small, and kept for good.
+
+    Args:
+        weights: (V, J) skinning weights of the capture's template.
+    """
+
+    def __init__(self, weights: Float[Tensor, "v j"]) -> None:
+        self.weights = weights
+        self._known: dict[int, Tensor] = {}
+
+    def added(self, state: HeadState, canonical: Float[Tensor, "v 3"]) -> HeadState:
+        """The frames' state with joint transforms from the canonical mesh.
+
+        Raises:
+            ValueError: the weights are of another mesh.
+        """
+        assert state.frame_id is not None
+        if self.weights.ndim != 2 or len(self.weights) != len(canonical):
+            raise ValueError(
+                f"load_capture: skinning has shape {tuple(self.weights.shape)}; expected ({len(canonical)}, J), a row "
+                "for each vertex of the capture's template"
+            )
+        frames = state.frame_id.tolist()
+        new = [row for row, frame in enumerate(frames) if frame not in self._known]
+        for row, found in zip(new, fit_joint_transforms(canonical, state.vertices[new], self.weights), strict=True):
+            self._known[frames[row]] = found
+        kept = [self._known[frame] for frame in frames]
+        joints = torch.stack(kept) if kept else canonical.new_zeros(0, self.weights.shape[1], 4, 4)
+        return state.replace(joint_transforms=joints)
 
 
 def _matrices(rotation: Float[Tensor, "b 3 3"], translation: Float[Tensor, "b 3"]) -> Float[Tensor, "b 4 4"]:
