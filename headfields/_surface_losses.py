@@ -146,6 +146,7 @@ def samples_of(name: str, rendering: Rendering) -> tuple[Canonical, Tensor]:
 
 
 def check_more_than_0(loss: str, **values: float | int) -> None:
+    """Each of a loss's settings must be positive; the error names the loss, the setting and its value."""
     for name, value in values.items():
         if not value > 0:
             raise ValueError(f"{loss}: {name} is {value}; expected more than 0")

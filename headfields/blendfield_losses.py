@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from headfields._surface_losses import check_more_than_0
 from headfields.deformers.blendfield import Blendfield, mixed
 from headfields.losses import Loss, insta_losses
 from headfields.records import PixelBatch, Rendering
@@ -40,7 +41,7 @@ class BlendSparsity:
     name: str = "sparsity"
 
     def __post_init__(self) -> None:
-        _check_positive("BlendSparsity", unit=self.unit, samples=self.samples)
+        check_more_than_0("BlendSparsity", unit=self.unit, samples=self.samples)
 
     def __call__(self, rendering: Rendering, batch: PixelBatch, step: int) -> Float[Tensor, ""]:
         """The loss; `batch` is not looked at."""
@@ -73,7 +74,7 @@ class BlendSmoothness:
     name: str = "smoothness"
 
     def __post_init__(self) -> None:
-        _check_positive("BlendSmoothness", radius=self.radius, samples=self.samples)
+        check_more_than_0("BlendSmoothness", radius=self.radius, samples=self.samples)
 
     def __call__(self, rendering: Rendering, batch: PixelBatch, step: int) -> Float[Tensor, ""]:
         """The loss; `batch` is not looked at."""
@@ -112,7 +113,7 @@ class CoefficientSmoothness:
     name: str = "coefficients"
 
     def __post_init__(self) -> None:
-        _check_positive("CoefficientSmoothness", unit=self.unit, samples=self.samples)
+        check_more_than_0("CoefficientSmoothness", unit=self.unit, samples=self.samples)
 
     def __call__(self, rendering: Rendering, batch: PixelBatch, step: int) -> Float[Tensor, ""]:
         """The loss; `batch` is not looked at."""
@@ -173,9 +174,3 @@ def _length(vectors: Float[Tensor, "m k 3"]) -> Float[Tensor, "m k"]:
     squared = vectors.square().sum(-1)
     positive = squared > 0
     return torch.where(positive, torch.where(positive, squared, 1.0).sqrt(), 0.0)
-
-
-def _check_positive(loss: str, **values: float | int) -> None:
-    for name, value in values.items():
-        if not value > 0:
-            raise ValueError(f"{loss}: {name} is {value}; expected more than 0")

@@ -1,8 +1,10 @@
-"""One way into every file that holds named arrays: npz, npy, pickles and torch.save's, none of which may run code."""
+"""One way into every file that holds named arrays: npz, npy, pickles and torch.save's, none of which may run code; and
+one way out, npz."""
 
 import io
 import math
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ import numpy as np
 
 from headfields.heads.pickles import is_legacy_torch, load_pickle, load_torch
 
-__all__ = ["load_arrays", "read_npy"]
+__all__ = ["load_arrays", "read_npy", "save_arrays"]
 
 
 def read_npy(data: bytes, where: str) -> Any:
@@ -90,3 +92,21 @@ def load_arrays(path: str | Path) -> dict[str, Any]:
         shape = f" of shape {found.shape}" if isinstance(found, np.ndarray) else ""
         raise ValueError(f"{path} holds a {type(found).__name__}{shape}; expected a dict of arrays")
     return {str(name): value for name, value in found.items()}
+
+
+def save_arrays(path: str | Path, arrays: Mapping[str, np.ndarray]) -> Path:
+    """Writes named arrays as a compressed npz.
+
+    Args:
+        path: where to; the suffix `.npz` is added if it has none, and the folder is made.
+        arrays: by name.
+
+    Returns:
+        The path of the file.
+    """
+    path = Path(path)
+    path = path if path.suffix == ".npz" else path.with_name(path.name + ".npz")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("wb") as file:
+        np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
+    return path

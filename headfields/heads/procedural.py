@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Shaped
 
+from headfields.heads.array_files import save_arrays
 from headfields.heads.flame import FlameHead
 from headfields.heads.flame_files import flame_arrays
 from headfields.heads.procedural_expressions import expression_fields
@@ -70,11 +71,7 @@ def write_procedural(path: str | Path) -> Path:
     Returns:
         The path of the file.
     """
-    path = Path(path)
-    path = path if path.suffix == ".npz" else path.with_name(path.name + ".npz")
-    with path.open("wb") as file:
-        np.savez_compressed(file, **_cached())  # type: ignore[arg-type]
-    return path
+    return save_arrays(path, _cached())
 
 
 def procedural() -> FlameHead:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float, Int, Shaped
 
+from headfields.heads.array_files import save_arrays
 from headfields.heads.flame_files import check_model
 from headfields.heads.procedural import procedural_arrays
 from headfields.heads.procedural_body_rig import (
@@ -166,11 +167,7 @@ def write_procedural_body(path: str | Path) -> Path:
     Returns:
         The path of the file.
     """
-    path = Path(path)
-    path = path if path.suffix == ".npz" else path.with_name(path.name + ".npz")
-    with path.open("wb") as file:
-        np.savez_compressed(file, **_cached())  # type: ignore[arg-type]
-    return path
+    return save_arrays(path, _cached())
 
 
 def procedural_body() -> SmplxHead:
@@ -178,7 +175,7 @@ def procedural_body() -> SmplxHead:
 
     Its first vertices and faces are those of `procedural()`, whose face, expressions, 68 landmarks, regions and teeth
     (`procedural_teeth("body")`) it has; the skin goes on from the neck without a gap over shoulders, stubs of the upper
-    arms, which hang 50 degrees below the horizontal, and the trunk to the waist, and is closed there. All 55 joints
+    arms, which hang 52 degrees below the horizontal, and the trunk to the waist, and is closed there. All 55 joints
     have places, those without a mesh too. The same on every call, generated once a process; each call gives a model of
     its own. Named directions are in `expression_names` and `shape_names`.
     """

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from headfields.heads.array_files import load_arrays
+from headfields.heads.array_files import load_arrays, save_arrays
 from headfields.heads.flame import FlameHead
 from headfields.heads.flame_assets import regions_of, uv_of
 from headfields.heads.flame_files import KEYS as FLAME_KEYS
@@ -106,9 +106,6 @@ class RiggedTemplate(SkinnedHead):
         Args:
             path: where to; the suffix `.npz` is added if it has none, and the folder is made.
         """
-        path = Path(path)
-        path = path if path.suffix == ".npz" else path.with_name(path.name + ".npz")
-        path.parent.mkdir(parents=True, exist_ok=True)
 
         def array(tensor: Tensor) -> np.ndarray:
             return tensor.detach().cpu().numpy()
@@ -136,9 +133,7 @@ class RiggedTemplate(SkinnedHead):
             entries |= {index: array(self.landmark_faces), weights: array(self.landmark_barycentric)}
         if self.texture is not None:
             entries["texture"] = (array(self.texture).clip(0, 1) * 255).round().astype(np.uint8)
-        with path.open("wb") as file:
-            np.savez_compressed(file, **entries)
-        return path
+        return save_arrays(path, entries)
 
     @classmethod
     def from_file(cls, path: str | Path) -> "RiggedTemplate":
