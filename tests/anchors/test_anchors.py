@@ -78,6 +78,21 @@ def test_a_code_of_zeros_has_the_mean_anchors_and_others_move_them():
     torch.testing.assert_close(centred.normalised(mean), 2 * (mean - torch.tensor([0.1, 0.0, 0.0])))
 
 
+def test_codes_that_start_at_zero_learn_whose_anchors_they_are():
+    """An auto-decoder's start: where hidden layers without biases have no gradient, everybody's anchors stay the same."""
+    torch.manual_seed(0)
+    wanted = 0.01 * torch.randn(4, 5, 3)
+    anchors = Anchors(torch.zeros(5, 3), 2, global_width=8, local_width=2, hidden=16)
+    codes = torch.zeros(4, 8, requires_grad=True)
+    optimiser = torch.optim.Adam([{"params": anchors.parameters(), "lr": 2e-3}, {"params": [codes], "lr": 4e-3}])
+    for _ in range(400):
+        optimiser.zero_grad()
+        (anchors(codes) - wanted).square().sum().backward()
+        optimiser.step()
+    alike = (wanted - wanted.mean(0)).norm(dim=-1).mean()
+    assert float((anchors(codes).detach() - wanted).norm(dim=-1).mean()) < 0.2 * float(alike)
+
+
 def test_anchor_derivatives():
     anchors = Anchors(torch.randn(3, 3), 1, global_width=3, local_width=2, hidden=5).double()
     code = torch.randn(2, 3, dtype=torch.float64, requires_grad=True)

@@ -143,6 +143,7 @@ def test_a_symmetric_person_has_a_symmetric_head():
     layout = part.anchors.layout
     with torch.no_grad():  # anchors that move symmetrically: no longer at all
         part.anchors.network[-1].weight.zero_()
+        part.anchors.network[-1].bias.zero_()
     given = state(part)
     even = {name: (code + layout.mirror(code)) / 2 for name, code in given.codes.items()}
     for weights in (part.geometry_networks.weights[0], part.appearance_networks.weights[0]):

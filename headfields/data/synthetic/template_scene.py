@@ -22,6 +22,8 @@ _RELIEF = 0.0008
 """Metres that the true surface rises and falls by, whatever the expression."""
 _FOLD = 0.22
 """What part of the way that an expression moves a point it is folded by."""
+_DEEPEST = 0.005
+"""Metres of way beyond which folds grow no deeper: deeper ones, at their width, would be sheets that stand off the skin."""
 _BLEED = torch.tensor([0.25, 0.10, 0.06])
 _SHADOW = 0.004  # metres off the surface that a shadow's ray starts
 _SEEN = 0.006  # metres behind what a landmark's pixel shows that it may be
@@ -76,9 +78,9 @@ class TemplateScene:
     def surface(self, state: HeadState) -> Float[Tensor, "v 3"]:
         """The true surface of one frame, whose topology is the rig's: metres, frame of the state's vertices."""
         assert state.expression is not None and state.pose is not None
-        moved = (state.expression[0].abs() @ self._reach).clamp_max(0.012)
+        moved = state.expression[0].abs() @ self._reach
         opened = 0.006 * self._jaw * state.pose[0, self.rig.jaw_joint].norm().clamp_max(0.5)
-        height = self._relief + self._wave * _FOLD * (moved + opened)
+        height = self._relief + self._wave * _FOLD * (moved + opened).clamp_max(_DEEPEST)
         vertices = state.vertices[0]
         return vertices + height[:, None] * vertex_normals(vertices, self.rig.faces)
 
@@ -150,7 +152,7 @@ class TemplateScene:
         regions = self.rig.regions
         out = torch.full((len(self.rig.faces),), _SKIN, dtype=torch.uint8)
         for name, label in (("torso", NECK), ("left_arm", NECK), ("right_arm", NECK), ("neck", NECK), ("nose", _NOSE),
-                            ("left_ear", _LEFT_EAR), ("right_ear", _RIGHT_EAR)):  # fmt: skip
+                            ("left_ear", _LEFT_EAR), ("right_ear", _RIGHT_EAR), ("lips", _LIPS)):  # fmt: skip
             if name in regions:
                 out[regions[name]] = label
         out[inside] = INTERIOR
