@@ -77,8 +77,8 @@ class Anchors(Part):
         for before, after in itertools.pairwise(widths):
             self.network += nn.Sequential(nn.Linear(before, after), nn.ReLU())
         self.network.append(nn.Linear(widths[-1], 3 * len(mean)))
-        # A code of zeros, where auto-decoders start, has the mean anchors. Hidden layers keep their biases: without them a
-        # ReLU has no gradient there, and the network would never learn to tell people apart.
+        # A code of zeros, where auto-decoders start, has the mean anchors. Hidden layers keep their biases: a ReLU
+        # without one has no gradient there, and the network would never learn to tell people apart.
         with torch.no_grad():
             nn.init.zeros_(self.network[-1].bias)  # type: ignore[arg-type]
             self.network[-1].bias.sub_(self.network(torch.zeros(1, global_width))[0])  # type: ignore[operator, union-attr]

@@ -72,8 +72,8 @@ def vp360(
         encoder=HashGrid(levels, features, log2_table_size, 16, finest_resolution),
         condition=condition,
         decoder=decoder,
-        # Neck and head move in the meshes here: a grid over posed space would hold the union of all poses, and lose what
-        # a rare pose alone puts into a cell.
+        # Neck and head move in the meshes here: a grid over posed space would hold the union of all poses, and lose
+        # what a rare pose alone puts into a cell.
         renderer=VolumeRenderer(OccupancySampler("canonical", grid_resolution, step, warmup=48)),
         template=template,
     )

@@ -79,7 +79,7 @@ def test_a_code_of_zeros_has_the_mean_anchors_and_others_move_them():
 
 
 def test_codes_that_start_at_zero_learn_whose_anchors_they_are():
-    """An auto-decoder's start: where hidden layers without biases have no gradient, everybody's anchors stay the same."""
+    """An auto-decoder's start: hidden layers without biases have no gradient there, and anchors would stay the same."""
     torch.manual_seed(0)
     wanted = 0.01 * torch.randn(4, 5, 3)
     anchors = Anchors(torch.zeros(5, 3), 2, global_width=8, local_width=2, hidden=16)

@@ -23,7 +23,7 @@ _RELIEF = 0.0008
 _FOLD = 0.22
 """What part of the way that an expression moves a point it is folded by."""
 _DEEPEST = 0.005
-"""Metres of way beyond which folds grow no deeper: deeper ones, at their width, would be sheets that stand off the skin."""
+"""Metres of way beyond which folds grow no deeper: at their width they would stand off the skin as sheets."""
 _BLEED = torch.tensor([0.25, 0.10, 0.06])
 _SHADOW = 0.004  # metres off the surface that a shadow's ray starts
 _SEEN = 0.006  # metres behind what a landmark's pixel shows that it may be
