@@ -8,6 +8,8 @@ it over best (a single camera does not know how far away a head of unknown size 
 - the parametric head that the capture is drawn from, fitted to the same landmarks and outlines;
 - the prior's mean head with its neutral expression, posed by the landmarks.
 
+Landmarks are exact, unless `--noise` moves each of them by that many pixels, as detectors do: all methods see the same.
+
 FOLDER gets truth.json, truth.png (truth, and each of the three with its errors as a heat map) and the tracking run.
 """
 
@@ -53,6 +55,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=5, help="of its motion and hair")
     parser.add_argument("--full", action="store_true", help="the published numbers of rays and steps")
     parser.add_argument("--stage1", type=int, help="steps of the first frame")
+    parser.add_argument("--noise", type=float, default=0.0, help="of landmarks, standard deviation in pixels")
     parser.add_argument("--resume", action="store_true")
     arguments = parser.parse_args()
     folder = arguments.capture
@@ -68,7 +71,8 @@ def main() -> None:
     if arguments.stage1 is not None:
         options = dataclasses.replace(options, stage1=dataclasses.replace(options.stage1, steps=arguments.stage1))
     frames = list(range(0, len(capture), arguments.every))[: arguments.frames]
-    tracker = Tracker(open_prior(arguments.prior), capture, arguments.out / "run", options, frames)
+    seen_as: Any = NoisyLandmarks(capture, arguments.noise, arguments.seed) if arguments.noise else capture
+    tracker = Tracker(open_prior(arguments.prior), seen_as, arguments.out / "run", options, frames)
     found = tracker.run(resume=arguments.resume)
     if found.interrupted or not found.fits:
         sys.exit(f"nothing to measure: {len(found.fits)} frames tracked, interrupted: {found.interrupted}")
@@ -104,6 +108,33 @@ def main() -> None:
             f"{name:18}{values['mm']:16.2f} mm {values['degrees']:7.2f}°{values['aligned_mm']:14.2f} mm "
             f"{values['aligned_degrees']:7.2f}°"
         )
+
+
+class NoisyLandmarks:
+    """A capture whose landmarks are off by normal noise in either direction, the same each time a frame is asked for.
+
+    Args:
+        capture: all else comes from it.
+        deviation: pixels.
+        seed: of the noise.
+    """
+
+    def __init__(self, capture: Any, deviation: float, seed: int) -> None:
+        self.capture, self.deviation, self.seed = capture, deviation, seed
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.capture, name)
+
+    def __len__(self) -> int:
+        return len(self.capture)
+
+    def landmarks(self, frame: int) -> Tensor | None:
+        """(68, 2) in pixels, or None where there are none."""
+        found = self.capture.landmarks(frame)
+        if found is None:
+            return None
+        drawn = np.random.default_rng([self.seed, frame, 31]).normal(size=(68, 2))
+        return found + self.deviation * torch.from_numpy(drawn).to(found)
 
 
 def measure(surface: Mesh, truth: Mesh) -> dict[str, float]:
