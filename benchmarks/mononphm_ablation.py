@@ -6,9 +6,9 @@ The same people and faces, drawn from the procedural head, are learned by priors
 no hyper-coordinates, and colour from the point in the place of the geometry's features. Each trains for as many steps
 and from the same seed. Measured are scans of training with the mouth wide open, and a person held out, fitted by codes
 alone: the distance of the face, of what is within 3 cm of the mouth, and of the inside of the mouth where it is seen.
-With `--capture` and `--prior` frames of that capture are tracked with and without the landmark term too.
+With `--capture` (whose meshes are the truth) and `--prior` frames are tracked with and without the landmark term too.
 
-What was run before is taken as it is. `ablation.json` and `ablation.png` are written after each part.
+What was run before is taken as it is. `ablation.json`, `ablation.png` and `landmarks.png` are written after each part.
 """
 
 import argparse
@@ -23,11 +23,12 @@ from torch import Tensor
 import headfields as hf
 from headfields.data.scans import MeshScans, generate_scans
 from headfields.data.scans.meshes import FACE, INNER
+from headfields.meshing import Mesh, SurfaceTree, align_to_surface, extract
 from headfields.priors import SMALL_RECIPE, Prior, PriorCodes, PriorTrainer, load_prior, surface_errors
 from headfields.priors.evaluate import REACH, onto_surface
 from headfields.priors.pictures import draw_field, draw_mesh, view
 from headfields.priors.terms import anchors_of
-from headfields.viz import save_image, side_by_side
+from headfields.viz import mesh_picture, save_image, side_by_side
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "2 hyper-coordinates": {"ambient": 2},
@@ -134,12 +135,17 @@ def truths(scans: MeshScans, which: Tensor) -> list[Tensor]:
 
 
 def ablate_landmarks(out: Path, arguments: argparse.Namespace) -> dict[str, Any]:
-    """Tracks the capture with and without the landmark term: how well the fits agree with image and landmarks."""
+    """Tracks the capture with and without the landmark term: how well the fits agree with images, landmarks and truth.
+
+    Truth is the capture's own meshes, laid over the tracked surface by the rigid motion of the face that fits best:
+    one camera does not tell how far away a head is.
+    """
     from headfields.tracking import Schedule, Tracker, TrackingOptions, open_prior
 
     capture = hf.data.load_capture(arguments.capture)
     frames = torch.linspace(0, len(capture) - 1, arguments.frames).round().long().unique().tolist()
     table = {}
+    pictures: dict[str, list[Tensor]] = {"image": [seen(capture, frame) for frame in frames]}
     for name, factor in (("with landmarks", 1.0), ("without landmarks", 0.0)):
         options = TrackingOptions.quick()
         weights = options.stage1.weights
@@ -149,10 +155,47 @@ def ablate_landmarks(out: Path, arguments: argparse.Namespace) -> dict[str, Any]
         folder = out / name.replace(" ", "_")
         tracker = Tracker(open_prior(arguments.prior), capture, folder, options, frames)
         fits = tracker.run(resume=folder.exists()).fits
-        names = ("psnr", "iou", "landmarks_px")
-        table[name] = {n: sum(f.errors[n] for f in fits.values()) / len(fits) for n in names} | {"frames": len(fits)}
+        rows, pictures[name] = [], []
+        for frame, fit in fits.items():
+            surface = extract(tracker.head.avatar.field(tracker.head.state(fit.free)), resolution=160, progress=False)
+            surface = surface.replace(vertices=fit.in_capture(surface.vertices), normals=None)
+            rows.append(
+                {n: fit.errors[n] for n in ("psnr", "iou", "landmarks_px")} | from_truth(capture, frame, surface)
+            )
+            pictures[name].append(mesh_picture(surface, square(capture, frame)))
+        table[name] = {n: sum(row[n] for row in rows) / len(rows) for n in rows[0]} | {"frames": len(fits)}
         write(out, {"landmarks": table})
+        if len(fits) == len(frames):
+            columns = [torch.cat(column) for column in pictures.values()]
+            save_image(out / "landmarks.png", side_by_side(columns, list(pictures)))
     return table
+
+
+def square(capture: hf.data.Capture, frame: int) -> hf.Camera:
+    """The frame's camera at a height of 192 pixels."""
+    camera = capture.camera([frame])
+    return camera.scaled(192 / camera.size[0])
+
+
+def seen(capture: hf.data.Capture, frame: int) -> Tensor:
+    """A frame over white at that size."""
+    image = capture.image(frame)
+    rgb = (image[..., :3] * image[..., 3:] + 1 - image[..., 3:]).movedim(-1, 0)[None]
+    size = square(capture, frame).size
+    return torch.nn.functional.interpolate(rgb, size, mode="area")[0].movedim(0, -1)
+
+
+def from_truth(capture: hf.data.Capture, frame: int, surface: Mesh) -> dict[str, float]:
+    """Mean distances, mm, from the true face, and from what of it is within 3 cm of the mouth, to a surface."""
+    faces = torch.from_numpy(capture.recording.canonical.faces).long()
+    regions = {name: mask[: len(faces)] for name, mask in capture.template.regions.items()}
+    whole = Mesh(capture.tracked([frame])[0], faces)
+    face, mouth = whole.select(regions["face"]), whole.select(regions["mouth"])
+    points = face.sample(20_000).points
+    moved = align_to_surface(points[::4], surface, trim=0.1).transform
+    distance = SurfaceTree(surface).distances(moved.apply(points.double()).float()).distance
+    near = (points - mouth.vertices.mean(dim=0)).norm(dim=1) < 0.03
+    return {"face_mm": 1e3 * float(distance.mean()), "mouth_mm": 1e3 * float(distance[near].mean())}
 
 
 def write(out: Path, part: dict[str, Any]) -> None:
@@ -168,7 +211,7 @@ def main() -> None:
     parser.add_argument("--expressions", type=int, default=10)
     parser.add_argument("--steps", type=int, default=2000, help="of each prior")
     parser.add_argument("--only", nargs="+", choices=VARIANTS)
-    parser.add_argument("--capture", type=Path, help="to track with and without landmarks")
+    parser.add_argument("--capture", type=Path, help="with meshes, to track with and without landmarks")
     parser.add_argument("--prior", type=Path, help="with which")
     parser.add_argument("--frames", type=int, default=6)
     arguments = parser.parse_args()
