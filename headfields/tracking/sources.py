@@ -81,4 +81,4 @@ def prior_landmarks(prior: Prior, scans: MeshScans, head: Any) -> LandmarkPoints
     if points.shape[1] != 68:
         raise ValueError(f"prior_landmarks: the head has {points.shape[1]} landmarks; expected the 68 of iBUG")
     anchors = anchors_of(prior.avatar)(prior.geometry)
-    return LandmarkPoints.fitted(points, anchors)
+    return LandmarkPoints.fitted(points, anchors, codes=prior.geometry)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from headfields.records import HeadState
 from headfields.tracking.frames import TrackedFrame
-from headfields.tracking.head import PER_FRAME, TrackedHead
+from headfields.tracking.head import AROUND, PER_FRAME, TrackedHead
 from headfields.tracking.pose import landmark_pose
 
 __all__ = ["best_start"]
@@ -17,7 +17,7 @@ BETTER = 0.8
 """What part of the distance of landmarks an expression of the prior must come to, to be started from."""
 FOUND = 0.7
 """What share of the landmarks must be found with an expression, for it to be judged."""
-_STEPS = 15
+_STEPS, _SEARCHES = 15, 16
 
 
 @torch.no_grad()
@@ -49,7 +49,7 @@ def best_start(
     field = head.avatar.field(HeadState(tried.new_zeros(len(tried), 0, 3), codes=together))
     points = head.canonical_landmarks(states[0])
     frame = torch.arange(len(tried), device=points.device).repeat_interleave(len(points))
-    found = field.invert(points.repeat(len(tried), 1), frame, starts=1)
+    found = field.invert(points.repeat(len(tried), 1), frame, starts=_SEARCHES, spread=AROUND)
     errors = []
     for posed, there in zip(
         found.points.view(len(tried), -1, 3), found.converged.view(len(tried), -1) & seen, strict=True
