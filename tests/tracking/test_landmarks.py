@@ -80,7 +80,7 @@ def test_files_that_are_something_else(tmp_path: Path) -> None:
         LandmarkPoints.load(tmp_path / "text.npz")
     with pytest.raises(ValueError, match=r"by_anchors has shape \(2, 2\); expected \(3, 6\)"):
         LandmarkPoints(torch.zeros(2, 3), torch.zeros(1, 3), torch.zeros(2, 2), torch.arange(2))
-    with pytest.raises(ValueError, match=r"by_code has shape \(4, 6\); expected .* here None"):
+    with pytest.raises(ValueError, match=r"by_code has shape \(4, 6\); expected .* None"):
         LandmarkPoints(
             torch.zeros(2, 3), torch.zeros(1, 3), torch.zeros(3, 6), torch.arange(2), None, torch.zeros(4, 6)
         )  # fmt: skip
