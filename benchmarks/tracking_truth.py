@@ -32,7 +32,7 @@ from headfields.data import load_capture
 from headfields.data.procedural import write_capture
 from headfields.heads import BlendshapeHead, procedural
 from headfields.meshing import Mesh, SurfaceTree, align_to_surface, extract
-from headfields.tracking import Tracker, TrackingOptions, open_prior
+from headfields.tracking import Stage2, Tracker, TrackingOptions, open_prior
 from headfields.viz import heat, heat_legend, mesh_picture, side_by_side
 
 POINTS = 20_000
@@ -55,6 +55,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=5, help="of its motion and hair")
     parser.add_argument("--full", action="store_true", help="the published numbers of rays and steps")
     parser.add_argument("--stage1", type=int, help="steps of the first frame")
+    parser.add_argument("--stage2", type=float, help="steps a frame of the second stage")
     parser.add_argument("--noise", type=float, default=0.0, help="of landmarks, standard deviation in pixels")
     parser.add_argument("--resume", action="store_true")
     arguments = parser.parse_args()
@@ -70,6 +71,9 @@ def main() -> None:
     options = dataclasses.replace(options, mesh_resolution=0)
     if arguments.stage1 is not None:
         options = dataclasses.replace(options, stage1=dataclasses.replace(options.stage1, steps=arguments.stage1))
+    if arguments.stage2 is not None:
+        joint = options.stage2 or Stage2()
+        options = dataclasses.replace(options, stage2=dataclasses.replace(joint, steps_a_frame=arguments.stage2))
     frames = list(range(0, len(capture), arguments.every))[: arguments.frames]
     seen_as: Any = NoisyLandmarks(capture, arguments.noise, arguments.seed) if arguments.noise else capture
     tracker = Tracker(open_prior(arguments.prior), seen_as, arguments.out / "run", options, frames)
