@@ -40,8 +40,8 @@ def train_prior(
 
     Args:
         out: Folder of the run.
-        people: How many people are drawn, 40 if not given.
-        expressions: How many meshes of each, the neutral one among them; 12 if not given.
+        people: How many people are drawn, 80 if not given.
+        expressions: How many meshes of each, the neutral one among them; 10 if not given.
         data: Folder of registered meshes (see the page on priors for its files), in place of drawn ones.
         head: What is drawn from, if neither --data nor --blendshapes is given.
         blendshapes: Draw from this npz with template, faces, expression and identity in place of the procedural head.

@@ -105,7 +105,7 @@ def _config(options: Options, before: dict[str, Any], device: torch.device) -> d
         if options.people is not None or options.expressions is not None:
             raise CommandError("--people and --expressions say what is drawn; a folder says itself who there is")
     else:
-        for name, usual in (("people", 40), ("expressions", 12)):
+        for name, usual in (("people", 80), ("expressions", 10)):
             given = getattr(options, name)
             scans[name] = old.get(name, usual) if given is None else given
             if scans[name] < 1:
