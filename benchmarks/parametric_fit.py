@@ -28,8 +28,9 @@ class ParametricFit:
 
 
 def fit_parametric(
-    head: Any, frames: Mapping[int, TrackedFrame], number: Int[Tensor, " l"], steps: int = 300, outlines: bool = True
-) -> ParametricFit:
+    head: Any, frames: Mapping[int, TrackedFrame], number: Int[Tensor, " l"], steps: int = 300, outlines: bool = True,
+    held: float = 0.0,
+) -> ParametricFit:  # fmt: skip
     """Fits identity, expressions, jaw and poses of a head to all frames together, by Adam.
 
     Landmarks: mean squared distance in parts of the image. Outlines: border pixels of the matte, where the pixels on
@@ -42,6 +43,8 @@ def fit_parametric(
         number: (L,) which landmarks count.
         steps: of Adam.
         outlines: whether these count.
+        held: weight of the squared motion of the head from where the frames' cameras have it, metres, and a tenth of
+            it for its turn, radians: for recordings whose cameras are to be trusted. 0 lets poses go free.
     """
     blend = isinstance(head, BlendshapeHead)
     shapes = head.identity_basis if blend else head.shape_basis
@@ -79,7 +82,13 @@ def fit_parametric(
                 for row, frame in enumerate(order):
                     world = world_points(posed[row], rotation[row], shift[row])
                     matches[frame] = _match(world, head.faces, sides, frames[frame], borders[frame])
-        terms = [0.002 * shape.square().mean(), 0.002 * expression.square().mean(), 0.01 * jaw.square().mean()]
+        away = shift.square().sum(dim=1).mean() + 0.1 * rotation.square().sum(dim=1).mean()
+        terms = [
+            held * away,
+            0.002 * shape.square().mean(),
+            0.002 * expression.square().mean(),
+            0.01 * jaw.square().mean(),
+        ]
         for row, frame in enumerate(order):
             data = frames[frame]
             target = data.landmarks[number]

@@ -5,7 +5,9 @@ exact), tracks it, and measures each frame's surface against the true mesh: mean
 and mean angle between normals over the face, as it stands in front of the camera, and after the rigid motion that lays
 it over best (a single camera does not know how far away a head of unknown size is). Beside it, by the same measure:
 
-- the parametric head that the capture is drawn from, fitted to the same landmarks and outlines;
+- the parametric head that the capture is drawn from, fitted to the same landmarks and outlines, with free poses;
+- the same, held to the capture's own cameras, which are exact here: what knowing both the very model and the camera
+  makes of landmarks;
 - the prior's mean head with its neutral expression, posed by the landmarks.
 
 Landmarks are exact, unless `--noise` moves each of them by that many pixels, as detectors do: all methods see the same.
@@ -37,6 +39,7 @@ from headfields.viz import heat, heat_legend, mesh_picture, side_by_side
 
 POINTS = 20_000
 LIMIT = 0.008  # metres: the end of the heat map
+HELD = 1000.0  # a centimetre from the capture's camera costs as much as landmarks half a pixel off
 
 
 def main() -> None:
@@ -83,8 +86,10 @@ def main() -> None:
     seen = {frame: tracker.frame(frame) for frame in found.fits}
     assert tracker.head.landmarks is not None
     fitted = fit_parametric(head, seen, tracker.head.landmarks.number)
+    held = fit_parametric(head, seen, tracker.head.landmarks.number, held=HELD)
     mean = _mean_head(tracker)
-    rows: dict[str, list[dict[str, float]]] = {"tracked": [], "parametric head": [], "prior's mean": []}
+    names = ("tracked", "parametric head", "parametric, held", "prior's mean")
+    rows: dict[str, list[dict[str, float]]] = {name: [] for name in names}
     pictures = []
     for frame, fit in found.fits.items():
         truth = _truth(capture, frame)
@@ -92,6 +97,7 @@ def main() -> None:
         surfaces = {
             "tracked": own.replace(vertices=fit.in_capture(own.vertices), normals=None),
             "parametric head": _moved(fitted.meshes[frame], seen[frame].to_capture),
+            "parametric, held": _moved(held.meshes[frame], seen[frame].to_capture),
             "prior's mean": _moved(mean, seen[frame].to_capture),
         }
         for name, surface in surfaces.items():
