@@ -58,6 +58,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=5, help="of its motion and hair")
     parser.add_argument("--full", action="store_true", help="the published numbers of rays and steps")
     parser.add_argument("--stage1", type=int, help="steps of the first frame")
+    parser.add_argument("--hold-pose", action="store_true", help="tracking trusts the capture's cameras, too")
     parser.add_argument("--stage2", type=float, help="steps a frame of the second stage")
     parser.add_argument("--noise", type=float, default=0.0, help="of landmarks, standard deviation in pixels")
     parser.add_argument("--resume", action="store_true")
@@ -77,6 +78,8 @@ def main() -> None:
     if arguments.stage2 is not None:
         joint = options.stage2 or Stage2()
         options = dataclasses.replace(options, stage2=dataclasses.replace(joint, steps_a_frame=arguments.stage2))
+    if arguments.hold_pose:
+        options = options.holding_pose()
     frames = list(range(0, len(capture), arguments.every))[: arguments.frames]
     seen_as: Any = NoisyLandmarks(capture, arguments.noise, arguments.seed) if arguments.noise else capture
     tracker = Tracker(open_prior(arguments.prior), seen_as, arguments.out / "run", options, frames)

@@ -81,6 +81,7 @@ def track(
     every: Annotated[int, Number] = 1,
     resume: bool = False,
     quick: bool = False,
+    hold_pose: bool = False,
     image: bool = False,
     stage1_only: bool = False,
     landmarks: OtherFile = None,
@@ -106,6 +107,7 @@ def track(
         every: Every so many frames.
         resume: Go on with what is in RUN.
         quick: Fewer rays, samples and steps, for minutes on a CPU; our own choice.
+        hold_pose: Trust the head's pose as the capture has it, and hold on to it; our own choice.
         image: The first frame alone, with the weights and steps for a single image.
         stage1_only: Leave the second stage out.
         landmarks: File of the prior's landmarks; landmarks.npz beside the prior, or found from its scans, if not given.
@@ -120,8 +122,8 @@ def track(
 
     tracking.track(
         tracking.Options(
-            capture=capture, prior=prior, out=out, frames=frames, every=every, resume=resume, quick=quick, image=image,
-            joint=not stage1_only, landmarks=landmarks, hair={"auto": None, "yes": True, "no": False}[hair],
-            mesh=mesh, seed=seed, memory=memory, device=device,
+            capture=capture, prior=prior, out=out, frames=frames, every=every, resume=resume, quick=quick,
+            hold_pose=hold_pose, image=image, joint=not stage1_only, landmarks=landmarks,
+            hair={"auto": None, "yes": True, "no": False}[hair], mesh=mesh, seed=seed, memory=memory, device=device,
         )
     )  # fmt: skip

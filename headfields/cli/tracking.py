@@ -20,6 +20,7 @@ class Options:
     every: int
     resume: bool
     quick: bool
+    hold_pose: bool
     image: bool
     joint: bool
     landmarks: Path | None
@@ -44,6 +45,8 @@ def track(options: Options) -> None:
         chosen = replace(chosen, stage1=Stage1.single_image(), stage2=None)
     if not options.joint:
         chosen = replace(chosen, stage2=None)
+    if options.hold_pose:
+        chosen = chosen.holding_pose()
     if options.mesh is not None:
         chosen = replace(chosen, mesh_resolution=options.mesh)
     if options.seed is not None:

@@ -10,6 +10,9 @@ from dataclasses import dataclass, field, fields, replace
 
 __all__ = ["EnergyWeights", "Rate", "Schedule", "Stage1", "Stage2", "TrackingOptions"]
 
+HELD_POSE = 1000.0
+"""`EnergyWeights.pose` of `TrackingOptions.holding_pose`: a centimetre costs 16, about what all of the colours do."""
+
 
 @dataclass(frozen=True)
 class Rate:
@@ -61,6 +64,10 @@ class EnergyWeights:
         symmetry: of the squared difference of the parts of mirrored anchors, geometry and appearance.
         expression: of ‖·‖² of the expression code.
         first_expression: of the same on the frame that the identity is fitted to.
+        pose: of the squared pose away from where a frame starts, rotation's + 10 · translation's in published units.
+            One camera hardly tells a large head far away from a small one near by, and free poses let the shape pay for
+            that; where the capture's own cameras are to be trusted, `TrackingOptions.holding_pose` says so. Our own
+            choice: published is none, 0.
     """
 
     colour: float | int = 100.0
@@ -76,6 +83,7 @@ class EnergyWeights:
     symmetry: float | int = 1.0
     expression: float | int = 150.0
     first_expression: float | int = 1000.0
+    pose: float | int = 0.0
 
     def __post_init__(self) -> None:
         for item in fields(self):
@@ -231,3 +239,16 @@ class TrackingOptions:
             stage1=replace(Stage1(), pace=(0.25, 0.16, 0.1)), stage2=replace(Stage2(), steps_a_frame=16.0),
             rays=200, coarse=16, fine=12, mesh_resolution=112,
         )  # fmt: skip
+
+    def holding_pose(self, weight: float | int = HELD_POSE) -> "TrackingOptions":
+        """The same with poses held to where frames start, in both stages: to the capture's cameras, where those are
+        taken (see `load_frame`).
+
+        Args:
+            weight: `EnergyWeights.pose`.
+        """
+        stage1 = replace(self.stage1, weights=replace(self.stage1.weights, pose=weight))
+        stage2 = self.stage2
+        if stage2 is not None:
+            stage2 = replace(stage2, weights=replace(stage2.weights, pose=weight))
+        return replace(self, stage1=stage1, stage2=stage2)

@@ -48,7 +48,7 @@ def energy(
     clock: Clock,
     guess: Tensor | None = None,
 ) -> tuple[Tensor, dict[str, Tensor], Tensor | None]:
-    """What the data say of one frame: the weighed sum of colour, mask and landmarks, and each of them for the record.
+    """What the data say of one frame: the weighed sum of colour, mask, landmarks and pose, and each for the record.
 
     Args:
         head: the model.
@@ -85,6 +85,9 @@ def energy(
             terms["landmarks"] = term
             terms["found"] = (counted.sum() / wanted.sum().clamp_min(1)).to(term)
             total = total + landmark_weight * term
+    if weights.pose:
+        terms["pose"] = rotation.square().sum() + 10 * (UNIT * translation).square().sum()
+        total = total + weights.pose * terms["pose"]
     return total, terms, guess
 
 

@@ -25,6 +25,16 @@ def test_quick_is_quicker() -> None:
     assert quick.stage2.steps_a_frame < usual.stage2.steps_a_frame
 
 
+def test_poses_are_held_in_both_stages() -> None:
+    held = TrackingOptions.quick().holding_pose(50.0)
+    assert held.stage2 is not None and held.stage1.weights.pose == held.stage2.weights.pose == 50.0
+    assert (
+        held.stage1.weights.colour == EnergyWeights().colour and held.stage2.weights.mask == EnergyWeights.joint().mask
+    )
+    assert replace(TrackingOptions(), stage2=None).holding_pose().stage2 is None
+    assert EnergyWeights().pose == 0 == EnergyWeights.joint().pose  # as published
+
+
 @pytest.mark.parametrize("name", [item.name for item in fields(EnergyWeights)])
 def test_negative_weights_are_refused(name: str) -> None:
     bad = Schedule(((0, -1.0),)) if name == "landmarks" else -1.0

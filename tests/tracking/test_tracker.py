@@ -59,6 +59,17 @@ def test_shape_is_found_without_landmarks() -> None:
     assert fit.codes["geometry"][1] == pytest.approx(-0.8, abs=0.3)
 
 
+def test_a_held_pose_stays_where_it_was() -> None:
+    other = BallRecording(1, shape=(0.5, -0.8))
+    free = replace(tiny_options(), stage1=replace(tiny_options().stage1, steps=30))
+    away = []
+    for options in (free, free.holding_pose(), free.holding_pose(5e4)):
+        tracker = Tracker(ball_prior(), other, "unused", options, bar=False)
+        fit = fit_frame(tracker.head, tracker.frame(0), 0, options)
+        away.append(float(fit.rotation.norm() + fit.translation.norm()))
+    assert away[2] < 0.2 * away[0] and away[2] < away[1] < away[0] and 0 < fit.errors["pose"] < 1e-3
+
+
 def test_what_a_run_leaves_behind(tracked: tuple[Tracking, Path]) -> None:
     found, out = tracked
     for name in ("stage1.mp4", "stage2.mp4", "errors.json", "profile.json", "config.json"):
