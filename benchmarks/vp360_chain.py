@@ -81,7 +81,7 @@ def main() -> None:
     )
     (out / "report.json").write_text(json.dumps(report, indent=1))
     print(json.dumps(report))
-    run("render", avatar, "--mode", "turntable")
+    run("render", avatar, "--mode", "turntable", "--degrees", 360)
 
 
 if __name__ == "__main__":
