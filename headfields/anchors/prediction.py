@@ -81,7 +81,7 @@ class Anchors(Part):
         # without one has no gradient there, and the network would never learn to tell people apart.
         with torch.no_grad():
             nn.init.zeros_(self.network[-1].bias)  # type: ignore[arg-type]
-            self.network[-1].bias.sub_(self.network(torch.zeros(1, global_width))[0])  # type: ignore[operator, union-attr]
+            self.network[-1].bias.sub_(self.network(torch.zeros(1, global_width))[0])  # type: ignore[operator]
 
     def __len__(self) -> int:
         """How many anchors there are."""
