@@ -42,7 +42,7 @@ def held_out(avatar_path: Path, tracked: Path, rig: RiggedTemplate, pictures: Pa
         image = capture.image(frame)
         truth = image[..., :3] * image[..., 3:] + 1 - image[..., 3:]
         drawn = avatar.render(capture.camera([frame])[0], capture.state([frame])).rgb.clamp(0, 1)
-        view = "front" if turn <= 50 else "side" if turn <= 100 else "back"
+        view = "front" if turn <= 50 else "side" if turn <= 110 else "back"
         rows[view].append((float(psnr(drawn, truth)), float(ssim(drawn, truth))))
         save_image(pictures / f"{view}_{frame:05d}.png", side_by_side([truth, drawn], ["truth", view]))
     out = {}
