@@ -27,8 +27,8 @@ PER_FRAME = "expression_code"
 """The code that is a frame's."""
 AROUND = 0.01
 """Standard deviation, metres, of where landmarks are searched that are not found at once. An open mouth's lips are some
-centimetres from their canonical place, with ground between where the deformation says nothing: from a few tenths of a
-millimetre around, as published, five of twelve outer lips are not found. Our own choice."""
+centimetres from their canonical place, with ground between where the deformation says nothing: from half a millimetre
+around, as published, many of them are not found. Our own choice."""
 
 
 @dataclass(frozen=True)
