@@ -22,9 +22,9 @@ from torch import Tensor
 
 import headfields as hf
 from headfields.data.scans import MeshScans, generate_scans
-from headfields.data.scans.meshes import FACE, INNER
+from headfields.data.scans.meshes import FACE, INNER, seen_faces
 from headfields.meshing import Mesh, SurfaceTree, align_to_surface, extract
-from headfields.priors import SMALL_RECIPE, Prior, PriorCodes, PriorTrainer, load_prior, surface_errors
+from headfields.priors import SMALL_RECIPE, Prior, PriorCodes, PriorTrainer, load_prior, principal_codes, surface_errors
 from headfields.priors.evaluate import REACH, onto_surface
 from headfields.priors.pictures import draw_field, draw_mesh, view
 from headfields.priors.terms import anchors_of
@@ -94,7 +94,8 @@ def ablate_prior(out: Path, arguments: argparse.Namespace) -> dict[str, Any]:
         if not (folder / "prior.safetensors").exists():
             trainer = PriorTrainer(
                 avatar, own, SMALL_RECIPE.weights, SMALL_RECIPE.schedule, SMALL_RECIPE.counts,
-                scans_per_step=SMALL_RECIPE.scans_per_step, noise=SMALL_RECIPE.noise, out=folder,
+                scans_per_step=SMALL_RECIPE.scans_per_step, noise=SMALL_RECIPE.noise,
+                starts=principal_codes(avatar, own), out=folder,
             )  # fmt: skip
             result = trainer.fit(steps=arguments.steps, resume=(folder / "checkpoint").exists())
             if result.interrupted:
@@ -186,11 +187,12 @@ def seen(capture: hf.data.Capture, frame: int) -> Tensor:
 
 
 def from_truth(capture: hf.data.Capture, frame: int, surface: Mesh) -> dict[str, float]:
-    """Mean distances, mm, from the true face, and from what of it is within 3 cm of the mouth, to a surface."""
+    """Mean distances, mm, from what is seen of the true face, and of it within 3 cm of the mouth, to a surface."""
     faces = torch.from_numpy(capture.recording.canonical.faces).long()
     regions = {name: mask[: len(faces)] for name, mask in capture.template.regions.items()}
     whole = Mesh(capture.tracked([frame])[0], faces)
-    face, mouth = whole.select(regions["face"]), whole.select(regions["mouth"])
+    seen = seen_faces(whole.vertices[None], faces)[0]
+    face, mouth = whole.select(regions["face"] & seen), whole.select(regions["mouth"])
     points = face.sample(20_000).points
     moved = align_to_surface(points[::4], surface, trim=0.1).transform
     distance = SurfaceTree(surface).distances(moved.apply(points.double()).float()).distance

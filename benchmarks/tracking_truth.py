@@ -2,8 +2,9 @@
 
 Draws a person that the prior has not seen, with expressions and light of its own (or takes a capture whose meshes are
 exact), tracks it, and measures each frame's surface against the true mesh: mean distance from the truth to the surface
-and mean angle between normals over the face, as it stands in front of the camera, and after the rigid motion that lays
-it over best (a single camera does not know how far away a head of unknown size is). Beside it, by the same measure:
+and mean angle between normals over what is seen of the face, as it stands in front of the camera, and after the rigid
+motion that lays it over best (a single camera does not know how far away a head of unknown size is). Beside it, by the
+same measure:
 
 - the parametric head that the capture is drawn from, fitted to the same landmarks and outlines, with free poses;
 - the same, held to the capture's own cameras, which are exact here: what knowing both the very model and the camera
@@ -32,6 +33,7 @@ from torch import Tensor
 from benchmarks.parametric_fit import fit_parametric
 from headfields.data import load_capture
 from headfields.data.procedural import write_capture
+from headfields.data.scans.meshes import seen_faces
 from headfields.heads import BlendshapeHead, procedural
 from headfields.meshing import Mesh, SurfaceTree, align_to_surface, extract
 from headfields.tracking import Stage2, Tracker, TrackingOptions, open_prior
@@ -173,14 +175,19 @@ def summary(rows: list[dict[str, float]]) -> dict[str, float]:
 
 
 def _truth(capture: Any, frame: int) -> Mesh:
-    """The true mesh of the face: what labels call the face, the eyes and the lips, in the capture's world."""
+    """The true mesh of the face: what labels call the face, the eyes and the lips, in the capture's world.
+
+    Of it what is seen from outside: a mesh holds the backs of eyeballs and the inside of a closed mouth too, of which
+    no image and no scan tells, and which a model of another kind need not have.
+    """
     faces = torch.from_numpy(capture.recording.canonical.faces).long()
     regions = capture.template.regions
     wanted = torch.zeros(len(faces), dtype=torch.bool)
     for name in ("face", "eyes", "mouth"):
         if name in regions:
             wanted |= regions[name][: len(faces)]
-    return Mesh(capture.tracked([frame])[0], faces).select(wanted)
+    vertices = capture.tracked([frame])[0]
+    return Mesh(vertices, faces).select(wanted & seen_faces(vertices[None], faces)[0])
 
 
 @torch.no_grad()

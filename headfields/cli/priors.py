@@ -58,10 +58,10 @@ def train_prior(options: Options) -> None:
     device = runs.choose_device(options.device)
     config = _config(options, before, device)
     run.check_writable()
-    from headfields.priors import PAPER_RECIPE, SMALL_RECIPE, PriorTrainer
+    from headfields.priors import PriorTrainer, principal_codes
 
     torch.manual_seed(config["seed"])
-    recipe = SMALL_RECIPE if config["small"] else PAPER_RECIPE
+    recipe = _recipe(config)
     if options.minutes is None and options.steps is None:
         limits = before.get("limits") or {"minutes": recipe.minutes, "steps": None}
     else:
@@ -72,6 +72,7 @@ def train_prior(options: Options) -> None:
         trainer = PriorTrainer(
             avatar, scans, recipe.weights, recipe.schedule, recipe.counts,
             scans_per_step=config["scans_per_step"] or recipe.scans_per_step, noise=recipe.noise,
+            starts=principal_codes(avatar, scans) if recipe.principal else None,
             seed=config["seed"], out=options.out, device=device, pictures=options.pictures,
         )  # fmt: skip
         run.create()
@@ -162,6 +163,15 @@ def _scans(config: dict[str, Any], run: RunFolder) -> tuple[Any, Any]:
         raise CommandError(f"--held-out is {held_out}, and there are {people} people; expected 0 to {people - 1}")
     trained = everyone.of(range(people - held_out))
     return trained, everyone.of(range(people - held_out, people)) if held_out else None
+
+
+def _recipe(config: dict[str, Any]) -> Any:
+    """What suits the sizes, and the kind of scans."""
+    from headfields.priors import PAPER_RECIPE, SMALL_POINTS_RECIPE, SMALL_RECIPE
+
+    if not config["small"]:
+        return PAPER_RECIPE
+    return SMALL_POINTS_RECIPE if "nphm" in config["scans"] else SMALL_RECIPE
 
 
 def _model(config: dict[str, Any], scans: Any, held_out: Any) -> tuple[Any, Any, Any]:

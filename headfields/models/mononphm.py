@@ -24,7 +24,7 @@ PAPER: dict[str, dict[str, Any]] = {
 
 SMALL: dict[str, dict[str, Any]] = {
     "placement": {"pairs": 8, "middle": 3},
-    "anchors": {"global_width": 16, "local_width": 8, "hidden": 32},
+    "anchors": {"global_width": 32, "local_width": 8, "hidden": 32},
     "deformer": {"expression_width": 32, "identity_width": 8, "hidden": 96, "layers": 4, "skip": 2},
     "decoder": {
         "hidden": 64, "layers": 3, "neighbours": 6, "reach": 5,

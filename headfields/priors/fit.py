@@ -50,8 +50,8 @@ def fit_scans(
 ) -> FittedCodes:
     """Finds one code of shape and one of appearance for B scans of a person, and one of expression for each.
 
-    Starts at the mean codes and follows the gradient by Adam, its rate falling to nothing along a cosine; the codes'
-    numbers are scaled by their spread over the training people, so that all move alike.
+    Starts at the mean codes and follows the gradient by Adam, its rate falling to nothing along a cosine, along the
+    directions in which the codes of the training people differ (`CodeRange`).
 
     Args:
         prior: the model.
@@ -77,19 +77,15 @@ def fit_scans(
     avatar, counts = prior.avatar, counts or PointCounts().scaled(1 / 3)
     avatar.train()
     needed = [parameter for parameter in avatar.parameters() if parameter.requires_grad]
-    mean, spread = prior.mean(), prior.spread()
-    deviations = (spread.geometry, spread.appearance, spread.expression)
-    size = [x.clamp_min(0.1 * float(x.mean()) + 1e-6) for x in deviations]
-    free = [torch.zeros_like(mean.geometry), torch.zeros_like(mean.appearance)]
-    free = [x.requires_grad_() for x in (*free, mean.expression.new_zeros(len(which), mean.expression.shape[1]))]
+    ranges = prior.ranges()
+    of_person, faces = (ranges.geometry, ranges.appearance), ranges.expression
+    free = [x.mean.new_zeros(1, x.axes.shape[1]).requires_grad_() for x in of_person]
+    free.append(faces.mean.new_zeros(len(which), faces.axes.shape[1]).requires_grad_())
     optimiser = torch.optim.Adam(free, lr=rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, max(steps, 1))
 
     def codes() -> PriorCodes:
-        found = [
-            middle + deviation * x
-            for middle, deviation, x in zip((mean.geometry, mean.appearance, mean.expression), size, free, strict=True)
-        ]
+        found = [x.at(coordinates) for x, coordinates in zip((*of_person, faces), free, strict=True)]
         return PriorCodes(*(x.expand(len(which), -1) for x in found))
 
     history = []
@@ -97,7 +93,7 @@ def fit_scans(
         for parameter in needed:
             parameter.requires_grad_(False)
         for step in tqdm(range(steps), desc="fitting", unit="step", disable=not progress):
-            batch = scans.sample(which, counts, seed + step).to(mean.geometry.device)
+            batch = scans.sample(which, counts, seed + step).to(faces.mean.device)
             terms = prior_terms(avatar, batch, codes(), weights, generator(seed, 5, step), cube=0)
             loss = torch.stack([weights.of(name) * term for name, term in terms.items()]).sum()
             optimiser.zero_grad()

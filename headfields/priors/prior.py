@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from headfields.avatar import Avatar
 from headfields.data.scans import ScanSet
+from headfields.priors.ranges import CodeRange, CodeRanges
 from headfields.priors.terms import PriorCodes, anchors_of
 from headfields.records import HeadState
 from headfields.saving import load_avatar, save_avatar
@@ -81,9 +82,10 @@ class Prior(nn.Module):
         calm = self.expression[self.neutral].mean(0, keepdim=True)
         return PriorCodes(self.geometry.mean(0, keepdim=True), self.appearance.mean(0, keepdim=True), calm)
 
-    def spread(self) -> PriorCodes:
-        """The standard deviations (one row) of the codes' numbers over people, and over scans."""
-        return PriorCodes(*(_deviation(getattr(self, name)) for name in _TABLES))
+    def ranges(self) -> CodeRanges:
+        """Around the mean codes, the principal directions of those of all people, and of all scans."""
+        mean = self.mean()
+        return CodeRanges(*(CodeRange.of(getattr(self, name), getattr(mean, name)[0]) for name in _TABLES))
 
     def codes(self, scans: Int[Tensor, " b"]) -> PriorCodes:
         """The codes (B rows) of training scans, by number."""
@@ -159,7 +161,3 @@ def load_prior(path: str | Path) -> Prior:
         scans=tuple(header["scans"]),
         about=header["about"],
     )
-
-
-def _deviation(rows: Tensor) -> Tensor:
-    return rows.std(0, keepdim=True, correction=0)

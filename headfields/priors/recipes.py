@@ -6,7 +6,7 @@ from headfields.data.scans import PointCounts
 from headfields.priors.losses import PriorWeights
 from headfields.priors.schedule import PriorSchedule
 
-__all__ = ["PAPER_RECIPE", "SMALL_RECIPE", "PriorRecipe"]
+__all__ = ["PAPER_RECIPE", "SMALL_POINTS_RECIPE", "SMALL_RECIPE", "PriorRecipe"]
 
 
 @dataclass(frozen=True)
@@ -19,6 +19,7 @@ class PriorRecipe:
         counts: points of a scan in a step.
         scans_per_step: how many scans.
         noise: on codes, see `PriorTrainer`.
+        principal: whether codes start as `principal_codes` makes them, for which scans must be registered meshes.
         minutes: how long `headfields train-prior` trains if it is not told.
     """
 
@@ -27,23 +28,36 @@ class PriorRecipe:
     counts: PointCounts
     scans_per_step: int
     noise: float | int
+    principal: bool
     minutes: float | int
 
 
-PAPER_RECIPE = PriorRecipe(PriorWeights(), PriorSchedule(), PointCounts(), 64, 0.0, 60 * 24 * 2)
+PAPER_RECIPE = PriorRecipe(PriorWeights(), PriorSchedule(), PointCounts(), 64, 0.0, False, 60 * 24 * 2)
 """MonoNPHM's, as released: 16 scans a step on each of four GPUs. The two days are a guess; the code does not say."""
 
-SMALL_RECIPE = PriorRecipe(
+SMALL_POINTS_RECIPE = PriorRecipe(
     weights=PriorWeights(distance=1.0, anchors=1000.0),
     schedule=PriorSchedule(
         networks=2e-3, identity=4e-3, expression=1e-2, halvings=(0.5, 0.7, 0.85, 0.95), warm_up=0.02
     ),
-    counts=replace(PointCounts().scaled(0.25), detail=0.5),
+    counts=PointCounts().scaled(0.25),
     scans_per_step=8,
     noise=0.5,
+    principal=False,
     minutes=25,
 )
-"""Our own choice for minutes on a CPU, with `mononphm(small=True)`: fewer points, half of them where triangles are
-small, higher rates that fall later, noise on codes, and distances near the surface, which meshes know. Anchors count as
-much as correspondences: with the published 7.5 they follow the distances' gradient for as long as such a run lasts, and
-are the same for everybody."""
+"""Our own choice for minutes on a CPU, with `mononphm(small=True)`: fewer points, higher rates that fall later, noise
+on codes, and distances near the surface, where these are known. Anchors count as much as correspondences do: with the
+published 7.5 they follow the distances' gradient for as long as such a run lasts, and are the same for everybody."""
+
+SMALL_RECIPE = replace(
+    SMALL_POINTS_RECIPE,
+    weights=replace(SMALL_POINTS_RECIPE.weights, correspondence=10000.0),
+    schedule=replace(SMALL_POINTS_RECIPE.schedule, identity=1e-3, expression=2e-3, correspondence_after=1.0),
+    counts=replace(SMALL_POINTS_RECIPE.counts, correspondences=128, detail=0.5),
+    noise=0.1,
+    principal=True,
+)
+"""The same for registered meshes, which know more: half of the points are drawn where triangles are small, codes start
+at principal components and move less from there, so a fifth of the noise is enough; and correspondences count ten times
+as much, to the end, without which the small deformation leaves lips a third of their way behind."""

@@ -57,10 +57,10 @@ class PriorResult:
 class PriorTrainer:
     """Trains a model and the codes of everyone in a set of scans together (Park et al. 2019, "DeepSDF").
 
-    Codes start at zero. Each step takes some scans, draws points of them, and moves the networks by AdamW and the codes
-    of those scans and people by Adam. What a step draws follows from its number and the seed, so a run that goes on
-    from a checkpoint ends with the weights of an unbroken one, as long as its length is given in steps: one in minutes
-    follows the clock.
+    Codes start at zero, or where `starts` says. Each step takes some scans, draws points of them, and moves the
+    networks by AdamW and the codes of those scans and people by Adam. What a step draws follows from its number and
+    the seed, so a run that goes on from a checkpoint ends with the weights of an unbroken one, as long as its length
+    is given in steps: one in minutes follows the clock.
 
     Args:
         avatar: as `headfields.models.mononphm` makes it.
@@ -69,10 +69,13 @@ class PriorTrainer:
         schedule: learning rates and how they fall.
         counts: points of a scan in a step.
         scans_per_step: how many scans a step takes.
-        noise: standard deviation of what is added to the codes of a step, in that of all codes at the time. A network
-            has seen codes at as many places as there are scans; between them it may say anything, and a small one
-            does: its units all fall silent half way from the mean to a wide-open mouth, where tracking must pass.
-            Noise has it learn the surroundings too. The published code has none; our own choice.
+        noise: standard deviation of what is added to the codes of a step, in that of all codes at the time and with
+            their covariance: codes vary a hundred times as much along some directions (the jaw's) as along others (the
+            lids'), and noise that is the same in all of them would leave nothing of the latter. A network has seen
+            codes at as many places as there are scans; between them it may say anything, and a small one does: its
+            units all fall silent half way from the mean to a wide-open mouth, where tracking must pass. Noise has it
+            learn the surroundings too. The published code has none; our own choice.
+        starts: codes of the S scans to start from, as `principal_codes` makes them; zero (as published) if None.
         seed: of scans and points.
         out: a run folder, for checkpoints, log.csv and images/; None keeps nothing.
         device: where it is trained.
@@ -83,7 +86,8 @@ class PriorTrainer:
 
     Raises:
         TypeError: the avatar has no anchors.
-        ValueError: scans_per_step is not positive; the scans' anchors are not as many as the avatar's.
+        ValueError: scans_per_step is not positive; the scans' anchors are not as many as the avatar's; starts have
+            another shape than the codes.
     """
 
     def __init__(
@@ -95,6 +99,7 @@ class PriorTrainer:
         counts: PointCounts | None = None,
         scans_per_step: int = 16,
         noise: float | int = 0.0,
+        starts: PriorCodes | None = None,
         seed: int = 0,
         out: str | Path | None = None,
         device: torch.device | str = "cpu",
@@ -131,6 +136,8 @@ class PriorTrainer:
                 "expression": CodeTable(len(scans), widths["expression_code"]),
             }
         ).to(self.device)
+        if starts is not None:
+            self._start(starts)
         shared = {id(p) for p in anchors.parameters()}
         own = [p for p in avatar.deformer.parameters() if id(p) not in shared]
         self.networks = [own, list(avatar.decoder.parameters())]
@@ -253,11 +260,12 @@ class PriorTrainer:
         return {name: weights[name] * float(term.detach()) for name, term in terms.items()}
 
     def _blurred(self, rows: Tensor, name: str, random: torch.Generator) -> Tensor:
-        """Rows of a table of codes with this step's noise."""
+        """Rows of a table of codes with this step's noise, which varies as the codes themselves do."""
         table = self._table(name).table.detach()
         if not self.noise or len(table) < 2:
             return rows
-        return rows + self.noise * table.std(dim=0) * torch.randn(rows.shape, generator=random).to(rows)
+        mixing = torch.randn(len(rows), len(table), generator=random).to(rows)
+        return rows + self.noise / len(table) ** 0.5 * (mixing @ (table - table.mean(dim=0)))
 
     def codes(self, scans: Tensor) -> PriorCodes:
         """The codes that scans have now, by number."""
@@ -298,6 +306,17 @@ class PriorTrainer:
             self.folder.checkpoint, self.model, self.optimizer, None, {}, self.progress,
             self.folder.previous_checkpoint,
         )  # fmt: skip
+
+    def _start(self, starts: PriorCodes) -> None:
+        for name, rows in (("geometry", self.scans.neutral), ("appearance", self.scans.neutral), ("expression", None)):
+            table, values = self._table(name).table, getattr(starts, name)
+            if values.shape != (len(self.scans), table.shape[1]):
+                raise ValueError(
+                    f"PriorTrainer: starts.{name} has shape {tuple(values.shape)}; expected "
+                    f"{len(self.scans), table.shape[1]}, a code for each scan: make them for these very scans and "
+                    "this avatar, as principal_codes does"
+                )
+            table.data.copy_(values if rows is None else values[rows])
 
     def _table(self, name: str) -> CodeTable:
         table = self.model[name]

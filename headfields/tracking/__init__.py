@@ -3,7 +3,7 @@
 from headfields.tracking.failures import FrameFailure
 from headfields.tracking.fit import FrameFit
 from headfields.tracking.frames import FACER, FrameSource, LabelClasses, TrackedFrame, load_frame
-from headfields.tracking.head import CodeRange, TrackedHead, TrackingPrior
+from headfields.tracking.head import TrackedHead, TrackingPrior
 from headfields.tracking.landmarks import FIXED, LandmarkDetector, LandmarkPoints
 from headfields.tracking.layout import MonoNPHMFrame, read_mononphm, write_mononphm
 from headfields.tracking.options import EnergyWeights, Rate, Schedule, Stage1, Stage2, TrackingOptions
@@ -16,7 +16,6 @@ from headfields.tracking.tracker import Tracker, Tracking
 __all__ = [
     "FACER",
     "FIXED",
-    "CodeRange",
     "EnergyWeights",
     "FrameFailure",
     "FrameFit",

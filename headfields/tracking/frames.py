@@ -51,7 +51,8 @@ class LabelClasses:
 
     Attributes:
         ignored: of what the prior does not hold, and what hides it: cloth, necklace; and the neck, which a capture's
-            shoulders are labelled as. They count neither in colours nor in the mask.
+            shoulders are labelled as. They count neither in colours nor in the mask, and neither does the background
+            below all that counts.
         hair: hair and hat.
         mouth: the inside of the mouth.
     """
@@ -280,6 +281,11 @@ def _weights(
     mask[among(classes.hair)] = weights.hair
     ignored = among(classes.ignored)
     colour[ignored], mask[ignored] = 0, 0
+    # What a prior makes of the place below its open neck is anything: beside a neck that does not count, background
+    # does not either.
+    counts = ((alpha > 0.5) & ~ignored).any(dim=1).nonzero()
+    if len(counts):
+        mask[int(counts[-1]) + 1 :] = 0
     return colour, mask
 
 

@@ -14,12 +14,12 @@ from headfields.avatar import Avatar, Field
 from headfields.codes import AnchoredCode
 from headfields.decoders.lighting import ColourAffine, SHLighting
 from headfields.models.mononphm import code_widths
-from headfields.priors import Prior
+from headfields.priors import CodeRange, Prior
 from headfields.records import Camera, HeadState, Rays, Rendering
 from headfields.renderers import ScheduledSharpness, SurfaceRenderer, SurfaceSampler, UnclampedAlpha
 from headfields.tracking.landmarks import LandmarkPoints, PosedLandmarks
 
-__all__ = ["IDENTITY", "PER_FRAME", "CodeRange", "TrackedHead", "TrackingPrior"]
+__all__ = ["IDENTITY", "PER_FRAME", "TrackedHead", "TrackingPrior"]
 
 IDENTITY = ("geometry", "appearance")
 """Codes that are a person's."""
@@ -29,19 +29,6 @@ AROUND = 0.01
 """Standard deviation, metres, of where landmarks are searched that are not found at once. An open mouth's lips are some
 centimetres from their canonical place, with ground between where the deformation says nothing: from half a millimetre
 around, as published, many of them are not found. Our own choice."""
-
-
-@dataclass(frozen=True)
-class CodeRange:
-    """Where a code starts, and how far from there people (or faces) are.
-
-    Attributes:
-        mean: (W,) where it starts.
-        spread: (W,) standard deviation over people (or faces).
-    """
-
-    mean: Float[Tensor, " w"]
-    spread: Float[Tensor, " w"]
 
 
 @dataclass(frozen=True)
@@ -81,23 +68,14 @@ class TrackingPrior:
     def of(cls, prior: Prior, landmarks: LandmarkPoints | None = None, hair: bool = True) -> "TrackingPrior":
         """Ranges of the codes as they are over the people and scans that a prior was trained on.
 
-        Numbers that hardly vary get a tenth of the mean spread.
-
         Args:
             prior: trained.
             landmarks: points of its canonical head.
             hair: whether its heads have hair.
         """
-        mean, spread = prior.mean(), prior.spread()
-        ranges = {}
-        for name, middle, deviation in (
-            ("geometry", mean.geometry, spread.geometry),
-            ("appearance", mean.appearance, spread.appearance),
-            (PER_FRAME, mean.expression, spread.expression),
-        ):
-            least = 0.1 * float(deviation.mean()) + 1e-6
-            ranges[name] = CodeRange(middle[0].detach().clone(), deviation[0].detach().clamp_min(least))
-        return cls(prior.avatar, ranges, landmarks, hair, prior.expression.detach().clone())
+        ranges = prior.ranges()
+        named = {"geometry": ranges.geometry, "appearance": ranges.appearance, PER_FRAME: ranges.expression}
+        return cls(prior.avatar, named, landmarks, hair, prior.expression.detach().clone())
 
 
 class TrackedHead(nn.Module):
@@ -129,14 +107,15 @@ class TrackedHead(nn.Module):
         self.register_buffer("starts", None if prior.expressions is None else prior.expressions.to(bounds))
         for name, code in prior.codes.items():
             self.register_buffer(f"mean_{name}", code.mean.to(bounds))
-            self.register_buffer(f"spread_{name}", code.spread.to(bounds))
+            self.register_buffer(f"axes_{name}", code.axes.to(bounds))
+            self.register_buffer(f"spread_{name}", code.axes.norm(dim=1).clamp_min(1e-12).to(bounds))
         self.names = tuple(prior.codes)
         low, high = bounds
         self.centre, self.radius = (low + high) / 2, float((high - low).max() / 2)
 
     def width(self, name: str) -> int:
-        """Numbers in the code called `name`."""
-        return len(getattr(self, f"mean_{name}"))
+        """How many directions of the code called `name` are fitted."""
+        return getattr(self, f"axes_{name}").shape[1]
 
     def layout(self, name: str) -> AnchoredCode | None:
         """How the code is divided among anchors, if it is."""
@@ -155,19 +134,22 @@ class TrackedHead(nn.Module):
         Args:
             free: each code (W,).
         """
-        codes = {
-            name: (getattr(self, f"mean_{name}") + free[name] * getattr(self, f"spread_{name}") / self.scale)[None]
-            for name in self.names
-        }
+        codes = {name: (getattr(self, f"mean_{name}") + self.moved(name, free[name]))[None] for name in self.names}
         some = next(iter(codes.values()))
         return HeadState(vertices=some.new_zeros(1, 0, 3), codes=codes)
 
-    def free(self, state: HeadState) -> dict[str, Float[Tensor, " w"]]:
-        """The codes of a state's only frame in the units they are fitted in: the inverse of `state`."""
-        return {
-            name: (state.codes[name][0] - getattr(self, f"mean_{name}")) / getattr(self, f"spread_{name}") * self.scale
-            for name in self.names
-        }
+    def moved(self, name: str, free: Float[Tensor, "*b k"]) -> Float[Tensor, "*b w"]:
+        """What codes (..., W) called `name` are off the mean, from the units they are fitted in."""
+        return free @ getattr(self, f"axes_{name}").T / self.scale
+
+    def in_spreads(self, name: str, free: Float[Tensor, " k"]) -> Float[Tensor, " w"]:
+        """What each number of the code called `name` is off the mean, one standard deviation of it being `scale`."""
+        return self.moved(name, free) / getattr(self, f"spread_{name}") * self.scale
+
+    def free(self, name: str, codes: Float[Tensor, "*b w"]) -> Float[Tensor, "*b k"]:
+        """Codes (..., W) called `name` in the units they are fitted in, as far as directions go: undoes `state`."""
+        axes = getattr(self, f"axes_{name}")
+        return (codes - getattr(self, f"mean_{name}")) @ (axes / axes.square().sum(dim=0)) * self.scale
 
     def sharpen(self, exponent: float) -> None:
         """Sets the sharpness to exp(10 · exponent) per quarter of a metre."""
@@ -202,7 +184,7 @@ class TrackedHead(nn.Module):
         """Up to so many of the prior's expression codes, as different as can be, in the units they are fitted in."""
         if self.starts is None or not count:
             return getattr(self, f"mean_{PER_FRAME}").new_zeros(0, self.width(PER_FRAME))
-        codes = (self.starts - getattr(self, f"mean_{PER_FRAME}")) / getattr(self, f"spread_{PER_FRAME}") * self.scale
+        codes = self.free(PER_FRAME, self.starts)
         chosen = [int(codes.norm(dim=1).argmax())]
         nearest = (codes - codes[chosen[0]]).norm(dim=1)
         while len(chosen) < min(count, len(codes)):

@@ -1,8 +1,8 @@
 """Weights, rates and schedules of tracking: MonoNPHM's published ones by default, and smaller ones for a CPU.
 
 The published numbers speak of codes as the published prior has them. Codes of another prior may be spread more or less,
-so codes are measured here in spreads of the prior: one spread counts as `Stage1.spread` published units, in rates and
-in regularisers alike. With a prior whose codes are spread by that much, everything is as published.
+so codes are fitted here along the prior's principal directions (`headfields.priors.CodeRange`): one standard deviation
+counts as `Stage1.spread` published units, in rates and in regularisers alike.
 """
 
 import math
@@ -10,6 +10,8 @@ from dataclasses import dataclass, field, fields, replace
 
 __all__ = ["EnergyWeights", "Rate", "Schedule", "Stage1", "Stage2", "TrackingOptions"]
 
+WEAK_POSE = 100.0
+"""`EnergyWeights.pose` of `TrackingOptions.quick`."""
 HELD_POSE = 1000.0
 """`EnergyWeights.pose` of `TrackingOptions.holding_pose`: a centimetre costs 16, about what all of the colours do."""
 
@@ -61,6 +63,9 @@ class EnergyWeights:
         landmarks: over steps; of the mean squared distance of landmarks in parts of the image's sides.
         emphasis: factor of that distance, before it is squared, for chin, mouth and eyelids.
         geometry_local, appearance_local, geometry_global, appearance_global: of ‖·‖² of these parts of the codes.
+        likely: of ‖·‖² of geometry and appearance along the prior's principal directions, of which only a few tell in
+            an image: along the others nothing else keeps Adam's steps, which are as long whatever the gradient, from
+            wandering off to people whom there are not. Our own choice; published has none.
         symmetry: of the squared difference of the parts of mirrored anchors, geometry and appearance.
         expression: of ‖·‖² of the expression code.
         first_expression: of the same on the frame that the identity is fitted to.
@@ -80,6 +85,7 @@ class EnergyWeights:
     appearance_local: float | int = 1000.0
     geometry_global: float | int = 25.0
     appearance_global: float | int = 50.0
+    likely: float | int = 300.0
     symmetry: float | int = 1.0
     expression: float | int = 150.0
     first_expression: float | int = 1000.0
@@ -144,7 +150,7 @@ class Stage1:
     sharpen_every_later: int = 50
     clip: float | int = 0.1
     weights: EnergyWeights = EnergyWeights()
-    spread: float | int = 0.003
+    spread: float | int = 0.01
     starts: int = 32
 
     def __post_init__(self) -> None:
@@ -234,9 +240,21 @@ class TrackingOptions:
 
     @classmethod
     def quick(cls) -> "TrackingOptions":
-        """Fewer rays, samples and steps, for minutes on a CPU: our own choice."""
+        """Fewer rays, samples and steps, for minutes on a CPU: our own choice.
+
+        Expressions move faster, for there are fewer steps; and poses are held a little to where frames start (a
+        centimetre costs 1.6, a tenth of what colours do), for gradients of few rays are noise along what one camera
+        hardly tells, and Adam's steps are as long for noise.
+        """
+        stage1, stage2 = Stage1(), Stage2()
         return cls(
-            stage1=replace(Stage1(), pace=(0.25, 0.16, 0.1)), stage2=replace(Stage2(), steps_a_frame=16.0),
+            stage1=replace(
+                stage1, pace=(0.25, 0.16, 0.1), expression=Rate(5e-4, (200, 225)),
+                weights=replace(stage1.weights, pose=WEAK_POSE),
+            ),
+            stage2=replace(
+                stage2, steps_a_frame=16.0, expression=2.5e-4, weights=replace(stage2.weights, pose=WEAK_POSE)
+            ),
             rays=200, coarse=16, fine=12, mesh_resolution=112,
         )  # fmt: skip
 

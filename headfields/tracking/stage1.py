@@ -193,8 +193,12 @@ def regularisers(
     head: TrackedHead, codes: Mapping[str, Tensor], fitted: list[str], weights: EnergyWeights, first: bool
 ) -> Tensor:
     """The weighed regularisers of the codes that are fitted."""
-    shape, paint = ((codes[name], head.layout(name)) if name in fitted else None for name in IDENTITY)
-    return code_terms(shape, paint, codes.get(PER_FRAME), weights, first)
+    shape, paint = ((head.in_spreads(n, codes[n]), head.layout(n)) if n in fitted else None for n in IDENTITY)
+    total = code_terms(shape, paint, codes.get(PER_FRAME), weights, first)
+    for name in IDENTITY:
+        if name in fitted:
+            total = total + weights.likely * codes[name].square().sum()
+    return total
 
 
 def finished(

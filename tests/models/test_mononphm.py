@@ -36,7 +36,7 @@ def camera(size: int = 10) -> hf.Camera:
 def test_the_small_model(tmp_path: Path) -> None:
     avatar = mononphm(template(), small=True)
     assert set(avatar.needs) == {"geometry", "appearance", "expression_code"}
-    assert code_widths(avatar) == {"geometry": 176, "appearance": 176, "expression_code": 32}
+    assert code_widths(avatar) == {"geometry": 192, "appearance": 192, "expression_code": 32}
     assert avatar.deformer.anchors is avatar.decoder.anchors
     points = template().canonical_vertices
     where = points[avatar.deformer.anchors.vertices]

@@ -11,6 +11,7 @@ from headfields import Avatar, Prior, load_prior
 from headfields.data.scans import MeshScans, PointCounts, PointScans
 from headfields.data.scans.batch import generator
 from headfields.priors import (
+    CodeRange,
     CodeTable,
     PriorCodes,
     PriorSchedule,
@@ -189,13 +190,33 @@ def test_a_prior_is_kept_in_one_file_that_is_an_avatar_too(prior: Prior, tmp_pat
         load_prior(tmp_path / "avatar.safetensors")
 
 
-def test_the_mean_and_its_spread(prior: Prior) -> None:
-    mean, spread = prior.mean(), prior.spread()
+def test_the_mean_and_the_ranges_around_it(prior: Prior) -> None:
+    mean, ranges = prior.mean(), prior.ranges()
     assert torch.allclose(mean.geometry[0], prior.geometry.mean(0))
     assert torch.allclose(mean.expression[0], prior.expression[prior.neutral].mean(0))
-    assert torch.allclose(spread.appearance[0], prior.appearance.std(0, correction=0))
+    for found, codes in ((ranges.appearance, prior.appearance), (ranges.expression, prior.expression)):
+        gram = found.axes.T @ found.axes
+        assert torch.allclose(gram, torch.diag(gram.diagonal()), atol=1e-5 * float(gram.max()))
+        # what is left out is small, and the rest has the codes' own covariance
+        assert torch.allclose(
+            found.axes @ found.axes.T, torch.cov(codes.T, correction=0), atol=1e-3 * float(gram.max())
+        )
+        assert found.axes.shape[1] <= len(codes) - 1
+    some = torch.randn(2, ranges.expression.axes.shape[1])
+    assert torch.allclose(
+        ranges.expression.at(some) - ranges.expression.mean, some @ ranges.expression.axes.T, atol=1e-6
+    )
     assert len(prior.state()) == 1
     assert prior.state().vertices.shape == (1, 0, 3)
+
+
+def test_directions_along_which_nobody_differs_are_left_out() -> None:
+    codes = torch.tensor([[0.0, 1.0, 5.0], [2.0, 1.0, 5.0], [4.0, 1.0, 5.001]])
+    found = CodeRange.of(codes, codes.mean(0))
+    assert found.axes.shape == (3, 1)
+    assert float(found.axes.norm()) == pytest.approx((8 / 3) ** 0.5, rel=1e-3)
+    assert CodeRange.of(codes[:1], codes[0]).axes.shape == (3, 0)
+    assert torch.equal(CodeRange.of(codes[:1], codes[0]).at(torch.zeros(2, 0)), codes[:1].expand(2, -1))
 
 
 def test_training_scans_are_reconstructed(prior: Prior, scans: MeshScans) -> None:

@@ -11,9 +11,10 @@ from headfields.decoders import ColourAffine, SHLighting
 from headfields.deformers import ray_sphere
 from headfields.encoders import Coordinates
 from headfields.parts import Decoder, Deformer
+from headfields.priors import CodeRange
 from headfields.records import Camera, Canonical, FieldValues, HeadState, Rays
 from headfields.renderers import ScheduledSharpness, SurfaceRenderer, SurfaceSampler, UnclampedAlpha
-from headfields.tracking import CodeRange, LandmarkPoints, TrackedHead, TrackingOptions, TrackingPrior
+from headfields.tracking import LandmarkPoints, TrackedHead, TrackingOptions, TrackingPrior
 from headfields.tracking.pose import head_camera
 
 REACH = 0.14
@@ -95,7 +96,7 @@ def ball_prior(landmarks: bool = True) -> TrackingPrior:
     )
     avatar = Avatar(Mouth(), Coordinates(points=False), Ball(), renderer)
     names = {"geometry": 2, "appearance": 2, "expression_code": 2}
-    codes = {name: CodeRange(torch.zeros(width), torch.ones(width)) for name, width in names.items()}
+    codes = {name: CodeRange(torch.zeros(width), torch.eye(width)) for name, width in names.items()}
     return TrackingPrior(avatar, codes, ball_landmarks() if landmarks else None)
 
 
@@ -177,6 +178,8 @@ def tiny_options(**changes: object) -> TrackingOptions:
         steps=60, spread=1.0, sharpen_every=10, sharpen_every_later=20, geometry=Rate(0.05, falling),
         appearance=Rate(0.05, falling), expression=Rate(0.05, falling), rotation=Rate(0.01, falling),
         translation=Rate(0.005, falling), light=Rate(0.02, falling), affine=Rate(1e-3),
-        weights=EnergyWeights(geometry_global=0.1, appearance_global=0.1, first_expression=0.1, expression=0.1),
+        weights=EnergyWeights(
+            geometry_global=0.1, appearance_global=0.1, likely=0.0, first_expression=0.1, expression=0.1
+        ),
     )  # fmt: skip
     return replace(TrackingOptions(stage1=stage, rays=120, coarse=12, fine=10, image_height=48), **changes)

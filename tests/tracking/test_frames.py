@@ -66,11 +66,23 @@ def test_labels_say_what_counts(recording: BallRecording) -> None:
     label[:, :10], label[:, 10:20], label[20:24, 20:30] = 110, 80, 140
     data = loaded(Changed(recording, label=lambda frame: label))
     assert bool((data.mask_weight[:, :10] == 0).all() and (data.colour_weight[:, :10] == 0).all())
-    assert bool((data.mask_weight[:, 12:18] == 0.2).all())
+    assert bool((data.mask_weight[12:36, 12:18] == 0.2).all())
     torch.testing.assert_close(data.colour_weight[22, 25], torch.tensor(0.04))
     bald = loaded(Changed(recording, label=lambda frame: label), classes=LabelClasses().without_hair())
     assert bool((bald.mask_weight[:, :20] == 0).all())
     assert FACER.mouth == (11,) and not set(FACER.hair) & set(FACER.ignored)
+
+
+def test_background_beside_a_neck_does_not_count(recording: BallRecording) -> None:
+    inside = recording.image(0)[..., 3] > 0.5
+    last = int(inside.any(dim=1).nonzero()[-1])
+    label = torch.where(inside, 250, 0).to(torch.uint8)
+    plain = loaded(Changed(recording, label=lambda frame: label))
+    assert bool((plain.mask_weight[: last + 1] == 1).all() and (plain.mask_weight[last + 1 :] == 0).all())
+    label[30:][inside[30:]] = 110
+    necked = loaded(Changed(recording, label=lambda frame: label))
+    assert bool((necked.mask_weight[:30] == 1).all() and (necked.mask_weight[30:] == 0).all())
+    assert int(necked.outside.max()) < 30 * 48 and int(necked.inside.max()) < 30 * 48
 
 
 def test_a_capture_whose_pose_is_right_is_left_alone(recording: BallRecording) -> None:

@@ -142,7 +142,7 @@ class MeshScans(ScanSet):
         ids = self.faces[
             torch.cat(
                 [
-                    self._choose(calm, FACE, FACE, counts.correspondences - some, random),
+                    self._front(calm, FACE, FACE, counts.correspondences - some, counts.detail, random),
                     self._choose(calm, STATIC, REAR, some, random),
                 ],
                 1,
