@@ -40,7 +40,12 @@ class CodeRange:
 
 @dataclass(frozen=True)
 class CodeRanges:
-    """The range of each of a prior's codes."""
+    """The range of each of a prior's codes.
+
+    Attributes:
+        geometry, appearance: over people.
+        expression: over scans; around the mean of neutral ones.
+    """
 
     geometry: CodeRange
     appearance: CodeRange
