@@ -8,7 +8,9 @@ from headfields.records import Camera, Rays, Rendering
 from headfields.tracking.energy import code_terms, colour_term, landmark_term, mask_term
 from headfields.tracking.frames import RayBatch
 from headfields.tracking.landmarks import PosedLandmarks
-from headfields.tracking.options import EnergyWeights
+from headfields.tracking.options import EnergyWeights, TrackingOptions
+from headfields.tracking.stage1 import regularisers
+from tests.tracking.ball import BallRecording
 
 RAYS = Rays(torch.zeros(4, 3), torch.zeros(4, 3), torch.zeros(4, dtype=torch.long))
 
@@ -69,3 +71,25 @@ def test_codes() -> None:
     assert float(found) == pytest.approx(10 * 4 + 100 * 10.25 + 7 * 4 + 1 * 4 + 3 * 2)
     assert float(code_terms(None, None, torch.ones(2), weights, first=True)) == 10
     assert float(code_terms(None, None, None, weights, first=True)) == 0
+
+
+def test_unlikely_people_cost_along_the_priors_directions(recording: BallRecording) -> None:
+    weights = EnergyWeights(
+        likely=2.0, geometry_local=0, geometry_global=0, appearance_local=0, appearance_global=0, symmetry=0,
+        expression=3.0, first_expression=5.0,
+    )  # fmt: skip
+    codes = {
+        "geometry": torch.tensor([1.0, 2.0]), "appearance": torch.tensor([0.0, 3.0]),
+        "expression_code": torch.tensor([1.0, 0.0]),
+    }  # fmt: skip
+    everything = ["geometry", "appearance", "expression_code"]
+    assert float(regularisers(recording.head, codes, everything, weights, first=True)) == 2 * (5 + 9) + 5
+    assert float(regularisers(recording.head, codes, ["expression_code"], weights, first=False)) == 3
+
+
+def test_quick_holds_poses_a_little_and_holding_more() -> None:
+    quick = TrackingOptions.quick()
+    held = quick.holding_pose()
+    assert quick.stage2 is not None and held.stage2 is not None
+    for some, more in ((quick.stage1, held.stage1), (quick.stage2, held.stage2)):
+        assert 0 == EnergyWeights().pose < some.weights.pose < more.weights.pose
