@@ -97,7 +97,7 @@ def track(
     then all together, smoothly. RUN receives meshes, codes, poses, a picture of each frame, a video, errors.json (how
     well each frame fits, and which failed by what), profile.json, and the same in MonoNPHM's layout. Frames that fail
     are named and left out. Ctrl-C ends it in good order; the same command with --resume goes on to the same result.
-    Weights and steps are MonoNPHM's.
+    Weights and steps are MonoNPHM's, but for what keeps people likely.
 
     Args:
         capture: Folder of the capture; it needs landmarks.
@@ -106,7 +106,8 @@ def track(
         frames: So many frames alone, from the first.
         every: Every so many frames.
         resume: Go on with what is in RUN.
-        quick: Fewer rays, samples and steps, for minutes on a CPU; our own choice.
+        quick: Fewer rays, samples and steps, for minutes on a CPU, and poses held a little to where frames start; our
+            own choice.
         hold_pose: Trust the head's pose as the capture has it, and hold on to it; our own choice.
         image: The first frame alone, with the weights and steps for a single image.
         stage1_only: Leave the second stage out.

@@ -76,8 +76,8 @@ def code_terms(
     """The regularisers of the codes, weighed: ‖·‖² of their parts, and what mirrored anchors' parts differ by.
 
     Args:
-        geometry, appearance: each code (W,) in the units it is fitted in, and its layout, or None if it is not fitted;
-            a code without a layout is global as a whole.
+        geometry, appearance: what each code's numbers (W,) are off the mean, in the units of `Stage1.spread`, and its
+            layout, or None if it is not fitted; a code without a layout is global as a whole.
         expression: (E,) likewise.
         weights: of the terms.
         first: whether the frame is the one that the identity is fitted to.

@@ -25,7 +25,7 @@ class FrameFit:
     Attributes:
         frame: its index in the capture.
         codes: `"geometry"`, `"appearance"`, `"expression_code"`: (W,) each, as the prior has them.
-        free: the same in the units they are fitted in.
+        free: (K,) each: the same along the prior's principal directions, in the units they are fitted in.
         rotation, translation: (3,) x → R x + t from the frame's world (as `camera` sees it) to the space of the prior;
             axis times angle in radians, metres.
         camera: of the frame, at the size that was fitted.

@@ -52,7 +52,7 @@ class LabelClasses:
     Attributes:
         ignored: of what the prior does not hold, and what hides it: cloth, necklace; and the neck, which a capture's
             shoulders are labelled as. They count neither in colours nor in the mask, and neither does the background
-            below all that counts.
+            beside them, below all that counts.
         hair: hair and hat.
         mouth: the inside of the mouth.
     """
@@ -284,8 +284,9 @@ def _weights(
     # What a prior makes of the place below its open neck is anything: beside a neck that does not count, background
     # does not either.
     counts = ((alpha > 0.5) & ~ignored).any(dim=1).nonzero()
-    if len(counts):
-        mask[int(counts[-1]) + 1 :] = 0
+    below = int(counts[-1]) + 1 if len(counts) else len(mask)
+    if bool(ignored[below:].any()):
+        mask[below:] = 0
     return colour, mask
 
 

@@ -132,7 +132,7 @@ class TrackedHead(nn.Module):
         """The state of one frame from codes in the units they are fitted in: 0 is the mean.
 
         Args:
-            free: each code (W,).
+            free: each code (K,), for the K directions that are fitted (`width`).
         """
         codes = {name: (getattr(self, f"mean_{name}") + self.moved(name, free[name]))[None] for name in self.names}
         some = next(iter(codes.values()))

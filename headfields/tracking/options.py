@@ -52,7 +52,7 @@ class Schedule:
 
 @dataclass(frozen=True)
 class EnergyWeights:
-    """What each term of the energy counts; the defaults are published (stage 1 of a video).
+    """What each term of the energy counts; the defaults are published (stage 1 of a video), but for `likely`.
 
     Attributes:
         colour: mean over rays of the absolute difference of colours, in units of [-1, 1], per channel.

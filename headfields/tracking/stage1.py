@@ -53,7 +53,7 @@ def energy(
     Args:
         head: the model.
         data: the frame.
-        codes: each (W,), in the units they are fitted in.
+        codes: each (K,), in the units they are fitted in.
         rotation, translation: (3,) of the head, radians and metres.
         weights, options: of the energy, and of the rays.
         random: draws the rays, on the CPU.

@@ -33,7 +33,7 @@ def best_start(
     Args:
         head: the model.
         data: the frame.
-        codes: each (W,), where the fit would start.
+        codes: each (K,), where the fit would start.
         count: how many expressions are looked at.
     """
     given = codes[PER_FRAME]

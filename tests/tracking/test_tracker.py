@@ -11,6 +11,7 @@ import torch
 from headfields.meshing import load_mesh
 from headfields.ops.rotations import axis_angle
 from headfields.tracking import (
+    FrameFit,
     Stage2,
     TrackedHead,
     Tracker,
@@ -31,6 +32,19 @@ def distance(found: Any, recording: BallRecording, frame: int) -> tuple[float, f
     return turn, float((one[:3, 3] - other[:3, 3]).norm())
 
 
+@torch.no_grad()
+def colour_error(fit: FrameFit, recording: BallRecording) -> float:
+    """The mean difference of colours two pixels within the ball's rim: at the rim a third of a pixel decides."""
+    head = TrackedHead(ball_prior(), 1.0, 48, 48)
+    head.sharpen(0.8)
+    head.light.coefficients.copy_(fit.light)
+    head.affine.matrix.copy_(fit.matrix)
+    head.affine.offset.copy_(fit.offset)
+    image = recording.image(fit.frame)
+    inside = -torch.nn.functional.max_pool2d(-image[None, None, ..., 3], 5, 1, 2)[0, 0] > 0.99
+    return float((head.picture(fit.head_camera, head.state(fit.free)).rgb - image[..., :3])[inside].abs().mean())
+
+
 def test_the_truth_is_found(tracked: tuple[Tracking, Path], recording: BallRecording) -> None:
     found, _ = tracked
     assert not found.failed and not found.interrupted and sorted(found.stage1) == [0, 1, 2] == sorted(found.fits)
@@ -39,8 +53,8 @@ def test_the_truth_is_found(tracked: tuple[Tracking, Path], recording: BallRecor
         assert turn < 0.03 and away < 0.01
         code = fit.codes["expression_code"] - recording.codes["expression_code"][frame]
         assert float(code.abs().max()) < 0.3
-        # half a pixel at the hard rim is 24 dB, and differs by processor and seed (24.5 to 36); after 8 steps 21.8
-        assert fit.errors["psnr"] > 23 and fit.errors["iou"] > 0.95 and fit.errors["landmarks_px"] < 0.5
+        assert fit.errors["iou"] > 0.95 and fit.errors["landmarks_px"] < 0.5
+        assert colour_error(fit, recording) < 0.02  # 0.006 to 0.012 over seeds; after 8 steps 0.045
     first = found.stage1[0]
     assert float((first.codes["appearance"] - recording.codes["appearance"][0]).abs().max()) < 0.25
     assert torch.equal(first.codes["geometry"], found.stage1[2].codes["geometry"])  # a person's, fitted once
