@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Float, Int
 
 from headfields.heads import BlendshapeHead
-from headfields.meshing import Mesh
+from headfields.mesh import Mesh
 from headfields.viz import mesh_picture, save_image, side_by_side
 from headfields.viz.mesh_views import view_camera
 

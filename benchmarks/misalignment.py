@@ -16,7 +16,7 @@ import torch
 
 import headfields as hf
 from headfields.cli import runs
-from headfields.data.tracking_error import TRUTH
+from headfields.synthetic.tracking_error import TRUTH
 from headfields.training import correct_pose, refine_frame
 
 COLUMNS = ("degrees", "across mm", "along mm", "pixels", "PSNR")

@@ -20,7 +20,6 @@ import torch
 from torch import Tensor
 
 import headfields as hf
-from headfields.data import unwrapped
 from headfields.encoders import (
     CodeFeatures,
     CodeMLPFeatures,
@@ -29,6 +28,7 @@ from headfields.encoders import (
     UVDisplacementFeatures,
     VertexSource,
 )
+from headfields.mesh.unwrapping import unwrapped
 from headfields.models.monoavatar import SMALL
 from headfields.training import Trainer, evaluate
 from headfields.training.recipes import MONOAVATAR

@@ -21,13 +21,14 @@ import torch
 from torch import Tensor
 
 import headfields as hf
-from headfields.data.scans import MeshScans, generate_scans
-from headfields.data.scans.meshes import FACE, INNER, seen_faces
-from headfields.meshing import Mesh, SurfaceTree, align_to_surface, extract
+from headfields.mesh import Mesh, SurfaceTree, align_to_surface, extract
 from headfields.priors import SMALL_RECIPE, Prior, PriorCodes, PriorTrainer, load_prior, principal_codes, surface_errors
 from headfields.priors.evaluate import REACH, onto_surface
 from headfields.priors.pictures import draw_field, draw_mesh, view
+from headfields.priors.scans import MeshScans
+from headfields.priors.scans.meshes import FACE, INNER, seen_faces
 from headfields.priors.terms import anchors_of
+from headfields.synthetic.scans.generate import generate_scans
 from headfields.viz import mesh_picture, save_image, side_by_side
 
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -79,7 +80,7 @@ def measured(prior: Prior, scans: MeshScans, which: Tensor, codes: PriorCodes) -
 def ablate_prior(out: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     """Trains what is not there yet; figures of each variant."""
     everyone = generate_scans(
-        hf.heads.procedural(), arguments.people + 1, arguments.expressions, seed=1, out=out / "scans"
+        hf.synthetic.procedural(), arguments.people + 1, arguments.expressions, seed=1, out=out / "scans"
     )
     train, held = everyone.of(range(arguments.people)), everyone.of([arguments.people])
     table: dict[str, Any] = {}

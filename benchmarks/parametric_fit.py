@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from headfields.heads import BlendshapeHead
-from headfields.meshing import Mesh
+from headfields.mesh import Mesh
 from headfields.ops import TriangleBVH
 from headfields.ops.rasterize import render_mesh
 from headfields.tracking import TrackedFrame, world_points

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 import headfields as hf
-from headfields.losses import insta_losses
+from headfields.losses.colour import insta_losses
 from headfields.training import Trainer
 
 STAGES = (
@@ -33,7 +33,7 @@ STAGES = (
     ("  hash grid", "headfields.encoders.hash_grid", "HashGrid", "forward"),
     ("backward", "torch", "Tensor", "backward"),
     ("optimiser", "torch.optim", "Adam", "step"),
-    ("average of the weights", "headfields.training.ema", "ExponentialMovingAverage", "update"),
+    ("average of the weights", "headfields.runs.ema", "ExponentialMovingAverage", "update"),
     ("pixels from the capture", "headfields.data.capture", "Capture", "sample_pixels"),
 )
 

@@ -14,9 +14,10 @@ from pathlib import Path
 import torch
 
 from headfields.data import load_capture
-from headfields.data.template_capture import write_template_capture
 from headfields.rigging import RiggedTemplate
-from headfields.template_tracking import TemplateTracker, TemplateTrackingOptions, template_error
+from headfields.synthetic.rig_captures import write_template_capture
+from headfields.synthetic.rig_tracking_error import template_error
+from headfields.tracking.rig import TemplateTracker, TemplateTrackingOptions
 
 
 def main() -> None:

@@ -32,12 +32,13 @@ from torch import Tensor
 
 from benchmarks.parametric_fit import fit_parametric
 from headfields.data import load_capture
-from headfields.data.procedural import write_capture
-from headfields.data.scans.meshes import seen_faces
-from headfields.heads import BlendshapeHead, procedural
-from headfields.meshing import Mesh, SurfaceTree, align_to_surface, extract
+from headfields.heads import BlendshapeHead
+from headfields.mesh import Mesh, SurfaceTree, align_to_surface, extract
+from headfields.priors.scans.meshes import seen_faces
+from headfields.synthetic.captures import write_capture
+from headfields.synthetic.head.model import procedural
 from headfields.tracking import Stage2, Tracker, TrackingOptions, open_prior
-from headfields.tracking.options import HELD_POSE
+from headfields.tracking.prior.options import HELD_POSE
 from headfields.viz import heat, heat_legend, mesh_picture, side_by_side
 
 POINTS = 20_000

@@ -23,7 +23,7 @@ import torch
 
 import headfields as hf
 from headfields.data import load_capture, view_yaw, yaw_balanced_weights
-from headfields.metrics import psnr, ssim
+from headfields.metrics.image import psnr, ssim
 from headfields.rigging import RiggedTemplate
 from headfields.training import Trainer
 from headfields.training.recipes import VP360

@@ -16,7 +16,7 @@ from headfields.avatar import Avatar
 from headfields.cli import main as headfields
 from headfields.data import load_capture
 from headfields.data.balance import view_yaw
-from headfields.metrics import psnr, ssim
+from headfields.metrics.image import psnr, ssim
 from headfields.rigging import RiggedTemplate
 from headfields.viz import save_image, side_by_side
 

@@ -14,7 +14,7 @@ import torch
 
 import headfields as hf
 from headfields.cli.commands import render, train
-from headfields.data.procedural import write_capture
+from headfields.synthetic.captures import write_capture
 from headfields.training import evaluate
 from headfields.viz import save_image, side_by_side
 

@@ -15,13 +15,13 @@ from typing import Any
 import torch
 
 import headfields as hf
-from headfields.data import unwrapped
-from headfields.data.procedural import write_capture
 from headfields.decoders import NeRFDecoder, NeuSDecoder
 from headfields.deformers import Chain, ErrorWarp, NearSurface, SurfaceCanonicalizer
 from headfields.encoders import HashGrid, RegionGate, SurfaceFeatures, UVDisplacementFeatures
-from headfields.losses import Eikonal, Elastic, Loss, OpacityLoss, SurfacePrior, WarpMagnitude, insta_losses
+from headfields.losses.colour import Eikonal, Elastic, Loss, OpacityLoss, SurfacePrior, WarpMagnitude, insta_losses
+from headfields.mesh.unwrapping import unwrapped
 from headfields.renderers import NeuSAlpha, OccupancySampler, ScheduledSharpness, SurfaceRenderer, VolumeRenderer
+from headfields.synthetic.captures import write_capture
 from headfields.training import Trainer, evaluate
 from headfields.viz import mesh_picture, normal_map, save_image, side_by_side
 
@@ -127,8 +127,8 @@ def write_meshes(avatar: hf.Avatar, capture: hf.data.Capture, out: Path, frames:
     rows = []
     for frame in frames:
         camera, state = capture.camera([frame])[0], capture.state([frame])
-        mesh = hf.meshing.extract(avatar.field(state), resolution=128, largest=True)
-        print(hf.meshing.save_mesh(out / f"{frame:05d}.ply", mesh))
+        mesh = hf.mesh.extract(avatar.field(state), resolution=128, largest=True)
+        print(hf.mesh.save_mesh(out / f"{frame:05d}.ply", mesh))
         seen = capture.pixels(frame, background=1.0).target.view(*capture.size, 3)
         rows.append(torch.cat([seen, mesh_picture(mesh, camera, "colours"), mesh_picture(mesh, camera)], dim=1))
     print(save_image(out / "meshes.png", torch.cat(rows)))

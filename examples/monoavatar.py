@@ -10,8 +10,8 @@ from pathlib import Path
 import torch
 
 import headfields as hf
-from headfields.data.procedural import write_capture
-from headfields.losses import Elastic, SquaredColour, WarpMagnitude
+from headfields.losses.colour import Elastic, SquaredColour, WarpMagnitude
+from headfields.synthetic.captures import write_capture
 from headfields.training import Trainer, evaluate
 from headfields.viz import save_image
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 import headfields as hf
-from headfields.data.procedural import write_capture
+from headfields.synthetic.captures import write_capture
 from headfields.viz import mesh_picture, normal_map, save_image, side_by_side
 
 

@@ -12,11 +12,14 @@ from pathlib import Path
 import torch
 
 import headfields as hf
-from headfields.blendfield_losses import vp360_losses
-from headfields.data.template_capture import write_template_capture
-from headfields.heads import procedural_body, procedural_body_texture
-from headfields.rigging import RiggedTemplate, TexturedMesh, read_textured, rig_template
-from headfields.template_tracking import TemplateTracker, TemplateTrackingOptions
+from headfields.losses.blendfield import vp360_losses
+from headfields.mesh import TexturedMesh
+from headfields.mesh.textured import read_textured
+from headfields.rigging import RiggedTemplate, rig_template
+from headfields.synthetic.body.model import procedural_body
+from headfields.synthetic.body.texture import procedural_body_texture
+from headfields.synthetic.rig_captures import write_template_capture
+from headfields.tracking.rig import TemplateTracker, TemplateTrackingOptions
 from headfields.viz import save_image, side_by_side
 
 

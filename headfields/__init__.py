@@ -9,32 +9,32 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from headfields import (
-        anchors,
-        codes,
         data,
         decoders,
         deformers,
         encoders,
-        geometry_metrics,
+        files,
         heads,
         losses,
-        meshing,
+        mesh,
         metrics,
         models,
+        networks,
         ops,
         priors,
         renderers,
         retargeting,
         rigging,
-        template_tracking,
-        templates,
+        runs,
+        synthetic,
+        texturing,
         tracking,
         training,
         viz,
     )
     from headfields.avatar import Avatar, Field
-    from headfields.dispatch import backends, use_cpu_backend
-    from headfields.meshing.mesh import Mesh
+    from headfields.mesh.mesh import Mesh
+    from headfields.ops.dispatch import backends, use_cpu_backend
     from headfields.parts import Correction, Decoder, Deformer, Encoder, Renderer, Sampler
     from headfields.priors.prior import Prior, load_prior
     from headfields.records import (
@@ -52,14 +52,13 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _MODULES = (
-    "anchors", "codes", "data", "decoders", "deformers", "encoders", "geometry_metrics", "heads", "losses", "meshing",
-    "metrics", "models", "ops", "priors", "renderers", "retargeting", "rigging", "template_tracking", "templates",
-    "tracking", "training", "viz",
+    "data", "decoders", "deformers", "encoders", "files", "heads", "losses", "mesh", "metrics", "models", "networks",
+    "ops", "priors", "renderers", "retargeting", "rigging", "runs", "synthetic", "texturing", "tracking", "training", "viz",
 )  # fmt: skip
 _NAMES = {
     "avatar": ("Avatar", "Field"),
-    "dispatch": ("backends", "use_cpu_backend"),
-    "meshing.mesh": ("Mesh",),
+    "ops.dispatch": ("backends", "use_cpu_backend"),
+    "mesh.mesh": ("Mesh",),
     "parts": ("Correction", "Decoder", "Deformer", "Encoder", "Renderer", "Sampler"),
     "priors.prior": ("Prior", "load_prior"),
     "records": (
@@ -88,27 +87,27 @@ __all__ = [
     "Sampler",
     "Samples",
     "Template",
-    "anchors",
     "backends",
-    "codes",
     "data",
     "decoders",
     "deformers",
     "encoders",
-    "geometry_metrics",
+    "files",
     "heads",
     "load_prior",
     "losses",
-    "meshing",
+    "mesh",
     "metrics",
     "models",
+    "networks",
     "ops",
     "priors",
     "renderers",
     "retargeting",
     "rigging",
-    "template_tracking",
-    "templates",
+    "runs",
+    "synthetic",
+    "texturing",
     "tracking",
     "training",
     "use_cpu_backend",

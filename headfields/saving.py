@@ -9,9 +9,9 @@ from typing import Any
 from torch import Tensor
 
 from headfields.avatar import Avatar
+from headfields.files.safetensors import read_safetensors, write_safetensors
 from headfields.parts import Part, part_class, part_name
 from headfields.records import Camera, HeadState, Template
-from headfields.tensor_files import read_safetensors, write_safetensors
 
 _FORMAT = 1
 _KEY = "headfields.avatar"

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from headfields import dispatch
+from headfields.ops import dispatch
 
 BACKENDS = [
     pytest.param(

@@ -7,11 +7,9 @@ from typing import Any
 import pytest
 import torch
 
-from headfields.anchors import Anchors
 from headfields.avatar import Avatar
-from headfields.decoders import NeRFDecoder, NeuSDecoder, RadianceHead, SHLighting
+from headfields.decoders import NeRFDecoder, NeuSDecoder, RadianceHead
 from headfields.deformers import (
-    BlendCoefficients,
     Blendfield,
     Chain,
     ErrorWarp,
@@ -25,7 +23,9 @@ from headfields.deformers import (
     WeightFieldSkinning,
 )
 from headfields.encoders import Frequency, HashGrid, RegionGate, StaticFeatures, SurfaceFeatures, VertexFeatures
-from headfields.losses import SquaredColour
+from headfields.losses.colour import SquaredColour
+from headfields.networks import Anchors
+from headfields.networks.field_basis import BlendCoefficients
 from headfields.parts import Deformer, Encoder, Renderer, Sampler
 from headfields.records import Camera, HeadState, PixelBatch, Template
 from headfields.renderers import (
@@ -37,6 +37,7 @@ from headfields.renderers import (
     UniformSampler,
     VolumeRenderer,
 )
+from headfields.renderers.lighting import SHLighting
 from tests.shapes import uv_sphere
 
 VERTICES, FACES = uv_sphere(8, 12, radius=0.1)

@@ -6,15 +6,15 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-import headfields.tensor_files
+import headfields.files.safetensors
 from headfields.avatar import Avatar
 from headfields.decoders import NeRFDecoder
 from headfields.deformers import Chain, Static, SurfaceCanonicalizer
 from headfields.encoders import Frequency, HashGrid, RegionGate
+from headfields.files.safetensors import read_safetensors
 from headfields.parts import part_class
 from headfields.records import Camera, HeadState, Template
 from headfields.renderers import OccupancySampler, UniformSampler, VolumeRenderer
-from headfields.tensor_files import read_safetensors
 from tests.shapes import uv_sphere
 
 VERTICES, FACES = uv_sphere(5, 6, radius=0.1)
@@ -79,7 +79,7 @@ def test_a_crash_while_writing_leaves_the_old_file(tmp_path: Path, monkeypatch: 
     def crash(*arguments: object) -> None:
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(headfields.tensor_files.os, "replace", crash)
+    monkeypatch.setattr(headfields.files.safetensors.os, "replace", crash)
     with pytest.raises(OSError, match="no space"):
         avatar().save(path)
     assert path.read_bytes() == before

@@ -9,10 +9,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from benchmarks.case import OURS, Case, Contestant, Maker, Settings
-from headfields.anchors import Anchors, head_anchors
 from headfields.decoders import AnchoredDecoder
-from headfields.heads import procedural
+from headfields.networks import Anchors, head_anchors
 from headfields.records import Canonical, HeadState, Template
+from headfields.synthetic.head.model import procedural
 
 TITLE = "Local networks at anchors"
 TEXT = """`AnchoredDecoder` with the paper's sizes: 65 anchors and a global member, 36 networks for distance and 36 for

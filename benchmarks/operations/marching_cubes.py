@@ -7,9 +7,9 @@ import torch
 
 from benchmarks.case import OURS, Case, Contestant, Maker, Settings
 from benchmarks.peers import need
-from headfields.dispatch import warp as started_warp
-from headfields.meshing import isosurface
+from headfields.mesh import isosurface
 from headfields.ops import marching_cubes
+from headfields.ops.dispatch import warp as started_warp
 
 TITLE = "Marching cubes"
 TEXT = """*Dense*: values of a bumpy ball on a grid, to vertices and faces. Ours shares vertices and counts in the

@@ -6,7 +6,7 @@ import numpy as np
 
 from benchmarks.peers.mesh import MeshPeer
 from benchmarks.shapes import Mesh
-from headfields.dispatch import warp
+from headfields.ops.dispatch import warp
 
 wp = warp()
 wp.set_module_options({"enable_backward": False})

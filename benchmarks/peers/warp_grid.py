@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from headfields.dispatch import warp
 from headfields.ops import HashGridLayout
+from headfields.ops.dispatch import warp
 
 wp = warp()
 wp.set_module_options({"enable_backward": False})

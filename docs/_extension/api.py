@@ -23,10 +23,10 @@ from sphinx.util.nodes import make_refnode
 
 PACKAGE = "headfields"
 MODULES = (
-    "headfields.blendfield_losses",
-    "headfields.data.procedural",
-    "headfields.silhouette_losses",
-    "headfields.skinning_losses",
+    "headfields.losses.blendfield",
+    "headfields.synthetic.captures",
+    "headfields.losses.silhouette",
+    "headfields.losses.skinning",
 )
 """Public modules that are imported by their full names alone."""
 COLON = "\ue000"  # stands for a colon while napoleon looks

@@ -17,8 +17,8 @@ def convert_flame(
     force: bool,
 ) -> None:
     """Writes `out` and prints what was found."""
-    from headfields.heads.flame_assets import Extras
-    from headfields.heads.flame_convert import convert_flame as convert
+    from headfields.heads.flame.assets import Extras
+    from headfields.heads.flame.convert import convert_flame as convert
 
     extras = Extras(masks=masks, landmarks=landmarks, contour=contour, mediapipe=mediapipe, uv=uv)
     try:

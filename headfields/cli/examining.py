@@ -4,11 +4,11 @@ import platform
 
 import torch
 
-from headfields import doctor as checks
 from headfields.cli.errors import CommandError
-from headfields.dispatch import backends
-from headfields.metrics import lpips_installed
-from headfields.training.run import versions
+from headfields.metrics.image import lpips_installed
+from headfields.ops import self_check as checks
+from headfields.ops.dispatch import backends
+from headfields.runs.folder import versions
 
 
 def doctor() -> None:

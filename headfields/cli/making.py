@@ -9,7 +9,9 @@ def synth(
     out: Path, frames: int, size: int, seed: int, noise: float, noise_seed: int, identity: int | None = None
 ) -> None:
     """Writes a synthetic capture to an empty or new folder; one that holds it already is left as it is."""
-    from headfields.data import load_capture, procedural, tracking_error
+    from headfields.data import load_capture
+    from headfields.synthetic.head.model import procedural
+    from headfields.synthetic.tracking_error import tracking_error
 
     if frames < 3 or size < 16:
         raise CommandError(f"--frames is {frames} and --size is {size}; at least 3 frames of 16 pixels are needed")

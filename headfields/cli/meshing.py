@@ -32,7 +32,7 @@ class Options:
 
 def mesh(path: Path, options: Options, device_name: str) -> None:
     """Writes meshes of an avatar; prints their paths."""
-    from headfields import meshing
+    from headfields import mesh as meshing
 
     several = len(options.frame) != 1
     if not options.frame:
@@ -110,8 +110,8 @@ def compare_meshes(
     samples: int, seed: int, limit: float | int,
 ) -> None:  # fmt: skip
     """Prints the figures as one JSON object; writes them and a picture to a folder."""
-    from headfields import meshing
-    from headfields.geometry_metrics import compare_surfaces
+    from headfields import mesh as meshing
+    from headfields.metrics.surface import compare_surfaces
 
     if limit <= 0:
         raise CommandError(f"--limit is {limit}; expected a positive number of millimetres")
@@ -141,7 +141,7 @@ def compare_meshes(
 
 def _heat_maps(path: Path, surface: Any, truth: Any, limit: float) -> None:
     """Each side from the front and both quarters, coloured by the distance of its vertices to the other."""
-    from headfields import meshing
+    from headfields import mesh as meshing
     from headfields.viz import save_image, side_by_side
     from headfields.viz.meshes import front_camera, heat, heat_legend, mesh_picture
 

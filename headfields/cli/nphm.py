@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from headfields.cli.errors import CommandError
-from headfields.data.scans import NphmScans, read_nphm
+from headfields.priors.scans import NphmScans, read_nphm
 
 _MIRRORED = 0.01
 """Metres by which two anchors may miss being each other's mirror images."""

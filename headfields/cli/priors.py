@@ -12,8 +12,8 @@ import torch
 from headfields.cli import runs
 from headfields.cli.errors import CommandError, Interrupted
 from headfields.cli.nphm import nphm_scans, symmetric_pairs
-from headfields.training.lock import RunLockedError
-from headfields.training.run import RunFolder, RunWriteError, write_json, writing
+from headfields.runs.folder import RunFolder, RunWriteError, write_json, writing
+from headfields.runs.lock import RunLockedError
 from headfields.training.trainer import NanLossError
 
 FIXED = ("scans", "held_out", "small", "ambient", "seed", "scans_per_step")
@@ -143,19 +143,20 @@ def _with_nphm(scans: dict[str, Any], options: Options, old: dict[str, Any]) -> 
 
 def _scans(config: dict[str, Any], run: RunFolder) -> tuple[Any, Any]:
     """The scans to train on, and those of people held out (or None)."""
-    from headfields.data import scans as data
-    from headfields.heads import BlendshapeHead, procedural
+    from headfields.heads import BlendshapeHead
+    from headfields.priors.scans import load_scans
+    from headfields.synthetic import generate_scans, procedural
 
     chosen, held_out = config["scans"], config["held_out"]
     if "nphm" in chosen:
         return nphm_scans(chosen, held_out)
     if "data" in chosen:
-        everyone = data.load_scans(chosen["data"])
+        everyone = load_scans(chosen["data"])
     else:
         if chosen.get("head", "procedural") != "procedural":
             raise CommandError(f"--head is {chosen['head']!r}; expected procedural (or give --blendshapes FILE)")
         head = BlendshapeHead.from_file(chosen["blendshapes"]) if "blendshapes" in chosen else procedural()
-        everyone = data.generate_scans(
+        everyone = generate_scans(
             head, chosen["people"] + held_out, chosen["expressions"], config["seed"], out=run.path / "scans"
         )
     people = len(everyone.people)
@@ -176,9 +177,9 @@ def _recipe(config: dict[str, Any]) -> Any:
 
 def _model(config: dict[str, Any], scans: Any, held_out: Any) -> tuple[Any, Any, Any]:
     """The untrained model, with anchors on the mean neutral head, and the scans with the same."""
-    from headfields.anchors import Anchors
     from headfields.models import mononphm
     from headfields.models.mononphm import PAPER, SMALL
+    from headfields.networks import Anchors
     from headfields.priors.terms import anchors_of
     from headfields.records import Template
 
@@ -194,9 +195,9 @@ def _model(config: dict[str, Any], scans: Any, held_out: Any) -> tuple[Any, Any,
 
 def _measure(run: RunFolder, trainer: Any, prior: Any, held_out: Any) -> None:
     """Writes metrics.json: errors of some training scans, and of people held out, fitted by codes alone."""
-    from headfields.data.scans import MeshScans
     from headfields.priors.pictures import comparison
-    from headfields.training.run import write_picture
+    from headfields.priors.scans import MeshScans
+    from headfields.runs.folder import write_picture
 
     count = len(trainer.scans)
     chosen = torch.linspace(0, count - 1, min(count, 24)).round().long()

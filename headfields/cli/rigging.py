@@ -17,8 +17,12 @@ def rig(
     size: int,
 ) -> None:
     """Rigs a scan, writes the rig and pictures of it, and says what was found."""
-    from headfields.heads import FlameHead, SmplxHead, load_arrays, procedural_body, to_array
-    from headfields.rigging import read_scan_landmarks, read_textured, rig_pictures, rig_template
+    from headfields.files.arrays import load_arrays
+    from headfields.files.unpickler import to_array
+    from headfields.heads import FlameHead, SmplxHead
+    from headfields.mesh.textured import read_textured
+    from headfields.rigging import read_scan_landmarks, rig_pictures, rig_template
+    from headfields.synthetic.body.model import procedural_body
 
     if not scale > 0 or size < 1:
         raise CommandError(f"--scale is {scale} and --size is {size}; both must be positive")

@@ -10,7 +10,7 @@ import torch
 
 from headfields.cli.errors import CommandError
 from headfields.data.capture import Mouth
-from headfields.training.run import RunFolder
+from headfields.runs.folder import RunFolder
 
 
 def choose_device(name: str) -> torch.device:
@@ -109,7 +109,7 @@ def load_avatar(run: RunFolder, config: dict[str, Any], memory: int) -> Any:
     """
     from headfields import decoders, deformers, encoders, renderers  # noqa: F401  (so that their parts are known)
     from headfields.avatar import Avatar
-    from headfields.training import checkpoint
+    from headfields.runs import checkpoint
 
     finished = run.avatar.exists()
     newer = [path for path in run.checkpoints if not finished or path.stat().st_mtime > run.avatar.stat().st_mtime]

@@ -11,9 +11,9 @@ from tqdm.auto import tqdm
 
 from headfields.cli import motion, runs
 from headfields.cli.errors import CommandError
+from headfields.runs.folder import write_picture
 from headfields.training import evaluation
 from headfields.training.frames import choose_frames
-from headfields.training.run import write_picture
 
 
 @dataclass(frozen=True)

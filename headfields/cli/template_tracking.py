@@ -7,15 +7,15 @@ from typing import Literal
 
 from headfields.cli import runs
 from headfields.cli.errors import CommandError, Interrupted
-from headfields.training.lock import RunLockedError
+from headfields.runs.lock import RunLockedError
 
 
 def synth_template(
     rig: Path, out: Path, kind: Literal["chair", "talk"], frames: int, size: int, seed: int, rate: float
 ) -> None:
     """Draws a capture of a rig."""
-    from headfields.data.template_capture import write_template_capture
     from headfields.rigging import RiggedTemplate
+    from headfields.synthetic.rig_captures import write_template_capture
 
     try:
         write_template_capture(RiggedTemplate.from_file(rig), out, kind, frames, size, seed, rate=rate)
@@ -31,7 +31,7 @@ def track_template(
 ) -> None:  # fmt: skip
     """Tracks a rig through a capture, and says how well it fits."""
     from headfields.rigging import RiggedTemplate
-    from headfields.template_tracking import TemplateTracker, TemplateTrackingOptions
+    from headfields.tracking.rig import TemplateTracker, TemplateTrackingOptions
 
     if every < 1 or (frames is not None and frames < 1):
         raise CommandError(f"--frames is {frames} and --every {every}; both must be at least 1")

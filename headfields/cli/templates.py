@@ -64,8 +64,8 @@ def template(source: Sources, baking: Baking, options: RigOptions, out: Path, si
 
 
 def _bake(capture: Path, proxy: Path, scale: float, options: Baking, out: Path, size: int) -> Path:
-    from headfields.rigging import read_textured
-    from headfields.templates import make_template, read_posed_images, save_textured, template_pictures
+    from headfields.mesh.textured import read_textured
+    from headfields.texturing import make_template, read_posed_images, save_textured, template_pictures
 
     if options.refine < 0 or options.resolution < 16:
         raise CommandError(

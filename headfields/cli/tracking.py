@@ -6,7 +6,7 @@ from pathlib import Path
 
 from headfields.cli import runs
 from headfields.cli.errors import CommandError, Interrupted
-from headfields.training.lock import RunLockedError
+from headfields.runs.lock import RunLockedError
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,9 @@ import torch
 
 from headfields.cli import runs
 from headfields.cli.errors import CommandError, Interrupted
-from headfields.training.lock import RunLockedError, run_lock
+from headfields.runs.folder import RunFolder, RunWriteError, writing
+from headfields.runs.lock import RunLockedError, run_lock
 from headfields.training.ranks import PeerError
-from headfields.training.run import RunFolder, RunWriteError, writing
 from headfields.training.trainer import NanLossError, Trainer
 
 FIXED = ("model", "arguments", "capture", "mouth", "seed")

@@ -12,16 +12,16 @@ from jaxtyping import Float, Int, Int64, UInt8
 from torch import Tensor
 
 from headfields.data.alignment import Look, misalignments
-from headfields.data.errors import CaptureError
+from headfields.data.frame_cache import FrameStore
 from headfields.data.head_frame import HeadFrameChoice, choose_head_frame
 from headfields.data.joint_fit import JointFits
-from headfields.data.meshes import ObjMesh
 from headfields.data.pixels import frame_pixels, sample_pixels
-from headfields.data.store import FrameStore
+from headfields.files.errors import CaptureError
+from headfields.mesh.obj import ObjMesh
 from headfields.records import Camera, HeadState, PixelBatch, Template
 
 if TYPE_CHECKING:
-    from headfields.heads.inner_mouth import InnerMouth
+    from headfields.heads.mouth.inner import InnerMouth
 
 Mouth = Literal["close", "interior", "none"]
 

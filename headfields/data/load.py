@@ -9,10 +9,10 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from headfields.data.capture import Capture, Mouth
-from headfields.data.errors import CaptureError
+from headfields.data.formats.insta import is_insta, read_insta
+from headfields.data.formats.insta_transforms import read_transforms
 from headfields.data.head_frame import HeadFrameChoice
-from headfields.data.insta import is_insta, read_insta
-from headfields.data.insta_json import read_transforms
+from headfields.files.errors import CaptureError
 
 
 def load_capture(
@@ -40,7 +40,7 @@ def load_capture(
             every bit as it is: right for captures with the pose in the cameras, as INSTA's, and for those with moving
             meshes. `report` says what was found. A mask (V,) normalises by the vertices that it marks as rigid.
         mouth: what becomes of a tracked mesh that ends at the lips. `"close"`: faces across them; `"interior"`: a
-            cavity and teeth (`headfields.heads.inner_mouth`), with which `template` and the vertices of each `state`
+            cavity and teeth (`headfields.heads.mouth.inner`), with which `template` and the vertices of each `state`
             are extended; `"none"`: it stays open.
         skinning: (V, J) skinning weights of the template's vertices. States then have `joint_transforms`, fitted to
             their meshes (`fit_joint_transforms`), which deformers by skinning need and no such layout records.

@@ -13,13 +13,13 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from headfields.data.errors import CaptureError
-from headfields.data.meshes import ObjMesh
+from headfields.files.errors import CaptureError
+from headfields.mesh.obj import ObjMesh
 from headfields.records import Camera, Template
 
 if TYPE_CHECKING:
     from headfields.data.capture import Capture
-    from headfields.heads.inner_mouth import InnerMouth
+    from headfields.heads.mouth.inner import InnerMouth
 
 MOUTH = (120, 130, 140)
 EYES = (200, 210)
@@ -97,8 +97,8 @@ def build_inner_mouth(capture: "Capture", canonical: ObjMesh, report: list[str])
     Raises:
         CaptureError: no border looks like a mouth, or a mesh cannot be read.
     """
-    from headfields.heads.inner_mouth import inner_mouth
-    from headfields.heads.mouth import folded_faces
+    from headfields.heads.mouth.closing import folded_faces
+    from headfields.heads.mouth.inner import inner_mouth
 
     faces = torch.from_numpy(canonical.faces)
     found: list[str] = []
@@ -137,7 +137,7 @@ def _voting_frames(capture: "Capture") -> Int[Tensor, " n"]:
 
 def _mouth_faces(vertices: Float[Tensor, "v 3"], faces: Int[Tensor, "f 3"], report: list[str]) -> Int[Tensor, "g 3"]:
     """Faces that close the mouth; none where no border looks like one."""
-    from headfields.heads.mouth import close_mouth, folded_faces
+    from headfields.heads.mouth.closing import close_mouth, folded_faces
 
     simple = faces[~folded_faces(faces)]
     loop = _mouth_border(vertices, simple, report)
@@ -152,7 +152,7 @@ def _mouth_border(
     vertices: Float[Tensor, "v 3"], faces: Int[Tensor, "f 3"], report: list[str]
 ) -> Int[Tensor, " l"] | None:
     """The border in front, on the midline and less than 10 cm across, or None and a line in the report."""
-    from headfields.heads.mouth import boundary_loops
+    from headfields.heads.mouth.closing import boundary_loops
 
     try:
         loops = boundary_loops(faces)

@@ -9,8 +9,8 @@ from jaxtyping import Int
 from torch import Tensor
 
 from headfields.data.capture import Capture
-from headfields.data.insta_json import natural_order
-from headfields.data.insta_write import CapturedFrame, InstaWriter
+from headfields.data.formats.insta_transforms import natural_order
+from headfields.data.formats.insta_writer import CapturedFrame, InstaWriter
 from headfields.records import Camera
 
 

@@ -2,7 +2,6 @@
 
 from headfields.decoders.anchored import AnchoredDecoder
 from headfields.decoders.blended_colour import BlendedColour
-from headfields.decoders.lighting import ColourAffine, Shading, SHLighting
 from headfields.decoders.nerf import NeRFDecoder
 from headfields.decoders.neus import NeuSDecoder
 from headfields.decoders.radiance_head import RadianceHead
@@ -10,10 +9,7 @@ from headfields.decoders.radiance_head import RadianceHead
 __all__ = [
     "AnchoredDecoder",
     "BlendedColour",
-    "ColourAffine",
     "NeRFDecoder",
     "NeuSDecoder",
     "RadianceHead",
-    "SHLighting",
-    "Shading",
 ]

@@ -8,9 +8,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 
-from headfields.anchors import Anchors
-from headfields.decoders.ensemble import Ensemble
-from headfields.decoders.mlp import MLP
+from headfields.networks import Anchors
+from headfields.networks.ensemble import Ensemble
+from headfields.networks.mlp import MLP
 from headfields.ops.grouped import group_rows
 from headfields.ops.softplus import softplus
 from headfields.parts import Decoder

@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from headfields.decoders.mlp import mlp
+from headfields.networks.mlp import mlp
 from headfields.ops.spherical_harmonics import spherical_harmonics
 from headfields.parts import Decoder
 from headfields.records import FieldValues

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from headfields.decoders.mlp import mlp
+from headfields.networks.mlp import mlp
 from headfields.ops.frequency import frequency_encoding
 from headfields.parts import Decoder
 from headfields.records import Canonical, FieldValues

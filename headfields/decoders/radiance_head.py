@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from headfields.decoders.mlp import mlp
+from headfields.networks.mlp import mlp
 from headfields.ops.frequency import frequency_encoding
 from headfields.parts import Decoder
 from headfields.records import FieldValues

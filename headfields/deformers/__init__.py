@@ -1,6 +1,5 @@
 """Deformers: posed space to canonical space."""
 
-from headfields.deformers.basis import BasisFields, BlendCoefficients
 from headfields.deformers.blendfield import Blendfield
 from headfields.deformers.chain import Chain
 from headfields.deformers.error_warp import ErrorWarp
@@ -16,8 +15,6 @@ from headfields.deformers.static import Static, ray_box, ray_sphere
 from headfields.deformers.surface import SurfaceCanonicalizer
 
 __all__ = [
-    "BasisFields",
-    "BlendCoefficients",
     "Blendfield",
     "Chain",
     "ErrorWarp",

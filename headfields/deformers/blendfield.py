@@ -6,9 +6,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from headfields.deformers.basis import BasisFields, BasisKind, BlendCoefficients
 from headfields.deformers.jacobian import point_jacobian
 from headfields.deformers.static import ray_box
+from headfields.networks.field_basis import BasisFields, BasisKind, BlendCoefficients
 from headfields.parts import Correction, Deformer
 from headfields.records import Canonical, HeadState, Rays
 
@@ -30,7 +30,7 @@ class Blendfield(Deformer):
     to say. Standing alone, it samples rays through its box.
 
     It is a learned correction (`corrects`), so that `headfields.losses.WarpMagnitude` and `Elastic` hold it small and
-    stiff; `headfields.blendfield_losses` has what is its own.
+    stiff; `headfields.losses.blendfield` has what is its own.
 
     The paper's outline is known and its numbers are not: all sizes are our own choice, and so are the order (fine after
     coarse, as the paper's abstract has it), the unbounded coefficients, fields that start at zero, and directions that

@@ -7,8 +7,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
-from headfields.anchors import Anchors
 from headfields.deformers.static import ray_sphere
+from headfields.networks import Anchors
 from headfields.ops.softplus import softplus
 from headfields.parts import Deformer
 from headfields.records import Canonical, HeadState, Rays

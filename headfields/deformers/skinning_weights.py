@@ -22,7 +22,7 @@ class SkinningWeights(Part):
     It starts with the weights of the nearest point of the mesh, each node averaged with its neighbours a few times:
     nearest points jump across the inside of a head, and what solves for roots does not like jumps. On the mesh itself
     the weights are then those of the mesh to within what a cell can hold; `deviation` says by how much they differ,
-    and is the regulariser of a field that learns (`headfields.skinning_losses.SkinningPrior`). Outside the grid the
+    and is the regulariser of a field that learns (`headfields.losses.skinning.SkinningPrior`). Outside the grid the
     weights are those at its border.
 
     Args:

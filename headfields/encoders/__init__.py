@@ -6,7 +6,6 @@ from headfields.encoders.frequency import Frequency
 from headfields.encoders.hash_grid import HashGrid
 from headfields.encoders.region_gate import RegionGate
 from headfields.encoders.surface_features import SurfaceFeatures
-from headfields.encoders.unet import MapDecoder, ResidualUNet
 from headfields.encoders.uv_cnn import UVCodeFeatures, UVDisplacementFeatures
 from headfields.encoders.vertex_features import VertexFeatures
 from headfields.encoders.vertex_source import VertexSource
@@ -19,9 +18,7 @@ __all__ = [
     "Coordinates",
     "Frequency",
     "HashGrid",
-    "MapDecoder",
     "RegionGate",
-    "ResidualUNet",
     "StaticFeatures",
     "SurfaceFeatures",
     "UVCodeFeatures",

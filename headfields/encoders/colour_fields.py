@@ -3,8 +3,8 @@
 from jaxtyping import Float
 from torch import Tensor
 
-from headfields.deformers.basis import BasisFields, BasisKind, BlendCoefficients
 from headfields.deformers.blendfield import mixed
+from headfields.networks.field_basis import BasisFields, BasisKind, BlendCoefficients
 from headfields.parts import Encoder
 from headfields.records import Canonical, HeadState
 
@@ -17,7 +17,7 @@ class ColourFields(Encoder):
 
     Args:
         coefficients: the mapping network; its `fields` is K. May be the one of a `Blendfield`.
-        kind, options: of the basis, see `headfields.deformers.BasisFields`.
+        kind, options: of the basis, see `headfields.networks.BasisFields`.
 
     Differentiable in points, state and parameters to second order, except across the cells of a grid.
 

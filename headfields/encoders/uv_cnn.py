@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from headfields.encoders.unet import MapDecoder, ResidualUNet
 from headfields.encoders.vertex_source import VertexSource, check_fields, code_of
+from headfields.networks.unet import MapDecoder, ResidualUNet
 from headfields.ops.frequency import frequency_encoding
 from headfields.ops.rigid import fit_rigid
 from headfields.ops.uv import UVRasterizer
@@ -193,7 +193,7 @@ def _check_sizes(part: str, width: int, channels: Sequence[int], resolution: int
 def _rasterizer(part: str, template: Template, resolution: int | tuple[int, int], padding: float) -> UVRasterizer:
     if template.uv is None or template.uv_faces is None:
         raise ValueError(
-            f"{part}: the template has no texture coordinates; headfields.data.unwrapped(template) makes them"
+            f"{part}: the template has no texture coordinates; headfields.mesh.unwrapped(template) makes them"
         )
     count = len(template.canonical_vertices)
     return UVRasterizer(template.faces, template.uv, template.uv_faces, resolution, padding, count)

@@ -8,8 +8,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
-from headfields.decoders.mlp import MLP
 from headfields.encoders.vertex_source import VertexSource
+from headfields.networks.mlp import MLP
 from headfields.ops.frequency import frequency_encoding
 from headfields.ops.mlp import mlp
 from headfields.ops.nearest_vertices import MOST_NEIGHBOURS, VertexTree, inverse_distance_weights

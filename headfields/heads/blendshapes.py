@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from headfields.heads.mouth import close_mouth, mouth_loop
+from headfields.heads.mouth.closing import close_mouth, mouth_loop
 from headfields.ops._checks import check_floating
 from headfields.ops.skinning import blend_shapes, rotation_matrices
 from headfields.records import HeadState, Template

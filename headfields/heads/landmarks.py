@@ -13,8 +13,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from headfields.heads.array_files import load_arrays
-from headfields.heads.pickles import to_array
+from headfields.files.arrays import load_arrays
+from headfields.files.unpickler import to_array
 from headfields.ops._checks import check_floating, check_integer, check_shape
 
 __all__ = ["ContourLandmarks", "Embedding", "Landmarks", "head_yaw", "read_embeddings"]

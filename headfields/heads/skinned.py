@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from headfields.heads.landmarks import ContourLandmarks, Landmarks, _on_faces
-from headfields.heads.mouth import close_mouth, mouth_loop
+from headfields.heads.mouth.closing import close_mouth, mouth_loop
 from headfields.ops._checks import check_floating
 from headfields.ops.skinning import (
     blend_shapes,

@@ -12,12 +12,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from headfields.heads.array_files import load_arrays
-from headfields.heads.flame import FlameHead
-from headfields.heads.flame_assets import regions_of, uv_of
-from headfields.heads.flame_files import FlameArrays, check_model, split_components
+from headfields.files.arrays import load_arrays
+from headfields.files.unpickler import to_array
+from headfields.heads.flame.assets import regions_of, uv_of
+from headfields.heads.flame.files import FlameArrays, check_model, split_components
+from headfields.heads.flame.model import FlameHead
 from headfields.heads.landmarks import ContourLandmarks, Embedding, Landmarks, make_embedding
-from headfields.heads.pickles import to_array
 from headfields.heads.skinned import SkinnedHead
 from headfields.ops._checks import check_floating
 

@@ -3,10 +3,10 @@
 from typing import Any, Literal
 
 from headfields.avatar import Avatar
-from headfields.data import unwrapped
 from headfields.decoders import RadianceHead
 from headfields.deformers import Chain, ErrorWarp, NearSurface
 from headfields.encoders import UVCodeFeatures, UVDisplacementFeatures, VertexFeatures, VertexSource
+from headfields.mesh.unwrapping import unwrapped
 from headfields.records import Template
 from headfields.renderers import CoarseToFineRenderer, OccupancySampler, VolumeRenderer
 

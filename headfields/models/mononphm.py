@@ -5,13 +5,14 @@ from typing import Any, Literal
 
 import torch
 
-from headfields.anchors import Anchors, head_anchors
 from headfields.avatar import Avatar
-from headfields.decoders import AnchoredDecoder, ColourAffine, SHLighting
+from headfields.decoders import AnchoredDecoder
 from headfields.deformers import HyperDeformer
 from headfields.encoders import Coordinates
+from headfields.networks import Anchors, head_anchors
 from headfields.records import Template
 from headfields.renderers import SurfaceRenderer, SurfaceSampler, UnclampedAlpha
+from headfields.renderers.lighting import ColourAffine, SHLighting
 
 PAPER: dict[str, dict[str, Any]] = {
     "placement": {"pairs": 30, "middle": 5},

@@ -8,8 +8,9 @@ from torch import Tensor
 
 from headfields.avatar import Avatar
 from headfields.decoders import BlendedColour, NeRFDecoder
-from headfields.deformers import BlendCoefficients, Blendfield, Chain, InverseSkinning, SurfaceCanonicalizer
+from headfields.deformers import Blendfield, Chain, InverseSkinning, SurfaceCanonicalizer
 from headfields.encoders import ColourFields, HashGrid
+from headfields.networks.field_basis import BlendCoefficients
 from headfields.parts import Decoder, Deformer
 from headfields.records import Template
 from headfields.renderers import OccupancySampler, VolumeRenderer

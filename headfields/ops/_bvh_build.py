@@ -5,7 +5,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from headfields.dispatch import native
+from headfields.ops.dispatch import native
 
 EMPTY = -(2**31)
 

@@ -4,8 +4,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from headfields.dispatch import native, use_native
 from headfields.ops._checks import check_floating, check_integer, check_same_device, check_shape
+from headfields.ops.dispatch import native, use_native
 from headfields.ops.packed import launch
 from headfields.ops.reference import blended_map as reference
 

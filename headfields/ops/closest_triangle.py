@@ -7,11 +7,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from headfields.dispatch import native, use_native
 from headfields.ops import ray_mesh
 from headfields.ops._bvh_build import build_topology
 from headfields.ops._checks import check_floating, check_integer, check_same_device, check_shape
 from headfields.ops._mesh_index import flat_mesh_index
+from headfields.ops.dispatch import native, use_native
 from headfields.ops.ray_mesh import RayHit
 from headfields.ops.reference.closest_triangle import closest_on_face, pseudo_normal_sign
 from headfields.ops.reference.ray_mesh import hit_on_face

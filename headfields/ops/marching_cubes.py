@@ -7,9 +7,9 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from headfields.dispatch import native, use_native
 from headfields.ops._checks import check_floating, check_same_device, check_shape
 from headfields.ops._marching_table import marching_table
+from headfields.ops.dispatch import native, use_native
 from headfields.ops.reference import marching_cubes as reference
 
 

@@ -12,8 +12,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 
-from headfields.dispatch import native, use_native
 from headfields.ops._checks import check_floating, check_integer, check_same_device, check_shape
+from headfields.ops.dispatch import native, use_native
 from headfields.ops.packed import launch
 from headfields.ops.reference import mlp as reference
 

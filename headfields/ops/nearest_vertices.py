@@ -7,10 +7,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from headfields.dispatch import native, use_native
 from headfields.ops._bvh_build import build_topology
 from headfields.ops._checks import check_floating, check_same_device, check_shape
 from headfields.ops._mesh_index import flat_mesh_index
+from headfields.ops.dispatch import native, use_native
 from headfields.ops.reference.nearest_vertices import distances_to
 
 MOST_NEIGHBOURS = 16

@@ -10,8 +10,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from headfields.dispatch import native, use_native
 from headfields.ops._checks import check_floating, check_same_device, check_shape
+from headfields.ops.dispatch import native, use_native
 from headfields.ops.packed import launch, use_warp
 from headfields.ops.reference import occupancy as reference
 from headfields.ops.reference import sampling as reference_sampling

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from headfields.dispatch import native, use_native, warp
+from headfields.ops.dispatch import native, use_native, warp
 from headfields.ops.reference import compositing as reference
 
 

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from headfields.dispatch import native, use_native
+from headfields.ops.dispatch import native, use_native
 
 
 @dataclass(frozen=True)

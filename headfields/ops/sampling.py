@@ -9,9 +9,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from headfields.dispatch import native, use_native
 from headfields.ops import compositing
 from headfields.ops._checks import check_floating, check_same_device, check_shape
+from headfields.ops.dispatch import native, use_native
 from headfields.ops.occupancy import DEFAULT_BUDGET, check_range, check_step
 from headfields.ops.occupancy import _march as _march_op
 from headfields.ops.packed import launch, use_warp

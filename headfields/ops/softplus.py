@@ -8,8 +8,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from headfields.dispatch import native, use_native
 from headfields.ops._checks import check_floating
+from headfields.ops.dispatch import native, use_native
 
 
 def softplus(x: Float[Tensor, "*batch"], beta: float | int = 100.0) -> Float[Tensor, "*batch"]:

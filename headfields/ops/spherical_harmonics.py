@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from headfields import dispatch
+from headfields.ops import dispatch
 from headfields.ops._checks import check_floating, check_shape
 from headfields.ops.reference import spherical_harmonics as reference
 

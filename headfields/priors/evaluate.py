@@ -7,7 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from headfields.avatar import Avatar, Field
-from headfields.data.scans import PointCounts, ScanSet
+from headfields.priors.scans import PointCounts, ScanSet
 from headfields.priors.terms import PriorCodes
 
 __all__ = ["SurfaceErrors", "onto_surface", "surface_errors"]

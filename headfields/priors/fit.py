@@ -7,11 +7,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from tqdm import tqdm
 
-from headfields.data.scans import PointCounts, ScanSet
-from headfields.data.scans.batch import generator
 from headfields.priors.evaluate import SurfaceErrors, surface_errors
 from headfields.priors.losses import PriorWeights
 from headfields.priors.prior import Prior
+from headfields.priors.scans import PointCounts, ScanSet
+from headfields.priors.scans.batch import generator
 from headfields.priors.terms import PriorCodes, prior_terms
 
 __all__ = ["FIT_WEIGHTS", "FittedCodes", "fit_scans"]

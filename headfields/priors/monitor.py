@@ -11,8 +11,8 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from headfields.priors.losses import PriorWeights
-from headfields.training.checkpoint import Progress
-from headfields.training.run import RunFolder, replace_text, writing
+from headfields.runs.checkpoint import Progress
+from headfields.runs.folder import RunFolder, replace_text, writing
 
 LOG_SECONDS = 1.0
 COLUMNS = ("step", "seconds", "loss", "rates", *PriorWeights.__dataclass_fields__)

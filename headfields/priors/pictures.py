@@ -7,8 +7,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from headfields.avatar import Avatar, Field
-from headfields.data.scans import MeshScans
 from headfields.ops.closest_triangle import TriangleBVH
+from headfields.priors.scans import MeshScans
 from headfields.priors.terms import PriorCodes
 from headfields.records import Camera, Rays
 

@@ -8,12 +8,12 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from headfields.avatar import Avatar
-from headfields.data.scans import ScanSet
+from headfields.files.safetensors import read_safetensors
 from headfields.priors.ranges import CodeRange, CodeRanges
+from headfields.priors.scans import ScanSet
 from headfields.priors.terms import PriorCodes, anchors_of
 from headfields.records import HeadState
 from headfields.saving import load_avatar, save_avatar
-from headfields.tensor_files import read_safetensors
 
 __all__ = ["Prior", "load_prior"]
 

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass, replace
 
-from headfields.data.scans import PointCounts
 from headfields.priors.losses import PriorWeights
+from headfields.priors.scans import PointCounts
 from headfields.priors.schedule import PriorSchedule
 
 __all__ = ["PAPER_RECIPE", "SMALL_POINTS_RECIPE", "SMALL_RECIPE", "PriorRecipe"]

@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from headfields.codes import LatentTable
+from headfields.networks.latent_table import LatentTable
 
 __all__ = ["CodeTable"]
 

@@ -5,8 +5,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from headfields.avatar import Avatar
-from headfields.data.scans import MeshScans
 from headfields.models.mononphm import code_widths
+from headfields.priors.scans import MeshScans
 from headfields.priors.terms import PriorCodes, anchors_of
 
 __all__ = ["principal_codes"]

@@ -7,11 +7,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from headfields.anchors import Anchors
 from headfields.avatar import Avatar
-from headfields.data.scans import ScanBatch
+from headfields.networks import Anchors
 from headfields.priors import losses
 from headfields.priors.losses import PriorWeights
+from headfields.priors.scans import ScanBatch
 from headfields.records import HeadState
 
 __all__ = ["PriorCodes", "anchors_of", "prior_terms"]

@@ -12,8 +12,6 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from headfields.avatar import Avatar
-from headfields.data.scans import MeshScans, PointCounts, ScanSet
-from headfields.data.scans.batch import generator
 from headfields.models.mononphm import code_widths
 from headfields.priors.evaluate import surface_errors
 from headfields.priors.losses import PriorWeights
@@ -21,13 +19,15 @@ from headfields.priors.monitor import PriorMonitor
 from headfields.priors.pictures import comparison
 from headfields.priors.prior import Prior
 from headfields.priors.rows import CodeTable
+from headfields.priors.scans import MeshScans, PointCounts, ScanSet
+from headfields.priors.scans.batch import generator
 from headfields.priors.schedule import PriorSchedule
 from headfields.priors.terms import PriorCodes, anchors_of, prior_terms
-from headfields.training import checkpoint
-from headfields.training.checkpoint import Progress
-from headfields.training.interrupts import InterruptFlag
-from headfields.training.lock import run_lock
-from headfields.training.run import RunFolder, write_picture
+from headfields.runs import checkpoint
+from headfields.runs.checkpoint import Progress
+from headfields.runs.folder import RunFolder, write_picture
+from headfields.runs.interrupts import InterruptFlag
+from headfields.runs.lock import run_lock
 from headfields.training.trainer import NanLossError
 
 __all__ = ["PriorResult", "PriorTrainer"]

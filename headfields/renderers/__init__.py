@@ -1,6 +1,7 @@
 """Renderers, and the samplers that they use."""
 
 from headfields.renderers.coarse_to_fine import CoarseToFineRenderer
+from headfields.renderers.lighting import ColourAffine, Shading, SHLighting
 from headfields.renderers.mesh import MeshRenderer, MeshRendering
 from headfields.renderers.occupancy import OccupancyGrid
 from headfields.renderers.samplers import HierarchicalSampler, OccupancySampler, UniformSampler
@@ -12,6 +13,7 @@ from headfields.renderers.volume import VolumeRenderer
 
 __all__ = [
     "CoarseToFineRenderer",
+    "ColourAffine",
     "HierarchicalSampler",
     "LearnedSharpness",
     "MeshRenderer",
@@ -19,7 +21,9 @@ __all__ = [
     "NeuSAlpha",
     "OccupancyGrid",
     "OccupancySampler",
+    "SHLighting",
     "ScheduledSharpness",
+    "Shading",
     "Sharpness",
     "SurfaceAlpha",
     "SurfaceRenderer",

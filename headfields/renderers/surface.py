@@ -8,10 +8,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from headfields.decoders.lighting import Shading
 from headfields.ops.compositing import accumulate, composite, exclusive_sum, ray_offsets, weights_from_alpha
 from headfields.parts import Renderer, Sampler
 from headfields.records import FieldValues, Rays, Rendering, Samples
+from headfields.renderers.lighting import Shading
 from headfields.renderers.surface_alpha import NeuSAlpha, SurfaceAlpha
 
 
@@ -26,7 +26,7 @@ class SurfaceRenderer(Renderer):
             what `alpha` takes a distance for.
         alpha: distances to opacities; `NeuSAlpha()` if None.
         lighting: what is done with the colour of each sample, in this order: `SHLighting`, `ColourAffine`, or other
-            `headfields.decoders.Shading`.
+            `headfields.renderers.Shading`.
         early_stop: transmittance below which the rest of a ray is left out; found by a first pass for the distance
             alone, without gradients. Where no gradients are asked for, samples of less weight are not asked for their
             colour either. 0 leaves nothing out.

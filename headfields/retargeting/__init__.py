@@ -1,7 +1,7 @@
 """Driving one head with another's motion: deformation transfer, correspondences, expression codes, head pose."""
 
 from headfields.ops.rigid import fit_rigid
-from headfields.retargeting.align import Similarity, ThinPlateWarp, fit_similarity
+from headfields.ops.similarity import Similarity, fit_similarity
 from headfields.retargeting.binding import Binding, bind
 from headfields.retargeting.blink import LidFollower
 from headfields.retargeting.codes import ExpressionFit, regress_expressions
@@ -15,6 +15,7 @@ from headfields.retargeting.observe import (
 )
 from headfields.retargeting.retargeter import Retargeter, rest_camera
 from headfields.retargeting.surface import Eyeball, HeadSurface
+from headfields.retargeting.thin_plate import ThinPlateWarp
 from headfields.retargeting.transfer import Correspondence, DeformationTransfer
 
 __all__ = [

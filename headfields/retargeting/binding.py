@@ -9,11 +9,12 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from headfields.ops.closest_triangle import TriangleBVH
+from headfields.ops.similarity import Similarity, fit_similarity
+from headfields.ops.sparse_system import SymmetricSystem
 from headfields.ops.triangle_frames import edge_neighbours
-from headfields.retargeting._solver import SymmetricSystem
-from headfields.retargeting.align import Similarity, ThinPlateWarp, fit_similarity
 from headfields.retargeting.gradients import pose_gradients
 from headfields.retargeting.surface import HeadSurface
+from headfields.retargeting.thin_plate import ThinPlateWarp
 from headfields.retargeting.transfer import Correspondence
 
 __all__ = ["Binding", "bind"]

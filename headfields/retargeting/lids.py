@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from headfields.ops.closest_triangle import TriangleBVH
-from headfields.retargeting.align import Similarity
+from headfields.ops.similarity import Similarity
 from headfields.retargeting.surface import Eyeball, HeadSurface
 
 __all__ = ["LidAperture", "find_lids"]

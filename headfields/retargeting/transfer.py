@@ -11,8 +11,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from headfields.ops._checks import check_floating, check_integer, check_shape
+from headfields.ops.sparse_system import SymmetricSystem
 from headfields.records import Record
-from headfields.retargeting._solver import SymmetricSystem
 from headfields.retargeting.gradients import flat_triangles, pose_gradients
 
 Method = Literal["least_squares", "released"]

@@ -6,8 +6,7 @@ from headfields.rigging.mending import close_pinholes, join_seams
 from headfields.rigging.pictures import rig_pictures
 from headfields.rigging.registration import DEFAULT_STAGES, Registration, Stage, register, settle
 from headfields.rigging.rig import Rigging, rig_template
-from headfields.rigging.template import RiggedTemplate
-from headfields.rigging.textured import TexturedMesh, read_textured
+from headfields.rigging.rigged_template import RiggedTemplate
 from headfields.rigging.transfer import (
     correspond,
     transfer_displacements,
@@ -27,7 +26,6 @@ __all__ = [
     "Rigging",
     "ScanLandmarks",
     "Stage",
-    "TexturedMesh",
     "close_pinholes",
     "correspond",
     "cut_lips",
@@ -36,7 +34,6 @@ __all__ = [
     "lip_sides",
     "lips_parted",
     "read_scan_landmarks",
-    "read_textured",
     "register",
     "rig_pictures",
     "rig_template",

@@ -4,8 +4,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from headfields.mesh.textured import TexturedMesh
 from headfields.ops.closest_triangle import TriangleBVH
-from headfields.rigging.textured import TexturedMesh
 from headfields.viz.mesh_views import sample_texture
 
 __all__ = ["eyes_look_closed"]

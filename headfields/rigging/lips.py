@@ -10,9 +10,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from headfields.mesh.textured import TexturedMesh
 from headfields.rigging.mending import close_pinholes
 from headfields.rigging.registration import vertex_normals
-from headfields.rigging.textured import TexturedMesh
 
 __all__ = ["Cut", "cut_lips", "lip_sides", "lips_parted"]
 

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from headfields.rigging.textured import TexturedMesh
+from headfields.mesh.textured import TexturedMesh
 
 __all__ = ["close_pinholes", "join_seams"]
 

@@ -4,11 +4,11 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from headfields.heads.inner_mouth import inner_mouth
+from headfields.heads.mouth.inner import inner_mouth
 from headfields.ops.closest_triangle import TriangleBVH
 from headfields.ops.uv import UVRasterizer
 from headfields.retargeting.surface import components
-from headfields.rigging.template import RiggedTemplate
+from headfields.rigging.rigged_template import RiggedTemplate
 
 __all__ = ["hidden_faces", "inside_of_mouth", "paint_inside", "with_inner_mouth"]
 

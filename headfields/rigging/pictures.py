@@ -8,7 +8,7 @@ from torch import Tensor
 
 from headfields.records import HeadState
 from headfields.rigging.rig import Rigging
-from headfields.rigging.template import RiggedTemplate
+from headfields.rigging.rigged_template import RiggedTemplate
 from headfields.viz.images import save_image, side_by_side, to_uint8
 from headfields.viz.mesh_views import mesh_view, view_camera
 

@@ -12,9 +12,9 @@ from tqdm import tqdm
 
 from headfields.ops._checks import check_floating, check_integer, check_shape
 from headfields.ops.closest_triangle import TriangleBVH
+from headfields.ops.similarity import Similarity, fit_similarity
+from headfields.ops.sparse_system import SymmetricSystem
 from headfields.ops.triangle_frames import edge_neighbours
-from headfields.retargeting._solver import SymmetricSystem
-from headfields.retargeting.align import Similarity, fit_similarity
 
 __all__ = ["Registration", "Stage", "register", "settle"]
 

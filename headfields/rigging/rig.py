@@ -12,8 +12,9 @@ from tqdm import tqdm
 
 from headfields.heads.regressors import affine_regressor
 from headfields.heads.skinned import SkinnedHead
+from headfields.mesh.textured import TexturedMesh
 from headfields.ops.closest_triangle import TriangleBVH
-from headfields.retargeting.align import Similarity, fit_similarity
+from headfields.ops.similarity import Similarity, fit_similarity
 from headfields.retargeting.surface import HeadSurface
 from headfields.retargeting.transfer import Correspondence
 from headfields.rigging.eyes import eyes_look_closed
@@ -22,8 +23,7 @@ from headfields.rigging.lips import Cut, cut_lips, lip_sides, lips_parted
 from headfields.rigging.mending import close_pinholes, join_seams
 from headfields.rigging.mouth import hidden_faces, inside_of_mouth, paint_inside, with_inner_mouth
 from headfields.rigging.registration import DEFAULT_STAGES, Registration, Stage, register, settle, vertex_normals
-from headfields.rigging.template import RiggedTemplate, triangle_landmarks
-from headfields.rigging.textured import TexturedMesh
+from headfields.rigging.rigged_template import RiggedTemplate, triangle_landmarks
 from headfields.rigging.transfer import (
     correspond,
     landmark_normals,
@@ -87,7 +87,7 @@ def rig_template(
     1. Landmarks: those given, or found on the shape (`find_scan_landmarks`). 2. The body is aligned by a similarity,
     by the landmarks and then by trimmed iterated closest points of the head, and registered as rigidly as possible
     (`register`), with shut lids where the scan's are shut. 3. A mouth that is sealed is cut along the line of the lips
-    and gets an inside (`headfields.heads.inner_mouth`, and colours for it in the texture); one that has an inside
+    and gets an inside (`headfields.heads.mouth.inner`, and colours for it in the texture); one that has an inside
     already is left as it is. 4. Weights, expressions, correctives, regions, landmarks and, for a mesh without texture
     coordinates, those too, are taken over by closest triangles (see `headfields.rigging.transfer`).
 

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from headfields.retargeting._solver import SymmetricSystem
+from headfields.ops.sparse_system import SymmetricSystem
 from headfields.retargeting.binding import _correspond, _Sided
 from headfields.retargeting.surface import HeadSurface
 from headfields.retargeting.transfer import Correspondence, DeformationTransfer

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from headfields import metrics
+from headfields.metrics import image as metrics
 from headfields.training.frames import choose_frames, device_of, render_frame, truth_of
 from headfields.training.refinement import refine_frame
 

@@ -8,9 +8,9 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-from headfields.training.checkpoint import Progress
+from headfields.runs.checkpoint import Progress
+from headfields.runs.folder import RunFolder
 from headfields.training.ranks import Ranks
-from headfields.training.run import RunFolder
 
 LOG_SECONDS = 1.0
 

@@ -6,9 +6,9 @@ from typing import Any
 
 from torch import nn
 
-from headfields.blendfield_losses import blendfield_losses
 from headfields.data.balance import yaw_balanced_weights
-from headfields.losses import Loss, OpacityLoss, insta_losses, monoavatar_losses
+from headfields.losses.blendfield import blendfield_losses
+from headfields.losses.colour import Loss, OpacityLoss, insta_losses, monoavatar_losses
 
 __all__ = ["INSTA", "MONOAVATAR", "VP360", "Recipe", "recipe_of"]
 

@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from headfields import metrics
+from headfields.metrics import image as metrics
 from headfields.ops.rigid import rigid_transform
 from headfields.ops.rotations import axis_angle
 from headfields.ops.skinning import blend_shapes, rotation_matrices
@@ -231,7 +231,7 @@ class _Free:
                     f"{wanted[0]} coefficients and {wanted[1]} vertices"
                 )
             return basis.to(state.vertices)
-        from headfields.data.basis import expression_basis
+        from headfields.data.expression_basis import expression_basis
 
         found, why = expression_basis(capture)
         if found is None:

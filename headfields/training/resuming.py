@@ -5,8 +5,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from headfields.training import checkpoint, options
-from headfields.training.run import RunFolder, writing
+from headfields.runs import checkpoint
+from headfields.runs.folder import RunFolder, writing
+from headfields.training import options
 
 
 def go_on(trainer: Any, folder: RunFolder, now: Mapping[str, Any]) -> None:

@@ -12,18 +12,19 @@ from typing import Any
 import torch
 from torch import nn
 
-from headfields.losses import Loss
-from headfields.training import checkpoint, options, resuming
-from headfields.training.ema import ExponentialMovingAverage
+from headfields.losses.colour import Loss
+from headfields.runs import checkpoint
+from headfields.runs.ema import ExponentialMovingAverage
+from headfields.runs.folder import RunFolder, RunWriteError, write_picture, writing
+from headfields.runs.interrupts import InterruptFlag
+from headfields.runs.lock import run_lock
+from headfields.runs.randomness import RandomStream, deterministic
+from headfields.training import options, resuming
 from headfields.training.evaluation import picture
 from headfields.training.frames import watched_frame
-from headfields.training.interrupts import InterruptFlag
 from headfields.training.launch import launch
-from headfields.training.lock import run_lock
 from headfields.training.monitor import Monitor
-from headfields.training.randomness import RandomStream, deterministic
 from headfields.training.ranks import Ranks
-from headfields.training.run import RunFolder, RunWriteError, write_picture, writing
 from headfields.training.step import NotFiniteError, Stepper
 
 OVERHEAD_SHARE = 0.1

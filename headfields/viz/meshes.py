@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from headfields.meshing.mesh import Mesh
+from headfields.mesh.mesh import Mesh
 from headfields.ops.closest_triangle import TriangleBVH
 from headfields.ops.rasterize import render_mesh
 from headfields.records import Camera

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from headfields.data.insta_write import write_insta
+from headfields.data.formats.insta_writer import write_insta
 from tests.data.tiny import blob, tiny_frames
 
 

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 
 from headfields.data import Capture, CapturedFrame
-from headfields.data.insta_write import InstaWriter
-from headfields.data.tracking_error import TRUTH, write_truth
+from headfields.data.formats.insta_writer import InstaWriter
 from headfields.records import Camera
+from headfields.synthetic.tracking_error import TRUTH, write_truth
 from tests.data.tiny import blob, camera, photograph
 
 

@@ -16,14 +16,14 @@ from headfields.data import (
     rigid_vertices,
     save_capture,
     to_head_frame,
-    tracking_error,
     write_insta,
 )
 from headfields.data.head_frame import HeadFrame, choose_head_frame, vertex_areas
-from headfields.data.meshes import ObjMesh
-from headfields.data.procedural import TrackingNoise, write_capture
+from headfields.mesh.obj import ObjMesh
 from headfields.ops import rigid_transform, rotation_matrices
 from headfields.records import Camera, HeadState
+from headfields.synthetic.captures import TrackingNoise, write_capture
+from headfields.synthetic.tracking_error import tracking_error
 from tests.data.compare import differences, snapshot
 from tests.data.moving import jaw, jaw_frames, put_pose_into_vertices
 from tests.data.tiny import blob

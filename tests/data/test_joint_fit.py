@@ -7,13 +7,13 @@ import torch
 
 import headfields as hf
 from headfields.data import fit_joint_transforms, load_capture
-from headfields.data.insta_write import write_insta
+from headfields.data.formats.insta_writer import write_insta
 from headfields.ops import linear_blend_skinning
 from tests.data.tiny import blob, tiny_frames
 
 
 def test_joints_of_a_posed_head_are_found():
-    head = hf.heads.procedural()
+    head = hf.synthetic.procedural()
     pose = torch.zeros(3, 5, 3)
     pose[0, 1, 1], pose[1, 2, 0], pose[2, 0, 2] = 0.4, 0.25, 0.3
     state = head(pose=pose)

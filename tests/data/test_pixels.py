@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from headfields.data import CaptureError, load_capture
-from headfields.data.store import FrameStore
+from headfields.data.frame_cache import FrameStore
 from tests.data.tiny import SIZE
 from tests.shared_data import shared
 

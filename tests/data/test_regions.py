@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from headfields.data import CaptureError, load_capture
-from headfields.data.insta_write import write_insta
+from headfields.data.formats.insta_writer import write_insta
 from headfields.data.regions import face_neighbours, visible_points
 from tests.data.tiny import blob, camera, is_lip, tiny_frames
-from tests.heads.test_inner_mouth import piercing
+from tests.heads.mouth.test_inner import piercing
 from tests.shared_data import shared
 
 

@@ -9,11 +9,11 @@ import torch
 from PIL import Image
 
 from headfields.data import load_capture, save_capture, write_insta
-from headfields.data.insta_write import InstaWriter
-from headfields.data.meshes import ObjMesh
-from headfields.data.procedural import write_capture
+from headfields.data.formats.insta_writer import InstaWriter
+from headfields.mesh.obj import ObjMesh
+from headfields.synthetic.captures import write_capture
 from tests.data.compare import differences, snapshot
-from tests.data.test_insta import FLIP, edit, map_matrices
+from tests.data.formats.test_insta import FLIP, edit, map_matrices
 from tests.data.tiny import blob, tiny_frames
 from tests.shared_data import shared
 

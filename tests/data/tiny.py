@@ -5,7 +5,7 @@ import math
 import numpy as np
 import torch
 
-from headfields.data.insta_write import CapturedFrame
+from headfields.data.formats.insta_writer import CapturedFrame
 from headfields.records import Camera
 
 SIZE = (48, 40)

@@ -5,8 +5,8 @@ import torch
 from torch.nn import functional
 
 import headfields as hf
-from headfields.anchors import Anchors
 from headfields.decoders import AnchoredDecoder
+from headfields.networks import Anchors
 
 MIRROR = torch.tensor([-1.0, 1.0, 1.0])
 FRAMES = 2

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from headfields.decoders import NeRFDecoder
-from headfields.decoders.mlp import MLP, mlp
+from headfields.networks.mlp import MLP, mlp
 
 
 def built(**options: object) -> NeRFDecoder:

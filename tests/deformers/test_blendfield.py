@@ -9,17 +9,9 @@ from torch import Tensor
 
 from headfields.avatar import Avatar
 from headfields.decoders import BlendedColour, NeRFDecoder, RadianceHead
-from headfields.deformers import (
-    BlendCoefficients,
-    Blendfield,
-    Chain,
-    ErrorWarp,
-    InverseSkinning,
-    Static,
-    SurfaceCanonicalizer,
-    jacobian,
-)
+from headfields.deformers import Blendfield, Chain, ErrorWarp, InverseSkinning, Static, SurfaceCanonicalizer, jacobian
 from headfields.encoders import ColourFields, HashGrid
+from headfields.networks.field_basis import BlendCoefficients
 from headfields.parts import Deformer
 from headfields.records import HeadState
 from headfields.renderers import UniformSampler, VolumeRenderer

@@ -5,8 +5,8 @@ import torch
 from torch.nn import functional
 
 import headfields as hf
-from headfields.anchors import Anchors
 from headfields.deformers import HyperDeformer, ray_sphere
+from headfields.networks import Anchors
 
 FRAMES = 3
 

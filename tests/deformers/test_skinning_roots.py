@@ -10,10 +10,10 @@ from headfields.avatar import Avatar
 from headfields.decoders import NeRFDecoder
 from headfields.deformers import SkinningRoots, SkinningWeights, WeightFieldSkinning, jacobian
 from headfields.encoders import HashGrid
+from headfields.losses.skinning import SkinningPrior
 from headfields.ops.interpolate_rows import interpolate_rows
 from headfields.records import HeadState, PixelBatch, Rays
 from headfields.renderers import UniformSampler, VolumeRenderer
-from headfields.skinning_losses import SkinningPrior
 from tests.deformers.skeleton import bend, posed, tube
 
 VERTICES, FACES, WEIGHTS = tube()

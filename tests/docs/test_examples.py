@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 import torch
 
-from headfields.data.insta_write import write_insta
-from headfields.heads import procedural_arrays
-from tests.data.test_tracker_frames import save
+from headfields.data.formats.insta_writer import write_insta
+from headfields.synthetic.head.model import procedural_arrays
+from tests.data.formats.test_metrical_tracker import save
 from tests.data.tiny import blob, tiny_frames
-from tests.heads.published import write_landmark_files, write_masks, write_template
-from tests.heads.test_flame import SEVEN
+from tests.heads.flame.published import write_landmark_files, write_masks, write_template
+from tests.heads.flame.test_model import SEVEN
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -34,8 +34,8 @@ density = torch.ones(3)
 """,
     "files.md": """
 shape, expression, pose = torch.zeros(2, 300), torch.zeros(2, 100), torch.zeros(2, 5, 3)
-vertices = hf.heads.procedural().template_vertices[None]
-faces = hf.heads.procedural().faces
+vertices = hf.synthetic.procedural().template_vertices[None]
+faces = hf.synthetic.procedural().faces
 camera = None
 """,
     "retargeting.md": """

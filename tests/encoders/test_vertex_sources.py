@@ -21,7 +21,7 @@ from headfields.records import Canonical, HeadState, Template
 from tests.shapes import uv_sphere
 
 VERTICES, FACES = uv_sphere(8, 12, radius=0.1)
-TEMPLATE = hf.data.unwrapped(Template(VERTICES, FACES))
+TEMPLATE = hf.mesh.unwrapped(Template(VERTICES, FACES))
 COUNT = len(VERTICES)
 SMALL = {"width": 6, "channels": (4, 6, 8), "resolution": 32}
 FIELDS = {"expression": 3, "pose": 6}
@@ -172,7 +172,7 @@ def test_second_derivatives_reach_the_vertices() -> None:
 
 
 def test_the_paper_sizes_are_the_defaults() -> None:
-    head = hf.heads.procedural()
+    head = hf.synthetic.procedural()
     template = Template(head.template_vertices, head.faces, uv=head.uv, uv_faces=head.uv_faces)
     source = UVDisplacementFeatures(template, position_bands=None)
     assert source.rasterizer.resolution == (256, 256) and source.width == 64

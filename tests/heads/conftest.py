@@ -1,6 +1,6 @@
 import pytest
 
-from headfields.heads import procedural, procedural_arrays
+from headfields.synthetic.head.model import procedural, procedural_arrays
 
 
 @pytest.fixture(scope="session")

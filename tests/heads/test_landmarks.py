@@ -10,8 +10,8 @@ from headfields.heads import ContourLandmarks, FlameHead, Landmarks, head_yaw
 from headfields.heads.landmarks import read_embeddings
 from headfields.ops import rotation_matrices
 from headfields.records import Camera
-from tests.heads.published import embedding, write_landmark_files
-from tests.heads.test_flame import SEVEN
+from tests.heads.flame.published import embedding, write_landmark_files
+from tests.heads.flame.test_model import SEVEN
 
 
 @pytest.fixture(scope="module")

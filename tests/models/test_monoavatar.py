@@ -9,7 +9,7 @@ from headfields.avatar import Avatar
 from headfields.decoders import RadianceHead
 from headfields.deformers import Chain, ErrorWarp, NearSurface
 from headfields.encoders import StaticFeatures, UVCodeFeatures, UVDisplacementFeatures, VertexFeatures
-from headfields.losses import Elastic, SquaredColour, WarpMagnitude
+from headfields.losses.colour import Elastic, SquaredColour, WarpMagnitude
 from headfields.models import monoavatar
 from headfields.records import Camera, HeadState, PixelBatch, Template
 from headfields.renderers import CoarseToFineRenderer, OccupancySampler

@@ -8,17 +8,17 @@ import pytest
 import torch
 
 import headfields as hf
-from headfields.anchors import Anchors
 from headfields.decoders import AnchoredDecoder
 from headfields.models import code_widths, mononphm
 from headfields.models.mononphm import PAPER
+from headfields.networks import Anchors
 from headfields.renderers import SurfaceRenderer, UniformSampler
 from tests.test_composition import BOX, CAMERA, DEFORMERS, ENCODERS, anchors, hyper, state
 
 
 @functools.cache
 def template() -> hf.Template:
-    head = hf.heads.procedural()
+    head = hf.synthetic.procedural()
     return hf.Template(head().vertices[0].detach(), head.faces)
 
 

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from torch.autograd import gradcheck, gradgradcheck
 
 import headfields.ops.closest_triangle as module
-from headfields.dispatch import native, use_cpu_backend
 from headfields.ops._bvh_build import EMPTY, balanced_topology, build_topology
 from headfields.ops.closest_triangle import TriangleBVH
+from headfields.ops.dispatch import native, use_cpu_backend
 from headfields.ops.reference.closest_triangle import barycentric_of_closest, closest_face, closest_on_face
 
 

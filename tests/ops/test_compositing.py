@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 
-from headfields.dispatch import native, use_cpu_backend
 from headfields.ops import compositing, packed
+from headfields.ops.dispatch import native, use_cpu_backend
 from headfields.ops.reference import compositing as reference
 from headfields.records import Samples
 

@@ -3,7 +3,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headfields import dispatch
+from headfields.ops import dispatch
 from headfields.ops.hash_grid import HashGridLayout, hash_grid
 from headfields.ops.reference import hash_grid as reference
 from tests.backends import BACKENDS

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from headfields.dispatch import native
+from headfields.ops.dispatch import native
 from headfields.ops.reference.closest_triangle import closest_face, closest_on_face
 from tests.ops import isa_probe
 

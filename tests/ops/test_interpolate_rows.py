@@ -122,7 +122,7 @@ def test_errors(unchecked: None) -> None:
         scatter_rows(values[:5], index, weights, 4)
     with pytest.raises(ValueError, match="rows is -1"):
         scatter_rows(values, index, weights, -1)
-    from headfields import dispatch
+    from headfields.ops import dispatch
 
     if dispatch.native is not None:
         with pytest.raises(IndexError, match="names a row that is not there"):

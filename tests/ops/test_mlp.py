@@ -11,8 +11,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headfields.dispatch import native
 from headfields.ops import mlp
+from headfields.ops.dispatch import native
 from headfields.ops.mlp import _mlp, _mlp_backward, registered
 from headfields.ops.reference.mlp import mlp as definition
 from tests.backends import BACKENDS, running_on

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from headfields.dispatch import native
 from headfields.ops.closest_triangle import TriangleBVH
+from headfields.ops.dispatch import native
 from headfields.ops.hash_grid import HashGridLayout, hash_grid
 from headfields.ops.spherical_harmonics import spherical_harmonics
 

@@ -7,8 +7,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headfields.dispatch import native
 from headfields.ops import softplus
+from headfields.ops.dispatch import native
 from headfields.ops.reference.softplus import softplus as reference
 
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy.special import sph_harm_y
 
-from headfields import dispatch
+from headfields.ops import dispatch
 from headfields.ops.reference import spherical_harmonics as reference
 from headfields.ops.spherical_harmonics import spherical_harmonics
 from tests.backends import BACKENDS

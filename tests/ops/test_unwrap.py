@@ -65,7 +65,7 @@ def test_simple_shapes_become_one_chart_without_folds(name: str) -> None:
 
 
 def test_a_head_gets_a_chart_for_the_skin_and_one_for_each_eye() -> None:
-    head = hf.heads.procedural()
+    head = hf.synthetic.procedural()
     vertices = head().vertices[0].detach()
     uv, uv_faces = unwrap(vertices, head.faces)
     corners_agree(vertices, head.faces, uv, uv_faces)
@@ -115,9 +115,9 @@ def test_any_mesh_gets_coordinates(seed: int, count: int, faces: int, flat: bool
 def test_a_template_keeps_its_own_coordinates() -> None:
     vertices, faces = SHAPES["sphere"]
     bare = hf.Template(vertices, faces)
-    made = hf.data.unwrapped(bare)
+    made = hf.mesh.unwrapped(bare)
     assert made.uv is not None and made.uv_faces is not None
-    assert hf.data.unwrapped(made) is made
+    assert hf.mesh.unwrapped(made) is made
 
 
 def test_errors(unchecked: None) -> None:

@@ -8,8 +8,6 @@ import pytest
 import torch
 
 from headfields import Avatar, Prior, load_prior
-from headfields.data.scans import MeshScans, PointCounts, PointScans
-from headfields.data.scans.batch import generator
 from headfields.priors import (
     CodeRange,
     CodeTable,
@@ -23,6 +21,8 @@ from headfields.priors import (
 )
 from headfields.priors.evaluate import onto_surface
 from headfields.priors.pictures import comparison, trace, view
+from headfields.priors.scans import MeshScans, PointCounts, PointScans
+from headfields.priors.scans.batch import generator
 from headfields.priors.terms import anchors_of
 from headfields.training.trainer import NanLossError
 from tests.priors.tiny import tiny_model, tiny_scans

@@ -5,13 +5,13 @@ import math
 import torch
 from torch import Tensor
 
-from headfields.anchors import Anchors, head_anchors
 from headfields.avatar import Avatar
-from headfields.data.scans import MeshScans
 from headfields.decoders import AnchoredDecoder
 from headfields.deformers import HyperDeformer
 from headfields.encoders import Coordinates
 from headfields.heads import BlendshapeHead
+from headfields.networks import Anchors, head_anchors
+from headfields.priors.scans import MeshScans
 from headfields.records import Template
 from headfields.renderers import HierarchicalSampler, SurfaceRenderer, UnclampedAlpha
 

@@ -5,12 +5,12 @@ import math
 import pytest
 import torch
 
-from headfields.decoders import SHLighting
+from headfields.losses.silhouette import observe_silhouette, silhouette_distance
 from headfields.ops import TriangleBVH, mip_pyramid
 from headfields.ops.rasterize import render_mesh
 from headfields.records import Camera
 from headfields.renderers import MeshRenderer
-from headfields.silhouette_losses import observe_silhouette, silhouette_distance
+from headfields.renderers.lighting import SHLighting
 from tests.backends import BACKENDS, running_on
 from tests.ops.test_antialias import camera, two_spheres
 from tests.shapes import grid_sheet, uv_sphere

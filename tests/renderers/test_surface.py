@@ -7,10 +7,10 @@ import torch
 from torch.nn.functional import normalize
 
 from headfields.avatar import Avatar
-from headfields.decoders import ColourAffine, NeuSDecoder, Shading, SHLighting
+from headfields.decoders import NeuSDecoder
 from headfields.deformers import Static
 from headfields.encoders import HashGrid
-from headfields.losses import Eikonal, SoftJaccard
+from headfields.losses.colour import Eikonal, SoftJaccard
 from headfields.records import Camera, HeadState, PixelBatch, Rays
 from headfields.renderers import (
     HierarchicalSampler,
@@ -26,6 +26,7 @@ from headfields.renderers import (
     VolSDFDensity,
     VolumeRenderer,
 )
+from headfields.renderers.lighting import ColourAffine, Shading, SHLighting
 from headfields.viz import normal_map
 
 BOX = torch.tensor([[-0.15, -0.15, -0.15], [0.15, 0.15, 0.15]])

@@ -1,8 +1,9 @@
 import pytest
 import torch
 
-from headfields.heads import FlameHead, procedural
+from headfields.heads import FlameHead
 from headfields.records import HeadState
+from headfields.synthetic.head.model import procedural
 
 
 @pytest.fixture(scope="session")

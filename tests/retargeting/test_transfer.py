@@ -4,8 +4,8 @@ import pickle
 import pytest
 import torch
 
+from headfields.ops.sparse_system import SymmetricSystem, _solve
 from headfields.retargeting import Correspondence, DeformationTransfer, pose_gradients
-from headfields.retargeting._solver import SymmetricSystem, _solve
 from tests.shapes import grid_sheet, rotation
 
 METHODS = ["least_squares", "released"]

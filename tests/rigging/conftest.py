@@ -4,9 +4,10 @@ import pytest
 import torch
 import trimesh
 
-from headfields.heads import procedural, procedural_texture
+from headfields.mesh import TexturedMesh
 from headfields.ops.closest_triangle import TriangleBVH
-from headfields.rigging import TexturedMesh
+from headfields.synthetic.head.model import procedural
+from headfields.synthetic.head.texture import procedural_texture
 
 CENTRE = torch.tensor([0.0, -0.03, 0.0])
 

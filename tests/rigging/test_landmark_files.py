@@ -3,7 +3,8 @@ import json
 import pytest
 import torch
 
-from headfields.rigging import read_scan_landmarks, read_textured
+from headfields.mesh.textured import read_textured
+from headfields.rigging import read_scan_landmarks
 from headfields.rigging.landmarks import landmarks_of
 
 

@@ -3,8 +3,9 @@ from collections import Counter
 import pytest
 import torch
 
-from headfields.heads.mouth import boundary_loops
-from headfields.rigging import TexturedMesh, close_pinholes, cut_lips, find_scan_landmarks, lip_sides, lips_parted
+from headfields.heads.mouth.closing import boundary_loops
+from headfields.mesh import TexturedMesh
+from headfields.rigging import close_pinholes, cut_lips, find_scan_landmarks, lip_sides, lips_parted
 from tests.rigging.conftest import sealed_scan
 
 

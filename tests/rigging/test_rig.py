@@ -7,11 +7,14 @@ import pytest
 import torch
 
 import headfields as hf
-from headfields.heads import FlameHead, SmplxHead, procedural_body
-from headfields.heads.mouth import boundary_loops
+from headfields.heads import FlameHead, SmplxHead
+from headfields.heads.mouth.closing import boundary_loops
+from headfields.mesh import TexturedMesh
+from headfields.mesh.textured import read_textured
 from headfields.retargeting import surface_of_head
-from headfields.rigging import Cut, RiggedTemplate, TexturedMesh, read_textured, rig_pictures, rig_template
+from headfields.rigging import Cut, RiggedTemplate, rig_pictures, rig_template
 from headfields.rigging.rig import _zip
+from headfields.synthetic.body.model import procedural_body
 from tests.shared_data import shared
 
 

@@ -3,7 +3,7 @@
 import torch
 
 from headfields.avatar import Avatar
-from headfields.losses import DepthPrior, HuberColour, OpacityLoss
+from headfields.losses.colour import DepthPrior, HuberColour, OpacityLoss
 from headfields.models import insta
 from headfields.records import Camera, HeadState, Template
 from headfields.training import Trainer

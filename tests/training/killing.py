@@ -15,9 +15,10 @@ from pathlib import Path
 
 import torch
 
-from headfields import tensor_files
-from headfields.losses import HuberColour, OpacityLoss
-from headfields.training import RunFolder, Trainer
+from headfields.files import safetensors as tensor_files
+from headfields.losses.colour import HuberColour, OpacityLoss
+from headfields.runs.folder import RunFolder
+from headfields.training import Trainer
 from headfields.training import trainer as loop
 from tests.training.fakes import FakeAvatar, FakeCapture
 

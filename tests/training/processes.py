@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from headfields.losses import HuberColour, OpacityLoss
+from headfields.losses.colour import HuberColour, OpacityLoss
 from headfields.training import Trainer
 from tests.training.ball import ball_trainer
 from tests.training.fakes import FakeAvatar, FakeCapture

@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from headfields.data import CaptureError, load_capture, write_insta
-from headfields.losses import insta_losses
-from headfields.training import Trainer, checkpoint
+from headfields.losses.colour import insta_losses
+from headfields.runs import checkpoint
+from headfields.training import Trainer
 from tests.data.tiny import blob, tiny_frames
 from tests.training.fakes import FakeAvatar
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from headfields import use_cpu_backend
-from headfields.dispatch import native
+from headfields.ops.dispatch import native
 from tests.training.ball import ball_trainer
 from tests.training.test_trainer import same, weights
 
@@ -34,7 +34,7 @@ def test_pictures_and_checkpoints_do_not_change_what_insta_learns(tmp_path, monk
 
 
 def test_indexing_backward_is_deterministic_while_training(tmp_path):
-    from headfields.losses import HuberColour
+    from headfields.losses.colour import HuberColour
     from headfields.training import Trainer
     from tests.training.fakes import FakeAvatar, FakeCapture
 

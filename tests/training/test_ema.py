@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from headfields.training.ema import ExponentialMovingAverage
+from headfields.runs.ema import ExponentialMovingAverage
 
 
 def test_average_by_hand():

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from headfields import metrics
+from headfields.metrics import image as metrics
 from headfields.training.evaluation import evaluate, picture
 from tests.training.fakes import FakeAvatar, FakeCapture
 

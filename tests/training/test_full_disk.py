@@ -9,8 +9,10 @@ import sys
 import pytest
 import torch
 
-from headfields.losses import HuberColour
-from headfields.training import RunFolder, RunWriteError, Trainer, checkpoint
+from headfields.losses.colour import HuberColour
+from headfields.runs import checkpoint
+from headfields.runs.folder import RunFolder, RunWriteError
+from headfields.training import Trainer
 from tests.training.fakes import FakeAvatar, FakeCapture
 from tests.training.test_trainer import make, same, weights
 
@@ -150,7 +152,7 @@ def test_trying_a_folder_out_leaves_nothing(tmp_path):
 
 
 def test_a_picture_is_whole_or_not_there(tmp_path):
-    from headfields.training.run import write_picture
+    from headfields.runs.folder import write_picture
 
     image = torch.rand(64, 64, 3)
     write_picture(tmp_path / "x.png", image)

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 
 from headfields.data import load_capture, write_insta
-from headfields.losses import HuberColour, OpacityLoss
+from headfields.losses.colour import HuberColour, OpacityLoss
 from headfields.models import insta
 from headfields.training import Trainer, evaluate
 from tests.data.moving import jaw_frames, put_pose_into_vertices

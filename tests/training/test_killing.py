@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from headfields.training import RunFolder
+from headfields.runs.folder import RunFolder
 from tests.training.killing import STEPS
 from tests.training.test_processes import ROOT, environment
 

@@ -99,7 +99,7 @@ class Overflowing(FakeAvatar):
 def scaled(out=None, avatar=None) -> Trainer:
     torch.manual_seed(0)
     avatar = avatar or Overflowing()
-    from headfields.losses import HuberColour
+    from headfields.losses.colour import HuberColour
 
     trainer = Trainer(
         avatar, FakeCapture(), [HuberColour(mouth_weight=1)], rays_per_step=64, precision="16-mixed", device="cpu",

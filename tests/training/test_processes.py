@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from headfields.training import RunFolder
+from headfields.runs.folder import RunFolder
 from headfields.training.ranks import Ranks, SharedBuffers
 from tests.training.ball import ball_trainer
 from tests.training.processes import BALL_STEPS, STEPS, disc_trainer, tensors

@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from headfields.data import CapturedFrame, load_capture, tracking_error, write_insta
-from headfields.data.synthetic.motion import Motion
-from headfields.data.synthetic.tracking import TrackingNoise
-from headfields.data.tracking_error import write_truth
+from headfields.data import CapturedFrame, load_capture, write_insta
 from headfields.records import HeadState
+from headfields.synthetic.scene.motion import Motion
+from headfields.synthetic.tracking_error import tracking_error, write_truth
+from headfields.synthetic.tracking_noise import TrackingNoise
 from headfields.training import correct_pose, refine_frame
 from tests.training.test_refinement import BASIS, CENTRE, FACES, VERTICES, painted, view
 

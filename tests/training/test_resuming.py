@@ -9,9 +9,9 @@ import warnings
 import pytest
 import torch
 
-from headfields.tensor_files import BrokenFileError
-from headfields.training import RunFolder, RunLockedError
-from headfields.training.lock import run_lock
+from headfields.files.safetensors import BrokenFileError
+from headfields.runs.folder import RunFolder
+from headfields.runs.lock import RunLockedError, run_lock
 from tests.training.test_processes import ROOT, environment
 from tests.training.test_trainer import make, same, weights
 
@@ -67,7 +67,7 @@ def test_no_checkpoint_that_can_be_read_is_an_error_that_names_them(run):
 
 
 def test_another_models_checkpoint_does_not_fall_back(run):
-    from headfields.training import checkpoint
+    from headfields.runs import checkpoint
 
     module = torch.nn.Linear(2, 2)
     checkpoint.save(run.checkpoint, module, torch.optim.Adam(module.parameters()), None, {}, checkpoint.Progress())
@@ -124,7 +124,7 @@ def test_what_a_killed_process_left_is_swept_up(run):
 
 def test_one_writer_a_folder(run):
     code = (
-        "import sys\nfrom pathlib import Path\nfrom headfields.training.lock import run_lock\n"
+        "import sys\nfrom pathlib import Path\nfrom headfields.runs.lock import run_lock\n"
         "with run_lock(Path(sys.argv[1])):\n    print('held', flush=True)\n    sys.stdin.read()"
     )
     other = subprocess.Popen(
@@ -166,7 +166,7 @@ def test_without_hard_links_the_last_two_are_kept_as_well(tmp_path, monkeypatch)
     trainer = make(out=tmp_path)
     for steps in (2, 4, 6):
         trainer.fit(steps=steps)
-    from headfields.training.checkpoint import load_weights
+    from headfields.runs.checkpoint import load_weights
     from tests.training.fakes import FakeAvatar
 
     assert [load_weights(path, FakeAvatar()).step for path in RunFolder(tmp_path).checkpoints] == [6, 4]

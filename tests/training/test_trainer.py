@@ -5,7 +5,7 @@ import signal
 import pytest
 import torch
 
-from headfields.losses import DepthPrior, HuberColour, OpacityLoss
+from headfields.losses.colour import DepthPrior, HuberColour, OpacityLoss
 from headfields.training.options import parameter_groups
 from headfields.training.trainer import NanLossError, Trainer
 from tests.training.fakes import FakeAvatar, FakeCapture

@@ -7,7 +7,7 @@ from headfields.avatar import Avatar
 from headfields.decoders import NeRFDecoder
 from headfields.deformers import Chain, ErrorWarp, NearSurface
 from headfields.encoders import HashGrid
-from headfields.losses import Elastic, HuberColour, OpacityLoss, WarpMagnitude
+from headfields.losses.colour import Elastic, HuberColour, OpacityLoss, WarpMagnitude
 from headfields.parts import Deformer
 from headfields.records import Camera, HeadState
 from headfields.renderers import UniformSampler, VolumeRenderer

@@ -2,7 +2,7 @@
 
 from typing import no_type_check  # Warp's types are not ones a checker knows
 
-from headfields.dispatch import warp
+from headfields.ops.dispatch import warp
 
 wp = warp()
 wp.set_module_options({"enable_backward": False})

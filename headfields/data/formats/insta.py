@@ -1,0 +1,339 @@
+"""INSTA's layout on disk: `transforms*.json`, `canonical.obj`, `images/`, `meshes/`, and optionally `flame/exp/`,
+`depth/`, `seg_mask/`, `landmarks/`.
+
+Field names and meanings are those of the released data sets (Zielonka et al., "Instant Volumetric Head Avatars",
+CVPR 2023, and its data release).
+"""
+
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from headfields.data.alignment import Look, in_view, misalignments
+from headfields.data.camera_convention import Evidence, decide_convention
+from headfields.data.capture import Recording
+from headfields.data.formats.insta_transforms import InstaFrame, intrinsics_of, matrix_of, read_frames
+from headfields.data.image_files import ImageHeader, Kind, decode_image, exists, image_header, read_numbers
+from headfields.files.errors import CaptureError
+from headfields.mesh.obj import ObjMesh, ObjReader, PlausibleSize, read_obj
+
+OPTIONAL = {
+    "exp_path": "expression coefficients",
+    "depth_path": "depth maps",
+    "seg_mask_path": "segmentation labels",
+    "landmark_path": "landmarks",
+}
+CLOTH = 90
+_DEPTH_SCALES = (1e-6, 0.1)  # metres per unit
+_IN_VIEW = 0.05  # the least part of a mesh that its camera must see, and of the image's side that it must span
+
+
+@dataclass(frozen=True)
+class _Files:
+    """Existing files of one frame; None for what it lacks."""
+
+    image: Path
+    mesh: Path
+    exp: Path | None
+    depth: Path | None
+    label: Path | None
+    landmarks: Path | None
+
+    def pictures(self) -> list[tuple[str, Path | None, Kind]]:
+        """Key, path and kind of the images."""
+        return [
+            ("file_path", self.image, "rgba"),
+            ("depth_path", self.depth, "depth"),
+            ("seg_mask_path", self.label, "label"),
+        ]
+
+
+def is_insta(folder: Path) -> bool:
+    """Whether the folder looks like INSTA's: a transforms file whose frames name meshes."""
+    return any(
+        re.search(rb'"mesh_path"\s*:', _start(path)) is not None for path in sorted(folder.glob("transforms*.json"))
+    )
+
+
+def _start(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(2_000_000)
+    except OSError:  # a folder, or one that may not be read: the reader will say so if it needs it
+        return b""
+
+
+def read_insta(folder: Path) -> Recording:
+    """Reads everything but the pixels and meshes, which are decoded on demand, and decides the camera convention.
+
+    Raises:
+        CaptureError: names the file, the frame and the field.
+    """
+    report: list[str] = []
+    canonical_path = folder / "canonical.obj"
+    if not exists(canonical_path):
+        raise CaptureError(f"{folder}: canonical.obj is missing; copy it there, every mesh follows its topology")
+    canonical = read_obj(canonical_path, "canonical.obj")
+    if not len(canonical.faces):
+        raise CaptureError(f"canonical.obj: {canonical_path} has no faces; it is cut short: export it again")
+    frames, splits = read_frames(folder, report)
+    files = _find_files(folder, frames, report)
+    size, header = _sizes(frames, files, report)
+    matrices = np.stack([matrix_of(frame) for frame in frames])
+    intrinsics = np.stack([intrinsics_of(frame, size, report) for frame in frames])
+    scale = _depth_scale(frames, report)
+
+    readers = _Readers(frames, files, canonical, size)
+    has_label = any(entry.label for entry in files)
+    has_depth = any(entry.depth for entry in files)
+    if not header.has_alpha:
+        readers.matte_from_label = has_label
+        bare = next((frame for frame, entry in zip(frames, files, strict=True) if entry.label is None), None)
+        if has_label and bare is not None:
+            raise CaptureError(
+                f"{bare.where}: file_path has no alpha and seg_mask_path is missing, so the frame has no matte as the "
+                "others do; add one of the two or remove the frame"
+            )
+        source = "labels other than 0 and 90 (cloth)" if has_label else "1 everywhere: no segmentation labels either"
+        report.append(f"images have no alpha; the matte is {source}")
+
+    telling = _telling_frames(matrices)
+    looks = [_look(readers, index, intrinsics[index], scale) for index in telling]
+    try:
+        evidence = [_evidence(look, matrices[index]) for look, index in zip(looks, telling, strict=True)]
+        decision = decide_convention(evidence, canonical.faces, size)
+    except CaptureError as error:
+        raise CaptureError(f"{folder}: {error}") from None
+    camera_to_world = np.stack([decision.camera_to_world(matrix) for matrix in matrices])
+    world_to_camera = np.linalg.inv(camera_to_world)
+    readers.cameras = world_to_camera, intrinsics
+    looks = [replace(look, world_to_camera=world_to_camera[i]) for look, i in zip(looks, telling, strict=True)]
+    for look, index in zip(looks, telling, strict=True):
+        readers.check_view(index, look.vertices)
+    scores = ", ".join(f"{name} {score:.3f}" for name, score in decision.scores.items())
+    report.append(f"camera convention: {decision.name} (scores: {scores}; {decision.used})")
+    report += misalignments(looks, canonical.faces)
+
+    return Recording(
+        path=folder,
+        size=size,
+        frame_names=[frame.name for frame in frames],
+        camera_to_world=camera_to_world,
+        intrinsics=intrinsics,
+        splits=splits,
+        canonical=canonical,
+        decode_image=readers.image,
+        decode_head=readers.head,
+        decode_landmarks=readers.landmarks,
+        has_label=has_label,
+        has_depth=has_depth,
+        expression_width=readers.expression_width,
+        depth_scale=scale,
+        report=report,
+        looked_at={index: look.vertices for look, index in zip(looks, telling, strict=True)},
+    )
+
+
+def _find_files(folder: Path, frames: list[InstaFrame], report: list[str]) -> list[_Files]:
+    """Resolves every path; required ones must exist, missing optional ones are counted in the report."""
+    missing: dict[str, list[str]] = {key: [] for key in OPTIONAL}
+    found, lost = [], 0
+    for frame in frames:
+        for key in ("file_path", "mesh_path"):
+            if not exists(folder / frame.path(key)):
+                raise CaptureError(
+                    f"{frame.where}: {key} {frame.path(key)!r} does not exist in {folder}; copy it there or remove the "
+                    "frame"
+                )
+        optional: dict[str, Path | None] = {}
+        for key in OPTIONAL:
+            name = frame.values.get(key)
+            path = folder / frame.path(key) if name is not None else None
+            optional[key] = path if path is not None and exists(path) else None
+            if optional[key] is None:
+                missing[key].append(frame.name)
+                lost += path is not None
+        found.append(
+            _Files(
+                folder / frame.path("file_path"),
+                folder / frame.path("mesh_path"),
+                optional["exp_path"],
+                optional["depth_path"],
+                optional["seg_mask_path"],
+                optional["landmark_path"],
+            )
+        )
+    for key, names in missing.items():
+        if len(names) == len(frames):
+            report.append(f"no {OPTIONAL[key]} ({key})")
+        elif names:
+            more = ", ..." if len(names) > 3 else ""
+            report.append(
+                f"{len(names)} of {len(frames)} frames have no {OPTIONAL[key]} ({key}): {', '.join(names[:3])}{more}"
+            )
+    if lost:
+        report.append(f"warning: {lost} optional files that the frames name are not there")
+    if missing["exp_path"] and len(missing["exp_path"]) < len(frames):
+        # A zero vector for some frames would be a silent lie, so the capture then has no expressions at all.
+        report.append("expression coefficients are left out, since not every frame has them")
+        found = [_Files(f.image, f.mesh, None, f.depth, f.label, f.landmarks) for f in found]
+    if any("eyes_path" in frame.values for frame in frames):
+        report.append("eyes_path is not read: the eyes' pose is in the meshes")
+    return found
+
+
+def _sizes(frames: list[InstaFrame], files: list[_Files], report: list[str]) -> tuple[tuple[int, int], ImageHeader]:
+    """One (height, width) for all images, label and depth maps, read from their headers alone."""
+    first = image_header(files[0].image, frames[0].where, "file_path", "rgba")
+    size = first.size
+    for frame, entry in zip(frames, files, strict=True):
+        for key, path, kind in entry.pictures():
+            if path is None:
+                continue
+            header = image_header(path, frame.where, key, kind)
+            if header.size != size:
+                raise CaptureError(
+                    f"{frame.where}: {key} {path.name} is {header.size[1]}x{header.size[0]} pixels; "
+                    f"expected {size[1]}x{size[0]} as the first image; export it again"
+                )
+            if key == "file_path" and header.channels != first.channels:
+                raise CaptureError(
+                    f"{frame.where}: {key} {path.name} has {header.channels} channels, the first image "
+                    f"{first.channels}; expected colour and alpha in all images or in none"
+                )
+        for key, value in (("w", size[1]), ("h", size[0])):
+            if key in frame.values and frame.number(key) != value:
+                raise CaptureError(
+                    f"{frame.where}: {key} is {frame.number(key):g}, but the images are {size[1]}x{size[0]} pixels; "
+                    f"expected {value}, the size that the intrinsics are for"
+                )
+    return size, first
+
+
+def _depth_scale(frames: list[InstaFrame], report: list[str]) -> float:
+    values = {frame.number("integer_depth_scale") for frame in frames if "integer_depth_scale" in frame.values}
+    if len(values) > 1:
+        raise CaptureError(
+            f"transforms files: integer_depth_scale differs between frames: {sorted(values)}; expected one for all"
+        )
+    if not values:
+        if any("depth_path" in frame.values for frame in frames):
+            report.append("no integer_depth_scale: depth is taken as millimetres")
+        return 0.001
+    scale = values.pop()
+    if not _DEPTH_SCALES[0] <= scale <= _DEPTH_SCALES[1]:
+        raise CaptureError(
+            f"transforms files: integer_depth_scale is {scale:g}; expected metres per unit of depth, "
+            f"{_DEPTH_SCALES[0]:g} to {_DEPTH_SCALES[1]:g} (0.001 for millimetres)"
+        )
+    return scale
+
+
+class _Readers:
+    """Decodes one frame's files; every error names the frame and the field."""
+
+    def __init__(
+        self, frames: list[InstaFrame], files: list[_Files], canonical: ObjMesh, size: tuple[int, int]
+    ) -> None:
+        self.frames, self.files, self.size = frames, files, size
+        self.vertex_count, self.faces = len(canonical.vertices), canonical.faces
+        self.plausible = PlausibleSize(canonical)
+        self.cameras: tuple[np.ndarray, np.ndarray] | None = None  # world-to-camera and intrinsics, once decided
+        self.matte_from_label = False
+        self.obj = ObjReader()
+        self.expression_width: int | None = None
+        if files[0].exp is not None:
+            self.expression_width = len(read_numbers(files[0].exp, frames[0].where, "exp_path"))
+
+    def head(self, index: int) -> tuple[np.ndarray, np.ndarray | None]:
+        frame, entry = self.frames[index], self.files[index]
+        mesh = self.obj.read(entry.mesh, f"{frame.where}: mesh_path")
+        if len(mesh.vertices) != self.vertex_count:
+            raise CaptureError(
+                f"{frame.where}: mesh_path {entry.mesh.name} has {len(mesh.vertices)} vertices; "
+                f"canonical.obj has {self.vertex_count}; expected one topology: export them together"
+            )
+        if mesh.faces is not self.faces:
+            if not np.array_equal(mesh.faces, self.faces):
+                raise CaptureError(
+                    f"{frame.where}: mesh_path {entry.mesh.name} has other faces than "
+                    "canonical.obj; expected one topology: export them together"
+                )
+            self.faces = mesh.faces  # the reader hands out one array per face block: the next compare by identity
+        fault = self.plausible.fault(mesh.vertices)
+        if fault is not None:
+            raise CaptureError(
+                f"{frame.where}: mesh_path {entry.mesh.name} cannot be a pose of canonical.obj, {fault}; "
+                "expected metres and canonical.obj's order of vertices"
+            )
+        self.check_view(index, mesh.vertices)
+        if entry.exp is None:
+            return mesh.vertices, None
+        expression = read_numbers(entry.exp, frame.where, "exp_path")
+        if len(expression) != self.expression_width:
+            raise CaptureError(
+                f"{frame.where}: exp_path {entry.exp.name} has {len(expression)} coefficients; "
+                f"{self.frames[0].name} has {self.expression_width}; expected as many in every frame"
+            )
+        return mesh.vertices, expression
+
+    def check_view(self, index: int, vertices: np.ndarray) -> None:
+        """Refuses a frame whose camera does not see its mesh, once the cameras are known."""
+        if self.cameras is None:
+            return
+        part, extent = in_view(vertices, self.cameras[0][index], self.cameras[1][index], self.size)
+        if part < _IN_VIEW or extent < _IN_VIEW:
+            raise CaptureError(
+                f"{self.frames[index].where}: transform_matrix (or fl_x, fl_y, cx, cy) puts {part:.0%} of mesh_path's "
+                f"vertices in front of the camera and inside the image, over {extent:.1%} of its side; the camera is "
+                "wrong, in another unit or another convention than the other frames': correct it or remove the frame"
+            )
+
+    def image(self, index: int) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:
+        frame, entry = self.frames[index], self.files[index]
+        pictures = {
+            kind: None if path is None else decode_image(path, frame.where, key, kind, self.size)
+            for key, path, kind in entry.pictures()
+        }
+        rgba, label, depth = pictures["rgba"], pictures["label"], pictures["depth"]
+        assert rgba is not None
+        if self.matte_from_label and label is not None:
+            rgba[..., 3] = np.where((label != 0) & (label != CLOTH), 255, 0)
+        return rgba, label, depth
+
+    def landmarks(self, index: int) -> np.ndarray | None:
+        frame, entry = self.frames[index], self.files[index]
+        if entry.landmarks is None:
+            return None
+        values = read_numbers(entry.landmarks, frame.where, "landmark_path", missing=True)
+        if len(values) != 136:
+            raise CaptureError(
+                f"{frame.where}: landmark_path {entry.landmarks.name} has {len(values)} numbers; "
+                "expected 68 lines of x y"
+            )
+        return values.reshape(68, 2)
+
+
+def _telling_frames(matrices: np.ndarray) -> list[int]:
+    """Eight frames spread over the sequence and the eight turned farthest, where conventions differ most."""
+    count = len(matrices)
+    spread = np.linspace(0, count - 1, min(8, count)).round().astype(int)
+    turned = np.linalg.norm(matrices[:, :3, :3] - matrices[:, :3, :3].mean(axis=0), axis=(1, 2))
+    return sorted({*spread.tolist(), *np.argsort(-turned, kind="stable")[:8].tolist()})
+
+
+def _look(readers: _Readers, index: int, intrinsics: np.ndarray, scale: float) -> Look:
+    """All of a frame that is compared, but for its camera, which is not known yet."""
+    vertices, _ = readers.head(index)
+    rgba, label, depth = readers.image(index)
+    metres = None if depth is None else depth.astype(np.float32) * scale
+    name = readers.frames[index].name
+    return Look(name, vertices, np.eye(4), intrinsics, rgba[..., 3] > 127, label, metres)
+
+
+def _evidence(look: Look, matrix: np.ndarray) -> Evidence:
+    silhouette = look.alpha if look.label is None else look.alpha & (look.label != CLOTH)
+    told = silhouette.any() and not silhouette.all()
+    return Evidence(look.vertices, matrix, look.intrinsics, silhouette if told else None, look.depth)

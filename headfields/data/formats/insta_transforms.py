@@ -1,0 +1,301 @@
+"""INSTA's `transforms*.json`: frames, splits, cameras."""
+
+import itertools
+import json
+import math
+import posixpath
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from headfields.files.errors import CaptureError
+
+TEST_FRAMES = 350
+VAL_FRAMES = 20
+READ = (
+    "transform_matrix", "exp_path", "depth_path", "seg_mask_path", "landmark_path", "fl_x", "fl_y", "cx", "cy", "x_fov",
+    "y_fov", "camera_angle_x", "camera_angle_y", "w", "h", "integer_depth_scale",
+)  # fmt: skip
+"""The keys that are read beside `file_path` and `mesh_path`, which identify a frame."""
+_FOCAL = (0.05, 100.0)  # plausible focal lengths, image sides
+_FARTHEST = 1e4  # metres; millimetres are told by what the camera sees
+_CENTRE = 10.0  # how far from the image the principal point may be (crops), image sides
+
+
+@dataclass(frozen=True)
+class InstaFrame:
+    """One frame's fields, the file's global ones beneath its own, and where it stands."""
+
+    values: dict[str, Any]
+    source: str
+    index: int
+    name: str = field(default="")
+
+    @property
+    def where(self) -> str:
+        """How messages call the frame."""
+        return f"frame {self.name or self.index} ({self.source}, frames[{self.index}])"
+
+    def path(self, key: str) -> str:
+        """A normalised path relative to the capture; images listed without extension are PNG.
+
+        Raises:
+            CaptureError: not a text, or it leads out of the capture's folder.
+        """
+        value = self.values.get(key)
+        if not isinstance(value, str) or not value:
+            raise CaptureError(f"{self.where}: {key} is {_short(value)}; expected a path relative to the capture")
+        clean = posixpath.normpath(value.replace("\\", "/"))
+        if clean.startswith(("/", "../")) or clean == ".." or re.match("[A-Za-z]:", clean):
+            raise CaptureError(
+                f"{self.where}: {key} {value!r} leads out of the capture's folder; "
+                "move the file into it and write its path relative to it"
+            )
+        return clean if "." in clean.rsplit("/", 1)[-1] or key != "file_path" else clean + ".png"
+
+    def number(self, key: str) -> float:
+        """A finite number.
+
+        Raises:
+            CaptureError: it is anything else.
+        """
+        value = self.values.get(key)
+        if not _is_number(value):
+            raise CaptureError(f"{self.where}: {key} is {_short(value)}; expected a finite number")
+        return float(value)  # type: ignore[arg-type]
+
+
+def read_frames(folder: Path, report: list[str]) -> tuple[list[InstaFrame], dict[str, list[int]]]:
+    """All frames sorted by mesh path, and the splits as indices into them.
+
+    `transforms_{train,test,val}.json` say which frame is in which split, and `transforms.json` may add frames. Without
+    a test file the test frames are those outside train, and with `transforms.json` alone the last 350 (a fifth of a
+    sequence of fewer than 1,750 frames, as INSTA's tools take the last 350 of long ones). Without a val file, val is
+    the last 20 test frames.
+    """
+    listed: dict[str, list[InstaFrame]] = {}
+    for split in ("all", "train", "test", "val"):
+        path = folder / ("transforms.json" if split == "all" else f"transforms_{split}.json")
+        if path.is_file():
+            listed[split] = read_transforms(path)
+    if not listed:
+        raise CaptureError(
+            f"{folder}: no transforms.json, transforms_train.json, transforms_test.json or transforms_val.json"
+        )
+    known: dict[tuple[str, str], InstaFrame] = {}
+    by_image: dict[str, tuple[str, str]] = {}
+    keys: dict[str, dict[tuple[str, str], None]] = {}
+    for split, frames in listed.items():
+        keys[split] = {}
+        for frame in frames:
+            key = (frame.path("mesh_path"), frame.path("file_path"))
+            if key in keys[split]:
+                raise CaptureError(
+                    f"{frame.where}: the same mesh_path and file_path are listed twice in {frame.source}; "
+                    "remove one of the two"
+                )
+            if by_image.setdefault(key[1], key) != key:
+                raise CaptureError(
+                    f"{frame.where}: file_path {key[1]} has mesh_path {key[0]} here and "
+                    f"{by_image[key[1]][0]} in another frame; expected one mesh an image"
+                )
+            keys[split][key] = None
+            known[key] = _joined(known[key], frame) if key in known else frame
+    order = sorted(known, key=natural_order)
+    if not order:
+        raise CaptureError(f"{folder}: the transforms files list no frames")
+    row = {key: index for index, key in enumerate(order)}
+    splits = {split: sorted(row[key] for key in names) for split, names in keys.items()}
+    splits["all"] = list(range(len(order)))
+    if "train" not in splits and "test" not in splits:
+        count = min(TEST_FRAMES, len(order) // 5)
+        splits["test"] = splits["all"][len(order) - count :]
+        report.append(f"no transforms_train.json or transforms_test.json: the last {count} frames are test")
+    for split, other in (("test", "train"), ("train", "test")):
+        if split not in splits:
+            used = set(splits[other])
+            splits[split] = [index for index in splits["all"] if index not in used]
+            if other in listed:
+                report.append(f"no transforms_{split}.json: {split} is the {len(splits[split])} frames outside {other}")
+    both = sorted({*splits["train"]} & {*splits["test"]})
+    if both:
+        report.append(
+            f"warning: {len(both)} frames are in both train and test ({_some(order[row][1] for row in both)}); "
+            "figures on test then count frames seen in training"
+        )
+    if "val" not in splits:
+        splits["val"] = splits["test"][-VAL_FRAMES:]
+        report.append(f"no transforms_val.json: val is the last {len(splits['val'])} test frames")
+    for split in ("train", "test", "val"):
+        if not splits[split]:
+            report.append(f"split {split} has no frames")
+    frames = [
+        InstaFrame(known[key].values, known[key].source, known[key].index, known[key].path("file_path"))
+        for key in order
+    ]
+    return frames, {split: splits[split] for split in ("train", "test", "val", "all")}
+
+
+def matrix_of(frame: InstaFrame) -> np.ndarray:
+    """The (4, 4) float64 `transform_matrix`, checked to be rigid.
+
+    Raises:
+        CaptureError: another shape, not finite, sheared, scaled or mirrored.
+    """
+    rows = frame.values.get("transform_matrix")
+    shape: tuple[int, ...] = ()
+    if isinstance(rows, list) and all(isinstance(row, list) for row in rows):
+        shape = (len(rows), *sorted({len(row) for row in rows}))
+    if shape not in ((4, 4), (3, 4)):
+        raise CaptureError(
+            f"{frame.where}: transform_matrix has shape {shape} and reads {_short(rows)}; expected 4 rows of 4 numbers"
+        )
+    entries = [entry for row in rows for entry in row]  # type: ignore[union-attr]
+    try:  # Python reads NaN and Infinity
+        if any(isinstance(entry, bool) or not isinstance(entry, int | float) for entry in entries):
+            raise TypeError
+        matrix = np.array(entries, dtype=np.float64).reshape(shape)
+    except (TypeError, OverflowError):
+        raise CaptureError(
+            f"{frame.where}: transform_matrix reads {_short(rows)}; expected 4 rows of 4 numbers"
+        ) from None
+    if shape == (3, 4):
+        matrix = np.vstack([matrix, [0, 0, 0, 1]])
+    if not np.isfinite(matrix).all():
+        raise CaptureError(f"{frame.where}: transform_matrix holds a value that is not finite; remove the frame")
+    if np.abs(matrix[:3, 3]).max() > _FARTHEST:
+        raise CaptureError(
+            f"{frame.where}: transform_matrix shifts by {_short(matrix[:3, 3].tolist())}; expected metres"
+        )
+    rotation = matrix[:3, :3]
+    with np.errstate(over="ignore", invalid="ignore"):
+        error = np.abs(rotation.T @ rotation - np.eye(3)).max()
+    if not error <= 1e-3 or np.linalg.det(rotation) < 0 or np.abs(matrix[3] - [0, 0, 0, 1]).max() > 1e-6:
+        raise CaptureError(
+            f"{frame.where}: transform_matrix is not rigid (its 3x3 part is off orthonormal by {error:.2g}, "
+            f"determinant {np.linalg.det(rotation):.4g}, last row {matrix[3].tolist()}); "
+            "expected a rotation and a shift, no scale and no mirror"
+        )
+    return matrix
+
+
+def intrinsics_of(frame: InstaFrame, size: tuple[int, int], report: list[str]) -> np.ndarray:
+    """The (3, 3) pixel intrinsics: `fl_x`, or else `x_fov` (degrees) or `camera_angle_x` (radians); y likewise, as x
+    where it is not given; `cx`, `cy` or else the image's middle. Contradictions are reported once.
+    """
+    height, width = size
+    focal: dict[str, float] = {}
+    for axis, extent in (("x", width), ("y", height)):
+        choices = {}
+        if f"fl_{axis}" in frame.values:
+            choices[f"fl_{axis}"] = frame.number(f"fl_{axis}")
+        for key, unit in ((f"{axis}_fov", math.pi / 180), (f"camera_angle_{axis}", 1.0)):
+            if key in frame.values:
+                angle = frame.number(key) * unit
+                if not 0 < angle < math.pi:
+                    raise CaptureError(
+                        f"{frame.where}: {key} is {frame.values[key]}; expected an angle between 0 and 180 degrees"
+                    )
+                choices[key] = extent / (2 * math.tan(angle / 2))
+        if not choices and axis == "x":
+            raise CaptureError(f"{frame.where}: none of fl_x, x_fov and camera_angle_x is given; one is needed")
+        key, focal[axis] = next(iter(choices.items())) if choices else ("fl_x", focal["x"])
+        low, high = _FOCAL[0] * max(size), _FOCAL[1] * max(size)
+        if not low <= focal[axis] <= high:
+            raise CaptureError(
+                f"{frame.where}: {key} is {frame.values.get(key)}, a focal length of {focal[axis]:g} pixels; "
+                f"expected {low:g} to {high:g} for images of {width}x{height} pixels"
+            )
+        for other, value in choices.items():
+            if abs(value / focal[axis] - 1) > 0.01:
+                line = f"{key} is used; {other} would give a focal length that is more than 1 % off"
+                if line not in report:
+                    report.append(line)
+    defaults = {"fl_y": "as fl_x", "cx": "the image's middle", "cy": "the image's middle"}
+    given = {*frame.values, *(["fl_y"] if {"y_fov", "camera_angle_y"} & {*frame.values} else [])}
+    for key in [key for key in defaults if key not in given]:
+        line = f"no {key}: {defaults[key]}"
+        if line not in report:
+            report.append(line)
+    cx = frame.number("cx") if "cx" in frame.values else width / 2
+    cy = frame.number("cy") if "cy" in frame.values else height / 2
+    for key, value, side in (("cx", cx, width), ("cy", cy, height)):
+        if not -_CENTRE * side <= value <= (1 + _CENTRE) * side:
+            raise CaptureError(
+                f"{frame.where}: {key} is {value:g}; expected a place in or near the image, which is "
+                f"{width}x{height} pixels"
+            )
+    return np.array([[focal["x"], 0, cx], [0, focal["y"], cy], [0, 0, 1]])
+
+
+def read_transforms(path: Path) -> list[InstaFrame]:
+    """The frames of one transforms file.
+
+    Raises:
+        CaptureError: malformed JSON, with the place, or not an object with a list of frames.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
+    except json.JSONDecodeError as error:
+        raise CaptureError(
+            f"{path}: malformed JSON at line {error.lineno}, column {error.colno}: {error.msg}; export it again"
+        ) from error
+    except (OSError, ValueError, RecursionError) as error:  # not text, or numbers or nesting beyond all bounds
+        raise CaptureError(f"{path}: cannot be read ({error}); export it again") from error
+    if not isinstance(content, dict) or not isinstance(content.get("frames"), list):
+        raise CaptureError(f"{path}: expected an object with a list of frames under 'frames'")
+    shared = {key: value for key, value in content.items() if key != "frames"}
+    frames = []
+    for index, entry in enumerate(content["frames"]):
+        if not isinstance(entry, dict):
+            raise CaptureError(f"{path}: frames[{index}] is {_short(entry)}; expected an object")
+        name = entry.get("file_path")
+        frames.append(InstaFrame({**shared, **entry}, path.name, index, name if isinstance(name, str) else ""))
+    return frames
+
+
+def _joined(first: InstaFrame, again: InstaFrame) -> InstaFrame:
+    """One frame from its entries in two files, which may each leave out what the other has.
+
+    Raises:
+        CaptureError: they contradict each other.
+    """
+    for key in READ:
+        one, other = first.values.get(key), again.values.get(key)
+        if one is None or other is None or one == other or json.dumps(one) == json.dumps(other):  # NaN is not NaN
+            continue
+        raise CaptureError(
+            f"{again.where}: {key} differs from the one in {first.source} ({_short(other)}, {_short(one)}); "
+            "the files are not of one capture: export them together, or remove one"
+        )
+    given = {key: value for key, value in first.values.items() if value is not None}
+    return InstaFrame({**again.values, **given}, first.source, first.index, first.name)
+
+
+def _is_number(value: object) -> bool:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # an integer of hundreds of digits
+        return False
+
+
+def _short(value: object) -> str:
+    text = "a huge integer" if isinstance(value, int) and abs(value) > 10**30 else repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _some(names: Iterable[str]) -> str:
+    first = list(itertools.islice(names, 4))
+    return ", ".join(first[:3]) + (", ..." if len(first) > 3 else "")
+
+
+def natural_order(key: tuple[str, str]) -> list[tuple[int, int | str]]:
+    """Sorts 2.obj before 10.obj; zero-padded names, INSTA's, sort as text."""
+    parts = re.split(r"(\d+)", f"{key[0]}\n{key[1]}")
+    return [(0, int(part)) if part.isdecimal() else (1, part) for part in parts]

@@ -1,0 +1,211 @@
+"""Writing INSTA's layout, so that synthetic and converted captures go through the same reader as recorded ones."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int, UInt8, UInt16
+from PIL import Image
+from torch import Tensor
+
+from headfields.data.formats.insta_transforms import TEST_FRAMES, VAL_FRAMES
+from headfields.mesh.obj import ObjMesh, write_obj
+from headfields.records import Camera
+
+
+@dataclass(frozen=True)
+class CapturedFrame:
+    """One frame to write.
+
+    Attributes:
+        image: (H, W, 4) sRGB and matte, straight alpha, 8 bits.
+        vertices: (V, 3) posed vertices, metres.
+        camera: one camera (or a batch of one) of the image's size, without skew.
+        expression: (E,) coefficients.
+        label: (H, W) segmentation labels in INSTA's numbering.
+        depth: (H, W) depth of the mesh along the optical axis in units of `depth_unit` metres, 0 for none.
+        landmarks: (68, 2) pixels; NaN where one is not known.
+    """
+
+    image: UInt8[np.ndarray, "h w 4"]
+    vertices: Float[Tensor, "v 3"]
+    camera: Camera
+    expression: Float[Tensor, " e"] | None = None
+    label: UInt8[np.ndarray, "h w"] | None = None
+    depth: UInt16[np.ndarray, "h w"] | None = None
+    landmarks: Float[np.ndarray, "68 2"] | None = None
+
+
+def write_insta(
+    folder: Path | str,
+    frames: Iterable[CapturedFrame],
+    canonical_vertices: Float[Tensor, "v 3"],
+    faces: Int[Tensor, "f 3"],
+    test_frames: int | None = None,
+    depth_unit: float = 0.001,
+) -> int:
+    """Writes a capture that `load_capture` reads back bit for bit (camera poses: to the rounding of a double).
+
+    Every float32 is written with nine digits and every double with all of its digits, images as PNG.
+
+    Args:
+        folder: made if it is not there; files of the same names are replaced.
+        frames: any number of them, written as they come; intrinsics may differ between frames, the size may not.
+        canonical_vertices: (V, 3) of `canonical.obj`, metres.
+        faces: (F, 3) of all meshes; the mouth open or closed.
+        test_frames: how many of the last frames are the test split; None for 350 or, if fewer, a fifth of them. The
+            last 20 of these are the val split.
+        depth_unit: metres per unit of depth.
+
+    Returns:
+        The number of frames written.
+
+    Raises:
+        ValueError: no frames, more test frames than frames, another number of vertices or coefficients, images and
+            maps of different sizes or types, values that are not finite, or a skewed camera.
+    """
+    canonical = ObjMesh(canonical_vertices.detach().cpu().numpy(), faces.detach().cpu().numpy())
+    writer = InstaWriter(folder, canonical, depth_unit)
+    for index, frame in enumerate(frames):
+        pose = np.linalg.inv(frame.camera.world_to_camera.detach().cpu().double().reshape(4, 4).numpy())
+        writer.add(f"{index:05d}", frame, pose)
+    count = writer.count
+    tests = min(TEST_FRAMES, count // 5) if test_frames is None else test_frames
+    if count and not 0 <= tests <= count:
+        raise ValueError(f"write_insta: test_frames is {tests}; expected 0 to {count}, the number of frames")
+    train, test = list(range(count - tests)), list(range(count - tests, count))
+    writer.finish({"train": train, "test": test, "val": test[-VAL_FRAMES:]})
+    return count
+
+
+class InstaWriter:
+    """Writes frames as they come and the `transforms*.json` last, so that half a capture is not taken for a whole one.
+
+    Args:
+        folder: made if it is not there.
+        canonical: the canonical mesh.
+        depth_unit: metres per unit of depth.
+    """
+
+    def __init__(self, folder: Path | str, canonical: ObjMesh, depth_unit: float) -> None:
+        self.folder = Path(folder)
+        self._canonical, self._depth_unit = canonical, depth_unit
+        self._entries: list[dict[str, object]] = []
+        self._size: tuple[int, int] | None = None
+        self._width: int | None = None
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_obj(self.folder / "canonical.obj", canonical.vertices, canonical.faces, canonical.uv, canonical.uv_faces)
+
+    @property
+    def count(self) -> int:
+        """How many frames have been written."""
+        return len(self._entries)
+
+    def add(self, stem: str, frame: CapturedFrame, camera_to_world: np.ndarray) -> None:
+        """Writes one frame's files as `images/<stem>.png` and so on; the pose is `camera_to_world` (4, 4) float64.
+
+        Raises:
+            ValueError: see `write_insta`.
+        """
+        self._check(frame)
+        files = {"file_path": f"images/{stem}.png", "mesh_path": f"meshes/{stem}.obj"}
+        _save(self.folder / files["file_path"], frame.image)
+        mesh = self.folder / files["mesh_path"]
+        mesh.parent.mkdir(exist_ok=True)
+        write_obj(mesh, frame.vertices.detach().cpu().numpy(), self._canonical.faces)
+        if frame.expression is not None:
+            files["exp_path"] = f"flame/exp/{stem}.txt"
+            _numbers(self.folder / files["exp_path"], frame.expression.detach().cpu().numpy()[:, None])
+        if frame.depth is not None:
+            files["depth_path"] = f"depth/{stem}.png"
+            _save(self.folder / files["depth_path"], frame.depth)
+        if frame.label is not None:
+            files["seg_mask_path"] = f"seg_mask/{stem}.png"
+            _save(self.folder / files["seg_mask_path"], frame.label)
+        if frame.landmarks is not None:
+            files["landmark_path"] = f"landmarks/{stem}.txt"
+            _numbers(self.folder / files["landmark_path"], frame.landmarks)
+        k = frame.camera.intrinsics.detach().cpu().double().reshape(3, 3).tolist()
+        lens = {"fl_x": k[0][0], "fl_y": k[1][1], "cx": k[0][2], "cy": k[1][2]}
+        self._entries.append({**lens, "transform_matrix": camera_to_world.tolist(), **files})
+
+    def finish(self, splits: Mapping[str, Sequence[int]]) -> None:
+        """Writes `transforms.json` with all frames and one file for each of `splits`, name → rows in order of `add`.
+
+        Raises:
+            ValueError: no frame was added.
+        """
+        if self._size is None:
+            raise ValueError("write_insta: frames is empty; a capture has at least one")
+        shared: dict[str, object] = {
+            "w": self._size[1],
+            "h": self._size[0],
+            "integer_depth_scale": self._depth_unit,
+        }
+        for key in ("fl_x", "fl_y", "cx", "cy"):
+            values = {entry[key] for entry in self._entries}
+            if len(values) == 1:  # as the format's own files have it: one lens for all frames
+                shared[key] = values.pop()
+                for entry in self._entries:
+                    del entry[key]
+        for name, rows in {"": range(self.count), **{f"_{split}": rows for split, rows in splits.items()}}.items():
+            content = {**shared, "frames": [self._entries[row] for row in rows]}
+            (self.folder / f"transforms{name}.json").write_text(json.dumps(content, indent=1))
+
+    def _check(self, frame: CapturedFrame) -> None:
+        size = self._size = self._size or frame.camera.size
+        where = f"write_insta: frame {self.count}"
+        if frame.camera.size != size:
+            raise ValueError(f"{where}'s camera has size {frame.camera.size}; the first has {size}")
+        for name, array, dtype in (
+            ("image", frame.image, np.uint8),
+            ("label", frame.label, np.uint8),
+            ("depth", frame.depth, np.uint16),
+        ):
+            if array is None:
+                continue
+            shape = (*size, 4) if name == "image" else size
+            if array.shape != shape or array.dtype != dtype:
+                raise ValueError(
+                    f"{where}'s {name} has shape {array.shape} and dtype {array.dtype}; "
+                    f"expected {shape}, as its camera's size, and {np.dtype(dtype)}"
+                )
+        if len(frame.vertices) != len(self._canonical.vertices):
+            raise ValueError(
+                f"{where} has {len(frame.vertices)} vertices; canonical_vertices has {len(self._canonical.vertices)}"
+            )
+        if frame.landmarks is not None and frame.landmarks.shape != (68, 2):
+            raise ValueError(f"{where}'s landmarks have shape {frame.landmarks.shape}; expected (68, 2)")
+        if frame.expression is not None:
+            self._width = len(frame.expression) if self._width is None else self._width
+            if len(frame.expression) != self._width:
+                raise ValueError(f"{where} has {len(frame.expression)} coefficients; the frames before {self._width}")
+        landmarks = None if frame.landmarks is None else torch.from_numpy(np.nan_to_num(frame.landmarks, nan=0.0))
+        for name, values in (
+            ("vertices", frame.vertices),
+            ("expression", frame.expression),
+            ("landmarks", landmarks),
+            ("camera.world_to_camera", frame.camera.world_to_camera),
+            ("camera.intrinsics", frame.camera.intrinsics),
+        ):
+            if values is not None and not values.isfinite().all():
+                raise ValueError(f"{where}'s {name} hold a value that is not finite")
+        k = frame.camera.intrinsics.detach().cpu().double().reshape(3, 3)
+        if k[0, 1] or k[1, 0] or k[2].tolist() != [0, 0, 1]:
+            raise ValueError(
+                f"{where}'s camera.intrinsics are {k.tolist()}; the format has focal lengths and a centre, no skew"
+            )
+
+
+def _save(path: Path, pixels: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+
+
+def _numbers(path: Path, values: np.ndarray) -> None:
+    """One row a line, with the nine digits that give float32 back exactly."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(" ".join(f"{value:.9g}" for value in row) + "\n" for row in values.tolist()))

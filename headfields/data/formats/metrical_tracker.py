@@ -1,0 +1,275 @@
+"""Checkpoints of metrical-tracker (Zielonka et al. 2022, "Towards Metrical Reconstruction of Human Faces").
+
+One `.frame` a video frame, in a layout of their own: FLAME coefficients and a camera that carries the head's pose.
+"""
+
+import math
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from headfields.files.arrays import load_arrays, read_npy
+from headfields.files.errors import CaptureError
+from headfields.files.unpickler import to_array
+from headfields.heads.flame.model import FlameHead
+from headfields.ops.rotations import axis_angle, rotation_from_6d
+from headfields.records import Camera, HeadState
+
+SizeOrder = Literal["hw", "wh"]
+
+
+@dataclass(frozen=True)
+class TrackedFrame:
+    """One `.frame`.
+
+    Attributes:
+        path: the file.
+        frame_id: the tracker's name for it, e.g. "00012". The tracker skips the first frame of a video, so some
+            pipelines pair it with image 00013; that cannot be seen in the file.
+        shape: (S,) FLAME shape, 300 in the tracker's files; the same in all frames of a person.
+        expression: (E,) FLAME expression, 100.
+        pose: (5, 3) axis-angle of root, neck, jaw, left eye and right eye, radians. Root and neck are zero: the head
+            stands still, and the camera moves around it.
+        eyelids: (2,) weights of the left and the right eyelid's blendshape, zero where the file has none.
+        texture: (140,) coefficients of FLAME's texture model, or None.
+        lighting: (9, 3) spherical harmonics, or None.
+        camera: one camera (1, 4, 4), world to camera with OpenCV axes, metres; pixels; its size is (height, width).
+        global_step: the optimiser's step count, or None.
+    """
+
+    path: Path
+    frame_id: str
+    shape: Float[Tensor, " s"]
+    expression: Float[Tensor, " e"]
+    pose: Float[Tensor, "5 3"]
+    eyelids: Float[Tensor, "2"]
+    texture: Float[Tensor, " x"] | None
+    lighting: Float[Tensor, "9 3"] | None
+    camera: Camera
+    global_step: int | None
+
+
+@dataclass(frozen=True)
+class TrackedHead:
+    """B frames as a head model poses them: `state` (with "eyelids" among its codes), the B cameras in `camera`, and
+    the `frames` themselves."""
+
+    state: HeadState
+    camera: Camera
+    frames: tuple[TrackedFrame, ...]
+
+
+class _Fields:
+    """The entries of a file, read with errors that name file and field."""
+
+    def __init__(self, path: Path, raw: Mapping[str, Any]) -> None:
+        self.path, self.raw = path, raw
+
+    def find(self, field: str) -> Any:
+        """What is under "a.b", or None."""
+        group, _, key = field.rpartition(".")
+        table = self.raw.get(group) if group else self.raw
+        if group and table is not None and not isinstance(table, dict):
+            raise CaptureError(f"{self.path}: {group} is a {type(table).__name__}; expected a dict")
+        return None if table is None else table.get(key)
+
+    def array(self, field: str, shape: tuple[int | None, ...]) -> Tensor:
+        """Float64 numbers of that shape (None for any), the tracker's leading axis of one frame dropped."""
+        value = self.find(field)
+        if value is None:
+            group = field.rpartition(".")[0]
+            table = self.raw.get(group, {}) if group else self.raw
+            raise CaptureError(
+                f"{self.path}: {field} is missing; a .frame of metrical-tracker has it "
+                f"(this one has {', '.join(map(str, table)) or 'nothing'} there)"
+            )
+        array = to_array(value, f"{self.path}: {field}")
+        found = array.shape
+        if len(found) == len(shape) + 1 and found[0] == 1:
+            array = array[0]
+        fits = array.ndim == len(shape) and all(w in (None, h) for h, w in zip(array.shape, shape, strict=True))
+        if not fits or array.dtype.kind not in "fiu":
+            wanted = ", ".join("N" if size is None else str(size) for size in (1, *shape))
+            raise CaptureError(
+                f"{self.path}: {field} has shape {found} and dtype {array.dtype}; expected numbers ({wanted})"
+            )
+        if not np.isfinite(array).all():
+            raise CaptureError(f"{self.path}: {field} has numbers that are not finite")
+        return torch.from_numpy(array.astype(np.float64))
+
+    def optional(self, field: str, shape: tuple[int | None, ...]) -> Tensor | None:
+        """As `array`, or None where there is nothing."""
+        return None if self.find(field) is None else self.array(field, shape)
+
+    def rotations(self, field: str, count: int) -> Tensor:
+        """(count, 3) axis-angle from 6D rotations, whose two vectors are a matrix's rows."""
+        values = self.array(field, (6 * count,)).reshape(count, 6)
+        spread = torch.linalg.cross(values[:, :3], values[:, 3:]).norm(dim=-1)
+        if (spread < 1e-6).any():
+            raise CaptureError(f"{self.path}: {field} has a 6D rotation whose vectors are zero or parallel")
+        return axis_angle(rotation_from_6d(values, rows=True))
+
+
+def read_frame(path: Path | str, size_order: SizeOrder = "hw") -> TrackedFrame:
+    """Reads one `.frame` of metrical-tracker, without running code from it.
+
+    Both formats of `torch.save` are read, through the same restricted unpickler as model files; arrays may be numpy's
+    or torch tensors, and come to the CPU.
+
+    Args:
+        path: the file.
+        size_order: what `img_size` means. The tracker and INSTA write (height, width); FlashAvatar, and what derives
+            from it, unpacks (width, height). For square images it does not matter. If the principal point is far from
+            the middle of the image in this order and near it in the other, that is an error.
+
+    Raises:
+        FileNotFoundError: no such file.
+        UnsafePickleError: the file names anything that could run code; the name is in the message.
+        CaptureError: a field is missing, has another shape, is not finite, or is no rotation or camera (file and field
+            are named). ValueError: the file is cut short or no torch file.
+    """
+    path = Path(path)
+    if size_order not in ("hw", "wh"):
+        raise CaptureError(f"read_frame: size_order is {size_order!r}; expected 'hw' or 'wh'")
+    fields = _Fields(path, load_arrays(path))
+    jaw, eyes = fields.rotations("flame.jaw", 1), fields.rotations("flame.eyes", 2)
+    pose = torch.cat([torch.zeros(2, 3, dtype=torch.float64), jaw, eyes])
+    eyelids = fields.optional("flame.eyelids", (2,))
+    texture, lighting = fields.optional("flame.tex", (None,)), fields.optional("flame.sh", (9, 3))
+    step, name = fields.find("global_step"), fields.find("frame_id")
+    return TrackedFrame(
+        path=path,
+        frame_id=path.stem if name is None else str(name),
+        shape=fields.array("flame.shape", (None,)).float(),
+        expression=fields.array("flame.exp", (None,)).float(),
+        pose=pose.float(),
+        eyelids=torch.zeros(2) if eyelids is None else eyelids.float(),
+        texture=None if texture is None else texture.float(),
+        lighting=None if lighting is None else lighting.float(),
+        camera=_camera(fields, size_order),
+        global_step=None if step is None else int(step),
+    )
+
+
+def _camera(fields: _Fields, size_order: SizeOrder) -> Camera:
+    path = fields.path
+    rotation, translation = fields.array("opencv.R", (3, 3)), fields.array("opencv.t", (3,))
+    intrinsics, size = fields.array("opencv.K", (3, 3)), fields.array("img_size", (2,))
+    error = (rotation @ rotation.T - torch.eye(3, dtype=torch.float64)).abs().max()
+    if error > 1e-3 or torch.linalg.det(rotation) < 0:
+        raise CaptureError(f"{path}: opencv.R is no rotation (R Rᵀ is off the identity by {error:.2g})")
+    if (size != size.round()).any() or (size < 1).any():
+        raise CaptureError(f"{path}: img_size is {size.tolist()}; expected two positive whole numbers")
+    height, width = (int(n) for n in (size if size_order == "hw" else size.flip(0)))
+    fx, fy, cx, cy = intrinsics[0, 0], intrinsics[1, 1], float(intrinsics[0, 2]), float(intrinsics[1, 2])
+    last = torch.tensor([0.0, 0.0, 1.0], dtype=torch.float64)
+    if fx <= 0 or fy <= 0 or (intrinsics[2] - last).abs().max() > 1e-6:
+        raise CaptureError(
+            f"{path}: opencv.K is {intrinsics.tolist()}; expected pixel intrinsics with positive focal lengths"
+        )
+    off = math.hypot(cx - width / 2, cy - height / 2)
+    if off > 0.1 * max(height, width) and math.hypot(cx - height / 2, cy - width / 2) < 0.5 * off:
+        other = "wh" if size_order == "hw" else "hw"
+        raise CaptureError(
+            f"{path}: img_size {[int(n) for n in size]}, read as {size_order!r}, gives an image {width} wide and "
+            f"{height} high, whose middle is far from the principal point ({cx:.0f}, {cy:.0f}), and the other order "
+            f"fits; pass size_order={other!r}"
+        )
+    world_to_camera = torch.eye(4, dtype=torch.float64)
+    world_to_camera[:3, :3], world_to_camera[:3, 3] = rotation, translation
+    return Camera(world_to_camera[None].float(), intrinsics[None].float(), (height, width))
+
+
+def read_frames(
+    folder: Path | str,
+    head: FlameHead,
+    size_order: SizeOrder = "hw",
+    eyelids: tuple[Path | str, Path | str] | None = None,
+    frames: slice = slice(None),
+) -> TrackedHead:
+    """All `.frame` files of a folder, posed by a head.
+
+    Args:
+        folder: the tracker's `checkpoint` folder, or the one that has it.
+        head: FLAME, on any device; the result is there.
+        size_order: as `read_frame`.
+        eyelids: the tracker's `l_eyelid.npy` and `r_eyelid.npy`, (V, 3) each, which it adds to the posed mesh. Without
+            them eyes do not close: a warning says so if any frame would have moved a lid.
+        frames: which of the files, sorted by number.
+
+    Returns:
+        The head's state with `expression`, `pose`, `joint_transforms` and the code "eyelids" (B, 2); B cameras; and the
+        frames. Each frame has its own shape coefficients.
+
+    Raises:
+        FileNotFoundError: no such folder, or it has no `.frame` files.
+        UnsafePickleError, CaptureError, ValueError: as `read_frame`; images differ in size, frames in the number of
+            coefficients; the head has fewer directions than the frames; an eyelid file does not fit the head.
+    """
+    folder = Path(folder)
+    place = folder if any(folder.glob("*.frame")) else folder / "checkpoint"
+    paths = sorted(place.glob("*.frame"), key=lambda p: (int(p.stem) if p.stem.isdecimal() else math.inf, p.name))
+    if not paths:
+        raise FileNotFoundError(f"read_frames: {folder} has no .frame files, and no checkpoint folder that has")
+    read = tuple(read_frame(path, size_order) for path in paths[frames])
+    if not read:
+        raise CaptureError(f"read_frames: frames {frames} takes none of the {len(paths)} files of {place}")
+    for frame in read[1:]:
+        if frame.camera.size != read[0].camera.size:
+            raise CaptureError(
+                f"{frame.path}: img_size gives {frame.camera.size} (height, width), but {read[0].path.name} "
+                f"{read[0].camera.size}; one batch has one size, so read them apart"
+            )
+        for name in ("shape", "expression"):
+            if getattr(frame, name).shape != getattr(read[0], name).shape:
+                raise CaptureError(
+                    f"{frame.path}: {name} has {len(getattr(frame, name))} coefficients, but {read[0].path.name} has "
+                    f"{len(getattr(read[0], name))}"
+                )
+    for name, count in (("shape", head.shape_count), ("expression", head.expression_count)):
+        if len(getattr(read[0], name)) > count:
+            raise CaptureError(
+                f"{read[0].path}: {name} has {len(getattr(read[0], name))} coefficients, but the head has {count} "
+                "directions; read the full model (expression_count=100)"
+            )
+
+    def stack(name: str) -> Tensor:
+        return torch.stack([getattr(frame, name) for frame in read]).to(head.template_vertices)
+
+    state = head(stack("shape"), stack("expression"), stack("pose"))
+    lids = stack("eyelids")
+    if eyelids is not None:
+        shapes = torch.stack([_eyelid(path, head) for path in eyelids])
+        state = state.replace(vertices=state.vertices + torch.einsum("bl,lvc->bvc", lids, shapes))
+    elif (lids != 0).any():
+        warnings.warn(
+            f"read_frames: {folder} moves the eyelids (by up to {float(lids.abs().max()):.2f}), but eyelids was not "
+            "given; pass the tracker's (l_eyelid.npy, r_eyelid.npy)",
+            stacklevel=2,
+        )
+    camera = Camera(
+        torch.cat([frame.camera.world_to_camera for frame in read]).to(head.template_vertices),
+        torch.cat([frame.camera.intrinsics for frame in read]).to(head.template_vertices),
+        read[0].camera.size,
+    )
+    return TrackedHead(state.replace(codes={"eyelids": lids}), camera, read)
+
+
+def _eyelid(path: Path | str, head: FlameHead) -> Tensor:
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"read_frames: eyelids: {path} is not a file")
+    array = to_array(read_npy(path.read_bytes(), str(path)), str(path))
+    if array.shape != tuple(head.template_vertices.shape) or not np.isfinite(array).all():
+        raise CaptureError(
+            f"read_frames: eyelids: {path} has shape {array.shape}; expected finite numbers "
+            f"{tuple(head.template_vertices.shape)}, one displacement a vertex of the head"
+        )
+    return torch.from_numpy(array.astype(np.float32)).to(head.template_vertices)

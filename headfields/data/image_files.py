@@ -1,0 +1,182 @@
+"""Image and number files, with errors that name the frame, the field and the remedy."""
+
+import io
+import re
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from PIL import Image
+
+from headfields.files.errors import CaptureError
+
+Kind = Literal["rgba", "label", "depth"]
+_CHANNELS = {"L": 1, "LA": 2, "La": 2, "PA": 4, "RGBA": 4, "RGBa": 4}
+_PNG = b"\x89PNG\r\n\x1a\n"
+_LARGEST_NUMBER = 1e4
+
+
+@dataclass(frozen=True)
+class ImageHeader:
+    """`size` (height, width) and number of `channels`: 1 or 3, and one more where there is alpha."""
+
+    size: tuple[int, int]
+    channels: int
+
+    @property
+    def has_alpha(self) -> bool:
+        """Whether there is a matte."""
+        return self.channels in (2, 4)
+
+
+def exists(path: Path) -> bool:
+    """Whether there is such a file; a name that no file system takes is one that is not there."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
+def image_header(path: Path, where: str, field: str, kind: Kind) -> ImageHeader:
+    """Size and channels without decoding; a PNG that lacks its end is found out here too.
+
+    Raises:
+        CaptureError: not an image, cut short, or not of a mode that holds `kind`.
+    """
+    try:
+        with Image.open(path) as image:
+            header = ImageHeader((image.height, image.width), _channels(image))
+            mode, png = image.mode, image.format == "PNG"
+        with path.open("rb") as file:
+            file.seek(-12, 2)
+            whole = not png or file.read()[4:8] == b"IEND"
+    except Exception as error:  # Pillow's plugins raise whatever their parsers trip over
+        raise CaptureError(f"{where}: {field} {path} is not a readable image ({error}); export it again") from error
+    if not whole:
+        raise CaptureError(f"{where}: {field} {path} is cut short (no PNG end mark); copy it again")
+    _check_mode(mode, kind, f"{where}: {field} {path}")
+    return header
+
+
+def decode_image(path: Path, where: str, field: str, kind: Kind, size: tuple[int, int]) -> np.ndarray:
+    """Pixels: `"rgba"` (H, W, 4) uint8, alpha 255 where there is none; `"label"` (H, W) uint8, the red channel;
+    `"depth"` (H, W) uint16.
+
+    Raises:
+        CaptureError: cannot be decoded, of another size, or a mode that does not hold `kind`.
+    """
+    what = f"{where}: {field} {path}"
+    try:
+        data = path.read_bytes()
+        fault = png_fault(data)
+        if fault is not None:
+            raise CaptureError(f"{what} cannot be decoded: {fault}; copy it again")
+        with Image.open(io.BytesIO(data)) as image:
+            _check_mode(image.mode, kind, what)
+            if kind == "rgba":
+                pixels = np.array(image.convert("RGBA"))
+            else:
+                pixels = np.array(image.convert("RGB") if image.mode == "P" else image)
+    except (CaptureError, MemoryError):
+        raise
+    except Exception as error:  # Pillow's plugins raise whatever their parsers trip over
+        raise CaptureError(f"{what} cannot be decoded ({error}); export it again") from error
+    if pixels.shape[:2] != size:
+        raise CaptureError(
+            f"{what} is {pixels.shape[1]}x{pixels.shape[0]} pixels; expected {size[1]}x{size[0]} as when the capture "
+            "was opened"
+        )
+    if kind == "label":
+        return np.ascontiguousarray(pixels[..., 0] if pixels.ndim == 3 else pixels)
+    if kind == "depth":
+        if pixels.min() < 0 or pixels.max() > 65535:
+            raise CaptureError(f"{what} holds {pixels.min()} to {pixels.max()}; expected 16 bits, 0 to 65535")
+        return pixels.astype(np.uint16)
+    return pixels
+
+
+def png_fault(data: bytes) -> str | None:
+    """What is wrong with the chunks of a PNG, or None (also for other formats).
+
+    Pillow stops at the last row of pixels and checks no sum of image data, so that a flipped bit would be a wrong
+    colour; the sums cost a tenth of a millisecond.
+    """
+    if not data.startswith(_PNG):
+        return None
+    view, at = memoryview(data), len(_PNG)
+    while at + 12 <= len(data):
+        end = at + 12 + int.from_bytes(view[at : at + 4], "big")
+        if end > len(data):
+            break
+        if zlib.crc32(view[at + 4 : end - 4]) != int.from_bytes(view[end - 4 : end], "big"):
+            name = bytes(view[at + 4 : at + 8]).decode("latin-1")
+            return f"the checksum of its {name!r} chunk at byte {at} is wrong"
+        if view[at + 4 : at + 8] == b"IEND":
+            return None
+        at = end
+    return "it is cut short"
+
+
+def read_numbers(path: Path, where: str, field: str, missing: bool = False) -> np.ndarray:
+    """All numbers of a text file, (N,) float32. White space separates them, or commas between numbers with points.
+
+    Args:
+        path: the file. where, field: for messages.
+        missing: whether "nan" may stand where there is no value.
+
+    Raises:
+        CaptureError: unreadable, not numbers, none at all, not finite, beyond ±10,000, or with decimal commas.
+    """
+    what = f"{where}: {field} {path}"
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        values = np.array([_number(token) for chunk in text.split() for token in _tokens(chunk)], np.float64)
+    except (OSError, ValueError) as error:
+        raise CaptureError(
+            f"{what} is not a list of numbers ({error}); expected decimals with a point, one a line"
+        ) from error
+    if not len(values):
+        raise CaptureError(f"{what} is empty; write it again, or remove its path from the frame if there is none")
+    bad = ~(np.abs(values) <= _LARGEST_NUMBER)  # true for NaN
+    if missing:
+        bad &= ~np.isnan(values)
+    if bad.any():
+        index = int(np.nonzero(bad)[0][0])
+        raise CaptureError(
+            f"{what}: value {index + 1} is {values[index]}; expected finite numbers within ±{_LARGEST_NUMBER:g}"
+        )
+    return values.astype(np.float32)
+
+
+def _tokens(chunk: str) -> list[str]:
+    """The numbers of one blank-separated chunk: "0.5,1.5," are two, "0,5" is refused, for it may be one and a half."""
+    parts = [part for part in chunk.split(",") if part]
+    if len(parts) > 1 and not all(re.search("[.eEn]", part) for part in parts):
+        raise ValueError(f"{chunk!r} may be one number with a decimal comma or several")
+    return parts
+
+
+def _number(token: str) -> float:
+    if "_" in token:  # Python reads 1_000
+        raise ValueError(f"could not read {token!r}")
+    return float(token)
+
+
+def _channels(image: Image.Image) -> int:
+    transparent = "transparency" in image.info or (image.palette is not None and image.palette.mode == "RGBA")
+    channels = _CHANNELS.get(image.mode, 3)
+    return channels + 1 if transparent and channels in (1, 3) else channels
+
+
+def _check_mode(mode: str, kind: Kind, what: str) -> None:
+    deep = mode == "I" or mode.startswith("I;")
+    if kind == "depth" and not deep:
+        raise CaptureError(f"{what} has mode {mode}; expected one 16-bit channel, e.g. a PNG of millimetres")
+    if kind != "depth" and (deep or mode in ("1", "F")):
+        wanted = "8-bit labels" if kind == "label" else "8 bits a channel, RGBA at best"
+        raise CaptureError(f"{what} has mode {mode}; expected {wanted}")
+
+
+__all__ = ["ImageHeader", "Kind", "decode_image", "exists", "image_header", "png_fault", "read_numbers"]

@@ -1,1 +1,0 @@
-"""The parts of the procedural capture: motion, light, hair, mouth, skin, wrinkles, shading and rendering."""

@@ -1,0 +1,194 @@
+"""What comes with FLAME in files of its own: vertex masks, landmark embeddings, texture coordinates."""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from headfields.files.arrays import load_arrays
+from headfields.files.unpickler import to_array
+from headfields.heads.landmarks import Embedding, make_embedding, read_embeddings
+
+__all__ = ["Extras", "read_masks", "read_template_uv"]
+
+EMBEDDINGS = {"landmarks": "", "contour": "contour_", "mediapipe": "mediapipe_"}  # and the prefix of their keys
+FACE_KEY, WEIGHT_KEY, INDEX_KEY = "lmk_face_idx", "lmk_b_coords", "mediapipe_indices"
+
+
+@dataclasses.dataclass(frozen=True)
+class Extras:
+    """Files beside the model; see `FlameHead.from_file` and docs/files.md.
+
+    Attributes:
+        masks: `FLAME_masks.pkl`, or vertex ids by name.
+        landmarks: an embedding of static landmarks, or of static ones and the contour.
+        contour: an embedding of the contour alone.
+        mediapipe: MediaPipe's embedding.
+        uv: an OBJ of the template with texture coordinates.
+    """
+
+    masks: str | Path | Mapping[str, Any] | None = None
+    landmarks: str | Path | None = None
+    contour: str | Path | None = None
+    mediapipe: str | Path | None = None
+    uv: str | Path | None = None
+
+
+def read_masks(path: str | Path) -> dict[str, Any]:
+    """Named vertex ids from FLAME's `FLAME_masks.pkl` (or an npz of the same names).
+
+    Raises:
+        FileNotFoundError: no such file.
+        UnsafePickleError: the pickle names anything but arrays.
+        ValueError: the file is no dictionary of vertex ids (the name is in the message).
+    """
+    masks = {}
+    for name, value in load_arrays(path).items():
+        masks[name] = array = to_array(value, f"{path}: {name}")
+        if array.dtype.kind not in "iub" and array.size:
+            raise ValueError(f"{path}: {name} has dtype {array.dtype}; expected vertex ids or a mask")
+    return masks
+
+
+def face_mask(where: str, value: Any, faces: np.ndarray, count: int) -> np.ndarray:
+    """(F,) from a mask of faces or vertices, or from the vertex ids of a region: a face is in it with all corners."""
+    array = to_array(value, where)
+    if array.dtype == bool:
+        if array.shape == (len(faces),):
+            return array
+        if array.shape == (count,):
+            return array[faces].all(1)
+        raise ValueError(
+            f"{where} is a mask of shape {array.shape}; expected ({len(faces)},) faces or ({count},) vertices"
+        )
+    ids = array.astype(np.int64).ravel()
+    if ids.size and (ids.min() < 0 or ids.max() >= count):
+        raise ValueError(f"{where} has vertex ids in [{ids.min()}, {ids.max()}], but the mesh has {count} vertices")
+    inside = np.zeros(count, bool)
+    inside[ids] = True
+    return inside[faces].all(1)
+
+
+def regions_of(
+    raw: Mapping[str, Any], path: str, masks: str | Path | Mapping[str, Any] | None, faces: np.ndarray, count: int
+) -> dict[str, np.ndarray]:
+    """(F,) masks by name, from the model's `region_` keys and from `masks`, which wins."""
+    found = {
+        key.removeprefix("region_"): face_mask(f"{path}: {key}", raw[key], faces, count)
+        for key in raw
+        if key.startswith("region_")
+    }
+    named = read_masks(masks) if isinstance(masks, str | Path) else masks or {}
+    for name, ids in named.items():
+        where = f"{masks}: {name}" if isinstance(masks, str | Path) else f"masks[{name!r}]"
+        found[name] = face_mask(where, ids, faces, count)
+    for name in found:
+        if not name.isidentifier():
+            raise ValueError(f"{path}: a region is called {name!r}; names are letters, digits and underscores")
+    return found
+
+
+def embeddings_of(raw: Mapping[str, Any], path: str, extras: Extras, face_count: int) -> dict[str, Embedding]:
+    """Landmarks, contour and mediapipe: the model's own, or those of the given files, which win."""
+    found = {}
+    for name, prefix in EMBEDDINGS.items():
+        keys = (prefix + FACE_KEY, prefix + WEIGHT_KEY)
+        if any(key in raw for key in keys):
+            where = f"{path}: {keys[0]} and {keys[1]}"
+            index, weights = (raw.get(key, ()) for key in keys)
+            found[name] = make_embedding(index, weights, where, 2 if name == "contour" else 1, face_count)
+    if INDEX_KEY in raw and "mediapipe" in found:
+        indices = to_array(raw[INDEX_KEY], f"{path}: {INDEX_KEY}").astype(np.int64)
+        if indices.shape != found["mediapipe"].faces.shape:
+            raise ValueError(f"{path}: {INDEX_KEY} has shape {indices.shape}, not {found['mediapipe'].faces.shape}")
+        found["mediapipe"] = dataclasses.replace(found["mediapipe"], indices=indices)
+    if extras.landmarks is not None:
+        given = _read(extras.landmarks, "static", face_count)
+        found["landmarks"] = given["static"]
+        if "contour" in given:
+            found["contour"] = given["contour"]
+    if extras.contour is not None:
+        found["contour"] = _read(extras.contour, "contour", face_count)["contour"]
+    if extras.mediapipe is not None:
+        found["mediapipe"] = _read(extras.mediapipe, "static", face_count)["static"]
+    return found
+
+
+def _read(path: str | Path, kind: str, face_count: int) -> dict[str, Embedding]:
+    given = read_embeddings(path)
+    if kind not in given:
+        raise ValueError(f"{path} has no {kind} landmarks; it has {', '.join(given)} ones")
+    for name, embedding in given.items():
+        if embedding.faces.size and embedding.faces.max() >= face_count:
+            raise ValueError(
+                f"{path}: its {name} landmarks lie on faces up to {embedding.faces.max()}, but the model has "
+                f"{face_count}; the file was made for another mesh"
+            )
+    return given
+
+
+def uv_of(
+    raw: Mapping[str, Any], path: str, uv: str | Path | None, faces: np.ndarray, count: int
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """Texture coordinates (T, 2) and faces (F, 3) into them: those of the template OBJ, or the model's own, or none."""
+    if uv is not None:
+        return read_template_uv(uv, faces, count)
+    if "uv" not in raw and "uv_faces" not in raw:
+        return None
+    coordinates, corners = (to_array(raw.get(key, ()), f"{path}: {key}") for key in ("uv", "uv_faces"))
+    if coordinates.ndim != 2 or coordinates.shape[1] != 2 or corners.shape != faces.shape:
+        raise ValueError(
+            f"FlameHead.from_file: {path}: uv has shape {coordinates.shape} and uv_faces {corners.shape}; expected "
+            f"(T, 2) and {faces.shape}"
+        )
+    corners = corners.astype(np.int64)
+    if corners.size and (corners.min() < 0 or corners.max() >= len(coordinates)):
+        raise ValueError(
+            f"FlameHead.from_file: {path}: uv_faces has indices in [{corners.min()}, {corners.max()}], but uv has "
+            f"{len(coordinates)} rows"
+        )
+    return coordinates.astype(np.float64), corners
+
+
+def read_template_uv(path: str | Path, faces: np.ndarray, vertex_count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Texture coordinates from a template OBJ, whose `vt` outnumber its `v`, for the faces of the model.
+
+    Args:
+        path: `head_template_mesh.obj` or DECA's `head_template.obj`.
+        faces: (F, 3) the model's faces. The OBJ may have them in another order and start each at another corner.
+        vertex_count: the model's number of vertices.
+
+    Returns:
+        (T, 2) coordinates, v up, and (F, 3) int64 indices into them, row for row with `faces`.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: it has no texture coordinates on some face, or is another mesh than the model.
+    """
+    from headfields.mesh.obj import read_obj  # readers of captures come after heads
+
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is not a file")
+    mesh = read_obj(path, "uv")
+    if mesh.uv is None or mesh.uv_faces is None:
+        raise ValueError(f"{path} has no vt, or a face without them; texture coordinates come from the template OBJ")
+    if len(mesh.vertices) != vertex_count or len(mesh.faces) != len(faces):
+        raise ValueError(
+            f"{path} has {len(mesh.vertices)} vertices and {len(mesh.faces)} faces, the model {vertex_count} and "
+            f"{len(faces)}; it is another mesh"
+        )
+    place = {
+        tuple(face[turn:] + face[:turn]): (row, turn)
+        for row, face in enumerate(mesh.faces.tolist())
+        for turn in range(3)
+    }
+    corners = np.empty(faces.shape, np.int64)
+    for index, face in enumerate(map(tuple, np.asarray(faces).tolist())):
+        if face not in place:
+            raise ValueError(f"{path} has no face {face}, which is face {index} of the model; it is another mesh")
+        row, turn = place[face]
+        corners[index] = np.roll(mesh.uv_faces[row], -turn)
+    return mesh.uv.astype(np.float64), corners

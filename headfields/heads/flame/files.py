@@ -1,0 +1,187 @@
+"""Reads a model in FLAME's file format: seven arrays, in an npz or a pickle, and what else the file may carry."""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from headfields.files.arrays import load_arrays
+from headfields.files.unpickler import to_array
+from headfields.heads.flame.assets import Extras, embeddings_of, regions_of, uv_of
+from headfields.heads.landmarks import Embedding
+
+__all__ = ["Extras", "FlameArrays", "check_model", "flame_arrays", "load_flame_arrays", "split_components"]
+
+NOTHING = Extras()
+
+SHAPE_COUNT, EXPRESSION_COUNT = 300, 100  # the full model: 300 shape components, then expression
+KEYS = {
+    "v_template": "V 3",
+    "f": "F 3",
+    "shapedirs": "V 3 C",
+    "posedirs": "V 3 36",
+    "J_regressor": "5 V",
+    "kintree_table": "2 5",
+    "weights": "V 5",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class FlameArrays:
+    """The arrays of one FLAME-format file, checked against one another; lengths in metres.
+
+    Attributes:
+        template (V, 3), faces (F, 3), shape_basis (V, 3, S), expression_basis (V, 3, E), pose_basis (V, 3, 36),
+        joint_regressor (5, V), weights (V, 5), parents: the model.
+        expression_names, shape_names: names of the first directions; () if the file has none.
+        uv (T, 2), uv_faces (F, 3): texture coordinates, v up, or None.
+        regions: named (F,) boolean face masks.
+        landmarks, contour, mediapipe: where landmarks lie on the mesh, or None.
+    """
+
+    template: Float[np.ndarray, "v 3"]
+    faces: Int[np.ndarray, "f 3"]
+    shape_basis: Float[np.ndarray, "v 3 s"]
+    expression_basis: Float[np.ndarray, "v 3 e"]
+    pose_basis: Float[np.ndarray, "v 3 36"]
+    joint_regressor: Float[np.ndarray, "5 v"]
+    weights: Float[np.ndarray, "v 5"]
+    parents: tuple[int, ...]
+    expression_names: tuple[str, ...] = ()
+    shape_names: tuple[str, ...] = ()
+    uv: Float[np.ndarray, "t 2"] | None = None
+    uv_faces: Int[np.ndarray, "f 3"] | None = None
+    regions: Mapping[str, Bool[np.ndarray, " f"]] = dataclasses.field(default_factory=dict)
+    landmarks: Embedding | None = None
+    contour: Embedding | None = None
+    mediapipe: Embedding | None = None
+
+
+def split_components(
+    op: str, path: str, raw: Mapping[str, Any], components: int, asked: int | None, names: tuple[str, ...] = ()
+) -> tuple[slice, slice]:
+    """Which of the components are shape and which are expression; never guessed.
+
+    Raises:
+        ValueError: nobody says, or what is said does not fit the number of components.
+    """
+    full = components >= SHAPE_COUNT + EXPRESSION_COUNT
+    if asked is not None:
+        count, source = asked, "expression_count"
+        if full and 0 <= count <= components - SHAPE_COUNT:
+            return slice(0, SHAPE_COUNT), slice(SHAPE_COUNT, SHAPE_COUNT + count)
+        if full:
+            raise ValueError(
+                f"{op}: {path}: expression_count is {count}, but shapedirs has {components} components, of which the "
+                f"first {SHAPE_COUNT} are shape; pass at most {components - SHAPE_COUNT}"
+            )
+    elif "expression_count" in raw:
+        count, source = int(to_array(raw["expression_count"], "expression_count")), "the file's expression_count"
+    elif full:
+        count, source = components - SHAPE_COUNT, "the number after the 300th"
+    elif names:
+        count, source = len(names), "the number of the file's expression_names"
+    else:
+        raise ValueError(
+            f"{op}: {path}: shapedirs has {components} components, fewer than the 400 of the full model (300 shape, "
+            "100 expression), so which of them are expression is not known; pass expression_count (the last so many "
+            "components; 0 if all are shape). smplx would take [10:20] without a word"
+        )
+    if not 0 <= count <= components:
+        raise ValueError(f"{op}: {path}: {source} is {count}, but shapedirs has {components} components")
+    return slice(0, components - count), slice(components - count, components)
+
+
+def load_flame_arrays(path: str | Path, expression_count: int | None = None, extras: Extras = NOTHING) -> FlameArrays:
+    """Reads and checks a FLAME-format file; see `FlameHead.from_file` for arguments and errors."""
+    return flame_arrays(load_arrays(path), str(path), expression_count, extras)
+
+
+def check_model(op: str, raw: Mapping[str, Any], path: str, keys: Mapping[str, str]) -> dict[str, np.ndarray]:
+    """The dense arrays of `keys` (axes by name or size) with "parents" (J,), after every check that one can make.
+
+    Raises:
+        ValueError: a key is missing or is no array of finite numbers, shapes do not fit, a face has a vertex that is
+            not there, or a joint comes before its parent; `path` and the key are in the message.
+    """
+    missing = [key for key in keys if key not in raw]
+    if missing:
+        raise ValueError(
+            f"{op}: {path} lacks {', '.join(missing)}; such a file has {', '.join(keys)} "
+            f"(this one has {', '.join(sorted(raw)) or 'nothing'})"
+        )
+    arrays = {key: to_array(raw[key], f"{path}: {key}") for key in keys}
+    sizes: dict[str, tuple[int, str]] = {}
+    for key, pattern in keys.items():
+        axes, shape = pattern.split(), arrays[key].shape
+        wanted = f"({', '.join(axes)})"
+        if len(shape) != len(axes):
+            raise ValueError(f"{op}: {path}: {key} has shape {shape}; expected {wanted}")
+        for axis, size in zip(axes, shape, strict=True):
+            if axis.isdigit() and size != int(axis):
+                raise ValueError(f"{op}: {path}: {key} has shape {shape}; expected {wanted}")
+            if not axis.isdigit() and sizes.setdefault(axis, (size, key))[0] != size:
+                raise ValueError(
+                    f"{op}: {path}: {key} has shape {shape}; expected {wanted} with {axis} = "
+                    f"{sizes[axis][0]} as in {sizes[axis][1]}"
+                )
+        if arrays[key].dtype.kind not in "fiu":
+            raise ValueError(f"{op}: {path}: {key} has dtype {arrays[key].dtype}; expected numbers")
+        if not np.isfinite(arrays[key]).all():
+            bad = tuple(int(entry) for entry in np.argwhere(~np.isfinite(arrays[key]))[0])
+            raise ValueError(f"{op}: {path}: {key} at {bad} is {arrays[key][bad]}; every number must be finite")
+        arrays[key] = arrays[key].astype(np.float64 if key not in ("f", "kintree_table") else np.int64)
+    vertex_count, faces = len(arrays["v_template"]), arrays["f"]
+    if faces.size and (faces.min() < 0 or faces.max() >= vertex_count):
+        raise ValueError(
+            f"{op}: {path}: f has indices in [{faces.min()}, {faces.max()}], but v_template has {vertex_count} vertices"
+        )
+    # The root's parent is -1 or, in the published files, 4294967295: -1 as uint32.
+    arrays["parents"] = parents = np.concatenate([[-1], arrays["kintree_table"][0, 1:]])
+    for joint, parent in enumerate(parents.tolist()):
+        if joint and not 0 <= parent < joint:
+            raise ValueError(
+                f"{op}: {path}: kintree_table has {parent} for the parent of joint {joint}; a parent comes before its "
+                "child"
+            )
+    return arrays
+
+
+def flame_arrays(
+    raw: Mapping[str, Any], path: str, expression_count: int | None = None, extras: Extras = NOTHING
+) -> FlameArrays:
+    """Checks the arrays of a FLAME-format file; `path` says in errors where they came from."""
+    op = "FlameHead.from_file"
+    arrays = check_model(op, raw, path, KEYS)
+    faces, vertex_count = arrays["f"], len(arrays["v_template"])
+    names = tuple(str(name) for name in to_array(raw.get("expression_names", ()), "expression_names").ravel())
+    components = arrays["shapedirs"].shape[2]
+    shape, expression = split_components(op, path, raw, components, expression_count, names)
+    count = expression.stop - expression.start
+    if expression_count is not None:
+        names = names[:count]
+    if len(names) > count:
+        raise ValueError(f"{op}: {path} has {len(names)} expression_names for {count} expressions")
+    embeddings = embeddings_of(raw, path, extras, len(faces))
+    uv, uv_faces = uv_of(raw, path, extras.uv, faces, vertex_count) or (None, None)
+    return FlameArrays(
+        template=arrays["v_template"],
+        faces=faces,
+        shape_basis=arrays["shapedirs"][:, :, shape],
+        expression_basis=arrays["shapedirs"][:, :, expression],
+        pose_basis=arrays["posedirs"],
+        joint_regressor=arrays["J_regressor"],
+        weights=arrays["weights"],
+        parents=tuple(arrays["parents"].tolist()),
+        expression_names=names,
+        shape_names=tuple(str(name) for name in to_array(raw.get("shape_names", ()), "shape_names").ravel()),
+        regions=regions_of(raw, path, extras.masks, faces, vertex_count),
+        uv=uv,
+        uv_faces=uv_faces,
+        landmarks=embeddings.get("landmarks"),
+        contour=embeddings.get("contour"),
+        mediapipe=embeddings.get("mediapipe"),
+    )

@@ -1,0 +1,33 @@
+"""Meshes: surfaces of fields, the record that holds them, distances to them, and files."""
+
+from headfields.mesh.distances import SurfaceDistances, SurfaceTree
+from headfields.mesh.extract import extract, gradient_normals, on_surface
+from headfields.mesh.fields import DENSITY_LEVEL, FieldSource
+from headfields.mesh.files import FORMATS, load_mesh, save_mesh
+from headfields.mesh.icp import Alignment, align_to_surface
+from headfields.mesh.mesh import Mesh, SurfacePoints
+from headfields.mesh.sparse import SparseSurface, isosurface
+from headfields.mesh.textured import TexturedMesh, read_textured
+from headfields.mesh.unwrapping import unwrapped
+
+__all__ = [
+    "DENSITY_LEVEL",
+    "FORMATS",
+    "Alignment",
+    "FieldSource",
+    "Mesh",
+    "SparseSurface",
+    "SurfaceDistances",
+    "SurfacePoints",
+    "SurfaceTree",
+    "TexturedMesh",
+    "align_to_surface",
+    "extract",
+    "gradient_normals",
+    "isosurface",
+    "load_mesh",
+    "on_surface",
+    "read_textured",
+    "save_mesh",
+    "unwrapped",
+]

@@ -1,0 +1,153 @@
+"""A triangle mesh with colours and normals."""
+
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from headfields.ops.similarity import Similarity
+from headfields.ops.triangle_frames import triangle_areas
+from headfields.records import Record
+
+
+@dataclass(frozen=True)
+class Mesh(Record):
+    """A triangle mesh; with no faces, a set of points (a scan).
+
+    Attributes:
+        vertices: (V, 3) metres, y up, face toward +z.
+        faces: (F, 3) int64, counter-clockwise seen from outside.
+        colours: (V, 3) sRGB in [0, 1].
+        normals: (V, 3) unit normals, pointing outside.
+
+    Raises:
+        TypeError: a field is not a tensor of its kind.
+        ValueError: a shape does not fit, or a face names a vertex that is not there.
+    """
+
+    vertices: Float[Tensor, "v 3"]
+    faces: Int[Tensor, "f 3"]
+    colours: Float[Tensor, "v 3"] | None = None
+    normals: Float[Tensor, "v 3"] | None = None
+
+    def __post_init__(self) -> None:
+        self._check(
+            vertices=("V 3", self.vertices), faces=("F 3", self.faces),
+            colours=("V 3", self.colours), normals=("V 3", self.normals),
+        )  # fmt: skip
+        if self.faces.numel() and (int(self.faces.min()) < 0 or int(self.faces.max()) >= len(self.vertices)):
+            raise ValueError(
+                f"Mesh: faces holds indices from {int(self.faces.min())} to {int(self.faces.max())}, but there are "
+                f"{len(self.vertices)} vertices"
+            )
+
+    def __getitem__(self, index: Any) -> NoReturn:
+        raise TypeError("Mesh: a mesh has no rows; Mesh.select(mask) takes some of its faces")
+
+    def select(self, mask: Bool[Tensor, " f"]) -> "Mesh":
+        """The faces in the mask (F,), and the vertices that they use."""
+        faces = self.faces[mask]
+        used, corner = faces.unique(return_inverse=True)
+
+        def rows(tensor: Tensor | None) -> Tensor | None:
+            return None if tensor is None else tensor[used]
+
+        return Mesh(self.vertices[used], corner.reshape(-1, 3), rows(self.colours), rows(self.normals))
+
+    def moved(self, motion: Similarity) -> "Mesh":
+        """The mesh, taken along by a similarity (`headfields.retargeting.Similarity`). Differentiable."""
+        normals = None if self.normals is None else self.normals @ motion.rotation.to(self.normals).transpose(0, 1)
+        return self.replace(vertices=motion.apply(self.vertices), normals=normals)
+
+    def component(self) -> Int[Tensor, " f"]:
+        """Which connected piece each face (F,) belongs to: 0 has most faces, and so on. Pieces share no vertex."""
+        from scipy import sparse
+
+        faces = self.faces.cpu().numpy()
+        count = len(self.vertices)
+        ends = faces[:, [0, 1, 1, 2]].reshape(-1, 2)
+        graph = sparse.coo_matrix((np.ones(len(ends), bool), (ends[:, 0], ends[:, 1])), (count, count))
+        label = sparse.csgraph.connected_components(graph, directed=False)[1][faces[:, 0]]
+        piece, sizes = np.unique(label, return_counts=True)
+        rank = np.empty(int(label.max(initial=-1)) + 1, np.int64)
+        rank[piece[np.argsort(-sizes, kind="stable")]] = np.arange(len(piece))
+        return torch.from_numpy(rank[label]).to(self.faces.device)
+
+    def largest(self) -> "Mesh":
+        """The connected piece with most faces."""
+        return self.select(self.component() == 0)
+
+    def face_normals(self) -> Float[Tensor, "f 3"]:
+        """Unit normals of the faces, by their winding; 0 for a face without area. Differentiable."""
+        return _unit(_crosses(self.vertices, self.faces))
+
+    def vertex_normals(self) -> Float[Tensor, "v 3"]:
+        """Unit normals of the vertices: the mean of their faces' by area; 0 where there are none. Differentiable."""
+        cross = _crosses(self.vertices, self.faces)
+        sums = torch.zeros_like(self.vertices)
+        for corner in range(3):
+            sums = sums.index_add(0, self.faces[:, corner].long(), cross)
+        return _unit(sums)
+
+    def with_normals(self) -> "Mesh":
+        """The mesh with the normals of `vertex_normals`, unless it has some."""
+        return self if self.normals is not None else self.replace(normals=self.vertex_normals())
+
+    def sample(self, count: int, seed: int = 0) -> "SurfacePoints":
+        """Points drawn evenly from the surface.
+
+        Args:
+            count: how many.
+            seed: of the draw. The same for a seed, whatever the device.
+
+        Raises:
+            ValueError: the surface has no area (unless count is 0), or count is negative.
+        """
+        if count < 0:
+            raise ValueError(f"Mesh.sample: count is {count}; expected 0 or more")
+        areas = triangle_areas(self.vertices.detach(), self.faces.long()).double().cpu().nan_to_num(0.0, 0.0, 0.0)
+        total = areas.cumsum(0)
+        if count and not (len(areas) and bool(total[-1] > 0)):
+            raise ValueError(f"Mesh.sample: the {len(areas)} faces have no area together; nothing can be drawn")
+        generator = torch.Generator().manual_seed(seed)
+        place = torch.rand(count, generator=generator, dtype=torch.float64)
+        face = torch.searchsorted(total, place * total[-1:], right=True).clamp_max(max(len(areas) - 1, 0))
+        root, along = torch.rand(2, count, generator=generator, dtype=torch.float64)
+        root = root.sqrt()
+        barycentric = torch.stack([1 - root, root * (1 - along), root * along], dim=-1).to(self.vertices)
+        face = face.to(self.faces.device)
+        points = (barycentric[..., None] * self.vertices[self.faces[face].long()]).sum(1)
+        return SurfacePoints(points, self.face_normals()[face], face, barycentric)
+
+
+@dataclass(frozen=True)
+class SurfacePoints(Record):
+    """N points of a mesh.
+
+    Attributes:
+        points: (N, 3) metres.
+        normals: (N, 3) of their faces.
+        face: (N,) which face each is on.
+        barycentric: (N, 3) where on it.
+    """
+
+    points: Float[Tensor, "n 3"]
+    normals: Float[Tensor, "n 3"]
+    face: Int[Tensor, " n"]
+    barycentric: Float[Tensor, "n 3"]
+
+
+def _crosses(vertices: Tensor, faces: Tensor) -> Tensor:
+    corner = vertices[faces.long()]
+    return torch.linalg.cross(corner[:, 1] - corner[:, 0], corner[:, 2] - corner[:, 0])
+
+
+def _unit(vectors: Tensor) -> Tensor:
+    """Rows of length 1; 0 (and without a gradient) where the length is."""
+    length = vectors.detach().norm(dim=-1, keepdim=True)
+    some = length > torch.finfo(vectors.dtype).tiny
+    scaled = torch.where(some, vectors / torch.where(some, length, 1.0), torch.ones_like(vectors))
+    return torch.where(some, scaled / scaled.norm(dim=-1, keepdim=True), 0.0)

@@ -1,0 +1,192 @@
+"""How far a surface lies from the truth: chamfer distances, normal consistency, F-score.
+
+Distances are from points to the surface itself, by the library's own tree, not to its vertices. All in metres.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from headfields.mesh.distances import SurfaceDistances, SurfaceTree
+from headfields.mesh.mesh import Mesh
+
+THRESHOLDS = (0.001, 0.0025, 0.005, 0.01)
+"""Metres: the distances at which MonoNPHM counts a scan's points as met."""
+
+Directions = Literal["both", "truth_to_surface"]
+
+
+@dataclass(frozen=True)
+class OneWay:
+    """Means over the points of one side, each with its weight; NaN where no point counts.
+
+    Attributes:
+        chamfer_l1: mean of |Δx| + |Δy| + |Δz|, metres, Δ from a point to the nearest point of the other side.
+        chamfer_l2: mean of ‖Δ‖ (not squared), metres.
+        normal_consistency: mean of |n · n̂|, n of the point and n̂ of the other side there; NaN without normals.
+        within: by threshold, the share of points that are no farther than it.
+        points: how many points count.
+    """
+
+    chamfer_l1: float
+    chamfer_l2: float
+    normal_consistency: float
+    within: dict[float, float]
+    points: int
+
+
+@dataclass(frozen=True)
+class GeometryMetrics:
+    """What `compare_surfaces` gives.
+
+    Attributes:
+        chamfer_l1, chamfer_l2, normal_consistency: of `completeness` alone, or, in both directions, the mean of the
+            two.
+        recall: by threshold, the share of the truth that lies no farther than it from the surface: what MonoNPHM's
+            evaluation prints as its F-score.
+        precision: by threshold, the share of the surface that lies no farther than it from the truth; NaN in one
+            direction.
+        fscore: by threshold, 2 · precision · recall / (precision + recall), 0 where both are 0; NaN in one direction.
+        completeness: the figures from the truth to the surface.
+        accuracy: those from the surface to the truth; None in one direction.
+    """
+
+    chamfer_l1: float
+    chamfer_l2: float
+    normal_consistency: float
+    recall: dict[float, float]
+    precision: dict[float, float]
+    fscore: dict[float, float]
+    completeness: OneWay
+    accuracy: OneWay | None
+
+    def to_json(self) -> dict[str, object]:
+        """The figures as JSON takes them: NaN becomes None, thresholds are written in millimetres ("2.5mm")."""
+
+        def plain(value: object) -> object:
+            if isinstance(value, dict):
+                return {
+                    f"{1e3 * key:g}mm" if isinstance(key, float) else key: plain(entry) for key, entry in value.items()
+                }
+            return None if isinstance(value, float) and value != value else value
+
+        return {key: plain(value) for key, value in dataclasses.asdict(self).items()}
+
+
+@torch.no_grad()
+def compare_surfaces(
+    surface: Mesh,
+    truth: Mesh,
+    thresholds: Sequence[float] = THRESHOLDS,
+    directions: Directions = "both",
+    weights: Float[Tensor, " n"] | Bool[Tensor, " n"] | None = None,
+    samples: int = 100_000,
+    seed: int = 0,
+) -> GeometryMetrics:
+    """Figures of a surface beside the truth.
+
+    Args:
+        surface: what is judged; a mesh, or points (a `Mesh` without faces).
+        truth: a mesh, or a scan's points (with normals, for the normal consistency). The points of a side are its
+            vertices if it has no faces, and else `samples` points drawn evenly from its surface.
+        thresholds: metres.
+        directions: `"truth_to_surface"` asks only how well the truth is met, as MonoNPHM's evaluation does for scans
+            that show a part of the head; `"both"` also how much of the surface is true.
+        weights: (V,) of the truth's vertices: how much each counts, not negative, or a mask. Drawn points take them by
+            interpolation. Points with weight 0 are not counted, and the direction from the surface counts only
+            points whose nearest point of the truth has some weight.
+        samples: points drawn from a side that has faces.
+        seed: of the draw.
+
+    Returns:
+        Figures; NaN where no point counts.
+
+    Raises:
+        ValueError: a mesh has no vertices, or an argument is out of range.
+
+    Source: definitions of chamfer_l1, chamfer_l2, normals and recall as in MonoNPHM's evaluation (Giebenhain et al.
+    2024); precision and F-score as in Knapitsch et al. 2017, "Tanks and temples".
+    """
+    if directions not in ("both", "truth_to_surface"):
+        raise ValueError(f"compare_surfaces: directions is {directions!r}; expected 'both' or 'truth_to_surface'")
+    for name, mesh in (("surface", surface), ("truth", truth)):
+        if not len(mesh.vertices):
+            raise ValueError(f"compare_surfaces: {name} has no vertices; there is nothing to compare")
+    if samples < 1 or any(not threshold > 0 for threshold in thresholds):
+        raise ValueError(
+            f"compare_surfaces: samples is {samples} and thresholds {list(thresholds)}; all must be positive"
+        )
+    if weights is not None:
+        if weights.shape != truth.vertices.shape[:1]:
+            raise ValueError(
+                f"compare_surfaces: weights has shape {tuple(weights.shape)}; expected ({len(truth.vertices)},), one "
+                "for each vertex of the truth"
+            )
+        weights = weights.to(truth.vertices)
+        if not bool((weights >= 0).all() and weights.isfinite().all()):
+            raise ValueError("compare_surfaces: weights holds values that are negative or not finite")
+    points, normals, counts = _points(truth, samples, seed, weights)
+    met = SurfaceTree(surface).distances(points)
+    completeness = _one_way(met, normals, _has_normals(truth) and _has_normals(surface), counts, thresholds)
+    if directions == "truth_to_surface":
+        unknown = dict.fromkeys(map(float, thresholds), float("nan"))
+        return GeometryMetrics(
+            completeness.chamfer_l1, completeness.chamfer_l2, completeness.normal_consistency, completeness.within,
+            unknown, dict(unknown), completeness, None,
+        )  # fmt: skip
+    points, normals, _ = _points(surface, samples, seed + 1, None)
+    near = SurfaceTree(truth).distances(points)
+    counts = torch.ones_like(points[:, 0]) if weights is None else (near.interpolate(weights) > 0).to(points)
+    accuracy = _one_way(near, normals, _has_normals(truth) and _has_normals(surface), counts, thresholds)
+    fscore = {}
+    for threshold, recall in completeness.within.items():
+        precision = accuracy.within[threshold]
+        fscore[threshold] = 2 * precision * recall / (precision + recall) if precision + recall != 0 else 0.0
+    return GeometryMetrics(
+        chamfer_l1=0.5 * (completeness.chamfer_l1 + accuracy.chamfer_l1),
+        chamfer_l2=0.5 * (completeness.chamfer_l2 + accuracy.chamfer_l2),
+        normal_consistency=0.5 * (completeness.normal_consistency + accuracy.normal_consistency),
+        recall=completeness.within, precision=accuracy.within, fscore=fscore,
+        completeness=completeness, accuracy=accuracy,
+    )  # fmt: skip
+
+
+def _has_normals(mesh: Mesh) -> bool:
+    return bool(len(mesh.faces)) or mesh.normals is not None
+
+
+def _points(mesh: Mesh, samples: int, seed: int, weights: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    """The points of a side, their normals and their weights."""
+    if len(mesh.faces):
+        drawn = mesh.sample(samples, seed)
+        counts = torch.ones_like(drawn.points[:, 0])
+        if weights is not None:
+            counts = (drawn.barycentric * weights[mesh.faces[drawn.face].long()]).sum(-1)
+        return drawn.points, drawn.normals, counts
+    normals = torch.zeros_like(mesh.vertices) if mesh.normals is None else mesh.normals
+    return mesh.vertices, normals, torch.ones_like(mesh.vertices[:, 0]) if weights is None else weights
+
+
+def _one_way(
+    found: SurfaceDistances, normals: Tensor, with_normals: bool, weights: Tensor, thresholds: Sequence[float]
+) -> OneWay:
+    counted = (weights > 0) & found.distance.isfinite()
+    share = weights[counted].double()
+    total = share.sum()
+
+    def mean(values: Tensor) -> float:
+        return float((values[counted].double() * share).sum() / total) if len(share) else float("nan")
+
+    agreement = (normals * found.normal).sum(-1).abs()
+    return OneWay(
+        chamfer_l1=mean(found.offset.abs().sum(-1)),
+        chamfer_l2=mean(found.distance),
+        normal_consistency=mean(agreement) if with_normals else float("nan"),
+        within={float(threshold): mean((found.distance <= threshold).double()) for threshold in thresholds},
+        points=len(share),
+    )

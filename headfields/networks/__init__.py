@@ -1,0 +1,22 @@
+"""Networks and tables that several parts are made of."""
+
+from headfields.networks.anchor_placement import head_anchors
+from headfields.networks.anchors import Anchors
+from headfields.networks.ensemble import Ensemble
+from headfields.networks.field_basis import BasisFields, BlendCoefficients
+from headfields.networks.latent_table import AnchoredCode, LatentTable
+from headfields.networks.mlp import MLP
+from headfields.networks.unet import MapDecoder, ResidualUNet
+
+__all__ = [
+    "MLP",
+    "AnchoredCode",
+    "Anchors",
+    "BasisFields",
+    "BlendCoefficients",
+    "Ensemble",
+    "LatentTable",
+    "MapDecoder",
+    "ResidualUNet",
+    "head_anchors",
+]

@@ -1,0 +1,110 @@
+"""The anchors of a person, from the global part of the code of their shape."""
+
+import itertools
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from headfields.networks.latent_table import AnchoredCode
+from headfields.ops._checks import check_shape
+from headfields.parts import Part
+from headfields.records import HeadState
+
+
+class Anchors(Part):
+    """Anchor positions: a mean, and a small network of the global part of the geometry code that moves them.
+
+    a = ā + MLP(z_global). Symmetric pairs come first, left and right in turn (2i and 2i + 1 mirror each other), then
+    those in the middle. The part also says what space the networks behind it compute in: (x - centre) · scale.
+
+    One `Anchors` is given to both the deformer and the decoder of an avatar; it is saved with it once.
+
+    Args:
+        mean: (A, 3) mean positions in canonical space, metres.
+        pairs: how many symmetric pairs there are among them; A - 2 · pairs are in the middle.
+        global_width, local_width: numbers in the global part of the codes, and in each member's.
+        hidden, layers: units and number of the network's hidden layers.
+        centre: (3,) of the space of the networks, metres; the origin if None.
+        scale: units of that space in a metre. MonoNPHM's is FLAME's in metres times four.
+        vertices: (A,) which vertices of a template the anchors are, if they are (`head_anchors`); kept for landmarks.
+        code: name of the code in `HeadState.codes`.
+
+    Differentiable in code and parameters to any order.
+
+    Raises:
+        ValueError: a size is out of range, or shapes do not fit.
+
+    Source: NPHM (Giebenhain et al. 2023), section 4.1; sizes of MonoNPHM (Giebenhain et al. 2024).
+    """
+
+    mean: Tensor
+    centre: Tensor
+    vertices: Tensor | None
+
+    def __init__(
+        self,
+        mean: Float[Tensor, "a 3"],
+        pairs: int,
+        global_width: int = 64,
+        local_width: int = 32,
+        hidden: int = 64,
+        layers: int = 2,
+        centre: Float[Tensor, "3"] | None = None,
+        scale: float | int = 4.0,
+        vertices: Int[Tensor, " a"] | None = None,
+        code: str = "geometry",
+    ) -> None:
+        super().__init__()
+        check_shape("Anchors", "mean", mean, "A 3")
+        if not 0 <= 2 * pairs <= len(mean) or len(mean) == 0:
+            raise ValueError(f"Anchors: {pairs} pairs among {len(mean)} anchors; expected two anchors for each pair")
+        if not 0 < scale < torch.inf:
+            raise ValueError(f"Anchors: scale is {scale}; expected a positive number of units in a metre")
+        self.layout = AnchoredCode(pairs, len(mean) - 2 * pairs, global_width, local_width)
+        self.scale = float(scale)
+        self.code = code
+        self.needs = (code,)
+        self.register_buffer("mean", mean.detach().float().clone())
+        self.register_buffer("centre", torch.zeros(3) if centre is None else centre.detach().float().clone())
+        check_shape("Anchors", "centre", self.centre, "3")
+        if vertices is not None:
+            check_shape("Anchors", "vertices", vertices, f"{len(mean)}")
+            vertices = vertices.detach().long().clone()
+        self.register_buffer("vertices", vertices)
+        widths = [global_width, *[hidden] * layers]
+        self.network = nn.Sequential()
+        for before, after in itertools.pairwise(widths):
+            self.network += nn.Sequential(nn.Linear(before, after), nn.ReLU())
+        self.network.append(nn.Linear(widths[-1], 3 * len(mean)))
+        # A code of zeros, where auto-decoders start, has the mean anchors. Hidden layers keep their biases: a ReLU
+        # without one has no gradient there, and the network would never learn to tell people apart.
+        with torch.no_grad():
+            nn.init.zeros_(self.network[-1].bias)  # type: ignore[arg-type]
+            self.network[-1].bias.sub_(self.network(torch.zeros(1, global_width))[0])  # type: ignore[operator]
+
+    def __len__(self) -> int:
+        """How many anchors there are."""
+        return self.mean.shape[0]
+
+    def forward(self, code: Float[Tensor, "b width"]) -> Float[Tensor, "b a 3"]:
+        """The anchors (B, A, 3) of B geometry codes (global part, or all of it in front of which it stands), metres.
+
+        Raises:
+            ValueError: a code is neither as wide as the global part nor as the layout says.
+        """
+        if code.ndim != 2 or code.shape[1] not in (self.layout.global_width, self.layout.width):
+            raise ValueError(
+                f"Anchors: code has shape {tuple(code.shape)}; expected (B, {self.layout.width}), or the global part "
+                f"of it, (B, {self.layout.global_width})"
+            )
+        offset = self.network(code[:, : self.layout.global_width])
+        return self.mean + offset.view(-1, len(self), 3) / self.scale
+
+    def prepare(self, state: HeadState) -> Float[Tensor, "b a 3"]:
+        """The anchors (B, A, 3) of the frames' people, metres."""
+        return self(self.layout.of_state(type(self).__name__, self.code, state))
+
+    def normalised(self, points: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3"]:
+        """Points (..., 3) in metres, in the space of the networks."""
+        return (points - self.centre) * self.scale

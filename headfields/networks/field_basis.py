@@ -1,0 +1,189 @@
+"""Fields over canonical space in a basis, and the coefficients that mix it: what blendfields of any kind share."""
+
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from headfields.networks.mlp import MLP
+from headfields.ops.frequency import frequency_encoding
+from headfields.ops.hash_grid import HashGridLayout, hash_grid
+from headfields.ops.skinning import rotation_matrices
+from headfields.parts import Part
+from headfields.records import HeadState
+
+BasisKind = Literal["grid", "mlp"]
+_SPREAD = 1e-4
+
+
+class BlendCoefficients(Part):
+    """The mapping network: coefficients α (B, K) of K fields from what drives the head in each frame.
+
+    A small fully connected network of expression, named codes and joint rotations, α(c) = net(c) − net(0). Of a joint
+    it sees R − I, nine numbers, which have no jumps. So the neutral face, c = 0, has coefficients of 0: what all frames
+    share is the canonical field's to learn, and not a displacement's. Coefficients are not bounded. They start with a
+    spread of about one where c has a norm of one, so that the fields that they mix, which start at zero, all learn.
+
+    3VP Avatar drives its blendfields by jaw pose and expression, and neither by the view nor by a code of the frame, so
+    that what was learned follows new motion; sizes and all else are our own choice, as the paper's are not known.
+
+    Args:
+        condition: how many of the values each field (or code) of the `HeadState` gives, the first ones:
+            `{"expression": 100}`.
+        joints: whose rotations are seen: `(2,)` is the jaw of FLAME, `(22,)` that of SMPL-X.
+        fields: K.
+        hidden, layers: of the network.
+
+    Differentiable to second order in the state and the parameters.
+
+    Raises:
+        ValueError: nothing drives the coefficients, or a size is not positive; later, a state whose fields are missing
+            or too narrow.
+
+    Source: 3VP Avatar (Nehvi et al. 2024): "blendfields" mixed by a mapping network.
+    """
+
+    rate_group = "blendfield"
+
+    def __init__(
+        self,
+        condition: Mapping[str, int],
+        joints: Sequence[int] = (),
+        fields: int = 8,
+        hidden: int = 64,
+        layers: int = 2,
+    ) -> None:
+        super().__init__()
+        if not condition and not joints:
+            raise ValueError('BlendCoefficients: condition and joints are empty; give {"expression": E}, or joints')
+        sizes = {f"condition[{name!r}]": width for name, width in condition.items()}
+        for name, value in (*sizes.items(), ("fields", fields), ("hidden", hidden)):
+            if value < 1:
+                raise ValueError(f"BlendCoefficients: {name} is {value}; it must be at least 1")
+        if layers < 0 or any(joint < 0 for joint in joints):
+            raise ValueError(f"BlendCoefficients: layers is {layers} and joints {tuple(joints)}; none may be negative")
+        self.condition = dict(condition)
+        self.joints = tuple(joints)
+        self.fields = fields
+        self.needs = (*condition, *(("pose",) if joints else ()))
+        width = sum(condition.values()) + 9 * len(self.joints)
+        if layers:
+            self.trunk = MLP(width, *[hidden] * layers, bias=True)
+            nn.init.normal_(self.trunk[0].weight, std=2**0.5)  # type: ignore[arg-type]
+            if layers > 1:
+                nn.init.kaiming_uniform_(self.trunk[-1].weight, nonlinearity="relu")  # type: ignore[arg-type]
+        self.layers = layers
+        self.out = nn.Linear(hidden if layers else width, fields, bias=False)
+        nn.init.normal_(self.out.weight, std=(hidden if layers else 1) ** -0.5)
+
+    def extra_repr(self) -> str:
+        return f"{self.condition}, joints={self.joints}, fields={self.fields}"
+
+    def inputs(self, state: HeadState) -> Float[Tensor, "b width"]:
+        """What the network sees of B frames."""
+        name, parts = type(self).__name__, []
+        for field, width in self.condition.items():
+            values = state.need(name, field)
+            if values.ndim != 2 or values.shape[1] < width:
+                raise ValueError(
+                    f"{name}: condition has {width} values of {field!r}, and the state's has shape "
+                    f"{tuple(values.shape)}; ask for no more than it has"
+                )
+            parts.append(values[:, :width])
+        if self.joints:
+            pose = state.need(name, "pose")
+            if max(self.joints) >= pose.shape[1]:
+                raise ValueError(f"{name}: joints is {self.joints}, and the state's pose has {pose.shape[1]} joints")
+            turns = rotation_matrices(pose[:, list(self.joints)])
+            identity = torch.eye(3, dtype=turns.dtype, device=turns.device)
+            parts.append((turns - identity).flatten(1))
+        return torch.cat(parts, dim=-1)
+
+    def forward(self, state: HeadState) -> Float[Tensor, "b fields"]:
+        """α of B frames; B = 0 is legal."""
+        return self.of(self.inputs(state))
+
+    def of(self, inputs: Float[Tensor, "b width"]) -> Float[Tensor, "b fields"]:
+        """α of B rows of what `inputs` gives."""
+        if not self.layers:
+            return self.out(inputs)
+        hidden = torch.relu(self.trunk(torch.cat([inputs, inputs.new_zeros(1, inputs.shape[1])])))
+        return self.out(hidden[:-1] - hidden[-1])
+
+
+class BasisFields(nn.Module):
+    """K fields over a box, of W values each, from one encoding of the point and a linear layer to all of them.
+
+    `"grid"`: a multiresolution hash grid, dense at the resolutions of the defaults, and a linear layer: cheap, local.
+    `"mlp"`: a frequency encoding and a fully connected network: smooth, and slower. Both start near zero (1e-4).
+    Outside the box a grid's values are those of its border.
+
+    Args:
+        box: (2, 3) corners, metres; the fields are laid over a cube around its centre.
+        fields: K.
+        width: W.
+        kind: `"grid"` or `"mlp"`.
+        options: of the grid: `levels`, `features`, `log2_table_size`, `base_resolution`, `finest_resolution`; of the
+            network: `bands`, `hidden`, `layers`.
+
+    Differentiable to second order in points and parameters, except across the cells of the grid.
+
+    Raises:
+        ValueError: kind is neither, or a size is out of range.
+        TypeError: there is no such option.
+    """
+
+    low: Tensor
+    side: Tensor
+
+    def __init__(
+        self, box: Float[Tensor, "2 3"], fields: int, width: int, kind: BasisKind = "grid", **options: int
+    ) -> None:
+        super().__init__()
+        if kind not in ("grid", "mlp"):
+            raise ValueError(f"BasisFields: kind is {kind!r}; expected 'grid' or 'mlp'")
+        if min(fields, width) < 1:
+            raise ValueError(f"BasisFields: fields is {fields} and width {width}; both must be at least 1")
+        if box.shape != (2, 3) or not bool((box[1] > box[0]).all()):
+            raise ValueError(f"BasisFields: box is {box.tolist()}; expected a minimum below a maximum corner, (2, 3)")
+        box = box.detach().float()
+        side = (box[1] - box[0]).max()
+        self.register_buffer("low", box.mean(dim=0) - side / 2, persistent=False)
+        self.register_buffer("side", side, persistent=False)
+        self.fields, self.width, self.kind = fields, width, kind
+        if kind == "grid":
+            self._build_grid(fields * width, **options)
+        else:
+            self._build_network(fields * width, **options)
+
+    def _build_grid(
+        self,
+        outputs: int,
+        levels: int = 4,
+        features: int = 4,
+        log2_table_size: int = 19,
+        base_resolution: int = 8,
+        finest_resolution: int = 64,
+    ) -> None:
+        self.layout = HashGridLayout(levels, features, log2_table_size, base_resolution, finest_resolution)
+        self.table = nn.Parameter(torch.empty(self.layout.entries, features).uniform_(-_SPREAD, _SPREAD))
+        self.out = nn.Linear(self.layout.width, outputs, bias=False)
+
+    def _build_network(self, outputs: int, bands: int = 4, hidden: int = 64, layers: int = 3) -> None:
+        if bands < 0 or hidden < 1 or layers < 0:
+            raise ValueError(f"BasisFields: bands={bands}, hidden={hidden}, layers={layers}; expected at least 0, 1, 0")
+        self.bands = bands
+        self.network = MLP(3 * (2 * bands + 1), *[hidden] * layers, outputs, bias=True)
+        with torch.no_grad():
+            self.network[-1].weight.mul_(_SPREAD)  # type: ignore[operator]
+
+    def forward(self, points: Float[Tensor, "m 3"]) -> Float[Tensor, "m k w"]:
+        """The K values (M, K, W) at M points."""
+        unit = (points - self.low) / self.side
+        if self.kind == "grid":
+            found = self.out(hash_grid(unit, self.table, self.layout))
+        else:
+            found = self.network(frequency_encoding(2 * unit - 1, self.bands))
+        return found.unflatten(-1, (self.fields, self.width))

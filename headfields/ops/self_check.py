@@ -1,0 +1,310 @@
+"""Self-check: every kernel, on every backend that can run here, against a plain definition of what it computes.
+
+To add an operation, append `(name, check)` to `CHECKS`. A check takes a device, computes values (and gradients, where
+there are some) through the public function, and returns pairs to compare: what the kernel gave, and what the
+definition gives in float64.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from headfields.ops.dispatch import native, use_cpu_backend, warp
+
+TOLERANCE = 1e-4
+"""Largest error allowed, relative to the largest value (float32 kernels, a few thousand operations deep)."""
+
+Pairs = list[tuple[Tensor, Tensor]]
+
+
+@dataclass(frozen=True)
+class CheckResult:
+    """One check on one backend.
+
+    Attributes:
+        name: of the operation.
+        backend: `"cpu native"`, `"cpu warp"` or `"cuda warp"`.
+        passed: whether the error is within `TOLERANCE`.
+        seconds: how long it took, compilation included.
+        detail: the error, or why there is none.
+    """
+
+    name: str
+    backend: str
+    passed: bool
+    seconds: float
+    detail: str
+
+    def __str__(self) -> str:
+        mark = "ok    " if self.passed else "FAILED"
+        return f"{mark} {self.name:20s} {self.backend:11s} {self.detail}, {self.seconds:.2f} s"
+
+
+def run() -> Iterator[CheckResult]:
+    """Runs `CHECKS` on every backend, and yields each result as it comes. A check that raises counts as failed."""
+    for backend in _backends():
+        device, _, kind = backend.partition(" ")
+        for name, check in CHECKS:
+            began = time.perf_counter()
+            try:
+                if device == "cpu":
+                    with use_cpu_backend(kind):  # type: ignore[arg-type]
+                        pairs = check(torch.device("cpu"))
+                else:
+                    pairs = check(torch.device("cuda"))
+                # torch's max, unlike Python's, lets no NaN hide; and a NaN does not pass
+                error = float(torch.tensor([_error(found, wanted) for found, wanted in pairs]).max())
+                passed, detail = error <= TOLERANCE, f"error {error:.1e}"
+            except Exception as problem:  # whatever keeps a kernel from running is the finding
+                passed, detail = False, f"{type(problem).__name__}: {' '.join(str(problem).split())}"
+            yield CheckResult(name, backend, passed, time.perf_counter() - began, detail)
+
+
+def check_closest_triangle(device: torch.device) -> Pairs:
+    """Distances to a crumpled sheet, and their gradient by the query."""
+    from headfields.ops.closest_triangle import TriangleBVH
+    from headfields.ops.reference.closest_triangle import closest_face, closest_on_face
+
+    side = 12
+    generator = torch.Generator().manual_seed(0)
+    line = torch.linspace(-0.1, 0.1, side)
+    sheet = torch.stack([*torch.meshgrid(line, line, indexing="ij"), torch.zeros(side, side)], dim=-1).reshape(-1, 3)
+    vertices = sheet + 0.004 * torch.randn(sheet.shape, generator=generator)
+    corner = (torch.arange(side - 1)[:, None] * side + torch.arange(side - 1)).reshape(-1, 1)
+    faces = torch.cat([corner + torch.tensor([0, side, 1]), corner + torch.tensor([1, side, side + 1])])
+    points = 0.1 * torch.randn(500, 3, generator=generator)
+
+    query = points.to(device).requires_grad_()
+    found = TriangleBVH(faces.to(device), vertices.to(device)).closest(query).distance
+    (gradient,) = torch.autograd.grad(found.sum(), query)
+    exact, mesh = points.double().requires_grad_(), vertices.double()[None]
+    face = closest_face(exact, mesh, faces)
+    wanted = closest_on_face(exact, mesh, faces, None, face)[2]
+    (wanted_gradient,) = torch.autograd.grad(wanted.sum(), exact)
+    # Where two faces are equally near, either gradient is right: the mean over queries lets a few differ.
+    difference = (gradient.cpu().double() - wanted_gradient).norm(dim=-1).median()
+    return [(found, wanted), (difference, torch.zeros_like(difference)), (gradient.norm(dim=-1), torch.ones(500))]
+
+
+def check_compositing(device: torch.device) -> Pairs:
+    """Weights of packed samples on rays of random length, one of them empty, and their gradient by the density."""
+    from headfields.ops.compositing import weights_from_density
+
+    generator = torch.Generator().manual_seed(1)
+    counts = torch.randint(0, 40, (64,), generator=generator)
+    counts[0] = 0
+    ray = torch.repeat_interleave(torch.arange(64), counts)
+    start = torch.rand(len(ray), generator=generator)
+    end = start + 0.05
+    density = 20 * torch.rand(len(ray), generator=generator)
+    cotangent = torch.randn(len(ray), generator=generator)
+
+    given = density.to(device).requires_grad_()
+    found = weights_from_density(given, start.to(device), end.to(device), ray.to(device), 64)
+    (gradient,) = torch.autograd.grad(found, given, cotangent.to(device))
+    exact = density.double().requires_grad_()
+    depth = exact * (end.double() - start.double())
+    pieces = []
+    for piece in depth.split(counts.tolist()):  # the definition, a ray at a time
+        pieces.append(torch.exp(piece - piece.cumsum(0)) * -torch.expm1(-piece))
+    wanted = torch.cat(pieces)
+    (wanted_gradient,) = torch.autograd.grad(wanted, exact, cotangent.double())
+    return [(found, wanted), (gradient, wanted_gradient)]
+
+
+def check_hash_grid(device: torch.device) -> Pairs:
+    """A dense level of a grid, and the gradient of its table, against PyTorch's `grid_sample`."""
+    from torch.nn.functional import grid_sample
+
+    from headfields.ops.hash_grid import HashGridLayout, hash_grid
+
+    generator = torch.Generator().manual_seed(2)
+    cells = 8
+    layout = HashGridLayout(1, 4, 14, cells, cells)
+    points = torch.rand(700, 3, generator=generator)
+    table = torch.randn(layout.entries, 4, generator=generator)
+    cotangent = torch.randn(700, 4, generator=generator)
+
+    given = table.to(device).requires_grad_()
+    found = hash_grid(points.to(device), given, layout)
+    (gradient,) = torch.autograd.grad(found, given, cotangent.to(device))
+    exact = table.double().requires_grad_()
+    volume = exact.T.reshape(1, 4, cells + 1, cells + 1, cells + 1)
+    # Rows run with x fastest (Instant-NGP), as grid_sample's last axis does.
+    place = (2 * points.double() - 1)[None, :, None, None]
+    wanted = grid_sample(volume, place, align_corners=True)[0, :, :, 0, 0].T
+    (wanted_gradient,) = torch.autograd.grad(wanted, exact, cotangent.double())
+    return [(found, wanted), (gradient, wanted_gradient)]
+
+
+def check_rays(device: torch.device) -> Pairs:
+    """First hits on a fan of triangles, and the interval within a margin of it, against what is known of a plane."""
+    from headfields.ops.closest_triangle import TriangleBVH
+
+    vertices = torch.tensor([[-1.0, -1, 0], [1, -1, 0], [1, 1, 0], [-1, 1, 0]])
+    faces = torch.tensor([[0, 1, 2], [0, 2, 3]])
+    generator = torch.Generator().manual_seed(3)
+    origins = torch.cat([torch.rand(300, 2, generator=generator) - 0.5, torch.ones(300, 1)], dim=1)
+    directions = torch.randn(300, 3, generator=generator) * torch.tensor([0.1, 0.1, 0.0]) - torch.tensor([0.0, 0, 1])
+    directions = torch.nn.functional.normalize(directions, dim=-1)
+    tree = TriangleBVH(faces.to(device), vertices.to(device))
+    hit = tree.raycast(origins.to(device), directions.to(device))
+    near, far = tree.interval(origins.to(device), directions.to(device), 0.1)
+    slope = -1.0 / directions[:, 2].double()
+    return [(hit.distance, slope), (near, 0.9 * slope), (far, 1.1 * slope)]
+
+
+def check_occupancy(device: torch.device) -> Pairs:
+    """Marching through a grid whose lower half is full, and looking points up in it."""
+    from headfields.ops.occupancy import lookup, march
+
+    occupied = torch.zeros(8, 8, 8, dtype=torch.bool)
+    occupied[:, :, :4] = True
+    box = torch.tensor([[-1.0, -1, -1], [1, 1, 1]])
+    origins = torch.cat([torch.linspace(-0.9, 0.9, 50)[:, None].expand(50, 2), torch.full((50, 1), 2.0)], dim=1)
+    directions = torch.tensor([[0.0, 0, -1]]).expand(50, 3).contiguous()
+    near, far, jitter = (torch.full((50,), value, device=device) for value in (1.0, 3.0, 0.5))
+    origins, directions, full, box = origins.to(device), directions.to(device), occupied.to(device), box.to(device)
+    samples = march(origins, directions, near, far, full, box, 0.125, jitter=jitter)
+    length = torch.zeros(50, dtype=torch.float64).index_add(
+        0, samples.ray.cpu(), (samples.end - samples.start).cpu().double()
+    )
+    points = torch.tensor([[0.0, 0, -0.5], [0, 0, 0.5], [0, 0, -1.5]])
+    found = lookup(points.to(device), full, box).double()
+    # Half a step of either end of the lattice may fall outside.
+    return [(found, torch.tensor([1.0, 0, 0])), ((length - 1).abs().gt(0.13).double(), torch.zeros(50))]
+
+
+def check_sampling(device: torch.device) -> Pairs:
+    """Importance sampling of a ramp, whose quantiles are square roots, and the union with even samples."""
+    from headfields.ops.sampling import inverse_cdf, merge, stratified
+
+    near, far = torch.zeros(4, device=device), torch.ones(4, device=device)
+    even = stratified(near, far, 400, jitter=False)
+    drawn = inverse_cdf(even, even.middle, 16, rays=4, jitter=False)
+    wanted = (torch.arange(1, 17, dtype=torch.float64) / 16).sqrt().repeat(4)
+    union = merge(even, drawn, 4)
+    covered = torch.zeros(4, dtype=torch.float64).index_add(
+        0, union.ray.cpu(), (union.end - union.start).cpu().double()
+    )
+    return [(drawn.end, wanted), (covered, torch.ones(4))]
+
+
+def check_spherical_harmonics(device: torch.device) -> Pairs:
+    """Degree 8 against the polynomials, and their gradient by the direction."""
+    from headfields.ops.reference.spherical_harmonics import spherical_harmonics as definition
+    from headfields.ops.spherical_harmonics import spherical_harmonics
+
+    generator = torch.Generator().manual_seed(4)
+    directions = torch.nn.functional.normalize(torch.randn(300, 3, generator=generator), dim=-1)
+    cotangent = torch.randn(300, 64, generator=generator)
+    given, exact = directions.to(device).requires_grad_(), directions.double().requires_grad_()
+    found, wanted = spherical_harmonics(given, 8), definition(exact, 8)
+    (gradient,) = torch.autograd.grad(found, given, cotangent.to(device))
+    (wanted_gradient,) = torch.autograd.grad(wanted, exact, cotangent.double())
+    return [(found, wanted), (gradient, wanted_gradient)]
+
+
+def check_blended_map(device: torch.device) -> Pairs:
+    """Points under three random affine maps each, against the weighted sum written out."""
+    from headfields.ops.blended_map import blended_map
+
+    generator = torch.Generator().manual_seed(5)
+    points, directions = (torch.randn(200, 3, generator=generator) for _ in range(2))
+    gradients = torch.randn(1, 30, 3, 4, generator=generator)
+    centroids = torch.randn(1, 30, 3, generator=generator)
+    ring = torch.randint(30, (30, 3), generator=generator)
+    face = torch.randint(30, (200,), generator=generator)
+    mesh = torch.zeros(200, dtype=torch.long)
+    given = [x.to(device) for x in (points, directions, face, mesh, gradients, centroids, ring)]
+    x, d, nearest, which, maps, centres, around = given
+    found, turned = blended_map(x, d, nearest, which, maps, centres, around, sharpness=2.0)
+    near = ring[face]
+    weight = torch.exp(-2 * (points[:, None] - centroids[0, near]).double().norm(dim=-1))
+    matrix = (weight / weight.sum(1, keepdim=True))[..., None, None] * gradients[0, near].double()
+    homogeneous = torch.cat([points, torch.ones(200, 1)], dim=1).double()
+    wanted = torch.einsum("mkij,mj->mi", matrix, homogeneous)
+    direction = torch.einsum("mkij,mj->mi", matrix[..., :3], directions.double())
+    return [(found, wanted), (turned, direction / direction.norm(dim=1, keepdim=True))]
+
+
+def check_mlp(device: torch.device) -> Pairs:
+    """A network with biases and values that rows share, and the gradients of all, layer by layer."""
+    from headfields.ops.mlp import registered
+
+    generator = torch.Generator().manual_seed(6)
+
+    def whole(*shape: int) -> Tensor:  # sums of small whole numbers are exact, so that no ReLU can go the other way
+        return torch.randint(-2, 3, shape, generator=generator).float()
+
+    x, condition, index = whole(500, 20), whole(3, 7), torch.randint(3, (500,), generator=generator)
+    weights, biases = [whole(40, 27), whole(33, 40), whole(3, 33)], [whole(40), whole(33), whole(3)]
+    cotangent = whole(500, 3)
+    given = [tensor.to(device).requires_grad_() for tensor in (x, condition, *weights, *biases)]
+    found = registered(given[0], given[2:5], given[5:], given[1], index.to(device))
+    gradients = torch.autograd.grad(found, given, cotangent.to(device))
+    exact = [tensor.double().requires_grad_() for tensor in (x, condition, *weights, *biases)]
+    wanted = torch.cat([exact[0], exact[1][index]], dim=1)
+    for layer in range(3):
+        wanted = (wanted.relu() if layer else wanted) @ exact[2 + layer].T + exact[5 + layer]
+    wanted_gradients = torch.autograd.grad(wanted, exact, cotangent.double())
+    return [(found, wanted), *zip(gradients, wanted_gradients, strict=True)]
+
+
+def check_marching_cubes(device: torch.device) -> Pairs:
+    """A ball on a grid: the radius of its vertices, how they move with it, its volume, and that it is closed."""
+    from headfields.ops.marching_cubes import marching_cubes
+
+    line = torch.linspace(-1, 1, 64, device=device)
+    distance = torch.stack(torch.meshgrid(line, line, line, indexing="ij"), dim=-1).norm(dim=-1)
+    radius = torch.tensor(0.7, device=device, requires_grad=True)
+    surface = marching_cubes(distance, radius, torch.tensor([[-1.0] * 3, [1.0] * 3], device=device))
+    vertices, faces = surface.vertices.double(), surface.faces
+    a, b, c = vertices.detach()[faces].unbind(1)
+    volume = (a * torch.linalg.cross(b, c)).sum() / 6
+    coarse = 2e-3  # of the grid, not of the kernel: rounded away below
+    lengths = vertices.detach().norm(dim=-1)
+    closed = torch.tensor([float(len(vertices) - len(faces) // 2)], dtype=torch.float64)
+    (gradient,) = torch.autograd.grad(vertices.square().sum(), radius)
+    return [
+        (((lengths - 0.7).abs() < coarse).double(), torch.ones(len(vertices), dtype=torch.float64)),
+        (((volume / (4 / 3 * torch.pi * 0.7**3) - 1).abs() < 5e-3).double(), torch.ones((), dtype=torch.float64)),
+        (closed, torch.full((1,), 2.0, dtype=torch.float64)),
+        ((gradient / len(vertices) / 1.4 - 1).abs().lt(0.05).double(), torch.ones((), dtype=torch.float64)),
+    ]
+
+
+CHECKS: list[tuple[str, Callable[[torch.device], Pairs]]] = [
+    ("blended_map", check_blended_map),
+    ("closest_triangle", check_closest_triangle),
+    ("compositing", check_compositing),
+    ("hash_grid", check_hash_grid),
+    ("marching_cubes", check_marching_cubes),
+    ("mlp", check_mlp),
+    ("occupancy", check_occupancy),
+    ("rays", check_rays),
+    ("sampling", check_sampling),
+    ("spherical_harmonics", check_spherical_harmonics),
+]
+"""The registry: name and check of every operation that has kernels."""
+
+
+def _backends() -> list[str]:
+    found = ["cpu native"] if native is not None else []
+    try:
+        warp()
+    except Exception:  # `headfields doctor` prints the reason with the list of backends
+        return found
+    return [*found, "cpu warp", *(["cuda warp"] if torch.cuda.is_available() else [])]
+
+
+def _error(found: Tensor, wanted: Tensor) -> float:
+    """Largest difference relative to the largest value; NaN if there is one anywhere."""
+    found, wanted = found.detach().cpu().double(), wanted.detach().double()
+    if found.shape != wanted.shape:
+        raise AssertionError(f"shape {tuple(found.shape)} instead of {tuple(wanted.shape)}")
+    scale = max(float(wanted.abs().max()), 1.0) if wanted.numel() else 1.0
+    return float((found - wanted).abs().max() / scale) if wanted.numel() else 0.0

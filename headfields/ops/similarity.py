@@ -1,0 +1,71 @@
+"""Similarity transforms (rotation, translation, scale), and the one that aligns two point sets."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from headfields.ops._checks import check_floating, check_shape
+from headfields.ops.rigid import nearest_rotation
+from headfields.records import Record
+
+
+@dataclass(frozen=True)
+class Similarity(Record):
+    """x → scale · rotation · x + translation.
+
+    Attributes:
+        rotation: (3, 3), determinant +1.
+        translation: (3,) metres.
+        scale: () > 0.
+    """
+
+    rotation: Float[Tensor, "3 3"]
+    translation: Float[Tensor, "3"]
+    scale: Float[Tensor, ""]
+
+    @staticmethod
+    def identity(dtype: torch.dtype = torch.float64) -> "Similarity":
+        """The one that leaves everything in its place."""
+        return Similarity(torch.eye(3, dtype=dtype), torch.zeros(3, dtype=dtype), torch.ones((), dtype=dtype))
+
+    def inverse(self) -> "Similarity":
+        """The one that takes everything back. Differentiable."""
+        back = self.rotation.transpose(0, 1)
+        return Similarity(back, -(back @ self.translation) / self.scale, 1 / self.scale)
+
+    def apply(self, points: Float[Tensor, "*n 3"]) -> Float[Tensor, "*n 3"]:
+        """(..., 3) points, taken along; in their own dtype. Differentiable."""
+        linear = (self.scale * self.rotation).to(points)
+        return points @ linear.transpose(0, 1) + self.translation.to(points)
+
+
+def fit_similarity(source: Float[Tensor, "n 3"], target: Float[Tensor, "n 3"], scaling: bool = True) -> Similarity:
+    """The similarity that takes points nearest to their partners, in the sense of least squares.
+
+    Args:
+        source, target: (N, 3); N ≥ 3, not all on a line, or the rotation is any of those that fit.
+        scaling: False keeps the scale at 1.
+
+    Raises:
+        TypeError, ValueError: dtype or shape does not fit, fewer than three points, or a value is not finite.
+
+    Differentiable. Source: Umeyama, Least-squares estimation of transformation parameters between two point patterns
+    (1991).
+    """
+    for name, points in (("source", source), ("target", target)):
+        check_floating("fit_similarity", name, points)
+        check_shape("fit_similarity", name, points, "N 3")
+        if not bool(points.isfinite().all()):
+            raise ValueError(f"fit_similarity: {name} holds values that are not finite; leave those points out")
+    if len(source) != len(target) or len(source) < 3:
+        raise ValueError(
+            f"fit_similarity: {len(source)} source and {len(target)} target points; give three pairs or more"
+        )
+    x, y = source.double(), target.double()
+    middle_x, middle_y = x.mean(0), y.mean(0)
+    x, y = x - middle_x, y - middle_y
+    rotation, stretch = nearest_rotation(y.transpose(0, 1) @ x)
+    scale = (stretch / (x * x).sum().clamp_min(1e-30)) if scaling else stretch.new_ones(())
+    return Similarity(rotation, middle_y - scale * rotation @ middle_x, scale)

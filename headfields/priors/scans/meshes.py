@@ -1,0 +1,300 @@
+"""Scans that are registered meshes: one topology for all people and expressions."""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from headfields.ops._checks import check_floating, check_integer, check_shape
+from headfields.ops.closest_triangle import TriangleBVH
+from headfields.priors.scans.batch import PointCounts, ScanBatch, ScanSet, ball, generator
+from headfields.priors.scans.visibility import rim_faces, seen_share
+
+__all__ = ["FACE", "HIDDEN", "INNER", "REAR", "STATIC", "MeshScans"]
+
+FACE, STATIC, REAR, INNER, HIDDEN = range(5)
+"""What a face of the topology is of: the part that expressions move, the rest of the front, the back of the head, the
+inside of the mouth (drawn with the face, but the same point of it is not seen in two scans), and what is never drawn.
+"""
+_ORDER = (INNER, FACE, STATIC, REAR, HIDDEN)
+
+
+class MeshScans(ScanSet):
+    """Scans as registered meshes: S meshes of P people over the same faces, with a colour at each vertex.
+
+    Points are drawn evenly over what a scanner would have seen from outside (`seen`); normals and colours are
+    interpolated over the faces. The open neck is left open, as it is in scans: there is no point beyond it, only the
+    far points and the eikonal term speak of that place. The signed distance of a point near the surface is that to the
+    nearest face, and known where that face was seen and is not at the rim of the mesh.
+
+    Args:
+        vertices: (S, V, 3) metres, the head's own pose taken out.
+        faces: (F, 3) counter-clockwise seen from outside.
+        person: (S,) whose mesh each is, from 0.
+        rgb: (P, V, 3) sRGB in [0, 1].
+        neutral: (P,) each person's neutral mesh; the first of each person if None.
+        kind: (F,) `FACE`, `STATIC`, `REAR`, `INNER` or `HIDDEN`; by `face_kinds` if None.
+        seen: (S, F) which faces a scanner saw; by rays if None, which takes about 0.1 s a mesh.
+        people: P names; numbers if None.
+        expressions: S names; numbers within a person if None.
+        anchor_vertices: (A,) the vertices that are anchors, as `headfields.networks.head_anchors` finds them; none if
+            None.
+
+    Raises:
+        TypeError, ValueError: a dtype or shape does not fit, a vertex is not finite, a face names a vertex that is not
+            there, a person has no mesh, or a neutral mesh is someone else's.
+    """
+
+    def __init__(
+        self,
+        vertices: Float[Tensor, "s v 3"],
+        faces: Int[Tensor, "f 3"],
+        person: Int[Tensor, " s"],
+        rgb: Float[Tensor, "p v 3"],
+        neutral: Int[Tensor, " p"] | None = None,
+        kind: Int[Tensor, " f"] | None = None,
+        seen: Bool[Tensor, "s f"] | None = None,
+        people: Sequence[str] | None = None,
+        expressions: Sequence[str] | None = None,
+        anchor_vertices: Int[Tensor, " a"] | None = None,
+    ) -> None:
+        _check(vertices, faces, person, rgb)
+        count = len(rgb)
+        self.vertices, self.faces, self.person, self.rgb = vertices.float(), faces.long(), person.long(), rgb.float()
+        first = torch.stack([(self.person == p).nonzero()[0, 0] for p in range(count)])
+        self.neutral = first if neutral is None else neutral.long()
+        if (self.person[self.neutral] != torch.arange(count)).any():
+            wrong = int((self.person[self.neutral] != torch.arange(count)).nonzero()[0, 0])
+            raise ValueError(
+                f"MeshScans: neutral[{wrong}] is mesh {int(self.neutral[wrong])}, which is person "
+                f"{int(self.person[self.neutral[wrong]])}'s; give each person a mesh of their own"
+            )
+        self.kind = face_kinds(self.vertices, self.faces, self.person, self.neutral) if kind is None else kind.long()
+        self.seen = seen_faces(self.vertices, self.faces) if seen is None else seen
+        self.people = tuple(people) if people is not None else tuple(f"{p:03d}" for p in range(count))
+        if expressions is None:
+            numbers = [int((self.person[:s] == self.person[s]).sum()) for s in range(len(self.person))]
+            expressions = [f"{number:03d}" for number in numbers]
+        pairs = zip(self.person.tolist(), expressions, strict=True)
+        self.scans = tuple(f"{self.people[p]}/{expression}" for p, expression in pairs)
+        none = torch.zeros(0, dtype=torch.long)
+        self.anchor_vertices = none if anchor_vertices is None else anchor_vertices.long()
+        if (
+            len(self.anchor_vertices)
+            and not 0 <= int(self.anchor_vertices.min()) <= int(self.anchor_vertices.max()) < (vertices.shape[1])
+        ):
+            raise ValueError(f"MeshScans: anchor_vertices names vertices outside [0, {vertices.shape[1]})")
+        self.anchored = torch.full((count,), len(self.anchor_vertices) > 0)
+        self.anchors = self.vertices[self.neutral][:, self.anchor_vertices]
+        mean = self.mean_neutral()
+        self.centre = 0.5 * (mean.amin(0) + mean.amax(0))
+        self._rim = rim_faces(self.faces)
+        self._tree = TriangleBVH(self.faces, self.vertices[:1])
+        self._tree.closest(self.vertices[0, :1], sign=True)  # what signs need of the faces is found once, for all poses
+        self._normals, self._area, self._number = self._precomputed()
+
+    @property
+    def expressions(self) -> tuple[str, ...]:
+        """S names of expressions, without the person's."""
+        return tuple(name.rpartition("/")[2] for name in self.scans)
+
+    def with_anchors(self, vertices: Int[Tensor, " a"]) -> "MeshScans":
+        """The same scans with the vertices (A,) as anchors."""
+        return self._subset(torch.arange(len(self.people)), vertices)
+
+    def mean_neutral(self) -> Float[Tensor, "v 3"]:
+        """The mean of the neutral meshes, metres."""
+        return self.vertices[self.neutral].mean(0)
+
+    def of(self, people: Sequence[int] | Int[Tensor, " q"]) -> "MeshScans":
+        """The scans of Q of the people alone, given by number, in that order."""
+        return self._subset(torch.as_tensor(people, dtype=torch.long), self.anchor_vertices)
+
+    def _subset(self, people: Tensor, anchor_vertices: Tensor) -> "MeshScans":
+        scans = torch.cat([(self.person == p).nonzero()[:, 0] for p in people])
+        place = torch.full((len(self.people),), -1)
+        place[people] = torch.arange(len(people))
+        where = torch.full((len(self),), -1)
+        where[scans] = torch.arange(len(scans))
+        return MeshScans(
+            self.vertices[scans], self.faces, place[self.person[scans]], self.rgb[people],
+            neutral=where[self.neutral[people]], kind=self.kind, seen=self.seen[scans],
+            people=[self.people[p] for p in people], expressions=[self.expressions[s] for s in scans],
+            anchor_vertices=anchor_vertices,
+        )  # fmt: skip
+
+    def sample(self, scans: Int[Tensor, " b"], counts: PointCounts, seed: int) -> ScanBatch:
+        """Points of B scans; see `ScanSet.sample`. `scans`, `counts` and `seed` as there."""
+        self._check_scans(scans)
+        scans = scans.long()
+        person, batch = self.person[scans], len(scans)
+        calm = self.neutral[person]
+        random = generator(seed, 3)
+        moving = self._on(scans, self._front(scans, INNER, FACE, counts.face, counts.detail, random), random)
+        still = self._on(scans, self._front(scans, STATIC, STATIC, counts.static, counts.detail, random), random)
+        front = [torch.cat(pair, 1) for pair in zip(moving, still, strict=True)]
+        back = self._on(scans, self._choose(scans, REAR, REAR, counts.back, random), random)
+        on = self._on(scans, self._choose(scans, INNER, REAR, counts.near, random), random)[0]
+        near = on + counts.sigma * torch.randn(on.shape, generator=random)
+        near_rgb, distance, known = self._nearest(near, scans)
+        some = counts.correspondences // 4  # most where expressions are
+        ids = self.faces[
+            torch.cat(
+                [
+                    self._front(calm, FACE, FACE, counts.correspondences - some, counts.detail, random),
+                    self._choose(calm, STATIC, REAR, some, random),
+                ],
+                1,
+            )
+        ]
+        weights = _corner_weights(batch, counts.correspondences, random)
+        return ScanBatch(
+            scan=scans, person=person, neutral=scans == calm,
+            front_points=front[0], front_normals=front[1], front_rgb=front[2],
+            back_points=back[0], back_normals=back[1], back_rgb=back[2],
+            near_points=near, near_rgb=near_rgb, near_distance=distance, near_known=known,
+            far_points=self.centre + ball(batch, counts.far, counts.radius, random),
+            posed_points=_mixed(self.vertices, scans, ids, weights),
+            neutral_points=_mixed(self.vertices, calm, ids, weights),
+            corresponds=torch.ones(batch, dtype=torch.bool),
+            anchors=self.anchors[person], anchored=self.anchored[person],
+            trusted_back=torch.ones(batch, dtype=torch.bool),
+        )  # fmt: skip
+
+    def _precomputed(self) -> tuple[Float[Tensor, "s v 3"], Float[Tensor, "s g"], Float[Tensor, "s g"]]:
+        """Unit vertex normals, faces weighted by area; and area and number seen up to each face, in `_order`.
+
+        `_order` sorts the faces by kind as `_ORDER` has them, so that what is drawn together lies together; `_ends`
+        says where each kind begins and ends.
+        """
+        place = torch.empty(len(_ORDER), dtype=torch.long)
+        place[torch.tensor(_ORDER)] = torch.arange(len(_ORDER))
+        ranked = place[self.kind]
+        self._order = ranked.argsort(stable=True)
+        self._ends = [0, *torch.bincount(ranked, minlength=len(_ORDER)).cumsum(0).tolist()]
+        normals, areas = [], []
+        for mesh, seen in zip(self.vertices, self.seen, strict=True):
+            corners = mesh[self.faces]
+            cross = torch.linalg.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+            total = torch.zeros_like(mesh).index_add_(0, self.faces.reshape(-1), cross.repeat_interleave(3, 0))
+            normals.append(torch.nn.functional.normalize(total, dim=-1))
+            areas.append((cross.norm(dim=-1) * seen)[self._order].double().cumsum(0))
+        number = self.seen[:, self._order].float().cumsum(1)
+        pad = torch.nn.functional.pad
+        return torch.stack(normals), pad(torch.stack(areas), (1, 0)), pad(number, (1, 0))
+
+    def _front(
+        self, scans: Tensor, first: int, last: int, count: int, detail: float | int, random: torch.Generator
+    ) -> Int[Tensor, "b n"]:
+        """Faces (B, N) of the kinds from `first` to `last`, a share `detail` of them evenly by number."""
+        fine = round(count * detail)
+        parts = [self._choose(scans, first, last, count - fine, random)]
+        if fine:
+            parts.append(self._choose(scans, first, last, fine, random, self._number))
+        return torch.cat(parts, 1)
+
+    def _choose(
+        self, scans: Tensor, first: int, last: int, count: int, random: torch.Generator, table: Tensor | None = None
+    ) -> Int[Tensor, "b n"]:
+        """Faces (B, N) of the kinds from `first` to `last`, evenly over what was seen; by number where nothing was."""
+        low, high = self._ends[_ORDER.index(first)], self._ends[_ORDER.index(last) + 1]
+        drawn = torch.rand(len(scans), count, generator=random, dtype=torch.float64)
+        if low == high:  # a set without such faces
+            low, high = 0, len(self.faces)
+        area = (self._area if table is None else table)[scans, low : high + 1].double()
+        span = area[:, -1:] - area[:, :1]
+        area = torch.where(span > 0, area, torch.arange(area.shape[1], dtype=area.dtype))
+        place = area[:, :1] + drawn * (area[:, -1:] - area[:, :1])
+        found = torch.searchsorted(area.contiguous(), place, right=True) - 1
+        return self._order[(low + found).clamp(low, high - 1)]
+
+    def _on(self, scans: Tensor, chosen: Tensor, random: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        """Random places (B, N, 3) on the faces `chosen` (B, N), with normals and colours."""
+        ids = self.faces[chosen]
+        weights = _corner_weights(chosen.shape[0], chosen.shape[1], random)
+        normals = torch.nn.functional.normalize(_mixed(self._normals, scans, ids, weights), dim=-1)
+        rgb = _mixed(self.rgb, self.person[scans], ids, weights)
+        return _mixed(self.vertices, scans, ids, weights), normals, rgb
+
+    def _nearest(self, points: Tensor, scans: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Colour of the nearest surface, signed distance to it, and whether that is known."""
+        batch, count = points.shape[:2]
+        row = torch.arange(batch)[:, None].expand(batch, count)
+        found = self._tree.posed(self.vertices[scans]).closest(points, row, sign=True)
+        assert found.sign is not None
+        face = found.face.clamp_min(0)
+        rgb = _mixed(self.rgb, self.person[scans], self.faces[face], found.barycentric)
+        good = (self.kind[face] != HIDDEN) & ~self._rim[face] & self.seen[scans[:, None], face]
+        known = good & (found.face >= 0)
+        return rgb, torch.where(known, found.sign * found.distance, 0.0), known
+
+
+def seen_faces(vertices: Float[Tensor, "s v 3"], faces: Int[Tensor, "f 3"]) -> Bool[Tensor, "s f"]:
+    """Which faces (S, F) of each mesh (S, V, 3) are seen from outside: at least one ray of `seen_share` gets out.
+
+    Faces from which nearly all rays get out in the first and the last mesh are not asked about in the others.
+    """
+    count = len(vertices)
+    probe = seen_share(vertices[sorted({0, count - 1})] if count else vertices, faces)
+    doubtful = (probe < 0.9).any(0)
+    return seen_share(vertices, faces, doubtful) > 0
+
+
+def face_kinds(
+    vertices: Float[Tensor, "s v 3"], faces: Int[Tensor, "f 3"], person: Int[Tensor, " s"], neutral: Int[Tensor, " p"]
+) -> Int[Tensor, " f"]:
+    """The kind (F,) of each face: `FACE` where some mesh is a millimetre or more from its person's neutral one.
+
+    Of the rest `STATIC` what lies in front of the middle of the mean neutral head, and `REAR` what lies behind it.
+
+    Args:
+        vertices: (S, V, 3) metres.
+        faces: (F, 3).
+        person: (S,) whose each mesh is.
+        neutral: (P,) each person's neutral mesh.
+    """
+    moved = (vertices - vertices[neutral[person]]).norm(dim=-1).amax(0)
+    mean = vertices[neutral].mean(0)
+    depth = mean[faces].mean(1)[:, 2]
+    middle = 0.5 * (depth.min() + depth.max())
+    rest = torch.where(depth >= middle, STATIC, REAR)
+    return torch.where((moved[faces].amin(1) > 1e-3) & (depth >= middle), FACE, rest)
+
+
+def _mixed(values: Tensor, rows: Tensor, ids: Tensor, weights: Tensor) -> Tensor:
+    """(B, N, C): values (R, V, C) of rows (B,), at vertices (B, N, 3) mixed by weights (B, N, 3)."""
+    return (values[rows[:, None, None], ids] * weights[..., None]).sum(2)
+
+
+def _corner_weights(batch: int, count: int, random: torch.Generator) -> Tensor:
+    """Barycentric coordinates (B, N, 3), uniform over a triangle."""
+    one, other = torch.rand(2, batch, count, generator=random)
+    root = one.sqrt()
+    return torch.stack([1 - root, root * (1 - other), root * other], -1)
+
+
+def _check(vertices: Tensor, faces: Tensor, person: Tensor, rgb: Tensor) -> None:
+    for name, tensor, shape in (("vertices", vertices, "S V 3"), ("rgb", rgb, "P V 3")):
+        check_floating("MeshScans", name, tensor)
+        check_shape("MeshScans", name, tensor, shape)
+    for name, tensor, shape in (("faces", faces, "F 3"), ("person", person, "S")):
+        check_integer("MeshScans", name, tensor)
+        check_shape("MeshScans", name, tensor, shape)
+    count = vertices.shape[1]
+    if not len(vertices) or not len(faces):
+        raise ValueError(f"MeshScans: {len(vertices)} meshes of {len(faces)} faces; give at least one of each")
+    if rgb.shape[1] != count:
+        raise ValueError(f"MeshScans: rgb has {rgb.shape[1]} vertices and the meshes {count}; give each a colour")
+    if not 0 <= int(faces.min()) <= int(faces.max()) < count:
+        raise ValueError(f"MeshScans: faces holds {int(faces.min())} to {int(faces.max())}; there are {count} vertices")
+    if len(person) != len(vertices):
+        raise ValueError(f"MeshScans: person has {len(person)} entries for {len(vertices)} meshes; give one for each")
+    if not torch.equal(person.unique().cpu(), torch.arange(len(rgb))):
+        raise ValueError(
+            f"MeshScans: person names {person.unique().tolist()}, and rgb has {len(rgb)} people; "
+            "number the people from 0 and give each at least one mesh"
+        )
+    bad = (~torch.isfinite(vertices)).any(-1).any(-1)
+    if bad.any():
+        raise ValueError(f"MeshScans: mesh {int(bad.nonzero()[0, 0])} has a vertex that is not finite; leave it out")

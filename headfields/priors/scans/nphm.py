@@ -1,0 +1,268 @@
+"""Reader of NPHM's folders (Giebenhain et al. 2023, 2024): the points that its own preprocessing made of the scans.
+
+ROOT/surface_pointclouds/{person:03d}/{expression}_{k}_{face,def_region,non_face,off_surface}.npy   (N, 9) position,
+    normal, colour 0 to 255; k counts chunks of the same scan. face: the part that is registered; def_region: what else
+    is in front; non_face: the back; off_surface: off it by a normal distribution of deviation 0.05
+ROOT/deformations/{person:03d}/{expression:03d}/corresp_{k}.npy   (N, 6) neutral | posed
+DATA/{person:03d}/{expression:03d}/registration.ply, and s.npy, R.npy, t.npy
+
+Lengths are four times those of FLAME in metres; this module divides by 4.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from headfields.files.errors import CaptureError
+from headfields.mesh import load_mesh
+from headfields.priors.scans.batch import PointCounts, ScanBatch, ScanSet, ball, generator
+
+__all__ = ["NphmScans", "nphm_to_raw", "read_nphm"]
+
+SCALE = 4.0
+"""Of NPHM's unit: so many in a metre."""
+_KINDS = ("face", "def_region", "non_face", "off_surface")
+_NAME = re.compile(r"(?P<expression>\d+)_(?P<chunk>\d+)_(?P<kind>face|def_region|non_face|off_surface)\.npy")
+_CORRESPONDENCES = re.compile(r"corresp_(\d+)\.npy")
+
+
+@dataclass(frozen=True)
+class _Files:
+    """The chunks of one scan."""
+
+    points: dict[str, list[Path]]
+    correspondences: list[Path]
+
+
+class NphmScans(ScanSet):
+    """Scans as NPHM's preprocessing leaves them: chunks of points on disk, one of each kind read for a step.
+
+    A scan without correspondences is used without them, one of a person without anchors without these; each kind of
+    point cloud is needed. Distances of points off the surface are not in the files, so none is known.
+
+    Made by `read_nphm`.
+
+    Args:
+        files: of each scan, in the order of `scans`.
+        people, scans: P and S names; a scan's is `person/expression`.
+        person: (S,) whose each is.
+        neutral: (P,) each person's neutral scan.
+        anchors: (P, A, 3) metres.
+        anchored: (P,) whose are known.
+        trusted_back: (S,) whether the hair is that of the person's other scans.
+    """
+
+    def __init__(
+        self,
+        files: Sequence[_Files],
+        people: Sequence[str],
+        scans: Sequence[str],
+        person: Int[Tensor, " s"],
+        neutral: Int[Tensor, " p"],
+        anchors: Float[Tensor, "p a 3"],
+        anchored: Bool[Tensor, " p"],
+        trusted_back: Bool[Tensor, " s"],
+    ) -> None:
+        self._files = tuple(files)
+        self.people, self.scans = tuple(people), tuple(scans)
+        self.person, self.neutral, self.anchors, self.anchored = person, neutral, anchors, anchored
+        self.trusted_back = trusted_back
+        self.centre = torch.zeros(3)
+
+    def sample(self, scans: Int[Tensor, " b"], counts: PointCounts, seed: int) -> ScanBatch:
+        """Points of B scans; see `ScanSet.sample`. `scans`, `counts` and `seed` as there; `counts.sigma` is that of
+        the files, whatever it says.
+
+        Raises:
+            CaptureError: a file cannot be read, or does not hold what it should; person, expression and file are named.
+        """
+        self._check_scans(scans)
+        scans = scans.long()
+        wanted = {"face": counts.face, "def_region": counts.static, "non_face": counts.back, "off_surface": counts.near}
+        random = generator(seed, 3)
+        rows: dict[str, list[Tensor]] = {kind: [] for kind in (*_KINDS, "corresp")}
+        known = []
+        for scan in scans.tolist():
+            files, name = self._files[scan], self.scans[scan]
+            for kind, count in wanted.items():
+                rows[kind].append(_some(_one_of(files.points[kind], random), 9, count, name, random))
+            known.append(bool(files.correspondences))
+            if files.correspondences:
+                pairs = _some(_one_of(files.correspondences, random), 6, counts.correspondences, name, random)
+            else:
+                pairs = torch.zeros(counts.correspondences, 6)
+            rows["corresp"].append(pairs)
+
+        def stacked(kind: str, width: int = 9) -> Tensor:
+            empty = torch.zeros(0, wanted.get(kind, counts.correspondences), width)
+            return torch.stack(rows[kind]) if len(scans) else empty
+
+        face, static, back, near = (stacked(kind) for kind in _KINDS)
+        front, pairs = torch.cat([face, static], 1), stacked("corresp", 6) / SCALE
+        person = self.person[scans]
+        return ScanBatch(
+            scan=scans, person=person, neutral=scans == self.neutral[person],
+            front_points=front[..., :3] / SCALE, front_normals=_unit(front[..., 3:6]), front_rgb=front[..., 6:] / 255,
+            back_points=back[..., :3] / SCALE, back_normals=_unit(back[..., 3:6]), back_rgb=back[..., 6:] / 255,
+            near_points=near[..., :3] / SCALE, near_rgb=near[..., 6:] / 255,
+            near_distance=torch.zeros(near.shape[:2]), near_known=torch.zeros(near.shape[:2], dtype=torch.bool),
+            far_points=ball(len(scans), counts.far, counts.radius, random),
+            neutral_points=pairs[..., :3], posed_points=pairs[..., 3:],
+            corresponds=torch.tensor(known, dtype=torch.bool),
+            anchors=self.anchors[person], anchored=self.anchored[person],
+            trusted_back=self.trusted_back[scans],
+        )  # fmt: skip
+
+
+def read_nphm(
+    root: str | Path,
+    neutrals: Mapping[int, int] | None = None,
+    data: str | Path | None = None,
+    anchor_vertices: Sequence[int] | Int[Tensor, " a"] | None = None,
+    people: Sequence[int] | None = None,
+) -> NphmScans:
+    """Finds the scans in NPHM's folders; their points are read as they are drawn.
+
+    Args:
+        root: the folder that has `surface_pointclouds` and, for correspondences, `deformations`.
+        neutrals: the number of each person's neutral expression; the lowest there is for who is not named.
+        data: the folder of the people's scans, with `{person:03d}/{expression:03d}/registration.ply`; needed for
+            anchors.
+        anchor_vertices: (A,) vertices of the registration that are anchors; NPHM's are in its `anchors_65.npy` or
+            `anchors_39.npy`. Left out: no anchors.
+        people: which; all that have point clouds if None.
+
+    Raises:
+        CaptureError: a folder or file is missing or broken; person, expression and file are named.
+        ValueError: anchors are asked for without `data`.
+    """
+    root = Path(root)
+    clouds = root / "surface_pointclouds"
+    if not clouds.is_dir():
+        raise CaptureError(f"{clouds}: not there; root must be the folder that NPHM's preprocessing wrote")
+    if anchor_vertices is not None and data is None:
+        raise ValueError("read_nphm: anchor_vertices need data, the folder with the people's registration.ply")
+    found = sorted(int(path.name) for path in clouds.iterdir() if path.is_dir() and path.name.isdigit())
+    numbers = found if people is None else list(people)
+    missing = [number for number in numbers if number not in found]
+    if missing or not numbers:
+        raise CaptureError(f"{clouds}: no folder for person {missing[0] if missing else 'any'}; it has {found[:8]}")
+    files: list[_Files] = []
+    names, person, neutral, anchors = [], [], [], []
+    for place, number in enumerate(numbers):
+        expressions = _expressions(clouds / f"{number:03d}", number)
+        calm = (neutrals or {}).get(number, min(expressions))
+        if calm not in expressions:
+            raise CaptureError(
+                f"{clouds / f'{number:03d}'}: person {number:03d}: neutral expression {calm} has no point clouds; "
+                f"there are {sorted(expressions)}; name another in neutrals"
+            )
+        neutral.append(len(files) + sorted(expressions).index(calm))
+        for expression, points in sorted(expressions.items()):
+            folder = root / "deformations" / f"{number:03d}" / f"{expression:03d}"
+            pairs = sorted(folder.glob("corresp_*.npy"), key=lambda path: path.name) if folder.is_dir() else []
+            files.append(_Files(points, [path for path in pairs if _CORRESPONDENCES.fullmatch(path.name)]))
+            names.append(f"{number:03d}/{expression:03d}")
+            person.append(place)
+        if anchor_vertices is not None:
+            assert data is not None
+            path = Path(data) / f"{number:03d}" / f"{calm:03d}" / "registration.ply"
+            anchors.append(_anchors(path, torch.as_tensor(anchor_vertices).long(), number, calm))
+    table = torch.stack(anchors) if anchors else torch.zeros(len(numbers), 0, 3)
+    return NphmScans(
+        files, [f"{number:03d}" for number in numbers], names, torch.tensor(person), torch.tensor(neutral),
+        table, torch.full((len(numbers),), bool(anchors)), torch.ones(len(files), dtype=torch.bool),
+    )  # fmt: skip
+
+
+def nphm_to_raw(points: Float[Tensor, "*n 3"], folder: str | Path) -> Float[Tensor, "*n 3"]:
+    """Points (..., 3) of the library, metres, to those of a raw scan: raw = (x - t) R / s, x in NPHM's unit.
+
+    Args:
+        points: in the head's frame, metres.
+        folder: of the scan, with s.npy, R.npy and t.npy.
+
+    Raises:
+        CaptureError: a file is missing, or its array has the wrong shape.
+    """
+    arrays = {}
+    for name, size in (("s", 1), ("R", 9), ("t", 3)):
+        path = Path(folder) / f"{name}.npy"
+        array = _load(path, f"scan {Path(folder).parent.name}/{Path(folder).name}")
+        if array.size != size:
+            raise CaptureError(f"{path}: has shape {array.shape}; expected {size} numbers")
+        arrays[name] = torch.from_numpy(array.astype(np.float64)).to(points)
+    turned = (points * SCALE - arrays["t"].reshape(3)) @ arrays["R"].reshape(3, 3)
+    return turned / arrays["s"].reshape(())
+
+
+def _expressions(folder: Path, number: int) -> dict[int, dict[str, list[Path]]]:
+    """The chunks of each expression by kind."""
+    found: dict[int, dict[str, list[Path]]] = {}
+    for path in sorted(folder.iterdir()):
+        match = _NAME.fullmatch(path.name)
+        if match:
+            kinds = found.setdefault(int(match["expression"]), {kind: [] for kind in _KINDS})
+            kinds[match["kind"]].append(path)
+    if not found:
+        raise CaptureError(f"{folder}: person {number:03d} has no files like 0_0_face.npy; run NPHM's preprocessing")
+    for expression, kinds in found.items():
+        for kind, paths in kinds.items():
+            if not paths:
+                raise CaptureError(
+                    f"{folder}: person {number:03d}, expression {expression}: no {expression}_*_{kind}.npy; "
+                    "each scan needs face, def_region, non_face and off_surface"
+                )
+    return found
+
+
+def _one_of(paths: list[Path], random: torch.Generator) -> Path:
+    return paths[int(torch.randint(len(paths), (1,), generator=random))]
+
+
+def _some(path: Path, width: int, count: int, scan: str, random: torch.Generator) -> Tensor:
+    """(count, width) rows of a file, drawn; those that are not finite are not."""
+    array = _load(path, f"scan {scan}")
+    if array.ndim != 2 or array.shape[1] != width or array.dtype.kind not in "fiu":
+        raise CaptureError(
+            f"{path}: scan {scan}: has dtype {array.dtype} and shape {array.shape}; expected (N, {width})"
+        )
+    rows = torch.from_numpy(array.astype(np.float32))
+    rows = rows[torch.isfinite(rows).all(1)]
+    if not len(rows):
+        raise CaptureError(f"{path}: scan {scan}: has no row of finite numbers; make it again, or leave the scan out")
+    return rows[torch.randint(len(rows), (count,), generator=random)]
+
+
+def _load(path: Path, whose: str) -> np.ndarray:
+    try:
+        return np.asarray(np.load(path, allow_pickle=False))
+    except FileNotFoundError as error:
+        raise CaptureError(f"{path}: not there; {whose} needs it") from error
+    except (OSError, ValueError, EOFError) as error:
+        raise CaptureError(f"{path}: {whose}: cannot be read ({error}); make it again") from error
+
+
+def _anchors(path: Path, vertices: Tensor, number: int, expression: int) -> Tensor:
+    try:
+        places = load_mesh(path).vertices
+    except (OSError, ValueError) as error:
+        raise CaptureError(
+            f"{path}: person {number:03d}, expression {expression}: cannot be read ({error}); register the scan again"
+        ) from error
+    if len(vertices) and int(vertices.max()) >= len(places):
+        raise CaptureError(
+            f"{path}: person {number:03d}, expression {expression}: has {len(places)} vertices, and an anchor is "
+            f"vertex {int(vertices.max())}; are anchor_vertices those of this registration?"
+        )
+    return places[vertices] / SCALE
+
+
+def _unit(vectors: Tensor) -> Tensor:
+    return torch.nn.functional.normalize(vectors, dim=-1)

@@ -1,0 +1,191 @@
+"""Registered meshes of many people in a folder: what `generate_scans` makes, and what a user may make.
+
+scans.json          format, names of people and expressions, each person's neutral one, and what the set was made from
+topology.npz        faces (F, 3) int32, kind (F,) uint8 (0 face, 1 rest of the front, 2 back, 3 inside of the mouth, 4
+                    never drawn); anchor_vertices (A,), if there are some
+<person>/person.npz rgb (V, 3) uint8, sRGB of the vertices
+<person>/<expression>.npz  vertices (V, 3) float32, metres; seen (F,) bool, whether a scanner saw a face. Both are
+                    found if they are missing: kind in the whole set, seen in one scan. Sets made by code also hold
+                    the coefficients: identity, expression, gaze.
+"""
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from headfields.files.errors import CaptureError
+from headfields.priors.scans.meshes import HIDDEN, MeshScans, seen_faces
+
+__all__ = ["load_scans", "made_from", "save_scans"]
+
+_FORMAT = 1
+_INDEX = "scans.json"
+
+
+def save_scans(
+    scans: MeshScans,
+    out: str | Path,
+    record: Mapping[str, Any] | None = None,
+    coefficients: Mapping[str, Tensor] | None = None,
+) -> Path:
+    """Writes the set; `load_scans` reads it. Files and their contents: see `headfields/priors/scans/store.py`.
+
+    Args:
+        scans: the set.
+        out: a folder that is not there, is empty, or holds such a set, which is replaced.
+        record: what the set was made from, kept with it (anything that JSON holds).
+        coefficients: further arrays by name, S rows each, kept with the scans.
+
+    Returns:
+        The folder.
+
+    Raises:
+        FileExistsError: `out` is a file, or a folder with other things in it.
+    """
+    folder = Path(out)
+    if folder.exists():
+        if not folder.is_dir() or (any(folder.iterdir()) and not (folder / _INDEX).is_file()):
+            raise FileExistsError(f"save_scans: {folder} is there and holds no scans ({_INDEX}); name another folder")
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True)
+    extra = {name: values.detach().cpu().numpy() for name, values in (coefficients or {}).items()}
+    for p, person in enumerate(scans.people):
+        (folder / person).mkdir()
+        rgb = (scans.rgb[p].clamp(0, 1) * 255).round().to(torch.uint8)
+        np.savez_compressed(folder / person / "person.npz", rgb=rgb.numpy())
+        for s in (scans.person == p).nonzero()[:, 0].tolist():
+            np.savez_compressed(
+                folder / f"{scans.scans[s]}.npz",
+                vertices=scans.vertices[s].numpy(),
+                seen=scans.seen[s].numpy(),
+                **{name: values[s] for name, values in extra.items()},
+            )
+    topology = {"faces": scans.faces.int().numpy(), "kind": scans.kind.to(torch.uint8).numpy()}
+    if len(scans.anchor_vertices):
+        topology["anchor_vertices"] = scans.anchor_vertices.numpy()
+    np.savez_compressed(folder / "topology.npz", **topology)  # type: ignore[arg-type]
+    index = {
+        "format": _FORMAT,
+        "people": {
+            person: {
+                "neutral": scans.expressions[int(scans.neutral[p])],
+                "expressions": [scans.expressions[s] for s in (scans.person == p).nonzero()[:, 0].tolist()],
+            }
+            for p, person in enumerate(scans.people)
+        },
+        "made_from": dict(record or {}),
+    }
+    # Last, so that a set that was cut short is not taken for a whole one.
+    (folder / _INDEX).write_text(json.dumps(index, indent=1) + "\n", encoding="utf-8")
+    return folder
+
+
+def made_from(path: str | Path) -> dict[str, Any] | None:
+    """The record that a set at `path` was saved with; None where there is no set, or a broken one."""
+    try:
+        found = json.loads((Path(path) / _INDEX).read_text(encoding="utf-8"))["made_from"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def load_scans(path: str | Path) -> MeshScans:
+    """Reads a folder of registered meshes that `save_scans` wrote, or one laid out like it.
+
+    Args:
+        path: the folder; see `headfields/priors/scans/store.py` for its files.
+
+    Raises:
+        FileNotFoundError: there is no scans.json.
+        CaptureError: a file is missing or broken, or an array has the wrong shape; person, expression and file are
+            named.
+    """
+    folder = Path(path)
+    if not (folder / _INDEX).is_file():
+        raise FileNotFoundError(f"load_scans: {folder / _INDEX} is not there; is this a folder that save_scans wrote?")
+    try:
+        index = json.loads((folder / _INDEX).read_text(encoding="utf-8"))
+        people = {name: (entry["neutral"], list(entry["expressions"])) for name, entry in index["people"].items()}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CaptureError(
+            f"{folder / _INDEX}: cannot be understood ({error!r}); it needs people, each with neutral and expressions"
+        ) from error
+    if not people:
+        raise CaptureError(f"{folder / _INDEX}: names no people; give at least one")
+    topology = _arrays(folder / "topology.npz", "the topology")
+    faces = _array(topology, folder / "topology.npz", "faces", "i", (None, 3))
+    count = len(faces)
+    rgb: list[Tensor] = []
+    vertices: list[Tensor] = []
+    seen: list[Tensor] = []
+    person, neutral, expressions = [], [], []
+    for p, (name, (calm, names)) in enumerate(people.items()):
+        file = folder / name / "person.npz"
+        colours = _array(_arrays(file, f"person {name}"), file, "rgb", "u", (None, 3))
+        if calm not in names:
+            raise CaptureError(
+                f"{folder / _INDEX}: person {name}: the neutral expression {calm!r} is not among {names}"
+            )
+        neutral.append(len(vertices) + names.index(calm))
+        rgb.append(torch.from_numpy(colours.astype(np.float32) / 255))
+        for expression in names:
+            file = folder / name / f"{expression}.npz"
+            arrays = _arrays(file, f"person {name}, expression {expression}")
+            places = _array(arrays, file, "vertices", "f", (len(colours), 3))
+            if not np.isfinite(places).all():
+                raise CaptureError(f"{file}: vertices are not all finite; register person {name} {expression} again")
+            vertices.append(torch.from_numpy(places.astype(np.float32)))
+            if "seen" in arrays:
+                seen.append(torch.from_numpy(_array(arrays, file, "seen", "b", (count,))))
+            else:
+                seen.append(seen_faces(vertices[-1][None], torch.from_numpy(faces.astype(np.int64)))[0])
+            person.append(p)
+            expressions.append(expression)
+    kind = None
+    if "kind" in topology:
+        kind = torch.from_numpy(_array(topology, folder / "topology.npz", "kind", "iu", (count,)).astype(np.int64))
+        if int(kind.max()) > HIDDEN or int(kind.min()) < 0:
+            raise CaptureError(f"{folder / 'topology.npz'}: kind holds {int(kind.max())}; expected 0 to {HIDDEN}")
+    anchors = None
+    if "anchor_vertices" in topology:
+        found = _array(topology, folder / "topology.npz", "anchor_vertices", "i", (None,))
+        anchors = torch.from_numpy(found.astype(np.int64))
+    try:
+        return MeshScans(
+            torch.stack(vertices), torch.from_numpy(faces.astype(np.int64)), torch.tensor(person), torch.stack(rgb),
+            neutral=torch.tensor(neutral), kind=kind, seen=torch.stack(seen), people=list(people),
+            expressions=expressions, anchor_vertices=anchors,
+        )  # fmt: skip
+    except (ValueError, RuntimeError) as error:
+        raise CaptureError(f"{folder}: {error}") from error
+
+
+def _arrays(path: Path, whose: str) -> dict[str, np.ndarray]:
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    except FileNotFoundError as error:
+        raise CaptureError(f"{path}: not there; {whose} needs it (scans.json names it)") from error
+    except (OSError, ValueError, EOFError, KeyError) as error:
+        raise CaptureError(f"{path}: cannot be read ({error}); {whose} is broken, write it again") from error
+    except Exception as error:  # zipfile.BadZipFile and what zlib raises
+        raise CaptureError(f"{path}: is no whole npz file ({error}); {whose} is broken, write it again") from error
+
+
+def _array(
+    arrays: Mapping[str, np.ndarray], path: Path, name: str, kinds: str, shape: tuple[int | None, ...]
+) -> np.ndarray:
+    if name not in arrays:
+        raise CaptureError(f"{path}: has no {name}; it has {', '.join(arrays) or 'nothing'}")
+    array = arrays[name]
+    fits = array.ndim == len(shape) and all(s is None or s == n for s, n in zip(shape, array.shape, strict=True))
+    if array.dtype.kind not in kinds or not fits:
+        wanted = ", ".join("N" if s is None else str(s) for s in shape)
+        raise CaptureError(f"{path}: {name} has dtype {array.dtype} and shape {array.shape}; expected ({wanted})")
+    return array

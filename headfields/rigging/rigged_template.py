@@ -1,0 +1,211 @@
+"""A scan with a skeleton: a head like any other, with a texture, in one file."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from headfields.files.arrays import load_arrays, save_arrays
+from headfields.files.unpickler import to_array
+from headfields.heads.flame.assets import regions_of, uv_of
+from headfields.heads.flame.files import KEYS as FLAME_KEYS
+from headfields.heads.flame.files import check_model
+from headfields.heads.flame.model import FlameHead
+from headfields.heads.landmarks import Embedding, Landmarks, make_embedding
+from headfields.heads.skinned import SkinnedHead
+from headfields.heads.smplx import KEYS as SMPLX_KEYS
+from headfields.heads.smplx import SmplxHead
+
+__all__ = ["RiggedTemplate"]
+
+_LANDMARKS = {5: ("lmk_face_idx", "lmk_b_coords"), 55: ("lmk_faces_idx", "lmk_bary_coords")}
+_ROLES = ("neck_joint", "skull", "jaw_joint", "eye_joints")
+
+
+class RiggedTemplate(SkinnedHead):
+    """A textured mesh rigged like FLAME or SMPL-X: expressions, joints, weights, regions, landmarks and a texture.
+
+    It is a `SkinnedHead`: calling it with `expression` and `pose` gives a `HeadState`, `template()` the mesh that
+    avatars are built on. Identity is the scan's, so there are no shape directions. Made by `rig_template`. It has the
+    attributes of `SkinnedHead`, and two of its own.
+
+    Attributes:
+        texture: (H, W, 3) sRGB in [0, 1], row 0 at v = 1; None if there is none.
+        scale: the template's size over that of the body it was rigged from.
+    """
+
+    texture: Float[Tensor, "h w 3"] | None
+
+    def __init__(
+        self,
+        *args: Any,
+        texture: Float[Tensor, "h w 3"] | None = None,
+        scale: float = 1.0,
+        **kwargs: Any,
+    ) -> None:
+        """As `SkinnedHead`, with a texture; joints are numbered as FLAME's (5) or SMPL-X's (55).
+
+        Raises:
+            ValueError: there are neither 5 nor 55 joints.
+        """
+        super().__init__(*args, **kwargs)
+        kind = {5: FlameHead, 55: SmplxHead}.get(len(self.parents))
+        if kind is None:
+            raise ValueError(f"RiggedTemplate: there are {len(self.parents)} joints; FLAME has 5 and SMPL-X 55")
+        for role in _ROLES:
+            setattr(self, role, getattr(kind, role))
+        self.register_buffer("texture", texture)
+        self.scale = float(scale)
+
+    @property
+    def joints(self) -> dict[str, int]:
+        """Joints by name, those that `pose` takes."""
+        found = {"root": 0, "neck": self.neck_joint, "head": self.skull, "jaw": self.jaw_joint}
+        found |= dict(zip(("left_eye", "right_eye"), self.eye_joints, strict=True))
+        if len(self.parents) == 55:
+            found |= {"spine1": 3, "spine2": 6, "torso": 9, "left_collar": 13, "right_collar": 14}
+            found |= {"left_shoulder": 16, "right_shoulder": 17}
+        return found
+
+    def pose(self, **turns: Float[Tensor, "b 3"]) -> Float[Tensor, "b j 3"]:
+        """A pose (B, J, 3) from rotations of named joints, axis-angle in radians; the others are zero.
+
+        Args:
+            turns: (B, 3) or (1, 3) by the names in `joints`: `rig.pose(neck=..., jaw=...)`.
+
+        Raises:
+            ValueError: an unknown name, another shape, or batch sizes that differ and are not 1.
+        """
+        unknown = sorted(set(turns) - set(self.joints))
+        if unknown:
+            raise ValueError(
+                f"RiggedTemplate.pose: no joint is called {', '.join(unknown)}; there are {', '.join(self.joints)}"
+            )
+        sizes = {turn.shape[0] for turn in turns.values()} - {1}
+        wrong = [name for name, turn in turns.items() if turn.dim() != 2 or turn.shape[1] != 3]
+        if len(sizes) > 1 or wrong:
+            raise ValueError(
+                f"RiggedTemplate.pose: {', '.join(f'{n} {tuple(t.shape)}' for n, t in turns.items())}; expected (B, 3) "
+                "or (1, 3) each"
+            )
+        batch = sizes.pop() if sizes else 1
+        zero = self.template_vertices.new_zeros(batch, 3)
+        out = [zero] * len(self.parents)
+        for name, turn in turns.items():
+            out[self.joints[name]] = turn.expand(batch, -1)
+        return torch.stack(out, 1)
+
+    def save(self, path: str | Path) -> Path:
+        """Writes one npz: the keys of FLAME's or SMPL-X's format, so that `FlameHead.from_file` or
+        `SmplxHead.from_file` read it too, and `texture`.
+
+        Args:
+            path: where to; the suffix `.npz` is added if it has none, and the folder is made.
+        """
+
+        def array(tensor: Tensor) -> np.ndarray:
+            return tensor.detach().cpu().numpy()
+
+        directions = torch.cat([self.shape_basis, self.expression_basis]).permute(1, 2, 0)
+        count = len(self.parents)
+        entries: dict[str, Any] = {
+            "v_template": array(self.template_vertices),
+            "f": array(self.faces),
+            "shapedirs": array(directions),
+            "posedirs": array(self.pose_basis.permute(1, 2, 0)),
+            "J_regressor": array(self.joint_regressor),
+            "kintree_table": np.array([self.parents, range(count)], np.int64),
+            "weights": array(self.weights),
+            "expression_count": np.array(self.expression_count),
+            "expression_names": np.array(self.expression_names, str),
+            "shape_names": np.array(self.shape_names, str),
+            "scale": np.array(self.scale),
+        }
+        entries |= {f"region_{name}": array(mask) for name, mask in self.regions.items()}
+        if self.uv is not None and self.uv_faces is not None:
+            entries |= {"uv": array(self.uv), "uv_faces": array(self.uv_faces)}
+        if self.landmark_faces is not None and self.landmark_barycentric is not None:
+            index, weights = _LANDMARKS[count]
+            entries |= {index: array(self.landmark_faces), weights: array(self.landmark_barycentric)}
+        if self.texture is not None:
+            entries["texture"] = (array(self.texture).clip(0, 1) * 255).round().astype(np.uint8)
+        return save_arrays(path, entries)
+
+    @classmethod
+    def from_file(cls, path: str | Path) -> "RiggedTemplate":
+        """Reads what `save` wrote.
+
+        Raises:
+            FileNotFoundError: no such file.
+            ValueError: a key is missing or does not fit; file and key are named.
+        """
+        op, raw = "RiggedTemplate.from_file", load_arrays(path)
+        tree = to_array(raw.get("kintree_table", ()), f"{path}: kintree_table")
+        joints = tree.shape[1] if tree.ndim == 2 else 0
+        if joints not in _LANDMARKS:
+            raise ValueError(f"{op}: {path} has {joints} joints; FLAME's format has 5 and SMPL-X's 55")
+        arrays = check_model(op, raw, str(path), FLAME_KEYS if joints == 5 else SMPLX_KEYS)
+        total = arrays["shapedirs"].shape[2]
+        count = int(to_array(raw.get("expression_count", total), "expression_count"))
+        if not 0 <= count <= total:
+            raise ValueError(f"{op}: {path}: expression_count is {count}, but shapedirs has {total} components")
+        index, weights = _LANDMARKS[joints]
+        embedding = None
+        if index in raw and weights in raw:
+            where = f"{op}: {path}: {index} and {weights}"
+            embedding = make_embedding(raw[index], raw[weights], where, 1, len(arrays["f"]))
+        texture = None
+        if "texture" in raw:
+            image = to_array(raw["texture"], f"{path}: texture")
+            if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+                raise ValueError(f"{op}: {path}: texture has shape {image.shape} and dtype {image.dtype}; expected "
+                                 "(H, W, 3) uint8")  # fmt: skip
+            texture = torch.from_numpy(image.copy()).float() / 255
+        return _assemble(cls, raw, arrays, total - count, embedding, texture, str(path))
+
+
+def _assemble(
+    kind: type[RiggedTemplate],
+    raw: Mapping[str, Any],
+    arrays: Mapping[str, np.ndarray],
+    shapes: int,
+    embedding: Embedding | None,
+    texture: Tensor | None,
+    path: str,
+) -> RiggedTemplate:
+    def tensor(array: np.ndarray) -> Tensor:
+        return torch.from_numpy(np.array(array, np.float32, order="C"))
+
+    def names(key: str) -> tuple[str, ...]:
+        return tuple(str(name) for name in to_array(raw.get(key, ()), f"{path}: {key}").ravel())
+
+    count = len(arrays["v_template"])
+    chart = uv_of(raw, path, None, arrays["f"], count)
+    regions = regions_of(raw, path, None, arrays["f"], count)
+    return kind(
+        template=tensor(arrays["v_template"]),
+        faces=torch.from_numpy(arrays["f"].copy()),
+        shape_basis=tensor(arrays["shapedirs"][:, :, :shapes].transpose(2, 0, 1)),
+        expression_basis=tensor(arrays["shapedirs"][:, :, shapes:].transpose(2, 0, 1)),
+        pose_basis=tensor(arrays["posedirs"].transpose(2, 0, 1)),
+        joint_regressor=tensor(arrays["J_regressor"]),
+        weights=tensor(arrays["weights"]),
+        parents=arrays["parents"].tolist(),
+        landmarks=None if embedding is None else Landmarks(embedding),
+        uv=None if chart is None else tensor(chart[0]),
+        uv_faces=None if chart is None else torch.from_numpy(chart[1].copy()),
+        regions={name: torch.from_numpy(mask.copy()) for name, mask in regions.items()},
+        expression_names=names("expression_names"),
+        shape_names=names("shape_names"),
+        texture=texture,
+        scale=float(to_array(raw.get("scale", 1.0), f"{path}: scale")),
+    )
+
+
+def triangle_landmarks(faces: Int[Tensor, " l"], barycentric: Float[Tensor, "l 3"]) -> Landmarks:
+    """Landmarks of a template, as a head keeps them."""
+    return Landmarks(Embedding(faces.cpu().numpy(), barycentric.double().cpu().numpy()))

@@ -1,0 +1,92 @@
+"""The procedural head's vertices in one list: the skin first, then the two eyeballs; and what is known of each."""
+
+import dataclasses
+import functools
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from headfields.synthetic.head.base import base_point
+from headfields.synthetic.head.mesh import MOUTH, HeadMesh, head_mesh
+from headfields.synthetic.head.shape import EYE_CENTRE, EYE_RADIUS, skin_positions
+
+__all__ = ["EYE_SPOKES", "HeadParts", "eye_polar_angles", "head_parts"]
+
+EYE_SPOKES = 20
+_POLAR = np.radians([8.0, 17.0, 25.0, 33.0, 45.0, 60.0, 80.0, 104.0, 130.0, 156.0])
+
+
+def eye_polar_angles() -> Float[np.ndarray, " n"]:
+    """Angle from the eyeball's axis of each of its vertices, radians: the front pole, the rings, the back pole."""
+    return np.concatenate([[0.0], np.repeat(_POLAR, EYE_SPOKES), [np.pi]])
+
+
+def _eyeball() -> tuple[Float[np.ndarray, "n 3"], Int[np.ndarray, "f 3"]]:
+    """A unit sphere about +z, finer toward the iris; counter-clockwise from outside."""
+    around = np.arange(EYE_SPOKES) * 2 * np.pi / EYE_SPOKES
+    polar = _POLAR[:, None]
+    rings = np.stack([np.sin(polar) * np.cos(around), np.sin(polar) * np.sin(around), np.cos(polar) + 0 * around], -1)
+    points = np.concatenate([[[0, 0, 1.0]], rings.reshape(-1, 3), [[0, 0, -1.0]]])
+    here = np.arange(EYE_SPOKES)
+    after = (here + 1) % EYE_SPOKES
+    faces = [np.stack([0 * here, 1 + here, 1 + after], -1)]
+    for ring in range(len(_POLAR) - 1):
+        a, b = 1 + ring * EYE_SPOKES, 1 + (ring + 1) * EYE_SPOKES
+        faces.append(np.stack([a + here, b + here, b + after], -1))
+        faces.append(np.stack([a + here, b + after, a + after], -1))
+    last = 1 + (len(_POLAR) - 1) * EYE_SPOKES
+    faces.append(np.stack([last + here, 0 * here + len(points) - 1, last + after], -1))
+    return points, np.concatenate(faces)
+
+
+@dataclasses.dataclass(frozen=True)
+class HeadParts:
+    """All vertices and faces, and the coordinates that shapes and weights are written in.
+
+    Attributes:
+        mesh: the skin's topology; `skin` of it are the first vertices, `skin_faces` the first faces.
+        positions (V, 3): millimetres. faces (F, 3).
+        eye (V,): 1 on the left eyeball, -1 on the right, 0 on the skin.
+        open (V,): height above the mouth's axis on the parameter sphere, mm; lips are apart there, so its sign tells
+            the upper from the lower lip.
+    """
+
+    mesh: HeadMesh
+    positions: Float[np.ndarray, "v 3"]
+    faces: Int[np.ndarray, "f 3"]
+    eye: Int[np.ndarray, " v"]
+    open: Float[np.ndarray, " v"]
+
+    @property
+    def skin(self) -> int:
+        """Number of vertices of the skin."""
+        return len(self.mesh.longitude)
+
+    @property
+    def skin_faces(self) -> int:
+        """Number of faces of the skin."""
+        return len(self.mesh.faces)
+
+    def eyeball(self, side: int) -> Bool[np.ndarray, " v"]:
+        """Which vertices are the eyeball of the side: 1 left, -1 right."""
+        return self.eye == side
+
+
+@functools.cache
+def head_parts() -> HeadParts:
+    """The assembled head; the same on every call."""
+    mesh = head_mesh()
+    skin = skin_positions()
+    ball, ball_faces = _eyeball()
+    flip = np.array([-1.0, 1.0, 1.0])
+    left = EYE_CENTRE + EYE_RADIUS * ball
+    count, size = len(skin), len(ball)
+    faces = [mesh.faces, ball_faces + count, ball_faces[:, ::-1] + count + size]
+    height = base_point(mesh.longitude, mesh.row)[:, 1] - MOUTH[1]
+    return HeadParts(
+        mesh=mesh,
+        positions=np.concatenate([skin, left, left * flip]),
+        faces=np.concatenate(faces),
+        eye=np.concatenate([np.zeros(count, int), np.full(size, 1), np.full(size, -1)]),
+        open=np.concatenate([height, np.full(2 * size, 60.0)]),
+    )

@@ -1,0 +1,159 @@
+"""The two captures of 3VP Avatar, drawn from a rigged scan: a turn on a chair, and talking with all-round motion."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from tqdm import tqdm
+
+from headfields.data.formats.insta_writer import CapturedFrame, InstaWriter
+from headfields.mesh.obj import ObjMesh
+from headfields.records import Camera, HeadState
+from headfields.rigging.rigged_template import RiggedTemplate
+from headfields.synthetic.scene.rig_motion import PARTS, Kind, TemplateMotion, chair_motion, talk_motion
+from headfields.synthetic.scene.rig_scene import TemplateScene
+from headfields.synthetic.tracking_error import TRUTH
+
+__all__ = ["template_states", "write_template_capture"]
+
+_RECORD = "synthetic.json"
+_DISTANCE = 1.6  # of the camera from the chair's axis, metres
+_MARGIN = 0.94  # part of the half image that the body may fill
+_VERSION = 1
+
+
+def write_template_capture(
+    rig: RiggedTemplate,
+    out: str | Path,
+    kind: Kind = "talk",
+    frames: int = 96,
+    size: int = 224,
+    seed: int = 0,
+    samples: int = 4,
+    rate: float = 10.0,
+    progress: bool = True,
+) -> Path:
+    """Draws a rigged scan on a turning chair and writes it in INSTA's layout; `load_capture` reads it.
+
+    `"chair"` is one turn with a still face; `"talk"` is talking and grimacing while head, neck and torso turn about,
+    on a chair that goes round once. The camera and the lights are fixed in the room; the chair's turn is in the frames'
+    cameras, as the head's is in INSTA's, and neck, torso, jaw and face move in the meshes. What is drawn has small
+    relief and folds that the meshes do not have. Matte, labels, and landmarks where they are seen (NaN elsewhere; no
+    file where none is) come with it. The test split is four stretches of the turn's yaw, or a sixth of the talking in
+    stretches, with expressions that are made nowhere else (`HELD_OUT`).
+
+    Expression files hold the jaw's rotation (axis-angle, 3) and then the rig's coefficients. Meshes, cameras and
+    expressions are exact; `truth.npz` holds them again, and all joints' rotations as `pose` (F, J, 3).
+
+    Args:
+        rig: a rigged scan.
+        out: the folder; made if it is not there.
+        kind: which of the two.
+        frames: how many.
+        size: height and width of the images, pixels.
+        seed: of motion, relief and folds.
+        samples: rays a pixel for anti-aliasing, a square number (1, 4, 9, ...).
+        rate: frames a second, which talking depends on; a turn always takes all frames.
+        progress: whether to show a bar.
+
+    Returns:
+        The folder.
+
+    Raises:
+        FileExistsError: it is not empty.
+        ValueError: an argument is out of range.
+    """
+    folder, op = Path(out), "write_template_capture"
+    if kind not in ("chair", "talk"):
+        raise ValueError(f"{op}: kind is {kind!r}; expected 'chair' or 'talk'")
+    if frames < 1 or size < 16 or seed < 0 or not rate > 0:
+        raise ValueError(
+            f"{op}: frames is {frames}, size {size}, seed {seed} and rate {rate}; expected at least 1 frame of 16 "
+            "pixels, 0 or more, and a positive rate"
+        )
+    if samples < 1 or round(samples**0.5) ** 2 != samples:
+        raise ValueError(f"{op}: samples is {samples}; expected a square number of rays a pixel (1, 4, 9, ...)")
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise FileExistsError(f"{op}: {folder} is there and not empty; name another folder or remove it")
+    with torch.no_grad():
+        width = rig.expression_count
+        motion = (
+            chair_motion(frames, width, seed)
+            if kind == "chair"
+            else talk_motion(frames, tuple(rig.expression_names), width, rate, seed)
+        )
+        states = template_states(rig, motion)
+        cameras = _cameras(rig, motion, size)
+        scene = TemplateScene(rig, seed, samples)
+        template = rig.template()
+        writer = InstaWriter(folder, ObjMesh(template.canonical_vertices.numpy(), rig.faces.numpy()), 0.001)
+        for index in tqdm(range(frames), desc="drawing", unit="frame", disable=not progress):
+            state, camera = states[index], cameras[index]
+            drawn = scene.draw(state, camera, motion.rotation[index])
+            assert state.expression is not None and state.pose is not None
+            values = torch.cat([state.pose[0, rig.jaw_joint], state.expression[0]])
+            frame = CapturedFrame(
+                drawn.image, state.vertices[0], camera, values, drawn.label, landmarks=drawn.landmarks
+            )
+            writer.add(f"{index:05d}", frame, np.linalg.inv(camera.world_to_camera.double().view(4, 4).numpy()))
+        rows = torch.arange(frames)
+        test = rows[motion.test].tolist()
+        writer.finish({"train": rows[~motion.test].tolist(), "test": test, "val": test[-20:]})
+    _write_truth(folder, rig, states, cameras, motion)
+    record = {"version": _VERSION, "kind": kind, "frames": frames, "size": size, "seed": seed, "samples": samples,
+              "rate": float(rate), "vertices": len(rig.template_vertices)}  # fmt: skip
+    (folder / _RECORD).write_text(json.dumps(record, indent=1) + "\n")
+    return folder
+
+
+def template_states(rig: RiggedTemplate, motion: TemplateMotion) -> HeadState:
+    """All frames of a motion, the chair's turn left out; joints that a rig of five lacks stay at rest."""
+    joints = rig.joints
+    turns = {name: motion.turns[name] for name in PARTS if joints.get(name, 0)}
+    parts = [
+        rig(expression=motion.expression[rows], pose=rig.pose(**{name: turn[rows] for name, turn in turns.items()}))
+        for rows in torch.arange(len(motion.yaw)).split(16)
+    ]
+    return replace(
+        parts[0],
+        vertices=torch.cat([part.vertices for part in parts]),
+        expression=torch.cat([part.need("template_states", "expression") for part in parts]),
+        pose=torch.cat([part.need("template_states", "pose") for part in parts]),
+        joint_transforms=torch.cat([part.need("template_states", "joint_transforms") for part in parts]),
+    )
+
+
+def _cameras(rig: RiggedTemplate, motion: TemplateMotion, size: int) -> Camera:
+    """One camera fixed in the room, as the turning body sees it, its lens as long as a whole turn allows."""
+    rest = rig.template_vertices
+    low, high = rest.amin(0), rest.amax(0)
+    axis = torch.stack([0.5 * (low[0] + high[0]), 0.5 * (low[1] + high[1]), 0.5 * (low[2] + high[2])])
+    rotation = motion.rotation
+    room = torch.diag(torch.tensor([1.0, -1.0, -1.0]))  # OpenCV axes, looking along -z
+    pose = torch.eye(4).repeat(len(rotation), 1, 1)
+    pose[:, :3, :3] = room @ rotation
+    shift = motion.shift - (rotation @ axis) - torch.tensor([0.0, 0.0, _DISTANCE])
+    pose[:, :3, 3] = shift @ room.T
+    offset = rest - axis
+    radius = float(offset[:, [0, 2]].norm(dim=1).max())
+    reach = max(radius, float(offset[:, 1].abs().max()) * (1 + radius / _DISTANCE)) + 0.02
+    focal = _MARGIN * 0.5 * size * (_DISTANCE**2 - radius**2) ** 0.5 / reach
+    lens = torch.tensor([[focal, 0, size / 2], [0, focal, size / 2], [0, 0, 1.0]])
+    return Camera(pose, lens.expand(len(pose), 3, 3).contiguous(), (size, size))
+
+
+def _write_truth(folder: Path, rig: RiggedTemplate, states: HeadState, cameras: Camera, motion: TemplateMotion) -> None:
+    assert states.expression is not None and states.pose is not None
+    jaw: Float[Tensor, "f 3"] = states.pose[:, rig.jaw_joint]
+    np.savez_compressed(
+        folder / TRUTH,
+        vertices=states.vertices.numpy(),
+        world_to_camera=cameras.world_to_camera.numpy(),
+        expression=torch.cat([jaw, states.expression], 1).numpy(),
+        pose=states.pose.numpy(),
+        yaw=motion.yaw.numpy(),
+    )

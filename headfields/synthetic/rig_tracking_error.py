@@ -1,0 +1,116 @@
+"""How far tracking of a template is from the truth beside a capture that was drawn."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from headfields.files.errors import CaptureError
+from headfields.ops.rigid import fit_rigid
+from headfields.ops.skinning import rotation_matrices
+from headfields.synthetic.tracking_error import TRUTH
+from headfields.tracking.rig.body import BodyPose, TrackedBody
+
+__all__ = ["TemplateError", "template_error"]
+
+
+@dataclass(frozen=True)
+class TemplateError:
+    """Errors of F frames, in the camera's frame.
+
+    Attributes:
+        frames: which.
+        surface: mean distance of vertices, mm. across: of it what is seen, across the viewing direction, mm.
+        shape: the same after the best rigid motion, mm: how wrong joints and expression are.
+        torso, head, jaw: angles between tracked and true rotations of what rests, of the head, and of the jaw in the
+            head's frame, degrees.
+        yaw: (F,) of the head as the camera sees it, degrees in (-180, 180], 0 facing it; `back` beyond 100.
+    """
+
+    frames: list[int]
+    surface: Float[np.ndarray, " f"]
+    across: Float[np.ndarray, " f"]
+    shape: Float[np.ndarray, " f"]
+    torso: Float[np.ndarray, " f"]
+    head: Float[np.ndarray, " f"]
+    jaw: Float[np.ndarray, " f"]
+    yaw: Float[np.ndarray, " f"]
+
+    @property
+    def views(self) -> dict[str, Bool[np.ndarray, " f"]]:
+        """Which frames are front (to 50 degrees), side and back (beyond 100) views."""
+        turn = np.abs(self.yaw)
+        return {"front": turn <= 50, "side": (turn > 50) & (turn <= 100), "back": turn > 100}
+
+    def means(self, rows: Bool[np.ndarray, " f"] | None = None) -> dict[str, float]:
+        """Means over frames, all of them or some; NaN where there are none."""
+        names = ("surface", "across", "shape", "torso", "head", "jaw")
+        rows = np.ones(len(self.frames), bool) if rows is None else rows
+        return {name: float(getattr(self, name)[rows].mean()) if rows.any() else float("nan") for name in names}
+
+
+@torch.no_grad()
+def template_error(folder: str | Path, body: TrackedBody, poses: Mapping[int, BodyPose]) -> TemplateError:
+    """Compares poses with the `truth.npz` of a capture that `write_template_capture` made of the same rig.
+
+    Args:
+        folder: of the capture. body: the template. poses: by frame.
+
+    Raises:
+        CaptureError: there is no such file, or it is of another rig.
+    """
+    path = Path(folder) / TRUTH
+    if not path.is_file():
+        raise CaptureError(f"template_error: {path} does not exist; write_template_capture makes one")
+    with np.load(path, allow_pickle=False) as file:
+        truth = {name: torch.from_numpy(file[name]) for name in ("vertices", "world_to_camera", "pose")}
+    rig = body.rig
+    if truth["vertices"].shape[1:] != rig.template_vertices.shape or truth["pose"].shape[1] != len(rig.parents):
+        raise CaptureError(f"template_error: {path} is of another rig; give the one that the capture was drawn with")
+    frames = sorted(poses)
+    rest = rig.weights.argmax(dim=1)
+    groups = {"head": rest == rig.skull, "torso": ~_below(rig.parents, rig.neck_joint or rig.skull)[rest]}
+    if not bool(groups["torso"].any()):
+        groups["torso"] = groups["head"]
+    rows = []
+    for frame in frames:
+        found, true = body.posed(poses[frame]).local, _moved(truth["vertices"][frame], truth["world_to_camera"][frame])
+        difference = (found - true).double()
+        view = torch.nn.functional.normalize(true.double(), dim=1)
+        aside = difference - (difference * view).sum(1, keepdim=True) * view
+        turn, shift = fit_rigid(found.double(), true[None].double())
+        aligned = found.double() @ turn[0].T + shift[0]
+        angles = {}
+        for name, chosen in groups.items():
+            angles[name] = _angle(fit_rigid(found[chosen].double(), true[None, chosen].double())[0][0])
+        jaw = body.names.index("jaw") if "jaw" in body.names else None
+        own = torch.zeros(3) if jaw is None else poses[frame].turns[jaw]
+        both = rotation_matrices(torch.stack([own, truth["pose"][frame, rig.jaw_joint]]).double())
+        facing = fit_rigid(rig.template_vertices[groups["head"]].double(), true[None, groups["head"]].double())
+        ahead = facing[0][0][:, 2]  # of the head, OpenCV axes
+        rows.append(
+            (1e3 * difference.norm(dim=1).mean(), 1e3 * aside.norm(dim=1).mean(),
+             1e3 * (aligned - true).norm(dim=1).mean(), angles["torso"], angles["head"], _angle(both[0] @ both[1].T),
+             float(torch.rad2deg(torch.atan2(ahead[0], -ahead[2]))))
+        )  # fmt: skip
+    return TemplateError(frames, *np.array(rows, np.float64).reshape(-1, 7).T)
+
+
+def _below(parents: tuple[int, ...], joint: int) -> Bool[Tensor, " j"]:
+    out = torch.zeros(len(parents), dtype=torch.bool)
+    for j, parent in enumerate(parents):
+        out[j] = j == joint or (parent >= 0 and bool(out[parent]))
+    return out
+
+
+def _moved(points: Tensor, pose: Tensor) -> Tensor:
+    return points @ pose[:3, :3].T + pose[:3, 3]
+
+
+def _angle(rotation: Tensor) -> float:
+    cosine = (float(rotation.diagonal().sum()) - 1) / 2
+    return float(np.degrees(np.arccos(np.clip(cosine, -1, 1))))

@@ -1,0 +1,184 @@
+"""A training set made by code: any parametric head, its identities and expressions drawn, and painted."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from tqdm import tqdm
+
+from headfields.heads.blendshapes import BlendshapeHead
+from headfields.heads.flame.model import FlameHead
+from headfields.heads.mouth.inner import InnerMouth, inner_mouth
+from headfields.heads.skinned import SkinnedHead
+from headfields.priors.scans.meshes import FACE, INNER, REAR, STATIC, MeshScans, face_kinds
+from headfields.priors.scans.store import load_scans, made_from, save_scans
+from headfields.synthetic.head.texture import procedural_texture
+from headfields.synthetic.scans.colours import Complexion, complexion, painted
+from headfields.synthetic.scans.draws import HeadDraws
+
+__all__ = ["generate_scans"]
+
+_VERSION = 1  # of what the same arguments draw
+_CAVITY, _TEETH = (0.36, 0.13, 0.13), (0.88, 0.84, 0.76)
+_OPEN = 0.8
+
+
+def generate_scans(
+    head: SkinnedHead | BlendshapeHead,
+    people: int = 40,
+    expressions: int = 12,
+    seed: int = 0,
+    out: str | Path | None = None,
+    mouth: bool = True,
+    progress: bool = True,
+) -> MeshScans:
+    """Draws people and the faces that they make, as meshes of one topology with colours; the same for the same seed.
+
+    Each person's first mesh is the neutral one, the second opens the mouth wide, and the others are drawn: see
+    `headfields.synthetic.HeadDraws`. Person p is the same whatever the number of people and expressions.
+
+    Args:
+        head: whose shape and expression directions are drawn: `hf.synthetic.procedural()`, a FLAME, or a
+            `BlendshapeHead` such as ICT-FaceKit's.
+        people: P.
+        expressions: E, meshes of each person, the neutral one among them.
+        seed: chooses all of them.
+        out: a folder where the set is kept (`save_scans`); if it holds this very set already, it is read from there.
+            None keeps nothing.
+        mouth: whether a mouth that is open at the lips gets an inside (`inner_mouth`), so that there is something to
+            see when it opens.
+        progress: whether to show a bar.
+
+    Raises:
+        ValueError: a number is out of range.
+        FileExistsError: `out` holds something else.
+    """
+    if people < 1 or expressions < 1:
+        raise ValueError(f"generate_scans: people is {people} and expressions {expressions}; both must be at least 1")
+    record = {
+        "version": _VERSION, "people": people, "expressions": expressions, "seed": seed, "mouth": mouth,
+        "head": _fingerprint(head),
+    }  # fmt: skip
+    if out is not None and made_from(out) == record:
+        return load_scans(out)
+    inside = _inside(head) if mouth else None
+    whole = head if inside is None else inside.extend_head(head)
+    draws = HeadDraws(whole)
+    meshes, colours, kept = [], [], {"identity": [], "expression": [], "gaze": []}  # type: ignore[var-annotated]
+    for p in tqdm(range(people), desc="people", unit="person", disable=not progress):
+        random = np.random.default_rng([seed, p])
+        identity, tones = draws.identity(random), complexion(random)
+        faces = [torch.zeros(len(whole.expression_basis))]
+        gazes = [torch.zeros(2)]
+        for e in range(1, expressions):
+            own = np.random.default_rng([seed, p, e])
+            faces.append(_wide_open(whole) if e == 1 else draws.expression(own))
+            gazes.append(draws.gaze(own))
+        expression, gaze = torch.stack(faces), torch.stack(gazes)
+        with torch.no_grad():
+            meshes.append(draws.vertices(identity.expand(expressions, -1), expression, gaze))
+        colours.append(_colours(whole, inside, meshes[-1][0], tones, seed=1000 * seed + p))
+        kept["identity"].append(identity.expand(expressions, -1))
+        kept["expression"].append(expression)
+        kept["gaze"].append(gaze)
+    vertices = torch.cat(meshes)
+    person = torch.arange(people).repeat_interleave(expressions)
+    scans = MeshScans(
+        vertices, whole.faces, person, torch.stack(colours),
+        kind=_kinds(whole, inside, vertices, person, torch.arange(people) * expressions),
+    )  # fmt: skip
+    if out is not None:
+        coefficients = {name: torch.cat(values) for name, values in kept.items()}
+        save_scans(scans, out, record, coefficients)
+    return scans
+
+
+def _inside(head: SkinnedHead | BlendshapeHead) -> InnerMouth | None:
+    """An inside for the mouth, or None for a head that has one (or has no lips to open)."""
+    weights = getattr(head, "weights", None)
+    rigid = {} if weights is None else {"skull": weights[:, 1], "jaw": weights[:, 2]}
+    try:
+        return inner_mouth(head.template_vertices, head.faces, **rigid)
+    except ValueError:
+        return None
+
+
+def _wide_open(head: SkinnedHead | BlendshapeHead) -> Tensor:
+    names = tuple(getattr(head, "expression_names", ()))
+    out = torch.zeros(len(head.expression_basis))
+    for name in ("mouth_open", "jawOpen"):
+        if name in names:
+            out[names.index(name)] = _OPEN
+    if not names and len(out):
+        out[0] = _OPEN
+    return out
+
+
+def _kinds(
+    head: SkinnedHead | BlendshapeHead, inside: InnerMouth | None, vertices: Tensor, person: Tensor, neutral: Tensor
+) -> Tensor:
+    """What moves, or what the head's file calls the face, is of the face."""
+    kind = face_kinds(vertices, head.faces, person, neutral)
+    regions = getattr(head, "regions", {})
+    if "face" in regions:
+        own = len(regions["face"])
+        kind[:own] = torch.where(regions["face"], FACE, torch.where(kind[:own] == FACE, STATIC, kind[:own]))
+    if inside is not None:
+        kind[inside.face_count :] = INNER
+    assert REAR in kind
+    return kind
+
+
+def _colours(
+    head: SkinnedHead | BlendshapeHead, inside: InnerMouth | None, neutral: Tensor, tones: Complexion, seed: int
+) -> Float[Tensor, "v 3"]:
+    own = len(neutral) if inside is None else inside.vertex_count
+    faces = head.faces if inside is None else head.faces[: inside.face_count]
+    if isinstance(head, FlameHead) and head.uv is not None and "skull_back" in head.shape_names:
+        rgb = _textured(head, own, faces, tones, seed)
+    else:
+        rgb = painted(neutral[:own], faces, _landmarks(head, neutral), tones)
+    if inside is None:
+        return rgb
+    added = torch.tensor(_CAVITY).repeat(len(neutral) - own, 1)
+    teeth = head.faces[inside.face_count :][inside.part > 0]
+    added[(teeth.unique() - own).clamp_min(0)] = torch.tensor(_TEETH)
+    return torch.cat([rgb, added])
+
+
+def _textured(head: FlameHead, own: int, faces: Tensor, tones: Complexion, seed: int) -> Tensor:
+    """The procedural head's own texture, looked up at the vertices; hair on the scalp."""
+    skin = {name: tones[name] for name in ("skin", "lips", "iris", "brows")}
+    image = procedural_texture(256, **skin, stubble=0.05 * (seed % 4), seed=seed)
+    assert head.uv is not None and head.uv_faces is not None
+    place = torch.zeros(own, 2)
+    place[faces.reshape(-1)] = head.uv[head.uv_faces[: len(faces)].reshape(-1)]
+    column = (place[:, 0] * 256).long().clamp(0, 255)
+    row = ((1 - place[:, 1]) * 256).long().clamp(0, 255)
+    rgb = torch.from_numpy(image)[row, column].float()
+    hair = torch.zeros(own).index_add_(
+        0, faces.reshape(-1), head.regions["scalp"][: len(faces)].float().repeat_interleave(3)
+    )
+    share = hair / torch.bincount(faces.reshape(-1), minlength=own).clamp_min(1)
+    return rgb + share[:, None] * (torch.tensor(tones["hair"]) * (0.6 + 0.4 * rgb.mean(1, keepdim=True)) - rgb)
+
+
+def _landmarks(head: SkinnedHead | BlendshapeHead, neutral: Tensor) -> Tensor | None:
+    """68 landmarks on the mesh, if the head has so many that do not depend on the view."""
+    try:
+        found = head.landmarks(neutral[None])[0]
+    except (ValueError, TypeError):
+        return None
+    return found if len(found) == 68 else None
+
+
+def _fingerprint(head: SkinnedHead | BlendshapeHead) -> str:
+    """A short hash of all that a head is made of."""
+    import hashlib
+
+    digest = hashlib.sha256(type(head).__name__.encode())
+    for name, tensor in sorted(head.state_dict().items()):
+        digest.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]

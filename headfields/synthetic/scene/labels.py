@@ -1,0 +1,64 @@
+"""Segmentation labels of the scene in INSTA's numbering."""
+
+import torch
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor
+
+from headfields.heads.flame.model import FlameHead
+from headfields.synthetic.scene.anatomy import Anatomy
+
+__all__ = ["EARS", "INTERIOR", "NECK", "OF_HAIR", "brow_labels", "face_labels", "majority", "skin_labels"]
+
+_SKIN, _LEFT_BROW, _RIGHT_BROW, _LEFT_EYE, _RIGHT_EYE, _LEFT_EAR, _RIGHT_EAR = 250, 240, 230, 210, 200, 180, 170
+_NOSE, INTERIOR, _UPPER_LIP, _LOWER_LIP, NECK, OF_HAIR = 150, 140, 130, 120, 110, 80
+EARS = (_LEFT_EAR, _RIGHT_EAR)
+
+
+def face_labels(head: FlameHead) -> UInt8[Tensor, " f"]:
+    """The label of each of the head's faces by its regions; lips and brows are told apart finer by `skin_labels`."""
+    out = torch.full((len(head.faces),), _SKIN, dtype=torch.uint8)
+    for name, label in (
+        ("neck", NECK),
+        ("nose", _NOSE),
+        ("left_ear", _LEFT_EAR),
+        ("right_ear", _RIGHT_EAR),
+        ("left_eyeball", _LEFT_EYE),
+        ("right_eyeball", _RIGHT_EYE),
+    ):
+        if name in head.regions:
+            out[head.regions[name]] = label
+    return out
+
+
+def skin_labels(
+    base: UInt8[Tensor, " n"], rest: Float[Tensor, "n 3"], lip: Float[Tensor, " n"], anatomy: Anatomy
+) -> UInt8[Tensor, " n"]:
+    """Labels of points on the head's skin: the face's own, lips and brows by their outlines, hair above the hairline.
+
+    Args:
+        base: labels of the faces the points lie on.
+        rest: the points at rest.
+        lip: how much they belong to the red of the lips, in [0, 1].
+        anatomy: of the same head.
+    """
+    out = base.clone()
+    lips = lip > 0.5
+    out[lips] = torch.where(anatomy.above_mouth(rest[lips]), _UPPER_LIP, _LOWER_LIP).to(torch.uint8)
+    plain = (out == _SKIN).nonzero()[:, 0]
+    points, label = rest[plain], out[plain]
+    label[anatomy.hairline(points) > 0.002] = OF_HAIR
+    out[plain] = label
+    return out
+
+
+def brow_labels(rest_x: Float[Tensor, " n"]) -> UInt8[Tensor, " n"]:
+    """Left or right brow by the side."""
+    return torch.where(rest_x > 0, _LEFT_BROW, _RIGHT_BROW).to(torch.uint8)
+
+
+def majority(labels: Int[Tensor, "p k"], alpha: Float[Tensor, " p"]) -> UInt8[Tensor, " p"]:
+    """The commonest label among a pixel's samples that hit, 0 where less than half of them do; -1 marks a miss."""
+    ordered = labels.sort(dim=1, descending=True).values
+    same = (ordered[:, :, None] == ordered[:, None, :]).sum(2) * (ordered >= 0)
+    best = ordered.gather(1, same.argmax(1, keepdim=True))[:, 0]
+    return torch.where(alpha >= 0.5, best, 0).to(torch.uint8)

@@ -1,0 +1,179 @@
+"""A rigged template as a camera sees it: small relief and folds that its mesh does not have, in a lit room."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor
+
+from headfields.ops.closest_triangle import TriangleBVH
+from headfields.records import Camera, HeadState
+from headfields.rigging.rigged_template import RiggedTemplate
+from headfields.synthetic.scene.labels import INTERIOR, NECK, majority
+from headfields.synthetic.scene.shading import Lights, lambert_specular, to_srgb
+from headfields.viz.mesh_views import sample_texture, vertex_normals
+
+__all__ = ["TemplateScene"]
+
+_SKIN, _NOSE, _LEFT_EAR, _RIGHT_EAR, _LIPS = 250, 150, 180, 170, 130
+_RELIEF = 0.0008
+"""Metres that the true surface rises and falls by, whatever the expression."""
+_FOLD = 0.22
+"""What part of the way that an expression moves a point it is folded by."""
+_DEEPEST = 0.005
+"""Metres of way beyond which folds grow no deeper: at their width they would stand off the skin as sheets."""
+_BLEED = torch.tensor([0.25, 0.10, 0.06])
+_SHADOW = 0.004  # metres off the surface that a shadow's ray starts
+_SEEN = 0.006  # metres behind what a landmark's pixel shows that it may be
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A picture: `image` (H, W, 4) with straight alpha, `label` (H, W), `landmarks` (68, 2), NaN where hidden, or None
+    where all are."""
+
+    image: UInt8[np.ndarray, "h w 4"]
+    label: UInt8[np.ndarray, "h w"]
+    landmarks: Float[np.ndarray, "68 2"] | None
+
+
+class TemplateScene:
+    """Draws a rig's true surface: its posed mesh, displaced along its normals by a fixed relief and by folds.
+
+    Folds are waves across what the expressions and the jaw move, as deep as they move it, so that they come and go with
+    them. Neither is in the tracked mesh. Light is that of the synthetic head's room, with shadows of the key light.
+    All of this is our own choice.
+
+    Args:
+        rig: with texture and texture coordinates, or it is drawn in one colour.
+        seed: draws relief and folds.
+        samples: rays a pixel, a square number.
+    """
+
+    def __init__(self, rig: RiggedTemplate, seed: int = 0, samples: int = 4) -> None:
+        self.rig, self.side = rig, math.isqrt(samples)
+        random = np.random.default_rng([seed, 21])
+        rest = rig.template_vertices
+        waves = torch.from_numpy(random.normal(size=(6, 3))).float()
+        waves = waves / waves.norm(dim=1, keepdim=True) * torch.from_numpy(random.uniform(180, 420, (6, 1))).float()
+        phase = torch.from_numpy(random.uniform(0, 2 * np.pi, 6)).float()
+        self._relief = _RELIEF * torch.sin(rest @ waves.T + phase).mean(1) * 2
+        turned = torch.tensor([0.25, 1.0, 0.1])
+        # Across the face, some twelve millimetres from crest to crest.
+        self._wave = torch.sin(2 * math.pi / 0.012 * (rest @ turned) + 2.0 * torch.sin(60 * rest[:, 0]))
+        self._reach = rig.expression_basis.norm(dim=2)  # (E, V) metres by unit
+        inside = rig.regions.get("inner_mouth", torch.zeros(len(rig.faces), dtype=torch.bool))
+        still = torch.ones(len(rest))
+        still[rig.faces[inside].unique()] = 0.0
+        self._relief, self._wave = self._relief * still, self._wave * still
+        self._jaw = rig.weights[:, rig.jaw_joint] * (1 - rig.weights[:, rig.jaw_joint]) * 4 * still
+        self._label = self._face_labels(inside)
+        self._inside = inside
+        self._bvh = TriangleBVH(rig.faces, rest[None])
+        textured = rig.texture is not None and rig.uv is not None and rig.uv_faces is not None
+        self._uv = rig.uv[rig.uv_faces] if textured else None  # type: ignore[index]
+
+    def surface(self, state: HeadState) -> Float[Tensor, "v 3"]:
+        """The true surface of one frame, whose topology is the rig's: metres, frame of the state's vertices."""
+        assert state.expression is not None and state.pose is not None
+        moved = state.expression[0].abs() @ self._reach
+        opened = 0.006 * self._jaw * state.pose[0, self.rig.jaw_joint].norm().clamp_max(0.5)
+        height = self._relief + self._wave * _FOLD * (moved + opened).clamp_max(_DEEPEST)
+        vertices = state.vertices[0]
+        return vertices + height[:, None] * vertex_normals(vertices, self.rig.faces)
+
+    def draw(self, state: HeadState, camera: Camera, to_room: Float[Tensor, "3 3"]) -> Drawn:
+        """One frame of one state.
+
+        Args:
+            state: of the rig, one frame, with expression and pose.
+            camera: in the frame of the vertices.
+            to_room: (3, 3) rotation from that frame to the room's, where the lights stand.
+        """
+        vertices = self.surface(state)
+        self._bvh.refit(vertices[None])
+        fine = camera.scaled(float(self.side))
+        rays = fine.rays()
+        hit = self._bvh.raycast(rays.origins, rays.directions, rays.frame)
+        met = (hit.face >= 0).nonzero()[:, 0]
+        face, weights = hit.face[met], hit.barycentric[met]
+        corners = self.rig.faces[face]
+        normal = (weights[..., None] * vertex_normals(vertices, self.rig.faces)[corners]).sum(1)
+        normal = torch.nn.functional.normalize(normal, dim=1)
+        point = (weights[..., None] * vertices[corners]).sum(1)
+        colour = self._shade(face, weights, point, normal, -rays.directions[met], Lights.seen_from(to_room))
+        height, width = camera.size
+        count = self.side**2
+
+        def by_pixel(values: Tensor) -> Tensor:  # (H s, W s, ...) to (H W, s s, ...)
+            out = values.unflatten(0, (height, self.side, width, self.side)).transpose(1, 2)
+            return out.reshape(height * width, count, *values.shape[1:])
+
+        full = torch.zeros(len(rays), 3)
+        full[met] = colour
+        label = torch.full((len(rays),), -1, dtype=torch.long)
+        label[met] = self._label[face].long()
+        alpha = by_pixel((hit.face >= 0).float()).mean(1)
+        rgb = by_pixel(full).sum(1) / (count * alpha)[:, None].clamp_min(1e-6)
+        image = torch.cat([rgb, alpha[:, None]], 1).view(height, width, 4)
+        depth = torch.zeros(len(rays))
+        depth[met] = hit.distance[met] * (rays.directions[met] @ camera.world_to_camera.view(4, 4)[2, :3])
+        marks = self._landmarks(state, camera, by_pixel(depth).amax(1).view(height, width))
+        return Drawn(
+            (image.clamp(0, 1) * 255).round().to(torch.uint8).numpy(),
+            majority(by_pixel(label), alpha).view(height, width).numpy(), marks,
+        )  # fmt: skip
+
+    def _shade(
+        self, face: Int[Tensor, " n"], weights: Float[Tensor, "n 3"], point: Float[Tensor, "n 3"],
+        normal: Float[Tensor, "n 3"], view: Float[Tensor, "n 3"], lights: Lights,
+    ) -> Float[Tensor, "n 3"]:  # fmt: skip
+        if self._uv is None:
+            albedo = torch.tensor([0.72, 0.55, 0.47]).expand(len(face), 3)
+        else:
+            assert self.rig.texture is not None
+            albedo = sample_texture(self.rig.texture, (weights[..., None] * self._uv[face]).sum(1))
+        linear = albedo.clamp(0, 1) ** 2.2
+        lit = (normal @ lights.key > 0).nonzero()[:, 0]
+        seen = torch.zeros(len(face))
+        seen[lit] = 1.0
+        start = point[lit] + _SHADOW * normal[lit]
+        if len(lit):
+            toward = lights.key.expand(len(lit), 3).contiguous()
+            blocked = self._bvh.raycast(start, toward, torch.zeros(len(lit), dtype=torch.long)).face >= 0
+            seen[lit[blocked]] = 0.0
+        sky = torch.where(self._inside[face], 0.25, 1.0)
+        gloss = torch.tensor([0.05, 24.0]).expand(len(face), 2)
+        return to_srgb(lambert_specular(linear, normal, view, lights, seen * sky, sky, gloss, _BLEED) * 0.62)
+
+    def _face_labels(self, inside: Tensor) -> UInt8[Tensor, " f"]:
+        regions = self.rig.regions
+        out = torch.full((len(self.rig.faces),), _SKIN, dtype=torch.uint8)
+        for name, label in (("torso", NECK), ("left_arm", NECK), ("right_arm", NECK), ("neck", NECK), ("nose", _NOSE),
+                            ("left_ear", _LEFT_EAR), ("right_ear", _RIGHT_EAR), ("lips", _LIPS)):  # fmt: skip
+            if name in regions:
+                out[regions[name]] = label
+        out[inside] = INTERIOR
+        return out
+
+    def _landmarks(
+        self, state: HeadState, camera: Camera, depth: Float[Tensor, "h w"]
+    ) -> Float[np.ndarray, "68 2"] | None:
+        """Where landmarks are seen, NaN where they are behind something or out of the image."""
+        if self.rig.landmark_faces is None or len(self.rig.landmark_faces) != 68:
+            return None
+        points = self.rig.landmarks(state.vertices)[0]
+        pixels, far = camera.project(points[None])
+        pixels, far = pixels[0], far[0]
+        height, width = camera.size
+        column, row = pixels[:, 0].floor().long(), pixels[:, 1].floor().long()
+        inside = (column >= 0) & (column < width) & (row >= 0) & (row < height)
+        shown = depth[row.clamp(0, height - 1), column.clamp(0, width - 1)]
+        normal = vertex_normals(state.vertices[0], self.rig.faces)[self.rig.faces[self.rig.landmark_faces]].mean(1)
+        facing = ((camera.centre.view(3) - points) * normal).sum(1) > 0
+        visible = inside & facing & (far < shown + _SEEN)
+        if not bool(visible.any()):
+            return None
+        return torch.where(visible[:, None], pixels, torch.nan).numpy()

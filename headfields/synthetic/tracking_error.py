@@ -1,0 +1,141 @@
+"""How far a synthetic capture's tracking is from the truth that lies beside it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+
+from headfields.data.capture import Capture
+from headfields.files.errors import CaptureError
+from headfields.records import Camera, HeadState
+
+TRUTH = "truth.npz"
+"""Name of the file; no reader of the layout looks at it."""
+
+
+@dataclass(frozen=True)
+class TrackingError:
+    """Errors of each of F frames.
+
+    Attributes:
+        rotation: angle between tracked and true head pose, degrees.
+        translation: how far the middle of the canonical mesh is off in the camera's frame, millimetres.
+        surface: mean distance between tracked and true vertices in the camera's frame, millimetres.
+        pixels: mean distance between where tracked and true vertices project, pixels.
+        expression: root mean square over the coefficients.
+    """
+
+    rotation: Float[np.ndarray, " f"]
+    translation: Float[np.ndarray, " f"]
+    surface: Float[np.ndarray, " f"]
+    pixels: Float[np.ndarray, " f"]
+    expression: Float[np.ndarray, " f"]
+
+    def __str__(self) -> str:
+        units = {"rotation": "degrees", "translation": "mm", "surface": "mm", "pixels": "pixels", "expression": ""}
+        values = ((name, unit, getattr(self, name)) for name, unit in units.items())
+        return ", ".join(f"{name} {v.mean():.3g} (at most {v.max():.3g}) {unit}".strip() for name, unit, v in values)
+
+
+def write_truth(
+    folder: Path,
+    vertices: Float[np.ndarray, "f v 3"],
+    world_to_camera: Float[np.ndarray, "f 4 4"],
+    expression: Float[np.ndarray, "f e"],
+) -> None:
+    """Writes what the images of a capture were drawn from, in the order of its frames, as float32."""
+    arrays = {"vertices": vertices, "world_to_camera": world_to_camera, "expression": expression}
+    single: dict[str, Any] = {name: array.astype(np.float32) for name, array in arrays.items()}
+    np.savez_compressed(folder / TRUTH, **single)
+
+
+def tracking_error(
+    capture: Capture,
+    frames: Sequence[int] | None = None,
+    corrected: Mapping[int, tuple[Camera, HeadState]] | None = None,
+) -> TrackingError:
+    """Compares a capture with its `truth.npz`, as `headfields.synthetic.captures.write_capture` writes it with noise.
+
+    A head that moves in the vertices (`capture.head_frame`) is compared in its own frame, the truth's as well.
+
+    Args:
+        capture: as tracked.
+        frames: which; all of them if None.
+        corrected: frame → camera and state, one each, that take the tracked ones' place, such as
+            `headfields.training.refine_frame` gives them.
+
+    Raises:
+        CaptureError: there is no such file, it cannot be read, or it is of other frames, or a frame cannot be read.
+        IndexError: a frame is out of range.
+    """
+    path = capture.path / TRUTH
+    if not path.is_file():
+        raise CaptureError(f"tracking_error: {path} does not exist; write_capture(..., noise=...) makes one")
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            truth = {name: file[name].astype(np.float64) for name in ("vertices", "world_to_camera", "expression")}
+    except Exception as error:  # broken archives, streams and headers each raise their own
+        raise CaptureError(f"tracking_error: {path} cannot be read ({error}); write the capture again") from error
+    shapes = {
+        "vertices": (len(capture), *capture.recording.canonical.vertices.shape),
+        "world_to_camera": (len(capture), 4, 4),
+        "expression": (len(capture), capture.expression_width or 0),
+    }
+    for name, shape in shapes.items():
+        if truth[name].shape != shape:
+            raise CaptureError(
+                f"tracking_error: {path}: {name} has shape {truth[name].shape}; expected {shape} as the capture has, "
+                "so it is another capture's: remove it"
+            )
+    middle = capture.recording.canonical.vertices.mean(axis=0).astype(np.float64)
+    poses = np.linalg.inv(capture.recording.camera_to_world)
+    rows = []
+    for frame in range(len(capture)) if frames is None else capture.frame_indices(frames):
+        vertices, expression = capture.recording.decode_head(frame)
+        tracked, one = _in_head_frame(capture, vertices, poses[frame])
+        true, other = _in_head_frame(capture, truth["vertices"][frame], truth["world_to_camera"][frame])
+        if corrected is not None and frame in corrected:
+            camera, state = corrected[frame]
+            one = camera.world_to_camera.detach().cpu().double().reshape(4, 4).numpy()
+            tracked = state.vertices[0].detach().cpu().numpy()
+            expression = None if state.expression is None else state.expression[0].detach().cpu().numpy()
+        cosine = (np.trace(one[:3, :3] @ other[:3, :3].T) - 1) / 2
+        tracked, true = _moved(tracked, one), _moved(true, other)
+        k = capture.recording.intrinsics[frame]
+        differences = None if expression is None else expression - truth["expression"][frame]
+        rows.append(
+            (
+                np.degrees(np.arccos(np.clip(cosine, -1, 1))),
+                1000 * np.linalg.norm(_moved(middle, one) - _moved(middle, other)),
+                1000 * np.linalg.norm(tracked - true, axis=1).mean(),
+                np.linalg.norm(_projected(tracked, k) - _projected(true, k), axis=1).mean(),
+                0.0 if differences is None else np.sqrt(np.mean(differences**2)),
+            )
+        )
+    return TrackingError(*np.array(rows, np.float64).reshape(-1, 5).T)
+
+
+def _in_head_frame(
+    capture: Capture, vertices: np.ndarray, world_to_camera: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Vertices and their camera as the capture has them, which are as on disk unless it has a head frame."""
+    if capture.head_frame is None:
+        return vertices, world_to_camera
+    posed = torch.from_numpy(vertices).double()[None]
+    pose = capture.head_frame.pose(posed)
+    return capture.head_frame.take(posed, pose)[0].numpy(), world_to_camera @ pose[0].numpy()
+
+
+def _moved(points: np.ndarray, world_to_camera: np.ndarray) -> np.ndarray:
+    moved: np.ndarray = points @ world_to_camera[:3, :3].T + world_to_camera[:3, 3]
+    return moved
+
+
+def _projected(points: np.ndarray, intrinsics: np.ndarray) -> np.ndarray:
+    image = points @ intrinsics.T
+    projected: np.ndarray = image[:, :2] / image[:, 2:]
+    return projected

@@ -1,0 +1,103 @@
+"""What a tracker makes of a motion: poses and expressions that wander about the truth, and now and then come late.
+
+The model is our own choice. A monocular tracker's errors are correlated over a few frames, because it starts each frame
+from the last one and smooths; depth is its weakest direction; and it falls behind fast movements.
+"""
+
+from dataclasses import asdict, dataclass, replace
+
+import numpy as np
+from jaxtyping import Float
+
+from headfields.synthetic.scene.motion import Motion
+
+__all__ = ["TrackingNoise"]
+
+_SPELL = 0.3  # mean seconds that a tracker stays late
+
+
+@dataclass(frozen=True)
+class TrackingNoise:
+    """Errors of a tracker; each is a standard deviation over time, zero for none.
+
+    The defaults are of the size that tracked heads are commonly said to have; they are not measured on a tracker.
+
+    Attributes:
+        rotation: of the head about each axis, degrees.
+        translation: of the head across the optical axis, each way, millimetres.
+        depth: of the head along the optical axis, millimetres.
+        expression: of each expression weight (and so of the jaw); the result stays within 0 to 1, as trackers bound it.
+        gaze: of the eyes, each way, degrees.
+        correlation: seconds after which an error has fallen to 1/e of itself; 0 for errors of their own in every frame.
+        lag: how many seconds late everything comes while the tracker is late.
+        late: which part of the time it is, in spells of 0.3 seconds in the mean.
+        seed: draws it all, apart from the capture's seed: the same images can be tracked in several ways.
+    """
+
+    rotation: float | int = 0.5
+    translation: float | int = 1.0
+    depth: float | int = 3.0
+    expression: float | int = 0.05
+    gaze: float | int = 2.0
+    correlation: float | int = 0.25
+    lag: float | int = 0.1
+    late: float | int = 0.1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            if not 0 <= value < np.inf:
+                raise ValueError(f"TrackingNoise: {name} is {value}; expected 0 or more")
+        if self.late > 1:
+            raise ValueError(f"TrackingNoise: late is {self.late}; expected a part of the time, 0 to 1")
+
+    def times(self, factor: float | int) -> "TrackingNoise":
+        """The same with all errors and the lag `factor` times as large; correlation and the time that is late stay."""
+        sizes = ("rotation", "translation", "depth", "expression", "gaze", "lag")
+        return replace(self, **{name: getattr(self, name) * factor for name in sizes})
+
+    def track(self, motion: Motion, rate: float | int) -> Motion:
+        """The motion as tracked, at `rate` frames a second."""
+        frames = len(motion.angles)
+        seen = _resampled(motion, self._late_frames(frames, rate))
+        angle, shift = np.radians(self.rotation), 1e-3 * np.array([self.translation, self.translation, self.depth])
+        names = list(seen.weights)
+        wrong = self.expression * self._wander(frames, len(names), rate, 3)
+        return Motion(
+            angles=seen.angles + angle * self._wander(frames, 3, rate, 1),
+            shift=seen.shift + shift * self._wander(frames, 3, rate, 2),
+            weights={name: np.clip(seen.weights[name] + wrong[:, k], 0, 1) for k, name in enumerate(names)},
+            gaze=seen.gaze + np.radians(self.gaze) * self._wander(frames, 2, rate, 4),
+        )
+
+    def _wander(self, frames: int, width: int, rate: float | int, stream: int) -> Float[np.ndarray, "f w"]:
+        """Gaussian noise of standard deviation 1 whose correlation falls exponentially (Ornstein-Uhlenbeck)."""
+        draws = np.random.default_rng([self.seed, stream]).standard_normal((frames, width))
+        keep = np.exp(-1 / (rate * self.correlation)) if self.correlation else 0.0
+        for index in range(1, frames):
+            draws[index] = keep * draws[index - 1] + np.sqrt(1 - keep**2) * draws[index]
+        return draws
+
+    def _late_frames(self, frames: int, rate: float | int) -> Float[np.ndarray, " f"]:
+        """By how many frames each frame is late: a chain of two states, drawn at the given share from the start."""
+        draws = np.random.default_rng([self.seed, 5]).random(frames)
+        keep = np.exp(-1 / (rate * _SPELL * (1 - self.late))) if self.late < 1 else 0.0
+        late, lags = self.late, np.zeros(frames)
+        for index in range(frames):
+            now = draws[index] < late
+            lags[index] = self.lag * rate * now
+            late = self.late + (now - self.late) * keep
+        return lags
+
+
+def _resampled(motion: Motion, lags: np.ndarray) -> Motion:
+    """The motion some frames earlier, linearly between frames, at the earliest the first."""
+    frames = np.arange(len(lags))
+    at = np.clip(frames - lags, 0, None)
+
+    def earlier(track: np.ndarray) -> np.ndarray:
+        columns = track.reshape(len(track), -1).T
+        return np.stack([np.interp(at, frames, column) for column in columns], -1).reshape(track.shape)
+
+    weights = {name: earlier(track) for name, track in motion.weights.items()}
+    return Motion(earlier(motion.angles), earlier(motion.shift), weights, earlier(motion.gaze))

@@ -1,0 +1,201 @@
+"""A proxy mesh, moved until it looks like the images."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.sparse
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from tqdm import tqdm
+
+from headfields.losses.silhouette import ObservedSilhouette, observe_silhouette, silhouette_distance
+from headfields.ops._checks import check_floating, check_integer, check_shape
+from headfields.ops.antialias import mesh_edges
+from headfields.ops.sparse_system import SymmetricSystem
+from headfields.ops.texture import mip_pyramid
+from headfields.records import Record
+from headfields.renderers.mesh import MeshRenderer
+from headfields.texturing.bake import bake_texture
+from headfields.texturing.exposure import even_out
+from headfields.texturing.images import PosedImages
+
+_NOISE = 0.1  # of the largest gradient of a vertex: a vertex with less is moved less
+
+__all__ = ["RefineOptions", "RefinedMesh", "refine_mesh"]
+
+
+@dataclass(frozen=True)
+class RefineOptions:
+    """How `refine_mesh` weighs and walks; all numbers are our own choice.
+
+    Attributes:
+        size: longer side that images are reduced to, pixels.
+        views: images a step.
+        rate: the largest step of a vertex, of the mesh's diagonal; it falls to a tenth.
+        stiffness: how far a step spreads over the mesh, in edges squared: displacements are (1 + stiffness · L)⁻¹ of
+            what is learned (Nicolet et al. 2021, "Large steps in inverse rendering of geometry").
+        colour, coverage, outline, bending: weights of squared colour differences, squared coverage differences, the
+            outlines' distance in pixels, and the squared Laplacian of the displacement over that of an edge.
+        bakes: how often the texture is made anew.
+        texture: its side, texels.
+    """
+
+    size: int = 256
+    views: int = 3
+    rate: float = 1.5e-3
+    stiffness: float = 20.0
+    colour: float = 1.0
+    coverage: float = 1.0
+    outline: float = 0.003
+    bending: float = 0.05
+    bakes: int = 3
+    texture: int = 256
+
+
+@dataclass(frozen=True)
+class RefinedMesh(Record):
+    """What `refine_mesh` gives.
+
+    Attributes:
+        vertices: (V, 3) metres.
+        loss: (steps,) what each step saw.
+    """
+
+    vertices: Float[Tensor, "v 3"]
+    loss: Float[Tensor, " s"]
+
+
+def refine_mesh(
+    images: PosedImages,
+    vertices: Float[Tensor, "v 3"],
+    faces: Int[Tensor, "f 3"],
+    uv: Float[Tensor, "t 2"],
+    uv_faces: Int[Tensor, "f 3"],
+    steps: int,
+    options: RefineOptions | None = None,
+    seed: int = 0,
+    progress: bool = False,
+) -> RefinedMesh:
+    """Displaces vertices so that the mesh, with a texture baked from the images, looks like them.
+
+    Each step renders a few views and compares colours, coverage and outlines (the latter two if there is a matte).
+    What is learned is a displacement, smoothed by an implicit step of the Laplacian, so that what no view sees moves
+    with what is around it, and moved by Adam with one second moment a vertex. The texture is baked again a few times.
+
+    Args:
+        images: in the frame of the mesh.
+        vertices, faces: the proxy, (V, 3) metres and (F, 3).
+        uv, uv_faces: (T, 2) and (F, 3), for the texture.
+        steps: how many; 0 gives the proxy back.
+        options: weights and sizes.
+        seed: of the choice of views.
+        progress: whether to show bars.
+
+    Raises:
+        TypeError: a dtype does not fit.
+        ValueError: a shape does not fit, steps is negative, or there is no image.
+    """
+    op, options = "refine_mesh", options or RefineOptions()
+    check_floating(op, "vertices", vertices)
+    check_shape(op, "vertices", vertices, "V 3")
+    check_integer(op, "faces", faces)
+    check_shape(op, "faces", faces, "F 3")
+    if steps < 0 or not len(images):
+        raise ValueError(
+            f"{op}: steps is {steps} and there are {len(images)} images; expected 0 or more, and 1 or more"
+        )
+    proxy = vertices.detach().float()
+    if not steps or not len(faces):
+        return RefinedMesh(proxy.clone(), torch.zeros(0))
+    small = _reduced(images, options.size)
+    laplacian = _laplacian(faces, len(proxy))
+    smooth = SymmetricSystem(scipy.sparse.identity(len(proxy)) + options.stiffness * laplacian)
+    first, second = mesh_edges(faces).ends.unbind(-1)
+    edge = float((proxy[faces] - proxy[faces.roll(1, 1)]).norm(dim=-1).mean())
+    walk = _VertexAdam(proxy, options.rate * float((proxy.amax(0) - proxy.amin(0)).norm()))
+    renderer = MeshRenderer(faces, uv, uv_faces)
+    observed: dict[int, ObservedSilhouette] = {}
+    generator = torch.Generator().manual_seed(seed)
+    order: list[int] = []
+    losses = []
+    current, texture, gains = proxy, None, torch.ones(len(small))
+    for step in tqdm(range(steps), desc="refining", unit="step", disable=not progress):
+        if step * options.bakes // steps != (step - 1) * options.bakes // steps:
+            baked = bake_texture(small, current, faces, uv, uv_faces, options.texture, keep=6)
+            texture, gains = mip_pyramid(baked.texture), baked.gains
+        moved = smooth.solve(walk.value)
+        current = proxy + moved
+        step_along = (moved[first] - moved[second]) / edge
+        bent = torch.zeros_like(moved).index_add(0, first, step_along).index_add(0, second, -step_along)
+        loss = options.bending * bent.square().sum(-1).mean()
+        chosen: list[int] = []
+        while len(chosen) < min(options.views, len(small)):
+            order = order or torch.randperm(len(small), generator=generator).tolist()
+            chosen.append(order.pop())
+        for index in chosen:
+            camera, colour, matte = small.view(index)
+            seen = renderer(current, camera, texture=texture)
+            wanted = even_out(colour, gains[index])
+            both = ((seen.face >= 0) & (matte > 0.9)).float()[..., None]
+            gap = (seen.colour - wanted * matte[..., None]).square() * both
+            share = options.colour * gap.sum() / both.sum().clamp(min=1) / 3
+            if images.has_matte:
+                share = share + options.coverage * (seen.alpha - matte).square().mean()
+                if index not in observed:
+                    observed[index] = observe_silhouette(matte)
+                share = share + options.outline * silhouette_distance(seen.crossings, observed[index], 2.0)
+            loss = loss + share / len(chosen)
+        loss.backward()
+        walk.step(0.1 ** (step / steps))
+        losses.append(float(loss.detach()))
+        current = current.detach()
+    with torch.no_grad():
+        current = proxy + smooth.solve(walk.value.detach())
+    return RefinedMesh(current, torch.tensor(losses))
+
+
+class _VertexAdam:
+    """Adam with one second moment a vertex, and at least a part of the largest, so that noise takes small steps."""
+
+    def __init__(self, like: Tensor, rate: float) -> None:
+        self.value = torch.zeros_like(like).requires_grad_()
+        self.rate, self.count = rate, 0
+        self.mean, self.square = torch.zeros_like(like), torch.zeros_like(like[:, :1])
+
+    def step(self, factor: float) -> None:
+        assert self.value.grad is not None
+        gradient, self.value.grad = self.value.grad.nan_to_num(0.0, 0.0, 0.0), None
+        self.count += 1
+        self.mean = 0.9 * self.mean + 0.1 * gradient
+        self.square = 0.98 * self.square + 0.02 * gradient.square().sum(-1, keepdim=True)
+        mean, square = self.mean / (1 - 0.9**self.count), self.square / (1 - 0.98**self.count)
+        size = square.sqrt()
+        with torch.no_grad():
+            self.value -= factor * self.rate * mean / (size + _NOISE * size.max() + 1e-20)
+
+
+def _laplacian(faces: Tensor, count: int) -> scipy.sparse.csr_matrix:
+    """The combinatorial Laplacian, positive semidefinite, over the edges of the mesh."""
+    corners = faces.cpu().numpy()
+    first, second = corners.reshape(-1), np.roll(corners, -1, 1).reshape(-1)
+    pairs = scipy.sparse.coo_matrix((np.ones(len(first)), (first, second)), shape=(count, count)).tocsr()
+    joined = ((pairs + pairs.T) > 0).astype(np.float64)
+    return (scipy.sparse.diags(np.asarray(joined.sum(1)).ravel()) - joined).tocsr()
+
+
+def _reduced(images: PosedImages, size: int) -> PosedImages:
+    """The images with their longer side at most `size`."""
+    factor = size / max(images.camera.size)
+    if factor >= 1:
+        return images
+    camera = images.camera.scaled(factor)
+    pixels = []
+    for image in images.pixels:
+        values = image.float() / 255
+        alpha = values[..., 3:]
+        packed = torch.cat([values[..., :3] * alpha, alpha], -1).movedim(-1, 0)[None]
+        less = torch.nn.functional.interpolate(packed, camera.size, mode="area")[0].movedim(0, -1)
+        colour = less[..., :3] / less[..., 3:].clamp(min=1e-3)
+        pixels.append((torch.cat([colour, less[..., 3:]], -1).clamp(0, 1) * 255).round().to(torch.uint8))
+    return PosedImages(camera, torch.stack(pixels), images.names, images.report)

@@ -1,0 +1,177 @@
+"""The folder layout that MonoNPHM's tracker writes, in its units: written and read.
+
+`{stage}/{sequence}/%05d/` has z_exp, rot, trans, scale; z_geo, z_app, colorA, colorb and sh_coeffs stand in each
+frame's folder after stage 1, and once, in the sequence's folder, after stage 2, where every frame's z_exp holds the
+whole codebook. Lengths are four times metres, colours in [-1, 1], light in a camera's frame with y up and z toward the
+viewer. The file names of the single arrays of stage 2 and their axes are as far as the published code tells.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from headfields.mesh import Mesh, save_mesh
+from headfields.runs.folder import RunWriteError
+from headfields.tracking.prior.fit import FrameFit
+
+__all__ = ["MonoNPHMFrame", "read_mononphm", "write_mononphm"]
+
+UNIT = 4.0
+"""Units of the layout in a metre."""
+_FLIPPED = torch.tensor([1.0, 1, -1, -1, -1, -1, 1, 1, 1])[:, None]
+"""Signs of 1, x, y, z, xy, xz, yz, x² - y², 3 z² - 1 between axes with y down, z forward and y up, z backward."""
+_NAMES = {"geometry": "z_geo", "appearance": "z_app", "expression_code": "z_exp"}
+
+
+@dataclass(frozen=True)
+class MonoNPHMFrame:
+    """What the layout holds of a frame, in the library's units.
+
+    Attributes:
+        codes: `"geometry"`, `"appearance"`, `"expression_code"`.
+        rotation, translation: (3,) of x → s R x + t from the frame's world to the space of the prior; radians, metres.
+        scale: s.
+        light: (9, 3) coefficients of `headfields.renderers.SHLighting`.
+        matrix, offset: (3, 3), (3,) of `headfields.renderers.ColourAffine`.
+        mesh: path of the frame's mesh, in the layout's units, or None.
+    """
+
+    codes: Mapping[str, Float[Tensor, " w"]]
+    rotation: Float[Tensor, "3"]
+    translation: Float[Tensor, "3"]
+    scale: float
+    light: Float[Tensor, "9 3"]
+    matrix: Float[Tensor, "3 3"]
+    offset: Float[Tensor, "3"]
+    mesh: Path | None
+
+
+def write_mononphm(
+    folder: str | Path,
+    sequence: str,
+    fits: Mapping[int, FrameFit],
+    stage: int,
+    meshes: Mapping[int, Mesh] | None = None,
+) -> Path:
+    """Writes fits in the published layout.
+
+    Args:
+        folder: where `stage1/` and `stage2/` stand.
+        sequence: name of the recording.
+        fits: by frame.
+        stage: 1 or 2.
+        meshes: of frames, metres, in the space of the prior.
+
+    Returns:
+        The folder of the sequence.
+
+    Raises:
+        ValueError: stage is neither.
+        RunWriteError: a file cannot be written.
+    """
+    if stage not in (1, 2):
+        raise ValueError(f"write_mononphm: stage is {stage}; expected 1 or 2")
+    root = Path(folder) / f"stage{stage}" / sequence
+    book = None
+    if stage == 2 and fits:
+        book = torch.stack([fits[frame].codes["expression_code"] for frame in sorted(fits)])
+    try:
+        for number, frame in enumerate(sorted(fits)):
+            fit, place = fits[frame], root / f"{frame:05d}"
+            place.mkdir(parents=True, exist_ok=True)
+            own = {
+                "rot": fit.rotation[None], "trans": UNIT * fit.translation[None], "scale": torch.ones(1, 1),
+                "z_exp": fit.codes["expression_code"][None] if book is None else book,
+            }  # fmt: skip
+            for name, value in own.items():
+                np.save(place / f"{name}.npy", value.numpy())
+            if stage == 1 or number == 0:
+                for name, value in _shared(fit).items():
+                    np.save((place if stage == 1 else root) / f"{name}.npy", value.numpy())
+            if meshes and frame in meshes:
+                mesh = meshes[frame]
+                save_mesh(place / "mesh.ply", mesh.replace(vertices=UNIT * mesh.vertices))
+    except OSError as error:
+        raise RunWriteError(f"{root} cannot be written: {error.strerror or error}") from error
+    return root
+
+
+def _shared(fit: FrameFit) -> dict[str, Tensor]:
+    """What is a person's or a recording's."""
+    out = {_NAMES[name]: code[None] for name, code in fit.codes.items() if name != "expression_code"}
+    # c' = c A + b for c in [0, 1] is, for c = (d + 1) / 2: d' = d A + 1ᵀ A + 2 b - 1
+    return out | {
+        "colorA": fit.matrix, "colorb": fit.matrix.sum(dim=0) + 2 * fit.offset - 1, "sh_coeffs": fit.light * _FLIPPED,
+    }  # fmt: skip
+
+
+def read_mononphm(folder: str | Path) -> dict[int, MonoNPHMFrame]:
+    """Reads the folder of a sequence in the published layout, of either stage.
+
+    In the codebook of stage 2, row k is that of the k-th frame's folder in order.
+
+    Args:
+        folder: `stage1/{sequence}` or `stage2/{sequence}`.
+
+    Returns:
+        Frames by number.
+
+    Raises:
+        FileNotFoundError: there are no frames, or an array is missing; the message names it.
+        ValueError: an array is broken or has another shape.
+    """
+    root = Path(folder)
+    places = sorted(path for path in root.glob("[0-9]" * 5) if path.is_dir())
+    if not places:
+        raise FileNotFoundError(f"read_mononphm: {root} has no folders of frames (00000, ...)")
+    out = {}
+    for row, place in enumerate(places):
+
+        def load(name: str, required: bool = True, place: Path = place) -> Tensor | None:
+            path = next((each for each in (place / f"{name}.npy", root / f"{name}.npy") if each.is_file()), None)
+            if path is None:
+                if required:
+                    raise FileNotFoundError(f"read_mononphm: {name}.npy is neither in {place} nor in {root}")
+                return None
+            try:
+                return torch.from_numpy(np.load(path, allow_pickle=False)).float()
+            except (ValueError, OSError, EOFError) as error:
+                raise ValueError(f"read_mononphm: {path} cannot be read ({error})") from error
+
+        codes = {}
+        for name, file in _NAMES.items():
+            found = load(file, required=name != "appearance")
+            if found is not None:
+                rows = found.reshape(-1, found.shape[-1])
+                if len(rows) not in (1, len(places)):
+                    raise ValueError(
+                        f"read_mononphm: {file}.npy of {place} has {len(rows)} rows; expected 1, or one for each of "
+                        f"the {len(places)} frames"
+                    )
+                codes[name] = rows[row if len(rows) > 1 else 0]
+        matrix = _shaped(load("colorA"), (3, 3), "colorA", place)
+        total = _shaped(load("colorb"), (3,), "colorb", place)
+        scale = load("scale", required=False)
+        mesh = place / "mesh.ply"
+        out[int(place.name)] = MonoNPHMFrame(
+            codes=codes, rotation=_shaped(load("rot"), (3,), "rot", place),
+            translation=_shaped(load("trans"), (3,), "trans", place) / UNIT,
+            scale=1.0 if scale is None else float(scale.reshape(-1)[0]),
+            light=_shaped(load("sh_coeffs"), (9, 3), "sh_coeffs", place) * _FLIPPED,
+            matrix=matrix, offset=(total + 1 - matrix.sum(dim=0)) / 2, mesh=mesh if mesh.is_file() else None,
+        )  # fmt: skip
+    return out
+
+
+def _shaped(array: Tensor | None, shape: tuple[int, ...], name: str, place: Path) -> Tensor:
+    assert array is not None
+    if array.numel() != torch.Size(shape).numel():
+        raise ValueError(
+            f"read_mononphm: {name}.npy of {place} has shape {tuple(array.shape)}; expected {shape}, axes of 1 aside"
+        )
+    return array.reshape(shape)

@@ -1,0 +1,224 @@
+"""Stage 2: all frames together, one a step, with codes and poses that change smoothly."""
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from headfields.files.safetensors import read_safetensors, write_safetensors
+from headfields.runs.clock import Clock
+from headfields.tracking.failures import FrameFailure
+from headfields.tracking.prior.fit import FrameFit
+from headfields.tracking.prior.frames import TrackedFrame
+from headfields.tracking.prior.head import IDENTITY, PER_FRAME, TrackedHead
+from headfields.tracking.prior.options import TrackingOptions
+from headfields.tracking.prior.stage1 import UNIT, checked, energy, finished, mix, regularisers
+
+__all__ = ["JointFit"]
+
+_KEY = "headfields.joint_fit"
+
+
+class JointFit:
+    """The second stage of a recording.
+
+    Codes of the identity and the light are one for all frames; expression code and pose are rows of tables, of which a
+    step moves the row of its frame and those of the frames beside it (`torch.optim.SparseAdam`). What a step draws
+    follows from its number alone, so that one that goes on ends as an unbroken one.
+
+    Args:
+        head: the model.
+        fits: of stage 1, by frame; identity and light start from the first.
+        options: with a `stage2`.
+    """
+
+    def __init__(self, head: TrackedHead, fits: Mapping[int, FrameFit], options: TrackingOptions) -> None:
+        assert options.stage2 is not None
+        self.head, self.options, self.stage = head, options, options.stage2
+        self.frames = sorted(fits)
+        self.row = {frame: row for row, frame in enumerate(self.frames)}
+        device = head.centre.device
+        first = fits[self.frames[0]].to(device)
+        self.identity = {name: first.free[name].clone().requires_grad_() for name in head.names if name in IDENTITY}
+        self.tables = {
+            "expression": torch.stack([fits[frame].free[PER_FRAME] for frame in self.frames]).to(device),
+            "rotation": torch.stack([fits[frame].rotation for frame in self.frames]).to(device),
+            "translation": UNIT * torch.stack([fits[frame].translation for frame in self.frames]).to(device),
+        }
+        for table in self.tables.values():
+            table.requires_grad_()
+        with torch.no_grad():
+            head.light.coefficients.copy_(first.light)
+            head.affine.matrix.copy_(first.matrix)
+            head.affine.offset.copy_(first.offset)
+        head.light.coefficients.requires_grad_()
+        for parameter in (head.affine.matrix, head.affine.offset):
+            parameter.requires_grad_(False)
+        shared = [*self.identity.values(), head.light.coefficients]
+        self._shared = torch.optim.Adam([{"params": [parameter]} for parameter in shared], lr=0.0)
+        self._rows = torch.optim.SparseAdam([{"params": [table], "lr": 1.0} for table in self.tables.values()])
+        self.step = 0
+        self.errors: dict[int, dict[str, float]] = {}
+        self._guesses: dict[int, Tensor] = {}
+        self.steps = max(round(self.stage.steps_a_frame * len(self.frames)), 1)
+
+    def fit(
+        self,
+        load: Callable[[int], TrackedFrame],
+        checkpoint: Path | None = None,
+        clock: Clock | None = None,
+        progress: Callable[[int, int, dict[str, float]], None] | None = None,
+        stop: Callable[[], bool] = lambda: False,
+    ) -> bool:
+        """Takes the steps that are left.
+
+        Args:
+            load: a frame, as it is seen.
+            checkpoint: where all is kept now and then, and gone on from if the file is there; nowhere if None.
+            clock: is told what takes how long.
+            progress: told each step: number, total, energies.
+            stop: asked before each step whether to end here.
+
+        Returns:
+            Whether all steps are done.
+
+        Raises:
+            FrameFailure: an energy is not finite.
+        """
+        clock = clock or Clock()
+        if checkpoint is not None and checkpoint.exists():
+            self._load(checkpoint)
+        device = self.head.centre.device
+        saved = self.step
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            while self.step < self.steps and not stop():
+                frame, errors = self._one(load, clock)
+                self.errors[frame] = errors
+                self.step += 1
+                if progress is not None:
+                    progress(self.step - 1, self.steps, errors)
+                if checkpoint is not None and self.step % self.options.checkpoint_every == 0:
+                    self._save(checkpoint)
+                    saved = self.step
+        if checkpoint is not None and saved < self.step:
+            self._save(checkpoint)
+        return self.step >= self.steps
+
+    def result(self, load: Callable[[int], TrackedFrame]) -> dict[int, FrameFit]:
+        """The fits of all frames as they are now; `load` gives frames, as they are seen."""
+        return {
+            frame: finished(
+                self.head, load(frame), frame, self._codes(row, dense=True), self.tables["rotation"][row],
+                self.tables["translation"][row] / UNIT, {**self.errors.get(frame, {}), "steps": self.steps},
+            )
+            for frame, row in self.row.items()
+        }  # fmt: skip
+
+    def _codes(self, row: int, dense: bool = False) -> dict[str, Tensor]:
+        expression = self.tables["expression"][row] if dense else self._take("expression", row)
+        return {**self.identity, PER_FRAME: expression}
+
+    def _take(self, name: str, row: int) -> Float[Tensor, " w"]:
+        """A row of a table, whose gradient is sparse."""
+        index = torch.tensor([row], device=self.tables[name].device)
+        return torch.nn.functional.embedding(index, self.tables[name], sparse=True)[0]
+
+    def _one(self, load: Callable[[int], TrackedFrame], clock: Clock) -> tuple[int, dict[str, float]]:
+        number = mix(self.options.seed, 3, self.step)
+        random = torch.Generator().manual_seed(number)
+        torch.manual_seed(number)
+        row = int(torch.randint(len(self.frames), (1,), generator=random))
+        frame = self.frames[row]
+        share = self.step / self.steps
+        half = 0.5 ** ((share >= 0.5) + (share >= 0.75))
+        stage, head = self.stage, self.head
+        rates = [*(getattr(stage, name) for name in self.identity), stage.light]
+        for group, rate in zip(self._shared.param_groups, rates, strict=True):
+            group["lr"] = half * rate
+        for group, name in zip(self._rows.param_groups, self.tables, strict=True):
+            group["lr"] = half * getattr(stage, name)
+        head.sharpen(stage.sharpness)
+        codes = self._codes(row)
+        rotation, shift = self._take("rotation", row), self._take("translation", row)
+        total, terms, guess = energy(
+            head, load(frame), codes, rotation, shift / UNIT, stage.weights, self.options, random,
+            stage.weights.landmarks.at(self.step), clock, self._guesses.get(frame),
+        )  # fmt: skip
+        if guess is not None:
+            self._guesses[frame] = guess
+        total = total + regularisers(head, codes, list(head.names), stage.weights, first=False)
+        total = total + (0.5 if share >= 0.5 else 1.0) * self._smoothness(frame, codes, rotation, shift)
+        with clock.part("backward"):
+            self._shared.zero_grad()
+            self._rows.zero_grad()
+            total.backward()
+        with clock.part("step"):
+            if self.options.stage1.clip:
+                for code in self.identity.values():
+                    torch.nn.utils.clip_grad_norm_([code], self.options.stage1.clip)
+            self._shared.step()
+            self._rows.step()
+        free = [*self.identity.values(), *self.tables.values()]
+        try:
+            return frame, checked(total, terms, free, self.step, self.steps)
+        except FrameFailure as failure:
+            raise FrameFailure(failure.reason, f"stage 2, with frame {frame}: {failure}") from failure
+
+    def _smoothness(
+        self, frame: int, codes: Mapping[str, Tensor], rotation: Tensor, shift: Tensor
+    ) -> Float[Tensor, ""]:
+        """To the frames right before and after, where those are fitted."""
+        parts = [rotation.new_zeros(())]
+        for other in (frame - 1, frame + 1):
+            if other not in self.row:
+                continue
+            beside = self.row[other]
+            change = codes[PER_FRAME] - self._take("expression", beside)
+            parts.append(self.stage.smooth_expression * change.square().sum())
+            turn = (rotation - self._take("rotation", beside)).square().sum()
+            move = (shift - self._take("translation", beside)).square().sum()
+            parts.append(self.stage.smooth_pose * (turn + 10 * move))
+        return torch.stack(parts).sum()
+
+    def _save(self, path: Path) -> None:
+        tensors = {f"identity.{name}": value for name, value in self.identity.items()}
+        tensors |= {f"tables.{name}": value for name, value in self.tables.items()}
+        tensors |= {f"guess.{frame}": value for frame, value in self._guesses.items()}
+        tensors["light"] = self.head.light.coefficients
+        for name, optimiser in (("shared", self._shared), ("rows", self._rows)):
+            for number, entry in optimiser.state_dict()["state"].items():
+                for key, value in entry.items():
+                    tensors[f"{name}.{number}.{key}"] = torch.as_tensor(value)
+        header = {"step": self.step, "steps": self.steps, "frames": self.frames, "errors": self.errors}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        owned = {name: value.detach().cpu().clone() for name, value in tensors.items()}
+        write_safetensors(path, owned, {_KEY: json.dumps(header)})
+
+    def _load(self, path: Path) -> None:
+        tensors, header = read_safetensors(path, _KEY)
+        if header["frames"] != self.frames or header["steps"] != self.steps:
+            return  # of another set of frames: stage 1 has found more since
+        self.step = int(header["step"])
+        self.errors = {int(frame): errors for frame, errors in header["errors"].items()}
+        device = self.head.centre.device
+        with torch.no_grad():
+            for prefix, group in (("identity", self.identity), ("tables", self.tables)):
+                for name, value in group.items():
+                    value.copy_(tensors[f"{prefix}.{name}"])
+            self.head.light.coefficients.copy_(tensors["light"])
+        self._guesses = {
+            int(name[len("guess.") :]): value.to(device) for name, value in tensors.items() if name.startswith("guess.")
+        }
+        for name, optimiser in (("shared", self._shared), ("rows", self._rows)):
+            state: dict[int, dict[str, Tensor | int]] = {}
+            for full, value in tensors.items():
+                head, _, rest = full.partition(".")
+                if head == name:
+                    number, _, key = rest.partition(".")
+                    # SparseAdam counts steps in an integer
+                    scalar = name == "rows" and key == "step"
+                    state.setdefault(int(number), {})[key] = int(value) if scalar else value
+            optimiser.load_state_dict({**optimiser.state_dict(), "state": state})

@@ -1,0 +1,223 @@
+"""The rigged template as tracking sees it: the joints and expressions that move it, and how points follow them."""
+
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from headfields.ops.rotations import left_jacobian
+from headfields.ops.skinning import rotation_matrices
+from headfields.records import HeadState, Record
+from headfields.rigging.rigged_template import RiggedTemplate
+
+__all__ = ["BodyPose", "PosedBody", "TrackedBody", "cross_matrices"]
+
+_JOINTS = ("torso", "neck", "head", "jaw")
+_SHARE = 0.01
+"""What part of all skinning weights a joint has to move, and to leave alone, to be told from the whole's motion."""
+_STILL = 1e-6
+"""Metres: an expression that moves no vertex by more is not tracked."""
+
+
+@dataclass(frozen=True)
+class BodyPose(Record):
+    """What is fitted for a frame.
+
+    Attributes:
+        world_to_camera: (4, 4) of the body at rest: where its torso is, as the camera sees it.
+        turns: (A, 3) axis-angle of the tracked joints, radians.
+        expression: (E,) tracked coefficients.
+    """
+
+    world_to_camera: Float[Tensor, "4 4"]
+    turns: Float[Tensor, "a 3"]
+    expression: Float[Tensor, " e"]
+
+    def moved(self, step: Float[Tensor, " p"], centre: Float[Tensor, "3"]) -> "BodyPose":
+        """The pose after a step of `TrackedBody.width` numbers; see `TrackedBody.jacobian`.
+
+        Args:
+            step: (P,) rotation about `centre` and shift in the camera's frame, turns, expression.
+            centre: (3,) in the camera's frame.
+        """
+        step = step.to(self.world_to_camera)
+        turn = rotation_matrices(step[:3])
+        pose = self.world_to_camera.clone()
+        pose[:3, :3] = turn @ pose[:3, :3]
+        pose[:3, 3] = turn @ (self.world_to_camera[:3, 3] - centre) + centre + step[3:6]
+        joints = self.turns.numel()
+        return replace(
+            self, world_to_camera=pose, turns=self.turns + step[6 : 6 + joints].view(-1, 3),
+            expression=self.expression + step[6 + joints :],
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class PosedBody(Record):
+    """A body in a pose.
+
+    Attributes:
+        vertices: (V, 3) in the frame of the rest mesh.
+        local: (V, 3) in the camera's frame.
+        rotations: (A + 1, 3, 3) rest to posed, of what is at rest and of the tracked joints.
+        shifts: (A + 1, 3) x → R x + t.
+        joints: (A, 3) where tracked joints are.
+        rest: (V, 3) before skinning.
+    """
+
+    vertices: Float[Tensor, "v 3"]
+    local: Float[Tensor, "v 3"]
+    rotations: Float[Tensor, "b 3 3"]
+    shifts: Float[Tensor, "b 3"]
+    joints: Float[Tensor, "a 3"]
+    rest: Float[Tensor, "v 3"]
+
+
+class TrackedBody:
+    """A rig reduced to what is tracked; equal to it in every such pose.
+
+    Tracked are torso, neck, head and jaw, but for those that carry everything or nothing of the template and so cannot
+    be told from the motion of the whole, and expressions: those with names, or the first ones.
+
+    Args:
+        rig: the rigged template.
+        expressions: at most so many.
+    """
+
+    def __init__(self, rig: RiggedTemplate, expressions: int = 50) -> None:
+        self.rig = rig
+        count = len(rig.expression_names) or rig.expression_count
+        moves = rig.expression_basis.norm(dim=2).amax(dim=1) > _STILL if rig.expression_count else torch.zeros(0)
+        self.expressions = [k for k in range(count) if bool(moves[k])][:expressions]
+        total, subtree = float(rig.weights.sum()), _subtrees(rig.parents)
+        carried = {name: float(rig.weights[:, subtree[j]].sum()) / total for name, j in rig.joints.items()}
+        self.names = [name for name in _JOINTS if rig.joints.get(name, 0) and _SHARE * 0.2 < carried[name] < 1 - _SHARE]
+        self.index = [rig.joints[name] for name in self.names]
+        nearest: list[int] = []  # of each joint, the row of the tracked joint that moves it; row 0 rests
+        for joint, parent in enumerate(rig.parents):
+            own = self.index.index(joint) + 1 if joint in self.index else 0
+            nearest.append(own or (nearest[parent] if parent >= 0 else 0))
+        self.parents = [nearest[rig.parents[joint]] for joint in self.index]
+        rows = torch.tensor(nearest)
+        rest = rig.template_vertices
+        self.weights = rest.new_zeros(len(rest), len(self.index) + 1).index_add(1, rows.to(rest.device), rig.weights)
+        self.basis = rig.expression_basis[self.expressions].contiguous()  # (E, V, 3)
+        regress = rig.joint_regressor[self.index]
+        self.joint_rest = regress @ rest
+        self.joint_basis = torch.einsum("av,evc->eac", regress, self.basis)
+        columns = [9 * (joint - 1) + k for joint in self.index for k in range(9)]
+        self.correctives = rig.pose_basis[columns].flatten(1)  # (9 A, 3 V)
+        self._below = [
+            [k + 1 for k in range(len(self.index)) if _is_below(k + 1, a + 1, self.parents)]
+            for a in range(len(self.index))
+        ]
+
+    @property
+    def width(self) -> int:
+        """P, the length of a step: 6 for the whole, 3 for each joint, 1 for each expression."""
+        return 6 + 3 * len(self.index) + len(self.expressions)
+
+    def at_rest(self, world_to_camera: Float[Tensor, "4 4"]) -> BodyPose:
+        """The rest pose, seen so."""
+        zero = self.joint_rest.new_zeros
+        return BodyPose(world_to_camera, zero(len(self.index), 3), zero(len(self.expressions)))
+
+    def posed(self, pose: BodyPose) -> PosedBody:
+        """The body in a pose."""
+        rest = self.rig.template_vertices
+        joints = self.joint_rest
+        if self.expressions:
+            rest = rest + torch.tensordot(pose.expression, self.basis, 1)
+            joints = joints + torch.tensordot(pose.expression, self.joint_basis, 1)
+        local = rotation_matrices(pose.turns)
+        if self.index:
+            bend = (local - torch.eye(3).to(local)).flatten()
+            rest = rest + (bend @ self.correctives).view(-1, 3)
+        rotations, shifts, where = [torch.eye(3).to(rest)], [rest.new_zeros(3)], []
+        for a, parent in enumerate(self.parents):
+            at = rotations[parent] @ joints[a] + shifts[parent]
+            turned = rotations[parent] @ local[a]
+            rotations.append(turned)
+            shifts.append(at - turned @ joints[a])
+            where.append(at)
+        turns, moves = torch.stack(rotations), torch.stack(shifts)
+        vertices = self._blend(turns, rest) + self.weights @ moves
+        seen = vertices @ pose.world_to_camera[:3, :3].T + pose.world_to_camera[:3, 3]
+        places = torch.stack(where) if where else rest.new_zeros(0, 3)
+        return PosedBody(vertices, seen, turns, moves, places, rest)
+
+    def _blend(self, rotations: Float[Tensor, "b 3 3"], rest: Float[Tensor, "v 3"]) -> Float[Tensor, "v 3"]:
+        each = torch.einsum("bij,vj->bvi", rotations, rest)
+        return (self.weights.T[..., None] * each).sum(0)
+
+    def jacobian(
+        self, pose: BodyPose, body: PosedBody, corners: Int[Tensor, "n 3"], weights: Float[Tensor, "n 3"]
+    ) -> tuple[Float[Tensor, "n 3 p"], Float[Tensor, "3"]]:
+        """How points of the surface move in the camera's frame by a step, and the centre that the step turns about.
+
+        Pose correctives, and joints that an expression moves, are taken to stay: what they do is small, and the posed
+        body has it.
+
+        Args:
+            pose, body: where it is.
+            corners, weights: (N, 3) vertices and barycentric coordinates of the points.
+        """
+        view = pose.world_to_camera[:3, :3]
+        centre = body.local.mean(dim=0)
+        used, inverse = corners.unique(return_inverse=True)
+        seen = body.local[used]
+        parts = [-cross_matrices(seen - centre), torch.eye(3).to(seen).expand(len(used), 3, 3)]
+        each = torch.einsum("bij,vj->bvi", body.rotations, body.rest[used]) + body.shifts[:, None]
+        share = self.weights[used]
+        for a, parent in enumerate(self.parents):
+            rows = self._below[a]
+            lever = (
+                torch.einsum("vb,bvi->vi", share[:, rows], each[rows])
+                - share[:, rows].sum(1, keepdim=True) * (body.joints[a])
+            )
+            by_turn = view @ body.rotations[parent] @ left_jacobian(pose.turns[a])
+            parts.append(-cross_matrices(lever @ view.T) @ by_turn)
+        if self.expressions:
+            blended = torch.einsum("vb,bij->vij", share, view @ body.rotations)
+            parts.append(torch.einsum("vij,evj->vie", blended, self.basis[:, used]))
+        columns = torch.cat(parts, dim=2)
+        return (weights[..., None, None] * columns[inverse]).sum(1), centre
+
+    def state(self, poses: list[BodyPose]) -> HeadState:
+        """Frames of the whole rig, from all its joints and coefficients."""
+        count = len(poses)
+        rest = self.rig.template_vertices
+        turns = torch.stack([pose.turns for pose in poses]) if poses else rest.new_zeros(0, len(self.index), 3)
+        named = {name: turns[:, a] for a, name in enumerate(self.names)}
+        full = self.rig.pose(**named) if named else rest.new_zeros(count, len(self.rig.parents), 3)
+        return self.rig(expression=self.coefficients(poses), pose=full)
+
+    def coefficients(self, poses: list[BodyPose]) -> Float[Tensor, "b e"]:
+        """All coefficients of the rig."""
+        out = self.rig.template_vertices.new_zeros(len(poses), self.rig.expression_count)
+        for row, pose in enumerate(poses):
+            out[row, self.expressions] = pose.expression
+        return out
+
+
+def cross_matrices(vectors: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3 3"]:
+    """[v]ₓ, so that [v]ₓ w = v × w."""
+    x, y, z = vectors.unbind(-1)
+    zero = torch.zeros_like(x)
+    return torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], -1).unflatten(-1, (3, 3))
+
+
+def _subtrees(parents: tuple[int, ...]) -> list[list[int]]:
+    out: list[list[int]] = [[j] for j in range(len(parents))]
+    for joint in range(len(parents) - 1, 0, -1):
+        out[parents[joint]] += out[joint]
+    return out
+
+
+def _is_below(row: int, other: int, parents: list[int]) -> bool:
+    while row:
+        if row == other:
+            return True
+        row = parents[row - 1]
+    return False

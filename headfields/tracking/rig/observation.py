@@ -1,0 +1,138 @@
+"""A frame as tracking sees it: a pyramid of pictures, mattes and distances to their outlines."""
+
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from scipy.ndimage import distance_transform_edt
+from torch import Tensor
+
+from headfields.files.errors import CaptureError
+from headfields.records import Camera, Record
+from headfields.tracking.failures import FrameFailure
+from headfields.tracking.rig.options import TemplateTrackingOptions
+
+__all__ = ["Level", "Observation", "TemplateSource", "observe", "outline", "signed_distance"]
+
+
+@runtime_checkable
+class TemplateSource(Protocol):
+    """What tracking needs of a recording: `headfields.data.Capture` has it. Of its cameras the lens alone is used."""
+
+    name: str
+    size: tuple[int, int]
+    frame_names: Any
+
+    def __len__(self) -> int: ...
+
+    def camera(self, frames: Any) -> Camera: ...
+
+    def image(self, frame: int) -> Float[Tensor, "h w 4"]: ...
+
+    def landmarks(self, frame: int) -> Tensor | None: ...
+
+
+@dataclass(frozen=True)
+class Level(Record):
+    """A frame at one size.
+
+    Attributes:
+        rgb: (H, W, 3) over white.
+        gradient: (H, W, 3, 2) of it by x and y, a pixel.
+        inside: (H, W) whether the matte covers the pixel and its neighbours: colours count there.
+        mask: (H, W) of the matte.
+        distance: (H, W) to its outline, pixels, negative inside.
+        slope: (H, W, 2) of the distance.
+        outline: (Q, 2) pixel centres (x, y) just inside the outline.
+        camera: the lens, at the origin.
+    """
+
+    rgb: Float[Tensor, "h w 3"]
+    gradient: Float[Tensor, "h w 3 2"]
+    inside: Bool[Tensor, "h w"]
+    mask: Bool[Tensor, "h w"]
+    distance: Float[Tensor, "h w"]
+    slope: Float[Tensor, "h w 2"]
+    outline: Float[Tensor, "q 2"]
+    camera: Camera
+
+
+@dataclass(frozen=True)
+class Observation:
+    """A frame: its levels, coarse to fine, and landmarks (68, 2) in pixels of the whole image, NaN where unknown."""
+
+    levels: tuple[Level, ...]
+    landmarks: Float[Tensor, "68 2"]
+    camera: Camera
+
+    @property
+    def landmark_count(self) -> int:
+        """How many are known."""
+        return int(self.landmarks.isfinite().all(dim=1).sum())
+
+
+def observe(source: TemplateSource, frame: int, options: TemplateTrackingOptions) -> Observation:
+    """Reads a frame.
+
+    Raises:
+        FrameFailure: "unreadable", or "mask" where the matte has too few pixels.
+    """
+    try:
+        image = source.image(frame)
+        given = source.camera([frame])
+        marks = source.landmarks(frame)
+    except (CaptureError, OSError, ValueError) as error:
+        raise FrameFailure("unreadable", str(error)) from error
+    lens = given.intrinsics.reshape(-1, 3, 3)[0].float()
+    camera = Camera(torch.eye(4), lens, (int(image.shape[0]), int(image.shape[1])))
+    covered = int((image[..., 3] > 0.5).sum())
+    if covered < options.mask_pixels:
+        raise FrameFailure(
+            "mask", f"the matte has {covered} pixels; at least {options.mask_pixels} are needed: is the subject cut"
+            " out?"
+        )  # fmt: skip
+    if marks is None:
+        marks = torch.full((68, 2), torch.nan)
+    sides = [min(side, max(camera.size)) for side in options.levels]
+    return Observation(tuple(_level(image, camera, side) for side in sides), marks.float(), camera)
+
+
+def _level(image: Float[Tensor, "h w 4"], camera: Camera, side: int) -> Level:
+    small = camera.scaled(side / max(camera.size))
+    matte = image[..., 3:]
+    both = torch.cat([image[..., :3] * matte + 1 - matte, matte], -1)
+    if small.size != camera.size:
+        both = torch.nn.functional.interpolate(
+            both.movedim(-1, 0)[None], small.size, mode="bilinear", antialias=True, align_corners=False
+        )[0].movedim(0, -1)
+    mask = both[..., 3] > 0.5
+    distance = signed_distance(mask)
+    across, down = torch.gradient(distance, dim=(1, 0))
+    x, y = torch.gradient(both[..., :3], dim=(1, 0))
+    return Level(
+        rgb=both[..., :3].contiguous(), gradient=torch.stack([x, y], -1), inside=distance < -1.0, mask=mask,
+        distance=distance, slope=torch.stack([across, down], -1), outline=_centres(outline(mask)), camera=small,
+    )  # fmt: skip
+
+
+def signed_distance(mask: Bool[Tensor, "h w"]) -> Float[Tensor, "h w"]:
+    """Distance of pixel centres to the outline between pixels, negative inside; the image's border is no outline."""
+    here = mask.cpu().numpy()
+    if here.all() or not here.any():
+        return torch.full(mask.shape, -1e3 if here.all() else 1e3, device=mask.device)
+    signed = distance_transform_edt(~here) - distance_transform_edt(here)
+    signed = np.where(signed > 0, signed - 0.5, signed + 0.5)
+    return torch.from_numpy(signed.astype(np.float32)).to(mask.device)
+
+
+def outline(mask: Bool[Tensor, "h w"]) -> Bool[Tensor, "h w"]:
+    """Pixels of the mask that have a neighbour outside; none for its contact with the image's border."""
+    padded = torch.nn.functional.pad(mask[None, None].float(), (1, 1, 1, 1), mode="replicate")[0, 0] > 0.5
+    around = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
+    return mask & ~around
+
+
+def _centres(mask: Bool[Tensor, "h w"]) -> Float[Tensor, "q 2"]:
+    return mask.nonzero().flip(-1).float() + 0.5

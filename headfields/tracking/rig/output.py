@@ -1,0 +1,63 @@
+"""What tracking leaves for training: a capture in INSTA's layout with tracked meshes, expressions and cameras."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from headfields.data.capture import Capture
+from headfields.data.formats.insta_writer import CapturedFrame, InstaWriter
+from headfields.mesh.obj import ObjMesh
+from headfields.tracking.rig.body import TrackedBody
+from headfields.tracking.rig.fit import TemplateFit
+
+__all__ = ["write_tracked_capture"]
+
+
+@torch.no_grad()
+def write_tracked_capture(
+    out: str | Path, capture: Capture, body: TrackedBody, fits: Mapping[int, TemplateFit]
+) -> Path:
+    """Writes the frames that were tracked as a capture that `load_capture` and `headfields train vp360` read.
+
+    The motion of the whole (the chair's, where the torso carries everything) is in the cameras, that of neck, head, jaw
+    and face in the meshes. Expression files hold the jaw's rotation (axis-angle, 3) and then the rig's coefficients, so
+    that `vp360`'s mapping network, which takes the first values, sees both. Splits are the capture's.
+
+    Args:
+        out: the folder. capture: whose images, mattes, labels and landmarks are taken over. body: the template.
+        fits: by frame.
+
+    Raises:
+        ValueError: there are no fits.
+    """
+    out, rig = Path(out), body.rig
+    frames = sorted(fits)
+    if not frames:
+        raise ValueError("write_tracked_capture: fits is empty; no frame was tracked")
+    canonical = rig.template().canonical_vertices[: len(rig.template_vertices)]
+    writer = InstaWriter(out, ObjMesh(canonical.cpu().numpy(), rig.faces.cpu().numpy()), 0.001)
+    for frame in frames:
+        fit = fits[frame]
+        state = body.state([fit.pose])
+        assert state.pose is not None and state.expression is not None
+        image = (capture.image(frame) * 255).round().to(torch.uint8).numpy()
+        label, marks = capture.label(frame), capture.landmarks(frame)
+        known = marks is not None and bool(marks.isfinite().any())
+        values = torch.cat([state.pose[0, rig.jaw_joint], state.expression[0]])
+        written = CapturedFrame(
+            image, state.vertices[0], fit.camera.replace(world_to_camera=fit.pose.world_to_camera), values,
+            None if label is None else label.numpy(),
+            landmarks=marks.numpy() if known and marks is not None else None,
+        )  # fmt: skip
+        pose = np.linalg.inv(fit.pose.world_to_camera.double().cpu().numpy())
+        writer.add(f"{frame:05d}", written, pose)
+    rows = {frame: row for row, frame in enumerate(frames)}
+    splits: dict[str, list[int]] = {
+        str(name): [rows[frame] for frame in capture.splits[name].tolist() if frame in rows]
+        for name in ("train", "test", "val")
+        if name in capture.splits
+    }
+    writer.finish(splits)
+    return out

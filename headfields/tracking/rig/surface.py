@@ -1,0 +1,100 @@
+"""What of the textured template a camera sees: per pixel its triangle, its colour without light and its normal."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from headfields.ops.closest_triangle import TriangleBVH
+from headfields.records import Camera, Record
+from headfields.rigging.rigged_template import RiggedTemplate
+from headfields.tracking.rig.body import PosedBody
+from headfields.viz.mesh_views import sample_texture, vertex_normals
+
+__all__ = ["SeenSurface", "TemplateSurface"]
+
+_FACING = 0.15
+"""Cosine below which a surface is too slanted for its colour to count."""
+
+
+@dataclass(frozen=True)
+class SeenSurface(Record):
+    """The N pixels that see the template, in row-major order.
+
+    Attributes:
+        mask: (H, W) which.
+        corners, weights: (N, 3) vertices and barycentric coordinates.
+        albedo: (N, 3) of the texture. normals: (N, 3) in the camera's frame. facing: (N,) cosine to the viewer.
+    """
+
+    mask: Bool[Tensor, "h w"]
+    corners: Int[Tensor, "n 3"]
+    weights: Float[Tensor, "n 3"]
+    albedo: Float[Tensor, "n 3"]
+    normals: Float[Tensor, "n 3"]
+    facing: Float[Tensor, " n"]
+
+    @property
+    def clear(self) -> Bool[Tensor, " n"]:
+        """Which are seen so that their colour counts."""
+        return self.facing > _FACING
+
+
+class TemplateSurface:
+    """Casts a camera's rays at the posed template and looks its texture up.
+
+    The texture is reduced by halves; the one is taken whose pixels are as large as the image's, on average over the
+    template.
+
+    Args:
+        rig: the template. Without a texture it is grey.
+    """
+
+    def __init__(self, rig: RiggedTemplate) -> None:
+        self.faces = rig.faces
+        rest = rig.template_vertices
+        self._bvh = TriangleBVH(rig.faces, rest[None])
+        textured = rig.texture is not None and rig.uv is not None and rig.uv_faces is not None
+        self._uv = rig.uv[rig.uv_faces] if textured else None  # type: ignore[index]
+        self._textures: list[Tensor] = []
+        self._texel = 1.0
+        if textured:
+            assert rig.texture is not None and self._uv is not None
+            image = rig.texture
+            while min(image.shape[:2]) >= 8:
+                self._textures.append(image)
+                image = torch.nn.functional.avg_pool2d(image.movedim(-1, 0)[None], 2)[0].movedim(0, -1)
+            a, b, c = (rest[rig.faces[:, k]] for k in range(3))
+            area = float(torch.linalg.cross(b - a, c - a).norm(dim=1).sum()) / 2
+            a, b, c = (self._uv[:, k] for k in range(3))
+            chart = float(((b - a)[:, 0] * (c - a)[:, 1] - (b - a)[:, 1] * (c - a)[:, 0]).abs().sum()) / 2
+            pixels = chart * rig.texture.shape[0] * rig.texture.shape[1]
+            self._texel = math.sqrt(area / max(pixels, 1.0))  # metres
+
+    def see(self, body: PosedBody, camera: Camera) -> SeenSurface:
+        """What a camera at the origin sees of a body.
+
+        Args:
+            body: posed.
+            camera: the lens; its pose is the identity.
+        """
+        self._bvh.refit(body.local[None])
+        rays = camera.rays()
+        hit = self._bvh.raycast(rays.origins, rays.directions, rays.frame)
+        met = (hit.face >= 0).nonzero()[:, 0]
+        face, weights = hit.face[met], hit.barycentric[met]
+        corners = self.faces[face]
+        normals = (weights[..., None] * vertex_normals(body.local, self.faces)[corners]).sum(1)
+        normals = torch.nn.functional.normalize(normals, dim=1)
+        if self._uv is None:
+            albedo = weights.new_full((len(met), 3), 0.6)
+        else:
+            size = float(body.local[:, 2].mean()) / float(camera.intrinsics.reshape(3, 3)[0, 0])  # metres a pixel
+            level = round(math.log2(max(size / self._texel, 1.0)))
+            texture = self._textures[min(level, len(self._textures) - 1)]
+            albedo = sample_texture(texture, (weights[..., None] * self._uv[face]).sum(1))
+        facing = -(normals * rays.directions[met]).sum(1)
+        mask = (hit.face >= 0).view(camera.size)
+        return SeenSurface(mask, corners, weights, albedo, normals, facing)

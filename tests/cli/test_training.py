@@ -1,0 +1,152 @@
+"""`headfields train` when things go wrong, and when a run is gone on with."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+import headfields.models
+from headfields.cli import main
+from headfields.losses.colour import HuberColour
+from headfields.runs.lock import run_lock
+from tests.cli.test_cli import fails, run, world  # noqa: F401  (fixtures)
+from tests.training.fakes import FakeAvatar
+from tests.training.test_full_disk import largest_file
+from tests.training.test_processes import ROOT, environment
+
+
+def config(folder):
+    return json.loads((folder / "config.json").read_text())
+
+
+def test_resume_takes_what_is_not_given_from_the_run(run, capsys):  # noqa: F811
+    again = ["train", "disc", "--capture", "disc", "--out", str(run), "--resume"]
+    assert main(again) == 0  # to the same end, which it has reached
+    assert "8 steps" in capsys.readouterr().err
+    assert main([*again, "--steps", "10"]) == 0
+    told = capsys.readouterr().err
+    assert config(run)["training"]["rays"] == 64 and config(run)["training"]["steps"] == 10
+    assert "headfields: warning: Trainer: the learning rate falls over the whole run" in told
+    assert "rays_per_step" not in told
+
+
+def test_resume_with_other_options_says_so(run, capsys):  # noqa: F811
+    again = ["train", "disc", "--capture", "disc", "--out", str(run), "--resume", "--steps", "10"]
+    assert main([*again, "--rays", "32", "--schedule", "constant"]) == 0
+    told = [line for line in capsys.readouterr().err.splitlines() if "warning" in line]
+    assert len(told) == 1
+    assert "goes on with other options than before: rays_per_step=64 (now 32), schedule='exponential'" in told[0]
+    assert config(run)["training"]["rays"] == 32
+    assert "was trained with seed 0, not 3" in fails(capsys, *again, "--seed", "3")
+
+
+def test_resume_keeps_the_arguments_of_the_model(world, tmp_path, capsys):  # noqa: F811
+    out = str(tmp_path / "run")
+    arguments = ["train", "disc", "--capture", "disc", "--out", out, "--rays", "16"]
+    assert main([*arguments, "--steps", "2", "--set", "width=8"]) == 0
+    assert main([*arguments, "--steps", "3", "--resume"]) == 0
+    capsys.readouterr()
+    assert "was trained with arguments" in fails(capsys, *arguments, "--steps", "4", "--resume", "--set", "width=9")
+
+
+def test_a_preset_is_told_what_it_asks_of_capture_and_device(world, tmp_path, capsys, monkeypatch):  # noqa: F811
+    def clip(template, frames: int, small: bool = False):
+        return FakeAvatar()
+
+    monkeypatch.setattr(headfields.models, "clip", clip, raising=False)
+    monkeypatch.setattr(headfields.models, "__all__", ["clip"])
+    arguments = ["train", "clip", "--capture", "disc", "--rays", "16", "--steps", "1", "--device", "cpu"]
+    assert main([*arguments, "--out", str(tmp_path / "one")]) == 0
+    assert "clip: sizes for a CPU" in capsys.readouterr().err
+    assert config(tmp_path / "one")["arguments"] == {"frames": len(world["disc"]), "small": True}
+    assert main([*arguments, "--out", str(tmp_path / "two"), "--set", "small=False", "frames=9"]) == 0
+    assert config(tmp_path / "two")["arguments"] == {"frames": 9, "small": False}
+
+
+def test_resume_with_nothing_to_go_on_from_wants_an_end(world, tmp_path, capsys):  # noqa: F811
+    out = str(tmp_path / "run")
+    assert "say when to stop" in fails(capsys, "train", "disc", "--capture", "disc", "--out", out, "--resume")
+
+
+def test_a_folder_in_use_is_refused(run, capsys):  # noqa: F811
+    code = (
+        "import sys\nfrom pathlib import Path\nfrom headfields.runs.lock import run_lock\n"
+        "with run_lock(Path(sys.argv[1])):\n    print('held', flush=True)\n    sys.stdin.read()"
+    )
+    other = subprocess.Popen(
+        [sys.executable, "-c", code, str(run)], cwd=ROOT, env=environment(), stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        other.stdout.readline()
+        before = config(run)
+        line = fails(capsys, "train", "disc", "--capture", "disc", "--out", str(run), "--resume", "--steps", "9")
+        assert "is being trained into by process" in line and "Error" not in line
+        assert config(run) == before
+    finally:
+        other.kill()
+        other.communicate()
+    with run_lock(run):
+        pass
+
+
+def test_a_full_disk_ends_with_a_reason(run, capsys):  # noqa: F811
+    again = ["train", "disc", "--capture", "disc", "--out", str(run), "--resume", "--schedule", "exponential"]
+    with largest_file((run / "checkpoint/last.safetensors").stat().st_size // 2):
+        assert main([*again, "--steps", "10"]) == 1
+    line = capsys.readouterr().err.strip().splitlines()[-1]
+    assert (
+        line.startswith("headfields: error: step 10: ") and "last.safetensors cannot be written: File too large" in line
+    )
+    assert "(step 8)" in line and "--resume" in line
+    assert main([*again, "--steps", "10"]) == 0
+
+
+def test_a_folder_that_cannot_be_is_found_before_the_capture_is_read(world, tmp_path, capsys):  # noqa: F811
+    (tmp_path / "file").touch()
+    out = str(tmp_path / "file" / "run")
+    assert "file is a file; a run needs a folder" in fails(
+        capsys, "train", "disc", "--capture", "gone", "--out", out, "--steps", "1"
+    )
+
+
+def test_a_nan_ends_with_a_reason(world, tmp_path, capsys, monkeypatch):  # noqa: F811
+    original = HuberColour.__call__
+    monkeypatch.setattr(HuberColour, "__call__", lambda *arguments: original(*arguments) * float("nan"))
+    arguments = ["train", "disc", "--capture", "disc", "--out", str(tmp_path / "run"), "--steps", "3"]
+    assert main(arguments) == 1
+    assert "headfields: error: step 0: loss colour is not finite" in capsys.readouterr().err
+
+
+def test_a_broken_checkpoint_is_told_of_and_the_one_before_taken(run, capsys):  # noqa: F811
+    again = ["train", "disc", "--capture", "disc", "--out", str(run), "--resume"]
+    assert main([*again, "--steps", "10"]) == 0
+    (run / "avatar.safetensors").unlink()
+    (run / "checkpoint/last.safetensors").write_bytes(b"half")
+    assert main(["evaluate", str(run)]) == 0
+    assert main([*again, "--steps", "12"]) == 0
+    assert "last.safetensors is not a whole safetensors file" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_two_processes_by_the_command_itself_and_by_torchrun(tmp_path):
+    from headfields.synthetic.captures import write_capture
+
+    write_capture(tmp_path / "capture", frames=6, test_frames=2, size=32, progress=False)
+    small = ["--set", "levels=2", "log2_table_size=8", "grid_resolution=8", "--rays", "64", "--device", "cpu"]
+    train = ["train", "insta", "--capture", str(tmp_path / "capture"), "--devices", "2", *small]
+    one = [sys.executable, "-m", "headfields"]
+    many = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "headfields"]
+    for name, command in (("own", one), ("torchrun", many)):
+        out = ["--out", str(tmp_path / name)]
+        options = {"cwd": ROOT, "env": environment(), "capture_output": True, "text": True, "timeout": 500}
+        done = subprocess.run([*command, *train, *out, "--steps", "4"], **options)
+        assert done.returncode == 0 and done.stderr.count("4 steps in") == 1, done.stderr[-2000:]
+        assert (tmp_path / name / "avatar.safetensors").exists()
+        done = subprocess.run([*command, *train, *out, "--steps", "6", "--resume"], **options)
+        assert done.returncode == 0 and done.stderr.count("6 steps in") == 1, done.stderr[-2000:]
+        done = subprocess.run([*command, *train, *out, "--steps", "6"], **options)
+        assert done.returncode != 0 and "--resume goes on with it" in done.stderr
+    own, other = ((tmp_path / name / "avatar.safetensors").read_bytes() for name in ("own", "torchrun"))
+    assert own == other

@@ -1,0 +1,146 @@
+import os
+import stat
+
+import pytest
+import torch
+from torch import nn
+
+from headfields.files import safetensors as tensor_files
+from headfields.runs import checkpoint
+from headfields.runs.ema import ExponentialMovingAverage
+
+
+def make(width: int = 3, seed: int = 0, fused: bool = True):
+    torch.manual_seed(seed)
+    module = nn.Sequential(nn.Linear(2, width), nn.BatchNorm1d(width))
+    optimizer = torch.optim.Adam(module.parameters(), lr=0.1, fused=fused)
+    return module, optimizer, ExponentialMovingAverage(module)
+
+
+def step(module, optimizer, ema) -> None:
+    optimizer.zero_grad()
+    module(torch.randn(5, 2)).square().sum().backward()
+    optimizer.step()
+    ema.update()
+
+
+@pytest.fixture
+def saved(tmp_path):
+    parts = make()
+    for _ in range(3):
+        step(*parts)
+    progress = checkpoint.Progress(3, 1.5, 20.25, {"note": "x"})
+    checkpoint.save(tmp_path / "last.safetensors", *parts, {"torch": torch.get_rng_state()}, progress)
+    return tmp_path / "last.safetensors", parts
+
+
+@pytest.mark.parametrize("fused", [True, False])
+def test_round_trip(saved, fused):
+    path, (module, optimizer, ema) = saved
+    state = torch.get_rng_state()
+    other = make(seed=1, fused=fused)
+    progress, random = checkpoint.load(path, *other)
+    assert progress == checkpoint.Progress(3, 1.5, 20.25, {"note": "x"})
+    assert torch.equal(random["torch"], state)
+    for name, tensor in module.state_dict().items():
+        assert torch.equal(other[0].state_dict()[name], tensor), name
+    for name, tensor in ema.average.items():
+        assert torch.equal(other[2].average[name], tensor)
+    for parts in ((module, optimizer, ema), other):  # the next step is the same, so the moments are
+        torch.set_rng_state(state)
+        step(*parts)
+    for name, tensor in module.state_dict().items():
+        torch.testing.assert_close(other[0].state_dict()[name], tensor)
+
+
+def test_weights_alone_are_the_averaged_ones(saved):
+    path, (module, _, ema) = saved
+    other = make(seed=1)[0]
+    assert checkpoint.load_weights(path, other).step == 3
+    assert torch.equal(other[0].weight, ema.average["0.weight"])
+    assert not torch.equal(other[0].weight, module[0].weight)
+    assert torch.equal(other[1].running_mean, module[1].running_mean)
+
+
+def test_a_checkpoint_without_average_starts_one_from_its_weights(tmp_path):
+    module, optimizer, _ = make()
+    checkpoint.save(tmp_path / "c", module, optimizer, None, {}, checkpoint.Progress())
+    other = make(seed=1)
+    checkpoint.load(tmp_path / "c", *other)
+    assert torch.equal(other[2].average["0.weight"], module[0].weight)
+
+
+@pytest.mark.parametrize("where", ["save_file", "_to_disk", "replace"])
+def test_a_crash_while_writing_leaves_the_last_one_whole(saved, monkeypatch, where):
+    path, parts = saved
+    before = path.read_bytes()
+    step(*parts)
+
+    def crash(*arguments):
+        if where == "save_file":
+            arguments[1].write_bytes(b"half of")
+        raise OSError("disk full")
+
+    monkeypatch.setattr(*((os, "replace") if where == "replace" else (tensor_files, where)), crash)
+    with pytest.raises(OSError, match="disk full"):
+        checkpoint.save(path, *parts, {}, checkpoint.Progress(4))
+    monkeypatch.undo()
+    assert path.read_bytes() == before
+    assert [entry.name for entry in path.parent.iterdir()] == ["last.safetensors"]
+    assert checkpoint.load(path, *make())[0].step == 3
+
+
+def test_others_may_read_it_as_the_umask_says(saved):
+    path, _ = saved
+    plain = path.with_name("plain")
+    plain.touch()
+    assert stat.S_IMODE(path.stat().st_mode) == stat.S_IMODE(plain.stat().st_mode)
+
+
+def test_another_models_checkpoint_changes_nothing(saved):
+    path, _ = saved
+    other = make(width=4, seed=1)
+    before = {name: tensor.clone() for name, tensor in other[0].state_dict().items()}
+    with pytest.raises(ValueError, match=r"belongs to another model: 0\.weight has shape \(3, 2\) there and \(4, 2\)"):
+        checkpoint.load(path, *other)
+    assert all(torch.equal(before[name], tensor) for name, tensor in other[0].state_dict().items())
+
+
+def test_missing_and_unknown_names_are_listed(saved):
+    path, _ = saved
+    module = nn.ModuleDict({"a": nn.Linear(2, 3)})
+    optimizer = torch.optim.Adam(module.parameters())
+    with pytest.raises(ValueError, match=r"tensors it lacks: a\.bias, a\.weight; .*0\.bias, .* and 3 more"):
+        checkpoint.load(path, module, optimizer, None)
+
+
+def test_a_file_cut_short(saved):
+    path, _ = saved
+    path.write_bytes(path.read_bytes()[:-10])
+    with pytest.raises(ValueError, match="not a whole safetensors file"):
+        checkpoint.load(path, *make())
+
+
+def test_some_other_safetensors_file(tmp_path):
+    from safetensors.torch import save_file
+
+    save_file({"x": torch.zeros(1)}, tmp_path / "x.safetensors")
+    with pytest.raises(ValueError, match=r"headfields\.checkpoint"):
+        checkpoint.load(tmp_path / "x.safetensors", *make())
+
+
+def test_no_file(tmp_path):
+    with pytest.raises(FileNotFoundError, match="nothing"):
+        checkpoint.load(tmp_path / "nothing", *make())
+
+
+def test_tied_parameters_are_stored_once(tmp_path):
+    module = nn.ModuleDict({"a": nn.Linear(2, 2), "b": nn.Linear(2, 2)})
+    module["b"].weight = module["a"].weight
+    optimizer = torch.optim.Adam(module.parameters())
+    checkpoint.save(tmp_path / "c", module, optimizer, None, {}, checkpoint.Progress())
+    weight = module["a"].weight.detach().clone()
+    with torch.no_grad():
+        module["a"].weight.zero_()
+    checkpoint.load(tmp_path / "c", module, optimizer, None)
+    assert torch.equal(module["b"].weight, weight)

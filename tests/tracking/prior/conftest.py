@@ -1,0 +1,25 @@
+"""One tracked ball for the tests that look at a whole run."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from headfields.tracking import Stage2, Tracker, Tracking
+from tests.tracking.prior.ball import BallRecording, ball_prior, tiny_options
+
+
+@pytest.fixture(scope="session")
+def recording() -> BallRecording:
+    torch.manual_seed(0)
+    return BallRecording(3)
+
+
+@pytest.fixture(scope="session")
+def tracked(recording: BallRecording, tmp_path_factory: pytest.TempPathFactory) -> tuple[Tracking, Path]:
+    """The whole recording tracked, and where."""
+    out = tmp_path_factory.mktemp("tracked") / "run"
+    options = replace(tiny_options(), stage2=Stage2(steps_a_frame=6), mesh_resolution=24, checkpoint_every=4)
+    found = Tracker(ball_prior(), recording, out, options, bar=False).run()
+    return found, out

@@ -1,0 +1,102 @@
+import json
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from headfields.data import load_capture
+from headfields.synthetic.rig_tracking_error import template_error
+from headfields.tracking.rig import TemplateTracker, TemplateTrackingOptions, TermScales
+
+OPTIONS = TemplateTrackingOptions(levels=(24, 48), steps=(3, 3), first_steps=10, joint_steps=1, mask_pixels=30)
+
+
+@pytest.fixture(scope="module")
+def tracked(rig, capture, tmp_path_factory):
+    tracker = TemplateTracker(rig, capture, tmp_path_factory.mktemp("run") / "run", OPTIONS, range(4), bar=False)
+    return tracker, tracker.run()
+
+
+def error_of(tracker, folder, fits):
+    return template_error(folder, tracker.body, {frame: fit.pose for frame, fit in fits.items()})
+
+
+def test_it_finds_the_truth_from_landmarks_of_the_first_frame(tracked, folder):
+    tracker, found = tracked
+    assert not found.failed and sorted(found.fits) == [0, 1, 2, 3]
+    error = error_of(tracker, folder, found.fits).means()
+    assert error["across"] < 1.5 and error["head"] < 1.5, error
+    assert all(fit.errors["iou"] > 0.95 for fit in found.fits.values())
+
+
+def test_back_views_need_colours(rig, capture, folder, tmp_path):
+    frames, heads = [4, 5, 6, 7], {}
+    for name, options in (("with", OPTIONS), ("without", OPTIONS.without_colour())):
+        tracker = TemplateTracker(rig, capture, tmp_path / name, replace(options, joint_steps=0), range(8), bar=False)
+        found = tracker.run()
+        error = error_of(tracker, folder, {frame: found.fits[frame] for frame in frames if frame in found.fits})
+        assert len(error.frames) == 4
+        heads[name] = error.means()["head"]
+    assert heads["with"] < 0.6 * heads["without"], heads
+
+
+def test_what_it_leaves_is_a_capture(rig, tracked):
+    tracker, found = tracked
+    capture = load_capture(found.capture)
+    assert len(capture) == 4 and not capture.warnings, capture.report
+    assert capture.expression_width == 5
+    pose = found.fits[2].pose
+    written = capture.recording.decode_head(2)
+    torch.testing.assert_close(torch.from_numpy(written[1][:3]), pose.turns[1])
+    torch.testing.assert_close(torch.from_numpy(written[0]), tracker.body.posed(pose).vertices, atol=1e-5, rtol=0)
+    path = tracker.folder.path
+    for name in ("errors.json", "profile.json", "stage1.mp4", "pictures/stage2/00003.png", "config.json"):
+        assert (path / name).is_file(), name
+
+
+def test_a_run_that_goes_on_ends_as_one_that_was_not_broken(rig, capture, tracked, tmp_path):
+    whole, found = tracked
+    part = TemplateTracker(rig, capture, tmp_path / "run", OPTIONS, range(4), bar=False)
+    part.folder.open(part._config(), False)
+    for frame in (0, 1):
+        path = part.folder.fit_path(1, frame)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(whole.folder.fit_path(1, frame), path)
+    again = part.run(resume=True)
+    for frame, fit in found.fits.items():
+        for name in ("world_to_camera", "turns", "expression"):
+            assert torch.equal(getattr(fit.pose, name), getattr(again.fits[frame].pose, name)), (frame, name)
+    with pytest.raises(FileExistsError, match="resume"):
+        part.run()
+    other = TemplateTracker(rig, capture, tmp_path / "run", replace(OPTIONS, joint_steps=0), range(4), bar=False)
+    with pytest.raises(ValueError, match="other options"):
+        other.run(resume=True)
+
+
+def test_frames_that_fail_are_named_and_the_rest_goes_on(rig, folder, tmp_path):
+    copy = tmp_path / "capture"
+    shutil.copytree(folder, copy)
+    (copy / "landmarks/00000.txt").unlink()
+    broken = load_capture(copy)
+    image = np.array(Image.open(copy / "images/00001.png"))
+    image[..., 3] = 0
+    Image.fromarray(image).save(copy / "images/00001.png")
+    (copy / "images/00002.png").write_bytes(b"not an image")
+    options = replace(OPTIONS, joint_steps=0)
+    tracker = TemplateTracker(rig, broken, tmp_path / "run", options, range(5), bar=False)
+    found = tracker.run()
+    assert {frame: failure.reason for frame, failure in found.failed.items()} == {1: "mask", 2: "unreadable"}
+    assert sorted(found.fits) == [0, 3, 4]  # the first from the third, backwards
+    errors = json.loads((tmp_path / "run/errors.json").read_text())
+    assert errors["failed"]["1"]["reason"] == "mask" and "pixels" in errors["failed"]["1"]["message"]
+
+
+def test_options_are_checked():
+    with pytest.raises(ValueError, match="levels"):
+        TemplateTrackingOptions(levels=(96, 48), steps=(1, 1))
+    with pytest.raises(ValueError, match="colour is"):
+        TermScales(colour=0)
+    assert TemplateTrackingOptions().without_colour().scales.colour_weight == 0
