@@ -7,7 +7,7 @@ that subject for their mean. Here the template is moved by identity coefficients
 the subject is then one person among all that can be drawn, as far from the mean as others.
 
 A decimated mesh has vertices on the lips that move with the wrong lip, which tears fangs out of an open mouth. Where a
-vertex near the lips follows the jaw unlike all of its neighbours, all of its expressions are made their mean.
+vertex near the lips follows the jaw unlike all of its neighbors, all of its expressions are made their mean.
 """
 
 import argparse
@@ -24,9 +24,9 @@ from headfields.viz.mesh_views import view_camera
 
 INNER_LIPS = range(60, 68)
 NEAR = 0.02
-"""Metres from an inner-lip landmark within which lips are mended."""
+"""Meters from an inner-lip landmark within which lips are mended."""
 UNLIKE = 0.35
-"""Parts of the jaw's largest displacement by which a vertex may differ from its neighbours' mean."""
+"""Parts of the jaw's largest displacement by which a vertex may differ from its neighbors' mean."""
 
 
 def mend_lips(

@@ -39,7 +39,7 @@ def main() -> None:
     parser.add_argument("--capture", type=Path, help="another capture than the run was trained on")
     parser.add_argument("--frames", type=int, default=4, help="how many test frames")
     parser.add_argument("--degrees", type=float, default=1.0)
-    parser.add_argument("--millimetres", type=float, default=2.0)
+    parser.add_argument("--millimeters", type=float, default=2.0)
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()
     run, config = runs.open_run(arguments.run)
@@ -55,7 +55,7 @@ def main() -> None:
         if truth is None:
             true, vertices = camera, state.vertices[0]
             axes = torch.nn.functional.normalize(torch.randn(2, 3, generator=generator), dim=-1)
-            turn, shift = math.radians(arguments.degrees) * axes[0], 1e-3 * arguments.millimetres * axes[1]
+            turn, shift = math.radians(arguments.degrees) * axes[0], 1e-3 * arguments.millimeters * axes[1]
             camera = correct_pose(true, turn, shift, vertices.mean(0))
         else:
             true = camera.replace(world_to_camera=torch.from_numpy(truth["world_to_camera"][frame]))

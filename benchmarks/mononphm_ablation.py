@@ -1,9 +1,9 @@
-"""What MonoNPHM's components are worth: hyper-coordinates, colour from the geometry's features, the landmark term.
+"""What MonoNPHM's components are worth: hyper-coordinates, color from the geometry's features, the landmark term.
 
 `python -m benchmarks.mononphm_ablation --out DIR [--capture DIR --prior FILE]`
 
 The same people and faces, drawn from the procedural head, are learned by priors that differ in one thing: two, one or
-no hyper-coordinates, and colour from the point in the place of the geometry's features. Each trains for as many steps
+no hyper-coordinates, and color from the point in the place of the geometry's features. Each trains for as many steps
 and from the same seed. Measured are scans of training with the mouth wide open, and a person held out, fitted by codes
 alone: the distance of the face, of what is within 3 cm of the mouth, and of the inside of the mouth where it is seen.
 With `--capture` (whose meshes are the truth) and `--prior` frames are tracked with and without the landmark term too.
@@ -35,9 +35,9 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "2 hyper-coordinates": {"ambient": 2},
     "1 hyper-coordinate": {"ambient": 1},
     "no hyper-coordinates": {"ambient": 0},
-    "colour from points": {"ambient": 2, "appearance": "point"},
+    "color from points": {"ambient": 2, "appearance": "point"},
 }
-COLUMNS = ("face_mm", "mouth_mm", "inside_mm", "normal_degrees", "colour")
+COLUMNS = ("face_mm", "mouth_mm", "inside_mm", "normal_degrees", "color")
 
 
 def model(scans: MeshScans, variant: dict[str, Any]) -> hf.Avatar:
@@ -120,16 +120,16 @@ def ablate_prior(out: Path, arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def drawn(prior: Prior, scans: MeshScans, which: Tensor, codes: PriorCodes) -> list[Tensor]:
-    """Colour over shaded surface of each, from ahead."""
+    """Color over shaded surface of each, from ahead."""
     pieces = []
     for row in range(len(which)):
         own = PriorCodes(*(value[row : row + 1] for value in (codes.geometry, codes.appearance, codes.expression)))
-        pieces.append(torch.cat(draw_field(prior.avatar, own, view(scans.centre, size=160, reach=0.13))))
+        pieces.append(torch.cat(draw_field(prior.avatar, own, view(scans.center, size=160, reach=0.13))))
     return pieces
 
 
 def truths(scans: MeshScans, which: Tensor) -> list[Tensor]:
-    camera = view(scans.centre, size=160, reach=0.13)
+    camera = view(scans.center, size=160, reach=0.13)
     return [
         torch.cat(draw_mesh(scans.vertices[scan], scans.faces, scans.rgb[scans.person[scan]], camera))
         for scan in which.tolist()

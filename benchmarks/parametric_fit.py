@@ -34,8 +34,8 @@ def fit_parametric(
     """Fits identity, expressions, jaw and poses of a head to all frames together, by Adam.
 
     Landmarks: mean squared distance in parts of the image. Outlines: border pixels of the matte, where the pixels on
-    both sides count, are matched to the nearest rim vertices of the head that lie on the border of its own rasterised
-    mask. Regularised by the squares of the coefficients.
+    both sides count, are matched to the nearest rim vertices of the head that lie on the border of its own rasterized
+    mask. Regularized by the squares of the coefficients.
 
     Args:
         head: a `FlameHead` or a `BlendshapeHead`, with 68 landmarks.
@@ -43,7 +43,7 @@ def fit_parametric(
         number: (L,) which landmarks count.
         steps: of Adam.
         outlines: whether these count.
-        held: weight of the squared motion of the head from where the frames' cameras have it, metres, and a tenth of
+        held: weight of the squared motion of the head from where the frames' cameras have it, meters, and a tenth of
             it for its turn, radians: for recordings whose cameras are to be trusted. 0 lets poses go free.
     """
     blend = isinstance(head, BlendshapeHead)
@@ -56,11 +56,11 @@ def fit_parametric(
     expression = torch.zeros(count, len(moves), requires_grad=True)
     jaw = torch.zeros(count, requires_grad=True)
     rotation, shift = (torch.zeros(count, 3, requires_grad=True) for _ in range(2))
-    optimiser = torch.optim.Adam(
+    optimizer = torch.optim.Adam(
         [{"params": [shape, expression], "lr": 0.03}, {"params": [jaw, rotation], "lr": 5e-3},
          {"params": [shift], "lr": 2e-3}]
     )  # fmt: skip
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps, eta_min=3e-4)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps, eta_min=3e-4)
     sides = _sides(head.faces, len(head.template_vertices))
     borders = {frame: _border(frames[frame]) for frame in order}
 
@@ -100,9 +100,9 @@ def fit_parametric(
                 vertex, border = matches[frame]
                 seen, _ = data.camera.project(world_points(posed[row, vertex], rotation[row], shift[row]))
                 terms.append(25 * ((seen - border) / size).square().sum(dim=1).mean() / count * 100)
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         torch.stack(terms).sum().backward()
-        optimiser.step()
+        optimizer.step()
         schedule.step()
     with torch.no_grad():
         posed = vertices()
@@ -150,7 +150,7 @@ def _match(
     """Rim vertices, and the places of the border that each belongs to."""
     a, b, c = world[faces].unbind(dim=1)
     normal = torch.linalg.cross(b - a, c - a)
-    toward = (normal * (data.camera.centre.reshape(3) - a)).sum(dim=1) > 0
+    toward = (normal * (data.camera.center.reshape(3) - a)).sum(dim=1) > 0
     rim = sides[toward[sides[:, 2]] != toward[sides[:, 3]]][:, :2].unique()
     pixels = data.camera.project(world[rim])[0]
     mask: Bool[Tensor, "h w"] = render_mesh(TriangleBVH(faces, world), data.camera).mask

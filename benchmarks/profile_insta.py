@@ -19,20 +19,20 @@ from typing import Any
 import torch
 
 import headfields as hf
-from headfields.losses.colour import insta_losses
+from headfields.losses.color import insta_losses
 from headfields.training import Trainer
 
 STAGES = (
     ("prepare: refit, triangle frames", "headfields.avatar", "Field", "__init__"),
     ("sampler", "headfields.renderers.samplers", "OccupancySampler", "forward"),
     ("  near and far", "headfields.avatar", "Field", "near_far"),
-    ("  canonicalise", "headfields.avatar", "Field", "canonicalise"),
+    ("  canonicalize", "headfields.avatar", "Field", "canonicalize"),
     ("    closest triangle", "headfields.ops.closest_triangle", "TriangleBVH", "closest"),
-    ("colour of what is seen", "headfields.avatar", "Field", "colour"),
+    ("color of what is seen", "headfields.avatar", "Field", "color"),
     ("encode and decode, both passes", "headfields.avatar", "Field", "decode"),
     ("  hash grid", "headfields.encoders.hash_grid", "HashGrid", "forward"),
     ("backward", "torch", "Tensor", "backward"),
-    ("optimiser", "torch.optim", "Adam", "step"),
+    ("optimizer", "torch.optim", "Adam", "step"),
     ("average of the weights", "headfields.runs.ema", "ExponentialMovingAverage", "update"),
     ("pixels from the capture", "headfields.data.capture", "Capture", "sample_pixels"),
 )

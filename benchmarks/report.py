@@ -9,7 +9,7 @@ from typing import Any
 from benchmarks.case import OURS, Row
 
 _COLUMNS = ("case", "contestant", "ms", "rate", "cores busy", "peak memory", "difference", "ours is", "goal", "")
-_COLOURS = {OURS: "black"}
+_COLORS = {OURS: "black"}
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,7 @@ def plot(report: Report, path: Path) -> None:
     figure, axes = plt.subplots(lines, columns, figsize=(4.6 * columns, 3.4 * lines), squeeze=False, dpi=110)
     names = list(dict.fromkeys(row.contestant for row in report.rows))
     palette = plt.get_cmap("tab10")
-    colours = {name: _COLOURS.get(name, palette(index % 10)) for index, name in enumerate(names)}
+    colors = {name: _COLORS.get(name, palette(index % 10)) for index, name in enumerate(names)}
     for panel in axes.flat[len(labels) :]:
         panel.set_visible(False)
     for panel, label in zip(axes.flat, labels, strict=False):
@@ -147,9 +147,9 @@ def plot(report: Report, path: Path) -> None:
         axis = _growing(rows)
         panel.set_title(label, fontsize=10)
         if axis is None:
-            _bars(panel, rows, colours)
+            _bars(panel, rows, colors)
         else:
-            _lines(panel, rows, axis, colours)
+            _lines(panel, rows, axis, colors)
     figure.suptitle(f"{report.title}: {report.machine['device']}, {report.machine['threads']} threads", fontsize=11)
     figure.tight_layout()
     figure.savefig(path, metadata={"Software": None})
@@ -170,10 +170,10 @@ def _per_work(row: Row) -> float:
     return 1e6 / row.rate if row.rate else float("nan")
 
 
-def _bars(panel: Any, rows: list[Row], colours: dict[str, Any]) -> None:
+def _bars(panel: Any, rows: list[Row], colors: dict[str, Any]) -> None:
     names = [row.contestant for row in rows]
     values = [_per_work(row) for row in rows]
-    panel.barh(names, values, color=[colours[name] for name in names])
+    panel.barh(names, values, color=[colors[name] for name in names])
     for index, value in enumerate(values):
         panel.text(value, index, f" {value:.3g}", va="center", fontsize=8)
     panel.invert_yaxis()
@@ -182,10 +182,10 @@ def _bars(panel: Any, rows: list[Row], colours: dict[str, Any]) -> None:
     panel.tick_params(labelsize=8)
 
 
-def _lines(panel: Any, rows: list[Row], axis: str, colours: dict[str, Any]) -> None:
+def _lines(panel: Any, rows: list[Row], axis: str, colors: dict[str, Any]) -> None:
     for name in dict.fromkeys(row.contestant for row in rows):
         own = sorted((row.size[axis], _per_work(row)) for row in rows if row.contestant == name)
-        panel.plot(*zip(*own, strict=True), marker="o", markersize=4, label=name, color=colours[name])
+        panel.plot(*zip(*own, strict=True), marker="o", markersize=4, label=name, color=colors[name])
     panel.set_xscale("log")
     panel.set_yscale("log")
     panel.set_xlabel(axis, fontsize=8)

@@ -9,7 +9,7 @@ import torch
 
 import headfields as hf
 
-SIGMA = 0.008  # metres: how far from the surface the near queries are
+SIGMA = 0.008  # meters: how far from the surface the near queries are
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,7 +100,7 @@ def spread(mesh: Mesh, count: int, seed: int = 0) -> np.ndarray:
 
 
 def in_order(points: np.ndarray) -> np.ndarray:
-    """The same points along a Morton curve: neighbours in space are neighbours in memory."""
+    """The same points along a Morton curve: neighbors in space are neighbors in memory."""
     low, high = points.min(0), points.max(0)
     cell = ((points - low) / (high - low) * 1023).astype(np.uint64)
     code = np.zeros(len(points), np.uint64)

@@ -42,9 +42,9 @@ def main() -> None:
     options = TemplateTrackingOptions.quick() if given.quick else TemplateTrackingOptions()
     frames = list(range(min(given.frames, len(capture))))
     report = {}
-    for name, chosen in (("colours, outlines, landmarks", options), ("outlines, landmarks", options.without_colour())):
+    for name, chosen in (("colors, outlines, landmarks", options), ("outlines, landmarks", options.without_color())):
         begin = time.perf_counter()
-        folder = given.out / ("with_colour" if chosen.scales.colour_weight else "without_colour")
+        folder = given.out / ("with_color" if chosen.scales.color_weight else "without_color")
         tracker = TemplateTracker(rig, capture, folder, chosen, frames)
         found = tracker.run(resume=folder.exists())
         seconds = (time.perf_counter() - begin) / len(frames)

@@ -42,8 +42,8 @@ from headfields.tracking.prior.options import HELD_POSE
 from headfields.viz import heat, heat_legend, mesh_picture, side_by_side
 
 POINTS = 20_000
-LIMIT = 0.008  # metres: the end of the heat map
-HELD = 1000.0  # with --hold-pose: a centimetre from the capture's camera costs as much as landmarks half a pixel off
+LIMIT = 0.008  # meters: the end of the heat map
+HELD = 1000.0  # with --hold-pose: a centimeter from the capture's camera costs as much as landmarks half a pixel off
 
 
 def main() -> None:

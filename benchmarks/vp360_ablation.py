@@ -2,7 +2,7 @@
 
 `python -m benchmarks.vp360_ablation --capture TRACKED --rig RIG.npz --out OUT [--steps 400] [--seeds 1]`
 
-The rows are those that the paper ablates, and the choices that are ours: no fine field; 1, 4, 8, 16 fields; colours
+The rows are those that the paper ablates, and the choices that are ours: no fine field; 1, 4, 8, 16 fields; colors
 blended in the place of deformations; frames drawn evenly in the place of balanced over the yaw; inverse skinning in the
 place of the triangles' frames. Talking recordings are mostly from the front, and this one need not be: two rows train
 on the frames from the front and every fourth of the others alone, balanced and evenly drawn. Every row trains from the
@@ -42,7 +42,7 @@ ROWS: dict[str, dict[str, Any]] = {
     "1 field": {"fields": 1},
     "4 fields": {"fields": 4},
     "16 fields": {"fields": 16},
-    "colours blended": {"blend": "colour"},
+    "colors blended": {"blend": "color"},
     "frames drawn evenly": {"balanced": False},
     "inverse skinning": {"skinned": True},
     "mostly front, balanced": {"thinned": True},

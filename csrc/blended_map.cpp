@@ -17,10 +17,10 @@ using Rows = nb::ndarray<const float, nb::shape<-1, 3>, nb::c_contig, nb::device
 using Index = nb::ndarray<const int64_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using Ring = nb::ndarray<const int64_t, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
 using Matrices = nb::ndarray<const float, nb::shape<-1, -1, 3, 4>, nb::c_contig, nb::device::cpu>;
-using Centres = nb::ndarray<const float, nb::shape<-1, -1, 3>, nb::c_contig, nb::device::cpu>;
+using Centers = nb::ndarray<const float, nb::shape<-1, -1, 3>, nb::c_contig, nb::device::cpu>;
 using Out = nb::ndarray<float, nb::shape<-1, 3>, nb::c_contig, nb::device::cpu>;
 
-void blended_map(Rows points, Rows directions, Index face, Index mesh, Matrices gradients, Centres centroids, Ring ring,
+void blended_map(Rows points, Rows directions, Index face, Index mesh, Matrices gradients, Centers centroids, Ring ring,
                  double sharpness, Out moved, Out turned, int threads) {
     const int64_t count = static_cast<int64_t>(points.shape(0)), faces = static_cast<int64_t>(gradients.shape(1));
     const int64_t meshes = static_cast<int64_t>(gradients.shape(0)), width = static_cast<int64_t>(ring.shape(1));

@@ -13,8 +13,8 @@ struct BlendedMap {
     const int64_t *face, *mesh;  // (n,)
     const float *gradients;      // (meshes, faces, 3, 4)
     const float *centroids;      // (meshes, faces, 3)
-    const int64_t *ring;         // (faces, width), -1 where a face has fewer neighbours; the first is the face itself
-    float sharpness;             // per metre
+    const int64_t *ring;         // (faces, width), -1 where a face has fewer neighbors; the first is the face itself
+    float sharpness;             // per meter
     float *moved, *turned;       // (n, 3)
 };
 

@@ -84,16 +84,16 @@ void closest(In<int32_t, 2> children, In<int32_t, 1> order, In<int32_t, 1> slot,
 
 // Where each ray passes nearest to the middle of its mesh: rays near one another there meet the same faces.
 std::vector<float> passing_points(const BvhTree &tree, const BvhRays &rays, int64_t n, int threads) {
-    std::vector<float> centre(3 * tree.meshes, 0.f), passing(3 * n);
+    std::vector<float> center(3 * tree.meshes, 0.f), passing(3 * n);
     for (int64_t b = 0; b < tree.meshes; ++b)
         for (int axis = 0; axis < 3; ++axis) {
             const float *root = tree.bounds + b * tree.nodes * bvh_node_floats + 8 * axis;
             const float middle = 0.5f * (*std::min_element(root, root + 8) + *std::max_element(root + 24, root + 32));
-            if (std::abs(middle) < bvh_far) centre[3 * b + axis] = middle;
+            if (std::abs(middle) < bvh_far) center[3 * b + axis] = middle;
         }
     parallel_for(n, 8192, threads, [&](int64_t begin, int64_t end, int) {
         for (int64_t i = begin; i < end; ++i) {
-            const float *o = rays.origins + 3 * i, *d = rays.directions + 3 * i, *c = centre.data() + 3 * (rays.mesh ? rays.mesh[i] : 0);
+            const float *o = rays.origins + 3 * i, *d = rays.directions + 3 * i, *c = center.data() + 3 * (rays.mesh ? rays.mesh[i] : 0);
             float along = 0, squared = 1e-30f;
             for (int axis = 0; axis < 3; ++axis) along += (c[axis] - o[axis]) * d[axis], squared += d[axis] * d[axis];
             for (int axis = 0; axis < 3; ++axis) passing[3 * i + axis] = o[axis] + along / squared * d[axis];

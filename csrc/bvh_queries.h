@@ -28,7 +28,7 @@ inline void check_mesh(const std::optional<In<int32_t, 1>> &mesh, int64_t n, int
             throw std::out_of_range("mesh_index holds " + std::to_string(index[i]) + ", but there are " + std::to_string(meshes) + " meshes");
 }
 
-// Calls kernel(items, count) on all n queries, neighbours in space together.
+// Calls kernel(items, count) on all n queries, neighbors in space together.
 template <class Kernel> void in_order(const float *points, const int32_t *mesh, int64_t n, int64_t meshes, int threads, const Kernel &kernel) {
     const std::unique_ptr<uint32_t[]> items = bvh_order(points, mesh, n, meshes, threads);
     parallel_for(n, bvh_order_grain(n, threads), threads,

@@ -5,7 +5,7 @@
 #include "cpu.h"
 
 namespace headfields {
-// Recurrence of the normalised z polynomials Q_lm, at l * degree + m: Q_mm = start, Q_lm = a (z Q_{l-1,m} + b Q_{l-2,m}).
+// Recurrence of the normalized z polynomials Q_lm, at l * degree + m: Q_mm = start, Q_lm = a (z Q_{l-1,m} + b Q_{l-2,m}).
 struct Harmonics {
     int degree;
     double start[8], a[64], b[64];

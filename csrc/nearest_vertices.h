@@ -7,7 +7,7 @@
 namespace headfields {
 
 constexpr int vertex_leaf_floats = 3 * 8;
-constexpr int vertex_most = 16;  // neighbours of one query
+constexpr int vertex_most = 16;  // neighbors of one query
 
 struct NearestVertices {
     const float *points;   // (n, 3)

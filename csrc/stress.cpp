@@ -212,7 +212,7 @@ template <class T> uint64_t packed(Random &random, int64_t rays, int most, int r
     const int64_t n = at.back(), m = bt.back(), channels = 1 + random.engine() % 5, quantiles = random.engine() % 6;
     const bool alpha = random.engine() % 2, total = random.engine() % 2;
     const std::vector<T> values = random.numbers<T>(n, -1, 3, rare), grad = random.numbers<T>(n, -1, 1, rare);
-    const std::vector<T> colours = random.numbers<T>(n * channels, 0, 1, rare),
+    const std::vector<T> colors = random.numbers<T>(n * channels, 0, 1, rare),
                          wanted = random.numbers<T>(rays * quantiles, 0, 1, rare);
     const std::vector<T> sum_grad = random.numbers<T>(rays * (channels + total), 0, 1, rare);
     const auto edges = [&](const std::vector<int64_t> &offsets, std::vector<T> &start, std::vector<T> &stop) {
@@ -235,8 +235,8 @@ template <class T> uint64_t packed(Random &random, int64_t rays, int most, int r
         HF_DISPATCH(ray_weights_double, begin, end, at.data(), values.data(), grad.data(), values.data(), alpha,
                     twice_w.data(), twice_v.data(), scratch.data());
         HF_DISPATCH(exclusive_sum, begin, end, at.data(), values.data(), alpha, sums.data());
-        HF_DISPATCH(weighted_sum, begin, end, at.data(), weights.data(), colours.data(), channels, total, row.data());
-        HF_DISPATCH(weighted_sum_backward, begin, end, at.data(), sum_grad.data(), weights.data(), colours.data(),
+        HF_DISPATCH(weighted_sum, begin, end, at.data(), weights.data(), colors.data(), channels, total, row.data());
+        HF_DISPATCH(weighted_sum_backward, begin, end, at.data(), sum_grad.data(), weights.data(), colors.data(),
                     channels, total, to_w.data(), to_v.data());
         HF_DISPATCH(inverse_cdf, begin, end, at.data(), start_a.data(), stop_a.data(), weights.data(), wanted.data(),
                     quantiles, placed.data());

@@ -2,7 +2,7 @@
 
 MonoAvatar's convolutional network over the texture map takes the place of INSTA's gated expression: every point learns
 from the surface how the face has moved, not the mouth alone. And MonoAvatar's error-correction warp takes up, in front
-of INSTA's canonicaliser, what tracking got wrong. And NeuS's signed distance takes the place of INSTA's density: an
+of INSTA's canonicalizer, what tracking got wrong. And NeuS's signed distance takes the place of INSTA's density: an
 avatar with a surface, whose normals are shown and whose mesh is written for some frames. All of them, and INSTA
 beside, are trained for the same time.
 """
@@ -18,7 +18,7 @@ import headfields as hf
 from headfields.decoders import NeRFDecoder, NeuSDecoder
 from headfields.deformers import Chain, ErrorWarp, NearSurface, SurfaceCanonicalizer
 from headfields.encoders import HashGrid, RegionGate, SurfaceFeatures, UVDisplacementFeatures
-from headfields.losses.colour import Eikonal, Elastic, Loss, OpacityLoss, SurfacePrior, WarpMagnitude, insta_losses
+from headfields.losses.color import Eikonal, Elastic, Loss, OpacityLoss, SurfacePrior, WarpMagnitude, insta_losses
 from headfields.mesh.unwrapping import unwrapped
 from headfields.renderers import NeuSAlpha, OccupancySampler, ScheduledSharpness, SurfaceRenderer, VolumeRenderer
 from headfields.synthetic.captures import write_capture
@@ -46,7 +46,7 @@ def with_uv_cnn(capture: hf.data.Capture) -> hf.Avatar:
 
 
 def with_warp(capture: hf.data.Capture) -> hf.Avatar:
-    """INSTA behind MonoAvatar's error-correction warp: one link limits rays, one moves points, one canonicalises."""
+    """INSTA behind MonoAvatar's error-correction warp: one link limits rays, one moves points, one canonicalizes."""
     template = capture.template
     near = NearSurface(template.canonical_vertices, template.faces)
     warp = ErrorWarp(near.bounds(), frames=len(capture), hidden=64, layers=3, start=200, coarse_to_fine=2000)
@@ -62,7 +62,7 @@ def with_warp(capture: hf.data.Capture) -> hf.Avatar:
 
 
 def with_surface(capture: hf.data.Capture) -> hf.Avatar:
-    """INSTA with NeuS's signed distance: a sphere at first, behind INSTA's canonicaliser, that becomes the head.
+    """INSTA with NeuS's signed distance: a sphere at first, behind INSTA's canonicalizer, that becomes the head.
 
     Its sharpness is scheduled: a learned one sees to sharp images in hours, and to fog in the first minutes.
     """
@@ -123,14 +123,14 @@ def rates_for(avatar: hf.Avatar) -> dict[str, Any]:
 
 
 def write_meshes(avatar: hf.Avatar, capture: hf.data.Capture, out: Path, frames: list[int]) -> None:
-    """The surface of each frame, as a PLY with colours, and one picture of all of them beside what was seen."""
+    """The surface of each frame, as a PLY with colors, and one picture of all of them beside what was seen."""
     rows = []
     for frame in frames:
         camera, state = capture.camera([frame])[0], capture.state([frame])
         mesh = hf.mesh.extract(avatar.field(state), resolution=128, largest=True)
         print(hf.mesh.save_mesh(out / f"{frame:05d}.ply", mesh))
         seen = capture.pixels(frame, background=1.0).target.view(*capture.size, 3)
-        rows.append(torch.cat([seen, mesh_picture(mesh, camera, "colours"), mesh_picture(mesh, camera)], dim=1))
+        rows.append(torch.cat([seen, mesh_picture(mesh, camera, "colors"), mesh_picture(mesh, camera)], dim=1))
     print(save_image(out / "meshes.png", torch.cat(rows)))
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 import headfields as hf
-from headfields.losses.colour import Elastic, SquaredColour, WarpMagnitude
+from headfields.losses.color import Elastic, SquaredColor, WarpMagnitude
 from headfields.synthetic.captures import write_capture
 from headfields.training import Trainer, evaluate
 from headfields.viz import save_image
@@ -35,7 +35,7 @@ def main() -> None:
         expression_width=capture.expression_width or 1,
     )  # fmt: skip
     trainer = Trainer(
-        avatar, capture, [SquaredColour(), Elastic(), WarpMagnitude()],
+        avatar, capture, [SquaredColor(), Elastic(), WarpMagnitude()],
         rays_per_step=1024, samples_per_step=8000, frames_per_step=2, schedule="exponential",
         learning_rate=1e-3, learning_rates={"warp": 1e-4}, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0,
         out=arguments.out,

@@ -53,7 +53,8 @@ __version__ = "0.1.0"
 
 _MODULES = (
     "data", "decoders", "deformers", "encoders", "files", "heads", "losses", "mesh", "metrics", "models", "networks",
-    "ops", "priors", "renderers", "retargeting", "rigging", "runs", "synthetic", "texturing", "tracking", "training", "viz",
+    "ops", "priors", "renderers", "retargeting", "rigging", "runs", "synthetic", "texturing", "tracking", "training",
+    "viz",
 )  # fmt: skip
 _NAMES = {
     "avatar": ("Avatar", "Field"),

@@ -25,17 +25,17 @@ def distance_with_gradient(
     points: Float[Tensor, "m 3"],
     directions: Float[Tensor, "m 3"],
     frame: Int[Tensor, " m"],
-    colour: bool,
+    color: bool,
     graph: bool,
 ) -> tuple[Canonical, FieldValues]:
     """What `Field.signed_distance` gives; with `graph` differentiable, else detached and computed in pieces."""
     if graph:
-        return _differentiated(field, points, directions, frame, colour, True)
+        return _differentiated(field, points, directions, frame, color, True)
     parts = []
     with _frozen(field.avatar):
         for begin in range(0, max(len(points), 1), PIECE):
             where, along, of = (x[begin : begin + PIECE].detach() for x in (points, directions, frame))
-            parts.append(_differentiated(field, where, along, of, colour, False))
+            parts.append(_differentiated(field, where, along, of, color, False))
     canonicals, values = zip(*parts, strict=True)
     return _joined(canonicals), _joined(values)
 
@@ -55,33 +55,33 @@ def _frozen(module: nn.Module) -> Iterator[None]:
 
 
 def _differentiated(
-    field: Any, points: Tensor, directions: Tensor, frame: Tensor, colour: bool, graph: bool
+    field: Any, points: Tensor, directions: Tensor, frame: Tensor, color: bool, graph: bool
 ) -> tuple[Canonical, FieldValues]:
-    later = colour and field.avatar.decoder.takes_normals
+    later = color and field.avatar.decoder.takes_normals
     with torch.enable_grad():
         if not points.requires_grad:
             points = points.detach().requires_grad_()
-        canonical = field.canonicalise(points, directions, frame)
-        values = field.decode(canonical, colour=colour and not later)
+        canonical = field.canonicalize(points, directions, frame)
+        values = field.decode(canonical, color=color and not later)
         gradient, inner = _gradients(values.distance, [points, canonical.points], graph)
         values = values.replace(gradient=gradient, normal=unit(gradient), canonical_normal=unit(inner))
     if not graph:
         canonical, values = canonical.detach(), values.detach()
     with torch.set_grad_enabled(graph):
-        return canonical, field.colour(values, canonical) if later else values
+        return canonical, field.color(values, canonical) if later else values
 
 
 def with_canonical_normals(field: Any, canonical: Canonical) -> FieldValues:
-    """Values with colour of a decoder that takes normals: those by the canonical points, without the deformer."""
+    """Values with color of a decoder that takes normals: those by the canonical points, without the deformer."""
     graph = torch.is_grad_enabled()
     with torch.enable_grad():
         points = canonical.points
         if not (graph and points.requires_grad):
             points = points.detach().requires_grad_()
         at = canonical.replace(points=points)
-        values = field.decode(at, colour=False)
+        values = field.decode(at, color=False)
         (inner,) = _gradients(values.distance, [points], graph)
-        values = field.colour(values.replace(canonical_normal=unit(inner)), at)
+        values = field.color(values.replace(canonical_normal=unit(inner)), at)
     return values if graph else values.detach()
 
 

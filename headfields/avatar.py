@@ -20,7 +20,7 @@ class Field:
     """An avatar bound to the frames of one call: whatever depends on them alone has been computed.
 
     Samplers and renderers see the avatar through this. Under `torch.autocast` encoders and decoders compute in the low
-    precision; deformers do not (bfloat16 knows a point of a head to half a millimetre), and what the decoder gives is
+    precision; deformers do not (bfloat16 knows a point of a head to half a millimeter), and what the decoder gives is
     float32 again.
 
     Args:
@@ -39,18 +39,18 @@ class Field:
             self.renderer_ready = [encoder.prepare(state) for encoder in avatar.renderer.encoders]
 
     def near_far(self, rays: Rays) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
-        """The interval (N,), (N,) of each of N rays in posed space that can hold matter, metres; near >= far: none."""
+        """The interval (N,), (N,) of each of N rays in posed space that can hold matter, meters; near >= far: none."""
         with _full_precision(rays.origins):
             return self.avatar.deformer.near_far(rays, self._deformer)
 
     def posed_bounds(self) -> Float[Tensor, "2 3"]:
-        """Corners of a box in posed space that holds all matter of these frames, metres."""
+        """Corners of a box in posed space that holds all matter of these frames, meters."""
         return self.avatar.deformer.posed_bounds(self._deformer)
 
-    def canonicalise(
+    def canonicalize(
         self, points: Float[Tensor, "m 3"], directions: Float[Tensor, "m 3"], frame: Int[Tensor, " m"]
     ) -> Canonical:
-        """Posed points (M, 3), metres, and unit directions (M, 3), each of state row `frame` (M,), to canonical space.
+        """Posed points (M, 3), meters, and unit directions (M, 3), each of state row `frame` (M,), to canonical space.
 
         Differentiable as the deformer is.
         """
@@ -58,7 +58,7 @@ class Field:
             return self.avatar.deformer(points, directions, frame, self._deformer)
 
     def invert(self, points: Float[Tensor, "n 3"], frame: Int[Tensor, " n"], **options: Any) -> Inverse:
-        """Where canonical points (N, 3), metres, lie in state rows `frame` (N,): landmarks and meshes, posed.
+        """Where canonical points (N, 3), meters, lie in state rows `frame` (N,): landmarks and meshes, posed.
 
         Args:
             points, frame: as above.
@@ -86,13 +86,13 @@ class Field:
         with _full_precision(points):
             return deformer.corrections(points, frame, self._deformer, jacobians)
 
-    def decode(self, canonical: Canonical, colour: bool = True) -> FieldValues:
-        """Density (1/m) or distance (m), and colour, at M canonical points; `valid` is not looked at.
+    def decode(self, canonical: Canonical, color: bool = True) -> FieldValues:
+        """Density (1/m) or distance (m), and color, at M canonical points; `valid` is not looked at.
 
-        `colour=False` leaves the colour out, which occupancy and meshing do not need.
+        `color=False` leaves the color out, which occupancy and meshing do not need.
         """
         decoder, parts = self.avatar.decoder, list(zip(self.avatar.encoders, self._encoders, strict=True))
-        if colour and decoder.takes_normals:
+        if color and decoder.takes_normals:
             return with_canonical_normals(self, canonical)
         shared = parts[-1][0].shared(canonical, parts[-1][1]) if decoder.takes_shared and len(parts) > 1 else None
         features = [encoder(canonical, ready) for encoder, ready in (parts if shared is None else parts[:-1])]
@@ -100,14 +100,14 @@ class Field:
         more = self._further()
         if decoder.takes_canonical:
             more["canonical"] = canonical
-        return decoder(joined, canonical.directions, colour, *(shared or ()), **more).map(_widened)
+        return decoder(joined, canonical.directions, color, *(shared or ()), **more).map(_widened)
 
     def density(self, canonical: Canonical) -> Float[Tensor, " m"]:
         """The density (M,), 1/m, at M canonical points, as samplers want it: of distances, what the renderer makes."""
-        return self.avatar.renderer.density(self.decode(canonical, colour=False))
+        return self.avatar.renderer.density(self.decode(canonical, color=False))
 
-    def colour(self, values: FieldValues, canonical: Canonical) -> FieldValues:
-        """`values`, decoded without colour at the M points `canonical`, with their colour.
+    def color(self, values: FieldValues, canonical: Canonical) -> FieldValues:
+        """`values`, decoded without color at the M points `canonical`, with their color.
 
         Cheaper than `decode` again where the decoder can go on from `values.geometry`; with it where it cannot.
         """
@@ -115,7 +115,7 @@ class Field:
         if values.geometry is None or (decoder.takes_normals and values.canonical_normal is None):
             return values.replace(rgb=self.decode(canonical).rgb)
         normals = (values.canonical_normal,) if decoder.takes_normals else ()
-        rgb = decoder.colour(values.geometry, canonical.directions, *normals, **self._further())
+        rgb = decoder.color(values.geometry, canonical.directions, *normals, **self._further())
         return values.replace(rgb=_widened(rgb))
 
     def _further(self) -> dict[str, Any]:
@@ -126,7 +126,7 @@ class Field:
         points: Float[Tensor, "m 3"],
         frame: Int[Tensor, " m"],
         directions: Float[Tensor, "m 3"] | None = None,
-        colour: bool = False,
+        color: bool = False,
         create_graph: bool | None = None,
     ) -> tuple[Canonical, FieldValues]:
         """Signed distances at M posed points, with their exact gradients through decoder, encoders and deformer.
@@ -134,18 +134,18 @@ class Field:
         Works under `torch.no_grad` too, where the points are taken in pieces, because a graph is held for each.
 
         Args:
-            points: (M, 3) in posed space, metres; M = 0 is legal.
+            points: (M, 3) in posed space, meters; M = 0 is legal.
             frame: (M,) the row of the state that each point belongs to.
-            directions: (M, 3) unit viewing directions in posed space, for colours; (0, 0, -1) if left out.
-            colour: whether the colour is wanted at all points; without, pass the result to `colour` where it is.
+            directions: (M, 3) unit viewing directions in posed space, for colors; (0, 0, -1) if left out.
+            color: whether the color is wanted at all points; without, pass the result to `color` where it is.
             create_graph: whether distances and gradients are differentiable themselves, as an eikonal loss, light on
                 normals, or NeuS's opacity asks for: second derivatives, through every part. As gradients are enabled,
                 if None.
 
         Returns:
-            The canonical points; look at `valid`. And values with `distance` (M,), metres, `gradient` (M, 3) by the
-            posed points, `normal` (M, 3), the gradient normalised, `canonical_normal`, the decoder's `geometry`, and
-            with `colour` also `rgb`.
+            The canonical points; look at `valid`. And values with `distance` (M,), meters, `gradient` (M, 3) by the
+            posed points, `normal` (M, 3), the gradient normalized, `canonical_normal`, the decoder's `geometry`, and
+            with `color` also `rgb`.
 
         Raises:
             ValueError: the decoder gives no distance.
@@ -154,12 +154,12 @@ class Field:
         if decoder.gives != "distance":
             raise ValueError(
                 f"Field.signed_distance: {type(decoder).__name__} gives {decoder.gives}; use a decoder of distances "
-                "(headfields.decoders.NeuSDecoder), or canonicalise and decode for the density"
+                "(headfields.decoders.NeuSDecoder), or canonicalize and decode for the density"
             )
         if directions is None:
             directions = points.new_tensor([0.0, 0.0, -1.0]).expand_as(points)
         graph = torch.is_grad_enabled() if create_graph is None else create_graph
-        return distance_with_gradient(self, points, directions, frame, colour, graph)
+        return distance_with_gradient(self, points, directions, frame, color, graph)
 
 
 def _full_precision(like: Tensor) -> contextlib.AbstractContextManager[None]:
@@ -177,7 +177,7 @@ class Avatar(nn.Module):
     Args:
         deformer: posed space to canonical space.
         encoder: canonical points to features.
-        decoder: features to density or distance, and colour.
+        decoder: features to density or distance, and color.
         renderer: rays through the field.
         condition: further encoders, whose features are put behind the encoder's.
         template: the mesh that the avatar stands on, kept and saved with it.
@@ -260,9 +260,9 @@ class Avatar(nn.Module):
         """Renders N rays, with gradients to weights, state, rays and background as far as the parts have them.
 
         Args:
-            rays: N rays in posed space, metres; `rays.frame` says which row of the state each one sees.
+            rays: N rays in posed space, meters; `rays.frame` says which row of the state each one sees.
             state: B frames.
-            background: (N, 3) colour behind each ray, sRGB in [0, 1].
+            background: (N, 3) color behind each ray, sRGB in [0, 1].
 
         Returns:
             A `Rendering` of (N, ...) tensors, with the samples and weights for the losses. N = 0 is legal.
@@ -297,11 +297,11 @@ class Avatar(nn.Module):
         Args:
             camera: one camera (or a batch of one).
             state: one frame.
-            background: a grey level or a colour (3,), sRGB in [0, 1].
+            background: a gray level or a color (3,), sRGB in [0, 1].
             chunk: rays at a time: fewer take less memory and, below the default, longer.
 
         Returns:
-            A `Rendering` of (H, W, ...) tensors, depth in metres along the ray.
+            A `Rendering` of (H, W, ...) tensors, depth in meters along the ray.
 
         Raises:
             ValueError: the state has not one frame, or lacks what a part needs.
@@ -313,11 +313,11 @@ class Avatar(nn.Module):
         try:
             field = self.field(state)
             rays = camera.rays()
-            colour = torch.as_tensor(background, dtype=torch.float32, device=rays.origins.device).expand(3)
+            color = torch.as_tensor(background, dtype=torch.float32, device=rays.origins.device).expand(3)
             parts = []
             for begin in range(0, len(rays), chunk):
                 piece = rays[begin : begin + chunk]
-                result = self.renderer(piece, field, colour.expand(len(piece), 3))
+                result = self.renderer(piece, field, color.expand(len(piece), 3))
                 parts.append(result.replace(samples=None, weights=None))
         finally:
             self.train(was_training)

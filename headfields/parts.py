@@ -98,7 +98,7 @@ class Correction(Record):
     """What a learned correction within a deformer does at M points, for losses that keep it small or stiff.
 
     Attributes:
-        before: (M, 3) the points that it is given, metres.
+        before: (M, 3) the points that it is given, meters.
         after: (M, 3) where it takes them.
         jacobian: (M, 3, 3) derivative of `after` by `before`, where it was asked for.
     """
@@ -112,7 +112,7 @@ class Correction(Record):
 
 
 class Deformer(Part):
-    """Canonicalises points: posed space to canonical space.
+    """Canonicalizes points: posed space to canonical space.
 
     Attributes:
         ambient_width: number of hyper-coordinates in `Canonical.ambient`.
@@ -125,11 +125,11 @@ class Deformer(Part):
     corrects: bool = False
 
     def bounds(self) -> Float[Tensor, "2 3"]:
-        """Corners (minimum, maximum) of the axis-aligned box in canonical space that encoders cover, metres."""
+        """Corners (minimum, maximum) of the axis-aligned box in canonical space that encoders cover, meters."""
         raise NotImplementedError(f"{type(self).__name__}.bounds is not defined")
 
     def posed_bounds(self, prepared: Any) -> Float[Tensor, "2 3"]:
-        """Corners of a box in posed space that holds all matter of the prepared frames, metres."""
+        """Corners of a box in posed space that holds all matter of the prepared frames, meters."""
         raise NotImplementedError(f"{type(self).__name__}.posed_bounds is not defined")
 
     def near_far(self, rays: Rays, prepared: Any) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
@@ -140,7 +140,7 @@ class Deformer(Part):
             prepared: what `prepare` made of the state.
 
         Returns:
-            near, far (N,), metres along the ray; near >= far where there is none.
+            near, far (N,), meters along the ray; near >= far where there is none.
         """
         raise NotImplementedError(f"{type(self).__name__}.near_far is not defined")
 
@@ -150,7 +150,7 @@ class Deformer(Part):
         """Takes points and directions to canonical space; M = 0 is legal.
 
         Args:
-            points: (M, 3) in posed space, metres.
+            points: (M, 3) in posed space, meters.
             directions: (M, 3) unit directions in posed space.
             frame: (M,) the row of the state that each point belongs to.
             prepared: what `prepare` made of the state.
@@ -166,7 +166,7 @@ class Deformer(Part):
         """What the learned corrections do at M posed points; none by default, and none while they are off.
 
         Args:
-            points: (M, 3) in posed space, metres.
+            points: (M, 3) in posed space, meters.
             frame: (M,) the row of the state that each point belongs to.
             prepared: what `prepare` made of the state.
             jacobians: whether their Jacobians are wanted.
@@ -189,7 +189,7 @@ class Encoder(Part):
         """Called once by `Avatar`, before `width` is read.
 
         Args:
-            bounds: (2, 3) corners of the canonical box, metres.
+            bounds: (2, 3) corners of the canonical box, meters.
             ambient_width: A, the number of the deformer's hyper-coordinates.
         """
 
@@ -215,16 +215,16 @@ class Encoder(Part):
 
 
 class Decoder(Part):
-    """Turns features and directions into density or signed distance, and colour.
+    """Turns features and directions into density or signed distance, and color.
 
     Attributes:
         gives: `"density"` or `"distance"`; what the renderer has to turn into weights.
         takes_shared: True if `forward` has two further arguments, `condition` and `index`: what `Encoder.shared` of the
             last encoder gives, in place of the last columns of the features.
         takes_canonical: True if `forward` has two further arguments, `canonical` and `prepared`: the points themselves,
-            and what `prepare` made of the state; and `colour` the second of them. The avatar gives them by name.
-        takes_normals: True if `colour` has a third argument, the unit normals (M, 3) in canonical space. `forward` then
-            leaves the colour out in any case, and `headfields.Field` asks for it once it has the normals.
+            and what `prepare` made of the state; and `color` the second of them. The avatar gives them by name.
+        takes_normals: True if `color` has a third argument, the unit normals (M, 3) in canonical space. `forward` then
+            leaves the color out in any case, and `headfields.Field` asks for it once it has the normals.
     """
 
     gives: str = "density"
@@ -233,36 +233,36 @@ class Decoder(Part):
     takes_normals: bool = False
 
     def place(self, bounds: Float[Tensor, "2 3"]) -> None:
-        """Called once by `Avatar`, before `build`, with the corners `bounds` (2, 3) of the canonical box, metres."""
+        """Called once by `Avatar`, before `build`, with the corners `bounds` (2, 3) of the canonical box, meters."""
 
     def build(self, width: int) -> None:
         """Called once by `Avatar` with the width of the features."""
 
     def forward(
-        self, features: Float[Tensor, "m width"], directions: Float[Tensor, "m 3"], colour: bool = True
+        self, features: Float[Tensor, "m width"], directions: Float[Tensor, "m 3"], color: bool = True
     ) -> FieldValues:
         """Values at M points; M = 0 is legal.
 
         Args:
             features: (M, width) of the encoders, joined.
             directions: (M, 3) unit directions in canonical space.
-            colour: False leaves `rgb` out, for occupancy and meshing.
+            color: False leaves `rgb` out, for occupancy and meshing.
 
-        A decoder that can give the colour later, from what it has found for the density, puts that into
-        `FieldValues.geometry` and defines `colour`; a renderer then asks for the colour only of what is seen.
+        A decoder that can give the color later, from what it has found for the density, puts that into
+        `FieldValues.geometry` and defines `color`; a renderer then asks for the color only of what is seen.
         """
         raise NotImplementedError
 
-    def colour(self, geometry: Float[Tensor, "m g"], directions: Float[Tensor, "m 3"]) -> Float[Tensor, "m 3"]:
-        """The colour (M, 3) of `FieldValues.geometry` (M, G), seen along `directions` (M, 3); M = 0 is legal."""
-        raise NotImplementedError(f"{type(self).__name__}.colour is not defined, but its values have a geometry")
+    def color(self, geometry: Float[Tensor, "m g"], directions: Float[Tensor, "m 3"]) -> Float[Tensor, "m 3"]:
+        """The color (M, 3) of `FieldValues.geometry` (M, G), seen along `directions` (M, 3); M = 0 is legal."""
+        raise NotImplementedError(f"{type(self).__name__}.color is not defined, but its values have a geometry")
 
 
 class Sampler(Part):
     """Chooses where along the rays the field is asked."""
 
     def build(self, bounds: Float[Tensor, "2 3"]) -> None:
-        """Called once, through the renderer, with the corners `bounds` (2, 3) of the canonical box, metres."""
+        """Called once, through the renderer, with the corners `bounds` (2, 3) of the canonical box, meters."""
 
     def forward(self, rays: Rays, field: Any) -> tuple[Samples, Canonical]:
         """Samples of N rays in posed space, asked of a `headfields.Field`; N = 0 and M = 0 are legal.
@@ -302,15 +302,15 @@ class Renderer(Part):
         return ()
 
     def build(self, bounds: Float[Tensor, "2 3"]) -> None:
-        """Called once by `Avatar` with the corners `bounds` (2, 3) of the canonical box, metres."""
+        """Called once by `Avatar` with the corners `bounds` (2, 3) of the canonical box, meters."""
 
     def forward(self, rays: Rays, field: Any, background: Float[Tensor, "n 3"]) -> Rendering:
         """Renders N rays; N = 0 is legal.
 
         Args:
-            rays: in posed space, metres.
+            rays: in posed space, meters.
             field: the `headfields.Field` of the state they see.
-            background: (N, 3) colour behind each ray, sRGB in [0, 1].
+            background: (N, 3) color behind each ray, sRGB in [0, 1].
         """
         raise NotImplementedError
 

@@ -1,6 +1,6 @@
 """The records that parts hand to one another: frozen dataclasses of tensors.
 
-One convention inside the library: metres, radians, float32; y up, face toward +z; cameras are world-to-camera with
+One convention inside the library: meters, radians, float32; y up, face toward +z; cameras are world-to-camera with
 OpenCV axes (x right, y down, z forward) and pixel intrinsics. Readers convert on the way in.
 """
 
@@ -83,7 +83,7 @@ class HeadState(Record):
     """B frames of one head: the posed mesh and what drives it.
 
     Attributes:
-        vertices: (B, V, 3) posed vertices, metres, head frame of the capture.
+        vertices: (B, V, 3) posed vertices, meters, head frame of the capture.
         expression: (B, E) expression coefficients.
         pose: (B, J, 3) axis-angle joint rotations, radians.
         joint_transforms: (B, J, 4, 4) rest-to-posed transforms of the joints.
@@ -133,8 +133,8 @@ class Camera(Record):
     """One pinhole camera, or a batch of them.
 
     Attributes:
-        world_to_camera: (..., 4, 4) rigid transform, OpenCV axes (x right, y down, z forward), metres.
-        intrinsics: (..., 3, 3) in pixels; the centre of the first pixel is (0.5, 0.5).
+        world_to_camera: (..., 4, 4) rigid transform, OpenCV axes (x right, y down, z forward), meters.
+        intrinsics: (..., 3, 3) in pixels; the center of the first pixel is (0.5, 0.5).
         size: (height, width) in pixels.
     """
 
@@ -151,15 +151,15 @@ class Camera(Record):
         return self.world_to_camera.shape[0]
 
     @property
-    def centre(self) -> Float[Tensor, "*batch 3"]:
-        """Camera centre in world space."""
+    def center(self) -> Float[Tensor, "*batch 3"]:
+        """Camera center in world space."""
         rotation, translation = self.world_to_camera[..., :3, :3], self.world_to_camera[..., :3, 3]
         return -(rotation.transpose(-1, -2) @ translation[..., None])[..., 0]
 
     def project(
         self, points: Float[Tensor, "*batch n 3"]
     ) -> tuple[Float[Tensor, "*batch n 2"], Float[Tensor, "*batch n"]]:
-        """World points to pixels (x right, y down) and depth along the optical axis, in metres."""
+        """World points to pixels (x right, y down) and depth along the optical axis, in meters."""
         local = points @ self.world_to_camera[..., :3, :3].transpose(-1, -2) + self.world_to_camera[..., None, :3, 3]
         image = local @ self.intrinsics.transpose(-1, -2)
         return image[..., :2] / image[..., 2:], local[..., 2]
@@ -171,7 +171,7 @@ class Camera(Record):
         return Camera(self.world_to_camera, self.intrinsics * scale[:, None], (height, width))
 
     def rays(self, pixels: Int[Tensor, "n 2"] | None = None, frame: Int[Tensor, " n"] | None = None) -> "Rays":
-        """Rays through pixel centres.
+        """Rays through pixel centers.
 
         Args:
             pixels: (N, 2) integer (row, column); all of the image in row-major order if None (one camera only).
@@ -193,15 +193,15 @@ class Camera(Record):
             pixels = torch.stack(grid, dim=-1).reshape(-1, 2)
         if frame is None:
             frame = torch.zeros(pixels.shape[0], dtype=torch.long, device=device)
-        centre = pixels.flip(-1).to(pose.dtype) + 0.5
-        homogeneous = torch.cat([centre, torch.ones_like(centre[:, :1])], dim=-1)
+        center = pixels.flip(-1).to(pose.dtype) + 0.5
+        homogeneous = torch.cat([center, torch.ones_like(center[:, :1])], dim=-1)
         inverse_intrinsics = torch.linalg.inv(intrinsics)
         local = (inverse_intrinsics[frame] @ homogeneous[..., None])[..., 0]
         camera_to_world = pose[:, :3, :3].transpose(-1, -2)
         directions = (camera_to_world[frame] @ local[..., None])[..., 0]
-        centres = -(camera_to_world @ pose[:, :3, 3:])[..., 0]
+        centers = -(camera_to_world @ pose[:, :3, 3:])[..., 0]
         directions = torch.nn.functional.normalize(directions, dim=-1)
-        return Rays(centres[frame], directions, frame, pose[:, :3, :3][frame])
+        return Rays(centers[frame], directions, frame, pose[:, :3, :3][frame])
 
 
 @dataclass(frozen=True)
@@ -209,7 +209,7 @@ class Rays(Record):
     """N rays.
 
     Attributes:
-        origins: (N, 3) in world space, metres.
+        origins: (N, 3) in world space, meters.
         directions: (N, 3) unit directions in world space.
         frame: (N,) the row of the state that each ray sees.
         camera_rotation: (N, 3, 3) world to camera, OpenCV axes, for what is known in the camera's frame (light that
@@ -236,14 +236,14 @@ class Canonical(Record):
     """M points after a deformer.
 
     Attributes:
-        points: (M, 3) canonical positions, metres.
+        points: (M, 3) canonical positions, meters.
         directions: (M, 3) unit viewing directions in canonical space.
         posed_points: (M, 3) the observed positions they came from.
         frame: (M,) row of the state of each point.
         valid: (M,) False where the deformer has no answer; such points are empty space.
         face: (M,) nearest triangle, -1 where the deformer knows none.
         barycentric: (M, 3) barycentric coordinates on it.
-        distance: (M,) distance to it in posed space, metres.
+        distance: (M,) distance to it in posed space, meters.
         ambient: (M, A) hyper-coordinates; A = 0 for most deformers.
     """
 
@@ -274,7 +274,7 @@ class Samples(Record):
 
     Attributes:
         ray: (M,) index of each sample's ray.
-        start, end: (M,) where its interval begins and ends along the unit direction, metres.
+        start, end: (M,) where its interval begins and ends along the unit direction, meters.
     """
 
     ray: Int[Tensor, " m"]
@@ -295,16 +295,16 @@ class Samples(Record):
 
 @dataclass(frozen=True)
 class FieldValues(Record):
-    """What a decoder gives for M points: a density or a signed distance, and colour.
+    """What a decoder gives for M points: a density or a signed distance, and color.
 
     Attributes:
         rgb: (M, 3) sRGB in [0, 1].
         density: (M,) in 1/m.
-        distance: (M,) signed distance to the surface, metres, negative inside.
+        distance: (M,) signed distance to the surface, meters, negative inside.
         gradient: (M, 3) derivative of the distance by the posed point, without a unit; of length 1 in a true distance.
-        normal: (M, 3) the gradient, normalised: unit normals in posed space.
-        canonical_normal: (M, 3) the normalised derivative of the distance by the canonical point.
-        geometry: (M, G) what `Decoder.colour` goes on from, of a decoder that can give the colour later.
+        normal: (M, 3) the gradient, normalized: unit normals in posed space.
+        canonical_normal: (M, 3) the normalized derivative of the distance by the canonical point.
+        geometry: (M, G) what `Decoder.color` goes on from, of a decoder that can give the color later.
     """
 
     rgb: Float[Tensor, "m 3"] | None = None
@@ -328,10 +328,10 @@ class Rendering(Record):
     """What a renderer gives for N rays (or, from `Avatar.render`, for an image: H, W instead of N).
 
     Attributes:
-        rgb: (N, 3) colour over the background, sRGB in [0, 1].
+        rgb: (N, 3) color over the background, sRGB in [0, 1].
         opacity: (N,) in [0, 1].
-        depth: (N,) expected distance along the ray, metres, weighted by opacity (divide to normalise).
-        normal: (N, 3) expected normal in posed space, weighted by opacity (normalise to have a direction), where the
+        depth: (N,) expected distance along the ray, meters, weighted by opacity (divide to normalize).
+        normal: (N, 3) expected normal in posed space, weighted by opacity (normalize to have a direction), where the
             field is of distances.
         samples, weights: the packed samples and their weights, for losses that need them.
         coarse: what a first, coarse network shows of the same rays, of renderers that train one.
@@ -358,11 +358,11 @@ class PixelBatch(Record):
 
     Attributes:
         rays: the N rays; `rays.frame` indexes the state given with the batch.
-        rgb: (N, 3) straight (not premultiplied) sRGB colour in [0, 1].
+        rgb: (N, 3) straight (not premultiplied) sRGB color in [0, 1].
         alpha: (N,) matte in [0, 1].
-        background: (N, 3) the colour to put behind both sides of the comparison.
+        background: (N, 3) the color to put behind both sides of the comparison.
         label: (N,) integer segmentation label, where the capture has them.
-        depth: (N,) z-depth of the tracked mesh along the optical axis in metres, 0 where there is none.
+        depth: (N,) z-depth of the tracked mesh along the optical axis in meters, 0 where there is none.
         depth_scale: (N,) length of ray per unit of z-depth, so depth * depth_scale is a distance along the ray.
     """
 
@@ -376,7 +376,7 @@ class PixelBatch(Record):
 
     @property
     def target(self) -> Float[Tensor, "n 3"]:
-        """The colour over the background."""
+        """The color over the background."""
         return self.rgb * self.alpha[:, None] + self.background * (1 - self.alpha[:, None])
 
     def __len__(self) -> int:
@@ -388,7 +388,7 @@ class Template(Record):
     """The mesh an avatar is built on.
 
     Attributes:
-        canonical_vertices: (V, 3) canonical positions, metres, y up, face toward +z.
+        canonical_vertices: (V, 3) canonical positions, meters, y up, face toward +z.
         faces: (F, 3) int64 vertex indices, counter-clockwise from outside, the mouth cavity closed.
         regions: named (F,) boolean face masks; `"mouth"`, `"eyes"` and `"face"` are used by presets where present.
         uv, uv_faces: (T, 2) texture coordinates, v up, and (F, 3) indices into them.

@@ -23,7 +23,7 @@ from headfields.deformers import (
     WeightFieldSkinning,
 )
 from headfields.encoders import Frequency, HashGrid, RegionGate, StaticFeatures, SurfaceFeatures, VertexFeatures
-from headfields.losses.colour import SquaredColour
+from headfields.losses.color import SquaredColor
 from headfields.networks import Anchors
 from headfields.networks.field_basis import BlendCoefficients
 from headfields.parts import Deformer, Encoder, Renderer, Sampler
@@ -99,7 +99,7 @@ ENCODERS = {
     "frequency": lambda: Frequency(bands=4),
     "posed vertices": lambda: vertex_features(),
     "posed vertices, turning": lambda: vertex_features(frame="triangle", faces=FACES, rest_vertices=VERTICES),
-    "canonical vertices": lambda: vertex_features(vertices=VERTICES, neighbours=2, merged_layers=0),
+    "canonical vertices": lambda: vertex_features(vertices=VERTICES, neighbors=2, merged_layers=0),
 }
 DECODERS = {
     "nerf": lambda: NeRFDecoder(hidden=16, density_bias=3.0),
@@ -200,7 +200,7 @@ def test_every_composition(
     image = avatar.render(CAMERA, state()[1])
     with_graph = avatar.eval()(CAMERA.rays(), state()[1], torch.ones(144, 3))  # decodes twice, where render does once
     assert with_graph.rgb.requires_grad
-    faint = 1e-2 if decoder == "neus" else 1e-6  # with a graph, samples of next to no weight keep their colour
+    faint = 1e-2 if decoder == "neus" else 1e-6  # with a graph, samples of next to no weight keep their color
     torch.testing.assert_close(with_graph.rgb.view(12, 12, 3), image.rgb, atol=faint, rtol=0)
     avatar.save(tmp_path / "avatar.safetensors")
     again = Avatar.load(tmp_path / "avatar.safetensors").render(CAMERA, state()[1], chunk=50)
@@ -223,9 +223,9 @@ def test_a_coarse_network_of_its_own(deformer: str, encoder: str, tmp_path: Path
     result = avatar(rays, state(1), torch.ones(len(rays), 3))
     assert result.coarse is not None and result.coarse.rgb.shape == (144, 3)
     batch = PixelBatch(rays, torch.zeros(144, 3), torch.ones(144), torch.ones(144, 3))
-    SquaredColour()(result.replace(coarse=None), batch, 0).backward(retain_graph=True)
+    SquaredColor()(result.replace(coarse=None), batch, 0).backward(retain_graph=True)
     assert all(parameter.grad is None for parameter in avatar.renderer.decoder.parameters())
-    SquaredColour()(result, batch, 0).backward()
+    SquaredColor()(result, batch, 0).backward()
     for name, parameter in avatar.named_parameters():
         assert parameter.grad is not None and bool(parameter.grad.any()), f"{name} has no gradient"
     image = avatar.render(CAMERA, state(1))
@@ -258,7 +258,7 @@ def test_features_that_points_share_are_taken_in_once(monkeypatch: pytest.Monkey
                     VolumeRenderer(SAMPLERS["uniform"]()), condition=CONDITIONS["gate"]())  # fmt: skip
     count = 200
     field, points = avatar.field(state()), VERTICES[torch.arange(count) % len(VERTICES)]
-    canonical = field.canonicalise(points, torch.nn.functional.normalize(points, dim=-1), torch.arange(count) % 2)
+    canonical = field.canonicalize(points, torch.nn.functional.normalize(points, dim=-1), torch.arange(count) % 2)
     features = [encoder(canonical, ready) for encoder, ready in zip(avatar.encoders, field._encoders, strict=True)]
     wanted = avatar.decoder(torch.cat(features, dim=-1), canonical.directions)
     given = []

@@ -25,7 +25,7 @@ def test_project_undoes_rays(seed: int) -> None:
     torch.testing.assert_close(pixels, torch.stack([column, row], -1) + 0.5, atol=2e-3, rtol=0)
     forward = seen.world_to_camera[2, :3]  # the optical axis in world space
     torch.testing.assert_close(depth, distance * (rays.directions @ forward), atol=1e-4, rtol=0)
-    torch.testing.assert_close(rays.origins, seen.centre.expand(len(rays), 3), atol=1e-6, rtol=0)
+    torch.testing.assert_close(rays.origins, seen.center.expand(len(rays), 3), atol=1e-6, rtol=0)
     torch.testing.assert_close(rays.directions.norm(dim=-1), torch.ones(len(rays)))
 
 
@@ -37,7 +37,7 @@ def test_rays_of_a_batch_belong_to_their_own_camera() -> None:
     index = pixels[:, 0] * 20 + pixels[:, 1]
     for row, (single, frame) in enumerate(((two, 1), (one, 0), (two, 1))):
         torch.testing.assert_close(rays.directions[row], single.rays().directions[index[row]], atol=1e-6, rtol=0)
-        torch.testing.assert_close(rays.origins[row], single.centre, atol=1e-6, rtol=0)
+        torch.testing.assert_close(rays.origins[row], single.center, atol=1e-6, rtol=0)
         assert int(rays.frame[row]) == frame
         torch.testing.assert_close(rays.camera_rotation[row], single.world_to_camera[:3, :3])
     assert len(both) == 2 and len(both.rays(pixels[:0])) == 0

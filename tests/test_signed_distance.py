@@ -46,7 +46,7 @@ def cloud(count: int) -> tuple[Tensor, Tensor]:
 
 @pytest.mark.parametrize("deformer", ["static", "surface"])
 def test_the_gradient_is_by_the_posed_point(deformer: str) -> None:
-    """Against central differences of the distance itself, through the canonicaliser; all but kinks of the map agree."""
+    """Against central differences of the distance itself, through the canonicalizer; all but kinks of the map agree."""
     field = made(deformer, Frequency(bands=2)).field(state())
     points, frame = cloud(300)
     _, values = field.signed_distance(points, frame)
@@ -66,9 +66,9 @@ def test_without_gradients_it_gives_the_same_in_pieces(monkeypatch: pytest.Monke
     monkeypatch.setattr("headfields._gradients.PIECE", 40)
     avatar = made("surface")
     points, frame = cloud(100)
-    canonical, wanted = avatar.field(state()).signed_distance(points, frame, colour=True)
+    canonical, wanted = avatar.field(state()).signed_distance(points, frame, color=True)
     with torch.no_grad():
-        where, found = avatar.field(state()).signed_distance(points, frame, colour=True)
+        where, found = avatar.field(state()).signed_distance(points, frame, color=True)
     assert wanted.gradient.requires_grad and wanted.rgb.requires_grad
     for name, value in vars(found).items():
         if value is not None:
@@ -78,18 +78,18 @@ def test_without_gradients_it_gives_the_same_in_pieces(monkeypatch: pytest.Monke
     assert not where.points.requires_grad
 
 
-def test_colours_come_with_it_later_or_at_canonical_points() -> None:
+def test_colors_come_with_it_later_or_at_canonical_points() -> None:
     field = made("surface").field(state())
     points, frame = cloud(50)
     directions = torch.nn.functional.normalize(torch.randn(50, 3), dim=-1)
-    canonical, values = field.signed_distance(points, frame, directions, colour=True)
+    canonical, values = field.signed_distance(points, frame, directions, color=True)
     at, bare = field.signed_distance(points, frame, directions)
     assert bare.rgb is None
-    torch.testing.assert_close(field.colour(bare, at).rgb, values.rgb)
+    torch.testing.assert_close(field.color(bare, at).rgb, values.rgb)
     with torch.no_grad():
         decoded = field.decode(canonical.detach())
     torch.testing.assert_close(decoded.rgb, values.rgb.detach())
-    torch.testing.assert_close(field.colour(bare.replace(canonical_normal=None), canonical).rgb, values.rgb)
+    torch.testing.assert_close(field.color(bare.replace(canonical_normal=None), canonical).rgb, values.rgb)
     decoded = field.decode(canonical)
     decoded.rgb.sum().backward()
     assert bool(field.avatar.encoder.table.grad.any())
@@ -99,7 +99,7 @@ def test_no_points() -> None:
     avatar = made("surface")
     for graph in (True, False):
         with torch.set_grad_enabled(graph):
-            canonical, values = avatar.field(state()).signed_distance(*(x[:0] for x in cloud(2)), colour=True)
+            canonical, values = avatar.field(state()).signed_distance(*(x[:0] for x in cloud(2)), color=True)
         assert len(canonical) == 0 and values.gradient.shape == (0, 3) and values.rgb.shape == (0, 3)
         assert values.distance.requires_grad == graph
 
@@ -162,7 +162,7 @@ def test_second_derivatives_against_finite_differences(backend: str) -> None:
             assert slope == pytest.approx((values[0] - values[1]) / 2e-6, rel=1e-4, abs=1e-6)
 
 
-def test_gradients_reach_the_mesh_through_the_canonicaliser() -> None:
+def test_gradients_reach_the_mesh_through_the_canonicalizer() -> None:
     """An eikonal loss by the vertices, against a difference: second derivatives of the warp itself."""
     avatar, vertices = made("surface", Frequency(bands=2)), state().vertices
     points = 1.03 * vertices[0, FACES].mean(dim=1)  # over the middles of faces, so that none changes its nearest

@@ -16,25 +16,25 @@ from headfields.synthetic.head.model import procedural
 
 TITLE = "Local networks at anchors"
 TEXT = """`AnchoredDecoder` with the paper's sizes: 65 anchors and a global member, 36 networks for distance and 36 for
-colour, 13 members a point; points are 1 cm (standard deviation) from the procedural head. In evaluation members of a
+color, 13 members a point; points are 1 cm (standard deviation) from the procedural head. In evaluation members of a
 weight below 1e-3 are left out; `all 13` is ours without that. One loop evaluates every member at every point and uses
 13 of them, which is the plain way to write it; the other gives each network the points that it is used for. Both loops
 are PyTorch's products; they fold the codes into the first layer's bias once, as ours does. Backward: of distance and
-colour, to points and to all weights; nothing is left out there. Difference: of distance (m) and colour, or of the
+color, to points and to all weights; nothing is left out there. Difference: of distance (m) and color, or of the
 gradients."""
 
 
 def cases(settings: Settings) -> Iterator[Case]:
-    for label, colour, backward in (("distance", False, False), ("distance and colour", True, False),
-                                    ("distance and colour, backward", True, True)):  # fmt: skip
+    for label, color, backward in (("distance", False, False), ("distance and color", True, False),
+                                    ("distance and color, backward", True, True)):  # fmt: skip
         for points in settings.pick((1000, 4000), (200,)):
-            ensemble = Ensemble(points, colour, settings.device)
+            ensemble = Ensemble(points, color, settings.device)
             goals = {} if backward else {"loop, every network": 5.0}
             yield Case(label, {"points": points}, "points", points, ensemble.contestants(backward), goals)
 
 
 class Ensemble:
-    def __init__(self, points: int, colour: bool, device: str) -> None:
+    def __init__(self, points: int, color: bool, device: str) -> None:
         torch.manual_seed(0)
         head = procedural()
         vertices = head().vertices[0].detach()
@@ -47,15 +47,15 @@ class Ensemble:
         where = vertices[torch.randint(len(vertices), (points,))] + 0.01 * torch.randn(points, 3)
         self.points, self.features = where.to(device), 0.01 * torch.randn(points, 2).to(device)
         self.frame = torch.zeros(points, dtype=torch.long, device=device)
-        self.colour = colour
+        self.color = color
 
     def _canonical(self, points: Tensor) -> Canonical:
         return Canonical(points, points, points, self.frame, torch.ones_like(self.frame, dtype=torch.bool))
 
     def _ours(self, points: Tensor) -> list[Tensor]:
         canonical, prepared = self._canonical(points), self.decoder.prepare(self.state)
-        found = self.decoder(self.features, points, self.colour, canonical=canonical, prepared=prepared)
-        return [found.distance, *([found.rgb] if self.colour else [])]
+        found = self.decoder(self.features, points, self.color, canonical=canonical, prepared=prepared)
+        return [found.distance, *([found.rgb] if self.color else [])]
 
     def _all_members(self, points: Tensor) -> list[Tensor]:
         skip, self.decoder.skip_below = self.decoder.skip_below, 0.0
@@ -72,13 +72,13 @@ class Ensemble:
         weights = blend.weight.new_zeros(len(points), members).scatter(1, blend.member, blend.weight)
         places = torch.cat([prepared.anchors[0], torch.zeros_like(prepared.anchors[0, :1])])
         softplus = functools.partial(functional.softplus, beta=decoder.beta)
-        total = torch.zeros(len(points), 4 if self.colour else 1, device=points.device)
+        total = torch.zeros(len(points), 4 if self.color else 1, device=points.device)
         for member in range(members):
             used = slice(None) if every else (blend.member == member).any(dim=1).nonzero()[:, 0]
-            x = (space.normalised(points[used]) - places[member]) * decoder.side[member]
+            x = (space.normalized(points[used]) - places[member]) * decoder.side[member]
             own = torch.cat([x, self.features[used]], dim=-1)
             value, hidden = _layers(decoder.geometry_networks, decoder, member, own, prepared.geometry, softplus)
-            if self.colour:
+            if self.color:
                 seen = decoder.projection(hidden)
                 rgb, _ = _layers(
                     decoder.appearance_networks, decoder, member, seen, prepared.appearance, functional.relu
@@ -86,7 +86,7 @@ class Ensemble:
                 value = torch.cat([value, rgb], dim=-1)
             value = value * weights[used, member][:, None]
             total = total + value if every else total.index_add(0, used, value)
-        return [total[:, 0] / space.scale, *([(total[:, 1:] + 1) / 2] if self.colour else [])]
+        return [total[:, 0] / space.scale, *([(total[:, 1:] + 1) / 2] if self.color else [])]
 
     def _contestant(self, name: str, function: Callable[[Tensor], list[Tensor]], backward: bool) -> Contestant:
         def forward() -> list[Tensor]:

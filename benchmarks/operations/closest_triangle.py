@@ -10,7 +10,7 @@ TITLE = "Closest triangle"
 TEXT = """The procedural head, its longest edges split until it has as many faces as said. *Near the surface*: points
 of the surface moved by a normal distribution of 8 mm; *spread out*: evenly in its bounding box. Every contestant gets
 the same points, in no order (but for *Morton order*), and gives face, barycentrics or point, and distance. Difference:
-of distances, metres. A library that cannot refit builds anew in the rows of *refit*."""
+of distances, meters. A library that cannot refit builds anew in the rows of *refit*."""
 
 _NEAR = {"Open3D": 6.0, "fcpw": 4.5}
 _SPREAD = {"Open3D": 5.0, "fcpw": 3.5}

@@ -1,4 +1,4 @@
-"""Volume-rendering weights, and the colour and opacity that they add up to."""
+"""Volume-rendering weights, and the color and opacity that they add up to."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -12,9 +12,9 @@ from benchmarks.peers import need
 from headfields.ops import accumulate, ray_offsets, weights_from_density
 
 TITLE = "Compositing"
-TEXT = """Density and colour of each sample to the colour and opacity of each ray; backward to density and colour.
+TEXT = """Density and color of each sample to the color and opacity of each ray; backward to density and color.
 nerfacc's functions for dense samples are PyTorch, those for packed ones need CUDA; on a CPU it is given packed samples
-padded to the longest ray (before the clock runs). Packed rays have up to 127 samples, a few none. Difference: of colour
+padded to the longest ray (before the clock runs). Packed rays have up to 127 samples, a few none. Difference: of color
 and opacity, or of the two gradients."""
 
 
@@ -37,7 +37,7 @@ class _Samples:
 
     density: Tensor
     rgb: Tensor
-    grads: tuple[Tensor, Tensor]  # of colour and opacity
+    grads: tuple[Tensor, Tensor]  # of color and opacity
 
     def _contestant(self, name: str, function: Callable[[Tensor, Tensor], Any], backward: bool) -> Contestant:
         def forward() -> Any:
@@ -55,8 +55,8 @@ class _Samples:
 
     def _grads(self, rays: int, device: str) -> tuple[Tensor, Tensor]:
         generator = torch.Generator().manual_seed(3)
-        colour, opacity = (torch.rand(rays, width, generator=generator).to(device) for width in (3, 1))
-        return colour, opacity[:, 0]
+        color, opacity = (torch.rand(rays, width, generator=generator).to(device) for width in (3, 1))
+        return color, opacity[:, 0]
 
 
 class Dense(_Samples):
@@ -113,8 +113,8 @@ class Packed(_Samples):
             def function(density: Tensor, rgb: Tensor) -> Any:
                 weights, _, _ = volrend.render_weight_from_density(self.start, self.end, density, packed_info=pack)
                 sums = (volrend.accumulate_along_rays(weights, x, self.ray, self.rays) for x in (rgb, None))
-                colour, opacity = sums
-                return colour, opacity[:, 0]
+                color, opacity = sums
+                return color, opacity[:, 0]
 
             return self._contestant("nerfacc, CUDA", function, backward)
 

@@ -14,7 +14,7 @@ from headfields.ops.reference.hash_grid import hash_grid as reference
 
 TITLE = "Hash grid"
 TEXT = """16 levels from 16 to 2048 cells an axis, float32. *Random*: points evenly in the cube, in no order; *rays*: 64
-samples along each ray of an image of the head, ray by ray. The reference is the library's definition in vectorised
+samples along each ray of an image of the head, ray by ray. The reference is the library's definition in vectorized
 PyTorch. The Warp kernels are written for this comparison, for these features and no more, and on a CPU run on one
 thread; their launch goes through the points of one level after another, or (*points outer*) through the levels of one
 point after another. Backward is to the table, whose gradient is made anew, as in training. Difference: of features, or
@@ -53,7 +53,7 @@ def _random(count: int) -> Tensor:
 
 
 def _along_rays(count: int) -> Tensor:
-    """64 samples a ray, in a cube of one metre around the head."""
+    """64 samples a ray, in a cube of one meter around the head."""
     origins, directions = (torch.from_numpy(x) for x in shapes.camera_rays(256))
     rows = torch.linspace(0.3, 0.7, count // 64) * len(origins)
     chosen = rows.long()

@@ -14,7 +14,7 @@ import headfields as hf
 from benchmarks.case import OURS, Row, Settings
 from benchmarks.memory import peak_growth
 from benchmarks.profile_insta import STAGES, timed
-from headfields.losses.colour import insta_losses
+from headfields.losses.color import insta_losses
 from headfields.synthetic.captures import write_capture
 from headfields.training import Trainer
 

@@ -13,8 +13,8 @@ from benchmarks.peers import torch_soft
 
 TITLE = "Differentiable mesh rendering"
 TEXT = """A picture of the head, forward and backward to the vertices. "Coverage": the antialiased silhouette (with
-depth, normals and barycentrics, which come along), beside a soft rasteriser (sigmoids of the distance to every face
-near a pixel, Liu et al. 2019) in vectorised PyTorch. The two define coverage differently, and the soft one covers more.
+depth, normals and barycentrics, which come along), beside a soft rasterizer (sigmoids of the distance to every face
+near a pixel, Liu et al. 2019) in vectorized PyTorch. The two define coverage differently, and the soft one covers more.
 Difference: of the derivative of the covered part of the image by the logarithm of the mesh's size, averaged over nine
 sub-pixel shifts. "Picture": texture with mip levels, light, depth and normals; no peer here does as much."""
 
@@ -82,7 +82,7 @@ class Scene:
 
         def run(vertices: Any, camera: Any) -> Any:
             seen = renderer(vertices, camera, light=light)
-            return torch.cat([seen.colour, seen.alpha[..., None], seen.depth[..., None]], -1)
+            return torch.cat([seen.color, seen.alpha[..., None], seen.depth[..., None]], -1)
 
         def both() -> None:
             with torch.enable_grad():

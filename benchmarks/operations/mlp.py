@@ -12,13 +12,13 @@ from benchmarks.case import OURS, Case, Contestant, Maker, Settings
 from headfields.ops import mlp
 
 TITLE = "Small networks"
-TEXT = """The density network (32 features and a condition of 57, then 64, 64, 16) and the colour network (32, then
+TEXT = """The density network (32 features and a condition of 57, then 64, 64, 16) and the color network (32, then
 64, 64, 64, 3), without biases; backward to features and weights. The condition has two rows, one of which each sample
 has: PyTorch is given it as such too, and joins it to the features. Difference: of the output, or of the gradients."""
 
 
 def cases(settings: Settings) -> Iterator[Case]:
-    for label, widths, shared in (("density", (89, 64, 64, 16), 57), ("colour", (32, 64, 64, 64, 3), 0)):
+    for label, widths, shared in (("density", (89, 64, 64, 16), 57), ("color", (32, 64, 64, 64, 3), 0)):
         for backward in (False, True):
             kind = "forward, backward" if backward else "forward"
             sizes = settings.pick((4000, 20_000, 100_000, 800_000), (1000, 4000))

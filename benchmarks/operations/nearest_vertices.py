@@ -14,7 +14,7 @@ from headfields.ops import VertexTree
 TITLE = "Nearest vertices"
 TEXT = """The procedural head, its edges split until it has as many vertices as said. *Near the surface*: points of the
 surface moved by a normal distribution of 8 mm; *spread out*: evenly in its bounding box. Every contestant gets the
-same points, in no order, and gives indices and distances (Open3D: their squares). Difference: of distances, metres. A
+same points, in no order, and gives indices and distances (Open3D: their squares). Difference: of distances, meters. A
 library that cannot refit builds anew in the rows of *refit*."""
 
 _GOALS = {"scipy": 2.0, "Open3D": 2.0}

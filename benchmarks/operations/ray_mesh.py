@@ -9,10 +9,10 @@ from benchmarks.peers.mesh import Arena
 
 TITLE = "Rays and a mesh"
 TEXT = """The first hit of each ray. *Camera*: the rays of a square image of the head, row by row; *random*: from a
-sphere around it to points in its box, in no order. Difference: of distances along the ray, metres; counted apart are
+sphere around it to points in its box, in no order. Difference: of distances along the ray, meters; counted apart are
 rays that meet another surface than ours, or none where ours meets one: at silhouettes and edges that is rounding."""
 
-_TOLERANCE = 1e-4  # metres
+_TOLERANCE = 1e-4  # meters
 
 
 def cases(settings: Settings) -> Iterator[Case]:

@@ -13,7 +13,7 @@ from benchmarks.peers import need
 from headfields.ops import TriangleBVH, inverse_cdf, lookup, march
 
 TITLE = "Sampling"
-TEXT = """*Importance*: 64 intervals a ray from 64 weighted ones, no jitter; the difference is of quantiles, metres.
+TEXT = """*Importance*: 64 intervals a ray from 64 weighted ones, no jitter; the difference is of quantiles, meters.
 *Occupancy look-up*: points in a grid of 128³ cells around the head. *March*: rays of an image of the head through that
 grid, 2 mm a step; nerfacc's marching is CUDA, so on a CPU it is made of its PyTorch functions: all steps, look-up, and
 those kept that are in occupied cells; the difference is of samples a ray, and rays are counted apart where a middle
@@ -66,8 +66,8 @@ class Grid:
         self.aabb = torch.stack([low - margin, high + margin])
         step = (self.aabb[1] - self.aabb[0]) / side
         axes = [self.aabb[0, k] + step[k] * (torch.arange(side) + 0.5) for k in range(3)]
-        centres = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1)
-        near = TriangleBVH(*mesh.tensors("cpu")).closest(centres, max_distance=margin)
+        centers = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1)
+        near = TriangleBVH(*mesh.tensors("cpu")).closest(centers, max_distance=margin)
         self.occupied = (near.face >= 0).to(device)
         self.aabb = self.aabb.to(device)
 

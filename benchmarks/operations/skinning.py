@@ -14,7 +14,7 @@ from benchmarks.peers import need
 TITLE = "Skinning"
 TEXT = """The procedural head, in FLAME's format: 300 shape and 100 expression components, 5 joints. Coefficients and
 pose of a batch to its vertices; backward to all of them. smplx is its function `lbs` on the same arrays. Difference: of
-vertices, metres, or of the gradients."""
+vertices, meters, or of the gradients."""
 
 
 def cases(settings: Settings) -> Iterator[Case]:

@@ -11,12 +11,12 @@ import headfields as hf
 from benchmarks.case import OURS, Case, Contestant, Maker, Settings
 from benchmarks.peers import need, numpy_uv
 
-TITLE = "UV rasterisation"
+TITLE = "UV rasterization"
 TEXT = """The procedural head with its texture coordinates. "Texels": which face, and where on it, each texel of a map
 shows, without padding (nvdiffrast and kaolin have none) and with every texel filled, once for a topology. "Draw": 64
 features of the vertices as a map, the texels known, forward or forward and backward to the features. "Features at
 points": the same at points inside faces, backward to features and barycentrics. The NumPy loop goes over the faces and
-is vectorised within each. Difference: of the drawn coordinates of the head, in metres, and of maps or gradients;
+is vectorized within each. Difference: of the drawn coordinates of the head, in meters, and of maps or gradients;
 coverage at the outline of charts may differ by rounding, and is counted apart."""
 
 

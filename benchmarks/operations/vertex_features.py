@@ -17,8 +17,8 @@ from headfields.records import Canonical, HeadState
 TITLE = "Vertex features"
 TEXT = """Features of the 4 nearest of 10,059 vertices with 64 features each, merged, at points of a normal distribution
 of 8 mm about the surface; forward, and forward and backward to the parameters and the vertices' features. *Paper*: 10
-bands and 3 + 3 layers of 128; *small*: 6 bands and 2 + 2 of 48. PyTorch gathers the features of each neighbour and
-runs all layers on the joined rows; it is given the same neighbours' search. Difference: of features, or of
+bands and 3 + 3 layers of 128; *small*: 6 bands and 2 + 2 of 48. PyTorch gathers the features of each neighbor and
+runs all layers on the joined rows; it is given the same neighbors' search. Difference: of features, or of
 gradients."""
 
 _SIZES = {"paper": {}, "small": {"hidden": 48, "layers": 2, "merged_layers": 2, "bands": 6}}
@@ -70,7 +70,7 @@ def contestants(label: str, count: int, backward: bool, device: str) -> dict[str
         nearest = encoder.prepare(state).tree.nearest(points, 4)
         table = encoder.source(state)[0]
         encoded = frequency_encoding((vertices[nearest.index] - points[:, None]) / encoder.unit, encoder.bands)
-        each = layers(encoder.neighbour_network, torch.cat([encoded, table[nearest.index]], -1))
+        each = layers(encoder.neighbor_network, torch.cat([encoded, table[nearest.index]], -1))
         merged = (inverse_distance_weights(nearest.distance)[..., None] * each).sum(1)
         assert encoder.merged_network is not None
         return layers(encoder.merged_network, merged)

@@ -1,16 +1,16 @@
-"""fcpw: a vectorised tree, millimetres, queries in one batch; its interactions are made once and unpacked untimed."""
+"""fcpw: a vectorized tree, millimeters, queries in one batch; its interactions are made once and unpacked untimed."""
 
 from typing import Any
 
 import numpy as np
 
 from benchmarks.peers import need
-from benchmarks.peers.mesh import MILLIMETRES, MeshPeer
+from benchmarks.peers.mesh import MILLIMETERS, MeshPeer
 from benchmarks.shapes import Mesh
 
 
 def _scaled(points: np.ndarray) -> np.ndarray:
-    return (points * MILLIMETRES).astype(np.float32)
+    return (points * MILLIMETERS).astype(np.float32)
 
 
 class FCPW(MeshPeer):
@@ -50,11 +50,11 @@ class FCPW(MeshPeer):
         self.scene.refit()
 
     def distance(self, queries: Any, answer: Any) -> np.ndarray:
-        return np.array([one.d for one in answer]) / MILLIMETRES
+        return np.array([one.d for one in answer]) / MILLIMETERS
 
     def hit(self, rays: Any, answer: Any) -> np.ndarray:
         missed = 2**31 - 1  # as is an interaction's index where nothing is hit, and -1 as an unsigned number
         return (
             np.array([np.inf if one.primitive_index in (-1, missed, 2**32 - 1) else one.d for one in answer])
-            / MILLIMETRES
+            / MILLIMETERS
         )

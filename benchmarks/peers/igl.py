@@ -1,11 +1,11 @@
-"""libigl: its AABB tree, float64, the only precision of the Python module; millimetres."""
+"""libigl: its AABB tree, float64, the only precision of the Python module; millimeters."""
 
 from typing import Any
 
 import numpy as np
 
 from benchmarks.peers import need
-from benchmarks.peers.mesh import MILLIMETRES, MeshPeer
+from benchmarks.peers.mesh import MILLIMETERS, MeshPeer
 from benchmarks.shapes import Mesh
 
 
@@ -14,15 +14,15 @@ class Libigl(MeshPeer):
     note = "float64"
 
     def __init__(self, mesh: Mesh, device: str, threads: int) -> None:
-        self.mesh = (mesh.vertices64 * MILLIMETRES, mesh.faces64)
+        self.mesh = (mesh.vertices64 * MILLIMETERS, mesh.faces64)
         self.tree = need("igl").AABB()
         self.tree.init(*self.mesh)
 
     def queries(self, points: np.ndarray) -> Any:
-        return points.astype(np.float64) * MILLIMETRES
+        return points.astype(np.float64) * MILLIMETERS
 
     def rays(self, origins: np.ndarray, directions: np.ndarray) -> Any:
-        return origins.astype(np.float64) * MILLIMETRES, directions.astype(np.float64)
+        return origins.astype(np.float64) * MILLIMETERS, directions.astype(np.float64)
 
     def closest(self, queries: Any) -> Any:
         return self.tree.squared_distance(*self.mesh, queries)
@@ -31,7 +31,7 @@ class Libigl(MeshPeer):
         return self.tree.intersect_ray_first(*self.mesh, *rays)
 
     def distance(self, queries: Any, answer: Any) -> np.ndarray:
-        return np.sqrt(answer[0]) / MILLIMETRES
+        return np.sqrt(answer[0]) / MILLIMETERS
 
     def hit(self, rays: Any, answer: Any) -> np.ndarray:
-        return np.where(answer[0] < 0, np.inf, answer[1] / MILLIMETRES)
+        return np.where(answer[0] < 0, np.inf, answer[1] / MILLIMETERS)

@@ -13,9 +13,9 @@ from benchmarks.case import OURS, Contestant, Maker, PeerMissing
 from benchmarks.peers import need
 from benchmarks.shapes import Mesh
 
-MILLIMETRES = 1000.0
-"""Some ray tests have an absolute tolerance, made for meshes larger than a head is in metres, and there take small
-faces for ones without area (libigl misses a third of the rays at 300,000 faces). Those are given millimetres."""
+MILLIMETERS = 1000.0
+"""Some ray tests have an absolute tolerance, made for meshes larger than a head is in meters, and there take small
+faces for ones without area (libigl misses a third of the rays at 300,000 faces). Those are given millimeters."""
 
 
 class MeshPeer:
@@ -47,11 +47,11 @@ class MeshPeer:
         return mesh.vertices32
 
     def distance(self, queries: Any, answer: Any) -> np.ndarray:
-        """(n,) distance of each query to the surface, metres."""
+        """(n,) distance of each query to the surface, meters."""
         raise NotImplementedError
 
     def hit(self, rays: Any, answer: Any) -> np.ndarray:
-        """(n,) distance along each ray, metres; infinity where it hits nothing."""
+        """(n,) distance along each ray, meters; infinity where it hits nothing."""
         raise NotImplementedError
 
 

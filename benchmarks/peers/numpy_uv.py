@@ -6,9 +6,9 @@ Texels = tuple[np.ndarray, np.ndarray]
 
 
 def rasterize(uv: np.ndarray, uv_faces: np.ndarray, height: int, width: int) -> Texels:
-    """Face (H, W), -1 for none, and barycentrics (H, W, 3) at the centres of texels; row 0 at v = 1.
+    """Face (H, W), -1 for none, and barycentrics (H, W, 3) at the centers of texels; row 0 at v = 1.
 
-    The lowest face that holds a centre keeps it.
+    The lowest face that holds a center keeps it.
     """
     face = np.full((height, width), -1, np.int64)
     barycentric = np.zeros((height, width, 3))

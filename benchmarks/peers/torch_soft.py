@@ -1,7 +1,7 @@
-"""A soft rasteriser in vectorised PyTorch: coverage of every face near every pixel, by a sigmoid of its distance.
+"""A soft rasterizer in vectorized PyTorch: coverage of every face near every pixel, by a sigmoid of its distance.
 
 As in Liu et al. 2019, "Soft Rasterizer": each face covers a pixel with sigmoid(± d² / sigma), d the distance of the
-pixel's centre to its outline, and the image is 1 minus the product of what the faces leave free. Only pixels within a
+pixel's center to its outline, and the image is 1 minus the product of what the faces leave free. Only pixels within a
 few widths of a face's box are looked at. It has no depth order, since coverage needs none.
 """
 
@@ -26,13 +26,13 @@ def coverage(pixels: Tensor, faces: Tensor, size: tuple[int, int], sigma: float 
     step = torch.arange(len(which)) - (counts.cumsum(0) - counts)[which]
     column = first[which, 0] + step % extent[which, 0]
     row = first[which, 1] + step // extent[which, 0]
-    centre = torch.stack([column, row], -1) + 0.5
+    center = torch.stack([column, row], -1) + 0.5
     triangle = corners[which]
     nearest = torch.full_like(triangle[:, 0, 0], torch.inf)
     sides = []
     for k in range(3):
         a, b = triangle[:, k], triangle[:, (k + 1) % 3]
-        line, reach = b - a, centre - a
+        line, reach = b - a, center - a
         part = ((line * reach).sum(-1) / line.square().sum(-1).clamp(min=1e-12)).clamp(0, 1)
         nearest = torch.minimum(nearest, (reach - part[:, None] * line).square().sum(-1))
         sides.append(line[:, 0] * reach[:, 1] - line[:, 1] * reach[:, 0])

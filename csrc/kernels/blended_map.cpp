@@ -1,4 +1,4 @@
-// Points and directions taken along by the deformation gradients of a triangle and its neighbours.
+// Points and directions taken along by the deformation gradients of a triangle and its neighbors.
 #include "blended_map.h"
 
 #include <math.h>
@@ -11,13 +11,13 @@ void blended_map(const headfields::BlendedMap &map, int64_t first, int64_t last)
         const float *x = map.points + 3 * i, *d = map.directions + 3 * i;
         const int64_t *mine = map.ring + width * map.face[i];
         const float *matrices = map.gradients + 12 * map.faces * map.mesh[i];
-        const float *centres = map.centroids + 3 * map.faces * map.mesh[i];
+        const float *centers = map.centroids + 3 * map.faces * map.mesh[i];
         float mixed[12] = {0}, total = 0, nearest = 0;
         for (int64_t k = 0; k < width; ++k) {
             if (mine[k] < 0) continue;
             float weight = 1;
             if (width > 1) {
-                const float *c = centres + 3 * mine[k];
+                const float *c = centers + 3 * mine[k];
                 const float a = x[0] - c[0], b = x[1] - c[1], e = x[2] - c[2];
                 const float distance = sqrtf(a * a + b * b + e * e);
                 if (k == 0) nearest = distance;  // measured from here, so that no weight over- or underflows

@@ -1,4 +1,4 @@
-// Nearest triangle. Queries come in a spatially coherent order and are answered in groups of neighbours: one descent
+// Nearest triangle. Queries come in a spatially coherent order and are answered in groups of neighbors: one descent
 // for a group collects the few leaves that can hold an answer to any of its queries, and each query then looks at these
 // alone. A query by itself goes depth first, nearer children first. Either way the answer of the query before is the
 // first bound.
@@ -125,21 +125,21 @@ struct Work {
         const int32_t b = query.mesh ? query.mesh[items[0]] : 0;
         const float *bounds = tree.bounds + b * tree.nodes * bvh_node_floats;
         const float *triangles = tree.triangles + b * tree.leaves * bvh_leaf_floats;
-        float lo[3], hi[3], centre[3], half2 = 0;
+        float lo[3], hi[3], center[3], half2 = 0;
         for (int axis = 0; axis < 3; ++axis) {
             lo[axis] = hi[axis] = query.points[3 * (int64_t)items[0] + axis];
             for (int j = 1; j < count; ++j) {
                 const float x = query.points[3 * (int64_t)items[j] + axis];
                 lo[axis] = x < lo[axis] ? x : lo[axis], hi[axis] = x > hi[axis] ? x : hi[axis];
             }
-            centre[axis] = 0.5f * lo[axis] + 0.5f * hi[axis];
-            const float below = centre[axis] - lo[axis], above = hi[axis] - centre[axis],
+            center[axis] = 0.5f * lo[axis] + 0.5f * hi[axis];
+            const float below = center[axis] - lo[axis], above = hi[axis] - center[axis],
                         half = below > above ? below : above;
             half2 += half * half;
         }
-        // No query is farther from the mesh than the centre is and then from the centre.
+        // No query is farther from the mesh than the center is and then from the center.
         const float half = __builtin_sqrtf(half2) * 1.0001f;
-        const v3 middle = v3_set(centre);
+        const v3 middle = v3_set(center);
         Answer answer;
         const float reach = query.max_distance * 1.0001f + half;
         answer.start(reach * reach);

@@ -53,10 +53,10 @@ void evaluate(const Harmonics &h, const Real *directions, Real *out, int64_t beg
                         now[i] = next;
                     }
                 }
-                const int centre = l * (l + 1);
-                for (int i = 0; i < count; ++i) column[centre + m][i] = now[i] * azimuth.cosine[m][i];
+                const int center = l * (l + 1);
+                for (int i = 0; i < count; ++i) column[center + m][i] = now[i] * azimuth.cosine[m][i];
                 if (m > 0)
-                    for (int i = 0; i < count; ++i) column[centre - m][i] = now[i] * azimuth.sine[m][i];
+                    for (int i = 0; i < count; ++i) column[center - m][i] = now[i] * azimuth.sine[m][i];
             }
         }
         for (int i = 0; i < count; ++i)

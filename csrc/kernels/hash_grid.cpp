@@ -1,5 +1,5 @@
 // The multiresolution hash grid (Müller et al. 2022, section 3): loops over blocks of points, one level at a time.
-// Locating a block (cells, weights, table rows) vectorises over points; reading the table is then bound by memory.
+// Locating a block (cells, weights, table rows) vectorizes over points; reading the table is then bound by memory.
 #include "hash_grid.h"
 
 #include <cmath>

@@ -14,7 +14,7 @@ void marching_marks(const MarchingGrid &grid, int64_t first, int64_t last, int64
     for (int64_t row = first; row < last; ++row) {
         const uint8_t *in = grid.inside + row * width;
         uint8_t *mark = grid.marks + row * width;
-        // At the far border there is no neighbour: the point itself stands in, and no edge is cut.
+        // At the far border there is no neighbor: the point itself stands in, and no edge is cut.
         const uint8_t *x = row / grid.height + 1 < grid.depth ? in + plane : in;
         const uint8_t *y = row % grid.height + 1 < grid.height ? in + width : in;
         int64_t total = 0;

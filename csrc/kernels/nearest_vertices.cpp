@@ -1,4 +1,4 @@
-// The k nearest vertices. Queries come in a spatially coherent order and are answered in groups of neighbours: one
+// The k nearest vertices. Queries come in a spatially coherent order and are answered in groups of neighbors: one
 // descent for a group collects the vertices that can be among the answers of any of its queries, and each query then
 // measures these alone. A query by itself goes depth first, nearer children first. Either way the vertices found for
 // the query before are the first bound.
@@ -218,23 +218,23 @@ struct Work {
     bool answer_group(const uint32_t *items, int count) {
         const int32_t b = query.mesh ? query.mesh[items[0]] : 0;
         const float *bounds = bounds_of(b), *positions = positions_of(b), *vertices = vertices_of(b);
-        float lo[3], hi[3], centre[3], half2 = 0;
+        float lo[3], hi[3], center[3], half2 = 0;
         for (int axis = 0; axis < 3; ++axis) {
             lo[axis] = hi[axis] = point_of(items[0])[axis];
             for (int j = 1; j < count; ++j) {
                 const float x = point_of(items[j])[axis];
                 lo[axis] = x < lo[axis] ? x : lo[axis], hi[axis] = x > hi[axis] ? x : hi[axis];
             }
-            centre[axis] = 0.5f * lo[axis] + 0.5f * hi[axis];
-            const float below = centre[axis] - lo[axis], above = hi[axis] - centre[axis], half = below > above ? below : above;
+            center[axis] = 0.5f * lo[axis] + 0.5f * hi[axis];
+            const float below = center[axis] - lo[axis], above = hi[axis] - center[axis], half = below > above ? below : above;
             half2 += half * half;
         }
-        // A query's k nearest are no farther from it than those of the centre are, and then from the centre.
+        // A query's k nearest are no farther from it than those of the center are, and then from the center.
         const float half = __builtin_sqrtf(half2) * 1.0001f, reach = query.max_distance * 1.0001f + half;
         const float reach2 = reach * reach + 1e-30f;
-        const float bound = b == mesh_before ? bound_from(found, centre, vertices, reach2) : reach2;
+        const float bound = b == mesh_before ? bound_from(found, center, vertices, reach2) : reach2;
         found.start(query.k, __builtin_inff(), bound);
-        descend(tree, bounds, positions, centre, found);
+        descend(tree, bounds, positions, center, found);
         mesh_before = b;
         float radius2 = limit2;
         if (found.rank[query.k - 1] != nobody) {

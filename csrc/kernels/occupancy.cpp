@@ -10,12 +10,12 @@ template <class T>
 struct Grid {
     const uint8_t *occupied;
     int64_t size[3];
-    T low[3], cells_per_metre[3];
+    T low[3], cells_per_meter[3];
 
     // The index of the cell that holds the point, or -1 outside (NaN is outside).
     int64_t cell(const T *point, int64_t *at) const {
         for (int axis = 0; axis < 3; ++axis) {
-            const T place = (point[axis] - low[axis]) * cells_per_metre[axis];
+            const T place = (point[axis] - low[axis]) * cells_per_meter[axis];
             if (!(place >= 0 && place < T(size[axis]))) return -1;
             at[axis] = int64_t(place);
         }
@@ -30,7 +30,7 @@ static Grid<T> make_grid(const uint8_t *occupied, const int64_t *size, const T *
     for (int axis = 0; axis < 3; ++axis) {
         grid.size[axis] = size[axis];
         grid.low[axis] = aabb[axis];
-        grid.cells_per_metre[axis] = T(size[axis]) / (aabb[3 + axis] - aabb[axis]);
+        grid.cells_per_meter[axis] = T(size[axis]) / (aabb[3 + axis] - aabb[axis]);
     }
     return grid;
 }
@@ -111,7 +111,7 @@ static void march_of(int64_t begin, int64_t end, const T *origins, const T *dire
                     const T sum = origin[axis] + direction[axis];
                     misses |= !(sum - sum == 0);  // not finite
                     if (direction[axis] == 0) {
-                        const T place = (origin[axis] - grid.low[axis]) * grid.cells_per_metre[axis];
+                        const T place = (origin[axis] - grid.low[axis]) * grid.cells_per_meter[axis];
                         misses |= !(place >= 0 && place < T(grid.size[axis]));
                         continue;
                     }

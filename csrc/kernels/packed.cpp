@@ -8,7 +8,7 @@
 namespace HF_ISA {
 
 // kept = exp(-x) and alpha = 1 - exp(-x), the latter without cancellation at small x; branch-free, so that the loop
-// over samples vectorises. x = 2^n-scaling plus a remainder |r| <= ln(2) / 2, whose expm1 is a Taylor polynomial
+// over samples vectorizes. x = 2^n-scaling plus a remainder |r| <= ln(2) / 2, whose expm1 is a Taylor polynomial
 // (degree 7: relative error below 2e-8). NaN goes through.
 static inline void absorb(float x, float &kept, float &alpha) {
     const float z = -x;

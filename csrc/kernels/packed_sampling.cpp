@@ -56,7 +56,7 @@ static void inverse_cdf_of(int64_t begin, int64_t end, const int64_t *offsets, c
     }
 }
 
-// Pieces between neighbouring edges of a and b that either covers. out_start == nullptr: only counts them.
+// Pieces between neighboring edges of a and b that either covers. out_start == nullptr: only counts them.
 template <class T>
 static void merge_of(int64_t begin, int64_t end, const int64_t *offsets_a, const T *start_a, const T *stop_a,
                      const int64_t *offsets_b, const T *start_b, const T *stop_b, int64_t *counts,

@@ -74,7 +74,7 @@ def train(
         capture: Folder of the capture.
         out: Folder of the run.
         minutes: Stop after so many minutes of training in all.
-        steps: Stop after so many optimiser steps in all.
+        steps: Stop after so many optimizer steps in all.
         resume: Go on from the run's checkpoint, with the model and options of its config.json.
         seed: Of weights, frames and pixels; 0 if not given. A run that is gone on with keeps its own.
         rays: Rays a step at first. Not given, this and what follows is the model's own; of INSTA, 2048. More give a
@@ -133,7 +133,7 @@ def evaluate(
         run: Folder of the run.
         split: Which frames: test, val, train or all.
         capture: Another capture than the run was trained on (same topology).
-        background: Grey behind truth and rendering, in [0, 1]. Figures over different ones do not compare.
+        background: Gray behind truth and rendering, in [0, 1]. Figures over different ones do not compare.
         limit: At most so many frames, spread evenly over the split.
         refine: Also fit each frame's head pose (and latent codes) to its image and measure again: psnr_refined and so
             on, beside the figures as tracked. These use the test image: quality without misalignment, not prediction.
@@ -185,7 +185,7 @@ def render(
         seconds: Length of a turntable, or of one expression.
         fps: Frames a second of videos.
         scale: Size of the pictures relative to the capture's.
-        background: Grey behind the head, in [0, 1].
+        background: Gray behind the head, in [0, 1].
         capture: Another capture than the run was trained on, for its frames and cameras.
         memory: Megabytes that decoded frames may take.
         device: cpu, cuda, cuda:1, ...; auto is CUDA where there is one.
@@ -215,7 +215,7 @@ def mesh(
     memory: int = 2048,
     device: str = "auto",
 ) -> None:
-    """Write the surface of an avatar as a mesh with colours: `headfields mesh RUN --frame 10 --out head.ply`.
+    """Write the surface of an avatar as a mesh with colors: `headfields mesh RUN --frame 10 --out head.ply`.
 
     Args:
         avatar: Folder of a run, or an avatar's .safetensors file.
@@ -224,12 +224,12 @@ def mesh(
         resolution: Cells along the longest side of the box that holds the head.
         space: posed as in the frame, or canonical.
         level: Density on the surface in 1/m (140 if not given: half of the light stopped in 5 mm), or distance in
-            metres (0 if not given).
-        solid: Metres: what lies deeper inside the tracked mesh is solid, as a density learns nothing there; 0.01 does
+            meters (0 if not given).
+        solid: Meters: what lies deeper inside the tracked mesh is solid, as a density learns nothing there; 0.01 does
             well for heads.
         largest: Only the largest connected piece.
         open: Leave out what closes the surface where it meets the box, or where nothing is known.
-        picture: Also write a picture beside the mesh: clay, colours and normals.
+        picture: Also write a picture beside the mesh: clay, colors and normals.
         capture: Another capture than the run was trained on, or the capture for an avatar's file.
         memory: Megabytes that the search may take, and decoded frames.
         device: cpu, cuda, cuda:1, ...; auto is CUDA where there is one.
@@ -257,8 +257,8 @@ def compare_meshes(
 ) -> None:
     """Say how far a mesh lies from the truth: chamfer distances, normal consistency, F-score and recall.
 
-    Files are PLY, OBJ, glTF, STL or OFF, in metres; the truth may be a scan's points. The last line on stdout is one
-    JSON object, distances in metres.
+    Files are PLY, OBJ, glTF, STL or OFF, in meters; the truth may be a scan's points. The last line on stdout is one
+    JSON object, distances in meters.
 
     Args:
         surface: The mesh that is judged.
@@ -269,7 +269,7 @@ def compare_meshes(
         directions: both, or truth-to-surface alone for scans that show a part of the head (MonoNPHM's evaluation).
         samples: Points drawn from each side that has faces.
         seed: Of the draw.
-        limit: Millimetres at the red end of the heat map.
+        limit: Millimeters at the red end of the heat map.
     """
     from headfields.cli import meshing
 

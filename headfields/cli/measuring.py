@@ -25,7 +25,7 @@ def evaluate(
     from headfields.training.frames import choose_frames
 
     if not 0 <= background <= 1:
-        raise CommandError(f"--background is {background}; expected a grey level in [0, 1]")
+        raise CommandError(f"--background is {background}; expected a gray level in [0, 1]")
     run, config = runs.open_run(path)
     device = runs.choose_device(device_name)
     avatar = runs.load_avatar(run, config, memory).to(device)

@@ -55,7 +55,7 @@ def mesh(path: Path, options: Options, device_name: str) -> None:
         if not len(found.faces):
             raise CommandError(
                 f"frame {frame}: nothing reaches the level; --level takes another, in 1/m for a density (default "
-                f"{meshing.DENSITY_LEVEL:g}) or in metres for a distance (default 0)"
+                f"{meshing.DENSITY_LEVEL:g}) or in meters for a distance (default 0)"
             )
         out = options.out / f"{frame:05d}.ply" if several else options.out
         meshing.save_mesh(out, found)
@@ -100,7 +100,7 @@ def _avatar(path: Path, options: Options) -> tuple[Any, Iterator[tuple[int, Any,
 def _picture(path: Path, found: Any, camera: Any) -> None:
     from headfields.viz import mesh_picture, save_image
 
-    looks: tuple[Any, ...] = ("clay", "normals") if found.colours is None else ("clay", "colours", "normals")
+    looks: tuple[Any, ...] = ("clay", "normals") if found.colors is None else ("clay", "colors", "normals")
     save_image(path, torch.cat([mesh_picture(found, camera, look) for look in looks], dim=1))
     print(path)
 
@@ -114,7 +114,7 @@ def compare_meshes(
     from headfields.metrics.surface import compare_surfaces
 
     if limit <= 0:
-        raise CommandError(f"--limit is {limit}; expected a positive number of millimetres")
+        raise CommandError(f"--limit is {limit}; expected a positive number of millimeters")
     surface, truth = meshing.load_mesh(surface_path), meshing.load_mesh(truth_path)
     result: dict[str, Any] = {"surface": str(surface_path), "truth": str(truth_path)}
     if align != "none":
@@ -140,7 +140,7 @@ def compare_meshes(
 
 
 def _heat_maps(path: Path, surface: Any, truth: Any, limit: float) -> None:
-    """Each side from the front and both quarters, coloured by the distance of its vertices to the other."""
+    """Each side from the front and both quarters, colored by the distance of its vertices to the other."""
     from headfields import mesh as meshing
     from headfields.viz import save_image, side_by_side
     from headfields.viz.meshes import front_camera, heat, heat_legend, mesh_picture
@@ -149,9 +149,9 @@ def _heat_maps(path: Path, surface: Any, truth: Any, limit: float) -> None:
     for name, mesh, other in (("surface to truth", surface, truth), ("truth to surface", truth, surface)):
         if not len(mesh.faces):
             continue
-        colours = heat(meshing.SurfaceTree(other).distances(mesh.vertices).distance, limit)
+        colors = heat(meshing.SurfaceTree(other).distances(mesh.vertices).distance, limit)
         for turn in (0.0, -50.0, 50.0):
-            pictures.append(mesh_picture(mesh, front_camera(mesh, 320, turn), colours))
+            pictures.append(mesh_picture(mesh, front_camera(mesh, 320, turn), colors))
             captions.append(name if not turn else "")
     if pictures:
         legend = torch.from_numpy(heat_legend(320, limit)).float() / 255

@@ -34,20 +34,20 @@ def turntable(capture: Any, frame: int, count: int, degrees: float | int) -> Ite
     index = torch.tensor([frame])
     camera, state = capture.camera(index), capture.state(index)
     corners = state.vertices[0]
-    centre = (corners.amin(0) + corners.amax(0)) / 2
+    center = (corners.amin(0) + corners.amax(0)) / 2
     for i in range(count):
         turn = i / count
         angle = math.radians(degrees) * (turn if degrees >= 360 else math.sin(2 * math.pi * turn) / 2)
-        yield Shot(orbit(camera, centre, angle), state)
+        yield Shot(orbit(camera, center, angle), state)
 
 
-def orbit(camera: Camera, centre: Float[Tensor, "3"], angle: float | int) -> Camera:
-    """The camera carried around the vertical axis (y) through `centre` by an angle in radians."""
+def orbit(camera: Camera, center: Float[Tensor, "3"], angle: float | int) -> Camera:
+    """The camera carried around the vertical axis (y) through `center` by an angle in radians."""
     cos, sin = math.cos(angle), math.sin(angle)
     # Turning the world by the opposite angle before the camera sees it is the same as carrying the camera.
     turn = torch.eye(4).to(camera.world_to_camera)
     turn[:3, :3] = torch.tensor([[cos, 0, -sin], [0, 1, 0], [sin, 0, cos]]).to(turn)
-    turn[:3, 3] = centre - turn[:3, :3] @ centre
+    turn[:3, 3] = center - turn[:3, :3] @ center
     return camera.replace(world_to_camera=camera.world_to_camera @ turn)
 
 

@@ -12,7 +12,7 @@ from headfields.cli.errors import CommandError
 from headfields.priors.scans import NphmScans, read_nphm
 
 _MIRRORED = 0.01
-"""Metres by which two anchors may miss being each other's mirror images."""
+"""Meters by which two anchors may miss being each other's mirror images."""
 
 
 def nphm_scans(chosen: dict[str, Any], held_out: int) -> tuple[NphmScans, NphmScans | None]:

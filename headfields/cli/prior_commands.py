@@ -52,7 +52,7 @@ def train_prior(
         held_out: How many further people (of a folder: of its people, the last) are not trained on, but fitted at the
             end; 2 if not given.
         minutes: Stop after so many minutes of training in all; 25 on a CPU if neither limit is given.
-        steps: Stop after so many optimiser steps in all.
+        steps: Stop after so many optimizer steps in all.
         resume: Go on from the run's checkpoint, as it was started.
         seed: Of people, weights, scans and points; 0 if not given.
         sizes: Of networks, codes and batches: small, for minutes on a CPU, or the paper's; small on a CPU if not given.
@@ -93,7 +93,7 @@ def track(
 ) -> None:
     """Fit a prior's head to a capture: `headfields track --capture DIR --prior FILE --out RUN`.
 
-    Shape, appearance, light and a colour affine once, expression and head pose for each frame: first frame by frame,
+    Shape, appearance, light and a color affine once, expression and head pose for each frame: first frame by frame,
     then all together, smoothly. RUN receives meshes, codes, poses, a picture of each frame, a video, errors.json (how
     well each frame fits, and which failed by what), profile.json, and the same in MonoNPHM's layout. Frames that fail
     are named and left out. Ctrl-C ends it in good order; the same command with --resume goes on to the same result.

@@ -51,6 +51,6 @@ def rig(
     print(f"landmarks: {len(made.landmarks.points)} ({'given' if landmarks else 'found on the shape'})")
     print(f"registered: {apart:.2f} mm root mean square, over {int(seen.met.sum())} of the body's vertices")
     print(f"eyes: {'closed' if made.eyes_closed else 'open'}; lips: {texts[made.parted]}")
-    print(f"{filled:.0%} of the vertices have no counterpart and took their neighbours' weights")
+    print(f"{filled:.0%} of the vertices have no counterpart and took their neighbors' weights")
     print(f"wrote {written}; look at {pictures / 'sheet.png'}")
     print(f'read it with headfields.rigging.RiggedTemplate.from_file("{written}")')

@@ -26,7 +26,7 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
-HeadFrame = Literal["auto", "keep", "normalise"]
+HeadFrame = Literal["auto", "keep", "normalize"]
 
 
 def open_capture(path: Path, memory: int, head_frame: HeadFrame = "auto", mouth: Mouth = "close") -> Any:
@@ -44,7 +44,7 @@ def open_capture(path: Path, memory: int, head_frame: HeadFrame = "auto", mouth:
 
 def head_frame(config: dict[str, Any]) -> HeadFrame:
     """How a run opened its capture for training; runs that do not say had it as it is on disk."""
-    return "normalise" if config.get("head_frame") == "normalise" else "keep"
+    return "normalize" if config.get("head_frame") == "normalize" else "keep"
 
 
 def capture_of(config: dict[str, Any], other: Path | None, memory: int) -> Any:

@@ -59,7 +59,7 @@ def _check(options: Options) -> None:
             f"--seconds is {options.seconds}, --fps {options.fps} and --scale {options.scale}; all must be positive"
         )
     if not 0 <= options.background <= 1:
-        raise CommandError(f"--background is {options.background}; expected a grey level in [0, 1]")
+        raise CommandError(f"--background is {options.background}; expected a gray level in [0, 1]")
     if options.compare and options.mode != "frames":
         raise CommandError("--compare goes with --mode frames alone: the other modes have nothing to compare with")
     if options.mode != "frames" and options.out is not None and options.out.suffix not in (".mp4", ".gif"):

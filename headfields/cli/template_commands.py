@@ -46,13 +46,13 @@ def track_template(
     every: Annotated[int, Number] = 1,
     resume: bool = False,
     quick: bool = False,
-    no_colour: bool = False,
+    no_color: bool = False,
     stage1_only: bool = False,
     memory: int = 1024,
 ) -> None:
     """Track a rigged scan through a capture: `headfields track-template --rig RIG.npz --capture DIR --out RUN`.
 
-    Fits where the body is, neck, head, jaw and expression of each frame, and one light, to colours, mattes and whatever
+    Fits where the body is, neck, head, jaw and expression of each frame, and one light, to colors, mattes and whatever
     landmarks are visible, back views included; then all frames together, smoothly. Of the capture images, mattes,
     landmarks and the lens are used. RUN receives a picture of each frame, videos, errors.json, profile.json and
     `capture`, a capture with the tracked meshes that `headfields train vp360 --capture RUN/capture` trains on. Frames
@@ -67,14 +67,14 @@ def track_template(
         every: Every so many frames.
         resume: Go on with what is in RUN.
         quick: Smaller images and fewer steps.
-        no_colour: Leave the photometric term out: outlines and landmarks alone.
+        no_color: Leave the photometric term out: outlines and landmarks alone.
         stage1_only: Leave the pass over all frames together out.
         memory: Megabytes that decoded frames may take.
     """
     from headfields.cli import template_tracking
 
     template_tracking.track_template(
-        rig, capture, out, frames, every, resume, quick, not no_colour, not stage1_only, memory
+        rig, capture, out, frames, every, resume, quick, not no_color, not stage1_only, memory
     )
 
 
@@ -103,7 +103,7 @@ def rig(
         body: An SMPL-X or FLAME file with landmarks; a body made by code if not given.
         texture: The image, where the OBJ's material does not name it.
         eyes: Whether the scan's lids are shut; auto looks at the texture between them.
-        scale: Metres per unit of the OBJ file.
+        scale: Meters per unit of the OBJ file.
         inner_mouth: Whether a mouth that is cut open gets a cavity and teeth.
         size: Of each picture, in pixels.
     """
@@ -152,7 +152,7 @@ def template(
         body: For the rig: an SMPL-X or FLAME file; a body made by code if not given.
         texture: Of a scan, where its material does not name it.
         eyes: For the rig: whether the lids are shut; auto looks.
-        scale: Metres per unit of the OBJ file.
+        scale: Meters per unit of the OBJ file.
         inner_mouth: For the rig: whether a mouth that is cut open gets a cavity and teeth.
         size: Of each picture, in pixels.
     """

@@ -26,7 +26,7 @@ def synth_template(
 
 
 def track_template(
-    rig: Path, capture: Path, out: Path, frames: int | None, every: int, resume: bool, quick: bool, colour: bool,
+    rig: Path, capture: Path, out: Path, frames: int | None, every: int, resume: bool, quick: bool, color: bool,
     joint: bool, memory: int,
 ) -> None:  # fmt: skip
     """Tracks a rig through a capture, and says how well it fits."""
@@ -36,12 +36,12 @@ def track_template(
     if every < 1 or (frames is not None and frames < 1):
         raise CommandError(f"--frames is {frames} and --every {every}; both must be at least 1")
     template = RiggedTemplate.from_file(rig)
-    if template.texture is None and colour:
-        raise CommandError(f"{rig} has no texture to compare colours with; rig a textured scan, or give --no-colour")
+    if template.texture is None and color:
+        raise CommandError(f"{rig} has no texture to compare colors with; rig a textured scan, or give --no-color")
     source = runs.open_capture(capture, memory)
     options = TemplateTrackingOptions.quick() if quick else TemplateTrackingOptions()
-    if not colour:
-        options = options.without_colour()
+    if not color:
+        options = options.without_color()
     if not joint:
         options = replace(options, joint_steps=0)
     chosen = list(range(0, len(source), every))[:frames]

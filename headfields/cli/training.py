@@ -71,7 +71,7 @@ def train(options: Options) -> None:
         "model": options.model,
         "arguments": _arguments(options, before, capture, device),
         "capture": str(options.capture.resolve()),
-        "head_frame": "keep" if getattr(capture, "head_frame", None) is None else "normalise",
+        "head_frame": "keep" if getattr(capture, "head_frame", None) is None else "normalize",
         "mouth": mouth,
         "seed": before.get("seed", 0) if options.seed is None else options.seed,
         "training": chosen,

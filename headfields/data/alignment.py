@@ -17,7 +17,7 @@ _REACH = 0.25  # how far an offset is looked for, image sides
 _PLATEAU = 0.005  # shifts that fit this much worse than the best are as good
 _GAIN = 0.03  # by how much a shift must fit better to be believed
 _LEAST = 0.015  # shifts of less than this part of the image are no finding
-_DEPTH = 0.01  # metres: depth that the mesh explains
+_DEPTH = 0.01  # meters: depth that the mesh explains
 _FIT = 0.6  # face within mesh times mesh within matte: the least
 _EXPLAINED = 0.5  # the least part of a depth map that it should
 _CLOTH = (90, 100)
@@ -41,8 +41,8 @@ class Offset:
 class Look:
     """One frame as far as it is compared.
 
-    `vertices` (V, 3) metres, `world_to_camera` (4, 4), `intrinsics` (3, 3), `alpha` (H, W) bool, `label` (H, W) uint8
-    or None, `depth` (H, W) metres with 0 for none, or None.
+    `vertices` (V, 3) meters, `world_to_camera` (4, 4), `intrinsics` (3, 3), `alpha` (H, W) bool, `label` (H, W) uint8
+    or None, `depth` (H, W) meters with 0 for none, or None.
     """
 
     name: str
@@ -125,9 +125,9 @@ def _compare(look: Look, faces: np.ndarray) -> Iterator[tuple[str, tuple[float, 
     if depth is not None and not depth.any():
         yield "no depth", ()
     elif depth is not None:
-        explained, metres = _depth_agreement(depth, pixels, z)
+        explained, meters = _depth_agreement(depth, pixels, z)
         if explained < _EXPLAINED:
-            yield "depth", (explained, 1000 * metres)
+            yield "depth", (explained, 1000 * meters)
 
 
 def in_view(
@@ -155,7 +155,7 @@ def _inside(pixels: np.ndarray, z: np.ndarray, size: tuple[int, int]) -> np.ndar
 
 
 def _surface(look: Look, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Pixels (P, 2) and depth (P,) of vertices, edge midpoints and centres that land inside the image."""
+    """Pixels (P, 2) and depth (P,) of vertices, edge midpoints and centers that land inside the image."""
     corners = look.vertices[faces]
     middle = (corners + np.roll(corners, 1, axis=1)) / 2
     points = np.concatenate([look.vertices[np.unique(faces)], middle.reshape(-1, 3), corners.mean(axis=1)])
@@ -191,7 +191,7 @@ def _silhouette_offset(moving: np.ndarray, still: np.ndarray) -> Offset | None:
 
 
 def _depth_agreement(depth: np.ndarray, pixels: np.ndarray, z: np.ndarray) -> tuple[float, float]:
-    """The part of a depth map's cells that some point of the mesh explains, and by how much it is off, metres."""
+    """The part of a depth map's cells that some point of the mesh explains, and by how much it is off, meters."""
     cell = -(-max(depth.shape) // (_CELLS // 2))
     column, row = pixels.astype(int).T
     place = (row // cell, column // cell)

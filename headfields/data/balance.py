@@ -36,7 +36,7 @@ def view_yaw(
 
     The head's pose in a frame is the rigid motion that brings the template's canonical mesh nearest to the frame's,
     so it does not matter whether the capture keeps it in the vertices or in the camera. Of the direction from the
-    head's centre to the camera, in the canonical frame (y up, face toward +z), this is the angle about y.
+    head's center to the camera, in the canonical frame (y up, face toward +z), this is the angle about y.
 
     Args:
         capture: whose frames.
@@ -69,8 +69,8 @@ def view_yaw(
     for some in wanted.split(64):  # so that not all meshes are in memory at once
         posed = capture.state(some).vertices[:, vertices].double()
         rotation, shift = fit_rigid(rest, posed)
-        centre = capture.camera(some).centre.double() - shift
-        toward = (rotation.mT @ centre[..., None])[..., 0] - rest.mean(dim=0)
+        center = capture.camera(some).center.double() - shift
+        toward = (rotation.mT @ center[..., None])[..., 0] - rest.mean(dim=0)
         found.append(torch.atan2(toward[:, 0], toward[:, 2]))
     return torch.cat(found).float() if found else torch.zeros(0)
 

@@ -30,7 +30,7 @@ _SAME = 0.005  # readings whose projections differ by less than this part of the
 class Evidence:
     """One frame to judge by: posed vertices (V, 3), matrix (4, 4), intrinsics (3, 3), and what there is of the images.
 
-    `silhouette` (H, W) bool where the head is, or None without a matte; `depth` (H, W) metres, 0 for none, or None.
+    `silhouette` (H, W) bool where the head is, or None without a matte; `depth` (H, W) meters, 0 for none, or None.
     """
 
     vertices: np.ndarray
@@ -87,12 +87,12 @@ def decide_convention(
         if any(frame.depth is not None for frame in evidence) and _fits(without, faces, size):
             raise CaptureError(
                 "depth_path: the depth maps agree with the meshes under no camera convention, mattes do "
-                f"(scores: {listing}; {used}). Check integer_depth_scale (metres per unit), or remove depth_path"
+                f"(scores: {listing}; {used}). Check integer_depth_scale (meters per unit), or remove depth_path"
             )
         raise CaptureError(
             f"transform_matrix: no camera convention puts the meshes on the head (scores: {listing}; {used}). "
             "Cameras (also fl_x, fl_y, cx, cy), meshes and images do not belong together, or the meshes are not in "
-            "metres in the cameras' frame: export them together"
+            "meters in the cameras' frame: export them together"
         )
     rival = max((name for name in scores if name not in same), key=lambda name: scores[name], default=None)
     if rival is not None and scores[best] - scores[rival] < MARGIN:
@@ -114,7 +114,7 @@ def _fits(evidence: Sequence[Evidence], faces: np.ndarray, size: tuple[int, int]
 
 
 def _surface_points(faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Faces and barycentric coordinates (P, 3), (P, 3) of corners' thirds, edge midpoints and centres of every face."""
+    """Faces and barycentric coordinates (P, 3), (P, 3) of corners' thirds, edge midpoints and centers of every face."""
     weights = np.array(
         [[1, 0, 0], [0, 1, 0], [0, 0, 1], [0.5, 0.5, 0], [0, 0.5, 0.5], [0.5, 0, 0.5], [1 / 3, 1 / 3, 1 / 3]]
     )

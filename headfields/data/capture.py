@@ -34,7 +34,7 @@ class Recording:
         path: the capture's folder.
         size: (height, width) of every image, pixels.
         frame_names: one name a frame, for messages.
-        camera_to_world: (F, 4, 4) float64, OpenCV axes, metres.
+        camera_to_world: (F, 4, 4) float64, OpenCV axes, meters.
         intrinsics: (F, 3, 3) float64, pixels.
         splits: split name → frame indices.
         canonical: the canonical mesh.
@@ -44,7 +44,7 @@ class Recording:
         decode_landmarks: frame → (68, 2) float32 pixels or None.
         has_label, has_depth: whether any frame has them.
         expression_width: E, or None where the capture has no expressions.
-        depth_scale: metres per unit of the stored depth.
+        depth_scale: meters per unit of the stored depth.
         report: what was tolerated, missing or decided.
         looked_at: frame → vertices (V, 3) of frames spread over the capture that the reader has decoded already.
     """
@@ -81,7 +81,7 @@ class Capture:
         report: human-readable lines: what was tolerated or missing, and what was decided on what evidence; those that
             ask for attention begin with "warning: " (see `warnings`).
         expression_width: number of expression coefficients, or None.
-        depth_unit: metres per unit of the stored depth.
+        depth_unit: meters per unit of the stored depth.
         mouth: what is done with the tracked mesh's open mouth; see `load_capture`.
         skinning: (V, J) weights by which joint transforms are fitted to the meshes, or None; see `load_capture`.
         recording: what the layout's reader gave: the exact numbers on disk, and functions that decode one frame.
@@ -207,7 +207,7 @@ class Capture:
         return [line[len(mark) :] for line in self.report if line.startswith(mark)]
 
     def camera(self, frames: Int[Tensor, " b"] | Sequence[int]) -> Camera:
-        """The cameras of the given frames: a batch of B, world-to-camera, OpenCV axes, metres."""
+        """The cameras of the given frames: a batch of B, world-to-camera, OpenCV axes, meters."""
         wanted = torch.tensor(self.frame_indices(frames), dtype=torch.long)
         if self.head_frame is None:
             return Camera(self._world_to_camera[wanted], self._intrinsics[wanted], self.size)
@@ -229,7 +229,7 @@ class Capture:
         return self._head_poses(wanted)
 
     def image(self, frame: int) -> Float[Tensor, "h w 4"]:
-        """Colour and matte of the frame of that index, (H, W, 4), straight alpha, sRGB in [0, 1]."""
+        """Color and matte of the frame of that index, (H, W, 4), straight alpha, sRGB in [0, 1]."""
         rgba = self._pixel_rows([frame])["rgba"][0]
         return rgba.view(torch.uint8).reshape(*self.size, 4).float() / 255
 
@@ -239,9 +239,9 @@ class Capture:
         return rows["label"][0].reshape(self.size) if "label" in rows else None
 
     def depth(self, frame: int) -> Float[Tensor, "h w"] | None:
-        """Depth of the tracked mesh along the optical axis, metres, 0 where there is none; None without depth maps."""
+        """Depth of the tracked mesh along the optical axis, meters, 0 where there is none; None without depth maps."""
         rows = self._pixel_rows([frame])
-        return self.metres(rows["depth"][0]).reshape(self.size) if "depth" in rows else None
+        return self.meters(rows["depth"][0]).reshape(self.size) if "depth" in rows else None
 
     def landmarks(self, frame: int) -> Float[Tensor, "68 2"] | None:
         """68 landmarks (iBUG) in pixels (x right, y down), NaN those that are not known; None where there are none."""
@@ -262,7 +262,7 @@ class Capture:
             frames: (B,) frame indices.
             count: N, how many pixels.
             generator: of the random numbers, on the CPU.
-            background: behind the foreground; `"random"` draws a colour for each pixel.
+            background: behind the foreground; `"random"` draws a color for each pixel.
             weights: how often pixels of a label, or of a region of `headfields.data.REGION_LABELS`, are drawn, beside 1
                 for all others: `{"mouth": 4, "background": 0.5}`.
 
@@ -274,7 +274,7 @@ class Capture:
         return batch, torch.tensor(wanted, dtype=torch.long)
 
     def pixels(self, frame: int, background: float | int = 1.0) -> PixelBatch:
-        """Every pixel of a frame in row-major order, over a grey `background`; `rays.frame` is 0."""
+        """Every pixel of a frame in row-major order, over a gray `background`; `rays.frame` is 0."""
         return frame_pixels(self, self.frame_indices([frame])[0], background)
 
     def validate(self) -> None:
@@ -304,8 +304,8 @@ class Capture:
             None if depth is None else depth.astype(np.float32) * recording.depth_scale,
         )
 
-    def metres(self, stored: Tensor) -> Tensor:
-        """Depth as stored (uint16 bits in int16) to metres."""
+    def meters(self, stored: Tensor) -> Tensor:
+        """Depth as stored (uint16 bits in int16) to meters."""
         return (stored.int() & 0xFFFF).float() * self.depth_unit
 
     def gather_pixels(self, frames: Sequence[int], frame: Tensor, pixel: Tensor) -> dict[str, Tensor]:

@@ -28,7 +28,7 @@ def expression_basis(capture: Any) -> tuple[Float[Tensor, "e v 3"] | None, str]:
         capture: of one head.
 
     Returns:
-        (E, V, 3) metres, or None and the reason.
+        (E, V, 3) meters, or None and the reason.
 
     Raises:
         CaptureError: there is such a file and it cannot be read, or a mesh cannot be read.

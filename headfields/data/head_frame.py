@@ -28,17 +28,17 @@ __all__ = [
     "HeadFrame", "HeadMotion", "head_motion", "head_pose", "rays_to_head_frame", "rigid_vertices", "to_head_frame",
 ]  # fmt: skip
 
-_FLOOR = 5e-5  # metres: file formats round; misses below it say nothing about what is rigid
+_FLOOR = 5e-5  # meters: file formats round; misses below it say nothing about what is rigid
 _ROUNDS = 24  # at most, of reweighting
 _SHRINK = 0.7  # of the scale from one round to the next
 _CORE = 0.25  # of the surface: the part that is taken to be rigid for certain
 _SPREAD = 2.0  # times the core's misses: what still counts as rigid
-_STILL = (2.0, 5.0)  # degrees, millimetres: a head that moves by less in the vertices is left there
+_STILL = (2.0, 5.0)  # degrees, millimeters: a head that moves by less in the vertices is left there
 _FRAMES = 32  # that the rigid part is looked for in
 _VERTICES = 1500  # at most about so many, for a first look
-_LOOSE = 0.003  # metres: a rigid part that misses by more is none
+_LOOSE = 0.003  # meters: a rigid part that misses by more is none
 
-HeadFrameChoice = Literal["auto", "keep", "normalise"] | Bool[Tensor, " v"]
+HeadFrameChoice = Literal["auto", "keep", "normalize"] | Bool[Tensor, " v"]
 """Whether the head's motion is taken out of a capture's vertices; see `headfields.data.load_capture`."""
 
 
@@ -54,8 +54,8 @@ def rigid_vertices(
     most of the surface is on: for a body, mark the head's vertices and call this for them alone.
 
     Args:
-        vertices: (B, V, 3) posed, metres; with B = 0 every vertex is rigid.
-        canonical: (V, 3) metres.
+        vertices: (B, V, 3) posed, meters; with B = 0 every vertex is rigid.
+        canonical: (V, 3) meters.
         area: (V,) how much each vertex counts, evenly if left out. With a vertex's share of the surface's area eyes,
             lips and teeth, of many vertices and the first to move, have no more say than their size.
 
@@ -97,8 +97,8 @@ def head_pose(
     part of the region that moves after all, be it a third of it, does not count.
 
     Args:
-        vertices: (B, V, 3) posed, metres; B = 0 is legal.
-        canonical: (V, 3) metres.
+        vertices: (B, V, 3) posed, meters; B = 0 is legal.
+        canonical: (V, 3) meters.
         rigid: (V,) the vertices that move with the skull; `rigid_vertices` finds them, in one frame or many. All if
             left out: right as long as expression leaves more than half of the surface in its place.
         area: (V,) how much each vertex counts; evenly if left out.
@@ -184,7 +184,7 @@ class HeadMotion:
 
     Attributes:
         rotation: the largest angle between any two frames, degrees.
-        translation: the largest distance between the places of the head's middle in any two frames, millimetres.
+        translation: the largest distance between the places of the head's middle in any two frames, millimeters.
     """
 
     rotation: float
@@ -199,7 +199,7 @@ def head_motion(pose: Float[Tensor, "b 4 4"], middle: Float[Tensor, "3"]) -> Hea
 
     Args:
         pose: (B, 4, 4) rigid.
-        middle: (3,) of the head, in its own frame, metres.
+        middle: (3,) of the head, in its own frame, meters.
     """
     _check_pose("head_motion", pose)
     if not len(pose):
@@ -214,7 +214,7 @@ class HeadFrame:
     """The rigid part of one head, ready to find the pose of its frames one at a time.
 
     Args:
-        canonical: (V, 3) canonical vertices, metres.
+        canonical: (V, 3) canonical vertices, meters.
         rigid: (V,) the vertices that move with the skull.
         area: (V,) how much each vertex counts; evenly if left out.
 
@@ -231,7 +231,7 @@ class HeadFrame:
 
     @property
     def middle(self) -> Float[Tensor, "3"]:
-        """Of the rigid part, in the head's frame, metres."""
+        """Of the rigid part, in the head's frame, meters."""
         return (self._area[:, None] * self._canonical).sum(0) / self._area.sum()
 
     def pose(self, vertices: Float[Tensor, "b v 3"]) -> Float[Tensor, "b 4 4"]:
@@ -244,7 +244,7 @@ class HeadFrame:
         return _inverse_points(vertices.to(pose), pose).to(vertices.dtype)
 
     def miss(self, vertices: Float[Tensor, "b v 3"], pose: Float[Tensor, "b 4 4"]) -> float:
-        """By how much half of the rigid vertices miss at most, over all frames, metres; 0 for none."""
+        """By how much half of the rigid vertices miss at most, over all frames, meters; 0 for none."""
         misses = _misses(self._canonical, vertices.double()[:, self.rigid], pose.double())
         return float(misses.median()) if misses.numel() else 0.0
 
@@ -261,8 +261,8 @@ def choose_head_frame(recording: "Recording", choice: HeadFrameChoice, report: l
         ValueError: the choice is no such word, or a mask of another number of vertices.
         CaptureError: a mesh cannot be read.
     """
-    if isinstance(choice, str) and choice not in ("auto", "keep", "normalise"):
-        raise ValueError(f"head_frame is {choice!r}; expected 'auto', 'keep', 'normalise' or a mask of the vertices")
+    if isinstance(choice, str) and choice not in ("auto", "keep", "normalize"):
+        raise ValueError(f"head_frame is {choice!r}; expected 'auto', 'keep', 'normalize' or a mask of the vertices")
     if isinstance(choice, str) and choice == "keep":
         return None
     count = len(recording.frame_names)
@@ -305,7 +305,7 @@ def choose_head_frame(recording: "Recording", choice: HeadFrameChoice, report: l
 
 
 def vertex_areas(vertices: Float[Tensor, "v 3"], faces: Int[Tensor, "f 3"]) -> Float[Tensor, " v"]:
-    """(V,) a third of the area of the faces around each vertex, square metres."""
+    """(V,) a third of the area of the faces around each vertex, square meters."""
     third = triangle_areas(vertices, faces) / 3
     return vertices.new_zeros(len(vertices)).index_add(0, faces.flatten(), third.repeat_interleave(3))
 

@@ -101,7 +101,7 @@ def png_fault(data: bytes) -> str | None:
     """What is wrong with the chunks of a PNG, or None (also for other formats).
 
     Pillow stops at the last row of pixels and checks no sum of image data, so that a flipped bit would be a wrong
-    colour; the sums cost a tenth of a millisecond.
+    color; the sums cost a tenth of a millisecond.
     """
     if not data.startswith(_PNG):
         return None
@@ -173,7 +173,7 @@ def _channels(image: Image.Image) -> int:
 def _check_mode(mode: str, kind: Kind, what: str) -> None:
     deep = mode == "I" or mode.startswith("I;")
     if kind == "depth" and not deep:
-        raise CaptureError(f"{what} has mode {mode}; expected one 16-bit channel, e.g. a PNG of millimetres")
+        raise CaptureError(f"{what} has mode {mode}; expected one 16-bit channel, e.g. a PNG of millimeters")
     if kind != "depth" and (deep or mode in ("1", "F")):
         wanted = "8-bit labels" if kind == "label" else "8 bits a channel, RGBA at best"
         raise CaptureError(f"{what} has mode {mode}; expected {wanted}")

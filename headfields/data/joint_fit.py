@@ -22,8 +22,8 @@ def fit_joint_transforms(
     joint that carries next to nothing gets the motion of the whole mesh. All of it is our own choice.
 
     Args:
-        canonical: (V, 3) metres; at least three vertices.
-        posed: (B, V, 3) metres; B = 0 is legal.
+        canonical: (V, 3) meters; at least three vertices.
+        posed: (B, V, 3) meters; B = 0 is legal.
         weights: (V, J) not negative, each vertex's summing to 1.
 
     Returns:

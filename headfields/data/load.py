@@ -33,12 +33,12 @@ def load_capture(
         memory_budget_mb: how much decoded frames may take.
         regions: face masks of the canonical mesh (F,), e.g. those of a known topology; what is not given of `"mouth"`,
             `"eyes"` and `"face"` is voted for by the segmentation labels.
-        head_frame: what is done with head motion in the vertices. `"normalise"` takes the skull's rigid motion out of
+        head_frame: what is done with head motion in the vertices. `"normalize"` takes the skull's rigid motion out of
             every frame's vertices and puts it into its camera, so that the head stands still in its canonical pose and
             rays come to it; what a camera sees, depth and pixels stay the same. `"keep"` leaves both as on disk.
-            `"auto"` normalises if the head moves by 2 degrees or 5 mm between the frames looked at, and else leaves
+            `"auto"` normalizes if the head moves by 2 degrees or 5 mm between the frames looked at, and else leaves
             every bit as it is: right for captures with the pose in the cameras, as INSTA's, and for those with moving
-            meshes. `report` says what was found. A mask (V,) normalises by the vertices that it marks as rigid.
+            meshes. `report` says what was found. A mask (V,) normalizes by the vertices that it marks as rigid.
         mouth: what becomes of a tracked mesh that ends at the lips. `"close"`: faces across them; `"interior"`: a
             cavity and teeth (`headfields.heads.mouth.inner`), with which `template` and the vertices of each `state`
             are extended; `"none"`: it stays open.

@@ -32,7 +32,7 @@ def sample_pixels(
         frames: frame indices; `rays.frame` of the batch indexes this list.
         count: number of pixels; 0 is legal.
         generator: a CPU generator; the same state gives the same batch.
-        background: one colour behind every pixel, or (`"random"`) a colour of its own for each, uniform in [0, 1].
+        background: one color behind every pixel, or (`"random"`) a color of its own for each, uniform in [0, 1].
         weights: how often pixels of a segmentation label or region are drawn, beside 1 for all others; see
             `headfields.data.REGION_LABELS`.
 
@@ -93,7 +93,7 @@ def _by_label(
 
 
 def frame_pixels(capture: "Capture", frame: int, background: float | int = 1.0) -> PixelBatch:
-    """Every pixel of one frame in row-major order, over a grey `background` in [0, 1]."""
+    """Every pixel of one frame in row-major order, over a gray `background` in [0, 1]."""
     count = capture.size[0] * capture.size[1]
     return _batch(
         capture,
@@ -107,7 +107,7 @@ def frame_pixels(capture: "Capture", frame: int, background: float | int = 1.0) 
 def camera_rays(
     camera: Camera, pixels: Int[Tensor, "n 2"], frame: Int[Tensor, " n"]
 ) -> tuple[Rays, Float[Tensor, " n"]]:
-    """Rays through (row, column) pixel centres, and the length of ray per unit of depth along the optical axis."""
+    """Rays through (row, column) pixel centers, and the length of ray per unit of depth along the optical axis."""
     rays = camera.rays(pixels, frame)
     axis = camera.world_to_camera[:, 2, :3]
     return rays, 1 / (rays.directions * axis[frame]).sum(dim=-1)
@@ -125,6 +125,6 @@ def _batch(capture: "Capture", frames: Sequence[int], frame: Tensor, pixel: Tens
         alpha=rgba[:, 3].contiguous(),
         background=background,
         label=raw["label"].long() if "label" in raw else None,
-        depth=capture.metres(raw["depth"]) if "depth" in raw else None,
+        depth=capture.meters(raw["depth"]) if "depth" in raw else None,
         depth_scale=scale,
     )

@@ -1,6 +1,6 @@
 """Face regions of a template, voted for by the segmentation labels of the images.
 
-The masks that INSTA ships belong to FLAME's topology and carry its licence. Where a capture has labels, the same
+The masks that INSTA ships belong to FLAME's topology and carry its license. Where a capture has labels, the same
 regions are found from the images: the mesh of several training frames is projected, and every face that is visible
 there takes the label it lands on. Our own choice throughout.
 """
@@ -26,8 +26,8 @@ EYES = (200, 210)
 FACE = (150, 190, 230, 240, 250)  # nose, glasses, brows, skin
 VOTING_FRAMES = 40
 _OTHER, _FACE, _EYES, _MOUTH = range(4)
-_GRAZING = 0.2  # cosine: faces seen at more than 78 degrees land on their neighbours' labels
-_MOUTH_SPAN = 0.1  # metres: wider borders are the neck's
+_GRAZING = 0.2  # cosine: faces seen at more than 78 degrees land on their neighbors' labels
+_MOUTH_SPAN = 0.1  # meters: wider borders are the neck's
 
 
 def build_template(
@@ -181,7 +181,7 @@ def vote_regions(
     """The regions `"mouth"` (lips and mouth interior), `"eyes"` (about one ring wider than the labels) and `"face"`.
 
     A face belongs to what most of its visible points land on, over up to 40 training frames; a face that is never seen
-    to the mouth or the eyes if its neighbours do, so that e.g. the inside of lips goes with the lips.
+    to the mouth or the eyes if its neighbors do, so that e.g. the inside of lips goes with the lips.
 
     Args:
         capture: the capture.
@@ -197,17 +197,17 @@ def vote_regions(
     table = torch.zeros(256, dtype=torch.long)
     for number, labels in ((_FACE, FACE), (_EYES, EYES), (_MOUTH, MOUTH)):
         table[list(labels)] = number
-    labelled = False
+    labeled = False
     for frame in picks.tolist():
         label = capture.label(frame)
         if label is None or not label.any():
             continue
-        labelled = True
+        labeled = True
         posed = capture.state([frame]).vertices[0]
         face, pixel = visible_points(posed, faces[:own], capture.camera([frame]))
         kind = table[label.reshape(-1)[pixel].long()]
         votes += torch.bincount(face * 4 + kind, minlength=own * 4).reshape(own, 4)
-    if not labelled:
+    if not labeled:
         return None
     kind = _spread(votes, faces[:own])
     closing = torch.arange(len(faces)) >= own
@@ -226,13 +226,13 @@ def visible_points(
     """Points on the faces that a camera sees: the face of each, and the row-major index of the pixel it lands in.
 
     Six points a face are tested: the face looks at the camera (within 78 degrees), and no other point of the mesh in
-    the same cell of a coarse depth buffer is more than `tolerance` metres nearer. Cells are about as wide as the points
+    the same cell of a coarse depth buffer is more than `tolerance` meters nearer. Cells are about as wide as the points
     are apart, so the test is for smooth meshes of small faces and is not exact at silhouettes.
     """
     height, width = camera.size
     corners = vertices[faces]
     normal = torch.linalg.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-    view = torch.nn.functional.normalize(corners[:, 0] - camera.centre.reshape(-1, 3)[0], dim=-1)
+    view = torch.nn.functional.normalize(corners[:, 0] - camera.center.reshape(-1, 3)[0], dim=-1)
     facing = ((torch.nn.functional.normalize(normal, dim=-1) * view).sum(dim=-1) < -_GRAZING).nonzero()[:, 0]
     # Points keep off the edges, where two faces' labels meet. Only faces that look here can be in front of a head.
     steps = torch.tensor([(i, j, 2 - i - j) for i in range(3) for j in range(3 - i)])
@@ -268,10 +268,10 @@ def _widen(mask: Bool[Tensor, " f"], vertices: Float[Tensor, "v 3"], faces: Int[
 
 
 def _spread(votes: Float[Tensor, "f 4"], faces: Int[Tensor, "f 3"]) -> Int[Tensor, " f"]:
-    """The winning class of each face; faces without votes take their neighbours', ring by ring."""
+    """The winning class of each face; faces without votes take their neighbors', ring by ring."""
     known = votes.sum(dim=1) > 0
     kind = torch.where(known, votes.argmax(dim=1), 0)
-    one, other = face_neighbours(faces)
+    one, other = face_neighbors(faces)
     while bool(known.any()) and not bool(known.all()):
         tally = torch.zeros_like(votes)
         useful = known[other] & ~known[one]
@@ -284,7 +284,7 @@ def _spread(votes: Float[Tensor, "f 4"], faces: Int[Tensor, "f 3"]) -> Int[Tenso
     return kind
 
 
-def face_neighbours(faces: Int[Tensor, "f 3"]) -> tuple[Int[Tensor, " p"], Int[Tensor, " p"]]:
+def face_neighbors(faces: Int[Tensor, "f 3"]) -> tuple[Int[Tensor, " p"], Int[Tensor, " p"]]:
     """Pairs of faces that share an edge, each in both orders."""
     edges = faces[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2).sort(dim=1).values
     owner = torch.arange(len(faces)).repeat_interleave(3)
@@ -296,4 +296,4 @@ def face_neighbours(faces: Int[Tensor, "f 3"]) -> tuple[Int[Tensor, " p"], Int[T
     return torch.cat([one, other]), torch.cat([other, one])
 
 
-__all__ = ["build_inner_mouth", "build_template", "face_neighbours", "visible_points", "vote_regions"]
+__all__ = ["build_inner_mouth", "build_template", "face_neighbors", "visible_points", "vote_regions"]

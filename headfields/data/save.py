@@ -17,7 +17,7 @@ from headfields.records import Camera
 def save_capture(capture: Capture, folder: Path | str, frames: Int[Tensor, " b"] | Sequence[int] | None = None) -> int:
     """Writes a capture in INSTA's layout so that `load_capture` gives back every field exactly.
 
-    That is, bit for bit: pixels and straight alpha (also the colour under alpha 0), labels, depth as stored and its
+    That is, bit for bit: pixels and straight alpha (also the color under alpha 0), labels, depth as stored and its
     unit, vertices, expression, landmarks, canonical mesh with texture coordinates, splits, and camera poses and
     intrinsics as doubles. What the reader does not keep is not written: the mesh files' texture coordinates, the second
     and third channel of label images, JSON keys that are not read. Images named `images/NAME.png` keep their names if

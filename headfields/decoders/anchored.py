@@ -1,4 +1,4 @@
-"""MonoNPHM's head: an ensemble of local networks at the anchors, blended, and a global one; distance and colour."""
+"""MonoNPHM's head: an ensemble of local networks at the anchors, blended, and a global one; distance and color."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -36,7 +36,7 @@ class Blend:
 
     Attributes:
         member: (M, K + 1) their numbers; A is the global one.
-        offset: (M, K + 1, 3) from the anchor to the point, from the centre for the global member; in the networks'
+        offset: (M, K + 1, 3) from the anchor to the point, from the center for the global member; in the networks'
             units.
         weight: (M, K + 1) that add up to 1 (but for 1e-8).
     """
@@ -47,12 +47,12 @@ class Blend:
 
 
 class AnchoredDecoder(Decoder):
-    """Signed distance and colour, blended from local networks at the nearest anchors and a global network.
+    """Signed distance and color, blended from local networks at the nearest anchors and a global network.
 
     Each member's network sees [z_global, z_local, x - a, features]; the members of a symmetric pair share weights, the
-    second with the first coordinate of x - a negated. Colour comes from what the same member's geometry network has in
-    its last hidden layer, not from where the point is: the colours of a person follow their shape. Distances and
-    colours are blended with the same Gaussian weights of the distances to the anchors,
+    second with the first coordinate of x - a negated. Color comes from what the same member's geometry network has in
+    its last hidden layer, not from where the point is: the colors of a person follow their shape. Distances and
+    colors are blended with the same Gaussian weights of the distances to the anchors,
 
         w_k = exp(-(d_k / s)² / 2) / (Σ + 1e-8),  s = max(d_1 ... d_reach) / sharpness,  d of the global member: `far`.
 
@@ -62,16 +62,16 @@ class AnchoredDecoder(Decoder):
     is less than `skip_below` are left out, and the weights of the others add up to 1 again: the distance then differs
     by at most the sum of the weights left out times how far what they say is from what the others do.
 
-    Distances leave in metres and colours as sRGB in [0, 1] (the last layer is linear, as published, so they may go
-    somewhat beyond); inside, networks compute in `anchors.normalised` units and colours in [-1, 1].
+    Distances leave in meters and colors as sRGB in [0, 1] (the last layer is linear, as published, so they may go
+    somewhat beyond); inside, networks compute in `anchors.normalized` units and colors in [-1, 1].
 
     Args:
         anchors: shared with the deformer; they say how codes are laid out.
         hidden, layers: units and number of hidden layers of the geometry networks.
-        neighbours: how many of the nearest anchors a point is blended from; all, if there are fewer.
+        neighbors: how many of the nearest anchors a point is blended from; all, if there are fewer.
         reach: the Gaussian's width follows the largest distance to so many of them.
         sharpness: that distance in widths of the Gaussian.
-        far: the distance that the global member counts as having everywhere, metres; 0.75 of MonoNPHM's units.
+        far: the distance that the global member counts as having everywhere, meters; 0.75 of MonoNPHM's units.
         appearance: `"geometry"` gives the appearance networks a projection of the geometry features, `"point"` the same
             input as the geometry networks, to measure what the former is good for.
         appearance_hidden, appearance_layers: units and number of hidden layers of the appearance networks.
@@ -99,7 +99,7 @@ class AnchoredDecoder(Decoder):
         anchors: Anchors,
         hidden: int = 200,
         layers: int = 4,
-        neighbours: int = 12,
+        neighbors: int = 12,
         reach: int = 8,
         sharpness: float | int = 3.75,
         far: float | int = 0.1875,
@@ -113,7 +113,7 @@ class AnchoredDecoder(Decoder):
     ) -> None:
         super().__init__()
         for name, value in (
-            ("hidden", hidden), ("layers", layers), ("neighbours", neighbours), ("reach", reach),
+            ("hidden", hidden), ("layers", layers), ("neighbors", neighbors), ("reach", reach),
             ("appearance_hidden", appearance_hidden), ("appearance_layers", appearance_layers),
             ("appearance_width", appearance_width),
         ):  # fmt: skip
@@ -129,8 +129,8 @@ class AnchoredDecoder(Decoder):
         self.anchors = anchors
         self.hidden = hidden
         self.layers = layers
-        self.neighbours = min(neighbours, len(anchors))
-        self.reach = min(reach, self.neighbours)
+        self.neighbors = min(neighbors, len(anchors))
+        self.reach = min(reach, self.neighbors)
         self.sharpness = float(sharpness)
         self.far = far * anchors.scale
         self.appearance = appearance
@@ -168,14 +168,14 @@ class AnchoredDecoder(Decoder):
         appearance = layout.of_state(name, self.code, state)
         with torch.autocast(geometry.device.type, enabled=False):
             return AnchoredFrames(
-                anchors=self.anchors.normalised(self.anchors(geometry)),
+                anchors=self.anchors.normalized(self.anchors(geometry)),
                 geometry=self.geometry_networks.starts(*layout.split(geometry), self.network).flatten(0, 1),
                 appearance=self.appearance_networks.starts(*layout.split(appearance), self.network).flatten(0, 1),
             )
 
     def blend(self, canonical: Canonical, prepared: AnchoredFrames) -> Blend:
         """Which members each of M points is blended from, and how; M = 0 is legal."""
-        x = self.anchors.normalised(canonical.points)
+        x = self.anchors.normalized(canonical.points)
         anchors, frame, last = prepared.anchors, canonical.frame, prepared.anchors.shape[1]
         with torch.no_grad():
             squared = torch.zeros(len(x), last, dtype=x.dtype, device=x.device)
@@ -183,9 +183,9 @@ class AnchoredDecoder(Decoder):
                 # one frame's anchors need not be looked up for every point
                 theirs = anchors[:, :, axis] if len(anchors) == 1 else anchors[:, :, axis].index_select(0, frame)
                 squared += (x[:, axis, None] - theirs).square()
-            nearest = squared.topk(self.neighbours, largest=False).indices
+            nearest = squared.topk(self.neighbors, largest=False).indices
         index = (frame[:, None] * last + nearest).flatten() if len(anchors) > 1 else nearest.flatten()
-        offset = x[:, None] - anchors.flatten(0, 1).index_select(0, index).view(len(x), self.neighbours, 3)
+        offset = x[:, None] - anchors.flatten(0, 1).index_select(0, index).view(len(x), self.neighbors, 3)
         squared = offset.square().sum(dim=-1)  # again, with a graph; no root, so the anchor itself is no singular point
         width = squared[:, : self.reach].amax(dim=1, keepdim=True) / self.sharpness**2
         squared = torch.cat([squared, torch.full_like(squared[:, :1], self.far**2)], dim=1)
@@ -200,7 +200,7 @@ class AnchoredDecoder(Decoder):
         self,
         features: Float[Tensor, "m width"],
         directions: Float[Tensor, "m 3"],
-        colour: bool = True,
+        color: bool = True,
         *,
         canonical: Canonical,
         prepared: AnchoredFrames,
@@ -212,13 +212,13 @@ class AnchoredDecoder(Decoder):
         return FieldValues(
             distance=distance / self.anchors.scale,
             geometry=geometry,
-            rgb=self.colour(geometry, directions, prepared=prepared) if colour else None,
+            rgb=self.color(geometry, directions, prepared=prepared) if color else None,
         )
 
-    def colour(  # type: ignore[override]
+    def color(  # type: ignore[override]
         self, geometry: Float[Tensor, "m g"], directions: Float[Tensor, "m 3"], *, prepared: AnchoredFrames
     ) -> Float[Tensor, "m 3"]:
-        """The colour (M, 3) of `FieldValues.geometry` (M, G); it does not depend on the direction. M = 0 is legal.
+        """The color (M, 3) of `FieldValues.geometry` (M, G); it does not depend on the direction. M = 0 is legal.
 
         A row of the geometry has for each member [what the appearance network sees, weight, row of `prepared`].
         """
@@ -231,7 +231,7 @@ class AnchoredDecoder(Decoder):
         count = max(len(x), 1)
         if not torch.is_grad_enabled():
             widest = max(self.hidden, self.appearance_sizes[0])
-            count = max(_VALUES.get(x.device.type, 2**24) // ((self.neighbours + 1) * widest), 256)
+            count = max(_VALUES.get(x.device.type, 2**24) // ((self.neighbors + 1) * widest), 256)
         return [slice(begin, begin + count) for begin in range(0, max(len(x), 1), count)]
 
     def _kept(self, weight: Float[Tensor, "m k"]) -> Float[Tensor, "m k"]:
@@ -272,8 +272,8 @@ class AnchoredDecoder(Decoder):
         return (value * weight).view(-1, each).sum(dim=1), geometry.view(len(features), each * geometry.shape[1])
 
     def _appearance(self, geometry: Float[Tensor, "m g"], prepared: AnchoredFrames) -> Float[Tensor, "m 3"]:
-        """The colours in [-1, 1]."""
-        each = self.neighbours + 1
+        """The colors in [-1, 1]."""
+        each = self.neighbors + 1
         flat = geometry.view(len(geometry) * each, geometry.shape[1] // each)
         seen, weight, row = flat[:, :-2], flat[:, -2], flat[:, -1].detach().long()
         pair = self._pairs(weight)

@@ -1,4 +1,4 @@
-"""Density and view-dependent colour from features (Instant-NGP's pair of networks, as INSTA uses them)."""
+"""Density and view-dependent color from features (Instant-NGP's pair of networks, as INSTA uses them)."""
 
 import torch
 from jaxtyping import Float, Int
@@ -11,17 +11,17 @@ from headfields.records import FieldValues
 
 
 class NeRFDecoder(Decoder):
-    """Features → density network → (density, geometry features), and these with the direction → colour network → rgb.
+    """Features → density network → (density, geometry features), and these with the direction → color network → rgb.
 
-    Density is exp of the first output, colour a sigmoid. INSTA's sizes are the defaults: a density network with two
-    hidden layers of 64, a colour network with three, directions as spherical harmonics of degree 4.
+    Density is exp of the first output, color a sigmoid. INSTA's sizes are the defaults: a density network with two
+    hidden layers of 64, a color network with three, directions as spherical harmonics of degree 4.
 
     Args:
         hidden: units of the hidden layers.
-        density_layers, colour_layers: hidden layers of the two networks.
-        geometry_width: outputs of the density network, all of which the colour network sees.
-        direction_degree: degree of the spherical harmonics of the direction, 1 to 8; 0 makes colour independent of it.
-        density_bias: added before exp, so that training starts at a density of exp(density_bias) per metre.
+        density_layers, color_layers: hidden layers of the two networks.
+        geometry_width: outputs of the density network, all of which the color network sees.
+        direction_degree: degree of the spherical harmonics of the direction, 1 to 8; 0 makes color independent of it.
+        density_bias: added before exp, so that training starts at a density of exp(density_bias) per meter.
 
     Differentiable to any order in features, first and second in directions.
 
@@ -38,7 +38,7 @@ class NeRFDecoder(Decoder):
         self,
         hidden: int = 64,
         density_layers: int = 2,
-        colour_layers: int = 3,
+        color_layers: int = 3,
         geometry_width: int = 16,
         direction_degree: int = 4,
         density_bias: float = 0.0,
@@ -51,7 +51,7 @@ class NeRFDecoder(Decoder):
         self.geometry_width = geometry_width
         self.direction_degree = direction_degree
         self.density_bias = density_bias
-        self.colour_network = mlp(geometry_width + direction_degree**2, hidden, colour_layers, 3)
+        self.color_network = mlp(geometry_width + direction_degree**2, hidden, color_layers, 3)
 
     def build(self, width: int) -> None:
         self.density_network = mlp(width, self.hidden, self.density_layers, self.geometry_width)
@@ -60,20 +60,18 @@ class NeRFDecoder(Decoder):
         self,
         features: Float[Tensor, "m width"],
         directions: Float[Tensor, "m 3"],
-        colour: bool = True,
+        color: bool = True,
         condition: Float[Tensor, "k shared"] | None = None,
         index: Int[Tensor, " m"] | None = None,
     ) -> FieldValues:
         geometry = self.density_network(features, condition, index)
-        # Beyond exp(15) per metre everything is opaque; the bound keeps exp finite and its gradient alive below it.
+        # Beyond exp(15) per meter everything is opaque; the bound keeps exp finite and its gradient alive below it.
         # In float32 under autocast too: exp turns bfloat16's absolute error into a relative one.
         exponent = geometry[:, 0].float() if geometry.dtype in (torch.bfloat16, torch.float16) else geometry[:, 0]
         density = (exponent + self.density_bias).clamp_max(15.0).exp()
-        return FieldValues(
-            rgb=self.colour(geometry, directions) if colour else None, density=density, geometry=geometry
-        )
+        return FieldValues(rgb=self.color(geometry, directions) if color else None, density=density, geometry=geometry)
 
-    def colour(self, geometry: Float[Tensor, "m g"], directions: Float[Tensor, "m 3"]) -> Float[Tensor, "m 3"]:
+    def color(self, geometry: Float[Tensor, "m g"], directions: Float[Tensor, "m 3"]) -> Float[Tensor, "m 3"]:
         if self.direction_degree:
             geometry = torch.cat([spherical_harmonics(directions, self.direction_degree), geometry], dim=-1)
-        return self.colour_network(geometry).sigmoid()
+        return self.color_network(geometry).sigmoid()

@@ -1,4 +1,4 @@
-"""NeuS's pair of networks: a signed distance, and a colour that sees point, normal and direction."""
+"""NeuS's pair of networks: a signed distance, and a color that sees point, normal and direction."""
 
 import math
 from typing import Any, cast
@@ -18,16 +18,16 @@ SOFTPLUS = 100.0
 
 
 class NeuSDecoder(Decoder):
-    """Signed distance from the canonical point and the features, and colour from point, normal, direction and both.
+    """Signed distance from the canonical point and the features, and color from point, normal, direction and both.
 
     The distance network sees the canonical point itself, scaled to [-1, 1] over the longest side of the canonical box,
     and behind it whatever the encoders give: coordinates, sines, a hash grid, conditions. It starts as the distance to
-    a sphere, the geometric initialisation of SAL (Atzmon and Lipman 2020): the features have next to no weight at
+    a sphere, the geometric initialization of SAL (Atzmon and Lipman 2020): the features have next to no weight at
     first (1e-4: not 0, so that hash grids learn from the first step). Weights of hidden layers are orthogonal rather
     than independent, and the last layer is fitted to the sphere by least squares from there, both our own choice:
-    narrow networks then start round too. No weight normalisation, also our own choice.
+    narrow networks then start round too. No weight normalization, also our own choice.
 
-    Colour is a network with ReLU and a sigmoid behind it. Its normal is the normalised derivative of the distance by
+    Color is a network with ReLU and a sigmoid behind it. Its normal is the normalized derivative of the distance by
     the canonical point, in canonical space, as are its point and direction. A part of the features that depends on
     the posed point in other ways (vertex features, a surface look-up) is a constant for this normal; the normal that
     `headfields.Field.signed_distance` gives, in posed space, has it all.
@@ -36,13 +36,13 @@ class NeuSDecoder(Decoder):
         hidden: units of the hidden layers. NeuS: 256 for both networks.
         layers: hidden layers of the distance network (NeuS: 8). The default is for features of a hash grid.
         skip: which hidden layer sees the input again, counted from 0; None: none does (NeuS: 4).
-        geometry_width: outputs of the distance network that the colour network sees (NeuS: 256).
-        colour_layers: hidden layers of the colour network (NeuS: 4).
-        direction_bands: octaves of the direction's encoding, the direction itself in front (NeuS: 4); 0 makes colour
+        geometry_width: outputs of the distance network that the color network sees (NeuS: 256).
+        color_layers: hidden layers of the color network (NeuS: 4).
+        direction_bands: octaves of the direction's encoding, the direction itself in front (NeuS: 4); 0 makes color
             independent of it.
-        radius: of the sphere that training starts from, metres; a head's is about 0.1. An eighth of the box's diagonal
+        radius: of the sphere that training starts from, meters; a head's is about 0.1. An eighth of the box's diagonal
             if None.
-        centre: (3,) of that sphere, canonical, metres; the middle of the box if None.
+        center: (3,) of that sphere, canonical, meters; the middle of the box if None.
 
     Differentiable to second order in features and points; in directions to any order.
 
@@ -64,16 +64,16 @@ class NeuSDecoder(Decoder):
         layers: int = 2,
         skip: int | None = None,
         geometry_width: int = 16,
-        colour_layers: int = 2,
+        color_layers: int = 2,
         direction_bands: int = 4,
         radius: float | int | None = None,
-        centre: Float[Tensor, "3"] | None = None,
+        center: Float[Tensor, "3"] | None = None,
     ) -> None:
         super().__init__()
-        if min(hidden, layers) < 1 or min(geometry_width, colour_layers, direction_bands) < 0:
+        if min(hidden, layers) < 1 or min(geometry_width, color_layers, direction_bands) < 0:
             raise ValueError(
-                f"NeuSDecoder: hidden={hidden}, layers={layers}, geometry_width={geometry_width}, colour_layers="
-                f"{colour_layers}, direction_bands={direction_bands}; expected at least 1, 1, 0, 0, 0"
+                f"NeuSDecoder: hidden={hidden}, layers={layers}, geometry_width={geometry_width}, color_layers="
+                f"{color_layers}, direction_bands={direction_bands}; expected at least 1, 1, 0, 0, 0"
             )
         if skip is not None and not 0 < skip < layers:
             raise ValueError(f"NeuSDecoder: skip is {skip}; expected a hidden layer in [1, {layers}), or None")
@@ -83,19 +83,19 @@ class NeuSDecoder(Decoder):
         self.layers = layers
         self.skip = skip
         self.geometry_width = geometry_width
-        self.colour_layers = colour_layers
+        self.color_layers = color_layers
         self.direction_bands = direction_bands
         self.radius = radius
-        self.register_buffer("middle", torch.zeros(3) if centre is None else centre.detach().float().clone())
+        self.register_buffer("middle", torch.zeros(3) if center is None else center.detach().float().clone())
         self.register_buffer("unit", torch.ones(()))
-        self._given_centre = centre is not None
+        self._given_center = center is not None
 
     def extra_repr(self) -> str:
         return f"layers={self.layers} x {self.hidden}, skip={self.skip}, radius={self.radius} m"
 
     def place(self, bounds: Float[Tensor, "2 3"]) -> None:
         low, high = bounds.detach().float()
-        if not self._given_centre:
+        if not self._given_center:
             self.middle.copy_((low + high) / 2)
         self.unit.copy_((high - low).max() / 2)
         if self.radius is None:
@@ -103,14 +103,14 @@ class NeuSDecoder(Decoder):
 
     def build(self, width: int) -> None:
         if self.radius is None:
-            raise ValueError("NeuSDecoder: radius is None outside an Avatar, which knows the box; give it in metres")
+            raise ValueError("NeuSDecoder: radius is None outside an Avatar, which knows the box; give it in meters")
         widths = [3 + width] + [self.hidden] * self.layers
         inputs = [size + (3 + width if index == self.skip else 0) for index, size in enumerate(widths)]
         outputs = [*widths[1:], 1 + self.geometry_width]
         self.distance_network = nn.ModuleList(nn.Linear(size, out) for size, out in zip(inputs, outputs, strict=True))
         direction_width = 3 * (2 * self.direction_bands + 1) if self.direction_bands else 0
-        self.colour_network = mlp(
-            6 + self.geometry_width + direction_width, self.hidden, self.colour_layers, 3, bias=True
+        self.color_network = mlp(
+            6 + self.geometry_width + direction_width, self.hidden, self.color_layers, 3, bias=True
         )
         self._become_a_sphere(width)
 
@@ -126,7 +126,7 @@ class NeuSDecoder(Decoder):
         reach = (self.radius or 0.0) / float(self.unit)
         nn.init.normal_(last.weight, 0.0, 1e-2)
         nn.init.zeros_(last.bias)
-        # The expectation that the geometric initialisation rests on, and from there the nearest weights that fit.
+        # The expectation that the geometric initialization rests on, and from there the nearest weights that fit.
         expected = torch.full((self.hidden,), math.sqrt(math.pi / self.hidden), dtype=torch.float64)
         where = 2 * torch.rand(4096, 3) - 1
         units = self._activations(torch.cat([where, where.new_zeros(len(where), width)], dim=-1)).double()
@@ -152,15 +152,15 @@ class NeuSDecoder(Decoder):
         self,
         features: Float[Tensor, "m width"],
         directions: Float[Tensor, "m 3"],
-        colour: bool = True,
+        color: bool = True,
         canonical: Canonical | None = None,
         prepared: None = None,
     ) -> FieldValues:
-        """The distances (M,) of M points, and the geometry for `colour`; M = 0 is legal.
+        """The distances (M,) of M points, and the geometry for `color`; M = 0 is legal.
 
         Args:
             features: (M, width) of the encoders, joined.
-            directions, colour: of no influence; colours come later.
+            directions, color: of no influence; colors come later.
             canonical: the M points.
             prepared: nothing.
 
@@ -170,12 +170,12 @@ class NeuSDecoder(Decoder):
         if canonical is None:
             raise ValueError("NeuSDecoder: canonical is None; pass the canonical points, as headfields.Field does")
         points = (canonical.points - self.middle) / self.unit
-        # A distance is wanted to a fraction of a millimetre, and its derivatives are: not for 16 bits.
+        # A distance is wanted to a fraction of a millimeter, and its derivatives are: not for 16 bits.
         with torch.autocast(points.device.type, enabled=False):
             out = self.distance_network[-1](self._activations(torch.cat([points, features.to(points.dtype)], dim=-1)))
         return FieldValues(distance=out[:, 0] * self.unit, geometry=torch.cat([points, out[:, 1:]], dim=-1))
 
-    def colour(
+    def color(
         self,
         geometry: Float[Tensor, "m g"],
         directions: Float[Tensor, "m 3"],
@@ -183,7 +183,7 @@ class NeuSDecoder(Decoder):
         *,
         prepared: None = None,
     ) -> Float[Tensor, "m 3"]:
-        """The colour (M, 3) of `FieldValues.geometry` (M, G), seen along `directions` (M, 3), with `normals` (M, 3).
+        """The color (M, 3) of `FieldValues.geometry` (M, G), seen along `directions` (M, 3), with `normals` (M, 3).
 
         Directions and normals are unit vectors in canonical space; M = 0 is legal.
 
@@ -191,11 +191,11 @@ class NeuSDecoder(Decoder):
             ValueError: normals is None.
         """
         if normals is None:
-            raise ValueError("NeuSDecoder.colour: normals is None; pass FieldValues.canonical_normal")
+            raise ValueError("NeuSDecoder.color: normals is None; pass FieldValues.canonical_normal")
         seen = [geometry, normals]
         if self.direction_bands:
             seen.append(frequency_encoding(directions, self.direction_bands))
-        return self.colour_network(torch.cat(seen, dim=-1)).sigmoid()
+        return self.color_network(torch.cat(seen, dim=-1)).sigmoid()
 
 
 def _orthogonal(rows: int, columns: int) -> Float[Tensor, "rows columns"]:

@@ -1,4 +1,4 @@
-"""The head of NeRF's network: density from the features by one layer, colour from the features and the direction."""
+"""The head of NeRF's network: density from the features by one layer, color from the features and the direction."""
 
 import torch
 from jaxtyping import Float
@@ -13,18 +13,18 @@ from headfields.records import FieldValues
 class RadianceHead(Decoder):
     """σ = exp(FC(h)), rgb = sigmoid(MLP([h, PE(direction)])): what MonoAvatar puts behind its features h.
 
-    Unlike `NeRFDecoder`, density is one linear layer of the features, and colour sees all of them.
+    Unlike `NeRFDecoder`, density is one linear layer of the features, and color sees all of them.
 
     The paper states no output activations. Density is exp of the layer, as in `NeRFDecoder`, because in 1/m it spans
-    orders of magnitude; colour a sigmoid, as in NeRF. Both our own choice.
+    orders of magnitude; color a sigmoid, as in NeRF. Both our own choice.
 
     Args:
-        hidden: units of the colour network's hidden layers.
-        colour_layers: hidden layers of the colour network.
-        direction_bands: octaves of the direction's encoding, the direction itself in front; 0 makes colour independent
+        hidden: units of the color network's hidden layers.
+        color_layers: hidden layers of the color network.
+        direction_bands: octaves of the direction's encoding, the direction itself in front; 0 makes color independent
             of it.
         density_bias: where the bias of the density layer starts, so that training starts at a density of about
-            exp(density_bias) per metre.
+            exp(density_bias) per meter.
 
     Differentiable to any order in features and directions (through `headfields.ops.mlp`: to second order).
 
@@ -37,16 +37,16 @@ class RadianceHead(Decoder):
     gives = "density"
 
     def __init__(
-        self, hidden: int = 64, colour_layers: int = 1, direction_bands: int = 4, density_bias: float = 0.0
+        self, hidden: int = 64, color_layers: int = 1, direction_bands: int = 4, density_bias: float = 0.0
     ) -> None:
         super().__init__()
-        if hidden < 1 or colour_layers < 0 or direction_bands < 0:
+        if hidden < 1 or color_layers < 0 or direction_bands < 0:
             raise ValueError(
-                f"RadianceHead: hidden={hidden}, colour_layers={colour_layers}, direction_bands={direction_bands}; "
+                f"RadianceHead: hidden={hidden}, color_layers={color_layers}, direction_bands={direction_bands}; "
                 "expected at least 1, 0, 0"
             )
         self.hidden = hidden
-        self.colour_layers = colour_layers
+        self.color_layers = color_layers
         self.direction_bands = direction_bands
         self.density_bias = density_bias
 
@@ -55,20 +55,18 @@ class RadianceHead(Decoder):
         nn.init.kaiming_uniform_(self.density_layer.weight, nonlinearity="linear")
         nn.init.constant_(self.density_layer.bias, self.density_bias)
         direction_width = 3 * (2 * self.direction_bands + 1) if self.direction_bands else 0
-        self.colour_network = mlp(width + direction_width, self.hidden, self.colour_layers, 3, bias=True)
+        self.color_network = mlp(width + direction_width, self.hidden, self.color_layers, 3, bias=True)
 
     def forward(
-        self, features: Float[Tensor, "m width"], directions: Float[Tensor, "m 3"], colour: bool = True
+        self, features: Float[Tensor, "m width"], directions: Float[Tensor, "m 3"], color: bool = True
     ) -> FieldValues:
         exponent = self.density_layer(features)[:, 0]
         if exponent.dtype in (torch.bfloat16, torch.float16):  # exp turns their absolute error into a relative one
             exponent = exponent.float()
         density = exponent.clamp_max(15.0).exp()  # beyond that everything is opaque, and exp stays finite
-        return FieldValues(
-            rgb=self.colour(features, directions) if colour else None, density=density, geometry=features
-        )
+        return FieldValues(rgb=self.color(features, directions) if color else None, density=density, geometry=features)
 
-    def colour(self, geometry: Float[Tensor, "m g"], directions: Float[Tensor, "m 3"]) -> Float[Tensor, "m 3"]:
+    def color(self, geometry: Float[Tensor, "m g"], directions: Float[Tensor, "m 3"]) -> Float[Tensor, "m 3"]:
         if self.direction_bands:
             geometry = torch.cat([geometry, frequency_encoding(directions, self.direction_bands)], dim=-1)
-        return self.colour_network(geometry).sigmoid()
+        return self.color_network(geometry).sigmoid()

@@ -37,10 +37,10 @@ class Blendfield(Deformer):
     stay.
 
     Args:
-        box: (2, 3) corners of the space that points come from, metres: `bounds()` of the coarse deformer.
+        box: (2, 3) corners of the space that points come from, meters: `bounds()` of the coarse deformer.
         coefficients: the mapping network; its `fields` is K.
         kind: `"grid"` or `"mlp"`, see `BasisFields`.
-        scale: metres that a field's value of 1 moves a point, with a coefficient of 1; the larger, the faster it
+        scale: meters that a field's value of 1 moves a point, with a coefficient of 1; the larger, the faster it
             learns.
         options: of the basis, see `BasisFields`.
 
@@ -100,11 +100,11 @@ class Blendfield(Deformer):
     def displacement(
         self, points: Float[Tensor, "m 3"], frame: Int[Tensor, " m"], coefficients: Float[Tensor, "b k"]
     ) -> Float[Tensor, "m 3"]:
-        """scale · Σ_k α_k D_k at M points, metres, with the coefficients of their frames."""
+        """scale · Σ_k α_k D_k at M points, meters, with the coefficients of their frames."""
         return mixed(self.fields_at(points), frame, coefficients)
 
     def fields_at(self, points: Float[Tensor, "m 3"]) -> Float[Tensor, "m k 3"]:
-        """The K fields at M points, metres."""
+        """The K fields at M points, meters."""
         return self.scale * self.basis(points)
 
     def corrections(

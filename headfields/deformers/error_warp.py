@@ -17,7 +17,7 @@ from headfields.ops.rotations import left_jacobian, rotation_from_log_quaternion
 from headfields.parts import Correction, Deformer
 from headfields.records import Canonical, HeadState, Rays
 
-_HEADS = ("rotation", "centre", "translation")
+_HEADS = ("rotation", "center", "translation")
 _OUTPUT_SPREAD = 1e-4
 
 
@@ -34,7 +34,7 @@ class ErrorWarp(Deformer):
 
     R, c and t come from a network of the point (encoded coarse to fine) and a code of its frame. It takes up what
     tracking got wrong, so that the avatar is not blurred by it. It is the identity, exactly, in evaluation mode and
-    before step `start`, and nearly so (some tenths of a millimetre) when it starts. Points count as valid wherever they
+    before step `start`, and nearly so (some tenths of a millimeter) when it starts. Points count as valid wherever they
     are: put it behind a deformer that knows where matter is, `Chain(NearSurface(...), ErrorWarp(...))`, or behind any
     other. Standing alone or first, it samples rays through its box.
 
@@ -43,14 +43,14 @@ class ErrorWarp(Deformer):
     the corrected point the light comes from the corrected side).
 
     Args:
-        box: (2, 3) corners of the space that points come from, metres: `bounds()` of the deformer before it.
+        box: (2, 3) corners of the space that points come from, meters: `bounds()` of the deformer before it.
         frames: number of frame codes; `len(capture)`, for `HeadState.frame_id` counts all frames of the capture.
         code_width: numbers in a frame's code. The paper does not say; our own choice.
         code_std: of the normal distribution that codes start from; our own choice.
         bands: octaves of the point's encoding, beside the coordinates themselves.
         hidden: units of all hidden layers.
         layers: hidden layers of the trunk.
-        head_layers: hidden layers of each of the three heads (rotation, centre, translation).
+        head_layers: hidden layers of each of the three heads (rotation, center, translation).
         start: the first training step with a warp.
         coarse_to_fine: the bands open one after the other, evenly, over so many steps from step 0 on
             (`frequency_window`); 0: all are open from the start.
@@ -145,10 +145,10 @@ class ErrorWarp(Deformer):
         if prepared is not None:
             unit, encoded = self._encoded(points, prepared)
             trunk = functional.relu(self.trunk(encoded, prepared.codes, frame))
-            log, centre, shift = (self.heads[name](trunk) for name in _HEADS)
+            log, center, shift = (self.heads[name](trunk) for name in _HEADS)
             rotation = rotation_from_log_quaternion(log)
             # as a step from the point, so that rounding does not move what the warp leaves alone
-            arm = unit + centre
+            arm = unit + center
             moved = points + self._scale() * ((rotation @ arm[..., None])[..., 0] - arm + shift)
             turned = (rotation @ directions[..., None])[..., 0]
         valid = torch.ones(len(points), dtype=torch.bool, device=points.device)
@@ -163,7 +163,7 @@ class ErrorWarp(Deformer):
         products of `forward`, so losses ask for it at a few of the samples.
 
         Args:
-            points: (M, 3), metres.
+            points: (M, 3), meters.
             frame: (M,) the row of the state that each point belongs to.
             prepared: what `prepare` made of the state.
 
@@ -179,14 +179,14 @@ class ErrorWarp(Deformer):
         values, slopes = zip(
             *(mlp_tangents(trunk, trunk_slopes, *_layers(self.heads[name])) for name in _HEADS), strict=True
         )
-        (log, centre, shift), (log_slopes, centre_slopes, shift_slopes) = values, slopes  # (M, 3), (M, 3 tangents, 3)
-        arm = unit + centre
-        arm_slopes = identity + centre_slopes
+        (log, center, shift), (log_slopes, center_slopes, shift_slopes) = values, slopes  # (M, 3), (M, 3 tangents, 3)
+        arm = unit + center
+        arm_slopes = identity + center_slopes
         rotation = rotation_from_log_quaternion(log)
         turned = (rotation @ arm[..., None])[..., 0]
         spin = 2 * log_slopes @ left_jacobian(2 * log).mT  # the rotation's angular velocity along each tangent
         by_tangent = torch.linalg.cross(spin, turned[:, None].expand_as(spin)) + arm_slopes @ rotation.mT
-        jacobian = (by_tangent - centre_slopes + shift_slopes).mT
+        jacobian = (by_tangent - center_slopes + shift_slopes).mT
         return points + self._scale() * (turned - arm + shift), jacobian
 
     def corrections(

@@ -34,7 +34,7 @@ class HyperDeformer(Deformer):
     the decoder which slice of a higher-dimensional shape a point lies in (Park et al. 2021, "HyperNeRF"). Whatever the
     codes add to the two layers that see them is computed once a frame.
 
-    Points are taken in metres; the network computes in `anchors.normalised` units. Directions stay as they are. A point
+    Points are taken in meters; the network computes in `anchors.normalized` units. Directions stay as they are. A point
     is valid within the sphere, and rays are sampled there.
 
     The paper's code does not say how the output layer starts; a hundredth of the usual is our own choice. So is that
@@ -49,7 +49,7 @@ class HyperDeformer(Deformer):
         skip: before which of the hidden layers, counted from 0, the input is concatenated (both divided by √2); it
             must be one of 1 to layers - 1. None: nowhere.
         beta: of the Softplus, log(1 + exp(beta · x)) / beta.
-        radius: of the sphere around `anchors.centre` that holds the head, metres; MonoNPHM's 0.7 of its units.
+        radius: of the sphere around `anchors.center` that holds the head, meters; MonoNPHM's 0.7 of its units.
         expression: name of the expression code in `HeadState.codes`.
 
     Differentiable to any order in points, codes and parameters.
@@ -118,7 +118,7 @@ class HyperDeformer(Deformer):
                 f"{name}: the code {self.expression!r} of the HeadState has {expression.shape[1]} numbers, and "
                 f"expression_width is {self.expression_width}; make its LatentTable as wide"
             )
-        anchors = self.anchors.normalised(self.anchors(geometry)).flatten(1)
+        anchors = self.anchors.normalized(self.anchors(geometry)).flatten(1)
         codes = torch.cat([self.identity(torch.cat([geometry, anchors], dim=-1)), expression], dim=-1)
         first = self._layer(0)
         starts = functional.linear(codes, first.weight[:, 3:], first.bias)
@@ -128,13 +128,13 @@ class HyperDeformer(Deformer):
         return HyperFrames(starts, functional.linear(codes / 2**0.5, again.weight[:, self.hidden + 3 :], again.bias))
 
     def bounds(self) -> Float[Tensor, "2 3"]:
-        return torch.stack([self.anchors.centre - self.radius, self.anchors.centre + self.radius])
+        return torch.stack([self.anchors.center - self.radius, self.anchors.center + self.radius])
 
     def posed_bounds(self, prepared: HyperFrames) -> Float[Tensor, "2 3"]:
         return self.bounds()
 
     def near_far(self, rays: Rays, prepared: HyperFrames) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
-        return ray_sphere(rays, self.anchors.centre, self.radius)
+        return ray_sphere(rays, self.anchors.center, self.radius)
 
     def forward(
         self,
@@ -143,14 +143,14 @@ class HyperDeformer(Deformer):
         frame: Int[Tensor, " m"],
         prepared: HyperFrames,
     ) -> Canonical:
-        x = self.anchors.normalised(points)
+        x = self.anchors.normalized(points)
         out = self._network(x, frame, prepared)
         return Canonical(
             points=points + out[:, :3] / self.anchors.scale,
             directions=directions,
             posed_points=points,
             frame=frame,
-            valid=(points.detach() - self.anchors.centre).norm(dim=-1) <= self.radius,
+            valid=(points.detach() - self.anchors.center).norm(dim=-1) <= self.radius,
             ambient=out[:, 3:] if self.ambient_width else None,
         )
 

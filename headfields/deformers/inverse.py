@@ -18,10 +18,10 @@ class Inverse(Record):
     """What `invert` gives for N canonical points.
 
     Attributes:
-        points: (N, 3) in posed space, metres. Where the search did not converge, the best that it saw, without a
+        points: (N, 3) in posed space, meters. Where the search did not converge, the best that it saw, without a
             gradient.
         converged: (N,) whether the deformer takes them to the canonical points within the tolerance.
-        residual: (N,) how far from those it takes them, metres.
+        residual: (N,) how far from those it takes them, meters.
     """
 
     points: Float[Tensor, "n 3"]
@@ -53,7 +53,7 @@ def invert(
     takes several posed points to one canonical point, the one that the guess leads to is found.
 
     The defaults are those of MonoNPHM's tracker (σ .002, tolerance 5e-5, divergence .1 in its units, quarters of a
-    metre), in metres. Searching from the guess alone at first, and taking a search as lost only where it is farther off
+    meter), in meters. Searching from the guess alone at first, and taking a search as lost only where it is farther off
     than where it started too, are our own choice.
 
     `Canonical.valid` is not looked at: a point outside of the deformer's domain has an inverse if the formula does.
@@ -61,15 +61,15 @@ def invert(
     Args:
         deformer: any whose points are differentiable in its posed points.
         prepared: what its `prepare` made of the state.
-        points: (N, 3) canonical, metres; N = 0 is legal.
+        points: (N, 3) canonical, meters; N = 0 is legal.
         frame: (N,) the row of the state that each is wanted in.
-        guess: (N, 3) posed points to start from, metres; the canonical points themselves if None.
+        guess: (N, 3) posed points to start from, meters; the canonical points themselves if None.
         starts: searches for a point, at most.
-        spread: standard deviation of where they start around the guess, metres.
+        spread: standard deviation of where they start around the guess, meters.
         steps: of a search, at most.
-        tolerance: a point has converged if the deformer takes it so near to the canonical one, metres. float32 knows
+        tolerance: a point has converged if the deformer takes it so near to the canonical one, meters. float32 knows
             points of a head to about 1e-8 m.
-        diverge: a search is given up if it is farther off than this, and than where it started, metres.
+        diverge: a search is given up if it is farther off than this, and than where it started, meters.
         chunk: points at a time.
 
     Differentiable once in the canonical points and in all that the deformer is differentiable in (codes, vertices,

@@ -20,7 +20,7 @@ def jacobian(
 
     Args:
         deformer: any whose points are differentiable in its posed points.
-        points: (M, 3) in posed space, metres; M = 0 is legal.
+        points: (M, 3) in posed space, meters; M = 0 is legal.
         frame: (M,) the row of the state that each point belongs to.
         prepared: what its `prepare` made of the state.
 

@@ -18,11 +18,11 @@ class MeshDeformer(Deformer):
     `box_around`.
 
     Args:
-        canonical_vertices: (V, 3), metres.
+        canonical_vertices: (V, 3), meters.
         faces: (F, 3) int64.
-        shell: metres from the surface beyond which there is nothing.
-        padding: metres added around the canonical mesh to make `bounds`; the shell if None.
-        behind: metres that a ray is followed behind the first triangle it meets; None follows it through the head.
+        shell: meters from the surface beyond which there is nothing.
+        padding: meters added around the canonical mesh to make `bounds`; the shell if None.
+        behind: meters that a ray is followed behind the first triangle it meets; None follows it through the head.
 
     Raises:
         ValueError: an argument is out of range; later, a state of another topology.
@@ -72,12 +72,12 @@ class MeshDeformer(Deformer):
         return self._bvh.posed(vertices)
 
     def box_around(self, vertices: Float[Tensor, "b v 3"]) -> Float[Tensor, "2 3"]:
-        """Corners (2, 3) of the box that holds the shells of all B meshes, metres."""
+        """Corners (2, 3) of the box that holds the shells of all B meshes, meters."""
         low, high = vertices.detach().amin(dim=(0, 1)), vertices.detach().amax(dim=(0, 1))
         return torch.stack([low - self.shell, high + self.shell])
 
     def shell_of(self, rays: Rays, bvh: TriangleBVH) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
-        """Where N rays are within the shell of their mesh, and not too far behind its first hit: near, far, metres."""
+        """Where N rays are within the shell of their mesh, and not too far behind its first hit: near, far, meters."""
         near, far = bvh.interval(rays.origins, rays.directions, self.shell, rays.frame)
         if self.behind is not None:
             with torch.no_grad():

@@ -22,18 +22,18 @@ class NearMesh:
 class NearSurface(MeshDeformer):
     """Leaves points where they are, and samples rays only near the posed mesh.
 
-    MonoAvatar's space: its features sit on the vertices of the posed mesh, so nothing is canonicalised. Beside
+    MonoAvatar's space: its features sit on the vertices of the posed mesh, so nothing is canonicalized. Beside
     `SurfaceCanonicalizer`, no triangle is looked for at the samples, which is what makes this one cheap; points between
     the ends of a ray's interval are valid even where they are farther from the mesh than the shell.
 
     Args:
-        canonical_vertices: (V, 3), metres.
+        canonical_vertices: (V, 3), meters.
         faces: (F, 3) int64.
-        shell: metres; rays are sampled only where they are nearer than this to the surface. Our own choice: the paper
+        shell: meters; rays are sampled only where they are nearer than this to the surface. Our own choice: the paper
             says nothing of near and far.
-        behind: metres that a ray is followed behind the first triangle it meets; None follows it through the head. Our
+        behind: meters that a ray is followed behind the first triangle it meets; None follows it through the head. Our
             own choice, as in `SurfaceCanonicalizer`.
-        padding: metres added around the canonical mesh to make `bounds`, which should hold the head in all its poses if
+        padding: meters added around the canonical mesh to make `bounds`, which should hold the head in all its poses if
             the encoder covers a box; the shell if None.
 
     Differentiable in the points (the identity) to any order; not in the vertices, which say only where samples are.

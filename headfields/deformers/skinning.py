@@ -41,7 +41,7 @@ class SkinningDeformer(MeshDeformer):
     canonical one.
 
     Args:
-        canonical_vertices: (V, 3), metres.
+        canonical_vertices: (V, 3), meters.
         faces: (F, 3) int64.
         weights: (V, J) skinning weights; rows sum to 1.
         canonical_transforms: (J, 4, 4) rest-to-canonical transforms of the joints where the canonical mesh is not in

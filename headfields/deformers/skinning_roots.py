@@ -19,7 +19,7 @@ from headfields.parts import Deformer
 from headfields.records import Canonical, Record
 
 _UNCLAIMED = 1e-3
-_SAME = 1e-3  # metres within which two roots are one
+_SAME = 1e-3  # meters within which two roots are one
 
 
 class _FieldSkinning(SkinningDeformer):
@@ -105,11 +105,11 @@ class SkinningSolution(Record):
     """What `SkinningRoots.solve` found for M posed points, without gradients.
 
     Attributes:
-        points: (M, 3) the chosen canonical points, metres; the posed ones where there is none.
+        points: (M, 3) the chosen canonical points, meters; the posed ones where there is none.
         converged: (M,) whether there is one.
         asked: (M,) whether the point is within the shell of the mesh, so that roots were sought at all.
         start: (M,) from which of the joints asked the chosen root was found.
-        residual: (M,) how far the chosen root is posed from the point, metres; infinity where there is none.
+        residual: (M,) how far the chosen root is posed from the point, meters; infinity where there is none.
         candidates: (M, K, 3) what the search from each joint came to.
         found: (M, K) which of these are roots.
     """
@@ -129,7 +129,7 @@ class SkinningSolution(Record):
 
     @property
     def distinct(self) -> Int[Tensor, " m"]:
-        """(M,) how many roots there are, more than a millimetre apart."""
+        """(M,) how many roots there are, more than a millimeter apart."""
         kept = self.found.clone()
         for later in range(1, kept.shape[1]):
             apart = (self.candidates[:, :later] - self.candidates[:, later, None]).norm(dim=-1)
@@ -154,7 +154,7 @@ class SkinningRoots(_FieldSkinning):
         field: of the weights; `learned=False` keeps them as the mesh has them.
         joints: from which the search starts, as in `WeightFieldSkinning`; a search each.
         steps: of a search, at most.
-        tolerance: metres; a root is one if it is posed so near to the point.
+        tolerance: meters; a root is one if it is posed so near to the point.
         derivatives: 1: the gradient of a root is that of the implicit function theorem, and a second derivative raises;
             enough for densities. 2: two steps of Newton's method, with a graph, from the root: twice differentiable, as
             fields of distances must be to be trained, and several times the cost.

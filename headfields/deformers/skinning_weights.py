@@ -19,19 +19,19 @@ _CORNERS = torch.tensor(list(product((0, 1), repeat=3)))
 class SkinningWeights(Part):
     """w(x), the softmax of trilinearly interpolated logits on a grid of cubic cells over canonical space.
 
-    It starts with the weights of the nearest point of the mesh, each node averaged with its neighbours a few times:
+    It starts with the weights of the nearest point of the mesh, each node averaged with its neighbors a few times:
     nearest points jump across the inside of a head, and what solves for roots does not like jumps. On the mesh itself
     the weights are then those of the mesh to within what a cell can hold; `deviation` says by how much they differ,
-    and is the regulariser of a field that learns (`headfields.losses.skinning.SkinningPrior`). Outside the grid the
+    and is the regularizer of a field that learns (`headfields.losses.skinning.SkinningPrior`). Outside the grid the
     weights are those at its border.
 
     Args:
-        canonical_vertices: (V, 3), metres.
+        canonical_vertices: (V, 3), meters.
         faces: (F, 3) int64.
         weights: (V, J) skinning weights; rows sum to 1.
-        cell: side of a cell, metres.
-        padding: metres that the grid reaches beyond the mesh.
-        smoothing: how many times each node is averaged with its neighbours.
+        cell: side of a cell, meters.
+        padding: meters that the grid reaches beyond the mesh.
+        smoothing: how many times each node is averaged with its neighbors.
         learned: whether the logits are a parameter (called `logits_table`, so that it has the learning rate of tables).
 
     Differentiable to any order in points, inside a cell, and in the logits.
@@ -108,7 +108,7 @@ class SkinningWeights(Part):
         return volume.reshape(found.shape[1], -1).T.clamp_min(_LEAST).log().contiguous()
 
     def forward(self, points: Float[Tensor, "m 3"]) -> Float[Tensor, "m j"]:
-        """Weights (M, J) at M canonical points, metres; M = 0 is legal.
+        """Weights (M, J) at M canonical points, meters; M = 0 is legal.
 
         Raises:
             TypeError, ValueError: points are not floating point, or not (M, 3).

@@ -12,7 +12,7 @@ class Static(Deformer):
     """Canonical space is posed space; every point in the box is valid.
 
     Args:
-        box: (2, 3) minimum and maximum corners, metres.
+        box: (2, 3) minimum and maximum corners, meters.
 
     Differentiable to any order.
 
@@ -52,10 +52,10 @@ def ray_box(rays: Rays, box: Float[Tensor, "2 3"]) -> tuple[Float[Tensor, " n"],
 
     Args:
         rays: N rays in the frame of the box; a component of a direction below 1e-12 counts as 1e-12.
-        box: (2, 3) minimum and maximum corners, metres.
+        box: (2, 3) minimum and maximum corners, meters.
 
     Returns:
-        Near and far, (N,) each, metres. Differentiable in rays and box to any order, except where the face changes.
+        Near and far, (N,) each, meters. Differentiable in rays and box to any order, except where the face changes.
 
     Source: the slab method (Kay and Kajiya 1986, "Ray tracing complex scenes").
     """
@@ -68,21 +68,21 @@ def ray_box(rays: Rays, box: Float[Tensor, "2 3"]) -> tuple[Float[Tensor, " n"],
 
 
 def ray_sphere(
-    rays: Rays, centre: Float[Tensor, "3"], radius: float | int
+    rays: Rays, center: Float[Tensor, "3"], radius: float | int
 ) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
     """Distances at which rays enter (at least 0) and leave a sphere; (inf, -inf) where they miss it.
 
     Args:
         rays: N rays with unit directions.
-        centre: (3,) of the sphere, metres.
-        radius: metres.
+        center: (3,) of the sphere, meters.
+        radius: meters.
 
     Returns:
-        Near and far, (N,) each, metres. Differentiable in rays and centre to any order.
+        Near and far, (N,) each, meters. Differentiable in rays and center to any order.
     """
-    to_centre = centre - rays.origins
-    along = (to_centre * rays.directions).sum(dim=-1)
-    beside = to_centre - along[:, None] * rays.directions  # not the difference of squares, which cancels far away
+    to_center = center - rays.origins
+    along = (to_center * rays.directions).sum(dim=-1)
+    beside = to_center - along[:, None] * rays.directions  # not the difference of squares, which cancels far away
     inside = radius**2 - beside.square().sum(dim=-1)
     miss = (inside <= 0) | (along + inside.clamp_min(0).sqrt() <= 0)
     half = torch.where(miss, torch.ones_like(inside), inside).sqrt()

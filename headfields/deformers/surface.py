@@ -11,7 +11,7 @@ from headfields.deformers.mesh import MeshDeformer
 from headfields.ops.blended_map import blended_map
 from headfields.ops.closest_triangle import TriangleBVH
 from headfields.ops.reference.blended_map import ring_weights
-from headfields.ops.triangle_frames import Scaling, deformation_gradients, edge_neighbours, triangle_frames
+from headfields.ops.triangle_frames import Scaling, deformation_gradients, edge_neighbors, triangle_frames
 from headfields.records import Canonical, HeadState
 
 BlendFormula = Literal["published", "released"]
@@ -32,7 +32,7 @@ class SurfaceCanonicalizer(MeshDeformer):
     """Backward warp of INSTA: the nearest triangle's deformation gradient takes a point and its direction along.
 
     Args:
-        canonical_vertices: (V, 3), metres.
+        canonical_vertices: (V, 3), meters.
         faces: (F, 3) int64; close the mouth cavity first (`headfields.heads.close_mouth`).
         blend_neighbors: average over the triangles across the three edges, which removes the steps at edges.
         formula: how. `"published"`: the deformation gradients are averaged, each with weight
@@ -42,11 +42,11 @@ class SurfaceCanonicalizer(MeshDeformer):
         blended_faces: (F,) mask of the triangles that blend; all of them if None (INSTA's code: its face region).
         scaling: see `headfields.ops.deformation_gradients`; `scaled_faces` (F,) limits it (INSTA's code: `"area"`
             in the eye region).
-        shell: metres; a point farther than this from the surface is not valid, and rays are sampled only within it.
+        shell: meters; a point farther than this from the surface is not valid, and rays are sampled only within it.
             Our own choice: INSTA samples its whole box and learns the emptiness from random backgrounds.
-        behind: metres that a ray is followed behind the first triangle it meets; None follows it through the head. Our
+        behind: meters that a ray is followed behind the first triangle it meets; None follows it through the head. Our
             own choice: what lies deeper cannot be seen, and would be half of all samples before training has found out.
-        padding: metres added around the canonical mesh to make `bounds`.
+        padding: meters added around the canonical mesh to make `bounds`.
 
     Differentiable in points and vertices to second order, except across the change of the nearest triangle.
 
@@ -81,11 +81,11 @@ class SurfaceCanonicalizer(MeshDeformer):
                 raise ValueError(
                     f"SurfaceCanonicalizer: {name} has shape {tuple(mask.shape)}; expected ({len(faces)},)"
                 )
-        neighbours = edge_neighbours(self.faces)
+        neighbors = edge_neighbors(self.faces)
         own = torch.arange(len(faces), device=faces.device)[:, None]
         if blended_faces is not None:
-            neighbours = torch.where(blended_faces[:, None], neighbours, -1)
-        self.register_buffer("_ring", torch.cat([own, neighbours], dim=1), persistent=False)
+            neighbors = torch.where(blended_faces[:, None], neighbors, -1)
+        self.register_buffer("_ring", torch.cat([own, neighbors], dim=1), persistent=False)
         self.register_buffer("_scaled", None if scaled_faces is None else scaled_faces.clone(), persistent=False)
         self.blend_neighbors = blend_neighbors
         self.formula = formula

@@ -1,6 +1,6 @@
 """Encoders: canonical points, or the state, to features; and the sources of vertex features that some stand on."""
 
-from headfields.encoders.colour_fields import ColourFields
+from headfields.encoders.color_fields import ColorFields
 from headfields.encoders.coordinates import Coordinates
 from headfields.encoders.frequency import Frequency
 from headfields.encoders.hash_grid import HashGrid
@@ -14,7 +14,7 @@ from headfields.encoders.vertex_tables import CodeFeatures, CodeMLPFeatures, Sta
 __all__ = [
     "CodeFeatures",
     "CodeMLPFeatures",
-    "ColourFields",
+    "ColorFields",
     "Coordinates",
     "Frequency",
     "HashGrid",

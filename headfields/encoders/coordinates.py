@@ -14,7 +14,7 @@ class Coordinates(Encoder):
     Args:
         points: whether the point is among them. `AnchoredDecoder` reads points from the anchors, and wants them not.
         ambient: whether the hyper-coordinates are; they are as wide as the deformer makes them, or none.
-        scale: what the points are multiplied by, for networks that compute in other units than metres; the
+        scale: what the points are multiplied by, for networks that compute in other units than meters; the
             hyper-coordinates have no unit, and stay as they are.
 
     Differentiable to any order.

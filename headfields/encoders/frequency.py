@@ -23,7 +23,7 @@ class Frequency(Encoder):
     Source: Mildenhall et al. 2020, "NeRF", equation 4.
     """
 
-    centre: Tensor
+    center: Tensor
     half_side: Tensor
 
     def __init__(self, bands: int = 10, include_input: bool = True) -> None:
@@ -32,12 +32,12 @@ class Frequency(Encoder):
         self.include_input = include_input
 
     def build(self, bounds: Float[Tensor, "2 3"], ambient_width: int) -> None:
-        self.register_buffer("centre", bounds.mean(dim=0))
+        self.register_buffer("center", bounds.mean(dim=0))
         self.register_buffer("half_side", (bounds[1] - bounds[0]).max() / 2)
         self.width = (3 + ambient_width) * (2 * self.bands + int(self.include_input))
 
     def forward(self, canonical: Canonical, prepared: None) -> Float[Tensor, "m width"]:
-        unit = (canonical.points - self.centre) / self.half_side
+        unit = (canonical.points - self.center) / self.half_side
         if canonical.ambient is not None:
             unit = torch.cat([unit, canonical.ambient], dim=-1)
         return frequency_encoding(unit, self.bands, self.include_input)

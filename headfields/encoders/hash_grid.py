@@ -14,12 +14,12 @@ from headfields.records import Canonical
 class HashGrid(Encoder):
     """Features from a trainable multiresolution hash table at the canonical point.
 
-    The grid covers a cube: centred in the deformer's box, with the box's longest side or `extent`. Hyper-coordinates
+    The grid covers a cube: centered in the deformer's box, with the box's longest side or `extent`. Hyper-coordinates
     of the deformer, expected in [-1, 1], are further axes of the grid.
 
     Args:
         levels, features, log2_table_size, base_resolution, finest_resolution: as in Instant-NGP, section 3.
-        extent: side of the cube in metres; INSTA's is 1. The box's longest side if None.
+        extent: side of the cube in meters; INSTA's is 1. The box's longest side if None.
         interpolation: `"linear"`, or `"smoothstep"` where second derivatives in space matter.
         initial: entries start uniform in ±initial (Instant-NGP: 1e-4).
 

@@ -14,7 +14,7 @@ from headfields.records import Canonical, HeadState
 class SurfaceFeatures(Encoder):
     """A source's vertex features, interpolated where the deformer found each point's nearest surface point.
 
-    What puts MonoAvatar's convolutional features behind INSTA's canonicaliser, as an encoder beside a grid (whose
+    What puts MonoAvatar's convolutional features behind INSTA's canonicalizer, as an encoder beside a grid (whose
     place in space they do not know) or as a condition. Features are of the surface: a point above it and the point
     below have the same, so they tell inside from outside only together with another encoder.
 

@@ -24,7 +24,7 @@ class UVDisplacementFeatures(VertexSource):
 
     The displacement state.vertices − neutral is drawn as a map of three channels, in units of `unit`; the U-Net's map
     is read at each vertex's texture coordinates. It is taken in the frame of the state's vertices. In the library's
-    captures head pose is in the camera, so this is the paper's neck-normalised frame; where the vertices hold a head
+    captures head pose is in the camera, so this is the paper's neck-normalized frame; where the vertices hold a head
     pose, `rigid` names vertices that move with the skull (scalp, ears), by which each frame is first laid over the
     neutral mesh.
 
@@ -36,12 +36,12 @@ class UVDisplacementFeatures(VertexSource):
 
     Args:
         template: the mesh with its texture coordinates.
-        neutral: (V, 3) where the vertices are at rest, metres; the template's canonical vertices if not given.
+        neutral: (V, 3) where the vertices are at rest, meters; the template's canonical vertices if not given.
         width: features per vertex.
         channels: of the U-Net's levels, fine to coarse; each level halves the map.
         resolution: (H, W) of the map, or one number for both; multiples of 2^(levels − 1).
         padding: texels around charts that show the nearest chart; see `headfields.ops.UVRasterizer`.
-        unit: metres that become 1 in the map. An expression moves the skin by millimetres, a jaw by centimetres.
+        unit: meters that become 1 in the map. An expression moves the skin by millimeters, a jaw by centimeters.
         position_bands: octaves of the encoding of each texel's place; 0: coordinates alone; None: no place, the paper's
             input.
         rigid: (K,) indices of vertices that move rigidly with the head, K ≥ 3; None takes the vertices as they are.
@@ -76,7 +76,7 @@ class UVDisplacementFeatures(VertexSource):
         if position_bands is not None and position_bands < 0:
             raise ValueError(f"{name}: position_bands is {position_bands}; expected 0 or more octaves, or None")
         if not unit > 0:
-            raise ValueError(f"{name}: unit is {unit}; expected a length in metres above 0")
+            raise ValueError(f"{name}: unit is {unit}; expected a length in meters above 0")
         rest = template.canonical_vertices if neutral is None else neutral
         if rest.shape != template.canonical_vertices.shape:
             raise ValueError(
@@ -102,7 +102,7 @@ class UVDisplacementFeatures(VertexSource):
         return f"{self.vertex_count} vertices, width={self.width}, unit={self.unit:g}"
 
     def displacement(self, state: HeadState) -> Float[Tensor, "b v 3"]:
-        """How far each vertex of `state` is from the neutral mesh, metres, after the rigid alignment if any."""
+        """How far each vertex of `state` is from the neutral mesh, meters, after the rigid alignment if any."""
         vertices = state.vertices
         if self.rigid is not None:
             turn, shift = fit_rigid(self.neutral[self.rigid], vertices[:, self.rigid])

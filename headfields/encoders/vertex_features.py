@@ -12,7 +12,7 @@ from headfields.encoders.vertex_source import VertexSource
 from headfields.networks.mlp import MLP
 from headfields.ops.frequency import frequency_encoding
 from headfields.ops.mlp import mlp
-from headfields.ops.nearest_vertices import MOST_NEIGHBOURS, VertexTree, inverse_distance_weights
+from headfields.ops.nearest_vertices import MOST_NEIGHBORS, VertexTree, inverse_distance_weights
 from headfields.ops.triangle_frames import triangle_areas, triangle_frames
 from headfields.parts import Encoder
 from headfields.records import Canonical, HeadState
@@ -26,7 +26,7 @@ class AnchoredFeatures:
 
     Attributes:
         tree: the anchors, B meshes of them, or one where they do not move.
-        start: (B · V, hidden) what each vertex's features add to the first layer of the network of a neighbour.
+        start: (B · V, hidden) what each vertex's features add to the first layer of the network of a neighbor.
         turns: (B · V, 3, 3) rotations from the rest to the posed surface at each vertex, for `frame="triangle"`.
     """
 
@@ -42,15 +42,15 @@ class VertexFeatures(Encoder):
     ẑ = Σ_j w_j ẑ_j with w_j ∝ 1 / ‖v_j − q‖ (`headfields.ops.inverse_distance_weights`), and the result is MLP1(ẑ).
     Both networks have ReLU behind every layer. A decoder of the paper's kind is `headfields.decoders.RadianceHead`.
 
-    A point without neighbours (one that is not finite) has ẑ = 0.
+    A point without neighbors (one that is not finite) has ẑ = 0.
 
     The first layer of MLP0 is linear in its input, so its part in z_j is computed once a vertex and frame, in
-    `prepare`, and looked up for each neighbour: the same mathematics with less than half of that layer's products.
+    `prepare`, and looked up for each neighbor: the same mathematics with less than half of that layer's products.
 
     Args:
         source: gives the features z of each vertex and frame.
-        neighbours: k, 1 to 16.
-        vertices: (V, 3) anchors that do not move, metres: for use behind a deformer that takes points to canonical
+        neighbors: k, 1 to 16.
+        vertices: (V, 3) anchors that do not move, meters: for use behind a deformer that takes points to canonical
             space. None: the anchors are the vertices of the state, and points are expected in their space (`Static`).
         bands: octaves of the encoding of offsets; the offset itself is put in front.
         hidden: units of every layer of both networks, and the number of features.
@@ -62,8 +62,8 @@ class VertexFeatures(Encoder):
             made orthonormal by Gram and Schmidt. At rest both are the same.
         faces: (F, 3) the triangles, for `frame="triangle"`.
         rest_vertices: (V, 3) the rest mesh, for `frame="triangle"`.
-        unit: metres that count as 1 to the encoding. Our own choice, of the order of the greatest offsets: the paper
-            speaks of normalised coordinates and gives no scale.
+        unit: meters that count as 1 to the encoding. Our own choice, of the order of the greatest offsets: the paper
+            speaks of normalized coordinates and gives no scale.
 
     Differentiable to second order in the source's features, the points and the vertices of the state, except where the
     nearest vertices change.
@@ -84,7 +84,7 @@ class VertexFeatures(Encoder):
     def __init__(
         self,
         source: VertexSource,
-        neighbours: int = 4,
+        neighbors: int = 4,
         vertices: Float[Tensor, "v 3"] | None = None,
         bands: int = 10,
         hidden: int = 128,
@@ -100,15 +100,15 @@ class VertexFeatures(Encoder):
         if not isinstance(source, VertexSource):
             raise TypeError(f"{name}: source is a {type(source).__name__}; expected a headfields VertexSource")
         count = source.vertex_count
-        if not 1 <= neighbours <= min(MOST_NEIGHBOURS, count):
+        if not 1 <= neighbors <= min(MOST_NEIGHBORS, count):
             raise ValueError(
-                f"{name}: neighbours is {neighbours}; expected 1 to {MOST_NEIGHBOURS}, and no more than the source's "
+                f"{name}: neighbors is {neighbors}; expected 1 to {MOST_NEIGHBORS}, and no more than the source's "
                 f"{count} vertices"
             )
         if bands < 0 or hidden < 1 or layers < 1 or merged_layers < 0 or not 0 < unit < torch.inf:
             raise ValueError(
                 f"{name}: bands={bands}, hidden={hidden}, layers={layers}, merged_layers={merged_layers}, unit={unit}; "
-                "expected at least 0, 1, 1, 0, and a unit > 0 in metres"
+                "expected at least 0, 1, 1, 0, and a unit > 0 in meters"
             )
         if frame not in ("offset", "triangle"):
             raise ValueError(f"{name}: frame is {frame!r}; expected 'offset' or 'triangle'")
@@ -126,7 +126,7 @@ class VertexFeatures(Encoder):
                 )
         self.source = source
         self.needs = source.needs
-        self.neighbours, self.bands, self.width, self.unit = neighbours, bands, hidden, unit
+        self.neighbors, self.bands, self.width, self.unit = neighbors, bands, hidden, unit
         self.frame: OffsetFrame = frame
         self.register_buffer("vertices", None if vertices is None else vertices.detach().float().clone())
         rest = faces_ = areas = None
@@ -138,12 +138,12 @@ class VertexFeatures(Encoder):
         self.register_buffer("rest_areas", areas, persistent=False)
         self._tree: VertexTree | None = None
         self.offset_width = 3 * (2 * bands + 1)
-        self.neighbour_network = _rectified(self.offset_width + source.width, *[hidden] * layers)
+        self.neighbor_network = _rectified(self.offset_width + source.width, *[hidden] * layers)
         self.merged_network = _rectified(hidden, *[hidden] * merged_layers) if merged_layers else None
 
     def extra_repr(self) -> str:
         anchors = "posed" if self.vertices is None else "fixed"
-        return f"neighbours={self.neighbours}, {anchors} anchors, bands={self.bands}, frame={self.frame!r}"
+        return f"neighbors={self.neighbors}, {anchors} anchors, bands={self.bands}, frame={self.frame!r}"
 
     def prepare(self, state: HeadState) -> AnchoredFeatures:
         if state.vertices.shape[1] != self.source.vertex_count:
@@ -152,7 +152,7 @@ class VertexFeatures(Encoder):
                 f"{self.source.vertex_count}; they must be one topology"
             )
         features = self.source(state)
-        first: Any = self.neighbour_network[0]
+        first: Any = self.neighbor_network[0]
         start = functional.linear(features.flatten(0, 1), first.weight[:, self.offset_width :], first.bias)
         turns = self.surface_turns(state.vertices).flatten(0, 1) if self.frame == "triangle" else None
         return AnchoredFeatures(self._anchors(state.vertices), start, turns)
@@ -167,7 +167,7 @@ class VertexFeatures(Encoder):
         """The rotation of the surface at each vertex, from the rest mesh to a posed one; `frame="triangle"` only.
 
         Args:
-            posed: (B, V, 3), metres.
+            posed: (B, V, 3), meters.
 
         Returns:
             (B, V, 3, 3); the identity at a vertex of no triangle. Differentiable to second order.
@@ -186,7 +186,7 @@ class VertexFeatures(Encoder):
 
     def forward(self, canonical: Canonical, prepared: AnchoredFeatures) -> Float[Tensor, "m width"]:
         tree, points, frame = prepared.tree, canonical.points, canonical.frame
-        nearest = tree.nearest(points, self.neighbours, frame if self.vertices is None else None)
+        nearest = tree.nearest(points, self.neighbors, frame if self.vertices is None else None)
         found = nearest.index >= 0
         local = nearest.index.clamp_min(0)
         row = local + frame[:, None] * self.source.vertex_count
@@ -197,7 +197,7 @@ class VertexFeatures(Encoder):
             turns = prepared.turns.index_select(0, row.reshape(-1)).unflatten(0, row.shape)
             offset = (offset[..., None] * turns).sum(-2)  # by the transpose
         encoded = frequency_encoding(offset, self.bands)
-        linears: list[Any] = list(self.neighbour_network)[::2]
+        linears: list[Any] = list(self.neighbor_network)[::2]
         weights = [linears[0].weight[:, : self.offset_width], *(linear.weight for linear in linears[1:])]
         biases = [linear.bias for linear in linears]  # the first one is in `start`
         each = mlp(encoded, weights, biases, index=row, start=prepared.start).relu()
@@ -206,7 +206,7 @@ class VertexFeatures(Encoder):
 
 
 def _rectified(*widths: int) -> MLP:
-    """Layers with biases, initialised for a ReLU behind the last of them too."""
+    """Layers with biases, initialized for a ReLU behind the last of them too."""
     network = MLP(*widths, bias=True)
     last: Any = network[-1]
     nn.init.kaiming_uniform_(last.weight, nonlinearity="relu")

@@ -1,4 +1,4 @@
-"""What a restricted unpickler puts in the place of the objects that a file names: records of data with no behaviour.
+"""What a restricted unpickler puts in the place of the objects that a file names: records of data with no behavior.
 
 numpy's own unpickling is not safe on its own: a dtype's state may claim that an array of Python objects is an array of
 plain bytes, and the bytes are then used as pointers. scipy's sparse matrices trust their indices likewise. So neither
@@ -150,7 +150,7 @@ def make_scalar(dtype: Any, data: Any = b"") -> Any:
 
 
 class Chumpy:
-    """Holds the state of a chumpy object; has none of its behaviour. `name` is the class it stands for."""
+    """Holds the state of a chumpy object; has none of its behavior. `name` is the class it stands for."""
 
     name = "chumpy"
 

@@ -19,7 +19,7 @@ __all__ = ["BlendshapeHead"]
 class BlendshapeHead(nn.Module):
     """vertices = template + identity coefficients x identities + expression coefficients x expressions.
 
-    All arrays are buffers; nothing is trainable. Metres, y up, face toward +z.
+    All arrays are buffers; nothing is trainable. Meters, y up, face toward +z.
 
     Attributes:
         template_vertices (V, 3); faces (F, 3) int64; expression_basis (E, V, 3); identity_basis (I, V, 3), I may be 0.
@@ -130,7 +130,7 @@ class BlendshapeHead(nn.Module):
             identity: (B, I) or (1, I). Zero if left out, as are the others.
             expression: (B, E) or (1, E).
             rotation: (B, 3) axis-angle about the origin, radians.
-            translation: (B, 3) metres, added last.
+            translation: (B, 3) meters, added last.
 
         Returns:
             HeadState of B frames: `vertices`, `expression`, and `pose` (B, 1, 3) if a rotation was given.
@@ -207,7 +207,7 @@ class BlendshapeHead(nn.Module):
 
         Returns:
             Template; the region "mouth" is the closing faces and all faces with a vertex within one mouth's half
-            width of its centre ("face", "eyes" and "neck" cannot be told from blendshapes and are left out).
+            width of its center ("face", "eyes" and "neck" cannot be told from blendshapes and are left out).
 
         Raises:
             ValueError: no border looks like a mouth, or `expression` has an unknown name.
@@ -224,7 +224,7 @@ class BlendshapeHead(nn.Module):
         return Template(canonical_vertices=vertices, faces=faces, regions={"mouth": mouth}, face_count=len(self.faces))
 
     def landmarks(self, vertices: Float[Tensor, "b v 3"]) -> Float[Tensor, "b l 3"]:
-        """The landmarks on posed vertices, metres.
+        """The landmarks on posed vertices, meters.
 
         Raises:
             ValueError: the head has none.

@@ -159,11 +159,11 @@ class Landmarks(nn.Module):
         """The landmarks on posed vertices.
 
         Args:
-            vertices: (B, V, 3) metres.
+            vertices: (B, V, 3) meters.
             triangles: (F, 3) faces of the mesh that the file was made for.
 
         Returns:
-            (B, L, 3) metres, linear in `vertices`.
+            (B, L, 3) meters, linear in `vertices`.
 
         Raises:
             TypeError, ValueError: dtype or shape do not fit, or a landmark's face or vertex is not in the mesh.
@@ -234,13 +234,13 @@ class ContourLandmarks(nn.Module):
         """The contour on posed vertices.
 
         Args:
-            vertices: (B, V, 3) metres.
+            vertices: (B, V, 3) meters.
             triangles: (F, 3) faces of the mesh that the file was made for.
             rotation: (B, 3, 3) of the skull as the camera sees it (y up, z toward the camera):
                 `FlameHead.skull_rotation`.
 
         Returns:
-            (B, C, 3) metres, linear in `vertices`; the rotation chooses triangles and gets no gradient.
+            (B, C, 3) meters, linear in `vertices`; the rotation chooses triangles and gets no gradient.
 
         Raises:
             TypeError, ValueError: dtype or shape do not fit, or a landmark's face or vertex is not in the mesh.

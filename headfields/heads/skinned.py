@@ -141,7 +141,7 @@ class SkinnedHead(nn.Module):
             expression: (B, E), likewise.
             pose: (B, J, 3) axis-angle of each joint relative to its parent, radians. Zero if left out. FLAME has
                 5: root, neck, jaw, left eye, right eye.
-            translation: (B, 3) metres, added last.
+            translation: (B, 3) meters, added last.
 
         Returns:
             HeadState of B frames: `vertices`, the `expression` (B, E) and `pose` used, and `joint_transforms`, rest to
@@ -219,7 +219,7 @@ class SkinnedHead(nn.Module):
     def landmarks(
         self, vertices: Float[Tensor, "b v 3"], rotation: Float[Tensor, "b 3 3"] | None = None
     ) -> Float[Tensor, "b l 3"]:
-        """The landmarks on posed vertices, metres; linear in `vertices`.
+        """The landmarks on posed vertices, meters; linear in `vertices`.
 
         Args:
             vertices: (B, V, 3) posed vertices.

@@ -1,6 +1,6 @@
 """SMPL-X (Pavlakos et al. 2019, "Expressive Body Capture"), and the models of the smplx package as heads of this one.
 
-smplx's licence is non-commercial, so nothing here imports it: a model that the user has made is read by its buffers.
+smplx's license is non-commercial, so nothing here imports it: a model that the user has made is read by its buffers.
 """
 
 from collections.abc import Mapping

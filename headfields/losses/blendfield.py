@@ -1,6 +1,6 @@
 """Losses on blendfields: few of the fields at a point, smooth in space, straight between expressions.
 
-Called as those in `headfields.losses` are. The paper's regularisers are not known; all of these are our own choice.
+Called as those in `headfields.losses` are. The paper's regularizers are not known; all of these are our own choice.
 Each is the mean over points drawn where there is matter, with probabilities in proportion to the samples' rendering
 weights, through which no gradient flows: empty space may move as it likes. Gradients flow to the parameters of the
 blendfield alone. A rendering without samples gives a zero that is still attached to the graph.
@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from headfields.deformers.blendfield import Blendfield, mixed
-from headfields.losses.colour import Loss, insta_losses
+from headfields.losses.color import Loss, insta_losses
 from headfields.losses.surface import check_more_than_0
 from headfields.records import PixelBatch, Rendering
 
@@ -26,7 +26,7 @@ class BlendSparsity:
 
     Attributes:
         weight: what the trainer multiplies the loss with.
-        unit: metres that count as 1.
+        unit: meters that count as 1.
         samples: at how many points.
         name: column in the log.
 
@@ -56,11 +56,11 @@ class BlendSparsity:
 
 @dataclass(frozen=True)
 class BlendSmoothness:
-    """‖Δ(x + ε) − Δ(x)‖² / ‖ε‖²: displacements differ little between neighbours.
+    """‖Δ(x + ε) − Δ(x)‖² / ‖ε‖²: displacements differ little between neighbors.
 
     Attributes:
         weight: what the trainer multiplies the loss with.
-        radius: standard deviation of each coordinate of ε, metres.
+        radius: standard deviation of each coordinate of ε, meters.
         samples: at how many points.
         name: column in the log.
 
@@ -99,7 +99,7 @@ class CoefficientSmoothness:
 
     Attributes:
         weight: what the trainer multiplies the loss with.
-        unit: metres that count as 1.
+        unit: meters that count as 1.
         samples: at how many points.
         name: column in the log.
 
@@ -130,13 +130,13 @@ class CoefficientSmoothness:
 
 
 def blendfield_losses(avatar: nn.Module) -> list[Loss]:
-    """The regularisers of an avatar's blendfields; none if it has no `Blendfield`."""
+    """The regularizers of an avatar's blendfields; none if it has no `Blendfield`."""
     has = any(isinstance(part, Blendfield) for part in avatar.modules())
     return [BlendSparsity(), BlendSmoothness(), CoefficientSmoothness()] if has else []
 
 
 def vp360_losses(avatar: nn.Module, depth: float | int = 0.1) -> list[Loss]:
-    """What 3VP Avatar trains with here: INSTA's colour and depth terms, and the regularisers of its blendfields.
+    """What 3VP Avatar trains with here: INSTA's color and depth terms, and the regularizers of its blendfields.
 
     Args:
         avatar: without a `Blendfield` there are none of the latter.

@@ -26,7 +26,7 @@ class ObservedSilhouette(Record):
     """What `silhouette_distance` needs of a matte, made once an image by `observe_silhouette`. No gradient.
 
     Attributes:
-        signed_distance: (H, W) of pixel centres to the outline, pixels, negative inside.
+        signed_distance: (H, W) of pixel centers to the outline, pixels, negative inside.
         outline: (P, 2) points of the outline in pixels (x right, y down), about one a pixel of its length.
     """
 
@@ -39,7 +39,7 @@ def observe_silhouette(
 ) -> ObservedSilhouette:
     """Finds the outline of a matte, to a part of a pixel, and every pixel's distance to it.
 
-    The outline passes where the matte, linear between neighbouring centres, crosses `level`; the border of the image is
+    The outline passes where the matte, linear between neighboring centers, crosses `level`; the border of the image is
     no outline. A matte without an outline has infinite distances, and `silhouette_distance` leaves it out.
 
     Args:

@@ -89,7 +89,7 @@ class SoftJaccard:
 class SurfacePrior:
     """Draws the surface to the tracked mesh while training is young: what `DepthPrior` is to a density.
 
-    At random points of the posed meshes of a step: the mean |distance| in centimetres, plus `normals` times the mean of
+    At random points of the posed meshes of a step: the mean |distance| in centimeters, plus `normals` times the mean of
     1 - cos of the angle between the field's and the mesh's normal. It falls linearly to 0, so that hair, teeth, and
     what tracking got wrong are the images' to say. Our own choice.
 

@@ -16,7 +16,7 @@ class SurfaceDistances:
     """How N points lie to a surface.
 
     Attributes:
-        offset: (N, 3) from each point to the nearest point of the surface, metres; NaN where there is none.
+        offset: (N, 3) from each point to the nearest point of the surface, meters; NaN where there is none.
         distance: (N,) its length; NaN where there is none.
         normal: (N, 3) unit normal of the surface there; 0 where it is not known.
         corners: (N, 3) the vertices between which the nearest point lies.
@@ -65,7 +65,7 @@ class SurfaceTree:
         """From each point to the nearest point of the surface.
 
         Args:
-            points: (N, 3) metres; one that is not finite has no nearest point.
+            points: (N, 3) meters; one that is not finite has no nearest point.
 
         Differentiable to second order in the points and the surface's vertices.
 

@@ -12,7 +12,7 @@ from headfields.mesh.fields import FieldSource, Space
 from headfields.mesh.mesh import Mesh
 from headfields.mesh.sparse import Values, isosurface
 
-Colours = Callable[[Float[Tensor, "n 3"], Float[Tensor, "n 3"]], Float[Tensor, "n 3"]]
+Colors = Callable[[Float[Tensor, "n 3"], Float[Tensor, "n 3"]], Float[Tensor, "n 3"]]
 
 
 def extract(
@@ -23,7 +23,7 @@ def extract(
     level: float | None = None,
     space: Space = "posed",
     frame: int = 0,
-    colours: Colours | bool = True,
+    colors: Colors | bool = True,
     normals: Literal["gradient", "mesh"] | None = None,
     largest: bool = False,
     closed: bool = True,
@@ -34,26 +34,26 @@ def extract(
     memory_mb: int = 2048,
     progress: bool | None = None,
 ) -> Mesh:
-    """The surface of an avatar's field, or of any function of points, with normals and colours.
+    """The surface of an avatar's field, or of any function of points, with normals and colors.
 
     The field is asked coarse to fine, only near the surface: see `isosurface` for what may be missed.
 
     Args:
-        source: `avatar.field(state)`, or a function of points (N, 3), metres, to values (N,) that are below the level
+        source: `avatar.field(state)`, or a function of points (N, 3), meters, to values (N,) that are below the level
             inside (a signed distance; of a density, give the negative and a negative level).
-        bounds: (2, 3) corners of the box, metres; of a field, the box that holds its matter if None.
+        bounds: (2, 3) corners of the box, meters; of a field, the box that holds its matter if None.
         resolution: cells along the box's longest side.
         level: the value on the surface; if None, 0, and `headfields.mesh.DENSITY_LEVEL` for a field that gives
             density.
         space: of a field: `"posed"` or `"canonical"` (see `FieldSource`).
         frame: of a field: which row of its state.
-        colours: of a field, whether to ask it for colours, as seen from straight above the surface; of a function,
+        colors: of a field, whether to ask it for colors, as seen from straight above the surface; of a function,
             another one, of points and normals to sRGB, or True for none.
         normals: `"gradient"`, of the values; or `"mesh"`, the mean of the faces', smoother where the values are rough.
             If None, `"gradient"` but for a field that gives density.
         largest: only the connected piece with most faces.
         closed: False leaves out the faces that close the surface where it leaves the box or the field is undefined.
-        solid: of a field on a tracked mesh: metres; what lies deeper in it is matter (see `FieldSource`).
+        solid: of a field on a tracked mesh: meters; what lies deeper in it is matter (see `FieldSource`).
         coarse, lipschitz, chunk, memory_mb, progress: as `isosurface` takes them; of a field that gives distance,
             lipschitz is 1 if None.
 
@@ -71,11 +71,11 @@ def extract(
         source.avatar.eval()
         try:
             bound = FieldSource(source, space, frame, level, solid)
-            if colours not in (True, False):
-                raise ValueError("extract: colours is a function; a field gives its own, so say True or False")
+            if colors not in (True, False):
+                raise ValueError("extract: colors is a function; a field gives its own, so say True or False")
             return _extract(
                 bound.values, bound.bounds() if bounds is None else bounds, resolution, 0.0,
-                bound.colours if colours else None, normals or ("gradient" if bound.distance else "mesh"), largest,
+                bound.colors if colors else None, normals or ("gradient" if bound.distance else "mesh"), largest,
                 closed, coarse, lipschitz if lipschitz is not None else bound.lipschitz, chunk, memory_mb, progress,
             )  # fmt: skip
         finally:
@@ -85,13 +85,13 @@ def extract(
     if space != "posed" or frame or solid is not None:
         raise ValueError("extract: space, frame and solid go with a headfields.Field, and source is a function")
     return _extract(
-        source, bounds, resolution, level or 0.0, colours if callable(colours) else None, normals or "gradient",
+        source, bounds, resolution, level or 0.0, colors if callable(colors) else None, normals or "gradient",
         largest, closed, coarse, lipschitz, chunk, memory_mb, progress,
     )  # fmt: skip
 
 
 def _extract(
-    function: Values, bounds: Tensor, resolution: int, level: float, colours: Colours | None, normals: str,
+    function: Values, bounds: Tensor, resolution: int, level: float, colors: Colors | None, normals: str,
     largest: bool, closed: bool, coarse: int | None, lipschitz: float | None, chunk: int, memory_mb: int,
     progress: bool | None,
 ) -> Mesh:  # fmt: skip
@@ -106,14 +106,14 @@ def _extract(
         mesh = mesh.replace(normals=gradient_normals(function, mesh.vertices, from_faces, chunk))
     else:
         mesh = mesh.replace(normals=from_faces)
-    if colours is not None:
+    if colors is not None:
         assert mesh.normals is not None
         with torch.no_grad():
             pieces = [
-                colours(*piece).detach()
+                colors(*piece).detach()
                 for piece in zip(mesh.vertices.split(chunk), mesh.normals.split(chunk), strict=True)
             ]
-        mesh = mesh.replace(colours=torch.cat(pieces) if pieces else torch.zeros_like(mesh.vertices))
+        mesh = mesh.replace(colors=torch.cat(pieces) if pieces else torch.zeros_like(mesh.vertices))
     return mesh
 
 
@@ -124,7 +124,7 @@ def gradient_normals(
 
     Args:
         function: differentiable in its points.
-        points: (N, 3) metres.
+        points: (N, 3) meters.
         otherwise: (N, 3) what is given where the gradient is 0 or not finite.
         chunk: points at a time.
     """
@@ -152,7 +152,7 @@ def on_surface(
 
     Args:
         function: (N, 3) points to (N,) values, differentiable in its points.
-        points: (N, 3) on the surface, metres, say `mesh.vertices`.
+        points: (N, 3) on the surface, meters, say `mesh.vertices`.
         level: the value there; a tensor () may require a gradient.
 
     Returns:

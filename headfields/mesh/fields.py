@@ -19,7 +19,7 @@ DENSITY_LEVEL = 140.0
 
 
 class FieldSource:
-    """One frame of a field as functions of points: what is on the surface, negative inside, and its colour.
+    """One frame of a field as functions of points: what is on the surface, negative inside, and its color.
 
     Args:
         field: `avatar.field(state)`.
@@ -27,8 +27,8 @@ class FieldSource:
             find the nearest triangle on the canonical mesh (of a deformer that has one), and whose hyper-coordinates
             are 0. The state's codes and expression count as ever.
         frame: which row of the state.
-        level: the density on the surface, 1/m (or the distance, metres); if None, `DENSITY_LEVEL` (or 0).
-        solid: metres: points farther than this inside the tracked mesh are matter, whatever the field says. Behind a
+        level: the density on the surface, 1/m (or the distance, meters); if None, `DENSITY_LEVEL` (or 0).
+        solid: meters: points farther than this inside the tracked mesh are matter, whatever the field says. Behind a
             surface that hides it, what a density does was not learned.
 
     Raises:
@@ -56,7 +56,7 @@ class FieldSource:
                 self._bvh = TriangleBVH(deformer.faces, vertices.detach())
         if solid is not None and (self._bvh is None or not solid >= 0):
             raise ValueError(
-                f"FieldSource: solid is {solid}; expected a depth >= 0 in metres, for a deformer on a tracked mesh "
+                f"FieldSource: solid is {solid}; expected a depth >= 0 in meters, for a deformer on a tracked mesh "
                 f"(this one is {type(field.avatar.deformer).__name__}), or None"
             )
 
@@ -66,14 +66,14 @@ class FieldSource:
         return 1.0 if self.distance else None
 
     def bounds(self) -> Float[Tensor, "2 3"]:
-        """The box (2, 3) that holds all matter of the frame, metres."""
+        """The box (2, 3) that holds all matter of the frame, meters."""
         return self.field.posed_bounds() if self.space == "posed" else self.field.avatar.deformer.bounds()
 
     def canonical(self, points: Float[Tensor, "m 3"], directions: Float[Tensor, "m 3"]) -> Canonical:
         """The record that encoders take, of points of the space."""
         frame = torch.full(points.shape[:1], self.frame, dtype=torch.long, device=points.device)
         if self.space == "posed":
-            return self.field.canonicalise(points, directions, frame)
+            return self.field.canonicalize(points, directions, frame)
         deformer = self.field.avatar.deformer
         valid = torch.ones_like(frame, dtype=torch.bool)
         record = Canonical(points, directions, points, frame, valid)
@@ -92,7 +92,7 @@ class FieldSource:
         Differentiable in the points, and the parts' weights, as they are.
         """
         record = self.canonical(points, points.new_tensor([0.0, 0.0, -1.0]).expand_as(points))
-        found: FieldValues = self.field.decode(record, colour=False)
+        found: FieldValues = self.field.decode(record, color=False)
         if self.distance:
             assert found.distance is not None
             values = found.distance - self.level
@@ -109,7 +109,7 @@ class FieldSource:
             values = torch.where(deep, torch.where(values.isfinite(), values.clamp(max=-1e-6), -torch.inf), values)
         return values
 
-    def colours(self, points: Float[Tensor, "n 3"], normals: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
+    def colors(self, points: Float[Tensor, "n 3"], normals: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
         """(N, 3) sRGB at points of the surface, as seen from straight above it."""
         rgb = self.field.decode(self.canonical(points, -normals)).rgb
         assert rgb is not None

@@ -19,13 +19,13 @@ FORMATS = (".ply", ".obj", ".glb")
 def save_mesh(path: Path | str, mesh: Mesh) -> Path:
     """Writes a mesh, by the ending of the file: `.ply` (binary), `.obj` or `.glb` (binary glTF 2.0).
 
-    Vertices, faces, normals and colours are kept, each where the mesh has it; vertices keep their order. Colours are 8
+    Vertices, faces, normals and colors are kept, each where the mesh has it; vertices keep their order. Colors are 8
     bits in PLY, behind the coordinates in OBJ (as MeshLab and Blender read them), and linear light in glTF, as that
     format wants them. A mesh without faces is written as points. The file appears whole or not at all.
 
     Args:
         path: the file; its folder is made.
-        mesh: metres, y up, face toward +z, which is also how glTF has it.
+        mesh: meters, y up, face toward +z, which is also how glTF has it.
 
     Returns:
         The path.
@@ -51,14 +51,14 @@ def save_mesh(path: Path | str, mesh: Mesh) -> Path:
 def load_mesh(path: Path | str) -> Mesh:
     """A mesh or point set from a file that trimesh reads: PLY, OBJ, glTF, STL, OFF.
 
-    Several objects become one; polygons become triangles. A texture is sampled at the vertices for colours. Vertices
+    Several objects become one; polygons become triangles. A texture is sampled at the vertices for colors. Vertices
     of PLY files keep their order; formats that give a vertex several normals or texture coordinates may split it.
 
     Args:
-        path: the file, in metres (nothing is scaled).
+        path: the file, in meters (nothing is scaled).
 
     Returns:
-        The mesh, on the CPU, with normals and colours where the file has them.
+        The mesh, on the CPU, with normals and colors where the file has them.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -72,7 +72,7 @@ def load_mesh(path: Path | str) -> Mesh:
     options: dict[str, Any] = {"maintain_order": True} if path.suffix.lower() == ".obj" else {}
     try:
         scene = trimesh.load_scene(str(path), process=False, **options)
-        # Node by node rather than scene.dump(), which forgets the normals and colours that a file has.
+        # Node by node rather than scene.dump(), which forgets the normals and colors that a file has.
         parts = [
             (scene.geometry[name], scene.graph[node][0])
             for node in scene.graph.nodes_geometry
@@ -94,7 +94,7 @@ def _from_trimesh(part: Any, place: np.ndarray, linear: bool) -> Mesh | None:
         return None
     faces = np.asarray(getattr(part, "faces", np.empty((0, 3)))).astype(np.int64).reshape(-1, 3)
     normals = _stored_normals(part)
-    colours = _colours(part, len(vertices), linear)
+    colors = _colors(part, len(vertices), linear)
     vertices = np.asarray(vertices)
     if not np.array_equal(place, np.eye(4)):
         vertices = vertices @ place[:3, :3].T + place[:3, 3]
@@ -106,7 +106,7 @@ def _from_trimesh(part: Any, place: np.ndarray, linear: bool) -> Mesh | None:
     return Mesh(
         torch.from_numpy(np.array(vertices, np.float32)),
         torch.from_numpy(faces.copy()),
-        colours,
+        colors,
         None if normals is None else torch.from_numpy(np.array(normals, np.float32)),
     )
 
@@ -122,27 +122,27 @@ def _stored_normals(part: Any) -> np.ndarray | None:
     return None if stored is None or np.shape(stored) != np.shape(part.vertices) else np.asarray(stored)
 
 
-def _colours(part: Any, count: int, linear: bool) -> Tensor | None:
-    """Colours of the vertices, sRGB; those of glTF are linear light, but not those of its textures."""
+def _colors(part: Any, count: int, linear: bool) -> Tensor | None:
+    """Colors of the vertices, sRGB; those of glTF are linear light, but not those of its textures."""
     visual = getattr(part, "visual", None)
-    colours: Any = None
+    colors: Any = None
     try:
         if visual is None:
-            colours = part.colors
+            colors = part.colors
         elif visual.kind == "vertex":
-            colours = visual.vertex_colors
+            colors = visual.vertex_colors
         elif visual.kind == "texture":
-            colours = visual.vertex_attributes.get("color")
+            colors = visual.vertex_attributes.get("color")
             image = getattr(visual.material, "image", None) or getattr(visual.material, "baseColorTexture", None)
-            if colours is None and visual.uv is not None and len(visual.uv) == count and image is not None:
-                colours, linear = visual.to_color().vertex_colors, False
+            if colors is None and visual.uv is not None and len(visual.uv) == count and image is not None:
+                colors, linear = visual.to_color().vertex_colors, False
     except Exception:  # a texture that is not there: the shape is what is asked for first
         return None
-    if colours is None or np.ndim(colours) != 2 or len(colours) != count or not count:
+    if colors is None or np.ndim(colors) != 2 or len(colors) != count or not count:
         return None
-    colours = np.asarray(colours)
-    scale = {"u1": 255.0, "u2": 65535.0}.get(colours.dtype.str[1:], 1.0)
-    rgb = torch.from_numpy(colours[:, :3].astype(np.float32) / np.float32(scale))
+    colors = np.asarray(colors)
+    scale = {"u1": 255.0, "u2": 65535.0}.get(colors.dtype.str[1:], 1.0)
+    rgb = torch.from_numpy(colors[:, :3].astype(np.float32) / np.float32(scale))
     return _to_srgb(rgb) if linear else rgb
 
 
@@ -158,7 +158,7 @@ def _joined(meshes: list[Mesh]) -> Mesh:
     return Mesh(
         torch.cat([mesh.vertices for mesh in meshes]),
         torch.cat([mesh.faces + int(start) for mesh, start in zip(meshes, starts, strict=False)]),
-        together([mesh.colours for mesh in meshes]),
+        together([mesh.colors for mesh in meshes]),
         together([mesh.normals for mesh in meshes]),
     )
 
@@ -168,24 +168,24 @@ def _arrays(mesh: Mesh) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, np.n
     if not np.isfinite(vertices).all():
         row = int(np.nonzero(~np.isfinite(vertices).all(axis=1))[0][0])
         raise ValueError(f"save_mesh: vertex {row} is {vertices[row].tolist()}; every coordinate must be finite")
-    colours = None if mesh.colours is None else mesh.colours.detach().cpu().float().clamp(0, 1).numpy()
+    colors = None if mesh.colors is None else mesh.colors.detach().cpu().float().clamp(0, 1).numpy()
     normals = None if mesh.normals is None else mesh.normals.detach().cpu().float().numpy()
-    return vertices, mesh.faces.cpu().numpy(), colours, normals
+    return vertices, mesh.faces.cpu().numpy(), colors, normals
 
 
 def _ply(mesh: Mesh) -> bytes:
-    vertices, faces, colours, normals = _arrays(mesh)
+    vertices, faces, colors, normals = _arrays(mesh)
     fields = [(name, "<f4") for name in "xyz"]
     fields += [(name, "<f4") for name in ("nx", "ny", "nz")] if normals is not None else []
-    fields += [(name, "u1") for name in ("red", "green", "blue")] if colours is not None else []
+    fields += [(name, "u1") for name in ("red", "green", "blue")] if colors is not None else []
     table = np.empty(len(vertices), dtype=fields)
     columns = [vertices, *([normals] if normals is not None else [])]
     for (name, _), column in zip(fields, np.concatenate(columns, axis=1).T, strict=False):
         table[name] = column
-    if colours is not None:
+    if colors is not None:
         for channel, name in enumerate(("red", "green", "blue")):
-            table[name] = np.round(colours[:, channel] * 255)
-    header = ["ply", "format binary_little_endian 1.0", "comment metres, y up, face toward +z"]
+            table[name] = np.round(colors[:, channel] * 255)
+    header = ["ply", "format binary_little_endian 1.0", "comment meters, y up, face toward +z"]
     header += [f"element vertex {len(vertices)}"]
     header += [f"property {'float' if kind == '<f4' else 'uchar'} {name}" for name, kind in fields]
     body = table.tobytes()
@@ -198,9 +198,9 @@ def _ply(mesh: Mesh) -> bytes:
 
 
 def _obj(mesh: Mesh) -> bytes:
-    vertices, faces, colours, normals = _arrays(mesh)
-    lines = ["# metres, y up, face toward +z"]
-    rows = vertices if colours is None else np.concatenate([vertices, colours], axis=1)
+    vertices, faces, colors, normals = _arrays(mesh)
+    lines = ["# meters, y up, face toward +z"]
+    rows = vertices if colors is None else np.concatenate([vertices, colors], axis=1)
     lines += ["v " + " ".join(f"{value:.8g}" for value in row) for row in rows.tolist()]
     if normals is not None:
         lines += ["vn " + " ".join(f"{value:.6g}" for value in row) for row in normals.tolist()]
@@ -210,11 +210,11 @@ def _obj(mesh: Mesh) -> bytes:
 
 
 def _glb(mesh: Mesh) -> bytes:
-    vertices, faces, colours, normals = _arrays(mesh)
+    vertices, faces, colors, normals = _arrays(mesh)
     if not len(vertices):
         raise ValueError("save_mesh: the mesh has no vertices, and glTF holds no empty ones; write a .ply")
-    if colours is not None:
-        colours = _to_linear(torch.from_numpy(colours)).numpy()
+    if colors is not None:
+        colors = _to_linear(torch.from_numpy(colors)).numpy()
     views: list[dict[str, Any]] = []
     accessors: list[dict[str, Any]] = []
     data = b""
@@ -232,8 +232,8 @@ def _glb(mesh: Mesh) -> bytes:
     attributes = {"POSITION": add(vertices, "VEC3", 5126, 34962, **corners)}
     if normals is not None:
         attributes["NORMAL"] = add(normals, "VEC3", 5126, 34962)
-    if colours is not None:
-        attributes["COLOR_0"] = add(colours, "VEC3", 5126, 34962)
+    if colors is not None:
+        attributes["COLOR_0"] = add(colors, "VEC3", 5126, 34962)
     primitive: dict[str, Any] = {"attributes": attributes, "material": 0, "mode": 4 if len(faces) else 0}
     if len(faces):
         primitive["indices"] = add(faces.astype("<u4").reshape(-1), "SCALAR", 5125, 34963)
@@ -258,9 +258,9 @@ def _glb(mesh: Mesh) -> bytes:
     ])  # fmt: skip
 
 
-def _to_linear(colour: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
+def _to_linear(color: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
     """sRGB to linear light (IEC 61966-2-1)."""
-    return torch.where(colour <= 0.04045, colour / 12.92, ((colour + 0.055) / 1.055).clamp_min(0) ** 2.4)
+    return torch.where(color <= 0.04045, color / 12.92, ((color + 0.055) / 1.055).clamp_min(0) ** 2.4)
 
 
 def _to_srgb(light: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:

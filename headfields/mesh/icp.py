@@ -23,7 +23,7 @@ class Alignment(Record):
 
     Attributes:
         transform: takes the points to the surface; `transform.apply(points)`.
-        residual: root of the mean squared distance of the points that count to the surface, metres; NaN for none.
+        residual: root of the mean squared distance of the points that count to the surface, meters; NaN for none.
         share: of the points with some weight, how many were kept by the trimming.
         steps: how many were taken.
         converged: whether the points had come to rest.
@@ -51,10 +51,10 @@ def align_to_surface(
     """The rigid motion, or similarity, that lays points over a surface from where they are (iterative closest points).
 
     Each step finds the nearest point of the surface to every point, and moves the points toward them. It finds the
-    nearest rest, not the best of all: begin within some centimetres and some 20 degrees for a head.
+    nearest rest, not the best of all: begin within some centimeters and some 20 degrees for a head.
 
     Args:
-        points: (N, 3) metres. Those that are not finite are left out.
+        points: (N, 3) meters. Those that are not finite are left out.
         surface: what to lay them over; a mesh, or points (a `Mesh` without faces).
         weights: (N,) how much each point counts, not negative, or a mask.
         scaling: whether one scale is fitted too. Points that could shrink into a corner of the surface, because they
@@ -65,7 +65,7 @@ def align_to_surface(
             what the surface does not have.
         start: where to begin; as they are if None.
         steps: at most so many.
-        tolerance: metres; the points are at rest when none moves by more.
+        tolerance: meters; the points are at rest when none moves by more.
 
     Raises:
         TypeError: points are not floating point.

@@ -1,4 +1,4 @@
-"""A triangle mesh with colours and normals."""
+"""A triangle mesh with colors and normals."""
 
 from dataclasses import dataclass
 from typing import Any, NoReturn
@@ -18,9 +18,9 @@ class Mesh(Record):
     """A triangle mesh; with no faces, a set of points (a scan).
 
     Attributes:
-        vertices: (V, 3) metres, y up, face toward +z.
+        vertices: (V, 3) meters, y up, face toward +z.
         faces: (F, 3) int64, counter-clockwise seen from outside.
-        colours: (V, 3) sRGB in [0, 1].
+        colors: (V, 3) sRGB in [0, 1].
         normals: (V, 3) unit normals, pointing outside.
 
     Raises:
@@ -30,13 +30,13 @@ class Mesh(Record):
 
     vertices: Float[Tensor, "v 3"]
     faces: Int[Tensor, "f 3"]
-    colours: Float[Tensor, "v 3"] | None = None
+    colors: Float[Tensor, "v 3"] | None = None
     normals: Float[Tensor, "v 3"] | None = None
 
     def __post_init__(self) -> None:
         self._check(
             vertices=("V 3", self.vertices), faces=("F 3", self.faces),
-            colours=("V 3", self.colours), normals=("V 3", self.normals),
+            colors=("V 3", self.colors), normals=("V 3", self.normals),
         )  # fmt: skip
         if self.faces.numel() and (int(self.faces.min()) < 0 or int(self.faces.max()) >= len(self.vertices)):
             raise ValueError(
@@ -55,7 +55,7 @@ class Mesh(Record):
         def rows(tensor: Tensor | None) -> Tensor | None:
             return None if tensor is None else tensor[used]
 
-        return Mesh(self.vertices[used], corner.reshape(-1, 3), rows(self.colours), rows(self.normals))
+        return Mesh(self.vertices[used], corner.reshape(-1, 3), rows(self.colors), rows(self.normals))
 
     def moved(self, motion: Similarity) -> "Mesh":
         """The mesh, taken along by a similarity (`headfields.retargeting.Similarity`). Differentiable."""
@@ -128,7 +128,7 @@ class SurfacePoints(Record):
     """N points of a mesh.
 
     Attributes:
-        points: (N, 3) metres.
+        points: (N, 3) meters.
         normals: (N, 3) of their faces.
         face: (N,) which face each is on.
         barycentric: (N, 3) where on it.

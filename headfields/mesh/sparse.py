@@ -11,7 +11,7 @@ from tqdm.auto import tqdm
 
 from headfields.ops._checks import check_floating, check_shape
 from headfields.ops._marching_table import _FACES
-from headfields.ops.reference.marching_cubes import along_edge, polygonise
+from headfields.ops.reference.marching_cubes import along_edge, polygonize
 from headfields.records import Record
 
 Values = Callable[[Float[Tensor, "n 3"]], Float[Tensor, " n"]]
@@ -24,7 +24,7 @@ class SparseSurface(Record):
     """What `isosurface` gives.
 
     Attributes:
-        vertices: (V, 3) metres.
+        vertices: (V, 3) meters.
         faces: (F, 3) int64, counter-clockwise seen from outside.
         cap: (F,) faces that close the surface where it would leave the box, or meet values that are not finite.
         evaluations: how often the function was asked.
@@ -53,15 +53,15 @@ def isosurface(
     """The surface on which a function of points reaches a level, coarse to fine. Inside is below the level.
 
     A grid of cubes is laid over the box, and the function asked at the corners of the coarsest. Cells that the surface
-    cuts, and their neighbours across every face that it cuts, are halved, and so on. A part of the surface is found if
+    cuts, and their neighbors across every face that it cuts, are halved, and so on. A part of the surface is found if
     it cuts an edge of the coarsest grid, or hangs together with one that does on some finer grid; a part that is
     smaller than a coarse cell may be missed, unless `lipschitz` says how fast the function can change: then no cell is
     left out that the surface could cut. Whatever is found is whole: on the finest grid the surface is followed to its
     end, so it is closed, shares its vertices, and is what `headfields.ops.marching_cubes` gives for the dense grid.
 
     Args:
-        function: takes (N, 3) points, metres, and gives (N,) values. NaN is outside. It is asked without gradients.
-        bounds: (2, 3) corners of the box, metres. The function is asked nowhere else; outside there is nothing, so a
+        function: takes (N, 3) points, meters, and gives (N,) values. NaN is outside. It is asked without gradients.
+        bounds: (2, 3) corners of the box, meters. The function is asked nowhere else; outside there is nothing, so a
             surface that leaves the box is closed there, half a cell beyond the last points.
         resolution: cells along the box's longest side.
         level: the value on the surface.
@@ -224,7 +224,7 @@ class _Grid:
             step //= 2
             self.budget(8 * int(keep.sum()), step)
             cell = self.corners(cell[keep], step).flatten()
-        edge, faces = polygonise(cell[cut], case[cut].to(torch.uint8), self.strides)
+        edge, faces = polygonize(cell[cut], case[cut].to(torch.uint8), self.strides)
         point, axis = edge // 3, edge % 3
         low, high = self.at(point), self.at(point + self.strides[axis])
         fraction = along_edge(low, high, low.new_full((), self.level))

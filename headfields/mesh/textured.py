@@ -17,10 +17,10 @@ __all__ = ["TexturedMesh", "read_textured"]
 
 @dataclass(frozen=True)
 class TexturedMesh(Record):
-    """A triangle mesh with its colours.
+    """A triangle mesh with its colors.
 
     Attributes:
-        vertices: (V, 3) metres, y up, face toward +z.
+        vertices: (V, 3) meters, y up, face toward +z.
         faces: (F, 3) int64, counter-clockwise from outside.
         uv, uv_faces: (T, 2) texture coordinates, v up, and (F, 3) indices into them; None if there are none.
         texture: (H, W, 3) sRGB in [0, 1], row 0 at v = 1; None if there is none.
@@ -45,7 +45,7 @@ def read_textured(path: str | Path, texture: str | Path | None = None, scale: fl
     Args:
         path: the OBJ; polygons are cut into fans.
         texture: the image; the `map_Kd` of the OBJ's material library if left out, and none if that names none.
-        scale: metres per unit of the file.
+        scale: meters per unit of the file.
 
     Raises:
         CaptureError, FileNotFoundError: a file is malformed or missing.

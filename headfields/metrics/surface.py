@@ -1,6 +1,6 @@
 """How far a surface lies from the truth: chamfer distances, normal consistency, F-score.
 
-Distances are from points to the surface itself, by the library's own tree, not to its vertices. All in metres.
+Distances are from points to the surface itself, by the library's own tree, not to its vertices. All in meters.
 """
 
 import dataclasses
@@ -16,7 +16,7 @@ from headfields.mesh.distances import SurfaceDistances, SurfaceTree
 from headfields.mesh.mesh import Mesh
 
 THRESHOLDS = (0.001, 0.0025, 0.005, 0.01)
-"""Metres: the distances at which MonoNPHM counts a scan's points as met."""
+"""Meters: the distances at which MonoNPHM counts a scan's points as met."""
 
 Directions = Literal["both", "truth_to_surface"]
 
@@ -26,8 +26,8 @@ class OneWay:
     """Means over the points of one side, each with its weight; NaN where no point counts.
 
     Attributes:
-        chamfer_l1: mean of |Δx| + |Δy| + |Δz|, metres, Δ from a point to the nearest point of the other side.
-        chamfer_l2: mean of ‖Δ‖ (not squared), metres.
+        chamfer_l1: mean of |Δx| + |Δy| + |Δz|, meters, Δ from a point to the nearest point of the other side.
+        chamfer_l2: mean of ‖Δ‖ (not squared), meters.
         normal_consistency: mean of |n · n̂|, n of the point and n̂ of the other side there; NaN without normals.
         within: by threshold, the share of points that are no farther than it.
         points: how many points count.
@@ -66,7 +66,7 @@ class GeometryMetrics:
     accuracy: OneWay | None
 
     def to_json(self) -> dict[str, object]:
-        """The figures as JSON takes them: NaN becomes None, thresholds are written in millimetres ("2.5mm")."""
+        """The figures as JSON takes them: NaN becomes None, thresholds are written in millimeters ("2.5mm")."""
 
         def plain(value: object) -> object:
             if isinstance(value, dict):
@@ -94,7 +94,7 @@ def compare_surfaces(
         surface: what is judged; a mesh, or points (a `Mesh` without faces).
         truth: a mesh, or a scan's points (with normals, for the normal consistency). The points of a side are its
             vertices if it has no faces, and else `samples` points drawn evenly from its surface.
-        thresholds: metres.
+        thresholds: meters.
         directions: `"truth_to_surface"` asks only how well the truth is met, as MonoNPHM's evaluation does for scans
             that show a part of the head; `"both"` also how much of the surface is true.
         weights: (V,) of the truth's vertices: how much each counts, not negative, or a mask. Drawn points take them by

@@ -28,7 +28,7 @@ def static_field(
     Args:
         template: the canonical mesh, of which only the extent is used.
         levels, features, log2_table_size, finest_resolution: of `HashGrid`.
-        margin: metres from the mesh to the faces of the box.
+        margin: meters from the mesh to the faces of the box.
 
     Source: our own choice of baseline.
     """
@@ -43,7 +43,7 @@ def static_field(
 
 
 class TexturedMesh(nn.Module):
-    """The tracked mesh with one colour a texel, the mean of what the training frames show there; no light, no hair.
+    """The tracked mesh with one color a texel, the mean of what the training frames show there; no light, no hair.
 
     Texels are bins of the barycentric coordinates, `resolution`² a triangle, so that no UV map is needed.
 
@@ -64,7 +64,7 @@ class TexturedMesh(nn.Module):
 
     @torch.no_grad()
     def fit(self, capture: Any, frames: Tensor, progress: bool = False) -> "TexturedMesh":
-        """Takes the mean colour of every texel over the foreground pixels of `frames` (B,) that see it.
+        """Takes the mean color of every texel over the foreground pixels of `frames` (B,) that see it.
 
         A texel that no frame shows gets the mean of its triangle, and a triangle that none shows the mean of all.
 
@@ -95,8 +95,8 @@ class TexturedMesh(nn.Module):
         per_face = self.resolution**2
         face_total, face_count = total.view(-1, per_face, 3).sum(1), count.view(-1, per_face).sum(1)
         mean = total.sum(0) / count.sum()
-        face_colour = torch.where(face_count[:, None] > 0, face_total / face_count[:, None].clamp_min(1), mean)
-        filled = face_colour.repeat_interleave(per_face, dim=0)
+        face_color = torch.where(face_count[:, None] > 0, face_total / face_count[:, None].clamp_min(1), mean)
+        filled = face_color.repeat_interleave(per_face, dim=0)
         self.texture.copy_(torch.where(count[:, None] > 0, total / count[:, None].clamp_min(1), filled))
         return self
 
@@ -114,8 +114,8 @@ class TexturedMesh(nn.Module):
     def render(self, camera: Camera, state: HeadState, background: float | Tensor = 1.0, chunk: int = 0) -> Rendering:
         """The textured mesh over a background, as `Avatar.render` gives it (`chunk` has no use here)."""
         texel, hit, distance = self._texels(camera, state)
-        colour: Float[Tensor, "3"] = torch.as_tensor(background, dtype=torch.float32, device=texel.device).expand(3)
-        rgb = torch.where(hit[:, None], self.texture[texel], colour)
+        color: Float[Tensor, "3"] = torch.as_tensor(background, dtype=torch.float32, device=texel.device).expand(3)
+        rgb = torch.where(hit[:, None], self.texture[texel], color)
         height, width = camera.size
         depth = torch.where(hit, distance, 0.0)
         return Rendering(

@@ -31,12 +31,12 @@ def insta(
     `insta(template, **INSTA_RELEASED)` has the released ones.
 
     Args:
-        template: the canonical mesh; `regions["mouth"]` gates the expression, `regions["face"]` blends neighbours.
+        template: the canonical mesh; `regions["mouth"]` gates the expression, `regions["face"]` blends neighbors.
         expression_width: how many expression values the mouth sees, the first ones. INSTA takes 16 of FLAME's, which
             are sorted by variance; captures whose values are not (ARKit's names, say) need all of theirs, so the
             default is higher. It cannot be more than the capture has.
         levels, features, log2_table_size, finest_resolution, extent: of `HashGrid`.
-        grid_resolution, step: of `OccupancySampler`, whose grid over posed space is INSTA's; the step in metres.
+        grid_resolution, step: of `OccupancySampler`, whose grid over posed space is INSTA's; the step in meters.
 
     Raises:
         ValueError: the template has no region `"mouth"`.

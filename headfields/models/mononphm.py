@@ -12,7 +12,7 @@ from headfields.encoders import Coordinates
 from headfields.networks import Anchors, head_anchors
 from headfields.records import Template
 from headfields.renderers import SurfaceRenderer, SurfaceSampler, UnclampedAlpha
-from headfields.renderers.lighting import ColourAffine, SHLighting
+from headfields.renderers.lighting import ColorAffine, SHLighting
 
 PAPER: dict[str, dict[str, Any]] = {
     "placement": {"pairs": 30, "middle": 5},
@@ -28,7 +28,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "anchors": {"global_width": 32, "local_width": 8, "hidden": 32},
     "deformer": {"expression_width": 32, "identity_width": 8, "hidden": 96, "layers": 4, "skip": 2},
     "decoder": {
-        "hidden": 64, "layers": 3, "neighbours": 6, "reach": 5,
+        "hidden": 64, "layers": 3, "neighbors": 6, "reach": 5,
         "appearance_hidden": 48, "appearance_layers": 2, "appearance_width": 8,
     },
     "samples": {"coarse": 24, "fine": 24},
@@ -53,9 +53,9 @@ def mononphm(
         small: smaller networks and codes, for minutes on a CPU; our own choice.
         ambient: hyper-coordinates.
         expression_width: numbers in the expression code; 100 if not given, and 32 if `small`.
-        appearance: what colour is made from, see `AnchoredDecoder`.
-        radius: of the sphere that holds the head, metres. If not given, 2 cm more than the mesh needs around the middle
-            of its box, or for given anchors the paper's 0.175 around their centre.
+        appearance: what color is made from, see `AnchoredDecoder`.
+        radius: of the sphere that holds the head, meters. If not given, 2 cm more than the mesh needs around the middle
+            of its box, or for given anchors the paper's 0.175 around their center.
 
     Raises:
         ValueError: the mesh is not symmetric, or as the parts.
@@ -66,10 +66,10 @@ def mononphm(
     template = anchors if isinstance(anchors, Template) else None
     if isinstance(anchors, Template):
         vertices, chosen = anchors.canonical_vertices, head_anchors(anchors, **sizes["placement"])
-        centre = (vertices.amin(dim=0) + vertices.amax(dim=0)) / 2 * torch.tensor([0.0, 1.0, 1.0]).to(vertices)
-        radius = float((vertices - centre).norm(dim=-1).max()) + _MARGIN if radius is None else radius
+        center = (vertices.amin(dim=0) + vertices.amax(dim=0)) / 2 * torch.tensor([0.0, 1.0, 1.0]).to(vertices)
+        radius = float((vertices - center).norm(dim=-1).max()) + _MARGIN if radius is None else radius
         pairs = sizes["placement"]["pairs"]
-        anchors = Anchors(vertices[chosen], pairs, centre=centre, vertices=chosen, **sizes["anchors"])
+        anchors = Anchors(vertices[chosen], pairs, center=center, vertices=chosen, **sizes["anchors"])
     deformation = dict(sizes["deformer"])
     if expression_width is not None:
         deformation["expression_width"] = expression_width
@@ -82,7 +82,7 @@ def mononphm(
         renderer=SurfaceRenderer(
             SurfaceSampler(**sizes["samples"], rounds=1, sharpness=4 * math.exp(3), keep_coarse=False),
             UnclampedAlpha(),
-            lighting=[SHLighting(), ColourAffine()],
+            lighting=[SHLighting(), ColorAffine()],
         ),
         template=template,
     )

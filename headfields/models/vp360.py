@@ -7,9 +7,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from headfields.avatar import Avatar
-from headfields.decoders import BlendedColour, NeRFDecoder
+from headfields.decoders import BlendedColor, NeRFDecoder
 from headfields.deformers import Blendfield, Chain, InverseSkinning, SurfaceCanonicalizer
-from headfields.encoders import ColourFields, HashGrid
+from headfields.encoders import ColorFields, HashGrid
 from headfields.networks.field_basis import BlendCoefficients
 from headfields.parts import Decoder, Deformer
 from headfields.records import Template
@@ -21,7 +21,7 @@ def vp360(
     expression_width: int = 64,
     joints: Sequence[int] = (),
     fields: int = 8,
-    blend: Literal["deformation", "colour"] = "deformation",
+    blend: Literal["deformation", "color"] = "deformation",
     kind: Literal["grid", "mlp"] = "grid",
     weights: Float[Tensor, "v j"] | None = None,
     levels: int = 16,
@@ -35,24 +35,24 @@ def vp360(
     sizes are our own choice, those of `insta` for what the two share.
 
     Args:
-        template: the canonical mesh; triangles of `regions["face"]` blend with their neighbours, as in `insta`.
+        template: the canonical mesh; triangles of `regions["face"]` blend with their neighbors, as in `insta`.
         expression_width: how many expression values drive the blendfields, the first ones; 0: none.
         joints: whose rotations in `HeadState.pose` drive them too: `(2,)` is FLAME's jaw, `(22,)` SMPL-X's.
         fields: K, how many fields are blended; 0: no fine field, the coarse deformation alone.
-        blend: what: `"deformation"`, or `"colour"` for the paper's ablation.
+        blend: what: `"deformation"`, or `"color"` for the paper's ablation.
         kind: `"grid"` or `"mlp"`, of the fields.
         weights: (V, J) skinning weights of the template: the coarse deformation is then inverse skinning with those of
             the nearest triangle, which needs `HeadState.joint_transforms`, in the place of triangle frames.
         levels, features, log2_table_size, finest_resolution: of `HashGrid`.
-        grid_resolution, step: of `OccupancySampler`; the step in metres.
+        grid_resolution, step: of `OccupancySampler`; the step in meters.
 
     Raises:
         ValueError: blend is neither; nothing drives the fields; as the parts.
 
     Source: 3VP Avatar (Nehvi et al. 2024).
     """
-    if blend not in ("deformation", "colour"):
-        raise ValueError(f"vp360: blend is {blend!r}; expected 'deformation' or 'colour'")
+    if blend not in ("deformation", "color"):
+        raise ValueError(f"vp360: blend is {blend!r}; expected 'deformation' or 'color'")
     vertices, faces = template.canonical_vertices, template.faces
     deformer: Deformer = (
         SurfaceCanonicalizer(vertices, faces, blended_faces=template.regions.get("face"))
@@ -64,8 +64,8 @@ def vp360(
     if fields:
         driven_by = {"expression": expression_width} if expression_width else {}
         coefficients = BlendCoefficients(driven_by, joints, fields)
-        if blend == "colour":
-            condition, decoder = ColourFields(coefficients, kind), BlendedColour(decoder)
+        if blend == "color":
+            condition, decoder = ColorFields(coefficients, kind), BlendedColor(decoder)
         else:
             deformer = Chain(deformer, Blendfield(deformer.bounds(), coefficients, kind))
     return Avatar(

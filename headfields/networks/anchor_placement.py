@@ -8,7 +8,7 @@ from headfields.ops import TriangleBVH
 from headfields.records import Template
 
 _CLEARANCE = 1e-4
-"""Metres that a ray starts off the surface it leaves."""
+"""Meters that a ray starts off the surface it leaves."""
 _BACK = 0.4
 """What a distance counts for at the very back, of what it counts for in front: fewer anchors where there is hair."""
 
@@ -24,10 +24,10 @@ def head_anchors(
     all before, with distances at the back of the head counting less. Deterministic.
 
     Args:
-        template: the mesh, metres, face toward +z.
+        template: the mesh, meters, face toward +z.
         pairs, middle: how many.
         tolerance: how far from a vertex's mirror image another has to be found, and how far from the plane a vertex in
-            the middle may be, metres.
+            the middle may be, meters.
 
     Returns:
         (2 · pairs + middle,) vertex indices; 2i has x > 0 (the person's left) and 2i + 1 is its mirror vertex. The

@@ -16,17 +16,17 @@ class Anchors(Part):
     """Anchor positions: a mean, and a small network of the global part of the geometry code that moves them.
 
     a = ā + MLP(z_global). Symmetric pairs come first, left and right in turn (2i and 2i + 1 mirror each other), then
-    those in the middle. The part also says what space the networks behind it compute in: (x - centre) · scale.
+    those in the middle. The part also says what space the networks behind it compute in: (x - center) · scale.
 
     One `Anchors` is given to both the deformer and the decoder of an avatar; it is saved with it once.
 
     Args:
-        mean: (A, 3) mean positions in canonical space, metres.
+        mean: (A, 3) mean positions in canonical space, meters.
         pairs: how many symmetric pairs there are among them; A - 2 · pairs are in the middle.
         global_width, local_width: numbers in the global part of the codes, and in each member's.
         hidden, layers: units and number of the network's hidden layers.
-        centre: (3,) of the space of the networks, metres; the origin if None.
-        scale: units of that space in a metre. MonoNPHM's is FLAME's in metres times four.
+        center: (3,) of the space of the networks, meters; the origin if None.
+        scale: units of that space in a meter. MonoNPHM's is FLAME's in meters times four.
         vertices: (A,) which vertices of a template the anchors are, if they are (`head_anchors`); kept for landmarks.
         code: name of the code in `HeadState.codes`.
 
@@ -39,7 +39,7 @@ class Anchors(Part):
     """
 
     mean: Tensor
-    centre: Tensor
+    center: Tensor
     vertices: Tensor | None
 
     def __init__(
@@ -50,7 +50,7 @@ class Anchors(Part):
         local_width: int = 32,
         hidden: int = 64,
         layers: int = 2,
-        centre: Float[Tensor, "3"] | None = None,
+        center: Float[Tensor, "3"] | None = None,
         scale: float | int = 4.0,
         vertices: Int[Tensor, " a"] | None = None,
         code: str = "geometry",
@@ -60,14 +60,14 @@ class Anchors(Part):
         if not 0 <= 2 * pairs <= len(mean) or len(mean) == 0:
             raise ValueError(f"Anchors: {pairs} pairs among {len(mean)} anchors; expected two anchors for each pair")
         if not 0 < scale < torch.inf:
-            raise ValueError(f"Anchors: scale is {scale}; expected a positive number of units in a metre")
+            raise ValueError(f"Anchors: scale is {scale}; expected a positive number of units in a meter")
         self.layout = AnchoredCode(pairs, len(mean) - 2 * pairs, global_width, local_width)
         self.scale = float(scale)
         self.code = code
         self.needs = (code,)
         self.register_buffer("mean", mean.detach().float().clone())
-        self.register_buffer("centre", torch.zeros(3) if centre is None else centre.detach().float().clone())
-        check_shape("Anchors", "centre", self.centre, "3")
+        self.register_buffer("center", torch.zeros(3) if center is None else center.detach().float().clone())
+        check_shape("Anchors", "center", self.center, "3")
         if vertices is not None:
             check_shape("Anchors", "vertices", vertices, f"{len(mean)}")
             vertices = vertices.detach().long().clone()
@@ -88,7 +88,7 @@ class Anchors(Part):
         return self.mean.shape[0]
 
     def forward(self, code: Float[Tensor, "b width"]) -> Float[Tensor, "b a 3"]:
-        """The anchors (B, A, 3) of B geometry codes (global part, or all of it in front of which it stands), metres.
+        """The anchors (B, A, 3) of B geometry codes (global part, or all of it in front of which it stands), meters.
 
         Raises:
             ValueError: a code is neither as wide as the global part nor as the layout says.
@@ -102,9 +102,9 @@ class Anchors(Part):
         return self.mean + offset.view(-1, len(self), 3) / self.scale
 
     def prepare(self, state: HeadState) -> Float[Tensor, "b a 3"]:
-        """The anchors (B, A, 3) of the frames' people, metres."""
+        """The anchors (B, A, 3) of the frames' people, meters."""
         return self(self.layout.of_state(type(self).__name__, self.code, state))
 
-    def normalised(self, points: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3"]:
-        """Points (..., 3) in metres, in the space of the networks."""
-        return (points - self.centre) * self.scale
+    def normalized(self, points: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3"]:
+        """Points (..., 3) in meters, in the space of the networks."""
+        return (points - self.center) * self.scale

@@ -121,7 +121,7 @@ class BasisFields(nn.Module):
     Outside the box a grid's values are those of its border.
 
     Args:
-        box: (2, 3) corners, metres; the fields are laid over a cube around its centre.
+        box: (2, 3) corners, meters; the fields are laid over a cube around its center.
         fields: K.
         width: W.
         kind: `"grid"` or `"mlp"`.

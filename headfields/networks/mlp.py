@@ -50,7 +50,7 @@ class MLP(nn.Sequential):
 
 
 def mlp(width_in: int, hidden: int, layers: int, width_out: int, bias: bool = False) -> MLP:
-    """`layers` hidden ReLU layers of `hidden` units between the two widths; He-initialised, without bias by default.
+    """`layers` hidden ReLU layers of `hidden` units between the two widths; He-initialized, without bias by default.
 
     INSTA's networks (tiny-cuda-nn's fully fused ones) have no bias.
     """

@@ -1,6 +1,6 @@
 """Convolutional networks over maps: a residual U-Net, and its decoder alone.
 
-No normalisation layers: a batch is a frame or a few, and how far a vertex has moved is part of what the map says. Each
+No normalization layers: a batch is a frame or a few, and how far a vertex has moved is part of what the map says. Each
 residual sum is divided by √2 instead, so that values keep their size with depth. Our own choice.
 """
 
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 _SLOPE = 0.2
 
 
-def _initialise(module: nn.Module) -> None:
+def _initialize(module: nn.Module) -> None:
     """He's normal, counting as inputs those that reach one output: of a transposed convolution a part of its taps."""
     gain = nn.init.calculate_gain("leaky_relu", _SLOPE)
     for layer in module.modules():
@@ -64,7 +64,7 @@ class MapDecoder(nn.Module):
         self.up = nn.ModuleList([nn.ConvTranspose2d(low, high, 4, stride=2, padding=1) for low, high in pairs])
         self.blocks = nn.ModuleList([ResidualBlock(high * (2 if skips else 1), high) for _, high in pairs])
         self.last = nn.Conv2d(channels[-1], width, 3, padding=1)
-        _initialise(self)
+        _initialize(self)
 
     def forward(
         self, maps: Float[Tensor, "b i h w"], skips: Sequence[Float[Tensor, "b _ _ _"]] = ()
@@ -88,7 +88,7 @@ class ResidualUNet(nn.Module):
 
     Source: MonoAvatar (Bai et al. 2023), supplement: six levels of 8 to 256 channels, residual blocks, transposed
     convolutions, LeakyReLU of slope 0.2 after every convolution (here, all but the last and those of shortcuts). What
-    it leaves open is our own choice: strided convolutions down, skips joined rather than added, no normalisation.
+    it leaves open is our own choice: strided convolutions down, skips joined rather than added, no normalization.
     """
 
     def __init__(self, inputs: int, width: int, channels: Sequence[int] = (8, 16, 32, 64, 128, 256)) -> None:
@@ -96,7 +96,7 @@ class ResidualUNet(nn.Module):
         self.first = nn.Conv2d(inputs, channels[0], 3, padding=1)
         self.down = nn.ModuleList([nn.Conv2d(a, b, 3, stride=2, padding=1) for a, b in pairwise(channels)])
         self.blocks = nn.ModuleList([ResidualBlock(c, c) for c in channels])
-        _initialise(self)
+        _initialize(self)
         self.decoder = MapDecoder(tuple(reversed(channels)), width, skips=True)
 
     def forward(self, maps: Float[Tensor, "b i h w"]) -> Float[Tensor, "b o h w"]:

@@ -44,7 +44,7 @@ from headfields.ops.softplus import softplus
 from headfields.ops.spherical_harmonics import spherical_harmonics
 from headfields.ops.surface_alpha import laplace_density, neus_alpha, unclamped_alpha
 from headfields.ops.texture import MipPyramid, fill_texels, mip_pyramid, pad_charts, sample_texture
-from headfields.ops.triangle_frames import deformation_gradients, edge_neighbours, triangle_areas, triangle_frames
+from headfields.ops.triangle_frames import deformation_gradients, edge_neighbors, triangle_areas, triangle_frames
 from headfields.ops.unwrap import unwrap
 from headfields.ops.uv import UVRasterizer
 
@@ -69,7 +69,7 @@ __all__ = [
     "blended_map",
     "composite",
     "deformation_gradients",
-    "edge_neighbours",
+    "edge_neighbors",
     "exclusive_sum",
     "fill_texels",
     "fit_rigid",

@@ -6,7 +6,7 @@ corner that it starts from.
 On each face of the cell, a run of inside corners is cut off from the rest by one segment. So inside corners across a
 diagonal stay apart, and as that follows from the face's own corners, the two cells that share the face draw the same
 segments there: no crack. Segments join into loops around the cell, and a loop is cut into triangles by diagonals that
-pass through the cell and never along its faces (which is always possible), where the neighbour's might lie too and four
+pass through the cell and never along its faces (which is always possible), where the neighbor's might lie too and four
 triangles would meet. So every edge of the surface has two triangles, and the triangles at a vertex are one fan.
 """
 

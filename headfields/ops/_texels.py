@@ -7,7 +7,7 @@ from torch import Tensor
 from headfields.ops.closest_triangle import TriangleBVH
 from headfields.ops.reference.uv import texel_coordinates
 
-_LEAST_AREA = 1e-9  # square texels, doubled; a face with less holds no centre
+_LEAST_AREA = 1e-9  # square texels, doubled; a face with less holds no center
 
 
 def find_texels(
@@ -24,12 +24,12 @@ def find_texels(
     covered = face >= 0
     barycentric = place.new_zeros(height * width, 3)
     texel = covered.nonzero()[:, 0]
-    barycentric[texel] = _barycentric(_centres(texel, width), corners, face[texel])
+    barycentric[texel] = _barycentric(_centers(texel, width), corners, face[texel])
     if padding > 0 and uv_faces.shape[0]:
         texel = (~covered).nonzero()[:, 0]
         flat = torch.nn.functional.pad(place, (0, 1)).float()
         near = TriangleBVH(uv_faces, flat).closest(
-            torch.nn.functional.pad(_centres(texel, width), (0, 1)).float(), max_distance=float(padding)
+            torch.nn.functional.pad(_centers(texel, width), (0, 1)).float(), max_distance=float(padding)
         )
         face[texel] = near.face
         barycentric[texel] = near.barycentric.double()
@@ -37,12 +37,12 @@ def find_texels(
     return face.reshape(shape), barycentric.float().reshape(*shape, 3), covered.reshape(shape)
 
 
-def _centres(texel: Int[Tensor, " n"], width: int) -> Float[Tensor, "n 2"]:
+def _centers(texel: Int[Tensor, " n"], width: int) -> Float[Tensor, "n 2"]:
     return torch.stack([texel % width, texel // width], dim=-1).double()
 
 
 def _covering(corners: Float[Tensor, "f 3 2"], height: int, width: int) -> Int[Tensor, " texels"]:
-    """The lowest face that holds each texel's centre, its edges included; -1 for none."""
+    """The lowest face that holds each texel's center, its edges included; -1 for none."""
     faces = corners.shape[0]
     low, high = corners[..., 1].amin(dim=1), corners[..., 1].amax(dim=1)
     first, last = low.ceil().clamp(min=0).long(), high.floor().clamp(max=height - 1).long()

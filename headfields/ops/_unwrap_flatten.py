@@ -18,9 +18,9 @@ def flatten(mesh: Corners, places: Float[_Array, "n 3"], room: Float[_Array, " f
 
     `room` is the share of the disc that each face should have, in any unit.
 
-    Each inner node is a mean of its neighbours with positive weights, and the outline is convex, so no face folds
+    Each inner node is a mean of its neighbors with positive weights, and the outline is convex, so no face folds
     over (Tutte 1963; Floater 2003, "Mean value coordinates"). Other boundaries are closed by a fan first. The weights
-    are then divided, round by round, by the stretch at the neighbour, so that faces get room as they need it.
+    are then divided, round by round, by the stretch at the neighbor, so that faces get room as they need it.
 
     Source of the rounds: Yoshizawa, Belyaev and Seidel 2004, "A fast and simple stretch-minimizing mesh
     parameterization".
@@ -69,7 +69,7 @@ def upright(flat: Float[_Array, "n 2"], places: Float[_Array, "n 3"]) -> Float[_
 
 
 def pack(radii: Float[_Array, " n"], margin: float) -> tuple[Float[_Array, "n 2"], float]:
-    """Centres of discs in the unit square, at least `margin` apart, and the scale of their radii, as large as it gets.
+    """Centers of discs in the unit square, at least `margin` apart, and the scale of their radii, as large as it gets.
 
     The largest lies in the middle, each further one as near to a corner as there is room.
     """
@@ -80,7 +80,7 @@ def pack(radii: Float[_Array, " n"], margin: float) -> tuple[Float[_Array, "n 2"
     spots = spots[np.argsort(-np.abs(spots - 0.5).sum(1), kind="stable")]
     wall = np.minimum(spots, 1 - spots).min(1) - margin / 2
 
-    def centres(scale: float) -> Float[_Array, "n 2"] | None:
+    def centers(scale: float) -> Float[_Array, "n 2"] | None:
         found = np.full((len(radii), 2), 0.5)
         if scale * radii[order[0]] > 0.5 - margin / 2:
             return None
@@ -94,12 +94,12 @@ def pack(radii: Float[_Array, " n"], margin: float) -> tuple[Float[_Array, "n 2"
         return found
 
     high = (0.5 - margin / 2) / float(radii.max())
-    low, best = 0.0, centres(high)
+    low, best = 0.0, centers(high)
     if best is not None:
         return best, high
     for _ in range(14):
         middle = (low + high) / 2
-        found = centres(middle)
+        found = centers(middle)
         low, high, best = (middle, high, found) if found is not None else (low, middle, best)
     if best is None:
         raise ValueError(

@@ -94,10 +94,10 @@ def cut_handles(mesh: Corners, places: Float[_Array, "n 3"], seed: int) -> Bool[
     Source: Gu, Gortler and Hoppe 2002, "Geometry images", section 3.
     """
     count = len(mesh.faces)
-    centre = places[mesh.faces].mean(1)
+    center = places[mesh.faces].mean(1)
     face, side = np.nonzero(mesh.across >= 0)
     other = mesh.across[face, side]
-    length = np.linalg.norm(centre[face] - centre[other], axis=1) + 1e-12
+    length = np.linalg.norm(center[face] - center[other], axis=1) + 1e-12
     graph = sparse.csr_matrix((length, (face, other)), shape=(count, count))
     _, before = dijkstra(graph, indices=seed, return_predecessors=True)
     tree = (before[mesh.across.clip(0)] == np.arange(count)[:, None]) | (before[:, None] == mesh.across)

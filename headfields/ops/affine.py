@@ -57,13 +57,13 @@ def skin_points(
     """Forward linear blend skinning of free points, each with weights of its own (SMPL, equation 2).
 
     Args:
-        points: (M, 3) at rest, metres; M = 0 is legal.
+        points: (M, 3) at rest, meters; M = 0 is legal.
         weights: (M, J) rows that sum to 1.
         transforms: (B, J, 4, 4) rest-to-posed transforms, as from `joint_transforms`.
         frame: (M,) the row of `transforms` of each point; 0 if None.
 
     Returns:
-        The posed points (M, 3), metres, and the blended maps (M, 3, 4) that took them there.
+        The posed points (M, 3), meters, and the blended maps (M, 3, 4) that took them there.
 
     Raises:
         TypeError: an argument is not of its kind.

@@ -1,7 +1,7 @@
 """Edge-aware antialiasing of a point-sampled image of a mesh, whose outlines then have gradients.
 
 Source of the idea: Laine et al. 2020, "Modular primitives for high-performance differentiable rendering", section 3.6:
-neighbouring pixels are blended by where a silhouette edge crosses the segment between their centres. Our own choice is
+neighboring pixels are blended by where a silhouette edge crosses the segment between their centers. Our own choice is
 to start from the edges and not from the pixels: every silhouette edge of the mesh is followed over the pixels, so that
 those of triangles smaller than a pixel, or too thin for any pixel to see, are found too.
 """
@@ -33,12 +33,12 @@ class MeshEdges(Record):
 
 @dataclass(frozen=True)
 class Crossings(Record):
-    """Where silhouette edges cross the segments between the centres of neighbouring pixels.
+    """Where silhouette edges cross the segments between the centers of neighboring pixels.
 
     Attributes:
         near: (M,) the pixel on the edge's inner side, as row · W + column: it shows the surface that ends there.
-        far: (M,) its neighbour across the edge, which shows what is behind.
-        position: (M,) where between the two centres, 0 at the near one and 1 at the far one; differentiable.
+        far: (M,) its neighbor across the edge, which shows what is behind.
+        position: (M,) where between the two centers, 0 at the near one and 1 at the far one; differentiable.
         point: (M, 2) the same in pixels (x right, y down); differentiable.
         edge: (M,) which edge.
         outer: (M,) whether nothing is behind: the outline of the whole, and not a fold before the mesh itself.
@@ -79,7 +79,7 @@ def silhouette_crossings(
     depth: Float[Tensor, "h w"],
     mask: Bool[Tensor, "h w"],
 ) -> Crossings:
-    """Finds where the visible silhouette of a mesh passes between neighbouring pixels.
+    """Finds where the visible silhouette of a mesh passes between neighboring pixels.
 
     An edge is a silhouette if all of its faces lie on one side of it in the image: a border, an edge whose two faces
     look opposite ways, or where any number of faces fold over. Steep ones are followed from row to row (and cross the
@@ -95,7 +95,7 @@ def silhouette_crossings(
         pixels: (V, 2) vertices in the image, as `Camera.project` gives them.
         vertex_depth: (V,) their depth along the optical axis.
         edges: of the mesh.
-        depth: (H, W) depth along the optical axis of what each pixel's centre sees; its value matters where `mask` is.
+        depth: (H, W) depth along the optical axis of what each pixel's center sees; its value matters where `mask` is.
         mask: (H, W) whether a pixel sees the mesh.
 
     Raises:
@@ -126,17 +126,17 @@ def silhouette_crossings(
 
 
 def antialias(image: Float[Tensor, "h w c"], crossings: Crossings) -> Float[Tensor, "h w c"]:
-    """Blends neighbouring pixels by where a silhouette passes between them.
+    """Blends neighboring pixels by where a silhouette passes between them.
 
-    A pixel is taken for the segment of length 1 about its centre: if the edge crosses within the near pixel's half,
-    what lies beyond it there has the far pixel's colour, and the other way round. Where several edges take more of a
-    pixel than there is, their shares are scaled to fill it, so that the result is a mean of colours (our own choice).
+    A pixel is taken for the segment of length 1 about its center: if the edge crosses within the near pixel's half,
+    what lies beyond it there has the far pixel's color, and the other way round. Where several edges take more of a
+    pixel than there is, their shares are scaled to fill it, so that the result is a mean of colors (our own choice).
 
     Differentiable to any order in the image and in `crossings.position`, and so in what that was computed from. The
     derivative of the sum of a coverage image is, on average over sub-pixel shifts, that of the area.
 
     Args:
-        image: (H, W, C) sampled at pixel centres, any values; what is transparent premultiplied.
+        image: (H, W, C) sampled at pixel centers, any values; what is transparent premultiplied.
         crossings: of the same image, from `silhouette_crossings`.
 
     Raises:
@@ -240,7 +240,7 @@ def _placed(
     start, stop = torch.where(by_row[:, None], a.flip(-1), a), torch.where(by_row[:, None], b.flip(-1), b)
     slope = (stop[:, 1] - start[:, 1]) / (stop[:, 0] - start[:, 0])
     across = start[:, 1] + (line - start[:, 0]) * slope
-    centre = torch.where(by_row, near_x, near_y).to(pixels.dtype)
+    center = torch.where(by_row, near_x, near_y).to(pixels.dtype)
     outward = torch.where(far > near, 1.0, -1.0).to(pixels.dtype)
     point = torch.stack([torch.where(by_row, across, line), torch.where(by_row, line, across)], -1)
-    return Crossings(near, far, (across - centre) * outward, point, edge, outer)
+    return Crossings(near, far, (across - center) * outward, point, edge, outer)

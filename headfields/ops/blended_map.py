@@ -1,4 +1,4 @@
-"""Points taken along by the triangle they are nearest to, and by its neighbours: the last step of INSTA's warp."""
+"""Points taken along by the triangle they are nearest to, and by its neighbors: the last step of INSTA's warp."""
 
 import torch
 from jaxtyping import Float, Int
@@ -56,19 +56,19 @@ def blended_map(
 ) -> tuple[Float[Tensor, "m 3"], Float[Tensor, "m 3"]]:
     """Points and directions under the weighted mean of the deformation gradients around each point's face.
 
-    The weight of a triangle is exp(−`sharpness` ‖x − its posed centroid‖), normalised over the ring. The direction is
-    turned by the same 3×3 matrix and normalised.
+    The weight of a triangle is exp(−`sharpness` ‖x − its posed centroid‖), normalized over the ring. The direction is
+    turned by the same 3×3 matrix and normalized.
 
     Where nothing requires a gradient and all is float32, a kernel computes it in one pass; otherwise it is PyTorch's,
     differentiable to second order in points, directions, gradients and centroids.
 
     Args:
-        points, directions: (M, 3) posed points, metres, and unit directions.
+        points, directions: (M, 3) posed points, meters, and unit directions.
         face: (M,) the triangle each point is nearest to, in [0, F).
         mesh_index: (M,) which of the B meshes, in [0, B).
         gradients: (B, F, 3, 4) of `deformation_gradients`.
-        centroids: (B, F, 3) of the posed triangles, metres.
-        ring: (F, K) the triangle itself and those that blend with it (`edge_neighbours`); -1 for none. K = 1 moves
+        centroids: (B, F, 3) of the posed triangles, meters.
+        ring: (F, K) the triangle itself and those that blend with it (`edge_neighbors`); -1 for none. K = 1 moves
             each point rigidly with its triangle.
         sharpness: 1/m (INSTA: 4).
 

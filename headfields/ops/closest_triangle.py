@@ -24,8 +24,8 @@ class ClosestPoint:
     Attributes:
         face: (...) int64 index of the nearest face, -1 where there is none.
         barycentric: (..., 3) of the nearest point on it; 0 where there is none.
-        point: (..., 3) the nearest point, metres; the query itself where there is none.
-        distance: (...) to it, metres; infinity where there is none.
+        point: (..., 3) the nearest point, meters; the query itself where there is none.
+        distance: (...) to it, meters; infinity where there is none.
         sign: (...) +1 outside, -1 inside, +1 where there is no face; None if not asked for. No gradient.
     """
 
@@ -188,7 +188,7 @@ class TriangleBVH:
         """Moves the tree to new vertices, in place. The number of meshes may change, that of vertices may not.
 
         Args:
-            vertices: (B, V, 3) or (V, 3), metres. Kept, with its graph, for the gradients of queries to come.
+            vertices: (B, V, 3) or (V, 3), meters. Kept, with its graph, for the gradients of queries to come.
 
         Returns:
             The tree itself.
@@ -210,7 +210,7 @@ class TriangleBVH:
         """Another tree over the same faces, at new vertices; it shares what does not depend on them, this one stays.
 
         Args:
-            vertices: (B, V, 3) or (V, 3), metres, as `refit` takes them.
+            vertices: (B, V, 3) or (V, 3), meters, as `refit` takes them.
         """
         return copy.copy(self).refit(vertices)
 
@@ -228,9 +228,9 @@ class TriangleBVH:
         requires a gradient and all is float32, the kernel gives the projection too.
 
         Args:
-            points: (..., 3) metres, in the frame of the vertices.
+            points: (..., 3) meters, in the frame of the vertices.
             mesh_index: (...) which of the B meshes each point is for; may be None if there is one.
-            max_distance: faces farther than this are not found, metres.
+            max_distance: faces farther than this are not found, meters.
             sign: whether to tell inside from outside, by the angle-weighted pseudo-normal of the nearest face, edge or
                 vertex (Baerentzen and Aanaes 2005). Right for closed meshes whose faces share their vertices and run
                 counter-clockwise seen from outside.
@@ -244,7 +244,7 @@ class TriangleBVH:
         check_shape("closest_triangle", "points", points, "... 3")
         check_same_device("closest_triangle", points=points, vertices=self.vertices)
         if not max_distance >= 0:
-            raise ValueError(f"closest_triangle: max_distance is {max_distance}; expected a distance >= 0 in metres")
+            raise ValueError(f"closest_triangle: max_distance is {max_distance}; expected a distance >= 0 in meters")
         batch = points.shape[:-1]
         index = flat_mesh_index("closest_triangle", mesh_index, batch, self.vertices)
         flat = points.reshape(-1, 3)
@@ -295,7 +295,7 @@ class TriangleBVH:
         an edge. A ray that is not finite, or whose direction is zero, hits nothing.
 
         Args:
-            origins, directions: (..., 3) metres, in the frame of the vertices.
+            origins, directions: (..., 3) meters, in the frame of the vertices.
             mesh_index: (...) which of the B meshes each ray is for; may be None if there is one.
             max_distance: in lengths of the direction.
 
@@ -331,19 +331,19 @@ class TriangleBVH:
         in float32 whatever the dtype given, and not differentiable.
 
         Args:
-            origins, directions: (..., 3) metres, in the frame of the vertices; unit directions.
-            margin: metres, > 0.
+            origins, directions: (..., 3) meters, in the frame of the vertices; unit directions.
+            margin: meters, > 0.
             mesh_index: (...) which of the B meshes each ray is for; may be None if there is one.
 
         Returns:
-            near, far (...), metres; infinity and -infinity, so near > far, where the ray never comes so close.
+            near, far (...), meters; infinity and -infinity, so near > far, where the ray never comes so close.
 
         Raises:
             TypeError, ValueError, IndexError: as `closest`.
         """
         origin, direction, index = self._rays("interval", origins, directions, mesh_index)
         if not 0 < margin < torch.inf:
-            raise ValueError(f"interval: margin is {margin}; expected a finite distance > 0 in metres")
+            raise ValueError(f"interval: margin is {margin}; expected a finite distance > 0 in meters")
         ray = [x.detach().float().contiguous() for x in (origin, direction)]
         near, far = ray_mesh.interval(*ray, index, *self._tree, float(margin))
         batch = origins.shape[:-1]

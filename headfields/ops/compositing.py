@@ -121,7 +121,7 @@ def weights_from_density(
 
     Args:
         density: sigma, in 1/m, (M,) packed or (..., S) dense; infinity is an opaque sample.
-        start, end: the interval of each sample, metres along the ray; delta is their difference. Gradients reach them.
+        start, end: the interval of each sample, meters along the ray; delta is their difference. Gradients reach them.
         ray, rays, offsets: the packing (see the module's text).
 
     Returns:
@@ -180,20 +180,20 @@ def composite(
     *,
     offsets: Int[Tensor, " offsets"] | None = None,
 ) -> tuple[Float[Tensor, "n 3"], Float[Tensor, " n"], Float[Tensor, " n"]]:
-    """Colour, opacity and depth of each ray; differentiable to any order in all floating-point inputs.
+    """Color, opacity and depth of each ray; differentiable to any order in all floating-point inputs.
 
     Args:
         weights: (M,) of `weights_from_density` or `weights_from_alpha`.
-        rgb: (M, 3) colour of each sample.
+        rgb: (M, 3) color of each sample.
         samples: the M packed samples.
         rays: N.
-        background: (3,) or (N, 3) colour seen where opacity is below 1; None is black.
+        background: (3,) or (N, 3) color seen where opacity is below 1; None is black.
         offsets: `ray_offsets(samples.ray, rays)`, if the caller has it.
 
     Returns:
         rgb: (N, 3), `sum w c + (1 - sum w) background`.
         opacity: (N,), `sum w`.
-        depth: (N,) metres, `sum w t` at the middles of the samples, not divided by opacity.
+        depth: (N,) meters, `sum w t` at the middles of the samples, not divided by opacity.
 
     Raises:
         ValueError: the shapes disagree; TypeError: an input is not floating-point.
@@ -203,15 +203,15 @@ def composite(
     check_shape("composite", "rgb", rgb, f"{len(samples)} 3")
     offsets = _packing("composite", "weights", weights, samples.ray, rays, offsets)
     sums = packed.weighted_sum(weights, rgb, offsets, True)
-    colour, opacity = sums[:, :3], sums[:, 3]
+    color, opacity = sums[:, :3], sums[:, 3]
     depth = packed.weighted_sum(weights, samples.middle[:, None].to(rgb.dtype), offsets, False)[:, 0]
     if background is not None:
         if background.shape not in ((3,), (rays, 3)):
             raise ValueError(
                 f"composite: background has shape {tuple(background.shape)}; expected (3,) or ({rays}, 3), one a ray"
             )
-        colour = torch.addcmul(colour, 1 - opacity[:, None], background.to(colour.dtype))
-    return colour, opacity, depth
+        color = torch.addcmul(color, 1 - opacity[:, None], background.to(color.dtype))
+    return color, opacity, depth
 
 
 def _widen(op: str, name: str, tensor: Tensor) -> Tensor:

@@ -30,7 +30,7 @@ except ImportError as error:  # an installation without a compiler: Warp serves 
 
 @functools.lru_cache(maxsize=1)
 def warp() -> Any:
-    """NVIDIA Warp, imported and initialised quietly at the first call (it takes about a second)."""
+    """NVIDIA Warp, imported and initialized quietly at the first call (it takes about a second)."""
     import warp as wp
 
     config: Any = wp.config

@@ -18,7 +18,7 @@ class Isosurface:
     """What `marching_cubes` gives.
 
     Attributes:
-        vertices: (V, 3) in metres with `bounds`, else in cells from the grid's first point.
+        vertices: (V, 3) in meters with `bounds`, else in cells from the grid's first point.
         faces: (F, 3) int64, counter-clockwise seen from outside.
         ends: (V, 2) int64 flat indices of the two grid points between which each vertex lies.
         fraction: (V,) where between them: 0 at the first, 1 at the second.
@@ -30,7 +30,7 @@ class Isosurface:
     fraction: Float[Tensor, " v"]
 
     def interpolate(self, attributes: Float[Tensor, "d h w c"]) -> Float[Tensor, "v c"]:
-        """Attributes of the grid's points (D, H, W, C), a colour say, at the vertices: (V, C). Differentiable."""
+        """Attributes of the grid's points (D, H, W, C), a color say, at the vertices: (V, C). Differentiable."""
         low, high = attributes.flatten(0, 2)[self.ends].unbind(1)
         return low + (high - low) * self.fraction[:, None]
 
@@ -78,7 +78,7 @@ def marching_cubes(
         values: (D, H, W) at the points of a grid, whose axes are x, y and z. NaN is outside. A size below 2 has no
             cells and gives no surface.
         level: a number, or a tensor () that may require a gradient.
-        bounds: (2, 3) places of the grid's first and last point, metres; None: vertices are in cells.
+        bounds: (2, 3) places of the grid's first and last point, meters; None: vertices are in cells.
 
     Returns:
         An `Isosurface`. Its vertices are in the dtype of the values, those of equal grids equal on every backend. A
@@ -89,7 +89,7 @@ def marching_cubes(
         TypeError: values or bounds are not floating point.
         ValueError: a shape does not fit, devices differ, or level is NaN.
 
-    On CPU the compiled module finds the edges; on CUDA, and without the module, the vectorised reference does, which
+    On CPU the compiled module finds the edges; on CUDA, and without the module, the vectorized reference does, which
     sorts the cut edges.
 
     Source: Lorensen and Cline 1987, "Marching cubes".

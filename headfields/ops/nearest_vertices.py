@@ -13,8 +13,8 @@ from headfields.ops._mesh_index import flat_mesh_index
 from headfields.ops.dispatch import native, use_native
 from headfields.ops.reference.nearest_vertices import distances_to
 
-MOST_NEIGHBOURS = 16
-"""What k may be at most: the kernels keep the neighbours of a query in registers or local memory."""
+MOST_NEIGHBORS = 16
+"""What k may be at most: the kernels keep the neighbors of a query in registers or local memory."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class NearestVertices:
 
     Attributes:
         index: (..., k) int64 indices of the nearest vertices, nearest first; -1 where there is none.
-        distance: (..., k) to them, metres; infinity where there is none.
+        distance: (..., k) to them, meters; infinity where there is none.
     """
 
     index: Int[Tensor, "*batch k"]
@@ -142,7 +142,7 @@ class VertexTree:
         """Moves the tree to new vertices, in place. The number of meshes may change, that of vertices may not.
 
         Args:
-            vertices: (B, V, 3) or (V, 3), metres. Kept, with its graph, for the gradients of queries to come.
+            vertices: (B, V, 3) or (V, 3), meters. Kept, with its graph, for the gradients of queries to come.
 
         Returns:
             The tree itself.
@@ -166,7 +166,7 @@ class VertexTree:
         """Another tree, at new vertices; it shares what does not depend on them, and this one stays as it is.
 
         Args:
-            vertices: (B, V, 3) or (V, 3), metres, as `refit` takes them.
+            vertices: (B, V, 3) or (V, 3), meters, as `refit` takes them.
         """
         return copy.copy(self).refit(vertices)
 
@@ -184,11 +184,11 @@ class VertexTree:
         gradient and all is float32, the kernel gives the distances too.
 
         Args:
-            points: (..., 3) metres, in the frame of the vertices. One that is not finite, or farther than 1e18 m from
-                the origin, has no neighbours.
+            points: (..., 3) meters, in the frame of the vertices. One that is not finite, or farther than 1e18 m from
+                the origin, has no neighbors.
             k: how many, 1 to 16, and no more than there are vertices.
             mesh_index: (...) which of the B meshes each point is for; may be None if there is one.
-            max_distance: vertices farther than this are not found, metres.
+            max_distance: vertices farther than this are not found, meters.
 
         Returns:
             `index` and `distance` (..., k); -1 and infinity where fewer were found.
@@ -202,12 +202,12 @@ class VertexTree:
         check_floating("nearest_vertices", "points", points)
         check_shape("nearest_vertices", "points", points, "... 3")
         check_same_device("nearest_vertices", points=points, vertices=self.vertices)
-        if not 1 <= k <= MOST_NEIGHBOURS:
-            raise ValueError(f"nearest_vertices: k is {k}; expected 1 to {MOST_NEIGHBOURS}")
+        if not 1 <= k <= MOST_NEIGHBORS:
+            raise ValueError(f"nearest_vertices: k is {k}; expected 1 to {MOST_NEIGHBORS}")
         if k > self.vertices.shape[1]:
             raise ValueError(f"nearest_vertices: k is {k}, but there are only {self.vertices.shape[1]} vertices")
         if not max_distance >= 0:
-            raise ValueError(f"nearest_vertices: max_distance is {max_distance}; expected a distance >= 0 in metres")
+            raise ValueError(f"nearest_vertices: max_distance is {max_distance}; expected a distance >= 0 in meters")
         batch = points.shape[:-1]
         which = flat_mesh_index("nearest_vertices", mesh_index, batch, self.vertices)
         flat = points.reshape(-1, 3)
@@ -224,7 +224,7 @@ class VertexTree:
 def inverse_distance_weights(
     distance: Float[Tensor, "*batch k"], power: float = 1.0, epsilon: float = 1e-6
 ) -> Float[Tensor, "*batch k"]:
-    """Weights of k neighbours by inverse distance, which sum to 1: w_j = d_j^−power / Σ_k d_k^−power.
+    """Weights of k neighbors by inverse distance, which sum to 1: w_j = d_j^−power / Σ_k d_k^−power.
 
     MonoAvatar (Bai et al. 2023, section 3.3) has power 1 and does not say what happens at a vertex, where 1/d has no
     value and, as d is a norm, no second derivative near by. Our own choice: d is √(distance² + epsilon²), and the
@@ -233,16 +233,16 @@ def inverse_distance_weights(
     vertex the weights are the paper's.
 
     Args:
-        distance: (..., k) metres, as `VertexTree.nearest` gives them. Infinity: no neighbour, weight 0.
+        distance: (..., k) meters, as `VertexTree.nearest` gives them. Infinity: no neighbor, weight 0.
         power: of the inverse distance, > 0.
-        epsilon: metres, > 0; much less than the distance between vertices.
+        epsilon: meters, > 0; much less than the distance between vertices.
 
     Returns:
-        (..., k) in [0, 1]; all 0 where no neighbour was found. Differentiable to any order, finite at distance 0.
+        (..., k) in [0, 1]; all 0 where no neighbor was found. Differentiable to any order, finite at distance 0.
 
     Raises:
         TypeError: distance is not floating point.
-        ValueError: it has no axis of neighbours, or power or epsilon is not positive.
+        ValueError: it has no axis of neighbors, or power or epsilon is not positive.
     """
     check_floating("inverse_distance_weights", "distance", distance)
     check_shape("inverse_distance_weights", "distance", distance, "... k")

@@ -40,11 +40,11 @@ def march(
     Mueller et al. 2022, "Instant neural graphics primitives", appendix E.
 
     Args:
-        origins, directions: (N, 3) metres and unit directions.
-        near, far: (N,) metres along the direction. Rays with near >= far, or with a value not finite, get no samples.
+        origins, directions: (N, 3) meters and unit directions.
+        near, far: (N,) meters along the direction. Rays with near >= far, or with a value not finite, get no samples.
         occupied: (X, Y, Z) cells; space outside the box is empty.
-        aabb: (2, 3) the box, metres, lower corner first.
-        step: shortest step length, metres.
+        aabb: (2, 3) the box, meters, lower corner first.
+        step: shortest step length, meters.
         budget: the most samples that all rays together may have.
         jitter: (N,) in [0, 1), `torch.rand(N)`: by how much of a step the lattice is shifted toward `near`.
         cone_angle: a step at distance t is max(step, cone_angle * t) long.
@@ -87,7 +87,7 @@ def lookup(
     """Whether the cell that holds each point is occupied; False outside the box and for points that are not finite.
 
     Args:
-        points: (..., 3) metres, in the frame of the box.
+        points: (..., 3) meters, in the frame of the box.
         occupied: (X, Y, Z) cells.
         aabb: (2, 3) the box, lower corner first. Its upper faces are outside.
 
@@ -125,7 +125,7 @@ def check_range(op: str, near: Tensor, far: Tensor, jitter: Tensor | None = None
 def check_step(op: str, step: float, cone_angle: float) -> None:
     """Raises unless step > 0 and cone_angle >= 0, both finite."""
     if not 0 < step < float("inf"):
-        raise ValueError(f"{op}: step is {step}; expected a positive length in metres")
+        raise ValueError(f"{op}: step is {step}; expected a positive length in meters")
     if not 0 <= cone_angle < float("inf"):
         raise ValueError(f"{op}: cone_angle is {cone_angle}; expected 0 (constant steps) or a positive ratio")
 

@@ -13,10 +13,10 @@ from headfields.records import Camera, Record
 
 @dataclass(frozen=True)
 class MeshImage(Record):
-    """What `render_mesh` gives, for the point of the mesh that each pixel's centre sees.
+    """What `render_mesh` gives, for the point of the mesh that each pixel's center sees.
 
     Attributes:
-        depth: (H, W) depth along the optical axis, metres; 0 where the pixel sees nothing.
+        depth: (H, W) depth along the optical axis, meters; 0 where the pixel sees nothing.
         mask: (H, W) whether the pixel sees the mesh. No gradient.
         face: (H, W) index of the face, -1 where there is none.
         barycentric: (H, W, 3) on it; 0 where there is none.
@@ -38,10 +38,10 @@ def render_mesh(
     attributes: Float[Tensor, "v c"] | Float[Tensor, "f 3 c"] | None = None,
     mesh_index: int = 0,
 ) -> MeshImage:
-    """Casts one ray through the centre of each pixel and interpolates what it meets; faces are seen from both sides.
+    """Casts one ray through the center of each pixel and interpolates what it meets; faces are seen from both sides.
 
     Differentiable to second order in the vertices of the last `bvh.refit`, the camera and the attributes. Coverage is
-    not: a pixel at the outline jumps, as with any point-sampled rasteriser.
+    not: a pixel at the outline jumps, as with any point-sampled rasterizer.
 
     Args:
         bvh: the mesh.
@@ -84,7 +84,7 @@ def render_mesh(
         values = (hit.barycentric[..., None] * at_corners).sum(-2)
         corners = vertices[faces]
         normals = torch.linalg.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-        # A face that a ray meets has an area; normalising those alone keeps the others out of the gradient.
+        # A face that a ray meets has an area; normalizing those alone keeps the others out of the gradient.
         met = torch.where(mask[:, None], normals[face], torch.ones_like(normals[:1]))
         normal = met / met.norm(dim=-1, keepdim=True)
     else:

@@ -16,7 +16,7 @@ class RayHit:
     Attributes:
         face: (...) int64 index of the face met first, -1 where there is none.
         barycentric: (..., 3) of the hit on it; 0 where there is none.
-        distance: (...) along the ray in lengths of its direction (metres if that is a unit vector); infinity where
+        distance: (...) along the ray in lengths of its direction (meters if that is a unit vector); infinity where
             there is none.
     """
 

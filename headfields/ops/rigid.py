@@ -16,8 +16,8 @@ def fit_rigid(
     """Rotations and translations, R x + t, that take N points nearest to their places in each of B poses.
 
     Args:
-        source: (N, 3) points, metres; N ≥ 3 and not all on a line, or the rotation is any of those that fit.
-        posed: (B, N, 3) where they are in each pose, metres; B = 0 is legal.
+        source: (N, 3) points, meters; N ≥ 3 and not all on a line, or the rotation is any of those that fit.
+        posed: (B, N, 3) where they are in each pose, meters; B = 0 is legal.
         weights: (B, N) how much each point counts, not negative and not all 0; evenly if left out.
 
     Returns:
@@ -46,10 +46,10 @@ def fit_rigid(
     if weights.shape != posed.shape[:2]:
         raise ValueError(f"fit_rigid: weights has shape {tuple(weights.shape)}; expected {tuple(posed.shape[:2])}")
     share = (weights / weights.sum(1, keepdim=True))[..., None]
-    centre, middles = (share * source).sum(1), (share * posed).sum(1)
-    covariance = (share * (posed - middles[:, None])).transpose(1, 2) @ (source - centre[:, None])
+    center, middles = (share * source).sum(1), (share * posed).sum(1)
+    covariance = (share * (posed - middles[:, None])).transpose(1, 2) @ (source - center[:, None])
     rotation, _ = nearest_rotation(covariance)
-    return rotation, middles - (rotation @ centre[..., None])[..., 0]
+    return rotation, middles - (rotation @ center[..., None])[..., 0]
 
 
 def nearest_rotation(
@@ -89,7 +89,7 @@ def rigid_transform(rotation: Float[Tensor, "*b 3 3"], translation: Float[Tensor
 
     Args:
         rotation: (..., 3, 3) R.
-        translation: (..., 3) t, metres.
+        translation: (..., 3) t, meters.
     """
     top = torch.cat([rotation, translation[..., None]], dim=-1)
     bottom = top.new_tensor([0.0, 0.0, 0.0, 1.0]).expand(*top.shape[:-2], 1, 4)

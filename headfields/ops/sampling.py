@@ -60,7 +60,7 @@ def stratified(
     for constant density.
 
     Args:
-        near, far: (N,) metres along the unit direction. Rays with near >= far, or either not finite, get no samples.
+        near, far: (N,) meters along the unit direction. Rays with near >= far, or either not finite, get no samples.
         count: samples a ray.
         jitter: whether the edges move; without, the division is even.
         generator: of the random numbers, on the device of `near`.
@@ -136,7 +136,7 @@ def inverse_cdf(
 def merge(first: Samples, second: Samples, rays: int) -> Samples:
     """The union of two sets of samples, cut at the edges of both.
 
-    Each piece between two neighbouring edges (of either set) that an interval of either set covers is one sample of the
+    Each piece between two neighboring edges (of either set) that an interval of either set covers is one sample of the
     result: nothing is counted twice, gaps that both leave stay gaps, and where both tile one range the result tiles it
     with up to `len(first) + len(second) - 1` samples a ray. Our own choice; NeRF sorts the union of points.
 
@@ -171,8 +171,8 @@ def uniform_step(
     The edges are `near`, then `near + (1 - jitter) * step` and every step from there, the last cut off at `far`.
 
     Args:
-        near, far: (N,) metres. Rays with near >= far, or with either not finite, get no samples.
-        step: length of an interval, metres.
+        near, far: (N,) meters. Rays with near >= far, or with either not finite, get no samples.
+        step: length of an interval, meters.
         jitter: (N,) in [0, 1), `torch.rand(N)`: by how much of a step the lattice is shifted toward `near`; None is 0.
         budget: the most samples that all rays together may have.
         cone_angle: an interval that begins at distance t is max(step, cone_angle * t) long.

@@ -220,8 +220,8 @@ def check_blended_map(device: torch.device) -> Pairs:
     face = torch.randint(30, (200,), generator=generator)
     mesh = torch.zeros(200, dtype=torch.long)
     given = [x.to(device) for x in (points, directions, face, mesh, gradients, centroids, ring)]
-    x, d, nearest, which, maps, centres, around = given
-    found, turned = blended_map(x, d, nearest, which, maps, centres, around, sharpness=2.0)
+    x, d, nearest, which, maps, centers, around = given
+    found, turned = blended_map(x, d, nearest, which, maps, centers, around, sharpness=2.0)
     near = ring[face]
     weight = torch.exp(-2 * (points[:, None] - centroids[0, near]).double().norm(dim=-1))
     matrix = (weight / weight.sum(1, keepdim=True))[..., None, None] * gradients[0, near].double()

@@ -17,7 +17,7 @@ class Similarity(Record):
 
     Attributes:
         rotation: (3, 3), determinant +1.
-        translation: (3,) metres.
+        translation: (3,) meters.
         scale: () > 0.
     """
 

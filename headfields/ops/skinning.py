@@ -95,10 +95,10 @@ def blend_shapes(coefficients: Float[Tensor, "*batch c"], basis: Float[Tensor, "
 
     Args:
         coefficients: (..., C).
-        basis: (C, V, 3) one displacement per direction and vertex, metres.
+        basis: (C, V, 3) one displacement per direction and vertex, meters.
 
     Returns:
-        (..., V, 3) displacements, metres.
+        (..., V, 3) displacements, meters.
 
     Raises:
         TypeError: an argument is not floating-point.
@@ -150,7 +150,7 @@ def joint_transforms(
 
     Args:
         pose: (..., J, 3) axis-angle rotations relative to the parent, radians, or (..., J, 3, 3) rotation matrices.
-        joints: (..., J, 3) joint positions at rest, metres.
+        joints: (..., J, 3) joint positions at rest, meters.
         parents: the J parents; -1 for the root, which is first; a parent comes before its children.
 
     Returns:
@@ -208,13 +208,13 @@ def linear_blend_skinning(
     """Moves each vertex by the weighted mean of its joints' transforms (SMPL, equation 2).
 
     Args:
-        vertices: (..., V, 3) rest positions, metres; the batch axes broadcast against those of `transforms`, so one
+        vertices: (..., V, 3) rest positions, meters; the batch axes broadcast against those of `transforms`, so one
             (V, 3) mesh serves a batch of transforms.
         weights: (V, J) skinning weights; rows sum to 1.
         transforms: (..., J, 4, 4) rest-to-posed transforms, as from `joint_transforms`.
 
     Returns:
-        (..., V, 3) posed positions, metres.
+        (..., V, 3) posed positions, meters.
 
     Raises:
         TypeError: an argument is not floating-point.

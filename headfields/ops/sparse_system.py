@@ -1,4 +1,4 @@
-"""A sparse symmetric system that is factorised once and solved for many right-hand sides, inside autograd."""
+"""A sparse symmetric system that is factorized once and solved for many right-hand sides, inside autograd."""
 
 import itertools
 import weakref
@@ -25,7 +25,7 @@ class SymmetricSystem:
         matrix: (V, V) scipy sparse, symmetric and positive definite.
 
     Raises:
-        ValueError: it cannot be factorised.
+        ValueError: it cannot be factorized.
     """
 
     def __init__(self, matrix: Any) -> None:
@@ -45,7 +45,7 @@ class SymmetricSystem:
         _alive[self.key] = self
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return SymmetricSystem, (self.matrix,)  # a factorisation can be neither pickled nor copied
+        return SymmetricSystem, (self.matrix,)  # a factorization can be neither pickled nor copied
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "SymmetricSystem":
         return self  # nothing in it ever changes

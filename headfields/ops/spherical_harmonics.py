@@ -21,7 +21,7 @@ def spherical_harmonics(directions: Float[Tensor, "*batch 3"], degree: int) -> F
     Sloan, *Efficient Spherical Harmonic Evaluation*, 2013.)
 
     Args:
-        directions: unit vectors, in whatever frame the values shall be; they are not normalised here.
+        directions: unit vectors, in whatever frame the values shall be; they are not normalized here.
         degree: number of bands, 1 to 8.
 
     Returns:

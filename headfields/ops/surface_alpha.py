@@ -6,8 +6,8 @@
 | `unclamped_alpha` | MonoNPHM's tracker (Giebenhain et al. 2024) | the same without the clamp of the slope, clipped |
 | `laplace_density` | Yariv et al. 2021, "VolSDF", equations 2 and 3 | density, whatever the ray's direction |
 
-Distances are in metres, negative inside, so a sharpness is in 1/m: Φ(f) = sigmoid(sharpness · f) has a standard
-deviation of π / (√3 sharpness) metres. The weights along a ray are `weights_from_alpha` of the alphas, and
+Distances are in meters, negative inside, so a sharpness is in 1/m: Φ(f) = sigmoid(sharpness · f) has a standard
+deviation of π / (√3 sharpness) meters. The weights along a ray are `weights_from_alpha` of the alphas, and
 `weights_from_density` of the density.
 
 All are compositions of PyTorch's own functions: on any device, under `torch.compile`, in float32 and float64,
@@ -42,9 +42,9 @@ def neus_alpha(
     empty space.)
 
     Args:
-        distance: (...) signed distance at the middle of each interval, metres, negative inside.
+        distance: (...) signed distance at the middle of each interval, meters, negative inside.
         slope: (...) derivative of the distance along the ray: the unit direction times the gradient.
-        length: (...) of each interval, metres.
+        length: (...) of each interval, meters.
         sharpness: 1/m, positive: one for all or (...).
         anneal: in [0, 1]; 1 is the paper's formula.
 
@@ -79,9 +79,9 @@ def unclamped_alpha(
     deep inside, where Φ vanishes.
 
     Args:
-        distance: (...) signed distance at the middle of each interval, metres, negative inside.
+        distance: (...) signed distance at the middle of each interval, meters, negative inside.
         slope: (...) derivative of the distance along the ray: the unit direction times the gradient.
-        length: (...) of each interval, metres.
+        length: (...) of each interval, meters.
         sharpness: 1/m, positive: one for all or (...).
         epsilon: ε (MonoNPHM: 1e-5).
 
@@ -109,7 +109,7 @@ def laplace_density(
     """VolSDF's density: `scale` times the cumulative distribution of a Laplace law of width 1 / sharpness at -distance.
 
     Args:
-        distance: (...) signed distance, metres, negative inside.
+        distance: (...) signed distance, meters, negative inside.
         sharpness: 1 / β, in 1/m, positive: one for all or (...).
         scale: the density deep inside, 1/m; None: the sharpness itself, the paper's α = 1 / β.
 

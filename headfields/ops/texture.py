@@ -36,7 +36,7 @@ def mip_pyramid(texture: Float[Tensor, "h w c"], levels: int | None = None) -> M
     """Makes a pyramid of a texture of any size; an odd side 2 k + 1 becomes k, by exact areas.
 
     Every texel weighs the same in every level, so all have the same mean. Charts bleed into one another and into what
-    lies between them at coarse levels: `pad_charts` first. Colours are averaged as they are stored (in sRGB), our own
+    lies between them at coarse levels: `pad_charts` first. Colors are averaged as they are stored (in sRGB), our own
     choice. Linear in the texture, and so differentiable to any order.
 
     Args:
@@ -70,11 +70,11 @@ def sample_texture(
 
     The level is log2 of the longer of a pixel's two steps over the texture, in texels (OpenGL 4.6 core, section
     8.14.1, its scale factor), but not below 0. Differentiable to any order in the texture and, within a cell of four
-    texel centres, in `uv`; the level has no gradient.
+    texel centers, in `uv`; the level has no gradient.
 
     Args:
         texture: a pyramid, or an image (H, W, C), which has one level.
-        uv: (..., 2) texture coordinates, v up; the centre of texel (row i, column j) is at u = (j + 1/2) / W,
+        uv: (..., 2) texture coordinates, v up; the center of texel (row i, column j) is at u = (j + 1/2) / W,
             v = 1 - (i + 1/2) / H.
         footprint: (..., 2, 2) the derivatives of `uv` (rows) by the pixel's x and y (columns), the screen-space
             footprint; None for the finest level.
@@ -119,7 +119,7 @@ def sample_texture(
 def pad_charts(
     texture: Float[Tensor, "h w c"], uv: Float[Tensor, "t 2"], uv_faces: Int[Tensor, "f 3"]
 ) -> Float[Tensor, "h w c"]:
-    """The texture with every texel that no chart covers coloured as the nearest one that a chart does.
+    """The texture with every texel that no chart covers colored as the nearest one that a chart does.
 
     So that neither bilinear reading nor coarse levels mix in what lies between charts. Differentiable in the texture.
 
@@ -140,7 +140,7 @@ def pad_charts(
 
 
 def fill_texels(texture: Float[Tensor, "h w c"], known: Bool[Tensor, "h w"]) -> Float[Tensor, "h w c"]:
-    """The texture with every texel that is not `known` coloured as the nearest one in the image that is.
+    """The texture with every texel that is not `known` colored as the nearest one in the image that is.
 
     Differentiable in the texture. Where nothing is known, the texture as it is.
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from headfields.ops._checks import check_floating, check_integer, check_shape
 
 Scaling = Literal["none", "area", "length"]
-_TINY = 1e-20  # squared metres (areas) below which a triangle has no direction of its own
+_TINY = 1e-20  # squared meters (areas) below which a triangle has no direction of its own
 
 
 def triangle_frames(vertices: Float[Tensor, "*batch v 3"], faces: Int[Tensor, "f 3"]) -> Float[Tensor, "*batch f 3 4"]:
@@ -21,7 +21,7 @@ def triangle_frames(vertices: Float[Tensor, "*batch v 3"], faces: Int[Tensor, "f
     the world's axes. So a frame is always a rotation, and its gradient is finite.
 
     Args:
-        vertices: (..., V, 3), metres.
+        vertices: (..., V, 3), meters.
         faces: (F, 3) vertex indices.
 
     Returns:
@@ -54,11 +54,11 @@ def triangle_areas(vertices: Float[Tensor, "*batch v 3"], faces: Int[Tensor, "f 
     """Area of every triangle.
 
     Args:
-        vertices: (..., V, 3), metres.
+        vertices: (..., V, 3), meters.
         faces: (F, 3) vertex indices.
 
     Returns:
-        (..., F), square metres. Differentiable to any order; the gradient at a triangle without area is zero.
+        (..., F), square meters. Differentiable to any order; the gradient at a triangle without area is zero.
     """
     a, b, c = (vertices[..., faces[:, corner], :] for corner in range(3))
     cross = torch.linalg.cross(b - a, c - a)
@@ -76,8 +76,8 @@ def deformation_gradients(
     """Each posed triangle's map to its canonical one: x_c = F [x, 1], F = L_canonical Λ L_posed⁻¹.
 
     Args:
-        posed: (..., V, 3) posed vertices, metres.
-        canonical: (V, 3) canonical vertices, metres.
+        posed: (..., V, 3) posed vertices, meters.
+        canonical: (V, 3) canonical vertices, meters.
         faces: (F, 3).
         scaling: Λ, an isotropic scale 1/s. `"none"`: s = 1. `"area"`: s is the ratio of the areas, posed over
             canonical, as in INSTA's released code (which applies it in the eye region only). `"length"`: s is the
@@ -112,7 +112,7 @@ def deformation_gradients(
     return torch.cat([linear, offset[..., None]], dim=-1)
 
 
-def edge_neighbours(faces: Int[Tensor, "f 3"]) -> Int[Tensor, "f 3"]:
+def edge_neighbors(faces: Int[Tensor, "f 3"]) -> Int[Tensor, "f 3"]:
     """The triangle across each edge (a→b, b→c, c→a) of every triangle, −1 at a boundary.
 
     At an edge of more than two triangles, each gets one of the others.
@@ -127,8 +127,8 @@ def edge_neighbours(faces: Int[Tensor, "f 3"]) -> Int[Tensor, "f 3"]:
         TypeError: faces are not integers.
         ValueError: they are not (F, 3).
     """
-    check_integer("edge_neighbours", "faces", faces)
-    check_shape("edge_neighbours", "faces", faces, "f 3")
+    check_integer("edge_neighbors", "faces", faces)
+    check_shape("edge_neighbors", "faces", faces, "f 3")
     count = faces.shape[0]
     if count == 0:
         return faces.new_empty((0, 3), dtype=torch.long)
@@ -143,9 +143,9 @@ def edge_neighbours(faces: Int[Tensor, "f 3"]) -> Int[Tensor, "f 3"]:
     preceding = torch.full_like(face, -1)
     preceding[1:][same] = face[:-1][same]
     other = torch.where(following >= 0, following, preceding)
-    neighbours = torch.empty_like(other)
-    neighbours[order] = other
-    return neighbours.reshape(count, 3)
+    neighbors = torch.empty_like(other)
+    neighbors[order] = other
+    return neighbors.reshape(count, 3)
 
 
 def _direction(vector: Tensor, otherwise: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ def unwrap(
 ) -> tuple[Float[Tensor, "t 2"], Int[Tensor, "f 3"]]:
     """Texture coordinates without overlaps: one round chart for each connected piece of the mesh.
 
-    Made for convolutions over the map, which want neighbours on the surface to be neighbours in it: few charts rather
+    Made for convolutions over the map, which want neighbors on the surface to be neighbors in it: few charts rather
     than little distortion. A head's skin is one chart, cut from the neck up the back to the crown; each eyeball is
     one. Faces that close a mouth or an eye socket belong to the piece that they are joined to and get room with it.
     No face is folded over another, up to rounding of very small ones.
@@ -30,7 +30,7 @@ def unwrap(
     by Yoshizawa et al. 2004.
 
     Args:
-        vertices: (V, 3) metres, y up, the face toward +z, so that cuts run where they are seen least.
+        vertices: (V, 3) meters, y up, the face toward +z, so that cuts run where they are seen least.
         faces: (F, 3).
         margin: least distance between charts, and half of it to the border, in texture coordinates.
         detail: how a face's share of the map follows its area in space: area^(1 − detail). 0 is in proportion, 1 gives
@@ -63,9 +63,9 @@ def unwrap(
     if charts:
         radii = np.sqrt([max(area, 1e-30) for *_, area in charts])
         radii = np.maximum(radii, _SMALLEST * radii.max())
-        centres, scale = pack(radii, float(margin))
-        for (mine, nodes, flat, _), centre, radius in zip(charts, centres, scale * radii, strict=True):
-            uv.append(centre + radius * flat)
+        centers, scale = pack(radii, float(margin))
+        for (mine, nodes, flat, _), center, radius in zip(charts, centers, scale * radii, strict=True):
+            uv.append(center + radius * flat)
             uv_faces[mine] = nodes + offset
             offset += len(flat)
     coordinates = torch.from_numpy(np.concatenate([np.zeros((0, 2)), *uv])).float().clamp(0, 1)

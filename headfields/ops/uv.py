@@ -15,18 +15,18 @@ _ROUNDING = 1e-5  # how far outside [0, 1] a coordinate may be written
 class UVRasterizer(nn.Module):
     """Maps of a mesh: which face, and where on it, each texel shows, found once for a topology and kept.
 
-    The image has v up: row 0 lies at v = 1, column 0 at u = 0, and the centre of texel (row i, column j) at
-    u = (j + 1/2) / W, v = 1 − (i + 1/2) / H. Values between centres are bilinear; beyond the outermost centres, the
+    The image has v up: row 0 lies at v = 1, column 0 at u = 0, and the center of texel (row i, column j) at
+    u = (j + 1/2) / W, v = 1 − (i + 1/2) / H. Values between centers are bilinear; beyond the outermost centers, the
     border's. Texture coordinates have indices of their own (`uv_faces`), so a vertex on a seam has several.
 
-    A texel whose centre several faces hold shows the one of lowest index: on a shared edge that makes no difference,
+    A texel whose center several faces hold shows the one of lowest index: on a shared edge that makes no difference,
     and where charts overlap the later face is not in the map, though its vertices are read from it. A texel that no
     face holds shows the point of the charts nearest to it in the image, if that is within `padding`; so neither
     bilinear reading nor a convolution meets black beside a chart. Faces without area in the image cover nothing, yet
     may be nearest. All our own choices.
 
     Everything is a weighted sum of what is given, with weights fixed here: differentiable to any order in attributes
-    and maps, and `sample` in the barycentric coordinates too, where reading is smooth (within a cell of four centres).
+    and maps, and `sample` in the barycentric coordinates too, where reading is smooth (within a cell of four centers).
 
     A module, so that `.to` moves it with the part that holds it; it has nothing to save.
 
@@ -41,7 +41,7 @@ class UVRasterizer(nn.Module):
     Attributes:
         face: (H, W) int64, -1 for none.
         barycentric: (H, W, 3) on it; 0 where there is none.
-        covered: (H, W) whether a face holds the texel's centre.
+        covered: (H, W) whether a face holds the texel's center.
 
     Raises:
         TypeError: a dtype does not fit.

@@ -18,10 +18,10 @@ class SurfaceErrors:
     """Errors at points of B scans, one figure each.
 
     Attributes:
-        face, front, back: (B,) mean distance of the scan's points from the model's surface, metres: of the face, of all
+        face, front, back: (B,) mean distance of the scan's points from the model's surface, meters: of the face, of all
             in front (the face included), and of the back of the head.
         normal: (B,) mean angle between normals of scan and model in front, degrees.
-        colour: (B,) mean difference of colours per channel in front, in [0, 1].
+        color: (B,) mean difference of colors per channel in front, in [0, 1].
         lost: (B,) the share of all points from which no surface was found within reach; in the means they count as
             `REACH`.
     """
@@ -30,23 +30,23 @@ class SurfaceErrors:
     front: Float[Tensor, " b"]
     back: Float[Tensor, " b"]
     normal: Float[Tensor, " b"]
-    colour: Float[Tensor, " b"]
+    color: Float[Tensor, " b"]
     lost: Float[Tensor, " b"]
 
     def summary(self) -> dict[str, float]:
-        """Means over the scans: millimetres, degrees, colour, share."""
+        """Means over the scans: millimeters, degrees, color, share."""
         return {
             "face_mm": 1e3 * float(self.face.mean()),
             "front_mm": 1e3 * float(self.front.mean()),
             "back_mm": 1e3 * float(self.back.mean()),
             "normal_degrees": float(self.normal.mean()),
-            "colour": float(self.colour.mean()),
+            "color": float(self.color.mean()),
             "lost": float(self.lost.mean()),
         }
 
 
 REACH = 0.02
-"""Metres beyond which a scan's point is said to have no surface near it."""
+"""Meters beyond which a scan's point is said to have no surface near it."""
 
 
 @torch.no_grad()
@@ -79,7 +79,7 @@ def surface_errors(
         front = batch.front_points.shape[1]
         frame = torch.zeros(front, dtype=torch.long, device=start.device)
         canonical, values = field.signed_distance(batch.front_points[0], frame, create_graph=False)
-        values = field.colour(values, canonical)
+        values = field.color(values, canonical)
         assert values.normal is not None and values.rgb is not None
         cosine = (values.normal * batch.front_normals[0]).sum(-1).clamp(-1, 1)
         figures = (
@@ -98,9 +98,9 @@ def onto_surface(
 
     Args:
         field: of one frame, whose decoder gives distances.
-        points: (M, 3) metres.
+        points: (M, 3) meters.
         steps: at most so many, each no longer than 5 mm.
-        near: the distance that counts as on the surface, metres.
+        near: the distance that counts as on the surface, meters.
 
     Returns:
         Where they end (M, 3), and (M,) which of them are not on the surface there.

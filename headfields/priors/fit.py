@@ -81,8 +81,8 @@ def fit_scans(
     of_person, faces = (ranges.geometry, ranges.appearance), ranges.expression
     free = [x.mean.new_zeros(1, x.axes.shape[1]).requires_grad_() for x in of_person]
     free.append(faces.mean.new_zeros(len(which), faces.axes.shape[1]).requires_grad_())
-    optimiser = torch.optim.Adam(free, lr=rate)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, max(steps, 1))
+    optimizer = torch.optim.Adam(free, lr=rate)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(steps, 1))
 
     def codes() -> PriorCodes:
         found = [x.at(coordinates) for x, coordinates in zip((*of_person, faces), free, strict=True)]
@@ -96,9 +96,9 @@ def fit_scans(
             batch = scans.sample(which, counts, seed + step).to(faces.mean.device)
             terms = prior_terms(avatar, batch, codes(), weights, generator(seed, 5, step), cube=0)
             loss = torch.stack([weights.of(name) * term for name, term in terms.items()]).sum()
-            optimiser.zero_grad()
+            optimizer.zero_grad()
             loss.backward()
-            optimiser.step()
+            optimizer.step()
             schedule.step()
             history.append(loss.detach())
     finally:

@@ -1,6 +1,6 @@
 """The terms that a prior is trained with, each a function of what a field says at a batch's points.
 
-All are in the units of the networks (four times metres, colours in [-1, 1]), so that the published weights mean what
+All are in the units of the networks (four times meters, colors in [-1, 1]), so that the published weights mean what
 they meant; `headfields.priors.terms` converts. The mean over no points is 0 and keeps a gradient.
 Source: released code of MonoNPHM (Giebenhain et al. 2024), but where a function says otherwise.
 """
@@ -15,7 +15,7 @@ __all__ = [
     "PriorWeights",
     "anchor_error",
     "code_size",
-    "colour_error",
+    "color_error",
     "correspondence_error",
     "distance_error",
     "eikonal_error",
@@ -31,7 +31,7 @@ BACK_CLAMP = 0.75
 BACK_SHARE = 0.25
 """What errors of normals on the back count, beside those in front."""
 NEAR_SHARE = 0.2
-"""What errors of the colour off the surface count, beside those on it."""
+"""What errors of the color off the surface count, beside those on it."""
 NEUTRAL_SHARE = 10.0
 """What hyper-coordinates of neutral scans count, beside those of all."""
 FADE = 10.0
@@ -47,7 +47,7 @@ class PriorWeights:
         normals: `normal_error` there.
         eikonal: `eikonal_error` of the gradient by posed points, everywhere.
         empty: `empty_space` of points anywhere.
-        colour: `colour_error` on and near the scans.
+        color: `color_error` on and near the scans.
         correspondence: `correspondence_error` of canonical points.
         anchors: `anchor_error`.
         hyper: `hyper_size` of hyper-coordinates.
@@ -63,7 +63,7 @@ class PriorWeights:
     normals: float | int = 0.3
     eikonal: float | int = 0.15
     empty: float | int = 0.01
-    colour: float | int = 1.0
+    color: float | int = 1.0
     correspondence: float | int = 1000.0
     anchors: float | int = 7.5
     hyper: float | int = 0.05
@@ -124,7 +124,7 @@ def empty_space(distances: Float[Tensor, "*n"]) -> Float[Tensor, ""]:
     return _mean(torch.exp(-FADE * distances.abs()))
 
 
-def colour_error(
+def color_error(
     on: Float[Tensor, "*n 3"],
     on_true: Float[Tensor, "*n 3"],
     near: Float[Tensor, "*m 3"],
@@ -133,8 +133,8 @@ def colour_error(
     """The mean difference |c - c'| per channel, of points near the surface a fifth of it.
 
     Args:
-        on, on_true: colours on the surface, in [-1, 1].
-        near, near_true: off the surface; true is the colour of the nearest point on it.
+        on, on_true: colors on the surface, in [-1, 1].
+        near, near_true: off the surface; true is the color of the nearest point on it.
     """
     return _mean((on - on_true).abs(), (near - near_true).abs() * NEAR_SHARE)
 

@@ -19,15 +19,15 @@ _LIGHT = (0.3, -0.5, -0.8)
 
 
 def view(
-    centre: Float[Tensor, "3"], yaw: float | int = 0.0, pitch: float | int = 0.0, size: int = 128, reach: float = 0.155
+    center: Float[Tensor, "3"], yaw: float | int = 0.0, pitch: float | int = 0.0, size: int = 128, reach: float = 0.155
 ) -> Camera:
-    """A camera that looks at a head from a metre away.
+    """A camera that looks at a head from a meter away.
 
     Args:
-        centre: of the head, metres.
+        center: of the head, meters.
         yaw, pitch: degrees from straight ahead; the head is seen from its left side, and from above.
         size: height and width in pixels.
-        reach: half of what it sees at the centre, metres.
+        reach: half of what it sees at the center, meters.
     """
     turn, tilt = math.radians(yaw), math.radians(pitch)
     back = torch.tensor([math.sin(turn) * math.cos(tilt), math.sin(tilt), math.cos(turn) * math.cos(tilt)])
@@ -35,7 +35,7 @@ def view(
     down = torch.linalg.cross(right, back)
     pose = torch.eye(4)
     pose[:3, :3] = torch.stack([right, down, -back])
-    pose[:3, 3] = -pose[:3, :3] @ (centre.cpu() + back)
+    pose[:3, 3] = -pose[:3, :3] @ (center.cpu() + back)
     focal = size / (2 * reach)
     lens = torch.tensor([[focal, 0, size / 2], [0, focal, size / 2], [0, 0, 1.0]])
     return Camera(pose[None], lens[None], (size, size))
@@ -46,9 +46,9 @@ def trace(field: Field, rays: Rays, steps: int = 64, near: float = 2e-4) -> tupl
 
     Args:
         field: of the frames that the rays see.
-        rays: N rays, metres.
+        rays: N rays, meters.
         steps: at most so many; each a little less than the distance, which is none exactly.
-        near: the distance that counts as a hit, metres; so does any behind the surface.
+        near: the distance that counts as a hit, meters; so does any behind the surface.
 
     Returns:
         (N,) the distance along each ray and (N,) whether it hit.
@@ -62,8 +62,8 @@ def trace(field: Field, rays: Rays, steps: int = 64, near: float = 2e-4) -> tupl
             if not len(left):
                 break
             ray = rays[left]
-            canonical = field.canonicalise(ray.origins + along[left, None] * ray.directions, ray.directions, ray.frame)
-            distance = field.decode(canonical, colour=False).distance
+            canonical = field.canonicalize(ray.origins + along[left, None] * ray.directions, ray.directions, ray.frame)
+            distance = field.decode(canonical, color=False).distance
             assert distance is not None
             hit[left], last[left] = distance < near, distance
             along[left] = along[left] + torch.where(distance.abs() < near, 0.0, 0.9 * distance)
@@ -73,7 +73,7 @@ def trace(field: Field, rays: Rays, steps: int = 64, near: float = 2e-4) -> tupl
 
 @torch.no_grad()
 def draw_field(avatar: Avatar, codes: PriorCodes, camera: Camera) -> tuple[Tensor, Tensor]:
-    """A model's colour under a soft light, and its shape alone: two (H, W, 3) images in [0, 1].
+    """A model's color under a soft light, and its shape alone: two (H, W, 3) images in [0, 1].
 
     Args:
         avatar: a model of distances.
@@ -86,7 +86,7 @@ def draw_field(avatar: Avatar, codes: PriorCodes, camera: Camera) -> tuple[Tenso
     along, hit = trace(field, rays)
     points = (rays.origins + along[:, None] * rays.directions)[hit]
     canonical, values = field.signed_distance(points, rays.frame[hit], create_graph=False)
-    values = field.colour(values, canonical)
+    values = field.color(values, canonical)
     assert values.normal is not None and values.rgb is not None
     return _shaded(hit.cpu(), values.normal.cpu(), values.rgb.cpu(), camera)
 
@@ -95,10 +95,10 @@ def draw_field(avatar: Avatar, codes: PriorCodes, camera: Camera) -> tuple[Tenso
 def draw_mesh(
     vertices: Float[Tensor, "v 3"], faces: Int[Tensor, "f 3"], rgb: Float[Tensor, "v 3"], camera: Camera
 ) -> tuple[Tensor, Tensor]:
-    """A coloured mesh, as `draw_field` shows a field.
+    """A colored mesh, as `draw_field` shows a field.
 
     Args:
-        vertices: (V, 3) metres.
+        vertices: (V, 3) meters.
         faces: (F, 3).
         rgb: (V, 3) in [0, 1].
         camera: one camera.
@@ -117,7 +117,7 @@ def draw_mesh(
 def comparison(
     avatar: Avatar, scans: MeshScans, which: Int[Tensor, " b"], codes: PriorCodes, size: int = 128
 ) -> Float[Tensor, "h w 3"]:
-    """A sheet: a row for each of B scans, truth | model from the front, in colour and as shape, and from the side.
+    """A sheet: a row for each of B scans, truth | model from the front, in color and as shape, and from the side.
 
     Args:
         avatar: the model.
@@ -129,7 +129,7 @@ def comparison(
     rows = []
     for row, scan in enumerate(which.tolist()):
         one = PriorCodes(*(value[row : row + 1] for value in (codes.geometry, codes.appearance, codes.expression)))
-        ahead, aside = (view(scans.centre, yaw, 5.0, size) for yaw in (0.0, 55.0))
+        ahead, aside = (view(scans.center, yaw, 5.0, size) for yaw in (0.0, 55.0))
         mesh = (scans.vertices[scan], scans.faces, scans.rgb[scans.person[scan]])
         pictures = []
         for camera in (ahead, aside):
@@ -143,8 +143,8 @@ def _shaded(hit: Tensor, normal: Tensor, rgb: Tensor, camera: Camera) -> tuple[T
     light = camera.world_to_camera[0, :3, :3].T @ torch.nn.functional.normalize(torch.tensor(_LIGHT), dim=0)
     shade = 0.35 + 0.65 * (normal @ light).clamp_min(0)[:, None]
     images = []
-    for colour in (rgb.clamp(0, 1) * (0.4 + 0.6 * shade), (0.85 * shade).expand(-1, 3)):
+    for color in (rgb.clamp(0, 1) * (0.4 + 0.6 * shade), (0.85 * shade).expand(-1, 3)):
         image = torch.ones(len(hit), 3)
-        image[hit] = colour
+        image[hit] = color
         images.append(image.unflatten(0, camera.size))
     return images[0], images[1]

@@ -1,4 +1,4 @@
-"""Tables of codes for an auto-decoder, and the optimiser that moves only the rows that a step has seen."""
+"""Tables of codes for an auto-decoder, and the optimizer that moves only the rows that a step has seen."""
 
 import torch
 from jaxtyping import Float, Int

@@ -18,7 +18,7 @@ _SIZE = {"geometry": 0.1, "appearance": 0.2, "expression": 0.04}
 def principal_codes(avatar: Avatar, scans: MeshScans) -> PriorCodes:
     """Codes of S scans to train from, where meshes share a topology; `PriorTrainer(starts=...)`.
 
-    Shape is the principal components of the neutral meshes, appearance those of their colours, expression those of what
+    Shape is the principal components of the neutral meshes, appearance those of their colors, expression those of what
     a scan's vertices are off its person's neutral ones. A component's deviation is the root of its own share, so that
     eyelids, which move little, are not lost beside the jaw. Components fill the global part of anchored codes; the
     anchors' own start at zero and are learned. Vertices count alike: where triangles are small, more of them.

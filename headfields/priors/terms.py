@@ -64,7 +64,7 @@ def prior_terms(
 ) -> dict[str, Float[Tensor, ""]]:
     """The terms by name, not yet weighted; those without weight are left out.
 
-    Units are the networks': `Anchors.normalised` points, colours in [-1, 1].
+    Units are the networks': `Anchors.normalized` points, colors in [-1, 1].
 
     Args:
         avatar: a model with anchors and a decoder of distances, as `headfields.models.mononphm` makes.
@@ -109,29 +109,29 @@ def prior_terms(
         "appearance_symmetry": lambda: anchors.layout.asymmetry(codes.appearance).mean(),
     }
 
-    def colour() -> Tensor:
-        rgb = field.colour(values, canonical).rgb
+    def color() -> Tensor:
+        rgb = field.color(values, canonical).rgb
         assert rgb is not None
         seen = split(2 * rgb - 1)
         true = [2 * value - 1 for value in (batch.front_rgb, batch.back_rgb[trusted], batch.near_rgb[trusted])]
         on = torch.cat([seen[0].flatten(0, 1), seen[1][trusted].flatten(0, 1)])
-        return losses.colour_error(
+        return losses.color_error(
             on, torch.cat([true[0].flatten(0, 1), true[1].flatten(0, 1)]), seen[2][trusted], true[2]
         )
 
-    terms["colour"] = colour
+    terms["color"] = color
 
     def at(somewhere: Tensor) -> tuple[Tensor, Tensor]:
         """Canonical places and hyper-coordinates of (B, N, 3) further points."""
         row = torch.arange(count, device=device).repeat_interleave(somewhere.shape[1])
         flat = somewhere.flatten(0, 1)
-        found = field.canonicalise(flat, torch.zeros_like(flat), row)
+        found = field.canonicalize(flat, torch.zeros_like(flat), row)
         ambient = found.points[:, :0] if found.ambient is None else found.ambient
         size = (count, somewhere.shape[1])
         return found.points.unflatten(0, size), ambient.unflatten(0, size)
 
     drawn = torch.rand(count, cube, 3, generator=random).to(device)
-    anywhere = anchors.centre + (2 * drawn - 1) * (CUBE / scale)
+    anywhere = anchors.center + (2 * drawn - 1) * (CUBE / scale)
     if weights.still or weights.hyper:
         still, ambient = at(anywhere)
         terms["still"] = lambda: losses.offset_size((still - anywhere) * scale)

@@ -214,7 +214,7 @@ class PriorTrainer:
         return min(max(by_steps, by_time), 1.0)
 
     def step(self, rates: float | int = 1.0, correspondence: float | int = 1.0) -> dict[str, float]:
-        """One step of all optimisers; the weighted terms by name.
+        """One step of all optimizers; the weighted terms by name.
 
         Args:
             rates: what learning rates are multiplied by.

@@ -1,7 +1,7 @@
 """Renderers, and the samplers that they use."""
 
 from headfields.renderers.coarse_to_fine import CoarseToFineRenderer
-from headfields.renderers.lighting import ColourAffine, Shading, SHLighting
+from headfields.renderers.lighting import ColorAffine, Shading, SHLighting
 from headfields.renderers.mesh import MeshRenderer, MeshRendering
 from headfields.renderers.occupancy import OccupancyGrid
 from headfields.renderers.samplers import HierarchicalSampler, OccupancySampler, UniformSampler
@@ -13,7 +13,7 @@ from headfields.renderers.volume import VolumeRenderer
 
 __all__ = [
     "CoarseToFineRenderer",
-    "ColourAffine",
+    "ColorAffine",
     "HierarchicalSampler",
     "LearnedSharpness",
     "MeshRenderer",

@@ -10,7 +10,7 @@ from headfields.ops.compositing import composite, weights_from_density
 from headfields.ops.sampling import inverse_cdf, merge, stratified
 from headfields.parts import Decoder, Encoder
 from headfields.records import Rays, Rendering, Samples
-from headfields.renderers.samplers import UniformSampler, canonicalise_samples
+from headfields.renderers.samplers import UniformSampler, canonicalize_samples
 from headfields.renderers.volume import VolumeRenderer
 
 
@@ -19,7 +19,7 @@ class CoarseToFineRenderer(VolumeRenderer):
 
     The coarse network is asked at stratified samples of each ray's near-far interval; from its weights further samples
     are drawn, and the avatar's own field, the fine one, is asked at the union of both. In training the coarse network
-    renders the rays too (`Rendering.coarse`), for a colour loss of its own, from which alone it learns: where samples
+    renders the rays too (`Rendering.coarse`), for a color loss of its own, from which alone it learns: where samples
     lie is not differentiable. In evaluation mode it is asked for its density alone.
 
     Args:
@@ -74,7 +74,7 @@ class CoarseToFineRenderer(VolumeRenderer):
         near, far = field.near_far(rays)
         first = stratified(near, far, self.coarse, jitter=self.training)
         coarse, drawn = self._coarse_pass(first, rays, field, background)
-        samples, canonical = canonicalise_samples(merge(first, drawn, len(rays)), rays, field)
+        samples, canonical = canonicalize_samples(merge(first, drawn, len(rays)), rays, field)
         return self.shade(samples, canonical, rays, field, background).replace(coarse=coarse)
 
     def _coarse_pass(
@@ -82,7 +82,7 @@ class CoarseToFineRenderer(VolumeRenderer):
     ) -> tuple[Rendering | None, Samples]:
         """What the coarse network shows, in training, and the samples drawn from what it finds."""
         with torch.set_grad_enabled(self.training and torch.is_grad_enabled()):
-            samples, canonical = canonicalise_samples(first, rays, field)
+            samples, canonical = canonicalize_samples(first, rays, field)
             values = self.decoder(self.encoder(canonical, field.renderer_ready[0]), canonical.directions, self.training)
             weights = weights_from_density(values.density, samples.start, samples.end, samples.ray, len(rays))
         drawn = inverse_cdf(samples, weights.detach(), self.fine, rays=len(rays), jitter=self.training)

@@ -1,4 +1,4 @@
-"""Light and colour of a camera: what is done with the colour of a sample before it is composited."""
+"""Light and color of a camera: what is done with the color of a sample before it is composited."""
 
 import math
 
@@ -11,14 +11,14 @@ from headfields.records import Rays
 
 
 class Shading(Part):
-    """Changes the colours of samples by what is known of their normals and rays; subclasses define `forward`."""
+    """Changes the colors of samples by what is known of their normals and rays; subclasses define `forward`."""
 
     rate_group = "lighting"
 
     def forward(
         self, rgb: Float[Tensor, "m 3"], normals: Float[Tensor, "m 3"], ray: Int[Tensor, " m"], rays: Rays
     ) -> Float[Tensor, "m 3"]:
-        """The colours (M, 3) that are seen; M = 0 is legal. Not clamped to [0, 1].
+        """The colors (M, 3) that are seen; M = 0 is legal. Not clamped to [0, 1].
 
         Args:
             rgb: (M, 3) of the field, sRGB in [0, 1].
@@ -57,11 +57,11 @@ def sh_irradiance(normals: Float[Tensor, "m 3"], coefficients: Float[Tensor, "9 
 class SHLighting(Shading):
     """Light from far away that stays with the camera: spherical harmonics of order 3, nine coefficients a channel.
 
-    The colour of a sample is multiplied by the irradiance at its normal, turned into the camera's frame (OpenCV axes:
-    x right, y down, z forward). It starts as 1 whatever the normal. Colours are multiplied as they are, in sRGB, as in
+    The color of a sample is multiplied by the irradiance at its normal, turned into the camera's frame (OpenCV axes:
+    x right, y down, z forward). It starts as 1 whatever the normal. Colors are multiplied as they are, in sRGB, as in
     the released code of MonoNPHM, which is no physical light.
 
-    Differentiable to any order in colours, normals, rotations and coefficients.
+    Differentiable to any order in colors, normals, rotations and coefficients.
 
     Raises:
         ValueError: in `forward`, the rays do not know their camera's rotation.
@@ -92,15 +92,15 @@ class SHLighting(Shading):
         return rgb * self.shading(turned)
 
 
-class ColourAffine(Shading):
-    """What a camera does to colours: c · A + b, a (3, 3) matrix and an offset, the same for all samples.
+class ColorAffine(Shading):
+    """What a camera does to colors: c · A + b, a (3, 3) matrix and an offset, the same for all samples.
 
     Starts as the identity. It is applied to samples, so the background behind the head is left as it is; on a ray that
-    is opaque this is the affine map of the rendered colour.
+    is opaque this is the affine map of the rendered color.
 
-    Differentiable to any order in colours, matrix and offset.
+    Differentiable to any order in colors, matrix and offset.
 
-    Source: MonoNPHM (Giebenhain et al. 2024), released code, where colours are in [-1, 1]: the same family of maps.
+    Source: MonoNPHM (Giebenhain et al. 2024), released code, where colors are in [-1, 1]: the same family of maps.
     """
 
     def __init__(self) -> None:

@@ -22,17 +22,17 @@ class MeshRendering(Record):
     """What `MeshRenderer` gives.
 
     Attributes:
-        colour: (H, W, 3) times `alpha`, antialiased; `over` puts a background behind it.
+        color: (H, W, 3) times `alpha`, antialiased; `over` puts a background behind it.
         alpha: (H, W) coverage in [0, 1], antialiased.
-        depth: (H, W) along the optical axis, metres, at the pixel's centre; 0 where it sees nothing.
+        depth: (H, W) along the optical axis, meters, at the pixel's center; 0 where it sees nothing.
         normal: (H, W, 3) unit normal, smooth over the faces, in the frame of the vertices; 0 where there is none.
-        face: (H, W) index of the face at the pixel's centre, -1 where there is none.
+        face: (H, W) index of the face at the pixel's center, -1 where there is none.
         barycentric: (H, W, 3) on it; 0 where there is none.
-        attributes: (H, W, C) interpolated at the pixel's centre; 0 where there is none.
+        attributes: (H, W, C) interpolated at the pixel's center; 0 where there is none.
         crossings: where the silhouette passes between pixels, for losses of outlines.
     """
 
-    colour: Float[Tensor, "h w 3"]
+    color: Float[Tensor, "h w 3"]
     alpha: Float[Tensor, "h w"]
     depth: Float[Tensor, "h w"]
     normal: Float[Tensor, "h w 3"]
@@ -42,8 +42,8 @@ class MeshRendering(Record):
     crossings: Crossings
 
     def over(self, background: Float[Tensor, "h w 3"] | Float[Tensor, "3"] | float | int) -> Float[Tensor, "h w 3"]:
-        """The colour over a background: an image, a colour, or a grey."""
-        return self.colour + (1 - self.alpha)[..., None] * background
+        """The color over a background: an image, a color, or a gray."""
+        return self.color + (1 - self.alpha)[..., None] * background
 
 
 class MeshRenderer(nn.Module):
@@ -123,11 +123,11 @@ class MeshRenderer(nn.Module):
         """Renders one image.
 
         Args:
-            vertices: (V, 3) metres.
+            vertices: (V, 3) meters.
             camera: one camera, in the frame of the vertices.
-            attributes: (V, C) at vertices, or (F, 3, C) at the corners of faces, interpolated beside the colour.
+            attributes: (V, C) at vertices, or (F, 3, C) at the corners of faces, interpolated beside the color.
             light: (9, 3) or (9, 1) spherical harmonics that stay with the camera (`decoders.SHLighting.coefficients`);
-                the texture's colour is multiplied by them. None shows the texture as it is.
+                the texture's color is multiplied by them. None shows the texture as it is.
             texture: in place of the renderer's own.
 
         Raises:
@@ -149,19 +149,19 @@ class MeshRenderer(nn.Module):
         barycentric, deep, steps, corners = self._on_faces(local, inverse, flat, face, width)
         normal = vertex_normals(vertices, self.faces)[corners]
         normal = nn.functional.normalize((barycentric[..., None] * normal).sum(1), dim=-1, eps=1e-20)
-        colour = torch.ones_like(barycentric)
+        color = torch.ones_like(barycentric)
         pyramid = self._pyramid_of(texture)
         if pyramid is not None and self.uv is not None and self.uv_faces is not None:
             corner_uv = self.uv.to(local)[self.uv_faces[face]]
             footprint = torch.einsum("nkc,nks->ncs", corner_uv, steps)
             read = (barycentric[..., None] * corner_uv).sum(1)
-            colour = sample_texture(pyramid, read, footprint, self.bias).to(local)
+            color = sample_texture(pyramid, read, footprint, self.bias).to(local)
         if light is not None:
-            colour = colour * sh_irradiance(normal @ pose[:3, :3].T, light.to(local))
+            color = color * sh_irradiance(normal @ pose[:3, :3].T, light.to(local))
         values = attributes[corners] if attributes.ndim == 2 else attributes[face]
         values = (barycentric[..., None] * values.to(local)).sum(1)
         alpha = torch.ones_like(deep)[:, None]
-        packed = torch.cat([colour, alpha, deep[:, None], normal, barycentric, values], -1)
+        packed = torch.cat([color, alpha, deep[:, None], normal, barycentric, values], -1)
         packed = packed.new_zeros(height * width, packed.shape[-1]).index_copy(0, flat, packed)
         image = packed.reshape(height, width, packed.shape[1])
         faces = torch.full((height * width,), -1, dtype=torch.long, device=flat.device).index_copy(0, flat, face)
@@ -210,7 +210,7 @@ class MeshRenderer(nn.Module):
     def _on_faces(
         self, local: Tensor, inverse: Tensor, flat: Tensor, face: Tensor, width: int
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Where each pixel's centre meets its face: barycentric coordinates (N, 3), depth (N,), the derivatives of the
+        """Where each pixel's center meets its face: barycentric coordinates (N, 3), depth (N,), the derivatives of the
         former by the pixel's x and y (N, 3, 2), without a graph, and the vertices (N, 3) of the face.
 
         Homogeneous pixels to coordinates, for each face that is seen (Cramer's rule in the camera's frame).

@@ -17,7 +17,7 @@ class OccupancyGrid(nn.Module):
 
     Args:
         resolution: cells along each side.
-        step: length of ray that an opacity is measured over, metres.
+        step: length of ray that an opacity is measured over, meters.
         threshold, decay: INSTA's 0.01 and 0.95.
     """
 
@@ -38,7 +38,7 @@ class OccupancyGrid(nn.Module):
         self.register_buffer("occupied", torch.ones((resolution,) * 3, dtype=torch.bool))
 
     def cells(self, points: Float[Tensor, "m 3"]) -> tuple[Int[Tensor, " m"], Bool[Tensor, " m"]]:
-        """Flat cell index (M,) of `points` (M, 3), metres, and whether each lies in the box (else the index is 0)."""
+        """Flat cell index (M,) of `points` (M, 3), meters, and whether each lies in the box (else the index is 0)."""
         unit = (points - self.box[0]) / (self.box[1] - self.box[0])
         inside = ((unit >= 0) & (unit < 1)).all(dim=-1)
         resolution = torch.tensor(self.opacity.shape, device=points.device)
@@ -48,7 +48,7 @@ class OccupancyGrid(nn.Module):
 
     @torch.no_grad()
     def observe(self, points: Float[Tensor, "m 3"], density: Float[Tensor, " m"]) -> None:
-        """Takes in `density` (M,), 1/m, at `points` (M, 3), metres; those outside the box are passed over."""
+        """Takes in `density` (M,), 1/m, at `points` (M, 3), meters; those outside the box are passed over."""
         flat, inside = self.cells(points)
         flat, seen = flat[inside], -torch.expm1(-density[inside] * self.step)
         grid = self.opacity.view(-1)

@@ -14,14 +14,14 @@ from headfields.records import Canonical, Rays, Samples
 from headfields.renderers.occupancy import OccupancyGrid
 
 
-def canonicalise_samples(samples: Samples, rays: Rays, field: Any) -> tuple[Samples, Canonical]:
+def canonicalize_samples(samples: Samples, rays: Rays, field: Any) -> tuple[Samples, Canonical]:
     """The samples' midpoints in canonical space, without those where the deformer has no answer."""
     return _keep(samples, _canonical(samples, rays, field))
 
 
 def _canonical(samples: Samples, rays: Rays, field: Any) -> Canonical:
     origins, directions, frame = (x.index_select(0, samples.ray) for x in (rays.origins, rays.directions, rays.frame))
-    return field.canonicalise(torch.addcmul(origins, directions, samples.middle[:, None]), directions, frame)
+    return field.canonicalize(torch.addcmul(origins, directions, samples.middle[:, None]), directions, frame)
 
 
 def _keep(samples: Samples, canonical: Canonical, also: Tensor | None = None) -> tuple[Samples, Canonical]:
@@ -51,7 +51,7 @@ class UniformSampler(Sampler):
 
     def forward(self, rays: Rays, field: Any) -> tuple[Samples, Canonical]:
         near, far = field.near_far(rays)
-        return canonicalise_samples(stratified(near, far, self.count, jitter=self.training), rays, field)
+        return canonicalize_samples(stratified(near, far, self.count, jitter=self.training), rays, field)
 
 
 class HierarchicalSampler(Sampler):
@@ -78,22 +78,22 @@ class HierarchicalSampler(Sampler):
         near, far = field.near_far(rays)
         coarse = stratified(near, far, self.coarse, jitter=self.training)
         with torch.no_grad():
-            kept, canonical = canonicalise_samples(coarse, rays, field)
+            kept, canonical = canonicalize_samples(coarse, rays, field)
             density = field.density(canonical)
             weights = weights_from_density(density, kept.start, kept.end, kept.ray, len(rays))
             fine = inverse_cdf(kept, weights, self.fine, rays=len(rays), jitter=self.training)
-        return canonicalise_samples(merge(coarse, fine, len(rays)), rays, field)
+        return canonicalize_samples(merge(coarse, fine, len(rays)), rays, field)
 
 
 class OccupancySampler(Sampler):
     """Steps of constant length in the cells that an occupancy grid holds for occupied.
 
     Args:
-        grid: `"canonical"`: points are canonicalised first and culled by a grid over canonical space, which stays
+        grid: `"canonical"`: points are canonicalized first and culled by a grid over canonical space, which stays
             tight whatever the head does. `"posed"`: INSTA's grid over posed space, the union over the frames, which
-            rays are marched through before anything is canonicalised; for captures whose head pose is in the camera.
+            rays are marched through before anything is canonicalized; for captures whose head pose is in the camera.
         resolution: cells along each side (INSTA: 128).
-        step: metres between samples (INSTA: √3/1024).
+        step: meters between samples (INSTA: √3/1024).
         budget: most samples in a call; more is an error that says so.
         refresh_every, refresh_points: every so many steps, so many random points are asked for their density.
         warmup: steps before which nothing is culled. The last three are our own choice.
@@ -141,7 +141,7 @@ class OccupancySampler(Sampler):
                 rays.origins, rays.directions, near, far, self.grid.occupied, self.grid.box, self.step, self.budget,
                 jitter,
             )  # fmt: skip
-            return canonicalise_samples(samples, rays, field)
+            return canonicalize_samples(samples, rays, field)
         samples = uniform_step(near, far, self.step, jitter, self.budget)
         canonical = _canonical(samples, rays, field)
         where = self._where(canonical).detach()
@@ -175,7 +175,7 @@ class OccupancySampler(Sampler):
         points = low + torch.rand(self.refresh_points, 3, device=low.device) * (high - low)
         frame = torch.randint(len(field.state), (self.refresh_points,), device=low.device)
         directions = points.new_tensor([0.0, 0.0, -1.0]).expand_as(points)
-        canonical = field.canonicalise(points, directions, frame)
+        canonical = field.canonicalize(points, directions, frame)
         canonical = canonical[canonical.valid.nonzero()[:, 0]]
         self.grid.observe(self._where(canonical), field.density(canonical))
         if step >= self.warmup:

@@ -21,7 +21,7 @@ class Sharpness(Part):
 
 
 class LearnedSharpness(Sharpness):
-    """A trained parameter v with sharpness exp(10 v), as NeuS parametrises it.
+    """A trained parameter v with sharpness exp(10 v), as NeuS parametrizes it.
 
     Args:
         initial: where it starts, 1/m. NeuS starts with e³ = 20 in a sphere of radius 1 around the object, that is with
@@ -48,8 +48,8 @@ class LearnedSharpness(Sharpness):
 class ScheduledSharpness(Sharpness):
     """initial · growth^⌊step / every⌋, but at most `final`; the step is the trainer's.
 
-    MonoNPHM's tracker goes from e³ by e^1.5 every 25 steps to e⁸, in units of a quarter of a metre, which the defaults
-    are in metres. `growth=1` is a constant.
+    MonoNPHM's tracker goes from e³ by e^1.5 every 25 steps to e⁸, in units of a quarter of a meter, which the defaults
+    are in meters. `growth=1` is a constant.
 
     Args:
         initial: where it starts, 1/m.

@@ -19,19 +19,19 @@ class SurfaceRenderer(Renderer):
     """Renders a field of signed distances, with normals; composited over a background.
 
     The sampler says where; there distance and gradient are taken with a graph that reaches rays, state and all
-    parts, second derivatives included, so that colour, opacity, light and an eikonal loss all train.
+    parts, second derivatives included, so that color, opacity, light and an eikonal loss all train.
 
     Args:
         sampler: where along the rays the field is asked. All samplers work: those that ask for a density are given
             what `alpha` takes a distance for.
         alpha: distances to opacities; `NeuSAlpha()` if None.
-        lighting: what is done with the colour of each sample, in this order: `SHLighting`, `ColourAffine`, or other
+        lighting: what is done with the color of each sample, in this order: `SHLighting`, `ColorAffine`, or other
             `headfields.renderers.Shading`.
         early_stop: transmittance below which the rest of a ray is left out; found by a first pass for the distance
             alone, without gradients. Where no gradients are asked for, samples of less weight are not asked for their
-            colour either. 0 leaves nothing out.
+            color either. 0 leaves nothing out.
 
-    The rendering has a `normal`, the sum of weight · unit normal in posed space, and depth in metres, neither divided
+    The rendering has a `normal`, the sum of weight · unit normal in posed space, and depth in meters, neither divided
     by opacity; `gradient` of all samples; and in training mode the canonical samples and the field.
 
     Differentiable as the parts are: distances, gradients and compositing to second order. Where samples lie is not
@@ -78,7 +78,7 @@ class SurfaceRenderer(Renderer):
         with torch.no_grad():
             samples, canonical = self.sampler(rays, field)
             if self.early_stop or self.training:
-                values = field.decode(canonical, colour=False)
+                values = field.decode(canonical, color=False)
                 if self.training:
                     self.sampler.observe(canonical, self.density(values))
                 if self.early_stop:
@@ -101,7 +101,7 @@ class SurfaceRenderer(Renderer):
         )
         points = torch.addcmul(origins, directions, samples.middle[:, None])
         everywhere = torch.is_grad_enabled() or not self.early_stop
-        canonical, values = field.signed_distance(points, frame, directions, colour=everywhere)
+        canonical, values = field.signed_distance(points, frame, directions, color=everywhere)
         slope = (directions * values.gradient).sum(dim=-1)
         alpha = self.alpha(values.distance, slope, samples.end - samples.start)
         weights = weights_from_alpha(alpha, offsets=offsets)
@@ -109,14 +109,14 @@ class SurfaceRenderer(Renderer):
             rgb = self._lit(values.rgb, values.normal, samples.ray, rays)
         else:
             seen = (weights >= self.early_stop).nonzero()[:, 0]
-            part = field.colour(values[seen], canonical[seen])
+            part = field.color(values[seen], canonical[seen])
             part_rgb = self._lit(part.rgb, part.normal, samples.ray[seen], rays)
             rgb = part_rgb.new_zeros(len(samples), 3).index_copy(0, seen, part_rgb)
-        colour, opacity, depth = composite(weights, rgb, samples, len(rays), background, offsets=offsets)
+        color, opacity, depth = composite(weights, rgb, samples, len(rays), background, offsets=offsets)
         normal = accumulate(weights, values.normal, offsets=offsets)
         kept: dict[str, Any] = {"canonical": canonical, "field": field} if self.training else {}
         return Rendering(
-            rgb=colour, opacity=opacity, depth=depth, normal=normal, samples=samples, weights=weights,
+            rgb=color, opacity=opacity, depth=depth, normal=normal, samples=samples, weights=weights,
             gradient=values.gradient, **kept,
         )  # fmt: skip
 

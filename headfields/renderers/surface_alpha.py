@@ -37,9 +37,9 @@ class SurfaceAlpha(Part):
         """Opacities (M,) of M intervals.
 
         Args:
-            distance: (M,) at the middles, metres.
+            distance: (M,) at the middles, meters.
             slope: (M,) derivative of the distance along the ray.
-            length: (M,) of the intervals, metres.
+            length: (M,) of the intervals, meters.
         """
         raise NotImplementedError
 
@@ -50,7 +50,7 @@ class SurfaceAlpha(Part):
     def optical_depth(
         self, before: Float[Tensor, " m"], after: Float[Tensor, " m"], length: Float[Tensor, " m"]
     ) -> Float[Tensor, " m"]:
-        """The optical depth (M,) of a piece of ray between two distances (M,), `length` (M,) metres of it apart.
+        """The optical depth (M,) of a piece of ray between two distances (M,), `length` (M,) meters of it apart.
 
         For what is hidden behind it. Here NeuS's, log Φ(before) - log Φ(after) where that is positive.
         """

@@ -11,7 +11,7 @@ from headfields.ops.sampling import inverse_cdf, stratified
 from headfields.ops.surface_alpha import neus_alpha
 from headfields.parts import Sampler
 from headfields.records import Canonical, Rays, Samples
-from headfields.renderers.samplers import canonicalise_samples
+from headfields.renderers.samplers import canonicalize_samples
 
 _PIECE = 1 << 17
 """Points whose distance is asked for at a time, without a graph."""
@@ -80,7 +80,7 @@ class SurfaceSampler(Sampler):
             last = turn == self.rounds - 1
             if last and not self.keep_coarse:
                 drawn = inverse_cdf(edges, weights, self.fine, jitter=False)
-                return canonicalise_samples(drawn.replace(ray=ray.index_select(0, drawn.ray)), rays, field)
+                return canonicalize_samples(drawn.replace(ray=ray.index_select(0, drawn.ray)), rays, field)
             some = self.fine // self.rounds + 1
             added = inverse_cdf(edges, weights, some, jitter=False).start.view(-1, some)
             added = added[:, 1:]  # the inner quantiles; the outer ones are edges already
@@ -91,12 +91,12 @@ class SurfaceSampler(Sampler):
                 distance, valid = (values.gather(1, order) for values in both)
         count = edges.shape[1] - 1
         samples = Samples(ray.repeat_interleave(count), edges[:, :-1].reshape(-1), edges[:, 1:].reshape(-1))
-        return canonicalise_samples(samples, rays, field)
+        return canonicalize_samples(samples, rays, field)
 
     def _ask(
         self, along: Float[Tensor, "h e"], ray: Int[Tensor, " h"], rays: Rays, field: Any
     ) -> tuple[Float[Tensor, "h e"], Bool[Tensor, "h e"]]:
-        """Distances (metres) at lengths along rays, and whether the deformer has an answer there."""
+        """Distances (meters) at lengths along rays, and whether the deformer has an answer there."""
         distance, valid = torch.zeros_like(along), torch.zeros_like(along, dtype=torch.bool)
         rows = max(_PIECE // max(along.shape[1], 1), 1)
         for begin in range(0, len(along), rows):
@@ -106,8 +106,8 @@ class SurfaceSampler(Sampler):
                 for x in (rays.origins, rays.directions, rays.frame)
             )
             points = torch.addcmul(origins, directions, along[piece].reshape(-1, 1))
-            canonical = field.canonicalise(points, directions, frame)
-            distance[piece] = field.decode(canonical, colour=False).distance.view(-1, along.shape[1])
+            canonical = field.canonicalize(points, directions, frame)
+            distance[piece] = field.decode(canonical, color=False).distance.view(-1, along.shape[1])
             valid[piece] = canonical.valid.view(-1, along.shape[1])
         return distance, valid
 

@@ -20,8 +20,8 @@ class VolumeRenderer(Renderer):
         early_stop: transmittance below which the rest of a ray is left out (INSTA: 1e-4). What lies there is found by
             a first pass for the density alone, without gradients. 0 leaves nothing out.
 
-    In evaluation mode samples whose weight is below `early_stop` are not asked for their colour either. Depth is the
-    expected distance along the ray, metres, not divided by opacity. In training mode the rendering keeps the canonical
+    In evaluation mode samples whose weight is below `early_stop` are not asked for their color either. Depth is the
+    expected distance along the ray, meters, not divided by opacity. In training mode the rendering keeps the canonical
     samples and the field, for losses on them.
 
     Differentiable as the parts are: the compositing is so to second order.
@@ -57,13 +57,13 @@ class VolumeRenderer(Renderer):
         """What N rays see of the field at M samples, whose canonical points are given; early stop as configured."""
         if self.early_stop:
             with torch.no_grad():
-                first = field.decode(canonical, colour=False)
+                first = field.decode(canonical, color=False)
                 seen = self._seen(samples, first.density, len(rays)).nonzero()[:, 0]
             if self.training:
                 self.sampler.observe(canonical, first.density)
             samples, canonical = samples[seen], canonical[seen]
             # With gradients the density is worth a second look: a graph over all samples would be the larger part.
-            values = field.decode(canonical) if torch.is_grad_enabled() else field.colour(first[seen], canonical)
+            values = field.decode(canonical) if torch.is_grad_enabled() else field.color(first[seen], canonical)
         else:
             values = field.decode(canonical)
             if self.training:

@@ -11,7 +11,7 @@ from torch import Tensor
 from headfields.ops.closest_triangle import TriangleBVH
 from headfields.ops.similarity import Similarity, fit_similarity
 from headfields.ops.sparse_system import SymmetricSystem
-from headfields.ops.triangle_frames import edge_neighbours
+from headfields.ops.triangle_frames import edge_neighbors
 from headfields.retargeting.gradients import pose_gradients
 from headfields.retargeting.surface import HeadSurface
 from headfields.retargeting.thin_plate import ThinPlateWarp
@@ -60,7 +60,7 @@ def bind(source: HeadSurface, target: HeadSurface) -> Binding:
 
     Raises:
         ValueError: a head has no faces, or nothing of the target finds a counterpart; look whether both are heads in
-            metres, y up, face toward +z.
+            meters, y up, face toward +z.
 
     Our own choice throughout; the registration is in the manner of Amberg, Romdhani and Vetter, Optimal Step Nonrigid
     ICP (2007).
@@ -88,7 +88,7 @@ def bind(source: HeadSurface, target: HeadSurface) -> Binding:
 
 
 def markers(source: HeadSurface, target: HeadSurface) -> tuple[Float[Tensor, "n 3"], Float[Tensor, "n 3"]]:
-    """Points of both heads that mean the same: landmarks, eyeballs' centres, and the mouth's corners."""
+    """Points of both heads that mean the same: landmarks, eyeballs' centers, and the mouth's corners."""
     here, there = [], []
     vertices, places = _shared_landmarks(source, target)
     if len(vertices):
@@ -99,7 +99,7 @@ def markers(source: HeadSurface, target: HeadSurface) -> tuple[Float[Tensor, "n 
             if mine is not None and yours is not None:
                 here.append(mine[None])
                 there.append(yours[None])
-    for mine, yours in zip(_eye_centres(source), _eye_centres(target), strict=True):
+    for mine, yours in zip(_eye_centers(source), _eye_centers(target), strict=True):
         if mine is not None and yours is not None:
             here.append(mine[None])
             there.append(yours[None])
@@ -108,14 +108,14 @@ def markers(source: HeadSurface, target: HeadSurface) -> tuple[Float[Tensor, "n 
     return torch.cat([p.double() for p in here]), torch.cat([p.double() for p in there])
 
 
-def _eye_centres(head: HeadSurface) -> list[Tensor | None]:
+def _eye_centers(head: HeadSurface) -> list[Tensor | None]:
     """Of the largest eyeball on the head's right (−x) and on its left."""
     used = head.neutral[head.faces.flatten().unique()]
     middle = 0.5 * (used[:, 0].amin() + used[:, 0].amax())
     out: list[Tensor | None] = []
     for side in (-1, 1):
-        balls = [ball for ball in head.eyeballs if side * float(ball.centre[0] - middle) > 0]
-        out.append(max(balls, key=lambda ball: ball.radius).centre if balls else None)
+        balls = [ball for ball in head.eyeballs if side * float(ball.center[0] - middle) > 0]
+        out.append(max(balls, key=lambda ball: ball.radius).center if balls else None)
     return out
 
 
@@ -129,7 +129,7 @@ def _mouth_points(head: HeadSurface) -> list[Tensor | None]:
 
 
 def _by_extent(source: HeadSurface, target: HeadSurface) -> Similarity:
-    """Heads of one height, their boxes' centres together."""
+    """Heads of one height, their boxes' centers together."""
     boxes = []
     for head in (source, target):
         points = head.neutral[head.faces[head.skin].flatten().unique()].double()
@@ -243,7 +243,7 @@ def _shared_landmarks(source: HeadSurface, target: HeadSurface) -> tuple[Int[Ten
 def _on_border(head: HeadSurface) -> Bool[Tensor, "f 3"]:
     """Whether the edge opposite each corner of each face has no skin beyond it."""
     skin = head.outer.nonzero()[:, 0]
-    alone = edge_neighbours(head.faces[skin]) < 0  # edges a→b, b→c, c→a, opposite to c, a, b
+    alone = edge_neighbors(head.faces[skin]) < 0  # edges a→b, b→c, c→a, opposite to c, a, b
     out = torch.ones(len(head.faces), 3, dtype=torch.bool)
     out[skin] = alone[:, [1, 2, 0]]
     return out
@@ -255,7 +255,7 @@ def _warp(
     """Through well spread vertices: landmarks first, then those about the lips and eyes."""
     close = source.lip != 0
     for ball in source.eyeballs:
-        close |= (source.neutral - ball.centre).norm(dim=1) < 1.8 * ball.radius
+        close |= (source.neutral - ball.center).norm(dim=1) < 1.8 * ball.radius
     chosen: list[Tensor] = []
     marked = torch.zeros_like(met)
     marked[_shared_landmarks(source, target)[0]] = True
@@ -326,14 +326,14 @@ def _importance(head: HeadSurface) -> Float[Tensor, " v"]:
     """1 on the lids, which must meet, and little elsewhere, where shape matters more than place."""
     out = torch.full((len(head.neutral),), _ELSEWHERE)
     for ball in head.eyeballs:
-        away = (head.neutral - ball.centre).norm(dim=1) / ball.radius
+        away = (head.neutral - ball.center).norm(dim=1) / ball.radius
         near = ((1.6 - away) / 0.4).clamp(0, 1)
         out = torch.maximum(out, (near * near * (3 - 2 * near)).to(out))
     return out
 
 
 def _fill(target: HeadSurface, faces: Tensor, weights: Tensor, neutral: Tensor, side: Tensor) -> None:
-    """Faces without a counterpart take their neighbours', ring by ring; parts that have none the nearest in space."""
+    """Faces without a counterpart take their neighbors', ring by ring; parts that have none the nearest in space."""
     eye = torch.zeros(len(neutral), dtype=torch.bool)
     for ball in target.eyeballs:
         eye[ball.vertices] = True
@@ -341,14 +341,14 @@ def _fill(target: HeadSurface, faces: Tensor, weights: Tensor, neutral: Tensor, 
     known = weights.sum(dim=1) > 0
     if not known.any():
         return
-    neighbours = edge_neighbours(torch.where(open_[:, None], target.faces, -1))
+    neighbors = edge_neighbors(torch.where(open_[:, None], target.faces, -1))
     while True:
-        beside = torch.where(neighbours >= 0, known[neighbours.clamp_min(0)], False)
+        beside = torch.where(neighbors >= 0, known[neighbors.clamp_min(0)], False)
         new = open_ & ~known & beside.any(dim=1)
         if not new.any():
             break
         row = new.nonzero()[:, 0]
-        giver = neighbours[row].gather(1, beside[row].long().argmax(dim=1, keepdim=True))[:, 0]
+        giver = neighbors[row].gather(1, beside[row].long().argmax(dim=1, keepdim=True))[:, 0]
         faces[row], weights[row] = faces[giver], weights[giver]
         known[row] = True
     lost = (open_ & ~known).nonzero()[:, 0]

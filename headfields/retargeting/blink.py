@@ -62,7 +62,7 @@ class LidFollower(nn.Module):
         super().__init__()
         self.source, self.target = source, target
         skin = surface.faces[surface.skin].flatten().unique()
-        offset = surface.neutral[skin].double() - target.eye.centre.double()
+        offset = surface.neutral[skin].double() - target.eye.center.double()
         away = offset.norm(dim=-1) / target.eye.radius
         turns = _turns(target, offset, away)
         slides = (turns != 0).any(dim=1)
@@ -88,14 +88,14 @@ class LidFollower(nn.Module):
             self.register_buffer(name, value, persistent=False)
 
     def forward(
-        self, placed: Float[Tensor, "b v 3"], moved: Float[Tensor, "b w 3"], centre: Float[Tensor, "b 3"]
+        self, placed: Float[Tensor, "b v 3"], moved: Float[Tensor, "b w 3"], center: Float[Tensor, "b 3"]
     ) -> Float[Tensor, "b w 3"]:
         """The target's vertices with its lids as far apart, for its rest, as the source's are.
 
         Args:
             placed: (B, V, 3) the source's, where its `LidAperture` was found.
             moved: (B, W, 3) the target's, transferred.
-            centre: (B, 3) of the target's eyeball.
+            center: (B, 3) of the target's eyeball.
         """
         openness = self.source.openness(placed)
         slit = (openness - _SHUT).clamp_min(0) * (_AJAR / (_AJAR - _SHUT))
@@ -104,14 +104,14 @@ class LidFollower(nn.Module):
             seen = torch.cat([moved[:, self.zone], _as_points(wanted)], dim=1)
             own = self.neutral + torch.einsum("be,evc->bvc", self.fit(seen), self.basis)
             moved = moved.index_copy(1, self.zone, torch.lerp(moved[:, self.zone], own, self.share))
-        lever = self.target.edges(moved)[:, 0, :, 1:] - centre[:, None, 1:]
+        lever = self.target.edges(moved)[:, 0, :, 1:] - center[:, None, 1:]
         lever = lever.norm(dim=-1).clamp_min(0.3 * self.target.eye.radius)
         for _ in range(_ROUNDS):
             missing = (self.target.distance(moved) - wanted) / lever
             angle = missing @ self.turns.transpose(0, 1)
-            x, y, z = (moved[:, self.sliding] - centre[:, None]).unbind(-1)
+            x, y, z = (moved[:, self.sliding] - center[:, None]).unbind(-1)
             cos, sin = angle.cos(), angle.sin()
-            turned = torch.stack([x, y * cos - z * sin, y * sin + z * cos], dim=-1) + centre[:, None]
+            turned = torch.stack([x, y * cos - z * sin, y * sin + z * cos], dim=-1) + center[:, None]
             moved = moved.index_copy(1, self.sliding, turned)
         return moved
 

@@ -21,8 +21,8 @@ class ExpressionFit(nn.Module):
     within their bounds.
 
     Args:
-        neutral: (V, 3) metres.
-        basis: (E, V, 3) displacements of the coefficients at 1, metres.
+        neutral: (V, 3) meters.
+        basis: (E, V, 3) displacements of the coefficients at 1, meters.
         low, high: (E,) bounds; 0 and 1, the usual blendshape weights, if left out.
         weights: (V,) how much each vertex counts; 1 if left out.
         ridge: λ over the mean diagonal entry of the normal matrix. Coefficients that the mesh does not tell apart
@@ -112,7 +112,7 @@ class ExpressionFit(nn.Module):
         return exact.clamp(low, high).to(vertices.dtype)
 
     def _descend(self, right: Tensor, low: Tensor, high: Tensor) -> Tensor:
-        # Scaled to a unit diagonal: blinks move millimetres of few vertices, jaws centimetres of many.
+        # Scaled to a unit diagonal: blinks move millimeters of few vertices, jaws centimeters of many.
         scale = self._normal.diagonal().clamp_min(1e-300).sqrt()
         matrix = self._normal / (scale[:, None] * scale[None])
         right, low, high = right / scale, low * scale, high * scale
@@ -138,7 +138,7 @@ def regress_expressions(
 
     Args:
         codes: (N, E); N ≥ 3.
-        vertices: (N, V, 3) metres.
+        vertices: (N, V, 3) meters.
 
     Returns:
         (V, 3) and (E, V, 3). A coefficient that never varies moves nothing.

@@ -41,8 +41,8 @@ def pose_gradients(
     which goes the other way and is rigid.) A triangle that is flat in the neutral mesh gets the identity.
 
     Args:
-        posed: (..., V, 3), metres.
-        neutral: (V, 3), metres.
+        posed: (..., V, 3), meters.
+        neutral: (V, 3), meters.
         faces: (F, 3) vertex indices.
 
     Returns:

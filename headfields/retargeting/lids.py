@@ -16,10 +16,10 @@ __all__ = ["LidAperture", "find_lids"]
 
 _PLACES = 9  # from corner to corner, at which the lids' distance is looked at
 _MARGIN = 0.08  # of the eye's width: the corners themselves say nothing
-_AZIMUTH, _ELEVATION, _STEP = 80, 60, 1  # degrees: the fan of rays out of an eyeball's centre
+_AZIMUTH, _ELEVATION, _STEP = 80, 60, 1  # degrees: the fan of rays out of an eyeball's center
 _NARROW = 6  # degrees: a meridian that sees less is at a corner
 _SLIT = 16  # degrees: an eye less wide is not open
-_REACH = 2.2  # radii: skin farther from the eyeball's centre is no lid
+_REACH = 2.2  # radii: skin farther from the eyeball's center is no lid
 _FINE = 0.1  # degrees: of the rays that look for an edge; 0.02 mm
 _CLOSED = 0.35  # part of the distance at rest; a head whose lids came no nearer has not been seen to shut them
 
@@ -34,10 +34,10 @@ class LidAperture:
             right to its left.
         weights: (2, K, 3) barycentric.
         direction: (K, 3) unit, from the lower to the upper edge at rest.
-        rest: (K,) metres between them at rest.
-        closed: (K,) metres along `direction` when they are shut; 0 if the head is not known with its lids shut.
+        rest: (K,) meters between them at rest.
+        closed: (K,) meters along `direction` when they are shut; 0 if the head is not known with its lids shut.
         azimuth: (K,) radians from +z toward +x, of the meridians that the points are on at rest.
-        elevation: (2, K) radians over the horizontal through the eyeball's centre, at rest.
+        elevation: (2, K) radians over the horizontal through the eyeball's center, at rest.
     """
 
     eye: Eyeball
@@ -54,7 +54,7 @@ class LidAperture:
         return torch.einsum("lkc,...lkcd->...lkd", self.weights.to(vertices), vertices[..., self.corners, :])
 
     def distance(self, vertices: Float[Tensor, "*b v 3"]) -> Float[Tensor, "*b k"]:
-        """(..., K) metres between the edges of posed vertices, along `direction`; negative where they overlap."""
+        """(..., K) meters between the edges of posed vertices, along `direction`; negative where they overlap."""
         upper, lower = self.edges(vertices).unbind(-3)
         return ((upper - lower) * self.direction.to(vertices)).sum(-1)
 
@@ -64,13 +64,13 @@ class LidAperture:
         return (self.distance(vertices) - closed) / (self.rest.to(vertices) - closed)
 
     def wanted(self, openness: Float[Tensor, "*b k"]) -> Float[Tensor, "*b k"]:
-        """(..., K) metres between the edges at a given openness."""
+        """(..., K) meters between the edges at a given openness."""
         closed = self.closed.to(openness)
         return closed + openness * (self.rest.to(openness) - closed)
 
 
 def find_lids(head: HeadSurface, align: Similarity | None = None) -> tuple[LidAperture, ...]:
-    """The open eyes of a head as they are seen from inside, by rays out of an eyeball's centre that meet no skin.
+    """The open eyes of a head as they are seen from inside, by rays out of an eyeball's center that meet no skin.
 
     The lids' edges are where the skin that can be seen begins, on meridians spread evenly from one corner of the eye
     to the other. So it does not matter how a mesh is cut, whether its lids have an inner side, or whether they pass
@@ -92,7 +92,7 @@ def find_lids(head: HeadSurface, align: Similarity | None = None) -> tuple[LidAp
     all_skin, outer = (TriangleBVH(skin, neutral.float()) for skin in skins)
     out = []
     for ball in _outermost(head.eyeballs):
-        eye = Eyeball(ball.vertices, align.apply(ball.centre.double()), ball.radius * float(align.scale))
+        eye = Eyeball(ball.vertices, align.apply(ball.center.double()), ball.radius * float(align.scale))
         lids = _lids_of(eye, _Fan(eye, all_skin), _Fan(eye, outer), skins[1], neutral)
         if lids is None:
             continue
@@ -106,9 +106,9 @@ def _outermost(eyeballs: tuple[Eyeball, ...]) -> list[Eyeball]:
     """The largest of those about one place, for an eye may be several shells; from the head's right to its left."""
     out: list[Eyeball] = []
     for ball in sorted(eyeballs, key=lambda each: -each.radius):
-        if all(float((ball.centre - other.centre).norm()) > other.radius for other in out):
+        if all(float((ball.center - other.center).norm()) > other.radius for other in out):
             out.append(ball)
-    return sorted(out, key=lambda each: float(each.centre[0]))
+    return sorted(out, key=lambda each: float(each.center[0]))
 
 
 def _directions(azimuth: Tensor, elevation: Tensor) -> Float[Tensor, "*n 3"]:
@@ -117,7 +117,7 @@ def _directions(azimuth: Tensor, elevation: Tensor) -> Float[Tensor, "*n 3"]:
 
 
 class _Fan:
-    """What rays out of an eyeball's centre meet."""
+    """What rays out of an eyeball's center meet."""
 
     def __init__(self, eye: Eyeball, tree: TriangleBVH) -> None:
         self.eye, self.tree = eye, tree
@@ -125,7 +125,7 @@ class _Fan:
     def cast(self, azimuth: Tensor, elevation: Tensor) -> tuple[Tensor, Tensor]:
         """Face of the skin, or −1, and barycentric coordinates on it."""
         directions = _directions(azimuth, elevation).float().reshape(-1, 3)
-        origins = self.eye.centre.float().expand_as(directions)
+        origins = self.eye.center.float().expand_as(directions)
         hit = self.tree.raycast(origins, directions)
         face = torch.where(hit.distance < _REACH * self.eye.radius, hit.face, -1)
         return face.reshape(azimuth.shape), hit.barycentric.double().reshape(*azimuth.shape, 3)

@@ -127,7 +127,7 @@ def find_landmarks(
     image. Frames of an open mouth tell lip from lip, turns of the head tell near from far.
 
     Args:
-        vertices: (B, V, 3) posed, metres.
+        vertices: (B, V, 3) posed, meters.
         camera: of the B frames.
         points: (B, 68, 2) pixels; frames in which one is not finite do not count for it.
         surface: of the head.
@@ -141,7 +141,7 @@ def find_landmarks(
     normals = torch.zeros_like(vertices)
     for k in range(3):
         normals.index_add_(1, surface.faces[:, k], face_normals)
-    view = torch.nn.functional.normalize(camera.centre[:, None] - vertices, dim=-1)
+    view = torch.nn.functional.normalize(camera.center[:, None] - vertices, dim=-1)
     facing = (torch.nn.functional.normalize(normals, dim=-1) * view).sum(-1)
     candidates = skin[(facing.mean(0)[skin] > -0.3) & (depth[:, skin] > 0).all(0)]
     out = torch.full((68,), -1)

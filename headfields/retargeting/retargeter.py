@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 
 __all__ = ["Retargeter", "rest_camera"]
 
-_LID_REACH = 1.6  # radii: skin that near an eyeball's centre must not pass into it
-_LID_GAP = 1.03  # radii: lids keep that far from its centre, or as far as they are at rest if that is less
+_LID_REACH = 1.6  # radii: skin that near an eyeball's center must not pass into it
+_LID_GAP = 1.03  # radii: lids keep that far from its center, or as far as they are at rest if that is less
 
 
 @dataclass(frozen=True)
 class _EyePair:
-    """A target eyeball, the source's that it follows (or None), and how far from its centre the skin about it stays."""
+    """A target eyeball, the source's that it follows (or None), and how far from its center the skin about it stays."""
 
     target: Eyeball
     source: Eyeball | None
@@ -42,7 +42,7 @@ class Retargeter(nn.Module):
 
     What a source frame moves its neutral mesh by is carried over (`DeformationTransfer`, over the correspondence that
     `bind` finds), so the shape of the source's head does not come along. Eyeballs of the target turn rigidly about
-    their own centres as the source's nearest do; lids come as near to each other as the source's, over how far they
+    their own centers as the source's nearest do; lids come as near to each other as the source's, over how far they
     are apart at rest (`LidFollower`), and are kept from sinking into the eyeballs. Heads of one topology are
     transferred as they are, eyeballs and all.
 
@@ -158,19 +158,19 @@ class Retargeter(nn.Module):
     def _pair_eyes(self) -> list[_EyePair]:
         skin = self.target.faces[self.target.skin].flatten().unique()
         scale = float(self.binding.align.scale)
-        centres = [self.binding.align.apply(ball.centre.double()) for ball in self.source.eyeballs]
+        centers = [self.binding.align.apply(ball.center.double()) for ball in self.source.eyeballs]
         out = []
         for ball in self.target.eyeballs:
             partner, best = None, 2.5 * ball.radius
-            for candidate, centre in zip(self.source.eyeballs, centres, strict=True):
-                apart = float((centre - ball.centre).norm()) + abs(candidate.radius * scale - ball.radius)
+            for candidate, center in zip(self.source.eyeballs, centers, strict=True):
+                apart = float((center - ball.center).norm()) + abs(candidate.radius * scale - ball.radius)
                 if apart < best:
                     partner, best = candidate, apart
-            distance = (self.target.neutral[skin] - ball.centre).norm(dim=1)
+            distance = (self.target.neutral[skin] - ball.center).norm(dim=1)
             near = (distance < _LID_REACH * ball.radius) & (distance > ball.radius)
             least = distance.clamp_max(_LID_GAP * ball.radius)
             if self.target.closed is not None:  # the head's own shut lids may pass into a coarse eyeball
-                least = torch.minimum(least, (self.target.closed[skin] - ball.centre).norm(dim=1))
+                least = torch.minimum(least, (self.target.closed[skin] - ball.center).norm(dim=1))
             out.append(_EyePair(ball, partner, skin[near], least[near]))
         return out
 
@@ -179,41 +179,41 @@ class Retargeter(nn.Module):
         followers, behind = [], []
         sources = find_lids(self.source, self.binding.align)
         for lids in find_lids(self.target):
-            apart = [float((each.eye.centre - lids.eye.centre).norm()) for each in sources]
+            apart = [float((each.eye.center - lids.eye.center).norm()) for each in sources]
             if not apart or min(apart) > 2.5 * lids.eye.radius:
                 continue
             followers.append(LidFollower(sources[apart.index(min(apart))], lids, self.target, self.expressions))
-            centres = torch.stack([eye.target.centre for eye in self._eyes]).to(lids.eye.centre)
-            behind.append(int((centres - lids.eye.centre).norm(dim=1).argmin()))
+            centers = torch.stack([eye.target.center for eye in self._eyes]).to(lids.eye.center)
+            behind.append(int((centers - lids.eye.center).norm(dim=1).argmin()))
         return followers, behind
 
     def _motion(self, placed: Tensor, eye: _EyePair) -> tuple[Tensor, Tensor]:
-        """Rotation (B, 3, 3) of a target eyeball, and where its centre is (B, 3): moved as the source's is."""
-        centre = eye.target.centre.to(placed)
+        """Rotation (B, 3, 3) of a target eyeball, and where its center is (B, 3): moved as the source's is."""
+        center = eye.target.center.to(placed)
         if eye.source is None:
             still = torch.eye(3, dtype=placed.dtype, device=placed.device)
-            return still.expand(len(placed), 3, 3), centre.expand(len(placed), 3)
+            return still.expand(len(placed), 3, 3), center.expand(len(placed), 3)
         rotation, offset = fit_rigid(self.transfer.source_neutral[eye.source.vertices], placed[:, eye.source.vertices])
-        pivot = self.binding.align.apply(eye.source.centre.to(placed))
-        return rotation, centre + (rotation @ pivot + offset - pivot)
+        pivot = self.binding.align.apply(eye.source.center.to(placed))
+        return rotation, center + (rotation @ pivot + offset - pivot)
 
     def _follow(self, moved: Tensor, placed: Tensor) -> Tensor:
         """Turns the eyeballs, brings the lids as near as the source's, and pushes them out of the eyeballs."""
-        centres = []
+        centers = []
         rest = self.target.neutral.to(moved)
         for eye in self._eyes:
-            rotation, centre = self._motion(placed, eye)
+            rotation, center = self._motion(placed, eye)
             ball = eye.target.vertices.to(moved.device)
-            turned = (rest[ball] - eye.target.centre.to(moved)) @ rotation.transpose(1, 2) + centre[:, None]
+            turned = (rest[ball] - eye.target.center.to(moved)) @ rotation.transpose(1, 2) + center[:, None]
             moved = moved.index_copy(1, ball, turned)
-            centres.append(centre)
+            centers.append(center)
         for number, lids in zip(self._behind, self.lids, strict=True):
-            moved = lids(placed, moved, centres[number])
-        for eye, centre in zip(self._eyes, centres, strict=True):
+            moved = lids(placed, moved, centers[number])
+        for eye, center in zip(self._eyes, centers, strict=True):
             skin, least = eye.skin.to(moved.device), eye.least.to(moved)
-            offset = moved[:, skin] - centre[:, None]
+            offset = moved[:, skin] - center[:, None]
             distance = offset.norm(dim=-1, keepdim=True).clamp_min(1e-9)
-            moved = moved.index_copy(1, skin, centre[:, None] + offset * (least[:, None] / distance).clamp_min(1.0))
+            moved = moved.index_copy(1, skin, center[:, None] + offset * (least[:, None] / distance).clamp_min(1.0))
         return moved
 
 

@@ -23,16 +23,16 @@ _EYE_SIZE = (0.015, 0.12)  # an eyeball's radius over the head's largest extent
 
 @dataclass(frozen=True)
 class Eyeball:
-    """A part of a mesh that turns about its centre.
+    """A part of a mesh that turns about its center.
 
     Attributes:
         vertices: (N,) indices.
-        centre: (3,) of the sphere through them, metres.
-        radius: of it, metres.
+        center: (3,) of the sphere through them, meters.
+        radius: of it, meters.
     """
 
     vertices: Int[Tensor, " n"]
-    centre: Float[Tensor, "3"]
+    center: Float[Tensor, "3"]
     radius: float
 
 
@@ -43,7 +43,7 @@ class HeadSurface:
     Tensors are kept on the CPU, without their graph.
 
     Attributes:
-        neutral: (V, 3) at rest, lips closed, eyes open and straight ahead; metres, y up, face toward +z.
+        neutral: (V, 3) at rest, lips closed, eyes open and straight ahead; meters, y up, face toward +z.
         faces: (F, 3), counter-clockwise from outside.
         opened: (V, 3) the same head with its lips apart, which tells the upper from the lower one; None if unknown.
         landmarks: (68,) vertices, in iBUG's order, −1 for one that is unknown; None if there are none.
@@ -127,7 +127,7 @@ class HeadSurface:
         normal = torch.nn.functional.normalize(normal, dim=-1, eps=1e-30)
         keep = self.skin
         for ball in self.eyeballs:
-            offset = corners.mean(dim=1) - ball.centre
+            offset = corners.mean(dim=1) - ball.center
             distance = offset.norm(dim=-1)
             outward = (normal * offset).sum(-1) > _OUTWARD * distance
             keep &= outward | (distance > 1.6 * ball.radius)
@@ -135,7 +135,7 @@ class HeadSurface:
 
     @property
     def size(self) -> float:
-        """Largest extent of the neutral mesh, metres."""
+        """Largest extent of the neutral mesh, meters."""
         used = self.neutral[self.faces.flatten().unique()]
         return float((used.amax(0) - used.amin(0)).amax()) if len(used) else 0.0
 
@@ -165,12 +165,12 @@ def _find_eyeballs(neutral: Tensor, faces: Tensor) -> tuple[Eyeball, ...]:
         middle = points.mean(0)
         system = torch.cat([2 * (points - middle), torch.ones_like(points[:, :1])], dim=1)
         solution = torch.linalg.lstsq(system, ((points - middle) ** 2).sum(1), driver="gelsd").solution
-        centre = solution[:3] + middle
+        center = solution[:3] + middle
         radius = float((solution[3] + (solution[:3] ** 2).sum()).clamp_min(0).sqrt())
-        off = float(((points - centre).norm(dim=1) - radius).square().mean().sqrt())
+        off = float(((points - center).norm(dim=1) - radius).square().mean().sqrt())
         wide = float((points.amax(0) - points.amin(0))[:2].amin()) > _WIDE * radius  # seen from the front
         if wide and off < _ROUND * radius and _EYE_SIZE[0] * extent < radius < _EYE_SIZE[1] * extent:
-            found.append(Eyeball(vertices, centre.to(neutral.dtype), radius))
+            found.append(Eyeball(vertices, center.to(neutral.dtype), radius))
     return tuple(found)
 
 
@@ -178,7 +178,7 @@ def _find_lips(head: HeadSurface) -> tuple[Bool[Tensor, " f"], Int[Tensor, " v"]
     """Which faces span the open mouth; and of each vertex about it whether it is on the upper (1) or lower (−1) side.
 
     Edges across the mouth stretch as it opens. Their upper ends are seeds of the upper side, their lower ends of the
-    lower; a vertex is on the side that is nearer over the surface, which closed lips, a millimetre apart in space, do
+    lower; a vertex is on the side that is nearer over the surface, which closed lips, a millimeter apart in space, do
     not confuse. Near the corners, and away from the mouth, it is on neither (0).
     """
     count = len(head.neutral)
@@ -197,7 +197,7 @@ def _find_lips(head: HeadSurface) -> tuple[Bool[Tensor, " f"], Int[Tensor, " v"]
     for ball in head.eyeballs:
         eye[ball.vertices] = True
     # Eyelids stretch so too, if the two meshes differ in them; they are above the eyeballs' lower end.
-    height = min((float(ball.centre[1]) - 1.3 * ball.radius for ball in head.eyeballs), default=float("inf"))
+    height = min((float(ball.center[1]) - 1.3 * ball.radius for ball in head.eyeballs), default=float("inf"))
     across &= (neutral[edges[..., 0], 1] < height) & ~eye[edges[..., 0]]
     cavity |= across.sum(dim=1) >= 2
     crossing = edges[across & cavity[:, None]]

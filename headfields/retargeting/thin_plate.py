@@ -16,7 +16,7 @@ class ThinPlateWarp(nn.Module):
     Args:
         points: (N, 3) where.
         places: (N, 3) whereto; with places equal to points, φ is exactly the identity.
-        smoothing: metres; 0 interpolates, more lets points miss their places by about so much, for noisy ones.
+        smoothing: meters; 0 interpolates, more lets points miss their places by about so much, for noisy ones.
 
     Raises:
         ValueError: shapes do not fit, or fewer than four points.

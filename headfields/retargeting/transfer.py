@@ -27,7 +27,7 @@ class Correspondence(Record):
 
     Attributes:
         faces: (F, K) source faces whose deformation each target face takes on.
-        weights: (F, K) their shares. A row sums to 1, or is all 0 where the target face is to follow its neighbours.
+        weights: (F, K) their shares. A row sums to 1, or is all 0 where the target face is to follow its neighbors.
         corners: (V, 3) source vertices between which each target vertex's counterpart lies.
         barycentric: (V, 3) its weights on them.
         confidence: (V,) in [0, 1]: how much the counterpart's place is to count; 0 where there is none.
@@ -65,19 +65,19 @@ class DeformationTransfer(nn.Module):
 
     `"least_squares"` (Sumner and Popović 2004): target vertices are solved for, such that the target's triangles are
     deformed as near as possible to how their source triangles are. It is solved in the form that Botsch et al. (2006)
-    showed to be the same, a Laplacian of the target's neutral mesh that is factorised once. A second, weak term asks
+    showed to be the same, a Laplacian of the target's neutral mesh that is factorized once. A second, weak term asks
     each vertex to be moved as its counterpart on the source is; it settles the translation, which triangles do not
     know of, and stops the drift over long distances. Both meshes equal: the source's motion is reproduced.
 
     `"released"` (INSTA's code): each target triangle is put through the affine map of its source triangle, and a
     vertex is the mean over its triangles. Nothing is solved. The map's translation is that of the source's place in
-    space, so the meshes must lie over one another, and triangles are torn between neighbours that move differently
+    space, so the meshes must lie over one another, and triangles are torn between neighbors that move differently
     and put together again by averaging, so that details get lost: for comparison.
 
     Args:
-        source_neutral: (V, 3), metres. In the space of the target: align the heads first (`fit_similarity`).
+        source_neutral: (V, 3), meters. In the space of the target: align the heads first (`fit_similarity`).
         source_faces: (F, 3).
-        target_neutral: (W, 3), metres; the same expression as `source_neutral`.
+        target_neutral: (W, 3), meters; the same expression as `source_neutral`.
         target_faces: (G, 3).
         correspondence: between the two; may be left out for one topology. `bind` finds one.
         method: see above.
@@ -168,7 +168,7 @@ class DeformationTransfer(nn.Module):
             self.register_buffer(name, buffer, persistent=False)
         bound = (weights.sum(dim=1) > 0) & ~flat_triangles(target_neutral, target_faces)
         self.register_buffer("_edge_weights", _cotangents(self.target_neutral, self.target_faces, bound), False)
-        self._system = self._factorise() if method == "least_squares" else None
+        self._system = self._factorize() if method == "least_squares" else None
 
     def extra_repr(self) -> str:
         return (
@@ -180,10 +180,10 @@ class DeformationTransfer(nn.Module):
         """The target's vertices in B poses of the source.
 
         Args:
-            posed: (B, V, 3) metres, in the space of `source_neutral`. B = 0 is legal.
+            posed: (B, V, 3) meters, in the space of `source_neutral`. B = 0 is legal.
 
         Returns:
-            (B, W, 3) metres, in the dtype of `posed`; computed in double precision. Differentiable in `posed`: to
+            (B, W, 3) meters, in the dtype of `posed`; computed in double precision. Differentiable in `posed`: to
             second order, and to any order of `"least_squares"` but for the normals' square root.
 
         Raises:
@@ -243,7 +243,7 @@ class DeformationTransfer(nn.Module):
             count = count.index_add(0, self.target_faces[:, k], bound)
         return total / count.clamp_min(1)[:, None]
 
-    def _factorise(self) -> SymmetricSystem:
+    def _factorize(self) -> SymmetricSystem:
         count = len(self.target_neutral)
         faces, weights = self.target_faces.cpu().numpy(), self._edge_weights.cpu().numpy()
         one, other = faces[:, [1, 2, 0]].ravel(), faces[:, [2, 0, 1]].ravel()

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from scipy.ndimage import binary_opening, gaussian_filter1d, grey_closing, median_filter
+from scipy.ndimage import binary_opening, gaussian_filter1d, gray_closing, median_filter
 from scipy.signal import find_peaks
 from torch import Tensor
 
@@ -41,7 +41,7 @@ class ScanLandmarks:
     """What is known of a scan's face.
 
     Attributes:
-        points: (L, 3) metres, in the scan's coordinates.
+        points: (L, 3) meters, in the scan's coordinates.
         indices: (L,) which of iBUG's 68 each is.
         lips: (N, 3) the line where closed lips meet, from the head's right corner to the left one; None if unknown.
         eyes_closed: whether the lids are shut; None if nobody said.
@@ -58,7 +58,7 @@ def read_scan_landmarks(path: str | Path) -> ScanLandmarks:
 
     Keys of "landmarks" are numbers of iBUG's 68 or the names in `NAMES`; it may be a list of 68 with null for those
     that are unknown. "lips" may hold the line between the lips, from the right corner to the left one, as points;
-    "eyes" may be "open" or "closed". Coordinates are the scan's, metres.
+    "eyes" may be "open" or "closed". Coordinates are the scan's, meters.
 
     Raises:
         FileNotFoundError: no such file.
@@ -174,7 +174,7 @@ def find_scan_landmarks(vertices: Float[Tensor, "v 3"], faces: Int[Tensor, "f 3"
         raise ValueError("find_scan_landmarks: the profile is empty; is it a head, y up, facing +z?")
     z = np.interp(np.arange(len(z)), np.nonzero(~np.isnan(z))[0], z[~np.isnan(z)])
     # A ray may slip in between the lips, and hit the mouth's inside or the back of the head.
-    z = np.maximum(z, grey_closing(z, round(0.05 / step), mode="nearest") - 0.03 * unit)
+    z = np.maximum(z, gray_closing(z, round(0.05 / step), mode="nearest") - 0.03 * unit)
     z = gaussian_filter1d(median_filter(z, 7, mode="nearest"), 0.006 / step)
 
     def extremum(name: str, signal: np.ndarray) -> int:

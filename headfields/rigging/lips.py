@@ -38,7 +38,7 @@ class _Line:
         self.width = float(self.points[-1, 0] - self.points[0, 0])
 
     def above(self, at: np.ndarray) -> np.ndarray:
-        """Metres by which points are above the line, which goes on straight beyond its ends."""
+        """Meters by which points are above the line, which goes on straight beyond its ends."""
         p = self.points
         height = np.interp(at[:, 0], p[:, 0], p[:, 1])
         for end, inner, beyond in (
@@ -51,7 +51,7 @@ class _Line:
         return at[:, 1] - height
 
     def behind(self, at: np.ndarray) -> np.ndarray:
-        """Metres by which points lie behind the line."""
+        """Meters by which points lie behind the line."""
         return np.interp(at[:, 0], self.points[:, 0], self.points[:, 2]) - at[:, 2]
 
     def within(self, at: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""The inside of a scan's mouth: made where there is none, found where there is one, and coloured in the texture."""
+"""The inside of a scan's mouth: made where there is none, found where there is one, and colored in the texture."""
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -15,11 +15,11 @@ __all__ = ["hidden_faces", "inside_of_mouth", "paint_inside", "with_inner_mouth"
 _LIP, _DEEP, _TOOTH = (0.52, 0.24, 0.23), (0.16, 0.05, 0.05), (0.86, 0.82, 0.73)
 _DIRECTIONS = 96
 _RIGID = 0.9  # weight from which a vertex counts as rigid with skull or jaw
-_DEPTH = 0.035  # metres, of a head at life size
+_DEPTH = 0.035  # meters, of a head at life size
 
 
 def with_inner_mouth(rig: RiggedTemplate, loop: Int[Tensor, " l"]) -> RiggedTemplate:
-    """The rig with a cavity and teeth behind its lips, and a texture that shows them in colours of our own choice.
+    """The rig with a cavity and teeth behind its lips, and a texture that shows them in colors of our own choice.
 
     Args:
         rig: its lips cut apart.
@@ -39,12 +39,12 @@ def with_inner_mouth(rig: RiggedTemplate, loop: Int[Tensor, " l"]) -> RiggedTemp
     if side < 0.999:  # there was no room, so the charts were shrunk toward (0, 0): the lower left
         texture = _shrunk(texture, side)
     inner = torch.arange(len(out.faces)) >= made.face_count
-    colours = _colours(rig, made.part, out)
+    colors = _colors(rig, made.part, out)
     atlas = UVRasterizer(
         out.faces[inner], uv.clamp(0, 1), uv_faces[inner], (texture.shape[0], texture.shape[1]), padding=3.0,
         vertex_count=len(out.template_vertices),
     )  # fmt: skip
-    drawn = atlas.vertices_to_map(colours[None])[0].movedim(0, -1)
+    drawn = atlas.vertices_to_map(colors[None])[0].movedim(0, -1)
     out.texture = torch.where((atlas.face >= 0)[..., None], drawn, texture)
     return out
 
@@ -95,7 +95,7 @@ def inside_of_mouth(
 
 
 def paint_inside(rig: RiggedTemplate, inside: Bool[Tensor, " f"], line: Float[Tensor, "n 3"]) -> RiggedTemplate:
-    """The rig with a region "inner_mouth" and a texture that is dark there, of the colour of lips at the front.
+    """The rig with a region "inner_mouth" and a texture that is dark there, of the color of lips at the front.
 
     Scanners see nothing behind closed lips, so what such textures show there is made up.
 
@@ -111,8 +111,8 @@ def paint_inside(rig: RiggedTemplate, inside: Bool[Tensor, " f"], line: Float[Te
     place = rig.template_vertices
     edge = torch.cdist(place, line.to(place)).amin(1)
     back = ((edge - 0.003 * rig.scale) / (0.010 * rig.scale)).clamp(0, 1)[:, None]
-    colours = (1 - back) * torch.tensor(_LIP) + back * torch.tensor(_DEEP)
-    values = torch.cat([colours, back], 1)
+    colors = (1 - back) * torch.tensor(_LIP) + back * torch.tensor(_DEEP)
+    values = torch.cat([colors, back], 1)
     atlas = UVRasterizer(
         rig.faces[inside], rig.uv.clamp(0, 1), rig.uv_faces[inside], (rig.texture.shape[0], rig.texture.shape[1]),
         padding=2.0, vertex_count=len(place),
@@ -123,17 +123,17 @@ def paint_inside(rig: RiggedTemplate, inside: Bool[Tensor, " f"], line: Float[Te
     return rig
 
 
-def _colours(rig: RiggedTemplate, part: Int[Tensor, " g"], out: RiggedTemplate) -> Float[Tensor, "v 3"]:
-    """Dark toward the back, the colour of lips at their border, ivory teeth."""
+def _colors(rig: RiggedTemplate, part: Int[Tensor, " g"], out: RiggedTemplate) -> Float[Tensor, "v 3"]:
+    """Dark toward the back, the color of lips at their border, ivory teeth."""
     place = out.template_vertices
-    colours = torch.tensor(_DEEP).repeat(len(place), 1)
+    colors = torch.tensor(_DEEP).repeat(len(place), 1)
     faces = out.faces[len(rig.faces) :]
     cavity = faces[part == 0].unique()
     front = place[cavity, 2].amax()
     back = ((front - place[cavity, 2]) / (0.014 * rig.scale)).clamp(0, 1)[:, None]
-    colours[cavity] = (1 - back) * torch.tensor(_LIP) + back * torch.tensor(_DEEP)
-    colours[faces[part > 0].unique()] = torch.tensor(_TOOTH)
-    return colours
+    colors[cavity] = (1 - back) * torch.tensor(_LIP) + back * torch.tensor(_DEEP)
+    colors[faces[part > 0].unique()] = torch.tensor(_TOOTH)
+    return colors
 
 
 def _shrunk(texture: Float[Tensor, "h w 3"], side: float) -> Float[Tensor, "h w 3"]:

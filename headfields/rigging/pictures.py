@@ -62,28 +62,28 @@ def rig_pictures(rigging: Rigging | RiggedTemplate, folder: str | Path, size: in
     rest = rig.template_vertices
     carried = rig.weights[:, [rig.skull, rig.jaw_joint]].sum(1) > 0.5
     face = rest[carried]
-    centre = 0.5 * (face.amin(0) + face.amax(0))
+    center = 0.5 * (face.amin(0) + face.amax(0))
     height = float((face.amax(0) - face.amin(0))[1])
     rows = []
     with torch.no_grad():
         for name, state in rig_poses(rig).items():
             views = []
             for yaw, close in ((0.0, False), (90.0, False), (180.0, False), (25.0, True)):
-                where = {"centre": centre, "extent": 1.05 * height} if close else {}
+                where = {"center": center, "extent": 1.05 * height} if close else {}
                 camera = view_camera(rest, yaw, 0.0, size, **where)  # type: ignore[arg-type]
                 views.append(mesh_view(state.vertices[0], rig.faces, camera, rig.uv, rig.uv_faces, rig.texture))
             row = side_by_side(views, [name, "left side", "back", "close"])
             save_image(folder / f"{name}.png", row)
             rows.append(torch.from_numpy(row))
-        plain = mesh_view(rest, rig.faces, view_camera(rest, 0.0, 0.0, size), colours=_weight_colours(rig))
+        plain = mesh_view(rest, rig.faces, view_camera(rest, 0.0, 0.0, size), colors=_weight_colors(rig))
         save_image(folder / "weights.png", plain)
     sheet = torch.cat(rows)
     save_image(folder / "sheet.png", sheet)
     return torch.from_numpy(to_uint8(sheet))
 
 
-def _weight_colours(rig: RiggedTemplate) -> Tensor:
-    """One colour a joint, mixed by the weights."""
+def _weight_colors(rig: RiggedTemplate) -> Tensor:
+    """One color a joint, mixed by the weights."""
     index = torch.arange(len(rig.parents), dtype=torch.float32)
     palette = torch.stack([0.55 + 0.4 * torch.sin(2.4 * index + shift) for shift in (0.0, 2.1, 4.2)], -1)
     return (rig.weights @ palette.to(rig.weights)).clamp(0, 1)

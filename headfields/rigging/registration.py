@@ -14,7 +14,7 @@ from headfields.ops._checks import check_floating, check_integer, check_shape
 from headfields.ops.closest_triangle import TriangleBVH
 from headfields.ops.similarity import Similarity, fit_similarity
 from headfields.ops.sparse_system import SymmetricSystem
-from headfields.ops.triangle_frames import edge_neighbours
+from headfields.ops.triangle_frames import edge_neighbors
 
 __all__ = ["Registration", "Stage", "register", "settle"]
 
@@ -57,10 +57,10 @@ class Registration:
     """Where the vertices came to lie.
 
     Attributes:
-        vertices: (V, 3) metres.
+        vertices: (V, 3) meters.
         met: (V,) which of them lie by a part of the surface that looks the same way.
-        distance: (V,) of each to its nearest point of the surface, metres.
-        history: root mean square distance of the vertices that met it, after each round, metres.
+        distance: (V,) of each to its nearest point of the surface, meters.
+        history: root mean square distance of the vertices that met it, after each round, meters.
     """
 
     vertices: Float[Tensor, "v 3"]
@@ -78,7 +78,7 @@ class _Surface:
         corners = vertices[faces]
         normal = torch.linalg.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
         self.normals = torch.nn.functional.normalize(normal, dim=-1, eps=1e-30)
-        self.border = (edge_neighbours(faces) < 0)[:, [1, 2, 0]]  # opposite each corner
+        self.border = (edge_neighbors(faces) < 0)[:, [1, 2, 0]]  # opposite each corner
         used = vertices[faces.flatten()]
         self.size = float((used.amax(0) - used.amin(0)).amax())
 
@@ -110,7 +110,7 @@ class _Pulling:
         self.normals = vertex_normals(surface.vertices, surface.faces)[self.index]
         self.size = surface.size
         self.tree = TriangleBVH(self.table, rest.float()) if len(self.table) else None
-        self.border = (edge_neighbours(self.table) < 0)[:, [1, 2, 0]]
+        self.border = (edge_neighbors(self.table) < 0)[:, [1, 2, 0]]
 
     def find(self, now: Tensor, stage: Stage) -> tuple[scipy.sparse.csr_matrix, np.ndarray]:
         """Rows (K, V) that give the mesh's points nearest to those that count, and these (K, 3)."""
@@ -197,10 +197,10 @@ def register(
     The resistance is that of as-rigid-as-possible deformation: each vertex has a rotation, the best for its edges, and
     an edge wants to be as at rest but for that rotation. With `stretch` above 1 a vertex may scale its edges too, by
     at most so much, since two people's faces are not isometric. Rotations and positions are solved for in turn; the
-    sparse systems are factorised by SuperLU.
+    sparse systems are factorized by SuperLU.
 
     Args:
-        vertices, faces: (V, 3) metres and (F, 3) of the mesh, laid over the target by a similarity.
+        vertices, faces: (V, 3) meters and (F, 3) of the mesh, laid over the target by a similarity.
         target, target_faces: (W, 3) and (G, 3) of the surface.
         anchors: (L, V) dense or sparse rows that give points of the mesh from its vertices.
         places: (L, 3) where these points belong.

@@ -87,7 +87,7 @@ def rig_template(
     1. Landmarks: those given, or found on the shape (`find_scan_landmarks`). 2. The body is aligned by a similarity,
     by the landmarks and then by trimmed iterated closest points of the head, and registered as rigidly as possible
     (`register`), with shut lids where the scan's are shut. 3. A mouth that is sealed is cut along the line of the lips
-    and gets an inside (`headfields.heads.mouth.inner`, and colours for it in the texture); one that has an inside
+    and gets an inside (`headfields.heads.mouth.inner`, and colors for it in the texture); one that has an inside
     already is left as it is. 4. Weights, expressions, correctives, regions, landmarks and, for a mesh without texture
     coordinates, those too, are taken over by closest triangles (see `headfields.rigging.transfer`).
 
@@ -97,7 +97,7 @@ def rig_template(
     more, and with shut lids neither are those that open or close them, nor do lids follow the gaze.
 
     Args:
-        mesh: lips closed, y up, face toward +z; of any scale, metres from here on.
+        mesh: lips closed, y up, face toward +z; of any scale, meters from here on.
         body: `procedural_body()`, `procedural()`, or an `SmplxHead` or `FlameHead` from a file, with 68 or 51
             landmarks.
         landmarks: by name or number, see `read_scan_landmarks`; found if left out.

@@ -1,7 +1,7 @@
 """What a template takes over from a body that lies over it: weights, displacements, regions, landmarks, texture places.
 
 Counterparts are the closest triangles of the registered body that look the same way, upper lip to upper lip; what has
-none takes its neighbours' values. Values at vertices are smoothed over the surface, across seams of the texture too,
+none takes its neighbors' values. Values at vertices are smoothed over the surface, across seams of the texture too,
 where files have a vertex twice.
 """
 
@@ -29,7 +29,7 @@ __all__ = [
     "welded",
 ]
 
-_QUIET = (1e-5, 6e-5)  # metres: displacements below the first are taken for 0
+_QUIET = (1e-5, 6e-5)  # meters: displacements below the first are taken for 0
 
 
 def correspond(source: HeadSurface, registered: Float[Tensor, "v 3"], target: HeadSurface) -> Correspondence:
@@ -85,7 +85,7 @@ def transfer_values(
 ) -> Float[Tensor, "w c"]:
     """Values at the source's vertices, such as skinning weights, taken over to the target's.
 
-    A target vertex with a counterpart wants the value interpolated there; all values together are the minimiser of
+    A target vertex with a counterpart wants the value interpolated there; all values together are the minimizer of
     that and of `smoothing` times the squared differences along edges, so what has no counterpart is filled in
     harmonically and noise of the correspondence is evened out. Linear, so rows that sum to 1 still do, and no value
     leaves the range of the source's.
@@ -167,7 +167,7 @@ def transfer_displacements(
         report: called with the number of directions done, for a progress bar.
 
     Returns:
-        (E, W, 3) metres, in the dtype of the target's vertices.
+        (E, W, 3) meters, in the dtype of the target's vertices.
     """
     places = torch.arange(len(target.neutral)) if places is None else places.cpu()
     count = int(places.max()) + 1 if len(places) else 0
@@ -241,7 +241,7 @@ def transfer_uv(
     """Texture coordinates of the source for a template that has none.
 
     Each face takes the affine map of the source face nearest to its middle, and its corners are put through that, so a
-    face never reaches across a seam; corners of neighbours that come out at the same texel share a coordinate.
+    face never reaches across a seam; corners of neighbors that come out at the same texel share a coordinate.
 
     Args:
         uv, uv_faces: (T, 2), v up, and (F, 3) of the source.

@@ -1,6 +1,6 @@
 """Checkpoints: everything that training needs to go on as if it had never stopped, in one safetensors file.
 
-The file holds parameters, persistent buffers, the moving average, the optimiser's moments and the states of the
+The file holds parameters, persistent buffers, the moving average, the optimizer's moments and the states of the
 random generators; its header holds the step, the elapsed seconds and the rest as JSON. Nothing is pickled, so a file
 from a stranger can be opened. It is written beside its final place and moved there when it is whole on disk: a crash
 in the middle leaves the last checkpoint as it was.
@@ -27,7 +27,7 @@ class Progress:
     """Where training stands.
 
     Attributes:
-        step: optimiser steps taken.
+        step: optimizer steps taken.
         seconds: wall time of training so far, over all resumptions.
         best_psnr: best PSNR of the watched validation frame in dB; None before the first look.
         extra: whatever else the trainer wants back (must be JSON).
@@ -210,11 +210,11 @@ def _check_moments(path: Path | str, parameters: Mapping[str, Tensor], moments: 
         name, _, key = entry.rpartition("/")
         if name not in parameters:
             raise ValueError(
-                f"{path} belongs to another model: it has optimiser state for {name}, which the model lacks"
+                f"{path} belongs to another model: it has optimizer state for {name}, which the model lacks"
             )
         if key != "step" and tensor.shape != parameters[name].shape:
             raise ValueError(
-                f"{path}: the optimiser state {entry} has shape {tuple(tensor.shape)}; "
+                f"{path}: the optimizer state {entry} has shape {tuple(tensor.shape)}; "
                 f"its parameter has {tuple(parameters[name].shape)}"
             )
 

@@ -30,7 +30,7 @@ class ExponentialMovingAverage:
 
     @torch.no_grad()
     def update(self) -> None:
-        """Moves the average toward the parameters; call it after the optimiser's step."""
+        """Moves the average toward the parameters; call it after the optimizer's step."""
         if self.average:
             torch._foreach_lerp_(list(self.average.values()), list(self._parameters.values()), 1 - self.decay)
 

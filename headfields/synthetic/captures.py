@@ -35,7 +35,7 @@ __all__ = ["TrackingNoise", "write_capture"]
 
 _VERSION = 1  # of what the same arguments draw
 _RECORD = "synthetic.json"
-_DISTANCE = 1.1  # of the camera from the head, metres
+_DISTANCE = 1.1  # of the camera from the head, meters
 _MARGIN = 0.96  # part of the half image that the head may fill
 _JAW = 2
 
@@ -59,7 +59,7 @@ def write_capture(
     the tracked head alone, no hair and no teeth, its mouth closed by a fan of faces; `canonical.obj` has no expression
     and the jaw 12 degrees open. Expression files hold the head's 100 coefficients, and
     the jaw turns by 20 degrees times `mouth_open` (the 15th), so that the file tells all that moves the mouth. Depth is
-    the mesh's with the mouth closed, millimetres, 0 on ears and neck. Labels: the subject's left brow, eye and ear
+    the mesh's with the mouth closed, millimeters, 0 on ears and neck. Labels: the subject's left brow, eye and ear
     240, 210, 180, right 230, 200, 170.
 
     Args:

@@ -21,7 +21,7 @@ from headfields.synthetic.tracking_error import TRUTH
 __all__ = ["template_states", "write_template_capture"]
 
 _RECORD = "synthetic.json"
-_DISTANCE = 1.6  # of the camera from the chair's axis, metres
+_DISTANCE = 1.6  # of the camera from the chair's axis, meters
 _MARGIN = 0.94  # part of the half image that the body may fill
 _VERSION = 1
 

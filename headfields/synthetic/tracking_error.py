@@ -23,8 +23,8 @@ class TrackingError:
 
     Attributes:
         rotation: angle between tracked and true head pose, degrees.
-        translation: how far the middle of the canonical mesh is off in the camera's frame, millimetres.
-        surface: mean distance between tracked and true vertices in the camera's frame, millimetres.
+        translation: how far the middle of the canonical mesh is off in the camera's frame, millimeters.
+        surface: mean distance between tracked and true vertices in the camera's frame, millimeters.
         pixels: mean distance between where tracked and true vertices project, pixels.
         expression: root mean square over the coefficients.
     """

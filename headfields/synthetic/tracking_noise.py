@@ -24,8 +24,8 @@ class TrackingNoise:
 
     Attributes:
         rotation: of the head about each axis, degrees.
-        translation: of the head across the optical axis, each way, millimetres.
-        depth: of the head along the optical axis, millimetres.
+        translation: of the head across the optical axis, each way, millimeters.
+        depth: of the head along the optical axis, millimeters.
         expression: of each expression weight (and so of the jaw); the result stays within 0 to 1, as trackers bound it.
         gaze: of the eyes, each way, degrees.
         correlation: seconds after which an error has fallen to 1/e of itself; 0 for errors of their own in every frame.

@@ -22,7 +22,7 @@ __all__ = ["BakedTexture", "bake_texture"]
 
 _GRAZING = 0.15  # cosine below which a view is not asked
 _SHARPNESS = 3.0  # power of the cosine
-_RIM = 1.5  # texels beyond a chart that are coloured from the images, for bilinear reading
+_RIM = 1.5  # texels beyond a chart that are colored from the images, for bilinear reading
 _SPREAD = 0.02  # linear light; samples this near to the median are never outliers
 
 
@@ -55,17 +55,17 @@ def bake_texture(
     even_exposure: bool = True,
     progress: bool = False,
 ) -> BakedTexture:
-    """Colours every texel from the views that see it best.
+    """Colors every texel from the views that see it best.
 
     A view counts for a point if a ray from its camera reaches it, its surface is not grazed, and the matte is there;
     with the cube of the cosine of the viewing angle, and less within `margin` of an outline of the mesh or the matte,
     where a mesh that is a little off shows the wrong thing. The `keep` heaviest samples of each texel are kept;
     brightness of the views is evened out; what is far from the samples' weighted median is left out, and the rest
-    averaged, in linear light. Texels that nobody saw take their surroundings' colour, coarse to fine. Our own choices.
+    averaged, in linear light. Texels that nobody saw take their surroundings' color, coarse to fine. Our own choices.
 
     Args:
         images: of the mesh, in its frame; the subject stands still.
-        vertices, faces: (V, 3) metres, (F, 3).
+        vertices, faces: (V, 3) meters, (F, 3).
         uv, uv_faces: (T, 2) texture coordinates in [0, 1] without overlaps, and (F, 3) indices into them.
         resolution: side of the square texture, texels.
         keep: samples a texel.
@@ -100,9 +100,9 @@ def bake_texture(
         tree, renderer = TriangleBVH(faces, vertices), MeshRenderer(faces)
         views: Iterable[int] = range(len(images))
         for index in tqdm(views, desc="baking", unit="view", disable=not progress):
-            camera, colour, matte = images.view(index)
+            camera, color, matte = images.view(index)
             clear = _clearance(renderer, vertices, camera, matte, float(margin))
-            collected.add(index, *_seen(camera, colour, clear, points, normals, tree))
+            collected.add(index, *_seen(camera, color, clear, points, normals, tree))
         ones = torch.ones(len(images))
         gains = view_gains(collected.light, collected.weight, collected.view, len(images)) if even_exposure else ones
         light = collected.light / gains[collected.view][..., None]
@@ -151,12 +151,12 @@ def _clearance(
 
 
 def _seen(
-    camera: Camera, colour: Tensor, clear: Tensor, points: Tensor, normals: Tensor, tree: TriangleBVH
+    camera: Camera, color: Tensor, clear: Tensor, points: Tensor, normals: Tensor, tree: TriangleBVH
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Which points the view sees, their light (N, 3) and weight (N,)."""
     height, width = camera.size
-    centre = camera.centre.reshape(3)
-    toward = points - centre
+    center = camera.center.reshape(3)
+    toward = points - center
     distance = toward.norm(dim=-1)
     cosine = -(toward * normals).sum(-1) / distance
     pixels, depth = (x[0] for x in camera.project(points[None]))
@@ -170,9 +170,9 @@ def _seen(
         return row, torch.zeros(0, 3), weight
     size = float((points.amax(0) - points.amin(0)).norm())
     slack = min(2e-3 * size / float(distance[row].min()), 0.5)
-    blocked = tree.raycast(centre.expand(len(row), 3), toward[row], max_distance=1 - slack).face >= 0
+    blocked = tree.raycast(center.expand(len(row), 3), toward[row], max_distance=1 - slack).face >= 0
     row, uv, weight = row[~blocked], uv[~blocked], weight[~blocked]
-    return row, linear_from_srgb(sample_texture(colour, uv)), weight
+    return row, linear_from_srgb(sample_texture(color, uv)), weight
 
 
 def _mixed(light: Tensor, weight: Tensor) -> tuple[Float[Tensor, "t 3"], Float[Tensor, " t"]]:

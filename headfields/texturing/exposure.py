@@ -11,10 +11,10 @@ _PRIOR = 10.0  # points' worth of belief that a gain is 1
 _LEAST = 20  # points that two views must share
 
 
-def linear_from_srgb(colour: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
+def linear_from_srgb(color: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
     """Light from sRGB values (IEC 61966-2-1)."""
-    low = colour / 12.92
-    return torch.where(colour <= 0.04045, low, ((colour.clamp(min=0.04045) + 0.055) / 1.055) ** 2.4)
+    low = color / 12.92
+    return torch.where(color <= 0.04045, low, ((color.clamp(min=0.04045) + 0.055) / 1.055) ** 2.4)
 
 
 def srgb_from_linear(light: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
@@ -23,9 +23,9 @@ def srgb_from_linear(light: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
     return torch.where(light <= 0.0031308, 12.92 * light, high)
 
 
-def even_out(colour: Float[Tensor, "*batch 3"], gain: Float[Tensor, ""] | float) -> Float[Tensor, "*batch 3"]:
-    """sRGB colours of a view with its gain taken out."""
-    return srgb_from_linear(linear_from_srgb(colour) / gain).clamp(0, 1)
+def even_out(color: Float[Tensor, "*batch 3"], gain: Float[Tensor, ""] | float) -> Float[Tensor, "*batch 3"]:
+    """sRGB colors of a view with its gain taken out."""
+    return srgb_from_linear(linear_from_srgb(color) / gain).clamp(0, 1)
 
 
 def view_gains(
@@ -37,7 +37,7 @@ def view_gains(
     and the gains that explain these best (least squares, weighted by how many points they are). Our own choice.
 
     Args:
-        light: (T, K, 3) linear colours of T points in up to K views each.
+        light: (T, K, 3) linear colors of T points in up to K views each.
         weight: (T, K) zero where there is none.
         view: (T, K) which view.
         views: how many there are.

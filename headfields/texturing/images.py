@@ -82,7 +82,7 @@ def read_posed_images(
 
     Args:
         folder: with `transforms.json`, or `transforms_*.json`, whose frames are joined.
-        vertices, faces: the proxy mesh (V, 3), (F, 3) in the frame of the cameras, metres: the reading of the matrices
+        vertices, faces: the proxy mesh (V, 3), (F, 3) in the frame of the cameras, meters: the reading of the matrices
             under which it lands on the mattes is the right one.
         limit: at most so many images, evenly spread.
         convention: axes of the camera-to-world matrices; "auto" asks the mesh.
@@ -170,5 +170,5 @@ def _check_view(images: PosedImages, vertices: Tensor) -> None:
     if len(images) and float(part.max()) < 0.02:
         raise CaptureError(
             "read_posed_images: no camera sees 2 % of the proxy's vertices; mesh and cameras must be in one frame, in "
-            "metres (--scale), and the matrices in the convention that they are read in (--convention)"
+            "meters (--scale), and the matrices in the convention that they are read in (--convention)"
         )

@@ -29,7 +29,7 @@ class MadeTemplate(Record):
     Attributes:
         mesh: the textured template, in the frame of the cameras.
         baked: its texture, with what was seen of it and the views' gains.
-        moved: (V,) how far refinement moved each vertex, metres.
+        moved: (V,) how far refinement moved each vertex, meters.
         loss: (steps,) of the refinement.
     """
 
@@ -121,10 +121,10 @@ def template_pictures(
     with torch.no_grad():
         for row in range(min(views, len(images))):
             index = row * len(images) // min(views, len(images))
-            camera, colour, matte = images.view(index)
+            camera, color, matte = images.view(index)
             factor = size / camera.size[1]
             camera = camera.scaled(factor)
-            packed = torch.cat([colour * matte[..., None], matte[..., None]], -1).movedim(-1, 0)[None]
+            packed = torch.cat([color * matte[..., None], matte[..., None]], -1).movedim(-1, 0)[None]
             packed = torch.nn.functional.interpolate(packed, camera.size, mode="area" if factor < 1 else "bilinear")[0]
             alpha = packed[3, ..., None]
             plain = packed[:3].movedim(0, -1) / alpha.clamp(min=1e-3)

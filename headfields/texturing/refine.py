@@ -35,7 +35,7 @@ class RefineOptions:
         rate: the largest step of a vertex, of the mesh's diagonal; it falls to a tenth.
         stiffness: how far a step spreads over the mesh, in edges squared: displacements are (1 + stiffness · L)⁻¹ of
             what is learned (Nicolet et al. 2021, "Large steps in inverse rendering of geometry").
-        colour, coverage, outline, bending: weights of squared colour differences, squared coverage differences, the
+        color, coverage, outline, bending: weights of squared color differences, squared coverage differences, the
             outlines' distance in pixels, and the squared Laplacian of the displacement over that of an edge.
         bakes: how often the texture is made anew.
         texture: its side, texels.
@@ -45,7 +45,7 @@ class RefineOptions:
     views: int = 3
     rate: float = 1.5e-3
     stiffness: float = 20.0
-    colour: float = 1.0
+    color: float = 1.0
     coverage: float = 1.0
     outline: float = 0.003
     bending: float = 0.05
@@ -58,7 +58,7 @@ class RefinedMesh(Record):
     """What `refine_mesh` gives.
 
     Attributes:
-        vertices: (V, 3) metres.
+        vertices: (V, 3) meters.
         loss: (steps,) what each step saw.
     """
 
@@ -79,13 +79,13 @@ def refine_mesh(
 ) -> RefinedMesh:
     """Displaces vertices so that the mesh, with a texture baked from the images, looks like them.
 
-    Each step renders a few views and compares colours, coverage and outlines (the latter two if there is a matte).
+    Each step renders a few views and compares colors, coverage and outlines (the latter two if there is a matte).
     What is learned is a displacement, smoothed by an implicit step of the Laplacian, so that what no view sees moves
     with what is around it, and moved by Adam with one second moment a vertex. The texture is baked again a few times.
 
     Args:
         images: in the frame of the mesh.
-        vertices, faces: the proxy, (V, 3) metres and (F, 3).
+        vertices, faces: the proxy, (V, 3) meters and (F, 3).
         uv, uv_faces: (T, 2) and (F, 3), for the texture.
         steps: how many; 0 gives the proxy back.
         options: weights and sizes.
@@ -134,12 +134,12 @@ def refine_mesh(
             order = order or torch.randperm(len(small), generator=generator).tolist()
             chosen.append(order.pop())
         for index in chosen:
-            camera, colour, matte = small.view(index)
+            camera, color, matte = small.view(index)
             seen = renderer(current, camera, texture=texture)
-            wanted = even_out(colour, gains[index])
+            wanted = even_out(color, gains[index])
             both = ((seen.face >= 0) & (matte > 0.9)).float()[..., None]
-            gap = (seen.colour - wanted * matte[..., None]).square() * both
-            share = options.colour * gap.sum() / both.sum().clamp(min=1) / 3
+            gap = (seen.color - wanted * matte[..., None]).square() * both
+            share = options.color * gap.sum() / both.sum().clamp(min=1) / 3
             if images.has_matte:
                 share = share + options.coverage * (seen.alpha - matte).square().mean()
                 if index not in observed:
@@ -196,6 +196,6 @@ def _reduced(images: PosedImages, size: int) -> PosedImages:
         alpha = values[..., 3:]
         packed = torch.cat([values[..., :3] * alpha, alpha], -1).movedim(-1, 0)[None]
         less = torch.nn.functional.interpolate(packed, camera.size, mode="area")[0].movedim(0, -1)
-        colour = less[..., :3] / less[..., 3:].clamp(min=1e-3)
-        pixels.append((torch.cat([colour, less[..., 3:]], -1).clamp(0, 1) * 255).round().to(torch.uint8))
+        color = less[..., :3] / less[..., 3:].clamp(min=1e-3)
+        pixels.append((torch.cat([color, less[..., 3:]], -1).clamp(0, 1) * 255).round().to(torch.uint8))
     return PosedImages(camera, torch.stack(pixels), images.names, images.report)

@@ -35,7 +35,7 @@ def evaluate(
         avatar: the trained avatar.
         capture: the capture to compare with.
         split: which frames, unless `frames` is given.
-        background: grey in [0, 1] behind both sides. Part of the metric: figures over different ones do not compare.
+        background: gray in [0, 1] behind both sides. Part of the metric: figures over different ones do not compare.
         frames: frame indices instead of the split.
         device: where the avatar is; that of its parameters if None.
         bar: show a progress bar on stderr.
@@ -111,7 +111,7 @@ def picture(
         avatar: the avatar.
         capture: where truth, camera and state come from.
         frame: index of the frame.
-        background: grey in [0, 1] behind both sides.
+        background: gray in [0, 1] behind both sides.
         device: where the avatar is; that of its parameters if None.
     """
     device = device_of(avatar) if device is None else torch.device(device)

@@ -62,7 +62,7 @@ def render_frame(avatar: Any, capture: Any, frame: int, background: float | int,
 def truth_of(
     capture: Any, frame: int, background: float | int, device: torch.device
 ) -> tuple[Float[Tensor, "h w 3"], Float[Tensor, "h w"]]:
-    """A frame's image over a grey background, (H, W, 3), and its matte (H, W)."""
+    """A frame's image over a gray background, (H, W, 3), and its matte (H, W)."""
     image = capture.image(frame).to(device)
     alpha = image[..., 3]
     return image[..., :3] * alpha[..., None] + background * (1 - alpha[..., None]), alpha

@@ -103,7 +103,7 @@ class Monitor:
 
         Args:
             terms: weighted losses by name.
-            mean_squared_error: of the colour, for the training PSNR.
+            mean_squared_error: of the color, for the training PSNR.
             rays: how many.
             learning_rate: of the step.
         """

@@ -1,4 +1,4 @@
-"""How each preset is trained unless told otherwise: the losses of its paper, and what its optimiser is set to."""
+"""How each preset is trained unless told otherwise: the losses of its paper, and what its optimizer is set to."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -8,7 +8,7 @@ from torch import nn
 
 from headfields.data.balance import yaw_balanced_weights
 from headfields.losses.blendfield import blendfield_losses
-from headfields.losses.colour import Loss, OpacityLoss, insta_losses, monoavatar_losses
+from headfields.losses.color import Loss, OpacityLoss, insta_losses, monoavatar_losses
 
 __all__ = ["INSTA", "MONOAVATAR", "VP360", "Recipe", "recipe_of"]
 
@@ -21,20 +21,20 @@ class Recipe:
         losses: from the weight of the depth prior to the list of losses.
         options: what the command line can change, by the names of its options.
         trainer: further arguments of `Trainer`.
-        regularisers: from the avatar to losses on its own parts.
+        regularizers: from the avatar to losses on its own parts.
         sampling: from the capture to further arguments of `Trainer`.
     """
 
     losses: Callable[[float], list[Loss]]
     options: Mapping[str, Any]
     trainer: Mapping[str, Any] = field(default_factory=dict)
-    regularisers: Callable[[nn.Module], list[Loss]] = lambda avatar: []
+    regularizers: Callable[[nn.Module], list[Loss]] = lambda avatar: []
     sampling: Callable[[Any], Mapping[str, Any]] = lambda capture: {}
 
     def losses_for(self, chosen: Mapping[str, Any], avatar: nn.Module | None = None) -> list[Loss]:
         """The losses of a run with these options, `depth` and `opacity` being weights; and those on the avatar's parts,
         if it is given."""
-        losses = [*self.losses(chosen["depth"]), *(self.regularisers(avatar) if avatar is not None else [])]
+        losses = [*self.losses(chosen["depth"]), *(self.regularizers(avatar) if avatar is not None else [])]
         return [*losses, OpacityLoss(weight=chosen["opacity"])] if chosen["opacity"] else losses
 
 
@@ -64,10 +64,10 @@ are averaged."""
 VP360 = Recipe(
     insta_losses,
     INSTA.options,
-    regularisers=blendfield_losses,
+    regularizers=blendfield_losses,
     sampling=lambda capture: {"frame_weights": yaw_balanced_weights(capture)},
 )
-"""INSTA's, the regularisers of the blendfields, and frames balanced by where the head is seen from: all our own choice,
+"""INSTA's, the regularizers of the blendfields, and frames balanced by where the head is seen from: all our own choice,
 as the paper's are not known."""
 
 _RECIPES = {"insta": INSTA, "static_field": INSTA, "monoavatar": MONOAVATAR, "vp360": VP360}

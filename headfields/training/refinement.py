@@ -1,6 +1,6 @@
 """Fitting a held-out frame's pose and codes to its image, so that misalignment can be told from quality.
 
-A tracker is a millimetre off, and a sharp avatar pays for that in PSNR as a blurred one does not. Here the avatar is
+A tracker is a millimeter off, and a sharp avatar pays for that in PSNR as a blurred one does not. Here the avatar is
 frozen, and what the tracker has said of one frame is corrected by gradient descent on the frame's own pixels. Figures
 found so use the test image: they measure what the avatar knows of the head, not how well it predicts the frame.
 """
@@ -28,7 +28,7 @@ __all__ = ["Refinement", "correct_pose", "refine_frame"]
 
 _DEPTH = 3.0  # how much longer steps along the optical axis are: the image says less about it, trackers err more in it
 _FALL = 0.05  # what the rates end at
-_DELTA = 0.1  # of the Huber loss, in units of colour
+_DELTA = 0.1  # of the Huber loss, in units of color
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Refinement:
         camera: the corrected camera, one.
         state: the corrected state, one frame.
         rotation: angle of the correction of the pose, degrees.
-        translation: how far the head's middle moved in the camera's frame, millimetres.
+        translation: how far the head's middle moved in the camera's frame, millimeters.
         psnr_before, psnr_after: of the whole image over `refine_frame`'s background, dB.
         rendering: the image (H, W, ...) after.
         seconds: that it took, without the two images for the figures.
@@ -58,24 +58,24 @@ class Refinement:
 
 
 def correct_pose(
-    camera: Camera, turn: Float[Tensor, "3"], shift: Float[Tensor, "3"], centre: Float[Tensor, "3"]
+    camera: Camera, turn: Float[Tensor, "3"], shift: Float[Tensor, "3"], center: Float[Tensor, "3"]
 ) -> Camera:
     """A camera (4, 4) that sees the head turned about its own middle and shifted, both along the camera's axes.
 
-    x_camera → exp(turn) (x_camera − c) + c + shift, where c is `centre` in the camera's frame. About the head's middle
+    x_camera → exp(turn) (x_camera − c) + c + shift, where c is `center` in the camera's frame. About the head's middle
     a turn moves the head's image little, so that neither has to make up for the other.
 
     Args:
         camera: one camera.
         turn: (3,) axis-angle, radians.
-        shift: (3,) metres.
-        centre: (3,) the head's middle, world space, metres.
+        shift: (3,) meters.
+        center: (3,) the head's middle, world space, meters.
 
     Differentiable to any order.
     """
     view = camera.world_to_camera
     rotation = rotation_matrices(turn)
-    pivot = view[:3, :3] @ centre + view[:3, 3]
+    pivot = view[:3, :3] @ center + view[:3, 3]
     return camera.replace(world_to_camera=rigid_transform(rotation, pivot - rotation @ pivot + shift) @ view)
 
 
@@ -102,8 +102,8 @@ def refine_frame(
     """Fits one frame's head pose, and what is asked for beside it, to the frame's image; the avatar stays as it is.
 
     Adam (β 0.9, 0.99), `steps` steps on `rays` random pixels each among those whose rays come near the head; the rates
-    fall exponentially to a twentieth. The loss is Huber's (δ = 0.1) on colour over `background`. The pose is corrected
-    by `correct_pose`; a step turns the head by about `pose_rate` metres at its surface and shifts it by as much, three
+    fall exponentially to a twentieth. The loss is Huber's (δ = 0.1) on color over `background`. The pose is corrected
+    by `correct_pose`; a step turns the head by about `pose_rate` meters at its surface and shifts it by as much, three
     times that along the optical axis. If the image does not come out better, the frame is given back as it was.
 
     Args:
@@ -116,12 +116,12 @@ def refine_frame(
             between the two must be known and linear: `basis`, or the `expression` of `blendshapes.npz` in the
             capture's folder, if it explains the capture's meshes.
         codes: whether to correct the latent codes of the state, where it has any.
-        basis: (E, V, 3) metres that the vertices move by with each coefficient.
-        steps: of the optimiser.
+        basis: (E, V, 3) meters that the vertices move by with each coefficient.
+        steps: of the optimizer.
         rays: a step.
-        pose_rate: metres.
+        pose_rate: meters.
         expression_rate, code_rate: in the units of coefficients and codes.
-        background: grey in [0, 1] behind both sides.
+        background: gray in [0, 1] behind both sides.
         seed: of the pixels.
         device: where the avatar is; that of its parameters if None.
         psnr_before: of the frame as it is, if known already, which saves an image.
@@ -163,9 +163,9 @@ def refine_frame(
     if not psnr_after > psnr_before:  # not a number, too, where descent went astray
         found, changed, psnr_after = camera, state, psnr_before
         rendering = avatar.render(found, changed, background)
-    degrees, millimetres = _moved(camera, found, free.centre)
+    degrees, millimeters = _moved(camera, found, free.center)
     return Refinement(
-        found, changed, degrees, millimetres, psnr_before, psnr_after, rendering, seconds, tuple(free.left_out)
+        found, changed, degrees, millimeters, psnr_before, psnr_after, rendering, seconds, tuple(free.left_out)
     )
 
 
@@ -184,8 +184,8 @@ class _Free:
     ) -> None:
         self.camera, self.state = camera, state
         vertices = state.vertices[0]
-        self.centre = vertices.mean(0)
-        self.radius = torch.linalg.vector_norm(vertices - self.centre, dim=-1).square().mean().sqrt().clamp_min(1e-6)
+        self.center = vertices.mean(0)
+        self.radius = torch.linalg.vector_norm(vertices - self.center, dim=-1).square().mean().sqrt().clamp_min(1e-6)
         self.left_out: list[str] = []
         self.basis: Tensor | None = None
         self.groups: dict[str, list[nn.Parameter]] = {}
@@ -207,7 +207,7 @@ class _Free:
         camera, state = self.camera, self.state
         if "pose" in self.groups:
             turn, shift = self.groups["pose"]
-            camera = correct_pose(camera, turn / self.radius, shift * shift.new_tensor([1, 1, _DEPTH]), self.centre)
+            camera = correct_pose(camera, turn / self.radius, shift * shift.new_tensor([1, 1, _DEPTH]), self.center)
         if "expression" in self.groups and self.basis is not None and state.expression is not None:
             (change,) = self.groups["expression"]
             state = state.replace(
@@ -259,11 +259,11 @@ def _descend(
         inside = (near < far).nonzero()[:, 0].cpu()
     if not len(inside):
         return
-    optimiser = torch.optim.Adam(
+    optimizer = torch.optim.Adam(
         [{"params": group, "lr": rates[name]} for name, group in free.groups.items()], betas=(0.9, 0.99)
     )
-    schedule = torch.optim.lr_scheduler.ExponentialLR(optimiser, _FALL ** (1 / steps))
-    colours = truth.reshape(-1, 3)
+    schedule = torch.optim.lr_scheduler.ExponentialLR(optimizer, _FALL ** (1 / steps))
+    colors = truth.reshape(-1, 3)
     behind = truth.new_full((1, 3), float(background))
     for _ in range(steps):
         chosen = inside[torch.randint(len(inside), (rays,), generator=generator)].to(truth.device)
@@ -271,12 +271,12 @@ def _descend(
         pixels = torch.stack([torch.div(chosen, width, rounding_mode="floor"), chosen % width], dim=-1)
         here = avatar.field(state) if free.mesh_moves else prepared
         rendering = avatar.renderer(camera.rays(pixels), here, behind.expand(rays, 3))
-        loss = functional.huber_loss(rendering.rgb, colours[chosen], delta=_DELTA) / _DELTA
-        optimiser.zero_grad(set_to_none=True)
+        loss = functional.huber_loss(rendering.rgb, colors[chosen], delta=_DELTA) / _DELTA
+        optimizer.zero_grad(set_to_none=True)
         if not loss.requires_grad:  # no sample anywhere
             continue
         loss.backward()
-        optimiser.step()
+        optimizer.step()
         schedule.step()
 
 
@@ -302,9 +302,9 @@ def _psnr(rendering: Rendering, truth: Float[Tensor, "h w 3"]) -> float:
     return math.nan if value is None else value
 
 
-def _moved(before: Camera, after: Camera, centre: Float[Tensor, "3"]) -> tuple[float, float]:
-    """Degrees and millimetres between two poses."""
+def _moved(before: Camera, after: Camera, center: Float[Tensor, "3"]) -> tuple[float, float]:
+    """Degrees and millimeters between two poses."""
     change = after.world_to_camera.double() @ torch.linalg.inv(before.world_to_camera.double())
-    place = [view[:3, :3] @ centre + view[:3, 3] for view in (before.world_to_camera, after.world_to_camera)]
+    place = [view[:3, :3] @ center + view[:3, 3] for view in (before.world_to_camera, after.world_to_camera)]
     angle = torch.linalg.vector_norm(axis_angle(change[:3, :3]))
     return float(torch.rad2deg(angle)), 1000 * float((place[1] - place[0]).norm())

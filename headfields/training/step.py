@@ -1,4 +1,4 @@
-"""One optimiser step, by one process or several."""
+"""One optimizer step, by one process or several."""
 
 import contextlib
 import math
@@ -26,7 +26,7 @@ class Taken:
 
     Attributes:
         terms: weighted losses by name.
-        mean_squared_error: of the colour.
+        mean_squared_error: of the color.
         rays: how many.
         seconds: the clock of process 0.
         stop: whether any process was asked to stop.
@@ -144,7 +144,7 @@ class Stepper:
             self._ranks.all_or_none(failure)
         for i, parameter in enumerate(self._named.values()):
             if not any(row[count + 3 + i] for row in rows):
-                parameter.grad = None  # it took no part on any process, so the optimiser leaves it alone
+                parameter.grad = None  # it took no part on any process, so the optimizer leaves it alone
         terms = dict(zip(names, figures, strict=False))
         bad = [name for name, value in terms.items() if not math.isfinite(value)]
         if bad:

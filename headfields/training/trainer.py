@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from headfields.losses.colour import Loss
+from headfields.losses.color import Loss
 from headfields.runs import checkpoint
 from headfields.runs.ema import ExponentialMovingAverage
 from headfields.runs.folder import RunFolder, RunWriteError, write_picture, writing
@@ -40,7 +40,7 @@ class FitResult:
     """What a call of `Trainer.fit` came to.
 
     Attributes:
-        step: optimiser steps taken in all.
+        step: optimizer steps taken in all.
         seconds: wall time of training in all, over resumptions.
         psnr: training PSNR in dB, smoothed over the last steps; NaN before the first.
         rays_per_second: over this call.
@@ -58,10 +58,10 @@ class Trainer:
     """Trains an avatar on a capture with Adam.
 
     Each step draws `frames_per_step` random training frames, lets the avatar follow them (`avatar.update`: occupancy),
-    renders `rays_per_step` random pixels of them and takes one optimiser step. The defaults are those of INSTA's
+    renders `rays_per_step` random pixels of them and takes one optimizer step. The defaults are those of INSTA's
     released code (learning rate, betas, eps, L2, average) with fewer rays a step, for a CPU.
 
-    Parameters called `table` or `*_table` (hash grids, latent codes) form one group of the optimiser and all else
+    Parameters called `table` or `*_table` (hash grids, latent codes) form one group of the optimizer and all else
     another; weight decay is for the latter alone. Adam is PyTorch's fused one: measured on 2 cores over INSTA's table
     of 33.6 million numbers it takes 28 ms a step, `foreach` 160 ms, and a step over the touched rows alone 275 ms with
     a quarter of them touched, so there is no sparse variant.
@@ -69,7 +69,7 @@ class Trainer:
     Args:
         avatar: a `headfields.Avatar`, or any module with its `forward`, `update` and `render`; moved to `device`.
         capture: the `headfields.data.Capture` to learn from; its split "train" is used.
-        losses: callables as in `headfields.losses`; their weighted sum is minimised.
+        losses: callables as in `headfields.losses`; their weighted sum is minimized.
         rays_per_step: rays rendered a step.
         samples_per_step: if given, so many samples that are composited are aimed at in each step, and `rays_per_step`
             is where the number of rays starts: few while all of space is asked, more as emptiness is learned, between

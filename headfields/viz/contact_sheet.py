@@ -15,8 +15,8 @@ from headfields.viz.images import captioned, to_uint8
 if TYPE_CHECKING:
     from headfields.data.capture import Capture
 
-REGION_COLOURS = {"face": (90, 160, 255), "eyes": (80, 220, 80), "mouth": (255, 80, 80)}
-LABEL_COLOURS = {
+REGION_COLORS = {"face": (90, 160, 255), "eyes": (80, 220, 80), "mouth": (255, 80, 80)}
+LABEL_COLORS = {
     0: (255, 255, 255), 70: (120, 60, 160), 80: (110, 80, 50), 90: (90, 90, 110),
     100: (220, 200, 60), 110: (200, 150, 120), 120: (230, 60, 80), 130: (190, 40, 90),
     140: (90, 10, 30), 150: (255, 200, 120), 160: (60, 200, 200), 170: (170, 130, 220),
@@ -28,7 +28,7 @@ LABEL_COLOURS = {
 def contact_sheet(
     capture: "Capture", frames: Sequence[int] | None = None, path: Path | str | None = None, tile: int = 256
 ) -> UInt8[np.ndarray, "h w 3"]:
-    """A row a frame: image over white; matte; labels; the tracked mesh's wireframe, coloured by region; landmarks.
+    """A row a frame: image over white; matte; labels; the tracked mesh's wireframe, colored by region; landmarks.
 
     The picture that shows a wrong camera convention, mirrored landmarks or a mask that is off by a frame.
 
@@ -62,46 +62,46 @@ def draw_mesh(
     depth: Float[Tensor, " v"],
     faces: Sequence[tuple[Sequence[int], tuple[int, int, int]]],
 ) -> UInt8[np.ndarray, "h w 3"]:
-    """The image with triangles outlined: `faces` gives each one's vertices and colour; those behind the camera,
+    """The image with triangles outlined: `faces` gives each one's vertices and color; those behind the camera,
     or turned away from it (clockwise in an image with y down), are skipped.
     """
     picture = Image.fromarray(image)
     draw = ImageDraw.Draw(picture)
     places, depths = pixels.tolist(), depth.tolist()
-    for corners, colour in faces:
+    for corners, color in faces:
         (ax, ay), (bx, by), (cx, cy) = (places[corner] for corner in corners)
         if min(depths[corner] for corner in corners) <= 0 or (bx - ax) * (cy - ay) - (by - ay) * (cx - ax) >= 0:
             continue
-        draw.polygon([(ax, ay), (bx, by), (cx, cy)], outline=colour)
+        draw.polygon([(ax, ay), (bx, by), (cx, cy)], outline=color)
     return np.array(picture)
 
 
 def _row(capture: "Capture", frame: int, tile: int) -> np.ndarray:
     rgba = capture.image(frame)
     factor = tile / capture.size[1]
-    colour = _resized(to_uint8(rgba), tile, smooth=True)
-    tiles = [captioned(colour, f"{frame}: {capture.frame_names[frame]}")]
+    color = _resized(to_uint8(rgba), tile, smooth=True)
+    tiles = [captioned(color, f"{frame}: {capture.frame_names[frame]}")]
     tiles.append(captioned(_resized(to_uint8(rgba[..., 3]), tile, smooth=True), "matte"))
     label = capture.label(frame)
     if label is not None:
         table = np.full((256, 3), 255, np.uint8)
         table[1:] = (255, 0, 255)  # numbers the format does not know
-        for number, shade in LABEL_COLOURS.items():
+        for number, shade in LABEL_COLORS.items():
             table[number] = shade
         tiles.append(captioned(_resized(table[label.numpy()], tile, smooth=False), "labels"))
     camera = capture.camera([frame]).scaled(factor)
     pixels, depth = (value[0] for value in camera.project(capture.state([frame]).vertices))
     template = capture.template
     shades = [(150, 150, 150)] * len(template.faces)
-    for name, shade in REGION_COLOURS.items():
+    for name, shade in REGION_COLORS.items():
         for face in template.regions.get(name, torch.zeros(0, dtype=torch.bool)).nonzero()[:, 0].tolist():
             shades[face] = shade
-    faded = (colour * 0.6 + 255 * 0.4).astype(np.uint8)
+    faded = (color * 0.6 + 255 * 0.4).astype(np.uint8)
     mesh = draw_mesh(faded, pixels, depth, list(zip(template.faces.tolist(), shades, strict=True)))
     tiles.append(captioned(mesh, "mesh"))
     points = capture.landmarks(frame)
     if points is not None:
-        picture = Image.fromarray(colour)
+        picture = Image.fromarray(color)
         draw = ImageDraw.Draw(picture)
         for x, y in (points[points.isfinite().all(dim=1)] * factor).tolist():
             draw.ellipse((x - 1.5, y - 1.5, x + 1.5, y + 1.5), fill=(0, 220, 0))

@@ -59,9 +59,9 @@ def save_image(path: Path | str, image: Picture) -> Path:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     if image.ndim == 3 and image.shape[2] == 4 and path.suffix.lower() not in (".jpg", ".jpeg"):
-        colour = to_uint8(image[..., :3])
+        color = to_uint8(image[..., :3])
         alpha = to_uint8(image[..., 3])[..., :1]
-        Image.fromarray(np.concatenate([colour, alpha], axis=-1)).save(path)
+        Image.fromarray(np.concatenate([color, alpha], axis=-1)).save(path)
     else:
         Image.fromarray(to_uint8(image)).save(path)
     return path
@@ -93,7 +93,7 @@ def side_by_side(
 
 
 def normal_map(rendering: Rendering, camera: Camera) -> Float[Tensor, "h w 3"]:
-    """The normals of a rendered image as colours, over white: red to the right, green up, blue toward the camera.
+    """The normals of a rendered image as colors, over white: red to the right, green up, blue toward the camera.
 
     Args:
         rendering: of `Avatar.render`, with a `normal` in posed space.

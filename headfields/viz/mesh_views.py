@@ -22,19 +22,19 @@ def view_camera(
     pitch: float = 0.0,
     size: int = 512,
     zoom: float = 1.0,
-    centre: Float[Tensor, "3"] | None = None,
+    center: Float[Tensor, "3"] | None = None,
     extent: float | None = None,
 ) -> Camera:
     """A camera that looks at points from in front (yaw 0), from their left (yaw 90) or from behind (yaw 180).
 
     Args:
-        points: (N, 3) what is to be in the picture, metres, y up, face toward +z.
+        points: (N, 3) what is to be in the picture, meters, y up, face toward +z.
         yaw: degrees about the vertical axis, positive toward the head's left (+x).
         pitch: degrees by which the camera stands above.
         size: height and width of the picture, pixels.
         zoom: above 1 for a closer look.
-        centre: (3,) the middle of the picture; that of the points' box if left out.
-        extent: metres that the picture is high; what the points need if left out.
+        center: (3,) the middle of the picture; that of the points' box if left out.
+        extent: meters that the picture is high; what the points need if left out.
 
     Raises:
         ValueError: there are no points, or size or zoom is not positive.
@@ -42,7 +42,7 @@ def view_camera(
     if not len(points) or size < 1 or not zoom > 0:
         raise ValueError(f"view_camera: {len(points)} points, size {size} and zoom {zoom}; each must be positive")
     low, high = points.detach().amin(0), points.detach().amax(0)
-    middle = 0.5 * (low + high) if centre is None else centre.detach()
+    middle = 0.5 * (low + high) if center is None else center.detach()
     height = float((high - low).norm()) if extent is None else extent
     a, b = math.radians(yaw), math.radians(pitch)
     back = points.new_tensor([math.sin(a) * math.cos(b), math.sin(b), math.cos(a) * math.cos(b)])
@@ -76,50 +76,50 @@ def mesh_view(
     uv: Float[Tensor, "t 2"] | None = None,
     uv_faces: Int[Tensor, "f 3"] | None = None,
     texture: Float[Tensor, "rows columns 3"] | None = None,
-    colours: Float[Tensor, "v 3"] | Float[Tensor, "f 3 3"] | None = None,
+    colors: Float[Tensor, "v 3"] | Float[Tensor, "f 3 3"] | None = None,
     light: Sequence[float] = (0.35, 0.55, 0.85),
     shading: float = 0.75,
     samples: int = 2,
 ) -> Float[Tensor, "height width 3"]:
-    """Draws a mesh over white: its texture, or colours at vertices or corners, or grey, under one far light.
+    """Draws a mesh over white: its texture, or colors at vertices or corners, or gray, under one far light.
 
     Args:
-        vertices: (V, 3) metres. faces: (F, 3).
+        vertices: (V, 3) meters. faces: (F, 3).
         camera: one camera.
         uv, uv_faces: (T, 2) texture coordinates, v up, and (F, 3) indices into them; with `texture`.
         texture: (H, W, 3) sRGB in [0, 1], row 0 at v = 1.
-        colours: (V, 3) or (F, 3, 3) sRGB in [0, 1], where there is no texture.
+        colors: (V, 3) or (F, 3, 3) sRGB in [0, 1], where there is no texture.
         light: direction toward the light as the camera sees it: right, up, toward the camera.
-        shading: how much the light does, in [0, 1]; 0 shows the colours alone. Back faces are shown blue.
+        shading: how much the light does, in [0, 1]; 0 shows the colors alone. Back faces are shown blue.
         samples: rays a pixel along each side.
 
     Returns:
         (H, W, 3) sRGB in [0, 1].
     """
     fine = camera.scaled(float(samples))
-    corners = colours
+    corners = colors
     if texture is not None and uv is not None and uv_faces is not None:
         corners = uv[uv_faces]
-    elif colours is None:
+    elif colors is None:
         corners = torch.full_like(vertices, 0.72)
     assert corners is not None
     normals = vertex_normals(vertices, faces)[faces]
     values = corners if corners.dim() == 3 else corners[faces]
     image = render_mesh(TriangleBVH(faces, vertices), fine, torch.cat([values.to(vertices), normals], -1))
-    colour, normal = image.attributes[..., :-3], image.attributes[..., -3:]
+    color, normal = image.attributes[..., :-3], image.attributes[..., -3:]
     if texture is not None and uv is not None and uv_faces is not None:
-        colour = sample_texture(texture, colour)
+        color = sample_texture(texture, color)
     turn = fine.world_to_camera.reshape(4, 4)[:3, :3]
     normal = torch.nn.functional.normalize(normal, dim=-1) @ turn.T.to(normal)
     toward = torch.nn.functional.normalize(normal.new_tensor([light[0], -light[1], -light[2]]), dim=0)
     lit = 1 - shading + shading * (0.25 + 0.75 * (normal @ toward).clamp_min(0)) * 1.15
-    colour = (colour * lit[..., None]).clamp(0, 1)
+    color = (color * lit[..., None]).clamp(0, 1)
     rays = fine.rays().directions.reshape(*fine.size, 3)
     away = (image.normal * rays.to(normal)).sum(-1) > 0
-    colour = torch.where(away[..., None], colour.new_tensor([0.25, 0.35, 0.8]), colour)
-    colour = torch.where(image.mask[..., None], colour, torch.ones_like(colour))
+    color = torch.where(away[..., None], color.new_tensor([0.25, 0.35, 0.8]), color)
+    color = torch.where(image.mask[..., None], color, torch.ones_like(color))
     height, width = camera.size
-    return colour.reshape(height, samples, width, samples, 3).mean((1, 3))
+    return color.reshape(height, samples, width, samples, 3).mean((1, 3))
 
 
 def vertex_normals(vertices: Float[Tensor, "v 3"], faces: Int[Tensor, "f 3"]) -> Float[Tensor, "v 3"]:

@@ -1,4 +1,4 @@
-"""Pictures of meshes: clay, colours, normals, and distances as a heat map."""
+"""Pictures of meshes: clay, colors, normals, and distances as a heat map."""
 
 import math
 from typing import Literal
@@ -13,7 +13,7 @@ from headfields.ops.closest_triangle import TriangleBVH
 from headfields.ops.rasterize import render_mesh
 from headfields.records import Camera
 
-Look = Literal["clay", "colours", "normals"]
+Look = Literal["clay", "colors", "normals"]
 
 
 def front_camera(mesh: Mesh, size: int = 512, turn: float = 0.0) -> Camera:
@@ -58,48 +58,48 @@ def mesh_picture(
     Args:
         mesh: with faces (points cannot be drawn); normals are those it has, or the mean of its faces'.
         camera: one camera.
-        look: `"clay"`; `"colours"`, the mesh's own; `"normals"` in the camera's frame, x right, y up, z to it as
-            red, green, blue; or a colour for each vertex (V, 3).
-        background: grey level in [0, 1].
+        look: `"clay"`; `"colors"`, the mesh's own; `"normals"` in the camera's frame, x right, y up, z to it as
+            red, green, blue; or a color for each vertex (V, 3).
+        background: gray level in [0, 1].
         shaded: by a light at the camera; normals are not.
 
     Raises:
-        ValueError: colours are asked for and the mesh has none, or another look.
+        ValueError: colors are asked for and the mesh has none, or another look.
     """
     normals = mesh.with_normals().normals
     assert normals is not None
     if isinstance(look, Tensor):
-        colours = look
-    elif look == "colours":
-        if mesh.colours is None:
-            raise ValueError("mesh_picture: look is 'colours', but the mesh has none")
-        colours = mesh.colours
+        colors = look
+    elif look == "colors":
+        if mesh.colors is None:
+            raise ValueError("mesh_picture: look is 'colors', but the mesh has none")
+        colors = mesh.colors
     elif look in ("clay", "normals"):
-        colours = torch.full_like(mesh.vertices, 0.8)
+        colors = torch.full_like(mesh.vertices, 0.8)
     else:
-        raise ValueError(f"mesh_picture: look is {look!r}; expected 'clay', 'colours', 'normals' or a tensor (V, 3)")
-    seen = render_mesh(TriangleBVH(mesh.faces, mesh.vertices), camera, torch.cat([colours, normals], dim=-1).float())
-    colour, normal = seen.attributes[..., :3], torch.nn.functional.normalize(seen.attributes[..., 3:], dim=-1)
+        raise ValueError(f"mesh_picture: look is {look!r}; expected 'clay', 'colors', 'normals' or a tensor (V, 3)")
+    seen = render_mesh(TriangleBVH(mesh.faces, mesh.vertices), camera, torch.cat([colors, normals], dim=-1).float())
+    color, normal = seen.attributes[..., :3], torch.nn.functional.normalize(seen.attributes[..., 3:], dim=-1)
     local = normal @ camera.world_to_camera.reshape(4, 4)[:3, :3].T.to(normal)
     if isinstance(look, str) and look == "normals":
-        colour = 0.5 + 0.5 * local * local.new_tensor([1.0, -1.0, -1.0])
+        color = 0.5 + 0.5 * local * local.new_tensor([1.0, -1.0, -1.0])
     elif shaded:
         rays = camera.rays().directions.reshape(*camera.size, 3)
-        colour = colour * (0.25 + 0.75 * (normal * rays).sum(-1, keepdim=True).abs())
-    return torch.where(seen.mask[..., None], colour, background).clamp(0.0, 1.0)
+        color = color * (0.25 + 0.75 * (normal * rays).sum(-1, keepdim=True).abs())
+    return torch.where(seen.mask[..., None], color, background).clamp(0.0, 1.0)
 
 
 def heat(values: Float[Tensor, " n"], limit: float) -> Float[Tensor, "n 3"]:
-    """Colours (N, 3), sRGB, of values (N,) from 0 (dark blue) to `limit` and beyond (dark red); grey where NaN."""
+    """Colors (N, 3), sRGB, of values (N,) from 0 (dark blue) to `limit` and beyond (dark red); gray where NaN."""
     from matplotlib import colormaps
 
     share = (values.detach().float().cpu() / limit).clamp(0, 1)
-    colours = torch.from_numpy(np.asarray(colormaps["turbo"](share.nan_to_num(0.0).numpy()))[:, :3]).float()
-    return torch.where(share.isnan()[:, None], 0.6, colours).to(values.device)
+    colors = torch.from_numpy(np.asarray(colormaps["turbo"](share.nan_to_num(0.0).numpy()))[:, :3]).float()
+    return torch.where(share.isnan()[:, None], 0.6, colors).to(values.device)
 
 
 def heat_legend(height: int, limit: float, unit: str = "mm", factor: float = 1e3) -> UInt8[np.ndarray, "h w 3"]:
-    """A bar of `heat`'s colours with its numbers, as an image of 8 bits.
+    """A bar of `heat`'s colors with its numbers, as an image of 8 bits.
 
     Args:
         height: pixels.

@@ -182,7 +182,7 @@ def test_compositing_and_sampling_agree_with_nerfacc() -> None:
         assert peer.difference is not None and peer.difference < 1e-4 and peer.unmatched <= 2, peer
 
 
-def test_a_soft_rasteriser_has_nearly_our_derivative_of_the_area() -> None:
+def test_a_soft_rasterizer_has_nearly_our_derivative_of_the_area() -> None:
     from benchmarks.operations import mesh_rendering
 
     scene = mesh_rendering.Scene(shapes.head(0), 40, "cpu")

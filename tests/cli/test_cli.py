@@ -158,7 +158,7 @@ def test_doctor_says_what_fails(monkeypatch, capsys):
         (["evaluate", "RUN/none"], "config.json: no such file"),
         (["render", "RUN/none"], "config.json: no such file"),
         (["render", "RUN/none", "--fps", "0"], "all must be positive"),
-        (["render", "RUN/none", "--background", "2"], "grey level"),
+        (["render", "RUN/none", "--background", "2"], "gray level"),
         (["render", "RUN/none", "--mode", "turntable", "--compare"], "nothing to compare with"),
         (["render", "RUN/none", "--mode", "turntable", "--out", "x.png"], "ends in .mp4 or .gif"),
     ],
@@ -173,7 +173,7 @@ def test_bad_input_ends_with_a_reason(world, tmp_path, capsys, arguments, reason
 def test_bad_splits_and_limits(run, capsys):
     assert "no split 'holdout'" in fails(capsys, "evaluate", str(run), "--split", "holdout")
     assert "--limit is 0" in fails(capsys, "evaluate", str(run), "--limit", "0")
-    assert "grey level" in fails(capsys, "evaluate", str(run), "--background", "-1")
+    assert "gray level" in fails(capsys, "evaluate", str(run), "--background", "-1")
 
 
 def test_motion_is_shown_beside_the_driver(run, world):
@@ -215,20 +215,20 @@ def test_an_unexpected_error_names_its_kind(run, monkeypatch, capsys):
 def test_an_interrupted_training_says_how_to_go_on(world, tmp_path, capsys, monkeypatch):
     import signal
 
-    from headfields.losses.colour import HuberColour
+    from headfields.losses.color import HuberColor
 
-    original = HuberColour.__call__
+    original = HuberColor.__call__
 
     def interrupting(self, rendering, batch, step):
         if step == 3:
             signal.raise_signal(signal.SIGINT)
         return original(self, rendering, batch, step)
 
-    monkeypatch.setattr(HuberColour, "__call__", interrupting)
+    monkeypatch.setattr(HuberColor, "__call__", interrupting)
     out = str(tmp_path / "run")
     assert main(["train", "disc", "--capture", "disc", "--out", out, "--steps", "50"]) == 130
     assert "interrupted at step 4" in capsys.readouterr().err
-    monkeypatch.setattr(HuberColour, "__call__", original)
+    monkeypatch.setattr(HuberColor, "__call__", original)
     assert main(["train", "disc", "--capture", "disc", "--out", out, "--steps", "6", "--resume"]) == 0
 
 
@@ -266,13 +266,13 @@ def test_synth_with_tracking_noise_tells_how_wrong_it_is(tmp_path, capsys):
     assert (tmp_path / "noisy" / "truth.npz").is_file()
 
 
-def test_orbit_keeps_the_centre_in_its_place_and_goes_around():
+def test_orbit_keeps_the_center_in_its_place_and_goes_around():
     capture = FakeCapture()
     camera = capture.camera(torch.tensor([0]))
-    centre = torch.tensor([0.02, -0.01, 0.03])
-    turned = motion.orbit(camera, centre, 0.7)
-    torch.testing.assert_close(turned.project(centre[None, None])[0], camera.project(centre[None, None])[0])
-    arm, turned_arm = camera.centre[0] - centre, turned.centre[0] - centre
+    center = torch.tensor([0.02, -0.01, 0.03])
+    turned = motion.orbit(camera, center, 0.7)
+    torch.testing.assert_close(turned.project(center[None, None])[0], camera.project(center[None, None])[0])
+    arm, turned_arm = camera.center[0] - center, turned.center[0] - center
     assert turned_arm[1] == pytest.approx(arm[1].item(), abs=1e-6)
     angle = torch.atan2(turned_arm[0], turned_arm[2]) - torch.atan2(arm[0], arm[2])
     assert angle.item() == pytest.approx(0.7, abs=1e-5)  # toward +x, the head's left
@@ -280,10 +280,10 @@ def test_orbit_keeps_the_centre_in_its_place_and_goes_around():
 
 def test_turntable_swings_or_goes_round():
     capture = FakeCapture()
-    swing = [shot.camera.centre[0] for shot in motion.turntable(capture, 0, 4, 60)]
+    swing = [shot.camera.center[0] for shot in motion.turntable(capture, 0, 4, 60)]
     torch.testing.assert_close(swing[0], swing[2], atol=1e-6, rtol=0)
     assert swing[1][0] > swing[0][0] > swing[3][0]
-    round_ = torch.stack([shot.camera.centre[0] for shot in motion.turntable(capture, 0, 4, 360)])
+    round_ = torch.stack([shot.camera.center[0] for shot in motion.turntable(capture, 0, 4, 360)])
     torch.testing.assert_close(round_.mean(0)[[0, 2]], torch.tensor([0.05, 0.0]), atol=1e-6, rtol=0)
 
 

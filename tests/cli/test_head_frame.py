@@ -27,7 +27,7 @@ def asked(world, monkeypatch):  # noqa: F811
 
 
 def test_a_run_remembers_how_its_capture_was_opened(asked, tmp_path, capsys):
-    for name, decision in (("disc", "keep"), ("other", "normalise")):
+    for name, decision in (("disc", "keep"), ("other", "normalize")):
         out = str(tmp_path / name)
         assert main(["train", "disc", "--capture", name, "--out", out, "--steps", "2", "--rays", "16"]) == 0
         assert json.loads((tmp_path / name / "config.json").read_text())["head_frame"] == decision

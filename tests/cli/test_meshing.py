@@ -62,7 +62,7 @@ def test_mesh_of_a_run(run, tmp_path, capsys):
     level = ["--level", "0.9", "--resolution", "12"]  # densities of random weights are about 1
     assert main(["mesh", str(run), "--out", str(tmp_path / "a.glb"), "--picture", *level]) == 0
     mesh = load_mesh(tmp_path / "a.glb")
-    assert len(mesh.faces) and mesh.normals is not None and mesh.colours is not None
+    assert len(mesh.faces) and mesh.normals is not None and mesh.colors is not None
     assert f"a.glb: {len(mesh.vertices)} vertices" in capsys.readouterr().out
     with Image.open(tmp_path / "a.png") as image:
         assert image.width == 3 * image.height

@@ -8,7 +8,7 @@ import pytest
 
 import headfields.models
 from headfields.cli import main
-from headfields.losses.colour import HuberColour
+from headfields.losses.color import HuberColor
 from headfields.runs.lock import run_lock
 from tests.cli.test_cli import fails, run, world  # noqa: F401  (fixtures)
 from tests.training.fakes import FakeAvatar
@@ -112,11 +112,11 @@ def test_a_folder_that_cannot_be_is_found_before_the_capture_is_read(world, tmp_
 
 
 def test_a_nan_ends_with_a_reason(world, tmp_path, capsys, monkeypatch):  # noqa: F811
-    original = HuberColour.__call__
-    monkeypatch.setattr(HuberColour, "__call__", lambda *arguments: original(*arguments) * float("nan"))
+    original = HuberColor.__call__
+    monkeypatch.setattr(HuberColor, "__call__", lambda *arguments: original(*arguments) * float("nan"))
     arguments = ["train", "disc", "--capture", "disc", "--out", str(tmp_path / "run"), "--steps", "3"]
     assert main(arguments) == 1
-    assert "headfields: error: step 0: loss colour is not finite" in capsys.readouterr().err
+    assert "headfields: error: step 0: loss color is not finite" in capsys.readouterr().err
 
 
 def test_a_broken_checkpoint_is_told_of_and_the_one_before_taken(run, capsys):  # noqa: F811

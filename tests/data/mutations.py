@@ -93,20 +93,20 @@ def _of_image(key: str, path: str) -> Iterator[Mutation]:
     def rgb(pixels: np.ndarray) -> np.ndarray:
         return pixels[..., :3] if pixels.ndim == 3 else np.stack([pixels.astype(np.uint8)] * 3, axis=-1)
 
-    def grey(pixels: np.ndarray) -> np.ndarray:
+    def gray(pixels: np.ndarray) -> np.ndarray:
         return rgb(pixels)[..., 0]
 
     for name, change in {
         "another size": saved(lambda p: p[1:]),
         "turned": saved(lambda p: np.rot90(p).copy()),
         "RGB": saved(rgb),
-        "L": saved(grey),
-        "LA": saved(lambda p: Image.fromarray(grey(p)).convert("LA")),
-        "16 bits": saved(lambda p: grey(p).astype(np.uint16) * 256),
+        "L": saved(gray),
+        "LA": saved(lambda p: Image.fromarray(gray(p)).convert("LA")),
+        "16 bits": saved(lambda p: gray(p).astype(np.uint16) * 256),
         "palette": saved(lambda p: Image.fromarray(rgb(p)).quantize(64)),
-        "1 bit": saved(lambda p: grey(p) > 127),
-        "32-bit integers": saved(lambda p: Image.fromarray(grey(p).astype(np.int32)), "TIFF"),
-        "float": saved(lambda p: Image.fromarray(grey(p).astype(np.float32) / 1000), "TIFF"),
+        "1 bit": saved(lambda p: gray(p) > 127),
+        "32-bit integers": saved(lambda p: Image.fromarray(gray(p).astype(np.int32)), "TIFF"),
+        "float": saved(lambda p: Image.fromarray(gray(p).astype(np.float32) / 1000), "TIFF"),
         "JPEG": saved(rgb, "JPEG"),
     }.items():
         yield Mutation(f"{path}: {name}", change, (f"images/0000{FRAME}.png", key))
@@ -146,7 +146,7 @@ def _of_mesh(path: str, names: tuple[str, ...]) -> Iterator[Mutation]:
         "infinite": one(5, float("inf")),
         "beyond float32": one(5, 1e39),
         "huge": one(5, 1e30),
-        "a vertex a metre off": one(5, 1.0),
+        "a vertex a meter off": one(5, 1.0),
         "a vertex less": lines(lambda v, f: v.pop()),
         "a vertex more": lines(lambda v, f: v.append("v 0 0 0")),
         "a word": lines(lambda v, f: v.__setitem__(4, "v 0 here 0")),
@@ -163,7 +163,7 @@ def _of_mesh(path: str, names: tuple[str, ...]) -> Iterator[Mutation]:
         "face far out of range": lines(lambda v, f: f.__setitem__(3, f"f 1 2 {10**30}")),
         "face of words": lines(lambda v, f: f.__setitem__(3, "f a b c")),
         "face before the first": lines(lambda v, f: f.__setitem__(3, "f 1 2 -9999")),
-        "millimetres": points(lambda table: table * 1000),
+        "millimeters": points(lambda table: table * 1000),
         "a point": points(lambda table: table * 0),
         "vertices in another order": points(lambda table: np.random.default_rng(0).permutation(table)),
         "far away": points(lambda table: table + 50),
@@ -313,8 +313,8 @@ def _of_matrix() -> Iterator[Mutation]:
         "in OpenGL axes": lambda m: m @ flip,
         "inverted": np.linalg.inv,
         "looking away": lambda m: m @ turn,
-        "in millimetres": lambda m: m * np.array([[1, 1, 1, 1000]] * 3 + [[1, 1, 1, 1]]),
-        "a metre aside": moved(1, 0, 0),
+        "in millimeters": lambda m: m * np.array([[1, 1, 1, 1000]] * 3 + [[1, 1, 1, 1]]),
+        "a meter aside": moved(1, 0, 0),
         "infinitely far": moved(1e308, 0, 0),
     }.items():
 
@@ -325,7 +325,7 @@ def _of_matrix() -> Iterator[Mutation]:
         yield Mutation(
             f"transform_matrix of one frame: {name}", in_frame(apply), (f"images/0000{FRAME}.png", "transform_matrix")
         )
-        if name in ("in OpenGL axes", "inverted", "in millimetres", "a metre aside", "looking away"):
+        if name in ("in OpenGL axes", "inverted", "in millimeters", "a meter aside", "looking away"):
             everywhere = edited(lambda c, apply=apply: [apply(frame) for frame in c["frames"]])
             yield Mutation(f"transform_matrix of all frames: {name}", everywhere, ("transform_matrix",))
 
@@ -407,7 +407,7 @@ def _of_several() -> Iterator[Mutation]:
         ("images shifted", images("images", lambda p: np.roll(p, (2, -6), axis=(0, 1))), ()),
         ("depth shifted", images("depth", lambda p: np.roll(p, 9, axis=1)), ("depth_path",)),
         ("depth a tenth more", images("depth", lambda p: (p * 1.1).astype(np.uint16)), ("depth_path",)),
-        ("depth in metres", images("depth", lambda p: (p // 1000).astype(np.uint16)), ("depth_path",)),
+        ("depth in meters", images("depth", lambda p: (p // 1000).astype(np.uint16)), ("depth_path",)),
         ("depth of nothing", images("depth", lambda p: p * 0), ()),
         ("labels of another numbering", images("seg_mask", lambda p: p // 20), ()),
         ("labels 0 and 255", images("seg_mask", lambda p: ((p > 0) * 255).astype(np.uint8)), ()),
@@ -415,7 +415,7 @@ def _of_several() -> Iterator[Mutation]:
         ("mattes full", images("images", lambda p: np.maximum(p, np.array([0, 0, 0, 255], np.uint8))), ()),
         ("images without alpha", no_alpha, ()),
         ("images without alpha, one without labels", no_alpha_and_no_label, (f"images/0000{FRAME}.png", "seg_mask")),
-        ("16-bit grey images", images("images", lambda p: p[..., 0].astype(np.uint16) * 256), ("file_path",)),
+        ("16-bit gray images", images("images", lambda p: p[..., 0].astype(np.uint16) * 256), ("file_path",)),
         ("decimal commas in all expressions", files("flame/exp", lambda t: t.replace(".", ",")), ("exp_path",)),
         ("decimal commas in all landmarks", files("landmarks", lambda t: t.replace(".", ",")), ("landmark_path",)),
         ("meshes of two frames swapped", swapped("meshes"), ()),

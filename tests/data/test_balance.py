@@ -49,7 +49,7 @@ def test_yaw_is_the_same_whatever_moves(moves: str) -> None:
     yaw = torch.tensor([0.0, 0.5, -1.2, math.pi / 2, 3.0, -3.0])
     for chest in (False, True):
         found = view_yaw(Turning(yaw, moves, chest), vertices=None)  # type: ignore[arg-type]
-        torch.testing.assert_close(found, yaw, atol=0.15, rtol=0)  # seen from the face's centre, not from the head's
+        torch.testing.assert_close(found, yaw, atol=0.15, rtol=0)  # seen from the face's center, not from the head's
     everything = torch.ones(len(VERTICES), dtype=torch.bool)
     found = view_yaw(Turning(yaw, moves), [1, 3], everything)  # type: ignore[arg-type]
     torch.testing.assert_close(found, yaw[[1, 3]], atol=1e-4, rtol=0)

@@ -48,7 +48,7 @@ def talking(count: int) -> torch.Tensor:
 
 
 def apart(one: torch.Tensor, other: torch.Tensor) -> tuple[float, float]:
-    """The largest difference of two rows of poses, degrees and millimetres at the head's middle."""
+    """The largest difference of two rows of poses, degrees and millimeters at the head's middle."""
     change = torch.linalg.inv(one.double()) @ other.double()
     rows = [head_motion(torch.stack([torch.eye(4).double(), row]), VERTICES.mean(0)) for row in change]
     return max(row.rotation for row in rows), max(row.translation for row in rows)
@@ -65,8 +65,8 @@ def test_pose_is_the_skulls_and_not_the_jaws() -> None:
     rigid = rigid_vertices(posed, VERTICES, AREA)
     moves = (heads - VERTICES).norm(dim=-1).amax(0) > 1e-3
     assert not bool((rigid & moves).any()) and int(rigid.sum()) > 150
-    degrees, millimetres = apart(pose, head_pose(posed, VERTICES, rigid, AREA))
-    assert degrees < 0.01 and millimetres < 0.02
+    degrees, millimeters = apart(pose, head_pose(posed, VERTICES, rigid, AREA))
+    assert degrees < 0.01 and millimeters < 0.02
     rough = apart(pose, head_pose(posed, VERTICES))  # each frame for itself
     assert rough[0] < 0.3 and rough[1] < 0.5
     frame = HeadFrame(VERTICES, rigid, AREA)
@@ -185,7 +185,7 @@ def test_choices(folders: dict[str, Path], tmp_path: Path, unchecked: None) -> N
     raw = load_capture(folders["moving"], head_frame="keep")
     views = raw.camera([0, 5]).world_to_camera
     assert raw.head_frame is None and torch.equal(views[0], views[1])
-    forced = load_capture(folders["still"], head_frame="normalise")
+    forced = load_capture(folders["still"], head_frame="normalize")
     assert apart(torch.eye(4).repeat(10, 1, 1), forced.head_pose(range(10)))[0] < 0.01
     crown = VERTICES[:, 1] > 0.05
     marked = load_capture(folders["moving"], head_frame=crown)
@@ -204,7 +204,7 @@ def test_a_mesh_without_a_rigid_part_is_warned_of() -> None:
         frame_names=list("abcd"), looked_at=stretched, canonical=ObjMesh(VERTICES.numpy(), FACES.numpy())
     )
     report: list[str] = []
-    choose_head_frame(recording, "normalise", report)
+    choose_head_frame(recording, "normalize", report)
     assert len(report) == 2 and report[1].startswith("warning: ") and "pass load_capture a mask" in report[1]
 
 

@@ -7,31 +7,29 @@ import torch
 
 from headfields.data import CaptureError, load_capture
 from headfields.data.formats.insta_writer import write_insta
-from headfields.data.regions import face_neighbours, visible_points
+from headfields.data.regions import face_neighbors, visible_points
 from tests.data.tiny import blob, camera, is_lip, tiny_frames
 from tests.heads.mouth.test_inner import piercing
 from tests.shared_data import shared
 
 
-def unit_centres(vertices: torch.Tensor, faces: torch.Tensor) -> torch.Tensor:
-    """Face centres on the tiny head's unit sphere."""
+def unit_centers(vertices: torch.Tensor, faces: torch.Tensor) -> torch.Tensor:
+    """Face centers on the tiny head's unit sphere."""
     return (vertices[faces].mean(dim=1) - torch.tensor([0.0, 0.02, 0.01])) / torch.tensor([0.08, 0.11, 0.09])
 
 
 def test_regions_follow_the_labels(written: Path) -> None:
     template = load_capture(written).template
-    centre = unit_centres(template.canonical_vertices, template.faces)
+    center = unit_centers(template.canonical_vertices, template.faces)
     mouth, eyes, face = (template.regions[name] for name in ("mouth", "eyes", "face"))
-    assert mouth[is_lip(centre, 0.2)].all() and not mouth[~is_lip(centre, 0.55)].any()
+    assert mouth[is_lip(center, 0.2)].all() and not mouth[~is_lip(center, 0.55)].any()
     for side in (-0.4, 0.4):
-        distance = (centre - torch.tensor([side, 0.3, 0.85])).norm(dim=-1)
+        distance = (center - torch.tensor([side, 0.3, 0.85])).norm(dim=-1)
         assert eyes[distance < 0.12].all()
-        mine = centre[:, 0] * side > 0
+        mine = center[:, 0] * side > 0
         assert not eyes[mine & (distance > 0.7)].any()
-    assert face[centre[:, 2] > 0.5].all()
-    assert (
-        face[centre[:, 2] < -0.5].float().mean() < 0.15
-    )  # 48 pixels: the outline's faces get their neighbours' labels
+    assert face[center[:, 2] > 0.5].all()
+    assert face[center[:, 2] < -0.5].float().mean() < 0.15  # 48 pixels: the outline's faces get their neighbors' labels
     assert not (mouth & eyes).any() and face[mouth | eyes].all()
     assert template.face_count == len(template.faces)  # nothing was open
 
@@ -130,19 +128,19 @@ def test_only_the_near_side_is_visible() -> None:
     assert len(nothing) == 0
 
 
-def test_neighbours_share_an_edge() -> None:
-    one, other = face_neighbours(torch.tensor([[0, 1, 2], [2, 1, 3], [3, 4, 5]]))
+def test_neighbors_share_an_edge() -> None:
+    one, other = face_neighbors(torch.tensor([[0, 1, 2], [2, 1, 3], [3, 4, 5]]))
     assert sorted(zip(one.tolist(), other.tolist(), strict=True)) == [(0, 1), (1, 0)]
 
 
 def test_ict_a_regions() -> None:
     template = load_capture(shared("captures/ict_a")).template
-    centre = template.canonical_vertices[template.faces].mean(dim=1)
-    mouth, eyes = centre[template.regions["mouth"]], centre[template.regions["eyes"]]
+    center = template.canonical_vertices[template.faces].mean(dim=1)
+    mouth, eyes = center[template.regions["mouth"]], center[template.regions["eyes"]]
     assert template.face_count == 5999 and len(template.faces) > 5999 + 20
     assert 150 < len(mouth) < 600 and (mouth[:, 0].abs() < 0.04).all()
     assert ((mouth[:, 1] > -0.08) & (mouth[:, 1] < -0.02)).all()
     assert 500 < len(eyes) < 2000 and ((eyes[:, 0].abs() > 0.005) & (eyes[:, 0].abs() < 0.06)).all()
     assert ((eyes[:, 1] > 0) & (eyes[:, 1] < 0.07)).all()
-    face = centre[template.regions["face"]]
+    face = center[template.regions["face"]]
     assert (face[:, 1] > -0.13).all()

@@ -25,7 +25,7 @@ def test_everything_comes_back(tiny: Path, tmp_path: Path) -> None:
 
     edit(tiny, change)
     pixels = np.array(Image.open(tiny / "images/00002.png"))
-    pixels[:4] = [200, 100, 50, 0]  # a colour that no one sees
+    pixels[:4] = [200, 100, 50, 0]  # a color that no one sees
     pixels[4:8, :, 3] = 97
     Image.fromarray(pixels).save(tiny / "images/00002.png")
     for name in ("depth/00003.png", "seg_mask/00004.png", "landmarks/00001.txt"):

@@ -43,7 +43,7 @@ def is_lip(unit: torch.Tensor, radius: float) -> torch.Tensor:
 def photograph(
     vertices: torch.Tensor, faces: torch.Tensor, camera: Camera
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """RGBA, labels and depth in millimetres, from points spread densely over the faces."""
+    """RGBA, labels and depth in millimeters, from points spread densely over the faces."""
     height, width = camera.size
     steps = torch.tensor([(i, j, 12 - i - j) for i in range(13) for j in range(13 - i)]) / 12
     points = torch.einsum("pk,fkc->fpc", steps, vertices[faces]).reshape(1, -1, 3)
@@ -65,11 +65,11 @@ def photograph(
     rgba[:, :3] = (unit[nearest] * 0.5 + 0.5).clamp(0, 1)
     rgba[:, 3] = 1
     rgba[~hit] = 0
-    millimetres = (depth[nearest] * 1000).round() * hit
+    millimeters = (depth[nearest] * 1000).round() * hit
     return (
         (rgba * 255).round().to(torch.uint8).reshape(height, width, 4).numpy(),
         (label[nearest] * hit).to(torch.uint8).reshape(height, width).numpy(),
-        millimetres.reshape(height, width).numpy().astype(np.uint16),
+        millimeters.reshape(height, width).numpy().astype(np.uint16),
     )
 
 

@@ -21,7 +21,7 @@ def symmetric_places(pairs, middle):
 def decoder(width=2, pairs=3, middle=2, dtype=torch.float32, **options) -> AnchoredDecoder:
     anchors = Anchors(symmetric_places(pairs, middle), pairs, global_width=4, local_width=3, hidden=6)
     sizes = {
-        "hidden": 10, "layers": 3, "neighbours": 4, "reach": 3, "appearance_hidden": 8, "appearance_layers": 2,
+        "hidden": 10, "layers": 3, "neighbors": 4, "reach": 3, "appearance_hidden": 8, "appearance_layers": 2,
         "appearance_width": 5, "beta": 20.0, "far": 0.05,
     }  # fmt: skip
     made = AnchoredDecoder(anchors, **(sizes | options))
@@ -41,25 +41,25 @@ def somewhere(count, dtype=torch.float32) -> hf.Canonical:
     return hf.Canonical(points, points, points, torch.randint(FRAMES, (count,)), valid)
 
 
-def run(part, features, canonical, prepared, colour=True):
-    return part(features, canonical.directions, colour, canonical=canonical, prepared=prepared)
+def run(part, features, canonical, prepared, color=True):
+    return part(features, canonical.directions, color, canonical=canonical, prepared=prepared)
 
 
 def looped(part: AnchoredDecoder, features, canonical, given: hf.HeadState):
     """The definition, for a point and a member at a time."""
     layout, space = part.anchors.layout, part.anchors
     codes = [layout.split(given.codes[name]) for name in ("geometry", "appearance")]
-    places = space.normalised(space(given.codes["geometry"]))
-    distances, colours = [], []
-    for x, h, b in zip(space.normalised(canonical.points), features, canonical.frame.tolist(), strict=True):
+    places = space.normalized(space(given.codes["geometry"]))
+    distances, colors = [], []
+    for x, h, b in zip(space.normalized(canonical.points), features, canonical.frame.tolist(), strict=True):
         d = (x - places[b]).norm(dim=-1)
-        near = d.argsort()[: part.neighbours]
+        near = d.argsort()[: part.neighbors]
         s = d[near][: part.reach].max() / part.sharpness
         members = [*near.tolist(), layout.members - 1]
         apart = torch.cat([d[near], d.new_tensor([part.far])])
         weight = torch.exp(-((apart / s) ** 2) / 2)
         weight = weight / (weight.sum() + 1e-8)
-        distance, colour = 0.0, 0.0
+        distance, color = 0.0, 0.0
         for w, k in zip(weight, members, strict=True):
             of_pair, last = k < 2 * layout.pairs, k == layout.members - 1
             network = k // 2 if of_pair else k - layout.pairs
@@ -68,10 +68,10 @@ def looped(part: AnchoredDecoder, features, canonical, given: hf.HeadState):
             f, hidden = network_of(part.geometry_networks, network, codes[0], b, k, own, part.beta)
             seen = part.projection(hidden) if part.appearance == "geometry" else own
             distance = distance + w * f[0]
-            colour = colour + w * network_of(part.appearance_networks, network, codes[1], b, k, seen, None)[0]
+            color = color + w * network_of(part.appearance_networks, network, codes[1], b, k, seen, None)[0]
         distances.append(distance / space.scale)
-        colours.append((colour + 1) / 2)
-    return torch.stack(distances), torch.stack(colours)
+        colors.append((color + 1) / 2)
+    return torch.stack(distances), torch.stack(colors)
 
 
 def network_of(ensemble, network, code, b, k, own, beta):
@@ -93,21 +93,21 @@ def test_values_are_those_of_a_loop(width, appearance, frames):
     canonical, features = somewhere(25, torch.float64), torch.randn(25, width, dtype=torch.float64)
     given = state(part, frames)
     canonical = canonical.replace(frame=canonical.frame % frames)
-    distance, colour = looped(part, features, canonical, given)
+    distance, color = looped(part, features, canonical, given)
     found = run(part, features, canonical, part.prepare(given))
     torch.testing.assert_close(found.distance, distance)
-    torch.testing.assert_close(found.rgb, colour)
+    torch.testing.assert_close(found.rgb, color)
 
 
 @pytest.mark.parametrize(("pairs", "middle"), [(0, 3), (2, 0)])
 def test_without_pairs_or_without_a_middle(pairs, middle):
-    part = decoder(1, pairs, middle, torch.float64, layers=1, appearance_layers=1, neighbours=9)
-    assert part.neighbours == 2 * pairs + middle
+    part = decoder(1, pairs, middle, torch.float64, layers=1, appearance_layers=1, neighbors=9)
+    assert part.neighbors == 2 * pairs + middle
     canonical, features, given = somewhere(5, torch.float64), torch.randn(5, 1, dtype=torch.float64), state(part)
-    distance, colour = looped(part, features, canonical, given)
+    distance, color = looped(part, features, canonical, given)
     found = run(part, features, canonical, part.prepare(given))
     torch.testing.assert_close(found.distance, distance)
-    torch.testing.assert_close(found.rgb, colour)
+    torch.testing.assert_close(found.rgb, color)
 
 
 def test_the_papers_sizes():
@@ -121,14 +121,14 @@ def test_the_papers_sizes():
     assert part.far == 0.75 and part.network.tolist()[58:] == [29, 29, 30, 31, 32, 33, 34, 35]
 
 
-def test_colour_later_and_in_pieces(monkeypatch):
+def test_color_later_and_in_pieces(monkeypatch):
     part = decoder()
     canonical, features, prepared = somewhere(700), torch.randn(700, 2), part.prepare(state(part))
     whole = run(part, features, canonical, prepared)
-    bare = run(part, features, canonical, prepared, colour=False)
+    bare = run(part, features, canonical, prepared, color=False)
     assert bare.rgb is None and torch.equal(bare.distance, whole.distance)
     some = torch.randperm(700)[:300]
-    later = part.colour(bare.geometry[some], canonical.directions[some], prepared=prepared)
+    later = part.color(bare.geometry[some], canonical.directions[some], prepared=prepared)
     torch.testing.assert_close(later, whole.rgb[some])
     monkeypatch.setattr("headfields.decoders.anchored._VALUES", {"cpu": 1})
     with torch.no_grad():
@@ -165,7 +165,7 @@ def test_a_symmetric_person_has_a_symmetric_head():
 
 
 def test_derivatives_of_points_features_codes_and_weights():
-    part = decoder(1, 1, 1, torch.float64, hidden=4, layers=2, neighbours=3, reach=3, appearance_hidden=3,
+    part = decoder(1, 1, 1, torch.float64, hidden=4, layers=2, neighbors=3, reach=3, appearance_hidden=3,
                    appearance_layers=1, appearance_width=2)  # fmt: skip
     with torch.no_grad():  # away from the kinks of the ReLUs
         part.projection[0].bias += 3.0
@@ -216,11 +216,11 @@ def test_every_parameter_learns_and_nothing_is_legal():
         assert none.distance.shape == (0,) and none.rgb.shape == (0, 3)
         (none.distance.sum() + none.rgb.sum()).backward()
         assert part.geometry_networks.weights[0].grad is not None
-        assert part.colour(none.geometry, canonical.directions[:0], prepared=part.prepare(state(part))).shape == (0, 3)
+        assert part.color(none.geometry, canonical.directions[:0], prepared=part.prepare(state(part))).shape == (0, 3)
 
 
 def test_members_of_little_weight_are_skipped_in_evaluation_alone():
-    part = decoder(neighbours=8, reach=4, skip_below=1e-3)
+    part = decoder(neighbors=8, reach=4, skip_below=1e-3)
     canonical, features = somewhere(2000), torch.randn(2000, 2)
     prepared = part.prepare(state(part))
     whole = run(part, features, canonical, prepared)
@@ -243,7 +243,7 @@ def test_members_of_little_weight_are_skipped_in_evaluation_alone():
 
 
 def members_say(part, features, canonical, prepared):
-    """The largest distance that any member says of any point, metres."""
+    """The largest distance that any member says of any point, meters."""
     said = []
     original = part.geometry_networks.forward
 
@@ -253,7 +253,7 @@ def members_say(part, features, canonical, prepared):
         return result
 
     part.geometry_networks.forward = listening
-    run(part, features, canonical, prepared, colour=False)
+    run(part, features, canonical, prepared, color=False)
     del part.geometry_networks.forward
     return torch.stack(said).max() / part.anchors.scale
 
@@ -271,7 +271,7 @@ def test_autocast_leaves_distances_alone():
 def test_errors(unchecked):
     for options, message in (
         ({"hidden": 0}, "hidden is 0"), ({"reach": 0}, "reach is 0"), ({"skip_below": 1}, "skip_below=1"),
-        ({"appearance": "colour"}, "appearance is 'colour'"), ({"sharpness": -1}, "sharpness=-1"),
+        ({"appearance": "color"}, "appearance is 'color'"), ({"sharpness": -1}, "sharpness=-1"),
     ):  # fmt: skip
         with pytest.raises(ValueError, match=message):
             decoder(**options)

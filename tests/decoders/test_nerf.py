@@ -26,7 +26,7 @@ def test_ranges_and_shapes() -> None:
     assert bool((values.density > 0).all())
 
 
-def test_density_does_not_see_the_direction_and_colour_does() -> None:
+def test_density_does_not_see_the_direction_and_color_does() -> None:
     decoder, features = built(), torch.randn(5, 6)
     one, other = decoder(features, directions(5, 1)), decoder(features, directions(5, 2))
     torch.testing.assert_close(one.density, other.density)
@@ -35,19 +35,19 @@ def test_density_does_not_see_the_direction_and_colour_does() -> None:
     torch.testing.assert_close(flat(features, directions(5, 1)).rgb, flat(features, directions(5, 2)).rgb)
 
 
-def test_density_alone_leaves_colour_out() -> None:
+def test_density_alone_leaves_color_out() -> None:
     decoder, features = built(), torch.randn(5, 6)
-    values = decoder(features, directions(5), colour=False)
+    values = decoder(features, directions(5), color=False)
     assert values.rgb is None
     torch.testing.assert_close(values.density, decoder(features, directions(5)).density)
 
 
-def test_colour_may_be_asked_for_later() -> None:
+def test_color_may_be_asked_for_later() -> None:
     decoder, features = built(), torch.randn(5, 6)
-    first, whole = decoder(features, directions(5), colour=False), decoder(features, directions(5))
+    first, whole = decoder(features, directions(5), color=False), decoder(features, directions(5))
     assert first.geometry is not None
-    torch.testing.assert_close(decoder.colour(first.geometry, directions(5)), whole.rgb)
-    assert decoder.colour(first.geometry[:0], directions(0)).shape == (0, 3)
+    torch.testing.assert_close(decoder.color(first.geometry, directions(5)), whole.rgb)
+    assert decoder.color(first.geometry[:0], directions(0)).shape == (0, 3)
 
 
 def test_huge_activations_stay_finite() -> None:

@@ -1,4 +1,4 @@
-"""NeuS's decoder: it starts as a sphere, and its colour sees what it should."""
+"""NeuS's decoder: it starts as a sphere, and its color sees what it should."""
 
 import pytest
 import torch
@@ -22,7 +22,7 @@ ENCODERS = {
 SIZES = {
     "small": {"hidden": 32, "layers": 1},
     "default": {},
-    "published": {"hidden": 256, "layers": 8, "skip": 4, "geometry_width": 256, "colour_layers": 4},
+    "published": {"hidden": 256, "layers": 8, "skip": 4, "geometry_width": 256, "color_layers": 4},
 }
 
 
@@ -48,15 +48,15 @@ def test_it_starts_as_a_sphere(encoder: str, size: str) -> None:
     outward = points - MIDDLE
     error = values.distance - (outward.norm(dim=-1) - 0.09)
     assert float(error.abs().mean()) < 0.003 and float(error.abs().max()) < 0.02
-    off_centre = outward.norm(dim=-1) > 0.03
-    assert float((values.normal * normalize(outward, dim=-1)).sum(-1)[off_centre].mean()) > 0.98
-    assert float((values.gradient.norm(dim=-1)[off_centre] - 1).abs().mean()) < 0.1
+    off_center = outward.norm(dim=-1) > 0.03
+    assert float((values.normal * normalize(outward, dim=-1)).sum(-1)[off_center].mean()) > 0.98
+    assert float((values.gradient.norm(dim=-1)[off_center] - 1).abs().mean()) < 0.1
 
 
-def test_radius_and_centre_are_metres() -> None:
-    centre = torch.tensor([0.0, 0.05, 0.03])
-    field = avatar(radius=0.05, centre=centre).field(STATE)
-    points = centre + 0.05 * normalize(torch.randn(200, 3), dim=-1)
+def test_radius_and_center_are_meters() -> None:
+    center = torch.tensor([0.0, 0.05, 0.03])
+    field = avatar(radius=0.05, center=center).field(STATE)
+    points = center + 0.05 * normalize(torch.randn(200, 3), dim=-1)
     with torch.no_grad():
         _, values = field.signed_distance(points, torch.zeros(200, dtype=torch.long))
     assert float(values.distance.abs().mean()) < 0.003
@@ -64,23 +64,23 @@ def test_radius_and_centre_are_metres() -> None:
     assert default.decoder.radius == pytest.approx(float((BOX[1] - BOX[0]).norm()) / 8)
 
 
-def test_colour_sees_normal_and_direction_and_the_distance_neither() -> None:
+def test_color_sees_normal_and_direction_and_the_distance_neither() -> None:
     made = avatar()
     at = canonical(0.1 * torch.randn(6, 3))
     values = made.decoder(made.encoder(at, None), at.directions, canonical=at)
     assert values.rgb is None and values.geometry is not None
     one, other = normalize(torch.randn(2, 6, 3), dim=-1).unbind(0)
-    colour = made.decoder.colour
-    assert not torch.allclose(colour(values.geometry, one, one), colour(values.geometry, one, other))
-    assert not torch.allclose(colour(values.geometry, one, one), colour(values.geometry, other, one))
-    flat = avatar(direction_bands=0).decoder.colour
+    color = made.decoder.color
+    assert not torch.allclose(color(values.geometry, one, one), color(values.geometry, one, other))
+    assert not torch.allclose(color(values.geometry, one, one), color(values.geometry, other, one))
+    flat = avatar(direction_bands=0).decoder.color
     torch.testing.assert_close(flat(values.geometry, one, one), flat(values.geometry, other, one))
 
 
 def test_no_points_keep_a_gradient() -> None:
     made, at = avatar(), canonical(torch.zeros(0, 3))
     values = made.decoder(made.encoder(at, None), at.directions, canonical=at)
-    rgb = made.decoder.colour(values.geometry, at.directions, at.directions)
+    rgb = made.decoder.color(values.geometry, at.directions, at.directions)
     (values.distance.sum() + rgb.sum()).backward()
     assert rgb.shape == (0, 3) and all(parameter.grad is not None for parameter in made.decoder.parameters())
 
@@ -110,4 +110,4 @@ def test_bad_arguments_are_named(options: dict, message: str, unchecked: None) -
     with pytest.raises(ValueError, match="canonical is None"):
         made.decoder(torch.zeros(1, 8), torch.zeros(1, 3))
     with pytest.raises(ValueError, match="normals is None"):
-        made.decoder.colour(torch.zeros(1, 19), torch.zeros(1, 3))
+        made.decoder.color(torch.zeros(1, 19), torch.zeros(1, 3))

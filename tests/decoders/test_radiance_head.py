@@ -20,7 +20,7 @@ def test_the_formulas() -> None:
     features, directions = torch.randn(7, 6), torch.nn.functional.normalize(torch.randn(7, 3), dim=-1)
     values = head(features, directions)
     torch.testing.assert_close(values.density, (features @ head.density_layer.weight[0] + 2.0).exp())
-    hidden, last = head.colour_network[0], head.colour_network[2]
+    hidden, last = head.color_network[0], head.color_network[2]
     seen = torch.cat([features, frequency_encoding(directions, 4)], dim=-1)
     assert seen.shape[1] == hidden.in_features == 6 + 27
     torch.testing.assert_close(values.rgb, last(hidden(seen).relu()).sigmoid())
@@ -32,9 +32,9 @@ def test_the_papers_sizes() -> None:
     assert sum(p.numel() for p in head.parameters()) == 129 + (155 * 64 + 64) + (64 * 3 + 3)
 
 
-def test_colour_can_be_left_out_and_directions_too() -> None:
+def test_color_can_be_left_out_and_directions_too() -> None:
     features, directions = torch.randn(4, 6), torch.randn(4, 3)
-    assert built()(features, directions, colour=False).rgb is None
+    assert built()(features, directions, color=False).rgb is None
     head = built(direction_bands=0)
     torch.testing.assert_close(head(features, directions).rgb, head(features, -directions).rgb)
     with_directions = built()
@@ -42,7 +42,7 @@ def test_colour_can_be_left_out_and_directions_too() -> None:
 
 
 def test_derivatives() -> None:
-    head = built(colour_layers=2).double()
+    head = built(color_layers=2).double()
     given = [torch.randn(3, 6, dtype=torch.float64), torch.randn(3, 3, dtype=torch.float64)]
     given = [x.requires_grad_() for x in given]
 
@@ -63,6 +63,6 @@ def test_no_points_and_huge_features() -> None:
 
 
 def test_bad_sizes(unchecked: None) -> None:
-    for options in ({"hidden": 0}, {"colour_layers": -1}, {"direction_bands": -1}):
+    for options in ({"hidden": 0}, {"color_layers": -1}, {"direction_bands": -1}):
         with pytest.raises(ValueError, match="RadianceHead: hidden="):
             RadianceHead(**options)

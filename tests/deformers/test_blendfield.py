@@ -1,4 +1,4 @@
-"""Blendfields: what they mix, where they start, the Jacobian behind a coarse deformer, saving, colours."""
+"""Blendfields: what they mix, where they start, the Jacobian behind a coarse deformer, saving, colors."""
 
 from pathlib import Path
 from typing import Any
@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from headfields.avatar import Avatar
-from headfields.decoders import BlendedColour, NeRFDecoder, RadianceHead
+from headfields.decoders import BlendedColor, NeRFDecoder, RadianceHead
 from headfields.deformers import Blendfield, Chain, ErrorWarp, InverseSkinning, Static, SurfaceCanonicalizer, jacobian
-from headfields.encoders import ColourFields, HashGrid
+from headfields.encoders import ColorFields, HashGrid
 from headfields.networks.field_basis import BlendCoefficients
 from headfields.parts import Deformer
 from headfields.records import HeadState
@@ -111,7 +111,7 @@ def chains() -> dict[str, tuple[Deformer, HeadState, Tensor]]:
     with torch.no_grad():
         for head in warp.heads.values():
             head[-1].weight.normal_(std=0.05)  # type: ignore[index]
-    on = bent.vertices[:, FACES_TUBE].mean(dim=2)  # centres of triangles
+    on = bent.vertices[:, FACES_TUBE].mean(dim=2)  # centers of triangles
     points = torch.cat([on[0, ::40], on[1, 7::40]]) + 0.002
     return {
         "skinning, blendfield": (Chain(skinning, blendfield("mlp")), bent, points),
@@ -180,12 +180,12 @@ def test_no_points_keep_a_gradient() -> None:
     assert nobody.coefficients.shape == (0, 3)
 
 
-def colour_avatar(decoder: Any) -> Avatar:
+def color_avatar(decoder: Any) -> Avatar:
     torch.manual_seed(0)
     coefficients = BlendCoefficients({"expression": 2}, fields=3, hidden=8)
     avatar = Avatar(
-        SurfaceCanonicalizer(VERTICES, FACES), HashGrid(2, 2, 8, 4, 16), BlendedColour(decoder),
-        VolumeRenderer(UniformSampler(8)), condition=ColourFields(coefficients, options=SMALL["grid"]),
+        SurfaceCanonicalizer(VERTICES, FACES), HashGrid(2, 2, 8, 4, 16), BlendedColor(decoder),
+        VolumeRenderer(UniformSampler(8)), condition=ColorFields(coefficients, options=SMALL["grid"]),
     )  # fmt: skip
     with torch.no_grad():
         avatar.conditions[0].basis.table.normal_()  # type: ignore[union-attr,operator]
@@ -195,14 +195,14 @@ def colour_avatar(decoder: Any) -> Avatar:
 @pytest.mark.parametrize(
     "decoder", [lambda: NeRFDecoder(16, density_bias=3.0), lambda: RadianceHead(8, density_bias=3.0)]
 )
-def test_colours_blended_in_place_of_points(decoder: Any, tmp_path: Path) -> None:
-    """The expression changes the colour by its fields, in logits, and leaves the density; both ways to ask agree."""
-    avatar = colour_avatar(decoder())
+def test_colors_blended_in_place_of_points(decoder: Any, tmp_path: Path) -> None:
+    """The expression changes the color by its fields, in logits, and leaves the density; both ways to ask agree."""
+    avatar = color_avatar(decoder())
     field = avatar.field(state())
     points, frame = VERTICES[:8] * 1.01, torch.arange(8) % 2
-    canonical = field.canonicalise(points, torch.nn.functional.normalize(points, dim=-1), frame)
+    canonical = field.canonicalize(points, torch.nn.functional.normalize(points, dim=-1), frame)
     values = field.decode(canonical)
-    later = field.colour(field.decode(canonical, colour=False), canonical)
+    later = field.color(field.decode(canonical, color=False), canonical)
     torch.testing.assert_close(later.rgb, values.rgb)
     features = avatar.encoder(canonical, None)
     plain = avatar.decoder.decoder(features, canonical.directions)  # type: ignore[operator,union-attr]
@@ -224,8 +224,8 @@ def test_one_mapping_network_for_both_is_one_when_loaded(tmp_path: Path) -> None
     surface = SurfaceCanonicalizer(VERTICES, FACES)
     avatar = Avatar(
         Chain(surface, Blendfield(surface.bounds(), coefficients, options=SMALL["grid"])), HashGrid(2, 2, 8, 4, 16),
-        BlendedColour(NeRFDecoder(16)), VolumeRenderer(UniformSampler(4)),
-        condition=ColourFields(coefficients, options=SMALL["grid"]),
+        BlendedColor(NeRFDecoder(16)), VolumeRenderer(UniformSampler(4)),
+        condition=ColorFields(coefficients, options=SMALL["grid"]),
     )  # fmt: skip
     avatar.save(tmp_path / "avatar.safetensors")
     again = Avatar.load(tmp_path / "avatar.safetensors")
@@ -243,8 +243,8 @@ def test_errors(unchecked: None) -> None:
         Blendfield(BOX, BlendCoefficients({"expression": 2}), scale=0)
     with pytest.raises(ValueError, match="kind is 'cube'"):
         Blendfield(BOX, BlendCoefficients({"expression": 2}), "cube")  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match="colour"):
-        Blendfield(BOX, BlendCoefficients({"expression": 2}), options={"colour": 3})
+    with pytest.raises(TypeError, match="color"):
+        Blendfield(BOX, BlendCoefficients({"expression": 2}), options={"color": 3})
     wide = Blendfield(BOX, BlendCoefficients({"expression": 9}), options=SMALL["grid"])
     with pytest.raises(ValueError, match=r"condition has 9 values of 'expression'.*\(2, 2\)"):
         wide.prepare(state())
@@ -254,4 +254,4 @@ def test_errors(unchecked: None) -> None:
     with pytest.raises(ValueError, match="pose has 1 joints"):
         jaw.prepare(state(pose=torch.zeros(2, 1, 3)))
     with pytest.raises(ValueError, match="features are 2 wide"):
-        BlendedColour(NeRFDecoder()).build(2)
+        BlendedColor(NeRFDecoder()).build(2)

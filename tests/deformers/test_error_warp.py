@@ -36,11 +36,11 @@ def points(count: int = 6, dtype: torch.dtype = torch.float64) -> tuple[torch.Te
     return where.to(dtype), along.to(dtype), torch.arange(count) % 2
 
 
-def constant(log=(0.0, 0.0, 0.0), centre=(0.0, 0.0, 0.0), shift=(0.0, 0.0, 0.0)) -> ErrorWarp:
+def constant(log=(0.0, 0.0, 0.0), center=(0.0, 0.0, 0.0), shift=(0.0, 0.0, 0.0)) -> ErrorWarp:
     """One whose networks give the same everywhere."""
     made = warp(spread=0.0)
     with torch.no_grad():
-        for name, value in (("rotation", log), ("centre", centre), ("translation", shift)):
+        for name, value in (("rotation", log), ("center", center), ("translation", shift)):
             made.heads[name][-1].bias.copy_(torch.tensor(value))
     return made
 
@@ -52,17 +52,17 @@ def inside(where: torch.Tensor) -> torch.Tensor:
 def test_the_papers_formula_sign_for_sign() -> None:
     """q' = R(q + c) - c + t in half sides of the box (0.2 m) about its middle: the rotation is about -c."""
     where, along, frame = points()
-    log, centre, shift = (0.1, -0.2, 0.3), (0.5, 0.0, -0.25), (0.0, 0.1, 0.0)
-    made = constant(log, centre, shift)
+    log, center, shift = (0.1, -0.2, 0.3), (0.5, 0.0, -0.25), (0.0, 0.1, 0.0)
+    made = constant(log, center, shift)
     out = made(where, along, frame, made.prepare(state()))
     turn = rotation_from_log_quaternion(torch.tensor(log).double())
-    middle, c, t = BOX.mean(0).double(), 0.2 * torch.tensor(centre).double(), 0.2 * torch.tensor(shift).double()
+    middle, c, t = BOX.mean(0).double(), 0.2 * torch.tensor(center).double(), 0.2 * torch.tensor(shift).double()
     wanted = (where - middle + c) @ turn.T - c + t + middle
     torch.testing.assert_close(out.points, wanted)
     torch.testing.assert_close(out.directions, along @ turn.T)
     assert float(axis_angle(turn).norm()) == pytest.approx(2 * torch.tensor(log).norm().item())
     pivot = (middle - c)[None]
-    still = constant(log, centre)
+    still = constant(log, center)
     moved = still(pivot, along[:1], frame[:1], still.prepare(state())).points
     torch.testing.assert_close(moved, pivot)  # what lies at -c stays
     assert torch.equal(out.posed_points, where) and bool(out.valid.all()) and out.face is None

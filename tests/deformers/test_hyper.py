@@ -17,7 +17,7 @@ def anchors(**options) -> Anchors:
 
 def deformer(ambient=2, skip=1, lively=True, **options) -> HyperDeformer:
     sizes = {"expression_width": 5, "identity_width": 3, "hidden": 12, "layers": 3, "beta": 20.0}
-    made = HyperDeformer(anchors(centre=torch.tensor([0.0, 0.02, 0.0])), ambient, skip=skip, **(sizes | options))
+    made = HyperDeformer(anchors(center=torch.tensor([0.0, 0.02, 0.0])), ambient, skip=skip, **(sizes | options))
     if lively:
         with torch.no_grad():
             made.out.weight *= 100
@@ -32,9 +32,9 @@ def state(part: HyperDeformer, dtype=torch.float32, frames=FRAMES) -> hf.HeadSta
 def joined(part: HyperDeformer, points, frame, given: hf.HeadState):
     """The definition: [x, identity, expression] of each point, through all layers."""
     geometry, expression = given.codes["geometry"], given.codes["expression_code"]
-    places = part.anchors.normalised(part.anchors(geometry)).flatten(1)
+    places = part.anchors.normalized(part.anchors(geometry)).flatten(1)
     codes = torch.cat([part.identity(torch.cat([geometry, places], -1)), expression], -1)
-    x = torch.cat([part.anchors.normalised(points), codes[frame]], -1)
+    x = torch.cat([part.anchors.normalized(points), codes[frame]], -1)
     hidden = x
     for index, layer in enumerate(part.layers):
         if index == part.skip:
@@ -109,14 +109,14 @@ def test_every_parameter_learns_and_nothing_is_legal():
 
 def test_the_sphere():
     part = deformer(radius=0.2)
-    centre = part.anchors.centre
-    points = centre + torch.tensor([[0.0, 0.0, 0.19], [0.0, 0.21, 0.0]])
+    center = part.anchors.center
+    points = center + torch.tensor([[0.0, 0.0, 0.19], [0.0, 0.21, 0.0]])
     ready = part.prepare(state(part))
     assert part(points, points, torch.zeros(2, dtype=torch.long), ready).valid.tolist() == [True, False]
-    torch.testing.assert_close(part.bounds(), torch.stack([centre - 0.2, centre + 0.2]))
+    torch.testing.assert_close(part.bounds(), torch.stack([center - 0.2, center + 0.2]))
     torch.testing.assert_close(part.posed_bounds(ready), part.bounds())
     frame = torch.zeros(4, dtype=torch.long)
-    origins = centre + torch.tensor([[0.0, 0.0, 1.0], [0.1, 0.0, 1.0], [0.0, 0.0, 1.0], [0.0, 0.0, 0.1]])
+    origins = center + torch.tensor([[0.0, 0.0, 1.0], [0.1, 0.0, 1.0], [0.0, 0.0, 1.0], [0.0, 0.0, 0.1]])
     rays = hf.Rays(origins, torch.tensor([[0.0, 0, -1], [0, 0, -1], [0, 0, 1], [0, 0, -1]]), frame)
     near, far = part.near_far(rays, ready)
     half = (0.2**2 - 0.1**2) ** 0.5
@@ -127,14 +127,14 @@ def test_the_sphere():
 def test_rays_and_spheres_have_derivatives_and_no_nan():
     origins = torch.tensor([[0.1, 0.0, 1.0], [0.5, 0.0, 1.0], [0.2, 0.0, 1.0]], dtype=torch.float64, requires_grad=True)
     directions = torch.tensor([[0.0, 0.0, -1.0]] * 3, dtype=torch.float64)
-    frame, centre = torch.zeros(3, dtype=torch.long), torch.zeros(3, dtype=torch.float64)
+    frame, center = torch.zeros(3, dtype=torch.long), torch.zeros(3, dtype=torch.float64)
 
     def function(x):
-        near, far = ray_sphere(hf.Rays(x, directions, frame), centre, 0.2)  # hits, misses, touches
+        near, far = ray_sphere(hf.Rays(x, directions, frame), center, 0.2)  # hits, misses, touches
         return near[:1], far[:1]
 
     assert torch.autograd.gradcheck(function, origins)
-    near, far = ray_sphere(hf.Rays(origins, directions, frame), centre, 0.2)
+    near, far = ray_sphere(hf.Rays(origins, directions, frame), center, 0.2)
     (near[0] + far[0] + 0 * near[1:].nan_to_num(0, 0, 0).sum()).backward()
     assert bool(origins.grad.isfinite().all()) and bool(near[1:].isinf().all())
 

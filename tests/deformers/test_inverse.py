@@ -114,14 +114,14 @@ def test_a_field_poses_points():
     points = torch.tensor([[0.03, 0.02, 0.08], [0.0, -0.05, 0.07]])
     found = field.invert(points, torch.tensor([0, 1]))
     assert bool(found.converged.all())
-    back = field.canonicalise(found.points, points, torch.tensor([0, 1])).points
+    back = field.canonicalize(found.points, points, torch.tensor([0, 1])).points
     torch.testing.assert_close(back, points, atol=2e-5, rtol=0)
 
 
 def small_avatar() -> hf.Avatar:
     part = deformer(2)
     decoder = hf.decoders.AnchoredDecoder(
-        part.anchors, hidden=4, layers=1, neighbours=3, reach=2, appearance_hidden=4, appearance_layers=1
+        part.anchors, hidden=4, layers=1, neighbors=3, reach=2, appearance_hidden=4, appearance_layers=1
     )
     renderer = hf.renderers.SurfaceRenderer(hf.renderers.UniformSampler(4))
     return hf.Avatar(part, hf.encoders.Coordinates(points=False), decoder, renderer)

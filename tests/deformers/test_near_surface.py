@@ -17,7 +17,7 @@ def rays(count: int = 40) -> Rays:
 
 
 @pytest.mark.parametrize("behind", [None, 0.02])
-def test_its_rays_are_those_of_the_surface_canonicaliser(behind: float | None) -> None:
+def test_its_rays_are_those_of_the_surface_canonicalizer(behind: float | None) -> None:
     state = HeadState(torch.stack([VERTICES, VERTICES + torch.tensor([0.03, 0, 0])]))
     near, surface = (kind(VERTICES, FACES, shell=0.04, behind=behind) for kind in (NearSurface, SurfaceCanonicalizer))
     ready, other = near.prepare(state), surface.prepare(state)

@@ -47,7 +47,7 @@ def test_the_surface_goes_to_the_surface_and_what_lies_off_it_follows_the_joints
     offset = 0.004 * torch.nn.functional.normalize(torch.linalg.cross(b - a, c - a), dim=-1)
     out = deformer(posed_points + offset, offset / 0.004, frame, deformer.prepare(state))
     face = torch.stack([torch.isin(FACES, row).all(-1).nonzero()[0, 0] for row in corners])
-    own = out.face == face  # at a concave edge the foot may be on the neighbour
+    own = out.face == face  # at a concave edge the foot may be on the neighbor
     assert int(own.sum()) > 30
     assert state.joint_transforms is not None
     weights = interpolate_rows(WEIGHTS, corners, barycentric)

@@ -1,4 +1,4 @@
-"""The surface canonicaliser: rigid motion, blending formulas, validity, gradients."""
+"""The surface canonicalizer: rigid motion, blending formulas, validity, gradients."""
 
 import pytest
 import torch
@@ -41,7 +41,7 @@ def test_a_rigid_motion_is_undone(blend: bool, formula: str) -> None:
 
 
 def test_the_released_formula_blends_frames_and_inverts_afterwards() -> None:
-    from headfields.ops.triangle_frames import edge_neighbours, triangle_frames
+    from headfields.ops.triangle_frames import edge_neighbors, triangle_frames
 
     vertices, faces = SPHERE
     posed = deformed(3)
@@ -52,10 +52,10 @@ def test_the_released_formula_blends_frames_and_inverts_afterwards() -> None:
     bottom = torch.tensor([[[0.0, 0, 0, 1]]]).expand(len(faces), 1, 4)
     posed_frames = torch.cat([triangle_frames(posed, faces), bottom], dim=1)
     canonical_frames = torch.cat([triangle_frames(vertices, faces), bottom], dim=1)
-    neighbours = edge_neighbours(faces)
+    neighbors = edge_neighbors(faces)
     for index in range(7):
         face = int(result.face[index])
-        ring = [face] + [other for other in neighbours[face].tolist() if other >= 0]
+        ring = [face] + [other for other in neighbors[face].tolist() if other >= 0]
         mixed = []
         for mesh, frames in ((posed, posed_frames), (vertices, canonical_frames)):
             distance = torch.stack([(points[index] - mesh[faces[j]].mean(0)).norm() for j in ring])
@@ -79,18 +79,18 @@ def test_the_surface_goes_to_the_surface() -> None:
     vertices, faces = SPHERE
     deformer = SurfaceCanonicalizer(vertices, faces, blend_neighbors=False)
     posed = deformed()
-    centres = posed[faces].mean(dim=1)
-    result = deformer(centres, torch.ones_like(centres) / 3**0.5, torch.zeros(len(faces), dtype=torch.long),
+    centers = posed[faces].mean(dim=1)
+    result = deformer(centers, torch.ones_like(centers) / 3**0.5, torch.zeros(len(faces), dtype=torch.long),
                       deformer.prepare(HeadState(vertices=posed[None])))  # fmt: skip
     assert float(result.distance.max()) < 1e-6
-    # Each triangle is carried rigidly, so its centre lands on the canonical triangle's plane.
+    # Each triangle is carried rigidly, so its center lands on the canonical triangle's plane.
     a, b, c = (vertices[faces[result.face]][:, k] for k in range(3))
     normal = torch.nn.functional.normalize(torch.linalg.cross(b - a, c - a), dim=-1)
     assert float(((result.points - a) * normal).sum(-1).abs().max()) < 1e-6
 
 
-def test_published_blending_is_the_weighted_mean_of_the_neighbours_maps() -> None:
-    from headfields.ops.triangle_frames import deformation_gradients, edge_neighbours
+def test_published_blending_is_the_weighted_mean_of_the_neighbors_maps() -> None:
+    from headfields.ops.triangle_frames import deformation_gradients, edge_neighbors
 
     vertices, faces = SPHERE
     posed = deformed(2)
@@ -100,10 +100,10 @@ def test_published_blending_is_the_weighted_mean_of_the_neighbours_maps() -> Non
         points, directions, torch.zeros(7, dtype=torch.long), deformer.prepare(HeadState(vertices=posed[None]))
     )
     gradients = deformation_gradients(posed, vertices, faces)
-    neighbours = edge_neighbours(faces)
+    neighbors = edge_neighbors(faces)
     for index in range(7):
         face = int(result.face[index])
-        ring = [face] + [other for other in neighbours[face].tolist() if other >= 0]
+        ring = [face] + [other for other in neighbors[face].tolist() if other >= 0]
         weight = torch.stack([torch.exp(-4 * (points[index] - posed[faces[j]].mean(0)).norm()) for j in ring])
         mixed = sum(w * gradients[j] for w, j in zip(weight / weight.sum(), ring, strict=True))
         assert isinstance(mixed, torch.Tensor)

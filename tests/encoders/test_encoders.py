@@ -1,4 +1,4 @@
-"""Encoders on canonical points: widths, gating, normalisation."""
+"""Encoders on canonical points: widths, gating, normalization."""
 
 import pytest
 import torch

@@ -67,7 +67,7 @@ def layers(network: nn.Sequential, x: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("fixed", [False, True])
 def test_the_papers_formulas(device, fixed):
-    encoder = make(neighbours=3, vertices=VERTICES if fixed else None).to(device)
+    encoder = make(neighbors=3, vertices=VERTICES if fixed else None).to(device)
     points, frames = near(40).to(device), state().to(device)
     canonical = at(points, (torch.arange(40) % 2).to(device))
     found = encoder(canonical, encoder.prepare(frames))
@@ -76,7 +76,7 @@ def test_the_papers_formulas(device, fixed):
         v = VERTICES.to(device) if fixed else frames.vertices[i % 2]
         distance, nearest = (v - q).norm(dim=-1).topk(3, largest=False)
         z = encoder.source(frames)[i % 2, nearest]
-        each = layers(encoder.neighbour_network, torch.cat([frequency_encoding((v[nearest] - q) / 0.05, 2), z], -1))
+        each = layers(encoder.neighbor_network, torch.cat([frequency_encoding((v[nearest] - q) / 0.05, 2), z], -1))
         weight = (1 / distance) / (1 / distance).sum()
         wanted = layers(encoder.merged_network, (weight[:, None] * each).sum(0))
         torch.testing.assert_close(found[i], wanted, atol=2e-5, rtol=1e-4)
@@ -98,7 +98,7 @@ def test_many_vertices_and_points_give_the_gradients_of_the_layers(device):
     z = encoder.source(frames)[0][nearest]
     encoded = frequency_encoding((vertices[0][nearest] - points[:, None]) / 0.05, 2)
     weight = (1 / distance) / (1 / distance).sum(-1, keepdim=True)
-    each = layers(encoder.neighbour_network, torch.cat([encoded, z], -1))
+    each = layers(encoder.neighbor_network, torch.cat([encoded, z], -1))
     wanted = layers(encoder.merged_network, (weight[..., None] * each).sum(1))
     for one, other in zip(found, torch.autograd.grad(wanted, list(encoder.parameters()), grad), strict=True):
         torch.testing.assert_close(one, other, atol=2e-3, rtol=2e-3)
@@ -110,7 +110,7 @@ def test_a_point_at_a_vertex_sees_that_vertex_alone():
     canonical = at(VERTICES.clone(), torch.zeros(COUNT, dtype=torch.long))
     found = encoder(canonical, encoder.prepare(frames))
     z = encoder.source(frames)[0]
-    wanted = layers(encoder.neighbour_network, torch.cat([frequency_encoding(torch.zeros(COUNT, 3), 2), z], -1))
+    wanted = layers(encoder.neighbor_network, torch.cat([frequency_encoding(torch.zeros(COUNT, 3), 2), z], -1))
     torch.testing.assert_close(found, wanted, atol=2e-3, rtol=1e-3)
 
 
@@ -162,8 +162,8 @@ def test_gradients_and_second_order(frame):
     mesh, options = VERTICES.double(), {}
     if frame == "triangle":
         options = {"frame": frame, "faces": FACES, "rest_vertices": VERTICES}
-    encoder = make(width=2, neighbours=2, hidden=3, bands=1, merged_layers=1, **options).double()
-    encoder.neighbour_network[0].bias.data += 1  # away from the kinks of ReLU
+    encoder = make(width=2, neighbors=2, hidden=3, bands=1, merged_layers=1, **options).double()
+    encoder.neighbor_network[0].bias.data += 1  # away from the kinks of ReLU
     canonical = at(near(3).double())
 
     class Whole(nn.Module):
@@ -262,8 +262,8 @@ def test_another_topology_and_what_does_not_fit(unchecked):
     with pytest.raises(TypeError, match="source is a Linear"):
         VertexFeatures(nn.Linear(1, 1))
     for options, message in (
-        ({"neighbours": 17}, "neighbours is 17"),
-        ({"neighbours": 0}, "neighbours is 0"),
+        ({"neighbors": 17}, "neighbors is 17"),
+        ({"neighbors": 0}, "neighbors is 0"),
         ({"layers": 0}, "layers=0"),
         ({"unit": 0.0}, "unit=0.0"),
         ({"frame": "tangent"}, "frame is 'tangent'"),

@@ -76,7 +76,7 @@ def test_what_it_reads_is_what_it_says(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", SOURCES)
-def test_behind_a_surface_canonicaliser(name: str, tmp_path: Path) -> None:
+def test_behind_a_surface_canonicalizer(name: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
     avatar = hf.Avatar(
         hf.deformers.SurfaceCanonicalizer(VERTICES, FACES),

@@ -99,7 +99,7 @@ def test_smplx(body, layer, flat):
     shape, expression, shift = random(2, 300), random(2, 100), random(2, 3)
     expected = model(betas=shape, expression=expression, transl=shift, **given)
     state = head(shape, expression, pose, shift)
-    assert (state.vertices - expected.vertices).abs().max() < 2e-5  # a body of metres, random weights
+    assert (state.vertices - expected.vertices).abs().max() < 2e-5  # a body of meters, random weights
     assert (head.landmarks(state.vertices) - expected.joints[:, -51:]).abs().max() < 2e-5
     if not layer:
         ours = SmplxHead.from_file(body, relaxed_hands=not flat)

@@ -1,4 +1,4 @@
-"""The regularisers of blendfields: their values, where gradients go, empty renderings, what they refuse."""
+"""The regularizers of blendfields: their values, where gradients go, empty renderings, what they refuse."""
 
 from typing import Any
 
@@ -100,8 +100,8 @@ def test_nothing_rendered(loss: Any) -> None:
 def test_which_losses_an_avatar_has() -> None:
     assert [type(loss) for loss in blendfield_losses(avatar())] == LOSSES and blendfield_losses(avatar(False)) == []
     names = [loss.name for loss in vp360_losses(avatar(), depth=0.1)]
-    assert names == ["colour", "depth", "sparsity", "smoothness", "coefficients"]
-    assert [loss.name for loss in vp360_losses(avatar(False), depth=0)] == ["colour"]
+    assert names == ["color", "depth", "sparsity", "smoothness", "coefficients"]
+    assert [loss.name for loss in vp360_losses(avatar(False), depth=0)] == ["color"]
 
 
 @pytest.mark.parametrize("loss", LOSSES)

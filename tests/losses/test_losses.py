@@ -3,10 +3,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headfields.losses.colour import (
+from headfields.losses.color import (
     DepthPrior,
     Eikonal,
-    HuberColour,
+    HuberColor,
     Loss,
     OpacityLoss,
     SoftJaccard,
@@ -16,7 +16,7 @@ from headfields.losses.colour import (
 from headfields.records import Canonical, FieldValues, HeadState, PixelBatch, Rays, Rendering
 from tests.shapes import uv_sphere
 
-ALL = [HuberColour(), DepthPrior(start=0), OpacityLoss(), SoftJaccard()]
+ALL = [HuberColor(), DepthPrior(start=0), OpacityLoss(), SoftJaccard()]
 
 
 def make(n: int, seed: int = 0, labels: bool = True, depth: bool = True, dtype: torch.dtype = torch.float32):
@@ -41,21 +41,21 @@ def make(n: int, seed: int = 0, labels: bool = True, depth: bool = True, dtype: 
 
 def test_they_are_losses_by_name():
     assert all(isinstance(loss, Loss) for loss in ALL)
-    assert [loss.name for loss in insta_losses()] == ["colour", "depth"]
+    assert [loss.name for loss in insta_losses()] == ["color", "depth"]
 
 
-def test_huber_colour_by_hand():
+def test_huber_color_by_hand():
     rendering, batch, _ = make(2)
     target = batch.target
     rendering = rendering.replace(rgb=target + torch.tensor([[0.05, 0.0, 0.0], [0.0, -0.4, 0.0]]))
     quadratic, linear = 0.5 * 0.05**2, 0.1 * (0.4 - 0.05)
-    loss = HuberColour(mouth_weight=1)(rendering, batch, 0)
+    loss = HuberColor(mouth_weight=1)(rendering, batch, 0)
     assert loss.item() == pytest.approx((quadratic + linear) / 0.1 / 5 / 2, rel=1e-4)
 
 
 def test_gradient_of_huber_is_a_fifth_at_most():
     rendering, batch, (rgb, _, _) = make(50)
-    loss = HuberColour(mouth_weight=1)(rendering.replace(rgb=rgb * 10), batch, 0)
+    loss = HuberColor(mouth_weight=1)(rendering.replace(rgb=rgb * 10), batch, 0)
     (gradient,) = torch.autograd.grad(loss, rgb)
     assert gradient.abs().max() == pytest.approx(10 / 5 / 50, rel=1e-4)
 
@@ -64,10 +64,10 @@ def test_the_mouth_counts_more_from_its_step_on():
     rendering, batch, _ = make(8)
     label = torch.tensor([120, 130, 140, 150, 0, 250, 119, 141])
     batch = batch.replace(label=label)
-    loss = HuberColour(mouth_weight=40, mouth_start=500)
+    loss = HuberColor(mouth_weight=40, mouth_start=500)
     before, after = loss(rendering, batch, 499), loss(rendering, batch, 500)
-    mouth = HuberColour(mouth_weight=1)(rendering[:3], batch[:3], 0) * 3
-    rest = HuberColour(mouth_weight=1)(rendering[3:], batch[3:], 0) * 5
+    mouth = HuberColor(mouth_weight=1)(rendering[:3], batch[:3], 0) * 3
+    rest = HuberColor(mouth_weight=1)(rendering[3:], batch[3:], 0) * 5
     torch.testing.assert_close(before, (mouth + rest) / 8)
     torch.testing.assert_close(after, (40 * mouth + rest) / 8)
     torch.testing.assert_close(loss(rendering, batch.replace(label=None), 500), before)

@@ -1,4 +1,4 @@
-"""Meshes of fields: of avatars whose surface is known, posed and canonical, with normals, colours and gradients."""
+"""Meshes of fields: of avatars whose surface is known, posed and canonical, with normals, colors and gradients."""
 
 import pytest
 import torch
@@ -28,15 +28,15 @@ class Place(Encoder):
 
 
 class Ball(Decoder):
-    """A ball: its signed distance, or a density that falls off around it; coloured by place and direction."""
+    """A ball: its signed distance, or a density that falls off around it; colored by place and direction."""
 
     def __init__(self, gives: str = "distance", radius: float = 0.09) -> None:
         super().__init__()
         self.gives, self.radius = gives, radius
 
-    def forward(self, features, directions, colour=True):
+    def forward(self, features, directions, color=True):
         distance = features.norm(dim=-1) - self.radius
-        rgb = 0.5 + 0.5 * directions if colour else None
+        rgb = 0.5 + 0.5 * directions if color else None
         if self.gives == "distance":
             return FieldValues(rgb=rgb, distance=distance)
         return FieldValues(rgb=rgb, density=280 * torch.sigmoid(-distance / 0.002))
@@ -62,7 +62,7 @@ def test_a_ball(gives):
     outward = torch.nn.functional.normalize(mesh.vertices, dim=-1)
     assert (mesh.vertices.norm(dim=-1) - 0.09).abs().max() < 2e-4
     assert (mesh.normals * outward).sum(-1).min() > (0.99999 if gives == "distance" else 0.97)
-    torch.testing.assert_close(mesh.colours, 0.5 - 0.5 * mesh.normals, atol=1e-5, rtol=0)  # seen from above
+    torch.testing.assert_close(mesh.colors, 0.5 - 0.5 * mesh.normals, atol=1e-5, rtol=0)  # seen from above
     assert body.training and not mesh.vertices.requires_grad
 
 
@@ -108,16 +108,16 @@ def test_an_avatar_of_real_parts():
             )
         level = float(-values.median())
         mesh = extract(body.field(state), resolution=24, level=level, space=space, progress=False)
-        assert len(mesh.faces) and mesh.colours.min() >= 0 and mesh.colours.max() <= 1
+        assert len(mesh.faces) and mesh.colors.min() >= 0 and mesh.colors.max() <= 1
         assert mesh.normals.norm(dim=-1).sub(1).abs().max() < 1e-4
 
 
-def test_a_function_with_its_own_colours():
+def test_a_function_with_its_own_colors():
     mesh = extract(
         lambda points: points[:, :2].norm(dim=-1).maximum(points[:, 2].abs()) - 0.6, BOX, 32,
-        colours=lambda points, normals: points * 0 + 0.25, normals="mesh", progress=False,
+        colors=lambda points, normals: points * 0 + 0.25, normals="mesh", progress=False,
     )  # fmt: skip
-    assert mesh.colours.eq(0.25).all() and mesh.normals.isfinite().all()
+    assert mesh.colors.eq(0.25).all() and mesh.normals.isfinite().all()
     assert extract(lambda points: points.norm(dim=-1), BOX, 8, level=-1.0, progress=False).vertices.shape == (0, 3)
 
 
@@ -186,7 +186,7 @@ def test_on_surface_reaches_weights_and_level():
         ({"space": "rest"}, "space is 'rest'"),
         ({"frame": 1}, "frame is 1"),
         ({"normals": "smooth"}, "normals is 'smooth'"),
-        ({"colours": lambda points, normals: points}, "colours is a function"),
+        ({"colors": lambda points, normals: points}, "colors is a function"),
         ({"solid": 0.01}, "solid is 0.01"),
         ({"source": lambda points: points[:, 0]}, "bounds is None"),
         ({"source": lambda points: points[:, 0], "bounds": BOX, "space": "canonical"}, "go with a headfields.Field"),

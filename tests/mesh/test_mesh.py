@@ -15,7 +15,7 @@ NONE = torch.zeros(0, 3, dtype=torch.long)
 
 def ball(radius: float = 0.7, resolution: int = 24, **options) -> Mesh:
     return extract(
-        lambda points: points.norm(dim=-1) - radius, BOX, resolution, colours=lambda points, normals: 0.5 + normals / 2,
+        lambda points: points.norm(dim=-1) - radius, BOX, resolution, colors=lambda points, normals: 0.5 + normals / 2,
         progress=False, **options,
     )  # fmt: skip
 
@@ -42,12 +42,12 @@ def test_pieces():
     one, other = ball(0.5), ball(0.2)
     both = Mesh(
         torch.cat([other.vertices, one.vertices]), torch.cat([other.faces, one.faces + len(other.vertices)]),
-        torch.cat([other.colours, one.colours]), torch.cat([other.normals, one.normals]),
+        torch.cat([other.colors, one.colors]), torch.cat([other.normals, one.normals]),
     )  # fmt: skip
     piece = both.component()
     assert (piece[: len(other.faces)] == 1).all() and (piece[len(other.faces) :] == 0).all()
     largest = both.largest()
-    for name in ("vertices", "faces", "colours", "normals"):
+    for name in ("vertices", "faces", "colors", "normals"):
         assert getattr(largest, name).equal(getattr(one, name))
     empty = Mesh(torch.zeros(0, 3), NONE)
     assert len(empty.largest().faces) == 0 and empty.component().shape == (0,)
@@ -78,19 +78,17 @@ def test_files(tmp_path, ending, points, what):
     if points:
         mesh = mesh.replace(faces=NONE)
     if what == "bare":
-        mesh = mesh.replace(colours=None, normals=None)
+        mesh = mesh.replace(colors=None, normals=None)
     path = save_mesh(tmp_path / "folder" / f"mesh.{ending}", mesh)
     read = load_mesh(path)
     assert [file.name for file in path.parent.iterdir()] == [path.name]
     torch.testing.assert_close(read.vertices, mesh.vertices, atol=1e-7, rtol=0)
     assert read.faces.equal(mesh.faces)
     if what == "bare":
-        assert read.colours is None and read.normals is None
+        assert read.colors is None and read.normals is None
     else:
         # 8 bits; trimesh rounds the linear light of points to 8 bits as well, which is coarse in the dark
-        torch.testing.assert_close(
-            read.colours, mesh.colours, atol=0.03 if points and ending == "glb" else 0.003, rtol=0
-        )
+        torch.testing.assert_close(read.colors, mesh.colors, atol=0.03 if points and ending == "glb" else 0.003, rtol=0)
         if ending == "ply" or not points:
             torch.testing.assert_close(read.normals, mesh.normals, atol=1e-5, rtol=0)
 
@@ -108,7 +106,7 @@ def test_gltf_is_what_the_format_says(tmp_path):
     assert accessor["min"] == mesh.vertices.amin(0).tolist() and accessor["count"] == len(mesh.vertices)
     view = document["bufferViews"][document["accessors"][attributes["COLOR_0"]]["bufferView"]]
     light = np.frombuffer(binary[view["byteOffset"] :][: view["byteLength"]], "<f4").reshape(-1, 3)
-    np.testing.assert_allclose(light, ((mesh.colours.numpy() + 0.055) / 1.055) ** 2.4, atol=0.02)
+    np.testing.assert_allclose(light, ((mesh.colors.numpy() + 0.055) / 1.055) ** 2.4, atol=0.02)
 
 
 def test_scenes_and_placements_are_joined(tmp_path):
@@ -142,8 +140,8 @@ def test_file_errors(tmp_path):
 def test_record_errors(unchecked):
     with pytest.raises(ValueError, match="Mesh: faces holds indices from 0 to 3, but there are 3"):
         Mesh(torch.zeros(3, 3), torch.tensor([[0, 1, 3]]))
-    with pytest.raises(ValueError, match="Mesh: colours has shape"):
-        Mesh(torch.zeros(3, 3), NONE, colours=torch.zeros(2, 3))
+    with pytest.raises(ValueError, match="Mesh: colors has shape"):
+        Mesh(torch.zeros(3, 3), NONE, colors=torch.zeros(2, 3))
     with pytest.raises(TypeError, match="Mesh: a mesh has no rows"):
         ball(resolution=8)[0]
 

@@ -34,7 +34,7 @@ def test_forms_of_a_quad(tmp_path: Path, face: str) -> None:
         ]
 
 
-def test_colours_windows_lines_and_a_pentagon(tmp_path: Path) -> None:
+def test_colors_windows_lines_and_a_pentagon(tmp_path: Path) -> None:
     text = SQUARE.replace("\n", " 0.5 0.5 0.5\r\n") + "v 0.5 2 0 1 1 1\r\nf 1 2 3 5 4\r\n"
     result = mesh(tmp_path, text)
     assert result.vertices.tolist()[4] == [0.5, 2, 0] and result.faces.tolist() == [[0, 1, 2], [0, 2, 4], [0, 4, 3]]

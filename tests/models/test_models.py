@@ -25,12 +25,12 @@ def camera(from_behind: bool = False, side: int = 24) -> Camera:
 
 
 class Capture:
-    """As much of a capture as the textured mesh reads: one pose of the sphere, one camera a frame, painted colours."""
+    """As much of a capture as the textured mesh reads: one pose of the sphere, one camera a frame, painted colors."""
 
-    def __init__(self, colours: torch.Tensor, cameras: list[Camera]) -> None:
-        self.colours, self.cameras = colours, cameras
+    def __init__(self, colors: torch.Tensor, cameras: list[Camera]) -> None:
+        self.colors, self.cameras = colors, cameras
         self.painted = TexturedMesh(TEMPLATE, resolution=1)
-        self.painted.texture.copy_(colours)
+        self.painted.texture.copy_(colors)
 
     def state(self, frames: list[int]) -> HeadState:
         return HeadState(VERTICES[None].repeat(len(frames), 1, 1))
@@ -56,7 +56,7 @@ def test_insta_has_the_papers_parts() -> None:
     assert isinstance(avatar.renderer, VolumeRenderer) and isinstance(avatar.renderer.sampler, OccupancySampler)
     assert avatar.needs == ("expression",) and avatar.template is TEMPLATE
     inside = gate.faces.nonzero()[0]
-    assert bool((avatar.deformer._ring[inside, 1:] == -1).all()), "neighbours blend in the face region only"
+    assert bool((avatar.deformer._ring[inside, 1:] == -1).all()), "neighbors blend in the face region only"
 
 
 def test_insta_renders_and_follows_the_expression_in_the_mouth_only() -> None:
@@ -91,11 +91,11 @@ def test_the_static_field_needs_nothing_of_the_state() -> None:
     torch.testing.assert_close(one, other)
 
 
-def test_a_mesh_of_one_colour_is_recovered_everywhere() -> None:
-    colour = torch.tensor([0.2, 0.5, 0.9])
-    capture = Capture(colour.repeat(len(FACES), 1), [camera()])
+def test_a_mesh_of_one_color_is_recovered_everywhere() -> None:
+    color = torch.tensor([0.2, 0.5, 0.9])
+    capture = Capture(color.repeat(len(FACES), 1), [camera()])
     mesh = TexturedMesh(TEMPLATE, resolution=3).fit(capture, torch.tensor([0]))
-    torch.testing.assert_close(mesh.texture, colour.expand_as(mesh.texture), atol=1e-5, rtol=0)
+    torch.testing.assert_close(mesh.texture, color.expand_as(mesh.texture), atol=1e-5, rtol=0)
     unseen = mesh.render(camera(from_behind=True), capture.state([0]), background=1.0)
     truth = capture.painted.render(camera(from_behind=True), capture.state([0]), background=1.0)
     torch.testing.assert_close(unseen.rgb, truth.rgb, atol=1e-5, rtol=0)
@@ -104,9 +104,9 @@ def test_a_mesh_of_one_colour_is_recovered_everywhere() -> None:
     assert 0.49 < float(depth.min()) < 0.52 and float(depth.max()) < 0.61
 
 
-def test_faces_keep_their_own_colours_and_unseen_ones_get_the_mean() -> None:
-    colours = torch.rand(len(FACES), 3, generator=torch.Generator().manual_seed(0))
-    capture = Capture(colours, [camera(side=64)])
+def test_faces_keep_their_own_colors_and_unseen_ones_get_the_mean() -> None:
+    colors = torch.rand(len(FACES), 3, generator=torch.Generator().manual_seed(0))
+    capture = Capture(colors, [camera(side=64)])
     mesh = TexturedMesh(TEMPLATE, resolution=1).fit(capture, torch.tensor([0]))
     again = mesh.render(camera(side=64), capture.state([0]))
     torch.testing.assert_close(again.rgb, capture.painted.render(camera(side=64), capture.state([0])).rgb)

@@ -9,7 +9,7 @@ from headfields.avatar import Avatar
 from headfields.decoders import RadianceHead
 from headfields.deformers import Chain, ErrorWarp, NearSurface
 from headfields.encoders import StaticFeatures, UVCodeFeatures, UVDisplacementFeatures, VertexFeatures
-from headfields.losses.colour import Elastic, SquaredColour, WarpMagnitude
+from headfields.losses.color import Elastic, SquaredColor, WarpMagnitude
 from headfields.models import monoavatar
 from headfields.records import Camera, HeadState, PixelBatch, Template
 from headfields.renderers import CoarseToFineRenderer, OccupancySampler
@@ -39,7 +39,7 @@ def test_it_has_the_papers_parts_and_sizes() -> None:
     assert isinstance(avatar.deformer, Chain) and isinstance(near, NearSurface) and isinstance(warp, ErrorWarp)
     assert (warp.start, warp.coarse_to_fine, warp.bands, len(warp.codes)) == (5_000, 80_000, 6, 2)
     encoder = avatar.encoder
-    assert isinstance(encoder, VertexFeatures) and (encoder.neighbours, encoder.bands, encoder.width) == (4, 10, 128)
+    assert isinstance(encoder, VertexFeatures) and (encoder.neighbors, encoder.bands, encoder.width) == (4, 10, 128)
     source = encoder.source
     assert isinstance(source, UVDisplacementFeatures) and source.width == 64
     assert source.rasterizer.resolution == (256, 256)
@@ -61,7 +61,7 @@ def test_its_steps_can_be_set_and_its_source_exchanged() -> None:
 
 @pytest.mark.parametrize("options", [{"variant": "D"}, {"variant": "C"}, {"small": True}], ids=str)
 def test_a_step_reaches_every_parameter(options: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    """With both networks, the warp and its regularisers; the vertex source is asked once for both networks."""
+    """With both networks, the warp and its regularizers; the vertex source is asked once for both networks."""
     avatar = made(start=0, coarse_to_fine=0, **options)
     source = type(avatar.encoder.source)
     asked: list[int] = []
@@ -96,5 +96,5 @@ def test_recipes() -> None:
     assert recipe_of("insta") is INSTA and recipe_of("static_field") is INSTA and recipe_of("monoavatar") is MONOAVATAR
     assert recipe_of("somebody's own") is INSTA
     names = [type(loss) for loss in MONOAVATAR.losses_for({"depth": 0, "opacity": 0})]
-    assert names == [SquaredColour, Elastic, WarpMagnitude]
+    assert names == [SquaredColor, Elastic, WarpMagnitude]
     assert [loss.name for loss in MONOAVATAR.losses_for({"depth": 0.1, "opacity": 0.2})][-2:] == ["depth", "opacity"]

@@ -41,7 +41,7 @@ def test_the_small_model(tmp_path: Path) -> None:
     points = template().canonical_vertices
     where = points[avatar.deformer.anchors.vertices]
     torch.testing.assert_close(avatar.deformer.anchors.mean, where)
-    assert float((points - avatar.deformer.anchors.centre).norm(dim=-1).max()) < avatar.deformer.radius
+    assert float((points - avatar.deformer.anchors.center).norm(dim=-1).max()) < avatar.deformer.radius
     given = codes(avatar)
     image = avatar.render(camera(), given[0])
     assert image.rgb.shape == (10, 10, 3) and bool(image.rgb.isfinite().all())
@@ -59,7 +59,7 @@ def test_the_small_model(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("ambient", [0, 1])
-def test_other_widths_and_colour_from_points(ambient: int) -> None:
+def test_other_widths_and_color_from_points(ambient: int) -> None:
     avatar = mononphm(template(), small=True, ambient=ambient, expression_width=7, appearance="point", radius=0.3)
     assert avatar.deformer.ambient_width == ambient and avatar.encoder.width == ambient
     assert code_widths(avatar)["expression_code"] == 7 and avatar.deformer.radius == 0.3
@@ -100,7 +100,7 @@ PAIRS = [
 def test_local_networks_behind_any_deformer_and_encoder(deformer: str, encoder: str, tmp_path: Path) -> None:
     made = DEFORMERS[deformer]()
     shared = made.anchors if deformer == "hyper" else anchors()
-    decoder = AnchoredDecoder(shared, hidden=8, layers=2, neighbours=4, reach=3, appearance_hidden=6, far=0.05)
+    decoder = AnchoredDecoder(shared, hidden=8, layers=2, neighbors=4, reach=3, appearance_hidden=6, far=0.05)
     inner = hf.encoders.Coordinates() if encoder == "coordinates" else ENCODERS[encoder]()
     avatar = hf.Avatar(made, inner, decoder, SurfaceRenderer(UniformSampler(8)))
     rays = CAMERA.rays()

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from headfields.avatar import Avatar
-from headfields.decoders import BlendedColour, NeRFDecoder
+from headfields.decoders import BlendedColor, NeRFDecoder
 from headfields.deformers import Blendfield, Chain, InverseSkinning, SurfaceCanonicalizer
-from headfields.encoders import ColourFields
+from headfields.encoders import ColorFields
 from headfields.models import vp360
 from headfields.records import Template
 from headfields.training import Trainer
@@ -39,9 +39,9 @@ def test_parts(unchecked: None) -> None:
     vertices, faces, weights = tube()
     skinned = vp360(Template(vertices, faces), weights=weights, fields=0, **SMALL)
     assert isinstance(skinned.deformer, InverseSkinning) and skinned.needs == ("joint_transforms",)
-    colours = vp360(TEMPLATE, 3, blend="colour", **SMALL)
-    assert isinstance(colours.decoder, BlendedColour) and isinstance(colours.deformer, SurfaceCanonicalizer)
-    assert [type(part) for part in colours.conditions] == [ColourFields]
+    colors = vp360(TEMPLATE, 3, blend="color", **SMALL)
+    assert isinstance(colors.decoder, BlendedColor) and isinstance(colors.deformer, SurfaceCanonicalizer)
+    assert [type(part) for part in colors.conditions] == [ColorFields]
     assert isinstance(vp360(TEMPLATE, fields=0, **SMALL).decoder, NeRFDecoder)
     with pytest.raises(ValueError, match="blend is 'hair'"):
         vp360(TEMPLATE, blend="hair")  # type: ignore[arg-type]
@@ -49,7 +49,7 @@ def test_parts(unchecked: None) -> None:
         vp360(TEMPLATE, expression_width=0)
 
 
-@pytest.mark.parametrize("variant", [{}, {"kind": "mlp"}, {"blend": "colour"}, {"fields": 0}])
+@pytest.mark.parametrize("variant", [{}, {"kind": "mlp"}, {"blend": "color"}, {"fields": 0}])
 def test_each_variant_trains_with_its_recipe(variant: dict[str, Any], tmp_path: Path) -> None:
     torch.manual_seed(0)
     capture = BallCapture()
@@ -57,7 +57,7 @@ def test_each_variant_trains_with_its_recipe(variant: dict[str, Any], tmp_path: 
     losses = VP360.losses_for({"depth": 0.1, "opacity": 0.1}, avatar)
     names = [loss.name for loss in losses]
     fine = variant in ({}, {"kind": "mlp"})
-    assert ("sparsity" in names) == fine and names[:2] == ["colour", "depth"] and names[-1] == "opacity"
+    assert ("sparsity" in names) == fine and names[:2] == ["color", "depth"] and names[-1] == "opacity"
     trainer = Trainer(
         avatar, capture, losses, rays_per_step=256, frames_per_step=3, learning_rate=1e-2, network_learning_rate=1e-3,
         bar=False, device="cpu", **VP360.trainer, **VP360.sampling(capture),
@@ -79,4 +79,4 @@ def test_recipe() -> None:
     assert share.shape == (12,) and torch.equal(share, torch.ones(12)), "a ball that does not turn is balanced"
     assert not INSTA.sampling(BallCapture()) and [
         loss.name for loss in INSTA.losses_for({"depth": 0, "opacity": 0})
-    ] == ["colour"]
+    ] == ["color"]

@@ -35,7 +35,7 @@ def test_on_the_procedural_head():
     front = template.canonical_vertices[:, 2].max()
     assert float(points[60, 2]) > float(front) - 0.005, "the first in the middle is the tip of the nose"
     assert torch.equal(index, head_anchors(template)), "they are the same each time"
-    # denser in front: of the anchors' distances to their nearest neighbour
+    # denser in front: of the anchors' distances to their nearest neighbor
     nearest = (torch.cdist(points, points) + torch.eye(65)).amin(dim=1)
     assert nearest[points[:, 2] > 0.04].mean() < nearest[points[:, 2] < -0.02].mean()
     check(template, head_anchors(template, 8, 3), 8, 3, 0.005)
@@ -74,8 +74,8 @@ def test_a_code_of_zeros_has_the_mean_anchors_and_others_move_them():
     assert anchors(torch.zeros(0, 4)).shape == (0, 5, 3)
     state = hf.HeadState(torch.zeros(3, 0, 3), codes={"geometry": code})
     torch.testing.assert_close(anchors.prepare(state), found)
-    centred = Anchors(mean, 2, centre=torch.tensor([0.1, 0.0, 0.0]), scale=2.0)
-    torch.testing.assert_close(centred.normalised(mean), 2 * (mean - torch.tensor([0.1, 0.0, 0.0])))
+    centered = Anchors(mean, 2, center=torch.tensor([0.1, 0.0, 0.0]), scale=2.0)
+    torch.testing.assert_close(centered.normalized(mean), 2 * (mean - torch.tensor([0.1, 0.0, 0.0])))
 
 
 def test_codes_that_start_at_zero_learn_whose_anchors_they_are():
@@ -84,11 +84,11 @@ def test_codes_that_start_at_zero_learn_whose_anchors_they_are():
     wanted = 0.01 * torch.randn(4, 5, 3)
     anchors = Anchors(torch.zeros(5, 3), 2, global_width=8, local_width=2, hidden=16)
     codes = torch.zeros(4, 8, requires_grad=True)
-    optimiser = torch.optim.Adam([{"params": anchors.parameters(), "lr": 2e-3}, {"params": [codes], "lr": 4e-3}])
+    optimizer = torch.optim.Adam([{"params": anchors.parameters(), "lr": 2e-3}, {"params": [codes], "lr": 4e-3}])
     for _ in range(400):
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         (anchors(codes) - wanted).square().sum().backward()
-        optimiser.step()
+        optimizer.step()
     alike = (wanted - wanted.mean(0)).norm(dim=-1).mean()
     assert float((anchors(codes).detach() - wanted).norm(dim=-1).mean()) < 0.2 * float(alike)
 

@@ -25,8 +25,8 @@ def load(path: str) -> ModuleType:
 
 def soup(faces: int, meshes: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Small triangles about a sphere; every ninth is a segment, every ninth a point, and a few corners are NaN."""
-    centre = rng.normal(size=(meshes, faces, 1, 3))
-    corners = centre / np.linalg.norm(centre, axis=-1, keepdims=True) + 0.05 * rng.normal(size=(meshes, faces, 3, 3))
+    center = rng.normal(size=(meshes, faces, 1, 3))
+    corners = center / np.linalg.norm(center, axis=-1, keepdims=True) + 0.05 * rng.normal(size=(meshes, faces, 3, 3))
     corners[:, 0::9, 1] = corners[:, 0::9, 0]
     corners[:, 3::9] = corners[:, 3::9, :1]
     corners[:, 5::100, 2] = np.nan
@@ -134,12 +134,12 @@ def packed(native: ModuleType, rng: np.random.Generator, out: dict[str, np.ndarr
         n = int(offsets[-1])
         depth, grad = rng.exponential(0.1, n).astype(real), rng.normal(size=n).astype(real)
         depth[7], depth[9] = 200.0, np.inf
-        colours = rng.uniform(size=(n, 3)).astype(real).reshape(-1)
+        colors = rng.uniform(size=(n, 3)).astype(real).reshape(-1)
         weights, back, sums, image = np.zeros(n, real), np.zeros(n, real), np.zeros(n, real), np.zeros(40 * 4, real)
         native.ray_weights(depth, offsets, False, weights, THREADS)
         native.ray_weights_backward(grad, depth, offsets, False, back, THREADS)
         native.exclusive_sum(grad, offsets, True, sums, THREADS)
-        native.weighted_sum(weights, colours, offsets, 3, True, image, THREADS)
+        native.weighted_sum(weights, colors, offsets, 3, True, image, THREADS)
         edges = np.arange(n + 1).astype(real) / n
         placed = np.zeros(40 * 5, real)
         wanted = np.sort(rng.uniform(size=(40, 5)), axis=1).astype(real).reshape(-1)

@@ -59,12 +59,12 @@ def test_every_pixel_agrees_with_trying_every_edge(case):
     vertices = vertices.double()
     pixels, away, depth, mask = sampled(vertices, faces, view)
     assert (away.min() <= 0) == (case == "behind")
-    colour = torch.randn(11, 13, 2, dtype=torch.float64)
-    found = antialias(colour, silhouette_crossings(pixels, away, mesh_edges(faces), depth, mask))
-    wanted = reference.antialias(colour, pixels, away, faces, depth, mask)
+    color = torch.randn(11, 13, 2, dtype=torch.float64)
+    found = antialias(color, silhouette_crossings(pixels, away, mesh_edges(faces), depth, mask))
+    wanted = reference.antialias(color, pixels, away, faces, depth, mask)
     torch.testing.assert_close(found, wanted, rtol=0, atol=1e-12)
     if case == "spheres":
-        assert (found - colour).abs().sum(-1).gt(0).sum() > 15
+        assert (found - color).abs().sum(-1).gt(0).sum() > 15
 
 
 def test_derivatives_agree_with_the_reference_and_with_differences():
@@ -72,21 +72,21 @@ def test_derivatives_agree_with_the_reference_and_with_differences():
     view = camera((9, 9), focal=11.0, dtype=torch.float64)
     pixels, away, depth, mask = sampled(vertices.double(), faces, view)
     pixels = pixels.detach().requires_grad_()
-    colour = torch.randn(9, 9, 2, dtype=torch.float64, requires_grad=True)
+    color = torch.randn(9, 9, 2, dtype=torch.float64, requires_grad=True)
     edges, away, depth = mesh_edges(faces), away.detach(), depth.detach()
 
-    def ours(pixels, colour):
-        return antialias(colour, silhouette_crossings(pixels, away, edges, depth, mask))
+    def ours(pixels, color):
+        return antialias(color, silhouette_crossings(pixels, away, edges, depth, mask))
 
     weight = torch.randn(9, 9, 2, dtype=torch.float64)
     loss = lambda image: (image.square() * weight).sum()  # noqa: E731
-    given = torch.autograd.grad(loss(ours(pixels, colour)), (pixels, colour))
-    wanted = torch.autograd.grad(loss(reference.antialias(colour, pixels, away, faces, depth, mask)), (pixels, colour))
+    given = torch.autograd.grad(loss(ours(pixels, color)), (pixels, color))
+    wanted = torch.autograd.grad(loss(reference.antialias(color, pixels, away, faces, depth, mask)), (pixels, color))
     for mine, its in zip(given, wanted, strict=True):
         assert its.abs().max() > 0
         torch.testing.assert_close(mine, its, rtol=1e-10, atol=1e-12)
-    assert torch.autograd.gradcheck(ours, (pixels, colour), eps=1e-7, atol=1e-5, fast_mode=True)
-    assert torch.autograd.gradgradcheck(ours, (pixels, colour), eps=1e-7, atol=1e-4, fast_mode=True)
+    assert torch.autograd.gradcheck(ours, (pixels, color), eps=1e-7, atol=1e-5, fast_mode=True)
+    assert torch.autograd.gradgradcheck(ours, (pixels, color), eps=1e-7, atol=1e-4, fast_mode=True)
 
 
 def shifted(vertices, amount):
@@ -142,14 +142,14 @@ def test_what_is_hidden_and_what_is_smooth_stays_as_it_is():
 
 @settings(max_examples=25)
 @given(seed=st.integers(0, 10_000), focal=st.floats(3.0, 40.0))
-def test_colours_stay_between_those_that_are_there(seed, focal):
+def test_colors_stay_between_those_that_are_there(seed, focal):
     vertices, faces = soup(seed, torch.float32)
     view = camera((9, 10), focal=focal)
     pixels, away, depth, mask = sampled(vertices, faces, view)
-    colour = torch.rand(9, 10, 3, generator=torch.Generator().manual_seed(seed))
+    color = torch.rand(9, 10, 3, generator=torch.Generator().manual_seed(seed))
     crossings = silhouette_crossings(pixels, away, mesh_edges(faces), depth, mask)
-    image = antialias(colour, crossings)
-    assert image.min() >= colour.min() - 1e-6 and image.max() <= colour.max() + 1e-6
+    image = antialias(color, crossings)
+    assert image.min() >= color.min() - 1e-6 and image.max() <= color.max() + 1e-6
     assert (crossings.position >= 0).all() and (crossings.position <= 1).all()
     assert mask.reshape(-1)[crossings.near].all()
     assert ((crossings.near - crossings.far).abs() % 10 <= 1).all()

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headfields.ops import blended_map, deformation_gradients, edge_neighbours
+from headfields.ops import blended_map, deformation_gradients, edge_neighbors
 from headfields.ops.blended_map import _blended_map
 from headfields.ops.reference.blended_map import blended_map as definition
 from tests.backends import BACKENDS, running_on
@@ -22,7 +22,7 @@ def scene(count, meshes=2, width=4, seed=0, dtype=torch.float32, ring_from=FACES
     posed = (bend @ CANONICAL[None, :, :, None])[..., 0]
     gradients = deformation_gradients(posed.to(dtype), CANONICAL.to(dtype), FACES)
     centroids = posed[:, FACES].mean(-2).to(dtype)
-    ring = torch.cat([torch.arange(len(FACES))[:, None], edge_neighbours(ring_from)], dim=1)
+    ring = torch.cat([torch.arange(len(FACES))[:, None], edge_neighbors(ring_from)], dim=1)
     ring[::3, 2] = -1
     ring[::5, 1:] = -1
     face = torch.randint(len(FACES), (count,), generator=generator)

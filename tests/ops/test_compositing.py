@@ -181,14 +181,14 @@ def test_dense_is_a_view_of_packed(device, batch, count):
     torch.manual_seed(0)
     density = torch.rand(*batch, count, device=device).requires_grad_()
     edges = torch.rand(*batch, count + 1, device=device).cumsum(-1)
-    colour = torch.rand(*batch, count, 3, device=device)
+    color = torch.rand(*batch, count, 3, device=device)
     weights = compositing.weights_from_density(density, edges[..., :-1], edges[..., 1:])
     assert weights.shape == density.shape and weights.grad_fn is not None
     optical = density * edges.diff(dim=-1)
     before = optical.cumsum(-1) - optical
     torch.testing.assert_close(weights, torch.exp(-before) * -torch.expm1(-optical), rtol=1e-4, atol=1e-6)
     torch.testing.assert_close(compositing.exclusive_sum(optical), before, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(compositing.accumulate(weights, colour), (weights[..., None] * colour).sum(-2))
+    torch.testing.assert_close(compositing.accumulate(weights, color), (weights[..., None] * color).sum(-2))
     torch.testing.assert_close(compositing.accumulate(weights), weights.sum(-1))
     alpha = -torch.expm1(-optical)
     torch.testing.assert_close(compositing.weights_from_alpha(alpha), weights, rtol=1e-4, atol=1e-6)
@@ -203,17 +203,17 @@ def test_composite(device, counts):
     weights = torch.full((m,), 0.25, device=device, requires_grad=True)
     rgb = torch.rand(m, 3, device=device, requires_grad=True)
     background = torch.rand(n, 3, device=device)
-    colour, opacity, depth = compositing.composite(weights, rgb, samples, n, background)
+    color, opacity, depth = compositing.composite(weights, rgb, samples, n, background)
     rays = [(ray == r) for r in range(n)]
     for r, own in enumerate(rays):
         torch.testing.assert_close(opacity[r].item(), 0.25 * int(own.sum()))
         torch.testing.assert_close(depth[r], 0.25 * (start[own] + 0.5).sum())
         want = 0.25 * rgb[own].sum(0) + (1 - opacity[r]) * background[r]
-        torch.testing.assert_close(colour[r], want)
-    gradients = torch.autograd.grad(colour.sum() + opacity.sum() + depth.sum(), (weights, rgb))
+        torch.testing.assert_close(color[r], want)
+    gradients = torch.autograd.grad(color.sum() + opacity.sum() + depth.sum(), (weights, rgb))
     assert gradients[0].shape == (m,) and gradients[1].shape == (m, 3)
     black = compositing.composite(weights, rgb, samples, n, offsets=offsets)[0]
-    torch.testing.assert_close(black, colour - (1 - opacity[:, None]) * background)
+    torch.testing.assert_close(black, color - (1 - opacity[:, None]) * background)
 
 
 def test_half_precision_is_computed_in_float32(device):

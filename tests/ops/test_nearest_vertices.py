@@ -118,7 +118,7 @@ def test_nothing_to_ask_keeps_a_gradient(device):
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf"), 1e30])
-def test_points_that_are_not_finite_have_no_neighbours(device, bad):
+def test_points_that_are_not_finite_have_no_neighbors(device, bad):
     tree = VertexTree(cloud(30)[:, :7].to(device))
     points = torch.full((9, 3), 0.5, device=device)
     points[::2, 1] = bad
@@ -222,7 +222,7 @@ def test_weights_are_the_papers_and_the_nearest_takes_all():
     torch.testing.assert_close(squared[0], paper.square() / paper.square().sum(), atol=1e-6, rtol=0)
 
 
-def test_weights_where_neighbours_are_missing():
+def test_weights_where_neighbors_are_missing():
     distance = torch.tensor([[0.1, torch.inf], [torch.inf, torch.inf], [1e18, torch.inf]], requires_grad=True)
     weights = inverse_distance_weights(distance)
     assert weights.tolist() == [[1, 0], [0, 0], [1, 0]]

@@ -25,7 +25,7 @@ def scene(rays: int, size: tuple[int, int, int], density: float, seed: int = 0, 
 
 
 def unmatched(some, others):
-    """How many of the samples (ray, start) have no counterpart on the same ray within a tenth of a millimetre."""
+    """How many of the samples (ray, start) have no counterpart on the same ray within a tenth of a millimeter."""
     key, sorted_key = (1e3 * ray.double() + start.double() for ray, start in (some[:2], others[:2]))
     at = torch.searchsorted(sorted_key, key).clamp(1, max(len(sorted_key) - 1, 1))
     near = [sorted_key[(at - back).clamp_max(len(sorted_key) - 1)] for back in (0, 1)] if len(sorted_key) else []

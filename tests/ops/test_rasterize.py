@@ -30,7 +30,7 @@ def test_a_square_has_its_depth_its_place_and_its_normal():
     assert 60 < image.mask.sum() < 140
     torch.testing.assert_close(image.depth, torch.where(image.mask, 0.9, 0.0))
     torch.testing.assert_close(image.normal[image.mask], torch.tensor([0.0, 0, 1]).expand(int(image.mask.sum()), 3))
-    # The attributes are positions: projecting them gives back the pixel centres they were seen through.
+    # The attributes are positions: projecting them gives back the pixel centers they were seen through.
     pixels, depth = view.project(image.attributes[image.mask])
     rows, columns = torch.nonzero(image.mask, as_tuple=True)
     torch.testing.assert_close(pixels, torch.stack((columns, rows), dim=-1) + 0.5, atol=2e-4, rtol=0)

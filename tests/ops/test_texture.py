@@ -52,7 +52,7 @@ def test_derivatives_to_second_order():
     assert torch.autograd.gradgradcheck(run, leaves, eps=1e-7)
 
 
-def test_a_chequerboard_seen_from_afar_is_grey_and_from_near_sharp():
+def test_a_chequerboard_seen_from_afar_is_gray_and_from_near_sharp():
     texture = ((torch.arange(64)[:, None] + torch.arange(64)) % 2).float()[..., None]
     uv = torch.rand(200, 2)
     step = lambda texels: (torch.eye(2) * texels / 64).expand(200, 2, 2)  # noqa: E731
@@ -84,7 +84,7 @@ def test_it_compiles(unchecked):
     torch.testing.assert_close(compiled(uv, footprint), sample_texture(pyramid, uv, footprint))
 
 
-def test_charts_are_padded_with_their_own_colour():
+def test_charts_are_padded_with_their_own_color():
     uv = torch.tensor([[0.1, 0.1], [0.4, 0.1], [0.1, 0.9], [0.6, 0.1], [0.9, 0.1], [0.9, 0.9]])
     uv_faces = torch.tensor([[0, 1, 2], [3, 4, 5]])
     texture = torch.zeros(32, 32, 1)

@@ -22,13 +22,13 @@ def chart_points(found: UVRasterizer, uv: torch.Tensor, uv_faces: torch.Tensor) 
     return (place[uv_faces[found.face.clamp(min=0)]] * found.barycentric.double()[..., None]).sum(-2)
 
 
-def centres(height: int, width: int) -> torch.Tensor:
+def centers(height: int, width: int) -> torch.Tensor:
     row, column = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
     return torch.stack([column, row], dim=-1).double()
 
 
 def soup(seed: int, faces: int, dyadic: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
-    """Overlapping charts, some of them without an area. Dyadic ones have corners and edges through texel centres."""
+    """Overlapping charts, some of them without an area. Dyadic ones have corners and edges through texel centers."""
     generator = torch.Generator().manual_seed(seed)
     uv = torch.rand(12, 2, generator=generator, dtype=torch.float64)
     return (uv * 16).round() / 16 if dyadic else uv, torch.randint(12, (faces, 3), generator=generator)
@@ -42,7 +42,7 @@ def soup(seed: int, faces: int, dyadic: bool = False) -> tuple[torch.Tensor, tor
 def test_texels_are_what_trying_every_face_gives(
     seed: int, faces: int, height: int, width: int, padding: float, dyadic: bool
 ) -> None:
-    if dyadic:  # so that nothing is rounded, and a centre on an edge is on it
+    if dyadic:  # so that nothing is rounded, and a center on an edge is on it
         height, width = 8, 16
     uv, uv_faces = soup(seed, faces, dyadic)
     found = UVRasterizer(torch.arange(3 * faces).reshape(-1, 3), uv, uv_faces, (height, width), padding)
@@ -50,11 +50,11 @@ def test_texels_are_what_trying_every_face_gives(
     if dyadic:
         assert torch.equal(found.covered, covered)
         assert torch.equal(found.face[covered], face[covered])
-    # To rounding: a centre that is on an outline, and one as far from it as the padding reaches.
+    # To rounding: a center that is on an outline, and one as far from it as the padding reaches.
     sure = torch.isinf(distance) | ((distance - padding).abs() > 1e-3) & ((distance > 1e-3) | covered & found.covered)
     assert torch.equal((found.face >= 0)[sure], (face >= 0)[sure])
     shown = (found.face >= 0) & sure
-    apart = (chart_points(found, uv, uv_faces) - centres(height, width)).norm(dim=-1) if faces else distance
+    apart = (chart_points(found, uv, uv_faces) - centers(height, width)).norm(dim=-1) if faces else distance
     torch.testing.assert_close(apart[shown], distance[shown], atol=2e-4, rtol=0)
     torch.testing.assert_close(found.barycentric.sum(-1), (found.face >= 0).float(), atol=1e-5, rtol=0)
     assert bool((found.barycentric >= 0).all())
@@ -67,7 +67,7 @@ def test_a_head_against_a_loop_over_its_faces(resolution: tuple[int, int]) -> No
     found = UVRasterizer(head.faces, head.uv, head.uv_faces, resolution, padding=0.0)
     face, barycentric = numpy_uv.rasterize(head.uv.double().clamp(0, 1).numpy(), head.uv_faces.numpy(), *resolution)
     same = found.face.numpy() == face
-    assert same.mean() > 0.999  # a centre within rounding of an edge may fall to either side
+    assert same.mean() > 0.999  # a center within rounding of an edge may fall to either side
     np.testing.assert_allclose(found.barycentric.numpy()[same], barycentric[same], atol=1e-5)
     assert bool(torch.equal(found.covered, found.face >= 0))
     drawn = numpy_uv.draw(head.template_vertices.numpy(), head.faces.numpy(), (face, barycentric))
@@ -82,7 +82,7 @@ def test_every_backend_finds_the_same_texels(device: torch.device) -> None:
     face, barycentric, covered, distance = reference.find_texels(uv, uv_faces, 20, 30, torch.inf)
     assert torch.equal(found.covered.cpu(), covered) and torch.equal(found.face.cpu()[covered], face[covered])
     torch.testing.assert_close(found.barycentric.cpu()[covered], barycentric.float()[covered], atol=1e-5, rtol=0)
-    apart = (chart_points(found.to("cpu"), uv, uv_faces) - centres(20, 30)).norm(dim=-1)
+    apart = (chart_points(found.to("cpu"), uv, uv_faces) - centers(20, 30)).norm(dim=-1)
     torch.testing.assert_close(apart, distance, atol=1e-4, rtol=0)
 
 
@@ -150,8 +150,8 @@ def test_a_seam_does_not_show() -> None:
 
 def test_padding_ends_where_it_is_said_to() -> None:
     found = UVRasterizer(SHEET_FACES, SHEET_UV, SHEET_FACES, 50, padding=2.0)
-    apart = (chart_points(found, SHEET_UV, SHEET_FACES) - centres(50, 50)).norm(dim=-1)
-    chart = (centres(50, 50) + 0.5 - 25).abs().amax(-1) - 20
+    apart = (chart_points(found, SHEET_UV, SHEET_FACES) - centers(50, 50)).norm(dim=-1)
+    chart = (centers(50, 50) + 0.5 - 25).abs().amax(-1) - 20
     assert torch.equal(found.covered, chart <= 1e-6)
     assert bool((apart[(found.face >= 0) & ~found.covered] <= 2.001).all())
     assert bool((found.face[chart > 2.01] == -1).all()) and bool((found.face[25] >= 0)[3:47].all())

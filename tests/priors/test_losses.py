@@ -33,10 +33,10 @@ def test_empty_space_falls_off_with_the_distance() -> None:
     assert losses.empty_space(torch.tensor([0.1, -0.2])).item() == pytest.approx(expected)
 
 
-def test_colours_off_the_surface_count_a_fifth() -> None:
+def test_colors_off_the_surface_count_a_fifth() -> None:
     on, near = rows((0.0, 0.0, 0.6)), rows((1.0, 0.0, 0.0))
     expected = (0.6 + 0.2 * 2) / 6
-    found = losses.colour_error(on, torch.zeros(1, 3), near, rows((0.0, 0.0, 1.0)))
+    found = losses.color_error(on, torch.zeros(1, 3), near, rows((0.0, 0.0, 1.0)))
     assert found.item() == pytest.approx(expected)
 
 
@@ -71,7 +71,7 @@ def test_known_distances_pull_from_the_wrong_side_however_far() -> None:
         (losses.normal_error, [(0, 3), (0, 3), (0, 3), (0, 3)]),
         (losses.eikonal_error, [(0, 3)]),
         (losses.empty_space, [(0,)]),
-        (losses.colour_error, [(0, 3), (0, 3), (0, 3), (0, 3)]),
+        (losses.color_error, [(0, 3), (0, 3), (0, 3), (0, 3)]),
         (losses.correspondence_error, [(0, 3), (0, 3)]),
         (losses.anchor_error, [(0, 5, 3), (0, 5, 3)]),
         (losses.hyper_size, [(0, 2), (0, 2)]),
@@ -100,7 +100,7 @@ def test_lengths_of_nothing_have_finite_derivatives(term) -> None:
 def test_weights_are_the_published_ones_and_refuse_nonsense() -> None:
     weights = PriorWeights()
     published = {
-        "surface": 1, "normals": 0.3, "eikonal": 0.15, "empty": 0.01, "colour": 1, "correspondence": 1000,
+        "surface": 1, "normals": 0.3, "eikonal": 0.15, "empty": 0.01, "color": 1, "correspondence": 1000,
         "anchors": 7.5, "hyper": 0.05, "still": 0.0025, "neutral": 0.001, "shape": 0.01, "appearance": 0.005,
         "expression": 0.05, "symmetry": 0.01, "appearance_symmetry": 1e-4, "distance": 0,
     }  # fmt: skip

@@ -164,7 +164,7 @@ def test_trainers_refuse_what_does_not_fit(scans: MeshScans) -> None:
 
 @pytest.fixture(scope="module")
 def prior(scans: MeshScans) -> Prior:
-    """Trained until it is recognisable: some twenty seconds."""
+    """Trained until it is recognizable: some twenty seconds."""
     schedule = PriorSchedule(networks=3e-3, identity=1e-2, halvings=(0.6, 0.8))
     return trainer(scans, counts=PointCounts().scaled(0.12), schedule=schedule).fit(steps=120).prior
 
@@ -234,7 +234,7 @@ def test_points_are_moved_onto_the_surface(prior: Prior) -> None:
     points = torch.nn.functional.normalize(torch.randn(50, 3), dim=-1) * torch.tensor([0.07, 0.11, 0.09])
     ends, missed = onto_surface(field, points[points[:, 1] > -0.03], steps=12)
     frame = torch.zeros(len(ends), dtype=torch.long)
-    distance = field.decode(field.canonicalise(ends, ends, frame), colour=False).distance
+    distance = field.decode(field.canonicalize(ends, ends, frame), color=False).distance
     assert (distance.abs()[~missed] < 6e-4).all()
     assert missed.float().mean() < 0.2
 
@@ -259,12 +259,12 @@ def test_codes_of_someone_new_come_closer_than_the_mean(prior: Prior, scans: Mes
 
 def test_rays_meet_the_surface_and_pictures_show_it(prior: Prior, scans: MeshScans) -> None:
     avatar = prior.avatar.eval()
-    rays = view(scans.centre, 10.0, 0.0, 24).rays()
+    rays = view(scans.center, 10.0, 0.0, 24).rays()
     field = avatar.field(prior.state())
     along, hit = trace(field, rays)
     assert 0.1 < hit.float().mean() < 0.6
     points = (rays.origins + along[:, None] * rays.directions)[hit]
-    values = field.decode(field.canonicalise(points, points, rays.frame[hit]), colour=False)
+    values = field.decode(field.canonicalize(points, points, rays.frame[hit]), color=False)
     assert values.distance.abs().quantile(0.9) < 2.1e-4
     assert values.distance.abs().max() < 2e-3
     which = torch.tensor([0, 2])

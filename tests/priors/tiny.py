@@ -60,12 +60,12 @@ def tiny_model(scans: MeshScans, seed: int = 0) -> Avatar:
     """MonoNPHM of eight anchors and some thousand weights on the mean neutral head."""
     torch.manual_seed(seed)
     mean, chosen = scans.mean_neutral(), anchor_vertices(scans)
-    anchors = Anchors(mean[chosen], 3, global_width=6, local_width=3, hidden=8, centre=scans.centre, vertices=chosen)
+    anchors = Anchors(mean[chosen], 3, global_width=6, local_width=3, hidden=8, center=scans.center, vertices=chosen)
     return Avatar(
         deformer=HyperDeformer(anchors, 1, expression_width=4, identity_width=4, hidden=24, layers=3, skip=2),
         encoder=Coordinates(points=False),
         decoder=AnchoredDecoder(
-            anchors, hidden=24, layers=2, neighbours=3, reach=3, appearance_hidden=12, appearance_layers=1,
+            anchors, hidden=24, layers=2, neighbors=3, reach=3, appearance_hidden=12, appearance_layers=1,
             appearance_width=4,
         ),
         renderer=SurfaceRenderer(HierarchicalSampler(coarse=8, fine=8), UnclampedAlpha()),

@@ -1,4 +1,4 @@
-"""Light and colour of a camera."""
+"""Light and color of a camera."""
 
 import math
 
@@ -8,7 +8,7 @@ from torch.autograd import gradcheck, gradgradcheck
 from torch.nn.functional import normalize
 
 from headfields.records import Rays
-from headfields.renderers.lighting import ColourAffine, SHLighting
+from headfields.renderers.lighting import ColorAffine, SHLighting
 from tests.shapes import rotation
 
 
@@ -20,7 +20,7 @@ def rays(count: int, dtype: torch.dtype = torch.float32) -> Rays:
 
 def test_they_start_as_nothing() -> None:
     rgb, normals, ray = torch.rand(7, 3), normalize(torch.randn(7, 3), dim=-1), torch.randint(3, (7,))
-    for shading in (SHLighting(), ColourAffine()):
+    for shading in (SHLighting(), ColorAffine()):
         torch.testing.assert_close(shading(rgb, normals, ray, rays(3)), rgb)
         assert shading(rgb[:0], normals[:0], ray[:0], rays(0)).shape == (0, 3)
 
@@ -54,14 +54,14 @@ def test_light_stays_with_the_camera() -> None:
 
 
 def test_the_affine_map_is_the_documented_one() -> None:
-    affine = ColourAffine()
+    affine = ColorAffine()
     with torch.no_grad():
         affine.matrix[0, 1], affine.offset[2] = 0.5, 0.1
     out = affine(torch.tensor([[0.2, 0.4, 0.6]]), torch.zeros(1, 3), torch.zeros(1, dtype=torch.long), rays(1))
     torch.testing.assert_close(out, torch.tensor([[0.2, 0.5, 0.7]]))
 
 
-@pytest.mark.parametrize("shading", [SHLighting, ColourAffine])
+@pytest.mark.parametrize("shading", [SHLighting, ColorAffine])
 def test_derivatives(shading: type) -> None:
     made = shading().double()
     rgb, normals = torch.rand(3, 3).double().requires_grad_(), torch.randn(3, 3).double().requires_grad_()

@@ -22,7 +22,7 @@ def device(request):
         yield chosen
 
 
-def test_the_centre_of_each_pixel_agrees_with_render_mesh(device):
+def test_the_center_of_each_pixel_agrees_with_render_mesh(device):
     vertices, faces = (x.to(device) for x in two_spheres())
     view = camera((40, 30)).to(device)
     attributes = torch.randn(len(vertices), 2, device=device)
@@ -34,10 +34,10 @@ def test_the_centre_of_each_pixel_agrees_with_render_mesh(device):
     away = (mine.normal * its.normal).sum(-1)[its.mask]
     assert away.min() > 0.8  # smooth and flat normals
     assert mine.alpha.gt(0).sum() > its.mask.sum()
-    torch.testing.assert_close(mine.colour, mine.alpha[..., None].expand(-1, -1, 3))
-    torch.testing.assert_close(mine.over(0.25), 0.25 + 0.75 * mine.colour)
+    torch.testing.assert_close(mine.color, mine.alpha[..., None].expand(-1, -1, 3))
+    torch.testing.assert_close(mine.over(0.25), 0.25 + 0.75 * mine.color)
     image = torch.rand(40, 30, 3, device=device)
-    torch.testing.assert_close(mine.over(image), mine.colour + (1 - mine.alpha[..., None]) * image)
+    torch.testing.assert_close(mine.over(image), mine.color + (1 - mine.alpha[..., None]) * image)
 
 
 def test_gradients_to_vertices_camera_texture_light_and_attributes():
@@ -51,7 +51,7 @@ def test_gradients_to_vertices_camera_texture_light_and_attributes():
 
     def run(moved, pose, lens, texture, light, attributes):
         seen = renderer(vertices + moved, Camera(pose, lens, view.size), attributes, light, texture)
-        return seen.colour.square().sum() + seen.alpha.square().sum(), seen.depth.sum() + (seen.attributes**2).sum()
+        return seen.color.square().sum() + seen.alpha.square().sum(), seen.depth.sum() + (seen.attributes**2).sum()
 
     moved = torch.zeros(3, dtype=torch.float64)
     inputs = [moved, view.world_to_camera, view.intrinsics, texture, light, attributes]
@@ -72,9 +72,9 @@ def test_a_texture_is_read_where_it_should_be_and_averaged_from_afar(device):
     vertices, faces, uv, stripes, ramp = (x.to(device) for x in (vertices, faces, uv, stripes, ramp))
     near = MeshRenderer(faces, uv, faces, ramp)(vertices, camera((16, 16), focal=50.0).to(device))
     columns = (torch.arange(16, device=device) + 0.5 - 8) / 50 * 4
-    torch.testing.assert_close(near.colour[..., 1], (0.5 + 0.5 * columns).expand(16, 16), rtol=0, atol=1e-4)
+    torch.testing.assert_close(near.color[..., 1], (0.5 + 0.5 * columns).expand(16, 16), rtol=0, atol=1e-4)
     far = MeshRenderer(faces, uv, faces, mip_pyramid(stripes))(vertices, camera((16, 16), focal=24.0).to(device))
-    inner = far.colour[4:12, 4:12]
+    inner = far.color[4:12, 4:12]
     torch.testing.assert_close(inner, torch.full_like(inner, 0.5), rtol=0, atol=0.01)
 
 
@@ -84,10 +84,10 @@ def test_light_stays_with_the_camera():
     with torch.no_grad():
         lighting.coefficients[1] = -1.5  # from the left
     seen = MeshRenderer(faces)(vertices, camera((30, 30)), light=lighting.coefficients)
-    left, right = seen.colour[13:17, 9:12].mean(), seen.colour[13:17, 18:21].mean()
+    left, right = seen.color[13:17, 9:12].mean(), seen.color[13:17, 18:21].mean()
     assert left > right + 0.3
     plain = MeshRenderer(faces)(vertices, camera((30, 30)), light=SHLighting().coefficients)
-    torch.testing.assert_close(plain.colour, MeshRenderer(faces)(vertices, camera((30, 30))).colour)
+    torch.testing.assert_close(plain.color, MeshRenderer(faces)(vertices, camera((30, 30))).color)
 
 
 def test_the_inside_of_an_open_mesh_is_hidden_if_asked():
@@ -114,15 +114,15 @@ def test_a_sphere_finds_its_place_from_far_away():
     assert outside.min() > 0 and observed.signed_distance[matte == 1].max() < 0
     place = torch.tensor([-0.7, 0.6], requires_grad=True)  # 15 pixels away, half of it outside
     size = torch.tensor(0.5, requires_grad=True)
-    optimiser = torch.optim.Adam([place, size], lr=0.1)
+    optimizer = torch.optim.Adam([place, size], lr=0.1)
     for step in range(80):
-        for group in optimiser.param_groups:
+        for group in optimizer.param_groups:
             group["lr"] = 0.1 * 0.95**step
         seen = renderer(size * vertices + pad(place), view)
         loss = 0.02 * silhouette_distance(seen.crossings, observed) + (seen.alpha - matte).square().mean()
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss.backward()
-        optimiser.step()
+        optimizer.step()
     assert (place - truth).norm() < 0.03 and abs(float(size) - 0.8) < 0.02  # a pixel is 0.13
 
 
@@ -159,8 +159,8 @@ def test_nothing_to_see_keeps_a_gradient():
     for mesh, place, size in ((faces[:0], 0.0, (6, 7)), (faces, 50.0, (6, 7)), (faces, 0.0, (0, 7))):
         renderer = MeshRenderer(mesh, uv, mesh, texture)
         seen = renderer(leaf + place, camera(size), leaf, torch.zeros(9, 1))
-        assert seen.colour.shape == (*size, 3) and seen.attributes.shape == (*size, 3) and not seen.alpha.any()
-        total = seen.colour.sum() + seen.alpha.sum() + seen.depth.sum() + seen.attributes.sum() + seen.normal.sum()
+        assert seen.color.shape == (*size, 3) and seen.attributes.shape == (*size, 3) and not seen.alpha.any()
+        total = seen.color.sum() + seen.alpha.sum() + seen.depth.sum() + seen.attributes.sum() + seen.normal.sum()
         leaf.grad = None
         total.backward()
         assert leaf.grad.eq(0).all()

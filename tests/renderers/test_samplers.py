@@ -27,7 +27,7 @@ class Ball:
         self.deformer = Static(box)
         self.level, self.radius = density, radius
         self.state = HeadState(torch.zeros(1, 1, 3))
-        self.colours = 0
+        self.colors = 0
 
     def near_far(self, rays: Rays) -> tuple[Tensor, Tensor]:
         return self.deformer.near_far(rays, None)
@@ -35,18 +35,18 @@ class Ball:
     def posed_bounds(self) -> Tensor:
         return self.deformer.bounds()
 
-    def canonicalise(self, points: Tensor, directions: Tensor, frame: Tensor) -> Canonical:
+    def canonicalize(self, points: Tensor, directions: Tensor, frame: Tensor) -> Canonical:
         return self.deformer(points, directions, frame, None)
 
-    def decode(self, canonical: Canonical, colour: bool = True) -> FieldValues:
+    def decode(self, canonical: Canonical, color: bool = True) -> FieldValues:
         density = self.level * (canonical.points.norm(dim=-1) < self.radius).float()
-        self.colours += len(canonical) if colour else 0
-        return FieldValues(density=density, rgb=0.5 + canonical.points if colour else None)
+        self.colors += len(canonical) if color else 0
+        return FieldValues(density=density, rgb=0.5 + canonical.points if color else None)
 
     def density(self, canonical: Canonical) -> Tensor:
-        return self.decode(canonical, colour=False).density
+        return self.decode(canonical, color=False).density
 
-    def colour(self, values: FieldValues, canonical: Canonical) -> FieldValues:
+    def color(self, values: FieldValues, canonical: Canonical) -> FieldValues:
         return self.decode(canonical)
 
 
@@ -168,7 +168,7 @@ def test_early_stop_changes_the_image_little_and_asks_less(name: str) -> None:
     for threshold in (0.0, 1e-4):
         field = Ball(density=300.0)
         images.append(VolumeRenderer(sampler, early_stop=threshold).eval()(seen, field, background))
-        asked.append(field.colours)
+        asked.append(field.colors)
     assert float(images[0].opacity.max()) > 0.99
     for part in ("rgb", "opacity", "depth"):
         torch.testing.assert_close(getattr(images[1], part), getattr(images[0], part), atol=1e-3, rtol=0)

@@ -10,7 +10,7 @@ from headfields.avatar import Avatar
 from headfields.decoders import NeuSDecoder
 from headfields.deformers import Static
 from headfields.encoders import HashGrid
-from headfields.losses.colour import Eikonal, SoftJaccard
+from headfields.losses.color import Eikonal, SoftJaccard
 from headfields.records import Camera, HeadState, PixelBatch, Rays
 from headfields.renderers import (
     HierarchicalSampler,
@@ -26,7 +26,7 @@ from headfields.renderers import (
     VolSDFDensity,
     VolumeRenderer,
 )
-from headfields.renderers.lighting import ColourAffine, Shading, SHLighting
+from headfields.renderers.lighting import ColorAffine, Shading, SHLighting
 from headfields.viz import normal_map
 
 BOX = torch.tensor([[-0.15, -0.15, -0.15], [0.15, 0.15, 0.15]])
@@ -57,7 +57,7 @@ ALPHAS = {
 
 
 def ball(sampler: str = "neus", alpha: SurfaceAlpha | None = None, lighting: object = None) -> Avatar:
-    """A ball of 10 cm, more or less, with a colour."""
+    """A ball of 10 cm, more or less, with a color."""
     torch.manual_seed(0)
     renderer = SurfaceRenderer(SAMPLERS[sampler](), alpha, lighting)  # type: ignore[arg-type]
     grid = HashGrid(levels=3, log2_table_size=10, base_resolution=4, finest_resolution=16)
@@ -85,19 +85,19 @@ def test_the_image_of_a_ball(sampler: str, alpha: str) -> None:
     assert float((found * wanted).sum(-1)[inside].mean()) > 0.98
 
 
-def test_normals_as_colours() -> None:
+def test_normals_as_colors() -> None:
     camera = CAMERA
     image = ball().render(camera, STATE)
-    colours = normal_map(image, camera)
-    assert colours.shape == (20, 20, 3)
-    torch.testing.assert_close(colours[0, 0], torch.ones(3))  # nothing there
-    assert float(colours[10, 10, 2]) > 0.9 and float(colours[10, 15, 0]) > 0.7 and float(colours[5, 10, 1]) > 0.7
+    colors = normal_map(image, camera)
+    assert colors.shape == (20, 20, 3)
+    torch.testing.assert_close(colors[0, 0], torch.ones(3))  # nothing there
+    assert float(colors[10, 10, 2]) > 0.9 and float(colors[10, 15, 0]) > 0.7 and float(colors[5, 10, 1]) > 0.7
     with pytest.raises(ValueError, match="normal_map: the rendering has no normals"):
         normal_map(image.replace(normal=None), camera)
 
 
 def test_evaluation_with_gradients_is_the_same_image() -> None:
-    avatar = ball(lighting=[SHLighting(), ColourAffine()]).eval()
+    avatar = ball(lighting=[SHLighting(), ColorAffine()]).eval()
     seen = avatar(CAMERA.rays(), STATE, torch.ones(400, 3))
     assert seen.rgb.requires_grad and seen.canonical is None
     image = avatar.render(CAMERA, STATE)
@@ -120,8 +120,8 @@ def test_early_stop_leaves_out_what_cannot_be_seen(alpha: str) -> None:
 
 @pytest.mark.parametrize("alpha", [LearnedSharpness, ScheduledSharpness])
 def test_everything_trains(alpha: type) -> None:
-    """Rays, state, light, sharpness, both networks and the table, through colour and the eikonal loss."""
-    avatar = ball(alpha=NeuSAlpha(alpha(), anneal_steps=10), lighting=[SHLighting(), ColourAffine()]).train()
+    """Rays, state, light, sharpness, both networks and the table, through color and the eikonal loss."""
+    avatar = ball(alpha=NeuSAlpha(alpha(), anneal_steps=10), lighting=[SHLighting(), ColorAffine()]).train()
     rays = CAMERA.rays()
     rays = rays.replace(origins=rays.origins.requires_grad_(), directions=rays.directions.requires_grad_())
     result = avatar(rays, STATE, torch.ones(400, 3))
@@ -201,7 +201,7 @@ def test_schedules() -> None:
 
 
 def test_a_saved_avatar_keeps_its_schedule(tmp_path) -> None:  # type: ignore[no-untyped-def]
-    avatar = ball(alpha=UnclampedAlpha(), lighting=ColourAffine())
+    avatar = ball(alpha=UnclampedAlpha(), lighting=ColorAffine())
     avatar.update(STATE, 60)
     avatar.save(tmp_path / "ball.safetensors")
     again = Avatar.load(tmp_path / "ball.safetensors")
@@ -245,10 +245,10 @@ def test_a_density_is_not_rendered_as_a_surface() -> None:
 
 
 def test_a_shading_of_ones_own() -> None:
-    class Grey(Shading):
+    class Gray(Shading):
         def forward(self, rgb, normals, ray, rays):  # type: ignore[no-untyped-def]
             assert len(rgb) == len(normals) == len(ray) and isinstance(rays, Rays)
             return rgb.mean(dim=-1, keepdim=True).expand(-1, 3)
 
-    image = ball(lighting=Grey()).render(CAMERA, STATE)
+    image = ball(lighting=Gray()).render(CAMERA, STATE)
     torch.testing.assert_close(image.rgb[..., 0], image.rgb[..., 2])

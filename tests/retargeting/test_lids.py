@@ -39,11 +39,11 @@ def wide(head):
 
 
 def lowest(retargeter, moved):
-    """Least distance of the lids' skin from each eyeball's surface, over that at rest, metres (negative: sunk)."""
+    """Least distance of the lids' skin from each eyeball's surface, over that at rest, meters (negative: sunk)."""
     out = []
     for eye in retargeter._eyes:
-        distance = (moved[:, eye.skin] - eye.target.centre).norm(dim=-1)
-        rest = (retargeter.target.neutral[eye.skin] - eye.target.centre).norm(dim=-1)
+        distance = (moved[:, eye.skin] - eye.target.center).norm(dim=-1)
+        rest = (retargeter.target.neutral[eye.skin] - eye.target.center).norm(dim=-1)
         out.append((distance - rest.clamp_max(eye.target.radius)).amin(dim=1))
     return torch.stack(out, dim=-1)
 
@@ -51,12 +51,12 @@ def lowest(retargeter, moved):
 def test_lids_are_found_and_measured(head, narrow, wide):
     rest = surface_of_head(head)
     eyes = find_lids(rest)
-    assert [round(float(lids.eye.centre[0]), 3) for lids in eyes] == [-0.032, 0.032]
+    assert [round(float(lids.eye.center[0]), 3) for lids in eyes] == [-0.032, 0.032]
     for lids in eyes:
         torch.testing.assert_close(lids.openness(rest.neutral.double()), torch.ones(9).double())
         assert lids.rest.min() > 0.004 and lids.rest.max() < 0.012
         assert (lids.elevation[0] > lids.elevation[1]).all()
-        side = "left" if lids.eye.centre[0] > 0 else "right"
+        side = "left" if lids.eye.center[0] > 0 else "right"
         shut = lids.openness(moved_by(head, **{f"blink_{side}": 1.0}).double())
         assert shut.abs().max() < 0.1
         other = lids.openness(moved_by(head, **{f"blink_{'right' if side == 'left' else 'left'}": 1.0}).double())

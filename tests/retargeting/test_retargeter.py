@@ -23,8 +23,8 @@ def split(vertices, surface):
     faces = surface.faces
     chosen = surface.neutral[faces][..., 2].mean(dim=-1) > 0.035
     a, b, c = faces[chosen].T
-    centre = vertices.shape[-2] + torch.arange(len(a))
-    finer = [torch.stack(t, dim=-1) for t in ((a, b, centre), (b, c, centre), (c, a, centre))]
+    center = vertices.shape[-2] + torch.arange(len(a))
+    finer = [torch.stack(t, dim=-1) for t in ((a, b, center), (b, c, center), (c, a, center))]
     middle = vertices[..., faces[chosen], :].mean(dim=-2)
     return torch.cat([vertices, middle], dim=-2), torch.cat([faces[~chosen], *finer])
 
@@ -63,7 +63,7 @@ def own_skin(surface):
 
 def test_what_is_found_on_a_head(coarse):
     assert len(coarse.eyeballs) == 2
-    assert sorted(float(ball.centre[0].sign()) for ball in coarse.eyeballs) == [-1, 1]
+    assert sorted(float(ball.center[0].sign()) for ball in coarse.eyeballs) == [-1, 1]
     assert all(abs(ball.radius - 0.0132) < 2e-4 for ball in coarse.eyeballs)
     assert coarse.cavity[coarse.closing].all() and coarse.cavity.sum() < 1.5 * coarse.closing.sum()
     inner = coarse.landmarks[[61, 62, 63]], coarse.landmarks[[65, 66, 67]]
@@ -79,7 +79,7 @@ def test_another_topology_reproduces_the_motion(motion, coarse, fine, to_fine, t
     else:
         moved, wanted, surface = to_coarse(HeadState(truth)).vertices, motion.vertices, coarse
     error = (moved - wanted).norm(dim=-1)[:, own_skin(surface)]
-    assert (wanted - surface.neutral).norm(dim=-1).amax() > 0.01  # metres: there is a motion
+    assert (wanted - surface.neutral).norm(dim=-1).amax() > 0.01  # meters: there is a motion
     assert error.mean() < 1e-4 and error.mean(dim=1).amax() < 3e-4
     assert error.flatten().quantile(0.99) < 2e-3
 
@@ -97,7 +97,7 @@ def test_mouths_open_lids_close_and_eyes_turn(head, motion, coarse, fine, to_fin
         assert lids[2] < 0.25 * lids[0]
     for ball in fine[0].eyeballs:
         shape, _ = fit_rigid(fine[0].neutral[ball.vertices].double(), moved[:, ball.vertices].double())
-        rigid = (fine[0].neutral[ball.vertices].double() - ball.centre) @ shape.transpose(1, 2) + ball.centre
+        rigid = (fine[0].neutral[ball.vertices].double() - ball.center) @ shape.transpose(1, 2) + ball.center
         torch.testing.assert_close(moved[:, ball.vertices].double(), rigid, atol=2e-5, rtol=0)
         ahead = shape[:, :, 2]  # where +z goes
         torch.testing.assert_close(ahead[5, 0].asin(), torch.tensor(0.3).double(), atol=0.01, rtol=0)
@@ -114,7 +114,7 @@ def test_the_back_of_the_head_is_still(motion, coarse, fine, to_fine):
 
 
 def test_place_size_and_turn_of_the_source_do_not_matter(motion, coarse, fine, to_fine):
-    """A source in decimetres, turned and elsewhere, moves the target just so."""
+    """A source in decimeters, turned and elsewhere, moves the target just so."""
     c, s = 0.966, 0.259  # 15 degrees
     turn = torch.tensor([[c, 0, s], [0, 1, 0], [-s, 0, c]]) @ torch.tensor([[1, 0, 0], [0, c, -s], [0, s, c]])
 

@@ -45,7 +45,7 @@ def test_another_identity_does_what_the_first_does(head, motion):
     truth = motion.vertices[1:4] - neutral + other
     transfer = DeformationTransfer(neutral, head.faces, other, head.faces)
     error = (transfer(motion.vertices[1:4]) - truth).norm(dim=-1)
-    assert (other - neutral).norm(dim=-1).mean() > 4e-3  # metres: the heads do differ
+    assert (other - neutral).norm(dim=-1).mean() > 4e-3  # meters: the heads do differ
     assert error.mean() < 2e-4 and error.max() < 4e-3
     released = DeformationTransfer(neutral, head.faces, other, head.faces, method="released")
     assert (released(motion.vertices[1:4]) - truth).norm(dim=-1).mean() > error.mean()

@@ -9,7 +9,7 @@ from headfields.ops.closest_triangle import TriangleBVH
 from headfields.synthetic.head.model import procedural
 from headfields.synthetic.head.texture import procedural_texture
 
-CENTRE = torch.tensor([0.0, -0.03, 0.0])
+CENTER = torch.tensor([0.0, -0.03, 0.0])
 
 
 @pytest.fixture(scope="session")
@@ -23,7 +23,7 @@ def sealed_scan(head, place, subdivisions=5):
     directions = torch.from_numpy(sphere.vertices.copy()).float()
     faces = torch.from_numpy(sphere.faces.copy()).long()
     tree = TriangleBVH(head.faces, place)
-    far = CENTRE + 0.5 * directions  # the first hit from outside is the outermost one
+    far = CENTER + 0.5 * directions  # the first hit from outside is the outermost one
     hit = tree.raycast(far, -directions)
     texture = torch.from_numpy(procedural_texture(256)).float()
     corners = head.uv[head.uv_faces[hit.face.clamp_min(0)]]

@@ -52,8 +52,8 @@ def test_a_scan_with_its_material(tmp_path):
     (tmp_path / "scan.obj").write_text(
         "mtllib a.mtl\nv 0 0 0\nv 1 0 0\nv 1 1 0\nv 0 1 0\nvt 0 0\nvt 1 0\nvt 1 1\nvt 0 1\nf 1/1 2/2 3/3 4/4\n"
     )
-    (tmp_path / "a.mtl").write_text("newmtl skin\nmap_Kd colour.png\n")
-    Image.new("RGB", (3, 2), (255, 0, 51)).save(tmp_path / "colour.png")
+    (tmp_path / "a.mtl").write_text("newmtl skin\nmap_Kd color.png\n")
+    Image.new("RGB", (3, 2), (255, 0, 51)).save(tmp_path / "color.png")
     mesh = read_textured(tmp_path / "scan.obj", scale=0.01)
     assert mesh.faces.shape == (2, 3) and mesh.texture.shape == (2, 3, 3) and mesh.vertices.max() == 0.01
     torch.testing.assert_close(mesh.texture[0, 0], torch.tensor([1.0, 0, 0.2]))

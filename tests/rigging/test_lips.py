@@ -88,7 +88,7 @@ def test_landmarks_of_other_people(head, seed):
     with torch.no_grad():
         place = head(shape=shape).vertices[0]
     scan = sealed_scan(head, place, 6)
-    found = find_scan_landmarks(100 * scan.vertices, scan.faces)  # centimetres
+    found = find_scan_landmarks(100 * scan.vertices, scan.faces)  # centimeters
     truth = head.landmarks(place[None])[0].double()
     off = {int(i): float((p / 100 - truth[i]).norm()) for i, p in zip(found.indices, found.points, strict=True)}
     assert off[30] < 0.004 and off[8] < 0.010 and off[27] < 0.012 and off[62] < 0.005, off

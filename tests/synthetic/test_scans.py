@@ -25,7 +25,7 @@ def scans() -> MeshScans:
     return tiny_scans()
 
 
-def test_points_lie_on_the_right_mesh_with_its_normals_and_colours(scans: MeshScans) -> None:
+def test_points_lie_on_the_right_mesh_with_its_normals_and_colors(scans: MeshScans) -> None:
     batch = scans.sample(torch.tensor([4, 0]), COUNTS, 7)
     assert len(batch) == 2
     assert batch.person.tolist() == [1, 0]
@@ -42,8 +42,8 @@ def test_points_lie_on_the_right_mesh_with_its_normals_and_colours(scans: MeshSc
             flat = torch.linalg.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
             flat = torch.nn.functional.normalize(flat, dim=-1)
             assert ((flat * normals[row]).sum(-1) > 0.7).all()
-            colours = (scans.rgb[scans.person[scan]][scans.faces[found.face]] * found.barycentric[..., None]).sum(1)
-            assert torch.allclose(colours, rgb[row], atol=1e-4)
+            colors = (scans.rgb[scans.person[scan]][scans.faces[found.face]] * found.barycentric[..., None]).sum(1)
+            assert torch.allclose(colors, rgb[row], atol=1e-4)
         assert (scans.kind[tree.closest(batch.back_points[row]).face] == REAR).all()
 
 
@@ -85,7 +85,7 @@ def test_draws_follow_from_the_seed_alone_and_spread_over_the_area(scans: MeshSc
     area = area * (scans.kind == STATIC) * scans.seen[0]
     share = torch.bincount(face, minlength=len(area)) / 20000
     assert (share - area / area.sum()).abs().max() < 0.006
-    assert (first.far_points - scans.centre).norm(dim=-1).max() <= COUNTS.radius
+    assert (first.far_points - scans.center).norm(dim=-1).max() <= COUNTS.radius
 
 
 def test_detail_goes_where_triangles_are_small(scans: MeshScans) -> None:
@@ -196,7 +196,7 @@ MUTATIONS = {
     "no people": (lambda f: (f / "scans.json").write_text('{"people": {}}'), "names no people"),
     "scan gone": (lambda f: (f / "001" / "002.npz").unlink(), "person 001, expression 002"),
     "scan cut": (lambda f: (f / "001" / "002.npz").write_bytes(b"PK\x03\x04half"), "person 001, expression 002"),
-    "colours gone": (lambda f: (f / "000" / "person.npz").unlink(), "person 000"),
+    "colors gone": (lambda f: (f / "000" / "person.npz").unlink(), "person 000"),
     "no topology": (lambda f: (f / "topology.npz").unlink(), "topology"),
     "other topology": (
         lambda f: np.savez(f / "000" / "001.npz", vertices=np.zeros((5, 3), np.float32)),
@@ -228,7 +228,7 @@ def test_broken_sets_say_what_is_broken(name: str, tmp_path: Path) -> None:
         load_scans(tmp_path / "set")
 
 
-def test_a_set_by_hand_needs_no_more_than_meshes_and_colours(tmp_path: Path) -> None:
+def test_a_set_by_hand_needs_no_more_than_meshes_and_colors(tmp_path: Path) -> None:
     scans = tiny_scans()
     save_scans(scans, tmp_path / "set")
     np.savez(tmp_path / "set" / "topology.npz", faces=scans.faces.numpy())

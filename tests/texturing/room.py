@@ -39,7 +39,7 @@ def bumpy() -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 
 def painted(size: int = 128) -> Tensor:
-    """Soft coloured patches."""
+    """Soft colored patches."""
     generator = torch.Generator().manual_seed(3)
     coarse = torch.rand(1, 3, 18, 18, generator=generator)
     return torch.nn.functional.interpolate(coarse, (size, size), mode="bicubic")[0].movedim(0, -1).clamp(0.05, 0.95)
@@ -62,10 +62,10 @@ def photographs(cameras: list[Camera], gains: Tensor | None = None) -> PosedImag
     pixels = []
     for index, camera in enumerate(cameras):
         seen = renderer(vertices, camera)
-        colour = (seen.colour / seen.alpha.clamp(min=1e-3)[..., None]).clamp(0, 1)
+        color = (seen.color / seen.alpha.clamp(min=1e-3)[..., None]).clamp(0, 1)
         if gains is not None:
-            colour = srgb_from_linear(linear_from_srgb(colour) * gains[index]).clamp(0, 1)
-        pixels.append((torch.cat([colour, seen.alpha[..., None]], -1) * 255).round().to(torch.uint8))
+            color = srgb_from_linear(linear_from_srgb(color) * gains[index]).clamp(0, 1)
+        pixels.append((torch.cat([color, seen.alpha[..., None]], -1) * 255).round().to(torch.uint8))
     return PosedImages(batch(cameras), torch.stack(pixels), tuple(f"images/{k:03d}.png" for k in range(len(cameras))))
 
 
@@ -84,7 +84,7 @@ def poor_mesh() -> Tensor:
 
 
 def surface_error(vertices: Tensor) -> float:
-    """Mean distance of vertices to the true surface, metres."""
+    """Mean distance of vertices to the true surface, meters."""
     truth, faces, _, _ = bumpy()
     return float(TriangleBVH(faces, truth).closest(vertices).distance.mean())
 
@@ -97,6 +97,6 @@ def likeness(vertices: Tensor, texture: Tensor, cameras: list[Camera]) -> float:
     for camera in cameras:
         mine, its = ours(vertices, camera), theirs(truth, camera)
         both = (mine.face >= 0) & (its.face >= 0)
-        total += float((mine.colour - its.colour)[both].square().mean(-1).sum())
+        total += float((mine.color - its.color)[both].square().mean(-1).sum())
         count += int(both.sum())
     return -10 * math.log10(total / count)

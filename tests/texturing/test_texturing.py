@@ -63,8 +63,8 @@ def test_what_nobody_sees_is_filled_from_around():
     assert 0.5 < float(unseen.float().mean()) < 0.95 and float(baked.texture[unseen].std()) > 0.01
     assert float(baked.texture.min()) > 0.01  # no black holes
     nothing = PosedImages(images.camera, images.pixels * 0, images.names)
-    grey = bake_texture(nothing, vertices, faces, uv, uv_faces, 16)
-    assert not grey.seen.any() and float(grey.texture.std()) < 1e-6
+    gray = bake_texture(nothing, vertices, faces, uv, uv_faces, 16)
+    assert not gray.seen.any() and float(gray.texture.std()) < 1e-6
 
 
 def test_refinement_brings_the_proxy_nearer_to_the_truth():
@@ -83,8 +83,8 @@ def test_refinement_brings_the_proxy_nearer_to_the_truth():
 
 
 def test_light_and_back():
-    colour = torch.linspace(0, 1, 50)
-    torch.testing.assert_close(srgb_from_linear(linear_from_srgb(colour)), colour, rtol=0, atol=1e-5)
+    color = torch.linspace(0, 1, 50)
+    torch.testing.assert_close(srgb_from_linear(linear_from_srgb(color)), color, rtol=0, atol=1e-5)
     assert float(linear_from_srgb(torch.tensor(0.5))) == pytest.approx(0.2140, abs=1e-4)
     bright = srgb_from_linear(2 * linear_from_srgb(torch.full((1, 3), 0.4)))
     torch.testing.assert_close(even_out(bright, 2.0), torch.full((1, 3), 0.4))

@@ -1,4 +1,4 @@
-"""A capture of a coloured disc and an avatar that can learn it: the smallest things the trainer accepts."""
+"""A capture of a colored disc and an avatar that can learn it: the smallest things the trainer accepts."""
 
 import json
 from pathlib import Path
@@ -12,7 +12,7 @@ from headfields.records import Camera, HeadState, PixelBatch, Rays, Rendering, T
 
 
 class FakeCapture:
-    """Twelve frames of a disc whose colour follows the expression, seen by a fixed camera."""
+    """Twelve frames of a disc whose color follows the expression, seen by a fixed camera."""
 
     name = "disc"
     expression_width = 1
@@ -69,7 +69,7 @@ class FakeCapture:
 
 
 class FakeAvatar(nn.Module):
-    """Looks colour, opacity and depth up by the direction of the ray, in a small table behind a small network."""
+    """Looks color, opacity and depth up by the direction of the ray, in a small table behind a small network."""
 
     def __init__(self, width: int = 16) -> None:
         super().__init__()

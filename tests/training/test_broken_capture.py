@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from headfields.data import CaptureError, load_capture, write_insta
-from headfields.losses.colour import insta_losses
+from headfields.losses.color import insta_losses
 from headfields.runs import checkpoint
 from headfields.training import Trainer
 from tests.data.tiny import blob, tiny_frames

@@ -34,11 +34,11 @@ def test_pictures_and_checkpoints_do_not_change_what_insta_learns(tmp_path, monk
 
 
 def test_indexing_backward_is_deterministic_while_training(tmp_path):
-    from headfields.losses.colour import HuberColour
+    from headfields.losses.color import HuberColor
     from headfields.training import Trainer
     from tests.training.fakes import FakeAvatar, FakeCapture
 
-    class Watching(HuberColour):
+    class Watching(HuberColor):
         def __call__(self, rendering, batch, step):
             seen.append(torch.are_deterministic_algorithms_enabled())
             return super().__call__(rendering, batch, step)

@@ -25,7 +25,7 @@ def test_swapping_exchanges_storage_and_back_even_after_an_error():
     raw, average = module.weight.detach().clone(), ema.average["weight"].clone()
     parameter, storage = module.weight, module.weight.data_ptr()
     with pytest.raises(KeyError), ema.swapped():
-        assert module.weight is parameter  # the optimiser's hold on it stays good
+        assert module.weight is parameter  # the optimizer's hold on it stays good
         assert torch.equal(module.weight, average)
         assert torch.equal(ema.average["weight"], raw)
         raise KeyError

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 
 from headfields.data import load_capture, write_insta
-from headfields.losses.colour import HuberColour, OpacityLoss
+from headfields.losses.color import HuberColor, OpacityLoss
 from headfields.models import insta
 from headfields.training import Trainer, evaluate
 from tests.data.moving import jaw_frames, put_pose_into_vertices
@@ -19,7 +19,7 @@ def trained(folder: Path):
         capture.template, expression_width=1, levels=4, log2_table_size=10, finest_resolution=48, grid_resolution=16,
         step=0.01,
     )  # fmt: skip
-    losses = [HuberColour(mouth_weight=1), OpacityLoss(0.1)]
+    losses = [HuberColor(mouth_weight=1), OpacityLoss(0.1)]
     trainer = Trainer(
         avatar, capture, losses, rays_per_step=384, learning_rate=1e-2, network_learning_rate=2e-3, bar=False,
         device="cpu", seed=0,
@@ -34,6 +34,6 @@ def test_a_short_training_comes_out_the_same(tmp_path: Path) -> None:
     assert still.head_frame is None and moving.head_frame is not None
     assert abs(first.psnr - second.psnr) < 0.3
     figures = [evaluate(avatar, capture) for avatar, capture in ((one, still), (other, moving), (one, moving))]
-    assert figures[0]["psnr"] > 13  # a grey head has less
+    assert figures[0]["psnr"] > 13  # a gray head has less
     assert abs(figures[0]["psnr"] - figures[1]["psnr"]) < 0.4
     assert abs(figures[0]["psnr"] - figures[2]["psnr"]) < 0.02  # one's avatar in the other's frames

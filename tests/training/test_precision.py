@@ -47,12 +47,12 @@ def test_one_rendering_is_close_to_that_in_float32(dtype):
     with torch.autocast("cpu", dtype=dtype):
         mixed = avatar(batch.rays, state, batch.background)
         field = avatar.field(state)
-        canonical = field.canonicalise(
+        canonical = field.canonicalize(
             batch.rays.origins + 0.5 * batch.rays.directions, batch.rays.directions, batch.rays.frame
         )
         values = field.decode(canonical)
     with torch.no_grad():
-        same_points = avatar.field(state).canonicalise(
+        same_points = avatar.field(state).canonicalize(
             batch.rays.origins + 0.5 * batch.rays.directions, batch.rays.directions, batch.rays.frame
         )
     torch.testing.assert_close(canonical.points, same_points.points, rtol=0, atol=0)
@@ -99,10 +99,10 @@ class Overflowing(FakeAvatar):
 def scaled(out=None, avatar=None) -> Trainer:
     torch.manual_seed(0)
     avatar = avatar or Overflowing()
-    from headfields.losses.colour import HuberColour
+    from headfields.losses.color import HuberColor
 
     trainer = Trainer(
-        avatar, FakeCapture(), [HuberColour(mouth_weight=1)], rays_per_step=64, precision="16-mixed", device="cpu",
+        avatar, FakeCapture(), [HuberColor(mouth_weight=1)], rays_per_step=64, precision="16-mixed", device="cpu",
         bar=False, out=out, ema=0.0,
     )  # fmt: skip
     avatar.scaler = trainer.scaler
@@ -138,7 +138,7 @@ def test_a_nan_is_no_overflow():
             rendering = super().forward(rays, state, background)
             return rendering.replace(rgb=rendering.rgb * torch.nan)
 
-    with pytest.raises(NanLossError, match="step 0: loss colour"):
+    with pytest.raises(NanLossError, match="step 0: loss color"):
         avatar = Bad()
         avatar.scaler = None
         scaled(avatar=avatar).fit(steps=3)

@@ -70,7 +70,7 @@ def test_insta_with_its_grid(found):
     assert torch.equal(first["state"][grid + "occupied"], whole[grid + "occupied"])
     assert not bool(whole[grid + "occupied"].all()), "nothing is culled yet, so the test sees nothing"
     torch.testing.assert_close(first["state"][grid + "opacity"], whole[grid + "opacity"], rtol=1e-2, atol=1e-3)
-    for name in ("encoder.table", "decoder.density_network.0.weight", "ema/decoder.colour_network.0.weight"):
+    for name in ("encoder.table", "decoder.density_network.0.weight", "ema/decoder.color_network.0.weight"):
         difference = (first["state"][name] - whole[name]).abs()
         moved = 0.01 if "table" in name else 1e-3  # the learning rates: about what a step moves a weight by
         assert float(difference.mean()) < 0.05 * moved, name
@@ -84,7 +84,7 @@ def test_only_the_first_process_writes(folder):
 
 def test_a_nan_on_one_process_stops_all(folder, found):
     for ranks in found:
-        assert ranks["nan"]["error"].startswith("NanLossError: step 5: loss colour (on process 1) is not finite")
+        assert ranks["nan"]["error"].startswith("NanLossError: step 5: loss color (on process 1) is not finite")
         assert ranks["nan"]["step"] == 5
     assert RunFolder(folder / "nan").read_log()[-1]["event"] == "nan"
 

@@ -20,7 +20,7 @@ from tests.data.moving import jaw
 from tests.data.tiny import blob, camera
 
 VERTICES, FACES = blob()
-CENTRE = VERTICES.mean(0)
+CENTER = VERTICES.mean(0)
 SIZE = (36, 30)
 BASIS = torch.stack([jaw(VERTICES, 1.0) - VERTICES, 0.01 * VERTICES * (VERTICES[:, 1:2] > 0.03)])
 
@@ -39,14 +39,14 @@ class Place(Encoder):
 
 
 class Painted(Decoder):
-    """An ellipsoid somewhat inside the blob, painted with waves; a parameter that nothing depends on but its colour."""
+    """An ellipsoid somewhat inside the blob, painted with waves; a parameter that nothing depends on but its color."""
 
     def __init__(self) -> None:
         super().__init__()
         self.tint = torch.nn.Parameter(torch.tensor([0.5, 0.5, 0.5]))
 
     def forward(
-        self, features: Float[Tensor, "m width"], directions: Float[Tensor, "m 3"], colour: bool = True
+        self, features: Float[Tensor, "m width"], directions: Float[Tensor, "m 3"], color: bool = True
     ) -> FieldValues:
         place = features[:, :3] - torch.tensor([0.0, 0.02, 0.01])
         inside = 1 - (place / torch.tensor([0.075, 0.105, 0.085])).norm(dim=-1)
@@ -72,7 +72,7 @@ class Tracked:
 
     name = "painted"
 
-    def __init__(self, avatar: Avatar, degrees: float = 1.5, millimetres: float = 3.0) -> None:
+    def __init__(self, avatar: Avatar, degrees: float = 1.5, millimeters: float = 3.0) -> None:
         generator = torch.Generator().manual_seed(3)
         order = torch.arange(4)
         self.splits = {"all": order, "train": order[:2], "test": order[2:]}
@@ -82,8 +82,8 @@ class Tracked:
         )
         self.images = [avatar.render(self.true[f], self.state(torch.tensor([f])), background=1.0) for f in range(4)]
         axes = torch.nn.functional.normalize(torch.randn(4, 2, 3, generator=generator), dim=-1)
-        turns, shifts = math.radians(degrees) * axes[:, 0], 1e-3 * millimetres * axes[:, 1]
-        off = [correct_pose(single(self.true[f]), turns[f], shifts[f], CENTRE) for f in range(4)]
+        turns, shifts = math.radians(degrees) * axes[:, 0], 1e-3 * millimeters * axes[:, 1]
+        off = [correct_pose(single(self.true[f]), turns[f], shifts[f], CENTER) for f in range(4)]
         self.tracked = self.true.replace(world_to_camera=torch.stack([one.world_to_camera for one in off]))
 
     def __len__(self) -> int:
@@ -101,10 +101,10 @@ class Tracked:
         return torch.cat([self.images[frame].rgb, torch.ones(*SIZE, 1)], dim=-1)
 
     def error(self, frame: int, seen: Camera) -> tuple[float, float]:
-        """Degrees and millimetres from the truth, at the head's middle."""
+        """Degrees and millimeters from the truth, at the head's middle."""
         true, found = self.true.world_to_camera[frame].double(), seen.world_to_camera.reshape(4, 4).double()
         cosine = ((true[:3, :3] @ found[:3, :3].T).trace() - 1) / 2
-        place = [pose[:3, :3] @ CENTRE.double() + pose[:3, 3] for pose in (true, found)]
+        place = [pose[:3, :3] @ CENTER.double() + pose[:3, 3] for pose in (true, found)]
         return math.degrees(math.acos(min(float(cosine), 1.0))), 1000 * float((place[0] - place[1]).norm())
 
 
@@ -218,7 +218,7 @@ def test_gradient_to_the_pose_is_that_of_the_image(sampler: Sampler, capture: Tr
     field = avatar.field(state)
 
     def loss(values: Tensor) -> Tensor:
-        moved = correct_pose(seen, values[:3] / 0.08, values[3:], CENTRE)
+        moved = correct_pose(seen, values[:3] / 0.08, values[3:], CENTER)
         return (avatar.renderer(moved.rays(), field, white).rgb - truth).square().mean()
 
     values = torch.zeros(6, requires_grad=True)
@@ -232,10 +232,10 @@ def test_gradient_to_the_pose_is_that_of_the_image(sampler: Sampler, capture: Tr
 
 def test_correct_pose_turns_about_the_heads_middle() -> None:
     seen = single(view(1))
-    turned = correct_pose(seen, torch.tensor([0.1, -0.2, 0.05]), torch.zeros(3), CENTRE)
-    torch.testing.assert_close(turned.project(CENTRE[None])[0], seen.project(CENTRE[None])[0])
-    shifted = correct_pose(seen, torch.zeros(3), torch.tensor([0.0, 0.0, 0.01]), CENTRE)
-    assert float(shifted.project(CENTRE[None])[1] - seen.project(CENTRE[None])[1]) == pytest.approx(0.01, abs=1e-6)
+    turned = correct_pose(seen, torch.tensor([0.1, -0.2, 0.05]), torch.zeros(3), CENTER)
+    torch.testing.assert_close(turned.project(CENTER[None])[0], seen.project(CENTER[None])[0])
+    shifted = correct_pose(seen, torch.zeros(3), torch.tensor([0.0, 0.0, 0.01]), CENTER)
+    assert float(shifted.project(CENTER[None])[1] - seen.project(CENTER[None])[1]) == pytest.approx(0.01, abs=1e-6)
 
 
 def test_evaluation_reports_both(avatar: Avatar, capture: Tracked) -> None:

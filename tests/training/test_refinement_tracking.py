@@ -11,7 +11,7 @@ from headfields.synthetic.scene.motion import Motion
 from headfields.synthetic.tracking_error import tracking_error, write_truth
 from headfields.synthetic.tracking_noise import TrackingNoise
 from headfields.training import correct_pose, refine_frame
-from tests.training.test_refinement import BASIS, CENTRE, FACES, VERTICES, painted, view
+from tests.training.test_refinement import BASIS, CENTER, FACES, VERTICES, painted, view
 
 COUNT = 4
 NOISE = TrackingNoise(rotation=1, translation=2, depth=3, expression=0, gaze=0, lag=0, correlation=0)
@@ -31,7 +31,7 @@ def write_noisy(folder: Path) -> None:
         alpha = drawn.opacity[..., None]
         image = torch.cat([(drawn.rgb / alpha.clamp_min(1e-3)).clamp(0, 1), alpha], -1)
         turn, shift = (torch.from_numpy(track[index]).float() for track in (seen.angles, seen.shift))
-        tracked = correct_pose(true, turn, shift, CENTRE)
+        tracked = correct_pose(true, turn, shift, CENTER)
         frames.append(
             CapturedFrame((image * 255).round().to(torch.uint8).numpy(), posed[0], tracked, expression=weight[0])
         )

@@ -5,7 +5,7 @@ import signal
 import pytest
 import torch
 
-from headfields.losses.colour import DepthPrior, HuberColour, OpacityLoss
+from headfields.losses.color import DepthPrior, HuberColor, OpacityLoss
 from headfields.training.options import parameter_groups
 from headfields.training.trainer import NanLossError, Trainer
 from tests.training.fakes import FakeAvatar, FakeCapture
@@ -13,7 +13,7 @@ from tests.training.fakes import FakeAvatar, FakeCapture
 
 def make(seed: int = 0, losses=None, **options) -> Trainer:
     torch.manual_seed(seed)
-    losses = [HuberColour(mouth_weight=1), OpacityLoss(0.1)] if losses is None else losses
+    losses = [HuberColor(mouth_weight=1), OpacityLoss(0.1)] if losses is None else losses
     options = {
         "rays_per_step": 256,
         "frames_per_step": 4,
@@ -35,7 +35,7 @@ def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> boo
 
 
 def test_learns_and_leaves_a_run_folder(tmp_path):
-    trainer = make(out=tmp_path / "run", losses=[HuberColour(), DepthPrior(), OpacityLoss()])
+    trainer = make(out=tmp_path / "run", losses=[HuberColor(), DepthPrior(), OpacityLoss()])
     early = trainer.fit(steps=5).psnr
     result = trainer.fit(steps=200)
     assert result.step == 200 and not result.interrupted and result.rays_per_second > 0
@@ -44,7 +44,7 @@ def test_learns_and_leaves_a_run_folder(tmp_path):
     assert (tmp_path / "run/images/step_000200.png").exists()
     log = [json.loads(line) for line in (tmp_path / "run/log.jsonl").read_text().splitlines()]
     last = [entry for entry in log if "loss" in entry][-1]
-    assert last["step"] == 200 and set(last["terms"]) == {"colour", "depth", "opacity"}
+    assert last["step"] == 200 and set(last["terms"]) == {"color", "depth", "opacity"}
     assert log[-1]["event"] == "end"
     assert trainer.progress.best_psnr > 12
 
@@ -122,7 +122,7 @@ def test_minutes_count_over_resumptions(tmp_path):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupt_ends_the_step_and_saves(tmp_path, number):
-    class Interrupting(HuberColour):
+    class Interrupting(HuberColor):
         def __call__(self, rendering, batch, step):
             if step == 4:
                 signal.raise_signal(number)
@@ -133,7 +133,7 @@ def test_an_interrupt_ends_the_step_and_saves(tmp_path, number):
     result = trainer.fit(steps=100)
     assert result.interrupted and result.step == 5
     assert signal.getsignal(number) is before
-    resumed, through = make(out=tmp_path, losses=[HuberColour()]), make(losses=[HuberColour()])
+    resumed, through = make(out=tmp_path, losses=[HuberColor()]), make(losses=[HuberColor()])
     assert resumed.fit(steps=9, resume=True).step == 9
     through.fit(steps=9)
     assert same(weights(resumed), weights(through))
@@ -141,7 +141,7 @@ def test_an_interrupt_ends_the_step_and_saves(tmp_path, number):
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_a_loss_that_is_not_finite_stops_training_before_the_weights_change(tmp_path, value):
-    class Bad(HuberColour):
+    class Bad(HuberColor):
         def __call__(self, rendering, batch, step):
             loss = super().__call__(rendering, batch, step)
             return loss * value if step == 6 else loss
@@ -156,7 +156,7 @@ def test_a_loss_that_is_not_finite_stops_training_before_the_weights_change(tmp_
 
 
 def test_a_gradient_that_is_not_finite_names_the_parameter():
-    class Root(HuberColour):
+    class Root(HuberColor):
         def __call__(self, rendering, batch, step):
             return (rendering.opacity * 0).clamp(min=0).sqrt().sum()
 
@@ -167,7 +167,7 @@ def test_a_gradient_that_is_not_finite_names_the_parameter():
 def test_exponential_schedule_follows_the_fraction_of_the_run():
     rates = []
 
-    class Watching(HuberColour):
+    class Watching(HuberColor):
         def __call__(self, rendering, batch, step):
             rates.append(trainer.optimizer.param_groups[0]["lr"])
             return super().__call__(rendering, batch, step)
@@ -191,7 +191,7 @@ def test_parameter_groups():
         ({"learning_rate": -1.0}, "learning_rate"),
         ({"schedule": "cosine"}, "schedule is 'cosine'"),
         ({"losses": []}, "losses is empty"),
-        ({"losses": [HuberColour(), HuberColour()]}, "name of its own"),
+        ({"losses": [HuberColor(), HuberColor()]}, "name of its own"),
         ({"ema": 1.0}, "decay is 1.0"),
     ],
 )
@@ -211,7 +211,7 @@ def test_no_training_frames():
     capture = FakeCapture()
     capture.splits["train"] = capture.splits["train"][:0]
     with pytest.raises(ValueError, match="no training frames"):
-        Trainer(FakeAvatar(), capture, [HuberColour()], bar=False)
+        Trainer(FakeAvatar(), capture, [HuberColor()], bar=False)
 
 
 def test_the_bar_counts_steps_or_seconds(capsys):

@@ -7,7 +7,7 @@ from headfields.avatar import Avatar
 from headfields.decoders import NeRFDecoder
 from headfields.deformers import Chain, ErrorWarp, NearSurface
 from headfields.encoders import HashGrid
-from headfields.losses.colour import Elastic, HuberColour, OpacityLoss, WarpMagnitude
+from headfields.losses.color import Elastic, HuberColor, OpacityLoss, WarpMagnitude
 from headfields.parts import Deformer
 from headfields.records import Camera, HeadState
 from headfields.renderers import UniformSampler, VolumeRenderer
@@ -16,7 +16,7 @@ from tests.training.ball import BallCapture
 
 
 class ShakenBall(BallCapture):
-    """The ball at its one size, seen by a camera whose pose is wrong by some millimetres in every frame."""
+    """The ball at its one size, seen by a camera whose pose is wrong by some millimeters in every frame."""
 
     def __init__(self, amount: float = 0.008) -> None:
         super().__init__()
@@ -38,7 +38,7 @@ def shaken_trainer(corrected: bool = True, capture: ShakenBall | None = None, st
     torch.manual_seed(0)
     near = NearSurface(capture.template.canonical_vertices, capture.template.faces, shell=0.04)
     deformer: Deformer = near
-    losses = [HuberColour(mouth_weight=1), OpacityLoss(0.1)]
+    losses = [HuberColor(mouth_weight=1), OpacityLoss(0.1)]
     if corrected:
         sizes = {"bands": 2, "hidden": 32, "layers": 3, "head_layers": 1}
         deformer = Chain(near, ErrorWarp(near.bounds(), 12, **sizes, start=start, coarse_to_fine=800))

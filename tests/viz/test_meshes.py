@@ -17,7 +17,7 @@ def test_the_front_camera_sees_all_of_it_from_the_front():
         pixels, depth = camera.project(BALL.vertices)
         assert pixels.min() > 0 and pixels.max() < 64 and depth.min() > 0
         assert pixels.amax(0).sub(pixels.amin(0)).min() > 55
-        direction = torch.nn.functional.normalize(camera.centre - torch.tensor([1.0, 2.0, 3.0]), dim=-1)
+        direction = torch.nn.functional.normalize(camera.center - torch.tensor([1.0, 2.0, 3.0]), dim=-1)
         torch.testing.assert_close(direction, torch.tensor(toward), atol=1e-5, rtol=0)
         top = camera.project(torch.tensor([[1.0, 2.1, 3.0]]))[0][0, 1]
         assert top < 32  # up is up
@@ -34,18 +34,18 @@ def test_looks(unchecked):
     torch.testing.assert_close(normals[16, 16], torch.tensor([0.5, 0.5, 1.0]), atol=0.08, rtol=0)
     assert normals[16, 26, 0] > 0.7 and normals[6, 16, 1] > 0.7 and normals[0, 0].eq(0).all()
     red = torch.tensor([[1.0, 0.0, 0.0]]).expand_as(VERTICES)
-    flat = mesh_picture(BALL.replace(colours=red), camera, "colours", shaded=False)
+    flat = mesh_picture(BALL.replace(colors=red), camera, "colors", shaded=False)
     torch.testing.assert_close(flat[16, 16], red[0])
     torch.testing.assert_close(mesh_picture(BALL, camera, red, shaded=False), flat)
     with pytest.raises(ValueError, match="the mesh has none"):
-        mesh_picture(BALL, camera, "colours")
+        mesh_picture(BALL, camera, "colors")
     with pytest.raises(ValueError, match="look is 'wire'"):
         mesh_picture(BALL, camera, "wire")
 
 
 def test_heat():
-    colours = heat(torch.tensor([0.0, 0.5, 1.0, 7.0, torch.nan]), 1.0)
-    assert colours[0, 2] > colours[0, 0] and colours[2, 0] > colours[2, 2]
-    assert colours[3].equal(colours[2]) and colours[4].eq(0.6).all()
+    colors = heat(torch.tensor([0.0, 0.5, 1.0, 7.0, torch.nan]), 1.0)
+    assert colors[0, 2] > colors[0, 0] and colors[2, 0] > colors[2, 2]
+    assert colors[3].equal(colors[2]) and colors[4].eq(0.6).all()
     legend = heat_legend(100, 0.005)
     assert legend.shape == (100, 76, 3) and legend.min() < 50

@@ -24,8 +24,8 @@ def test_contact_sheet(tmp_path: Path) -> None:
     assert np.array_equal(np.asarray(Image.open(tmp_path / "out/sheet.png")), sheet)
     matte = sheet[CAPTION_HEIGHT : CAPTION_HEIGHT + 96, 80:160, 0] > 127
     drawn = sheet[CAPTION_HEIGHT : CAPTION_HEIGHT + 96, 240:320].astype(int)
-    coloured = (drawn.max(axis=-1) - drawn.min(axis=-1)) > 90  # the wireframe's blue, green and red
-    assert coloured.sum() > 300 and matte[coloured].mean() > 0.9
+    colored = (drawn.max(axis=-1) - drawn.min(axis=-1)) > 90  # the wireframe's blue, green and red
+    assert colored.sum() > 300 and matte[colored].mean() > 0.9
     assert contact_sheet(capture, frames=[]).shape == (0, 0, 3)
 
 

@@ -26,7 +26,7 @@ OPTIONAL = {
     "landmark_path": "landmarks",
 }
 CLOTH = 90
-_DEPTH_SCALES = (1e-6, 0.1)  # metres per unit
+_DEPTH_SCALES = (1e-6, 0.1)  # meters per unit
 _IN_VIEW = 0.05  # the least part of a mesh that its camera must see, and of the image's side that it must span
 
 
@@ -201,7 +201,7 @@ def _sizes(frames: list[InstaFrame], files: list[_Files], report: list[str]) -> 
             if key == "file_path" and header.channels != first.channels:
                 raise CaptureError(
                     f"{frame.where}: {key} {path.name} has {header.channels} channels, the first image "
-                    f"{first.channels}; expected colour and alpha in all images or in none"
+                    f"{first.channels}; expected color and alpha in all images or in none"
                 )
         for key, value in (("w", size[1]), ("h", size[0])):
             if key in frame.values and frame.number(key) != value:
@@ -220,13 +220,13 @@ def _depth_scale(frames: list[InstaFrame], report: list[str]) -> float:
         )
     if not values:
         if any("depth_path" in frame.values for frame in frames):
-            report.append("no integer_depth_scale: depth is taken as millimetres")
+            report.append("no integer_depth_scale: depth is taken as millimeters")
         return 0.001
     scale = values.pop()
     if not _DEPTH_SCALES[0] <= scale <= _DEPTH_SCALES[1]:
         raise CaptureError(
-            f"transforms files: integer_depth_scale is {scale:g}; expected metres per unit of depth, "
-            f"{_DEPTH_SCALES[0]:g} to {_DEPTH_SCALES[1]:g} (0.001 for millimetres)"
+            f"transforms files: integer_depth_scale is {scale:g}; expected meters per unit of depth, "
+            f"{_DEPTH_SCALES[0]:g} to {_DEPTH_SCALES[1]:g} (0.001 for millimeters)"
         )
     return scale
 
@@ -266,7 +266,7 @@ class _Readers:
         if fault is not None:
             raise CaptureError(
                 f"{frame.where}: mesh_path {entry.mesh.name} cannot be a pose of canonical.obj, {fault}; "
-                "expected metres and canonical.obj's order of vertices"
+                "expected meters and canonical.obj's order of vertices"
             )
         self.check_view(index, mesh.vertices)
         if entry.exp is None:
@@ -328,9 +328,9 @@ def _look(readers: _Readers, index: int, intrinsics: np.ndarray, scale: float) -
     """All of a frame that is compared, but for its camera, which is not known yet."""
     vertices, _ = readers.head(index)
     rgba, label, depth = readers.image(index)
-    metres = None if depth is None else depth.astype(np.float32) * scale
+    meters = None if depth is None else depth.astype(np.float32) * scale
     name = readers.frames[index].name
-    return Look(name, vertices, np.eye(4), intrinsics, rgba[..., 3] > 127, label, metres)
+    return Look(name, vertices, np.eye(4), intrinsics, rgba[..., 3] > 127, label, meters)
 
 
 def _evidence(look: Look, matrix: np.ndarray) -> Evidence:

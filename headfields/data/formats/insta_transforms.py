@@ -22,8 +22,8 @@ READ = (
 )  # fmt: skip
 """The keys that are read beside `file_path` and `mesh_path`, which identify a frame."""
 _FOCAL = (0.05, 100.0)  # plausible focal lengths, image sides
-_FARTHEST = 1e4  # metres; millimetres are told by what the camera sees
-_CENTRE = 10.0  # how far from the image the principal point may be (crops), image sides
+_FARTHEST = 1e4  # meters; millimeters are told by what the camera sees
+_CENTER = 10.0  # how far from the image the principal point may be (crops), image sides
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class InstaFrame:
         return f"frame {self.name or self.index} ({self.source}, frames[{self.index}])"
 
     def path(self, key: str) -> str:
-        """A normalised path relative to the capture; images listed without extension are PNG.
+        """A normalized path relative to the capture; images listed without extension are PNG.
 
         Raises:
             CaptureError: not a text, or it leads out of the capture's folder.
@@ -169,7 +169,7 @@ def matrix_of(frame: InstaFrame) -> np.ndarray:
         raise CaptureError(f"{frame.where}: transform_matrix holds a value that is not finite; remove the frame")
     if np.abs(matrix[:3, 3]).max() > _FARTHEST:
         raise CaptureError(
-            f"{frame.where}: transform_matrix shifts by {_short(matrix[:3, 3].tolist())}; expected metres"
+            f"{frame.where}: transform_matrix shifts by {_short(matrix[:3, 3].tolist())}; expected meters"
         )
     rotation = matrix[:3, :3]
     with np.errstate(over="ignore", invalid="ignore"):
@@ -224,7 +224,7 @@ def intrinsics_of(frame: InstaFrame, size: tuple[int, int], report: list[str]) -
     cx = frame.number("cx") if "cx" in frame.values else width / 2
     cy = frame.number("cy") if "cy" in frame.values else height / 2
     for key, value, side in (("cx", cx, width), ("cy", cy, height)):
-        if not -_CENTRE * side <= value <= (1 + _CENTRE) * side:
+        if not -_CENTER * side <= value <= (1 + _CENTER) * side:
             raise CaptureError(
                 f"{frame.where}: {key} is {value:g}; expected a place in or near the image, which is "
                 f"{width}x{height} pixels"

@@ -22,11 +22,11 @@ class CapturedFrame:
 
     Attributes:
         image: (H, W, 4) sRGB and matte, straight alpha, 8 bits.
-        vertices: (V, 3) posed vertices, metres.
+        vertices: (V, 3) posed vertices, meters.
         camera: one camera (or a batch of one) of the image's size, without skew.
         expression: (E,) coefficients.
         label: (H, W) segmentation labels in INSTA's numbering.
-        depth: (H, W) depth of the mesh along the optical axis in units of `depth_unit` metres, 0 for none.
+        depth: (H, W) depth of the mesh along the optical axis in units of `depth_unit` meters, 0 for none.
         landmarks: (68, 2) pixels; NaN where one is not known.
     """
 
@@ -54,11 +54,11 @@ def write_insta(
     Args:
         folder: made if it is not there; files of the same names are replaced.
         frames: any number of them, written as they come; intrinsics may differ between frames, the size may not.
-        canonical_vertices: (V, 3) of `canonical.obj`, metres.
+        canonical_vertices: (V, 3) of `canonical.obj`, meters.
         faces: (F, 3) of all meshes; the mouth open or closed.
         test_frames: how many of the last frames are the test split; None for 350 or, if fewer, a fifth of them. The
             last 20 of these are the val split.
-        depth_unit: metres per unit of depth.
+        depth_unit: meters per unit of depth.
 
     Returns:
         The number of frames written.
@@ -87,7 +87,7 @@ class InstaWriter:
     Args:
         folder: made if it is not there.
         canonical: the canonical mesh.
-        depth_unit: metres per unit of depth.
+        depth_unit: meters per unit of depth.
     """
 
     def __init__(self, folder: Path | str, canonical: ObjMesh, depth_unit: float) -> None:
@@ -196,7 +196,7 @@ class InstaWriter:
         k = frame.camera.intrinsics.detach().cpu().double().reshape(3, 3)
         if k[0, 1] or k[1, 0] or k[2].tolist() != [0, 0, 1]:
             raise ValueError(
-                f"{where}'s camera.intrinsics are {k.tolist()}; the format has focal lengths and a centre, no skew"
+                f"{where}'s camera.intrinsics are {k.tolist()}; the format has focal lengths and a center, no skew"
             )
 
 

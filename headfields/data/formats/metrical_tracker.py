@@ -40,8 +40,8 @@ class TrackedFrame:
         eyelids: (2,) weights of the left and the right eyelid's blendshape, zero where the file has none.
         texture: (140,) coefficients of FLAME's texture model, or None.
         lighting: (9, 3) spherical harmonics, or None.
-        camera: one camera (1, 4, 4), world to camera with OpenCV axes, metres; pixels; its size is (height, width).
-        global_step: the optimiser's step count, or None.
+        camera: one camera (1, 4, 4), world to camera with OpenCV axes, meters; pixels; its size is (height, width).
+        global_step: the optimizer's step count, or None.
     """
 
     path: Path

@@ -31,7 +31,7 @@ KEYS = {
 
 @dataclasses.dataclass(frozen=True)
 class FlameArrays:
-    """The arrays of one FLAME-format file, checked against one another; lengths in metres.
+    """The arrays of one FLAME-format file, checked against one another; lengths in meters.
 
     Attributes:
         template (V, 3), faces (F, 3), shape_basis (V, 3, S), expression_basis (V, 3, E), pose_basis (V, 3, 36),

@@ -19,7 +19,7 @@ __all__ = ["FlameHead"]
 class FlameHead(SkinnedHead):
     """A head in FLAME's format: linear shape and expression, pose correctives, five skinned joints.
 
-    The joints are root, neck, jaw, left eye and right eye. Metres, y up, face toward +z, the head's left at +x. All
+    The joints are root, neck, jaw, left eye and right eye. Meters, y up, face toward +z, the head's left at +x. All
     arrays are buffers, so `.to` and `.double` move the model; nothing is trainable.
 
     Attributes:
@@ -102,7 +102,7 @@ class FlameHead(SkinnedHead):
         return cls(load_flame_arrays(path, expression_count, extra))
 
     def mediapipe_landmarks(self, vertices: Float[Tensor, "b v 3"]) -> Float[Tensor, "b l 3"]:
-        """MediaPipe's landmarks on posed vertices, (B, 105, 3) metres, linear in `vertices`; `mediapipe.indices` are
+        """MediaPipe's landmarks on posed vertices, (B, 105, 3) meters, linear in `vertices`; `mediapipe.indices` are
         their numbers among MediaPipe's 478.
 
         Raises:

@@ -65,7 +65,7 @@ def is_thick(vertices: Float[Tensor, "v 3"], share: Float[Tensor, " v"], width: 
 
 
 def _thickness(vertices: Tensor, share: Tensor) -> float:
-    """The standard deviation across the plane that the vertices lie nearest to, metres."""
+    """The standard deviation across the plane that the vertices lie nearest to, meters."""
     share = share / share.sum().clamp_min(1e-30)
     away = vertices - (share[:, None] * vertices).sum(0)
     return float(torch.linalg.eigvalsh((share[:, None] * away).T @ away)[0].clamp_min(0)) ** 0.5
@@ -83,7 +83,7 @@ def affine_frame(
         vertices: (V, 3) float64 at rest.
         share: (V,) how much each may count, not negative.
         origin: (3,) where the frame sits at rest.
-        width: the mouth's, metres.
+        width: the mouth's, meters.
         what: for the message.
 
     Raises:

@@ -81,7 +81,7 @@ def mouth_loop(
 
     Args:
         faces: (F, 3) vertex indices.
-        vertices: (V, 3) positions, metres, symmetric about x = 0 up to the head's own asymmetry.
+        vertices: (V, 3) positions, meters, symmetric about x = 0 up to the head's own asymmetry.
         jaw_weights: (V,) skinning weights of the jaw joint, in [0, 1].
 
     Returns:

@@ -47,7 +47,7 @@ class InnerMouth(Record):
     Attributes:
         index: (N,) a vertex of the inner lips for each added one.
         lip: (N,) how far the added vertex goes with it, in [0, 1].
-        coefficients: (N, 8) of the frames' origin and axes, the skull's first; metres but for the origins.
+        coefficients: (N, 8) of the frames' origin and axes, the skull's first; meters but for the origins.
         frames: (8, V) weights of the mesh's vertices.
         faces: (F + G, 3) int64: the mesh's F own faces first, then those of the inside, counter-clockwise seen from
             within the mouth (teeth: from outside the teeth). Added vertices are numbered from V on.
@@ -84,7 +84,7 @@ class InnerMouth(Record):
     def extend(self, vertices: Float[Tensor, "*batch v c"]) -> Float[Tensor, "*batch w c"]:
         """The mesh's vertices and the added ones: (..., V, C) to (..., V + N, C).
 
-        Linear: besides posed vertices (C = 3, metres) it takes displacements per vertex, such as the directions of
+        Linear: besides posed vertices (C = 3, meters) it takes displacements per vertex, such as the directions of
         blendshapes, and skinning weights (C joints; rows that sum to 1 still do).
 
         Args:
@@ -232,7 +232,7 @@ def inner_mouth(
     closed mouth has teeth, so nothing is folded or pierced when the lips meet. Sizes are parts of the mouth's width.
 
     Args:
-        vertices: (V, 3) the mesh at rest, metres, y up, face toward +z; best with the lips closed or nearly (the lower
+        vertices: (V, 3) the mesh at rest, meters, y up, face toward +z; best with the lips closed or nearly (the lower
             teeth are set upright as the jaw stands here). The identity that is to be extended: sizes do not follow it.
         faces: (F, 3) vertex indices, consistently oriented, the mouth open.
         loop: (L,) the inner-lip border, in any order. Left out: FLAME's (`FLAME_INNER_LIPS`) if the mesh has 5,023
@@ -241,7 +241,7 @@ def inner_mouth(
             Left out: FLAME's, or the border's vertices of least and greatest x. Which of the two pieces is the upper
             lip follows from the faces' orientation, so it is found for closed and for crossed lips too.
         rows: how many rings of quads lie between the lips and the back.
-        depth: from the lips to the back, metres.
+        depth: from the lips to the back, meters.
         back: whether a wall closes the back, so that the mouth has no border left.
         teeth: whether two closed arches of teeth stand in the cavity, the upper on the skull and the lower on the jaw.
         skull, jaw: (V,) how far each vertex is rigid with the skull and with the jaw, e.g. two columns of skinning
@@ -262,7 +262,7 @@ def inner_mouth(
     check_integer("inner_mouth", "faces", faces)
     check_shape("inner_mouth", "faces", faces, "F 3")
     if rows < 0 or not depth > 0:
-        raise ValueError(f"inner_mouth: rows is {rows} and depth {depth}; expected rows >= 0 and depth > 0 metres")
+        raise ValueError(f"inner_mouth: rows is {rows} and depth {depth}; expected rows >= 0 and depth > 0 meters")
     place = vertices.detach().double().cpu()
     own = faces.detach().cpu().long()
     ring, left = _ring(place, own, None if loop is None else loop.cpu(), corners, jaw)
@@ -270,7 +270,7 @@ def inner_mouth(
     origin, width = 0.5 * (ends[0] + ends[1]), float((ends[1] - ends[0]).norm())
     if not 1e-4 < width < 1.0:
         raise ValueError(
-            f"inner_mouth: the corners are {width:.3g} apart; expected metres, so some 0.05; scale the mesh or pass "
+            f"inner_mouth: the corners are {width:.3g} apart; expected meters, so some 0.05; scale the mesh or pass "
             "corners"
         )
     across = (ends[1] - ends[0]) / width
@@ -385,7 +385,7 @@ def _ring(
     left = (left - right) % len(ring)
     if min(ends) < 0 or left in (0, 1, len(ring) - 1):
         raise ValueError(
-            f"inner_mouth: corners {corners} must be two vertices of the border that are no neighbours on it: "
+            f"inner_mouth: corners {corners} must be two vertices of the border that are no neighbors on it: "
             f"{ring.tolist()}"
         )
     return ring.roll(-right), left

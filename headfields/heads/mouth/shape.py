@@ -26,10 +26,10 @@ class Lips:
     Attributes:
         loop: (L,) vertex indices from the right corner over the upper lip to the left one and back below.
         left: where in `loop` the left corner is.
-        place: (L, 3) metres.
+        place: (L, 3) meters.
         along: (L,) from -1 at the right corner to 1 at the left one, by length of the lip.
         upper: (L,) how far each moves with the skull: 1 on the upper lip, 0 on the lower, 1/2 at the corners.
-        width: distance of the corners, metres.
+        width: distance of the corners, meters.
     """
 
     loop: Int[Tensor, " l"]
@@ -45,8 +45,8 @@ class Lips:
         along, upper = torch.empty(len(loop)).to(place), torch.empty(len(loop)).to(place)
         ring = torch.cat([place, place[:1]])
         for first, last, over in ((0, left, 1.0), (left, len(loop), 0.0)):
-            travelled = torch.cat([place.new_zeros(1), (ring[first + 1 : last + 1] - ring[first:last]).norm(dim=1)])
-            share = travelled.cumsum(0) / travelled.sum().clamp_min(1e-12)
+            traveled = torch.cat([place.new_zeros(1), (ring[first + 1 : last + 1] - ring[first:last]).norm(dim=1)])
+            share = traveled.cumsum(0) / traveled.sum().clamp_min(1e-12)
             t = 2 * share - 1
             soft = ((1 - t.abs()) / 0.35).clamp(0, 1)
             mix = 0.5 + (over - 0.5) * soft * (2 - soft)
@@ -75,7 +75,7 @@ def cavity(lips: Lips, rows: int, depth: float) -> tuple[Float[Tensor, "r l 3"],
     Args:
         lips: the loop.
         rows: R, the number of rings.
-        depth: from the foremost point of the lips to the last ring, metres.
+        depth: from the foremost point of the lips to the last ring, meters.
     """
     place, width = lips.place, lips.width
     t = ((torch.arange(rows) + 1) / max(rows, 1)).to(place)[:, None] ** 1.25

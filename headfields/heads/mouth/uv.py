@@ -22,12 +22,12 @@ def cavity_chart(lips: Lips, rows: int, teeth: bool) -> Float[Tensor, "t 2"]:
         rows: R.
         teeth: whether room is left below for two strips.
     """
-    centre, radius = ((0.5, 0.655), 0.335) if teeth else ((0.5, 0.5), 0.49)
+    center, radius = ((0.5, 0.655), 0.335) if teeth else ((0.5, 0.5), 0.49)
     angle = 0.5 * torch.pi * (1 - lips.along)  # 0 at the left corner, pi at the right one
     angle[lips.left :] *= -1
     ring = torch.stack([angle.cos(), angle.sin()], 1)
     shrink = 1 - 0.75 * (torch.arange(rows + 1) / max(rows, 1)).to(ring)
-    return (radius * shrink[:, None, None] * ring + ring.new_tensor(centre)).reshape(-1, 2)
+    return (radius * shrink[:, None, None] * ring + ring.new_tensor(center)).reshape(-1, 2)
 
 
 def tooth_chart(over: bool) -> tuple[Float[Tensor, "t 2"], Int[Tensor, "f 3"]]:

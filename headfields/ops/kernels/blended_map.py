@@ -38,8 +38,8 @@ def blended_map(
         if other >= 0:
             weight = wp.float32(1.0)
             if ring.shape[1] > 1:
-                centre = wp.vec3(centroids[mesh, other, 0], centroids[mesh, other, 1], centroids[mesh, other, 2])
-                distance = wp.length(x - centre)
+                center = wp.vec3(centroids[mesh, other, 0], centroids[mesh, other, 1], centroids[mesh, other, 2])
+                distance = wp.length(x - center)
                 if k == 0:
                     nearest = distance
                 weight = wp.exp(sharpness * (nearest - distance))

@@ -16,7 +16,7 @@ def gather(
     weights: wp.array(dtype=wp.float32, ndim=2),
     out: wp.array(dtype=wp.float32, ndim=2),
 ):
-    """One thread an entry of `out`; neighbouring threads read neighbouring columns."""
+    """One thread an entry of `out`; neighboring threads read neighboring columns."""
     n, c = wp.tid()
     total = wp.float32(0.0)
     for k in range(index.shape[1]):

@@ -67,9 +67,9 @@ def interval(lattice: Lattice, t: wp.float32):
 
 @wp.func
 @no_type_check
-def place_in(point: wp.vec3, low: wp.vec3, cells_per_metre: wp.vec3):
+def place_in(point: wp.vec3, low: wp.vec3, cells_per_meter: wp.vec3):
     """A point in units of cells."""
-    return wp.cw_mul(point - low, cells_per_metre)
+    return wp.cw_mul(point - low, cells_per_meter)
 
 
 @wp.func
@@ -127,7 +127,7 @@ def march(
         low = box[0]
         high = box[1]
         size = wp.vec3(wp.float32(occupied.shape[0]), wp.float32(occupied.shape[1]), wp.float32(occupied.shape[2]))
-    cells_per_metre = wp.cw_div(size, high - low)
+    cells_per_meter = wp.cw_div(size, high - low)
     if t0 < t1 and wp.abs(t0) < 1.0e38 and wp.abs(t1) < 1.0e38 and finite(origin) and finite(direction):
         lattice = make_lattice(t0, step, cone, jitter[ray])
         enter = t0
@@ -135,7 +135,7 @@ def march(
         if grid:
             for axis in range(3):
                 if direction[axis] == 0.0:
-                    along = (origin[axis] - low[axis]) * cells_per_metre[axis]
+                    along = (origin[axis] - low[axis]) * cells_per_meter[axis]
                     if not (along >= 0.0 and along < size[axis]):
                         leave = enter - 1.0
                 else:
@@ -154,7 +154,7 @@ def march(
                 following = k + 1
                 keep = start < stop
                 if grid:
-                    place = place_in(origin + 0.5 * (start + stop) * direction, low, cells_per_metre)
+                    place = place_in(origin + 0.5 * (start + stop) * direction, low, cells_per_meter)
                     inside = holds(place, size)
                     keep = keep and inside
                     if inside:
@@ -171,7 +171,7 @@ def march(
                                     wall = corner[axis]
                                     if direction[axis] > 0.0:
                                         wall = wall + 1.0
-                                    t = (low[axis] + wall / cells_per_metre[axis] - origin[axis]) / direction[axis]
+                                    t = (low[axis] + wall / cells_per_meter[axis] - origin[axis]) / direction[axis]
                                     leaves = wp.min(leaves, t)
                             following = last
                             if leaves < t1:

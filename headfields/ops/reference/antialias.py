@@ -1,4 +1,4 @@
-"""Antialiasing by trying every silhouette edge between every two neighbouring pixels: the definition."""
+"""Antialiasing by trying every silhouette edge between every two neighboring pixels: the definition."""
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -75,7 +75,7 @@ def antialias(
 def _crossing(
     a: Tensor, b: Tensor, inside: float, row: int, column: int, down: int, right: int
 ) -> tuple[Tensor, Tensor] | None:
-    """Where the edge from a to b crosses the way from a pixel's centre to its neighbour's, if the edge's inner side is
+    """Where the edge from a to b crosses the way from a pixel's center to its neighbor's, if the edge's inner side is
     at its beginning and the edge is followed in that direction: the part of the way, and the part of the edge."""
     line = (b - a).detach()
     by_row = right != 0
@@ -92,7 +92,7 @@ def _crossing(
     place = float(at.detach())
     if not (0 <= place < 1 if right + down > 0 else 0 < place <= 1):
         return None
-    centre = torch.tensor([column + 0.5, row + 0.5]).to(line)
-    reach = centre - a.detach() - torch.tensor([right, down]).to(line)  # a little further in, if it is on the edge
+    center = torch.tensor([column + 0.5, row + 0.5]).to(line)
+    reach = center - a.detach() - torch.tensor([right, down]).to(line)  # a little further in, if it is on the edge
     side = float((line[0] * reach[1] - line[1] * reach[0]).sign())
     return (at, part.detach()) if side == inside else None

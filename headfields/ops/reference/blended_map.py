@@ -34,6 +34,6 @@ def ring_weights(
     ring: Int[Tensor, "m k"],
     sharpness: Float[Tensor, "*k"],
 ) -> Float[Tensor, "m k"]:
-    """exp(−sharpness ‖x − centroid‖) over each ring, normalised; 0 where the ring's entry is negative."""
+    """exp(−sharpness ‖x − centroid‖) over each ring, normalized; 0 where the ring's entry is negative."""
     distance = torch.linalg.vector_norm(points[:, None] - centroids, dim=-1)
     return torch.where(ring >= 0, -sharpness * distance, -torch.inf).softmax(dim=-1)

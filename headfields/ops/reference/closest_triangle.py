@@ -163,7 +163,7 @@ def pseudo_normal_sign(
     corners = vertices[:, faces.long()]  # (B, F, 3, 3)
     onward = corners.roll(-1, 2) - corners
     normal = torch.linalg.cross(onward[:, :, 0], onward[:, :, 1])
-    # A face without area has no normal and, up to rounding, lends its neighbours none.
+    # A face without area has no normal and, up to rounding, lends its neighbors none.
     normal = torch.nn.functional.normalize(normal, dim=-1, eps=torch.finfo(normal.dtype).tiny)
     back = -onward.roll(1, 2)
     angle = torch.atan2(torch.linalg.cross(onward, back).norm(dim=-1), (onward * back).sum(-1))

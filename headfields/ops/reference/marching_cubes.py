@@ -28,10 +28,10 @@ def crossed_edges(inside: Bool[Tensor, "d h w"]) -> tuple[Int64[Tensor, " v"], I
         case |= window.to(torch.uint8) << corner
     place = ((case != 0) & (case != 255)).nonzero()
     strides = torch.tensor([shape[1] * shape[2], shape[2], 1], device=inside.device)
-    return polygonise((place * strides).sum(-1), case[place[:, 0], place[:, 1], place[:, 2]], strides)
+    return polygonize((place * strides).sum(-1), case[place[:, 0], place[:, 1], place[:, 2]], strides)
 
 
-def polygonise(
+def polygonize(
     cell: Int64[Tensor, " c"], case: UInt8[Tensor, " c"], strides: Int64[Tensor, "3"]
 ) -> tuple[Int64[Tensor, " v"], Int64[Tensor, "f 3"]]:
     """The triangles of C cells of a grid, of which only these need be known.

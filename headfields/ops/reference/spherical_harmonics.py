@@ -10,10 +10,10 @@ from torch import Tensor
 
 @functools.lru_cache(maxsize=16)
 def recurrence(degree: int) -> tuple[tuple[float, ...], tuple[float, ...], tuple[float, ...]]:
-    """The normalised polynomials Q_lm of z, m ≤ l < degree: `start[m]`, and `a`, `b` at l · degree + m.
+    """The normalized polynomials Q_lm of z, m ≤ l < degree: `start[m]`, and `a`, `b` at l · degree + m.
 
     Q_mm = start, Q_lm = a (z Q_{l-1,m} + b Q_{l-2,m}): the standard stable recurrence of the associated Legendre
-    functions divided by (1 − z²)^{m/2}, with the normalisation, the √2 of the real basis and the sign (−1)^m inside.
+    functions divided by (1 − z²)^{m/2}, with the normalization, the √2 of the real basis and the sign (−1)^m inside.
     """
     start = []
     for m in range(degree):

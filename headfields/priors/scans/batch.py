@@ -18,7 +18,7 @@ class PointCounts:
     """How many points of each kind a step takes from each scan, and how far they are spread.
 
     The defaults are those of MonoNPHM's released code (Giebenhain et al. 2024), its lengths divided by 4: it works in
-    four times metres.
+    four times meters.
 
     Attributes:
         face: on the part of the head that expressions move.
@@ -27,8 +27,8 @@ class PointCounts:
         near: off the surface, by a normal distribution of deviation `sigma` along each axis.
         far: uniform in a ball about the middle of the head.
         correspondences: pairs of a point of a scan and where it is on the same person's neutral one.
-        sigma: metres; 0.05 in the paper's unit.
-        radius: of the ball, metres; 1 in the paper's unit.
+        sigma: meters; 0.05 in the paper's unit.
+        radius: of the ball, meters; 1 in the paper's unit.
         detail: the share of points on the face and the rest of the front that registered meshes give evenly over their
             triangles instead of their area: meshes are finer where there is more to see (eyes, lips, ears). The
             paper has none of it.
@@ -61,14 +61,14 @@ class PointCounts:
 
 @dataclass(frozen=True)
 class ScanBatch(Record):
-    """Points of B scans: metres, sRGB in [0, 1], y up, face toward +z, the head's own pose taken out.
+    """Points of B scans: meters, sRGB in [0, 1], y up, face toward +z, the head's own pose taken out.
 
     Attributes:
         scan, person: (B,) which scan of the set, and whose.
         neutral: (B,) whether it is that person's neutral one.
         front_points, front_normals, front_rgb: (B, N, 3) on the front of the head, first of the face, then of the rest.
         back_points, back_normals, back_rgb: (B, K, 3) on the back of the head.
-        near_points, near_rgb: (B, M, 3) off the surface, and the colour of the nearest point on it.
+        near_points, near_rgb: (B, M, 3) off the surface, and the color of the nearest point on it.
         near_distance: (B, M) signed distance to the surface, where `near_known`; 0 elsewhere.
         near_known: (B, M) whether the set knows the distance: scans are open, and points have none where the nearest
             piece of surface is a rim or was never seen from outside.
@@ -123,9 +123,9 @@ class ScanSet(abc.ABC):
         scans: S names, `person/expression`.
         person: (S,) whose each scan is.
         neutral: (P,) each person's neutral scan.
-        anchors: (P, A, 3) where anchors are on the neutral scans, metres; A = 0 without.
+        anchors: (P, A, 3) where anchors are on the neutral scans, meters; A = 0 without.
         anchored: (P,) whose anchors are known.
-        centre: (3,) of the ball of far points, metres.
+        center: (3,) of the ball of far points, meters.
     """
 
     people: tuple[str, ...]
@@ -134,7 +134,7 @@ class ScanSet(abc.ABC):
     neutral: Int[Tensor, " p"]
     anchors: Float[Tensor, "p a 3"]
     anchored: Bool[Tensor, " p"]
-    centre: Float[Tensor, "3"]
+    center: Float[Tensor, "3"]
 
     def __len__(self) -> int:
         return len(self.scans)

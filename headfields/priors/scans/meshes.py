@@ -21,15 +21,15 @@ _ORDER = (INNER, FACE, STATIC, REAR, HIDDEN)
 
 
 class MeshScans(ScanSet):
-    """Scans as registered meshes: S meshes of P people over the same faces, with a colour at each vertex.
+    """Scans as registered meshes: S meshes of P people over the same faces, with a color at each vertex.
 
-    Points are drawn evenly over what a scanner would have seen from outside (`seen`); normals and colours are
+    Points are drawn evenly over what a scanner would have seen from outside (`seen`); normals and colors are
     interpolated over the faces. The open neck is left open, as it is in scans: there is no point beyond it, only the
     far points and the eikonal term speak of that place. The signed distance of a point near the surface is that to the
     nearest face, and known where that face was seen and is not at the rim of the mesh.
 
     Args:
-        vertices: (S, V, 3) metres, the head's own pose taken out.
+        vertices: (S, V, 3) meters, the head's own pose taken out.
         faces: (F, 3) counter-clockwise seen from outside.
         person: (S,) whose mesh each is, from 0.
         rgb: (P, V, 3) sRGB in [0, 1].
@@ -88,7 +88,7 @@ class MeshScans(ScanSet):
         self.anchored = torch.full((count,), len(self.anchor_vertices) > 0)
         self.anchors = self.vertices[self.neutral][:, self.anchor_vertices]
         mean = self.mean_neutral()
-        self.centre = 0.5 * (mean.amin(0) + mean.amax(0))
+        self.center = 0.5 * (mean.amin(0) + mean.amax(0))
         self._rim = rim_faces(self.faces)
         self._tree = TriangleBVH(self.faces, self.vertices[:1])
         self._tree.closest(self.vertices[0, :1], sign=True)  # what signs need of the faces is found once, for all poses
@@ -104,7 +104,7 @@ class MeshScans(ScanSet):
         return self._subset(torch.arange(len(self.people)), vertices)
 
     def mean_neutral(self) -> Float[Tensor, "v 3"]:
-        """The mean of the neutral meshes, metres."""
+        """The mean of the neutral meshes, meters."""
         return self.vertices[self.neutral].mean(0)
 
     def of(self, people: Sequence[int] | Int[Tensor, " q"]) -> "MeshScans":
@@ -154,7 +154,7 @@ class MeshScans(ScanSet):
             front_points=front[0], front_normals=front[1], front_rgb=front[2],
             back_points=back[0], back_normals=back[1], back_rgb=back[2],
             near_points=near, near_rgb=near_rgb, near_distance=distance, near_known=known,
-            far_points=self.centre + ball(batch, counts.far, counts.radius, random),
+            far_points=self.center + ball(batch, counts.far, counts.radius, random),
             posed_points=_mixed(self.vertices, scans, ids, weights),
             neutral_points=_mixed(self.vertices, calm, ids, weights),
             corresponds=torch.ones(batch, dtype=torch.bool),
@@ -210,7 +210,7 @@ class MeshScans(ScanSet):
         return self._order[(low + found).clamp(low, high - 1)]
 
     def _on(self, scans: Tensor, chosen: Tensor, random: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        """Random places (B, N, 3) on the faces `chosen` (B, N), with normals and colours."""
+        """Random places (B, N, 3) on the faces `chosen` (B, N), with normals and colors."""
         ids = self.faces[chosen]
         weights = _corner_weights(chosen.shape[0], chosen.shape[1], random)
         normals = torch.nn.functional.normalize(_mixed(self._normals, scans, ids, weights), dim=-1)
@@ -218,7 +218,7 @@ class MeshScans(ScanSet):
         return _mixed(self.vertices, scans, ids, weights), normals, rgb
 
     def _nearest(self, points: Tensor, scans: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Colour of the nearest surface, signed distance to it, and whether that is known."""
+        """Color of the nearest surface, signed distance to it, and whether that is known."""
         batch, count = points.shape[:2]
         row = torch.arange(batch)[:, None].expand(batch, count)
         found = self._tree.posed(self.vertices[scans]).closest(points, row, sign=True)
@@ -244,12 +244,12 @@ def seen_faces(vertices: Float[Tensor, "s v 3"], faces: Int[Tensor, "f 3"]) -> B
 def face_kinds(
     vertices: Float[Tensor, "s v 3"], faces: Int[Tensor, "f 3"], person: Int[Tensor, " s"], neutral: Int[Tensor, " p"]
 ) -> Int[Tensor, " f"]:
-    """The kind (F,) of each face: `FACE` where some mesh is a millimetre or more from its person's neutral one.
+    """The kind (F,) of each face: `FACE` where some mesh is a millimeter or more from its person's neutral one.
 
     Of the rest `STATIC` what lies in front of the middle of the mean neutral head, and `REAR` what lies behind it.
 
     Args:
-        vertices: (S, V, 3) metres.
+        vertices: (S, V, 3) meters.
         faces: (F, 3).
         person: (S,) whose each mesh is.
         neutral: (P,) each person's neutral mesh.
@@ -285,7 +285,7 @@ def _check(vertices: Tensor, faces: Tensor, person: Tensor, rgb: Tensor) -> None
     if not len(vertices) or not len(faces):
         raise ValueError(f"MeshScans: {len(vertices)} meshes of {len(faces)} faces; give at least one of each")
     if rgb.shape[1] != count:
-        raise ValueError(f"MeshScans: rgb has {rgb.shape[1]} vertices and the meshes {count}; give each a colour")
+        raise ValueError(f"MeshScans: rgb has {rgb.shape[1]} vertices and the meshes {count}; give each a color")
     if not 0 <= int(faces.min()) <= int(faces.max()) < count:
         raise ValueError(f"MeshScans: faces holds {int(faces.min())} to {int(faces.max())}; there are {count} vertices")
     if len(person) != len(vertices):

@@ -1,12 +1,12 @@
 """Reader of NPHM's folders (Giebenhain et al. 2023, 2024): the points that its own preprocessing made of the scans.
 
 ROOT/surface_pointclouds/{person:03d}/{expression}_{k}_{face,def_region,non_face,off_surface}.npy   (N, 9) position,
-    normal, colour 0 to 255; k counts chunks of the same scan. face: the part that is registered; def_region: what else
+    normal, color 0 to 255; k counts chunks of the same scan. face: the part that is registered; def_region: what else
     is in front; non_face: the back; off_surface: off it by a normal distribution of deviation 0.05
 ROOT/deformations/{person:03d}/{expression:03d}/corresp_{k}.npy   (N, 6) neutral | posed
 DATA/{person:03d}/{expression:03d}/registration.ply, and s.npy, R.npy, t.npy
 
-Lengths are four times those of FLAME in metres; this module divides by 4.
+Lengths are four times those of FLAME in meters; this module divides by 4.
 """
 
 import re
@@ -26,7 +26,7 @@ from headfields.priors.scans.batch import PointCounts, ScanBatch, ScanSet, ball,
 __all__ = ["NphmScans", "nphm_to_raw", "read_nphm"]
 
 SCALE = 4.0
-"""Of NPHM's unit: so many in a metre."""
+"""Of NPHM's unit: so many in a meter."""
 _KINDS = ("face", "def_region", "non_face", "off_surface")
 _NAME = re.compile(r"(?P<expression>\d+)_(?P<chunk>\d+)_(?P<kind>face|def_region|non_face|off_surface)\.npy")
 _CORRESPONDENCES = re.compile(r"corresp_(\d+)\.npy")
@@ -53,7 +53,7 @@ class NphmScans(ScanSet):
         people, scans: P and S names; a scan's is `person/expression`.
         person: (S,) whose each is.
         neutral: (P,) each person's neutral scan.
-        anchors: (P, A, 3) metres.
+        anchors: (P, A, 3) meters.
         anchored: (P,) whose are known.
         trusted_back: (S,) whether the hair is that of the person's other scans.
     """
@@ -73,7 +73,7 @@ class NphmScans(ScanSet):
         self.people, self.scans = tuple(people), tuple(scans)
         self.person, self.neutral, self.anchors, self.anchored = person, neutral, anchors, anchored
         self.trusted_back = trusted_back
-        self.centre = torch.zeros(3)
+        self.center = torch.zeros(3)
 
     def sample(self, scans: Int[Tensor, " b"], counts: PointCounts, seed: int) -> ScanBatch:
         """Points of B scans; see `ScanSet.sample`. `scans`, `counts` and `seed` as there; `counts.sigma` is that of
@@ -182,10 +182,10 @@ def read_nphm(
 
 
 def nphm_to_raw(points: Float[Tensor, "*n 3"], folder: str | Path) -> Float[Tensor, "*n 3"]:
-    """Points (..., 3) of the library, metres, to those of a raw scan: raw = (x - t) R / s, x in NPHM's unit.
+    """Points (..., 3) of the library, meters, to those of a raw scan: raw = (x - t) R / s, x in NPHM's unit.
 
     Args:
-        points: in the head's frame, metres.
+        points: in the head's frame, meters.
         folder: of the scan, with s.npy, R.npy and t.npy.
 
     Raises:

@@ -17,9 +17,9 @@ class PointScans(ScanSet):
     right as long as the surface bends less than that, so `PointCounts.sigma` is cut at 5 mm here.
 
     Args:
-        points: (S, N, 3) metres, in the head's frame.
+        points: (S, N, 3) meters, in the head's frame.
         normals: (S, N, 3) outward; need not be of length 1.
-        rgb: (S, N, 3) sRGB in [0, 1]; grey if None, and then colours should not count.
+        rgb: (S, N, 3) sRGB in [0, 1]; gray if None, and then colors should not count.
         name: of the person.
 
     Raises:
@@ -33,8 +33,8 @@ class PointScans(ScanSet):
         rgb: Float[Tensor, "s n 3"] | None = None,
         name: str = "someone",
     ) -> None:
-        colours = torch.full_like(points, 0.5) if rgb is None else rgb
-        for what, tensor in (("points", points), ("normals", normals), ("rgb", colours)):
+        colors = torch.full_like(points, 0.5) if rgb is None else rgb
+        for what, tensor in (("points", points), ("normals", normals), ("rgb", colors)):
             check_floating("PointScans", what, tensor)
             check_shape("PointScans", what, tensor, "S N 3")
             if tensor.shape != points.shape:
@@ -45,13 +45,13 @@ class PointScans(ScanSet):
                 raise ValueError(f"PointScans: {what} holds numbers that are not finite; leave those points out")
         if not points.numel():
             raise ValueError(f"PointScans: points has shape {tuple(points.shape)}; give at least one scan and point")
-        self.points, self.rgb = points.float(), colours.float()
+        self.points, self.rgb = points.float(), colors.float()
         self.normals = torch.nn.functional.normalize(normals.float(), dim=-1)
         count = len(points)
         self.people, self.scans = (name,), tuple(f"{name}/{number:03d}" for number in range(count))
         self.person, self.neutral = torch.zeros(count, dtype=torch.long), torch.zeros(1, dtype=torch.long)
         self.anchors, self.anchored = torch.zeros(1, 0, 3), torch.zeros(1, dtype=torch.bool)
-        self.centre = points.float().reshape(-1, 3).mean(0)
+        self.center = points.float().reshape(-1, 3).mean(0)
 
     def sample(self, scans: Int[Tensor, " b"], counts: PointCounts, seed: int) -> ScanBatch:
         """Points of B scans; see `ScanSet.sample`. `scans`, `counts` and `seed` as there."""
@@ -73,7 +73,7 @@ class PointScans(ScanSet):
             back_points=none, back_normals=none, back_rgb=none,
             near_points=on + moved[..., None] * outward, near_rgb=near_rgb, near_distance=moved,
             near_known=torch.ones(batch, counts.near, dtype=torch.bool),
-            far_points=self.centre + ball(batch, counts.far, counts.radius, random),
+            far_points=self.center + ball(batch, counts.far, counts.radius, random),
             posed_points=none, neutral_points=none, corresponds=torch.zeros(batch, dtype=torch.bool),
             anchors=torch.zeros(batch, 0, 3), anchored=torch.zeros(batch, dtype=torch.bool),
             trusted_back=torch.ones(batch, dtype=torch.bool),

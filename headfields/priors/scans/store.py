@@ -4,7 +4,7 @@ scans.json          format, names of people and expressions, each person's neutr
 topology.npz        faces (F, 3) int32, kind (F,) uint8 (0 face, 1 rest of the front, 2 back, 3 inside of the mouth, 4
                     never drawn); anchor_vertices (A,), if there are some
 <person>/person.npz rgb (V, 3) uint8, sRGB of the vertices
-<person>/<expression>.npz  vertices (V, 3) float32, metres; seen (F,) bool, whether a scanner saw a face. Both are
+<person>/<expression>.npz  vertices (V, 3) float32, meters; seen (F,) bool, whether a scanner saw a face. Both are
                     found if they are missing: kind in the whole set, seen in one scan. Sets made by code also hold
                     the coefficients: identity, expression, gaze.
 """
@@ -127,17 +127,17 @@ def load_scans(path: str | Path) -> MeshScans:
     person, neutral, expressions = [], [], []
     for p, (name, (calm, names)) in enumerate(people.items()):
         file = folder / name / "person.npz"
-        colours = _array(_arrays(file, f"person {name}"), file, "rgb", "u", (None, 3))
+        colors = _array(_arrays(file, f"person {name}"), file, "rgb", "u", (None, 3))
         if calm not in names:
             raise CaptureError(
                 f"{folder / _INDEX}: person {name}: the neutral expression {calm!r} is not among {names}"
             )
         neutral.append(len(vertices) + names.index(calm))
-        rgb.append(torch.from_numpy(colours.astype(np.float32) / 255))
+        rgb.append(torch.from_numpy(colors.astype(np.float32) / 255))
         for expression in names:
             file = folder / name / f"{expression}.npz"
             arrays = _arrays(file, f"person {name}, expression {expression}")
-            places = _array(arrays, file, "vertices", "f", (len(colours), 3))
+            places = _array(arrays, file, "vertices", "f", (len(colors), 3))
             if not np.isfinite(places).all():
                 raise CaptureError(f"{file}: vertices are not all finite; register person {name} {expression} again")
             vertices.append(torch.from_numpy(places.astype(np.float32)))

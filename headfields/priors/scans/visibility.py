@@ -29,11 +29,11 @@ def seen_share(
     open: their eyeballs are behind them.
 
     Args:
-        vertices: (B, V, 3) metres.
+        vertices: (B, V, 3) meters.
         faces: (F, 3) counter-clockwise seen from outside.
         which: (F,) the faces that are asked about; the others get 1. All if None.
         directions: how many directions are tried, spread evenly over the sphere; half of them lie before a face.
-        lift: how far above the face its rays begin, metres.
+        lift: how far above the face its rays begin, meters.
     """
     count = vertices.shape[1]
     capped, vertices = _close_neck(faces, vertices)

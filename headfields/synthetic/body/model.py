@@ -89,7 +89,7 @@ def _arm_loop(sign: int) -> dict[int, float]:
         ring = [c for c in mine if below.part[c] == sign and below.row[c] == first]
         for c in trunk if ring else ():
             out.setdefault(c, []).extend(float(below.column[r]) for r in ring)
-    # A quad's vertex has the neighbour straight out, and one that a diagonal leads to: the loop itself is even.
+    # A quad's vertex has the neighbor straight out, and one that a diagonal leads to: the loop itself is even.
     count = len(out)
     order = sorted(out, key=lambda c: _circular_mean(out[c]))
     return {c: k / count for k, c in enumerate(_rotated(order, sign))}
@@ -154,7 +154,7 @@ def _cached() -> dict[str, Shaped[np.ndarray, "..."]]:
 
 
 def procedural_body_arrays() -> dict[str, Shaped[np.ndarray, "..."]]:
-    """The procedural upper body as the arrays of an SMPL-X file (read-only), metres; see `SmplxHead.from_file`."""
+    """The procedural upper body as the arrays of an SMPL-X file (read-only), meters; see `SmplxHead.from_file`."""
     return dict(_cached())
 
 
@@ -171,7 +171,7 @@ def write_procedural_body(path: str | Path) -> Path:
 
 
 def procedural_body() -> SmplxHead:
-    """An upper body made by code: some 11,400 vertices, metres, y up, face toward +z, pupils at y = 0.
+    """An upper body made by code: some 11,400 vertices, meters, y up, face toward +z, pupils at y = 0.
 
     Its first vertices and faces are those of `procedural()`, whose face, expressions, 68 landmarks, regions and teeth
     (`procedural_teeth("body")`) it has; the skin goes on from the neck without a gap over shoulders, stubs of the upper

@@ -54,18 +54,18 @@ def _joints() -> Float[np.ndarray, "55 3"]:
 
 
 BODY_JOINTS = _joints()
-"""(55, 3) at rest, millimetres."""
+"""(55, 3) at rest, millimeters."""
 
 
 @functools.cache
 def body_positions() -> Float[np.ndarray, "v 3"]:
-    """The head's vertices and the torso's, millimetres."""
+    """The head's vertices and the torso's, millimeters."""
     return np.concatenate([head_parts().positions, torso().positions])
 
 
 @functools.cache
 def _laplacian() -> scipy.sparse.csc_matrix:
-    """The uniform Laplacian of the torso and the skin that it hangs on: degree minus neighbours."""
+    """The uniform Laplacian of the torso and the skin that it hangs on: degree minus neighbors."""
     faces, count = torso().faces, len(body_positions())
     edges = np.unique(np.sort(np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]]), 1), axis=0)
     ones = np.ones(len(edges))
@@ -154,7 +154,7 @@ def body_regressor() -> Float[np.ndarray, "55 v"]:
 
 
 def correctives() -> Float[np.ndarray, "v 3 486"]:
-    """(V, 3, 486) millimetres per unit of R - I of joints 1 to 54: those of the head, which end above the torso."""
+    """(V, 3, 486) millimeters per unit of R - I of joints 1 to 54: those of the head, which end above the torso."""
     own = head_correctives()
     out = np.zeros((len(body_positions()), 3, 486), np.float32)
     for block, joint in enumerate(_HEAD_BLOCKS):
@@ -164,7 +164,7 @@ def correctives() -> Float[np.ndarray, "v 3 486"]:
 
 
 def shapes() -> dict[str, Float[np.ndarray, "v 3"]]:
-    """Displacement fields (V, 3) in millimetres by name: the head's, which fade out over the shoulders, then the
+    """Displacement fields (V, 3) in millimeters by name: the head's, which fade out over the shoulders, then the
     torso's own, which leave the head as it is."""
     head, below = head_parts(), torso()
     count = len(head.positions)

@@ -8,23 +8,23 @@ from headfields.ops.uv import UVRasterizer
 from headfields.synthetic.body.model import HEAD_CHART, procedural_body_arrays
 from headfields.synthetic.body.torso import ARM_AXIS, SHOULDER, torso
 from headfields.synthetic.head.shape import smoothstep
-from headfields.synthetic.head.texture import Colour, _noise, procedural_texture
+from headfields.synthetic.head.texture import Color, _noise, procedural_texture
 
 __all__ = ["procedural_body_texture"]
 
 
 def procedural_body_texture(
     resolution: int = 1024,
-    skin: Colour = (0.80, 0.60, 0.50),
-    shirt: Colour | None = (0.30, 0.38, 0.48),
+    skin: Color = (0.80, 0.60, 0.50),
+    shirt: Color | None = (0.30, 0.38, 0.48),
     seed: int = 0,
 ) -> Float[np.ndarray, "r r 3"]:
     """An sRGB albedo in the body's texture coordinates: the head as `procedural_texture` paints it, skin and a shirt.
 
     Args:
         resolution: side of the square image in texels.
-        skin: sRGB colour in [0, 1].
-        shirt: its colour, or None for bare skin.
+        skin: sRGB color in [0, 1].
+        shirt: its color, or None for bare skin.
         seed: chooses the noise; the same seed gives the same image.
 
     Returns:

@@ -1,6 +1,6 @@
 """The torso under the procedural head: rings that go on from the border of the neck, drawn onto an implicit surface.
 
-Neck, shoulders, stubs of the upper arms and the trunk down to the waist, closed at the elbows and below. Millimetres
+Neck, shoulders, stubs of the upper arms and the trunk down to the waist, closed at the elbows and below. Millimeters
 in the head's frame (x to its left, y = 0 at the pupils, z = 0 at the ears). Figures are round numbers within the range
 of adult anthropometry; arms hang some 50 degrees below the horizontal, as a photographed person's more or less do.
 """
@@ -19,7 +19,7 @@ from headfields.synthetic.head.shape import smoothstep
 
 __all__ = ["ARM_AXIS", "ELBOW", "SHOULDER", "TRUNK_BOTTOM", "Torso", "torso"]
 
-SHOULDER = np.array([178.0, -264.0, -47.0])  # the left one's centre
+SHOULDER = np.array([178.0, -264.0, -47.0])  # the left one's center
 ARM_AXIS = np.array([np.cos(np.radians(52)), -np.sin(np.radians(52)), -0.03])
 ELBOW = SHOULDER + 265.0 * ARM_AXIS
 TRUNK_BOTTOM = -640.0
@@ -104,7 +104,7 @@ class Torso:
     """The torso's vertices and faces.
 
     Attributes:
-        positions (V, 3): millimetres.
+        positions (V, 3): millimeters.
         faces (F, 3): in the body's numbering, the head's vertices first: those at the top hold vertices of the neck's
             border.
         border (B,): the border's vertices among the head's, from the front midline over the left side and back.
@@ -173,7 +173,7 @@ def torso() -> Torso:
     part = [np.zeros(len(rows), np.int64)]
     count = int(keep.sum())
 
-    # Quads of the trunk, as rows of four indices, and neighbours for smoothing; the border's vertices are -1 - k.
+    # Quads of the trunk, as rows of four indices, and neighbors for smoothing; the border's vertices are -1 - k.
     quads: list[np.ndarray] = []
     for r in range(_ROWS - 1):
         for c in range(_COLUMNS):
@@ -239,8 +239,8 @@ def torso() -> Torso:
     floor = [last]
     for k in range(1, 8):
         s = 1 - k / 8
-        centre = np.array([0, TRUNK_BOTTOM, -36.0])
-        places.append(centre + (grid[_ROWS - 1] - centre) * [s, 1, s])
+        center = np.array([0, TRUNK_BOTTOM, -36.0])
+        places.append(center + (grid[_ROWS - 1] - center) * [s, 1, s])
         floor.append(count + np.arange(_COLUMNS))
         column.append(columns / _COLUMNS)
         row.append(np.full(_COLUMNS, 1 + 0.12 * k / 8))

@@ -1,6 +1,6 @@
-"""The smooth skull-and-neck surface that the procedural head is sculpted on, and the sphere that parametrises it.
+"""The smooth skull-and-neck surface that the procedural head is sculpted on, and the sphere that parametrizes it.
 
-Millimetres here and in the other `procedural_*` files: x to the head's left, y up, z forward, y = 0 at the pupils,
+Millimeters here and in the other `procedural_*` files: x to the head's left, y up, z forward, y = 0 at the pupils,
 z = 0 at the ears. Nineteen rows, each a closed curve through a point on the front midline, one on the side and one on
 the back midline, are joined by splines. Figures are round numbers within the range of adult anthropometry.
 """

@@ -1,4 +1,4 @@
-"""Expressions of the procedural head: one displacement field each, in millimetres, at weight 1 a strong expression."""
+"""Expressions of the procedural head: one displacement field each, in millimeters, at weight 1 a strong expression."""
 
 import functools
 
@@ -7,7 +7,7 @@ from jaxtyping import Float
 
 from headfields.synthetic.head.mesh import LIDS, MOUTH
 from headfields.synthetic.head.parts import head_parts
-from headfields.synthetic.head.shape import EYE_CENTRE, LID_RADIUS, almond, lip_height, smoothstep
+from headfields.synthetic.head.shape import EYE_CENTER, LID_RADIUS, almond, lip_height, smoothstep
 
 __all__ = ["expression_fields", "lid_closing"]
 
@@ -18,8 +18,8 @@ def _gauss(point, at, width):
 
 
 def _lid_z(x, y):
-    q = ((x - EYE_CENTRE[0]) / 17.2) ** 2 + ((y - EYE_CENTRE[1]) / (LID_RADIUS + 0.6)) ** 2
-    return EYE_CENTRE[2] + LID_RADIUS * np.sqrt(np.maximum(1 - q, 1e-3))
+    q = ((x - EYE_CENTER[0]) / 17.2) ** 2 + ((y - EYE_CENTER[1]) / (LID_RADIUS + 0.6)) ** 2
+    return EYE_CENTER[2] + LID_RADIUS * np.sqrt(np.maximum(1 - q, 1e-3))
 
 
 @functools.cache
@@ -49,17 +49,17 @@ def lid_closing(side: int, upper: float = 1.0, lower: float = 0.12) -> Float[np.
     forward += np.where(np.sin(angle) > 0, upper, 0.0) * room * np.sin(angle) ** 2
     inside = ring < 0
     shown = here + np.stack([0 * move, move, forward], -1)
-    # The rim behind the margin turns about the eye's centre with it.
-    rim = here[inside] - EYE_CENTRE
+    # The rim behind the margin turns about the eye's center with it.
+    rim = here[inside] - EYE_CENTER
     turned = rim + np.stack([0 * move[inside], move[inside], forward[inside]], -1)
     turned *= (np.linalg.norm(rim, axis=1) / np.linalg.norm(turned, axis=1))[:, None]
-    shown[inside] = EYE_CENTRE + turned
+    shown[inside] = EYE_CENTER + turned
     field[pick] = (shown - here) * [side, 1, 1]
     return field
 
 
 def expression_fields() -> dict[str, Float[np.ndarray, "v 3"]]:
-    """Displacement fields (V, 3) in millimetres by name, in the order of the model's expression coefficients."""
+    """Displacement fields (V, 3) in millimeters by name, in the order of the model's expression coefficients."""
     parts = head_parts()
     p = parts.positions.copy()
     x, y, z = p.T

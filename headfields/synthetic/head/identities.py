@@ -1,17 +1,17 @@
-"""Identities of the procedural head: directions of shape, in millimetres, one unit about one standard deviation."""
+"""Identities of the procedural head: directions of shape, in millimeters, one unit about one standard deviation."""
 
 import numpy as np
 from jaxtyping import Float
 
 from headfields.synthetic.head.mesh import MOUTH, PINNA
 from headfields.synthetic.head.parts import head_parts
-from headfields.synthetic.head.shape import EYE_CENTRE, lip_height, smoothstep
+from headfields.synthetic.head.shape import EYE_CENTER, lip_height, smoothstep
 
 __all__ = ["identity_fields"]
 
 
 def identity_fields() -> dict[str, Float[np.ndarray, "v 3"]]:
-    """Displacement fields (V, 3) in millimetres by name, in the order of the model's shape coefficients.
+    """Displacement fields (V, 3) in millimeters by name, in the order of the model's shape coefficients.
 
     Around an eye every field is a translation, so that lids and eyeball keep their fit.
     """
@@ -58,7 +58,7 @@ def identity_fields() -> dict[str, Float[np.ndarray, "v 3"]]:
         }
 
     found = fields(parts.positions)
-    pupils = np.stack([EYE_CENTRE * [side, 1, 1] for side in (1, -1)])
+    pupils = np.stack([EYE_CENTER * [side, 1, 1] for side in (1, -1)])
     at_eyes = fields(pupils)
     for name, field in found.items():
         for index, side in enumerate((1, -1)):
@@ -69,7 +69,7 @@ def identity_fields() -> dict[str, Float[np.ndarray, "v 3"]]:
             field += near[:, None] * (at_eyes[name][index] - field)
     ears = np.zeros_like(parts.positions)
     pinna = np.nonzero(parts.mesh.patch == PINNA)[0]
-    centre = np.array([0, -14.0, -6.0])
+    center = np.array([0, -14.0, -6.0])
     out = smoothstep(parts.mesh.ring[pinna], 1.0, 0.8)[:, None]
-    ears[pinna] = out * (parts.positions[pinna] - centre) * [0.03, 0.11, 0.11]
+    ears[pinna] = out * (parts.positions[pinna] - center) * [0.03, 0.11, 0.11]
     return {**found, "ear_size": ears}

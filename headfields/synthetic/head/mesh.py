@@ -23,9 +23,9 @@ from headfields.synthetic.head.base import (
 __all__ = ["EAR", "EYE", "FREE", "LIDS", "LIPS", "MOUTH", "NECK_BORDER", "PINNA", "HeadMesh", "head_mesh"]
 
 FREE, LIDS, LIPS, PINNA, NECK_BORDER = range(5)
-EYE = (31.5, 0.0, 14.0, 8.5)  # centre x, y and semi-axes of the opening on the parameter sphere
+EYE = (31.5, 0.0, 14.0, 8.5)  # center x, y and semi-axes of the opening on the parameter sphere
 MOUTH = (0.0, -68.0, 25.0, 8.0)
-EAR = (1.72, 0.455, 20.0, 29.0)  # longitude, row, and semi-axes in millimetres along and across
+EAR = (1.72, 0.455, 20.0, 29.0)  # longitude, row, and semi-axes in millimeters along and across
 _LID_RINGS = np.array([-5.0, -2.4, 0.0, 1.5, 3.2, 5.2, 7.6, 10.6])
 _LIP_RINGS = np.array([-5.2, -2.6, 0.0, 1.5, 3.1, 4.9, 7.2, 10.2])
 _EAR_RINGS = np.linspace(1.0, 0.12, 9)
@@ -96,7 +96,7 @@ def _loops() -> tuple[Float[np.ndarray, "n 2"], Float[np.ndarray, "n 4"]]:
 
 
 def _spacing(points: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, " n"]:
-    """The distance between neighbours that is wanted at points of the base surface, mm."""
+    """The distance between neighbors that is wanted at points of the base surface, mm."""
     x, y, z = points.T
     face = np.sqrt((x / 62) ** 2 + ((y + 32) / 88) ** 2)
     wanted = np.where(z > 0, 3.9 + 7.5 * np.clip(face - 0.55, 0, 1) ** 1.2, 10.5)
@@ -113,9 +113,9 @@ def _free_points(loops: Float[np.ndarray, "n 2"]) -> tuple[Float[np.ndarray, "m 
     midline = []
     for longitude in (0.0, np.pi):
         line = base_point(np.full(len(rows), longitude), rows)
-        travelled = np.concatenate([[0], np.cumsum(np.linalg.norm(np.diff(line, axis=0), axis=1) / _spacing(line)[1:])])
-        count = round(travelled[-1] / 0.86)
-        place = np.interp(np.arange(1, count) / count * travelled[-1], travelled, rows)
+        traveled = np.concatenate([[0], np.cumsum(np.linalg.norm(np.diff(line, axis=0), axis=1) / _spacing(line)[1:])])
+        count = round(traveled[-1] / 0.86)
+        place = np.interp(np.arange(1, count) / count * traveled[-1], traveled, rows)
         midline.append(np.stack([np.full(count - 1, longitude), place], -1))
     line = np.concatenate([np.array([[0.0, 0.0]]), *midline])
     here = base_point(line[:, 0], line[:, 1])

@@ -58,7 +58,7 @@ def _cached() -> dict[str, Shaped[np.ndarray, "..."]]:
 
 
 def procedural_arrays() -> dict[str, Shaped[np.ndarray, "..."]]:
-    """The procedural head as the arrays of a FLAME file (read-only), metres; see `FlameHead.from_file` for the keys."""
+    """The procedural head as the arrays of a FLAME file (read-only), meters; see `FlameHead.from_file` for the keys."""
     return dict(_cached())
 
 
@@ -75,7 +75,7 @@ def write_procedural(path: str | Path) -> Path:
 
 
 def procedural() -> FlameHead:
-    """A parametric head made by code: some 4,600 vertices, 9,000 faces, metres, y up, face toward +z.
+    """A parametric head made by code: some 4,600 vertices, 9,000 faces, meters, y up, face toward +z.
 
     The same on every call, generated once a process; each call gives a model of its own. Named directions are in
     `expression_names` and `shape_names`; regions, texture coordinates and 68 landmarks come with it.

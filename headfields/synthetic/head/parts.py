@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float, Int
 
 from headfields.synthetic.head.base import base_point
 from headfields.synthetic.head.mesh import MOUTH, HeadMesh, head_mesh
-from headfields.synthetic.head.shape import EYE_CENTRE, EYE_RADIUS, skin_positions
+from headfields.synthetic.head.shape import EYE_CENTER, EYE_RADIUS, skin_positions
 
 __all__ = ["EYE_SPOKES", "HeadParts", "eye_polar_angles", "head_parts"]
 
@@ -45,7 +45,7 @@ class HeadParts:
 
     Attributes:
         mesh: the skin's topology; `skin` of it are the first vertices, `skin_faces` the first faces.
-        positions (V, 3): millimetres. faces (F, 3).
+        positions (V, 3): millimeters. faces (F, 3).
         eye (V,): 1 on the left eyeball, -1 on the right, 0 on the skin.
         open (V,): height above the mouth's axis on the parameter sphere, mm; lips are apart there, so its sign tells
             the upper from the lower lip.
@@ -79,7 +79,7 @@ def head_parts() -> HeadParts:
     skin = skin_positions()
     ball, ball_faces = _eyeball()
     flip = np.array([-1.0, 1.0, 1.0])
-    left = EYE_CENTRE + EYE_RADIUS * ball
+    left = EYE_CENTER + EYE_RADIUS * ball
     count, size = len(skin), len(ball)
     faces = [mesh.faces, ball_faces + count, ball_faces[:, ::-1] + count + size]
     height = base_point(mesh.longitude, mesh.row)[:, 1] - MOUTH[1]

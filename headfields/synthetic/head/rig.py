@@ -7,17 +7,17 @@ from headfields.heads.regressors import affine_regressor
 from headfields.synthetic.head.expressions import lid_closing
 from headfields.synthetic.head.mesh import MOUTH
 from headfields.synthetic.head.parts import HeadParts, head_parts
-from headfields.synthetic.head.shape import EYE_CENTRE, smoothstep
+from headfields.synthetic.head.shape import EYE_CENTER, smoothstep
 
 __all__ = ["JOINTS", "joint_regressor", "pose_correctives", "skinning_weights"]
 
 JOINTS = np.array(
-    [[0.0, -172.0, -22.0], [0.0, -112.0, -16.0], [0.0, -18.0, 8.0], EYE_CENTRE, EYE_CENTRE * [-1, 1, 1]]
+    [[0.0, -172.0, -22.0], [0.0, -112.0, -16.0], [0.0, -18.0, 8.0], EYE_CENTER, EYE_CENTER * [-1, 1, 1]]
 )  # root, neck, jaw, left eye, right eye
 
 
 def _smoothed(parts: HeadParts, values: Float[np.ndarray, " v"], rounds: int) -> Float[np.ndarray, " v"]:
-    """Averages over the neighbours; the mouth is open in the mesh, so nothing flows from lip to lip."""
+    """Averages over the neighbors; the mouth is open in the mesh, so nothing flows from lip to lip."""
     for _ in range(rounds):
         total, degree = values.copy(), np.ones_like(values)
         for k in range(3):
@@ -77,7 +77,7 @@ def joint_regressor() -> Float[np.ndarray, "5 v"]:
 
 
 def pose_correctives() -> Float[np.ndarray, "v 3 36"]:
-    """(V, 3, 36) millimetres per unit of R - I of neck, jaw, left eye and right eye, row by row (our own shapes).
+    """(V, 3, 36) millimeters per unit of R - I of neck, jaw, left eye and right eye, row by row (our own shapes).
 
     An opening jaw draws the cheeks in and the corners of the mouth together; the lids follow an eye that looks up or
     down; the throat folds when the head bends.

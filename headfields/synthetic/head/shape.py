@@ -1,7 +1,7 @@
 """Sculpts the procedural head: brow, eye sockets and lids, nose, lips, cheeks, jaw and ears on the smooth base.
 
 Positions are functions of a vertex's place on the base and in its loop, so the sculpture does not depend on how finely
-the mesh is cut. Millimetres, as in `procedural_base`.
+the mesh is cut. Millimeters, as in `procedural_base`.
 """
 
 import functools
@@ -13,11 +13,11 @@ from scipy.interpolate import CubicSpline, PchipInterpolator
 from headfields.synthetic.head.base import base_point
 from headfields.synthetic.head.mesh import EAR, EYE, LIDS, LIPS, MOUTH, PINNA, HeadMesh, head_mesh
 
-__all__ = ["EYE_CENTRE", "EYE_RADIUS", "LID_RADIUS", "lip_height", "skin_positions", "smoothstep"]
+__all__ = ["EYE_CENTER", "EYE_RADIUS", "LID_RADIUS", "lip_height", "skin_positions", "smoothstep"]
 
 Values = Float[np.ndarray, "..."] | np.floating | float | int
 
-EYE_CENTRE = np.array([31.5, 0.0, 72.0])  # of the left eye
+EYE_CENTER = np.array([31.5, 0.0, 72.0])  # of the left eye
 EYE_RADIUS = 13.2
 LID_RADIUS = EYE_RADIUS + 1.4
 _OPENING = (13.6, 5.9, 4.4)  # half width, height above and below the line between the corners
@@ -132,8 +132,8 @@ def _sides(point: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "n 3"]:
 
 def _lid_surface(x, y):
     """z of the closed lids' bulge over the eyeball (x >= 0 side); far behind the face away from it."""
-    q = ((x - EYE_CENTRE[0]) / 17.2) ** 2 + ((y - EYE_CENTRE[1]) / (LID_RADIUS + 0.6)) ** 2
-    return EYE_CENTRE[2] + LID_RADIUS * np.sqrt(np.maximum(1 - q, 1e-4)) - 30 * np.maximum(q - 0.98, 0)
+    q = ((x - EYE_CENTER[0]) / 17.2) ** 2 + ((y - EYE_CENTER[1]) / (LID_RADIUS + 0.6)) ** 2
+    return EYE_CENTER[2] + LID_RADIUS * np.sqrt(np.maximum(1 - q, 1e-4)) - 30 * np.maximum(q - 0.98, 0)
 
 
 def _smooth_max(a, b, k):
@@ -146,7 +146,7 @@ def almond(angle: Float[np.ndarray, "..."]) -> Float[np.ndarray, "... 2"]:
     half, above, below = _OPENING
     c, s = np.cos(angle), np.sin(angle)
     lift = np.where(s >= 0, above, below) * np.abs(s) ** 1.55 * (1 - np.where(s >= 0, -0.16, 0.16) * c * 0.9)
-    return np.stack([EYE_CENTRE[0] + half * c, EYE_CENTRE[1] + np.sign(s) * lift + 0.9 * c - 0.2], -1)
+    return np.stack([EYE_CENTER[0] + half * c, EYE_CENTER[1] + np.sign(s) * lift + 0.9 * c - 0.2], -1)
 
 
 def _plain(point: Float[np.ndarray, "n 3"], v: Float[np.ndarray, " n"]) -> Float[np.ndarray, "n 3"]:
@@ -180,13 +180,13 @@ def _shape_lids(mesh: HeadMesh, positions: Float[np.ndarray, "v 3"]) -> None:
     crease = np.exp(-(((ring - 4.3) / 1.5) ** 2)) * np.where(upper, 1.5, 0.5) * np.sin(angle) ** 2
     at = np.stack([xy[:, 0], xy[:, 1], z - crease], -1)
     inside = ring < 0
-    rim = np.stack([margin[:, 0], margin[:, 1], z], -1)[inside] - EYE_CENTRE
+    rim = np.stack([margin[:, 0], margin[:, 1], z], -1)[inside] - EYE_CENTER
     deep = -ring[inside] > 3
     rim *= ((EYE_RADIUS + 0.35) / np.linalg.norm(rim, axis=1))[:, None]
     # The last ring lies behind the lid, on the eyeball: turned away from the optical axis.
     turned = rim * np.array([1.1, 1.38, 1.0])
     turned *= ((EYE_RADIUS + 0.45) / np.linalg.norm(turned, axis=1))[:, None]
-    at[inside] = EYE_CENTRE + np.where(deep[:, None], turned, rim)
+    at[inside] = EYE_CENTER + np.where(deep[:, None], turned, rim)
     at[:, 0] *= side
     positions[pick] = at
 
@@ -246,7 +246,7 @@ def _shape_ears(mesh: HeadMesh, positions: Float[np.ndarray, "v 3"]) -> None:
 
 @functools.cache
 def skin_positions() -> Float[np.ndarray, "v 3"]:
-    """(V, 3) positions of `head_mesh()`'s vertices, millimetres."""
+    """(V, 3) positions of `head_mesh()`'s vertices, millimeters."""
     mesh = head_mesh()
     point = base_point(mesh.longitude, mesh.row)
     point[mesh.side == 0, 0] = 0.0

@@ -16,7 +16,7 @@ from headfields.synthetic.head.mesh import MOUTH
 __all__ = ["PART_NAMES", "MouthParts", "procedural_teeth"]
 
 PART_NAMES = ("upper_teeth", "lower_teeth", "gums", "tongue", "cavity")
-_COLOURS = {
+_COLORS = {
     "upper_teeth": (0.90, 0.87, 0.79),
     "lower_teeth": (0.87, 0.83, 0.74),
     "gums": (0.72, 0.36, 0.36),
@@ -33,16 +33,16 @@ class MouthParts(Record):
     """Extra geometry in the procedural head's rest pose, skinned to its five joints or the body's 55.
 
     Attributes:
-        vertices: (V, 3) metres. faces: (F, 3) int64, counter-clockwise from the side that is seen.
+        vertices: (V, 3) meters. faces: (F, 3) int64, counter-clockwise from the side that is seen.
         weights: (V, 5) or (V, 55) skinning weights.
-        colours: (V, 3) sRGB albedo.
+        colors: (V, 3) sRGB albedo.
         part: (F,) index into `PART_NAMES`.
     """
 
     vertices: Float[Tensor, "v 3"]
     faces: Int[Tensor, "f 3"]
     weights: Float[Tensor, "v j"]
-    colours: Float[Tensor, "v 3"]
+    colors: Float[Tensor, "v 3"]
     part: Int[Tensor, " f"]
 
     def posed(self, state: HeadState) -> Float[Tensor, "b v 3"]:
@@ -133,7 +133,7 @@ def _cached() -> MouthParts:
     points: list[np.ndarray] = []
     faces: list[np.ndarray] = []
     lower: list[np.ndarray] = []
-    colours: list[np.ndarray] = []
+    colors: list[np.ndarray] = []
     part: list[np.ndarray] = []
     start = 0
 
@@ -142,12 +142,12 @@ def _cached() -> MouthParts:
         points.append(at)
         faces.append(triangles + start)
         lower.append(jaw)
-        colour = np.tile(_COLOURS[name], (len(at), 1))
+        color = np.tile(_COLORS[name], (len(at), 1))
         kind = np.full(len(triangles), PART_NAMES.index(name))
         if gum is not None:
-            colour[gum] = _COLOURS["gums"]
+            color[gum] = _COLORS["gums"]
             kind[gum[triangles].all(1)] = PART_NAMES.index("gums")
-        colours.append(colour)
+        colors.append(color)
         part.append(kind)
         start += len(at)
 
@@ -165,7 +165,7 @@ def _cached() -> MouthParts:
         vertices=torch.from_numpy(np.concatenate(points) * 1e-3).float(),
         faces=torch.from_numpy(np.concatenate(faces)).long(),
         weights=torch.from_numpy(weights).float(),
-        colours=torch.from_numpy(np.concatenate(colours)).float(),
+        colors=torch.from_numpy(np.concatenate(colors)).float(),
         part=torch.from_numpy(np.concatenate(part)).long(),
     )
 

@@ -12,7 +12,7 @@ from headfields.synthetic.head.uv import EYE_UV, eye_polar, hairline, skin_uv
 
 __all__ = ["procedural_texture"]
 
-Colour = Sequence[float]
+Color = Sequence[float]
 
 
 def _noise(point: Float[np.ndarray, "h w 3"], cell: float | int, seed: int) -> Float[np.ndarray, "h w"]:
@@ -31,17 +31,17 @@ def _noise(point: Float[np.ndarray, "h w 3"], cell: float | int, seed: int) -> F
     return total
 
 
-def _over(image: np.ndarray, colour: Colour, weight: np.ndarray) -> None:
-    image += weight[..., None] * (np.asarray(colour) - image)
+def _over(image: np.ndarray, color: Color, weight: np.ndarray) -> None:
+    image += weight[..., None] * (np.asarray(color) - image)
 
 
-def _skin(resolution: int, skin: Colour, lips: Colour, brows: Colour, stubble: float, seed: int) -> np.ndarray:
-    centre = (np.arange(resolution) + 0.5) / resolution
+def _skin(resolution: int, skin: Color, lips: Color, brows: Color, stubble: float, seed: int) -> np.ndarray:
+    center = (np.arange(resolution) + 0.5) / resolution
     dense = np.linspace(-np.pi, np.pi, 4001)
-    longitude = np.interp(centre, skin_uv(dense, np.zeros(4001))[:, 0], dense)
+    longitude = np.interp(center, skin_uv(dense, np.zeros(4001))[:, 0], dense)
     dense_row = np.linspace(0, 1, 4001)
     v = skin_uv(np.zeros(4001), dense_row)[:, 1]
-    row = np.interp(1 - centre, v[::-1], dense_row[::-1])
+    row = np.interp(1 - center, v[::-1], dense_row[::-1])
     longitude, row = np.meshgrid(longitude, row)
     point = base_point(longitude, row)
     x, y, z = np.moveaxis(point, -1, 0)
@@ -72,7 +72,7 @@ def _skin(resolution: int, skin: Colour, lips: Colour, brows: Colour, stubble: f
     # On the sphere the mouth is open: the red of the lips is a ring about an ellipse, the inside lies within it.
     radius = np.hypot(x / MOUTH[2], (y - MOUTH[1]) / MOUTH[3])
     flat = np.hypot(x, y - MOUTH[1])
-    offset = flat * (1 - 1 / np.maximum(radius, 1e-3))  # mm outside the opening, along the ray from its centre
+    offset = flat * (1 - 1 / np.maximum(radius, 1e-3))  # mm outside the opening, along the ray from its center
     taper = np.clip(1 - (a / (MOUTH[2] + 3.5)) ** 4, 0, 1)
     bow = 1 - 0.2 * np.exp(-((x / 3.5) ** 2)) * (y > MOUTH[1])
     width = np.where(y > MOUTH[1], 5.3, 6.2) * taper * bow
@@ -99,11 +99,11 @@ def _skin(resolution: int, skin: Colour, lips: Colour, brows: Colour, stubble: f
     return image
 
 
-def _eye(image: np.ndarray, side: int, iris: Colour, seed: int) -> None:
+def _eye(image: np.ndarray, side: int, iris: Color, seed: int) -> None:
     resolution = image.shape[0]
     u, v, radius = EYE_UV[side]
-    centre = (np.arange(resolution) + 0.5) / resolution
-    du, dv = np.meshgrid(centre - u, (1 - centre) - v)
+    center = (np.arange(resolution) + 0.5) / resolution
+    du, dv = np.meshgrid(center - u, (1 - center) - v)
     polar = np.degrees(eye_polar(np.hypot(du, dv) / radius))
     around = np.arctan2(dv, du)
     ray = np.stack([np.cos(around), np.sin(around), 0 * around], -1)
@@ -122,10 +122,10 @@ def _eye(image: np.ndarray, side: int, iris: Colour, seed: int) -> None:
 
 def procedural_texture(
     resolution: int = 1024,
-    skin: Colour = (0.80, 0.60, 0.50),
-    lips: Colour = (0.70, 0.36, 0.34),
-    iris: Colour = (0.30, 0.42, 0.50),
-    brows: Colour = (0.20, 0.13, 0.09),
+    skin: Color = (0.80, 0.60, 0.50),
+    lips: Color = (0.70, 0.36, 0.34),
+    iris: Color = (0.30, 0.42, 0.50),
+    brows: Color = (0.20, 0.13, 0.09),
     stubble: float = 0.05,
     seed: int = 0,
 ) -> Float[np.ndarray, "r r 3"]:
@@ -133,12 +133,12 @@ def procedural_texture(
 
     Args:
         resolution: side of the square image in texels.
-        skin, lips, iris, brows: sRGB colours in [0, 1].
+        skin, lips, iris, brows: sRGB colors in [0, 1].
         stubble: how much darker the beard's area is, in [0, 1].
         seed: chooses the noise; the same seed gives the same image.
 
     Returns:
-        (R, R, 3) float64 in [0, 1]; row 0 is the top, v = 1, so texel (i, j) has its centre at
+        (R, R, 3) float64 in [0, 1]; row 0 is the top, v = 1, so texel (i, j) has its center at
         u = (j + 0.5) / R, v = 1 - (i + 0.5) / R.
 
     Raises:

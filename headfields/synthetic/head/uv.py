@@ -20,7 +20,7 @@ __all__ = [
     "texture_coordinates",
 ]
 
-EYE_UV = {1: (0.93, 0.07, 0.06), -1: (0.07, 0.07, 0.06)}  # side -> centre u, v and radius of the eyeball's disc
+EYE_UV = {1: (0.93, 0.07, 0.06), -1: (0.07, 0.07, 0.06)}  # side -> center u, v and radius of the eyeball's disc
 _SKIN_BOTTOM = 0.15
 _FACE_SHARE = 0.62  # how much more width the front gets than the back
 _EYE_POWER = 0.6  # below 1 the iris gets more of the eyeball's disc
@@ -36,7 +36,7 @@ def skin_uv(longitude: Float[np.ndarray, "..."], row: Float[np.ndarray, "..."]) 
 
 
 def eye_reach(polar: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
-    """Distance from the centre of an eyeball's disc, in its radii, at an angle from the eyeball's axis in radians."""
+    """Distance from the center of an eyeball's disc, in its radii, at an angle from the eyeball's axis in radians."""
     return (polar / np.pi) ** _EYE_POWER
 
 

@@ -79,7 +79,7 @@ class HeadDraws:
     def vertices(
         self, identity: Float[Tensor, "b i"], expression: Float[Tensor, "b e"], gaze: Float[Tensor, "b 2"]
     ) -> Float[Tensor, "b v 3"]:
-        """The meshes (B, V, 3), metres, neck and head at rest.
+        """The meshes (B, V, 3), meters, neck and head at rest.
 
         Args:
             identity, expression: (B, I), (B, E) coefficients.

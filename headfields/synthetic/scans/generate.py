@@ -15,7 +15,7 @@ from headfields.heads.skinned import SkinnedHead
 from headfields.priors.scans.meshes import FACE, INNER, REAR, STATIC, MeshScans, face_kinds
 from headfields.priors.scans.store import load_scans, made_from, save_scans
 from headfields.synthetic.head.texture import procedural_texture
-from headfields.synthetic.scans.colours import Complexion, complexion, painted
+from headfields.synthetic.scans.colors import Complexion, complexion, painted
 from headfields.synthetic.scans.draws import HeadDraws
 
 __all__ = ["generate_scans"]
@@ -34,7 +34,7 @@ def generate_scans(
     mouth: bool = True,
     progress: bool = True,
 ) -> MeshScans:
-    """Draws people and the faces that they make, as meshes of one topology with colours; the same for the same seed.
+    """Draws people and the faces that they make, as meshes of one topology with colors; the same for the same seed.
 
     Each person's first mesh is the neutral one, the second opens the mouth wide, and the others are drawn: see
     `headfields.synthetic.HeadDraws`. Person p is the same whatever the number of people and expressions.
@@ -66,7 +66,7 @@ def generate_scans(
     inside = _inside(head) if mouth else None
     whole = head if inside is None else inside.extend_head(head)
     draws = HeadDraws(whole)
-    meshes, colours, kept = [], [], {"identity": [], "expression": [], "gaze": []}  # type: ignore[var-annotated]
+    meshes, colors, kept = [], [], {"identity": [], "expression": [], "gaze": []}  # type: ignore[var-annotated]
     for p in tqdm(range(people), desc="people", unit="person", disable=not progress):
         random = np.random.default_rng([seed, p])
         identity, tones = draws.identity(random), complexion(random)
@@ -79,14 +79,14 @@ def generate_scans(
         expression, gaze = torch.stack(faces), torch.stack(gazes)
         with torch.no_grad():
             meshes.append(draws.vertices(identity.expand(expressions, -1), expression, gaze))
-        colours.append(_colours(whole, inside, meshes[-1][0], tones, seed=1000 * seed + p))
+        colors.append(_colors(whole, inside, meshes[-1][0], tones, seed=1000 * seed + p))
         kept["identity"].append(identity.expand(expressions, -1))
         kept["expression"].append(expression)
         kept["gaze"].append(gaze)
     vertices = torch.cat(meshes)
     person = torch.arange(people).repeat_interleave(expressions)
     scans = MeshScans(
-        vertices, whole.faces, person, torch.stack(colours),
+        vertices, whole.faces, person, torch.stack(colors),
         kind=_kinds(whole, inside, vertices, person, torch.arange(people) * expressions),
     )  # fmt: skip
     if out is not None:
@@ -131,7 +131,7 @@ def _kinds(
     return kind
 
 
-def _colours(
+def _colors(
     head: SkinnedHead | BlendshapeHead, inside: InnerMouth | None, neutral: Tensor, tones: Complexion, seed: int
 ) -> Float[Tensor, "v 3"]:
     own = len(neutral) if inside is None else inside.vertex_count

@@ -12,7 +12,7 @@ __all__ = ["Anatomy", "segment_distance"]
 
 @dataclass(frozen=True)
 class Anatomy:
-    """Measures of the head at rest, metres, y up and the face toward +z.
+    """Measures of the head at rest, meters, y up and the face toward +z.
 
     Attributes:
         landmarks: (68, 3) in iBUG's order, from the head's right.
@@ -46,7 +46,7 @@ class Anatomy:
         return best
 
     def hairline(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, " n"]:
-        """Height above the hairline, metres; hair grows where it is positive."""
+        """Height above the hairline, meters; hair grows where it is positive."""
         around = torch.atan2(points[:, 0].abs(), points[:, 2] - self.axis)
         brow, ear = self.brow_height, float(self.ear[:, 1].mean())
         forehead = brow + 0.56 * (self.top - brow)

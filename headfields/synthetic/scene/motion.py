@@ -36,7 +36,7 @@ class Motion:
 
     Attributes:
         angles: (F, 3) yaw (to the head's left), pitch (nose down), roll (to its left shoulder), radians.
-        shift: (F, 3) translation in the room, metres.
+        shift: (F, 3) translation in the room, meters.
         weights: (F,) per named expression. The jaw's rotation is `JAW_OPEN * weights["mouth_open"]`.
         gaze: (F, 2) turn of the eyes to the head's left and downward, radians.
     """

@@ -14,7 +14,7 @@ __all__ = ["MouthParts", "mouth_parts"]
 
 _UPPER = [(8.6, 9.6), (6.8, 8.6), (7.6, 9.6), (7.0, 8.2), (6.8, 7.6), (9.0, 7.0)]  # width, height in mm from the middle
 _LOWER = [(5.4, 8.2), (6.0, 8.4), (6.8, 9.4), (7.0, 8.2), (7.2, 7.6), (9.5, 7.0)]
-_BEHIND = 0.0065  # of the lips' line, metres
+_BEHIND = 0.0065  # of the lips' line, meters
 
 
 @dataclass(frozen=True)
@@ -109,5 +109,5 @@ def mouth_parts(anatomy: Anatomy) -> MouthParts:
 def _along(length: float, bend: float) -> float:
     """x at which the parabola z = -bend x^2 has the given length from its apex."""
     x = np.linspace(0, 0.06, 241)
-    travelled = np.concatenate([[0], np.cumsum(np.hypot(np.diff(x), np.diff(bend * x**2)))])
-    return float(np.interp(length, travelled, x))
+    traveled = np.concatenate([[0], np.cumsum(np.hypot(np.diff(x), np.diff(bend * x**2)))])
+    return float(np.interp(length, traveled, x))

@@ -24,8 +24,8 @@ def value_noise(points: Float[Tensor, "n 3"], wavelength: float, seed: int = 0) 
     """Smooth noise in [-1, 1].
 
     Args:
-        points: (N, 3) metres.
-        wavelength: spacing of the lattice, metres.
+        points: (N, 3) meters.
+        wavelength: spacing of the lattice, meters.
         seed: chooses the field.
     """
     scaled = points @ _TURN / wavelength

@@ -1,4 +1,4 @@
-"""Ray-casts the scene: colour with coverage, labels, and the depth of the tracked mesh."""
+"""Ray-casts the scene: color with coverage, labels, and the depth of the tracked mesh."""
 
 from dataclasses import dataclass
 
@@ -21,7 +21,7 @@ _NO_BLEED = torch.zeros(3)
 _SKIN_BLEED = torch.tensor([0.32, 0.12, 0.08])
 _GLOSS = {SKIN: (0.055, 22.0), EYE: (0.9, 260.0), TOOTH: (0.35, 60.0), GUM: (0.25, 40.0)}
 _LAMP = 0.03  # half width of the key light, radians
-_LIFT = 0.0006  # how far off the surface a shadow ray starts, metres
+_LIFT = 0.0006  # how far off the surface a shadow ray starts, meters
 
 
 def pixel_rays(camera: Camera, offsets: Float[Tensor, "p k 2"]) -> tuple[Float[Tensor, "n 3"], Float[Tensor, "n 3"]]:
@@ -85,7 +85,7 @@ class Renderer:
         self._measured = torch.cat([measured, torch.ones(extra, dtype=torch.bool)])
 
     def depth(self, posed: PosedScene, camera: Camera) -> UInt16[np.ndarray, "h w"]:
-        """Depth of the tracked mesh along the optical axis at the pixels' centres, mm; 0 for none, ears and neck."""
+        """Depth of the tracked mesh along the optical axis at the pixels' centers, mm; 0 for none, ears and neck."""
         vertices = posed.vertices[: len(self.scene.head.template_vertices)]
         middle = torch.full((camera.size[0] * camera.size[1], 1, 2), 0.5)
         origins, directions = pixel_rays(camera, middle)
@@ -105,10 +105,10 @@ class Renderer:
         where = (hit.face >= 0).nonzero()[:, 0]
         hits = self._gather(posed, hit.face[where], hit.barycentric[where], -directions[where])
         toward_key = torch.nn.functional.normalize(lights.key + self._lamp[where], dim=1)
-        colour, label = self._shade(hits, toward_key, posed, lights, activity)
+        color, label = self._shade(hits, toward_key, posed, lights, activity)
 
         pixel = torch.div(where, self._samples, rounding_mode="floor")
-        total = torch.zeros(len(self._offsets), 3).index_add_(0, pixel, colour)
+        total = torch.zeros(len(self._offsets), 3).index_add_(0, pixel, color)
         count = torch.bincount(pixel, minlength=len(total)).float()
         all_labels = torch.full((len(origins),), -1).index_copy_(0, where, label.long())
         alpha = count / self._samples
@@ -144,7 +144,7 @@ class Renderer:
         self, hits: Hits, toward_key: Float[Tensor, "n 3"], posed: PosedScene, lights: Lights, activity: Activity
     ) -> tuple[Float[Tensor, "n 3"], UInt8[Tensor, " n"]]:
         scene = self.scene
-        colour = torch.zeros_like(hits.position)
+        color = torch.zeros_like(hits.position)
         label = torch.full_like(hits.face, lab.OF_HAIR, dtype=torch.uint8)
         facing = (hits.flat * hits.view).sum(1)
         # From inside the head one sees its inner side: the cavity of the mouth, which closes the view behind the teeth.
@@ -160,7 +160,7 @@ class Renderer:
             gloss = torch.tensor(_GLOSS[kind]).repeat(len(pick), 1)
             if kind == SKIN:
                 lip = (scene.lip[scene.faces[hits.face[pick]]] * hits.barycentric[pick]).sum(1)
-                albedo = paint.skin_colour(rest, lip, scene.anatomy)
+                albedo = paint.skin_color(rest, lip, scene.anatomy)
                 label[pick] = lab.skin_labels(self._base_label[hits.face[pick]], rest, lip, scene.anatomy)
                 gloss[lip > 0.5] = torch.tensor([0.16, 35.0])
                 if activity.any:
@@ -172,30 +172,30 @@ class Renderer:
                 albedo, normal = self._eyes(hits, posed, pick)
                 label[pick] = self._base_label[hits.face[pick]]
             else:
-                albedo = paint.tooth_colour(rest) if kind == TOOTH else paint.gum_colour(rest)
+                albedo = paint.tooth_color(rest) if kind == TOOTH else paint.gum_color(rest)
                 label[pick] = lab.INTERIOR
             bleed = _SKIN_BLEED if kind == SKIN else _NO_BLEED
-            colour[pick] = lambert_specular(
+            color[pick] = lambert_specular(
                 albedo, normal, hits.view[pick], lights, lit[pick], hits.open_sky[pick], gloss, bleed
             )
         pick = inside.nonzero()[:, 0]
-        colour[pick] = paint.gum_colour(hits.rest[pick]) * (0.06 + 0.25 * lit[pick])[:, None]
+        color[pick] = paint.gum_color(hits.rest[pick]) * (0.06 + 0.25 * lit[pick])[:, None]
         label[pick] = lab.INTERIOR
         for kind in (HAIR, BROW):
             pick = (hits.kind == kind).nonzero()[:, 0]
-            albedo = paint.hair_colour(hits.rest[pick, 0], hits.rest[pick, 1]) * (1.0 if kind == HAIR else 0.55)
-            colour[pick] = strand_light(
+            albedo = paint.hair_color(hits.rest[pick, 0], hits.rest[pick, 1]) * (1.0 if kind == HAIR else 0.55)
+            color[pick] = strand_light(
                 albedo, hits.direction[pick], hits.view[pick], lights, lit[pick], hits.open_sky[pick]
             )
             if kind == BROW:
                 label[pick] = lab.brow_labels(hits.position[pick, 0])
-        return colour, label
+        return color, label
 
     def _eyes(self, hits: Hits, posed: PosedScene, pick: Tensor) -> tuple[Tensor, Tensor]:
-        """Colour by the direction at rest, and the normal of the sphere (smoother than the mesh's)."""
+        """Color by the direction at rest, and the normal of the sphere (smoother than the mesh's)."""
         rest = hits.rest[pick]
-        centre = self.scene.eye_centre
-        side = (rest[:, None] - centre).norm(dim=2).argmin(1)
-        gaze = torch.nn.functional.normalize(rest - centre[side], dim=1)
+        center = self.scene.eye_center
+        side = (rest[:, None] - center).norm(dim=2).argmin(1)
+        gaze = torch.nn.functional.normalize(rest - center[side], dim=1)
         rotation = posed.joint_transforms[3:5, :3, :3][side]
-        return paint.eye_colour(gaze), (rotation @ gaze[..., None])[..., 0]
+        return paint.eye_color(gaze), (rotation @ gaze[..., None])[..., 0]

@@ -29,7 +29,7 @@ class TemplateMotion:
 
     Attributes:
         yaw: (F,) of the chair, to the person's left, radians, not wrapped.
-        shift: (F, 3) of the body in the room, metres.
+        shift: (F, 3) of the body in the room, meters.
         turns: (F, 3) axis-angle by joint, radians, for each of `PARTS`.
         expression: (F, E).
         test: (F,) which frames are for testing.

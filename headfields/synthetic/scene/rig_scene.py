@@ -19,14 +19,14 @@ __all__ = ["TemplateScene"]
 
 _SKIN, _NOSE, _LEFT_EAR, _RIGHT_EAR, _LIPS = 250, 150, 180, 170, 130
 _RELIEF = 0.0008
-"""Metres that the true surface rises and falls by, whatever the expression."""
+"""Meters that the true surface rises and falls by, whatever the expression."""
 _FOLD = 0.22
 """What part of the way that an expression moves a point it is folded by."""
 _DEEPEST = 0.005
-"""Metres of way beyond which folds grow no deeper: at their width they would stand off the skin as sheets."""
+"""Meters of way beyond which folds grow no deeper: at their width they would stand off the skin as sheets."""
 _BLEED = torch.tensor([0.25, 0.10, 0.06])
-_SHADOW = 0.004  # metres off the surface that a shadow's ray starts
-_SEEN = 0.006  # metres behind what a landmark's pixel shows that it may be
+_SHADOW = 0.004  # meters off the surface that a shadow's ray starts
+_SEEN = 0.006  # meters behind what a landmark's pixel shows that it may be
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class TemplateScene:
     All of this is our own choice.
 
     Args:
-        rig: with texture and texture coordinates, or it is drawn in one colour.
+        rig: with texture and texture coordinates, or it is drawn in one color.
         seed: draws relief and folds.
         samples: rays a pixel, a square number.
     """
@@ -61,9 +61,9 @@ class TemplateScene:
         phase = torch.from_numpy(random.uniform(0, 2 * np.pi, 6)).float()
         self._relief = _RELIEF * torch.sin(rest @ waves.T + phase).mean(1) * 2
         turned = torch.tensor([0.25, 1.0, 0.1])
-        # Across the face, some twelve millimetres from crest to crest.
+        # Across the face, some twelve millimeters from crest to crest.
         self._wave = torch.sin(2 * math.pi / 0.012 * (rest @ turned) + 2.0 * torch.sin(60 * rest[:, 0]))
-        self._reach = rig.expression_basis.norm(dim=2)  # (E, V) metres by unit
+        self._reach = rig.expression_basis.norm(dim=2)  # (E, V) meters by unit
         inside = rig.regions.get("inner_mouth", torch.zeros(len(rig.faces), dtype=torch.bool))
         still = torch.ones(len(rest))
         still[rig.faces[inside].unique()] = 0.0
@@ -76,7 +76,7 @@ class TemplateScene:
         self._uv = rig.uv[rig.uv_faces] if textured else None  # type: ignore[index]
 
     def surface(self, state: HeadState) -> Float[Tensor, "v 3"]:
-        """The true surface of one frame, whose topology is the rig's: metres, frame of the state's vertices."""
+        """The true surface of one frame, whose topology is the rig's: meters, frame of the state's vertices."""
         assert state.expression is not None and state.pose is not None
         moved = state.expression[0].abs() @ self._reach
         opened = 0.006 * self._jaw * state.pose[0, self.rig.jaw_joint].norm().clamp_max(0.5)
@@ -103,7 +103,7 @@ class TemplateScene:
         normal = (weights[..., None] * vertex_normals(vertices, self.rig.faces)[corners]).sum(1)
         normal = torch.nn.functional.normalize(normal, dim=1)
         point = (weights[..., None] * vertices[corners]).sum(1)
-        colour = self._shade(face, weights, point, normal, -rays.directions[met], Lights.seen_from(to_room))
+        color = self._shade(face, weights, point, normal, -rays.directions[met], Lights.seen_from(to_room))
         height, width = camera.size
         count = self.side**2
 
@@ -112,7 +112,7 @@ class TemplateScene:
             return out.reshape(height * width, count, *values.shape[1:])
 
         full = torch.zeros(len(rays), 3)
-        full[met] = colour
+        full[met] = color
         label = torch.full((len(rays),), -1, dtype=torch.long)
         label[met] = self._label[face].long()
         alpha = by_pixel((hit.face >= 0).float()).mean(1)
@@ -172,7 +172,7 @@ class TemplateScene:
         inside = (column >= 0) & (column < width) & (row >= 0) & (row < height)
         shown = depth[row.clamp(0, height - 1), column.clamp(0, width - 1)]
         normal = vertex_normals(state.vertices[0], self.rig.faces)[self.rig.faces[self.rig.landmark_faces]].mean(1)
-        facing = ((camera.centre.view(3) - points) * normal).sum(1) > 0
+        facing = ((camera.center.view(3) - points) * normal).sum(1) > 0
         visible = inside & facing & (far < shown + _SEEN)
         if not bool(visible.any()):
             return None

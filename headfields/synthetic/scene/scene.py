@@ -38,10 +38,10 @@ class Scene:
         head: the parametric head; its vertices and faces come first.
         anatomy: measures of it at rest.
         faces (F, 3), kind (F,): SKIN, EYE, TOOTH, GUM, HAIR or BROW.
-        rest (V, 3): places at rest; of hair, its colour's coordinates (0 at the root to 1, the strand's tone, 0).
+        rest (V, 3): places at rest; of hair, its color's coordinates (0 at the root to 1, the strand's tone, 0).
         open_sky (V,): how much of the surroundings a vertex sees at rest, hair and all.
         lip: (head's V,) how much of a vertex belongs to the red of the lips.
-        eye_centre (2, 3): left and right, at rest.
+        eye_center (2, 3): left and right, at rest.
     """
 
     def __init__(self, head: FlameHead, seed: int) -> None:
@@ -50,7 +50,7 @@ class Scene:
         self.anatomy = _anatomy(head)
         eyes = head.weights[:, [_LEFT_EYE, _RIGHT_EYE]].sum(1) > 0.5
         eye_faces = eyes[head.faces].all(1)
-        self.eye_centre = (head.joint_regressor @ rest)[[_LEFT_EYE, _RIGHT_EYE]]
+        self.eye_center = (head.joint_regressor @ rest)[[_LEFT_EYE, _RIGHT_EYE]]
         skin_faces = head.faces[~eye_faces]
         lips = head.regions["lips"].float()[:, None].expand(-1, 3).reshape(-1)
         corners = head.faces.reshape(-1)

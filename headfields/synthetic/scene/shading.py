@@ -10,8 +10,8 @@ __all__ = ["Lights", "lambert_specular", "strand_light", "to_srgb"]
 
 _KEY = torch.nn.functional.normalize(torch.tensor([0.55, 0.50, 0.80]), dim=0)
 _FILL = torch.nn.functional.normalize(torch.tensor([-0.80, 0.10, 0.55]), dim=0)
-_KEY_COLOUR = torch.tensor([1.80, 1.67, 1.50])
-_FILL_COLOUR = torch.tensor([0.30, 0.35, 0.42])
+_KEY_COLOR = torch.tensor([1.80, 1.67, 1.50])
+_FILL_COLOR = torch.tensor([0.30, 0.35, 0.42])
 _SKY, _GROUND = torch.tensor([0.40, 0.44, 0.50]), torch.tensor([0.24, 0.20, 0.17])
 
 
@@ -30,7 +30,7 @@ class Lights:
 
 
 def lambert_specular(
-    colour: Float[Tensor, "n 3"],
+    color: Float[Tensor, "n 3"],
     normal: Float[Tensor, "n 3"],
     view: Float[Tensor, "n 3"],
     lights: Lights,
@@ -42,7 +42,7 @@ def lambert_specular(
     """Radiance toward the viewer, linear RGB.
 
     Args:
-        colour: (N, 3) albedo.
+        color: (N, 3) albedo.
         normal, view: (N, 3) unit, away from the surface and toward the eye.
         lights: in the frame of the normals.
         key_visible: (N,) 1 where the key light is seen.
@@ -50,21 +50,21 @@ def lambert_specular(
         gloss: (N, 2) strength and exponent of the highlight (Blinn-Phong).
         bleed: (3,) by how much light wraps past the terminator in each channel, as it does in skin.
     """
-    total = torch.zeros_like(colour)
-    for direction, power, seen in ((lights.key, _KEY_COLOUR, key_visible), (lights.fill, _FILL_COLOUR, open_sky)):
+    total = torch.zeros_like(color)
+    for direction, power, seen in ((lights.key, _KEY_COLOR, key_visible), (lights.fill, _FILL_COLOR, open_sky)):
         cosine = normal @ direction
         wrapped = ((cosine[:, None] + bleed) / (1 + bleed)).clamp_min(0)
-        total = total + colour * wrapped * power * seen[:, None]
+        total = total + color * wrapped * power * seen[:, None]
         half = torch.nn.functional.normalize(view + direction, dim=1)
         shine = (normal * half).sum(1).clamp_min(0) ** gloss[:, 1] * gloss[:, 0] * (cosine > 0)
         total = total + (shine * seen)[:, None] * power
     upward = 0.5 + 0.5 * (normal @ lights.up)
     sky = _GROUND + (_SKY - _GROUND) * upward[:, None]
-    return total + colour * sky * open_sky[:, None]
+    return total + color * sky * open_sky[:, None]
 
 
 def strand_light(
-    colour: Float[Tensor, "n 3"],
+    color: Float[Tensor, "n 3"],
     tangent: Float[Tensor, "n 3"],
     view: Float[Tensor, "n 3"],
     lights: Lights,
@@ -72,13 +72,13 @@ def strand_light(
     open_sky: Float[Tensor, " n"],
 ) -> Float[Tensor, "n 3"]:
     """Light from thin strands (Kajiya and Kay 1989): sines of the angles that light and view make with the tangent."""
-    total = colour * (0.5 * (_SKY + _GROUND)) * open_sky[:, None]
+    total = color * (0.5 * (_SKY + _GROUND)) * open_sky[:, None]
     along_view = (tangent * view).sum(1)
-    for direction, power, seen in ((lights.key, _KEY_COLOUR, key_visible), (lights.fill, _FILL_COLOUR, open_sky)):
+    for direction, power, seen in ((lights.key, _KEY_COLOR, key_visible), (lights.fill, _FILL_COLOR, open_sky)):
         along = tangent @ direction
         sine = (1 - along * along).clamp_min(0).sqrt()
         mirror = (sine * (1 - along_view * along_view).clamp_min(0).sqrt() - along * along_view).clamp_min(0)
-        total = total + (colour * sine[:, None] + 0.045 * (mirror**24)[:, None]) * power * seen[:, None]
+        total = total + (color * sine[:, None] + 0.045 * (mirror**24)[:, None]) * power * seen[:, None]
     return total
 
 

@@ -15,9 +15,9 @@ class Tubes:
     """S strands of P points each.
 
     Attributes:
-        points: (S, P, 3) centre lines, metres, root first.
-        radius: (S, P) metres.
-        tone: (S,) random number in [0, 1) for each strand, by which its colour varies.
+        points: (S, P, 3) center lines, meters, root first.
+        radius: (S, P) meters.
+        tone: (S,) random number in [0, 1) for each strand, by which its color varies.
     """
 
     points: Float[np.ndarray, "s p 3"]
@@ -34,7 +34,7 @@ class Tubes:
 def tube_vertices(tubes: Tubes) -> Float[np.ndarray, "v 3"]:
     """(S * P * SIDES, 3) vertices of the tubes' surfaces."""
     tangent = tubes.tangent
-    # Any axis not along the strand will do as a reference: the section is a triangle under a millimetre wide.
+    # Any axis not along the strand will do as a reference: the section is a triangle under a millimeter wide.
     reference = np.where(np.abs(tangent[:, :1, :1]) < 0.7, [1.0, 0, 0], [0, 1.0, 0])
     across = np.cross(tangent, reference)
     across /= np.maximum(np.linalg.norm(across, axis=-1, keepdims=True), 1e-12)

@@ -11,19 +11,19 @@ from headfields.tracking.prior.landmarks import CHIN, EYELIDS, MOUTH, PosedLandm
 from headfields.tracking.prior.options import EnergyWeights
 from headfields.tracking.prior.pose import world_points
 
-__all__ = ["code_terms", "colour_term", "landmark_term", "mask_term"]
+__all__ = ["code_terms", "color_term", "landmark_term", "mask_term"]
 
 SMOOTH = 5.0
 """Rays that the soft Jaccard index is smoothed by, and its factor."""
-_EMPHASISED = torch.tensor([*CHIN, *EYELIDS, *MOUTH])
+_EMPHASIZED = torch.tensor([*CHIN, *EYELIDS, *MOUTH])
 
 
-def colour_term(rendering: Rendering, batch: RayBatch) -> Float[Tensor, ""]:
+def color_term(rendering: Rendering, batch: RayBatch) -> Float[Tensor, ""]:
     """The mean over rays that count of |Δ| per channel, in units of [-1, 1], over white."""
     alpha = batch.alpha[:, None]
     target = batch.rgb * alpha + 1 - alpha
     error = 2 * (rendering.rgb - target).abs().mean(dim=1)
-    return (batch.colour_weight * error).sum() / (batch.colour_weight > 0).sum().clamp_min(1)
+    return (batch.color_weight * error).sum() / (batch.color_weight > 0).sum().clamp_min(1)
 
 
 def mask_term(rendering: Rendering, batch: RayBatch) -> Float[Tensor, ""]:
@@ -60,8 +60,8 @@ def landmark_term(
     height, width = camera.size
     counts = posed.found & torch.isfinite(target).all(dim=1) & (depth > 0)
     difference = (pixels - torch.where(counts[:, None], target, 0.0)) / pixels.new_tensor([width, height])
-    emphasised = torch.isin(number, _EMPHASISED.to(number.device))
-    factor = torch.where(emphasised, emphasis, 1.0)
+    emphasized = torch.isin(number, _EMPHASIZED.to(number.device))
+    factor = torch.where(emphasized, emphasis, 1.0)
     squared = (factor[:, None] * difference).square().sum(dim=1)
     return torch.where(counts, squared, 0.0).sum() / counts.sum().clamp_min(1), counts
 
@@ -73,7 +73,7 @@ def code_terms(
     weights: EnergyWeights,
     first: bool,
 ) -> Float[Tensor, ""]:
-    """The regularisers of the codes, weighed: ‖·‖² of their parts, and what mirrored anchors' parts differ by.
+    """The regularizers of the codes, weighed: ‖·‖² of their parts, and what mirrored anchors' parts differ by.
 
     Args:
         geometry, appearance: what each code's numbers (W,) are off the mean, in the units of `Stage1.spread`, and its

@@ -27,12 +27,12 @@ class FrameFit:
         codes: `"geometry"`, `"appearance"`, `"expression_code"`: (W,) each, as the prior has them.
         free: (K,) each: the same along the prior's principal directions, in the units they are fitted in.
         rotation, translation: (3,) x → R x + t from the frame's world (as `camera` sees it) to the space of the prior;
-            axis times angle in radians, metres.
+            axis times angle in radians, meters.
         camera: of the frame, at the size that was fitted.
         to_capture: (4, 4) from the world that `camera` sees to the capture's own.
         light: (9, 3) coefficients of `headfields.renderers.SHLighting`.
-        matrix, offset: (3, 3), (3,) of `headfields.renderers.ColourAffine`.
-        errors: numbers that say how well it fits: `"colour"`, `"mask"`, `"landmarks"` (pixels of the reduced image),
+        matrix, offset: (3, 3), (3,) of `headfields.renderers.ColorAffine`.
+        errors: numbers that say how well it fits: `"color"`, `"mask"`, `"landmarks"` (pixels of the reduced image),
             `"steps"`, and others.
     """
 
@@ -54,7 +54,7 @@ class FrameFit:
         return head_camera(self.camera, self.rotation, self.translation)
 
     def in_capture(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
-        """Points (N, 3) of the space of the prior in the world of the capture, metres."""
+        """Points (N, 3) of the space of the prior in the world of the capture, meters."""
         there = torch.linalg.inv(self.camera.world_to_camera) @ self.head_camera.world_to_camera
         there = self.to_capture @ there
         return points @ there[:3, :3].T + there[:3, 3]

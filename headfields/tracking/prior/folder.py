@@ -2,11 +2,11 @@
 
 config.json                 what was tracked with what
 fits/stage1/00000.safetensors, fits/stage2/...
-                            each frame's codes, pose, light and colours, exactly; to go on from
+                            each frame's codes, pose, light and colors, exactly; to go on from
 fits/stage2.safetensors     stage 2 as it stands, while it runs
 pictures/stage1/00000.png, pictures/stage2/...
                             truth | rendering | normals | truth with the matte's outline and landmarks
-meshes/00000.ply            the head of each frame in the space of the prior, metres
+meshes/00000.ply            the head of each frame in the space of the prior, meters
 mononphm/stage1|stage2/     the published layout
 stage1.mp4, stage2.mp4      the pictures
 errors.json                 how well each frame fits, and which frames failed by what

@@ -33,7 +33,7 @@ class FrameSource(Protocol):
         ...
 
     def image(self, frame: int) -> Float[Tensor, "h w 4"]:
-        """Colour and matte, straight alpha, sRGB in [0, 1]."""
+        """Color and matte, straight alpha, sRGB in [0, 1]."""
         ...
 
     def label(self, frame: int) -> Tensor | None:
@@ -51,7 +51,7 @@ class LabelClasses:
 
     Attributes:
         ignored: of what the prior does not hold, and what hides it: cloth, necklace; and the neck, which a capture's
-            shoulders are labelled as. They count neither in colours nor in the mask, and neither does the background
+            shoulders are labeled as. They count neither in colors nor in the mask, and neither does the background
             beside them, below all that counts.
         hair: hair and hat.
         mouth: the inside of the mouth.
@@ -72,12 +72,12 @@ FACER = LabelClasses(ignored=(3, 1), hair=(10,), mouth=(11,))
 
 @dataclass(frozen=True)
 class RayBatch(Record):
-    """N rays with what they should see: straight colour, matte, and what they count."""
+    """N rays with what they should see: straight color, matte, and what they count."""
 
     rays: Rays
     rgb: Float[Tensor, "n 3"]
     alpha: Float[Tensor, " n"]
-    colour_weight: Float[Tensor, " n"]
+    color_weight: Float[Tensor, " n"]
     mask_weight: Float[Tensor, " n"]
 
     def __len__(self) -> int:
@@ -90,9 +90,9 @@ class TrackedFrame(Record):
 
     Attributes:
         camera: for the space of the prior: what it would see if the head's pose were the start.
-        rgb: (H, W, 3) straight colour.
+        rgb: (H, W, 3) straight color.
         alpha: (H, W) matte.
-        colour_weight, mask_weight: (H, W) what a pixel counts in either term.
+        color_weight, mask_weight: (H, W) what a pixel counts in either term.
         landmarks: (68, 2) in pixels of the reduced image, NaN where there is none.
         inside, outside: pixels (row-major) on the head, and off it where the head could be.
         to_capture: (4, 4) from the space that `camera` sees to the capture's own world.
@@ -101,7 +101,7 @@ class TrackedFrame(Record):
     camera: Camera
     rgb: Float[Tensor, "h w 3"]
     alpha: Float[Tensor, "h w"]
-    colour_weight: Float[Tensor, "h w"]
+    color_weight: Float[Tensor, "h w"]
     mask_weight: Float[Tensor, "h w"]
     landmarks: Float[Tensor, "68 2"]
     inside: Int64[Tensor, " n"]
@@ -130,7 +130,7 @@ class TrackedFrame(Record):
         def at(image: Tensor) -> Tensor:
             return image.flatten(0, 1)[pixel]
 
-        return RayBatch(rays, at(self.rgb), at(self.alpha), at(self.colour_weight), at(self.mask_weight))
+        return RayBatch(rays, at(self.rgb), at(self.alpha), at(self.color_weight), at(self.mask_weight))
 
     def on(self, device: torch.device) -> "TrackedFrame":
         """The same with images and camera on a device; pixel numbers stay where random numbers are."""
@@ -156,9 +156,9 @@ def load_frame(
     Args:
         source: the capture.
         frame: its index.
-        reference: (L, 3) landmarks of the prior's mean head, metres.
+        reference: (L, 3) landmarks of the prior's mean head, meters.
         number: (L,) their numbers among the 68.
-        bounds: centre (3,) and radius of the ball that holds the prior's heads, metres.
+        bounds: center (3,) and radius of the ball that holds the prior's heads, meters.
         options: sizes and bounds.
         classes: what labels mean; `LabelClasses()` if None.
         marks: (68, 2) the frame's landmarks in pixels, NaN where one is not known; none if None.
@@ -207,7 +207,7 @@ def load_frame(
         )
     scale = torch.tensor([width / source.size[1], height / source.size[0]])
     return TrackedFrame(
-        camera=small, rgb=rgb.clamp(0, 1), alpha=rgba[..., 3], colour_weight=weight, mask_weight=mask,
+        camera=small, rgb=rgb.clamp(0, 1), alpha=rgba[..., 3], color_weight=weight, mask_weight=mask,
         landmarks=marks * scale, inside=(near & inside).flatten().nonzero()[:, 0],
         outside=(near & ~inside & (mask > 0)).flatten().nonzero()[:, 0],
         to_capture=torch.linalg.inv(camera.world_to_camera.double()).float() @ start,
@@ -268,26 +268,26 @@ def _start(
 def _weights(
     alpha: Tensor, label: Tensor | None, classes: LabelClasses, weights: EnergyWeights
 ) -> tuple[Tensor, Tensor]:
-    """What pixels count in colours and in the mask."""
-    colour, mask = torch.ones_like(alpha), torch.ones_like(alpha)
+    """What pixels count in colors and in the mask."""
+    color, mask = torch.ones_like(alpha), torch.ones_like(alpha)
     if label is None:
-        return colour, mask
+        return color, mask
     number = label.int()
 
     def among(values: tuple[int, ...]) -> Tensor:
         return torch.isin(number, torch.tensor(values, dtype=torch.int32))
 
-    colour[among(classes.mouth)] = weights.mouth
+    color[among(classes.mouth)] = weights.mouth
     mask[among(classes.hair)] = weights.hair
     ignored = among(classes.ignored)
-    colour[ignored], mask[ignored] = 0, 0
+    color[ignored], mask[ignored] = 0, 0
     # What a prior makes of the place below its open neck is anything: beside a neck that does not count, background
     # does not either.
     counts = ((alpha > 0.5) & ~ignored).any(dim=1).nonzero()
     below = int(counts[-1]) + 1 if len(counts) else len(mask)
     if bool(ignored[below:].any()):
         mask[below:] = 0
-    return colour, mask
+    return color, mask
 
 
 def _reduced(image: Float[Tensor, "h w c"], size: tuple[int, int]) -> Float[Tensor, "i j c"]:
@@ -297,10 +297,10 @@ def _reduced(image: Float[Tensor, "h w c"], size: tuple[int, int]) -> Float[Tens
     return torch.nn.functional.interpolate(moved, size, mode="area")[0].movedim(0, -1)
 
 
-def _near_ball(camera: Camera, centre: Tensor, radius: float) -> Bool[Tensor, "h w"]:
+def _near_ball(camera: Camera, center: Tensor, radius: float) -> Bool[Tensor, "h w"]:
     """Which pixels' rays meet the ball in front of the camera."""
     rays = camera.rays()
-    to_centre = centre - rays.origins
-    along = (to_centre * rays.directions).sum(dim=-1)
-    beside = to_centre - along[:, None] * rays.directions
+    to_center = center - rays.origins
+    along = (to_center * rays.directions).sum(dim=-1)
+    beside = to_center - along[:, None] * rays.directions
     return ((beside.norm(dim=-1) < radius) & (along > 0)).view(camera.size)

@@ -1,4 +1,4 @@
-"""A prior as tracking drives it: codes measured in spreads, a light, a camera's colours; its networks are frozen."""
+"""A prior as tracking drives it: codes measured in spreads, a light, a camera's colors; its networks are frozen."""
 
 import copy
 import math
@@ -16,7 +16,7 @@ from headfields.networks.latent_table import AnchoredCode
 from headfields.priors import CodeRange, Prior
 from headfields.records import Camera, HeadState, Rays, Rendering
 from headfields.renderers import ScheduledSharpness, SurfaceRenderer, SurfaceSampler, UnclampedAlpha
-from headfields.renderers.lighting import ColourAffine, SHLighting
+from headfields.renderers.lighting import ColorAffine, SHLighting
 from headfields.tracking.prior.landmarks import LandmarkPoints, PosedLandmarks
 
 __all__ = ["IDENTITY", "PER_FRAME", "TrackedHead", "TrackingPrior"]
@@ -26,8 +26,8 @@ IDENTITY = ("geometry", "appearance")
 PER_FRAME = "expression_code"
 """The code that is a frame's."""
 AROUND = 0.01
-"""Standard deviation, metres, of where landmarks are searched that are not found at once. An open mouth's lips are some
-centimetres from their canonical place, with ground between where the deformation says nothing: from half a millimetre
+"""Standard deviation, meters, of where landmarks are searched that are not found at once. An open mouth's lips are some
+centimeters from their canonical place, with ground between where the deformation says nothing: from half a millimeter
 around, as published, many of them are not found. Our own choice."""
 
 
@@ -40,7 +40,7 @@ class TrackingPrior:
             decoder gives distances.
         codes: the range of each code.
         landmarks: points of its canonical head, or None for none.
-        hair: whether its heads have hair; of a recording's, neither colour nor outline then count.
+        hair: whether its heads have hair; of a recording's, neither color nor outline then count.
         expressions: (S, E) expression codes to start from, or None for the mean alone.
     """
 
@@ -79,7 +79,7 @@ class TrackingPrior:
 
 
 class TrackedHead(nn.Module):
-    """The frozen model, rendered as the tracker does, with light and colour affine of one recording.
+    """The frozen model, rendered as the tracker does, with light and color affine of one recording.
 
     Args:
         prior: its avatar is copied.
@@ -94,7 +94,7 @@ class TrackedHead(nn.Module):
         super().__init__()
         self.avatar = copy.deepcopy(prior.avatar).requires_grad_(False).eval()
         bounds = self.avatar.deformer.bounds()
-        self.light, self.affine = SHLighting().to(bounds), ColourAffine().to(bounds)
+        self.light, self.affine = SHLighting().to(bounds), ColorAffine().to(bounds)
         sampler = SurfaceSampler(coarse, fine, rounds=1, sharpness=4 * math.exp(3), keep_coarse=False)
         self.sharpness = ScheduledSharpness()
         renderer = SurfaceRenderer(sampler, UnclampedAlpha(self.sharpness), lighting=[self.light, self.affine])
@@ -111,7 +111,7 @@ class TrackedHead(nn.Module):
             self.register_buffer(f"spread_{name}", code.axes.norm(dim=1).clamp_min(1e-12).to(bounds))
         self.names = tuple(prior.codes)
         low, high = bounds
-        self.centre, self.radius = (low + high) / 2, float((high - low).max() / 2)
+        self.center, self.radius = (low + high) / 2, float((high - low).max() / 2)
 
     def width(self, name: str) -> int:
         """How many directions of the code called `name` are fitted."""
@@ -152,7 +152,7 @@ class TrackedHead(nn.Module):
         return (codes - getattr(self, f"mean_{name}")) @ (axes / axes.square().sum(dim=0)) * self.scale
 
     def sharpen(self, exponent: float) -> None:
-        """Sets the sharpness to exp(10 · exponent) per quarter of a metre."""
+        """Sets the sharpness to exp(10 · exponent) per quarter of a meter."""
         self.sharpness.now.fill_(4 * math.exp(10 * exponent))
 
     def jitter(self) -> None:
@@ -174,7 +174,7 @@ class TrackedHead(nn.Module):
             self.jitter()
 
     def canonical_landmarks(self, state: HeadState) -> Float[Tensor, "l 3"]:
-        """The landmarks of the canonical head of the state's only frame, metres."""
+        """The landmarks of the canonical head of the state's only frame, meters."""
         assert self.landmarks is not None
         code = state.codes.get("geometry")
         anchors = None if self.anchors is None else self.anchors.prepare(state)[0]
@@ -197,7 +197,7 @@ class TrackedHead(nn.Module):
 
         Args:
             field: of `avatar`.
-            guess: (L, 3) where to look first, metres; the canonical places if None.
+            guess: (L, 3) where to look first, meters; the canonical places if None.
 
         Differentiable to first order in the codes.
         """

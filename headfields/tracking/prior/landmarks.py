@@ -51,8 +51,8 @@ class LandmarkPoints(Record):
     points. Our own choice; the published tracker takes 35 of the anchors themselves for landmarks.
 
     Attributes:
-        base: (L, 3) where they are if the anchors are at `mean` and the code is `code`, metres.
-        mean: (A, 3) metres.
+        base: (L, 3) where they are if the anchors are at `mean` and the code is `code`, meters.
+        mean: (A, 3) meters.
         by_anchors: (3 A, 3 L).
         number: (L,) what number each has among those a detector gives.
         code: (W,), or None where the code does not move them.
@@ -87,10 +87,10 @@ class LandmarkPoints(Record):
     def __call__(
         self, anchors: Float[Tensor, "a 3"] | None = None, code: Float[Tensor, " w"] | None = None
     ) -> Float[Tensor, "l 3"]:
-        """Where they are on the canonical head whose anchors and code are given, metres. Differentiable.
+        """Where they are on the canonical head whose anchors and code are given, meters. Differentiable.
 
         Args:
-            anchors: (A, 3) metres; `mean` if None.
+            anchors: (A, 3) meters; `mean` if None.
             code: (W,) of shape; not looked at where the code does not move them, and `code` if None.
         """
         points = self.base
@@ -107,7 +107,7 @@ class LandmarkPoints(Record):
         """Points of one head, each moving with the three nearest anchors, by the inverse square of the distance.
 
         Args:
-            points: (L, 3) on the canonical head, metres.
+            points: (L, 3) on the canonical head, meters.
             anchors: (A, 3) of the same head; A may be 0, and the points stay where they are.
             number: what numbers they have; 0 to L - 1 if None.
         """
@@ -137,7 +137,7 @@ class LandmarkPoints(Record):
         Anchors all count in one unit, each number of the codes in its spread, and both as much as the other.
 
         Args:
-            points: (P, L, 3) landmarks on their canonical heads, metres.
+            points: (P, L, 3) landmarks on their canonical heads, meters.
             anchors: (P, A, 3) what a prior predicts for the anchors of the same people.
             number: what numbers they have; 0 to L - 1 if None.
             ridge: what part of the mean square over the people is added in the space of the people.

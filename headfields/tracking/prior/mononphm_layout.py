@@ -2,7 +2,7 @@
 
 `{stage}/{sequence}/%05d/` has z_exp, rot, trans, scale; z_geo, z_app, colorA, colorb and sh_coeffs stand in each
 frame's folder after stage 1, and once, in the sequence's folder, after stage 2, where every frame's z_exp holds the
-whole codebook. Lengths are four times metres, colours in [-1, 1], light in a camera's frame with y up and z toward the
+whole codebook. Lengths are four times meters, colors in [-1, 1], light in a camera's frame with y up and z toward the
 viewer. The file names of the single arrays of stage 2 and their axes are as far as the published code tells.
 """
 
@@ -22,7 +22,7 @@ from headfields.tracking.prior.fit import FrameFit
 __all__ = ["MonoNPHMFrame", "read_mononphm", "write_mononphm"]
 
 UNIT = 4.0
-"""Units of the layout in a metre."""
+"""Units of the layout in a meter."""
 _FLIPPED = torch.tensor([1.0, 1, -1, -1, -1, -1, 1, 1, 1])[:, None]
 """Signs of 1, x, y, z, xy, xz, yz, x² - y², 3 z² - 1 between axes with y down, z forward and y up, z backward."""
 _NAMES = {"geometry": "z_geo", "appearance": "z_app", "expression_code": "z_exp"}
@@ -34,10 +34,10 @@ class MonoNPHMFrame:
 
     Attributes:
         codes: `"geometry"`, `"appearance"`, `"expression_code"`.
-        rotation, translation: (3,) of x → s R x + t from the frame's world to the space of the prior; radians, metres.
+        rotation, translation: (3,) of x → s R x + t from the frame's world to the space of the prior; radians, meters.
         scale: s.
         light: (9, 3) coefficients of `headfields.renderers.SHLighting`.
-        matrix, offset: (3, 3), (3,) of `headfields.renderers.ColourAffine`.
+        matrix, offset: (3, 3), (3,) of `headfields.renderers.ColorAffine`.
         mesh: path of the frame's mesh, in the layout's units, or None.
     """
 
@@ -65,7 +65,7 @@ def write_mononphm(
         sequence: name of the recording.
         fits: by frame.
         stage: 1 or 2.
-        meshes: of frames, metres, in the space of the prior.
+        meshes: of frames, meters, in the space of the prior.
 
     Returns:
         The folder of the sequence.

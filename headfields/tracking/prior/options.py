@@ -2,7 +2,7 @@
 
 The published numbers speak of codes as the published prior has them. Codes of another prior may be spread more or less,
 so codes are fitted here along the prior's principal directions (`headfields.priors.CodeRange`): one standard deviation
-counts as `Stage1.spread` published units, in rates and in regularisers alike.
+counts as `Stage1.spread` published units, in rates and in regularizers alike.
 """
 
 import math
@@ -13,7 +13,7 @@ __all__ = ["EnergyWeights", "Rate", "Schedule", "Stage1", "Stage2", "TrackingOpt
 WEAK_POSE = 100.0
 """`EnergyWeights.pose` of `TrackingOptions.quick`."""
 HELD_POSE = 1000.0
-"""`EnergyWeights.pose` of `TrackingOptions.holding_pose`: a centimetre costs 16, about what all of the colours do."""
+"""`EnergyWeights.pose` of `TrackingOptions.holding_pose`: a centimeter costs 16, about what all of the colors do."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class EnergyWeights:
     """What each term of the energy counts; the defaults are published (stage 1 of a video), but for `likely`.
 
     Attributes:
-        colour: mean over rays of the absolute difference of colours, in units of [-1, 1], per channel.
+        color: mean over rays of the absolute difference of colors, in units of [-1, 1], per channel.
         mouth: what the inside of the mouth counts in it.
         mask: of the soft Jaccard term, 5 (1 - (I + 5) / (U + 5)) over the rays.
         hair: what hair counts in the Jaccard term. The released code means to do so and does not; this is one term with
@@ -75,7 +75,7 @@ class EnergyWeights:
             choice: published is none, 0.
     """
 
-    colour: float | int = 100.0
+    color: float | int = 100.0
     mouth: float | int = 1 / 25
     mask: float | int = 25.0
     hair: float | int = 1 / 5
@@ -121,9 +121,9 @@ class Stage1:
         pace: what part of them a later frame takes: by more than twice, more than half, and less than half of the mean
             motion of the landmarks.
         geometry, appearance, expression, light, affine, rotation, translation: rates. Codes and expression in published
-            units, radians, and units of a quarter of a metre.
+            units, radians, and units of a quarter of a meter.
         pose_later: factor of the rates of the pose on later frames.
-        sharpness, sharpness_later: exponents v of a sharpness exp(10 v), per quarter of a metre, on the first frame and
+        sharpness, sharpness_later: exponents v of a sharpness exp(10 v), per quarter of a meter, on the first frame and
             on later ones: start, what is added each `sharpen_every` steps, and where it ends.
         sharpen_every, sharpen_every_later: steps; the latter times the frame's pace.
         clip: bound on the norm of the gradient of each code of the identity.
@@ -243,7 +243,7 @@ class TrackingOptions:
         """Fewer rays, samples and steps, for minutes on a CPU: our own choice.
 
         Expressions move faster, for there are fewer steps; and poses are held a little to where frames start (a
-        centimetre costs 1.6, a tenth of what colours do), for gradients of few rays are noise along what one camera
+        centimeter costs 1.6, a tenth of what colors do), for gradients of few rays are noise along what one camera
         hardly tells, and Adam's steps are as long for noise.
         """
         stage1, stage2 = Stage1(), Stage2()

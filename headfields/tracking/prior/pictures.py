@@ -22,7 +22,7 @@ def frame_picture(
 ) -> tuple[UInt8[np.ndarray, "h w 3"], dict[str, float]]:
     """Truth | rendering | normals | truth with the matte's outline, given landmarks (green) and found ones (red).
 
-    The head's light and colours are set to the fit's, and its sharpness to where stage 1 ends.
+    The head's light and colors are set to the fit's, and its sharpness to where stage 1 ends.
 
     Args:
         head: the model.
@@ -33,7 +33,7 @@ def frame_picture(
         The picture; and `"psnr"` over what counts of the head, in dB, `"iou"` of the masks as far as they count, and
         the mean distance of `"landmarks_px"` in pixels of the reduced image.
     """
-    device = head.centre.device
+    device = head.center.device
     light, matrix, offset = (value.to(device) for value in (fit.light, fit.matrix, fit.offset))
     head.light.coefficients.copy_(light)
     head.affine.matrix.copy_(matrix)
@@ -44,7 +44,7 @@ def frame_picture(
     seen = head.picture(camera, state)
     alpha = data.alpha[..., None]
     truth = (data.rgb * alpha + 1 - alpha).to(device)
-    counts = data.colour_weight > 0
+    counts = data.color_weight > 0
     squared = (seen.rgb.clamp(0, 1) - truth).square().mean(dim=-1)[counts]
     hard, target, weight = seen.opacity > 0.5, data.alpha > 0.5, data.mask_weight
     union = (weight * (hard | target)).sum().clamp_min(1e-6)
@@ -64,10 +64,10 @@ def frame_picture(
         if bool(both.any()):
             errors["landmarks_px"] = float((found - given)[both].norm(dim=1).mean())
         draw = ImageDraw.Draw(picture)
-        for points, colour in ((given, (0, 190, 0)), (found, (230, 30, 30))):
+        for points, color in ((given, (0, 190, 0)), (found, (230, 30, 30))):
             for x, y in (points * factor).tolist():
                 if np.isfinite(x) and np.isfinite(y):
-                    draw.ellipse((x - 1.5, y - 1.5, x + 1.5, y + 1.5), fill=colour)
+                    draw.ellipse((x - 1.5, y - 1.5, x + 1.5, y + 1.5), fill=color)
     names = ("truth", f"rendering {errors['psnr']:.1f} dB", "normals", f"mask {errors['iou']:.2f}, landmarks")
     return side_by_side([torch.from_numpy(np.array(tile)) for tile in (*tiles, picture)], names), errors
 

@@ -15,9 +15,9 @@ def head_rays(rays: Rays, rotation: Float[Tensor, "3"], translation: Float[Tenso
     """Rays of a frame's world in the space of the head: x → R x + t, and what the camera sees of normals there.
 
     Args:
-        rays: N rays in the world, metres.
+        rays: N rays in the world, meters.
         rotation: (3,) axis times angle, radians.
-        translation: (3,) metres.
+        translation: (3,) meters.
 
     Differentiable to any order.
     """
@@ -32,7 +32,7 @@ def world_points(
     """Points (N, 3) of the space of the head in the frame's world: the inverse of what `head_rays` does.
 
     Args:
-        points: metres.
+        points: meters.
         rotation, translation: of `head_rays`.
 
     Differentiable to any order.
@@ -64,7 +64,7 @@ def landmark_pose(
     Starts from the scaled orthographic projection that fits best and goes on by Levenberg and Marquardt's method.
 
     Args:
-        points: (L, 3) metres.
+        points: (L, 3) meters.
         pixels: (L, 2) x right, y down.
         camera: whose intrinsics count; where it stands does not.
         visible: (L,) which of them count; all that are finite if None.
@@ -96,12 +96,12 @@ def landmark_pose(
     depth = 1 / scale
     translation = torch.cat([seen, seen.new_ones(1)]) * depth - rotation @ middle
     damping = 1e-3
-    residual, jacobian = _linearised(source, image, rotation, translation)
+    residual, jacobian = _linearized(source, image, rotation, translation)
     for _ in range(steps):
         normal = jacobian.T @ jacobian
         step = torch.linalg.solve(normal + damping * normal.diagonal().diag(), -(jacobian.T @ residual))
         turned, moved = rotation_matrices(step[:3]) @ rotation, translation + step[3:]
-        other, slopes = _linearised(source, image, turned, moved)
+        other, slopes = _linearized(source, image, turned, moved)
         if bool(torch.isfinite(other).all()) and bool(other.square().sum() <= residual.square().sum()):
             rotation, translation, residual, jacobian = turned, moved, other, slopes
             damping = max(damping / 10, 1e-9)
@@ -118,7 +118,7 @@ def landmark_pose(
     return pose.to(points.dtype), error.to(points.dtype)
 
 
-def _linearised(source: Tensor, image: Tensor, rotation: Tensor, translation: Tensor) -> tuple[Tensor, Tensor]:
+def _linearized(source: Tensor, image: Tensor, rotation: Tensor, translation: Tensor) -> tuple[Tensor, Tensor]:
     """Differences (2 L,) in the image plane at distance 1, and their derivatives (2 L, 6) by a turn and a shift."""
     turned = source @ rotation.T
     x, y, z = (turned + translation).unbind(dim=1)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from headfields.runs.clock import Clock
 from headfields.tracking.failures import FrameFailure
-from headfields.tracking.prior.energy import code_terms, colour_term, landmark_term, mask_term
+from headfields.tracking.prior.energy import code_terms, color_term, landmark_term, mask_term
 from headfields.tracking.prior.fit import FrameFit
 from headfields.tracking.prior.frames import TrackedFrame
 from headfields.tracking.prior.head import IDENTITY, PER_FRAME, TrackedHead
@@ -16,10 +16,10 @@ from headfields.tracking.prior.options import EnergyWeights, Stage1, TrackingOpt
 from headfields.tracking.prior.pose import head_rays
 from headfields.tracking.prior.start import best_start
 
-__all__ = ["UNIT", "checked", "energy", "finished", "fit_frame", "mix", "pace_of", "regularisers"]
+__all__ = ["UNIT", "checked", "energy", "finished", "fit_frame", "mix", "pace_of", "regularizers"]
 
 UNIT = 4.0
-"""Published units of length in a metre."""
+"""Published units of length in a meter."""
 
 
 def pace_of(stage: Stage1, motion: float, mean: float) -> float:
@@ -48,13 +48,13 @@ def energy(
     clock: Clock,
     guess: Tensor | None = None,
 ) -> tuple[Tensor, dict[str, Tensor], Tensor | None]:
-    """What the data say of one frame: the weighed sum of colour, mask, landmarks and pose, and each for the record.
+    """What the data say of one frame: the weighed sum of color, mask, landmarks and pose, and each for the record.
 
     Args:
         head: the model.
         data: the frame.
         codes: each (K,), in the units they are fitted in.
-        rotation, translation: (3,) of the head, radians and metres.
+        rotation, translation: (3,) of the head, radians and meters.
         weights, options: of the energy, and of the rays.
         random: draws the rays, on the CPU.
         landmark_weight: what landmarks count now; 0 leaves them out.
@@ -70,8 +70,8 @@ def energy(
         rays = head_rays(batch.rays, rotation, translation)
     with clock.part("rendering"):
         rendering = head.render(rays, field)
-        terms = {"colour": colour_term(rendering, batch), "mask": mask_term(rendering, batch)}
-    total = weights.colour * terms["colour"] + weights.mask * terms["mask"]
+        terms = {"color": color_term(rendering, batch), "mask": mask_term(rendering, batch)}
+    total = weights.color * terms["color"] + weights.mask * terms["mask"]
     if head.landmarks is not None and landmark_weight > 0:
         with clock.part("landmarks"):
             marks = head.landmarks
@@ -117,7 +117,7 @@ def fit_frame(
         FrameFailure: the energy is not finite, or the deformation cannot be inverted at the landmarks.
     """
     stage, first, clock = options.stage1, before is None, clock or Clock()
-    device = head.centre.device
+    device = head.center.device
     zero = torch.zeros(3, device=device)
     if before is None:
         codes = {name: torch.zeros(head.width(name), device=device) for name in head.names}
@@ -150,7 +150,7 @@ def fit_frame(
         parameter.requires_grad_(first)
     for tensor in free:
         tensor.requires_grad_()
-    optimiser = torch.optim.Adam([{"params": [parameter]} for parameter in free], lr=0.0)
+    optimizer = torch.optim.Adam([{"params": [parameter]} for parameter in free], lr=0.0)
     steps = max(round(stage.steps * pace), 1)
     start, growth, end = stage.sharpness if first else stage.sharpness_later
     every = stage.sharpen_every if first else stage.sharpen_every_later
@@ -162,21 +162,21 @@ def fit_frame(
         for step in range(steps):
             place = step / pace
             head.sharpen(min(start + growth * math.floor(place / every), end))
-            for group, (_, rate, factor) in zip(optimiser.param_groups, groups, strict=True):
+            for group, (_, rate, factor) in zip(optimizer.param_groups, groups, strict=True):
                 group["lr"] = factor * rate.at(place)
             total, terms, guess = energy(
                 head, data, codes, rotation, shift / UNIT, stage.weights, options, random,
                 stage.weights.landmarks.at(place), clock, guess,
             )  # fmt: skip
-            total = total + regularisers(head, codes, fitted, stage.weights, first)
+            total = total + regularizers(head, codes, fitted, stage.weights, first)
             with clock.part("backward"):
-                optimiser.zero_grad()
+                optimizer.zero_grad()
                 total.backward()
             with clock.part("step"):
                 for name in fitted:
                     if name in IDENTITY and stage.clip:
                         torch.nn.utils.clip_grad_norm_([codes[name]], stage.clip)
-                optimiser.step()
+                optimizer.step()
             last = checked(total, terms, free, step, steps)
             if progress is not None:
                 progress(step, steps, last)
@@ -189,10 +189,10 @@ def fit_frame(
     return finished(head, data, frame, codes, rotation, shift / UNIT, {**last, "steps": steps})
 
 
-def regularisers(
+def regularizers(
     head: TrackedHead, codes: Mapping[str, Tensor], fitted: list[str], weights: EnergyWeights, first: bool
 ) -> Tensor:
-    """The weighed regularisers of the codes that are fitted."""
+    """The weighed regularizers of the codes that are fitted."""
     shape, paint = ((head.in_spreads(n, codes[n]), head.layout(n)) if n in fitted else None for n in IDENTITY)
     total = code_terms(shape, paint, codes.get(PER_FRAME), weights, first)
     for name in IDENTITY:

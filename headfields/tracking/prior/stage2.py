@@ -15,7 +15,7 @@ from headfields.tracking.prior.fit import FrameFit
 from headfields.tracking.prior.frames import TrackedFrame
 from headfields.tracking.prior.head import IDENTITY, PER_FRAME, TrackedHead
 from headfields.tracking.prior.options import TrackingOptions
-from headfields.tracking.prior.stage1 import UNIT, checked, energy, finished, mix, regularisers
+from headfields.tracking.prior.stage1 import UNIT, checked, energy, finished, mix, regularizers
 
 __all__ = ["JointFit"]
 
@@ -40,7 +40,7 @@ class JointFit:
         self.head, self.options, self.stage = head, options, options.stage2
         self.frames = sorted(fits)
         self.row = {frame: row for row, frame in enumerate(self.frames)}
-        device = head.centre.device
+        device = head.center.device
         first = fits[self.frames[0]].to(device)
         self.identity = {name: first.free[name].clone().requires_grad_() for name in head.names if name in IDENTITY}
         self.tables = {
@@ -91,7 +91,7 @@ class JointFit:
         clock = clock or Clock()
         if checkpoint is not None and checkpoint.exists():
             self._load(checkpoint)
-        device = self.head.centre.device
+        device = self.head.center.device
         saved = self.step
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             while self.step < self.steps and not stop():
@@ -149,7 +149,7 @@ class JointFit:
         )  # fmt: skip
         if guess is not None:
             self._guesses[frame] = guess
-        total = total + regularisers(head, codes, list(head.names), stage.weights, first=False)
+        total = total + regularizers(head, codes, list(head.names), stage.weights, first=False)
         total = total + (0.5 if share >= 0.5 else 1.0) * self._smoothness(frame, codes, rotation, shift)
         with clock.part("backward"):
             self._shared.zero_grad()
@@ -188,8 +188,8 @@ class JointFit:
         tensors |= {f"tables.{name}": value for name, value in self.tables.items()}
         tensors |= {f"guess.{frame}": value for frame, value in self._guesses.items()}
         tensors["light"] = self.head.light.coefficients
-        for name, optimiser in (("shared", self._shared), ("rows", self._rows)):
-            for number, entry in optimiser.state_dict()["state"].items():
+        for name, optimizer in (("shared", self._shared), ("rows", self._rows)):
+            for number, entry in optimizer.state_dict()["state"].items():
                 for key, value in entry.items():
                     tensors[f"{name}.{number}.{key}"] = torch.as_tensor(value)
         header = {"step": self.step, "steps": self.steps, "frames": self.frames, "errors": self.errors}
@@ -203,7 +203,7 @@ class JointFit:
             return  # of another set of frames: stage 1 has found more since
         self.step = int(header["step"])
         self.errors = {int(frame): errors for frame, errors in header["errors"].items()}
-        device = self.head.centre.device
+        device = self.head.center.device
         with torch.no_grad():
             for prefix, group in (("identity", self.identity), ("tables", self.tables)):
                 for name, value in group.items():
@@ -212,7 +212,7 @@ class JointFit:
         self._guesses = {
             int(name[len("guess.") :]): value.to(device) for name, value in tensors.items() if name.startswith("guess.")
         }
-        for name, optimiser in (("shared", self._shared), ("rows", self._rows)):
+        for name, optimizer in (("shared", self._shared), ("rows", self._rows)):
             state: dict[int, dict[str, Tensor | int]] = {}
             for full, value in tensors.items():
                 head, _, rest = full.partition(".")
@@ -221,4 +221,4 @@ class JointFit:
                     # SparseAdam counts steps in an integer
                     scalar = name == "rows" and key == "step"
                     state.setdefault(int(number), {})[key] = int(value) if scalar else value
-            optimiser.load_state_dict({**optimiser.state_dict(), "state": state})
+            optimizer.load_state_dict({**optimizer.state_dict(), "state": state})

@@ -67,7 +67,7 @@ class Tracking:
 
 
 class Tracker:
-    """Fits a prior's head to a recording: identity, light and colour affine once, expression and pose for each frame.
+    """Fits a prior's head to a recording: identity, light and color affine once, expression and pose for each frame.
 
     The networks of the prior stay as they are. Stage 1 goes frame by frame, each from where the one before ended; the
     identity is fitted to the first frame that can be. Stage 2 moves everything together, smoothly. Each frame's result
@@ -150,7 +150,7 @@ class Tracker:
         return self._load(frame)
 
     def mesh(self, fit: FrameFit) -> Mesh:
-        """The head of a frame in the space of the prior, metres, with the colours it has without light."""
+        """The head of a frame in the space of the prior, meters, with the colors it has without light."""
         state = HeadState(torch.zeros(1, 0, 3), codes={name: value[None] for name, value in fit.codes.items()})
         field = self.head.avatar.field(state.to(self.device))
         mesh = extract(field, resolution=self.options.mesh_resolution, progress=False).to("cpu")
@@ -278,7 +278,7 @@ class Tracker:
         marks = self.head.landmarks
         number = torch.zeros(0, dtype=torch.long) if marks is None else marks.number.cpu()
         data = load_frame(
-            self.capture, frame, self._mean_landmarks, number, (self.head.centre.cpu(), self.head.radius),
+            self.capture, frame, self._mean_landmarks, number, (self.head.center.cpu(), self.head.radius),
             self.options, self.classes, self._marks[frame], self.options.stage1.weights,
         )  # fmt: skip
         return data.on(self.device)

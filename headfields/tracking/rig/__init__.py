@@ -1,4 +1,4 @@
-"""Tracking of a rigged, textured scan: pose, expression and light from colours, outlines and landmarks."""
+"""Tracking of a rigged, textured scan: pose, expression and light from colors, outlines and landmarks."""
 
 from headfields.tracking.rig.body import BodyPose, TrackedBody
 from headfields.tracking.rig.fit import TemplateFit

@@ -17,7 +17,7 @@ _JOINTS = ("torso", "neck", "head", "jaw")
 _SHARE = 0.01
 """What part of all skinning weights a joint has to move, and to leave alone, to be told from the whole's motion."""
 _STILL = 1e-6
-"""Metres: an expression that moves no vertex by more is not tracked."""
+"""Meters: an expression that moves no vertex by more is not tracked."""
 
 
 @dataclass(frozen=True)
@@ -34,18 +34,18 @@ class BodyPose(Record):
     turns: Float[Tensor, "a 3"]
     expression: Float[Tensor, " e"]
 
-    def moved(self, step: Float[Tensor, " p"], centre: Float[Tensor, "3"]) -> "BodyPose":
+    def moved(self, step: Float[Tensor, " p"], center: Float[Tensor, "3"]) -> "BodyPose":
         """The pose after a step of `TrackedBody.width` numbers; see `TrackedBody.jacobian`.
 
         Args:
-            step: (P,) rotation about `centre` and shift in the camera's frame, turns, expression.
-            centre: (3,) in the camera's frame.
+            step: (P,) rotation about `center` and shift in the camera's frame, turns, expression.
+            center: (3,) in the camera's frame.
         """
         step = step.to(self.world_to_camera)
         turn = rotation_matrices(step[:3])
         pose = self.world_to_camera.clone()
         pose[:3, :3] = turn @ pose[:3, :3]
-        pose[:3, 3] = turn @ (self.world_to_camera[:3, 3] - centre) + centre + step[3:6]
+        pose[:3, 3] = turn @ (self.world_to_camera[:3, 3] - center) + center + step[3:6]
         joints = self.turns.numel()
         return replace(
             self, world_to_camera=pose, turns=self.turns + step[6 : 6 + joints].view(-1, 3),
@@ -154,7 +154,7 @@ class TrackedBody:
     def jacobian(
         self, pose: BodyPose, body: PosedBody, corners: Int[Tensor, "n 3"], weights: Float[Tensor, "n 3"]
     ) -> tuple[Float[Tensor, "n 3 p"], Float[Tensor, "3"]]:
-        """How points of the surface move in the camera's frame by a step, and the centre that the step turns about.
+        """How points of the surface move in the camera's frame by a step, and the center that the step turns about.
 
         Pose correctives, and joints that an expression moves, are taken to stay: what they do is small, and the posed
         body has it.
@@ -164,10 +164,10 @@ class TrackedBody:
             corners, weights: (N, 3) vertices and barycentric coordinates of the points.
         """
         view = pose.world_to_camera[:3, :3]
-        centre = body.local.mean(dim=0)
+        center = body.local.mean(dim=0)
         used, inverse = corners.unique(return_inverse=True)
         seen = body.local[used]
-        parts = [-cross_matrices(seen - centre), torch.eye(3).to(seen).expand(len(used), 3, 3)]
+        parts = [-cross_matrices(seen - center), torch.eye(3).to(seen).expand(len(used), 3, 3)]
         each = torch.einsum("bij,vj->bvi", body.rotations, body.rest[used]) + body.shifts[:, None]
         share = self.weights[used]
         for a, parent in enumerate(self.parents):
@@ -182,7 +182,7 @@ class TrackedBody:
             blended = torch.einsum("vb,bij->vij", share, view @ body.rotations)
             parts.append(torch.einsum("vij,evj->vie", blended, self.basis[:, used]))
         columns = torch.cat(parts, dim=2)
-        return (weights[..., None, None] * columns[inverse]).sum(1), centre
+        return (weights[..., None, None] * columns[inverse]).sum(1), center
 
     def state(self, poses: list[BodyPose]) -> HeadState:
         """Frames of the whole rig, from all its joints and coefficients."""

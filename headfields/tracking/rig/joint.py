@@ -29,7 +29,7 @@ def smooth_together(
 ) -> dict[int, BodyPose] | None:  # fmt: skip
     """Poses of all frames after `options.joint_steps` steps of Gauss and Newton on the sum of all energies.
 
-    Neighbours are frames as far apart as any two are least; where one is missing nothing is asked to be smooth.
+    Neighbors are frames as far apart as any two are least; where one is missing nothing is asked to be smooth.
 
     Args:
         body, surface: the template. poses: by frame. light: (9, 3), which stays.
@@ -50,7 +50,7 @@ def smooth_together(
     for step in range(options.joint_steps):
         band = np.zeros((2 * width + width, len(frames) * width))
         right = np.zeros(len(frames) * width)
-        centres = []
+        centers = []
         for k, frame in enumerate(frames):
             if stop():
                 return None
@@ -60,10 +60,10 @@ def smooth_together(
             matrix = energy.matrix + torch.diag(_DAMPING * energy.matrix.diagonal())
             _put(band, matrix.numpy(), k * width, k * width)
             right[k * width : (k + 1) * width] = -energy.vector.numpy()
-            centres.append(energy.centre)
+            centers.append(energy.center)
             show(step, k)
         for k in triples:
-            residual = _second_difference([now[frames[k + j]] for j in range(3)], centres[k : k + 3])
+            residual = _second_difference([now[frames[k + j]] for j in range(3)], centers[k : k + 3])
             for i, a in enumerate((1.0, -2.0, 1.0)):
                 right[(k + i) * width : (k + i + 1) * width] -= a * stiff * residual
                 for j, b in enumerate((1.0, -2.0, 1.0)):
@@ -71,7 +71,7 @@ def smooth_together(
                         _put(band, np.diag(a * b * stiff), (k + i) * width, (k + j) * width)
         found = solveh_banded(band, right).reshape(len(frames), width)
         for k, frame in enumerate(frames):
-            now[frame] = now[frame].moved(torch.from_numpy(found[k]).float(), centres[k])
+            now[frame] = now[frame].moved(torch.from_numpy(found[k]).float(), centers[k])
     for frame in frames if options.joint_steps else ():
         seen = observation(frame)
         energy = Problem(body, surface, seen, seen.levels[-1], light, Expected(), options)(now[frame])
@@ -80,11 +80,11 @@ def smooth_together(
     return {frame: replace(now[frame]) for frame in poses}
 
 
-def _second_difference(poses: list[BodyPose], centres: list[Tensor]) -> np.ndarray:
+def _second_difference(poses: list[BodyPose], centers: list[Tensor]) -> np.ndarray:
     one, two, three = (pose.world_to_camera for pose in poses)
     turn = axis_angle(three[:3, :3] @ two[:3, :3].T) - axis_angle(two[:3, :3] @ one[:3, :3].T)
-    # centres move with joints as well as with the whole: followed as one point of the body at rest
-    point = two[:3, :3].T @ (centres[1] - two[:3, 3])
+    # centers move with joints as well as with the whole: followed as one point of the body at rest
+    point = two[:3, :3].T @ (centers[1] - two[:3, 3])
     first, middle, last = (pose[:3, :3] @ point + pose[:3, 3] for pose in (one, two, three))
     parts = [turn, first - 2 * middle + last]
     parts += [(poses[0].turns - 2 * poses[1].turns + poses[2].turns).flatten()]

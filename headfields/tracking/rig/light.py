@@ -48,7 +48,7 @@ class LightSums(Record):
         """The sums with a frame's pixels, each weighed by how well the light that is there explains it.
 
         Args:
-            albedo: (M, 3) the texture's colours. normals: (M, 3) in the camera's frame. seen: (M, 3) colours.
+            albedo: (M, 3) the texture's colors. normals: (M, 3) in the camera's frame. seen: (M, 3) colors.
             light: (9, 3) to weigh by. scale: where Geman and McClure's function bends.
         """
         if not len(albedo):

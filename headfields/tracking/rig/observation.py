@@ -41,11 +41,11 @@ class Level(Record):
     Attributes:
         rgb: (H, W, 3) over white.
         gradient: (H, W, 3, 2) of it by x and y, a pixel.
-        inside: (H, W) whether the matte covers the pixel and its neighbours: colours count there.
+        inside: (H, W) whether the matte covers the pixel and its neighbors: colors count there.
         mask: (H, W) of the matte.
         distance: (H, W) to its outline, pixels, negative inside.
         slope: (H, W, 2) of the distance.
-        outline: (Q, 2) pixel centres (x, y) just inside the outline.
+        outline: (Q, 2) pixel centers (x, y) just inside the outline.
         camera: the lens, at the origin.
     """
 
@@ -113,12 +113,12 @@ def _level(image: Float[Tensor, "h w 4"], camera: Camera, side: int) -> Level:
     x, y = torch.gradient(both[..., :3], dim=(1, 0))
     return Level(
         rgb=both[..., :3].contiguous(), gradient=torch.stack([x, y], -1), inside=distance < -1.0, mask=mask,
-        distance=distance, slope=torch.stack([across, down], -1), outline=_centres(outline(mask)), camera=small,
+        distance=distance, slope=torch.stack([across, down], -1), outline=_centers(outline(mask)), camera=small,
     )  # fmt: skip
 
 
 def signed_distance(mask: Bool[Tensor, "h w"]) -> Float[Tensor, "h w"]:
-    """Distance of pixel centres to the outline between pixels, negative inside; the image's border is no outline."""
+    """Distance of pixel centers to the outline between pixels, negative inside; the image's border is no outline."""
     here = mask.cpu().numpy()
     if here.all() or not here.any():
         return torch.full(mask.shape, -1e3 if here.all() else 1e3, device=mask.device)
@@ -128,11 +128,11 @@ def signed_distance(mask: Bool[Tensor, "h w"]) -> Float[Tensor, "h w"]:
 
 
 def outline(mask: Bool[Tensor, "h w"]) -> Bool[Tensor, "h w"]:
-    """Pixels of the mask that have a neighbour outside; none for its contact with the image's border."""
+    """Pixels of the mask that have a neighbor outside; none for its contact with the image's border."""
     padded = torch.nn.functional.pad(mask[None, None].float(), (1, 1, 1, 1), mode="replicate")[0, 0] > 0.5
     around = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
     return mask & ~around
 
 
-def _centres(mask: Bool[Tensor, "h w"]) -> Float[Tensor, "q 2"]:
+def _centers(mask: Bool[Tensor, "h w"]) -> Float[Tensor, "q 2"]:
     return mask.nonzero().flip(-1).float() + 0.5

@@ -11,22 +11,22 @@ class TermScales:
     """How far each residual is expected to be off: it counts by 1 over the square of its scale.
 
     Attributes:
-        colour: of a pixel's colour, sRGB in [0, 1]; also where Geman and McClure's function bends.
-        colour_weight, outline_weight, landmark_weight: what all pixels, outlines and 68 landmarks count, times
+        color: of a pixel's color, sRGB in [0, 1]; also where Geman and McClure's function bends.
+        color_weight, outline_weight, landmark_weight: what all pixels, outlines and 68 landmarks count, times
             the level's side; without the first (0) there is no photometric term.
-        light_reach: standard deviation, in parts of the image's side, of what differences of colour are averaged over
+        light_reach: standard deviation, in parts of the image's side, of what differences of color are averaged over
             to take slow ones for light; 0 takes none.
         outline: of the silhouette's outline, parts of the image's side.
         landmarks: of a landmark, parts of the image's side.
         torso, neck, head, jaw: of the angle of a joint from rest, radians.
         expression: of a coefficient from 0.
-        motion_turn, motion_shift: how much the whole moves otherwise than foreseen, radians and metres, a frame.
+        motion_turn, motion_shift: how much the whole moves otherwise than foreseen, radians and meters, a frame.
         motion_joint, motion_expression: the same of joints, radians, and coefficients.
         smooth: part of these that the joint pass expects of the second difference over frames.
     """
 
-    colour: float | int = 0.05
-    colour_weight: float | int = 2.0
+    color: float | int = 0.05
+    color_weight: float | int = 2.0
     light_reach: float | int = 0.04
     outline: float | int = 0.006
     outline_weight: float | int = 2.0
@@ -46,7 +46,7 @@ class TermScales:
     def __post_init__(self) -> None:
         for item in fields(self):
             value = getattr(self, item.name)
-            if not (0 <= value < math.inf) or (value == 0 and item.name not in ("colour_weight", "light_reach")):
+            if not (0 <= value < math.inf) or (value == 0 and item.name not in ("color_weight", "light_reach")):
                 raise ValueError(f"TermScales: {item.name} is {value}; expected a positive number")
 
 
@@ -60,7 +60,7 @@ class TemplateTrackingOptions:
         steps: of Gauss and Newton on each level of a frame.
         first_steps: the same for the frame that starts, or starts anew.
         joint_steps: of the joint pass over all frames; 0: none.
-        pixels: whose colours count, of each level.
+        pixels: whose colors count, of each level.
         expressions: at most so many coefficients.
         mask_pixels: a frame with fewer pixels of the matte is not fitted.
         landmark_count: how many visible landmarks a start needs.
@@ -101,6 +101,6 @@ class TemplateTrackingOptions:
         """Two levels and fewer steps."""
         return cls(levels=(48, 96), steps=(3, 3), joint_steps=2)
 
-    def without_colour(self) -> "TemplateTrackingOptions":
+    def without_color(self) -> "TemplateTrackingOptions":
         """Landmarks and silhouettes alone: the baseline that says what the photometric term brings."""
-        return replace(self, scales=replace(self.scales, colour_weight=0.0))
+        return replace(self, scales=replace(self.scales, color_weight=0.0))

@@ -56,9 +56,9 @@ def template_picture(
         errors["landmarks_px"] = float((found - marks)[known].norm(dim=1).mean())
         factor = picture.width / observation.camera.size[1]
         draw = ImageDraw.Draw(picture)
-        for places, colour in ((marks[known], (0, 190, 0)), (found[known], (230, 120, 0))):
+        for places, color in ((marks[known], (0, 190, 0)), (found[known], (230, 120, 0))):
             for x, y in (places * factor).tolist():
-                draw.ellipse((x - 1.5, y - 1.5, x + 1.5, y + 1.5), fill=colour)
+                draw.ellipse((x - 1.5, y - 1.5, x + 1.5, y + 1.5), fill=color)
     difference = (0.5 + 2 * (level.rgb - rendered)).clamp(0, 1)
     tiles = [torch.from_numpy(tile) for tile in (_tile(level.rgb), _tile(rendered), _tile(difference))]
     names = ("truth", f"template {errors['psnr']:.1f} dB", "difference", f"outlines {errors['iou']:.3f}")

@@ -17,13 +17,13 @@ from headfields.tracking.rig.options import TemplateTrackingOptions
 from headfields.tracking.rig.surface import TemplateSurface
 from headfields.tracking.rig.terms import Energy, Expected, Problem
 
-__all__ = ["foreseen_pose", "landmark_start", "minimise", "solve_frame"]
+__all__ = ["foreseen_pose", "landmark_start", "minimize", "solve_frame"]
 
 _ENOUGH = 1e-3
 """Part of the energy that a step has to gain for another one to be worth it."""
 
 
-def minimise(problem: Problem, pose: BodyPose, steps: int, damping: float = 1e-3) -> tuple[BodyPose, Energy]:
+def minimize(problem: Problem, pose: BodyPose, steps: int, damping: float = 1e-3) -> tuple[BodyPose, Energy]:
     """At most so many steps down the energy of one level; a step that would go up is made shorter.
 
     Raises:
@@ -35,7 +35,7 @@ def minimise(problem: Problem, pose: BodyPose, steps: int, damping: float = 1e-3
         better = None
         for _ in range(3):
             step = torch.linalg.solve(energy.matrix + torch.diag(damping * diagonal), -energy.vector).float()
-            tried = pose.moved(step, energy.centre)
+            tried = pose.moved(step, energy.center)
             found = problem(tried)
             if found.value < energy.value:
                 better, damping = (tried, found), max(damping / 5, 1e-5)
@@ -72,10 +72,10 @@ def solve_frame(
 
     coarse = at(observation.levels[0])
     steps = options.first_steps if first else options.steps[0]
-    tried = [minimise(coarse, start, steps) for start in starts]
+    tried = [minimize(coarse, start, steps) for start in starts]
     pose, energy = min(tried, key=lambda pair: pair[1].value)
     for level, more in zip(observation.levels[1:], options.steps[1:], strict=True):
-        pose, energy = minimise(at(level), pose, 2 * more if first else more)
+        pose, energy = minimize(at(level), pose, 2 * more if first else more)
     return pose, energy
 
 

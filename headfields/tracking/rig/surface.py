@@ -1,4 +1,4 @@
-"""What of the textured template a camera sees: per pixel its triangle, its colour without light and its normal."""
+"""What of the textured template a camera sees: per pixel its triangle, its color without light and its normal."""
 
 import math
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from headfields.viz.mesh_views import sample_texture, vertex_normals
 __all__ = ["SeenSurface", "TemplateSurface"]
 
 _FACING = 0.15
-"""Cosine below which a surface is too slanted for its colour to count."""
+"""Cosine below which a surface is too slanted for its color to count."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class SeenSurface(Record):
 
     @property
     def clear(self) -> Bool[Tensor, " n"]:
-        """Which are seen so that their colour counts."""
+        """Which are seen so that their color counts."""
         return self.facing > _FACING
 
 
@@ -49,7 +49,7 @@ class TemplateSurface:
     template.
 
     Args:
-        rig: the template. Without a texture it is grey.
+        rig: the template. Without a texture it is gray.
     """
 
     def __init__(self, rig: RiggedTemplate) -> None:
@@ -71,7 +71,7 @@ class TemplateSurface:
             a, b, c = (self._uv[:, k] for k in range(3))
             chart = float(((b - a)[:, 0] * (c - a)[:, 1] - (b - a)[:, 1] * (c - a)[:, 0]).abs().sum()) / 2
             pixels = chart * rig.texture.shape[0] * rig.texture.shape[1]
-            self._texel = math.sqrt(area / max(pixels, 1.0))  # metres
+            self._texel = math.sqrt(area / max(pixels, 1.0))  # meters
 
     def see(self, body: PosedBody, camera: Camera) -> SeenSurface:
         """What a camera at the origin sees of a body.
@@ -91,7 +91,7 @@ class TemplateSurface:
         if self._uv is None:
             albedo = weights.new_full((len(met), 3), 0.6)
         else:
-            size = float(body.local[:, 2].mean()) / float(camera.intrinsics.reshape(3, 3)[0, 0])  # metres a pixel
+            size = float(body.local[:, 2].mean()) / float(camera.intrinsics.reshape(3, 3)[0, 0])  # meters a pixel
             level = round(math.log2(max(size / self._texel, 1.0)))
             texture = self._textures[min(level, len(self._textures) - 1)]
             albedo = sample_texture(texture, (weights[..., None] * self._uv[face]).sum(1))

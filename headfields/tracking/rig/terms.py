@@ -1,8 +1,8 @@
-"""The energy of a pose on one level and its normal equations: colours, outlines, landmarks and what is expected.
+"""The energy of a pose on one level and its normal equations: colors, outlines, landmarks and what is expected.
 
 Every term is a sum of squares or of Geman and McClure's ρ(r) = r² / (1 + r²) of residuals in units of their scales.
-Points of the surface are followed: a pixel that sees the template says what colour its point should have, and the
-picture's slope says how the colour under the point changes when the point moves. Our own choice throughout.
+Points of the surface are followed: a pixel that sees the template says what color its point should have, and the
+picture's slope says how the color under the point changes when the point moves. Our own choice throughout.
 """
 
 from dataclasses import dataclass, field
@@ -42,14 +42,14 @@ class Energy:
     Attributes:
         value: of all terms.
         matrix, vector: (P, P), (P,) float64: the step solves (matrix) step = -vector.
-        centre: (3,) what the step turns about.
+        center: (3,) what the step turns about.
         parts: by term. iou: of silhouette and matte.
     """
 
     value: float
     matrix: Float[Tensor, "p p"]
     vector: Float[Tensor, " p"]
-    centre: Float[Tensor, "3"]
+    center: Float[Tensor, "3"]
     parts: dict[str, float]
     iou: float
     seen: SeenSurface = field(repr=False)
@@ -82,7 +82,7 @@ class Problem:
     Args:
         body, surface: the template.
         observation: the frame. level: which of its levels.
-        light: (9, 3) coefficients of `SHLighting`, or None before there are any: colours then do not count.
+        light: (9, 3) coefficients of `SHLighting`, or None before there are any: colors then do not count.
         expected: what is foreseen.
         options: scales.
     """
@@ -112,25 +112,25 @@ class Problem:
             rendered[seen.mask] = seen.albedo * (sh_basis(seen.normals) @ self.light)
         edge_mask = outline(seen.mask)
         on_edge = edge_mask[seen.mask]
-        colours = self.light is not None and scales.colour_weight > 0
-        if colours:
+        colors = self.light is not None and scales.color_weight > 0
+        if colors:
             # evenly over the picture, in a fixed order, so that the energy is one function of the pose
             stride = max(round(int(counts.sum()) / self.pixels), 1)
             counts = counts & ((spot[:, 0] * 7 + spot[:, 1] * 3) % stride == 0)
-        chosen = on_edge | counts if colours else on_edge
+        chosen = on_edge | counts if colors else on_edge
         rows = chosen.nonzero()[:, 0]
-        slope, centre = body.jacobian(pose, posed, seen.corners[rows], seen.weights[rows])
+        slope, center = body.jacobian(pose, posed, seen.corners[rows], seen.weights[rows])
         local = (seen.weights[rows][..., None] * posed.local[seen.corners[rows]]).sum(1)
         moved = self._projected(local, slope)  # (N, 2, P)
-        if colours:
+        if colors:
             keep = counts[rows]
-            self._colours(sums, rendered, spot[rows[keep]], moved[keep])
+            self._colors(sums, rendered, spot[rows[keep]], moved[keep])
         keep = on_edge[rows]
         self._outlines(sums, seen, spot[rows[keep]], moved[keep])
         self._landmarks(sums, pose, posed)
-        self._priors(sums, pose, centre)
+        self._priors(sums, pose, center)
         both = (seen.mask & level.mask).sum() / (seen.mask | level.mask).sum().clamp_min(1)
-        return Energy(sum(sums.parts.values()), sums.matrix, sums.vector, centre, sums.parts, float(both), seen)
+        return Energy(sum(sums.parts.values()), sums.matrix, sums.vector, center, sums.parts, float(both), seen)
 
     def _projected(self, local: Float[Tensor, "n 3"], slope: Float[Tensor, "n 3 p"]) -> Float[Tensor, "n 2 p"]:
         """How the pixels of points move."""
@@ -140,8 +140,8 @@ class Problem:
         ratio = torch.stack([lens[0, 0] * local[:, 0], lens[1, 1] * local[:, 1]], 1)[..., None] / depth
         return (out - ratio * slope[:, 2:]) / depth
 
-    def _colours(self, sums: _Sums, rendered: Tensor, spot: Tensor, moved: Tensor) -> None:
-        level, scale = self.level, float(self.scales.colour)
+    def _colors(self, sums: _Sums, rendered: Tensor, spot: Tensor, moved: Tensor) -> None:
+        level, scale = self.level, float(self.scales.color)
         row, column = spot.unbind(1)
         difference = torch.zeros_like(rendered)
         difference[row, column] = level.rgb[row, column] - rendered[row, column]
@@ -160,8 +160,8 @@ class Problem:
         slope = torch.where(own.isfinite(), 0.5 * (own + given), given) / (scale * 3**0.5)
         square = residual.square().sum(1)
         # As many pixels as the matte has, whatever is seen now, so that seeing less does not pay.
-        share = float(self.scales.colour_weight) * self.side / max(len(spot), 1)
-        sums.add("colour", residual, slope @ moved, True, share, square)
+        share = float(self.scales.color_weight) * self.side / max(len(spot), 1)
+        sums.add("color", residual, slope @ moved, True, share, square)
 
     def _outlines(self, sums: _Sums, seen: SeenSurface, spot: Tensor, moved: Tensor) -> None:
         level = self.level
@@ -174,12 +174,12 @@ class Problem:
         residual = (level.distance[row, column] + 0.5) / scale / reach
         slope = torch.einsum("nk,nkp->np", level.slope[row, column], moved) / scale / reach
         sums.add("outline", residual, slope, True, weight, residual.square())
-        centres = spot.flip(-1).float() + 0.5
+        centers = spot.flip(-1).float() + 0.5
         own = signed_distance(seen.mask)
         across, down = torch.gradient(own, dim=(1, 0))
         normal = torch.nn.functional.normalize(torch.stack([across, down], -1)[row, column], dim=1, eps=1e-6)
-        near = torch.from_numpy(cKDTree(centres.cpu().numpy()).query(level.outline.cpu().numpy())[1]).to(row.device)
-        away = centres[near] - level.outline
+        near = torch.from_numpy(cKDTree(centers.cpu().numpy()).query(level.outline.cpu().numpy())[1]).to(row.device)
+        away = centers[near] - level.outline
         facing = (torch.nn.functional.normalize(_at(level.slope, level.outline), dim=1) * normal[near]).sum(1) > 0.3
         near, away = near[facing], away[facing]
         residual = (away * normal[near]).sum(1) / scale / reach
@@ -204,7 +204,7 @@ class Problem:
         weight = reach**2 * float(self.scales.landmark_weight) * self.side / 68
         sums.add("landmarks", residual, moved / scale / reach, True, weight, residual.square().sum(1))
 
-    def _priors(self, sums: _Sums, pose: BodyPose, centre: Tensor) -> None:
+    def _priors(self, sums: _Sums, pose: BodyPose, center: Tensor) -> None:
         eye = torch.eye(self.body.width)
         joints = pose.turns.numel()
         rest = torch.cat([pose.turns.flatten(), pose.expression]).cpu()
@@ -216,9 +216,9 @@ class Problem:
         if foreseen is None:
             return
         turned = pose.world_to_camera[:3, :3] @ foreseen.world_to_camera[:3, :3].T
-        there = _centre_of(foreseen, pose, centre)
+        there = _center_of(foreseen, pose, center)
         difference = torch.cat(
-            [axis_angle(turned), centre - there, (pose.turns - foreseen.turns).flatten(),
+            [axis_angle(turned), center - there, (pose.turns - foreseen.turns).flatten(),
              pose.expression - foreseen.expression]
         ).cpu()  # fmt: skip
         scale = motion_scales(self.scales, joints, len(pose.expression)) * self.expected.loose
@@ -241,10 +241,10 @@ def motion_scales(scales: TermScales, joints: int, expressions: int) -> Float[Te
     return torch.tensor(values)
 
 
-def _centre_of(other: BodyPose, pose: BodyPose, centre: Tensor) -> Tensor:
-    """Where the point of the body at rest that `pose` sees at `centre` is for another pose."""
+def _center_of(other: BodyPose, pose: BodyPose, center: Tensor) -> Tensor:
+    """Where the point of the body at rest that `pose` sees at `center` is for another pose."""
     view, there = pose.world_to_camera, other.world_to_camera
-    point = view[:3, :3].T @ (centre - view[:3, 3])
+    point = view[:3, :3].T @ (center - view[:3, 3])
     return there[:3, :3] @ point + there[:3, 3]
 
 
@@ -259,6 +259,6 @@ def _blurred(image: Float[Tensor, "h w c"], sigma: float) -> Float[Tensor, "h w 
     return torch.nn.functional.conv2d(flat, kernel.view(1, 1, -1, 1), padding=(half, 0))[:, 0].movedim(0, -1)
 
 
-def _at(image: Float[Tensor, "h w 2"], centres: Float[Tensor, "q 2"]) -> Float[Tensor, "q 2"]:
-    column, row = (centres - 0.5).long().unbind(1)
+def _at(image: Float[Tensor, "h w 2"], centers: Float[Tensor, "q 2"]) -> Float[Tensor, "q 2"]:
+    column, row = (centers - 0.5).long().unbind(1)
     return image[row, column]

@@ -79,7 +79,7 @@ class TemplateTracker:
     frame, and one light.
 
     The first frame with enough landmarks starts; from it tracking goes forward to the end and then back to the
-    beginning, each frame from where the one before ended and was going. Views without landmarks are held by colours and
+    beginning, each frame from where the one before ended and was going. Views without landmarks are held by colors and
     outlines. Of the capture's cameras the lens is used; where they stand, meshes and expressions are not looked at.
 
     Args:
@@ -208,7 +208,7 @@ class TemplateTracker:
             self.body, self.surface, seen, [start], None, Expected(), self.options, first=True
         )  # fmt: skip
         sums = LightSums.empty()
-        for _ in range(2 if self.options.scales.colour_weight > 0 else 0):
+        for _ in range(2 if self.options.scales.color_weight > 0 else 0):
             light = self._lit(LightSums.empty(), energy, seen).coefficients()
             pose, energy = solve_frame(
                 self.body, self.surface, seen, [pose], light, Expected(), self.options, first=True
@@ -250,9 +250,9 @@ class TemplateTracker:
     def _lit(self, sums: LightSums, energy: Energy, seen: Observation) -> LightSums:
         level, surface = seen.levels[-1], energy.seen
         keep = surface.clear & level.inside[surface.mask]
-        colours = level.rgb[surface.mask][keep]
-        scale = float(self.options.scales.colour)
-        return fitted_light(sums, surface.albedo[keep], surface.normals[keep], colours, scale)
+        colors = level.rgb[surface.mask][keep]
+        scale = float(self.options.scales.color)
+        return fitted_light(sums, surface.albedo[keep], surface.normals[keep], colors, scale)
 
     def _joint(
         self, fits: dict[int, TemplateFit], failed: Mapping[int, FrameFailure], interrupted: InterruptFlag

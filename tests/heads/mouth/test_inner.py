@@ -284,7 +284,7 @@ def test_errors_name_the_remedy(head, mouth, unchecked):
         inner_mouth(vertices, faces, torch.arange(5))
     with pytest.raises(ValueError, match="corners"):
         inner_mouth(vertices, faces, corners=(0, 1))
-    with pytest.raises(ValueError, match="expected metres"):
+    with pytest.raises(ValueError, match="expected meters"):
         inner_mouth(vertices * 1000, faces)
     with pytest.raises(ValueError, match="rows >= 0 and depth > 0"):
         inner_mouth(vertices, faces, rows=-1)

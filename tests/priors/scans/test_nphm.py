@@ -53,7 +53,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def test_points_are_in_metres_and_of_the_right_scan(folder: Path) -> None:
+def test_points_are_in_meters_and_of_the_right_scan(folder: Path) -> None:
     scans = read_nphm(folder, data=folder / "scans", anchor_vertices=[3, 1])
     assert scans.people == ("017", "230")
     assert scans.scans == ("017/000", "017/004", "230/000", "230/004")

@@ -36,7 +36,7 @@ def test_the_file_reads_back_as_the_same_head(tmp_path, head):
     assert read.expression_names == head.expression_names and read.shape_names == head.shape_names
 
 
-def test_it_is_a_head_in_metres(head):
+def test_it_is_a_head_in_meters(head):
     vertices = head.template_vertices
     size = vertices.amax(0) - vertices.amin(0)
     assert 0.14 < size[0] < 0.20 and 0.25 < size[1] < 0.33 and 0.18 < size[2] < 0.24
@@ -136,18 +136,18 @@ def test_expressions_do_what_they_are_called(head):
 @pytest.mark.parametrize("weight", [0.0, 0.5, 1.0])
 def test_lids_stay_outside_the_eyeball(head, weight):
     state = head(expression=head.expression(blink_left=weight, blink_right=weight))
-    centre = state.joint_transforms[0, 3, :3] @ torch.cat(
+    center = state.joint_transforms[0, 3, :3] @ torch.cat(
         [head.joint_regressor[3] @ head.template_vertices, torch.ones(1)]
     )
     ids = head.landmark_barycentric[42:48].argmax(1)
     margin = head.faces[head.landmark_faces[42:48], ids]
-    distance = (state.vertices[0, margin] - centre).norm(dim=1)
+    distance = (state.vertices[0, margin] - center).norm(dim=1)
     assert distance.min() > EYE_RADIUS * 1e-3
 
 
 def test_a_blink_covers_the_iris(head):
     state = head(expression=head.expression(blink_left=1.0, blink_right=1.0))
-    centre = (head.joint_regressor[3] @ head.template_vertices)[:2]
+    center = (head.joint_regressor[3] @ head.template_vertices)[:2]
     ball = head.regions["left_eyeball"]
 
     def foremost(vertices, x, y):
@@ -158,7 +158,7 @@ def test_a_blink_covers_the_iris(head):
         inside = (edges[..., 0] * to[..., 1] - edges[..., 1] * to[..., 0] >= 0).all(1)
         return int(torch.where(inside, corners[..., 2].mean(1), -torch.inf).argmax())
 
-    seen = [(centre[0] + x, centre[1] + y) for x in (-0.005, 0, 0.005) for y in (-0.004, 0, 0.004)]
+    seen = [(center[0] + x, center[1] + y) for x in (-0.005, 0, 0.005) for y in (-0.004, 0, 0.004)]
     assert not any(ball[foremost(state.vertices[0], x, y)] for x, y in seen)
     assert sum(bool(ball[foremost(head.template_vertices, x, y)]) for x, y in seen) >= 5
 
@@ -168,9 +168,9 @@ def test_identities_keep_lids_on_eyes(head):
     generator = torch.Generator().manual_seed(0)
     shape = torch.randn(8, len(head.shape_names), generator=generator) * 1.5
     vertices = head(shape=shape).vertices
-    centre = torch.einsum("v,bvk->bk", head.joint_regressor[3], vertices)
+    center = torch.einsum("v,bvk->bk", head.joint_regressor[3], vertices)
     ids = head.faces[head.landmark_faces[42:48], head.landmark_barycentric[42:48].argmax(1)]
-    distance = (vertices[:, ids] - centre[:, None]).norm(dim=-1)
+    distance = (vertices[:, ids] - center[:, None]).norm(dim=-1)
     assert distance.min() > EYE_RADIUS * 1e-3
     assert distance.max() < EYE_RADIUS * 1e-3 + 0.006
 
@@ -179,9 +179,9 @@ def test_regions(head):
     regions = head.regions
     assert set(PARTS) <= set(regions)
     assert all(mask.any() and mask.shape == (len(head.faces),) for mask in regions.values())
-    centre = head.template_vertices[head.faces].mean(1)
-    assert centre[regions["scalp"], 1].mean() > 0.03 and centre[regions["neck"], 1].max() < -0.05
-    assert centre[regions["left_ear"], 0].min() > 0.05 and centre[regions["nose"], 2].min() > 0.07
+    center = head.template_vertices[head.faces].mean(1)
+    assert center[regions["scalp"], 1].mean() > 0.03 and center[regions["neck"], 1].max() < -0.05
+    assert center[regions["left_ear"], 0].min() > 0.05 and center[regions["nose"], 2].min() > 0.07
     assert not (regions["face"] & regions["scalp"]).any() and not (regions["face"] & regions["neck"]).any()
     assert (regions["lips"] <= regions["mouth"]).all()
 

@@ -1,4 +1,4 @@
-"""A painted ball that two codes of shape, two of colour and two of expression change, and recordings of it."""
+"""A painted ball that two codes of shape, two of color and two of expression change, and recordings of it."""
 
 from typing import ClassVar
 
@@ -13,7 +13,7 @@ from headfields.parts import Decoder, Deformer
 from headfields.priors import CodeRange
 from headfields.records import Camera, Canonical, FieldValues, HeadState, Rays
 from headfields.renderers import ScheduledSharpness, SurfaceRenderer, SurfaceSampler, UnclampedAlpha
-from headfields.renderers.lighting import ColourAffine, SHLighting
+from headfields.renderers.lighting import ColorAffine, SHLighting
 from headfields.tracking import LandmarkPoints, TrackedHead, TrackingOptions, TrackingPrior
 from headfields.tracking.prior.pose import head_camera
 
@@ -70,7 +70,7 @@ class Ball(Decoder):
         return state.codes["geometry"], state.codes["appearance"]
 
     def forward(
-        self, features: Tensor, directions: Tensor, colour: bool = True, *, canonical: Canonical, prepared: tuple
+        self, features: Tensor, directions: Tensor, color: bool = True, *, canonical: Canonical, prepared: tuple
     ) -> FieldValues:
         shape, paint = (code[canonical.frame] for code in prepared)
         one = torch.ones_like(shape[:, 0])
@@ -78,10 +78,10 @@ class Ball(Decoder):
         distance = squeezed.norm(dim=1) - 0.1 * (1 + 0.1 * shape[:, 0])
         geometry = torch.cat([canonical.points, paint], dim=1)
         return FieldValues(
-            distance=distance, geometry=geometry, rgb=self.colour(geometry, directions) if colour else None
+            distance=distance, geometry=geometry, rgb=self.color(geometry, directions) if color else None
         )
 
-    def colour(self, geometry: Tensor, directions: Tensor, **further: object) -> Tensor:
+    def color(self, geometry: Tensor, directions: Tensor, **further: object) -> Tensor:
         x, y, z, first, second = geometry.unbind(dim=1)
         return 0.5 + 0.35 * torch.stack(
             [torch.sin(40 * x + first), torch.sin(50 * y + 20 * z + second), torch.sin(35 * (x + y) + first - second)],
@@ -92,7 +92,7 @@ class Ball(Decoder):
 def ball_prior(landmarks: bool = True) -> TrackingPrior:
     """The ball, its codes at 0 with a spread of 1, and landmarks all over its front."""
     renderer = SurfaceRenderer(
-        SurfaceSampler(16, 16), UnclampedAlpha(ScheduledSharpness()), lighting=[SHLighting(), ColourAffine()]
+        SurfaceSampler(16, 16), UnclampedAlpha(ScheduledSharpness()), lighting=[SHLighting(), ColorAffine()]
     )
     avatar = Avatar(Mouth(), Coordinates(points=False), Ball(), renderer)
     names = {"geometry": 2, "appearance": 2, "expression_code": 2}
@@ -101,7 +101,7 @@ def ball_prior(landmarks: bool = True) -> TrackingPrior:
 
 
 def ball_landmarks() -> LandmarkPoints:
-    """68 points of the mean ball's front, spiralling outward from its foremost point."""
+    """68 points of the mean ball's front, spiraling outward from its foremost point."""
     turn = torch.arange(68) * 2.399963
     away = 1.2 * ((torch.arange(68) + 0.5) / 68).sqrt()
     points = 0.1 * torch.stack([away.sin() * turn.cos(), away.sin() * turn.sin(), away.cos()], dim=1)

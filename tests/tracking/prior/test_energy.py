@@ -5,11 +5,11 @@ import torch
 
 from headfields.networks.latent_table import AnchoredCode
 from headfields.records import Camera, Rays, Rendering
-from headfields.tracking.prior.energy import code_terms, colour_term, landmark_term, mask_term
+from headfields.tracking.prior.energy import code_terms, color_term, landmark_term, mask_term
 from headfields.tracking.prior.frames import RayBatch
 from headfields.tracking.prior.landmarks import PosedLandmarks
 from headfields.tracking.prior.options import EnergyWeights, TrackingOptions
-from headfields.tracking.prior.stage1 import regularisers
+from headfields.tracking.prior.stage1 import regularizers
 from tests.tracking.prior.ball import BallRecording
 
 RAYS = Rays(torch.zeros(4, 3), torch.zeros(4, 3), torch.zeros(4, dtype=torch.long))
@@ -18,7 +18,7 @@ RAYS = Rays(torch.zeros(4, 3), torch.zeros(4, 3), torch.zeros(4, dtype=torch.lon
 def batch(**changes: torch.Tensor) -> RayBatch:
     given = {
         "rgb": torch.full((4, 3), 0.5), "alpha": torch.tensor([1.0, 1, 0, 1]), "mask_weight": torch.ones(4),
-        "colour_weight": torch.tensor([1.0, 0.5, 0, 0]),
+        "color_weight": torch.tensor([1.0, 0.5, 0, 0]),
     }  # fmt: skip
     return RayBatch(RAYS, **(given | changes))
 
@@ -29,10 +29,10 @@ def rendering(rgb: torch.Tensor | None = None, opacity: torch.Tensor | None = No
     )
 
 
-def test_colour() -> None:
-    assert float(colour_term(rendering(), batch())) == pytest.approx(2 * 0.1 * 1.5 / 2)
-    nothing = batch(colour_weight=torch.zeros(4))
-    assert float(colour_term(rendering(), nothing)) == 0
+def test_color() -> None:
+    assert float(color_term(rendering(), batch())) == pytest.approx(2 * 0.1 * 1.5 / 2)
+    nothing = batch(color_weight=torch.zeros(4))
+    assert float(color_term(rendering(), nothing)) == 0
 
 
 def test_mask() -> None:
@@ -83,8 +83,8 @@ def test_unlikely_people_cost_along_the_priors_directions(recording: BallRecordi
         "expression_code": torch.tensor([1.0, 0.0]),
     }  # fmt: skip
     everything = ["geometry", "appearance", "expression_code"]
-    assert float(regularisers(recording.head, codes, everything, weights, first=True)) == 2 * (5 + 9) + 5
-    assert float(regularisers(recording.head, codes, ["expression_code"], weights, first=False)) == 3
+    assert float(regularizers(recording.head, codes, everything, weights, first=True)) == 2 * (5 + 9) + 5
+    assert float(regularizers(recording.head, codes, ["expression_code"], weights, first=False)) == 3
 
 
 def test_quick_holds_poses_a_little_and_holding_more() -> None:

@@ -54,7 +54,7 @@ def test_rays_see_their_pixels(recording: BallRecording) -> None:
     data = loaded(recording)
     batch = data.batch(40, 0.75, torch.Generator().manual_seed(0))
     assert int((batch.alpha > 0.5).sum()) == 30
-    assert bool((batch.colour_weight[batch.alpha <= 0.5] == 0).all())
+    assert bool((batch.color_weight[batch.alpha <= 0.5] == 0).all())
     points = batch.rays.origins + 0.6 * batch.rays.directions
     column, row = data.camera.project(points)[0].long().unbind(dim=1)
     torch.testing.assert_close(data.rgb[row, column], batch.rgb)
@@ -65,9 +65,9 @@ def test_labels_say_what_counts(recording: BallRecording) -> None:
     label = torch.full((48, 48), 250, dtype=torch.uint8)
     label[:, :10], label[:, 10:20], label[20:24, 20:30] = 110, 80, 140
     data = loaded(Changed(recording, label=lambda frame: label))
-    assert bool((data.mask_weight[:, :10] == 0).all() and (data.colour_weight[:, :10] == 0).all())
+    assert bool((data.mask_weight[:, :10] == 0).all() and (data.color_weight[:, :10] == 0).all())
     assert bool((data.mask_weight[12:36, 12:18] == 0.2).all())
-    torch.testing.assert_close(data.colour_weight[22, 25], torch.tensor(0.04))
+    torch.testing.assert_close(data.color_weight[22, 25], torch.tensor(0.04))
     bald = loaded(Changed(recording, label=lambda frame: label), classes=LabelClasses().without_hair())
     assert bool((bald.mask_weight[:, :20] == 0).all())
     assert FACER.mouth == (11,) and not set(FACER.hair) & set(FACER.ignored)
@@ -147,4 +147,4 @@ def test_weights_come_from_the_options(recording: BallRecording) -> None:
     label = torch.full((48, 48), 140, dtype=torch.uint8)
     weights = replace(tiny_options().stage1.weights, mouth=0.5)
     data = loaded(Changed(recording, label=lambda frame: label), weights=weights)
-    assert float(data.colour_weight.max()) == 0.5
+    assert float(data.color_weight.max()) == 0.5

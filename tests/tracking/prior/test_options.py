@@ -28,9 +28,7 @@ def test_quick_is_quicker() -> None:
 def test_poses_are_held_in_both_stages() -> None:
     held = TrackingOptions.quick().holding_pose(50.0)
     assert held.stage2 is not None and held.stage1.weights.pose == held.stage2.weights.pose == 50.0
-    assert (
-        held.stage1.weights.colour == EnergyWeights().colour and held.stage2.weights.mask == EnergyWeights.joint().mask
-    )
+    assert held.stage1.weights.color == EnergyWeights().color and held.stage2.weights.mask == EnergyWeights.joint().mask
     assert replace(TrackingOptions(), stage2=None).holding_pose().stage2 is None
     assert EnergyWeights().pose == 0 == EnergyWeights.joint().pose  # as published
 

@@ -18,15 +18,15 @@ from tests.tracking.prior.test_frames import Changed, raising
 
 
 def distance(found: Any, recording: BallRecording, frame: int) -> tuple[float, float]:
-    """Of poses: radians and metres."""
+    """Of poses: radians and meters."""
     one, other = found.head_camera.world_to_camera, recording.true_camera(frame).world_to_camera
     turn = float(axis_angle(one[:3, :3] @ other[:3, :3].T).norm())
     return turn, float((one[:3, 3] - other[:3, 3]).norm())
 
 
 @torch.no_grad()
-def colour_error(fit: FrameFit, recording: BallRecording) -> float:
-    """The mean difference of colours two pixels within the ball's rim: at the rim a third of a pixel decides."""
+def color_error(fit: FrameFit, recording: BallRecording) -> float:
+    """The mean difference of colors two pixels within the ball's rim: at the rim a third of a pixel decides."""
     head = TrackedHead(ball_prior(), 1.0, 48, 48)
     head.sharpen(0.8)
     head.light.coefficients.copy_(fit.light)
@@ -46,7 +46,7 @@ def test_the_truth_is_found(tracked: tuple[Tracking, Path], recording: BallRecor
         code = fit.codes["expression_code"] - recording.codes["expression_code"][frame]
         assert float(code.abs().max()) < 0.3
         assert fit.errors["iou"] > 0.95 and fit.errors["landmarks_px"] < 0.5
-        assert colour_error(fit, recording) < 0.02  # 0.006 to 0.012 over seeds; after 8 steps 0.045
+        assert color_error(fit, recording) < 0.02  # 0.006 to 0.012 over seeds; after 8 steps 0.045
     first = found.stage1[0]
     assert float((first.codes["appearance"] - recording.codes["appearance"][0]).abs().max()) < 0.25
     assert torch.equal(first.codes["geometry"], found.stage1[2].codes["geometry"])  # a person's, fitted once
@@ -110,7 +110,7 @@ def test_the_published_layout_comes_back(tracked: tuple[Tracking, Path]) -> None
             for name in ("rotation", "translation", "light", "matrix", "offset"):
                 torch.testing.assert_close(getattr(again, name), getattr(fit, name), atol=1e-6, rtol=1e-5)
             assert again.scale == 1 and (again.mesh is not None) == (number == 2)
-    assert again.mesh is not None  # in the layout's units, quarters of a metre
+    assert again.mesh is not None  # in the layout's units, quarters of a meter
     torch.testing.assert_close(
         load_mesh(again.mesh).vertices, 4 * load_mesh(out / "meshes/00002.ply").vertices, atol=1e-5, rtol=1e-4
     )

@@ -19,9 +19,9 @@ def test_the_jacobian_is_that_of_finite_steps(rig):
     pose = BodyPose(view, torch.randn(2, 3) * 0.3, torch.randn(2) * 0.5)
     posed = body.posed(pose)
     corners, weights = rig.faces[::37], torch.full((len(rig.faces[::37]), 3), 1 / 3)
-    slope, centre = body.jacobian(pose, posed, corners, weights)
+    slope, center = body.jacobian(pose, posed, corners, weights)
     for column in range(body.width):
         step = torch.zeros(body.width)
         step[column] = 2e-3
-        ends = [body.posed(pose.moved(sign * step, centre)).local[corners].mean(1) for sign in (1, -1)]
+        ends = [body.posed(pose.moved(sign * step, center)).local[corners].mean(1) for sign in (1, -1)]
         torch.testing.assert_close((ends[0] - ends[1]) / 4e-3, slope[..., column], atol=3e-4, rtol=0.03)

@@ -32,9 +32,9 @@ def test_it_finds_the_truth_from_landmarks_of_the_first_frame(tracked, folder):
     assert all(fit.errors["iou"] > 0.95 for fit in found.fits.values())
 
 
-def test_back_views_need_colours(rig, capture, folder, tmp_path):
+def test_back_views_need_colors(rig, capture, folder, tmp_path):
     frames, heads = [4, 5, 6, 7], {}
-    for name, options in (("with", OPTIONS), ("without", OPTIONS.without_colour())):
+    for name, options in (("with", OPTIONS), ("without", OPTIONS.without_color())):
         tracker = TemplateTracker(rig, capture, tmp_path / name, replace(options, joint_steps=0), range(8), bar=False)
         found = tracker.run()
         error = error_of(tracker, folder, {frame: found.fits[frame] for frame in frames if frame in found.fits})
@@ -97,6 +97,6 @@ def test_frames_that_fail_are_named_and_the_rest_goes_on(rig, folder, tmp_path):
 def test_options_are_checked():
     with pytest.raises(ValueError, match="levels"):
         TemplateTrackingOptions(levels=(96, 48), steps=(1, 1))
-    with pytest.raises(ValueError, match="colour is"):
-        TermScales(colour=0)
-    assert TemplateTrackingOptions().without_colour().scales.colour_weight == 0
+    with pytest.raises(ValueError, match="color is"):
+        TermScales(color=0)
+    assert TemplateTrackingOptions().without_color().scales.color_weight == 0

@@ -1,4 +1,4 @@
-"""Colours for heads that have none: skin, lips, brows, hair and eyes, different from person to person."""
+"""Colors for heads that have none: skin, lips, brows, hair and eyes, different from person to person."""
 
 from collections.abc import Mapping
 
@@ -13,7 +13,7 @@ from torch import Tensor
 __all__ = ["Complexion", "complexion", "painted"]
 
 Complexion = Mapping[str, tuple[float, float, float]]
-"""Colours by name: skin, lips, brows, iris and hair; sRGB in [0, 1]."""
+"""Colors by name: skin, lips, brows, iris and hair; sRGB in [0, 1]."""
 
 _SKIN = ((0.93, 0.76, 0.67), (0.80, 0.60, 0.50), (0.62, 0.43, 0.33), (0.40, 0.26, 0.20))
 _HAIR = ((0.08, 0.06, 0.05), (0.25, 0.16, 0.10), (0.45, 0.30, 0.17), (0.72, 0.58, 0.38), (0.55, 0.53, 0.51))
@@ -21,7 +21,7 @@ _IRIS = ((0.28, 0.17, 0.10), (0.34, 0.30, 0.16), (0.30, 0.42, 0.50), (0.42, 0.46
 
 
 def complexion(random: np.random.Generator) -> Complexion:
-    """Colours of one person, drawn: between the tones of a small palette, a little off."""
+    """Colors of one person, drawn: between the tones of a small palette, a little off."""
 
     def between(palette: tuple[tuple[float, float, float], ...]) -> np.ndarray:
         place = random.uniform(0, len(palette) - 1)
@@ -34,7 +34,7 @@ def complexion(random: np.random.Generator) -> Complexion:
     bald = random.uniform() < 0.25
     shades = {"skin": skin, "lips": lips, "brows": 0.7 * hair + 0.15 * skin, "iris": iris}
     shades["hair"] = 0.9 * skin if bald else hair
-    clipped = {name: np.clip(colour, 0, 1).tolist() for name, colour in shades.items()}
+    clipped = {name: np.clip(color, 0, 1).tolist() for name, color in shades.items()}
     return {name: (red, green, blue) for name, (red, green, blue) in clipped.items()}
 
 
@@ -44,20 +44,20 @@ def painted(
     landmarks: Float[Tensor, "68 3"] | None,
     tones: Complexion,
 ) -> Float[Tensor, "v 3"]:
-    """Colours (V, 3) for a head's mesh, from its shape alone.
+    """Colors (V, 3) for a head's mesh, from its shape alone.
 
     Skin everywhere; where 68 landmarks (iBUG's order) are given, lips and brows around them and hair above and behind;
     separate round pieces that look out beside the nose are eyes. Smooth, so that a mesh of a few thousand vertices
     carries it.
 
     Args:
-        vertices: (V, 3) the neutral head, metres.
+        vertices: (V, 3) the neutral head, meters.
         faces: (F, 3).
-        landmarks: (68, 3) on it, metres.
-        tones: the person's colours.
+        landmarks: (68, 3) on it, meters.
+        tones: the person's colors.
     """
     place = vertices.detach().double().numpy()
-    colour = np.tile(np.asarray(tones["skin"]), (len(place), 1))
+    color = np.tile(np.asarray(tones["skin"]), (len(place), 1))
     if landmarks is not None:
         points = landmarks.detach().double().numpy()
         _, y, z = place.T
@@ -66,14 +66,14 @@ def painted(
         above = _step(y, top + 0.025, top + 0.040) * _step(z, ear - 0.03, ear + 0.02, falling=True)
         crown = _step(y, top + 0.045, top + 0.060)
         behind = _step(z, ear - 0.015, ear - 0.030) * _step(y, points[33, 1] - 0.03, points[33, 1])
-        _over(colour, tones["hair"], np.maximum.reduce([above, crown, behind]))
+        _over(color, tones["hair"], np.maximum.reduce([above, crown, behind]))
         outer, inner = _ring(points[48:60]), _ring(points[60:68])
         rings = np.concatenate([outer * (1 - t) + inner * t for t in np.linspace(0, 1, 5)])
         front = _step(z, points[48:60, 2].min() - 0.02, points[48:60, 2].min() - 0.01)
-        _over(colour, tones["lips"], front * _near(place, rings, 0.0015, 0.0035))
+        _over(color, tones["lips"], front * _near(place, rings, 0.0015, 0.0035))
         for brow in (points[17:22], points[22:27]):
             line = np.stack([np.interp(np.linspace(0, 4, 40), np.arange(5), brow[:, k]) for k in range(3)], -1)
-            _over(colour, tones["brows"], _near(place, line, 0.0025, 0.0050))
+            _over(color, tones["brows"], _near(place, line, 0.0025, 0.0050))
     for piece in _eyeballs(place, faces.numpy()):
         ball = place[piece]
         axis = ball - 0.5 * (ball.min(0) + ball.max(0))
@@ -81,8 +81,8 @@ def painted(
         shade = np.tile([0.90, 0.88, 0.86], (len(ball), 1))
         _over(shade, tones["iris"], _step(polar, 30, 24, falling=False))
         _over(shade, (0.03, 0.03, 0.03), _step(polar, 13, 9))
-        colour[piece] = shade
-    return torch.from_numpy(np.clip(colour, 0, 1)).float()
+        color[piece] = shade
+    return torch.from_numpy(np.clip(color, 0, 1)).float()
 
 
 def _eyeballs(place: np.ndarray, faces: np.ndarray) -> list[np.ndarray]:
@@ -95,8 +95,8 @@ def _eyeballs(place: np.ndarray, faces: np.ndarray) -> list[np.ndarray]:
     found = []
     for number in np.nonzero((size >= 20) & (size < 0.2 * len(place)))[0]:
         piece = np.nonzero(label == number)[0]
-        centre, extent = place[piece].mean(0), np.ptp(place[piece], axis=0)
-        if 0.01 < abs(centre[0]) < 0.06 and centre[2] > middle and extent.max() < 0.04:
+        center, extent = place[piece].mean(0), np.ptp(place[piece], axis=0)
+        if 0.01 < abs(center[0]) < 0.06 and center[2] > middle and extent.max() < 0.04:
             found.append(piece)
     return found
 
@@ -109,7 +109,7 @@ def _ring(points: np.ndarray, count: int = 64) -> np.ndarray:
 
 
 def _near(place: np.ndarray, points: np.ndarray, inside: float, outside: float) -> np.ndarray:
-    """1 within `inside` metres of any of the points, 0 beyond `outside`."""
+    """1 within `inside` meters of any of the points, 0 beyond `outside`."""
     return _step(cKDTree(points).query(place)[0], outside, inside)
 
 
@@ -120,5 +120,5 @@ def _step(value: np.ndarray, low: float, high: float, falling: bool = False) -> 
     return 1 - smooth if falling else smooth
 
 
-def _over(colour: np.ndarray, shade: tuple[float, float, float], weight: np.ndarray) -> None:
-    colour += weight[:, None] * (np.asarray(shade) - colour)
+def _over(color: np.ndarray, shade: tuple[float, float, float], weight: np.ndarray) -> None:
+    color += weight[:, None] * (np.asarray(shade) - color)

@@ -1,4 +1,4 @@
-"""Colour blendfields: colours, rather than deformations, mixed by what drives the head."""
+"""Color blendfields: colors, rather than deformations, mixed by what drives the head."""
 
 from jaxtyping import Float
 from torch import Tensor
@@ -9,11 +9,11 @@ from headfields.parts import Encoder
 from headfields.records import Canonical, HeadState
 
 
-class ColourFields(Encoder):
-    """Σ_k α_k C_k(x): what a frame adds to the colour at a canonical point, in logits.
+class ColorFields(Encoder):
+    """Σ_k α_k C_k(x): what a frame adds to the color at a canonical point, in logits.
 
-    What `Blendfield` does to points, done to colours instead: the other side of 3VP Avatar's ablation. Give it as the
-    last condition of an avatar whose decoder is `headfields.decoders.BlendedColour`, which adds it to the colour.
+    What `Blendfield` does to points, done to colors instead: the other side of 3VP Avatar's ablation. Give it as the
+    last condition of an avatar whose decoder is `headfields.decoders.BlendedColor`, which adds it to the color.
 
     Args:
         coefficients: the mapping network; its `fields` is K. May be the one of a `Blendfield`.

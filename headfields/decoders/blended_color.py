@@ -1,4 +1,4 @@
-"""A decoder whose colour is shifted by its last three features."""
+"""A decoder whose color is shifted by its last three features."""
 
 from typing import Any
 
@@ -10,10 +10,10 @@ from headfields.parts import Decoder
 from headfields.records import FieldValues, HeadState
 
 
-class BlendedColour(Decoder):
-    """Another decoder, and behind it the last three features added to its colour: rgb = sigmoid(logit(rgb₀) + r).
+class BlendedColor(Decoder):
+    """Another decoder, and behind it the last three features added to its color: rgb = sigmoid(logit(rgb₀) + r).
 
-    In logits, so that colours stay in [0, 1]. The three come from `headfields.encoders.ColourFields`; the other decoder
+    In logits, so that colors stay in [0, 1]. The three come from `headfields.encoders.ColorFields`; the other decoder
     sees the features before them, and its density (or distance) is as it is.
 
     Args:
@@ -24,7 +24,7 @@ class BlendedColour(Decoder):
     Raises:
         ValueError: when the avatar is built: there are not more than three features.
 
-    Source: our own choice, for 3VP Avatar's ablation of blending colours.
+    Source: our own choice, for 3VP Avatar's ablation of blending colors.
     """
 
     def __init__(self, decoder: Decoder) -> None:
@@ -41,8 +41,8 @@ class BlendedColour(Decoder):
     def build(self, width: int) -> None:
         if width < 3:
             raise ValueError(
-                f"BlendedColour: the features are {width} wide; expected the decoder's own and three more, of a "
-                "ColourFields as the last condition"
+                f"BlendedColor: the features are {width} wide; expected the decoder's own and three more, of a "
+                "ColorFields as the last condition"
             )
         self.decoder.build(width - 3)
 
@@ -50,18 +50,18 @@ class BlendedColour(Decoder):
         return self.decoder.prepare(state)
 
     def forward(
-        self, features: Float[Tensor, "m width"], directions: Float[Tensor, "m 3"], colour: bool = True, **further: Any
+        self, features: Float[Tensor, "m width"], directions: Float[Tensor, "m 3"], color: bool = True, **further: Any
     ) -> FieldValues:
-        values = self.decoder(features[:, :-3].contiguous(), directions, colour, **further)
+        values = self.decoder(features[:, :-3].contiguous(), directions, color, **further)
         residual = features[:, -3:]
         if values.geometry is not None:
             values = values.replace(geometry=torch.cat([values.geometry, residual.to(values.geometry.dtype)], dim=-1))
         return values if values.rgb is None else values.replace(rgb=_shifted(values.rgb, residual))
 
-    def colour(
+    def color(
         self, geometry: Float[Tensor, "m g"], directions: Float[Tensor, "m 3"], *normals: Tensor, **further: Any
     ) -> Float[Tensor, "m 3"]:
-        own = self.decoder.colour(geometry[:, :-3].contiguous(), directions, *normals, **further)
+        own = self.decoder.color(geometry[:, :-3].contiguous(), directions, *normals, **further)
         return _shifted(own, geometry[:, -3:])
 
 

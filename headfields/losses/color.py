@@ -3,7 +3,7 @@
 A loss is anything that is called as `loss(rendering, batch, step)`, returns a scalar tensor, and has the attributes
 `name` (its column in the log) and `weight` (what the trainer multiplies it with). All here are means over the N rays
 of the batch, so that a weight keeps its meaning when the number of rays changes, and N = 0 or an empty mask gives a
-zero that is still attached to the graph. All are differentiable once; the colour and opacity losses twice.
+zero that is still attached to the graph. All are differentiable once; the color and opacity losses twice.
 """
 
 from dataclasses import dataclass
@@ -24,11 +24,11 @@ __all__ = [
     "DepthPrior",
     "Eikonal",
     "Elastic",
-    "HuberColour",
+    "HuberColor",
     "Loss",
     "OpacityLoss",
     "SoftJaccard",
-    "SquaredColour",
+    "SquaredColor",
     "SurfacePrior",
     "WarpMagnitude",
     "insta_losses",
@@ -59,15 +59,15 @@ class Loss(Protocol):
 
 
 @dataclass(frozen=True)
-class HuberColour:
-    """Huber loss on colour, with more weight on the mouth (INSTA, Zielonka et al., CVPR 2023, and its released code).
+class HuberColor:
+    """Huber loss on color, with more weight on the mouth (INSTA, Zielonka et al., CVPR 2023, and its released code).
 
     The sum over N rays of w · sum over RGB of huber(rendering.rgb - batch.target; delta) / delta / 5, divided by N (not
     by the sum of the weights: a batch with more of the mouth in it counts for more, as in the released code). Its slope
     is at most 1 / 5 a channel, as the released code's is, beside the 1.25 of `DepthPrior`: the ratio matters.
 
     Attributes:
-        delta: where the loss turns from quadratic to linear, in units of colour.
+        delta: where the loss turns from quadratic to linear, in units of color.
         mouth_weight: w of rays whose label is one of `mouth_labels`, from step `mouth_start` on; 1 elsewhere. A batch
             without labels is weighted evenly.
         mouth_labels: labels that count as the mouth.
@@ -81,7 +81,7 @@ class HuberColour:
     mouth_labels: tuple[int, ...] = LIPS_AND_MOUTH
     mouth_start: int = 500
     weight: float | int = 1.0
-    name: str = "colour"
+    name: str = "color"
 
     def __call__(self, rendering: Rendering, batch: PixelBatch, step: int) -> Float[Tensor, ""]:
         """The loss; `rendering.rgb` and `batch.target` are (N, 3) sRGB."""
@@ -95,8 +95,8 @@ class HuberColour:
 
 
 @dataclass(frozen=True)
-class SquaredColour:
-    """Squared difference of colours, summed over RGB and meaned over the rays; of a coarse network's too, where it is.
+class SquaredColor:
+    """Squared difference of colors, summed over RGB and meaned over the rays; of a coarse network's too, where it is.
 
     The loss of NeRF (Mildenhall et al. 2020, equation 6) and of MonoAvatar (Bai et al. 2023).
 
@@ -106,7 +106,7 @@ class SquaredColour:
     """
 
     weight: float | int = 1.0
-    name: str = "colour"
+    name: str = "color"
 
     def __call__(self, rendering: Rendering, batch: PixelBatch, step: int) -> Float[Tensor, ""]:
         """The loss; `rendering.rgb`, `rendering.coarse.rgb` and `batch.target` are (N, 3) sRGB."""
@@ -121,7 +121,7 @@ class SquaredColour:
 class DepthPrior:
     """L1 between the expected depth along each ray and the depth of the tracked mesh (INSTA, released code).
 
-    |rendering.depth - batch.depth · batch.depth_scale| in metres, summed over the rays where the capture has an
+    |rendering.depth - batch.depth · batch.depth_scale| in meters, summed over the rays where the capture has an
     opinion that counts, divided by all N rays. Those are: label above `above_label` and at most `up_to_label` (skin,
     brows, eyes, nose, mouth, neck; not hair, hat or cloth, which the mesh does not model), alpha at least `min_alpha`,
     depth above 0. A capture without labels or without depth adds nothing.
@@ -144,7 +144,7 @@ class DepthPrior:
     name: str = "depth"
 
     def __call__(self, rendering: Rendering, batch: PixelBatch, step: int) -> Float[Tensor, ""]:
-        """The loss in metres; gradients flow to `rendering.depth`."""
+        """The loss in meters; gradients flow to `rendering.depth`."""
         check_rays(self.name, rendering, batch)
         if step < self.start or batch.depth is None or batch.depth_scale is None or batch.label is None:
             return rendering.depth.sum() * 0
@@ -236,12 +236,12 @@ class WarpMagnitude:
     the correction is off.
 
     Test frames do without the correction, so a shift that all training frames share costs there what it gained here,
-    and the colour loss does not mind it. The paper gives no unit for its weight. In metres it is next to nothing; in
-    centimetres a millimetre at eight samples a ray costs 8e-4, a few per cent of what a trained avatar's colour does.
+    and the color loss does not mind it. The paper gives no unit for its weight. In meters it is next to nothing; in
+    centimeters a millimeter at eight samples a ray costs 8e-4, a few per cent of what a trained avatar's color does.
 
     Attributes:
         weight: what the trainer multiplies the loss with (MonoAvatar: 1e-2).
-        unit: metres that count as 1; our own choice.
+        unit: meters that count as 1; our own choice.
         samples: the correction is asked at so many samples of a step, drawn evenly (with replacement), and their mean
             is taken for that of all; at all if there are no more. Our own choice.
         name: column in the log.
@@ -273,13 +273,13 @@ class WarpMagnitude:
 
 
 def insta_losses(depth: float | int = 0.1) -> list[Loss]:
-    """What INSTA trains with: Huber colour with a heavier mouth, and the depth of the tracked mesh.
+    """What INSTA trains with: Huber color with a heavier mouth, and the depth of the tracked mesh.
 
     Args:
         depth: weight of the depth prior; 0 leaves it out. INSTA's is 1.25, over 33,000 steps on a GPU. The default is
             our own choice: in minutes on a CPU the full weight costs a decibel, and this one nothing (docs/insta.md).
     """
-    return [HuberColour(), DepthPrior(weight=depth)] if depth else [HuberColour()]
+    return [HuberColor(), DepthPrior(weight=depth)] if depth else [HuberColor()]
 
 
 def _corrections(name: str, rendering: Rendering, chosen: Canonical, jacobians: bool = False) -> list[Correction]:
@@ -290,12 +290,12 @@ def _corrections(name: str, rendering: Rendering, chosen: Canonical, jacobians: 
 
 
 def monoavatar_losses(depth: float | int = 0) -> list[Loss]:
-    """What MonoAvatar trains with: squared colour, and the warp elastic and small, with the paper's weights.
+    """What MonoAvatar trains with: squared color, and the warp elastic and small, with the paper's weights.
 
     Args:
         depth: weight of INSTA's depth prior beside them; the paper has none.
     """
-    losses: list[Loss] = [SquaredColour(), Elastic(), WarpMagnitude()]
+    losses: list[Loss] = [SquaredColor(), Elastic(), WarpMagnitude()]
     return [*losses, DepthPrior(weight=depth)] if depth else losses
 
 
