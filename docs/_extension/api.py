@@ -22,13 +22,8 @@ from sphinx.pycode import ModuleAnalyzer
 from sphinx.util.nodes import make_refnode
 
 PACKAGE = "headfields"
-MODULES = (
-    "headfields.losses.blendfield",
-    "headfields.synthetic.captures",
-    "headfields.losses.silhouette",
-    "headfields.losses.skinning",
-)
-"""Public modules that are imported by their full names alone."""
+MODULES = ("headfields.priors.scans",)
+"""Public packages within packages."""
 COLON = "\ue000"  # stands for a colon while napoleon looks
 LINKS = {
     "jaxtyping": "https://docs.kidger.site/jaxtyping/api/array/",
@@ -56,8 +51,9 @@ def public_names(module: ModuleType) -> list[str]:
 
 def constant_docstring(module: ModuleType, name: str) -> list[str]:
     """The string below a constant's assignment, in whichever file of the package the assignment is."""
-    for path in sorted(Path(module.__file__ or "").parent.glob("*.py")):
-        dotted = f"{module.__package__}.{path.stem}".removesuffix(".__init__")
+    for path in sorted(Path(module.__file__ or "").parent.rglob("*.py")):
+        inside = path.relative_to(Path(module.__file__ or "").parent).with_suffix("")
+        dotted = ".".join([str(module.__package__), *inside.parts]).removesuffix(".__init__")
         found = ModuleAnalyzer.for_file(path, dotted).find_attr_docs().get(("", name))
         if found:
             return found

@@ -10,7 +10,7 @@ def synth(
 ) -> None:
     """Writes a synthetic capture to an empty or new folder; one that holds it already is left as it is."""
     from headfields.data import load_capture
-    from headfields.synthetic.head.model import procedural
+    from headfields.synthetic import captures
     from headfields.synthetic.tracking_error import tracking_error
 
     if frames < 3 or size < 16:
@@ -19,9 +19,9 @@ def synth(
         raise CommandError(f"--noise is {noise}; expected 0 (exact tracking), 1 (a usual tracker) or another factor")
     if identity is not None and identity < 0:
         raise CommandError(f"--identity is {identity}; expected 0 or more")
-    errors = procedural.TrackingNoise(seed=noise_seed).times(noise) if noise else None
+    errors = captures.TrackingNoise(seed=noise_seed).times(noise) if noise else None
     try:
-        procedural.write_capture(out, frames=frames, size=size, seed=seed, noise=errors, identity=identity)
+        captures.write_capture(out, frames=frames, size=size, seed=seed, noise=errors, identity=identity)
     except FileExistsError as error:
         raise CommandError(str(error)) from error
     print(f"wrote {frames} frames of {size} x {size} pixels to {out}")

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from scipy.ndimage import binary_opening, gaussian_filter1d, gray_closing, median_filter
+from scipy.ndimage import binary_opening, gaussian_filter1d, grey_closing, median_filter
 from scipy.signal import find_peaks
 from torch import Tensor
 
@@ -174,7 +174,7 @@ def find_scan_landmarks(vertices: Float[Tensor, "v 3"], faces: Int[Tensor, "f 3"
         raise ValueError("find_scan_landmarks: the profile is empty; is it a head, y up, facing +z?")
     z = np.interp(np.arange(len(z)), np.nonzero(~np.isnan(z))[0], z[~np.isnan(z)])
     # A ray may slip in between the lips, and hit the mouth's inside or the back of the head.
-    z = np.maximum(z, gray_closing(z, round(0.05 / step), mode="nearest") - 0.03 * unit)
+    z = np.maximum(z, grey_closing(z, round(0.05 / step), mode="nearest") - 0.03 * unit)
     z = gaussian_filter1d(median_filter(z, 7, mode="nearest"), 0.006 / step)
 
     def extremum(name: str, signal: np.ndarray) -> int:

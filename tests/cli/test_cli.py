@@ -10,6 +10,7 @@ from PIL import Image
 
 import headfields.data
 import headfields.models
+import headfields.synthetic.captures
 from headfields.cli import main, motion, runs
 from headfields.cli.errors import CommandError
 from headfields.ops import self_check as doctor
@@ -247,9 +248,7 @@ def test_synth_hands_on_and_refuses_a_full_folder(tmp_path, monkeypatch, capsys)
             raise FileExistsError(f"out {out} is not empty")
         calls.append((out, options))
 
-    fake = SimpleNamespace(write_capture=write_capture)
-    monkeypatch.setitem(sys.modules, "headfields.synthetic.captures", fake)
-    monkeypatch.setattr(headfields.data, "procedural", fake, raising=False)
+    monkeypatch.setattr(headfields.synthetic.captures, "write_capture", write_capture)
     assert main(["synth", str(tmp_path / "new"), "--frames", "5", "--size", "32", "--seed", "7"]) == 0
     assert calls == [(tmp_path / "new", {"frames": 5, "size": 32, "seed": 7, "noise": None, "identity": None})]
     capsys.readouterr()
