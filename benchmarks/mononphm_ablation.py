@@ -80,7 +80,7 @@ def measured(prior: Prior, scans: MeshScans, which: Tensor, codes: PriorCodes) -
 def ablate_prior(out: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     """Trains what is not there yet; figures of each variant."""
     everyone = generate_scans(
-        hf.synthetic.procedural(), arguments.people + 1, arguments.expressions, seed=1, out=out / "scans"
+        hf.synthetic.procedural_head(), arguments.people + 1, arguments.expressions, seed=1, out=out / "scans"
     )
     train, held = everyone.of(range(arguments.people)), everyone.of([arguments.people])
     table: dict[str, Any] = {}

@@ -45,7 +45,7 @@ def head(faces: int) -> Mesh:
     An edge is split where it is the longest of both its faces (Rivara 1984), so that the mesh stays conforming and its
     angles stay as they were.
     """
-    arrays = hf.synthetic.procedural().template()
+    arrays = hf.synthetic.procedural_head().template()
     vertices = arrays.canonical_vertices.double().numpy()
     triangles = arrays.faces.numpy().astype(np.int64)
     while len(triangles) < faces:

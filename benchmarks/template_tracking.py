@@ -15,8 +15,8 @@ import torch
 
 from headfields.data import load_capture
 from headfields.rigging import RiggedTemplate
-from headfields.synthetic.rig_captures import write_template_capture
-from headfields.synthetic.rig_tracking_error import template_error
+from headfields.synthetic.rig_captures import write_rig_capture
+from headfields.synthetic.rig_tracking_error import rig_tracking_error
 from headfields.tracking.rig import TemplateTracker, TemplateTrackingOptions
 
 
@@ -37,7 +37,7 @@ def main() -> None:
     if source is None:
         source = given.out / given.kind
         if not source.exists():
-            write_template_capture(rig, source, given.kind, given.frames, given.size, rate=given.frames / 10)
+            write_rig_capture(rig, source, given.kind, given.frames, given.size, rate=given.frames / 10)
     capture = load_capture(source)
     options = TemplateTrackingOptions.quick() if given.quick else TemplateTrackingOptions()
     frames = list(range(min(given.frames, len(capture))))
@@ -51,7 +51,7 @@ def main() -> None:
         for stage, fits in ((1, found.stage1), (2, found.stage2)):
             if not fits:
                 continue
-            error = template_error(source, tracker.body, {frame: fit.pose for frame, fit in fits.items()})
+            error = rig_tracking_error(source, tracker.body, {frame: fit.pose for frame, fit in fits.items()})
             groups = {"all": None, **error.views}
             table = {view: {"frames": len(error.frames) if rows is None else int(rows.sum()), **error.means(rows)}
                      for view, rows in groups.items()}  # fmt: skip

@@ -35,8 +35,8 @@ from headfields.data import load_capture
 from headfields.heads import BlendshapeHead
 from headfields.mesh import Mesh, SurfaceTree, align_to_surface, extract
 from headfields.priors.scans.meshes import seen_faces
-from headfields.synthetic.captures import write_capture
-from headfields.synthetic.head.model import procedural
+from headfields.synthetic.captures import write_head_capture
+from headfields.synthetic.head.model import procedural_head
 from headfields.tracking import Stage2, Tracker, TrackingOptions, open_prior
 from headfields.tracking.prior.options import HELD_POSE
 from headfields.viz import heat, heat_legend, mesh_picture, side_by_side
@@ -69,12 +69,12 @@ def main() -> None:
     arguments = parser.parse_args()
     folder = arguments.capture
     if folder is None:
-        folder = write_capture(
+        folder = write_head_capture(
             arguments.out / "capture", frames=arguments.frames * arguments.every, size=arguments.size,
             seed=arguments.seed, identity=arguments.identity,
         )  # fmt: skip
     capture = load_capture(folder)
-    head: Any = procedural() if arguments.blendshapes is None else BlendshapeHead.from_file(arguments.blendshapes)
+    head: Any = procedural_head() if arguments.blendshapes is None else BlendshapeHead.from_file(arguments.blendshapes)
     options = TrackingOptions() if arguments.full else TrackingOptions.quick()
     options = dataclasses.replace(options, mesh_resolution=0)
     if arguments.stage1 is not None:

@@ -14,7 +14,7 @@ import torch
 
 import headfields as hf
 from headfields.cli.commands import render, train
-from headfields.synthetic.captures import write_capture
+from headfields.synthetic.captures import write_head_capture
 from headfields.training import evaluate
 from headfields.viz import save_image, side_by_side
 
@@ -33,7 +33,7 @@ def main() -> None:
     out: Path = arguments.out
 
     print(f"1. a synthetic capture in {out / 'capture'}")
-    write_capture(out / "capture", frames=arguments.frames, size=arguments.size)  # at once if it is there already
+    write_head_capture(out / "capture", frames=arguments.frames, size=arguments.size)  # at once if it is there already
     capture = hf.data.load_capture(out / "capture")
     if not (out / "contact_sheet.png").exists():
         hf.viz.contact_sheet(capture, path=out / "contact_sheet.png")

@@ -21,7 +21,7 @@ from headfields.encoders import HashGrid, RegionGate, SurfaceFeatures, UVDisplac
 from headfields.losses.color import Eikonal, Elastic, Loss, OpacityLoss, SurfacePrior, WarpMagnitude, insta_losses
 from headfields.mesh.unwrapping import unwrapped
 from headfields.renderers import NeuSAlpha, OccupancySampler, ScheduledSharpness, SurfaceRenderer, VolumeRenderer
-from headfields.synthetic.captures import write_capture
+from headfields.synthetic.captures import write_head_capture
 from headfields.training import Trainer, evaluate
 from headfields.viz import mesh_picture, normal_map, save_image, side_by_side
 
@@ -146,7 +146,7 @@ def main() -> None:
     folder = arguments.capture
     if folder is None:
         folder = arguments.out / "capture"
-        write_capture(folder, frames=72, size=128)  # at once if it is there already
+        write_head_capture(folder, frames=72, size=128)  # at once if it is there already
     capture = hf.data.load_capture(folder)
     test = [int(each) for each in capture.splits["test"]]
     frame = test[0]

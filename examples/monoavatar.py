@@ -11,7 +11,7 @@ import torch
 
 import headfields as hf
 from headfields.losses.color import Elastic, SquaredColor, WarpMagnitude
-from headfields.synthetic.captures import write_capture
+from headfields.synthetic.captures import write_head_capture
 from headfields.training import Trainer, evaluate
 from headfields.viz import save_image
 
@@ -26,7 +26,7 @@ def main() -> None:
     folder = arguments.capture
     if folder is None:
         folder = arguments.out.parent / "capture"
-        write_capture(folder, frames=72, size=128)  # at once if it is there already
+        write_head_capture(folder, frames=72, size=128)  # at once if it is there already
     capture = hf.data.load_capture(folder)
 
     torch.manual_seed(0)

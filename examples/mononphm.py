@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 import headfields as hf
-from headfields.synthetic.captures import write_capture
+from headfields.synthetic.captures import write_head_capture
 from headfields.viz import mesh_picture, normal_map, save_image, side_by_side
 
 
@@ -34,7 +34,7 @@ def main() -> None:
             command(["train-prior", "--out", str(prior_run), "--minutes", str(arguments.minutes), *more])
     folder = arguments.capture
     if folder is None:
-        folder = write_capture(arguments.out / "capture", frames=arguments.frames, size=192, seed=5, identity=3)
+        folder = write_head_capture(arguments.out / "capture", frames=arguments.frames, size=192, seed=5, identity=3)
     capture = hf.data.load_capture(folder)
 
     prior = hf.tracking.open_prior(prior_run)

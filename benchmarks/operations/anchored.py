@@ -12,7 +12,7 @@ from benchmarks.case import OURS, Case, Contestant, Maker, Settings
 from headfields.decoders import AnchoredDecoder
 from headfields.networks import Anchors, head_anchors
 from headfields.records import Canonical, HeadState, Template
-from headfields.synthetic.head.model import procedural
+from headfields.synthetic.head.model import procedural_head
 
 TITLE = "Local networks at anchors"
 TEXT = """`AnchoredDecoder` with the paper's sizes: 65 anchors and a global member, 36 networks for distance and 36 for
@@ -36,7 +36,7 @@ def cases(settings: Settings) -> Iterator[Case]:
 class Ensemble:
     def __init__(self, points: int, color: bool, device: str) -> None:
         torch.manual_seed(0)
-        head = procedural()
+        head = procedural_head()
         vertices = head().vertices[0].detach()
         chosen = head_anchors(Template(vertices, head.faces))
         self.decoder = AnchoredDecoder(Anchors(vertices[chosen], 30)).to(device)

@@ -15,7 +15,7 @@ from benchmarks.case import OURS, Row, Settings
 from benchmarks.memory import peak_growth
 from benchmarks.profile_insta import STAGES, timed
 from headfields.losses.color import insta_losses
-from headfields.synthetic.captures import write_capture
+from headfields.synthetic.captures import write_head_capture
 from headfields.training import Trainer
 
 TITLE = "INSTA: training step and rendered frame"
@@ -30,7 +30,7 @@ _BUDGET = 15.0  # seconds after which no further round begins
 def cases(settings: Settings) -> Iterator[Row]:
     side, steps, times = settings.pick((256, 600, (3, 9)), (64, 60, (3, 3)))
     with tempfile.TemporaryDirectory() as folder, torch.enable_grad():
-        write_capture(Path(folder) / "capture", frames=24, size=side, samples=1, progress=False)
+        write_head_capture(Path(folder) / "capture", frames=24, size=side, samples=1, progress=False)
         capture = hf.data.load_capture(Path(folder) / "capture")
         avatar = hf.models.insta(capture.template)
         trainer = Trainer(avatar, capture, insta_losses(), device=settings.device, bar=False)

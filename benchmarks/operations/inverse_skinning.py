@@ -29,7 +29,7 @@ def cases(settings: Settings) -> Iterator[Case]:
 
 class _Scene:
     def __init__(self, device: str) -> None:
-        self.head = hf.synthetic.procedural().to(device)
+        self.head = hf.synthetic.procedural_head().to(device)
         generator = torch.Generator().manual_seed(0)
         pose = (0.1 * torch.randn(4, 5, 3, generator=generator)).to(device)
         pose[:, 2, 0] = torch.linspace(0.0, 0.4, 4, device=device)

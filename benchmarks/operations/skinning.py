@@ -18,7 +18,7 @@ vertices, meters, or of the gradients."""
 
 
 def cases(settings: Settings) -> Iterator[Case]:
-    head = hf.synthetic.procedural().to(settings.device)
+    head = hf.synthetic.procedural_head().to(settings.device)
     for backward in (False, True):
         label = "forward, backward" if backward else "forward"
         for heads in settings.pick((1, 8, 32, 128), (1, 8)):

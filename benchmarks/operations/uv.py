@@ -21,7 +21,7 @@ coverage at the outline of charts may differ by rounding, and is counted apart."
 
 
 def cases(settings: Settings) -> Iterator[Case]:
-    head = hf.synthetic.procedural()
+    head = hf.synthetic.procedural_head()
     assert head.uv is not None and head.uv_faces is not None
     tensors = [x.to(settings.device) for x in (head.template_vertices, head.faces, head.uv, head.uv_faces)]
     for resolution in settings.pick((256, 512, 1024), (64,)):

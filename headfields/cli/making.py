@@ -21,7 +21,7 @@ def synth(
         raise CommandError(f"--identity is {identity}; expected 0 or more")
     errors = captures.TrackingNoise(seed=noise_seed).times(noise) if noise else None
     try:
-        captures.write_capture(out, frames=frames, size=size, seed=seed, noise=errors, identity=identity)
+        captures.write_head_capture(out, frames=frames, size=size, seed=seed, noise=errors, identity=identity)
     except FileExistsError as error:
         raise CommandError(str(error)) from error
     print(f"wrote {frames} frames of {size} x {size} pixels to {out}")

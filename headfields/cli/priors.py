@@ -145,7 +145,7 @@ def _scans(config: dict[str, Any], run: RunFolder) -> tuple[Any, Any]:
     """The scans to train on, and those of people held out (or None)."""
     from headfields.heads import BlendshapeHead
     from headfields.priors.scans import load_scans
-    from headfields.synthetic import generate_scans, procedural
+    from headfields.synthetic import generate_scans, procedural_head
 
     chosen, held_out = config["scans"], config["held_out"]
     if "nphm" in chosen:
@@ -155,7 +155,7 @@ def _scans(config: dict[str, Any], run: RunFolder) -> tuple[Any, Any]:
     else:
         if chosen.get("head", "procedural") != "procedural":
             raise CommandError(f"--head is {chosen['head']!r}; expected procedural (or give --blendshapes FILE)")
-        head = BlendshapeHead.from_file(chosen["blendshapes"]) if "blendshapes" in chosen else procedural()
+        head = BlendshapeHead.from_file(chosen["blendshapes"]) if "blendshapes" in chosen else procedural_head()
         everyone = generate_scans(
             head, chosen["people"] + held_out, chosen["expressions"], config["seed"], out=run.path / "scans"
         )

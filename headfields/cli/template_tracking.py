@@ -15,10 +15,10 @@ def synth_template(
 ) -> None:
     """Draws a capture of a rig."""
     from headfields.rigging import RiggedTemplate
-    from headfields.synthetic.rig_captures import write_template_capture
+    from headfields.synthetic.rig_captures import write_rig_capture
 
     try:
-        write_template_capture(RiggedTemplate.from_file(rig), out, kind, frames, size, seed, rate=rate)
+        write_rig_capture(RiggedTemplate.from_file(rig), out, kind, frames, size, seed, rate=rate)
     except FileExistsError as error:
         raise CommandError(str(error)) from error
     print(f"wrote {frames} frames of {size} x {size} pixels to {out}")

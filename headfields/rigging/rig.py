@@ -98,7 +98,7 @@ def rig_template(
 
     Args:
         mesh: lips closed, y up, face toward +z; of any scale, meters from here on.
-        body: `procedural_body()`, `procedural()`, or an `SmplxHead` or `FlameHead` from a file, with 68 or 51
+        body: `procedural_body()`, `procedural_head()`, or an `SmplxHead` or `FlameHead` from a file, with 68 or 51
             landmarks.
         landmarks: by name or number, see `read_scan_landmarks`; found if left out.
         expression: (1, E) of the body, as in the scan, but for shut lids.

@@ -21,8 +21,8 @@ from headfields.heads.flame.files import flame_arrays
 from headfields.heads.flame.model import FlameHead
 from headfields.ops.skinning import rotation_matrices
 from headfields.records import Camera, HeadState
-from headfields.synthetic.head.model import procedural, procedural_arrays
-from headfields.synthetic.scans.draws import HeadDraws
+from headfields.synthetic.head.model import procedural_head, procedural_head_arrays
+from headfields.synthetic.scans.sampler import HeadSampler
 from headfields.synthetic.scene.motion import JAW_OPEN, Motion, head_motion
 from headfields.synthetic.scene.render import Renderer
 from headfields.synthetic.scene.scene import Scene
@@ -31,7 +31,7 @@ from headfields.synthetic.scene.wrinkles import Activity
 from headfields.synthetic.tracking_error import write_truth
 from headfields.synthetic.tracking_noise import TrackingNoise
 
-__all__ = ["TrackingNoise", "write_capture"]
+__all__ = ["TrackingNoise", "write_head_capture"]
 
 _VERSION = 1  # of what the same arguments draw
 _RECORD = "synthetic.json"
@@ -40,7 +40,7 @@ _MARGIN = 0.96  # part of the half image that the head may fill
 _JAW = 2
 
 
-def write_capture(
+def write_head_capture(
     out: str | Path,
     frames: int = 72,
     test_frames: int | None = None,
@@ -74,7 +74,7 @@ def write_capture(
         noise: how wrong meshes, cameras, expression files and (as they are the mesh's) depth maps are. Images, labels
             and landmarks stay those of the truth, which `truth.npz` then holds: `headfields.synthetic.tracking_error`
             compares. None for exact tracking.
-        identity: draws whose head it is, as `headfields.synthetic.HeadDraws` does; the mean head if None.
+        identity: draws whose head it is, as `headfields.synthetic.HeadSampler` does; the mean head if None.
 
     Returns:
         The folder. A folder that holds this very capture already is left as it is.
@@ -90,20 +90,22 @@ def write_capture(
         record["noise"] = asdict(noise)
     if identity is not None:
         if identity < 0:
-            raise ValueError(f"write_capture: identity is {identity}; expected 0 or more, or None for the mean head")
+            raise ValueError(
+                f"write_head_capture: identity is {identity}; expected at least 0, or None for the mean head"
+            )
         record["identity"] = identity
     if folder.exists():
         if not folder.is_dir():
-            raise FileExistsError(f"write_capture: out {folder} is a file; name a folder")
+            raise FileExistsError(f"write_head_capture: out {folder} is a file; name a folder")
         if _is_same(folder, record):
             return folder
         if any(folder.iterdir()):
             raise FileExistsError(
-                f"write_capture: {folder} is not empty and holds no capture of these arguments ({_RECORD}); "
+                f"write_head_capture: {folder} is not empty and holds no capture of these arguments ({_RECORD}); "
                 "name another folder or remove it"
             )
     with torch.no_grad():
-        head = procedural() if identity is None else _someone(identity)
+        head = procedural_head() if identity is None else _someone(identity)
         motion = head_motion(frames, rate, list(head.expression_names), seed)
         states = _states(head, motion)
         template = head.template()
@@ -148,27 +150,27 @@ def write_capture(
 
 def _someone(identity: int) -> FlameHead:
     """The procedural head with another template: one of the people that it can make."""
-    arrays = flame_arrays(procedural_arrays(), "procedural()")
-    drawn = HeadDraws(procedural()).identity(np.random.default_rng([identity, 6])).numpy()
+    arrays = flame_arrays(procedural_head_arrays(), "procedural_head()")
+    drawn = HeadSampler(procedural_head()).identity(np.random.default_rng([identity, 6])).numpy()
     return FlameHead(replace(arrays, template=(arrays.template + arrays.shape_basis @ drawn).astype(np.float32)))
 
 
 def _checked(frames: int, test_frames: int, size: int, seed: int, samples: int, rate: float) -> dict[str, object]:
     """The arguments that the capture depends on, as they are recorded."""
     if frames < 1:
-        raise ValueError(f"write_capture: frames is {frames}; expected at least 1")
+        raise ValueError(f"write_head_capture: frames is {frames}; expected at least 1")
     if not 0 <= test_frames <= frames:
-        raise ValueError(f"write_capture: test_frames is {test_frames}; expected 0 to {frames}, the number of frames")
+        raise ValueError(f"write_head_capture: test_frames is {test_frames}; expected 0 to {frames} (frames)")
     if size < 8:
-        raise ValueError(f"write_capture: size is {size}; expected at least 8 pixels")
+        raise ValueError(f"write_head_capture: size is {size}; expected at least 8 pixels")
     if samples < 1 or round(samples**0.5) ** 2 != samples:
         raise ValueError(
-            f"write_capture: samples is {samples}; expected a square number of rays a pixel (1, 4, 9, ...)"
+            f"write_head_capture: samples is {samples}; expected a square number of rays a pixel (1, 4, 9, ...)"
         )
     if not rate > 0:
-        raise ValueError(f"write_capture: rate is {rate}; expected a positive number of frames a second")
+        raise ValueError(f"write_head_capture: rate is {rate}; expected a positive number of frames a second")
     if seed < 0:
-        raise ValueError(f"write_capture: seed is {seed}; expected 0 or more")
+        raise ValueError(f"write_head_capture: seed is {seed}; expected 0 or more")
     return {
         "version": _VERSION,
         "frames": frames,

@@ -14,11 +14,11 @@ from headfields.data.formats.insta_writer import CapturedFrame, InstaWriter
 from headfields.mesh.obj import ObjMesh
 from headfields.records import Camera, HeadState
 from headfields.rigging.rigged_template import RiggedTemplate
-from headfields.synthetic.scene.rig_motion import PARTS, Kind, TemplateMotion, chair_motion, talk_motion
-from headfields.synthetic.scene.rig_scene import TemplateScene
+from headfields.synthetic.scene.rig_motion import PARTS, Kind, RigMotion, chair_motion, talk_motion
+from headfields.synthetic.scene.rig_scene import RigScene
 from headfields.synthetic.tracking_error import TRUTH
 
-__all__ = ["template_states", "write_template_capture"]
+__all__ = ["rig_states", "write_rig_capture"]
 
 _RECORD = "synthetic.json"
 _DISTANCE = 1.6  # of the camera from the chair's axis, meters
@@ -26,7 +26,7 @@ _MARGIN = 0.94  # part of the half image that the body may fill
 _VERSION = 1
 
 
-def write_template_capture(
+def write_rig_capture(
     rig: RiggedTemplate,
     out: str | Path,
     kind: Kind = "talk",
@@ -67,7 +67,7 @@ def write_template_capture(
         FileExistsError: it is not empty.
         ValueError: an argument is out of range.
     """
-    folder, op = Path(out), "write_template_capture"
+    folder, op = Path(out), "write_rig_capture"
     if kind not in ("chair", "talk"):
         raise ValueError(f"{op}: kind is {kind!r}; expected 'chair' or 'talk'")
     if frames < 1 or size < 16 or seed < 0 or not rate > 0:
@@ -86,9 +86,9 @@ def write_template_capture(
             if kind == "chair"
             else talk_motion(frames, tuple(rig.expression_names), width, rate, seed)
         )
-        states = template_states(rig, motion)
+        states = rig_states(rig, motion)
         cameras = _cameras(rig, motion, size)
-        scene = TemplateScene(rig, seed, samples)
+        scene = RigScene(rig, seed, samples)
         template = rig.template()
         writer = InstaWriter(folder, ObjMesh(template.canonical_vertices.numpy(), rig.faces.numpy()), 0.001)
         for index in tqdm(range(frames), desc="drawing", unit="frame", disable=not progress):
@@ -110,7 +110,7 @@ def write_template_capture(
     return folder
 
 
-def template_states(rig: RiggedTemplate, motion: TemplateMotion) -> HeadState:
+def rig_states(rig: RiggedTemplate, motion: RigMotion) -> HeadState:
     """All frames of a motion, the chair's turn left out; joints that a rig of five lacks stay at rest."""
     joints = rig.joints
     turns = {name: motion.turns[name] for name in PARTS if joints.get(name, 0)}
@@ -121,13 +121,13 @@ def template_states(rig: RiggedTemplate, motion: TemplateMotion) -> HeadState:
     return replace(
         parts[0],
         vertices=torch.cat([part.vertices for part in parts]),
-        expression=torch.cat([part.need("template_states", "expression") for part in parts]),
-        pose=torch.cat([part.need("template_states", "pose") for part in parts]),
-        joint_transforms=torch.cat([part.need("template_states", "joint_transforms") for part in parts]),
+        expression=torch.cat([part.need("rig_states", "expression") for part in parts]),
+        pose=torch.cat([part.need("rig_states", "pose") for part in parts]),
+        joint_transforms=torch.cat([part.need("rig_states", "joint_transforms") for part in parts]),
     )
 
 
-def _cameras(rig: RiggedTemplate, motion: TemplateMotion, size: int) -> Camera:
+def _cameras(rig: RiggedTemplate, motion: RigMotion, size: int) -> Camera:
     """One camera fixed in the room, as the turning body sees it, its lens as long as a whole turn allows."""
     rest = rig.template_vertices
     low, high = rest.amin(0), rest.amax(0)
@@ -146,7 +146,7 @@ def _cameras(rig: RiggedTemplate, motion: TemplateMotion, size: int) -> Camera:
     return Camera(pose, lens.expand(len(pose), 3, 3).contiguous(), (size, size))
 
 
-def _write_truth(folder: Path, rig: RiggedTemplate, states: HeadState, cameras: Camera, motion: TemplateMotion) -> None:
+def _write_truth(folder: Path, rig: RiggedTemplate, states: HeadState, cameras: Camera, motion: RigMotion) -> None:
     assert states.expression is not None and states.pose is not None
     jaw: Float[Tensor, "f 3"] = states.pose[:, rig.jaw_joint]
     np.savez_compressed(

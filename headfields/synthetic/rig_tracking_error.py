@@ -15,11 +15,11 @@ from headfields.ops.skinning import rotation_matrices
 from headfields.synthetic.tracking_error import TRUTH
 from headfields.tracking.rig.body import BodyPose, TrackedBody
 
-__all__ = ["TemplateError", "template_error"]
+__all__ = ["RigTrackingError", "rig_tracking_error"]
 
 
 @dataclass(frozen=True)
-class TemplateError:
+class RigTrackingError:
     """Errors of F frames, in the camera's frame.
 
     Attributes:
@@ -54,8 +54,8 @@ class TemplateError:
 
 
 @torch.no_grad()
-def template_error(folder: str | Path, body: TrackedBody, poses: Mapping[int, BodyPose]) -> TemplateError:
-    """Compares poses with the `truth.npz` of a capture that `write_template_capture` made of the same rig.
+def rig_tracking_error(folder: str | Path, body: TrackedBody, poses: Mapping[int, BodyPose]) -> RigTrackingError:
+    """Compares poses with the `truth.npz` of a capture that `write_rig_capture` made of the same rig.
 
     Args:
         folder: of the capture. body: the template. poses: by frame.
@@ -65,12 +65,12 @@ def template_error(folder: str | Path, body: TrackedBody, poses: Mapping[int, Bo
     """
     path = Path(folder) / TRUTH
     if not path.is_file():
-        raise CaptureError(f"template_error: {path} does not exist; write_template_capture makes one")
+        raise CaptureError(f"rig_tracking_error: {path} does not exist; write_rig_capture makes one")
     with np.load(path, allow_pickle=False) as file:
         truth = {name: torch.from_numpy(file[name]) for name in ("vertices", "world_to_camera", "pose")}
     rig = body.rig
     if truth["vertices"].shape[1:] != rig.template_vertices.shape or truth["pose"].shape[1] != len(rig.parents):
-        raise CaptureError(f"template_error: {path} is of another rig; give the one that the capture was drawn with")
+        raise CaptureError(f"rig_tracking_error: {path} is of another rig; give the rig the capture was drawn with")
     frames = sorted(poses)
     rest = rig.weights.argmax(dim=1)
     groups = {"head": rest == rig.skull, "torso": ~_below(rig.parents, rig.neck_joint or rig.skull)[rest]}
@@ -97,7 +97,7 @@ def template_error(folder: str | Path, body: TrackedBody, poses: Mapping[int, Bo
              1e3 * (aligned - true).norm(dim=1).mean(), angles["torso"], angles["head"], _angle(both[0] @ both[1].T),
              float(torch.rad2deg(torch.atan2(ahead[0], -ahead[2]))))
         )  # fmt: skip
-    return TemplateError(frames, *np.array(rows, np.float64).reshape(-1, 7).T)
+    return RigTrackingError(frames, *np.array(rows, np.float64).reshape(-1, 7).T)
 
 
 def _below(parents: tuple[int, ...], joint: int) -> Bool[Tensor, " j"]:

@@ -58,7 +58,7 @@ def tracking_error(
     frames: Sequence[int] | None = None,
     corrected: Mapping[int, tuple[Camera, HeadState]] | None = None,
 ) -> TrackingError:
-    """Compares a capture with its `truth.npz`, as `headfields.synthetic.captures.write_capture` writes it with noise.
+    """Compares a capture with its `truth.npz`, which `write_head_capture` writes when it draws with noise.
 
     A head that moves in the vertices (`capture.head_frame`) is compared in its own frame, the truth's as well.
 
@@ -74,7 +74,7 @@ def tracking_error(
     """
     path = capture.path / TRUTH
     if not path.is_file():
-        raise CaptureError(f"tracking_error: {path} does not exist; write_capture(..., noise=...) makes one")
+        raise CaptureError(f"tracking_error: {path} does not exist; write_head_capture(..., noise=...) makes one")
     try:
         with np.load(path, allow_pickle=False) as file:
             truth = {name: file[name].astype(np.float64) for name in ("vertices", "world_to_camera", "expression")}

@@ -100,7 +100,7 @@ def test_skinning_agrees_with_smplx() -> None:
     from benchmarks.operations.skinning import _contestants
 
     for backward in (False, True):
-        rows = measure(Case("c", {}, "heads", 2, _contestants(hf.synthetic.procedural(), 2, backward)), _BRIEF)
+        rows = measure(Case("c", {}, "heads", 2, _contestants(hf.synthetic.procedural_head(), 2, backward)), _BRIEF)
         assert rows[1].contestant == "smplx"
         assert rows[1].difference is not None and rows[1].difference < (1e-2 if backward else 1e-5), rows[1]
 
@@ -141,7 +141,7 @@ def test_uv_peers_agree() -> None:
     import headfields as hf
     from benchmarks.operations import uv
 
-    head = hf.synthetic.procedural()
+    head = hf.synthetic.procedural_head()
     tensors = [head.template_vertices, head.faces, head.uv, head.uv_faces]
     ours, loop, *cuda = measure(Case("c", {}, "t", 48**2, uv.texels(*tensors, 48, "cpu"), tolerance=1e-3), _BRIEF)
     assert ours.contestant == OURS and loop.difference is not None and loop.difference < 1e-6 and loop.unmatched <= 9

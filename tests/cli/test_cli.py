@@ -243,12 +243,12 @@ def test_help_and_bad_usage():
 def test_synth_hands_on_and_refuses_a_full_folder(tmp_path, monkeypatch, capsys):
     calls = []
 
-    def write_capture(out, **options):
+    def write_head_capture(out, **options):
         if out.exists() and any(out.iterdir()):
             raise FileExistsError(f"out {out} is not empty")
         calls.append((out, options))
 
-    monkeypatch.setattr(headfields.synthetic.captures, "write_capture", write_capture)
+    monkeypatch.setattr(headfields.synthetic.captures, "write_head_capture", write_head_capture)
     assert main(["synth", str(tmp_path / "new"), "--frames", "5", "--size", "32", "--seed", "7"]) == 0
     assert calls == [(tmp_path / "new", {"frames": 5, "size": 32, "seed": 7, "noise": None, "identity": None})]
     capsys.readouterr()

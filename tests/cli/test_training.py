@@ -131,9 +131,9 @@ def test_a_broken_checkpoint_is_told_of_and_the_one_before_taken(run, capsys):  
 
 @pytest.mark.slow
 def test_two_processes_by_the_command_itself_and_by_torchrun(tmp_path):
-    from headfields.synthetic.captures import write_capture
+    from headfields.synthetic.captures import write_head_capture
 
-    write_capture(tmp_path / "capture", frames=6, test_frames=2, size=32, progress=False)
+    write_head_capture(tmp_path / "capture", frames=6, test_frames=2, size=32, progress=False)
     small = ["--set", "levels=2", "log2_table_size=8", "grid_resolution=8", "--rays", "64", "--device", "cpu"]
     train = ["train", "insta", "--capture", str(tmp_path / "capture"), "--devices", "2", *small]
     one = [sys.executable, "-m", "headfields"]

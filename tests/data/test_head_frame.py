@@ -22,7 +22,7 @@ from headfields.data.head_frame import HeadFrame, choose_head_frame, vertex_area
 from headfields.mesh.obj import ObjMesh
 from headfields.ops import rigid_transform, rotation_matrices
 from headfields.records import Camera, HeadState
-from headfields.synthetic.captures import TrackingNoise, write_capture
+from headfields.synthetic.captures import TrackingNoise, write_head_capture
 from headfields.synthetic.tracking_error import tracking_error
 from tests.data.compare import differences, snapshot
 from tests.data.moving import jaw, jaw_frames, put_pose_into_vertices
@@ -210,7 +210,7 @@ def test_a_mesh_without_a_rigid_part_is_warned_of() -> None:
 
 def test_tracking_error_does_not_depend_on_where_the_pose_is(tmp_path: Path) -> None:
     drawn = {"frames": 4, "test_frames": 1, "size": 16, "samples": 1, "progress": False}
-    still = load_capture(write_capture(tmp_path / "still", **drawn, noise=TrackingNoise()))
+    still = load_capture(write_head_capture(tmp_path / "still", **drawn, noise=TrackingNoise()))
     moving = load_capture(put_pose_into_vertices(still, tmp_path / "moving"))
     assert still.head_frame is None and moving.head_frame is not None
     one, other = tracking_error(still), tracking_error(moving)

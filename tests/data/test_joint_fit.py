@@ -13,7 +13,7 @@ from tests.data.tiny import blob, tiny_frames
 
 
 def test_joints_of_a_posed_head_are_found():
-    head = hf.synthetic.procedural()
+    head = hf.synthetic.procedural_head()
     pose = torch.zeros(3, 5, 3)
     pose[0, 1, 1], pose[1, 2, 0], pose[2, 0, 2] = 0.4, 0.25, 0.3
     state = head(pose=pose)

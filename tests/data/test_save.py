@@ -11,7 +11,7 @@ from PIL import Image
 from headfields.data import load_capture, save_capture, write_insta
 from headfields.data.formats.insta_writer import InstaWriter
 from headfields.mesh.obj import ObjMesh
-from headfields.synthetic.captures import write_capture
+from headfields.synthetic.captures import write_head_capture
 from tests.data.compare import differences, snapshot
 from tests.data.formats.test_insta import FLIP, edit, map_matrices
 from tests.data.tiny import blob, tiny_frames
@@ -97,7 +97,7 @@ def test_names_that_do_not_sort_are_numbered(tiny: Path, tmp_path: Path) -> None
 
 
 def test_procedural(tmp_path: Path) -> None:
-    write_capture(tmp_path / "head", frames=6, size=32, test_frames=2, progress=False)
+    write_head_capture(tmp_path / "head", frames=6, size=32, test_frames=2, progress=False)
     first = load_capture(tmp_path / "head")
     save_capture(first, tmp_path / "again")
     assert differences(snapshot(first), snapshot(load_capture(tmp_path / "again"))) == []

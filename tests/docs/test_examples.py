@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from headfields.data.formats.insta_writer import write_insta
-from headfields.synthetic.head.model import procedural_arrays
+from headfields.synthetic.head.model import procedural_head_arrays
 from tests.data.formats.test_metrical_tracker import save
 from tests.data.tiny import blob, tiny_frames
 from tests.heads.flame.published import write_landmark_files, write_masks, write_template
@@ -34,8 +34,8 @@ density = torch.ones(3)
 """,
     "files.md": """
 shape, expression, pose = torch.zeros(2, 300), torch.zeros(2, 100), torch.zeros(2, 5, 3)
-vertices = hf.synthetic.procedural().template_vertices[None]
-faces = hf.synthetic.procedural().faces
+vertices = hf.synthetic.procedural_head().template_vertices[None]
+faces = hf.synthetic.procedural_head().faces
 camera = None
 """,
     "retargeting.md": """
@@ -70,7 +70,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def write_flame_files(folder: Path) -> None:
     """What files.md reads: a model, its masks, landmarks and template, and a tracker's frames."""
-    arrays = procedural_arrays()
+    arrays = procedural_head_arrays()
     (folder / "generic_model.pkl").write_bytes(pickle.dumps({key: arrays[key] for key in SEVEN}, protocol=2))
     write_masks(folder, arrays)
     write_landmark_files(folder, arrays)

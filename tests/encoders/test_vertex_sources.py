@@ -172,7 +172,7 @@ def test_second_derivatives_reach_the_vertices() -> None:
 
 
 def test_the_paper_sizes_are_the_defaults() -> None:
-    head = hf.synthetic.procedural()
+    head = hf.synthetic.procedural_head()
     template = Template(head.template_vertices, head.faces, uv=head.uv, uv_faces=head.uv_faces)
     source = UVDisplacementFeatures(template, position_bands=None)
     assert source.rasterizer.resolution == (256, 256) and source.width == 64

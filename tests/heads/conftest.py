@@ -1,13 +1,13 @@
 import pytest
 
-from headfields.synthetic.head.model import procedural, procedural_arrays
+from headfields.synthetic.head.model import procedural_head, procedural_head_arrays
 
 
 @pytest.fixture(scope="session")
 def head():
-    return procedural()
+    return procedural_head()
 
 
 @pytest.fixture(scope="session")
 def arrays():
-    return procedural_arrays()
+    return procedural_head_arrays()

@@ -18,7 +18,7 @@ from tests.test_composition import BOX, CAMERA, DEFORMERS, ENCODERS, anchors, hy
 
 @functools.cache
 def template() -> hf.Template:
-    head = hf.synthetic.procedural()
+    head = hf.synthetic.procedural_head()
     return hf.Template(head().vertices[0].detach(), head.faces)
 
 

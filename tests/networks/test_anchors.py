@@ -12,7 +12,7 @@ MIRROR = torch.tensor([-1.0, 1.0, 1.0])
 
 
 def procedural() -> hf.Template:
-    head = hf.synthetic.procedural()
+    head = hf.synthetic.procedural_head()
     return hf.Template(head().vertices[0].detach(), head.faces)
 
 

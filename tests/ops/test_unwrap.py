@@ -65,7 +65,7 @@ def test_simple_shapes_become_one_chart_without_folds(name: str) -> None:
 
 
 def test_a_head_gets_a_chart_for_the_skin_and_one_for_each_eye() -> None:
-    head = hf.synthetic.procedural()
+    head = hf.synthetic.procedural_head()
     vertices = head().vertices[0].detach()
     uv, uv_faces = unwrap(vertices, head.faces)
     corners_agree(vertices, head.faces, uv, uv_faces)

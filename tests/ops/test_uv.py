@@ -62,7 +62,7 @@ def test_texels_are_what_trying_every_face_gives(
 
 @pytest.mark.parametrize("resolution", [(64, 64), (50, 97)])
 def test_a_head_against_a_loop_over_its_faces(resolution: tuple[int, int]) -> None:
-    head = hf.synthetic.procedural()
+    head = hf.synthetic.procedural_head()
     assert head.uv is not None and head.uv_faces is not None
     found = UVRasterizer(head.faces, head.uv, head.uv_faces, resolution, padding=0.0)
     face, barycentric = numpy_uv.rasterize(head.uv.double().clamp(0, 1).numpy(), head.uv_faces.numpy(), *resolution)

@@ -3,12 +3,12 @@ import torch
 
 from headfields.heads import FlameHead
 from headfields.records import HeadState
-from headfields.synthetic.head.model import procedural
+from headfields.synthetic.head.model import procedural_head
 
 
 @pytest.fixture(scope="session")
 def head() -> FlameHead:
-    return procedural()
+    return procedural_head()
 
 
 @pytest.fixture(scope="session")

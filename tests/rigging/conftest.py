@@ -6,15 +6,15 @@ import trimesh
 
 from headfields.mesh import TexturedMesh
 from headfields.ops.closest_triangle import TriangleBVH
-from headfields.synthetic.head.model import procedural
-from headfields.synthetic.head.texture import procedural_texture
+from headfields.synthetic.head.model import procedural_head
+from headfields.synthetic.head.texture import procedural_head_texture
 
 CENTER = torch.tensor([0.0, -0.03, 0.0])
 
 
 @pytest.fixture(scope="session")
 def head():
-    return procedural()
+    return procedural_head()
 
 
 def sealed_scan(head, place, subdivisions=5):
@@ -25,7 +25,7 @@ def sealed_scan(head, place, subdivisions=5):
     tree = TriangleBVH(head.faces, place)
     far = CENTER + 0.5 * directions  # the first hit from outside is the outermost one
     hit = tree.raycast(far, -directions)
-    texture = torch.from_numpy(procedural_texture(256)).float()
+    texture = torch.from_numpy(procedural_head_texture(256)).float()
     corners = head.uv[head.uv_faces[hit.face.clamp_min(0)]]
     uv = (hit.barycentric[..., None] * corners).sum(1)
     vertices = far - torch.where(hit.face >= 0, hit.distance, 0.0)[:, None] * directions

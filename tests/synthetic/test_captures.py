@@ -12,8 +12,8 @@ from headfields.data.capture import Capture
 from headfields.data.load import load_capture
 from headfields.heads.mouth.closing import close_mouth
 from headfields.ops.closest_triangle import TriangleBVH
-from headfields.synthetic.captures import write_capture
-from headfields.synthetic.head.model import procedural
+from headfields.synthetic.captures import write_head_capture
+from headfields.synthetic.head.model import procedural_head
 from headfields.synthetic.scene.motion import JAW_OPEN, head_motion
 from headfields.synthetic.scene.scene import HAIR, Scene
 from headfields.synthetic.scene.shading import Lights
@@ -24,7 +24,7 @@ FRAMES, SIZE = 6, 32
 
 def draw(folder: Path, **changes: object) -> Path:
     arguments: dict = {"frames": FRAMES, "test_frames": 2, "size": SIZE, "seed": 3, "progress": False}
-    return write_capture(folder, **(arguments | changes))
+    return write_head_capture(folder, **(arguments | changes))
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +55,7 @@ def test_splits(folder: Path) -> None:
 
 def test_expression_and_jaw_give_the_mesh(capture: Capture) -> None:
     """All but the gaze follows from the expression file: `mouth_open` is the jaw as well."""
-    head = procedural()
+    head = procedural_head()
     state = capture.state(range(FRAMES))
     assert state.expression is not None
     pose = torch.zeros(FRAMES, 5, 3)
@@ -72,7 +72,7 @@ def test_expression_and_jaw_give_the_mesh(capture: Capture) -> None:
 
 
 def test_landmarks_are_the_meshs_own(capture: Capture) -> None:
-    head = procedural()
+    head = procedural_head()
     state, camera = capture.state(range(FRAMES)), capture.camera(range(FRAMES))
     projected, depth = camera.project(head.landmarks(state.vertices))
     assert (depth > 0.5).all()
@@ -192,13 +192,13 @@ def test_refuses_other_folders(tmp_path: Path) -> None:
     ],
 )
 def test_arguments(tmp_path: Path, changes: dict, message: str) -> None:
-    with pytest.raises(ValueError, match=f"write_capture: {message}"):
+    with pytest.raises(ValueError, match=f"write_head_capture: {message}"):
         draw(tmp_path / "never", **changes)
     assert not (tmp_path / "never").exists()
 
 
 def test_motion_covers_its_range_smoothly() -> None:
-    names = list(procedural().expression_names)
+    names = list(procedural_head().expression_names)
     motion = head_motion(1500, 25.0, names, 0)
     yaw, pitch, roll = np.degrees(np.abs(motion.angles).max(0))
     assert 28 < yaw <= 35 and 11 < pitch <= 15 and 6 < roll <= 8
@@ -212,7 +212,7 @@ def test_motion_covers_its_range_smoothly() -> None:
 
 def test_scene_hair_stands_off_the_skin_and_teeth_stay_behind_the_lips() -> None:
     with torch.no_grad():
-        head = procedural()
+        head = procedural_head()
         scene = Scene(head, 0)
         posed = scene.pose(head())
     skin = len(head.template_vertices)
@@ -231,7 +231,7 @@ def test_scene_hair_stands_off_the_skin_and_teeth_stay_behind_the_lips() -> None
 
 def test_wrinkles_follow_the_expression() -> None:
     with torch.no_grad():
-        anatomy = Scene(procedural(), 0).anatomy
+        anatomy = Scene(procedural_head(), 0).anatomy
     forehead = torch.stack(
         [torch.zeros(200), anatomy.brow_height + torch.linspace(0.005, 0.045, 200), torch.full((200,), 0.09)], 1
     )

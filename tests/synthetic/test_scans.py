@@ -12,9 +12,9 @@ from headfields.ops.closest_triangle import TriangleBVH
 from headfields.priors.scans import MeshScans, PointCounts, PointScans, load_scans, save_scans
 from headfields.priors.scans.meshes import FACE, HIDDEN, REAR, STATIC
 from headfields.priors.scans.visibility import rim_faces, seen_share
-from headfields.synthetic.head.model import procedural
-from headfields.synthetic.scans.draws import HeadDraws
+from headfields.synthetic.head.model import procedural_head
 from headfields.synthetic.scans.generate import generate_scans
+from headfields.synthetic.scans.sampler import HeadSampler
 from tests.priors.tiny import tiny_head, tiny_scans
 
 COUNTS = PointCounts(face=40, static=20, back=30, near=25, far=15, correspondences=80)
@@ -175,7 +175,7 @@ def test_generated_sets_are_the_same_each_time_and_read_back(tmp_path: Path) -> 
 
 
 def test_faces_of_the_procedural_head_are_drawn_by_name() -> None:
-    draws = HeadDraws(procedural())
+    draws = HeadSampler(procedural_head())
     random = np.random.default_rng(0)
     identity = torch.stack([draws.identity(random) for _ in range(40)])
     assert (identity[:, 20:] == 0).all()

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from headfields.data import Capture, CaptureError, load_capture, save_capture
-from headfields.synthetic.captures import TrackingNoise, write_capture
+from headfields.synthetic.captures import TrackingNoise, write_head_capture
 from headfields.synthetic.scene.motion import Motion, head_motion
 from headfields.synthetic.tracking_error import TRUTH, tracking_error
 from tests.data.compare import differences, snapshot
@@ -89,7 +89,7 @@ def test_arguments(name: str, value: float) -> None:
 
 
 def draw(folder: Path, noise: TrackingNoise | None) -> Path:
-    return write_capture(folder, frames=FRAMES, test_frames=1, size=SIZE, seed=3, progress=False, noise=noise)
+    return write_head_capture(folder, frames=FRAMES, test_frames=1, size=SIZE, seed=3, progress=False, noise=noise)
 
 
 @pytest.fixture(scope="module")
@@ -158,7 +158,7 @@ def test_same_arguments_same_bytes(tmp_path: Path, folders: dict[str, Path]) -> 
 
 
 def test_a_broken_truth_is_refused(tmp_path: Path, folders: dict[str, Path], noisy: Capture) -> None:
-    with pytest.raises(CaptureError, match=r"truth\.npz does not exist; write_capture"):
+    with pytest.raises(CaptureError, match=r"truth\.npz does not exist; write_head_capture"):
         tracking_error(load_capture(folders["exact"]))
     save_capture(noisy, tmp_path / "copy")
     capture = load_capture(tmp_path / "copy")

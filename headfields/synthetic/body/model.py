@@ -5,12 +5,10 @@ SMPL-X's 55 joints, 300 + 100 components and correctives of 54 joints, of which 
 """
 
 import functools
-from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float, Int, Shaped
 
-from headfields.files.arrays import save_arrays
 from headfields.heads.flame.files import check_model
 from headfields.heads.smplx import KEYS, SmplxHead
 from headfields.synthetic.body.rig import (
@@ -22,9 +20,9 @@ from headfields.synthetic.body.rig import (
     shapes,
 )
 from headfields.synthetic.body.torso import torso
-from headfields.synthetic.head.model import procedural_arrays
+from headfields.synthetic.head.model import procedural_head_arrays
 
-__all__ = ["procedural_body", "procedural_body_arrays", "write_procedural_body"]
+__all__ = ["procedural_body", "procedural_body_arrays"]
 
 _MM = 1e-3
 HEAD_CHART = 0.42
@@ -35,7 +33,7 @@ _ARM_CHARTS = {1: (0.72, 0.21, 0.995, 0.405), -1: (0.72, 0.005, 0.995, 0.195)}
 
 def _texture_coordinates() -> tuple[Float[np.ndarray, "t 2"], Int[np.ndarray, "f 3"]]:
     """The head's, squeezed into the upper part, and three charts for trunk and arms, unrolled from front or top."""
-    own = procedural_arrays()
+    own = procedural_head_arrays()
     below, start = torso(), len(own["v_template"])
     uv = [own["uv"] * [1, 1 - HEAD_CHART] + [0, HEAD_CHART]]
     total = len(own["uv"])
@@ -110,7 +108,7 @@ def _rotated(order: list[int], sign: int) -> list[int]:
 
 @functools.cache
 def _cached() -> dict[str, Shaped[np.ndarray, "..."]]:
-    own = procedural_arrays()
+    own = procedural_head_arrays()
     vertices, below = body_positions(), torso()
     count, head = len(vertices), len(own["v_template"])
     directions = np.zeros((count, 3, 400), np.float32)
@@ -158,26 +156,14 @@ def procedural_body_arrays() -> dict[str, Shaped[np.ndarray, "..."]]:
     return dict(_cached())
 
 
-def write_procedural_body(path: str | Path) -> Path:
-    """Writes the procedural upper body as an npz in SMPL-X's format, which `SmplxHead.from_file` and smplx read.
-
-    Args:
-        path: where to; the suffix `.npz` is added if it has none. smplx wants `SMPLX_NEUTRAL.npz`.
-
-    Returns:
-        The path of the file.
-    """
-    return save_arrays(path, _cached())
-
-
 def procedural_body() -> SmplxHead:
     """An upper body made by code: some 11,400 vertices, meters, y up, face toward +z, pupils at y = 0.
 
-    Its first vertices and faces are those of `procedural()`, whose face, expressions, 68 landmarks, regions and teeth
-    (`procedural_teeth("body")`) it has; the skin goes on from the neck without a gap over shoulders, stubs of the upper
-    arms, which hang 52 degrees below the horizontal, and the trunk to the waist, and is closed there. All 55 joints
-    have places, those without a mesh too. The same on every call, generated once a process; each call gives a model of
-    its own. Named directions are in `expression_names` and `shape_names`.
+    Its first vertices and faces are those of `procedural_head()`, whose face, expressions, 68 landmarks and regions it
+    has. The skin continues from the neck without a gap over the shoulders, stubs of the upper arms (52 degrees below
+    the horizontal) and the trunk, and is closed at the waist. All 55 joints have positions, also those without a
+    mesh. Deterministic; generated once a process, and each call returns a new model. `expression_names` and
+    `shape_names` name the directions.
     """
     arrays = procedural_body_arrays()
     checked = check_model("procedural_body", arrays, "procedural_body()", KEYS)

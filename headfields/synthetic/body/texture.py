@@ -8,7 +8,7 @@ from headfields.ops.uv import UVRasterizer
 from headfields.synthetic.body.model import HEAD_CHART, procedural_body_arrays
 from headfields.synthetic.body.torso import ARM_AXIS, SHOULDER, torso
 from headfields.synthetic.head.shape import smoothstep
-from headfields.synthetic.head.texture import Color, _noise, procedural_texture
+from headfields.synthetic.head.texture import Color, _noise, procedural_head_texture
 
 __all__ = ["procedural_body_texture"]
 
@@ -19,7 +19,7 @@ def procedural_body_texture(
     shirt: Color | None = (0.30, 0.38, 0.48),
     seed: int = 0,
 ) -> Float[np.ndarray, "r r 3"]:
-    """An sRGB albedo in the body's texture coordinates: the head as `procedural_texture` paints it, skin and a shirt.
+    """An sRGB albedo in the body's texture coordinates: the head of `procedural_head_texture`, skin and a shirt.
 
     Args:
         resolution: side of the square image in texels.
@@ -33,7 +33,7 @@ def procedural_body_texture(
     Raises:
         ValueError: `resolution` is less than 1.
     """
-    head = torch.from_numpy(procedural_texture(resolution, skin=skin, seed=seed)).movedim(-1, 0)[None]
+    head = torch.from_numpy(procedural_head_texture(resolution, skin=skin, seed=seed)).movedim(-1, 0)[None]
     rows = max(round(resolution * (1 - HEAD_CHART)), 1)
     squeezed = torch.nn.functional.interpolate(head, (rows, resolution), mode="area")[0].movedim(0, -1).numpy()
     arrays = procedural_body_arrays()

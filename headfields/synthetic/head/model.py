@@ -5,12 +5,10 @@ and 100 expression components as FLAME has, of which the first are named and the
 """
 
 import functools
-from pathlib import Path
 
 import numpy as np
 from jaxtyping import Shaped
 
-from headfields.files.arrays import save_arrays
 from headfields.heads.flame.files import flame_arrays
 from headfields.heads.flame.model import FlameHead
 from headfields.synthetic.head.expressions import expression_fields
@@ -19,7 +17,7 @@ from headfields.synthetic.head.parts import head_parts
 from headfields.synthetic.head.rig import joint_regressor, pose_correctives, skinning_weights
 from headfields.synthetic.head.uv import landmark_embedding, region_masks, texture_coordinates
 
-__all__ = ["procedural", "procedural_arrays", "write_procedural"]
+__all__ = ["procedural_head", "procedural_head_arrays"]
 
 _MM = 1e-3
 
@@ -57,27 +55,15 @@ def _cached() -> dict[str, Shaped[np.ndarray, "..."]]:
     return arrays
 
 
-def procedural_arrays() -> dict[str, Shaped[np.ndarray, "..."]]:
+def procedural_head_arrays() -> dict[str, Shaped[np.ndarray, "..."]]:
     """The procedural head as the arrays of a FLAME file (read-only), meters; see `FlameHead.from_file` for the keys."""
     return dict(_cached())
 
 
-def write_procedural(path: str | Path) -> Path:
-    """Writes the procedural head as an npz in FLAME's format, which `FlameHead.from_file` and smplx read.
-
-    Args:
-        path: where to; the suffix `.npz` is added if it has none.
-
-    Returns:
-        The path of the file.
-    """
-    return save_arrays(path, _cached())
-
-
-def procedural() -> FlameHead:
+def procedural_head() -> FlameHead:
     """A parametric head made by code: some 4,600 vertices, 9,000 faces, meters, y up, face toward +z.
 
     The same on every call, generated once a process; each call gives a model of its own. Named directions are in
     `expression_names` and `shape_names`; regions, texture coordinates and 68 landmarks come with it.
     """
-    return FlameHead(flame_arrays(procedural_arrays(), "procedural()"))
+    return FlameHead(flame_arrays(procedural_head_arrays(), "procedural_head()"))

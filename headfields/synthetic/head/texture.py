@@ -10,7 +10,7 @@ from headfields.synthetic.head.mesh import EYE, MOUTH
 from headfields.synthetic.head.shape import smoothstep
 from headfields.synthetic.head.uv import EYE_UV, eye_polar, hairline, skin_uv
 
-__all__ = ["procedural_texture"]
+__all__ = ["procedural_head_texture"]
 
 Color = Sequence[float]
 
@@ -120,7 +120,7 @@ def _eye(image: np.ndarray, side: int, iris: Color, seed: int) -> None:
     image[here] = eye[here]
 
 
-def procedural_texture(
+def procedural_head_texture(
     resolution: int = 1024,
     skin: Color = (0.80, 0.60, 0.50),
     lips: Color = (0.70, 0.36, 0.34),
@@ -145,7 +145,7 @@ def procedural_texture(
         ValueError: `resolution` is less than 1.
     """
     if resolution < 1:
-        raise ValueError(f"procedural_texture: resolution is {resolution}; expected at least 1")
+        raise ValueError(f"procedural_head_texture: resolution is {resolution}; expected at least 1")
     image = _skin(resolution, skin, lips, brows, stubble, seed)
     for side in (1, -1):
         _eye(image, side, iris, seed)

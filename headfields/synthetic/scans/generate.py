@@ -14,9 +14,9 @@ from headfields.heads.mouth.inner import InnerMouth, inner_mouth
 from headfields.heads.skinned import SkinnedHead
 from headfields.priors.scans.meshes import FACE, INNER, REAR, STATIC, MeshScans, face_kinds
 from headfields.priors.scans.store import load_scans, made_from, save_scans
-from headfields.synthetic.head.texture import procedural_texture
+from headfields.synthetic.head.texture import procedural_head_texture
 from headfields.synthetic.scans.colors import Complexion, complexion, painted
-from headfields.synthetic.scans.draws import HeadDraws
+from headfields.synthetic.scans.sampler import HeadSampler
 
 __all__ = ["generate_scans"]
 
@@ -37,10 +37,10 @@ def generate_scans(
     """Draws people and the faces that they make, as meshes of one topology with colors; the same for the same seed.
 
     Each person's first mesh is the neutral one, the second opens the mouth wide, and the others are drawn: see
-    `headfields.synthetic.HeadDraws`. Person p is the same whatever the number of people and expressions.
+    `headfields.synthetic.HeadSampler`. Person p is the same whatever the number of people and expressions.
 
     Args:
-        head: whose shape and expression directions are drawn: `hf.synthetic.procedural()`, a FLAME, or a
+        head: whose shape and expression directions are drawn: `hf.synthetic.procedural_head()`, a FLAME, or a
             `BlendshapeHead` such as ICT-FaceKit's.
         people: P.
         expressions: E, meshes of each person, the neutral one among them.
@@ -65,7 +65,7 @@ def generate_scans(
         return load_scans(out)
     inside = _inside(head) if mouth else None
     whole = head if inside is None else inside.extend_head(head)
-    draws = HeadDraws(whole)
+    draws = HeadSampler(whole)
     meshes, colors, kept = [], [], {"identity": [], "expression": [], "gaze": []}  # type: ignore[var-annotated]
     for p in tqdm(range(people), desc="people", unit="person", disable=not progress):
         random = np.random.default_rng([seed, p])
@@ -151,7 +151,7 @@ def _colors(
 def _textured(head: FlameHead, own: int, faces: Tensor, tones: Complexion, seed: int) -> Tensor:
     """The procedural head's own texture, looked up at the vertices; hair on the scalp."""
     skin = {name: tones[name] for name in ("skin", "lips", "iris", "brows")}
-    image = procedural_texture(256, **skin, stubble=0.05 * (seed % 4), seed=seed)
+    image = procedural_head_texture(256, **skin, stubble=0.05 * (seed % 4), seed=seed)
     assert head.uv is not None and head.uv_faces is not None
     place = torch.zeros(own, 2)
     place[faces.reshape(-1)] = head.uv[head.uv_faces[: len(faces)].reshape(-1)]

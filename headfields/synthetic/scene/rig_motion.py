@@ -11,7 +11,7 @@ from torch import Tensor
 from headfields.ops.skinning import rotation_matrices
 from headfields.synthetic.scene.motion import JAW_OPEN, _sines, head_motion
 
-__all__ = ["HELD_OUT", "PARTS", "Kind", "TemplateMotion", "chair_motion", "talk_motion"]
+__all__ = ["HELD_OUT", "PARTS", "Kind", "RigMotion", "chair_motion", "talk_motion"]
 
 Kind = Literal["chair", "talk"]
 PARTS = ("torso", "neck", "head", "jaw")
@@ -24,7 +24,7 @@ _TALK_BLOCK = 6  # of as many stretches of a talking sequence the last one is fo
 
 
 @dataclass(frozen=True)
-class TemplateMotion:
+class RigMotion:
     """F frames.
 
     Attributes:
@@ -49,7 +49,7 @@ class TemplateMotion:
         return rotation_matrices(turn)
 
 
-def chair_motion(frames: int, width: int, seed: int) -> TemplateMotion:
+def chair_motion(frames: int, width: int, seed: int) -> RigMotion:
     """One whole turn with a still face, swaying by a degree or two; four stretches of it are for testing.
 
     Args:
@@ -69,12 +69,12 @@ def chair_motion(frames: int, width: int, seed: int) -> TemplateMotion:
     for low, high in _CHAIR_GAPS:
         test |= (yaw >= low) & (yaw < high)
     turns = {name: _tensor(sway.get(name, np.zeros((frames, 3)))) for name in PARTS}
-    return TemplateMotion(
+    return RigMotion(
         _tensor(yaw), _tensor(shift * [0.003, 0.001, 0.003]), turns, torch.zeros(frames, width), torch.from_numpy(test)
     )
 
 
-def talk_motion(frames: int, names: tuple[str, ...], width: int, rate: float, seed: int) -> TemplateMotion:
+def talk_motion(frames: int, names: tuple[str, ...], width: int, rate: float, seed: int) -> RigMotion:
     """Talking and grimacing while head, neck and torso turn about, on a chair that goes round once.
 
     A sixth of it, in stretches, is for testing; `HELD_OUT` expressions are made there alone.
@@ -126,7 +126,7 @@ def talk_motion(frames: int, names: tuple[str, ...], width: int, rate: float, se
     sway = np.stack([_sines(time, (period, period / 2.3), random) for period in (7.1, 5.3, 8.3)], -1)
     yaw = 2 * np.pi * time / length + np.radians(8.0) * (_sines(time, (5.1, 3.3), random) if frames else time)
     yaw = yaw - (yaw[0] if frames else 0.0)
-    return TemplateMotion(
+    return RigMotion(
         _tensor(yaw), _tensor(sway * [0.010, 0.004, 0.012]), turns, _tensor(expression), torch.from_numpy(test)
     )
 

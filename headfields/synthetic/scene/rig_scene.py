@@ -15,7 +15,7 @@ from headfields.synthetic.scene.labels import INTERIOR, NECK, majority
 from headfields.synthetic.scene.shading import Lights, lambert_specular, to_srgb
 from headfields.viz.mesh_views import sample_texture, vertex_normals
 
-__all__ = ["TemplateScene"]
+__all__ = ["RigScene"]
 
 _SKIN, _NOSE, _LEFT_EAR, _RIGHT_EAR, _LIPS = 250, 150, 180, 170, 130
 _RELIEF = 0.0008
@@ -39,7 +39,7 @@ class Drawn:
     landmarks: Float[np.ndarray, "68 2"] | None
 
 
-class TemplateScene:
+class RigScene:
     """Draws a rig's true surface: its posed mesh, displaced along its normals by a fixed relief and by folds.
 
     Folds are waves across what the expressions and the jaw move, as deep as they move it, so that they come and go with

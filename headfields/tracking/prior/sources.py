@@ -11,7 +11,7 @@ from headfields.heads import BlendshapeHead
 from headfields.priors import Prior, load_prior
 from headfields.priors.scans import MeshScans, load_scans
 from headfields.priors.terms import anchors_of
-from headfields.synthetic.head.model import procedural
+from headfields.synthetic.head.model import procedural_head
 from headfields.tracking.prior.head import TrackingPrior
 from headfields.tracking.prior.landmarks import LandmarkPoints
 
@@ -46,7 +46,7 @@ def open_prior(path: str | Path, landmarks: str | Path | None = None, hair: bool
     if kept.is_file():
         return TrackingPrior.of(prior, LandmarkPoints.load(kept).kept(), hair)
     if drawn and (folder / "scans" / "scans.json").is_file():
-        head: Any = BlendshapeHead.from_file(source["blendshapes"]) if "blendshapes" in source else procedural()
+        head: Any = BlendshapeHead.from_file(source["blendshapes"]) if "blendshapes" in source else procedural_head()
         found = prior_landmarks(prior, load_scans(folder / "scans"), head)
         with contextlib.suppress(OSError):  # a folder that is read alone; they are found anew the next time
             found.save(kept)

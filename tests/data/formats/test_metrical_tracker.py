@@ -11,7 +11,7 @@ import torch
 from headfields.data import CaptureError, read_frame, read_frames
 from headfields.files.unpickler import UnsafePickleError
 from headfields.ops import rotation_matrices
-from headfields.synthetic.head.model import procedural
+from headfields.synthetic.head.model import procedural_head
 
 
 def six(matrices):
@@ -72,7 +72,7 @@ def save(folder, index=0, zipped=True, **changes):
 
 @pytest.fixture(scope="module")
 def head():
-    return procedural()
+    return procedural_head()
 
 
 @pytest.mark.parametrize("zipped", [True, False])

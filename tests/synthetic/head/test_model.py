@@ -6,12 +6,12 @@ import pytest
 import torch
 import trimesh
 
+from headfields.files.arrays import save_arrays
 from headfields.heads.flame.model import FlameHead
 from headfields.heads.mouth.closing import boundary_loops
-from headfields.synthetic.head.model import procedural, procedural_arrays, write_procedural
+from headfields.synthetic.head.model import procedural_head, procedural_head_arrays
 from headfields.synthetic.head.shape import EYE_RADIUS
-from headfields.synthetic.head.teeth import PART_NAMES, procedural_teeth
-from headfields.synthetic.head.texture import procedural_texture
+from headfields.synthetic.head.texture import procedural_head_texture
 
 SINGLES = (
     "brow_furrow",
@@ -28,7 +28,7 @@ PARTS = ("face", "mouth", "lips", "eyes", "nose", "forehead", "scalp", "neck", "
 
 
 def test_the_file_reads_back_as_the_same_head(tmp_path, head):
-    path = write_procedural(tmp_path / "head")
+    path = save_arrays(tmp_path / "head", procedural_head_arrays())
     assert path.suffix == ".npz"
     read = FlameHead.from_file(path)
     for (name, a), (other, b) in zip(head.named_buffers(), read.named_buffers(), strict=True):
@@ -44,7 +44,7 @@ def test_it_is_a_head_in_meters(head):
     assert head.shape_count == 300 and head.expression_count == 100 and head.parents == (-1, 0, 1, 1, 1)
     tip = vertices[:, 2].argmax()  # the nose is what is foremost
     assert abs(float(vertices[tip, 0])) < 0.003 and -0.05 < vertices[tip, 1] < -0.02
-    again = procedural()
+    again = procedural_head()
     assert torch.equal(again.template_vertices, vertices) and again is not head
 
 
@@ -214,27 +214,12 @@ def test_landmarks_are_in_ibug_order(head):
     assert (flipped - points).norm(dim=1).max() < 0.004
 
 
-def test_teeth_move_with_skull_and_jaw(head):
-    teeth = procedural_teeth()
-    rest = teeth.posed(head())
-    torch.testing.assert_close(rest[0], teeth.vertices, atol=1e-6, rtol=0)
-    pose = torch.zeros(1, 5, 3)
-    pose[0, 2, 0] = 0.3
-    moved = (teeth.posed(head(pose=pose))[0] - teeth.vertices).norm(dim=1)
-    upper, lower = (
-        torch.unique(teeth.faces[teeth.part == PART_NAMES.index(name)]) for name in ("upper_teeth", "lower_teeth")
-    )
-    assert moved[upper].max() < 1e-6 and moved[lower].min() > 0.008
-    template = head.template_vertices
-    assert teeth.vertices[:, 2].max() < template[:, 2].max() and teeth.part.max() == 4
-
-
 def test_texture_is_deterministic_and_shows_what_it_should():
-    image = procedural_texture(256)
+    image = procedural_head_texture(256)
     assert image.shape == (256, 256, 3) and image.min() >= 0 and image.max() <= 1
-    np.testing.assert_array_equal(image, procedural_texture(256))
-    assert not np.array_equal(image, procedural_texture(256, seed=1))
-    arrays = procedural_arrays()
+    np.testing.assert_array_equal(image, procedural_head_texture(256))
+    assert not np.array_equal(image, procedural_head_texture(256, seed=1))
+    arrays = procedural_head_arrays()
 
     def mean(region):
         uv = arrays["uv"][arrays["uv_faces"][arrays[f"region_{region}"]]].mean(1)
@@ -244,11 +229,11 @@ def test_texture_is_deterministic_and_shows_what_it_should():
     assert lips[0] - lips[1] > forehead[0] - forehead[1] + 0.05  # redder than skin
     assert abs(eye[0] - eye[2]) < 0.3
     with pytest.raises(ValueError, match="resolution is 0"):
-        procedural_texture(0)
+        procedural_head_texture(0)
 
 
 def test_generation_is_cached():
-    procedural()
+    procedural_head()
     start = time.perf_counter()
-    procedural_arrays()
+    procedural_head_arrays()
     assert time.perf_counter() - start < 0.1

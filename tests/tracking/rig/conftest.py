@@ -9,7 +9,7 @@ from headfields.data import load_capture
 from headfields.heads.landmarks import Landmarks
 from headfields.rigging import RiggedTemplate
 from headfields.rigging.rigged_template import triangle_landmarks
-from headfields.synthetic.rig_captures import write_template_capture
+from headfields.synthetic.rig_captures import write_rig_capture
 
 ROWS, COLUMNS = 26, 32
 
@@ -76,7 +76,7 @@ def rig():
 def folder(rig, tmp_path_factory):
     """Six frames of talking over a sixth of a turn, and so on round."""
     out = tmp_path_factory.mktemp("bust") / "talk"
-    return write_template_capture(rig, out, "talk", frames=12, size=64, rate=4.0, progress=False)
+    return write_rig_capture(rig, out, "talk", frames=12, size=64, rate=4.0, progress=False)
 
 
 @pytest.fixture(scope="session")

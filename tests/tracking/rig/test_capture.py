@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from headfields.data import load_capture
-from headfields.synthetic.rig_captures import write_template_capture
+from headfields.synthetic.rig_captures import write_rig_capture
 from headfields.synthetic.scene.rig_motion import HELD_OUT, chair_motion, talk_motion
 
 
@@ -48,18 +48,18 @@ def test_splits_hold_out_yaws_and_expressions(rig):
 def test_zero_frames_of_motion_are_legal(rig):
     assert len(chair_motion(0, 3, 0).yaw) == 0
     with pytest.raises(ValueError, match="frames is 0"):
-        write_template_capture(rig, "unused", frames=0)
+        write_rig_capture(rig, "unused", frames=0)
 
 
 def test_what_cannot_be_drawn_is_refused(rig, tmp_path, folder):
     with pytest.raises(FileExistsError, match="not empty"):
-        write_template_capture(rig, folder)
+        write_rig_capture(rig, folder)
     with pytest.raises(ValueError, match="samples is 3"):
-        write_template_capture(rig, tmp_path / "new", samples=3)
+        write_rig_capture(rig, tmp_path / "new", samples=3)
 
 
 def test_a_turn_on_a_chair(rig, tmp_path):
-    out = write_template_capture(rig, tmp_path / "chair", "chair", frames=24, size=32, samples=1, progress=False)
+    out = write_rig_capture(rig, tmp_path / "chair", "chair", frames=24, size=32, samples=1, progress=False)
     capture = load_capture(out)
     assert json.loads((out / "synthetic.json").read_text())["kind"] == "chair"
     assert set(capture.splits["test"].tolist()).isdisjoint(capture.splits["train"].tolist())

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from headfields.data import load_capture
-from headfields.synthetic.rig_tracking_error import template_error
+from headfields.synthetic.rig_tracking_error import rig_tracking_error
 from headfields.tracking.rig import TemplateTracker, TemplateTrackingOptions, TermScales
 
 OPTIONS = TemplateTrackingOptions(levels=(24, 48), steps=(3, 3), first_steps=10, joint_steps=1, mask_pixels=30)
@@ -21,7 +21,7 @@ def tracked(rig, capture, tmp_path_factory):
 
 
 def error_of(tracker, folder, fits):
-    return template_error(folder, tracker.body, {frame: fit.pose for frame, fit in fits.items()})
+    return rig_tracking_error(folder, tracker.body, {frame: fit.pose for frame, fit in fits.items()})
 
 
 def test_it_finds_the_truth_from_landmarks_of_the_first_frame(tracked, folder):

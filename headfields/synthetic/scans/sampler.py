@@ -11,7 +11,7 @@ from torch import Tensor
 from headfields.heads.blendshapes import BlendshapeHead
 from headfields.heads.skinned import SkinnedHead
 
-__all__ = ["HeadDraws"]
+__all__ = ["HeadSampler"]
 
 _JAW_NAMES = ("mouth_open", "jawOpen")
 _JAW_ANGLE = 0.35  # radians of the jaw's joint at a fully open mouth: 20 degrees
@@ -22,7 +22,7 @@ _UNNAMED_SHAPES, _UNNAMED_EXPRESSIONS = 60, 30
 
 
 @dataclass(frozen=True)
-class HeadDraws:
+class HeadSampler:
     """Draws identities and expressions of a parametric head.
 
     Named directions are drawn a few at a time, both sides together more often than not; the mouth is open in about half
