@@ -1,0 +1,1 @@
+"""What every long job shares: folder, lock, interrupts, checkpoint and randomness."""
