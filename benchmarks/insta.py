@@ -16,14 +16,16 @@ import torch
 
 import headfields as hf
 from headfields.cli.commands import train
+from headfields.data.labels import Label, labels_of
 from headfields.training import evaluate
 from headfields.viz import save_image, side_by_side
 
 REGIONS = {
-    "lips and mouth": (120, 130, 140), "brows": (230, 240), "eyes": (200, 210), "nose": (150,), "other skin": (250,),
-    "neck": (110,), "hair": (80,), "background": (0,),
+    "lips and mouth": labels_of("mouth"), "brows": labels_of("brows"), "eyes": labels_of("eyes"),
+    "nose": labels_of("nose"), "other skin": labels_of("skin"), "neck": (Label.NECK,), "hair": (Label.HAIR,),
+    "background": labels_of("background"),
 }  # fmt: skip
-"""Labels of INSTA's segmentation."""
+"""Labels by the names that the table prints."""
 
 
 @torch.no_grad()

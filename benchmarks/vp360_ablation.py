@@ -22,15 +22,13 @@ from typing import Any
 import torch
 
 import headfields as hf
-from headfields.data import load_capture, view_yaw, yaw_balanced_weights
+from headfields.data import REGION_LABELS, load_capture, view_yaw, yaw_balanced_weights
 from headfields.metrics.image import psnr, ssim
 from headfields.rigging import RiggedTemplate
 from headfields.training import Trainer
 from headfields.training.recipes import VP360
 from headfields.viz import save_image, side_by_side
 
-MOUTH = (120, 130, 140)
-"""INSTA's labels of lips and the inside of the mouth."""
 SEEN = 8
 """How many training frames from the front are measured."""
 SHOWN = {"all", "seen front"}
@@ -136,7 +134,7 @@ def measured(avatar: hf.Avatar, capture: hf.data.Capture, head: torch.Tensor | N
             for name in (view,) if prefix else ("all", view):
                 rows.setdefault(prefix + name, []).append(both)
             if label is not None:
-                mouth = torch.isin(label, torch.tensor(MOUTH, dtype=label.dtype))
+                mouth = torch.isin(label, torch.tensor(REGION_LABELS["mouth"], dtype=label.dtype))
                 error += float((drawn - truth)[mouth].square().sum())
                 count += 3 * int(mouth.sum())
         for name, values in rows.items():

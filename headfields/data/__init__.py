@@ -1,6 +1,6 @@
 """Captures: recorded heads with cameras and tracked meshes, read from disk and written."""
 
-from headfields.data.balance import REGION_LABELS, view_yaw, yaw_balanced_weights
+from headfields.data.balance import view_yaw, yaw_balanced_weights
 from headfields.data.capture import Capture
 from headfields.data.formats import (
     CapturedFrame,
@@ -20,6 +20,7 @@ from headfields.data.head_frame import (
     to_head_frame,
 )
 from headfields.data.joint_fit import fit_joint_transforms
+from headfields.data.labels import REGION_LABELS
 from headfields.data.load import load_capture
 from headfields.data.save import save_capture
 from headfields.files.errors import CaptureError

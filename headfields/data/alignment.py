@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
+from headfields.data.labels import Label, labels_of
+
 _CELLS = 96  # along the longer image side
 _REACH = 0.25  # how far an offset is looked for, image sides
 _PLATEAU = 0.005  # shifts that fit this much worse than the best are as good
@@ -20,11 +22,8 @@ _LEAST = 0.015  # shifts of less than this part of the image are no finding
 _DEPTH = 0.01  # meters: depth that the mesh explains
 _FIT = 0.6  # face within mesh times mesh within matte: the least
 _EXPLAINED = 0.5  # the least part of a depth map that it should
-_CLOTH = (90, 100)
-_FACE = (120, 130, 140, 150, 190, 200, 210, 230, 240, 250)
-LABELS = (0, 70, 80, 90, 100, 110, 120, 130, 140, 150, 160, 170, 180, 190, 200, 210, 230, 240, 250)
-"""INSTA's numbering: background, hat, hair, cloth, necklace, neck, lips, mouth, nose, earring, ears, glasses, eyes,
-brows, skin."""
+_CLOTH = (Label.CLOTH, Label.NECKLACE)
+_FACE = labels_of("face", "mouth", "eyes")
 
 
 @dataclass(frozen=True)
@@ -115,7 +114,7 @@ def _compare(look: Look, faces: np.ndarray) -> Iterator[tuple[str, tuple[float, 
     if label is not None and not label.any():
         yield "no label", ()
     elif label is not None:
-        strange = set(np.unique(label).tolist()) - set(LABELS)
+        strange = set(np.unique(label).tolist()) - set(Label)
         if strange:
             yield "unknown", (min(strange),)
         clothes = np.isin(label, _CLOTH)

@@ -1,30 +1,17 @@
 """Balanced sampling: of frames by where the head is seen from, of pixels by what they show."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from headfields.data.regions import EYES, FACE, MOUTH
 from headfields.ops.rigid import fit_rigid
 
 if TYPE_CHECKING:
     from headfields.data.capture import Capture
-
-REGION_LABELS: Mapping[str, tuple[int, ...]] = {
-    "background": (0,),
-    "mouth": MOUTH,
-    "eyes": EYES,
-    "face": FACE,
-    "ears": (160, 170, 180),
-    "neck": (100, 110),
-    "cloth": (90,),
-    "hair": (70, 80),
-}
-"""Labels, in INSTA's numbering, of the regions that `pixel_weights` may name."""
 
 
 def view_yaw(
@@ -118,26 +105,3 @@ def yaw_bins(yaw: Float[Tensor, " b"], bins: int) -> Int[Tensor, " b"]:
     """The bin (B,) of each yaw, radians, of `bins` around the circle; the middle of bin 0 is the front."""
     turn = yaw / (2 * math.pi) * bins
     return (turn + 0.5).floor().long() % bins
-
-
-def label_lookup(weights: Mapping[int | str, float | int]) -> Float[Tensor, "256"]:
-    """The weight (256,) of each segmentation label, 1 where none is given.
-
-    Args:
-        weights: by label (0 to 255, INSTA's numbering) or by region, a key of `REGION_LABELS`.
-
-    Raises:
-        ValueError: there is no such region or label, or a weight is negative or not finite.
-    """
-    table = torch.ones(256)
-    for key, weight in weights.items():
-        labels = REGION_LABELS.get(key) if isinstance(key, str) else (key,)
-        if labels is None or not all(0 <= label < 256 for label in labels):
-            raise ValueError(
-                f"pixel_weights: there is no region or label {key!r}; regions are {', '.join(REGION_LABELS)}, and "
-                "labels 0 to 255"
-            )
-        if not 0 <= weight < math.inf:
-            raise ValueError(f"pixel_weights: the weight of {key!r} is {weight}; expected 0 or more")
-        table[list(labels)] = float(weight)
-    return table

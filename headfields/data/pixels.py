@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from headfields.data.balance import label_lookup
+from headfields.data.labels import label_lookup
 from headfields.records import Camera, PixelBatch, Rays
 
 if TYPE_CHECKING:

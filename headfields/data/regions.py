@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from headfields.data.labels import REGION_LABELS
 from headfields.files.errors import CaptureError
 from headfields.mesh.obj import ObjMesh
 from headfields.records import Camera, Template
@@ -21,9 +22,6 @@ if TYPE_CHECKING:
     from headfields.data.capture import Capture
     from headfields.heads.mouth.inner import InnerMouth
 
-MOUTH = (120, 130, 140)
-EYES = (200, 210)
-FACE = (150, 190, 230, 240, 250)  # nose, glasses, brows, skin
 VOTING_FRAMES = 40
 _OTHER, _FACE, _EYES, _MOUTH = range(4)
 _GRAZING = 0.2  # cosine: faces seen at more than 78 degrees land on their neighbors' labels
@@ -195,8 +193,8 @@ def vote_regions(
     picks = _voting_frames(capture)
     votes = torch.zeros(own, 4)
     table = torch.zeros(256, dtype=torch.long)
-    for number, labels in ((_FACE, FACE), (_EYES, EYES), (_MOUTH, MOUTH)):
-        table[list(labels)] = number
+    for number, region in ((_FACE, "face"), (_EYES, "eyes"), (_MOUTH, "mouth")):
+        table[list(REGION_LABELS[region])] = number
     labeled = False
     for frame in picks.tolist():
         label = capture.label(frame)

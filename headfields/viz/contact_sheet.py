@@ -10,6 +10,7 @@ from jaxtyping import Float, UInt8
 from PIL import Image, ImageDraw
 from torch import Tensor
 
+from headfields.data.labels import Label
 from headfields.viz.images import captioned, to_uint8
 
 if TYPE_CHECKING:
@@ -17,11 +18,12 @@ if TYPE_CHECKING:
 
 REGION_COLORS = {"face": (90, 160, 255), "eyes": (80, 220, 80), "mouth": (255, 80, 80)}
 LABEL_COLORS = {
-    0: (255, 255, 255), 70: (120, 60, 160), 80: (110, 80, 50), 90: (90, 90, 110),
-    100: (220, 200, 60), 110: (200, 150, 120), 120: (230, 60, 80), 130: (190, 40, 90),
-    140: (90, 10, 30), 150: (255, 200, 120), 160: (60, 200, 200), 170: (170, 130, 220),
-    180: (130, 170, 220), 190: (40, 40, 40), 200: (80, 180, 80), 210: (40, 140, 200),
-    230: (160, 110, 60), 240: (120, 140, 40), 250: (240, 180, 150),
+    Label.BACKGROUND: (255, 255, 255), Label.HAT: (120, 60, 160), Label.HAIR: (110, 80, 50), Label.CLOTH: (90, 90, 110),
+    Label.NECKLACE: (220, 200, 60), Label.NECK: (200, 150, 120), Label.LOWER_LIP: (230, 60, 80),
+    Label.UPPER_LIP: (190, 40, 90), Label.MOUTH_INTERIOR: (90, 10, 30), Label.NOSE: (255, 200, 120),
+    Label.EARRING: (60, 200, 200), Label.RIGHT_EAR: (170, 130, 220), Label.LEFT_EAR: (130, 170, 220),
+    Label.GLASSES: (40, 40, 40), Label.RIGHT_EYE: (80, 180, 80), Label.LEFT_EYE: (40, 140, 200),
+    Label.RIGHT_BROW: (160, 110, 60), Label.LEFT_BROW: (120, 140, 40), Label.SKIN: (240, 180, 150),
 }  # fmt: skip
 
 

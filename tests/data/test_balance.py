@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from headfields.data import load_capture, view_yaw, yaw_balanced_weights
-from headfields.data.balance import REGION_LABELS, label_lookup, yaw_bins
+from headfields.data.balance import yaw_bins
 from headfields.ops.skinning import rotation_matrices
 from headfields.records import Camera, HeadState, Template
 from tests.shapes import uv_sphere
@@ -102,15 +102,3 @@ def test_pixels_by_label(written: Path) -> None:
     assert len(capture.sample_pixels([], 0, torch.Generator(), weights=weights)[0]) == 0
     with pytest.raises(ValueError, match="only 0 have a label"):
         capture.sample_pixels([0], 10, torch.Generator(), weights={label: 0 for label in range(256)})
-
-
-def test_regions_by_name() -> None:
-    table = label_lookup({"mouth": 4, 250: 0.5})
-    assert table[list(REGION_LABELS["mouth"])].tolist() == [4, 4, 4] and float(table[250]) == 0.5
-    assert float(table[0]) == 1 and table.shape == (256,)
-    with pytest.raises(ValueError, match="no region or label 'nose'; regions are background, mouth"):
-        label_lookup({"nose": 1})
-    with pytest.raises(ValueError, match="no region or label 300"):
-        label_lookup({300: 1})
-    with pytest.raises(ValueError, match="the weight of 'mouth' is -1"):
-        label_lookup({"mouth": -1})

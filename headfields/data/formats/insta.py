@@ -16,6 +16,7 @@ from headfields.data.camera_convention import Evidence, decide_convention
 from headfields.data.capture import Recording
 from headfields.data.formats.insta_transforms import InstaFrame, intrinsics_of, matrix_of, read_frames
 from headfields.data.image_files import ImageHeader, Kind, decode_image, exists, image_header, read_numbers
+from headfields.data.labels import Label
 from headfields.files.errors import CaptureError
 from headfields.mesh.obj import ObjMesh, ObjReader, PlausibleSize, read_obj
 
@@ -25,7 +26,6 @@ OPTIONAL = {
     "seg_mask_path": "segmentation labels",
     "landmark_path": "landmarks",
 }
-CLOTH = 90
 _DEPTH_SCALES = (1e-6, 0.1)  # meters per unit
 _IN_VIEW = 0.05  # the least part of a mesh that its camera must see, and of the image's side that it must span
 
@@ -300,7 +300,7 @@ class _Readers:
         rgba, label, depth = pictures["rgba"], pictures["label"], pictures["depth"]
         assert rgba is not None
         if self.matte_from_label and label is not None:
-            rgba[..., 3] = np.where((label != 0) & (label != CLOTH), 255, 0)
+            rgba[..., 3] = np.where((label != Label.BACKGROUND) & (label != Label.CLOTH), 255, 0)
         return rgba, label, depth
 
     def landmarks(self, index: int) -> np.ndarray | None:
@@ -334,6 +334,6 @@ def _look(readers: _Readers, index: int, intrinsics: np.ndarray, scale: float) -
 
 
 def _evidence(look: Look, matrix: np.ndarray) -> Evidence:
-    silhouette = look.alpha if look.label is None else look.alpha & (look.label != CLOTH)
+    silhouette = look.alpha if look.label is None else look.alpha & (look.label != Label.CLOTH)
     told = silhouette.any() and not silhouette.all()
     return Evidence(look.vertices, matrix, look.intrinsics, silhouette if told else None, look.depth)

@@ -4,26 +4,23 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
+from headfields.data.labels import Label
 from headfields.heads.flame.model import FlameHead
 from headfields.synthetic.scene.anatomy import Anatomy
 
-__all__ = ["EARS", "INTERIOR", "NECK", "OF_HAIR", "brow_labels", "face_labels", "majority", "skin_labels"]
-
-_SKIN, _LEFT_BROW, _RIGHT_BROW, _LEFT_EYE, _RIGHT_EYE, _LEFT_EAR, _RIGHT_EAR = 250, 240, 230, 210, 200, 180, 170
-_NOSE, INTERIOR, _UPPER_LIP, _LOWER_LIP, NECK, OF_HAIR = 150, 140, 130, 120, 110, 80
-EARS = (_LEFT_EAR, _RIGHT_EAR)
+__all__ = ["brow_labels", "face_labels", "majority", "skin_labels"]
 
 
 def face_labels(head: FlameHead) -> UInt8[Tensor, " f"]:
     """The label of each of the head's faces by its regions; lips and brows are told apart finer by `skin_labels`."""
-    out = torch.full((len(head.faces),), _SKIN, dtype=torch.uint8)
+    out = torch.full((len(head.faces),), Label.SKIN, dtype=torch.uint8)
     for name, label in (
-        ("neck", NECK),
-        ("nose", _NOSE),
-        ("left_ear", _LEFT_EAR),
-        ("right_ear", _RIGHT_EAR),
-        ("left_eyeball", _LEFT_EYE),
-        ("right_eyeball", _RIGHT_EYE),
+        ("neck", Label.NECK),
+        ("nose", Label.NOSE),
+        ("left_ear", Label.LEFT_EAR),
+        ("right_ear", Label.RIGHT_EAR),
+        ("left_eyeball", Label.LEFT_EYE),
+        ("right_eyeball", Label.RIGHT_EYE),
     ):
         if name in head.regions:
             out[head.regions[name]] = label
@@ -43,17 +40,17 @@ def skin_labels(
     """
     out = base.clone()
     lips = lip > 0.5
-    out[lips] = torch.where(anatomy.above_mouth(rest[lips]), _UPPER_LIP, _LOWER_LIP).to(torch.uint8)
-    plain = (out == _SKIN).nonzero()[:, 0]
+    out[lips] = torch.where(anatomy.above_mouth(rest[lips]), Label.UPPER_LIP, Label.LOWER_LIP).to(torch.uint8)
+    plain = (out == Label.SKIN).nonzero()[:, 0]
     points, label = rest[plain], out[plain]
-    label[anatomy.hairline(points) > 0.002] = OF_HAIR
+    label[anatomy.hairline(points) > 0.002] = Label.HAIR
     out[plain] = label
     return out
 
 
 def brow_labels(rest_x: Float[Tensor, " n"]) -> UInt8[Tensor, " n"]:
     """Left or right brow by the side."""
-    return torch.where(rest_x > 0, _LEFT_BROW, _RIGHT_BROW).to(torch.uint8)
+    return torch.where(rest_x > 0, Label.LEFT_BROW, Label.RIGHT_BROW).to(torch.uint8)
 
 
 def majority(labels: Int[Tensor, "p k"], alpha: Float[Tensor, " p"]) -> UInt8[Tensor, " p"]:

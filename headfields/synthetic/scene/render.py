@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float, Int, UInt8, UInt16
 from torch import Tensor
 
+from headfields.data.labels import Label
 from headfields.ops.closest_triangle import TriangleBVH
 from headfields.records import Camera
 from headfields.synthetic.scene import labels as lab
@@ -81,7 +82,7 @@ class Renderer:
         label = lab.face_labels(scene.head)
         self._base_label = label
         extra = len(closed_faces) - len(label)
-        measured = ~torch.isin(label, torch.tensor([lab.NECK, *lab.EARS], dtype=torch.uint8))
+        measured = ~torch.isin(label, torch.tensor([Label.NECK, Label.LEFT_EAR, Label.RIGHT_EAR], dtype=torch.uint8))
         self._measured = torch.cat([measured, torch.ones(extra, dtype=torch.bool)])
 
     def depth(self, posed: PosedScene, camera: Camera) -> UInt16[np.ndarray, "h w"]:
@@ -145,7 +146,7 @@ class Renderer:
     ) -> tuple[Float[Tensor, "n 3"], UInt8[Tensor, " n"]]:
         scene = self.scene
         color = torch.zeros_like(hits.position)
-        label = torch.full_like(hits.face, lab.OF_HAIR, dtype=torch.uint8)
+        label = torch.full_like(hits.face, Label.HAIR, dtype=torch.uint8)
         facing = (hits.flat * hits.view).sum(1)
         # From inside the head one sees its inner side: the cavity of the mouth, which closes the view behind the teeth.
         inside = (hits.kind <= EYE) & (facing < 0)
@@ -173,14 +174,14 @@ class Renderer:
                 label[pick] = self._base_label[hits.face[pick]]
             else:
                 albedo = paint.tooth_color(rest) if kind == TOOTH else paint.gum_color(rest)
-                label[pick] = lab.INTERIOR
+                label[pick] = Label.MOUTH_INTERIOR
             bleed = _SKIN_BLEED if kind == SKIN else _NO_BLEED
             color[pick] = lambert_specular(
                 albedo, normal, hits.view[pick], lights, lit[pick], hits.open_sky[pick], gloss, bleed
             )
         pick = inside.nonzero()[:, 0]
         color[pick] = paint.gum_color(hits.rest[pick]) * (0.06 + 0.25 * lit[pick])[:, None]
-        label[pick] = lab.INTERIOR
+        label[pick] = Label.MOUTH_INTERIOR
         for kind in (HAIR, BROW):
             pick = (hits.kind == kind).nonzero()[:, 0]
             albedo = paint.hair_color(hits.rest[pick, 0], hits.rest[pick, 1]) * (1.0 if kind == HAIR else 0.55)

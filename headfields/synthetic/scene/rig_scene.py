@@ -8,16 +8,16 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
+from headfields.data.labels import Label
 from headfields.ops.closest_triangle import TriangleBVH
 from headfields.records import Camera, HeadState
 from headfields.rigging.rigged_template import RiggedTemplate
-from headfields.synthetic.scene.labels import INTERIOR, NECK, majority
+from headfields.synthetic.scene.labels import majority
 from headfields.synthetic.scene.shading import Lights, lambert_specular, to_srgb
 from headfields.viz.mesh_views import sample_texture, vertex_normals
 
 __all__ = ["RigScene"]
 
-_SKIN, _NOSE, _LEFT_EAR, _RIGHT_EAR, _LIPS = 250, 150, 180, 170, 130
 _RELIEF = 0.0008
 """Meters that the true surface rises and falls by, whatever the expression."""
 _FOLD = 0.22
@@ -150,12 +150,20 @@ class RigScene:
 
     def _face_labels(self, inside: Tensor) -> UInt8[Tensor, " f"]:
         regions = self.rig.regions
-        out = torch.full((len(self.rig.faces),), _SKIN, dtype=torch.uint8)
-        for name, label in (("torso", NECK), ("left_arm", NECK), ("right_arm", NECK), ("neck", NECK), ("nose", _NOSE),
-                            ("left_ear", _LEFT_EAR), ("right_ear", _RIGHT_EAR), ("lips", _LIPS)):  # fmt: skip
+        out = torch.full((len(self.rig.faces),), Label.SKIN, dtype=torch.uint8)
+        for name, label in (
+            ("torso", Label.NECK),
+            ("left_arm", Label.NECK),
+            ("right_arm", Label.NECK),
+            ("neck", Label.NECK),
+            ("nose", Label.NOSE),
+            ("left_ear", Label.LEFT_EAR),
+            ("right_ear", Label.RIGHT_EAR),
+            ("lips", Label.UPPER_LIP),
+        ):
             if name in regions:
                 out[regions[name]] = label
-        out[inside] = INTERIOR
+        out[inside] = Label.MOUTH_INTERIOR
         return out
 
     def _landmarks(

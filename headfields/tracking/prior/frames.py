@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
+from headfields.data.labels import labels_of
 from headfields.files.errors import CaptureError
 from headfields.records import Camera, Rays, Record
 from headfields.tracking.failures import FrameFailure
@@ -57,9 +58,9 @@ class LabelClasses:
         mouth: the inside of the mouth.
     """
 
-    ignored: tuple[int, ...] = (90, 100, 110)
-    hair: tuple[int, ...] = (70, 80)
-    mouth: tuple[int, ...] = (140,)
+    ignored: tuple[int, ...] = labels_of("cloth", "neck")
+    hair: tuple[int, ...] = labels_of("hair")
+    mouth: tuple[int, ...] = labels_of("mouth_interior")
 
     def without_hair(self) -> "LabelClasses":
         """The same for a prior that has no hair: it is ignored."""
