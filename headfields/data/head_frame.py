@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from headfields.ops._checks import check_floating, check_shape
 from headfields.ops.rigid import fit_rigid, rigid_transform
 from headfields.ops.rotations import axis_angle
-from headfields.ops.triangle_frames import triangle_areas
+from headfields.ops.vertex_geometry import vertex_areas
 from headfields.records import Camera, HeadState, Rays
 
 if TYPE_CHECKING:
@@ -302,12 +302,6 @@ def choose_head_frame(recording: "Recording", choice: HeadFrameChoice, report: l
             f"{1000 * miss:.2g} mm, so the head's pose is rough: pass load_capture a mask of its vertices as head_frame"
         )
     return frame
-
-
-def vertex_areas(vertices: Float[Tensor, "v 3"], faces: Int[Tensor, "f 3"]) -> Float[Tensor, " v"]:
-    """(V,) a third of the area of the faces around each vertex, square meters."""
-    third = triangle_areas(vertices, faces) / 3
-    return vertices.new_zeros(len(vertices)).index_add(0, faces.flatten(), third.repeat_interleave(3))
 
 
 def _evenly(count: int, most: int) -> list[int]:

@@ -16,6 +16,7 @@ from torch import Tensor
 from headfields.data.labels import REGION_LABELS
 from headfields.files.errors import CaptureError
 from headfields.mesh.obj import ObjMesh
+from headfields.ops.vertex_geometry import face_neighbors, face_normals
 from headfields.records import Camera, Template
 
 if TYPE_CHECKING:
@@ -229,9 +230,8 @@ def visible_points(
     """
     height, width = camera.size
     corners = vertices[faces]
-    normal = torch.linalg.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
     view = torch.nn.functional.normalize(corners[:, 0] - camera.center.reshape(-1, 3)[0], dim=-1)
-    facing = ((torch.nn.functional.normalize(normal, dim=-1) * view).sum(dim=-1) < -_GRAZING).nonzero()[:, 0]
+    facing = ((face_normals(vertices, faces) * view).sum(dim=-1) < -_GRAZING).nonzero()[:, 0]
     # Points keep off the edges, where two faces' labels meet. Only faces that look here can be in front of a head.
     steps = torch.tensor([(i, j, 2 - i - j) for i in range(3) for j in range(3 - i)])
     points = torch.einsum("pk,fkc->fpc", 0.85 * steps / 2 + 0.05, corners[facing]).reshape(1, -1, 3)
@@ -282,16 +282,4 @@ def _spread(votes: Float[Tensor, "f 4"], faces: Int[Tensor, "f 3"]) -> Int[Tenso
     return kind
 
 
-def face_neighbors(faces: Int[Tensor, "f 3"]) -> tuple[Int[Tensor, " p"], Int[Tensor, " p"]]:
-    """Pairs of faces that share an edge, each in both orders."""
-    edges = faces[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2).sort(dim=1).values
-    owner = torch.arange(len(faces)).repeat_interleave(3)
-    _, edge = edges.unique(dim=0, return_inverse=True)
-    order = edge.argsort(stable=True)
-    edge, owner = edge[order], owner[order]
-    same = edge[1:] == edge[:-1]  # an edge with three faces links the first to the second, the second to the third
-    one, other = owner[:-1][same], owner[1:][same]
-    return torch.cat([one, other]), torch.cat([other, one])
-
-
-__all__ = ["build_inner_mouth", "build_template", "face_neighbors", "visible_points", "vote_regions"]
+__all__ = ["build_inner_mouth", "build_template", "visible_points", "vote_regions"]

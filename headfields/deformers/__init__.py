@@ -11,7 +11,7 @@ from headfields.deformers.near_surface import NearSurface
 from headfields.deformers.skinning import InverseSkinning, SkinningDeformer
 from headfields.deformers.skinning_roots import SkinningRoots, SkinningSolution, WeightFieldSkinning
 from headfields.deformers.skinning_weights import SkinningWeights
-from headfields.deformers.static import Static, ray_box, ray_sphere
+from headfields.deformers.static import Static
 from headfields.deformers.surface import SurfaceCanonicalizer
 
 __all__ = [
@@ -32,6 +32,4 @@ __all__ = [
     "WeightFieldSkinning",
     "invert",
     "jacobian",
-    "ray_box",
-    "ray_sphere",
 ]

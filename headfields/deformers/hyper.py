@@ -7,8 +7,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
-from headfields.deformers.static import ray_sphere
 from headfields.networks import Anchors
+from headfields.ops.ray_box import ray_sphere
 from headfields.ops.softplus import softplus
 from headfields.parts import Deformer
 from headfields.records import Canonical, HeadState, Rays

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from headfields.ops._checks import check_floating, check_shape
 from headfields.ops.closest_triangle import TriangleBVH
 from headfields.ops.interpolate_rows import interpolate_rows
-from headfields.ops.triangle_frames import triangle_areas
+from headfields.ops.vertex_geometry import triangle_areas
 from headfields.parts import Part
 
 _LEAST = 1e-5  # of a weight, so that its logarithm is finite

@@ -13,7 +13,8 @@ from headfields.networks.mlp import MLP
 from headfields.ops.frequency import frequency_encoding
 from headfields.ops.mlp import mlp
 from headfields.ops.nearest_vertices import MOST_NEIGHBORS, VertexTree, inverse_distance_weights
-from headfields.ops.triangle_frames import triangle_areas, triangle_frames
+from headfields.ops.triangle_frames import triangle_frames
+from headfields.ops.vertex_geometry import triangle_areas
 from headfields.parts import Encoder
 from headfields.records import Canonical, HeadState
 

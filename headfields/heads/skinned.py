@@ -17,6 +17,7 @@ from headfields.ops.skinning import (
     pose_features,
     rotation_matrices,
 )
+from headfields.ops.vertex_geometry import face_crosses
 from headfields.records import Camera, HeadState, Template
 
 __all__ = ["SkinnedHead"]
@@ -311,7 +312,7 @@ class SkinnedHead(nn.Module):
             found["neck"] = (self.weights[:, self.neck_joint] > 0.5)[self.faces].all(1)
         if "face" not in found:
             corners = self.template_vertices[self.faces]
-            normal = torch.linalg.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+            normal = face_crosses(self.template_vertices, self.faces)
             skull = (self.joint_regressor @ self.template_vertices)[self.skull]
             below = [j for j in range(len(self.parents)) if j not in (self.neck_joint, *self._head_joints)]
             body = (self.weights[:, below].sum(1) > 0.5)[self.faces].any(1)

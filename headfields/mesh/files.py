@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from headfields.mesh.mesh import Mesh
+from headfields.ops.srgb import linear_from_srgb, srgb_from_linear
 
 FORMATS = (".ply", ".obj", ".glb")
 """Endings of the files that `save_mesh` writes."""
@@ -143,7 +143,7 @@ def _colors(part: Any, count: int, linear: bool) -> Tensor | None:
     colors = np.asarray(colors)
     scale = {"u1": 255.0, "u2": 65535.0}.get(colors.dtype.str[1:], 1.0)
     rgb = torch.from_numpy(colors[:, :3].astype(np.float32) / np.float32(scale))
-    return _to_srgb(rgb) if linear else rgb
+    return srgb_from_linear(rgb) if linear else rgb
 
 
 def _joined(meshes: list[Mesh]) -> Mesh:
@@ -214,7 +214,7 @@ def _glb(mesh: Mesh) -> bytes:
     if not len(vertices):
         raise ValueError("save_mesh: the mesh has no vertices, and glTF holds no empty ones; write a .ply")
     if colors is not None:
-        colors = _to_linear(torch.from_numpy(colors)).numpy()
+        colors = linear_from_srgb(torch.from_numpy(colors)).numpy()
     views: list[dict[str, Any]] = []
     accessors: list[dict[str, Any]] = []
     data = b""
@@ -256,13 +256,3 @@ def _glb(mesh: Mesh) -> bytes:
         struct.pack("<I4s", len(text), b"JSON"), text,
         struct.pack("<I4s", len(data), b"BIN\0"), data,
     ])  # fmt: skip
-
-
-def _to_linear(color: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
-    """sRGB to linear light (IEC 61966-2-1)."""
-    return torch.where(color <= 0.04045, color / 12.92, ((color + 0.055) / 1.055).clamp_min(0) ** 2.4)
-
-
-def _to_srgb(light: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
-    """Linear light to sRGB."""
-    return torch.where(light <= 0.0031308, 12.92 * light, 1.055 * light.clamp_min(1e-9) ** (1 / 2.4) - 0.055)

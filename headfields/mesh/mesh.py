@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from headfields.ops.similarity import Similarity
-from headfields.ops.triangle_frames import triangle_areas
+from headfields.ops.vertex_geometry import face_normals, triangle_areas, vertex_normals
 from headfields.records import Record
 
 
@@ -82,15 +82,11 @@ class Mesh(Record):
 
     def face_normals(self) -> Float[Tensor, "f 3"]:
         """Unit normals of the faces, by their winding; 0 for a face without area. Differentiable."""
-        return _unit(_crosses(self.vertices, self.faces))
+        return face_normals(self.vertices, self.faces.long())
 
     def vertex_normals(self) -> Float[Tensor, "v 3"]:
         """Unit normals of the vertices: the mean of their faces' by area; 0 where there are none. Differentiable."""
-        cross = _crosses(self.vertices, self.faces)
-        sums = torch.zeros_like(self.vertices)
-        for corner in range(3):
-            sums = sums.index_add(0, self.faces[:, corner].long(), cross)
-        return _unit(sums)
+        return vertex_normals(self.vertices, self.faces.long())
 
     def with_normals(self) -> "Mesh":
         """The mesh with the normals of `vertex_normals`, unless it has some."""
@@ -138,16 +134,3 @@ class SurfacePoints(Record):
     normals: Float[Tensor, "n 3"]
     face: Int[Tensor, " n"]
     barycentric: Float[Tensor, "n 3"]
-
-
-def _crosses(vertices: Tensor, faces: Tensor) -> Tensor:
-    corner = vertices[faces.long()]
-    return torch.linalg.cross(corner[:, 1] - corner[:, 0], corner[:, 2] - corner[:, 0])
-
-
-def _unit(vectors: Tensor) -> Tensor:
-    """Rows of length 1; 0 (and without a gradient) where the length is."""
-    length = vectors.detach().norm(dim=-1, keepdim=True)
-    some = length > torch.finfo(vectors.dtype).tiny
-    scaled = torch.where(some, vectors / torch.where(some, length, 1.0), torch.ones_like(vectors))
-    return torch.where(some, scaled / scaled.norm(dim=-1, keepdim=True), 0.0)

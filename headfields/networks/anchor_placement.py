@@ -5,6 +5,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from headfields.ops import TriangleBVH
+from headfields.ops.vertex_geometry import vertex_normals
 from headfields.records import Template
 
 _CLEARANCE = 1e-4
@@ -83,14 +84,9 @@ def head_anchors(
 def _outside(template: Template) -> Tensor:
     """(V,) whether nothing of the mesh lies ahead of a vertex along its normal."""
     vertices, faces = template.canonical_vertices.detach().float(), template.faces
-    a, b, c = vertices[faces].unbind(dim=1)
-    normals = torch.zeros_like(vertices)
-    for corner in range(3):
-        normals.index_add_(0, faces[:, corner], torch.linalg.cross(b - a, c - a))
-    length = normals.norm(dim=-1, keepdim=True)
-    normals = normals / length.clamp_min(1e-30)
+    normals = vertex_normals(vertices, faces)
     hit = TriangleBVH(faces, vertices).raycast(vertices + _CLEARANCE * normals, normals)
-    return ((hit.face < 0) & (length[:, 0] > 0)).cpu()
+    return ((hit.face < 0) & (normals != 0).any(dim=-1)).cpu()
 
 
 def _weight(vertices: Float[Tensor, "v 3"], outside: Tensor) -> Float[Tensor, " v"]:

@@ -13,7 +13,7 @@ from headfields.ops.compositing import (
     weights_from_density,
 )
 from headfields.ops.frequency import frequency_encoding, frequency_window
-from headfields.ops.grouped import GroupedRows, group_linear, group_rows
+from headfields.ops.grouped import GroupedRows, group_rows
 from headfields.ops.hash_grid import HashGridLayout, hash_grid
 from headfields.ops.implicit import implicit_root
 from headfields.ops.interpolate_rows import interpolate_rows, scatter_rows
@@ -23,6 +23,7 @@ from headfields.ops.mlp import mlp
 from headfields.ops.mlp_tangents import mlp_tangents
 from headfields.ops.nearest_vertices import NearestVertices, VertexTree, inverse_distance_weights
 from headfields.ops.occupancy import lookup, march
+from headfields.ops.ray_box import ray_box, ray_sphere
 from headfields.ops.rigid import fit_rigid, nearest_rotation, rigid_transform
 from headfields.ops.rotations import (
     axis_angle,
@@ -42,11 +43,19 @@ from headfields.ops.skinning import (
 )
 from headfields.ops.softplus import softplus
 from headfields.ops.spherical_harmonics import spherical_harmonics
+from headfields.ops.srgb import linear_from_srgb, srgb_from_linear
 from headfields.ops.surface_alpha import laplace_density, neus_alpha, unclamped_alpha
 from headfields.ops.texture import MipPyramid, fill_texels, mip_pyramid, pad_charts, sample_texture
-from headfields.ops.triangle_frames import deformation_gradients, edge_neighbors, triangle_areas, triangle_frames
+from headfields.ops.triangle_frames import deformation_gradients, triangle_frames
 from headfields.ops.unwrap import unwrap
 from headfields.ops.uv import UVRasterizer
+from headfields.ops.vertex_geometry import (
+    edge_neighbors,
+    face_normals,
+    triangle_areas,
+    vertex_areas,
+    vertex_normals,
+)
 
 __all__ = [
     "ClosestPoint",
@@ -71,11 +80,11 @@ __all__ = [
     "deformation_gradients",
     "edge_neighbors",
     "exclusive_sum",
+    "face_normals",
     "fill_texels",
     "fit_rigid",
     "frequency_encoding",
     "frequency_window",
-    "group_linear",
     "group_rows",
     "hash_grid",
     "implicit_root",
@@ -86,6 +95,7 @@ __all__ = [
     "laplace_density",
     "left_jacobian",
     "linear_blend_skinning",
+    "linear_from_srgb",
     "log_strain",
     "lookup",
     "march",
@@ -99,7 +109,9 @@ __all__ = [
     "neus_alpha",
     "pad_charts",
     "pose_features",
+    "ray_box",
     "ray_offsets",
+    "ray_sphere",
     "rigid_transform",
     "rotation_from_6d",
     "rotation_from_log_quaternion",
@@ -112,12 +124,15 @@ __all__ = [
     "skin_points",
     "softplus",
     "spherical_harmonics",
+    "srgb_from_linear",
     "stratified",
     "triangle_areas",
     "triangle_frames",
     "unclamped_alpha",
     "uniform_step",
     "unwrap",
+    "vertex_areas",
+    "vertex_normals",
     "weights_from_alpha",
     "weights_from_density",
 ]

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from headfields.ops._checks import check_floating, check_integer, check_shape
+from headfields.ops._checks import check_integer, check_shape
 
 LARGEST_BLOCK = 256
 """Rows of a block at most: a product of so many is as fast as a larger one, and a block in part empty costs less."""
@@ -107,38 +107,3 @@ def group_rows(group: Int[Tensor, " p"], groups: int, block: int | None = None) 
     place = torch.empty_like(ordered)
     place[ordered] = where
     return GroupedRows(source, place, of_block, block)
-
-
-def group_linear(
-    x: Float[Tensor, "p in"],
-    weights: Float[Tensor, "g in out"],
-    bias: Float[Tensor, "g out"] | None,
-    group: Int[Tensor, " p"],
-) -> Float[Tensor, "p out"]:
-    """x W + b of each row, with the weights and bias of its group: one layer of an ensemble; P = 0 is legal.
-
-    For several layers in a row, sort once: `group_rows`, then `GroupedRows.linear` of its blocks.
-
-    Args:
-        x: (P, in).
-        weights: (G, in, out).
-        bias: (G, out) or None.
-        group: (P,) in [0, G).
-
-    Differentiable to any order in everything but `group`.
-
-    Raises:
-        TypeError, ValueError, IndexError: a dtype or shape does not fit, or a group is out of range.
-    """
-    op = "group_linear"
-    for name, tensor, pattern in (("x", x, "P in"), ("weights", weights, "G in out"), ("bias", bias, "G out")):
-        if tensor is not None:
-            check_floating(op, name, tensor)
-            check_shape(op, name, tensor, pattern)
-    if x.shape[1] != weights.shape[1] or (bias is not None and bias.shape != weights[:, 0].shape):
-        raise ValueError(
-            f"{op}: x has shape {tuple(x.shape)}, weights {tuple(weights.shape)} and bias "
-            f"{None if bias is None else tuple(bias.shape)}; expected (P, in), (G, in, out) and (G, out)"
-        )
-    rows = group_rows(group, len(weights))
-    return rows.scatter(rows.linear(rows.gather(x), weights, bias))

@@ -7,6 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from headfields.ops._checks import check_floating, check_integer, check_shape
+from headfields.ops.vertex_geometry import triangle_areas
 
 Scaling = Literal["none", "area", "length"]
 _TINY = 1e-20  # squared meters (areas) below which a triangle has no direction of its own
@@ -48,23 +49,6 @@ def triangle_frames(vertices: Float[Tensor, "*batch v 3"], faces: Int[Tensor, "f
     bitangent = _direction(across, torch.linalg.cross(fallback, tangent))
     normal = torch.linalg.cross(tangent, bitangent)
     return torch.stack([tangent, bitangent, normal, a], dim=-1)
-
-
-def triangle_areas(vertices: Float[Tensor, "*batch v 3"], faces: Int[Tensor, "f 3"]) -> Float[Tensor, "*batch f"]:
-    """Area of every triangle.
-
-    Args:
-        vertices: (..., V, 3), meters.
-        faces: (F, 3) vertex indices.
-
-    Returns:
-        (..., F), square meters. Differentiable to any order; the gradient at a triangle without area is zero.
-    """
-    a, b, c = (vertices[..., faces[:, corner], :] for corner in range(3))
-    cross = torch.linalg.cross(b - a, c - a)
-    squared = (cross * cross).sum(-1)
-    flat = squared <= 0
-    return torch.where(flat, 0.0, 0.5 * torch.where(flat, 1.0, squared).sqrt())
 
 
 def deformation_gradients(
@@ -110,42 +94,6 @@ def deformation_gradients(
         linear = linear / (ratio if scaling == "area" else ratio.sqrt())[..., None, None]
     offset = target[..., 3] - (linear @ source[..., 3:])[..., 0]
     return torch.cat([linear, offset[..., None]], dim=-1)
-
-
-def edge_neighbors(faces: Int[Tensor, "f 3"]) -> Int[Tensor, "f 3"]:
-    """The triangle across each edge (a→b, b→c, c→a) of every triangle, −1 at a boundary.
-
-    At an edge of more than two triangles, each gets one of the others.
-
-    Args:
-        faces: (F, 3) vertex indices.
-
-    Returns:
-        (F, 3) int64. No gradient.
-
-    Raises:
-        TypeError: faces are not integers.
-        ValueError: they are not (F, 3).
-    """
-    check_integer("edge_neighbors", "faces", faces)
-    check_shape("edge_neighbors", "faces", faces, "f 3")
-    count = faces.shape[0]
-    if count == 0:
-        return faces.new_empty((0, 3), dtype=torch.long)
-    edges = torch.stack([faces, faces.roll(-1, dims=1)], dim=-1).reshape(-1, 2).sort(dim=-1).values.long()
-    key = edges[:, 0] * (int(faces.max()) + 1) + edges[:, 1]
-    order = torch.argsort(key, stable=True)
-    face = torch.arange(count, device=faces.device).repeat_interleave(3)[order]
-    key = key[order]
-    following = torch.full_like(face, -1)
-    same = key[1:] == key[:-1]
-    following[:-1][same] = face[1:][same]
-    preceding = torch.full_like(face, -1)
-    preceding[1:][same] = face[:-1][same]
-    other = torch.where(following >= 0, following, preceding)
-    neighbors = torch.empty_like(other)
-    neighbors[order] = other
-    return neighbors.reshape(count, 3)
 
 
 def _direction(vector: Tensor, otherwise: Tensor) -> Tensor:

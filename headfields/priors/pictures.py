@@ -8,6 +8,7 @@ from torch import Tensor
 
 from headfields.avatar import Avatar, Field
 from headfields.ops.closest_triangle import TriangleBVH
+from headfields.ops.vertex_geometry import vertex_normals
 from headfields.priors.scans import MeshScans
 from headfields.priors.terms import PriorCodes
 from headfields.records import Camera, Rays
@@ -107,9 +108,7 @@ def draw_mesh(
     found = TriangleBVH(faces, vertices).raycast(rays.origins, rays.directions)
     hit = found.face >= 0
     ids, weights = faces[found.face[hit]], found.barycentric[hit]
-    corners = vertices[faces]
-    cross = torch.linalg.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-    normals = torch.zeros_like(vertices).index_add_(0, faces.reshape(-1), cross.repeat_interleave(3, 0))
+    normals = vertex_normals(vertices, faces, unit=False)
     normal = torch.nn.functional.normalize((normals[ids] * weights[..., None]).sum(1), dim=-1)
     return _shaded(hit, normal, (rgb[ids] * weights[..., None]).sum(1), camera)
 

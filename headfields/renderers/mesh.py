@@ -11,6 +11,7 @@ from headfields.ops._checks import check_floating, check_integer, check_same_dev
 from headfields.ops.antialias import Crossings, MeshEdges, antialias, mesh_edges, silhouette_crossings
 from headfields.ops.closest_triangle import TriangleBVH
 from headfields.ops.texture import MipPyramid, mip_pyramid, sample_texture
+from headfields.ops.vertex_geometry import vertex_normals
 from headfields.records import Camera, Record
 from headfields.renderers.lighting import sh_irradiance
 
@@ -276,11 +277,3 @@ class MeshRenderer(nn.Module):
                     f"{op}: light has shape {tuple(light.shape)}; expected (9, 3), or (9, 1) for white light"
                 )
         return pose[0].to(vertices), lens[0].to(vertices)
-
-
-def vertex_normals(vertices: Float[Tensor, "v 3"], faces: Int[Tensor, "f 3"]) -> Float[Tensor, "v 3"]:
-    """Unit normals (V, 3) of vertices, the mean of their faces' by area; 0 where there is none. Differentiable."""
-    a, b, c = vertices[faces].unbind(1)
-    area = torch.linalg.cross(b - a, c - a)
-    total = torch.zeros_like(vertices).index_add(0, faces.reshape(-1), area.repeat_interleave(3, 0))
-    return nn.functional.normalize(total, dim=-1, eps=1e-30)

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 
-import numpy as np
 import scipy.sparse
 import torch
 from jaxtyping import Bool, Float, Int
@@ -11,7 +10,7 @@ from torch import Tensor
 from headfields.ops.closest_triangle import TriangleBVH
 from headfields.ops.similarity import Similarity, fit_similarity
 from headfields.ops.sparse_system import SymmetricSystem
-from headfields.ops.triangle_frames import edge_neighbors
+from headfields.ops.vertex_geometry import edge_neighbors, face_normals, uniform_laplacian, vertex_normals
 from headfields.retargeting.gradients import pose_gradients
 from headfields.retargeting.surface import HeadSurface
 from headfields.retargeting.thin_plate import ThinPlateWarp
@@ -147,7 +146,7 @@ class _Sided:
     def __init__(self, vertices: Float[Tensor, "v 3"], head: HeadSurface) -> None:
         side, usable = _face_side(head), head.outer & ~_torn(head)
         self.vertices, self.faces = vertices, head.faces
-        self.normals = _normals(vertices, head.faces)
+        self.normals = face_normals(vertices, head.faces)
         self.kept = [(usable & (side != across)).nonzero()[:, 0] for across in (1, 2, -1)]  # nothing is on side 2
         self.trees = [TriangleBVH(head.faces[kept], vertices.float()) for kept in self.kept]
 
@@ -184,20 +183,6 @@ def _torn(head: HeadSurface) -> Bool[Tensor, " f"]:
     return torch.linalg.matrix_norm(gradients) > _TORN
 
 
-def _normals(vertices: Tensor, faces: Tensor) -> Float[Tensor, "f 3"]:
-    a, b, c = (vertices[faces[:, k]] for k in range(3))
-    return torch.nn.functional.normalize(torch.linalg.cross(b - a, c - a), dim=-1, eps=1e-30)
-
-
-def _vertex_normals(vertices: Tensor, faces: Tensor) -> Float[Tensor, "v 3"]:
-    a, b, c = (vertices[faces[:, k]] for k in range(3))
-    area = torch.linalg.cross(b - a, c - a)
-    total = torch.zeros_like(vertices)
-    for k in range(3):
-        total.index_add_(0, faces[:, k], area)
-    return torch.nn.functional.normalize(total, dim=-1, eps=1e-30)
-
-
 def _register(
     source: HeadSurface, moved: Float[Tensor, "v 3"], target: HeadSurface
 ) -> tuple[Float[Tensor, "v 3"], Bool[Tensor, " v"]]:
@@ -206,12 +191,7 @@ def _register(
     border = _on_border(target)
     faces = source.faces[source.outer]
     count = len(moved)
-    edges = torch.cat([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]]).sort(dim=1).values.unique(dim=0)
-    one, other = edges.numpy().T
-    ones = np.ones(len(one))
-    graph = scipy.sparse.coo_matrix((ones, (one, other)), shape=(count, count)).tocsr()
-    graph = graph + graph.T
-    laplacian = scipy.sparse.diags(np.asarray(graph.sum(1)).ravel()) - graph
+    laplacian = uniform_laplacian(faces, count)
     used = torch.zeros(count, dtype=torch.bool)
     used[faces.flatten()] = True
     pinned, places = _shared_landmarks(source, target)
@@ -221,7 +201,7 @@ def _register(
     met = torch.zeros(count, dtype=torch.bool)
     for round_, stiffness in enumerate(_STIFFNESS):
         reach = target.size * _REACH * (3.0 if round_ < 2 else 1.5)
-        face, weights, near = surface.closest(now, source.lip, _vertex_normals(now, faces), reach)
+        face, weights, near = surface.closest(now, source.lip, vertex_normals(now, faces), reach)
         edge_on = ((weights < 1e-4) & border[face]).any(dim=1)  # the target ends there: it has no more to say
         met = near & used & ~edge_on
         goal = (weights[..., None] * surface.vertices[target.faces[face]]).sum(1)
@@ -284,7 +264,7 @@ def _correspond(source: HeadSurface, registered: Float[Tensor, "v 3"], target: H
     neutral = target.neutral.double()
     reach = _REACH * target.size
     skin = target.outer.nonzero()[:, 0]
-    normals = _normals(neutral, target.faces)
+    normals = face_normals(neutral, target.faces)
     side = _face_side(target)
     points = torch.einsum("pk,fkc->fpc", _CORNERS.double(), neutral[target.faces[skin]])
     per = len(_CORNERS)
@@ -299,7 +279,7 @@ def _correspond(source: HeadSurface, registered: Float[Tensor, "v 3"], target: H
 
     vertex = target.faces[skin].flatten().unique()
     at, barycentric, near = surface.closest(
-        neutral[vertex], target.lip[vertex], _vertex_normals(neutral, target.faces[skin])[vertex], reach
+        neutral[vertex], target.lip[vertex], vertex_normals(neutral, target.faces[skin])[vertex], reach
     )
     corners = torch.zeros(len(neutral), 3, dtype=torch.long)
     between = torch.zeros(len(neutral), 3)

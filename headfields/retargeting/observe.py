@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from headfields.ops.vertex_geometry import vertex_normals
 from headfields.records import Camera
 from headfields.retargeting.codes import ExpressionFit, regress_expressions
 from headfields.retargeting.lids import find_lids
@@ -136,13 +137,8 @@ def find_landmarks(
     if not len(skin) or not len(vertices):
         return torch.full((68,), -1)
     pixels, depth = camera.project(vertices)
-    corners = vertices[:, surface.faces]
-    face_normals = torch.linalg.cross(corners[..., 1, :] - corners[..., 0, :], corners[..., 2, :] - corners[..., 0, :])
-    normals = torch.zeros_like(vertices)
-    for k in range(3):
-        normals.index_add_(1, surface.faces[:, k], face_normals)
     view = torch.nn.functional.normalize(camera.center[:, None] - vertices, dim=-1)
-    facing = (torch.nn.functional.normalize(normals, dim=-1) * view).sum(-1)
+    facing = (vertex_normals(vertices, surface.faces) * view).sum(-1)
     candidates = skin[(facing.mean(0)[skin] > -0.3) & (depth[:, skin] > 0).all(0)]
     out = torch.full((68,), -1)
     if not len(candidates):

@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from headfields.ops._checks import check_floating, check_integer, check_shape
+from headfields.ops.vertex_geometry import face_normals
 from headfields.retargeting.gradients import flat_triangles
 
 __all__ = ["Eyeball", "HeadSurface"]
@@ -123,8 +124,7 @@ class HeadSurface:
     def outer(self) -> Bool[Tensor, " f"]:
         """(F,) faces of the skin that can be seen: without those by an eyeball that face it, the lids' inner sides."""
         corners = self.neutral[self.faces]
-        normal = torch.linalg.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-        normal = torch.nn.functional.normalize(normal, dim=-1, eps=1e-30)
+        normal = face_normals(self.neutral, self.faces)
         keep = self.skin
         for ball in self.eyeballs:
             offset = corners.mean(dim=1) - ball.center

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from headfields.mesh.textured import TexturedMesh
 from headfields.ops.closest_triangle import TriangleBVH
-from headfields.viz.mesh_views import sample_texture
+from headfields.ops.texture import sample_texture
 
 __all__ = ["eyes_look_closed"]
 

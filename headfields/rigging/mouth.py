@@ -7,6 +7,7 @@ from torch import Tensor
 from headfields.heads.mouth.inner import inner_mouth
 from headfields.ops.closest_triangle import TriangleBVH
 from headfields.ops.uv import UVRasterizer
+from headfields.ops.vertex_geometry import face_normals
 from headfields.retargeting.surface import components
 from headfields.rigging.rigged_template import RiggedTemplate
 
@@ -57,8 +58,7 @@ def hidden_faces(vertices: Float[Tensor, "v 3"], faces: Int[Tensor, "f 3"]) -> B
     """
     place = vertices.float()
     corners = place[faces]
-    normal = torch.linalg.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-    normal = torch.nn.functional.normalize(normal, dim=-1, eps=1e-20)
+    normal = face_normals(place, faces)
     start = corners.mean(1) + 2e-4 * float((place.amax(0) - place.amin(0)).amax()) * normal
     tree = TriangleBVH(faces, place)
     seen = torch.zeros(len(faces), dtype=torch.bool)

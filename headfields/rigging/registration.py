@@ -14,7 +14,7 @@ from headfields.ops._checks import check_floating, check_integer, check_shape
 from headfields.ops.closest_triangle import TriangleBVH
 from headfields.ops.similarity import Similarity, fit_similarity
 from headfields.ops.sparse_system import SymmetricSystem
-from headfields.ops.triangle_frames import edge_neighbors
+from headfields.ops.vertex_geometry import edge_neighbors, face_normals, uniform_laplacian, vertex_normals
 
 __all__ = ["Registration", "Stage", "register", "settle"]
 
@@ -75,9 +75,7 @@ class _Surface:
     def __init__(self, vertices: Tensor, faces: Tensor) -> None:
         self.vertices, self.faces = vertices, faces
         self.tree = TriangleBVH(faces, vertices.float())
-        corners = vertices[faces]
-        normal = torch.linalg.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-        self.normals = torch.nn.functional.normalize(normal, dim=-1, eps=1e-30)
+        self.normals = face_normals(vertices, faces)
         self.border = (edge_neighbors(faces) < 0)[:, [1, 2, 0]]  # opposite each corner
         used = vertices[faces.flatten()]
         self.size = float((used.amax(0) - used.amin(0)).amax())
@@ -118,25 +116,13 @@ class _Pulling:
             return scipy.sparse.csr_matrix((0, len(now))), np.zeros((0, 3))
         found = self.tree.refit(now.float()).closest(self.points.float())
         face, weights = found.face.clamp_min(0), found.barycentric.double()
-        corners = now[self.table[face]]
-        normal = torch.linalg.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-        normal = torch.nn.functional.normalize(normal, dim=-1, eps=1e-30)
+        normal = face_normals(now, self.table[face])
         good = (normal * self.normals).sum(-1) > float(np.cos(np.radians(stage.angle)))
         good &= (found.distance < stage.reach * self.size) & ~((weights < 1e-4) & self.border[face]).any(1)
         kept = self.table[face[good]].numpy()
         count = len(kept)
         where = (weights[good].numpy().ravel(), (np.repeat(np.arange(count), 3), kept.ravel()))
         return scipy.sparse.csr_matrix(where, shape=(count, len(now))), self.points[good].numpy()
-
-
-def vertex_normals(vertices: Float[Tensor, "v 3"], faces: Int[Tensor, "f 3"]) -> Float[Tensor, "v 3"]:
-    """Unit normals, weighted by area; 0 where no face is."""
-    a, b, c = (vertices[faces[:, k]] for k in range(3))
-    area = torch.linalg.cross(b - a, c - a)
-    total = torch.zeros_like(vertices)
-    for k in range(3):
-        total.index_add_(0, faces[:, k], area)
-    return torch.nn.functional.normalize(total, dim=-1, eps=1e-30)
 
 
 def settle(
@@ -245,8 +231,7 @@ def register(
     directed = torch.cat([edges, edges.flip(1)]).numpy()
     one, other = directed.T
     around = scipy.sparse.coo_matrix((np.ones(len(one)), (one, np.arange(len(one)))), shape=(count, len(one))).tocsr()
-    graph = scipy.sparse.coo_matrix((np.ones(len(one)), (one, other)), shape=(count, count)).tocsr()
-    laplacian = scipy.sparse.diags(np.asarray(graph.sum(1)).ravel()) - graph
+    laplacian = uniform_laplacian(table, count)
     start = rest.numpy()
     at_rest = start[one] - start[other]
     squared = around @ (at_rest**2).sum(1)

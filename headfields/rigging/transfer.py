@@ -7,17 +7,16 @@ where files have a vertex twice.
 
 from collections.abc import Callable, Mapping
 
-import numpy as np
 import scipy.sparse
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from headfields.ops.sparse_system import SymmetricSystem
+from headfields.ops.vertex_geometry import uniform_laplacian, vertex_normals
 from headfields.retargeting.binding import _correspond, _Sided
 from headfields.retargeting.surface import HeadSurface
 from headfields.retargeting.transfer import Correspondence, DeformationTransfer
-from headfields.rigging.registration import vertex_normals
 
 __all__ = [
     "correspond",
@@ -65,16 +64,6 @@ def welded(vertices: Float[Tensor, "v 3"], keep: Int[Tensor, " n"] | None = None
     return torch.cat([place, label], 1).unique(dim=0, return_inverse=True)[1]
 
 
-def _laplacian(places: np.ndarray, faces: np.ndarray, count: int) -> scipy.sparse.csr_matrix:
-    """The uniform Laplacian between places, each row divided by its degree at the root."""
-    table = places[faces]
-    edges = np.sort(np.concatenate([table[:, [0, 1]], table[:, [1, 2]], table[:, [2, 0]]]), 1)
-    edges = np.unique(edges[edges[:, 0] != edges[:, 1]], axis=0)
-    graph = scipy.sparse.coo_matrix((np.ones(len(edges)), (edges[:, 0], edges[:, 1])), shape=(count, count))
-    graph = (graph + graph.T).tocsr()
-    return scipy.sparse.diags(np.asarray(graph.sum(1)).ravel()) - graph
-
-
 def transfer_values(
     values: Float[Tensor, "v c"],
     correspondence: Correspondence,
@@ -113,7 +102,7 @@ def transfer_values(
     if sides is not None:
         across = (sides[table] == 1).any(1) & (sides[table] == -1).any(1)
         table = table[~across]
-    laplacian = _laplacian(places.cpu().numpy(), table.numpy(), count)
+    laplacian = uniform_laplacian(places.cpu()[table], count)
     weight = have.double().numpy()
     # Where nothing is known the Laplacian alone speaks; a hair of the average keeps parts without any counterpart.
     data = weight + 1e-7
@@ -128,7 +117,7 @@ def _filler(faces: Tensor, known: Tensor) -> Callable[[Tensor], Tensor]:
     lost = (~known).nonzero()[:, 0]
     if not len(lost) or len(lost) == len(known):
         return lambda values: values
-    laplacian = _laplacian(np.arange(len(known)), faces.numpy(), len(known)).tocsr()
+    laplacian = uniform_laplacian(faces, len(known))
     rows = laplacian[lost.numpy()]
     inner = rows[:, lost.numpy()] + 1e-6 * scipy.sparse.identity(len(lost))  # a part of its own stays where it is
     outer, sure = rows[:, known.nonzero()[:, 0].numpy()], known.nonzero()[:, 0]

@@ -11,11 +11,12 @@ from tqdm import tqdm
 
 from headfields.ops._checks import check_floating, check_integer, check_shape
 from headfields.ops.closest_triangle import TriangleBVH
+from headfields.ops.srgb import linear_from_srgb, srgb_from_linear
 from headfields.ops.texture import fill_texels, mip_pyramid, sample_texture
 from headfields.ops.uv import UVRasterizer
 from headfields.records import Camera, Record
 from headfields.renderers.mesh import MeshRenderer, vertex_normals
-from headfields.texturing.exposure import linear_from_srgb, srgb_from_linear, view_gains
+from headfields.texturing.exposure import view_gains
 from headfields.texturing.images import PosedImages
 
 __all__ = ["BakedTexture", "bake_texture"]

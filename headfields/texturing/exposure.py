@@ -4,23 +4,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-__all__ = ["even_out", "linear_from_srgb", "srgb_from_linear", "view_gains"]
+from headfields.ops.srgb import linear_from_srgb, srgb_from_linear
+
+__all__ = ["even_out", "view_gains"]
 
 _DARK = 0.01  # linear; below, noise decides
 _PRIOR = 10.0  # points' worth of belief that a gain is 1
 _LEAST = 20  # points that two views must share
-
-
-def linear_from_srgb(color: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
-    """Light from sRGB values (IEC 61966-2-1)."""
-    low = color / 12.92
-    return torch.where(color <= 0.04045, low, ((color.clamp(min=0.04045) + 0.055) / 1.055) ** 2.4)
-
-
-def srgb_from_linear(light: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
-    """sRGB values from light."""
-    high = 1.055 * light.clamp(min=0.0031308) ** (1 / 2.4) - 0.055
-    return torch.where(light <= 0.0031308, 12.92 * light, high)
 
 
 def even_out(color: Float[Tensor, "*batch 3"], gain: Float[Tensor, ""] | float) -> Float[Tensor, "*batch 3"]:

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 
-import numpy as np
 import scipy.sparse
 import torch
 from jaxtyping import Float, Int
@@ -14,6 +13,7 @@ from headfields.ops._checks import check_floating, check_integer, check_shape
 from headfields.ops.antialias import mesh_edges
 from headfields.ops.sparse_system import SymmetricSystem
 from headfields.ops.texture import mip_pyramid
+from headfields.ops.vertex_geometry import uniform_laplacian
 from headfields.records import Record
 from headfields.renderers.mesh import MeshRenderer
 from headfields.texturing.bake import bake_texture
@@ -109,7 +109,7 @@ def refine_mesh(
     if not steps or not len(faces):
         return RefinedMesh(proxy.clone(), torch.zeros(0))
     small = _reduced(images, options.size)
-    laplacian = _laplacian(faces, len(proxy))
+    laplacian = uniform_laplacian(faces, len(proxy))
     smooth = SymmetricSystem(scipy.sparse.identity(len(proxy)) + options.stiffness * laplacian)
     first, second = mesh_edges(faces).ends.unbind(-1)
     edge = float((proxy[faces] - proxy[faces.roll(1, 1)]).norm(dim=-1).mean())
@@ -173,15 +173,6 @@ class _VertexAdam:
         size = square.sqrt()
         with torch.no_grad():
             self.value -= factor * self.rate * mean / (size + _NOISE * size.max() + 1e-20)
-
-
-def _laplacian(faces: Tensor, count: int) -> scipy.sparse.csr_matrix:
-    """The combinatorial Laplacian, positive semidefinite, over the edges of the mesh."""
-    corners = faces.cpu().numpy()
-    first, second = corners.reshape(-1), np.roll(corners, -1, 1).reshape(-1)
-    pairs = scipy.sparse.coo_matrix((np.ones(len(first)), (first, second)), shape=(count, count)).tocsr()
-    joined = ((pairs + pairs.T) > 0).astype(np.float64)
-    return (scipy.sparse.diags(np.asarray(joined.sum(1)).ravel()) - joined).tocsr()
 
 
 def _reduced(images: PosedImages, size: int) -> PosedImages:

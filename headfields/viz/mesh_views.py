@@ -9,9 +9,11 @@ from torch import Tensor
 
 from headfields.ops.closest_triangle import TriangleBVH
 from headfields.ops.rasterize import render_mesh
+from headfields.ops.texture import sample_texture
+from headfields.ops.vertex_geometry import vertex_normals
 from headfields.records import Camera
 
-__all__ = ["mesh_view", "sample_texture", "vertex_normals", "view_camera"]
+__all__ = ["mesh_view", "view_camera"]
 
 _LENS = 6.0  # distance of the camera over the size of what it frames: a long lens, little perspective
 
@@ -58,17 +60,6 @@ def view_camera(
     return Camera(pose, lens, (size, size))
 
 
-def sample_texture(texture: Float[Tensor, "h w c"], uv: Float[Tensor, "*batch 2"]) -> Float[Tensor, "*batch c"]:
-    """The texture (H, W, C) at coordinates `uv`, v up, bilinear, the border going on beyond [0, 1].
-
-    Differentiable in both.
-    """
-    grid = torch.stack([2 * uv[..., 0] - 1, 1 - 2 * uv[..., 1]], -1).reshape(1, 1, -1, 2)
-    image = texture.movedim(-1, 0)[None].to(uv)
-    found = torch.nn.functional.grid_sample(image, grid, mode="bilinear", padding_mode="border", align_corners=False)
-    return found[0, :, 0].T.reshape(*uv.shape[:-1], texture.shape[-1])
-
-
 def mesh_view(
     vertices: Float[Tensor, "v 3"],
     faces: Int[Tensor, "f 3"],
@@ -108,7 +99,7 @@ def mesh_view(
     image = render_mesh(TriangleBVH(faces, vertices), fine, torch.cat([values.to(vertices), normals], -1))
     color, normal = image.attributes[..., :-3], image.attributes[..., -3:]
     if texture is not None and uv is not None and uv_faces is not None:
-        color = sample_texture(texture, color)
+        color = sample_texture(texture.to(color), color)
     turn = fine.world_to_camera.reshape(4, 4)[:3, :3]
     normal = torch.nn.functional.normalize(normal, dim=-1) @ turn.T.to(normal)
     toward = torch.nn.functional.normalize(normal.new_tensor([light[0], -light[1], -light[2]]), dim=0)
@@ -120,13 +111,3 @@ def mesh_view(
     color = torch.where(image.mask[..., None], color, torch.ones_like(color))
     height, width = camera.size
     return color.reshape(height, samples, width, samples, 3).mean((1, 3))
-
-
-def vertex_normals(vertices: Float[Tensor, "v 3"], faces: Int[Tensor, "f 3"]) -> Float[Tensor, "v 3"]:
-    """Unit normals (V, 3) at vertices: the sum of their faces' normals, by area; 0 where there is none."""
-    a, b, c = (vertices[faces[:, k]] for k in range(3))
-    area = torch.linalg.cross(b - a, c - a)
-    total = torch.zeros_like(vertices)
-    for k in range(3):
-        total = total.index_add(0, faces[:, k], area)
-    return torch.nn.functional.normalize(total, dim=-1, eps=1e-30)

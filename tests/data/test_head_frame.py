@@ -18,9 +18,10 @@ from headfields.data import (
     to_head_frame,
     write_insta,
 )
-from headfields.data.head_frame import HeadFrame, choose_head_frame, vertex_areas
+from headfields.data.head_frame import HeadFrame, choose_head_frame
 from headfields.mesh.obj import ObjMesh
 from headfields.ops import rigid_transform, rotation_matrices
+from headfields.ops.vertex_geometry import vertex_areas
 from headfields.records import Camera, HeadState
 from headfields.synthetic.captures import TrackingNoise, write_head_capture
 from headfields.synthetic.tracking_error import tracking_error

@@ -7,7 +7,7 @@ import torch
 
 from headfields.data import CaptureError, load_capture
 from headfields.data.formats.insta_writer import write_insta
-from headfields.data.regions import face_neighbors, visible_points
+from headfields.data.regions import visible_points
 from tests.data.tiny import blob, camera, is_lip, tiny_frames
 from tests.heads.mouth.test_inner import piercing
 from tests.shared_data import shared
@@ -126,11 +126,6 @@ def test_only_the_near_side_is_visible() -> None:
     assert pixel.min() >= 0 and pixel.max() < 48 * 40
     nothing, _ = visible_points(vertices, faces[:0], camera(0.0, 0.0))
     assert len(nothing) == 0
-
-
-def test_neighbors_share_an_edge() -> None:
-    one, other = face_neighbors(torch.tensor([[0, 1, 2], [2, 1, 3], [3, 4, 5]]))
-    assert sorted(zip(one.tolist(), other.tolist(), strict=True)) == [(0, 1), (1, 0)]
 
 
 def test_ict_a_regions() -> None:

@@ -5,8 +5,9 @@ import torch
 from torch.nn import functional
 
 import headfields as hf
-from headfields.deformers import HyperDeformer, ray_sphere
+from headfields.deformers import HyperDeformer
 from headfields.networks import Anchors
+from headfields.ops.ray_box import ray_sphere
 
 FRAMES = 3
 

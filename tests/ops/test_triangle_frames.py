@@ -1,11 +1,12 @@
-"""Triangle frames, deformation gradients and edge neighbors, against what they are defined to be."""
+"""Triangle frames and deformation gradients, against what they are defined to be."""
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headfields.ops.triangle_frames import deformation_gradients, edge_neighbors, triangle_areas, triangle_frames
+from headfields.ops.triangle_frames import deformation_gradients, triangle_frames
+from headfields.ops.vertex_geometry import triangle_areas
 
 TETRAHEDRON = torch.tensor([[0, 2, 1], [0, 1, 3], [1, 2, 3], [0, 3, 2]])
 
@@ -101,17 +102,6 @@ def test_no_faces() -> None:
     none = torch.empty(0, 3, dtype=torch.long)
     gradients = deformation_gradients(vertices, vertices, none)
     assert gradients.shape == (0, 3, 4) and gradients.requires_grad
-    assert edge_neighbors(none).shape == (0, 3)
-
-
-def test_neighbors_share_the_edge_and_boundaries_have_none() -> None:
-    neighbors = edge_neighbors(TETRAHEDRON)
-    for face in range(4):
-        for edge in range(3):
-            other = int(neighbors[face, edge])
-            ends = {int(TETRAHEDRON[face, edge]), int(TETRAHEDRON[face, (edge + 1) % 3])}
-            assert other != face and ends <= set(TETRAHEDRON[other].tolist())
-    assert edge_neighbors(TETRAHEDRON[:1]).tolist() == [[-1, -1, -1]]
 
 
 def test_compiles_whole(unchecked: None) -> None:

@@ -91,7 +91,7 @@ def test_the_mouth_is_cut_and_opens(made):
     assert grown[above].max() < 0.004
     # The texture gives way to a chart for the inside, and shows dark and ivory there.
     inside = rig.uv[rig.uv_faces[rig.regions["teeth"]]].mean(1)
-    assert hf.viz.sample_texture(rig.texture, inside).mean() > 0.6
+    assert hf.ops.sample_texture(rig.texture, inside).mean() > 0.6
 
 
 def test_the_neck_turns_without_tears(made):

@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 
 from headfields.ops import TriangleBVH
+from headfields.ops.srgb import linear_from_srgb, srgb_from_linear
+from headfields.ops.vertex_geometry import vertex_normals
 from headfields.records import Camera
 from headfields.renderers import MeshRenderer
-from headfields.renderers.mesh import vertex_normals
 from headfields.texturing import PosedImages
-from headfields.texturing.exposure import linear_from_srgb, srgb_from_linear
 from headfields.viz.mesh_views import view_camera
 from tests.shapes import uv_sphere
 

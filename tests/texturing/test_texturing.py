@@ -12,6 +12,7 @@ from headfields.files.errors import CaptureError
 from headfields.mesh import TexturedMesh
 from headfields.mesh.obj import write_obj
 from headfields.mesh.textured import read_textured
+from headfields.ops.srgb import linear_from_srgb, srgb_from_linear
 from headfields.texturing import (
     PosedImages,
     RefineOptions,
@@ -23,7 +24,7 @@ from headfields.texturing import (
     template_pictures,
     view_gains,
 )
-from headfields.texturing.exposure import even_out, linear_from_srgb, srgb_from_linear
+from headfields.texturing.exposure import even_out
 from tests.texturing.room import bumpy, likeness, photographs, poor_mesh, surface_error, views
 
 

@@ -11,16 +11,9 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
-__all__ = ["affine_frame", "connected", "is_thick", "jaw_share", "skull_share", "vertex_areas"]
+__all__ = ["affine_frame", "connected", "is_thick", "jaw_share", "skull_share"]
 
 _FLAT = 0.03  # of the mouth's width: anchors thinner than this say nothing of what lies off their plane
-
-
-def vertex_areas(vertices: Float[Tensor, "v 3"], faces: Int[Tensor, "f 3"]) -> Float[Tensor, " v"]:
-    """(V,) a third of the area of the faces around each vertex, so that dense parts of a mesh count no more."""
-    a, b, c = (vertices[faces[:, k]] for k in range(3))
-    area = torch.linalg.cross(b - a, c - a).norm(dim=1) / 6
-    return vertices.new_zeros(len(vertices)).index_add_(0, faces.reshape(-1), area.repeat_interleave(3))
 
 
 def connected(faces: Int[Tensor, "f 3"], vertex: int, count: int) -> Bool[Tensor, " v"]:

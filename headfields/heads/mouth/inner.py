@@ -16,11 +16,12 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from headfields.heads.mouth.binding import affine_frame, connected, is_thick, jaw_share, skull_share, vertex_areas
+from headfields.heads.mouth.binding import affine_frame, connected, is_thick, jaw_share, skull_share
 from headfields.heads.mouth.closing import boundary_loops, close_mouth, folded_faces, mouth_loop
 from headfields.heads.mouth.shape import Lips, cavity, cavity_faces, tooth_row
 from headfields.heads.mouth.uv import cavity_chart, join_uv, tooth_chart
 from headfields.ops._checks import check_floating, check_integer, check_shape
+from headfields.ops.vertex_geometry import vertex_areas
 from headfields.records import Record, Template
 
 __all__ = ["FLAME_INNER_LIPS", "INNER_MOUTH_PARTS", "InnerMouth", "inner_mouth"]

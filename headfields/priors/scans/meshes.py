@@ -8,6 +8,7 @@ from torch import Tensor
 
 from headfields.ops._checks import check_floating, check_integer, check_shape
 from headfields.ops.closest_triangle import TriangleBVH
+from headfields.ops.vertex_geometry import face_crosses, vertex_normals
 from headfields.priors.scans.batch import PointCounts, ScanBatch, ScanSet, ball, generator
 from headfields.priors.scans.visibility import rim_faces, seen_share
 
@@ -175,11 +176,8 @@ class MeshScans(ScanSet):
         self._ends = [0, *torch.bincount(ranked, minlength=len(_ORDER)).cumsum(0).tolist()]
         normals, areas = [], []
         for mesh, seen in zip(self.vertices, self.seen, strict=True):
-            corners = mesh[self.faces]
-            cross = torch.linalg.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-            total = torch.zeros_like(mesh).index_add_(0, self.faces.reshape(-1), cross.repeat_interleave(3, 0))
-            normals.append(torch.nn.functional.normalize(total, dim=-1))
-            areas.append((cross.norm(dim=-1) * seen)[self._order].double().cumsum(0))
+            normals.append(vertex_normals(mesh, self.faces))
+            areas.append((face_crosses(mesh, self.faces).norm(dim=-1) * seen)[self._order].double().cumsum(0))
         number = self.seen[:, self._order].float().cumsum(1)
         pad = torch.nn.functional.pad
         return torch.stack(normals), pad(torch.stack(areas), (1, 0)), pad(number, (1, 0))

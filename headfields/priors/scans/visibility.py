@@ -12,6 +12,7 @@ from torch import Tensor
 
 from headfields.heads.mouth.closing import boundary_loops, folded_faces
 from headfields.ops.closest_triangle import TriangleBVH
+from headfields.ops.vertex_geometry import face_normals
 
 __all__ = ["rim_faces", "seen_share"]
 
@@ -44,8 +45,7 @@ def seen_share(
     for row, mesh in enumerate(vertices):
         assert tree is not None
         corners = mesh[:count][faces[index]]
-        normal = torch.linalg.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-        normal = torch.nn.functional.normalize(normal, dim=-1)
+        normal = face_normals(mesh[:count], faces[index])
         face, ray = (normal @ sphere.T > 0.05).nonzero(as_tuple=True)
         origins = (corners.mean(1) + lift * normal)[face]
         free = (tree.refit(mesh).raycast(origins, sphere[ray], max_distance=1.0).face < 0).to(mesh)

@@ -5,9 +5,11 @@ import functools
 import numpy as np
 import scipy.sparse
 import scipy.sparse.linalg
+import torch
 from jaxtyping import Float
 
 from headfields.heads.regressors import affine_regressor
+from headfields.ops.vertex_geometry import uniform_laplacian
 from headfields.synthetic.body.torso import ARM_AXIS, ELBOW, SHOULDER, torso
 from headfields.synthetic.head.identities import identity_fields
 from headfields.synthetic.head.parts import head_parts
@@ -63,21 +65,10 @@ def body_positions() -> Float[np.ndarray, "v 3"]:
     return np.concatenate([head_parts().positions, torso().positions])
 
 
-@functools.cache
-def _laplacian() -> scipy.sparse.csc_matrix:
-    """The uniform Laplacian of the torso and the skin that it hangs on: degree minus neighbors."""
-    faces, count = torso().faces, len(body_positions())
-    edges = np.unique(np.sort(np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]]), 1), axis=0)
-    ones = np.ones(len(edges))
-    graph = scipy.sparse.coo_matrix((ones, (edges[:, 0], edges[:, 1])), shape=(count, count))
-    graph = (graph + graph.T).tocsr()
-    return (scipy.sparse.diags(np.asarray(graph.sum(1)).ravel()) - graph).tocsc()
-
-
 def _extended(known: Float[np.ndarray, "h c"], wanted: Float[np.ndarray, "t c"], spread: float | int) -> np.ndarray:
     """Values of the torso near `wanted`, smooth over `spread` edges, joined to the head's `known` at the border."""
     start = len(known)
-    laplacian = _laplacian()
+    laplacian = uniform_laplacian(torch.from_numpy(torso().faces), len(body_positions())).tocsc()
     inner = laplacian[start:, start:] * spread**2 + scipy.sparse.identity(len(wanted), format="csc")
     right = wanted - spread**2 * (laplacian[start:, :start] @ known)
     return scipy.sparse.linalg.splu(inner.tocsc()).solve(right)

@@ -8,6 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from headfields.ops.closest_triangle import TriangleBVH
+from headfields.ops.vertex_geometry import face_crosses
 from headfields.synthetic.scene.anatomy import Anatomy
 from headfields.synthetic.scene.noise import fractal_noise
 from headfields.synthetic.scene.tubes import Tubes
@@ -23,11 +24,6 @@ def _unit(vectors: np.ndarray) -> np.ndarray:
     return vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12)
 
 
-def _faces_normal(vertices: Float[Tensor, "v 3"], faces: Int[Tensor, "f 3"]) -> Float[Tensor, "f 3"]:
-    corner = vertices[faces]
-    return torch.linalg.cross(corner[:, 1] - corner[:, 0], corner[:, 2] - corner[:, 0])
-
-
 def scalp_hair(
     vertices: Float[Tensor, "v 3"], faces: Int[Tensor, "f 3"], anatomy: Anatomy, count: int, random: np.random.Generator
 ) -> Tubes:
@@ -41,7 +37,7 @@ def scalp_hair(
     """
     middle = vertices[faces].mean(1)
     ragged = 0.006 * fractal_noise(middle, 0.02, 2, seed=11)
-    cross = _faces_normal(vertices, faces)
+    cross = face_crosses(vertices, faces)
     away = (middle[:, :2].square().sum(1) + (middle[:, 2] - anatomy.axis).square()).sqrt()
     near_ear = (middle[:, None] - anatomy.ear.to(middle)).norm(dim=-1).amin(1) < 0.03
     outward = (cross * (middle - torch.tensor([0.0, anatomy.brow_height, anatomy.axis]))).sum(1) > 0

@@ -10,11 +10,12 @@ from torch import Tensor
 
 from headfields.data.labels import Label
 from headfields.ops.closest_triangle import TriangleBVH
+from headfields.ops.texture import sample_texture
+from headfields.ops.vertex_geometry import vertex_normals
 from headfields.records import Camera, HeadState
 from headfields.rigging.rigged_template import RiggedTemplate
 from headfields.synthetic.scene.labels import majority
 from headfields.synthetic.scene.shading import Lights, lambert_specular, to_srgb
-from headfields.viz.mesh_views import sample_texture, vertex_normals
 
 __all__ = ["RigScene"]
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from headfields.heads.flame.model import FlameHead
 from headfields.ops.closest_triangle import TriangleBVH
+from headfields.ops.vertex_geometry import vertex_normals
 from headfields.records import HeadState
 from headfields.synthetic.scene.anatomy import Anatomy
 from headfields.synthetic.scene.hair import brows, scalp_hair
@@ -100,7 +101,7 @@ class Scene:
         tubes = self._brows.on(head.numpy().astype(np.float64), self._skin_faces)
         return PosedScene(
             torch.cat([solid, torch.from_numpy(tube_vertices(tubes)).float(), self._hair_vertices]),
-            torch.cat([_normals(solid, self.faces[:count]), _per_vertex(tubes.tangent), self._hair_tangents]),
+            torch.cat([vertex_normals(solid, self.faces[:count]), _per_vertex(tubes.tangent), self._hair_tangents]),
             joints,
         )
 
@@ -140,14 +141,6 @@ def _strands(tubes: Tubes, kind: int) -> tuple[Tensor, Tensor, Tensor]:
     tone = np.broadcast_to(tubes.tone[:, None], (strands, points))
     faces = torch.from_numpy(tube_faces(strands, points))
     return _per_vertex(np.stack([along, tone, 0 * tone], -1)), faces, torch.full((len(faces),), kind)
-
-
-def _normals(vertices: Float[Tensor, "v 3"], faces: Int[Tensor, "f 3"]) -> Float[Tensor, "v 3"]:
-    """Unit vertex normals, faces weighted by area."""
-    corner = vertices[faces]
-    cross = torch.linalg.cross(corner[:, 1] - corner[:, 0], corner[:, 2] - corner[:, 0])
-    total = torch.zeros_like(vertices).index_add_(0, faces.reshape(-1), cross.repeat_interleave(3, 0))
-    return torch.nn.functional.normalize(total, dim=1)
 
 
 def _anatomy(head: FlameHead) -> Anatomy:

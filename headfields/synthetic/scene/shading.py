@@ -6,6 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from headfields.ops.srgb import srgb_from_linear
+
 __all__ = ["Lights", "lambert_specular", "strand_light", "to_srgb"]
 
 _KEY = torch.nn.functional.normalize(torch.tensor([0.55, 0.50, 0.80]), dim=0)
@@ -86,4 +88,4 @@ def to_srgb(linear: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
     """Linear RGB to sRGB in [0, 1], highlights rolled off softly."""
     x = linear.clamp_min(0)
     x = torch.where(x > 0.7, 0.7 + 0.3 * (1 - torch.exp(-(x - 0.7) / 0.3)), x)
-    return torch.where(x <= 0.0031308, 12.92 * x, 1.055 * x.clamp_min(1e-9) ** (1 / 2.4) - 0.055)
+    return srgb_from_linear(x)

@@ -8,10 +8,11 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from headfields.ops.closest_triangle import TriangleBVH
+from headfields.ops.texture import sample_texture
+from headfields.ops.vertex_geometry import vertex_normals
 from headfields.records import Camera, Record
 from headfields.rigging.rigged_template import RiggedTemplate
 from headfields.tracking.rig.body import PosedBody
-from headfields.viz.mesh_views import sample_texture, vertex_normals
 
 __all__ = ["SeenSurface", "TemplateSurface"]
 

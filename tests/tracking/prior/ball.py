@@ -7,8 +7,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from headfields.avatar import Avatar
-from headfields.deformers import ray_sphere
 from headfields.encoders import Coordinates
+from headfields.ops.ray_box import ray_sphere
 from headfields.parts import Decoder, Deformer
 from headfields.priors import CodeRange
 from headfields.records import Camera, Canonical, FieldValues, HeadState, Rays
