@@ -19,8 +19,8 @@ from typing import Any
 import torch
 
 import headfields as hf
-from headfields.losses.color import insta_losses
 from headfields.training import Trainer
+from headfields.training.preset_losses import insta_losses
 
 STAGES = (
     ("prepare: refit, triangle frames", "headfields.avatar", "Field", "__init__"),

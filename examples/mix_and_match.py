@@ -18,11 +18,11 @@ import headfields as hf
 from headfields.decoders import NeRFDecoder, NeuSDecoder
 from headfields.deformers import Chain, ErrorWarp, NearSurface, SurfaceCanonicalizer
 from headfields.encoders import HashGrid, RegionGate, SurfaceFeatures, UVDisplacementFeatures
-from headfields.losses.color import Eikonal, Elastic, Loss, OpacityLoss, SurfacePrior, WarpMagnitude, insta_losses
+from headfields.losses import Eikonal, Elastic, Loss, OpacityLoss, SurfacePrior, WarpMagnitude
 from headfields.mesh.unwrapping import unwrapped
 from headfields.renderers import NeuSAlpha, OccupancySampler, ScheduledSharpness, SurfaceRenderer, VolumeRenderer
 from headfields.synthetic.captures import write_head_capture
-from headfields.training import Trainer, evaluate
+from headfields.training import Trainer, evaluate, insta_losses
 from headfields.viz import mesh_picture, normal_map, save_image, side_by_side
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 import headfields as hf
-from headfields.losses.color import Elastic, SquaredColor, WarpMagnitude
+from headfields.losses import Elastic, SquaredColor, WarpMagnitude
 from headfields.synthetic.captures import write_head_capture
 from headfields.training import Trainer, evaluate
 from headfields.viz import save_image

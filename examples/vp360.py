@@ -12,7 +12,6 @@ from pathlib import Path
 import torch
 
 import headfields as hf
-from headfields.losses.blendfield import vp360_losses
 from headfields.mesh import TexturedMesh
 from headfields.mesh.textured import read_textured
 from headfields.rigging import RiggedTemplate, rig_template
@@ -20,6 +19,7 @@ from headfields.synthetic.body.model import procedural_body
 from headfields.synthetic.body.texture import procedural_body_texture
 from headfields.synthetic.rig_captures import write_rig_capture
 from headfields.tracking.rig import TemplateTracker, TemplateTrackingOptions
+from headfields.training import vp360_losses
 from headfields.viz import save_image, side_by_side
 
 

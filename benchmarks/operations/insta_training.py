@@ -14,9 +14,9 @@ import headfields as hf
 from benchmarks.case import OURS, Row, Settings
 from benchmarks.memory import peak_growth
 from benchmarks.profile_insta import STAGES, timed
-from headfields.losses.color import insta_losses
 from headfields.synthetic.captures import write_head_capture
 from headfields.training import Trainer
+from headfields.training.preset_losses import insta_losses
 
 TITLE = "INSTA: training step and rendered frame"
 TEXT = """A capture of the procedural head, drawn for the run; 2,048 rays a step, sizes of `hf.models.insta`. Measured

@@ -1,30 +1,20 @@
 """Training losses: callables with a name and a weight, for the list of a trainer."""
 
-from headfields.losses.blendfield import (
-    BlendSmoothness,
-    BlendSparsity,
-    CoefficientSmoothness,
-    blendfield_losses,
-    vp360_losses,
-)
-from headfields.losses.color import (
-    LIPS_AND_MOUTH,
-    DepthPrior,
-    Elastic,
-    HuberColor,
-    Loss,
+from headfields.losses.base import Loss
+from headfields.losses.blendfield import BlendSmoothness, BlendSparsity, CoefficientSmoothness
+from headfields.losses.color import HuberColor, SquaredColor
+from headfields.losses.silhouette import (
+    ObservedSilhouette,
     OpacityLoss,
-    SquaredColor,
-    WarpMagnitude,
-    insta_losses,
-    monoavatar_losses,
+    SoftJaccard,
+    observe_silhouette,
+    silhouette_distance,
 )
-from headfields.losses.silhouette import ObservedSilhouette, observe_silhouette, silhouette_distance
 from headfields.losses.skinning import SkinningPrior
-from headfields.losses.surface import Eikonal, SoftJaccard, SurfacePrior
+from headfields.losses.surface import DepthPrior, Eikonal, SurfacePrior
+from headfields.losses.warp import Elastic, WarpMagnitude
 
 __all__ = [
-    "LIPS_AND_MOUTH",
     "BlendSmoothness",
     "BlendSparsity",
     "CoefficientSmoothness",
@@ -40,10 +30,6 @@ __all__ = [
     "SquaredColor",
     "SurfacePrior",
     "WarpMagnitude",
-    "blendfield_losses",
-    "insta_losses",
-    "monoavatar_losses",
     "observe_silhouette",
     "silhouette_distance",
-    "vp360_losses",
 ]

@@ -1,33 +1,54 @@
-"""Losses on blendfields: few of the fields at a point, smooth in space, straight between expressions.
+"""Regularizers of blendfields: sparse in space, smooth in space, linear between expressions.
 
-Called as those in `headfields.losses` are. The paper's regularizers are not known; all of these are our own choice.
-Each is the mean over points drawn where there is matter, with probabilities in proportion to the samples' rendering
-weights, through which no gradient flows: empty space may move as it likes. Gradients flow to the parameters of the
-blendfield alone. A rendering without samples gives a zero that is still attached to the graph.
+3VP Avatar does not publish its regularizers; all of these are our own choice. Each is the mean over canonical points
+that are drawn with probabilities in proportion to the samples' rendering weights (detached), so empty space may move
+freely. Gradients flow to the parameters of the blendfield alone. A rendering without samples gives a zero that is
+still attached to the graph.
 """
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
 from headfields.deformers.blendfield import Blendfield, mixed
-from headfields.losses.color import Loss, insta_losses
-from headfields.losses.surface import check_more_than_0
-from headfields.records import PixelBatch, Rendering
+from headfields.losses.base import check_positive, samples_of, zero_of
+from headfields.records import HeadState, PixelBatch, Rendering
+
+
+class _BlendfieldLoss(ABC):
+    """A sum over drawn points of each blendfield of the avatar, divided by the number of points."""
+
+    name: str
+    samples: int
+
+    def __call__(self, rendering: Rendering, batch: PixelBatch, step: int) -> Float[Tensor, ""]:
+        """The loss; `batch` is ignored."""
+        points, frame = _draw_points(self.name, rendering, self.samples)
+        loss = zero_of(rendering)
+        for blendfield in _blendfields(self.name, rendering):
+            loss = loss + self.sum_over(blendfield, points, frame, rendering.field.state) / max(len(points), 1)
+        return loss
+
+    @abstractmethod
+    def sum_over(
+        self, blendfield: Blendfield, points: Float[Tensor, "m 3"], frame: Int[Tensor, " m"], state: HeadState
+    ) -> Float[Tensor, ""]:
+        """The sum over M points; `frame` (M,) is the row of the state that each belongs to."""
 
 
 @dataclass(frozen=True)
-class BlendSparsity:
+class BlendSparsity(_BlendfieldLoss):
     """Σ_k |α_k| ‖D_k(x)‖: few fields move a point, and none where none is needed.
 
-    A product of coefficient and field, and so blind to how the size of a displacement is shared between the two.
+    The product of coefficient and field does not depend on how a displacement is split between the two.
 
     Attributes:
-        weight: what the trainer multiplies the loss with.
+        weight: what the trainer multiplies the loss by.
         unit: meters that count as 1.
-        samples: at how many points.
+        samples: number of points.
         name: column in the log.
 
     Raises:
@@ -41,27 +62,24 @@ class BlendSparsity:
     name: str = "sparsity"
 
     def __post_init__(self) -> None:
-        check_more_than_0("BlendSparsity", unit=self.unit, samples=self.samples)
+        check_positive("BlendSparsity", unit=self.unit, samples=self.samples)
 
-    def __call__(self, rendering: Rendering, batch: PixelBatch, step: int) -> Float[Tensor, ""]:
-        """The loss; `batch` is not looked at."""
-        points, frame = _drawn(self.name, rendering, self.samples)
-        loss = rendering.opacity.sum() * 0
-        for blend in _blendfields(self.name, rendering):
-            size = _length(blend.fields_at(points)) / self.unit
-            coefficients = blend.coefficients(rendering.field.state).abs().index_select(0, frame)
-            loss = loss + (coefficients * size).sum() / max(len(points), 1)
-        return loss
+    def sum_over(
+        self, blendfield: Blendfield, points: Float[Tensor, "m 3"], frame: Int[Tensor, " m"], state: HeadState
+    ) -> Float[Tensor, ""]:
+        """Σ over points of Σ_k |α_k| ‖D_k(x)‖ / unit."""
+        length = _length(blendfield.fields_at(points)) / self.unit
+        return (blendfield.coefficients(state).abs().index_select(0, frame) * length).sum()
 
 
 @dataclass(frozen=True)
-class BlendSmoothness:
-    """‖Δ(x + ε) − Δ(x)‖² / ‖ε‖²: displacements differ little between neighbors.
+class BlendSmoothness(_BlendfieldLoss):
+    """‖Δ(x + ε) − Δ(x)‖² / ‖ε‖²: nearby points move alike.
 
     Attributes:
-        weight: what the trainer multiplies the loss with.
+        weight: what the trainer multiplies the loss by.
         radius: standard deviation of each coordinate of ε, meters.
-        samples: at how many points.
+        samples: number of points.
         name: column in the log.
 
     Raises:
@@ -74,33 +92,31 @@ class BlendSmoothness:
     name: str = "smoothness"
 
     def __post_init__(self) -> None:
-        check_more_than_0("BlendSmoothness", radius=self.radius, samples=self.samples)
+        check_positive("BlendSmoothness", radius=self.radius, samples=self.samples)
 
-    def __call__(self, rendering: Rendering, batch: PixelBatch, step: int) -> Float[Tensor, ""]:
-        """The loss; `batch` is not looked at."""
-        points, frame = _drawn(self.name, rendering, self.samples)
-        loss = rendering.opacity.sum() * 0
-        for blend in _blendfields(self.name, rendering):
-            coefficients = blend.coefficients(rendering.field.state)
-            step_aside = self.radius * torch.randn_like(points)
-            both = blend.displacement(torch.cat([points, points + step_aside]), frame.repeat(2), coefficients)
-            before, after = both.chunk(2)
-            strain = (after - before).square().sum(-1) / step_aside.square().sum(-1).clamp_min(1e-12)
-            loss = loss + strain.sum() / max(len(points), 1)
-        return loss
+    def sum_over(
+        self, blendfield: Blendfield, points: Float[Tensor, "m 3"], frame: Int[Tensor, " m"], state: HeadState
+    ) -> Float[Tensor, ""]:
+        """Σ over points of ‖Δ(x + ε) − Δ(x)‖² / ‖ε‖²."""
+        coefficients = blendfield.coefficients(state)
+        offset = self.radius * torch.randn_like(points)
+        displacements = blendfield.displacement(torch.cat([points, points + offset]), frame.repeat(2), coefficients)
+        at_point, at_offset = displacements.chunk(2)
+        return ((at_offset - at_point).square().sum(-1) / offset.square().sum(-1).clamp_min(1e-12)).sum()
 
 
 @dataclass(frozen=True)
-class CoefficientSmoothness:
-    """‖Δ(x; α((c + c′)/2)) − Δ(x; (α(c) + α(c′))/2)‖²: halfway between two expressions, halfway between what they do.
+class CoefficientSmoothness(_BlendfieldLoss):
+    """‖Δ(x; α((c + c′)/2)) − Δ(x; (α(c) + α(c′))/2)‖²: halfway between two expressions, half of each displacement.
 
-    c and c′ drive two frames of the step. Expressions change continuously over time, so this keeps a sequence from
-    jumping, and says what lies between the expressions that were seen. With one frame a step it is zero.
+    c and c′ are the inputs of two frames of the step. Expressions change continuously over time, so this keeps a
+    sequence from jumping, and determines what lies between the expressions of the training frames. With one frame a
+    step it is zero.
 
     Attributes:
-        weight: what the trainer multiplies the loss with.
+        weight: what the trainer multiplies the loss by.
         unit: meters that count as 1.
-        samples: at how many points.
+        samples: number of points.
         name: column in the log.
 
     Raises:
@@ -113,60 +129,38 @@ class CoefficientSmoothness:
     name: str = "coefficients"
 
     def __post_init__(self) -> None:
-        check_more_than_0("CoefficientSmoothness", unit=self.unit, samples=self.samples)
+        check_positive("CoefficientSmoothness", unit=self.unit, samples=self.samples)
 
-    def __call__(self, rendering: Rendering, batch: PixelBatch, step: int) -> Float[Tensor, ""]:
-        """The loss; `batch` is not looked at."""
-        points, frame = _drawn(self.name, rendering, self.samples)
-        loss = rendering.opacity.sum() * 0
-        for blend in _blendfields(self.name, rendering):
-            inputs = blend.coefficients.inputs(rendering.field.state)
-            others = inputs.roll(1, dims=0)
-            here, there, between = blend.coefficients.of(torch.cat([inputs, others, (inputs + others) / 2])).chunk(3)
-            bend = between - (here + there) / 2
-            moved = mixed(blend.fields_at(points), frame, bend) / self.unit
-            loss = loss + moved.square().sum() / max(len(points), 1)
-        return loss
+    def sum_over(
+        self, blendfield: Blendfield, points: Float[Tensor, "m 3"], frame: Int[Tensor, " m"], state: HeadState
+    ) -> Float[Tensor, ""]:
+        """Σ over points of the squared deviation from linearity, in square units."""
+        inputs = blendfield.coefficients.inputs(state)
+        neighbors = inputs.roll(1, dims=0)
+        stacked = torch.cat([inputs, neighbors, (inputs + neighbors) / 2])
+        first, second, middle = blendfield.coefficients.of(stacked).chunk(3)
+        deviation = middle - (first + second) / 2
+        return (mixed(blendfield.fields_at(points), frame, deviation) / self.unit).square().sum()
 
 
-def blendfield_losses(avatar: nn.Module) -> list[Loss]:
-    """The regularizers of an avatar's blendfields; none if it has no `Blendfield`."""
-    has = any(isinstance(part, Blendfield) for part in avatar.modules())
-    return [BlendSparsity(), BlendSmoothness(), CoefficientSmoothness()] if has else []
-
-
-def vp360_losses(avatar: nn.Module, depth: float | int = 0.1) -> list[Loss]:
-    """What 3VP Avatar trains with here: INSTA's color and depth terms, and the regularizers of its blendfields.
-
-    Args:
-        avatar: without a `Blendfield` there are none of the latter.
-        depth: weight of the depth prior; 0 leaves it out.
-    """
-    return [*insta_losses(depth), *blendfield_losses(avatar)]
-
-
-def _drawn(name: str, rendering: Rendering, count: int) -> tuple[Float[Tensor, "m 3"], Int[Tensor, " m"]]:
-    """Canonical points of samples, drawn by their weights (with replacement), and their frames; without graphs."""
-    if rendering.canonical is None or rendering.weights is None or rendering.field is None:
-        raise ValueError(
-            f"{name} loss: the rendering has no canonical samples; an avatar keeps them in training mode "
-            "(avatar.train())"
-        )
-    canonical, weights = rendering.canonical.detach(), rendering.weights.detach()
+def _draw_points(name: str, rendering: Rendering, count: int) -> tuple[Float[Tensor, "m 3"], Int[Tensor, " m"]]:
+    """Canonical points of samples, drawn by their weights (with replacement), and their frames; detached."""
+    canonical, weights = samples_of(name, rendering)
     if not bool(weights.sum() > 0):
         return canonical.points[:0], canonical.frame[:0]
-    chosen = torch.multinomial(weights, count, replacement=True)
-    return canonical.points[chosen], canonical.frame[chosen]
+    drawn = torch.multinomial(weights, count, replacement=True)
+    return canonical.points[drawn], canonical.frame[drawn]
 
 
 def _blendfields(name: str, rendering: Rendering) -> list[Blendfield]:
-    found = [part for part in rendering.field.avatar.deformer.modules() if isinstance(part, Blendfield)]
-    if not found:
+    deformer = rendering.field.avatar.deformer
+    blendfields = [part for part in deformer.modules() if isinstance(part, Blendfield)]
+    if not blendfields:
         raise ValueError(
-            f"{name} loss: the avatar's deformer {type(rendering.field.avatar.deformer).__name__} has no Blendfield; "
-            "put one into its Chain, or leave the loss out"
+            f"{name} loss: the avatar's deformer {type(deformer).__name__} has no Blendfield; put one into its Chain, "
+            "or leave the loss out"
         )
-    return found
+    return blendfields
 
 
 def _length(vectors: Float[Tensor, "m k 3"]) -> Float[Tensor, "m k"]:

@@ -1,4 +1,8 @@
-"""The loss that keeps a learned field of skinning weights near the mesh's."""
+"""A prior on learned skinning weights: near the mesh's own, over its surface.
+
+Off the surface only the images constrain the field. Our own choice; SNARF has a prior on the weights of a few points of
+its bones, early in training.
+"""
 
 from dataclasses import dataclass
 
@@ -6,19 +10,17 @@ from jaxtyping import Float
 from torch import Tensor
 
 from headfields.deformers.skinning_weights import SkinningWeights
+from headfields.losses.base import check_positive, zero_of
 from headfields.records import PixelBatch, Rendering
 
 
 @dataclass(frozen=True)
 class SkinningPrior:
-    """Squared difference between a field's weights and the mesh's, summed over joints, its mean over the surface.
-
-    Off the surface nothing holds the field but what is seen. Our own choice; SNARF has a prior on the weights of a few
-    points of its bones, early in training.
+    """Mean over the surface of the squared difference between a field's weights and the mesh's, summed over joints.
 
     Attributes:
-        weight: what the trainer multiplies the loss with.
-        points: drawn over the canonical mesh, evenly by area.
+        weight: what the trainer multiplies the loss by.
+        points: drawn over the canonical mesh, uniformly by area.
         name: column in the log.
 
     Raises:
@@ -30,19 +32,18 @@ class SkinningPrior:
     name: str = "skinning"
 
     def __post_init__(self) -> None:
-        if self.points < 1:
-            raise ValueError(f"SkinningPrior: points is {self.points}; expected at least 1")
+        check_positive("SkinningPrior", points=self.points)
 
     def __call__(self, rendering: Rendering, batch: PixelBatch, step: int) -> Float[Tensor, ""]:
-        """The loss; `batch` is not looked at. Gradients flow to the fields' logits."""
+        """The loss; `batch` is ignored. Gradients flow to the fields' logits."""
         parts = () if rendering.field is None else rendering.field.avatar.modules()
         fields = [part for part in parts if isinstance(part, SkinningWeights)]
         if not fields:
             raise ValueError(
                 f"{self.name} loss: the avatar has no SkinningWeights, or was not rendered in training mode; leave the "
-                "loss out, or take a deformer that has them"
+                "loss out, or use a deformer that has them"
             )
-        loss = rendering.opacity.sum() * 0
+        loss = zero_of(rendering)
         for field in fields:
             loss = loss + field.deviation(self.points)
         return loss

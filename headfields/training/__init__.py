@@ -3,6 +3,7 @@
 from headfields.runs.ema import ExponentialMovingAverage
 from headfields.training.evaluation import evaluate, picture
 from headfields.training.options import parameter_groups
+from headfields.training.preset_losses import blendfield_losses, insta_losses, monoavatar_losses, vp360_losses
 from headfields.training.ranks import PeerError, Ranks
 from headfields.training.refinement import Refinement, correct_pose, refine_frame
 from headfields.training.trainer import FitResult, NanLossError, Trainer
@@ -15,9 +16,13 @@ __all__ = [
     "Ranks",
     "Refinement",
     "Trainer",
+    "blendfield_losses",
     "correct_pose",
     "evaluate",
+    "insta_losses",
+    "monoavatar_losses",
     "parameter_groups",
     "picture",
     "refine_frame",
+    "vp360_losses",
 ]

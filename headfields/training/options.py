@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from headfields.losses.color import Loss
+from headfields.losses.base import Loss
 
 
 def parameter_groups(module: nn.Module, weight_decay: float | int) -> list[dict[str, Any]]:
@@ -76,7 +76,7 @@ def check_positive(**values: int | float) -> None:
 def check_losses(losses: Sequence[Loss]) -> None:
     """Raises ValueError unless there are losses, each with a name of its own."""
     if not losses:
-        raise ValueError("Trainer: losses is empty; headfields.losses.color.insta_losses() is a start")
+        raise ValueError("Trainer: losses is empty; headfields.training.preset_losses.insta_losses() is a start")
     names = [loss.name for loss in losses]
     if len(set(names)) < len(names):
         raise ValueError(f"Trainer: losses are called {names}; give each a name of its own, it is a column of the log")

@@ -7,8 +7,9 @@ from typing import Any
 from torch import nn
 
 from headfields.data.balance import yaw_balanced_weights
-from headfields.losses.blendfield import blendfield_losses
-from headfields.losses.color import Loss, OpacityLoss, insta_losses, monoavatar_losses
+from headfields.losses.base import Loss
+from headfields.losses.silhouette import OpacityLoss
+from headfields.training.preset_losses import blendfield_losses, insta_losses, monoavatar_losses
 
 __all__ = ["INSTA", "MONOAVATAR", "VP360", "Recipe", "recipe_of"]
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from headfields.losses.color import Loss
+from headfields.losses.base import Loss
 from headfields.runs import checkpoint
 from headfields.runs.ema import ExponentialMovingAverage
 from headfields.runs.folder import RunFolder, RunWriteError, write_picture, writing

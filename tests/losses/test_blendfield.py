@@ -9,16 +9,11 @@ from headfields.avatar import Avatar
 from headfields.decoders import NeRFDecoder
 from headfields.deformers import Blendfield, Chain, SurfaceCanonicalizer
 from headfields.encoders import HashGrid
-from headfields.losses.blendfield import (
-    BlendSmoothness,
-    BlendSparsity,
-    CoefficientSmoothness,
-    blendfield_losses,
-    vp360_losses,
-)
+from headfields.losses.blendfield import BlendSmoothness, BlendSparsity, CoefficientSmoothness
 from headfields.networks.field_basis import BlendCoefficients
 from headfields.records import HeadState, PixelBatch, Rays
 from headfields.renderers import UniformSampler, VolumeRenderer
+from headfields.training.preset_losses import blendfield_losses, vp360_losses
 from tests.shapes import uv_sphere
 
 VERTICES, FACES = uv_sphere(8, 12, radius=0.1)

@@ -7,7 +7,8 @@ from headfields.avatar import Avatar
 from headfields.decoders import NeRFDecoder
 from headfields.deformers import Chain, ErrorWarp, NearSurface
 from headfields.encoders import Frequency
-from headfields.losses.color import Elastic, Loss, WarpMagnitude
+from headfields.losses.base import Loss
+from headfields.losses.warp import Elastic, WarpMagnitude
 from headfields.ops.reference.log_strain import log_strain
 from headfields.records import HeadState, PixelBatch, Rendering
 from headfields.renderers import UniformSampler, VolumeRenderer

@@ -9,7 +9,8 @@ from headfields.avatar import Avatar
 from headfields.decoders import RadianceHead
 from headfields.deformers import Chain, ErrorWarp, NearSurface
 from headfields.encoders import StaticFeatures, UVCodeFeatures, UVDisplacementFeatures, VertexFeatures
-from headfields.losses.color import Elastic, SquaredColor, WarpMagnitude
+from headfields.losses.color import SquaredColor
+from headfields.losses.warp import Elastic, WarpMagnitude
 from headfields.models import monoavatar
 from headfields.records import Camera, HeadState, PixelBatch, Template
 from headfields.renderers import CoarseToFineRenderer, OccupancySampler

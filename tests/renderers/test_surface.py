@@ -10,7 +10,8 @@ from headfields.avatar import Avatar
 from headfields.decoders import NeuSDecoder
 from headfields.deformers import Static
 from headfields.encoders import HashGrid
-from headfields.losses.color import Eikonal, SoftJaccard
+from headfields.losses.silhouette import SoftJaccard
+from headfields.losses.surface import Eikonal
 from headfields.records import Camera, HeadState, PixelBatch, Rays
 from headfields.renderers import (
     HierarchicalSampler,

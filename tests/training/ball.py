@@ -3,7 +3,9 @@
 import torch
 
 from headfields.avatar import Avatar
-from headfields.losses.color import DepthPrior, HuberColor, OpacityLoss
+from headfields.losses.color import HuberColor
+from headfields.losses.silhouette import OpacityLoss
+from headfields.losses.surface import DepthPrior
 from headfields.models import insta
 from headfields.records import Camera, HeadState, Template
 from headfields.training import Trainer
@@ -54,5 +56,5 @@ def ball_trainer(rays: int = 512, avatar: Avatar | None = None, **options) -> Tr
         "rays_per_step": rays, "frames_per_step": 3, "learning_rate": 1e-2, "network_learning_rate": 1e-3,
         "bar": False, "device": "cpu", "seed": 0, **options,
     }  # fmt: skip
-    losses = [HuberColor(mouth_weight=1), OpacityLoss(0.1), DepthPrior(start=20)]
+    losses = [HuberColor(region_weight=1), OpacityLoss(0.1), DepthPrior(start=20)]
     return Trainer(avatar, capture, losses, **options)

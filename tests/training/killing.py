@@ -16,7 +16,8 @@ from pathlib import Path
 import torch
 
 from headfields.files import safetensors as tensor_files
-from headfields.losses.color import HuberColor, OpacityLoss
+from headfields.losses.color import HuberColor
+from headfields.losses.silhouette import OpacityLoss
 from headfields.runs.folder import RunFolder
 from headfields.training import Trainer
 from headfields.training import trainer as loop
@@ -32,7 +33,7 @@ def train(out: Path, slowly: Callable[[], None] | None) -> None:
     loop.OVERHEAD_SHARE = 1.0  # a checkpoint at each step, however long the disk takes over one
     torch.manual_seed(0)
     trainer = Trainer(
-        FakeAvatar(), FakeCapture(), [HuberColor(mouth_weight=1), OpacityLoss(0.1)], rays_per_step=256, out=out,
+        FakeAvatar(), FakeCapture(), [HuberColor(region_weight=1), OpacityLoss(0.1)], rays_per_step=256, out=out,
         schedule="exponential", checkpoint_seconds=0.0, picture_seconds=0.0, bar=False, device="cpu",
     )  # fmt: skip
     trainer.fit(steps=STEPS, resume=True)

@@ -12,7 +12,8 @@ from typing import Any
 
 import torch
 
-from headfields.losses.color import HuberColor, OpacityLoss
+from headfields.losses.color import HuberColor
+from headfields.losses.silhouette import OpacityLoss
 from headfields.training import Trainer
 from tests.training.ball import ball_trainer
 from tests.training.fakes import FakeAvatar, FakeCapture
@@ -34,7 +35,7 @@ class OneNumberARay(FakeAvatar):
 
 def disc_trainer(seed: int = 0, losses=None, **options) -> Trainer:
     torch.manual_seed(seed)
-    losses = [HuberColor(mouth_weight=1), OpacityLoss(0.1)] if losses is None else losses
+    losses = [HuberColor(region_weight=1), OpacityLoss(0.1)] if losses is None else losses
     options = {"frames_per_step": 4, "learning_rate": 5e-3, "bar": False, "device": "cpu", **options}
     return Trainer(OneNumberARay(), FakeCapture(), losses, rays_per_step=255, seed=0, **options)
 
@@ -43,7 +44,7 @@ class Mischief(HuberColor):
     """Does something at step 5, on process 1 alone."""
 
     def __init__(self, what: str) -> None:
-        super().__init__(mouth_weight=1)
+        super().__init__(region_weight=1)
         object.__setattr__(self, "what", what)
 
     def __call__(self, rendering, batch, step):

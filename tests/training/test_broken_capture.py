@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from headfields.data import CaptureError, load_capture, write_insta
-from headfields.losses.color import insta_losses
 from headfields.runs import checkpoint
 from headfields.training import Trainer
+from headfields.training.preset_losses import insta_losses
 from tests.data.tiny import blob, tiny_frames
 from tests.training.fakes import FakeAvatar
 

@@ -5,7 +5,8 @@ from pathlib import Path
 import torch
 
 from headfields.data import load_capture, write_insta
-from headfields.losses.color import HuberColor, OpacityLoss
+from headfields.losses.color import HuberColor
+from headfields.losses.silhouette import OpacityLoss
 from headfields.models import insta
 from headfields.training import Trainer, evaluate
 from tests.data.moving import jaw_frames, put_pose_into_vertices
@@ -19,7 +20,7 @@ def trained(folder: Path):
         capture.template, expression_width=1, levels=4, log2_table_size=10, finest_resolution=48, grid_resolution=16,
         step=0.01,
     )  # fmt: skip
-    losses = [HuberColor(mouth_weight=1), OpacityLoss(0.1)]
+    losses = [HuberColor(region_weight=1), OpacityLoss(0.1)]
     trainer = Trainer(
         avatar, capture, losses, rays_per_step=384, learning_rate=1e-2, network_learning_rate=2e-3, bar=False,
         device="cpu", seed=0,

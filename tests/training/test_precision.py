@@ -102,7 +102,7 @@ def scaled(out=None, avatar=None) -> Trainer:
     from headfields.losses.color import HuberColor
 
     trainer = Trainer(
-        avatar, FakeCapture(), [HuberColor(mouth_weight=1)], rays_per_step=64, precision="16-mixed", device="cpu",
+        avatar, FakeCapture(), [HuberColor(region_weight=1)], rays_per_step=64, precision="16-mixed", device="cpu",
         bar=False, out=out, ema=0.0,
     )  # fmt: skip
     avatar.scaler = trainer.scaler

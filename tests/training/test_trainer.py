@@ -5,7 +5,9 @@ import signal
 import pytest
 import torch
 
-from headfields.losses.color import DepthPrior, HuberColor, OpacityLoss
+from headfields.losses.color import HuberColor
+from headfields.losses.silhouette import OpacityLoss
+from headfields.losses.surface import DepthPrior
 from headfields.training.options import parameter_groups
 from headfields.training.trainer import NanLossError, Trainer
 from tests.training.fakes import FakeAvatar, FakeCapture
@@ -13,7 +15,7 @@ from tests.training.fakes import FakeAvatar, FakeCapture
 
 def make(seed: int = 0, losses=None, **options) -> Trainer:
     torch.manual_seed(seed)
-    losses = [HuberColor(mouth_weight=1), OpacityLoss(0.1)] if losses is None else losses
+    losses = [HuberColor(region_weight=1), OpacityLoss(0.1)] if losses is None else losses
     options = {
         "rays_per_step": 256,
         "frames_per_step": 4,

@@ -7,7 +7,9 @@ from headfields.avatar import Avatar
 from headfields.decoders import NeRFDecoder
 from headfields.deformers import Chain, ErrorWarp, NearSurface
 from headfields.encoders import HashGrid
-from headfields.losses.color import Elastic, HuberColor, OpacityLoss, WarpMagnitude
+from headfields.losses.color import HuberColor
+from headfields.losses.silhouette import OpacityLoss
+from headfields.losses.warp import Elastic, WarpMagnitude
 from headfields.parts import Deformer
 from headfields.records import Camera, HeadState
 from headfields.renderers import UniformSampler, VolumeRenderer
@@ -38,7 +40,7 @@ def shaken_trainer(corrected: bool = True, capture: ShakenBall | None = None, st
     torch.manual_seed(0)
     near = NearSurface(capture.template.canonical_vertices, capture.template.faces, shell=0.04)
     deformer: Deformer = near
-    losses = [HuberColor(mouth_weight=1), OpacityLoss(0.1)]
+    losses = [HuberColor(region_weight=1), OpacityLoss(0.1)]
     if corrected:
         sizes = {"bands": 2, "hidden": 32, "layers": 3, "head_layers": 1}
         deformer = Chain(near, ErrorWarp(near.bounds(), 12, **sizes, start=start, coarse_to_fine=800))

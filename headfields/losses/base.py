@@ -1,0 +1,86 @@
+"""The protocol of a training loss, and what losses share: checks, and the mean over rays.
+
+A loss is called as `loss(rendering, batch, step)`, returns a scalar tensor, and has the attributes `name` (its column
+in the log) and `weight` (what the trainer multiplies it by). Most losses here are means over the N rays of the batch,
+so that a weight keeps its meaning when the number of rays changes. N = 0 and an empty mask give a zero that is still
+attached to the graph. All losses are differentiable once; color and opacity losses twice.
+"""
+
+from typing import Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Bool, Float, Integer
+from torch import Tensor
+
+from headfields.data.labels import labels_of
+from headfields.records import Canonical, PixelBatch, Rendering
+
+
+@runtime_checkable
+class Loss(Protocol):
+    """What the trainer needs of a loss."""
+
+    @property
+    def name(self) -> str:
+        """Its column in the log."""
+        ...
+
+    @property
+    def weight(self) -> float | int:
+        """What the trainer multiplies it by."""
+        ...
+
+    def __call__(self, rendering: Rendering, batch: PixelBatch, step: int) -> Float[Tensor, ""]:
+        """The value before weighting: `rendering` and `batch` hold the same N rays, `step` counts from 0."""
+        ...
+
+
+def check_positive(owner: str, **values: float | int) -> None:
+    """Raises ValueError, naming the owner (a class), the argument and its value, unless all values are positive."""
+    for name, value in values.items():
+        if not value > 0:
+            raise ValueError(f"{owner}: {name} is {value}; expected more than 0")
+
+
+def check_rays(name: str, rendering: Rendering, batch: PixelBatch) -> None:
+    """Raises ValueError unless both have the same rays: broadcasting (N, 3) with an image would give a wrong loss."""
+    if rendering.opacity.shape != batch.alpha.shape:
+        raise ValueError(
+            f"{name} loss: rendering.opacity has shape {tuple(rendering.opacity.shape)} and batch.alpha has shape "
+            f"{tuple(batch.alpha.shape)}; render the rays of this batch (batch.rays), all of them"
+        )
+
+
+def samples_of(name: str, rendering: Rendering) -> tuple[Canonical, Float[Tensor, " m"]]:
+    """The M canonical samples of a rendering in training mode and their rendering weights (M,), detached.
+
+    Raises:
+        ValueError: the rendering was made in evaluation mode; `name` is the loss's.
+    """
+    if rendering.canonical is None or rendering.weights is None or rendering.field is None:
+        raise ValueError(
+            f"{name} loss: the rendering has no canonical samples; an avatar keeps them in training mode "
+            "(avatar.train()), where corrections are on"
+        )
+    return rendering.canonical.detach(), rendering.weights.detach()
+
+
+def in_regions(label: Integer[Tensor, " n"], *regions: str) -> Bool[Tensor, " n"]:
+    """Which of N labels belong to one of the regions, keys of `headfields.data.REGION_LABELS`.
+
+    >>> import torch
+    >>> from headfields.losses.base import in_regions
+    >>> in_regions(torch.tensor([0, 140, 250]), "mouth").tolist()
+    [False, True, False]
+    """
+    return torch.isin(label, label.new_tensor(labels_of(*regions)))
+
+
+def mean_over_rays(values: Float[Tensor, "..."], batch: PixelBatch) -> Float[Tensor, ""]:
+    """The sum of all values divided by the batch's number of rays; zero without rays."""
+    return values.sum() / max(len(batch), 1)
+
+
+def zero_of(rendering: Rendering) -> Float[Tensor, ""]:
+    """A zero attached to the rendering's graph."""
+    return rendering.opacity.sum() * 0

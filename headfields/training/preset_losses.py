@@ -1,0 +1,50 @@
+"""The losses each preset is trained with: INSTA, MonoAvatar, 3VP Avatar."""
+
+from torch import nn
+
+from headfields.deformers.blendfield import Blendfield
+from headfields.losses.base import Loss
+from headfields.losses.blendfield import BlendSmoothness, BlendSparsity, CoefficientSmoothness
+from headfields.losses.color import HuberColor, SquaredColor
+from headfields.losses.surface import DepthPrior
+from headfields.losses.warp import Elastic, WarpMagnitude
+
+
+def insta_losses(depth: float | int = 0.1) -> list[Loss]:
+    """INSTA's losses: Huber color with a heavier mouth, and the depth of the tracked mesh.
+
+    Args:
+        depth: weight of the depth prior; 0 leaves it out. INSTA's is 1.25, over 33,000 steps on a GPU. The default is
+            our own choice: in minutes on a CPU the full weight costs a decibel, and this one nothing (docs/insta.md).
+
+    >>> from headfields.training import insta_losses
+    >>> [(loss.name, loss.weight) for loss in insta_losses()]
+    [('color', 1.0), ('depth', 0.1)]
+    """
+    return [HuberColor(), DepthPrior(weight=depth)] if depth else [HuberColor()]
+
+
+def monoavatar_losses(depth: float | int = 0) -> list[Loss]:
+    """MonoAvatar's losses, with the paper's weights: squared color, elastic energy and magnitude of the warp.
+
+    Args:
+        depth: weight of INSTA's depth prior beside them; the paper has none.
+    """
+    losses: list[Loss] = [SquaredColor(), Elastic(), WarpMagnitude()]
+    return [*losses, DepthPrior(weight=depth)] if depth else losses
+
+
+def blendfield_losses(avatar: nn.Module) -> list[Loss]:
+    """The regularizers of an avatar's blendfields; none if it has no `Blendfield`."""
+    has_blendfield = any(isinstance(part, Blendfield) for part in avatar.modules())
+    return [BlendSparsity(), BlendSmoothness(), CoefficientSmoothness()] if has_blendfield else []
+
+
+def vp360_losses(avatar: nn.Module, depth: float | int = 0.1) -> list[Loss]:
+    """Losses for 3VP Avatar: INSTA's, and the regularizers of its blendfields. The paper's are not published.
+
+    Args:
+        avatar: without a `Blendfield` there are no regularizers.
+        depth: weight of the depth prior; 0 leaves it out.
+    """
+    return [*insta_losses(depth), *blendfield_losses(avatar)]
