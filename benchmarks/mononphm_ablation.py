@@ -26,7 +26,7 @@ from headfields.priors import SMALL_RECIPE, Prior, PriorCodes, PriorTrainer, loa
 from headfields.priors.evaluate import REACH, onto_surface
 from headfields.priors.pictures import draw_field, draw_mesh, view
 from headfields.priors.scans import MeshScans
-from headfields.priors.scans.meshes import FACE, INNER, seen_faces
+from headfields.priors.scans.meshes import FACE, INNER, visible_faces
 from headfields.priors.terms import anchors_of
 from headfields.synthetic.scans.generate import generate_scans
 from headfields.viz import mesh_picture, save_image, side_by_side
@@ -49,7 +49,7 @@ def model(scans: MeshScans, variant: dict[str, Any]) -> hf.Avatar:
 
 def widest(scans: MeshScans, count: int) -> Tensor:
     """The scans of which most of the inside of the mouth is seen, widest first."""
-    inside = (scans.seen & (scans.kind == INNER)).sum(dim=1)
+    inside = (scans.visible & (scans.kind == INNER)).sum(dim=1)
     return inside.argsort(descending=True, stable=True)[:count]
 
 
@@ -63,7 +63,7 @@ def mouth_errors(avatar: hf.Avatar, scans: MeshScans, which: Tensor, codes: Prio
         inner = scans.kind == INNER
         near = (middles - middles[inner].mean(dim=0)).norm(dim=-1) < 0.03
         for mask, into in (((scans.kind == FACE) & near, around), (inner, inside)):
-            points = middles[mask & scans.seen[scan]]
+            points = middles[mask & scans.visible[scan]]
             end, missed = onto_surface(field, points)
             into.append(torch.where(missed, REACH, (end - points).norm(dim=-1).clamp(max=REACH)))
     return {
@@ -192,7 +192,7 @@ def from_truth(capture: hf.data.Capture, frame: int, surface: Mesh) -> dict[str,
     faces = torch.from_numpy(capture.recording.canonical.faces).long()
     regions = {name: mask[: len(faces)] for name, mask in capture.template.regions.items()}
     whole = Mesh(capture.tracked([frame])[0], faces)
-    seen = seen_faces(whole.vertices[None], faces)[0]
+    seen = visible_faces(whole.vertices[None], faces)[0]
     face, mouth = whole.select(regions["face"] & seen), whole.select(regions["mouth"])
     points = face.sample(20_000).points
     moved = align_to_surface(points[::4], surface, trim=0.1).transform

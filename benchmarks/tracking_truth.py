@@ -34,7 +34,7 @@ from benchmarks.parametric_fit import fit_parametric
 from headfields.data import load_capture
 from headfields.heads import BlendshapeHead
 from headfields.mesh import Mesh, SurfaceTree, align_to_surface, extract
-from headfields.priors.scans.meshes import seen_faces
+from headfields.priors.scans.meshes import visible_faces
 from headfields.synthetic.captures import write_head_capture
 from headfields.synthetic.head.model import procedural_head
 from headfields.tracking import Stage2, Tracker, TrackingOptions, open_prior
@@ -191,7 +191,7 @@ def _truth(capture: Any, frame: int) -> Mesh:
         if name in regions:
             wanted |= regions[name][: len(faces)]
     vertices = capture.tracked([frame])[0]
-    return Mesh(vertices, faces).select(wanted & seen_faces(vertices[None], faces)[0])
+    return Mesh(vertices, faces).select(wanted & visible_faces(vertices[None], faces)[0])
 
 
 @torch.no_grad()

@@ -55,7 +55,7 @@ def head_vertices(rig: RiggedTemplate | None, count: int) -> torch.Tensor | None
     if rig is None:
         return None
     found = torch.zeros(count, dtype=torch.bool)
-    found[: len(rig.weights)] = rig.weights.argmax(dim=1) == rig.skull
+    found[: len(rig.weights)] = rig.weights.argmax(dim=1) == rig.skull_joint
     return found
 
 

@@ -33,7 +33,7 @@ def held_out(avatar_path: Path, tracked: Path, rig: RiggedTemplate, pictures: Pa
     """PSNR and SSIM of test frames, by where the head is seen from."""
     capture, avatar = load_capture(tracked), Avatar.load(avatar_path).eval()
     frames = capture.splits["test"]
-    on_head = rig.weights.argmax(dim=1) == rig.skull
+    on_head = rig.weights.argmax(dim=1) == rig.skull_joint
     marked = torch.zeros(len(capture.template.canonical_vertices), dtype=torch.bool)
     marked[: len(on_head)] = on_head
     yaw = view_yaw(capture, frames, marked).rad2deg().abs()

@@ -64,7 +64,7 @@ def main() -> None:
 
     capture = hf.data.load_capture(found.capture)
     head = torch.zeros(len(capture.template.canonical_vertices), dtype=torch.bool)
-    head[: len(rig.weights)] = rig.weights.argmax(dim=1) == rig.skull
+    head[: len(rig.weights)] = rig.weights.argmax(dim=1) == rig.skull_joint
     avatar = hf.models.vp360(capture.template, capture.expression_width or 0)
     trainer = hf.training.Trainer(
         avatar, capture, vp360_losses(avatar), samples_per_step=14000, learning_rate=0.02, network_learning_rate=0.001,

@@ -17,12 +17,12 @@ def convert_flame(
     force: bool,
 ) -> None:
     """Writes `out` and prints what was found."""
-    from headfields.heads.flame.assets import Extras
+    from headfields.heads.flame.assets import FlameAssets
     from headfields.heads.flame.convert import convert_flame as convert
 
-    extras = Extras(masks=masks, landmarks=landmarks, contour=contour, mediapipe=mediapipe, uv=uv)
+    assets = FlameAssets(masks=masks, landmarks=landmarks, contour=contour, mediapipe=mediapipe, uv=uv)
     try:
-        found = convert(file, out, expression_count, extras, overwrite=force)
+        found = convert(file, out, expression_count, assets, overwrite=force)
     except FileExistsError as error:
         raise CommandError(f"{out} exists already; pass --force to write over it") from error
     padding = " (filled up with zeros to 300 and 100)" if found.shape < 300 or found.expression < 100 else ""

@@ -17,7 +17,7 @@ from headfields.files.arrays import load_arrays
 from headfields.files.unpickler import to_array
 from headfields.ops._checks import check_floating, check_integer, check_shape
 
-__all__ = ["ContourLandmarks", "Embedding", "Landmarks", "head_yaw", "read_embeddings"]
+__all__ = ["ContourLandmarks", "LandmarkEmbedding", "Landmarks", "head_yaw", "read_embeddings"]
 
 _KEYS = {
     "static": (("static_lmk_faces_idx", "static_lmk_bary_coords"), ("lmk_face_idx", "lmk_b_coords")),
@@ -28,7 +28,7 @@ Kind = Literal["static", "contour", "full"]
 
 
 @dataclasses.dataclass(frozen=True)
-class Embedding:
+class LandmarkEmbedding:
     """Where landmarks lie: `faces` (..., L) int64 and `barycentric` (..., L, 3) float64; `indices` (L,) their numbers
     in the detector that the file was made for (MediaPipe's 478), or None."""
 
@@ -37,7 +37,9 @@ class Embedding:
     indices: Int[np.ndarray, " l"] | None = None
 
 
-def make_embedding(faces: Any, barycentric: Any, where: str, axes: int, face_count: int | None = None) -> Embedding:
+def make_embedding(
+    faces: Any, barycentric: Any, where: str, axes: int, face_count: int | None = None
+) -> LandmarkEmbedding:
     """Checks an embedding of `axes` index axes; `where` names file and keys in errors.
 
     Raises:
@@ -57,10 +59,10 @@ def make_embedding(faces: Any, barycentric: Any, where: str, axes: int, face_cou
         raise ValueError(f"{where} name faces in [{index.min()}, {index.max()}]{count}")
     if not np.isfinite(weights).all():
         raise ValueError(f"{where} have barycentric coordinates that are not finite")
-    return Embedding(index, weights)
+    return LandmarkEmbedding(index, weights)
 
 
-def read_embeddings(path: str | Path) -> dict[str, Embedding]:
+def read_embeddings(path: str | Path) -> dict[str, LandmarkEmbedding]:
     """What a landmark file holds of "static", "contour" and "full" (see docs/files.md for the files).
 
     Raises:
@@ -69,7 +71,7 @@ def read_embeddings(path: str | Path) -> dict[str, Embedding]:
         ValueError: it holds no embedding, or one whose shapes do not fit; file and keys are named.
     """
     raw = load_arrays(path)
-    found: dict[str, Embedding] = {}
+    found: dict[str, LandmarkEmbedding] = {}
     for kind, names in _KEYS.items():
         for index_key, weight_key in names:
             present = [key for key in (index_key, weight_key) if key in raw]
@@ -97,14 +99,14 @@ def read_embeddings(path: str | Path) -> dict[str, Embedding]:
     return found
 
 
-def _of_kind(path: str | Path, kind: Kind) -> Embedding:
+def _of_kind(path: str | Path, kind: Kind) -> LandmarkEmbedding:
     found = read_embeddings(path)
     if kind not in found:
         raise ValueError(f"{path} has no {kind} landmarks; it has {', '.join(found)} ones")
     return found[kind]
 
 
-def _on_faces(
+def points_on_faces(
     vertices: Tensor, triangles: Tensor, faces: Tensor, barycentric: Tensor, where: str
 ) -> Float[Tensor, "b l 3"]:
     """Points (B, L, 3) at faces (L,) or (B, L) of the mesh."""
@@ -138,7 +140,7 @@ class Landmarks(nn.Module):
     barycentric: Float[Tensor, "l 3"]
     indices: Int[Tensor, " l"] | None
 
-    def __init__(self, embedding: Embedding) -> None:
+    def __init__(self, embedding: LandmarkEmbedding) -> None:
         super().__init__()
         self.register_buffer("faces", torch.from_numpy(embedding.faces.copy()))
         self.register_buffer("barycentric", torch.from_numpy(embedding.barycentric).float())
@@ -168,7 +170,7 @@ class Landmarks(nn.Module):
         Raises:
             TypeError, ValueError: dtype or shape do not fit, or a landmark's face or vertex is not in the mesh.
         """
-        return _on_faces(vertices, triangles, self.faces, self.barycentric, "Landmarks")
+        return points_on_faces(vertices, triangles, self.faces, self.barycentric, "Landmarks")
 
 
 def head_yaw(rotation: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*batch"]:
@@ -202,7 +204,7 @@ class ContourLandmarks(nn.Module):
     faces: Int[Tensor, "r c"]
     barycentric: Float[Tensor, "r c 3"]
 
-    def __init__(self, embedding: Embedding) -> None:
+    def __init__(self, embedding: LandmarkEmbedding) -> None:
         super().__init__()
         if embedding.faces.ndim != 2 or len(embedding.faces) % 2 == 0:
             raise ValueError(
@@ -252,4 +254,4 @@ class ContourLandmarks(nn.Module):
                 "expected one rotation for each of the B heads"
             )
         rows = self.rows(rotation)
-        return _on_faces(vertices, triangles, self.faces[rows], self.barycentric[rows], "ContourLandmarks")
+        return points_on_faces(vertices, triangles, self.faces[rows], self.barycentric[rows], "ContourLandmarks")

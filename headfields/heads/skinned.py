@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from headfields.heads.landmarks import ContourLandmarks, Landmarks, _on_faces
+from headfields.heads.landmarks import ContourLandmarks, Landmarks, points_on_faces
 from headfields.heads.mouth.closing import close_mouth, mouth_loop
 from headfields.ops._checks import check_floating
 from headfields.ops.skinning import (
@@ -41,7 +41,7 @@ class SkinnedHead(nn.Module):
     Attributes:
         template_vertices (V, 3); faces (F, 3) int64; shape_basis (S, V, 3); expression_basis (E, V, 3); pose_basis
         (9 (J - 1), V, 3); joint_regressor (J, V); weights (V, J); parents.
-        skull: the joint whose rotation is the head's, that of the neck in FLAME.
+        skull_joint: the joint whose rotation is the head's, that of the neck in FLAME.
         landmark_faces (L,), landmark_barycentric (L, 3): landmarks on the mesh, or None.
         contour: the contour by yaw, or None.
         uv (T, 2), uv_faces (F, 3): texture coordinates, v up, or None. T is not V: a vertex on a seam has several.
@@ -62,7 +62,7 @@ class SkinnedHead(nn.Module):
     contour: ContourLandmarks | None
     uv: Float[Tensor, "t 2"] | None
     uv_faces: Int[Tensor, "f 3"] | None
-    neck_joint, skull, jaw_joint, eye_joints = 0, 1, 2, (3, 4)
+    neck_joint, skull_joint, jaw_joint, eye_joints = 0, 1, 2, (3, 4)
 
     def __init__(
         self,
@@ -104,7 +104,7 @@ class SkinnedHead(nn.Module):
 
     @property
     def _head_joints(self) -> tuple[int, ...]:
-        return (self.skull, self.jaw_joint, *self.eye_joints)
+        return (self.skull_joint, self.jaw_joint, *self.eye_joints)
 
     @property
     def shape_count(self) -> int:
@@ -198,7 +198,7 @@ class SkinnedHead(nn.Module):
         return pose
 
     def skull_rotation(self, state: HeadState, camera: Camera | None = None) -> Float[Tensor, "b 3 3"]:
-        """How the head is turned: the rotation of joint `skull` in the world, all its ancestors' included.
+        """How the head is turned: the rotation of `skull_joint` in the world, all its ancestors' included.
 
         For FLAME that is the neck joint (1), which carries the skull, as FLAME's own code and DECA have it. smplx's
         FLAME takes the root alone, so its contour does not follow `neck_pose`.
@@ -211,7 +211,7 @@ class SkinnedHead(nn.Module):
         Raises:
             ValueError: the state lacks `joint_transforms`.
         """
-        rotation = state.need(f"{type(self).__name__}.skull_rotation", "joint_transforms")[:, self.skull, :3, :3]
+        rotation = state.need(f"{type(self).__name__}.skull_rotation", "joint_transforms")[:, self.skull_joint, :3, :3]
         if camera is None:
             return rotation
         flip = rotation.new_tensor([1.0, -1.0, -1.0])[:, None]
@@ -235,7 +235,7 @@ class SkinnedHead(nn.Module):
         name = f"{type(self).__name__}.landmarks"
         if self.landmark_faces is None or self.landmark_barycentric is None:
             raise ValueError(f"{name}: the file has no lmk_face_idx and lmk_b_coords; pass landmarks to from_file")
-        found = _on_faces(vertices, self.faces, self.landmark_faces, self.landmark_barycentric, name)
+        found = points_on_faces(vertices, self.faces, self.landmark_faces, self.landmark_barycentric, name)
         if self.contour is None:
             if rotation is not None:
                 raise ValueError(f"{name}: rotation is given, but the head has no contour; pass contour to from_file")
@@ -313,7 +313,7 @@ class SkinnedHead(nn.Module):
         if "face" not in found:
             corners = self.template_vertices[self.faces]
             normal = face_crosses(self.template_vertices, self.faces)
-            skull = (self.joint_regressor @ self.template_vertices)[self.skull]
+            skull = (self.joint_regressor @ self.template_vertices)[self.skull_joint]
             below = [j for j in range(len(self.parents)) if j not in (self.neck_joint, *self._head_joints)]
             body = (self.weights[:, below].sum(1) > 0.5)[self.faces].any(1)
             found["face"] = (corners[..., 2].mean(1) > skull[2]) & (normal[:, 2] > 0) & ~found["neck"] & ~body

@@ -17,7 +17,7 @@ from headfields.files.unpickler import to_array
 from headfields.heads.flame.assets import regions_of, uv_of
 from headfields.heads.flame.files import FlameArrays, check_model, split_components
 from headfields.heads.flame.model import FlameHead
-from headfields.heads.landmarks import ContourLandmarks, Embedding, Landmarks, make_embedding
+from headfields.heads.landmarks import ContourLandmarks, LandmarkEmbedding, Landmarks, make_embedding
 from headfields.heads.skinned import SkinnedHead
 from headfields.ops._checks import check_floating
 
@@ -56,7 +56,7 @@ class SmplxHead(SkinnedHead):
 
     mean_pose: Float[Tensor, "55 3"]
     hand_components: Float[Tensor, "2 c 45"] | None
-    neck_joint, skull, jaw_joint, eye_joints = 12, 15, 22, (23, 24)
+    neck_joint, skull_joint, jaw_joint, eye_joints = 12, 15, 22, (23, 24)
 
     def __init__(
         self,
@@ -88,25 +88,24 @@ class SmplxHead(SkinnedHead):
         Raises:
             FileNotFoundError, UnsafePickleError, ValueError: as `FlameHead.from_file`.
         """
-        op, raw = "SmplxHead.from_file", load_arrays(path)
-        arrays = check_model(op, raw, str(path), KEYS)
-        return cls._of_arrays(raw, str(path), arrays, expression_count, relaxed_hands)
+        return cls.from_arrays(load_arrays(path), str(path), expression_count, relaxed_hands)
 
     @classmethod
-    def _of_arrays(
+    def from_arrays(
         cls,
         raw: Mapping[str, Any],
         path: str,
-        arrays: Mapping[str, np.ndarray],
-        expression_count: int | None,
-        relaxed_hands: bool,
+        expression_count: int | None = None,
+        relaxed_hands: bool = True,
     ) -> "SmplxHead":
-        """The head of a file's entries `raw`, of which `arrays` are checked; `path` is for errors."""
-        op, count = f"{cls.__name__}.from_file", len(arrays["v_template"])
+        """The head from the arrays of a file; see `from_file` for keys, arguments and errors, which name `path`."""
+        op = f"{cls.__name__}.from_file"
+        arrays = check_model(op, raw, path, KEYS)
+        count = len(arrays["v_template"])
         names = tuple(str(name) for name in to_array(raw.get("expression_names", ()), "expression_names").ravel())
         components = arrays["shapedirs"].shape[2]
         shape, expression = split_components(op, path, raw, components, expression_count, names)
-        embeddings: dict[str, Embedding] = {}
+        embeddings: dict[str, LandmarkEmbedding] = {}
         for prefix, axes in (("", 1), ("dynamic_", 2)):
             keys = (f"{prefix}lmk_faces_idx", f"{prefix}lmk_bary_coords")
             if any(key in raw for key in keys):
@@ -246,7 +245,7 @@ def from_smplx(model: Any) -> FlameHead | SmplxHead:
     template = buffers["v_template"]
     parents = (-1, *buffers["parents"][1:].tolist())
 
-    def landmarks(prefix: str) -> Embedding | None:
+    def landmarks(prefix: str) -> LandmarkEmbedding | None:
         index, weights = (getattr(model, f"{prefix}{name}", None) for name in ("lmk_faces_idx", "lmk_bary_coords"))
         if not isinstance(index, Tensor) or not isinstance(weights, Tensor):
             return None

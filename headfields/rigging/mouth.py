@@ -26,7 +26,7 @@ def with_inner_mouth(rig: RiggedTemplate, loop: Int[Tensor, " l"]) -> RiggedTemp
         rig: its lips cut apart.
         loop: (L,) the border of the cut.
     """
-    skull, jaw = rig.weights[:, rig.skull], rig.weights[:, rig.jaw_joint]
+    skull, jaw = rig.weights[:, rig.skull_joint], rig.weights[:, rig.jaw_joint]
     made = inner_mouth(
         rig.template_vertices, rig.faces, loop, depth=_DEPTH * rig.scale,
         skull=torch.where(skull > _RIGID, 1.0, 0.0), jaw=torch.where(jaw > _RIGID, 1.0, 0.0),

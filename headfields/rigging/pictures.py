@@ -60,7 +60,7 @@ def rig_pictures(rigging: Rigging | RiggedTemplate, folder: str | Path, size: in
     rig = rigging.rig if isinstance(rigging, Rigging) else rigging
     folder = Path(folder)
     rest = rig.template_vertices
-    carried = rig.weights[:, [rig.skull, rig.jaw_joint]].sum(1) > 0.5
+    carried = rig.weights[:, [rig.skull_joint, rig.jaw_joint]].sum(1) > 0.5
     face = rest[carried]
     center = 0.5 * (face.amin(0) + face.amax(0))
     height = float((face.amax(0) - face.amin(0))[1])

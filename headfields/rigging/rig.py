@@ -190,7 +190,7 @@ class _Rigger:
         if len(here) < 3:
             raise ValueError(f"rig_template: the body has {len(here)} of the scan's landmarks; give three or more")
         start = fit_similarity(here, there)
-        joints = [self.body.skull, self.body.jaw_joint]
+        joints = [self.body.skull_joint, self.body.jaw_joint]
         carried = (self.body.weights[:, joints].sum(1) > 0.9).cpu() & self._outside(rest)
         normals = vertex_normals(rest, self.body.faces.cpu())
         better = settle(rest[carried], normals[carried], self.mesh.vertices, self.shown, start)
@@ -205,7 +205,7 @@ class _Rigger:
         faces = self.body.faces.cpu()
         eyes = self.body.weights[:, list(self.body.eye_joints)].sum(1).cpu() > 0.5
         normals = vertex_normals(rest, faces)
-        skull = self.body.weights[:, [self.body.skull]].sum(1).cpu() > 0.5
+        skull = self.body.weights[:, [self.body.skull_joint]].sum(1).cpu() > 0.5
         size = float((rest[skull].amax(0) - rest[skull].amin(0)).amax())
         tree = TriangleBVH(faces, rest.float())
         origins = rest + 2e-3 * size * normals
@@ -284,9 +284,9 @@ class _Rigger:
         weights = body.weights.double().cpu().clone()
         carried = weights[:, eyes].sum(1) > 0.5
         # A mesh of one skin has no eyeballs: what comes near one goes with the skull.
-        weights[~carried, body.skull] += weights[~carried][:, eyes].sum(1)
+        weights[~carried, body.skull_joint] += weights[~carried][:, eyes].sum(1)
         weights[:, eyes] = 0
-        weights[carried, body.skull] = 1
+        weights[carried, body.skull_joint] = 1
         mine = transfer_values(weights, found, mesh.faces, places, smoothing).clamp_min(0)
         mine[mine < 1e-4] = 0
         mine = mine / mine.sum(1, keepdim=True)

@@ -15,7 +15,7 @@ from headfields.heads.flame.assets import regions_of, uv_of
 from headfields.heads.flame.files import KEYS as FLAME_KEYS
 from headfields.heads.flame.files import check_model
 from headfields.heads.flame.model import FlameHead
-from headfields.heads.landmarks import Embedding, Landmarks, make_embedding
+from headfields.heads.landmarks import LandmarkEmbedding, Landmarks, make_embedding
 from headfields.heads.skinned import SkinnedHead
 from headfields.heads.smplx import KEYS as SMPLX_KEYS
 from headfields.heads.smplx import SmplxHead
@@ -64,7 +64,7 @@ class RiggedTemplate(SkinnedHead):
     @property
     def joints(self) -> dict[str, int]:
         """Joints by name, those that `pose` takes."""
-        found = {"root": 0, "neck": self.neck_joint, "head": self.skull, "jaw": self.jaw_joint}
+        found = {"root": 0, "neck": self.neck_joint, "head": self.skull_joint, "jaw": self.jaw_joint}
         found |= dict(zip(("left_eye", "right_eye"), self.eye_joints, strict=True))
         if len(self.parents) == 55:
             found |= {"spine1": 3, "spine2": 6, "torso": 9, "left_collar": 13, "right_collar": 14}
@@ -173,7 +173,7 @@ def _assemble(
     raw: Mapping[str, Any],
     arrays: Mapping[str, np.ndarray],
     shapes: int,
-    embedding: Embedding | None,
+    embedding: LandmarkEmbedding | None,
     texture: Tensor | None,
     path: str,
 ) -> RiggedTemplate:
@@ -208,4 +208,4 @@ def _assemble(
 
 def triangle_landmarks(faces: Int[Tensor, " l"], barycentric: Float[Tensor, "l 3"]) -> Landmarks:
     """Landmarks of a template, as a head keeps them."""
-    return Landmarks(Embedding(faces.cpu().numpy(), barycentric.double().cpu().numpy()))
+    return Landmarks(LandmarkEmbedding(faces.cpu().numpy(), barycentric.double().cpu().numpy()))

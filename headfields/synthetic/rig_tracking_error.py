@@ -73,7 +73,7 @@ def rig_tracking_error(folder: str | Path, body: TrackedBody, poses: Mapping[int
         raise CaptureError(f"rig_tracking_error: {path} is of another rig; give the rig the capture was drawn with")
     frames = sorted(poses)
     rest = rig.weights.argmax(dim=1)
-    groups = {"head": rest == rig.skull, "torso": ~_below(rig.parents, rig.neck_joint or rig.skull)[rest]}
+    groups = {"head": rest == rig.skull_joint, "torso": ~_below(rig.parents, rig.neck_joint or rig.skull_joint)[rest]}
     if not bool(groups["torso"].any()):
         groups["torso"] = groups["head"]
     rows = []

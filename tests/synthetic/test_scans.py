@@ -11,7 +11,7 @@ from headfields.data import CaptureError
 from headfields.ops.closest_triangle import TriangleBVH
 from headfields.priors.scans import MeshScans, PointCounts, PointScans, load_scans, save_scans
 from headfields.priors.scans.meshes import FACE, HIDDEN, REAR, STATIC
-from headfields.priors.scans.visibility import rim_faces, seen_share
+from headfields.priors.scans.visibility import rim_faces, visible_share
 from headfields.synthetic.head.model import procedural_head
 from headfields.synthetic.scans.generate import generate_scans
 from headfields.synthetic.scans.sampler import HeadSampler
@@ -82,7 +82,7 @@ def test_draws_follow_from_the_seed_alone_and_spread_over_the_area(scans: MeshSc
     face = TriangleBVH(scans.faces, scans.vertices[0]).closest(many.front_points[0]).face
     corners = scans.vertices[0][scans.faces]
     area = torch.linalg.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]).norm(dim=-1)
-    area = area * (scans.kind == STATIC) * scans.seen[0]
+    area = area * (scans.kind == STATIC) * scans.visible[0]
     share = torch.bincount(face, minlength=len(area)) / 20000
     assert (share - area / area.sum()).abs().max() < 0.006
     assert (first.far_points - scans.center).norm(dim=-1).max() <= COUNTS.radius
@@ -95,7 +95,7 @@ def test_detail_goes_where_triangles_are_small(scans: MeshScans) -> None:
     face = TriangleBVH(scans.faces, scans.vertices[0]).closest(batch.front_points[0]).face
     corners = scans.vertices[0][scans.faces]
     area = torch.linalg.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]).norm(dim=-1)
-    drawn = (scans.kind == STATIC) & scans.seen[0]
+    drawn = (scans.kind == STATIC) & scans.visible[0]
     expected = 0.25 * area * drawn / (area * drawn).sum() + 0.75 * drawn / drawn.sum()
     assert (torch.bincount(face, minlength=len(area)) / 20000 - expected).abs().max() < 0.006
     with pytest.raises(ValueError, match="detail is 2"):
@@ -139,7 +139,7 @@ def test_a_scanner_sees_the_outside_alone() -> None:
     vertices = torch.cat([head.template_vertices, inner])
     count, own = len(head.template_vertices), len(head.faces)
     faces = torch.cat([head.faces, head.faces + count])
-    share = seen_share(vertices[None], faces)[0]
+    share = visible_share(vertices[None], faces)[0]
     assert (share[:own] > 0.8).all()
     assert (share[own:] == 0).all()
     set_of_one = MeshScans(vertices[None], faces, torch.tensor([0]), torch.zeros(1, 2 * count, 3))
@@ -159,7 +159,7 @@ def test_generated_sets_are_the_same_each_time_and_read_back(tmp_path: Path) -> 
     before = (tmp_path / "set" / "scans.json").stat().st_mtime_ns
     read = generate_scans(head, 2, 3, seed=4, out=tmp_path / "set", progress=False)
     assert (tmp_path / "set" / "scans.json").stat().st_mtime_ns == before
-    for name in ("vertices", "faces", "person", "neutral", "kind", "seen"):
+    for name in ("vertices", "faces", "person", "neutral", "kind", "visible"):
         assert torch.equal(getattr(made, name), getattr(read, name)), name
     assert (made.rgb - read.rgb).abs().max() <= 0.5 / 255 + 1e-6
     assert read.scans == made.scans
@@ -236,7 +236,7 @@ def test_a_set_by_hand_needs_no_more_than_meshes_and_colors(tmp_path: Path) -> N
         np.savez(path, vertices=np.load(path)["vertices"])
     read = load_scans(tmp_path / "set")
     assert torch.equal(read.kind, scans.kind)
-    assert torch.equal(read.seen, scans.seen)
+    assert torch.equal(read.visible, scans.visible)
     assert {FACE, STATIC, REAR} == set(read.kind.tolist())
 
 
@@ -253,14 +253,14 @@ def test_a_set_by_hand_needs_no_more_than_meshes_and_colors(tmp_path: Path) -> N
 def test_sets_that_do_not_fit_are_refused(change, message, scans: MeshScans, unchecked) -> None:
     arguments = {"vertices": scans.vertices, "faces": scans.faces, "person": scans.person, "rgb": scans.rgb}
     with pytest.raises(ValueError, match=message):
-        MeshScans(**(arguments | {"seen": scans.seen} | change))
+        MeshScans(**(arguments | {"visible": scans.visible} | change))
     with pytest.raises(IndexError, match="scans 0 to 8"):
         scans.sample(torch.tensor([9]), COUNTS, 0)
 
 
 def test_hidden_faces_are_never_drawn(scans: MeshScans) -> None:
     kind = torch.where(scans.kind == REAR, HIDDEN, scans.kind)
-    some = MeshScans(scans.vertices, scans.faces, scans.person, scans.rgb, kind=kind, seen=scans.seen)
+    some = MeshScans(scans.vertices, scans.faces, scans.person, scans.rgb, kind=kind, visible=scans.visible)
     batch = some.sample(torch.tensor([0]), PointCounts(face=200, static=200, back=0, near=0), 0)
     face = TriangleBVH(some.faces, some.vertices[0]).closest(batch.front_points[0]).face
     assert (some.kind[face] != HIDDEN).all()

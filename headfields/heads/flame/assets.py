@@ -9,16 +9,17 @@ import numpy as np
 
 from headfields.files.arrays import load_arrays
 from headfields.files.unpickler import to_array
-from headfields.heads.landmarks import Embedding, make_embedding, read_embeddings
+from headfields.heads.landmarks import LandmarkEmbedding, make_embedding, read_embeddings
+from headfields.mesh.obj import read_obj
 
-__all__ = ["Extras", "read_masks", "read_template_uv"]
+__all__ = ["FlameAssets", "read_masks", "read_template_uv"]
 
 EMBEDDINGS = {"landmarks": "", "contour": "contour_", "mediapipe": "mediapipe_"}  # and the prefix of their keys
 FACE_KEY, WEIGHT_KEY, INDEX_KEY = "lmk_face_idx", "lmk_b_coords", "mediapipe_indices"
 
 
 @dataclasses.dataclass(frozen=True)
-class Extras:
+class FlameAssets:
     """Files beside the model; see `FlameHead.from_file` and docs/files.md.
 
     Attributes:
@@ -90,7 +91,9 @@ def regions_of(
     return found
 
 
-def embeddings_of(raw: Mapping[str, Any], path: str, extras: Extras, face_count: int) -> dict[str, Embedding]:
+def embeddings_of(
+    raw: Mapping[str, Any], path: str, assets: FlameAssets, face_count: int
+) -> dict[str, LandmarkEmbedding]:
     """Landmarks, contour and mediapipe: the model's own, or those of the given files, which win."""
     found = {}
     for name, prefix in EMBEDDINGS.items():
@@ -104,19 +107,19 @@ def embeddings_of(raw: Mapping[str, Any], path: str, extras: Extras, face_count:
         if indices.shape != found["mediapipe"].faces.shape:
             raise ValueError(f"{path}: {INDEX_KEY} has shape {indices.shape}, not {found['mediapipe'].faces.shape}")
         found["mediapipe"] = dataclasses.replace(found["mediapipe"], indices=indices)
-    if extras.landmarks is not None:
-        given = _read(extras.landmarks, "static", face_count)
+    if assets.landmarks is not None:
+        given = _read(assets.landmarks, "static", face_count)
         found["landmarks"] = given["static"]
         if "contour" in given:
             found["contour"] = given["contour"]
-    if extras.contour is not None:
-        found["contour"] = _read(extras.contour, "contour", face_count)["contour"]
-    if extras.mediapipe is not None:
-        found["mediapipe"] = _read(extras.mediapipe, "static", face_count)["static"]
+    if assets.contour is not None:
+        found["contour"] = _read(assets.contour, "contour", face_count)["contour"]
+    if assets.mediapipe is not None:
+        found["mediapipe"] = _read(assets.mediapipe, "static", face_count)["static"]
     return found
 
 
-def _read(path: str | Path, kind: str, face_count: int) -> dict[str, Embedding]:
+def _read(path: str | Path, kind: str, face_count: int) -> dict[str, LandmarkEmbedding]:
     given = read_embeddings(path)
     if kind not in given:
         raise ValueError(f"{path} has no {kind} landmarks; it has {', '.join(given)} ones")
@@ -167,8 +170,6 @@ def read_template_uv(path: str | Path, faces: np.ndarray, vertex_count: int) -> 
         FileNotFoundError: no such file.
         ValueError: it has no texture coordinates on some face, or is another mesh than the model.
     """
-    from headfields.mesh.obj import read_obj  # readers of captures come after heads
-
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path} is not a file")

@@ -11,14 +11,14 @@ from jaxtyping import Shaped
 
 from headfields.files.arrays import load_arrays
 from headfields.files.unpickler import ChumpyStandIn, to_array
-from headfields.heads.flame.assets import EMBEDDINGS, FACE_KEY, INDEX_KEY, WEIGHT_KEY, Extras
+from headfields.heads.flame.assets import EMBEDDINGS, FACE_KEY, INDEX_KEY, WEIGHT_KEY, FlameAssets
 from headfields.heads.flame.files import EXPRESSION_COUNT, KEYS, NOTHING, SHAPE_COUNT, FlameArrays, flame_arrays
 
-__all__ = ["Conversion", "convert_flame"]
+__all__ = ["FlameConversion", "convert_flame"]
 
 
 @dataclasses.dataclass(frozen=True)
-class Conversion:
+class FlameConversion:
     """What `convert_flame` found and wrote.
 
     Attributes:
@@ -50,9 +50,9 @@ def convert_flame(
     path: str | Path,
     out: str | Path,
     expression_count: int | None = None,
-    extras: Extras = NOTHING,
+    assets: FlameAssets = NOTHING,
     overwrite: bool = False,
-) -> Conversion:
+) -> FlameConversion:
     """Writes a FLAME model as an npz of plain dense arrays, which this library and smplx read without chumpy.
 
     The file has 300 shape components and 100 or more of expression, zeros where the source has fewer: of a file with
@@ -62,7 +62,7 @@ def convert_flame(
     Args:
         path: the model, as published or any other that `FlameHead.from_file` reads.
         out: the npz to write.
-        expression_count, extras: as `FlameHead.from_file` has them; the masks, landmarks and so on go into the file.
+        expression_count, assets: as `FlameHead.from_file` has them; the masks, landmarks and so on go into the file.
         overwrite: whether `out` may exist.
 
     Raises:
@@ -80,7 +80,7 @@ def convert_flame(
     if not out.parent.is_dir():
         raise FileNotFoundError(f"convert_flame: {out.parent} is not a folder")
     raw = load_arrays(path)
-    arrays = flame_arrays(raw, str(path), expression_count, extras)
+    arrays = flame_arrays(raw, str(path), expression_count, assets)
     shape, expression = arrays.shape_basis.shape[2], arrays.expression_basis.shape[2]
     if shape > SHAPE_COUNT:
         raise ValueError(
@@ -91,7 +91,7 @@ def convert_flame(
     known = {*KEYS, "uv", "uv_faces", "expression_names", "shape_names", "expression_count", INDEX_KEY}
     known |= {prefix + key for prefix in EMBEDDINGS.values() for key in (FACE_KEY, WEIGHT_KEY)}
     counts = {name: 0 if value is None else value.faces.shape[-1] for name, value in _embeddings(arrays).items()}
-    return Conversion(
+    return FlameConversion(
         path=out,
         vertices=len(arrays.template),
         faces=len(arrays.faces),

@@ -10,12 +10,12 @@ from jaxtyping import Bool, Float, Int
 
 from headfields.files.arrays import load_arrays
 from headfields.files.unpickler import to_array
-from headfields.heads.flame.assets import Extras, embeddings_of, regions_of, uv_of
-from headfields.heads.landmarks import Embedding
+from headfields.heads.flame.assets import FlameAssets, embeddings_of, regions_of, uv_of
+from headfields.heads.landmarks import LandmarkEmbedding
 
-__all__ = ["Extras", "FlameArrays", "check_model", "flame_arrays", "load_flame_arrays", "split_components"]
+__all__ = ["FlameArrays", "FlameAssets", "check_model", "flame_arrays", "load_flame_arrays", "split_components"]
 
-NOTHING = Extras()
+NOTHING = FlameAssets()
 
 SHAPE_COUNT, EXPRESSION_COUNT = 300, 100  # the full model: 300 shape components, then expression
 KEYS = {
@@ -55,9 +55,9 @@ class FlameArrays:
     uv: Float[np.ndarray, "t 2"] | None = None
     uv_faces: Int[np.ndarray, "f 3"] | None = None
     regions: Mapping[str, Bool[np.ndarray, " f"]] = dataclasses.field(default_factory=dict)
-    landmarks: Embedding | None = None
-    contour: Embedding | None = None
-    mediapipe: Embedding | None = None
+    landmarks: LandmarkEmbedding | None = None
+    contour: LandmarkEmbedding | None = None
+    mediapipe: LandmarkEmbedding | None = None
 
 
 def split_components(
@@ -95,9 +95,11 @@ def split_components(
     return slice(0, components - count), slice(components - count, components)
 
 
-def load_flame_arrays(path: str | Path, expression_count: int | None = None, extras: Extras = NOTHING) -> FlameArrays:
+def load_flame_arrays(
+    path: str | Path, expression_count: int | None = None, assets: FlameAssets = NOTHING
+) -> FlameArrays:
     """Reads and checks a FLAME-format file; see `FlameHead.from_file` for arguments and errors."""
-    return flame_arrays(load_arrays(path), str(path), expression_count, extras)
+    return flame_arrays(load_arrays(path), str(path), expression_count, assets)
 
 
 def check_model(op: str, raw: Mapping[str, Any], path: str, keys: Mapping[str, str]) -> dict[str, np.ndarray]:
@@ -151,7 +153,7 @@ def check_model(op: str, raw: Mapping[str, Any], path: str, keys: Mapping[str, s
 
 
 def flame_arrays(
-    raw: Mapping[str, Any], path: str, expression_count: int | None = None, extras: Extras = NOTHING
+    raw: Mapping[str, Any], path: str, expression_count: int | None = None, assets: FlameAssets = NOTHING
 ) -> FlameArrays:
     """Checks the arrays of a FLAME-format file; `path` says in errors where they came from."""
     op = "FlameHead.from_file"
@@ -165,8 +167,8 @@ def flame_arrays(
         names = names[:count]
     if len(names) > count:
         raise ValueError(f"{op}: {path} has {len(names)} expression_names for {count} expressions")
-    embeddings = embeddings_of(raw, path, extras, len(faces))
-    uv, uv_faces = uv_of(raw, path, extras.uv, faces, vertex_count) or (None, None)
+    embeddings = embeddings_of(raw, path, assets, len(faces))
+    uv, uv_faces = uv_of(raw, path, assets.uv, faces, vertex_count) or (None, None)
     return FlameArrays(
         template=arrays["v_template"],
         faces=faces,
@@ -178,7 +180,7 @@ def flame_arrays(
         parents=tuple(arrays["parents"].tolist()),
         expression_names=names,
         shape_names=tuple(str(name) for name in to_array(raw.get("shape_names", ()), "shape_names").ravel()),
-        regions=regions_of(raw, path, extras.masks, faces, vertex_count),
+        regions=regions_of(raw, path, assets.masks, faces, vertex_count),
         uv=uv,
         uv_faces=uv_faces,
         landmarks=embeddings.get("landmarks"),

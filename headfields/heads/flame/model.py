@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from headfields.heads.flame.files import Extras, FlameArrays, load_flame_arrays
+from headfields.heads.flame.files import FlameArrays, FlameAssets, load_flame_arrays
 from headfields.heads.landmarks import ContourLandmarks, Landmarks
 from headfields.heads.skinned import SkinnedHead
 
@@ -98,7 +98,7 @@ class FlameHead(SkinnedHead):
             FileNotFoundError, ValueError: no such file; a key is missing or has the wrong shape (file and key named).
             UnsafePickleError: a file names anything but numpy, scipy.sparse, torch tensors and chumpy. A ValueError.
         """
-        extra = Extras(masks=masks, landmarks=landmarks, contour=contour, mediapipe=mediapipe, uv=uv)
+        extra = FlameAssets(masks=masks, landmarks=landmarks, contour=contour, mediapipe=mediapipe, uv=uv)
         return cls(load_flame_arrays(path, expression_count, extra))
 
     def mediapipe_landmarks(self, vertices: Float[Tensor, "b v 3"]) -> Float[Tensor, "b l 3"]:

@@ -1,11 +1,10 @@
 """The mouth of a head mesh: closing its border, or giving it an inside."""
 
 from headfields.heads.mouth.closing import boundary_loops, close_mouth, mouth_loop
-from headfields.heads.mouth.inner import FLAME_INNER_LIPS, INNER_MOUTH_PARTS, InnerMouth, inner_mouth
+from headfields.heads.mouth.inner import FLAME_INNER_LIPS, InnerMouth, inner_mouth
 
 __all__ = [
     "FLAME_INNER_LIPS",
-    "INNER_MOUTH_PARTS",
     "InnerMouth",
     "boundary_loops",
     "close_mouth",

@@ -16,10 +16,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from headfields.heads.mouth.binding import affine_frame, connected, is_thick, jaw_share, skull_share
+from headfields.heads.mouth.affine_frames import affine_frame, connected, is_thick, jaw_share, skull_share
 from headfields.heads.mouth.closing import boundary_loops, close_mouth, folded_faces, mouth_loop
-from headfields.heads.mouth.shape import Lips, cavity, cavity_faces, tooth_row
-from headfields.heads.mouth.uv import cavity_chart, join_uv, tooth_chart
+from headfields.heads.mouth.shape import Lips, cavity, cavity_chart, cavity_faces, tooth_chart, tooth_row
+from headfields.heads.mouth.uv_packing import pack_chart
 from headfields.ops._checks import check_floating, check_integer, check_shape
 from headfields.ops.vertex_geometry import vertex_areas
 from headfields.records import Record, Template
@@ -132,7 +132,7 @@ class InnerMouth(Record):
             least: side below which the free square is too small. The other charts are then shrunk to 5/6 toward
                 (0, 0), so that a texture made for them has to be shrunk too.
         """
-        return join_uv(uv, uv_faces[: self.face_count], self.chart, self.chart_faces, least)
+        return pack_chart(uv, uv_faces[: self.face_count], self.chart, self.chart_faces, least)
 
     def extend_template(self, template: Template, least: float = 0.1) -> Template:
         """The template with the inside of the mouth in place of the faces that close it.

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-__all__ = ["Lips", "cavity", "cavity_faces", "tooth_row"]
+__all__ = ["Lips", "cavity", "cavity_chart", "cavity_faces", "tooth_chart", "tooth_row"]
 
 # Parts of the mouth's width:
 _HEIGHT = 0.20  # of the roof over the upper lip and of the floor under the lower one
@@ -101,7 +101,7 @@ def cavity_faces(rows: int, around: int) -> Int[Tensor, "f 3"]:
     index = torch.arange((rows + 1) * around).reshape(rows + 1, around)
     after = index.roll(-1, 1)
     a, b, c, d = (part.reshape(-1) for part in (after[:-1], index[:-1], index[1:], after[1:]))
-    return torch.stack([torch.stack([a, b, c], 1), torch.stack([a, c, d], 1)], 1).reshape(-1, 3)
+    return _quads(a, b, c, d)
 
 
 def tooth_row(lips: Lips, over: bool) -> tuple[Float[Tensor, "n 3"], Int[Tensor, "f 3"]]:
@@ -141,9 +141,51 @@ def tooth_row(lips: Lips, over: bool) -> tuple[Float[Tensor, "n 3"], Int[Tensor,
     index = torch.arange(columns * around).reshape(columns, around)
     after = index.roll(-1, 1)
     a, b, c, d = (part.reshape(-1) for part in (index[:-1], after[:-1], after[1:], index[1:]))
-    tube = torch.stack([torch.stack([a, b, c], 1), torch.stack([a, c, d], 1)], 1).reshape(-1, 3)
+    tube = _quads(a, b, c, d)
     first, last = columns * around, columns * around + 1
     right = torch.stack([after[0], index[0], torch.full_like(index[0], first)], 1)
     left = torch.stack([index[-1], after[-1], torch.full_like(index[-1], last)], 1)
     faces = torch.cat([tube, right, left])
     return vertices, faces if over else faces.flip(1)
+
+
+def cavity_chart(lips: Lips, rows: int, teeth: bool) -> Float[Tensor, "t 2"]:
+    """((R + 1) L, 2) in the unit square: the view into the mouth, lips on a circle and rings inside it.
+
+    Args:
+        lips: the loop, which is ring 0.
+        rows: R.
+        teeth: whether room is left below for two strips.
+    """
+    center, radius = ((0.5, 0.655), 0.335) if teeth else ((0.5, 0.5), 0.49)
+    angle = 0.5 * torch.pi * (1 - lips.along)  # 0 at the left corner, pi at the right one
+    angle[lips.left :] *= -1
+    ring = torch.stack([angle.cos(), angle.sin()], 1)
+    shrink = 1 - 0.75 * (torch.arange(rows + 1) / max(rows, 1)).to(ring)
+    return (radius * shrink[:, None, None] * ring + ring.new_tensor(center)).reshape(-1, 2)
+
+
+def tooth_chart(over: bool) -> tuple[Float[Tensor, "t 2"], Int[Tensor, "f 3"]]:
+    """Coordinates and faces of a tooth row's strip, unrolled from the front root to the back one; see `tooth_row`."""
+    columns, around = TOOTH_COLUMNS, TOOTH_PROFILE
+    low, high = (0.17, 0.3) if over else (0.01, 0.14)
+    first, last = (high, low) if over else (low, high)
+    u = 0.01 + 0.98 * (torch.arange(columns) + 1) / (columns + 1)
+    v = first + (last - first) * torch.arange(around + 1) / around
+    grid = torch.stack([u[:, None].expand(-1, around + 1), v.expand(columns, -1)], -1).reshape(-1, 2)
+    middle = 0.5 * (v[1:] + v[:-1])
+    ends = [torch.stack([torch.full_like(middle, at), middle], 1) for at in (0.01, 0.99)]
+    index = torch.arange(columns * (around + 1)).reshape(columns, around + 1)
+    a, b = index[:-1, :-1].reshape(-1), index[:-1, 1:].reshape(-1)
+    c, d = index[1:, 1:].reshape(-1), index[1:, :-1].reshape(-1)
+    tube = _quads(a, b, c, d)
+    tip = columns * (around + 1) + torch.arange(around)
+    right = torch.stack([index[0, 1:], index[0, :-1], tip], 1)
+    left = torch.stack([index[-1, :-1], index[-1, 1:], tip + around], 1)
+    faces = torch.cat([tube, right, left])
+    return torch.cat([grid, *ends]), faces if over else faces.flip(1)
+
+
+def _quads(a: Tensor, b: Tensor, c: Tensor, d: Tensor) -> Int[Tensor, "f 3"]:
+    """Two triangles for each quad (a, b, c, d), given as four index tensors (Q,)."""
+    return torch.stack([torch.stack([a, b, c], 1), torch.stack([a, c, d], 1)], 1).reshape(-1, 3)

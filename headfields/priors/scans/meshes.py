@@ -10,7 +10,7 @@ from headfields.ops._checks import check_floating, check_integer, check_shape
 from headfields.ops.closest_triangle import TriangleBVH
 from headfields.ops.vertex_geometry import face_crosses, vertex_normals
 from headfields.priors.scans.batch import PointCounts, ScanBatch, ScanSet, ball, generator
-from headfields.priors.scans.visibility import rim_faces, seen_share
+from headfields.priors.scans.visibility import rim_faces, visible_share
 
 __all__ = ["FACE", "HIDDEN", "INNER", "REAR", "STATIC", "MeshScans"]
 
@@ -55,7 +55,7 @@ class MeshScans(ScanSet):
         rgb: Float[Tensor, "p v 3"],
         neutral: Int[Tensor, " p"] | None = None,
         kind: Int[Tensor, " f"] | None = None,
-        seen: Bool[Tensor, "s f"] | None = None,
+        visible: Bool[Tensor, "s f"] | None = None,
         people: Sequence[str] | None = None,
         expressions: Sequence[str] | None = None,
         anchor_vertices: Int[Tensor, " a"] | None = None,
@@ -72,7 +72,7 @@ class MeshScans(ScanSet):
                 f"{int(self.person[self.neutral[wrong]])}'s; give each person a mesh of their own"
             )
         self.kind = face_kinds(self.vertices, self.faces, self.person, self.neutral) if kind is None else kind.long()
-        self.seen = seen_faces(self.vertices, self.faces) if seen is None else seen
+        self.visible = visible_faces(self.vertices, self.faces) if visible is None else visible
         self.people = tuple(people) if people is not None else tuple(f"{p:03d}" for p in range(count))
         if expressions is None:
             numbers = [int((self.person[:s] == self.person[s]).sum()) for s in range(len(self.person))]
@@ -120,7 +120,7 @@ class MeshScans(ScanSet):
         where[scans] = torch.arange(len(scans))
         return MeshScans(
             self.vertices[scans], self.faces, place[self.person[scans]], self.rgb[people],
-            neutral=where[self.neutral[people]], kind=self.kind, seen=self.seen[scans],
+            neutral=where[self.neutral[people]], kind=self.kind, visible=self.visible[scans],
             people=[self.people[p] for p in people], expressions=[self.expressions[s] for s in scans],
             anchor_vertices=anchor_vertices,
         )  # fmt: skip
@@ -175,10 +175,10 @@ class MeshScans(ScanSet):
         self._order = ranked.argsort(stable=True)
         self._ends = [0, *torch.bincount(ranked, minlength=len(_ORDER)).cumsum(0).tolist()]
         normals, areas = [], []
-        for mesh, seen in zip(self.vertices, self.seen, strict=True):
+        for mesh, visible in zip(self.vertices, self.visible, strict=True):
             normals.append(vertex_normals(mesh, self.faces))
-            areas.append((face_crosses(mesh, self.faces).norm(dim=-1) * seen)[self._order].double().cumsum(0))
-        number = self.seen[:, self._order].float().cumsum(1)
+            areas.append((face_crosses(mesh, self.faces).norm(dim=-1) * visible)[self._order].double().cumsum(0))
+        number = self.visible[:, self._order].float().cumsum(1)
         pad = torch.nn.functional.pad
         return torch.stack(normals), pad(torch.stack(areas), (1, 0)), pad(number, (1, 0))
 
@@ -223,20 +223,20 @@ class MeshScans(ScanSet):
         assert found.sign is not None
         face = found.face.clamp_min(0)
         rgb = _mixed(self.rgb, self.person[scans], self.faces[face], found.barycentric)
-        good = (self.kind[face] != HIDDEN) & ~self._rim[face] & self.seen[scans[:, None], face]
+        good = (self.kind[face] != HIDDEN) & ~self._rim[face] & self.visible[scans[:, None], face]
         known = good & (found.face >= 0)
         return rgb, torch.where(known, found.sign * found.distance, 0.0), known
 
 
-def seen_faces(vertices: Float[Tensor, "s v 3"], faces: Int[Tensor, "f 3"]) -> Bool[Tensor, "s f"]:
-    """Which faces (S, F) of each mesh (S, V, 3) are seen from outside: at least one ray of `seen_share` gets out.
+def visible_faces(vertices: Float[Tensor, "s v 3"], faces: Int[Tensor, "f 3"]) -> Bool[Tensor, "s f"]:
+    """Which faces (S, F) of each mesh (S, V, 3) are seen from outside: at least one ray of `visible_share` gets out.
 
     Faces from which nearly all rays get out in the first and the last mesh are not asked about in the others.
     """
     count = len(vertices)
-    probe = seen_share(vertices[sorted({0, count - 1})] if count else vertices, faces)
+    probe = visible_share(vertices[sorted({0, count - 1})] if count else vertices, faces)
     doubtful = (probe < 0.9).any(0)
-    return seen_share(vertices, faces, doubtful) > 0
+    return visible_share(vertices, faces, doubtful) > 0
 
 
 def face_kinds(

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from headfields.files.errors import CaptureError
-from headfields.priors.scans.meshes import HIDDEN, MeshScans, seen_faces
+from headfields.priors.scans.meshes import HIDDEN, MeshScans, visible_faces
 
 __all__ = ["load_scans", "made_from", "save_scans"]
 
@@ -63,7 +63,7 @@ def save_scans(
             np.savez_compressed(
                 folder / f"{scans.scans[s]}.npz",
                 vertices=scans.vertices[s].numpy(),
-                seen=scans.seen[s].numpy(),
+                seen=scans.visible[s].numpy(),
                 **{name: values[s] for name, values in extra.items()},
             )
     topology = {"faces": scans.faces.int().numpy(), "kind": scans.kind.to(torch.uint8).numpy()}
@@ -123,7 +123,7 @@ def load_scans(path: str | Path) -> MeshScans:
     count = len(faces)
     rgb: list[Tensor] = []
     vertices: list[Tensor] = []
-    seen: list[Tensor] = []
+    visible: list[Tensor] = []
     person, neutral, expressions = [], [], []
     for p, (name, (calm, names)) in enumerate(people.items()):
         file = folder / name / "person.npz"
@@ -142,9 +142,9 @@ def load_scans(path: str | Path) -> MeshScans:
                 raise CaptureError(f"{file}: vertices are not all finite; register person {name} {expression} again")
             vertices.append(torch.from_numpy(places.astype(np.float32)))
             if "seen" in arrays:
-                seen.append(torch.from_numpy(_array(arrays, file, "seen", "b", (count,))))
+                visible.append(torch.from_numpy(_array(arrays, file, "seen", "b", (count,))))
             else:
-                seen.append(seen_faces(vertices[-1][None], torch.from_numpy(faces.astype(np.int64)))[0])
+                visible.append(visible_faces(vertices[-1][None], torch.from_numpy(faces.astype(np.int64)))[0])
             person.append(p)
             expressions.append(expression)
     kind = None
@@ -159,7 +159,7 @@ def load_scans(path: str | Path) -> MeshScans:
     try:
         return MeshScans(
             torch.stack(vertices), torch.from_numpy(faces.astype(np.int64)), torch.tensor(person), torch.stack(rgb),
-            neutral=torch.tensor(neutral), kind=kind, seen=torch.stack(seen), people=list(people),
+            neutral=torch.tensor(neutral), kind=kind, visible=torch.stack(visible), people=list(people),
             expressions=expressions, anchor_vertices=anchors,
         )  # fmt: skip
     except (ValueError, RuntimeError) as error:

@@ -14,10 +14,10 @@ from headfields.heads.mouth.closing import boundary_loops, folded_faces
 from headfields.ops.closest_triangle import TriangleBVH
 from headfields.ops.vertex_geometry import face_normals
 
-__all__ = ["rim_faces", "seen_share"]
+__all__ = ["rim_faces", "visible_share"]
 
 
-def seen_share(
+def visible_share(
     vertices: Float[Tensor, "b v 3"],
     faces: Int[Tensor, "f 3"],
     which: Bool[Tensor, " f"] | None = None,

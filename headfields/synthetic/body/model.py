@@ -9,8 +9,7 @@ import functools
 import numpy as np
 from jaxtyping import Float, Int, Shaped
 
-from headfields.heads.flame.files import check_model
-from headfields.heads.smplx import KEYS, SmplxHead
+from headfields.heads.smplx import SmplxHead
 from headfields.synthetic.body.rig import (
     BODY_PARENTS,
     body_positions,
@@ -165,6 +164,4 @@ def procedural_body() -> SmplxHead:
     mesh. Deterministic; generated once a process, and each call returns a new model. `expression_names` and
     `shape_names` name the directions.
     """
-    arrays = procedural_body_arrays()
-    checked = check_model("procedural_body", arrays, "procedural_body()", KEYS)
-    return SmplxHead._of_arrays(arrays, "procedural_body()", checked, None, True)
+    return SmplxHead.from_arrays(procedural_body_arrays(), "procedural_body()")

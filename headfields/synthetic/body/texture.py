@@ -8,7 +8,7 @@ from headfields.ops.uv import UVRasterizer
 from headfields.synthetic.body.model import HEAD_CHART, procedural_body_arrays
 from headfields.synthetic.body.torso import ARM_AXIS, SHOULDER, torso
 from headfields.synthetic.head.shape import smoothstep
-from headfields.synthetic.head.texture import Color, _noise, procedural_head_texture
+from headfields.synthetic.head.texture import Color, lattice_noise, procedural_head_texture
 
 __all__ = ["procedural_body_texture"]
 
@@ -51,10 +51,10 @@ def procedural_body_texture(
     drawn = atlas.vertices_to_map(torch.from_numpy(values).float()[None])[0].movedim(0, -1).double().numpy()
     point, along = drawn[..., :3], drawn[..., 3]
     image = np.broadcast_to(np.asarray(skin, float), (resolution, resolution, 3)).copy()
-    coarse = _noise(point, 17.0, seed) + 0.6 * _noise(point, 6.0, seed + 1)
-    fine = _noise(point, 1.9, seed + 2) + 0.7 * _noise(point, 0.9, seed + 3)
+    coarse = lattice_noise(point, 17.0, seed) + 0.6 * lattice_noise(point, 6.0, seed + 1)
+    fine = lattice_noise(point, 1.9, seed + 2) + 0.7 * lattice_noise(point, 0.9, seed + 3)
     image *= 1 + 0.035 * coarse[..., None] + 0.030 * fine[..., None]
-    mole = smoothstep(_noise(point, 14.0, seed + 11), 0.86, 0.93)
+    mole = smoothstep(lattice_noise(point, 14.0, seed + 11), 0.86, 0.93)
     image *= 1 - 0.45 * mole[..., None] * np.array([0.7, 1.0, 1.1])
     if shirt is not None:
         x, y, z = np.moveaxis(point, -1, 0)
@@ -62,8 +62,8 @@ def procedural_body_texture(
         worn = smoothstep(away, -1.5, 1.5) * smoothstep(along, 152, 148)
         band = smoothstep(np.abs(away - 8), 8.5, 7.5) + smoothstep(np.abs(along - 143), 7, 6)
         stripe = smoothstep(np.sin((y + 0.15 * z) * 2 * np.pi / 46), 0.35, 0.5)
-        knit = 0.05 * np.sin(x * 2.2) * np.sin(y * 2.2) + 0.05 * _noise(point, 3.0, seed + 12)
-        fold = 0.07 * _noise(point * [1, 0.45, 1], 42.0, seed + 13)
+        knit = 0.05 * np.sin(x * 2.2) * np.sin(y * 2.2) + 0.05 * lattice_noise(point, 3.0, seed + 12)
+        fold = 0.07 * lattice_noise(point * [1, 0.45, 1], 42.0, seed + 13)
         cloth = np.asarray(shirt) * (1 - 0.25 * np.clip(band, 0, 1) + 0.30 * stripe * (band < 0.5))[..., None]
         cloth = cloth * (1 + knit + fold)[..., None]
         image += worn[..., None] * (cloth - image)

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy.interpolate import CubicSpline, PchipInterpolator
 
-from headfields.synthetic.head.base import base_point
+from headfields.synthetic.head.base import base_point, locate_front
 from headfields.synthetic.head.mesh import EAR, EYE, LIDS, LIPS, MOUTH, PINNA, HeadMesh, head_mesh
 
 __all__ = ["EYE_CENTER", "EYE_RADIUS", "LID_RADIUS", "lip_height", "skin_positions", "smoothstep"]
@@ -193,8 +193,6 @@ def _shape_lids(mesh: HeadMesh, positions: Float[np.ndarray, "v 3"]) -> None:
 
 def base_z(xy: Float[np.ndarray, "n 2"]) -> Float[np.ndarray, " n"]:
     """z of the base surface at the front, at x and y."""
-    from headfields.synthetic.head.base import locate_front
-
     parameters = locate_front(np.stack([np.abs(xy[:, 0]), xy[:, 1]], -1))
     return base_point(parameters[:, 0], parameters[:, 1])[:, 2]
 

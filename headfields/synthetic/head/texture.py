@@ -10,12 +10,12 @@ from headfields.synthetic.head.mesh import EYE, MOUTH
 from headfields.synthetic.head.shape import smoothstep
 from headfields.synthetic.head.uv import EYE_UV, eye_polar, hairline, skin_uv
 
-__all__ = ["procedural_head_texture"]
+__all__ = ["lattice_noise", "procedural_head_texture"]
 
 Color = Sequence[float]
 
 
-def _noise(point: Float[np.ndarray, "h w 3"], cell: float | int, seed: int) -> Float[np.ndarray, "h w"]:
+def lattice_noise(point: Float[np.ndarray, "h w 3"], cell: float | int, seed: int) -> Float[np.ndarray, "h w"]:
     """Smooth noise in [-1, 1] on a lattice of `cell` mm: hashed values at the corners, cubic between."""
     place = point / cell + 1000.0
     corner = np.floor(place).astype(np.int64)
@@ -47,8 +47,8 @@ def _skin(resolution: int, skin: Color, lips: Color, brows: Color, stubble: floa
     x, y, z = np.moveaxis(point, -1, 0)
     a = np.abs(x)
     front = smoothstep(z, 5, 40)
-    coarse = _noise(point, 17.0, seed) + 0.6 * _noise(point, 6.0, seed + 1)
-    fine = _noise(point, 1.9, seed + 2) + 0.7 * _noise(point, 0.9, seed + 3)
+    coarse = lattice_noise(point, 17.0, seed) + 0.6 * lattice_noise(point, 6.0, seed + 1)
+    fine = lattice_noise(point, 1.9, seed + 2) + 0.7 * lattice_noise(point, 0.9, seed + 3)
     image = np.broadcast_to(np.asarray(skin, float), (*x.shape, 3)).copy()
     image *= 1 + 0.035 * coarse[..., None] + 0.030 * fine[..., None]
 
@@ -61,12 +61,12 @@ def _skin(resolution: int, skin: Color, lips: Color, brows: Color, stubble: floa
     image *= 1 + ear[..., None] * np.array([0.0, -0.10, -0.09])
     socket = spot(EYE[0], -2, 20, 13)
     image *= 1 - socket[..., None] * np.array([0.08, 0.13, 0.10])
-    freckle = smoothstep(_noise(point, 1.5, seed + 4), 0.58, 0.8) * spot(28, -26, 26, 16)
+    freckle = smoothstep(lattice_noise(point, 1.5, seed + 4), 0.58, 0.8) * spot(28, -26, 26, 16)
     image *= 1 - 0.16 * freckle[..., None] * np.array([0.6, 1, 1.1])
     beard = np.exp(-((x / 46) ** 4)) * smoothstep(y, -44, -54) * front * smoothstep(y, -128, -114)
-    image *= 1 - stubble * (beard * (0.7 + 0.5 * np.clip(_noise(point, 0.7, seed + 5), -1, 1)))[..., None]
+    image *= 1 - stubble * (beard * (0.7 + 0.5 * np.clip(lattice_noise(point, 0.7, seed + 5), -1, 1)))[..., None]
 
-    over_scalp = smoothstep(y - hairline(longitude) + 5 * _noise(point, 5, seed + 6), -3, 7)
+    over_scalp = smoothstep(y - hairline(longitude) + 5 * lattice_noise(point, 5, seed + 6), -3, 7)
     image *= 1 - 0.20 * over_scalp[..., None]
 
     # On the sphere the mouth is open: the red of the lips is a ring about an ellipse, the inside lies within it.
@@ -77,7 +77,7 @@ def _skin(resolution: int, skin: Color, lips: Color, brows: Color, stubble: floa
     bow = 1 - 0.2 * np.exp(-((x / 3.5) ** 2)) * (y > MOUTH[1])
     width = np.where(y > MOUTH[1], 5.3, 6.2) * taper * bow
     red = smoothstep(offset, width + 0.9, width - 0.7) * (taper > 0) * front
-    wrinkle = 1 + 0.07 * np.sin(x * 4.2 + 1.5 * _noise(point, 3.0, seed + 7))
+    wrinkle = 1 + 0.07 * np.sin(x * 4.2 + 1.5 * lattice_noise(point, 3.0, seed + 7))
     _over(image, lips, 0.9 * red)
     image *= np.where((red > 0.3)[..., None], wrinkle[..., None], 1)
     _over(image, (0.33, 0.09, 0.09), smoothstep(offset, 0.6, -2.0) * front)
@@ -107,8 +107,10 @@ def _eye(image: np.ndarray, side: int, iris: Color, seed: int) -> None:
     polar = np.degrees(eye_polar(np.hypot(du, dv) / radius))
     around = np.arctan2(dv, du)
     ray = np.stack([np.cos(around), np.sin(around), 0 * around], -1)
-    fibre = _noise(ray * 40 + polar[..., None] * 0.05, 1.6, seed + 20) + 0.6 * _noise(ray * 40, 0.7, seed + 21)
-    vein = smoothstep(np.abs(_noise(ray * 25 + polar[..., None] * 0.12, 3.0, seed + 22)), 0.06, 0.0)
+    fibre = lattice_noise(ray * 40 + polar[..., None] * 0.05, 1.6, seed + 20) + 0.6 * lattice_noise(
+        ray * 40, 0.7, seed + 21
+    )
+    vein = smoothstep(np.abs(lattice_noise(ray * 25 + polar[..., None] * 0.12, 3.0, seed + 22)), 0.06, 0.0)
     eye = np.broadcast_to(np.array([0.90, 0.87, 0.84]), image.shape).copy()
     _over(eye, (0.78, 0.42, 0.38), 0.35 * vein * smoothstep(polar, 34, 70) + 0.35 * smoothstep(polar, 50, 95))
     _over(eye, (0.10, 0.08, 0.07), smoothstep(polar, 28.5, 25.5))

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-__all__ = ["JAW_OPEN", "Motion", "head_motion"]
+__all__ = ["JAW_OPEN", "Motion", "head_motion", "sum_of_sines"]
 
 JAW_OPEN = np.radians(20.0)  # rotation of the jaw at mouth_open = 1
 _YAW, _PITCH, _ROLL = np.radians([35.0, 15.0, 8.0])
@@ -47,7 +47,7 @@ class Motion:
     gaze: Float[np.ndarray, "f 2"]
 
 
-def _sines(time: np.ndarray, periods: tuple[float, ...], random: np.random.Generator) -> np.ndarray:
+def sum_of_sines(time: np.ndarray, periods: tuple[float, ...], random: np.random.Generator) -> np.ndarray:
     """A sum of sines of unequal periods, in [-1, 1] and reaching near both."""
     share = np.array([0.62, 0.26, 0.12])[: len(periods)]
     phase = random.uniform(0, 2 * np.pi, len(share))
@@ -93,12 +93,12 @@ def head_motion(frames: int, rate: float, names: list[str], seed: int) -> Motion
     """
     time = np.arange(frames) / rate
     random = np.random.default_rng([seed, 1])
-    yaw = _YAW * _sines(time, (5.9, 2.7, 1.7), random)
-    pitch = _PITCH * _sines(time, (4.3, 2.3, 1.3), random)
-    roll = _ROLL * _sines(time, (6.7, 3.1, 1.9), random)
-    sway = [_sines(time, (period, period / 2.3), random) for period in (7.1, 5.3, 8.3)]
+    yaw = _YAW * sum_of_sines(time, (5.9, 2.7, 1.7), random)
+    pitch = _PITCH * sum_of_sines(time, (4.3, 2.3, 1.3), random)
+    roll = _ROLL * sum_of_sines(time, (6.7, 3.1, 1.9), random)
+    sway = [sum_of_sines(time, (period, period / 2.3), random) for period in (7.1, 5.3, 8.3)]
     shift = np.stack(sway, -1) * [0.012, 0.006, 0.015]
-    gaze = np.stack([0.22 * _sines(time, (2.9, 1.1), random), 0.10 * _sines(time, (3.7, 1.3), random)], -1)
+    gaze = np.stack([0.22 * sum_of_sines(time, (2.9, 1.1), random), 0.10 * sum_of_sines(time, (3.7, 1.3), random)], -1)
     weights = _keyframes(time, names, np.random.default_rng([seed, 2]))
 
     random = np.random.default_rng([seed, 3])

@@ -11,7 +11,7 @@ from headfields.data.labels import Label
 from headfields.ops.closest_triangle import TriangleBVH
 from headfields.records import Camera
 from headfields.synthetic.scene import labels as lab
-from headfields.synthetic.scene import skin as paint
+from headfields.synthetic.scene import surface_colors
 from headfields.synthetic.scene.scene import BROW, EYE, GUM, HAIR, SKIN, TOOTH, PosedScene, Scene
 from headfields.synthetic.scene.shading import Lights, lambert_specular, strand_light, to_srgb
 from headfields.synthetic.scene.wrinkles import Activity, wrinkle
@@ -161,7 +161,7 @@ class Renderer:
             gloss = torch.tensor(_GLOSS[kind]).repeat(len(pick), 1)
             if kind == SKIN:
                 lip = (scene.lip[scene.faces[hits.face[pick]]] * hits.barycentric[pick]).sum(1)
-                albedo = paint.skin_color(rest, lip, scene.anatomy)
+                albedo = surface_colors.skin_color(rest, lip, scene.anatomy)
                 label[pick] = lab.skin_labels(self._base_label[hits.face[pick]], rest, lip, scene.anatomy)
                 gloss[lip > 0.5] = torch.tensor([0.16, 35.0])
                 if activity.any:
@@ -173,18 +173,18 @@ class Renderer:
                 albedo, normal = self._eyes(hits, posed, pick)
                 label[pick] = self._base_label[hits.face[pick]]
             else:
-                albedo = paint.tooth_color(rest) if kind == TOOTH else paint.gum_color(rest)
+                albedo = surface_colors.tooth_color(rest) if kind == TOOTH else surface_colors.gum_color(rest)
                 label[pick] = Label.MOUTH_INTERIOR
             bleed = _SKIN_BLEED if kind == SKIN else _NO_BLEED
             color[pick] = lambert_specular(
                 albedo, normal, hits.view[pick], lights, lit[pick], hits.open_sky[pick], gloss, bleed
             )
         pick = inside.nonzero()[:, 0]
-        color[pick] = paint.gum_color(hits.rest[pick]) * (0.06 + 0.25 * lit[pick])[:, None]
+        color[pick] = surface_colors.gum_color(hits.rest[pick]) * (0.06 + 0.25 * lit[pick])[:, None]
         label[pick] = Label.MOUTH_INTERIOR
         for kind in (HAIR, BROW):
             pick = (hits.kind == kind).nonzero()[:, 0]
-            albedo = paint.hair_color(hits.rest[pick, 0], hits.rest[pick, 1]) * (1.0 if kind == HAIR else 0.55)
+            albedo = surface_colors.hair_color(hits.rest[pick, 0], hits.rest[pick, 1]) * (1.0 if kind == HAIR else 0.55)
             color[pick] = strand_light(
                 albedo, hits.direction[pick], hits.view[pick], lights, lit[pick], hits.open_sky[pick]
             )
@@ -199,4 +199,4 @@ class Renderer:
         side = (rest[:, None] - center).norm(dim=2).argmin(1)
         gaze = torch.nn.functional.normalize(rest - center[side], dim=1)
         rotation = posed.joint_transforms[3:5, :3, :3][side]
-        return paint.eye_color(gaze), (rotation @ gaze[..., None])[..., 0]
+        return surface_colors.eye_color(gaze), (rotation @ gaze[..., None])[..., 0]

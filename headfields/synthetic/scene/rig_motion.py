@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from headfields.ops.skinning import rotation_matrices
-from headfields.synthetic.scene.motion import JAW_OPEN, _sines, head_motion
+from headfields.synthetic.scene.motion import JAW_OPEN, head_motion, sum_of_sines
 
 __all__ = ["HELD_OUT", "PARTS", "Kind", "RigMotion", "chair_motion", "talk_motion"]
 
@@ -61,10 +61,10 @@ def chair_motion(frames: int, width: int, seed: int) -> RigMotion:
     share = np.arange(frames) / max(frames, 1)
     yaw = 2 * np.pi * share
     sway = {
-        name: np.radians(size) * np.stack([_sines(12 * share, (p, p / 2.3), random) for p in (7.1, 5.3, 6.1)], -1)
+        name: np.radians(size) * np.stack([sum_of_sines(12 * share, (p, p / 2.3), random) for p in (7.1, 5.3, 6.1)], -1)
         for name, size in (("torso", 1.0), ("neck", 0.8), ("head", 1.0))
     }
-    shift = np.stack([_sines(12 * share, (period, period / 2.3), random) for period in (8.1, 6.3, 7.7)], -1)
+    shift = np.stack([sum_of_sines(12 * share, (period, period / 2.3), random) for period in (8.1, 6.3, 7.7)], -1)
     test = np.zeros(frames, bool)
     for low, high in _CHAIR_GAPS:
         test |= (yaw >= low) & (yaw < high)
@@ -102,10 +102,11 @@ def talk_motion(frames: int, names: tuple[str, ...], width: int, rate: float, se
     else:
         moving = min(width, 20)
         for k in range(moving):
-            expression[:, k] = 0.8 * _sines(time, (random.uniform(1, 3), 1.3, 0.7), random)
+            expression[:, k] = 0.8 * sum_of_sines(time, (random.uniform(1, 3), 1.3, 0.7), random)
         own = list(range(moving, min(width, moving + 4)))
-    # Talking: the jaw goes up and down some three times a second, on top of gestures, when the person feels like it.
-    chatter = (0.5 + 0.5 * np.sin(2 * np.pi * 2.3 * time + 1.0)) * np.clip(_sines(time, (3.1, 1.7), random) + 0.3, 0, 1)
+    # Talking: on top of the gestures the jaw oscillates 2.3 times a second, with an amplitude that comes and goes.
+    amplitude = np.clip(sum_of_sines(time, (3.1, 1.7), random) + 0.3, 0, 1)
+    chatter = (0.5 + 0.5 * np.sin(2 * np.pi * 2.3 * time + 1.0)) * amplitude
     jaw = jaw + np.radians(7.0) * chatter
     for number, k in enumerate(own):
         swell = np.zeros(frames)
@@ -117,14 +118,14 @@ def talk_motion(frames: int, names: tuple[str, ...], width: int, rate: float, se
     def angles(x: float, y: float, z: float, slow: float) -> Tensor:
         sizes = np.radians([x, y, z])
         periods = ((4.3, 2.3), (5.9, 2.7), (6.7, 3.1))
-        return _tensor(sizes * np.stack([_sines(time / slow, p, random) for p in periods], -1))
+        return _tensor(sizes * np.stack([sum_of_sines(time / slow, p, random) for p in periods], -1))
 
     turns = {
         "torso": angles(4.0, 6.0, 4.0, 1.2), "neck": angles(7.0, 16.0, 5.0, 1.0), "head": angles(9.0, 18.0, 6.0, 1.0),
-        "jaw": _tensor(np.stack([jaw, np.radians(1.5) * _sines(time, (2.9, 1.1), random), 0 * jaw], -1)),
+        "jaw": _tensor(np.stack([jaw, np.radians(1.5) * sum_of_sines(time, (2.9, 1.1), random), 0 * jaw], -1)),
     }  # fmt: skip
-    sway = np.stack([_sines(time, (period, period / 2.3), random) for period in (7.1, 5.3, 8.3)], -1)
-    yaw = 2 * np.pi * time / length + np.radians(8.0) * (_sines(time, (5.1, 3.3), random) if frames else time)
+    sway = np.stack([sum_of_sines(time, (period, period / 2.3), random) for period in (7.1, 5.3, 8.3)], -1)
+    yaw = 2 * np.pi * time / length + np.radians(8.0) * (sum_of_sines(time, (5.1, 3.3), random) if frames else time)
     yaw = yaw - (yaw[0] if frames else 0.0)
     return RigMotion(
         _tensor(yaw), _tensor(sway * [0.010, 0.004, 0.012]), turns, _tensor(expression), torch.from_numpy(test)

@@ -13,7 +13,7 @@ from headfields.ops.vertex_geometry import vertex_normals
 from headfields.records import HeadState
 from headfields.synthetic.scene.anatomy import Anatomy
 from headfields.synthetic.scene.hair import brows, scalp_hair
-from headfields.synthetic.scene.mouth import mouth_parts
+from headfields.synthetic.scene.teeth import teeth_and_tongue
 from headfields.synthetic.scene.tubes import SIDES, Tubes, tube_faces, tube_vertices
 
 __all__ = ["BROW", "EYE", "GUM", "HAIR", "SKIN", "TOOTH", "PosedScene", "Scene"]
@@ -61,7 +61,7 @@ class Scene:
         self._hair = scalp_hair(rest, skin_faces, self.anatomy, _HAIRS, random)
         self._brows = brows(rest, skin_faces, self.anatomy, _BROW_HAIRS, random)
         self._skin_faces = skin_faces.numpy()
-        self._mouth = mouth_parts(self.anatomy)
+        self._mouth = teeth_and_tongue(self.anatomy)
 
         brow_tubes = self._brows.on(rest.numpy().astype(np.float64), self._skin_faces)
         groups = [

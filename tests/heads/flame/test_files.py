@@ -9,7 +9,8 @@ import scipy.sparse
 import torch
 
 from headfields.cli import main
-from headfields.heads import Extras, FlameHead, convert_flame, read_masks
+from headfields.heads import FlameAssets, FlameHead, convert_flame
+from headfields.heads.flame.assets import read_masks
 from tests.cli.test_cli import fails
 from tests.files.test_unpickler import chumpy_module
 from tests.heads.flame.published import MASKS, write_masks, write_template
@@ -154,18 +155,18 @@ def test_texture_coordinates_of_the_template(published, template_obj, arrays, tm
 
 
 def test_conversion_keeps_everything(published, masks, template_obj, files, tmp_path):  # noqa: F811
-    extras = Extras(
+    assets = FlameAssets(
         masks=masks, uv=template_obj, landmarks=files / "landmark_embedding.npy",
         mediapipe=files / "mediapipe_landmark_embedding.npz",
     )  # fmt: skip
-    found = convert_flame(published, tmp_path / "out.npz", extras=extras)
+    found = convert_flame(published, tmp_path / "out.npz", assets=assets)
     assert found.chumpy == ("v_template", "shapedirs") and found.sparse == ("J_regressor",)
     assert found.ignored == ("J", "bs_style", "bs_type") and found.regions == MASKS
     assert (found.landmarks, found.contour, found.mediapipe) == (51, 17, 105)
     with np.load(found.path, allow_pickle=False) as archive:
         assert archive["v_template"].dtype == np.float64 and archive["posedirs"].dtype == np.float32
     one = FlameHead.from_file(
-        published, masks=masks, uv=template_obj, landmarks=extras.landmarks, mediapipe=extras.mediapipe
+        published, masks=masks, uv=template_obj, landmarks=assets.landmarks, mediapipe=assets.mediapipe
     )
     other = FlameHead.from_file(found.path)
     names = [name for name, _ in one.named_buffers()]

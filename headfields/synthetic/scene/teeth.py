@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int
 
 from headfields.synthetic.scene.anatomy import Anatomy
 
-__all__ = ["MouthParts", "mouth_parts"]
+__all__ = ["Teeth", "teeth_and_tongue"]
 
 _UPPER = [(8.6, 9.6), (6.8, 8.6), (7.6, 9.6), (7.0, 8.2), (6.8, 7.6), (9.0, 7.0)]  # width, height in mm from the middle
 _LOWER = [(5.4, 8.2), (6.0, 8.4), (6.8, 9.4), (7.0, 8.2), (7.2, 7.6), (9.5, 7.0)]
@@ -18,7 +18,7 @@ _BEHIND = 0.0065  # of the lips' line, meters
 
 
 @dataclass(frozen=True)
-class MouthParts:
+class Teeth:
     """Teeth, gums and tongue.
 
     Attributes:
@@ -55,7 +55,7 @@ def _ellipsoid(
     return (points * np.array(size)).reshape(-1, 3), _grid_faces(rows, columns)
 
 
-def mouth_parts(anatomy: Anatomy) -> MouthParts:
+def teeth_and_tongue(anatomy: Anatomy) -> Teeth:
     """Two rows of twelve teeth, their gums and a tongue, placed by the lips' landmarks at rest."""
     mark = anatomy.landmarks.double().numpy()
     middle = 0.5 * (mark[62] + mark[66])
@@ -98,7 +98,7 @@ def mouth_parts(anatomy: Anatomy) -> MouthParts:
     pieces.append((points + middle + [0, -0.0125, -0.037], faces, True, False))
 
     start = np.cumsum([0] + [len(piece[0]) for piece in pieces])
-    return MouthParts(
+    return Teeth(
         np.concatenate([piece[0] for piece in pieces]),
         np.concatenate([piece[1] + first for piece, first in zip(pieces, start[:-1], strict=True)]),
         np.concatenate([np.full(len(piece[0]), piece[2]) for piece in pieces]),
