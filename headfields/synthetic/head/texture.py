@@ -107,14 +107,14 @@ def _eye(image: np.ndarray, side: int, iris: Color, seed: int) -> None:
     polar = np.degrees(eye_polar(np.hypot(du, dv) / radius))
     around = np.arctan2(dv, du)
     ray = np.stack([np.cos(around), np.sin(around), 0 * around], -1)
-    fibre = lattice_noise(ray * 40 + polar[..., None] * 0.05, 1.6, seed + 20) + 0.6 * lattice_noise(
+    fiber = lattice_noise(ray * 40 + polar[..., None] * 0.05, 1.6, seed + 20) + 0.6 * lattice_noise(
         ray * 40, 0.7, seed + 21
     )
     vein = smoothstep(np.abs(lattice_noise(ray * 25 + polar[..., None] * 0.12, 3.0, seed + 22)), 0.06, 0.0)
     eye = np.broadcast_to(np.array([0.90, 0.87, 0.84]), image.shape).copy()
     _over(eye, (0.78, 0.42, 0.38), 0.35 * vein * smoothstep(polar, 34, 70) + 0.35 * smoothstep(polar, 50, 95))
     _over(eye, (0.10, 0.08, 0.07), smoothstep(polar, 28.5, 25.5))
-    inner = np.asarray(iris) * (1 + 0.35 * fibre[..., None]) * (1.25 - 0.02 * np.clip(polar - 10, 0, 20)[..., None])
+    inner = np.asarray(iris) * (1 + 0.35 * fiber[..., None]) * (1.25 - 0.02 * np.clip(polar - 10, 0, 20)[..., None])
     blend = smoothstep(polar, 25.8, 24.0)[..., None]
     eye = eye + blend * (np.clip(inner, 0, 1) - eye)
     _over(eye, (0.015, 0.015, 0.015), smoothstep(polar, 11.0, 9.6))

@@ -72,8 +72,8 @@ def eye_color(gaze: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
     """Sclera, iris and pupil from the unit direction in the eyeball's own axes, forward being +z."""
     angle = torch.acos(gaze[:, 2].clamp(-1, 1))
     around = torch.atan2(gaze[:, 1], gaze[:, 0])
-    fibres = 1 + 0.25 * torch.sin(17 * around) * torch.cos(5 * around + 9 * angle)
-    iris = _IRIS * (fibres * (1.25 - 1.2 * (angle / 0.5)).clamp_min(0.35))[:, None]
+    fibers = 1 + 0.25 * torch.sin(17 * around) * torch.cos(5 * around + 9 * angle)
+    iris = _IRIS * (fibers * (1.25 - 1.2 * (angle / 0.5)).clamp_min(0.35))[:, None]
     veins = ((value_noise(gaze * 0.01, 0.0024, seed=91) - 0.45) * 2).clamp(0, 1)
     white = _blend(_SCLERA.expand(len(gaze), 3), torch.tensor([0.6, 0.35, 0.32]), veins * (angle / 1.0) * 0.35)
     color = _blend(iris, white, (angle - 0.50) / 0.05)
