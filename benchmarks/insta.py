@@ -58,7 +58,7 @@ def main() -> None:
         run = arguments.out / model
         train(model, arguments.capture, run, minutes=arguments.minutes, resume=True, seed=arguments.seed)
         rivals[name] = hf.Avatar.load(run / "avatar.safetensors")
-    rivals["average texture"] = hf.models.TexturedMesh(capture.template).fit(capture, capture.splits["train"], True)
+    rivals["average texture"] = hf.models.AverageTexture(capture.template).fit(capture, capture.splits["train"], True)
 
     figures = {name: evaluate(rival, capture, split="test", bar=True) for name, rival in rivals.items()}
     print(f"{'':16s} {'PSNR':>7s} {'SSIM':>7s} {'in head':>8s} {'s/frame':>8s}")

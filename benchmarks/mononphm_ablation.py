@@ -189,7 +189,7 @@ def seen(capture: hf.data.Capture, frame: int) -> Tensor:
 
 def from_truth(capture: hf.data.Capture, frame: int, surface: Mesh) -> dict[str, float]:
     """Mean distances, mm, from what is seen of the true face, and of it within 3 cm of the mouth, to a surface."""
-    faces = torch.from_numpy(capture.recording.canonical.faces).long()
+    faces = capture.recording.canonical.faces
     regions = {name: mask[: len(faces)] for name, mask in capture.template.regions.items()}
     whole = Mesh(capture.tracked([frame])[0], faces)
     seen = visible_faces(whole.vertices[None], faces)[0]

@@ -184,7 +184,7 @@ def _truth(capture: Any, frame: int) -> Mesh:
     Of it what is seen from outside: a mesh holds the backs of eyeballs and the inside of a closed mouth too, of which
     no image and no scan tells, and which a model of another kind need not have.
     """
-    faces = torch.from_numpy(capture.recording.canonical.faces).long()
+    faces = capture.recording.canonical.faces
     regions = capture.template.regions
     wanted = torch.zeros(len(faces), dtype=torch.bool)
     for name in ("face", "eyes", "mouth"):

@@ -48,7 +48,7 @@ def main() -> None:
         rivals = {
             "INSTA": hf.Avatar.load(runs["insta"] / "avatar.safetensors"),
             "no deformer": hf.Avatar.load(runs["static_field"] / "avatar.safetensors"),
-            "average texture": hf.models.TexturedMesh(capture.template).fit(capture, capture.splits["train"]),
+            "average texture": hf.models.AverageTexture(capture.template).fit(capture, capture.splits["train"]),
         }
         compare(capture, rivals, out / "comparison.png")
         render(runs["insta"], mode="expressions", out=out / "expressions.mp4", seconds=1.5, fps=12)

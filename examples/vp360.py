@@ -12,8 +12,7 @@ from pathlib import Path
 import torch
 
 import headfields as hf
-from headfields.mesh import TexturedMesh
-from headfields.mesh.textured import read_textured
+from headfields.mesh import Mesh, load_mesh
 from headfields.rigging import RiggedTemplate, rig_template
 from headfields.synthetic.body.model import procedural_body
 from headfields.synthetic.body.texture import procedural_body_texture
@@ -23,10 +22,10 @@ from headfields.training import vp360_losses
 from headfields.viz import save_image, side_by_side
 
 
-def made_by_code() -> TexturedMesh:
+def made_by_code() -> Mesh:
     """The procedural body as if it had been scanned."""
     body, texture = procedural_body(), torch.from_numpy(procedural_body_texture()).float()
-    return TexturedMesh(body.template_vertices, body.faces, body.uv, body.uv_faces, texture)
+    return Mesh(body.template_vertices, body.faces, uv=body.uv, uv_faces=body.uv_faces, texture=texture)
 
 
 def from_around(camera: hf.Camera, middle: torch.Tensor, degrees: float) -> hf.Camera:
@@ -51,7 +50,7 @@ def main() -> None:
     out = arguments.out
 
     if not (out / "rig.npz").exists():
-        scan = made_by_code() if arguments.scan is None else read_textured(arguments.scan)
+        scan = made_by_code() if arguments.scan is None else load_mesh(arguments.scan)
         rig_template(scan, procedural_body()).rig.save(out / "rig.npz")
     rig = RiggedTemplate.from_file(out / "rig.npz")
     folder = arguments.capture or out / "talk"

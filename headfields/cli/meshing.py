@@ -115,7 +115,7 @@ def compare_meshes(
 
     if limit <= 0:
         raise CommandError(f"--limit is {limit}; expected a positive number of millimeters")
-    surface, truth = meshing.load_mesh(surface_path), meshing.load_mesh(truth_path)
+    surface, truth = (meshing.load_mesh(path, texture=False) for path in (surface_path, truth_path))
     result: dict[str, Any] = {"surface": str(surface_path), "truth": str(truth_path)}
     if align != "none":
         points = truth.sample(min(samples, 20_000), seed).points if len(truth.faces) else truth.vertices
@@ -123,7 +123,7 @@ def compare_meshes(
         if not found.converged:
             print("warning: the alignment has not come to rest; begin nearer", file=sys.stderr)
         motion = found.transform.inverse()
-        surface = surface.moved(motion)
+        surface = surface.transformed(motion)
         result["alignment"] = {
             "kind": align, "scale": float(motion.scale), "rotation": motion.rotation.tolist(),
             "translation": motion.translation.tolist(), "residual": found.residual * float(motion.scale),

@@ -20,13 +20,13 @@ def rig(
     from headfields.files.arrays import load_arrays
     from headfields.files.unpickler import to_array
     from headfields.heads import FlameHead, SmplxHead
-    from headfields.mesh.textured import read_textured
+    from headfields.mesh.files import load_mesh
     from headfields.rigging import read_scan_landmarks, rig_pictures, rig_template
     from headfields.synthetic.body.model import procedural_body
 
     if not scale > 0 or size < 1:
         raise CommandError(f"--scale is {scale} and --size is {size}; both must be positive")
-    mesh = read_textured(scan, texture, scale)
+    mesh = load_mesh(scan, True if texture is None else texture, scale)
     marks = None if landmarks is None else read_scan_landmarks(landmarks)
     if body is None:
         source: FlameHead | SmplxHead = procedural_body()

@@ -64,14 +64,14 @@ def template(source: Sources, baking: Baking, options: RigOptions, out: Path, si
 
 
 def _bake(capture: Path, proxy: Path, scale: float, options: Baking, out: Path, size: int) -> Path:
-    from headfields.mesh.textured import read_textured
-    from headfields.texturing import make_template, read_posed_images, save_textured, template_pictures
+    from headfields.mesh.files import load_mesh, save_mesh
+    from headfields.texturing import make_template, read_posed_images, template_pictures
 
     if options.refine < 0 or options.resolution < 16:
         raise CommandError(
             f"--refine is {options.refine} and --resolution is {options.resolution}; expected 0 or more, and 16 or more"
         )
-    mesh = read_textured(proxy, scale=scale).replace(texture=None)
+    mesh = load_mesh(proxy, texture=False, scale=scale)
     images = read_posed_images(capture, mesh.vertices, mesh.faces, options.views, options.convention)
     for line in images.report:
         print(line)
@@ -82,7 +82,7 @@ def _bake(capture: Path, proxy: Path, scale: float, options: Baking, out: Path, 
     made = make_template(
         images, mesh, options.resolution, options.refine, even_exposure=options.even_exposure, progress=True
     )
-    written = save_textured(out.with_suffix(".obj"), made.mesh)
+    written = save_mesh(out.with_suffix(".obj"), made.mesh)
     pictures = written.parent / f"{written.stem}_pictures"
     template_pictures(made, images, pictures, size=size)
     if options.refine:

@@ -17,7 +17,7 @@ from headfields.data.head_frame import HeadFrameChoice, choose_head_frame
 from headfields.data.joint_fit import JointFits
 from headfields.data.pixels import frame_pixels, sample_pixels
 from headfields.files.errors import CaptureError
-from headfields.mesh.obj import ObjMesh
+from headfields.mesh.mesh import Mesh
 from headfields.records import Camera, HeadState, PixelBatch, Template
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ class Recording:
     camera_to_world: np.ndarray
     intrinsics: np.ndarray
     splits: dict[str, list[int]]
-    canonical: ObjMesh
+    canonical: Mesh
     decode_image: Callable[[int], tuple[np.ndarray, np.ndarray | None, np.ndarray | None]]
     decode_head: Callable[[int], tuple[np.ndarray, np.ndarray | None]]
     decode_landmarks: Callable[[int], np.ndarray | None]
@@ -182,7 +182,7 @@ class Capture:
     @functools.cached_property
     def _canonical(self) -> Float[Tensor, "v 3"]:
         """The template's canonical vertices, without its regions, which take states to find."""
-        vertices = torch.from_numpy(self.recording.canonical.vertices)
+        vertices = self.recording.canonical.vertices
         return vertices if self.inner_mouth is None else self.inner_mouth.extend(vertices[None])[0]
 
     def _state(self, frames: Int[Tensor, " b"] | Sequence[int]) -> HeadState:
@@ -286,7 +286,7 @@ class Capture:
         Raises:
             CaptureError: names the frame and the field.
         """
-        lines = misalignments((self._look(frame) for frame in range(len(self))), self.recording.canonical.faces)
+        lines = misalignments((self._look(frame) for frame in range(len(self))), self.recording.canonical.faces.numpy())
         self.report += [line for line in lines if line not in self.report]
 
     def _look(self, frame: int) -> Look:

@@ -266,8 +266,8 @@ def choose_head_frame(recording: "Recording", choice: HeadFrameChoice, report: l
     if isinstance(choice, str) and choice == "keep":
         return None
     count = len(recording.frame_names)
-    canonical = torch.from_numpy(recording.canonical.vertices)
-    area = vertex_areas(canonical, torch.from_numpy(recording.canonical.faces).long())
+    canonical = recording.canonical.vertices
+    area = vertex_areas(canonical, recording.canonical.faces)
 
     def meshes(frames: list[int]) -> Float[Tensor, "b v 3"]:
         known = recording.looked_at

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from headfields.data.labels import REGION_LABELS
 from headfields.files.errors import CaptureError
-from headfields.mesh.obj import ObjMesh
+from headfields.mesh.mesh import Mesh
 from headfields.ops.vertex_geometry import face_neighbors, face_normals
 from headfields.records import Camera, Template
 
@@ -30,7 +30,7 @@ _MOUTH_SPAN = 0.1  # meters: wider borders are the neck's
 
 
 def build_template(
-    capture: "Capture", canonical: ObjMesh, given: Mapping[str, Bool[Tensor, " f"]] | None, report: list[str]
+    capture: "Capture", canonical: Mesh, given: Mapping[str, Bool[Tensor, " f"]] | None, report: list[str]
 ) -> Template:
     """The canonical mesh with its mouth closed (or given an inside, or left open) and its regions.
 
@@ -43,7 +43,7 @@ def build_template(
     Raises:
         CaptureError: a given mask has another length, or a frame that votes cannot be read.
     """
-    vertices, own = torch.from_numpy(canonical.vertices), torch.from_numpy(canonical.faces)
+    vertices, own = canonical.vertices, canonical.faces
     inside = capture.inner_mouth
     if inside is not None:
         vertices, faces = inside.extend(vertices), inside.faces
@@ -73,19 +73,19 @@ def build_template(
             report.append(f"regions voted for by segmentation labels, of {len(faces)} faces: {counts}")
     uv = uv_faces = None
     if canonical.uv is not None and canonical.uv_faces is not None:
-        uv, uv_faces = torch.from_numpy(canonical.uv), torch.from_numpy(canonical.uv_faces)
+        uv, uv_faces = canonical.uv, canonical.uv_faces
         if inside is not None:
             uv, uv_faces = inside.extend_uv(uv, uv_faces)
         else:
             corner = np.zeros(len(vertices), np.int64)  # NumPy: on a seam the last face's coordinate, on every run
-            corner[canonical.faces.reshape(-1)] = canonical.uv_faces.reshape(-1)
+            corner[canonical.faces.reshape(-1).numpy()] = canonical.uv_faces.reshape(-1).numpy()
             uv_faces = torch.cat([uv_faces, torch.from_numpy(corner)[faces[len(own) :]]])
     if inside is not None:
         regions = inside.extend_regions(regions)
     return Template(vertices, faces, regions, uv, uv_faces, face_count=len(own))
 
 
-def build_inner_mouth(capture: "Capture", canonical: ObjMesh, report: list[str]) -> "InnerMouth":
+def build_inner_mouth(capture: "Capture", canonical: Mesh, report: list[str]) -> "InnerMouth":
     """An inside for the mouth, made on the training frame (of up to 40) whose lips are nearest to each other.
 
     Args:
@@ -99,18 +99,16 @@ def build_inner_mouth(capture: "Capture", canonical: ObjMesh, report: list[str])
     from headfields.heads.mouth.closing import folded_faces
     from headfields.heads.mouth.inner import inner_mouth
 
-    faces = torch.from_numpy(canonical.faces)
+    faces = canonical.faces
     found: list[str] = []
-    loop = _mouth_border(torch.from_numpy(canonical.vertices), faces[~folded_faces(faces)], found)
+    loop = _mouth_border(canonical.vertices, faces[~folded_faces(faces)], found)
     if loop is None:
         raise CaptureError(
             f'load_capture: mouth="interior" needs an open mouth, and {"; ".join(found)}. If the mesh has an inside of '
             'the mouth already, nothing is to be added: mouth="none"'
         )
     picks = _voting_frames(capture)
-    meshes = torch.cat(
-        [capture.tracked([frame]) for frame in picks.tolist()] + [torch.from_numpy(canonical.vertices)[None]]
-    )
+    meshes = torch.cat([capture.tracked([frame]) for frame in picks.tolist()] + [canonical.vertices[None]])
     ring = meshes[:, loop]
     # Area (twice it) over squared width: pursed lips span little too, but are not closed.
     spokes = ring - ring.mean(1, keepdim=True)

@@ -6,8 +6,8 @@ from headfields.mesh.fields import DENSITY_LEVEL, FieldSource
 from headfields.mesh.files import FORMATS, load_mesh, save_mesh
 from headfields.mesh.icp import Alignment, align_to_surface
 from headfields.mesh.mesh import Mesh, SurfacePoints
+from headfields.mesh.obj import MeshFileError
 from headfields.mesh.sparse import SparseSurface, isosurface
-from headfields.mesh.textured import TexturedMesh, read_textured
 from headfields.mesh.unwrapping import unwrapped
 
 __all__ = [
@@ -16,18 +16,17 @@ __all__ = [
     "Alignment",
     "FieldSource",
     "Mesh",
+    "MeshFileError",
     "SparseSurface",
     "SurfaceDistances",
     "SurfacePoints",
     "SurfaceTree",
-    "TexturedMesh",
     "align_to_surface",
     "extract",
     "gradient_normals",
     "isosurface",
     "load_mesh",
     "on_surface",
-    "read_textured",
     "save_mesh",
     "unwrapped",
 ]

@@ -100,7 +100,7 @@ def _extract(
     if not closed:
         mesh = mesh.select(~found.cap)
     if largest:
-        mesh = mesh.largest()
+        mesh = mesh.largest_component()
     from_faces = mesh.vertex_normals()
     if normals == "gradient":
         mesh = mesh.replace(normals=gradient_normals(function, mesh.vertices, from_faces, chunk))

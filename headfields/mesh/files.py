@@ -1,4 +1,4 @@
-"""Mesh files: PLY, OBJ and binary glTF are written here; those and more are read with trimesh."""
+"""Mesh files: OBJ, PLY and glTF, read and written."""
 
 import json
 import struct
@@ -7,9 +7,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from headfields.mesh.mesh import Mesh
+from headfields.mesh.obj import MeshFileError, obj_lines, read_obj
 from headfields.ops.srgb import linear_from_srgb, srgb_from_linear
 
 FORMATS = (".ply", ".obj", ".glb")
@@ -17,28 +19,52 @@ FORMATS = (".ply", ".obj", ".glb")
 
 
 def save_mesh(path: Path | str, mesh: Mesh) -> Path:
-    """Writes a mesh, by the ending of the file: `.ply` (binary), `.obj` or `.glb` (binary glTF 2.0).
+    """Writes a mesh as PLY (binary), OBJ or binary glTF 2.0, by the ending of the file: `.ply`, `.obj` or `.glb`.
 
-    Vertices, faces, normals and colors are kept, each where the mesh has it; vertices keep their order. Colors are 8
-    bits in PLY, behind the coordinates in OBJ (as MeshLab and Blender read them), and linear light in glTF, as that
-    format wants them. A mesh without faces is written as points. The file appears whole or not at all.
+    Vertices keep their order, and normals and colors are written where the mesh has them: colors with 8 bits in PLY,
+    behind the coordinates in OBJ (as MeshLab and Blender read them), and as linear light in glTF, as its standard
+    demands. OBJ also takes texture coordinates and the texture: `NAME.mtl` and `NAME.png` are written beside
+    `NAME.obj`. A mesh without faces is written as points. The file appears whole or not at all.
 
     Args:
         path: the file; its folder is made.
-        mesh: meters, y up, face toward +z, which is also how glTF has it.
+        mesh: meters, y up, face toward +z, as glTF has it too.
 
     Returns:
         The path.
 
     Raises:
-        ValueError: another ending; or a vertex that is not finite, or no vertex at all, which glTF cannot hold.
+        ValueError: another ending; a vertex that is not finite; a texture, for a format other than OBJ; or no vertex at
+            all, which glTF cannot hold.
+
+    >>> import tempfile, torch, headfields as hf
+    >>> mesh = hf.Mesh(torch.tensor([[0.0, 0, 0], [1, 0, 0], [0, 1, 0]]), torch.tensor([[0, 1, 2]]))
+    >>> path = hf.mesh.save_mesh(tempfile.mkdtemp() + "/triangle.obj", mesh)
+    >>> hf.mesh.load_mesh(path, scale=0.25).vertices.tolist()
+    [[0.0, 0.0, 0.0], [0.25, 0.0, 0.0], [0.0, 0.25, 0.0]]
     """
     path = Path(path)
+    ending = path.suffix.lower()
     writers = {".ply": _ply, ".obj": _obj, ".glb": _glb}
-    if path.suffix.lower() not in writers:
+    if ending not in writers:
         raise ValueError(f"save_mesh: {path.name} ends in {path.suffix!r}; expected one of {', '.join(FORMATS)}")
-    data = writers[path.suffix.lower()](mesh)
+    if mesh.texture is not None and ending != ".obj":
+        raise ValueError(
+            f"save_mesh: {path.name} cannot hold the texture; write an .obj, or mesh.replace(texture=None)"
+        )
+    vertices = mesh.vertices.detach().cpu()
+    if not bool(vertices.isfinite().all()):
+        row = int((~vertices.isfinite()).any(dim=1).nonzero()[0])
+        raise ValueError(f"save_mesh: vertex {row} is {vertices[row].tolist()}; every coordinate must be finite")
     path.parent.mkdir(parents=True, exist_ok=True)
+    if mesh.texture is None:
+        data = writers[ending](mesh)
+    else:
+        image, material = path.with_suffix(".png"), path.with_suffix(".mtl")
+        pixels = mesh.texture.detach().cpu().nan_to_num(0.0).clamp(0, 1).mul(255).round().to(torch.uint8)
+        Image.fromarray(pixels.numpy()).save(image)
+        material.write_text(f"newmtl skin\nKd 1 1 1\nmap_Kd {image.name}\n")
+        data = _obj(mesh, material.name)
     temporary = path.with_name(f".{path.name}.part")
     try:
         temporary.write_bytes(data)
@@ -48,47 +74,62 @@ def save_mesh(path: Path | str, mesh: Mesh) -> Path:
     return path
 
 
-def load_mesh(path: Path | str) -> Mesh:
-    """A mesh or point set from a file that trimesh reads: PLY, OBJ, glTF, STL, OFF.
+def load_mesh(path: Path | str, texture: Path | str | bool = True, scale: float = 1.0) -> Mesh:
+    """Reads a mesh or point set: OBJ by the library itself; PLY, glTF, STL and OFF by trimesh.
 
-    Several objects become one; polygons become triangles. A texture is sampled at the vertices for colors. Vertices
-    of PLY files keep their order; formats that give a vertex several normals or texture coordinates may split it.
+    Several objects become one, and polygons become triangles. Vertices of OBJ and PLY files keep their order; the other
+    formats may split a vertex that has several normals or texture coordinates.
+
+    Of an OBJ file, texture coordinates (if every corner of every face has one) and the texture stay what they are. Its
+    normals are kept if each vertex has one. Of the other formats, a texture is sampled at the vertices for their
+    colors.
 
     Args:
-        path: the file, in meters (nothing is scaled).
+        path: the file.
+        texture: of an OBJ: an image; or True for the one that its material names (`map_Kd`), False for none.
+        scale: meters per unit of the file.
 
     Returns:
         The mesh, on the CPU, with normals and colors where the file has them.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it cannot be read, or holds neither a mesh nor points.
+        FileNotFoundError: the file, or its texture, is missing.
+        MeshFileError: it cannot be read, or holds neither a mesh nor points. A ValueError.
     """
-    import trimesh
-
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"load_mesh: there is no file {path}")
-    options: dict[str, Any] = {"maintain_order": True} if path.suffix.lower() == ".obj" else {}
+    if path.suffix.lower() == ".obj":
+        mesh = read_obj(path, Path(texture) if isinstance(texture, str) else texture)
+    elif isinstance(texture, bool):
+        mesh = _read_with_trimesh(path)
+    else:
+        raise ValueError(f"load_mesh: texture is {texture}, which goes with an .obj file, and path is {path.name}")
+    return mesh if scale == 1.0 else mesh.replace(vertices=mesh.vertices * scale)
+
+
+def _read_with_trimesh(path: Path) -> Mesh:
+    import trimesh
+
     try:
-        scene = trimesh.load_scene(str(path), process=False, **options)
+        scene = trimesh.load_scene(str(path), process=False)
         # Node by node rather than scene.dump(), which forgets the normals and colors that a file has.
         parts = [
             (scene.geometry[name], scene.graph[node][0])
             for node in scene.graph.nodes_geometry
             for name in [scene.graph[node][1]]
         ]
-    except Exception as error:  # whatever a reader stumbles over is the reason to show
-        raise ValueError(f"load_mesh: cannot read {path}: {type(error).__name__}: {error}") from error
+    except Exception as error:  # the message of any reader that trimesh calls is worth showing
+        raise MeshFileError(f"load_mesh: cannot read {path}: {type(error).__name__}: {error}") from error
     linear = path.suffix.lower() in (".glb", ".gltf")
-    found = [_from_trimesh(part, place, linear) for part, place in parts]
-    meshes = [mesh for mesh in found if mesh is not None]
+    pieces = [_from_trimesh(part, placement, linear) for part, placement in parts]
+    meshes = [mesh for mesh in pieces if mesh is not None]
     if not meshes:
-        raise ValueError(f"load_mesh: {path} holds neither a mesh nor points")
+        raise MeshFileError(f"load_mesh: {path} holds neither a mesh nor points")
     return _joined(meshes)
 
 
-def _from_trimesh(part: Any, place: np.ndarray, linear: bool) -> Mesh | None:
+def _from_trimesh(part: Any, placement: np.ndarray, linear: bool) -> Mesh | None:
     vertices = getattr(part, "vertices", None)
     if vertices is None or not (hasattr(part, "visual") or hasattr(part, "colors")):
         return None
@@ -96,12 +137,12 @@ def _from_trimesh(part: Any, place: np.ndarray, linear: bool) -> Mesh | None:
     normals = _stored_normals(part)
     colors = _colors(part, len(vertices), linear)
     vertices = np.asarray(vertices)
-    if not np.array_equal(place, np.eye(4)):
-        vertices = vertices @ place[:3, :3].T + place[:3, 3]
+    if not np.array_equal(placement, np.eye(4)):
+        vertices = vertices @ placement[:3, :3].T + placement[:3, 3]
         if normals is not None:
-            normals = normals @ np.linalg.inv(place[:3, :3])
+            normals = normals @ np.linalg.inv(placement[:3, :3])
             normals = normals / np.linalg.norm(normals, axis=1, keepdims=True).clip(1e-30)
-        if np.linalg.det(place[:3, :3]) < 0:
+        if np.linalg.det(placement[:3, :3]) < 0:
             faces = faces[:, ::-1]
     return Mesh(
         torch.from_numpy(np.array(vertices, np.float32)),
@@ -136,7 +177,7 @@ def _colors(part: Any, count: int, linear: bool) -> Tensor | None:
             image = getattr(visual.material, "image", None) or getattr(visual.material, "baseColorTexture", None)
             if colors is None and visual.uv is not None and len(visual.uv) == count and image is not None:
                 colors, linear = visual.to_color().vertex_colors, False
-    except Exception:  # a texture that is not there: the shape is what is asked for first
+    except Exception:  # without its texture, a shape is still worth reading
         return None
     if colors is None or np.ndim(colors) != 2 or len(colors) != count or not count:
         return None
@@ -151,23 +192,20 @@ def _joined(meshes: list[Mesh]) -> Mesh:
         return meshes[0]
     starts = np.cumsum([0, *(len(mesh.vertices) for mesh in meshes)])
 
-    def together(tensors: list[Tensor | None]) -> Tensor | None:
-        whole = [tensor for tensor in tensors if tensor is not None]
-        return torch.cat(whole) if len(whole) == len(tensors) else None
+    def concatenated(tensors: list[Tensor | None]) -> Tensor | None:
+        present = [tensor for tensor in tensors if tensor is not None]
+        return torch.cat(present) if len(present) == len(tensors) else None
 
     return Mesh(
         torch.cat([mesh.vertices for mesh in meshes]),
         torch.cat([mesh.faces + int(start) for mesh, start in zip(meshes, starts, strict=False)]),
-        together([mesh.colors for mesh in meshes]),
-        together([mesh.normals for mesh in meshes]),
+        concatenated([mesh.colors for mesh in meshes]),
+        concatenated([mesh.normals for mesh in meshes]),
     )
 
 
 def _arrays(mesh: Mesh) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, np.ndarray | None]:
     vertices = mesh.vertices.detach().cpu().float().numpy()
-    if not np.isfinite(vertices).all():
-        row = int(np.nonzero(~np.isfinite(vertices).all(axis=1))[0][0])
-        raise ValueError(f"save_mesh: vertex {row} is {vertices[row].tolist()}; every coordinate must be finite")
     colors = None if mesh.colors is None else mesh.colors.detach().cpu().float().clamp(0, 1).numpy()
     normals = None if mesh.normals is None else mesh.normals.detach().cpu().float().numpy()
     return vertices, mesh.faces.cpu().numpy(), colors, normals
@@ -197,16 +235,8 @@ def _ply(mesh: Mesh) -> bytes:
     return ("\n".join([*header, "end_header"]) + "\n").encode() + body
 
 
-def _obj(mesh: Mesh) -> bytes:
-    vertices, faces, colors, normals = _arrays(mesh)
-    lines = ["# meters, y up, face toward +z"]
-    rows = vertices if colors is None else np.concatenate([vertices, colors], axis=1)
-    lines += ["v " + " ".join(f"{value:.8g}" for value in row) for row in rows.tolist()]
-    if normals is not None:
-        lines += ["vn " + " ".join(f"{value:.6g}" for value in row) for row in normals.tolist()]
-    corner = "{0}" if normals is None else "{0}//{0}"
-    lines += ["f " + " ".join(corner.format(index) for index in row) for row in (faces + 1).tolist()]
-    return ("\n".join(lines) + "\n").encode()
+def _obj(mesh: Mesh, material: str | None = None) -> bytes:
+    return "\n".join([*obj_lines(mesh, material), ""]).encode()
 
 
 def _glb(mesh: Mesh) -> bytes:

@@ -1,4 +1,4 @@
-"""A triangle mesh with colors and normals."""
+"""A triangle mesh with colors, normals and a texture."""
 
 from dataclasses import dataclass
 from typing import Any, NoReturn
@@ -15,28 +15,40 @@ from headfields.records import Record
 
 @dataclass(frozen=True)
 class Mesh(Record):
-    """A triangle mesh; with no faces, a set of points (a scan).
+    """A triangle mesh; without faces, a point set (a scan).
 
     Attributes:
         vertices: (V, 3) meters, y up, face toward +z.
         faces: (F, 3) int64, counter-clockwise seen from outside.
         colors: (V, 3) sRGB in [0, 1].
         normals: (V, 3) unit normals, pointing outside.
+        uv: (T, 2) texture coordinates, v up.
+        uv_faces: (F, 3) indices into `uv`; None if the faces index it too, one row a vertex.
+        texture: (H, W, 3) sRGB in [0, 1], row 0 at v = 1.
 
     Raises:
         TypeError: a field is not a tensor of its kind.
-        ValueError: a shape does not fit, or a face names a vertex that is not there.
+        ValueError: a shape does not fit, or a face names a vertex that does not exist.
+
+    >>> import torch, headfields as hf
+    >>> mesh = hf.Mesh(torch.tensor([[0.0, 0, 0], [1, 0, 0], [0, 1, 0]]), torch.tensor([[0, 1, 2]]))
+    >>> mesh.vertex_normals().tolist()
+    [[0.0, 0.0, 1.0], [0.0, 0.0, 1.0], [0.0, 0.0, 1.0]]
     """
 
     vertices: Float[Tensor, "v 3"]
     faces: Int[Tensor, "f 3"]
     colors: Float[Tensor, "v 3"] | None = None
     normals: Float[Tensor, "v 3"] | None = None
+    uv: Float[Tensor, "t 2"] | None = None
+    uv_faces: Int[Tensor, "f 3"] | None = None
+    texture: Float[Tensor, "h w 3"] | None = None
 
     def __post_init__(self) -> None:
         self._check(
             vertices=("V 3", self.vertices), faces=("F 3", self.faces),
             colors=("V 3", self.colors), normals=("V 3", self.normals),
+            uv=("T 2", self.uv), uv_faces=("F 3", self.uv_faces), texture=("H W 3", self.texture),
         )  # fmt: skip
         if self.faces.numel() and (int(self.faces.min()) < 0 or int(self.faces.max()) >= len(self.vertices)):
             raise ValueError(
@@ -48,22 +60,26 @@ class Mesh(Record):
         raise TypeError("Mesh: a mesh has no rows; Mesh.select(mask) takes some of its faces")
 
     def select(self, mask: Bool[Tensor, " f"]) -> "Mesh":
-        """The faces in the mask (F,), and the vertices that they use."""
+        """The faces in the mask (F,) and the vertices that they use; texture coordinates keep their rows."""
         faces = self.faces[mask]
         used, corner = faces.unique(return_inverse=True)
 
         def rows(tensor: Tensor | None) -> Tensor | None:
             return None if tensor is None else tensor[used]
 
-        return Mesh(self.vertices[used], corner.reshape(-1, 3), rows(self.colors), rows(self.normals))
+        return Mesh(
+            self.vertices[used], corner.reshape(-1, 3), rows(self.colors), rows(self.normals),
+            rows(self.uv) if self.uv_faces is None else self.uv,
+            None if self.uv_faces is None else self.uv_faces[mask], self.texture,
+        )  # fmt: skip
 
-    def moved(self, motion: Similarity) -> "Mesh":
-        """The mesh, taken along by a similarity (`headfields.retargeting.Similarity`). Differentiable."""
-        normals = None if self.normals is None else self.normals @ motion.rotation.to(self.normals).transpose(0, 1)
-        return self.replace(vertices=motion.apply(self.vertices), normals=normals)
+    def transformed(self, similarity: Similarity) -> "Mesh":
+        """The mesh under a similarity, its normals turned with it. Differentiable."""
+        normals = None if self.normals is None else self.normals @ similarity.rotation.to(self.normals).transpose(0, 1)
+        return self.replace(vertices=similarity.apply(self.vertices), normals=normals)
 
-    def component(self) -> Int[Tensor, " f"]:
-        """Which connected piece each face (F,) belongs to: 0 has most faces, and so on. Pieces share no vertex."""
+    def components(self) -> Int[Tensor, " f"]:
+        """The connected component of each face (F,): 0 has most faces, and so on. Components share no vertex."""
         from scipy import sparse
 
         faces = self.faces.cpu().numpy()
@@ -71,14 +87,14 @@ class Mesh(Record):
         ends = faces[:, [0, 1, 1, 2]].reshape(-1, 2)
         graph = sparse.coo_matrix((np.ones(len(ends), bool), (ends[:, 0], ends[:, 1])), (count, count))
         label = sparse.csgraph.connected_components(graph, directed=False)[1][faces[:, 0]]
-        piece, sizes = np.unique(label, return_counts=True)
+        component, sizes = np.unique(label, return_counts=True)
         rank = np.empty(int(label.max(initial=-1)) + 1, np.int64)
-        rank[piece[np.argsort(-sizes, kind="stable")]] = np.arange(len(piece))
+        rank[component[np.argsort(-sizes, kind="stable")]] = np.arange(len(component))
         return torch.from_numpy(rank[label]).to(self.faces.device)
 
-    def largest(self) -> "Mesh":
-        """The connected piece with most faces."""
-        return self.select(self.component() == 0)
+    def largest_component(self) -> "Mesh":
+        """The connected component with most faces."""
+        return self.select(self.components() == 0)
 
     def face_normals(self) -> Float[Tensor, "f 3"]:
         """Unit normals of the faces, by their winding; 0 for a face without area. Differentiable."""

@@ -1,6 +1,6 @@
 """Presets: each a function of a screenful that assembles public parts into a published model."""
 
-from headfields.models.baselines import TexturedMesh, static_field
+from headfields.models.baselines import AverageTexture, static_field
 from headfields.models.insta import INSTA_RELEASED, insta
 from headfields.models.monoavatar import monoavatar
 from headfields.models.mononphm import code_widths, mononphm
@@ -8,7 +8,7 @@ from headfields.models.vp360 import vp360
 
 __all__ = [
     "INSTA_RELEASED",
-    "TexturedMesh",
+    "AverageTexture",
     "code_widths",
     "insta",
     "monoavatar",

@@ -1,4 +1,4 @@
-"""What an avatar is measured against: the same field without a deformer, and an unlit mesh with an average texture."""
+"""Baselines: a field without a deformer, and an unlit mesh with an average texture."""
 
 from typing import Any
 
@@ -42,7 +42,7 @@ def static_field(
     )
 
 
-class TexturedMesh(nn.Module):
+class AverageTexture(nn.Module):
     """The tracked mesh with one color a texel, the mean of what the training frames show there; no light, no hair.
 
     Texels are bins of the barycentric coordinates, `resolution`² a triangle, so that no UV map is needed.
@@ -57,13 +57,13 @@ class TexturedMesh(nn.Module):
     def __init__(self, template: Template, resolution: int = 4) -> None:
         super().__init__()
         if resolution < 1:
-            raise ValueError(f"TexturedMesh: resolution is {resolution}; it must be at least 1")
+            raise ValueError(f"AverageTexture: resolution is {resolution}; it must be at least 1")
         self.resolution = resolution
         self._bvh = TriangleBVH(template.faces, template.canonical_vertices)
         self.register_buffer("texture", torch.full((len(template.faces) * resolution**2, 3), 0.5))
 
     @torch.no_grad()
-    def fit(self, capture: Any, frames: Tensor, progress: bool = False) -> "TexturedMesh":
+    def fit(self, capture: Any, frames: Tensor, progress: bool = False) -> "AverageTexture":
         """Takes the mean color of every texel over the foreground pixels of `frames` (B,) that see it.
 
         A texel that no frame shows gets the mean of its triangle, and a triangle that none shows the mean of all.
@@ -91,7 +91,9 @@ class TexturedMesh(nn.Module):
             total.index_add_(0, texel[hit], batch.rgb[hit])
             count.index_add_(0, texel[hit], torch.ones(int(hit.sum()), device=device))
         if not bool(count.any()):
-            raise ValueError("TexturedMesh.fit: no foreground pixel of these frames meets the mesh; check the cameras")
+            raise ValueError(
+                "AverageTexture.fit: no foreground pixel of these frames meets the mesh; check the cameras"
+            )
         per_face = self.resolution**2
         face_total, face_count = total.view(-1, per_face, 3).sum(1), count.view(-1, per_face).sum(1)
         mean = total.sum(0) / count.sum()

@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from headfields.mesh.textured import TexturedMesh
+from headfields.mesh.mesh import Mesh
 from headfields.ops.closest_triangle import TriangleBVH
 from headfields.ops.texture import sample_texture
 
@@ -13,7 +13,7 @@ __all__ = ["eyes_look_closed"]
 _FLAT = 0.10  # standard deviation of brightness: shut lids have about half of it, eyes with iris and white twice
 
 
-def eyes_look_closed(mesh: TexturedMesh, landmarks: Float[Tensor, "l 3"], first: int = 0) -> bool:
+def eyes_look_closed(mesh: Mesh, landmarks: Float[Tensor, "l 3"], first: int = 0) -> bool:
     """Whether brightness between the lids varies as little as skin does; False without a texture.
 
     Args:

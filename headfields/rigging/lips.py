@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from headfields.mesh.textured import TexturedMesh
+from headfields.mesh.mesh import Mesh
 from headfields.rigging.mending import close_pinholes
 from headfields.rigging.registration import vertex_normals
 
@@ -79,7 +79,7 @@ def lips_parted(
         vertices, faces: the mesh, lips closed.
         line: (N, 3) from the head's right corner to the left one.
     """
-    whole = close_pinholes(TexturedMesh(vertices.detach().cpu(), faces.cpu()), line.detach().cpu())
+    whole = close_pinholes(Mesh(vertices.detach().cpu(), faces.cpu()), line.detach().cpu())
     vertices, faces = whole.vertices, whole.faces
     place, table = vertices.detach().double().cpu().numpy(), faces.cpu().numpy()
     here = _Line(line)
@@ -146,13 +146,13 @@ class Cut:
         origin: (V,) which vertex of the mesh before each is, -1 for those that the cut made.
     """
 
-    mesh: TexturedMesh
+    mesh: Mesh
     upper: Int[Tensor, " n"]
     lower: Int[Tensor, " n"]
     origin: Int[Tensor, " v"]
 
 
-def cut_lips(mesh: TexturedMesh, line: Float[Tensor, "n 3"]) -> Cut:
+def cut_lips(mesh: Mesh, line: Float[Tensor, "n 3"]) -> Cut:
     """Cuts a sealed mouth open along a line.
 
     The faces of the front that the line's height y(x) crosses between its ends are split; a crossing near a vertex
@@ -265,7 +265,7 @@ def cut_lips(mesh: TexturedMesh, line: Float[Tensor, "n 3"]) -> Cut:
     points_ = np.concatenate([points_, points_[inner]])
     origin = np.full(len(points_), -1)
     origin[: len(place)] = np.arange(len(place))
-    cut = TexturedMesh(
+    cut = Mesh(
         vertices=torch.from_numpy(points_).to(mesh.vertices.dtype),
         faces=torch.from_numpy(faces_),
         uv=None if uv is None else torch.from_numpy(np.array(coordinates)).float(),

@@ -7,14 +7,14 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from headfields.mesh.textured import TexturedMesh
+from headfields.mesh.mesh import Mesh
 
 __all__ = ["close_pinholes", "join_seams"]
 
 _NEAR, _WIDE = 0.2, 0.35  # of the mouth's width: farthest from the line, and widest, that a pinhole is
 
 
-def join_seams(mesh: TexturedMesh) -> tuple[TexturedMesh, Int[Tensor, " v"]]:
+def join_seams(mesh: Mesh) -> tuple[Mesh, Int[Tensor, " v"]]:
     """The mesh with vertices of open borders that are at exactly one place made one, and (V,) which of its vertices
     each vertex of the mesh before is.
 
@@ -41,7 +41,7 @@ def join_seams(mesh: TexturedMesh) -> tuple[TexturedMesh, Int[Tensor, " v"]]:
     joined = place[faces]
     good = (joined != joined.roll(1, 1)).all(1)
     corners = None if mesh.uv is None else (faces if mesh.uv_faces is None else mesh.uv_faces)
-    whole = TexturedMesh(
+    whole = Mesh(
         vertices=mesh.vertices[kept],
         faces=joined[good],
         uv=mesh.uv,
@@ -51,7 +51,7 @@ def join_seams(mesh: TexturedMesh) -> tuple[TexturedMesh, Int[Tensor, " v"]]:
     return whole, place
 
 
-def close_pinholes(mesh: TexturedMesh, line: Float[Tensor, "n 3"]) -> TexturedMesh:
+def close_pinholes(mesh: Mesh, line: Float[Tensor, "n 3"]) -> Mesh:
     """The mesh with holes by the lips' line closed by fans about a vertex of their own, in the texture too.
 
     What is wider than a third of the mouth is left open: it is a mouth. Nothing else changes, and the vertices and
@@ -94,7 +94,7 @@ def close_pinholes(mesh: TexturedMesh, line: Float[Tensor, "n 3"]) -> TexturedMe
         count += 1
     if len(faces) == 1:
         return mesh
-    return TexturedMesh(
+    return Mesh(
         vertices=torch.cat(vertices),
         faces=torch.cat(faces),
         uv=None if mesh.uv is None else torch.cat(coordinates),

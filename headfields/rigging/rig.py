@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from headfields.heads.regressors import affine_regressor
 from headfields.heads.skinned import SkinnedHead
-from headfields.mesh.textured import TexturedMesh
+from headfields.mesh.mesh import Mesh
 from headfields.ops.closest_triangle import TriangleBVH
 from headfields.ops.similarity import Similarity, fit_similarity
 from headfields.retargeting.surface import HeadSurface
@@ -72,7 +72,7 @@ class Rigging:
 
 
 def rig_template(
-    mesh: TexturedMesh,
+    mesh: Mesh,
     body: SkinnedHead,
     landmarks: ScanLandmarks | Mapping[str, Any] | None = None,
     expression: Float[Tensor, "1 _"] | None = None,
@@ -125,7 +125,7 @@ def rig_template(
 class _Rigger:
     def __init__(
         self,
-        mesh: TexturedMesh,
+        mesh: Mesh,
         body: SkinnedHead,
         landmarks: ScanLandmarks | Mapping[str, Any] | None,
         expression: Tensor | None,

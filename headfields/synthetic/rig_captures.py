@@ -11,7 +11,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from headfields.data.formats.insta_writer import CapturedFrame, InstaWriter
-from headfields.mesh.obj import ObjMesh
+from headfields.mesh.mesh import Mesh
 from headfields.records import Camera, HeadState
 from headfields.rigging.rigged_template import RiggedTemplate
 from headfields.synthetic.scene.rig_motion import PARTS, Kind, RigMotion, chair_motion, talk_motion
@@ -90,7 +90,7 @@ def write_rig_capture(
         cameras = _cameras(rig, motion, size)
         scene = RigScene(rig, seed, samples)
         template = rig.template()
-        writer = InstaWriter(folder, ObjMesh(template.canonical_vertices.numpy(), rig.faces.numpy()), 0.001)
+        writer = InstaWriter(folder, Mesh(template.canonical_vertices, rig.faces), 0.001)
         for index in tqdm(range(frames), desc="drawing", unit="frame", disable=not progress):
             state, camera = states[index], cameras[index]
             drawn = scene.draw(state, camera, motion.rotation[index])

@@ -91,7 +91,7 @@ def tracking_error(
                 f"tracking_error: {path}: {name} has shape {truth[name].shape}; expected {shape} as the capture has, "
                 "so it is another capture's: remove it"
             )
-    middle = capture.recording.canonical.vertices.mean(axis=0).astype(np.float64)
+    middle = capture.recording.canonical.vertices.numpy().mean(axis=0).astype(np.float64)
     poses = np.linalg.inv(capture.recording.camera_to_world)
     rows = []
     for frame in range(len(capture)) if frames is None else capture.frame_indices(frames):

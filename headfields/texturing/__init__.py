@@ -3,7 +3,7 @@
 from headfields.texturing.bake import BakedTexture, bake_texture
 from headfields.texturing.exposure import view_gains
 from headfields.texturing.images import PosedImages, read_posed_images
-from headfields.texturing.make import MadeTemplate, make_template, save_textured, template_pictures
+from headfields.texturing.make import MadeTemplate, make_template, template_pictures
 from headfields.texturing.refine import RefinedMesh, RefineOptions, refine_mesh
 
 __all__ = [
@@ -16,7 +16,6 @@ __all__ = [
     "make_template",
     "read_posed_images",
     "refine_mesh",
-    "save_textured",
     "template_pictures",
     "view_gains",
 ]

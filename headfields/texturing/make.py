@@ -7,8 +7,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from headfields.mesh.obj import write_obj
-from headfields.mesh.textured import TexturedMesh
+from headfields.mesh.mesh import Mesh
 from headfields.ops.unwrap import unwrap
 from headfields.records import Record
 from headfields.renderers.mesh import MeshRenderer
@@ -19,7 +18,7 @@ from headfields.texturing.refine import RefineOptions, refine_mesh
 from headfields.viz.images import save_image, side_by_side
 from headfields.viz.mesh_views import mesh_view, view_camera
 
-__all__ = ["MadeTemplate", "make_template", "save_textured", "template_pictures"]
+__all__ = ["MadeTemplate", "make_template", "template_pictures"]
 
 
 @dataclass(frozen=True)
@@ -33,7 +32,7 @@ class MadeTemplate(Record):
         loss: (steps,) of the refinement.
     """
 
-    mesh: TexturedMesh
+    mesh: Mesh
     baked: BakedTexture
     moved: Float[Tensor, " v"]
     loss: Float[Tensor, " s"]
@@ -41,7 +40,7 @@ class MadeTemplate(Record):
 
 def make_template(
     images: PosedImages,
-    proxy: TexturedMesh,
+    proxy: Mesh,
     resolution: int = 1024,
     refine: int = 0,
     options: RefineOptions | None = None,
@@ -75,28 +74,8 @@ def make_template(
     baked = bake_texture(
         images, vertices, proxy.faces, uv, uv_faces, resolution, even_exposure=even_exposure, progress=progress
     )
-    mesh = TexturedMesh(vertices, proxy.faces, uv, uv_faces, baked.texture)
+    mesh = Mesh(vertices, proxy.faces, uv=uv, uv_faces=uv_faces, texture=baked.texture)
     return MadeTemplate(mesh, baked, (vertices - proxy.vertices).norm(dim=-1), loss)
-
-
-def save_textured(path: str | Path, mesh: TexturedMesh) -> Path:
-    """Writes `NAME.obj`, and with a texture `NAME.mtl` and `NAME.png` beside it; `rigging.read_textured` reads them.
-
-    Args:
-        path: of the OBJ; the folder is made.
-        mesh: any.
-    """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    uv = (mesh.uv, mesh.uv_faces) if mesh.uv is not None and mesh.uv_faces is not None else None
-    arrays = () if uv is None else tuple(x.cpu().numpy() for x in uv)
-    write_obj(path, mesh.vertices.detach().cpu().numpy(), mesh.faces.cpu().numpy(), *arrays)
-    if mesh.texture is not None:
-        image, material = path.with_suffix(".png"), path.with_suffix(".mtl")
-        save_image(image, mesh.texture)
-        material.write_text(f"newmtl skin\nKd 1 1 1\nmap_Kd {image.name}\n")
-        path.write_text(f"mtllib {material.name}\nusemtl skin\n{path.read_text()}")
-    return path
 
 
 def template_pictures(

@@ -19,7 +19,7 @@ from headfields.data import (
     write_insta,
 )
 from headfields.data.head_frame import HeadFrame, choose_head_frame
-from headfields.mesh.obj import ObjMesh
+from headfields.mesh.mesh import Mesh
 from headfields.ops import rigid_transform, rotation_matrices
 from headfields.ops.vertex_geometry import vertex_areas
 from headfields.records import Camera, HeadState
@@ -201,9 +201,7 @@ def test_choices(folders: dict[str, Path], tmp_path: Path, unchecked: None) -> N
 
 def test_a_mesh_without_a_rigid_part_is_warned_of() -> None:
     stretched = {k: (VERTICES * torch.tensor([1, 1 + 0.3 * k, 1])).numpy() for k in range(4)}
-    recording = SimpleNamespace(
-        frame_names=list("abcd"), looked_at=stretched, canonical=ObjMesh(VERTICES.numpy(), FACES.numpy())
-    )
+    recording = SimpleNamespace(frame_names=list("abcd"), looked_at=stretched, canonical=Mesh(VERTICES, FACES))
     report: list[str] = []
     choose_head_frame(recording, "normalize", report)
     assert len(report) == 2 and report[1].startswith("warning: ") and "pass load_capture a mask" in report[1]
@@ -225,8 +223,8 @@ def test_tracking_error_does_not_depend_on_where_the_pose_is(tmp_path: Path) -> 
 def test_expression_of_a_captured_head_is_not_motion() -> None:
     capture = load_capture(shared("captures/ict_a"))
     assert capture.head_frame is None and "in the cameras" in told(capture)
-    canonical = torch.from_numpy(capture.recording.canonical.vertices)
-    area = vertex_areas(canonical, torch.from_numpy(capture.recording.canonical.faces).long())
+    canonical = capture.recording.canonical.vertices
+    area = vertex_areas(canonical, capture.recording.canonical.faces)
     vertices = capture.state(range(0, len(capture), 12)).vertices
     pose = head_pose(vertices, canonical, rigid_vertices(vertices, canonical, area), area)
     motion = head_motion(pose, canonical.mean(0))

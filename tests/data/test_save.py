@@ -10,7 +10,7 @@ from PIL import Image
 
 from headfields.data import load_capture, save_capture, write_insta
 from headfields.data.formats.insta_writer import InstaWriter
-from headfields.mesh.obj import ObjMesh
+from headfields.mesh.mesh import Mesh
 from headfields.synthetic.captures import write_head_capture
 from tests.data.compare import differences, snapshot
 from tests.data.formats.test_insta import FLIP, edit, map_matrices
@@ -64,7 +64,7 @@ def test_other_splits_lenses_and_no_options(tmp_path: Path) -> None:
     frames = [
         replace(f, camera=replace(f.camera, intrinsics=k.double() / 3 * 3)) for f, k in zip(frames, lenses, strict=True)
     ]
-    writer = InstaWriter(tmp_path / "odd", ObjMesh(vertices.numpy(), faces.numpy()), 0.001)
+    writer = InstaWriter(tmp_path / "odd", Mesh(vertices, faces), 0.001)
     for index, frame in enumerate(frames):
         writer.add(f"shot{index + 7}", frame, np.linalg.inv(frame.camera.world_to_camera.double().numpy()))
     writer.finish({"train": [1, 5, 2], "test": [0], "val": []})

@@ -84,10 +84,10 @@ def test_posed_and_canonical():
 def test_what_is_deep_inside_is_solid():
     field = avatar(surface()).field(STATE)
     hollow = extract(field, resolution=48, progress=False)
-    assert int(hollow.component().max()) == 1  # the field is not defined deep inside, so there is an inner wall
+    assert int(hollow.components().max()) == 1  # the field is not defined deep inside, so there is an inner wall
     solid = extract(field, resolution=48, solid=0.02, progress=False)
     assert_closed_manifold(solid.faces, len(solid.vertices))
-    assert int(solid.component().max()) == 0 and (solid.vertices.norm(dim=-1) - 0.09).abs().max() < 1e-3
+    assert int(solid.components().max()) == 0 and (solid.vertices.norm(dim=-1) - 0.09).abs().max() < 1e-3
     assert len(extract(field, resolution=48, largest=True, progress=False).faces) == len(solid.faces)
 
 

@@ -44,13 +44,13 @@ def test_pieces():
         torch.cat([other.vertices, one.vertices]), torch.cat([other.faces, one.faces + len(other.vertices)]),
         torch.cat([other.colors, one.colors]), torch.cat([other.normals, one.normals]),
     )  # fmt: skip
-    piece = both.component()
+    piece = both.components()
     assert (piece[: len(other.faces)] == 1).all() and (piece[len(other.faces) :] == 0).all()
-    largest = both.largest()
+    largest = both.largest_component()
     for name in ("vertices", "faces", "colors", "normals"):
         assert getattr(largest, name).equal(getattr(one, name))
     empty = Mesh(torch.zeros(0, 3), NONE)
-    assert len(empty.largest().faces) == 0 and empty.component().shape == (0,)
+    assert len(empty.largest_component().faces) == 0 and empty.components().shape == (0,)
 
 
 def test_sample_is_even_and_seeded():

@@ -6,7 +6,7 @@ import torch
 from headfields.decoders import NeRFDecoder
 from headfields.deformers import Static, SurfaceCanonicalizer
 from headfields.encoders import HashGrid, RegionGate
-from headfields.models import TexturedMesh, insta, static_field
+from headfields.models import AverageTexture, insta, static_field
 from headfields.models.insta import INSTA_RELEASED
 from headfields.records import Camera, HeadState, PixelBatch, Template
 from headfields.renderers import OccupancySampler, VolumeRenderer
@@ -29,7 +29,7 @@ class Capture:
 
     def __init__(self, colors: torch.Tensor, cameras: list[Camera]) -> None:
         self.colors, self.cameras = colors, cameras
-        self.painted = TexturedMesh(TEMPLATE, resolution=1)
+        self.painted = AverageTexture(TEMPLATE, resolution=1)
         self.painted.texture.copy_(colors)
 
     def state(self, frames: list[int]) -> HeadState:
@@ -94,7 +94,7 @@ def test_the_static_field_needs_nothing_of_the_state() -> None:
 def test_a_mesh_of_one_color_is_recovered_everywhere() -> None:
     color = torch.tensor([0.2, 0.5, 0.9])
     capture = Capture(color.repeat(len(FACES), 1), [camera()])
-    mesh = TexturedMesh(TEMPLATE, resolution=3).fit(capture, torch.tensor([0]))
+    mesh = AverageTexture(TEMPLATE, resolution=3).fit(capture, torch.tensor([0]))
     torch.testing.assert_close(mesh.texture, color.expand_as(mesh.texture), atol=1e-5, rtol=0)
     unseen = mesh.render(camera(from_behind=True), capture.state([0]), background=1.0)
     truth = capture.painted.render(camera(from_behind=True), capture.state([0]), background=1.0)
@@ -107,7 +107,7 @@ def test_a_mesh_of_one_color_is_recovered_everywhere() -> None:
 def test_faces_keep_their_own_colors_and_unseen_ones_get_the_mean() -> None:
     colors = torch.rand(len(FACES), 3, generator=torch.Generator().manual_seed(0))
     capture = Capture(colors, [camera(side=64)])
-    mesh = TexturedMesh(TEMPLATE, resolution=1).fit(capture, torch.tensor([0]))
+    mesh = AverageTexture(TEMPLATE, resolution=1).fit(capture, torch.tensor([0]))
     again = mesh.render(camera(side=64), capture.state([0]))
     torch.testing.assert_close(again.rgb, capture.painted.render(camera(side=64), capture.state([0])).rgb)
     hidden = VERTICES[FACES].mean(dim=1)[:, 2] < -0.05
@@ -122,6 +122,6 @@ def test_frames_that_never_show_the_mesh_are_an_error() -> None:
     seen = capture.pixels(0)
     capture.pixels = lambda frame: seen.replace(alpha=torch.zeros(24 * 24))  # type: ignore[method-assign,assignment]
     with pytest.raises(ValueError, match="no foreground pixel"):
-        TexturedMesh(TEMPLATE).fit(capture, torch.tensor([0]))
+        AverageTexture(TEMPLATE).fit(capture, torch.tensor([0]))
     with pytest.raises(ValueError, match="resolution is 0"):
-        TexturedMesh(TEMPLATE, resolution=0)
+        AverageTexture(TEMPLATE, resolution=0)

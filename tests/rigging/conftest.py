@@ -4,7 +4,7 @@ import pytest
 import torch
 import trimesh
 
-from headfields.mesh import TexturedMesh
+from headfields.mesh import Mesh
 from headfields.ops.closest_triangle import TriangleBVH
 from headfields.synthetic.head.model import procedural_head
 from headfields.synthetic.head.texture import procedural_head_texture
@@ -33,7 +33,7 @@ def sealed_scan(head, place, subdivisions=5):
     keep = (hit.face >= 0) & (vertices[:, 1] > -0.175) & (hit.distance < 0.5)
     faces = faces[keep[faces].all(1)]
     used, index = faces.unique(return_inverse=True)
-    return TexturedMesh(vertices[used], index.reshape(-1, 3), uv[used], index.reshape(-1, 3), texture)
+    return Mesh(vertices[used], index.reshape(-1, 3), uv=uv[used], uv_faces=index.reshape(-1, 3), texture=texture)
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,7 @@ import json
 import pytest
 import torch
 
-from headfields.mesh.textured import read_textured
+from headfields.mesh.files import load_mesh
 from headfields.rigging import read_scan_landmarks
 from headfields.rigging.landmarks import landmarks_of
 
@@ -54,10 +54,10 @@ def test_a_scan_with_its_material(tmp_path):
     )
     (tmp_path / "a.mtl").write_text("newmtl skin\nmap_Kd color.png\n")
     Image.new("RGB", (3, 2), (255, 0, 51)).save(tmp_path / "color.png")
-    mesh = read_textured(tmp_path / "scan.obj", scale=0.01)
+    mesh = load_mesh(tmp_path / "scan.obj", scale=0.01)
     assert mesh.faces.shape == (2, 3) and mesh.texture.shape == (2, 3, 3) and mesh.vertices.max() == 0.01
     torch.testing.assert_close(mesh.texture[0, 0], torch.tensor([1.0, 0, 0.2]))
     with pytest.raises(FileNotFoundError, match="texture"):
-        read_textured(tmp_path / "scan.obj", texture=tmp_path / "no.png")
+        load_mesh(tmp_path / "scan.obj", texture=tmp_path / "no.png")
     (tmp_path / "a.mtl").unlink()
-    assert read_textured(tmp_path / "scan.obj").texture is None
+    assert load_mesh(tmp_path / "scan.obj").texture is None

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from headfields.heads.mouth.closing import boundary_loops
-from headfields.mesh import TexturedMesh
+from headfields.mesh import Mesh
 from headfields.rigging import close_pinholes, cut_lips, find_scan_landmarks, lip_sides, lips_parted
 from tests.rigging.conftest import sealed_scan
 
@@ -23,7 +23,7 @@ def sheet(count=24, jitter=0.0):
     right = points[faces].mean(1)[:, 0] > 0.013
     uv_faces = faces.clone()
     uv_faces[right] += len(uv)
-    return TexturedMesh(points.float(), faces, torch.cat([uv, uv * 0.5]), uv_faces)
+    return Mesh(points.float(), faces, uv=torch.cat([uv, uv * 0.5]), uv_faces=uv_faces)
 
 
 LINE = torch.tensor([[-0.031, -0.003, 0.097], [-0.01, 0.0021, 0.1], [0.012, 0.0019, 0.1], [0.028, -0.002, 0.097]])
@@ -105,13 +105,13 @@ def test_landmarks_are_not_guessed():
 def test_pinholes_by_the_line_are_closed_and_others_are_not(textured):
     mesh = sheet()
     if not textured:
-        mesh = TexturedMesh(mesh.vertices, mesh.faces)
+        mesh = Mesh(mesh.vertices, mesh.faces)
     middle = mesh.vertices[mesh.faces].mean(1)
     away = (middle[:, :2] - torch.tensor([0.0, 0.002])).norm(dim=1) < 0.006
     elsewhere = (middle[:, :2] - torch.tensor([0.0, 0.04])).norm(dim=1) < 0.006
     keep = ~(away | elsewhere)
-    holed = TexturedMesh(
-        mesh.vertices, mesh.faces[keep], mesh.uv, None if mesh.uv_faces is None else mesh.uv_faces[keep]
+    holed = Mesh(
+        mesh.vertices, mesh.faces[keep], uv=mesh.uv, uv_faces=None if mesh.uv_faces is None else mesh.uv_faces[keep]
     )
     closed = close_pinholes(holed, LINE)
     assert len(boundary_loops(holed.faces)) == 3 and len(boundary_loops(closed.faces)) == 2

@@ -9,8 +9,8 @@ import torch
 import headfields as hf
 from headfields.heads import FlameHead, SmplxHead
 from headfields.heads.mouth.closing import boundary_loops
-from headfields.mesh import TexturedMesh
-from headfields.mesh.textured import read_textured
+from headfields.mesh import Mesh
+from headfields.mesh.files import load_mesh
 from headfields.retargeting import surface_of_head
 from headfields.rigging import Cut, RiggedTemplate, rig_pictures, rig_template
 from headfields.rigging.rig import _zip
@@ -151,7 +151,7 @@ def with_doubled_seam(mesh):
     faces = mesh.faces.clone()
     faces[left] = number[faces[left]]
     vertices = torch.cat([mesh.vertices, mesh.vertices[seam]])
-    return TexturedMesh(vertices, faces, torch.cat([mesh.uv, mesh.uv[seam]]), None, mesh.texture), seam
+    return Mesh(vertices, faces, uv=torch.cat([mesh.uv, mesh.uv[seam]]), texture=mesh.texture), seam
 
 
 def test_a_seam_with_doubled_vertices_does_not_open(sealed, head):
@@ -213,7 +213,7 @@ def test_lips_that_move_alike_stay_together(sealed):
 
 
 def test_a_real_scan(tmp_path):
-    mesh = read_textured(shared("scans/lee_perry_smith/head.obj"))
+    mesh = load_mesh(shared("scans/lee_perry_smith/head.obj"))
     made = rig_template(mesh, procedural_body(), progress=False)
     rig = made.rig
     assert made.parted and made.eyes_closed and len(made.landmarks.points) >= 8

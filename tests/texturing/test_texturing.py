@@ -9,9 +9,7 @@ from PIL import Image
 
 from headfields.cli import main
 from headfields.files.errors import CaptureError
-from headfields.mesh import TexturedMesh
-from headfields.mesh.obj import write_obj
-from headfields.mesh.textured import read_textured
+from headfields.mesh import Mesh, load_mesh, save_mesh
 from headfields.ops.srgb import linear_from_srgb, srgb_from_linear
 from headfields.texturing import (
     PosedImages,
@@ -20,7 +18,6 @@ from headfields.texturing import (
     make_template,
     read_posed_images,
     refine_mesh,
-    save_textured,
     template_pictures,
     view_gains,
 )
@@ -71,7 +68,7 @@ def test_what_nobody_sees_is_filled_from_around():
 def test_refinement_brings_the_proxy_nearer_to_the_truth():
     _, faces, uv, uv_faces = bumpy()
     proxy, images, held = poor_mesh(), photographs(views(10, 96)), views(4, 96, offset=13.0)
-    made = make_template(images, TexturedMesh(proxy, faces, uv, uv_faces), 96)
+    made = make_template(images, Mesh(proxy, faces, uv=uv, uv_faces=uv_faces), 96)
     options = RefineOptions(size=96, texture=96, bakes=2)
     found = refine_mesh(images, proxy, faces, uv, uv_faces, 40, options)
     assert surface_error(found.vertices) < 0.35 * surface_error(proxy)
@@ -164,19 +161,19 @@ def test_folders_that_cannot_be_read_say_why(tmp_path, unchecked):
     with pytest.raises(ValueError, match="steps is -1"):
         refine_mesh(images, vertices, faces, uv, uv_faces, -1)
     with pytest.raises(ValueError, match="the proxy has no faces"):
-        make_template(images, TexturedMesh(vertices, faces[:0]))
+        make_template(images, Mesh(vertices, faces[:0]))
 
 
 def test_the_command_bakes_what_can_be_read_again(tmp_path, capsys):
     _, faces, _, _ = bumpy()
     folder = written(tmp_path / "set", photographs(views(6, 48)))
-    write_obj(tmp_path / "proxy.obj", poor_mesh().numpy(), faces.numpy())
+    save_mesh(tmp_path / "proxy.obj", Mesh(poor_mesh(), faces))
     out = tmp_path / "made" / "template.obj"
     arguments = ["template", "--capture", str(folder), "--proxy", str(tmp_path / "proxy.obj"), "--out", str(out)]
     assert main([*arguments, "--refine", "2", "--resolution", "64", "--size", "48"]) == 0
     said = capsys.readouterr().out
     assert "new ones are made" in said and "of the texture was seen" in said and "vertices moved" in said
-    mesh = read_textured(out)
+    mesh = load_mesh(out)
     assert mesh.texture is not None and mesh.texture.shape == (64, 64, 3) and mesh.faces.equal(faces)
     for name in ("views.png", "turntable.png", "texture.png", "seen.png"):
         assert (out.parent / "template_pictures" / name).is_file()
@@ -200,17 +197,17 @@ def test_the_command_says_what_does_not_go_together(arguments, message, capsys):
 def test_a_textured_mesh_survives_its_file(tmp_path):
     vertices, faces, uv, uv_faces = bumpy()
     texture = (torch.rand(8, 8, 3) * 255).round() / 255
-    path = save_textured(tmp_path / "deep" / "mesh.obj", TexturedMesh(vertices, faces, uv, uv_faces, texture))
-    again = read_textured(path)
+    path = save_mesh(tmp_path / "deep" / "mesh.obj", Mesh(vertices, faces, uv=uv, uv_faces=uv_faces, texture=texture))
+    again = load_mesh(path)
     assert again.vertices.equal(vertices) and again.uv.equal(uv) and again.uv_faces.equal(uv_faces)
     torch.testing.assert_close(again.texture, texture)
-    plain = read_textured(save_textured(tmp_path / "plain.obj", TexturedMesh(vertices, faces)))
+    plain = load_mesh(save_mesh(tmp_path / "plain.obj", Mesh(vertices, faces)))
     assert plain.uv is None and plain.texture is None
 
 
 def test_pictures_show_captured_baked_and_difference(tmp_path):
     vertices, faces, uv, uv_faces = bumpy()
     images = photographs(views(3, 32))
-    made = make_template(images, TexturedMesh(vertices, faces, uv, uv_faces), 32)
+    made = make_template(images, Mesh(vertices, faces, uv=uv, uv_faces=uv_faces), 32)
     sheet = template_pictures(made, images, tmp_path, views=2, size=40)
     assert sheet.shape[1] == 80 and sheet.shape[0] >= 120

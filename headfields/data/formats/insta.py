@@ -18,7 +18,8 @@ from headfields.data.formats.insta_transforms import InstaFrame, intrinsics_of, 
 from headfields.data.image_files import ImageHeader, Kind, decode_image, exists, image_header, read_numbers
 from headfields.data.labels import Label
 from headfields.files.errors import CaptureError
-from headfields.mesh.obj import ObjMesh, ObjReader, PlausibleSize, read_obj
+from headfields.mesh.mesh import Mesh
+from headfields.mesh.obj import MeshFileError, ObjReader
 
 OPTIONAL = {
     "exp_path": "expression coefficients",
@@ -75,7 +76,10 @@ def read_insta(folder: Path) -> Recording:
     canonical_path = folder / "canonical.obj"
     if not exists(canonical_path):
         raise CaptureError(f"{folder}: canonical.obj is missing; copy it there, every mesh follows its topology")
-    canonical = read_obj(canonical_path, "canonical.obj")
+    try:
+        canonical = ObjReader().read(canonical_path, "canonical.obj")
+    except MeshFileError as error:
+        raise CaptureError(str(error)) from error
     if not len(canonical.faces):
         raise CaptureError(f"canonical.obj: {canonical_path} has no faces; it is cut short: export it again")
     frames, splits = read_frames(folder, report)
@@ -103,7 +107,7 @@ def read_insta(folder: Path) -> Recording:
     looks = [_look(readers, index, intrinsics[index], scale) for index in telling]
     try:
         evidence = [_evidence(look, matrices[index]) for look, index in zip(looks, telling, strict=True)]
-        decision = decide_convention(evidence, canonical.faces, size)
+        decision = decide_convention(evidence, canonical.faces.numpy(), size)
     except CaptureError as error:
         raise CaptureError(f"{folder}: {error}") from None
     camera_to_world = np.stack([decision.camera_to_world(matrix) for matrix in matrices])
@@ -114,7 +118,7 @@ def read_insta(folder: Path) -> Recording:
         readers.check_view(index, look.vertices)
     scores = ", ".join(f"{name} {score:.3f}" for name, score in decision.scores.items())
     report.append(f"camera convention: {decision.name} (scores: {scores}; {decision.used})")
-    report += misalignments(looks, canonical.faces)
+    report += misalignments(looks, canonical.faces.numpy())
 
     return Recording(
         path=folder,
@@ -234,12 +238,10 @@ def _depth_scale(frames: list[InstaFrame], report: list[str]) -> float:
 class _Readers:
     """Decodes one frame's files; every error names the frame and the field."""
 
-    def __init__(
-        self, frames: list[InstaFrame], files: list[_Files], canonical: ObjMesh, size: tuple[int, int]
-    ) -> None:
+    def __init__(self, frames: list[InstaFrame], files: list[_Files], canonical: Mesh, size: tuple[int, int]) -> None:
         self.frames, self.files, self.size = frames, files, size
         self.vertex_count, self.faces = len(canonical.vertices), canonical.faces
-        self.plausible = PlausibleSize(canonical)
+        self.plausible = _PlausibleSize(canonical)
         self.cameras: tuple[np.ndarray, np.ndarray] | None = None  # world-to-camera and intrinsics, once decided
         self.matte_from_label = False
         self.obj = ObjReader()
@@ -249,35 +251,39 @@ class _Readers:
 
     def head(self, index: int) -> tuple[np.ndarray, np.ndarray | None]:
         frame, entry = self.frames[index], self.files[index]
-        mesh = self.obj.read(entry.mesh, f"{frame.where}: mesh_path")
+        try:
+            mesh = self.obj.read(entry.mesh, f"{frame.where}: mesh_path")
+        except MeshFileError as error:
+            raise CaptureError(str(error)) from error
+        vertices = mesh.vertices.numpy()
         if len(mesh.vertices) != self.vertex_count:
             raise CaptureError(
                 f"{frame.where}: mesh_path {entry.mesh.name} has {len(mesh.vertices)} vertices; "
                 f"canonical.obj has {self.vertex_count}; expected one topology: export them together"
             )
         if mesh.faces is not self.faces:
-            if not np.array_equal(mesh.faces, self.faces):
+            if not mesh.faces.equal(self.faces):
                 raise CaptureError(
                     f"{frame.where}: mesh_path {entry.mesh.name} has other faces than "
                     "canonical.obj; expected one topology: export them together"
                 )
-            self.faces = mesh.faces  # the reader hands out one array per face block: the next compare by identity
-        fault = self.plausible.fault(mesh.vertices)
+            self.faces = mesh.faces  # files with equal faces share one tensor, so the next are compared by identity
+        fault = self.plausible.fault(vertices)
         if fault is not None:
             raise CaptureError(
                 f"{frame.where}: mesh_path {entry.mesh.name} cannot be a pose of canonical.obj, {fault}; "
                 "expected meters and canonical.obj's order of vertices"
             )
-        self.check_view(index, mesh.vertices)
+        self.check_view(index, vertices)
         if entry.exp is None:
-            return mesh.vertices, None
+            return vertices, None
         expression = read_numbers(entry.exp, frame.where, "exp_path")
         if len(expression) != self.expression_width:
             raise CaptureError(
                 f"{frame.where}: exp_path {entry.exp.name} has {len(expression)} coefficients; "
                 f"{self.frames[0].name} has {self.expression_width}; expected as many in every frame"
             )
-        return mesh.vertices, expression
+        return vertices, expression
 
     def check_view(self, index: int, vertices: np.ndarray) -> None:
         """Refuses a frame whose camera does not see its mesh, once the cameras are known."""
@@ -314,6 +320,42 @@ class _Readers:
                 "expected 68 lines of x y"
             )
         return values.reshape(68, 2)
+
+
+class _PlausibleSize:
+    """Whether meshes of one topology are about as large as the canonical one: same unit, order of vertices, no outlier.
+
+    Args:
+        canonical: with at least one face.
+
+    Raises:
+        CaptureError: the canonical mesh is a single point.
+    """
+
+    def __init__(self, canonical: Mesh) -> None:
+        edges = np.sort(canonical.faces.numpy()[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2), axis=1)
+        self._edges = np.unique(edges, axis=0)
+        self._mean, _, self._extent = self._measures(canonical.vertices.numpy())
+        if not self._mean > 0:
+            raise CaptureError("canonical.obj: all of its vertices are in one place; export it again")
+
+    def fault(self, vertices: np.ndarray) -> str | None:
+        """What is wrong with the vertices (V, 3), or None."""
+        mean, longest, extent = self._measures(vertices)
+        for what, value, usual in (("edges average", mean, self._mean), ("extent is", extent, self._extent)):
+            if not usual / 3 < value < usual * 3:
+                return f"its {what} {value:.3g} m, canonical.obj's {usual:.3g} m"
+        if longest > self._extent:
+            return f"it has an edge of {longest:.3g} m, and canonical.obj is {self._extent:.3g} m across"
+        return None
+
+    def _measures(self, vertices: np.ndarray) -> tuple[float, float, float]:
+        """Mean and greatest length of the edges, diagonal of the bounding box of the vertices in use."""
+        ends = vertices[self._edges].astype(np.float64)
+        length = np.linalg.norm(ends[:, 0] - ends[:, 1], axis=1)
+        flat = ends.reshape(-1, 3)
+        extent = np.linalg.norm(flat.max(axis=0) - flat.min(axis=0))
+        return float(length.mean()), float(length.max()), float(extent)
 
 
 def _telling_frames(matrices: np.ndarray) -> list[int]:

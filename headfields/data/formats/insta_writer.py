@@ -12,7 +12,8 @@ from PIL import Image
 from torch import Tensor
 
 from headfields.data.formats.insta_transforms import TEST_FRAMES, VAL_FRAMES
-from headfields.mesh.obj import ObjMesh, write_obj
+from headfields.mesh.files import save_mesh
+from headfields.mesh.mesh import Mesh
 from headfields.records import Camera
 
 
@@ -67,8 +68,7 @@ def write_insta(
         ValueError: no frames, more test frames than frames, another number of vertices or coefficients, images and
             maps of different sizes or types, values that are not finite, or a skewed camera.
     """
-    canonical = ObjMesh(canonical_vertices.detach().cpu().numpy(), faces.detach().cpu().numpy())
-    writer = InstaWriter(folder, canonical, depth_unit)
+    writer = InstaWriter(folder, Mesh(canonical_vertices, faces.long()), depth_unit)
     for index, frame in enumerate(frames):
         pose = np.linalg.inv(frame.camera.world_to_camera.detach().cpu().double().reshape(4, 4).numpy())
         writer.add(f"{index:05d}", frame, pose)
@@ -90,14 +90,14 @@ class InstaWriter:
         depth_unit: meters per unit of depth.
     """
 
-    def __init__(self, folder: Path | str, canonical: ObjMesh, depth_unit: float) -> None:
+    def __init__(self, folder: Path | str, canonical: Mesh, depth_unit: float) -> None:
         self.folder = Path(folder)
         self._canonical, self._depth_unit = canonical, depth_unit
         self._entries: list[dict[str, object]] = []
         self._size: tuple[int, int] | None = None
         self._width: int | None = None
         self.folder.mkdir(parents=True, exist_ok=True)
-        write_obj(self.folder / "canonical.obj", canonical.vertices, canonical.faces, canonical.uv, canonical.uv_faces)
+        save_mesh(self.folder / "canonical.obj", canonical)
 
     @property
     def count(self) -> int:
@@ -113,9 +113,7 @@ class InstaWriter:
         self._check(frame)
         files = {"file_path": f"images/{stem}.png", "mesh_path": f"meshes/{stem}.obj"}
         _save(self.folder / files["file_path"], frame.image)
-        mesh = self.folder / files["mesh_path"]
-        mesh.parent.mkdir(exist_ok=True)
-        write_obj(mesh, frame.vertices.detach().cpu().numpy(), self._canonical.faces)
+        save_mesh(self.folder / files["mesh_path"], Mesh(frame.vertices.detach().cpu(), self._canonical.faces.cpu()))
         if frame.expression is not None:
             files["exp_path"] = f"flame/exp/{stem}.txt"
             _numbers(self.folder / files["exp_path"], frame.expression.detach().cpu().numpy()[:, None])

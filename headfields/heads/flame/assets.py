@@ -10,7 +10,6 @@ import numpy as np
 from headfields.files.arrays import load_arrays
 from headfields.files.unpickler import to_array
 from headfields.heads.landmarks import LandmarkEmbedding, make_embedding, read_embeddings
-from headfields.mesh.obj import read_obj
 
 __all__ = ["FlameAssets", "read_masks", "read_template_uv"]
 
@@ -173,7 +172,7 @@ def read_template_uv(path: str | Path, faces: np.ndarray, vertex_count: int) -> 
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path} is not a file")
-    mesh = read_obj(path, "uv")
+    mesh = ObjReader().read(path, "uv")
     if mesh.uv is None or mesh.uv_faces is None:
         raise ValueError(f"{path} has no vt, or a face without them; texture coordinates come from the template OBJ")
     if len(mesh.vertices) != vertex_count or len(mesh.faces) != len(faces):
@@ -186,10 +185,11 @@ def read_template_uv(path: str | Path, faces: np.ndarray, vertex_count: int) -> 
         for row, face in enumerate(mesh.faces.tolist())
         for turn in range(3)
     }
+    uv_faces = mesh.uv_faces.numpy()
     corners = np.empty(faces.shape, np.int64)
     for index, face in enumerate(map(tuple, np.asarray(faces).tolist())):
         if face not in place:
             raise ValueError(f"{path} has no face {face}, which is face {index} of the model; it is another mesh")
         row, turn = place[face]
-        corners[index] = np.roll(mesh.uv_faces[row], -turn)
-    return mesh.uv.astype(np.float64), corners
+        corners[index] = np.roll(uv_faces[row], -turn)
+    return mesh.uv.numpy().astype(np.float64), corners

@@ -8,7 +8,7 @@ import torch
 
 from headfields.data.capture import Capture
 from headfields.data.formats.insta_writer import CapturedFrame, InstaWriter
-from headfields.mesh.obj import ObjMesh
+from headfields.mesh.mesh import Mesh
 from headfields.tracking.rig.body import TrackedBody
 from headfields.tracking.rig.fit import TemplateFit
 
@@ -37,7 +37,7 @@ def write_tracked_capture(
     if not frames:
         raise ValueError("write_tracked_capture: fits is empty; no frame was tracked")
     canonical = rig.template().canonical_vertices[: len(rig.template_vertices)]
-    writer = InstaWriter(out, ObjMesh(canonical.cpu().numpy(), rig.faces.cpu().numpy()), 0.001)
+    writer = InstaWriter(out, Mesh(canonical, rig.faces), 0.001)
     for frame in frames:
         fit = fits[frame]
         state = body.state([fit.pose])

@@ -43,7 +43,7 @@ def test_round_trip_is_exact(written: Path) -> None:
     }  # fmt: skip
     state, cameras = capture.state(capture.splits["all"]), capture.camera(capture.splits["all"])
     assert capture.state([2, 0]).frame_id.tolist() == [2, 0]
-    torch.testing.assert_close(torch.from_numpy(capture.recording.canonical.vertices), vertices, rtol=0, atol=0)
+    torch.testing.assert_close(capture.recording.canonical.vertices, vertices, rtol=0, atol=0)
     for i, frame in enumerate(frames):
         torch.testing.assert_close(state.vertices[i], frame.vertices, rtol=0, atol=0)
         torch.testing.assert_close(state.expression[i], frame.expression, rtol=0, atol=0)
@@ -219,7 +219,7 @@ def test_writer_refuses(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="test_frames is 3"):
         write_insta(tmp_path, frames, vertices, faces, test_frames=3)
     with pytest.raises(ValueError, match="frame 0 has 362 vertices; canonical_vertices has 361"):
-        write_insta(tmp_path, frames, vertices[1:], faces)
+        write_insta(tmp_path, frames, vertices[1:], faces[(faces < len(vertices) - 1).all(1)])
 
 
 def test_one_frame(tmp_path: Path) -> None:
