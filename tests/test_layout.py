@@ -1,0 +1,69 @@
+"""Imports inside the library run one way, as docs/layout.md says, and never in a circle."""
+
+import ast
+import graphlib
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = ROOT / "headfields"
+PAGE = ROOT / "docs" / "layout.md"
+
+
+def modules() -> dict[str, Path]:
+    """Dotted name and file of every module of the library, but for the package itself, which only names the rooms."""
+    dotted = {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
+        for path in PACKAGE.rglob("*.py")
+    }
+    return {name: path for name, path in dotted.items() if name != "headfields"}
+
+
+def imported(path: Path, known: dict[str, Path]) -> Iterator[str]:
+    """The library's modules that a file imports, late and under `TYPE_CHECKING` too."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            for name in node.names:
+                full = f"{node.module}.{name.name}"
+                yield full if full in known else node.module
+        elif isinstance(node, ast.Import):
+            yield from (name.name for name in node.names)
+
+
+def imports() -> dict[str, set[str]]:
+    known = modules()
+    return {name: {other for other in imported(path, known) if other in known} - {name} for name, path in known.items()}
+
+
+def floors() -> dict[str, int]:
+    """The floor of each room, from the page: the block of code whose lines are floors, the lowest first."""
+    block = re.search(r"```text\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    assert block is not None, "docs/layout.md lists the floors in a block of text"
+    return {room: floor for floor, line in enumerate(block[1].strip().splitlines()) for room in line.split()}
+
+
+def room(module: str) -> str:
+    return module.split(".")[1]
+
+
+def test_no_circle_of_imports() -> None:
+    order = list(graphlib.TopologicalSorter(imports()).static_order())  # raises CycleError, which names the circle
+    assert len(order) > 200
+
+
+def test_every_room_has_a_floor() -> None:
+    assert {room(name) for name in modules()} == set(floors())
+
+
+def test_imports_go_to_lower_floors() -> None:
+    floor = floors()
+    upward = [
+        f"{name} imports {other}"
+        for name, others in imports().items()
+        for other in others
+        if room(name) != room(other) and floor[room(name)] <= floor[room(other)]
+    ]
+    assert not upward
+
+
