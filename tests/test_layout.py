@@ -65,5 +65,3 @@ def test_imports_go_to_lower_floors() -> None:
         if room(name) != room(other) and floor[room(name)] <= floor[room(other)]
     ]
     assert not upward
-
-
