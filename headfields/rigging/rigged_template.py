@@ -23,7 +23,7 @@ from headfields.heads.smplx import SmplxHead
 __all__ = ["RiggedTemplate"]
 
 _LANDMARKS = {5: ("lmk_face_idx", "lmk_b_coords"), 55: ("lmk_faces_idx", "lmk_bary_coords")}
-_ROLES = ("neck_joint", "skull", "jaw_joint", "eye_joints")
+_ROLES = ("neck_joint", "skull_joint", "jaw_joint", "eye_joints")
 
 
 class RiggedTemplate(SkinnedHead):
