@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 import headfields as hf
-from headfields.cli.commands import train
+from headfields.cli.train import train
 from headfields.data.labels import Label, labels_of
 from headfields.training import evaluate
 from headfields.viz import save_image, side_by_side

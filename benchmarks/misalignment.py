@@ -49,7 +49,7 @@ def main() -> None:
     truth = np.load(tracked) if tracked.is_file() else None
     generator = torch.Generator().manual_seed(arguments.seed)
     rows, seconds = [], []
-    for frame in runs.spread(capture.splits["test"].tolist(), arguments.frames):
+    for frame in runs.evenly_spaced(capture.splits["test"].tolist(), arguments.frames):
         camera, state = capture.camera([frame]), capture.state([frame])
         camera = hf.Camera(camera.world_to_camera[0], camera.intrinsics[0], camera.size)
         if truth is None:

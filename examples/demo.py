@@ -13,7 +13,8 @@ from typing import Any
 import torch
 
 import headfields as hf
-from headfields.cli.commands import render, train
+from headfields.cli.render import render
+from headfields.cli.train import train
 from headfields.synthetic.captures import write_head_capture
 from headfields.training import evaluate
 from headfields.viz import save_image, side_by_side

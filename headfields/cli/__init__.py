@@ -1,11 +1,23 @@
-"""The `headfields` command. Each subcommand is a thin layer over the library; heavy imports wait until it runs."""
+"""The `headfields` command: one subcommand a file.
 
+The function `train` in `headfields/cli/train.py` is the command `headfields train`: its signature and docstring are the
+arguments and the help text. PyTorch and the rest of the library are imported when a command runs, so that `--help`
+does not wait for them.
+"""
+
+import importlib
 import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from headfields.cli.errors import CommandError, Interrupted
+
+COMMANDS = (
+    "synth", "train", "train-prior", "track", "evaluate", "render", "mesh", "compare-meshes", "convert-flame", "rig",
+    "template", "synth-template", "track-template", "doctor",
+)  # fmt: skip
+"""In the order of the help text."""
 
 DESCRIPTION = """Differentiable head avatars: train one on a capture, measure it, look at it.
 
@@ -25,30 +37,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     import tyro
 
-    from headfields.cli import commands, prior_commands, template_commands
-
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in arguments or os.environ.get("HEADFIELDS_DEBUG", "") not in ("", "0")
     arguments = [argument for argument in arguments if argument != "--debug"]
-    subcommands: dict[str, Callable[..., Any]] = {
-        "synth": commands.synth,
-        "train": commands.train,
-        "train-prior": prior_commands.train_prior,
-        "track": prior_commands.track,
-        "evaluate": commands.evaluate,
-        "render": commands.render,
-        "mesh": commands.mesh,
-        "compare-meshes": commands.compare_meshes,
-        "convert-flame": commands.convert_flame,
-        "rig": template_commands.rig,
-        "template": template_commands.template,
-        "synth-template": template_commands.synth_template,
-        "track-template": template_commands.track_template,
-        "doctor": commands.doctor,
-    }
     try:
         tyro.extras.subcommand_cli_from_dict(
-            subcommands,
+            {command: _function(command) for command in COMMANDS},
             prog="headfields",
             description=DESCRIPTION,
             args=arguments,
@@ -68,8 +62,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _function(command: str) -> Callable[..., Any]:
+    """The function of a command: "train-prior" is `headfields.cli.train_prior.train_prior`."""
+    name = command.replace("-", "_")
+    function: Callable[..., Any] = getattr(importlib.import_module(f"headfields.cli.{name}"), name)
+    return function
+
+
 def _one_line(error: Exception) -> str:
-    """The reason alone where the library gave one, and the kind of error with it where Python did."""
+    """The message alone if the library raised the error, with the error's type if Python did."""
     text = " ".join(str(error).split()) or "no message"
     expected = isinstance(error, CommandError | ValueError | FileNotFoundError | NotADirectoryError)
     return f"error: {text}" if expected else f"error: {type(error).__name__}: {text} (--debug shows where)"

@@ -1,12 +1,16 @@
-"""How arguments that several subcommands have are shown in help texts."""
+"""Argument types that several commands share: how tyro names and parses them."""
 
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
-Capture = Annotated[Path, tyro.conf.arg(metavar="DIR")]
-OtherCapture = Annotated[Path | None, tyro.conf.arg(metavar="DIR")]
-OtherFile = Annotated[Path | None, tyro.conf.arg(metavar="FILE")]
-Number = tyro.conf.arg(metavar="N")
+Count = Annotated[int, tyro.conf.arg(metavar="N")]
+OptionalInt = Annotated[int | None, tyro.conf.arg(metavar="N")]
+OptionalFloat = Annotated[float | None, tyro.conf.arg(metavar="N")]
+Folder = Annotated[Path, tyro.conf.arg(metavar="DIR")]
+OptionalFolder = Annotated[Path | None, tyro.conf.arg(metavar="DIR")]
+OptionalFile = Annotated[Path | None, tyro.conf.arg(metavar="FILE")]
+Rig = Annotated[Path, tyro.conf.arg(metavar="RIG.npz")]
 Run = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+NewRun = Annotated[Path, tyro.conf.arg(metavar="RUN")]

@@ -1,9 +1,9 @@
-"""What a subcommand raises to end with a reason."""
+"""Exceptions that end a command with one line for the user."""
 
 
 class CommandError(Exception):
-    """The command cannot be carried out; the message is one line for the user."""
+    """The command cannot be carried out; the message is one line that says why."""
 
 
 class Interrupted(Exception):
-    """Ctrl-C ended the command in good order; the message says what is left to go on from."""
+    """Ctrl-C ended the command in good order; the message says what there is to resume from."""

@@ -1,4 +1,4 @@
-"""Cameras and states for videos: around the head, through its expressions, and after another capture."""
+"""Camera paths and head motion for videos: turntable, expressions, retargeting from another capture."""
 
 import math
 from collections.abc import Iterator
@@ -15,26 +15,38 @@ from headfields.records import Camera, HeadState
 
 @dataclass(frozen=True)
 class Shot:
-    """One picture to take: a camera (a batch of one), a state of one frame, and which frame of a driver it follows."""
+    """One image to render.
+
+    Attributes:
+        camera: one camera, alone or as a batch of one.
+        state: of one frame.
+        driver: the frame of the driving capture that the state follows.
+    """
 
     camera: Camera
     state: HeadState
     driver: int | None = None
 
 
+def recorded(capture: Any, frame: int) -> Shot:
+    """A frame of a capture as recorded."""
+    index = torch.tensor([frame])
+    return Shot(capture.camera(index)[0], capture.state(index))
+
+
 def turntable(capture: Any, frame: int, count: int, degrees: float | int) -> Iterator[Shot]:
-    """The head in one frame's state, seen from that frame's camera as it goes around the head's vertical axis.
+    """One frame's head from that frame's camera as it circles the head's vertical axis.
 
     Args:
-        capture: where the camera and the state come from.
+        capture: of the camera and the state.
         frame: which frame.
-        count: number of pictures.
-        degrees: the whole angle; from 360 on the camera goes round, below it swings to both sides and back.
+        count: number of shots.
+        degrees: the whole angle; from 360 on the camera goes around, below it swings to both sides and back.
     """
     index = torch.tensor([frame])
     camera, state = capture.camera(index), capture.state(index)
-    corners = state.vertices[0]
-    center = (corners.amin(0) + corners.amax(0)) / 2
+    vertices = state.vertices[0]
+    center = (vertices.amin(0) + vertices.amax(0)) / 2
     for i in range(count):
         turn = i / count
         angle = math.radians(degrees) * (turn if degrees >= 360 else math.sin(2 * math.pi * turn) / 2)
@@ -51,34 +63,35 @@ def orbit(camera: Camera, center: Float[Tensor, "3"], angle: float | int) -> Cam
     return camera.replace(world_to_camera=camera.world_to_camera @ turn)
 
 
-def expressions(capture: Any, count: int, how_many: int) -> Iterator[Shot]:
-    """From the most neutral training frame to the strongest of each expression coefficient, and back, by turns.
+def expressions(capture: Any, count: int, coefficients: int) -> Iterator[Shot]:
+    """From the most neutral training frame to the strongest of each expression coefficient, and back, in turn.
 
-    The coefficients taken are those that vary most. Vertices and expressions between two frames are interpolated
-    linearly; the camera is that of the neutral frame.
+    The coefficients are those that vary most. Vertices and expressions between two frames are interpolated linearly;
+    the camera is the neutral frame's.
 
     Args:
-        capture: where the states come from.
-        count: pictures for each expression.
-        how_many: how many expressions.
+        capture: of the states.
+        count: shots of each expression.
+        coefficients: number of expressions.
 
     Raises:
         CommandError: the capture has no expressions.
     """
     frames = torch.as_tensor(capture.splits["train"])
-    every = capture.state(frames)
-    if every.expression is None or not every.expression.shape[1]:
+    states = capture.state(frames)
+    if states.expression is None or not states.expression.shape[1]:
         raise CommandError(f"capture {capture.name!r} has no expression coefficients; --mode expressions needs them")
-    neutral = int(every.expression.norm(dim=-1).argmin())
+    neutral = int(states.expression.norm(dim=-1).argmin())
     camera = capture.camera(frames[neutral : neutral + 1])
-    for coefficient in every.expression.std(dim=0, correction=0).argsort(descending=True)[:how_many].tolist():
-        extreme = int((every.expression[:, coefficient] - every.expression[neutral, coefficient]).abs().argmax())
+    for coefficient in states.expression.std(dim=0, correction=0).argsort(descending=True)[:coefficients].tolist():
+        extreme = int((states.expression[:, coefficient] - states.expression[neutral, coefficient]).abs().argmax())
         for i in range(count):
-            yield Shot(camera, between(every[neutral], every[extreme], (1 - math.cos(2 * math.pi * i / count)) / 2))
+            amount = (1 - math.cos(2 * math.pi * i / count)) / 2
+            yield Shot(camera, _interpolated(states[neutral], states[extreme], amount))
 
 
-def between(first: HeadState, second: HeadState, amount: float | int) -> HeadState:
-    """Vertices and expression of two states, linearly interpolated; the rest is the first's, but it is no frame."""
+def _interpolated(first: HeadState, second: HeadState, amount: float | int) -> HeadState:
+    """The first state with vertices and expression linearly interpolated toward the second, and no frame number."""
     expression = first.expression
     if first.expression is not None and second.expression is not None:
         expression = torch.lerp(first.expression, second.expression, amount)
@@ -87,7 +100,7 @@ def between(first: HeadState, second: HeadState, amount: float | int) -> HeadSta
 
 
 def retargeted(capture: Any, driver: Any, frames: list[int]) -> Iterator[Shot]:
-    """This capture's head moved as another one's, of whatever topology; see `headfields.retargeting.Retargeter`.
+    """This capture's head driven by another capture, of any topology; see `headfields.retargeting.Retargeter`.
 
     The head turns from its mean pose as the driver's does from its own; lens and image size are this capture's.
 
@@ -99,7 +112,7 @@ def retargeted(capture: Any, driver: Any, frames: list[int]) -> Iterator[Shot]:
     from headfields.retargeting import Retargeter, rest_camera
 
     retargeter = Retargeter.from_captures(driver, capture)
-    rests = [rest_camera(each.camera(_known(each))) for each in (driver, capture)]
+    rests = [rest_camera(each.camera(_training_frames(each))) for each in (driver, capture)]
 
     @torch.no_grad()
     def shot(frame: int) -> Shot:
@@ -107,9 +120,9 @@ def retargeted(capture: Any, driver: Any, frames: list[int]) -> Iterator[Shot]:
         camera = retargeter.camera(driver.camera(index), *rests)
         return Shot(camera[0], retargeter(driver.state(index)), frame)
 
-    return map(shot, frames)  # heads that do not fit are refused now, before a progress bar is drawn
+    return map(shot, frames)  # heads that do not fit are refused now, before a progress bar appears
 
 
-def _known(capture: Any) -> Tensor:
-    """The training frames, or all where none is for training."""
+def _training_frames(capture: Any) -> Tensor:
+    """The training frames, or all if the capture has none."""
     return torch.as_tensor(capture.splits["train"] if len(capture.splits["train"]) else capture.splits["all"])

@@ -1,8 +1,11 @@
-"""Building, finding and loading what a run is about, for the subcommands."""
+"""Run folders, captures, devices and presets, as the commands open them."""
 
 import ast
+import contextlib
 import inspect
 import sys
+import warnings
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,7 +13,10 @@ import torch
 
 from headfields.cli.errors import CommandError
 from headfields.data.capture import Mouth
-from headfields.runs.folder import RunFolder
+from headfields.runs.folder import RunFolder, RunWriteError
+from headfields.runs.lock import RunLockedError
+
+HeadFrame = Literal["auto", "keep", "normalize"]
 
 
 def choose_device(name: str) -> torch.device:
@@ -26,11 +32,8 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
-HeadFrame = Literal["auto", "keep", "normalize"]
-
-
 def open_capture(path: Path, memory: int, head_frame: HeadFrame = "auto", mouth: Mouth = "close") -> Any:
-    """The capture in a folder; `head_frame` and `mouth` as `headfields.data.load_capture` takes them."""
+    """The capture in a folder; `head_frame` and `mouth` as in `headfields.data.load_capture`."""
     from headfields.data import load_capture
 
     capture = load_capture(path, memory_budget_mb=memory, head_frame=head_frame, mouth=mouth)
@@ -43,7 +46,7 @@ def open_capture(path: Path, memory: int, head_frame: HeadFrame = "auto", mouth:
 
 
 def head_frame(config: dict[str, Any]) -> HeadFrame:
-    """How a run opened its capture for training; runs that do not say had it as it is on disk."""
+    """How a run opened its capture for training; "keep" for a run whose config.json does not say."""
     return "normalize" if config.get("head_frame") == "normalize" else "keep"
 
 
@@ -58,22 +61,21 @@ def capture_of(config: dict[str, Any], other: Path | None, memory: int) -> Any:
 def model_arguments(model: str, overrides: list[str], capture: Any, device: torch.device) -> dict[str, Any]:
     """Arguments for a preset from `name=value` texts, checked against its signature.
 
-    What the preset has and is not given: `expression_width` is at most what the capture offers, `frames` the number of
-    its frames, and `small` is true on a CPU.
+    Three parameters of a preset have defaults of their own: `expression_width` is at most what the capture offers,
+    `frames` is the number of its frames, and `small` is true on a CPU.
 
     Raises:
-        CommandError: there is no such preset or argument, or a value is no Python literal.
+        CommandError: there is no such preset or argument, or a text is not `name=value`.
     """
     parameters = inspect.signature(_preset(model)).parameters
+    names = list(parameters)[1:]
     arguments: dict[str, Any] = {}
     for text in overrides:
         name, equals, value = text.partition("=")
         if not equals:
             raise CommandError(f"--set got {text!r}; expected name=value")
-        if name not in list(parameters)[1:]:
-            raise CommandError(
-                f"--set {text}: {model} has no argument {name!r}; it has {', '.join(list(parameters)[1:])}"
-            )
+        if name not in names:
+            raise CommandError(f"--set {text}: {model} has no argument {name!r}; it has {', '.join(names)}")
         try:
             arguments[name] = ast.literal_eval(value)
         except (ValueError, SyntaxError):
@@ -95,19 +97,43 @@ def build(model: str, arguments: dict[str, Any], capture: Any) -> Any:
     return _preset(model)(capture.template, **arguments)
 
 
+def start_or_resume(out: Path, resume: bool) -> tuple[RunFolder, dict[str, Any]]:
+    """The folder of a run to train, and its config.json, empty for a new run.
+
+    Raises:
+        CommandError: the folder holds a run, and `resume` is false.
+    """
+    run = RunFolder(out)
+    if not run.checkpoints:
+        return run, {}
+    if not resume:
+        raise CommandError(f"{run.path} holds a run already; --resume goes on with it, another --out starts a new one")
+    return run, run.config()
+
+
+def check_unchanged(run: RunFolder, before: dict[str, Any], config: dict[str, Any], names: Sequence[str]) -> None:
+    """Refuses to resume a run under another value of one of these entries of its config.json."""
+    for name in names:
+        if name in before and before[name] != config[name]:
+            raise CommandError(
+                f"--resume: {run.path} was trained with {name} {before[name]!r}, not {config[name]!r}; "
+                "give what it was trained with, or another --out"
+            )
+
+
 def open_run(path: Path) -> tuple[RunFolder, dict[str, Any]]:
-    """A run folder and its config."""
+    """A run folder and its config.json."""
     run = RunFolder(path)
     return run, run.config()
 
 
 def load_avatar(run: RunFolder, config: dict[str, Any], memory: int) -> Any:
-    """The trained avatar of a run; from the averaged weights of its last checkpoint if it has not ended yet.
+    """The trained avatar of a run, or the averaged weights of its last checkpoint if that is newer.
 
     Raises:
         CommandError: the run has neither.
     """
-    from headfields import decoders, deformers, encoders, renderers  # noqa: F401  (so that their parts are known)
+    from headfields import decoders, deformers, encoders, renderers  # noqa: F401  (registers their parts)
     from headfields.avatar import Avatar
     from headfields.runs import checkpoint
 
@@ -122,13 +148,33 @@ def load_avatar(run: RunFolder, config: dict[str, Any], memory: int) -> Any:
     return avatar
 
 
-def spread(frames: list[int], limit: int | None) -> list[int]:
-    """At most `limit` of the frames, evenly spread."""
+def evenly_spaced(frames: list[int], limit: int | None) -> list[int]:
+    """At most `limit` of the frames, evenly spaced."""
     if limit is None or limit >= len(frames):
         return frames
     if limit < 1:
         raise CommandError(f"--limit is {limit}; expected at least 1")
     return [frames[i * len(frames) // limit] for i in range(limit)]
+
+
+@contextlib.contextmanager
+def one_line_errors() -> Iterator[None]:
+    """Turns errors of training that are no mistake in the program into a `CommandError`."""
+    from headfields.training.ranks import PeerError
+    from headfields.training.trainer import NanLossError
+
+    try:
+        yield
+    except (NanLossError, PeerError, RunLockedError, RunWriteError) as error:
+        raise CommandError(str(error)) from error
+
+
+@contextlib.contextmanager
+def one_line_warnings() -> Iterator[None]:
+    """Shows warnings as one line, without the place in the code."""
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda message, *_, **__: print(f"headfields: warning: {message}", file=sys.stderr)
+        yield
 
 
 def _preset(model: str) -> Any:

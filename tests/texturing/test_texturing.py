@@ -182,10 +182,9 @@ def test_the_command_bakes_what_can_be_read_again(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--out", "t.npz"], "name --scan, a textured mesh, or both --capture"),
-        (["--out", "t.ply", "--scan", "s.obj"], "ending in .npz"),
-        (["--out", "t.obj", "--scan", "s.obj"], "a scan is rigged into an .npz file"),
-        (["--out", "t.npz", "--scan", "s.obj", "--proxy", "p.obj"], "exclude each other"),
+        (["--out", "t.npz"], "headfields rig takes a textured scan"),
+        (["--out", "t.npz", "--proxy", "p.obj"], "name both --capture"),
+        (["--out", "t.ply", "--capture", "c", "--proxy", "p.obj"], "ending in .npz"),
         (["--out", "t.obj", "--capture", "c", "--proxy", "p.obj", "--resolution", "4"], "--resolution is 4"),
     ],
 )

@@ -1,0 +1,169 @@
+"""`headfields render`: images and videos of a trained avatar."""
+
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from headfields.cli.arguments import OptionalFolder, OptionalInt, Run
+from headfields.cli.errors import CommandError
+
+
+def render(
+    run: Run,
+    /,
+    mode: Literal["frames", "turntable", "expressions"] = "frames",
+    motion: OptionalFolder = None,
+    out: Annotated[Path | None, tyro.conf.arg(metavar="PATH")] = None,
+    split: str = "test",
+    frames: Annotated[str | None, tyro.conf.arg(metavar="START:STOP[:STEP]")] = None,
+    limit: OptionalInt = None,
+    compare: bool = False,
+    degrees: float = 60.0,
+    seconds: float = 4.0,
+    fps: int = 25,
+    scale: float = 1.0,
+    background: float = 1.0,
+    capture: OptionalFolder = None,
+    memory: int = 2048,
+    device: str = "auto",
+) -> None:
+    """Render images or a video of a trained avatar.
+
+    frames: the frames of a split, one PNG each. turntable: a video around the head. expressions: a video from the
+    most neutral frame to the strongest of each of the first expressions, and back. --motion DIR: a video of another
+    capture's images beside the avatar, which that capture drives; the two may be different head models.
+
+    Args:
+        run: Folder of the run.
+        mode: What to render, unless --motion is given.
+        motion: Capture whose motion drives the avatar.
+        out: A folder for frames, an .mp4 or .gif file for a video; RUN/renders/... if not given.
+        split: Frames to render, or frames of the driving capture.
+        frames: Frames to render in place of a split, as 0:100:2.
+        limit: At most so many frames, evenly spaced over the split; in expressions, at most so many expressions.
+        compare: In frames: truth | rendering | error side by side.
+        degrees: In turntable: the whole angle; 360 goes around, less swings from side to side.
+        seconds: Length of a turntable, or of one expression.
+        fps: Frames a second of videos.
+        scale: Size of the images relative to the capture's.
+        background: Gray behind the head, in [0, 1].
+        capture: Another capture than the run was trained on, for its frames and cameras.
+        memory: Megabytes for decoded frames.
+        device: cpu, cuda, cuda:1, ...; auto is CUDA where there is one.
+    """
+    import torch
+    from tqdm.auto import tqdm
+
+    from headfields.cli import motion as shots
+    from headfields.cli import runs
+    from headfields.runs.folder import write_picture
+    from headfields.training import evaluation
+    from headfields.training.frames import choose_frames
+
+    kind = mode if motion is None else "motion"
+    if seconds <= 0 or fps < 1 or scale <= 0:
+        raise CommandError(f"--seconds is {seconds}, --fps {fps} and --scale {scale}; all must be positive")
+    if not 0 <= background <= 1:
+        raise CommandError(f"--background is {background}; expected a gray level in [0, 1]")
+    if compare and kind != "frames":
+        raise CommandError("--compare goes with --mode frames alone: the other modes have nothing to compare with")
+    if kind != "frames" and out is not None and out.suffix not in (".mp4", ".gif"):
+        raise CommandError(f"--out is {out}; a video's name ends in .mp4 or .gif")
+    folder, config = runs.open_run(run)
+    torch_device = runs.choose_device(device)
+    avatar = runs.load_avatar(folder, config, memory).to(torch_device)
+    source = runs.capture_of(config, capture, memory)
+
+    def image_of(shot: shots.Shot) -> Any:
+        camera = shot.camera if scale == 1 else shot.camera.scaled(scale)
+        return avatar.render(camera.to(torch_device), shot.state.to(torch_device), background).rgb
+
+    if kind == "frames":
+        out = out or folder.path / "renders" / split
+        for frame in tqdm(_select(source, split, frames, limit), unit="frame", file=sys.stderr):
+            if compare:
+                image, _ = evaluation.picture(avatar, source, frame, background, torch_device)
+            else:
+                image = image_of(shots.recorded(source, frame))
+            write_picture(out / f"{frame:05d}.png", image)
+        print(out)
+        return
+
+    out = out or folder.path / "renders" / f"{kind}.mp4"
+    count = max(round(seconds * fps), 1)
+    if motion is not None:
+        driver = runs.open_capture(motion, memory, mouth=config.get("mouth", "close"))
+        driving_frames = _select(driver, split, frames, limit)
+        count = len(driving_frames)
+        sequence = shots.retargeted(source, driver, driving_frames)
+    elif mode == "turntable":
+        sequence = shots.turntable(source, choose_frames(source, split)[0], count, degrees)
+    else:
+        expressions = list(shots.expressions(source, count, limit or 4))
+        count = len(expressions)
+        sequence = iter(expressions)
+
+    def images() -> Iterator[Any]:
+        for shot in tqdm(sequence, total=count, unit="frame", file=sys.stderr):
+            image = image_of(shot).cpu()
+            if shot.driver is not None:
+                image = torch.cat([_driving_image(driver, shot.driver, background, len(image)), image], dim=1)
+            yield image
+
+    _write_video(out, images(), fps)
+    print(out)
+
+
+def _select(capture: Any, split: str, frames: str | None, limit: int | None) -> list[int]:
+    """The frames of a slice, START:STOP[:STEP], or of a split, `limit` of them."""
+    from headfields.cli import runs
+    from headfields.training.frames import choose_frames
+
+    if frames is None:
+        return runs.evenly_spaced(choose_frames(capture, split), limit)
+    try:
+        bounds = [int(part) if part else None for part in frames.split(":")]
+        if not 2 <= len(bounds) <= 3:
+            raise ValueError
+        selected = list(range(len(capture)))[slice(*bounds)]
+    except ValueError as error:
+        raise CommandError(f"--frames is {frames!r}; expected START:STOP[:STEP], as 0:100:2") from error
+    if not selected:
+        raise CommandError(f"--frames {frames}: capture {capture.name!r} has none of them, of {len(capture)}")
+    return runs.evenly_spaced(selected, limit)
+
+
+def _driving_image(driver: Any, frame: int, background: float | int, height: int) -> Any:
+    """The driver's own image over the background, scaled to a height in pixels."""
+    import torch
+
+    image = driver.image(frame)
+    alpha = image[..., 3:]
+    picture = (image[..., :3] * alpha + background * (1 - alpha)).movedim(-1, 0)[None]
+    size = (height, max(round(image.shape[1] * height / image.shape[0]), 1))
+    scaled = torch.nn.functional.interpolate(picture, size, mode="bilinear", align_corners=False, antialias=True)
+    return scaled[0].movedim(0, -1)
+
+
+def _write_video(path: Path, images: Iterable[Any], fps: int) -> None:
+    """Writes images (H, W, 3) in [0, 1] as an .mp4 or .gif file, which appears when it is whole."""
+    import imageio.v2 as imageio
+    import torch
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.stem}.part{path.suffix}")
+    video = {"fps": fps, "macro_block_size": 1, "quality": 8}
+    settings: dict[str, Any] = video if path.suffix == ".mp4" else {"duration": 1000 / fps, "loop": 0}
+    try:
+        writer: Any
+        with imageio.get_writer(temporary, **settings) as writer:
+            for image in images:
+                pixels = (image.clamp(0, 1) * 255).round().to(torch.uint8).numpy()
+                height, width = pixels.shape[0] // 2 * 2, pixels.shape[1] // 2 * 2  # H.264 needs even sizes
+                writer.append_data(pixels[:height, :width])
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

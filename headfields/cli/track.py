@@ -1,0 +1,82 @@
+"""`headfields track`: fit a prior's head to a capture."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from headfields.cli.arguments import Count, Folder, NewRun, OptionalFile, OptionalInt
+
+
+def track(
+    capture: Folder,
+    prior: Annotated[Path, tyro.conf.arg(metavar="FILE")],
+    out: NewRun,
+    frames: OptionalInt = None,
+    every: Count = 1,
+    resume: bool = False,
+    quick: bool = False,
+    hold_pose: bool = False,
+    image: bool = False,
+    stage1_only: bool = False,
+    landmarks: OptionalFile = None,
+    hair: Literal["auto", "yes", "no"] = "auto",
+    mesh: OptionalInt = None,
+    seed: OptionalInt = None,
+    memory: int = 2048,
+    device: str = "auto",
+) -> None:
+    """Fit a prior's head to a capture: `headfields track --capture DIR --prior FILE --out RUN`.
+
+    Shape, appearance, light and a color affine once, expression and head pose for each frame: first frame by frame,
+    then all together, smoothly. RUN receives meshes, codes, poses, a picture of each frame, a video, errors.json (how
+    well each frame fits, and why frames failed), profile.json, and the same in MonoNPHM's layout. Frames that fail are
+    named and left out. Ctrl-C ends it in good order; the same command with --resume continues to the same result.
+    Weights and steps are MonoNPHM's, except for the terms that keep people likely.
+
+    Args:
+        capture: Folder of the capture; it needs landmarks.
+        prior: Folder of `headfields train-prior`, or its prior.safetensors.
+        out: Folder of the run.
+        frames: Only the first so many frames.
+        every: Only every so many frames.
+        resume: Continue with what is in RUN.
+        quick: Fewer rays, samples and steps, for minutes on a CPU, and poses held a little to where frames start; our
+            own choice.
+        hold_pose: Trust the capture's head pose, and stay close to it; our own choice.
+        image: The first frame alone, with the weights and steps for a single image.
+        stage1_only: Leave the second stage out.
+        landmarks: File of the prior's landmarks; landmarks.npz beside the prior, or derived from its scans, if not
+            given.
+        hair: Whether the prior's heads have hair; if not, the capture's hair is masked out. auto: no, for priors
+            trained on parametric heads.
+        mesh: Cells along the longest side of the grid for meshes; 0 makes none.
+        seed: Of rays and samples.
+        memory: Megabytes for decoded frames.
+        device: cpu, cuda, cuda:1, ...; auto is CUDA where there is one.
+    """
+    from dataclasses import replace
+
+    from headfields.cli import runs
+    from headfields.cli.tracking_runs import check_frames, print_errors, run_tracker
+    from headfields.tracking import Stage1, Tracker, TrackingOptions, open_prior
+
+    check_frames(frames, every)
+    torch_device = runs.choose_device(device)
+    source = runs.open_capture(capture, memory)
+    model = open_prior(prior, landmarks, {"auto": None, "yes": True, "no": False}[hair])
+    options = TrackingOptions.quick() if quick else TrackingOptions()
+    if image:
+        options = replace(options, stage1=Stage1.single_image(), stage2=None)
+    if stage1_only:
+        options = replace(options, stage2=None)
+    if hold_pose:
+        options = options.holding_pose()
+    if mesh is not None:
+        options = replace(options, mesh_resolution=mesh)
+    if seed is not None:
+        options = replace(options, seed=seed)
+    numbers = list(range(0, len(source), every))[: 1 if image else frames]
+    tracker = Tracker(model, source, out, options, numbers, device=torch_device)
+    print_errors(run_tracker(tracker, out, len(numbers), resume), len(numbers))
+    print(out)

@@ -1,0 +1,60 @@
+"""`headfields track-template`: track a rigged scan through a capture."""
+
+from headfields.cli.arguments import Count, Folder, NewRun, OptionalInt, Rig
+from headfields.cli.errors import CommandError
+
+
+def track_template(
+    rig: Rig,
+    capture: Folder,
+    out: NewRun,
+    frames: OptionalInt = None,
+    every: Count = 1,
+    resume: bool = False,
+    quick: bool = False,
+    no_color: bool = False,
+    stage1_only: bool = False,
+    memory: int = 1024,
+) -> None:
+    """Track a rigged scan through a capture: `headfields track-template --rig RIG.npz --capture DIR --out RUN`.
+
+    Fits the body's placement, neck, head, jaw and expression of each frame, and one light, to colors, mattes and
+    visible landmarks, back views included; then all frames together, smoothly. The capture provides images, mattes,
+    landmarks and the lens. RUN receives a picture of each frame, videos, errors.json, profile.json and `capture`, a
+    capture with the tracked meshes that `headfields train vp360 --capture RUN/capture` trains on. Frames that fail are
+    named and left out. Ctrl-C ends it in good order; the same command with --resume continues to the same result. The
+    energy and its weights are our own choice.
+
+    Args:
+        rig: The file of `headfields rig`, with its texture.
+        capture: Folder of the capture; at least one frame needs landmarks, to start from.
+        out: Folder of the run.
+        frames: Only the first so many frames.
+        every: Only every so many frames.
+        resume: Continue with what is in RUN.
+        quick: Smaller images and fewer steps.
+        no_color: Leave the photometric term out: silhouettes and landmarks alone.
+        stage1_only: Leave the pass over all frames together out.
+        memory: Megabytes for decoded frames.
+    """
+    from dataclasses import replace
+
+    from headfields.cli import runs
+    from headfields.cli.tracking_runs import check_frames, print_errors, run_tracker
+    from headfields.rigging import RiggedTemplate
+    from headfields.tracking.rig import TemplateTracker, TemplateTrackingOptions
+
+    check_frames(frames, every)
+    template = RiggedTemplate.from_file(rig)
+    if template.texture is None and not no_color:
+        raise CommandError(f"{rig} has no texture to compare colors with; rig a textured scan, or give --no-color")
+    source = runs.open_capture(capture, memory)
+    options = TemplateTrackingOptions.quick() if quick else TemplateTrackingOptions()
+    if no_color:
+        options = options.without_color()
+    if stage1_only:
+        options = replace(options, joint_steps=0)
+    numbers = list(range(0, len(source), every))[:frames]
+    tracked = run_tracker(TemplateTracker(template, source, out, options, numbers), out, len(numbers), resume)
+    print_errors(tracked, len(numbers))
+    print(f"next: headfields train vp360 --capture {tracked.capture} --out AVATAR --minutes 10")

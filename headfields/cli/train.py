@@ -1,0 +1,173 @@
+"""`headfields train`: train a preset of `headfields.models` on a capture."""
+
+import math
+import sys
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from headfields.cli.arguments import Count, Folder, NewRun, OptionalFloat, OptionalInt
+from headfields.cli.errors import CommandError, Interrupted
+
+FIXED = ("model", "arguments", "capture", "mouth", "seed")
+"""Entries of config.json that a resumed run cannot change."""
+
+
+def train(
+    model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")],
+    /,
+    capture: Folder,
+    out: NewRun,
+    minutes: OptionalFloat = None,
+    steps: OptionalInt = None,
+    resume: bool = False,
+    seed: OptionalInt = None,
+    rays: OptionalInt = None,
+    samples: OptionalInt = None,
+    frames: OptionalInt = None,
+    learning_rate: OptionalFloat = None,
+    network_learning_rate: OptionalFloat = None,
+    schedule: Literal["constant", "exponential"] | None = None,
+    depth: OptionalFloat = None,
+    opacity: OptionalFloat = None,
+    set: tuple[str, ...] = (),
+    mouth: Literal["close", "interior", "none"] | None = None,
+    memory: int = 2048,
+    device: str = "auto",
+    devices: Count = 1,
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] | None = None,
+) -> None:
+    """Train a model on a capture: `headfields train insta --capture DIR --out RUN --minutes 10`.
+
+    RUN receives config.json, log.jsonl, images/ (truth | rendering | error of a validation frame), checkpoint/ and at
+    the end avatar.safetensors. --minutes or --steps ends training; both count from its start, over resumptions. Ctrl-C
+    saves a checkpoint, and the same command with --resume continues from it. With --resume, options that are not given
+    are those that the run was started with; a warning on stderr lists those that differ.
+
+    Args:
+        model: A preset of headfields.models, e.g. insta.
+        capture: Folder of the capture.
+        out: Folder of the run.
+        minutes: Stop after so many minutes of training in all.
+        steps: Stop after so many optimizer steps in all.
+        resume: Continue from the run's checkpoint, with the model and options of its config.json.
+        seed: Of weights, frames and pixels; 0 if not given. A resumed run keeps its own.
+        rays: Rays of the first step. The defaults of this and the following options are the model's; INSTA: 2048. More
+            rays give a smoother gradient and take longer.
+        samples: Samples of a step; as empty space is learned, the number of rays adapts to it. INSTA: 14000. 0 keeps
+            the number of rays.
+        frames: Frames of a step that the rays come from; INSTA: 8.
+        learning_rate: Adam's rate for the tables; INSTA: 0.02. INSTA was released with 0.00175 for everything,
+            constant over 33,000 steps; a short run learns faster with a higher rate that falls.
+        network_learning_rate: Adam's rate for the networks, which tolerate less than the tables; INSTA: 0.001.
+        schedule: constant (as INSTA was released) or exponential (to a tenth over the run, better for short ones; the
+            default).
+        depth: Weight of the depth prior; INSTA: 0.1; 0 leaves it out. The published 1.25 costs quality in a short run.
+        opacity: Weight of a loss on the matte, 0 if not given (as INSTA); 0.1 clears the background sooner.
+        set: Arguments of the preset as name=value, e.g. --set levels=8 log2_table_size=16.
+        mouth: For a tracked mesh that ends at the lips: close (if not given) puts faces across them; interior adds a
+            cavity with teeth; none leaves it open. evaluate and render use the run's.
+        memory: Megabytes for decoded frames.
+        device: cpu, cuda, cuda:1, ...; auto is CUDA where there is one.
+        devices: Number of processes that train together, each on its own GPU (on the CPU they share its cores) and on
+            its share of each step's rays. The command starts the others itself, unless torchrun does.
+        precision: 32-true (if not given), bf16-mixed or 16-mixed: the networks compute in 16 bits. For GPUs.
+    """
+    import contextlib
+
+    import torch
+
+    from headfields.cli import runs
+    from headfields.runs.folder import writing
+    from headfields.runs.lock import run_lock
+    from headfields.training.ranks import PeerError
+    from headfields.training.recipes import recipe_of
+    from headfields.training.trainer import NanLossError, Trainer
+
+    run, before = runs.start_or_resume(out, resume)
+    recipe = recipe_of(model)
+    given = {
+        "rays": rays, "samples": samples, "frames": frames, "learning_rate": learning_rate,
+        "network_learning_rate": network_learning_rate, "schedule": schedule, "depth": depth, "opacity": opacity,
+        "precision": precision,
+    }  # fmt: skip
+    options = _training_options(given, before.get("training", {}), recipe.options)
+    options |= _limits({"minutes": minutes, "steps": steps}, before.get("training", {}))
+    for name in ("depth", "opacity", "samples"):
+        if not options[name] >= 0:
+            raise CommandError(f"--{name} is {options[name]}; expected 0 (none) or more")
+    run.check_writable()
+    torch_device = runs.choose_device(device)
+    mouth = mouth or before.get("mouth", "close")
+    head_frame = runs.head_frame(before) if before else "auto"
+    source = runs.open_capture(capture, memory, head_frame, mouth)
+    arguments = runs.model_arguments(model, list(set), source, torch_device)
+    if before.get("model") == model and not set:
+        arguments = before["arguments"]
+    config: dict[str, Any] = {
+        "model": model,
+        "arguments": arguments,
+        "capture": str(capture.resolve()),
+        "head_frame": "keep" if getattr(source, "head_frame", None) is None else "normalize",
+        "mouth": mouth,
+        "seed": before.get("seed", 0) if seed is None else seed,
+        "training": options,
+    }
+    runs.check_unchanged(run, before, config, FIXED)
+    torch.manual_seed(config["seed"])
+    avatar = runs.build(model, arguments, source)
+    with runs.one_line_warnings(), runs.one_line_errors(), contextlib.ExitStack() as stack:
+        trainer = Trainer(
+            avatar, source, recipe.losses_for(options, avatar), rays_per_step=options["rays"],
+            samples_per_step=options["samples"] or None, frames_per_step=options["frames"],
+            schedule=options["schedule"], seed=config["seed"], out=out, device=torch_device, devices=devices,
+            precision=options["precision"], learning_rate=options["learning_rate"],
+            network_learning_rate=options["network_learning_rate"], **recipe.trainer, **recipe.sampling(source),
+        )  # fmt: skip
+
+        def begin() -> None:
+            run.create()
+            stack.enter_context(run_lock(run.path))
+            run.write_config(config)
+
+        def end() -> None:
+            # With one camera and state in its file, the avatar can be looked at without its capture.
+            frame = torch.as_tensor(source.splits["train"])[:1]
+            avatar.preview = (source.camera(frame)[0], source.state(frame))
+            with writing(run.avatar):
+                avatar.save(run.avatar)
+
+        try:
+            trainer.ranks.first_does(begin)
+            result = trainer.fit(steps=options["steps"], minutes=options["minutes"], resume=resume)
+            trainer.ranks.first_does(end)
+        except (PeerError, NanLossError):
+            if trainer.ranks.first:
+                raise
+            return  # process 0 reports the error; it would be killed first if this process exited with 1
+        if not trainer.ranks.first:
+            return
+    if result.interrupted:
+        raise Interrupted(f"interrupted at step {result.step}; the same command with --resume goes on from there")
+    psnr = "" if math.isnan(result.psnr) else f", {result.psnr:.2f} dB in training"
+    print(f"{result.step} steps in {result.seconds / 60:.1f} minutes{psnr}: {run.avatar}", file=sys.stderr)
+
+
+def _training_options(
+    given: Mapping[str, Any], before: Mapping[str, Any], defaults: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Each option as given, else as the run was trained with, else the model's default."""
+    return {
+        name: before.get(name, default) if given[name] is None else given[name] for name, default in defaults.items()
+    }
+
+
+def _limits(given: Mapping[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:
+    """The limits of training as given, else those of the run."""
+    limits = dict(given)
+    if all(limit is None for limit in limits.values()):
+        limits = {name: before.get(name) for name in limits}
+    if all(limit is None for limit in limits.values()):
+        raise CommandError("say when to stop: --minutes 10 or --steps 20000")
+    return limits
