@@ -27,7 +27,7 @@ STAGES = (
     ("sampler", "headfields.renderers.samplers", "OccupancySampler", "forward"),
     ("  near and far", "headfields.avatar", "Field", "near_far"),
     ("  canonicalize", "headfields.avatar", "Field", "canonicalize"),
-    ("    closest triangle", "headfields.ops.closest_triangle", "TriangleBVH", "closest"),
+    ("    closest triangle", "headfields.ops.triangle_bvh", "TriangleBVH", "closest"),
     ("color of what is seen", "headfields.avatar", "Field", "color"),
     ("encode and decode, both passes", "headfields.avatar", "Field", "decode"),
     ("  hash grid", "headfields.encoders.hash_grid", "HashGrid", "forward"),

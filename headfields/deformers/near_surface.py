@@ -7,7 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from headfields.deformers.mesh import MeshDeformer
-from headfields.ops.closest_triangle import TriangleBVH
+from headfields.ops.triangle_bvh import TriangleBVH
 from headfields.records import Canonical, HeadState
 
 

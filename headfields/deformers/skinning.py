@@ -9,8 +9,8 @@ from torch import Tensor
 
 from headfields.deformers.mesh import MeshDeformer
 from headfields.ops.affine import affine_inverse, apply_affine
-from headfields.ops.closest_triangle import ClosestPoint, TriangleBVH
 from headfields.ops.interpolate_rows import interpolate_rows
+from headfields.ops.triangle_bvh import ClosestPoint, TriangleBVH
 from headfields.records import Canonical, HeadState
 
 

@@ -13,8 +13,8 @@ from headfields.deformers.jacobian import point_jacobian
 from headfields.deformers.skinning import PosedSkeleton, SkinningDeformer
 from headfields.deformers.skinning_weights import SkinningWeights
 from headfields.ops.affine import affine_inverse, apply_affine, skin_points
-from headfields.ops.closest_triangle import TriangleBVH
 from headfields.ops.implicit import implicit_root
+from headfields.ops.triangle_bvh import TriangleBVH
 from headfields.parts import Deformer
 from headfields.records import Canonical, Record
 

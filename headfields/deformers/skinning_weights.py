@@ -7,8 +7,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from headfields.ops._checks import check_floating, check_shape
-from headfields.ops.closest_triangle import TriangleBVH
 from headfields.ops.interpolate_rows import interpolate_rows
+from headfields.ops.triangle_bvh import TriangleBVH
 from headfields.ops.vertex_geometry import triangle_areas
 from headfields.parts import Part
 

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from headfields.deformers.mesh import MeshDeformer
 from headfields.ops.blended_map import blended_map
-from headfields.ops.closest_triangle import TriangleBVH
 from headfields.ops.reference.blended_map import ring_weights
+from headfields.ops.triangle_bvh import TriangleBVH
 from headfields.ops.triangle_frames import Scaling, deformation_gradients, triangle_frames
 from headfields.ops.vertex_geometry import edge_neighbors
 from headfields.records import Canonical, HeadState

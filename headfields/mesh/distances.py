@@ -8,7 +8,7 @@ from torch import Tensor
 
 from headfields.mesh.mesh import Mesh
 from headfields.ops._checks import check_floating, check_shape
-from headfields.ops.closest_triangle import TriangleBVH
+from headfields.ops.triangle_bvh import TriangleBVH
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from torch import Tensor
 from headfields.avatar import Field
 from headfields.deformers.chain import Chain
 from headfields.deformers.mesh import MeshDeformer
-from headfields.ops.closest_triangle import TriangleBVH
+from headfields.ops.triangle_bvh import TriangleBVH
 from headfields.parts import Deformer
 from headfields.records import Canonical, FieldValues
 

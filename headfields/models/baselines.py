@@ -10,7 +10,7 @@ from headfields.avatar import Avatar
 from headfields.decoders import NeRFDecoder
 from headfields.deformers import Static
 from headfields.encoders import HashGrid
-from headfields.ops.closest_triangle import TriangleBVH
+from headfields.ops.triangle_bvh import TriangleBVH
 from headfields.records import Camera, HeadState, Rendering, Template
 from headfields.renderers import OccupancySampler, VolumeRenderer
 

@@ -3,7 +3,6 @@
 from headfields.ops.affine import affine_inverse, apply_affine, skin_points
 from headfields.ops.antialias import Crossings, MeshEdges, antialias, mesh_edges, silhouette_crossings
 from headfields.ops.blended_map import blended_map
-from headfields.ops.closest_triangle import ClosestPoint, TriangleBVH
 from headfields.ops.compositing import (
     accumulate,
     composite,
@@ -46,6 +45,7 @@ from headfields.ops.spherical_harmonics import spherical_harmonics
 from headfields.ops.srgb import linear_from_srgb, srgb_from_linear
 from headfields.ops.surface_alpha import laplace_density, neus_alpha, unclamped_alpha
 from headfields.ops.texture import MipPyramid, fill_texels, mip_pyramid, pad_charts, sample_texture
+from headfields.ops.triangle_bvh import ClosestPoint, TriangleBVH
 from headfields.ops.triangle_frames import deformation_gradients, triangle_frames
 from headfields.ops.unwrap import unwrap
 from headfields.ops.uv import UVRasterizer

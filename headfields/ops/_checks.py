@@ -1,5 +1,8 @@
 """Argument checks that the operations share: the message names operation, argument, its shape or dtype, and remedy."""
 
+from collections.abc import Callable
+from typing import Any, NoReturn
+
 import torch
 from torch import Tensor
 
@@ -44,3 +47,15 @@ def check_same_device(op: str, **tensors: Tensor | None) -> None:
     if len(set(devices.values())) > 1:
         listing = ", ".join(f"{name} on {device}" for name, device in devices.items())
         raise ValueError(f"{op}: arguments are on several devices ({listing}); move them to one with .to(device)")
+
+
+def no_third_derivative(op: str) -> Callable[..., NoReturn]:
+    """A backward for the second derivative of an operation that has no third: it raises NotImplementedError."""
+
+    def backward(ctx: Any, *grads: Tensor | None) -> NoReturn:
+        raise NotImplementedError(
+            f"{op}: a third derivative is asked for, and the operation has two; "
+            f"headfields.ops.reference.{op}.{op} has all of them"
+        )
+
+    return backward

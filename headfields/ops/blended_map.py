@@ -6,8 +6,8 @@ from torch import Tensor
 
 from headfields.ops._checks import check_floating, check_integer, check_same_device, check_shape
 from headfields.ops.dispatch import native, use_native
-from headfields.ops.packed import launch
 from headfields.ops.reference import blended_map as reference
+from headfields.ops.warp_launch import launch
 
 
 @torch.library.custom_op("headfields::blended_map", mutates_args=())

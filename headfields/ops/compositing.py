@@ -12,12 +12,16 @@ are left out the input is dense: its last axis runs along the ray and all before
 Half-precision input is computed and returned in float32.
 """
 
+from typing import Any
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from headfields.ops import packed
 from headfields.ops._checks import check_floating, check_integer, check_same_device, check_shape
+from headfields.ops.dispatch import native, use_native, use_warp
+from headfields.ops.reference import compositing as reference
+from headfields.ops.warp_launch import launch
 from headfields.records import Samples
 
 
@@ -41,7 +45,7 @@ def ray_offsets(ray: Int[Tensor, " m"], rays: int) -> Int[Tensor, " offsets"]:
     check_shape("ray_offsets", "ray", ray, "m")
     if rays < 0:
         raise ValueError(f"ray_offsets: rays is {rays}; expected the number of rays, 0 or more")
-    return packed.ray_offsets(ray.detach().long(), rays)
+    return _ray_offsets(ray.detach().long(), rays)
 
 
 def exclusive_sum(
@@ -65,7 +69,7 @@ def exclusive_sum(
     """
     values = _widen("exclusive_sum", "values", values)
     offsets = _packing("exclusive_sum", "values", values, ray, rays, offsets)
-    return packed.exclusive_sum(values.reshape(-1), offsets, False).reshape(values.shape)
+    return _exclusive_sum(values.reshape(-1), offsets, False).reshape(values.shape)
 
 
 def accumulate(
@@ -95,7 +99,7 @@ def accumulate(
     batch = weights.shape[:-1] if dense else (offsets.numel() - 1,)
     if values is None:
         empty = weights.new_empty(weights.numel(), 0)
-        return packed.weighted_sum(weights.reshape(-1), empty, offsets, True).reshape(batch)
+        return _weighted_sum(weights.reshape(-1), empty, offsets, True).reshape(batch)
     values = _widen("accumulate", "values", values)
     if values.shape[:-1] != weights.shape:
         raise ValueError(
@@ -105,7 +109,7 @@ def accumulate(
     channels = values.shape[-1]
     flat = values.reshape(weights.numel(), channels)
     flat_weights, flat = _same_dtype(weights.reshape(-1), flat)
-    return packed.weighted_sum(flat_weights, flat, offsets, False).reshape(*batch, channels)
+    return _weighted_sum(flat_weights, flat, offsets, False).reshape(*batch, channels)
 
 
 def weights_from_density(
@@ -141,7 +145,7 @@ def weights_from_density(
     check_same_device("weights_from_density", density=density, start=start, end=end)
     offsets = _packing("weights_from_density", "density", density, ray, rays, offsets)
     optical_depth = density * (end - start)
-    return packed.ray_weights(optical_depth.reshape(-1), offsets, False).reshape(density.shape)
+    return _ray_weights(optical_depth.reshape(-1), offsets, False).reshape(density.shape)
 
 
 def weights_from_alpha(
@@ -168,7 +172,7 @@ def weights_from_alpha(
     """
     alpha = _widen("weights_from_alpha", "alpha", alpha)
     offsets = _packing("weights_from_alpha", "alpha", alpha, ray, rays, offsets)
-    return packed.ray_weights(alpha.reshape(-1), offsets, True).reshape(alpha.shape)
+    return _ray_weights(alpha.reshape(-1), offsets, True).reshape(alpha.shape)
 
 
 def composite(
@@ -202,9 +206,9 @@ def composite(
     check_shape("composite", "weights", weights, str(len(samples)))
     check_shape("composite", "rgb", rgb, f"{len(samples)} 3")
     offsets = _packing("composite", "weights", weights, samples.ray, rays, offsets)
-    sums = packed.weighted_sum(weights, rgb, offsets, True)
+    sums = _weighted_sum(weights, rgb, offsets, True)
     color, opacity = sums[:, :3], sums[:, 3]
-    depth = packed.weighted_sum(weights, samples.middle[:, None].to(rgb.dtype), offsets, False)[:, 0]
+    depth = _weighted_sum(weights, samples.middle[:, None].to(rgb.dtype), offsets, False)[:, 0]
     if background is not None:
         if background.shape not in ((3,), (rays, 3)):
             raise ValueError(
@@ -252,3 +256,231 @@ def _packing(
         raise ValueError(f"{op}: ray has shape {tuple(ray.shape)}, but {name} has {tuple(tensor.shape)}")
     check_same_device(op, **{name: tensor, "ray": ray})
     return ray_offsets(ray, rays)
+
+
+# The registered operations. Each linear one is the derivative of its partner, so those two pairs differentiate to any
+# order; the quadrature weights have kernels up to their second derivative, and a third raises. All take `offsets`.
+
+
+@torch.library.custom_op("headfields::ray_offsets", mutates_args=())
+def _ray_offsets(ray: Tensor, rays: int) -> Tensor:
+    """Where each ray's samples begin, (rays + 1,); an error where `ray` is not sorted or out of range."""
+    if ray.device.type == "cpu" and native is not None:
+        offsets = ray.new_empty(rays + 1)
+        bad = native.ray_offsets(ray.contiguous(), offsets)
+    else:
+        offsets = reference.ray_offsets(ray, rays)
+        wrong = (ray < 0) | (ray >= rays)
+        wrong[1:] |= ray[1:] < ray[:-1]
+        bad = int(wrong.int().argmax()) if bool(wrong.any()) else -1
+    if bad >= 0:
+        value = int(ray[bad])
+        if not 0 <= value < rays:
+            raise ValueError(f"ray_offsets: ray[{bad}] is {value} with rays = {rays}; expected indices in [0, {rays})")
+        raise ValueError(
+            f"ray_offsets: ray is not sorted (ray[{bad}] is {value} after {int(ray[bad - 1])}); "
+            "packed samples are sorted by ray: reorder them with ray.argsort(stable=True)"
+        )
+    return offsets
+
+
+@_ray_offsets.register_fake
+def _(ray: Tensor, rays: int) -> Tensor:
+    return ray.new_empty(rays + 1)
+
+
+# The per-ray running sum, and its reverse.
+
+
+@torch.library.custom_op("headfields::exclusive_sum", mutates_args=())
+def _exclusive_sum(values: Tensor, offsets: Tensor, reverse: bool) -> Tensor:
+    """The sum of the values before each sample on its ray, or behind it with `reverse`."""
+    values, out = values.contiguous(), torch.empty_like(values, memory_format=torch.contiguous_format)
+    if use_native(values):
+        native.exclusive_sum(values, offsets, reverse, out, torch.get_num_threads())
+    elif use_warp(values):
+        launch("compositing.exclusive_sum", offsets.numel() - 1, values, offsets, reverse, out)
+    else:
+        return reference.exclusive_sum(values, offsets, reverse)
+    return out
+
+
+@_exclusive_sum.register_fake
+def _(values: Tensor, offsets: Tensor, reverse: bool) -> Tensor:
+    return values.new_empty(values.shape)
+
+
+def _keep_sum(ctx: Any, inputs: Any, output: Any) -> None:
+    _, offsets, ctx.reverse = inputs
+    ctx.save_for_backward(offsets)
+
+
+def _sum_derivative(ctx: Any, grad: Tensor) -> Any:
+    return torch.ops.headfields.exclusive_sum(grad, ctx.saved_tensors[0], not ctx.reverse), None, None
+
+
+_exclusive_sum.register_autograd(_sum_derivative, setup_context=_keep_sum)
+
+
+# The weighted sum along each ray. With `total`, one column more than the values have: the sum of the weights.
+
+
+@torch.library.custom_op("headfields::weighted_sum", mutates_args=())
+def _weighted_sum(weights: Tensor, values: Tensor, offsets: Tensor, total: bool) -> Tensor:
+    """(rays, C), or (rays, C + 1) with `total`, of (M,) weights and (M, C) values."""
+    rays, channels = offsets.numel() - 1, values.shape[1]
+    weights, values, out = weights.contiguous(), values.contiguous(), weights.new_empty(rays, channels + total)
+    if use_native(weights):
+        native.weighted_sum(weights, values.view(-1), offsets, channels, total, out.view(-1), torch.get_num_threads())
+    elif use_warp(weights):
+        launch("compositing.weighted_sum", (rays, channels + total), weights, values, offsets, out)
+    else:
+        return reference.weighted_sum(weights, values, offsets, total)
+    return out
+
+
+@_weighted_sum.register_fake
+def _(weights: Tensor, values: Tensor, offsets: Tensor, total: bool) -> Tensor:
+    return weights.new_empty(offsets.shape[0] - 1, values.shape[1] + int(total))
+
+
+@torch.library.custom_op("headfields::weighted_sum_backward", mutates_args=())
+def _weighted_sum_backward(
+    grad: Tensor, weights: Tensor, values: Tensor, offsets: Tensor, total: bool
+) -> tuple[Tensor, Tensor]:
+    """The gradients of weights and values for `grad` (rays, C or C + 1)."""
+    rays, channels = offsets.numel() - 1, values.shape[1]
+    grad, weights, values = grad.contiguous(), weights.contiguous(), values.contiguous()
+    out_weights, out_values = torch.empty_like(weights), torch.empty_like(values)
+    if use_native(weights):
+        native.weighted_sum_backward(
+            grad.view(-1), weights, values.view(-1), offsets, channels, total,
+            out_weights, out_values.view(-1), torch.get_num_threads(),
+        )  # fmt: skip
+    elif use_warp(weights):
+        launch("compositing.weighted_sum_backward", rays, grad, weights, values, offsets, out_weights, out_values)
+    else:
+        ray = torch.repeat_interleave(torch.arange(rays, device=offsets.device), offsets.diff())
+        spread = grad[ray]
+        out_weights = (spread[:, :channels] * values).sum(1) + (spread[:, channels] if total else 0)
+        out_values = spread[:, :channels] * weights[:, None]
+    return out_weights, out_values
+
+
+@_weighted_sum_backward.register_fake
+def _(grad: Tensor, weights: Tensor, values: Tensor, offsets: Tensor, total: bool) -> tuple[Tensor, Tensor]:
+    return weights.new_empty(weights.shape), values.new_empty(values.shape)
+
+
+def _keep_weighted(ctx: Any, inputs: Any, output: Any) -> None:
+    *tensors, ctx.total = inputs
+    ctx.save_for_backward(*tensors)
+
+
+def _weighted_derivative(ctx: Any, grad: Tensor) -> Any:
+    weights, values, offsets = ctx.saved_tensors
+    out = torch.ops.headfields.weighted_sum_backward(grad, weights, values, offsets, ctx.total)
+    return *out, None, None
+
+
+def _weighted_second_derivative(ctx: Any, grad_weights: Tensor, grad_values: Tensor) -> Any:
+    grad, weights, values, offsets = ctx.saved_tensors
+    channels = values.shape[1]
+    to_grad = torch.ops.headfields.weighted_sum(grad_weights, values, offsets, ctx.total)
+    from_values = torch.ops.headfields.weighted_sum(weights, grad_values, offsets, False)
+    to_grad = to_grad + torch.nn.functional.pad(from_values, (0, int(ctx.total)))
+    to_weights, to_values = torch.ops.headfields.weighted_sum_backward(
+        grad[:, :channels], grad_weights, grad_values, offsets, False
+    )
+    return to_grad, to_weights, to_values, None, None
+
+
+_weighted_sum.register_autograd(_weighted_derivative, setup_context=_keep_weighted)
+_weighted_sum_backward.register_autograd(_weighted_second_derivative, setup_context=_keep_weighted)
+
+
+# The quadrature weights, from optical depth or from alpha.
+
+
+@torch.library.custom_op("headfields::ray_weights", mutates_args=())
+def _ray_weights(values: Tensor, offsets: Tensor, alpha: bool) -> Tensor:
+    """(M,) weights of (M,) optical depths, or with `alpha` of alphas."""
+    values, out = values.contiguous(), torch.empty_like(values, memory_format=torch.contiguous_format)
+    if use_native(values):
+        native.ray_weights(values, offsets, alpha, out, torch.get_num_threads())
+    elif use_warp(values):
+        launch("compositing.ray_weights", offsets.numel() - 1, values, offsets, alpha, out)
+    else:
+        return reference.ray_weights(values, offsets, alpha)
+    return out
+
+
+@_ray_weights.register_fake
+def _(values: Tensor, offsets: Tensor, alpha: bool) -> Tensor:
+    return values.new_empty(values.shape)
+
+
+@torch.library.custom_op("headfields::ray_weights_backward", mutates_args=())
+def _ray_weights_backward(grad: Tensor, values: Tensor, offsets: Tensor, alpha: bool) -> Tensor:
+    """The gradient of the values for `grad` (M,)."""
+    grad, values = grad.contiguous(), values.contiguous()
+    out = torch.empty_like(values)
+    if use_native(values):
+        native.ray_weights_backward(grad, values, offsets, alpha, out, torch.get_num_threads())
+    elif use_warp(values):
+        launch("compositing.ray_weights_backward", offsets.numel() - 1, grad, values, offsets, alpha, out)
+    else:
+        return reference.ray_weights_backward(grad, values, offsets, alpha)
+    return out
+
+
+@_ray_weights_backward.register_fake
+def _(grad: Tensor, values: Tensor, offsets: Tensor, alpha: bool) -> Tensor:
+    return values.new_empty(values.shape)
+
+
+@torch.library.custom_op("headfields::ray_weights_double", mutates_args=())
+def _ray_weights_double(
+    direction: Tensor, grad: Tensor, values: Tensor, offsets: Tensor, alpha: bool
+) -> tuple[Tensor, Tensor]:
+    """The gradients of `grad` and values for `direction` (M,), the gradient of `ray_weights_backward`'s output."""
+    direction, grad, values = direction.contiguous(), grad.contiguous(), values.contiguous()
+    out_weights, out_values = torch.empty_like(values), torch.empty_like(values)
+    if use_native(values):
+        native.ray_weights_double(
+            direction, grad, values, offsets, alpha, out_weights, out_values, torch.get_num_threads()
+        )  # fmt: skip
+    elif use_warp(values):
+        reach = torch.empty_like(values)
+        launch("compositing.ray_weights_double", offsets.numel() - 1,
+               direction, grad, values, offsets, alpha, reach, out_weights, out_values)  # fmt: skip
+    else:
+        return reference.ray_weights_double(direction, grad, values, offsets, alpha)
+    return out_weights, out_values
+
+
+@_ray_weights_double.register_fake
+def _(
+    direction: Tensor, grad: Tensor, values: Tensor, offsets: Tensor, alpha: bool
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    return values.new_empty(values.shape), values.new_empty(values.shape)
+
+
+def _keep_weights(ctx: Any, inputs: Any, output: Any) -> None:
+    *tensors, ctx.alpha = inputs
+    ctx.save_for_backward(*tensors)
+
+
+def _weights_derivative(ctx: Any, grad: Tensor) -> Any:
+    values, offsets = ctx.saved_tensors
+    return torch.ops.headfields.ray_weights_backward(grad, values, offsets, ctx.alpha), None, None
+
+
+def _weights_second_derivative(ctx: Any, direction: Tensor) -> Any:
+    grad, values, offsets = ctx.saved_tensors
+    out = torch.ops.headfields.ray_weights_double(direction, grad, values, offsets, ctx.alpha)
+    return *out, None, None
+
+
+_ray_weights.register_autograd(_weights_derivative, setup_context=_keep_weights)
+_ray_weights_backward.register_autograd(_weights_second_derivative, setup_context=_keep_weights)

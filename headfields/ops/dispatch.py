@@ -64,6 +64,11 @@ def use_native(tensor: Tensor) -> bool:
     return tensor.device.type == "cpu" and cpu_backend() == "native"
 
 
+def use_warp(tensor: Tensor) -> bool:
+    """Whether a Warp kernel serves this tensor now (float32 only); if `use_native` does not either, the reference."""
+    return tensor.dtype == torch.float32 and not use_native(tensor)
+
+
 @contextlib.contextmanager
 def use_cpu_backend(name: CpuBackend) -> Iterator[None]:
     """Within the `with` block, CPU tensors run on the named backend.

@@ -8,7 +8,6 @@ integers; gradients that nobody asks for (`needs`) are neither computed nor allo
 import functools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -17,96 +16,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from headfields.ops import dispatch
-from headfields.ops._checks import check_floating, check_same_device, check_shape
+from headfields.ops._checks import check_floating, check_same_device, check_shape, no_third_derivative
+from headfields.ops.hash_grid_layout import HashGridLayout
 from headfields.ops.reference import hash_grid as reference
-
-_MAX_RESOLUTION = 2**24  # float32 counts cells exactly up to here
-
-
-@dataclass(frozen=True)
-class HashGridLayout:
-    """Which row of the table each vertex of each level has. The same rows on every backend, integer for integer.
-
-    Level l has `resolutions[l]` cells an axis, growing geometrically from `base_resolution` to `finest_resolution`
-    (Müller et al. 2022, eq. 2 and 3), and rows `offsets[l]` to `offsets[l + 1]` of the table. Where its
-    (resolution + 1)^d vertices fit into `2 ** log2_table_size` rows the level is dense: the vertex (x, y, z) has row
-    x + y (N + 1) + z (N + 1)². Otherwise it has 2 ** log2_table_size rows and the spatial hash of eq. 4 picks one.
-
-    Args:
-        levels: number of levels L, at least 1. With one level, its resolution is `base_resolution`.
-        features: features a level F, at least 1.
-        log2_table_size: binary logarithm of the most rows a level may have, 0 to 30.
-        base_resolution: cells an axis of the coarsest level.
-        finest_resolution: cells an axis of the finest level, at most 2**24.
-        dimensions: d, 1 to 4.
-
-    Raises:
-        ValueError: a value is out of range.
-    """
-
-    levels: int = 16
-    features: int = 2
-    log2_table_size: int = 19
-    base_resolution: int = 16
-    finest_resolution: int = 2048
-    dimensions: int = 3
-
-    def __post_init__(self) -> None:
-        def require(holds: bool, name: str, expected: str) -> None:
-            if not holds:
-                raise ValueError(f"HashGridLayout: {name} is {getattr(self, name)}; expected {expected}")
-
-        require(self.levels >= 1, "levels", "at least 1")
-        require(self.features >= 1, "features", "at least 1")
-        require(0 <= self.log2_table_size <= 30, "log2_table_size", "0 to 30")
-        require(1 <= self.dimensions <= 4, "dimensions", "1 to 4")
-        require(self.base_resolution >= 1, "base_resolution", "at least 1")
-        require(
-            self.base_resolution <= self.finest_resolution <= _MAX_RESOLUTION,
-            "finest_resolution",
-            f"base_resolution ({self.base_resolution}) to 2**24",
-        )
-
-    @functools.cached_property
-    def growth(self) -> float:
-        """The ratio b of one level's resolution to the one before (eq. 3); 1 for a single level."""
-        if self.levels == 1:
-            return 1.0
-        return math.exp(math.log(self.finest_resolution / self.base_resolution) / (self.levels - 1))
-
-    @functools.cached_property
-    def resolutions(self) -> tuple[int, ...]:
-        """Cells an axis of each level: floor(base b^l) (eq. 2)."""
-        # The small term keeps a power that is whole but for rounding, the finest one above all, from losing a cell.
-        return tuple(math.floor(self.base_resolution * self.growth**level + 1e-6) for level in range(self.levels))
-
-    @functools.cached_property
-    def dense(self) -> tuple[bool, ...]:
-        """Whether each level has a row of its own for every vertex."""
-        return tuple((n + 1) ** self.dimensions <= 2**self.log2_table_size for n in self.resolutions)
-
-    @functools.cached_property
-    def offsets(self) -> tuple[int, ...]:
-        """First row of each level, and `entries` at the end: `levels + 1` numbers."""
-        rows = [0]
-        for n, dense in zip(self.resolutions, self.dense, strict=True):
-            rows.append(rows[-1] + ((n + 1) ** self.dimensions if dense else 2**self.log2_table_size))
-        return tuple(rows)
-
-    @property
-    def entries(self) -> int:
-        """Rows of the table."""
-        return self.offsets[-1]
-
-    @property
-    def width(self) -> int:
-        """Features of a point: levels x features, a level's features together, coarsest level first."""
-        return self.levels * self.features
-
-    @functools.cached_property
-    def _key(self) -> list[int]:
-        return [self.levels, self.features, self.log2_table_size, self.base_resolution, self.finest_resolution,
-                self.dimensions]  # fmt: skip
+from headfields.ops.warp_launch import launch
 
 
 @functools.lru_cache(maxsize=64)
@@ -167,7 +80,7 @@ def hash_grid(
     if points.dtype == torch.float64 and not dispatch.use_native(points):
         return reference.hash_grid(points, table, layout, interpolation)
     flat = points.reshape(-1, layout.dimensions)
-    features = torch.ops.headfields.hash_grid(flat, table, layout._key, interpolation == "smoothstep")
+    features = torch.ops.headfields.hash_grid(flat, table, layout.key, interpolation == "smoothstep")
     return features.reshape(*points.shape[:-1], layout.width)
 
 
@@ -193,58 +106,45 @@ def _native_arguments(layout: HashGridLayout, smoothstep: bool) -> tuple:
 
 
 @functools.lru_cache(maxsize=64)
-def _warp_grid(layout: HashGridLayout, smoothstep: bool, device: str) -> Any:
+def _warp_grid(layout: HashGridLayout, smoothstep: bool, device: torch.device) -> Any:
     wp = dispatch.warp()
     from headfields.ops.kernels import hash_grid as kernels
 
     if layout.entries >= 2**31:
         raise ValueError(f"hash_grid (Warp): the layout has {layout.entries} entries; at most 2**31 - 1 can be indexed")
+    place = wp.device_from_torch(device)
     grid = kernels.Grid()
-    grid.resolution = wp.array(layout.resolutions, dtype=wp.int32, device=device)
-    grid.offset = wp.array(layout.offsets, dtype=wp.int32, device=device)
-    grid.hashed = wp.array([not dense for dense in layout.dense], dtype=wp.int32, device=device)
+    grid.resolution = wp.array(layout.resolutions, dtype=wp.int32, device=place)
+    grid.offset = wp.array(layout.offsets, dtype=wp.int32, device=place)
+    grid.hashed = wp.array([not dense for dense in layout.dense], dtype=wp.int32, device=place)
     grid.mask = 2**layout.log2_table_size - 1
     grid.dimensions, grid.features, grid.smoothstep = layout.dimensions, layout.features, int(smoothstep)
     return grid
 
 
 class _Warp:
-    """The three kernels with the bookkeeping that they share; tensors are contiguous and on one device."""
+    """The three kernels with the arguments that they share; tensors are contiguous and on one device."""
 
     def __init__(self, points: Tensor, direction: Tensor | None, layout: HashGridLayout, smoothstep: bool) -> None:
-        self.wp = dispatch.warp()
-        from headfields.ops.kernels import hash_grid as kernels
-
-        self.kernels = kernels
-        self.device = self.wp.device_from_torch(points.device)
-        self.stream = self.wp.stream_from_torch(points.device) if points.is_cuda else None
-        self.grid = _warp_grid(layout, smoothstep, str(self.device))
-        self.levels, self.count = layout.levels, points.shape[0]
+        grid = _warp_grid(layout, smoothstep, points.device)
+        self.shared = (grid, points, points if direction is None else direction)
         self.use_direction = int(direction is not None)
-        self.points = self.wp.from_torch(points)
-        self.direction = self.points if direction is None else self.wp.from_torch(direction)
-
-    def _launch(self, kernel: Any, dim: tuple[int, ...], *arguments: Any) -> None:
-        inputs = [self.grid, self.points, self.direction, *arguments]
-        self.wp.launch(kernel, dim=dim, inputs=inputs, device=self.device, stream=self.stream)
+        self.threads = (len(points), layout.levels)
 
     def gather(self, table: Tensor, plain: Tensor | None, at_undefined: float, out: Tensor) -> None:
-        main, other = self.wp.from_torch(table), self.wp.from_torch(table if plain is None else plain)
-        self._launch(
-            self.kernels.gather, (self.count, self.levels), main, other, self.use_direction, int(plain is not None),
-            at_undefined, self.wp.from_torch(out),
-        )  # fmt: skip
+        tables = (table, table if plain is None else plain, self.use_direction, int(plain is not None))
+        launch(f"hash_grid.gather_{_kind(table)}", self.threads, *self.shared, *tables, at_undefined, out)
 
     def scatter(self, grad: Tensor, total: Tensor) -> None:
-        arguments = (self.wp.from_torch(grad), self.use_direction, self.wp.from_torch(total))
-        self._launch(self.kernels.scatter, (self.count, self.levels), *arguments)
+        launch("hash_grid.scatter", self.threads, *self.shared, grad, self.use_direction, total)
 
     def point_gradient(self, grad: Tensor, table: Tensor, plain: Tensor | None, out: Tensor) -> None:
-        main, other = self.wp.from_torch(table), self.wp.from_torch(table if plain is None else plain)
-        self._launch(
-            self.kernels.point_gradient, (self.count,), self.wp.from_torch(grad), main, other, self.use_direction,
-            int(plain is not None), self.wp.from_torch(out),
-        )  # fmt: skip
+        tables = (table, table if plain is None else plain, self.use_direction, int(plain is not None))
+        launch(f"hash_grid.point_gradient_{_kind(table)}", self.threads[0], *self.shared, grad, *tables, out)
+
+
+def _kind(table: Tensor) -> str:
+    return "float16" if table.dtype == torch.float16 else "float32"
 
 
 @torch.library.custom_op("headfields::hash_grid", mutates_args=())
@@ -361,13 +261,6 @@ def _backward_backward(ctx, gg_points, gg_table):
     return *(grad if need else None for grad, need in zip(grads, needs, strict=True)), None, None, None
 
 
-def _no_third(ctx, *grads):
-    raise NotImplementedError(
-        "hash_grid: a third derivative is asked for, and the hash grid has two; "
-        "headfields.ops.reference.hash_grid.hash_grid has all of them"
-    )
-
-
 _hash_grid.register_autograd(_backward, setup_context=_save)
 _hash_grid_backward.register_autograd(_backward_backward, setup_context=_save_backward)
-_hash_grid_backward_backward.register_autograd(_no_third)
+_hash_grid_backward_backward.register_autograd(no_third_derivative("hash_grid"))

@@ -11,9 +11,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from headfields.ops._checks import check_floating, check_integer, check_same_device, check_shape
-from headfields.ops.dispatch import native, use_native
-from headfields.ops.packed import launch, use_warp
+from headfields.ops.dispatch import native, use_native, use_warp
 from headfields.ops.reference import interpolate_rows as reference
+from headfields.ops.warp_launch import launch
 
 
 @torch.library.custom_op("headfields::interpolate_rows", mutates_args=())

@@ -14,8 +14,8 @@ from torch.nn import functional
 
 from headfields.ops._checks import check_floating, check_integer, check_same_device, check_shape
 from headfields.ops.dispatch import native, use_native
-from headfields.ops.packed import launch
 from headfields.ops.reference import mlp as reference
+from headfields.ops.warp_launch import launch
 
 WIDEST = 128
 """Outputs of a layer that the kernels hold; wider networks are PyTorch's."""

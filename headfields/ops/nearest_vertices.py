@@ -12,6 +12,7 @@ from headfields.ops._checks import check_floating, check_same_device, check_shap
 from headfields.ops._mesh_index import flat_mesh_index
 from headfields.ops.dispatch import native, use_native
 from headfields.ops.reference.nearest_vertices import distances_to
+from headfields.ops.warp_launch import launch_refit, launch_search
 
 MOST_NEIGHBORS = 16
 """What k may be at most: the kernels keep the neighbors of a query in registers or local memory."""
@@ -37,32 +38,21 @@ def _refit(vertices: Tensor, children: Tensor, order: Tensor, slot: Tensor, leve
     if use_native(vertices):
         native.vertex_refit(children, order, slot, vertices, bounds, positions, torch.get_num_threads())
     else:
-        from headfields.ops.kernels import nearest_vertices as kernels
-
-        kernels.launch_refit(vertices, children, order, slot, levels, bounds, positions)
+        launch_refit("nearest_vertices", (vertices, order), children, slot, levels, bounds, positions)
     return bounds, positions
 
 
 @_refit.register_fake
-def _(vertices: Tensor, children: Tensor, order: Tensor, slot: Tensor, levels: list[int]) -> tuple[Tensor, Tensor]:
+def _(vertices, children, order, slot, levels):
     b = vertices.shape[0]
     return vertices.new_empty(b, children.shape[0], 48), vertices.new_empty(b, slot.shape[0], 24)
 
 
 @torch.library.custom_op("headfields::nearest_vertices", mutates_args=())
 def _nearest(
-    points: Tensor,
-    mesh_index: Tensor | None,
-    vertices: Tensor,
-    children: Tensor,
-    order: Tensor,
-    slot: Tensor,
-    bounds: Tensor,
-    positions: Tensor,
-    k: int,
-    max_distance: float,
-    fused: bool,
-) -> tuple[Tensor, Tensor]:
+    points: Tensor, mesh_index: Tensor | None, vertices: Tensor, children: Tensor, order: Tensor, slot: Tensor,
+    bounds: Tensor, positions: Tensor, k: int, max_distance: float, fused: bool,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
     index = torch.empty(points.shape[0], k, dtype=torch.long, device=points.device)
     distance = points.new_empty(points.shape[0] if fused else 0, k)
     if use_native(points):
@@ -71,26 +61,15 @@ def _nearest(
             distance if fused else None, torch.get_num_threads(),
         )  # fmt: skip
     else:
-        from headfields.ops.kernels import nearest_vertices as kernels
-
-        kernels.launch_nearest(points, mesh_index, children, order, bounds, positions, max_distance, index, distance)
+        launch_search(
+            "nearest_vertices.nearest", (points,), mesh_index, (children, order), bounds, positions,
+            max_distance, index, int(fused), distance,
+        )  # fmt: skip
     return index, distance
 
 
 @_nearest.register_fake
-def _(
-    points: Tensor,
-    mesh_index: Tensor | None,
-    vertices: Tensor,
-    children: Tensor,
-    order: Tensor,
-    slot: Tensor,
-    bounds: Tensor,
-    positions: Tensor,
-    k: int,
-    max_distance: float,
-    fused: bool,
-) -> tuple[Tensor, Tensor]:
+def _(points, mesh_index, vertices, children, order, slot, bounds, positions, k, max_distance, fused):
     n = points.shape[0]
     return points.new_empty(n, k, dtype=torch.long), points.new_empty(n if fused else 0, k)
 

@@ -11,10 +11,10 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from headfields.ops._checks import check_floating, check_same_device, check_shape
-from headfields.ops.dispatch import native, use_native
-from headfields.ops.packed import launch, use_warp
+from headfields.ops.dispatch import native, use_native, use_warp
 from headfields.ops.reference import occupancy as reference
 from headfields.ops.reference import sampling as reference_sampling
+from headfields.ops.warp_launch import launch
 from headfields.records import Samples
 
 DEFAULT_BUDGET = 1 << 22

@@ -11,11 +11,11 @@ from torch import Tensor
 
 from headfields.ops import compositing
 from headfields.ops._checks import check_floating, check_same_device, check_shape
-from headfields.ops.dispatch import native, use_native
+from headfields.ops.dispatch import native, use_native, use_warp
 from headfields.ops.occupancy import DEFAULT_BUDGET, check_range, check_step
 from headfields.ops.occupancy import _march as _march_op
-from headfields.ops.packed import launch, use_warp
 from headfields.ops.reference import sampling as reference
+from headfields.ops.warp_launch import launch
 from headfields.records import Samples
 
 

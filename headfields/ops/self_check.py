@@ -65,8 +65,8 @@ def run() -> Iterator[CheckResult]:
 
 def check_closest_triangle(device: torch.device) -> Pairs:
     """Distances to a crumpled sheet, and their gradient by the query."""
-    from headfields.ops.closest_triangle import TriangleBVH
     from headfields.ops.reference.closest_triangle import closest_face, closest_on_face
+    from headfields.ops.triangle_bvh import TriangleBVH
 
     side = 12
     generator = torch.Generator().manual_seed(0)
@@ -142,7 +142,7 @@ def check_hash_grid(device: torch.device) -> Pairs:
 
 def check_rays(device: torch.device) -> Pairs:
     """First hits on a fan of triangles, and the interval within a margin of it, against what is known of a plane."""
-    from headfields.ops.closest_triangle import TriangleBVH
+    from headfields.ops.triangle_bvh import TriangleBVH
 
     vertices = torch.tensor([[-1.0, -1, 0], [1, -1, 0], [1, 1, 0], [-1, 1, 0]])
     faces = torch.tensor([[0, 1, 2], [0, 2, 3]])

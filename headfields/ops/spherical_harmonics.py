@@ -8,8 +8,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from headfields.ops import dispatch
-from headfields.ops._checks import check_floating, check_shape
+from headfields.ops._checks import check_floating, check_shape, no_third_derivative
 from headfields.ops.reference import spherical_harmonics as reference
+from headfields.ops.warp_launch import launch
 
 
 def spherical_harmonics(directions: Float[Tensor, "*batch 3"], degree: int) -> Float[Tensor, "*batch values"]:
@@ -50,19 +51,15 @@ def spherical_harmonics(directions: Float[Tensor, "*batch 3"], degree: int) -> F
 
 
 @functools.lru_cache(maxsize=32)
-def _warp_recurrence(degree: int, device: str) -> list[Any]:
+def _warp_recurrence(degree: int, device: torch.device) -> list[Any]:
     wp = dispatch.warp()
-    return [wp.array(numbers, dtype=wp.float32, device=device) for numbers in reference.recurrence(degree)]
+    place = wp.device_from_torch(device)
+    return [wp.array(numbers, dtype=wp.float32, device=place) for numbers in reference.recurrence(degree)]
 
 
 def _launch(kernel: str, degree: int, *tensors: Tensor) -> None:
-    wp = dispatch.warp()
-    from headfields.ops.kernels import spherical_harmonics as kernels
-
-    device = wp.device_from_torch(tensors[0].device)
-    stream = wp.stream_from_torch(tensors[0].device) if tensors[0].is_cuda else None
-    inputs = [degree, *_warp_recurrence(degree, str(device)), *(wp.from_torch(tensor) for tensor in tensors)]
-    wp.launch(getattr(kernels, kernel), dim=tensors[0].shape[0], inputs=inputs, device=device, stream=stream)
+    recurrence = _warp_recurrence(degree, tensors[0].device)
+    launch(f"spherical_harmonics.{kernel}", len(tensors[0]), degree, *recurrence, *tensors)
 
 
 @torch.library.custom_op("headfields::spherical_harmonics", mutates_args=())
@@ -126,13 +123,6 @@ def _backward_backward(ctx, gg):
     return *grads, None
 
 
-def _no_third(ctx, *grads):
-    raise NotImplementedError(
-        "spherical_harmonics: a third derivative is asked for, and the operation has two; "
-        "headfields.ops.reference.spherical_harmonics.spherical_harmonics has all of them"
-    )
-
-
 _spherical_harmonics.register_autograd(_backward, setup_context=_save)
 _spherical_harmonics_backward.register_autograd(_backward_backward, setup_context=_save)
-_spherical_harmonics_backward_backward.register_autograd(_no_third)
+_spherical_harmonics_backward_backward.register_autograd(no_third_derivative("spherical_harmonics"))

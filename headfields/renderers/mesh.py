@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from headfields.ops._checks import check_floating, check_integer, check_same_device, check_shape
 from headfields.ops.antialias import Crossings, MeshEdges, antialias, mesh_edges, silhouette_crossings
-from headfields.ops.closest_triangle import TriangleBVH
 from headfields.ops.texture import MipPyramid, mip_pyramid, sample_texture
+from headfields.ops.triangle_bvh import TriangleBVH
 from headfields.ops.vertex_geometry import vertex_normals
 from headfields.records import Camera, Record
 from headfields.renderers.lighting import sh_irradiance

@@ -7,9 +7,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from headfields.ops.closest_triangle import TriangleBVH
 from headfields.ops.similarity import Similarity, fit_similarity
 from headfields.ops.sparse_system import SymmetricSystem
+from headfields.ops.triangle_bvh import TriangleBVH
 from headfields.ops.vertex_geometry import edge_neighbors, face_normals, uniform_laplacian, vertex_normals
 from headfields.retargeting.gradients import pose_gradients
 from headfields.retargeting.surface import HeadSurface

@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from headfields.ops.closest_triangle import TriangleBVH
 from headfields.ops.similarity import Similarity
+from headfields.ops.triangle_bvh import TriangleBVH
 from headfields.retargeting.surface import Eyeball, HeadSurface
 
 __all__ = ["LidAperture", "find_lids"]

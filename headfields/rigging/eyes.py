@@ -5,7 +5,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from headfields.mesh.mesh import Mesh
-from headfields.ops.closest_triangle import TriangleBVH
+from headfields.ops.triangle_bvh import TriangleBVH
 from headfields.ops.texture import sample_texture
 
 __all__ = ["eyes_look_closed"]

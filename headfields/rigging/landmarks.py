@@ -14,7 +14,7 @@ from scipy.ndimage import binary_opening, gaussian_filter1d, grey_closing, media
 from scipy.signal import find_peaks
 from torch import Tensor
 
-from headfields.ops.closest_triangle import TriangleBVH
+from headfields.ops.triangle_bvh import TriangleBVH
 
 __all__ = ["NAMES", "ScanLandmarks", "find_scan_landmarks", "read_scan_landmarks"]
 

@@ -5,7 +5,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from headfields.heads.mouth.inner import inner_mouth
-from headfields.ops.closest_triangle import TriangleBVH
+from headfields.ops.triangle_bvh import TriangleBVH
 from headfields.ops.uv import UVRasterizer
 from headfields.ops.vertex_geometry import face_normals
 from headfields.retargeting.surface import components

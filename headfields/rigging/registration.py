@@ -11,9 +11,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from headfields.ops._checks import check_floating, check_integer, check_shape
-from headfields.ops.closest_triangle import TriangleBVH
 from headfields.ops.similarity import Similarity, fit_similarity
 from headfields.ops.sparse_system import SymmetricSystem
+from headfields.ops.triangle_bvh import TriangleBVH
 from headfields.ops.vertex_geometry import edge_neighbors, face_normals, uniform_laplacian, vertex_normals
 
 __all__ = ["Registration", "Stage", "register", "settle"]

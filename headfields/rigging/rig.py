@@ -13,7 +13,7 @@ from tqdm import tqdm
 from headfields.heads.regressors import affine_regressor
 from headfields.heads.skinned import SkinnedHead
 from headfields.mesh.mesh import Mesh
-from headfields.ops.closest_triangle import TriangleBVH
+from headfields.ops.triangle_bvh import TriangleBVH
 from headfields.ops.similarity import Similarity, fit_similarity
 from headfields.retargeting.surface import HeadSurface
 from headfields.retargeting.transfer import Correspondence

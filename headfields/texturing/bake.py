@@ -10,9 +10,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from headfields.ops._checks import check_floating, check_integer, check_shape
-from headfields.ops.closest_triangle import TriangleBVH
 from headfields.ops.srgb import linear_from_srgb, srgb_from_linear
 from headfields.ops.texture import fill_texels, mip_pyramid, sample_texture
+from headfields.ops.triangle_bvh import TriangleBVH
 from headfields.ops.uv import UVRasterizer
 from headfields.records import Camera, Record
 from headfields.renderers.mesh import MeshRenderer, vertex_normals

@@ -7,9 +7,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from headfields.ops.closest_triangle import TriangleBVH
 from headfields.ops.rasterize import render_mesh
 from headfields.ops.texture import sample_texture
+from headfields.ops.triangle_bvh import TriangleBVH
 from headfields.ops.vertex_geometry import vertex_normals
 from headfields.records import Camera
 

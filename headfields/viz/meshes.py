@@ -9,8 +9,8 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from headfields.mesh.mesh import Mesh
-from headfields.ops.closest_triangle import TriangleBVH
 from headfields.ops.rasterize import render_mesh
+from headfields.ops.triangle_bvh import TriangleBVH
 from headfields.records import Camera
 
 Look = Literal["clay", "colors", "normals"]

@@ -33,7 +33,7 @@ def test_its_rays_are_those_of_the_surface_canonicalizer(behind: float | None) -
 
 
 def test_points_stay_where_they_are_and_no_triangle_is_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    from headfields.ops.closest_triangle import TriangleBVH
+    from headfields.ops.triangle_bvh import TriangleBVH
 
     monkeypatch.setattr(TriangleBVH, "closest", lambda *a, **k: pytest.fail("a nearest triangle was looked for"))
     deformer = NearSurface(VERTICES, FACES)

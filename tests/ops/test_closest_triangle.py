@@ -3,6 +3,7 @@
 import subprocess
 import sys
 
+import headfields.ops.triangle_bvh as module
 import numpy as np
 import pytest
 import torch
@@ -11,11 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.autograd import gradcheck, gradgradcheck
 
-import headfields.ops.closest_triangle as module
 from headfields.ops._bvh_build import EMPTY, balanced_topology, build_topology
-from headfields.ops.closest_triangle import TriangleBVH
 from headfields.ops.dispatch import native, use_cpu_backend
 from headfields.ops.reference.closest_triangle import barycentric_of_closest, closest_face, closest_on_face
+from headfields.ops.triangle_bvh import TriangleBVH
 
 
 def torus():
@@ -274,7 +274,7 @@ def test_opcheck(device, fused):
 
 COMPILED = """
 import torch
-from headfields.ops.closest_triangle import TriangleBVH
+from headfields.ops.triangle_bvh import TriangleBVH
 
 faces = torch.tensor([[0, 1, 2], [2, 1, 3], [3, 1, 4], [0, 0, 1]])
 vertices, points, index = torch.randn(2, 5, 3), torch.randn(8, 3), torch.arange(8) % 2

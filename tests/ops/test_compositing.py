@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 
-from headfields.ops import compositing, packed
+from headfields.ops import compositing
 from headfields.ops.dispatch import native, use_cpu_backend
 from headfields.ops.reference import compositing as reference
 from headfields.records import Samples
@@ -83,7 +83,7 @@ def test_weighted_sum_for_each_number_of_channels(device, channels, total):
     torch.manual_seed(channels)
     weights, values = torch.rand(13, device=device), torch.randn(13, channels, device=device)
     agree(
-        lambda w, v: packed.weighted_sum(w, v, offsets, total),
+        lambda w, v: torch.ops.headfields.weighted_sum(w, v, offsets, total),
         lambda w, v: reference.weighted_sum(w, v, offsets, total),
         [weights, values],
     )
@@ -107,7 +107,7 @@ def test_second_derivatives_of_the_weights_in_float32(device, alpha):
 def test_gradcheck_of_the_weights(device, counts, alpha):
     _, offsets = pack(counts, device)
     values = torch.rand(sum(counts), dtype=torch.float64, device=device).requires_grad_()
-    function = lambda v: packed.ray_weights(v, offsets, alpha)  # noqa: E731
+    function = lambda v: torch.ops.headfields.ray_weights(v, offsets, alpha)  # noqa: E731
     assert gradcheck(function, values)
     assert gradgradcheck(function, values)
 
@@ -117,8 +117,8 @@ def test_gradcheck_of_the_sums(device, total):
     _, offsets = pack([2, 0, 3], device)
     weights = torch.rand(5, dtype=torch.float64, device=device).requires_grad_()
     values = torch.rand(5, 2, dtype=torch.float64, device=device).requires_grad_()
-    weighted = lambda w, v: packed.weighted_sum(w, v, offsets, total)  # noqa: E731
-    running = lambda w: packed.exclusive_sum(w * w, offsets, total)  # noqa: E731
+    weighted = lambda w, v: torch.ops.headfields.weighted_sum(w, v, offsets, total)  # noqa: E731
+    running = lambda w: torch.ops.headfields.exclusive_sum(w * w, offsets, total)  # noqa: E731
     assert gradcheck(weighted, (weights, values)) and gradgradcheck(weighted, (weights, values))
     assert gradcheck(running, weights) and gradgradcheck(running, weights)
 
@@ -130,7 +130,7 @@ def test_sums_have_third_derivatives():
     values = torch.rand(5, 2, dtype=torch.float64).requires_grad_()
 
     def second(w: Tensor, v: Tensor) -> Tensor:
-        out = packed.weighted_sum(w, v * v, offsets, True).pow(3).sum()
+        out = torch.ops.headfields.weighted_sum(w, v * v, offsets, True).pow(3).sum()
         (first,) = torch.autograd.grad(out, w, create_graph=True)
         return torch.autograd.grad(first.pow(2).sum(), v, create_graph=True)[0]
 
@@ -140,7 +140,7 @@ def test_sums_have_third_derivatives():
 def test_a_third_derivative_of_the_weights_is_refused():
     _, offsets = pack([3])
     x = torch.rand(3, dtype=torch.float64).requires_grad_()
-    (first,) = torch.autograd.grad(packed.ray_weights(x, offsets, True).pow(2).sum(), x, create_graph=True)
+    (first,) = torch.autograd.grad(torch.ops.headfields.ray_weights(x, offsets, True).pow(2).sum(), x, create_graph=True)
     (second,) = torch.autograd.grad(first.pow(2).sum(), x, create_graph=True)
     with pytest.raises(RuntimeError, match=r"autograd"):
         torch.autograd.grad(second.sum(), x)
@@ -170,7 +170,7 @@ def test_extreme_density(device):
 def test_nan_stays_on_its_ray(device):
     _, offsets = pack([2, 3], device)
     x = torch.tensor([0.1, float("nan"), 0.1, 0.2, 0.3], device=device, requires_grad=True)
-    weights = packed.ray_weights(x, offsets, False)
+    weights = torch.ops.headfields.ray_weights(x, offsets, False)
     (gradient,) = torch.autograd.grad(weights.sum(), x)
     assert weights[1].isnan() and weights[2:].isfinite().all() and gradient[2:].isfinite().all()
 
@@ -227,8 +227,8 @@ def test_non_contiguous_input(device):
     wide = torch.rand(7, 6, device=device)
     weights, values = wide[:, 0], wide[:, 1:4]
     torch.testing.assert_close(
-        packed.weighted_sum(weights, values, offsets, False),
-        packed.weighted_sum(weights.contiguous(), values.contiguous(), offsets, False),
+        torch.ops.headfields.weighted_sum(weights, values, offsets, False),
+        torch.ops.headfields.weighted_sum(weights.contiguous(), values.contiguous(), offsets, False),
     )
     torch.testing.assert_close(
         compositing.weights_from_alpha(weights, offsets=offsets),
@@ -243,7 +243,7 @@ def test_any_packing(counts, seed, alpha):
     _, offsets = pack(counts)
     generator = torch.Generator().manual_seed(seed)
     values = torch.rand(sum(counts), generator=generator)
-    weights = packed.ray_weights(values, offsets, alpha)
+    weights = torch.ops.headfields.ray_weights(values, offsets, alpha)
     torch.testing.assert_close(weights, reference.ray_weights(values, offsets, alpha), rtol=1e-4, atol=1e-6)
     assert (weights >= 0).all()
     assert (compositing.accumulate(weights, offsets=offsets) <= 1 + 1e-5).all()

@@ -251,7 +251,7 @@ def test_half_precision_table_follows_the_float_one():
 @pytest.mark.parametrize("backend", BACKENDS[:2])
 def test_unwanted_gradients_are_not_made(backend):
     points, table = torch.rand(5, 3), torch.randn(LAYOUT.entries, 2)
-    grad, key = torch.randn(5, LAYOUT.width), LAYOUT._key
+    grad, key = torch.randn(5, LAYOUT.width), LAYOUT.key
     with dispatch.use_cpu_backend(backend):
         both = torch.ops.headfields.hash_grid_backward(grad, points, table, key, False, [True, True])
         only = torch.ops.headfields.hash_grid_backward(grad, points, table, key, False, [True, False])
@@ -270,7 +270,7 @@ def test_third_derivative_raises():
 @pytest.mark.parametrize("backend", BACKENDS[:2])
 def test_opcheck(backend):
     points, table = torch.rand(7, 3, requires_grad=True), torch.randn(LAYOUT.entries, 2, requires_grad=True)
-    grad, key = torch.randn(7, LAYOUT.width, requires_grad=True), LAYOUT._key
+    grad, key = torch.randn(7, LAYOUT.width, requires_grad=True), LAYOUT.key
     ops = torch.ops.headfields
     with dispatch.use_cpu_backend(backend):
         torch.library.opcheck(ops.hash_grid, (points, table, key, True))

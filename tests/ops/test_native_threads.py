@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from headfields.ops.closest_triangle import TriangleBVH
 from headfields.ops.dispatch import native
 from headfields.ops.hash_grid import HashGridLayout, hash_grid
 from headfields.ops.spherical_harmonics import spherical_harmonics
+from headfields.ops.triangle_bvh import TriangleBVH
 
 pytestmark = pytest.mark.skipif(native is None, reason="the compiled module is not installed")
 LAYOUT = HashGridLayout(levels=3, features=2, log2_table_size=8, base_resolution=3, finest_resolution=50)

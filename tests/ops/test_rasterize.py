@@ -5,8 +5,8 @@ import pytest
 import torch
 import trimesh
 
-from headfields.ops.closest_triangle import TriangleBVH
 from headfields.ops.rasterize import render_mesh
+from headfields.ops.triangle_bvh import TriangleBVH
 from headfields.records import Camera
 
 

@@ -6,9 +6,9 @@ import torch
 import trimesh
 from torch.autograd import gradcheck, gradgradcheck
 
-from headfields.ops.closest_triangle import TriangleBVH
 from headfields.ops.reference.closest_triangle import closest_face, closest_on_face
 from headfields.ops.reference.ray_mesh import first_hit, hit_on_face, margin_interval
+from headfields.ops.triangle_bvh import TriangleBVH
 
 
 def ball(subdivisions=1):

@@ -5,7 +5,7 @@ import torch
 import trimesh
 
 from headfields.mesh import Mesh
-from headfields.ops.closest_triangle import TriangleBVH
+from headfields.ops.triangle_bvh import TriangleBVH
 from headfields.synthetic.head.model import procedural_head
 from headfields.synthetic.head.texture import procedural_head_texture
 

@@ -11,7 +11,7 @@ import torch
 from headfields.data.capture import Capture
 from headfields.data.load import load_capture
 from headfields.heads.mouth.closing import close_mouth
-from headfields.ops.closest_triangle import TriangleBVH
+from headfields.ops.triangle_bvh import TriangleBVH
 from headfields.synthetic.captures import write_head_capture
 from headfields.synthetic.head.model import procedural_head
 from headfields.synthetic.scene.motion import JAW_OPEN, head_motion

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from headfields.data import CaptureError
-from headfields.ops.closest_triangle import TriangleBVH
+from headfields.ops.triangle_bvh import TriangleBVH
 from headfields.priors.scans import MeshScans, PointCounts, PointScans, load_scans, save_scans
 from headfields.priors.scans.meshes import FACE, HIDDEN, REAR, STATIC
 from headfields.priors.scans.visibility import rim_faces, visible_share

@@ -2,9 +2,6 @@
 
 from typing import no_type_check  # Warp's types are not ones a checker knows
 
-import torch
-from torch import Tensor
-
 from headfields.ops.dispatch import warp
 
 wp = warp()
@@ -16,21 +13,6 @@ TIE = wp.constant(2.0e-6)  # as in csrc/bvh.h
 EMPTY = wp.constant(-(2**31))
 stack_int = wp.types.vector(length=64, dtype=wp.int32)  # nine levels, seven siblings a level
 stack_float = wp.types.vector(length=64, dtype=wp.float32)
-
-
-@no_type_check
-def launch(kernel: "wp.Kernel", dim: int | tuple[int, ...], inputs: list, like: Tensor) -> None:
-    """Launches on the device, and CUDA stream, that torch uses for `like`; tensors among the inputs are not copied."""
-    dimensions = (dim,) if isinstance(dim, int) else dim
-    if 0 in dimensions:
-        return
-    types = [argument.type for argument in kernel.adj.args]
-    converted = [
-        wp.from_torch(x, dtype=kind.dtype, return_ctype=True) if isinstance(x, Tensor) else x
-        for x, kind in zip(inputs, types, strict=True)
-    ]
-    stream = wp.stream_from_torch(like.device) if like.is_cuda else None
-    wp.launch(kernel, dim=dimensions, inputs=converted, device=wp.device_from_torch(like.device), stream=stream)
 
 
 @wp.func
@@ -307,42 +289,3 @@ def closest(
     if fused != 0:
         barycentric[i] = wp.vec3(answer[0], answer[1], answer[2])
         distance[i] = length
-
-
-def launch_refit(
-    vertices: Tensor, faces: Tensor, children: Tensor, order: Tensor, slot: Tensor, levels: list[int],
-    bounds: Tensor, triangles: Tensor,
-) -> None:  # fmt: skip
-    """Fills bounds (B, nodes, 48) and triangles (B, leaves, 144): leaves first, then the levels from the lowest up."""
-    meshes = vertices.shape[0]
-    if meshes == 0:
-        return
-    flat = bounds.view(meshes, -1)
-    inputs = [vertices, faces, order, slot, flat, triangles.view(meshes, slot.shape[0] * 144)]
-    launch(refit_leaves, (meshes, slot.shape[0]), inputs, vertices)
-    ends = [*levels[1:], children.shape[0]]
-    for first, end in reversed(list(zip(levels, ends, strict=True))):
-        launch(refit_nodes, (meshes, end - first), [children, first, flat], vertices)
-
-
-def index_or_none(mesh_index: Tensor | None, order: Tensor) -> list:
-    """The two kernel arguments that stand for an optional `mesh_index`."""
-    return [order, 0] if mesh_index is None else [mesh_index, 1]
-
-
-def launch_closest(
-    points: Tensor, mesh_index: Tensor | None, children: Tensor, order: Tensor, bounds: Tensor, triangles: Tensor,
-    max_distance: float, face: Tensor, barycentric: Tensor, distance: Tensor, fused: bool,
-) -> None:  # fmt: skip
-    """Fills face (n,) and, if `fused`, barycentric (n, 3) and distance (n,)."""
-    meshes = bounds.shape[0]
-    if meshes == 0 or points.shape[0] == 0:
-        face.fill_(-1)
-        barycentric.zero_()
-        distance.fill_(torch.inf)
-        return
-    inputs = [
-        points, *index_or_none(mesh_index, order), children, order, bounds.view(meshes, -1),
-        triangles.view(meshes, triangles.shape[1] * 144), max_distance, int(fused), face, barycentric, distance,
-    ]  # fmt: skip
-    launch(closest, points.shape[0], inputs, points)

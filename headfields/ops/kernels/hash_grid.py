@@ -260,6 +260,8 @@ def point_gradient(
 
 
 # Both table types are declared here: an overload met at a later launch would compile the module again.
-for _kernel in (gather, point_gradient):
-    for _dtype in (wp.float32, wp.float16):
-        wp.overload(_kernel, {"table": wp.array2d(dtype=_dtype), "plain": wp.array2d(dtype=_dtype)})
+_float32 = {"table": wp.array2d(dtype=wp.float32), "plain": wp.array2d(dtype=wp.float32)}
+_float16 = {"table": wp.array2d(dtype=wp.float16), "plain": wp.array2d(dtype=wp.float16)}
+gather_float32, gather_float16 = wp.overload(gather, _float32), wp.overload(gather, _float16)
+point_gradient_float32 = wp.overload(point_gradient, _float32)
+point_gradient_float16 = wp.overload(point_gradient, _float16)

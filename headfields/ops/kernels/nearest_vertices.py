@@ -2,16 +2,10 @@
 
 from typing import no_type_check  # Warp's types are not ones a checker knows
 
-import torch
-from torch import Tensor
-
 from headfields.ops.dispatch import warp
 from headfields.ops.kernels.closest_triangle import (
     NOWHERE,
-    index_or_none,
-    launch,
     load3,
-    refit_nodes,
     stack_float,
     stack_int,
     store3,
@@ -149,36 +143,3 @@ def nearest(
         index[i, j] = wp.int64(vertex[j])
         if fused != 0:
             distance[i, j] = wp.sqrt(squared[j])
-
-
-def launch_refit(
-    vertices: Tensor, children: Tensor, order: Tensor, slot: Tensor, levels: list[int],
-    bounds: Tensor, positions: Tensor,
-) -> None:  # fmt: skip
-    """Fills bounds (B, nodes, 48) and positions (B, leaves, 24): leaves first, then the levels from the lowest up."""
-    meshes = vertices.shape[0]
-    if meshes == 0:
-        return
-    flat = bounds.view(meshes, -1)
-    inputs = [vertices, order, slot, flat, positions.view(meshes, slot.shape[0] * 24)]
-    launch(refit_leaves, (meshes, slot.shape[0]), inputs, vertices)
-    ends = [*levels[1:], children.shape[0]]
-    for first, end in reversed(list(zip(levels, ends, strict=True))):
-        launch(refit_nodes, (meshes, end - first), [children, first, flat], vertices)
-
-
-def launch_nearest(
-    points: Tensor, mesh_index: Tensor | None, children: Tensor, order: Tensor, bounds: Tensor, positions: Tensor,
-    max_distance: float, index: Tensor, distance: Tensor,
-) -> None:  # fmt: skip
-    """Fills index (n, k) and, unless it is empty, distance (n, k)."""
-    meshes = bounds.shape[0]
-    if meshes == 0 or points.shape[0] == 0:
-        index.fill_(-1)
-        distance.fill_(torch.inf)
-        return
-    inputs = [
-        points, *index_or_none(mesh_index, order), children, order, bounds.view(meshes, -1),
-        positions.view(meshes, positions.shape[1] * 24), max_distance, index, int(len(distance) > 0), distance,
-    ]  # fmt: skip
-    launch(nearest, points.shape[0], inputs, points)

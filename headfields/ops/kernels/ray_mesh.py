@@ -2,13 +2,8 @@
 
 from typing import no_type_check  # Warp's types are not ones a checker knows
 
-import torch
-from torch import Tensor
-
 from headfields.ops.dispatch import warp
 from headfields.ops.kernels.closest_triangle import (
-    index_or_none,
-    launch,
     load3,
     stack_float,
     stack_int,
@@ -287,38 +282,3 @@ def interval(
                                 top += 1
     near[i] = ends[0]
     far[i] = ends[1]
-
-
-def launch_raycast(
-    origins: Tensor, directions: Tensor, mesh_index: Tensor | None, children: Tensor, order: Tensor, bounds: Tensor,
-    triangles: Tensor, max_distance: float, face: Tensor, barycentric: Tensor, distance: Tensor, fused: bool,
-) -> None:  # fmt: skip
-    """Fills face (n,) and, if `fused`, barycentric (n, 3) and distance (n,)."""
-    meshes = bounds.shape[0]
-    if meshes == 0 or origins.shape[0] == 0:
-        face.fill_(-1)
-        barycentric.zero_()
-        distance.fill_(torch.inf)
-        return
-    inputs = [
-        origins, directions, *index_or_none(mesh_index, order), children, order, bounds.view(meshes, -1),
-        triangles.view(meshes, triangles.shape[1] * 144), max_distance, int(fused), face, barycentric, distance,
-    ]  # fmt: skip
-    launch(raycast, origins.shape[0], inputs, origins)
-
-
-def launch_interval(
-    origins: Tensor, directions: Tensor, mesh_index: Tensor | None, children: Tensor, bounds: Tensor,
-    triangles: Tensor, margin: float, near: Tensor, far: Tensor,
-) -> None:  # fmt: skip
-    """Fills near and far (n,)."""
-    meshes = bounds.shape[0]
-    if meshes == 0 or origins.shape[0] == 0:
-        near.fill_(torch.inf)
-        far.fill_(-torch.inf)
-        return
-    inputs = [
-        origins, directions, *index_or_none(mesh_index, children.view(-1)), children, bounds.view(meshes, -1),
-        triangles.view(meshes, triangles.shape[1] * 144), margin, near, far,
-    ]  # fmt: skip
-    launch(interval, origins.shape[0], inputs, origins)

@@ -1,13 +1,10 @@
 """The hash grid in plain PyTorch: the definition of `headfields.ops.hash_grid`, and the oracle of its tests."""
 
-from typing import TYPE_CHECKING
-
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from headfields.ops.hash_grid import HashGridLayout
+from headfields.ops.hash_grid_layout import HashGridLayout
 
 # Müller et al. 2022, eq. 4; the fourth, for four-dimensional grids, is our own choice.
 PRIMES = (1, 2654435761, 805459861, 3674653429)
@@ -19,7 +16,7 @@ def _cells(x: Float[Tensor, "n d"], resolution: int) -> tuple[Tensor, Tensor]:
     return position, position.detach().floor().clamp(max=resolution - 1)
 
 
-def _level_rows(cell: Float[Tensor, "n d"], layout: "HashGridLayout", level: int) -> Int[Tensor, "n corners"]:
+def _level_rows(cell: Float[Tensor, "n d"], layout: HashGridLayout, level: int) -> Int[Tensor, "n corners"]:
     """Row of the table for each corner; corner c takes the upper vertex on the axes whose bit is set in it."""
     dimensions, resolution = cell.shape[1], layout.resolutions[level]
     corner = torch.arange(2**dimensions, device=cell.device)
@@ -36,7 +33,7 @@ def _level_rows(cell: Float[Tensor, "n d"], layout: "HashGridLayout", level: int
     return row + layout.offsets[level]
 
 
-def hash_grid_rows(points: Float[Tensor, "n d"], layout: "HashGridLayout") -> Int[Tensor, "n levels corners"]:
+def hash_grid_rows(points: Float[Tensor, "n d"], layout: HashGridLayout) -> Int[Tensor, "n levels corners"]:
     """Row of the table that each corner of each level reads, for finite points."""
     rows = [_level_rows(_cells(points, n)[1], layout, level) for level, n in enumerate(layout.resolutions)]
     return torch.stack(rows, 1)
@@ -45,7 +42,7 @@ def hash_grid_rows(points: Float[Tensor, "n d"], layout: "HashGridLayout") -> In
 def hash_grid(
     points: Float[Tensor, "*batch d"],
     table: Float[Tensor, "entries f"],
-    layout: "HashGridLayout",
+    layout: HashGridLayout,
     interpolation: str = "linear",
 ) -> Float[Tensor, "*batch width"]:
     """`headfields.ops.hash_grid`, differentiable any number of times."""

@@ -7,7 +7,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from headfields.ops._checks import check_floating, check_integer, check_shape
-from headfields.ops.closest_triangle import TriangleBVH
+from headfields.ops.triangle_bvh import TriangleBVH
 from headfields.ops.vertex_geometry import face_crosses, vertex_normals
 from headfields.priors.scans.batch import PointCounts, ScanBatch, ScanSet, ball, generator
 from headfields.priors.scans.visibility import rim_faces, visible_share

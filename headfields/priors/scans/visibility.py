@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from headfields.heads.mouth.closing import boundary_loops, folded_faces
-from headfields.ops.closest_triangle import TriangleBVH
+from headfields.ops.triangle_bvh import TriangleBVH
 from headfields.ops.vertex_geometry import face_normals
 
 __all__ = ["rim_faces", "visible_share"]

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from headfields.ops.closest_triangle import TriangleBVH
+from headfields.ops.triangle_bvh import TriangleBVH
 from headfields.ops.vertex_geometry import face_crosses
 from headfields.synthetic.scene.anatomy import Anatomy
 from headfields.synthetic.scene.noise import fractal_noise

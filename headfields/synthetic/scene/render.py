@@ -8,7 +8,7 @@ from jaxtyping import Float, Int, UInt8, UInt16
 from torch import Tensor
 
 from headfields.data.labels import Label
-from headfields.ops.closest_triangle import TriangleBVH
+from headfields.ops.triangle_bvh import TriangleBVH
 from headfields.records import Camera
 from headfields.synthetic.scene import labels as lab
 from headfields.synthetic.scene import surface_colors

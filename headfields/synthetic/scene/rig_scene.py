@@ -9,8 +9,8 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from headfields.data.labels import Label
-from headfields.ops.closest_triangle import TriangleBVH
 from headfields.ops.texture import sample_texture
+from headfields.ops.triangle_bvh import TriangleBVH
 from headfields.ops.vertex_geometry import vertex_normals
 from headfields.records import Camera, HeadState
 from headfields.rigging.rigged_template import RiggedTemplate

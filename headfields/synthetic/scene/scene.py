@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from headfields.heads.flame.model import FlameHead
-from headfields.ops.closest_triangle import TriangleBVH
+from headfields.ops.triangle_bvh import TriangleBVH
 from headfields.ops.vertex_geometry import vertex_normals
 from headfields.records import HeadState
 from headfields.synthetic.scene.anatomy import Anatomy

@@ -7,8 +7,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from headfields.ops.closest_triangle import TriangleBVH
 from headfields.ops.texture import sample_texture
+from headfields.ops.triangle_bvh import TriangleBVH
 from headfields.ops.vertex_geometry import vertex_normals
 from headfields.records import Camera, Record
 from headfields.rigging.rigged_template import RiggedTemplate

@@ -8,7 +8,7 @@ import torch
 import headfields as hf
 from headfields.heads import FLAME_INNER_LIPS, InnerMouth, inner_mouth
 from headfields.heads.mouth.closing import boundary_loops, mouth_loop
-from headfields.ops.closest_triangle import TriangleBVH
+from headfields.ops.triangle_bvh import TriangleBVH
 
 JAW = 2
 

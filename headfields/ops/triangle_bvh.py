@@ -1,4 +1,8 @@
-"""Nearest point on a triangle mesh, and the bounding volume hierarchy that finds it."""
+"""A bounding volume hierarchy over a triangle mesh: nearest points, first hits of rays, and intervals near the surface.
+
+The registered operations below find faces in float32 and have no gradient; the methods of `TriangleBVH` compute from a
+face what is differentiable, in PyTorch.
+"""
 
 import copy
 from dataclasses import dataclass
@@ -7,14 +11,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from headfields.ops import ray_mesh
 from headfields.ops._bvh_build import build_topology
 from headfields.ops._checks import check_floating, check_integer, check_same_device, check_shape
 from headfields.ops._mesh_index import flat_mesh_index
 from headfields.ops.dispatch import native, use_native
-from headfields.ops.ray_mesh import RayHit
 from headfields.ops.reference.closest_triangle import closest_on_face, pseudo_normal_sign
 from headfields.ops.reference.ray_mesh import hit_on_face
+from headfields.ops.warp_launch import launch_refit, launch_search
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,22 @@ class ClosestPoint:
     sign: Float[Tensor, "*batch"] | None = None
 
 
+@dataclass(frozen=True)
+class RayHit:
+    """What `TriangleBVH.raycast` gives.
+
+    Attributes:
+        face: (...) int64 index of the face met first, -1 where there is none.
+        barycentric: (..., 3) of the hit on it; 0 where there is none.
+        distance: (...) along the ray in lengths of its direction (meters if that is a unit vector); infinity where
+            there is none.
+    """
+
+    face: Int[Tensor, "*batch"]
+    barycentric: Float[Tensor, "*batch 3"]
+    distance: Float[Tensor, "*batch"]
+
+
 @torch.library.custom_op("headfields::bvh_refit", mutates_args=())
 def _refit(
     vertices: Tensor, faces: Tensor, children: Tensor, order: Tensor, slot: Tensor, levels: list[int]
@@ -45,34 +64,22 @@ def _refit(
     if use_native(vertices):
         native.bvh_refit(children, order, slot, faces, vertices, bounds, triangles, torch.get_num_threads())
     else:
-        from headfields.ops.kernels import closest_triangle as kernels
-
-        kernels.launch_refit(vertices, faces, children, order, slot, levels, bounds, triangles)
+        launch_refit("closest_triangle", (vertices, faces, order), children, slot, levels, bounds, triangles)
     return bounds, triangles
 
 
 @_refit.register_fake
-def _(
-    vertices: Tensor, faces: Tensor, children: Tensor, order: Tensor, slot: Tensor, levels: list[int]
-) -> tuple[Tensor, Tensor]:
+def _(vertices, faces, children, order, slot, levels):
     b = vertices.shape[0]
     return vertices.new_empty(b, children.shape[0], 48), vertices.new_empty(b, slot.shape[0], 144)
 
 
 @torch.library.custom_op("headfields::closest_triangle", mutates_args=())
 def _closest(
-    points: Tensor,
-    mesh_index: Tensor | None,
-    vertices: Tensor,
-    faces: Tensor,
-    children: Tensor,
-    order: Tensor,
-    slot: Tensor,
-    bounds: Tensor,
-    triangles: Tensor,
-    max_distance: float,
-    fused: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    points: Tensor, mesh_index: Tensor | None, vertices: Tensor, faces: Tensor, children: Tensor, order: Tensor,
+    slot: Tensor, bounds: Tensor, triangles: Tensor, max_distance: float, fused: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    """Nearest face (n,), and if `fused` barycentric coordinates (n, 3), distance (n,) and point (n, 3)."""
     n = points.shape[0]
     face = torch.empty(n, dtype=torch.long, device=points.device)
     barycentric = points.new_empty(n if fused else 0, 3)
@@ -84,14 +91,20 @@ def _closest(
             face, *((barycentric, distance, nearest) if fused else (None, None, None)), torch.get_num_threads(),
         )  # fmt: skip
     else:
-        from headfields.ops.kernels import closest_triangle as kernels
-
-        kernels.launch_closest(
-            points, mesh_index, children, order, bounds, triangles, max_distance, face, barycentric, distance, fused
-        )
+        launch_search(
+            "closest_triangle.closest", (points,), mesh_index, (children, order), bounds, triangles,
+            max_distance, int(fused), face, barycentric, distance,
+        )  # fmt: skip
         if fused:
             nearest = _points_on(face, barycentric, mesh_index, points, vertices, faces)
     return face, barycentric, distance, nearest
+
+
+@_closest.register_fake
+def _(points, mesh_index, vertices, faces, children, order, slot, bounds, triangles, max_distance, fused):
+    n = points.shape[0] if fused else 0
+    face = points.new_empty(points.shape[0], dtype=torch.long)
+    return face, points.new_empty(n, 3), points.new_empty(n), points.new_empty(n, 3)
 
 
 def _points_on(
@@ -108,23 +121,58 @@ def _points_on(
     return torch.where((face >= 0)[:, None], points, otherwise)
 
 
-@_closest.register_fake
-def _(
-    points: Tensor,
-    mesh_index: Tensor | None,
-    vertices: Tensor,
-    faces: Tensor,
-    children: Tensor,
-    order: Tensor,
-    slot: Tensor,
-    bounds: Tensor,
-    triangles: Tensor,
-    max_distance: float,
-    fused: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    n = points.shape[0] if fused else 0
-    face = points.new_empty(points.shape[0], dtype=torch.long)
-    return face, points.new_empty(n, 3), points.new_empty(n), points.new_empty(n, 3)
+@torch.library.custom_op("headfields::raycast", mutates_args=())
+def _raycast(
+    origins: Tensor, directions: Tensor, mesh_index: Tensor | None, vertices: Tensor, faces: Tensor, children: Tensor,
+    order: Tensor, slot: Tensor, bounds: Tensor, triangles: Tensor, max_distance: float, fused: bool,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    """Face (n,), and if `fused` barycentric coordinates (n, 3) and distance (n,), of each ray's first hit."""
+    n = origins.shape[0]
+    face = torch.empty(n, dtype=torch.long, device=origins.device)
+    barycentric = origins.new_empty(n if fused else 0, 3)
+    distance = origins.new_empty(n if fused else 0)
+    if use_native(origins):
+        native.bvh_raycast(
+            children, order, slot, faces, vertices, bounds, triangles, origins, directions, mesh_index, max_distance,
+            face, barycentric if fused else None, distance if fused else None, torch.get_num_threads(),
+        )  # fmt: skip
+    else:
+        launch_search(
+            "ray_mesh.raycast", (origins, directions), mesh_index, (children, order), bounds, triangles,
+            max_distance, int(fused), face, barycentric, distance,
+        )  # fmt: skip
+    return face, barycentric, distance
+
+
+@_raycast.register_fake
+def _(origins, directions, mesh_index, vertices, faces, children, order, slot, bounds, triangles, max_distance, fused):
+    n = origins.shape[0] if fused else 0
+    return origins.new_empty(origins.shape[0], dtype=torch.long), origins.new_empty(n, 3), origins.new_empty(n)
+
+
+@torch.library.custom_op("headfields::ray_interval", mutates_args=())
+def _interval(
+    origins: Tensor, directions: Tensor, mesh_index: Tensor | None, vertices: Tensor, faces: Tensor, children: Tensor,
+    order: Tensor, slot: Tensor, bounds: Tensor, triangles: Tensor, margin: float,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """First and last distance (n,) of rays within `margin` of the surface."""
+    near = origins.new_empty(origins.shape[0])
+    far = torch.empty_like(near)
+    if use_native(origins):
+        native.bvh_interval(
+            children, order, slot, faces, vertices, bounds, triangles, origins, directions, mesh_index, margin,
+            near, far, torch.get_num_threads(),
+        )  # fmt: skip
+    else:
+        launch_search(
+            "ray_mesh.interval", (origins, directions), mesh_index, (children,), bounds, triangles, margin, near, far
+        )
+    return near, far
+
+
+@_interval.register_fake
+def _(origins, directions, mesh_index, vertices, faces, children, order, slot, bounds, triangles, margin):
+    return origins.new_empty(origins.shape[0]), origins.new_empty(origins.shape[0])
 
 
 class TriangleBVH:
@@ -309,7 +357,7 @@ class TriangleBVH:
         fused = all(x.dtype == torch.float32 for x in inputs)
         fused = fused and not (torch.is_grad_enabled() and any(x.requires_grad for x in inputs))
         ray = [x.detach().float().contiguous() for x in (origin, direction)]
-        face, barycentric, distance = ray_mesh.raycast(*ray, index, *self._tree, max_distance, fused)
+        face, barycentric, distance = _raycast(*ray, index, *self._tree, max_distance, fused)
         if not fused:
             dtype = torch.promote_types(torch.promote_types(origins.dtype, directions.dtype), self.vertices.dtype)
             barycentric, distance = hit_on_face(
@@ -345,7 +393,7 @@ class TriangleBVH:
         if not 0 < margin < torch.inf:
             raise ValueError(f"interval: margin is {margin}; expected a finite distance > 0 in meters")
         ray = [x.detach().float().contiguous() for x in (origin, direction)]
-        near, far = ray_mesh.interval(*ray, index, *self._tree, float(margin))
+        near, far = _interval(*ray, index, *self._tree, float(margin))
         batch = origins.shape[:-1]
         return near.to(origins.dtype).reshape(batch), far.to(origins.dtype).reshape(batch)
 

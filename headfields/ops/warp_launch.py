@@ -1,0 +1,84 @@
+"""Launching a Warp kernel on torch tensors: their device, their CUDA stream, and no copies."""
+
+import functools
+from importlib import import_module
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from headfields.ops.dispatch import warp
+
+__all__ = ["launch", "launch_refit", "launch_search"]
+
+
+@functools.cache
+def _kernel(name: str) -> tuple[Any, list[Any]]:
+    """A kernel and the types of its arguments."""
+    file, kernel = name.split(".")
+    found = getattr(import_module(f"headfields.ops.kernels.{file}"), kernel)
+    return found, [argument.type for argument in found.adj.args]
+
+
+def launch(name: str, dim: int | tuple[int, ...], *arguments: Any) -> None:
+    """Launches a kernel on the device, and CUDA stream, of its first tensor.
+
+    Args:
+        name: "file.kernel" in `headfields.ops.kernels`; no generic kernel, but an overload of one.
+        dim: threads, one number or one for each dimension; nothing is launched where one is 0.
+        arguments: of the kernel, in order; tensors are contiguous and stand for arrays, whose element may be a vector.
+    """
+    if dim == 0 or (isinstance(dim, tuple) and 0 in dim):
+        return
+    wp = warp()
+    kernel, types = _kernel(name)
+    device: torch.device = next(a.device for a in arguments if isinstance(a, Tensor))
+    stream = wp.stream_from_torch(device) if device.type == "cuda" else None
+    converted = [
+        wp.from_torch(argument.detach(), dtype=kind.dtype, return_ctype=True)
+        if isinstance(argument, Tensor)
+        else argument
+        for argument, kind in zip(arguments, types, strict=True)
+    ]
+    wp.launch(kernel, dim, converted, device=wp.device_from_torch(device), stream=stream)
+
+
+def launch_refit(
+    file: str, inputs: tuple[Tensor, ...], children: Tensor, slot: Tensor, levels: list[int],
+    bounds: Tensor, leaves: Tensor,
+) -> None:  # fmt: skip
+    """Refits a tree over B meshes: fills its leaves, then its levels of nodes from the lowest up.
+
+    Args:
+        file: of the kernel `refit_leaves`.
+        inputs: of that kernel before `slot`.
+        children, slot, levels: the topology that `build_topology` gives.
+        bounds: (B, nodes, 48) to fill.
+        leaves: (B, leaves, ...) to fill.
+    """
+    boxes = bounds.flatten(1)
+    launch(f"{file}.refit_leaves", (len(bounds), len(slot)), *inputs, slot, boxes, leaves.flatten(1))
+    ends = [*levels[1:], len(children)]
+    for first, end in reversed(list(zip(levels, ends, strict=True))):
+        launch("closest_triangle.refit_nodes", (len(bounds), end - first), children, first, boxes)
+
+
+def launch_search(
+    name: str, queries: tuple[Tensor, ...], mesh_index: Tensor | None, topology: tuple[Tensor, ...],
+    bounds: Tensor, leaves: Tensor, *arguments: Any,
+) -> None:  # fmt: skip
+    """Searches a tree over B meshes, one thread a query.
+
+    Args:
+        name: of the kernel, as `launch` takes it.
+        queries: (N, ...) points, or origins and directions.
+        mesh_index: (N,) int32, or None for the first mesh.
+        topology: children, and order where the kernel reads it.
+        bounds, leaves: as `launch_refit` fills them.
+        arguments: the rest of the kernel's.
+    """
+    index = topology[0].view(-1) if mesh_index is None else mesh_index  # without one, any array of its type
+    launch(
+        name, len(queries[0]), *queries, index, int(mesh_index is not None), *topology,
+        bounds.flatten(1), leaves.flatten(1), *arguments,
+    )  # fmt: skip
