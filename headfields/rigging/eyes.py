@@ -5,8 +5,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from headfields.mesh.mesh import Mesh
-from headfields.ops.triangle_bvh import TriangleBVH
 from headfields.ops.texture import sample_texture
+from headfields.ops.triangle_bvh import TriangleBVH
 
 __all__ = ["eyes_look_closed"]
 

@@ -13,8 +13,8 @@ from tqdm import tqdm
 from headfields.heads.regressors import affine_regressor
 from headfields.heads.skinned import SkinnedHead
 from headfields.mesh.mesh import Mesh
-from headfields.ops.triangle_bvh import TriangleBVH
 from headfields.ops.similarity import Similarity, fit_similarity
+from headfields.ops.triangle_bvh import TriangleBVH
 from headfields.retargeting.surface import HeadSurface
 from headfields.retargeting.transfer import Correspondence
 from headfields.rigging.eyes import eyes_look_closed

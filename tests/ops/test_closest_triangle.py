@@ -3,7 +3,6 @@
 import subprocess
 import sys
 
-import headfields.ops.triangle_bvh as module
 import numpy as np
 import pytest
 import torch
@@ -12,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.autograd import gradcheck, gradgradcheck
 
+import headfields.ops.triangle_bvh as module
 from headfields.ops._bvh_build import EMPTY, balanced_topology, build_topology
 from headfields.ops.dispatch import native, use_cpu_backend
 from headfields.ops.reference.closest_triangle import barycentric_of_closest, closest_face, closest_on_face

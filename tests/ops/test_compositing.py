@@ -140,7 +140,8 @@ def test_sums_have_third_derivatives():
 def test_a_third_derivative_of_the_weights_is_refused():
     _, offsets = pack([3])
     x = torch.rand(3, dtype=torch.float64).requires_grad_()
-    (first,) = torch.autograd.grad(torch.ops.headfields.ray_weights(x, offsets, True).pow(2).sum(), x, create_graph=True)
+    weights = torch.ops.headfields.ray_weights(x, offsets, True)
+    (first,) = torch.autograd.grad(weights.pow(2).sum(), x, create_graph=True)
     (second,) = torch.autograd.grad(first.pow(2).sum(), x, create_graph=True)
     with pytest.raises(RuntimeError, match=r"autograd"):
         torch.autograd.grad(second.sum(), x)
