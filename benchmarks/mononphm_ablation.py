@@ -22,12 +22,21 @@ from torch import Tensor
 
 import headfields as hf
 from headfields.mesh import Mesh, SurfaceTree, align_to_surface, extract
-from headfields.priors import SMALL_RECIPE, Prior, PriorCodes, PriorTrainer, load_prior, principal_codes, surface_errors
+from headfields.priors import (
+    SMALL_RECIPE,
+    Prior,
+    PriorCodes,
+    PriorTrainer,
+    fit_scans,
+    load_prior,
+    principal_codes,
+    surface_errors,
+)
+from headfields.priors.codes import anchors_of
 from headfields.priors.evaluate import REACH, onto_surface
 from headfields.priors.pictures import draw_field, draw_mesh, view
 from headfields.priors.scans import MeshScans
 from headfields.priors.scans.meshes import FACE, INNER, visible_faces
-from headfields.priors.terms import anchors_of
 from headfields.synthetic.scans.generate import generate_scans
 from headfields.viz import mesh_picture, save_image, side_by_side
 
@@ -57,7 +66,7 @@ def mouth_errors(avatar: hf.Avatar, scans: MeshScans, which: Tensor, codes: Prio
     """Mean distances, mm, of the middles of seen triangles: within 3 cm of the mouth, and inside it."""
     around, inside = [], []
     for row, scan in enumerate(which.tolist()):
-        own = PriorCodes(*(value[row : row + 1] for value in (codes.geometry, codes.appearance, codes.expression)))
+        own = codes[row : row + 1]
         field = avatar.field(own.state())
         middles = scans.vertices[scan, scans.faces].mean(dim=1)
         inner = scans.kind == INNER
@@ -104,7 +113,7 @@ def ablate_prior(out: Path, arguments: argparse.Namespace) -> dict[str, Any]:
             result.prior.save(folder / "prior.safetensors")
         prior = load_prior(folder / "prior.safetensors")
         wide, held_wide = widest(own, 6), widest(other, 3)
-        fitted = prior.fit(other, held_wide)
+        fitted = fit_scans(prior, other, held_wide)
         table[name] = {
             "trained": measured(prior, own, wide, prior.codes(wide)),
             "held out": measured(prior, other, held_wide, fitted.codes),
@@ -123,7 +132,7 @@ def drawn(prior: Prior, scans: MeshScans, which: Tensor, codes: PriorCodes) -> l
     """Color over shaded surface of each, from ahead."""
     pieces = []
     for row in range(len(which)):
-        own = PriorCodes(*(value[row : row + 1] for value in (codes.geometry, codes.appearance, codes.expression)))
+        own = codes[row : row + 1]
         pieces.append(torch.cat(draw_field(prior.avatar, own, view(scans.center, size=160, reach=0.13))))
     return pieces
 
@@ -142,20 +151,22 @@ def ablate_landmarks(out: Path, arguments: argparse.Namespace) -> dict[str, Any]
     Truth is the capture's own meshes, laid over the tracked surface by the rigid motion of the face that fits best:
     one camera does not tell how far away a head is.
     """
-    from headfields.tracking import Schedule, Tracker, TrackingOptions, open_prior
+    from headfields.tracking import PriorTracker, PriorTrackingOptions, WeightSchedule, open_prior
 
     capture = hf.data.load_capture(arguments.capture)
     frames = torch.linspace(0, len(capture) - 1, arguments.frames).round().long().unique().tolist()
     table = {}
     pictures: dict[str, list[Tensor]] = {"image": [seen(capture, frame) for frame in frames]}
     for name, factor in (("with landmarks", 1.0), ("without landmarks", 0.0)):
-        options = TrackingOptions.quick()
+        options = PriorTrackingOptions.quick()
         weights = options.stage1.weights
         values = tuple((step, factor * value) for step, value in weights.landmarks.values)
-        stage1 = replace(options.stage1, weights=replace(weights, landmarks=Schedule(values)))
+        stage1 = replace(options.stage1, weights=replace(weights, landmarks=WeightSchedule(values)))
         options = replace(options, stage1=stage1, stage2=None, mesh_resolution=0)
         folder = out / name.replace(" ", "_")
-        tracker = Tracker(open_prior(arguments.prior), capture, folder, options, frames)
+        tracker = PriorTracker(
+            open_prior(arguments.prior, head=hf.synthetic.procedural_head()), capture, folder, options, frames
+        )
         fits = tracker.run(resume=folder.exists()).fits
         rows, pictures[name] = [], []
         for frame, fit in fits.items():

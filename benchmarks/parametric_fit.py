@@ -12,7 +12,8 @@ from headfields.heads import BlendshapeHead
 from headfields.mesh import Mesh
 from headfields.ops import TriangleBVH
 from headfields.ops.rasterize import render_mesh
-from headfields.tracking import TrackedFrame, world_points
+from headfields.tracking import PriorObservation
+from headfields.tracking.prior.pose import world_points
 
 _JAW = 2
 _REACH = 6.0  # pixels of the reduced image beyond which an outline has no match
@@ -21,15 +22,15 @@ _AGAIN = 15  # steps after which outlines are matched anew
 
 @dataclass(frozen=True)
 class ParametricFit:
-    """Meshes of frames in the world that `TrackedFrame.camera` sees, and the mean landmark distance in its pixels."""
+    """Meshes of frames in the world of `PriorObservation.camera`, and the mean landmark distance in its pixels."""
 
     meshes: dict[int, Mesh]
     landmarks_px: dict[int, float]
 
 
 def fit_parametric(
-    head: Any, frames: Mapping[int, TrackedFrame], number: Int[Tensor, " l"], steps: int = 300, outlines: bool = True,
-    held: float = 0.0,
+    head: Any, frames: Mapping[int, PriorObservation], number: Int[Tensor, " l"], steps: int = 300,
+    outlines: bool = True, held: float = 0.0,
 ) -> ParametricFit:  # fmt: skip
     """Fits identity, expressions, jaw and poses of a head to all frames together, by Adam.
 
@@ -130,7 +131,7 @@ def _sides(faces: Int[Tensor, "f 3"], count: int) -> Int[Tensor, "e 4"]:
     return torch.cat([ends[first], owner[first][:, None], owner[second][:, None]], dim=1)
 
 
-def _border(data: TrackedFrame) -> Float[Tensor, "n 2"]:
+def _border(data: PriorObservation) -> Float[Tensor, "n 2"]:
     """Places (x, y) between pixels where the matte ends and both sides count."""
     inside, counts = data.alpha > 0.5, data.mask_weight > 0.99
     places = []
@@ -145,7 +146,7 @@ def _border(data: TrackedFrame) -> Float[Tensor, "n 2"]:
 
 
 def _match(
-    world: Float[Tensor, "v 3"], faces: Tensor, sides: Tensor, data: TrackedFrame, border: Float[Tensor, "n 2"]
+    world: Float[Tensor, "v 3"], faces: Tensor, sides: Tensor, data: PriorObservation, border: Float[Tensor, "n 2"]
 ) -> tuple[Int[Tensor, " k"], Float[Tensor, "k 2"]]:
     """Rim vertices, and the places of the border that each belongs to."""
     a, b, c = world[faces].unbind(dim=1)

@@ -17,7 +17,7 @@ from headfields.data import load_capture
 from headfields.rigging import RiggedTemplate
 from headfields.synthetic.rig_captures import write_rig_capture
 from headfields.synthetic.rig_tracking_error import rig_tracking_error
-from headfields.tracking.rig import TemplateTracker, TemplateTrackingOptions
+from headfields.tracking.rig import RigTracker, RigTrackingOptions
 
 
 def main() -> None:
@@ -39,13 +39,13 @@ def main() -> None:
         if not source.exists():
             write_rig_capture(rig, source, given.kind, given.frames, given.size, rate=given.frames / 10)
     capture = load_capture(source)
-    options = TemplateTrackingOptions.quick() if given.quick else TemplateTrackingOptions()
+    options = RigTrackingOptions.quick() if given.quick else RigTrackingOptions()
     frames = list(range(min(given.frames, len(capture))))
     report = {}
     for name, chosen in (("colors, outlines, landmarks", options), ("outlines, landmarks", options.without_color())):
         begin = time.perf_counter()
         folder = given.out / ("with_color" if chosen.scales.color_weight else "without_color")
-        tracker = TemplateTracker(rig, capture, folder, chosen, frames)
+        tracker = RigTracker(rig, capture, folder, chosen, frames)
         found = tracker.run(resume=folder.exists())
         seconds = (time.perf_counter() - begin) / len(frames)
         for stage, fits in ((1, found.stage1), (2, found.stage2)):

@@ -37,7 +37,7 @@ from headfields.mesh import Mesh, SurfaceTree, align_to_surface, extract
 from headfields.priors.scans.meshes import visible_faces
 from headfields.synthetic.captures import write_head_capture
 from headfields.synthetic.head.model import procedural_head
-from headfields.tracking import Stage2, Tracker, TrackingOptions, open_prior
+from headfields.tracking import PriorTracker, PriorTrackingOptions, Stage2, open_prior
 from headfields.tracking.prior.options import HELD_POSE
 from headfields.viz import heat, heat_legend, mesh_picture, side_by_side
 
@@ -75,7 +75,7 @@ def main() -> None:
         )  # fmt: skip
     capture = load_capture(folder)
     head: Any = procedural_head() if arguments.blendshapes is None else BlendshapeHead.from_file(arguments.blendshapes)
-    options = TrackingOptions() if arguments.full else TrackingOptions.quick()
+    options = PriorTrackingOptions() if arguments.full else PriorTrackingOptions.quick()
     options = dataclasses.replace(options, mesh_resolution=0)
     if arguments.stage1 is not None:
         options = dataclasses.replace(options, stage1=dataclasses.replace(options.stage1, steps=arguments.stage1))
@@ -86,11 +86,13 @@ def main() -> None:
         options = options.holding_pose()
     frames = list(range(0, len(capture), arguments.every))[: arguments.frames]
     seen_as: Any = NoisyLandmarks(capture, arguments.noise, arguments.seed) if arguments.noise else capture
-    tracker = Tracker(open_prior(arguments.prior), seen_as, arguments.out / "run", options, frames)
+    tracker = PriorTracker(
+        open_prior(arguments.prior, head=procedural_head()), seen_as, arguments.out / "run", options, frames
+    )
     found = tracker.run(resume=arguments.resume)
     if found.interrupted or not found.fits:
         sys.exit(f"nothing to measure: {len(found.fits)} frames tracked, interrupted: {found.interrupted}")
-    seen = {frame: tracker.frame(frame) for frame in found.fits}
+    seen = {frame: tracker.observation(frame) for frame in found.fits}
     assert tracker.head.landmarks is not None
     fitted = fit_parametric(head, seen, tracker.head.landmarks.number)
     held = fit_parametric(
@@ -195,7 +197,7 @@ def _truth(capture: Any, frame: int) -> Mesh:
 
 
 @torch.no_grad()
-def _mean_head(tracker: Tracker) -> Mesh:
+def _mean_head(tracker: PriorTracker) -> Mesh:
     head = tracker.head
     state = head.state({name: torch.zeros(head.width(name)) for name in head.names})
     return extract(head.avatar.field(state), resolution=160, progress=False).replace(normals=None)

@@ -37,11 +37,13 @@ def main() -> None:
         folder = write_head_capture(arguments.out / "capture", frames=arguments.frames, size=192, seed=5, identity=3)
     capture = hf.data.load_capture(folder)
 
-    prior = hf.tracking.open_prior(prior_run)
-    options = hf.tracking.TrackingOptions() if torch.cuda.is_available() else hf.tracking.TrackingOptions.quick()
+    prior = hf.tracking.open_prior(prior_run, head=hf.synthetic.procedural_head())
+    options = (
+        hf.tracking.PriorTrackingOptions() if torch.cuda.is_available() else hf.tracking.PriorTrackingOptions.quick()
+    )
     frames = range(min(arguments.frames, len(capture)))
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    tracker = hf.tracking.Tracker(prior, capture, arguments.out / "track", options, list(frames), device=device)
+    tracker = hf.tracking.PriorTracker(prior, capture, arguments.out / "track", options, list(frames), device=device)
     found = tracker.run(resume=True)
     for frame, failure in found.failed.items():
         print(f"frame {frame}: {failure.reason}: {failure}")
@@ -54,7 +56,7 @@ def main() -> None:
         camera = fit.head_camera
         seen = tracker.head.picture(camera.to(device), tracker.head.state(fit.to(tracker.device).free)).to("cpu")
         mesh = mesh_picture(tracker.mesh(fit), camera)
-        rows.append((tracker.frame(frame).rgb.cpu(), seen.rgb, normal_map(seen, camera), mesh))
+        rows.append((tracker.observation(frame).rgb.cpu(), seen.rgb, normal_map(seen, camera), mesh))
     for frame, row in zip(found.fits, rows, strict=True):
         picture = side_by_side(row, ["truth", "rendering", "normals", "mesh"])
         print(save_image(arguments.out / f"frame_{frame:05d}.png", picture))

@@ -17,7 +17,7 @@ from headfields.rigging import RiggedTemplate, rig_template
 from headfields.synthetic.body.model import procedural_body
 from headfields.synthetic.body.texture import procedural_body_texture
 from headfields.synthetic.rig_captures import write_rig_capture
-from headfields.tracking.rig import TemplateTracker, TemplateTrackingOptions
+from headfields.tracking.rig import RigTracker, RigTrackingOptions
 from headfields.training import vp360_losses
 from headfields.viz import save_image, side_by_side
 
@@ -56,7 +56,7 @@ def main() -> None:
     folder = arguments.capture or out / "talk"
     if not folder.exists():
         write_rig_capture(rig, folder, "talk", arguments.frames, arguments.size, rate=arguments.frames / 10)
-    tracker = TemplateTracker(rig, hf.data.load_capture(folder), out / "tracking", TemplateTrackingOptions.quick())
+    tracker = RigTracker(rig, hf.data.load_capture(folder), out / "tracking", RigTrackingOptions.quick())
     found = tracker.run(resume=(out / "tracking").exists())
     for frame, failure in found.failed.items():
         print(f"frame {frame}: {failure.reason}: {failure}")

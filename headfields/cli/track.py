@@ -59,13 +59,14 @@ def track(
 
     from headfields.cli import runs
     from headfields.cli.tracking_runs import check_frames, print_errors, run_tracker
-    from headfields.tracking import Stage1, Tracker, TrackingOptions, open_prior
+    from headfields.synthetic import procedural_head
+    from headfields.tracking import PriorTracker, PriorTrackingOptions, Stage1, open_prior
 
     check_frames(frames, every)
     torch_device = runs.choose_device(device)
     source = runs.open_capture(capture, memory)
-    model = open_prior(prior, landmarks, {"auto": None, "yes": True, "no": False}[hair])
-    options = TrackingOptions.quick() if quick else TrackingOptions()
+    model = open_prior(prior, landmarks, {"auto": None, "yes": True, "no": False}[hair], procedural_head())
+    options = PriorTrackingOptions.quick() if quick else PriorTrackingOptions()
     if image:
         options = replace(options, stage1=Stage1.single_image(), stage2=None)
     if stage1_only:
@@ -77,6 +78,6 @@ def track(
     if seed is not None:
         options = replace(options, seed=seed)
     numbers = list(range(0, len(source), every))[: 1 if image else frames]
-    tracker = Tracker(model, source, out, options, numbers, device=torch_device)
+    tracker = PriorTracker(model, source, out, options, numbers, device=torch_device)
     print_errors(run_tracker(tracker, out, len(numbers), resume), len(numbers))
     print(out)

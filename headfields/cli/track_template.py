@@ -42,19 +42,19 @@ def track_template(
     from headfields.cli import runs
     from headfields.cli.tracking_runs import check_frames, print_errors, run_tracker
     from headfields.rigging import RiggedTemplate
-    from headfields.tracking.rig import TemplateTracker, TemplateTrackingOptions
+    from headfields.tracking.rig import RigTracker, RigTrackingOptions
 
     check_frames(frames, every)
     template = RiggedTemplate.from_file(rig)
     if template.texture is None and not no_color:
         raise CommandError(f"{rig} has no texture to compare colors with; rig a textured scan, or give --no-color")
     source = runs.open_capture(capture, memory)
-    options = TemplateTrackingOptions.quick() if quick else TemplateTrackingOptions()
+    options = RigTrackingOptions.quick() if quick else RigTrackingOptions()
     if no_color:
         options = options.without_color()
     if stage1_only:
         options = replace(options, joint_steps=0)
     numbers = list(range(0, len(source), every))[:frames]
-    tracked = run_tracker(TemplateTracker(template, source, out, options, numbers), out, len(numbers), resume)
+    tracked = run_tracker(RigTracker(template, source, out, options, numbers), out, len(numbers), resume)
     print_errors(tracked, len(numbers))
     print(f"next: headfields train vp360 --capture {tracked.capture} --out AVATAR --minutes 10")

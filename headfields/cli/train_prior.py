@@ -204,7 +204,7 @@ def _model(config: dict[str, Any], scans: Any, held_out: Any) -> tuple[Any, Any,
     from headfields.models import mononphm
     from headfields.models.mononphm import PAPER, SMALL
     from headfields.networks import Anchors
-    from headfields.priors.terms import anchors_of
+    from headfields.priors.codes import anchors_of
     from headfields.records import Template
 
     if "nphm" in config["scans"]:
@@ -221,8 +221,10 @@ def _measure(run: Any, trainer: Any, prior: Any, held_out: Any) -> None:
     """Writes metrics.json: errors on some training scans, and on held-out people, fitted by codes alone."""
     import torch
 
+    from headfields.priors.fit import fit_scans
     from headfields.priors.pictures import comparison
     from headfields.priors.scans import MeshScans
+    from headfields.runs.disk_names import to_disk
     from headfields.runs.folder import write_json, write_picture
 
     count = len(trainer.scans)
@@ -231,12 +233,12 @@ def _measure(run: Any, trainer: Any, prior: Any, held_out: Any) -> None:
     if held_out is not None:
         for number, name in enumerate(held_out.people):
             scans = (held_out.person == number).nonzero()[:4, 0]
-            fitted = prior.fit(held_out, scans, progress=trainer.bar)
+            fitted = fit_scans(prior, held_out, scans, progress=trainer.bar)
             metrics["held_out"][name] = fitted.errors.summary()
             if trainer.pictures and isinstance(held_out, MeshScans):
                 sheet = comparison(prior.avatar, held_out, scans, fitted.codes)
                 write_picture(run.images / f"held_out_{name}.png", sheet)
-    write_json(run.path / "metrics.json", metrics)
+    write_json(run.path / "metrics.json", to_disk(metrics))
     print(f"training people: {metrics['training']['front_mm']:.2f} mm in front", file=sys.stderr)
     for name, errors in metrics["held_out"].items():
         print(f"held-out person {name}: {errors['front_mm']:.2f} mm in front", file=sys.stderr)

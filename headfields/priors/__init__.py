@@ -1,15 +1,15 @@
-"""Priors over heads: trained on scans of many people, fitted to new ones."""
+"""Priors over heads: trained on scans of many people, fitted to scans of new ones."""
 
+from headfields.priors.code_statistics import CodeStatistics, PriorStatistics
+from headfields.priors.code_table import CodeTable
+from headfields.priors.codes import PriorCodes
 from headfields.priors.evaluate import SurfaceErrors, surface_errors
 from headfields.priors.fit import FIT_WEIGHTS, FittedCodes, fit_scans
-from headfields.priors.losses import PriorWeights
+from headfields.priors.losses import PriorWeights, prior_terms
+from headfields.priors.principal_codes import principal_codes
 from headfields.priors.prior import Prior, load_prior
-from headfields.priors.ranges import CodeRange, CodeRanges
 from headfields.priors.recipes import PAPER_RECIPE, SMALL_POINTS_RECIPE, SMALL_RECIPE, PriorRecipe
-from headfields.priors.rows import CodeTable
 from headfields.priors.schedule import PriorSchedule
-from headfields.priors.starts import principal_codes
-from headfields.priors.terms import PriorCodes, prior_terms
 from headfields.priors.trainer import PriorResult, PriorTrainer
 
 __all__ = [
@@ -17,8 +17,7 @@ __all__ = [
     "PAPER_RECIPE",
     "SMALL_POINTS_RECIPE",
     "SMALL_RECIPE",
-    "CodeRange",
-    "CodeRanges",
+    "CodeStatistics",
     "CodeTable",
     "FittedCodes",
     "Prior",
@@ -26,6 +25,7 @@ __all__ = [
     "PriorRecipe",
     "PriorResult",
     "PriorSchedule",
+    "PriorStatistics",
     "PriorTrainer",
     "PriorWeights",
     "SurfaceErrors",

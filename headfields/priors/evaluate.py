@@ -7,8 +7,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from headfields.avatar import Avatar, Field
+from headfields.priors.codes import PriorCodes
 from headfields.priors.scans import PointCounts, ScanSet
-from headfields.priors.terms import PriorCodes
 
 __all__ = ["SurfaceErrors", "onto_surface", "surface_errors"]
 
@@ -71,7 +71,7 @@ def surface_errors(
     found = []
     for row, scan in enumerate(which.tolist()):
         batch = scans.sample(torch.tensor([scan]), counts, seed).to(codes.geometry.device)
-        state = PriorCodes(*(value[row : row + 1] for value in (codes.geometry, codes.appearance, codes.expression)))
+        state = codes[row : row + 1]
         field = avatar.field(state.state())
         start = torch.cat([batch.front_points, batch.back_points], 1)[0]
         end, missed = onto_surface(field, start)

@@ -7,12 +7,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from tqdm import tqdm
 
+from headfields.priors.codes import PriorCodes
 from headfields.priors.evaluate import SurfaceErrors, surface_errors
-from headfields.priors.losses import PriorWeights
+from headfields.priors.losses import PriorWeights, prior_terms
 from headfields.priors.prior import Prior
 from headfields.priors.scans import PointCounts, ScanSet
 from headfields.priors.scans.batch import generator
-from headfields.priors.terms import PriorCodes, prior_terms
 
 __all__ = ["FIT_WEIGHTS", "FittedCodes", "fit_scans"]
 
@@ -51,7 +51,7 @@ def fit_scans(
     """Finds one code of shape and one of appearance for B scans of a person, and one of expression for each.
 
     Starts at the mean codes and follows the gradient by Adam, its rate falling to nothing along a cosine, along the
-    directions in which the codes of the training people differ (`CodeRange`).
+    directions in which the codes of the training people differ (`CodeStatistics`).
 
     Args:
         prior: the model.
@@ -77,7 +77,7 @@ def fit_scans(
     avatar, counts = prior.avatar, counts or PointCounts().scaled(1 / 3)
     avatar.train()
     needed = [parameter for parameter in avatar.parameters() if parameter.requires_grad]
-    ranges = prior.ranges()
+    ranges = prior.statistics()
     of_person, faces = (ranges.geometry, ranges.appearance), ranges.expression
     free = [x.mean.new_zeros(1, x.axes.shape[1]).requires_grad_() for x in of_person]
     free.append(faces.mean.new_zeros(len(which), faces.axes.shape[1]).requires_grad_())

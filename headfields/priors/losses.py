@@ -5,11 +5,16 @@ they meant; `headfields.priors.terms` converts. The mean over no points is 0 and
 Source: released code of MonoNPHM (Giebenhain et al. 2024), but where a function says otherwise.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
+
+from headfields.avatar import Avatar
+from headfields.priors.codes import PriorCodes, anchors_of
+from headfields.priors.scans import ScanBatch
 
 __all__ = [
     "PriorWeights",
@@ -23,6 +28,7 @@ __all__ = [
     "hyper_size",
     "normal_error",
     "offset_size",
+    "prior_terms",
     "surface_error",
 ]
 
@@ -36,6 +42,8 @@ NEUTRAL_SHARE = 10.0
 """What hyper-coordinates of neutral scans count, beside those of all."""
 FADE = 10.0
 """How fast the term of empty space falls off with the distance, in 1 / unit."""
+CUBE = 1.25
+"""Half the side of the cube in which the deformation is held still, in the networks' units."""
 
 
 @dataclass(frozen=True)
@@ -185,6 +193,102 @@ def distance_error(
     """
     error = torch.where(true.abs() < reach, (found - true).abs(), (reach - found * true.sign()).clamp_min(0))
     return (error * known).sum() / max(int(known.sum()), 1)
+
+
+def prior_terms(
+    avatar: Avatar,
+    batch: ScanBatch,
+    codes: PriorCodes,
+    weights: PriorWeights,
+    random: torch.Generator,
+    cube: int = 50,
+) -> dict[str, Float[Tensor, ""]]:
+    """The terms by name, not yet weighted; those without weight are left out.
+
+    Units are the networks': `Anchors.normalized` points, colors in [-1, 1].
+
+    Args:
+        avatar: a model with anchors and a decoder of distances, as `headfields.models.mononphm` makes.
+        batch: points of B scans.
+        codes: of those scans.
+        weights: says which terms are wanted.
+        random: draws the points where the deformation is held still.
+        cube: how many of these a scan.
+    """
+    anchors = anchors_of(avatar)
+    scale = anchors.scale
+    field = avatar.field(codes.state())
+    count, device = len(batch), batch.front_points.device
+    groups = [batch.front_points, batch.back_points, batch.near_points, batch.far_points]
+    sizes = [group.shape[1] for group in groups]
+    points = torch.cat(groups, 1)
+    frame = torch.arange(count, device=device).repeat_interleave(points.shape[1])
+    canonical, values = field.signed_distance(points.flatten(0, 1), frame, create_graph=True)
+    distance, gradient = values.distance, values.gradient
+    assert distance is not None and gradient is not None
+
+    def split(flat: Tensor) -> tuple[Tensor, ...]:
+        return flat.unflatten(0, (count, sum(sizes))).split(sizes, 1)
+
+    front, back, near, far = split(distance * scale)
+    slope_front, slope_back, _, _ = split(gradient)
+    offsets = split((canonical.points - canonical.posed_points) * scale)
+    trusted, neutral = batch.trusted_back, batch.neutral
+    terms: dict[str, Callable[[], Tensor]] = {
+        "surface": lambda: surface_error(front, back[trusted]),
+        "normals": lambda: normal_error(
+            slope_front, batch.front_normals, slope_back[trusted], batch.back_normals[trusted]
+        ),
+        "eikonal": lambda: eikonal_error(gradient),
+        "empty": lambda: empty_space(far),
+        "distance": lambda: distance_error(near, batch.near_distance * scale, batch.near_known),
+        "neutral": lambda: offset_size(torch.cat(offsets[:3], 1)[neutral]),
+        "shape": lambda: code_size(codes.geometry),
+        "appearance": lambda: code_size(codes.appearance),
+        "expression": lambda: code_size(codes.expression),
+        "symmetry": lambda: anchors.layout.asymmetry(codes.geometry).mean(),
+        "appearance_symmetry": lambda: anchors.layout.asymmetry(codes.appearance).mean(),
+    }
+
+    def color() -> Tensor:
+        rgb = field.color(values, canonical).rgb
+        assert rgb is not None
+        seen = split(2 * rgb - 1)
+        true = [2 * value - 1 for value in (batch.front_rgb, batch.back_rgb[trusted], batch.near_rgb[trusted])]
+        on = torch.cat([seen[0].flatten(0, 1), seen[1][trusted].flatten(0, 1)])
+        return color_error(on, torch.cat([true[0].flatten(0, 1), true[1].flatten(0, 1)]), seen[2][trusted], true[2])
+
+    terms["color"] = color
+
+    def at(somewhere: Tensor) -> tuple[Tensor, Tensor]:
+        """Canonical places and hyper-coordinates of (B, N, 3) further points."""
+        row = torch.arange(count, device=device).repeat_interleave(somewhere.shape[1])
+        flat = somewhere.flatten(0, 1)
+        found = field.canonicalize(flat, torch.zeros_like(flat), row)
+        ambient = found.points[:, :0] if found.ambient is None else found.ambient
+        size = (count, somewhere.shape[1])
+        return found.points.unflatten(0, size), ambient.unflatten(0, size)
+
+    drawn = torch.rand(count, cube, 3, generator=random).to(device)
+    anywhere = anchors.center + (2 * drawn - 1) * (CUBE / scale)
+    if weights.still or weights.hyper:
+        still, ambient = at(anywhere)
+        terms["still"] = lambda: offset_size((still - anywhere) * scale)
+        if canonical.ambient is not None:
+            hyper = split(canonical.ambient)
+            terms["hyper"] = lambda: hyper_size(
+                torch.cat([hyper[0], hyper[3], ambient], 1), torch.cat(hyper[:3], 1)[neutral]
+            )
+    if weights.correspondence and bool(batch.corresponds.any()):
+        known = batch.corresponds
+        terms["correspondence"] = lambda: correspondence_error(
+            at(batch.posed_points)[0][known] * scale, batch.neutral_points[known] * scale
+        )
+    if weights.anchors and bool(batch.anchored.any()):
+        terms["anchors"] = lambda: anchor_error(
+            anchors(codes.geometry)[batch.anchored] * scale, batch.anchors[batch.anchored] * scale
+        )
+    return {name: term() for name, term in terms.items() if weights.of(name) > 0}
 
 
 def _mean(*parts: Tensor) -> Tensor:

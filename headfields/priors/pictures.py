@@ -9,8 +9,8 @@ from torch import Tensor
 from headfields.avatar import Avatar, Field
 from headfields.ops.triangle_bvh import TriangleBVH
 from headfields.ops.vertex_geometry import vertex_normals
+from headfields.priors.codes import PriorCodes
 from headfields.priors.scans import MeshScans
-from headfields.priors.terms import PriorCodes
 from headfields.records import Camera, Rays
 
 __all__ = ["comparison", "draw_field", "draw_mesh", "trace", "view"]
@@ -127,7 +127,7 @@ def comparison(
     """
     rows = []
     for row, scan in enumerate(which.tolist()):
-        one = PriorCodes(*(value[row : row + 1] for value in (codes.geometry, codes.appearance, codes.expression)))
+        one = codes[row : row + 1]
         ahead, aside = (view(scans.center, yaw, 5.0, size) for yaw in (0.0, 55.0))
         mesh = (scans.vertices[scan], scans.faces, scans.rgb[scans.person[scan]])
         pictures = []

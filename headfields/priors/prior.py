@@ -9,9 +9,8 @@ from torch import Tensor, nn
 
 from headfields.avatar import Avatar
 from headfields.files.safetensors import read_safetensors
-from headfields.priors.ranges import CodeRange, CodeRanges
-from headfields.priors.scans import ScanSet
-from headfields.priors.terms import PriorCodes, anchors_of
+from headfields.priors.code_statistics import CodeStatistics, PriorStatistics
+from headfields.priors.codes import PriorCodes, anchors_of
 from headfields.records import HeadState
 from headfields.saving import load_avatar, save_avatar
 
@@ -82,10 +81,10 @@ class Prior(nn.Module):
         calm = self.expression[self.neutral].mean(0, keepdim=True)
         return PriorCodes(self.geometry.mean(0, keepdim=True), self.appearance.mean(0, keepdim=True), calm)
 
-    def ranges(self) -> CodeRanges:
+    def statistics(self) -> PriorStatistics:
         """Around the mean codes, the principal directions of those of all people, and of all scans."""
         mean = self.mean()
-        return CodeRanges(*(CodeRange.of(getattr(self, name), getattr(mean, name)[0]) for name in _TABLES))
+        return PriorStatistics(*(CodeStatistics.of(getattr(self, name), getattr(mean, name)[0]) for name in _TABLES))
 
     def codes(self, scans: Int[Tensor, " b"]) -> PriorCodes:
         """The codes (B rows) of training scans, by number."""
@@ -95,18 +94,6 @@ class Prior(nn.Module):
     def state(self, codes: PriorCodes | None = None) -> HeadState:
         """The frames that `codes` are, for `avatar.render`, `avatar.field` and the rest; the mean if None."""
         return (self.mean() if codes is None else codes).state()
-
-    def fit(self, scans: ScanSet, which: Int[Tensor, " b"] | None = None, **options: Any) -> Any:
-        """Codes of one person from B scans of them, with networks as they are: see `headfields.priors.fit_scans`.
-
-        Args:
-            scans: where the points come from.
-            which: (B,) which of its scans, all of one person; all of the set if None.
-            options: further arguments of `fit_scans`.
-        """
-        from headfields.priors.fit import fit_scans
-
-        return fit_scans(self, scans, which, **options)
 
     def save(self, path: str | Path) -> None:
         """Writes everything to one safetensors file, atomically.

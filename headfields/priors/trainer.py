@@ -13,16 +13,16 @@ from torch import Tensor, nn
 
 from headfields.avatar import Avatar
 from headfields.models.mononphm import code_widths
+from headfields.priors.code_table import CodeTable
+from headfields.priors.codes import PriorCodes, anchors_of
 from headfields.priors.evaluate import surface_errors
-from headfields.priors.losses import PriorWeights
-from headfields.priors.monitor import PriorMonitor
+from headfields.priors.losses import PriorWeights, prior_terms
 from headfields.priors.pictures import comparison
 from headfields.priors.prior import Prior
-from headfields.priors.rows import CodeTable
 from headfields.priors.scans import MeshScans, PointCounts, ScanSet
 from headfields.priors.scans.batch import generator
 from headfields.priors.schedule import PriorSchedule
-from headfields.priors.terms import PriorCodes, anchors_of, prior_terms
+from headfields.priors.training_log import PriorTrainingLog
 from headfields.runs import checkpoint
 from headfields.runs.checkpoint import Progress
 from headfields.runs.folder import RunFolder, write_picture
@@ -183,7 +183,7 @@ class PriorTrainer:
             return self._fit(steps, minutes)
 
     def _fit(self, steps: int | None, minutes: float | int | None) -> PriorResult:
-        monitor = PriorMonitor(self.progress, steps, minutes, self.folder, self.bar)
+        monitor = PriorTrainingLog(self.progress, steps, minutes, self.folder, self.bar)
         drawn = math.floor(self.fraction(steps, minutes) * self.pictures)
         saved = time.perf_counter()
         with InterruptFlag() as interrupted, monitor:

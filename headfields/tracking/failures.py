@@ -1,4 +1,4 @@
-"""What a frame can fail by. Tracking names it, leaves the frame out and goes on."""
+"""Reasons why a frame cannot be tracked. The frame loop names the reason, leaves the frame out and goes on."""
 
 __all__ = ["FrameFailure"]
 
@@ -7,10 +7,11 @@ class FrameFailure(Exception):
     """A frame cannot be tracked.
 
     Args:
-        message: why, for people.
+        reason: one word: "unreadable", "mask", "landmarks", "camera", "inverse" or "diverged".
+        message: the explanation for the user.
 
     Attributes:
-        reason: one word: "unreadable", "mask", "landmarks", "camera", "inverse" or "diverged".
+        reason: as given.
     """
 
     def __init__(self, reason: str, message: str) -> None:

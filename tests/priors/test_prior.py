@@ -9,7 +9,7 @@ import torch
 
 from headfields import Avatar, Prior, load_prior
 from headfields.priors import (
-    CodeRange,
+    CodeStatistics,
     CodeTable,
     PriorCodes,
     PriorSchedule,
@@ -19,11 +19,11 @@ from headfields.priors import (
     prior_terms,
     surface_errors,
 )
+from headfields.priors.codes import anchors_of
 from headfields.priors.evaluate import onto_surface
 from headfields.priors.pictures import comparison, trace, view
 from headfields.priors.scans import MeshScans, PointCounts, PointScans
 from headfields.priors.scans.batch import generator
-from headfields.priors.terms import anchors_of
 from headfields.training.trainer import NanLossError
 from tests.priors.tiny import tiny_model, tiny_scans
 
@@ -191,7 +191,7 @@ def test_a_prior_is_kept_in_one_file_that_is_an_avatar_too(prior: Prior, tmp_pat
 
 
 def test_the_mean_and_the_ranges_around_it(prior: Prior) -> None:
-    mean, ranges = prior.mean(), prior.ranges()
+    mean, ranges = prior.mean(), prior.statistics()
     assert torch.allclose(mean.geometry[0], prior.geometry.mean(0))
     assert torch.allclose(mean.expression[0], prior.expression[prior.neutral].mean(0))
     for found, codes in ((ranges.appearance, prior.appearance), (ranges.expression, prior.expression)):
@@ -212,11 +212,11 @@ def test_the_mean_and_the_ranges_around_it(prior: Prior) -> None:
 
 def test_directions_along_which_nobody_differs_are_left_out() -> None:
     codes = torch.tensor([[0.0, 1.0, 5.0], [2.0, 1.0, 5.0], [4.0, 1.0, 5.001]])
-    found = CodeRange.of(codes, codes.mean(0))
+    found = CodeStatistics.of(codes, codes.mean(0))
     assert found.axes.shape == (3, 1)
     assert float(found.axes.norm()) == pytest.approx((8 / 3) ** 0.5, rel=1e-3)
-    assert CodeRange.of(codes[:1], codes[0]).axes.shape == (3, 0)
-    assert torch.equal(CodeRange.of(codes[:1], codes[0]).at(torch.zeros(2, 0)), codes[:1].expand(2, -1))
+    assert CodeStatistics.of(codes[:1], codes[0]).axes.shape == (3, 0)
+    assert torch.equal(CodeStatistics.of(codes[:1], codes[0]).at(torch.zeros(2, 0)), codes[:1].expand(2, -1))
 
 
 def test_training_scans_are_reconstructed(prior: Prior, scans: MeshScans) -> None:
@@ -243,7 +243,7 @@ def test_codes_of_someone_new_come_closer_than_the_mean(prior: Prior, scans: Mes
     which = torch.tensor([6, 8])
     rows = PriorCodes(*(value.expand(2, -1) for value in vars(prior.mean()).values()))
     before = surface_errors(prior.avatar, scans, which, rows, points=300).summary()
-    found = prior.fit(scans, which, steps=60, counts=PointCounts().scaled(0.15), rate=0.1)
+    found = fit_scans(prior, scans, which, steps=60, counts=PointCounts().scaled(0.15), rate=0.1)
     assert found.errors.summary()["front_mm"] < 0.8 * before["front_mm"]
     assert torch.equal(found.codes.geometry[0], found.codes.geometry[1])
     assert not torch.equal(found.codes.expression[0], found.codes.expression[1])
@@ -254,7 +254,7 @@ def test_codes_of_someone_new_come_closer_than_the_mean(prior: Prior, scans: Mes
     alone = fit_scans(prior, cloud, steps=40, counts=PointCounts().scaled(0.15), rate=0.1)
     assert alone.errors.summary()["front_mm"] < before["front_mm"]
     with pytest.raises(ValueError, match="of 3 people"):
-        prior.fit(scans)
+        fit_scans(prior, scans)
 
 
 def test_rays_meet_the_surface_and_pictures_show_it(prior: Prior, scans: MeshScans) -> None:

@@ -6,8 +6,8 @@ from torch import Tensor
 
 from headfields.networks.latent_table import AnchoredCode
 from headfields.records import Camera, Rendering
-from headfields.tracking.prior.frames import RayBatch
 from headfields.tracking.prior.landmarks import CHIN, EYELIDS, MOUTH, PosedLandmarks
+from headfields.tracking.prior.observation import RayBatch
 from headfields.tracking.prior.options import EnergyWeights
 from headfields.tracking.prior.pose import world_points
 

@@ -13,13 +13,13 @@ from headfields.avatar import Avatar, Field
 from headfields.models.mononphm import code_widths
 from headfields.networks import Anchors
 from headfields.networks.latent_table import AnchoredCode
-from headfields.priors import CodeRange, Prior
+from headfields.priors import CodeStatistics, Prior
 from headfields.records import Camera, HeadState, Rays, Rendering
 from headfields.renderers import ScheduledSharpness, SurfaceRenderer, SurfaceSampler, UnclampedAlpha
 from headfields.renderers.lighting import ColorAffine, SHLighting
 from headfields.tracking.prior.landmarks import LandmarkPoints, PosedLandmarks
 
-__all__ = ["IDENTITY", "PER_FRAME", "TrackedHead", "TrackingPrior"]
+__all__ = ["IDENTITY", "PER_FRAME", "PriorHead", "TrackingPrior"]
 
 IDENTITY = ("geometry", "appearance")
 """Codes that are a person's."""
@@ -45,7 +45,7 @@ class TrackingPrior:
     """
 
     avatar: Avatar
-    codes: Mapping[str, CodeRange]
+    codes: Mapping[str, CodeStatistics]
     landmarks: LandmarkPoints | None = None
     hair: bool = True
     expressions: Float[Tensor, "s e"] | None = None
@@ -73,12 +73,12 @@ class TrackingPrior:
             landmarks: points of its canonical head.
             hair: whether its heads have hair.
         """
-        ranges = prior.ranges()
+        ranges = prior.statistics()
         named = {"geometry": ranges.geometry, "appearance": ranges.appearance, PER_FRAME: ranges.expression}
         return cls(prior.avatar, named, landmarks, hair, prior.expression.detach().clone())
 
 
-class TrackedHead(nn.Module):
+class PriorHead(nn.Module):
     """The frozen model, rendered as the tracker does, with light and color affine of one recording.
 
     Args:

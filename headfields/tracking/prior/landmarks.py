@@ -12,7 +12,7 @@ from torch import Tensor
 from headfields.ops._checks import check_floating, check_shape
 from headfields.records import Record
 
-__all__ = ["CHIN", "EYELIDS", "FIXED", "MOUTH", "LandmarkDetector", "LandmarkPoints"]
+__all__ = ["CHIN", "EYELIDS", "MOUTH", "TRACKED_LANDMARKS", "LandmarkDetector", "LandmarkPoints"]
 
 CHIN = tuple(range(6, 11))
 """Numbers of the chin among the 68 of iBUG."""
@@ -20,7 +20,7 @@ EYELIDS = tuple(range(36, 48))
 """Numbers of the eyelids among the 68 of iBUG."""
 MOUTH = tuple(range(48, 68))
 """Numbers of the mouth among the 68 of iBUG."""
-FIXED = (*CHIN, *range(17, 60))
+TRACKED_LANDMARKS = (*CHIN, *range(17, 60))
 """What can be followed: not the sides of the face's contour, which slide over the skin as a head turns, and not the
 inner lips (60 to 67). Upper and lower ones touch in canonical space, so that a backward deformation takes all of an
 open mouth to about the same place, and its inverse says next to nothing of where they are. The latter is our own
@@ -165,7 +165,7 @@ class LandmarkPoints(Record):
             return cls(base, mean, scaled[0], number)
         return cls(base, mean, scaled[0], number, codes.mean(dim=0), scaled[1])
 
-    def kept(self, numbers: tuple[int, ...] = FIXED) -> "LandmarkPoints":
+    def kept(self, numbers: tuple[int, ...] = TRACKED_LANDMARKS) -> "LandmarkPoints":
         """Those of them whose number is among `numbers`."""
         here = torch.isin(self.number, torch.tensor(numbers)).nonzero()[:, 0]
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from headfields.mesh import Mesh, save_mesh
 from headfields.runs.folder import RunWriteError
-from headfields.tracking.prior.fit import FrameFit
+from headfields.tracking.prior.fit import PriorFit
 
 __all__ = ["MonoNPHMFrame", "read_mononphm", "write_mononphm"]
 
@@ -54,7 +54,7 @@ class MonoNPHMFrame:
 def write_mononphm(
     folder: str | Path,
     sequence: str,
-    fits: Mapping[int, FrameFit],
+    fits: Mapping[int, PriorFit],
     stage: int,
     meshes: Mapping[int, Mesh] | None = None,
 ) -> Path:
@@ -101,7 +101,7 @@ def write_mononphm(
     return root
 
 
-def _shared(fit: FrameFit) -> dict[str, Tensor]:
+def _shared(fit: PriorFit) -> dict[str, Tensor]:
     """What is a person's or a recording's."""
     out = {_NAMES[name]: code[None] for name, code in fit.codes.items() if name != "expression_code"}
     # c' = c A + b for c in [0, 1] is, for c = (d + 1) / 2: d' = d A + 1ᵀ A + 2 b - 1

@@ -1,23 +1,23 @@
 """Weights, rates and schedules of tracking: MonoNPHM's published ones by default, and smaller ones for a CPU.
 
-The published numbers speak of codes as the published prior has them. Codes of another prior may be spread more or less,
-so codes are fitted here along the prior's principal directions (`headfields.priors.CodeRange`): one standard deviation
-counts as `Stage1.spread` published units, in rates and in regularizers alike.
+The published numbers are for codes of the published prior. Codes of another prior may vary more or less, so codes are
+fitted along the prior's principal directions (`headfields.priors.CodeStatistics`): one standard deviation counts as
+`Stage1.spread` published units, in rates and in regularizers alike.
 """
 
 import math
 from dataclasses import dataclass, field, fields, replace
 
-__all__ = ["EnergyWeights", "Rate", "Schedule", "Stage1", "Stage2", "TrackingOptions"]
+__all__ = ["EnergyWeights", "PriorTrackingOptions", "RateSchedule", "Stage1", "Stage2", "WeightSchedule"]
 
 WEAK_POSE = 100.0
-"""`EnergyWeights.pose` of `TrackingOptions.quick`."""
+"""`EnergyWeights.pose` of `PriorTrackingOptions.quick`."""
 HELD_POSE = 1000.0
-"""`EnergyWeights.pose` of `TrackingOptions.holding_pose`: a centimeter costs 16, about what all of the colors do."""
+"""`EnergyWeights.pose` of `PriorTrackingOptions.holding_pose`: a centimeter costs 16, about as much as all colors."""
 
 
 @dataclass(frozen=True)
-class Rate:
+class RateSchedule:
     """A rate of Adam over the steps of a fit.
 
     Attributes:
@@ -40,7 +40,7 @@ class Rate:
 
 
 @dataclass(frozen=True)
-class Schedule:
+class WeightSchedule:
     """Something that takes other values over the steps of a fit: (step from which on, value), the first at 0."""
 
     values: tuple[tuple[int, float | int], ...]
@@ -70,16 +70,16 @@ class EnergyWeights:
         expression: of ‖·‖² of the expression code.
         first_expression: of the same on the frame that the identity is fitted to.
         pose: of the squared pose away from where a frame starts, rotation's + 10 · translation's in published units.
-            One camera hardly tells a large head far away from a small one near by, and free poses let the shape pay for
-            that; where the capture's own cameras are to be trusted, `TrackingOptions.holding_pose` says so. Our own
-            choice: published is none, 0.
+            A single camera hardly distinguishes a large distant head from a small near one, and with free poses the
+            shape absorbs the ambiguity; see `PriorTrackingOptions.holding_pose` for captures with accurate cameras. Our
+            own choice; the published weight is 0.
     """
 
     color: float | int = 100.0
     mouth: float | int = 1 / 25
     mask: float | int = 25.0
     hair: float | int = 1 / 5
-    landmarks: Schedule = Schedule(((0, 100.0), (25, 50.0), (50, 20.0), (100, 10.0)))
+    landmarks: WeightSchedule = WeightSchedule(((0, 100.0), (25, 50.0), (50, 20.0), (100, 10.0)))
     emphasis: float | int = 100.0
     geometry_local: float | int = 1000.0
     appearance_local: float | int = 1000.0
@@ -94,7 +94,7 @@ class EnergyWeights:
     def __post_init__(self) -> None:
         for item in fields(self):
             value = getattr(self, item.name)
-            for number in [v for _, v in value.values] if isinstance(value, Schedule) else [value]:
+            for number in [v for _, v in value.values] if isinstance(value, WeightSchedule) else [value]:
                 if not 0 <= number < math.inf:
                     raise ValueError(f"EnergyWeights: {item.name} is {value}; expected 0 (left out) or more")
 
@@ -107,7 +107,7 @@ class EnergyWeights:
     def joint(cls) -> "EnergyWeights":
         """As published for stage 2."""
         return cls(
-            mask=10.0, landmarks=Schedule(((0, 5.0),)), geometry_local=500.0, appearance_local=500.0,
+            mask=10.0, landmarks=WeightSchedule(((0, 5.0),)), geometry_local=500.0, appearance_local=500.0,
             geometry_global=50.0, expression=100.0, first_expression=100.0,
         )  # fmt: skip
 
@@ -136,13 +136,13 @@ class Stage1:
 
     steps: int = 251
     pace: tuple[float | int, float | int, float | int] = (0.5, 0.25, 0.1)
-    geometry: Rate = Rate(5e-4, (200, 225))
-    appearance: Rate = Rate(5e-4, (200, 225))
-    expression: Rate = Rate(2e-4, (200, 225), ((150, 5e-4),))
-    light: Rate = Rate(0.05, (150, 200, 225))
-    affine: Rate = Rate(5e-4, (200, 225))
-    rotation: Rate = Rate(5e-3, (32, 200, 225))
-    translation: Rate = Rate(2.5e-3, (32, 200, 225))
+    geometry: RateSchedule = RateSchedule(5e-4, (200, 225))
+    appearance: RateSchedule = RateSchedule(5e-4, (200, 225))
+    expression: RateSchedule = RateSchedule(2e-4, (200, 225), ((150, 5e-4),))
+    light: RateSchedule = RateSchedule(0.05, (150, 200, 225))
+    affine: RateSchedule = RateSchedule(5e-4, (200, 225))
+    rotation: RateSchedule = RateSchedule(5e-3, (32, 200, 225))
+    translation: RateSchedule = RateSchedule(2.5e-3, (32, 200, 225))
     pose_later: float | int = 0.1
     sharpness: tuple[float | int, float | int, float | int] = (0.3, 0.15, 0.8)
     sharpness_later: tuple[float | int, float | int, float | int] = (0.5, 0.15, 0.8)
@@ -198,7 +198,7 @@ class Stage2:
 
 
 @dataclass(frozen=True)
-class TrackingOptions:
+class PriorTrackingOptions:
     """All that tracking can be told.
 
     Attributes:
@@ -231,15 +231,15 @@ class TrackingOptions:
         for name, least in (("rays", 1), ("coarse", 1), ("fine", 1), ("image_height", 8), ("mask_pixels", 1),
                             ("mesh_resolution", 0), ("checkpoint_every", 1)):  # fmt: skip
             if getattr(self, name) < least:
-                raise ValueError(f"TrackingOptions: {name} is {getattr(self, name)}; it must be at least {least}")
+                raise ValueError(f"PriorTrackingOptions: {name} is {getattr(self, name)}; it must be at least {least}")
         if not (0 < self.foreground <= 1 and 0 <= self.landmark_share <= 1):
             raise ValueError(
-                f"TrackingOptions: foreground is {self.foreground} and landmark_share {self.landmark_share}; expected "
-                "parts in (0, 1] and [0, 1]"
+                f"PriorTrackingOptions: foreground is {self.foreground} and landmark_share {self.landmark_share}; "
+                "expected parts in (0, 1] and [0, 1]"
             )
 
     @classmethod
-    def quick(cls) -> "TrackingOptions":
+    def quick(cls) -> "PriorTrackingOptions":
         """Fewer rays, samples and steps, for minutes on a CPU: our own choice.
 
         Expressions move faster, for there are fewer steps; and poses are held a little to where frames start (a
@@ -249,7 +249,7 @@ class TrackingOptions:
         stage1, stage2 = Stage1(), Stage2()
         return cls(
             stage1=replace(
-                stage1, pace=(0.25, 0.16, 0.1), expression=Rate(5e-4, (200, 225)),
+                stage1, pace=(0.25, 0.16, 0.1), expression=RateSchedule(5e-4, (200, 225)),
                 weights=replace(stage1.weights, pose=WEAK_POSE),
             ),
             stage2=replace(
@@ -258,9 +258,9 @@ class TrackingOptions:
             rays=200, coarse=16, fine=12, mesh_resolution=112,
         )  # fmt: skip
 
-    def holding_pose(self, weight: float | int = HELD_POSE) -> "TrackingOptions":
+    def holding_pose(self, weight: float | int = HELD_POSE) -> "PriorTrackingOptions":
         """The same with poses held to where frames start, in both stages: to the capture's cameras, where those are
-        taken (see `load_frame`).
+        taken (see `prior_observation`).
 
         Args:
             weight: `EnergyWeights.pose`.

@@ -6,9 +6,9 @@ from jaxtyping import Float, UInt8
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from headfields.tracking.prior.fit import FrameFit
-from headfields.tracking.prior.frames import TrackedFrame
-from headfields.tracking.prior.head import TrackedHead
+from headfields.tracking.prior.fit import PriorFit
+from headfields.tracking.prior.head import PriorHead
+from headfields.tracking.prior.observation import PriorObservation
 from headfields.viz.images import normal_map, side_by_side, to_uint8
 
 __all__ = ["frame_picture"]
@@ -18,7 +18,7 @@ _TILE = 256
 
 @torch.no_grad()
 def frame_picture(
-    head: TrackedHead, data: TrackedFrame, fit: FrameFit
+    head: PriorHead, data: PriorObservation, fit: PriorFit
 ) -> tuple[UInt8[np.ndarray, "h w 3"], dict[str, float]]:
     """Truth | rendering | normals | truth with the matte's outline, given landmarks (green) and found ones (red).
 

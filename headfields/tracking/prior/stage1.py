@@ -9,12 +9,12 @@ from torch import Tensor
 from headfields.runs.clock import Clock
 from headfields.tracking.failures import FrameFailure
 from headfields.tracking.prior.energy import code_terms, color_term, landmark_term, mask_term
-from headfields.tracking.prior.fit import FrameFit
-from headfields.tracking.prior.frames import TrackedFrame
-from headfields.tracking.prior.head import IDENTITY, PER_FRAME, TrackedHead
-from headfields.tracking.prior.options import EnergyWeights, Stage1, TrackingOptions
+from headfields.tracking.prior.fit import PriorFit
+from headfields.tracking.prior.head import IDENTITY, PER_FRAME, PriorHead
+from headfields.tracking.prior.initial_expression import best_start
+from headfields.tracking.prior.observation import PriorObservation
+from headfields.tracking.prior.options import EnergyWeights, PriorTrackingOptions, Stage1
 from headfields.tracking.prior.pose import head_rays
-from headfields.tracking.prior.start import best_start
 
 __all__ = ["UNIT", "checked", "energy", "finished", "fit_frame", "mix", "pace_of", "regularizers"]
 
@@ -36,13 +36,13 @@ def pace_of(stage: Stage1, motion: float, mean: float) -> float:
 
 
 def energy(
-    head: TrackedHead,
-    data: TrackedFrame,
+    head: PriorHead,
+    data: PriorObservation,
     codes: Mapping[str, Tensor],
     rotation: Tensor,
     translation: Tensor,
     weights: EnergyWeights,
-    options: TrackingOptions,
+    options: PriorTrackingOptions,
     random: torch.Generator,
     landmark_weight: float,
     clock: Clock,
@@ -92,15 +92,15 @@ def energy(
 
 
 def fit_frame(
-    head: TrackedHead,
-    data: TrackedFrame,
+    head: PriorHead,
+    data: PriorObservation,
     frame: int,
-    options: TrackingOptions,
-    before: FrameFit | None = None,
+    options: PriorTrackingOptions,
+    before: PriorFit | None = None,
     pace: float = 1.0,
     clock: Clock | None = None,
     progress: Callable[[int, int, dict[str, float]], None] | None = None,
-) -> FrameFit:
+) -> PriorFit:
     """Fits one frame. The same arguments give the same result on one machine.
 
     Args:
@@ -190,7 +190,7 @@ def fit_frame(
 
 
 def regularizers(
-    head: TrackedHead, codes: Mapping[str, Tensor], fitted: list[str], weights: EnergyWeights, first: bool
+    head: PriorHead, codes: Mapping[str, Tensor], fitted: list[str], weights: EnergyWeights, first: bool
 ) -> Tensor:
     """The weighed regularizers of the codes that are fitted."""
     shape, paint = ((head.in_spreads(n, codes[n]), head.layout(n)) if n in fitted else None for n in IDENTITY)
@@ -202,18 +202,18 @@ def regularizers(
 
 
 def finished(
-    head: TrackedHead,
-    data: TrackedFrame,
+    head: PriorHead,
+    data: PriorObservation,
     frame: int,
     codes: Mapping[str, Tensor],
     rotation: Tensor,
     translation: Tensor,
     errors: Mapping[str, float],
-) -> FrameFit:
+) -> PriorFit:
     """The fit of a frame, without a graph, on the CPU."""
     kept = {name: value.detach().clone() for name, value in codes.items()}
     state = head.state(kept)
-    fit = FrameFit(
+    fit = PriorFit(
         frame=frame, codes={name: value[0] for name, value in state.codes.items()}, free=kept,
         rotation=rotation.detach().clone(), translation=translation.detach().clone(), camera=data.camera,
         to_capture=data.to_capture, light=head.light.coefficients.detach().clone(),

@@ -10,11 +10,12 @@ from torch import Tensor
 
 from headfields.files.safetensors import read_safetensors, write_safetensors
 from headfields.runs.clock import Clock
+from headfields.runs.disk_names import from_disk, to_disk
 from headfields.tracking.failures import FrameFailure
-from headfields.tracking.prior.fit import FrameFit
-from headfields.tracking.prior.frames import TrackedFrame
-from headfields.tracking.prior.head import IDENTITY, PER_FRAME, TrackedHead
-from headfields.tracking.prior.options import TrackingOptions
+from headfields.tracking.prior.fit import PriorFit
+from headfields.tracking.prior.head import IDENTITY, PER_FRAME, PriorHead
+from headfields.tracking.prior.observation import PriorObservation
+from headfields.tracking.prior.options import PriorTrackingOptions
 from headfields.tracking.prior.stage1 import UNIT, checked, energy, finished, mix, regularizers
 
 __all__ = ["JointFit"]
@@ -35,7 +36,7 @@ class JointFit:
         options: with a `stage2`.
     """
 
-    def __init__(self, head: TrackedHead, fits: Mapping[int, FrameFit], options: TrackingOptions) -> None:
+    def __init__(self, head: PriorHead, fits: Mapping[int, PriorFit], options: PriorTrackingOptions) -> None:
         assert options.stage2 is not None
         self.head, self.options, self.stage = head, options, options.stage2
         self.frames = sorted(fits)
@@ -67,7 +68,7 @@ class JointFit:
 
     def fit(
         self,
-        load: Callable[[int], TrackedFrame],
+        load: Callable[[int], PriorObservation],
         checkpoint: Path | None = None,
         clock: Clock | None = None,
         progress: Callable[[int, int, dict[str, float]], None] | None = None,
@@ -107,7 +108,7 @@ class JointFit:
             self._save(checkpoint)
         return self.step >= self.steps
 
-    def result(self, load: Callable[[int], TrackedFrame]) -> dict[int, FrameFit]:
+    def result(self, load: Callable[[int], PriorObservation]) -> dict[int, PriorFit]:
         """The fits of all frames as they are now; `load` gives frames, as they are seen."""
         return {
             frame: finished(
@@ -126,7 +127,7 @@ class JointFit:
         index = torch.tensor([row], device=self.tables[name].device)
         return torch.nn.functional.embedding(index, self.tables[name], sparse=True)[0]
 
-    def _one(self, load: Callable[[int], TrackedFrame], clock: Clock) -> tuple[int, dict[str, float]]:
+    def _one(self, load: Callable[[int], PriorObservation], clock: Clock) -> tuple[int, dict[str, float]]:
         number = mix(self.options.seed, 3, self.step)
         random = torch.Generator().manual_seed(number)
         torch.manual_seed(number)
@@ -192,7 +193,7 @@ class JointFit:
             for number, entry in optimizer.state_dict()["state"].items():
                 for key, value in entry.items():
                     tensors[f"{name}.{number}.{key}"] = torch.as_tensor(value)
-        header = {"step": self.step, "steps": self.steps, "frames": self.frames, "errors": self.errors}
+        header = {"step": self.step, "steps": self.steps, "frames": self.frames, "errors": to_disk(self.errors)}
         path.parent.mkdir(parents=True, exist_ok=True)
         owned = {name: value.detach().cpu().clone() for name, value in tensors.items()}
         write_safetensors(path, owned, {_KEY: json.dumps(header)})
@@ -202,7 +203,7 @@ class JointFit:
         if header["frames"] != self.frames or header["steps"] != self.steps:
             return  # of another set of frames: stage 1 has found more since
         self.step = int(header["step"])
-        self.errors = {int(frame): errors for frame, errors in header["errors"].items()}
+        self.errors = {int(frame): errors for frame, errors in from_disk(header["errors"]).items()}
         device = self.head.center.device
         with torch.no_grad():
             for prefix, group in (("identity", self.identity), ("tables", self.tables)):

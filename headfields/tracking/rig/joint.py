@@ -11,10 +11,10 @@ from torch import Tensor
 
 from headfields.ops.rotations import axis_angle
 from headfields.tracking.rig.body import BodyPose, TrackedBody
-from headfields.tracking.rig.observation import Observation
-from headfields.tracking.rig.options import TemplateTrackingOptions
-from headfields.tracking.rig.surface import TemplateSurface
-from headfields.tracking.rig.terms import Expected, Problem, motion_scales
+from headfields.tracking.rig.energy import Expected, Problem, motion_scales
+from headfields.tracking.rig.observation import RigObservation
+from headfields.tracking.rig.options import RigTrackingOptions
+from headfields.tracking.rig.surface import RigSurface
 
 __all__ = ["smooth_together"]
 
@@ -22,8 +22,8 @@ _DAMPING = 1e-2
 
 
 def smooth_together(
-    body: TrackedBody, surface: TemplateSurface, poses: Mapping[int, BodyPose], light: Tensor,
-    observation: Callable[[int], Observation], options: TemplateTrackingOptions,
+    body: TrackedBody, surface: RigSurface, poses: Mapping[int, BodyPose], light: Tensor,
+    observation: Callable[[int], RigObservation], options: RigTrackingOptions,
     show: Callable[[int, int], None] = lambda step, frame: None,
     stop: Callable[[], bool] = lambda: False,
 ) -> dict[int, BodyPose] | None:  # fmt: skip

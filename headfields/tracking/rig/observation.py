@@ -1,7 +1,6 @@
 """A frame as tracking sees it: a pyramid of pictures, mattes and distances to their outlines."""
 
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -12,26 +11,10 @@ from torch import Tensor
 from headfields.files.errors import CaptureError
 from headfields.records import Camera, Record
 from headfields.tracking.failures import FrameFailure
-from headfields.tracking.rig.options import TemplateTrackingOptions
+from headfields.tracking.frame_source import FrameSource
+from headfields.tracking.rig.options import RigTrackingOptions
 
-__all__ = ["Level", "Observation", "TemplateSource", "observe", "outline", "signed_distance"]
-
-
-@runtime_checkable
-class TemplateSource(Protocol):
-    """What tracking needs of a recording: `headfields.data.Capture` has it. Of its cameras the lens alone is used."""
-
-    name: str
-    size: tuple[int, int]
-    frame_names: Any
-
-    def __len__(self) -> int: ...
-
-    def camera(self, frames: Any) -> Camera: ...
-
-    def image(self, frame: int) -> Float[Tensor, "h w 4"]: ...
-
-    def landmarks(self, frame: int) -> Tensor | None: ...
+__all__ = ["Level", "RigObservation", "outline", "rig_observation", "signed_distance"]
 
 
 @dataclass(frozen=True)
@@ -60,7 +43,7 @@ class Level(Record):
 
 
 @dataclass(frozen=True)
-class Observation:
+class RigObservation:
     """A frame: its levels, coarse to fine, and landmarks (68, 2) in pixels of the whole image, NaN where unknown."""
 
     levels: tuple[Level, ...]
@@ -73,7 +56,7 @@ class Observation:
         return int(self.landmarks.isfinite().all(dim=1).sum())
 
 
-def observe(source: TemplateSource, frame: int, options: TemplateTrackingOptions) -> Observation:
+def rig_observation(source: FrameSource, frame: int, options: RigTrackingOptions) -> RigObservation:
     """Reads a frame.
 
     Raises:
@@ -96,7 +79,7 @@ def observe(source: TemplateSource, frame: int, options: TemplateTrackingOptions
     if marks is None:
         marks = torch.full((68, 2), torch.nan)
     sides = [min(side, max(camera.size)) for side in options.levels]
-    return Observation(tuple(_level(image, camera, side) for side in sides), marks.float(), camera)
+    return RigObservation(tuple(_level(image, camera, side) for side in sides), marks.float(), camera)
 
 
 def _level(image: Float[Tensor, "h w 4"], camera: Camera, side: int) -> Level:

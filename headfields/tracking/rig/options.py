@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass, fields, replace
 
-__all__ = ["TemplateTrackingOptions", "TermScales"]
+__all__ = ["RigTrackingOptions", "TermScales"]
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class TermScales:
 
 
 @dataclass(frozen=True)
-class TemplateTrackingOptions:
+class RigTrackingOptions:
     """Sizes and schedules of template tracking.
 
     Attributes:
@@ -83,24 +83,24 @@ class TemplateTrackingOptions:
     def __post_init__(self) -> None:
         if not self.levels or len(self.levels) != len(self.steps) or sorted(self.levels) != list(self.levels):
             raise ValueError(
-                f"TemplateTrackingOptions: levels is {self.levels} and steps {self.steps}; expected as many of each, "
+                f"RigTrackingOptions: levels is {self.levels} and steps {self.steps}; expected as many of each, "
                 "coarse to fine"
             )
         for name, least in (("first_steps", 1), ("joint_steps", 0), ("expressions", 0), ("pixels", 1),
                             ("mask_pixels", 1),
                             ("landmark_count", 6)):  # fmt: skip
             if getattr(self, name) < least:
-                raise ValueError(f"TemplateTrackingOptions: {name} is {getattr(self, name)}; at least {least}")
+                raise ValueError(f"RigTrackingOptions: {name} is {getattr(self, name)}; at least {least}")
         if min(self.levels) < 8 or min(self.steps) < 0:
-            raise ValueError(f"TemplateTrackingOptions: levels is {self.levels}, steps {self.steps}; at least 8 and 0")
+            raise ValueError(f"RigTrackingOptions: levels is {self.levels}, steps {self.steps}; at least 8 and 0")
         if not (0 <= self.lost <= 1 and 0 <= self.restart <= 1):
-            raise ValueError(f"TemplateTrackingOptions: lost is {self.lost}, restart {self.restart}; parts in [0, 1]")
+            raise ValueError(f"RigTrackingOptions: lost is {self.lost}, restart {self.restart}; parts in [0, 1]")
 
     @classmethod
-    def quick(cls) -> "TemplateTrackingOptions":
+    def quick(cls) -> "RigTrackingOptions":
         """Two levels and fewer steps."""
         return cls(levels=(48, 96), steps=(3, 3), joint_steps=2)
 
-    def without_color(self) -> "TemplateTrackingOptions":
+    def without_color(self) -> "RigTrackingOptions":
         """Landmarks and silhouettes alone: the baseline that says what the photometric term brings."""
         return replace(self, scales=replace(self.scales, color_weight=0.0))

@@ -9,18 +9,18 @@ from torch import Tensor
 from headfields.records import Camera
 from headfields.renderers.lighting import sh_basis
 from headfields.tracking.rig.body import BodyPose, TrackedBody
-from headfields.tracking.rig.observation import Observation, outline
-from headfields.tracking.rig.surface import TemplateSurface
+from headfields.tracking.rig.observation import RigObservation, outline
+from headfields.tracking.rig.surface import RigSurface
 from headfields.viz.images import side_by_side, to_uint8
 
-__all__ = ["template_picture"]
+__all__ = ["rig_picture"]
 
 _TILE = 256
 
 
 @torch.no_grad()
-def template_picture(
-    body: TrackedBody, surface: TemplateSurface, observation: Observation, pose: BodyPose, light: Float[Tensor, "9 3"]
+def rig_picture(
+    body: TrackedBody, surface: RigSurface, observation: RigObservation, pose: BodyPose, light: Float[Tensor, "9 3"]
 ) -> tuple[UInt8[np.ndarray, "h w 3"], dict[str, float]]:
     """Truth | template | difference | truth with the template's outline (red), the matte's (blue) and landmarks.
 

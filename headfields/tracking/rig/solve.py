@@ -10,14 +10,14 @@ from torch import Tensor
 from headfields.ops.rotations import axis_angle
 from headfields.ops.skinning import rotation_matrices
 from headfields.tracking.failures import FrameFailure
-from headfields.tracking.prior.pose import landmark_pose
+from headfields.tracking.landmark_pose import landmark_pose
 from headfields.tracking.rig.body import BodyPose, TrackedBody
-from headfields.tracking.rig.observation import Level, Observation
-from headfields.tracking.rig.options import TemplateTrackingOptions
-from headfields.tracking.rig.surface import TemplateSurface
-from headfields.tracking.rig.terms import Energy, Expected, Problem
+from headfields.tracking.rig.energy import Energy, Expected, Problem
+from headfields.tracking.rig.observation import Level, RigObservation
+from headfields.tracking.rig.options import RigTrackingOptions
+from headfields.tracking.rig.surface import RigSurface
 
-__all__ = ["foreseen_pose", "landmark_start", "minimize", "solve_frame"]
+__all__ = ["extrapolated_pose", "landmark_start", "minimize", "solve_frame"]
 
 _ENOUGH = 1e-3
 """Part of the energy that a step has to gain for another one to be worth it."""
@@ -53,8 +53,8 @@ def minimize(problem: Problem, pose: BodyPose, steps: int, damping: float = 1e-3
 
 
 def solve_frame(
-    body: TrackedBody, surface: TemplateSurface, observation: Observation, starts: Sequence[BodyPose],
-    light: Float[Tensor, "9 3"] | None, expected: Expected, options: TemplateTrackingOptions, first: bool = False,
+    body: TrackedBody, surface: RigSurface, observation: RigObservation, starts: Sequence[BodyPose],
+    light: Float[Tensor, "9 3"] | None, expected: Expected, options: RigTrackingOptions, first: bool = False,
 ) -> tuple[BodyPose, Energy]:  # fmt: skip
     """The pose of a frame from the best of several starts.
 
@@ -79,7 +79,7 @@ def solve_frame(
     return pose, energy
 
 
-def foreseen_pose(last: BodyPose, before: BodyPose | None) -> BodyPose:
+def extrapolated_pose(last: BodyPose, before: BodyPose | None) -> BodyPose:
     """Where a body will be that goes on as it went from `before` to `last`; the face stays as it is."""
     if before is None:
         return last
@@ -92,7 +92,7 @@ def foreseen_pose(last: BodyPose, before: BodyPose | None) -> BodyPose:
     return replace(last, world_to_camera=pose, turns=last.turns + 0.5 * (last.turns - before.turns))
 
 
-def landmark_start(body: TrackedBody, observation: Observation, options: TemplateTrackingOptions) -> BodyPose:
+def landmark_start(body: TrackedBody, observation: RigObservation, options: RigTrackingOptions) -> BodyPose:
     """The body at rest where the frame's landmarks say.
 
     Raises:

@@ -14,7 +14,7 @@ from headfields.records import Camera, Record
 from headfields.rigging.rigged_template import RiggedTemplate
 from headfields.tracking.rig.body import PosedBody
 
-__all__ = ["SeenSurface", "TemplateSurface"]
+__all__ = ["RigSurface", "SeenSurface"]
 
 _FACING = 0.15
 """Cosine below which a surface is too slanted for its color to count."""
@@ -43,7 +43,7 @@ class SeenSurface(Record):
         return self.facing > _FACING
 
 
-class TemplateSurface:
+class RigSurface:
     """Casts a camera's rays at the posed template and looks its texture up.
 
     The texture is reduced by halves; the one is taken whose pixels are as large as the image's, on average over the

@@ -10,11 +10,11 @@ from headfields.avatar import Avatar
 from headfields.encoders import Coordinates
 from headfields.ops.ray_box import ray_sphere
 from headfields.parts import Decoder, Deformer
-from headfields.priors import CodeRange
+from headfields.priors import CodeStatistics
 from headfields.records import Camera, Canonical, FieldValues, HeadState, Rays
 from headfields.renderers import ScheduledSharpness, SurfaceRenderer, SurfaceSampler, UnclampedAlpha
 from headfields.renderers.lighting import ColorAffine, SHLighting
-from headfields.tracking import LandmarkPoints, TrackedHead, TrackingOptions, TrackingPrior
+from headfields.tracking import LandmarkPoints, PriorHead, PriorTrackingOptions, TrackingPrior
 from headfields.tracking.prior.pose import head_camera
 
 REACH = 0.14
@@ -96,7 +96,7 @@ def ball_prior(landmarks: bool = True) -> TrackingPrior:
     )
     avatar = Avatar(Mouth(), Coordinates(points=False), Ball(), renderer)
     names = {"geometry": 2, "appearance": 2, "expression_code": 2}
-    codes = {name: CodeRange(torch.zeros(width), torch.eye(width)) for name, width in names.items()}
+    codes = {name: CodeStatistics(torch.zeros(width), torch.eye(width)) for name, width in names.items()}
     return TrackingPrior(avatar, codes, ball_landmarks() if landmarks else None)
 
 
@@ -129,7 +129,7 @@ class BallRecording:
         self.rotation = torch.stack([0.08 * torch.sin(2 * time), 0.1 + 0.2 * time, 0.05 * time], dim=1)
         self.translation = torch.stack([0.004 * time, -0.003 * time, 0.004 + 0 * time], dim=1)
         self.prior = ball_prior()
-        self.head = TrackedHead(self.prior, 1.0, 48, 48)
+        self.head = PriorHead(self.prior, 1.0, 48, 48)
         self.head.sharpen(0.8)
         with torch.no_grad():
             self.head.light.coefficients[2] = -0.4
@@ -168,18 +168,19 @@ class BallRecording:
         return self.true_camera(frame).project(self.head.posed_landmarks(field).points)[0]
 
 
-def tiny_options(**changes: object) -> TrackingOptions:
+def tiny_options(**changes: object) -> PriorTrackingOptions:
     from dataclasses import replace
 
-    from headfields.tracking import EnergyWeights, Rate, Stage1
+    from headfields.tracking import EnergyWeights, RateSchedule, Stage1
 
     falling = (40, 50)
     stage = Stage1(
-        steps=60, spread=1.0, sharpen_every=10, sharpen_every_later=20, geometry=Rate(0.05, falling),
-        appearance=Rate(0.05, falling), expression=Rate(0.05, falling), rotation=Rate(0.01, falling),
-        translation=Rate(0.005, falling), light=Rate(0.02, falling), affine=Rate(1e-3),
+        steps=60, spread=1.0, sharpen_every=10, sharpen_every_later=20, geometry=RateSchedule(0.05, falling),
+        appearance=RateSchedule(0.05, falling), expression=RateSchedule(0.05, falling),
+        rotation=RateSchedule(0.01, falling), translation=RateSchedule(0.005, falling),
+        light=RateSchedule(0.02, falling), affine=RateSchedule(1e-3),
         weights=EnergyWeights(
             geometry_global=0.1, appearance_global=0.1, likely=0.0, first_expression=0.1, expression=0.1
         ),
     )  # fmt: skip
-    return replace(TrackingOptions(stage1=stage, rays=120, coarse=12, fine=10, image_height=48), **changes)
+    return replace(PriorTrackingOptions(stage1=stage, rays=120, coarse=12, fine=10, image_height=48), **changes)

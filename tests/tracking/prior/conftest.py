@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from headfields.tracking import Stage2, Tracker, Tracking
+from headfields.tracking import PriorTracker, Stage2, Tracking
 from tests.tracking.prior.ball import BallRecording, ball_prior, tiny_options
 
 
@@ -21,5 +21,5 @@ def tracked(recording: BallRecording, tmp_path_factory: pytest.TempPathFactory) 
     """The whole recording tracked, and where."""
     out = tmp_path_factory.mktemp("tracked") / "run"
     options = replace(tiny_options(), stage2=Stage2(steps_a_frame=6), mesh_resolution=24, checkpoint_every=4)
-    found = Tracker(ball_prior(), recording, out, options, bar=False).run()
+    found = PriorTracker(ball_prior(), recording, out, options, bar=False).run()
     return found, out

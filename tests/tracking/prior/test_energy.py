@@ -6,9 +6,9 @@ import torch
 from headfields.networks.latent_table import AnchoredCode
 from headfields.records import Camera, Rays, Rendering
 from headfields.tracking.prior.energy import code_terms, color_term, landmark_term, mask_term
-from headfields.tracking.prior.frames import RayBatch
 from headfields.tracking.prior.landmarks import PosedLandmarks
-from headfields.tracking.prior.options import EnergyWeights, TrackingOptions
+from headfields.tracking.prior.observation import RayBatch
+from headfields.tracking.prior.options import EnergyWeights, PriorTrackingOptions
 from headfields.tracking.prior.stage1 import regularizers
 from tests.tracking.prior.ball import BallRecording
 
@@ -88,7 +88,7 @@ def test_unlikely_people_cost_along_the_priors_directions(recording: BallRecordi
 
 
 def test_quick_holds_poses_a_little_and_holding_more() -> None:
-    quick = TrackingOptions.quick()
+    quick = PriorTrackingOptions.quick()
     held = quick.holding_pose()
     assert quick.stage2 is not None and held.stage2 is not None
     for some, more in ((quick.stage1, held.stage1), (quick.stage2, held.stage2)):

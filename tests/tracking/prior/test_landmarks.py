@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from headfields.tracking import FIXED, LandmarkPoints
+from headfields.tracking import TRACKED_LANDMARKS, LandmarkPoints
 
 
 def people(count: int = 12) -> tuple[torch.Tensor, torch.Tensor]:
@@ -61,15 +61,15 @@ def test_kept_landmarks_keep_their_numbers(tmp_path: Path) -> None:
     points, anchors = people()
     whole = LandmarkPoints.fitted(points, anchors)
     some = whole.kept()
-    assert some.number.tolist() == sorted(FIXED) and 0 not in FIXED and 8 in FIXED
+    assert some.number.tolist() == sorted(TRACKED_LANDMARKS) and 0 not in TRACKED_LANDMARKS and 8 in TRACKED_LANDMARKS
     torch.testing.assert_close(some(anchors[3]), whole(anchors[3])[some.number])
-    assert 48 in FIXED and not set(range(60, 68)) & set(FIXED)
+    assert 48 in TRACKED_LANDMARKS and not set(range(60, 68)) & set(TRACKED_LANDMARKS)
     again = LandmarkPoints.load(some.save(tmp_path / "a" / "landmarks.npz"))
     assert torch.equal(again(anchors[1]), some(anchors[1])) and torch.equal(again.number, some.number)
     codes = torch.randn(12, 4)
     some = LandmarkPoints.fitted(points, anchors, codes=codes).kept()
     again = LandmarkPoints.load(some.save(tmp_path / "landmarks.npz"))
-    assert torch.equal(again(anchors[1], codes[1]), some(anchors[1], codes[1])) and len(again) == len(FIXED)
+    assert torch.equal(again(anchors[1], codes[1]), some(anchors[1], codes[1])) and len(again) == len(TRACKED_LANDMARKS)
 
 
 def test_files_that_are_something_else(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from dataclasses import fields, replace
 
 import pytest
 
-from headfields.tracking import EnergyWeights, Rate, Schedule, Stage1, Stage2, TrackingOptions
+from headfields.tracking import EnergyWeights, PriorTrackingOptions, RateSchedule, Stage1, Stage2, WeightSchedule
 
 
 def test_published_schedules() -> None:
@@ -19,23 +19,23 @@ def test_published_schedules() -> None:
 
 
 def test_quick_is_quicker() -> None:
-    usual, quick = TrackingOptions(), TrackingOptions.quick()
+    usual, quick = PriorTrackingOptions(), PriorTrackingOptions.quick()
     assert quick.rays < usual.rays and quick.fine < usual.fine
     assert quick.stage2 is not None and usual.stage2 is not None
     assert quick.stage2.steps_a_frame < usual.stage2.steps_a_frame
 
 
 def test_poses_are_held_in_both_stages() -> None:
-    held = TrackingOptions.quick().holding_pose(50.0)
+    held = PriorTrackingOptions.quick().holding_pose(50.0)
     assert held.stage2 is not None and held.stage1.weights.pose == held.stage2.weights.pose == 50.0
     assert held.stage1.weights.color == EnergyWeights().color and held.stage2.weights.mask == EnergyWeights.joint().mask
-    assert replace(TrackingOptions(), stage2=None).holding_pose().stage2 is None
+    assert replace(PriorTrackingOptions(), stage2=None).holding_pose().stage2 is None
     assert EnergyWeights().pose == 0 == EnergyWeights.joint().pose  # as published
 
 
 @pytest.mark.parametrize("name", [item.name for item in fields(EnergyWeights)])
 def test_negative_weights_are_refused(name: str) -> None:
-    bad = Schedule(((0, -1.0),)) if name == "landmarks" else -1.0
+    bad = WeightSchedule(((0, -1.0),)) if name == "landmarks" else -1.0
     with pytest.raises(ValueError, match=f"EnergyWeights: {name} is"):
         EnergyWeights(**{name: bad})
 
@@ -43,9 +43,9 @@ def test_negative_weights_are_refused(name: str) -> None:
 def test_bad_options_are_refused() -> None:
     for changes in ({"rays": 0}, {"image_height": 2}, {"foreground": 0.0}, {"landmark_share": 1.5}, {"coarse": 0}):
         with pytest.raises(ValueError, match=next(iter(changes))):
-            replace(TrackingOptions(), **changes)
+            replace(PriorTrackingOptions(), **changes)
     with pytest.raises(ValueError, match="pace"):
         Stage1(pace=(0.5, 0.0, 0.1))
     with pytest.raises(ValueError, match="steps_a_frame"):
         Stage2(steps_a_frame=0)
-    assert Rate(1.0).at(1e9) == 1.0
+    assert RateSchedule(1.0).at(1e9) == 1.0

@@ -6,7 +6,8 @@ import torch
 from headfields.ops.rotations import axis_angle
 from headfields.ops.skinning import rotation_matrices
 from headfields.records import Camera
-from headfields.tracking import head_camera, head_rays, landmark_pose, world_points
+from headfields.tracking import landmark_pose
+from headfields.tracking.prior.pose import head_camera, head_rays, world_points
 
 
 def camera() -> Camera:

@@ -10,11 +10,12 @@ import torch
 
 from headfields.mesh import load_mesh
 from headfields.ops.rotations import axis_angle
-from headfields.tracking import FrameFit, Stage2, TrackedHead, Tracker, Tracking, TrackingPrior, fit_frame
+from headfields.tracking import PriorFit, PriorHead, PriorTracker, Stage2, Tracking, TrackingPrior
+from headfields.tracking.loop import profile
 from headfields.tracking.prior.mononphm_layout import read_mononphm
-from headfields.tracking.prior.tracker import profile
+from headfields.tracking.prior.stage1 import fit_frame
 from tests.tracking.prior.ball import Ball, BallRecording, ball_prior, tiny_options
-from tests.tracking.prior.test_frames import Changed, raising
+from tests.tracking.prior.test_observation import Changed, raising
 
 
 def distance(found: Any, recording: BallRecording, frame: int) -> tuple[float, float]:
@@ -25,9 +26,9 @@ def distance(found: Any, recording: BallRecording, frame: int) -> tuple[float, f
 
 
 @torch.no_grad()
-def color_error(fit: FrameFit, recording: BallRecording) -> float:
+def color_error(fit: PriorFit, recording: BallRecording) -> float:
     """The mean difference of colors two pixels within the ball's rim: at the rim a third of a pixel decides."""
-    head = TrackedHead(ball_prior(), 1.0, 48, 48)
+    head = PriorHead(ball_prior(), 1.0, 48, 48)
     head.sharpen(0.8)
     head.light.coefficients.copy_(fit.light)
     head.affine.matrix.copy_(fit.matrix)
@@ -60,8 +61,8 @@ def test_shape_is_found_without_landmarks() -> None:
     other = BallRecording(1, shape=(0.5, -0.8))
     options = replace(tiny_options(), stage1=replace(tiny_options().stage1, steps=90))
     prior = ball_prior(landmarks=False)
-    tracker = Tracker(prior, other, "unused", options, bar=False)
-    fit = fit_frame(tracker.head, tracker.frame(0), 0, tracker.options)
+    tracker = PriorTracker(prior, other, "unused", options, bar=False)
+    fit = fit_frame(tracker.head, tracker.observation(0), 0, tracker.options)
     # how large a ball is a single camera cannot tell from how near it is; how flat it is, it can
     assert fit.codes["geometry"][1] == pytest.approx(-0.8, abs=0.3)
 
@@ -71,8 +72,8 @@ def test_a_held_pose_stays_where_it_was() -> None:
     free = replace(tiny_options(), stage1=replace(tiny_options().stage1, steps=30))
     away = []
     for options in (free, free.holding_pose(), free.holding_pose(5e4)):
-        tracker = Tracker(ball_prior(), other, "unused", options, bar=False)
-        fit = fit_frame(tracker.head, tracker.frame(0), 0, options)
+        tracker = PriorTracker(ball_prior(), other, "unused", options, bar=False)
+        fit = fit_frame(tracker.head, tracker.observation(0), 0, options)
         away.append(float(fit.rotation.norm() + fit.translation.norm()))
     assert away[2] < 0.2 * away[0] and away[2] < away[1] < away[0] and 0 < fit.errors["pose"] < 1e-3
 
@@ -132,8 +133,8 @@ def test_a_run_that_was_cut_short_ends_the_same(
             raise Killed
         return fit_frame(*arguments, **named)
 
-    def tracker() -> Tracker:
-        return Tracker(ball_prior(), recording, tmp_path / "run", options, bar=False)
+    def tracker() -> PriorTracker:
+        return PriorTracker(ball_prior(), recording, tmp_path / "run", options, bar=False)
 
     with monkeypatch.context() as patch:
         patch.setattr("headfields.tracking.prior.tracker.fit_frame", cut)
@@ -142,7 +143,7 @@ def test_a_run_that_was_cut_short_ends_the_same(
     assert len(list((tmp_path / "run/fits/stage1").glob("*.safetensors"))) == 1
     with pytest.raises(FileExistsError, match="holds a tracking run already"):
         tracker().run()
-    original = TrackedHead.render
+    original = PriorHead.render
 
     def cut_later(*arguments: Any) -> Any:
         calls["steps"] += 1
@@ -151,7 +152,7 @@ def test_a_run_that_was_cut_short_ends_the_same(
         return original(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(TrackedHead, "render", cut_later)
+        patch.setattr(PriorHead, "render", cut_later)
         with pytest.raises(Killed):
             tracker().run(resume=True)
     assert (tmp_path / "run/fits/stage2.safetensors").is_file()
@@ -164,7 +165,7 @@ def test_a_run_that_was_cut_short_ends_the_same(
             for name in ("rotation", "translation", "light", "matrix", "offset"):
                 assert torch.equal(getattr(fit, name), getattr(other, name)), (stage, frame, name)
     with pytest.raises(ValueError, match="begun with other options: rays"):
-        Tracker(ball_prior(), recording, tmp_path / "run", replace(options, rays=99), bar=False).run(resume=True)
+        PriorTracker(ball_prior(), recording, tmp_path / "run", replace(options, rays=99), bar=False).run(resume=True)
 
 
 def test_failing_frames_are_named_and_the_rest_goes_on(recording: BallRecording, tmp_path: Path) -> None:
@@ -176,7 +177,7 @@ def test_failing_frames_are_named_and_the_rest_goes_on(recording: BallRecording,
 
     options = replace(tiny_options(), stage1=replace(tiny_options().stage1, steps=8), stage2=None, mesh_resolution=0)
     broken = Changed(recording, image=image, landmarks=landmarks)
-    found = Tracker(ball_prior(), broken, tmp_path / "run", options, bar=False).run()
+    found = PriorTracker(ball_prior(), broken, tmp_path / "run", options, bar=False).run()
     assert {frame: failure.reason for frame, failure in found.failed.items()} == {0: "unreadable", 1: "landmarks"}
     assert (
         sorted(found.fits) == [2] and found.fits[2].errors["steps"] == 8
@@ -195,15 +196,15 @@ def test_what_is_not_finite_ends_the_frame(recording: BallRecording, tmp_path: P
     prior = ball_prior(landmarks=False)
     prior.avatar.decoder = Broken()
     options = replace(tiny_options(), stage2=None, mesh_resolution=0)
-    found = Tracker(prior, recording, tmp_path / "run", options, frames=[1], bar=False).run()
+    found = PriorTracker(prior, recording, tmp_path / "run", options, frames=[1], bar=False).run()
     assert found.failed[1].reason == "diverged" and not found.fits
 
 
 def test_wrong_arguments(recording: BallRecording, tmp_path: Path) -> None:
     with pytest.raises(IndexError, match="frame 9 is out of range"):
-        Tracker(ball_prior(), recording, tmp_path, frames=[0, 9])
+        PriorTracker(ball_prior(), recording, tmp_path, frames=[0, 9])
     with pytest.raises(ValueError, match="no frames"):
-        Tracker(ball_prior(), recording, tmp_path, frames=[])
+        PriorTracker(ball_prior(), recording, tmp_path, frames=[])
     good = ball_prior()
     with pytest.raises(ValueError, match="for each code of the avatar its range"):
         TrackingPrior(good.avatar, {"geometry": good.codes["geometry"]})

@@ -9,14 +9,14 @@ from PIL import Image
 
 from headfields.data import load_capture
 from headfields.synthetic.rig_tracking_error import rig_tracking_error
-from headfields.tracking.rig import TemplateTracker, TemplateTrackingOptions, TermScales
+from headfields.tracking.rig import RigTracker, RigTrackingOptions, TermScales
 
-OPTIONS = TemplateTrackingOptions(levels=(24, 48), steps=(3, 3), first_steps=10, joint_steps=1, mask_pixels=30)
+OPTIONS = RigTrackingOptions(levels=(24, 48), steps=(3, 3), first_steps=10, joint_steps=1, mask_pixels=30)
 
 
 @pytest.fixture(scope="module")
 def tracked(rig, capture, tmp_path_factory):
-    tracker = TemplateTracker(rig, capture, tmp_path_factory.mktemp("run") / "run", OPTIONS, range(4), bar=False)
+    tracker = RigTracker(rig, capture, tmp_path_factory.mktemp("run") / "run", OPTIONS, range(4), bar=False)
     return tracker, tracker.run()
 
 
@@ -35,7 +35,7 @@ def test_it_finds_the_truth_from_landmarks_of_the_first_frame(tracked, folder):
 def test_back_views_need_colors(rig, capture, folder, tmp_path):
     frames, heads = [4, 5, 6, 7], {}
     for name, options in (("with", OPTIONS), ("without", OPTIONS.without_color())):
-        tracker = TemplateTracker(rig, capture, tmp_path / name, replace(options, joint_steps=0), range(8), bar=False)
+        tracker = RigTracker(rig, capture, tmp_path / name, replace(options, joint_steps=0), range(8), bar=False)
         found = tracker.run()
         error = error_of(tracker, folder, {frame: found.fits[frame] for frame in frames if frame in found.fits})
         assert len(error.frames) == 4
@@ -59,7 +59,7 @@ def test_what_it_leaves_is_a_capture(rig, tracked):
 
 def test_a_run_that_goes_on_ends_as_one_that_was_not_broken(rig, capture, tracked, tmp_path):
     whole, found = tracked
-    part = TemplateTracker(rig, capture, tmp_path / "run", OPTIONS, range(4), bar=False)
+    part = RigTracker(rig, capture, tmp_path / "run", OPTIONS, range(4), bar=False)
     part.folder.open(part._config(), False)
     for frame in (0, 1):
         path = part.folder.fit_path(1, frame)
@@ -71,7 +71,7 @@ def test_a_run_that_goes_on_ends_as_one_that_was_not_broken(rig, capture, tracke
             assert torch.equal(getattr(fit.pose, name), getattr(again.fits[frame].pose, name)), (frame, name)
     with pytest.raises(FileExistsError, match="resume"):
         part.run()
-    other = TemplateTracker(rig, capture, tmp_path / "run", replace(OPTIONS, joint_steps=0), range(4), bar=False)
+    other = RigTracker(rig, capture, tmp_path / "run", replace(OPTIONS, joint_steps=0), range(4), bar=False)
     with pytest.raises(ValueError, match="other options"):
         other.run(resume=True)
 
@@ -86,7 +86,7 @@ def test_frames_that_fail_are_named_and_the_rest_goes_on(rig, folder, tmp_path):
     Image.fromarray(image).save(copy / "images/00001.png")
     (copy / "images/00002.png").write_bytes(b"not an image")
     options = replace(OPTIONS, joint_steps=0)
-    tracker = TemplateTracker(rig, broken, tmp_path / "run", options, range(5), bar=False)
+    tracker = RigTracker(rig, broken, tmp_path / "run", options, range(5), bar=False)
     found = tracker.run()
     assert {frame: failure.reason for frame, failure in found.failed.items()} == {1: "mask", 2: "unreadable"}
     assert sorted(found.fits) == [0, 3, 4]  # the first from the third, backwards
@@ -96,7 +96,7 @@ def test_frames_that_fail_are_named_and_the_rest_goes_on(rig, folder, tmp_path):
 
 def test_options_are_checked():
     with pytest.raises(ValueError, match="levels"):
-        TemplateTrackingOptions(levels=(96, 48), steps=(1, 1))
+        RigTrackingOptions(levels=(96, 48), steps=(1, 1))
     with pytest.raises(ValueError, match="color is"):
         TermScales(color=0)
-    assert TemplateTrackingOptions().without_color().scales.color_weight == 0
+    assert RigTrackingOptions().without_color().scales.color_weight == 0

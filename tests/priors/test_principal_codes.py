@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from headfields.priors import PriorCodes, PriorTrainer, principal_codes
+from headfields.priors.codes import anchors_of
 from headfields.priors.scans import MeshScans
 from headfields.priors.scans.batch import generator
-from headfields.priors.terms import anchors_of
 from tests.priors.tiny import tiny_model, tiny_scans
 
 

@@ -7,9 +7,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from headfields.records import HeadState
-from headfields.tracking.prior.frames import TrackedFrame
-from headfields.tracking.prior.head import AROUND, PER_FRAME, TrackedHead
-from headfields.tracking.prior.pose import landmark_pose
+from headfields.tracking.landmark_pose import landmark_pose
+from headfields.tracking.prior.head import AROUND, PER_FRAME, PriorHead
+from headfields.tracking.prior.observation import PriorObservation
 
 __all__ = ["best_start"]
 
@@ -22,7 +22,7 @@ _STEPS, _SEARCHES = 15, 16
 
 @torch.no_grad()
 def best_start(
-    head: TrackedHead, data: TrackedFrame, codes: Mapping[str, Float[Tensor, " w"]], count: int
+    head: PriorHead, data: PriorObservation, codes: Mapping[str, Float[Tensor, " w"]], count: int
 ) -> Float[Tensor, " e"]:
     """The expression code to start from, in the units it is fitted in: the given one, or one that fits much better.
 

@@ -12,13 +12,14 @@ from tqdm.auto import tqdm
 
 from headfields.priors.losses import PriorWeights
 from headfields.runs.checkpoint import Progress
+from headfields.runs.disk_names import to_disk
 from headfields.runs.folder import RunFolder, replace_text, writing
 
 LOG_SECONDS = 1.0
-COLUMNS = ("step", "seconds", "loss", "rates", *PriorWeights.__dataclass_fields__)
+COLUMNS = ("step", "seconds", "loss", "rates", *to_disk(PriorWeights.__dataclass_fields__))
 
 
-class PriorMonitor:
+class PriorTrainingLog:
     """Bar and log of one call of `PriorTrainer.fit`; a context manager, so that the bar is closed whatever happens.
 
     log.csv gets a line about once a second: step, seconds, the loss, what learning rates are multiplied by, and each
@@ -55,7 +56,7 @@ class PriorMonitor:
                 total=60 * minutes, initial=min(progress.seconds, 60 * minutes), bar_format=layout, **looks
             )
 
-    def __enter__(self) -> "PriorMonitor":
+    def __enter__(self) -> "PriorTrainingLog":
         return self
 
     def __exit__(
@@ -84,7 +85,7 @@ class PriorMonitor:
         if self._path is not None:
             row = {"step": self.progress.step, "seconds": round(self.progress.seconds, 2), "loss": loss, "rates": rates}
             with writing(self._path), open(self._path, "a", encoding="utf-8", newline="") as file:
-                csv.DictWriter(file, COLUMNS, restval="").writerow(row | terms)
+                csv.DictWriter(file, COLUMNS, restval="").writerow(row | to_disk(terms))
 
     def _rewind(self) -> None:
         """The log as it was at this step, with its header."""

@@ -10,15 +10,13 @@ from headfields.data.capture import Capture
 from headfields.data.formats.insta_writer import CapturedFrame, InstaWriter
 from headfields.mesh.mesh import Mesh
 from headfields.tracking.rig.body import TrackedBody
-from headfields.tracking.rig.fit import TemplateFit
+from headfields.tracking.rig.fit import RigFit
 
 __all__ = ["write_tracked_capture"]
 
 
 @torch.no_grad()
-def write_tracked_capture(
-    out: str | Path, capture: Capture, body: TrackedBody, fits: Mapping[int, TemplateFit]
-) -> Path:
+def write_tracked_capture(out: str | Path, capture: Capture, body: TrackedBody, fits: Mapping[int, RigFit]) -> Path:
     """Writes the frames that were tracked as a capture that `load_capture` and `headfields train vp360` read.
 
     The motion of the whole (the chair's, where the torso carries everything) is in the cameras, that of neck, head, jaw

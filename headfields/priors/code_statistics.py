@@ -6,14 +6,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-__all__ = ["CodeRange", "CodeRanges"]
+__all__ = ["CodeStatistics", "PriorStatistics"]
 
 LEAST = 0.01
 """What part of the largest deviation a direction of a code must have to be fitted."""
 
 
 @dataclass(frozen=True)
-class CodeRange:
+class CodeStatistics:
     """Where a code starts, along which directions people (or faces) differ from there, and how far.
 
     Attributes:
@@ -25,7 +25,7 @@ class CodeRange:
     axes: Float[Tensor, "w k"]
 
     @classmethod
-    def of(cls, codes: Float[Tensor, "n w"], mean: Float[Tensor, " w"]) -> "CodeRange":
+    def of(cls, codes: Float[Tensor, "n w"], mean: Float[Tensor, " w"]) -> "CodeStatistics":
         """The principal directions of N codes, but those along which they differ by less than `LEAST` of the most."""
         _, deviations, directions = torch.linalg.svd(
             (codes - codes.mean(dim=0)).double() / max(len(codes), 1) ** 0.5, full_matrices=False
@@ -39,7 +39,7 @@ class CodeRange:
 
 
 @dataclass(frozen=True)
-class CodeRanges:
+class PriorStatistics:
     """The range of each of a prior's codes.
 
     Attributes:
@@ -47,6 +47,6 @@ class CodeRanges:
         expression: over scans; around the mean of neutral ones.
     """
 
-    geometry: CodeRange
-    appearance: CodeRange
-    expression: CodeRange
+    geometry: CodeStatistics
+    appearance: CodeStatistics
+    expression: CodeStatistics

@@ -1,8 +1,6 @@
 """What tracking sees of a frame: its reduced image with what each pixel counts, its camera and its landmarks."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -13,37 +11,12 @@ from headfields.data.labels import labels_of
 from headfields.files.errors import CaptureError
 from headfields.records import Camera, Rays, Record
 from headfields.tracking.failures import FrameFailure
+from headfields.tracking.frame_source import FrameSource
+from headfields.tracking.landmark_pose import landmark_pose
 from headfields.tracking.prior.landmarks import LandmarkDetector
-from headfields.tracking.prior.options import EnergyWeights, TrackingOptions
-from headfields.tracking.prior.pose import landmark_pose
+from headfields.tracking.prior.options import EnergyWeights, PriorTrackingOptions
 
-__all__ = ["FACER", "FrameSource", "LabelClasses", "RayBatch", "TrackedFrame", "find_landmarks", "load_frame"]
-
-
-@runtime_checkable
-class FrameSource(Protocol):
-    """What tracking asks of a capture; `headfields.data.Capture` has it all."""
-
-    name: str
-    size: tuple[int, int]
-    frame_names: Sequence[str]
-
-    def __len__(self) -> int: ...
-    def camera(self, frames: Any) -> Camera:
-        """Cameras of frames."""
-        ...
-
-    def image(self, frame: int) -> Float[Tensor, "h w 4"]:
-        """Color and matte, straight alpha, sRGB in [0, 1]."""
-        ...
-
-    def label(self, frame: int) -> Tensor | None:
-        """Segmentation labels (H, W), or None."""
-        ...
-
-    def landmarks(self, frame: int) -> Tensor | None:
-        """68 landmarks (68, 2) in pixels, or None."""
-        ...
+__all__ = ["FACER_LABELS", "LabelClasses", "PriorObservation", "RayBatch", "find_landmarks", "prior_observation"]
 
 
 @dataclass(frozen=True)
@@ -67,7 +40,7 @@ class LabelClasses:
         return LabelClasses((*self.ignored, *self.hair), (), self.mouth)
 
 
-FACER = LabelClasses(ignored=(3, 1), hair=(10,), mouth=(11,))
+FACER_LABELS = LabelClasses(ignored=(3, 1), hair=(10,), mouth=(11,))
 """Numbers of the labels that MonoNPHM's preprocessing writes: 0 background, 1 neck, 3 cloth, 10 hair, 11 mouth."""
 
 
@@ -86,7 +59,7 @@ class RayBatch(Record):
 
 
 @dataclass(frozen=True)
-class TrackedFrame(Record):
+class PriorObservation(Record):
     """One frame as tracking sees it, reduced in size.
 
     Attributes:
@@ -133,22 +106,22 @@ class TrackedFrame(Record):
 
         return RayBatch(rays, at(self.rgb), at(self.alpha), at(self.color_weight), at(self.mask_weight))
 
-    def on(self, device: torch.device) -> "TrackedFrame":
+    def on(self, device: torch.device) -> "PriorObservation":
         """The same with images and camera on a device; pixel numbers stay where random numbers are."""
         return self.to(device).replace(inside=self.inside, outside=self.outside)
 
 
-def load_frame(
+def prior_observation(
     source: FrameSource,
     frame: int,
     reference: Float[Tensor, "l 3"],
     number: Int64[Tensor, " l"],
     bounds: tuple[Float[Tensor, "3"], float],
-    options: TrackingOptions,
+    options: PriorTrackingOptions,
     classes: LabelClasses | None = None,
     marks: Float[Tensor, "68 2"] | None = None,
     weights: EnergyWeights | None = None,
-) -> TrackedFrame:
+) -> PriorObservation:
     """Reads and checks one frame.
 
     The pose that tracking starts from is the capture's, if the prior's landmarks then come to lie nearer to the frame's
@@ -207,7 +180,7 @@ def load_frame(
             "camera", "the head's place is not in the image: the camera looks elsewhere; check the frame's pose"
         )
     scale = torch.tensor([width / source.size[1], height / source.size[0]])
-    return TrackedFrame(
+    return PriorObservation(
         camera=small, rgb=rgb.clamp(0, 1), alpha=rgba[..., 3], color_weight=weight, mask_weight=mask,
         landmarks=marks * scale, inside=(near & inside).flatten().nonzero()[:, 0],
         outside=(near & ~inside & (mask > 0)).flatten().nonzero()[:, 0],

@@ -9,16 +9,16 @@ import torch
 
 from headfields.data import CaptureError
 from headfields.ops.skinning import rotation_matrices
-from headfields.tracking import FACER, FrameFailure, LabelClasses, TrackedFrame, load_frame
-from headfields.tracking.prior.frames import find_landmarks
+from headfields.tracking import FACER_LABELS, FrameFailure, LabelClasses, PriorObservation
+from headfields.tracking.prior.observation import find_landmarks, prior_observation
 from tests.tracking.prior.ball import BallRecording, ball_landmarks, tiny_options
 
 
-def loaded(recording: Any, frame: int = 0, **changes: Any) -> TrackedFrame:
+def loaded(recording: Any, frame: int = 0, **changes: Any) -> PriorObservation:
     options = changes.pop("options", tiny_options())
     marks = changes.pop("marks", recording.landmarks(frame))
     known = ball_landmarks()
-    return load_frame(
+    return prior_observation(
         recording, frame, known.base, known.number, (torch.zeros(3), 0.14), options, marks=marks, **changes
     )
 
@@ -70,7 +70,7 @@ def test_labels_say_what_counts(recording: BallRecording) -> None:
     torch.testing.assert_close(data.color_weight[22, 25], torch.tensor(0.04))
     bald = loaded(Changed(recording, label=lambda frame: label), classes=LabelClasses().without_hair())
     assert bool((bald.mask_weight[:, :20] == 0).all())
-    assert FACER.mouth == (11,) and not set(FACER.hair) & set(FACER.ignored)
+    assert FACER_LABELS.mouth == (11,) and not set(FACER_LABELS.hair) & set(FACER_LABELS.ignored)
 
 
 def test_background_beside_a_neck_does_not_count(recording: BallRecording) -> None:
@@ -130,7 +130,9 @@ def test_a_camera_that_looks_away(recording: BallRecording) -> None:
     other = Changed(recording, camera=lambda frames: recording.camera(frames).replace(world_to_camera=away[None]))
     options = tiny_options(landmark_share=0.0)
     with pytest.raises(FrameFailure, match="looks elsewhere") as caught:
-        load_frame(other, 0, torch.zeros(0, 3), torch.zeros(0, dtype=torch.long), (torch.zeros(3), 0.14), options)
+        prior_observation(
+            other, 0, torch.zeros(0, 3), torch.zeros(0, dtype=torch.long), (torch.zeros(3), 0.14), options
+        )
     assert caught.value.reason == "camera"
 
 

@@ -15,9 +15,9 @@ from torch import Tensor
 from headfields.ops.rotations import axis_angle
 from headfields.renderers.lighting import sh_basis
 from headfields.tracking.rig.body import BodyPose, PosedBody, TrackedBody
-from headfields.tracking.rig.observation import Level, Observation, outline, signed_distance
-from headfields.tracking.rig.options import TemplateTrackingOptions, TermScales
-from headfields.tracking.rig.surface import SeenSurface, TemplateSurface
+from headfields.tracking.rig.observation import Level, RigObservation, outline, signed_distance
+from headfields.tracking.rig.options import RigTrackingOptions, TermScales
+from headfields.tracking.rig.surface import RigSurface, SeenSurface
 
 __all__ = ["Energy", "Expected", "Problem", "prior_scales"]
 
@@ -88,8 +88,8 @@ class Problem:
     """
 
     def __init__(
-        self, body: TrackedBody, surface: TemplateSurface, observation: Observation, level: Level,
-        light: Float[Tensor, "9 3"] | None, expected: Expected, options: TemplateTrackingOptions,
+        self, body: TrackedBody, surface: RigSurface, observation: RigObservation, level: Level,
+        light: Float[Tensor, "9 3"] | None, expected: Expected, options: RigTrackingOptions,
     ) -> None:  # fmt: skip
         self.body, self.surface, self.level, self.light = body, surface, level, light
         self.expected, self.scales, self.pixels = expected, options.scales, options.pixels

@@ -6,8 +6,8 @@ from torch import Tensor
 
 from headfields.avatar import Avatar
 from headfields.models.mononphm import code_widths
+from headfields.priors.codes import PriorCodes, anchors_of
 from headfields.priors.scans import MeshScans
-from headfields.priors.terms import PriorCodes, anchors_of
 
 __all__ = ["principal_codes"]
 
