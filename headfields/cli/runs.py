@@ -12,7 +12,7 @@ from typing import Any, Literal
 import torch
 
 from headfields.cli.errors import CommandError
-from headfields.data.capture import Mouth
+from headfields.data.template import Mouth
 from headfields.runs.folder import RunFolder, RunWriteError
 from headfields.runs.lock import RunLockedError
 

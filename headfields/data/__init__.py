@@ -4,10 +4,10 @@ from headfields.data.balance import view_yaw, yaw_balanced_weights
 from headfields.data.capture import Capture
 from headfields.data.formats import (
     CapturedFrame,
-    TrackedFrame,
-    TrackedHead,
-    read_frame,
-    read_frames,
+    MetricalTrackerFrame,
+    MetricalTrackerHead,
+    read_metrical_frame,
+    read_metrical_frames,
     write_insta,
 )
 from headfields.data.head_frame import (
@@ -15,7 +15,6 @@ from headfields.data.head_frame import (
     HeadMotion,
     head_motion,
     head_pose,
-    rays_to_head_frame,
     rigid_vertices,
     to_head_frame,
 )
@@ -32,15 +31,14 @@ __all__ = [
     "CapturedFrame",
     "HeadFrame",
     "HeadMotion",
-    "TrackedFrame",
-    "TrackedHead",
+    "MetricalTrackerFrame",
+    "MetricalTrackerHead",
     "fit_joint_transforms",
     "head_motion",
     "head_pose",
     "load_capture",
-    "rays_to_head_frame",
-    "read_frame",
-    "read_frames",
+    "read_metrical_frame",
+    "read_metrical_frames",
     "rigid_vertices",
     "save_capture",
     "to_head_frame",

@@ -37,7 +37,7 @@ class Offset:
 
 
 @dataclass(frozen=True)
-class Look:
+class AlignmentFrame:
     """One frame as far as it is compared.
 
     `vertices` (V, 3) meters, `world_to_camera` (4, 4), `intrinsics` (3, 3), `alpha` (H, W) bool, `label` (H, W) uint8
@@ -73,7 +73,7 @@ _FINDINGS = {
 }
 
 
-def misalignments(looks: Iterable[Look], faces: np.ndarray) -> list[str]:
+def misalignments(looks: Iterable[AlignmentFrame], faces: np.ndarray) -> list[str]:
     """A line, "warning: ...", for every way in which the frames do not fit, with the mean over those that do not.
 
     Args:
@@ -96,7 +96,7 @@ def misalignments(looks: Iterable[Look], faces: np.ndarray) -> list[str]:
     return lines
 
 
-def _compare(look: Look, faces: np.ndarray) -> Iterator[tuple[str, tuple[float, ...]]]:
+def _compare(look: AlignmentFrame, faces: np.ndarray) -> Iterator[tuple[str, tuple[float, ...]]]:
     """What does not fit in one frame: keys of `_FINDINGS` with their figures."""
     matte, label, depth = look.alpha, look.label, look.depth
     if not matte.any():
@@ -153,7 +153,7 @@ def _inside(pixels: np.ndarray, z: np.ndarray, size: tuple[int, int]) -> np.ndar
     return (z > 1e-6) & (pixels >= 0).all(axis=1) & (pixels < size[::-1]).all(axis=1)
 
 
-def _surface(look: Look, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _surface(look: AlignmentFrame, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Pixels (P, 2) and depth (P,) of vertices, edge midpoints and centers that land inside the image."""
     corners = look.vertices[faces]
     middle = (corners + np.roll(corners, 1, axis=1)) / 2
@@ -163,7 +163,7 @@ def _surface(look: Look, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return pixels[inside], z[inside]
 
 
-def _mesh_offset(look: Look, pixels: np.ndarray) -> Offset:
+def _mesh_offset(look: AlignmentFrame, pixels: np.ndarray) -> Offset:
     """How far the mesh is from where the face lies within it and it within the matte."""
     cell = -(-max(look.alpha.shape) // _CELLS)
     allowed, face = look.alpha, None

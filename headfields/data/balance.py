@@ -2,20 +2,17 @@
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from headfields.data.capture import Capture
 from headfields.ops.rigid import fit_rigid
-
-if TYPE_CHECKING:
-    from headfields.data.capture import Capture
 
 
 def view_yaw(
-    capture: "Capture",
+    capture: Capture,
     frames: Int[Tensor, " b"] | Sequence[int] | None = None,
     vertices: Bool[Tensor, " v"] | None = None,
 ) -> Float[Tensor, " b"]:
@@ -63,7 +60,7 @@ def view_yaw(
 
 
 def yaw_balanced_weights(
-    capture: "Capture",
+    capture: Capture,
     bins: int = 12,
     split: str = "train",
     strength: float | int = 1.0,

@@ -8,24 +8,22 @@ vertices; the head's frame is the canonical mesh's.
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from headfields.data.recording import Recording
 from headfields.ops._checks import check_floating, check_shape
 from headfields.ops.rigid import fit_rigid, rigid_transform
 from headfields.ops.rotations import axis_angle
 from headfields.ops.vertex_geometry import vertex_areas
-from headfields.records import Camera, HeadState, Rays
-
-if TYPE_CHECKING:
-    from headfields.data.capture import Recording
+from headfields.records import Camera, HeadState
 
 __all__ = [
-    "HeadFrame", "HeadMotion", "head_motion", "head_pose", "rays_to_head_frame", "rigid_vertices", "to_head_frame",
+    "HeadFrame", "HeadMotion", "head_motion", "head_pose", "rigid_vertices", "to_head_frame",
 ]  # fmt: skip
 
 _FLOOR = 5e-5  # meters: file formats round; misses below it say nothing about what is rigid
@@ -155,29 +153,6 @@ def to_head_frame(state: HeadState, camera: Camera, pose: Float[Tensor, "b 4 4"]
     return moved, Camera(views @ pose.to(views), intrinsics, camera.size)
 
 
-def rays_to_head_frame(rays: Rays, pose: Float[Tensor, "b 4 4"]) -> Rays:
-    """N rays, seen from the head: origins and directions · pose⁻¹; lengths along them stay.
-
-    Args:
-        rays: `rays.frame` says which of the poses each one belongs to; N = 0 is legal.
-        pose: (B, 4, 4) rigid, head frame to the frame of the rays.
-
-    Raises:
-        ValueError: pose is not (B, 4, 4).
-
-    Differentiable to any order.
-    """
-    _check_pose("rays_to_head_frame", pose)
-    own = pose.to(rays.origins)[rays.frame]
-    origins = _inverse_points(rays.origins[:, None], own)[:, 0]
-    seen = rays.camera_rotation
-    return rays.replace(
-        origins=origins,
-        directions=(rays.directions[:, None] @ own[:, :3, :3])[:, 0],
-        camera_rotation=None if seen is None else seen @ own[:, :3, :3],
-    )
-
-
 @dataclass(frozen=True)
 class HeadMotion:
     """How far a head moves between frames.
@@ -230,7 +205,7 @@ class HeadFrame:
         self._canonical, self._area = canonical.double()[rigid], area[rigid]
 
     @property
-    def middle(self) -> Float[Tensor, "3"]:
+    def center(self) -> Float[Tensor, "3"]:
         """Of the rigid part, in the head's frame, meters."""
         return (self._area[:, None] * self._canonical).sum(0) / self._area.sum()
 
@@ -239,17 +214,17 @@ class HeadFrame:
         with torch.no_grad():
             return _robust(self._canonical, vertices.double()[:, self.rigid], self._area)
 
-    def take(self, vertices: Float[Tensor, "b v 3"], pose: Float[Tensor, "b 4 4"]) -> Float[Tensor, "b v 3"]:
+    def without_pose(self, vertices: Float[Tensor, "b v 3"], pose: Float[Tensor, "b 4 4"]) -> Float[Tensor, "b v 3"]:
         """Posed vertices (B, V, 3) in the head's frame, in their own dtype; computed in the pose's."""
         return _inverse_points(vertices.to(pose), pose).to(vertices.dtype)
 
-    def miss(self, vertices: Float[Tensor, "b v 3"], pose: Float[Tensor, "b 4 4"]) -> float:
+    def residual(self, vertices: Float[Tensor, "b v 3"], pose: Float[Tensor, "b 4 4"]) -> float:
         """By how much half of the rigid vertices miss at most, over all frames, meters; 0 for none."""
         misses = _misses(self._canonical, vertices.double()[:, self.rigid], pose.double())
         return float(misses.median()) if misses.numel() else 0.0
 
 
-def choose_head_frame(recording: "Recording", choice: HeadFrameChoice, report: list[str]) -> HeadFrame | None:
+def choose_head_frame(recording: Recording, choice: HeadFrameChoice, report: list[str]) -> HeadFrame | None:
     """The head frame that a capture is to be used in, or None to use it as it is on disk; says which and why.
 
     Args:
@@ -270,16 +245,16 @@ def choose_head_frame(recording: "Recording", choice: HeadFrameChoice, report: l
     area = vertex_areas(canonical, recording.canonical.faces)
 
     def meshes(frames: list[int]) -> Float[Tensor, "b v 3"]:
-        known = recording.looked_at
+        known = recording.decoded_vertices
         found = [torch.from_numpy(known[f] if f in known else recording.decode_head(f)[0]) for f in frames]
         return torch.stack(found) if found else canonical.new_zeros(0, *canonical.shape)
 
-    frames = sorted(recording.looked_at) or _evenly(count, 8)
+    frames = sorted(recording.decoded_vertices) or _evenly(count, 8)
     if isinstance(choice, str) and choice == "auto":
         some = slice(None, None, 1 + len(canonical) // _VERTICES)
         posed = meshes(frames)[:, some]
         rough = HeadFrame(canonical[some], rigid_vertices(posed, canonical[some], area[some]), area[some])
-        motion = head_motion(rough.pose(posed), rough.middle)
+        motion = head_motion(rough.pose(posed), rough.center)
         if motion.rotation < _STILL[0] and motion.translation < _STILL[1]:
             report.append(
                 f"head pose: in the cameras (between {len(frames)} frames looked at the head moves by {motion} in the "
@@ -290,9 +265,9 @@ def choose_head_frame(recording: "Recording", choice: HeadFrameChoice, report: l
     rigid = rigid_vertices(posed, canonical, area) if isinstance(choice, str) else choice
     frame = HeadFrame(canonical, rigid, area)
     pose = frame.pose(posed)
-    miss, share = frame.miss(posed, pose), float(area[rigid].sum() / area.sum())
+    miss, share = frame.residual(posed, pose), float(area[rigid].sum() / area.sum())
     report.append(
-        f"head pose: taken out of the vertices, where the head moves by {head_motion(pose, frame.middle)} between "
+        f"head pose: taken out of the vertices, where the head moves by {head_motion(pose, frame.center)} between "
         f"{len(posed)} frames looked at, and put into the cameras; found from {share:.0%} of the surface, which keeps "
         f"its shape within {1000 * miss:.2g} mm (head_frame='keep' leaves it)"
     )

@@ -5,7 +5,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from headfields.ops._checks import check_floating, check_shape
-from headfields.ops.rigid import fit_rigid
+from headfields.ops.rigid import fit_rigid, rigid_transform
 from headfields.records import HeadState
 
 _LEAST = 1e-3
@@ -40,17 +40,20 @@ def fit_joint_transforms(
     check_shape(op, "canonical", canonical, "V 3")
     check_shape(op, "posed", posed, f"B {len(canonical)} 3")
     check_shape(op, "weights", weights, f"{len(canonical)} J")
-    whole = _matrices(*fit_rigid(canonical, posed))
+    whole = rigid_transform(*fit_rigid(canonical, posed))
     carries = weights.sum(dim=0) > _LEAST * len(canonical)
-    found = []
+    transforms = []
     for joint in range(weights.shape[1]):
         if not bool(carries[joint]):
-            found.append(whole)
+            transforms.append(whole)
             continue
-        some = weights[:, joint] > 1e-4
-        own = weights[some, joint].square().expand(len(posed), -1)
-        found.append(_matrices(*fit_rigid(canonical[some], posed[:, some], own)) if int(some.sum()) >= 3 else whole)
-    return torch.stack(found, dim=1) if found else whole[:, None][:, :0]
+        moved = weights[:, joint] > 1e-4
+        if int(moved.sum()) < 3:
+            transforms.append(whole)
+            continue
+        share = weights[moved, joint].square().expand(len(posed), -1)
+        transforms.append(rigid_transform(*fit_rigid(canonical[moved], posed[:, moved], share)))
+    return torch.stack(transforms, dim=1) if transforms else whole[:, None][:, :0]
 
 
 class JointFits:
@@ -83,9 +86,3 @@ class JointFits:
         kept = [self._known[frame] for frame in frames]
         joints = torch.stack(kept) if kept else canonical.new_zeros(0, self.weights.shape[1], 4, 4)
         return state.replace(joint_transforms=joints)
-
-
-def _matrices(rotation: Float[Tensor, "b 3 3"], translation: Float[Tensor, "b 3"]) -> Float[Tensor, "b 4 4"]:
-    rows = torch.cat([rotation, translation[..., None]], dim=-1)
-    last = rows.new_tensor([0.0, 0.0, 0.0, 1.0]).expand(len(rows), 1, 4)
-    return torch.cat([rows, last], dim=1)

@@ -1,43 +1,89 @@
-"""Pixels of a capture as training batches."""
+"""Pixels of a recording: how they are stored, drawn at random, and made into training batches."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from headfields.data.frame_cache import FrameCache
 from headfields.data.labels import label_lookup
-from headfields.records import Camera, PixelBatch, Rays
+from headfields.data.recording import Recording
+from headfields.records import Camera, PixelBatch
 
-if TYPE_CHECKING:
-    from headfields.data.capture import Capture
+__all__ = ["decode_pixels", "draw_pixels", "meters", "pixel_batch", "pixel_layout", "straight_rgba"]
 
 _ROUNDS = 64
-"""Draws until all pixels are found, at most; with a hundredth of pixels accepted, eight do."""
+"""Rounds of rejection sampling, at most; with a hundredth of the pixels accepted, eight are enough."""
 
 
-def sample_pixels(
-    capture: "Capture",
+def pixel_layout(recording: Recording) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
+    """Shape and dtype of a frame's stored pixels by name, for `FrameCache`: see `decode_pixels`."""
+    count = recording.size[0] * recording.size[1]
+    layout: dict[str, tuple[tuple[int, ...], torch.dtype]] = {"rgba": ((count,), torch.int32)}
+    if recording.has_label:
+        layout["label"] = ((count,), torch.uint8)
+    if recording.has_depth:
+        layout["depth"] = ((count,), torch.int16)
+    return layout
+
+
+def decode_pixels(recording: Recording, frame: int) -> dict[str, np.ndarray]:
+    """A frame's pixels as stored, in row-major order: RGBA packed in int32, label, depth (uint16 bits in int16).
+
+    Label and depth are 0 in a frame that lacks them, and absent if the recording has none.
+
+    Raises:
+        CaptureError: a file cannot be read.
+    """
+    rgba, label, depth = recording.decode_image(frame)
+    arrays = {"rgba": np.ascontiguousarray(rgba).view(np.int32).reshape(-1)}
+    if recording.has_label:
+        arrays["label"] = np.zeros(arrays["rgba"].shape, np.uint8) if label is None else label.reshape(-1)
+    if recording.has_depth:
+        stored = np.zeros(arrays["rgba"].shape, np.uint16) if depth is None else depth.reshape(-1)
+        arrays["depth"] = stored.view(np.int16)
+    return arrays
+
+
+def straight_rgba(packed: Int[Tensor, " n"]) -> Float[Tensor, "n 4"]:
+    """Color and straight alpha in [0, 1] of packed pixels (N,) int32."""
+    return packed.view(torch.uint8).reshape(-1, 4).float() / 255
+
+
+def meters(stored: Int[Tensor, "*shape"], unit: float) -> Float[Tensor, "*shape"]:
+    """Depth in meters of stored depth (uint16 bits in int16), at `unit` meters per step."""
+    return (stored.int() & 0xFFFF).float() * unit
+
+
+def draw_pixels(
+    images: FrameCache,
     frames: Sequence[int],
+    size: tuple[int, int],
     count: int,
     generator: torch.Generator,
     background: Literal["random", "white", "black"] = "random",
     weights: Mapping[int | str, float | int] | None = None,
-) -> PixelBatch:
-    """`count` pixels drawn with replacement over the given frames, uniformly or by what they show.
+) -> tuple[Int[Tensor, " n"], Int[Tensor, " n"], Float[Tensor, "n 3"]]:
+    """Pixels drawn with replacement over frames, uniformly or by their labels, and a background color for each.
 
     Args:
-        capture: where the pixels come from.
-        frames: frame indices; `rays.frame` of the batch indexes this list.
-        count: number of pixels; 0 is legal.
-        generator: a CPU generator; the same state gives the same batch.
-        background: one color behind every pixel, or (`"random"`) a color of its own for each, uniform in [0, 1].
-        weights: how often pixels of a segmentation label or region are drawn, beside 1 for all others; see
-            `headfields.data.REGION_LABELS`.
+        images: the frames' stored pixels.
+        frames: (B,) frame indices.
+        size: (height, width) of a frame.
+        count: N; 0 is legal.
+        generator: a CPU generator; the same state gives the same pixels.
+        background: `"random"` draws a color uniform in [0, 1] for each pixel.
+        weights: how often pixels of a label or region are drawn, relative to 1 for all others; see
+            `headfields.data.labels.label_lookup`.
+
+    Returns:
+        Rows (N,) of `frames`, row-major pixel indices (N,) and background colors (N, 3).
 
     Raises:
-        ValueError: no frames, a negative count or an unknown background; with weights, the capture has no labels, there
+        ValueError: no frames, a negative count or an unknown background; with weights, the frames have no labels, there
             is no such label or region, or (next to) no pixel of these frames has a weight.
     """
     if count < 0 or (count and not frames):
@@ -46,85 +92,79 @@ def sample_pixels(
         )
     if background not in ("random", "white", "black"):
         raise ValueError(f"sample_pixels: background is {background!r}; expected 'random', 'white' or 'black'")
-    height, width = capture.size
     if weights:
-        frame, pixel = _by_label(capture, frames, count, generator, label_lookup(weights))
+        row, pixel = _draw_by_label(images, frames, size[0] * size[1], count, generator, label_lookup(weights))
     else:
-        frame = torch.randint(max(len(frames), 1), (count,), generator=generator)
-        pixel = torch.randint(height * width, (count,), generator=generator)
+        row = torch.randint(max(len(frames), 1), (count,), generator=generator)
+        pixel = torch.randint(size[0] * size[1], (count,), generator=generator)
     if background == "random":
-        behind = torch.rand(count, 3, generator=generator)
-    else:
-        behind = torch.full((count, 3), float(background == "white"))
-    return _batch(capture, frames, frame, pixel, behind)
+        return row, pixel, torch.rand(count, 3, generator=generator)
+    return row, pixel, torch.full((count, 3), float(background == "white"))
 
 
-def _by_label(
-    capture: "Capture", frames: Sequence[int], count: int, generator: torch.Generator, lookup: Float[Tensor, "256"]
+def _draw_by_label(
+    images: FrameCache,
+    frames: Sequence[int],
+    pixels: int,
+    count: int,
+    generator: torch.Generator,
+    lookup: Float[Tensor, "256"],
 ) -> tuple[Int[Tensor, " n"], Int[Tensor, " n"]]:
-    """Frames and pixels, exactly in proportion to the weights: uniform ones are drawn, and kept by chance."""
-    if not capture.recording.has_label:
-        raise ValueError(
-            f"sample_pixels: weights are by label, and capture {capture.name!r} has no segmentation labels"
-        )
-    share = lookup / lookup.max().clamp_min(1e-12)
-    pixels = capture.size[0] * capture.size[1]
-    kept: list[tuple[Tensor, Tensor]] = []
-    found, rate = 0, 1.0
+    """Rows and pixels exactly in proportion to the weights of their labels, by rejection of uniform draws."""
+    if "label" not in images:
+        raise ValueError("sample_pixels: weights are by label, and the capture has no segmentation labels")
+    acceptance = lookup / lookup.max().clamp_min(1e-12)
+    accepted: list[tuple[Tensor, Tensor]] = []
+    total, rate = 0, 1.0
     for _ in range(_ROUNDS):
-        if found >= count:
+        if total >= count:
             break
-        draw = int(min(1.1 * (count - found) / rate + 64, 16 * count + 64))
-        frame = torch.randint(len(frames), (draw,), generator=generator)
+        draw = int(min(1.1 * (count - total) / rate + 64, 16 * count + 64))
+        row = torch.randint(len(frames), (draw,), generator=generator)
         pixel = torch.randint(pixels, (draw,), generator=generator)
-        label = capture.gather_pixels(frames, frame, pixel)["label"].long()
-        here = torch.rand(draw, generator=generator) < share[label]
-        kept.append((frame[here], pixel[here]))
-        found += int(here.sum())
-        rate = max(int(here.sum()) / draw, 1e-2)
-    if found < count:
+        label = images.gather(frames, row, pixel)["label"].long()
+        accept = torch.rand(draw, generator=generator) < acceptance[label]
+        accepted.append((row[accept], pixel[accept]))
+        total += int(accept.sum())
+        rate = max(int(accept.sum()) / draw, 1e-2)
+    if total < count:
         raise ValueError(
-            f"sample_pixels: of {_ROUNDS} times {16 * count + 64} pixels drawn only {found} have a label that the "
-            f"weights let through, and {count} are wanted; give the labels of these frames more weight"
+            f"sample_pixels: of {_ROUNDS} times {16 * count + 64} pixels drawn only {total} have a label that the "
+            f"weights let through, and {count} are needed; give the labels of these frames more weight"
         )
-    if not kept:
+    if not accepted:
         return torch.zeros(0, dtype=torch.long), torch.zeros(0, dtype=torch.long)
-    return torch.cat([frame for frame, _ in kept])[:count], torch.cat([pixel for _, pixel in kept])[:count]
+    return torch.cat([row for row, _ in accepted])[:count], torch.cat([pixel for _, pixel in accepted])[:count]
 
 
-def frame_pixels(capture: "Capture", frame: int, background: float | int = 1.0) -> PixelBatch:
-    """Every pixel of one frame in row-major order, over a gray `background` in [0, 1]."""
-    count = capture.size[0] * capture.size[1]
-    return _batch(
-        capture,
-        [frame],
-        torch.zeros(count, dtype=torch.long),
-        torch.arange(count),
-        torch.full((count, 3), float(background)),
-    )
+def pixel_batch(
+    stored: Mapping[str, Tensor],
+    camera: Camera,
+    row: Int[Tensor, " n"],
+    pixel: Int[Tensor, " n"],
+    background: Float[Tensor, "n 3"],
+    depth_unit: float,
+) -> PixelBatch:
+    """N stored pixels as a batch with their rays.
 
-
-def camera_rays(
-    camera: Camera, pixels: Int[Tensor, "n 2"], frame: Int[Tensor, " n"]
-) -> tuple[Rays, Float[Tensor, " n"]]:
-    """Rays through (row, column) pixel centers, and the length of ray per unit of depth along the optical axis."""
-    rays = camera.rays(pixels, frame)
+    Args:
+        stored: packed `"rgba"` (N,), and `"label"` and `"depth"` if the recording has them; see `decode_pixels`.
+        camera: (B,) cameras.
+        row: (N,) the camera of each pixel, which becomes `rays.frame`.
+        pixel: (N,) row-major index in the image.
+        background: (N, 3) color behind each pixel.
+        depth_unit: meters per step of the stored depth.
+    """
+    rgba = straight_rgba(stored["rgba"])
+    width = camera.size[1]
+    rays = camera.rays(torch.stack([torch.div(pixel, width, rounding_mode="floor"), pixel % width], dim=-1), row)
     axis = camera.world_to_camera[:, 2, :3]
-    return rays, 1 / (rays.directions * axis[frame]).sum(dim=-1)
-
-
-def _batch(capture: "Capture", frames: Sequence[int], frame: Tensor, pixel: Tensor, background: Tensor) -> PixelBatch:
-    width = capture.size[1]
-    raw = capture.gather_pixels(frames, frame, pixel)
-    rgba = raw["rgba"].view(torch.uint8).reshape(-1, 4).float() / 255
-    place = torch.stack([torch.div(pixel, width, rounding_mode="floor"), pixel % width], dim=-1)
-    rays, scale = camera_rays(capture.camera(list(frames)), place, frame)
     return PixelBatch(
         rays=rays,
         rgb=rgba[:, :3].contiguous(),
         alpha=rgba[:, 3].contiguous(),
         background=background,
-        label=raw["label"].long() if "label" in raw else None,
-        depth=capture.meters(raw["depth"]) if "depth" in raw else None,
-        depth_scale=scale,
+        label=stored["label"].long() if "label" in stored else None,
+        depth=meters(stored["depth"], depth_unit) if "depth" in stored else None,
+        depth_scale=1 / (rays.directions * axis[row]).sum(dim=-1),
     )

@@ -127,7 +127,7 @@ def _in_head_frame(
         return vertices, world_to_camera
     posed = torch.from_numpy(vertices).double()[None]
     pose = capture.head_frame.pose(posed)
-    return capture.head_frame.take(posed, pose)[0].numpy(), world_to_camera @ pose[0].numpy()
+    return capture.head_frame.without_pose(posed, pose)[0].numpy(), world_to_camera @ pose[0].numpy()
 
 
 def _moved(points: np.ndarray, world_to_camera: np.ndarray) -> np.ndarray:

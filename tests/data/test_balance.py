@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from headfields.data import load_capture, view_yaw, yaw_balanced_weights
+from headfields.data import Capture, load_capture, view_yaw, yaw_balanced_weights
 from headfields.data.balance import yaw_bins
 from headfields.ops.skinning import rotation_matrices
 from headfields.records import Camera, HeadState, Template
@@ -16,7 +16,7 @@ from tests.shapes import uv_sphere
 VERTICES, FACES = uv_sphere(8, 12, radius=0.1)
 
 
-class Turning:
+class Turning(Capture):
     """A head on a chair: it turns before a fixed camera, or the camera goes round it; mostly it is seen from before."""
 
     def __init__(self, yaw: torch.Tensor, moves: str, chest: bool = False) -> None:
@@ -48,12 +48,12 @@ class Turning:
 def test_yaw_is_the_same_whatever_moves(moves: str) -> None:
     yaw = torch.tensor([0.0, 0.5, -1.2, math.pi / 2, 3.0, -3.0])
     for chest in (False, True):
-        found = view_yaw(Turning(yaw, moves, chest), vertices=None)  # type: ignore[arg-type]
+        found = view_yaw(Turning(yaw, moves, chest), vertices=None)
         torch.testing.assert_close(found, yaw, atol=0.15, rtol=0)  # seen from the face's center, not from the head's
     everything = torch.ones(len(VERTICES), dtype=torch.bool)
-    found = view_yaw(Turning(yaw, moves), [1, 3], everything)  # type: ignore[arg-type]
+    found = view_yaw(Turning(yaw, moves), [1, 3], everything)
     torch.testing.assert_close(found, yaw[[1, 3]], atol=1e-4, rtol=0)
-    assert view_yaw(Turning(yaw, moves), []).shape == (0,)  # type: ignore[arg-type]
+    assert view_yaw(Turning(yaw, moves), []).shape == (0,)
 
 
 def test_weights_make_every_direction_count_alike() -> None:

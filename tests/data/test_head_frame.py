@@ -1,7 +1,6 @@
 """Head pose found in posed meshes and taken out of them: cameras, states and rays come out as for a still head."""
 
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,13 +11,13 @@ from headfields.data import (
     head_motion,
     head_pose,
     load_capture,
-    rays_to_head_frame,
     rigid_vertices,
     save_capture,
     to_head_frame,
     write_insta,
 )
 from headfields.data.head_frame import HeadFrame, choose_head_frame
+from headfields.data.recording import Recording
 from headfields.mesh.mesh import Mesh
 from headfields.ops import rigid_transform, rotation_matrices
 from headfields.ops.vertex_geometry import vertex_areas
@@ -72,8 +71,8 @@ def test_pose_is_the_skulls_and_not_the_jaws() -> None:
     assert rough[0] < 0.3 and rough[1] < 0.5
     frame = HeadFrame(VERTICES, rigid, AREA)
     assert apart(pose, frame.pose(posed))[0] < 0.01
-    assert frame.miss(posed, frame.pose(posed)) < 1e-5
-    torch.testing.assert_close(frame.take(posed, frame.pose(posed)), heads, atol=2e-5, rtol=0)
+    assert frame.residual(posed, frame.pose(posed)) < 1e-5
+    torch.testing.assert_close(frame.without_pose(posed, frame.pose(posed)), heads, atol=2e-5, rtol=0)
 
 
 def test_noise_and_a_region_that_moves_after_all() -> None:
@@ -104,8 +103,6 @@ def test_what_does_not_fit(unchecked: None) -> None:
         head_pose(VERTICES[None], VERTICES, torch.ones(len(VERTICES)))
     with pytest.raises(ValueError, match=r"to_head_frame: pose holds 2 poses and state 1 frames"):
         to_head_frame(HeadState(VERTICES[None]), Camera(torch.eye(4), torch.eye(3), (8, 8)), poses(2))
-    with pytest.raises(ValueError, match=r"rays_to_head_frame: pose has shape \(4, 4\)"):
-        rays_to_head_frame(Camera(torch.eye(4), torch.eye(3), (2, 2)).rays(), torch.eye(4))
 
 
 def test_cameras_see_the_same_from_the_heads_frame() -> None:
@@ -126,14 +123,6 @@ def test_cameras_see_the_same_from_the_heads_frame() -> None:
     torch.testing.assert_close(back.vertices, state.vertices, atol=1e-6, rtol=0)
     one, _ = to_head_frame(state[:0], cameras[0], pose[:0])
     assert one.vertices.shape == (0, len(VERTICES), 3)
-
-    pixels, frame = torch.randint(40, (30, 2)), torch.randint(3, (30,))
-    rays = rays_to_head_frame(cameras.rays(pixels, frame), pose)
-    expected = seen.rays(pixels, frame)
-    torch.testing.assert_close(rays.origins, expected.origins, atol=1e-5, rtol=0)
-    torch.testing.assert_close(rays.directions, expected.directions, atol=1e-5, rtol=0)
-    torch.testing.assert_close(rays.camera_rotation, expected.camera_rotation, atol=1e-5, rtol=0)
-    assert len(rays_to_head_frame(rays[:0], pose)) == 0
 
 
 @pytest.fixture(scope="module")
@@ -201,7 +190,22 @@ def test_choices(folders: dict[str, Path], tmp_path: Path, unchecked: None) -> N
 
 def test_a_mesh_without_a_rigid_part_is_warned_of() -> None:
     stretched = {k: (VERTICES * torch.tensor([1, 1 + 0.3 * k, 1])).numpy() for k in range(4)}
-    recording = SimpleNamespace(frame_names=list("abcd"), looked_at=stretched, canonical=Mesh(VERTICES, FACES))
+    recording = Recording(
+        path=Path("stretched"),
+        size=(8, 8),
+        frame_names=list("abcd"),
+        camera_to_world=np.tile(np.eye(4), (4, 1, 1)),
+        intrinsics=np.tile(np.eye(3), (4, 1, 1)),
+        splits={"all": [0, 1, 2, 3]},
+        canonical=Mesh(VERTICES, FACES),
+        decode_image=lambda frame: (np.zeros((8, 8, 4), np.uint8), None, None),
+        decode_head=lambda frame: (stretched[frame], None),
+        decode_landmarks=lambda frame: None,
+        has_label=False,
+        has_depth=False,
+        expression_width=None,
+        decoded_vertices=stretched,
+    )
     report: list[str] = []
     choose_head_frame(recording, "normalize", report)
     assert len(report) == 2 and report[1].startswith("warning: ") and "pass load_capture a mask" in report[1]

@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from headfields.data import CaptureError, load_capture
-from headfields.data.frame_cache import FrameStore
+from headfields.data.frame_cache import FrameCache
 from tests.data.tiny import SIZE
 from tests.shared_data import shared
 
@@ -79,9 +79,10 @@ def test_no_pixels_and_no_frames(written: Path) -> None:
 
 def test_a_small_budget_changes_nothing_but_speed(written: Path) -> None:
     roomy, tight = load_capture(written), load_capture(written)
-    for name, decode, budget in (("_images", tight._decode_image, 2 * 13440), ("_heads", tight._decode_head, 5000)):
-        layout = {key: (tuple(stack.shape[1:]), stack.dtype) for key, stack in getattr(tight, name).arrays.items()}
-        setattr(tight, name, FrameStore(6, layout, decode, budget, name))
+    for name, budget in (("_images", 2 * 13440), ("_heads", 5000)):
+        cache = getattr(tight, name)
+        layout = {key: (tuple(stack.shape[1:]), stack.dtype) for key, stack in cache._stacks.items()}
+        setattr(tight, name, FrameCache(6, layout, cache._decode, budget, name))
     assert tight._images.slots == 2 and tight._heads.slots == 1
     frames = [5, 0, 3, 3, 1, 5, 2]
     for _ in range(2):
@@ -91,7 +92,7 @@ def test_a_small_budget_changes_nothing_but_speed(written: Path) -> None:
             assert torch.equal(getattr(one, name), getattr(other, name)), name
         assert torch.equal(roomy.state(frames).vertices, tight.state(frames).vertices)
         assert torch.equal(roomy.state(frames).expression, tight.state(frames).expression)
-    assert tight._images.cached() == 2
+    assert len(tight._images._slot) == 2
 
 
 def test_least_recently_used_frame_goes_first() -> None:
@@ -101,13 +102,11 @@ def test_least_recently_used_frame_goes_first() -> None:
         decoded.append(frame)
         return {"a": torch.full((1,), float(frame)).numpy()}
 
-    store = FrameStore(5, {"a": ((1,), torch.float32)}, decode, 8, "frames")
-    seen: list[list[float]] = []
-    for frames in ([0], [1], [0], [2], [0], [1]):
-        store.gather(frames, lambda arrays, rows: seen.append(arrays["a"][rows, 0].tolist()))
+    cache = FrameCache(5, {"a": ((1,), torch.float32)}, decode, 8, "frames")
+    seen = [cache.rows(frames)["a"][:, 0].tolist() for frames in ([0], [1], [0], [2], [0], [1])]
     assert decoded == [0, 1, 2, 1] and seen == [[0.0], [1.0], [0.0], [2.0], [0.0], [1.0]]
     with pytest.raises(CaptureError, match="raise memory_budget_mb"):
-        FrameStore(5, {"a": ((1,), torch.float32)}, decode, 3, "frames")
+        FrameCache(5, {"a": ((1,), torch.float32)}, decode, 3, "frames")
 
 
 def test_ict_a(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -159,13 +158,12 @@ def test_a_decoder_that_fails_leaves_no_hole() -> None:
             raise CaptureError("frame 3 is broken")
         return {} if frame == 5 else {"x": torch.full((4 + (frame == 4),), float(frame)).numpy()}
 
-    store = FrameStore(8, {"x": ((4,), torch.float32)}, decode, 2 * 16, "x")
+    cache = FrameCache(8, {"x": ((4,), torch.float32)}, decode, 2 * 16, "x")
     for wanted in ([0, 1], [3], [2], [4], [1], [5], [0, 4], [6], [7, 3], [7], [0], [2, 6], [5, 1], [1, 2], [6, 2]):
-        seen: list[float] = []
         try:
-            store.gather(wanted, lambda arrays, rows, seen=seen: seen.extend(arrays["x"][rows, 0].tolist()))
+            rows = cache.rows(wanted)["x"][:, 0].tolist()
         except (CaptureError, ValueError, KeyError):
             assert {3, 4, 5} & {*wanted}
         else:
-            assert seen == wanted
-    assert store.cached() == 2
+            assert rows == wanted
+    assert len(cache._slot) == 2

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import numpy as np
 
-from headfields.data.alignment import Look, in_view, misalignments
+from headfields.data.alignment import AlignmentFrame, in_view, misalignments
 from headfields.data.camera_convention import Evidence, decide_convention
-from headfields.data.capture import Recording
 from headfields.data.formats.insta_transforms import InstaFrame, intrinsics_of, matrix_of, read_frames
 from headfields.data.image_files import ImageHeader, Kind, decode_image, exists, image_header, read_numbers
 from headfields.data.labels import Label
+from headfields.data.recording import Recording
 from headfields.files.errors import CaptureError
 from headfields.mesh.mesh import Mesh
 from headfields.mesh.obj import MeshFileError, ObjReader
@@ -136,7 +136,7 @@ def read_insta(folder: Path) -> Recording:
         expression_width=readers.expression_width,
         depth_scale=scale,
         report=report,
-        looked_at={index: look.vertices for look, index in zip(looks, telling, strict=True)},
+        decoded_vertices={index: look.vertices for look, index in zip(looks, telling, strict=True)},
     )
 
 
@@ -366,16 +366,16 @@ def _telling_frames(matrices: np.ndarray) -> list[int]:
     return sorted({*spread.tolist(), *np.argsort(-turned, kind="stable")[:8].tolist()})
 
 
-def _look(readers: _Readers, index: int, intrinsics: np.ndarray, scale: float) -> Look:
+def _look(readers: _Readers, index: int, intrinsics: np.ndarray, scale: float) -> AlignmentFrame:
     """All of a frame that is compared, but for its camera, which is not known yet."""
     vertices, _ = readers.head(index)
     rgba, label, depth = readers.image(index)
     meters = None if depth is None else depth.astype(np.float32) * scale
     name = readers.frames[index].name
-    return Look(name, vertices, np.eye(4), intrinsics, rgba[..., 3] > 127, label, meters)
+    return AlignmentFrame(name, vertices, np.eye(4), intrinsics, rgba[..., 3] > 127, label, meters)
 
 
-def _evidence(look: Look, matrix: np.ndarray) -> Evidence:
+def _evidence(look: AlignmentFrame, matrix: np.ndarray) -> Evidence:
     silhouette = look.alpha if look.label is None else look.alpha & (look.label != Label.CLOTH)
     told = silhouette.any() and not silhouette.all()
     return Evidence(look.vertices, matrix, look.intrinsics, silhouette if told else None, look.depth)

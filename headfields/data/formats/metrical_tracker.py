@@ -26,7 +26,7 @@ SizeOrder = Literal["hw", "wh"]
 
 
 @dataclass(frozen=True)
-class TrackedFrame:
+class MetricalTrackerFrame:
     """One `.frame`.
 
     Attributes:
@@ -57,13 +57,13 @@ class TrackedFrame:
 
 
 @dataclass(frozen=True)
-class TrackedHead:
+class MetricalTrackerHead:
     """B frames as a head model poses them: `state` (with "eyelids" among its codes), the B cameras in `camera`, and
     the `frames` themselves."""
 
     state: HeadState
     camera: Camera
-    frames: tuple[TrackedFrame, ...]
+    frames: tuple[MetricalTrackerFrame, ...]
 
 
 class _Fields:
@@ -117,7 +117,7 @@ class _Fields:
         return axis_angle(rotation_from_6d(values, rows=True))
 
 
-def read_frame(path: Path | str, size_order: SizeOrder = "hw") -> TrackedFrame:
+def read_metrical_frame(path: Path | str, size_order: SizeOrder = "hw") -> MetricalTrackerFrame:
     """Reads one `.frame` of metrical-tracker, without running code from it.
 
     Both formats of `torch.save` are read, through the same restricted unpickler as model files; arrays may be numpy's
@@ -137,14 +137,14 @@ def read_frame(path: Path | str, size_order: SizeOrder = "hw") -> TrackedFrame:
     """
     path = Path(path)
     if size_order not in ("hw", "wh"):
-        raise CaptureError(f"read_frame: size_order is {size_order!r}; expected 'hw' or 'wh'")
+        raise CaptureError(f"read_metrical_frame: size_order is {size_order!r}; expected 'hw' or 'wh'")
     fields = _Fields(path, load_arrays(path))
     jaw, eyes = fields.rotations("flame.jaw", 1), fields.rotations("flame.eyes", 2)
     pose = torch.cat([torch.zeros(2, 3, dtype=torch.float64), jaw, eyes])
     eyelids = fields.optional("flame.eyelids", (2,))
     texture, lighting = fields.optional("flame.tex", (None,)), fields.optional("flame.sh", (9, 3))
     step, name = fields.find("global_step"), fields.find("frame_id")
-    return TrackedFrame(
+    return MetricalTrackerFrame(
         path=path,
         frame_id=path.stem if name is None else str(name),
         shape=fields.array("flame.shape", (None,)).float(),
@@ -187,19 +187,19 @@ def _camera(fields: _Fields, size_order: SizeOrder) -> Camera:
     return Camera(world_to_camera[None].float(), intrinsics[None].float(), (height, width))
 
 
-def read_frames(
+def read_metrical_frames(
     folder: Path | str,
     head: FlameHead,
     size_order: SizeOrder = "hw",
     eyelids: tuple[Path | str, Path | str] | None = None,
     frames: slice = slice(None),
-) -> TrackedHead:
+) -> MetricalTrackerHead:
     """All `.frame` files of a folder, posed by a head.
 
     Args:
         folder: the tracker's `checkpoint` folder, or the one that has it.
         head: FLAME, on any device; the result is there.
-        size_order: as `read_frame`.
+        size_order: as `read_metrical_frame`.
         eyelids: the tracker's `l_eyelid.npy` and `r_eyelid.npy`, (V, 3) each, which it adds to the posed mesh. Without
             them eyes do not close: a warning says so if any frame would have moved a lid.
         frames: which of the files, sorted by number.
@@ -210,17 +210,19 @@ def read_frames(
 
     Raises:
         FileNotFoundError: no such folder, or it has no `.frame` files.
-        UnsafePickleError, CaptureError, ValueError: as `read_frame`; images differ in size, frames in the number of
-            coefficients; the head has fewer directions than the frames; an eyelid file does not fit the head.
+        UnsafePickleError, CaptureError, ValueError: as `read_metrical_frame`; images differ in size, frames in
+            the number of coefficients; the head has fewer directions than the frames; an eyelid file does not fit.
     """
     folder = Path(folder)
     place = folder if any(folder.glob("*.frame")) else folder / "checkpoint"
     paths = sorted(place.glob("*.frame"), key=lambda p: (int(p.stem) if p.stem.isdecimal() else math.inf, p.name))
     if not paths:
-        raise FileNotFoundError(f"read_frames: {folder} has no .frame files, and no checkpoint folder that has")
-    read = tuple(read_frame(path, size_order) for path in paths[frames])
+        raise FileNotFoundError(
+            f"read_metrical_frames: {folder} has no .frame files, and no checkpoint folder that has"
+        )
+    read = tuple(read_metrical_frame(path, size_order) for path in paths[frames])
     if not read:
-        raise CaptureError(f"read_frames: frames {frames} takes none of the {len(paths)} files of {place}")
+        raise CaptureError(f"read_metrical_frames: frames {frames} takes none of the {len(paths)} files of {place}")
     for frame in read[1:]:
         if frame.camera.size != read[0].camera.size:
             raise CaptureError(
@@ -250,8 +252,8 @@ def read_frames(
         state = state.replace(vertices=state.vertices + torch.einsum("bl,lvc->bvc", lids, shapes))
     elif (lids != 0).any():
         warnings.warn(
-            f"read_frames: {folder} moves the eyelids (by up to {float(lids.abs().max()):.2f}), but eyelids was not "
-            "given; pass the tracker's (l_eyelid.npy, r_eyelid.npy)",
+            f"read_metrical_frames: {folder} moves the eyelids (by up to {float(lids.abs().max()):.2f}), but eyelids "
+            "is None; pass the tracker's (l_eyelid.npy, r_eyelid.npy)",
             stacklevel=2,
         )
     camera = Camera(
@@ -259,17 +261,17 @@ def read_frames(
         torch.cat([frame.camera.intrinsics for frame in read]).to(head.template_vertices),
         read[0].camera.size,
     )
-    return TrackedHead(state.replace(codes={"eyelids": lids}), camera, read)
+    return MetricalTrackerHead(state.replace(codes={"eyelids": lids}), camera, read)
 
 
 def _eyelid(path: Path | str, head: FlameHead) -> Tensor:
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"read_frames: eyelids: {path} is not a file")
+        raise FileNotFoundError(f"read_metrical_frames: eyelids: {path} is not a file")
     array = to_array(read_npy(path.read_bytes(), str(path)), str(path))
     if array.shape != tuple(head.template_vertices.shape) or not np.isfinite(array).all():
         raise CaptureError(
-            f"read_frames: eyelids: {path} has shape {array.shape}; expected finite numbers "
+            f"read_metrical_frames: eyelids: {path} has shape {array.shape}; expected finite numbers "
             f"{tuple(head.template_vertices.shape)}, one displacement a vertex of the head"
         )
     return torch.from_numpy(array.astype(np.float32)).to(head.template_vertices)

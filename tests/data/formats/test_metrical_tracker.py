@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from headfields.data import CaptureError, read_frame, read_frames
+from headfields.data import CaptureError, read_metrical_frame, read_metrical_frames
 from headfields.files.unpickler import UnsafePickleError
 from headfields.ops import rotation_matrices
 from headfields.synthetic.head.model import procedural_head
@@ -80,7 +80,7 @@ def test_reads_what_the_tracker_writes(tmp_path, zipped):
     path, pose = save(tmp_path, 3, zipped)
     with pytest.raises(pickle.UnpicklingError):
         torch.load(path)  # weights_only: the arrays are numpy's
-    found, truth = read_frame(path), torch.load(path, weights_only=False)
+    found, truth = read_metrical_frame(path), torch.load(path, weights_only=False)
     assert found.frame_id == "00003" and found.global_step == 123 and found.path == path
     torch.testing.assert_close(found.pose, pose, atol=1e-6, rtol=0)
     for name, key in (
@@ -102,30 +102,30 @@ def test_reads_what_the_tracker_writes(tmp_path, zipped):
 
 def test_tensors_do_as_well_as_arrays(tmp_path):
     path, _ = save(tmp_path, flame__exp=torch.ones(1, 100), img_size=torch.tensor([480, 640]))
-    found = read_frame(path)
+    found = read_metrical_frame(path)
     assert torch.equal(found.expression, torch.ones(100)) and found.camera.size == (480, 640)
 
 
 def test_what_may_be_missing(tmp_path):
     path, _ = save(tmp_path, flame__eyelids=None, flame__tex=None, flame__sh=None, frame_id=None, global_step=None)
-    found = read_frame(path)
+    found = read_metrical_frame(path)
     assert torch.equal(found.eyelids, torch.zeros(2)) and found.texture is None and found.lighting is None
     assert found.frame_id == "00000" and found.global_step is None
 
 
 def test_the_order_of_the_image_size(tmp_path, unchecked):
     path, _ = save(tmp_path)
-    assert read_frame(path, "hw").camera.size == (480, 640)
+    assert read_metrical_frame(path, "hw").camera.size == (480, 640)
     with pytest.raises(CaptureError, match=r"00000\.frame: img_size \[480, 640\], read as 'wh'.*pass size_order='hw'"):
-        read_frame(path, "wh")
+        read_metrical_frame(path, "wh")
     other, _ = save(tmp_path / "wh", img_size=np.array([640, 480]))
-    assert read_frame(other, "wh").camera.size == (480, 640)
+    assert read_metrical_frame(other, "wh").camera.size == (480, 640)
     with pytest.raises(CaptureError, match="pass size_order='wh'"):
-        read_frame(other)
+        read_metrical_frame(other)
     square, _ = save(tmp_path / "square", size=(512, 512))
-    assert read_frame(square).camera.size == read_frame(square, "wh").camera.size == (512, 512)
+    assert read_metrical_frame(square).camera.size == read_metrical_frame(square, "wh").camera.size == (512, 512)
     with pytest.raises(CaptureError, match="size_order is 'xy'"):
-        read_frame(path, "xy")
+        read_metrical_frame(path, "xy")
 
 
 @pytest.mark.parametrize(
@@ -151,7 +151,7 @@ def test_the_order_of_the_image_size(tmp_path, unchecked):
 def test_bad_fields_are_named(tmp_path, changes, reason):
     path, _ = save(tmp_path, **changes)
     with pytest.raises(CaptureError, match=reason):
-        read_frame(path)
+        read_metrical_frame(path)
 
 
 class Runs:
@@ -167,7 +167,7 @@ def test_code_is_refused_by_name(tmp_path, zipped):
     mark = tmp_path / "ran"
     path, _ = save(tmp_path, 0, zipped, frame_id=Runs(mark))
     with pytest.raises(UnsafePickleError, match=r"00000\.frame: the file names .*os\.system"):
-        read_frame(path)
+        read_metrical_frame(path)
     assert not mark.exists()
 
 
@@ -176,7 +176,7 @@ def test_a_folder_becomes_a_batch(tmp_path, head):
     lids = torch.randn(2, *head.template_vertices.shape, generator=torch.Generator().manual_seed(0)) * 1e-3
     for name, shape in zip("lr", lids, strict=True):
         np.save(tmp_path / f"{name}_eyelid.npy", shape.numpy())
-    found = read_frames(tmp_path, head, eyelids=(tmp_path / "l_eyelid.npy", tmp_path / "r_eyelid.npy"))
+    found = read_metrical_frames(tmp_path, head, eyelids=(tmp_path / "l_eyelid.npy", tmp_path / "r_eyelid.npy"))
     assert [f.frame_id for f in found.frames] == ["00000", "00002", "00010"]
     assert len(found.state) == 3 and len(found.camera) == 3 and found.camera.size == (480, 640)
     for row, (pose, tracked) in enumerate(zip(poses, found.frames, strict=True)):
@@ -187,7 +187,7 @@ def test_a_folder_becomes_a_batch(tmp_path, head):
     assert (depth > 0.5).all()
     assert torch.equal(found.state.codes["eyelids"], torch.stack([f.eyelids for f in found.frames]))
     with pytest.warns(UserWarning, match=r"moves the eyelids \(by up to 5\.50\)"):
-        last = read_frames(tmp_path / "checkpoint", head, frames=slice(-1, None))
+        last = read_metrical_frames(tmp_path / "checkpoint", head, frames=slice(-1, None))
     assert [f.frame_id for f in last.frames] == ["00010"]
 
 
@@ -195,25 +195,25 @@ def test_still_lids_need_no_shapes(tmp_path, head):
     save(tmp_path, flame__eyelids=np.zeros((1, 2)))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        read_frames(tmp_path, head)
+        read_metrical_frames(tmp_path, head)
 
 
 def test_folders_that_do_not_fit(tmp_path, head):
     with pytest.raises(FileNotFoundError, match=r"has no \.frame files"):
-        read_frames(tmp_path, head)
+        read_metrical_frames(tmp_path, head)
     save(tmp_path, 0)
     save(tmp_path, 1, size=(512, 512))
     with pytest.raises(CaptureError, match=r"00001\.frame: img_size gives \(512, 512\)"):
-        read_frames(tmp_path, head)
+        read_metrical_frames(tmp_path, head)
     with pytest.raises(CaptureError, match="takes none of the 2 files"):
-        read_frames(tmp_path, head, frames=slice(5, 9))
+        read_metrical_frames(tmp_path, head, frames=slice(5, 9))
     save(tmp_path, 1, flame__exp=np.zeros((1, 50)))
     with pytest.raises(CaptureError, match=r"00001\.frame: expression has 50 coefficients, but 00000\.frame has 100"):
-        read_frames(tmp_path, head)
+        read_metrical_frames(tmp_path, head)
     many = tmp_path / "many"
     save(many, 0, flame__exp=np.zeros((1, 200)))
     with pytest.raises(CaptureError, match="expression has 200 coefficients, but the head has 100"):
-        read_frames(many, head)
+        read_metrical_frames(many, head)
     np.save(tmp_path / "lid.npy", np.zeros((5023, 3)))
     with pytest.raises(CaptureError, match=r"lid\.npy has shape \(5023, 3\)"):
-        read_frames(tmp_path, head, frames=slice(1), eyelids=(tmp_path / "lid.npy", tmp_path / "lid.npy"))
+        read_metrical_frames(tmp_path, head, frames=slice(1), eyelids=(tmp_path / "lid.npy", tmp_path / "lid.npy"))
