@@ -2,6 +2,7 @@
 
 from headfields.data.balance import view_yaw, yaw_balanced_weights
 from headfields.data.capture import Capture
+from headfields.data.errors import CaptureError
 from headfields.data.formats import (
     CapturedFrame,
     MetricalTrackerFrame,
@@ -22,7 +23,6 @@ from headfields.data.joint_fit import fit_joint_transforms
 from headfields.data.labels import REGION_LABELS
 from headfields.data.load import load_capture
 from headfields.data.save import save_capture
-from headfields.files.errors import CaptureError
 
 __all__ = [
     "REGION_LABELS",

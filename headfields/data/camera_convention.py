@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from headfields.files.errors import CaptureError
+from headfields.data.errors import CaptureError
 
 _FLIP = np.diag([1.0, -1.0, -1.0, 1.0])
 # Each gives camera-to-world with OpenCV axes, the form the format is defined in: its numbers then pass unchanged.

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from headfields.files.errors import CaptureError
+from headfields.data.errors import CaptureError
 
 __all__ = ["BASIS", "expression_basis"]
 

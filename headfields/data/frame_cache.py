@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from headfields.files.errors import CaptureError
+from headfields.data.errors import CaptureError
 
 __all__ = ["FrameCache"]
 

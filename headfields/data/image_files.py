@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
-from headfields.files.errors import CaptureError
+from headfields.data.errors import CaptureError
 
 Kind = Literal["rgba", "label", "depth"]
 _CHANNELS = {"L": 1, "LA": 2, "La": 2, "PA": 4, "RGBA": 4, "RGBa": 4}

@@ -9,11 +9,11 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from headfields.data.capture import Capture
+from headfields.data.errors import CaptureError
 from headfields.data.formats.insta import is_insta, read_insta
 from headfields.data.formats.insta_transforms import read_transforms
 from headfields.data.head_frame import HeadFrameChoice
 from headfields.data.template import Mouth
-from headfields.files.errors import CaptureError
 
 
 def load_capture(

@@ -11,8 +11,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from headfields.data.errors import CaptureError
 from headfields.data.regions import LabeledView, vote_regions
-from headfields.files.errors import CaptureError
 from headfields.heads.mouth.closing import boundary_loops, close_mouth, folded_faces
 from headfields.heads.mouth.inner import InnerMouth, inner_mouth
 from headfields.mesh.mesh import Mesh

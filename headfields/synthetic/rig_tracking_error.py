@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from headfields.files.errors import CaptureError
+from headfields.data.errors import CaptureError
 from headfields.ops.rigid import fit_rigid
 from headfields.ops.skinning import rotation_matrices
 from headfields.synthetic.tracking_error import TRUTH

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 
 from headfields.data.capture import Capture
-from headfields.files.errors import CaptureError
+from headfields.data.errors import CaptureError
 from headfields.records import Camera, HeadState
 
 TRUTH = "truth.npz"

@@ -10,11 +10,11 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from headfields.data.camera_convention import CONVENTIONS, Evidence, decide_convention
+from headfields.data.errors import CaptureError
 from headfields.data.formats.insta import is_insta
 from headfields.data.formats.insta_transforms import InstaFrame, intrinsics_of, matrix_of, read_transforms
 from headfields.data.image_files import decode_image, image_header
 from headfields.data.load import load_capture
-from headfields.files.errors import CaptureError
 from headfields.records import Camera, Record
 
 __all__ = ["Convention", "PosedImages", "read_posed_images"]

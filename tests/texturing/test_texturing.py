@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from headfields.cli import main
-from headfields.files.errors import CaptureError
+from headfields.data.errors import CaptureError
 from headfields.mesh import Mesh, load_mesh, save_mesh
 from headfields.ops.srgb import linear_from_srgb, srgb_from_linear
 from headfields.texturing import (

@@ -13,11 +13,11 @@ import numpy as np
 
 from headfields.data.alignment import AlignmentFrame, in_view, misalignments
 from headfields.data.camera_convention import Evidence, decide_convention
+from headfields.data.errors import CaptureError
 from headfields.data.formats.insta_transforms import InstaFrame, intrinsics_of, matrix_of, read_frames
 from headfields.data.image_files import ImageHeader, Kind, decode_image, exists, image_header, read_numbers
 from headfields.data.labels import Label
 from headfields.data.recording import Recording
-from headfields.files.errors import CaptureError
 from headfields.mesh.mesh import Mesh
 from headfields.mesh.obj import MeshFileError, ObjReader
 

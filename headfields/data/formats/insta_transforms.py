@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from headfields.files.errors import CaptureError
+from headfields.data.errors import CaptureError
 
 TEST_FRAMES = 350
 VAL_FRAMES = 20

@@ -15,8 +15,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from headfields.data.errors import CaptureError
 from headfields.files.arrays import load_arrays, read_npy
-from headfields.files.errors import CaptureError
 from headfields.files.unpickler import to_array
 from headfields.heads.flame.model import FlameHead
 from headfields.ops.rotations import axis_angle, rotation_from_6d

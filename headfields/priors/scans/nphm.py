@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from headfields.files.errors import CaptureError
+from headfields.data.errors import CaptureError
 from headfields.mesh import load_mesh
 from headfields.priors.scans.batch import PointCounts, ScanBatch, ScanSet, ball, generator
 

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from headfields.files.errors import CaptureError
+from headfields.data.errors import CaptureError
 from headfields.priors.scans.meshes import HIDDEN, MeshScans, visible_faces
 
 __all__ = ["load_scans", "made_from", "save_scans"]

@@ -7,8 +7,8 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
+from headfields.data.errors import CaptureError
 from headfields.data.labels import labels_of
-from headfields.files.errors import CaptureError
 from headfields.records import Camera, Rays, Record
 from headfields.tracking.failures import FrameFailure
 from headfields.tracking.frame_source import FrameSource

@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float
 from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 
-from headfields.files.errors import CaptureError
+from headfields.data.errors import CaptureError
 from headfields.records import Camera, Record
 from headfields.tracking.failures import FrameFailure
 from headfields.tracking.frame_source import FrameSource
