@@ -23,13 +23,13 @@ from headfields.training import Trainer
 from headfields.training.preset_losses import insta_losses
 
 STAGES = (
-    ("prepare: refit, triangle frames", "headfields.avatar", "Field", "__init__"),
+    ("prepare: refit, triangle frames", "headfields.avatar", "AvatarField", "__init__"),
     ("sampler", "headfields.renderers.samplers", "OccupancySampler", "forward"),
-    ("  near and far", "headfields.avatar", "Field", "near_far"),
-    ("  canonicalize", "headfields.avatar", "Field", "canonicalize"),
+    ("  near and far", "headfields.avatar", "AvatarField", "near_far"),
+    ("  canonicalize", "headfields.avatar", "AvatarField", "canonicalize"),
     ("    closest triangle", "headfields.ops.triangle_bvh", "TriangleBVH", "closest"),
-    ("color of what is seen", "headfields.avatar", "Field", "color"),
-    ("encode and decode, both passes", "headfields.avatar", "Field", "decode"),
+    ("color of what is seen", "headfields.avatar", "AvatarField", "color"),
+    ("encode and decode, both passes", "headfields.avatar", "AvatarField", "decode"),
     ("  hash grid", "headfields.encoders.hash_grid", "HashGrid", "forward"),
     ("backward", "torch", "Tensor", "backward"),
     ("optimizer", "torch.optim", "Adam", "step"),

@@ -32,19 +32,20 @@ if TYPE_CHECKING:
         training,
         viz,
     )
-    from headfields.avatar import Avatar, Field
+    from headfields.avatar import Avatar
     from headfields.mesh.mesh import Mesh
     from headfields.ops.dispatch import backends, use_cpu_backend
-    from headfields.parts import Correction, Decoder, Deformer, Encoder, Renderer, Sampler
+    from headfields.parts import Decoder, Deformer, Encoder, Field, Renderer, Rendering, Sampler
     from headfields.priors.prior import Prior, load_prior
     from headfields.records import (
         Camera,
         Canonical,
+        Correction,
+        Features,
         FieldValues,
         HeadState,
         PixelBatch,
         Rays,
-        Rendering,
         Samples,
         Template,
     )
@@ -57,13 +58,14 @@ _MODULES = (
     "viz",
 )  # fmt: skip
 _NAMES = {
-    "avatar": ("Avatar", "Field"),
+    "avatar": ("Avatar",),
     "ops.dispatch": ("backends", "use_cpu_backend"),
     "mesh.mesh": ("Mesh",),
-    "parts": ("Correction", "Decoder", "Deformer", "Encoder", "Renderer", "Sampler"),
+    "parts": ("Decoder", "Deformer", "Encoder", "Field", "Renderer", "Rendering", "Sampler"),
     "priors.prior": ("Prior", "load_prior"),
     "records": (
-        "Camera", "Canonical", "FieldValues", "HeadState", "PixelBatch", "Rays", "Rendering", "Samples", "Template",
+        "Camera", "Canonical", "Correction", "Features", "FieldValues", "HeadState", "PixelBatch", "Rays", "Samples",
+        "Template",
     ),
 }  # fmt: skip
 _HOME = {name: module for module, names in _NAMES.items() for name in names}
@@ -76,6 +78,7 @@ __all__ = [
     "Decoder",
     "Deformer",
     "Encoder",
+    "Features",
     "Field",
     "FieldValues",
     "HeadState",

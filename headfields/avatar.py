@@ -1,125 +1,111 @@
-"""An avatar: one deformer, one encoder (and a condition), one decoder, one renderer."""
+"""An avatar: one deformer, one encoder (and conditions), one decoder, one renderer; and its field, bound to frames."""
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from headfields._gradients import distance_with_gradient, with_canonical_normals
-from headfields.deformers.inverse import Inverse, invert
-from headfields.encoders.vertex_source import asked_once
-from headfields.parts import Correction, Decoder, Deformer, Encoder, Part, Renderer
-from headfields.records import Camera, Canonical, FieldValues, HeadState, Rays, Rendering, Template
+from headfields.deformers.inverse import invert
+from headfields.encoders.vertex_source import cached_vertex_features
+from headfields.parts import Decoder, Deformer, Encoder, Field, Part, Renderer, Rendering
+from headfields.records import (
+    Camera,
+    Canonical,
+    Correction,
+    Features,
+    FieldValues,
+    HeadState,
+    Inverse,
+    Rays,
+    Record,
+    Template,
+)
+from headfields.saving import read_parts, write_parts
+
+R = TypeVar("R", bound=Record)
+
+_CHUNK = 1 << 13
+"""Points at a time of `signed_distance` without a graph to keep: until its gradient is computed, a point needs up to
+100 kB of activations (an ensemble of 13 networks)."""
 
 
-class Field:
-    """An avatar bound to the frames of one call: whatever depends on them alone has been computed.
+class AvatarField(Field):
+    """The `Field` of an avatar.
 
-    Samplers and renderers see the avatar through this. Under `torch.autocast` encoders and decoders compute in the low
-    precision; deformers do not (bfloat16 knows a point of a head to half a millimeter), and what the decoder gives is
-    float32 again.
+    Under `torch.autocast` encoders and decoders compute in the low precision; deformers do not (bfloat16 resolves a
+    point of a head to half a millimeter), and what the decoder gives is float32 again.
 
     Args:
         avatar: the avatar.
-        state: B frames; `Avatar.field` checks first that the parts find in it what they need.
+        state: B frames; `Avatar.field` checks first that they have what the parts need.
     """
+
+    avatar: "Avatar"
 
     def __init__(self, avatar: "Avatar", state: HeadState) -> None:
         self.avatar = avatar
+        self.deformer = avatar.deformer
+        self.decoder = avatar.decoder
         self.state = state
         with _full_precision(state.vertices):
-            self._deformer = avatar.deformer.prepare(state)
-        with asked_once():
-            self._encoders = [encoder.prepare(state) for encoder in avatar.encoders]
-            self._decoder = avatar.decoder.prepare(state)
-            self.renderer_ready = [encoder.prepare(state) for encoder in avatar.renderer.encoders]
+            self._deformer_prepared = avatar.deformer.prepare(state)
+        with cached_vertex_features():
+            self._encoders = [(encoder, encoder.prepare(state)) for encoder in avatar.encoders]
+            self._decoder_prepared = avatar.decoder.prepare(state)
+            self.renderer_prepared = avatar.renderer.prepare(state)
 
     def near_far(self, rays: Rays) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
-        """The interval (N,), (N,) of each of N rays in posed space that can hold matter, meters; near >= far: none."""
         with _full_precision(rays.origins):
-            return self.avatar.deformer.near_far(rays, self._deformer)
+            return self.deformer.near_far(rays, self._deformer_prepared)
 
     def posed_bounds(self) -> Float[Tensor, "2 3"]:
-        """Corners of a box in posed space that holds all matter of these frames, meters."""
-        return self.avatar.deformer.posed_bounds(self._deformer)
+        return self.deformer.posed_bounds(self._deformer_prepared)
 
     def canonicalize(
         self, points: Float[Tensor, "m 3"], directions: Float[Tensor, "m 3"], frame: Int[Tensor, " m"]
     ) -> Canonical:
-        """Posed points (M, 3), meters, and unit directions (M, 3), each of state row `frame` (M,), to canonical space.
-
-        Differentiable as the deformer is.
-        """
         with _full_precision(points):
-            return self.avatar.deformer(points, directions, frame, self._deformer)
+            return self.deformer(points, directions, frame, self._deformer_prepared)
 
     def invert(self, points: Float[Tensor, "n 3"], frame: Int[Tensor, " n"], **options: Any) -> Inverse:
-        """Where canonical points (N, 3), meters, lie in state rows `frame` (N,): landmarks and meshes, posed.
-
-        Args:
-            points, frame: as above.
-            options: of `headfields.deformers.invert`, which says how, and what of it is differentiable.
-        """
         with _full_precision(points):
-            return invert(self.avatar.deformer, self._deformer, points, frame, **options)
+            return invert(self.deformer, self._deformer_prepared, points, frame, **options)
 
     def corrections(
         self, points: Float[Tensor, "m 3"], frame: Int[Tensor, " m"], jacobians: bool = False
     ) -> list[Correction]:
-        """What the deformer's learned corrections do at posed points (M, 3) of state rows `frame` (M,); for losses.
-
-        `jacobians` asks for their Jacobians too. Empty while they are off.
-
-        Raises:
-            ValueError: the deformer has none.
-        """
-        deformer = self.avatar.deformer
-        if not deformer.corrects:
+        if not self.deformer.corrects:
             raise ValueError(
-                f"the avatar's deformer {type(deformer).__name__} has no learned correction; "
+                f"the avatar's deformer {type(self.deformer).__name__} has no learned correction; "
                 "put a headfields.deformers.ErrorWarp into its Chain, or leave the losses on it out"
             )
         with _full_precision(points):
-            return deformer.corrections(points, frame, self._deformer, jacobians)
+            return self.deformer.corrections(points, frame, self._deformer_prepared, jacobians)
 
     def decode(self, canonical: Canonical, color: bool = True) -> FieldValues:
-        """Density (1/m) or distance (m), and color, at M canonical points; `valid` is not looked at.
+        if color and self.decoder.color_needs_normals:
+            return self._decode_with_normals(canonical)
+        return self.decoder(self._features(canonical), canonical, self._decoder_prepared, color).map(_single_precision)
 
-        `color=False` leaves the color out, which occupancy and meshing do not need.
-        """
-        decoder, parts = self.avatar.decoder, list(zip(self.avatar.encoders, self._encoders, strict=True))
-        if color and decoder.takes_normals:
-            return with_canonical_normals(self, canonical)
-        shared = parts[-1][0].shared(canonical, parts[-1][1]) if decoder.takes_shared and len(parts) > 1 else None
-        features = [encoder(canonical, ready) for encoder, ready in (parts if shared is None else parts[:-1])]
-        joined = features[0] if len(features) == 1 else torch.cat(features, dim=-1)
-        more = self._further()
-        if decoder.takes_canonical:
-            more["canonical"] = canonical
-        return decoder(joined, canonical.directions, color, *(shared or ()), **more).map(_widened)
+    def _features(self, canonical: Canonical) -> Features:
+        """The features of all encoders; those of the last condition as shared rows where it has such."""
+        encoders = self._encoders
+        encoder, prepared = encoders[-1]
+        shared = encoder.shared(canonical, prepared) if len(encoders) > 1 else None
+        own = [encoder(canonical, prepared) for encoder, prepared in (encoders if shared is None else encoders[:-1])]
+        return Features(own[0] if len(own) == 1 else torch.cat(own, dim=-1), *(shared or ()))
 
     def density(self, canonical: Canonical) -> Float[Tensor, " m"]:
-        """The density (M,), 1/m, at M canonical points, as samplers want it: of distances, what the renderer makes."""
         return self.avatar.renderer.density(self.decode(canonical, color=False))
 
     def color(self, values: FieldValues, canonical: Canonical) -> FieldValues:
-        """`values`, decoded without color at the M points `canonical`, with their color.
-
-        Cheaper than `decode` again where the decoder can go on from `values.geometry`; with it where it cannot.
-        """
-        decoder = self.avatar.decoder
-        if values.geometry is None or (decoder.takes_normals and values.canonical_normal is None):
+        if values.geometry is None or (self.decoder.color_needs_normals and values.canonical_normal is None):
             return values.replace(rgb=self.decode(canonical).rgb)
-        normals = (values.canonical_normal,) if decoder.takes_normals else ()
-        rgb = decoder.color(values.geometry, canonical.directions, *normals, **self._further())
-        return values.replace(rgb=_widened(rgb))
-
-    def _further(self) -> dict[str, Any]:
-        return {"prepared": self._decoder} if self.avatar.decoder.takes_canonical else {}
+        return values.replace(rgb=_single_precision(self.decoder.color(values, canonical, self._decoder_prepared)))
 
     def signed_distance(
         self,
@@ -129,37 +115,54 @@ class Field:
         color: bool = False,
         create_graph: bool | None = None,
     ) -> tuple[Canonical, FieldValues]:
-        """Signed distances at M posed points, with their exact gradients through decoder, encoders and deformer.
-
-        Works under `torch.no_grad` too, where the points are taken in pieces, because a graph is held for each.
-
-        Args:
-            points: (M, 3) in posed space, meters; M = 0 is legal.
-            frame: (M,) the row of the state that each point belongs to.
-            directions: (M, 3) unit viewing directions in posed space, for colors; (0, 0, -1) if left out.
-            color: whether the color is wanted at all points; without, pass the result to `color` where it is.
-            create_graph: whether distances and gradients are differentiable themselves, as an eikonal loss, light on
-                normals, or NeuS's opacity asks for: second derivatives, through every part. As gradients are enabled,
-                if None.
-
-        Returns:
-            The canonical points; look at `valid`. And values with `distance` (M,), meters, `gradient` (M, 3) by the
-            posed points, `normal` (M, 3), the gradient normalized, `canonical_normal`, the decoder's `geometry`, and
-            with `color` also `rgb`.
-
-        Raises:
-            ValueError: the decoder gives no distance.
-        """
-        decoder = self.avatar.decoder
-        if decoder.gives != "distance":
+        if self.decoder.gives != "distance":
             raise ValueError(
-                f"Field.signed_distance: {type(decoder).__name__} gives {decoder.gives}; use a decoder of distances "
-                "(headfields.decoders.NeuSDecoder), or canonicalize and decode for the density"
+                f"Field.signed_distance: {type(self.decoder).__name__} gives {self.decoder.gives}; use a decoder of "
+                "distances (headfields.decoders.NeuSDecoder), or canonicalize and decode for the density"
             )
         if directions is None:
             directions = points.new_tensor([0.0, 0.0, -1.0]).expand_as(points)
-        graph = torch.is_grad_enabled() if create_graph is None else create_graph
-        return distance_with_gradient(self, points, directions, frame, color, graph)
+        if torch.is_grad_enabled() if create_graph is None else create_graph:
+            return self._differentiated(points, directions, frame, color, True)
+        chunks = []
+        with _frozen(self.avatar):
+            for begin in range(0, max(len(points), 1), _CHUNK):
+                some = slice(begin, begin + _CHUNK)
+                inputs = points[some].detach(), directions[some].detach(), frame[some]
+                chunks.append(self._differentiated(*inputs, color, False))
+        canonicals, values = zip(*chunks, strict=True)
+        return _concatenated(canonicals), _concatenated(values)
+
+    def _differentiated(
+        self, points: Tensor, directions: Tensor, frame: Tensor, color: bool, graph: bool
+    ) -> tuple[Canonical, FieldValues]:
+        later = color and self.decoder.color_needs_normals
+        with torch.enable_grad():
+            if not points.requires_grad:
+                points = points.detach().requires_grad_()
+            canonical = self.canonicalize(points, directions, frame)
+            values = self.decode(canonical, color=color and not later)
+            (distance,) = values.require("distance")
+            gradient, inner = _gradients(distance, [points, canonical.points], graph)
+            values = values.replace(gradient=gradient, normal=_unit(gradient), canonical_normal=_unit(inner))
+        if not graph:
+            canonical, values = canonical.detach(), values.detach()
+        with torch.set_grad_enabled(graph):
+            return canonical, self.color(values, canonical) if later else values
+
+    def _decode_with_normals(self, canonical: Canonical) -> FieldValues:
+        """Values with color, of a decoder whose color needs normals: derivatives by the canonical points."""
+        graph = torch.is_grad_enabled()
+        with torch.enable_grad():
+            points = canonical.points
+            if not (graph and points.requires_grad):
+                points = points.detach().requires_grad_()
+            canonical = canonical.replace(points=points)
+            values = self.decode(canonical, color=False)
+            (distance,) = values.require("distance")
+            (inner,) = _gradients(distance, [points], graph)
+            values = self.color(values.replace(canonical_normal=_unit(inner)), canonical)
+        return values if graph else values.detach()
 
 
 def _full_precision(like: Tensor) -> contextlib.AbstractContextManager[None]:
@@ -167,8 +170,50 @@ def _full_precision(like: Tensor) -> contextlib.AbstractContextManager[None]:
     return torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else contextlib.nullcontext()
 
 
-def _widened(tensor: Tensor) -> Tensor:
+def _single_precision(tensor: Tensor) -> Tensor:
     return tensor.float() if tensor.dtype in (torch.bfloat16, torch.float16) else tensor
+
+
+def _unit(vectors: Float[Tensor, "m 3"]) -> Float[Tensor, "m 3"]:
+    """Vectors (M, 3) of length 1, near 0 for those near 0; smooth everywhere, unlike PyTorch's `normalize`."""
+    return vectors * (vectors.square().sum(dim=-1, keepdim=True) + 1e-12).rsqrt()
+
+
+@contextlib.contextmanager
+def _frozen(module: nn.Module) -> Iterator[None]:
+    """Parameters without `requires_grad` within the block: an operation cannot know that the gradient of a table that
+    requires one will not be used, and would spend a third of the time of rendering on it."""
+    trainable = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    for parameter in trainable:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in trainable:
+            parameter.requires_grad_(True)
+
+
+def _gradients(distance: Tensor, by: list[Tensor], graph: bool) -> list[Tensor]:
+    """The derivatives of M distances by each of these (M, 3) points, zero where they do not depend on them."""
+    inputs = [points for points in by if points.requires_grad]
+    gradients = iter(
+        torch.autograd.grad(
+            distance, inputs, torch.ones_like(distance), create_graph=graph, allow_unused=True, materialize_grads=True
+        )
+    )
+    return [next(gradients) if points.requires_grad else torch.zeros_like(points) for points in by]
+
+
+def _concatenated(records: Sequence[R]) -> R:
+    """One record of several, each field concatenated along the first axis."""
+    first = records[0]
+    if len(records) == 1:
+        return first
+    fields = {
+        name: None if value is None else torch.cat([getattr(record, name) for record in records])
+        for name, value in vars(first).items()
+    }
+    return first.replace(**fields)
 
 
 class Avatar(nn.Module):
@@ -179,11 +224,11 @@ class Avatar(nn.Module):
         encoder: canonical points to features.
         decoder: features to density or distance, and color.
         renderer: rays through the field.
-        condition: further encoders, whose features are put behind the encoder's.
-        template: the mesh that the avatar stands on, kept and saved with it.
+        condition: further encoders, whose features follow the encoder's.
+        template: the mesh that the avatar is built on, kept and saved with it.
 
     Raises:
-        TypeError: a part is not of its noun.
+        TypeError: an argument is another kind of part.
         ValueError: parts do not fit, by name: the condition reads faces and the deformer gives none, or the renderer
             does not take what the decoder gives.
     """
@@ -226,8 +271,7 @@ class Avatar(nn.Module):
         bounds = deformer.bounds()
         for part in (*self.encoders, *renderer.encoders):
             part.build(bounds, deformer.ambient_width)
-        decoder.place(bounds)
-        decoder.build(sum(part.width for part in self.encoders))
+        decoder.build(sum(part.width for part in self.encoders), bounds)
         renderer.build(bounds)
 
     @property
@@ -238,12 +282,13 @@ class Avatar(nn.Module):
     @property
     def needs(self) -> tuple[str, ...]:
         """The fields of `HeadState`, besides the vertices, that some part reads."""
-        return tuple(dict.fromkeys(name for part in self._readers for name in part.needs))
+        return tuple(dict.fromkeys(name for part in self._prepared_parts for name in part.needs))
 
     @property
-    def _readers(self) -> tuple[Part, ...]:
-        """The parts that see the state."""
-        return (self.deformer, *self.encoders, self.decoder, *self.renderer.encoders)
+    def _prepared_parts(self) -> tuple[Part, ...]:
+        """The parts whose `prepare` reads the state."""
+        renderer = self.renderer
+        return (self.deformer, *self.encoders, self.decoder, *renderer.encoders, *renderer.decoders)
 
     def field(self, state: HeadState) -> Field:
         """The avatar bound to B frames.
@@ -251,16 +296,16 @@ class Avatar(nn.Module):
         Raises:
             ValueError: the state lacks what a part needs; the message says which part and which field.
         """
-        for part in self._readers:
+        for part in self._prepared_parts:
             for name in part.needs:
                 state.need(type(part).__name__, name)
-        return Field(self, state)
+        return AvatarField(self, state)
 
     def forward(self, rays: Rays, state: HeadState, background: Float[Tensor, "n 3"]) -> Rendering:
-        """Renders N rays, with gradients to weights, state, rays and background as far as the parts have them.
+        """Renders N rays, with gradients to weights, state, rays and background where the parts are differentiable.
 
         Args:
-            rays: N rays in posed space, meters; `rays.frame` says which row of the state each one sees.
+            rays: N rays in posed space, meters; `rays.frame` is the row of the state that each one sees.
             state: B frames.
             background: (N, 3) color behind each ray, sRGB in [0, 1].
 
@@ -274,9 +319,7 @@ class Avatar(nn.Module):
 
     @torch.no_grad()
     def update(self, state: HeadState, step: int) -> None:
-        """Tells every part the step, and lets what the renderer keeps of the field (an occupancy grid) follow it.
-
-        Called before each training step.
+        """Called before each training step: `Part.at_step` of every part, and `Renderer.update` if it is due.
 
         Args:
             state: the B frames of the step.
@@ -329,30 +372,42 @@ class Avatar(nn.Module):
 
         return Rendering(rgb=image("rgb"), opacity=image("opacity"), depth=image("depth"), normal=image("normal"))
 
-    def save(self, path: str | Path) -> None:
+    def save(
+        self,
+        path: str | Path,
+        tensors: Mapping[str, Tensor] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
         """Writes everything to one safetensors file, atomically: parts, arguments, weights, template, preview.
 
         Args:
-            path: the file; its folder is made.
+            path: the file; its folder is created.
+            tensors: further tensors of the file, as a prior has; no name begins with that of a part or with "state.".
+            headers: further entries of its metadata.
 
         Raises:
             TypeError: a part was built with an argument that cannot be saved; the message names it.
         """
-        from headfields.saving import save_avatar
-
-        save_avatar(self, path)
+        parts: dict[str, Any] = {
+            "deformer": self.deformer, "encoder": self.encoder, "decoder": self.decoder, "renderer": self.renderer,
+            "condition": list(self.conditions),
+        }  # fmt: skip
+        records = {"template": self.template, "preview": self.preview}
+        write_parts(path, parts, records, self.state_dict(), tensors, headers)
 
     @staticmethod
     def load(path: str | Path) -> "Avatar":
-        """The avatar in a file that `save` wrote. Parts defined outside the library must be imported before.
+        """Reads the avatar in a file of `save`. Import the modules of parts defined outside the library first.
 
         Args:
             path: the file.
 
         Raises:
             FileNotFoundError: there is no such file.
-            ValueError: it is not an avatar's, or a part's class has not been imported.
+            ValueError: it is not a file of an avatar, or the module of a part's class has not been imported.
         """
-        from headfields.saving import load_avatar
-
-        return load_avatar(path)
+        saved = read_parts(path)
+        avatar = Avatar(**saved.parts, template=saved.records["template"])
+        avatar.load_state_dict(saved.state)
+        avatar.preview = saved.records["preview"]
+        return avatar

@@ -47,6 +47,17 @@ class Record:
         """A copy with some fields changed; the shape checks run again."""
         return dataclasses.replace(self, **changes)
 
+    def require(self, *names: str) -> list[Tensor]:
+        """The tensors called `names`, of optional fields that the caller cannot do without.
+
+        Raises:
+            ValueError: one of them is None.
+        """
+        for name in names:
+            if getattr(self, name) is None:
+                raise ValueError(f"{type(self).__name__}: {name} is None; what made the record has to give it")
+        return [getattr(self, name) for name in names]
+
     def __getitem__(self: R, index: Any) -> R:
         if isinstance(index, int):
             index = slice(index, index + 1 or None)
@@ -269,6 +280,42 @@ class Canonical(Record):
 
 
 @dataclass(frozen=True)
+class Correction(Record):
+    """What a learned correction within a deformer does at M points, for losses that keep it small or stiff.
+
+    Attributes:
+        before: (M, 3) the points before the correction, meters.
+        after: (M, 3) the points after it.
+        jacobian: (M, 3, 3) derivative of `after` by `before`, if requested.
+    """
+
+    before: Float[Tensor, "m 3"]
+    after: Float[Tensor, "m 3"]
+    jacobian: Float[Tensor, "m 3 3"] | None = None
+
+    def __post_init__(self) -> None:
+        self._check(before=("M 3", self.before), after=("M 3", self.after), jacobian=("M 3 3", self.jacobian))
+
+
+@dataclass(frozen=True)
+class Inverse(Record):
+    """Posed positions of N canonical points, from `headfields.deformers.invert`.
+
+    Attributes:
+        points: (N, 3) in posed space, meters. Where the search did not converge: its best iterate, without a gradient.
+        converged: (N,) whether the deformer maps them to the canonical points within the tolerance.
+        residual: (N,) distance between the canonical points and where the deformer maps `points`, meters.
+    """
+
+    points: Float[Tensor, "n 3"]
+    converged: Bool[Tensor, " n"]
+    residual: Float[Tensor, " n"]
+
+    def __post_init__(self) -> None:
+        self._check(points=("N 3", self.points), converged=("N", self.converged), residual=("N", self.residual))
+
+
+@dataclass(frozen=True)
 class Samples(Record):
     """M packed samples along N rays, sorted by ray and then by distance; M = 0 is legal.
 
@@ -291,6 +338,51 @@ class Samples(Record):
     def middle(self) -> Float[Tensor, " m"]:
         """Distance of each interval's midpoint."""
         return 0.5 * (self.start + self.end)
+
+
+@dataclass(frozen=True)
+class Features(Record):
+    """What the encoders give for M points: a row of each point, and rows that many points share.
+
+    Values that depend on the frame alone are few rows; a network computes their part of its first layer once a row
+    (`headfields.ops.mlp`) rather than once a point. Decoders without use for that call `joined`.
+
+        >>> import torch
+        >>> features = Features(torch.zeros(5, 32), shared=torch.ones(2, 16), index=torch.tensor([0, 1, 1, 0, 0]))
+        >>> features.width, features.joined().shape
+        (48, torch.Size([5, 48]))
+
+    Attributes:
+        own: (M, W) features of each point.
+        shared: (K, S) rows that points share; None: there are none.
+        index: (M,) which row of `shared` each point has; given with it.
+    """
+
+    own: Float[Tensor, "m w"]
+    shared: Float[Tensor, "k s"] | None = None
+    index: Int[Tensor, " m"] | None = None
+
+    def __post_init__(self) -> None:
+        self._check(own=("M W", self.own), shared=("K S", self.shared), index=("M", self.index))
+        if (self.shared is None) != (self.index is None):
+            raise ValueError("Features: shared and index belong together; give both or neither")
+
+    def __len__(self) -> int:
+        return self.own.shape[0]
+
+    def __getitem__(self, index: Any) -> "Features":
+        return Features(self.own[index], self.shared, None if self.index is None else self.index[index])
+
+    @property
+    def width(self) -> int:
+        """W + S, the number of features of a point."""
+        return self.own.shape[1] + (0 if self.shared is None else self.shared.shape[1])
+
+    def joined(self) -> Float[Tensor, "m ws"]:
+        """(M, W + S): the features of each point, its shared row last."""
+        if self.shared is None:
+            return self.own
+        return torch.cat([self.own, self.shared[self.index]], dim=-1)
 
 
 @dataclass(frozen=True)
@@ -321,35 +413,6 @@ class FieldValues(Record):
             gradient=("M 3", self.gradient), normal=("M 3", self.normal),
             canonical_normal=("M 3", self.canonical_normal), geometry=("M G", self.geometry),
         )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Rendering(Record):
-    """What a renderer gives for N rays (or, from `Avatar.render`, for an image: H, W instead of N).
-
-    Attributes:
-        rgb: (N, 3) color over the background, sRGB in [0, 1].
-        opacity: (N,) in [0, 1].
-        depth: (N,) expected distance along the ray, meters, weighted by opacity (divide to normalize).
-        normal: (N, 3) expected normal in posed space, weighted by opacity (normalize to have a direction), where the
-            field is of distances.
-        samples, weights: the packed samples and their weights, for losses that need them.
-        coarse: what a first, coarse network shows of the same rays, of renderers that train one.
-        canonical: the samples in canonical space, in training mode.
-        field: the `headfields.Field` that was rendered, in training mode, for losses that ask it for more.
-        gradient: (M, 3) derivative of the distance by the posed point at the samples, of fields of distances.
-    """
-
-    rgb: Float[Tensor, "*n 3"]
-    opacity: Float[Tensor, "*n"]
-    depth: Float[Tensor, "*n"]
-    normal: Float[Tensor, "*n 3"] | None = None
-    samples: Samples | None = None
-    weights: Float[Tensor, " m"] | None = None
-    coarse: "Rendering | None" = None
-    canonical: Canonical | None = None
-    field: Any = None
-    gradient: Float[Tensor, "m 3"] | None = None
 
 
 @dataclass(frozen=True)

@@ -1,14 +1,18 @@
-"""One safetensors file for an avatar: its tensors, and as metadata the parts and arguments that build it again."""
+"""Safetensors files of trees of parts: tensors, and as JSON metadata the classes and arguments that build them again.
+
+`Avatar.save` and `Avatar.load` stand on this. Files of earlier versions are read through `headfields.renamed`.
+"""
 
 import inspect
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from headfields.avatar import Avatar
+from headfields import renamed
 from headfields.files.safetensors import read_safetensors, write_safetensors
 from headfields.parts import Part, part_class, part_name
 from headfields.records import Camera, HeadState, Template
@@ -18,44 +22,59 @@ _KEY = "headfields.avatar"
 _RECORDS = {record.__name__: record for record in (Camera, HeadState, Template)}
 
 
-def save_avatar(
-    avatar: Avatar,
+@dataclass(frozen=True)
+class SavedParts:
+    """The content of a file of `write_parts`.
+
+    Attributes:
+        parts: the parts, or lists of parts, by name; built with their arguments, their parameters not yet loaded.
+        records: what stands beside them, by name.
+        state: the state dict, by the names of this version.
+    """
+
+    parts: dict[str, Any]
+    records: dict[str, Any]
+    state: dict[str, Tensor]
+
+
+def write_parts(
     path: str | Path,
-    more: Mapping[str, Tensor] | None = None,
+    parts: Mapping[str, Part | list[Part]],
+    records: Mapping[str, Any],
+    state: Mapping[str, Tensor],
+    tensors: Mapping[str, Tensor] | None = None,
     headers: Mapping[str, str] | None = None,
 ) -> None:
-    """Writes `avatar` to `path` through a temporary file beside it, so that a crash leaves the old file whole.
+    """Writes parts to `path` through a temporary file beside it, so that a crash leaves the old file intact.
 
     Args:
-        avatar: what is saved.
-        path: the file; its folder is made.
-        more: further tensors that go into the file; no name begins with a part's or with "state.".
-        headers: further entries of its header.
+        path: the file; its folder is created.
+        parts: by name; a part that occurs twice is written once.
+        records: records, numbers, or tuples of these, by name.
+        state: the state dict of the module that holds the parts.
+        tensors: further tensors; no name begins with that of a part or with "state.".
+        headers: further entries of the file's metadata.
+
+    Raises:
+        TypeError: a part has an argument that cannot be saved; the message names it.
     """
     path = Path(path)
-    tensors: dict[str, Tensor] = {f"state.{name}": value for name, value in avatar.state_dict().items()}
-    tensors |= more or {}
-    writer = _Writer(tensors)
+    content: dict[str, Tensor] = {f"state.{name}": value for name, value in state.items()}
+    content |= tensors or {}
+    writer = _Writer(content)
     description = {
         "format": _FORMAT,
-        "parts": {
-            "deformer": writer.encode(avatar.deformer, "deformer"),
-            "encoder": writer.encode(avatar.encoder, "encoder"),
-            "decoder": writer.encode(avatar.decoder, "decoder"),
-            "renderer": writer.encode(avatar.renderer, "renderer"),
-            "condition": writer.encode(list(avatar.conditions), "condition"),
-        },
-        "template": writer.encode(avatar.template, "template"),
-        "preview": writer.encode(avatar.preview, "preview"),
+        "parts": {name: writer.encode(part, name) for name, part in parts.items()},
+        **{name: writer.encode(record, name) for name, record in records.items()},
     }
     # Cloned, because the file format refuses tensors that share memory (a template's and its deformer's do).
-    owned = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
+    owned = {name: value.detach().cpu().contiguous().clone() for name, value in content.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
     write_safetensors(path, owned, {_KEY: json.dumps(description), **(headers or {})})
 
 
-def load_avatar(path: str | Path) -> Avatar:
-    """The avatar that `save_avatar` wrote to `path`.
+def read_parts(path: str | Path) -> SavedParts:
+    """Reads a file of `write_parts` and builds its parts.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -63,21 +82,23 @@ def load_avatar(path: str | Path) -> Avatar:
     """
     tensors, description = read_safetensors(path, _KEY)
     if description["format"] != _FORMAT:
-        raise ValueError(f"load_avatar: {path} has format {description['format']}, this headfields reads {_FORMAT}")
+        raise ValueError(f"Avatar.load: {path} has format {description['format']}, this headfields reads {_FORMAT}")
     reader = _Reader(tensors)
     parts = {name: reader.decode(part) for name, part in description["parts"].items()}
-    avatar = Avatar(**parts, template=reader.decode(description["template"]))
-    state = {name.removeprefix("state."): value for name, value in tensors.items() if name.startswith("state.")}
-    avatar.load_state_dict(state)
-    avatar.preview = reader.decode(description["preview"])
-    return avatar
+    records = {name: reader.decode(entry) for name, entry in description.items() if name not in ("format", "parts")}
+    state = {
+        renamed.tensor(name.removeprefix("state.")): value
+        for name, value in tensors.items()
+        if name.startswith("state.")
+    }
+    return SavedParts(parts, records, state)
 
 
 class _Writer:
-    """JSON for values; their tensors go into `tensors` under names derived from where they stand.
+    """JSON for values; their tensors go into `tensors` under names derived from their position in the tree.
 
-    A part that stands in two places (a vertex source under two encoders) is described once, so that it is one again
-    when it is read.
+    A part that occurs twice (a vertex source under two encoders) is described once, so that it is one part again when
+    it is read.
     """
 
     def __init__(self, tensors: dict[str, Tensor]) -> None:
@@ -112,7 +133,7 @@ class _Writer:
 
 
 class _Reader:
-    """The values that `_Writer` described, in the order in which it did."""
+    """Rebuilds the values that `_Writer` described, in the order in which they were written."""
 
     def __init__(self, tensors: dict[str, Tensor]) -> None:
         self._tensors = tensors
@@ -133,8 +154,9 @@ class _Reader:
             return self._entries(value["dict"])
         if "record" in value:
             return _RECORDS[value["record"]](**self._entries(value["fields"]))
-        made = part_class(value["part"])
-        arguments = self._entries(value["arguments"])
+        name = renamed.part(value["part"])
+        made = part_class(name)
+        arguments = {renamed.argument(name, key): entry for key, entry in self._entries(value["arguments"]).items()}
         positional: list[Any] = []
         for parameter in inspect.signature(made.__init__).parameters.values():
             if parameter.kind is parameter.VAR_POSITIONAL:

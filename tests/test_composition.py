@@ -27,7 +27,7 @@ from headfields.losses.color import SquaredColor
 from headfields.networks import Anchors
 from headfields.networks.field_basis import BlendCoefficients
 from headfields.parts import Deformer, Encoder, Renderer, Sampler
-from headfields.records import Camera, HeadState, PixelBatch, Template
+from headfields.records import Camera, Features, HeadState, PixelBatch, Template
 from headfields.renderers import (
     CoarseToFineRenderer,
     HierarchicalSampler,
@@ -240,10 +240,6 @@ def test_a_coarse_network_of_its_own(deformer: str, encoder: str, tmp_path: Path
 def test_a_coarse_network_that_cannot_work(unchecked: None) -> None:
     with pytest.raises(TypeError, match="CoarseToFineRenderer: decoder is a HashGrid"):
         CoarseToFineRenderer(ENCODERS["hash grid"](), ENCODERS["hash grid"]())
-    reads_more = DECODERS["nerf"]()
-    reads_more.takes_canonical = True
-    with pytest.raises(ValueError, match="decoder is a NeRFDecoder, which reads the state or the points themselves"):
-        CoarseToFineRenderer(ENCODERS["hash grid"](), reads_more)
     with pytest.raises(ValueError, match="fine is 0"):
         CoarseToFineRenderer(ENCODERS["hash grid"](), DECODERS["nerf"](), fine=0)
     gate = RegionGate("expression", MOUTH, width=2)
@@ -259,12 +255,13 @@ def test_features_that_points_share_are_taken_in_once(monkeypatch: pytest.Monkey
     count = 200
     field, points = avatar.field(state()), VERTICES[torch.arange(count) % len(VERTICES)]
     canonical = field.canonicalize(points, torch.nn.functional.normalize(points, dim=-1), torch.arange(count) % 2)
-    features = [encoder(canonical, ready) for encoder, ready in zip(avatar.encoders, field._encoders, strict=True)]
-    wanted = avatar.decoder(torch.cat(features, dim=-1), canonical.directions)
+    features = torch.cat([encoder(canonical, prepared) for encoder, prepared in field._encoders], dim=-1)
+    wanted = avatar.decoder(Features(features), canonical, None)
     given = []
-    monkeypatch.setattr(NeRFDecoder, "forward", lambda *a, f=NeRFDecoder.forward: (given.append(len(a)), f(*a))[1])
+    monkeypatch.setattr(NeRFDecoder, "forward", lambda *a, f=NeRFDecoder.forward: (given.append(a[1]), f(*a))[1])
     found = field.decode(canonical)
-    assert given == [6]  # with the condition and its index
+    assert len(given) == 1 and given[0].shared.shape == (3, 2) and given[0].index.shape == (count,)
+    torch.testing.assert_close(given[0].joined(), features)
     torch.testing.assert_close(found.density, wanted.density)
     torch.testing.assert_close(found.rgb, wanted.rgb)
 

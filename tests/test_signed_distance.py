@@ -4,10 +4,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from headfields.avatar import Avatar, Field
+from headfields.avatar import Avatar
 from headfields.decoders import NeRFDecoder, NeuSDecoder
 from headfields.deformers import Static, SurfaceCanonicalizer
 from headfields.encoders import Frequency, HashGrid
+from headfields.parts import Field
 from headfields.records import HeadState
 from headfields.renderers import SurfaceRenderer, UniformSampler, VolumeRenderer
 from tests.backends import BACKENDS, running_on
@@ -63,7 +64,7 @@ def test_the_gradient_is_by_the_posed_point(deformer: str) -> None:
 
 
 def test_without_gradients_it_gives_the_same_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("headfields._gradients.PIECE", 40)
+    monkeypatch.setattr("headfields.avatar._CHUNK", 40)
     avatar = made("surface")
     points, frame = cloud(100)
     canonical, wanted = avatar.field(state()).signed_distance(points, frame, color=True)

@@ -14,7 +14,7 @@ from headfields.networks.mlp import MLP
 from headfields.ops.grouped import group_rows
 from headfields.ops.softplus import softplus
 from headfields.parts import Decoder
-from headfields.records import Canonical, FieldValues, HeadState
+from headfields.records import Canonical, Features, FieldValues, HeadState
 
 _VALUES = {"cpu": 2**24, "cuda": 2**28}
 """Activations of a layer at a time, where no gradient is wanted."""
@@ -90,7 +90,6 @@ class AnchoredDecoder(Decoder):
     """
 
     gives = "distance"
-    takes_canonical = True
     network: Tensor
     side: Tensor
 
@@ -155,7 +154,7 @@ class AnchoredDecoder(Decoder):
         """How many numbers each code has that the decoder reads, by name."""
         return {self.anchors.code: self.anchors.layout.width, self.code: self.anchors.layout.width}
 
-    def build(self, width: int) -> None:
+    def build(self, width: int, bounds: Float[Tensor, "2 3"] | None = None) -> None:
         layout = self.anchors.layout
         shared = layout.global_width + layout.local_width
         own = self.appearance_width if self.appearance == "geometry" else 3 + width
@@ -196,32 +195,22 @@ class AnchoredDecoder(Decoder):
             weight=weight / (weight.sum(dim=1, keepdim=True) + 1e-8),
         )
 
-    def forward(  # type: ignore[override]  # takes_canonical: what it takes more is given by name
-        self,
-        features: Float[Tensor, "m width"],
-        directions: Float[Tensor, "m 3"],
-        color: bool = True,
-        *,
-        canonical: Canonical,
-        prepared: AnchoredFrames,
+    def forward(
+        self, features: Features, canonical: Canonical, prepared: AnchoredFrames, color: bool = True
     ) -> FieldValues:
-        with torch.autocast(features.device.type, enabled=False):  # bfloat16 knows distances to a part in 256
-            features = features.to(canonical.points.dtype)
-            found = [self._shape(features[piece], canonical[piece], prepared) for piece in self._pieces(features)]
+        with torch.autocast(canonical.points.device.type, enabled=False):  # bfloat16 knows distances to a part in 256
+            joined = features.joined().to(canonical.points.dtype)
+            found = [self._shape(joined[piece], canonical[piece], prepared) for piece in self._pieces(joined)]
             distance, geometry = (torch.cat(each) if len(each) > 1 else each[0] for each in zip(*found, strict=True))
-        return FieldValues(
-            distance=distance / self.anchors.scale,
-            geometry=geometry,
-            rgb=self.color(geometry, directions, prepared=prepared) if color else None,
-        )
+        values = FieldValues(distance=distance / self.anchors.scale, geometry=geometry)
+        return values.replace(rgb=self.color(values, canonical, prepared)) if color else values
 
-    def color(  # type: ignore[override]
-        self, geometry: Float[Tensor, "m g"], directions: Float[Tensor, "m 3"], *, prepared: AnchoredFrames
-    ) -> Float[Tensor, "m 3"]:
-        """The color (M, 3) of `FieldValues.geometry` (M, G); it does not depend on the direction. M = 0 is legal.
+    def color(self, values: FieldValues, canonical: Canonical, prepared: AnchoredFrames) -> Float[Tensor, "m 3"]:
+        """The color (M, 3) of `values.geometry`; it does not depend on the direction. M = 0 is legal.
 
-        A row of the geometry has for each member [what the appearance network sees, weight, row of `prepared`].
+        A row of the geometry has for each member [input of the appearance network, weight, row of `prepared`].
         """
+        (geometry,) = values.require("geometry")
         with torch.autocast(geometry.device.type, enabled=False):
             found = [self._appearance(geometry[piece], prepared) for piece in self._pieces(geometry)]
             return ((torch.cat(found) if len(found) > 1 else found[0]) + 1) / 2

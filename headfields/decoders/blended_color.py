@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from headfields.parts import Decoder
-from headfields.records import FieldValues, HeadState
+from headfields.records import Canonical, Features, FieldValues, HeadState
 
 
 class BlendedColor(Decoder):
@@ -32,37 +32,31 @@ class BlendedColor(Decoder):
         self.decoder = decoder
         self.gives = decoder.gives
         self.needs = decoder.needs
-        self.takes_canonical = decoder.takes_canonical
-        self.takes_normals = decoder.takes_normals
+        self.color_needs_normals = decoder.color_needs_normals
 
-    def place(self, bounds: Float[Tensor, "2 3"]) -> None:
-        self.decoder.place(bounds)
-
-    def build(self, width: int) -> None:
+    def build(self, width: int, bounds: Float[Tensor, "2 3"] | None = None) -> None:
         if width < 3:
             raise ValueError(
                 f"BlendedColor: the features are {width} wide; expected the decoder's own and three more, of a "
                 "ColorFields as the last condition"
             )
-        self.decoder.build(width - 3)
+        self.decoder.build(width - 3, bounds)
 
     def prepare(self, state: HeadState) -> Any:
         return self.decoder.prepare(state)
 
-    def forward(
-        self, features: Float[Tensor, "m width"], directions: Float[Tensor, "m 3"], color: bool = True, **further: Any
-    ) -> FieldValues:
-        values = self.decoder(features[:, :-3].contiguous(), directions, color, **further)
-        residual = features[:, -3:]
+    def forward(self, features: Features, canonical: Canonical, prepared: Any, color: bool = True) -> FieldValues:
+        joined = features.joined()
+        values = self.decoder(Features(joined[:, :-3].contiguous()), canonical, prepared, color)
+        residual = joined[:, -3:]
         if values.geometry is not None:
             values = values.replace(geometry=torch.cat([values.geometry, residual.to(values.geometry.dtype)], dim=-1))
         return values if values.rgb is None else values.replace(rgb=_shifted(values.rgb, residual))
 
-    def color(
-        self, geometry: Float[Tensor, "m g"], directions: Float[Tensor, "m 3"], *normals: Tensor, **further: Any
-    ) -> Float[Tensor, "m 3"]:
-        own = self.decoder.color(geometry[:, :-3].contiguous(), directions, *normals, **further)
-        return _shifted(own, geometry[:, -3:])
+    def color(self, values: FieldValues, canonical: Canonical, prepared: Any) -> Float[Tensor, "m 3"]:
+        (geometry,) = values.require("geometry")
+        own = values.replace(geometry=geometry[:, :-3].contiguous())
+        return _shifted(self.decoder.color(own, canonical, prepared), geometry[:, -3:])
 
 
 def _shifted(rgb: Float[Tensor, "m 3"], residual: Float[Tensor, "m 3"]) -> Float[Tensor, "m 3"]:

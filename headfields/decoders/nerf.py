@@ -1,13 +1,15 @@
 """Density and view-dependent color from features (Instant-NGP's pair of networks, as INSTA uses them)."""
 
+from typing import Any
+
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from headfields.networks.mlp import mlp
 from headfields.ops.spherical_harmonics import spherical_harmonics
 from headfields.parts import Decoder
-from headfields.records import FieldValues
+from headfields.records import Canonical, Features, FieldValues
 
 
 class NeRFDecoder(Decoder):
@@ -32,7 +34,6 @@ class NeRFDecoder(Decoder):
     """
 
     gives = "density"
-    takes_shared = True
 
     def __init__(
         self,
@@ -53,25 +54,20 @@ class NeRFDecoder(Decoder):
         self.density_bias = density_bias
         self.color_network = mlp(geometry_width + direction_degree**2, hidden, color_layers, 3)
 
-    def build(self, width: int) -> None:
+    def build(self, width: int, bounds: Float[Tensor, "2 3"] | None = None) -> None:
         self.density_network = mlp(width, self.hidden, self.density_layers, self.geometry_width)
 
-    def forward(
-        self,
-        features: Float[Tensor, "m width"],
-        directions: Float[Tensor, "m 3"],
-        color: bool = True,
-        condition: Float[Tensor, "k shared"] | None = None,
-        index: Int[Tensor, " m"] | None = None,
-    ) -> FieldValues:
-        geometry = self.density_network(features, condition, index)
+    def forward(self, features: Features, canonical: Canonical, prepared: Any, color: bool = True) -> FieldValues:
+        geometry = self.density_network(features.own, features.shared, features.index)
         # Beyond exp(15) per meter everything is opaque; the bound keeps exp finite and its gradient alive below it.
         # In float32 under autocast too: exp turns bfloat16's absolute error into a relative one.
         exponent = geometry[:, 0].float() if geometry.dtype in (torch.bfloat16, torch.float16) else geometry[:, 0]
         density = (exponent + self.density_bias).clamp_max(15.0).exp()
-        return FieldValues(rgb=self.color(geometry, directions) if color else None, density=density, geometry=geometry)
+        values = FieldValues(density=density, geometry=geometry)
+        return values.replace(rgb=self.color(values, canonical, prepared)) if color else values
 
-    def color(self, geometry: Float[Tensor, "m g"], directions: Float[Tensor, "m 3"]) -> Float[Tensor, "m 3"]:
+    def color(self, values: FieldValues, canonical: Canonical, prepared: Any) -> Float[Tensor, "m 3"]:
+        (features,) = values.require("geometry")
         if self.direction_degree:
-            geometry = torch.cat([spherical_harmonics(directions, self.direction_degree), geometry], dim=-1)
-        return self.color_network(geometry).sigmoid()
+            features = torch.cat([spherical_harmonics(canonical.directions, self.direction_degree), features], dim=-1)
+        return self.color_network(features).sigmoid()

@@ -11,7 +11,7 @@ from torch.nn import functional
 from headfields.networks.mlp import mlp
 from headfields.ops.frequency import frequency_encoding
 from headfields.parts import Decoder
-from headfields.records import Canonical, FieldValues
+from headfields.records import Canonical, Features, FieldValues
 
 SOFTPLUS = 100.0
 """β of the softplus between the layers of the distance network: a smooth ReLU, so that normals have derivatives."""
@@ -53,8 +53,7 @@ class NeuSDecoder(Decoder):
     """
 
     gives = "distance"
-    takes_canonical = True
-    takes_normals = True
+    color_needs_normals = True
     middle: Tensor
     unit: Tensor
 
@@ -93,15 +92,14 @@ class NeuSDecoder(Decoder):
     def extra_repr(self) -> str:
         return f"layers={self.layers} x {self.hidden}, skip={self.skip}, radius={self.radius} m"
 
-    def place(self, bounds: Float[Tensor, "2 3"]) -> None:
-        low, high = bounds.detach().float()
-        if not self._given_center:
-            self.middle.copy_((low + high) / 2)
-        self.unit.copy_((high - low).max() / 2)
-        if self.radius is None:
-            self.radius = float((high - low).norm()) / 8
-
-    def build(self, width: int) -> None:
+    def build(self, width: int, bounds: Float[Tensor, "2 3"] | None = None) -> None:
+        if bounds is not None:
+            low, high = bounds.detach().float()
+            if not self._given_center:
+                self.middle.copy_((low + high) / 2)
+            self.unit.copy_((high - low).max() / 2)
+            if self.radius is None:
+                self.radius = float((high - low).norm()) / 8
         if self.radius is None:
             raise ValueError("NeuSDecoder: radius is None outside an Avatar, which knows the box; give it in meters")
         widths = [3 + width] + [self.hidden] * self.layers
@@ -148,54 +146,30 @@ class NeuSDecoder(Decoder):
             x = functional.softplus(linear(x), beta=SOFTPLUS)
         return x
 
-    def forward(
-        self,
-        features: Float[Tensor, "m width"],
-        directions: Float[Tensor, "m 3"],
-        color: bool = True,
-        canonical: Canonical | None = None,
-        prepared: None = None,
-    ) -> FieldValues:
-        """The distances (M,) of M points, and the geometry for `color`; M = 0 is legal.
-
-        Args:
-            features: (M, width) of the encoders, joined.
-            directions, color: of no influence; colors come later.
-            canonical: the M points.
-            prepared: nothing.
-
-        Raises:
-            ValueError: canonical is None.
-        """
-        if canonical is None:
-            raise ValueError("NeuSDecoder: canonical is None; pass the canonical points, as headfields.Field does")
+    def forward(self, features: Features, canonical: Canonical, prepared: Any, color: bool = True) -> FieldValues:
+        """The distances (M,) of M points, and the geometry for `color`, which needs normals; M = 0 is legal."""
         points = (canonical.points - self.middle) / self.unit
-        # A distance is wanted to a fraction of a millimeter, and its derivatives are: not for 16 bits.
+        # Distances are needed to a fraction of a millimeter, and their derivatives too: 16 bits are not enough.
         with torch.autocast(points.device.type, enabled=False):
-            out = self.distance_network[-1](self._activations(torch.cat([points, features.to(points.dtype)], dim=-1)))
+            inputs = torch.cat([points, features.joined().to(points.dtype)], dim=-1)
+            out = self.distance_network[-1](self._activations(inputs))
         return FieldValues(distance=out[:, 0] * self.unit, geometry=torch.cat([points, out[:, 1:]], dim=-1))
 
-    def color(
-        self,
-        geometry: Float[Tensor, "m g"],
-        directions: Float[Tensor, "m 3"],
-        normals: Float[Tensor, "m 3"] | None = None,
-        *,
-        prepared: None = None,
-    ) -> Float[Tensor, "m 3"]:
-        """The color (M, 3) of `FieldValues.geometry` (M, G), seen along `directions` (M, 3), with `normals` (M, 3).
-
-        Directions and normals are unit vectors in canonical space; M = 0 is legal.
+    def color(self, values: FieldValues, canonical: Canonical, prepared: Any) -> Float[Tensor, "m 3"]:
+        """The color (M, 3) from `values.geometry` and `values.canonical_normal`; M = 0 is legal.
 
         Raises:
-            ValueError: normals is None.
+            ValueError: the values have no canonical_normal.
         """
-        if normals is None:
-            raise ValueError("NeuSDecoder.color: normals is None; pass FieldValues.canonical_normal")
-        seen = [geometry, normals]
+        if values.geometry is None or values.canonical_normal is None:
+            raise ValueError(
+                "NeuSDecoder.color: values.geometry or values.canonical_normal is None; decode with "
+                "headfields.Field.signed_distance, which computes normals"
+            )
+        inputs = [values.geometry, values.canonical_normal]
         if self.direction_bands:
-            seen.append(frequency_encoding(directions, self.direction_bands))
-        return self.color_network(torch.cat(seen, dim=-1)).sigmoid()
+            inputs.append(frequency_encoding(canonical.directions, self.direction_bands))
+        return self.color_network(torch.cat(inputs, dim=-1)).sigmoid()
 
 
 def _orthogonal(rows: int, columns: int) -> Float[Tensor, "rows columns"]:

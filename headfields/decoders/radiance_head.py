@@ -1,5 +1,7 @@
 """The head of NeRF's network: density from the features by one layer, color from the features and the direction."""
 
+from typing import Any
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -7,7 +9,7 @@ from torch import Tensor, nn
 from headfields.networks.mlp import mlp
 from headfields.ops.frequency import frequency_encoding
 from headfields.parts import Decoder
-from headfields.records import FieldValues
+from headfields.records import Canonical, Features, FieldValues
 
 
 class RadianceHead(Decoder):
@@ -50,23 +52,24 @@ class RadianceHead(Decoder):
         self.direction_bands = direction_bands
         self.density_bias = density_bias
 
-    def build(self, width: int) -> None:
+    def build(self, width: int, bounds: Float[Tensor, "2 3"] | None = None) -> None:
         self.density_layer = nn.Linear(width, 1)
         nn.init.kaiming_uniform_(self.density_layer.weight, nonlinearity="linear")
         nn.init.constant_(self.density_layer.bias, self.density_bias)
         direction_width = 3 * (2 * self.direction_bands + 1) if self.direction_bands else 0
         self.color_network = mlp(width + direction_width, self.hidden, self.color_layers, 3, bias=True)
 
-    def forward(
-        self, features: Float[Tensor, "m width"], directions: Float[Tensor, "m 3"], color: bool = True
-    ) -> FieldValues:
-        exponent = self.density_layer(features)[:, 0]
+    def forward(self, features: Features, canonical: Canonical, prepared: Any, color: bool = True) -> FieldValues:
+        joined = features.joined()
+        exponent = self.density_layer(joined)[:, 0]
         if exponent.dtype in (torch.bfloat16, torch.float16):  # exp turns their absolute error into a relative one
             exponent = exponent.float()
         density = exponent.clamp_max(15.0).exp()  # beyond that everything is opaque, and exp stays finite
-        return FieldValues(rgb=self.color(features, directions) if color else None, density=density, geometry=features)
+        values = FieldValues(density=density, geometry=joined)
+        return values.replace(rgb=self.color(values, canonical, prepared)) if color else values
 
-    def color(self, geometry: Float[Tensor, "m g"], directions: Float[Tensor, "m 3"]) -> Float[Tensor, "m 3"]:
+    def color(self, values: FieldValues, canonical: Canonical, prepared: Any) -> Float[Tensor, "m 3"]:
+        (features,) = values.require("geometry")
         if self.direction_bands:
-            geometry = torch.cat([geometry, frequency_encoding(directions, self.direction_bands)], dim=-1)
-        return self.color_network(geometry).sigmoid()
+            features = torch.cat([features, frequency_encoding(canonical.directions, self.direction_bands)], dim=-1)
+        return self.color_network(features).sigmoid()

@@ -4,32 +4,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from headfields.ops._checks import check_floating, check_integer, check_shape
 from headfields.ops.implicit import implicit_root
 from headfields.parts import Deformer
-from headfields.records import Record
-
-
-@dataclass(frozen=True)
-class Inverse(Record):
-    """What `invert` gives for N canonical points.
-
-    Attributes:
-        points: (N, 3) in posed space, meters. Where the search did not converge, the best that it saw, without a
-            gradient.
-        converged: (N,) whether the deformer takes them to the canonical points within the tolerance.
-        residual: (N,) how far from those it takes them, meters.
-    """
-
-    points: Float[Tensor, "n 3"]
-    converged: Bool[Tensor, " n"]
-    residual: Float[Tensor, " n"]
-
-    def __post_init__(self) -> None:
-        self._check(points=("N 3", self.points), converged=("N", self.converged), residual=("N", self.residual))
+from headfields.records import Inverse
 
 
 def invert(

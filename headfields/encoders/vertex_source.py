@@ -16,7 +16,7 @@ _answers: contextvars.ContextVar[dict[tuple[int, int], Tensor] | None] = context
 
 
 @contextlib.contextmanager
-def asked_once() -> Iterator[None]:
+def cached_vertex_features() -> Iterator[None]:
     """Within the block a source answers once for each state: a coarse and a fine network share it, and its cost."""
     token = _answers.set({})
     try:

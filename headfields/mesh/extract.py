@@ -7,10 +7,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from headfields.avatar import Field
 from headfields.mesh.fields import FieldSource, Space
 from headfields.mesh.mesh import Mesh
 from headfields.mesh.sparse import Values, isosurface
+from headfields.parts import Field
 
 Colors = Callable[[Float[Tensor, "n 3"], Float[Tensor, "n 3"]], Float[Tensor, "n 3"]]
 

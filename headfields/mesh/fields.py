@@ -6,11 +6,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from headfields.avatar import Field
 from headfields.deformers.chain import Chain
 from headfields.deformers.mesh import MeshDeformer
 from headfields.ops.triangle_bvh import TriangleBVH
-from headfields.parts import Deformer
+from headfields.parts import Deformer, Field
 from headfields.records import Canonical, FieldValues
 
 Space = Literal["posed", "canonical"]
@@ -44,10 +43,10 @@ class FieldSource:
         if not 0 <= frame < len(field.state):
             raise ValueError(f"FieldSource: frame is {frame}, but the field's state has {len(field.state)} frames")
         self.field, self.space, self.frame = field, space, frame
-        self.distance = field.avatar.decoder.gives == "distance"
+        self.distance = field.decoder.gives == "distance"
         self.level = level if level is not None else (0.0 if self.distance else DENSITY_LEVEL)
         self.solid = solid
-        deformer = mesh_deformer(field.avatar.deformer)
+        deformer = mesh_deformer(field.deformer)
         self._bvh = self._shell = None
         if deformer is not None:
             self._shell = deformer.shell
@@ -57,7 +56,7 @@ class FieldSource:
         if solid is not None and (self._bvh is None or not solid >= 0):
             raise ValueError(
                 f"FieldSource: solid is {solid}; expected a depth >= 0 in meters, for a deformer on a tracked mesh "
-                f"(this one is {type(field.avatar.deformer).__name__}), or None"
+                f"(this one is {type(field.deformer).__name__}), or None"
             )
 
     @property
@@ -67,14 +66,14 @@ class FieldSource:
 
     def bounds(self) -> Float[Tensor, "2 3"]:
         """The box (2, 3) that holds all matter of the frame, meters."""
-        return self.field.posed_bounds() if self.space == "posed" else self.field.avatar.deformer.bounds()
+        return self.field.posed_bounds() if self.space == "posed" else self.field.deformer.bounds()
 
     def canonical(self, points: Float[Tensor, "m 3"], directions: Float[Tensor, "m 3"]) -> Canonical:
         """The record that encoders take, of points of the space."""
         frame = torch.full(points.shape[:1], self.frame, dtype=torch.long, device=points.device)
         if self.space == "posed":
             return self.field.canonicalize(points, directions, frame)
-        deformer = self.field.avatar.deformer
+        deformer = self.field.deformer
         valid = torch.ones_like(frame, dtype=torch.bool)
         record = Canonical(points, directions, points, frame, valid)
         if deformer.ambient_width:

@@ -6,7 +6,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from headfields.avatar import Avatar, Field
+from headfields.avatar import Avatar
+from headfields.parts import Field
 from headfields.ops.triangle_bvh import TriangleBVH
 from headfields.ops.vertex_geometry import vertex_normals
 from headfields.priors.codes import PriorCodes

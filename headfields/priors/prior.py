@@ -12,7 +12,6 @@ from headfields.files.safetensors import read_safetensors
 from headfields.priors.code_statistics import CodeStatistics, PriorStatistics
 from headfields.priors.codes import PriorCodes, anchors_of
 from headfields.records import HeadState
-from headfields.saving import load_avatar, save_avatar
 
 __all__ = ["Prior", "load_prior"]
 
@@ -104,7 +103,7 @@ class Prior(nn.Module):
         names = (*_TABLES, "person", "neutral")
         header = {"format": _FORMAT, "people": self.people, "scans": self.scans, "about": self.about}
         tensors = {f"prior.{name}": getattr(self, name) for name in names}
-        save_avatar(self.avatar, path, tensors, {_KEY: json.dumps(header)})
+        self.avatar.save(path, tensors, {_KEY: json.dumps(header)})
 
     @staticmethod
     def load(path: str | Path) -> "Prior":
@@ -142,7 +141,7 @@ def load_prior(path: str | Path) -> Prior:
         raise ValueError(f"load_prior: {path} has format {header.get('format')}, this headfields reads {_FORMAT}")
     names = (*_TABLES, "person", "neutral")
     return Prior(
-        load_avatar(path),
+        Avatar.load(path),
         **{name: tensors[f"prior.{name}"] for name in names},
         people=tuple(header["people"]),
         scans=tuple(header["scans"]),

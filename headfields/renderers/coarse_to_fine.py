@@ -8,8 +8,8 @@ from torch import Tensor
 
 from headfields.ops.compositing import composite, weights_from_density
 from headfields.ops.sampling import inverse_cdf, merge, stratified
-from headfields.parts import Decoder, Encoder
-from headfields.records import Rays, Rendering, Samples
+from headfields.parts import Decoder, Encoder, Field, Rendering
+from headfields.records import Features, HeadState, Rays, Samples
 from headfields.renderers.samplers import UniformSampler, canonicalize_samples
 from headfields.renderers.volume import VolumeRenderer
 
@@ -31,7 +31,7 @@ class CoarseToFineRenderer(VolumeRenderer):
 
     Raises:
         TypeError: encoder or decoder are none.
-        ValueError: a count is below 1, or the decoder does not give a density, or wants more than features.
+        ValueError: a count is below 1, or the decoder does not give a density.
 
     Source: Mildenhall et al. 2020, "NeRF", section 5.2; MonoAvatar (Bai et al. 2023), which trains both networks.
     """
@@ -52,11 +52,6 @@ class CoarseToFineRenderer(VolumeRenderer):
                 f"CoarseToFineRenderer: decoder is a {type(decoder).__name__}, which gives {decoder.gives}; "
                 "the coarse network has to give a density"
             )
-        if decoder.takes_canonical:
-            raise ValueError(
-                f"CoarseToFineRenderer: decoder is a {type(decoder).__name__}, which reads the state or the points "
-                "themselves; the coarse network has its features and directions alone"
-            )
         self.encoder = encoder
         self.decoder = decoder
         self.coarse = coarse
@@ -66,11 +61,18 @@ class CoarseToFineRenderer(VolumeRenderer):
     def encoders(self) -> tuple[Encoder, ...]:
         return (self.encoder,)
 
+    @property
+    def decoders(self) -> tuple[Decoder, ...]:
+        return (self.decoder,)
+
     def build(self, bounds: Float[Tensor, "2 3"]) -> None:
         super().build(bounds)
-        self.decoder.build(self.encoder.width)
+        self.decoder.build(self.encoder.width, bounds)
 
-    def forward(self, rays: Rays, field: Any, background: Float[Tensor, "n 3"]) -> Rendering:
+    def prepare(self, state: HeadState) -> tuple[Any, Any]:
+        return self.encoder.prepare(state), self.decoder.prepare(state)
+
+    def forward(self, rays: Rays, field: Field, background: Float[Tensor, "n 3"]) -> Rendering:
         near, far = field.near_far(rays)
         first = stratified(near, far, self.coarse, jitter=self.training)
         coarse, drawn = self._coarse_pass(first, rays, field, background)
@@ -78,15 +80,19 @@ class CoarseToFineRenderer(VolumeRenderer):
         return self.shade(samples, canonical, rays, field, background).replace(coarse=coarse)
 
     def _coarse_pass(
-        self, first: Samples, rays: Rays, field: Any, background: Float[Tensor, "n 3"]
+        self, first: Samples, rays: Rays, field: Field, background: Float[Tensor, "n 3"]
     ) -> tuple[Rendering | None, Samples]:
         """What the coarse network shows, in training, and the samples drawn from what it finds."""
         with torch.set_grad_enabled(self.training and torch.is_grad_enabled()):
             samples, canonical = canonicalize_samples(first, rays, field)
-            values = self.decoder(self.encoder(canonical, field.renderer_ready[0]), canonical.directions, self.training)
-            weights = weights_from_density(values.density, samples.start, samples.end, samples.ray, len(rays))
+            encoder_prepared, decoder_prepared = field.renderer_prepared
+            features = Features(self.encoder(canonical, encoder_prepared))
+            values = self.decoder(features, canonical, decoder_prepared, color=self.training)
+            (density,) = values.require("density")
+            weights = weights_from_density(density, samples.start, samples.end, samples.ray, len(rays))
         drawn = inverse_cdf(samples, weights.detach(), self.fine, rays=len(rays), jitter=self.training)
         if not self.training:
             return None, drawn
-        rgb, opacity, depth = composite(weights, values.rgb, samples, len(rays), background)
+        (color,) = values.require("rgb")
+        rgb, opacity, depth = composite(weights, color, samples, len(rays), background)
         return Rendering(rgb=rgb, opacity=opacity, depth=depth, samples=samples, weights=weights), drawn

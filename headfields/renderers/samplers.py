@@ -1,6 +1,6 @@
 """Where along a ray the field is asked: evenly, by what a first pass found, or where a grid says there is matter."""
 
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -9,17 +9,17 @@ from torch import Tensor
 from headfields.ops.compositing import weights_from_density
 from headfields.ops.occupancy import march
 from headfields.ops.sampling import inverse_cdf, merge, stratified, uniform_step
-from headfields.parts import Sampler
+from headfields.parts import Field, Sampler
 from headfields.records import Canonical, Rays, Samples
 from headfields.renderers.occupancy import OccupancyGrid
 
 
-def canonicalize_samples(samples: Samples, rays: Rays, field: Any) -> tuple[Samples, Canonical]:
+def canonicalize_samples(samples: Samples, rays: Rays, field: Field) -> tuple[Samples, Canonical]:
     """The samples' midpoints in canonical space, without those where the deformer has no answer."""
     return _keep(samples, _canonical(samples, rays, field))
 
 
-def _canonical(samples: Samples, rays: Rays, field: Any) -> Canonical:
+def _canonical(samples: Samples, rays: Rays, field: Field) -> Canonical:
     origins, directions, frame = (x.index_select(0, samples.ray) for x in (rays.origins, rays.directions, rays.frame))
     return field.canonicalize(torch.addcmul(origins, directions, samples.middle[:, None]), directions, frame)
 
@@ -49,7 +49,7 @@ class UniformSampler(Sampler):
             raise ValueError(f"UniformSampler: count is {count}; it must be at least 1")
         self.count = count
 
-    def forward(self, rays: Rays, field: Any) -> tuple[Samples, Canonical]:
+    def forward(self, rays: Rays, field: Field) -> tuple[Samples, Canonical]:
         near, far = field.near_far(rays)
         return canonicalize_samples(stratified(near, far, self.count, jitter=self.training), rays, field)
 
@@ -74,7 +74,7 @@ class HierarchicalSampler(Sampler):
         self.coarse = coarse
         self.fine = fine
 
-    def forward(self, rays: Rays, field: Any) -> tuple[Samples, Canonical]:
+    def forward(self, rays: Rays, field: Field) -> tuple[Samples, Canonical]:
         near, far = field.near_far(rays)
         coarse = stratified(near, far, self.coarse, jitter=self.training)
         with torch.no_grad():
@@ -133,7 +133,7 @@ class OccupancySampler(Sampler):
     def build(self, bounds: Float[Tensor, "2 3"]) -> None:
         self.grid.box.copy_(bounds)
 
-    def forward(self, rays: Rays, field: Any) -> tuple[Samples, Canonical]:
+    def forward(self, rays: Rays, field: Field) -> tuple[Samples, Canonical]:
         near, far = field.near_far(rays)
         jitter = torch.rand_like(near) if self.training else torch.full_like(near, 0.5)
         if self.space == "posed" and self._holds(field):
@@ -150,7 +150,7 @@ class OccupancySampler(Sampler):
             occupied |= ~self.grid.cells(where)[1]
         return _keep(samples, canonical, occupied)
 
-    def _holds(self, field: Any) -> bool:
+    def _holds(self, field: Field) -> bool:
         low, high = field.posed_bounds()
         return bool((low >= self.grid.box[0]).all() and (high <= self.grid.box[1]).all())
 
@@ -163,7 +163,7 @@ class OccupancySampler(Sampler):
     def due(self, step: int) -> bool:
         return step % self.refresh_every == 0
 
-    def update(self, field: Any, step: int) -> None:
+    def update(self, field: Field, step: int) -> None:
         low, high = field.posed_bounds()
         if self.space == "posed" and not self._holds(field):
             # Frames of a wider reach: start over with a box that holds them, rather than lose what lies outside; with

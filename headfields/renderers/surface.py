@@ -9,8 +9,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from headfields.ops.compositing import accumulate, composite, exclusive_sum, ray_offsets, weights_from_alpha
-from headfields.parts import Renderer, Sampler
-from headfields.records import FieldValues, Rays, Rendering, Samples
+from headfields.parts import Field, Renderer, Rendering, Sampler
+from headfields.records import FieldValues, Rays, Samples
 from headfields.renderers.lighting import Shading
 from headfields.renderers.surface_alpha import NeuSAlpha, SurfaceAlpha
 
@@ -74,7 +74,7 @@ class SurfaceRenderer(Renderer):
         assert values.distance is not None
         return self.alpha.density(values.distance)
 
-    def forward(self, rays: Rays, field: Any, background: Float[Tensor, "n 3"]) -> Rendering:
+    def forward(self, rays: Rays, field: Field, background: Float[Tensor, "n 3"]) -> Rendering:
         with torch.no_grad():
             samples, canonical = self.sampler(rays, field)
             if self.early_stop or self.training:
@@ -82,7 +82,8 @@ class SurfaceRenderer(Renderer):
                 if self.training:
                     self.sampler.observe(canonical, self.density(values))
                 if self.early_stop:
-                    samples = samples[self._seen(samples, values.distance, len(rays)).nonzero()[:, 0]]
+                    (distance,) = values.require("distance")
+                    samples = samples[self._seen(samples, distance, len(rays)).nonzero()[:, 0]]
         return self.shade(samples, rays, field, background)
 
     def _seen(self, samples: Samples, distance: Float[Tensor, " m"], rays: int) -> Bool[Tensor, " m"]:
@@ -93,7 +94,7 @@ class SurfaceRenderer(Renderer):
         depth = torch.cat([depth[:0].new_zeros(min(len(samples), 1)), depth])
         return exclusive_sum(depth, samples.ray, rays) <= -math.log(self.early_stop)
 
-    def shade(self, samples: Samples, rays: Rays, field: Any, background: Float[Tensor, "n 3"]) -> Rendering:
+    def shade(self, samples: Samples, rays: Rays, field: Field, background: Float[Tensor, "n 3"]) -> Rendering:
         """What N rays see of the field at M samples, all of them."""
         offsets = ray_offsets(samples.ray, len(rays))
         origins, directions, frame = (
@@ -102,27 +103,26 @@ class SurfaceRenderer(Renderer):
         points = torch.addcmul(origins, directions, samples.middle[:, None])
         everywhere = torch.is_grad_enabled() or not self.early_stop
         canonical, values = field.signed_distance(points, frame, directions, color=everywhere)
-        slope = (directions * values.gradient).sum(dim=-1)
-        alpha = self.alpha(values.distance, slope, samples.end - samples.start)
+        distance, gradient, normals = values.require("distance", "gradient", "normal")
+        slope = (directions * gradient).sum(dim=-1)
+        alpha = self.alpha(distance, slope, samples.end - samples.start)
         weights = weights_from_alpha(alpha, offsets=offsets)
         if everywhere:
-            rgb = self._lit(values.rgb, values.normal, samples.ray, rays)
+            rgb = self._lit(values, samples.ray, rays)
         else:
             seen = (weights >= self.early_stop).nonzero()[:, 0]
-            part = field.color(values[seen], canonical[seen])
-            part_rgb = self._lit(part.rgb, part.normal, samples.ray[seen], rays)
-            rgb = part_rgb.new_zeros(len(samples), 3).index_copy(0, seen, part_rgb)
+            visible = self._lit(field.color(values[seen], canonical[seen]), samples.ray[seen], rays)
+            rgb = visible.new_zeros(len(samples), 3).index_copy(0, seen, visible)
         color, opacity, depth = composite(weights, rgb, samples, len(rays), background, offsets=offsets)
-        normal = accumulate(weights, values.normal, offsets=offsets)
+        normal = accumulate(weights, normals, offsets=offsets)
         kept: dict[str, Any] = {"canonical": canonical, "field": field} if self.training else {}
         return Rendering(
             rgb=color, opacity=opacity, depth=depth, normal=normal, samples=samples, weights=weights,
-            gradient=values.gradient, **kept,
+            gradient=gradient, **kept,
         )  # fmt: skip
 
-    def _lit(
-        self, rgb: Float[Tensor, "m 3"], normals: Float[Tensor, "m 3"], ray: Int[Tensor, " m"], rays: Rays
-    ) -> Float[Tensor, "m 3"]:
+    def _lit(self, values: FieldValues, ray: Int[Tensor, " m"], rays: Rays) -> Float[Tensor, "m 3"]:
+        rgb, normals = values.require("rgb", "normal")
         for shading in self.shadings:
             rgb = shading(rgb, normals, ray, rays)
         return rgb
@@ -130,5 +130,5 @@ class SurfaceRenderer(Renderer):
     def due(self, step: int) -> bool:
         return self.sampler.due(step)
 
-    def update(self, field: Any, step: int) -> None:
+    def update(self, field: Field, step: int) -> None:
         self.sampler.update(field, step)

@@ -1,7 +1,5 @@
 """Where along a ray a field of distances is asked: near its surface, found in rounds."""
 
-from typing import Any
-
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -9,7 +7,7 @@ from torch import Tensor
 from headfields.ops.compositing import weights_from_alpha
 from headfields.ops.sampling import inverse_cdf, stratified
 from headfields.ops.surface_alpha import neus_alpha
-from headfields.parts import Sampler
+from headfields.parts import Field, Sampler
 from headfields.records import Canonical, Rays, Samples
 from headfields.renderers.samplers import canonicalize_samples
 
@@ -69,7 +67,7 @@ class SurfaceSampler(Sampler):
         return f"{self.coarse} + {self.fine} in {self.rounds} rounds, sharpness={self.sharpness:g} 1/m"
 
     @torch.no_grad()
-    def forward(self, rays: Rays, field: Any) -> tuple[Samples, Canonical]:
+    def forward(self, rays: Rays, field: Field) -> tuple[Samples, Canonical]:
         near, far = field.near_far(rays)
         first = stratified(near, far, self.coarse, jitter=self.training)
         ray = first.ray[:: self.coarse]
@@ -94,7 +92,7 @@ class SurfaceSampler(Sampler):
         return canonicalize_samples(samples, rays, field)
 
     def _ask(
-        self, along: Float[Tensor, "h e"], ray: Int[Tensor, " h"], rays: Rays, field: Any
+        self, along: Float[Tensor, "h e"], ray: Int[Tensor, " h"], rays: Rays, field: Field
     ) -> tuple[Float[Tensor, "h e"], Bool[Tensor, "h e"]]:
         """Distances (meters) at lengths along rays, and whether the deformer has an answer there."""
         distance, valid = torch.zeros_like(along), torch.zeros_like(along, dtype=torch.bool)
@@ -107,7 +105,8 @@ class SurfaceSampler(Sampler):
             )
             points = torch.addcmul(origins, directions, along[piece].reshape(-1, 1))
             canonical = field.canonicalize(points, directions, frame)
-            distance[piece] = field.decode(canonical, color=False).distance.view(-1, along.shape[1])
+            (values,) = field.decode(canonical, color=False).require("distance")
+            distance[piece] = values.view(-1, along.shape[1])
             valid[piece] = canonical.valid.view(-1, along.shape[1])
         return distance, valid
 

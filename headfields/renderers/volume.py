@@ -8,8 +8,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from headfields.ops.compositing import composite, exclusive_sum, weights_from_density
-from headfields.parts import Renderer, Sampler
-from headfields.records import Canonical, Rays, Rendering, Samples
+from headfields.parts import Field, Renderer, Rendering, Sampler
+from headfields.records import Canonical, Rays, Samples
 
 
 class VolumeRenderer(Renderer):
@@ -47,29 +47,31 @@ class VolumeRenderer(Renderer):
     def build(self, bounds: Float[Tensor, "2 3"]) -> None:
         self.sampler.build(bounds)
 
-    def forward(self, rays: Rays, field: Any, background: Float[Tensor, "n 3"]) -> Rendering:
+    def forward(self, rays: Rays, field: Field, background: Float[Tensor, "n 3"]) -> Rendering:
         samples, canonical = self.sampler(rays, field)
         return self.shade(samples, canonical, rays, field, background)
 
     def shade(
-        self, samples: Samples, canonical: Canonical, rays: Rays, field: Any, background: Float[Tensor, "n 3"]
+        self, samples: Samples, canonical: Canonical, rays: Rays, field: Field, background: Float[Tensor, "n 3"]
     ) -> Rendering:
         """What N rays see of the field at M samples, whose canonical points are given; early stop as configured."""
         if self.early_stop:
             with torch.no_grad():
                 first = field.decode(canonical, color=False)
-                seen = self._seen(samples, first.density, len(rays)).nonzero()[:, 0]
+                (density,) = first.require("density")
+                seen = self._seen(samples, density, len(rays)).nonzero()[:, 0]
             if self.training:
-                self.sampler.observe(canonical, first.density)
+                self.sampler.observe(canonical, density)
             samples, canonical = samples[seen], canonical[seen]
             # With gradients the density is worth a second look: a graph over all samples would be the larger part.
             values = field.decode(canonical) if torch.is_grad_enabled() else field.color(first[seen], canonical)
         else:
             values = field.decode(canonical)
             if self.training:
-                self.sampler.observe(canonical, values.density.detach())
-        weights = weights_from_density(values.density, samples.start, samples.end, samples.ray, len(rays))
-        rgb, opacity, depth = composite(weights, values.rgb, samples, len(rays), background)
+                self.sampler.observe(canonical, values.require("density")[0].detach())
+        density, color = values.require("density", "rgb")
+        weights = weights_from_density(density, samples.start, samples.end, samples.ray, len(rays))
+        rgb, opacity, depth = composite(weights, color, samples, len(rays), background)
         kept: dict[str, Any] = {"canonical": canonical, "field": field} if self.training else {}
         return Rendering(rgb=rgb, opacity=opacity, depth=depth, samples=samples, weights=weights, **kept)
 
@@ -84,5 +86,5 @@ class VolumeRenderer(Renderer):
     def due(self, step: int) -> bool:
         return self.sampler.due(step)
 
-    def update(self, field: Any, step: int) -> None:
+    def update(self, field: Field, step: int) -> None:
         self.sampler.update(field, step)

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from headfields.records import Rendering
+from headfields.parts import Rendering
 
 
 def choose_frames(capture: Any, split: str, frames: Sequence[int] | None = None) -> list[int]:

@@ -21,7 +21,8 @@ from headfields.metrics import image as metrics
 from headfields.ops.rigid import rigid_transform
 from headfields.ops.rotations import axis_angle
 from headfields.ops.skinning import blend_shapes, rotation_matrices
-from headfields.records import Camera, HeadState, Rendering
+from headfields.parts import Rendering
+from headfields.records import Camera, HeadState
 from headfields.training.frames import choose_frames, device_of, truth_of
 
 __all__ = ["Refinement", "correct_pose", "refine_frame"]

@@ -9,7 +9,8 @@ from jaxtyping import Float, UInt8
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from headfields.records import Camera, Rendering
+from headfields.parts import Rendering
+from headfields.records import Camera
 
 CAPTION_HEIGHT = 18
 

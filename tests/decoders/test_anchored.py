@@ -42,7 +42,7 @@ def somewhere(count, dtype=torch.float32) -> hf.Canonical:
 
 
 def run(part, features, canonical, prepared, color=True):
-    return part(features, canonical.directions, color, canonical=canonical, prepared=prepared)
+    return part(hf.Features(features), canonical, prepared, color)
 
 
 def looped(part: AnchoredDecoder, features, canonical, given: hf.HeadState):
@@ -128,7 +128,7 @@ def test_color_later_and_in_pieces(monkeypatch):
     bare = run(part, features, canonical, prepared, color=False)
     assert bare.rgb is None and torch.equal(bare.distance, whole.distance)
     some = torch.randperm(700)[:300]
-    later = part.color(bare.geometry[some], canonical.directions[some], prepared=prepared)
+    later = part.color(bare[some], canonical[some], prepared)
     torch.testing.assert_close(later, whole.rgb[some])
     monkeypatch.setattr("headfields.decoders.anchored._VALUES", {"cpu": 1})
     with torch.no_grad():
@@ -216,7 +216,7 @@ def test_every_parameter_learns_and_nothing_is_legal():
         assert none.distance.shape == (0,) and none.rgb.shape == (0, 3)
         (none.distance.sum() + none.rgb.sum()).backward()
         assert part.geometry_networks.weights[0].grad is not None
-        assert part.color(none.geometry, canonical.directions[:0], prepared=part.prepare(state(part))).shape == (0, 3)
+        assert part.color(none, canonical[:0], part.prepare(state(part))).shape == (0, 3)
 
 
 def test_members_of_little_weight_are_skipped_in_evaluation_alone():

@@ -6,6 +6,8 @@ from torch import nn
 
 from headfields.decoders import NeRFDecoder
 from headfields.networks.mlp import MLP, mlp
+from headfields.records import Features, FieldValues
+from tests.points import viewed_along
 
 
 def built(**options: object) -> NeRFDecoder:
@@ -19,8 +21,12 @@ def directions(count: int, seed: int = 0) -> torch.Tensor:
     return torch.nn.functional.normalize(torch.randn(count, 3, generator=torch.Generator().manual_seed(seed)), dim=-1)
 
 
+def decode(decoder: NeRFDecoder, features: torch.Tensor, along: torch.Tensor, color: bool = True) -> FieldValues:
+    return decoder(Features(features), viewed_along(along), None, color)
+
+
 def test_ranges_and_shapes() -> None:
-    values = built()(torch.randn(7, 6), directions(7))
+    values = decode(built(), torch.randn(7, 6), directions(7))
     assert values.rgb is not None and values.density is not None
     assert values.rgb.shape == (7, 3) and bool((values.rgb > 0).all() & (values.rgb < 1).all())
     assert bool((values.density > 0).all())
@@ -28,36 +34,38 @@ def test_ranges_and_shapes() -> None:
 
 def test_density_does_not_see_the_direction_and_color_does() -> None:
     decoder, features = built(), torch.randn(5, 6)
-    one, other = decoder(features, directions(5, 1)), decoder(features, directions(5, 2))
+    one, other = decode(decoder, features, directions(5, 1)), decode(decoder, features, directions(5, 2))
     torch.testing.assert_close(one.density, other.density)
     assert not torch.allclose(one.rgb, other.rgb)
     flat = built(direction_degree=0)
-    torch.testing.assert_close(flat(features, directions(5, 1)).rgb, flat(features, directions(5, 2)).rgb)
+    torch.testing.assert_close(
+        decode(flat, features, directions(5, 1)).rgb, decode(flat, features, directions(5, 2)).rgb
+    )
 
 
 def test_density_alone_leaves_color_out() -> None:
     decoder, features = built(), torch.randn(5, 6)
-    values = decoder(features, directions(5), color=False)
+    values = decode(decoder, features, directions(5), color=False)
     assert values.rgb is None
-    torch.testing.assert_close(values.density, decoder(features, directions(5)).density)
+    torch.testing.assert_close(values.density, decode(decoder, features, directions(5)).density)
 
 
 def test_color_may_be_asked_for_later() -> None:
     decoder, features = built(), torch.randn(5, 6)
-    first, whole = decoder(features, directions(5), color=False), decoder(features, directions(5))
+    first, whole = decode(decoder, features, directions(5), color=False), decode(decoder, features, directions(5))
     assert first.geometry is not None
-    torch.testing.assert_close(decoder.color(first.geometry, directions(5)), whole.rgb)
-    assert decoder.color(first.geometry[:0], directions(0)).shape == (0, 3)
+    torch.testing.assert_close(decoder.color(first, viewed_along(directions(5)), None), whole.rgb)
+    assert decoder.color(first[:0], viewed_along(directions(0)), None).shape == (0, 3)
 
 
 def test_huge_activations_stay_finite() -> None:
-    values = built()(torch.full((3, 6), 1e4), directions(3))
+    values = decode(built(), torch.full((3, 6), 1e4), directions(3))
     assert values.density is not None and bool(values.density.isfinite().all())
 
 
 def test_density_bias_is_where_training_starts() -> None:
     decoder = built(density_bias=2.0)
-    values = decoder(torch.zeros(1, 6), directions(1))
+    values = decode(decoder, torch.zeros(1, 6), directions(1))
     torch.testing.assert_close(values.density, torch.tensor([2.0]).exp())
 
 
@@ -67,7 +75,7 @@ def test_second_derivatives() -> None:
         parameter.requires_grad_(False)
 
     def function(features: torch.Tensor, direction: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        values = decoder(features, direction)
+        values = decode(decoder, features, direction)
         return values.rgb, values.density
 
     inputs = (torch.randn(2, 6, dtype=torch.float64, requires_grad=True), directions(2).double().requires_grad_())
@@ -90,7 +98,8 @@ def test_conditions_stand_for_the_last_features() -> None:
     decoder, features = built(), torch.randn(9, 6)
     rows, index = torch.randn(3, 2), torch.arange(9) % 3
     features[:, 4:] = rows[index]
-    wanted, found = decoder(features, directions(9)), decoder(features[:, :4], directions(9), True, rows, index)
+    wanted = decode(decoder, features, directions(9))
+    found = decoder(Features(features[:, :4], rows, index), viewed_along(directions(9)), None)
     torch.testing.assert_close(found.density, wanted.density)
     torch.testing.assert_close(found.rgb, wanted.rgb)
 
@@ -110,12 +119,12 @@ def test_compiles_without_a_break(unchecked: None, conditioned: bool) -> None:
 def test_mixed_precision() -> None:
     decoder, features = built(), torch.randn(9, 6)
     with torch.autocast("cpu", torch.bfloat16):
-        found = decoder(features, directions(9))
-    torch.testing.assert_close(found.density, decoder(features, directions(9)).density, atol=0.05, rtol=0.05)
+        found = decode(decoder, features, directions(9))
+    torch.testing.assert_close(found.density, decode(decoder, features, directions(9)).density, atol=0.05, rtol=0.05)
 
 
 def test_no_points() -> None:
-    values = built()(torch.zeros(0, 6, requires_grad=True), torch.zeros(0, 3))
+    values = decode(built(), torch.zeros(0, 6, requires_grad=True), torch.zeros(0, 3))
     assert values.rgb is not None and values.rgb.shape == (0, 3) and values.rgb.requires_grad
 
 

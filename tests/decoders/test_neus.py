@@ -8,7 +8,7 @@ from headfields.avatar import Avatar
 from headfields.decoders import NeuSDecoder
 from headfields.deformers import Static
 from headfields.encoders import Frequency, HashGrid
-from headfields.records import Canonical, HeadState
+from headfields.records import Canonical, Features, FieldValues, HeadState
 from headfields.renderers import SurfaceRenderer, UniformSampler
 
 BOX = torch.tensor([[-0.10, -0.14, -0.12], [0.14, 0.18, 0.12]])
@@ -67,30 +67,33 @@ def test_radius_and_center_are_meters() -> None:
 def test_color_sees_normal_and_direction_and_the_distance_neither() -> None:
     made = avatar()
     at = canonical(0.1 * torch.randn(6, 3))
-    values = made.decoder(made.encoder(at, None), at.directions, canonical=at)
+    values = made.decoder(Features(made.encoder(at, None)), at, None)
     assert values.rgb is None and values.geometry is not None
     one, other = normalize(torch.randn(2, 6, 3), dim=-1).unbind(0)
-    color = made.decoder.color
-    assert not torch.allclose(color(values.geometry, one, one), color(values.geometry, one, other))
-    assert not torch.allclose(color(values.geometry, one, one), color(values.geometry, other, one))
-    flat = avatar(direction_bands=0).decoder.color
-    torch.testing.assert_close(flat(values.geometry, one, one), flat(values.geometry, other, one))
+
+    def color(decoder: NeuSDecoder, directions: torch.Tensor, normals: torch.Tensor) -> torch.Tensor:
+        return decoder.color(values.replace(canonical_normal=normals), at.replace(directions=directions), None)
+
+    assert not torch.allclose(color(made.decoder, one, one), color(made.decoder, one, other))
+    assert not torch.allclose(color(made.decoder, one, one), color(made.decoder, other, one))
+    flat = avatar(direction_bands=0).decoder
+    torch.testing.assert_close(color(flat, one, one), color(flat, other, one))
 
 
 def test_no_points_keep_a_gradient() -> None:
     made, at = avatar(), canonical(torch.zeros(0, 3))
-    values = made.decoder(made.encoder(at, None), at.directions, canonical=at)
-    rgb = made.decoder.color(values.geometry, at.directions, at.directions)
+    values = made.decoder(Features(made.encoder(at, None)), at, None)
+    rgb = made.decoder.color(values.replace(canonical_normal=at.directions), at, None)
     (values.distance.sum() + rgb.sum()).backward()
     assert rgb.shape == (0, 3) and all(parameter.grad is not None for parameter in made.decoder.parameters())
 
 
 def test_under_autocast_the_distance_stays_exact() -> None:
     made, at = avatar(), canonical(0.1 * torch.randn(50, 3))
-    features = made.encoder(at, None)
-    exact = made.decoder(features, at.directions, canonical=at).distance
+    features = Features(made.encoder(at, None))
+    exact = made.decoder(features, at, None).distance
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        torch.testing.assert_close(made.decoder(features, at.directions, canonical=at).distance, exact)
+        torch.testing.assert_close(made.decoder(features, at, None).distance, exact)
 
 
 @pytest.mark.parametrize(
@@ -107,7 +110,5 @@ def test_bad_arguments_are_named(options: dict, message: str, unchecked: None) -
     with pytest.raises(ValueError, match="radius is None outside an Avatar"):
         NeuSDecoder().build(3)
     made = avatar()
-    with pytest.raises(ValueError, match="canonical is None"):
-        made.decoder(torch.zeros(1, 8), torch.zeros(1, 3))
-    with pytest.raises(ValueError, match="normals is None"):
-        made.decoder.color(torch.zeros(1, 19), torch.zeros(1, 3))
+    with pytest.raises(ValueError, match=r"NeuSDecoder\.color: .*canonical_normal is None"):
+        made.decoder.color(FieldValues(geometry=torch.zeros(1, 19)), canonical(torch.zeros(1, 3)), None)

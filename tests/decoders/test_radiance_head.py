@@ -2,10 +2,13 @@
 
 import pytest
 import torch
+from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 
 from headfields.decoders import RadianceHead
 from headfields.ops import frequency_encoding
+from headfields.records import Features, FieldValues
+from tests.points import viewed_along
 
 
 def built(width: int = 6, **options) -> RadianceHead:
@@ -15,10 +18,14 @@ def built(width: int = 6, **options) -> RadianceHead:
     return head
 
 
+def decode(head: RadianceHead, features: Tensor, directions: Tensor, color: bool = True) -> FieldValues:
+    return head(Features(features), viewed_along(directions), None, color)
+
+
 def test_the_formulas() -> None:
     head = built(density_bias=2.0)
     features, directions = torch.randn(7, 6), torch.nn.functional.normalize(torch.randn(7, 3), dim=-1)
-    values = head(features, directions)
+    values = decode(head, features, directions)
     torch.testing.assert_close(values.density, (features @ head.density_layer.weight[0] + 2.0).exp())
     hidden, last = head.color_network[0], head.color_network[2]
     seen = torch.cat([features, frequency_encoding(directions, 4)], dim=-1)
@@ -34,11 +41,13 @@ def test_the_papers_sizes() -> None:
 
 def test_color_can_be_left_out_and_directions_too() -> None:
     features, directions = torch.randn(4, 6), torch.randn(4, 3)
-    assert built()(features, directions, color=False).rgb is None
+    assert decode(built(), features, directions, color=False).rgb is None
     head = built(direction_bands=0)
-    torch.testing.assert_close(head(features, directions).rgb, head(features, -directions).rgb)
+    torch.testing.assert_close(decode(head, features, directions).rgb, decode(head, features, -directions).rgb)
     with_directions = built()
-    assert not torch.allclose(with_directions(features, directions).rgb, with_directions(features, -directions).rgb)
+    assert not torch.allclose(
+        decode(with_directions, features, directions).rgb, decode(with_directions, features, -directions).rgb
+    )
 
 
 def test_derivatives() -> None:
@@ -47,7 +56,7 @@ def test_derivatives() -> None:
     given = [x.requires_grad_() for x in given]
 
     def run(features, directions):
-        values = head(features, directions)
+        values = decode(head, features, directions)
         return values.density, values.rgb
 
     assert gradcheck(run, given) and gradgradcheck(run, given)
@@ -56,10 +65,10 @@ def test_derivatives() -> None:
 def test_no_points_and_huge_features() -> None:
     head = built()
     empty = torch.zeros(0, 6, requires_grad=True)
-    values = head(empty, torch.zeros(0, 3))
+    values = decode(head, empty, torch.zeros(0, 3))
     (values.rgb.sum() + values.density.sum()).backward()
     assert empty.grad is not None and values.rgb.shape == (0, 3)
-    assert head(torch.full((2, 6), 1e6), torch.zeros(2, 3)).density.isfinite().all()
+    assert decode(head, torch.full((2, 6), 1e6), torch.zeros(2, 3)).density.isfinite().all()
 
 
 def test_bad_sizes(unchecked: None) -> None:

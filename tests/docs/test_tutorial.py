@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from headfields.records import Rendering
+from headfields.parts import Rendering
 
 NOTEBOOKS = sorted((Path(__file__).resolve().parents[2] / "docs" / "tutorials").glob("*.ipynb"))
 SMALLER = {

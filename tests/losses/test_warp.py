@@ -10,7 +10,8 @@ from headfields.encoders import Frequency
 from headfields.losses.base import Loss
 from headfields.losses.warp import Elastic, WarpMagnitude
 from headfields.ops.reference.log_strain import log_strain
-from headfields.records import HeadState, PixelBatch, Rendering
+from headfields.parts import Rendering
+from headfields.records import HeadState, PixelBatch
 from headfields.renderers import UniformSampler, VolumeRenderer
 from tests.shapes import uv_sphere
 from tests.test_composition import CAMERA

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from headfields.deformers import Static
-from headfields.parts import Sampler
+from headfields.parts import Field, Sampler
 from headfields.records import Canonical, FieldValues, HeadState, Rays
 from headfields.renderers import HierarchicalSampler, OccupancySampler, UniformSampler, VolumeRenderer
 
@@ -20,7 +20,7 @@ SAMPLERS = {
 }
 
 
-class Ball:
+class Ball(Field):
     """A field with matter of one density in a ball, seen through a static deformer; it counts what it is asked for."""
 
     def __init__(self, density: float = 200.0, radius: float = 0.1, box: Tensor = BOX) -> None:

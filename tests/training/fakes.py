@@ -8,7 +8,8 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
 
-from headfields.records import Camera, HeadState, PixelBatch, Rays, Rendering, Template
+from headfields.parts import Rendering
+from headfields.records import Camera, HeadState, PixelBatch, Rays, Template
 
 
 class FakeCapture:

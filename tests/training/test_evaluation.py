@@ -20,7 +20,7 @@ class Cheating(FakeAvatar):
         image = self.capture.image(frame)
         alpha = image[..., 3]
         rgb = image[..., :3] * alpha[..., None] + background * (1 - alpha[..., None])
-        from headfields.records import Rendering
+        from headfields.parts import Rendering
 
         return Rendering(rgb=rgb - self.error * alpha[..., None], opacity=alpha, depth=alpha)
 

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from headfields.avatar import Avatar, Field
+from headfields.avatar import Avatar
 from headfields.models.mononphm import code_widths
 from headfields.networks import Anchors
 from headfields.networks.latent_table import AnchoredCode

@@ -11,7 +11,7 @@ from headfields.encoders import Coordinates
 from headfields.ops.ray_box import ray_sphere
 from headfields.parts import Decoder, Deformer
 from headfields.priors import CodeStatistics
-from headfields.records import Camera, Canonical, FieldValues, HeadState, Rays
+from headfields.records import Camera, Canonical, Features, FieldValues, HeadState, Rays
 from headfields.renderers import ScheduledSharpness, SurfaceRenderer, SurfaceSampler, UnclampedAlpha
 from headfields.renderers.lighting import ColorAffine, SHLighting
 from headfields.tracking import LandmarkPoints, PriorHead, PriorTrackingOptions, TrackingPrior
@@ -60,29 +60,25 @@ class Ball(Decoder):
     gives = "distance"
     needs = ("geometry", "appearance")
     code_widths: ClassVar = {"geometry": 2, "appearance": 2}
-    takes_canonical = True
-    takes_prepared = True
 
-    def build(self, width: int) -> None:
+    def build(self, width: int, bounds: Tensor | None = None) -> None:
         assert width == 0
 
     def prepare(self, state: HeadState) -> tuple[Tensor, Tensor]:
         return state.codes["geometry"], state.codes["appearance"]
 
     def forward(
-        self, features: Tensor, directions: Tensor, color: bool = True, *, canonical: Canonical, prepared: tuple
+        self, features: Features, canonical: Canonical, prepared: tuple[Tensor, Tensor], color: bool = True
     ) -> FieldValues:
         shape, paint = (code[canonical.frame] for code in prepared)
         one = torch.ones_like(shape[:, 0])
         squeezed = canonical.points / torch.stack([one, 1 + 0.2 * shape[:, 1], one], dim=1)
         distance = squeezed.norm(dim=1) - 0.1 * (1 + 0.1 * shape[:, 0])
-        geometry = torch.cat([canonical.points, paint], dim=1)
-        return FieldValues(
-            distance=distance, geometry=geometry, rgb=self.color(geometry, directions) if color else None
-        )
+        values = FieldValues(distance=distance, geometry=torch.cat([canonical.points, paint], dim=1))
+        return values.replace(rgb=self.color(values, canonical, prepared)) if color else values
 
-    def color(self, geometry: Tensor, directions: Tensor, **further: object) -> Tensor:
-        x, y, z, first, second = geometry.unbind(dim=1)
+    def color(self, values: FieldValues, canonical: Canonical, prepared: tuple[Tensor, Tensor]) -> Tensor:
+        x, y, z, first, second = values.require("geometry")[0].unbind(dim=1)
         return 0.5 + 0.35 * torch.stack(
             [torch.sin(40 * x + first), torch.sin(50 * y + 20 * z + second), torch.sin(35 * (x + y) + first - second)],
             1,

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from headfields.networks.latent_table import AnchoredCode
-from headfields.records import Camera, Rays, Rendering
+from headfields.parts import Rendering
+from headfields.records import Camera, Rays
 from headfields.tracking.prior.energy import code_terms, color_term, landmark_term, mask_term
 from headfields.tracking.prior.landmarks import PosedLandmarks
 from headfields.tracking.prior.observation import RayBatch
