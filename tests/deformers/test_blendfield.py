@@ -205,7 +205,7 @@ def test_colors_blended_in_place_of_points(decoder: Any, tmp_path: Path) -> None
     later = field.color(field.decode(canonical, color=False), canonical)
     torch.testing.assert_close(later.rgb, values.rgb)
     features = avatar.encoder(canonical, None)
-    plain = avatar.decoder.decoder(features, canonical.directions)  # type: ignore[operator,union-attr]
+    plain = avatar.decoder.decoder(Features(features), canonical, None)  # type: ignore[operator,union-attr]
     residual = avatar.conditions[0](canonical, avatar.conditions[0].prepare(state()))  # type: ignore[operator,union-attr]
     torch.testing.assert_close(values.density, plain.density)
     torch.testing.assert_close(values.rgb, (plain.rgb.logit() + residual).sigmoid())
