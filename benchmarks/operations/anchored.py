@@ -11,7 +11,7 @@ from torch.nn import functional
 from benchmarks.case import OURS, Case, Contestant, Maker, Settings
 from headfields.decoders import AnchoredDecoder
 from headfields.networks import Anchors, head_anchors
-from headfields.records import Canonical, Features, HeadState, Template
+from headfields.records import Canonical, HeadState, Template
 from headfields.synthetic.head.model import procedural_head
 
 TITLE = "Local networks at anchors"

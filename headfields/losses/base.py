@@ -13,7 +13,8 @@ from jaxtyping import Bool, Float, Integer
 from torch import Tensor
 
 from headfields.data.labels import labels_of
-from headfields.records import Canonical, PixelBatch, Rendering
+from headfields.parts import Field, Rendering
+from headfields.records import Canonical, PixelBatch
 
 
 @runtime_checkable
@@ -57,12 +58,25 @@ def samples_of(name: str, rendering: Rendering) -> tuple[Canonical, Float[Tensor
     Raises:
         ValueError: the rendering was made in evaluation mode; `name` is the loss's.
     """
-    if rendering.canonical is None or rendering.weights is None or rendering.field is None:
+    if rendering.canonical is None or rendering.weights is None:
         raise ValueError(
             f"{name} loss: the rendering has no canonical samples; an avatar keeps them in training mode "
             "(avatar.train()), where corrections are on"
         )
     return rendering.canonical.detach(), rendering.weights.detach()
+
+
+def field_of(name: str, rendering: Rendering) -> Field:
+    """The field of a rendering in training mode.
+
+    Raises:
+        ValueError: the rendering was made in evaluation mode; `name` is the loss's.
+    """
+    if rendering.field is None:
+        raise ValueError(
+            f"{name} loss: the rendering has no field; an avatar keeps it in training mode (avatar.train())"
+        )
+    return rendering.field
 
 
 def in_regions(label: Integer[Tensor, " n"], *regions: str) -> Bool[Tensor, " n"]:

@@ -14,8 +14,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from headfields.deformers.blendfield import Blendfield, mixed
-from headfields.losses.base import check_positive, samples_of, zero_of
-from headfields.records import HeadState, PixelBatch, Rendering
+from headfields.losses.base import check_positive, field_of, samples_of, zero_of
+from headfields.parts import Field, Rendering
+from headfields.records import HeadState, PixelBatch
 
 
 class _BlendfieldLoss(ABC):
@@ -28,8 +29,9 @@ class _BlendfieldLoss(ABC):
         """The loss; `batch` is ignored."""
         points, frame = _draw_points(self.name, rendering, self.samples)
         loss = zero_of(rendering)
-        for blendfield in _blendfields(self.name, rendering):
-            loss = loss + self.sum_over(blendfield, points, frame, rendering.field.state) / max(len(points), 1)
+        field = field_of(self.name, rendering)
+        for blendfield in _blendfields(self.name, field):
+            loss = loss + self.sum_over(blendfield, points, frame, field.state) / max(len(points), 1)
         return loss
 
     @abstractmethod
@@ -152,13 +154,12 @@ def _draw_points(name: str, rendering: Rendering, count: int) -> tuple[Float[Ten
     return canonical.points[drawn], canonical.frame[drawn]
 
 
-def _blendfields(name: str, rendering: Rendering) -> list[Blendfield]:
-    deformer = rendering.field.avatar.deformer
-    blendfields = [part for part in deformer.modules() if isinstance(part, Blendfield)]
+def _blendfields(name: str, field: Field) -> list[Blendfield]:
+    blendfields = [part for part in field.deformer.modules() if isinstance(part, Blendfield)]
     if not blendfields:
         raise ValueError(
-            f"{name} loss: the avatar's deformer {type(deformer).__name__} has no Blendfield; put one into its Chain, "
-            "or leave the loss out"
+            f"{name} loss: the avatar's deformer {type(field.deformer).__name__} has no Blendfield; "
+            "put one into its Chain, or leave the loss out"
         )
     return blendfields
 

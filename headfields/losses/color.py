@@ -9,7 +9,8 @@ from torch.nn import functional
 
 from headfields.data.labels import labels_of
 from headfields.losses.base import check_rays, in_regions, mean_over_rays
-from headfields.records import PixelBatch, Rendering
+from headfields.parts import Rendering
+from headfields.records import PixelBatch
 
 
 @dataclass(frozen=True)

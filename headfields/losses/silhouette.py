@@ -17,7 +17,8 @@ from headfields.losses.base import check_positive, check_rays, mean_over_rays
 from headfields.ops._checks import check_floating, check_same_device, check_shape
 from headfields.ops.antialias import Crossings
 from headfields.ops.uv import bilinear_weights
-from headfields.records import PixelBatch, Record, Rendering
+from headfields.parts import Rendering
+from headfields.records import PixelBatch, Record
 
 
 @dataclass(frozen=True)

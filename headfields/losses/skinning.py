@@ -11,7 +11,8 @@ from torch import Tensor
 
 from headfields.deformers.skinning_weights import SkinningWeights
 from headfields.losses.base import check_positive, zero_of
-from headfields.records import PixelBatch, Rendering
+from headfields.parts import Rendering
+from headfields.records import PixelBatch
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from headfields.data.labels import labels_of
-from headfields.losses.base import check_positive, check_rays, in_regions, mean_over_rays, samples_of, zero_of
-from headfields.records import PixelBatch, Rendering
+from headfields.losses.base import check_positive, check_rays, field_of, in_regions, mean_over_rays, samples_of, zero_of
+from headfields.parts import Rendering
+from headfields.records import PixelBatch
 
 
 @dataclass(frozen=True)
@@ -46,11 +47,13 @@ class Eikonal:
             raise ValueError(f"{self.name} loss: the rendering has no gradients; render with a SurfaceRenderer")
         if self.elsewhere:
             canonical, _ = samples_of(self.name, rendering)
-            (low, high), field, like = rendering.field.posed_bounds(), rendering.field, canonical.points
+            field, like = field_of(self.name, rendering), canonical.points
+            low, high = field.posed_bounds()
             points = low + torch.rand(self.elsewhere, 3, dtype=like.dtype, device=like.device) * (high - low)
             frame = torch.randint(len(field.state), (self.elsewhere,), device=like.device)
             mapped, values = field.signed_distance(points, frame)
-            gradient = torch.cat([gradient, values.gradient[mapped.valid]])
+            (elsewhere,) = values.require("gradient")
+            gradient = torch.cat([gradient, elsewhere[mapped.valid]])
         length = (gradient.square().sum(dim=-1) + 1e-12).sqrt()  # has derivatives at 0
         return (length - 1).square().sum() / max(len(gradient), 1)
 
@@ -133,7 +136,8 @@ class SurfacePrior:
         if step >= self.until:
             return zero_of(rendering)
         samples_of(self.name, rendering)
-        field, vertices = rendering.field, rendering.field.state.vertices.detach()
+        field = field_of(self.name, rendering)
+        vertices = field.state.vertices.detach()
         faces, device = self.faces.to(vertices.device), vertices.device
         frame = torch.randint(len(vertices), (self.samples,), device=device)
         corners = vertices[frame[:, None], faces[torch.randint(len(faces), (self.samples,), device=device)]]
@@ -142,6 +146,7 @@ class SurfacePrior:
         mesh_normal = torch.linalg.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
         mesh_normal = functional.normalize(mesh_normal, dim=-1)
         mapped, values = field.signed_distance(points, frame)
-        error = 100 * values.distance.abs() + self.normals * (1 - (values.normal * mesh_normal).sum(dim=-1))
+        distance, normal = values.require("distance", "normal")
+        error = 100 * distance.abs() + self.normals * (1 - (normal * mesh_normal).sum(dim=-1))
         error = torch.where(mapped.valid, error, 0.0).sum() / self.samples
         return error * (1 - step / self.until)

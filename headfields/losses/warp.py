@@ -9,10 +9,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from headfields.losses.base import check_positive, check_rays, mean_over_rays, samples_of, zero_of
+from headfields.losses.base import check_positive, check_rays, field_of, mean_over_rays, samples_of, zero_of
 from headfields.ops.log_strain import log_strain
-from headfields.parts import Correction
-from headfields.records import Canonical, PixelBatch, Rendering
+from headfields.parts import Correction, Rendering
+from headfields.records import Canonical, PixelBatch
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,8 @@ class WarpMagnitude:
 
 
 def _corrections(name: str, rendering: Rendering, samples: Canonical, jacobians: bool = False) -> list[Correction]:
+    field = field_of(name, rendering)
     try:
-        return rendering.field.corrections(samples.posed_points, samples.frame, jacobians)
+        return field.corrections(samples.posed_points, samples.frame, jacobians)
     except ValueError as error:
         raise ValueError(f"{name} loss: {error}") from error

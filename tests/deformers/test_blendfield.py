@@ -13,7 +13,7 @@ from headfields.deformers import Blendfield, Chain, ErrorWarp, InverseSkinning, 
 from headfields.encoders import ColorFields, HashGrid
 from headfields.networks.field_basis import BlendCoefficients
 from headfields.parts import Deformer
-from headfields.records import HeadState
+from headfields.records import Features, HeadState
 from headfields.renderers import UniformSampler, VolumeRenderer
 from tests.deformers.skeleton import bend, posed, tube
 from tests.shapes import uv_sphere
