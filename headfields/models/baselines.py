@@ -11,7 +11,8 @@ from headfields.decoders import NeRFDecoder
 from headfields.deformers import Static
 from headfields.encoders import HashGrid
 from headfields.ops.triangle_bvh import TriangleBVH
-from headfields.records import Camera, HeadState, Rendering, Template
+from headfields.parts import Rendering
+from headfields.records import Camera, HeadState, Template
 from headfields.renderers import OccupancySampler, VolumeRenderer
 
 

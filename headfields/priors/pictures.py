@@ -7,9 +7,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from headfields.avatar import Avatar
-from headfields.parts import Field
 from headfields.ops.triangle_bvh import TriangleBVH
 from headfields.ops.vertex_geometry import vertex_normals
+from headfields.parts import Field
 from headfields.priors.codes import PriorCodes
 from headfields.priors.scans import MeshScans
 from headfields.records import Camera, Rays

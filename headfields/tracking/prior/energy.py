@@ -5,7 +5,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from headfields.networks.latent_table import AnchoredCode
-from headfields.records import Camera, Rendering
+from headfields.parts import Rendering
+from headfields.records import Camera
 from headfields.tracking.prior.landmarks import CHIN, EYELIDS, MOUTH, PosedLandmarks
 from headfields.tracking.prior.observation import RayBatch
 from headfields.tracking.prior.options import EnergyWeights

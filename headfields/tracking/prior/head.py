@@ -13,8 +13,9 @@ from headfields.avatar import Avatar
 from headfields.models.mononphm import code_widths
 from headfields.networks import Anchors
 from headfields.networks.latent_table import AnchoredCode
+from headfields.parts import Field, Rendering
 from headfields.priors import CodeStatistics, Prior
-from headfields.records import Camera, HeadState, Rays, Rendering
+from headfields.records import Camera, HeadState, Rays
 from headfields.renderers import ScheduledSharpness, SurfaceRenderer, SurfaceSampler, UnclampedAlpha
 from headfields.renderers.lighting import ColorAffine, SHLighting
 from headfields.tracking.prior.landmarks import LandmarkPoints, PosedLandmarks
