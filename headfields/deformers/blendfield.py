@@ -7,8 +7,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from headfields.deformers.jacobian import point_jacobian
-from headfields.deformers.static import ray_box
 from headfields.networks.field_basis import BasisFields, BasisKind, BlendCoefficients
+from headfields.ops.ray_box import ray_box
 from headfields.parts import Correction, Deformer
 from headfields.records import Canonical, HeadState, Rays
 

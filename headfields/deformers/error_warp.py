@@ -8,11 +8,11 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
-from headfields.deformers.static import ray_box
 from headfields.networks.latent_table import LatentTable
 from headfields.networks.mlp import MLP
 from headfields.ops.frequency import frequency_encoding, frequency_window
 from headfields.ops.mlp_tangents import mlp_tangents
+from headfields.ops.ray_box import ray_box
 from headfields.ops.rotations import left_jacobian, rotation_from_log_quaternion
 from headfields.parts import Correction, Deformer
 from headfields.records import Canonical, HeadState, Rays

@@ -6,7 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from headfields.ops.hash_grid import HashGridLayout, hash_grid
+from headfields.ops.hash_grid import hash_grid
+from headfields.ops.hash_grid_layout import HashGridLayout
 from headfields.parts import Encoder
 from headfields.records import Canonical
 

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from headfields.heads.mouth.closing import close_mouth, mouth_loop
 from headfields.ops._checks import check_floating
-from headfields.ops.skinning import blend_shapes, rotation_matrices
+from headfields.ops.rotations import rotation_matrices
+from headfields.ops.skinning import blend_shapes
 from headfields.records import HeadState, Template
 
 __all__ = ["BlendshapeHead"]

@@ -12,8 +12,8 @@ from headfields.mesh.distances import SurfaceDistances, SurfaceTree
 from headfields.mesh.mesh import Mesh
 from headfields.ops._checks import check_floating, check_shape
 from headfields.ops.rigid import nearest_rotation
+from headfields.ops.rotations import rotation_matrices
 from headfields.ops.similarity import Similarity
-from headfields.ops.skinning import rotation_matrices
 from headfields.records import Record
 
 

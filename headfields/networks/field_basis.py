@@ -9,8 +9,9 @@ from torch import Tensor, nn
 
 from headfields.networks.mlp import MLP
 from headfields.ops.frequency import frequency_encoding
-from headfields.ops.hash_grid import HashGridLayout, hash_grid
-from headfields.ops.skinning import rotation_matrices
+from headfields.ops.hash_grid import hash_grid
+from headfields.ops.hash_grid_layout import HashGridLayout
+from headfields.ops.rotations import rotation_matrices
 from headfields.parts import Part
 from headfields.records import HeadState
 

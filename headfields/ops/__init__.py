@@ -13,7 +13,8 @@ from headfields.ops.compositing import (
 )
 from headfields.ops.frequency import frequency_encoding, frequency_window
 from headfields.ops.grouped import GroupedRows, group_rows
-from headfields.ops.hash_grid import HashGridLayout, hash_grid
+from headfields.ops.hash_grid import hash_grid
+from headfields.ops.hash_grid_layout import HashGridLayout
 from headfields.ops.implicit import implicit_root
 from headfields.ops.interpolate_rows import interpolate_rows, scatter_rows
 from headfields.ops.log_strain import log_strain
@@ -30,6 +31,7 @@ from headfields.ops.rotations import (
     rotation_from_6d,
     rotation_from_log_quaternion,
     rotation_from_quaternion,
+    rotation_matrices,
     rotations_from,
 )
 from headfields.ops.sampling import inverse_cdf, merge, stratified, uniform_step
@@ -38,7 +40,6 @@ from headfields.ops.skinning import (
     joint_transforms,
     linear_blend_skinning,
     pose_features,
-    rotation_matrices,
 )
 from headfields.ops.softplus import softplus
 from headfields.ops.spherical_harmonics import spherical_harmonics

@@ -65,7 +65,7 @@ def march(
     check_same_device("march", origins=origins, near=near, occupied=occupied, aabb=aabb)
     dtype = near.dtype
     return Samples(
-        *_march(
+        *march_lattice(
             origins.detach().to(dtype),
             directions.detach().to(dtype),
             near.detach(),
@@ -161,7 +161,7 @@ def _(points: Tensor, occupied: Tensor, aabb: Tensor) -> Tensor:
 
 
 @torch.library.custom_op("headfields::march", mutates_args=())
-def _march(
+def march_lattice(
     origins: Tensor | None, directions: Tensor | None, near: Tensor, far: Tensor, jitter: Tensor | None,
     occupied: Tensor | None, aabb: Tensor | None, step: float, cone_angle: float, budget: int, op: str,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
@@ -212,7 +212,7 @@ def _check_budget(op: str, total: int, budget: int, rays: int) -> None:
         )
 
 
-@_march.register_fake
+@march_lattice.register_fake
 def _(
     origins: Tensor | None, directions: Tensor | None, near: Tensor, far: Tensor, jitter: Tensor | None,
     occupied: Tensor | None, aabb: Tensor | None, step: float, cone_angle: float, budget: int, op: str,

@@ -5,7 +5,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from headfields.ops._checks import check_floating, check_shape
-from headfields.ops.skinning import rotation_matrices
+from headfields.ops.rotations import rotation_matrices
 
 __all__ = ["fit_rigid", "nearest_rotation", "rigid_transform"]
 

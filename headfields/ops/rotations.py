@@ -1,4 +1,7 @@
-"""Conversions between ways to write a rotation, in PyTorch: any device and float dtype; a batch of 0 is legal."""
+"""Rotations: matrices from axis-angle vectors, quaternions and six numbers, the inverse, and the Jacobian of SO(3).
+
+Plain PyTorch: any device and float dtype; a batch of 0 is legal.
+"""
 
 from typing import Literal
 
@@ -7,7 +10,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from headfields.ops._checks import check_floating, check_shape
-from headfields.ops.skinning import _SERIES_BELOW, _series, rotation_matrices
 
 RotationForm = Literal["axis_angle", "quaternion", "6d", "matrix"]
 
@@ -18,8 +20,44 @@ __all__ = [
     "rotation_from_6d",
     "rotation_from_log_quaternion",
     "rotation_from_quaternion",
+    "rotation_matrices",
     "rotations_from",
 ]
+
+_SERIES_BELOW = 0.25  # squared angle under which the series is used; 8 terms are then exact to float64 rounding
+
+
+def rotation_matrices(axis_angle: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3 3"]:
+    """Rotation matrices of axis-angle vectors (Rodrigues' formula), smooth everywhere, 0 included.
+
+    Args:
+        axis_angle: (..., 3) unit axis times angle, radians.
+
+    Returns:
+        (..., 3, 3) matrices that act on column vectors.
+
+    Raises:
+        TypeError: `axis_angle` is not a floating-point tensor.
+        ValueError: its last axis is not 3.
+
+    Differentiability: any order; near 0 a power series in the squared angle takes the place of the quotients.
+    """
+    check_floating("rotation_matrices", "axis_angle", axis_angle)
+    check_shape("rotation_matrices", "axis_angle", axis_angle, "... 3")
+    square = (axis_angle * axis_angle).sum(-1)
+    small = square < _SERIES_BELOW
+    # Both branches are evaluated, so each sees an argument at which it and its derivatives are finite.
+    angle = torch.where(small, torch.ones_like(square), square).sqrt()
+    near = torch.where(small, square, torch.zeros_like(square))
+    a = torch.where(small, _series(near, 1), angle.sin() / angle)
+    half = (0.5 * angle).sin() / angle
+    b = torch.where(small, _series(near, 2), 2 * half * half)
+    x, y, z = axis_angle.unbind(-1)
+    ax, ay, az = a * x, a * y, a * z
+    bxy, bxz, byz = b * x * y, b * x * z, b * y * z
+    xx, yy, zz = b * x * x, b * y * y, b * z * z
+    entries = (1 - yy - zz, bxy - az, bxz + ay, bxy + az, 1 - xx - zz, byz - ax, bxz - ay, byz + ax, 1 - xx - yy)
+    return torch.stack(entries, dim=-1).unflatten(-1, (3, 3))
 
 
 def rotations_from(values: Float[Tensor, "..."], form: RotationForm, rows: bool = False) -> Float[Tensor, "*batch 3 3"]:
@@ -213,6 +251,18 @@ def axis_angle(rotations: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*batch 
     for k in range(9, -1, -1):  # 2 asin(s) / s = 2 sum_k (2k)! / (4^k k!^2 (2k + 1)) s^2k
         series = series * near + _ARCSINE[k]
     return vector * torch.where(small, series, far)[..., None]
+
+
+def _series(square: Tensor, first: int) -> Tensor:
+    """sum_k (-square)^k / (first + 2k)!: sin(x)/x, (1 - cos x)/x^2 and (x - sin x)/x^3 for first = 1, 2 and 3."""
+    total = torch.zeros_like(square)
+    coefficients, factor = [], (1.0, 0.5, 1 / 6)[first - 1]
+    for k in range(8):
+        coefficients.append(factor)
+        factor /= -(first + 2 * k + 1) * (first + 2 * k + 2)
+    for coefficient in reversed(coefficients):
+        total = total * square + coefficient
+    return total
 
 
 def _arcsine() -> list[float]:

@@ -12,8 +12,7 @@ from torch import Tensor
 from headfields.ops import compositing
 from headfields.ops._checks import check_floating, check_same_device, check_shape
 from headfields.ops.dispatch import native, use_native, use_warp
-from headfields.ops.occupancy import DEFAULT_BUDGET, check_range, check_step
-from headfields.ops.occupancy import _march as _march_op
+from headfields.ops.occupancy import DEFAULT_BUDGET, check_range, check_step, march_lattice
 from headfields.ops.reference import sampling as reference
 from headfields.ops.warp_launch import launch
 from headfields.records import Samples
@@ -188,7 +187,7 @@ def uniform_step(
     check_step("uniform_step", step, cone_angle)
     shift = None if jitter is None else jitter.detach().to(near.dtype)
     near, far = near.detach(), far.detach()
-    return Samples(*_march_op(None, None, near, far, shift, None, None, step, cone_angle, budget, "uniform_step"))
+    return Samples(*march_lattice(None, None, near, far, shift, None, None, step, cone_angle, budget, "uniform_step"))
 
 
 @torch.library.custom_op("headfields::inverse_cdf", mutates_args=())

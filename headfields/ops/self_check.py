@@ -119,7 +119,8 @@ def check_hash_grid(device: torch.device) -> Pairs:
     """A dense level of a grid, and the gradient of its table, against PyTorch's `grid_sample`."""
     from torch.nn.functional import grid_sample
 
-    from headfields.ops.hash_grid import HashGridLayout, hash_grid
+    from headfields.ops.hash_grid import hash_grid
+    from headfields.ops.hash_grid_layout import HashGridLayout
 
     generator = torch.Generator().manual_seed(2)
     cells = 8

@@ -1,4 +1,4 @@
-"""Skeletons and skinning: rotations, joint chains, blendshapes and linear blend skinning.
+"""Skeletons and skinning: joint chains, blendshapes and linear blend skinning.
 
 Everything here is matrix products in PyTorch, so it runs on any device and in any float dtype and is differentiable
 to second order in every floating argument; a batch of 0 is legal. The model is that of SMPL (Loper et al. 2015,
@@ -12,61 +12,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from headfields.ops._checks import check_floating, check_same_device, check_shape
+from headfields.ops.rotations import rotation_matrices
 
 __all__ = [
     "blend_shapes",
     "joint_transforms",
     "linear_blend_skinning",
     "pose_features",
-    "rotation_matrices",
 ]
-
-_SERIES_BELOW = 0.25  # squared angle under which the series is used; 8 terms are then exact to float64 rounding
-
-
-def _series(square: Tensor, first: int) -> Tensor:
-    """sum_k (-square)^k / (first + 2k)!: sin(x)/x, (1 - cos x)/x^2 and (x - sin x)/x^3 for first = 1, 2 and 3."""
-    total = torch.zeros_like(square)
-    coefficients, factor = [], (1.0, 0.5, 1 / 6)[first - 1]
-    for k in range(8):
-        coefficients.append(factor)
-        factor /= -(first + 2 * k + 1) * (first + 2 * k + 2)
-    for coefficient in reversed(coefficients):
-        total = total * square + coefficient
-    return total
-
-
-def rotation_matrices(axis_angle: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3 3"]:
-    """Rotation matrices of axis-angle vectors (Rodrigues' formula), smooth everywhere, 0 included.
-
-    Args:
-        axis_angle: (..., 3) unit axis times angle, radians.
-
-    Returns:
-        (..., 3, 3) matrices that act on column vectors.
-
-    Raises:
-        TypeError: `axis_angle` is not a floating-point tensor.
-        ValueError: its last axis is not 3.
-
-    Differentiability: any order; near 0 a power series in the squared angle takes the place of the quotients.
-    """
-    check_floating("rotation_matrices", "axis_angle", axis_angle)
-    check_shape("rotation_matrices", "axis_angle", axis_angle, "... 3")
-    square = (axis_angle * axis_angle).sum(-1)
-    small = square < _SERIES_BELOW
-    # Both branches are evaluated, so each sees an argument at which it and its derivatives are finite.
-    angle = torch.where(small, torch.ones_like(square), square).sqrt()
-    near = torch.where(small, square, torch.zeros_like(square))
-    a = torch.where(small, _series(near, 1), angle.sin() / angle)
-    half = (0.5 * angle).sin() / angle
-    b = torch.where(small, _series(near, 2), 2 * half * half)
-    x, y, z = axis_angle.unbind(-1)
-    ax, ay, az = a * x, a * y, a * z
-    bxy, bxz, byz = b * x * y, b * x * z, b * y * z
-    xx, yy, zz = b * x * x, b * y * y, b * z * z
-    entries = (1 - yy - zz, bxy - az, bxz + ay, bxy + az, 1 - xx - zz, byz - ax, bxz - ay, byz + ax, 1 - xx - yy)
-    return torch.stack(entries, dim=-1).unflatten(-1, (3, 3))
 
 
 def pose_features(rotations: Float[Tensor, "*batch j 3 3"]) -> Float[Tensor, "*batch p"]:

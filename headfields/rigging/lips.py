@@ -11,8 +11,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from headfields.mesh.mesh import Mesh
+from headfields.ops.vertex_geometry import vertex_normals
 from headfields.rigging.mending import close_pinholes
-from headfields.rigging.registration import vertex_normals
 
 __all__ = ["Cut", "cut_lips", "lip_sides", "lips_parted"]
 

@@ -15,6 +15,7 @@ from headfields.heads.skinned import SkinnedHead
 from headfields.mesh.mesh import Mesh
 from headfields.ops.similarity import Similarity, fit_similarity
 from headfields.ops.triangle_bvh import TriangleBVH
+from headfields.ops.vertex_geometry import vertex_normals
 from headfields.retargeting.surface import HeadSurface
 from headfields.retargeting.transfer import Correspondence
 from headfields.rigging.eyes import eyes_look_closed
@@ -22,7 +23,7 @@ from headfields.rigging.landmarks import ScanLandmarks, find_scan_landmarks, lan
 from headfields.rigging.lips import Cut, cut_lips, lip_sides, lips_parted
 from headfields.rigging.mending import close_pinholes, join_seams
 from headfields.rigging.mouth import hidden_faces, inside_of_mouth, paint_inside, with_inner_mouth
-from headfields.rigging.registration import DEFAULT_STAGES, Registration, Stage, register, settle, vertex_normals
+from headfields.rigging.registration import DEFAULT_STAGES, Registration, Stage, register, settle
 from headfields.rigging.rigged_template import RiggedTemplate, triangle_landmarks
 from headfields.rigging.transfer import (
     correspond,

@@ -19,7 +19,7 @@ from tqdm import tqdm
 from headfields.data.formats.insta_writer import CapturedFrame, write_insta
 from headfields.heads.flame.files import flame_arrays
 from headfields.heads.flame.model import FlameHead
-from headfields.ops.skinning import rotation_matrices
+from headfields.ops.rotations import rotation_matrices
 from headfields.records import Camera, HeadState
 from headfields.synthetic.head.model import procedural_head, procedural_head_arrays
 from headfields.synthetic.scans.sampler import HeadSampler

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from headfields.data.errors import CaptureError
 from headfields.ops.rigid import fit_rigid
-from headfields.ops.skinning import rotation_matrices
+from headfields.ops.rotations import rotation_matrices
 from headfields.synthetic.tracking_error import TRUTH
 from headfields.tracking.rig.body import BodyPose, TrackedBody
 

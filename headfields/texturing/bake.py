@@ -14,8 +14,9 @@ from headfields.ops.srgb import linear_from_srgb, srgb_from_linear
 from headfields.ops.texture import fill_texels, mip_pyramid, sample_texture
 from headfields.ops.triangle_bvh import TriangleBVH
 from headfields.ops.uv import UVRasterizer
+from headfields.ops.vertex_geometry import vertex_normals
 from headfields.records import Camera, Record
-from headfields.renderers.mesh import MeshRenderer, vertex_normals
+from headfields.renderers.mesh import MeshRenderer
 from headfields.texturing.exposure import view_gains
 from headfields.texturing.images import PosedImages
 

@@ -5,7 +5,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from headfields.ops.rigid import nearest_rotation, rigid_transform
-from headfields.ops.skinning import rotation_matrices
+from headfields.ops.rotations import rotation_matrices
 from headfields.records import Camera
 
 __all__ = ["landmark_pose"]

@@ -9,7 +9,7 @@ import torch
 
 from headfields.data import Capture, load_capture, view_yaw, yaw_balanced_weights
 from headfields.data.balance import yaw_bins
-from headfields.ops.skinning import rotation_matrices
+from headfields.ops.rotations import rotation_matrices
 from headfields.records import Camera, HeadState, Template
 from tests.shapes import uv_sphere
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from headfields.mesh import Mesh, align_to_surface, extract
-from headfields.ops.skinning import rotation_matrices
+from headfields.ops.rotations import rotation_matrices
 from headfields.retargeting import Similarity
 from tests.ops.test_marching_cubes import BOX
 

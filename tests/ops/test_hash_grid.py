@@ -4,7 +4,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headfields.ops import dispatch
-from headfields.ops.hash_grid import HashGridLayout, hash_grid
+from headfields.ops.hash_grid import hash_grid
+from headfields.ops.hash_grid_layout import HashGridLayout
 from headfields.ops.reference import hash_grid as reference
 from tests.backends import BACKENDS
 

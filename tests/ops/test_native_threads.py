@@ -12,7 +12,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from headfields.ops.dispatch import native
-from headfields.ops.hash_grid import HashGridLayout, hash_grid
+from headfields.ops.hash_grid import hash_grid
+from headfields.ops.hash_grid_layout import HashGridLayout
 from headfields.ops.spherical_harmonics import spherical_harmonics
 from headfields.ops.triangle_bvh import TriangleBVH
 

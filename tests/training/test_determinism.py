@@ -54,7 +54,7 @@ def kernels() -> list[torch.Tensor]:
     """Values and gradients of every operation of an INSTA step, at sizes that several threads share."""
     from headfields.ops import TriangleBVH, hash_grid, spherical_harmonics
     from headfields.ops.compositing import composite, weights_from_density
-    from headfields.ops.hash_grid import HashGridLayout
+    from headfields.ops.hash_grid_layout import HashGridLayout
     from headfields.ops.occupancy import march
     from tests.shapes import uv_sphere
 

@@ -7,7 +7,7 @@ import torch
 
 from headfields.ops import hash_grid, spherical_harmonics
 from headfields.ops.compositing import weights_from_density
-from headfields.ops.hash_grid import HashGridLayout
+from headfields.ops.hash_grid_layout import HashGridLayout
 from headfields.training import NanLossError, Trainer
 from tests.training.ball import BallCapture, ball_trainer
 from tests.training.fakes import FakeAvatar, FakeCapture

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from headfields.ops.skinning import rotation_matrices
+from headfields.ops.rotations import rotation_matrices
 from headfields.synthetic.scene.motion import JAW_OPEN, head_motion, sum_of_sines
 
 __all__ = ["HELD_OUT", "PARTS", "Kind", "RigMotion", "chair_motion", "talk_motion"]

@@ -4,7 +4,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from headfields.ops.rigid import rigid_transform
-from headfields.ops.skinning import rotation_matrices
+from headfields.ops.rotations import rotation_matrices
 from headfields.records import Camera, Rays
 
 __all__ = ["head_camera", "head_rays", "world_points"]

@@ -6,8 +6,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from headfields.ops.rotations import left_jacobian
-from headfields.ops.skinning import rotation_matrices
+from headfields.ops.rotations import left_jacobian, rotation_matrices
 from headfields.records import HeadState, Record
 from headfields.rigging.rigged_template import RiggedTemplate
 

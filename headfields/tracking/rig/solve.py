@@ -7,8 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from headfields.ops.rotations import axis_angle
-from headfields.ops.skinning import rotation_matrices
+from headfields.ops.rotations import axis_angle, rotation_matrices
 from headfields.tracking.failures import FrameFailure
 from headfields.tracking.landmark_pose import landmark_pose
 from headfields.tracking.rig.body import BodyPose, TrackedBody

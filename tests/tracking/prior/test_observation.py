@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from headfields.data import CaptureError
-from headfields.ops.skinning import rotation_matrices
+from headfields.ops.rotations import rotation_matrices
 from headfields.tracking import FACER_LABELS, FrameFailure, LabelClasses, PriorObservation
 from headfields.tracking.prior.observation import find_landmarks, prior_observation
 from tests.tracking.prior.ball import BallRecording, ball_landmarks, tiny_options

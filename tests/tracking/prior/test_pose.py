@@ -3,8 +3,7 @@
 import pytest
 import torch
 
-from headfields.ops.rotations import axis_angle
-from headfields.ops.skinning import rotation_matrices
+from headfields.ops.rotations import axis_angle, rotation_matrices
 from headfields.records import Camera
 from headfields.tracking import landmark_pose
 from headfields.tracking.prior.pose import head_camera, head_rays, world_points
