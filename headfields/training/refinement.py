@@ -19,9 +19,8 @@ from torch.nn import functional
 
 from headfields.metrics import image as metrics
 from headfields.ops.rigid import rigid_transform
-from headfields.ops.rotations import axis_angle
+from headfields.ops.rotations import axis_angle, rotation_matrices
 from headfields.ops.skinning import blend_shapes
-from headfields.ops.rotations import rotation_matrices
 from headfields.parts import Rendering
 from headfields.records import Camera, HeadState
 from headfields.training.frames import choose_frames, device_of, truth_of
