@@ -144,7 +144,7 @@ def load_avatar(run: RunFolder, config: dict[str, Any], memory: int) -> Any:
     if not newer:
         raise CommandError(f"{run.path} has neither an avatar nor a checkpoint yet; headfields train makes them")
     avatar = build(config["model"], config["arguments"], capture_of(config, None, memory))
-    checkpoint.first_whole(newer, lambda path: checkpoint.load_weights(path, avatar))
+    checkpoint.load_newest(newer, lambda path: checkpoint.load_weights(path, avatar))
     return avatar
 
 
@@ -160,8 +160,8 @@ def evenly_spaced(frames: list[int], limit: int | None) -> list[int]:
 @contextlib.contextmanager
 def one_line_errors() -> Iterator[None]:
     """Turns errors of training that are no mistake in the program into a `CommandError`."""
-    from headfields.training.ranks import PeerError
-    from headfields.training.trainer import NanLossError
+    from headfields.runs.progress import NanLossError
+    from headfields.training.processes import PeerError
 
     try:
         yield

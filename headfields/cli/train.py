@@ -81,9 +81,10 @@ def train(
     from headfields.cli import runs
     from headfields.runs.folder import writing
     from headfields.runs.lock import run_lock
-    from headfields.training.ranks import PeerError
+    from headfields.runs.progress import NanLossError
+    from headfields.training.processes import PeerError
     from headfields.training.recipes import recipe_of
-    from headfields.training.trainer import NanLossError, Trainer
+    from headfields.training.trainer import Trainer
 
     run, before = runs.start_or_resume(out, resume)
     recipe = recipe_of(model)
@@ -139,14 +140,14 @@ def train(
                 avatar.save(run.avatar)
 
         try:
-            trainer.ranks.first_does(begin)
+            trainer.processes.on_first(begin)
             result = trainer.fit(steps=options["steps"], minutes=options["minutes"], resume=resume)
-            trainer.ranks.first_does(end)
+            trainer.processes.on_first(end)
         except (PeerError, NanLossError):
-            if trainer.ranks.first:
+            if trainer.processes.is_first:
                 raise
             return  # process 0 reports the error; it would be killed first if this process exited with 1
-        if not trainer.ranks.first:
+        if not trainer.processes.is_first:
             return
     if result.interrupted:
         raise Interrupted(f"interrupted at step {result.step}; the same command with --resume goes on from there")

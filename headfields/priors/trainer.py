@@ -24,11 +24,10 @@ from headfields.priors.scans.batch import generator
 from headfields.priors.schedule import PriorSchedule
 from headfields.priors.training_log import PriorTrainingLog
 from headfields.runs import checkpoint
-from headfields.runs.checkpoint import Progress
 from headfields.runs.folder import RunFolder, write_picture
 from headfields.runs.interrupts import InterruptFlag
 from headfields.runs.lock import run_lock
-from headfields.training.trainer import NanLossError
+from headfields.runs.progress import NanLossError, Progress
 
 __all__ = ["PriorResult", "PriorTrainer"]
 
@@ -173,9 +172,9 @@ class PriorTrainer:
             return self._fit(steps, minutes)
         self.folder.create()
         with run_lock(self.folder.path):
-            self.folder.sweep()
+            self.folder.remove_leftovers()
             if resume and self.folder.checkpoints:
-                (self.progress, _), broken = checkpoint.first_whole(
+                (self.progress, _), broken = checkpoint.load_newest(
                     self.folder.checkpoints, lambda path: checkpoint.load(path, self.model, self.optimizer, None)
                 )
                 for path, reason in broken:
@@ -184,10 +183,10 @@ class PriorTrainer:
 
     def _fit(self, steps: int | None, minutes: float | int | None) -> PriorResult:
         monitor = PriorTrainingLog(self.progress, steps, minutes, self.folder, self.bar)
-        drawn = math.floor(self.fraction(steps, minutes) * self.pictures)
+        drawn = math.floor(monitor.fraction * self.pictures)
         saved = time.perf_counter()
         with InterruptFlag() as interrupted, monitor:
-            while not interrupted and (fraction := self.fraction(steps, minutes)) < 1:
+            while not interrupted and (fraction := monitor.fraction) < 1:
                 if self.folder is not None and (due := math.floor(fraction * self.pictures)) > drawn:
                     drawn = due
                     self.picture()
@@ -198,7 +197,7 @@ class PriorTrainer:
                 if self.folder is not None and time.perf_counter() - saved > CHECKPOINT_SECONDS:
                     self.save()
                     saved = time.perf_counter()
-            monitor.clock()
+            monitor.tick()
             if self.folder is not None:
                 self.save()
                 if not interrupted and self.pictures:
@@ -206,12 +205,6 @@ class PriorTrainer:
         return PriorResult(
             self.prior(), self.progress.step, self.progress.seconds, monitor.loss, interrupted=bool(interrupted)
         )
-
-    def fraction(self, steps: int | None, minutes: float | int | None) -> float:
-        """How much of a run of so many steps or minutes is over, in [0, 1]."""
-        by_steps = 0.0 if steps is None else self.progress.step / steps if steps else 1.0
-        by_time = 0.0 if minutes is None else self.progress.seconds / (60 * minutes) if minutes else 1.0
-        return min(max(by_steps, by_time), 1.0)
 
     def step(self, rates: float | int = 1.0, correspondence: float | int = 1.0) -> dict[str, float]:
         """One step of all optimizers; the weighted terms by name.

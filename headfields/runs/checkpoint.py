@@ -8,7 +8,7 @@ in the middle leaves the last checkpoint as it was.
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,26 +17,10 @@ from torch import Tensor, nn
 
 from headfields.files.safetensors import BrokenFileError, read_safetensors, write_safetensors
 from headfields.runs.ema import ExponentialMovingAverage
+from headfields.runs.progress import Progress
 
 FORMAT = 1
 Result = TypeVar("Result")
-
-
-@dataclass
-class Progress:
-    """Where training stands.
-
-    Attributes:
-        step: optimizer steps taken.
-        seconds: wall time of training so far, over all resumptions.
-        best_psnr: best PSNR of the watched validation frame in dB; None before the first look.
-        extra: whatever else the trainer wants back (must be JSON).
-    """
-
-    step: int = 0
-    seconds: float = 0.0
-    best_psnr: float | None = None
-    extra: dict[str, Any] = field(default_factory=dict)
 
 
 def save(
@@ -127,7 +111,7 @@ def load(
     return progress, parts["random"]
 
 
-def first_whole(paths: Sequence[Path], reader: Callable[[Path], Result]) -> tuple[Result, list[tuple[Path, str]]]:
+def load_newest(paths: Sequence[Path], reader: Callable[[Path], Result]) -> tuple[Result, list[tuple[Path, str]]]:
     """What `reader` makes of the first file that can be read, and why those before it cannot.
 
     Args:

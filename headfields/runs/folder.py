@@ -103,7 +103,7 @@ class RunFolder:
                 f"disk has {free / 1e6:.1f} MB free; make room, or give another out"
             )
 
-    def sweep(self) -> None:
+    def remove_leftovers(self) -> None:
         """Removes what a killed process left half-written; only for who holds the folder's lock."""
         for folder in (self.path, self.checkpoint.parent, self.images):
             for path in (*folder.glob(".*.tmp"), *folder.glob(".tmp*")):

@@ -40,13 +40,13 @@ class RandomStream:
                 self._active = False
 
     @contextlib.contextmanager
-    def untouched(self) -> Iterator[None]:
+    def preserved(self) -> Iterator[None]:
         """What is drawn from torch's global generators within the block is drawn again after it."""
         with torch.random.fork_rng(devices=self._devices):
             yield
 
     @contextlib.contextmanager
-    def part(self, first: int, total: int) -> Iterator[None]:
+    def share(self, first: int, total: int) -> Iterator[None]:
         """Within the block torch's global generators are those of one of several processes that share `total` rays.
 
         They are where they would be after one number for each of the `first` rays that processes before this one

@@ -1,19 +1,16 @@
-"""Training of avatars: the trainer, evaluation on held-out frames, and refinement of their poses."""
+"""Training of avatars: the trainer, losses of the presets, evaluation on held-out frames, refinement of their poses."""
 
-from headfields.runs.ema import ExponentialMovingAverage
+from headfields.runs.progress import NanLossError
 from headfields.training.evaluation import evaluate, picture
-from headfields.training.options import parameter_groups
 from headfields.training.preset_losses import blendfield_losses, insta_losses, monoavatar_losses, vp360_losses
-from headfields.training.ranks import PeerError, Ranks
+from headfields.training.processes import PeerError
 from headfields.training.refinement import Refinement, correct_pose, refine_frame
-from headfields.training.trainer import FitResult, NanLossError, Trainer
+from headfields.training.trainer import FitResult, Trainer
 
 __all__ = [
-    "ExponentialMovingAverage",
     "FitResult",
     "NanLossError",
     "PeerError",
-    "Ranks",
     "Refinement",
     "Trainer",
     "blendfield_losses",
@@ -21,7 +18,6 @@ __all__ = [
     "evaluate",
     "insta_losses",
     "monoavatar_losses",
-    "parameter_groups",
     "picture",
     "refine_frame",
     "vp360_losses",

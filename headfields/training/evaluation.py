@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from headfields.metrics import image as metrics
-from headfields.training.frames import choose_frames, device_of, render_frame, truth_of
+from headfields.training.frames import choose_frames, device_of, ground_truth, render_frame
 from headfields.training.refinement import refine_frame
 
 
@@ -63,7 +63,7 @@ def evaluate(
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         seconds = time.perf_counter() - before
-        truth, alpha = truth_of(capture, frame, background, device)
+        truth, alpha = ground_truth(capture, frame, background, device)
         row = {"frame": frame, **_figures(rendered, truth, alpha > 0.5, perceptual), "seconds": seconds}
         if refine is not False:
             options = {} if refine is True else dict(refine)
@@ -116,7 +116,7 @@ def picture(
     """
     device = device_of(avatar) if device is None else torch.device(device)
     rendered = render_frame(avatar, capture, frame, background, device).rgb.clamp(0, 1)
-    truth, _ = truth_of(capture, frame, background, device)
+    truth, _ = ground_truth(capture, frame, background, device)
     error = (4 * (rendered - truth).abs().mean(-1, keepdim=True)).clamp(0, 1).expand_as(truth)
     psnr = metrics.psnr(rendered, truth)
     return torch.cat([truth, rendered, error], dim=1), math.nan if psnr is None else psnr

@@ -1,4 +1,4 @@
-"""Frames of a capture: which ones, what the camera saw, and what an avatar makes of them."""
+"""Frames of a capture: choosing and drawing them, their ground truth, and renderings of them."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,7 +11,7 @@ from headfields.parts import Rendering
 
 
 def choose_frames(capture: Any, split: str, frames: Sequence[int] | None = None) -> list[int]:
-    """Frame indices of a split, or the given ones, checked.
+    """Frame indices of a split, or `frames` themselves, checked.
 
     Raises:
         ValueError: there is no such split, it is empty, or an index is out of range.
@@ -36,10 +36,16 @@ def choose_frames(capture: Any, split: str, frames: Sequence[int] | None = None)
 def draw_frames(
     frames: Int64[Tensor, " f"], weights: Float[Tensor, " f"] | None, count: int, generator: torch.Generator
 ) -> Int64[Tensor, " n"]:
-    """`count` different frames (all, if there are fewer), drawn evenly or in proportion to their weights.
+    """`count` different frames (all, if there are fewer), drawn uniformly or in proportion to their weights.
 
-    Frames are drawn one after the other, without putting any back, so that frames with large weights come somewhat less
-    often than in proportion; those of weight 0 never.
+    Frames are drawn without replacement, so frames with large weights come somewhat less often than in proportion;
+    those of weight 0 never.
+
+    >>> import torch
+    >>> from headfields.training.frames import draw_frames
+    >>> weights = torch.tensor([0.0, 1.0, 0.0, 1.0])
+    >>> draw_frames(torch.arange(10, 14), weights, 3, torch.Generator().manual_seed(0)).sort().values.tolist()
+    [11, 13]
     """
     if weights is None:
         return frames[torch.randperm(len(frames), generator=generator)[:count]]
@@ -47,22 +53,42 @@ def draw_frames(
     return frames[torch.multinomial(weights, most, replacement=False, generator=generator)]
 
 
+def training_frame_weights(weights: Any, capture: Any, frames: Int64[Tensor, " f"]) -> Float[Tensor, " f"] | None:
+    """The weights of the F training frames, from those of all frames of the capture; None if there are none.
+
+    Raises:
+        ValueError: there is not one for each frame, one is negative or not finite, or no training frame has one.
+    """
+    if weights is None:
+        return None
+    weights = torch.as_tensor(weights, dtype=torch.double).cpu()
+    if weights.shape != (len(capture),):
+        raise ValueError(
+            f"Trainer: frame_weights has shape {tuple(weights.shape)}; expected ({len(capture)},), one for each frame "
+            f"of capture {capture.name!r}"
+        )
+    selected = weights[frames]
+    if not bool(weights.isfinite().all()) or bool((weights < 0).any()) or not bool((selected > 0).any()):
+        raise ValueError("Trainer: frame_weights must be finite and not negative, and some training frame's positive")
+    return selected
+
+
 def watched_frame(capture: Any, frames: Int64[Tensor, " f"]) -> int:
-    """The first validation frame, or the nearest thing to one."""
+    """The frame that training takes pictures of: the first of the split "val", else "test", else of `frames`."""
     splits = capture.splits
     return int(next((splits[name][0] for name in ("val", "test") if len(splits.get(name, ()))), frames[0]))
 
 
 def render_frame(avatar: Any, capture: Any, frame: int, background: float | int, device: torch.device) -> Rendering:
-    """The avatar in one frame's state, from its camera: a `Rendering` of (H, W)."""
+    """Renders the avatar in one frame's state from its camera: a `Rendering` of (H, W)."""
     index = torch.tensor([frame])
     return avatar.render(capture.camera(index).to(device)[0], capture.state(index).to(device), background)
 
 
-def truth_of(
+def ground_truth(
     capture: Any, frame: int, background: float | int, device: torch.device
 ) -> tuple[Float[Tensor, "h w 3"], Float[Tensor, "h w"]]:
-    """A frame's image over a gray background, (H, W, 3), and its matte (H, W)."""
+    """A frame's image over a gray background (H, W, 3), and its matte (H, W)."""
     image = capture.image(frame).to(device)
     alpha = image[..., 3]
     return image[..., :3] * alpha[..., None] + background * (1 - alpha[..., None]), alpha

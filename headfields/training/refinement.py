@@ -23,7 +23,7 @@ from headfields.ops.rotations import axis_angle, rotation_matrices
 from headfields.ops.skinning import blend_shapes
 from headfields.parts import Rendering
 from headfields.records import Camera, HeadState
-from headfields.training.frames import choose_frames, device_of, truth_of
+from headfields.training.frames import choose_frames, device_of, ground_truth
 
 __all__ = ["Refinement", "correct_pose", "refine_frame"]
 
@@ -147,7 +147,7 @@ def refine_frame(
     camera = camera if camera.world_to_camera.dim() == 2 else camera[0]
     camera = Camera(camera.world_to_camera.reshape(4, 4), camera.intrinsics.reshape(3, 3), camera.size).detach()
     state = (capture.state(index) if state is None else state).to(device).detach()
-    truth, _ = truth_of(capture, frame, background, device)
+    truth, _ = ground_truth(capture, frame, background, device)
     if psnr_before is None:
         psnr_before = _psnr(avatar.render(camera, state, background), truth)
     began = time.perf_counter()

@@ -1,8 +1,19 @@
-"""The training loop: rays in, an avatar out."""
+"""The training loop of avatars: random rays of random frames, one Adam step at a time.
+
+With several processes a step is: the same batch drawn by all; a share of it rendered and differentiated by each;
+figures, gradients and buffers combined; the same update made by all. A process that fails still takes part in the
+exchange, so that none waits for it, and the step ends with an error on all.
+"""
 
 import contextlib
+import dataclasses
+import hashlib
+import inspect
+import json
 import math
+import os
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,34 +21,33 @@ from types import MappingProxyType
 from typing import Any
 
 import torch
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
 
-from headfields.losses.base import Loss
+from headfields.losses.base import Loss, check_positive
 from headfields.runs import checkpoint
 from headfields.runs.ema import ExponentialMovingAverage
 from headfields.runs.folder import RunFolder, RunWriteError, write_picture, writing
 from headfields.runs.interrupts import InterruptFlag
 from headfields.runs.lock import run_lock
+from headfields.runs.progress import NanLossError, Progress
 from headfields.runs.randomness import RandomStream, deterministic
-from headfields.training import options, resuming
 from headfields.training.evaluation import picture
-from headfields.training.frames import watched_frame
-from headfields.training.launch import launch
-from headfields.training.monitor import Monitor
-from headfields.training.ranks import Ranks
-from headfields.training.step import NotFiniteError, Stepper
+from headfields.training.frames import draw_frames, training_frame_weights, watched_frame
+from headfields.training.monitor import TrainingMonitor
+from headfields.training.parameter_groups import group_rates, parameter_groups
+from headfields.training.processes import Processes, SharedBuffers, launch
 
 OVERHEAD_SHARE = 0.1
-"""Pictures come when they are due, but take no more than this share of the time; so do checkpoints."""
+"""The largest share of the time that pictures may take, and that checkpoints may take."""
 
-
-class NanLossError(RuntimeError):
-    """A loss or a gradient is not finite; the message names the step, the term or parameters, the last checkpoint."""
+MOST_SKIPPED = 25
+"""At most this many steps in a row may have gradients that overflow float16; each halves the scale."""
 
 
 @dataclass(frozen=True)
 class FitResult:
-    """What a call of `Trainer.fit` came to.
+    """The outcome of a call of `Trainer.fit`.
 
     Attributes:
         step: optimizer steps taken in all.
@@ -54,59 +64,82 @@ class FitResult:
     interrupted: bool
 
 
+@dataclass(frozen=True)
+class _StepOutcome:
+    """The outcome of a step over the rays of all processes: the same on each.
+
+    Attributes:
+        terms: weighted losses by name.
+        mean_squared_error: of the color.
+        rays: number of rays.
+        seconds: the clock of process 0.
+        interrupted: whether any process was interrupted.
+    """
+
+    terms: dict[str, float]
+    mean_squared_error: float
+    rays: int
+    seconds: float
+    interrupted: bool
+
+
+class _NotFiniteError(RuntimeError):
+    """A loss, or the gradient of a parameter, is not finite; the message names it."""
+
+
 class Trainer:
     """Trains an avatar on a capture with Adam.
 
-    Each step draws `frames_per_step` random training frames, lets the avatar follow them (`avatar.update`: occupancy),
+    Each step draws `frames_per_step` random training frames, updates the avatar with them (`avatar.update`: occupancy),
     renders `rays_per_step` random pixels of them and takes one optimizer step. The defaults are those of INSTA's
     released code (learning rate, betas, eps, L2, average) with fewer rays a step, for a CPU.
 
-    Parameters called `table` or `*_table` (hash grids, latent codes) form one group of the optimizer and all else
-    another; weight decay is for the latter alone. Adam is PyTorch's fused one: measured on 2 cores over INSTA's table
-    of 33.6 million numbers it takes 28 ms a step, `foreach` 160 ms, and a step over the touched rows alone 275 ms with
-    a quarter of them touched, so there is no sparse variant.
+    Parameters named `table` or `*_table` (hash grids, latent codes) form one group of the optimizer and all others
+    another; weight decay applies to the latter alone. Adam is PyTorch's fused one: measured on 2 cores over INSTA's
+    table of 33.6 million numbers it takes 28 ms a step, `foreach` 160 ms, and a step over the touched rows alone 275 ms
+    with a quarter of them touched, so there is no sparse variant.
 
     Args:
         avatar: a `headfields.Avatar`, or any module with its `forward`, `update` and `render`; moved to `device`.
         capture: the `headfields.data.Capture` to learn from; its split "train" is used.
         losses: callables as in `headfields.losses`; their weighted sum is minimized.
         rays_per_step: rays rendered a step.
-        samples_per_step: if given, so many samples that are composited are aimed at in each step, and `rays_per_step`
-            is where the number of rays starts: few while all of space is asked, more as emptiness is learned, between
-            an eighth and four times that number (INSTA's released code: 2^18 samples from 4096 rays on).
+        samples_per_step: the number of composited samples a step aims at; `rays_per_step` is then where the number of
+            rays starts: few while space is unexplored, more as emptiness is learned, between an eighth and four times
+            `rays_per_step` (INSTA's released code: 2^18 samples, from 4096 rays on). None keeps `rays_per_step`.
         frames_per_step: frames they come from (all training frames, if there are fewer).
-        frame_weights: (F,) how often each frame of the capture is drawn, evenly if None; see
+        frame_weights: (F,) how often each frame of the capture is drawn, uniformly if None; see
             `headfields.data.yaw_balanced_weights`.
-        pixel_weights: how often pixels of a label or region are drawn, as `Capture.sample_pixels` takes them.
-        learning_rate: of the tables, and of the networks unless they have one of their own.
-        network_learning_rate: of the networks. Tables bear, and want, a rate at which small networks lose units for
-            good, so a tenth of `learning_rate` or less is worth a try.
-        learning_rates: of parts with a `rate_group` of their own, by its name: `{"warp": 1e-4}` for an `ErrorWarp` and
-            its codes. A group that is not named has the networks' rate.
+        pixel_weights: how often pixels of a label or region are drawn; see `Capture.sample_pixels`.
+        learning_rate: of the tables, and of the networks unless `network_learning_rate` is given.
+        network_learning_rate: of the networks. At rates that suit tables, small networks lose units for good, so a
+            tenth of `learning_rate` or less is worth a try.
+        learning_rates: of parts with a `rate_group`, by its name: `{"warp": 1e-4}` for an `ErrorWarp` and its codes.
+            Groups without an entry have the networks' rate.
         schedule: `"constant"` (INSTA) or `"exponential"`: falls to `final_rate` times the learning rate over the run.
         final_rate: see `schedule`.
         betas, eps: of Adam.
         weight_decay: L2 added to the gradient of the networks.
         ema: decay of the average of the weights per step; 0 turns it off.
-        background: behind training pixels, as `Capture.sample_pixels` takes it; random, so that emptiness is learned.
-        seed: of everything random. On CPU the same seed gives the same weights, if the end is given in steps.
-        out: run folder for log, pictures and checkpoints; None leaves no trace.
+        background: behind training pixels; see `Capture.sample_pixels`. Random, so that emptiness is learned.
+        seed: of everything random. On the CPU the same seed gives the same weights, if the end is given in steps.
+        out: run folder for log, pictures and checkpoints; None writes nothing.
         device: a torch device; "auto" is CUDA where there is one.
         devices: how many processes train together, each on a device of its own (on the CPU: sharing its cores); on
-            CUDA also a list of device numbers. `rays_per_step` stays the number of rays of all together. The script
-            is started again for each further process; under torchrun, which starts them itself, it is not.
-        strategy: `"ddp"` or `"auto"`, which is the same as soon as there are several devices.
+            CUDA also a list of device numbers. `rays_per_step` is the number of rays of all together. The script is
+            started again for each further process, unless torchrun has started them.
+        strategy: `"ddp"` or `"auto"`, which is `"ddp"` with several devices.
         precision: `"32-true"`, `"bf16-mixed"` or `"16-mixed"` (with a gradient scaler), as Lightning Fabric names
-            them. Mixed is what the networks compute in; geometry, compositing and all that is kept is float32. Few
-            CPUs gain from either, and none from float16.
+            them. Networks compute in 16 bits; geometry, compositing and parameters stay in float32. Few CPUs gain
+            from bfloat16, and none from float16.
         checkpoint_seconds, picture_seconds: how often.
         bar: show a progress bar on stderr.
 
     Attributes:
-        capture, losses, optimizer, ema: what the avatar (`trainer.avatar`) is trained on, and with what.
+        avatar, capture, losses, optimizer, ema: what is trained, on what, and with what.
         progress: steps, seconds and best PSNR of the watched validation frame.
-        last_good: which checkpoint there is to go on from, in words.
-        ranks: this process among those that train together; only `ranks.first` writes files and shows the bar.
+        processes: this process among those that train together; only `processes.is_first` writes files and shows the
+            bar.
 
     Raises:
         ValueError: an argument is out of range, or the capture has no training frames.
@@ -144,238 +177,390 @@ class Trainer:
         bar: bool = True,
     ) -> None:
         network_rate = learning_rate if network_learning_rate is None else network_learning_rate
-        options.check_positive(
-            rays_per_step=rays_per_step, frames_per_step=frames_per_step, learning_rate=learning_rate,
+        check_positive(
+            "Trainer", rays_per_step=rays_per_step, frames_per_step=frames_per_step, learning_rate=learning_rate,
             network_learning_rate=network_rate, final_rate=final_rate,
         )  # fmt: skip
         if samples_per_step is not None:
-            options.check_positive(samples_per_step=samples_per_step)
+            check_positive("Trainer", samples_per_step=samples_per_step)
         if schedule not in ("constant", "exponential"):
             raise ValueError(f"Trainer: schedule is {schedule!r}; expected 'constant' or 'exponential'")
-        options.check_losses(losses)
+        _check_losses(losses)
         self.frames = torch.as_tensor(capture.splits.get("train", ()), dtype=torch.long)
         if not len(self.frames):
             raise ValueError(f"Trainer: capture {capture.name!r} has no training frames (split 'train')")
-        self.frame_weights = options.frame_weights(frame_weights, capture, self.frames)
+        self.frame_weights = training_frame_weights(frame_weights, capture, self.frames)
         self.pixel_weights = dict(pixel_weights) if pixel_weights else None
-        groups = options.parameter_groups(avatar, weight_decay)
+        groups = parameter_groups(avatar, weight_decay)
         self.fabric, self.scaler = launch(device, devices, strategy, precision)
         self.device = self.fabric.device
-        self.ranks = Ranks(self.fabric.global_rank, self.fabric.world_size, self.device)
+        self.processes = Processes(self.fabric.global_rank, self.fabric.world_size, self.device)
         self.avatar: Any = avatar.to(self.device)
-        self.ranks.spread([*self.avatar.parameters(), *self.avatar.buffers()])  # seeded or not, all start from these
+        self.processes.broadcast([*self.avatar.parameters(), *self.avatar.buffers()])  # all start from these
         self.capture, self.losses = capture, list(losses)
         self.samples_per_step = samples_per_step
         self.rays_per_step, self.frames_per_step, self.background = rays_per_step, frames_per_step, background
         self.learning_rate, self.schedule, self.final_rate = learning_rate, schedule, final_rate
-        self.rates = options.rates_of(groups, learning_rates, tables=learning_rate, networks=network_rate)
+        self.rates = group_rates(groups, learning_rates, tables=learning_rate, networks=network_rate)
         self.folder = RunFolder(out) if out is not None else None
         self.bar = bar
         self.optimizer = torch.optim.Adam(groups, lr=learning_rate, betas=betas, eps=eps, fused=True)
         self.ema = ExponentialMovingAverage(avatar, ema) if ema else None
-        self.progress = checkpoint.Progress()
+        self.progress = Progress()
         self.random = RandomStream(seed, self.device)
-        self._options = options.recorded(
+        self._options = _recorded_options(
             losses, rays_per_step=rays_per_step, samples_per_step=samples_per_step, frames_per_step=frames_per_step,
             learning_rate=learning_rate, network_learning_rate=network_rate, learning_rates=dict(learning_rates),
             schedule=schedule, final_rate=final_rate, betas=betas, eps=eps, weight_decay=weight_decay, ema=ema,
             background=background, seed=seed, precision=precision, capture=str(capture.name),
-            frame_weights=options.digest(self.frame_weights), pixel_weights=self.pixel_weights,
+            frame_weights=_digest(self.frame_weights), pixel_weights=self.pixel_weights,
         )  # fmt: skip
-        self._stepper = Stepper(self)
-        self._every = {"picture": picture_seconds, "checkpoint": checkpoint_seconds}
+        self._buffers = SharedBuffers(self.processes, self.avatar)
+        self._trained = {name: p for name, p in self.avatar.named_parameters() if p.requires_grad}
+        self._skipped = 0  # steps in a row whose gradients overflowed
+        self._intervals = {"picture": picture_seconds, "checkpoint": checkpoint_seconds}
         self._cost: dict[str, float] = {}  # seconds that the last checkpoint and the last picture took
         self._pictured: int | None = None  # the step of the last picture
         self._averaged = False  # True between calls of fit: the avatar carries the average
-        self._began = False  # whether the run in the folder is this trainer's
-        self.last_good = "there is no checkpoint" + (" (pass out= to Trainer)" if out is None else " yet")
+        self._owns_folder = False  # whether the run in the folder is this trainer's
+        self._last_good = "there is no checkpoint" + (" (pass out= to Trainer)" if out is None else " yet")
 
     def fit(self, steps: int | None = None, minutes: int | float | None = None, resume: bool = False) -> FitResult:
         """Trains until `steps` steps or `minutes` minutes are reached in all, whichever comes first.
 
-        Both count from the start of training, over resumptions; `minutes` is wall time, with the pictures and
-        checkpoints on the way. Afterwards the avatar is in evaluation mode and carries the averaged weights; a further
-        call goes on from the unaveraged ones. Ctrl-C ends the step at hand, saves a checkpoint and returns; a second
-        one raises.
+        Both count from the start of training, over resumptions; `minutes` is wall time, including pictures and
+        checkpoints. Afterwards the avatar is in evaluation mode and carries the averaged weights; a further call
+        continues from the unaveraged ones. Ctrl-C ends the current step, saves a checkpoint and returns; a second one
+        raises.
 
         Args:
             steps: total number of steps.
             minutes: total minutes.
-            resume: go on from the checkpoint in the run folder, if there is one: the last, or the one before if the
-                last cannot be read. What this trainer was given counts; what the run was trained with is compared
-                with it, and a difference is warned of.
+            resume: continue from the checkpoint in the run folder, if there is one: the last, or the one before if the
+                last cannot be read. The arguments of this trainer apply; a warning names those that differ from the
+                ones the run was trained with.
 
         Raises:
             ValueError: neither limit is given, one is negative, or `resume` without `out`; or the checkpoint belongs
                 to another model.
             NanLossError: a loss or gradient is not finite; the weights are those before that step.
-            RunLockedError: something else trains into the run folder.
-            RunWriteError: the run folder cannot be written to, or its disk is full. The last checkpoint is whole.
+            RunLockedError: another training writes to the run folder.
+            RunWriteError: the run folder cannot be written to, or its disk is full. The last checkpoint is intact.
             PeerError: another process of this training failed.
         """
-        options.check_limits(steps, minutes)
+        _check_limits(steps, minutes)
         if resume and self.folder is None:
             raise ValueError("Trainer.fit: resume=True needs the run folder; pass out= to Trainer")
         with contextlib.ExitStack() as stack:
             if self._averaged:
-                self._exchange()
+                self._swap_average()
             if self.folder is not None:
                 self._open(self.folder, stack, resume)
-            self._compare_limits(steps, minutes)
+            self._record_limits(steps, minutes)
             stack.enter_context(self.random.active())
             stack.enter_context(deterministic(self.device))
-            asked = stack.enter_context(InterruptFlag())
-            folder, bar = (self.folder, self.bar) if self.ranks.first else (None, False)
-            monitor = stack.enter_context(Monitor(self.progress, steps, minutes, folder, bar, self.ranks))
+            interrupt = stack.enter_context(InterruptFlag())
+            folder, bar = (self.folder, self.bar) if self.processes.is_first else (None, False)
+            monitor = TrainingMonitor(self.progress, steps, minutes, folder, bar, self.processes)
+            stack.enter_context(monitor)
             try:
-                stopped = self._train(monitor, asked)
+                interrupted = self._train(monitor, interrupt)
             except RunWriteError as error:
                 raise RunWriteError(
-                    f"step {self.progress.step}: {error}; training stops, and {self.last_good}. "
-                    "Mend that, and resume=True (--resume) goes on from there"
+                    f"step {self.progress.step}: {error}; training stops, and {self._last_good}. "
+                    "Remedy that, and resume=True (--resume) continues from there"
                 ) from error
         self.avatar.eval()
-        self._exchange()
-        return FitResult(self.progress.step, self.progress.seconds, monitor.psnr, monitor.rays_per_second, stopped)
+        self._swap_average()
+        return FitResult(self.progress.step, self.progress.seconds, monitor.psnr, monitor.rays_per_second, interrupted)
 
     @property
     def rays_now(self) -> int:
-        """How many rays the next step renders."""
+        """The number of rays that the next step renders."""
         if self.samples_per_step is None:
             return self.rays_per_step
         return int(self.progress.extra.get("rays", self.rays_per_step))
 
-    def aim_rays(self, rays: int, samples: float) -> None:
-        """Takes in that `rays` gave so many samples: a fifth of the way to the number that would give the wanted ones.
+    def save(self, path: Path | str) -> None:
+        """Writes a checkpoint to `path`, atomically, on process 0 alone. The folder must exist.
 
-        Part of the checkpoint, so that a resumed run takes the steps that an unbroken one would.
+        Raises:
+            RunWriteError: it cannot be written; a file at `path` stays as it was.
         """
-        if self.samples_per_step is None or not rays or not samples:
-            return
-        wanted = 0.8 * rays + 0.2 * rays * self.samples_per_step / samples
-        self.progress.extra["rays"] = int(min(max(wanted, self.rays_per_step / 8, 1), 4 * self.rays_per_step))
+        self._save(Path(path), None)
 
-    def _train(self, monitor: Monitor, asked: InterruptFlag) -> bool:
-        """Steps until the end or an interrupt; whether it was one."""
-        self.ranks.first_does(lambda: monitor.event("resume" if self.progress.step else "start"))
-        self._done = dict.fromkeys(self._every, time.perf_counter())
-        self.avatar.train()
-        stop = bool(asked) and not self.ranks.several
-        while monitor.fraction < 1 and not stop:
-            stop = self._step(monitor, asked)
-        monitor.stop_clock()
+    def load(self, path: Path | str) -> None:
+        """Restores the state of a checkpoint; every process calls it.
 
-        def finish() -> None:
-            if not stop:
-                self._take_picture(monitor)
-            self._save_in_run(monitor)
-            monitor.event("interrupted" if stop else "end")
+        Args:
+            path: a file that `save` wrote.
 
-        self.ranks.first_does(finish)
-        return stop
+        Raises:
+            FileNotFoundError: there is none.
+            ValueError: it is cut short, or belongs to another model.
+        """
+        if self._averaged:
+            self._swap_average()
+        self.progress, random = checkpoint.load(path, self.avatar, self.optimizer, self.ema)
+        self.random.load(random)
+        if self.scaler is not None and "scaler" in self.progress.extra:
+            self.scaler.load_state_dict(self.progress.extra["scaler"])
+        self._last_good = f"the last good checkpoint is {path} (step {self.progress.step})"
 
     def _open(self, folder: RunFolder, stack: contextlib.ExitStack, resume: bool) -> None:
-        """Takes the run folder, and goes to its checkpoint or makes way for a new run."""
+        """Locks the run folder until the stack closes; loads its checkpoint or clears the folder for a new run."""
 
         def prepare() -> None:
             folder.create()
             with writing(folder.path):
                 stack.enter_context(run_lock(folder.path))
-            folder.sweep()
+            folder.remove_leftovers()
             folder.check_space(checkpoint.size(self.avatar, self.ema is not None))
 
-        self.ranks.first_does(prepare)
+        self.processes.on_first(prepare)
         if resume and folder.checkpoints:
-            resuming.go_on(self, folder, self._options)
-        elif not self._began:
-            self.ranks.first_does(lambda: resuming.make_way(folder))
-        self._began = True
+            self._resume(folder)
+        elif not self._owns_folder:
+            self.processes.on_first(lambda: _replace_run(folder))
+        self._owns_folder = True
 
-    def _compare_limits(self, steps: int | None, minutes: int | float | None) -> None:
+    def _resume(self, folder: RunFolder) -> None:
+        """Loads the newest checkpoint that can be read, on every process.
+
+        Process 0 renames those that cannot, warns of them and of options that differ, and drops log lines after the
+        checkpoint: those steps will be taken again.
+        """
+        error: Exception | None = None
+        broken: list[tuple[Path, str]] = []
+        try:
+            _, broken = checkpoint.load_newest(folder.checkpoints, self.load)
+        except Exception as raised:
+            error = raised
+        self.processes.raise_on_all(error)
+
+        def tidy() -> None:
+            for path, reason in broken:
+                aside = path.with_suffix(".broken")
+                with writing(aside):
+                    os.replace(path, aside)
+                _warn(f"Trainer: {reason}; it is now {aside.name}, and {self._last_good}")
+            changes = _differences(self.progress.extra.get("options", {}), self._options)
+            if changes:
+                _warn(f"Trainer: {folder.path} continues with other options than before: {changes}")
+            folder.rewind_log(self.progress.step)
+
+        self.processes.on_first(tidy)
+
+    def _record_limits(self, steps: int | None, minutes: int | float | None) -> None:
+        """Notes limits and options for the next checkpoint; warns if a falling learning rate jumps."""
         limits = {"steps": steps, "minutes": minutes}
-        changed = options.differences(self.progress.extra.get("limits", {}), limits)
-        if changed and self.schedule == "exponential" and self.progress.step and self.ranks.first:
-            options.warn(
-                f"Trainer: the learning rate falls over the whole run, whose end was at {changed}: it jumps to where a "
+        changes = _differences(self.progress.extra.get("limits", {}), limits)
+        if changes and self.schedule == "exponential" and self.progress.step and self.processes.is_first:
+            _warn(
+                f"Trainer: the learning rate falls over the whole run, whose end was at {changes}: it jumps to where a "
                 "run of that length would have it"
             )
         self.progress.extra |= {"limits": limits, "options": self._options}
 
-    def save(self, path: Path | str) -> None:
-        """Writes a checkpoint to `path`, atomically; process 0 alone. The folder must exist.
-
-        Raises:
-            RunWriteError: it cannot be written; what stands at `path` is as it was.
-        """
-        self._save(Path(path), None)
-
     def _save(self, path: Path, previous: Path | None) -> None:
-        if not self.ranks.first:
+        if not self.processes.is_first:
             return
         if self.scaler is not None:
             self.progress.extra["scaler"] = self.scaler.state_dict()
-        with self._exchanged() if self._averaged else contextlib.nullcontext(), writing(path):
+        with self._average_swapped() if self._averaged else contextlib.nullcontext(), writing(path):
             states = self.random.states()
             checkpoint.save(path, self.avatar, self.optimizer, self.ema, states, self.progress, previous)
-        self.last_good = f"the last good checkpoint is {path} (step {self.progress.step})"
+        self._last_good = f"the last good checkpoint is {path} (step {self.progress.step})"
 
-    def load(self, path: Path | str) -> None:
-        """Goes back (or on) to a checkpoint; every process calls it.
+    def _train(self, monitor: TrainingMonitor, interrupt: InterruptFlag) -> bool:
+        """Steps until the end or an interrupt; whether it was an interrupt."""
+        self.processes.on_first(lambda: monitor.event("resume" if self.progress.step else "start"))
+        self._last_done = dict.fromkeys(self._intervals, time.perf_counter())
+        self.avatar.train()
+        interrupted = bool(interrupt) and not self.processes.several
+        while monitor.fraction < 1 and not interrupted:
+            interrupted = self._step(monitor, interrupt)
+        monitor.stop_clock()
 
-        Args:
-            path: the file that `save` wrote.
+        def finish() -> None:
+            if not interrupted:
+                self._take_picture(monitor)
+            self._save_in_run(monitor)
+            monitor.event("interrupted" if interrupted else "end")
 
-        Raises:
-            FileNotFoundError: there is none.
-            ValueError: it is not whole, or belongs to another model.
-        """
-        if self._averaged:
-            self._exchange()
-        self.progress, random = checkpoint.load(path, self.avatar, self.optimizer, self.ema)
-        self.random.load(random)
-        if self.scaler is not None and "scaler" in self.progress.extra:
-            self.scaler.load_state_dict(self.progress.extra["scaler"])
-        self.last_good = f"the last good checkpoint is {path} (step {self.progress.step})"
+        self.processes.on_first(finish)
+        return interrupted
 
-    def _step(self, monitor: Monitor, asked: InterruptFlag) -> bool:
+    def _step(self, monitor: TrainingMonitor, interrupt: InterruptFlag) -> bool:
         """One step; whether it was the last because of an interrupt."""
-        fall = self.final_rate**monitor.fraction if self.schedule == "exponential" else 1.0
-        monitor.clock()
+        decay = self.final_rate**monitor.fraction if self.schedule == "exponential" else 1.0
+        monitor.tick()
         try:
-            taken = self._stepper.take(fall, self.progress.seconds, asked.__bool__, lambda: self._do_chores(monitor))
-        except NotFiniteError as error:
+            outcome = self._optimize(decay, monitor, interrupt)
+        except _NotFiniteError as error:
             monitor.event("nan", what=str(error))
             raise NanLossError(
-                f"step {self.progress.step}: {error} is not finite; {self.last_good}. A lower learning rate often helps"
+                f"step {self.progress.step}: {error} is not finite; {self._last_good}. A lower learning rate often "
+                "helps"
             ) from error
         self.progress.step += 1
-        monitor.agree(taken.seconds)
-        monitor.after_step(taken.terms, taken.mean_squared_error, taken.rays, self.learning_rate * fall)
-        return taken.stop if self.ranks.several else bool(asked)
+        monitor.share_seconds(outcome.seconds)
+        monitor.after_step(outcome.terms, outcome.mean_squared_error, outcome.rays, self.learning_rate * decay)
+        return outcome.interrupted if self.processes.several else bool(interrupt)
 
-    def _do_chores(self, monitor: Monitor) -> None:
-        """Pictures and checkpoints that are due, between two steps."""
+    def _optimize(self, decay: float, monitor: TrainingMonitor, interrupt: InterruptFlag) -> _StepOutcome:
+        """Due pictures and checkpoints, then one optimizer step of all processes.
+
+        Args:
+            decay: factor on the learning rates.
+
+        Raises:
+            _NotFiniteError: a loss or a gradient is not finite; the weights are those before the step.
+            PeerError: another process failed.
+        """
+        names, seconds = [loss.name for loss in self.losses], self.progress.seconds
+        failure: Exception | None = None
+        try:
+            self._do_due(monitor)
+            figures, rays = self._differentiate(decay)
+        except Exception as error:
+            if not self.processes.several:
+                raise
+            failure, rays = error, 0
+            figures = torch.zeros(len(names) + 2, dtype=torch.double, device=self.device)
+            self.optimizer.zero_grad(set_to_none=True)
+            self._buffers.snapshot()
+        has_gradient = [p.grad is not None for p in self._trained.values()]
+        status = [seconds, bool(interrupt), failure is not None, *has_gradient]
+        row = torch.cat([figures, torch.tensor(status, dtype=torch.double, device=self.device)])
+        table = self.processes.gather(row)
+        self.processes.sum_gradients(list(self._trained.values()))
+        self._buffers.merge()
+        gradients = {name: p.grad for name, p in self._trained.items() if p.grad is not None}
+        if self.scaler is not None and gradients:
+            self.scaler.unscale_(self.optimizer)
+        # The 2-norm runs at memory speed, and one not representable is as good a reason to stop as a NaN.
+        norms = [n.double() for n in torch._foreach_norm(list(gradients.values()))] if gradients else []
+        numbers = torch.cat([table.flatten(), *(norm[None] for norm in norms)]).tolist()  # the one wait for the device
+        width = table.shape[1]
+        rows = [numbers[rank * width : (rank + 1) * width] for rank in range(self.processes.count)]
+        return self._apply(names, rows, dict(zip(gradients, numbers[table.numel() :], strict=True)), rays, failure)
+
+    def _differentiate(self, decay: float) -> tuple[Float[Tensor, " l"], int]:
+        """Renders this process's share of a batch and computes its gradients.
+
+        Returns:
+            The weighted losses and the squared error, scaled by the share's fraction of all rays, then the number of
+            samples of the share; and the number of rays of all processes.
+        """
+        step, several = self.progress.step, self.processes.several
+        generator = self.random.generator
+        drawn = draw_frames(self.frames, self.frame_weights, self.frames_per_step, generator)
+        by_label = {} if self.pixel_weights is None else {"weights": self.pixel_weights}
+        batch, frames = self.capture.sample_pixels(
+            drawn, self.rays_now, generator, background=self.background, **by_label
+        )
+        rays, share = len(batch), self.processes.share(len(batch))
+        fraction = (share.stop - share.start) / max(rays, 1)
+        if several:
+            batch = batch[share]
+        batch, state = batch.to(self.device), self.capture.state(frames).to(self.device)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.rates[group["name"]] * decay
+        self.avatar.update(state, step)
+        self._buffers.snapshot()
+        own_numbers = self.random.share(share.start, rays) if several else contextlib.nullcontext()
+        with own_numbers, self.fabric.autocast():
+            rendering = self.avatar(batch.rays, state, batch.background)
+            values = [(loss(rendering, batch, step) * loss.weight).float() for loss in self.losses]
+            total = torch.stack(values).sum()
+        self.optimizer.zero_grad(set_to_none=True)
+        if total.requires_grad:  # not so without any sample, say where every ray misses the head
+            self.fabric.backward(total * fraction if several else total)
+        with torch.no_grad():
+            squared_error = (rendering.rgb - batch.target).square().sum() / max(rendering.rgb.numel(), 1)
+            scaled = torch.stack([value.detach().double() for value in (*values, squared_error)]) * fraction
+            samples = 0 if rendering.samples is None else len(rendering.samples)
+            return torch.cat([scaled, scaled.new_tensor([float(samples)])]), rays
+
+    def _apply(
+        self,
+        names: list[str],
+        rows: list[list[float]],
+        norms: Mapping[str, float],
+        rays: int,
+        failure: Exception | None,
+    ) -> _StepOutcome:
+        """Checks the step of all processes and updates the parameters.
+
+        Args:
+            names: of the L losses.
+            rows: one per process: L weighted losses, squared error, samples; seconds, whether interrupted, whether
+                failed; and for each trained parameter whether it has a gradient.
+            norms: of the gradients, by parameter.
+            rays: of all processes.
+            failure: this process's error.
+        """
+        count = len(names) + 2
+        figures = [math.fsum(row[i] for row in rows) for i in range(count)]
+        seconds, interrupted = rows[0][count], any(row[count + 1] for row in rows)
+        if any(row[count + 2] for row in rows):
+            self.processes.raise_on_all(failure)
+        for i, parameter in enumerate(self._trained.values()):
+            if not any(row[count + 3 + i] for row in rows):
+                parameter.grad = None  # unused on every process, so the optimizer skips it
+        terms = dict(zip(names, figures, strict=False))
+        bad = [name for name, value in terms.items() if not math.isfinite(value)]
+        if bad:
+            place = _processes_not_finite(rows, [names.index(name) for name in bad])
+            raise _NotFiniteError(f"loss {', '.join(bad)}{place}")
+        bad = [name for name, value in norms.items() if not math.isfinite(value)]
+        self._skipped = self._skipped + 1 if bad else 0
+        if bad and (self.scaler is None or self._skipped > MOST_SKIPPED):
+            raise _NotFiniteError(f"gradient of {', '.join(bad)}")
+        if self.scaler is None:
+            self.optimizer.step()
+        elif norms:
+            self.scaler.step(self.optimizer)  # does nothing where float16 overflowed
+            self.scaler.update()
+        if self.ema is not None:
+            self.ema.update()
+        self._adapt_rays(rays, figures[len(terms) + 1])
+        return _StepOutcome(terms, figures[len(terms)], rays, seconds, interrupted)
+
+    def _adapt_rays(self, rays: int, samples: float) -> None:
+        """Moves the number of rays a fifth of the way to the one that would give `samples_per_step`.
+
+        The number is part of the checkpoint, so that a resumed run takes the steps of an unbroken one.
+        """
+        if self.samples_per_step is None or not rays or not samples:
+            return
+        target = 0.8 * rays + 0.2 * rays * self.samples_per_step / samples
+        self.progress.extra["rays"] = int(min(max(target, self.rays_per_step / 8, 1), 4 * self.rays_per_step))
+
+    def _do_due(self, monitor: TrainingMonitor) -> None:
+        """Takes a picture and saves a checkpoint if they are due; called between two steps."""
         if monitor.folder is not None and monitor.stepped:
             self._when_due("picture", monitor, self._take_picture)
             self._when_due("checkpoint", monitor, self._save_in_run)
 
-    def _when_due(self, what: str, monitor: Monitor, action: Callable[[Monitor], None]) -> None:
-        before = time.perf_counter()
-        if before - self._done[what] < self._every[what]:
+    def _when_due(self, name: str, monitor: TrainingMonitor, action: Callable[[TrainingMonitor], None]) -> None:
+        now = time.perf_counter()
+        if now - self._last_done[name] < self._intervals[name]:
             return
-        if what not in self._cost and what == "picture":
-            # A guess, until one has been taken: a ray takes a third of its time in a training step.
-            self._cost[what] = math.prod(self.capture.size) / max(monitor.rays_per_second, 1.0) / 3
-        if before - self._done[what] >= self._cost.get(what, 0.0) * (1 / OVERHEAD_SHARE - 1):
+        if name not in self._cost and name == "picture":
+            # An estimate for the first one: rendering a ray takes a third of its time in a training step.
+            self._cost[name] = math.prod(self.capture.size) / max(monitor.rays_per_second, 1.0) / 3
+        if now - self._last_done[name] >= self._cost.get(name, 0.0) * (1 / OVERHEAD_SHARE - 1):
             action(monitor)
-            self._done[what] = time.perf_counter()
-            self._cost[what] = self._done[what] - before
+            self._last_done[name] = time.perf_counter()
+            self._cost[name] = self._last_done[name] - now
 
-    def _take_picture(self, monitor: Monitor) -> None:
+    def _take_picture(self, monitor: TrainingMonitor) -> None:
         if self.folder is None or self._pictured == self.progress.step:
             return
         frame = watched_frame(self.capture, self.frames)
-        with self.random.untouched(), self._exchanged():  # looking must not change what is learned
+        with self.random.preserved(), self._average_swapped():  # a picture must not change what is learned
             self.avatar.eval()
             image, psnr = picture(self.avatar, self.capture, frame, device=self.device)
             self.avatar.train()
@@ -383,18 +568,85 @@ class Trainer:
         best = self.progress.best_psnr
         self.progress.best_psnr = psnr if best is None else max(best, psnr)
         write_picture(self.folder.images / f"step_{self.progress.step:06d}.png", image)
-        monitor.clock()
+        monitor.tick()
         monitor.event("picture", frame=frame, psnr=round(psnr, 3))
 
-    def _save_in_run(self, monitor: Monitor) -> None:
+    def _save_in_run(self, monitor: TrainingMonitor) -> None:
         if self.folder is not None:
-            monitor.clock()
+            monitor.tick()
             self._save(self.folder.checkpoint, self.folder.previous_checkpoint)
 
-    def _exchange(self) -> None:
+    def _swap_average(self) -> None:
         if self.ema is not None:
             self.ema.swap()
             self._averaged = not self._averaged
 
-    def _exchanged(self) -> contextlib.AbstractContextManager[None]:
+    def _average_swapped(self) -> contextlib.AbstractContextManager[None]:
         return self.ema.swapped() if self.ema is not None else contextlib.nullcontext()
+
+
+def _check_losses(losses: Sequence[Loss]) -> None:
+    """Raises ValueError unless there are losses, each with a name of its own."""
+    if not losses:
+        raise ValueError("Trainer: losses is empty; headfields.training.insta_losses() is a start")
+    names = [loss.name for loss in losses]
+    if len(set(names)) < len(names):
+        raise ValueError(f"Trainer: losses are named {names}; give each a name of its own, it is a column of the log")
+
+
+def _check_limits(steps: int | None, minutes: int | float | None) -> None:
+    """Raises ValueError unless at least one limit is given and none is negative."""
+    if steps is None and minutes is None:
+        raise ValueError("Trainer.fit: neither steps nor minutes is given; say when to stop")
+    if (steps or 0) < 0 or (minutes or 0) < 0:
+        raise ValueError(f"Trainer.fit: steps is {steps} and minutes is {minutes}; neither may be negative")
+
+
+def _processes_not_finite(rows: list[list[float]], columns: list[int]) -> str:
+    """Which of several processes have a number that is not finite in one of the columns, for a message."""
+    if len(rows) == 1:
+        return ""
+    ranks = [str(rank) for rank, row in enumerate(rows) if any(not math.isfinite(row[i]) for i in columns)]
+    return f" (on process {', '.join(ranks)})"
+
+
+def _replace_run(folder: RunFolder) -> None:
+    """Renames the checkpoint of another run in the folder and starts the log anew."""
+    if folder.checkpoints:
+        aside = folder.checkpoint.with_name("replaced.safetensors")
+        with writing(aside):
+            os.replace(folder.checkpoints[0], aside)
+            folder.previous_checkpoint.unlink(missing_ok=True)
+        _warn(
+            f"Trainer: {folder.path} held another run, which this one replaces; its checkpoint is now {aside.name}. "
+            "resume=True would have continued it"
+        )
+    folder.rewind_log(-1)
+
+
+def _recorded_options(losses: Sequence[Loss], **options: Any) -> dict[str, Any]:
+    """The trainer's arguments as a checkpoint records them, after a round trip through JSON."""
+    texts = [
+        repr(loss) if dataclasses.is_dataclass(loss) else f"{type(loss).__name__}({loss.name!r}, weight={loss.weight})"
+        for loss in losses
+    ]
+    return json.loads(json.dumps({**options, "losses": texts}))
+
+
+def _digest(weights: Tensor | None) -> str | None:
+    """A short hash that distinguishes sets of weights."""
+    return None if weights is None else hashlib.sha256(weights.numpy().tobytes()).hexdigest()[:12]
+
+
+def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """`name=old (now new), ...` for all entries of both that differ; empty if none do."""
+    changed = [name for name in now if name in before and before[name] != now[name]]
+    return ", ".join(f"{name}={before[name]!r} (now {now[name]!r})" for name in changed)
+
+
+def _warn(text: str) -> None:
+    """A warning that points at the program that uses the trainer."""
+    frame, depth = inspect.currentframe(), 1
+    while frame is not None and frame.f_globals.get("__name__", "").startswith("headfields.training"):
+        frame, depth = frame.f_back, depth + 1
+    warnings.warn(text, stacklevel=depth)

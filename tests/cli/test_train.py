@@ -36,7 +36,7 @@ def test_resume_with_other_options_says_so(run, capsys):  # noqa: F811
     assert main([*again, "--rays", "32", "--schedule", "constant"]) == 0
     told = [line for line in capsys.readouterr().err.splitlines() if "warning" in line]
     assert len(told) == 1
-    assert "goes on with other options than before: rays_per_step=64 (now 32), schedule='exponential'" in told[0]
+    assert "continues with other options than before: rays_per_step=64 (now 32), schedule='exponential'" in told[0]
     assert config(run)["training"]["rays"] == 32
     assert "was trained with seed 0, not 3" in fails(capsys, *again, "--seed", "3")
 

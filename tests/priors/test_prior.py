@@ -24,7 +24,7 @@ from headfields.priors.evaluate import onto_surface
 from headfields.priors.pictures import comparison, trace, view
 from headfields.priors.scans import MeshScans, PointCounts, PointScans
 from headfields.priors.scans.batch import generator
-from headfields.training.trainer import NanLossError
+from headfields.runs.progress import NanLossError
 from tests.priors.tiny import tiny_model, tiny_scans
 
 COUNTS = PointCounts(face=24, static=8, back=8, near=16, far=8, correspondences=8)
@@ -131,7 +131,7 @@ def test_a_run_that_goes_on_ends_with_the_weights_of_an_unbroken_one(scans: Mesh
     first = trainer(scans, tmp_path / "run", shown=0)
     first.progress.step = 0
     while first.progress.step < 5:  # as a run of 8 that is stopped after 5
-        fraction = first.fraction(8, None)
+        fraction = first.progress.step / 8
         first.step(first.schedule.factor(fraction), first.schedule.correspondence(fraction))
         first.progress.step += 1
     first.save()

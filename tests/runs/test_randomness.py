@@ -20,7 +20,7 @@ def test_the_stream_is_the_runs_own_and_goes_on():
 def test_untouched_draws_again():
     stream = RandomStream(0, torch.device("cpu"))
     with stream.active():
-        with stream.untouched():
+        with stream.preserved():
             first = torch.rand(3)
         assert torch.equal(torch.rand(3), first)
 

@@ -84,10 +84,10 @@ def main() -> None:
         found[what] = outcome(disc_trainer(losses=[Mischief(what)], out=out / what, **two), steps=STEPS)
     found["minutes"] = outcome(disc_trainer(schedule="exponential", **two), minutes=0.3 / 60)
     trainer = disc_trainer(out=out / "full", checkpoint_seconds=0.0, **two)
-    if trainer.ranks.first:
+    if trainer.processes.is_first:
         trainer._save = refuse
     found["full"] = outcome(trainer, steps=STEPS)
-    torch.save(found, out / f"rank{trainer.ranks.rank}.pt")
+    torch.save(found, out / f"rank{trainer.processes.rank}.pt")
 
 
 def refuse(*arguments: Any) -> None:

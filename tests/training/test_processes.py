@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from headfields.runs.folder import RunFolder
-from headfields.training.ranks import Ranks, SharedBuffers
+from headfields.training.processes import Processes, SharedBuffers
 from tests.training.ball import ball_trainer
 from tests.training.processes import BALL_STEPS, STEPS, disc_trainer, tensors
 
@@ -113,17 +113,17 @@ def test_a_limit_in_minutes_is_by_one_clock(found):
         assert torch.equal(tensor, second["state"][name]), name
 
 
-class Pretended(Ranks):
+class Pretended(Processes):
     """Two processes of which the other one's buffers are given."""
 
     def __init__(self, other: torch.Tensor) -> None:
         super().__init__(0, 2, torch.device("cpu"))
         self.other = other
 
-    def largest(self, tensor):
+    def maximum(self, tensor):
         return torch.maximum(tensor, self.other)
 
-    def spread(self, tensors):
+    def broadcast(self, tensors):
         pass
 
 
@@ -137,7 +137,7 @@ def test_observations_of_a_grid_combine_as_in_one_process():
     yours = torch.tensor([0.475, 0.475, 0.5, 0.7, 0.6, -1.0, 0.9, 0.9]).view(2, 2, 2)
     other = torch.where(yours == old, -torch.inf, yours)
     buffers = SharedBuffers(Pretended(other), grid)
-    buffers.remember()
+    buffers.snapshot()
     grid.opacity.copy_(mine)
     buffers.merge()
     wanted = torch.tensor([0.475, 0.475, 0.475, 0.8, 0.6, -1.0, 0.855, 0.9]).view(2, 2, 2)
@@ -147,7 +147,7 @@ def test_observations_of_a_grid_combine_as_in_one_process():
 @pytest.mark.parametrize("total", [0, 1, 2, 7, 2048])
 @pytest.mark.parametrize("count", [1, 2, 3, 8])
 def test_shares_are_even_and_miss_nothing(total, count):
-    shares = [Ranks(rank, count, torch.device("cpu")).share(total) for rank in range(count)]
+    shares = [Processes(rank, count, torch.device("cpu")).share(total) for rank in range(count)]
     assert [i for share in shares for i in range(total)[share]] == list(range(total))
     sizes = [share.stop - share.start for share in shares]
     assert max(sizes) - min(sizes) <= 1

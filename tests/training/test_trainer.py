@@ -8,8 +8,9 @@ import torch
 from headfields.losses.color import HuberColor
 from headfields.losses.silhouette import OpacityLoss
 from headfields.losses.surface import DepthPrior
-from headfields.training.options import parameter_groups
-from headfields.training.trainer import NanLossError, Trainer
+from headfields.runs.progress import NanLossError
+from headfields.training.parameter_groups import parameter_groups
+from headfields.training.trainer import Trainer
 from tests.training.fakes import FakeAvatar, FakeCapture
 
 
@@ -109,7 +110,7 @@ def test_the_avatar_carries_the_average_between_fits():
     averaged.fit(steps=20)
     plain.fit(steps=20)
     assert not same(weights(averaged), weights(plain))
-    averaged._exchange()
+    averaged._swap_average()
     assert same(weights(averaged), weights(plain))
 
 

@@ -13,7 +13,8 @@ from headfields.losses.warp import Elastic, WarpMagnitude
 from headfields.parts import Deformer
 from headfields.records import Camera, HeadState
 from headfields.renderers import UniformSampler, VolumeRenderer
-from headfields.training import Trainer, parameter_groups
+from headfields.training import Trainer
+from headfields.training.parameter_groups import parameter_groups
 from tests.training.ball import BallCapture
 
 

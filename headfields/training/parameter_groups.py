@@ -1,0 +1,69 @@
+"""Groups of an avatar's parameters in the optimizer (tables, networks, parts with a rate of their own)."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import nn
+
+from headfields.losses.base import check_positive
+
+
+def parameter_groups(module: nn.Module, weight_decay: float | int) -> list[dict[str, Any]]:
+    """The optimizer's groups: tables (`table`, `*_table`; no decay) and networks (decay). Empty ones are left out.
+
+    Parameters of parts with a `rate_group` form a group of that name, two groups where some of them are tables. Of
+    nested parts with a `rate_group` the outermost counts.
+
+    Args:
+        module: its trainable parameters are grouped by name.
+        weight_decay: L2 of the networks.
+
+    Raises:
+        ValueError: nothing is trainable.
+
+    >>> import torch
+    >>> from headfields.training.parameter_groups import parameter_groups
+    >>> groups = parameter_groups(torch.nn.Linear(3, 2), weight_decay=1e-6)
+    >>> [(group["name"], len(group["params"]), group["weight_decay"]) for group in groups]
+    [('networks', 2, 1e-06)]
+    """
+    rate_group: dict[nn.Parameter, str] = {}
+    for part in module.modules():  # outer ones come first
+        if getattr(part, "rate_group", None):
+            for parameter in part.parameters():
+                rate_group.setdefault(parameter, part.rate_group)  # type: ignore[arg-type]
+    parameters_of: dict[tuple[str, bool], list[nn.Parameter]] = {("tables", True): [], ("networks", False): []}
+    for name, parameter in module.named_parameters():
+        if parameter.requires_grad:
+            last = name.rpartition(".")[2]
+            is_table = last == "table" or last.endswith("_table")
+            group = rate_group.get(parameter, "tables" if is_table else "networks")
+            parameters_of.setdefault((group, is_table), []).append(parameter)
+    groups: list[dict[str, Any]] = [
+        {"name": name, "params": parameters, "weight_decay": 0.0 if is_table else weight_decay}
+        for (name, is_table), parameters in parameters_of.items()
+        if parameters
+    ]
+    if not groups:
+        raise ValueError("Trainer: the avatar has no trainable parameters")
+    return groups
+
+
+def group_rates(
+    groups: Sequence[Mapping[str, Any]], learning_rates: Mapping[str, float | int], *, tables: float, networks: float
+) -> dict[str, float]:
+    """The learning rate of each group: of parts by `learning_rates`, or the networks' where it has none.
+
+    Raises:
+        ValueError: `learning_rates` names a group that the avatar does not have, or a rate is not positive.
+    """
+    defaults = {"tables": tables, "networks": networks}
+    of_parts = {group["name"] for group in groups} - defaults.keys()
+    for name, rate in learning_rates.items():
+        if name not in of_parts:
+            raise ValueError(
+                f"Trainer: learning_rates has {name!r}; parts of this avatar have groups "
+                f"{sorted(of_parts) or 'of none'} (learning_rate and network_learning_rate are for all else)"
+            )
+        check_positive("Trainer", **{f"learning_rates[{name!r}]": rate})
+    return {**defaults, **dict.fromkeys(of_parts, networks), **learning_rates}
