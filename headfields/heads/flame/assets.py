@@ -10,6 +10,7 @@ import numpy as np
 from headfields.files.arrays import load_arrays
 from headfields.files.unpickler import to_array
 from headfields.heads.landmarks import LandmarkEmbedding, make_embedding, read_embeddings
+from headfields.mesh.obj import ObjReader
 
 __all__ = ["FlameAssets", "read_masks", "read_template_uv"]
 
