@@ -19,8 +19,7 @@ from jaxtyping import Float, Int
 
 from headfields.heads import BlendshapeHead
 from headfields.mesh import Mesh
-from headfields.viz import mesh_picture, save_image, side_by_side
-from headfields.viz.mesh_views import view_camera
+from headfields.viz import draw_mesh, save_image, side_by_side, view_camera
 
 INNER_LIPS = range(60, 68)
 NEAR = 0.02
@@ -81,7 +80,7 @@ def main() -> None:
     weights = torch.zeros(2, len(names))
     weights[1, names.index("jawOpen")] = 0.6
     posed = head(expression=weights).vertices
-    views = [mesh_picture(Mesh(v, head.faces), view_camera(v, yaw, size=384)) for v in posed for yaw in (0.0, 40.0)]
+    views = [draw_mesh(Mesh(v, head.faces), view_camera(v, yaw, size=384)) for v in posed for yaw in (0.0, 40.0)]
     save_image(arguments.out.with_suffix(".png"), side_by_side(views))
 
 

@@ -34,11 +34,11 @@ from headfields.priors import (
 )
 from headfields.priors.codes import anchors_of
 from headfields.priors.evaluate import REACH, onto_surface
-from headfields.priors.pictures import draw_field, draw_mesh, view
+from headfields.priors.pictures import draw_field, draw_scan, scan_camera
 from headfields.priors.scans import MeshScans
 from headfields.priors.scans.meshes import FACE, INNER, visible_faces
 from headfields.synthetic.scans.generate import generate_scans
-from headfields.viz import mesh_picture, save_image, side_by_side
+from headfields.viz import draw_mesh, save_image, side_by_side
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "2 hyper-coordinates": {"ambient": 2},
@@ -133,16 +133,13 @@ def drawn(prior: Prior, scans: MeshScans, which: Tensor, codes: PriorCodes) -> l
     pieces = []
     for row in range(len(which)):
         own = codes[row : row + 1]
-        pieces.append(torch.cat(draw_field(prior.avatar, own, view(scans.center, size=160, reach=0.13))))
+        pieces.append(torch.cat(draw_field(prior.avatar, own, scan_camera(scans.center, size=160, extent=0.26))))
     return pieces
 
 
 def truths(scans: MeshScans, which: Tensor) -> list[Tensor]:
-    camera = view(scans.center, size=160, reach=0.13)
-    return [
-        torch.cat(draw_mesh(scans.vertices[scan], scans.faces, scans.rgb[scans.person[scan]], camera))
-        for scan in which.tolist()
-    ]
+    camera = scan_camera(scans.center, size=160, extent=0.26)
+    return [torch.cat(draw_scan(scans, scan, camera)) for scan in which.tolist()]
 
 
 def ablate_landmarks(out: Path, arguments: argparse.Namespace) -> dict[str, Any]:
@@ -175,7 +172,7 @@ def ablate_landmarks(out: Path, arguments: argparse.Namespace) -> dict[str, Any]
             rows.append(
                 {n: fit.errors[n] for n in ("psnr", "iou", "landmarks_px")} | from_truth(capture, frame, surface)
             )
-            pictures[name].append(mesh_picture(surface, square(capture, frame)))
+            pictures[name].append(draw_mesh(surface, square(capture, frame)))
         table[name] = {n: sum(row[n] for row in rows) / len(rows) for n in rows[0]} | {"frames": len(fits)}
         write(out, {"landmarks": table})
         if len(fits) == len(frames):

@@ -39,7 +39,7 @@ from headfields.synthetic.captures import write_head_capture
 from headfields.synthetic.head.model import procedural_head
 from headfields.tracking import PriorTracker, PriorTrackingOptions, Stage2, open_prior
 from headfields.tracking.prior.options import HELD_POSE
-from headfields.viz import heat, heat_legend, mesh_picture, side_by_side
+from headfields.viz import draw_mesh, heat, heat_legend, side_by_side
 
 POINTS = 20_000
 LIMIT = 0.008  # meters: the end of the heat map
@@ -215,12 +215,12 @@ def _row(
     image = capture.image(frame)
     rgb = (image[..., :3] * image[..., 3:] + 1 - image[..., 3:]).movedim(-1, 0)[None]
     small = torch.nn.functional.interpolate(rgb, camera.size, mode="area")[0].movedim(0, -1)
-    tiles, captions = [small, mesh_picture(truth, camera)], [f"frame {frame}", "truth (the face)"]
+    tiles, captions = [small, draw_mesh(truth, camera)], [f"frame {frame}", "truth (the face)"]
     for name, surface in surfaces.items():
-        tiles.append(mesh_picture(surface, camera))
+        tiles.append(draw_mesh(surface, camera))
         captions.append(name)
         met = SurfaceTree(surface).distances(truth.vertices)
-        tiles.append(mesh_picture(truth, camera, heat(met.distance, LIMIT), shaded=False))
+        tiles.append(draw_mesh(truth, camera, heat(met.distance, LIMIT), light=None))
         captions.append(f"{errors[name]['mm']:.2f} mm, {errors[name]['degrees']:.1f} deg")
     tiles.append(torch.from_numpy(heat_legend(256, LIMIT)).float() / 255)
     captions.append("")

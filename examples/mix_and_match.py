@@ -23,7 +23,7 @@ from headfields.mesh.unwrapping import unwrapped
 from headfields.renderers import NeuSAlpha, OccupancySampler, ScheduledSharpness, SurfaceRenderer, VolumeRenderer
 from headfields.synthetic.captures import write_head_capture
 from headfields.training import Trainer, evaluate, insta_losses
-from headfields.viz import mesh_picture, normal_map, save_image, side_by_side
+from headfields.viz import draw_mesh, normal_map, save_image, side_by_side
 
 
 def canonicalizer(template: hf.Template) -> SurfaceCanonicalizer:
@@ -130,7 +130,7 @@ def write_meshes(avatar: hf.Avatar, capture: hf.data.Capture, out: Path, frames:
         mesh = hf.mesh.extract(avatar.field(state), resolution=128, largest=True)
         print(hf.mesh.save_mesh(out / f"{frame:05d}.ply", mesh))
         seen = capture.pixels(frame, background=1.0).target.view(*capture.size, 3)
-        rows.append(torch.cat([seen, mesh_picture(mesh, camera, "colors"), mesh_picture(mesh, camera)], dim=1))
+        rows.append(torch.cat([seen, draw_mesh(mesh, camera, "colors"), draw_mesh(mesh, camera)], dim=1))
     print(save_image(out / "meshes.png", torch.cat(rows)))
 
 

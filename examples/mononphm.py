@@ -12,7 +12,7 @@ import torch
 
 import headfields as hf
 from headfields.synthetic.captures import write_head_capture
-from headfields.viz import mesh_picture, normal_map, save_image, side_by_side
+from headfields.viz import draw_mesh, normal_map, save_image, side_by_side
 
 
 def main() -> None:
@@ -55,7 +55,7 @@ def main() -> None:
         )
         camera = fit.head_camera
         seen = tracker.head.picture(camera.to(device), tracker.head.state(fit.to(tracker.device).free)).to("cpu")
-        mesh = mesh_picture(tracker.mesh(fit), camera)
+        mesh = draw_mesh(tracker.mesh(fit), camera)
         rows.append((tracker.observation(frame).rgb.cpu(), seen.rgb, normal_map(seen, camera), mesh))
     for frame, row in zip(found.fits, rows, strict=True):
         picture = side_by_side(row, ["truth", "rendering", "normals", "mesh"])

@@ -74,7 +74,7 @@ def _write_heat_maps(path: Path, surface: Any, truth: Any, limit: float) -> None
     import torch
 
     from headfields.mesh import SurfaceTree
-    from headfields.viz import front_camera, heat, heat_legend, mesh_picture, save_image, side_by_side
+    from headfields.viz import draw_mesh, heat, heat_legend, save_image, side_by_side, view_camera
 
     pictures, captions = [], []
     for name, mesh, other in (("surface to truth", surface, truth), ("truth to surface", truth, surface)):
@@ -82,7 +82,7 @@ def _write_heat_maps(path: Path, surface: Any, truth: Any, limit: float) -> None
             continue
         colors = heat(SurfaceTree(other).distances(mesh.vertices).distance, limit)
         for turn in (0.0, -50.0, 50.0):
-            pictures.append(mesh_picture(mesh, front_camera(mesh, 320, turn), colors))
+            pictures.append(draw_mesh(mesh, view_camera(mesh.vertices, turn, size=320), colors))
             captions.append(name if not turn else "")
     if pictures:
         legend = torch.from_numpy(heat_legend(320, limit)).float() / 255

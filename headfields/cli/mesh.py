@@ -49,7 +49,7 @@ def mesh(
 
     from headfields.cli import runs
     from headfields.mesh import DENSITY_LEVEL, FORMATS, extract, save_mesh
-    from headfields.viz import mesh_picture, save_image
+    from headfields.viz import draw_mesh, save_image
 
     if not frame:
         raise CommandError("--frame is empty; name at least one frame")
@@ -76,7 +76,7 @@ def mesh(
         print(f"{path}: {len(surface.vertices)} vertices, {len(surface.faces)} faces")
         if picture:
             looks: tuple[Any, ...] = ("clay", "normals") if surface.colors is None else ("clay", "colors", "normals")
-            image = torch.cat([mesh_picture(surface, camera, look) for look in looks], dim=1)
+            image = torch.cat([draw_mesh(surface, camera, look) for look in looks], dim=1)
             print(save_image(path.with_suffix(".png"), image))
 
 

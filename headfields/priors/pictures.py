@@ -1,46 +1,36 @@
 """Pictures of scans beside what a model makes of them."""
 
-import math
-
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from headfields.avatar import Avatar
-from headfields.ops.triangle_bvh import TriangleBVH
-from headfields.ops.vertex_geometry import vertex_normals
+from headfields.mesh.mesh import Mesh
 from headfields.parts import Field
 from headfields.priors.codes import PriorCodes
 from headfields.priors.scans import MeshScans
 from headfields.records import Camera, Rays
+from headfields.viz.mesh import CLAY, Light, draw_mesh, view_camera
 
-__all__ = ["comparison", "draw_field", "draw_mesh", "trace", "view"]
+__all__ = ["comparison", "draw_field", "draw_scan", "scan_camera", "trace"]
 
-_LIGHT = (0.3, -0.5, -0.8)
-"""Toward the light, in the camera's frame: from above and a little from the right."""
+_DIRECTION = (0.3, 0.5, 0.8)  # from above and a little from the right
+_ON_COLORS = Light(0.61, 0.39, _DIRECTION)
+_ON_CLAY = Light(0.35, 0.65, _DIRECTION)
 
 
-def view(
-    center: Float[Tensor, "3"], yaw: float | int = 0.0, pitch: float | int = 0.0, size: int = 128, reach: float = 0.155
+def scan_camera(
+    center: Float[Tensor, "3"], yaw: float | int = 0.0, pitch: float | int = 0.0, size: int = 128, extent: float = 0.31
 ) -> Camera:
     """A camera that looks at a head from a meter away.
 
     Args:
         center: of the head, meters.
-        yaw, pitch: degrees from straight ahead; the head is seen from its left side, and from above.
+        yaw, pitch: degrees, as `headfields.viz.view_camera` takes them.
         size: height and width in pixels.
-        reach: half of what it sees at the center, meters.
+        extent: height of the picture at the center, meters.
     """
-    turn, tilt = math.radians(yaw), math.radians(pitch)
-    back = torch.tensor([math.sin(turn) * math.cos(tilt), math.sin(tilt), math.cos(turn) * math.cos(tilt)])
-    right = torch.nn.functional.normalize(torch.linalg.cross(torch.tensor([0.0, 1.0, 0.0]), back), dim=0)
-    down = torch.linalg.cross(right, back)
-    pose = torch.eye(4)
-    pose[:3, :3] = torch.stack([right, down, -back])
-    pose[:3, 3] = -pose[:3, :3] @ (center.cpu() + back)
-    focal = size / (2 * reach)
-    lens = torch.tensor([[focal, 0, size / 2], [0, focal, size / 2], [0, 0, 1.0]])
-    return Camera(pose[None], lens[None], (size, size))
+    return view_camera(center.cpu()[None], yaw, pitch, size, extent=extent, distance=1.0)
 
 
 def trace(field: Field, rays: Rays, steps: int = 64, near: float = 2e-4) -> tuple[Float[Tensor, " n"], Tensor]:
@@ -93,25 +83,16 @@ def draw_field(avatar: Avatar, codes: PriorCodes, camera: Camera) -> tuple[Tenso
     return _shaded(hit.cpu(), values.normal.cpu(), values.rgb.cpu(), camera)
 
 
-@torch.no_grad()
-def draw_mesh(
-    vertices: Float[Tensor, "v 3"], faces: Int[Tensor, "f 3"], rgb: Float[Tensor, "v 3"], camera: Camera
-) -> tuple[Tensor, Tensor]:
-    """A colored mesh, as `draw_field` shows a field.
+def draw_scan(scans: MeshScans, scan: int, camera: Camera) -> tuple[Tensor, Tensor]:
+    """A scan's color and its shape, lit as `draw_field` lights a field: two (H, W, 3) images in [0, 1].
 
     Args:
-        vertices: (V, 3) meters.
-        faces: (F, 3).
-        rgb: (V, 3) in [0, 1].
+        scans: meshes.
+        scan: which.
         camera: one camera.
     """
-    rays = camera.rays()
-    found = TriangleBVH(faces, vertices).raycast(rays.origins, rays.directions)
-    hit = found.face >= 0
-    ids, weights = faces[found.face[hit]], found.barycentric[hit]
-    normals = vertex_normals(vertices, faces, unit=False)
-    normal = torch.nn.functional.normalize((normals[ids] * weights[..., None]).sum(1), dim=-1)
-    return _shaded(hit, normal, (rgb[ids] * weights[..., None]).sum(1), camera)
+    mesh = Mesh(scans.vertices[scan], scans.faces, scans.rgb[scans.person[scan]])
+    return draw_mesh(mesh, camera, "colors", _ON_COLORS), draw_mesh(mesh, camera, "clay", _ON_CLAY)
 
 
 def comparison(
@@ -129,22 +110,20 @@ def comparison(
     rows = []
     for row, scan in enumerate(which.tolist()):
         one = codes[row : row + 1]
-        ahead, aside = (view(scans.center, yaw, 5.0, size) for yaw in (0.0, 55.0))
-        mesh = (scans.vertices[scan], scans.faces, scans.rgb[scans.person[scan]])
+        ahead, aside = (scan_camera(scans.center, yaw, 5.0, size) for yaw in (0.0, 55.0))
         pictures = []
         for camera in (ahead, aside):
-            for truth, model in zip(draw_mesh(*mesh, camera), draw_field(avatar, one, camera), strict=True):
+            for truth, model in zip(draw_scan(scans, scan, camera), draw_field(avatar, one, camera), strict=True):
                 pictures += [truth, model]
         rows.append(torch.cat(pictures, 1))
     return torch.cat(rows, 0)
 
 
 def _shaded(hit: Tensor, normal: Tensor, rgb: Tensor, camera: Camera) -> tuple[Tensor, Tensor]:
-    light = camera.world_to_camera[0, :3, :3].T @ torch.nn.functional.normalize(torch.tensor(_LIGHT), dim=0)
-    shade = 0.35 + 0.65 * (normal @ light).clamp_min(0)[:, None]
+    rays = camera.rays().directions[hit]
     images = []
-    for color in (rgb.clamp(0, 1) * (0.4 + 0.6 * shade), (0.85 * shade).expand(-1, 3)):
+    for color, light in ((rgb.clamp(0, 1), _ON_COLORS), (torch.full_like(rgb, CLAY), _ON_CLAY)):
         image = torch.ones(len(hit), 3)
-        image[hit] = color
+        image[hit] = color * light.brightness(normal, rays, camera)
         images.append(image.unflatten(0, camera.size))
     return images[0], images[1]

@@ -6,11 +6,12 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from headfields.records import HeadState
+from headfields.mesh.mesh import Mesh
+from headfields.records import Camera, HeadState
 from headfields.rigging.rig import Rigging
 from headfields.rigging.rigged_template import RiggedTemplate
 from headfields.viz.images import save_image, side_by_side, to_uint8
-from headfields.viz.mesh_views import mesh_view, view_camera
+from headfields.viz.mesh import SIDE_LIGHT, Look, draw_mesh, view_camera
 
 __all__ = ["rig_pictures", "rig_poses"]
 
@@ -64,6 +65,8 @@ def rig_pictures(rigging: Rigging | RiggedTemplate, folder: str | Path, size: in
     face = rest[carried]
     center = 0.5 * (face.amin(0) + face.amax(0))
     height = float((face.amax(0) - face.amin(0))[1])
+    mesh = Mesh(rest, rig.faces, uv=rig.uv, uv_faces=rig.uv_faces, texture=rig.texture)
+    look: Look = "clay" if rig.texture is None or rig.uv is None else "texture"
     rows = []
     with torch.no_grad():
         for name, state in rig_poses(rig).items():
@@ -71,15 +74,19 @@ def rig_pictures(rigging: Rigging | RiggedTemplate, folder: str | Path, size: in
             for yaw, close in ((0.0, False), (90.0, False), (180.0, False), (25.0, True)):
                 where = {"center": center, "extent": 1.05 * height} if close else {}
                 camera = view_camera(rest, yaw, 0.0, size, **where)  # type: ignore[arg-type]
-                views.append(mesh_view(state.vertices[0], rig.faces, camera, rig.uv, rig.uv_faces, rig.texture))
+                views.append(_drawn(mesh.replace(vertices=state.vertices[0]), camera, look))
             row = side_by_side(views, [name, "left side", "back", "close"])
             save_image(folder / f"{name}.png", row)
             rows.append(torch.from_numpy(row))
-        plain = mesh_view(rest, rig.faces, view_camera(rest, 0.0, 0.0, size), colors=_weight_colors(rig))
+        plain = _drawn(mesh, view_camera(rest, size=size), _weight_colors(rig))
         save_image(folder / "weights.png", plain)
     sheet = torch.cat(rows)
     save_image(folder / "sheet.png", sheet)
     return torch.from_numpy(to_uint8(sheet))
+
+
+def _drawn(mesh: Mesh, camera: Camera, look: Look | Tensor) -> Tensor:
+    return draw_mesh(mesh, camera, look, SIDE_LIGHT, samples=2, mark_backfaces=True)
 
 
 def _weight_colors(rig: RiggedTemplate) -> Tensor:

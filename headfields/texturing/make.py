@@ -16,7 +16,7 @@ from headfields.texturing.exposure import even_out
 from headfields.texturing.images import PosedImages
 from headfields.texturing.refine import RefineOptions, refine_mesh
 from headfields.viz.images import save_image, side_by_side
-from headfields.viz.mesh_views import mesh_view, view_camera
+from headfields.viz.mesh import draw_mesh, view_camera
 
 __all__ = ["MadeTemplate", "make_template", "template_pictures"]
 
@@ -115,12 +115,9 @@ def template_pictures(
         sheet = torch.cat(columns, 1)
         save_image(folder / "views.png", sheet)
         turns = [
-            mesh_view(
-                mesh.vertices, mesh.faces, view_camera(mesh.vertices, float(yaw), 0.0, size), mesh.uv, mesh.uv_faces,
-                mesh.texture, shading=0.0,
-            )
+            draw_mesh(mesh, view_camera(mesh.vertices, yaw, size=size), "texture", None, samples=2, mark_backfaces=True)
             for yaw in range(0, 360, 45)
-        ]  # fmt: skip
+        ]
         save_image(folder / "turntable.png", torch.cat([torch.cat(turns[:4], 1), torch.cat(turns[4:], 1)]))
     save_image(folder / "texture.png", made.baked.texture)
     save_image(folder / "seen.png", (made.baked.confidence / made.baked.confidence.max().clamp(min=1e-6)).sqrt())

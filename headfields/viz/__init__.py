@@ -1,18 +1,18 @@
-"""Pictures: contact sheets, captioned comparisons, meshes, videos."""
+"""Pictures: contact sheets, meshes, captioned comparisons, videos."""
 
 from headfields.viz.contact_sheet import contact_sheet
 from headfields.viz.images import normal_map, save_image, side_by_side
-from headfields.viz.mesh_views import mesh_view, view_camera
-from headfields.viz.meshes import front_camera, heat, heat_legend, mesh_picture
+from headfields.viz.mesh import HEADLIGHT, SIDE_LIGHT, Light, draw_mesh, heat, heat_legend, view_camera
 from headfields.viz.video import write_video
 
 __all__ = [
+    "HEADLIGHT",
+    "SIDE_LIGHT",
+    "Light",
     "contact_sheet",
-    "front_camera",
+    "draw_mesh",
     "heat",
     "heat_legend",
-    "mesh_picture",
-    "mesh_view",
     "normal_map",
     "save_image",
     "side_by_side",

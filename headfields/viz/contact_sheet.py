@@ -2,19 +2,16 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import UInt8
 from PIL import Image, ImageDraw
-from torch import Tensor
 
+from headfields.data.capture import Capture
 from headfields.data.labels import Label
 from headfields.viz.images import captioned, to_uint8
-
-if TYPE_CHECKING:
-    from headfields.data.capture import Capture
+from headfields.viz.mesh import draw_wireframe
 
 REGION_COLORS = {"face": (90, 160, 255), "eyes": (80, 220, 80), "mouth": (255, 80, 80)}
 LABEL_COLORS = {
@@ -28,7 +25,7 @@ LABEL_COLORS = {
 
 
 def contact_sheet(
-    capture: "Capture", frames: Sequence[int] | None = None, path: Path | str | None = None, tile: int = 256
+    capture: Capture, frames: Sequence[int] | None = None, path: Path | str | None = None, tile: int = 256
 ) -> UInt8[np.ndarray, "h w 3"]:
     """A row a frame: image over white; matte; labels; the tracked mesh's wireframe, colored by region; landmarks.
 
@@ -58,27 +55,7 @@ def contact_sheet(
     return sheet
 
 
-def draw_mesh(
-    image: UInt8[np.ndarray, "h w 3"],
-    pixels: Float[Tensor, "v 2"],
-    depth: Float[Tensor, " v"],
-    faces: Sequence[tuple[Sequence[int], tuple[int, int, int]]],
-) -> UInt8[np.ndarray, "h w 3"]:
-    """The image with triangles outlined: `faces` gives each one's vertices and color; those behind the camera,
-    or turned away from it (clockwise in an image with y down), are skipped.
-    """
-    picture = Image.fromarray(image)
-    draw = ImageDraw.Draw(picture)
-    places, depths = pixels.tolist(), depth.tolist()
-    for corners, color in faces:
-        (ax, ay), (bx, by), (cx, cy) = (places[corner] for corner in corners)
-        if min(depths[corner] for corner in corners) <= 0 or (bx - ax) * (cy - ay) - (by - ay) * (cx - ax) >= 0:
-            continue
-        draw.polygon([(ax, ay), (bx, by), (cx, cy)], outline=color)
-    return np.array(picture)
-
-
-def _row(capture: "Capture", frame: int, tile: int) -> np.ndarray:
+def _row(capture: Capture, frame: int, tile: int) -> np.ndarray:
     rgba = capture.image(frame)
     factor = tile / capture.size[1]
     color = _resized(to_uint8(rgba), tile, smooth=True)
@@ -99,7 +76,7 @@ def _row(capture: "Capture", frame: int, tile: int) -> np.ndarray:
         for face in template.regions.get(name, torch.zeros(0, dtype=torch.bool)).nonzero()[:, 0].tolist():
             shades[face] = shade
     faded = (color * 0.6 + 255 * 0.4).astype(np.uint8)
-    mesh = draw_mesh(faded, pixels, depth, list(zip(template.faces.tolist(), shades, strict=True)))
+    mesh = draw_wireframe(faded, pixels, depth, list(zip(template.faces.tolist(), shades, strict=True)))
     tiles.append(captioned(mesh, "mesh"))
     points = capture.landmarks(frame)
     if points is not None:

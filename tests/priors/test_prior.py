@@ -21,7 +21,7 @@ from headfields.priors import (
 )
 from headfields.priors.codes import anchors_of
 from headfields.priors.evaluate import onto_surface
-from headfields.priors.pictures import comparison, trace, view
+from headfields.priors.pictures import comparison, scan_camera, trace
 from headfields.priors.scans import MeshScans, PointCounts, PointScans
 from headfields.priors.scans.batch import generator
 from headfields.runs.progress import NanLossError
@@ -259,7 +259,7 @@ def test_codes_of_someone_new_come_closer_than_the_mean(prior: Prior, scans: Mes
 
 def test_rays_meet_the_surface_and_pictures_show_it(prior: Prior, scans: MeshScans) -> None:
     avatar = prior.avatar.eval()
-    rays = view(scans.center, 10.0, 0.0, 24).rays()
+    rays = scan_camera(scans.center, 10.0, 0.0, 24).rays()
     field = avatar.field(prior.state())
     along, hit = trace(field, rays)
     assert 0.1 < hit.float().mean() < 0.6

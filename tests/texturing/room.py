@@ -12,7 +12,7 @@ from headfields.ops.vertex_geometry import vertex_normals
 from headfields.records import Camera
 from headfields.renderers import MeshRenderer
 from headfields.texturing import PosedImages
-from headfields.viz.mesh_views import view_camera
+from headfields.viz import view_camera
 from tests.shapes import uv_sphere
 
 RINGS, SEGMENTS = 24, 36
@@ -47,7 +47,9 @@ def painted(size: int = 128) -> Tensor:
 
 def views(count: int, size: int, offset: float = 0.0) -> list[Camera]:
     points = torch.tensor([[-0.12, -0.12, -0.12], [0.12, 0.12, 0.12]])
-    return [view_camera(points, offset + 360 * k / count, (-25.0, 0.0, 30.0)[k % 3], size, 1.6) for k in range(count)]
+    extent = float((points.amax(0) - points.amin(0)).norm())
+    pitch = (-25.0, 0.0, 30.0)
+    return [view_camera(points, offset + 360 * k / count, pitch[k % 3], size, 1.6, extent=extent) for k in range(count)]
 
 
 def batch(cameras: list[Camera]) -> Camera:

@@ -10,8 +10,9 @@ from PIL import Image
 
 from headfields.data import load_capture
 from headfields.data.formats.insta_writer import write_insta
-from headfields.viz.contact_sheet import contact_sheet, draw_mesh
+from headfields.viz.contact_sheet import contact_sheet
 from headfields.viz.images import CAPTION_HEIGHT, save_image, side_by_side, to_uint8
+from headfields.viz.mesh import draw_wireframe
 from headfields.viz.video import write_video
 from tests.data.tiny import blob, tiny_frames
 
@@ -38,9 +39,9 @@ def test_faces_behind_or_turned_away_are_not_drawn() -> None:
     black = np.zeros((20, 20, 3), np.uint8)
     pixels = torch.tensor([[2.0, 2], [2, 17], [17, 17]])
     toward, away = ((0, 1, 2), (255, 0, 0)), ((0, 2, 1), (255, 0, 0))
-    assert draw_mesh(black, pixels, torch.ones(3), [toward]).any()
-    assert not draw_mesh(black, pixels, torch.ones(3), [away]).any()
-    assert not draw_mesh(black, pixels, torch.tensor([1.0, 1, -1]), [toward]).any()
+    assert draw_wireframe(black, pixels, torch.ones(3), [toward]).any()
+    assert not draw_wireframe(black, pixels, torch.ones(3), [away]).any()
+    assert not draw_wireframe(black, pixels, torch.tensor([1.0, 1, -1]), [toward]).any()
 
 
 def test_to_uint8() -> None:

@@ -4,16 +4,16 @@ import pytest
 import torch
 
 from headfields.mesh import Mesh
-from headfields.viz import front_camera, heat, heat_legend, mesh_picture
+from headfields.viz import draw_mesh, heat, heat_legend, view_camera
 from tests.shapes import uv_sphere
 
 VERTICES, FACES = uv_sphere(16, 24, radius=0.1)
 BALL = Mesh(VERTICES + torch.tensor([1.0, 2.0, 3.0]), FACES)
 
 
-def test_the_front_camera_sees_all_of_it_from_the_front():
+def test_the_view_camera_shows_all_of_it_from_the_side_asked_for():
     for turn, toward in ((0.0, [0.0, 0.0, 1.0]), (90.0, [1.0, 0.0, 0.0])):
-        camera = front_camera(BALL, 64, turn)
+        camera = view_camera(BALL.vertices, turn, size=64)
         pixels, depth = camera.project(BALL.vertices)
         assert pixels.min() > 0 and pixels.max() < 64 and depth.min() > 0
         assert pixels.amax(0).sub(pixels.amin(0)).min() > 55
@@ -21,26 +21,26 @@ def test_the_front_camera_sees_all_of_it_from_the_front():
         torch.testing.assert_close(direction, torch.tensor(toward), atol=1e-5, rtol=0)
         top = camera.project(torch.tensor([[1.0, 2.1, 3.0]]))[0][0, 1]
         assert top < 32  # up is up
-    torch.testing.assert_close(torch.linalg.det(front_camera(BALL, turn=30.0).world_to_camera), torch.tensor(1.0))
-    with pytest.raises(ValueError, match="no finite vertex"):
-        front_camera(Mesh(torch.full((1, 3), torch.nan), FACES[:0]))
+    torch.testing.assert_close(torch.linalg.det(view_camera(BALL.vertices, 30.0).world_to_camera), torch.tensor(1.0))
+    with pytest.raises(ValueError, match="0 of 1 points are finite"):
+        view_camera(torch.full((1, 3), torch.nan))
 
 
 def test_looks(unchecked):
-    camera = front_camera(BALL, 33)
-    clay = mesh_picture(BALL, camera)
+    camera = view_camera(BALL.vertices, size=33)
+    clay = draw_mesh(BALL, camera)
     assert clay[0, 0].eq(1).all() and 0.7 < clay[16, 16, 0] < 0.85 and clay[16, 16].unique().numel() == 1
-    normals = mesh_picture(BALL, camera, "normals", background=0.0)
+    normals = draw_mesh(BALL, camera, "normals", background=0.0)
     torch.testing.assert_close(normals[16, 16], torch.tensor([0.5, 0.5, 1.0]), atol=0.08, rtol=0)
     assert normals[16, 26, 0] > 0.7 and normals[6, 16, 1] > 0.7 and normals[0, 0].eq(0).all()
     red = torch.tensor([[1.0, 0.0, 0.0]]).expand_as(VERTICES)
-    flat = mesh_picture(BALL.replace(colors=red), camera, "colors", shaded=False)
+    flat = draw_mesh(BALL.replace(colors=red), camera, "colors", light=None)
     torch.testing.assert_close(flat[16, 16], red[0])
-    torch.testing.assert_close(mesh_picture(BALL, camera, red, shaded=False), flat)
+    torch.testing.assert_close(draw_mesh(BALL, camera, red, light=None), flat)
     with pytest.raises(ValueError, match="the mesh has none"):
-        mesh_picture(BALL, camera, "colors")
+        draw_mesh(BALL, camera, "colors")
     with pytest.raises(ValueError, match="look is 'wire'"):
-        mesh_picture(BALL, camera, "wire")
+        draw_mesh(BALL, camera, "wire")
 
 
 def test_heat():
