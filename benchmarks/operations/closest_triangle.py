@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from benchmarks import shapes
 from benchmarks.case import OURS, Case, Contestant, Settings
-from benchmarks.peers.mesh import Arena
+from benchmarks.peers.mesh_contest import MeshContest
 
 TITLE = "Closest triangle"
 TEXT = """The procedural head, its longest edges split until it has as many faces as said. *Near the surface*: points
@@ -20,47 +20,47 @@ _SWIFT = (OURS, "Open3D", "fcpw", "libigl", "Warp", "cubvh")  # of the rows that
 def cases(settings: Settings) -> Iterator[Case]:
     count = settings.pick(200_000, 20_000)
     for faces in settings.pick((10_000, 100_000), (10_000,)):
-        arena = Arena(shapes.head(faces), settings.device, settings.threads)
-        size = {"faces": len(arena.mesh.faces32), "points": count}
-        near, spread = shapes.near_surface(arena.mesh, count), shapes.spread(arena.mesh, count)
-        yield Case("near the surface", size, "queries", count, arena.closest(near), _NEAR)
-        yield Case("spread out", size, "queries", count, arena.closest(spread), _SPREAD)
+        contest = MeshContest(shapes.head(faces), settings.device, settings.threads)
+        size = {"faces": len(contest.mesh.faces32), "points": count}
+        near, spread = shapes.near_surface(contest.mesh, count), shapes.spread(contest.mesh, count)
+        yield Case("near the surface", size, "queries", count, contest.closest(near), _NEAR)
+        yield Case("spread out", size, "queries", count, contest.closest(spread), _SPREAD)
         yield Case("near the surface, Morton order", size, "queries", count,
-                   arena.closest(shapes.in_order(near), _SWIFT))  # fmt: skip
-        yield from _made(arena, settings)
+                   contest.closest(shapes.in_order(near), _SWIFT))  # fmt: skip
+        yield from _made(contest, settings)
     yield from _growth(settings)
     yield from _frames(settings)
 
 
-def _made(arena: Arena, settings: Settings) -> Iterator[Case]:
-    faces = len(arena.mesh.faces32)
-    probes = shapes.near_surface(arena.mesh, 1000, seed=2)
-    yield Case("build", {"faces": faces}, "faces", faces, arena.build())
+def _made(contest: MeshContest, settings: Settings) -> Iterator[Case]:
+    faces = len(contest.mesh.faces32)
+    probes = shapes.near_surface(contest.mesh, 1000, seed=2)
+    yield Case("build", {"faces": faces}, "faces", faces, contest.build())
     # 1 ms is the goal for a mesh of 10,000 faces.
     limit = 1.0 if settings.device == "cpu" and faces <= 10_001 else None
-    yield Case("refit", {"faces": faces}, "faces", faces, arena.refit(probes), limit=limit)
+    yield Case("refit", {"faces": faces}, "faces", faces, contest.refit(probes), limit=limit)
 
 
 def _growth(settings: Settings) -> Iterator[Case]:
     few = settings.pick(50_000, 5_000)
     for faces in settings.pick((10_000, 30_000, 100_000, 300_000), (10_000, 40_000)):
-        arena = Arena(shapes.head(faces), settings.device, settings.threads)
-        points = shapes.near_surface(arena.mesh, few, seed=1)
-        size = {"faces": len(arena.mesh.faces32), "points": few}
-        yield Case("growth with faces", size, "queries", few, arena.closest(points, _SWIFT))
-    arena = Arena(shapes.head(10_000), settings.device, settings.threads)
+        contest = MeshContest(shapes.head(faces), settings.device, settings.threads)
+        points = shapes.near_surface(contest.mesh, few, seed=1)
+        size = {"faces": len(contest.mesh.faces32), "points": few}
+        yield Case("growth with faces", size, "queries", few, contest.closest(points, _SWIFT))
+    contest = MeshContest(shapes.head(10_000), settings.device, settings.threads)
     for few in settings.pick((1_000, 10_000, 100_000, 1_000_000), (1_000, 10_000)):
-        points = shapes.near_surface(arena.mesh, few, seed=1)
-        size = {"faces": len(arena.mesh.faces32), "points": few}
-        yield Case("growth with points", size, "queries", few, arena.closest(points, _SWIFT))
+        points = shapes.near_surface(contest.mesh, few, seed=1)
+        size = {"faces": len(contest.mesh.faces32), "points": few}
+        yield Case("growth with points", size, "queries", few, contest.closest(points, _SWIFT))
 
 
 def _frames(settings: Settings) -> Iterator[Case]:
     """A thousand frames one after another: memory must not grow with their number."""
     mesh = shapes.head(10_000)
-    arena = Arena(mesh, settings.device, settings.threads)
+    contest = MeshContest(mesh, settings.device, settings.threads)
     for frames in settings.pick((10, 100, 1000), (10, 100)):
-        bvh = arena.peer(OURS, "refit")
+        bvh = contest.peer(OURS, "refit")
         posed = [bvh.moved(mesh.moved(k)) for k in range(10)]
         points = bvh.queries(shapes.near_surface(mesh, 1000))
 

@@ -22,22 +22,22 @@ _GOALS = {"scipy": 2.0, "Open3D": 2.0}
 
 def cases(settings: Settings) -> Iterator[Case]:
     count = settings.pick(200_000, 20_000)
-    arena = Arena(20_000, settings)
-    near, spread = shapes.near_surface(arena.mesh, count), shapes.spread(arena.mesh, count)
+    contest = VertexContest(20_000, settings)
+    near, spread = shapes.near_surface(contest.mesh, count), shapes.spread(contest.mesh, count)
     for k in settings.pick((4, 1, 8, 16), (4,)):
-        size = {"vertices": arena.vertices, "points": count, "k": k}
+        size = {"vertices": contest.vertices, "points": count, "k": k}
         goals = _GOALS if k == 4 else {}
-        yield Case("near the surface", size, "queries", count, arena.queries(near, k), goals)
-        yield Case("spread out", size, "queries", count, arena.queries(spread, k), goals)
-    yield Case("refit", {"vertices": arena.vertices}, "vertices", arena.vertices, arena.refits(), limit=1.0)
+        yield Case("near the surface", size, "queries", count, contest.queries(near, k), goals)
+        yield Case("spread out", size, "queries", count, contest.queries(spread, k), goals)
+    yield Case("refit", {"vertices": contest.vertices}, "vertices", contest.vertices, contest.refits(), limit=1.0)
     few = settings.pick(50_000, 5_000)
     for faces in settings.pick((10_000, 60_000, 200_000), (10_000, 20_000)):
-        other = Arena(faces, settings)
+        other = VertexContest(faces, settings)
         size = {"vertices": other.vertices, "points": few}
         yield Case("growth with vertices", size, "queries", few, other.queries(shapes.near_surface(other.mesh, few), 4))
 
 
-class Arena:
+class VertexContest:
     """The contestants at one mesh."""
 
     def __init__(self, faces: int, settings: Settings) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from benchmarks import shapes
 from benchmarks.case import Case, Settings
 from benchmarks.peers import nvdiffrast
-from benchmarks.peers.mesh import Arena
+from benchmarks.peers.mesh_contest import MeshContest
 
 TITLE = "Rays and a mesh"
 TEXT = """The first hit of each ray. *Camera*: the rays of a square image of the head, row by row; *random*: from a
@@ -18,18 +18,25 @@ _TOLERANCE = 1e-4  # meters
 def cases(settings: Settings) -> Iterator[Case]:
     side, count = settings.pick((512, 200_000), (128, 20_000))
     for faces in settings.pick((10_000, 100_000), (10_000,)):
-        arena = Arena(shapes.head(faces), settings.device, settings.threads)
-        size = {"faces": len(arena.mesh.faces32), "rays": side * side}
-        yield Case("camera", size, "rays", side * side, arena.raycast(*shapes.camera_rays(side)), tolerance=_TOLERANCE)
-        size = {"faces": len(arena.mesh.faces32), "rays": count}
+        contest = MeshContest(shapes.head(faces), settings.device, settings.threads)
+        size = {"faces": len(contest.mesh.faces32), "rays": side * side}
         yield Case(
-            "random", size, "rays", count, arena.raycast(*shapes.random_rays(arena.mesh, count)), tolerance=_TOLERANCE
+            "camera", size, "rays", side * side, contest.raycast(*shapes.camera_rays(side)), tolerance=_TOLERANCE
+        )
+        size = {"faces": len(contest.mesh.faces32), "rays": count}
+        yield Case(
+            "random",
+            size,
+            "rays",
+            count,
+            contest.raycast(*shapes.random_rays(contest.mesh, count)),
+            tolerance=_TOLERANCE,
         )
     for faces in settings.pick((10_000, 30_000, 100_000, 300_000), (10_000, 40_000)):
-        arena = Arena(shapes.head(faces), settings.device, settings.threads)
-        size = {"faces": len(arena.mesh.faces32), "rays": count}
-        rays = shapes.random_rays(arena.mesh, count, seed=3)
-        yield Case("growth with faces", size, "rays", count, arena.raycast(*rays), tolerance=_TOLERANCE)
+        contest = MeshContest(shapes.head(faces), settings.device, settings.threads)
+        size = {"faces": len(contest.mesh.faces32), "rays": count}
+        rays = shapes.random_rays(contest.mesh, count, seed=3)
+        yield Case("growth with faces", size, "rays", count, contest.raycast(*rays), tolerance=_TOLERANCE)
     mesh = shapes.head(10_000)
     for pixels in settings.pick((128, 256, 512, 1024), (64, 128)):
         work = pixels * pixels

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.peers import need
-from benchmarks.peers.mesh import MeshPeer
+from benchmarks.peers.mesh_peer import MeshPeer
 from benchmarks.shapes import Mesh
 
 

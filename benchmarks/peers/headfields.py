@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.peers.mesh import MeshPeer
+from benchmarks.peers.mesh_peer import MeshPeer
 from benchmarks.shapes import Mesh
 from headfields.ops import ClosestPoint, TriangleBVH
 

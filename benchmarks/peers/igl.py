@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.peers import need
-from benchmarks.peers.mesh import MILLIMETERS, MeshPeer
+from benchmarks.peers.mesh_peer import MILLIMETERS, MeshPeer
 from benchmarks.shapes import Mesh
 
 

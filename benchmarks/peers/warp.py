@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.peers.mesh import MeshPeer
+from benchmarks.peers.mesh_peer import MeshPeer
 from benchmarks.shapes import Mesh
 from headfields.ops.dispatch import warp
 

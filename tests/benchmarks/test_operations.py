@@ -9,7 +9,7 @@ import torch
 from benchmarks import shapes
 from benchmarks.case import OURS, Case, Settings, measure
 from benchmarks.operations import OPERATIONS
-from benchmarks.peers.mesh import Arena
+from benchmarks.peers.mesh_contest import MeshContest
 
 _BRIEF = Settings(quick=True, rounds=(1, 1), seconds=0.0)
 
@@ -39,8 +39,8 @@ def test_splitting_edges_gives_the_number_of_faces_and_the_same_surface() -> Non
 
 def test_queries_lie_where_they_are_said_to() -> None:
     mesh = shapes.head(0)
-    arena = Arena(mesh, "cpu", 1)
-    peer = arena.peer(OURS, "closest")
+    contest = MeshContest(mesh, "cpu", 1)
+    peer = contest.peer(OURS, "closest")
     points = shapes.near_surface(mesh, 2000)
     queries = peer.queries(points)
     distance = peer.distance(queries, peer.closest(queries))
@@ -64,12 +64,12 @@ _ALL = (OURS, "Open3D", "fcpw", "libigl", "trimesh", "trimesh + embreex", "Warp"
 )
 def test_peers_that_are_installed_agree_on_a_mesh(what: str, names: tuple[str, ...]) -> None:
     mesh = shapes.head(0)
-    arena = Arena(mesh, "cpu", 1)
+    contest = MeshContest(mesh, "cpu", 1)
     points = shapes.near_surface(mesh, 100)
     makers = {
-        "closest": lambda: arena.closest(points, names),
-        "raycast": lambda: arena.raycast(*shapes.camera_rays(12), names),
-        "refit": lambda: arena.refit(points, tuple(name for name in names if "embreex" not in name)),
+        "closest": lambda: contest.closest(points, names),
+        "raycast": lambda: contest.raycast(*shapes.camera_rays(12), names),
+        "refit": lambda: contest.refit(points, tuple(name for name in names if "embreex" not in name)),
     }[what]()
     rows = measure(Case(what, {}, "points", 100, makers, tolerance=1e-4), _BRIEF)
     assert rows[0].contestant == OURS and rows[0].milliseconds
@@ -86,7 +86,7 @@ def test_a_library_that_cannot_do_it_says_so() -> None:
             {},
             "rays",
             16,
-            Arena(shapes.head(0), "cpu", 1).raycast(*shapes.camera_rays(4), ("trimesh", "kaolin")),
+            MeshContest(shapes.head(0), "cpu", 1).raycast(*shapes.camera_rays(4), ("trimesh", "kaolin")),
         ),
         _BRIEF,
     )
@@ -108,8 +108,8 @@ def test_skinning_agrees_with_smplx() -> None:
 def test_nearest_vertices_agree_with_scipy() -> None:
     from benchmarks.operations import nearest_vertices
 
-    arena = nearest_vertices.Arena(0, _BRIEF)
-    makers = {name: make for name, make in arena.queries(shapes.near_surface(arena.mesh, 200), 4).items()
+    contest = nearest_vertices.VertexContest(0, _BRIEF)
+    makers = {name: make for name, make in contest.queries(shapes.near_surface(contest.mesh, 200), 4).items()
               if name != "Open3D"}  # fmt: skip
     for row in measure(Case("c", {}, "points", 200, makers), _BRIEF)[1:]:
         assert row.difference is not None and row.difference < 1e-6, row
