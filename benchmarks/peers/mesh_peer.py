@@ -8,8 +8,8 @@ import numpy as np
 from benchmarks.shapes import Mesh
 
 MILLIMETERS = 1000.0
-"""The factor from meters. Some ray tests have an absolute tolerance for meshes larger than a head in meters, under which
-small faces count as degenerate (libigl misses a third of the rays at 300,000 faces). Those get millimeters."""
+"""The factor from meters. Some ray tests have an absolute tolerance, too large for a head in meters: small faces
+count as degenerate (libigl misses a third of the rays at 300,000 faces). Those get millimeters."""
 
 
 class MeshPeer:
