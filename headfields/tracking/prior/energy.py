@@ -1,26 +1,35 @@
-"""The terms of the energy that tracking lowers; published, but where a function says otherwise."""
+"""The energy of a frame: color, mask, landmark and pose terms, and regularizers of the codes.
+
+Terms are the published ones (MonoNPHM, Giebenhain et al. 2024, released code) unless a function says otherwise.
+"""
+
+import math
+from collections.abc import Mapping
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from headfields.networks.latent_table import AnchoredCode
 from headfields.parts import Rendering
 from headfields.records import Camera
+from headfields.runs.clock import Clock
+from headfields.tracking.failures import FrameFailure
+from headfields.tracking.prior.head import IDENTITY, PER_FRAME, PriorHead
 from headfields.tracking.prior.landmarks import CHIN, EYELIDS, MOUTH, PosedLandmarks
-from headfields.tracking.prior.observation import RayBatch
-from headfields.tracking.prior.options import EnergyWeights
-from headfields.tracking.prior.pose import world_points
+from headfields.tracking.prior.observation import PriorObservation, RayBatch
+from headfields.tracking.prior.options import PUBLISHED_UNIT, EnergyWeights, PriorTrackingOptions
+from headfields.tracking.prior.pose import head_rays, world_points
 
-__all__ = ["code_terms", "color_term", "landmark_term", "mask_term"]
+__all__ = ["checked_energies", "code_terms", "color_term", "data_energy", "landmark_term", "mask_term", "regularizers"]
 
 SMOOTH = 5.0
-"""Rays that the soft Jaccard index is smoothed by, and its factor."""
+"""Smoothing of the soft Jaccard index, in rays; also its factor."""
 _EMPHASIZED = torch.tensor([*CHIN, *EYELIDS, *MOUTH])
 
 
 def color_term(rendering: Rendering, batch: RayBatch) -> Float[Tensor, ""]:
-    """The mean over rays that count of |Δ| per channel, in units of [-1, 1], over white."""
+    """Mean of |Δ| per channel over rays with a weight, colors in [-1, 1] over white."""
     alpha = batch.alpha[:, None]
     target = batch.rgb * alpha + 1 - alpha
     error = 2 * (rendering.rgb - target).abs().mean(dim=1)
@@ -28,28 +37,28 @@ def color_term(rendering: Rendering, batch: RayBatch) -> Float[Tensor, ""]:
 
 
 def mask_term(rendering: Rendering, batch: RayBatch) -> Float[Tensor, ""]:
-    """5 (1 - (I + 5) / (U + 5)) of opacity and matte, each ray counting as `mask_weight` says."""
+    """5 (1 - (I + 5) / (U + 5)) of opacity and matte, rays weighted by `mask_weight`."""
     opacity, alpha, weight = rendering.opacity, batch.alpha, batch.mask_weight
-    common = (weight * opacity * alpha).sum()
+    intersection = (weight * opacity * alpha).sum()
     union = (weight * (opacity + alpha - opacity * alpha)).sum()
-    return SMOOTH * (1 - (common + SMOOTH) / (union + SMOOTH))
+    return SMOOTH * (1 - (intersection + SMOOTH) / (union + SMOOTH))
 
 
 def landmark_term(
     posed: PosedLandmarks,
     target: Float[Tensor, "l 2"],
-    number: Tensor,
+    number: Int64[Tensor, " l"],
     camera: Camera,
     rotation: Float[Tensor, "3"],
     translation: Float[Tensor, "3"],
     emphasis: float,
 ) -> tuple[Float[Tensor, ""], Bool[Tensor, " l"]]:
-    """The mean over landmarks that count of ‖e Δ‖², Δ in parts of the image's width and height.
+    """Mean of ‖e Δ‖² over the landmarks that count, Δ as a fraction of the image's width and height.
 
     Args:
         posed: L landmarks in the space of the head.
-        target: (L, 2) where they are seen, pixels; NaN where that is not known.
-        number: (L,) their numbers: chin, mouth and eyelids count `emphasis` times Δ.
+        target: (L, 2) the frame's landmarks, pixels; NaN where unknown.
+        number: (L,) index of each among the 68: e is `emphasis` for chin, mouth and eyelids.
         camera: of the frame's world.
         rotation, translation: of the head.
         emphasis: e of those, 1 of others.
@@ -59,7 +68,7 @@ def landmark_term(
     """
     pixels, depth = camera.project(world_points(posed.points, rotation, translation))
     height, width = camera.size
-    counts = posed.found & torch.isfinite(target).all(dim=1) & (depth > 0)
+    counts = posed.converged & torch.isfinite(target).all(dim=1) & (depth > 0)
     difference = (pixels - torch.where(counts[:, None], target, 0.0)) / pixels.new_tensor([width, height])
     emphasized = torch.isin(number, _EMPHASIZED.to(number.device))
     factor = torch.where(emphasized, emphasis, 1.0)
@@ -74,14 +83,14 @@ def code_terms(
     weights: EnergyWeights,
     first: bool,
 ) -> Float[Tensor, ""]:
-    """The regularizers of the codes, weighed: ‖·‖² of their parts, and what mirrored anchors' parts differ by.
+    """Weighted regularizers of the codes: ‖·‖² of their global and local parts, and the asymmetry of local parts.
 
     Args:
-        geometry, appearance: what each code's numbers (W,) are off the mean, in the units of `Stage1.spread`, and its
-            layout, or None if it is not fitted; a code without a layout is global as a whole.
+        geometry, appearance: deviation of each code (W,) from the mean, in units of `Stage1.spread`, and its layout;
+            None if it is not fitted. A code without a layout is all global.
         expression: (E,) likewise.
         weights: of the terms.
-        first: whether the frame is the one that the identity is fitted to.
+        first: whether the identity is fitted to this frame.
     """
     parts: list[Tensor] = []
     for name, item in (("geometry", geometry), ("appearance", appearance)):
@@ -96,3 +105,103 @@ def code_terms(
     if expression is not None:
         parts.append((weights.first_expression if first else weights.expression) * expression.square().sum())
     return torch.stack(parts).sum() if parts else torch.zeros(())
+
+
+def regularizers(
+    head: PriorHead, codes: Mapping[str, Tensor], fitted: list[str], weights: EnergyWeights, first: bool
+) -> Float[Tensor, ""]:
+    """Weighted regularizers of the codes that are fitted: `code_terms`, and likelihood along principal directions.
+
+    Args:
+        head: the model.
+        codes: each (K,), in the units they are fitted in.
+        fitted: names of the codes that are fitted.
+        weights: of the terms.
+        first: whether the identity is fitted to this frame.
+    """
+    shape, paint = ((head.in_spreads(n, codes[n]), head.layout(n)) if n in fitted else None for n in IDENTITY)
+    total = code_terms(shape, paint, codes.get(PER_FRAME), weights, first)
+    for name in IDENTITY:
+        if name in fitted:
+            total = total + weights.likely * codes[name].square().sum()
+    return total
+
+
+def data_energy(
+    head: PriorHead,
+    observation: PriorObservation,
+    codes: Mapping[str, Tensor],
+    rotation: Float[Tensor, "3"],
+    translation: Float[Tensor, "3"],
+    weights: EnergyWeights,
+    options: PriorTrackingOptions,
+    random: torch.Generator,
+    landmark_weight: float,
+    clock: Clock,
+    guess: Float[Tensor, "l 3"] | None = None,
+) -> tuple[Float[Tensor, ""], dict[str, Tensor], Float[Tensor, "l 3"] | None]:
+    """The weighted sum of the color, mask, landmark and pose terms of one frame on random rays.
+
+    Args:
+        head: the model.
+        observation: the frame.
+        codes: each (K,), in the units they are fitted in.
+        rotation, translation: (3,) of the head, radians and meters.
+        weights: of the terms.
+        options: number and distribution of rays.
+        random: draws the rays, on the CPU.
+        landmark_weight: current weight of the landmark term; 0 leaves it out.
+        clock: takes the time of the parts.
+        guess: (L, 3) initial guess of the landmarks in posed space.
+
+    Returns:
+        The sum; the terms by name; the landmarks in posed space, as the next guess.
+    """
+    with clock.part("rays"):
+        batch = observation.batch(options.rays, options.foreground, random)
+        field = head.avatar.field(head.state(codes))
+        rays = head_rays(batch.rays, rotation, translation)
+    with clock.part("rendering"):
+        rendering = head.render(rays, field)
+        terms = {"color": color_term(rendering, batch), "mask": mask_term(rendering, batch)}
+    total = weights.color * terms["color"] + weights.mask * terms["mask"]
+    if head.landmarks is not None and landmark_weight > 0:
+        with clock.part("landmarks"):
+            number = head.landmarks.number
+            target = observation.landmarks[number]
+            posed = head.posed_landmarks(field, guess)
+            guess = torch.where(posed.converged[:, None], posed.points, head.landmarks.base).detach()
+            term, counts = landmark_term(
+                posed, target, number, observation.camera, rotation, translation, weights.emphasis
+            )
+            known = torch.isfinite(target).all(dim=1)
+            terms["landmarks"] = term
+            terms["found"] = (counts.sum() / known.sum().clamp_min(1)).to(term)
+            total = total + landmark_weight * term
+    if weights.pose:
+        terms["pose"] = rotation.square().sum() + 10 * (PUBLISHED_UNIT * translation).square().sum()
+        total = total + weights.pose * terms["pose"]
+    return total, terms, guess
+
+
+def checked_energies(
+    total: Tensor, terms: Mapping[str, Tensor], parameters: list[Tensor], step: int, steps: int
+) -> dict[str, float]:
+    """The total (as `"energy"`) and the terms as numbers.
+
+    Args:
+        total: energy.
+        terms: by name.
+        parameters: what is fitted.
+        step, steps: for the message.
+
+    Raises:
+        FrameFailure: an energy or a parameter is not finite.
+    """
+    energies = {"energy": float(total.detach()), **{name: float(value.detach()) for name, value in terms.items()}}
+    if not all(math.isfinite(value) for value in energies.values()) or not all(
+        bool(torch.isfinite(parameter).all()) for parameter in parameters
+    ):
+        values = ", ".join(f"{name} {value:g}" for name, value in energies.items())
+        raise FrameFailure("diverged", f"at step {step} of {steps} an energy or a parameter is not finite ({values})")
+    return energies

@@ -1,4 +1,4 @@
-"""A prior as tracking drives it: codes measured in spreads, a light, a camera's colors; its networks are frozen."""
+"""The frozen prior that tracking renders: codes along principal directions, light and color affine."""
 
 import copy
 import math
@@ -23,13 +23,13 @@ from headfields.tracking.prior.landmarks import LandmarkPoints, PosedLandmarks
 __all__ = ["IDENTITY", "PER_FRAME", "PriorHead", "TrackingPrior"]
 
 IDENTITY = ("geometry", "appearance")
-"""Codes that are a person's."""
+"""Codes of a person."""
 PER_FRAME = "expression_code"
-"""The code that is a frame's."""
-AROUND = 0.01
-"""Standard deviation, meters, of where landmarks are searched that are not found at once. An open mouth's lips are some
-centimeters from their canonical place, with ground between where the deformation says nothing: from half a millimeter
-around, as published, many of them are not found. Our own choice."""
+"""The code of a frame."""
+SEARCH_DEVIATION = 0.01
+"""Standard deviation, meters, of the starts from which the inverse deformation is searched again where the first search
+fails. The lips of an open mouth are centimeters from their canonical place; with the published half a millimeter many
+of them are not found. Our own choice."""
 
 
 @dataclass(frozen=True)
@@ -37,12 +37,11 @@ class TrackingPrior:
     """What tracking needs of a prior; `of` makes it from a trained one.
 
     Attributes:
-        avatar: whose state is codes: `"expression_code"`, and of `"geometry"` and `"appearance"` what it has. Its
-            decoder gives distances.
-        codes: the range of each code.
-        landmarks: points of its canonical head, or None for none.
-        hair: whether its heads have hair; of a recording's, neither color nor outline then count.
-        expressions: (S, E) expression codes to start from, or None for the mean alone.
+        avatar: reads `"expression_code"`, and may read `"geometry"` and `"appearance"`; its decoder gives distances.
+        codes: statistics of each code.
+        landmarks: points of its canonical head, or None.
+        hair: whether its heads have hair. If not, hair in a recording is masked out.
+        expressions: (S, E) expression codes that a fit may start from, besides the mean; or None.
     """
 
     avatar: Avatar
@@ -61,34 +60,40 @@ class TrackingPrior:
         missing = [name for name in code_widths(self.avatar) if name not in self.codes]
         if unknown or missing:
             raise ValueError(
-                f"TrackingPrior: codes has {', '.join(self.codes)}; expected {', '.join((*IDENTITY, PER_FRAME))}, and "
-                f"for each code of the avatar its range ({', '.join(code_widths(self.avatar))})"
+                f"TrackingPrior: codes has {', '.join(self.codes)}; expected only {', '.join((*IDENTITY, PER_FRAME))}, "
+                f"with statistics for each code of the avatar ({', '.join(code_widths(self.avatar))})"
             )
 
     @classmethod
     def of(cls, prior: Prior, landmarks: LandmarkPoints | None = None, hair: bool = True) -> "TrackingPrior":
-        """Ranges of the codes as they are over the people and scans that a prior was trained on.
+        """With the statistics of the codes over the people and scans that a prior was trained on.
 
         Args:
             prior: trained.
             landmarks: points of its canonical head.
             hair: whether its heads have hair.
         """
-        ranges = prior.statistics()
-        named = {"geometry": ranges.geometry, "appearance": ranges.appearance, PER_FRAME: ranges.expression}
-        return cls(prior.avatar, named, landmarks, hair, prior.expression.detach().clone())
+        statistics = prior.statistics()
+        codes = {
+            "geometry": statistics.geometry, "appearance": statistics.appearance, PER_FRAME: statistics.expression,
+        }  # fmt: skip
+        return cls(prior.avatar, codes, landmarks, hair, prior.expression.detach().clone())
 
 
 class PriorHead(nn.Module):
-    """The frozen model, rendered as the tracker does, with light and color affine of one recording.
+    """A copy of a prior's avatar, frozen, with the tracker's renderer and the light and color affine of one recording.
+
+    Codes are fitted along their principal directions, in units in which one standard deviation is `spread`.
 
     Args:
         prior: its avatar is copied.
-        spread: what one spread of a code counts as in the units that codes are fitted in.
-        coarse, fine: samples a ray.
+        spread: one standard deviation of a code, in the units that codes are fitted in.
+        coarse, fine: samples per ray.
 
     Attributes:
-        light, affine: what is fitted beside codes and poses.
+        light, affine: fitted beside codes and poses.
+        names: of the codes.
+        center, radius: (3,) and meters, of the ball that holds the heads.
     """
 
     def __init__(self, prior: TrackingPrior, spread: float, coarse: int, fine: int) -> None:
@@ -115,40 +120,40 @@ class PriorHead(nn.Module):
         self.center, self.radius = (low + high) / 2, float((high - low).max() / 2)
 
     def width(self, name: str) -> int:
-        """How many directions of the code called `name` are fitted."""
+        """The number of fitted directions K of the code `name`."""
         return getattr(self, f"axes_{name}").shape[1]
 
     def layout(self, name: str) -> AnchoredCode | None:
-        """How the code is divided among anchors, if it is."""
+        """The layout of an anchored code; None for a code without anchors."""
         anchors = self.anchors
         return anchors.layout if anchors is not None and name in IDENTITY else None
 
     @property
     def anchors(self) -> Anchors | None:
         """The part that predicts anchors, if the model has one."""
-        found = getattr(self.avatar.deformer, "anchors", None)
-        return found if isinstance(found, Anchors) else None
+        anchors = getattr(self.avatar.deformer, "anchors", None)
+        return anchors if isinstance(anchors, Anchors) else None
 
     def state(self, free: Mapping[str, Float[Tensor, " w"]]) -> HeadState:
-        """The state of one frame from codes in the units they are fitted in: 0 is the mean.
+        """The state of one frame from codes in the units they are fitted in, where 0 is the mean.
 
         Args:
-            free: each code (K,), for the K directions that are fitted (`width`).
+            free: each code (K,), K = `width(name)`.
         """
-        codes = {name: (getattr(self, f"mean_{name}") + self.moved(name, free[name]))[None] for name in self.names}
-        some = next(iter(codes.values()))
-        return HeadState(vertices=some.new_zeros(1, 0, 3), codes=codes)
+        codes = {name: (getattr(self, f"mean_{name}") + self.deviation(name, free[name]))[None] for name in self.names}
+        vertices = codes[self.names[0]].new_zeros(1, 0, 3)
+        return HeadState(vertices=vertices, codes=codes)
 
-    def moved(self, name: str, free: Float[Tensor, "*b k"]) -> Float[Tensor, "*b w"]:
-        """What codes (..., W) called `name` are off the mean, from the units they are fitted in."""
+    def deviation(self, name: str, free: Float[Tensor, "*b k"]) -> Float[Tensor, "*b w"]:
+        """The deviation (..., W) of the code `name` from its mean, from the units it is fitted in."""
         return free @ getattr(self, f"axes_{name}").T / self.scale
 
     def in_spreads(self, name: str, free: Float[Tensor, " k"]) -> Float[Tensor, " w"]:
-        """What each number of the code called `name` is off the mean, one standard deviation of it being `scale`."""
-        return self.moved(name, free) / getattr(self, f"spread_{name}") * self.scale
+        """The deviation (W,) of the code `name`, each number in units in which its standard deviation is `scale`."""
+        return self.deviation(name, free) / getattr(self, f"spread_{name}") * self.scale
 
     def free(self, name: str, codes: Float[Tensor, "*b w"]) -> Float[Tensor, "*b k"]:
-        """Codes (..., W) called `name` in the units they are fitted in, as far as directions go: undoes `state`."""
+        """Codes (..., W) projected on the principal directions, in the units they are fitted in; inverse of `state`."""
         axes = getattr(self, f"axes_{name}")
         return (codes - getattr(self, f"mean_{name}")) @ (axes / axes.square().sum(dim=0)) * self.scale
 
@@ -157,17 +162,17 @@ class PriorHead(nn.Module):
         self.sharpness.now.fill_(4 * math.exp(10 * exponent))
 
     def jitter(self) -> None:
-        """Has strata along rays drawn at random, the rest being in evaluation mode, which leaves out weak members."""
+        """Draws samples at random within strata along rays; all else stays in evaluation mode."""
         renderer = self.avatar.renderer
         assert isinstance(renderer, SurfaceRenderer)
         renderer.sampler.train()
 
     def render(self, rays: Rays, field: Field) -> Rendering:
-        """Rays in the space of the head, over white."""
+        """Renders rays in the space of the head, over white."""
         return self.avatar.renderer(rays, field, torch.ones_like(rays.origins))
 
     def picture(self, camera: Camera, state: HeadState) -> Rendering:
-        """An image of one frame over white, without random samples."""
+        """Renders an image of one frame over white, without random samples."""
         self.avatar.eval()
         try:
             return self.avatar.render(camera, state)
@@ -175,34 +180,34 @@ class PriorHead(nn.Module):
             self.jitter()
 
     def canonical_landmarks(self, state: HeadState) -> Float[Tensor, "l 3"]:
-        """The landmarks of the canonical head of the state's only frame, meters."""
+        """The landmarks (L, 3) of the canonical head of a state of one frame, meters."""
         assert self.landmarks is not None
         code = state.codes.get("geometry")
         anchors = None if self.anchors is None else self.anchors.prepare(state)[0]
         return self.landmarks(anchors, None if code is None else code[0])
 
     def free_expressions(self, count: int) -> Float[Tensor, "n e"]:
-        """Up to so many of the prior's expression codes, as different as can be, in the units they are fitted in."""
+        """Up to `count` of the prior's expression codes by farthest-point sampling, in the units they are fitted in."""
         if self.starts is None or not count:
             return getattr(self, f"mean_{PER_FRAME}").new_zeros(0, self.width(PER_FRAME))
         codes = self.free(PER_FRAME, self.starts)
-        chosen = [int(codes.norm(dim=1).argmax())]
-        nearest = (codes - codes[chosen[0]]).norm(dim=1)
-        while len(chosen) < min(count, len(codes)):
-            chosen.append(int(nearest.argmax()))
-            nearest = nearest.minimum((codes - codes[chosen[-1]]).norm(dim=1))
-        return codes[chosen]
+        selected = [int(codes.norm(dim=1).argmax())]
+        nearest = (codes - codes[selected[0]]).norm(dim=1)
+        while len(selected) < min(count, len(codes)):
+            selected.append(int(nearest.argmax()))
+            nearest = nearest.minimum((codes - codes[selected[-1]]).norm(dim=1))
+        return codes[selected]
 
     def posed_landmarks(self, field: Field, guess: Float[Tensor, "l 3"] | None = None) -> PosedLandmarks:
-        """The landmarks of the field's only frame in posed space, through the inverse of the deformation.
+        """The landmarks in posed space, by inverting the deformation.
 
         Args:
-            field: of `avatar`.
-            guess: (L, 3) where to look first, meters; the canonical places if None.
+            field: of `avatar`, of one frame.
+            guess: (L, 3) initial guess, meters; the canonical points if None.
 
         Differentiable to first order in the codes.
         """
         points = self.canonical_landmarks(field.state)
         frame = torch.zeros(len(points), dtype=torch.long, device=points.device)
-        found = field.invert(points, frame, guess=guess, spread=AROUND)
-        return PosedLandmarks(found.points, found.converged)
+        inverse = field.invert(points, frame, guess=guess, spread=SEARCH_DEVIATION)
+        return PosedLandmarks(inverse.points, inverse.converged)

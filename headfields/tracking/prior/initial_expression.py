@@ -1,63 +1,68 @@
-"""Where the fit of a frame starts: where the frame before ended, or at an expression that the prior knows."""
+"""The expression code that the fit of a frame starts from: the previous frame's, or one of the prior's own scans.
+
+Our own choice; the published tracker always starts from the previous frame.
+"""
 
 from collections.abc import Mapping
 
 import torch
+from einops import rearrange, repeat
 from jaxtyping import Float
 from torch import Tensor
 
 from headfields.records import HeadState
 from headfields.tracking.landmark_pose import landmark_pose
-from headfields.tracking.prior.head import AROUND, PER_FRAME, PriorHead
+from headfields.tracking.prior.head import PER_FRAME, SEARCH_DEVIATION, PriorHead
 from headfields.tracking.prior.observation import PriorObservation
 
-__all__ = ["best_start"]
+__all__ = ["initial_expression"]
 
 BETTER = 0.8
-"""What part of the distance of landmarks an expression of the prior must come to, to be started from."""
-FOUND = 0.7
-"""What share of the landmarks must be found with an expression, for it to be judged."""
-_STEPS, _SEARCHES = 15, 16
+"""An expression of the prior is taken if its landmark error is below this fraction of the previous expression's."""
+CONVERGED = 0.7
+"""Fraction of the landmarks that must be found in posed space for an expression to be compared."""
+_POSE_STEPS, _SEARCHES = 15, 16
 
 
 @torch.no_grad()
-def best_start(
-    head: PriorHead, data: PriorObservation, codes: Mapping[str, Float[Tensor, " w"]], count: int
+def initial_expression(
+    head: PriorHead, observation: PriorObservation, codes: Mapping[str, Float[Tensor, " w"]], count: int
 ) -> Float[Tensor, " e"]:
-    """The expression code to start from, in the units it is fitted in: the given one, or one that fits much better.
+    """The expression code to start from, in the units it is fitted in.
 
-    A network may not answer to small changes of the expression everywhere (at a closed mouth it often does not), so
-    that a fit that starts there does not move. So some of the prior's own expressions are judged by the distance of the
-    landmarks under the pose that brings them nearest. Our own choice.
+    A network may not respond to small changes of the expression (at a closed mouth it often does not), and a fit that
+    starts there does not move. So some expressions of the prior's scans are compared by the landmark error that is left
+    under the best rigid pose.
 
     Args:
         head: the model.
-        data: the frame.
-        codes: each (K,), where the fit would start.
-        count: how many expressions are looked at.
+        observation: the frame.
+        codes: each (K,), of the previous frame.
+        count: number of expressions to compare.
     """
-    given = codes[PER_FRAME]
-    marks = head.landmarks
+    previous = codes[PER_FRAME]
     others = head.free_expressions(count)
-    if marks is None or not len(others):
-        return given
-    target = data.landmarks[marks.number]
-    seen = torch.isfinite(target).all(dim=1)
-    tried = torch.cat([given[None], others])
-    states = [head.state({**codes, PER_FRAME: expression}) for expression in tried]
-    together = {name: torch.cat([state.codes[name] for state in states]) for name in head.names}
-    field = head.avatar.field(HeadState(tried.new_zeros(len(tried), 0, 3), codes=together))
+    if head.landmarks is None or not len(others):
+        return previous
+    target = observation.landmarks[head.landmarks.number]
+    known = torch.isfinite(target).all(dim=1)
+    expressions = torch.cat([previous[None], others])
+    states = [head.state({**codes, PER_FRAME: expression}) for expression in expressions]
+    batch = {name: torch.cat([state.codes[name] for state in states]) for name in head.names}
+    field = head.avatar.field(HeadState(expressions.new_zeros(len(expressions), 0, 3), codes=batch))
     points = head.canonical_landmarks(states[0])
-    frame = torch.arange(len(tried), device=points.device).repeat_interleave(len(points))
-    found = field.invert(points.repeat(len(tried), 1), frame, starts=_SEARCHES, spread=AROUND)
+    frame = torch.arange(len(expressions), device=points.device).repeat_interleave(len(points))
+    inverse = field.invert(
+        repeat(points, "l c -> (n l) c", n=len(expressions)), frame, starts=_SEARCHES, spread=SEARCH_DEVIATION
+    )
+    posed = rearrange(inverse.points, "(n l) c -> n l c", n=len(expressions))
+    usable = rearrange(inverse.converged, "(n l) -> n l", n=len(expressions)) & known
     errors = []
-    for posed, there in zip(
-        found.points.view(len(tried), -1, 3), found.converged.view(len(tried), -1) & seen, strict=True
-    ):
+    for row in range(len(expressions)):
         try:
-            error = float(landmark_pose(posed, target, data.camera, there, steps=_STEPS)[1])
+            error = float(landmark_pose(posed[row], target, observation.camera, usable[row], steps=_POSE_STEPS)[1])
         except (ValueError, torch.linalg.LinAlgError):
             error = torch.inf
-        errors.append(error if int(there.sum()) >= FOUND * int(seen.sum()) else torch.inf)
+        errors.append(error if int(usable[row].sum()) >= CONVERGED * int(known.sum()) else torch.inf)
     best = min(range(len(errors)), key=errors.__getitem__)
-    return tried[best].clone() if errors[best] < BETTER * errors[0] else given
+    return expressions[best].clone() if errors[best] < BETTER * errors[0] else previous

@@ -1,4 +1,4 @@
-"""Landmarks of the canonical head: where they are, for whoever it is, and where they go in posed space."""
+"""Landmarks of the canonical head, as a linear function of anchors and geometry code."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -6,6 +6,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
+from einops import rearrange
 from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor
 
@@ -15,15 +16,15 @@ from headfields.records import Record
 __all__ = ["CHIN", "EYELIDS", "MOUTH", "TRACKED_LANDMARKS", "LandmarkDetector", "LandmarkPoints"]
 
 CHIN = tuple(range(6, 11))
-"""Numbers of the chin among the 68 of iBUG."""
+"""Indices of the chin among the 68 landmarks of iBUG."""
 EYELIDS = tuple(range(36, 48))
-"""Numbers of the eyelids among the 68 of iBUG."""
+"""Indices of the eyelids."""
 MOUTH = tuple(range(48, 68))
-"""Numbers of the mouth among the 68 of iBUG."""
+"""Indices of the mouth."""
 TRACKED_LANDMARKS = (*CHIN, *range(17, 60))
-"""What can be followed: not the sides of the face's contour, which slide over the skin as a head turns, and not the
-inner lips (60 to 67). Upper and lower ones touch in canonical space, so that a backward deformation takes all of an
-open mouth to about the same place, and its inverse says next to nothing of where they are. The latter is our own
+"""Indices of the landmarks that are tracked. The sides of the contour are left out, because they slide over the skin as
+a head turns, and so are the inner lips (60 to 67): upper and lower lip touch in canonical space, so a backward
+deformation maps an open mouth to about one point, and its inverse hardly constrains them. The latter is our own
 choice."""
 
 _ARRAYS, _OF_CODE = ("base", "mean", "by_anchors", "number"), ("code", "by_code")
@@ -31,10 +32,10 @@ _ARRAYS, _OF_CODE = ("base", "mean", "by_anchors", "number"), ("code", "by_code"
 
 @runtime_checkable
 class LandmarkDetector(Protocol):
-    """Anything that finds landmarks in an image can take the place of a capture's files."""
+    """A function that detects landmarks in an image, in place of a capture's landmark files."""
 
     def __call__(self, image: UInt8[np.ndarray, "h w 3"]) -> Float[np.ndarray, "68 2"] | None:
-        """The 68 landmarks (iBUG order) in pixels, x right, y down, NaN where one is not known; None if there are none.
+        """The 68 landmarks (iBUG order) in pixels, x right, y down, NaN where unknown; None if there are none.
 
         Args:
             image: (H, W, 3) sRGB, 8 bits.
@@ -44,18 +45,17 @@ class LandmarkDetector(Protocol):
 
 @dataclass(frozen=True)
 class LandmarkPoints(Record):
-    """Points of the canonical head, moved along with its anchors and its code of shape from person to person.
+    """Points of the canonical head as a linear function of a person's anchors and geometry code.
 
-    x = base + (a - mean) · by_anchors + (z - code) · by_code, a being the anchors that the person's code z predicts.
-    Anchors say where things are, the local parts of the code what is between them. `near` and `fitted` make such
-    points. Our own choice; the published tracker takes 35 of the anchors themselves for landmarks.
+    x = base + (a - mean) · by_anchors + (z - code) · by_code, with the anchors a predicted from the geometry code z.
+    `near` and `fitted` make such points. Our own choice; the published tracker uses 35 of the anchors as landmarks.
 
     Attributes:
-        base: (L, 3) where they are if the anchors are at `mean` and the code is `code`, meters.
-        mean: (A, 3) meters.
+        base: (L, 3) the points for anchors at `mean` and the code `code`, meters.
+        mean: (A, 3) anchors, meters.
         by_anchors: (3 A, 3 L).
-        number: (L,) what number each has among those a detector gives.
-        code: (W,), or None where the code does not move them.
+        number: (L,) index of each among the detector's landmarks.
+        code: (W,), or None if the points do not depend on the code.
         by_code: (W, 3 L), likewise.
     """
 
@@ -74,11 +74,12 @@ class LandmarkPoints(Record):
                 f"LandmarkPoints: by_anchors has shape {tuple(self.by_anchors.shape)}; expected {expected}"
             )
         if self.code is not None or self.by_code is not None:
-            found = None if self.by_code is None else tuple(self.by_code.shape)
-            wide = None if self.code is None else (*self.code.shape, 3 * len(self.base))
-            if found is None or found != wide:
+            shape = None if self.by_code is None else tuple(self.by_code.shape)
+            expected_shape = None if self.code is None else (*self.code.shape, 3 * len(self.base))
+            if shape is None or shape != expected_shape:
                 raise ValueError(
-                    f"LandmarkPoints: by_code has shape {found}; expected (W, 3 L), with a code of (W,): {wide}"
+                    f"LandmarkPoints: by_code has shape {shape}; expected (W, 3 L), with a code of (W,): "
+                    f"{expected_shape}"
                 )
 
     def __len__(self) -> int:
@@ -87,11 +88,17 @@ class LandmarkPoints(Record):
     def __call__(
         self, anchors: Float[Tensor, "a 3"] | None = None, code: Float[Tensor, " w"] | None = None
     ) -> Float[Tensor, "l 3"]:
-        """Where they are on the canonical head whose anchors and code are given, meters. Differentiable.
+        """The points on the canonical head with these anchors and this code, meters. Differentiable.
 
         Args:
             anchors: (A, 3) meters; `mean` if None.
-            code: (W,) of shape; not looked at where the code does not move them, and `code` if None.
+            code: (W,) geometry code; `code` if None. Ignored if the points do not depend on it.
+
+        >>> import torch
+        >>> from headfields.tracking import LandmarkPoints
+        >>> landmarks = LandmarkPoints.near(torch.rand(68, 3), torch.rand(11, 3))
+        >>> landmarks(torch.rand(11, 3)).shape, len(landmarks.kept())
+        (torch.Size([68, 3]), 48)
         """
         points = self.base
         if anchors is not None:
@@ -104,12 +111,12 @@ class LandmarkPoints(Record):
     def near(
         cls, points: Float[Tensor, "l 3"], anchors: Float[Tensor, "a 3"], number: Int64[Tensor, " l"] | None = None
     ) -> "LandmarkPoints":
-        """Points of one head, each moving with the three nearest anchors, by the inverse square of the distance.
+        """Points of one head, each moving with its three nearest anchors, weighted by the inverse squared distance.
 
         Args:
             points: (L, 3) on the canonical head, meters.
-            anchors: (A, 3) of the same head; A may be 0, and the points stay where they are.
-            number: what numbers they have; 0 to L - 1 if None.
+            anchors: (A, 3) of the same head; with A = 0 the points are fixed.
+            number: (L,) indices; 0 to L - 1 if None.
         """
         check_floating("LandmarkPoints.near", "points", points)
         check_shape("LandmarkPoints.near", "points", points, "L 3")
@@ -117,10 +124,10 @@ class LandmarkPoints(Record):
         share = points.new_zeros(len(anchors), len(points))
         if len(anchors):
             distance = torch.cdist(points, anchors)
-            found = distance.topk(min(3, len(anchors)), largest=False)
-            weight = 1 / found.values.clamp_min(1e-4).square()
-            share.T.scatter_(1, found.indices, weight / weight.sum(dim=1, keepdim=True))
-        by_anchors = torch.einsum("al,cd->acld", share, torch.eye(3).to(share)).flatten(2).flatten(0, 1)
+            nearest = distance.topk(min(3, len(anchors)), largest=False)
+            weight = 1 / nearest.values.clamp_min(1e-4).square()
+            share.T.scatter_(1, nearest.indices, weight / weight.sum(dim=1, keepdim=True))
+        by_anchors = rearrange(torch.einsum("al,cd->acld", share, torch.eye(3).to(share)), "a c l d -> (a c) (l d)")
         return cls(points, anchors, by_anchors, torch.arange(len(points)) if number is None else number)
 
     @classmethod
@@ -132,16 +139,17 @@ class LandmarkPoints(Record):
         ridge: float = 0.03,
         codes: Float[Tensor, "p w"] | None = None,
     ) -> "LandmarkPoints":
-        """Points of P people, as a linear function of their anchors, and of their codes of shape, by ridge regression.
+        """A linear function of anchors and geometry codes, fitted to the points of P people by ridge regression.
 
-        Anchors all count in one unit, each number of the codes in its spread, and both as much as the other.
+        Anchors are scaled by their common standard deviation and codes by that of each number; both groups have the
+        same total variance.
 
         Args:
-            points: (P, L, 3) landmarks on their canonical heads, meters.
-            anchors: (P, A, 3) what a prior predicts for the anchors of the same people.
-            number: what numbers they have; 0 to L - 1 if None.
-            ridge: what part of the mean square over the people is added in the space of the people.
-            codes: (P, W) what a prior has for their shape; anchors alone if None.
+            points: (P, L, 3) landmarks on canonical heads, meters.
+            anchors: (P, A, 3) that a prior predicts for the same people.
+            number: (L,) indices; 0 to L - 1 if None.
+            ridge: strength of the regularization, as a fraction of the mean diagonal of the (P, P) Gram matrix.
+            codes: (P, W) geometry codes; anchors only if None.
         """
         check_shape("LandmarkPoints.fitted", "points", points, "P L 3")
         check_shape("LandmarkPoints.fitted", "anchors", anchors, f"{len(points)} A 3")
@@ -154,10 +162,10 @@ class LandmarkPoints(Record):
             units.append(_unit(parts[1].square().mean(dim=0).sqrt() * parts[1].shape[1] ** 0.5))
         x = torch.cat([part / unit for part, unit in zip(parts, units, strict=True)], dim=1)
         y = (points - base).flatten(1).double()
-        # in the space of the people, which are fewer than coordinates
-        inner = x @ x.T
-        strength = ridge * inner.diagonal().mean().clamp_min(1e-12)
-        solved = torch.linalg.solve(inner + strength * torch.eye(len(x)).to(inner), y)
+        # dual form: there are fewer people than coordinates
+        gram = x @ x.T
+        strength = ridge * gram.diagonal().mean().clamp_min(1e-12)
+        solved = torch.linalg.solve(gram + strength * torch.eye(len(x)).to(gram), y)
         maps = (x.T @ solved).split([part.shape[1] for part in parts])
         scaled = [(by / unit.reshape(-1, 1)).to(base) for by, unit in zip(maps, units, strict=True)]
         number = torch.arange(points.shape[1]) if number is None else number
@@ -166,22 +174,22 @@ class LandmarkPoints(Record):
         return cls(base, mean, scaled[0], number, codes.mean(dim=0), scaled[1])
 
     def kept(self, numbers: tuple[int, ...] = TRACKED_LANDMARKS) -> "LandmarkPoints":
-        """Those of them whose number is among `numbers`."""
-        here = torch.isin(self.number, torch.tensor(numbers)).nonzero()[:, 0]
+        """The points whose index is among `numbers`."""
+        rows = torch.isin(self.number, torch.tensor(numbers)).nonzero()[:, 0]
 
         def of(by: Tensor | None) -> Any:
-            return None if by is None else by.unflatten(1, (len(self), 3))[:, here].flatten(1)
+            return None if by is None else by.unflatten(1, (len(self), 3))[:, rows].flatten(1)
 
         return LandmarkPoints(
-            self.base[here], self.mean, of(self.by_anchors), self.number[here], self.code, of(self.by_code)
+            self.base[rows], self.mean, of(self.by_anchors), self.number[rows], self.code, of(self.by_code)
         )  # fmt: skip
 
     def save(self, path: str | Path) -> Path:
-        """Writes them as an npz, whose path is returned."""
+        """Writes the points to an npz file and returns its path."""
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        held = {name: getattr(self, name) for name in (*_ARRAYS, *_OF_CODE)}
-        arrays = {name: value.detach().cpu().numpy() for name, value in held.items() if value is not None}
+        values = {name: getattr(self, name) for name in (*_ARRAYS, *_OF_CODE)}
+        arrays = {name: value.detach().cpu().numpy() for name, value in values.items() if value is not None}
         with path.open("wb") as file:
             np.savez_compressed(file, **arrays)
         return path
@@ -192,7 +200,7 @@ class LandmarkPoints(Record):
 
         Raises:
             FileNotFoundError: no such file.
-            ValueError: it is not such a file.
+            ValueError: the file holds something else.
         """
         path = Path(path)
         if not path.is_file():
@@ -200,20 +208,20 @@ class LandmarkPoints(Record):
         try:
             with np.load(path, allow_pickle=False) as archive:
                 names = (*_ARRAYS, *(_OF_CODE if "code" in archive else ()))
-                found = {name: torch.from_numpy(archive[name]) for name in names}
+                tensors = {name: torch.from_numpy(archive[name]) for name in names}
         except (KeyError, ValueError, OSError, EOFError) as error:
             raise ValueError(f"LandmarkPoints.load: {path} holds no landmark points ({error})") from error
-        return cls(**found)
+        return cls(**tensors)
 
 
 @dataclass(frozen=True)
 class PosedLandmarks:
-    """Landmarks in posed space: `points` (L, 3), and which of them the inverse has found (L,)."""
+    """Landmarks in posed space: `points` (L, 3), and for which of them the inverse deformation converged (L,)."""
 
     points: Float[Tensor, "l 3"]
-    found: Bool[Tensor, " l"] = field(repr=False)
+    converged: Bool[Tensor, " l"] = field(repr=False)
 
 
 def _unit(size: Tensor) -> Tensor:
-    """What numbers are divided by; 1 where they do not vary."""
+    """The divisor for numbers of standard deviation `size`; 1 where they do not vary."""
     return torch.where(size > 1e-12, size, 1.0)

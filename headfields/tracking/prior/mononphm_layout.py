@@ -18,11 +18,10 @@ from torch import Tensor
 from headfields.mesh import Mesh, save_mesh
 from headfields.runs.folder import RunWriteError
 from headfields.tracking.prior.fit import PriorFit
+from headfields.tracking.prior.options import PUBLISHED_UNIT
 
 __all__ = ["MonoNPHMFrame", "read_mononphm", "write_mononphm"]
 
-UNIT = 4.0
-"""Units of the layout in a meter."""
 _FLIPPED = torch.tensor([1.0, 1, -1, -1, -1, -1, 1, 1, 1])[:, None]
 """Signs of 1, x, y, z, xy, xz, yz, x² - y², 3 z² - 1 between axes with y down, z forward and y up, z backward."""
 _NAMES = {"geometry": "z_geo", "appearance": "z_app", "expression_code": "z_exp"}
@@ -85,7 +84,7 @@ def write_mononphm(
             fit, place = fits[frame], root / f"{frame:05d}"
             place.mkdir(parents=True, exist_ok=True)
             own = {
-                "rot": fit.rotation[None], "trans": UNIT * fit.translation[None], "scale": torch.ones(1, 1),
+                "rot": fit.rotation[None], "trans": PUBLISHED_UNIT * fit.translation[None], "scale": torch.ones(1, 1),
                 "z_exp": fit.codes["expression_code"][None] if book is None else book,
             }  # fmt: skip
             for name, value in own.items():
@@ -95,7 +94,7 @@ def write_mononphm(
                     np.save((place if stage == 1 else root) / f"{name}.npy", value.numpy())
             if meshes and frame in meshes:
                 mesh = meshes[frame]
-                save_mesh(place / "mesh.ply", mesh.replace(vertices=UNIT * mesh.vertices))
+                save_mesh(place / "mesh.ply", mesh.replace(vertices=PUBLISHED_UNIT * mesh.vertices))
     except OSError as error:
         raise RunWriteError(f"{root} cannot be written: {error.strerror or error}") from error
     return root
@@ -160,7 +159,7 @@ def read_mononphm(folder: str | Path) -> dict[int, MonoNPHMFrame]:
         mesh = place / "mesh.ply"
         out[int(place.name)] = MonoNPHMFrame(
             codes=codes, rotation=_shaped(load("rot"), (3,), "rot", place),
-            translation=_shaped(load("trans"), (3,), "trans", place) / UNIT,
+            translation=_shaped(load("trans"), (3,), "trans", place) / PUBLISHED_UNIT,
             scale=1.0 if scale is None else float(scale.reshape(-1)[0]),
             light=_shaped(load("sh_coeffs"), (9, 3), "sh_coeffs", place) * _FLIPPED,
             matrix=matrix, offset=(total + 1 - matrix.sum(dim=0)) / 2, mesh=mesh if mesh.is_file() else None,

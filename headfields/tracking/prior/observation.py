@@ -1,4 +1,4 @@
-"""What tracking sees of a frame: its reduced image with what each pixel counts, its camera and its landmarks."""
+"""A frame as the tracker with a prior sees it: reduced image, matte, per-pixel weights, camera and landmarks."""
 
 from dataclasses import dataclass
 
@@ -21,14 +21,18 @@ __all__ = ["FACER_LABELS", "LabelClasses", "PriorObservation", "RayBatch", "find
 
 @dataclass(frozen=True)
 class LabelClasses:
-    """What segmentation labels say a pixel is; numbers of INSTA's labels by default.
+    """Which segmentation labels are ignored, hair, and mouth; the defaults are INSTA's.
 
     Attributes:
-        ignored: of what the prior does not hold, and what hides it: cloth, necklace; and the neck, which a capture's
-            shoulders are labeled as. They count neither in colors nor in the mask, and neither does the background
-            beside them, below all that counts.
+        ignored: what the prior does not model, or what occludes it: cloth, necklace, and neck (captures label shoulders
+            as neck). These pixels count neither in colors nor in the mask, and neither does the background below all
+            pixels that count.
         hair: hair and hat.
         mouth: the inside of the mouth.
+
+    >>> from headfields.tracking import LabelClasses
+    >>> LabelClasses().without_hair().ignored
+    (90, 100, 110, 70, 80)
     """
 
     ignored: tuple[int, ...] = labels_of("cloth", "neck")
@@ -36,17 +40,17 @@ class LabelClasses:
     mouth: tuple[int, ...] = labels_of("mouth_interior")
 
     def without_hair(self) -> "LabelClasses":
-        """The same for a prior that has no hair: it is ignored."""
+        """The classes for a prior without hair: hair is ignored."""
         return LabelClasses((*self.ignored, *self.hair), (), self.mouth)
 
 
 FACER_LABELS = LabelClasses(ignored=(3, 1), hair=(10,), mouth=(11,))
-"""Numbers of the labels that MonoNPHM's preprocessing writes: 0 background, 1 neck, 3 cloth, 10 hair, 11 mouth."""
+"""Labels of MonoNPHM's preprocessing: 0 background, 1 neck, 3 cloth, 10 hair, 11 mouth."""
 
 
 @dataclass(frozen=True)
 class RayBatch(Record):
-    """N rays with what they should see: straight color, matte, and what they count."""
+    """N rays with the straight color and matte of their pixels, and the pixels' weights in the two terms."""
 
     rays: Rays
     rgb: Float[Tensor, "n 3"]
@@ -60,15 +64,15 @@ class RayBatch(Record):
 
 @dataclass(frozen=True)
 class PriorObservation(Record):
-    """One frame as tracking sees it, reduced in size.
+    """One frame, reduced in size.
 
     Attributes:
-        camera: for the space of the prior: what it would see if the head's pose were the start.
+        camera: in the space of the prior, under the head pose that tracking starts from.
         rgb: (H, W, 3) straight color.
         alpha: (H, W) matte.
-        color_weight, mask_weight: (H, W) what a pixel counts in either term.
-        landmarks: (68, 2) in pixels of the reduced image, NaN where there is none.
-        inside, outside: pixels (row-major) on the head, and off it where the head could be.
+        color_weight, mask_weight: (H, W) weight of each pixel in the two terms.
+        landmarks: (68, 2) in pixels of the reduced image, NaN where unknown.
+        inside, outside: row-major pixel indices on the head, and off it but near the head.
         to_capture: (4, 4) from the space that `camera` sees to the capture's own world.
     """
 
@@ -83,23 +87,23 @@ class PriorObservation(Record):
     to_capture: Float[Tensor, "4 4"]
 
     def batch(self, count: int, foreground: float, random: torch.Generator) -> RayBatch:
-        """Rays through random pixels, `foreground` of them on the head.
+        """Rays through random pixels.
 
         Args:
-            count: how many.
-            foreground: part of them on the head; all of them if nothing is off it.
+            count: number of rays.
+            foreground: fraction of them on the head; 1 if there are no pixels off it.
             random: on the CPU.
         """
-        on = round(count * foreground) if len(self.outside) else count
-        chosen = [
-            group[torch.randint(len(group), (number,), generator=random)]
-            for group, number in ((self.inside, on), (self.outside, count - on))
-        ]
-        pixel = torch.cat(chosen)
+        on_head = round(count * foreground) if len(self.outside) else count
+        pixel = torch.cat(
+            [
+                group[torch.randint(len(group), (number,), generator=random)]
+                for group, number in ((self.inside, on_head), (self.outside, count - on_head))
+            ]
+        )
         width = self.camera.size[1]
         rays = self.camera.rays(torch.stack([pixel // width, pixel % width], dim=1))
-        device = rays.origins.device
-        pixel = pixel.to(device)
+        pixel = pixel.to(rays.origins.device)
 
         def at(image: Tensor) -> Tensor:
             return image.flatten(0, 1)[pixel]
@@ -107,7 +111,7 @@ class PriorObservation(Record):
         return RayBatch(rays, at(self.rgb), at(self.alpha), at(self.color_weight), at(self.mask_weight))
 
     def on(self, device: torch.device) -> "PriorObservation":
-        """The same with images and camera on a device; pixel numbers stay where random numbers are."""
+        """The frame with images and camera on a device; pixel indices stay on the CPU, where they are drawn."""
         return self.to(device).replace(inside=self.inside, outside=self.outside)
 
 
@@ -119,80 +123,73 @@ def prior_observation(
     bounds: tuple[Float[Tensor, "3"], float],
     options: PriorTrackingOptions,
     classes: LabelClasses | None = None,
-    marks: Float[Tensor, "68 2"] | None = None,
+    landmarks: Float[Tensor, "68 2"] | None = None,
     weights: EnergyWeights | None = None,
 ) -> PriorObservation:
     """Reads and checks one frame.
 
-    The pose that tracking starts from is the capture's, if the prior's landmarks then come to lie nearer to the frame's
-    than twice as far as under the pose that fits them best; else that pose.
+    Tracking starts from the capture's camera pose if it projects the prior's landmarks at most twice as far from the
+    frame's as the pose that fits them best; else from that pose.
 
     Args:
         source: the capture.
         frame: its index.
         reference: (L, 3) landmarks of the prior's mean head, meters.
-        number: (L,) their numbers among the 68.
+        number: (L,) index of each among the 68.
         bounds: center (3,) and radius of the ball that holds the prior's heads, meters.
-        options: sizes and bounds.
-        classes: what labels mean; `LabelClasses()` if None.
-        marks: (68, 2) the frame's landmarks in pixels, NaN where one is not known; none if None.
-        weights: what hair and the inside of the mouth count; as published if None.
+        options: sizes and limits.
+        classes: meaning of labels; `LabelClasses()` if None.
+        landmarks: (68, 2) the frame's landmarks in pixels, NaN where unknown; None if there are none.
+        weights: of hair and the inside of the mouth; as published if None.
 
     Raises:
-        FrameFailure: it cannot be used, and why.
+        FrameFailure: the frame cannot be used; its `reason` says why.
     """
     try:
         camera, image = _single(source.camera([frame])), source.image(frame)
         label = source.label(frame)
     except (CaptureError, OSError, ValueError) as error:
         raise FrameFailure("unreadable", str(error)) from error
-    found, marks = marks, torch.full((68, 2), torch.nan) if marks is None else marks.float()
-    here = torch.isfinite(marks[number]).all(dim=1)
-    if len(number) and float(here.float().mean()) < max(options.landmark_share, 1e-9):
-        have = "none" if found is None else f"{int(here.sum())} of {len(number)}"
+    target = torch.full((68, 2), torch.nan) if landmarks is None else landmarks.float()
+    known = torch.isfinite(target[number]).all(dim=1)
+    if len(number) and float(known.float().mean()) < max(options.landmark_share, 1e-9):
+        count = "none" if landmarks is None else f"{int(known.sum())} of {len(number)}"
         raise FrameFailure(
             "landmarks",
-            f"{have} of the landmarks that the prior knows are there; at least {options.landmark_share:.0%} are "
-            "needed. Write them to the capture, or give a detector",
+            f"the frame has {count} of the prior's landmarks; at least {options.landmark_share:.0%} are needed. Write "
+            "them to the capture, or give a detector",
         )
-    start = _start(camera, marks[number], reference, here)
+    start = _start_pose(camera, target[number], reference, known)
     factor = min(1.0, options.image_height / source.size[0])
-    small = camera.scaled(factor).replace(world_to_camera=start)
-    alpha, weight, mask = (
-        image[..., 3],
-        *_weights(image[..., 3], label, classes or LabelClasses(), weights or EnergyWeights()),
+    reduced = camera.scaled(factor).replace(world_to_camera=start)
+    height, width = reduced.size
+    alpha = image[..., 3]
+    color_weight, mask_weight = (
+        _reduced(weight[..., None], (height, width))[..., 0]
+        for weight in _weights(alpha, label, classes or LabelClasses(), weights or EnergyWeights())
     )
-    height, width = small.size
     rgba = _reduced(torch.cat([image[..., :3] * image[..., 3:], alpha[..., None]], dim=-1), (height, width))
     rgb = rgba[..., :3] / rgba[..., 3:].clamp_min(1e-3)
-    weight, mask = (_reduced(x[..., None], (height, width))[..., 0] for x in (weight, mask))
-    weight = weight * (rgba[..., 3] > 0.5)
-    inside = (rgba[..., 3] > 0.5) & ((weight > 0) | (mask > 0))
+    color_weight = color_weight * (rgba[..., 3] > 0.5)
+    inside = (rgba[..., 3] > 0.5) & ((color_weight > 0) | (mask_weight > 0))
     if int(inside.sum()) < options.mask_pixels:
         raise FrameFailure(
             "mask",
             f"the matte shows {int(inside.sum())} pixels of a head at {width} x {height} pixels; at least "
             f"{options.mask_pixels} are needed",
         )
-    near = _near_ball(small, *bounds)
+    near = _near_ball(reduced, *bounds)
     if not bool((near & inside).any()):
         raise FrameFailure(
-            "camera", "the head's place is not in the image: the camera looks elsewhere; check the frame's pose"
+            "camera", "the head is outside the image: the camera looks elsewhere; check the frame's pose"
         )
     scale = torch.tensor([width / source.size[1], height / source.size[0]])
     return PriorObservation(
-        camera=small, rgb=rgb.clamp(0, 1), alpha=rgba[..., 3], color_weight=weight, mask_weight=mask,
-        landmarks=marks * scale, inside=(near & inside).flatten().nonzero()[:, 0],
-        outside=(near & ~inside & (mask > 0)).flatten().nonzero()[:, 0],
+        camera=reduced, rgb=rgb.clamp(0, 1), alpha=rgba[..., 3], color_weight=color_weight, mask_weight=mask_weight,
+        landmarks=target * scale, inside=(near & inside).flatten().nonzero()[:, 0],
+        outside=(near & ~inside & (mask_weight > 0)).flatten().nonzero()[:, 0],
         to_capture=torch.linalg.inv(camera.world_to_camera.double()).float() @ start,
     )  # fmt: skip
-
-
-def _single(camera: Camera) -> Camera:
-    """A batch of one without its axis."""
-    return camera.replace(
-        world_to_camera=camera.world_to_camera.reshape(4, 4), intrinsics=camera.intrinsics.reshape(3, 3)
-    )
 
 
 def find_landmarks(
@@ -203,10 +200,10 @@ def find_landmarks(
     Args:
         source: the capture.
         frame: its index.
-        detector: asked in place of the files.
+        detector: used in place of the files.
 
     Raises:
-        FrameFailure: a file cannot be read, or the detector gives something else.
+        FrameFailure: a file cannot be read, or the detector gives an array of another shape.
     """
     try:
         if detector is None:
@@ -215,48 +212,55 @@ def find_landmarks(
     except (CaptureError, OSError, ValueError) as error:
         raise FrameFailure("unreadable", str(error)) from error
     rgb = image[..., :3] * image[..., 3:] + 1 - image[..., 3:]
-    found = detector((rgb.clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy())
-    if found is None:
+    landmarks = detector((rgb.clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy())
+    if landmarks is None:
         return None
-    if found.shape != (68, 2):
-        raise FrameFailure("landmarks", f"the detector gave an array of shape {found.shape}; expected (68, 2)")
-    return torch.from_numpy(np.asarray(found, np.float32))
+    if landmarks.shape != (68, 2):
+        raise FrameFailure("landmarks", f"the detector gave an array of shape {landmarks.shape}; expected (68, 2)")
+    return torch.from_numpy(np.asarray(landmarks, np.float32))
 
 
-def _start(
-    camera: Camera, marks: Float[Tensor, "l 2"], reference: Float[Tensor, "l 3"], here: Bool[Tensor, " l"]
+def _single(camera: Camera) -> Camera:
+    """A batch of one camera without its batch axis."""
+    return camera.replace(
+        world_to_camera=camera.world_to_camera.reshape(4, 4), intrinsics=camera.intrinsics.reshape(3, 3)
+    )
+
+
+def _start_pose(
+    camera: Camera, landmarks: Float[Tensor, "l 2"], reference: Float[Tensor, "l 3"], known: Bool[Tensor, " l"]
 ) -> Float[Tensor, "4 4"]:
     """The pose (prior's space to camera) that a frame starts from."""
-    given = camera.world_to_camera
-    if int(here.sum()) < 6:
-        return given
+    captured = camera.world_to_camera
+    if int(known.sum()) < 6:
+        return captured
     try:
-        best, least = landmark_pose(reference, marks, camera, here)
+        best, least_error = landmark_pose(reference, landmarks, camera, known)
     except (ValueError, torch.linalg.LinAlgError):
-        return given
+        return captured
     pixels, depth = camera.project(reference)
-    error = (pixels - marks)[here].square().sum(dim=1).mean().sqrt()
-    return given if bool((depth > 0).all()) and float(error) <= 2 * float(least) + 1e-3 else best
+    error = (pixels - landmarks)[known].square().sum(dim=1).mean().sqrt()
+    near = bool((depth > 0).all()) and float(error) <= 2 * float(least_error) + 1e-3
+    return captured if near else best
 
 
 def _weights(
-    alpha: Tensor, label: Tensor | None, classes: LabelClasses, weights: EnergyWeights
+    alpha: Float[Tensor, "h w"], label: Tensor | None, classes: LabelClasses, weights: EnergyWeights
 ) -> tuple[Tensor, Tensor]:
-    """What pixels count in colors and in the mask."""
+    """Weights (H, W) of pixels in the color term and in the mask term."""
     color, mask = torch.ones_like(alpha), torch.ones_like(alpha)
     if label is None:
         return color, mask
-    number = label.int()
+    label = label.int()
 
     def among(values: tuple[int, ...]) -> Tensor:
-        return torch.isin(number, torch.tensor(values, dtype=torch.int32))
+        return torch.isin(label, torch.tensor(values, dtype=torch.int32))
 
     color[among(classes.mouth)] = weights.mouth
     mask[among(classes.hair)] = weights.hair
     ignored = among(classes.ignored)
     color[ignored], mask[ignored] = 0, 0
-    # What a prior makes of the place below its open neck is anything: beside a neck that does not count, background
-    # does not either.
+    # Below its open neck a prior is unconstrained: where the neck is ignored, so is the background beside it.
     counts = ((alpha > 0.5) & ~ignored).any(dim=1).nonzero()
     below = int(counts[-1]) + 1 if len(counts) else len(mask)
     if bool(ignored[below:].any()):
@@ -267,12 +271,12 @@ def _weights(
 def _reduced(image: Float[Tensor, "h w c"], size: tuple[int, int]) -> Float[Tensor, "i j c"]:
     if tuple(image.shape[:2]) == size:
         return image
-    moved = image.movedim(-1, 0)[None]
-    return torch.nn.functional.interpolate(moved, size, mode="area")[0].movedim(0, -1)
+    batch = image.movedim(-1, 0)[None]
+    return torch.nn.functional.interpolate(batch, size, mode="area")[0].movedim(0, -1)
 
 
-def _near_ball(camera: Camera, center: Tensor, radius: float) -> Bool[Tensor, "h w"]:
-    """Which pixels' rays meet the ball in front of the camera."""
+def _near_ball(camera: Camera, center: Float[Tensor, "3"], radius: float) -> Bool[Tensor, "h w"]:
+    """The pixels whose rays meet the ball in front of the camera."""
     rays = camera.rays()
     to_center = center - rays.origins
     along = (to_center * rays.directions).sum(dim=-1)

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field, fields, replace
 
 __all__ = ["EnergyWeights", "PriorTrackingOptions", "RateSchedule", "Stage1", "Stage2", "WeightSchedule"]
 
+PUBLISHED_UNIT = 4.0
+"""Published units of length in a meter."""
 WEAK_POSE = 100.0
 """`EnergyWeights.pose` of `PriorTrackingOptions.quick`."""
 HELD_POSE = 1000.0

@@ -1,4 +1,4 @@
-"""Where a head is: a rotation and a translation between a frame's world and the space of the prior."""
+"""The rigid head pose: cameras, rays and points between a frame's world and the space of the prior."""
 
 from jaxtyping import Float
 from torch import Tensor
@@ -11,41 +11,47 @@ __all__ = ["head_camera", "head_rays", "world_points"]
 
 
 def head_rays(rays: Rays, rotation: Float[Tensor, "3"], translation: Float[Tensor, "3"]) -> Rays:
-    """Rays of a frame's world in the space of the head: x → R x + t, and what the camera sees of normals there.
+    """Rays of a frame's world in the space of the head, x → R x + t; the rotation to camera space follows.
 
     Args:
         rays: N rays in the world, meters.
-        rotation: (3,) axis times angle, radians.
+        rotation: (3,) axis-angle, radians.
         translation: (3,) meters.
 
     Differentiable to any order.
     """
-    turn = rotation_matrices(rotation)
-    seen = None if rays.camera_rotation is None else rays.camera_rotation @ turn.T
-    return Rays(rays.origins @ turn.T + translation, rays.directions @ turn.T, rays.frame, seen)
+    matrix = rotation_matrices(rotation)
+    camera_rotation = None if rays.camera_rotation is None else rays.camera_rotation @ matrix.T
+    return Rays(rays.origins @ matrix.T + translation, rays.directions @ matrix.T, rays.frame, camera_rotation)
 
 
 def world_points(
     points: Float[Tensor, "n 3"], rotation: Float[Tensor, "3"], translation: Float[Tensor, "3"]
 ) -> Float[Tensor, "n 3"]:
-    """Points (N, 3) of the space of the head in the frame's world: the inverse of what `head_rays` does.
+    """Points (N, 3) of the space of the head in the frame's world: the inverse of `head_rays`.
 
     Args:
         points: meters.
         rotation, translation: of `head_rays`.
 
     Differentiable to any order.
+
+    >>> import math, torch
+    >>> from headfields.tracking.prior.pose import world_points
+    >>> quarter = torch.tensor([0.0, 0.0, math.pi / 2])
+    >>> world_points(torch.tensor([[0.0, 1.0, 0.5]]), quarter, torch.tensor([0.0, 0.0, 0.5])).round(decimals=3)
+    tensor([[1., 0., 0.]])
     """
     return (points - translation) @ rotation_matrices(rotation)
 
 
 def head_camera(camera: Camera, rotation: Float[Tensor, "3"], translation: Float[Tensor, "3"]) -> Camera:
-    """The camera of a frame's world, for what is in the space of the head.
+    """A camera of the frame's world, in the space of the head.
 
     Args:
         camera: one camera.
         rotation, translation: of `head_rays`.
     """
-    turn = rotation_matrices(rotation)
-    to_world = rigid_transform(turn.T, -(turn.T @ translation))
+    matrix = rotation_matrices(rotation)
+    to_world = rigid_transform(matrix.T, -(matrix.T @ translation))
     return camera.replace(world_to_camera=camera.world_to_camera @ to_world)

@@ -1,4 +1,4 @@
-"""Stage 2: all frames together, one a step, with codes and poses that change smoothly."""
+"""Stage 2 of tracking with a prior: all frames together, one random frame per step, with smooth motion."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -12,11 +12,12 @@ from headfields.files.safetensors import read_safetensors, write_safetensors
 from headfields.runs.clock import Clock
 from headfields.runs.disk_names import from_disk, to_disk
 from headfields.tracking.failures import FrameFailure
+from headfields.tracking.prior.energy import checked_energies, data_energy, regularizers
 from headfields.tracking.prior.fit import PriorFit
 from headfields.tracking.prior.head import IDENTITY, PER_FRAME, PriorHead
 from headfields.tracking.prior.observation import PriorObservation
-from headfields.tracking.prior.options import PriorTrackingOptions
-from headfields.tracking.prior.stage1 import UNIT, checked, energy, finished, mix, regularizers
+from headfields.tracking.prior.options import PUBLISHED_UNIT, PriorTrackingOptions
+from headfields.tracking.prior.stage1 import finished_fit, mixed_seed
 
 __all__ = ["JointFit"]
 
@@ -24,16 +25,19 @@ _KEY = "headfields.joint_fit"
 
 
 class JointFit:
-    """The second stage of a recording.
+    """The joint fit of all frames of a recording.
 
-    Codes of the identity and the light are one for all frames; expression code and pose are rows of tables, of which a
-    step moves the row of its frame and those of the frames beside it (`torch.optim.SparseAdam`). What a step draws
-    follows from its number alone, so that one that goes on ends as an unbroken one.
+    Identity codes and light are shared by all frames; expression code and pose are rows of tables. A step moves the
+    rows of its frame and of the adjacent frames (`torch.optim.SparseAdam`). The random numbers of a step depend on its
+    number only, so a resumed fit ends as an unbroken one.
 
     Args:
         head: the model.
         fits: of stage 1, by frame; identity and light start from the first.
         options: with a `stage2`.
+
+    Attributes:
+        step, steps: number of steps done, and in all.
     """
 
     def __init__(self, head: PriorHead, fits: Mapping[int, PriorFit], options: PriorTrackingOptions) -> None:
@@ -47,7 +51,7 @@ class JointFit:
         self.tables = {
             "expression": torch.stack([fits[frame].free[PER_FRAME] for frame in self.frames]).to(device),
             "rotation": torch.stack([fits[frame].rotation for frame in self.frames]).to(device),
-            "translation": UNIT * torch.stack([fits[frame].translation for frame in self.frames]).to(device),
+            "translation": PUBLISHED_UNIT * torch.stack([fits[frame].translation for frame in self.frames]).to(device),
         }
         for table in self.tables.values():
             table.requires_grad_()
@@ -68,20 +72,20 @@ class JointFit:
 
     def fit(
         self,
-        load: Callable[[int], PriorObservation],
+        observation: Callable[[int], PriorObservation],
         checkpoint: Path | None = None,
         clock: Clock | None = None,
         progress: Callable[[int, int, dict[str, float]], None] | None = None,
         stop: Callable[[], bool] = lambda: False,
     ) -> bool:
-        """Takes the steps that are left.
+        """Takes the remaining steps.
 
         Args:
-            load: a frame, as it is seen.
-            checkpoint: where all is kept now and then, and gone on from if the file is there; nowhere if None.
-            clock: is told what takes how long.
-            progress: told each step: number, total, energies.
-            stop: asked before each step whether to end here.
+            observation: reads a frame.
+            checkpoint: file where the state is saved regularly, and continued from if it exists; None saves nothing.
+            clock: takes the time of the parts.
+            progress: called each step with its number, the number of steps, and the energies.
+            stop: asked before each step whether to stop.
 
         Returns:
             Whether all steps are done.
@@ -96,7 +100,7 @@ class JointFit:
         saved = self.step
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             while self.step < self.steps and not stop():
-                frame, errors = self._one(load, clock)
+                frame, errors = self._take_step(observation, clock)
                 self.errors[frame] = errors
                 self.step += 1
                 if progress is not None:
@@ -108,50 +112,50 @@ class JointFit:
             self._save(checkpoint)
         return self.step >= self.steps
 
-    def result(self, load: Callable[[int], PriorObservation]) -> dict[int, PriorFit]:
-        """The fits of all frames as they are now; `load` gives frames, as they are seen."""
+    def result(self, observation: Callable[[int], PriorObservation]) -> dict[int, PriorFit]:
+        """The current fits of all frames; `observation` reads a frame."""
         return {
-            frame: finished(
-                self.head, load(frame), frame, self._codes(row, dense=True), self.tables["rotation"][row],
-                self.tables["translation"][row] / UNIT, {**self.errors.get(frame, {}), "steps": self.steps},
+            frame: finished_fit(
+                self.head, observation(frame), frame, self._codes(row, dense=True), self.tables["rotation"][row],
+                self.tables["translation"][row] / PUBLISHED_UNIT, {**self.errors.get(frame, {}), "steps": self.steps},
             )
             for frame, row in self.row.items()
         }  # fmt: skip
 
     def _codes(self, row: int, dense: bool = False) -> dict[str, Tensor]:
-        expression = self.tables["expression"][row] if dense else self._take("expression", row)
+        expression = self.tables["expression"][row] if dense else self._row("expression", row)
         return {**self.identity, PER_FRAME: expression}
 
-    def _take(self, name: str, row: int) -> Float[Tensor, " w"]:
+    def _row(self, name: str, row: int) -> Float[Tensor, " w"]:
         """A row of a table, whose gradient is sparse."""
         index = torch.tensor([row], device=self.tables[name].device)
         return torch.nn.functional.embedding(index, self.tables[name], sparse=True)[0]
 
-    def _one(self, load: Callable[[int], PriorObservation], clock: Clock) -> tuple[int, dict[str, float]]:
-        number = mix(self.options.seed, 3, self.step)
+    def _take_step(self, observation: Callable[[int], PriorObservation], clock: Clock) -> tuple[int, dict[str, float]]:
+        number = mixed_seed(self.options.seed, 3, self.step)
         random = torch.Generator().manual_seed(number)
         torch.manual_seed(number)
         row = int(torch.randint(len(self.frames), (1,), generator=random))
         frame = self.frames[row]
-        share = self.step / self.steps
-        half = 0.5 ** ((share >= 0.5) + (share >= 0.75))
+        fraction = self.step / self.steps
+        decay = 0.5 ** ((fraction >= 0.5) + (fraction >= 0.75))
         stage, head = self.stage, self.head
         rates = [*(getattr(stage, name) for name in self.identity), stage.light]
         for group, rate in zip(self._shared.param_groups, rates, strict=True):
-            group["lr"] = half * rate
+            group["lr"] = decay * rate
         for group, name in zip(self._rows.param_groups, self.tables, strict=True):
-            group["lr"] = half * getattr(stage, name)
+            group["lr"] = decay * getattr(stage, name)
         head.sharpen(stage.sharpness)
         codes = self._codes(row)
-        rotation, shift = self._take("rotation", row), self._take("translation", row)
-        total, terms, guess = energy(
-            head, load(frame), codes, rotation, shift / UNIT, stage.weights, self.options, random,
+        rotation, shift = self._row("rotation", row), self._row("translation", row)
+        total, terms, guess = data_energy(
+            head, observation(frame), codes, rotation, shift / PUBLISHED_UNIT, stage.weights, self.options, random,
             stage.weights.landmarks.at(self.step), clock, self._guesses.get(frame),
         )  # fmt: skip
         if guess is not None:
             self._guesses[frame] = guess
         total = total + regularizers(head, codes, list(head.names), stage.weights, first=False)
-        total = total + (0.5 if share >= 0.5 else 1.0) * self._smoothness(frame, codes, rotation, shift)
+        total = total + (0.5 if fraction >= 0.5 else 1.0) * self._smoothness(frame, codes, rotation, shift)
         with clock.part("backward"):
             self._shared.zero_grad()
             self._rows.zero_grad()
@@ -162,25 +166,25 @@ class JointFit:
                     torch.nn.utils.clip_grad_norm_([code], self.options.stage1.clip)
             self._shared.step()
             self._rows.step()
-        free = [*self.identity.values(), *self.tables.values()]
+        parameters = [*self.identity.values(), *self.tables.values()]
         try:
-            return frame, checked(total, terms, free, self.step, self.steps)
+            return frame, checked_energies(total, terms, parameters, self.step, self.steps)
         except FrameFailure as failure:
             raise FrameFailure(failure.reason, f"stage 2, with frame {frame}: {failure}") from failure
 
     def _smoothness(
         self, frame: int, codes: Mapping[str, Tensor], rotation: Tensor, shift: Tensor
     ) -> Float[Tensor, ""]:
-        """To the frames right before and after, where those are fitted."""
+        """Weighted squared differences to the frames right before and after, where those are fitted."""
         parts = [rotation.new_zeros(())]
         for other in (frame - 1, frame + 1):
             if other not in self.row:
                 continue
             beside = self.row[other]
-            change = codes[PER_FRAME] - self._take("expression", beside)
+            change = codes[PER_FRAME] - self._row("expression", beside)
             parts.append(self.stage.smooth_expression * change.square().sum())
-            turn = (rotation - self._take("rotation", beside)).square().sum()
-            move = (shift - self._take("translation", beside)).square().sum()
+            turn = (rotation - self._row("rotation", beside)).square().sum()
+            move = (shift - self._row("translation", beside)).square().sum()
             parts.append(self.stage.smooth_pose * (turn + 10 * move))
         return torch.stack(parts).sum()
 
@@ -201,7 +205,7 @@ class JointFit:
     def _load(self, path: Path) -> None:
         tensors, header = read_safetensors(path, _KEY)
         if header["frames"] != self.frames or header["steps"] != self.steps:
-            return  # of another set of frames: stage 1 has found more since
+            return  # of another set of frames: more have been fitted in stage 1 since
         self.step = int(header["step"])
         self.errors = {int(frame): errors for frame, errors in from_disk(header["errors"]).items()}
         device = self.head.center.device

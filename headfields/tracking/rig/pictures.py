@@ -1,35 +1,36 @@
-"""A picture of each tracked frame: truth, the lit template, the difference, and outlines and landmarks over it."""
+"""The picture of a frame tracked with a rig: image, lit template, difference, overlay; and errors measured on it."""
 
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
-from PIL import Image, ImageDraw
+from PIL import Image
 from torch import Tensor
 
 from headfields.records import Camera
 from headfields.renderers.lighting import sh_basis
+from headfields.tracking.pictures import draw_points, tile
 from headfields.tracking.rig.body import BodyPose, TrackedBody
 from headfields.tracking.rig.observation import RigObservation, outline
 from headfields.tracking.rig.surface import RigSurface
-from headfields.viz.images import side_by_side, to_uint8
+from headfields.viz.images import side_by_side
 
 __all__ = ["rig_picture"]
-
-_TILE = 256
 
 
 @torch.no_grad()
 def rig_picture(
     body: TrackedBody, surface: RigSurface, observation: RigObservation, pose: BodyPose, light: Float[Tensor, "9 3"]
 ) -> tuple[UInt8[np.ndarray, "h w 3"], dict[str, float]]:
-    """Truth | template | difference | truth with the template's outline (red), the matte's (blue) and landmarks.
+    """Image | template | difference | image with the outlines of template (red) and matte (blue) and landmarks.
 
     Args:
-        body, surface: the template. observation: the frame. pose, light: what was found.
+        body, surface: the template.
+        observation: the frame.
+        pose, light: the fit.
 
     Returns:
-        The picture; and `"psnr"` in dB over pixels of the matte that see the template, `"iou"`, and the mean distance
-        of landmarks `"landmarks_px"` in pixels of the image.
+        The picture; `"psnr"` in dB over pixels of the matte that the template covers, `"iou"`, and the mean landmark
+        distance `"landmarks_px"` in pixels of the image.
     """
     level = observation.levels[-1]
     posed = body.posed(pose)
@@ -45,27 +46,19 @@ def rig_picture(
     overlay = 0.7 * level.rgb + 0.3
     overlay[outline(level.mask)] = overlay.new_tensor([0.15, 0.35, 1.0])
     overlay[outline(seen.mask)] = overlay.new_tensor([0.9, 0.1, 0.1])
-    picture = Image.fromarray(_tile(overlay))
-    marks = observation.landmarks
-    known = marks.isfinite().all(dim=1)
+    picture = Image.fromarray(tile(overlay))
+    detected = observation.landmarks
+    known = detected.isfinite().all(dim=1)
     rig = body.rig
     if bool(known.any()) and rig.landmark_faces is not None and len(rig.landmark_faces) == 68:
         points = rig.landmarks(posed.local[None])[0]
         lens = Camera(torch.eye(4), observation.camera.intrinsics, observation.camera.size)
-        found = lens.project(points[None].cpu())[0][0]
-        errors["landmarks_px"] = float((found - marks)[known].norm(dim=1).mean())
+        projected = lens.project(points[None].cpu())[0][0]
+        errors["landmarks_px"] = float((projected - detected)[known].norm(dim=1).mean())
         factor = picture.width / observation.camera.size[1]
-        draw = ImageDraw.Draw(picture)
-        for places, color in ((marks[known], (0, 190, 0)), (found[known], (230, 120, 0))):
-            for x, y in (places * factor).tolist():
-                draw.ellipse((x - 1.5, y - 1.5, x + 1.5, y + 1.5), fill=color)
+        draw_points(picture, detected[known] * factor, (0, 190, 0))
+        draw_points(picture, projected[known] * factor, (230, 120, 0))
     difference = (0.5 + 2 * (level.rgb - rendered)).clamp(0, 1)
-    tiles = [torch.from_numpy(tile) for tile in (_tile(level.rgb), _tile(rendered), _tile(difference))]
+    tiles = [torch.from_numpy(tile(image)) for image in (level.rgb, rendered, difference)]
     names = ("truth", f"template {errors['psnr']:.1f} dB", "difference", f"outlines {errors['iou']:.3f}")
     return side_by_side([*tiles, torch.from_numpy(np.array(picture))], names), errors
-
-
-def _tile(image: Float[Tensor, "h w 3"]) -> UInt8[np.ndarray, "i j 3"]:
-    factor = max(round(_TILE / image.shape[0]), 1)
-    size = (factor * image.shape[1], factor * image.shape[0])
-    return np.array(Image.fromarray(to_uint8(image)).resize(size, Image.Resampling.NEAREST))

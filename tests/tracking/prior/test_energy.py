@@ -6,11 +6,10 @@ import torch
 from headfields.networks.latent_table import AnchoredCode
 from headfields.parts import Rendering
 from headfields.records import Camera, Rays
-from headfields.tracking.prior.energy import code_terms, color_term, landmark_term, mask_term
+from headfields.tracking.prior.energy import code_terms, color_term, landmark_term, mask_term, regularizers
 from headfields.tracking.prior.landmarks import PosedLandmarks
 from headfields.tracking.prior.observation import RayBatch
 from headfields.tracking.prior.options import EnergyWeights, PriorTrackingOptions
-from headfields.tracking.prior.stage1 import regularizers
 from tests.tracking.prior.ball import BallRecording
 
 RAYS = Rays(torch.zeros(4, 3), torch.zeros(4, 3), torch.zeros(4, dtype=torch.long))

@@ -19,7 +19,7 @@ def loaded(recording: Any, frame: int = 0, **changes: Any) -> PriorObservation:
     marks = changes.pop("marks", recording.landmarks(frame))
     known = ball_landmarks()
     return prior_observation(
-        recording, frame, known.base, known.number, (torch.zeros(3), 0.14), options, marks=marks, **changes
+        recording, frame, known.base, known.number, (torch.zeros(3), 0.14), options, landmarks=marks, **changes
     )
 
 

@@ -206,5 +206,5 @@ def test_wrong_arguments(recording: BallRecording, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no frames"):
         PriorTracker(ball_prior(), recording, tmp_path, frames=[])
     good = ball_prior()
-    with pytest.raises(ValueError, match="for each code of the avatar its range"):
+    with pytest.raises(ValueError, match="statistics for each code of the avatar"):
         TrackingPrior(good.avatar, {"geometry": good.codes["geometry"]})
