@@ -1,1 +1,7 @@
-"""What every long job shares: folder, lock, interrupts, checkpoint and randomness."""
+"""What every long job shares: folder, lock, interrupts, checkpoints, progress and random generators."""
+
+from headfields.runs.ema import ExponentialMovingAverage
+from headfields.runs.folder import RunFolder, RunWriteError
+from headfields.runs.lock import RunLockedError
+
+__all__ = ["ExponentialMovingAverage", "RunFolder", "RunLockedError", "RunWriteError"]

@@ -1,9 +1,9 @@
-"""Checkpoints: everything that training needs to go on as if it had never stopped, in one safetensors file.
+"""Checkpoints: the complete state of a training, in one safetensors file, so that a resumed run equals an unbroken one.
 
 The file holds parameters, persistent buffers, the moving average, the optimizer's moments and the states of the
-random generators; its header holds the step, the elapsed seconds and the rest as JSON. Nothing is pickled, so a file
-from a stranger can be opened. It is written beside its final place and moved there when it is whole on disk: a crash
-in the middle leaves the last checkpoint as it was.
+random generators; its header holds the progress as JSON. Nothing is pickled, so a file from a stranger can be opened.
+It is written under a temporary name and moved into place once it is complete on disk: a crash in the middle leaves the
+last checkpoint as it was. Names of tensors in files of earlier versions are translated by `headfields.renamed`.
 """
 
 import json
@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from headfields import renamed
 from headfields.files.safetensors import BrokenFileError, read_safetensors, write_safetensors
 from headfields.runs.ema import ExponentialMovingAverage
 from headfields.runs.progress import Progress
@@ -35,16 +36,16 @@ def save(
     """Writes a checkpoint atomically.
 
     Args:
-        path: where it goes; its folder must exist.
+        path: of the file; its folder must exist.
         module: its parameters and persistent buffers.
-        optimizer: whose parameters are parameters of `module`.
+        optimizer: of parameters of `module`.
         ema: the moving average, if there is one.
-        random: named uint8 states of random generators.
+        random: states of random generators (uint8), by name.
         progress: where training stands.
-        previous: where the file that stands at `path` now is kept.
+        previous: where the file that is at `path` now is moved to.
 
     Raises:
-        OSError: it cannot be written; what stands at `path` and `previous` is as it was.
+        OSError: it cannot be written; the files at `path` and `previous` stay as they were.
     """
     tensors: dict[str, Tensor] = {}
     for name, tensor in _module_tensors(module).items():
@@ -63,7 +64,7 @@ def save(
 
 
 def size(module: nn.Module, ema: bool) -> int:
-    """About how many bytes a checkpoint takes: parameters, buffers, two moments and the average."""
+    """Approximate size of a checkpoint in bytes: parameters, buffers, two moments and the average."""
     trained = sum(p.numel() * p.element_size() for p in module.parameters() if p.requires_grad)
     return sum(t.numel() * t.element_size() for t in _module_tensors(module).values()) + trained * (3 if ema else 2)
 
@@ -71,7 +72,7 @@ def size(module: nn.Module, ema: bool) -> int:
 def load(
     path: Path | str, module: nn.Module, optimizer: torch.optim.Optimizer, ema: ExponentialMovingAverage | None
 ) -> tuple[Progress, dict[str, Tensor]]:
-    """Reads a checkpoint into `module`, `optimizer` and `ema`; all is checked before anything is changed.
+    """Reads a checkpoint into `module`, `optimizer` and `ema`; everything is checked before anything is changed.
 
     Returns:
         Where training stood, and the states of the random generators.
@@ -81,47 +82,43 @@ def load(
         BrokenFileError: it is cut short, or no safetensors file.
         ValueError: it is not a checkpoint of this format, or its names or shapes are not those of `module`.
     """
-    tensors, header, progress = _read(path)
-    parts: dict[str, dict[str, Tensor]] = {"module": {}, "ema": {}, "optimizer": {}, "random": {}}
-    for name, tensor in tensors.items():
-        kind, _, rest = name.partition("/")
-        parts.setdefault(kind, {})[rest] = tensor
+    groups, header, progress = _read(path)
     own = _module_tensors(module)
-    _check_match(path, "tensors", own, parts["module"])
+    _check_match(path, "tensors", own, groups["module"])
     if ema is not None and header.get("ema"):
-        _check_match(path, "averages", ema.average, parts["ema"])
+        _check_match(path, "averages", ema.average, groups["ema"])
     parameters = dict(module.named_parameters())
-    _check_moments(path, parameters, parts["optimizer"])
+    _check_moments(path, parameters, groups["optimizer"])
 
     with torch.no_grad():
         for name, tensor in own.items():
-            tensor.copy_(parts["module"][name])
+            tensor.copy_(groups["module"][name])
         if ema is not None:
-            ema.load(parts["ema"] if header.get("ema") else {name: parameters[name] for name in ema.average})
+            ema.load(groups["ema"] if header.get("ema") else {name: parameters[name] for name in ema.average})
     optimizer.state.clear()
     fused = {id(p) for group in optimizer.param_groups if group.get("fused") for p in group["params"]}
     trained = {id(p) for group in optimizer.param_groups for p in group["params"]}
-    for entry, tensor in parts["optimizer"].items():
+    for entry, tensor in groups["optimizer"].items():
         name, _, key = entry.rpartition("/")
         parameter = parameters[name]
         if id(parameter) in trained:
             # Adam counts steps on the host unless it is fused
             device = parameter.device if key != "step" or id(parameter) in fused else torch.device("cpu")
             optimizer.state[parameter][key] = tensor.to(device)
-    return progress, parts["random"]
+    return progress, groups["random"]
 
 
 def load_newest(paths: Sequence[Path], reader: Callable[[Path], Result]) -> tuple[Result, list[tuple[Path, str]]]:
-    """What `reader` makes of the first file that can be read, and why those before it cannot.
+    """The result of `reader` for the newest file it can read, and why it cannot read those before.
 
     Args:
         paths: checkpoints, the newest first.
-        reader: `load` or `load_weights` with the other arguments filled in.
+        reader: `load` or `load_weights` with the other arguments bound.
 
     Raises:
         FileNotFoundError: no paths.
         BrokenFileError: none of them can be read.
-        ValueError: the first that can belongs to another model, or is of another format.
+        ValueError: the first readable one belongs to another model, or is of another format.
     """
     broken: list[tuple[Path, str]] = []
     for path in paths:
@@ -136,55 +133,63 @@ def load_newest(paths: Sequence[Path], reader: Callable[[Path], Result]) -> tupl
 
 
 def load_weights(path: Path | str, module: nn.Module) -> Progress:
-    """Reads parameters and buffers alone, averaged where there is an average: for looking at a run that goes on.
+    """Reads parameters and buffers alone, averaged if the file has an average; for looking at an unfinished run.
 
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: it is no checkpoint, or belongs to another model.
     """
-    tensors, _, progress = _read(path)
-    found = {name.removeprefix("module/"): t for name, t in tensors.items() if name.startswith("module/")}
+    groups, _, progress = _read(path)
     own = _module_tensors(module)
-    _check_match(path, "tensors", own, found)
+    _check_match(path, "tensors", own, groups["module"])
     with torch.no_grad():
         for name, tensor in own.items():
-            tensor.copy_(tensors.get(f"ema/{name}", found[name]))
+            tensor.copy_(groups["ema"].get(name, groups["module"][name]))
     return progress
 
 
-def _read(path: Path | str) -> tuple[dict[str, Tensor], dict[str, Any], Progress]:
+def _read(path: Path | str) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any], Progress]:
+    """Tensors by group ("module", "ema", "optimizer", "random") and name, the header, and the progress."""
     tensors, header = read_safetensors(path, "headfields.checkpoint")
-    kind = header.get("format") if isinstance(header, dict) else header
-    if kind != FORMAT:
-        raise ValueError(f"{path} is a checkpoint of format {kind}; this version reads format {FORMAT}")
+    file_format = header.get("format") if isinstance(header, dict) else header
+    if file_format != FORMAT:
+        raise ValueError(f"{path} is a checkpoint of format {file_format}; this version reads format {FORMAT}")
     try:
-        return tensors, header, Progress(**header["progress"])
+        progress = Progress(**header["progress"])
     except (KeyError, TypeError) as error:
         raise ValueError(f"{path} is a checkpoint whose header does not say where training stood ({error})") from error
+    groups: dict[str, dict[str, Tensor]] = {"module": {}, "ema": {}, "optimizer": {}, "random": {}}
+    for entry, tensor in tensors.items():
+        group, _, key = entry.partition("/")
+        if group != "random":
+            name, slash, moment = key.partition("/")
+            key = renamed.tensor(name) + slash + moment
+        groups.setdefault(group, {})[key] = tensor
+    return groups, header, progress
 
 
 def _module_tensors(module: nn.Module) -> dict[str, Tensor]:
-    """Parameters and persistent buffers, each once, if a part stands in two places, by the first of its names."""
-    found: dict[str, Tensor] = dict(module.named_parameters())
-    every = {id(p) for p in found.values()}
+    """Parameters and persistent buffers by name, each once: shared ones under the first of their names."""
+    tensors: dict[str, Tensor] = dict(module.named_parameters())
+    known = {id(p) for p in tensors.values()}
     for name, tensor in module.state_dict(keep_vars=True).items():
-        if isinstance(tensor, Tensor) and id(tensor) not in every:
-            every.add(id(tensor))
-            found[name] = tensor
-    return found
+        if isinstance(tensor, Tensor) and id(tensor) not in known:
+            known.add(id(tensor))
+            tensors[name] = tensor
+    return tensors
 
 
-def _check_match(path: Path | str, what: str, own: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
-    missing, unknown = sorted(own.keys() - found.keys()), sorted(found.keys() - own.keys())
+def _check_match(path: Path | str, what: str, own: Mapping[str, Tensor], loaded: Mapping[str, Tensor]) -> None:
+    missing, unknown = sorted(own.keys() - loaded.keys()), sorted(loaded.keys() - own.keys())
     if missing or unknown:
         raise ValueError(
             f"{path} belongs to another model: {what} it lacks: {_listing(missing)}; {what} the model lacks: "
             f"{_listing(unknown)}. Build the model with the arguments it was trained with"
         )
     for name, tensor in own.items():
-        if tensor.shape != found[name].shape:
+        if tensor.shape != loaded[name].shape:
             raise ValueError(
-                f"{path} belongs to another model: {name} has shape {tuple(found[name].shape)} there and "
+                f"{path} belongs to another model: {name} has shape {tuple(loaded[name].shape)} there and "
                 f"{tuple(tensor.shape)} in the model. Build the model with the arguments it was trained with"
             )
 

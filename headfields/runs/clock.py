@@ -1,4 +1,4 @@
-"""Where the time goes."""
+"""Seconds spent by a job on each of its parts."""
 
 import contextlib
 import time
@@ -22,11 +22,11 @@ class Clock:
 
     @contextlib.contextmanager
     def part(self, name: str) -> Iterator[None]:
-        """Within the `with` block time counts for `name`; on CUDA, what has been launched is waited for."""
-        begin = time.perf_counter()
+        """Counts the time of the `with` block for `name`; waits for CUDA kernels that the block has launched."""
+        start = time.perf_counter()
         try:
             yield
         finally:
             if torch.cuda.is_initialized():
                 torch.cuda.synchronize()
-            self.seconds[name] += time.perf_counter() - begin
+            self.seconds[name] += time.perf_counter() - start

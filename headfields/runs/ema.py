@@ -1,4 +1,4 @@
-"""An exponential moving average of an avatar's parameters, used at inference."""
+"""Exponential moving average of parameters, used at inference."""
 
 import contextlib
 from collections.abc import Iterator, Mapping
@@ -14,7 +14,7 @@ class ExponentialMovingAverage:
     devices in their dtypes and updated in place, all parameters in one fused call.
 
     Args:
-        module: its trainable parameters are averaged. Buffers (an occupancy grid, say) are not: they follow training.
+        module: its trainable parameters are averaged. Buffers (an occupancy grid, say) are not.
         decay: in [0, 1); 0 makes the average a copy.
 
     Raises:
@@ -30,7 +30,7 @@ class ExponentialMovingAverage:
 
     @torch.no_grad()
     def update(self) -> None:
-        """Moves the average toward the parameters; call it after the optimizer's step."""
+        """Moves the average toward the parameters; call it after each step of the optimizer."""
         if self.average:
             torch._foreach_lerp_(list(self.average.values()), list(self._parameters.values()), 1 - self.decay)
 
@@ -48,7 +48,7 @@ class ExponentialMovingAverage:
 
     @torch.no_grad()
     def load(self, average: Mapping[str, Tensor]) -> None:
-        """Takes over an average; names and shapes have been checked by `checkpoint.load`."""
+        """Copies an average of the same names and shapes, which `checkpoint.load` has checked."""
         for name, tensor in self.average.items():
             tensor.copy_(average[name])
 

@@ -1,14 +1,14 @@
-"""A run folder: what one training leaves behind, and where.
+"""The folder of a training run: its files, and writing them atomically.
 
 config.json              what was trained, on what, how, with which versions
 log.jsonl                one line of figures about once a second, and one line an event
 images/                  step_000000.png, ...: truth | rendering | error of one validation frame
-checkpoint/              last.safetensors: to go on from; previous.safetensors: the one before
+checkpoint/              last.safetensors, to resume from; previous.safetensors, the one before
 avatar.safetensors       the trained avatar, with averaged weights
-metrics.json             what `headfields evaluate` found
-.lock                    who is training into the folder
+metrics.json             figures of `headfields evaluate`
+.lock                    which process writes to the folder
 
-Every file but the log is written beside its place and moved there whole.
+Every file but the log is written under a temporary name and moved into place once it is complete.
 """
 
 import contextlib
@@ -28,9 +28,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from headfields.runs.disk_names import american_config
+
 
 class RunWriteError(OSError):
-    """A file of a run cannot be written; the message names it and the reason. What stood there before is whole."""
+    """A file of a run cannot be written; the message names it and the reason. An older file there is intact."""
 
 
 class RunFolder:
@@ -45,22 +47,22 @@ class RunFolder:
 
     @property
     def checkpoint(self) -> Path:
-        """Where the last checkpoint is, or would be."""
+        """Path of the last checkpoint, whether or not it exists."""
         return self.path / "checkpoint" / "last.safetensors"
 
     @property
     def previous_checkpoint(self) -> Path:
-        """Where the checkpoint before the last is, or would be."""
+        """Path of the checkpoint before the last, whether or not it exists."""
         return self.path / "checkpoint" / "previous.safetensors"
 
     @property
     def checkpoints(self) -> list[Path]:
-        """The checkpoints that there are, the last one first."""
+        """Paths of the existing checkpoints, the last one first."""
         return [path for path in (self.checkpoint, self.previous_checkpoint) if path.exists()]
 
     @property
     def avatar(self) -> Path:
-        """Where the trained avatar is, or would be."""
+        """Path of the trained avatar, whether or not it exists."""
         return self.path / "avatar.safetensors"
 
     @property
@@ -69,30 +71,30 @@ class RunFolder:
         return self.path / "images"
 
     def create(self) -> None:
-        """Makes the folder and those inside.
+        """Makes the folder and its subfolders.
 
         Raises:
-            NotADirectoryError: a file stands where the folder should be.
-            RunWriteError: the folder, or one inside, cannot be made or written to.
+            NotADirectoryError: a file is where the folder should be.
+            RunWriteError: the folder or a subfolder cannot be made or written to.
         """
         self.check_writable()
         for folder in (self.checkpoint.parent, self.images):
             with writing(folder):
                 folder.mkdir(parents=True, exist_ok=True)
-                _try_out(folder)
+                _check_writable(folder)
 
     def check_writable(self) -> None:
-        """Tries whether the folder could be made and written to, and leaves nothing behind.
+        """Checks that the folder can be made and written to, and leaves nothing behind.
 
         Raises:
-            NotADirectoryError: a file stands where the folder, or one above it, should be.
+            NotADirectoryError: a file is where the folder, or one above it, should be.
             RunWriteError: the folder, or the nearest one above it that exists, cannot be written to.
         """
-        nearest = next(place for place in (self.path, *self.path.absolute().parents) if os.path.lexists(place))
+        nearest = next(path for path in (self.path, *self.path.absolute().parents) if os.path.lexists(path))
         if not nearest.is_dir():
             raise NotADirectoryError(f"{nearest} is a file; a run needs a folder")
         with writing(self.path):
-            _try_out(nearest)
+            _check_writable(nearest)
 
     def check_space(self, size: int) -> None:
         """Raises RunWriteError if the disk has less room than a first checkpoint of `size` bytes needs."""
@@ -104,7 +106,7 @@ class RunFolder:
             )
 
     def remove_leftovers(self) -> None:
-        """Removes what a killed process left half-written; only for who holds the folder's lock."""
+        """Removes unfinished files of a killed process; call it with the folder locked."""
         for folder in (self.path, self.checkpoint.parent, self.images):
             for path in (*folder.glob(".*.tmp"), *folder.glob(".tmp*")):
                 if path.is_dir():
@@ -113,18 +115,19 @@ class RunFolder:
                     path.unlink(missing_ok=True)
 
     def write_config(self, config: Mapping[str, Any]) -> None:
-        """Writes config.json, with the versions of what matters added."""
+        """Writes config.json, with the versions of the libraries added."""
         self.create()
         write_json(self.path / "config.json", {**config, "versions": versions()})
 
     def config(self) -> dict[str, Any]:
-        """Reads config.json.
+        """Reads config.json, also of earlier versions.
 
         Raises:
             FileNotFoundError: this is not a run folder.
             ValueError: the file is not JSON.
         """
-        return read_json(self.path / "config.json", "a run folder has one; is this the --out of `headfields train`?")
+        config = read_json(self.path / "config.json", "a run folder has one; is this the --out of `headfields train`?")
+        return american_config(config)
 
     def log(self, **entry: Any) -> None:
         """Appends a line to log.jsonl.
@@ -148,19 +151,19 @@ class RunFolder:
         return entries
 
     def rewind_log(self, step: int) -> int:
-        """Drops lines about steps after `step`, which are about to be taken again, and half lines.
+        """Drops incomplete lines and those about steps after `step`, which will be taken again.
 
         Returns:
-            How many.
+            How many lines were dropped.
         """
         path = self.path / "log.jsonl"
         if not path.exists():
             return 0
-        before = path.read_bytes()
+        content = path.read_bytes()
         kept = [json.dumps(entry) + "\n" for entry in self.read_log() if entry.get("step", 0) <= step]
-        if len(kept) < len(before.splitlines()) or not before.endswith(b"\n"):
+        if len(kept) < len(content.splitlines()) or not content.endswith(b"\n"):
             replace_text(path, "".join(kept))
-        return len(before.splitlines()) - len(kept)
+        return len(content.splitlines()) - len(kept)
 
     def write_metrics(self, metrics: Mapping[str, Any]) -> None:
         """Writes metrics.json."""
@@ -169,10 +172,10 @@ class RunFolder:
 
 @contextlib.contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Within the `with` block an OSError is one about writing `path`.
+    """Turns an OSError within the `with` block into a `RunWriteError` about `path`.
 
     Raises:
-        RunWriteError: in its place.
+        RunWriteError: instead of the OSError.
     """
     try:
         yield
@@ -183,28 +186,28 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def versions() -> dict[str, str]:
-    """Versions of headfields, Python and the libraries that the result depends on."""
-    found = {"python": platform.python_version(), "torch": torch.__version__}
+    """Versions of headfields, Python and the libraries that results depend on."""
+    versions = {"python": platform.python_version(), "torch": torch.__version__}
     for name in ("headfields", "warp-lang", "numpy", "safetensors", "torchmetrics"):
         try:
-            found[name] = importlib.metadata.version(name)
+            versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             continue
-    return found
+    return versions
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Writes JSON beside `path` and moves it into place.
+    """Writes a JSON file atomically.
 
     Raises:
-        RunWriteError: it cannot be written; what stood there before is whole.
+        RunWriteError: it cannot be written; an older file there is intact.
     """
     replace_text(path, json.dumps(content, indent=2, default=str) + "\n")
 
 
 def replace_text(path: Path, text: str) -> None:
-    """Writes a text file beside `path` and moves it into place; raises as `write_json`."""
-    with writing(path), _beside(path) as temporary:
+    """Writes a text file atomically; raises as `write_json`."""
+    with writing(path), _replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
@@ -227,18 +230,18 @@ def read_json(path: Path, remedy: str) -> dict[str, Any]:
 
 
 def write_picture(path: Path, image: Float[Tensor, "h w 3"]) -> None:
-    """Writes an (H, W, 3) image in [0, 1] as an 8-bit PNG; its folder is made. Raises as `write_json`."""
+    """Writes an (H, W, 3) image in [0, 1] as an 8-bit PNG and makes its folder; raises as `write_json`."""
     from PIL import Image
 
     values = (image.detach().clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with _beside(path) as temporary:
+        with _replacing(path) as temporary:
             Image.fromarray(np.ascontiguousarray(values)).save(temporary, format="PNG")
 
 
 @contextlib.contextmanager
-def _beside(path: Path) -> Iterator[Path]:
+def _replacing(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         yield temporary
@@ -247,7 +250,7 @@ def _beside(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def _try_out(folder: Path) -> None:
+def _check_writable(folder: Path) -> None:
     with tempfile.NamedTemporaryFile(dir=folder, prefix=".try.", suffix=".tmp") as file:
         file.write(b"x")  # a folder on a full disk can be written to, a file in it cannot
         file.flush()

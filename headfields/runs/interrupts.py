@@ -9,12 +9,13 @@ from typing import Any
 class InterruptFlag:
     """Within the `with` block SIGINT and SIGTERM only set the flag; a second SIGINT raises KeyboardInterrupt.
 
-    Outside the main thread, where Python lets nobody set handlers, the flag is never set and signals go their way.
+    Outside the main thread, where Python allows no signal handlers, the flag is never set and signals have their usual
+    effect.
     """
 
     def __init__(self) -> None:
         self._set = False
-        self._before: dict[int, Any] = {}
+        self._handlers: dict[int, Any] = {}
 
     def __bool__(self) -> bool:
         return self._set
@@ -22,13 +23,13 @@ class InterruptFlag:
     def __enter__(self) -> "InterruptFlag":
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
-                self._before[number] = signal.signal(number, self._handle)
+                self._handlers[number] = signal.signal(number, self._handle)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for number, handler in self._before.items():
+        for number, handler in self._handlers.items():
             signal.signal(number, handler)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:

@@ -1,4 +1,4 @@
-"""One writer a run folder."""
+"""A lock on a run folder: one process writes to it at a time."""
 
 import contextlib
 import json
@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
-_held: dict[Path, int] = {}  # which thread of this process holds what
+_held: dict[Path, int] = {}  # threads of this process that hold a lock
 _guard = threading.Lock()
 
 
@@ -19,14 +19,14 @@ class RunLockedError(RuntimeError):
 
 @contextlib.contextmanager
 def run_lock(folder: Path) -> Iterator[None]:
-    """Within the `with` block this process alone trains into `folder`, which must exist.
+    """Within the `with` block this process alone writes to `folder`, which must exist.
 
-    The operating system holds the lock (on the file `.lock`, which stays) and takes it back when the process ends in
-    whatever way, so a killed run leaves nothing to clean up. A thread that holds it may take it again. On a file system
+    The lock is the operating system's (on the file `.lock`, which stays) and ends with the process, however it ends,
+    so a killed run leaves nothing to clean up. A thread that holds the lock may acquire it again. On a file system
     without locks it is not enforced.
 
     Raises:
-        RunLockedError: the folder is taken; the message says by whom.
+        RunLockedError: the folder is locked; the message says by whom.
         OSError: the file cannot be written.
     """
     path = folder.resolve() / ".lock"
@@ -41,7 +41,7 @@ def run_lock(folder: Path) -> Iterator[None]:
         raise RunLockedError(f"{folder} is being trained into by another thread; give each training its own out")
     try:
         with open(path, "a+", encoding="utf-8") as file:
-            if not _take(file):
+            if not _acquire(file):
                 raise RunLockedError(f"{folder} is being trained into by {_holder(file)}; stop it, or give another out")
             file.truncate(0)
             file.write(json.dumps({"pid": os.getpid(), "host": platform.node()}))
@@ -52,26 +52,26 @@ def run_lock(folder: Path) -> Iterator[None]:
             del _held[path]
 
 
-def _take(file: IO[str]) -> bool:
-    """Whether the lock was free; True as well where there are no locks."""
+def _acquire(file: IO[str]) -> bool:
+    """Acquires the lock if it is free; returns False if it is not, and True where there are no locks."""
     try:
         import fcntl
     except ImportError:  # Windows
-        return _take_on_windows(file)
+        return _acquire_on_windows(file)
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
-    except OSError:  # some network file systems have none
+    except OSError:  # some network file systems have no locks
         return True
     return True
 
 
-def _take_on_windows(file: IO[str]) -> bool:
+def _acquire_on_windows(file: IO[str]) -> bool:
     import msvcrt
 
     locking: Any = msvcrt
-    file.seek(1 << 20)  # far behind the text, so that others can read who holds it
+    file.seek(1 << 20)  # far behind the text, so that others can still read it
     try:
         locking.locking(file.fileno(), locking.LK_NBLCK, 1)
     except OSError:

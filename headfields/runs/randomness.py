@@ -1,4 +1,4 @@
-"""A run's own random numbers, apart from those of the program around it."""
+"""Random generators of a run, separate from those of the program around it, and deterministic operations."""
 
 import contextlib
 from collections.abc import Iterator, Mapping
@@ -29,7 +29,7 @@ class RandomStream:
 
     @contextlib.contextmanager
     def active(self) -> Iterator[None]:
-        """Within the `with` block torch's global generators are the run's; afterwards they are as they were."""
+        """Within the `with` block torch's global generators are the run's; afterwards they are restored."""
         with torch.random.fork_rng(devices=self._devices):
             self._set(self._states)
             self._active = True
@@ -41,25 +41,25 @@ class RandomStream:
 
     @contextlib.contextmanager
     def preserved(self) -> Iterator[None]:
-        """What is drawn from torch's global generators within the block is drawn again after it."""
+        """Restores torch's global generators after the `with` block, so that drawing in it changes nothing later."""
         with torch.random.fork_rng(devices=self._devices):
             yield
 
     @contextlib.contextmanager
     def share(self, first: int, total: int) -> Iterator[None]:
-        """Within the block torch's global generators are those of one of several processes that share `total` rays.
+        """Within the `with` block torch's global generators belong to one of several processes that share `total` rays.
 
-        They are where they would be after one number for each of the `first` rays that processes before this one
-        have; afterwards they are, on every process, `total` numbers on from where they were. So processes draw
-        different numbers and stay together, and on the CPU a sampler that draws one number a ray (`OccupancySampler`)
-        draws what one process with all rays would.
+        They start as if one number had been drawn for each of the `first` rays of the processes before this one, and
+        end, on every process, `total` numbers after where they were. So processes draw different numbers and stay
+        synchronized, and on the CPU a sampler that draws one number per ray (`OccupancySampler`) draws the numbers of
+        one process with all rays.
         """
-        before = self._live()
+        states = self._live()
         self._skip(first)
         try:
             yield
         finally:
-            self._set(before)
+            self._set(states)
             self._skip(total)
 
     def states(self) -> dict[str, Tensor]:
@@ -67,7 +67,7 @@ class RandomStream:
         return {"generator": self.generator.get_state(), **(self._live() if self._active else self._states)}
 
     def load(self, states: Mapping[str, Tensor]) -> None:
-        """Takes over what `states` gave; a state that is missing (another device's) leaves its generator as seeded."""
+        """Restores states from `states()`; a generator without one (another device's) stays as it is."""
         if "generator" in states:
             self.generator.set_state(states["generator"])
         self._states = {name: states.get(name, own) for name, own in self._states.items()}
@@ -92,22 +92,22 @@ class RandomStream:
 
 @contextlib.contextmanager
 def deterministic(device: torch.device) -> Iterator[None]:
-    """Within the `with` block, PyTorch takes the deterministic one where an operation on the CPU has two ways.
+    """Within the `with` block, PyTorch uses deterministic implementations on the CPU where it has them.
 
-    With several threads, the backward of indexing adds floats in the order in which threads come. On CUDA nothing is
-    changed: kernels that add by atomics (the hash grid's backward among them) have no other way.
+    Otherwise the backward of indexing adds floats in the order in which threads arrive. Nothing changes on CUDA:
+    kernels that add by atomics (the hash grid's backward among them) have no deterministic implementation.
     """
     settings: Any = torch.utils.deterministic  # its attributes are unknown to type checkers
     fill = settings.fill_uninitialized_memory
-    before, only_warns = (
+    was_enabled, only_warned = (
         torch.are_deterministic_algorithms_enabled(),
         torch.is_deterministic_algorithms_warn_only_enabled(),
     )
-    if device.type == "cpu" and not before:
+    if device.type == "cpu" and not was_enabled:
         torch.use_deterministic_algorithms(True, warn_only=True)
         settings.fill_uninitialized_memory = False  # costs a pass over each new tensor
     try:
         yield
     finally:
-        torch.use_deterministic_algorithms(before, warn_only=only_warns)
+        torch.use_deterministic_algorithms(was_enabled, warn_only=only_warned)
         settings.fill_uninitialized_memory = fill

@@ -144,3 +144,17 @@ def test_tied_parameters_are_stored_once(tmp_path):
         module["a"].weight.zero_()
     checkpoint.load(tmp_path / "c", module, optimizer, None)
     assert torch.equal(module["b"].weight, weight)
+
+
+def test_names_of_an_earlier_version_are_translated(saved, monkeypatch):
+    path, (module, *_) = saved
+    other = make(seed=1)
+    named = nn.Sequential()
+    named.add_module("linear", other[0][0])
+    named.add_module("1", other[0][1])
+    monkeypatch.setattr("headfields.renamed.TENSORS", [("0", "linear")])
+    optimizer = torch.optim.Adam(named.parameters(), lr=0.1, fused=True)
+    checkpoint.load(path, named, optimizer, ExponentialMovingAverage(named))
+    assert torch.equal(named.linear.weight, module[0].weight)
+    assert set(optimizer.state[named.linear.weight]) == {"step", "exp_avg", "exp_avg_sq"}
+    assert checkpoint.load_weights(path, named).step == 3
