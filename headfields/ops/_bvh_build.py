@@ -1,4 +1,4 @@
-"""The topology of the triangle tree: in C++, or in NumPy where the compiled module is not installed."""
+"""Topology of the bounding volume hierarchy: built in C++, or in NumPy where the compiled module is not installed."""
 
 import numpy as np
 import torch
@@ -25,9 +25,9 @@ def build_topology(
 def balanced_topology(
     faces: Int[Tensor, "f 3"], vertices: Float[Tensor, "v 3"]
 ) -> tuple[Int[Tensor, "n 8"], Int[Tensor, " o"], Int[Tensor, " l"], list[int]]:
-    """The same without the surface area heuristic: each range is halved at the median of its longest axis.
+    """`build_topology` without the surface area heuristic: each range is halved at the median of its longest axis.
 
-    Queries on such a tree are slower by some tens of per cent, their answers the same.
+    Queries on such a tree are some tens of per cent slower; their results are the same.
     """
     corners = vertices.numpy()[faces.numpy()].astype(np.float64)
     usable = np.isfinite(corners) & (np.abs(corners) < 1e18)

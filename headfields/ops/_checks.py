@@ -1,4 +1,4 @@
-"""Argument checks that the operations share: the message names operation, argument, its shape or dtype, and remedy."""
+"""Argument checks of the operations: the message names operation, argument, its shape or dtype, and the remedy."""
 
 from collections.abc import Callable
 from typing import Any, NoReturn
@@ -28,21 +28,21 @@ def check_shape(op: str, name: str, tensor: Tensor, pattern: str) -> None:
 
     `check_shape("closest_triangle", "points", points, "... 3")`
     """
-    wanted = pattern.split()
+    sizes = pattern.split()
     shape = tuple(tensor.shape)
-    open_front = bool(wanted) and wanted[0] == "..."
-    tail = wanted[1:] if open_front else wanted
-    fits = len(shape) >= len(tail) if open_front else len(shape) == len(tail)
+    any_batch = bool(sizes) and sizes[0] == "..."
+    tail = sizes[1:] if any_batch else sizes
+    fits = len(shape) >= len(tail) if any_batch else len(shape) == len(tail)
     if fits:
-        for have, want in zip(shape[len(shape) - len(tail) :], tail, strict=True):
-            if want.isdigit() and have != int(want):
+        for size, expected in zip(shape[len(shape) - len(tail) :], tail, strict=True):
+            if expected.isdigit() and size != int(expected):
                 fits = False
     if not fits:
-        raise ValueError(f"{op}: {name} has shape {shape}; expected ({', '.join(wanted)})")
+        raise ValueError(f"{op}: {name} has shape {shape}; expected ({', '.join(sizes)})")
 
 
 def check_same_device(op: str, **tensors: Tensor | None) -> None:
-    """Raises ValueError unless all given tensors are on one device."""
+    """Raises ValueError unless all tensors are on one device; None is left out."""
     devices = {name: tensor.device for name, tensor in tensors.items() if tensor is not None}
     if len(set(devices.values())) > 1:
         listing = ", ".join(f"{name} on {device}" for name, device in devices.items())

@@ -1,4 +1,4 @@
-"""Which of the B meshes of a tree each query is for."""
+"""Mesh indices of queries: which of the B meshes of a tree each one is for."""
 
 import torch
 from jaxtyping import Float, Int
@@ -10,12 +10,12 @@ from headfields.ops._checks import check_integer, check_same_device
 def flat_mesh_index(
     name: str, mesh_index: Tensor | None, shape: torch.Size, vertices: Float[Tensor, "b v 3"]
 ) -> Int[Tensor, " n"] | None:
-    """`mesh_index` as flat int32, after its checks; None where it is None and there is one mesh."""
+    """Checks `mesh_index` and flattens it to int32; None, which is legal for one mesh, stays None."""
     if mesh_index is None:
         if len(vertices) != 1:
             raise ValueError(
                 f"{name}: mesh_index is None, but the tree holds {len(vertices)} meshes; "
-                "say which one each query is for, or refit with one mesh"
+                "pass the mesh of each query, or refit with one mesh"
             )
         return None
     check_integer(name, "mesh_index", mesh_index)

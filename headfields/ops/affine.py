@@ -1,4 +1,4 @@
-"""Affine maps of points, three by four: blended from joints, applied, inverted."""
+"""Affine maps of points, (3, 4): their inverse, their application, and their blends over joints (skinning of points)."""
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -12,14 +12,14 @@ _SINGULAR = 1e-6  # of the volume, against the cube of the matrix's size
 
 
 def affine_inverse(maps: Float[Tensor, "*batch 3 4"]) -> tuple[Float[Tensor, "*batch 3 4"], Bool[Tensor, "*batch"]]:
-    """The inverses of affine maps x → A x + b, in closed form: a blend of joints' rotations is not a rotation.
+    """The inverses of affine maps x → A x + b, in closed form (a blend of rotations is not a rotation).
 
     Args:
         maps: (..., 3, 4): [A | b].
 
     Returns:
-        (..., 3, 4) the inverses [A⁻¹ | −A⁻¹ b]; and (...) where there is one. Where A is singular (its determinant is
-        under 1e-6 of the cube of its size) or not finite, the map given back is the identity, without a gradient.
+        (..., 3, 4) the inverses [A⁻¹ | −A⁻¹ b], and (...) whether there is one. Where A is singular (its determinant is
+        under 1e-6 of the cube of its size) or not finite, the result is the identity, without a gradient.
 
     Raises:
         TypeError: `maps` is not floating point.
@@ -66,11 +66,18 @@ def skin_points(
         The posed points (M, 3), meters, and the blended maps (M, 3, 4) that took them there.
 
     Raises:
-        TypeError: an argument is not of its kind.
+        TypeError: a dtype does not fit.
         ValueError: shapes do not fit, or devices differ.
         IndexError: `frame` names a row that is not there (CPU).
 
     Differentiability: multilinear, any order, in all but `frame`.
+
+    >>> import torch, headfields as hf
+    >>> joints = torch.eye(4).repeat(1, 2, 1, 1)  # one frame, two joints
+    >>> joints[0, 1, :3, 3] = torch.tensor([0.0, 0.0, 2.0])  # the second moves by 2 m
+    >>> posed, maps = hf.ops.skin_points(torch.zeros(1, 3), torch.tensor([[0.25, 0.75]]), joints)
+    >>> posed.tolist(), maps.shape
+    ([[0.0, 0.0, 1.5]], torch.Size([1, 3, 4]))
     """
     op = "skin_points"
     for name, tensor in (("points", points), ("weights", weights), ("transforms", transforms)):
@@ -86,7 +93,7 @@ def skin_points(
     rows = transforms[:, :, :3].flatten(2)  # (B, J, 12)
     if frame is None:
         if len(transforms) != 1 and len(points):
-            raise ValueError(f"{op}: frame is None with {len(transforms)} rows of transforms; say which each point has")
+            raise ValueError(f"{op}: frame is None with {len(transforms)} rows of transforms; pass the row of each point")
         blended = weights @ rows.sum(dim=0)
     else:
         check_integer(op, "frame", frame)

@@ -1,9 +1,9 @@
-"""Edge-aware antialiasing of a point-sampled image of a mesh, whose outlines then have gradients.
+"""Antialiasing of silhouettes in a point-sampled image of a mesh, which gives outlines gradients.
 
-Source of the idea: Laine et al. 2020, "Modular primitives for high-performance differentiable rendering", section 3.6:
-neighboring pixels are blended by where a silhouette edge crosses the segment between their centers. Our own choice is
-to start from the edges and not from the pixels: every silhouette edge of the mesh is followed over the pixels, so that
-those of triangles smaller than a pixel, or too thin for any pixel to see, are found too.
+Neighboring pixels are blended by where a silhouette edge crosses the segment between their centers, after Laine et al.
+2020, "Modular primitives for high-performance differentiable rendering", section 3.6. Our own choice: start from the
+edges and not from the pixels. Every silhouette edge of the mesh is traced over the pixels, so edges of triangles smaller
+than a pixel, or too thin for any pixel center to hit, are parts too.
 """
 
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from headfields.records import Record
 
 @dataclass(frozen=True)
 class MeshEdges(Record):
-    """The edges of a triangle mesh, made once for a topology by `mesh_edges`. No gradient.
+    """The edges of a triangle mesh, computed once for a topology by `mesh_edges`. No gradient.
 
     Attributes:
         ends: (E, 2) the vertices at both ends.
@@ -36,12 +36,12 @@ class Crossings(Record):
     """Where silhouette edges cross the segments between the centers of neighboring pixels.
 
     Attributes:
-        near: (M,) the pixel on the edge's inner side, as row · W + column: it shows the surface that ends there.
+        near: (M,) the pixel on the edge's inner side, as row · W + column; it shows the surface that ends at the edge.
         far: (M,) its neighbor across the edge, which shows what is behind.
         position: (M,) where between the two centers, 0 at the near one and 1 at the far one; differentiable.
         point: (M, 2) the same in pixels (x right, y down); differentiable.
         edge: (M,) which edge.
-        outer: (M,) whether nothing is behind: the outline of the whole, and not a fold before the mesh itself.
+        outer: (M,) whether the background is behind (the outline of the mesh), and not the mesh itself (a fold).
     """
 
     near: Int[Tensor, " m"]
@@ -56,8 +56,7 @@ def mesh_edges(faces: Int[Tensor, "f 3"]) -> MeshEdges:
     """The edges of a mesh and the corners opposite them.
 
     Args:
-        faces: (F, 3) vertex indices. Vertices that a file has twice (along seams) leave two border edges there; weld
-            them first.
+        faces: (F, 3) vertex indices. Duplicate vertices (along seams) leave two border edges there; merge them first.
 
     Raises:
         TypeError: faces are not integers.
@@ -79,24 +78,24 @@ def silhouette_crossings(
     depth: Float[Tensor, "h w"],
     mask: Bool[Tensor, "h w"],
 ) -> Crossings:
-    """Finds where the visible silhouette of a mesh passes between neighboring pixels.
+    """The crossings of the visible silhouette of a mesh with the segments between neighboring pixels.
 
     An edge is a silhouette if all of its faces lie on one side of it in the image: a border, an edge whose two faces
-    look opposite ways, or where any number of faces fold over. Steep ones are followed from row to row (and cross the
-    segment of two pixels side by side), flat ones from column to column: so the outline is counted once, and a moving
-    edge changes the image by just the area that it sweeps. A crossing counts if what the far pixel shows is behind the
+    look opposite ways, or where any number of faces fold over. Steep edges are traced from row to row (and cross the
+    segment between two pixels side by side), flat ones from column to column, so the outline is counted once, and a
+    moving edge changes the image by just the area that it sweeps. A crossing counts if what the far pixel shows is behind the
     edge, and what the near one shows lies nearer to the edge's depth than that; of several in one place, the outermost.
     Edges of a face that has a corner behind the camera are left out.
 
-    Differentiable to any order in `pixels` (`position`, `point`): the edges are found in float64 without a graph, and
+    Differentiable to any order in `pixels` (`position`, `point`): the edges are parts in float64 without a graph, and
     the crossings computed from their ends.
 
     Args:
         pixels: (V, 2) vertices in the image, as `Camera.project` gives them.
         vertex_depth: (V,) their depth along the optical axis.
         edges: of the mesh.
-        depth: (H, W) depth along the optical axis of what each pixel's center sees; its value matters where `mask` is.
-        mask: (H, W) whether a pixel sees the mesh.
+        depth: (H, W) depth of the surface at each pixel's center, along the optical axis; ignored outside `mask`.
+        mask: (H, W) whether the pixel's center shows the mesh.
 
     Raises:
         TypeError: a dtype does not fit.
@@ -115,34 +114,34 @@ def silhouette_crossings(
         edge, inside = _silhouettes(place, away, edges)
         surface = torch.where(mask, depth.detach().double(), torch.inf).reshape(-1)
         size = (depth.shape[0], depth.shape[1])
-        found = [_followed(place, away, edges.ends[edge], inside, surface, size, along) for along in (1, 0)]
-        row_of = [part[0] for part in found]
-        near, far, at = (torch.cat([part[k] for part in found]) for k in (1, 2, 3))
-        along = torch.cat([torch.full_like(part[0], axis) for part, axis in zip(found, (1, 0), strict=True)])
+        parts = [_trace_edges(place, away, edges.ends[edge], inside, surface, size, along) for along in (1, 0)]
+        row_of = [part[0] for part in parts]
+        near, far, at = (torch.cat([part[k] for part in parts]) for k in (1, 2, 3))
+        along = torch.cat([torch.full_like(part[0], axis) for part, axis in zip(parts, (1, 0), strict=True)])
         chosen = _outermost(near, far, at, surface.numel())
         picked = edge[torch.cat(row_of)][chosen]
         near, far, along = near[chosen], far[chosen], along[chosen]
-    return _placed(pixels, edges.ends[picked], picked, near, far, along, size[1], ~mask.reshape(-1)[far])
+    return _differentiable(pixels, edges.ends[picked], picked, near, far, along, size[1], ~mask.reshape(-1)[far])
 
 
 def antialias(image: Float[Tensor, "h w c"], crossings: Crossings) -> Float[Tensor, "h w c"]:
     """Blends neighboring pixels by where a silhouette passes between them.
 
     A pixel is taken for the segment of length 1 about its center: if the edge crosses within the near pixel's half,
-    what lies beyond it there has the far pixel's color, and the other way round. Where several edges take more of a
-    pixel than there is, their shares are scaled to fill it, so that the result is a mean of colors (our own choice).
+    the part beyond it has the far pixel's color, and the other way round. Where the shares of several edges exceed a
+    pixel, they are scaled to fill it, so that the result is a mean of colors (our own choice).
 
-    Differentiable to any order in the image and in `crossings.position`, and so in what that was computed from. The
+    Differentiable to any order in the image and in `crossings.position`. The
     derivative of the sum of a coverage image is, on average over sub-pixel shifts, that of the area.
 
     Args:
-        image: (H, W, C) sampled at pixel centers, any values; what is transparent premultiplied.
+        image: (H, W, C) sampled at pixel centers, any values; transparent colors premultiplied.
         crossings: of the same image, from `silhouette_crossings`.
 
     Raises:
         TypeError: image is not floating point.
         ValueError: image is not (H, W, C), or devices differ.
-        IndexError: crossings name a pixel that image does not have (CPU).
+        IndexError: crossings name a pixel outside the image (CPU).
     """
     check_floating("antialias", "image", image)
     check_shape("antialias", "image", image, "H W C")
@@ -160,7 +159,7 @@ def antialias(image: Float[Tensor, "h w c"], crossings: Crossings) -> Float[Tens
 
 
 def _silhouettes(place: Tensor, away: Tensor, edges: MeshEdges) -> tuple[Tensor, Tensor]:
-    """The edges that are silhouettes, and on which side (+1 or -1) of them their faces lie."""
+    """Indices of the silhouette edges, and the side (+1 or -1) on which their faces lie."""
     if not len(edges.corner):
         return edges.corner, place.new_zeros(0)
     usable = (away > 0) & place.isfinite().all(-1)
@@ -178,11 +177,11 @@ def _silhouettes(place: Tensor, away: Tensor, edges: MeshEdges) -> tuple[Tensor,
     return chosen, total[chosen].sign()
 
 
-def _followed(
+def _trace_edges(
     place: Tensor, away: Tensor, ends: Tensor, inside: Tensor, surface: Tensor, size: tuple[int, int], along: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Crossings of steep edges with rows (`along` 1, y) or of flat ones with columns (0, x): the row of `ends`, near
-    and far pixel, and position, of those that are visible."""
+    """Visible crossings of steep edges with rows (`along` 1, y) or of flat edges with columns (0, x): row of `ends`,
+    near pixel, far pixel, position."""
     a, b = place[ends[:, 0]], place[ends[:, 1]]
     span = b - a
     steep = span[:, 1].abs() > span[:, 0].abs()
@@ -217,7 +216,7 @@ def _followed(
 
 
 def _outermost(near: Tensor, far: Tensor, at: Tensor, count: int) -> Tensor:
-    """Of crossings between the same two pixels, the index of the one farthest from the near one."""
+    """Of the crossings between two pixels, the index of the one farthest from the near pixel."""
     if not len(near):
         return near
     key = near * count + far
@@ -229,10 +228,10 @@ def _outermost(near: Tensor, far: Tensor, at: Tensor, count: int) -> Tensor:
     return order[last]
 
 
-def _placed(
+def _differentiable(
     pixels: Tensor, ends: Tensor, edge: Tensor, near: Tensor, far: Tensor, along: Tensor, width: int, outer: Tensor
 ) -> Crossings:
-    """The crossings, computed anew from the ends of their edges with a graph."""
+    """The crossings, recomputed from the ends of their edges with a graph."""
     a, b = pixels.index_select(0, ends[:, 0]), pixels.index_select(0, ends[:, 1])
     by_row = along == 1
     near_x, near_y = near % width + 0.5, torch.div(near, width, rounding_mode="floor") + 0.5

@@ -1,4 +1,6 @@
-"""Points taken along by the triangle they are nearest to, and by its neighbors: the last step of INSTA's warp."""
+"""Blended deformation gradients: points moved with their nearest triangle and its neighbors, the last step of INSTA's
+warp.
+"""
 
 import torch
 from jaxtyping import Float, Int
@@ -21,12 +23,12 @@ def _blended_map(
     ring: Tensor,
     sharpness: float,
 ) -> tuple[Tensor, Tensor]:
-    given = [x.contiguous() for x in (points, directions, face, mesh_index, gradients, centroids, ring)]
-    moved, turned = torch.empty_like(given[0]), torch.empty_like(given[1])
+    inputs = [x.contiguous() for x in (points, directions, face, mesh_index, gradients, centroids, ring)]
+    moved, turned = torch.empty_like(inputs[0]), torch.empty_like(inputs[1])
     if use_native(points):
-        native.blended_map(*given, sharpness, moved, turned, torch.get_num_threads())
+        native.blended_map(*inputs, sharpness, moved, turned, torch.get_num_threads())
     else:
-        launch("blended_map.blended_map", len(points), *given, sharpness, moved, turned)
+        launch("blended_map.blended_map", len(points), *inputs, sharpness, moved, turned)
     return moved, turned
 
 
@@ -59,16 +61,16 @@ def blended_map(
     The weight of a triangle is exp(−`sharpness` ‖x − its posed centroid‖), normalized over the ring. The direction is
     turned by the same 3×3 matrix and normalized.
 
-    Where nothing requires a gradient and all is float32, a kernel computes it in one pass; otherwise it is PyTorch's,
+    Where nothing requires a gradient and all is float32, a kernel computes it in one pass; otherwise PyTorch does,
     differentiable to second order in points, directions, gradients and centroids.
 
     Args:
         points, directions: (M, 3) posed points, meters, and unit directions.
-        face: (M,) the triangle each point is nearest to, in [0, F).
-        mesh_index: (M,) which of the B meshes, in [0, B).
+        face: (M,) the triangle nearest to each point, in [0, F).
+        mesh_index: (M,) the mesh of each point, in [0, B).
         gradients: (B, F, 3, 4) of `deformation_gradients`.
         centroids: (B, F, 3) of the posed triangles, meters.
-        ring: (F, K) the triangle itself and those that blend with it (`edge_neighbors`); -1 for none. K = 1 moves
+        ring: (F, K) the triangle itself and its neighbors (`edge_neighbors`); -1 for none. K = 1 moves
             each point rigidly with its triangle.
         sharpness: 1/m (INSTA: 4).
 

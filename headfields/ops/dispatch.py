@@ -1,4 +1,4 @@
-"""Which code runs an operation: the C++ module, NVIDIA Warp, or the PyTorch reference.
+"""Backends of the operations: the C++ module, NVIDIA Warp, or the PyTorch reference.
 
 On CPU an operation runs in the compiled module where it is installed and in Warp otherwise; on CUDA it runs in Warp.
 float64 tensors go to a kernel where one is compiled for them and to the reference otherwise.
@@ -43,17 +43,17 @@ def warp() -> Any:
 
 
 def cpu_backend() -> CpuBackend:
-    """What CPU tensors run on now: `"native"` unless the module is missing or `use_cpu_backend` says otherwise."""
+    """The backend of CPU tensors now: `"native"` unless the module is missing or `use_cpu_backend` says otherwise."""
     if _forced is not None:
         return _forced
     if native is None:
-        _say_that_warp_serves()
+        _warn_about_warp()
         return "warp"
     return "native"
 
 
 @functools.lru_cache(maxsize=1)  # once a process
-def _say_that_warp_serves() -> None:
+def _warn_about_warp() -> None:
     warnings.warn(
         f"headfields: NVIDIA Warp serves the CPU, on one thread: the C++ kernels are {_native_reason}", stacklevel=3
     )
@@ -78,7 +78,7 @@ def use_cpu_backend(name: CpuBackend) -> Iterator[None]:
 
     Raises:
         ValueError: the name is neither.
-        RuntimeError: `"native"` is asked for and the compiled module is not installed.
+        RuntimeError: `"native"`, and the compiled module is not installed.
     """
     global _forced
     if name not in ("native", "warp"):
@@ -94,7 +94,7 @@ def use_cpu_backend(name: CpuBackend) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Backend:
-    """One row of `headfields.backends()`: what serves a device, whether it can, and why.
+    """A backend of a device, whether it can run, and why; a row of `headfields.backends()`.
 
     Attributes:
         device: `"cpu"` or `"cuda"`.
@@ -116,7 +116,7 @@ class Backend:
 
 
 def backends() -> list[Backend]:
-    """What runs the operations on each device, and why; `print(*hf.backends(), sep="\\n")` reads well."""
+    """The backends of each device; `print(*hf.backends(), sep="\\n")` reads well."""
     chosen = _forced or ("native" if native is not None else "warp")
     try:
         wp = warp()

@@ -20,9 +20,9 @@ def frequency_encoding(
     Args:
         x: d coordinates, best within [−1, 1]: beyond that the lowest band repeats.
         bands: number of frequencies 2^k π, k < bands; 0 leaves x alone.
-        include_input: put x itself in front.
-        weights: a factor for each band, for instance the coarse-to-fine window of Nerfies (Park et al. 2021, eq. 8),
-            `frequency_window`.
+        include_input: whether x itself comes first.
+        weights: a factor for each band, such as `frequency_window`, the coarse-to-fine window of Nerfies (Park et al.
+            2021, eq. 8).
 
     Returns:
         d (2 bands + 1) values, or d · 2 bands without the input: x, then for each band the d sines and the d cosines.
@@ -31,7 +31,11 @@ def frequency_encoding(
 
     Raises:
         TypeError: x or weights are not floating point.
-        ValueError: bands is negative, the result would be empty, or weights are not one a band.
+        ValueError: bands is negative, the result would be empty, or there is not one weight a band.
+
+    >>> import torch, headfields as hf
+    >>> hf.ops.frequency_encoding(torch.tensor([[0.5, 0.0]]), bands=1).round().tolist()  # x, y, two sines, two cosines
+    [[0.0, 0.0, 1.0, 0.0, -0.0, 1.0]]
     """
     check_floating("frequency_encoding", "x", x)
     check_shape("frequency_encoding", "x", x, "... d")
@@ -58,11 +62,11 @@ def frequency_window(
 
     Args:
         bands: number of bands.
-        progress: how far training is, in [0, 1].
+        progress: the part of training that is done, in [0, 1].
         dtype, device: of the result.
 
     Returns:
         (bands,) in [0, 1]. No gradient.
     """
-    open_ = (progress * bands - torch.arange(bands, dtype=dtype, device=device)).clamp(0, 1)
-    return (1 - torch.cos(math.pi * open_)) / 2
+    opened = (progress * bands - torch.arange(bands, dtype=dtype, device=device)).clamp(0, 1)
+    return (1 - torch.cos(math.pi * opened)) / 2

@@ -1,4 +1,4 @@
-"""Linear layers of which each row has the one of its group: an ensemble of networks as a few batched products."""
+"""Grouped linear layers: an ensemble of networks as a few batched matrix products, each row through its own network."""
 
 from dataclasses import dataclass
 
@@ -9,7 +9,7 @@ from torch import Tensor
 from headfields.ops._checks import check_integer, check_shape
 
 LARGEST_BLOCK = 256
-"""Rows of a block at most: a product of so many is as fast as a larger one, and a block in part empty costs less."""
+"""Most rows of a block: a larger product is no faster, and a block that is partly empty costs more."""
 SMALLEST_BLOCK = 16
 
 
@@ -18,9 +18,8 @@ class GroupedRows:
     """P rows sorted by group into C blocks of T rows, each block of one group; what `group_rows` gives.
 
     Attributes:
-        source: (C * T,) which row stands in each place of the blocks; places left over repeat a row, and nobody reads
-            what comes of them.
-        place: (P,) where each row stands.
+        source: (C * T,) the row in each place of the blocks; unused places repeat a row, and their results are not read.
+        place: (P,) the place of each row.
         group: (C,) the group of each block.
         rows: T, the rows of a block.
     """
@@ -35,7 +34,7 @@ class GroupedRows:
         return self.blocks(x.index_select(0, self.source))
 
     def blocks(self, x: Float[Tensor, "ct width"]) -> Float[Tensor, "c t width"]:
-        """Rows (C * T, width) that `source` has been looked up for already, as blocks (C, T, width)."""
+        """Rows (C * T, width) that are gathered by `source` already, as blocks (C, T, width)."""
         return x.view(len(self.group), self.rows, x.shape[-1])
 
     def scatter(self, x: Float[Tensor, "c t width"]) -> Float[Tensor, "p width"]:
@@ -53,13 +52,13 @@ class GroupedRows:
 
         Args:
             x: (C, T, in) rows in their blocks.
-            blocks: which of all the blocks these are, if not all.
-            weights: (G, in, out) of each group; transposed, beside `torch.nn.Linear`.
+            blocks: which of the blocks x holds; None for all.
+            weights: (G, in, out) of each group, the transpose of `torch.nn.Linear`'s.
             bias: (G, out) or None.
 
         Differentiable to any order in everything.
         """
-        # A block's weights are copied for it: with 256 rows of 200, less than what the rows themselves take.
+        # Each block gets a copy of its weights, which is smaller than its rows (at 256 rows of 200).
         group = self.group if blocks is None else self.group[blocks]
         chosen = weights.index_select(0, group)
         if bias is None:
@@ -68,19 +67,27 @@ class GroupedRows:
 
 
 def group_rows(group: Int[Tensor, " p"], groups: int, block: int | None = None) -> GroupedRows:
-    """Sorts rows by group into blocks of one group each, for products in batches: no loop over groups, little padding.
+    """Sorts rows by group into blocks of one group each, for batched products: no loop over groups, little padding.
 
     Rows keep their order within a group, so sums over them do not depend on anything but the input.
 
     Args:
         group: (P,) the group of each row, in [0, groups); P = 0 is legal.
         groups: G.
-        block: T, rows of a block; None: a quarter of an average group, within 16 and 256.
+        block: T, rows of a block; None: a quarter of an average group, at least 16 and at most 256.
 
     Raises:
         TypeError: group holds no integers.
         ValueError: groups or block is not positive, or a shape does not fit.
         IndexError: a group is out of range.
+
+    >>> import torch, headfields as hf
+    >>> rows = hf.ops.group_rows(torch.tensor([1, 0, 1]), groups=2, block=2)
+    >>> rows.group.tolist(), rows.place.tolist()  # group 0 in a block of its own, group 1 in another
+    ([0, 1], [2, 0, 3])
+    >>> weights = torch.tensor([[[10.0]], [[100.0]]])  # (G, in, out)
+    >>> rows.scatter(rows.linear(rows.gather(torch.ones(3, 1)), weights)).flatten().tolist()
+    [100.0, 10.0, 100.0]
     """
     op = "group_rows"
     check_integer(op, "group", group)

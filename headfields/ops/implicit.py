@@ -1,4 +1,4 @@
-"""The gradient of a root: what an equation's solution does when the equation changes."""
+"""Implicit differentiation: the gradient of an equation's root by the equation's parameters."""
 
 import torch
 from jaxtyping import Float
@@ -12,12 +12,12 @@ def implicit_root(
 ) -> Float[Tensor, "n d"]:
     """Roots of F(x; θ) = 0 with their gradient by θ, which is -J⁻¹ ∂F/∂θ, J = ∂F/∂x (the implicit function theorem).
 
-    The value is root - J⁻¹ residual: one more Newton step, so roots may be known roughly.
+    The value is root - J⁻¹ residual: one more Newton step, so approximate roots will do.
 
     Args:
         root: (N, D) where F is nearly zero, found by any means; taken as a constant.
-        residual: (N, D) F at these constant roots, as a function of θ: all that gradients flow to.
-        inverse_jacobian: (N, D, D) J⁻¹ there, as a constant. Zeros: the root is given back, without a gradient.
+        residual: (N, D) F at these constant roots, as a function of θ; gradients flow to it alone.
+        inverse_jacobian: (N, D, D) J⁻¹ there, as a constant. Where it is 0, the root stays as it is, without a gradient.
 
     Returns:
         (N, D); N = 0 is legal.
@@ -27,6 +27,13 @@ def implicit_root(
     Raises:
         TypeError, ValueError: a dtype or shape does not fit, or devices differ.
         NotImplementedError: when differentiated twice.
+
+    >>> import torch, headfields as hf
+    >>> square = torch.tensor(9.0, requires_grad=True)  # x² - square = 0 at x = 3, where J = 2 x = 6
+    >>> root = torch.tensor([[3.0]])
+    >>> hf.ops.implicit_root(root, root**2 - square, torch.tensor([[[1 / 6]]])).sum().backward()
+    >>> round(square.grad.item(), 4)  # dx / dsquare = 1 / 6
+    0.1667
     """
     op = "implicit_root"
     check_floating(op, "root", root)

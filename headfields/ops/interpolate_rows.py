@@ -1,7 +1,7 @@
 """Weighted sums of rows of a table: features at surface points, texels from vertices, vertices from texels.
 
 The three registered operations (the sum, its transpose, and the inner products) are one another's derivatives, so they
-differentiate to any order. PyTorch's own index backward takes many times as long on a CPU.
+differentiate to any order. The backward pass of PyTorch's indexing takes many times as long on a CPU.
 """
 
 from typing import Any
@@ -18,14 +18,14 @@ from headfields.ops.warp_launch import launch
 
 @torch.library.custom_op("headfields::interpolate_rows", mutates_args=())
 def _gather(table: Tensor, index: Tensor, weights: Tensor) -> Tensor:
-    given = (table.contiguous(), index.contiguous(), weights.contiguous())
+    inputs = (table.contiguous(), index.contiguous(), weights.contiguous())
     if table.dtype != torch.float32:
-        return reference.interpolate_rows(*given)
+        return reference.interpolate_rows(*inputs)
     out = table.new_empty(index.shape[0], table.shape[1])
     if use_native(table):
-        native.rows_gather(*given, out, torch.get_num_threads())
+        native.rows_gather(*inputs, out, torch.get_num_threads())
     else:
-        launch("interpolate_rows.gather", tuple(out.shape), *given, out)
+        launch("interpolate_rows.gather", tuple(out.shape), *inputs, out)
     return out
 
 
@@ -36,15 +36,15 @@ def _(table: Tensor, index: Tensor, weights: Tensor) -> Tensor:
 
 @torch.library.custom_op("headfields::scatter_rows", mutates_args=())
 def _scatter(values: Tensor, index: Tensor, weights: Tensor, rows: int) -> Tensor:
-    given = (values.contiguous(), index.contiguous(), weights.contiguous())
+    inputs = (values.contiguous(), index.contiguous(), weights.contiguous())
     if use_native(values) and values.dtype == torch.float32:
         out = values.new_empty(rows, values.shape[1])
-        native.rows_scatter(*given, out, torch.get_num_threads())
+        native.rows_scatter(*inputs, out, torch.get_num_threads())
     elif use_warp(values):
         out = values.new_zeros(rows, values.shape[1])
-        launch("interpolate_rows.scatter", tuple(values.shape), *given, out)
+        launch("interpolate_rows.scatter", tuple(values.shape), *inputs, out)
     else:
-        return reference.scatter_rows(*given, rows)
+        return reference.scatter_rows(*inputs, rows)
     return out
 
 
@@ -55,14 +55,14 @@ def _(values: Tensor, index: Tensor, weights: Tensor, rows: int) -> Tensor:
 
 @torch.library.custom_op("headfields::dot_rows", mutates_args=())
 def _dot(table: Tensor, index: Tensor, values: Tensor) -> Tensor:
-    given = (table.contiguous(), index.contiguous(), values.contiguous())
+    inputs = (table.contiguous(), index.contiguous(), values.contiguous())
     if table.dtype != torch.float32:
-        return reference.dot_rows(*given)
+        return reference.dot_rows(*inputs)
     out = table.new_empty(index.shape)
     if use_native(table):
-        native.rows_dot(*given, out, torch.get_num_threads())
+        native.rows_dot(*inputs, out, torch.get_num_threads())
     else:
-        launch("interpolate_rows.dot", tuple(out.shape), *given, out)
+        launch("interpolate_rows.dot", tuple(out.shape), *inputs, out)
     return out
 
 
@@ -104,7 +104,7 @@ _dot.register_autograd(_dot_backward, setup_context=_save_first_three)
 def interpolate_rows(
     table: Float[Tensor, "r c"], index: Int[Tensor, "n k"], weights: Float[Tensor, "n k"]
 ) -> Float[Tensor, "n c"]:
-    """out[n] = Σ_k weights[n, k] table[index[n, k]]: attributes of vertices at points inside faces, and the like.
+    """out[n] = Σ_k weights[n, k] table[index[n, k]]: for example attributes of vertices at points inside faces.
 
     Args:
         table: (R, C) rows.
@@ -119,6 +119,11 @@ def interpolate_rows(
         TypeError: table or weights are not floating point, or index not integers.
         ValueError: a shape does not fit, or devices differ.
         IndexError: index names a row that is not there (CPU; not checked on CUDA).
+
+    >>> import torch, headfields as hf
+    >>> table = torch.tensor([[1.0], [2.0], [4.0]])
+    >>> hf.ops.interpolate_rows(table, torch.tensor([[0, 2], [1, -1]]), torch.tensor([[0.5, 0.5], [1.0, 1.0]])).tolist()
+    [[2.5], [2.0]]
     """
     index, weights, table = _checked("interpolate_rows", "table", table, index, weights)
     out: Tensor = _gather(table, index, weights)
@@ -146,6 +151,11 @@ def scatter_rows(
         TypeError: values or weights are not floating point, or index not integers.
         ValueError: a shape does not fit, devices differ, or rows is negative.
         IndexError: index names a row that is not there (CPU; not checked on CUDA).
+
+    >>> import torch, headfields as hf
+    >>> values, index = torch.tensor([[1.0], [10.0]]), torch.tensor([[0, 2], [0, -1]])
+    >>> hf.ops.scatter_rows(values, index, torch.tensor([[0.5, 0.5], [1.0, 1.0]]), rows=3).tolist()
+    [[10.5], [0.0], [0.5]]
     """
     index, weights, values = _checked("scatter_rows", "values", values, index, weights)
     if values.shape[0] != index.shape[0]:

@@ -1,4 +1,4 @@
-"""How far a map is from a rigid one: the sum of squared logarithms of its Jacobian's singular values.
+"""Logarithmic strain: the sum of squared logarithms of the singular values of a Jacobian, 0 where a map is rigid.
 
 With C = JᵀJ and its eigenvalues λ = σ², the energy Σ log² σ = ¼ Σ log² λ is a smooth function of C, also where
 eigenvalues are equal, as at J = I. Its derivatives are those of a function of a symmetric matrix: the first is
@@ -14,7 +14,7 @@ from torch import Tensor
 from headfields.ops._checks import check_floating, check_shape
 
 LEAST = 1e-12
-"""Eigenvalues of JᵀJ below it, singular values below 1e-6, count as this much: the energy stays finite."""
+"""Least eigenvalue of JᵀJ (singular value 1e-6): smaller ones count as this much, so the energy stays finite."""
 
 
 def log_strain(jacobians: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*batch"]:
@@ -36,6 +36,11 @@ def log_strain(jacobians: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*batch"
     Raises:
         TypeError: `jacobians` is not a floating-point tensor.
         ValueError: its last axes are not (3, 3).
+
+    >>> import torch, headfields as hf
+    >>> stretch = torch.diag(torch.tensor([1.0, 1.0, torch.e]))  # log σ = (0, 0, 1)
+    >>> hf.ops.log_strain(torch.stack([torch.eye(3), stretch])).round(decimals=4).tolist()
+    [0.0, 1.0]
     """
     check_floating("log_strain", "jacobians", jacobians)
     check_shape("log_strain", "jacobians", jacobians, "... 3 3")
@@ -47,13 +52,13 @@ def _spectrum(c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Eigenvalues (at least `LEAST`) and vectors of symmetric matrices, and a NaN for those that are not finite."""
     c = c.detach()
     sound = c.isfinite().all(dim=-1).all(dim=-1)
-    # The identity in place of what is not finite, on which the solver would give up for all of them.
+    # The identity in place of matrices that are not finite, or the solver fails for the whole batch.
     values, vectors = torch.linalg.eigh(torch.where(sound[:, None, None], c, torch.eye(3, dtype=c.dtype).to(c.device)))
     return values.clamp_min(LEAST), vectors, torch.where(sound, 0.0, torch.nan).to(c.dtype)
 
 
 def _slope(values: Tensor) -> Tensor:
-    """g: the energy's derivative by each eigenvalue; 0 where the energy does not follow it."""
+    """g: the derivative of the energy by each eigenvalue; 0 where that is clamped."""
     return torch.where(values > LEAST, 0.5 * values.log() / values, 0.0)
 
 

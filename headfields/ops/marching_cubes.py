@@ -1,4 +1,4 @@
-"""Marching cubes: the surface on which values on a grid reach a level."""
+"""Marching cubes: the isosurface of values on a grid, with differentiable vertices."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -21,7 +21,7 @@ class Isosurface:
         vertices: (V, 3) in meters with `bounds`, else in cells from the grid's first point.
         faces: (F, 3) int64, counter-clockwise seen from outside.
         ends: (V, 2) int64 flat indices of the two grid points between which each vertex lies.
-        fraction: (V,) where between them: 0 at the first, 1 at the second.
+        fraction: (V,) position between them: 0 at the first, 1 at the second.
     """
 
     vertices: Float[Tensor, "v 3"]
@@ -30,7 +30,7 @@ class Isosurface:
     fraction: Float[Tensor, " v"]
 
     def interpolate(self, attributes: Float[Tensor, "d h w c"]) -> Float[Tensor, "v c"]:
-        """Attributes of the grid's points (D, H, W, C), a color say, at the vertices: (V, C). Differentiable."""
+        """Attributes (V, C) at the vertices, of attributes (D, H, W, C) of the grid points. Differentiable."""
         low, high = attributes.flatten(0, 2)[self.ends].unbind(1)
         return low + (high - low) * self.fraction[:, None]
 
@@ -65,7 +65,7 @@ def marching_cubes(
 ) -> Isosurface:
     """The surface on which values on a grid reach a level: closed but for where it meets the grid's border.
 
-    Inside is where a value is below the level, as for a signed distance; for a density give `-density` and `-level`.
+    Inside is where a value is below the level, as for a signed distance; for a density pass `-density` and `-level`.
     Vertices are shared, every edge away from the border belongs to two faces, and the triangles at a vertex form one
     fan. Where a cell's face has inside corners across its diagonal, they stay apart (our table; see
     `headfields.ops._marching_table`), so the surface is a manifold but not always that of the trilinear interpolant.
@@ -78,10 +78,10 @@ def marching_cubes(
         values: (D, H, W) at the points of a grid, whose axes are x, y and z. NaN is outside. A size below 2 has no
             cells and gives no surface.
         level: a number, or a tensor () that may require a gradient.
-        bounds: (2, 3) places of the grid's first and last point, meters; None: vertices are in cells.
+        bounds: (2, 3) positions of the first and last grid point, meters; None: vertices are in cells.
 
     Returns:
-        An `Isosurface`. Its vertices are in the dtype of the values, those of equal grids equal on every backend. A
+        An `Isosurface`. Its vertices are in the dtype of the values, and the same on every backend. A
         value that equals the level puts all vertices about its point there, so some faces have no area. Next to a NaN
         or an infinity a vertex is half-way along its edge, with no gradient.
 
@@ -93,6 +93,13 @@ def marching_cubes(
     sorts the cut edges.
 
     Source: Lorensen and Cline 1987, "Marching cubes".
+
+    >>> import torch, headfields as hf
+    >>> line = torch.linspace(-1, 1, 9)
+    >>> distance = torch.stack(torch.meshgrid(line, line, line, indexing="ij"), -1).norm(dim=-1) - 0.5  # a ball
+    >>> surface = hf.ops.marching_cubes(distance, bounds=torch.tensor([[-1.0] * 3, [1.0] * 3]))
+    >>> surface.vertices.shape[1], len(surface.vertices) - len(surface.faces) // 2  # Euler characteristic of a sphere
+    (3, 2)
     """
     check_floating("marching_cubes", "values", values)
     check_shape("marching_cubes", "values", values, "D H W")

@@ -1,4 +1,4 @@
-"""The rigid motion that takes points nearest to their places, in the sense of least squares."""
+"""Rigid alignment of point sets by least squares (Kabsch), and the rotation nearest to a matrix."""
 
 import torch
 from jaxtyping import Float
@@ -13,12 +13,12 @@ __all__ = ["fit_rigid", "nearest_rotation", "rigid_transform"]
 def fit_rigid(
     source: Float[Tensor, "n 3"], posed: Float[Tensor, "b n 3"], weights: Float[Tensor, "b n"] | None = None
 ) -> tuple[Float[Tensor, "b 3 3"], Float[Tensor, "b 3"]]:
-    """Rotations and translations, R x + t, that take N points nearest to their places in each of B poses.
+    """The rigid motions x → R x + t that best align N points with their positions in each of B poses, by least squares.
 
     Args:
         source: (N, 3) points, meters; N ≥ 3 and not all on a line, or the rotation is any of those that fit.
-        posed: (B, N, 3) where they are in each pose, meters; B = 0 is legal.
-        weights: (B, N) how much each point counts, not negative and not all 0; evenly if left out.
+        posed: (B, N, 3) their positions in each pose, meters; B = 0 is legal.
+        weights: (B, N) weights of the points, not negative and not all 0; None weighs all alike.
 
     Returns:
         rotations (B, 3, 3) and translations (B, 3).
@@ -29,41 +29,46 @@ def fit_rigid(
     Differentiable in all arguments to second order (see `nearest_rotation`).
 
     Source: Kabsch 1976.
+
+    >>> import torch, headfields as hf
+    >>> points = torch.eye(3)
+    >>> rotation, translation = hf.ops.fit_rigid(points, points[None] + torch.tensor([0.0, 0.0, 2.0]))
+    >>> rotation.shape, [round(value, 3) for value in translation[0].tolist()]
+    (torch.Size([1, 3, 3]), [0.0, 0.0, 2.0])
     """
     check_floating("fit_rigid", "source", source)
     check_shape("fit_rigid", "source", source, "N 3")
     check_floating("fit_rigid", "posed", posed)
     if posed.dim() != 3 or posed.shape[1:] != source.shape:
         raise ValueError(
-            f"fit_rigid: posed has shape {tuple(posed.shape)}; expected (B, {len(source)}, 3), a place for each of "
-            f"the {len(source)} points of source"
+            f"fit_rigid: posed has shape {tuple(posed.shape)}; expected (B, {len(source)}, 3), a position for each "
+            f"of the {len(source)} points of source"
         )
     if weights is None:
-        middle, middles = source.mean(0), posed.mean(1)
-        covariance = (posed - middles[:, None]).transpose(1, 2) @ (source - middle)
+        center, centers = source.mean(0), posed.mean(1)
+        covariance = (posed - centers[:, None]).transpose(1, 2) @ (source - center)
         rotation, _ = nearest_rotation(covariance)
-        return rotation, middles - rotation @ middle
+        return rotation, centers - rotation @ center
     if weights.shape != posed.shape[:2]:
         raise ValueError(f"fit_rigid: weights has shape {tuple(weights.shape)}; expected {tuple(posed.shape[:2])}")
     share = (weights / weights.sum(1, keepdim=True))[..., None]
-    center, middles = (share * source).sum(1), (share * posed).sum(1)
-    covariance = (share * (posed - middles[:, None])).transpose(1, 2) @ (source - center[:, None])
+    center, centers = (share * source).sum(1), (share * posed).sum(1)
+    covariance = (share * (posed - centers[:, None])).transpose(1, 2) @ (source - center[:, None])
     rotation, _ = nearest_rotation(covariance)
-    return rotation, middles - (rotation @ center[..., None])[..., 0]
+    return rotation, centers - (rotation @ center[..., None])[..., 0]
 
 
 def nearest_rotation(
     covariance: Float[Tensor, "*b 3 3"],
 ) -> tuple[Float[Tensor, "*b 3 3"], Float[Tensor, "*b"]]:
-    """The rotations R (..., 3, 3), of determinant +1, of greatest trace(Rᵀ C), and that trace (...).
+    """The rotations R (..., 3, 3) of determinant +1 that maximize trace(Rᵀ C), and that trace (...).
 
     Args:
-        covariance: (..., 3, 3) C, say the sum of target · sourceᵀ over points about their means.
+        covariance: (..., 3, 3) C, for example the sum of target · sourceᵀ over centered points.
 
-    Differentiable to second order, except where several rotations are as good. They come from a singular value
-    decomposition (Umeyama 1991), whose derivative fails where two singular values meet, though that of the rotation
-    does not. So it is taken as a constant and followed by two steps of Newton's method, which leave it where it is and
-    have its derivatives.
+    Differentiable to second order, except where the maximum is not unique. R comes from a singular value decomposition
+    (Umeyama 1991), whose derivative fails where two singular values meet, though that of the rotation does not. So R is
+    taken as a constant, and two steps of Newton's method, which do not move it, give its derivatives.
     """
     scale = covariance.detach().abs().amax(dim=(-2, -1), keepdim=True).clamp(min=torch.finfo(covariance.dtype).tiny)
     moment = covariance / scale

@@ -27,22 +27,22 @@ class Similarity(Record):
 
     @staticmethod
     def identity(dtype: torch.dtype = torch.float64) -> "Similarity":
-        """The one that leaves everything in its place."""
+        """The identity."""
         return Similarity(torch.eye(3, dtype=dtype), torch.zeros(3, dtype=dtype), torch.ones((), dtype=dtype))
 
     def inverse(self) -> "Similarity":
-        """The one that takes everything back. Differentiable."""
-        back = self.rotation.transpose(0, 1)
-        return Similarity(back, -(back @ self.translation) / self.scale, 1 / self.scale)
+        """The inverse transform. Differentiable."""
+        inverse = self.rotation.transpose(0, 1)
+        return Similarity(inverse, -(inverse @ self.translation) / self.scale, 1 / self.scale)
 
     def apply(self, points: Float[Tensor, "*n 3"]) -> Float[Tensor, "*n 3"]:
-        """(..., 3) points, taken along; in their own dtype. Differentiable."""
+        """Transforms points (..., 3), in their own dtype. Differentiable."""
         linear = (self.scale * self.rotation).to(points)
         return points @ linear.transpose(0, 1) + self.translation.to(points)
 
 
 def fit_similarity(source: Float[Tensor, "n 3"], target: Float[Tensor, "n 3"], scaling: bool = True) -> Similarity:
-    """The similarity that takes points nearest to their partners, in the sense of least squares.
+    """The similarity that best aligns N points with their counterparts, by least squares.
 
     Args:
         source, target: (N, 3); N ≥ 3, not all on a line, or the rotation is any of those that fit.
@@ -61,11 +61,11 @@ def fit_similarity(source: Float[Tensor, "n 3"], target: Float[Tensor, "n 3"], s
             raise ValueError(f"fit_similarity: {name} holds values that are not finite; leave those points out")
     if len(source) != len(target) or len(source) < 3:
         raise ValueError(
-            f"fit_similarity: {len(source)} source and {len(target)} target points; give three pairs or more"
+            f"fit_similarity: {len(source)} source and {len(target)} target points; pass three pairs or more"
         )
     x, y = source.double(), target.double()
-    middle_x, middle_y = x.mean(0), y.mean(0)
-    x, y = x - middle_x, y - middle_y
+    center_x, center_y = x.mean(0), y.mean(0)
+    x, y = x - center_x, y - center_y
     rotation, stretch = nearest_rotation(y.transpose(0, 1) @ x)
     scale = (stretch / (x * x).sum().clamp_min(1e-30)) if scaling else stretch.new_ones(())
-    return Similarity(rotation, middle_y - scale * rotation @ middle_x, scale)
+    return Similarity(rotation, center_y - scale * rotation @ center_x, scale)

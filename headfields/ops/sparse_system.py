@@ -1,4 +1,4 @@
-"""A sparse symmetric system that is factorized once and solved for many right-hand sides, inside autograd."""
+"""Sparse symmetric linear systems, factorized once and solved for many right-hand sides, differentiably."""
 
 import itertools
 import weakref
@@ -40,7 +40,7 @@ class SymmetricSystem:
             except RuntimeError as error:
                 raise ValueError(
                     f"SymmetricSystem: the {self.matrix.shape[0]} equations do not determine the unknowns ({error}); "
-                    "give every vertex some weight"
+                    "give every unknown a positive weight"
                 ) from error
         _alive[self.key] = self
 

@@ -1,4 +1,7 @@
-"""Textures read with mip levels: what a pixel covers of a texture is averaged before it is sampled."""
+"""Texture sampling with mip levels, and padding of texture charts.
+
+A mip level averages the part of the texture that a pixel covers before it is sampled.
+"""
 
 from dataclasses import dataclass
 
@@ -33,15 +36,15 @@ class MipPyramid(Record):
 
 
 def mip_pyramid(texture: Float[Tensor, "h w c"], levels: int | None = None) -> MipPyramid:
-    """Makes a pyramid of a texture of any size; an odd side 2 k + 1 becomes k, by exact areas.
+    """The mip pyramid of a texture of any size; an odd side 2 k + 1 becomes k, by exact areas.
 
-    Every texel weighs the same in every level, so all have the same mean. Charts bleed into one another and into what
-    lies between them at coarse levels: `pad_charts` first. Colors are averaged as they are stored (in sRGB), our own
-    choice. Linear in the texture, and so differentiable to any order.
+    Every texel weighs the same in every level, so all levels have the same mean. At coarse levels charts bleed into one
+    another and into the space between them: `pad_charts` first. Colors are averaged as they are stored (in sRGB), our
+    own choice. Linear in the texture, so differentiable to any order.
 
     Args:
         texture: (H, W, C), row 0 at v = 1.
-        levels: how many at most; as many as there are if None.
+        levels: the largest number of levels; None makes all.
 
     Raises:
         TypeError: texture is not floating point.
@@ -66,10 +69,10 @@ def sample_texture(
     footprint: Float[Tensor, "*batch 2 2"] | None = None,
     bias: float | int = 0.0,
 ) -> Float[Tensor, "*batch c"]:
-    """Reads a texture, bilinear in each level and linear between two levels; the border goes on beyond [0, 1].
+    """Samples a texture: bilinear in each level, linear between two levels, the border repeated beyond [0, 1].
 
-    The level is log2 of the longer of a pixel's two steps over the texture, in texels (OpenGL 4.6 core, section
-    8.14.1, its scale factor), but not below 0. Differentiable to any order in the texture and, within a cell of four
+    The level is log2 of the longer of a pixel's two steps over the texture, in texels (the scale factor of OpenGL 4.6
+    core, section 8.14.1), but not below 0. Differentiable to any order in the texture and, within a cell of four
     texel centers, in `uv`; the level has no gradient.
 
     Args:
@@ -86,6 +89,11 @@ def sample_texture(
     Raises:
         TypeError: a dtype does not fit.
         ValueError: a shape does not fit, or devices differ.
+
+    >>> import torch, headfields as hf
+    >>> texture = torch.tensor([[[1.0], [2.0]], [[3.0], [4.0]]])  # 2 by 2 texels of one channel
+    >>> hf.ops.sample_texture(texture, torch.tensor([[0.25, 0.75], [0.75, 0.25], [0.5, 0.5]])).flatten().tolist()
+    [1.0, 4.0, 2.5]
     """
     op = "sample_texture"
     check_floating(op, "uv", uv)
@@ -119,9 +127,9 @@ def sample_texture(
 def pad_charts(
     texture: Float[Tensor, "h w c"], uv: Float[Tensor, "t 2"], uv_faces: Int[Tensor, "f 3"]
 ) -> Float[Tensor, "h w c"]:
-    """The texture with every texel that no chart covers colored as the nearest one that a chart does.
+    """Colors every texel that no chart covers like the nearest covered one.
 
-    So that neither bilinear reading nor coarse levels mix in what lies between charts. Differentiable in the texture.
+    Then neither bilinear sampling nor coarse levels mix in the space between charts. Differentiable in the texture.
 
     Args:
         texture: (H, W, C), row 0 at v = 1.
@@ -140,9 +148,9 @@ def pad_charts(
 
 
 def fill_texels(texture: Float[Tensor, "h w c"], known: Bool[Tensor, "h w"]) -> Float[Tensor, "h w c"]:
-    """The texture with every texel that is not `known` colored as the nearest one in the image that is.
+    """Colors every texel that is not `known` like the nearest known one; without any, the texture stays as it is.
 
-    Differentiable in the texture. Where nothing is known, the texture as it is.
+    Differentiable in the texture.
 
     Args:
         texture: (H, W, C).
@@ -155,16 +163,16 @@ def fill_texels(texture: Float[Tensor, "h w c"], known: Bool[Tensor, "h w"]) -> 
     check_floating("fill_texels", "texture", texture)
     check_shape("fill_texels", "texture", texture, "H W C")
     check_shape("fill_texels", "known", known, f"{texture.shape[0]} {texture.shape[1]}")
-    there = known.cpu().numpy()
-    if not there.any():
+    mask = known.cpu().numpy()
+    if not mask.any():
         return texture.clone()
-    nearest = distance_transform_edt(~there, return_distances=False, return_indices=True)
+    nearest = distance_transform_edt(~mask, return_distances=False, return_indices=True)
     rows, columns = torch.from_numpy(nearest).long().to(texture.device)
     return texture[rows, columns]
 
 
 def _halved(image: Float[Tensor, "n m c"]) -> Float[Tensor, "k m c"]:
-    """Half as many rows, each the mean over its share of the image's height."""
+    """The image with half as many rows, each the mean over its share of the height."""
     count = image.shape[0]
     if count == 1:
         return image
@@ -177,7 +185,7 @@ def _halved(image: Float[Tensor, "n m c"]) -> Float[Tensor, "k m c"]:
 
 
 def _texels_of(uv: Tensor, sizes: Tensor, starts: Tensor, level: Tensor) -> tuple[Tensor, Tensor]:
-    """As `bilinear_weights`, of a level for each point."""
+    """`bilinear_weights` in a level for each point."""
     height, width = sizes[level].to(uv.dtype).unbind(-1)
     x, y = uv[:, 0] * width - 0.5, (1 - uv[:, 1]) * height - 0.5
     zero = torch.zeros_like(width)
