@@ -1,4 +1,4 @@
-"""Affine maps of points, (3, 4): their inverse, their application, and their blends over joints (skinning of points)."""
+"""Affine maps of points, (3, 4): inverted, applied, and blended over joints (skinning of free points)."""
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -93,7 +93,7 @@ def skin_points(
     rows = transforms[:, :, :3].flatten(2)  # (B, J, 12)
     if frame is None:
         if len(transforms) != 1 and len(points):
-            raise ValueError(f"{op}: frame is None with {len(transforms)} rows of transforms; pass the row of each point")
+            raise ValueError(f"{op}: frame is None with {len(transforms)} rows of transforms; pass each point's row")
         blended = weights @ rows.sum(dim=0)
     else:
         check_integer(op, "frame", frame)

@@ -2,8 +2,8 @@
 
 Neighboring pixels are blended by where a silhouette edge crosses the segment between their centers, after Laine et al.
 2020, "Modular primitives for high-performance differentiable rendering", section 3.6. Our own choice: start from the
-edges and not from the pixels. Every silhouette edge of the mesh is traced over the pixels, so edges of triangles smaller
-than a pixel, or too thin for any pixel center to hit, are parts too.
+edges and not from the pixels. Every silhouette edge of the mesh is traced over the pixels, so edges of triangles that
+are smaller than a pixel, or too thin for any pixel center to hit, are found too.
 """
 
 from dataclasses import dataclass
@@ -83,11 +83,11 @@ def silhouette_crossings(
     An edge is a silhouette if all of its faces lie on one side of it in the image: a border, an edge whose two faces
     look opposite ways, or where any number of faces fold over. Steep edges are traced from row to row (and cross the
     segment between two pixels side by side), flat ones from column to column, so the outline is counted once, and a
-    moving edge changes the image by just the area that it sweeps. A crossing counts if what the far pixel shows is behind the
-    edge, and what the near one shows lies nearer to the edge's depth than that; of several in one place, the outermost.
-    Edges of a face that has a corner behind the camera are left out.
+    moving edge changes the image by just the area that it sweeps. A crossing counts if the surface at the far pixel is
+    behind the edge, and the surface at the near pixel lies nearer to the edge's depth than that; of several in one
+    place, the outermost. Edges of a face that has a corner behind the camera are left out.
 
-    Differentiable to any order in `pixels` (`position`, `point`): the edges are parts in float64 without a graph, and
+    Differentiable to any order in `pixels` (`position`, `point`): the edges are found in float64 without a graph, and
     the crossings computed from their ends.
 
     Args:

@@ -18,7 +18,7 @@ class GroupedRows:
     """P rows sorted by group into C blocks of T rows, each block of one group; what `group_rows` gives.
 
     Attributes:
-        source: (C * T,) the row in each place of the blocks; unused places repeat a row, and their results are not read.
+        source: (C * T,) the row in each place of the blocks; unused places repeat a row, whose result is not read.
         place: (P,) the place of each row.
         group: (C,) the group of each block.
         rows: T, the rows of a block.

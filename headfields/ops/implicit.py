@@ -17,7 +17,7 @@ def implicit_root(
     Args:
         root: (N, D) where F is nearly zero, found by any means; taken as a constant.
         residual: (N, D) F at these constant roots, as a function of θ; gradients flow to it alone.
-        inverse_jacobian: (N, D, D) J⁻¹ there, as a constant. Where it is 0, the root stays as it is, without a gradient.
+        inverse_jacobian: (N, D, D) J⁻¹ there, as a constant. Where it is 0, the root stays, without a gradient.
 
     Returns:
         (N, D); N = 0 is legal.
