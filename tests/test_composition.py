@@ -237,6 +237,30 @@ def test_a_coarse_network_of_its_own(deformer: str, encoder: str, tmp_path: Path
     assert nothing.rgb.shape == (0, 3) and nothing.coarse is not None
 
 
+def test_a_coarse_network_that_reads_the_state() -> None:
+    """Its decoder is prepared, and checked for what it needs, as the fine one is."""
+
+    class Shifted(NeRFDecoder):
+        needs = ("expression",)
+
+        def prepare(self, state: HeadState) -> torch.Tensor:
+            return state.expression.sum()
+
+        def forward(self, features, canonical, prepared, color=True):  # type: ignore[no-untyped-def]
+            return super().forward(features.replace(own=features.own + prepared), canonical, None, color)
+
+    renderer = CoarseToFineRenderer(ENCODERS["frequency"](), Shifted(16), coarse=6, fine=5)
+    avatar = Avatar(DEFORMERS["static"](), ENCODERS["frequency"](), DECODERS["nerf"](), renderer)
+    rays = CAMERA.rays()
+    first, second = (
+        avatar(rays, state(1).replace(expression=torch.full((1, 2), value)), torch.ones(len(rays), 3)).coarse
+        for value in (0.0, 0.5)
+    )
+    assert first is not None and second is not None and not torch.allclose(first.rgb, second.rgb)
+    with pytest.raises(ValueError, match="Shifted needs 'expression'"):
+        avatar.field(state(1).replace(expression=None))
+
+
 def test_a_coarse_network_that_cannot_work(unchecked: None) -> None:
     with pytest.raises(TypeError, match="CoarseToFineRenderer: decoder is a HashGrid"):
         CoarseToFineRenderer(ENCODERS["hash grid"](), ENCODERS["hash grid"]())

@@ -8,8 +8,13 @@ from headfields.deformers.inverse import Inverse, invert
 from headfields.deformers.jacobian import jacobian
 from headfields.deformers.mesh import MeshDeformer
 from headfields.deformers.near_surface import NearSurface
-from headfields.deformers.skinning import InverseSkinning, SkinningDeformer
-from headfields.deformers.skinning_roots import SkinningRoots, SkinningSolution, WeightFieldSkinning
+from headfields.deformers.skinning import (
+    InverseSkinning,
+    SkinningDeformer,
+    SkinningRoots,
+    SkinningSolution,
+    WeightFieldSkinning,
+)
 from headfields.deformers.skinning_weights import SkinningWeights
 from headfields.deformers.static import Static
 from headfields.deformers.surface import SurfaceCanonicalizer

@@ -7,7 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from headfields.deformers.jacobian import point_jacobian
-from headfields.networks.field_basis import BasisFields, BasisKind, BlendCoefficients
+from headfields.networks.field_basis import BasisFields, BasisKind, BlendCoefficients, blend_fields
 from headfields.ops.ray_box import ray_box
 from headfields.parts import Correction, Deformer
 from headfields.records import Canonical, HeadState, Rays
@@ -101,7 +101,7 @@ class Blendfield(Deformer):
         self, points: Float[Tensor, "m 3"], frame: Int[Tensor, " m"], coefficients: Float[Tensor, "b k"]
     ) -> Float[Tensor, "m 3"]:
         """scale · Σ_k α_k D_k at M points, meters, with the coefficients of their frames."""
-        return mixed(self.fields_at(points), frame, coefficients)
+        return blend_fields(self.fields_at(points), frame, coefficients)
 
     def fields_at(self, points: Float[Tensor, "m 3"]) -> Float[Tensor, "m k 3"]:
         """The K fields at M points, meters."""
@@ -116,10 +116,3 @@ class Blendfield(Deformer):
         if jacobians:
             return [Correction(points, *point_jacobian(moved, points))]
         return [Correction(points, moved(points))]
-
-
-def mixed(
-    fields: Float[Tensor, "m k w"], frame: Int[Tensor, " m"], coefficients: Float[Tensor, "b k"]
-) -> Float[Tensor, "m w"]:
-    """Σ_k α[frame, k] fields[:, k]."""
-    return (coefficients.index_select(0, frame)[..., None] * fields).sum(dim=1)

@@ -3,8 +3,7 @@
 from jaxtyping import Float
 from torch import Tensor
 
-from headfields.deformers.blendfield import mixed
-from headfields.networks.field_basis import BasisFields, BasisKind, BlendCoefficients
+from headfields.networks.field_basis import BasisFields, BasisKind, BlendCoefficients, blend_fields
 from headfields.parts import Encoder
 from headfields.records import Canonical, HeadState
 
@@ -49,4 +48,4 @@ class ColorFields(Encoder):
         return self.coefficients(state)
 
     def forward(self, canonical: Canonical, prepared: Float[Tensor, "b k"]) -> Float[Tensor, "m 3"]:
-        return mixed(self.basis(canonical.points), canonical.frame, prepared)
+        return blend_fields(self.basis(canonical.points), canonical.frame, prepared)

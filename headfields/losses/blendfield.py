@@ -13,8 +13,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from headfields.deformers.blendfield import Blendfield, mixed
+from headfields.deformers.blendfield import Blendfield
 from headfields.losses.base import check_positive, field_of, samples_of, zero_of
+from headfields.networks.field_basis import blend_fields
 from headfields.parts import Field, Rendering
 from headfields.records import HeadState, PixelBatch
 
@@ -142,7 +143,7 @@ class CoefficientSmoothness(_BlendfieldLoss):
         stacked = torch.cat([inputs, neighbors, (inputs + neighbors) / 2])
         first, second, middle = blendfield.coefficients.of(stacked).chunk(3)
         deviation = middle - (first + second) / 2
-        return (mixed(blendfield.fields_at(points), frame, deviation) / self.unit).square().sum()
+        return (blend_fields(blendfield.fields_at(points), frame, deviation) / self.unit).square().sum()
 
 
 def _draw_points(name: str, rendering: Rendering, count: int) -> tuple[Float[Tensor, "m 3"], Int[Tensor, " m"]]:

@@ -1,10 +1,10 @@
 """Networks and tables that several parts are made of."""
 
 from headfields.networks.anchor_placement import head_anchors
-from headfields.networks.anchors import Anchors
+from headfields.networks.anchors import AnchoredCode, Anchors
 from headfields.networks.ensemble import Ensemble
 from headfields.networks.field_basis import BasisFields, BlendCoefficients
-from headfields.networks.latent_table import AnchoredCode, LatentTable
+from headfields.networks.latent_table import LatentTable
 from headfields.networks.mlp import MLP
 from headfields.networks.unet import MapDecoder, ResidualUNet
 

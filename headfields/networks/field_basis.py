@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from headfields.networks.mlp import MLP
@@ -188,3 +188,10 @@ class BasisFields(nn.Module):
         else:
             found = self.network(frequency_encoding(2 * unit - 1, self.bands))
         return found.unflatten(-1, (self.fields, self.width))
+
+
+def blend_fields(
+    fields: Float[Tensor, "m k w"], frame: Int[Tensor, " m"], coefficients: Float[Tensor, "b k"]
+) -> Float[Tensor, "m w"]:
+    """Σ_k α[frame, k] fields[:, k]."""
+    return (coefficients.index_select(0, frame)[..., None] * fields).sum(dim=1)

@@ -34,9 +34,9 @@ class Ball(Decoder):
         super().__init__()
         self.gives, self.radius = gives, radius
 
-    def forward(self, features, directions, color=True):
-        distance = features.norm(dim=-1) - self.radius
-        rgb = 0.5 + 0.5 * directions if color else None
+    def forward(self, features, canonical, prepared, color=True):
+        distance = features.own.norm(dim=-1) - self.radius
+        rgb = 0.5 + 0.5 * canonical.directions if color else None
         if self.gives == "distance":
             return FieldValues(rgb=rgb, distance=distance)
         return FieldValues(rgb=rgb, density=280 * torch.sigmoid(-distance / 0.002))

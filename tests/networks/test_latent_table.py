@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from headfields.networks.latent_table import AnchoredCode, LatentTable
+from headfields.networks.anchors import AnchoredCode
+from headfields.networks.latent_table import LatentTable
 from headfields.parts import Part, part_class
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from headfields.avatar import Avatar
 from headfields.deformers import SurfaceCanonicalizer
 from headfields.parts import Decoder, Encoder, Sampler
-from headfields.records import Camera, Canonical, FieldValues, HeadState
+from headfields.records import Camera, Canonical, Features, FieldValues, HeadState
 from headfields.renderers import HierarchicalSampler, OccupancySampler, UniformSampler, VolumeRenderer
 from headfields.training import correct_pose, evaluate, refine_frame
 from tests.data.moving import jaw
@@ -45,14 +45,12 @@ class Painted(Decoder):
         super().__init__()
         self.tint = torch.nn.Parameter(torch.tensor([0.5, 0.5, 0.5]))
 
-    def forward(
-        self, features: Float[Tensor, "m width"], directions: Float[Tensor, "m 3"], color: bool = True
-    ) -> FieldValues:
-        place = features[:, :3] - torch.tensor([0.0, 0.02, 0.01])
+    def forward(self, features: Features, canonical: Canonical, prepared: None, color: bool = True) -> FieldValues:
+        place = features.own[:, :3] - torch.tensor([0.0, 0.02, 0.01])
         inside = 1 - (place / torch.tensor([0.075, 0.105, 0.085])).norm(dim=-1)
         density = 400 * torch.sigmoid(inside / 0.03)
         waves = torch.sin(place @ torch.tensor([[90.0, 20, 40], [30.0, 110, -20], [60.0, -40, 70]]))
-        return FieldValues(rgb=(self.tint + 0.3 * waves + 0.1 * features[:, 3:]).clamp(0, 1), density=density)
+        return FieldValues(rgb=(self.tint + 0.3 * waves + 0.1 * features.own[:, 3:]).clamp(0, 1), density=density)
 
 
 def painted(sampler: Sampler | None = None) -> Avatar:

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from headfields.networks.latent_table import AnchoredCode
+from headfields.networks.anchors import AnchoredCode
 from headfields.parts import Rendering
 from headfields.records import Camera
 from headfields.runs.clock import Clock

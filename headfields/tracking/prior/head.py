@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from headfields.avatar import Avatar
 from headfields.models.mononphm import code_widths
 from headfields.networks import Anchors
-from headfields.networks.latent_table import AnchoredCode
+from headfields.networks.anchors import AnchoredCode
 from headfields.parts import Field, Rendering
 from headfields.priors import CodeStatistics, Prior
 from headfields.records import Camera, HeadState, Rays

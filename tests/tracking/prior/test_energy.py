@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from headfields.networks.latent_table import AnchoredCode
+from headfields.networks.anchors import AnchoredCode
 from headfields.parts import Rendering
 from headfields.records import Camera, Rays
 from headfields.tracking.prior.energy import code_terms, color_term, landmark_term, mask_term, regularizers
