@@ -4,35 +4,35 @@ The one place for them: saved avatars, priors and checkpoints hold the names of 
 """
 
 CLASSES: dict[str, str] = {
-    "headfields.anchors.prediction.Anchors": "headfields.networks.anchors.Anchors",
-    "headfields.codes.LatentTable": "headfields.networks.latent_table.LatentTable",
-    "headfields.decoders.blended_colour.BlendedColour": "headfields.decoders.blended_color.BlendedColor",
-    "headfields.decoders.lighting.ColourAffine": "headfields.renderers.lighting.ColorAffine",
-    "headfields.decoders.lighting.SHLighting": "headfields.renderers.lighting.SHLighting",
-    "headfields.deformers.basis.BlendCoefficients": "headfields.networks.field_basis.BlendCoefficients",
-    "headfields.deformers.skinning_roots.SkinningRoots": "headfields.deformers.skinning.SkinningRoots",
-    "headfields.deformers.skinning_roots.WeightFieldSkinning": "headfields.deformers.skinning.WeightFieldSkinning",
-    "headfields.encoders.colour_fields.ColourFields": "headfields.encoders.color_fields.ColorFields",
-    "headfields.priors.rows.CodeTable": "headfields.priors.code_table.CodeTable",
+    "anchors.prediction.Anchors": "networks.anchors.Anchors",
+    "codes.LatentTable": "networks.latent_table.LatentTable",
+    "decoders.blended_colour.BlendedColour": "decoders.blended_color.BlendedColor",
+    "decoders.lighting.ColourAffine": "renderers.lighting.ColorAffine",
+    "decoders.lighting.SHLighting": "renderers.lighting.SHLighting",
+    "deformers.basis.BlendCoefficients": "networks.field_basis.BlendCoefficients",
+    "deformers.skinning_roots.SkinningRoots": "deformers.skinning.SkinningRoots",
+    "deformers.skinning_roots.WeightFieldSkinning": "deformers.skinning.WeightFieldSkinning",
+    "encoders.colour_fields.ColourFields": "encoders.color_fields.ColorFields",
+    "priors.rows.CodeTable": "priors.code_table.CodeTable",
 }
-"""Dotted names of `Part`s in version 0.1.0, and their names now."""
+"""`Part`s in version 0.1.0 and now: module and class, without the leading name of the package."""
 
 ARGUMENTS: dict[str, dict[str, str]] = {
-    "headfields.decoders.anchored.AnchoredDecoder": {"neighbours": "neighbors"},
-    "headfields.decoders.nerf.NeRFDecoder": {"colour_layers": "color_layers"},
-    "headfields.decoders.neus.NeuSDecoder": {"colour_layers": "color_layers", "centre": "center"},
-    "headfields.decoders.radiance_head.RadianceHead": {"colour_layers": "color_layers"},
-    "headfields.encoders.vertex_features.VertexFeatures": {"neighbours": "neighbors"},
-    "headfields.networks.anchors.Anchors": {"centre": "center"},
+    "decoders.anchored.AnchoredDecoder": {"neighbours": "neighbors"},
+    "decoders.nerf.NeRFDecoder": {"colour_layers": "color_layers"},
+    "decoders.neus.NeuSDecoder": {"colour_layers": "color_layers", "centre": "center"},
+    "decoders.radiance_head.RadianceHead": {"colour_layers": "color_layers"},
+    "encoders.vertex_features.VertexFeatures": {"neighbours": "neighbors"},
+    "networks.anchors.Anchors": {"centre": "center"},
 }
-"""For a `Part`, by its dotted name now: old names of arguments of its constructor, and their names now."""
+"""Arguments of constructors in version 0.1.0 and now, by the `Part` they belong to, called as in `CLASSES` now."""
 
 TENSORS: list[tuple[str, str]] = [
     ("centre", "center"),
     ("colour_network", "color_network"),
     ("neighbour_network", "neighbor_network"),
 ]
-"""Parts of tensors' keys, whole names between dots, that were renamed: old and new, in the order they are applied."""
+"""Renamed parts of tensors' keys (whole names between dots) in version 0.1.0 and now, applied in this order."""
 
 
 def part(name: str) -> str:
@@ -41,12 +41,13 @@ def part(name: str) -> str:
     >>> part("mine.Encoder")
     'mine.Encoder'
     """
-    return CLASSES.get(name, name)
+    package, _, rest = name.partition(".")
+    return f"{package}.{CLASSES.get(rest, rest)}" if package == "headfields" else name
 
 
 def argument(part_name: str, name: str) -> str:
-    """The name of an argument now, of the part called `part_name` now."""
-    return ARGUMENTS.get(part_name, {}).get(name, name)
+    """The name of an argument now, of the part whose dotted name now is `part_name`."""
+    return ARGUMENTS.get(part_name.removeprefix("headfields."), {}).get(name, name)
 
 
 def tensor(name: str) -> str:
