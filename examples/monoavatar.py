@@ -1,7 +1,6 @@
 """MonoAvatar on a capture: `python examples/monoavatar.py [--capture DIR] [--variant C] [--minutes 25]`.
 
-The preset is `hf.models.monoavatar`; what follows is what `headfields train monoavatar` does, in the open. Without
-`--capture`, a synthetic one is made first.
+What `headfields train monoavatar` does, step by step. Without `--capture`, a synthetic one is written first.
 """
 
 import argparse
@@ -11,22 +10,18 @@ import torch
 
 import headfields as hf
 from headfields.losses import Elastic, SquaredColor, WarpMagnitude
-from headfields.synthetic.captures import write_head_capture
-from headfields.training import Trainer, evaluate
-from headfields.viz import save_image
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--capture", type=Path)
+    parser.add_argument("--capture", type=Path, help="a synthetic one if not given")
     parser.add_argument("--out", type=Path, default=Path("runs/monoavatar"))
-    parser.add_argument("--variant", choices=["D", "C"], default="D")
-    parser.add_argument("--minutes", type=float, default=25.0)
+    parser.add_argument("--variant", choices=["D", "C"], default="D", help="displacement maps (D) or codes (C)")
+    parser.add_argument("--minutes", type=float, default=25.0, help="of training")
     arguments = parser.parse_args()
     folder = arguments.capture
     if folder is None:
-        folder = arguments.out.parent / "capture"
-        write_head_capture(folder, frames=72, size=128)  # at once if it is there already
+        folder = hf.synthetic.write_head_capture(arguments.out.parent / "capture", frames=72, size=128)  # only once
     capture = hf.data.load_capture(folder)
 
     torch.manual_seed(0)
@@ -34,7 +29,7 @@ def main() -> None:
         capture.template, frames=len(capture), variant=arguments.variant, small=not torch.cuda.is_available(),
         expression_width=capture.expression_width or 1,
     )  # fmt: skip
-    trainer = Trainer(
+    trainer = hf.training.Trainer(
         avatar, capture, [SquaredColor(), Elastic(), WarpMagnitude()],
         rays_per_step=1024, samples_per_step=8000, frames_per_step=2, schedule="exponential",
         learning_rate=1e-3, learning_rates={"warp": 1e-4}, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0,
@@ -43,11 +38,11 @@ def main() -> None:
     trainer.fit(minutes=arguments.minutes, resume=True)
     avatar.save(arguments.out / "avatar.safetensors")
 
-    figures = evaluate(avatar, capture, bar=True)
-    print({name: figures[name] for name in ("psnr", "ssim", "psnr_masked", "frames", "seconds_per_frame")})
+    metrics = hf.training.evaluate(avatar, capture, bar=True)
+    print({name: metrics[name] for name in ("psnr", "ssim", "psnr_masked", "frames", "seconds_per_frame")})
     frame = int(capture.splits["test"][0])
     image = avatar.render(capture.camera([frame])[0], capture.state([frame])).rgb
-    print(save_image(arguments.out / "test_frame.png", image))
+    print(hf.viz.save_image(arguments.out / "test_frame.png", image))
 
 
 if __name__ == "__main__":
