@@ -1,13 +1,13 @@
-"""Meshes: surfaces of fields, the record that holds them, distances to them, and files."""
+"""Meshes: the record, its files, extraction from a field, distances to a surface, and alignment to one."""
 
 from headfields.mesh.distances import SurfaceDistances, SurfaceTree
-from headfields.mesh.extract import extract, gradient_normals, on_surface
-from headfields.mesh.fields import DENSITY_LEVEL, FieldSource
+from headfields.mesh.extract import extract, on_surface
+from headfields.mesh.field_source import DENSITY_LEVEL, FieldSource
 from headfields.mesh.files import FORMATS, load_mesh, save_mesh
 from headfields.mesh.icp import Alignment, align_to_surface
+from headfields.mesh.isosurface import SparseSurface, isosurface
 from headfields.mesh.mesh import Mesh, SurfacePoints
 from headfields.mesh.obj import MeshFileError
-from headfields.mesh.sparse import SparseSurface, isosurface
 from headfields.mesh.unwrapping import unwrapped
 
 __all__ = [
@@ -23,7 +23,6 @@ __all__ = [
     "SurfaceTree",
     "align_to_surface",
     "extract",
-    "gradient_normals",
     "isosurface",
     "load_mesh",
     "on_surface",

@@ -1,4 +1,4 @@
-"""From points to the nearest points of a surface."""
+"""Distances from points to a surface: nearest points, normals and barycentric coordinates there."""
 
 from dataclasses import dataclass
 
@@ -13,14 +13,14 @@ from headfields.ops.triangle_bvh import TriangleBVH
 
 @dataclass(frozen=True)
 class SurfaceDistances:
-    """How N points lie to a surface.
+    """The nearest points of a surface to N points.
 
     Attributes:
-        offset: (N, 3) from each point to the nearest point of the surface, meters; NaN where there is none.
-        distance: (N,) its length; NaN where there is none.
-        normal: (N, 3) unit normal of the surface there; 0 where it is not known.
-        corners: (N, 3) the vertices between which the nearest point lies.
-        barycentric: (N, 3) and where between them; 0 where there is none.
+        offset: (N, 3) from each point to its nearest point, meters; NaN where there is none.
+        distance: (N,) length of the offset; NaN where there is none.
+        normal: (N, 3) unit normal of the surface at the nearest point; 0 where it is unknown.
+        corners: (N, 3) vertices of the face that the nearest point is on.
+        barycentric: (N, 3) its position on the face; 0 where there is none.
     """
 
     offset: Float[Tensor, "n 3"]
@@ -30,26 +30,31 @@ class SurfaceDistances:
     barycentric: Float[Tensor, "n 3"]
 
     def interpolate(self, values: Float[Tensor, " v"]) -> Float[Tensor, " n"]:
-        """Values of the surface's vertices (V,) at the nearest points (N,); 0 where there is none. Differentiable."""
+        """Interpolates values (V,) of the vertices at the nearest points (N,); 0 without one. Differentiable."""
         return (self.barycentric * values.to(self.barycentric)[self.corners]).sum(-1)
 
 
 class SurfaceTree:
-    """A mesh that is asked for the nearest point of its surface, more than once.
+    """A search tree over a surface, for repeated nearest-point queries.
 
     Args:
         surface: a mesh; without faces, its vertices are the surface.
 
     Raises:
-        ValueError: it has no vertices.
+        ValueError: the surface has no vertices.
+
+    >>> import torch, headfields as hf
+    >>> mesh = hf.Mesh(torch.tensor([[0.0, 0, 0], [1, 0, 0], [0, 1, 0]]), torch.tensor([[0, 1, 2]]))
+    >>> hf.mesh.SurfaceTree(mesh).distances(torch.tensor([[0.25, 0.25, 2.0]])).offset.tolist()
+    [[0.0, 0.0, -2.0]]
     """
 
     def __init__(self, surface: Mesh) -> None:
         if not len(surface.vertices):
-            raise ValueError("SurfaceTree: the surface has no vertices; nothing is near")
+            raise ValueError("SurfaceTree: the surface has no vertices; give a mesh or points")
         self.surface = surface
         faces = surface.faces.long()
-        if not len(faces):  # a face without extent is a point to the tree
+        if not len(faces):  # the tree treats a face of one vertex as a point
             faces = torch.arange(len(surface.vertices), device=faces.device)[:, None].expand(-1, 3).contiguous()
             self._normals = torch.zeros_like(surface.vertices) if surface.normals is None else surface.normals
         else:
@@ -58,14 +63,14 @@ class SurfaceTree:
 
     @property
     def has_normals(self) -> bool:
-        """Whether normals are known: of faces, or of a scan's points."""
+        """Whether the surface has normals: of its faces, or of a scan's points."""
         return bool(len(self.surface.faces)) or self.surface.normals is not None
 
     def distances(self, points: Float[Tensor, "n 3"]) -> SurfaceDistances:
-        """From each point to the nearest point of the surface.
+        """Finds the nearest point of the surface to each point.
 
         Args:
-            points: (N, 3) meters; one that is not finite has no nearest point.
+            points: (N, 3) meters; a point that is not finite has no nearest point.
 
         Differentiable to second order in the points and the surface's vertices.
 
@@ -76,11 +81,11 @@ class SurfaceTree:
         check_floating("SurfaceTree.distances", "points", points)
         check_shape("SurfaceTree.distances", "points", points, "N 3")
         nearest = self._bvh.closest(points)
-        found, face = nearest.face >= 0, nearest.face.clamp_min(0)
+        exists, face = nearest.face >= 0, nearest.face.clamp_min(0)
         return SurfaceDistances(
-            offset=torch.where(found[:, None], nearest.point - points, torch.nan),
-            distance=torch.where(found, nearest.distance, torch.nan),
-            normal=torch.where(found[:, None], self._normals[face], 0.0),
+            offset=torch.where(exists[:, None], nearest.point - points, torch.nan),
+            distance=torch.where(exists, nearest.distance, torch.nan),
+            normal=torch.where(exists[:, None], self._normals[face], 0.0),
             corners=self._bvh.faces[face],
             barycentric=nearest.barycentric,
         )

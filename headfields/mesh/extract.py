@@ -1,4 +1,4 @@
-"""A mesh of a field, or of any function of points."""
+"""Extraction of a mesh from a field, or from any function of points."""
 
 from collections.abc import Callable
 from typing import Literal
@@ -7,9 +7,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from headfields.mesh.fields import FieldSource, Space
+from headfields.mesh.field_source import FieldSource, Space
+from headfields.mesh.isosurface import Values, isosurface
 from headfields.mesh.mesh import Mesh
-from headfields.mesh.sparse import Values, isosurface
 from headfields.parts import Field
 
 Colors = Callable[[Float[Tensor, "n 3"], Float[Tensor, "n 3"]], Float[Tensor, "n 3"]]
@@ -34,35 +34,40 @@ def extract(
     memory_mb: int = 2048,
     progress: bool | None = None,
 ) -> Mesh:
-    """The surface of an avatar's field, or of any function of points, with normals and colors.
+    """Extracts the surface of an avatar's field, or of any function of points, with normals and colors.
 
-    The field is asked coarse to fine, only near the surface: see `isosurface` for what may be missed.
+    The source is evaluated coarse to fine, only near the surface; `isosurface` says what may be missed.
 
     Args:
-        source: `avatar.field(state)`, or a function of points (N, 3), meters, to values (N,) that are below the level
-            inside (a signed distance; of a density, give the negative and a negative level).
-        bounds: (2, 3) corners of the box, meters; of a field, the box that holds its matter if None.
+        source: `avatar.field(state)`, evaluated in evaluation mode; or a function from points (N, 3), meters, to values
+            (N,) that are below the level inside (a signed distance; for a density, pass its negative and a negative
+            level).
+        bounds: (2, 3) corners of the box to search, meters; for a field, the box that holds its matter if None.
         resolution: cells along the box's longest side.
-        level: the value on the surface; if None, 0, and `headfields.mesh.DENSITY_LEVEL` for a field that gives
-            density.
-        space: of a field: `"posed"` or `"canonical"` (see `FieldSource`).
-        frame: of a field: which row of its state.
-        colors: of a field, whether to ask it for colors, as seen from straight above the surface; of a function,
-            another one, of points and normals to sRGB, or True for none.
-        normals: `"gradient"`, of the values; or `"mesh"`, the mean of the faces', smoother where the values are rough.
-            If None, `"gradient"` but for a field that gives density.
-        largest: only the connected piece with most faces.
-        closed: False leaves out the faces that close the surface where it leaves the box or the field is undefined.
-        solid: of a field on a tracked mesh: meters; what lies deeper in it is matter (see `FieldSource`).
-        coarse, lipschitz, chunk, memory_mb, progress: as `isosurface` takes them; of a field that gives distance,
-            lipschitz is 1 if None.
+        level: the value on the surface. If None: 0, or `headfields.mesh.DENSITY_LEVEL` for a field of density.
+        space: for a field: `"posed"` or `"canonical"` (see `FieldSource`).
+        frame: for a field: the row of its state.
+        colors: for a field: whether to evaluate its colors, viewed along the surface's normal. For a function: a second
+            function, from points and normals to sRGB; True and False both mean none.
+        normals: `"gradient"` of the values, or `"mesh"`, the mean of the faces' normals, which is smoother where the
+            values are rough. If None, `"mesh"` for a field of density and `"gradient"` otherwise.
+        largest: whether to keep only the connected component with most faces.
+        closed: False drops the faces that close the surface where it leaves the box or the field is undefined.
+        solid: for a field on a tracked mesh: depth in the mesh from which all is matter, meters (see `FieldSource`).
+        coarse, lipschitz, chunk, memory_mb, progress: as in `isosurface`; lipschitz defaults to 1 for a field of
+            distance.
 
     Returns:
-        A `Mesh` without a gradient (see `on_surface` for one); without vertices where there is no surface. The avatar
-        is asked in evaluation mode.
+        A `Mesh` without a gradient (`on_surface` adds one); without vertices if there is no surface.
 
     Raises:
         ValueError: bounds are missing, or an argument is out of range or does not go with the source.
+
+    >>> import torch, headfields as hf
+    >>> box = torch.tensor([[-1.0, -1, -1], [1, 1, 1]])
+    >>> mesh = hf.mesh.extract(lambda points: points.norm(dim=-1) - 0.5, box, resolution=16)
+    >>> round(float(mesh.vertices.norm(dim=-1).mean()), 2)
+    0.5
     """
     if normals not in (None, "gradient", "mesh"):
         raise ValueError(f"extract: normals is {normals!r}; expected 'gradient', 'mesh' or None")
@@ -72,7 +77,7 @@ def extract(
         try:
             bound = FieldSource(source, space, frame, level, solid)
             if colors not in (True, False):
-                raise ValueError("extract: colors is a function; a field gives its own, so say True or False")
+                raise ValueError("extract: colors is a function; a field has colors of its own, so pass True or False")
             return _extract(
                 bound.values, bound.bounds() if bounds is None else bounds, resolution, 0.0,
                 bound.colors if colors else None, normals or ("gradient" if bound.distance else "mesh"), largest,
@@ -81,9 +86,9 @@ def extract(
         finally:
             source.avatar.train(was_training)
     if bounds is None:
-        raise ValueError("extract: bounds is None; a function needs the box (2, 3) to look in")
+        raise ValueError("extract: bounds is None; a function needs a box (2, 3) to search")
     if space != "posed" or frame or solid is not None:
-        raise ValueError("extract: space, frame and solid go with a headfields.Field, and source is a function")
+        raise ValueError("extract: space, frame and solid apply to a headfields.Field only, and source is a function")
     return _extract(
         source, bounds, resolution, level or 0.0, colors if callable(colors) else None, normals or "gradient",
         largest, closed, coarse, lipschitz, chunk, memory_mb, progress,
@@ -95,10 +100,10 @@ def _extract(
     largest: bool, closed: bool, coarse: int | None, lipschitz: float | None, chunk: int, memory_mb: int,
     progress: bool | None,
 ) -> Mesh:  # fmt: skip
-    found = isosurface(function, bounds, resolution, level, coarse, lipschitz, chunk, memory_mb, progress)
-    mesh = Mesh(found.vertices, found.faces)
+    surface = isosurface(function, bounds, resolution, level, coarse, lipschitz, chunk, memory_mb, progress)
+    mesh = Mesh(surface.vertices, surface.faces)
     if not closed:
-        mesh = mesh.select(~found.cap)
+        mesh = mesh.select(~surface.cap)
     if largest:
         mesh = mesh.largest_component()
     from_faces = mesh.vertex_normals()
@@ -118,18 +123,18 @@ def _extract(
 
 
 def gradient_normals(
-    function: Values, points: Float[Tensor, "n 3"], otherwise: Float[Tensor, "n 3"], chunk: int = 1 << 16
+    function: Values, points: Float[Tensor, "n 3"], fallback: Float[Tensor, "n 3"], chunk: int = 1 << 16
 ) -> Float[Tensor, "n 3"]:
-    """Unit gradients of a function (values grow to the outside) at points, without a graph.
+    """Unit gradients, without a graph, of a function whose values grow outward.
 
     Args:
         function: differentiable in its points.
         points: (N, 3) meters.
-        otherwise: (N, 3) what is given where the gradient is 0 or not finite.
+        fallback: (N, 3) normals to use where the gradient is 0 or not finite.
         chunk: points at a time.
     """
     pieces = []
-    for piece, other in zip(points.detach().split(chunk), otherwise.split(chunk), strict=True):
+    for piece, other in zip(points.detach().split(chunk), fallback.split(chunk), strict=True):
         with torch.enable_grad():
             query = piece.clone().requires_grad_()
             values = function(query)
@@ -144,24 +149,30 @@ def gradient_normals(
 def on_surface(
     function: Values, points: Float[Tensor, "n 3"], level: float | Float[Tensor, ""] = 0.0
 ) -> Float[Tensor, "n 3"]:
-    """Points of a surface with the exact gradient of where it is, by whatever the function depends on.
+    """Points of a level set with the exact derivative of their positions by the parameters of the function.
 
-    The surface f(x; θ) = level moves, where it is not held, along its normal: dx/dθ = −∇f (∂f/∂θ) / ‖∇f‖² (implicit
-    differentiation), and by the level the same with the other sign. So a loss on the vertices of an extracted mesh
-    reaches the weights of the network that made it.
+    By implicit differentiation, the surface f(x; θ) = level moves along its normal by dx/dθ = −∇f (∂f/∂θ) / ‖∇f‖², and
+    by the same with the opposite sign for the level. So a loss on the vertices of an extracted mesh reaches the weights
+    of the network.
 
     Args:
         function: (N, 3) points to (N,) values, differentiable in its points.
-        points: (N, 3) on the surface, meters, say `mesh.vertices`.
-        level: the value there; a tensor () may require a gradient.
+        points: (N, 3) on the surface, meters, such as `mesh.vertices`.
+        level: the value on the surface; a tensor () may require a gradient.
 
     Returns:
-        (N, 3): the points after one Newton step along the gradient (from an extracted mesh, a fraction of a cell at
-        most, and nearer to the surface), with the gradient. A point where the function's gradient is 0 or not finite
-        stays where it is and has none. First order.
+        (N, 3) the points after one Newton step along the gradient, which moves vertices of an extracted mesh by a
+        fraction of a cell, toward the surface. Differentiable to first order. A point where the gradient is 0 or not
+        finite stays and has no gradient.
 
     Raises:
         ValueError: points has another shape.
+
+    >>> import torch, headfields as hf
+    >>> radius = torch.tensor(0.7, requires_grad=True)
+    >>> point = hf.mesh.on_surface(lambda points: points.norm(dim=-1) - radius, torch.tensor([[0.7, 0.0, 0.0]]))
+    >>> torch.autograd.grad(point[0, 0], radius)[0].item()
+    1.0
     """
     if points.ndim != 2 or points.shape[-1] != 3:
         raise ValueError(f"on_surface: points has shape {tuple(points.shape)}; expected (N, 3)")
@@ -172,6 +183,6 @@ def on_surface(
     good = squared.isfinite() & (squared > 1e-12)
     along = torch.where(good, slope / torch.where(good, squared, 1.0), 0.0)
     values = function(points.detach())
-    wanted = level.to(values) if isinstance(level, Tensor) else level
-    short = torch.where(values.isfinite(), wanted - values, 0.0)
-    return points.detach() + short[:, None] * along
+    target = level.to(values) if isinstance(level, Tensor) else level
+    missing = torch.where(values.isfinite(), target - values, 0.0)
+    return points.detach() + missing[:, None] * along

@@ -153,7 +153,7 @@ def _from_trimesh(part: Any, placement: np.ndarray, linear: bool) -> Mesh | None
 
 
 def _stored_normals(part: Any) -> np.ndarray | None:
-    """The normals that the file has; asking trimesh for some would compute them where it has none."""
+    """The normals of the file; trimesh's own property computes them where the file has none."""
     stored = part._cache.cache.get("vertex_normals") if hasattr(part, "_cache") else None
     if stored is None:
         raw = part.metadata.get("_ply_raw", {}).get("vertex", {}).get("data")
@@ -164,7 +164,7 @@ def _stored_normals(part: Any) -> np.ndarray | None:
 
 
 def _colors(part: Any, count: int, linear: bool) -> Tensor | None:
-    """Colors of the vertices, sRGB; those of glTF are linear light, but not those of its textures."""
+    """Colors of the vertices, sRGB; glTF stores linear light, but for its textures."""
     visual = getattr(part, "visual", None)
     colors: Any = None
     try:

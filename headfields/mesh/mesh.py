@@ -105,15 +105,15 @@ class Mesh(Record):
         return vertex_normals(self.vertices, self.faces.long())
 
     def with_normals(self) -> "Mesh":
-        """The mesh with the normals of `vertex_normals`, unless it has some."""
+        """The mesh with its normals, or those of `vertex_normals` if it has none."""
         return self if self.normals is not None else self.replace(normals=self.vertex_normals())
 
     def sample(self, count: int, seed: int = 0) -> "SurfacePoints":
-        """Points drawn evenly from the surface.
+        """Draws points uniformly from the surface.
 
         Args:
-            count: how many.
-            seed: of the draw. The same for a seed, whatever the device.
+            count: number of points.
+            seed: of the random numbers, which are the same on every device.
 
         Raises:
             ValueError: the surface has no area (unless count is 0), or count is negative.
@@ -123,7 +123,7 @@ class Mesh(Record):
         areas = triangle_areas(self.vertices.detach(), self.faces.long()).double().cpu().nan_to_num(0.0, 0.0, 0.0)
         total = areas.cumsum(0)
         if count and not (len(areas) and bool(total[-1] > 0)):
-            raise ValueError(f"Mesh.sample: the {len(areas)} faces have no area together; nothing can be drawn")
+            raise ValueError(f"Mesh.sample: the {len(areas)} faces have no area; give a surface to draw from")
         generator = torch.Generator().manual_seed(seed)
         place = torch.rand(count, generator=generator, dtype=torch.float64)
         face = torch.searchsorted(total, place * total[-1:], right=True).clamp_max(max(len(areas) - 1, 0))
@@ -137,13 +137,13 @@ class Mesh(Record):
 
 @dataclass(frozen=True)
 class SurfacePoints(Record):
-    """N points of a mesh.
+    """N points of a mesh's surface.
 
     Attributes:
         points: (N, 3) meters.
-        normals: (N, 3) of their faces.
-        face: (N,) which face each is on.
-        barycentric: (N, 3) where on it.
+        normals: (N, 3) unit normals of their faces.
+        face: (N,) the face that each is on.
+        barycentric: (N, 3) its position on the face.
     """
 
     points: Float[Tensor, "n 3"]

@@ -1,22 +1,28 @@
-"""Templates that come without texture coordinates."""
+"""Texture coordinates for templates that have none."""
 
 from headfields.ops.unwrap import unwrap
 from headfields.records import Template
 
 
 def unwrapped(template: Template, margin: float | int = 1 / 64, detail: float | int = 0.5) -> Template:
-    """The template with texture coordinates: its own, or if it has none, those of `headfields.ops.unwrap`.
+    """The template with texture coordinates: its own, or those of `headfields.ops.unwrap` if it has none.
 
     Args:
-        template: any.
-        margin, detail: see `headfields.ops.unwrap`.
+        template: with or without texture coordinates.
+        margin, detail: as in `headfields.ops.unwrap`.
 
     Returns:
-        A template with `uv` and `uv_faces`. Save it, or the avatar that stands on it: a network trained on a map is of
-        no use on another.
+        A template with `uv` and `uv_faces`. Save it, or an avatar built on it: a network trained on one UV map does not
+        work on another.
 
     Raises:
         ValueError: as `headfields.ops.unwrap`.
+
+    >>> import headfields as hf
+    >>> head = hf.synthetic.procedural_head()
+    >>> template = hf.mesh.unwrapped(hf.Template(head.template_vertices, head.faces))
+    >>> template.uv_faces.shape == head.faces.shape
+    True
     """
     if template.uv is not None and template.uv_faces is not None:
         return template

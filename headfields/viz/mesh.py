@@ -61,7 +61,9 @@ class Light:
 
 
 HEADLIGHT = Light()
+"""A light at the camera."""
 SIDE_LIGHT = Light(0.466, 0.647, (0.35, 0.55, 0.85))
+"""A light from the right and above, for rigs and templates."""
 
 
 def view_camera(

@@ -7,7 +7,8 @@ from headfields.avatar import Avatar
 from headfields.decoders import NeRFDecoder
 from headfields.deformers import Chain, Static, SurfaceCanonicalizer
 from headfields.encoders import HashGrid, RegionGate
-from headfields.mesh import FieldSource, extract, gradient_normals, on_surface
+from headfields.mesh import FieldSource, extract, on_surface
+from headfields.mesh.extract import gradient_normals
 from headfields.parts import Decoder, Encoder, Renderer
 from headfields.records import FieldValues, HeadState
 from headfields.renderers import UniformSampler, VolumeRenderer
@@ -189,7 +190,7 @@ def test_on_surface_reaches_weights_and_level():
         ({"colors": lambda points, normals: points}, "colors is a function"),
         ({"solid": 0.01}, "solid is 0.01"),
         ({"source": lambda points: points[:, 0]}, "bounds is None"),
-        ({"source": lambda points: points[:, 0], "bounds": BOX, "space": "canonical"}, "go with a headfields.Field"),
+        ({"source": lambda points: points[:, 0], "bounds": BOX, "space": "canonical"}, "apply to a headfields.Field"),
     ],
 )
 def test_errors(unchecked, change, words):

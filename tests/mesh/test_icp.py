@@ -110,7 +110,7 @@ def test_inverse():
         ({"steps": 0}, "steps 0"),
         ({"weights": torch.full((9,), -1.0)}, "not negative"),
         ({"weights": torch.ones(4)}, r"weights has shape \(4,\)"),
-        ({"points": torch.full((9, 3), torch.nan)}, "0 points count"),
+        ({"points": torch.full((9, 3), torch.nan)}, "0 points have weight"),
         ({"points": torch.zeros(9, 2)}, r"points has shape \(9, 2\)"),
     ],
 )

@@ -1,4 +1,4 @@
-"""The surface on which a function of points reaches a level, asking the function only near it."""
+"""Isosurfaces of functions of points, evaluated coarse to fine and only near the surface."""
 
 import math
 from collections.abc import Callable
@@ -16,19 +16,19 @@ from headfields.records import Record
 
 Values = Callable[[Float[Tensor, "n 3"]], Float[Tensor, " n"]]
 BYTES_PER_CELL = 900
-"""What a cell under consideration takes while it is worked on (measured: 600 to 800)."""
+"""Memory of an active cell during the search (measured: 600 to 800)."""
 
 
 @dataclass(frozen=True)
 class SparseSurface(Record):
-    """What `isosurface` gives.
+    """The result of `isosurface`.
 
     Attributes:
         vertices: (V, 3) meters.
         faces: (F, 3) int64, counter-clockwise seen from outside.
-        cap: (F,) faces that close the surface where it would leave the box, or meet values that are not finite.
-        evaluations: how often the function was asked.
-        grid_points: how many points a dense grid of the resolution over the box has.
+        cap: (F,) True for faces that close the surface where it would leave the box or meet values that are not finite.
+        evaluations: number of points at which the function was evaluated.
+        grid_points: number of points of a dense grid of the resolution over the box.
     """
 
     vertices: Float[Tensor, "v 3"]
@@ -50,34 +50,41 @@ def isosurface(
     memory_mb: int = 2048,
     progress: bool | None = None,
 ) -> SparseSurface:
-    """The surface on which a function of points reaches a level, coarse to fine. Inside is below the level.
+    """The level set of a function of points, found coarse to fine. Inside is below the level.
 
-    A grid of cubes is laid over the box, and the function asked at the corners of the coarsest. Cells that the surface
-    cuts, and their neighbors across every face that it cuts, are halved, and so on. A part of the surface is found if
-    it cuts an edge of the coarsest grid, or hangs together with one that does on some finer grid; a part that is
-    smaller than a coarse cell may be missed, unless `lipschitz` says how fast the function can change: then no cell is
-    left out that the surface could cut. Whatever is found is whole: on the finest grid the surface is followed to its
-    end, so it is closed, shares its vertices, and is what `headfields.ops.marching_cubes` gives for the dense grid.
+    A grid of cubes is laid over the box, and the function is evaluated at the corners of its coarsest cells. Cells that
+    the surface cuts are halved, with their neighbors across every cut face, and so on. A component of the surface is
+    found if it cuts an edge of the coarsest grid, or is connected to one that does on some finer grid. A component
+    smaller than a coarse cell may be missed, unless `lipschitz` bounds the slope of the function: then no cell is
+    dropped that the surface could cut. On the finest grid the surface is followed to its end, so it is closed, shares
+    its vertices, and equals what `headfields.ops.marching_cubes` gives for the dense grid.
 
     Args:
-        function: takes (N, 3) points, meters, and gives (N,) values. NaN is outside. It is asked without gradients.
-        bounds: (2, 3) corners of the box, meters. The function is asked nowhere else; outside there is nothing, so a
-            surface that leaves the box is closed there, half a cell beyond the last points.
+        function: from (N, 3) points, meters, to (N,) values; NaN is outside. Evaluated without gradients.
+        bounds: (2, 3) corners of the box, meters. The function is not evaluated elsewhere: a surface that leaves the
+            box is closed there, half a cell beyond the last points.
         resolution: cells along the box's longest side.
         level: the value on the surface.
-        coarse: at least so many cells along the longest side at first; if None, 32 with `lipschitz` and 64 without.
-        lipschitz: a bound of |f(x) - f(y)| / |x - y|; 1 for a signed distance.
+        coarse: minimum number of cells along the longest side of the coarsest grid; if None, 32 with `lipschitz` and 64
+            without.
+        lipschitz: bound of |f(x) - f(y)| / |x - y|; 1 for a signed distance.
         chunk: points at a time.
-        memory_mb: what the search may take, apart from the function's own memory.
-        progress: a bar on stderr; if None, for what takes more than two seconds.
+        memory_mb: budget of the search, without the function's own memory.
+        progress: whether to show a bar on stderr; if None, only after two seconds.
 
     Returns:
-        A `SparseSurface` without a gradient; with no vertices if nothing was found.
+        A `SparseSurface` without a gradient; without vertices if nothing is found.
 
     Raises:
         TypeError: bounds are not floating point.
-        ValueError: an argument is out of range, the function gives another shape, or memory_mb is too little; the
-            message says how much would do.
+        ValueError: an argument is out of range, the function gives another shape, or memory_mb is too small; the
+            message names the memory needed.
+
+    >>> import torch, headfields as hf
+    >>> box = torch.tensor([[-1.0, -1, -1], [1, 1, 1]])
+    >>> surface = hf.mesh.isosurface(lambda points: points.norm(dim=-1) - 0.7, box, resolution=256, lipschitz=1.0)
+    >>> surface.evaluations < 0.05 * surface.grid_points
+    True
     """
     grid = _Grid(function, bounds, resolution, level, coarse, lipschitz, chunk, memory_mb, progress)
     try:
@@ -87,7 +94,7 @@ def isosurface(
 
 
 class _Grid:
-    """The points asked so far, of a grid with one more cell on each side than the box needs."""
+    """The known values of a grid that has one more cell on each side than the box needs."""
 
     def __init__(
         self, function: Values, bounds: Tensor, resolution: int, level: float, coarse: int | None,
@@ -120,7 +127,9 @@ class _Grid:
         self.size = (cells * self.step).tolist()
         self.last = (within + 1).to(self.device)
         if math.prod(side + 1 for side in self.size) >= 2**61:
-            raise ValueError(f"isosurface: resolution is {resolution}; so fine a grid cannot be numbered")
+            raise ValueError(
+                f"isosurface: resolution is {resolution}; the indices of so fine a grid overflow; lower it"
+            )
         self.strides = torch.tensor([(self.size[1] + 1) * (self.size[2] + 1), self.size[2] + 1, 1], device=self.device)
         self.origin = (bounds[0] + bounds[1]).double() / 2 - self.cell * (within.to(bounds.device) / 2 + 1)
         self.grid_points = math.prod(int(n) + 1 for n in within)
@@ -140,8 +149,8 @@ class _Grid:
     def place(self, index: Int[Tensor, "*n 3"] | Float[Tensor, "*n 3"]) -> Float[Tensor, "*n 3"]:
         return (self.origin + self.cell * index.double()).to(self.dtype)
 
-    def ask(self, code: Int64[Tensor, " n"]) -> None:
-        """Makes the values at these points known: +infinity outside the box, else what the function says."""
+    def evaluate(self, code: Int64[Tensor, " n"]) -> None:
+        """Adds the values at these points to the known ones; outside the box they are +infinity."""
         code = code.unique()
         code = code[~_among(code, self.known)]
         index = self.index(code)
@@ -158,10 +167,10 @@ class _Grid:
             pieces.append(values.detach().to(self.values))
             self.bar.update(len(piece))
         self.evaluations += len(points)
-        found = torch.full(code.shape, math.inf, dtype=self.dtype, device=self.device)
-        found[inside] = torch.cat(pieces) if pieces else found[inside]
+        fresh = torch.full(code.shape, math.inf, dtype=self.dtype, device=self.device)
+        fresh[inside] = torch.cat(pieces) if pieces else fresh[inside]
         known, order = torch.cat([self.known, code]).sort()
-        self.known, self.values = known, torch.cat([self.values, found])[order]
+        self.known, self.values = known, torch.cat([self.values, fresh])[order]
 
     def at(self, code: Int64[Tensor, "*n"]) -> Float[Tensor, "*n"]:
         return self.values[torch.searchsorted(self.known, code)]
@@ -170,7 +179,7 @@ class _Grid:
         needed = cells * BYTES_PER_CELL / 2**20
         if needed > self.memory_mb:
             raise ValueError(
-                f"isosurface: {cells} cells of {self.cell * step:.2g} m have to be looked at, in about {needed:.0f} MB;"
+                f"isosurface: {cells} cells of {self.cell * step:.2g} m need about {needed:.0f} MB;"
                 f" raise memory_mb (it is {self.memory_mb}), lower resolution, or make the box smaller"
             )
 
@@ -182,18 +191,18 @@ class _Grid:
         return ((values < self.level) * bits).sum(-1)
 
     def follow(self, cell: Int64[Tensor, " c"], step: int) -> tuple[Int64[Tensor, " k"], Float[Tensor, "k 8"]]:
-        """The cells, with those added into which the surface goes on, and the values at their corners."""
+        """The cells and those that the surface continues into, and the values (K, 8) at their corners."""
         cell = cell.unique()
         new = cell
         while len(new):
             self.budget(len(cell), step)
             corners = self.corners(new, step)
-            self.ask(corners.flatten())
+            self.evaluate(corners.flatten())
             inside = self.at(corners) < self.level
             ahead = []
             for side, face in enumerate(_FACES):
                 cut = inside[:, face].any(1) & ~inside[:, face].all(1)
-                # Beyond the border all is outside, so the surface does not cut the grid's own faces.
+                # The surface does not cut the border of the grid, where all points are outside.
                 shift = (step if side % 2 else -step) * int(self.strides[side // 2])
                 ahead.append(new[cut] + shift)
             new = torch.cat(ahead).unique()
@@ -214,8 +223,8 @@ class _Grid:
                 break
             keep = cut
             if self.lipschitz is not None:
-                # A point of the surface is no nearer to a corner than its value says; and of a cell of side h, no point
-                # x has |x - a|^2 + |x - b|^2 > 3 h^2 for opposite corners a and b.
+                # The value at a corner bounds its distance from the surface; and in a cell of side h, no point x has
+                # |x - a|^2 + |x - b|^2 > 3 h^2 for opposite corners a and b.
                 finite = values.isfinite()
                 near = torch.where(finite, values - self.level, 0.0).square()
                 pairs = near[:, :4] + near[:, 4:].flip(1)
@@ -235,7 +244,7 @@ class _Grid:
 
 
 def _among(code: Int64[Tensor, " n"], known: Int64[Tensor, " m"]) -> Bool[Tensor, " n"]:
-    """Which are in an ascending list."""
+    """Whether each code is in an ascending list."""
     if not len(known):
         return torch.zeros_like(code, dtype=torch.bool)
     return known[torch.searchsorted(known, code).clamp_max(len(known) - 1)] == code

@@ -1,4 +1,4 @@
-"""What a surface is extracted from: an avatar's field as a function of points, in posed or canonical space."""
+"""An avatar's field as functions of points, in posed or canonical space, for the extraction of its surface."""
 
 from typing import Literal
 
@@ -14,24 +14,23 @@ from headfields.records import Canonical, FieldValues
 
 Space = Literal["posed", "canonical"]
 DENSITY_LEVEL = 140.0
-"""1/m: the density that lets half of the light through 5 mm; our own choice."""
+"""1/m: the density of which 5 mm let half of the light pass; our own choice."""
 
 
 class FieldSource:
-    """One frame of a field as functions of points: what is on the surface, negative inside, and its color.
+    """One frame of a field as two functions of points: a value that is 0 on the surface and negative inside; a color.
 
     Args:
         field: `avatar.field(state)`.
-        space: `"posed"`: points are in posed space. `"canonical"`: they are canonical points, for which the encoders
-            find the nearest triangle on the canonical mesh (of a deformer that has one), and whose hyper-coordinates
-            are 0. The state's codes and expression count as ever.
-        frame: which row of the state.
-        level: the density on the surface, 1/m (or the distance, meters); if None, `DENSITY_LEVEL` (or 0).
-        solid: meters: points farther than this inside the tracked mesh are matter, whatever the field says. Behind a
-            surface that hides it, what a density does was not learned.
+        space: the space of the points, `"posed"` or `"canonical"`. Canonical points get the nearest triangle of the
+            canonical mesh, if the deformer has one, and hyper-coordinates of 0; codes and expression are the state's.
+        frame: row of the state.
+        level: the density on the surface, 1/m, or the distance, meters; `DENSITY_LEVEL` or 0 if None.
+        solid: depth inside the tracked mesh from which all points are matter, meters: training does not constrain a
+            density that the surface hides.
 
     Raises:
-        ValueError: an argument is out of range, or `solid` is given and the deformer knows no mesh.
+        ValueError: an argument is out of range, or `solid` is given and the deformer has no mesh.
     """
 
     def __init__(
@@ -61,15 +60,15 @@ class FieldSource:
 
     @property
     def lipschitz(self) -> float | None:
-        """How fast the values change at most: 1 for a distance, unknown for a density."""
+        """Bound of the slope of the values: 1 for a distance, unknown for a density."""
         return 1.0 if self.distance else None
 
     def bounds(self) -> Float[Tensor, "2 3"]:
-        """The box (2, 3) that holds all matter of the frame, meters."""
+        """Corners (2, 3) of the box that holds all matter, meters."""
         return self.field.posed_bounds() if self.space == "posed" else self.field.deformer.bounds()
 
     def canonical(self, points: Float[Tensor, "m 3"], directions: Float[Tensor, "m 3"]) -> Canonical:
-        """The record that encoders take, of points of the space."""
+        """The record of the points that encoders take."""
         frame = torch.full(points.shape[:1], self.frame, dtype=torch.long, device=points.device)
         if self.space == "posed":
             return self.field.canonicalize(points, directions, frame)
@@ -86,42 +85,42 @@ class FieldSource:
         return record
 
     def values(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, " n"]:
-        """(N,) distance minus level, or level minus density: negative inside; +infinity where the field is undefined.
+        """Distance minus level, or level minus density, (N,); +infinity where the field is undefined.
 
-        Differentiable in the points, and the parts' weights, as they are.
+        Differentiable in the points and in the parameters of the parts, as those are.
         """
         record = self.canonical(points, points.new_tensor([0.0, 0.0, -1.0]).expand_as(points))
-        found: FieldValues = self.field.decode(record, color=False)
+        decoded: FieldValues = self.field.decode(record, color=False)
         if self.distance:
-            assert found.distance is not None
-            values = found.distance - self.level
+            assert decoded.distance is not None
+            values = decoded.distance - self.level
         else:
-            assert found.density is not None
-            values = self.level - found.density
+            assert decoded.density is not None
+            values = self.level - decoded.density
         values = torch.where(record.valid, values, torch.inf)
         if self.solid is not None and self._bvh is not None:
             with torch.no_grad():
                 nearest = self._bvh.closest(points.detach(), sign=True)
                 assert nearest.sign is not None
                 deep = (nearest.sign < 0) & (nearest.distance > self.solid)
-            # As a distance would, so that it meets the field's own values without a step of infinity.
+            # Finite where the field is finite, so that vertices between the two are interpolated.
             values = torch.where(deep, torch.where(values.isfinite(), values.clamp(max=-1e-6), -torch.inf), values)
         return values
 
     def colors(self, points: Float[Tensor, "n 3"], normals: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
-        """(N, 3) sRGB at points of the surface, as seen from straight above it."""
+        """Colors (N, 3), sRGB, at points of the surface, viewed along their normals."""
         rgb = self.field.decode(self.canonical(points, -normals)).rgb
         assert rgb is not None
         return rgb.clamp(0.0, 1.0)
 
 
 def mesh_deformer(deformer: Deformer) -> MeshDeformer | None:
-    """The deformer that knows the tracked mesh: this one, or the first such link of a chain."""
+    """The deformer on a tracked mesh: this one, or the first such link of a chain."""
     if isinstance(deformer, MeshDeformer):
         return deformer
     if isinstance(deformer, Chain):
         for link in deformer._links:
-            found = mesh_deformer(link)
-            if found is not None:
-                return found
+            inner = mesh_deformer(link)
+            if inner is not None:
+                return inner
     return None
