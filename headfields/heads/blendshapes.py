@@ -1,4 +1,4 @@
-"""Heads made of blendshapes alone: a template plus identities plus expressions, as ICT-FaceKit or ARKit rigs are."""
+"""Blendshape heads: template + identity and expression blendshapes, as in ICT-FaceKit and ARKit rigs."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,7 +24,7 @@ class BlendshapeHead(nn.Module):
 
     Attributes:
         template_vertices (V, 3); faces (F, 3) int64; expression_basis (E, V, 3); identity_basis (I, V, 3), I may be 0.
-        expression_names: E names, or () if not given.
+        expression_names: E names, or ().
         landmark_vertices: (L,) vertex ids, or None.
     """
 
@@ -43,11 +43,10 @@ class BlendshapeHead(nn.Module):
         expression_names: tuple[str, ...] = (),
         landmarks: Int[Tensor, " l"] | None = None,
     ) -> None:
-        """Keeps the arrays, as float32 and int64.
+        """Registers the arrays as buffers, as float32 and int64.
 
         Raises:
-            ValueError: shapes do not fit, an index is out of range, or there are names for another number of
-                expressions.
+            ValueError: shapes do not fit, an index is out of range, or the number of names differs from E.
         """
         super().__init__()
         count = template.shape[0]
@@ -75,12 +74,12 @@ class BlendshapeHead(nn.Module):
 
     @classmethod
     def from_file(cls, path: str | Path) -> "BlendshapeHead":
-        """Reads an npz with template (V, 3), faces (F, 3), expression (E, V, 3), and where present identity (I, V, 3),
+        """Reads an npz with template (V, 3), faces (F, 3), expression (E, V, 3) and, optionally, identity (I, V, 3),
         expression_names (E,) and landmarks (L,) vertex ids.
 
         Raises:
             FileNotFoundError: no such file.
-            ValueError: a key is missing, is no array of numbers, or its shape does not fit (named).
+            ValueError: a key (named) is missing, is not numeric, or has the wrong shape.
         """
         path = Path(path)
         if not path.is_file():
@@ -97,10 +96,10 @@ class BlendshapeHead(nn.Module):
                 continue
             array = arrays[key]
             if array.dtype.kind not in "fiu" or array.ndim != axes or (axes > 1 and array.shape[-1] != 3):
-                wanted = {1: "(L,)", 2: "(N, 3)", 3: "(C, V, 3)"}[axes]
+                expected = {1: "(L,)", 2: "(N, 3)", 3: "(C, V, 3)"}[axes]
                 raise ValueError(
                     f"BlendshapeHead.from_file: {path}: {key} has dtype {array.dtype} and shape {array.shape}; "
-                    f"expected numbers of shape {wanted}"
+                    f"expected numbers of shape {expected}"
                 )
 
         def floats(key: str) -> Tensor | None:
@@ -128,29 +127,36 @@ class BlendshapeHead(nn.Module):
         """Evaluates the head.
 
         Args:
-            identity: (B, I) or (1, I). Zero if left out, as are the others.
+            identity: (B, I) or (1, I). Zero if None, as are the others.
             expression: (B, E) or (1, E).
             rotation: (B, 3) axis-angle about the origin, radians.
             translation: (B, 3) meters, added last.
 
         Returns:
-            HeadState of B frames: `vertices`, `expression`, and `pose` (B, 1, 3) if a rotation was given.
+            HeadState of B frames: `vertices`, `expression`, and `pose` (B, 1, 3) if there is a rotation.
 
         Raises:
             TypeError, ValueError: an argument's dtype or shape does not fit; batch sizes differ and are not 1.
 
         Differentiability: any order in every argument.
+
+        >>> import torch, headfields as hf
+        >>> corners = torch.tensor([[0.0, 0, 0], [1, 0, 0], [0, 1, 0]])
+        >>> shift = torch.ones(1, 3, 3)
+        >>> head = hf.heads.BlendshapeHead(corners, torch.tensor([[0, 1, 2]]), expression=shift)
+        >>> head(expression=torch.tensor([[0.0], [0.5]])).vertices[1, 0].tolist()
+        [0.5, 0.5, 0.5]
         """
         widths = {"identity": len(self.identity_basis), "expression": len(self.expression_basis)}
-        given = {"identity": identity, "expression": expression, "rotation": rotation, "translation": translation}
-        for name, value in given.items():
+        arguments = {"identity": identity, "expression": expression, "rotation": rotation, "translation": translation}
+        for name, value in arguments.items():
             if value is None:
                 continue
             check_floating("BlendshapeHead", name, value)
             width = widths.get(name, 3)
             if value.dim() != 2 or value.shape[1] != width:
                 raise ValueError(f"BlendshapeHead: {name} has shape {tuple(value.shape)}; expected (B, {width})")
-        sizes = {name: value.shape[0] for name, value in given.items() if value is not None}
+        sizes = {name: value.shape[0] for name, value in arguments.items() if value is not None}
         batches = {size for size in sizes.values() if size != 1}
         if len(batches) > 1:
             listing = ", ".join(f"{name} {size}" for name, size in sizes.items())
@@ -173,10 +179,10 @@ class BlendshapeHead(nn.Module):
         return HeadState(vertices=vertices, expression=expression.expand(batch, -1), pose=pose)
 
     def expression(self, **weights: float) -> Float[Tensor, "1 e"]:
-        """Coefficients (1, E) from names: `head.expression(jawOpen=0.45)`.
+        """Expression coefficients (1, E) by name: `head.expression(jawOpen=0.45)`.
 
         Raises:
-            ValueError: a name that the head does not have.
+            ValueError: the head lacks a name.
         """
         return self._coefficients(weights)
 
@@ -198,17 +204,17 @@ class BlendshapeHead(nn.Module):
         expression: Mapping[str, float] | None = None,
         loop: Int[Tensor, " l"] | None = None,
     ) -> Template:
-        """The canonical mesh, its mouth closed.
+        """The canonical mesh of an avatar, the mouth closed by faces between the lips.
 
         Args:
             identity: (1, I).
             expression: the canonical expression by name, best with the lips apart: `{"jawOpen": 0.45}`. Neutral if
-                left out.
-            loop: the inner-lip border; found by `mouth_loop` if left out.
+                None.
+            loop: the inner-lip border; `mouth_loop` finds it if None.
 
         Returns:
-            Template; the region "mouth" is the closing faces and all faces with a vertex within one mouth's half
-            width of its center ("face", "eyes" and "neck" cannot be told from blendshapes and are left out).
+            Template with one region, "mouth": the closing faces and all faces with a vertex within 1.25 times half the
+            mouth's width of its center. Blendshapes do not determine "face", "eyes" and "neck".
 
         Raises:
             ValueError: no border looks like a mouth, or `expression` has an unknown name.

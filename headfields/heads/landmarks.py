@@ -1,7 +1,6 @@
-"""Landmarks that are fixed to triangles, and the contour of a face, whose triangles depend on where the head turns.
+"""Landmark embeddings: landmarks at barycentric coordinates of triangles, and a contour that depends on the yaw.
 
-Files give a face index and barycentric coordinates for each landmark. FLAME's files, and what they call them, are in
-docs/files.md.
+docs/files.md lists FLAME's landmark files and their keys.
 """
 
 import dataclasses
@@ -29,8 +28,13 @@ Kind = Literal["static", "contour", "full"]
 
 @dataclasses.dataclass(frozen=True)
 class LandmarkEmbedding:
-    """Where landmarks lie: `faces` (..., L) int64 and `barycentric` (..., L, 3) float64; `indices` (L,) their numbers
-    in the detector that the file was made for (MediaPipe's 478), or None."""
+    """Positions of landmarks on a mesh.
+
+    Attributes:
+        faces: (..., L) int64 face indices.
+        barycentric: (..., L, 3) float64 barycentric coordinates.
+        indices: (L,) indices among the landmarks of a detector (MediaPipe's 478), or None.
+    """
 
     faces: Int[np.ndarray, "*rows l"]
     barycentric: Float[np.ndarray, "*rows l 3"]
@@ -40,17 +44,24 @@ class LandmarkEmbedding:
 def make_embedding(
     faces: Any, barycentric: Any, where: str, axes: int, face_count: int | None = None
 ) -> LandmarkEmbedding:
-    """Checks an embedding of `axes` index axes; `where` names file and keys in errors.
+    """Validates the arrays of an embedding.
+
+    Args:
+        faces: (L,), or (R, L) for a contour.
+        barycentric: the same shape with a last axis of 3.
+        where: file and keys, for errors.
+        axes: 1 for landmarks, 2 for a contour.
+        face_count: number of faces of the mesh; not checked if None.
 
     Raises:
-        ValueError: shapes do not fit, a face is not among `face_count`, or a coordinate is not finite.
+        ValueError: shapes do not fit, a face index is out of range, or a coordinate is not finite.
     """
     index, weights = to_array(faces, where), to_array(barycentric, where)
     if index.ndim == axes + 1 and index.shape[0] == 1:  # DECA's full embedding has an axis of one frame
         index, weights = index[0], weights[0] if weights.ndim == axes + 2 else weights
     if index.ndim != axes or weights.shape != (*index.shape, 3):
-        wanted = "(L,) and (L, 3)" if axes == 1 else "(R, L) and (R, L, 3)"
-        raise ValueError(f"{where} have the shapes {index.shape} and {weights.shape}; expected {wanted}")
+        expected = "(L,) and (L, 3)" if axes == 1 else "(R, L) and (R, L, 3)"
+        raise ValueError(f"{where} have the shapes {index.shape} and {weights.shape}; expected {expected}")
     if index.dtype.kind not in "iuf" or weights.dtype.kind not in "iuf" or (index != np.floor(index)).any():
         raise ValueError(f"{where} have the dtypes {index.dtype} and {weights.dtype}; expected whole and real numbers")
     index, weights = index.astype(np.int64), weights.astype(np.float64)
@@ -63,15 +74,15 @@ def make_embedding(
 
 
 def read_embeddings(path: str | Path) -> dict[str, LandmarkEmbedding]:
-    """What a landmark file holds of "static", "contour" and "full" (see docs/files.md for the files).
+    """The "static", "contour" and "full" embeddings of a landmark file (docs/files.md lists the files).
 
     Raises:
         FileNotFoundError: no such file.
         UnsafePickleError: the file could run code.
-        ValueError: it holds no embedding, or one whose shapes do not fit; file and keys are named.
+        ValueError: it has no embedding, or one of the wrong shape; the message names file and keys.
     """
     raw = load_arrays(path)
-    found: dict[str, LandmarkEmbedding] = {}
+    embeddings: dict[str, LandmarkEmbedding] = {}
     for kind, names in _KEYS.items():
         for index_key, weight_key in names:
             present = [key for key in (index_key, weight_key) if key in raw]
@@ -84,32 +95,32 @@ def read_embeddings(path: str | Path) -> dict[str, LandmarkEmbedding]:
             rows = to_array(raw[index_key], where).ndim
             if index_key == "lmk_face_idx" and (kind == "static") != (rows == 1):
                 continue  # the static and the contour file have the same keys
-            found[kind] = make_embedding(raw[index_key], raw[weight_key], where, 2 if kind == "contour" else 1)
+            embeddings[kind] = make_embedding(raw[index_key], raw[weight_key], where, 2 if kind == "contour" else 1)
             break
-    if not found:
+    if not embeddings:
         keys = ", ".join(sorted({key for names in _KEYS.values() for pair in names for key in pair}))
         raise ValueError(f"{path} has none of {keys}; it has {', '.join(sorted(raw)) or 'nothing'}")
-    if "landmark_indices" in raw and "static" in found:
+    if "landmark_indices" in raw and "static" in embeddings:
         indices = to_array(raw["landmark_indices"], f"{path}: landmark_indices").astype(np.int64)
-        if indices.shape != found["static"].faces.shape:
+        if indices.shape != embeddings["static"].faces.shape:
             raise ValueError(
-                f"{path}: landmark_indices has shape {indices.shape}; expected {found['static'].faces.shape}"
+                f"{path}: landmark_indices has shape {indices.shape}; expected {embeddings['static'].faces.shape}"
             )
-        found["static"] = dataclasses.replace(found["static"], indices=indices)
-    return found
+        embeddings["static"] = dataclasses.replace(embeddings["static"], indices=indices)
+    return embeddings
 
 
 def _of_kind(path: str | Path, kind: Kind) -> LandmarkEmbedding:
-    found = read_embeddings(path)
-    if kind not in found:
-        raise ValueError(f"{path} has no {kind} landmarks; it has {', '.join(found)} ones")
-    return found[kind]
+    embeddings = read_embeddings(path)
+    if kind not in embeddings:
+        raise ValueError(f"{path} has no {kind} landmarks; it has {', '.join(embeddings)} ones")
+    return embeddings[kind]
 
 
 def points_on_faces(
     vertices: Tensor, triangles: Tensor, faces: Tensor, barycentric: Tensor, where: str
 ) -> Float[Tensor, "b l 3"]:
-    """Points (B, L, 3) at faces (L,) or (B, L) of the mesh."""
+    """Points (B, L, 3) at barycentric coordinates of faces (L,) or (B, L); `where` names the caller in errors."""
     check_floating(where, "vertices", vertices)
     check_integer(where, "triangles", triangles)
     check_shape(where, "vertices", vertices, "B V 3")
@@ -128,12 +139,12 @@ class Landmarks(nn.Module):
     """L landmarks, each on one triangle of the mesh.
 
     Args:
-        embedding: faces and barycentric coordinates; `from_file` reads one.
+        embedding: faces and barycentric coordinates; `from_file` reads them.
 
     Attributes:
         faces: (L,) int64 face indices.
         barycentric: (L, 3) barycentric coordinates.
-        indices: (L,) the landmarks' numbers in the detector (MediaPipe's), or None.
+        indices: (L,) indices among the landmarks of a detector (MediaPipe's 478), or None.
     """
 
     faces: Int[Tensor, " l"]
@@ -153,7 +164,9 @@ class Landmarks(nn.Module):
         `landmark_embedding.npy` (51 static, or all 68 with a fixed contour: "full").
 
         Raises:
-            FileNotFoundError, UnsafePickleError, ValueError: as `read_embeddings`; the file has no such landmarks.
+            FileNotFoundError: no such file.
+            UnsafePickleError: the file could run code.
+            ValueError: the file has no such landmarks, or their shapes do not fit.
         """
         return cls(_of_kind(path, kind))
 
@@ -174,9 +187,9 @@ class Landmarks(nn.Module):
 
 
 def head_yaw(rotation: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*batch"]:
-    """The angle by which a head is turned about the vertical axis, degrees in [-90, 90]; positive to the head's left.
+    """Yaw of a head about the vertical axis, degrees in [-90, 90]; positive to the head's left.
 
-    It is the middle one of the angles R = Rz Ry Rx, as FLAME's contour table was made with: asin(-R[2, 0]).
+    The middle angle of R = Rz Ry Rx, asin(-R[2, 0]), as in FLAME's contour table.
 
     Args:
         rotation: (..., 3, 3) of the head, y up and z toward the viewer.
@@ -188,13 +201,13 @@ def head_yaw(rotation: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*batch"]:
 
 
 class ContourLandmarks(nn.Module):
-    """C landmarks along the edge of the face as it is seen, looked up in a table by the head's yaw.
+    """C landmarks along the visible edge of the face, from a table indexed by the head's yaw.
 
-    The rows are those of FLAME's table of 79: row k is for a head turned k degrees to its own right (k from 0 to 39),
-    row 39 + k for one turned k degrees to its own left; angles beyond 39 take the last.
+    FLAME's table has 79 rows: row k for a head turned k degrees to its own right (k from 0 to 39), row 39 + k for one
+    turned k degrees to its own left. Larger angles use the last row of their side.
 
     Args:
-        embedding: the table; `from_file` reads one.
+        embedding: the table; `from_file` reads it.
 
     Attributes:
         faces: (R, C) int64 face indices; R is odd.
@@ -219,14 +232,16 @@ class ContourLandmarks(nn.Module):
         """Reads `flame_dynamic_embedding.npy`, or the contour of DECA's `landmark_embedding.npy` (79 rows of 17).
 
         Raises:
-            FileNotFoundError, UnsafePickleError, ValueError: as `read_embeddings`; the file has no contour.
+            FileNotFoundError: no such file.
+            UnsafePickleError: the file could run code.
+            ValueError: the file has no contour, or its shapes do not fit.
         """
         return cls(_of_kind(path, "contour"))
 
     def rows(self, rotation: Float[Tensor, "b 3 3"]) -> Int[Tensor, " b"]:
-        """(B,) the row of the table for each head; piecewise constant, so nothing flows back to `rotation`."""
+        """(B,) the row of the table for each head; piecewise constant, so `rotation` gets no gradient."""
         last = (len(self.faces) - 1) // 2
-        yaw = torch.nan_to_num(head_yaw(rotation.detach()))  # a rotation that is not finite takes the middle row
+        yaw = torch.nan_to_num(head_yaw(rotation.detach()))  # a non-finite rotation uses the frontal row
         right = (-yaw).clamp(-last, last).round().long()
         return torch.where(right >= 0, right, last - right)
 
@@ -242,7 +257,7 @@ class ContourLandmarks(nn.Module):
                 `FlameHead.skull_rotation`.
 
         Returns:
-            (B, C, 3) meters, linear in `vertices`; the rotation chooses triangles and gets no gradient.
+            (B, C, 3) meters, linear in `vertices`; the rotation selects triangles and gets no gradient.
 
         Raises:
             TypeError, ValueError: dtype or shape do not fit, or a landmark's face or vertex is not in the mesh.

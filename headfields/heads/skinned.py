@@ -1,4 +1,7 @@
-"""A head (or a body) of linear shape and expression, pose correctives and skinning: what FLAME and SMPL-X share."""
+"""Skinned parametric heads: linear shape and expression, pose correctives and linear blend skinning.
+
+The common base of FLAME and SMPL-X.
+"""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -23,8 +26,8 @@ from headfields.records import Camera, HeadState, Template
 __all__ = ["SkinnedHead"]
 
 
-def _ring(faces: Int[Tensor, "f 3"], vertices: Int[Tensor, " n"], count: int, rings: int) -> Bool[Tensor, " f"]:
-    """The faces within so many rings of the vertices."""
+def _faces_around(faces: Int[Tensor, "f 3"], vertices: Int[Tensor, " n"], count: int, rings: int) -> Bool[Tensor, " f"]:
+    """(F,) mask of the faces within `rings` rings of the vertices."""
     inside = torch.zeros(count, dtype=torch.bool, device=faces.device)
     inside[vertices] = True
     near = inside[faces].any(1)
@@ -35,19 +38,19 @@ def _ring(faces: Int[Tensor, "f 3"], vertices: Int[Tensor, " n"], count: int, ri
 
 
 class SkinnedHead(nn.Module):
-    """What FLAME and SMPL-X have in common. All arrays are buffers, so `.to` and `.double` move the model; nothing is
-    trainable.
+    """Base class of `FlameHead` and `SmplxHead`. All arrays are buffers, so `.to` and `.double` move the model; nothing
+    is trainable.
 
     Attributes:
         template_vertices (V, 3); faces (F, 3) int64; shape_basis (S, V, 3); expression_basis (E, V, 3); pose_basis
         (9 (J - 1), V, 3); joint_regressor (J, V); weights (V, J); parents.
-        skull_joint: the joint whose rotation is the head's, that of the neck in FLAME.
+        skull_joint: the joint that carries the skull; in FLAME the neck's.
         landmark_faces (L,), landmark_barycentric (L, 3): landmarks on the mesh, or None.
-        contour: the contour by yaw, or None.
-        uv (T, 2), uv_faces (F, 3): texture coordinates, v up, or None. T is not V: a vertex on a seam has several.
-        regions: named (F,) boolean face masks as the file has them.
+        contour: contour landmarks, which depend on the yaw, or None.
+        uv (T, 2), uv_faces (F, 3): texture coordinates, v up, or None. T is at least V: a vertex on a seam has several.
+        regions: named (F,) boolean face masks of the file.
         expression_names, shape_names: names of the first directions; () if the file has none.
-        neck_joint, jaw_joint, eye_joints: which joints carry the neck below the skull, the jaw, and left and right eye.
+        neck_joint, jaw_joint, eye_joints: the joints of the neck below the skull, the jaw, the left and the right eye.
     """
 
     template_vertices: Float[Tensor, "v 3"]
@@ -82,7 +85,7 @@ class SkinnedHead(nn.Module):
         expression_names: Sequence[str] = (),
         shape_names: Sequence[str] = (),
     ) -> None:
-        """Keeps the arrays as they are; see the class for their meaning."""
+        """Registers the arrays as buffers; see the class for their meaning."""
         super().__init__()
         self.register_buffer("template_vertices", template)
         self.register_buffer("faces", faces)
@@ -123,8 +126,7 @@ class SkinnedHead(nn.Module):
         if value.dim() != 2 or value.shape[1] > basis.shape[0]:
             raise ValueError(
                 f"{type(self).__name__}: {name} has shape {tuple(value.shape)}; expected (B, C) with C <= "
-                f"{basis.shape[0]}, the number of directions in the file (fewer are taken as the first ones, the rest "
-                "as 0)"
+                f"{basis.shape[0]}, the number of directions in the file (missing coefficients are 0)"
             )
         return value
 
@@ -138,20 +140,28 @@ class SkinnedHead(nn.Module):
         """Poses the head.
 
         Args:
-            shape: (B, S) or fewer columns (the rest are 0); (1, S) serves all frames. Zero if left out.
+            shape: (B, S), or fewer columns (the others are 0); (1, S) is broadcast over the frames. Zero if None.
             expression: (B, E), likewise.
-            pose: (B, J, 3) axis-angle of each joint relative to its parent, radians. Zero if left out. FLAME has
-                5: root, neck, jaw, left eye, right eye.
+            pose: (B, J, 3) axis-angle of each joint relative to its parent, radians. Zero if None. FLAME has 5 joints:
+                root, neck, jaw, left eye, right eye.
             translation: (B, 3) meters, added last.
 
         Returns:
-            HeadState of B frames: `vertices`, the `expression` (B, E) and `pose` used, and `joint_transforms`, rest to
-            posed with the translation in. B is 1 if every argument is left out.
+            HeadState of B frames: `vertices`, `expression` (B, E), `pose` (B, J, 3), and `joint_transforms` from rest
+            to posed, translation included. B is 1 if all arguments are None.
 
         Raises:
             TypeError, ValueError: an argument's dtype or shape does not fit; batch sizes differ and are not 1.
 
         Differentiability: any order in every argument.
+
+        >>> import torch, headfields as hf
+        >>> head = hf.synthetic.procedural_head()
+        >>> pose = torch.zeros(2, 5, 3)
+        >>> pose[1, 2, 0] = 0.3  # the second frame opens the jaw
+        >>> state = head(expression=head.expression(smile_left=1.0), pose=pose)
+        >>> state.vertices.shape == (2, *head.template_vertices.shape), state.joint_transforms.shape
+        (True, torch.Size([2, 5, 4, 4]))
         """
         shape = self._coefficients("shape", shape, self.shape_basis)
         expression = self._coefficients("expression", expression, self.expression_basis)
@@ -194,19 +204,22 @@ class SkinnedHead(nn.Module):
         return HeadState(vertices=vertices, expression=expression, pose=pose, joint_transforms=transforms)
 
     def full_pose(self, pose: Float[Tensor, "b j 3"]) -> Float[Tensor, "b j 3"]:
-        """The rotations that joints take at `pose`: the same, unless a model has a resting pose of its own."""
+        """Axis-angle of the joints at `pose`; subclasses add a mean pose."""
         return pose
 
     def skull_rotation(self, state: HeadState, camera: Camera | None = None) -> Float[Tensor, "b 3 3"]:
-        """How the head is turned: the rotation of `skull_joint` in the world, all its ancestors' included.
+        """Rotation of the head: that of `skull_joint` in the world, its ancestors included.
 
-        For FLAME that is the neck joint (1), which carries the skull, as FLAME's own code and DECA have it. smplx's
-        FLAME takes the root alone, so its contour does not follow `neck_pose`.
+        In FLAME this is the neck joint (1), which carries the skull, as in FLAME's own code and DECA. smplx's FLAME
+        uses the root alone, so its contour does not follow `neck_pose`.
 
         Args:
             state: of this head, with `joint_transforms`.
-            camera: B cameras or one: the rotation is then as the camera sees it (y up, z toward it), which is what a
-                contour depends on where tracking keeps the head's pose in the camera. Left out: as seen from +z.
+            camera: B cameras or one. The rotation is then relative to the camera (y up, z toward it), which the contour
+                needs where tracking keeps the head's pose in the camera. If None: as seen from +z.
+
+        Returns:
+            (B, 3, 3) rotations.
 
         Raises:
             ValueError: the state lacks `joint_transforms`.
@@ -224,44 +237,48 @@ class SkinnedHead(nn.Module):
 
         Args:
             vertices: (B, V, 3) posed vertices.
-            rotation: (B, 3, 3), needed if the head has a contour and not allowed else: `skull_rotation(state, camera)`.
+            rotation: (B, 3, 3) from `skull_rotation(state, camera)`; required if and only if the head has a contour.
 
         Returns:
-            (B, C + L, 3) contour first, as iBUG numbers them: 17 + 51 with FLAME's files. (smplx puts it last.)
+            (B, C + L, 3), contour first as in iBUG's order: 17 + 51 with FLAME's files. (smplx puts the contour last.)
 
         Raises:
-            ValueError: there are no landmarks; a rotation is missing, or is given without a contour.
+            ValueError: there are no landmarks; a rotation is missing, or is passed without a contour.
         """
         name = f"{type(self).__name__}.landmarks"
         if self.landmark_faces is None or self.landmark_barycentric is None:
             raise ValueError(f"{name}: the file has no lmk_face_idx and lmk_b_coords; pass landmarks to from_file")
-        found = points_on_faces(vertices, self.faces, self.landmark_faces, self.landmark_barycentric, name)
+        points = points_on_faces(vertices, self.faces, self.landmark_faces, self.landmark_barycentric, name)
         if self.contour is None:
             if rotation is not None:
                 raise ValueError(f"{name}: rotation is given, but the head has no contour; pass contour to from_file")
-            return found
+            return points
         if rotation is None:
             raise ValueError(
-                f"{name}: the head has a contour, which depends on where it turns; pass rotation="
+                f"{name}: the head has a contour, which depends on its rotation; pass rotation="
                 "head.skull_rotation(state, camera)"
             )
-        return torch.cat([self.contour(vertices, self.faces, rotation), found], 1)
+        return torch.cat([self.contour(vertices, self.faces, rotation), points], 1)
 
     @property
     def regions(self) -> dict[str, Bool[Tensor, " f"]]:
-        """Named (F,) face masks, as the file has them."""
+        """Named (F,) face masks of the file."""
         return {name: getattr(self, f"region_{name}") for name in self._region_names}
 
     def expression(self, **weights: float | Float[Tensor, " b"]) -> Float[Tensor, "b e"]:
-        """Coefficients from names: `head.expression(smile_left=1.0, blink_left=0.5)` is (1, E); (B,) tensors batch.
+        """Expression coefficients (B, E) by name; floats give B = 1, (B,) tensors a batch.
 
         Raises:
-            ValueError: a name that the file does not have; batch sizes differ and are not 1.
+            ValueError: the file lacks a name; batch sizes differ and are not 1.
+
+        >>> import headfields as hf
+        >>> hf.synthetic.procedural_head().expression(smile_left=1.0, blink_left=0.5).shape
+        torch.Size([1, 100])
         """
         return self._named("expression", self.expression_names, self.expression_count, weights)
 
     def shape(self, **weights: float | Float[Tensor, " b"]) -> Float[Tensor, "b s"]:
-        """Shape coefficients from names, as `expression` does: `head.shape(jaw_width=-1.0)`.
+        """Shape coefficients (B, S) by name: `head.shape(jaw_width=-1.0)`.
 
         Raises:
             ValueError: as `expression`.
@@ -290,34 +307,37 @@ class SkinnedHead(nn.Module):
         return torch.stack(out, -1)
 
     def derived_regions(self, loop: Int[Tensor, " l"] | None = None) -> dict[str, Bool[Tensor, " f"]]:
-        """The file's regions, and of "mouth", "eyes", "neck" and "face" those that it lacks, from names and weights.
+        """The file's regions, and "mouth", "eyes", "neck" and "face" where it lacks them, from names and weights.
 
         Our own rules. "mouth": the file's "lips", else three rings of faces around the inner-lip `loop`. "eyes": the
-        file's eyeballs and eye regions, else faces that an eye joint carries. "neck": faces that the neck's joint
-        carries (FLAME: the root). "face": what the skull, jaw or eyes carry in front of the skull's joint with a
-        normal toward +z.
+        file's eyeballs and eye regions, else faces that an eye joint carries. "neck": faces that the neck joint carries
+        (FLAME: the root). "face": faces that skull, jaw or eyes carry, in front of the skull joint, with a normal
+        toward +z.
+
+        Args:
+            loop: (L,) vertex indices of the inner-lip border, or None.
         """
-        found = self.regions
-        nothing = torch.zeros(len(self.faces), dtype=torch.bool, device=self.faces.device)
-        if "mouth" not in found:
-            lips = found.get("lips")
+        regions = self.regions
+        empty = torch.zeros(len(self.faces), dtype=torch.bool, device=self.faces.device)
+        if "mouth" not in regions:
+            lips = regions.get("lips")
             if lips is None:
-                lips = nothing if loop is None else _ring(self.faces, loop, len(self.template_vertices), 3)
-            found["mouth"] = lips
-        if "eyes" not in found:
-            parts = [found[key] for key in found if key.endswith("eyeball") or key.endswith("eye_region")]
+                lips = empty if loop is None else _faces_around(self.faces, loop, len(self.template_vertices), 3)
+            regions["mouth"] = lips
+        if "eyes" not in regions:
+            parts = [regions[key] for key in regions if key.endswith("eyeball") or key.endswith("eye_region")]
             carried = self.weights[:, list(self.eye_joints)].sum(1) > 0.5
-            found["eyes"] = torch.stack(parts).any(0) if parts else carried[self.faces].all(1)
-        if "neck" not in found:
-            found["neck"] = (self.weights[:, self.neck_joint] > 0.5)[self.faces].all(1)
-        if "face" not in found:
+            regions["eyes"] = torch.stack(parts).any(0) if parts else carried[self.faces].all(1)
+        if "neck" not in regions:
+            regions["neck"] = (self.weights[:, self.neck_joint] > 0.5)[self.faces].all(1)
+        if "face" not in regions:
             corners = self.template_vertices[self.faces]
             normal = face_crosses(self.template_vertices, self.faces)
             skull = (self.joint_regressor @ self.template_vertices)[self.skull_joint]
             below = [j for j in range(len(self.parents)) if j not in (self.neck_joint, *self._head_joints)]
             body = (self.weights[:, below].sum(1) > 0.5)[self.faces].any(1)
-            found["face"] = (corners[..., 2].mean(1) > skull[2]) & (normal[:, 2] > 0) & ~found["neck"] & ~body
-        return found
+            regions["face"] = (corners[..., 2].mean(1) > skull[2]) & (normal[:, 2] > 0) & ~regions["neck"] & ~body
+        return regions
 
     def template(
         self,
@@ -325,16 +345,16 @@ class SkinnedHead(nn.Module):
         jaw: float = math.radians(12.0),
         loop: Sequence[int] | Int[Tensor, " l"] | None = None,
     ) -> Template:
-        """The canonical mesh that an avatar is built on: no expression, jaw open, mouth cavity closed.
+        """The canonical mesh of an avatar: neutral expression, jaw open, mouth closed by faces between the lips.
 
         Args:
-            shape: (1, S) the head's shape; zero if left out.
-            jaw: rotation of the jaw about x, radians; 12 degrees as INSTA's tracker has it, so that the lips part.
-            loop: the inner-lip border; found by `mouth_loop` from the jaw's weights if left out.
+            shape: (1, S) the head's shape; zero if None.
+            jaw: rotation of the jaw about x, radians; 12 degrees as in INSTA's tracker part the lips.
+            loop: the inner-lip border; if None, `mouth_loop` finds it from the jaw's weights.
 
         Returns:
             Template with the regions of `derived_regions` (the closing faces are in "mouth" and "face") and
-            `face_count`, the number of the head's own faces. A head whose mouth is closed already gets no faces.
+            `face_count`, the number of the head's own faces. A head with a closed mouth gets no further faces.
         """
         pose = self.template_vertices.new_zeros((1, len(self.parents), 3))
         pose[0, self.jaw_joint, 0] = jaw

@@ -1,6 +1,6 @@
-"""SMPL-X (Pavlakos et al. 2019, "Expressive Body Capture"), and the models of the smplx package as heads of this one.
+"""SMPL-X (Pavlakos et al. 2019, "Expressive Body Capture"), and conversion of models of the smplx package.
 
-smplx's license is non-commercial, so nothing here imports it: a model that the user has made is read by its buffers.
+smplx's license is non-commercial, so nothing here imports it: the buffers of the user's model are copied.
 """
 
 from collections.abc import Mapping
@@ -32,7 +32,7 @@ KEYS = {
     "kintree_table": "2 55",
     "weights": "V 55",
 }
-PARTS = {  # where the package's arguments are among the 55 joints
+PARTS = {  # joints of smplx's pose arguments
     "global_orient": slice(0, 1),
     "body_pose": slice(1, 22),
     "jaw_pose": slice(22, 23),
@@ -46,11 +46,11 @@ PARTS = {  # where the package's arguments are among the 55 joints
 class SmplxHead(SkinnedHead):
     """A body in SMPL-X's format: 55 joints, of which the skull is 15, jaw 22, left eye 23 and right eye 24.
 
-    It has the attributes of `SkinnedHead`, and two of its own.
+    It has the attributes of `SkinnedHead` and two more.
 
     Attributes:
-        mean_pose: (55, 3) added to every pose: the relaxed hands that smplx's SMPLX adds (unless it was made with
-            `flat_hand_mean=True`) and its SMPLXLayer does not. Zero where there are none.
+        mean_pose: (55, 3) added to every pose: the relaxed hands that smplx's SMPLX adds (unless built with
+            `flat_hand_mean=True`) and SMPLXLayer does not. Zero if the file has none.
         hand_components: (2, C, 45) principal components of the left and the right hand's pose, or None.
     """
 
@@ -65,7 +65,7 @@ class SmplxHead(SkinnedHead):
         hand_components: Float[Tensor, "2 c 45"] | None = None,
         **kwargs: Any,
     ) -> None:
-        """As `SkinnedHead`, with `mean_pose` (zero if left out) and `hand_components`."""
+        """As `SkinnedHead`, with `mean_pose` (zero if None) and `hand_components`."""
         super().__init__(*args, **kwargs)
         self.register_buffer("mean_pose", self.template_vertices.new_zeros(55, 3) if mean_pose is None else mean_pose)
         self.register_buffer("hand_components", hand_components)
@@ -77,13 +77,14 @@ class SmplxHead(SkinnedHead):
         """Reads `SMPLX_*.npz` (or .pkl) without running code from it.
 
         Args:
-            path: the file. Needed: v_template (V, 3), f (F, 3), shapedirs (V, 3, C), posedirs (V, 3, 486), J_regressor
-                (55, V), kintree_table (2, 55), weights (V, 55). Read where present: hands_meanl, hands_meanr (45,),
-                hands_componentsl, hands_componentsr (C, 45), lmk_faces_idx, lmk_bary_coords, and the same with dynamic_
-                before them. Our own keys, which smplx leaves alone: uv (T, 2), uv_faces (F, 3), region_<name>,
+            path: the file. Required: v_template (V, 3), f (F, 3), shapedirs (V, 3, C), posedirs (V, 3, 486),
+                J_regressor (55, V), kintree_table (2, 55), weights (V, 55). Optional: hands_meanl, hands_meanr (45,),
+                hands_componentsl, hands_componentsr (C, 45), lmk_faces_idx, lmk_bary_coords, and the latter two with
+                the prefix dynamic_. Our own keys, which smplx ignores: uv (T, 2), uv_faces (F, 3), region_<name>,
                 expression_names, shape_names, expression_count.
-            expression_count: as `FlameHead.from_file`. Files of 20 components are 10 shape + 10 expression: pass 10.
-            relaxed_hands: whether hands rest as the file's means have them, or flat.
+            expression_count: as in `FlameHead.from_file`. Files of 20 components have 10 shape and 10 expression: pass
+                10.
+            relaxed_hands: True for the file's mean hand pose, False for flat hands.
 
         Raises:
             FileNotFoundError, UnsafePickleError, ValueError: as `FlameHead.from_file`.
@@ -157,18 +158,24 @@ class SmplxHead(SkinnedHead):
         )
 
     def full_pose(self, pose: Float[Tensor, "b j 3"]) -> Float[Tensor, "b j 3"]:
-        """The pose with the resting hands added."""
+        """The pose plus `mean_pose`."""
         return pose + self.mean_pose
 
     def pose(self, **parts: Float[Tensor, "_ _"]) -> Float[Tensor, "b 55 3"]:
-        """A pose (B, 55, 3) from parts under smplx's names, axis-angle in radians; what is left out is zero.
+        """A pose (B, 55, 3) from smplx's pose arguments, axis-angle in radians; missing parts are zero.
 
         Args:
             parts: global_orient, jaw_pose, leye_pose, reye_pose (B, 3), body_pose (B, 63), left_hand_pose and
-                right_hand_pose (B, 45): angles; `hand_pose` makes them from principal components.
+                right_hand_pose (B, 45); `hand_pose` gives the latter from principal components.
 
         Raises:
-            ValueError: an unknown part, or one of another shape; batch sizes differ and are not 1.
+            ValueError: a part is unknown or has the wrong shape; batch sizes differ and are not 1.
+
+        >>> import torch, headfields as hf
+        >>> body = hf.synthetic.procedural_body()
+        >>> pose = body.pose(jaw_pose=torch.tensor([[0.2, 0.0, 0.0]]))
+        >>> pose.shape, round(pose[0, 22, 0].item(), 3)
+        (torch.Size([1, 55, 3]), 0.2)
         """
         unknown = sorted(set(parts) - set(PARTS))
         if unknown:
@@ -191,35 +198,35 @@ class SmplxHead(SkinnedHead):
         return torch.cat(pieces, 1)
 
     def hand_pose(self, side: Literal["left", "right"], coefficients: Float[Tensor, "b c"]) -> Float[Tensor, "b 45"]:
-        """A hand's angles from coefficients of its first principal components, to be given to `pose`.
+        """Axis-angle (B, 45) of a hand from coefficients (B, C) of its first principal components, for `pose`.
 
         Raises:
-            ValueError: the file has no components, or there are fewer of them than coefficients.
+            ValueError: the file has no components, or fewer than C.
         """
         if self.hand_components is None:
             raise ValueError("SmplxHead.hand_pose: the file has no hands_componentsl and hands_componentsr")
         check_floating("SmplxHead.hand_pose", "coefficients", coefficients)
-        given = self.hand_components[0 if side == "left" else 1]
-        if coefficients.dim() != 2 or coefficients.shape[1] > len(given):
+        components = self.hand_components[0 if side == "left" else 1]
+        if coefficients.dim() != 2 or coefficients.shape[1] > len(components):
             raise ValueError(
                 f"SmplxHead.hand_pose: coefficients has shape {tuple(coefficients.shape)}; expected (B, C) with C <= "
-                f"{len(given)}"
+                f"{len(components)}"
             )
-        return coefficients @ given[: coefficients.shape[1]].to(coefficients)
+        return coefficients @ components[: coefficients.shape[1]].to(coefficients)
 
 
 def from_smplx(model: Any) -> FlameHead | SmplxHead:
-    """The same head as an smplx model: `smplx.FLAME`, `FLAMELayer`, `SMPLX` or `SMPLXLayer`, of any version.
+    """Converts a model of the smplx package: `smplx.FLAME`, `FLAMELayer`, `SMPLX` or `SMPLXLayer`, of any version.
 
-    The result has the model's arrays (copies), dtype and device, its landmarks and contour, and gives its vertices.
-    It has as many shape and expression directions as the model was made with (10 and 10 unless `num_betas` and
-    `num_expression_coeffs` say else), and those that the model took for expression: of a file with fewer than 400
-    components smplx takes [10:20], which is not undone here. The model's own parameters (`model.betas`,
-    `model.jaw_pose` and so on) are not part of a head; pass them when you pose it. smplx takes axis-angle one joint an
-    argument, the layers take matrices; a head takes (B, J, 3) axis-angle, see `SmplxHead.pose` for the order.
+    The head has copies of the model's arrays, its dtype and device, its landmarks and contour, and gives the same
+    vertices. It has the model's numbers of shape and expression directions (10 and 10 unless `num_betas` and
+    `num_expression_coeffs` differ) and the model's choice of expression: of a file with fewer than 400 components smplx
+    uses [10:20], which is not undone here. The model's parameters (`model.betas`, `model.jaw_pose`, ...) are not
+    copied; pass them to the head. A head takes axis-angle (B, J, 3), in the order of `SmplxHead.pose`; smplx takes
+    axis-angle with one argument a joint, and its layers take matrices.
 
     Raises:
-        TypeError: `model` lacks a buffer that FLAME and SMPL-X have (named), or has another number of joints.
+        TypeError: `model` lacks a buffer of FLAME and SMPL-X (named), or has another number of joints.
     """
     names = (
         "v_template",
@@ -251,7 +258,7 @@ def from_smplx(model: Any) -> FlameHead | SmplxHead:
             return None
         return make_embedding(index, weights, f"from_smplx: {kind}.{prefix}lmk_*", 2 if prefix else 1)
 
-    static, moving = landmarks(""), landmarks("dynamic_")
+    static, contour = landmarks(""), landmarks("dynamic_")
     if joints == 5:
         arrays = FlameArrays(
             template=_double(template),
@@ -263,7 +270,7 @@ def from_smplx(model: Any) -> FlameHead | SmplxHead:
             weights=_double(buffers["lbs_weights"]),
             parents=parents,
             landmarks=static,
-            contour=moving,
+            contour=contour,
         )
         return FlameHead(arrays, template.dtype).to(template.device)
     # A layer has the mean pose as a buffer too, but its forward takes matrices and adds nothing.
@@ -279,7 +286,7 @@ def from_smplx(model: Any) -> FlameHead | SmplxHead:
         weights=buffers["lbs_weights"],
         parents=parents,
         landmarks=None if static is None else Landmarks(static),
-        contour=None if moving is None else ContourLandmarks(moving),
+        contour=None if contour is None else ContourLandmarks(contour),
         mean_pose=None if layer or not isinstance(mean, Tensor) else mean.detach().clone().reshape(55, 3),
     )
     return head.to(template)

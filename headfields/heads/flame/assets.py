@@ -1,4 +1,4 @@
-"""What comes with FLAME in files of its own: vertex masks, landmark embeddings, texture coordinates."""
+"""FLAME's companion files: vertex masks, landmark embeddings and texture coordinates."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -14,13 +14,13 @@ from headfields.mesh.obj import ObjReader
 
 __all__ = ["FlameAssets", "read_masks", "read_template_uv"]
 
-EMBEDDINGS = {"landmarks": "", "contour": "contour_", "mediapipe": "mediapipe_"}  # and the prefix of their keys
+EMBEDDINGS = {"landmarks": "", "contour": "contour_", "mediapipe": "mediapipe_"}  # name: prefix of its keys
 FACE_KEY, WEIGHT_KEY, INDEX_KEY = "lmk_face_idx", "lmk_b_coords", "mediapipe_indices"
 
 
 @dataclasses.dataclass(frozen=True)
 class FlameAssets:
-    """Files beside the model; see `FlameHead.from_file` and docs/files.md.
+    """Paths of FLAME's companion files; see `FlameHead.from_file` and docs/files.md.
 
     Attributes:
         masks: `FLAME_masks.pkl`, or vertex ids by name.
@@ -42,8 +42,8 @@ def read_masks(path: str | Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: no such file.
-        UnsafePickleError: the pickle names anything but arrays.
-        ValueError: the file is no dictionary of vertex ids (the name is in the message).
+        UnsafePickleError: the pickle refers to anything but arrays.
+        ValueError: an entry (named) does not hold vertex ids or a mask.
     """
     masks = {}
     for name, value in load_arrays(path).items():
@@ -54,7 +54,7 @@ def read_masks(path: str | Path) -> dict[str, Any]:
 
 
 def face_mask(where: str, value: Any, faces: np.ndarray, count: int) -> np.ndarray:
-    """(F,) from a mask of faces or vertices, or from the vertex ids of a region: a face is in it with all corners."""
+    """(F,) face mask from a mask of faces or vertices, or from vertex ids; a face is in it if all its corners are."""
     array = to_array(value, where)
     if array.dtype == bool:
         if array.shape == (len(faces),):
@@ -75,8 +75,8 @@ def face_mask(where: str, value: Any, faces: np.ndarray, count: int) -> np.ndarr
 def regions_of(
     raw: Mapping[str, Any], path: str, masks: str | Path | Mapping[str, Any] | None, faces: np.ndarray, count: int
 ) -> dict[str, np.ndarray]:
-    """(F,) masks by name, from the model's `region_` keys and from `masks`, which wins."""
-    found = {
+    """(F,) masks by name, from the model's `region_` keys and from `masks`, which takes precedence."""
+    regions = {
         key.removeprefix("region_"): face_mask(f"{path}: {key}", raw[key], faces, count)
         for key in raw
         if key.startswith("region_")
@@ -84,58 +84,60 @@ def regions_of(
     named = read_masks(masks) if isinstance(masks, str | Path) else masks or {}
     for name, ids in named.items():
         where = f"{masks}: {name}" if isinstance(masks, str | Path) else f"masks[{name!r}]"
-        found[name] = face_mask(where, ids, faces, count)
-    for name in found:
+        regions[name] = face_mask(where, ids, faces, count)
+    for name in regions:
         if not name.isidentifier():
             raise ValueError(f"{path}: a region is called {name!r}; names are letters, digits and underscores")
-    return found
+    return regions
 
 
 def embeddings_of(
     raw: Mapping[str, Any], path: str, assets: FlameAssets, face_count: int
 ) -> dict[str, LandmarkEmbedding]:
-    """Landmarks, contour and mediapipe: the model's own, or those of the given files, which win."""
-    found = {}
+    """The embeddings "landmarks", "contour" and "mediapipe" of the model, or of `assets`, which take precedence."""
+    embeddings: dict[str, LandmarkEmbedding] = {}
     for name, prefix in EMBEDDINGS.items():
         keys = (prefix + FACE_KEY, prefix + WEIGHT_KEY)
         if any(key in raw for key in keys):
             where = f"{path}: {keys[0]} and {keys[1]}"
             index, weights = (raw.get(key, ()) for key in keys)
-            found[name] = make_embedding(index, weights, where, 2 if name == "contour" else 1, face_count)
-    if INDEX_KEY in raw and "mediapipe" in found:
+            embeddings[name] = make_embedding(index, weights, where, 2 if name == "contour" else 1, face_count)
+    if INDEX_KEY in raw and "mediapipe" in embeddings:
         indices = to_array(raw[INDEX_KEY], f"{path}: {INDEX_KEY}").astype(np.int64)
-        if indices.shape != found["mediapipe"].faces.shape:
-            raise ValueError(f"{path}: {INDEX_KEY} has shape {indices.shape}, not {found['mediapipe'].faces.shape}")
-        found["mediapipe"] = dataclasses.replace(found["mediapipe"], indices=indices)
+        if indices.shape != embeddings["mediapipe"].faces.shape:
+            raise ValueError(
+                f"{path}: {INDEX_KEY} has shape {indices.shape}, not {embeddings['mediapipe'].faces.shape}"
+            )
+        embeddings["mediapipe"] = dataclasses.replace(embeddings["mediapipe"], indices=indices)
     if assets.landmarks is not None:
-        given = _read(assets.landmarks, "static", face_count)
-        found["landmarks"] = given["static"]
-        if "contour" in given:
-            found["contour"] = given["contour"]
+        static = _read_checked(assets.landmarks, "static", face_count)
+        embeddings["landmarks"] = static["static"]
+        if "contour" in static:
+            embeddings["contour"] = static["contour"]
     if assets.contour is not None:
-        found["contour"] = _read(assets.contour, "contour", face_count)["contour"]
+        embeddings["contour"] = _read_checked(assets.contour, "contour", face_count)["contour"]
     if assets.mediapipe is not None:
-        found["mediapipe"] = _read(assets.mediapipe, "static", face_count)["static"]
-    return found
+        embeddings["mediapipe"] = _read_checked(assets.mediapipe, "static", face_count)["static"]
+    return embeddings
 
 
-def _read(path: str | Path, kind: str, face_count: int) -> dict[str, LandmarkEmbedding]:
-    given = read_embeddings(path)
-    if kind not in given:
-        raise ValueError(f"{path} has no {kind} landmarks; it has {', '.join(given)} ones")
-    for name, embedding in given.items():
+def _read_checked(path: str | Path, kind: str, face_count: int) -> dict[str, LandmarkEmbedding]:
+    embeddings = read_embeddings(path)
+    if kind not in embeddings:
+        raise ValueError(f"{path} has no {kind} landmarks; it has {', '.join(embeddings)} ones")
+    for name, embedding in embeddings.items():
         if embedding.faces.size and embedding.faces.max() >= face_count:
             raise ValueError(
                 f"{path}: its {name} landmarks lie on faces up to {embedding.faces.max()}, but the model has "
                 f"{face_count}; the file was made for another mesh"
             )
-    return given
+    return embeddings
 
 
 def uv_of(
     raw: Mapping[str, Any], path: str, uv: str | Path | None, faces: np.ndarray, count: int
 ) -> tuple[np.ndarray, np.ndarray] | None:
-    """Texture coordinates (T, 2) and faces (F, 3) into them: those of the template OBJ, or the model's own, or none."""
+    """Texture coordinates (T, 2) and their faces (F, 3), from the template OBJ `uv` or else from the model; or None."""
     if uv is not None:
         return read_template_uv(uv, faces, count)
     if "uv" not in raw and "uv_faces" not in raw:
@@ -156,11 +158,11 @@ def uv_of(
 
 
 def read_template_uv(path: str | Path, faces: np.ndarray, vertex_count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Texture coordinates from a template OBJ, whose `vt` outnumber its `v`, for the faces of the model.
+    """Texture coordinates of a template OBJ (more `vt` than `v`), in the order of the model's faces.
 
     Args:
         path: `head_template_mesh.obj` or DECA's `head_template.obj`.
-        faces: (F, 3) the model's faces. The OBJ may have them in another order and start each at another corner.
+        faces: (F, 3) the model's faces. The OBJ may order them differently and start each at another corner.
         vertex_count: the model's number of vertices.
 
     Returns:
@@ -168,7 +170,7 @@ def read_template_uv(path: str | Path, faces: np.ndarray, vertex_count: int) -> 
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: it has no texture coordinates on some face, or is another mesh than the model.
+        ValueError: a face has no texture coordinates, or the OBJ is of another mesh.
     """
     path = Path(path)
     if not path.is_file():

@@ -1,4 +1,4 @@
-"""FLAME's published pickle, and the files beside it, made into one plain npz."""
+"""Conversion of FLAME's published pickle and companion files to one plain npz."""
 
 import dataclasses
 import os
@@ -19,15 +19,16 @@ __all__ = ["FlameConversion", "convert_flame"]
 
 @dataclasses.dataclass(frozen=True)
 class FlameConversion:
-    """What `convert_flame` found and wrote.
+    """Summary of `convert_flame`.
 
     Attributes:
         path: the file written.
         vertices, faces, joints: counts.
-        shape, expression: how many components of each the source has; the file has 300 and at least 100, zeros after.
-        chumpy, sparse: which of the source's keys were chumpy objects and sparse matrices.
-        ignored: the source's other keys.
-        regions, landmarks, contour, mediapipe, uv: what came along: names, and counts (0 for none).
+        shape, expression: numbers of components in the source; the file pads them with zeros to 300 and at least 100.
+        chumpy, sparse: keys of the source that were chumpy objects and sparse matrices.
+        ignored: keys of the source that were not converted.
+        regions: names of the regions written.
+        landmarks, contour, mediapipe, uv: counts written (0 for none).
     """
 
     path: Path
@@ -55,19 +56,19 @@ def convert_flame(
 ) -> FlameConversion:
     """Writes a FLAME model as an npz of plain dense arrays, which this library and smplx read without chumpy.
 
-    The file has 300 shape components and 100 or more of expression, zeros where the source has fewer: of a file with
-    fewer than 400 components smplx takes [10:20] for expression. Numbers keep their precision. The file is complete or
-    not there.
+    The file has 300 shape components and at least 100 of expression, padded with zeros, because smplx takes [10:20] for
+    expression in a file with fewer than 400 components. Precision is kept. The file is written atomically.
 
     Args:
         path: the model, as published or any other that `FlameHead.from_file` reads.
         out: the npz to write.
-        expression_count, assets: as `FlameHead.from_file` has them; the masks, landmarks and so on go into the file.
+        expression_count: as in `FlameHead.from_file`.
+        assets: companion files; masks, landmarks and texture coordinates go into the npz.
         overwrite: whether `out` may exist.
 
     Raises:
-        FileNotFoundError, UnsafePickleError, ValueError: as `FlameHead.from_file`; `out` does not end in .npz, is
-            `path` itself, or the source has more than 300 shape components.
+        FileNotFoundError, UnsafePickleError, ValueError: as `FlameHead.from_file`; `out` does not end in .npz or is
+            `path` itself; the source has more than 300 shape components.
         FileExistsError: `out` exists and `overwrite` is False.
     """
     path, out = Path(path), Path(out)
@@ -84,7 +85,7 @@ def convert_flame(
     shape, expression = arrays.shape_basis.shape[2], arrays.expression_basis.shape[2]
     if shape > SHAPE_COUNT:
         raise ValueError(
-            f"convert_flame: {path} has {shape} shape components; smplx, and every other reader, takes those after the "
+            f"convert_flame: {path} has {shape} shape components; smplx and other readers take those after the "
             f"{SHAPE_COUNT}th for expression"
         )
     _write(out, _entries(raw, arrays))

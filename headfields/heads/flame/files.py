@@ -1,4 +1,4 @@
-"""Reads a model in FLAME's file format: seven arrays, in an npz or a pickle, and what else the file may carry."""
+"""Reader of FLAME's file format: seven arrays in an npz or a pickle, with optional landmarks, regions and UVs."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -31,7 +31,7 @@ KEYS = {
 
 @dataclasses.dataclass(frozen=True)
 class FlameArrays:
-    """The arrays of one FLAME-format file, checked against one another; lengths in meters.
+    """The validated arrays of a FLAME-format file; lengths in meters.
 
     Attributes:
         template (V, 3), faces (F, 3), shape_basis (V, 3, S), expression_basis (V, 3, E), pose_basis (V, 3, 36),
@@ -39,7 +39,7 @@ class FlameArrays:
         expression_names, shape_names: names of the first directions; () if the file has none.
         uv (T, 2), uv_faces (F, 3): texture coordinates, v up, or None.
         regions: named (F,) boolean face masks.
-        landmarks, contour, mediapipe: where landmarks lie on the mesh, or None.
+        landmarks, contour, mediapipe: landmark embeddings, or None.
     """
 
     template: Float[np.ndarray, "v 3"]
@@ -63,10 +63,17 @@ class FlameArrays:
 def split_components(
     op: str, path: str, raw: Mapping[str, Any], components: int, asked: int | None, names: tuple[str, ...] = ()
 ) -> tuple[slice, slice]:
-    """Which of the components are shape and which are expression; never guessed.
+    """The slices of the shape and of the expression components; see `FlameHead.from_file`.
+
+    Args:
+        op, path: for errors.
+        raw: the entries of the file.
+        components: number of components in the file.
+        asked: number of expression components, or None to derive it from the file.
+        names: the file's expression_names.
 
     Raises:
-        ValueError: nobody says, or what is said does not fit the number of components.
+        ValueError: the number of expression components is unknown, or exceeds the number of components.
     """
     full = components >= SHAPE_COUNT + EXPRESSION_COUNT
     if asked is not None:
@@ -87,8 +94,8 @@ def split_components(
     else:
         raise ValueError(
             f"{op}: {path}: shapedirs has {components} components, fewer than the 400 of the full model (300 shape, "
-            "100 expression), so which of them are expression is not known; pass expression_count (the last so many "
-            "components; 0 if all are shape). smplx would take [10:20] without a word"
+            "100 expression), so which of them are expression is not known; pass expression_count (they are the last "
+            "components; 0 if all are shape). smplx would take [10:20] without a warning"
         )
     if not 0 <= count <= components:
         raise ValueError(f"{op}: {path}: {source} is {count}, but shapedirs has {components} components")
@@ -98,36 +105,41 @@ def split_components(
 def load_flame_arrays(
     path: str | Path, expression_count: int | None = None, assets: FlameAssets = NOTHING
 ) -> FlameArrays:
-    """Reads and checks a FLAME-format file; see `FlameHead.from_file` for arguments and errors."""
+    """Reads and validates a FLAME-format file; see `FlameHead.from_file` for arguments and errors."""
     return flame_arrays(load_arrays(path), str(path), expression_count, assets)
 
 
 def check_model(op: str, raw: Mapping[str, Any], path: str, keys: Mapping[str, str]) -> dict[str, np.ndarray]:
-    """The dense arrays of `keys` (axes by name or size) with "parents" (J,), after every check that one can make.
+    """The dense, validated arrays of a model file, with the additional entry "parents" (J,).
+
+    Args:
+        op, path: for errors.
+        raw: the entries of the file.
+        keys: the required keys and their axes, such as "V 3"; a named axis has the same size in all arrays.
 
     Raises:
-        ValueError: a key is missing or is no array of finite numbers, shapes do not fit, a face has a vertex that is
-            not there, or a joint comes before its parent; `path` and the key are in the message.
+        ValueError: a key is missing, is not numeric or not finite, or has the wrong shape; a vertex index is out of
+            range; a joint comes before its parent. The message names `path` and key.
     """
     missing = [key for key in keys if key not in raw]
     if missing:
         raise ValueError(
-            f"{op}: {path} lacks {', '.join(missing)}; such a file has {', '.join(keys)} "
-            f"(this one has {', '.join(sorted(raw)) or 'nothing'})"
+            f"{op}: {path} lacks {', '.join(missing)}; required are {', '.join(keys)} "
+            f"(the file has {', '.join(sorted(raw)) or 'nothing'})"
         )
     arrays = {key: to_array(raw[key], f"{path}: {key}") for key in keys}
     sizes: dict[str, tuple[int, str]] = {}
     for key, pattern in keys.items():
         axes, shape = pattern.split(), arrays[key].shape
-        wanted = f"({', '.join(axes)})"
+        expected = f"({', '.join(axes)})"
         if len(shape) != len(axes):
-            raise ValueError(f"{op}: {path}: {key} has shape {shape}; expected {wanted}")
+            raise ValueError(f"{op}: {path}: {key} has shape {shape}; expected {expected}")
         for axis, size in zip(axes, shape, strict=True):
             if axis.isdigit() and size != int(axis):
-                raise ValueError(f"{op}: {path}: {key} has shape {shape}; expected {wanted}")
+                raise ValueError(f"{op}: {path}: {key} has shape {shape}; expected {expected}")
             if not axis.isdigit() and sizes.setdefault(axis, (size, key))[0] != size:
                 raise ValueError(
-                    f"{op}: {path}: {key} has shape {shape}; expected {wanted} with {axis} = "
+                    f"{op}: {path}: {key} has shape {shape}; expected {expected} with {axis} = "
                     f"{sizes[axis][0]} as in {sizes[axis][1]}"
                 )
         if arrays[key].dtype.kind not in "fiu":
@@ -155,7 +167,7 @@ def check_model(op: str, raw: Mapping[str, Any], path: str, keys: Mapping[str, s
 def flame_arrays(
     raw: Mapping[str, Any], path: str, expression_count: int | None = None, assets: FlameAssets = NOTHING
 ) -> FlameArrays:
-    """Checks the arrays of a FLAME-format file; `path` says in errors where they came from."""
+    """Validates the arrays of a FLAME-format file; `path` names their source in errors."""
     op = "FlameHead.from_file"
     arrays = check_model(op, raw, path, KEYS)
     faces, vertex_count = arrays["f"], len(arrays["v_template"])

@@ -26,22 +26,22 @@ class FlameHead(SkinnedHead):
         template_vertices (V, 3); faces (F, 3) int64; shape_basis (S, V, 3); expression_basis (E, V, 3); pose_basis
         (36, V, 3); joint_regressor (5, V); weights (V, 5); parents.
         expression_names, shape_names: names of the first directions.
-        regions: named (F,) boolean face masks as the file has them.
-        uv (T, 2), uv_faces (F, 3): texture coordinates, v up, or None. T is not V: a vertex on a seam has several.
-        landmark_faces (L,), landmark_barycentric (L, 3): landmarks on the mesh (68 in iBUG's order where there are 68;
-            the last 51 of them in FLAME's files), or None.
+        regions: named (F,) boolean face masks of the file.
+        uv (T, 2), uv_faces (F, 3): texture coordinates, v up, or None. T is at least V: a vertex on a seam has several.
+        landmark_faces (L,), landmark_barycentric (L, 3): landmarks on the mesh (68 in iBUG's order; FLAME's files have
+            the last 51), or None.
         contour: `ContourLandmarks`, the other 17, which depend on the yaw, or None.
-        mediapipe: `Landmarks` of MediaPipe's face mesh (105 of 478; `mediapipe.indices` says which), or None.
+        mediapipe: `Landmarks` of MediaPipe's face mesh (105 of 478, listed in `mediapipe.indices`), or None.
     """
 
     mediapipe: Landmarks | None
 
     def __init__(self, arrays: FlameArrays, dtype: torch.dtype = torch.float32) -> None:
-        """Keeps the arrays, those of floating point as `dtype`."""
+        """Registers the arrays as buffers, floating-point ones as `dtype`."""
 
         def tensor(array: np.ndarray) -> Tensor:
-            made = torch.from_numpy(np.array(array, order="C"))
-            return made.to(dtype) if made.is_floating_point() else made
+            copy = torch.from_numpy(np.array(array, order="C"))
+            return copy.to(dtype) if copy.is_floating_point() else copy
 
         super().__init__(
             template=tensor(arrays.template),
@@ -75,21 +75,20 @@ class FlameHead(SkinnedHead):
     ) -> "FlameHead":
         """Reads FLAME 2017 to 2023, as published (a pickle) or from an npz, without running code from it.
 
-        docs/files.md says where the files come from and what is treacherous about them.
+        docs/files.md lists the files, their sources and their pitfalls.
 
         Args:
-            path: the model. Needed: v_template (V, 3), f (F, 3), shapedirs (V, 3, C), posedirs (V, 3, 36), J_regressor
-                (5, V) dense or sparse, kintree_table (2, 5), weights (V, 5); chumpy arrays are read without chumpy.
-                Read where present: what `headfields convert-flame` writes, i.e. uv (T, 2) and uv_faces (F, 3);
-                region_<name>, vertex ids or a mask of faces; lmk_face_idx (L,) and lmk_b_coords (L, 3), and these with
-                contour_ and mediapipe_ before their names; expression_names; expression_count.
-            expression_count: how many components are expression. In a file of 400 or more components these are the
-                first so many after the 300th, as FLAME numbers them; else the last so many. Left out: what the file
-                says; else all after the 300th of 400 or more; else as many as the file has names for; else an error,
-                for then nobody knows.
-            masks: `FLAME_masks.pkl`, or vertex ids by region; joins the file's own regions.
-            landmarks: `flame_static_embedding.pkl` (51), or DECA's `landmark_embedding.npy`, whose contour is then
-                taken too; takes the place of the file's own.
+            path: the model. Required: v_template (V, 3), f (F, 3), shapedirs (V, 3, C), posedirs (V, 3, 36),
+                J_regressor (5, V) dense or sparse, kintree_table (2, 5), weights (V, 5). Chumpy is not needed.
+                Optional, as `headfields convert-flame` writes them: uv (T, 2) and uv_faces (F, 3); region_<name>,
+                vertex ids or a face mask; lmk_face_idx (L,) and lmk_b_coords (L, 3), also with the prefixes contour_
+                and mediapipe_; expression_names; expression_count.
+            expression_count: number of expression components. In a file of 400 or more components they follow the
+                300th, as in FLAME; else they are the last ones. If None: the file's expression_count; else all after
+                the 300th of 400 or more; else the number of the file's names; else an error, because it is unknown.
+            masks: `FLAME_masks.pkl`, or vertex ids by region; added to the file's own regions.
+            landmarks: `flame_static_embedding.pkl` (51), or DECA's `landmark_embedding.npy`, which has the contour too;
+                replaces the file's own.
             contour: `flame_dynamic_embedding.npy` (79 rows of 17).
             mediapipe: `mediapipe_landmark_embedding.npz` (105).
             uv: `head_template_mesh.obj`, for its texture coordinates.
@@ -102,8 +101,8 @@ class FlameHead(SkinnedHead):
         return cls(load_flame_arrays(path, expression_count, extra))
 
     def mediapipe_landmarks(self, vertices: Float[Tensor, "b v 3"]) -> Float[Tensor, "b l 3"]:
-        """MediaPipe's landmarks on posed vertices, (B, 105, 3) meters, linear in `vertices`; `mediapipe.indices` are
-        their numbers among MediaPipe's 478.
+        """MediaPipe's landmarks on posed vertices, (B, 105, 3) meters, linear in `vertices`; `mediapipe.indices` lists
+        their indices among MediaPipe's 478.
 
         Raises:
             ValueError: the head has none.

@@ -1,4 +1,4 @@
-"""The mouth of a head mesh: closing its border, or giving it an inside."""
+"""The mouth of a head mesh: closing its border, or adding an inside with teeth."""
 
 from headfields.heads.mouth.closing import boundary_loops, close_mouth, mouth_loop
 from headfields.heads.mouth.inner import FLAME_INNER_LIPS, InnerMouth, inner_mouth

@@ -1,7 +1,7 @@
-"""What the inside of a mouth moves with: affine frames of the skull and the jaw, as weights of the mesh's vertices.
+"""Affine frames of skull and jaw as weighted sums of a mesh's vertices; the inside of a mouth moves with them.
 
-Our own choice. A frame is four rows of weights (F, V) whose products with any vertices (V, 3) are an origin and three
-axes; least-squares rows over hundreds of vertices, so that no single one's expression shows in it.
+Our own design. A frame is four rows of weights (4, V) whose products with any vertices (V, 3) are an origin and three
+axes. The rows are least-squares solutions over hundreds of vertices, so the expression of a few hardly changes them.
 """
 
 import numpy as np
@@ -13,11 +13,11 @@ from torch import Tensor
 
 __all__ = ["affine_frame", "connected", "is_thick", "jaw_share", "skull_share"]
 
-_FLAT = 0.03  # of the mouth's width: anchors thinner than this say nothing of what lies off their plane
+_FLAT = 0.03  # of the mouth's width: vertices in a thinner slab do not determine the axis across it
 
 
 def connected(faces: Int[Tensor, "f 3"], vertex: int, count: int) -> Bool[Tensor, " v"]:
-    """(V,) which vertices hang together with one: the skin, and not eyeballs behind it."""
+    """(V,) mask of the connected component of a vertex: the skin without the eyeballs."""
     table = faces.numpy()
     pairs = np.stack([table[:, :2], table[:, 1:]], 1).reshape(-1, 2)
     graph = coo_array((np.ones(len(pairs), bool), (pairs[:, 0], pairs[:, 1])), shape=(count, count))
@@ -31,21 +31,21 @@ def _smoothstep(value: Tensor, low: float, high: float) -> Tensor:
 
 
 def skull_share(local: Float[Tensor, "v 3"], reach: float) -> Float[Tensor, " v"]:
-    """How far vertices serve as the skull's: all of the skin from the nostrils up.
+    """(V,) weights in [0, 1] of the vertices that follow the skull: the skin from the nostrils up.
 
     Args:
-        local: (V, 3) places from the middle of the mouth in units of its width.
-        reach: 1, or more on meshes that have too few vertices there.
+        local: (V, 3) positions relative to the middle of the mouth, in units of its width.
+        reach: scale of the region; above 1 for meshes with too few vertices in it.
     """
     return _smoothstep(local[:, 1], 0.45 / reach, 0.85 / reach)
 
 
 def jaw_share(local: Float[Tensor, "v 3"], reach: float) -> Float[Tensor, " v"]:
-    """How far vertices serve as the jaw's: the chin, off the lips and off the neck.
+    """(V,) weights in [0, 1] of the vertices that follow the jaw: the chin, without lips and neck.
 
     Args:
-        local: (V, 3) places from the middle of the mouth in units of its width.
-        reach: 1, or more on meshes that have too few vertices there.
+        local: (V, 3) positions relative to the middle of the mouth, in units of its width.
+        reach: scale of the region; above 1 for meshes with too few vertices in it.
     """
     x, y, z = local.unbind(1)
     away = (x / 0.55) ** 2 + ((y + 0.82) / 0.4) ** 2 + ((z - 0.1) / 0.5) ** 2
@@ -53,12 +53,12 @@ def jaw_share(local: Float[Tensor, "v 3"], reach: float) -> Float[Tensor, " v"]:
 
 
 def is_thick(vertices: Float[Tensor, "v 3"], share: Float[Tensor, " v"], width: float) -> bool:
-    """Whether the vertices with a share spread in all three directions, so that they say where others are."""
+    """Whether the vertices of positive weight extend in all three directions, so that they determine a frame."""
     return int((share > 0).sum()) >= 4 and _thickness(vertices, share) >= _FLAT * width
 
 
 def _thickness(vertices: Tensor, share: Tensor) -> float:
-    """The standard deviation across the plane that the vertices lie nearest to, meters."""
+    """Weighted standard deviation of the vertices across their plane of best fit, meters."""
     share = share / share.sum().clamp_min(1e-30)
     away = vertices - (share[:, None] * vertices).sum(0)
     return float(torch.linalg.eigvalsh((share[:, None] * away).T @ away)[0].clamp_min(0)) ** 0.5
@@ -67,26 +67,26 @@ def _thickness(vertices: Tensor, share: Tensor) -> float:
 def affine_frame(
     vertices: Float[Tensor, "v 3"], share: Float[Tensor, " v"], origin: Float[Tensor, "3"], width: float, what: str
 ) -> Float[Tensor, "4 v"]:
-    """Weights that give the origin and the axes x, y and z from the vertices, exactly at rest.
+    """Weights (4, V) whose products with the vertices are an origin and the axes x, y and z.
 
-    The first row sums to 1 and the others to 0, so the frame follows every affine motion of the vertices exactly; among
-    such weights these have the least sum of squares, each divided by its vertex's share.
+    The first row sums to 1 and the others to 0, so the frame follows every affine motion of the vertices exactly. Among
+    such weights these minimize the sum of squares divided by the vertices' shares.
 
     Args:
         vertices: (V, 3) float64 at rest.
-        share: (V,) how much each may count, not negative.
-        origin: (3,) where the frame sits at rest.
-        width: the mouth's, meters.
-        what: for the message.
+        share: (V,) weight of each vertex in the fit, at least 0.
+        origin: (3,) origin of the frame at rest.
+        width: width of the mouth, meters.
+        what: "skull" or "jaw", for the error.
 
     Raises:
-        ValueError: the vertices with a share lie in a plane or are fewer than four.
+        ValueError: fewer than four vertices have a share, or they lie in a plane.
     """
     if not is_thick(vertices, share, width):
         raise ValueError(
-            f"inner_mouth: {int((share > 0).sum())} vertices were found to follow the {what} by, and they are "
-            f"{1e3 * _thickness(vertices, share):.2f} mm thick; pass {what}=, (V,) how far each "
-            f"vertex of the mesh moves with the {what}"
+            f"inner_mouth: {int((share > 0).sum())} vertices follow the {what}, in a slab "
+            f"{1e3 * _thickness(vertices, share):.2f} mm thick, which does not determine its motion; pass {what}=, "
+            f"(V,) the weight with which each vertex of the mesh moves with the {what}"
         )
     share = share / share.sum()
     places = torch.cat([(vertices - origin) / width, torch.ones_like(vertices[:, :1])], 1)

@@ -1,8 +1,7 @@
-"""Closing the mouth of a tracked mesh.
+"""Closing the mouth of a head mesh with triangles between the lips.
 
-Head meshes end at the inner lips, and a point of the mouth's inside then finds no surface near it to move with. INSTA
-(Zielonka et al. 2023) closes FLAME's inner-lip loop of 32 vertices with 30 triangles, so that the cavity deforms with
-the lips; here the same is done for any mesh.
+Head meshes end at the inner lips, so points inside the mouth have no surface nearby to deform with. INSTA (Zielonka et
+al. 2023) closes FLAME's inner-lip loop of 32 vertices with 30 triangles; here the same is done for any mesh.
 """
 
 from collections import Counter
@@ -17,9 +16,9 @@ __all__ = ["boundary_loops", "close_mouth", "folded_faces", "mouth_loop"]
 
 
 def folded_faces(faces: Int[Tensor, "f 3"]) -> Bool[Tensor, " f"]:
-    """Faces that lie back to back with another on the same three vertices, as decimation leaves now and then.
+    """(F,) mask of faces that share all three vertices with another face, as decimation sometimes leaves them.
 
-    They hide borders (their edges are used once in each direction), so `boundary_loops` is better asked without them.
+    Their edges are used once in each direction, which hides borders: remove them before `boundary_loops`.
 
     Args:
         faces: (F, 3) vertex indices.
@@ -36,12 +35,16 @@ def boundary_loops(faces: Int[Tensor, "f 3"]) -> list[Int[Tensor, " l"]]:
 
     Returns:
         One tensor of vertex indices per border, in the direction in which the faces run along it, starting at its
-        smallest index; ties in length are ordered by that index. A closed mesh has none.
+        smallest index; borders of equal length are ordered by that index. Empty for a closed mesh.
 
     Raises:
         TypeError: `faces` is not an integer tensor.
         ValueError: its shape is not (F, 3), the faces are not consistently oriented, or two borders touch in a vertex.
             (Edges with four faces, as decimation leaves them, are no border and are accepted.)
+
+    >>> import torch, headfields as hf
+    >>> [loop.tolist() for loop in hf.heads.boundary_loops(torch.tensor([[0, 1, 2], [2, 1, 3]]))]
+    [[0, 1, 3, 2]]
     """
     check_integer("boundary_loops", "faces", faces)
     check_shape("boundary_loops", "faces", faces, "F 3")
@@ -73,11 +76,11 @@ def boundary_loops(faces: Int[Tensor, "f 3"]) -> list[Int[Tensor, " l"]]:
 def mouth_loop(
     faces: Int[Tensor, "f 3"], vertices: Float[Tensor, "v 3"], jaw_weights: Float[Tensor, " v"] | None = None
 ) -> Int[Tensor, " l"]:
-    """Which open border of a head mesh is the mouth.
+    """The open border of a head mesh that is the mouth.
 
-    With `jaw_weights`, the border along which they vary most: it has the jaw's lip and the skull's, which neither the
-    neck nor an eye socket does. Without, of the borders that cross the plane x = 0 (eye sockets do not) the one with
-    the smallest extent; the largest such is the neck and is never chosen when there is another.
+    With `jaw_weights` it is the border along which they vary most: the mouth has a lip on the jaw and one on the skull,
+    neck and eye sockets do not. Without them it is the smallest border that crosses the plane x = 0, which eye sockets
+    do not cross; the largest one is the neck.
 
     Args:
         faces: (F, 3) vertex indices.
@@ -88,7 +91,7 @@ def mouth_loop(
         (L,) vertex indices, as `boundary_loops` gives them.
 
     Raises:
-        ValueError: no border fits, so the mouth is closed already or has to be named by hand.
+        ValueError: no border fits: the mouth is closed already, or `loop` has to be given by hand.
     """
     check_floating("mouth_loop", "vertices", vertices)
     check_shape("mouth_loop", "vertices", vertices, "V 3")
@@ -120,20 +123,25 @@ def close_mouth(
 
     Args:
         faces: (F, 3) vertex indices, consistently oriented.
-        loop: (L,) the inner-lip border, in either direction; found by `mouth_loop` if left out.
-        vertices: (V, 3) positions; the zip starts at the loop's leftmost and ends at its rightmost vertex and takes
-            the shorter diagonal each time. Left out, it runs between two opposite vertices of the loop, evenly.
+        loop: (L,) the inner-lip border, in either direction; `mouth_loop` finds it if None.
+        vertices: (V, 3) positions. The triangles then run from the loop's vertex of least x to that of greatest x along
+            the shorter diagonals; without positions, evenly between two opposite vertices of the loop.
 
     Returns:
-        (F + L - 2, 3) int64 faces, the given ones first, oriented as they are; and (F + L - 2,) True for the new ones.
+        (F + L - 2, 3) int64 faces: `faces` and then the new ones, oriented alike; and (F + L - 2,) True for the new.
 
     Raises:
         TypeError, ValueError: `faces` is malformed, neither `loop` nor `vertices` is given, or `loop` is not an open
             border of `faces`.
+
+    >>> import torch, headfields as hf
+    >>> closed, new = hf.heads.close_mouth(torch.tensor([[0, 1, 4], [1, 2, 4], [2, 3, 4], [3, 0, 4]]), torch.arange(4))
+    >>> closed.shape, new.sum().item()
+    (torch.Size([6, 3]), 2)
     """
     if loop is None:
         if vertices is None:
-            raise ValueError("close_mouth: give loop (the inner-lip border) or vertices (to find it by)")
+            raise ValueError("close_mouth: pass loop (the inner-lip border) or vertices (to find it)")
         loop = mouth_loop(faces, vertices)
     check_integer("close_mouth", "loop", loop)
     border = next((b for b in boundary_loops(faces) if set(b.tolist()) == set(loop.tolist())), None)
@@ -154,7 +162,7 @@ def close_mouth(
     place = None if vertices is None else vertices.detach().double().cpu()
 
     def cost(a: int, i: int, b: int, j: int) -> tuple[bool, float]:
-        """An edge the mesh has already would get a third face, so such a diagonal comes last."""
+        """Cost of a diagonal; one that is an edge of the mesh already would get a third face, so it comes last."""
         closing = i == len(one) - 1 and j == len(other) - 1
         if not closing and (frozenset((a, b)) in edges) and not (i <= 1 and j <= 1 and (i == 0 or j == 0)):
             return True, 0.0
@@ -170,7 +178,7 @@ def close_mouth(
             step_one = cost(one[i + 1], i + 1, other[j], j) <= cost(one[i], i, other[j + 1], j + 1)
         triangle = (one[i + 1], one[i], other[j]) if step_one else (one[i], other[j], other[j + 1])
         i, j = (i + 1, j) if step_one else (i, j + 1)
-        if len(set(triangle)) == 3:  # at either corner both chains hold the same vertex
+        if len(set(triangle)) == 3:  # both chains hold the same vertex at either corner
             added.append(triangle)
     new = torch.tensor(added, dtype=torch.int64, device=faces.device).reshape(-1, 3)
     mask = torch.zeros(faces.shape[0] + new.shape[0], dtype=torch.bool, device=faces.device)

@@ -1,4 +1,7 @@
-"""Where the inside of a mouth lies at rest, in the mouth's own axes; sizes are round figures, our own choice."""
+"""Geometry of the inside of a mouth at rest: cavity, rows of teeth, and their texture charts.
+
+In the mouth's own axes; sizes are round figures, our own choice.
+"""
 
 import dataclasses
 
@@ -10,25 +13,25 @@ __all__ = ["Lips", "cavity", "cavity_chart", "cavity_faces", "tooth_chart", "too
 
 # Parts of the mouth's width:
 _HEIGHT = 0.20  # of the roof over the upper lip and of the floor under the lower one
-_RISE = 0.13  # depth at which roof and floor are reached
+_RISE = 0.13  # depth at which the cavity has its full height
 _GAP = 0.125  # between lips and teeth
 _THICK = 0.055  # of teeth
 _OVERLAP = 0.08  # of the upper teeth below the upper lip
 _ARCH = 0.34  # half the width of a row of teeth
-_SETBACK = 0.13  # most that the upper teeth stand behind the upper lip for the lower lip's sake
+_SETBACK = 0.13  # largest setback of a row of teeth where the other lip lies further back
 TOOTH_COLUMNS, TOOTH_PROFILE = 15, 6
 
 
 @dataclasses.dataclass(frozen=True)
 class Lips:
-    """The inner-lip loop in the mouth's axes: x to the head's left, y up, z out; origin between the corners.
+    """The inner-lip loop in the mouth's axes: x to the head's left, y up, z outward; origin between the corners.
 
     Attributes:
         loop: (L,) vertex indices from the right corner over the upper lip to the left one and back below.
-        left: where in `loop` the left corner is.
+        left: index of the left corner in `loop`.
         place: (L, 3) meters.
-        along: (L,) from -1 at the right corner to 1 at the left one, by length of the lip.
-        upper: (L,) how far each moves with the skull: 1 on the upper lip, 0 on the lower, 1/2 at the corners.
+        along: (L,) arc length along the lip, from -1 at the right corner to 1 at the left.
+        upper: (L,) weight of the skull against the jaw: 1 on the upper lip, 0 on the lower, 1/2 at the corners.
         width: distance of the corners, meters.
     """
 
@@ -41,7 +44,7 @@ class Lips:
 
     @classmethod
     def of(cls, loop: Int[Tensor, " l"], left: int, place: Float[Tensor, "l 3"], width: float) -> "Lips":
-        """From the loop and its places."""
+        """From the loop and its positions."""
         along, upper = torch.empty(len(loop)).to(place), torch.empty(len(loop)).to(place)
         ring = torch.cat([place, place[:1]])
         for first, last, over in ((0, left, 1.0), (left, len(loop), 0.0)):
@@ -55,10 +58,10 @@ class Lips:
         return cls(loop, left, place, along, upper, width)
 
     def line(self, over: bool, x: Float[Tensor, " n"]) -> Float[Tensor, "n 2"]:
-        """Height y and place z of the upper (or lower) lip's smoothed line at x: a parabola through its middle part."""
+        """(N, 2) y and z of the upper (or lower) lip at x, from a parabola fitted to its middle part."""
         ring = torch.cat([self.place, self.place[:1]])
         chain = ring[: self.left + 1] if over else ring[self.left :]
-        # Corners turn away from the line of the lips, so the middle counts for most.
+        # The corners bend away from the lip line, so the middle gets the largest weights.
         weight = (1 - (2 * chain[:, 0] / self.width).clamp(-1, 1) ** 2)[:, None] + 1e-3
         basis = torch.stack([torch.ones_like(chain[:, 0]), chain[:, 0], chain[:, 0] ** 2], 1)
         curve = torch.linalg.lstsq(weight * basis, weight * chain[:, 1:]).solution
@@ -66,16 +69,19 @@ class Lips:
 
 
 def cavity(lips: Lips, rows: int, depth: float) -> tuple[Float[Tensor, "r l 3"], Float[Tensor, " r"]]:
-    """Rings of the bag behind the lips, front to back, and how far each still goes with the lips themselves.
+    """Rings of the cavity behind the lips, front to back, and the weight of the lips in the motion of each.
 
-    Behind the upper lip the bag rises to a roof, behind the lower one it falls to a floor, and both close in toward the
-    back; a ring's points keep above the line of the upper lip or below that of the lower one, so that closing the
-    mouth brings roof and floor no nearer than they are at rest.
+    The cavity rises behind the upper lip and falls behind the lower lip, and narrows toward the back. Points of a ring
+    stay above the line of the upper lip or below that of the lower lip, so closing the mouth does not bring roof and
+    floor closer than at rest.
 
     Args:
-        lips: the loop.
+        lips: the inner-lip loop.
         rows: R, the number of rings.
         depth: from the foremost point of the lips to the last ring, meters.
+
+    Returns:
+        (R, L, 3) points in the mouth's axes, meters, and (R,) weights in [0, 1].
     """
     place, width = lips.place, lips.width
     t = ((torch.arange(rows) + 1) / max(rows, 1)).to(place)[:, None] ** 1.25
@@ -94,9 +100,10 @@ def cavity(lips: Lips, rows: int, depth: float) -> tuple[Float[Tensor, "r l 3"],
 
 
 def cavity_faces(rows: int, around: int) -> Int[Tensor, "f 3"]:
-    """Two triangles a quad between rings of `around` vertices; ring 0 is the loop, the others follow it in order.
+    """Triangles between `rows` + 1 rings of `around` vertices; ring 0 is the loop.
 
-    The loop runs as the mesh's faces run along it, so these run against it and are seen through the open mouth.
+    The loop has the direction of the mesh's faces along it, and these faces the opposite one, so they face the viewer
+    through the open mouth.
     """
     index = torch.arange((rows + 1) * around).reshape(rows + 1, around)
     after = index.roll(-1, 1)
@@ -105,17 +112,17 @@ def cavity_faces(rows: int, around: int) -> Int[Tensor, "f 3"]:
 
 
 def tooth_row(lips: Lips, over: bool) -> tuple[Float[Tensor, "n 3"], Int[Tensor, "f 3"]]:
-    """A row of teeth as one closed arch behind the upper (or lower) lip, its faces seen from outside it.
+    """A row of teeth as one closed arch behind the upper (or lower) lip, its faces outward.
 
-    Vertices: `TOOTH_COLUMNS` times around the profile (`TOOTH_PROFILE` points, from the front root over the edge to the
-    back root), then the right end and the left end.
+    Vertices: `TOOTH_COLUMNS` cross-sections of `TOOTH_PROFILE` points (front root, over the edge, back root), then the
+    tips at the right and the left end.
     """
     width = lips.width
     half = _ARCH * width
     s = torch.linspace(-1, 1, TOOTH_COLUMNS + 2).to(lips.place)
     x = half * s
     line, other = lips.line(over, x), lips.line(not over, x)
-    ahead = (line[:, 1] - other[:, 1]).clamp(0, _SETBACK * width)  # behind whichever lip stands back, if not too far
+    ahead = (line[:, 1] - other[:, 1]).clamp(0, _SETBACK * width)  # behind the lip further back, within limits
     front = line[:, 1] - ahead - _GAP * width - (0.0 if over else 1.3 * _THICK * width)
     sign = 1.0 if over else -1.0
     bag = _HEIGHT * width * (1 - (x / (0.5 * width)) ** 2).clamp_min(0).sqrt()
@@ -124,11 +131,11 @@ def tooth_row(lips: Lips, over: bool) -> tuple[Float[Tensor, "n 3"], Int[Tensor,
     edge = torch.full_like(root, -_OVERLAP * width if over else 0.0)
     middle = 0.5 * (root + edge)
     root, edge = middle + (root - middle) * taper, middle + (edge - middle) * taper
-    # How far from the root to the edge, and how far in from the front, as a part of the thickness.
+    # Fraction of the way from the root to the edge, and of the thickness from the front.
     profile = [(0.0, 0.0), (0.75, -0.05), (0.98, 0.25), (0.98, 0.7), (0.6, 1.0), (0.0, 1.3)]
     slope = torch.gradient(front, spacing=(x,))[0]
     normal = torch.stack([-slope, torch.ones_like(slope)], 1)
-    normal = normal / normal.norm(dim=1, keepdim=True)  # outward in the plane of x and z
+    normal = normal / normal.norm(dim=1, keepdim=True)  # outward in the x-z plane
     points = []
     for down, inward in profile:
         y = line[:, 0] + sign * (root + down * (edge - root))
@@ -150,12 +157,12 @@ def tooth_row(lips: Lips, over: bool) -> tuple[Float[Tensor, "n 3"], Int[Tensor,
 
 
 def cavity_chart(lips: Lips, rows: int, teeth: bool) -> Float[Tensor, "t 2"]:
-    """((R + 1) L, 2) in the unit square: the view into the mouth, lips on a circle and rings inside it.
+    """((R + 1) L, 2) texture coordinates in the unit square: the lips on a circle, the rings inside it.
 
     Args:
-        lips: the loop, which is ring 0.
+        lips: the inner-lip loop, ring 0.
         rows: R.
-        teeth: whether room is left below for two strips.
+        teeth: whether to leave space below for the strips of two rows of teeth.
     """
     center, radius = ((0.5, 0.655), 0.335) if teeth else ((0.5, 0.5), 0.49)
     angle = 0.5 * torch.pi * (1 - lips.along)  # 0 at the left corner, pi at the right one
@@ -166,7 +173,7 @@ def cavity_chart(lips: Lips, rows: int, teeth: bool) -> Float[Tensor, "t 2"]:
 
 
 def tooth_chart(over: bool) -> tuple[Float[Tensor, "t 2"], Int[Tensor, "f 3"]]:
-    """Coordinates and faces of a tooth row's strip, unrolled from the front root to the back one; see `tooth_row`."""
+    """Texture coordinates (T, 2) and faces (F, 3) of a row of teeth, unrolled into a strip; see `tooth_row`."""
     columns, around = TOOTH_COLUMNS, TOOTH_PROFILE
     low, high = (0.17, 0.3) if over else (0.01, 0.14)
     first, last = (high, low) if over else (low, high)

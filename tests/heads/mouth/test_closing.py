@@ -55,7 +55,7 @@ def test_bad_topology_is_named():
     _, faces = tube(3, 6)
     with pytest.raises(ValueError, match="not an open border"):
         close_mouth(faces, torch.arange(6, 12))
-    with pytest.raises(ValueError, match="give loop"):
+    with pytest.raises(ValueError, match="pass loop"):
         close_mouth(faces)
 
 

@@ -294,7 +294,7 @@ def test_errors_name_the_remedy(head, mouth, unchecked):
         inner_mouth(vertices, faces, jaw=torch.zeros(3), loop=mouth.loop)
     with pytest.raises(ValueError, match="inner_mouth: vertices has shape"):
         inner_mouth(vertices[:, :2], faces)
-    with pytest.raises(ValueError, match="extended already"):
+    with pytest.raises(ValueError, match="an extended mesh has"):
         mouth.extend(mouth.extend(vertices))
     with pytest.raises(TypeError, match="vertices"):
         mouth.extend(faces)
