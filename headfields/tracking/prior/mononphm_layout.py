@@ -1,9 +1,9 @@
-"""The folder layout that MonoNPHM's tracker writes, in its units: written and read.
+"""Reader and writer of the folder layout of MonoNPHM's tracker, in its units.
 
-`{stage}/{sequence}/%05d/` has z_exp, rot, trans, scale; z_geo, z_app, colorA, colorb and sh_coeffs stand in each
-frame's folder after stage 1, and once, in the sequence's folder, after stage 2, where every frame's z_exp holds the
-whole codebook. Lengths are four times meters, colors in [-1, 1], light in a camera's frame with y up and z toward the
-viewer. The file names of the single arrays of stage 2 and their axes are as far as the published code tells.
+`{stage}/{sequence}/%05d/` has z_exp, rot, trans, scale. z_geo, z_app, colorA, colorb and sh_coeffs are in each frame's
+folder after stage 1, and once, in the sequence's folder, after stage 2, where every frame's z_exp holds the whole
+codebook. Lengths are four times meters, colors in [-1, 1], light in camera space with y up and z toward the viewer.
+File names and axes of the shared arrays of stage 2 follow the published code as far as it specifies them.
 """
 
 from collections.abc import Mapping
@@ -29,7 +29,7 @@ _NAMES = {"geometry": "z_geo", "appearance": "z_app", "expression_code": "z_exp"
 
 @dataclass(frozen=True)
 class MonoNPHMFrame:
-    """What the layout holds of a frame, in the library's units.
+    """One frame of the layout, in the library's units.
 
     Attributes:
         codes: `"geometry"`, `"appearance"`, `"expression_code"`.
@@ -60,7 +60,7 @@ def write_mononphm(
     """Writes fits in the published layout.
 
     Args:
-        folder: where `stage1/` and `stage2/` stand.
+        folder: parent of `stage1/` and `stage2/`.
         sequence: name of the recording.
         fits: by frame.
         stage: 1 or 2.
@@ -76,18 +76,18 @@ def write_mononphm(
     if stage not in (1, 2):
         raise ValueError(f"write_mononphm: stage is {stage}; expected 1 or 2")
     root = Path(folder) / f"stage{stage}" / sequence
-    book = None
+    codebook = None
     if stage == 2 and fits:
-        book = torch.stack([fits[frame].codes["expression_code"] for frame in sorted(fits)])
+        codebook = torch.stack([fits[frame].codes["expression_code"] for frame in sorted(fits)])
     try:
         for number, frame in enumerate(sorted(fits)):
             fit, place = fits[frame], root / f"{frame:05d}"
             place.mkdir(parents=True, exist_ok=True)
-            own = {
+            arrays = {
                 "rot": fit.rotation[None], "trans": PUBLISHED_UNIT * fit.translation[None], "scale": torch.ones(1, 1),
-                "z_exp": fit.codes["expression_code"][None] if book is None else book,
+                "z_exp": fit.codes["expression_code"][None] if codebook is None else codebook,
             }  # fmt: skip
-            for name, value in own.items():
+            for name, value in arrays.items():
                 np.save(place / f"{name}.npy", value.numpy())
             if stage == 1 or number == 0:
                 for name, value in _shared(fit).items():
@@ -101,7 +101,7 @@ def write_mononphm(
 
 
 def _shared(fit: PriorFit) -> dict[str, Tensor]:
-    """What is a person's or a recording's."""
+    """Arrays of the person and of the recording."""
     out = {_NAMES[name]: code[None] for name, code in fit.codes.items() if name != "expression_code"}
     # c' = c A + b for c in [0, 1] is, for c = (d + 1) / 2: d' = d A + 1ᵀ A + 2 b - 1
     return out | {
@@ -112,7 +112,7 @@ def _shared(fit: PriorFit) -> dict[str, Tensor]:
 def read_mononphm(folder: str | Path) -> dict[int, MonoNPHMFrame]:
     """Reads the folder of a sequence in the published layout, of either stage.
 
-    In the codebook of stage 2, row k is that of the k-th frame's folder in order.
+    Row k of the codebook of stage 2 belongs to the k-th frame folder in order.
 
     Args:
         folder: `stage1/{sequence}` or `stage2/{sequence}`.
@@ -144,9 +144,9 @@ def read_mononphm(folder: str | Path) -> dict[int, MonoNPHMFrame]:
 
         codes = {}
         for name, file in _NAMES.items():
-            found = load(file, required=name != "appearance")
-            if found is not None:
-                rows = found.reshape(-1, found.shape[-1])
+            array = load(file, required=name != "appearance")
+            if array is not None:
+                rows = array.reshape(-1, array.shape[-1])
                 if len(rows) not in (1, len(places)):
                     raise ValueError(
                         f"read_mononphm: {file}.npy of {place} has {len(rows)} rows; expected 1, or one for each of "

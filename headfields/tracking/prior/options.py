@@ -1,4 +1,4 @@
-"""Weights, rates and schedules of tracking: MonoNPHM's published ones by default, and smaller ones for a CPU.
+"""Options of the tracker with a prior: weights, rates and schedules, MonoNPHM's published ones by default.
 
 The published numbers are for codes of the published prior. Codes of another prior may vary more or less, so codes are
 fitted along the prior's principal directions (`headfields.priors.CodeStatistics`): one standard deviation counts as
@@ -20,12 +20,17 @@ HELD_POSE = 1000.0
 
 @dataclass(frozen=True)
 class RateSchedule:
-    """A rate of Adam over the steps of a fit.
+    """A learning rate of Adam over the steps of a fit.
 
     Attributes:
-        start: at the first step.
-        halve: steps at which it is halved.
-        change: (step, rate) from which on another value is halved instead of `start`.
+        start: rate at the first step.
+        halve: steps at which the rate is halved.
+        change: (step, rate) pairs; from that step on, this rate replaces `start`.
+
+    >>> from headfields.tracking import RateSchedule
+    >>> rate = RateSchedule(0.01, halve=(200, 225), change=((150, 0.02),))
+    >>> [rate.at(step) for step in (0, 150, 200, 225)]
+    [0.01, 0.02, 0.01, 0.005]
     """
 
     start: float | int
@@ -33,7 +38,7 @@ class RateSchedule:
     change: tuple[tuple[int, float | int], ...] = ()
 
     def at(self, step: float | int) -> float:
-        """The rate at a step of the full schedule; a shorter fit passes its step times full length / its length."""
+        """The rate at a step of the full schedule; a shorter fit passes its step, scaled to the full length."""
         value = self.start
         for begin, other in self.change:
             if step >= begin:
@@ -43,7 +48,12 @@ class RateSchedule:
 
 @dataclass(frozen=True)
 class WeightSchedule:
-    """Something that takes other values over the steps of a fit: (step from which on, value), the first at 0."""
+    """A weight that is constant between steps of a fit: pairs of (first step, value), the first at step 0.
+
+    >>> from headfields.tracking import WeightSchedule
+    >>> WeightSchedule(((0, 100.0), (25, 50.0))).at(30)
+    50.0
+    """
 
     values: tuple[tuple[int, float | int], ...]
 
@@ -54,24 +64,24 @@ class WeightSchedule:
 
 @dataclass(frozen=True)
 class EnergyWeights:
-    """What each term of the energy counts; the defaults are published (stage 1 of a video), but for `likely`.
+    """Weights of the terms of the energy; the defaults are the published ones (stage 1 of a video), except `likely`.
 
     Attributes:
-        color: mean over rays of the absolute difference of colors, in units of [-1, 1], per channel.
-        mouth: what the inside of the mouth counts in it.
+        color: of the mean absolute color difference over rays, per channel, colors in [-1, 1].
+        mouth: weight of pixels inside the mouth in the color term.
         mask: of the soft Jaccard term, 5 (1 - (I + 5) / (U + 5)) over the rays.
-        hair: what hair counts in the Jaccard term. The released code means to do so and does not; this is one term with
-            hair down-weighted.
-        landmarks: over steps; of the mean squared distance of landmarks in parts of the image's sides.
+        hair: weight of hair pixels in the Jaccard term. The released code intends such a weight, but a boolean takes
+            its place.
+        landmarks: over steps; of the mean squared landmark distance, as a fraction of the image's sides.
         emphasis: factor of that distance, before it is squared, for chin, mouth and eyelids.
         geometry_local, appearance_local, geometry_global, appearance_global: of ‖·‖² of these parts of the codes.
-        likely: of ‖·‖² of geometry and appearance along the prior's principal directions, of which only a few tell in
-            an image: along the others nothing else keeps Adam's steps, which are as long whatever the gradient, from
-            wandering off to people whom there are not. Our own choice; published has none.
-        symmetry: of the squared difference of the parts of mirrored anchors, geometry and appearance.
+        likely: of ‖·‖² of geometry and appearance along the prior's principal directions. An image constrains only a few
+            of them; along the others Adam's steps, whose length does not depend on the gradient's, would drift to
+            unlikely people. Our own choice; there is no such published term.
+        symmetry: of the squared difference of the parts of mirrored anchors, for geometry and appearance.
         expression: of ‖·‖² of the expression code.
-        first_expression: of the same on the frame that the identity is fitted to.
-        pose: of the squared pose away from where a frame starts, rotation's + 10 · translation's in published units.
+        first_expression: the same on the frame that the identity is fitted to.
+        pose: of the squared pose relative to the start of a frame, rotation + 10 · translation in published units.
             A single camera hardly distinguishes a large distant head from a small near one, and with free poses the
             shape absorbs the ambiguity; see `PriorTrackingOptions.holding_pose` for captures with accurate cameras. Our
             own choice; the published weight is 0.
@@ -102,7 +112,7 @@ class EnergyWeights:
 
     @classmethod
     def single_image(cls) -> "EnergyWeights":
-        """As published for one image."""
+        """As published for a single image."""
         return cls(geometry_global=50.0, appearance_global=100.0, expression=250.0, first_expression=250.0)
 
     @classmethod
@@ -116,24 +126,23 @@ class EnergyWeights:
 
 @dataclass(frozen=True)
 class Stage1:
-    """Frame by frame. Steps of rates and schedules are those of the first frame; later frames run through them faster.
+    """Options of stage 1, frame by frame. Rates and schedules count the first frame's steps; later frames take fewer.
 
     Attributes:
         steps: of the first frame.
-        pace: what part of them a later frame takes: by more than twice, more than half, and less than half of the mean
-            motion of the landmarks.
-        geometry, appearance, expression, light, affine, rotation, translation: rates. Codes and expression in published
-            units, radians, and units of a quarter of a meter.
+        pace: number of steps of later frames, as a fraction, if the landmarks moved by more than twice, more than half,
+            and less than half of their mean motion.
+        geometry, appearance, expression, light, affine, rotation, translation: rates. Codes in published units, angles
+            in radians, translation in units of a quarter of a meter.
         pose_later: factor of the rates of the pose on later frames.
-        sharpness, sharpness_later: exponents v of a sharpness exp(10 v), per quarter of a meter, on the first frame and
-            on later ones: start, what is added each `sharpen_every` steps, and where it ends.
-        sharpen_every, sharpen_every_later: steps; the latter times the frame's pace.
+        sharpness, sharpness_later: exponent v of the sharpness exp(10 v), per quarter of a meter, on the first frame and
+            on later ones: start, increment each `sharpen_every` steps, and end.
+        sharpen_every, sharpen_every_later: steps; the latter is multiplied by the frame's pace.
         clip: bound on the norm of the gradient of each code of the identity.
         weights: of the energy.
-        spread: how many published units one spread of the prior's codes counts as. Our own choice.
-        starts: how many of the prior's own expressions are looked at, by landmarks alone, before a frame is fitted; it
-            starts from one of them if that is much better than where the frame before ended. Our own choice; the
-            published tracker looks at none.
+        spread: published units per standard deviation of the prior's codes. Our own choice.
+        starts: number of the prior's own expressions that are compared by landmarks before a frame is fitted (see
+            `initial_expression`). Our own choice; the published tracker has none.
     """
 
     steps: int = 251
@@ -170,15 +179,15 @@ class Stage1:
 
 @dataclass(frozen=True)
 class Stage2:
-    """All frames together, one a step.
+    """Options of stage 2, all frames together, one per step.
 
     Attributes:
-        steps_a_frame: times the number of frames: steps.
-        geometry, appearance, expression, light, rotation, translation: rates at the start; halved at a half and three
+        steps_a_frame: number of steps, divided by the number of frames.
+        geometry, appearance, expression, light, rotation, translation: initial rates; halved after a half and three
             quarters of the steps.
         smooth_expression, smooth_pose: weights of the squared differences to the frames before and after; of the pose,
-            rotation's and 10 times translation's. Halved at half of the steps.
-        sharpness: exponent v throughout; where stage 1 ends.
+            rotation + 10 · translation. Halved after half of the steps.
+        sharpness: exponent v; that of the end of stage 1.
         weights: of the energy.
     """
 
@@ -201,19 +210,19 @@ class Stage2:
 
 @dataclass(frozen=True)
 class PriorTrackingOptions:
-    """All that tracking can be told.
+    """Options of `PriorTracker`.
 
     Attributes:
-        stage1, stage2: the two stages; without the second if None.
-        rays: a step.
-        foreground: part of them that are on the head.
-        coarse, fine: samples a ray of the first pass, and drawn from what it found.
-        image_height: pixels that images are reduced to (none is enlarged); 133 is a sixth of the published crop of 800.
+        stage1, stage2: of the two stages; `stage2=None` leaves the second out.
+        rays: per step.
+        foreground: fraction of the rays on the head.
+        coarse, fine: samples per ray, uniform and importance-sampled.
+        image_height: of the reduced images, pixels (no image is enlarged); 133 is a sixth of the published crop of 800.
         seed: of rays and samples.
-        mask_pixels: a frame with fewer pixels of the head, after the reduction, is not fitted.
-        landmark_share: what share of the landmarks must be there, and be found in posed space.
-        mesh_resolution: points of the longest side of the grid that meshes are extracted from; 0: no meshes.
-        checkpoint_every: steps of stage 2.
+        mask_pixels: a frame with fewer pixels of the head, after reduction, is not fitted.
+        landmark_share: fraction of the landmarks that the frame must have, and that must be found in posed space.
+        mesh_resolution: grid points along the longest side for mesh extraction; 0 for no meshes.
+        checkpoint_every: steps of stage 2 between checkpoints.
     """
 
     stage1: Stage1 = Stage1()
@@ -242,11 +251,11 @@ class PriorTrackingOptions:
 
     @classmethod
     def quick(cls) -> "PriorTrackingOptions":
-        """Fewer rays, samples and steps, for minutes on a CPU: our own choice.
+        """Fewer rays, samples and steps, for minutes on a CPU; our own choice.
 
-        Expressions move faster, for there are fewer steps; and poses are held a little to where frames start (a
-        centimeter costs 1.6, a tenth of what colors do), for gradients of few rays are noise along what one camera
-        hardly tells, and Adam's steps are as long for noise.
+        Expressions have a higher rate, because there are fewer steps. Poses are weakly held to their starts (a centimeter
+        costs 1.6, a tenth of the color term): with few rays, gradients along directions that one camera hardly constrains
+        are noise, and the length of Adam's steps does not depend on it.
         """
         stage1, stage2 = Stage1(), Stage2()
         return cls(
@@ -261,8 +270,8 @@ class PriorTrackingOptions:
         )  # fmt: skip
 
     def holding_pose(self, weight: float | int = HELD_POSE) -> "PriorTrackingOptions":
-        """The same with poses held to where frames start, in both stages: to the capture's cameras, where those are
-        taken (see `prior_observation`).
+        """The options with poses held to their starts in both stages: to the capture's camera poses, where frames start
+        from them (see `prior_observation`).
 
         Args:
             weight: `EnergyWeights.pose`.

@@ -1,4 +1,4 @@
-"""The rigged template as tracking sees it: the joints and expressions that move it, and how points follow them."""
+"""A rigged template reduced to the joints and expressions that are tracked, and the Jacobian of its surface points."""
 
 from dataclasses import dataclass, replace
 
@@ -14,18 +14,19 @@ __all__ = ["BodyPose", "PosedBody", "TrackedBody", "cross_matrices"]
 
 _JOINTS = ("torso", "neck", "head", "jaw")
 _SHARE = 0.01
-"""What part of all skinning weights a joint has to move, and to leave alone, to be told from the whole's motion."""
+"""Fraction of all skinning weights that a joint must move, and must leave alone, to be distinguished from the motion of
+the whole body."""
 _STILL = 1e-6
-"""Meters: an expression that moves no vertex by more is not tracked."""
+"""Meters; an expression that moves all vertices by less is not tracked."""
 
 
 @dataclass(frozen=True)
 class BodyPose(Record):
-    """What is fitted for a frame.
+    """The parameters of one frame.
 
     Attributes:
-        world_to_camera: (4, 4) of the body at rest: where its torso is, as the camera sees it.
-        turns: (A, 3) axis-angle of the tracked joints, radians.
+        world_to_camera: (4, 4) from the frame of the rest mesh to camera space.
+        turns: (A, 3) rotations of the tracked joints, axis-angle in radians.
         expression: (E,) tracked coefficients.
     """
 
@@ -34,17 +35,17 @@ class BodyPose(Record):
     expression: Float[Tensor, " e"]
 
     def moved(self, step: Float[Tensor, " p"], center: Float[Tensor, "3"]) -> "BodyPose":
-        """The pose after a step of `TrackedBody.width` numbers; see `TrackedBody.jacobian`.
+        """The pose after a step of the P = `TrackedBody.width` parameters of `TrackedBody.jacobian`.
 
         Args:
-            step: (P,) rotation about `center` and shift in the camera's frame, turns, expression.
-            center: (3,) in the camera's frame.
+            step: (P,) rotation about `center` and translation in camera space, then joints, then expression.
+            center: (3,) in camera space.
         """
         step = step.to(self.world_to_camera)
-        turn = rotation_matrices(step[:3])
+        rotation = rotation_matrices(step[:3])
         pose = self.world_to_camera.clone()
-        pose[:3, :3] = turn @ pose[:3, :3]
-        pose[:3, 3] = turn @ (self.world_to_camera[:3, 3] - center) + center + step[3:6]
+        pose[:3, :3] = rotation @ pose[:3, :3]
+        pose[:3, 3] = rotation @ (self.world_to_camera[:3, 3] - center) + center + step[3:6]
         joints = self.turns.numel()
         return replace(
             self, world_to_camera=pose, turns=self.turns + step[6 : 6 + joints].view(-1, 3),
@@ -58,10 +59,10 @@ class PosedBody(Record):
 
     Attributes:
         vertices: (V, 3) in the frame of the rest mesh.
-        local: (V, 3) in the camera's frame.
-        rotations: (A + 1, 3, 3) rest to posed, of what is at rest and of the tracked joints.
-        shifts: (A + 1, 3) x → R x + t.
-        joints: (A, 3) where tracked joints are.
+        local: (V, 3) in camera space.
+        rotations: (A + 1, 3, 3) rest to posed; the first of the fixed part, then of the tracked joints.
+        shifts: (A + 1, 3) of x → R x + t.
+        joints: (A, 3) positions of the tracked joints.
         rest: (V, 3) before skinning.
     """
 
@@ -74,14 +75,18 @@ class PosedBody(Record):
 
 
 class TrackedBody:
-    """A rig reduced to what is tracked; equal to it in every such pose.
+    """A rig reduced to tracked joints and expressions; equal to the rig in every such pose.
 
-    Tracked are torso, neck, head and jaw, but for those that carry everything or nothing of the template and so cannot
-    be told from the motion of the whole, and expressions: those with names, or the first ones.
+    Tracked joints are torso, neck, head and jaw, except those that move all or nothing of the template: they cannot be
+    distinguished from the motion of the whole body. Tracked expressions are those with names, or the first ones.
 
     Args:
         rig: the rigged template.
-        expressions: at most so many.
+        expressions: maximum number.
+
+    Attributes:
+        names, index: of the tracked joints, and their indices in the rig.
+        expressions: indices of the tracked expressions in the rig.
     """
 
     def __init__(self, rig: RiggedTemplate, expressions: int = 50) -> None:
@@ -93,7 +98,7 @@ class TrackedBody:
         carried = {name: float(rig.weights[:, subtree[j]].sum()) / total for name, j in rig.joints.items()}
         self.names = [name for name in _JOINTS if rig.joints.get(name, 0) and _SHARE * 0.2 < carried[name] < 1 - _SHARE]
         self.index = [rig.joints[name] for name in self.names]
-        nearest: list[int] = []  # of each joint, the row of the tracked joint that moves it; row 0 rests
+        nearest: list[int] = []  # for each joint the row of the tracked joint that moves it; row 0 is fixed
         for joint, parent in enumerate(rig.parents):
             own = self.index.index(joint) + 1 if joint in self.index else 0
             nearest.append(own or (nearest[parent] if parent >= 0 else 0))
@@ -102,9 +107,9 @@ class TrackedBody:
         rest = rig.template_vertices
         self.weights = rest.new_zeros(len(rest), len(self.index) + 1).index_add(1, rows.to(rest.device), rig.weights)
         self.basis = rig.expression_basis[self.expressions].contiguous()  # (E, V, 3)
-        regress = rig.joint_regressor[self.index]
-        self.joint_rest = regress @ rest
-        self.joint_basis = torch.einsum("av,evc->eac", regress, self.basis)
+        regressor = rig.joint_regressor[self.index]
+        self.joint_rest = regressor @ rest
+        self.joint_basis = torch.einsum("av,evc->eac", regressor, self.basis)
         columns = [9 * (joint - 1) + k for joint in self.index for k in range(9)]
         self.correctives = rig.pose_basis[columns].flatten(1)  # (9 A, 3 V)
         self._below = [
@@ -114,11 +119,11 @@ class TrackedBody:
 
     @property
     def width(self) -> int:
-        """P, the length of a step: 6 for the whole, 3 for each joint, 1 for each expression."""
+        """P, the number of parameters: 6 of the whole body, 3 per joint, 1 per expression."""
         return 6 + 3 * len(self.index) + len(self.expressions)
 
     def at_rest(self, world_to_camera: Float[Tensor, "4 4"]) -> BodyPose:
-        """The rest pose, seen so."""
+        """The rest pose in front of a camera."""
         zero = self.joint_rest.new_zeros
         return BodyPose(world_to_camera, zero(len(self.index), 3), zero(len(self.expressions)))
 
@@ -133,18 +138,18 @@ class TrackedBody:
         if self.index:
             bend = (local - torch.eye(3).to(local)).flatten()
             rest = rest + (bend @ self.correctives).view(-1, 3)
-        rotations, shifts, where = [torch.eye(3).to(rest)], [rest.new_zeros(3)], []
+        rotations, shifts, positions = [torch.eye(3).to(rest)], [rest.new_zeros(3)], []
         for a, parent in enumerate(self.parents):
-            at = rotations[parent] @ joints[a] + shifts[parent]
-            turned = rotations[parent] @ local[a]
-            rotations.append(turned)
-            shifts.append(at - turned @ joints[a])
-            where.append(at)
-        turns, moves = torch.stack(rotations), torch.stack(shifts)
-        vertices = self._blend(turns, rest) + self.weights @ moves
-        seen = vertices @ pose.world_to_camera[:3, :3].T + pose.world_to_camera[:3, 3]
-        places = torch.stack(where) if where else rest.new_zeros(0, 3)
-        return PosedBody(vertices, seen, turns, moves, places, rest)
+            position = rotations[parent] @ joints[a] + shifts[parent]
+            rotation = rotations[parent] @ local[a]
+            rotations.append(rotation)
+            shifts.append(position - rotation @ joints[a])
+            positions.append(position)
+        all_rotations, all_shifts = torch.stack(rotations), torch.stack(shifts)
+        vertices = self._blend(all_rotations, rest) + self.weights @ all_shifts
+        in_camera = vertices @ pose.world_to_camera[:3, :3].T + pose.world_to_camera[:3, 3]
+        all_positions = torch.stack(positions) if positions else rest.new_zeros(0, 3)
+        return PosedBody(vertices, in_camera, all_rotations, all_shifts, all_positions, rest)
 
     def _blend(self, rotations: Float[Tensor, "b 3 3"], rest: Float[Tensor, "v 3"]) -> Float[Tensor, "v 3"]:
         each = torch.einsum("bij,vj->bvi", rotations, rest)
@@ -153,20 +158,19 @@ class TrackedBody:
     def jacobian(
         self, pose: BodyPose, body: PosedBody, corners: Int[Tensor, "n 3"], weights: Float[Tensor, "n 3"]
     ) -> tuple[Float[Tensor, "n 3 p"], Float[Tensor, "3"]]:
-        """How points of the surface move in the camera's frame by a step, and the center that the step turns about.
+        """The Jacobian (N, 3, P) of surface points in camera space, and the center (3,) of the step's rotation.
 
-        Pose correctives, and joints that an expression moves, are taken to stay: what they do is small, and the posed
-        body has it.
+        The derivatives of pose correctives and of joint positions by expressions are small and left out.
 
         Args:
-            pose, body: where it is.
-            corners, weights: (N, 3) vertices and barycentric coordinates of the points.
+            pose, body: at which the Jacobian is taken.
+            corners, weights: (N, 3) vertex indices and barycentric coordinates of the points.
         """
         view = pose.world_to_camera[:3, :3]
         center = body.local.mean(dim=0)
         used, inverse = corners.unique(return_inverse=True)
-        seen = body.local[used]
-        parts = [-cross_matrices(seen - center), torch.eye(3).to(seen).expand(len(used), 3, 3)]
+        local = body.local[used]
+        parts = [-cross_matrices(local - center), torch.eye(3).to(local).expand(len(used), 3, 3)]
         each = torch.einsum("bij,vj->bvi", body.rotations, body.rest[used]) + body.shifts[:, None]
         share = self.weights[used]
         for a, parent in enumerate(self.parents):
@@ -175,8 +179,8 @@ class TrackedBody:
                 torch.einsum("vb,bvi->vi", share[:, rows], each[rows])
                 - share[:, rows].sum(1, keepdim=True) * (body.joints[a])
             )
-            by_turn = view @ body.rotations[parent] @ left_jacobian(pose.turns[a])
-            parts.append(-cross_matrices(lever @ view.T) @ by_turn)
+            by_rotation = view @ body.rotations[parent] @ left_jacobian(pose.turns[a])
+            parts.append(-cross_matrices(lever @ view.T) @ by_rotation)
         if self.expressions:
             blended = torch.einsum("vb,bij->vij", share, view @ body.rotations)
             parts.append(torch.einsum("vij,evj->vie", blended, self.basis[:, used]))
@@ -184,7 +188,7 @@ class TrackedBody:
         return (weights[..., None, None] * columns[inverse]).sum(1), center
 
     def state(self, poses: list[BodyPose]) -> HeadState:
-        """Frames of the whole rig, from all its joints and coefficients."""
+        """The state of the whole rig in B poses."""
         count = len(poses)
         rest = self.rig.template_vertices
         turns = torch.stack([pose.turns for pose in poses]) if poses else rest.new_zeros(0, len(self.index), 3)
@@ -193,7 +197,7 @@ class TrackedBody:
         return self.rig(expression=self.coefficients(poses), pose=full)
 
     def coefficients(self, poses: list[BodyPose]) -> Float[Tensor, "b e"]:
-        """All coefficients of the rig."""
+        """All expression coefficients of the rig (B, E)."""
         out = self.rig.template_vertices.new_zeros(len(poses), self.rig.expression_count)
         for row, pose in enumerate(poses):
             out[row, self.expressions] = pose.expression
@@ -201,7 +205,13 @@ class TrackedBody:
 
 
 def cross_matrices(vectors: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3 3"]:
-    """[v]ₓ, so that [v]ₓ w = v × w."""
+    """The matrices [v]ₓ with [v]ₓ w = v × w.
+
+    >>> import torch
+    >>> from headfields.tracking.rig.body import cross_matrices
+    >>> (cross_matrices(torch.tensor([[1.0, 0.0, 0.0]])) @ torch.tensor([0.0, 1.0, 0.0])).tolist()
+    [[0.0, 0.0, 1.0]]
+    """
     x, y, z = vectors.unbind(-1)
     zero = torch.zeros_like(x)
     return torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], -1).unflatten(-1, (3, 3))

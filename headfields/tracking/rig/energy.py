@@ -1,8 +1,8 @@
-"""The energy of a pose on one level and its normal equations: colors, outlines, landmarks and what is expected.
+"""The energy of a pose on one level and its normal equations: colors, outlines, landmarks, priors and motion.
 
-Every term is a sum of squares or of Geman and McClure's ρ(r) = r² / (1 + r²) of residuals in units of their scales.
-Points of the surface are followed: a pixel that sees the template says what color its point should have, and the
-picture's slope says how the color under the point changes when the point moves. Our own choice throughout.
+Every term is a sum of squares, or of Geman and McClure's ρ(r) = r² / (1 + r²), of residuals in units of their scales.
+Residuals belong to surface points: each visible point has a color from the texture, and the image gradient gives the
+derivative of the image color under it when it moves.
 """
 
 from dataclasses import dataclass, field
@@ -17,18 +17,18 @@ from headfields.renderers.lighting import sh_basis
 from headfields.tracking.rig.body import BodyPose, PosedBody, TrackedBody
 from headfields.tracking.rig.observation import Level, RigObservation, outline, signed_distance
 from headfields.tracking.rig.options import RigTrackingOptions, TermScales
-from headfields.tracking.rig.surface import RigSurface, SeenSurface
+from headfields.tracking.rig.surface import RigSurface, VisibleSurface
 
-__all__ = ["Energy", "Expected", "Problem", "prior_scales"]
+__all__ = ["Energy", "MotionPrior", "PoseEnergy", "prior_scales"]
 
 
 @dataclass(frozen=True)
-class Expected:
-    """What is foreseen for a frame; None where nothing is.
+class MotionPrior:
+    """The pose that a frame is expected near.
 
     Attributes:
-        pose: the pose foreseen.
-        loose: how many times further off than the options say it may be.
+        pose: extrapolated from earlier frames; None for no expectation.
+        loose: factor of the motion scales of the options.
     """
 
     pose: BodyPose | None = None
@@ -37,13 +37,15 @@ class Expected:
 
 @dataclass(frozen=True)
 class Energy:
-    """The energy at a pose, its normal equations for a step, and numbers about it.
+    """The energy at a pose and its normal equations.
 
     Attributes:
-        value: of all terms.
-        matrix, vector: (P, P), (P,) float64: the step solves (matrix) step = -vector.
-        center: (3,) what the step turns about.
-        parts: by term. iou: of silhouette and matte.
+        value: sum of all terms.
+        matrix, vector: (P, P), (P,) float64; the Gauss-Newton step solves matrix · step = -vector.
+        center: (3,) of the step's rotation, in camera space.
+        parts: value of each term.
+        iou: intersection over union of silhouette and matte.
+        visible: the visible surface.
     """
 
     value: float
@@ -52,11 +54,11 @@ class Energy:
     center: Float[Tensor, "3"]
     parts: dict[str, float]
     iou: float
-    seen: SeenSurface = field(repr=False)
+    visible: VisibleSurface = field(repr=False)
 
 
 class _Sums:
-    """Adds up residuals as normal equations."""
+    """Accumulates residuals as normal equations."""
 
     def __init__(self, width: int) -> None:
         self.matrix = torch.zeros(width, width, dtype=torch.float64)
@@ -64,135 +66,139 @@ class _Sums:
         self.parts: dict[str, float] = {}
 
     def add(self, name: str, residual: Tensor, slope: Tensor, robust: bool, weight: float, square: Tensor) -> None:
-        """Residuals (N, ...) in their scales, slopes (N, ..., P); `square` (N,) is what the robust function sees."""
+        """Adds residuals (N, ...) in their scales with Jacobian (N, ..., P); `square` (N,) is the argument of ρ."""
         irls = (1 / (1 + square)).square() if robust else torch.ones_like(square)
         value = square / (1 + square) if robust else square
         rows = slope.reshape(-1, slope.shape[-1])
         each = (weight * irls).expand(square.shape)
         each = each.view(-1, *[1] * (residual.dim() - 1)).expand(residual.shape).reshape(-1)
-        weighed = rows * each[:, None]
-        self.matrix += (weighed.T @ rows).double().cpu()
-        self.vector += (weighed.T @ residual.reshape(-1)).double().cpu()
+        weighted = rows * each[:, None]
+        self.matrix += (weighted.T @ rows).double().cpu()
+        self.vector += (weighted.T @ residual.reshape(-1)).double().cpu()
         self.parts[name] = self.parts.get(name, 0.0) + weight * float(value.sum())
 
 
-class Problem:
-    """The energy of one frame's pose on one level.
+class PoseEnergy:
+    """The energy of one frame on one level, as a function of the pose.
 
     Args:
         body, surface: the template.
-        observation: the frame. level: which of its levels.
-        light: (9, 3) coefficients of `SHLighting`, or None before there are any: colors then do not count.
-        expected: what is foreseen.
+        observation: the frame.
+        level: one of its levels.
+        light: (9, 3) coefficients of `SHLighting`; None leaves the photometric term out.
+        expected: from earlier frames.
         options: scales.
     """
 
     def __init__(
         self, body: TrackedBody, surface: RigSurface, observation: RigObservation, level: Level,
-        light: Float[Tensor, "9 3"] | None, expected: Expected, options: RigTrackingOptions,
+        light: Float[Tensor, "9 3"] | None, expected: MotionPrior, options: RigTrackingOptions,
     ) -> None:  # fmt: skip
         self.body, self.surface, self.level, self.light = body, surface, level, light
         self.expected, self.scales, self.pixels = expected, options.scales, options.pixels
         self.side = max(level.camera.size)
-        self.marks = observation.landmarks * (self.side / max(observation.camera.size))
+        self.landmarks = observation.landmarks * (self.side / max(observation.camera.size))
         rig = body.rig
         usable = rig.landmark_faces is not None and len(rig.landmark_faces) == 68
-        self.marked = self.marks.isfinite().all(dim=1).nonzero()[:, 0] if usable else torch.zeros(0, dtype=torch.long)
+        self.known = (
+            self.landmarks.isfinite().all(dim=1).nonzero()[:, 0] if usable else torch.zeros(0, dtype=torch.long)
+        )
 
     def __call__(self, pose: BodyPose) -> Energy:
         """The energy at a pose."""
         body, level, scales = self.body, self.level, self.scales
         posed = body.posed(pose)
-        seen = self.surface.see(posed, level.camera)
+        visible = self.surface.visible(posed, level.camera)
         sums = _Sums(body.width)
-        spot = seen.mask.nonzero()
-        counts = seen.clear & level.inside[seen.mask]
+        pixel = visible.mask.nonzero()
+        counts = visible.clear & level.inside[visible.mask]
         rendered = torch.full_like(level.rgb, torch.nan)
         if self.light is not None:
-            rendered[seen.mask] = seen.albedo * (sh_basis(seen.normals) @ self.light)
-        edge_mask = outline(seen.mask)
-        on_edge = edge_mask[seen.mask]
+            rendered[visible.mask] = visible.albedo * (sh_basis(visible.normals) @ self.light)
+        edge_mask = outline(visible.mask)
+        on_edge = edge_mask[visible.mask]
         colors = self.light is not None and scales.color_weight > 0
         if colors:
-            # evenly over the picture, in a fixed order, so that the energy is one function of the pose
+            # evenly over the image by a fixed rule, so that the energy is a function of the pose
             stride = max(round(int(counts.sum()) / self.pixels), 1)
-            counts = counts & ((spot[:, 0] * 7 + spot[:, 1] * 3) % stride == 0)
-        chosen = on_edge | counts if colors else on_edge
-        rows = chosen.nonzero()[:, 0]
-        slope, center = body.jacobian(pose, posed, seen.corners[rows], seen.weights[rows])
-        local = (seen.weights[rows][..., None] * posed.local[seen.corners[rows]]).sum(1)
+            counts = counts & ((pixel[:, 0] * 7 + pixel[:, 1] * 3) % stride == 0)
+        used = on_edge | counts if colors else on_edge
+        rows = used.nonzero()[:, 0]
+        slope, center = body.jacobian(pose, posed, visible.corners[rows], visible.weights[rows])
+        local = (visible.weights[rows][..., None] * posed.local[visible.corners[rows]]).sum(1)
         moved = self._projected(local, slope)  # (N, 2, P)
         if colors:
             keep = counts[rows]
-            self._colors(sums, rendered, spot[rows[keep]], moved[keep])
+            self._colors(sums, rendered, pixel[rows[keep]], moved[keep])
         keep = on_edge[rows]
-        self._outlines(sums, seen, spot[rows[keep]], moved[keep])
+        self._outlines(sums, visible, pixel[rows[keep]], moved[keep])
         self._landmarks(sums, pose, posed)
         self._priors(sums, pose, center)
-        both = (seen.mask & level.mask).sum() / (seen.mask | level.mask).sum().clamp_min(1)
-        return Energy(sum(sums.parts.values()), sums.matrix, sums.vector, center, sums.parts, float(both), seen)
+        both = (visible.mask & level.mask).sum() / (visible.mask | level.mask).sum().clamp_min(1)
+        return Energy(sum(sums.parts.values()), sums.matrix, sums.vector, center, sums.parts, float(both), visible)
 
     def _projected(self, local: Float[Tensor, "n 3"], slope: Float[Tensor, "n 3 p"]) -> Float[Tensor, "n 2 p"]:
-        """How the pixels of points move."""
+        """The Jacobian of the points' pixels."""
         lens = self.level.camera.intrinsics.reshape(3, 3)
         depth = local[:, 2].clamp_min(1e-3)[:, None, None]
         out = torch.stack([lens[0, 0] * slope[:, 0], lens[1, 1] * slope[:, 1]], 1)
         ratio = torch.stack([lens[0, 0] * local[:, 0], lens[1, 1] * local[:, 1]], 1)[..., None] / depth
         return (out - ratio * slope[:, 2:]) / depth
 
-    def _colors(self, sums: _Sums, rendered: Tensor, spot: Tensor, moved: Tensor) -> None:
+    def _colors(self, sums: _Sums, rendered: Tensor, pixel: Tensor, moved: Tensor) -> None:
         level, scale = self.level, float(self.scales.color)
-        row, column = spot.unbind(1)
+        row, column = pixel.unbind(1)
         difference = torch.zeros_like(rendered)
         difference[row, column] = level.rgb[row, column] - rendered[row, column]
         known = torch.zeros_like(rendered[..., :1])
         known[row, column] = 1.0
         reach = float(self.scales.light_reach) * self.side
         if reach > 0:
-            # Light that the harmonics do not know (shadows, what bounces) changes slowly over the picture: the local
-            # mean of the differences is taken for it.
+            # Light beyond the harmonics (shadows, interreflections) varies slowly over the image: the local mean of the
+            # differences is attributed to it.
             difference = difference - _blurred(difference, reach) / _blurred(known, reach).clamp_min(1e-3)
         residual = difference[row, column] / (scale * 3**0.5)
-        # The mean slope of picture and rendering, where the rendering has one: second order in how far they are apart.
+        # The mean of the gradients of image and rendering, as in efficient second-order minimization; where the
+        # rendering has no gradient, that of the image.
         x, y = torch.gradient(rendered, dim=(1, 0))
         own = torch.stack([x, y], -1)[row, column]
-        given = level.gradient[row, column]
-        slope = torch.where(own.isfinite(), 0.5 * (own + given), given) / (scale * 3**0.5)
+        image = level.gradient[row, column]
+        slope = torch.where(own.isfinite(), 0.5 * (own + image), image) / (scale * 3**0.5)
         square = residual.square().sum(1)
-        # As many pixels as the matte has, whatever is seen now, so that seeing less does not pay.
-        share = float(self.scales.color_weight) * self.side / max(len(spot), 1)
-        sums.add("color", residual, slope @ moved, True, share, square)
+        # The total weight is independent of the number of visible pixels, so that showing fewer does not lower it.
+        weight = float(self.scales.color_weight) * self.side / max(len(pixel), 1)
+        sums.add("color", residual, slope @ moved, True, weight, square)
 
-    def _outlines(self, sums: _Sums, seen: SeenSurface, spot: Tensor, moved: Tensor) -> None:
+    def _outlines(self, sums: _Sums, visible: VisibleSurface, pixel: Tensor, moved: Tensor) -> None:
         level = self.level
         scale = max(float(self.scales.outline) * self.side, 0.5)
-        row, column = spot.unbind(1)
-        if not len(spot) or not len(level.outline):
+        row, column = pixel.unbind(1)
+        if not len(pixel) or not len(level.outline):
             return
-        reach = 8.0  # scales at which the robust function bends: far off is not an outlier here
-        weight = reach**2 * float(self.scales.outline_weight) * self.side / (len(spot) + len(level.outline))
+        reach = 8.0  # width of ρ in scales: a distant outline is not an outlier
+        weight = reach**2 * float(self.scales.outline_weight) * self.side / (len(pixel) + len(level.outline))
         residual = (level.distance[row, column] + 0.5) / scale / reach
         slope = torch.einsum("nk,nkp->np", level.slope[row, column], moved) / scale / reach
         sums.add("outline", residual, slope, True, weight, residual.square())
-        centers = spot.flip(-1).float() + 0.5
-        own = signed_distance(seen.mask)
+        centers = pixel.flip(-1).float() + 0.5
+        own = signed_distance(visible.mask)
         across, down = torch.gradient(own, dim=(1, 0))
         normal = torch.nn.functional.normalize(torch.stack([across, down], -1)[row, column], dim=1, eps=1e-6)
-        near = torch.from_numpy(cKDTree(centers.cpu().numpy()).query(level.outline.cpu().numpy())[1]).to(row.device)
-        away = centers[near] - level.outline
-        facing = (torch.nn.functional.normalize(_at(level.slope, level.outline), dim=1) * normal[near]).sum(1) > 0.3
-        near, away = near[facing], away[facing]
-        residual = (away * normal[near]).sum(1) / scale / reach
-        slope = torch.einsum("nk,nkp->np", normal[near], moved[near]) / scale / reach
+        nearest = torch.from_numpy(cKDTree(centers.cpu().numpy()).query(level.outline.cpu().numpy())[1]).to(row.device)
+        offset = centers[nearest] - level.outline
+        facing = (torch.nn.functional.normalize(_at(level.slope, level.outline), dim=1) * normal[nearest]).sum(1) > 0.3
+        nearest, offset = nearest[facing], offset[facing]
+        residual = (offset * normal[nearest]).sum(1) / scale / reach
+        slope = torch.einsum("nk,nkp->np", normal[nearest], moved[nearest]) / scale / reach
         sums.add("outline", residual, slope, True, weight, residual.square())
 
     def _landmarks(self, sums: _Sums, pose: BodyPose, posed: PosedBody) -> None:
-        if not len(self.marked):
+        if not len(self.known):
             return
         rig = self.body.rig
         assert rig.landmark_faces is not None and rig.landmark_barycentric is not None
-        corners = rig.faces[rig.landmark_faces[self.marked]]
-        weights = rig.landmark_barycentric[self.marked].to(rig.template_vertices)
+        corners = rig.faces[rig.landmark_faces[self.known]]
+        weights = rig.landmark_barycentric[self.known].to(rig.template_vertices)
         slope, _ = self.body.jacobian(pose, posed, corners, weights)
         local = (weights[..., None] * posed.local[corners]).sum(1)
         moved = self._projected(local, slope)
@@ -200,7 +206,7 @@ class Problem:
         pixels = local @ lens.T
         pixels = pixels[:, :2] / pixels[:, 2:].clamp_min(1e-3)
         scale, reach = float(self.scales.landmarks) * self.side, 6.0
-        residual = (pixels - self.marks[self.marked]) / scale / reach
+        residual = (pixels - self.landmarks[self.known]) / scale / reach
         weight = reach**2 * float(self.scales.landmark_weight) * self.side / 68
         sums.add("landmarks", residual, moved / scale / reach, True, weight, residual.square().sum(1))
 
@@ -212,14 +218,14 @@ class Problem:
         residual = rest / scale
         slope = eye[6:] / scale[:, None]
         sums.add("prior", residual, slope, False, 1.0, residual.square())
-        foreseen = self.expected.pose
-        if foreseen is None:
+        expected = self.expected.pose
+        if expected is None:
             return
-        turned = pose.world_to_camera[:3, :3] @ foreseen.world_to_camera[:3, :3].T
-        there = _center_of(foreseen, pose, center)
+        rotation = pose.world_to_camera[:3, :3] @ expected.world_to_camera[:3, :3].T
+        expected_center = _center_of(expected, pose, center)
         difference = torch.cat(
-            [axis_angle(turned), center - there, (pose.turns - foreseen.turns).flatten(),
-             pose.expression - foreseen.expression]
+            [axis_angle(rotation), center - expected_center, (pose.turns - expected.turns).flatten(),
+             pose.expression - expected.expression]
         ).cpu()  # fmt: skip
         scale = motion_scales(self.scales, joints, len(pose.expression)) * self.expected.loose
         residual = difference / scale
@@ -227,13 +233,13 @@ class Problem:
 
 
 def prior_scales(body: TrackedBody, scales: TermScales) -> Float[Tensor, " q"]:
-    """What joints and coefficients are expected to be off from rest."""
+    """Standard deviations of joints and coefficients from rest."""
     turns = [float(getattr(scales, name)) for name in body.names for _ in range(3)]
     return torch.tensor([*turns, *[float(scales.expression)] * len(body.expressions)])
 
 
 def motion_scales(scales: TermScales, joints: int, expressions: int) -> Float[Tensor, " p"]:
-    """What a step is expected to be off from the motion foreseen."""
+    """Standard deviations of the parameters of a step from the extrapolated motion."""
     values = [
         *[float(scales.motion_turn)] * 3, *[float(scales.motion_shift)] * 3, *[float(scales.motion_joint)] * joints,
         *[float(scales.motion_expression)] * expressions,
@@ -242,14 +248,14 @@ def motion_scales(scales: TermScales, joints: int, expressions: int) -> Float[Te
 
 
 def _center_of(other: BodyPose, pose: BodyPose, center: Tensor) -> Tensor:
-    """Where the point of the body at rest that `pose` sees at `center` is for another pose."""
-    view, there = pose.world_to_camera, other.world_to_camera
-    point = view[:3, :3].T @ (center - view[:3, 3])
-    return there[:3, :3] @ point + there[:3, 3]
+    """The point of the rest mesh that is at `center` in camera space under `pose`, under another pose."""
+    one, two = pose.world_to_camera, other.world_to_camera
+    point = one[:3, :3].T @ (center - one[:3, 3])
+    return two[:3, :3] @ point + two[:3, 3]
 
 
 def _blurred(image: Float[Tensor, "h w c"], sigma: float) -> Float[Tensor, "h w c"]:
-    """The image smoothed by a Gaussian of `sigma` pixels, zero beyond its border."""
+    """The image convolved with a Gaussian of `sigma` pixels, zero beyond the border."""
     half = max(round(2.5 * sigma), 1)
     at = torch.arange(-half, half + 1, device=image.device, dtype=image.dtype)
     kernel = torch.exp(-0.5 * (at / sigma).square())

@@ -1,4 +1,4 @@
-"""All frames together: each one's own energy, and second differences that are small. Our own choice."""
+"""The joint fit of all frames: the sum of their energies, with a penalty on second differences of the poses."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from headfields.ops.rotations import axis_angle
 from headfields.tracking.rig.body import BodyPose, TrackedBody
-from headfields.tracking.rig.energy import Expected, Problem, motion_scales
+from headfields.tracking.rig.energy import MotionPrior, PoseEnergy, motion_scales
 from headfields.tracking.rig.observation import RigObservation
 from headfields.tracking.rig.options import RigTrackingOptions
 from headfields.tracking.rig.surface import RigSurface
@@ -27,26 +27,30 @@ def smooth_together(
     show: Callable[[int, int], None] = lambda step, frame: None,
     stop: Callable[[], bool] = lambda: False,
 ) -> dict[int, BodyPose] | None:  # fmt: skip
-    """Poses of all frames after `options.joint_steps` steps of Gauss and Newton on the sum of all energies.
+    """Poses of all frames after `options.joint_steps` Gauss-Newton steps on the sum of all energies.
 
-    Neighbors are frames as far apart as any two are least; where one is missing nothing is asked to be smooth.
+    Second differences are penalized over three frames in a row, at the smallest distance of any two frames.
 
     Args:
-        body, surface: the template. poses: by frame. light: (9, 3), which stays.
-        observation: reads a frame. options: scales and steps.
-        show: told of each step and frame. stop: asked before each frame whether to give up.
+        body, surface: the template.
+        poses: by frame.
+        light: (9, 3), fixed.
+        observation: reads a frame.
+        options: scales and steps.
+        show: called with step and row of the frame.
+        stop: asked before each frame whether to stop.
 
     Returns:
-        By frame; None if it was stopped. Frames whose own energy would grow by more than half keep their pose.
+        Poses by frame; None if stopped. Frames whose own energy grows by more than half keep their pose.
     """
-    frames, now = sorted(poses), dict(poses)
+    frames, current = sorted(poses), dict(poses)
     width = body.width
-    begin: dict[int, float] = {}
-    apart = min((b - a for a, b in pairwise(frames)), default=1)
-    triples = [k for k in range(len(frames) - 2) if frames[k + 2] - frames[k] == 2 * apart]
+    initial_energy: dict[int, float] = {}
+    spacing = min((b - a for a, b in pairwise(frames)), default=1)
+    triples = [k for k in range(len(frames) - 2) if frames[k + 2] - frames[k] == 2 * spacing]
     joints, expressions = 3 * len(body.index), len(body.expressions)
     scale = motion_scales(options.scales, joints, expressions).double() * float(options.scales.smooth)
-    stiff = (1 / scale.square()).numpy()
+    stiffness = (1 / scale.square()).numpy()
     for step in range(options.joint_steps):
         band = np.zeros((2 * width + width, len(frames) * width))
         right = np.zeros(len(frames) * width)
@@ -54,36 +58,39 @@ def smooth_together(
         for k, frame in enumerate(frames):
             if stop():
                 return None
-            seen = observation(frame)
-            energy = Problem(body, surface, seen, seen.levels[-1], light, Expected(), options)(now[frame])
-            begin.setdefault(frame, energy.value)
+            observed = observation(frame)
+            energy = PoseEnergy(body, surface, observed, observed.levels[-1], light, MotionPrior(), options)(
+                current[frame]
+            )
+            initial_energy.setdefault(frame, energy.value)
             matrix = energy.matrix + torch.diag(_DAMPING * energy.matrix.diagonal())
             _put(band, matrix.numpy(), k * width, k * width)
             right[k * width : (k + 1) * width] = -energy.vector.numpy()
             centers.append(energy.center)
             show(step, k)
         for k in triples:
-            residual = _second_difference([now[frames[k + j]] for j in range(3)], centers[k : k + 3])
+            residual = _second_difference([current[frames[k + j]] for j in range(3)], centers[k : k + 3])
             for i, a in enumerate((1.0, -2.0, 1.0)):
-                right[(k + i) * width : (k + i + 1) * width] -= a * stiff * residual
+                right[(k + i) * width : (k + i + 1) * width] -= a * stiffness * residual
                 for j, b in enumerate((1.0, -2.0, 1.0)):
                     if j >= i:
-                        _put(band, np.diag(a * b * stiff), (k + i) * width, (k + j) * width)
-        found = solveh_banded(band, right).reshape(len(frames), width)
+                        _put(band, np.diag(a * b * stiffness), (k + i) * width, (k + j) * width)
+        steps = solveh_banded(band, right).reshape(len(frames), width)
         for k, frame in enumerate(frames):
-            now[frame] = now[frame].moved(torch.from_numpy(found[k]).float(), centers[k])
+            current[frame] = current[frame].moved(torch.from_numpy(steps[k]).float(), centers[k])
     for frame in frames if options.joint_steps else ():
-        seen = observation(frame)
-        energy = Problem(body, surface, seen, seen.levels[-1], light, Expected(), options)(now[frame])
-        if not energy.value <= 1.5 * begin[frame] + 1.0:
-            now[frame] = poses[frame]
-    return {frame: replace(now[frame]) for frame in poses}
+        observed = observation(frame)
+        energy = PoseEnergy(body, surface, observed, observed.levels[-1], light, MotionPrior(), options)(current[frame])
+        if not energy.value <= 1.5 * initial_energy[frame] + 1.0:
+            current[frame] = poses[frame]
+    return {frame: replace(current[frame]) for frame in poses}
 
 
 def _second_difference(poses: list[BodyPose], centers: list[Tensor]) -> np.ndarray:
+    """The second difference (P,) of three poses, in the parameters of a step."""
     one, two, three = (pose.world_to_camera for pose in poses)
     turn = axis_angle(three[:3, :3] @ two[:3, :3].T) - axis_angle(two[:3, :3] @ one[:3, :3].T)
-    # centers move with joints as well as with the whole: followed as one point of the body at rest
+    # centers also move with the joints, so one point of the rest mesh is followed
     point = two[:3, :3].T @ (centers[1] - two[:3, 3])
     first, middle, last = (pose[:3, :3] @ point + pose[:3, 3] for pose in (one, two, three))
     parts = [turn, first - 2 * middle + last]
@@ -93,7 +100,7 @@ def _second_difference(poses: list[BodyPose], centers: list[Tensor]) -> np.ndarr
 
 
 def _put(band: np.ndarray, block: np.ndarray, row: int, column: int) -> None:
-    """Adds a block of a symmetric matrix to its upper band (LAPACK's storage); below the diagonal nothing is kept."""
+    """Adds a block of a symmetric matrix to its upper band, in LAPACK's storage; drops entries below the diagonal."""
     height = band.shape[0]
     i, j = np.meshgrid(np.arange(len(block)), np.arange(len(block)), indexing="ij")
     keep = (row + i) <= (column + j)

@@ -1,4 +1,4 @@
-"""The light of a recording: one set of spherical harmonics that stays with the camera, from all frames so far."""
+"""The light of a recording: one set of spherical harmonics in camera space, by least squares over all frames so far."""
 
 from dataclasses import dataclass
 
@@ -12,15 +12,17 @@ from headfields.renderers.lighting import SHLighting, sh_basis
 __all__ = ["LightSums", "fitted_light"]
 
 _RIDGE = 0.02
-"""Of pixels: how much a light that is the same from everywhere counts beside what was seen."""
+"""Weight of the regularization toward white ambient light, relative to a frame's pixels."""
 
 
 @dataclass(frozen=True)
 class LightSums(Record):
-    """Normal equations of the light, summed over frames, so that a run that goes on has what an unbroken one has.
+    """Normal equations of the light, summed over frames; kept with each fit, so that a resumed run has the same light.
 
     Attributes:
-        matrix: (3, 9, 9) by channel. vector: (3, 9). count: () frames.
+        matrix: (3, 9, 9) by channel.
+        vector: (3, 9) by channel.
+        count: () number of frames.
     """
 
     matrix: Float[Tensor, "3 9 9"]
@@ -29,52 +31,56 @@ class LightSums(Record):
 
     @classmethod
     def empty(cls) -> "LightSums":
-        """Of no frames."""
+        """The sums over no frames."""
         return cls(torch.zeros(3, 9, 9), torch.zeros(3, 9), torch.zeros(()))
 
     def coefficients(self) -> Float[Tensor, "9 3"]:
-        """The light: as `SHLighting` has it; 1 from everywhere where nothing has been seen."""
-        flat = SHLighting().coefficients.detach().T.double()  # (3, 9)
+        """The light (9, 3), as in `SHLighting`; white ambient light where the sums say nothing."""
+        ambient = SHLighting().coefficients.detach().T.double()  # (3, 9)
         weights = torch.ones(9, dtype=torch.float64) * _RIDGE
-        weights[0] *= 0.05  # how bright all is may differ
+        weights[0] *= 0.05  # brightness is hardly regularized
         ridge = torch.diag(weights)
-        solved = torch.linalg.solve(self.matrix.double() + ridge, self.vector.double() + flat @ ridge)
+        solved = torch.linalg.solve(self.matrix.double() + ridge, self.vector.double() + ambient @ ridge)
         return solved.T.float()
 
     def added(
-        self, albedo: Float[Tensor, "m 3"], normals: Float[Tensor, "m 3"], seen: Float[Tensor, "m 3"],
+        self, albedo: Float[Tensor, "m 3"], normals: Float[Tensor, "m 3"], colors: Float[Tensor, "m 3"],
         light: Float[Tensor, "9 3"], scale: float,
     ) -> "LightSums":  # fmt: skip
-        """The sums with a frame's pixels, each weighed by how well the light that is there explains it.
+        """The sums plus a frame's pixels, with robust weights under a given light.
 
         Args:
-            albedo: (M, 3) the texture's colors. normals: (M, 3) in the camera's frame. seen: (M, 3) colors.
-            light: (9, 3) to weigh by. scale: where Geman and McClure's function bends.
+            albedo: (M, 3) of the texture.
+            normals: (M, 3) in camera space.
+            colors: (M, 3) of the image.
+            light: (9, 3) that the weights are computed with.
+            scale: of Geman and McClure's function.
         """
         if not len(albedo):
             return self
         basis = sh_basis(normals)
-        residual = (albedo * (basis @ light) - seen).square().sum(1)
+        residual = (albedo * (basis @ light) - colors).square().sum(1)
         weight = (scale**2 / (scale**2 + residual)).square() / len(albedo)
         rows = albedo.T[..., None] * basis  # (3, M, 9)
-        weighed = rows * weight[:, None]
+        weighted = rows * weight[:, None]
         return LightSums(
-            self.matrix + weighed.mT @ rows, self.vector + (weighed.mT @ seen.T[..., None])[..., 0], self.count + 1
+            self.matrix + weighted.mT @ rows, self.vector + (weighted.mT @ colors.T[..., None])[..., 0], self.count + 1
         )
 
 
 def fitted_light(
-    sums: LightSums, albedo: Float[Tensor, "m 3"], normals: Float[Tensor, "m 3"], seen: Float[Tensor, "m 3"],
+    sums: LightSums, albedo: Float[Tensor, "m 3"], normals: Float[Tensor, "m 3"], colors: Float[Tensor, "m 3"],
     scale: float,
 ) -> LightSums:  # fmt: skip
-    """The sums with a frame's pixels, whose weights are found with the light that they give.
+    """The sums plus a frame's pixels, with weights iterated together with the light.
 
     Args:
-        sums: of the frames before. albedo, normals, seen, scale: as `LightSums.added`.
+        sums: of the frames before.
+        albedo, normals, colors, scale: of `LightSums.added`.
     """
-    found = sums
+    fitted = sums
     light = sums.coefficients()
     for wider in (4.0, 2.0, 1.0, 1.0) if not float(sums.count) else (1.0, 1.0):
-        found = sums.added(albedo, normals, seen, light, wider * scale)
-        light = found.coefficients()
-    return found
+        fitted = sums.added(albedo, normals, colors, light, wider * scale)
+        light = fitted.coefficients()
+    return fitted

@@ -1,4 +1,4 @@
-"""A frame as tracking sees it: a pyramid of pictures, mattes and distances to their outlines."""
+"""A frame as the rig tracker sees it: a pyramid of images, mattes and distances to their outlines."""
 
 from dataclasses import dataclass
 
@@ -23,9 +23,9 @@ class Level(Record):
 
     Attributes:
         rgb: (H, W, 3) over white.
-        gradient: (H, W, 3, 2) of it by x and y, a pixel.
-        inside: (H, W) whether the matte covers the pixel and its neighbors: colors count there.
-        mask: (H, W) of the matte.
+        gradient: (H, W, 3, 2) of rgb by x and y, per pixel.
+        inside: (H, W) whether the matte covers the pixel and its neighbors; colors count there.
+        mask: (H, W) matte above 0.5.
         distance: (H, W) to its outline, pixels, negative inside.
         slope: (H, W, 2) of the distance.
         outline: (Q, 2) pixel centers (x, y) just inside the outline.
@@ -44,7 +44,7 @@ class Level(Record):
 
 @dataclass(frozen=True)
 class RigObservation:
-    """A frame: its levels, coarse to fine, and landmarks (68, 2) in pixels of the whole image, NaN where unknown."""
+    """A frame: its levels, coarse to fine, and landmarks (68, 2) in pixels of the full image, NaN where unknown."""
 
     levels: tuple[Level, ...]
     landmarks: Float[Tensor, "68 2"]
@@ -52,69 +52,80 @@ class RigObservation:
 
     @property
     def landmark_count(self) -> int:
-        """How many are known."""
+        """The number of known landmarks."""
         return int(self.landmarks.isfinite().all(dim=1).sum())
 
 
 def rig_observation(source: FrameSource, frame: int, options: RigTrackingOptions) -> RigObservation:
     """Reads a frame.
 
+    Args:
+        source: the capture.
+        frame: its index.
+        options: sizes of the levels.
+
     Raises:
-        FrameFailure: "unreadable", or "mask" where the matte has too few pixels.
+        FrameFailure: "unreadable", or "mask" if the matte has too few pixels.
     """
     try:
         image = source.image(frame)
-        given = source.camera([frame])
-        marks = source.landmarks(frame)
+        captured = source.camera([frame])
+        landmarks = source.landmarks(frame)
     except (CaptureError, OSError, ValueError) as error:
         raise FrameFailure("unreadable", str(error)) from error
-    lens = given.intrinsics.reshape(-1, 3, 3)[0].float()
+    lens = captured.intrinsics.reshape(-1, 3, 3)[0].float()
     camera = Camera(torch.eye(4), lens, (int(image.shape[0]), int(image.shape[1])))
     covered = int((image[..., 3] > 0.5).sum())
     if covered < options.mask_pixels:
         raise FrameFailure(
-            "mask", f"the matte has {covered} pixels; at least {options.mask_pixels} are needed: is the subject cut"
-            " out?"
+            "mask", f"the matte has {covered} pixels; at least {options.mask_pixels} are needed. Check that the"
+            " background is masked out"
         )  # fmt: skip
-    if marks is None:
-        marks = torch.full((68, 2), torch.nan)
+    if landmarks is None:
+        landmarks = torch.full((68, 2), torch.nan)
     sides = [min(side, max(camera.size)) for side in options.levels]
-    return RigObservation(tuple(_level(image, camera, side) for side in sides), marks.float(), camera)
+    return RigObservation(tuple(_level(image, camera, side) for side in sides), landmarks.float(), camera)
 
 
 def _level(image: Float[Tensor, "h w 4"], camera: Camera, side: int) -> Level:
-    small = camera.scaled(side / max(camera.size))
+    reduced = camera.scaled(side / max(camera.size))
     matte = image[..., 3:]
-    both = torch.cat([image[..., :3] * matte + 1 - matte, matte], -1)
-    if small.size != camera.size:
-        both = torch.nn.functional.interpolate(
-            both.movedim(-1, 0)[None], small.size, mode="bilinear", antialias=True, align_corners=False
+    channels = torch.cat([image[..., :3] * matte + 1 - matte, matte], -1)
+    if reduced.size != camera.size:
+        channels = torch.nn.functional.interpolate(
+            channels.movedim(-1, 0)[None], reduced.size, mode="bilinear", antialias=True, align_corners=False
         )[0].movedim(0, -1)
-    mask = both[..., 3] > 0.5
+    mask = channels[..., 3] > 0.5
     distance = signed_distance(mask)
     across, down = torch.gradient(distance, dim=(1, 0))
-    x, y = torch.gradient(both[..., :3], dim=(1, 0))
+    x, y = torch.gradient(channels[..., :3], dim=(1, 0))
     return Level(
-        rgb=both[..., :3].contiguous(), gradient=torch.stack([x, y], -1), inside=distance < -1.0, mask=mask,
-        distance=distance, slope=torch.stack([across, down], -1), outline=_centers(outline(mask)), camera=small,
+        rgb=channels[..., :3].contiguous(), gradient=torch.stack([x, y], -1), inside=distance < -1.0, mask=mask,
+        distance=distance, slope=torch.stack([across, down], -1), outline=_centers(outline(mask)), camera=reduced,
     )  # fmt: skip
 
 
 def signed_distance(mask: Bool[Tensor, "h w"]) -> Float[Tensor, "h w"]:
-    """Distance of pixel centers to the outline between pixels, negative inside; the image's border is no outline."""
-    here = mask.cpu().numpy()
-    if here.all() or not here.any():
-        return torch.full(mask.shape, -1e3 if here.all() else 1e3, device=mask.device)
-    signed = distance_transform_edt(~here) - distance_transform_edt(here)
+    """Distance of pixel centers to the mask's outline, negative inside, pixels; the image border is not an outline.
+
+    >>> import torch
+    >>> from headfields.tracking.rig.observation import signed_distance
+    >>> signed_distance(torch.tensor([[True, True, False, False]])).tolist()
+    [[-1.5, -0.5, 0.5, 1.5]]
+    """
+    inside = mask.cpu().numpy()
+    if inside.all() or not inside.any():
+        return torch.full(mask.shape, -1e3 if inside.all() else 1e3, device=mask.device)
+    signed = distance_transform_edt(~inside) - distance_transform_edt(inside)
     signed = np.where(signed > 0, signed - 0.5, signed + 0.5)
     return torch.from_numpy(signed.astype(np.float32)).to(mask.device)
 
 
 def outline(mask: Bool[Tensor, "h w"]) -> Bool[Tensor, "h w"]:
-    """Pixels of the mask that have a neighbor outside; none for its contact with the image's border."""
+    """Pixels of the mask with a neighbor outside it; pixels at the image border do not count as such."""
     padded = torch.nn.functional.pad(mask[None, None].float(), (1, 1, 1, 1), mode="replicate")[0, 0] > 0.5
-    around = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
-    return mask & ~around
+    enclosed = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
+    return mask & ~enclosed
 
 
 def _centers(mask: Bool[Tensor, "h w"]) -> Float[Tensor, "q 2"]:

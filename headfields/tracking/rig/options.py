@@ -1,4 +1,4 @@
-"""What template tracking can be told. The paper's energy and its weights are not known: all of it is our own choice."""
+"""Options of the rig tracker: scales of the residuals, image sizes, steps."""
 
 import math
 from dataclasses import dataclass, fields, replace
@@ -8,21 +8,21 @@ __all__ = ["RigTrackingOptions", "TermScales"]
 
 @dataclass(frozen=True)
 class TermScales:
-    """How far each residual is expected to be off: it counts by 1 over the square of its scale.
+    """Standard deviations of the residuals, and weights of the terms.
 
     Attributes:
-        color: of a pixel's color, sRGB in [0, 1]; also where Geman and McClure's function bends.
-        color_weight, outline_weight, landmark_weight: what all pixels, outlines and 68 landmarks count, times
-            the level's side; without the first (0) there is no photometric term.
-        light_reach: standard deviation, in parts of the image's side, of what differences of color are averaged over
-            to take slow ones for light; 0 takes none.
-        outline: of the silhouette's outline, parts of the image's side.
-        landmarks: of a landmark, parts of the image's side.
+        color: of a pixel's color, sRGB in [0, 1]; also the scale of Geman and McClure's function.
+        color_weight, outline_weight, landmark_weight: total weight of all pixels, of all outline points and of 68
+            landmarks, times the level's side. color_weight 0 switches the photometric term off.
+        light_reach: standard deviation of the Gaussian, as a fraction of the image's side, whose local mean of color
+            differences is attributed to light; 0 for none.
+        outline: of the silhouette's outline, as a fraction of the image's side.
+        landmarks: of a landmark, as a fraction of the image's side.
         torso, neck, head, jaw: of the angle of a joint from rest, radians.
         expression: of a coefficient from 0.
-        motion_turn, motion_shift: how much the whole moves otherwise than foreseen, radians and meters, a frame.
-        motion_joint, motion_expression: the same of joints, radians, and coefficients.
-        smooth: part of these that the joint pass expects of the second difference over frames.
+        motion_turn, motion_shift: of the whole body from its extrapolated motion, radians and meters per frame.
+        motion_joint, motion_expression: the same of joints, radians, and of coefficients.
+        smooth: scale of second differences in the joint fit, as a fraction of the motion scales.
     """
 
     color: float | int = 0.05
@@ -52,20 +52,20 @@ class TermScales:
 
 @dataclass(frozen=True)
 class RigTrackingOptions:
-    """Sizes and schedules of template tracking.
+    """Sizes and schedules of `RigTracker`.
 
     Attributes:
         scales: of the terms.
-        levels: sides that images are reduced to, coarse to fine, pixels; none is enlarged.
-        steps: of Gauss and Newton on each level of a frame.
-        first_steps: the same for the frame that starts, or starts anew.
-        joint_steps: of the joint pass over all frames; 0: none.
-        pixels: whose colors count, of each level.
-        expressions: at most so many coefficients.
-        mask_pixels: a frame with fewer pixels of the matte is not fitted.
-        landmark_count: how many visible landmarks a start needs.
-        lost: a frame whose silhouette overlaps less with the matte (intersection over union) has failed.
-        restart: a frame whose warm start overlaps less starts from landmarks too, if there are enough.
+        levels: longer sides of the reduced images, coarse to fine, pixels; images are not enlarged.
+        steps: Gauss-Newton steps on each level.
+        first_steps: steps on the coarsest level where tracking starts, or restarts.
+        joint_steps: steps of the joint fit of all frames; 0 for none.
+        pixels: approximate number of pixels in the photometric term, on each level.
+        expressions: maximum number of coefficients.
+        mask_pixels: a frame whose matte has fewer pixels is not fitted.
+        landmark_count: number of known landmarks that a start needs.
+        lost: a frame has failed if the intersection over union of silhouette and matte is less.
+        restart: a frame whose warm start has a lower intersection over union also starts from landmarks.
     """
 
     scales: TermScales = TermScales()
@@ -83,18 +83,20 @@ class RigTrackingOptions:
     def __post_init__(self) -> None:
         if not self.levels or len(self.levels) != len(self.steps) or sorted(self.levels) != list(self.levels):
             raise ValueError(
-                f"RigTrackingOptions: levels is {self.levels} and steps {self.steps}; expected as many of each, "
-                "coarse to fine"
+                f"RigTrackingOptions: levels is {self.levels} and steps {self.steps}; expected increasing "
+                "levels, and a number of steps for each"
             )
         for name, least in (("first_steps", 1), ("joint_steps", 0), ("expressions", 0), ("pixels", 1),
                             ("mask_pixels", 1),
                             ("landmark_count", 6)):  # fmt: skip
             if getattr(self, name) < least:
-                raise ValueError(f"RigTrackingOptions: {name} is {getattr(self, name)}; at least {least}")
+                raise ValueError(f"RigTrackingOptions: {name} is {getattr(self, name)}; it must be at least {least}")
         if min(self.levels) < 8 or min(self.steps) < 0:
-            raise ValueError(f"RigTrackingOptions: levels is {self.levels}, steps {self.steps}; at least 8 and 0")
+            raise ValueError(
+                f"RigTrackingOptions: levels is {self.levels}, steps {self.steps}; they must be at least 8, 0"
+            )
         if not (0 <= self.lost <= 1 and 0 <= self.restart <= 1):
-            raise ValueError(f"RigTrackingOptions: lost is {self.lost}, restart {self.restart}; parts in [0, 1]")
+            raise ValueError(f"RigTrackingOptions: lost is {self.lost}, restart {self.restart}; expected [0, 1]")
 
     @classmethod
     def quick(cls) -> "RigTrackingOptions":
@@ -102,5 +104,5 @@ class RigTrackingOptions:
         return cls(levels=(48, 96), steps=(3, 3), joint_steps=2)
 
     def without_color(self) -> "RigTrackingOptions":
-        """Landmarks and silhouettes alone: the baseline that says what the photometric term brings."""
+        """Landmarks and silhouettes only: the baseline without the photometric term."""
         return replace(self, scales=replace(self.scales, color_weight=0.0))

@@ -34,18 +34,18 @@ def rig_picture(
     """
     level = observation.levels[-1]
     posed = body.posed(pose)
-    seen = surface.see(posed, level.camera)
+    visible = surface.visible(posed, level.camera)
     rendered = torch.ones_like(level.rgb)
-    rendered[seen.mask] = (seen.albedo * (sh_basis(seen.normals) @ light)).clamp(0, 1)
-    both = seen.mask & level.inside
+    rendered[visible.mask] = (visible.albedo * (sh_basis(visible.normals) @ light)).clamp(0, 1)
+    both = visible.mask & level.inside
     squared = (rendered - level.rgb).square().mean(dim=-1)[both]
     errors = {
         "psnr": float(-10 * torch.log10(squared.mean().clamp_min(1e-10))) if len(squared) else 0.0,
-        "iou": float((seen.mask & level.mask).sum() / (seen.mask | level.mask).sum().clamp_min(1)),
+        "iou": float((visible.mask & level.mask).sum() / (visible.mask | level.mask).sum().clamp_min(1)),
     }
     overlay = 0.7 * level.rgb + 0.3
     overlay[outline(level.mask)] = overlay.new_tensor([0.15, 0.35, 1.0])
-    overlay[outline(seen.mask)] = overlay.new_tensor([0.9, 0.1, 0.1])
+    overlay[outline(visible.mask)] = overlay.new_tensor([0.9, 0.1, 0.1])
     picture = Image.fromarray(tile(overlay))
     detected = observation.landmarks
     known = detected.isfinite().all(dim=1)

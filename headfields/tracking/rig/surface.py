@@ -1,4 +1,4 @@
-"""What of the textured template a camera sees: per pixel its triangle, its color without light and its normal."""
+"""The visible surface of the posed template: per pixel triangle, albedo and normal, by ray casting."""
 
 import math
 from dataclasses import dataclass
@@ -14,20 +14,22 @@ from headfields.records import Camera, Record
 from headfields.rigging.rigged_template import RiggedTemplate
 from headfields.tracking.rig.body import PosedBody
 
-__all__ = ["RigSurface", "SeenSurface"]
+__all__ = ["RigSurface", "VisibleSurface"]
 
 _FACING = 0.15
-"""Cosine below which a surface is too slanted for its color to count."""
+"""Cosine to the viewing direction below which a surface is too slanted for its color to count."""
 
 
 @dataclass(frozen=True)
-class SeenSurface(Record):
-    """The N pixels that see the template, in row-major order.
+class VisibleSurface(Record):
+    """The N pixels that the template covers, in row-major order.
 
     Attributes:
-        mask: (H, W) which.
-        corners, weights: (N, 3) vertices and barycentric coordinates.
-        albedo: (N, 3) of the texture. normals: (N, 3) in the camera's frame. facing: (N,) cosine to the viewer.
+        mask: (H, W) silhouette.
+        corners, weights: (N, 3) vertex indices and barycentric coordinates.
+        albedo: (N, 3) of the texture.
+        normals: (N, 3) in camera space.
+        facing: (N,) cosine of normal and direction to the camera.
     """
 
     mask: Bool[Tensor, "h w"]
@@ -39,18 +41,17 @@ class SeenSurface(Record):
 
     @property
     def clear(self) -> Bool[Tensor, " n"]:
-        """Which are seen so that their color counts."""
+        """Pixels that are frontal enough for their color to count."""
         return self.facing > _FACING
 
 
 class RigSurface:
-    """Casts a camera's rays at the posed template and looks its texture up.
+    """Casts a camera's rays at the posed template and samples its texture.
 
-    The texture is reduced by halves; the one is taken whose pixels are as large as the image's, on average over the
-    template.
+    Of the texture's mipmap, the level is used whose texels are on average as large as the image's pixels.
 
     Args:
-        rig: the template. Without a texture it is gray.
+        rig: the template; gray without a texture.
     """
 
     def __init__(self, rig: RiggedTemplate) -> None:
@@ -74,12 +75,12 @@ class RigSurface:
             pixels = chart * rig.texture.shape[0] * rig.texture.shape[1]
             self._texel = math.sqrt(area / max(pixels, 1.0))  # meters
 
-    def see(self, body: PosedBody, camera: Camera) -> SeenSurface:
-        """What a camera at the origin sees of a body.
+    def visible(self, body: PosedBody, camera: Camera) -> VisibleSurface:
+        """The surface of a posed body that is visible from a camera at the origin.
 
         Args:
-            body: posed.
-            camera: the lens; its pose is the identity.
+            body: in a pose.
+            camera: with identity pose.
         """
         self._bvh.refit(body.local[None])
         rays = camera.rays()
@@ -92,10 +93,10 @@ class RigSurface:
         if self._uv is None:
             albedo = weights.new_full((len(met), 3), 0.6)
         else:
-            size = float(body.local[:, 2].mean()) / float(camera.intrinsics.reshape(3, 3)[0, 0])  # meters a pixel
+            size = float(body.local[:, 2].mean()) / float(camera.intrinsics.reshape(3, 3)[0, 0])  # meters per pixel
             level = round(math.log2(max(size / self._texel, 1.0)))
             texture = self._textures[min(level, len(self._textures) - 1)]
             albedo = sample_texture(texture, (weights[..., None] * self._uv[face]).sum(1))
         facing = -(normals * rays.directions[met]).sum(1)
         mask = (hit.face >= 0).view(camera.size)
-        return SeenSurface(mask, corners, weights, albedo, normals, facing)
+        return VisibleSurface(mask, corners, weights, albedo, normals, facing)

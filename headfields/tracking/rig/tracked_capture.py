@@ -1,4 +1,4 @@
-"""What tracking leaves for training: a capture in INSTA's layout with tracked meshes, expressions and cameras."""
+"""The tracked capture: a recording in INSTA's layout with tracked meshes, expressions and cameras, for training."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,15 +17,20 @@ __all__ = ["write_tracked_capture"]
 
 @torch.no_grad()
 def write_tracked_capture(out: str | Path, capture: Capture, body: TrackedBody, fits: Mapping[int, RigFit]) -> Path:
-    """Writes the frames that were tracked as a capture that `load_capture` and `headfields train vp360` read.
+    """Writes the tracked frames as a capture that `load_capture` and `headfields train vp360` read.
 
-    The motion of the whole (the chair's, where the torso carries everything) is in the cameras, that of neck, head, jaw
-    and face in the meshes. Expression files hold the jaw's rotation (axis-angle, 3) and then the rig's coefficients, so
-    that `vp360`'s mapping network, which takes the first values, sees both. Splits are the capture's.
+    The motion of the whole body (a turning chair) is in the cameras, that of neck, head, jaw and face in the meshes.
+    Expression files hold the jaw's rotation (axis-angle, 3) and then the rig's coefficients: the mapping network of
+    `vp360` reads the first values. Splits are the capture's.
 
     Args:
-        out: the folder. capture: whose images, mattes, labels and landmarks are taken over. body: the template.
+        out: the folder.
+        capture: its images, mattes, labels and landmarks are copied.
+        body: the template.
         fits: by frame.
+
+    Returns:
+        The folder.
 
     Raises:
         ValueError: there are no fits.

@@ -21,7 +21,7 @@ from headfields.runs.clock import Clock
 from headfields.tracking.failures import FrameFailure
 from headfields.tracking.loop import FrameTracker, FrameTurn, Tracking
 from headfields.tracking.rig.body import BodyPose, TrackedBody
-from headfields.tracking.rig.energy import Energy, Expected
+from headfields.tracking.rig.energy import Energy, MotionPrior
 from headfields.tracking.rig.fit import RigFit
 from headfields.tracking.rig.joint import smooth_together
 from headfields.tracking.rig.light import LightSums, fitted_light
@@ -127,12 +127,12 @@ class RigTracker(FrameTracker[RigObservation, RigFit]):
         """The first frame: pose from landmarks and outlines, then light and pose in turns."""
         pose, energy = solve_frame(
             self.body, self.surface, observation, [landmark_start(self.body, observation, self.options)], None,
-            Expected(), self.options, first=True,
+            MotionPrior(), self.options, first=True,
         )  # fmt: skip
         for _ in range(2 if self.options.scales.color_weight > 0 else 0):
             light = self._with_light(LightSums.empty(), energy, observation).coefficients()
             pose, energy = solve_frame(
-                self.body, self.surface, observation, [pose], light, Expected(), self.options, first=True
+                self.body, self.surface, observation, [pose], light, MotionPrior(), self.options, first=True
             )
         return self._checked(frame, pose, self._with_light(LightSums.empty(), energy, observation), energy, observation)
 
@@ -149,7 +149,7 @@ class RigTracker(FrameTracker[RigObservation, RigFit]):
         lost = overlap < self.options.restart
         if (gap > 1 or lost) and observation.landmark_count >= self.options.landmark_count:
             starts.append(landmark_start(self.body, observation, self.options))
-        expected = Expected(extrapolated, math.sqrt(gap) * (1.0 if len(starts) == 1 else 3.0))
+        expected = MotionPrior(extrapolated, math.sqrt(gap) * (1.0 if len(starts) == 1 else 3.0))
         pose, energy = solve_frame(
             self.body, self.surface, observation, starts, last.light.coefficients(), expected, self.options, first=lost
         )
@@ -158,7 +158,7 @@ class RigTracker(FrameTracker[RigObservation, RigFit]):
     def _overlap(self, pose: BodyPose, observation: RigObservation) -> float:
         """Intersection over union of silhouette and matte on the coarsest level."""
         level = observation.levels[0]
-        mask = self.surface.see(self.body.posed(pose), level.camera).mask
+        mask = self.surface.visible(self.body.posed(pose), level.camera).mask
         return float((mask & level.mask).sum() / (mask | level.mask).sum().clamp_min(1))
 
     def _checked(
@@ -172,7 +172,7 @@ class RigTracker(FrameTracker[RigObservation, RigFit]):
         return RigFit(frame, pose, light, observation.camera, errors={"energy": energy.value})
 
     def _with_light(self, sums: LightSums, energy: Energy, observation: RigObservation) -> LightSums:
-        level, surface = observation.levels[-1], energy.seen
+        level, surface = observation.levels[-1], energy.visible
         keep = surface.clear & level.inside[surface.mask]
         colors = level.rgb[surface.mask][keep]
         scale = float(self.options.scales.color)
