@@ -75,8 +75,8 @@ class EnergyWeights:
         landmarks: over steps; of the mean squared landmark distance, as a fraction of the image's sides.
         emphasis: factor of that distance, before it is squared, for chin, mouth and eyelids.
         geometry_local, appearance_local, geometry_global, appearance_global: of ‖·‖² of these parts of the codes.
-        likely: of ‖·‖² of geometry and appearance along the prior's principal directions. An image constrains only a few
-            of them; along the others Adam's steps, whose length does not depend on the gradient's, would drift to
+        likely: of ‖·‖² of geometry and appearance along the prior's principal directions. An image constrains only a
+            few of them; along the others Adam's steps, whose length does not depend on the gradient's, would drift to
             unlikely people. Our own choice; there is no such published term.
         symmetry: of the squared difference of the parts of mirrored anchors, for geometry and appearance.
         expression: of ‖·‖² of the expression code.
@@ -135,8 +135,8 @@ class Stage1:
         geometry, appearance, expression, light, affine, rotation, translation: rates. Codes in published units, angles
             in radians, translation in units of a quarter of a meter.
         pose_later: factor of the rates of the pose on later frames.
-        sharpness, sharpness_later: exponent v of the sharpness exp(10 v), per quarter of a meter, on the first frame and
-            on later ones: start, increment each `sharpen_every` steps, and end.
+        sharpness, sharpness_later: exponent v of the sharpness exp(10 v), per quarter of a meter, on the first frame
+            and on later ones: start, increment each `sharpen_every` steps, and end.
         sharpen_every, sharpen_every_later: steps; the latter is multiplied by the frame's pace.
         clip: bound on the norm of the gradient of each code of the identity.
         weights: of the energy.
@@ -253,9 +253,9 @@ class PriorTrackingOptions:
     def quick(cls) -> "PriorTrackingOptions":
         """Fewer rays, samples and steps, for minutes on a CPU; our own choice.
 
-        Expressions have a higher rate, because there are fewer steps. Poses are weakly held to their starts (a centimeter
-        costs 1.6, a tenth of the color term): with few rays, gradients along directions that one camera hardly constrains
-        are noise, and the length of Adam's steps does not depend on it.
+        Expressions have a higher rate, because there are fewer steps. Poses are weakly held to their starts (a
+        centimeter costs 1.6, a tenth of the color term): with few rays, gradients along directions that one camera
+        hardly constrains are noise, and the length of Adam's steps does not depend on it.
         """
         stage1, stage2 = Stage1(), Stage2()
         return cls(
