@@ -1,8 +1,9 @@
-"""Which camera convention a capture is written in, decided by projecting its meshes.
+"""Camera conventions: which axes and direction a capture's matrices use, decided by projecting its meshes.
 
 Exporters of one layout have written camera-to-world matrices with OpenCV and with OpenGL axes, and world-to-camera
-matrices under the same key. Guessing wrong gives no error, only an avatar that never converges; so the tracked mesh of
-several frames is projected under each reading and compared with the matte and the depth map. Our own choice of scores.
+matrices under the same key. A wrong guess raises no error; the avatar only never converges. So the tracked mesh of
+several frames is projected under each convention and compared with the matte and the depth map. Scores and thresholds
+are our own choice.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,24 +12,30 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from headfields.data.errors import CaptureError
+from headfields.data.projection import coarse_mask, inside_image, project
+
+__all__ = ["CONVENTIONS", "Decision", "Evidence", "decide_convention"]
 
 _FLIP = np.diag([1.0, -1.0, -1.0, 1.0])
-# Each gives camera-to-world with OpenCV axes, the form the format is defined in: its numbers then pass unchanged.
 CONVENTIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "camera-to-world, OpenCV axes": lambda m: m,
     "camera-to-world, OpenGL axes": lambda m: m @ _FLIP,
     "world-to-camera, OpenCV axes": lambda m: np.linalg.inv(m),
     "world-to-camera, OpenGL axes": lambda m: np.linalg.inv(_FLIP @ m),
 }
-GRID = 48  # cells along the longer image side on which silhouettes are compared
-MARGIN = 0.02  # by how much the best reading's score must beat every reading that projects elsewhere
-ACCEPT = 0.2  # and the least score to believe any of them
-_SAME = 0.005  # readings whose projections differ by less than this part of the image are one reading
+"""Name → function from a (4, 4) on disk to camera-to-world with OpenCV axes. The first is the format's own definition,
+and leaves every bit as it is."""
+
+_CELLS = 48  # along the longer image side, for silhouettes
+_MARGIN = 0.02  # by which the best score must beat every convention that projects elsewhere
+_LEAST_SCORE = 0.2
+_SAME = 0.005  # conventions whose projections differ by less than this part of the image are one
+_DEPTH_TOLERANCE = 0.01  # meters between mesh and depth map
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """One frame to judge by: posed vertices (V, 3), matrix (4, 4), intrinsics (3, 3), and what there is of the images.
+    """One frame to judge by: posed vertices (V, 3), matrix (4, 4) as on disk, intrinsics (3, 3), and its images.
 
     `silhouette` (H, W) bool where the head is, or None without a matte; `depth` (H, W) meters, 0 for none, or None.
     """
@@ -42,7 +49,7 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Decision:
-    """The chosen reading: its name, its function from a (4, 4) to camera-to-world, the scores of all, what was used."""
+    """The convention: its name, its function from a (4, 4) to camera-to-world, the scores of all, what was compared."""
 
     name: str
     camera_to_world: Callable[[np.ndarray], np.ndarray]
@@ -53,15 +60,15 @@ class Decision:
 def decide_convention(
     evidence: Sequence[Evidence], faces: np.ndarray, size: tuple[int, int], prefer: str = "camera-to-world, OpenCV axes"
 ) -> Decision:
-    """The camera convention under which the meshes land on the head.
+    """The camera convention under which the meshes project onto the head.
 
-    The score of a reading is the mean over frames of (part of the mesh in front of the camera and inside the image) ×
-    (intersection over union of its silhouette with the matte) × (part of the depth map that the mesh explains, within
-    1 cm); a factor without data is left out. Readings that project every vertex to the same place (within 0.5 % of the
-    image) are one reading, and `prefer` names it where it can.
+    The score of a convention is the mean over frames of (part of the mesh in front of the camera and inside the image)
+    × (intersection over union of its silhouette with the matte) × (part of the depth map that the mesh explains within
+    1 cm). A factor without data is left out. Conventions that project every vertex to the same place (within 0.5 % of
+    the image) count as one; `prefer` is taken if it is among them.
 
     Raises:
-        CaptureError: no reading scores `ACCEPT`, or the best is not ahead of the next by `MARGIN`.
+        CaptureError: the best score is below 0.2, or not 0.02 ahead of the next.
     """
     samples = _surface_points(faces)
     scores: dict[str, float] = {}
@@ -82,9 +89,9 @@ def decide_convention(
     same = [name for name in scores if np.abs(places[name] - places[best]).max() < tolerance]
     if prefer in same:
         best = prefer
-    if scores[best] < ACCEPT:
-        without = [replace(frame, depth=None) for frame in evidence]
-        if any(frame.depth is not None for frame in evidence) and _fits(without, faces, size):
+    if scores[best] < _LEAST_SCORE:
+        without_depth = [replace(frame, depth=None) for frame in evidence]
+        if any(frame.depth is not None for frame in evidence) and _fits(without_depth, faces, size):
             raise CaptureError(
                 "depth_path: the depth maps agree with the meshes under no camera convention, mattes do "
                 f"(scores: {listing}; {used}). Check integer_depth_scale (meters per unit), or remove depth_path"
@@ -95,7 +102,7 @@ def decide_convention(
             "meters in the cameras' frame: export them together"
         )
     rival = max((name for name in scores if name not in same), key=lambda name: scores[name], default=None)
-    if rival is not None and scores[best] - scores[rival] < MARGIN:
+    if rival is not None and scores[best] - scores[rival] < _MARGIN:
         raise CaptureError(
             f"transform_matrix: the camera convention is ambiguous between {best!r} and {rival!r} (scores: {listing}; "
             f"{used}). Add frames in which the head is turned, mattes or depth maps"
@@ -104,17 +111,17 @@ def decide_convention(
 
 
 def _fits(evidence: Sequence[Evidence], faces: np.ndarray, size: tuple[int, int]) -> bool:
-    """Whether some convention is good enough."""
+    """Whether any convention reaches the least score."""
     samples = _surface_points(faces)
     means = [
         np.mean([_score(frame, np.linalg.inv(convert(frame.matrix)), samples, size)[0] for frame in evidence])
         for convert in CONVENTIONS.values()
     ]
-    return bool(max(means) >= ACCEPT)
+    return bool(max(means) >= _LEAST_SCORE)
 
 
 def _surface_points(faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Faces and barycentric coordinates (P, 3), (P, 3) of corners' thirds, edge midpoints and centers of every face."""
+    """Vertex indices and barycentric weights, (P, 3) each, of every face's corners, edge midpoints and center."""
     weights = np.array(
         [[1, 0, 0], [0, 1, 0], [0, 0, 1], [0.5, 0.5, 0], [0, 0.5, 0.5], [0.5, 0, 0.5], [1 / 3, 1 / 3, 1 / 3]]
     )
@@ -124,39 +131,28 @@ def _surface_points(faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def _score(
     frame: Evidence, world_to_camera: np.ndarray, samples: tuple[np.ndarray, np.ndarray], size: tuple[int, int]
 ) -> tuple[float, np.ndarray]:
-    """The score of one frame, and (P, 2) where a few of its points land (far outside for those behind the camera)."""
+    """The score of one frame, and pixels (P, 2) of some of its points (far outside if behind the camera)."""
     corners, weights = samples
     points = np.einsum("pk,pkc->pc", weights, frame.vertices[corners].astype(np.float64))
-    local = points @ world_to_camera[:3, :3].T + world_to_camera[:3, 3]
-    front = local[:, 2] > 1e-6
-    z = np.where(front, local[:, 2], 1.0)
-    image = (local @ frame.intrinsics.T)[:, :2] / z[:, None]
-    height, width = size
-    inside = front & (image >= 0).all(axis=1) & (image < (width, height)).all(axis=1)
-    track = np.where(front[:, None], image, -10.0 * max(size))[:: max(1, len(image) // 500)]
+    pixels, z = project(points, world_to_camera, frame.intrinsics)
+    inside = inside_image(pixels, z, size)
+    places = np.where((z > 1e-6)[:, None], pixels, -10.0 * max(size))[:: max(1, len(pixels) // 500)]
     score = float(inside.mean())
     if not inside.any():
-        return 0.0, track
-    row, column = image[inside, 1].astype(int), image[inside, 0].astype(int)
-    cell = -(-max(size) // GRID)
+        return 0.0, places
+    height, width = size
+    row, column = pixels[inside, 1].astype(int), pixels[inside, 0].astype(int)
+    cell = -(-max(size) // _CELLS)
     if frame.silhouette is not None:
-        drawn = np.zeros((-(-height // cell), -(-width // cell)), bool)
-        drawn[row // cell, column // cell] = True
-        wanted = _cells(frame.silhouette, cell)
-        score *= (drawn & wanted).sum() / max((drawn | wanted).sum(), 1)
+        mesh = np.zeros((-(-height // cell), -(-width // cell)), bool)
+        mesh[row // cell, column // cell] = True
+        matte = coarse_mask(frame.silhouette, cell)
+        score *= (mesh & matte).sum() / max((mesh | matte).sum(), 1)
     if frame.depth is not None and (frame.depth > 0).any():
         explained = np.zeros((-(-height // cell), -(-width // cell)), bool)
         measured = frame.depth[row, column]
-        near = (measured > 0) & (np.abs(measured - local[inside, 2]) < 0.01)
+        near = (measured > 0) & (np.abs(measured - z[inside]) < _DEPTH_TOLERANCE)
         explained[row[near] // cell, column[near] // cell] = True
-        wanted = _cells(frame.depth > 0, cell)
-        score *= (explained & wanted).sum() / max(wanted.sum(), 1)
-    return score, track
-
-
-def _cells(mask: np.ndarray, cell: int) -> np.ndarray:
-    """Cells of which at least half is set."""
-    height, width = mask.shape
-    padded = np.pad(mask, ((0, -height % cell), (0, -width % cell))).astype(np.float32)
-    blocks = padded.reshape(padded.shape[0] // cell, cell, padded.shape[1] // cell, cell)
-    return blocks.mean(axis=(1, 3)) >= 0.5
+        mapped = coarse_mask(frame.depth > 0, cell)
+        score *= (explained & mapped).sum() / max(mapped.sum(), 1)
+    return score, places
