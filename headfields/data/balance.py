@@ -1,4 +1,7 @@
-"""Balanced sampling: of frames by where the head is seen from, of pixels by what they show."""
+"""Balanced sampling of frames by the yaw from which they show the head.
+
+3VP Avatar (Nehvi et al. 2024) balances frames; bins and weights are our own choice.
+"""
 
 import math
 from collections.abc import Sequence
@@ -16,23 +19,23 @@ def view_yaw(
     frames: Int[Tensor, " b"] | Sequence[int] | None = None,
     vertices: Bool[Tensor, " v"] | None = None,
 ) -> Float[Tensor, " b"]:
-    """Where each frame's camera stands around the head: 0 before the face, π/2 at the head's left, ±π behind it.
+    """The yaw of each frame's camera around the head: 0 before the face, π/2 at the head's left, ±π behind it.
 
-    The head's pose in a frame is the rigid motion that brings the template's canonical mesh nearest to the frame's,
-    so it does not matter whether the capture keeps it in the vertices or in the camera. Of the direction from the
-    head's center to the camera, in the canonical frame (y up, face toward +z), this is the angle about y.
+    The head's pose in a frame is the rigid motion that takes the template's canonical mesh nearest to the frame's, so
+    it does not matter whether the capture keeps head motion in the vertices or in the cameras. The yaw is the angle
+    about y of the direction from the head's center to the camera, in the canonical frame (y up, face toward +z).
 
     Args:
-        capture: whose frames.
-        frames: (B,) which; None: all.
+        capture: the capture.
+        frames: (B,) frame indices; None: all.
         vertices: (V,) mask of the template's vertices that are the head; None: those of its region `"face"`, or all if
-            it has none. On a body give the head's, or its turning is not seen.
+            it has none. For a body pass the head's, or turns of the head alone are missed.
 
     Returns:
         (B,) radians in [−π, π]. No gradient.
 
     Raises:
-        ValueError: the mask is of another number of vertices, or marks fewer than three.
+        ValueError: the mask has another number of vertices, or marks fewer than three.
         IndexError, CaptureError: as `Capture.state`.
     """
     template = capture.template
@@ -47,16 +50,16 @@ def view_yaw(
             f"view_yaw: vertices has shape {tuple(vertices.shape)} and marks {int(vertices.sum())}; expected "
             f"({len(canonical)},) with at least three"
         )
-    wanted = capture.splits["all"] if frames is None else torch.as_tensor(frames, dtype=torch.long)
-    rest = canonical[vertices].double()
-    found = []
-    for some in wanted.split(64):  # so that not all meshes are in memory at once
-        posed = capture.state(some).vertices[:, vertices].double()
-        rotation, shift = fit_rigid(rest, posed)
-        center = capture.camera(some).center.double() - shift
-        toward = (rotation.mT @ center[..., None])[..., 0] - rest.mean(dim=0)
-        found.append(torch.atan2(toward[:, 0], toward[:, 2]))
-    return torch.cat(found).float() if found else torch.zeros(0)
+    indices = capture.splits["all"] if frames is None else torch.as_tensor(frames, dtype=torch.long)
+    head = canonical[vertices].double()
+    yaw = []
+    for chunk in indices.split(64):  # so that not all meshes are in memory at once
+        posed = capture.state(chunk).vertices[:, vertices].double()
+        rotation, shift = fit_rigid(head, posed)
+        center = capture.camera(chunk).center.double() - shift
+        toward = (rotation.mT @ center[..., None])[..., 0] - head.mean(dim=0)
+        yaw.append(torch.atan2(toward[:, 0], toward[:, 2]))
+    return torch.cat(yaw).float() if yaw else torch.zeros(0)
 
 
 def yaw_balanced_weights(
@@ -66,21 +69,20 @@ def yaw_balanced_weights(
     strength: float | int = 1.0,
     vertices: Bool[Tensor, " v"] | None = None,
 ) -> Float[Tensor, " f"]:
-    """Weights with which frames are drawn so that each direction the head is seen from counts alike.
+    """Sampling weights of frames that balance the directions from which the head is seen.
 
-    The circle of `view_yaw` is cut into bins, and a frame's weight is 1 over the number of the split's frames in its
-    bin, to the power of `strength`. For `Trainer(frame_weights=...)`. That 3VP Avatar balances is known; how is our own
-    choice.
+    The circle of `view_yaw` is divided into bins. The weight of a frame is (1 / number of the split's frames in its
+    bin) to the power of `strength`. For `Trainer(frame_weights=...)`.
 
     Args:
-        capture: whose frames.
-        bins: of the circle; the first one's middle is the front.
-        split: whose frames are counted; other frames have the weight that they would have among them.
-        strength: 1: all bins that have frames count alike; 0: all frames do; between: between.
+        capture: the capture.
+        bins: how many; the first is centered on the front.
+        split: the split whose frames are counted; a frame outside it gets the weight that its bin has.
+        strength: from 0, equal weights for all frames, to 1, equal weights for all bins that have frames.
         vertices: as `view_yaw`.
 
     Returns:
-        (F,) one for each of the capture's frames, with a mean of 1 over the split.
+        (F,) one per frame of the capture, with a mean of 1 over the split.
 
     Raises:
         ValueError: bins is below 1, strength not in [0, 1], or there is no such split or no frame in it.
@@ -91,14 +93,20 @@ def yaw_balanced_weights(
         raise ValueError(
             f"yaw_balanced_weights: the split {split!r} is empty; the capture has {', '.join(sorted(capture.splits))}"
         )
-    place = yaw_bins(view_yaw(capture, vertices=vertices), bins)
-    chosen = torch.as_tensor(capture.splits[split])
-    counts = torch.bincount(place[chosen], minlength=bins)
-    weights = counts[place].clamp_min(1).float() ** -float(strength)
-    return weights / weights[chosen].mean()
+    bin_index = yaw_bins(view_yaw(capture, vertices=vertices), bins)
+    members = torch.as_tensor(capture.splits[split])
+    counts = torch.bincount(bin_index[members], minlength=bins)
+    weights = counts[bin_index].clamp_min(1).float() ** -float(strength)
+    return weights / weights[members].mean()
 
 
 def yaw_bins(yaw: Float[Tensor, " b"], bins: int) -> Int[Tensor, " b"]:
-    """The bin (B,) of each yaw, radians, of `bins` around the circle; the middle of bin 0 is the front."""
+    """The bin (B,) of each yaw in radians, of `bins` around the circle; bin 0 is centered on the front.
+
+    >>> import torch
+    >>> from headfields.data.balance import yaw_bins
+    >>> yaw_bins(torch.tensor([-0.1, 0.0, 1.6, 3.1]), bins=4).tolist()
+    [0, 0, 1, 2]
+    """
     turn = yaw / (2 * math.pi) * bins
     return (turn + 0.5).floor().long() % bins

@@ -1,4 +1,4 @@
-"""How a capture's vertices move with its expression coefficients, where that is known and linear."""
+"""The linear expression basis of a capture: how its vertices move with its expression coefficients, if known."""
 
 from typing import Any
 
@@ -12,26 +12,26 @@ from headfields.data.errors import CaptureError
 __all__ = ["BASIS", "expression_basis"]
 
 BASIS = "blendshapes.npz"
-"""Name of the file; INSTA's layout has none, captures of blendshape heads may."""
+"""File name. INSTA's layout has no such file; captures of blendshape heads may."""
 
-_FRAMES = 8  # that the basis is tried on
-_UNEXPLAINED = 0.05  # of the meshes' motion: what a basis may leave over
+_FRAMES = 8  # that the basis is checked against
+_UNEXPLAINED = 0.05  # part of the meshes' motion that a basis may leave unexplained
 
 
 def expression_basis(capture: Any) -> tuple[Float[Tensor, "e v 3"] | None, str]:
-    """What the vertices move by with each coefficient, from `blendshapes.npz` in the capture's folder.
+    """The displacement of every vertex per coefficient, from `blendshapes.npz` in the capture's folder.
 
-    It is believed if it explains how the meshes of eight frames differ, but for a twentieth: a head whose jaw or eyes
-    are turned by joints, or whose coefficients are another head's, is not described by a basis.
+    It is accepted if it explains 95 % of the differences between the meshes of eight frames. It does not describe a
+    head whose jaw or eyes are turned by joints, or one with the coefficients of another head.
 
     Args:
-        capture: of one head.
+        capture: has `state`, a length, and `path` if it lies in a folder.
 
     Returns:
         (E, V, 3) meters, or None and the reason.
 
     Raises:
-        CaptureError: there is such a file and it cannot be read, or a mesh cannot be read.
+        CaptureError: the file or a mesh cannot be read.
     """
     folder = getattr(capture, "path", None)
     path = None if folder is None else folder / BASIS
@@ -44,12 +44,12 @@ def expression_basis(capture: Any) -> tuple[Float[Tensor, "e v 3"] | None, str]:
         raise CaptureError(f"expression_basis: {path} cannot be read ({error}); write it again or remove it") from error
     count = len(capture)
     state = capture.state(sorted({int(f) for f in np.linspace(0, count - 1, min(_FRAMES, count)).round()}))
-    wanted = None if state.expression is None else (state.expression.shape[1], state.vertices.shape[1], 3)
-    if basis.shape != wanted:
-        return None, f"the expression of {BASIS} has shape {tuple(basis.shape)}, and the capture's frames want {wanted}"
+    expected = None if state.expression is None else (state.expression.shape[1], state.vertices.shape[1], 3)
+    if basis.shape != expected:
+        return None, f"the expression of {BASIS} has shape {tuple(basis.shape)}; the capture's frames need {expected}"
     motion = state.vertices - state.vertices.mean(0)
-    told = torch.einsum("be,evk->bvk", state.expression - state.expression.mean(0), basis)
-    left = float((motion - told).norm() / motion.norm().clamp_min(1e-12))
+    predicted = torch.einsum("be,evk->bvk", state.expression - state.expression.mean(0), basis)
+    left = float((motion - predicted).norm() / motion.norm().clamp_min(1e-12))
     if left > _UNEXPLAINED:
-        return None, f"{BASIS} leaves {left:.0%} of the meshes' motion over: they do not follow the coefficients by it"
+        return None, f"{BASIS} leaves {left:.0%} of the meshes' motion unexplained"
     return basis, ""

@@ -1,10 +1,10 @@
-"""The head's own frame: how the skull lies in posed meshes, and cameras and rays taken there.
+"""Rigid head pose: estimated from posed meshes, and moved from the vertices into the cameras.
 
-Where a capture keeps the head still and carries its motion in the cameras, posed meshes are in the head's frame
-already. Where the meshes move through a room, the rigid motion of the skull is found in them, taken out, and put into
-the cameras: nothing changes of what a camera sees, and expression is all that moves what is left (MonoAvatar, Bai et
-al. 2023, aligns its heads by the neck's pose for the same end). A pose is a matrix from the head's frame to that of the
-vertices; the head's frame is the canonical mesh's.
+Some captures keep the head still and carry its motion in the cameras. Others have meshes that move through a room. For
+those the rigid motion of the skull is estimated, taken out of the vertices and put into the cameras. Cameras then see
+the same, and only expression moves the vertices (MonoAvatar, Bai et al. 2023, aligns heads by the neck's pose for the
+same reason). A pose is a matrix from the head's frame, which is the canonical mesh's, to the frame of the vertices. How
+the rigid part is found, and when motion is moved, are our own choices.
 """
 
 from dataclasses import dataclass
@@ -26,36 +26,36 @@ __all__ = [
     "HeadFrame", "HeadMotion", "head_motion", "head_pose", "rigid_vertices", "to_head_frame",
 ]  # fmt: skip
 
-_FLOOR = 5e-5  # meters: file formats round; misses below it say nothing about what is rigid
-_ROUNDS = 24  # at most, of reweighting
-_SHRINK = 0.7  # of the scale from one round to the next
-_CORE = 0.25  # of the surface: the part that is taken to be rigid for certain
-_SPREAD = 2.0  # times the core's misses: what still counts as rigid
-_STILL = (2.0, 5.0)  # degrees, millimeters: a head that moves by less in the vertices is left there
-_FRAMES = 32  # that the rigid part is looked for in
-_VERTICES = 1500  # at most about so many, for a first look
-_LOOSE = 0.003  # meters: a rigid part that misses by more is none
+_FLOOR = 5e-5  # meters: file formats round; smaller residuals say nothing about rigidity
+_ROUNDS = 24  # of reweighting, at most
+_SHRINK = 0.7  # factor on the scale from one round to the next
+_CORE = 0.25  # part of the surface that is assumed to be rigid
+_TOLERANCE = 2.0  # times the core's residual: what still counts as rigid
+_STILL = (2.0, 5.0)  # degrees, millimeters: smaller motion stays in the vertices
+_FRAMES = 32  # that the rigid part is estimated from
+_VERTICES = 1500  # at most about so many for the first estimate
+_LOOSE = 0.003  # meters: a larger residual of the rigid part is a warning
 
 HeadFrameChoice = Literal["auto", "keep", "normalize"] | Bool[Tensor, " v"]
-"""Whether the head's motion is taken out of a capture's vertices; see `headfields.data.load_capture`."""
+"""Whether head motion is moved from a capture's vertices into its cameras; see `headfields.data.load_capture`."""
 
 
 def rigid_vertices(
     vertices: Float[Tensor, "b v 3"], canonical: Float[Tensor, "v 3"], area: Float[Tensor, " v"] | None = None
 ) -> Bool[Tensor, " v"]:
-    """Which vertices keep their places on the head over B frames: skull, ears, the bridge of the nose.
+    """Which vertices move with the skull over B frames: cranium, ears, the bridge of the nose.
 
-    Each frame is fitted robustly (`head_pose` without a region). A vertex's score is by how much it misses in all but a
-    tenth of the frames; those whose score is within twice that of the steadiest quarter of the surface, or below
-    0.1 mm, are rigid. Fits and scores are repeated until nothing changes. Expression moves less than half of a head's
-    surface at a time, and other parts in other frames, so the more frames show it the better. It must be a head that
-    most of the surface is on: for a body, mark the head's vertices and call this for them alone.
+    Each frame is fitted robustly (`head_pose` without a region). The score of a vertex is the 90th percentile of its
+    residuals over frames. Vertices that score within twice the steadiest quarter of the surface, or below 0.1 mm, are
+    rigid. Fit and score are repeated until nothing changes. Expression moves less than half of a head's surface at a
+    time, and other parts in other frames, so more frames give a better answer. Most of the surface must be the head:
+    for a body, pass the head's vertices alone.
 
     Args:
         vertices: (B, V, 3) posed, meters; with B = 0 every vertex is rigid.
         canonical: (V, 3) meters.
-        area: (V,) how much each vertex counts, evenly if left out. With a vertex's share of the surface's area eyes,
-            lips and teeth, of many vertices and the first to move, have no more say than their size.
+        area: (V,) weight of each vertex; all equal if None. With vertex areas as weights, the dense vertices of eyes,
+            lips and teeth, which move most, count no more than their size.
 
     Returns:
         (V,) True where rigid; three or more.
@@ -63,23 +63,23 @@ def rigid_vertices(
     Raises:
         TypeError, ValueError: dtype or shape does not fit, or there are fewer than three vertices.
 
-    Not differentiable. Our own choice.
+    Not differentiable.
     """
     area = _checked("rigid_vertices", vertices, canonical, None, area)
-    found = torch.ones(len(canonical), dtype=torch.bool, device=canonical.device)
+    rigid = torch.ones(len(canonical), dtype=torch.bool, device=canonical.device)
     if not len(vertices):
-        return found
+        return rigid
     with torch.no_grad():
         x, y = canonical.double(), vertices.double()
         for _ in range(8):
-            pose = _robust(x[found], y[:, found], area[found])
-            score = _misses(x, y, pose).quantile(0.9, dim=0)
+            pose = _robust_pose(x[rigid], y[:, rigid], area[rigid])
+            score = _residuals(x, y, pose).quantile(0.9, dim=0)
             core = _weighted_quantile(score, area, _CORE)
-            kept = score <= (_SPREAD * core).clamp_min(2 * _FLOOR)
-            if int(kept.sum()) < 3 or bool((kept == found).all()):
+            steady = score <= (_TOLERANCE * core).clamp_min(2 * _FLOOR)
+            if int(steady.sum()) < 3 or bool((steady == rigid).all()):
                 break
-            found = kept
-    return found
+            rigid = steady
+    return rigid
 
 
 def head_pose(
@@ -88,18 +88,18 @@ def head_pose(
     rigid: Bool[Tensor, " v"] | None = None,
     area: Float[Tensor, " v"] | None = None,
 ) -> Float[Tensor, "b 4 4"]:
-    """The rigid pose of B posed meshes: what takes the canonical mesh's rigid part nearest to theirs.
+    """The rigid pose of B posed meshes: the motion that takes the canonical mesh's rigid part nearest to theirs.
 
-    Iteratively reweighted least squares: vertices that miss by more than the scale of a round lose their weight
-    (Geman and McClure's function), and the scale falls from the size of all misses to that of the middle one. So a
-    part of the region that moves after all, be it a third of it, does not count.
+    Iteratively reweighted least squares. Vertices whose residual exceeds the scale of a round lose their weight (Geman
+    and McClure's function), and the scale falls from the size of all residuals to that of the median one. A part of the
+    region that moves after all, up to a third of it, therefore does not count.
 
     Args:
         vertices: (B, V, 3) posed, meters; B = 0 is legal.
         canonical: (V, 3) meters.
-        rigid: (V,) the vertices that move with the skull; `rigid_vertices` finds them, in one frame or many. All if
-            left out: right as long as expression leaves more than half of the surface in its place.
-        area: (V,) how much each vertex counts; evenly if left out.
+        rigid: (V,) the vertices that move with the skull (`rigid_vertices`). All if None, which holds as long as
+            expression leaves more than half of the surface in its place.
+        area: (V,) weight of each vertex; all equal if None.
 
     Returns:
         (B, 4, 4) in the dtype of the vertices: head frame (canonical mesh) to the frame of the vertices. Computed in
@@ -111,27 +111,34 @@ def head_pose(
     Differentiable in vertices and canonical mesh to first order, the weights held fixed.
 
     Source: Kabsch 1976; weights: Geman and McClure 1987.
+
+    >>> import torch
+    >>> from headfields.data import head_pose
+    >>> canonical = torch.rand(50, 3)
+    >>> pose = head_pose(canonical[None] + torch.tensor([0.0, 0.0, 2.0]), canonical)
+    >>> pose.shape, round(float(pose[0, 2, 3]), 3)
+    (torch.Size([1, 4, 4]), 2.0)
     """
     area = _checked("head_pose", vertices, canonical, rigid, area)
     x, y = canonical.double(), vertices.double()
     if rigid is not None:
         x, y, area = x[rigid], y[:, rigid], area[rigid]
-    return _robust(x, y, area).to(vertices.dtype)
+    return _robust_pose(x, y, area).to(vertices.dtype)
 
 
 def to_head_frame(state: HeadState, camera: Camera, pose: Float[Tensor, "b 4 4"]) -> tuple[HeadState, Camera]:
-    """B frames and their cameras, seen from the head: vertices · pose⁻¹, world_to_camera · pose.
+    """B frames and their cameras in the head's frame: pose⁻¹ · vertices, world_to_camera · pose.
 
-    Vertices and joint transforms are taken along; expression and codes do not depend on the frame, and the joints'
-    rotations `pose` stay what they are: the parameters that the mesh was made with. What a camera sees is the same.
+    Vertices and joint transforms are transformed. Expression and codes do not depend on the frame, and the joints'
+    rotations `state.pose` stay the parameters that the mesh was made with. Cameras see the same as before.
 
     Args:
         state: B frames.
         camera: B cameras, or one of them.
-        pose: (B, 4, 4) rigid, head frame to the frame of the vertices, as `head_pose` gives it.
+        pose: (B, 4, 4) rigid, head frame to the frame of the vertices, as `head_pose` returns it.
 
     Returns:
-        The state and B cameras. `torch.linalg.inv(pose)` takes them back.
+        The state and B cameras. `torch.linalg.inv(pose)` inverts the change.
 
     Raises:
         ValueError: B differs, or pose is not (B, 4, 4).
@@ -155,11 +162,11 @@ def to_head_frame(state: HeadState, camera: Camera, pose: Float[Tensor, "b 4 4"]
 
 @dataclass(frozen=True)
 class HeadMotion:
-    """How far a head moves between frames.
+    """The range of a head's motion.
 
     Attributes:
         rotation: the largest angle between any two frames, degrees.
-        translation: the largest distance between the places of the head's middle in any two frames, millimeters.
+        translation: the largest distance of the head's center between any two frames, millimeters.
     """
 
     rotation: float
@@ -169,29 +176,36 @@ class HeadMotion:
         return f"{self.rotation:.3g} degrees and {self.translation:.3g} mm"
 
 
-def head_motion(pose: Float[Tensor, "b 4 4"], middle: Float[Tensor, "3"]) -> HeadMotion:
-    """The range of B poses; 0 where there are fewer than two.
+def head_motion(pose: Float[Tensor, "b 4 4"], center: Float[Tensor, "3"]) -> HeadMotion:
+    """The range of B poses; 0 for fewer than two.
 
     Args:
         pose: (B, 4, 4) rigid.
-        middle: (3,) of the head, in its own frame, meters.
+        center: (3,) of the head, in its own frame, meters.
+
+    >>> import torch
+    >>> from headfields.data import head_motion
+    >>> pose = torch.eye(4).repeat(2, 1, 1)
+    >>> pose[1, 0, 3] = 0.01
+    >>> print(head_motion(pose, torch.zeros(3)))
+    0 degrees and 10 mm
     """
     _check_pose("head_motion", pose)
     if not len(pose):
         return HeadMotion(0.0, 0.0)
-    turn, place = pose[:, :3, :3].double(), (pose[:, :3, :3] @ middle.to(pose) + pose[:, :3, 3]).double()
+    turn, place = pose[:, :3, :3].double(), (pose[:, :3, :3] @ center.to(pose) + pose[:, :3, 3]).double()
     angles = torch.linalg.vector_norm(axis_angle(turn[:, None].transpose(-1, -2) @ turn[None]), dim=-1)
     apart = torch.linalg.vector_norm(place[:, None] - place[None], dim=-1)
     return HeadMotion(float(torch.rad2deg(angles.amax())), 1000 * float(apart.amax()))
 
 
 class HeadFrame:
-    """The rigid part of one head, ready to find the pose of its frames one at a time.
+    """The rigid part of one head, from which the pose of any of its frames is estimated.
 
     Args:
         canonical: (V, 3) canonical vertices, meters.
         rigid: (V,) the vertices that move with the skull.
-        area: (V,) how much each vertex counts; evenly if left out.
+        area: (V,) weight of each vertex; all equal if None.
 
     Raises:
         TypeError, ValueError: dtype or shape does not fit, or fewer than three vertices are rigid.
@@ -206,34 +220,34 @@ class HeadFrame:
 
     @property
     def center(self) -> Float[Tensor, "3"]:
-        """Of the rigid part, in the head's frame, meters."""
+        """The center of the rigid part in the head's frame, meters."""
         return (self._area[:, None] * self._canonical).sum(0) / self._area.sum()
 
     def pose(self, vertices: Float[Tensor, "b v 3"]) -> Float[Tensor, "b 4 4"]:
-        """(B, 4, 4) float64 poses of (B, V, 3) posed vertices; see `head_pose`. Without gradients."""
+        """Poses (B, 4, 4) float64 of posed vertices (B, V, 3); see `head_pose`. No gradient."""
         with torch.no_grad():
-            return _robust(self._canonical, vertices.double()[:, self.rigid], self._area)
+            return _robust_pose(self._canonical, vertices.double()[:, self.rigid], self._area)
 
     def without_pose(self, vertices: Float[Tensor, "b v 3"], pose: Float[Tensor, "b 4 4"]) -> Float[Tensor, "b v 3"]:
-        """Posed vertices (B, V, 3) in the head's frame, in their own dtype; computed in the pose's."""
+        """Posed vertices (B, V, 3) in the head's frame, computed in the pose's dtype and returned in their own."""
         return _inverse_points(vertices.to(pose), pose).to(vertices.dtype)
 
     def residual(self, vertices: Float[Tensor, "b v 3"], pose: Float[Tensor, "b 4 4"]) -> float:
-        """By how much half of the rigid vertices miss at most, over all frames, meters; 0 for none."""
-        misses = _misses(self._canonical, vertices.double()[:, self.rigid], pose.double())
-        return float(misses.median()) if misses.numel() else 0.0
+        """The median distance of rigid vertices from their canonical places over all frames, meters; 0 for none."""
+        residuals = _residuals(self._canonical, vertices.double()[:, self.rigid], pose.double())
+        return float(residuals.median()) if residuals.numel() else 0.0
 
 
 def choose_head_frame(recording: Recording, choice: HeadFrameChoice, report: list[str]) -> HeadFrame | None:
-    """The head frame that a capture is to be used in, or None to use it as it is on disk; says which and why.
+    """The head frame to use a capture in, or None to use it as on disk.
 
     Args:
-        recording: of the capture.
+        recording: the capture's.
         choice: see `headfields.data.load_capture`.
-        report: a line is added, unless the choice is "keep".
+        report: gets a line with the decision and its evidence, unless the choice is "keep".
 
     Raises:
-        ValueError: the choice is no such word, or a mask of another number of vertices.
+        ValueError: the choice is an unknown word, or a mask of another number of vertices.
         CaptureError: a mesh cannot be read.
     """
     if isinstance(choice, str) and choice not in ("auto", "keep", "normalize"):
@@ -246,14 +260,14 @@ def choose_head_frame(recording: Recording, choice: HeadFrameChoice, report: lis
 
     def meshes(frames: list[int]) -> Float[Tensor, "b v 3"]:
         known = recording.decoded_vertices
-        found = [torch.from_numpy(known[f] if f in known else recording.decode_head(f)[0]) for f in frames]
-        return torch.stack(found) if found else canonical.new_zeros(0, *canonical.shape)
+        posed = [torch.from_numpy(known[f] if f in known else recording.decode_head(f)[0]) for f in frames]
+        return torch.stack(posed) if posed else canonical.new_zeros(0, *canonical.shape)
 
     frames = sorted(recording.decoded_vertices) or _evenly(count, 8)
     if isinstance(choice, str) and choice == "auto":
-        some = slice(None, None, 1 + len(canonical) // _VERTICES)
-        posed = meshes(frames)[:, some]
-        rough = HeadFrame(canonical[some], rigid_vertices(posed, canonical[some], area[some]), area[some])
+        subset = slice(None, None, 1 + len(canonical) // _VERTICES)
+        posed = meshes(frames)[:, subset]
+        rough = HeadFrame(canonical[subset], rigid_vertices(posed, canonical[subset], area[subset]), area[subset])
         motion = head_motion(rough.pose(posed), rough.center)
         if motion.rotation < _STILL[0] and motion.translation < _STILL[1]:
             report.append(
@@ -265,16 +279,16 @@ def choose_head_frame(recording: Recording, choice: HeadFrameChoice, report: lis
     rigid = rigid_vertices(posed, canonical, area) if isinstance(choice, str) else choice
     frame = HeadFrame(canonical, rigid, area)
     pose = frame.pose(posed)
-    miss, share = frame.residual(posed, pose), float(area[rigid].sum() / area.sum())
+    residual, share = frame.residual(posed, pose), float(area[rigid].sum() / area.sum())
     report.append(
         f"head pose: taken out of the vertices, where the head moves by {head_motion(pose, frame.center)} between "
         f"{len(posed)} frames looked at, and put into the cameras; found from {share:.0%} of the surface, which keeps "
-        f"its shape within {1000 * miss:.2g} mm (head_frame='keep' leaves it)"
+        f"its shape within {1000 * residual:.2g} mm (head_frame='keep' leaves it)"
     )
-    if miss > _LOOSE:
+    if residual > _LOOSE:
         report.append(
-            "warning: the part of the mesh that should move with the skull misses its canonical shape by "
-            f"{1000 * miss:.2g} mm, so the head's pose is rough: pass load_capture a mask of its vertices as head_frame"
+            "warning: the part of the mesh that should move with the skull deviates from its canonical shape by "
+            f"{1000 * residual:.2g} mm, so the pose is rough: pass load_capture a mask of its vertices as head_frame"
         )
     return frame
 
@@ -283,28 +297,28 @@ def _evenly(count: int, most: int) -> list[int]:
     return sorted({int(frame) for frame in np.linspace(0, count - 1, min(most, count)).round()})
 
 
-def _robust(x: Tensor, y: Tensor, area: Tensor) -> Float[Tensor, "b 4 4"]:
-    """Poses of y (B, N, 3) against x (N, 3), both double, by reweighting."""
+def _robust_pose(x: Tensor, y: Tensor, area: Tensor) -> Float[Tensor, "b 4 4"]:
+    """Poses (B, 4, 4) of y (B, N, 3) relative to x (N, 3), both double, by iteratively reweighted least squares."""
     weights = area.expand(len(y), -1)
     with torch.no_grad():
         scale: Tensor | None = None
         for _ in range(_ROUNDS if len(y) else 0):
-            squared = _misses(x, y, rigid_transform(*fit_rigid(x, y, weights))).square()
+            squared = _residuals(x, y, rigid_transform(*fit_rigid(x, y, weights))).square()
             least = (1.5 * _weighted_quantile(squared, area, 0.5).sqrt()).clamp_min(_FLOOR)
-            before, whole = scale, (squared @ area / area.sum()).sqrt()
-            scale = least.maximum(2 * whole if before is None else _SHRINK * before)
+            previous, overall = scale, (squared @ area / area.sum()).sqrt()
+            scale = least.maximum(2 * overall if previous is None else _SHRINK * previous)
             weights = area * (scale.square() / (scale.square() + squared.transpose(0, 1))).transpose(0, 1).square()
-            if before is not None and bool((scale >= 0.999 * before).all()):
+            if previous is not None and bool((scale >= 0.999 * previous).all()):
                 break
     return rigid_transform(*fit_rigid(x, y, weights))
 
 
-def _misses(x: Tensor, y: Tensor, pose: Tensor) -> Float[Tensor, "b n"]:
+def _residuals(x: Tensor, y: Tensor, pose: Tensor) -> Float[Tensor, "b n"]:
     return torch.linalg.vector_norm(x @ pose[:, :3, :3].transpose(1, 2) + pose[:, None, :3, 3] - y, dim=-1)
 
 
 def _weighted_quantile(values: Float[Tensor, "*b n"], weights: Float[Tensor, " n"], part: float) -> Float[Tensor, "*b"]:
-    """The value below which this part of the weights lies."""
+    """The value (...) below which the fraction `part` of the weights lies."""
     ordered, order = values.sort(dim=-1)
     passed = weights[order].cumsum(-1)
     index = (passed < part * weights.sum()).sum(-1, keepdim=True).clamp_max(values.shape[-1] - 1)
@@ -328,7 +342,7 @@ def _check_pose(op: str, pose: Tensor) -> None:
 def _checked(
     op: str, vertices: Tensor, canonical: Tensor, rigid: Tensor | None, area: Tensor | None
 ) -> Float[Tensor, " v"]:
-    """The areas in double precision, none of them quite 0."""
+    """Checks the arguments; the areas in double precision, all above 0."""
     check_floating(op, "canonical", canonical)
     check_shape(op, "canonical", canonical, "V 3")
     check_floating(op, "vertices", vertices)

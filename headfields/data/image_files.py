@@ -1,4 +1,4 @@
-"""Image and number files, with errors that name the frame, the field and the remedy."""
+"""Reading image files and files of numbers, with errors that name the frame, the field and the remedy."""
 
 import io
 import re
@@ -20,19 +20,19 @@ _LARGEST_NUMBER = 1e4
 
 @dataclass(frozen=True)
 class ImageHeader:
-    """`size` (height, width) and number of `channels`: 1 or 3, and one more where there is alpha."""
+    """`size` (height, width) and number of `channels`: 1 or 3, and one more with alpha."""
 
     size: tuple[int, int]
     channels: int
 
     @property
     def has_alpha(self) -> bool:
-        """Whether there is a matte."""
+        """Whether the image has a matte."""
         return self.channels in (2, 4)
 
 
 def exists(path: Path) -> bool:
-    """Whether there is such a file; a name that no file system takes is one that is not there."""
+    """Whether the file exists; False for a name that the file system does not accept."""
     try:
         return path.is_file()
     except (OSError, ValueError):
@@ -40,10 +40,10 @@ def exists(path: Path) -> bool:
 
 
 def image_header(path: Path, where: str, field: str, kind: Kind) -> ImageHeader:
-    """Size and channels without decoding; a PNG that lacks its end is found out here too.
+    """Size and channels without decoding; a truncated PNG is detected too.
 
     Raises:
-        CaptureError: not an image, cut short, or not of a mode that holds `kind`.
+        CaptureError: not an image, truncated, or in a mode that cannot hold `kind`.
     """
     try:
         with Image.open(path) as image:
@@ -61,16 +61,22 @@ def image_header(path: Path, where: str, field: str, kind: Kind) -> ImageHeader:
 
 
 def decode_image(path: Path, where: str, field: str, kind: Kind, size: tuple[int, int]) -> np.ndarray:
-    """Pixels: `"rgba"` (H, W, 4) uint8, alpha 255 where there is none; `"label"` (H, W) uint8, the red channel;
+    """Pixels: `"rgba"` (H, W, 4) uint8, alpha 255 if the file has none; `"label"` (H, W) uint8, the red channel;
     `"depth"` (H, W) uint16.
 
+    Args:
+        path: the file.
+        where, field: frame and JSON key, for messages.
+        kind: what the pixels are.
+        size: (height, width) that is expected.
+
     Raises:
-        CaptureError: cannot be decoded, of another size, or a mode that does not hold `kind`.
+        CaptureError: the file cannot be decoded, has another size, or a mode that cannot hold `kind`.
     """
     what = f"{where}: {field} {path}"
     try:
         data = path.read_bytes()
-        fault = png_fault(data)
+        fault = _png_fault(data)
         if fault is not None:
             raise CaptureError(f"{what} cannot be decoded: {fault}; copy it again")
         with Image.open(io.BytesIO(data)) as image:
@@ -97,11 +103,11 @@ def decode_image(path: Path, where: str, field: str, kind: Kind, size: tuple[int
     return pixels
 
 
-def png_fault(data: bytes) -> str | None:
+def _png_fault(data: bytes) -> str | None:
     """What is wrong with the chunks of a PNG, or None (also for other formats).
 
-    Pillow stops at the last row of pixels and checks no sum of image data, so that a flipped bit would be a wrong
-    color; the sums cost a tenth of a millisecond.
+    Pillow stops at the last row of pixels and does not check the checksums of image data, so a flipped bit would become
+    a wrong color. Checking them takes a tenth of a millisecond.
     """
     if not data.startswith(_PNG):
         return None
@@ -120,14 +126,16 @@ def png_fault(data: bytes) -> str | None:
 
 
 def read_numbers(path: Path, where: str, field: str, missing: bool = False) -> np.ndarray:
-    """All numbers of a text file, (N,) float32. White space separates them, or commas between numbers with points.
+    """All numbers of a text file, (N,) float32, separated by white space or by commas between numbers with points.
 
     Args:
-        path: the file. where, field: for messages.
-        missing: whether "nan" may stand where there is no value.
+        path: the file.
+        where, field: frame and JSON key, for messages.
+        missing: whether "nan" may stand for a missing value.
 
     Raises:
-        CaptureError: unreadable, not numbers, none at all, not finite, beyond ±10,000, or with decimal commas.
+        CaptureError: the file is unreadable or empty, or holds words, decimal commas or numbers that are not finite or
+            beyond ±10,000.
     """
     what = f"{where}: {field} {path}"
     try:
@@ -138,7 +146,7 @@ def read_numbers(path: Path, where: str, field: str, missing: bool = False) -> n
             f"{what} is not a list of numbers ({error}); expected decimals with a point, one a line"
         ) from error
     if not len(values):
-        raise CaptureError(f"{what} is empty; write it again, or remove its path from the frame if there is none")
+        raise CaptureError(f"{what} is empty; write it again, or remove its path from the frame")
     bad = ~(np.abs(values) <= _LARGEST_NUMBER)  # true for NaN
     if missing:
         bad &= ~np.isnan(values)
@@ -151,7 +159,7 @@ def read_numbers(path: Path, where: str, field: str, missing: bool = False) -> n
 
 
 def _tokens(chunk: str) -> list[str]:
-    """The numbers of one blank-separated chunk: "0.5,1.5," are two, "0,5" is refused, for it may be one and a half."""
+    """The numbers of one blank-separated chunk: "0.5,1.5," are two; "0,5" is ambiguous and refused."""
     parts = [part for part in chunk.split(",") if part]
     if len(parts) > 1 and not all(re.search("[.eEn]", part) for part in parts):
         raise ValueError(f"{chunk!r} may be one number with a decimal comma or several")
@@ -175,8 +183,8 @@ def _check_mode(mode: str, kind: Kind, what: str) -> None:
     if kind == "depth" and not deep:
         raise CaptureError(f"{what} has mode {mode}; expected one 16-bit channel, e.g. a PNG of millimeters")
     if kind != "depth" and (deep or mode in ("1", "F")):
-        wanted = "8-bit labels" if kind == "label" else "8 bits a channel, RGBA at best"
-        raise CaptureError(f"{what} has mode {mode}; expected {wanted}")
+        expected = "8-bit labels" if kind == "label" else "8 bits a channel, RGBA at best"
+        raise CaptureError(f"{what} has mode {mode}; expected {expected}")
 
 
-__all__ = ["ImageHeader", "Kind", "decode_image", "exists", "image_header", "png_fault", "read_numbers"]
+__all__ = ["ImageHeader", "Kind", "decode_image", "exists", "image_header", "read_numbers"]

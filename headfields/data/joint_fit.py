@@ -1,4 +1,4 @@
-"""Joint transforms from meshes alone: what a capture's frames need for skinning, where no skeleton was recorded."""
+"""Joint transforms fitted to posed meshes by skinning weights, for captures without a skeleton. Our own choice."""
 
 import torch
 from jaxtyping import Float
@@ -9,7 +9,7 @@ from headfields.ops.rigid import fit_rigid, rigid_transform
 from headfields.records import HeadState
 
 _LEAST = 1e-3
-"""Of the vertices' number: a joint that carries less in all is not fitted."""
+"""Part of the vertices: a joint whose weights sum to less is not fitted."""
 
 
 def fit_joint_transforms(
@@ -17,14 +17,14 @@ def fit_joint_transforms(
 ) -> Float[Tensor, "b j 4 4"]:
     """Rigid transforms of J joints that take a canonical mesh nearest to B posed ones, by skinning weights.
 
-    Each joint's is the rigid motion that fits the vertices best by the squares of its weights, so that those which it
-    carries alone say most. Expressions that move these vertices are taken for motion as far as they look like it. A
-    joint that carries next to nothing gets the motion of the whole mesh. All of it is our own choice.
+    The transform of a joint is the rigid fit of the vertices weighted by the squares of its skinning weights, so that
+    vertices that it carries alone count most. Expression that looks like rigid motion of these vertices is fitted
+    too. A joint that carries next to nothing gets the motion of the whole mesh.
 
     Args:
         canonical: (V, 3) meters; at least three vertices.
         posed: (B, V, 3) meters; B = 0 is legal.
-        weights: (V, J) not negative, each vertex's summing to 1.
+        weights: (V, J) not negative; rows sum to 1.
 
     Returns:
         (B, J, 4, 4) canonical to posed, as `HeadState.joint_transforms` for this canonical mesh.
@@ -33,6 +33,12 @@ def fit_joint_transforms(
         TypeError, ValueError: a dtype or shape does not fit.
 
     Differentiable in the meshes to second order, as `headfields.ops.fit_rigid`.
+
+    >>> import torch
+    >>> from headfields.data import fit_joint_transforms
+    >>> canonical = torch.rand(20, 3)
+    >>> fit_joint_transforms(canonical, canonical.repeat(4, 1, 1), torch.ones(20, 1)).shape
+    torch.Size([4, 1, 4, 4])
     """
     op = "fit_joint_transforms"
     for name, value in (("canonical", canonical), ("posed", posed), ("weights", weights)):
@@ -57,7 +63,7 @@ def fit_joint_transforms(
 
 
 class JointFits:
-    """Joint transforms of a capture's frames, each fitted once: they are small, and kept for good.
+    """Joint transforms of a capture's frames, each fitted once and kept.
 
     Args:
         weights: (V, J) skinning weights of the capture's template.
@@ -68,10 +74,10 @@ class JointFits:
         self._known: dict[int, Tensor] = {}
 
     def added(self, state: HeadState, canonical: Float[Tensor, "v 3"]) -> HeadState:
-        """The frames' state with joint transforms from the canonical mesh.
+        """The state with joint transforms from the canonical mesh.
 
         Raises:
-            ValueError: the weights are of another mesh.
+            ValueError: the weights belong to another mesh.
         """
         assert state.frame_id is not None
         if self.weights.ndim != 2 or len(self.weights) != len(canonical):
@@ -81,8 +87,8 @@ class JointFits:
             )
         frames = state.frame_id.tolist()
         new = [row for row, frame in enumerate(frames) if frame not in self._known]
-        for row, found in zip(new, fit_joint_transforms(canonical, state.vertices[new], self.weights), strict=True):
-            self._known[frames[row]] = found
-        kept = [self._known[frame] for frame in frames]
-        joints = torch.stack(kept) if kept else canonical.new_zeros(0, self.weights.shape[1], 4, 4)
+        for row, fitted in zip(new, fit_joint_transforms(canonical, state.vertices[new], self.weights), strict=True):
+            self._known[frames[row]] = fitted
+        known = [self._known[frame] for frame in frames]
+        joints = torch.stack(known) if known else canonical.new_zeros(0, self.weights.shape[1], 4, 4)
         return state.replace(joint_transforms=joints)

@@ -1,4 +1,4 @@
-"""Finding out what layout a folder has, and reading it."""
+"""Opening a capture: its layout is detected from the folder's files."""
 
 import math
 from collections.abc import Mapping
@@ -24,31 +24,32 @@ def load_capture(
     mouth: Mouth = "close",
     skinning: Float[Tensor, "v j"] | None = None,
 ) -> Capture:
-    """Opens a capture, whatever its layout (INSTA's at present).
+    """Opens a capture (in INSTA's layout, the only one that is read at present).
 
-    JSON, matrices, file headers and a sample of frames are checked now; the other meshes and pixels when they are first
-    used (`Capture.validate()` does it all at once).
+    JSON, matrices, file headers and a sample of frames are checked at once, the other meshes and pixels when they are
+    first used. `Capture.validate()` checks everything.
 
     Args:
         path: the capture's folder.
-        memory_budget_mb: how much decoded frames may take.
-        regions: face masks of the canonical mesh (F,), e.g. those of a known topology; what is not given of `"mouth"`,
-            `"eyes"` and `"face"` is voted for by the segmentation labels.
-        head_frame: what is done with head motion in the vertices. `"normalize"` takes the skull's rigid motion out of
-            every frame's vertices and puts it into its camera, so that the head stands still in its canonical pose and
-            rays come to it; what a camera sees, depth and pixels stay the same. `"keep"` leaves both as on disk.
-            `"auto"` normalizes if the head moves by 2 degrees or 5 mm between the frames looked at, and else leaves
-            every bit as it is: right for captures with the pose in the cameras, as INSTA's, and for those with moving
-            meshes. `report` says what was found. A mask (V,) normalizes by the vertices that it marks as rigid.
+        memory_budget_mb: memory for decoded frames.
+        regions: face masks (F,) of the canonical mesh, e.g. those of a known topology. Segmentation labels vote for
+            `"mouth"`, `"eyes"` and `"face"` where they are missing here.
+        head_frame: what to do with head motion in the vertices. `"normalize"` moves the skull's rigid motion from every
+            frame's vertices into its camera, so that the head stands still in its canonical pose; images and depth do
+            not change. `"keep"` leaves both as on disk. `"auto"` normalizes if the head moves by 2 degrees or 5 mm
+            between the sampled frames, and otherwise leaves every bit as it is, so it suits captures with the pose in
+            the cameras, as INSTA's, and captures with moving meshes. `report` has the decision. A mask (V,) normalizes
+            by the vertices that it marks as rigid.
         mouth: what becomes of a tracked mesh that ends at the lips. `"close"`: faces across them; `"interior"`: a
-            cavity and teeth (`headfields.heads.mouth.inner`), with which `template` and the vertices of each `state`
-            are extended; `"none"`: it stays open.
-        skinning: (V, J) skinning weights of the template's vertices. States then have `joint_transforms`, fitted to
-            their meshes (`fit_joint_transforms`), which deformers by skinning need and no such layout records.
+            cavity and teeth (`headfields.heads.mouth.inner`) that extend `template` and the vertices of each `state`;
+            `"none"`: it stays open.
+        skinning: (V, J) skinning weights of the template's vertices. States then have `joint_transforms` fitted to
+            their meshes (`fit_joint_transforms`), which skinning deformers need and the layout does not record.
 
     Raises:
-        ValueError: head_frame is none of these, or a mask of another number of vertices.
-        CaptureError: the folder is missing or of no known layout, or names the frame and field that are wrong.
+        ValueError: head_frame is an unknown word, or a mask of another number of vertices.
+        CaptureError: the folder is missing or in no known layout, or a file is wrong; the message names the frame and
+            the field.
     """
     folder = Path(path)
     if not folder.is_dir():
@@ -61,16 +62,16 @@ def load_capture(
         return Capture(read_insta(folder), memory_budget_mb, regions, head_frame, mouth, skinning)
     raise CaptureError(
         f"load_capture: {folder} is not in INSTA's layout (transforms*.json whose frames have a mesh_path). "
-        f"{_found(folder)}"
+        f"{_describe(folder)}"
     )
 
 
-def _found(folder: Path) -> str:
-    """What the folder looks like instead, for the message."""
+def _describe(folder: Path) -> str:
+    """Which other layout the folder has, for the error message."""
     transforms = sorted(path.name for path in folder.glob("transforms*.json"))
     text = ""
     for name in transforms:
-        read_transforms(folder / name)  # a file cut short before its first frame is said to be that
+        read_transforms(folder / name)  # reports a file that is cut short before its first frame
         text += (folder / name).read_text(encoding="utf-8", errors="replace")[:200_000]
     if (folder / "flame_params.json").is_file():
         return "It has flame_params.json, as IMavatar and PointAvatar write; that layout is not read yet"
@@ -81,6 +82,6 @@ def _found(folder: Path) -> str:
     if '"expression"' in text:
         return "Its frames have an expression but no mesh_path, as NeRFace writes; that layout is not read yet"
     if transforms:
-        return f"Found {', '.join(transforms)}, whose frames name no meshes; export it with a mesh_path a frame"
+        return f"Found {', '.join(transforms)}, whose frames have no mesh_path; export it with one per frame"
     names = sorted(entry.name for entry in folder.iterdir())
     return f"Found {', '.join(names[:8])}{', ...' if len(names) > 8 else ''}" if names else "The folder is empty"

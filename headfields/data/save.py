@@ -1,4 +1,4 @@
-"""Writing a loaded capture back to disk."""
+"""Saving a loaded capture in INSTA's layout, bit for bit."""
 
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
@@ -15,38 +15,38 @@ from headfields.records import Camera
 
 
 def save_capture(capture: Capture, folder: Path | str, frames: Int[Tensor, " b"] | Sequence[int] | None = None) -> int:
-    """Writes a capture in INSTA's layout so that `load_capture` gives back every field exactly.
+    """Writes a capture in INSTA's layout so that `load_capture` returns every field exactly.
 
-    That is, bit for bit: pixels and straight alpha (also the color under alpha 0), labels, depth as stored and its
-    unit, vertices, expression, landmarks, canonical mesh with texture coordinates, splits, and camera poses and
-    intrinsics as doubles. What the reader does not keep is not written: the mesh files' texture coordinates, the second
-    and third channel of label images, JSON keys that are not read. Images named `images/NAME.png` keep their names if
-    these sort in the capture's order; else frames are numbered.
+    Bit for bit: pixels and straight alpha (also the color under alpha 0), labels, depth as stored and its unit,
+    vertices, expression, landmarks, canonical mesh with texture coordinates, splits, and camera poses and intrinsics as
+    doubles. What the reader does not keep is not written: texture coordinates of the frames' meshes, the second and
+    third channel of label images, unknown JSON keys. Images named `images/NAME.png` keep their names if these sort in
+    the capture's order; otherwise frames are numbered.
 
     Args:
-        capture: what to write; decoded one frame at a time, whatever its memory budget.
+        capture: decoded one frame at a time, whatever its memory budget.
         folder: a new or empty folder.
-        frames: only these, in the capture's order; the splits keep their share of them. All if None.
+        frames: write only these, in the capture's order; splits keep those of their frames. All if None.
 
     Returns:
         The number of frames written.
 
     Raises:
-        FileExistsError: `folder` is a file or holds something.
+        FileExistsError: `folder` is a file or not empty.
         IndexError: a frame is out of range.
-        ValueError: `frames` is empty, or a camera has skew, which the layout cannot say.
+        ValueError: `frames` is empty, or a camera has skew, which the layout cannot express.
         CaptureError: a frame cannot be read.
     """
     folder = Path(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise FileExistsError(f"save_capture: folder {folder} is not empty; name a new one")
-    wanted = list(range(len(capture))) if frames is None else sorted(set(capture.frame_indices(frames)))
-    if not wanted:
+    indices = list(range(len(capture))) if frames is None else sorted(set(capture.frame_indices(frames)))
+    if not indices:
         raise ValueError("save_capture: frames is empty; a capture has at least one")
     recording = capture.recording
-    stems = _stems([capture.frame_names[frame] for frame in wanted])
+    stems = _stems([capture.frame_names[frame] for frame in indices])
     writer = InstaWriter(folder, recording.canonical, recording.depth_scale)
-    for stem, frame in zip(stems, wanted, strict=True):
+    for stem, frame in zip(stems, indices, strict=True):
         rgba, label, depth = recording.decode_image(frame)
         vertices, expression = recording.decode_head(frame)
         pose = recording.camera_to_world[frame]
@@ -63,7 +63,7 @@ def save_capture(capture: Capture, folder: Path | str, frames: Int[Tensor, " b"]
             landmarks=recording.decode_landmarks(frame),
         )
         writer.add(stem, captured, pose)
-    row = {frame: index for index, frame in enumerate(wanted)}
+    row = {frame: index for index, frame in enumerate(indices)}
     writer.finish(
         {
             name: [row[frame] for frame in rows.tolist() if frame in row]
@@ -75,7 +75,7 @@ def save_capture(capture: Capture, folder: Path | str, frames: Int[Tensor, " b"]
 
 
 def _stems(names: list[str]) -> list[str]:
-    """File names without extension that keep the frames in order when they are read again."""
+    """File names without extension that sort in the order of the frames."""
     stems = [PurePosixPath(name).stem for name in names]
     keys = [natural_order((f"meshes/{stem}.obj", f"images/{stem}.png")) for stem in stems]
     same = all(name == f"images/{stem}.png" for name, stem in zip(names, stems, strict=True))

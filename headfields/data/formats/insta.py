@@ -1,4 +1,4 @@
-"""INSTA's layout on disk: `transforms*.json`, `canonical.obj`, `images/`, `meshes/`, and optionally `flame/exp/`,
+"""Reader of INSTA's layout: `transforms*.json`, `canonical.obj`, `images/`, `meshes/`, and optionally `flame/exp/`,
 `depth/`, `seg_mask/`, `landmarks/`.
 
 Field names and meanings are those of the released data sets (Zielonka et al., "Instant Volumetric Head Avatars",
@@ -21,19 +21,19 @@ from headfields.data.recording import Recording
 from headfields.mesh.mesh import Mesh
 from headfields.mesh.obj import MeshFileError, ObjReader
 
-OPTIONAL = {
+_OPTIONAL = {
     "exp_path": "expression coefficients",
     "depth_path": "depth maps",
     "seg_mask_path": "segmentation labels",
     "landmark_path": "landmarks",
 }
 _DEPTH_SCALES = (1e-6, 0.1)  # meters per unit
-_IN_VIEW = 0.05  # the least part of a mesh that its camera must see, and of the image's side that it must span
+_IN_VIEW = 0.05  # least part of a mesh inside the image, and least extent of that part in image sides
 
 
 @dataclass(frozen=True)
 class _Files:
-    """Existing files of one frame; None for what it lacks."""
+    """The files of one frame that exist; None for the others."""
 
     image: Path
     mesh: Path
@@ -52,7 +52,7 @@ class _Files:
 
 
 def is_insta(folder: Path) -> bool:
-    """Whether the folder looks like INSTA's: a transforms file whose frames name meshes."""
+    """Whether the folder has a transforms file whose frames name meshes."""
     return any(
         re.search(rb'"mesh_path"\s*:', _start(path)) is not None for path in sorted(folder.glob("transforms*.json"))
     )
@@ -62,12 +62,12 @@ def _start(path: Path) -> bytes:
     try:
         with path.open("rb") as file:
             return file.read(2_000_000)
-    except OSError:  # a folder, or one that may not be read: the reader will say so if it needs it
+    except OSError:  # a folder or an unreadable file: the reader reports it if it needs it
         return b""
 
 
 def read_insta(folder: Path) -> Recording:
-    """Reads everything but the pixels and meshes, which are decoded on demand, and decides the camera convention.
+    """Reads everything but pixels and meshes, which are decoded on demand, and decides the camera convention.
 
     Raises:
         CaptureError: names the file, the frame and the field.
@@ -83,17 +83,17 @@ def read_insta(folder: Path) -> Recording:
     if not len(canonical.faces):
         raise CaptureError(f"canonical.obj: {canonical_path} has no faces; it is cut short: export it again")
     frames, splits = read_frames(folder, report)
-    files = _find_files(folder, frames, report)
+    files = _existing_files(folder, frames, report)
     size, header = _sizes(frames, files, report)
     matrices = np.stack([matrix_of(frame) for frame in frames])
     intrinsics = np.stack([intrinsics_of(frame, size, report) for frame in frames])
     scale = _depth_scale(frames, report)
 
-    readers = _Readers(frames, files, canonical, size)
+    reader = _FrameReader(frames, files, canonical, size)
     has_label = any(entry.label for entry in files)
     has_depth = any(entry.depth for entry in files)
     if not header.has_alpha:
-        readers.matte_from_label = has_label
+        reader.matte_from_label = has_label
         bare = next((frame for frame, entry in zip(frames, files, strict=True) if entry.label is None), None)
         if has_label and bare is not None:
             raise CaptureError(
@@ -103,22 +103,22 @@ def read_insta(folder: Path) -> Recording:
         source = "labels other than 0 and 90 (cloth)" if has_label else "1 everywhere: no segmentation labels either"
         report.append(f"images have no alpha; the matte is {source}")
 
-    telling = _telling_frames(matrices)
-    looks = [_look(readers, index, intrinsics[index], scale) for index in telling]
+    sample = _sample_frames(matrices)
+    compared = [_alignment_frame(reader, index, intrinsics[index], scale) for index in sample]
     try:
-        evidence = [_evidence(look, matrices[index]) for look, index in zip(looks, telling, strict=True)]
+        evidence = [_evidence(frame, matrices[index]) for frame, index in zip(compared, sample, strict=True)]
         decision = decide_convention(evidence, canonical.faces.numpy(), size)
     except CaptureError as error:
         raise CaptureError(f"{folder}: {error}") from None
     camera_to_world = np.stack([decision.camera_to_world(matrix) for matrix in matrices])
     world_to_camera = np.linalg.inv(camera_to_world)
-    readers.cameras = world_to_camera, intrinsics
-    looks = [replace(look, world_to_camera=world_to_camera[i]) for look, i in zip(looks, telling, strict=True)]
-    for look, index in zip(looks, telling, strict=True):
-        readers.check_view(index, look.vertices)
+    reader.cameras = world_to_camera, intrinsics
+    compared = [replace(frame, world_to_camera=world_to_camera[i]) for frame, i in zip(compared, sample, strict=True)]
+    for frame, index in zip(compared, sample, strict=True):
+        reader.check_view(index, frame.vertices)
     scores = ", ".join(f"{name} {score:.3f}" for name, score in decision.scores.items())
     report.append(f"camera convention: {decision.name} (scores: {scores}; {decision.used})")
-    report += misalignments(looks, canonical.faces.numpy())
+    report += misalignments(compared, canonical.faces.numpy())
 
     return Recording(
         path=folder,
@@ -128,22 +128,22 @@ def read_insta(folder: Path) -> Recording:
         intrinsics=intrinsics,
         splits=splits,
         canonical=canonical,
-        decode_image=readers.image,
-        decode_head=readers.head,
-        decode_landmarks=readers.landmarks,
+        decode_image=reader.image,
+        decode_head=reader.head,
+        decode_landmarks=reader.landmarks,
         has_label=has_label,
         has_depth=has_depth,
-        expression_width=readers.expression_width,
+        expression_width=reader.expression_width,
         depth_scale=scale,
         report=report,
-        decoded_vertices={index: look.vertices for look, index in zip(looks, telling, strict=True)},
+        decoded_vertices={index: frame.vertices for frame, index in zip(compared, sample, strict=True)},
     )
 
 
-def _find_files(folder: Path, frames: list[InstaFrame], report: list[str]) -> list[_Files]:
-    """Resolves every path; required ones must exist, missing optional ones are counted in the report."""
-    missing: dict[str, list[str]] = {key: [] for key in OPTIONAL}
-    found, lost = [], 0
+def _existing_files(folder: Path, frames: list[InstaFrame], report: list[str]) -> list[_Files]:
+    """The files of every frame. Required ones must exist; missing optional ones are counted in the report."""
+    missing: dict[str, list[str]] = {key: [] for key in _OPTIONAL}
+    files, lost = [], 0
     for frame in frames:
         for key in ("file_path", "mesh_path"):
             if not exists(folder / frame.path(key)):
@@ -152,14 +152,14 @@ def _find_files(folder: Path, frames: list[InstaFrame], report: list[str]) -> li
                     "frame"
                 )
         optional: dict[str, Path | None] = {}
-        for key in OPTIONAL:
+        for key in _OPTIONAL:
             name = frame.values.get(key)
             path = folder / frame.path(key) if name is not None else None
             optional[key] = path if path is not None and exists(path) else None
             if optional[key] is None:
                 missing[key].append(frame.name)
                 lost += path is not None
-        found.append(
+        files.append(
             _Files(
                 folder / frame.path("file_path"),
                 folder / frame.path("mesh_path"),
@@ -171,25 +171,25 @@ def _find_files(folder: Path, frames: list[InstaFrame], report: list[str]) -> li
         )
     for key, names in missing.items():
         if len(names) == len(frames):
-            report.append(f"no {OPTIONAL[key]} ({key})")
+            report.append(f"no {_OPTIONAL[key]} ({key})")
         elif names:
             more = ", ..." if len(names) > 3 else ""
             report.append(
-                f"{len(names)} of {len(frames)} frames have no {OPTIONAL[key]} ({key}): {', '.join(names[:3])}{more}"
+                f"{len(names)} of {len(frames)} frames have no {_OPTIONAL[key]} ({key}): {', '.join(names[:3])}{more}"
             )
     if lost:
-        report.append(f"warning: {lost} optional files that the frames name are not there")
+        report.append(f"warning: {lost} optional files that the frames name do not exist")
     if missing["exp_path"] and len(missing["exp_path"]) < len(frames):
-        # A zero vector for some frames would be a silent lie, so the capture then has no expressions at all.
+        # Zeros for the frames without would be silently wrong, so the capture then has no expressions at all.
         report.append("expression coefficients are left out, since not every frame has them")
-        found = [_Files(f.image, f.mesh, None, f.depth, f.label, f.landmarks) for f in found]
+        files = [replace(entry, exp=None) for entry in files]
     if any("eyes_path" in frame.values for frame in frames):
         report.append("eyes_path is not read: the eyes' pose is in the meshes")
-    return found
+    return files
 
 
 def _sizes(frames: list[InstaFrame], files: list[_Files], report: list[str]) -> tuple[tuple[int, int], ImageHeader]:
-    """One (height, width) for all images, label and depth maps, read from their headers alone."""
+    """The one (height, width) of all images, label and depth maps, read from headers alone."""
     first = image_header(files[0].image, frames[0].where, "file_path", "rgba")
     size = first.size
     for frame, entry in zip(frames, files, strict=True):
@@ -211,7 +211,7 @@ def _sizes(frames: list[InstaFrame], files: list[_Files], report: list[str]) -> 
             if key in frame.values and frame.number(key) != value:
                 raise CaptureError(
                     f"{frame.where}: {key} is {frame.number(key):g}, but the images are {size[1]}x{size[0]} pixels; "
-                    f"expected {value}, the size that the intrinsics are for"
+                    f"expected {value}, as the intrinsics are for that size"
                 )
     return size, first
 
@@ -235,8 +235,8 @@ def _depth_scale(frames: list[InstaFrame], report: list[str]) -> float:
     return scale
 
 
-class _Readers:
-    """Decodes one frame's files; every error names the frame and the field."""
+class _FrameReader:
+    """Decodes the files of single frames; every error names the frame and the field."""
 
     def __init__(self, frames: list[InstaFrame], files: list[_Files], canonical: Mesh, size: tuple[int, int]) -> None:
         self.frames, self.files, self.size = frames, files, size
@@ -250,6 +250,7 @@ class _Readers:
             self.expression_width = len(read_numbers(files[0].exp, frames[0].where, "exp_path"))
 
     def head(self, index: int) -> tuple[np.ndarray, np.ndarray | None]:
+        """Vertices (V, 3) float32 and expression (E,) float32 or None; see `Recording.decode_head`."""
         frame, entry = self.frames[index], self.files[index]
         try:
             mesh = self.obj.read(entry.mesh, f"{frame.where}: mesh_path")
@@ -286,7 +287,7 @@ class _Readers:
         return vertices, expression
 
     def check_view(self, index: int, vertices: np.ndarray) -> None:
-        """Refuses a frame whose camera does not see its mesh, once the cameras are known."""
+        """Refuses a frame whose camera does not see its mesh; does nothing while the cameras are not known."""
         if self.cameras is None:
             return
         part, extent = in_view(vertices, self.cameras[0][index], self.cameras[1][index], self.size)
@@ -298,6 +299,7 @@ class _Readers:
             )
 
     def image(self, index: int) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:
+        """RGBA, label and depth of a frame; see `Recording.decode_image`."""
         frame, entry = self.frames[index], self.files[index]
         pictures = {
             kind: None if path is None else decode_image(path, frame.where, key, kind, self.size)
@@ -310,6 +312,7 @@ class _Readers:
         return rgba, label, depth
 
     def landmarks(self, index: int) -> np.ndarray | None:
+        """68 landmarks (68, 2) float32 in pixels, or None."""
         frame, entry = self.frames[index], self.files[index]
         if entry.landmarks is None:
             return None
@@ -323,13 +326,13 @@ class _Readers:
 
 
 class _PlausibleSize:
-    """Whether meshes of one topology are about as large as the canonical one: same unit, order of vertices, no outlier.
+    """Checks that posed meshes have about the size of the canonical one, as those in its unit and vertex order do.
 
     Args:
         canonical: with at least one face.
 
     Raises:
-        CaptureError: the canonical mesh is a single point.
+        CaptureError: all canonical vertices are in one place.
     """
 
     def __init__(self, canonical: Mesh) -> None:
@@ -358,24 +361,24 @@ class _PlausibleSize:
         return float(length.mean()), float(length.max()), float(extent)
 
 
-def _telling_frames(matrices: np.ndarray) -> list[int]:
-    """Eight frames spread over the sequence and the eight turned farthest, where conventions differ most."""
+def _sample_frames(matrices: np.ndarray) -> list[int]:
+    """Eight frames evenly over the sequence and the eight turned farthest, where conventions differ most."""
     count = len(matrices)
-    spread = np.linspace(0, count - 1, min(8, count)).round().astype(int)
+    even = np.linspace(0, count - 1, min(8, count)).round().astype(int)
     turned = np.linalg.norm(matrices[:, :3, :3] - matrices[:, :3, :3].mean(axis=0), axis=(1, 2))
-    return sorted({*spread.tolist(), *np.argsort(-turned, kind="stable")[:8].tolist()})
+    return sorted({*even.tolist(), *np.argsort(-turned, kind="stable")[:8].tolist()})
 
 
-def _look(readers: _Readers, index: int, intrinsics: np.ndarray, scale: float) -> AlignmentFrame:
-    """All of a frame that is compared, but for its camera, which is not known yet."""
-    vertices, _ = readers.head(index)
-    rgba, label, depth = readers.image(index)
+def _alignment_frame(reader: _FrameReader, index: int, intrinsics: np.ndarray, scale: float) -> AlignmentFrame:
+    """A frame to compare, with the identity for its camera, which is not known yet."""
+    vertices, _ = reader.head(index)
+    rgba, label, depth = reader.image(index)
     meters = None if depth is None else depth.astype(np.float32) * scale
-    name = readers.frames[index].name
+    name = reader.frames[index].name
     return AlignmentFrame(name, vertices, np.eye(4), intrinsics, rgba[..., 3] > 127, label, meters)
 
 
-def _evidence(look: AlignmentFrame, matrix: np.ndarray) -> Evidence:
-    silhouette = look.alpha if look.label is None else look.alpha & (look.label != Label.CLOTH)
-    told = silhouette.any() and not silhouette.all()
-    return Evidence(look.vertices, matrix, look.intrinsics, silhouette if told else None, look.depth)
+def _evidence(frame: AlignmentFrame, matrix: np.ndarray) -> Evidence:
+    silhouette = frame.alpha if frame.label is None else frame.alpha & (frame.label != Label.CLOTH)
+    informative = silhouette.any() and not silhouette.all()
+    return Evidence(frame.vertices, matrix, frame.intrinsics, silhouette if informative else None, frame.depth)

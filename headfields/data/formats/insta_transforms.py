@@ -1,4 +1,4 @@
-"""INSTA's `transforms*.json`: frames, splits, cameras."""
+"""Reader of INSTA's `transforms*.json`: frames, splits and cameras."""
 
 import itertools
 import json
@@ -16,19 +16,19 @@ from headfields.data.errors import CaptureError
 
 TEST_FRAMES = 350
 VAL_FRAMES = 20
-READ = (
+_READ = (
     "transform_matrix", "exp_path", "depth_path", "seg_mask_path", "landmark_path", "fl_x", "fl_y", "cx", "cy", "x_fov",
     "y_fov", "camera_angle_x", "camera_angle_y", "w", "h", "integer_depth_scale",
 )  # fmt: skip
-"""The keys that are read beside `file_path` and `mesh_path`, which identify a frame."""
+"""The keys that are read, besides `file_path` and `mesh_path`, which identify a frame."""
 _FOCAL = (0.05, 100.0)  # plausible focal lengths, image sides
-_FARTHEST = 1e4  # meters; millimeters are told by what the camera sees
-_CENTER = 10.0  # how far from the image the principal point may be (crops), image sides
+_FARTHEST = 1e4  # meters; a pose in millimeters is detected because its camera does not see the mesh
+_CENTER = 10.0  # largest distance of the principal point from the image (crops), image sides
 
 
 @dataclass(frozen=True)
 class InstaFrame:
-    """One frame's fields, the file's global ones beneath its own, and where it stands."""
+    """One frame's fields (its own override the file's global ones) and its place in the file."""
 
     values: dict[str, Any]
     source: str
@@ -37,14 +37,14 @@ class InstaFrame:
 
     @property
     def where(self) -> str:
-        """How messages call the frame."""
+        """The frame's name in messages."""
         return f"frame {self.name or self.index} ({self.source}, frames[{self.index}])"
 
     def path(self, key: str) -> str:
         """A normalized path relative to the capture; images listed without extension are PNG.
 
         Raises:
-            CaptureError: not a text, or it leads out of the capture's folder.
+            CaptureError: the value is no text, or leads out of the capture's folder.
         """
         value = self.values.get(key)
         if not isinstance(value, str) or not value:
@@ -61,7 +61,7 @@ class InstaFrame:
         """A finite number.
 
         Raises:
-            CaptureError: it is anything else.
+            CaptureError: the value is anything else.
         """
         value = self.values.get(key)
         if not _is_number(value):
@@ -72,10 +72,12 @@ class InstaFrame:
 def read_frames(folder: Path, report: list[str]) -> tuple[list[InstaFrame], dict[str, list[int]]]:
     """All frames sorted by mesh path, and the splits as indices into them.
 
-    `transforms_{train,test,val}.json` say which frame is in which split, and `transforms.json` may add frames. Without
-    a test file the test frames are those outside train, and with `transforms.json` alone the last 350 (a fifth of a
-    sequence of fewer than 1,750 frames, as INSTA's tools take the last 350 of long ones). Without a val file, val is
-    the last 20 test frames.
+    `transforms_{train,test,val}.json` define the splits, and `transforms.json` may add frames. Without a test file the
+    test frames are those outside train; with `transforms.json` alone they are the last 350, as in INSTA's tools, or the
+    last fifth of a sequence of fewer than 1,750 frames. Without a val file, val is the last 20 test frames.
+
+    Raises:
+        CaptureError: there is no transforms file or no frame, or frames repeat or contradict each other.
     """
     listed: dict[str, list[InstaFrame]] = {}
     for split in ("all", "train", "test", "val"):
@@ -104,7 +106,7 @@ def read_frames(folder: Path, report: list[str]) -> tuple[list[InstaFrame], dict
                     f"{by_image[key[1]][0]} in another frame; expected one mesh an image"
                 )
             keys[split][key] = None
-            known[key] = _joined(known[key], frame) if key in known else frame
+            known[key] = _merged(known[key], frame) if key in known else frame
     order = sorted(known, key=natural_order)
     if not order:
         raise CaptureError(f"{folder}: the transforms files list no frames")
@@ -121,11 +123,11 @@ def read_frames(folder: Path, report: list[str]) -> tuple[list[InstaFrame], dict
             splits[split] = [index for index in splits["all"] if index not in used]
             if other in listed:
                 report.append(f"no transforms_{split}.json: {split} is the {len(splits[split])} frames outside {other}")
-    both = sorted({*splits["train"]} & {*splits["test"]})
-    if both:
+    shared = sorted({*splits["train"]} & {*splits["test"]})
+    if shared:
         report.append(
-            f"warning: {len(both)} frames are in both train and test ({_some(order[row][1] for row in both)}); "
-            "figures on test then count frames seen in training"
+            f"warning: {len(shared)} frames are in both train and test "
+            f"({_first_names(order[row][1] for row in shared)}); figures on test then include training frames"
         )
     if "val" not in splits:
         splits["val"] = splits["test"][-VAL_FRAMES:]
@@ -144,7 +146,7 @@ def matrix_of(frame: InstaFrame) -> np.ndarray:
     """The (4, 4) float64 `transform_matrix`, checked to be rigid.
 
     Raises:
-        CaptureError: another shape, not finite, sheared, scaled or mirrored.
+        CaptureError: the matrix has another shape, or is not finite, sheared, scaled or mirrored.
     """
     rows = frame.values.get("transform_matrix")
     shape: tuple[int, ...] = ()
@@ -184,8 +186,13 @@ def matrix_of(frame: InstaFrame) -> np.ndarray:
 
 
 def intrinsics_of(frame: InstaFrame, size: tuple[int, int], report: list[str]) -> np.ndarray:
-    """The (3, 3) pixel intrinsics: `fl_x`, or else `x_fov` (degrees) or `camera_angle_x` (radians); y likewise, as x
-    where it is not given; `cx`, `cy` or else the image's middle. Contradictions are reported once.
+    """The (3, 3) pixel intrinsics.
+
+    Focal length x is `fl_x`, or else from `x_fov` (degrees) or `camera_angle_x` (radians); y likewise, or else as x.
+    The principal point is `cx`, `cy`, or else the image's center. Contradictions are reported once.
+
+    Raises:
+        CaptureError: there is no focal length in x, or a value is implausible.
     """
     height, width = size
     focal: dict[str, float] = {}
@@ -216,8 +223,8 @@ def intrinsics_of(frame: InstaFrame, size: tuple[int, int], report: list[str]) -
                 if line not in report:
                     report.append(line)
     defaults = {"fl_y": "as fl_x", "cx": "the image's middle", "cy": "the image's middle"}
-    given = {*frame.values, *(["fl_y"] if {"y_fov", "camera_angle_y"} & {*frame.values} else [])}
-    for key in [key for key in defaults if key not in given]:
+    known = {*frame.values, *(["fl_y"] if {"y_fov", "camera_angle_y"} & {*frame.values} else [])}
+    for key in [key for key in defaults if key not in known]:
         line = f"no {key}: {defaults[key]}"
         if line not in report:
             report.append(line)
@@ -236,7 +243,7 @@ def read_transforms(path: Path) -> list[InstaFrame]:
     """The frames of one transforms file.
 
     Raises:
-        CaptureError: malformed JSON, with the place, or not an object with a list of frames.
+        CaptureError: the JSON is malformed (with line and column), or no object with a list of frames.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
@@ -258,13 +265,13 @@ def read_transforms(path: Path) -> list[InstaFrame]:
     return frames
 
 
-def _joined(first: InstaFrame, again: InstaFrame) -> InstaFrame:
-    """One frame from its entries in two files, which may each leave out what the other has.
+def _merged(first: InstaFrame, again: InstaFrame) -> InstaFrame:
+    """One frame merged from its entries in two files.
 
     Raises:
-        CaptureError: they contradict each other.
+        CaptureError: the entries contradict each other.
     """
-    for key in READ:
+    for key in _READ:
         one, other = first.values.get(key), again.values.get(key)
         if one is None or other is None or one == other or json.dumps(one) == json.dumps(other):  # NaN is not NaN
             continue
@@ -272,8 +279,8 @@ def _joined(first: InstaFrame, again: InstaFrame) -> InstaFrame:
             f"{again.where}: {key} differs from the one in {first.source} ({_short(other)}, {_short(one)}); "
             "the files are not of one capture: export them together, or remove one"
         )
-    given = {key: value for key, value in first.values.items() if value is not None}
-    return InstaFrame({**again.values, **given}, first.source, first.index, first.name)
+    present = {key: value for key, value in first.values.items() if value is not None}
+    return InstaFrame({**again.values, **present}, first.source, first.index, first.name)
 
 
 def _is_number(value: object) -> bool:
@@ -290,12 +297,17 @@ def _short(value: object) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-def _some(names: Iterable[str]) -> str:
+def _first_names(names: Iterable[str]) -> str:
     first = list(itertools.islice(names, 4))
     return ", ".join(first[:3]) + (", ..." if len(first) > 3 else "")
 
 
 def natural_order(key: tuple[str, str]) -> list[tuple[int, int | str]]:
-    """Sorts 2.obj before 10.obj; zero-padded names, INSTA's, sort as text."""
+    """A sort key for (mesh path, image path) that puts 2.obj before 10.obj.
+
+    >>> from headfields.data.formats.insta_transforms import natural_order
+    >>> sorted([("meshes/10.obj", "10.png"), ("meshes/2.obj", "2.png")], key=natural_order)
+    [('meshes/2.obj', '2.png'), ('meshes/10.obj', '10.png')]
+    """
     parts = re.split(r"(\d+)", f"{key[0]}\n{key[1]}")
     return [(0, int(part)) if part.isdecimal() else (1, part) for part in parts]

@@ -1,4 +1,4 @@
-"""Writing INSTA's layout, so that synthetic and converted captures go through the same reader as recorded ones."""
+"""Writer of INSTA's layout, for synthetic and converted captures."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -28,7 +28,7 @@ class CapturedFrame:
         expression: (E,) coefficients.
         label: (H, W) segmentation labels in INSTA's numbering.
         depth: (H, W) depth of the mesh along the optical axis in units of `depth_unit` meters, 0 for none.
-        landmarks: (68, 2) pixels; NaN where one is not known.
+        landmarks: (68, 2) pixels; NaN where unknown.
     """
 
     image: UInt8[np.ndarray, "h w 4"]
@@ -50,15 +50,15 @@ def write_insta(
 ) -> int:
     """Writes a capture that `load_capture` reads back bit for bit (camera poses: to the rounding of a double).
 
-    Every float32 is written with nine digits and every double with all of its digits, images as PNG.
+    Every float32 is written with nine digits, every double with all of its digits, images as PNG.
 
     Args:
-        folder: made if it is not there; files of the same names are replaced.
-        frames: any number of them, written as they come; intrinsics may differ between frames, the size may not.
+        folder: created if missing; files of the same names are replaced.
+        frames: written one at a time; intrinsics may differ between frames, the size may not.
         canonical_vertices: (V, 3) of `canonical.obj`, meters.
         faces: (F, 3) of all meshes; the mouth open or closed.
-        test_frames: how many of the last frames are the test split; None for 350 or, if fewer, a fifth of them. The
-            last 20 of these are the val split.
+        test_frames: size of the test split, taken from the end; None for 350 or, if fewer, a fifth of the frames. The
+            last 20 test frames are the val split.
         depth_unit: meters per unit of depth.
 
     Returns:
@@ -85,7 +85,7 @@ class InstaWriter:
     """Writes frames as they come and the `transforms*.json` last, so that half a capture is not taken for a whole one.
 
     Args:
-        folder: made if it is not there.
+        folder: created if missing.
         canonical: the canonical mesh.
         depth_unit: meters per unit of depth.
     """
@@ -112,26 +112,26 @@ class InstaWriter:
         """
         self._check(frame)
         files = {"file_path": f"images/{stem}.png", "mesh_path": f"meshes/{stem}.obj"}
-        _save(self.folder / files["file_path"], frame.image)
+        _save_image(self.folder / files["file_path"], frame.image)
         save_mesh(self.folder / files["mesh_path"], Mesh(frame.vertices.detach().cpu(), self._canonical.faces.cpu()))
         if frame.expression is not None:
             files["exp_path"] = f"flame/exp/{stem}.txt"
-            _numbers(self.folder / files["exp_path"], frame.expression.detach().cpu().numpy()[:, None])
+            _write_numbers(self.folder / files["exp_path"], frame.expression.detach().cpu().numpy()[:, None])
         if frame.depth is not None:
             files["depth_path"] = f"depth/{stem}.png"
-            _save(self.folder / files["depth_path"], frame.depth)
+            _save_image(self.folder / files["depth_path"], frame.depth)
         if frame.label is not None:
             files["seg_mask_path"] = f"seg_mask/{stem}.png"
-            _save(self.folder / files["seg_mask_path"], frame.label)
+            _save_image(self.folder / files["seg_mask_path"], frame.label)
         if frame.landmarks is not None:
             files["landmark_path"] = f"landmarks/{stem}.txt"
-            _numbers(self.folder / files["landmark_path"], frame.landmarks)
+            _write_numbers(self.folder / files["landmark_path"], frame.landmarks)
         k = frame.camera.intrinsics.detach().cpu().double().reshape(3, 3).tolist()
         lens = {"fl_x": k[0][0], "fl_y": k[1][1], "cx": k[0][2], "cy": k[1][2]}
         self._entries.append({**lens, "transform_matrix": camera_to_world.tolist(), **files})
 
     def finish(self, splits: Mapping[str, Sequence[int]]) -> None:
-        """Writes `transforms.json` with all frames and one file for each of `splits`, name → rows in order of `add`.
+        """Writes `transforms.json` with all frames, and one file per split (name → frames in the order of `add`).
 
         Raises:
             ValueError: no frame was added.
@@ -145,7 +145,7 @@ class InstaWriter:
         }
         for key in ("fl_x", "fl_y", "cx", "cy"):
             values = {entry[key] for entry in self._entries}
-            if len(values) == 1:  # as the format's own files have it: one lens for all frames
+            if len(values) == 1:  # a global entry, as in INSTA's own files
                 shared[key] = values.pop()
                 for entry in self._entries:
                     del entry[key]
@@ -194,16 +194,16 @@ class InstaWriter:
         k = frame.camera.intrinsics.detach().cpu().double().reshape(3, 3)
         if k[0, 1] or k[1, 0] or k[2].tolist() != [0, 0, 1]:
             raise ValueError(
-                f"{where}'s camera.intrinsics are {k.tolist()}; the format has focal lengths and a center, no skew"
+                f"{where}'s camera.intrinsics are {k.tolist()}; the layout has focal lengths and a center, no skew"
             )
 
 
-def _save(path: Path, pixels: np.ndarray) -> None:
+def _save_image(path: Path, pixels: np.ndarray) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(pixels).save(path)
 
 
-def _numbers(path: Path, values: np.ndarray) -> None:
-    """One row a line, with the nine digits that give float32 back exactly."""
+def _write_numbers(path: Path, values: np.ndarray) -> None:
+    """One row per line, with the nine digits that reproduce a float32 exactly."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(" ".join(f"{value:.9g}" for value in row) + "\n" for row in values.tolist()))

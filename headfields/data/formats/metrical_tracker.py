@@ -1,6 +1,6 @@
-"""Checkpoints of metrical-tracker (Zielonka et al. 2022, "Towards Metrical Reconstruction of Human Faces").
+"""Reader of metrical-tracker's checkpoints (Zielonka et al. 2022, "Towards Metrical Reconstruction of Human Faces").
 
-One `.frame` a video frame, in a layout of their own: FLAME coefficients and a camera that carries the head's pose.
+There is one `.frame` file per video frame, with FLAME coefficients and a camera that carries the head's pose.
 """
 
 import math
@@ -27,20 +27,20 @@ SizeOrder = Literal["hw", "wh"]
 
 @dataclass(frozen=True)
 class MetricalTrackerFrame:
-    """One `.frame`.
+    """One `.frame` file.
 
     Attributes:
         path: the file.
         frame_id: the tracker's name for it, e.g. "00012". The tracker skips the first frame of a video, so some
-            pipelines pair it with image 00013; that cannot be seen in the file.
-        shape: (S,) FLAME shape, 300 in the tracker's files; the same in all frames of a person.
-        expression: (E,) FLAME expression, 100.
+            pipelines pair it with image 00013; the file does not say.
+        shape: (S,) FLAME shape, 300 in the tracker's files; equal in all frames of a person.
+        expression: (E,) FLAME expression, 100 in the tracker's files.
         pose: (5, 3) axis-angle of root, neck, jaw, left eye and right eye, radians. Root and neck are zero: the head
             stands still, and the camera moves around it.
-        eyelids: (2,) weights of the left and the right eyelid's blendshape, zero where the file has none.
+        eyelids: (2,) weights of the left and the right eyelid's blendshape; zero if the file has none.
         texture: (140,) coefficients of FLAME's texture model, or None.
         lighting: (9, 3) spherical harmonics, or None.
-        camera: one camera (1, 4, 4), world to camera with OpenCV axes, meters; pixels; its size is (height, width).
+        camera: one camera (1, 4, 4), world to camera with OpenCV axes, meters, pixels.
         global_step: the optimizer's step count, or None.
     """
 
@@ -58,8 +58,13 @@ class MetricalTrackerFrame:
 
 @dataclass(frozen=True)
 class MetricalTrackerHead:
-    """B frames as a head model poses them: `state` (with "eyelids" among its codes), the B cameras in `camera`, and
-    the `frames` themselves."""
+    """B frames posed by a head model.
+
+    Attributes:
+        state: the B frames, with the code `"eyelids"` (B, 2).
+        camera: their B cameras.
+        frames: the files' contents.
+    """
 
     state: HeadState
     camera: Camera
@@ -67,13 +72,13 @@ class MetricalTrackerHead:
 
 
 class _Fields:
-    """The entries of a file, read with errors that name file and field."""
+    """The entries of a file, with errors that name file and field."""
 
     def __init__(self, path: Path, raw: Mapping[str, Any]) -> None:
         self.path, self.raw = path, raw
 
     def find(self, field: str) -> Any:
-        """What is under "a.b", or None."""
+        """The value of "a.b", or None."""
         group, _, key = field.rpartition(".")
         table = self.raw.get(group) if group else self.raw
         if group and table is not None and not isinstance(table, dict):
@@ -81,7 +86,7 @@ class _Fields:
         return None if table is None else table.get(key)
 
     def array(self, field: str, shape: tuple[int | None, ...]) -> Tensor:
-        """Float64 numbers of that shape (None for any), the tracker's leading axis of one frame dropped."""
+        """Float64 numbers of a shape (None: any size), without the tracker's leading axis of one frame."""
         value = self.find(field)
         if value is None:
             group = field.rpartition(".")[0]
@@ -91,49 +96,50 @@ class _Fields:
                 f"(this one has {', '.join(map(str, table)) or 'nothing'} there)"
             )
         array = to_array(value, f"{self.path}: {field}")
-        found = array.shape
-        if len(found) == len(shape) + 1 and found[0] == 1:
+        stored = array.shape
+        if len(stored) == len(shape) + 1 and stored[0] == 1:
             array = array[0]
         fits = array.ndim == len(shape) and all(w in (None, h) for h, w in zip(array.shape, shape, strict=True))
         if not fits or array.dtype.kind not in "fiu":
-            wanted = ", ".join("N" if size is None else str(size) for size in (1, *shape))
+            expected = ", ".join("N" if size is None else str(size) for size in (1, *shape))
             raise CaptureError(
-                f"{self.path}: {field} has shape {found} and dtype {array.dtype}; expected numbers ({wanted})"
+                f"{self.path}: {field} has shape {stored} and dtype {array.dtype}; expected numbers ({expected})"
             )
         if not np.isfinite(array).all():
             raise CaptureError(f"{self.path}: {field} has numbers that are not finite")
         return torch.from_numpy(array.astype(np.float64))
 
     def optional(self, field: str, shape: tuple[int | None, ...]) -> Tensor | None:
-        """As `array`, or None where there is nothing."""
+        """As `array`, or None if the entry is missing."""
         return None if self.find(field) is None else self.array(field, shape)
 
     def rotations(self, field: str, count: int) -> Tensor:
         """(count, 3) axis-angle from 6D rotations, whose two vectors are a matrix's rows."""
         values = self.array(field, (6 * count,)).reshape(count, 6)
-        spread = torch.linalg.cross(values[:, :3], values[:, 3:]).norm(dim=-1)
-        if (spread < 1e-6).any():
+        area = torch.linalg.cross(values[:, :3], values[:, 3:]).norm(dim=-1)
+        if (area < 1e-6).any():
             raise CaptureError(f"{self.path}: {field} has a 6D rotation whose vectors are zero or parallel")
         return axis_angle(rotation_from_6d(values, rows=True))
 
 
 def read_metrical_frame(path: Path | str, size_order: SizeOrder = "hw") -> MetricalTrackerFrame:
-    """Reads one `.frame` of metrical-tracker, without running code from it.
+    """Reads one `.frame` file of metrical-tracker, without running code from it.
 
-    Both formats of `torch.save` are read, through the same restricted unpickler as model files; arrays may be numpy's
-    or torch tensors, and come to the CPU.
+    Both formats of `torch.save` are read, through the same restricted unpickler as model files. Arrays may be NumPy's
+    or tensors on any device; the result is on the CPU.
 
     Args:
         path: the file.
-        size_order: what `img_size` means. The tracker and INSTA write (height, width); FlashAvatar, and what derives
-            from it, unpacks (width, height). For square images it does not matter. If the principal point is far from
-            the middle of the image in this order and near it in the other, that is an error.
+        size_order: the order of `img_size`. The tracker and INSTA write (height, width); FlashAvatar and what derives
+            from it unpack (width, height). It is an error if the principal point is far from the image center in this
+            order and near it in the other. For square images the order does not matter.
 
     Raises:
         FileNotFoundError: no such file.
-        UnsafePickleError: the file names anything that could run code; the name is in the message.
-        CaptureError: a field is missing, has another shape, is not finite, or is no rotation or camera (file and field
-            are named). ValueError: the file is cut short or no torch file.
+        UnsafePickleError: the file names something that could run code; the message has the name.
+        CaptureError: a field is missing, has another shape, is not finite, or is no rotation or camera; the message
+            names file and field.
+        ValueError: the file is cut short, or not written by `torch.save`.
     """
     path = Path(path)
     if size_order not in ("hw", "wh"):
@@ -179,7 +185,7 @@ def _camera(fields: _Fields, size_order: SizeOrder) -> Camera:
         other = "wh" if size_order == "hw" else "hw"
         raise CaptureError(
             f"{path}: img_size {[int(n) for n in size]}, read as {size_order!r}, gives an image {width} wide and "
-            f"{height} high, whose middle is far from the principal point ({cx:.0f}, {cy:.0f}), and the other order "
+            f"{height} high, whose center is far from the principal point ({cx:.0f}, {cy:.0f}), and the other order "
             f"fits; pass size_order={other!r}"
         )
     world_to_camera = torch.eye(4, dtype=torch.float64)
@@ -197,21 +203,21 @@ def read_metrical_frames(
     """All `.frame` files of a folder, posed by a head.
 
     Args:
-        folder: the tracker's `checkpoint` folder, or the one that has it.
-        head: FLAME, on any device; the result is there.
+        folder: the tracker's `checkpoint` folder, or its parent.
+        head: FLAME, on any device; the result is on the same one.
         size_order: as `read_metrical_frame`.
         eyelids: the tracker's `l_eyelid.npy` and `r_eyelid.npy`, (V, 3) each, which it adds to the posed mesh. Without
-            them eyes do not close: a warning says so if any frame would have moved a lid.
+            them eyes do not close; a warning says so if a frame moves a lid.
         frames: which of the files, sorted by number.
 
     Returns:
-        The head's state with `expression`, `pose`, `joint_transforms` and the code "eyelids" (B, 2); B cameras; and the
-        frames. Each frame has its own shape coefficients.
+        The head's state with `expression`, `pose`, `joint_transforms` and the code `"eyelids"` (B, 2); B cameras; and
+        the frames. Each frame has its own shape coefficients.
 
     Raises:
         FileNotFoundError: no such folder, or it has no `.frame` files.
-        UnsafePickleError, CaptureError, ValueError: as `read_metrical_frame`; images differ in size, frames in
-            the number of coefficients; the head has fewer directions than the frames; an eyelid file does not fit.
+        UnsafePickleError, CaptureError, ValueError: as `read_metrical_frame`; or images differ in size, or frames in
+            the number of coefficients; or the head has fewer directions than they need; or an eyelid file does not fit.
     """
     folder = Path(folder)
     place = folder if any(folder.glob("*.frame")) else folder / "checkpoint"
@@ -220,30 +226,30 @@ def read_metrical_frames(
         raise FileNotFoundError(
             f"read_metrical_frames: {folder} has no .frame files, and no checkpoint folder that has"
         )
-    read = tuple(read_metrical_frame(path, size_order) for path in paths[frames])
-    if not read:
+    loaded = tuple(read_metrical_frame(path, size_order) for path in paths[frames])
+    if not loaded:
         raise CaptureError(f"read_metrical_frames: frames {frames} takes none of the {len(paths)} files of {place}")
-    for frame in read[1:]:
-        if frame.camera.size != read[0].camera.size:
+    for frame in loaded[1:]:
+        if frame.camera.size != loaded[0].camera.size:
             raise CaptureError(
-                f"{frame.path}: img_size gives {frame.camera.size} (height, width), but {read[0].path.name} "
-                f"{read[0].camera.size}; one batch has one size, so read them apart"
+                f"{frame.path}: img_size gives {frame.camera.size} (height, width), but {loaded[0].path.name} "
+                f"{loaded[0].camera.size}; one batch has one size, so read them apart"
             )
         for name in ("shape", "expression"):
-            if getattr(frame, name).shape != getattr(read[0], name).shape:
+            if getattr(frame, name).shape != getattr(loaded[0], name).shape:
                 raise CaptureError(
-                    f"{frame.path}: {name} has {len(getattr(frame, name))} coefficients, but {read[0].path.name} has "
-                    f"{len(getattr(read[0], name))}"
+                    f"{frame.path}: {name} has {len(getattr(frame, name))} coefficients, but {loaded[0].path.name} has "
+                    f"{len(getattr(loaded[0], name))}"
                 )
     for name, count in (("shape", head.shape_count), ("expression", head.expression_count)):
-        if len(getattr(read[0], name)) > count:
+        if len(getattr(loaded[0], name)) > count:
             raise CaptureError(
-                f"{read[0].path}: {name} has {len(getattr(read[0], name))} coefficients, but the head has {count} "
+                f"{loaded[0].path}: {name} has {len(getattr(loaded[0], name))} coefficients, but the head has {count} "
                 "directions; read the full model (expression_count=100)"
             )
 
     def stack(name: str) -> Tensor:
-        return torch.stack([getattr(frame, name) for frame in read]).to(head.template_vertices)
+        return torch.stack([getattr(frame, name) for frame in loaded]).to(head.template_vertices)
 
     state = head(stack("shape"), stack("expression"), stack("pose"))
     lids = stack("eyelids")
@@ -257,11 +263,11 @@ def read_metrical_frames(
             stacklevel=2,
         )
     camera = Camera(
-        torch.cat([frame.camera.world_to_camera for frame in read]).to(head.template_vertices),
-        torch.cat([frame.camera.intrinsics for frame in read]).to(head.template_vertices),
-        read[0].camera.size,
+        torch.cat([frame.camera.world_to_camera for frame in loaded]).to(head.template_vertices),
+        torch.cat([frame.camera.intrinsics for frame in loaded]).to(head.template_vertices),
+        loaded[0].camera.size,
     )
-    return MetricalTrackerHead(state.replace(codes={"eyelids": lids}), camera, read)
+    return MetricalTrackerHead(state.replace(codes={"eyelids": lids}), camera, loaded)
 
 
 def _eyelid(path: Path | str, head: FlameHead) -> Tensor:

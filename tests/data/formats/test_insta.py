@@ -200,7 +200,7 @@ def test_depth_scale_and_eyes_path(tiny: Path) -> None:
         (
             "transforms_train.json",
             '{"frames": [{"file_path": "a"}]}',
-            "transforms_train.json, whose frames name no meshes",
+            "transforms_train.json, whose frames have no mesh_path",
         ),
         ("transforms_train.json", '{"frames": [', "line 1, column 13"),
         ("holiday.jpg", "", "Found holiday.jpg"),

@@ -172,5 +172,5 @@ def test_arguments(tiny: Path) -> None:
     (tiny / "transforms.json").write_text(json.dumps({"frames": []}))
     for name in ("_train", "_test", "_val"):
         (tiny / f"transforms{name}.json").unlink()
-    with pytest.raises(CaptureError, match="whose frames name no meshes"):
+    with pytest.raises(CaptureError, match="whose frames have no mesh_path"):
         load_capture(tiny)

@@ -46,7 +46,7 @@ TOLERATED = [
     (r"^(depth|seg_mask|landmarks|flame/exp)/.*: (missing|a folder)$", "optional", "1 of 3 frames have no .*png"),
     (r"^(exp|depth|seg_mask|landmark)_path: (absent|null)$", "optional", r"1 of 3 frames have no "),
     (r"^(exp|depth|seg_mask|landmark)_path: (a string|a folder|with a null byte|too long|with a lone surrogate|"
-     r"without extension)$", "optional", "warning: 1 optional files that the frames name are not there"),
+     r"without extension)$", "optional", "warning: 1 optional files that the frames name do not exist"),
     (r"^frames: (train|test|val) empty$", "training or evaluating it says so", r"split \w+ has no frames"),
     (r"^landmarks/00001\.txt: nan$", "NaN is a landmark that is hidden, as in views from behind", ""),
     # Suspect, not impossible: a warning.
