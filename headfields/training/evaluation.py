@@ -1,4 +1,4 @@
-"""How good an avatar is on frames that it has not seen, and pictures to see it by."""
+"""Evaluation of an avatar on held-out frames: metrics, and a comparison image of one frame."""
 
 import math
 import time
@@ -27,54 +27,54 @@ def evaluate(
 ) -> dict[str, Any]:
     """Renders frames and compares them with the capture, over the same background.
 
-    With `refine` every frame is measured twice: as tracked, and again with pose and codes fitted to its own image
-    (`refine_frame`). The second figures use the test image: they say how good the avatar is where it is aligned, not
-    how well it predicts, and compare with nothing but figures found in the same way.
+    With `refine` every frame is measured twice: as tracked, and with pose and codes fitted to its own image
+    (`refine_frame`). The second figures use the test image: they measure the avatar's quality when aligned, not its
+    prediction, and compare only with figures measured in the same way.
 
     Args:
         avatar: the trained avatar.
-        capture: the capture to compare with.
+        capture: the ground truth.
         split: which frames, unless `frames` is given.
-        background: gray in [0, 1] behind both sides. Part of the metric: figures over different ones do not compare.
-        frames: frame indices instead of the split.
-        device: where the avatar is; that of its parameters if None.
+        background: gray in [0, 1] behind both images. Figures over different backgrounds do not compare.
+        frames: frame indices, instead of the split.
+        device: of the avatar; that of its parameters if None.
         bar: show a progress bar on stderr.
-        refine: True, or options of `refine_frame`, e.g. `{"expression": True}`.
+        refine: True, or arguments of `refine_frame`, e.g. `{"expression": True}`.
 
     Returns:
         Means over frames of `psnr`, `ssim`, `psnr_masked`, `ssim_masked` (and `lpips` where the package is installed),
         the number `frames`, `seconds_per_frame` of rendering, and `per_frame`, a list of the same per frame with its
         index `frame`. A masked figure is None for a frame without foreground, and left out of the mean. With `refine`
-        also the same as `psnr_refined` and so on, how far the pose moved as `refined_degrees` and `refined_mm`,
-        `seconds_refining` a frame, and `refine_left_out`, what could not be refined, if anything.
+        also `psnr_refined` and so on, the correction of the pose as `refined_degrees` and `refined_mm`,
+        `seconds_refining` per frame, and, if anything could not be refined, `refine_left_out`.
 
     Raises:
         ValueError: there is no such split, or there are no frames in it.
     """
-    chosen = choose_frames(capture, split, frames)
+    indices = choose_frames(capture, split, frames)
     device = device_of(avatar) if device is None else torch.device(device)
     perceptual = metrics.load_lpips(device)
     rows: list[dict[str, Any]] = []
     left_out: dict[str, None] = {}
-    for frame in tqdm(chosen, unit="frame", disable=not bar, dynamic_ncols=True):
-        before = time.perf_counter()
+    for frame in tqdm(indices, unit="frame", disable=not bar, dynamic_ncols=True):
+        started = time.perf_counter()
         rendering = render_frame(avatar, capture, frame, background, device)
         rendered = rendering.rgb.clamp(0, 1)
         if device.type == "cuda":
             torch.cuda.synchronize(device)
-        seconds = time.perf_counter() - before
+        seconds = time.perf_counter() - started
         truth, alpha = ground_truth(capture, frame, background, device)
         row = {"frame": frame, **_figures(rendered, truth, alpha > 0.5, perceptual), "seconds": seconds}
         if refine is not False:
-            options = {} if refine is True else dict(refine)
-            fitted = refine_frame(
-                avatar, capture, frame, background=background, device=device, psnr_before=row["psnr"], **options
+            arguments = {} if refine is True else dict(refine)
+            refined = refine_frame(
+                avatar, capture, frame, background=background, device=device, psnr_before=row["psnr"], **arguments
             )
-            figures = _figures(fitted.rendering.rgb.clamp(0, 1), truth, alpha > 0.5, perceptual)
+            figures = _figures(refined.rendering.rgb.clamp(0, 1), truth, alpha > 0.5, perceptual)
             row |= {f"{key}_refined": value for key, value in figures.items()}
-            row |= {"refined_degrees": fitted.rotation, "refined_mm": fitted.translation,
-                    "seconds_refining": fitted.seconds}  # fmt: skip
-            left_out |= dict.fromkeys(fitted.left_out)
+            row |= {"refined_degrees": refined.rotation, "refined_mm": refined.translation,
+                    "seconds_refining": refined.seconds}  # fmt: skip
+            left_out |= dict.fromkeys(refined.left_out)
         rows.append(row)
     summary: dict[str, Any] = {}
     for key in rows[0]:
@@ -103,16 +103,16 @@ def _figures(
 def picture(
     avatar: nn.Module, capture: Any, frame: int, background: float | int = 1.0, device: torch.device | str | None = None
 ) -> tuple[Float[Tensor, "h w 3"], float]:
-    """Truth | rendering | error of one frame side by side, (H, 3 W, 3) in [0, 1], and its PSNR in dB.
+    """Ground truth | rendering | error of one frame side by side, (H, 3 W, 3) in [0, 1], and its PSNR in dB.
 
-    The error is four times the mean absolute difference of the channels, dark where it is 0.
+    The error image is four times the mean absolute difference of the channels.
 
     Args:
         avatar: the avatar.
-        capture: where truth, camera and state come from.
+        capture: ground truth, camera and state.
         frame: index of the frame.
-        background: gray in [0, 1] behind both sides.
-        device: where the avatar is; that of its parameters if None.
+        background: gray in [0, 1] behind both images.
+        device: of the avatar; that of its parameters if None.
     """
     device = device_of(avatar) if device is None else torch.device(device)
     rendered = render_frame(avatar, capture, frame, background, device).rgb.clamp(0, 1)

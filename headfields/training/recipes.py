@@ -1,4 +1,4 @@
-"""How each preset is trained unless told otherwise: the losses of its paper, and what its optimizer is set to."""
+"""Training recipes of the presets: losses and hyperparameters that `headfields train` uses by default."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -16,14 +16,14 @@ __all__ = ["INSTA", "MONOAVATAR", "VP360", "Recipe", "recipe_of"]
 
 @dataclass(frozen=True)
 class Recipe:
-    """What `headfields train` gives a `Trainer` for a preset.
+    """Arguments of `Trainer` for a preset, as `headfields train` uses them.
 
     Attributes:
-        losses: from the weight of the depth prior to the list of losses.
-        options: what the command line can change, by the names of its options.
+        losses: function from the weight of the depth prior to the list of losses.
+        options: defaults of the command's options, by their names.
         trainer: further arguments of `Trainer`.
-        regularizers: from the avatar to losses on its own parts.
-        sampling: from the capture to further arguments of `Trainer`.
+        regularizers: function from the avatar to losses on its parts.
+        sampling: function from the capture to further arguments of `Trainer`.
     """
 
     losses: Callable[[float], list[Loss]]
@@ -32,11 +32,11 @@ class Recipe:
     regularizers: Callable[[nn.Module], list[Loss]] = lambda avatar: []
     sampling: Callable[[Any], Mapping[str, Any]] = lambda capture: {}
 
-    def losses_for(self, chosen: Mapping[str, Any], avatar: nn.Module | None = None) -> list[Loss]:
-        """The losses of a run with these options, `depth` and `opacity` being weights; and those on the avatar's parts,
-        if it is given."""
-        losses = [*self.losses(chosen["depth"]), *(self.regularizers(avatar) if avatar is not None else [])]
-        return [*losses, OpacityLoss(weight=chosen["opacity"])] if chosen["opacity"] else losses
+    def losses_for(self, options: Mapping[str, Any], avatar: nn.Module | None = None) -> list[Loss]:
+        """The losses of a run, with `options["depth"]` and `options["opacity"]` as weights; with an avatar, also those
+        on its parts."""
+        losses = [*self.losses(options["depth"]), *(self.regularizers(avatar) if avatar is not None else [])]
+        return [*losses, OpacityLoss(weight=options["opacity"])] if options["opacity"] else losses
 
 
 INSTA = Recipe(
@@ -46,7 +46,7 @@ INSTA = Recipe(
         "schedule": "exponential", "depth": 0.1, "opacity": 0.0, "precision": "32-true",
     },
 )  # fmt: skip
-"""INSTA's losses and average; rates and numbers of rays are our own choice for minutes on a CPU."""
+"""INSTA's losses and moving average; rates and numbers of rays are our own choice for minutes on a CPU."""
 
 MONOAVATAR = Recipe(
     monoavatar_losses,
@@ -56,11 +56,12 @@ MONOAVATAR = Recipe(
     },
     {"learning_rates": {"warp": 4e-4}, "betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0.0},
 )  # fmt: skip
-"""Adam, rays and losses of MonoAvatar's supplement, falling to a tenth, the warp at a tenth of the rest. Four times its
-rates (1e-3 and 1e-4 over 400,000 steps) are our own choice for minutes on a CPU, where they gain 1.7 dB in 500 steps;
-`headfields train --learning-rate 0.001 --network-learning-rate 0.001` goes back. So is it that a step sees two frames,
-of which each costs a pass of the network over the texture map, that it follows the number of samples, and that weights
-are averaged."""
+"""Adam, rays and losses of MonoAvatar's supplement; rates fall to a tenth, and the warp has a tenth of the others.
+
+Our own choice, for minutes on a CPU: four times the paper's rates (1e-3 and 1e-4 over 400,000 steps), which gain 1.7 dB
+in 500 steps (`headfields train --learning-rate 0.001 --network-learning-rate 0.001` restores them); two frames a step,
+each of which costs a pass of the network over the texture map; rays that adapt to the number of samples; and the moving
+average of the weights."""
 
 VP360 = Recipe(
     insta_losses,
@@ -68,12 +69,12 @@ VP360 = Recipe(
     regularizers=blendfield_losses,
     sampling=lambda capture: {"frame_weights": yaw_balanced_weights(capture)},
 )
-"""INSTA's, the regularizers of the blendfields, and frames balanced by where the head is seen from: all our own choice,
-as the paper's are not known."""
+"""INSTA's, the regularizers of the blendfields, and frames balanced by view direction; our own choice, as the paper's
+recipe is not published."""
 
 _RECIPES = {"insta": INSTA, "static_field": INSTA, "monoavatar": MONOAVATAR, "vp360": VP360}
 
 
 def recipe_of(model: str) -> Recipe:
-    """The recipe of a preset of `headfields.models`, INSTA's for one that has none of its own."""
+    """The recipe of a preset of `headfields.models`; INSTA's if it has none."""
     return _RECIPES.get(model, INSTA)

@@ -1,8 +1,10 @@
-"""Fitting a held-out frame's pose and codes to its image, so that misalignment can be told from quality.
+"""Fitting a held-out frame's pose and codes to its image, to separate misalignment from quality.
 
-A tracker is a millimeter off, and a sharp avatar pays for that in PSNR as a blurred one does not. Here the avatar is
-frozen, and what the tracker has said of one frame is corrected by gradient descent on the frame's own pixels. Figures
-found so use the test image: they measure what the avatar knows of the head, not how well it predicts the frame.
+A tracker errs by a millimeter, and a sharp avatar loses more PSNR by that than a blurred one. Here the avatar is
+frozen, and the tracked pose of one frame is corrected by gradient descent on the frame's own pixels. Figures after
+refinement use the test image: they measure what the avatar knows of the head, not how well it predicts the frame. Our
+own choice (MonoAvatar, Bai et al. 2023, drops its error-correction warp at test time and mentions the remaining
+misalignment).
 """
 
 import contextlib
@@ -17,6 +19,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
+from headfields.data.expression_basis import expression_basis
 from headfields.metrics import image as metrics
 from headfields.ops.rigid import rigid_transform
 from headfields.ops.rotations import axis_angle, rotation_matrices
@@ -27,24 +30,24 @@ from headfields.training.frames import choose_frames, device_of, ground_truth
 
 __all__ = ["Refinement", "correct_pose", "refine_frame"]
 
-_DEPTH = 3.0  # how much longer steps along the optical axis are: the image says less about it, trackers err more in it
-_FALL = 0.05  # what the rates end at
-_DELTA = 0.1  # of the Huber loss, in units of color
+_DEPTH = 3.0  # factor on steps along the optical axis, which images constrain less and trackers get wrong more
+_FINAL_RATE = 0.05  # of the learning rates, at the last step
+_DELTA = 0.1  # where the Huber loss turns linear, in units of color
 
 
 @dataclass(frozen=True)
 class Refinement:
-    """One frame as its image has it.
+    """A frame with camera and state fitted to its image.
 
     Attributes:
         camera: the corrected camera, one.
         state: the corrected state, one frame.
         rotation: angle of the correction of the pose, degrees.
-        translation: how far the head's middle moved in the camera's frame, millimeters.
+        translation: of the head's center in the camera's frame, millimeters.
         psnr_before, psnr_after: of the whole image over `refine_frame`'s background, dB.
-        rendering: the image (H, W, ...) after.
-        seconds: that it took, without the two images for the figures.
-        left_out: what was asked for and could not be refined, and why.
+        rendering: after refinement, (H, W, ...).
+        seconds: of the fit, without the two renderings for the PSNR.
+        left_out: what could not be refined, and why.
     """
 
     camera: Camera
@@ -61,18 +64,26 @@ class Refinement:
 def correct_pose(
     camera: Camera, turn: Float[Tensor, "3"], shift: Float[Tensor, "3"], center: Float[Tensor, "3"]
 ) -> Camera:
-    """A camera (4, 4) that sees the head turned about its own middle and shifted, both along the camera's axes.
+    """A camera for which the head is turned about its center and shifted, both along the camera's axes.
 
-    x_camera → exp(turn) (x_camera − c) + c + shift, where c is `center` in the camera's frame. About the head's middle
-    a turn moves the head's image little, so that neither has to make up for the other.
+    x_camera → exp(turn) (x_camera − c) + c + shift, where c is `center` in the camera's frame. A turn about the center
+    moves the head's image little, so turn and shift are nearly independent.
 
     Args:
         camera: one camera.
         turn: (3,) axis-angle, radians.
         shift: (3,) meters.
-        center: (3,) the head's middle, world space, meters.
+        center: (3,) of the head, world space, meters.
 
     Differentiable to any order.
+
+    >>> import torch
+    >>> from headfields.records import Camera
+    >>> from headfields.training import correct_pose
+    >>> camera = Camera(torch.eye(4), torch.eye(3), (4, 4))
+    >>> shifted = correct_pose(camera, torch.zeros(3), torch.tensor([0.0, 0.0, 0.01]), torch.tensor([0.0, 0.0, 0.5]))
+    >>> round(float(shifted.world_to_camera[2, 3]), 3)  # the head is a centimeter further away
+    0.01
     """
     view = camera.world_to_camera
     rotation = rotation_matrices(turn)
@@ -100,43 +111,42 @@ def refine_frame(
     device: torch.device | str | None = None,
     psnr_before: float | None = None,
 ) -> Refinement:
-    """Fits one frame's head pose, and what is asked for beside it, to the frame's image; the avatar stays as it is.
+    """Fits one frame's head pose, and optionally expression and codes, to the frame's image; the avatar is unchanged.
 
-    Adam (β 0.9, 0.99), `steps` steps on `rays` random pixels each among those whose rays come near the head; the rates
-    fall exponentially to a twentieth. The loss is Huber's (δ = 0.1) on color over `background`. The pose is corrected
-    by `correct_pose`; a step turns the head by about `pose_rate` meters at its surface and shifts it by as much, three
-    times that along the optical axis. If the image does not come out better, the frame is given back as it was.
+    Adam (β 0.9, 0.99) on `rays` random pixels a step, among those whose rays come near the head; the rates fall
+    exponentially to a twentieth. The loss is Huber's (δ = 0.1) on color over `background`. The pose is corrected by
+    `correct_pose`; a step turns the head by about `pose_rate` meters at its surface and shifts it by as much, three
+    times that along the optical axis. If PSNR does not rise, camera and state are returned as they were.
 
     Args:
         avatar: a trained `headfields.Avatar`.
         capture: whose image is fitted.
         frame: index of the frame.
-        camera, state: where to begin, one camera and one frame; the capture's if left out.
+        camera, state: the start, one camera and one frame; the capture's if None.
         pose: whether to correct the head's pose.
         expression: whether to correct the expression coefficients, and the vertices with them. For that the relation
-            between the two must be known and linear: `basis`, or the `expression` of `blendshapes.npz` in the
-            capture's folder, if it explains the capture's meshes.
-        codes: whether to correct the latent codes of the state, where it has any.
-        basis: (E, V, 3) meters that the vertices move by with each coefficient.
-        steps: of the optimizer.
-        rays: a step.
-        pose_rate: meters.
-        expression_rate, code_rate: in the units of coefficients and codes.
+            between the two must be linear and known: `basis`, or the `expression` of `blendshapes.npz` in the
+            capture's folder, if it reproduces the capture's meshes.
+        codes: whether to correct the latent codes of the state, if it has any.
+        basis: (E, V, 3) displacement of the vertices per unit of each coefficient, meters.
+        steps: number of optimizer steps.
+        rays: number of rays a step.
+        pose_rate: learning rate of the pose, meters.
+        expression_rate, code_rate: learning rates, in units of coefficients and codes.
         background: gray in [0, 1] behind both sides.
         seed: of the pixels.
-        device: where the avatar is; that of its parameters if None.
-        psnr_before: of the frame as it is, if known already, which saves an image.
+        device: of the avatar; that of its parameters if None.
+        psnr_before: of the unrefined frame, if known; saves a rendering.
 
     Returns:
-        A `Refinement`; its camera and state are detached. Gradients, mode and `requires_grad` of the avatar are left as
-        they were.
+        A `Refinement`; its camera and state are detached. Gradients, mode and `requires_grad` of the avatar are
+        restored.
 
     Raises:
         ValueError: the frame is not in the capture, steps or rays are below 1, or a basis does not fit the state.
 
-    Where samples lie along the rays is not differentiated, nor which triangle is nearest; the points at the samples'
-    middles are, through whatever deformer, encoder and decoder there is. Our own choice (MonoAvatar, Bai et al. 2023,
-    drops its error-correction warp at test time and names the misalignment that is left).
+    Sample positions along the rays and nearest triangles are constants; the points at the samples' middles are
+    differentiated through deformer, encoder and decoder.
     """
     if steps < 1 or rays < 1:
         raise ValueError(f"refine_frame: steps is {steps} and rays {rays}; both must be at least 1")
@@ -150,28 +160,35 @@ def refine_frame(
     truth, _ = ground_truth(capture, frame, background, device)
     if psnr_before is None:
         psnr_before = _psnr(avatar.render(camera, state, background), truth)
-    began = time.perf_counter()
-    free = _Free(camera, state, capture, pose, expression, codes, basis)
+    started = time.perf_counter()
+    parameters = _FrameParameters(camera, state, capture, pose, expression, codes, basis)
     rates = {"pose": pose_rate, "expression": expression_rate, "codes": code_rate}
-    if free.groups:
+    if parameters.groups:
         with _frozen(avatar):
-            _descend(avatar, free, truth, background, steps, rays, rates, seed)
-    found, changed = free.now()
-    found, changed = found.detach(), changed.detach()
-    seconds = time.perf_counter() - began
-    rendering = avatar.render(found, changed, background)
+            _descend(avatar, parameters, truth, background, steps, rays, rates, seed)
+    refined_camera, refined_state = (record.detach() for record in parameters.frame())
+    seconds = time.perf_counter() - started
+    rendering = avatar.render(refined_camera, refined_state, background)
     psnr_after = _psnr(rendering, truth)
-    if not psnr_after > psnr_before:  # not a number, too, where descent went astray
-        found, changed, psnr_after = camera, state, psnr_before
-        rendering = avatar.render(found, changed, background)
-    degrees, millimeters = _moved(camera, found, free.center)
+    if not psnr_after > psnr_before:  # also if it is NaN
+        refined_camera, refined_state, psnr_after = camera, state, psnr_before
+        rendering = avatar.render(refined_camera, refined_state, background)
+    degrees, millimeters = _moved(camera, refined_camera, parameters.center)
     return Refinement(
-        found, changed, degrees, millimeters, psnr_before, psnr_after, rendering, seconds, tuple(free.left_out)
+        refined_camera,
+        refined_state,
+        degrees,
+        millimeters,
+        psnr_before,
+        psnr_after,
+        rendering,
+        seconds,
+        tuple(parameters.left_out),
     )
 
 
-class _Free:
-    """What is free to move, as parameters that start at 0, and what it makes of the frame."""
+class _FrameParameters:
+    """Corrections of a frame as parameters that start at 0, and the corrected frame."""
 
     def __init__(
         self,
@@ -200,23 +217,24 @@ class _Free:
             self.groups["codes"] = [nn.Parameter(torch.zeros_like(code)) for code in state.codes.values()]
 
     @property
-    def mesh_moves(self) -> bool:
-        """Whether the state changes, so that the field has to be prepared anew for each step."""
+    def state_changes(self) -> bool:
+        """Whether the state depends on the parameters, so that the field is prepared for every step."""
         return bool({"expression", "codes"} & set(self.groups))
 
-    def now(self) -> tuple[Camera, HeadState]:
+    def frame(self) -> tuple[Camera, HeadState]:
+        """The corrected camera and state."""
         camera, state = self.camera, self.state
         if "pose" in self.groups:
             turn, shift = self.groups["pose"]
             camera = correct_pose(camera, turn / self.radius, shift * shift.new_tensor([1, 1, _DEPTH]), self.center)
         if "expression" in self.groups and self.basis is not None and state.expression is not None:
-            (change,) = self.groups["expression"]
+            (correction,) = self.groups["expression"]
             state = state.replace(
-                vertices=state.vertices + blend_shapes(change, self.basis), expression=state.expression + change
+                vertices=state.vertices + blend_shapes(correction, self.basis), expression=state.expression + correction
             )
         if "codes" in self.groups:
-            changed = zip(state.codes.items(), self.groups["codes"], strict=True)
-            state = state.replace(codes={name: code + change for (name, code), change in changed})
+            corrections = zip(state.codes.items(), self.groups["codes"], strict=True)
+            state = state.replace(codes={name: code + correction for (name, code), correction in corrections})
         return camera, state
 
     def _basis(self, capture: Any, basis: Tensor | None) -> Tensor | None:
@@ -225,25 +243,23 @@ class _Free:
             self.left_out.append("expression: the capture has no coefficients")
             return None
         if basis is not None:
-            wanted = (state.expression.shape[1], state.vertices.shape[1], 3)
-            if basis.shape != wanted:
+            shape = (state.expression.shape[1], state.vertices.shape[1], 3)
+            if basis.shape != shape:
                 raise ValueError(
-                    f"refine_frame: basis has shape {tuple(basis.shape)}; expected {wanted} for the state's "
-                    f"{wanted[0]} coefficients and {wanted[1]} vertices"
+                    f"refine_frame: basis has shape {tuple(basis.shape)}; expected {shape} for the state's "
+                    f"{shape[0]} coefficients and {shape[1]} vertices"
                 )
             return basis.to(state.vertices)
-        from headfields.data.expression_basis import expression_basis
-
-        found, why = expression_basis(capture)
-        if found is None:
-            self.left_out.append(f"expression: {why}")
+        known_basis, reason = expression_basis(capture)
+        if known_basis is None:
+            self.left_out.append(f"expression: {reason}")
             return None
-        return found.to(state.vertices)
+        return known_basis.to(state.vertices)
 
 
 def _descend(
     avatar: Any,
-    free: _Free,
+    parameters: _FrameParameters,
     truth: Float[Tensor, "h w 3"],
     background: float | int,
     steps: int,
@@ -251,28 +267,28 @@ def _descend(
     rates: Mapping[str, float],
     seed: int,
 ) -> None:
-    """Moves the parameters of `free`."""
+    """Optimizes the parameters."""
     generator = torch.Generator().manual_seed(seed)
-    width = free.camera.size[1]
+    width = parameters.camera.size[1]
     with torch.no_grad():
-        prepared = avatar.field(free.state)
-        near, far = prepared.near_far(free.camera.rays())
-        inside = (near < far).nonzero()[:, 0].cpu()
-    if not len(inside):
+        prepared = avatar.field(parameters.state)
+        near, far = prepared.near_far(parameters.camera.rays())
+        near_head = (near < far).nonzero()[:, 0].cpu()
+    if not len(near_head):
         return
     optimizer = torch.optim.Adam(
-        [{"params": group, "lr": rates[name]} for name, group in free.groups.items()], betas=(0.9, 0.99)
+        [{"params": group, "lr": rates[name]} for name, group in parameters.groups.items()], betas=(0.9, 0.99)
     )
-    schedule = torch.optim.lr_scheduler.ExponentialLR(optimizer, _FALL ** (1 / steps))
+    schedule = torch.optim.lr_scheduler.ExponentialLR(optimizer, _FINAL_RATE ** (1 / steps))
     colors = truth.reshape(-1, 3)
     behind = truth.new_full((1, 3), float(background))
     for _ in range(steps):
-        chosen = inside[torch.randint(len(inside), (rays,), generator=generator)].to(truth.device)
-        camera, state = free.now()
-        pixels = torch.stack([torch.div(chosen, width, rounding_mode="floor"), chosen % width], dim=-1)
-        here = avatar.field(state) if free.mesh_moves else prepared
-        rendering = avatar.renderer(camera.rays(pixels), here, behind.expand(rays, 3))
-        loss = functional.huber_loss(rendering.rgb, colors[chosen], delta=_DELTA) / _DELTA
+        drawn = near_head[torch.randint(len(near_head), (rays,), generator=generator)].to(truth.device)
+        camera, state = parameters.frame()
+        pixels = torch.stack([torch.div(drawn, width, rounding_mode="floor"), drawn % width], dim=-1)
+        current = avatar.field(state) if parameters.state_changes else prepared
+        rendering = avatar.renderer(camera.rays(pixels), current, behind.expand(rays, 3))
+        loss = functional.huber_loss(rendering.rgb, colors[drawn], delta=_DELTA) / _DELTA
         optimizer.zero_grad(set_to_none=True)
         if not loss.requires_grad:  # no sample anywhere
             continue
@@ -283,17 +299,17 @@ def _descend(
 
 @contextlib.contextmanager
 def _frozen(avatar: nn.Module) -> Iterator[None]:
-    """In evaluation mode, no parameter of it learning; with gradients for the rest, also where the caller has none."""
+    """Puts the avatar into evaluation mode and freezes its parameters; enables gradients for everything else."""
     training = avatar.training
-    learning = [p for p in avatar.parameters() if p.requires_grad]
+    trained = [p for p in avatar.parameters() if p.requires_grad]
     avatar.eval()
     try:
-        for parameter in learning:
+        for parameter in trained:
             parameter.requires_grad_(False)
         with torch.enable_grad():
             yield
     finally:
-        for parameter in learning:
+        for parameter in trained:
             parameter.requires_grad_(True)
         avatar.train(training)
 
@@ -304,8 +320,8 @@ def _psnr(rendering: Rendering, truth: Float[Tensor, "h w 3"]) -> float:
 
 
 def _moved(before: Camera, after: Camera, center: Float[Tensor, "3"]) -> tuple[float, float]:
-    """Degrees and millimeters between two poses."""
+    """Rotation in degrees and translation of the center in millimeters between two cameras."""
     change = after.world_to_camera.double() @ torch.linalg.inv(before.world_to_camera.double())
-    place = [view[:3, :3] @ center + view[:3, 3] for view in (before.world_to_camera, after.world_to_camera)]
+    centers = [view[:3, :3] @ center + view[:3, 3] for view in (before.world_to_camera, after.world_to_camera)]
     angle = torch.linalg.vector_norm(axis_angle(change[:3, :3]))
-    return float(torch.rad2deg(angle)), 1000 * float((place[1] - place[0]).norm())
+    return float(torch.rad2deg(angle)), 1000 * float((centers[1] - centers[0]).norm())
