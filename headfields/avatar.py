@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from headfields import renamed
 from headfields.deformers.inverse import invert
 from headfields.encoders.vertex_source import cached_vertex_features
 from headfields.parts import Decoder, Deformer, Encoder, Field, Part, Renderer, Rendering
@@ -408,6 +409,6 @@ class Avatar(nn.Module):
         """
         saved = read_parts(path)
         avatar = Avatar(**saved.parts, template=saved.records["template"])
-        avatar.load_state_dict(saved.state)
+        avatar.load_state_dict(renamed.state(saved.state, avatar.state_dict()))
         avatar.preview = saved.records["preview"]
         return avatar

@@ -3,6 +3,10 @@
 The one place for them: saved avatars, priors and checkpoints hold the names of the version that wrote them.
 """
 
+from collections.abc import Container, Mapping
+
+from torch import Tensor
+
 CLASSES: dict[str, str] = {
     "anchors.prediction.Anchors": "networks.anchors.Anchors",
     "codes.LatentTable": "networks.latent_table.LatentTable",
@@ -51,8 +55,23 @@ def argument(part_name: str, name: str) -> str:
 
 
 def tensor(name: str) -> str:
-    """The key of a tensor in a state dict now, from its key in a file."""
+    """The key of a tensor now, from its key in a file of version 0.1.0.
+
+    >>> tensor("encoder.centre")
+    'encoder.center'
+    """
     key = f".{name}."
     for old, new in TENSORS:
         key = key.replace(f".{old}.", f".{new}.")
     return key[1:-1]
+
+
+def state(saved: Mapping[str, Tensor], known: Container[str]) -> dict[str, Tensor]:
+    """A state dict by the names of now, from one in a file.
+
+    Args:
+        saved: tensors by their names in the file.
+        known: the names that the module has now. A saved name that is known stays: a user's own part may have a buffer
+            whose name the library has given up.
+    """
+    return {key if key in known else tensor(key): value for key, value in saved.items()}

@@ -29,7 +29,7 @@ class SavedParts:
     Attributes:
         parts: the parts, or lists of parts, by name; built with their arguments, their parameters not yet loaded.
         records: what stands beside them, by name.
-        state: the state dict, by the names of this version.
+        state: the state dict, by the names in the file (`headfields.renamed.state`).
     """
 
     parts: dict[str, Any]
@@ -86,11 +86,7 @@ def read_parts(path: str | Path) -> SavedParts:
     reader = _Reader(tensors)
     parts = {name: reader.decode(part) for name, part in description["parts"].items()}
     records = {name: reader.decode(entry) for name, entry in description.items() if name not in ("format", "parts")}
-    state = {
-        renamed.tensor(name.removeprefix("state.")): value
-        for name, value in tensors.items()
-        if name.startswith("state.")
-    }
+    state = {name.removeprefix("state."): value for name, value in tensors.items() if name.startswith("state.")}
     return SavedParts(parts, records, state)
 
 

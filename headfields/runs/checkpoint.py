@@ -82,8 +82,8 @@ def load(
         BrokenFileError: it is cut short, or no safetensors file.
         ValueError: it is not a checkpoint of this format, or its names or shapes are not those of `module`.
     """
-    groups, header, progress = _read(path)
     own = _module_tensors(module)
+    groups, header, progress = _read(path, own)
     _check_match(path, "tensors", own, groups["module"])
     if ema is not None and header.get("ema"):
         _check_match(path, "averages", ema.average, groups["ema"])
@@ -139,8 +139,8 @@ def load_weights(path: Path | str, module: nn.Module) -> Progress:
         FileNotFoundError: there is no such file.
         ValueError: it is no checkpoint, or belongs to another model.
     """
-    groups, _, progress = _read(path)
     own = _module_tensors(module)
+    groups, _, progress = _read(path, own)
     _check_match(path, "tensors", own, groups["module"])
     with torch.no_grad():
         for name, tensor in own.items():
@@ -148,7 +148,7 @@ def load_weights(path: Path | str, module: nn.Module) -> Progress:
     return progress
 
 
-def _read(path: Path | str) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any], Progress]:
+def _read(path: Path | str, own: Mapping[str, Tensor]) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any], Progress]:
     """Tensors by group ("module", "ema", "optimizer", "random") and name, the header, and the progress."""
     tensors, header = read_safetensors(path, "headfields.checkpoint")
     file_format = header.get("format") if isinstance(header, dict) else header
@@ -163,7 +163,7 @@ def _read(path: Path | str) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any
         group, _, key = entry.partition("/")
         if group != "random":
             name, slash, moment = key.partition("/")
-            key = renamed.tensor(name) + slash + moment
+            key = (name if name in own else renamed.tensor(name)) + slash + moment
         groups.setdefault(group, {})[key] = tensor
     return groups, header, progress
 
