@@ -35,6 +35,7 @@ from headfields.ops.rotations import (
     rotations_from,
 )
 from headfields.ops.sampling import inverse_cdf, merge, stratified, uniform_step
+from headfields.ops.similarity import Similarity, fit_similarity
 from headfields.ops.skinning import (
     blend_shapes,
     joint_transforms,
@@ -67,6 +68,7 @@ __all__ = [
     "MeshEdges",
     "MipPyramid",
     "NearestVertices",
+    "Similarity",
     "TriangleBVH",
     "UVRasterizer",
     "VertexTree",
@@ -84,6 +86,7 @@ __all__ = [
     "face_normals",
     "fill_texels",
     "fit_rigid",
+    "fit_similarity",
     "frequency_encoding",
     "frequency_window",
     "group_rows",

@@ -1,20 +1,18 @@
-"""Driving one head with another's motion: deformation transfer, correspondences, expression codes, head pose."""
+"""Retargeting: one head driven by the motion of another (deformation transfer, correspondence, coefficients, pose)."""
 
-from headfields.ops.rigid import fit_rigid
-from headfields.ops.similarity import Similarity, fit_similarity
 from headfields.retargeting.binding import Binding, bind
-from headfields.retargeting.blink import LidFollower
-from headfields.retargeting.codes import ExpressionFit, regress_expressions
-from headfields.retargeting.gradients import pose_gradients
+from headfields.retargeting.expression_fit import ExpressionFit, regress_expressions
+from headfields.retargeting.head_surface import Eyeball, HeadSurface
+from headfields.retargeting.lid_follower import LidFollower
 from headfields.retargeting.lids import LidAperture, find_lids
-from headfields.retargeting.observe import (
+from headfields.retargeting.pose_gradients import pose_gradients
+from headfields.retargeting.retargeter import Retargeter, rest_camera
+from headfields.retargeting.sources import (
     expressions_of_capture,
     find_landmarks,
     surface_of_capture,
     surface_of_head,
 )
-from headfields.retargeting.retargeter import Retargeter, rest_camera
-from headfields.retargeting.surface import Eyeball, HeadSurface
 from headfields.retargeting.thin_plate import ThinPlateWarp
 from headfields.retargeting.transfer import Correspondence, DeformationTransfer
 
@@ -28,14 +26,11 @@ __all__ = [
     "LidAperture",
     "LidFollower",
     "Retargeter",
-    "Similarity",
     "ThinPlateWarp",
     "bind",
     "expressions_of_capture",
     "find_landmarks",
     "find_lids",
-    "fit_rigid",
-    "fit_similarity",
     "pose_gradients",
     "regress_expressions",
     "rest_camera",

@@ -1,4 +1,4 @@
-"""Which triangle of one head belongs to which of another: markers, a smooth registration, closest triangles."""
+"""Correspondence between two heads of any topology: markers, non-rigid registration, closest triangles."""
 
 from dataclasses import dataclass
 
@@ -11,34 +11,34 @@ from headfields.ops.similarity import Similarity, fit_similarity
 from headfields.ops.sparse_system import SymmetricSystem
 from headfields.ops.triangle_bvh import TriangleBVH
 from headfields.ops.vertex_geometry import edge_neighbors, face_normals, uniform_laplacian, vertex_normals
-from headfields.retargeting.gradients import pose_gradients
-from headfields.retargeting.surface import HeadSurface
+from headfields.retargeting.head_surface import HeadSurface
+from headfields.retargeting.pose_gradients import pose_gradients
 from headfields.retargeting.thin_plate import ThinPlateWarp
 from headfields.retargeting.transfer import Correspondence
 
 __all__ = ["Binding", "bind"]
 
-_STIFFNESS = (30.0, 10.0, 3.0, 1.0, 0.5, 0.3)  # of the registration, round by round
-_REACH = 0.03  # of the head's size: 8 mm; surfaces farther apart do not correspond
-_SAME_WAY = 0.35  # cosine between normals that correspond
-_ENOUGH = 12  # markers to warp by; eyes and mouth alone lie in a plane and say nothing across it
-_ELSEWHERE = 0.02  # confidence in a counterpart's place away from the lids
-_PIN = 10.0  # how much a landmark counts in the registration, against 1 for a vertex near the surface
-_TORN = 4.0  # norm of a deformation gradient (that of the identity is 1.7) of no use as an example
+_STIFFNESS = (30.0, 10.0, 3.0, 1.0, 0.5, 0.3)  # of the registration, iteration by iteration
+_REACH = 0.03  # of the head's size (8 mm): surfaces farther apart do not correspond
+_SAME_WAY = 0.35  # least cosine between corresponding normals
+_ENOUGH = 12  # least markers for a warp: eyes and mouth alone lie in a plane
+_ELSEWHERE = 0.02  # confidence in a counterpart's position away from the lids
+_PIN = 10.0  # weight of a landmark in the registration, relative to a vertex near the surface
+_TORN = 4.0  # norm of a deformation gradient (the identity has 1.7) above which a face is not transferred
 _CONTROLS = 320
-_SPACING = 0.02  # of the head's size: 5 mm; least distance of the warp's points, so that lips are not torn apart
+_SPACING = 0.02  # of the head's size (5 mm): least distance between control points, so that lips do not tear
 _CORNERS = torch.tensor([[1, 1, 1], [4, 1, 1], [1, 4, 1], [1, 1, 4]]) / torch.tensor([[3.0], [6.0], [6.0], [6.0]])
 
 
 @dataclass(frozen=True)
 class Binding:
-    """How a source head lies over a target head.
+    """The alignment and correspondence of a source head with a target head.
 
     Attributes:
-        align: source space to target space.
+        align: from source space to target space.
         correspondence: of the target's faces and vertices.
-        warp: from about the aligned source to about the target; None where the heads are one topology.
-        registered: (V, 3) the source's neutral vertices laid over the target's; None where the heads are one topology.
+        warp: from the aligned source to the target; None for heads of one topology.
+        registered: (V, 3) the source's neutral vertices, registered to the target; None for heads of one topology.
     """
 
     align: Similarity
@@ -48,33 +48,35 @@ class Binding:
 
 
 def bind(source: HeadSurface, target: HeadSurface) -> Binding:
-    """Finds the correspondence between two heads of whatever topology.
+    """Finds the correspondence between two heads of any topology.
 
-    Heads of one topology correspond vertex by vertex. Others are aligned by a similarity through what markers both
-    have (68 landmarks, eyeballs, corners of the lips; else their extents), the source is warped to meet the
-    markers and then registered to the target's surface, ever less stiffly, and each of the target's triangles is bound
-    to the registered triangles nearest to four points on it. Only surfaces that look the same way and are near count,
-    and never an upper lip's with a lower lip's. A triangle without a counterpart (the mouth's inside, ears of another
-    cut, teeth) takes that of the nearest one over its own surface, so that it moves with what it hangs on.
+    Heads of one topology correspond vertex by vertex. Others are aligned by a similarity through the markers that both
+    have (68 landmarks, eyeballs, corners of the lips; otherwise by their extents). The source is then warped to the
+    markers and registered to the target's surface with decreasing stiffness. Each triangle of the target is bound to
+    the registered triangles nearest to four points on it. Surfaces correspond only if they are near and face the same
+    way, and an upper lip never corresponds to a lower lip. A triangle without a counterpart (inside of the mouth,
+    teeth, differently cut ears) takes that of the nearest triangle along its own surface, and so moves with it.
+
+    Args:
+        source, target: the two heads, meters, y up, face toward +z.
 
     Raises:
-        ValueError: a head has no faces, or nothing of the target finds a counterpart; look whether both are heads in
-            meters, y up, face toward +z.
+        ValueError: a head has no faces, or no face of the target finds a counterpart.
 
-    Our own choice throughout; the registration is in the manner of Amberg, Romdhani and Vetter, Optimal Step Nonrigid
-    ICP (2007).
+    Source: our own choice; the registration follows Amberg, Romdhani and Vetter, Optimal Step Nonrigid ICP (2007).
     """
     for name, head in (("source", source), ("target", target)):
         if not bool(head.skin.any()):
             raise ValueError(f"bind: {name} has {len(head.faces)} faces, none of them with an area; it needs a surface")
     if len(source.neutral) == len(target.neutral) and torch.equal(_own(source).long(), _own(target).long()):
         return _one_topology(source, target)
-    here, there = markers(source, target)
-    align = fit_similarity(here, there) if len(here) >= 3 else _by_extent(source, target)
+    source_markers, target_markers = markers(source, target)
+    enough = len(source_markers) >= 3
+    align = fit_similarity(source_markers, target_markers) if enough else _by_extent(source, target)
     placed = align.apply(source.neutral.double())
     moved = placed
-    if len(here) >= _ENOUGH:
-        moved = ThinPlateWarp(align.apply(here), there, smoothing=1e-3 * target.size)(placed)
+    if len(source_markers) >= _ENOUGH:
+        moved = ThinPlateWarp(align.apply(source_markers), target_markers, smoothing=1e-3 * target.size)(placed)
     registered, met = _register(source, moved, target)
     warp = _warp(source, placed, registered, met, target)
     correspondence = _correspond(source, registered, target)
@@ -87,28 +89,28 @@ def bind(source: HeadSurface, target: HeadSurface) -> Binding:
 
 
 def markers(source: HeadSurface, target: HeadSurface) -> tuple[Float[Tensor, "n 3"], Float[Tensor, "n 3"]]:
-    """Points of both heads that mean the same: landmarks, eyeballs' centers, and the mouth's corners."""
-    here, there = [], []
+    """Corresponding points of both heads: landmarks, centers of eyeballs, corners of the mouth."""
+    source_points, target_points = [], []
     vertices, places = _shared_landmarks(source, target)
     if len(vertices):
-        here.append(source.neutral[vertices])
-        there.append(places)
+        source_points.append(source.neutral[vertices])
+        target_points.append(places)
     else:
         for mine, yours in zip(_mouth_points(source), _mouth_points(target), strict=True):
             if mine is not None and yours is not None:
-                here.append(mine[None])
-                there.append(yours[None])
+                source_points.append(mine[None])
+                target_points.append(yours[None])
     for mine, yours in zip(_eye_centers(source), _eye_centers(target), strict=True):
         if mine is not None and yours is not None:
-            here.append(mine[None])
-            there.append(yours[None])
-    if not here:
+            source_points.append(mine[None])
+            target_points.append(yours[None])
+    if not source_points:
         return torch.zeros(0, 3, dtype=torch.float64), torch.zeros(0, 3, dtype=torch.float64)
-    return torch.cat([p.double() for p in here]), torch.cat([p.double() for p in there])
+    return torch.cat([p.double() for p in source_points]), torch.cat([p.double() for p in target_points])
 
 
 def _eye_centers(head: HeadSurface) -> list[Tensor | None]:
-    """Of the largest eyeball on the head's right (−x) and on its left."""
+    """Center of the largest eyeball on the head's right (−x) and on its left, or None."""
     used = head.neutral[head.faces.flatten().unique()]
     middle = 0.5 * (used[:, 0].amin() + used[:, 0].amax())
     out: list[Tensor | None] = []
@@ -119,7 +121,7 @@ def _eye_centers(head: HeadSurface) -> list[Tensor | None]:
 
 
 def _mouth_points(head: HeadSurface) -> list[Tensor | None]:
-    """The mouth's corners, from the faces across it. What lies between them depends on how the mouth is cut."""
+    """The corners of the mouth, from the faces across it, or None."""
     rim = head.faces[head.cavity].flatten().unique()
     if not len(rim) or not bool((head.lip != 0).any()):
         return [None, None]
@@ -128,7 +130,7 @@ def _mouth_points(head: HeadSurface) -> list[Tensor | None]:
 
 
 def _by_extent(source: HeadSurface, target: HeadSurface) -> Similarity:
-    """Heads of one height, their boxes' centers together."""
+    """The similarity that makes the heads equally high and joins the centers of their boxes."""
     boxes = []
     for head in (source, target):
         points = head.neutral[head.faces[head.skin].flatten().unique()].double()
@@ -141,7 +143,7 @@ def _by_extent(source: HeadSurface, target: HeadSurface) -> Similarity:
 
 
 class _Sided:
-    """Closest points on the skin of a head, by the side of the mouth that the query is on."""
+    """Closest points on a head's skin that never lie across the mouth from the query."""
 
     def __init__(self, vertices: Float[Tensor, "v 3"], head: HeadSurface) -> None:
         side, usable = _face_side(head), head.outer & ~_torn(head)
@@ -153,7 +155,7 @@ class _Sided:
     def closest(
         self, points: Float[Tensor, "n 3"], side: Int[Tensor, " n"], normals: Float[Tensor, "n 3"], reach: float
     ) -> tuple[Int[Tensor, " n"], Float[Tensor, "n 3"], Bool[Tensor, " n"]]:
-        """Face and barycentric coordinates of the nearest point, and whether it is near and looks the same way."""
+        """Face and barycentric coordinates of the nearest point, and whether it is in reach and faces the same way."""
         face = torch.zeros(len(points), dtype=torch.long)
         weights = torch.zeros(len(points), 3, dtype=torch.float64)
         distance = torch.full((len(points),), torch.inf, dtype=torch.float64)
@@ -161,10 +163,10 @@ class _Sided:
             mine = (side == query).nonzero()[:, 0]
             if not len(mine) or not len(self.kept[number]):
                 continue
-            found = self.trees[number].closest(points[mine].float())
-            face[mine] = self.kept[number][found.face.clamp_min(0)]
-            weights[mine] = found.barycentric.double()
-            distance[mine] = found.distance.double()
+            nearest = self.trees[number].closest(points[mine].float())
+            face[mine] = self.kept[number][nearest.face.clamp_min(0)]
+            weights[mine] = nearest.barycentric.double()
+            distance[mine] = nearest.distance.double()
         same = (self.normals[face] * normals).sum(-1) > _SAME_WAY
         return face, weights, same & (distance < reach)
 
@@ -176,7 +178,7 @@ def _face_side(head: HeadSurface) -> Int[Tensor, " f"]:
 
 
 def _torn(head: HeadSurface) -> Bool[Tensor, " f"]:
-    """Faces that are pulled apart as the mouth opens, such as slivers at its corners: no example for others."""
+    """Mask of faces that tear as the mouth opens, such as slivers at its corners; others must not follow them."""
     if head.opened is None:
         return torch.zeros(len(head.faces), dtype=torch.bool)
     gradients = pose_gradients(head.opened.double(), head.neutral.double(), head.faces)
@@ -186,7 +188,7 @@ def _torn(head: HeadSurface) -> Bool[Tensor, " f"]:
 def _register(
     source: HeadSurface, moved: Float[Tensor, "v 3"], target: HeadSurface
 ) -> tuple[Float[Tensor, "v 3"], Bool[Tensor, " v"]]:
-    """The source's skin drawn onto the target's surface; and which of its vertices got there."""
+    """The source's vertices registered to the target's surface, and which of them reached it."""
     surface = _Sided(target.neutral.double(), target)
     border = _on_border(target)
     faces = source.faces[source.outer]
@@ -202,7 +204,7 @@ def _register(
     for round_, stiffness in enumerate(_STIFFNESS):
         reach = target.size * _REACH * (3.0 if round_ < 2 else 1.5)
         face, weights, near = surface.closest(now, source.lip, vertex_normals(now, faces), reach)
-        edge_on = ((weights < 1e-4) & border[face]).any(dim=1)  # the target ends there: it has no more to say
+        edge_on = ((weights < 1e-4) & border[face]).any(dim=1)  # nearest to a border: the target has no surface there
         met = near & used & ~edge_on
         goal = (weights[..., None] * surface.vertices[target.faces[face]]).sum(1)
         data = met.double()
@@ -213,7 +215,7 @@ def _register(
 
 
 def _shared_landmarks(source: HeadSurface, target: HeadSurface) -> tuple[Int[Tensor, " n"], Float[Tensor, "n 3"]]:
-    """Source vertices of the landmarks that both heads have, and where the target has them."""
+    """Source vertices of the landmarks that both heads have, and their positions on the target."""
     if source.landmarks is None or target.landmarks is None:
         return torch.zeros(0, dtype=torch.long), torch.zeros(0, 3, dtype=torch.float64)
     known = (source.landmarks >= 0) & (target.landmarks >= 0)
@@ -221,7 +223,7 @@ def _shared_landmarks(source: HeadSurface, target: HeadSurface) -> tuple[Int[Ten
 
 
 def _on_border(head: HeadSurface) -> Bool[Tensor, "f 3"]:
-    """Whether the edge opposite each corner of each face has no skin beyond it."""
+    """Whether the edge opposite each corner of each face is a border of the skin."""
     skin = head.outer.nonzero()[:, 0]
     alone = edge_neighbors(head.faces[skin]) < 0  # edges a→b, b→c, c→a, opposite to c, a, b
     out = torch.ones(len(head.faces), 3, dtype=torch.bool)
@@ -232,7 +234,7 @@ def _on_border(head: HeadSurface) -> Bool[Tensor, "f 3"]:
 def _warp(
     source: HeadSurface, placed: Tensor, registered: Tensor, met: Bool[Tensor, " v"], target: HeadSurface
 ) -> ThinPlateWarp | None:
-    """Through well spread vertices: landmarks first, then those about the lips and eyes."""
+    """A warp through well-spaced vertices: landmarks first, then lips and eyes, then the rest."""
     close = source.lip != 0
     for ball in source.eyeballs:
         close |= (source.neutral - ball.center).norm(dim=1) < 1.8 * ball.radius
@@ -245,8 +247,8 @@ def _warp(
         if not len(candidates):
             continue
         distance = torch.full((len(candidates),), torch.inf, dtype=torch.float64)
-        for taken in chosen:
-            distance = torch.minimum(distance, torch.cdist(placed[candidates], placed[taken[None]])[:, 0])
+        for control in chosen:
+            distance = torch.minimum(distance, torch.cdist(placed[candidates], placed[control[None]])[:, 0])
         for _ in range(most):
             best = int(distance.argmax())
             if not distance[best] > spacing * _SPACING * target.size:
@@ -296,14 +298,14 @@ def _correspond(source: HeadSurface, registered: Float[Tensor, "v 3"], target: H
         between[pinned] = torch.tensor([1.0, 0, 0])
         confidence[pinned] = _importance(target)[pinned]
     lost, sure = (confidence == 0).nonzero()[:, 0], (confidence > 0).nonzero()[:, 0]
-    if len(lost) and len(sure):  # what has no counterpart goes, lightly, with the nearest that has one
+    if len(lost) and len(sure):  # without a counterpart: follow, weakly, the nearest vertex that has one
         nearest = _nearest(neutral[lost], target.lip[lost], neutral[sure], target.lip[sure])
         corners[lost], between[lost] = corners[sure[nearest]], between[sure[nearest]]
     return Correspondence(faces, weights, corners, between, confidence)
 
 
 def _importance(head: HeadSurface) -> Float[Tensor, " v"]:
-    """1 on the lids, which must meet, and little elsewhere, where shape matters more than place."""
+    """Weight (V,) of positions: 1 on the lids, which must meet; small elsewhere, where shape matters more."""
     out = torch.full((len(head.neutral),), _ELSEWHERE)
     for ball in head.eyeballs:
         away = (head.neutral - ball.center).norm(dim=1) / ball.radius
@@ -313,7 +315,7 @@ def _importance(head: HeadSurface) -> Float[Tensor, " v"]:
 
 
 def _fill(target: HeadSurface, faces: Tensor, weights: Tensor, neutral: Tensor, side: Tensor) -> None:
-    """Faces without a counterpart take their neighbors', ring by ring; parts that have none the nearest in space."""
+    """Fills in faces without a counterpart: from neighbors ring by ring, then from the nearest face in space."""
     eye = torch.zeros(len(neutral), dtype=torch.bool)
     for ball in target.eyeballs:
         eye[ball.vertices] = True
@@ -340,7 +342,7 @@ def _fill(target: HeadSurface, faces: Tensor, weights: Tensor, neutral: Tensor, 
 
 
 def _nearest(points: Tensor, side: Tensor, others: Tensor, other_side: Tensor) -> Int[Tensor, " n"]:
-    """Index of the nearest of the others, none from across the mouth if there is a choice."""
+    """Index of the nearest of the others, across the mouth only if there is no other."""
     out = []
     for part, mine in zip(points.split(512), side.split(512), strict=True):
         distance = torch.cdist(part, others)
@@ -350,7 +352,7 @@ def _nearest(points: Tensor, side: Tensor, others: Tensor, other_side: Tensor) -
 
 
 def _own_index(head: HeadSurface) -> Int[Tensor, " f"]:
-    """The mesh's own faces: those known to close the mouth are zipped anew for every shape of head."""
+    """Faces of the mesh itself, without those that close the mouth, which differ between heads."""
     return torch.arange(len(head.faces)) if head.closing is None else (~head.closing).nonzero()[:, 0]
 
 
@@ -359,7 +361,7 @@ def _own(head: HeadSurface) -> Int[Tensor, "f 3"]:
 
 
 def _one_topology(source: HeadSurface, target: HeadSurface) -> Binding:
-    """Vertex to vertex; the faces across the mouth, which open without limit, say nothing."""
+    """The binding vertex by vertex, without the faces across the mouth, whose stretch has no limit."""
     same = Correspondence.same(target.faces.long(), len(target.neutral))
     faces, weights = torch.zeros_like(same.faces), torch.zeros_like(same.weights)
     mine, yours = _own_index(source), _own_index(target)

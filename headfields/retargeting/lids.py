@@ -1,4 +1,4 @@
-"""The edges of a head's eyelids, found from inside the eye, and how far they are apart in any pose."""
+"""Eyelid edges, found by ray casting from inside the eye, and their distance in any pose."""
 
 from dataclasses import dataclass, replace
 
@@ -11,32 +11,33 @@ from torch import Tensor
 from headfields.ops.similarity import Similarity
 from headfields.ops.triangle_bvh import TriangleBVH
 from headfields.retargeting.surface import Eyeball, HeadSurface
+from headfields.retargeting.head_surface import Eyeball, HeadSurface
 
 __all__ = ["LidAperture", "find_lids"]
 
-_PLACES = 9  # from corner to corner, at which the lids' distance is looked at
-_MARGIN = 0.08  # of the eye's width: the corners themselves say nothing
+_PLACES = 9  # meridians from corner to corner at which the lids' distance is measured
+_MARGIN = 0.08  # of the eye's width, left out at the corners
 _AZIMUTH, _ELEVATION, _STEP = 80, 60, 1  # degrees: the fan of rays out of an eyeball's center
-_NARROW = 6  # degrees: a meridian that sees less is at a corner
-_SLIT = 16  # degrees: an eye less wide is not open
+_NARROW = 6  # degrees: a meridian with a smaller opening is at a corner
+_SLIT = 16  # degrees: a narrower eye counts as shut
 _REACH = 2.2  # radii: skin farther from the eyeball's center is no lid
-_FINE = 0.1  # degrees: of the rays that look for an edge; 0.02 mm
-_CLOSED = 0.35  # part of the distance at rest; a head whose lids came no nearer has not been seen to shut them
+_FINE = 0.1  # degrees between rays that locate an edge: 0.02 mm
+_CLOSED = 0.35  # openness above which the "closed" mesh is not believed to be one
 
 
 @dataclass(frozen=True)
 class LidAperture:
-    """The edges of the two lids of one eye, and how far they are apart.
+    """The edges of the two lids of one eye, sampled at K places.
 
     Attributes:
-        eye: the eyeball behind them, the largest there is about that place.
-        corners: (2, K, 3) vertices between which K points of the upper and of the lower edge lie, from the head's
-            right to its left.
-        weights: (2, K, 3) barycentric.
+        eye: the eyeball behind them, the largest one if several share a center.
+        corners: (2, K, 3) vertices of the triangles on which the K points of the upper and of the lower edge lie, from
+            the head's right to its left.
+        weights: (2, K, 3) their barycentric coordinates.
         direction: (K, 3) unit, from the lower to the upper edge at rest.
         rest: (K,) meters between them at rest.
-        closed: (K,) meters along `direction` when they are shut; 0 if the head is not known with its lids shut.
-        azimuth: (K,) radians from +z toward +x, of the meridians that the points are on at rest.
+        closed: (K,) meters along `direction` with the lids shut; 0 where no such mesh is known.
+        azimuth: (K,) radians from +z toward +x, of the meridians of the points at rest.
         elevation: (2, K) radians over the horizontal through the eyeball's center, at rest.
     """
 
@@ -59,27 +60,26 @@ class LidAperture:
         return ((upper - lower) * self.direction.to(vertices)).sum(-1)
 
     def openness(self, vertices: Float[Tensor, "*b v 3"]) -> Float[Tensor, "*b k"]:
-        """(..., K): 1 as at rest, 0 where the lids of posed vertices meet as when this head shuts the eye. Linear."""
+        """(..., K): 1 at rest, 0 with the lids shut. Linear in the vertices."""
         closed = self.closed.to(vertices)
         return (self.distance(vertices) - closed) / (self.rest.to(vertices) - closed)
 
-    def wanted(self, openness: Float[Tensor, "*b k"]) -> Float[Tensor, "*b k"]:
-        """(..., K) meters between the edges at a given openness."""
+    def distance_at(self, openness: Float[Tensor, "*b k"]) -> Float[Tensor, "*b k"]:
+        """(..., K) meters between the edges at an openness."""
         closed = self.closed.to(openness)
         return closed + openness * (self.rest.to(openness) - closed)
 
 
 def find_lids(head: HeadSurface, align: Similarity | None = None) -> tuple[LidAperture, ...]:
-    """The open eyes of a head as they are seen from inside, by rays out of an eyeball's center that meet no skin.
+    """Finds the lids of a head's open eyes, by rays from each eyeball's center that meet no skin.
 
-    The lids' edges are where the skin that can be seen begins, on meridians spread evenly from one corner of the eye
-    to the other. So it does not matter how a mesh is cut, whether its lids have an inner side, or whether they pass
-    into the eyeball, and the same places are found on heads of any topology. An eye that is shut at rest, or without
-    an eyeball, is left out.
+    A lid's edge is where outer skin begins, on meridians spaced evenly from one corner of the eye to the other. This
+    works on any topology, whether or not lids have an inner side or pass into the eyeball. An eye that is shut at rest,
+    or has no eyeball, is left out.
 
     Args:
-        head: y up and face toward +z, unless `align` turns it so.
-        align: of the head to where it is looked at; the results are for vertices that are taken along.
+        head: y up and face toward +z after `align`.
+        align: applied to the head first; the result is for aligned vertices.
 
     Our own choice.
     """
@@ -103,7 +103,7 @@ def find_lids(head: HeadSurface, align: Similarity | None = None) -> tuple[LidAp
 
 
 def _outermost(eyeballs: tuple[Eyeball, ...]) -> list[Eyeball]:
-    """The largest of those about one place, for an eye may be several shells; from the head's right to its left."""
+    """The largest eyeball of each group around one center (an eye may have several shells), right to left."""
     out: list[Eyeball] = []
     for ball in sorted(eyeballs, key=lambda each: -each.radius):
         if all(float((ball.center - other.center).norm()) > other.radius for other in out):
@@ -117,13 +117,13 @@ def _directions(azimuth: Tensor, elevation: Tensor) -> Float[Tensor, "*n 3"]:
 
 
 class _Fan:
-    """What rays out of an eyeball's center meet."""
+    """Rays from an eyeball's center."""
 
     def __init__(self, eye: Eyeball, tree: TriangleBVH) -> None:
         self.eye, self.tree = eye, tree
 
     def cast(self, azimuth: Tensor, elevation: Tensor) -> tuple[Tensor, Tensor]:
-        """Face of the skin, or −1, and barycentric coordinates on it."""
+        """Face of the skin that each ray hits, or −1, and barycentric coordinates on it."""
         directions = _directions(azimuth, elevation).float().reshape(-1, 3)
         origins = self.eye.center.float().expand_as(directions)
         hit = self.tree.raycast(origins, directions)
@@ -132,26 +132,26 @@ class _Fan:
 
 
 def _lids_of(eye: Eyeball, skin: _Fan, outer: _Fan, faces: Tensor, neutral: Tensor) -> LidAperture | None:
-    """The lids before an eyeball; `faces` are those of `outer`. What is open is open to all skin, inner sides too."""
+    """The lids in front of an eyeball; `faces` belong to `outer`. The opening is free of all `skin`, also inner sides."""
     columns = torch.arange(-_AZIMUTH, _AZIMUTH + 1, _STEP).double()
     rows = torch.arange(-_ELEVATION, _ELEVATION + 1, _STEP).double()
-    seen, _ = skin.cast(*(angle.deg2rad() for angle in torch.meshgrid(columns, rows, indexing="ij")))
-    low, high = _opening(seen < 0)
+    hit, _ = skin.cast(*(angle.deg2rad() for angle in torch.meshgrid(columns, rows, indexing="ij")))
+    low, high = _opening(hit < 0)
     wide = ((high - low + 1) * _STEP >= _NARROW).nonzero()[:, 0]
     if len(wide) * _STEP < _SLIT:
-        return None  # shut, or with no lid above or below
+        return None  # shut, or no lid above or below
     first, last = float(columns[wide[0]]), float(columns[wide[-1]])
     places = first + (last - first) * torch.linspace(_MARGIN, 1 - _MARGIN, _PLACES, dtype=torch.float64)
     column = ((places - columns[0]) / _STEP).round().long()
     middle = 0.5 * (rows[low[column]] + rows[high[column]])
     away = torch.arange(0, _ELEVATION, _FINE).double()
     elevation = torch.stack([middle[:, None] + away, middle[:, None] - away]).deg2rad()  # (2, K, N)
-    met, at = outer.cast(places.deg2rad()[None, :, None].expand_as(elevation), elevation)
-    nearest = (met >= 0).long().argmax(dim=-1, keepdim=True)  # the first from the middle
-    face = met.gather(-1, nearest)[..., 0]
+    hit, barycentric = outer.cast(places.deg2rad()[None, :, None].expand_as(elevation), elevation)
+    nearest = (hit >= 0).long().argmax(dim=-1, keepdim=True)  # the first from the middle
+    face = hit.gather(-1, nearest)[..., 0]
     if bool((face < 0).any()):
         return None
-    weights = at.gather(-2, nearest[..., None].expand(-1, -1, 1, 3))[..., 0, :]
+    weights = barycentric.gather(-2, nearest[..., None].expand(-1, -1, 1, 3))[..., 0, :]
     corners = faces[face]
     upper, lower = torch.einsum("lkc,lkcd->lkd", weights, neutral[corners])
     rest = (upper - lower).norm(dim=-1)
@@ -161,12 +161,12 @@ def _lids_of(eye: Eyeball, skin: _Fan, outer: _Fan, faces: Tensor, neutral: Tens
 
 
 def _opening(free: Tensor) -> tuple[Tensor, Tensor]:
-    """First and last row of each column in the largest free region within the fan; last < first off that region."""
+    """First and last row of each column in the largest free region inside the fan; last < first outside it."""
     regions, count = scipy.ndimage.label(free.numpy())
     border = np.unique(np.concatenate([regions[0], regions[-1], regions[:, 0], regions[:, -1]]))
     sizes = np.bincount(regions.ravel(), minlength=count + 1)
     sizes[border] = 0
-    sizes[0] = 0  # what is not free
+    sizes[0] = 0  # the background of the labeling
     low, high = torch.ones(len(free), dtype=torch.long), torch.zeros(len(free), dtype=torch.long)
     if sizes.max(initial=0) == 0:
         return low, high

@@ -1,4 +1,4 @@
-"""One head driven by another: surface, eyeballs, lids, expression coefficients and head pose."""
+"""Retargeting: a target head driven by a source head (surface, eyeballs, lids, expression coefficients, head pose)."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from headfields.ops.rigid import fit_rigid
 from headfields.records import Camera, HeadState
 from headfields.retargeting.binding import Binding, bind
-from headfields.retargeting.blink import LidFollower
-from headfields.retargeting.codes import ExpressionFit
+from headfields.retargeting.expression_fit import ExpressionFit
+from headfields.retargeting.head_surface import Eyeball, HeadSurface
+from headfields.retargeting.lid_follower import LidFollower
 from headfields.retargeting.lids import find_lids
-from headfields.retargeting.observe import expressions_of_capture, surface_of_capture
-from headfields.retargeting.surface import Eyeball, HeadSurface
+from headfields.retargeting.sources import expressions_of_capture, surface_of_capture
 from headfields.retargeting.transfer import DeformationTransfer, Method
 
 if TYPE_CHECKING:
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 
 __all__ = ["Retargeter", "rest_camera"]
 
-_LID_REACH = 1.6  # radii: skin that near an eyeball's center must not pass into it
-_LID_GAP = 1.03  # radii: lids keep that far from its center, or as far as they are at rest if that is less
+_LID_REACH = 1.6  # eyeball radii: skin this near must not pass into the eyeball
+_LID_GAP = 1.03  # eyeball radii that lids keep from its center, or their distance at rest if that is less
 
 
 @dataclass(frozen=True)
 class _EyePair:
-    """A target eyeball, the source's that it follows (or None), and how far from its center the skin about it stays."""
+    """A target eyeball, the source eyeball that it follows (or None), and the least distance of nearby skin."""
 
     target: Eyeball
     source: Eyeball | None
@@ -38,31 +38,32 @@ class _EyePair:
 
 
 class Retargeter(nn.Module):
-    """Gives a target head the motion of a source head: states of the one to states of the other.
+    """Maps states of a source head to states of a target head that makes the same motion.
 
-    What a source frame moves its neutral mesh by is carried over (`DeformationTransfer`, over the correspondence that
-    `bind` finds), so the shape of the source's head does not come along. Eyeballs of the target turn rigidly about
-    their own centers as the source's nearest do; lids come as near to each other as the source's, over how far they
-    are apart at rest (`LidFollower`), and are kept from sinking into the eyeballs. Heads of one topology are
-    transferred as they are, eyeballs and all.
+    `DeformationTransfer` carries over each frame's deformation from the neutral mesh, so the source's head shape stays
+    behind. `bind` finds the correspondence. The target's eyeballs rotate about their own centers as the nearest source
+    eyeballs do; its lids reach the source's openness (`LidFollower`) and stay outside the eyeballs. Heads of one
+    topology are transferred vertex by vertex, eyeballs and lids included.
 
     Args:
         source, target: the two heads (`surface_of_capture`, `surface_of_head`).
-        expressions: fits the target's own expression coefficients to the retargeted mesh; without it, states have no
+        expressions: fits the target's own expression coefficients to the retargeted mesh; None: states have no
             expression.
         method: see `DeformationTransfer`.
         position_weight: see `DeformationTransfer`.
-        binding: of the heads, if it is known; else found by `bind`.
+        binding: the correspondence of the heads; None: `bind` finds it.
 
     Raises:
         ValueError: see `bind`.
 
     Attributes:
         transfer: the deformation transfer, in the target's space.
-        lids: what brings the lids of each eye together; empty for heads of one topology.
-        binding: what it follows.
+        lids: one `LidFollower` an eye; empty for heads of one topology.
+        binding: the correspondence of the heads.
 
-    Everything is our own choice but the transfer. Buffers move with `.to(device)`; the linear system stays on the CPU.
+    Buffers move with `.to(device)`; the linear system stays on the CPU.
+
+    Source: deformation transfer by Sumner and Popović (2004); the rest is our own choice.
     """
 
     def __init__(
@@ -95,7 +96,7 @@ class Retargeter(nn.Module):
 
     @classmethod
     def from_captures(cls, driver: "Capture", own: "Capture", method: Method = "least_squares") -> "Retargeter":
-        """From the capture whose motion it is to the capture that an avatar was trained on.
+        """Retargets the motion of the capture `driver` to the head of `own`, which an avatar was trained on.
 
         Raises:
             CaptureError: a mesh, expression or landmark file cannot be read.
@@ -105,13 +106,13 @@ class Retargeter(nn.Module):
         return cls(source, target, expressions_of_capture(own, target), method)
 
     def forward(self, state: HeadState) -> HeadState:
-        """B frames of the source head to B frames of the target head.
+        """B frames of the target head from B frames of the source head.
 
         Args:
-            state: vertices (B, V, 3); its other fields are the source's own and are not looked at. B = 0 is legal.
+            state: the source's; only its vertices (B, V, 3) are read. B = 0 is legal.
 
         Returns:
-            HeadState with vertices (B, W, 3) and, if there is a fit, expression (B, E). Differentiable in the
+            HeadState with vertices (B, W, 3) and, with `expressions`, expression (B, E). Differentiable in the
             vertices.
 
         Raises:
@@ -132,10 +133,10 @@ class Retargeter(nn.Module):
         return HeadState(vertices=moved, expression=expression)
 
     def camera(self, driving: Camera, driving_rest: Camera, own_rest: Camera) -> Camera:
-        """The target's cameras, so that its head is turned and shifted from its rest as the source's is from its own.
+        """Cameras that give the target's head the motion of the source's head relative to its rest pose.
 
-        Captures keep the head still and carry its pose in the camera. The source's motion from its rest pose, in its
-        own head's frame, is taken to the target's by the alignment; shifts are scaled with the head.
+        Captures keep the head still and its pose in the camera. The alignment of the heads maps the source's motion
+        into the target's frame, and scales translations with the head.
 
         Args:
             driving: cameras of B source frames.
@@ -175,7 +176,7 @@ class Retargeter(nn.Module):
         return out
 
     def _pair_lids(self) -> tuple[list[LidFollower], list[int]]:
-        """Lids that follow the source's of the same side, and the number in `_eyes` of the eyeball behind each."""
+        """A follower for each of the target's eyes, and the index in `_eyes` of the eyeball behind it."""
         followers, behind = [], []
         sources = find_lids(self.source, self.binding.align)
         for lids in find_lids(self.target):
@@ -188,7 +189,7 @@ class Retargeter(nn.Module):
         return followers, behind
 
     def _motion(self, placed: Tensor, eye: _EyePair) -> tuple[Tensor, Tensor]:
-        """Rotation (B, 3, 3) of a target eyeball, and where its center is (B, 3): moved as the source's is."""
+        """Rotation (B, 3, 3) and center (B, 3) of a target eyeball, moved as the source's is."""
         center = eye.target.center.to(placed)
         if eye.source is None:
             still = torch.eye(3, dtype=placed.dtype, device=placed.device)
@@ -198,7 +199,7 @@ class Retargeter(nn.Module):
         return rotation, center + (rotation @ pivot + offset - pivot)
 
     def _follow(self, moved: Tensor, placed: Tensor) -> Tensor:
-        """Turns the eyeballs, brings the lids as near as the source's, and pushes them out of the eyeballs."""
+        """Rotates the eyeballs, matches the lids' openness, and pushes skin out of the eyeballs."""
         centers = []
         rest = self.target.neutral.to(moved)
         for eye in self._eyes:
@@ -218,10 +219,10 @@ class Retargeter(nn.Module):
 
 
 def rest_camera(camera: Camera) -> Camera:
-    """One camera in the mean pose of B, with the intrinsics of the one nearest to it.
+    """One camera with the mean pose of a batch, and the intrinsics of the camera nearest to it.
 
     Raises:
-        ValueError: there are none.
+        ValueError: the batch is empty.
     """
     pose = camera.world_to_camera.reshape(-1, 4, 4).double()
     if not len(pose):

@@ -1,4 +1,4 @@
-"""Thin-plate warp: the smoothest map of space that takes given points to given places."""
+"""Thin-plate warp: the smoothest map of space that interpolates given displacements of points."""
 
 import torch
 from jaxtyping import Float
@@ -8,15 +8,15 @@ __all__ = ["ThinPlateWarp"]
 
 
 class ThinPlateWarp(nn.Module):
-    """The smoothest map of space that takes given points to given places.
+    """The smoothest map of space that takes source points to target points.
 
     φ(x) = x + A x + b + Σ wₖ |x − pₖ|, with weights orthogonal to affine maps: the biharmonic spline in three
-    dimensions. Without curvature anywhere that the points do not ask for, so it goes on sensibly off them.
+    dimensions. It bends no more than the points require, so it extrapolates sensibly.
 
     Args:
-        points: (N, 3) where.
-        places: (N, 3) whereto; with places equal to points, φ is exactly the identity.
-        smoothing: meters; 0 interpolates, more lets points miss their places by about so much, for noisy ones.
+        points: (N, 3) source points.
+        places: (N, 3) target points. If they equal the source points, φ is exactly the identity.
+        smoothing: meters by which points may miss their targets, for noisy ones; 0 interpolates.
 
     Raises:
         ValueError: shapes do not fit, or fewer than four points.
@@ -51,7 +51,7 @@ class ThinPlateWarp(nn.Module):
         self.register_buffer("affine", solution[count:].to(x.device), persistent=False)
 
     def forward(self, points: Float[Tensor, "*n 3"]) -> Float[Tensor, "*n 3"]:
-        """(..., 3) points, taken along; in their own dtype."""
+        """The warped points (..., 3), in the dtype of `points`."""
         x = points.double()
         distance = torch.cdist(x, self.points, compute_mode="donot_use_mm_for_euclid_dist")
         moved = x + x @ self.affine[:3] + self.affine[3] + distance @ self.weights

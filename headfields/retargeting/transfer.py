@@ -1,4 +1,4 @@
-"""Deformation transfer: what one mesh does in going from its neutral to a pose, done by another mesh."""
+"""Deformation transfer: one mesh repeats the deformation of another from its neutral shape."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,24 +13,24 @@ from torch import Tensor, nn
 from headfields.ops._checks import check_floating, check_integer, check_shape
 from headfields.ops.sparse_system import SymmetricSystem
 from headfields.records import Record
-from headfields.retargeting.gradients import flat_triangles, pose_gradients
+from headfields.retargeting.pose_gradients import flat_triangles, pose_gradients
 
 Method = Literal["least_squares", "released"]
-_FLOOR = 1e-5  # share of the position weight that even an unmatched vertex has, so that nothing floats
-_SLIVER = 20.0  # largest cotangent that a triangle may bring into the system
+_FLOOR = 1e-5  # least share of the position weight, so that an unmatched vertex cannot float
+_SLIVER = 20.0  # largest cotangent of a triangle in the system
 _CHUNK = 16  # frames at a time
 
 
 @dataclass(frozen=True)
 class Correspondence(Record):
-    """Which triangles and points of a source mesh a target mesh's follow.
+    """The source faces and source points that the faces and vertices of a target mesh follow.
 
     Attributes:
-        faces: (F, K) source faces whose deformation each target face takes on.
-        weights: (F, K) their shares. A row sums to 1, or is all 0 where the target face is to follow its neighbors.
-        corners: (V, 3) source vertices between which each target vertex's counterpart lies.
-        barycentric: (V, 3) its weights on them.
-        confidence: (V,) in [0, 1]: how much the counterpart's place is to count; 0 where there is none.
+        faces: (F, K) source faces that each target face follows.
+        weights: (F, K) their weights. A row sums to 1, or is all 0 where the target face follows its neighbors.
+        corners: (V, 3) source vertices of the triangle with each target vertex's counterpart.
+        barycentric: (V, 3) the counterpart's barycentric coordinates.
+        confidence: (V,) in [0, 1]: weight of the counterpart's position; 0 where there is none.
     """
 
     faces: Int[Tensor, "f k"]
@@ -47,7 +47,7 @@ class Correspondence(Record):
 
     @staticmethod
     def same(faces: Int[Tensor, "f 3"], vertices: int) -> "Correspondence":
-        """Each face and vertex to itself, between meshes of one topology with `vertices` vertices."""
+        """The identity, between meshes of one topology with faces (F, 3) and `vertices` vertices."""
         device = faces.device
         corner = torch.zeros(vertices, 3, device=device)
         corner[:, 0] = 1
@@ -61,41 +61,40 @@ class Correspondence(Record):
 
 
 class DeformationTransfer(nn.Module):
-    """Moves a target mesh as a source mesh moves, triangle by triangle, from neutral to neutral.
+    """Deforms a target mesh from its neutral shape as a source mesh deforms from its own.
 
-    `"least_squares"` (Sumner and Popović 2004): target vertices are solved for, such that the target's triangles are
-    deformed as near as possible to how their source triangles are. It is solved in the form that Botsch et al. (2006)
-    showed to be the same, a Laplacian of the target's neutral mesh that is factorized once. A second, weak term asks
-    each vertex to be moved as its counterpart on the source is; it settles the translation, which triangles do not
-    know of, and stops the drift over long distances. Both meshes equal: the source's motion is reproduced.
+    `"least_squares"` (Sumner and Popović 2004) solves for the target's vertices, so that its triangles have deformation
+    gradients as near as possible to those of their source triangles. It uses the equivalent form of Botsch et al.
+    (2006): a Laplacian of the target's neutral mesh, factorized once. A second, weak term asks each vertex for the
+    displacement of its counterpart. It fixes the translation, which gradients do not determine, and prevents drift over
+    long distances. If both meshes are equal, the source's motion is reproduced.
 
-    `"released"` (INSTA's code): each target triangle is put through the affine map of its source triangle, and a
-    vertex is the mean over its triangles. Nothing is solved. The map's translation is that of the source's place in
-    space, so the meshes must lie over one another, and triangles are torn between neighbors that move differently
-    and put together again by averaging, so that details get lost: for comparison.
+    `"released"` (INSTA's code) applies the affine map of its source triangle to each target triangle, and averages each
+    vertex over its triangles. Nothing is solved. The meshes must lie over one another, and averaging loses detail. It
+    is here for comparison.
 
     Args:
         source_neutral: (V, 3), meters. In the space of the target: align the heads first (`fit_similarity`).
         source_faces: (F, 3).
-        target_neutral: (W, 3), meters; the same expression as `source_neutral`.
+        target_neutral: (W, 3), meters, with the same expression as `source_neutral`.
         target_faces: (G, 3).
-        correspondence: between the two; may be left out for one topology. `bind` finds one.
+        correspondence: between the two; `bind` finds one. None: the meshes have one topology.
         method: see above.
-        position_weight: of the second term, where the confidence is 1, relative to the first (whose weights are
-            cotangents, about 1 an edge).
-        warp: takes points (..., 3) about the source to where they are about the target, differentiably. With it, a
-            counterpart is moved to where the warp has its posed place, so that what touches on the source (lids, lips)
-            touches on the target. Identity if left out. Only `"least_squares"` looks at it.
+        position_weight: of the second term at a confidence of 1, relative to the first term (whose cotangent weights
+            are about 1 an edge).
+        warp: a differentiable map of points (..., 3) near the source to points near the target. With it, a vertex
+            follows the warped position of its counterpart, so that what touches on the source (lids, lips) touches on
+            the target. None: the identity. Read by `"least_squares"` alone.
 
-    A face that is flat in either neutral mesh is left out of the first term, and so is one that has no counterpart;
-    a vertex that has no other face then moves by the second term alone.
+    The first term leaves out faces that are degenerate in either neutral mesh or have no counterpart. A vertex with no
+    other face moves by the second term alone.
 
     Raises:
         TypeError, ValueError: a dtype or shape does not fit, an index is out of range, or meshes of different
             topology come without a correspondence.
 
     Source: Sumner and Popović 2004, section 4; Botsch, Sumner, Pauly and Gross, Deformation Transfer for
-    Detail-Preserving Surface Editing (2006); for `"released"`, INSTA's (Zielonka et al. 2023) program. The second term
+    Detail-Preserving Surface Editing (2006); for `"released"`, INSTA's code (Zielonka et al. 2023). The second term
     is our own choice.
     """
 
@@ -205,18 +204,18 @@ class DeformationTransfer(nn.Module):
         """S − I of each target face."""
         gradients = pose_gradients(posed, self.source_neutral.double(), self.source_faces)
         gradients = gradients - torch.eye(3, dtype=torch.float64, device=posed.device)
-        taken = sum(
+        blended = sum(
             self._weights[:, k, None, None] * gradients[:, self._faces[:, k]] for k in range(self._faces.shape[1])
         )
-        return taken if isinstance(taken, Tensor) else posed.new_zeros(len(posed), len(self._faces), 3, 3)
+        return blended if isinstance(blended, Tensor) else posed.new_zeros(len(posed), len(self._faces), 3, 3)
 
     def _counterparts(self, vertices: Float[Tensor, "*b v 3"]) -> Float[Tensor, "*b w 3"]:
         return torch.einsum("wk,...wkc->...wc", self._barycentric, vertices[..., self._corners, :])
 
     def _solved(self, posed: Tensor) -> Float[Tensor, "b w 3"]:
         before, after = self._counterparts(self.source_neutral.double()), self._counterparts(posed)
-        wanted = after - before if self.warp is None else self.warp(after) - self.warp(before)
-        right = self._position[:, None] * wanted
+        displacement = after - before if self.warp is None else self.warp(after) - self.warp(before)
+        right = self._position[:, None] * displacement
         gradients = self._gradients(posed)
         corners = self.target_neutral.double()[self.target_faces]
         for k in range(3):
@@ -256,9 +255,9 @@ class DeformationTransfer(nn.Module):
 
 
 def _cotangents(vertices: Tensor, faces: Tensor, bound: Tensor) -> Float[Tensor, "f 3"]:
-    """Half the cotangent at each corner, for the edge opposite it: a triangle's share of the Dirichlet energy.
+    """Half the cotangent at each corner, the weight of the opposite edge in the triangle's Dirichlet energy.
 
-    A sliver's are scaled down together, which keeps its share positive; a face that is not `bound` has none.
+    Those of a sliver are scaled down together, which keeps its energy positive; a face that is not `bound` has zeros.
     """
     corners = vertices.double()[faces]
     out = []

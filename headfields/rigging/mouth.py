@@ -8,7 +8,7 @@ from headfields.heads.mouth.inner import inner_mouth
 from headfields.ops.triangle_bvh import TriangleBVH
 from headfields.ops.uv import UVRasterizer
 from headfields.ops.vertex_geometry import face_normals
-from headfields.retargeting.surface import components
+from headfields.retargeting.head_surface import components
 from headfields.rigging.rigged_template import RiggedTemplate
 
 __all__ = ["hidden_faces", "inside_of_mouth", "paint_inside", "with_inner_mouth"]

@@ -17,6 +17,7 @@ from headfields.ops.similarity import Similarity, fit_similarity
 from headfields.ops.triangle_bvh import TriangleBVH
 from headfields.ops.vertex_geometry import vertex_normals
 from headfields.retargeting.surface import HeadSurface
+from headfields.retargeting.head_surface import HeadSurface
 from headfields.retargeting.transfer import Correspondence
 from headfields.rigging.eyes import eyes_look_closed
 from headfields.rigging.landmarks import ScanLandmarks, find_scan_landmarks, landmarks_of

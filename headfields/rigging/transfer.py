@@ -15,7 +15,7 @@ from torch import Tensor
 from headfields.ops.sparse_system import SymmetricSystem
 from headfields.ops.vertex_geometry import uniform_laplacian, vertex_normals
 from headfields.retargeting.binding import _correspond, _Sided
-from headfields.retargeting.surface import HeadSurface
+from headfields.retargeting.head_surface import HeadSurface
 from headfields.retargeting.transfer import Correspondence, DeformationTransfer
 
 __all__ = [

@@ -4,8 +4,9 @@ and its eyes at rest are wide on the one head and narrow on the other."""
 import pytest
 import torch
 
+from headfields.ops.similarity import Similarity
 from headfields.records import HeadState
-from headfields.retargeting import ExpressionFit, HeadSurface, Retargeter, Similarity, find_lids, surface_of_head
+from headfields.retargeting import ExpressionFit, HeadSurface, Retargeter, find_lids, surface_of_head
 from tests.retargeting.test_retargeter import split
 
 

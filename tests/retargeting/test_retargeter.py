@@ -3,18 +3,10 @@
 import pytest
 import torch
 
+from headfields.ops.rigid import fit_rigid
+from headfields.ops.similarity import Similarity, fit_similarity
 from headfields.records import Camera, HeadState
-from headfields.retargeting import (
-    HeadSurface,
-    Retargeter,
-    Similarity,
-    ThinPlateWarp,
-    bind,
-    fit_rigid,
-    fit_similarity,
-    rest_camera,
-    surface_of_head,
-)
+from headfields.retargeting import HeadSurface, Retargeter, ThinPlateWarp, bind, rest_camera, surface_of_head
 from tests.shapes import grid_sheet, rotation
 
 

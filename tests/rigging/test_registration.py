@@ -1,8 +1,8 @@
 import pytest
 import torch
 
+from headfields.ops.similarity import Similarity, fit_similarity
 from headfields.ops.vertex_geometry import vertex_normals
-from headfields.retargeting import Similarity, fit_similarity
 from headfields.rigging import Stage, register, settle
 
 FEW = (Stage(60.0, 0.1, 2, 75.0), Stage(10.0, 0.06, 2), Stage(2.0, 0.04, 2), Stage(0.5, 0.03, 2))

@@ -4,7 +4,7 @@ import torch
 
 from headfields.heads.mouth.closing import mouth_loop
 from headfields.retargeting import surface_of_head
-from headfields.retargeting.surface import HeadSurface
+from headfields.retargeting.head_surface import HeadSurface
 from headfields.rigging import (
     correspond,
     transfer_displacements,

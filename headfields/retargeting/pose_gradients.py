@@ -1,4 +1,4 @@
-"""How a triangle is deformed: by what linear, and by what affine map, it goes from its neutral to its posed shape."""
+"""Deformation gradients of triangles: the linear map from a neutral triangle to its posed shape."""
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -6,11 +6,11 @@ from torch import Tensor
 
 from headfields.ops._checks import check_floating, check_integer, check_shape
 
-_FLAT = 1e-6  # least height of a triangle over its longest edge
+_FLAT = 1e-6  # height over longest edge at which a triangle counts as degenerate
 
 
 def flat_triangles(vertices: Float[Tensor, "v 3"], faces: Int[Tensor, "f 3"]) -> Bool[Tensor, " f"]:
-    """Triangles with no direction of their own: without area (height under a millionth of an edge), or not finite."""
+    """Degenerate triangles: lower than a millionth of their longest edge, or not finite."""
     corners = vertices.double()[faces.long()]
     edges = corners - corners.roll(1, dims=1)
     longest = (edges * edges).sum(-1).amax(-1)
@@ -21,8 +21,8 @@ def flat_triangles(vertices: Float[Tensor, "v 3"], faces: Int[Tensor, "f 3"]) ->
 def triangle_spans(vertices: Float[Tensor, "*batch v 3"], faces: Int[Tensor, "f 3"]) -> Float[Tensor, "*batch f 3 3"]:
     """Columns b − a, c − a and n / sqrt|n| of every triangle (a, b, c), n = (b − a) × (c − a).
 
-    The third is the fourth vertex that Sumner and Popović (2004, section 3) give a triangle: it makes the map between
-    two poses of it unique, and grows with it as a length does. Zero for a triangle without area. Differentiable.
+    The third column leads to the fourth vertex of Sumner and Popović (2004, section 3). It makes the map between two
+    poses unique and scales like a length. It is zero for a triangle without area. Differentiable.
     """
     a, b, c = (vertices[..., faces[:, k], :] for k in range(3))
     normal = torch.linalg.cross(b - a, c - a)
@@ -37,8 +37,8 @@ def pose_gradients(
 ) -> Float[Tensor, "*batch f 3 3"]:
     """The linear part of the map from each neutral triangle to its posed shape, S = P N⁻¹ of `triangle_spans`.
 
-    It holds rotation, stretch and shear, and no translation. (`headfields.ops.deformation_gradients` gives INSTA's,
-    which goes the other way and is rigid.) A triangle that is flat in the neutral mesh gets the identity.
+    S holds rotation, stretch and shear, but no translation. (`headfields.ops.deformation_gradients` gives INSTA's map,
+    which goes from posed to neutral and is rigid.) A triangle that is degenerate in the neutral mesh gets the identity.
 
     Args:
         posed: (..., V, 3), meters.
@@ -50,6 +50,12 @@ def pose_gradients(
 
     Raises:
         TypeError, ValueError: a dtype or shape does not fit.
+
+    Example:
+        >>> import torch, headfields as hf
+        >>> neutral, faces = torch.eye(3), torch.tensor([[0, 1, 2]])
+        >>> hf.retargeting.pose_gradients(2 * neutral[None], neutral, faces).diagonal(dim1=-2, dim2=-1)
+        tensor([[[2., 2., 2.]]])
 
     Source: Sumner and Popović, Deformation Transfer for Triangle Meshes (2004), section 3, equation 4.
     """

@@ -1,4 +1,4 @@
-"""Head surfaces and expression bases from what is known of a head: a capture, or a head model."""
+"""Head surfaces and expression fits, built from a capture or from a head model."""
 
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -9,30 +9,29 @@ from torch import Tensor
 
 from headfields.ops.vertex_geometry import vertex_normals
 from headfields.records import Camera
-from headfields.retargeting.codes import ExpressionFit, regress_expressions
+from headfields.retargeting.expression_fit import ExpressionFit, regress_expressions
+from headfields.retargeting.head_surface import HeadSurface
 from headfields.retargeting.lids import find_lids
-from headfields.retargeting.surface import HeadSurface
 
 if TYPE_CHECKING:
     from headfields.data.capture import Capture
 
 __all__ = ["expressions_of_capture", "find_landmarks", "surface_of_capture", "surface_of_head"]
 
-_FRAMES = 400  # that are looked at, evenly spread
-_MISS = 0.02  # of the image's height: landmarks that no vertex comes nearer to are left out
+_FRAMES = 400  # most frames used, evenly spaced
+_MISS = 0.02  # of the image's height: a landmark with no vertex this near is left out
 
 
 def surface_of_capture(capture: "Capture") -> HeadSurface:
-    """A captured head's surface, from its template, tracked meshes, codes and 2D landmarks.
+    """The surface of a captured head, from its template, tracked meshes, expression coefficients and 2D landmarks.
 
-    The neutral mesh is that at zero expression coefficients, by `regress_expressions` over the training frames; where
-    there are no coefficients, each vertex's median over them. Eyeballs are taken from the canonical mesh, which looks
-    straight ahead. The mesh with lips apart is whichever of the canonical one and the frames opens them farthest.
-    That with eyes shut is the frame that shuts them farthest.
-    Landmarks, where there are files of them, are the vertices that stay nearest to them in the images.
+    `neutral` is the mesh at zero expression coefficients, by `regress_expressions` over the training frames; without
+    coefficients, the median of each vertex. Its eyeballs come from the canonical mesh, which looks straight ahead.
+    `opened` is the mesh with the widest open mouth among the canonical one and the frames, `closed` the frame with the
+    eyes most shut. Landmarks, where the capture has them, are the vertices that stay nearest to them in the images.
 
     Args:
-        capture: of one head.
+        capture: a capture of one head.
 
     Raises:
         CaptureError: a mesh, expression or landmark file cannot be read.
@@ -72,12 +71,12 @@ def surface_of_capture(capture: "Capture") -> HeadSurface:
 def surface_of_head(
     head: Any, opened: Float[Tensor, "v 3"] | None = None, closed: Float[Tensor, "v 3"] | None = None, **shape: Tensor
 ) -> HeadSurface:
-    """A head model's surface: a `FlameHead` or `BlendshapeHead`, or whatever has `faces`, `template` and a call.
+    """The surface of a head model: `FlameHead`, `BlendshapeHead`, or any object with `faces`, `template` and a call.
 
     Args:
-        head: the model. Its template's closing faces come with it.
-        opened: (V, 3) with lips apart; the template's vertices if left out, which for `FlameHead` has the jaw open.
-        closed: (V, 3) with eyes shut; if left out, lids that are shut are taken to touch.
+        head: the model.
+        opened: (V, 3) with lips apart; by default the template's vertices, whose jaw is open for `FlameHead`.
+        closed: (V, 3) with eyes shut; None: shut lids are assumed to touch.
         shape: the identity, as the head's call takes it (`shape=...` or `identity=...`).
     """
     with torch.no_grad():
@@ -96,15 +95,15 @@ def surface_of_head(
 
 
 def expressions_of_capture(capture: "Capture", surface: HeadSurface, ridge: float = 1e-4) -> ExpressionFit | None:
-    """The fit of a capture's own expression coefficients, or None where it has none.
+    """The fit of a capture's own expression coefficients; None if it has none.
 
-    The basis is regressed from the training frames' meshes and coefficients, and the bounds are the least and greatest
-    value that each coefficient takes there: what a network trained on them has seen. Vertices count as much as the
-    area around them, those of the mouth, where INSTA reads the coefficients, four times as much again.
+    The basis is regressed from the meshes and coefficients of the training frames. The bounds are each coefficient's
+    range there, which is what an avatar was trained on. Vertices of the mouth, where INSTA reads the coefficients,
+    count four times.
 
     Args:
-        capture: whose coefficients an avatar was trained with.
-        surface: of the same head, as `surface_of_capture` gives it.
+        capture: the capture that an avatar was trained on.
+        surface: of the same head, from `surface_of_capture`.
         ridge: see `ExpressionFit`.
     """
     state = capture.state(_spread(capture))
@@ -122,16 +121,16 @@ def expressions_of_capture(capture: "Capture", surface: HeadSurface, ridge: floa
 def find_landmarks(
     vertices: Float[Tensor, "b v 3"], camera: Camera, points: Float[Tensor, "b 68 2"], surface: HeadSurface
 ) -> Int[Tensor, " 68"]:
-    """Which vertex each 2D landmark stays on over B frames, −1 where none does.
+    """The vertex on which each 2D landmark stays over B frames; −1 where there is none.
 
-    Of the vertices of skin whose normal looks toward the camera on average, it is that of least median distance in the
-    image. Frames of an open mouth tell lip from lip, turns of the head tell near from far.
+    It is the skin vertex of least median distance in the image, among those that face the camera on average. Open
+    mouths separate the lips, and turns of the head separate near from far.
 
     Args:
         vertices: (B, V, 3) posed, meters.
         camera: of the B frames.
-        points: (B, 68, 2) pixels; frames in which one is not finite do not count for it.
-        surface: of the head.
+        points: (B, 68, 2) pixels; values that are not finite are ignored.
+        surface: the head's.
     """
     skin = surface.faces[surface.skin].flatten().unique()
     if not len(skin) or not len(vertices):
@@ -155,7 +154,7 @@ def find_landmarks(
 
 
 def _most_open(meshes: Tensor, neutral: Tensor, faces: Tensor, closing: Bool[Tensor, " f"]) -> Tensor:
-    """The mesh whose mouth is open farthest, by the area of the faces that grow most."""
+    """The mesh with the widest open mouth, by how much the edges across it grow."""
     edges = torch.cat([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]])
     if bool(closing.any()):
         edges = edges[closing.repeat(3)]
@@ -171,7 +170,7 @@ def _most_open(meshes: Tensor, neutral: Tensor, faces: Tensor, closing: Bool[Ten
 
 
 def _most_shut(surface: HeadSurface, meshes: Float[Tensor, "b v 3"]) -> Float[Tensor, "v 3"] | None:
-    """The mesh whose lids are nearest to each other over both eyes; None without an open eye at rest, or a mesh."""
+    """The mesh with the least openness over both eyes; None without a mesh, or without an eye that is open at rest."""
     eyes = find_lids(surface)
     if not eyes or not len(meshes):
         return None

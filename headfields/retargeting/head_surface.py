@@ -1,4 +1,4 @@
-"""What retargeting has to know of a head's surface: its neutral mesh, landmarks, eyeballs, and the two lips."""
+"""The surface of a head as retargeting needs it: neutral mesh, landmarks, eyeballs, and upper and lower lip."""
 
 from dataclasses import dataclass, field
 
@@ -11,25 +11,25 @@ from torch import Tensor
 
 from headfields.ops._checks import check_floating, check_integer, check_shape
 from headfields.ops.vertex_geometry import face_normals
-from headfields.retargeting.gradients import flat_triangles
+from headfields.retargeting.pose_gradients import flat_triangles
 
 __all__ = ["Eyeball", "HeadSurface"]
 
-_STRETCH = 2.0  # an edge across the mouth grows by more than this when the mouth opens
-_OUTWARD = 0.35  # least cosine between a lid's normal and the direction from the eyeball, of its outer side
-_ROUND = 0.08  # an eyeball's vertices are within this part of its radius of a sphere
-_WIDE = 1.4  # and are that many radii wide and high, or any rounded patch would be one
+_STRETCH = 2.0  # factor by which an edge across the mouth grows when it opens
+_OUTWARD = 0.35  # least cosine between the normal of a lid's outer side and the direction from the eyeball
+_ROUND = 0.08  # an eyeball's largest deviation from a sphere, of its radius
+_WIDE = 1.4  # an eyeball's least width and height in radii, which rounded patches fall short of
 _EYE_SIZE = (0.015, 0.12)  # an eyeball's radius over the head's largest extent
 
 
 @dataclass(frozen=True)
 class Eyeball:
-    """A part of a mesh that turns about its center.
+    """An eyeball: a connected part of a mesh that rotates about its center.
 
     Attributes:
-        vertices: (N,) indices.
-        center: (3,) of the sphere through them, meters.
-        radius: of it, meters.
+        vertices: (N,) vertex indices.
+        center: (3,) of the sphere fitted to them, meters.
+        radius: of the sphere, meters.
     """
 
     vertices: Int[Tensor, " n"]
@@ -39,29 +39,27 @@ class Eyeball:
 
 @dataclass(frozen=True)
 class HeadSurface:
-    """A head as retargeting sees it.
-
-    Tensors are kept on the CPU, without their graph.
+    """The surface of a head: what `bind` and `Retargeter` need of it. Tensors are kept on the CPU, detached.
 
     Attributes:
         neutral: (V, 3) at rest, lips closed, eyes open and straight ahead; meters, y up, face toward +z.
         faces: (F, 3), counter-clockwise from outside.
-        opened: (V, 3) the same head with its lips apart, which tells the upper from the lower one; None if unknown.
-        landmarks: (68,) vertices, in iBUG's order, −1 for one that is unknown; None if there are none.
-        closing: (F,) mask of faces known to span the open mouth rather than skin; those that stretch between
-            `neutral` and `opened` are found.
-        sides: (V,) what `lip` is to be, where that is known already; found from `opened` if left out.
-        closed: (V, 3) the same head with its eyes shut, which tells how near its lids come; None if unknown, and then
-            they are taken to touch.
+        opened: (V, 3) the same head with its lips apart, which separates the upper from the lower lip; None: unknown.
+        landmarks: (68,) vertices in iBUG's order, −1 where unknown; None: no landmarks.
+        closing: (F,) mask of faces known to span the open mouth. Faces that stretch between `neutral` and `opened` are
+            added to them.
+        sides: (V,) known values of `lip`; None: found from `opened`.
+        closed: (V, 3) the same head with its eyes shut, which shows how near its lids come; None: they are assumed to
+            touch.
 
     Raises:
         TypeError, ValueError: a dtype or shape does not fit, an index is out of range, or a neutral vertex of a face
             is not finite.
 
-    Found:
+    Derived:
         eyeballs: parts of the mesh that lie on a sphere of an eyeball's size.
-        cavity: (F,) faces that span the open mouth.
-        lip: (V,) 1 on the upper side of the mouth, −1 on the lower, 0 away from it and at its corners.
+        cavity: (F,) mask of faces that span the open mouth.
+        lip: (V,) 1 on the upper side of the mouth, −1 on the lower, 0 at its corners and away from it.
     """
 
     neutral: Float[Tensor, "v 3"]
@@ -114,7 +112,7 @@ class HeadSurface:
 
     @property
     def skin(self) -> Bool[Tensor, " f"]:
-        """(F,) faces that are neither an eyeball's, nor across the mouth, nor flat."""
+        """(F,) mask of faces that belong to no eyeball, do not span the mouth, and are not degenerate."""
         eye = torch.zeros(len(self.neutral), dtype=torch.bool)
         for ball in self.eyeballs:
             eye[ball.vertices] = True
@@ -122,7 +120,7 @@ class HeadSurface:
 
     @property
     def outer(self) -> Bool[Tensor, " f"]:
-        """(F,) faces of the skin that can be seen: without those by an eyeball that face it, the lids' inner sides."""
+        """(F,) mask of outer skin: `skin` without the inner sides of the lids, which face an eyeball."""
         corners = self.neutral[self.faces]
         normal = face_normals(self.neutral, self.faces)
         keep = self.skin
@@ -141,7 +139,7 @@ class HeadSurface:
 
 
 def components(faces: Int[Tensor, "f 3"], count: int) -> Int[Tensor, " v"]:
-    """(V,) number of the connected part that each vertex is in."""
+    """Connected components: the number (V,) of the component of each vertex."""
     f = faces.cpu().numpy()
     rows, columns = f[:, [0, 1]].ravel(), f[:, [1, 2]].ravel()
     graph = scipy.sparse.coo_matrix((np.ones(len(rows)), (rows, columns)), shape=(count, count))
@@ -149,14 +147,14 @@ def components(faces: Int[Tensor, "f 3"], count: int) -> Int[Tensor, " v"]:
 
 
 def _find_eyeballs(neutral: Tensor, faces: Tensor) -> tuple[Eyeball, ...]:
-    """Parts of the mesh that lie on a sphere of an eyeball's size, apart from its largest part."""
+    """Components of the mesh that lie on a sphere of an eyeball's size, except the largest component."""
     used = faces.flatten().unique()
     if not len(used):
         return ()
     part = components(faces, len(neutral))
     numbers, sizes = part[used].unique(return_counts=True)
     extent = float((neutral[used].amax(0) - neutral[used].amin(0)).amax())
-    found = []
+    eyeballs = []
     for number in numbers[sizes < sizes.amax()].tolist():
         vertices = used[part[used] == number]
         if len(vertices) < 12:
@@ -170,16 +168,16 @@ def _find_eyeballs(neutral: Tensor, faces: Tensor) -> tuple[Eyeball, ...]:
         off = float(((points - center).norm(dim=1) - radius).square().mean().sqrt())
         wide = float((points.amax(0) - points.amin(0))[:2].amin()) > _WIDE * radius  # seen from the front
         if wide and off < _ROUND * radius and _EYE_SIZE[0] * extent < radius < _EYE_SIZE[1] * extent:
-            found.append(Eyeball(vertices, center.to(neutral.dtype), radius))
-    return tuple(found)
+            eyeballs.append(Eyeball(vertices, center.to(neutral.dtype), radius))
+    return tuple(eyeballs)
 
 
 def _find_lips(head: HeadSurface) -> tuple[Bool[Tensor, " f"], Int[Tensor, " v"]]:
-    """Which faces span the open mouth; and of each vertex about it whether it is on the upper (1) or lower (−1) side.
+    """The faces (F,) that span the open mouth, and the side (V,) of each vertex near it: upper 1, lower −1, neither 0.
 
-    Edges across the mouth stretch as it opens. Their upper ends are seeds of the upper side, their lower ends of the
-    lower; a vertex is on the side that is nearer over the surface, which closed lips, a millimeter apart in space, do
-    not confuse. Near the corners, and away from the mouth, it is on neither (0).
+    Edges across the mouth stretch as it opens. Their upper ends seed the upper side, their lower ends the lower side. A
+    vertex belongs to the side that is nearer along the surface, which keeps closed lips apart although they touch.
+    Vertices near the corners, and away from the mouth, belong to neither.
     """
     count = len(head.neutral)
     lip = torch.zeros(count, dtype=torch.long)
@@ -196,7 +194,7 @@ def _find_lips(head: HeadSurface) -> tuple[Bool[Tensor, " f"], Int[Tensor, " v"]
     eye = torch.zeros(count, dtype=torch.bool)
     for ball in head.eyeballs:
         eye[ball.vertices] = True
-    # Eyelids stretch so too, if the two meshes differ in them; they are above the eyeballs' lower end.
+    # Eyelids may stretch as well; only edges below the eyeballs count.
     height = min((float(ball.center[1]) - 1.3 * ball.radius for ball in head.eyeballs), default=float("inf"))
     across &= (neutral[edges[..., 0], 1] < height) & ~eye[edges[..., 0]]
     cavity |= across.sum(dim=1) >= 2
@@ -222,7 +220,7 @@ def _find_lips(head: HeadSurface) -> tuple[Bool[Tensor, " f"], Int[Tensor, " v"]
 
 
 def _distances(vertices: Tensor, faces: Tensor, seeds: Tensor, limit: float) -> Float[Tensor, " v"]:
-    """Length of the shortest way along edges from the nearest of the seeds; infinite beyond the limit."""
+    """Shortest distance (V,) along edges from the nearest seed, meters; infinite beyond the limit."""
     f, x = faces.cpu().numpy(), vertices.double().cpu().numpy()
     rows, columns = f[:, [0, 1, 2]].ravel(), f[:, [1, 2, 0]].ravel()
     lengths = np.linalg.norm(x[rows] - x[columns], axis=1) + 1e-12

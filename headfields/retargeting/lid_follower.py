@@ -1,24 +1,24 @@
-"""Lids that come as near to each other as another head's do: by the head's own blink, and by sliding on the eyeball."""
+"""Eyelid transfer: lids close as far as the source's, by the target's own blink and by sliding on the eyeball."""
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from headfields.retargeting.codes import ExpressionFit
+from headfields.retargeting.expression_fit import ExpressionFit
+from headfields.retargeting.head_surface import HeadSurface
 from headfields.retargeting.lids import LidAperture
-from headfields.retargeting.surface import HeadSurface
 
 __all__ = ["LidFollower"]
 
-_ZONE = (1.7, 2.6)  # radii: up to here skin moves as its own basis lets it, from here on as it was transferred
-_COUNT = 5.0  # how much the lids' distance counts in the fit of the basis, against all the skin about the eye
-_RIDGE = 1e-3  # of that fit: it sees few vertices, and must not move a jaw for a lid
-_UPPER = 0.8  # of what is left to slide; the upper lid does most of the way in a blink
-_FADE = 0.8  # radians from a lid's edge to where its skin stays
-_CORNER = 0.2  # of the eye's width: beyond its corners nothing slides
-_NEAR = (1.6, 2.2)  # radii: up to here skin slides, from here on it stays
-_SHUT, _AJAR = 0.12, 0.35  # openness up to which lids touch, but for how coarse a mesh is; from here on it is as it is
-_ROUNDS = 3  # of sliding: vertices lie between the places at which the distance is looked at
+_ZONE = (1.7, 2.6)  # eyeball radii: nearer, skin follows the expression basis; farther, the transferred mesh
+_COUNT = 5.0  # weight of the lid distance in the fit of the basis, relative to all skin around the eye
+_RIDGE = 1e-3  # of that fit: few vertices enter it, and a lid must not move the jaw
+_UPPER = 0.8  # share of the sliding that the upper lid does, as in a blink
+_FADE = 0.8  # radians from a lid's edge to skin that does not slide
+_CORNER = 0.2  # of the eye's width: how far beyond the corners sliding fades out
+_NEAR = (1.6, 2.2)  # eyeball radii over which sliding fades out
+_SHUT, _AJAR = 0.12, 0.35  # coarse meshes never shut fully: openness below _SHUT counts as 0, above _AJAR as it is
+_ROUNDS = 3  # iterations of sliding, as vertices lie between the places where the distance is measured
 
 
 def _fade(value: Tensor, start: float, end: float) -> Tensor:
@@ -28,19 +28,19 @@ def _fade(value: Tensor, start: float, end: float) -> Tensor:
 
 
 class LidFollower(nn.Module):
-    """Brings the lids of one eye of a target head as far together as those of a source head.
+    """Closes the lids of one eye of a target head as far as those of a source head.
 
-    What transfer of triangles does to lids depends on the two eyes' shapes: a lid that has twice the way to go would
-    stop half way, or pass into the eyeball. How far an eye is open, over how far at rest, does not. First, if the
-    target's expression basis is given, the skin about the eye becomes that of its own expressions (each within its
-    bounds) that is nearest to the transferred skin with its lids so far apart: a blink of the source is then the blink
-    of the target, as a network has seen it. Then what is still missing, or all of it if there is no basis, is made up
-    by turning the lids about the axis from one corner of the eye to the other, so that they slide on the eyeball.
+    Deformation transfer moves a lid by the source lid's path. If the target's eye is twice as high, its lid stops half
+    way. The openness of an eye (lid distance relative to rest) carries over between eyes of any shape, so it is matched
+    in two steps. First, if the target has an expression basis, the skin around the eye is fitted with the target's own
+    expressions (each within its bounds) at that lid distance. A blink of the source then becomes the blink of the
+    target that an avatar was trained on. Second, the lids rotate about the axis through the corners of the eye, so that
+    they slide on the eyeball, until the remaining distance is made up.
 
     Args:
-        source, target: one eye of each head.
-        surface: of the target.
-        expressions: of the target, or None.
+        source, target: the lids of one eye of each head.
+        surface: the target's surface.
+        expressions: the fit of the target's expression coefficients; None: lids only slide.
 
     Our own choice.
     """
@@ -90,24 +90,24 @@ class LidFollower(nn.Module):
     def forward(
         self, placed: Float[Tensor, "b v 3"], moved: Float[Tensor, "b w 3"], center: Float[Tensor, "b 3"]
     ) -> Float[Tensor, "b w 3"]:
-        """The target's vertices with its lids as far apart, for its rest, as the source's are.
+        """The target's vertices (B, W, 3), with the openness of the source's eye.
 
         Args:
-            placed: (B, V, 3) the source's, where its `LidAperture` was found.
-            moved: (B, W, 3) the target's, transferred.
+            placed: (B, V, 3) the source's vertices, in the space where its `LidAperture` was found.
+            moved: (B, W, 3) the target's transferred vertices.
             center: (B, 3) of the target's eyeball.
         """
         openness = self.source.openness(placed)
         slit = (openness - _SHUT).clamp_min(0) * (_AJAR / (_AJAR - _SHUT))
-        wanted = self.target.wanted(torch.where(openness < _AJAR, slit, openness))
+        gap = self.target.distance_at(torch.where(openness < _AJAR, slit, openness))
         if self.fit is not None:
-            seen = torch.cat([moved[:, self.zone], _as_points(wanted)], dim=1)
-            own = self.neutral + torch.einsum("be,evc->bvc", self.fit(seen), self.basis)
+            observed = torch.cat([moved[:, self.zone], _as_points(gap)], dim=1)
+            own = self.neutral + torch.einsum("be,evc->bvc", self.fit(observed), self.basis)
             moved = moved.index_copy(1, self.zone, torch.lerp(moved[:, self.zone], own, self.share))
         lever = self.target.edges(moved)[:, 0, :, 1:] - center[:, None, 1:]
         lever = lever.norm(dim=-1).clamp_min(0.3 * self.target.eye.radius)
         for _ in range(_ROUNDS):
-            missing = (self.target.distance(moved) - wanted) / lever
+            missing = (self.target.distance(moved) - gap) / lever
             angle = missing @ self.turns.transpose(0, 1)
             x, y, z = (moved[:, self.sliding] - center[:, None]).unbind(-1)
             cos, sin = angle.cos(), angle.sin()
@@ -121,7 +121,7 @@ def _as_points(values: Float[Tensor, "*b k"]) -> Float[Tensor, "*b k 3"]:
 
 
 def _turns(lids: LidAperture, offset: Float[Tensor, "n 3"], away: Float[Tensor, " n"]) -> Float[Tensor, "n k"]:
-    """How much each vertex turns, down if positive, for what is missing at each place between the lids' edges."""
+    """Rotation (N, K) of each vertex, down if positive, per unit of missing closure at each place along the lids."""
     azimuth = torch.atan2(offset[:, 0], offset[:, 2])
     elevation = torch.asin((offset[:, 1] / offset.norm(dim=-1).clamp_min(1e-12)).clamp(-1, 1))
     first, last = lids.azimuth[0], lids.azimuth[-1]

@@ -1,4 +1,4 @@
-"""Expression coefficients of a head's own for a mesh that was made by other means, by least squares."""
+"""Expression coefficients fitted to a mesh by bounded least squares, and a basis regressed from examples."""
 
 import torch
 from jaxtyping import Float
@@ -8,25 +8,24 @@ from headfields.ops._checks import check_floating, check_shape
 
 __all__ = ["ExpressionFit", "regress_expressions"]
 
-_ROUNDS = 200  # at most, of the search for the active bounds
+_ROUNDS = 200  # most iterations of the search for the active bounds
 
 
 class ExpressionFit(nn.Module):
     """The coefficients c, within bounds, for which neutral + c · basis is nearest to given vertices.
 
-    A network that was trained with one head's coefficients (INSTA's lips see them) understands no other head's. So
-    the coefficients are found from the retargeted mesh in the target's own basis, and kept to the range that the
-    network has seen. The problem is a convex quadratic one in E unknowns: min ‖W(v − n − c·B)‖² + λ‖c‖², low ≤ c ≤
-    high, solved by projected gradient descent with Nesterov's acceleration, exactly at its end for the coefficients
-    within their bounds.
+    A network trained with one head's coefficients (INSTA's mouth reads them) cannot read another head's. So the
+    coefficients are fitted to the retargeted mesh in the target's own basis, within the range seen in training. The
+    problem is a convex quadratic program in E unknowns: min ‖W(v − n − c·B)‖² + λ‖c‖², low ≤ c ≤ high. Accelerated
+    projected gradient descent finds which bounds are active; a linear solve then gives the free coefficients exactly.
 
     Args:
         neutral: (V, 3) meters.
         basis: (E, V, 3) displacements of the coefficients at 1, meters.
-        low, high: (E,) bounds; 0 and 1, the usual blendshape weights, if left out.
-        weights: (V,) how much each vertex counts; 1 if left out.
-        ridge: λ over the mean diagonal entry of the normal matrix. Coefficients that the mesh does not tell apart
-            are then shared out evenly, and those it tells nothing of are 0 (or the nearer bound).
+        low, high: (E,) bounds; 0 and 1 by default, as usual for blendshapes.
+        weights: (V,) of the vertices; 1 by default.
+        ridge: λ over the mean diagonal entry of the normal matrix. It shares ambiguous coefficients evenly, and keeps
+            those that the mesh does not determine at 0 (or at the nearer bound).
 
     Raises:
         TypeError, ValueError: a dtype or shape does not fit, or a lower bound is above its upper one.
@@ -86,7 +85,7 @@ class ExpressionFit(nn.Module):
         return f"{len(self.basis)} coefficients from {len(self.neutral)} vertices"
 
     def forward(self, vertices: Float[Tensor, "b v 3"]) -> Float[Tensor, "b e"]:
-        """(B, E) coefficients of (B, V, 3) vertices, which are in the head's own frame; B = 0 is legal.
+        """Coefficients (B, E) of vertices (B, V, 3) in the head's own frame; B = 0 is legal.
 
         Raises:
             TypeError, ValueError: dtype or shape does not fit.
@@ -102,13 +101,13 @@ class ExpressionFit(nn.Module):
         with torch.no_grad():
             rough = self._descend(right.detach(), low, high)
             free = (rough > low) & (rough < high)
-        # With the others at their bounds the rest solve a linear system, through which the gradient goes.
+        # The free coefficients solve a linear system, which carries the gradient; the others stay at their bounds.
         pair = free[:, :, None] & free[:, None, :]
         identity = torch.eye(len(low), dtype=torch.float64, device=right.device)
         system = torch.where(pair, self._normal, identity)
         fixed = torch.where(free, 0.0, rough)
-        wanted = torch.where(free, right - fixed @ self._normal, fixed)
-        exact = torch.linalg.solve(system, wanted[..., None])[..., 0] if right.numel() else right
+        target = torch.where(free, right - fixed @ self._normal, fixed)
+        exact = torch.linalg.solve(system, target[..., None])[..., 0] if right.numel() else right
         return exact.clamp(low, high).to(vertices.dtype)
 
     def _descend(self, right: Tensor, low: Tensor, high: Tensor) -> Tensor:
@@ -117,31 +116,31 @@ class ExpressionFit(nn.Module):
         matrix = self._normal / (scale[:, None] * scale[None])
         right, low, high = right / scale, low * scale, high * scale
         step = 1.0 / torch.linalg.matrix_norm(matrix, ord=2).clamp_min(1e-12) if len(matrix) else 1.0
-        here = right.new_zeros(right.shape).clamp(low, high)
-        ahead, momentum = here, 1.0
+        current = right.new_zeros(right.shape).clamp(low, high)
+        ahead, momentum = current, 1.0
         for _ in range(_ROUNDS):
             after = (ahead - step * (ahead @ matrix - right)).clamp(low, high)
             following = (1 + (1 + 4 * momentum * momentum) ** 0.5) / 2
-            ahead = after + (momentum - 1) / following * (after - here)
-            here, momentum = after, following
-        return here / scale
+            ahead = after + (momentum - 1) / following * (after - current)
+            current, momentum = after, following
+        return current / scale
 
 
 def regress_expressions(
     codes: Float[Tensor, "n e"], vertices: Float[Tensor, "n v 3"]
 ) -> tuple[Float[Tensor, "v 3"], Float[Tensor, "e v 3"]]:
-    """The mesh at zero coefficients, and what each coefficient moves, from examples: ridge regression.
+    """Neutral mesh and expression basis by ridge regression over examples.
 
-    Captures store meshes and coefficients and not the head model. For blendshapes the relation is linear and this
-    recovers what of the basis the examples show; else it is the best linear account. How much the slopes are shrunk is
-    chosen by the error of leaving each example out in turn, which has a closed form. (Golub, Heath and Wahba 1979.)
+    Captures store meshes and coefficients, but not the head model. For blendshapes the relation is linear, and this
+    recovers the part of the basis that the examples span; otherwise it is the best linear approximation. The
+    leave-one-out error, which has a closed form (Golub, Heath and Wahba 1979), chooses the ridge.
 
     Args:
         codes: (N, E); N ≥ 3.
         vertices: (N, V, 3) meters.
 
     Returns:
-        (V, 3) and (E, V, 3). A coefficient that never varies moves nothing.
+        neutral (V, 3) and basis (E, V, 3), meters. A coefficient that never varies has a zero displacement.
 
     Raises:
         TypeError, ValueError: a dtype or shape does not fit, or there are fewer than three examples.
