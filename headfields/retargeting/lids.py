@@ -10,7 +10,6 @@ from torch import Tensor
 
 from headfields.ops.similarity import Similarity
 from headfields.ops.triangle_bvh import TriangleBVH
-from headfields.retargeting.surface import Eyeball, HeadSurface
 from headfields.retargeting.head_surface import Eyeball, HeadSurface
 
 __all__ = ["LidAperture", "find_lids"]
@@ -132,7 +131,7 @@ class _Fan:
 
 
 def _lids_of(eye: Eyeball, skin: _Fan, outer: _Fan, faces: Tensor, neutral: Tensor) -> LidAperture | None:
-    """The lids in front of an eyeball; `faces` belong to `outer`. The opening is free of all `skin`, also inner sides."""
+    """The lids in front of an eyeball; `faces` belong to `outer`. The opening is free of all `skin`."""
     columns = torch.arange(-_AZIMUTH, _AZIMUTH + 1, _STEP).double()
     rows = torch.arange(-_ELEVATION, _ELEVATION + 1, _STEP).double()
     hit, _ = skin.cast(*(angle.deg2rad() for angle in torch.meshgrid(columns, rows, indexing="ij")))

@@ -16,7 +16,6 @@ from headfields.mesh.mesh import Mesh
 from headfields.ops.similarity import Similarity, fit_similarity
 from headfields.ops.triangle_bvh import TriangleBVH
 from headfields.ops.vertex_geometry import vertex_normals
-from headfields.retargeting.surface import HeadSurface
 from headfields.retargeting.head_surface import HeadSurface
 from headfields.retargeting.transfer import Correspondence
 from headfields.rigging.eyes import eyes_look_closed
