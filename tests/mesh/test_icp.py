@@ -8,7 +8,6 @@ import torch
 from headfields.mesh import Mesh, align_to_surface, extract
 from headfields.ops.rotations import rotation_matrices
 from headfields.ops.similarity import Similarity
-from headfields.ops.skinning import rotation_matrices
 from tests.ops.test_marching_cubes import BOX
 
 NONE = torch.zeros(0, 3, dtype=torch.long)
