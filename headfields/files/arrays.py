@@ -1,5 +1,4 @@
-"""One way into every file that holds named arrays: npz, npy, pickles and torch.save's, none of which may run code; and
-one way out, npz."""
+"""Files of named arrays: npz, npy, pickles and `torch.save`'s are read without running code; npz is written."""
 
 import io
 import math
@@ -16,11 +15,16 @@ __all__ = ["load_arrays", "read_npy", "save_arrays"]
 
 
 def read_npy(data: bytes, where: str) -> Any:
-    """The array in an npy file's bytes; one of Python objects goes through `load_pickle`, and 0-d gives the object.
+    """The array in the bytes of an npy file. An array of Python objects is read by `load_pickle`; of a 0-d one the
+    object is returned.
+
+    Args:
+        data: the file's bytes.
+        where: the file's name in messages.
 
     Raises:
-        UnsafePickleError: an array of objects names anything that `load_pickle` refuses.
-        ValueError: no npy file, or cut short; `where` is in the message.
+        UnsafePickleError: an array of objects names something that `load_pickle` refuses.
+        ValueError: no npy file, or a truncated one.
     """
     file = io.BytesIO(data)
     try:
@@ -32,13 +36,13 @@ def read_npy(data: bytes, where: str) -> Any:
         if read_header is not None:
             shape, _, dtype = read_header(file)
             if dtype.hasobject:
-                found = load_pickle(data[file.tell() :], where)
-                if not isinstance(found, np.ndarray) or found.shape != shape:
+                array = load_pickle(data[file.tell() :], where)
+                if not isinstance(array, np.ndarray) or array.shape != shape:
                     raise ValueError(f"its header says an array of shape {shape}, its pickle holds something else")
-                return found.item() if found.ndim == 0 else found
-            size, there = math.prod(shape) * dtype.itemsize, len(data) - file.tell()
-            if size > there:  # before numpy takes memory for it
-                raise ValueError(f"its header says {size} bytes of shape {shape} and {dtype}, but {there} are there")
+                return array.item() if array.ndim == 0 else array
+            needed, present = math.prod(shape) * dtype.itemsize, len(data) - file.tell()
+            if needed > present:  # before NumPy allocates memory for it
+                raise ValueError(f"its header says {needed} bytes of shape {shape} and {dtype}, but it has {present}")
         file.seek(0)
         return np.load(file, allow_pickle=False)
     except (ValueError, OSError, EOFError, MemoryError, OverflowError) as error:
@@ -48,27 +52,37 @@ def read_npy(data: bytes, where: str) -> Any:
 
 
 def load_arrays(path: str | Path) -> dict[str, Any]:
-    """Reads a file of named arrays without running code from it: npz, a pickled dict, an npy that holds a dict (as
-    `flame_dynamic_embedding.npy` does), or a dict saved with `torch.save`. The content decides, not the name.
+    """Reads a file of named arrays without running code from it.
+
+    Formats: npz, a pickled dict, an npy that holds a dict (such as `flame_dynamic_embedding.npy`), and a dict saved by
+    `torch.save`. The content of the file decides, not its name.
 
     Args:
         path: the file.
 
     Returns:
-        Its entries by name: numpy arrays, scipy.sparse matrices, torch tensors on the CPU, containers of them, and
-        chumpy stand-ins; `hf.files.to_array` makes a dense array of any. From a dict, keys become text.
+        Its entries by name: NumPy arrays, scipy.sparse matrices, tensors on the CPU, containers of them, and chumpy
+        stand-ins. `hf.files.to_array` turns each into a dense array. Keys of a dict become strings.
 
     Raises:
         FileNotFoundError: no such file.
-        UnsafePickleError: the file names something that could run code; the message has its name (and, in an npz, the
-            entry's).
-        ValueError: none of these formats, cut short, or not a dict.
+        UnsafePickleError: the file names something that could run code; the message has that name (and, for an npz,
+            the entry's).
+        ValueError: the file has none of these formats, is truncated, or holds no dict.
+
+    >>> import tempfile, numpy as np
+    >>> from headfields.files import load_arrays
+    >>> with tempfile.NamedTemporaryFile(suffix=".npz") as file:
+    ...     np.savez(file, weights=np.ones((2, 3)))
+    ...     _ = file.seek(0)
+    ...     load_arrays(file.name)["weights"].shape
+    (2, 3)
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path} is not a file")
     data = path.read_bytes()
-    found: Any
+    content: Any
     if data[:4] in (b"PK\x03\x04", b"PK\x05\x06"):
         try:
             with zipfile.ZipFile(io.BytesIO(data)) as archive:
@@ -81,28 +95,28 @@ def load_arrays(path: str | Path) -> dict[str, Any]:
                     }
         except (zipfile.BadZipFile, zipfile.LargeZipFile, NotImplementedError, RuntimeError, EOFError) as error:
             raise ValueError(f"{path}: not a whole npz archive: {error}") from error
-        found = load_torch(data, str(path))
+        content = load_torch(data, str(path))
     elif data[:6] == b"\x93NUMPY":
-        found = read_npy(data, str(path))
+        content = read_npy(data, str(path))
     elif is_legacy_torch(data):
-        found = load_torch(data, str(path))
+        content = load_torch(data, str(path))
     else:
-        found = load_pickle(data, str(path))
-    if not isinstance(found, dict):
-        shape = f" of shape {found.shape}" if isinstance(found, np.ndarray) else ""
-        raise ValueError(f"{path} holds a {type(found).__name__}{shape}; expected a dict of arrays")
-    return {str(name): value for name, value in found.items()}
+        content = load_pickle(data, str(path))
+    if not isinstance(content, dict):
+        shape = f" of shape {content.shape}" if isinstance(content, np.ndarray) else ""
+        raise ValueError(f"{path} holds a {type(content).__name__}{shape}; expected a dict of arrays")
+    return {str(name): value for name, value in content.items()}
 
 
 def save_arrays(path: str | Path, arrays: Mapping[str, np.ndarray]) -> Path:
     """Writes named arrays as a compressed npz.
 
     Args:
-        path: where to; the suffix `.npz` is added if it has none, and the folder is made.
-        arrays: by name.
+        path: the file; the suffix `.npz` is added if it is missing, and the folder is created.
+        arrays: the arrays by name.
 
     Returns:
-        The path of the file.
+        The path of the file, with its suffix.
     """
     path = Path(path)
     path = path if path.suffix == ".npz" else path.with_name(path.name + ".npz")

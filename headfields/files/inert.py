@@ -1,8 +1,8 @@
-"""What a restricted unpickler puts in the place of the objects that a file names: records of data with no behavior.
+"""Inert stand-ins for unpickled objects: records without behavior, checked and turned into arrays at the end.
 
-numpy's own unpickling is not safe on its own: a dtype's state may claim that an array of Python objects is an array of
-plain bytes, and the bytes are then used as pointers. scipy's sparse matrices trust their indices likewise. So neither
-is rebuilt while the file is read; these records keep what it says, and `resolve` checks it and makes arrays of it.
+NumPy's own unpickling is unsafe: the state of a dtype may claim that an array of Python objects is an array of plain
+bytes, and the bytes are then used as pointers. scipy's sparse matrices trust their indices in the same way. Neither is
+rebuilt while a file is read. These records hold what the file says, and `resolve` checks it and makes arrays of it.
 """
 
 import math
@@ -46,7 +46,7 @@ STORAGES = {
 
 
 class Name:
-    """A name that the file may mention, and call if `function` is given; it cannot be changed by the file."""
+    """A name that the file may mention, and call if `function` is not None. The file cannot change it."""
 
     __slots__ = ("function", "name")
     function: Callable[..., Any] | None
@@ -69,7 +69,7 @@ class Name:
 
 
 class Dtype:
-    """A numpy dtype: numbers, text, or Python objects; nothing structured."""
+    """A NumPy dtype of numbers, text or Python objects; structured ones are refused."""
 
     def __init__(self, spec: Any, *options: Any) -> None:
         spec = spec.decode("latin1") if isinstance(spec, bytes) else spec
@@ -81,19 +81,19 @@ class Dtype:
         order: Any = state[1].decode() if isinstance(state[1], bytes) else state[1]
         if order not in ("<", ">", "|", "=") or any(entry is not None for entry in state[2:5]):
             raise ValueError("an array has a structured dtype; only numbers and text are read")
-        # Sizes and flags in the state are left alone: those of the dtype by that name are the right ones.
+        # Sizes and flags in the state are ignored: the dtype of that name has the right ones.
         if not self.dtype.hasobject:
             self.dtype = self.dtype.newbyteorder(order)
 
 
 def make_dtype(*args: Any) -> Dtype:
-    """numpy.dtype as a file calls it."""
+    """Stands for `numpy.dtype`."""
     return Dtype(*args)
 
 
 def as_bytes(data: Any) -> bytes:
-    """The bytes that a pickle holds, as Python 2 or 3 writes them."""
-    if isinstance(data, str):  # what Python 2 wrote as a string
+    """The bytes in a pickle of Python 2 or 3."""
+    if isinstance(data, str):  # Python 2 wrote bytes as strings
         return data.encode("latin1")
     if isinstance(data, bytes | bytearray | memoryview):
         return bytes(data)
@@ -111,7 +111,7 @@ def _build(data: Any, dtype: Any, shape: Any, fortran: bool) -> np.ndarray:
         if not isinstance(data, list) or len(data) != count:
             raise ValueError(f"an array of objects of shape {shape} does not hold {count} of them")
         objects = np.empty(count, object)
-        for place, entry in enumerate(data):  # all at once, numpy would take rows of equal length for another axis
+        for place, entry in enumerate(data):  # one by one: NumPy would take rows of equal length for another axis
             objects[place] = entry
         return objects.reshape(shape, order="F" if fortran else "C")
     raw = as_bytes(data)
@@ -120,12 +120,12 @@ def _build(data: Any, dtype: Any, shape: Any, fortran: bool) -> np.ndarray:
     if not count:
         return np.empty(shape, kind)
     flat = np.frombuffer(raw, np.uint8 if kind.kind == "b" else kind)
-    flat = flat.astype(bool) if kind.kind == "b" else flat.copy()  # a bool of any byte but 0 and 1 confuses numpy
+    flat = flat.astype(bool) if kind.kind == "b" else flat.copy()  # bytes other than 0 and 1 are no valid bool
     return flat.reshape(shape[::-1]).T if fortran else flat.reshape(shape)
 
 
 class Array:
-    """A numpy array: empty until its state comes."""
+    """A NumPy array, empty until its state is set."""
 
     def __init__(self, *args: Any) -> None:
         self.array: np.ndarray | None = None
@@ -136,21 +136,21 @@ class Array:
 
 
 def frombuffer(data: Any, dtype: Any, shape: Any, order: str, *_: Any) -> Array:
-    """numpy's `_frombuffer`, by which protocol 5 writes arrays."""
+    """Stands for NumPy's `_frombuffer`, with which protocol 5 writes arrays."""
     out = Array()
     out.array = _build(data, dtype, shape, order == "F")
     return out
 
 
 def make_scalar(dtype: Any, data: Any = b"") -> Any:
-    """numpy's `scalar`: the number itself."""
+    """Stands for NumPy's `scalar`: the number itself."""
     if isinstance(dtype, Dtype) and dtype.dtype.hasobject:
         return data
     return _build(data, dtype, (), False)[()]
 
 
 class Chumpy:
-    """Holds the state of a chumpy object; has none of its behavior. `name` is the class it stands for."""
+    """The state of a chumpy object without its behavior; `name` is its class."""
 
     name = "chumpy"
 
@@ -162,7 +162,7 @@ class Chumpy:
 
 
 class Sparse:
-    """A scipy.sparse matrix in the making; `kind` is csc, csr or coo."""
+    """The state of a scipy.sparse matrix; `kind` is csc, csr or coo."""
 
     kind = ""
     state: Any = None
@@ -174,6 +174,7 @@ class Sparse:
         self.state = state
 
     def matrix(self, memo: dict[int, Any]) -> Any:
+        """The scipy.sparse matrix, its indices checked."""
         if not isinstance(self.state, dict):
             raise ValueError(f"a sparse {self.kind} matrix has no state")
         state = {str(key): resolve(value, memo) for key, value in self.state.items()}
@@ -191,7 +192,7 @@ class Sparse:
 
 
 class Storage:
-    """The memory of torch tensors; `raw` may come later than the tensors that use it."""
+    """The storage of tensors; `raw` may be set after the tensors that use it are made."""
 
     def __init__(self, dtype: torch.dtype, count: int) -> None:
         if not isinstance(count, int) or count < 0:
@@ -201,7 +202,7 @@ class Storage:
         self._tensor: Tensor | None = None
 
     def tensor(self) -> Tensor:
-        """(count,) the elements, one tensor for all views."""
+        """The elements (count,), the same tensor for all views."""
         if self._tensor is None:
             size = self.dtype.itemsize
             if self.raw is None or len(self.raw) != self.count * size:
@@ -219,12 +220,13 @@ class Storage:
 
 
 class TensorView:
-    """A torch tensor: a strided view of a storage."""
+    """A tensor: a strided view of a storage."""
 
     def __init__(self, storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> None:
         self.storage, self.offset, self.size, self.stride = storage, offset, tuple(size), tuple(stride)
 
     def tensor(self) -> Tensor:
+        """The view, checked to lie within its storage."""
         numbers = (self.offset, *self.size, *self.stride)
         fits = isinstance(self.storage, Storage) and len(self.size) == len(self.stride)
         if not fits or not all(isinstance(number, int) and number >= 0 for number in numbers):
@@ -241,17 +243,21 @@ class TensorView:
 
 
 def resolve(value: Any, memo: dict[int, Any]) -> Any:
-    """The value with arrays, sparse matrices and tensors in the place of their records; what is shared stays shared.
+    """The value with records replaced by arrays, sparse matrices and tensors; shared objects stay shared.
+
+    Args:
+        value: from the unpickler.
+        memo: id of a value → (result, value); empty at first.
 
     Raises:
-        ValueError: a record does not fit together.
+        ValueError: a record is inconsistent.
     """
     key = id(value)
     if key in memo:
         return memo[key][0]
 
     def keep(result: Any) -> Any:
-        memo[key] = (result, value)  # with the value, so that its id is not used again
+        memo[key] = (result, value)  # holds the value too, so that its id is not reused
         return result
 
     if isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""safetensors files, written so that a crash leaves the old file whole, and read with errors that say what is wrong."""
+"""Crash-safe safetensors files: a crash while writing leaves the previous file whole."""
 
 import json
 import os
@@ -14,7 +14,7 @@ from torch import Tensor
 
 
 class BrokenFileError(ValueError):
-    """A file that should hold tensors cannot be read: it is cut short, or no safetensors file at all."""
+    """A safetensors file is truncated, or has another format."""
 
 
 def write_safetensors(
@@ -23,42 +23,42 @@ def write_safetensors(
     """Writes a safetensors file beside `path`, waits until it is on disk, and moves it into place.
 
     Args:
-        path: where it goes; its folder must exist.
-        tensors, metadata: what it holds.
-        previous: where the file that stands at `path` now is kept, in the same folder; it is lost if None. At no
-            moment, a crash included, is there less than one whole file at `path` or `previous`.
+        path: the file; its folder must exist.
+        tensors, metadata: the content.
+        previous: a path in the same folder that keeps the file now at `path`; None discards it. At any moment, a crash
+            included, there is a whole file at `path` or `previous`.
 
     Raises:
-        OSError: it cannot be written, for lack of room or permission; `path` and `previous` are as they were.
+        OSError: the file cannot be written, for lack of space or permission; `path` and `previous` are unchanged.
     """
     path = Path(path)
-    # safetensors puts a temporary file of its own beside its target; in a folder of ours it can be found and removed
-    workplace = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary = workplace / path.name
+    # safetensors puts a temporary file beside its target; in a folder of our own it can be removed
+    scratch = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = scratch / path.name
     try:
-        shutil.rmtree(workplace, ignore_errors=True)
-        workplace.mkdir()
+        shutil.rmtree(scratch, ignore_errors=True)
+        scratch.mkdir()
         save_file({name: t.detach().contiguous() for name, t in tensors.items()}, temporary, dict(metadata))
         umask = os.umask(0)
         os.umask(umask)
-        temporary.chmod(0o666 & ~umask)  # safetensors writes for the owner alone, which is not what a shared disk wants
-        _to_disk(temporary)
+        temporary.chmod(0o666 & ~umask)  # safetensors grants only the owner access
+        _sync(temporary)
         if previous is not None and path.exists():
-            _keep(path, previous, workplace / previous.name)
+            _keep(path, previous, scratch / previous.name)
         os.replace(temporary, path)
-        _to_disk(path.parent)
+        _sync(path.parent)
     except SafetensorError as error:
-        found = re.search(r"\(os error (\d+)\)", str(error))
-        if found is None:
+        match = re.search(r"\(os error (\d+)\)", str(error))
+        if match is None:
             raise
-        number = int(found[1])
+        number = int(match[1])
         raise OSError(number, os.strerror(number), str(path)) from error
     finally:
-        shutil.rmtree(workplace, ignore_errors=True)
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _keep(path: Path, previous: Path, link: Path) -> None:
-    """`path` under the name `previous` as well; without hard links, under that name alone for a moment."""
+    """Gives the file at `path` the name `previous` as well; without hard links, that name alone for a moment."""
     try:
         os.link(path, link)
     except OSError:
@@ -68,12 +68,12 @@ def _keep(path: Path, previous: Path, link: Path) -> None:
 
 
 def read_safetensors(path: Path | str, key: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """All tensors of a file, on the CPU, and the JSON that its header holds under `key`.
+    """All tensors of a file, on the CPU, and the decoded JSON under `key` in its header.
 
     Raises:
         FileNotFoundError: there is no such file.
-        BrokenFileError: it is no safetensors file, or is cut short.
-        ValueError: its header lacks `key`: it is a file of another kind.
+        BrokenFileError: the file is truncated, or no safetensors file.
+        ValueError: the header lacks `key`: the file was written for another purpose.
     """
     path = Path(path)
     if not path.is_file():
@@ -85,7 +85,7 @@ def read_safetensors(path: Path | str, key: str) -> tuple[dict[str, Tensor], dic
                 raise ValueError(
                     f"{path} is a safetensors file without the header entry {key!r}; it is no file of this kind"
                 )
-            # clone: the file stays mapped otherwise, and is about to be replaced by the next checkpoint
+            # Cloned: otherwise the file stays mapped, and the next checkpoint replaces it
             return {name: file.get_tensor(name).clone() for name in file.keys()}, json.loads(header)  # noqa: SIM118
     except (SafetensorError, json.JSONDecodeError) as error:
         raise BrokenFileError(
@@ -93,7 +93,7 @@ def read_safetensors(path: Path | str, key: str) -> tuple[dict[str, Tensor], dic
         ) from error
 
 
-def _to_disk(path: Path) -> None:
+def _sync(path: Path) -> None:
     if os.name == "nt" and path.is_dir():  # Windows does not open folders
         return
     descriptor = os.open(path, os.O_RDONLY if os.name != "nt" else os.O_RDWR)

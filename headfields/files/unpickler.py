@@ -1,9 +1,9 @@
-"""Reads the pickles that morphable models are published in, without running code from them.
+"""Restricted unpickler: reads pickles and `torch.save` files of arrays without running code from them.
 
-A pickle may name any importable function and call it. This reader knows the names that published files hold (numpy
-arrays and scalars, scipy.sparse matrices, torch tensors, plain containers, and chumpy's classes, which no longer
-import), puts inert records in their place, and refuses every other name. Arrays are made when the whole file has been
-read and checked.
+A pickle may name any importable function and call it. This reader knows the names in published morphable models (NumPy
+arrays and scalars, scipy.sparse matrices, tensors, plain containers, and chumpy's classes, which no longer import),
+puts inert records in their place, and refuses every other name. Arrays are made after the whole file has been read and
+checked.
 """
 
 import codecs
@@ -26,14 +26,14 @@ from headfields.files import inert
 __all__ = ["ChumpyStandIn", "UnsafePickleError", "load_pickle", "load_torch", "to_array"]
 
 ChumpyStandIn = inert.Chumpy
-_LEGACY_MAGIC, _LEGACY_VERSION = 0x1950A86A20F9469CFC6C, 1001  # of torch.save before zip files, and of pickled tensors
+_LEGACY_MAGIC, _LEGACY_VERSION = 0x1950A86A20F9469CFC6C, 1001  # torch.save before zip files, and pickled tensors
 _SPARSE = {f"{kind}_{what}": kind for kind in ("csc", "csr", "coo") for what in ("matrix", "array")}
 _ALIASES = {"posix": "os", "nt": "os", "_io": "io", "_operator": "operator"}
-_NESTING = 4  # a pickled tensor holds a file of its own, which holds no tensor
+_NESTING = 4  # a pickled tensor holds a nested file, which holds no tensor
 
 
 class UnsafePickleError(pickle.UnpicklingError, ValueError):
-    """The pickle names something that is neither numpy, scipy.sparse, torch, a plain container nor chumpy."""
+    """The pickle names something other than NumPy, scipy.sparse, tensors, plain containers and chumpy."""
 
 
 def _encode(text: str, encoding: str = "latin1") -> bytes:
@@ -43,7 +43,7 @@ def _encode(text: str, encoding: str = "latin1") -> bytes:
 
 
 def _bytes(*args: Any) -> bytes:
-    if args and not isinstance(args[0], bytes | bytearray | str | list):  # a number would allocate so many
+    if args and not isinstance(args[0], bytes | bytearray | str | list):  # a number would allocate that many bytes
         raise ValueError(f"bytes are made of a {type(args[0]).__name__}")
     return args[0].encode("latin1") if args and isinstance(args[0], str) else bytes(*args[:1])
 
@@ -80,22 +80,22 @@ _MENTIONED = ("numpy.ndarray", "numpy.matrix", "numpy.matrixlib.defmatrix.matrix
 
 
 class _Unpickler(pickle.Unpickler):
-    """Knows a few names, each made anew, so that nothing a file does to them outlasts it."""
+    """Knows a few names. Each gets a new stand-in per file, so that a file cannot affect the next."""
 
     def __init__(self, file: Any, where: str, depth: int = 0, storage: Callable[[Any], Any] | None = None) -> None:
         super().__init__(file, encoding="latin1")
         self.where, self.depth, self.storage = where, depth, storage
 
     def find_class(self, module: str, name: str) -> Any:
-        found = self._known(module, name)
-        if found is None:
+        stand_in = self._known(module, name)
+        if stand_in is None:
             known_as = f" ({_ALIASES[module]}.{name})" if module in _ALIASES else ""
             raise UnsafePickleError(
                 f"{self.where}: the file names {module}.{name}{known_as}, which is not one of numpy, scipy.sparse, "
                 "torch's tensors, plain containers or chumpy; a pickle can run code, so it was not loaded. If you "
                 "trust the file, load it yourself and save its arrays with numpy.savez"
             )
-        return found
+        return stand_in
 
     def persistent_load(self, identity: Any) -> Any:
         if self.storage is None:
@@ -125,7 +125,7 @@ class _Unpickler(pickle.Unpickler):
 
 @contextlib.contextmanager
 def _explained(where: str, what: str) -> Any:
-    """Says of any failure which file it was; a refusal passes as it is."""
+    """Adds the file's name to any failure but a refusal, which has it."""
     try:
         yield
     except UnsafePickleError:
@@ -136,20 +136,28 @@ def _explained(where: str, what: str) -> Any:
 
 
 def load_pickle(source: str | Path | bytes, where: str | None = None) -> Any:
-    """Reads a pickle of arrays, of any protocol (Python 2's too, as latin1), without running anything of it.
+    """Reads a pickle of arrays without running code from it; any protocol, Python 2's as latin1.
 
     Args:
         source: path of the file, or its bytes.
-        where: what to call it in errors; its path if left out.
+        where: its name in error messages; the path if None.
 
     Returns:
-        The object: numpy arrays, scipy.sparse matrices (checked), torch tensors on the CPU, plain containers, and
-        `ChumpyStandIn`s where the file holds chumpy objects; `to_array` turns each of those into an array.
+        The object: NumPy arrays, scipy.sparse matrices (checked), tensors on the CPU, plain containers, and
+        `ChumpyStandIn`s for chumpy objects; `to_array` turns each of those into an array.
 
     Raises:
         UnsafePickleError: the file names anything else; the message has the name. It is a ValueError too.
-        ValueError: the file is no pickle, is cut short, or what it holds does not fit together.
+        ValueError: the file is no pickle, is truncated, or its content is inconsistent.
         OSError: the file cannot be read.
+
+    >>> import pickle
+    >>> from headfields.files import load_pickle
+    >>> load_pickle(pickle.dumps({"version": (2, 0)}))
+    {'version': (2, 0)}
+    >>> load_pickle(b"cos\\nsystem\\n(S'ls'\\ntR.")
+    Traceback (most recent call last):
+    headfields.files.unpickler.UnsafePickleError: ...os.system...
     """
     where = where or (f"load_pickle: {len(source)} bytes" if isinstance(source, bytes) else str(source))
     data = source if isinstance(source, bytes) else Path(source).read_bytes()
@@ -158,13 +166,13 @@ def load_pickle(source: str | Path | bytes, where: str | None = None) -> Any:
 
 
 def load_torch(source: str | Path | bytes, where: str | None = None) -> Any:
-    """Reads what `torch.save` wrote, in its zip format or the one before it, as `load_pickle` reads a pickle.
+    """Reads a file of `torch.save`, in its zip format or the one before, as `load_pickle` reads a pickle.
 
-    Every tensor comes to the CPU, wherever it was. Needs no `weights_only`, and takes no notice of it.
+    Every tensor comes to the CPU, whatever device it was on.
 
     Args:
-        source: a path, or the bytes of such a file.
-        where: what error messages call it; the path if None.
+        source: path of the file, or its bytes.
+        where: its name in error messages; the path if None.
 
     Raises:
         UnsafePickleError, ValueError, OSError: as `load_pickle`.
@@ -172,17 +180,17 @@ def load_torch(source: str | Path | bytes, where: str | None = None) -> Any:
     where = where or (f"load_torch: {len(source)} bytes" if isinstance(source, bytes) else str(source))
     data = source if isinstance(source, bytes) else Path(source).read_bytes()
     with _explained(where, "a file of torch.save"):
-        found = _zipped(data, where) if data[:4] == b"PK\x03\x04" else _legacy(io.BytesIO(data), where, 0)
-        return inert.resolve(found, {})
+        content = _zipped(data, where) if data[:4] == b"PK\x03\x04" else _legacy(io.BytesIO(data), where, 0)
+        return inert.resolve(content, {})
 
 
 def is_legacy_torch(data: bytes) -> bool:
-    """Whether the bytes begin as `torch.save` wrote before it wrote zip files."""
+    """Whether the bytes begin like a file of `torch.save` from before its zip format."""
     return _LEGACY_MAGIC.to_bytes(10, "little") in data[:32]
 
 
 def _storage_of(identity: Any) -> tuple[str, inert.Storage]:
-    """The key and an empty storage, from what a torch pickle has in the place of one."""
+    """The key and an empty storage of a persistent id in a pickle of `torch.save`."""
     kind, storage_type, key, _, count, *view = identity
     name = storage_type.name.removeprefix("torch.") if isinstance(storage_type, inert.Name) else None
     if kind != "storage" or name not in inert.STORAGES or any(entry is not None for entry in view):
@@ -193,10 +201,10 @@ def _storage_of(identity: Any) -> tuple[str, inert.Storage]:
 def _zipped(data: bytes, where: str) -> Any:
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         names = archive.namelist()
-        found = [name for name in names if name == "data.pkl" or (name.endswith("/data.pkl") and name.count("/") == 1)]
-        if len(found) != 1:
+        pickles = [n for n in names if n == "data.pkl" or (n.endswith("/data.pkl") and n.count("/") == 1)]
+        if len(pickles) != 1:
             raise ValueError(f"the archive has no data.pkl; it has {', '.join(names[:5]) or 'nothing'}")
-        prefix = found[0].removesuffix("data.pkl")
+        prefix = pickles[0].removesuffix("data.pkl")
         if prefix + "byteorder" in names and archive.read(prefix + "byteorder") != b"little":
             raise ValueError("it was written on a big-endian machine; save it again on a little-endian one")
         storages: dict[str, inert.Storage] = {}
@@ -208,7 +216,7 @@ def _zipped(data: bytes, where: str) -> Any:
                 storages[key] = empty
             return storages[key]
 
-        return _Unpickler(io.BytesIO(archive.read(found[0])), where, 0, storage).load()
+        return _Unpickler(io.BytesIO(archive.read(pickles[0])), where, 0, storage).load()
 
 
 def _legacy(file: io.BytesIO, where: str, depth: int) -> Any:
@@ -226,21 +234,26 @@ def _legacy(file: io.BytesIO, where: str, depth: int) -> Any:
         key, empty = _storage_of(identity)
         return storages.setdefault(key, empty)
 
-    found = load(storage)
+    content = load(storage)
     for key in load():
         entry = storages[str(key)]
         if int.from_bytes(file.read(8), "little") != entry.count:
-            raise ValueError(f"storage {key} does not have the {entry.count} elements that are said")
+            raise ValueError(f"storage {key} does not have the {entry.count} elements that the pickle says")
         entry.raw = file.read(entry.count * entry.dtype.itemsize)
-    return found
+    return content
 
 
 def to_array(value: Any, name: str = "value") -> Shaped[np.ndarray, "..."]:
     """A dense array from an array, sparse matrix, tensor, number, list or chumpy stand-in.
 
     Raises:
-        ValueError: a chumpy class whose value is not stored in the file, or an array of Python objects; the message
-            has `name`.
+        ValueError: the value is a chumpy class that stores no numbers, or an array of Python objects; the message has
+            `name`.
+
+    >>> import scipy.sparse
+    >>> from headfields.files import to_array
+    >>> to_array(scipy.sparse.eye(2)).tolist()
+    [[1.0, 0.0], [0.0, 1.0]]
     """
     if scipy.sparse.issparse(value):
         return np.asarray(value.todense())

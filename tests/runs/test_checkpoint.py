@@ -70,7 +70,7 @@ def test_a_checkpoint_without_average_starts_one_from_its_weights(tmp_path):
     assert torch.equal(other[2].average["0.weight"], module[0].weight)
 
 
-@pytest.mark.parametrize("where", ["save_file", "_to_disk", "replace"])
+@pytest.mark.parametrize("where", ["save_file", "_sync", "replace"])
 def test_a_crash_while_writing_leaves_the_last_one_whole(saved, monkeypatch, where):
     path, parts = saved
     before = path.read_bytes()
