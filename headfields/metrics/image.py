@@ -1,6 +1,6 @@
 """Image metrics: PSNR and SSIM (torchmetrics), whole or within a mask, and LPIPS where it is installed.
 
-Images are (H, W, 3) sRGB in [0, 1]. Each function gives a Python float and no gradient.
+Images are (H, W, 3) sRGB in [0, 1]. Each function returns a Python float, without a gradient.
 """
 
 import functools
@@ -20,18 +20,22 @@ WINDOW = 11
 def psnr(
     image: Float[Tensor, "h w 3"], truth: Float[Tensor, "h w 3"], mask: Bool[Tensor, "h w"] | None = None
 ) -> float | None:
-    """Peak signal-to-noise ratio in dB, for a peak of 1: over all pixels, or over those in the mask.
+    """Peak signal-to-noise ratio in dB, for a peak of 1, over all pixels or those in the mask.
 
     Args:
         image: (H, W, 3), sRGB in [0, 1].
         truth: (H, W, 3), sRGB in [0, 1].
-        mask: (H, W) the pixels that count; all of them if None.
+        mask: (H, W) the pixels to compare; all if None.
 
     Returns:
-        dB; infinity for equal images; None if no pixel counts.
+        dB; infinity for equal images; None for an empty mask.
 
     Raises:
         ValueError: the shapes differ.
+
+    >>> import torch, headfields as hf
+    >>> round(hf.metrics.psnr(torch.full((4, 4, 3), 0.6), torch.full((4, 4, 3), 0.5)), 3)
+    20.0
     """
     from torchmetrics.functional.image import peak_signal_noise_ratio
 
@@ -47,17 +51,17 @@ def psnr(
 def ssim(
     image: Float[Tensor, "h w 3"], truth: Float[Tensor, "h w 3"], mask: Bool[Tensor, "h w"] | None = None
 ) -> float | None:
-    """Structural similarity (Wang et al. 2004: Gaussian window of 11 pixels, sigma 1.5), mean of channels.
+    """Structural similarity (Wang et al. 2004: Gaussian window of 11 pixels, sigma 1.5), averaged over channels.
 
-    With a mask, the mean of the SSIM map at the pixels inside it; the windows there still see what is around.
+    With a mask, the mean of the SSIM map over its pixels, whose windows reach beyond it.
 
     Args:
         image: (H, W, 3), sRGB in [0, 1].
         truth: (H, W, 3), sRGB in [0, 1].
-        mask: (H, W) the pixels that count; all of them if None.
+        mask: (H, W) the pixels to compare; all if None.
 
     Returns:
-        A value in [-1, 1]; None if no pixel counts.
+        A value in [-1, 1]; None for an empty mask.
 
     Raises:
         ValueError: the shapes differ, or the image is smaller than the window.
@@ -79,22 +83,22 @@ def ssim(
 
 
 def lpips_installed() -> bool:
-    """Whether the `lpips` package is there."""
+    """Whether the `lpips` package is installed."""
     return importlib.util.find_spec("lpips") is not None
 
 
 @functools.lru_cache(maxsize=2)
 def load_lpips(device: torch.device) -> Callable[[Tensor, Tensor], float] | None:
-    """LPIPS (Zhang et al. 2018, AlexNet) as a function of two images, or None where it cannot be had.
+    """LPIPS (Zhang et al. 2018, AlexNet) as a function of two images, or None where it is not available.
 
-    It needs the `lpips` package and the weights of torchvision's AlexNet, which are downloaded at first use; if that
-    fails, a warning says so.
+    It needs the `lpips` package and the weights of torchvision's AlexNet, which are downloaded at first use. A warning
+    reports a failure.
 
     Args:
-        device: where the network runs.
+        device: of the network.
 
     Returns:
-        A function of an image and the truth, (H, W, 3) sRGB in [0, 1] each, that gives their distance, or None.
+        A function from an image and the truth, (H, W, 3) sRGB in [0, 1] each, to their distance; or None.
     """
     if not lpips_installed():
         return None
@@ -104,7 +108,7 @@ def load_lpips(device: torch.device) -> Callable[[Tensor, Tensor], float] | None
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             network = lpips.LPIPS(net="alex", verbose=False).to(device).eval().requires_grad_(False)
-    except Exception as error:  # no network, no disk space, no torchvision: the metric is left out, not the evaluation
+    except Exception as error:  # without a network, disk space or torchvision, an evaluation goes on without LPIPS
         warnings.warn(f"LPIPS is left out: {type(error).__name__}: {error}", stacklevel=2)
         return None
 
@@ -120,7 +124,7 @@ def load_lpips(device: torch.device) -> Callable[[Tensor, Tensor], float] | None
 def _check_images(op: str, image: Tensor, truth: Tensor, mask: Tensor | None) -> None:
     if image.ndim != 3 or image.shape[-1] != 3 or image.shape != truth.shape:
         raise ValueError(
-            f"{op}: image has shape {tuple(image.shape)} and truth {tuple(truth.shape)}; expected (H, W, 3), both"
+            f"{op}: image has shape {tuple(image.shape)} and truth {tuple(truth.shape)}; expected (H, W, 3) for both"
         )
     if mask is not None and mask.shape != image.shape[:2]:
         raise ValueError(f"{op}: mask has shape {tuple(mask.shape)}; expected {tuple(image.shape[:2])}")

@@ -1,6 +1,6 @@
-"""How far a surface lies from the truth: chamfer distances, normal consistency, F-score.
+"""Surface metrics: chamfer distances, normal consistency, precision, recall and F-score.
 
-Distances are from points to the surface itself, by the library's own tree, not to its vertices. All in meters.
+Distances are measured from points to the other surface itself, not to its vertices, in meters.
 """
 
 import dataclasses
@@ -16,21 +16,22 @@ from headfields.mesh.distances import SurfaceDistances, SurfaceTree
 from headfields.mesh.mesh import Mesh
 
 THRESHOLDS = (0.001, 0.0025, 0.005, 0.01)
-"""Meters: the distances at which MonoNPHM counts a scan's points as met."""
+"""Meters: the distances below which MonoNPHM's evaluation counts a scan's points as reconstructed."""
 
 Directions = Literal["both", "truth_to_surface"]
 
 
 @dataclass(frozen=True)
 class OneWay:
-    """Means over the points of one side, each with its weight; NaN where no point counts.
+    """Weighted means over the points of one side; NaN if no point has weight.
 
     Attributes:
-        chamfer_l1: mean of |Δx| + |Δy| + |Δz|, meters, Δ from a point to the nearest point of the other side.
+        chamfer_l1: mean of |Δx| + |Δy| + |Δz|, meters, with Δ from a point to the nearest point of the other side.
         chamfer_l2: mean of ‖Δ‖ (not squared), meters.
-        normal_consistency: mean of |n · n̂|, n of the point and n̂ of the other side there; NaN without normals.
-        within: by threshold, the share of points that are no farther than it.
-        points: how many points count.
+        normal_consistency: mean of |n · n̂|, with the normals n at the point and n̂ at its nearest point; NaN without
+            normals.
+        within: for each threshold, the share of points with ‖Δ‖ up to it.
+        points: number of points with weight.
     """
 
     chamfer_l1: float
@@ -42,18 +43,18 @@ class OneWay:
 
 @dataclass(frozen=True)
 class GeometryMetrics:
-    """What `compare_surfaces` gives.
+    """The result of `compare_surfaces`.
 
     Attributes:
-        chamfer_l1, chamfer_l2, normal_consistency: of `completeness` alone, or, in both directions, the mean of the
-            two.
-        recall: by threshold, the share of the truth that lies no farther than it from the surface: what MonoNPHM's
-            evaluation prints as its F-score.
-        precision: by threshold, the share of the surface that lies no farther than it from the truth; NaN in one
+        chamfer_l1, chamfer_l2, normal_consistency: means of both directions, or those of `completeness` if only that
+            was computed.
+        recall: for each threshold, the share of the truth within it from the surface, which MonoNPHM's evaluation
+            prints as its F-score.
+        precision: for each threshold, the share of the surface within it from the truth; NaN for one direction.
+        fscore: for each threshold, 2 · precision · recall / (precision + recall), 0 where both are 0; NaN for one
             direction.
-        fscore: by threshold, 2 · precision · recall / (precision + recall), 0 where both are 0; NaN in one direction.
-        completeness: the figures from the truth to the surface.
-        accuracy: those from the surface to the truth; None in one direction.
+        completeness: metrics from the truth to the surface.
+        accuracy: metrics from the surface to the truth; None for one direction.
     """
 
     chamfer_l1: float
@@ -66,7 +67,7 @@ class GeometryMetrics:
     accuracy: OneWay | None
 
     def to_json(self) -> dict[str, object]:
-        """The figures as JSON takes them: NaN becomes None, thresholds are written in millimeters ("2.5mm")."""
+        """The metrics for JSON: NaN becomes None, and thresholds become strings in millimeters ("2.5mm")."""
 
         def plain(value: object) -> object:
             if isinstance(value, dict):
@@ -88,35 +89,41 @@ def compare_surfaces(
     samples: int = 100_000,
     seed: int = 0,
 ) -> GeometryMetrics:
-    """Figures of a surface beside the truth.
+    """Compares a surface with the truth.
+
+    A side with faces is represented by `samples` points drawn uniformly from it, a side without by its vertices.
 
     Args:
-        surface: what is judged; a mesh, or points (a `Mesh` without faces).
-        truth: a mesh, or a scan's points (with normals, for the normal consistency). The points of a side are its
-            vertices if it has no faces, and else `samples` points drawn evenly from its surface.
+        surface: the surface to evaluate; a mesh, or points (a `Mesh` without faces).
+        truth: a mesh, or a scan's points (with normals, for the normal consistency).
         thresholds: meters.
-        directions: `"truth_to_surface"` asks only how well the truth is met, as MonoNPHM's evaluation does for scans
-            that show a part of the head; `"both"` also how much of the surface is true.
-        weights: (V,) of the truth's vertices: how much each counts, not negative, or a mask. Drawn points take them by
-            interpolation. Points with weight 0 are not counted, and the direction from the surface counts only
-            points whose nearest point of the truth has some weight.
-        samples: points drawn from a side that has faces.
-        seed: of the draw.
+        directions: `"both"`, or `"truth_to_surface"` for recall alone, as MonoNPHM's evaluation does for scans that
+            cover a part of the head.
+        weights: (V,) nonnegative weights of the truth's vertices, or a mask; interpolated at drawn points. Points of
+            weight 0 are left out, and so are points of the surface whose nearest point of the truth has weight 0.
+        samples: number of points drawn from a side with faces.
+        seed: of the random numbers.
 
     Returns:
-        Figures; NaN where no point counts.
+        The metrics; NaN if no point has weight.
 
     Raises:
         ValueError: a mesh has no vertices, or an argument is out of range.
 
-    Source: definitions of chamfer_l1, chamfer_l2, normals and recall as in MonoNPHM's evaluation (Giebenhain et al.
-    2024); precision and F-score as in Knapitsch et al. 2017, "Tanks and temples".
+    Source: chamfer_l1, chamfer_l2, normal consistency and recall as in MonoNPHM's evaluation (Giebenhain et al. 2024);
+    precision and F-score as in Knapitsch et al. 2017, "Tanks and temples".
+
+    >>> import torch, headfields as hf
+    >>> truth = hf.Mesh(torch.tensor([[0.0, 0, 0], [1, 0, 0], [0, 1, 0]]), torch.tensor([[0, 1, 2]]))
+    >>> metrics = hf.metrics.compare_surfaces(truth.replace(vertices=truth.vertices + 0.002), truth, samples=100)
+    >>> metrics.chamfer_l2 < 0.004, metrics.recall[0.005]
+    (True, 1.0)
     """
     if directions not in ("both", "truth_to_surface"):
         raise ValueError(f"compare_surfaces: directions is {directions!r}; expected 'both' or 'truth_to_surface'")
     for name, mesh in (("surface", surface), ("truth", truth)):
         if not len(mesh.vertices):
-            raise ValueError(f"compare_surfaces: {name} has no vertices; there is nothing to compare")
+            raise ValueError(f"compare_surfaces: {name} has no vertices; give a mesh or points")
     if samples < 1 or any(not threshold > 0 for threshold in thresholds):
         raise ValueError(
             f"compare_surfaces: samples is {samples} and thresholds {list(thresholds)}; all must be positive"
@@ -131,8 +138,8 @@ def compare_surfaces(
         if not bool((weights >= 0).all() and weights.isfinite().all()):
             raise ValueError("compare_surfaces: weights holds values that are negative or not finite")
     points, normals, counts = _points(truth, samples, seed, weights)
-    met = SurfaceTree(surface).distances(points)
-    completeness = _one_way(met, normals, _has_normals(truth) and _has_normals(surface), counts, thresholds)
+    nearest = SurfaceTree(surface).distances(points)
+    completeness = _one_way(nearest, normals, _has_normals(truth) and _has_normals(surface), counts, thresholds)
     if directions == "truth_to_surface":
         unknown = dict.fromkeys(map(float, thresholds), float("nan"))
         return GeometryMetrics(
@@ -140,9 +147,9 @@ def compare_surfaces(
             unknown, dict(unknown), completeness, None,
         )  # fmt: skip
     points, normals, _ = _points(surface, samples, seed + 1, None)
-    near = SurfaceTree(truth).distances(points)
-    counts = torch.ones_like(points[:, 0]) if weights is None else (near.interpolate(weights) > 0).to(points)
-    accuracy = _one_way(near, normals, _has_normals(truth) and _has_normals(surface), counts, thresholds)
+    nearest = SurfaceTree(truth).distances(points)
+    counts = torch.ones_like(points[:, 0]) if weights is None else (nearest.interpolate(weights) > 0).to(points)
+    accuracy = _one_way(nearest, normals, _has_normals(truth) and _has_normals(surface), counts, thresholds)
     fscore = {}
     for threshold, recall in completeness.within.items():
         precision = accuracy.within[threshold]
@@ -173,20 +180,20 @@ def _points(mesh: Mesh, samples: int, seed: int, weights: Tensor | None) -> tupl
 
 
 def _one_way(
-    found: SurfaceDistances, normals: Tensor, with_normals: bool, weights: Tensor, thresholds: Sequence[float]
+    nearest: SurfaceDistances, normals: Tensor, with_normals: bool, weights: Tensor, thresholds: Sequence[float]
 ) -> OneWay:
-    counted = (weights > 0) & found.distance.isfinite()
+    counted = (weights > 0) & nearest.distance.isfinite()
     share = weights[counted].double()
     total = share.sum()
 
     def mean(values: Tensor) -> float:
         return float((values[counted].double() * share).sum() / total) if len(share) else float("nan")
 
-    agreement = (normals * found.normal).sum(-1).abs()
+    agreement = (normals * nearest.normal).sum(-1).abs()
     return OneWay(
-        chamfer_l1=mean(found.offset.abs().sum(-1)),
-        chamfer_l2=mean(found.distance),
+        chamfer_l1=mean(nearest.offset.abs().sum(-1)),
+        chamfer_l2=mean(nearest.distance),
         normal_consistency=mean(agreement) if with_normals else float("nan"),
-        within={float(threshold): mean((found.distance <= threshold).double()) for threshold in thresholds},
+        within={float(threshold): mean((nearest.distance <= threshold).double()) for threshold in thresholds},
         points=len(share),
     )

@@ -1,4 +1,4 @@
-"""A capture at a glance: what the reader made of it, in one picture."""
+"""Contact sheets: the frames of a capture with matte, labels, mesh and landmarks in one picture."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,18 +27,18 @@ LABEL_COLORS = {
 def contact_sheet(
     capture: Capture, frames: Sequence[int] | None = None, path: Path | str | None = None, tile: int = 256
 ) -> UInt8[np.ndarray, "h w 3"]:
-    """A row a frame: image over white; matte; labels; the tracked mesh's wireframe, colored by region; landmarks.
+    """Draws a row for each frame: image over white, matte, labels, wireframe colored by region, landmarks.
 
-    The picture that shows a wrong camera convention, mirrored landmarks or a mask that is off by a frame.
+    It reveals a wrong camera convention, mirrored landmarks, or masks that are off by a frame.
 
     Args:
         capture: the capture.
-        frames: which frames; six spread over all of them if None.
-        path: where to save the picture, if anywhere.
+        frames: indices; six evenly spaced ones if None.
+        path: file to save the picture to, if any.
         tile: width of a tile in pixels.
 
     Returns:
-        (H, W, 3) of 8 bits; columns for what the capture lacks are left out.
+        (H, W, 3) of 8 bits, without columns for what the capture lacks.
 
     Raises:
         CaptureError: a file of these frames cannot be read.
@@ -64,7 +64,7 @@ def _row(capture: Capture, frame: int, tile: int) -> np.ndarray:
     label = capture.label(frame)
     if label is not None:
         table = np.full((256, 3), 255, np.uint8)
-        table[1:] = (255, 0, 255)  # numbers the format does not know
+        table[1:] = (255, 0, 255)  # unknown labels
         for number, shade in LABEL_COLORS.items():
             table[number] = shade
         tiles.append(captioned(_resized(table[label.numpy()], tile, smooth=False), "labels"))

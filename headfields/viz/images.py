@@ -1,4 +1,4 @@
-"""Saving images and putting them side by side."""
+"""Images: conversion to 8 bits, saving, captions, rows of images, and normal maps."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,9 +19,9 @@ Picture = Float[Tensor, "h w *c"] | UInt8[Tensor, "h w *c"] | UInt8[np.ndarray, 
 
 
 def to_uint8(image: Picture) -> UInt8[np.ndarray, "h w 3"]:
-    """An image (H, W), (H, W, 1), (H, W, 3) or, over white, straight-alpha (H, W, 4), as (H, W, 3) of 8 bits.
+    """Converts an image (H, W), (H, W, 1), (H, W, 3) or straight-alpha (H, W, 4), over white, to (H, W, 3) of 8 bits.
 
-    Floats are sRGB in [0, 1], clipped and rounded; NaN becomes magenta, so that it is seen. Not differentiable.
+    Floats are sRGB in [0, 1], clipped and rounded; NaN becomes magenta. Not differentiable.
 
     Raises:
         ValueError: another shape.
@@ -45,10 +45,10 @@ def to_uint8(image: Picture) -> UInt8[np.ndarray, "h w 3"]:
 def save_image(path: Path | str, image: Picture) -> Path:
     """Writes an image in the format of the file's ending.
 
-    Floats are sRGB in [0, 1], clipped and rounded; NaN becomes magenta, so that it is seen.
+    Floats are sRGB in [0, 1], clipped and rounded; NaN becomes magenta.
 
     Args:
-        path: where to; the folder is made. `.jpg` puts four channels over white, other endings keep their alpha.
+        path: the file; its folder is made. `.jpg` composites four channels over white, other endings keep alpha.
         image: (H, W), (H, W, 1), (H, W, 3) or straight-alpha (H, W, 4), floats or 8 bits.
 
     Returns:
@@ -71,17 +71,21 @@ def save_image(path: Path | str, image: Picture) -> Path:
 def side_by_side(
     images: Sequence[Float[Tensor, "_ _ ..."] | UInt8[Tensor, "_ _ ..."]], captions: Sequence[str] = ()
 ) -> UInt8[np.ndarray, "_ _ 3"]:
-    """Images in a row, each as `to_uint8` shows it, aligned at the top on white, with a caption above each.
+    """Places images in a row, aligned at the top on white, with a caption above each.
 
     Args:
-        images: any number, of any sizes.
-        captions: one an image, or none.
+        images: any number, of any sizes; (H, W), (H, W, 1), (H, W, 3) or straight-alpha (H, W, 4), floats or 8 bits.
+        captions: one for each image, or none.
 
     Returns:
         (H, W, 3) of 8 bits; (0, 0, 3) for no images.
 
     Raises:
         ValueError: captions and images differ in number.
+
+    >>> import torch, headfields as hf
+    >>> hf.viz.side_by_side([torch.rand(48, 64, 3), torch.rand(32, 32)]).shape
+    (48, 96, 3)
     """
     if captions and len(captions) != len(images):
         raise ValueError(f"side_by_side: {len(captions)} captions for {len(images)} images; give one each, or none")
@@ -94,11 +98,11 @@ def side_by_side(
 
 
 def normal_map(rendering: Rendering, camera: Camera) -> Float[Tensor, "h w 3"]:
-    """The normals of a rendered image as colors, over white: red to the right, green up, blue toward the camera.
+    """The normals of a rendered image as colors over white: red is right, green up, blue toward the camera.
 
     Args:
         rendering: of `Avatar.render`, with a `normal` in posed space.
-        camera: the one it was rendered with.
+        camera: the camera of the rendering.
 
     Returns:
         (H, W, 3) in [0, 1]; not differentiable.
@@ -107,15 +111,15 @@ def normal_map(rendering: Rendering, camera: Camera) -> Float[Tensor, "h w 3"]:
         ValueError: the rendering has no normals.
     """
     if rendering.normal is None:
-        raise ValueError("normal_map: the rendering has no normals; SurfaceRenderer gives them")
-    turned = rendering.normal.detach() @ camera.world_to_camera.reshape(4, 4)[:3, :3].T
-    turned = torch.nn.functional.normalize(turned, dim=-1) * turned.new_tensor([1.0, -1.0, -1.0])
+        raise ValueError("normal_map: the rendering has no normals; use SurfaceRenderer")
+    local = rendering.normal.detach() @ camera.world_to_camera.reshape(4, 4)[:3, :3].T
+    local = torch.nn.functional.normalize(local, dim=-1) * local.new_tensor([1.0, -1.0, -1.0])
     opacity = rendering.opacity.detach()[..., None]
-    return ((0.5 + 0.5 * turned) * opacity + 1 - opacity).clamp(0, 1)
+    return ((0.5 + 0.5 * local) * opacity + 1 - opacity).clamp(0, 1)
 
 
 def captioned(tile: UInt8[np.ndarray, "h w 3"], caption: str) -> UInt8[np.ndarray, "h2 w 3"]:
-    """The tile under a white strip with its caption, cut at the tile's width."""
+    """The tile below a white strip with its caption, cut off at the tile's width."""
     strip = Image.new("RGB", (tile.shape[1], CAPTION_HEIGHT), "white")
     ImageDraw.Draw(strip).text((3, 3), caption, fill="black", font=ImageFont.load_default())
     return np.concatenate([np.asarray(strip), tile], axis=0)

@@ -1,4 +1,4 @@
-"""Writing videos."""
+"""Videos: H.264 files written frame by frame, or GIFs without ffmpeg."""
 
 import warnings
 from collections.abc import Iterable, Iterator
@@ -11,12 +11,12 @@ from PIL import Image
 
 
 def write_video(path: Path | str, frames: Iterable[UInt8[np.ndarray, "h w 3"]], fps: float | int = 25) -> Path:
-    """Writes 8-bit RGB frames to an H.264 mp4 as they come; without an ffmpeg, to a GIF beside it, with a warning.
+    """Writes 8-bit RGB frames to an H.264 mp4 as they arrive; without ffmpeg, to a GIF, with a warning.
 
-    Frames with an odd side are padded by a copy of their last row or column, which H.264 in 4:2:0 needs.
+    Frames with an odd side repeat their last row or column, because H.264 in 4:2:0 needs even sides.
 
     Args:
-        path: where to; the ending becomes `.gif` when there is no ffmpeg, and `.gif` is honoured when asked for.
+        path: the file; `.gif` writes a GIF, and without ffmpeg the ending becomes `.gif`.
         frames: (H, W, 3) uint8, all of one size.
         fps: frames per second.
 
