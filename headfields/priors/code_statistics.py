@@ -1,4 +1,4 @@
-"""What codes of people and faces are likely: where they lie around their mean, and along which directions."""
+"""Gaussian statistics of latent codes: mean and principal axes."""
 
 from dataclasses import dataclass
 
@@ -9,16 +9,23 @@ from torch import Tensor
 __all__ = ["CodeStatistics", "PriorStatistics"]
 
 LEAST = 0.01
-"""What part of the largest deviation a direction of a code must have to be fitted."""
+"""Directions whose standard deviation is below this fraction of the largest are left out."""
 
 
 @dataclass(frozen=True)
 class CodeStatistics:
-    """Where a code starts, along which directions people (or faces) differ from there, and how far.
+    """Mean and principal axes of a code.
 
     Attributes:
-        mean: (W,) where it starts.
-        axes: (W, K) columns are orthogonal directions, each as long as the standard deviation along it.
+        mean: (W,) the code that fits start from.
+        axes: (W, K) orthogonal columns, each as long as the standard deviation along it.
+
+    >>> import torch
+    >>> from headfields.priors import CodeStatistics
+    >>> codes = torch.tensor([[0.0, 1.0, 5.0], [2.0, 1.0, 5.0], [4.0, 1.0, 5.0]])
+    >>> statistics = CodeStatistics.of(codes, codes.mean(0))
+    >>> statistics.axes.shape, statistics.at(torch.zeros(1)).tolist()
+    (torch.Size([3, 1]), [2.0, 1.0, 5.0])
     """
 
     mean: Float[Tensor, " w"]
@@ -26,7 +33,12 @@ class CodeStatistics:
 
     @classmethod
     def of(cls, codes: Float[Tensor, "n w"], mean: Float[Tensor, " w"]) -> "CodeStatistics":
-        """The principal directions of N codes, but those along which they differ by less than `LEAST` of the most."""
+        """The principal axes of N codes about their own mean, without those below `LEAST`.
+
+        Args:
+            codes: (N, W).
+            mean: (W,) kept as `mean`; it may differ from that of the codes.
+        """
         _, deviations, directions = torch.linalg.svd(
             (codes - codes.mean(dim=0)).double() / max(len(codes), 1) ** 0.5, full_matrices=False
         )
@@ -34,17 +46,17 @@ class CodeStatistics:
         return cls(mean.detach().clone(), (directions[kept].T * deviations[kept]).to(codes))
 
     def at(self, free: Float[Tensor, "*b k"]) -> Float[Tensor, "*b w"]:
-        """The codes (..., W) at coordinates (..., K), in standard deviations along each direction. Differentiable."""
+        """The codes (..., W) at coordinates (..., K), in standard deviations along each axis. Differentiable."""
         return self.mean + free @ self.axes.T
 
 
 @dataclass(frozen=True)
 class PriorStatistics:
-    """The range of each of a prior's codes.
+    """Statistics of each of a prior's codes.
 
     Attributes:
         geometry, appearance: over people.
-        expression: over scans; around the mean of neutral ones.
+        expression: over scans, about the mean of the neutral ones.
     """
 
     geometry: CodeStatistics

@@ -1,4 +1,4 @@
-"""Tables of codes for an auto-decoder, and the optimizer that moves only the rows that a step has seen."""
+"""Code tables of an auto-decoder, with Adam on the rows that a step uses."""
 
 import torch
 from jaxtyping import Float, Int
@@ -10,17 +10,17 @@ __all__ = ["CodeTable"]
 
 
 class CodeTable(LatentTable):
-    """A table of codes that starts at zero and is trained by Adam on the rows of a step alone.
+    """A table of codes that starts at zero and is trained by Adam, only on the rows of each step.
 
-    A row that a step does not use stays as it is, moments and all, and its bias correction counts its own steps: rows
-    of rarely seen scans move as far per step as others. (`torch.optim.SparseAdam` counts the steps of the whole table.)
-    Moments are buffers, so a checkpoint of the module holds them.
+    A row and its moments change only in steps that use the row, and its bias correction counts these steps alone, so
+    rows of rarely used scans move as far per step as others. (`torch.optim.SparseAdam` counts the steps of the whole
+    table.) Moments are buffers: checkpoints of the module include them.
 
     Args:
         count: rows.
         width: numbers in a code.
         betas: of Adam's moments.
-        epsilon: added to the root of the second.
+        epsilon: added to the root of the second moment.
 
     Raises:
         ValueError: a size is not positive.
@@ -40,18 +40,30 @@ class CodeTable(LatentTable):
         self.register_buffer("second", torch.zeros(count, width))
 
     def rows(self, index: Int[Tensor, " b"]) -> tuple[Float[Tensor, "u width"], Int[Tensor, " u"], Int[Tensor, " b"]]:
-        """The rows that B entries use, as leaves for a gradient: (U, width), their numbers (U,), and which one each
-        entry has (B,)."""
-        numbers, place = index.unique(return_inverse=True)
-        return self.table.detach()[numbers].requires_grad_(), numbers, place
+        """The U distinct rows among B entries, as leaves for a gradient.
+
+        Args:
+            index: (B,) row of each entry.
+
+        Returns:
+            The rows (U, width), their numbers (U,), and the position (B,) of each entry among them.
+
+        >>> import torch
+        >>> from headfields.priors import CodeTable
+        >>> rows, numbers, position = CodeTable(count=5, width=3).rows(torch.tensor([4, 1, 4]))
+        >>> rows.shape, numbers.tolist(), position.tolist()
+        (torch.Size([2, 3]), [1, 4], [1, 0, 1])
+        """
+        numbers, position = index.unique(return_inverse=True)
+        return self.table.detach()[numbers].requires_grad_(), numbers, position
 
     @torch.no_grad()
     def step(self, numbers: Int[Tensor, " u"], gradient: Float[Tensor, "u width"], rate: float) -> None:
-        """Moves rows `numbers` (U,), all different, by Adam with `gradient` (U, width) at a learning `rate`."""
-        low, high = self.betas
+        """Updates distinct rows `numbers` (U,) by Adam with `gradient` (U, width) and learning `rate`."""
+        beta1, beta2 = self.betas
         self.steps[numbers] += 1
         count = self.steps[numbers][:, None]
-        self.first[numbers] = low * self.first[numbers] + (1 - low) * gradient
-        self.second[numbers] = high * self.second[numbers] + (1 - high) * gradient.square()
-        size = (self.second[numbers] / (1 - high**count)).sqrt() + self.epsilon
-        self.table.data[numbers] -= rate * (self.first[numbers] / (1 - low**count)) / size
+        self.first[numbers] = beta1 * self.first[numbers] + (1 - beta1) * gradient
+        self.second[numbers] = beta2 * self.second[numbers] + (1 - beta2) * gradient.square()
+        denominator = (self.second[numbers] / (1 - beta2**count)).sqrt() + self.epsilon
+        self.table.data[numbers] -= rate * (self.first[numbers] / (1 - beta1**count)) / denominator

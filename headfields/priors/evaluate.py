@@ -1,4 +1,4 @@
-"""How far a model's surface is from scans."""
+"""Distances, normal angles and color differences from scans to a model's surface."""
 
 from dataclasses import dataclass
 
@@ -16,15 +16,14 @@ __all__ = ["SurfaceErrors", "onto_surface", "surface_errors"]
 
 @dataclass(frozen=True)
 class SurfaceErrors:
-    """Errors at points of B scans, one figure each.
+    """Mean errors of B scans.
 
     Attributes:
-        face, front, back: (B,) mean distance of the scan's points from the model's surface, meters: of the face, of all
-            in front (the face included), and of the back of the head.
-        normal: (B,) mean angle between normals of scan and model in front, degrees.
-        color: (B,) mean difference of colors per channel in front, in [0, 1].
-        lost: (B,) the share of all points from which no surface was found within reach; in the means they count as
-            `REACH`.
+        face, front, back: (B,) mean distance of scan points to the model's surface, meters: of the face, of the whole
+            front (with the face), and of the back of the head.
+        normal: (B,) mean angle between normals of scan and model on the front, degrees.
+        color: (B,) mean absolute color difference per channel on the front, colors in [0, 1].
+        lost: (B,) fraction of points without a surface within `REACH`; they count as `REACH` in the means.
     """
 
     face: Float[Tensor, " b"]
@@ -35,7 +34,7 @@ class SurfaceErrors:
     lost: Float[Tensor, " b"]
 
     def summary(self) -> dict[str, float]:
-        """Means over the scans: millimeters, degrees, color, share."""
+        """Means over the scans: millimeters, degrees, color, fraction."""
         return {
             "face_mm": 1e3 * float(self.face.mean()),
             "front_mm": 1e3 * float(self.front.mean()),
@@ -47,29 +46,29 @@ class SurfaceErrors:
 
 
 REACH = 0.02
-"""Meters beyond which a scan's point is said to have no surface near it."""
+"""Meters; points farther from the surface are counted as lost."""
 
 
 @torch.no_grad()
 def surface_errors(
     avatar: Avatar, scans: ScanSet, which: Int[Tensor, " b"], codes: PriorCodes, points: int = 2000, seed: int = 0
 ) -> SurfaceErrors:
-    """How far points of scans are from the surface that a model has with the codes of B scans.
+    """Errors from points of B scans to the surface of a model with the codes of these scans.
 
-    Distances are to the place where Newton's steps along the gradient end, `onto_surface`: those from a scan to the
-    model, so a surface that the model has and the scan has not is not counted.
+    Distances are to the projection by `onto_surface`. They go from scan to model: surface of the model that the scan
+    lacks is not counted.
 
     Args:
         avatar: the model.
-        scans: whose points are taken.
-        which: (B,) its scans.
+        scans: the set of scans.
+        which: (B,) numbers of scans in the set.
         codes: B rows.
-        points: of each scan on the face; a third as many on the rest of the front and on the back.
-        seed: draws them.
+        points: number of points of each scan on the face; a third as many on the rest of the front and on the back.
+        seed: of the points.
     """
     avatar.eval()
     counts = PointCounts(face=points, static=points // 3, back=points // 3, near=0, far=0, correspondences=0)
-    found = []
+    rows = []
     for row, scan in enumerate(which.tolist()):
         batch = scans.sample(torch.tensor([scan]), counts, seed).to(codes.geometry.device)
         state = codes[row : row + 1]
@@ -87,42 +86,42 @@ def surface_errors(
             distance[:points], distance[:front], distance[front:], torch.rad2deg(cosine.acos()),
             (values.rgb - batch.front_rgb[0]).abs(), missed.float(),
         )  # fmt: skip
-        found.append(torch.stack([figure.mean() for figure in figures]))
-    table = torch.stack(found).cpu() if found else torch.zeros(0, 6)
+        rows.append(torch.stack([figure.mean() for figure in figures]))
+    table = torch.stack(rows).cpu() if rows else torch.zeros(0, 6)
     return SurfaceErrors(*table.unbind(1))
 
 
 def onto_surface(
     field: Field, points: Float[Tensor, "m 3"], steps: int = 6, near: float = 5e-5
 ) -> tuple[Float[Tensor, "m 3"], Tensor]:
-    """Points moved onto the surface of a field of one frame by Newton's steps along the gradient.
+    """Points projected onto the surface of a field by Newton's steps along the gradient.
 
     Args:
-        field: of one frame, whose decoder gives distances.
+        field: of signed distances, of one frame.
         points: (M, 3) meters.
-        steps: at most so many, each no longer than 5 mm.
+        steps: maximum number; each step is at most 5 mm.
         near: the distance that counts as on the surface, meters.
 
     Returns:
-        Where they end (M, 3), and (M,) which of them are not on the surface there.
+        The projected points (M, 3), and a mask (M,) of those that are not on the surface.
     """
     at = points.clone()
     frame = torch.zeros(len(points), dtype=torch.long, device=points.device)
-    left = torch.arange(len(points), device=points.device)
+    active = torch.arange(len(points), device=points.device)
     for _ in range(steps):
-        _, values = field.signed_distance(at[left], frame[left], create_graph=False)
+        _, values = field.signed_distance(at[active], frame[active], create_graph=False)
         assert values.distance is not None and values.gradient is not None
-        move = values.distance / values.gradient.square().sum(-1).clamp_min(1e-2)
-        shift = -move[:, None] * values.gradient
-        length = shift.norm(dim=-1, keepdim=True)
-        at[left] = at[left] + shift * (5e-3 / length.clamp_min(1e-9)).clamp(max=1.0)
-        left = left[values.distance.abs() > near]
-        if not len(left):
+        length = values.distance / values.gradient.square().sum(-1).clamp_min(1e-2)
+        shift = -length[:, None] * values.gradient
+        limit = 5e-3 / shift.norm(dim=-1, keepdim=True).clamp_min(1e-9)
+        at[active] = at[active] + shift * limit.clamp(max=1.0)
+        active = active[values.distance.abs() > near]
+        if not len(active):
             break
     missed = torch.zeros(len(points), dtype=torch.bool, device=points.device)
-    missed[left] = True
-    if len(left):
-        _, values = field.signed_distance(at[left], frame[left], create_graph=False)
+    missed[active] = True
+    if len(active):
+        _, values = field.signed_distance(at[active], frame[active], create_graph=False)
         assert values.distance is not None
-        missed[left] = values.distance.abs() > 10 * near
+        missed[active] = values.distance.abs() > 10 * near
     return at, missed

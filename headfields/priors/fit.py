@@ -1,4 +1,4 @@
-"""Codes of someone new, from scans of them: the networks stay as they are."""
+"""Fitting a prior to scans of a new person: codes are optimized, the networks are frozen."""
 
 from dataclasses import dataclass, replace
 
@@ -19,16 +19,16 @@ __all__ = ["FIT_WEIGHTS", "FittedCodes", "fit_scans"]
 FIT_WEIGHTS = PriorWeights(
     eikonal=0.0, correspondence=0.0, anchors=0.0, hyper=0.0, still=0.0, neutral=0.0, empty=0.0, distance=1.0
 )
-"""What terms count when codes are fitted: those that codes can do something about and scans of one person tell."""
+"""Weights for fitting: terms that depend on the codes and that scans of one person constrain."""
 
 
 @dataclass(frozen=True)
 class FittedCodes:
-    """What `fit_scans` gives.
+    """The result of `fit_scans`.
 
     Attributes:
-        codes: B rows; those of shape and appearance are all the same.
-        errors: of the scans, as `surface_errors` finds them.
+        codes: B rows, with the same geometry and appearance in all.
+        errors: of the scans, by `surface_errors`.
         losses: (steps,) the weighted loss of each step.
     """
 
@@ -48,20 +48,20 @@ def fit_scans(
     seed: int = 0,
     progress: bool = False,
 ) -> FittedCodes:
-    """Finds one code of shape and one of appearance for B scans of a person, and one of expression for each.
+    """Fits one geometry and one appearance code to B scans of a person, and an expression code to each scan.
 
-    Starts at the mean codes and follows the gradient by Adam, its rate falling to nothing along a cosine, along the
-    directions in which the codes of the training people differ (`CodeStatistics`).
+    Starts at the mean codes and optimizes along the principal axes of the training codes (`CodeStatistics`) by Adam,
+    with a cosine-annealed rate.
 
     Args:
         prior: the model.
-        scans: where points come from; for a mesh a `MeshScans` of one, for points a `PointScans`.
-        which: (B,) which of its scans, all of one person; all of the set if None.
+        scans: the set of scans: `MeshScans` of one mesh, or `PointScans` of a point cloud, for a single scan.
+        which: (B,) numbers of scans in the set, all of one person; all if None.
         steps: of Adam.
-        rate: of its first step, in standard deviations of the prior.
-        weights: what the terms count.
-        counts: points of a step; a third of the usual if None.
-        seed: draws the points.
+        rate: initial learning rate, in standard deviations of the prior.
+        weights: of the terms.
+        counts: points per step; a third of the default if None.
+        seed: of the points.
         progress: whether to show a bar.
 
     Raises:
@@ -71,40 +71,39 @@ def fit_scans(
     people = {scans.people[p] for p in scans.person[which].tolist()}
     if len(people) != 1:
         raise ValueError(
-            f"fit_scans: the scans are of {len(people)} people ({', '.join(sorted(people)[:4])}); fit one after "
-            "another, with which=(scans.person == p).nonzero()[:, 0]"
+            f"fit_scans: the scans are of {len(people)} people ({', '.join(sorted(people)[:4])}); fit one at a "
+            "time, with which=(scans.person == p).nonzero()[:, 0]"
         )
     avatar, counts = prior.avatar, counts or PointCounts().scaled(1 / 3)
     avatar.train()
-    needed = [parameter for parameter in avatar.parameters() if parameter.requires_grad]
-    ranges = prior.statistics()
-    of_person, faces = (ranges.geometry, ranges.appearance), ranges.expression
-    free = [x.mean.new_zeros(1, x.axes.shape[1]).requires_grad_() for x in of_person]
-    free.append(faces.mean.new_zeros(len(which), faces.axes.shape[1]).requires_grad_())
+    trainable = [parameter for parameter in avatar.parameters() if parameter.requires_grad]
+    statistics = prior.statistics()
+    per_code = (statistics.geometry, statistics.appearance, statistics.expression)
+    rows = (1, 1, len(which))
+    free = [x.mean.new_zeros(n, x.axes.shape[1]).requires_grad_() for x, n in zip(per_code, rows, strict=True)]
     optimizer = torch.optim.Adam(free, lr=rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(steps, 1))
 
     def codes() -> PriorCodes:
-        found = [x.at(coordinates) for x, coordinates in zip((*of_person, faces), free, strict=True)]
-        return PriorCodes(*(x.expand(len(which), -1) for x in found))
+        return PriorCodes(*(x.at(at).expand(len(which), -1) for x, at in zip(per_code, free, strict=True)))
 
-    history = []
+    losses = []
     try:
-        for parameter in needed:
+        for parameter in trainable:
             parameter.requires_grad_(False)
         for step in tqdm(range(steps), desc="fitting", unit="step", disable=not progress):
-            batch = scans.sample(which, counts, seed + step).to(faces.mean.device)
+            batch = scans.sample(which, counts, seed + step).to(free[0].device)
             terms = prior_terms(avatar, batch, codes(), weights, generator(seed, 5, step), cube=0)
             loss = torch.stack([weights.of(name) * term for name, term in terms.items()]).sum()
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
             schedule.step()
-            history.append(loss.detach())
+            losses.append(loss.detach())
     finally:
-        for parameter in needed:
+        for parameter in trainable:
             parameter.requires_grad_(True)
     final = codes()
     final = replace(final, **{name: getattr(final, name).detach() for name in vars(final)})
     errors = surface_errors(avatar, scans, which, final)
-    return FittedCodes(final, errors, torch.stack(history) if history else torch.zeros(0))
+    return FittedCodes(final, errors, torch.stack(losses) if losses else torch.zeros(0))

@@ -1,8 +1,8 @@
-"""The terms that a prior is trained with, each a function of what a field says at a batch's points.
+"""The loss of a prior: its terms, their weights, and all terms of a batch from one evaluation of the field.
 
-All are in the units of the networks (four times meters, colors in [-1, 1]), so that the published weights mean what
-they meant; `headfields.priors.terms` converts. The mean over no points is 0 and keeps a gradient.
-Source: released code of MonoNPHM (Giebenhain et al. 2024), but where a function says otherwise.
+Terms are in the units of the networks (four times meters, colors in [-1, 1]), for which the published weights are
+meant; `prior_terms` converts. The mean over no points is 0 and keeps a gradient.
+Source: released code of MonoNPHM (Giebenhain et al. 2024), unless a function says otherwise.
 """
 
 from collections.abc import Callable
@@ -33,38 +33,38 @@ __all__ = [
 ]
 
 BACK_CLAMP = 0.75
-"""Beyond this, an error of a normal on the back of the head (hair) counts no more."""
+"""Upper bound of a normal error on the back of the head (hair)."""
 BACK_SHARE = 0.25
-"""What errors of normals on the back count, beside those in front."""
+"""Weight of normal errors on the back, relative to the front."""
 NEAR_SHARE = 0.2
-"""What errors of the color off the surface count, beside those on it."""
+"""Weight of color errors off the surface, relative to those on it."""
 NEUTRAL_SHARE = 10.0
-"""What hyper-coordinates of neutral scans count, beside those of all."""
+"""Weight of hyper-coordinates of neutral scans, relative to those of all scans."""
 FADE = 10.0
-"""How fast the term of empty space falls off with the distance, in 1 / unit."""
+"""Decay of the empty-space term with the distance, 1 / unit."""
 CUBE = 1.25
-"""Half the side of the cube in which the deformation is held still, in the networks' units."""
+"""Half the side of the cube in which offsets of the deformation are penalized, in the networks' units."""
 
 
 @dataclass(frozen=True)
 class PriorWeights:
-    """What each term of a prior's loss counts; the defaults are those of MonoNPHM's released configuration.
+    """Weights of the terms of a prior's loss; the defaults are those of MonoNPHM's released configuration.
 
     Attributes:
-        surface: `surface_error` of points on the scans.
-        normals: `normal_error` there.
-        eikonal: `eikonal_error` of the gradient by posed points, everywhere.
-        empty: `empty_space` of points anywhere.
+        surface: `surface_error` at points on the scans.
+        normals: `normal_error` at the same points.
+        eikonal: `eikonal_error` of the gradient by posed points, at all points.
+        empty: `empty_space` at points anywhere.
         color: `color_error` on and near the scans.
         correspondence: `correspondence_error` of canonical points.
         anchors: `anchor_error`.
         hyper: `hyper_size` of hyper-coordinates.
-        still: `offset_size` of the deformation anywhere in a cube.
+        still: `offset_size` of the deformation at random points of a cube.
         neutral: `offset_size` of the deformation of neutral scans.
         shape, appearance, expression: `code_size` of the codes.
-        symmetry, appearance_symmetry: how much the two sides of the codes differ.
-        distance: `distance_error` near the scans. Not among the published terms, so 0 by default: scans do not know it,
-            meshes do.
+        symmetry, appearance_symmetry: asymmetry of the codes' two sides.
+        distance: `distance_error` near the scans. Not a published term, so 0 by default: meshes have signed distances,
+            scans do not.
     """
 
     surface: float | int = 1.0
@@ -97,11 +97,11 @@ class PriorWeights:
 
 
 def surface_error(front: Float[Tensor, "*n"], back: Float[Tensor, "*k"]) -> Float[Tensor, ""]:
-    """The mean distance |f| of points on the front and the back of scans, where it should be 0.
+    """The mean |f| at points on scans.
 
     Args:
-        front: signed distances of points on the front.
-        back: of those on the back that are to be trusted.
+        front: signed distances at points on the front.
+        back: at trusted points on the back.
     """
     return _mean(front.abs(), back.abs())
 
@@ -112,7 +112,7 @@ def normal_error(
     back: Float[Tensor, "*k 3"],
     back_normals: Float[Tensor, "*k 3"],
 ) -> Float[Tensor, ""]:
-    """The mean of ‖∇f - n‖ on scans; on the back no more than `BACK_CLAMP` each, and a quarter of that.
+    """The mean of ‖∇f - n‖ on scans; on the back each error is clamped to `BACK_CLAMP` and weighted by a quarter.
 
     Args:
         front, back: gradients of the distance by posed points.
@@ -123,12 +123,18 @@ def normal_error(
 
 
 def eikonal_error(gradients: Float[Tensor, "*n 3"]) -> Float[Tensor, ""]:
-    """The mean of |‖∇f‖ - 1| of `gradients` by posed points: distances should grow as distances do."""
+    """The mean of |‖∇f‖ - 1| over `gradients` by posed points.
+
+    >>> import torch
+    >>> from headfields.priors.losses import eikonal_error
+    >>> eikonal_error(torch.tensor([[3.0, 4.0, 0.0], [0.0, 0.0, 1.0]])).item()
+    2.0
+    """
     return _mean((_length(gradients) - 1).abs())
 
 
 def empty_space(distances: Float[Tensor, "*n"]) -> Float[Tensor, ""]:
-    """The mean of exp(-10 |f|) of `distances` at points anywhere: away from scans there should be no surface."""
+    """The mean of exp(-10 |f|) over `distances` at points away from scans, where there should be no surface."""
     return _mean(torch.exp(-FADE * distances.abs()))
 
 
@@ -138,60 +144,60 @@ def color_error(
     near: Float[Tensor, "*m 3"],
     near_true: Float[Tensor, "*m 3"],
 ) -> Float[Tensor, ""]:
-    """The mean difference |c - c'| per channel, of points near the surface a fifth of it.
+    """The mean of |c - c'| per channel; off the surface it is weighted by a fifth.
 
     Args:
-        on, on_true: colors on the surface, in [-1, 1].
-        near, near_true: off the surface; true is the color of the nearest point on it.
+        on, on_true: predicted and true colors on the surface, in [-1, 1].
+        near, near_true: off the surface, where the true color is that of the nearest surface point.
     """
     return _mean((on - on_true).abs(), (near - near_true).abs() * NEAR_SHARE)
 
 
-def correspondence_error(found: Float[Tensor, "*n 3"], true: Float[Tensor, "*n 3"]) -> Float[Tensor, ""]:
-    """The mean square, per coordinate, of what `found` canonical points are off the `true` ones of the neutral scan."""
-    return _mean((found - true).square())
+def correspondence_error(predicted: Float[Tensor, "*n 3"], true: Float[Tensor, "*n 3"]) -> Float[Tensor, ""]:
+    """The mean squared difference, per coordinate, of `predicted` canonical points and `true` neutral ones."""
+    return _mean((predicted - true).square())
 
 
-def anchor_error(found: Float[Tensor, "b a 3"], true: Float[Tensor, "b a 3"]) -> Float[Tensor, ""]:
-    """The mean square, per coordinate, of what `found` anchors are off the `true` ones on neutral scans."""
-    return _mean((found - true).square())
+def anchor_error(predicted: Float[Tensor, "b a 3"], true: Float[Tensor, "b a 3"]) -> Float[Tensor, ""]:
+    """The mean squared difference, per coordinate, of `predicted` anchors and `true` ones on neutral scans."""
+    return _mean((predicted - true).square())
 
 
 def hyper_size(anywhere: Float[Tensor, "*n a"], neutral: Float[Tensor, "*m a"]) -> Float[Tensor, ""]:
-    """The mean of |h|, and ten times that of neutral scans, which should need no other slice of the hyper-space.
+    """The mean of |h|, plus ten times that of neutral scans, which should stay in one slice of hyper-space.
 
     Args:
-        anywhere: hyper-coordinates of points of all scans.
-        neutral: of points of neutral scans.
+        anywhere: hyper-coordinates at points of all scans.
+        neutral: at points of neutral scans.
     """
     return _mean(anywhere.abs()) + NEUTRAL_SHARE * _mean(neutral.abs())
 
 
 def offset_size(offsets: Float[Tensor, "*n 3"]) -> Float[Tensor, ""]:
-    """The mean square, per coordinate, of `offsets` of the deformation."""
+    """The mean square, per coordinate, of the deformation's `offsets`."""
     return _mean(offsets.square())
 
 
 def code_size(codes: Float[Tensor, "b width"]) -> Float[Tensor, ""]:
-    """The mean of ‖z‖² of B `codes`: a normal prior."""
+    """The mean of ‖z‖² over B `codes`: a Gaussian prior."""
     return _mean(codes.square().sum(-1))
 
 
 def distance_error(
-    found: Float[Tensor, "*n"], true: Float[Tensor, "*n"], known: Bool[Tensor, "*n"], reach: float | int = 0.1
+    predicted: Float[Tensor, "*n"], true: Float[Tensor, "*n"], known: Bool[Tensor, "*n"], reach: float | int = 0.1
 ) -> Float[Tensor, ""]:
-    """The mean of |f - d| near surfaces, where d is known; beyond `reach`, of how much f falls short of it.
+    """The mean of |f - d| where d is known; where |d| exceeds `reach`, the amount by which f falls short of `reach`.
 
-    Our own choice, as DeepSDF's loss (Park et al. 2019, equation 9) but for points that are far and on the wrong side,
-    which its clamp leaves without a gradient. It tells inside from outside from the first step on, which eikonal term
-    and normals alone do slowly.
+    DeepSDF's loss (Park et al. 2019, equation 9), except that distant points on the wrong side keep a gradient, which
+    its clamp removes. Our own choice: it separates inside from outside from the first step on, which the eikonal and
+    normal terms alone do slowly.
 
     Args:
-        found, true: signed distances f and d.
-        known: whether the true one is.
-        reach: how far from the surface the distance itself matters.
+        predicted, true: signed distances f and d.
+        known: mask of the points whose d is known.
+        reach: distance from the surface up to which values are compared.
     """
-    error = torch.where(true.abs() < reach, (found - true).abs(), (reach - found * true.sign()).clamp_min(0))
+    error = torch.where(true.abs() < reach, (predicted - true).abs(), (reach - predicted * true.sign()).clamp_min(0))
     return (error * known).sum() / max(int(known.sum()), 1)
 
 
@@ -203,17 +209,15 @@ def prior_terms(
     random: torch.Generator,
     cube: int = 50,
 ) -> dict[str, Float[Tensor, ""]]:
-    """The terms by name, not yet weighted; those without weight are left out.
-
-    Units are the networks': `Anchors.normalized` points, colors in [-1, 1].
+    """The unweighted terms by name; terms of weight 0 are left out.
 
     Args:
         avatar: a model with anchors and a decoder of distances, as `headfields.models.mononphm` makes.
         batch: points of B scans.
         codes: of those scans.
-        weights: says which terms are wanted.
-        random: draws the points where the deformation is held still.
-        cube: how many of these a scan.
+        weights: of the terms; only whether they are positive matters.
+        random: draws the points of the cube.
+        cube: number of points per scan for the terms `still` and `hyper`.
     """
     anchors = anchors_of(avatar)
     scale = anchors.scale
@@ -253,26 +257,28 @@ def prior_terms(
     def color() -> Tensor:
         rgb = field.color(values, canonical).rgb
         assert rgb is not None
-        seen = split(2 * rgb - 1)
+        predicted = split(2 * rgb - 1)
         true = [2 * value - 1 for value in (batch.front_rgb, batch.back_rgb[trusted], batch.near_rgb[trusted])]
-        on = torch.cat([seen[0].flatten(0, 1), seen[1][trusted].flatten(0, 1)])
-        return color_error(on, torch.cat([true[0].flatten(0, 1), true[1].flatten(0, 1)]), seen[2][trusted], true[2])
+        on = torch.cat([predicted[0].flatten(0, 1), predicted[1][trusted].flatten(0, 1)])
+        return color_error(
+            on, torch.cat([true[0].flatten(0, 1), true[1].flatten(0, 1)]), predicted[2][trusted], true[2]
+        )
 
     terms["color"] = color
 
-    def at(somewhere: Tensor) -> tuple[Tensor, Tensor]:
-        """Canonical places and hyper-coordinates of (B, N, 3) further points."""
-        row = torch.arange(count, device=device).repeat_interleave(somewhere.shape[1])
-        flat = somewhere.flatten(0, 1)
-        found = field.canonicalize(flat, torch.zeros_like(flat), row)
-        ambient = found.points[:, :0] if found.ambient is None else found.ambient
-        size = (count, somewhere.shape[1])
-        return found.points.unflatten(0, size), ambient.unflatten(0, size)
+    def canonical_at(further: Tensor) -> tuple[Tensor, Tensor]:
+        """Canonical points and hyper-coordinates of (B, N, 3) further posed points."""
+        row = torch.arange(count, device=device).repeat_interleave(further.shape[1])
+        flat = further.flatten(0, 1)
+        mapped = field.canonicalize(flat, torch.zeros_like(flat), row)
+        ambient = mapped.points[:, :0] if mapped.ambient is None else mapped.ambient
+        size = (count, further.shape[1])
+        return mapped.points.unflatten(0, size), ambient.unflatten(0, size)
 
     drawn = torch.rand(count, cube, 3, generator=random).to(device)
     anywhere = anchors.center + (2 * drawn - 1) * (CUBE / scale)
     if weights.still or weights.hyper:
-        still, ambient = at(anywhere)
+        still, ambient = canonical_at(anywhere)
         terms["still"] = lambda: offset_size((still - anywhere) * scale)
         if canonical.ambient is not None:
             hyper = split(canonical.ambient)
@@ -282,7 +288,7 @@ def prior_terms(
     if weights.correspondence and bool(batch.corresponds.any()):
         known = batch.corresponds
         terms["correspondence"] = lambda: correspondence_error(
-            at(batch.posed_points)[0][known] * scale, batch.neutral_points[known] * scale
+            canonical_at(batch.posed_points)[0][known] * scale, batch.neutral_points[known] * scale
         )
     if weights.anchors and bool(batch.anchored.any()):
         terms["anchors"] = lambda: anchor_error(
@@ -292,13 +298,13 @@ def prior_terms(
 
 
 def _mean(*parts: Tensor) -> Tensor:
-    """The mean over all values of the parts together."""
+    """The mean over the values of all parts."""
     flat = torch.cat([part.reshape(-1) for part in parts])
     return flat.sum() / max(flat.numel(), 1)
 
 
 def _length(vectors: Tensor) -> Tensor:
-    """‖v‖ along the last axis; at 0 its derivatives are 0, of any order, where those of a root are not finite."""
+    """‖v‖ along the last axis, with derivatives of any order equal to 0 at v = 0 (a square root's are not finite)."""
     squared = vectors.square().sum(-1)
     zero = squared == 0
     return torch.where(zero, 0.0, torch.where(zero, 1.0, squared).sqrt())

@@ -1,4 +1,4 @@
-"""Pictures of scans beside what a model makes of them."""
+"""Pictures of scans beside a model's reconstructions: rendering by sphere tracing, comparison sheets."""
 
 import torch
 from jaxtyping import Float, Int
@@ -22,7 +22,7 @@ _ON_CLAY = Light(0.35, 0.65, _DIRECTION)
 def scan_camera(
     center: Float[Tensor, "3"], yaw: float | int = 0.0, pitch: float | int = 0.0, size: int = 128, extent: float = 0.31
 ) -> Camera:
-    """A camera that looks at a head from a meter away.
+    """A camera that looks at a head from a distance of one meter.
 
     Args:
         center: of the head, meters.
@@ -34,41 +34,43 @@ def scan_camera(
 
 
 def trace(field: Field, rays: Rays, steps: int = 64, near: float = 2e-4) -> tuple[Float[Tensor, " n"], Tensor]:
-    """Where N rays meet a field of distances: sphere tracing (Hart 1996), from where the model's sphere begins.
+    """Intersections of N rays with a field of distances, by sphere tracing (Hart 1996).
 
     Args:
-        field: of the frames that the rays see.
+        field: of signed distances, of the frames of the rays.
         rays: N rays, meters.
-        steps: at most so many; each a little less than the distance, which is none exactly.
-        near: the distance that counts as a hit, meters; so does any behind the surface.
+        steps: maximum number; each is 0.9 of the distance, because learned distances are not exact.
+        near: distances below this, negative ones too, count as a hit, meters.
 
     Returns:
         (N,) the distance along each ray and (N,) whether it hit.
     """
     start, end = field.near_far(rays)
     along, hit = start.clone(), torch.zeros(len(rays), dtype=torch.bool, device=start.device)
-    left = (start < end).nonzero()[:, 0]
+    active = (start < end).nonzero()[:, 0]
     last = torch.full_like(along, torch.inf)
     with torch.no_grad():
         for _ in range(steps):
-            if not len(left):
+            if not len(active):
                 break
-            ray = rays[left]
-            canonical = field.canonicalize(ray.origins + along[left, None] * ray.directions, ray.directions, ray.frame)
+            ray = rays[active]
+            canonical = field.canonicalize(
+                ray.origins + along[active, None] * ray.directions, ray.directions, ray.frame
+            )
             distance = field.decode(canonical, color=False).distance
             assert distance is not None
-            hit[left], last[left] = distance < near, distance
-            along[left] = along[left] + torch.where(distance.abs() < near, 0.0, 0.9 * distance)
-            left = left[~hit[left] & (along[left] < end[left])]
-    return along, hit | (last < 5 * near) & (along < end)  # rays that graze come close for long
+            hit[active], last[active] = distance < near, distance
+            along[active] = along[active] + torch.where(distance.abs() < near, 0.0, 0.9 * distance)
+            active = active[~hit[active] & (along[active] < end[active])]
+    return along, hit | (last < 5 * near) & (along < end)  # grazing rays stay close to the surface for many steps
 
 
 @torch.no_grad()
 def draw_field(avatar: Avatar, codes: PriorCodes, camera: Camera) -> tuple[Tensor, Tensor]:
-    """A model's color under a soft light, and its shape alone: two (H, W, 3) images in [0, 1].
+    """A model's colors and its shape as clay, lit: two (H, W, 3) images in [0, 1].
 
     Args:
-        avatar: a model of distances.
+        avatar: a model with a decoder of distances.
         codes: one row.
         camera: one camera.
     """
@@ -84,11 +86,11 @@ def draw_field(avatar: Avatar, codes: PriorCodes, camera: Camera) -> tuple[Tenso
 
 
 def draw_scan(scans: MeshScans, scan: int, camera: Camera) -> tuple[Tensor, Tensor]:
-    """A scan's color and its shape, lit as `draw_field` lights a field: two (H, W, 3) images in [0, 1].
+    """A scan's colors and its shape as clay, lit as in `draw_field`: two (H, W, 3) images in [0, 1].
 
     Args:
         scans: meshes.
-        scan: which.
+        scan: number in the set.
         camera: one camera.
     """
     mesh = Mesh(scans.vertices[scan], scans.faces, scans.rgb[scans.person[scan]])
@@ -98,22 +100,22 @@ def draw_scan(scans: MeshScans, scan: int, camera: Camera) -> tuple[Tensor, Tens
 def comparison(
     avatar: Avatar, scans: MeshScans, which: Int[Tensor, " b"], codes: PriorCodes, size: int = 128
 ) -> Float[Tensor, "h w 3"]:
-    """A sheet: a row for each of B scans, truth | model from the front, in color and as shape, and from the side.
+    """A sheet with a row for each of B scans: truth | model in colors and as clay, from the front and from the side.
 
     Args:
         avatar: the model.
         scans: meshes.
-        which: (B,) the scans.
+        which: (B,) numbers of scans in the set.
         codes: B rows.
         size: of each picture, pixels.
     """
     rows = []
     for row, scan in enumerate(which.tolist()):
-        one = codes[row : row + 1]
-        ahead, aside = (scan_camera(scans.center, yaw, 5.0, size) for yaw in (0.0, 55.0))
         pictures = []
-        for camera in (ahead, aside):
-            for truth, model in zip(draw_scan(scans, scan, camera), draw_field(avatar, one, camera), strict=True):
+        for yaw in (0.0, 55.0):
+            camera = scan_camera(scans.center, yaw, 5.0, size)
+            models = draw_field(avatar, codes[row : row + 1], camera)
+            for truth, model in zip(draw_scan(scans, scan, camera), models, strict=True):
                 pictures += [truth, model]
         rows.append(torch.cat(pictures, 1))
     return torch.cat(rows, 0)

@@ -1,4 +1,4 @@
-"""A trained prior: a model of heads, the codes of everyone it was trained on, and what can be done with them."""
+"""A trained prior: a model of heads with the codes of its training people and scans; loading and saving."""
 
 import json
 from pathlib import Path
@@ -21,19 +21,19 @@ _TABLES = ("geometry", "appearance", "expression")
 
 
 class Prior(nn.Module):
-    """A model of many heads with what it has learned of each: its networks, and a code for each person and scan.
+    """A model of many heads: an avatar, and learned codes of people and scans.
 
-    The file that `save` writes is an avatar's as well, so `Avatar.load` reads the model alone. Nothing here is trained;
-    `fit` finds codes of someone new.
+    The file of `save` is also an avatar's: `Avatar.load` reads the model alone. `headfields.priors.fit_scans` fits
+    codes to scans of a new person.
 
     Args:
         avatar: the model, as `headfields.models.mononphm` makes it, trained.
         geometry, appearance: (P, C) codes of P people.
         expression: (S, E) codes of S scans.
-        person: (S,) whose each scan is.
-        neutral: (P,) each person's neutral scan.
+        person: (S,) number of each scan's person.
+        neutral: (P,) number of each person's neutral scan.
         people, scans: P and S names.
-        about: what else is worth keeping: how it was trained, its errors (anything that JSON holds).
+        about: further JSON content: how it was trained, its errors.
 
     Raises:
         TypeError: the avatar has no anchors.
@@ -76,12 +76,12 @@ class Prior(nn.Module):
         self.register_buffer("neutral", neutral.detach().long().clone())
 
     def mean(self) -> PriorCodes:
-        """The codes (one row) of nobody in particular: the mean person, with the mean of the neutral expressions."""
-        calm = self.expression[self.neutral].mean(0, keepdim=True)
-        return PriorCodes(self.geometry.mean(0, keepdim=True), self.appearance.mean(0, keepdim=True), calm)
+        """The codes (one row) of the mean person, with the mean of the neutral expressions."""
+        expression = self.expression[self.neutral].mean(0, keepdim=True)
+        return PriorCodes(self.geometry.mean(0, keepdim=True), self.appearance.mean(0, keepdim=True), expression)
 
     def statistics(self) -> PriorStatistics:
-        """Around the mean codes, the principal directions of those of all people, and of all scans."""
+        """Mean and principal axes of the codes over all people, and over all scans."""
         mean = self.mean()
         return PriorStatistics(*(CodeStatistics.of(getattr(self, name), getattr(mean, name)[0]) for name in _TABLES))
 
@@ -91,14 +91,14 @@ class Prior(nn.Module):
         return PriorCodes(self.geometry[owner], self.appearance[owner], self.expression[scans])
 
     def state(self, codes: PriorCodes | None = None) -> HeadState:
-        """The frames that `codes` are, for `avatar.render`, `avatar.field` and the rest; the mean if None."""
+        """The state of `codes`, for `avatar.render` and `avatar.field`; of the mean codes if None."""
         return (self.mean() if codes is None else codes).state()
 
     def save(self, path: str | Path) -> None:
-        """Writes everything to one safetensors file, atomically.
+        """Writes model, codes and names to one safetensors file, atomically.
 
         Args:
-            path: the file; its folder is made.
+            path: the file; its folder is created.
         """
         names = (*_TABLES, "person", "neutral")
         header = {"format": _FORMAT, "people": self.people, "scans": self.scans, "about": self.about}
@@ -107,33 +107,33 @@ class Prior(nn.Module):
 
     @staticmethod
     def load(path: str | Path) -> "Prior":
-        """The prior in a file that `save` wrote, or in the folder of a run of `headfields train-prior`.
+        """Reads what `save` wrote, or the prior of a run of `headfields train-prior`.
 
         Args:
             path: the file or the folder.
 
         Raises:
             FileNotFoundError: there is no such file.
-            ValueError: it is not a prior's.
+            ValueError: the file is not a prior's.
         """
         return load_prior(path)
 
 
 def load_prior(path: str | Path) -> Prior:
-    """The prior in a file, or in the folder of a run of `headfields train-prior`.
+    """Reads a prior from a file, or from the folder of a run of `headfields train-prior`.
 
     Args:
         path: the file, or a folder with prior.safetensors.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is not a prior's.
+        ValueError: the file is not a prior's.
     """
     path = Path(path)
     if path.is_dir():
         if not (path / "prior.safetensors").is_file():
             raise FileNotFoundError(
-                f"load_prior: {path} has no prior.safetensors; a run of `headfields train-prior` has one once it ends"
+                f"load_prior: {path} has no prior.safetensors; a run of `headfields train-prior` writes it at its end"
             )
         path = path / "prior.safetensors"
     tensors, header = read_safetensors(path, _KEY)

@@ -1,4 +1,4 @@
-"""What a prior is trained with, for the paper's sizes and for minutes on a CPU."""
+"""Training settings of priors (recipes): the paper's, and our own for minutes on a CPU."""
 
 from dataclasses import dataclass, replace
 
@@ -11,16 +11,16 @@ __all__ = ["PAPER_RECIPE", "SMALL_POINTS_RECIPE", "SMALL_RECIPE", "PriorRecipe"]
 
 @dataclass(frozen=True)
 class PriorRecipe:
-    """What `PriorTrainer` is given.
+    """Arguments of `PriorTrainer`.
 
     Attributes:
         weights: of the terms.
         schedule: of learning rates.
-        counts: points of a scan in a step.
-        scans_per_step: how many scans.
+        counts: points per scan and step.
+        scans_per_step: number of scans per step.
         noise: on codes, see `PriorTrainer`.
-        principal: whether codes start as `principal_codes` makes them, for which scans must be registered meshes.
-        minutes: how long `headfields train-prior` trains if it is not told.
+        principal: whether codes start at `principal_codes`, which needs registered meshes.
+        minutes: default training time of `headfields train-prior`.
     """
 
     weights: PriorWeights
@@ -33,7 +33,7 @@ class PriorRecipe:
 
 
 PAPER_RECIPE = PriorRecipe(PriorWeights(), PriorSchedule(), PointCounts(), 64, 0.0, False, 60 * 24 * 2)
-"""MonoNPHM's, as released: 16 scans a step on each of four GPUs. The two days are a guess; the code does not say."""
+"""MonoNPHM's, as released: 16 scans per step on each of four GPUs. The two days are a guess; the code has no time."""
 
 SMALL_POINTS_RECIPE = PriorRecipe(
     weights=PriorWeights(distance=1.0, anchors=1000.0),
@@ -47,8 +47,9 @@ SMALL_POINTS_RECIPE = PriorRecipe(
     minutes=25,
 )
 """Our own choice for minutes on a CPU, with `mononphm(small=True)`: fewer points, higher rates that fall later, noise
-on codes, and distances near the surface, where these are known. Anchors count as much as correspondences do: with the
-published 7.5 they follow the distances' gradient for as long as such a run lasts, and are the same for everybody."""
+on codes, and the distance term where distances are known. Anchors have the weight of correspondences: with the
+published 7.5 the gradient of the distance terms dominates them for such a short run, and they are the same for
+everybody."""
 
 SMALL_RECIPE = replace(
     SMALL_POINTS_RECIPE,
@@ -58,6 +59,6 @@ SMALL_RECIPE = replace(
     noise=0.1,
     principal=True,
 )
-"""The same for registered meshes, which know more: half of the points are drawn where triangles are small, codes start
-at principal components and move less from there, so a fifth of the noise is enough; and correspondences count ten times
-as much, to the end, without which the small deformation leaves lips a third of their way behind."""
+"""The same for registered meshes: half of the points are drawn where triangles are small; codes start at principal
+components and move less from there, so a fifth of the noise is enough; correspondences have ten times the weight to the
+end, without which the small deformation moves lips only two thirds of their way."""

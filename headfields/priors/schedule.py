@@ -1,4 +1,4 @@
-"""How learning rates and weights change over a run, as fractions of it, so that a short run has the same shape."""
+"""Learning-rate and weight schedule of a prior, in fractions of the run, so that short runs have the same shape."""
 
 from dataclasses import dataclass
 
@@ -10,18 +10,23 @@ _HALVINGS = tuple(epoch / _EPOCHS for epoch in (350, 700, 1050, 1300, 1550, 1800
 
 @dataclass(frozen=True)
 class PriorSchedule:
-    """Learning rates and when they change; the defaults are those of MonoNPHM's released code, 2,500 epochs long.
+    """Learning rates and their changes; the defaults are those of MonoNPHM's released code, 2,500 epochs long.
 
     Attributes:
         networks: AdamW's rate for deformer and decoder.
         decay: AdamW's weight decay.
-        identity: Adam's rate for the codes of shape and appearance.
-        expression: Adam's rate for those of expressions.
+        identity: Adam's rate for geometry and appearance codes.
+        expression: Adam's rate for expression codes.
         halvings: fractions of the run at which all rates are halved.
-        correspondence_until: fraction of the run after which correspondences count less.
-        correspondence_after: by what factor.
-        clip: the gradient of each network is cut to this norm.
-        warm_up: fraction of the run over which rates rise from nothing; the published code has none.
+        correspondence_until: fraction of the run after which the weight of correspondences changes.
+        correspondence_after: factor of that weight from then on.
+        clip: bound on the gradient norm of each network.
+        warm_up: fraction of the run over which rates rise linearly from 0; the published code has none.
+
+    >>> from headfields.priors import PriorSchedule
+    >>> schedule = PriorSchedule(halvings=(0.5, 0.75))
+    >>> [schedule.factor(fraction) for fraction in (0.0, 0.5, 0.75)]
+    [1.0, 0.5, 0.25]
     """
 
     networks: float | int = 5e-4
@@ -43,10 +48,10 @@ class PriorSchedule:
                 raise ValueError(f"PriorSchedule: {fraction} is not a fraction of the run, in [0, 1]")
 
     def factor(self, fraction: float | int) -> float:
-        """What the learning rates are multiplied by when `fraction` of the run is over."""
-        risen = min(fraction / self.warm_up, 1.0) if self.warm_up else 1.0
-        return risen * 0.5 ** sum(fraction >= halving for halving in self.halvings)
+        """The factor of the learning rates when `fraction` of the run is done."""
+        warm_up = min(fraction / self.warm_up, 1.0) if self.warm_up else 1.0
+        return warm_up * 0.5 ** sum(fraction >= halving for halving in self.halvings)
 
     def correspondence(self, fraction: float | int) -> float:
-        """What the weight of correspondences is multiplied by when `fraction` of the run is over."""
+        """The factor of the weight of correspondences when `fraction` of the run is done."""
         return 1.0 if fraction <= self.correspondence_until else float(self.correspondence_after)

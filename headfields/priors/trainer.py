@@ -36,14 +36,14 @@ CHECKPOINT_SECONDS = 120.0
 
 @dataclass(frozen=True)
 class PriorResult:
-    """What `PriorTrainer.fit` gives.
+    """The result of `PriorTrainer.fit`.
 
     Attributes:
         prior: as trained so far.
         step: steps taken in all.
-        seconds: of training, over all resumptions, pictures and checkpoints included.
+        seconds: training time over all resumptions, with pictures and checkpoints.
         loss: weighted sum of the terms, smoothed; NaN before the first step.
-        interrupted: whether Ctrl-C ended it.
+        interrupted: whether Ctrl-C ended training.
     """
 
     prior: Prior
@@ -54,38 +54,36 @@ class PriorResult:
 
 
 class PriorTrainer:
-    """Trains a model and the codes of everyone in a set of scans together (Park et al. 2019, "DeepSDF").
+    """Trains a model together with the codes of all people and scans: an auto-decoder (Park et al. 2019, "DeepSDF").
 
-    Codes start at zero, or where `starts` says. Each step takes some scans, draws points of them, and moves the
-    networks by AdamW and the codes of those scans and people by Adam. What a step draws follows from its number and
-    the seed, so a run that goes on from a checkpoint ends with the weights of an unbroken one, as long as its length
-    is given in steps: one in minutes follows the clock.
+    Each step draws scans and points of them, and updates the networks by AdamW and the codes of those scans and people
+    by Adam. The random numbers of a step depend on its number and the seed only, so a resumed run ends with the weights
+    of an unbroken one, if its length is given in steps (one in minutes depends on the clock).
 
     Args:
         avatar: as `headfields.models.mononphm` makes it.
         scans: P people and S scans.
         weights: of the terms.
         schedule: learning rates and how they fall.
-        counts: points of a scan in a step.
-        scans_per_step: how many scans a step takes.
-        noise: standard deviation of what is added to the codes of a step, in that of all codes at the time and with
-            their covariance: codes vary a hundred times as much along some directions (the jaw's) as along others (the
-            lids'), and noise that is the same in all of them would leave nothing of the latter. A network has seen
-            codes at as many places as there are scans; between them it may say anything, and a small one does: its
-            units all fall silent half way from the mean to a wide-open mouth, where tracking must pass. Noise has it
-            learn the surroundings too. The published code has none; our own choice.
-        starts: codes of the S scans to start from, as `principal_codes` makes them; zero (as published) if None.
+        counts: points per scan and step.
+        scans_per_step: number of scans per step.
+        noise: standard deviation of Gaussian noise on the codes of a step, relative to the current covariance of all
+            codes. The covariance matters: codes vary a hundred times as much along some directions (jaw) as along
+            others (eyelids). Between the training codes a small network is unconstrained, and all its units are
+            inactive half way from the mean to a wide-open mouth, where tracking must pass; noise trains it there too.
+            The published code has none; our own choice.
+        starts: initial codes of the S scans, as from `principal_codes`; zero (as published) if None.
         seed: of scans and points.
         out: a run folder, for checkpoints, log.csv and images/; None keeps nothing.
         device: where it is trained.
-        shown: up to so many people are pictured, evenly among all.
-        pictures: how many times in a run, its end included; 0 for never.
+        shown: maximum number of people in pictures, evenly spaced among all.
+        pictures: number of pictures in a run, with one at its end; 0 for none.
         picture_size: of each picture, pixels.
         bar: whether a progress bar is shown.
 
     Raises:
         TypeError: the avatar has no anchors.
-        ValueError: scans_per_step is not positive; the scans' anchors are not as many as the avatar's; starts have
+        ValueError: scans_per_step is not positive; the numbers of anchors of scans and avatar differ; starts have
             another shape than the codes.
     """
 
@@ -148,18 +146,18 @@ class PriorTrainer:
 
     @property
     def avatar(self) -> Avatar:
-        """The model that is trained."""
+        """The trained model."""
         avatar = self.model["avatar"]
         assert isinstance(avatar, Avatar)
         return avatar
 
     def fit(self, steps: int | None = None, minutes: float | int | None = None, resume: bool = False) -> PriorResult:
-        """Trains until so many steps or minutes are over in all, whichever comes first.
+        """Trains up to a total number of steps or minutes, whichever comes first.
 
         Args:
-            steps: counted from the start of training, over resumptions.
-            minutes: likewise, of wall time.
-            resume: whether to go on from the checkpoint in the run folder; without one training begins.
+            steps: total, over all resumptions.
+            minutes: of wall time, likewise.
+            resume: whether to continue from the checkpoint in the run folder; if there is none, training starts.
 
         Raises:
             ValueError: neither limit is given.
@@ -167,7 +165,7 @@ class PriorTrainer:
             RunLockedError: another process trains into the folder.
         """
         if steps is None and minutes is None:
-            raise ValueError("PriorTrainer.fit: say when to stop: steps=5000 or minutes=25")
+            raise ValueError("PriorTrainer.fit: give a limit, steps=5000 or minutes=25")
         if self.folder is None:
             return self._fit(steps, minutes)
         self.folder.create()
@@ -210,11 +208,11 @@ class PriorTrainer:
         """One step of all optimizers; the weighted terms by name.
 
         Args:
-            rates: what learning rates are multiplied by.
-            correspondence: what the weight of correspondences is multiplied by.
+            rates: factor of the learning rates.
+            correspondence: factor of the weight of correspondences.
 
         Raises:
-            NanLossError: the loss is not finite; nothing has moved.
+            NanLossError: the loss is not finite; no parameter has changed.
         """
         number = self.progress.step
         which = self.scans.draw(number, self.scans_per_step, self.seed)
@@ -225,7 +223,10 @@ class PriorTrainer:
         rows = {name: table.rows(index[name]) for name, table in tables.items()}
         random = generator(self.seed, 5, number)
         codes = PriorCodes(
-            *(self._blurred(leaf, name, random).index_select(0, place) for name, (leaf, _, place) in rows.items())
+            *(
+                self._with_noise(leaf, name, random).index_select(0, position)
+                for name, (leaf, _, position) in rows.items()
+            )
         )
         terms = prior_terms(self.avatar, batch, codes, self.weights, generator(self.seed, 4, number))
         weights = {name: self.weights.of(name) for name in terms}
@@ -236,7 +237,7 @@ class PriorTrainer:
             bad = [name for name, term in terms.items() if not bool(torch.isfinite(term))]
             raise NanLossError(
                 f"the loss is not finite at step {number} (terms: {', '.join(bad)}; scans: "
-                f"{', '.join(self.scans.scans[s] for s in which.tolist()[:4])}); lower the learning rates, or look at "
+                f"{', '.join(self.scans.scans[s] for s in which.tolist()[:4])}); lower the learning rates, or inspect "
                 "these scans"
             )
         self.optimizer.zero_grad()
@@ -252,8 +253,8 @@ class PriorTrainer:
                 tables[name].step(numbers, leaf.grad, rate * rates)
         return {name: weights[name] * float(term.detach()) for name, term in terms.items()}
 
-    def _blurred(self, rows: Tensor, name: str, random: torch.Generator) -> Tensor:
-        """Rows of a table of codes with this step's noise, which varies as the codes themselves do."""
+    def _with_noise(self, rows: Tensor, name: str, random: torch.Generator) -> Tensor:
+        """Rows of a code table with noise that has the covariance of the table."""
         table = self._table(name).table.detach()
         if not self.noise or len(table) < 2:
             return rows
@@ -261,13 +262,13 @@ class PriorTrainer:
         return rows + self.noise / len(table) ** 0.5 * (mixing @ (table - table.mean(dim=0)))
 
     def codes(self, scans: Tensor) -> PriorCodes:
-        """The codes that scans have now, by number."""
+        """The current codes of scans, by number."""
         owner = self.scans.person[scans]
         tables = [self._table(name).table.detach() for name in ("geometry", "appearance", "expression")]
         return PriorCodes(*(t[i.to(t.device)] for t, i in zip(tables, (owner, owner, scans), strict=True)))
 
     def prior(self, about: dict[str, Any] | None = None) -> Prior:
-        """What has been learned so far, on the CPU; `about` is kept with it."""
+        """The prior as trained so far, on the CPU; `about` is saved with it."""
         geometry, appearance, expression = (
             self._table(name).table.detach().cpu() for name in ("geometry", "appearance", "expression")
         )
@@ -279,11 +280,11 @@ class PriorTrainer:
         )
 
     def errors(self, scans: Tensor, points: int = 2000) -> dict[str, float]:
-        """How far the model is from these of its training scans, at so many points of each: see `surface_errors`."""
+        """Mean errors of training scans, by number, at `points` points of each: see `surface_errors`."""
         return surface_errors(self.avatar, self.scans, scans, self.codes(scans), points).summary()
 
     def picture(self) -> Float[Tensor, "h w 3"] | None:
-        """Draws the people shown, truth beside model, into images/ if there is a folder; None if nobody is."""
+        """Draws training scans beside the model, into images/ if there is a folder; None if none are shown."""
         if not isinstance(self.scans, MeshScans) or not len(self._shown):
             return None
         codes = self.codes(self._shown)
@@ -293,7 +294,7 @@ class PriorTrainer:
         return sheet
 
     def save(self) -> None:
-        """Writes a checkpoint; the one before is kept beside it."""
+        """Writes a checkpoint; the previous one is kept beside it."""
         assert self.folder is not None
         checkpoint.save(
             self.folder.checkpoint, self.model, self.optimizer, None, {}, self.progress,
@@ -306,8 +307,8 @@ class PriorTrainer:
             if values.shape != (len(self.scans), table.shape[1]):
                 raise ValueError(
                     f"PriorTrainer: starts.{name} has shape {tuple(values.shape)}; expected "
-                    f"{len(self.scans), table.shape[1]}, a code for each scan: make them for these very scans and "
-                    "this avatar, as principal_codes does"
+                    f"{len(self.scans), table.shape[1]}, a code for each scan: make them for these scans and "
+                    "this avatar with principal_codes"
                 )
             table.data.copy_(values if rows is None else values[rows])
 
@@ -317,14 +318,14 @@ class PriorTrainer:
         return table
 
     def _scans_shown(self, people: list[int]) -> Tensor:
-        """Of each of these people another of their scans, the first the neutral one."""
+        """One scan of each of these people: the neutral one of the first, then varying ones."""
         if not isinstance(self.scans, MeshScans):
             return torch.zeros(0, dtype=torch.long)
-        chosen = []
-        for place, person in enumerate(people):
+        shown = []
+        for number, person in enumerate(people):
             own = (self.scans.person == person).nonzero()[:, 0]
-            chosen.append(int(self.scans.neutral[person]) if place == 0 else int(own[place % len(own)]))
-        return torch.tensor(chosen, dtype=torch.long)
+            shown.append(int(self.scans.neutral[person]) if number == 0 else int(own[number % len(own)]))
+        return torch.tensor(shown, dtype=torch.long)
 
 
 def _mixed(seed: int, step: int) -> int:

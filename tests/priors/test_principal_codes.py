@@ -73,10 +73,10 @@ def test_noise_varies_as_the_codes_do(scans: MeshScans) -> None:
     direction = torch.randn(table.shape[1])
     along = torch.linspace(-1, 1, 20)
     table.data = along[:, None] * direction
-    drawn = made._blurred(torch.zeros(4000, table.shape[1]), "expression", generator(1))
+    drawn = made._with_noise(torch.zeros(4000, table.shape[1]), "expression", generator(1))
     amount = drawn @ direction / direction.square().sum()
     assert torch.allclose(drawn, amount[:, None] * direction, atol=1e-5)
     assert float(amount.std()) == pytest.approx(0.5 * float(along.std(correction=0)), rel=0.05)
     table.data.zero_()
-    still = made._blurred(torch.ones(3, table.shape[1]), "expression", generator(1))
+    still = made._with_noise(torch.ones(3, table.shape[1]), "expression", generator(1))
     assert torch.equal(still, torch.ones_like(still))
