@@ -1,7 +1,7 @@
 """Measures operations beside their peers: `python -m benchmarks [--quick] [--only NAME ...] [--out DIR]`.
 
 Each operation runs in a process of its own, bound to `--threads` cores, so that every library has the same number of
-threads and none meets another operation's leftovers. Writes NAME.md, NAME.png and NAME.json into `--out`.
+threads and no operation inherits state from another. Writes NAME.md, NAME.png and NAME.json into `--out`.
 """
 
 import argparse
@@ -18,7 +18,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser("benchmarks", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=OPERATIONS, default=list(OPERATIONS), metavar="NAME",
                         help="of " + ", ".join(OPERATIONS))  # fmt: skip
-    parser.add_argument("--quick", action="store_true", help="fewer sizes and rounds: to see that all works")
+    parser.add_argument("--quick", action="store_true", help="fewer sizes and rounds, to check that everything runs")
     parser.add_argument("--out", type=Path, default=Path("runs/benchmarks"))
     parser.add_argument("--threads", type=int, default=2, help="of every library; 2 if not given")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
@@ -30,7 +30,7 @@ def main() -> int:
     arguments = parse()
     if arguments.in_process:
         machine.bind(arguments.threads)
-        from benchmarks.run import run  # after the cores are chosen: libraries count them when they are imported
+        from benchmarks.run import run  # after the cores are bound: libraries count them on import
 
         for name in arguments.only:
             run(name, arguments.out, arguments.quick, arguments.threads, arguments.device)

@@ -1,4 +1,4 @@
-"""A case: one question put to the library and its peers, with the same input, and the answers compared."""
+"""Cases: one task given to the library and its peers with the same input, timed, and their answers compared."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -15,20 +15,20 @@ OURS = "headfields"
 
 @dataclass(frozen=True)
 class Settings:
-    """What an operation is told about the run."""
+    """Options of a run, as an operation gets them."""
 
     quick: bool = False
     device: str = "cpu"
     threads: int = 2
     rounds: tuple[int, int] = (3, 21)
-    seconds: float = 4.0  # for the rounds of a case
+    seconds: float = 4.0  # time budget for the rounds of a case
 
     def pick(self, full: Any, quick: Any) -> Any:
         return quick if self.quick else full
 
 
 class PeerMissing(Exception):
-    """A peer cannot take part; the message is the reason that the table gives."""
+    """A peer cannot take part; the table gives the message as the reason."""
 
 
 @dataclass(frozen=True)
@@ -37,9 +37,9 @@ class Contestant:
 
     Attributes:
         name: `OURS`, or the peer's.
-        run: what is timed; it returns the answer.
-        answer: the answer as numbers that can be compared, not timed; None where they cannot be.
-        work: units of work in one run, where it is not the case's (a slow peer gets the first part of the input).
+        run: the timed call; it returns the answer.
+        answer: converts the answer to numbers for the comparison, untimed; None for an answer that cannot be compared.
+        work: units of work in one run, if not the case's (a slow peer gets the first part of the input).
         note: for the table.
     """
 
@@ -55,17 +55,17 @@ Maker = Callable[[], Contestant]
 
 @dataclass(frozen=True)
 class Case:
-    """One question.
+    """One task.
 
     Attributes:
-        label: what is asked; cases of one label and growing size are one line of the plot.
+        label: of the task; cases of one label and growing size are one line of the plot.
         size: its numbers, such as `{"faces": 10000, "points": 200000}`.
-        unit, work: what is counted, and how many of them a run does.
+        unit, work: the unit of work, and how many units a run does.
         contestants: makers by name, ours first; one that raises `PeerMissing` gives a row with the reason.
-        goals: by peer, how many times as fast as it we mean to be.
-        limit: milliseconds that we mean to stay below.
-        tolerance: answers farther than this from ours are counted apart, as are those of which one alone is finite;
-            infinite if every answer must be near.
+        goals: the ratio of a peer's time to ours that we aim for, by peer.
+        limit: milliseconds that we aim to stay below.
+        tolerance: answers farther than this from ours are counted separately, as are pairs of which only one is finite;
+            infinite if all answers must agree.
     """
 
     label: str
@@ -94,7 +94,7 @@ class Row:
     busy: float | None = None  # cores
     memory: int | None = None  # bytes
     difference: float | None = None  # the largest, of the answers, to ours
-    unmatched: int = 0  # answers that differ by more than the case's tolerance, and are left out of `difference`
+    unmatched: int = 0  # answers beyond the case's tolerance, left out of `difference`
     ratio: float | None = None  # its time for a unit of work over ours
     goal: float | None = None  # of the ratio
     limit: float | None = None  # of the milliseconds, ours
@@ -107,7 +107,7 @@ class Row:
 
     @property
     def met(self) -> bool | None:
-        """Whether the goal or limit holds; None where there is none, or nothing was measured."""
+        """Whether the goal or limit holds; None without one, or without a measurement."""
         if self.goal is not None and self.ratio is not None:
             return self.ratio >= self.goal
         if self.limit is not None and self.milliseconds is not None:
@@ -119,8 +119,8 @@ class Row:
 
 
 def measure(case: Case, settings: Settings) -> list[Row]:
-    """Runs a case: answers first, then memory, then interleaved times."""
-    ready: dict[str, Contestant] = {}
+    """Runs a case: answers first, then memory, then interleaved times; one row for each contestant."""
+    contestants: dict[str, Contestant] = {}
     reference: np.ndarray | None = None
     differences: dict[str, tuple[float | None, int]] = {}
     memory: dict[str, int | None] = {}
@@ -137,7 +137,7 @@ def measure(case: Case, settings: Settings) -> list[Row]:
                 differences[name] = _difference(reference, numbers, case.tolerance)
             del numbers
             memory[name] = peak_growth(contestant.run, settings.device)
-            ready[name] = contestant
+            contestants[name] = contestant
         except PeerMissing as reason:
             missing[name] = str(reason)
         except Exception as error:
@@ -145,16 +145,16 @@ def measure(case: Case, settings: Settings) -> list[Row]:
                 raise
             missing[name] = f"failed: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
     synchronize = torch.cuda.synchronize if settings.device == "cuda" else None
-    runs = {name: contestant.run for name, contestant in ready.items()}
+    runs = {name: contestant.run for name, contestant in contestants.items()}
     times = interleaved(runs, settings.rounds, settings.seconds, synchronize)
     common = {"label": case.label, "size": dict(case.size), "unit": case.unit}
-    ours = times[OURS].median / (ready[OURS].work or case.work) if OURS in times else None
+    ours = times[OURS].median / (contestants[OURS].work or case.work) if OURS in times else None
     rows = []
     for name in case.contestants:
         if name in missing:
             rows.append(Row(**common, contestant=name, work=case.work, note=missing[name]))
             continue
-        contestant, timing = ready[name], times[name]
+        contestant, timing = contestants[name], times[name]
         work = contestant.work or case.work
         own = name == OURS
         rows.append(
@@ -180,7 +180,7 @@ def measure(case: Case, settings: Settings) -> list[Row]:
 
 
 def _difference(ours: np.ndarray | None, theirs: np.ndarray | None, tolerance: float) -> tuple[float | None, int]:
-    """The largest difference within the tolerance, over as many answers as the other gave, and how many are beyond."""
+    """The largest difference within the tolerance, over the answers that the peer gave, and how many are beyond it."""
     if ours is None or theirs is None:
         return None, 0
     ours = ours[: len(theirs)]

@@ -1,4 +1,4 @@
-"""The machine that is measured on, and equal threads for every library. Imports nothing that starts threads."""
+"""The machine's description, and equal threads for every library. Imports nothing that starts threads."""
 
 import importlib.metadata
 import os
@@ -15,7 +15,7 @@ _VARIABLES = ("OMP_", "GOMP_", "KMP_", "MKL_", "OPENBLAS_", "TBB_", "IGL_", "HEA
 
 
 def thread_variables(threads: int) -> dict[str, str]:
-    """Environment variables by which libraries are told how many threads to use."""
+    """Environment variables that set the number of threads of libraries."""
     names = (
         "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS", "IGL_NUM_THREADS",
         "TBB_NUM_THREADS",
@@ -24,7 +24,7 @@ def thread_variables(threads: int) -> dict[str, str]:
 
 
 def bind(threads: int) -> None:
-    """Binds this process to so many cores, where the system allows: some libraries take every core that they see."""
+    """Binds this process to `threads` cores, where the system allows: some libraries use every core they can."""
     if not hasattr(os, "sched_setaffinity"):
         return
     allowed = sorted(os.sched_getaffinity(0))
@@ -36,20 +36,20 @@ def bind(threads: int) -> None:
 
 
 def _one_a_core(cpus: list[int]) -> list[int]:
-    """Of hyper-threads that share a core, the first."""
-    seen: set[str] = set()
+    """The first hyper-thread of each core."""
+    cores: set[str] = set()
     chosen = []
     for cpu in cpus:
         path = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
         core = path.read_text().strip() if path.exists() else str(cpu)
-        if core not in seen:
-            seen.add(core)
+        if core not in cores:
+            cores.add(core)
             chosen.append(cpu)
     return chosen
 
 
 def description(threads: int, device: str) -> dict[str, Any]:
-    """What a figure means nothing without: device, threads, versions."""
+    """Device, threads, backends and versions, without which a figure means nothing."""
     import torch
 
     import headfields as hf

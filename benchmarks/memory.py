@@ -1,8 +1,8 @@
-"""How much memory a call takes at its peak, over what the process held before it.
+"""Peak memory of a call beyond what the process held before it.
 
 On CPU: growth of the resident set (Linux: the high-water mark is reset before the call, and free heap is given back).
-Memory that an allocator kept from earlier calls and uses again is not counted, so 0 means "no more than before". On
-CUDA: what PyTorch's allocator held at most, which leaves out what a library allocates by other means.
+Memory that an allocator kept from earlier calls and reuses is not counted, so 0 means "no more than before". On
+CUDA: the peak of PyTorch's allocator, which leaves out what a library allocates by other means.
 """
 
 import contextlib
@@ -18,7 +18,7 @@ _PROCESS = Path("/proc/self")
 
 
 def peak_growth(action: Callable[[], Any], device: str = "cpu") -> int | None:
-    """Bytes at the peak of `action()` over those before; None where the system does not tell."""
+    """Bytes at the peak of `action()` beyond those before; None where the system does not report them."""
     gc.collect()
     if device == "cuda":
         torch.cuda.synchronize()

@@ -32,7 +32,7 @@ def page(reports: list[Report], images: str | None) -> str:
 
 
 def _summary(reports: list[Report]) -> str:
-    """Every row that has a goal; nothing where none has one."""
+    """A table of the rows that have a goal, if there are any."""
     if all(row.met is None for one in reports for row in one.rows):
         return ""
     lines = ["## Goals", "", "| operation | case | beside | ours is | goal |", "|---|---|---|---|---|"]
@@ -40,28 +40,28 @@ def _summary(reports: list[Report]) -> str:
         for row in one.rows:
             if row.met is None:
                 continue
-            told = report.cells(row)
-            ours = told["ours is"] or f"{told['ms']} ms"
+            cells = report.cells(row)
+            ours = cells["ours is"] or f"{cells['ms']} ms"
             beside = row.contestant if row.ratio is not None else ""
-            lines.append(f"| {one.title} | {row.label}: {report.size(row)} | {beside} | {ours} | {told['goal']} |")
+            lines.append(f"| {one.title} | {row.label}: {report.size(row)} | {beside} | {ours} | {cells['goal']} |")
     return "\n".join(lines) + "\n"
 
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser("benchmarks.page", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
-    parser.add_argument("figures", type=Path, help="the folder of JSON files")
+    parser.add_argument("figures", type=Path, help="folder of JSON files")
     parser.add_argument("page", type=Path, help="the Markdown file to write")
-    chosen = parser.parse_args(arguments)
-    found = {path.stem: path for path in chosen.figures.glob("*.json") if path.stem in OPERATIONS}
-    if not found:
-        parser.error(f"{chosen.figures} holds no figures of {', '.join(OPERATIONS)}")
-    reports = [report.read(found[name]) for name in OPERATIONS if name in found]
-    images = chosen.page.parent / "images" / "benchmarks"
+    options = parser.parse_args(arguments)
+    paths = {path.stem: path for path in options.figures.glob("*.json") if path.stem in OPERATIONS}
+    if not paths:
+        parser.error(f"{options.figures} holds no figures of {', '.join(OPERATIONS)}")
+    reports = [report.read(paths[name]) for name in OPERATIONS if name in paths]
+    images = options.page.parent / "images" / "benchmarks"
     images.mkdir(parents=True, exist_ok=True)
     for one in reports:
         report.plot(one, images / f"{one.name}.png")
-    chosen.page.write_text(page(reports, "images/benchmarks"))
+    options.page.write_text(page(reports, "images/benchmarks"))
 
 
 if __name__ == "__main__":

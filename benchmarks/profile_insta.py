@@ -1,9 +1,9 @@
-"""Where a training step and a rendered frame of INSTA spend their time.
+"""Profile of a training step and a rendered frame of INSTA, by stage.
 
 `python -m benchmarks.profile_insta --capture DIR`
 
-Trains for `--steps` steps first, so that the occupancy grid has settled, and then prints medians per stage. A stage's
-time includes the stages indented below it. With `--run`, a run folder's trained avatar is measured instead.
+Trains for `--steps` steps first, so that the occupancy grid has settled, then prints medians per stage. A stage's time
+includes the stages indented below it. With `--run`, measures the trained avatar of a run instead.
 """
 
 import argparse
@@ -40,11 +40,11 @@ STAGES = (
 
 @contextmanager
 def timed(into: dict[str, float]) -> Iterator[None]:
-    """Within the block every stage adds the seconds that it takes to `into`."""
+    """Within the block, every stage adds its seconds to `into`."""
     undo: list[Callable[[], None]] = []
     for label, module, owner, name in STAGES:
-        place = getattr(__import__(module, fromlist=["_"]), owner)
-        original = getattr(place, name)
+        cls = getattr(__import__(module, fromlist=["_"]), owner)
+        original = getattr(cls, name)
 
         def wrapped(*args: Any, _original: Any = original, _label: str = label, **kwargs: Any) -> Any:
             start = time.perf_counter()
@@ -53,8 +53,8 @@ def timed(into: dict[str, float]) -> Iterator[None]:
             finally:
                 into[_label] += time.perf_counter() - start
 
-        setattr(place, name, wrapped)
-        undo.append(lambda place=place, name=name, original=original: setattr(place, name, original))
+        setattr(cls, name, wrapped)
+        undo.append(lambda cls=cls, name=name, original=original: setattr(cls, name, original))
     try:
         yield
     finally:
@@ -63,7 +63,7 @@ def timed(into: dict[str, float]) -> Iterator[None]:
 
 
 def measure(title: str, action: Callable[[], Any], times: int) -> dict[str, float]:
-    """Runs `action` so often; prints and returns the median milliseconds of the whole and of each stage."""
+    """Runs `action` that many times; prints and returns median milliseconds of the whole and of each stage."""
     rows: dict[str, list[float]] = defaultdict(list)
     for _ in range(times):
         spent: dict[str, float] = defaultdict(float)
@@ -84,9 +84,9 @@ def measure(title: str, action: Callable[[], Any], times: int) -> dict[str, floa
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--capture", type=Path, required=True)
-    parser.add_argument("--run", type=Path, help="a run folder of headfields train")
+    parser.add_argument("--run", type=Path, help="folder of headfields train")
     parser.add_argument("--steps", type=int, default=600)
-    parser.add_argument("--json", type=Path, help="where to write the figures")
+    parser.add_argument("--json", type=Path, help="file to write the figures to")
     arguments = parser.parse_args()
     capture = hf.data.load_capture(arguments.capture)
     if arguments.run:
@@ -103,8 +103,8 @@ def main() -> None:
         step += 20
         trainer.fit(steps=step)
 
-    start = measure("20 training steps", more, 5)
-    figures["training step"] = {label: value / 20 for label, value in start.items()}
+    medians = measure("20 training steps", more, 5)
+    figures["training step"] = {label: value / 20 for label, value in medians.items()}
     frame = int(capture.splits["test"][0])
     camera, state = capture.camera([frame])[0], capture.state([frame])
     figures["rendered frame"] = measure("a rendered frame", lambda: avatar.render(camera, state), 5)

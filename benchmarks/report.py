@@ -14,7 +14,7 @@ _COLORS = {OURS: "black"}
 
 @dataclass(frozen=True)
 class Report:
-    """All that is known of one operation's run."""
+    """The rows of one operation's run, its title and text, and the machine."""
 
     name: str
     title: str
@@ -30,7 +30,7 @@ class Report:
 
     @staticmethod
     def from_json(record: dict[str, Any]) -> "Report":
-        known = {field.name for field in fields(Row)}  # what is derived is worked out again
+        known = {field.name for field in fields(Row)}  # derived entries are computed again
         rows = [Row(**{key: value for key, value in row.items() if key in known}) for row in record["rows"]]
         return Report(**{**record, "rows": rows})
 
@@ -51,7 +51,7 @@ def size(row: Row) -> str:
 
 
 def cells(row: Row) -> dict[str, str]:
-    """What the table says of a row, by column."""
+    """The table's cells of a row, by column."""
 
     def show(value: Any, form: str) -> str:
         return "" if value is None else format(value, form)
@@ -96,22 +96,22 @@ def magnitude(rate: float) -> str:
 
 def line(row: Row) -> str:
     """One row on the terminal."""
-    told = cells(row)
-    ratio = f"{told['ours is']:>8s} {told['goal']}" if row.ratio is not None or row.limit is not None else ""
-    return f"  {row.label:32s} {size(row):32s} {row.contestant:20s} {told['ms']:>14s}  {ratio}  {told['']}".rstrip()
+    cell = cells(row)
+    ratio = f"{cell['ours is']:>8s} {cell['goal']}" if row.ratio is not None or row.limit is not None else ""
+    return f"  {row.label:32s} {size(row):32s} {row.contestant:20s} {cell['ms']:>14s}  {ratio}  {cell['']}".rstrip()
 
 
 def markdown(report: Report, picture: str | None = None, heading: str = "#") -> str:
-    """The table, with what it was measured on; `picture` is the path of the plot."""
-    where = report.machine
-    packages = ", ".join(f"{name} {number}" for name, number in where["packages"].items())
+    """The table under its heading, text and machine; `picture` is the path of the plot."""
+    machine = report.machine
+    packages = ", ".join(f"{name} {number}" for name, number in machine["packages"].items())
     lines = [
         f"{heading} {report.title}",
         "",
         report.text,
         "",
-        f"{where['device']}, {where['threads']} threads, {report.date[:10]}{', quick run' if report.quick else ''}; "
-        f"{packages}; Python {where['python']}.",
+        f"{machine['device']}, {machine['threads']} threads, {report.date[:10]}"
+        f"{', quick run' if report.quick else ''}; {packages}; Python {machine['python']}.",
         "",
     ]
     if picture:
@@ -119,15 +119,15 @@ def markdown(report: Report, picture: str | None = None, heading: str = "#") -> 
     lines += [f"| {' | '.join(_COLUMNS)} |", f"|{'---|' * len(_COLUMNS)}"]
     last = None
     for row in report.rows:
-        told = cells(row)
+        cell = cells(row)
         case = f"{row.label}: {size(row)}" if size(row) else row.label
-        told["case"], last = ("" if case == last else case), case
-        lines.append(f"| {' | '.join(told[column].replace('|', '/') for column in _COLUMNS)} |")
+        cell["case"], last = ("" if case == last else case), case
+        lines.append(f"| {' | '.join(cell[column].replace('|', '/') for column in _COLUMNS)} |")
     return "\n".join(lines) + "\n"
 
 
 def plot(report: Report, path: Path) -> None:
-    """One panel a label: lines over the size that grows, or bars where there is one size."""
+    """One panel per label: lines over the growing size, or bars for a single size."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -157,16 +157,16 @@ def plot(report: Report, path: Path) -> None:
 
 
 def _growing(rows: Iterable[Row]) -> str | None:
-    """The number by which the sizes of the rows differ, if there is one."""
+    """The name of the size that differs between the rows, if any."""
     values: dict[str, set[int]] = {}
     for row in rows:
         for name, value in row.size.items():
             values.setdefault(name, set()).add(value)
-    return next((name for name, found in values.items() if len(found) > 1), None)
+    return next((name for name, distinct in values.items() if len(distinct) > 1), None)
 
 
 def _per_work(row: Row) -> float:
-    """Microseconds for a unit of work: contestants that were given less of it compare."""
+    """Microseconds per unit of work, so that contestants with less work compare."""
     return 1e6 / row.rate if row.rate else float("nan")
 
 

@@ -1,4 +1,4 @@
-"""One operation, in this process: measured, printed as it goes, written."""
+"""Measuring one operation in this process: rows printed as they come, then table, plot and JSON."""
 
 import importlib
 import sys

@@ -1,4 +1,4 @@
-"""Meshes of any number of faces, made from the procedural head, and queries around them."""
+"""Meshes of any number of faces, split from the procedural head, and points and rays around them."""
 
 import functools
 from dataclasses import dataclass
@@ -9,12 +9,12 @@ import torch
 
 import headfields as hf
 
-SIGMA = 0.008  # meters: how far from the surface the near queries are
+SIGMA = 0.008  # meters: standard deviation of the near queries' distance from the surface
 
 
 @dataclass(frozen=True, eq=False)
 class Mesh:
-    """A triangle mesh as each library likes it, converted once and outside of what is timed."""
+    """A triangle mesh in the types that libraries expect, converted once and untimed."""
 
     vertices32: np.ndarray
     faces32: np.ndarray
@@ -32,7 +32,7 @@ class Mesh:
         return torch.from_numpy(self.faces64).to(device), torch.from_numpy(self.vertices32).to(device)
 
     def moved(self, frame: int) -> "Mesh":
-        """The same faces, a little deformed: what a tracked head is from one frame to the next."""
+        """The same faces, slightly deformed, as a tracked head is from one frame to the next."""
         x = self.vertices32
         shift = 0.004 * np.sin(30.0 * x[:, [1, 2, 0]] + 0.7 * frame)
         return Mesh((x + shift).astype(np.float32), self.faces32)
@@ -40,10 +40,10 @@ class Mesh:
 
 @functools.lru_cache(maxsize=4)
 def head(faces: int) -> Mesh:
-    """The procedural head with `faces` faces or one more, no fewer than it has of itself: its longest edges are split.
+    """The procedural head with `faces` faces or one more, at least its own number: its longest edges are split.
 
-    An edge is split where it is the longest of both its faces (Rivara 1984), so that the mesh stays conforming and its
-    angles stay as they were.
+    An edge is split where it is the longest of both its faces (Rivara 1984), which keeps the mesh conforming and its
+    angles unchanged.
     """
     arrays = hf.synthetic.procedural_head().template()
     vertices = arrays.canonical_vertices.double().numpy()
@@ -53,8 +53,8 @@ def head(faces: int) -> Mesh:
     return Mesh(vertices.astype(np.float32), triangles.astype(np.int32))
 
 
-def _split(vertices: np.ndarray, faces: np.ndarray, wanted: int) -> tuple[np.ndarray, np.ndarray]:
-    """Splits terminal edges, longest first, until `wanted` faces are gained or there is none left."""
+def _split(vertices: np.ndarray, faces: np.ndarray, gain: int) -> tuple[np.ndarray, np.ndarray]:
+    """Splits terminal edges, longest first, until `gain` faces are gained or no edge is left."""
     count = len(faces)
     ends = np.stack([faces, np.roll(faces, -1, axis=1)], axis=-1)  # (F, 3, 2): edge k from corner k to the next
     edges, of_face = np.unique(np.sort(ends.reshape(-1, 2), axis=1), axis=0, return_inverse=True)
@@ -68,7 +68,7 @@ def _split(vertices: np.ndarray, faces: np.ndarray, wanted: int) -> tuple[np.nda
     uses = np.bincount(of_face.reshape(-1), minlength=len(edges))
     terminal = np.bincount(chosen, minlength=len(edges)) == uses
     picked = order[terminal[order]]
-    picked = picked[: np.searchsorted(np.cumsum(uses[picked]), wanted) + 1]
+    picked = picked[: np.searchsorted(np.cumsum(uses[picked]), gain) + 1]
     new = np.full(len(edges), -1)
     new[picked] = len(vertices) + np.arange(len(picked))
     middles = 0.5 * (vertices[edges[picked, 0]] + vertices[edges[picked, 1]])
@@ -83,7 +83,7 @@ def _split(vertices: np.ndarray, faces: np.ndarray, wanted: int) -> tuple[np.nda
 
 
 def near_surface(mesh: Mesh, count: int, seed: int = 0) -> np.ndarray:
-    """(count, 3) float32: surface points, evenly by area, moved by a normal distribution of `SIGMA`; no order."""
+    """(count, 3) float32: surface points, uniform by area, displaced by normal noise of `SIGMA`; unordered."""
     random = np.random.default_rng(seed)
     corners = mesh.vertices64[mesh.faces32]
     area = np.linalg.norm(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=1)
@@ -93,13 +93,13 @@ def near_surface(mesh: Mesh, count: int, seed: int = 0) -> np.ndarray:
     return points.astype(np.float32)
 
 
-def spread(mesh: Mesh, count: int, seed: int = 0) -> np.ndarray:
-    """(count, 3) float32, evenly in the mesh's bounding box; no order."""
+def in_box(mesh: Mesh, count: int, seed: int = 0) -> np.ndarray:
+    """(count, 3) float32, uniform in the mesh's bounding box; unordered."""
     low, high = mesh.vertices64.min(0), mesh.vertices64.max(0)
     return np.random.default_rng(seed).uniform(low, high, (count, 3)).astype(np.float32)
 
 
-def in_order(points: np.ndarray) -> np.ndarray:
+def morton_ordered(points: np.ndarray) -> np.ndarray:
     """The same points along a Morton curve: neighbors in space are neighbors in memory."""
     low, high = points.min(0), points.max(0)
     cell = ((points - low) / (high - low) * 1023).astype(np.uint64)
@@ -131,9 +131,9 @@ def camera_rays(size: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def random_rays(mesh: Mesh, count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """From a sphere around the mesh to points in its box, in no order: float32 origins and unit directions."""
+    """From a sphere around the mesh to points in its box, unordered: float32 origins and unit directions."""
     random = np.random.default_rng(seed)
-    target = spread(mesh, count, seed + 1).astype(np.float64)
+    target = in_box(mesh, count, seed + 1).astype(np.float64)
     direction = random.normal(size=(count, 3))
     origin = mesh.vertices64.mean(0) + 0.6 * direction / np.linalg.norm(direction, axis=1, keepdims=True)
     ray = target - origin

@@ -1,4 +1,4 @@
-"""Interleaved medians: all contestants are run once in each round, so that a slow minute of the machine hits all."""
+"""Interleaved medians: each round runs every contestant once, so that a slow minute of the machine affects all."""
 
 import statistics
 import time
@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-_LEAST = 0.02  # seconds that a sample lasts: shorter actions are repeated within it
+_LEAST = 0.02  # minimum seconds of a sample: shorter actions are repeated within it
 _REST = 0.005  # seconds between samples, in which the last one's threads stop spinning
 
 
@@ -16,7 +16,7 @@ class Timing:
 
     Attributes:
         seconds: of one call, one for each round.
-        busy: CPU seconds of the process for each second on the clock, the median: how many cores were kept busy.
+        busy: cores kept busy: CPU seconds of the process per second of wall time, the median.
         calls: in each sample.
     """
 
@@ -43,12 +43,12 @@ def interleaved(
     budget: float,
     synchronize: Callable[[], None] | None = None,
 ) -> dict[str, Timing]:
-    """Times every action once a round, each round beginning with another one.
+    """Times every action once a round, each round starting with another one.
 
     Args:
-        actions: by name; each has been called before, so that nothing is compiled or loaded within.
-        rounds: the least and the most.
-        budget: seconds after which no further round begins, once the least has been done.
+        actions: by name; each has been called before, so that nothing is compiled or loaded while timed.
+        rounds: minimum and maximum number of rounds.
+        budget: seconds after which no further round starts, once the minimum is done.
         synchronize: waits for the device (CUDA); called before and after each sample.
     """
     if not 1 <= rounds[0] <= rounds[1]:
@@ -71,7 +71,7 @@ def interleaved(
 
 
 def _calls(action: Callable[[], Any], synchronize: Callable[[], None] | None) -> int:
-    """How many calls fill a sample; a short action is tried three times, lest an interruption passes for its length."""
+    """Calls that fill a sample; a short action is tried three times, lest an interruption counts as its duration."""
     seconds = _sample(action, 1, synchronize)[0]
     if seconds < _LEAST:
         seconds = min(seconds, *(_sample(action, 1, synchronize)[0] for _ in range(2)))

@@ -1,4 +1,4 @@
-"""What is measured, one file each. Each has `cases(settings)`, which yields `Case`s, or finished `Row`s."""
+"""The measured operations, one file each. `cases(settings)` of each yields `Case`s, or finished `Row`s."""
 
 OPERATIONS = (
     "closest_triangle", "nearest_vertices", "ray_mesh", "hash_grid", "compositing", "sampling", "skinning",

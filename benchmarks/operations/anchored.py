@@ -38,8 +38,8 @@ class Ensemble:
         torch.manual_seed(0)
         head = procedural_head()
         vertices = head().vertices[0].detach()
-        chosen = head_anchors(Template(vertices, head.faces))
-        self.decoder = AnchoredDecoder(Anchors(vertices[chosen], 30)).to(device)
+        indices = head_anchors(Template(vertices, head.faces))
+        self.decoder = AnchoredDecoder(Anchors(vertices[indices], 30)).to(device)
         self.decoder.build(2)
         self.decoder.to(device)
         codes = {name: 0.1 * torch.randn(1, width) for name, width in self.decoder.code_widths.items()}
@@ -54,8 +54,8 @@ class Ensemble:
 
     def _ours(self, points: Tensor) -> list[Tensor]:
         canonical, prepared = self._canonical(points), self.decoder.prepare(self.state)
-        found = self.decoder(self.features, points, self.color, canonical=canonical, prepared=prepared)
-        return [found.distance, *([found.rgb] if self.color else [])]
+        values = self.decoder(self.features, points, self.color, canonical=canonical, prepared=prepared)
+        return [values.distance, *([values.rgb] if self.color else [])]
 
     def _all_members(self, points: Tensor) -> list[Tensor]:
         skip, self.decoder.skip_below = self.decoder.skip_below, 0.0
@@ -79,9 +79,9 @@ class Ensemble:
             own = torch.cat([x, self.features[used]], dim=-1)
             value, hidden = _layers(decoder.geometry_networks, decoder, member, own, prepared.geometry, softplus)
             if self.color:
-                seen = decoder.projection(hidden)
+                projected = decoder.projection(hidden)
                 rgb, _ = _layers(
-                    decoder.appearance_networks, decoder, member, seen, prepared.appearance, functional.relu
+                    decoder.appearance_networks, decoder, member, projected, prepared.appearance, functional.relu
                 )
                 value = torch.cat([value, rgb], dim=-1)
             value = value * weights[used, member][:, None]
@@ -119,7 +119,7 @@ class Ensemble:
 
 
 def _layers(networks, decoder, member, own, starts, activation):  # type: ignore[no-untyped-def]
-    """One member's network, layer after layer, and its last hidden layer before the activation."""
+    """One member's network, layer by layer: its output, and its last hidden layer before the activation."""
     network, last = int(decoder.network[member]), len(networks.weights) - 1
     hidden = own @ networks.weights[0][network, networks.shared :] + starts[member]
     for layer in range(1, last):

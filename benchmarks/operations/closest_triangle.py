@@ -1,4 +1,4 @@
-"""The nearest point of a triangle mesh: build, refit, and queries near the surface and spread out."""
+"""Closest points on a triangle mesh: build, refit, and queries near the surface and uniform in the box."""
 
 from collections.abc import Iterator
 
@@ -14,7 +14,7 @@ of distances, meters. A library that cannot refit builds anew in the rows of *re
 
 _NEAR = {"Open3D": 6.0, "fcpw": 4.5}
 _SPREAD = {"Open3D": 5.0, "fcpw": 3.5}
-_SWIFT = (OURS, "Open3D", "fcpw", "libigl", "Warp", "cubvh")  # of the rows that show growth
+_FAST = (OURS, "Open3D", "fcpw", "libigl", "Warp", "cubvh")  # in the cases that show growth
 
 
 def cases(settings: Settings) -> Iterator[Case]:
@@ -22,41 +22,41 @@ def cases(settings: Settings) -> Iterator[Case]:
     for faces in settings.pick((10_000, 100_000), (10_000,)):
         contest = MeshContest(shapes.head(faces), settings.device, settings.threads)
         size = {"faces": len(contest.mesh.faces32), "points": count}
-        near, spread = shapes.near_surface(contest.mesh, count), shapes.spread(contest.mesh, count)
+        near, uniform = shapes.near_surface(contest.mesh, count), shapes.in_box(contest.mesh, count)
         yield Case("near the surface", size, "queries", count, contest.closest(near), _NEAR)
-        yield Case("spread out", size, "queries", count, contest.closest(spread), _SPREAD)
+        yield Case("spread out", size, "queries", count, contest.closest(uniform), _SPREAD)
         yield Case("near the surface, Morton order", size, "queries", count,
-                   contest.closest(shapes.in_order(near), _SWIFT))  # fmt: skip
-        yield from _made(contest, settings)
+                   contest.closest(shapes.morton_ordered(near), _FAST))  # fmt: skip
+        yield from _build_and_refit(contest, settings)
     yield from _growth(settings)
     yield from _frames(settings)
 
 
-def _made(contest: MeshContest, settings: Settings) -> Iterator[Case]:
+def _build_and_refit(contest: MeshContest, settings: Settings) -> Iterator[Case]:
     faces = len(contest.mesh.faces32)
     probes = shapes.near_surface(contest.mesh, 1000, seed=2)
     yield Case("build", {"faces": faces}, "faces", faces, contest.build())
-    # 1 ms is the goal for a mesh of 10,000 faces.
+    # The goal of 1 ms is for a mesh of 10,000 faces.
     limit = 1.0 if settings.device == "cpu" and faces <= 10_001 else None
     yield Case("refit", {"faces": faces}, "faces", faces, contest.refit(probes), limit=limit)
 
 
 def _growth(settings: Settings) -> Iterator[Case]:
-    few = settings.pick(50_000, 5_000)
+    count = settings.pick(50_000, 5_000)
     for faces in settings.pick((10_000, 30_000, 100_000, 300_000), (10_000, 40_000)):
         contest = MeshContest(shapes.head(faces), settings.device, settings.threads)
-        points = shapes.near_surface(contest.mesh, few, seed=1)
-        size = {"faces": len(contest.mesh.faces32), "points": few}
-        yield Case("growth with faces", size, "queries", few, contest.closest(points, _SWIFT))
+        points = shapes.near_surface(contest.mesh, count, seed=1)
+        size = {"faces": len(contest.mesh.faces32), "points": count}
+        yield Case("growth with faces", size, "queries", count, contest.closest(points, _FAST))
     contest = MeshContest(shapes.head(10_000), settings.device, settings.threads)
-    for few in settings.pick((1_000, 10_000, 100_000, 1_000_000), (1_000, 10_000)):
-        points = shapes.near_surface(contest.mesh, few, seed=1)
-        size = {"faces": len(contest.mesh.faces32), "points": few}
-        yield Case("growth with points", size, "queries", few, contest.closest(points, _SWIFT))
+    for count in settings.pick((1_000, 10_000, 100_000, 1_000_000), (1_000, 10_000)):
+        points = shapes.near_surface(contest.mesh, count, seed=1)
+        size = {"faces": len(contest.mesh.faces32), "points": count}
+        yield Case("growth with points", size, "queries", count, contest.closest(points, _FAST))
 
 
 def _frames(settings: Settings) -> Iterator[Case]:
-    """A thousand frames one after another: memory must not grow with their number."""
+    """Up to a thousand frames in turn: memory must not grow with their number."""
     mesh = shapes.head(10_000)
     contest = MeshContest(mesh, settings.device, settings.threads)
     for frames in settings.pick((10, 100, 1000), (10, 100)):

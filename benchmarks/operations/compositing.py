@@ -1,4 +1,4 @@
-"""Volume-rendering weights, and the color and opacity that they add up to."""
+"""Volume rendering: weights of samples, and color and opacity of rays."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -33,7 +33,7 @@ def cases(settings: Settings) -> Iterator[Case]:
 
 
 class _Samples:
-    """What both sides are given, and how they are run."""
+    """The input of both sides, and how they are run."""
 
     density: Tensor
     rgb: Tensor

@@ -53,12 +53,12 @@ def _random(count: int) -> Tensor:
 
 
 def _along_rays(count: int) -> Tensor:
-    """64 samples a ray, in a cube of one meter around the head."""
+    """64 samples a ray, in a cube of 1 m around the head."""
     origins, directions = (torch.from_numpy(x) for x in shapes.camera_rays(256))
     rows = torch.linspace(0.3, 0.7, count // 64) * len(origins)
-    chosen = rows.long()
+    ray = rows.long()
     distance = torch.linspace(0.8, 1.2, 64)
-    points = origins[chosen, None] + distance[:, None] * directions[chosen, None]
+    points = origins[ray, None] + distance[:, None] * directions[ray, None]
     return (points.reshape(-1, 3) + 0.5).contiguous()
 
 

@@ -24,7 +24,7 @@ once the occupancy grid has settled. *headfields* is the whole; the rows below i
 stages indented below them. Medians; a step's are of blocks of steps. No peer trains INSTA on a CPU."""
 
 _BLOCK = 10  # steps
-_BUDGET = 15.0  # seconds after which no further round begins
+_BUDGET = 15.0  # seconds after which no further round starts
 
 
 def cases(settings: Settings) -> Iterator[Row]:
@@ -52,7 +52,7 @@ def cases(settings: Settings) -> Iterator[Row]:
 
 
 def _fit(trainer: Trainer, steps: int) -> None:
-    """Trains to so many steps; SIGINT and SIGTERM, which the trainer takes for a wish to stop early, end the run."""
+    """Trains up to a step; SIGINT and SIGTERM, at which the trainer stops early, end the run."""
     if trainer.fit(steps=steps).interrupted:
         raise KeyboardInterrupt
 
@@ -66,7 +66,7 @@ def _stages(
     settings: Settings,
     limit: float | None,
 ) -> Iterator[Row]:
-    """Rows of medians: the whole, then each stage that took time."""
+    """Rows of medians: the whole action, then each stage that took time."""
     memory = peak_growth(action, settings.device)
     synchronize = torch.cuda.synchronize if settings.device == "cuda" else lambda: None
     spent: dict[str, list[float]] = defaultdict(list)

@@ -1,4 +1,4 @@
-"""Posed points back to canonical space: how many are found, how well, and how fast."""
+"""Inverse skinning of posed points to canonical space: share found, accuracy and speed."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -48,9 +48,9 @@ class _Scene:
     def contestants(self, count: int, backward: bool) -> dict[str, Maker]:
         generator = torch.Generator().manual_seed(1)
         vertices = self.head.template_vertices
-        chosen = torch.randint(len(vertices), (count,), generator=generator)
+        index = torch.randint(len(vertices), (count,), generator=generator)
         offset = 0.005 * torch.randn(count, 3, generator=generator).clamp(-2, 2)
-        canonical = vertices[chosen.to(vertices.device)] + offset.to(vertices)
+        canonical = vertices[index.to(vertices.device)] + offset.to(vertices)
         frame = (torch.arange(count) % 4).to(vertices.device)
         roots = self.deformers["roots"]
         with torch.no_grad():
@@ -65,18 +65,18 @@ class _Scene:
     ) -> Contestant:  # fmt: skip
         deformer, directions = self.deformers[name], torch.zeros_like(posed) + posed.new_tensor([0.0, 0.0, -1.0])
 
-        def there(points: Tensor, transforms: Tensor) -> Any:
+        def canonicalize(points: Tensor, transforms: Tensor) -> Any:
             prepared = deformer.prepare(self.state.replace(joint_transforms=transforms))
             return deformer(points, directions, frame, prepared)
 
         def forward() -> Any:
             with torch.no_grad():
-                return there(posed, self.state.joint_transforms)
+                return canonicalize(posed, self.state.joint_transforms)
 
         def both() -> Any:
             with torch.enable_grad():
                 leaves = [x.detach().requires_grad_() for x in (posed, self.state.joint_transforms)]
-                return torch.autograd.grad(there(*leaves).points.sum(), leaves)
+                return torch.autograd.grad(canonicalize(*leaves).points.sum(), leaves)
 
         out = forward()
         off = (out.points - canonical).norm(dim=-1)[out.valid].double().cpu() * 1e3

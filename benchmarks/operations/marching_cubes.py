@@ -1,4 +1,4 @@
-"""Surfaces of values on a grid, and of functions: with growing grids, and against asking only near the surface."""
+"""Isosurfaces of values on growing grids, and of functions, evaluated everywhere or only near the surface."""
 
 from collections.abc import Iterator
 
@@ -57,12 +57,12 @@ def _dense(size: int, settings: Settings) -> dict[str, Maker]:
 
     def igl() -> Contestant:
         library = need("igl", False, device)
-        places = grid(size, "cpu").reshape(-1, 3).double().numpy()
+        points = grid(size, "cpu").reshape(-1, 3).double().numpy()
         values = bumpy(grid(size, "cpu")).reshape(-1).double().numpy()
         scale = (size - 1) / 2
         return Contestant(
             "libigl",
-            lambda: library.marching_cubes(values, places, size, size, size, 0.0),
+            lambda: library.marching_cubes(values, points, size, size, size, 0.0),
             lambda s: volume(s[0] * scale, s[1]),
         )
 
@@ -90,8 +90,8 @@ def _sparse(size: int, settings: Settings) -> dict[str, Maker]:
     box = torch.tensor([[-1.0] * 3, [1.0] * 3], device=device)
 
     def ours() -> Contestant:
-        found = isosurface(bumpy, box, size - 1, lipschitz=1.5, progress=False)
-        asked = f"{100 * found.evaluations / size**3:.1f} % of the points"
+        surface = isosurface(bumpy, box, size - 1, lipschitz=1.5, progress=False)
+        asked = f"{100 * surface.evaluations / size**3:.1f} % of the points"
         return Contestant(
             OURS, lambda: isosurface(bumpy, box, size - 1, lipschitz=1.5, progress=False),
             lambda s: volume(s.vertices.cpu().numpy(), s.faces.cpu().numpy()), note=asked,

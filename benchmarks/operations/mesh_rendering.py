@@ -1,4 +1,4 @@
-"""Images of a mesh whose outlines have gradients."""
+"""Differentiable mesh rendering: antialiased silhouettes and textured pictures."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -40,7 +40,7 @@ class Scene:
         self.renderer = hf.renderers.MeshRenderer(self.faces)
 
     def _slope(self, run: Any) -> np.ndarray:
-        """The derivative of the area by the logarithm of the mesh's size, the mean over sub-pixel shifts."""
+        """Derivative of the area with respect to the logarithm of the mesh's size, the mean over sub-pixel shifts."""
         slopes = []
         for row in range(_SHIFTS):
             for column in range(_SHIFTS):
@@ -81,8 +81,8 @@ class Scene:
         light[0] = 3.5
 
         def run(vertices: Any, camera: Any) -> Any:
-            seen = renderer(vertices, camera, light=light)
-            return torch.cat([seen.color, seen.alpha[..., None], seen.depth[..., None]], -1)
+            image = renderer(vertices, camera, light=light)
+            return torch.cat([image.color, image.alpha[..., None], image.depth[..., None]], -1)
 
         def both() -> None:
             with torch.enable_grad():

@@ -1,4 +1,4 @@
-"""INSTA's two small networks, beside the same layers one after the other."""
+"""INSTA's two small networks, beside the same layers in PyTorch."""
 
 import itertools
 from collections.abc import Callable, Iterator

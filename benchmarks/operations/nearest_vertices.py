@@ -1,4 +1,4 @@
-"""The k nearest vertices of a mesh: queries near the surface and spread out, growth with k, and refit."""
+"""The k nearest vertices of a mesh: queries near the surface and uniform in the box, growth with k, and refit."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -23,18 +23,20 @@ _GOALS = {"scipy": 2.0, "Open3D": 2.0}
 def cases(settings: Settings) -> Iterator[Case]:
     count = settings.pick(200_000, 20_000)
     contest = VertexContest(20_000, settings)
-    near, spread = shapes.near_surface(contest.mesh, count), shapes.spread(contest.mesh, count)
+    near, uniform = shapes.near_surface(contest.mesh, count), shapes.in_box(contest.mesh, count)
     for k in settings.pick((4, 1, 8, 16), (4,)):
         size = {"vertices": contest.vertices, "points": count, "k": k}
         goals = _GOALS if k == 4 else {}
         yield Case("near the surface", size, "queries", count, contest.queries(near, k), goals)
-        yield Case("spread out", size, "queries", count, contest.queries(spread, k), goals)
+        yield Case("spread out", size, "queries", count, contest.queries(uniform, k), goals)
     yield Case("refit", {"vertices": contest.vertices}, "vertices", contest.vertices, contest.refits(), limit=1.0)
-    few = settings.pick(50_000, 5_000)
+    count = settings.pick(50_000, 5_000)
     for faces in settings.pick((10_000, 60_000, 200_000), (10_000, 20_000)):
-        other = VertexContest(faces, settings)
-        size = {"vertices": other.vertices, "points": few}
-        yield Case("growth with vertices", size, "queries", few, other.queries(shapes.near_surface(other.mesh, few), 4))
+        growing = VertexContest(faces, settings)
+        size = {"vertices": growing.vertices, "points": count}
+        yield Case(
+            "growth with vertices", size, "queries", count, growing.queries(shapes.near_surface(growing.mesh, count), 4)
+        )
 
 
 class VertexContest:
@@ -50,12 +52,12 @@ class VertexContest:
         def ours() -> Contestant:
             tree = VertexTree(torch.from_numpy(self.mesh.vertices32).to(device))
             query = torch.from_numpy(points).to(device)
-            return Contestant(OURS, lambda: tree.nearest(query, k), lambda found: found.distance.cpu().numpy())
+            return Contestant(OURS, lambda: tree.nearest(query, k), lambda result: result.distance.cpu().numpy())
 
         def scipy() -> Contestant:
             tree = need("scipy.spatial", False, device).cKDTree(self.mesh.vertices32)
             return Contestant(
-                "scipy", lambda: tree.query(points, k, workers=threads), lambda found: found[0].reshape(-1, k)
+                "scipy", lambda: tree.query(points, k, workers=threads), lambda result: result[0].reshape(-1, k)
             )
 
         def open3d() -> Contestant:
@@ -64,8 +66,8 @@ class VertexContest:
             search.knn_index()
             query = core.Tensor(points)
 
-            def numbers(found: Any) -> np.ndarray:
-                return np.sqrt(found[1].numpy()).reshape(-1, k)
+            def numbers(result: Any) -> np.ndarray:
+                return np.sqrt(result[1].numpy()).reshape(-1, k)
 
             return Contestant("Open3D", lambda: search.knn_search(query, k), numbers)
 

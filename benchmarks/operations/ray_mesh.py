@@ -1,4 +1,4 @@
-"""The first hit of rays with a triangle mesh."""
+"""First hits of rays with a triangle mesh."""
 
 from collections.abc import Iterator
 

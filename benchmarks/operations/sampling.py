@@ -1,4 +1,4 @@
-"""Samples by importance, and marching through an occupancy grid."""
+"""Importance sampling of rays, and marching through an occupancy grid."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -42,7 +42,7 @@ def _importance(rays: int, device: str) -> dict[str, Maker]:
 
     def ours() -> Contestant:
         def answer(_: Any) -> np.ndarray:
-            # Theirs gives quantiles at the middles of even steps, ours at the ends; those of half steps are both.
+            # nerfacc gives quantiles at the middles of even steps, ours at their ends; half steps have both.
             halves = inverse_cdf(edges, weights, 128, jitter=False)
             return halves.end.view(rays, 128)[:, ::2].cpu().numpy()
 
@@ -56,7 +56,7 @@ def _importance(rays: int, device: str) -> dict[str, Maker]:
 
 
 class Grid:
-    """Cells within 2 cm of the head."""
+    """Occupancy of the cells within 2 cm of the head."""
 
     def __init__(self, device: str, side: int = 128) -> None:
         mesh = shapes.head(0)

@@ -1,4 +1,4 @@
-"""A parametric head: shape, expression, pose correctives, joints, linear blend skinning."""
+"""Parametric heads: shape, expression, pose correctives, joints, linear blend skinning."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -65,7 +65,7 @@ def _contestants(head: Any, heads: int, backward: bool) -> dict[str, Maker]:
 
 
 def _numbers(answer: Any) -> np.ndarray:
-    """Vertices; or gradients, those to all coefficients before those to the pose."""
+    """Vertices, or gradients: those of all coefficients before the pose's."""
     if isinstance(answer, Tensor):
         return answer.cpu().numpy().reshape(-1)
     *coefficients, pose = answer

@@ -1,4 +1,4 @@
-"""Maps over texture coordinates: finding a topology's texels, drawing vertices into a map, reading them back."""
+"""UV maps: rasterizing a topology's texels, drawing vertex features into a map, interpolating them at points."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -52,10 +52,10 @@ def _rasterizer(faces: Tensor, uv: Tensor, uv_faces: Tensor, resolution: int, pa
 def texels(
     vertices: Tensor, faces: Tensor, uv: Tensor, uv_faces: Tensor, resolution: int, device: str
 ) -> dict[str, Maker]:
-    """Makers of the contestants; answers are the head's coordinates over the map, infinite where there is no face."""
+    """Makers of the contestants; answers are the head's coordinates over the map, infinite outside of faces."""
     numpy = [x.cpu().numpy() for x in (vertices, faces, uv, uv_faces)]
 
-    def seen(face: np.ndarray, barycentric: np.ndarray) -> np.ndarray:
+    def coordinates(face: np.ndarray, barycentric: np.ndarray) -> np.ndarray:
         drawn = numpy_uv.draw(numpy[0], numpy[1], (face, barycentric))
         drawn[face < 0] = np.inf
         return drawn.reshape(-1)
@@ -64,31 +64,31 @@ def texels(
         return Contestant(
             OURS,
             lambda: _rasterizer(faces, uv, uv_faces, resolution, 0.0),
-            lambda found: seen(found.face.cpu().numpy(), found.barycentric.cpu().numpy()),
+            lambda result: coordinates(result.face.cpu().numpy(), result.barycentric.cpu().numpy()),
         )
 
     def loop() -> Contestant:
         run = lambda: numpy_uv.rasterize(numpy[2], numpy[3], resolution, resolution)  # noqa: E731
-        return Contestant("NumPy loop", run, lambda found: seen(*found))
+        return Contestant("NumPy loop", run, lambda result: coordinates(*result))
 
     def nvdiffrast() -> Contestant:
         dr: Any = need("nvdiffrast.torch", True, device)
         context = dr.RasterizeCudaContext()
-        # Rows of its image grow with y, ours with -v.
+        # Rows of its image increase with y, ours with -v.
         ends = [2 * uv[:, :1] - 1, 1 - 2 * uv[:, 1:], torch.zeros_like(uv[:, :1]), torch.ones_like(uv[:, :1])]
         clip, triangles = torch.cat(ends, dim=1)[None].contiguous(), uv_faces.int().contiguous()
 
         def answer(image: Tensor) -> np.ndarray:
             first, second, _, face = image[0].unbind(-1)
             weights = torch.stack([first, second, 1 - first - second], dim=-1)
-            return seen(face.long().cpu().numpy() - 1, weights.cpu().numpy())
+            return coordinates(face.long().cpu().numpy() - 1, weights.cpu().numpy())
 
         run = lambda: dr.rasterize(context, clip, triangles, (resolution, resolution))[0]  # noqa: E731
         return Contestant("nvdiffrast", run, answer)
 
     def kaolin() -> Contestant:
         mesh: Any = need("kaolin.render.mesh", True, device)
-        # Its image has y up; the features are the coordinates themselves, so it draws while it finds.
+        # Its image has y up. The features are the coordinates, so it draws them while it rasterizes.
         corners = (2 * uv[uv_faces.long()] - 1)[None].contiguous()
         depth = torch.zeros_like(corners[..., 0])
         features = vertices[faces.long()][None].contiguous()
@@ -108,7 +108,7 @@ def texels(
 def drawing(
     faces: Tensor, uv: Tensor, uv_faces: Tensor, count: int, resolution: int, backward: bool, device: str
 ) -> dict[str, Maker]:
-    """Makers of the contestants; the texels are ours for all."""
+    """Makers of the contestants, who all get our texels."""
     rasterizer = _rasterizer(faces, uv, uv_faces, resolution, torch.inf)
     generator = torch.Generator().manual_seed(0)
     features = torch.randn(count, 64, generator=generator).to(device)
@@ -122,16 +122,16 @@ def drawing(
                 return torch.autograd.grad(draw(leaf), leaf, grad)[0]
 
         run = both if backward else lambda: draw(features)
-        return Contestant(name, run, lambda found: found.reshape(-1).cpu().numpy())
+        return Contestant(name, run, lambda image: image.reshape(-1).cpu().numpy())
 
     def indexed(leaf: Tensor) -> Tensor:
         return (leaf[corners] * weights[..., None]).sum(2).permute(2, 0, 1)[None]
 
     def numpy_draw() -> Contestant:
-        known = (rasterizer.face.cpu().numpy(), weights.cpu().numpy())
+        texels = (rasterizer.face.cpu().numpy(), weights.cpu().numpy())
         table, triangles = features.cpu().numpy(), faces.cpu().numpy()
-        run = lambda: numpy_uv.draw(table, triangles, known)  # noqa: E731
-        return Contestant("NumPy", run, lambda found: found.transpose(2, 0, 1).reshape(-1))
+        run = lambda: numpy_uv.draw(table, triangles, texels)  # noqa: E731
+        return Contestant("NumPy", run, lambda image: image.transpose(2, 0, 1).reshape(-1))
 
     makers: dict[str, Maker] = {
         OURS: lambda: contestant(OURS, lambda leaf: rasterizer.vertices_to_map(leaf[None])),
@@ -165,11 +165,11 @@ def at_points(faces: Tensor, count: int, points: int, backward: bool, device: st
                 return torch.autograd.grad(ways[name](leaves[0], index, leaves[1]), leaves, grad)
 
         if not backward:
-            return Contestant(name, lambda: ways[name](features, index, weights), lambda found: _flat((found,)))
+            return Contestant(name, lambda: ways[name](features, index, weights), lambda answer: _flat((answer,)))
         return Contestant(name, both, _flat)
 
     return {name: lambda name=name: maker(name) for name in ways}
 
 
-def _flat(found: tuple[Tensor, ...]) -> np.ndarray:
-    return torch.cat([x.reshape(-1) for x in found]).cpu().numpy()
+def _flat(answer: tuple[Tensor, ...]) -> np.ndarray:
+    return torch.cat([x.reshape(-1) for x in answer]).cpu().numpy()

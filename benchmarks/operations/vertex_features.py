@@ -1,4 +1,4 @@
-"""A training step of vertex-anchored features, beside the same formulas layer by layer."""
+"""Vertex-anchored features, forward and backward, beside the same formulas in PyTorch."""
 
 from collections.abc import Iterator
 
@@ -70,8 +70,8 @@ def contestants(label: str, count: int, backward: bool, device: str) -> dict[str
         nearest = encoder.prepare(state).tree.nearest(points, 4)
         table = encoder.source(state)[0]
         encoded = frequency_encoding((vertices[nearest.index] - points[:, None]) / encoder.unit, encoder.bands)
-        each = layers(encoder.neighbor_network, torch.cat([encoded, table[nearest.index]], -1))
-        merged = (inverse_distance_weights(nearest.distance)[..., None] * each).sum(1)
+        rows = layers(encoder.neighbor_network, torch.cat([encoded, table[nearest.index]], -1))
+        merged = (inverse_distance_weights(nearest.distance)[..., None] * rows).sum(1)
         assert encoder.merged_network is not None
         return layers(encoder.merged_network, merged)
 

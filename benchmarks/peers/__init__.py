@@ -1,4 +1,4 @@
-"""The libraries that are compared with, one file each: how each is called, at its best documented interface."""
+"""Peer libraries, one file each, called through their best documented interfaces."""
 
 import importlib
 from types import ModuleType
@@ -29,10 +29,10 @@ def need(module: str, cuda: bool | None = None, device: str = "cpu") -> ModuleTy
     Args:
         module: its name; a dotted one for a submodule.
         cuda: True if it runs on CUDA only, False if on CPU only.
-        device: what the run is on.
+        device: of the run.
 
     Raises:
-        PeerMissing: with the reason, for the table.
+        PeerMissing: the library cannot be used; the message is the reason, for the table.
     """
     if cuda and device != "cuda":
         raise PeerMissing("runs on CUDA only")
@@ -45,7 +45,7 @@ def need(module: str, cuda: bool | None = None, device: str = "cpu") -> ModuleTy
         if error.name != package:
             raise PeerMissing(f"does not import: {error}") from None
         raise PeerMissing(f"not installed ({_INSTALL[package]})") from None
-    except Exception as error:  # a shared library that is not there, another version's ABI
+    except Exception as error:  # a missing shared library, another version's ABI
         raise PeerMissing(f"does not import: {error}") from None
 
 

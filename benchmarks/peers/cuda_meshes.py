@@ -1,4 +1,4 @@
-"""Kaolin and cubvh, which run on CUDA alone."""
+"""Kaolin and cubvh, on CUDA alone."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from benchmarks.shapes import Mesh
 
 
 class Kaolin(MeshPeer):
-    """Distances to all faces of all points: it keeps no tree, so there is nothing to build."""
+    """Distances from all points to all faces: it has no tree to build."""
 
     module = "kaolin"
     cuda = True

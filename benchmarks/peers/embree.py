@@ -1,4 +1,4 @@
-"""Embree through trimesh's `RayMeshIntersector`, which gives the face alone."""
+"""Embree through trimesh's `RayMeshIntersector`, which returns only the face."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""fcpw: a vectorized tree, millimeters, queries in one batch; its interactions are made once and unpacked untimed."""
+"""fcpw: a vectorized tree, millimeters, queries in one batch; interactions are allocated once and unpacked untimed."""
 
 from typing import Any
 
@@ -53,7 +53,7 @@ class FCPW(MeshPeer):
         return np.array([one.d for one in answer]) / MILLIMETERS
 
     def hit(self, rays: Any, answer: Any) -> np.ndarray:
-        missed = 2**31 - 1  # as is an interaction's index where nothing is hit, and -1 as an unsigned number
+        missed = 2**31 - 1  # the index of a ray that hits nothing, as is -1, also as an unsigned number
         return (
             np.array([np.inf if one.primitive_index in (-1, missed, 2**32 - 1) else one.d for one in answer])
             / MILLIMETERS

@@ -1,4 +1,4 @@
-"""libigl: its AABB tree, float64, the only precision of the Python module; millimeters."""
+"""libigl: its AABB tree in float64, the Python module's only precision, and millimeters."""
 
 from typing import Any
 

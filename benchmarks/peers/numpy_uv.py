@@ -1,4 +1,4 @@
-"""Texels of a texture atlas by a loop over faces in NumPy: what is usually written, and an oracle for the tests."""
+"""UV rasterization by a loop over faces in NumPy, the usual implementation and a reference for the tests."""
 
 import numpy as np
 
@@ -8,12 +8,12 @@ Texels = tuple[np.ndarray, np.ndarray]
 def rasterize(uv: np.ndarray, uv_faces: np.ndarray, height: int, width: int) -> Texels:
     """Face (H, W), -1 for none, and barycentrics (H, W, 3) at the centers of texels; row 0 at v = 1.
 
-    The lowest face that holds a center keeps it.
+    A center in several faces belongs to the lowest.
     """
     face = np.full((height, width), -1, np.int64)
     barycentric = np.zeros((height, width, 3))
-    place = np.stack([uv[:, 0] * width - 0.5, (1 - uv[:, 1]) * height - 0.5], 1).astype(np.float64)
-    for index, (a, b, c) in enumerate(place[uv_faces]):
+    texel = np.stack([uv[:, 0] * width - 0.5, (1 - uv[:, 1]) * height - 0.5], 1).astype(np.float64)
+    for index, (a, b, c) in enumerate(texel[uv_faces]):
         area = (b[0] - a[0]) * (c[1] - a[1]) - (b[1] - a[1]) * (c[0] - a[0])
         if abs(area) < 1e-9:
             continue
@@ -34,7 +34,7 @@ def rasterize(uv: np.ndarray, uv_faces: np.ndarray, height: int, width: int) -> 
 
 
 def draw(attributes: np.ndarray, faces: np.ndarray, texels: Texels) -> np.ndarray:
-    """Attributes (V, C) of vertices as a map (H, W, C), 0 where there is no face."""
+    """Vertex attributes (V, C) as a map (H, W, C), 0 outside of faces."""
     face, barycentric = texels
     drawn = (attributes[faces[face]] * barycentric[..., None]).sum(2)
     drawn[face < 0] = 0

@@ -1,4 +1,4 @@
-"""An image of a mesh, by ours and by nvdiffrast (CUDA): face, barycentrics and depth of each pixel."""
+"""Mesh images by the library and by nvdiffrast (CUDA): face, barycentrics and depth of each pixel."""
 
 from typing import Any
 
@@ -15,22 +15,22 @@ _NEAR, _FAR = 0.1, 10.0
 
 
 def images(mesh: shapes.Mesh, size: int, device: str) -> dict[str, Maker]:
-    """Makers of the contestants; the answers are depths along the optical axis, infinite beside the mesh."""
+    """Makers of the contestants; answers are depths along the optical axis, infinite outside of the mesh."""
     camera = shapes.camera(size).to(device)
     faces, vertices = mesh.tensors(device)
 
-    def seen(image: MeshImage) -> np.ndarray:
+    def depth_of(image: MeshImage) -> np.ndarray:
         return torch.where(image.mask, image.depth, torch.inf).cpu().numpy()
 
     def ours() -> Contestant:
         bvh = TriangleBVH(faces, vertices)
-        return Contestant(OURS, lambda: render_mesh(bvh, camera), seen)
+        return Contestant(OURS, lambda: render_mesh(bvh, camera), depth_of)
 
     def theirs() -> Contestant:
         dr: Any = need("nvdiffrast.torch", True, device)
         context = dr.RasterizeCudaContext()
         pixels, depth = camera.project(vertices)
-        # Rows of clip space grow as the image's do here, so that the two need no flip.
+        # Rows of clip space increase with the image's here, so that no flip is needed.
         clip = torch.cat([
             (2 * pixels / size - 1) * depth[:, None],
             ((_FAR + _NEAR) * depth - 2 * _FAR * _NEAR)[:, None] / (_FAR - _NEAR),

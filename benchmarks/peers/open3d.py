@@ -1,4 +1,4 @@
-"""Open3D's `RaycastingScene`: Embree, float32 tensors, a given number of threads."""
+"""Open3D's `RaycastingScene`: Embree, float32 tensors, a set number of threads."""
 
 from typing import Any
 
@@ -18,7 +18,7 @@ class Open3D(MeshPeer):
         self.threads = threads
         self.scene = need("open3d").t.geometry.RaycastingScene(nthreads=threads)
         self.scene.add_triangles(self.core.Tensor(mesh.vertices32), self.core.Tensor(mesh.faces32.view(np.uint32)))
-        # The tree is built by the first query.
+        # The first query builds the tree.
         self.scene.compute_closest_points(self.core.Tensor(mesh.vertices32[:1]), nthreads=threads)
 
     def queries(self, points: np.ndarray) -> Any:

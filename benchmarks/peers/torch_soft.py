@@ -1,18 +1,18 @@
 """A soft rasterizer in vectorized PyTorch: coverage of every face near every pixel, by a sigmoid of its distance.
 
 As in Liu et al. 2019, "Soft Rasterizer": each face covers a pixel with sigmoid(± d² / sigma), d the distance of the
-pixel's center to its outline, and the image is 1 minus the product of what the faces leave free. Only pixels within a
-few widths of a face's box are looked at. It has no depth order, since coverage needs none.
+pixel's center to its outline, and the image is 1 minus the product of the faces' 1 - coverage. Only pixels
+within a few widths of a face's box are evaluated. Coverage needs no depth order.
 """
 
 import torch
 from torch import Tensor
 
-_REACH = 2.0  # pixels about a face's box
+_REACH = 2.0  # pixels around a face's box
 
 
 def coverage(pixels: Tensor, faces: Tensor, size: tuple[int, int], sigma: float = 0.15) -> Tensor:
-    """The soft coverage (H, W) of faces (F, 3) whose vertices stand at `pixels` (V, 2); sigma in square pixels."""
+    """The soft coverage (H, W) of faces (F, 3) with vertices at `pixels` (V, 2); sigma in square pixels."""
     height, width = size
     corners = pixels[faces]
     flat = corners.detach()
@@ -22,12 +22,12 @@ def coverage(pixels: Tensor, faces: Tensor, size: tuple[int, int], sigma: float 
     last = ((high - 0.5).floor() + 1).clamp(min=0).minimum(limits).long()
     extent = (last - first).clamp(min=0)
     counts = extent.prod(-1)
-    which = torch.repeat_interleave(torch.arange(len(faces)), counts)
-    step = torch.arange(len(which)) - (counts.cumsum(0) - counts)[which]
-    column = first[which, 0] + step % extent[which, 0]
-    row = first[which, 1] + step // extent[which, 0]
+    face = torch.repeat_interleave(torch.arange(len(faces)), counts)
+    step = torch.arange(len(face)) - (counts.cumsum(0) - counts)[face]
+    column = first[face, 0] + step % extent[face, 0]
+    row = first[face, 1] + step // extent[face, 0]
     center = torch.stack([column, row], -1) + 0.5
-    triangle = corners[which]
+    triangle = corners[face]
     nearest = torch.full_like(triangle[:, 0, 0], torch.inf)
     sides = []
     for k in range(3):

@@ -1,4 +1,4 @@
-"""trimesh: an R-tree for candidates, then NumPy."""
+"""trimesh: candidates by an R-tree, distances by NumPy."""
 
 from typing import Any
 
@@ -18,7 +18,7 @@ class Trimesh(MeshPeer):
         need("rtree")
         self.near = need("trimesh.proximity").closest_point
         self.mesh = need("trimesh").Trimesh(mesh.vertices64, mesh.faces64, process=False)
-        assert self.mesh.triangles_tree is not None  # built here
+        assert self.mesh.triangles_tree is not None  # this builds the tree
 
     def queries(self, points: np.ndarray) -> Any:
         return points.astype(np.float64)

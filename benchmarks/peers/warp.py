@@ -1,4 +1,4 @@
-"""Warp's own mesh and its queries, in kernels that do nothing else. On a CPU a launch runs on one thread."""
+"""Warp's own mesh queries, in kernels that do nothing else. On a CPU, a launch runs on one thread."""
 
 from typing import Any
 
@@ -21,10 +21,10 @@ def closest_kernel(
     distance: wp.array(dtype=wp.float32),
 ):
     n = wp.tid()
-    found = wp.mesh_query_point_no_sign(mesh, points[n], 1.0e6)
-    nearest = wp.mesh_eval_position(mesh, found.face, found.u, found.v)
-    face[n] = found.face
-    uv[n] = wp.vec2(found.u, found.v)
+    query = wp.mesh_query_point_no_sign(mesh, points[n], 1.0e6)
+    nearest = wp.mesh_eval_position(mesh, query.face, query.u, query.v)
+    face[n] = query.face
+    uv[n] = wp.vec2(query.u, query.v)
     distance[n] = wp.length(nearest - points[n])
 
 
@@ -38,11 +38,11 @@ def ray_kernel(
     distance: wp.array(dtype=wp.float32),
 ):
     n = wp.tid()
-    found = wp.mesh_query_ray(mesh, origins[n], directions[n], 1.0e6)
-    if found.result:
-        face[n] = found.face
-        uv[n] = wp.vec2(found.u, found.v)
-        distance[n] = found.t
+    query = wp.mesh_query_ray(mesh, origins[n], directions[n], 1.0e6)
+    if query.result:
+        face[n] = query.face
+        uv[n] = wp.vec2(query.u, query.v)
+        distance[n] = query.t
     else:
         face[n] = -1
         distance[n] = wp.inf
@@ -62,9 +62,9 @@ class Warp(MeshPeer):
 
     def _arrays(self, *inputs: np.ndarray) -> Any:
         count = len(inputs[0])
-        given = [wp.array(array, dtype=wp.vec3, device=self.device) for array in inputs]
-        made = [wp.empty(count, dtype=kind, device=self.device) for kind in (wp.int32, wp.vec2, wp.float32)]
-        return count, given + made
+        arrays = [wp.array(array, dtype=wp.vec3, device=self.device) for array in inputs]
+        results = [wp.empty(count, dtype=kind, device=self.device) for kind in (wp.int32, wp.vec2, wp.float32)]
+        return count, arrays + results
 
     def queries(self, points: np.ndarray) -> Any:
         return self._arrays(points)

@@ -1,9 +1,9 @@
-"""A hash grid in Warp made for this comparison: three dimensions, linear, features known when it is compiled.
+"""A hash grid in Warp, written for this comparison: three dimensions, linear, number of features fixed at compile time.
 
 It computes what `headfields.ops.hash_grid` defines, with the same rows. A level's features are one vector, loaded at
-once; the six products of the hash are worked out once a cell. Levels are the outer axis of the launch, so that one
-level's table is in the cache at a time, or, as a kernel is first written, points are; the former is twice as fast. On
-a CPU a launch runs on one thread.
+once; the six products of the hash are computed once per cell. Levels are the outer axis of the launch, so that one
+level's table is in the cache at a time, or points are, as in a first version of a kernel; the former is twice as fast.
+On a CPU, a launch runs on one thread.
 """
 
 from typing import Any
@@ -123,7 +123,7 @@ _KERNELS = {(f, outer): _kernels({2: vec2, 8: vec8}[f], outer) for f in (2, 8) f
 
 
 class WarpGrid:
-    """Both kernels for one layout, on tensors that are converted once."""
+    """Both kernels for one layout, on tensors converted once."""
 
     def __init__(self, layout: HashGridLayout, points: Tensor, table: Tensor, points_outer: bool = False) -> None:
         if layout.dimensions != 3 or layout.features not in (2, 8):
@@ -153,6 +153,6 @@ class WarpGrid:
     def backward(self, grad: Tensor) -> Tensor:
         """(entries, features), of an (n, levels, features) gradient of the output."""
         total = torch.zeros(self.layout.entries, self.layout.features, device=self.device)
-        given, target = wp.from_torch(grad, dtype=self.vector), wp.from_torch(total, dtype=self.vector)
-        wp.launch(self.backward_kernel, self.dim, [self.points, given, *self.levels, target], device=self.device)
+        gradient, target = wp.from_torch(grad, dtype=self.vector), wp.from_torch(total, dtype=self.vector)
+        wp.launch(self.backward_kernel, self.dim, [self.points, gradient, *self.levels, target], device=self.device)
         return total

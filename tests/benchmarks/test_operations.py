@@ -45,7 +45,7 @@ def test_queries_lie_where_they_are_said_to() -> None:
     queries = peer.queries(points)
     distance = peer.distance(queries, peer.closest(queries))
     assert 0.003 < np.median(distance) < 0.012
-    ordered = shapes.in_order(points)
+    ordered = shapes.morton_ordered(points)
     assert sorted(map(tuple, ordered)) == sorted(map(tuple, points))
     steps = [np.linalg.norm(np.diff(p, axis=0), axis=1).mean() for p in (ordered, points)]
     assert steps[0] < 0.3 * steps[1]
