@@ -11,7 +11,7 @@ from torch.nn import functional
 from benchmarks.case import OURS, Case, Contestant, Maker, Settings
 from headfields.decoders import AnchoredDecoder
 from headfields.networks import Anchors, head_anchors
-from headfields.records import Canonical, HeadState, Template
+from headfields.records import Canonical, Features, HeadState, Template
 from headfields.synthetic.head.model import procedural_head
 
 TITLE = "Local networks at anchors"
@@ -54,7 +54,7 @@ class Ensemble:
 
     def _ours(self, points: Tensor) -> list[Tensor]:
         canonical, prepared = self._canonical(points), self.decoder.prepare(self.state)
-        values = self.decoder(self.features, points, self.color, canonical=canonical, prepared=prepared)
+        values = self.decoder(Features(self.features), canonical, prepared, self.color)
         return [values.distance, *([values.rgb] if self.color else [])]
 
     def _all_members(self, points: Tensor) -> list[Tensor]:

@@ -34,9 +34,8 @@ def cases(settings: Settings) -> Iterator[Case]:
     for faces in settings.pick((10_000, 60_000, 200_000), (10_000, 20_000)):
         growing = VertexContest(faces, settings)
         size = {"vertices": growing.vertices, "points": count}
-        yield Case(
-            "growth with vertices", size, "queries", count, growing.queries(shapes.near_surface(growing.mesh, count), 4)
-        )
+        near = shapes.near_surface(growing.mesh, count)
+        yield Case("growth with vertices", size, "queries", count, growing.queries(near, 4))
 
 
 class VertexContest:
