@@ -1,4 +1,4 @@
-"""The triangles of marching cubes for the 256 ways in which a cell's corners can lie inside, made here from two rules.
+"""Table of marching cubes: the triangles of a cell for each of the 256 cases of inside corners, from two rules.
 
 Corner c of a cell is at (c >> 2 & 1, c >> 1 & 1, c & 1) along the three axes. An edge is named by its axis and the
 corner that it starts from.
@@ -22,10 +22,10 @@ EDGES = tuple((axis, corner) for axis in range(3) for corner in range(8) if not 
 
 
 class MarchingTable(NamedTuple):
-    """What a cell contributes, by its case: bit c of the case says whether corner c is inside.
+    """The triangles of a cell by its case, whose bit c is set where corner c is inside.
 
     Attributes:
-        totals: (256,) how many triangles.
+        totals: (256,) numbers of triangles.
         triangles: (256, 5, 3) their edges, in the order of `EDGES`, counter-clockwise seen from outside.
         axis: (12,) of each edge.
         corner: (12, 3) where each edge starts, relative to the cell's corner 0.
@@ -55,7 +55,7 @@ def _edge(a: int, b: int) -> int:
 
 
 def _loops(case: int) -> list[list[int]]:
-    """The closed loops of edges on which the surface leaves the cell."""
+    """The loops of edges at which the surface crosses the faces of the cell."""
     following = {}
     for corners in _FACES:
         inside = [bool(case >> corner & 1) for corner in corners]
@@ -88,11 +88,11 @@ def _fan(loop: list[int]) -> list[tuple[int, int, int]]:
     if len(loop) == 3:
         return [(loop[0], loop[1], loop[2])]
     for k in range(len(loop)):
-        turned = loop[k:] + loop[:k]
-        if not _share_face(turned[0], turned[2]):
-            with_rest = [turned[0], *turned[2:]]
+        rolled = loop[k:] + loop[:k]
+        if not _share_face(rolled[0], rolled[2]):
+            remaining = [rolled[0], *rolled[2:]]
             try:
-                return [(turned[0], turned[1], turned[2]), *_fan(with_rest)]
+                return [(rolled[0], rolled[1], rolled[2]), *_fan(remaining)]
             except ValueError:
                 continue
     raise ValueError("no triangulation")

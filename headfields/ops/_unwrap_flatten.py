@@ -1,4 +1,4 @@
-"""A piece of a mesh laid onto the unit disc without folds, and discs laid into a square, in NumPy."""
+"""Disc parameterization of a chart without folds, and packing of discs into the unit square, in NumPy."""
 
 import numpy as np
 import scipy.sparse as sparse
@@ -16,11 +16,11 @@ _POWER = 0.5  # of the stretch that the weights are divided by
 def flatten(mesh: Corners, places: Float[_Array, "n 3"], room: Float[_Array, " f"]) -> Float[_Array, "n 2"]:
     """Positions in the unit disc, for a piece without handles: its longest boundary on the circle, the rest inside.
 
-    `room` is the share of the disc that each face should have, in any unit.
+    `room` is the target share of the disc of each face, in any unit.
 
     Each inner node is a mean of its neighbors with positive weights, and the outline is convex, so no face folds
     over (Tutte 1963; Floater 2003, "Mean value coordinates"). Other boundaries are closed by a fan first. The weights
-    are then divided, round by round, by the stretch at the neighbor, so that faces get room as they need it.
+    are then divided, round by round, by the stretch at the neighbor, which moves the faces toward their shares.
 
     Source of the rounds: Yoshizawa, Belyaev and Seidel 2004, "A fast and simple stretch-minimizing mesh
     parameterization".
@@ -35,18 +35,18 @@ def flatten(mesh: Corners, places: Float[_Array, "n 3"], room: Float[_Array, " f
             places = np.concatenate([places, places[loop].mean(0, keepdims=True)])
             shares.append(np.full(len(loop), float(np.median(room))))
     every = np.concatenate(faces)
-    # A few faces of a scan have no area; lengths and areas below these are taken for them.
+    # A few faces of a scan have no area: least lengths and areas take their place.
     side = np.linalg.norm(places[every] - places[np.roll(every, -1, 1)], axis=2)
     least = max(1e-3 * float(np.median(side)), 1e-12)
     weights = _mean_value(places, every, least)
     share = np.concatenate(shares) / np.concatenate(shares).sum()
-    # Each face is measured as if it were scaled to the area it should have.
+    # Each face is measured as if scaled to its target area.
     corners = places[every] * np.sqrt(share / np.maximum(sizes(places[every]), least**2))[:, None, None]
     rim = _circle(places[edges[outer]])
     flat = _solve(weights, edges[outer], rim)
     for _ in range(_ROUNDS):
         stretch = _stretch(corners, flat[every], share)
-        # A sliver can be stretched beyond all measure; it must not outweigh the rest.
+        # A sliver can have any stretch; it must not outweigh the rest.
         stretch = np.minimum(stretch, _MOST * np.median(stretch))
         total, weight = (
             np.bincount(every.reshape(-1), np.repeat(values, 3), len(places)) for values in (share * stretch, share)
@@ -59,7 +59,7 @@ def flatten(mesh: Corners, places: Float[_Array, "n 3"], room: Float[_Array, " f
 
 
 def upright(flat: Float[_Array, "n 2"], places: Float[_Array, "n 3"]) -> Float[_Array, "n 2"]:
-    """The disc turned so that its foremost part has x to the right and y up, as near as a turn can."""
+    """The disc, rotated so that its front part has x to the right and y up as nearly as possible."""
     front = places[:, 2] >= np.quantile(places[:, 2], 0.7)
     a, b = flat[front] - flat[front].mean(0), places[front, :2] - places[front, :2].mean(0)
     angle = np.arctan2((a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]).sum(), (a * b).sum())
@@ -114,7 +114,7 @@ def _lengths(loop: Float[_Array, "k 3"]) -> Float[_Array, " k"]:
 
 
 def sizes(corners: Float[_Array, "f 3 3"]) -> Float[_Array, " f"]:
-    """Areas; of a sliver, that of a less slender face with its perimeter."""
+    """Areas; for a sliver, the area of a less slender face of its perimeter."""
     a, b, c = corners[:, 0], corners[:, 1], corners[:, 2]
     perimeter = sum(np.linalg.norm(p - q, axis=1) for p, q in ((a, b), (b, c), (c, a)))
     found: np.ndarray = np.maximum(0.5 * np.linalg.norm(np.cross(b - a, c - a), axis=1), 0.01 * perimeter**2)
@@ -122,7 +122,7 @@ def sizes(corners: Float[_Array, "f 3 3"]) -> Float[_Array, " f"]:
 
 
 def _circle(loop: Float[_Array, "k 3"]) -> Float[_Array, "k 2"]:
-    """A loop around the circle by its lengths, of which none is taken for nothing: its face would have no room."""
+    """A loop on the circle by its edge lengths, none of them zero, or the face of that edge would have no area."""
     lengths = _lengths(loop)
     steps = np.maximum(lengths, max(0.1 * float(lengths.mean()), 1e-12))
     angle = 2 * np.pi * np.concatenate([[0], np.cumsum(steps)[:-1]]) / steps.sum()

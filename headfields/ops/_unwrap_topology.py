@@ -1,4 +1,4 @@
-"""Meshes cut into pieces that flatten onto a disc: components, cuts and boundary loops, in NumPy."""
+"""Topology of charts: connected components, cuts that make a disc, and boundary loops, in NumPy."""
 
 from dataclasses import dataclass
 
@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float, Int
 from scipy.sparse.csgraph import connected_components, dijkstra
 
 _Array = np.ndarray
-_FRONT = 30.0  # how much more a way along the very front costs than one along the back
+_FRONT = 30.0  # cost of an edge at the very front, relative to one at the back
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def joined_faces(faces: Int[_Array, "f 3"]) -> Int[_Array, "f 3"]:
 
 
 def split(faces: Int[_Array, "f 3"], across: Int[_Array, "f 3"]) -> Corners:
-    """Corners become one node where their faces are joined, so that what is left has a boundary of simple loops."""
+    """Merges corners into nodes where their faces are joined, so that the boundary consists of simple loops."""
     face, side = np.nonzero(across > np.arange(len(faces))[:, None])
     other = across[face, side]
     end = (side + 1) % 3
@@ -73,7 +73,7 @@ def loops(mesh: Corners) -> list[Int[_Array, " k"]]:
     """The boundary's loops of nodes, along the direction of the faces; each begins at its lowest node."""
     face, side = np.nonzero(mesh.across < 0)
     following = dict(zip(mesh.faces[face, side].tolist(), mesh.faces[face, (side + 1) % 3].tolist(), strict=True))
-    found = []
+    boundary = []
     for begin in sorted(following):
         if begin not in following:
             continue
@@ -81,15 +81,15 @@ def loops(mesh: Corners) -> list[Int[_Array, " k"]]:
         while node in following:
             loop.append(node)
             node = following.pop(node)
-        found.append(np.array(loop, np.int64))
-    return found
+        boundary.append(np.array(loop, np.int64))
+    return boundary
 
 
 def cut_handles(mesh: Corners, places: Float[_Array, "n 3"], seed: int) -> Bool[_Array, "f 3"]:
-    """Edges to cut, so that what is left can be flattened: none if there are no handles and at most one boundary.
+    """Edges to cut so that the mesh flattens onto a disc: none if there are no handles and at most one boundary.
 
     A tree over the faces, by distance from face `seed`, joins them all without a cycle; cutting every other edge
-    leaves a disc. Of those cuts, the ones that end freely are sewn up again, as often as there are any.
+    leaves a disc. Cuts with a free end are closed again until there are none.
 
     Source: Gu, Gortler and Hoppe 2002, "Geometry images", section 3.
     """
@@ -123,12 +123,12 @@ def path_edges(mesh: Corners, path: Int[_Array, " k"]) -> Bool[_Array, "f 3"]:
 
 
 def cut(mesh: Corners, where: Bool[_Array, "f 3"], faces: Int[_Array, "f 3"]) -> Corners:
-    """The mesh with some of its joints undone."""
+    """The mesh, cut along the edges `where`."""
     return split(faces, np.where(where, -1, mesh.across))
 
 
 def edge_graph(mesh: Corners, places: Float[_Array, "n 3"]) -> sparse.csr_matrix:
-    """Nodes joined along edges, by length, which counts for more the nearer an edge is to the front."""
+    """Graph of the nodes along edges, weighted by length, which costs more toward the front."""
     start, end = mesh.faces.reshape(-1), np.roll(mesh.faces, -1, axis=1).reshape(-1)
     low, high = np.minimum(start, end), np.maximum(start, end)
     edges = np.unique(np.stack([low, high], 1), axis=0)

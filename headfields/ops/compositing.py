@@ -6,8 +6,8 @@ transmittance or a weight, so opaque samples and empty rays have finite values a
 
 Samples are packed: `ray` (M,) holds each sample's ray, in order, and `rays` is N, the number of rays. Rays without
 samples are legal, as are N = 0 and M = 0, which keep a gradient. Every function takes `offsets`, the result of
-`ray_offsets(ray, rays)`, in place of the two, so that a renderer works it out once for several calls. Where all three
-are left out the input is dense: its last axis runs along the ray and all before it are batch.
+`ray_offsets(ray, rays)`, in place of the two, so that a renderer computes it once for several calls. Without any of
+the three the input is dense: its last axis runs along the ray, and the axes before it are batch.
 
 Half-precision input is computed and returned in float32.
 """
@@ -28,7 +28,7 @@ from headfields.records import Samples
 def ray_offsets(ray: Int[Tensor, " m"], rays: int) -> Int[Tensor, " offsets"]:
     """Where each ray's samples begin: ray r owns samples `offsets[r]:offsets[r + 1]`.
 
-    On CUDA this waits for the device (to check the order), one more reason to call it once and hand the result on.
+    On CUDA this waits for the device (to check the order), one more reason to call it once and reuse the result.
 
     Args:
         ray: (M,) each sample's ray, in ascending order.
@@ -40,6 +40,10 @@ def ray_offsets(ray: Int[Tensor, " m"], rays: int) -> Int[Tensor, " offsets"]:
     Raises:
         TypeError: `ray` is not of integers.
         ValueError: `ray` is not sorted, or holds an index outside [0, rays).
+
+    >>> import torch, headfields as hf
+    >>> hf.ops.ray_offsets(torch.tensor([0, 0, 2]), rays=3).tolist()  # ray 1 has no samples
+    [0, 2, 2, 3]
     """
     check_integer("ray_offsets", "ray", ray)
     check_shape("ray_offsets", "ray", ray, "m")
@@ -66,6 +70,10 @@ def exclusive_sum(
 
     Raises:
         ValueError: the packing does not fit the values; TypeError: `values` is not floating-point.
+
+    >>> import torch, headfields as hf
+    >>> hf.ops.exclusive_sum(torch.tensor([1.0, 2, 4, 8]), ray=torch.tensor([0, 0, 0, 1]), rays=2).tolist()
+    [0.0, 1.0, 3.0, 0.0]
     """
     values = _widen("exclusive_sum", "values", values)
     offsets = _packing("exclusive_sum", "values", values, ray, rays, offsets)
@@ -92,6 +100,11 @@ def accumulate(
 
     Raises:
         ValueError: the shapes disagree; TypeError: an input is not floating-point.
+
+    >>> import torch, headfields as hf
+    >>> ray, weights = torch.tensor([0, 0, 2]), torch.tensor([0.5, 0.25, 1.0])
+    >>> hf.ops.accumulate(weights, torch.tensor([[2.0], [4.0], [8.0]]), ray, rays=3).tolist()
+    [[2.0], [0.0], [8.0]]
     """
     weights = _widen("accumulate", "weights", weights)
     dense = ray is None and offsets is None
@@ -133,6 +146,12 @@ def weights_from_density(
 
     Raises:
         ValueError: the shapes disagree; TypeError: an input is not floating-point.
+
+    >>> import torch, headfields as hf
+    >>> start, end = torch.tensor([[1.0, 1.1]]), torch.tensor([[1.1, 1.2]])  # dense: one ray of two samples
+    >>> density = torch.tensor([[10.0, torch.inf]])  # 1 - exp(-10 · 0.1), then opaque
+    >>> hf.ops.weights_from_density(density, start, end)
+    tensor([[0.6321, 0.3679]])
     """
     density = _widen("weights_from_density", "density", density)
     for name, tensor in (("start", start), ("end", end)):
@@ -169,6 +188,10 @@ def weights_from_alpha(
 
     Raises:
         ValueError: the packing does not fit; TypeError: `alpha` is not floating-point.
+
+    >>> import torch, headfields as hf
+    >>> hf.ops.weights_from_alpha(torch.tensor([[0.5, 0.5, 1.0]])).tolist()
+    [[0.5, 0.25, 0.25]]
     """
     alpha = _widen("weights_from_alpha", "alpha", alpha)
     offsets = _packing("weights_from_alpha", "alpha", alpha, ray, rays, offsets)
@@ -191,8 +214,8 @@ def composite(
         rgb: (M, 3) color of each sample.
         samples: the M packed samples.
         rays: N.
-        background: (3,) or (N, 3) color seen where opacity is below 1; None is black.
-        offsets: `ray_offsets(samples.ray, rays)`, if the caller has it.
+        background: (3,) or (N, 3) color behind the samples; None is black.
+        offsets: `ray_offsets(samples.ray, rays)`, to save computing it again.
 
     Returns:
         rgb: (N, 3), `sum w c + (1 - sum w) background`.

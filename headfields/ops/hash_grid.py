@@ -2,7 +2,7 @@
 
 Three registered operations, each the derivative of the one before: `headfields::hash_grid`, `..._backward` and
 `..._backward_backward`, which has none and so raises on a third derivative. All take flat points and the layout as
-integers; gradients that nobody asks for (`needs`) are neither computed nor allocated.
+integers; gradients that are not needed (`needs`) are neither computed nor allocated.
 """
 
 import functools
@@ -44,7 +44,7 @@ def hash_grid(
             no gradient to anything; no memory outside the table is ever read.
         table: `layout.entries` rows of `layout.features`: float32, or float16 (half the memory; interpolated and
             accumulated in float32, the gradient rounded to float16 at the end), or float64 with float64 points.
-        layout: where each vertex's row is.
+        layout: the row of each vertex.
         interpolation: `"linear"`, or `"smoothstep"`: the weight t along each axis becomes t² (3 − 2t), which makes the
             features continuously differentiable (the same paper, appendix A).
 
@@ -57,6 +57,12 @@ def hash_grid(
     Raises:
         TypeError: points or table have another dtype.
         ValueError: a shape does not fit the layout, or devices differ.
+
+    >>> import torch, headfields as hf
+    >>> layout = hf.ops.HashGridLayout(levels=4, features=2, log2_table_size=10, finest_resolution=64)
+    >>> table = torch.zeros(layout.entries, layout.features)
+    >>> hf.ops.hash_grid(torch.rand(5, 3), table, layout).shape  # 4 levels of 2 features
+    torch.Size([5, 8])
     """
     check_floating("hash_grid", "points", points)
     check_floating("hash_grid", "table", table)
@@ -84,20 +90,20 @@ def hash_grid(
     return features.reshape(*points.shape[:-1], layout.width)
 
 
-def _ready(tensor: Tensor) -> Tensor:
+def _contiguous(tensor: Tensor) -> Tensor:
     return tensor.detach().contiguous()
 
 
 def _zero_table(like: Tensor, dtype: torch.dtype) -> Tensor:
     if like.device.type != "cpu":
         return like.new_zeros(like.shape, dtype=dtype)
-    # numpy asks the system for zeroed memory in large pages, so nothing is filled here: a page is cleared when the
-    # scatter first touches it. torch.zeros would write the whole table, and fault on every small page of it.
+    # NumPy asks the system for zeroed memory in large pages, which are cleared when the scatter first touches them.
+    # torch.zeros would write the whole table, and fault on every small page of it.
     return torch.from_numpy(np.zeros(tuple(like.shape), np.float64 if dtype == torch.float64 else np.float32))
 
 
-def _absent(result: Tensor | None, like: Tensor) -> Tensor:
-    """A custom operation must return tensors: an empty one stands for a gradient that nobody asked for."""
+def _or_empty(result: Tensor | None, like: Tensor) -> Tensor:
+    """A custom operation must return tensors: an empty one stands for a gradient that is not needed."""
     return like.new_empty((0,)) if result is None else result.to(like.dtype)
 
 
@@ -150,7 +156,7 @@ def _kind(table: Tensor) -> str:
 @torch.library.custom_op("headfields::hash_grid", mutates_args=())
 def _hash_grid(points: Tensor, table: Tensor, layout: Sequence[int], smoothstep: bool) -> Tensor:
     shape = _layout(*layout)
-    points, table = _ready(points), _ready(table)
+    points, table = _contiguous(points), _contiguous(table)
     out = points.new_empty((points.shape[0], shape.width))
     if dispatch.use_native(points):
         dispatch.native.hash_grid(points, table, out, *_native_arguments(shape, smoothstep))
@@ -169,7 +175,7 @@ def _hash_grid_backward(
     grad: Tensor, points: Tensor, table: Tensor, layout: Sequence[int], smoothstep: bool, needs: Sequence[bool]
 ) -> tuple[Tensor, Tensor]:
     shape = _layout(*layout)
-    grad, points, table = _ready(grad), _ready(points), _ready(table)
+    grad, points, table = _contiguous(grad), _contiguous(points), _contiguous(table)
     to_points = torch.empty_like(points) if needs[0] else None
     to_table = _zero_table(table, points.dtype) if needs[1] else None
     if dispatch.use_native(points):
@@ -181,7 +187,7 @@ def _hash_grid_backward(
             run.point_gradient(grad, table, None, to_points)
         if to_table is not None:
             run.scatter(grad, to_table)
-    return _absent(to_points, points), _absent(to_table, table)
+    return _or_empty(to_points, points), _or_empty(to_table, table)
 
 
 @_hash_grid_backward.register_fake
@@ -202,9 +208,9 @@ def _hash_grid_backward_backward(
     needs: Sequence[bool],
 ) -> tuple[Tensor, Tensor, Tensor]:
     shape = _layout(*layout)
-    grad, points, table = _ready(grad), _ready(points), _ready(table)
-    gg_points = None if gg_points is None else _ready(gg_points)
-    gg_table = None if gg_table is None else _ready(gg_table)
+    grad, points, table = _contiguous(grad), _contiguous(points), _contiguous(table)
+    gg_points = None if gg_points is None else _contiguous(gg_points)
+    gg_table = None if gg_table is None else _contiguous(gg_table)
     to_grad = torch.empty_like(grad) if needs[0] else None
     to_points = torch.empty_like(points) if needs[1] else None
     to_table = _zero_table(table, points.dtype) if needs[2] else None
@@ -224,7 +230,7 @@ def _hash_grid_backward_backward(
             run.point_gradient(grad, main, plain, to_points)
         if to_table is not None and gg_points is not None:
             run.scatter(grad, to_table)
-    return _absent(to_grad, grad), _absent(to_points, points), _absent(to_table, table)
+    return _or_empty(to_grad, grad), _or_empty(to_points, points), _or_empty(to_table, table)
 
 
 @_hash_grid_backward_backward.register_fake

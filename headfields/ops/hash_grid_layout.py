@@ -11,7 +11,7 @@ _MAX_RESOLUTION = 2**24  # float32 counts cells exactly up to here
 
 @dataclass(frozen=True)
 class HashGridLayout:
-    """Which row of the table each vertex of each level has. The same rows on every backend, integer for integer.
+    """The row of the table of each vertex of each level, integer for integer the same on every backend.
 
     Level l has `resolutions[l]` cells an axis, growing geometrically from `base_resolution` to `finest_resolution`
     (Müller et al. 2022, eq. 2 and 3), and rows `offsets[l]` to `offsets[l + 1]` of the table. Where its
@@ -28,6 +28,11 @@ class HashGridLayout:
 
     Raises:
         ValueError: a value is out of range.
+
+    >>> import headfields as hf
+    >>> layout = hf.ops.HashGridLayout(levels=3, log2_table_size=10, base_resolution=4, finest_resolution=16)
+    >>> layout.resolutions, layout.dense, layout.offsets  # (4 + 1)³ and (8 + 1)³ rows fit, (16 + 1)³ are hashed
+    ((4, 8, 16), (True, True, False), (0, 125, 854, 1878))
     """
 
     levels: int = 16

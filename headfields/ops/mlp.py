@@ -1,8 +1,8 @@
-"""Small fully connected networks with ReLU between layers, a tile of rows through all layers at a time.
+"""Small fully connected networks with ReLU between layers, fused: a tile of rows goes through all layers at a time.
 
-Two registered operations: `headfields::mlp`, and `headfields::mlp_backward`, which computes the activations again
+Two registered operations: `headfields::mlp`, and `headfields::mlp_backward`, which recomputes the activations
 rather than keep them and is differentiated by PyTorch. Both take a bias as a matrix of one row, or of none where a
-layer has no bias; the first layer's may have many rows, of which `index` names each row's.
+layer has no bias; the first layer's may have many rows, which `index` assigns to the rows of x.
 """
 
 from collections.abc import Sequence
@@ -18,10 +18,10 @@ from headfields.ops.reference import mlp as reference
 from headfields.ops.warp_launch import launch
 
 WIDEST = 128
-"""Outputs of a layer that the kernels hold; wider networks are PyTorch's."""
+"""Most outputs of a layer in the kernels; wider networks run in PyTorch."""
 MOST_LAYERS = 16
 MOST_CONDITIONS = 1024
-"""Rows of condition or start for which the kernels keep sums; for more, PyTorch adds up what the kernel gives."""
+"""Most rows of condition or start that the kernels sum gradients for; for more, PyTorch sums the rows of the kernel."""
 
 
 def mlp(
@@ -32,23 +32,23 @@ def mlp(
     index: Int[Tensor, "*batch"] | None = None,
     start: Float[Tensor, "k _"] | None = None,
 ) -> Float[Tensor, "*batch _"]:
-    """A fully connected network: linear layers with ReLU between them and none behind the last.
+    """A fully connected network: linear layers with ReLU between them, none after the last.
 
     On a CPU with the compiled module, float32 networks of at most 16 layers of at most 128 outputs run in one kernel,
     whose activations never leave the cache (the idea of tiny-cuda-nn's fully fused networks: Müller et al. 2021,
     "Real-time neural radiance caching for path tracing", section 4.2). Others, and all under autocast, run in PyTorch.
 
-    Many rows may share values: `condition[index]` stands for columns behind those of x, and costs a look-up, because
-    its part of the first layer is computed once for each row of `condition`.
+    Rows may share values: `condition[index]` stands for columns after those of x. Its part of the first layer is
+    computed once for each row of `condition`, and gathered.
 
     Args:
         x: (..., in) rows.
         weights: of each layer, (out, in) as in `torch.nn.Linear`.
         biases: of each layer, (out,); None: no layer has one.
         condition: (K, width) values that rows share; the first layer then takes in + width columns.
-        index: (...) which row of `condition` or `start` each row of x goes with, in [0, K).
-        start: (K, out of the first layer), what the first layer's sums start from, in place of `condition` and of that
-            layer's bias, which is not looked at: for what has been computed of it already.
+        index: (...) the row of `condition` or `start` of each row of x, in [0, K).
+        start: (K, out of the first layer) initial sums of the first layer, in place of `condition` and of that layer's
+            bias, which is ignored: for parts of the layer that are computed already.
 
     Returns:
         (..., out of the last layer).
@@ -58,6 +58,12 @@ def mlp(
     Raises:
         TypeError, ValueError: a dtype or shape does not fit, or devices differ.
         IndexError: index names a row of condition that is not there (CPU).
+
+    >>> import torch, headfields as hf
+    >>> weights = [torch.zeros(16, 3 + 8), torch.zeros(1, 16)]  # (out, in), as in torch.nn.Linear
+    >>> x, condition, index = torch.rand(5, 3), torch.rand(2, 8), torch.tensor([0, 0, 0, 1, 1])
+    >>> hf.ops.mlp(x, weights, condition=condition, index=index).shape
+    torch.Size([5, 1])
     """
     _check(x, weights, biases, condition, index, start)
     tensors = [x, *weights, *(biases or ()), *(shared for shared in (condition, start) if shared is not None)]
@@ -74,7 +80,7 @@ def registered(
     index: Tensor | None = None,
     start: Tensor | None = None,
 ) -> Tensor:
-    """`mlp` by the registered operation, on whatever device: for tests and benchmarks of its kernels."""
+    """`mlp` by the registered operation on any device: for tests and benchmarks of its kernels."""
     first, width = weights[0], x.shape[-1]
     if condition is not None:
         start = functional.linear(condition, first[:, width:], biases[0] if biases else None)
@@ -145,7 +151,7 @@ def _check(
     check_same_device(op, **devices)
 
 
-def _ready(tensors: Sequence[Tensor]) -> list[Tensor]:
+def _contiguous(tensors: Sequence[Tensor]) -> list[Tensor]:
     return [tensor.detach().contiguous() for tensor in tensors]
 
 
@@ -156,7 +162,7 @@ def _mlp(x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor], index: 
     out = x.new_empty((x.shape[0], weights[-1].shape[0]))
     x = x.detach() if x.stride(-1) == 1 else x.detach().contiguous()
     index = None if index is None else index.contiguous()
-    weights, biases = _ready(weights), _ready(biases)
+    weights, biases = _contiguous(weights), _contiguous(biases)
     if use_native(x):
         native.mlp(x, weights, biases, index, out, torch.get_num_threads())
     else:
@@ -183,13 +189,13 @@ def _mlp_backward(
     index: Tensor | None,
     needs: Sequence[bool],
 ) -> list[Tensor]:
-    """Gradients by x, weights and biases, in this order; an empty tensor for what `needs` says nobody asks for."""
-    given = [grad, x, *weights, *biases]
+    """Gradients by x, weights and biases, in this order; empty tensors where `needs` is False."""
+    tensors = [grad, x, *weights, *biases]
     if use_native(x) and x.dtype == torch.float32:
-        grad, x, *parameters = _ready(given)
+        grad, x, *parameters = _contiguous(tensors)
         outputs = [torch.empty_like(t) if need else None for t, need in zip((x, *parameters), needs, strict=True)]
         layers = len(weights)
-        # Sums for each chunk of rows would be too many: the kernel gives the rows, and they are added up here.
+        # Sums for every chunk of rows would take too much memory: the kernel gives rows, which are summed here.
         first = outputs[layers + 1] if index is not None and len(biases[0]) > MOST_CONDITIONS else None
         to_start = None if first is None else x.new_empty(len(x), weights[0].shape[0])
         summed = outputs[layers + 1 :] if first is None else [None, *outputs[layers + 2 :]]
@@ -228,9 +234,9 @@ def _keep(ctx, inputs, output) -> None:
 def _first_derivative(ctx, grad):
     x, *parameters, index = ctx.saved_tensors
     weights, biases = parameters[: ctx.layers], parameters[ctx.layers :]
-    found = _mlp_backward(grad, x, weights, biases, index, ctx.needs)
-    found = [gradient if need else None for gradient, need in zip(found, ctx.needs, strict=True)]
-    return found[0], found[1 : ctx.layers + 1], found[ctx.layers + 1 :], None
+    grads = _mlp_backward(grad, x, weights, biases, index, ctx.needs)
+    grads = [gradient if need else None for gradient, need in zip(grads, ctx.needs, strict=True)]
+    return grads[0], grads[1 : ctx.layers + 1], grads[ctx.layers + 1 :], None
 
 
 _mlp.register_autograd(_first_derivative, setup_context=_keep)
@@ -242,8 +248,8 @@ def _keep_for_second(ctx, inputs, output) -> None:
     ctx.save_for_backward(grad, x, *weights, *biases, index)
 
 
-def _second_derivative(ctx, found):
-    """What `reference.backward` gives, differentiated by PyTorch, to any order."""
+def _second_derivative(ctx, grads):
+    """The derivative of `reference.backward` by PyTorch, to any order."""
     *tensors, index = ctx.saved_tensors
     layers = ctx.layers
     create_graph = torch.is_grad_enabled()
@@ -255,17 +261,17 @@ def _second_derivative(ctx, found):
         )
         pairs = [
             (output, gradient)
-            for output, gradient, need in zip((to_x, *to_weights, *to_biases), found, ctx.needs, strict=True)
+            for output, gradient, need in zip((to_x, *to_weights, *to_biases), grads, ctx.needs, strict=True)
             if need and gradient is not None and output.requires_grad
         ]
-        wanted = [view for view in views if view.requires_grad]
+        inputs = [view for view in views if view.requires_grad]
         gradients = torch.autograd.grad(
-            [output for output, _ in pairs], wanted, [gradient for _, gradient in pairs],
+            [output for output, _ in pairs], inputs, [gradient for _, gradient in pairs],
             create_graph=create_graph, allow_unused=True,
         )  # fmt: skip
     each = iter(gradients)
-    all_of_them = [next(each) if view.requires_grad else None for view in views]
-    return (*all_of_them[:2], all_of_them[2 : layers + 2], all_of_them[layers + 2 :], None, None)
+    gradients_of_all = [next(each) if view.requires_grad else None for view in views]
+    return (*gradients_of_all[:2], gradients_of_all[2 : layers + 2], gradients_of_all[layers + 2 :], None, None)
 
 
 _mlp_backward.register_autograd(_second_derivative, setup_context=_keep_for_second)

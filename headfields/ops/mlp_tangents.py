@@ -1,4 +1,4 @@
-"""Forward-mode derivatives of small networks: the value and its change along given directions, in one pass."""
+"""Forward-mode derivatives of small networks: values and directional derivatives in one pass."""
 
 from collections.abc import Sequence
 
@@ -18,8 +18,8 @@ def mlp_tangents(
 ) -> tuple[Float[Tensor, "*batch _"], Float[Tensor, "*batch k _"]]:
     """The network of `headfields.ops.mlp` at x, and its directional derivatives along k tangents of each row.
 
-    With the tangents ∂x/∂q of some coordinates q this gives the exact ∂y/∂q; k rows a point go through the layers
-    beside the point itself, where reverse mode would take a pass back for every output.
+    With the tangents ∂x/∂q of coordinates q this gives the exact ∂y/∂q. k + 1 rows a point go through the layers;
+    reverse mode would take a backward pass for every output.
 
     Args:
         x: (..., in) rows.
@@ -36,6 +36,12 @@ def mlp_tangents(
 
     Raises:
         TypeError, ValueError: a dtype or shape does not fit, or devices differ.
+
+    >>> import torch, headfields as hf
+    >>> x, tangents = torch.tensor([[1.0, 2.0]]), torch.eye(2)[None]  # derivatives along both coordinates
+    >>> value, slopes = hf.ops.mlp_tangents(x, tangents, [torch.tensor([[3.0, 4.0]])])
+    >>> value.tolist(), slopes.tolist()
+    ([[11.0]], [[[3.0], [4.0]]])
     """
     op = "mlp_tangents"
     check_floating(op, "x", x)

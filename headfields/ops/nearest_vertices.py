@@ -15,12 +15,12 @@ from headfields.ops.reference.nearest_vertices import distances_to
 from headfields.ops.warp_launch import launch_refit, launch_search
 
 MOST_NEIGHBORS = 16
-"""What k may be at most: the kernels keep the neighbors of a query in registers or local memory."""
+"""Largest k: the kernels keep the neighbors of a query in registers or local memory."""
 
 
 @dataclass(frozen=True)
 class NearestVertices:
-    """What `VertexTree.nearest` gives.
+    """The result of `VertexTree.nearest`.
 
     Attributes:
         index: (..., k) int64 indices of the nearest vertices, nearest first; -1 where there is none.
@@ -99,7 +99,7 @@ class VertexTree:
     def __init__(self, vertices: Float[Tensor, "v 3"] | Float[Tensor, "b v 3"]) -> None:
         vertices = self._as_batch("VertexTree", vertices)
         rest = vertices.detach()[0] if len(vertices) else vertices.new_zeros(vertices.shape[1], 3)
-        # Each vertex is a triangle without extent to the builder.
+        # To the builder, each vertex is a triangle without extent.
         faces = torch.arange(vertices.shape[1], dtype=torch.int32)[:, None].expand(-1, 3)
         children, order, slot, self._levels = build_topology(faces, rest)
         self._topology = tuple(part.to(vertices.device) for part in (children, order, slot))
@@ -118,10 +118,10 @@ class VertexTree:
         return self.vertices.shape[0]
 
     def refit(self, vertices: Float[Tensor, "v 3"] | Float[Tensor, "b v 3"]) -> "VertexTree":
-        """Moves the tree to new vertices, in place. The number of meshes may change, that of vertices may not.
+        """Moves the tree to new vertices, in place. The number of meshes may change, the number of vertices may not.
 
         Args:
-            vertices: (B, V, 3) or (V, 3), meters. Kept, with its graph, for the gradients of queries to come.
+            vertices: (B, V, 3) or (V, 3), meters. Kept with its graph, for the gradients of later queries.
 
         Returns:
             The tree itself.
@@ -142,7 +142,7 @@ class VertexTree:
         return self
 
     def posed(self, vertices: Float[Tensor, "v 3"] | Float[Tensor, "b v 3"]) -> "VertexTree":
-        """Another tree, at new vertices; it shares what does not depend on them, and this one stays as it is.
+        """A tree at new vertices that shares the topology; this one stays as it is.
 
         Args:
             vertices: (B, V, 3) or (V, 3), meters, as `refit` takes them.
@@ -166,8 +166,8 @@ class VertexTree:
             points: (..., 3) meters, in the frame of the vertices. One that is not finite, or farther than 1e18 m from
                 the origin, has no neighbors.
             k: how many, 1 to 16, and no more than there are vertices.
-            mesh_index: (...) which of the B meshes each point is for; may be None if there is one.
-            max_distance: vertices farther than this are not found, meters.
+            mesh_index: (...) the mesh of each point, in [0, B); may be None if B = 1.
+            max_distance: vertices farther than this are left out, meters.
 
         Returns:
             `index` and `distance` (..., k); -1 and infinity where fewer were found.
@@ -176,7 +176,7 @@ class VertexTree:
             TypeError: points are not floating point, or mesh_index not integers.
             ValueError: a shape does not fit, k is out of range or more than there are vertices, devices differ,
                 mesh_index is missing, or max_distance is not >= 0.
-            IndexError: mesh_index names a mesh that is not there (CPU; not checked on CUDA).
+            IndexError: mesh_index is out of range (CPU; not checked on CUDA).
         """
         check_floating("nearest_vertices", "points", points)
         check_shape("nearest_vertices", "points", points, "... 3")
@@ -206,15 +206,15 @@ def inverse_distance_weights(
     """Weights of k neighbors by inverse distance, which sum to 1: w_j = d_j^−power / Σ_k d_k^−power.
 
     MonoAvatar (Bai et al. 2023, section 3.3) has power 1 and does not say what happens at a vertex, where 1/d has no
-    value and, as d is a norm, no second derivative near by. Our own choice: d is √(distance² + epsilon²), and the
-    weights are a softmax of −power · log d, so that nothing overflows. The nearest vertex takes all as the distance
-    goes to 0 but for a share of about epsilon over the distance of the others; farther than a few epsilon from a
-    vertex the weights are the paper's.
+    value and, as d is a norm, no second derivative nearby. Our own choice: d is √(distance² + epsilon²), and the
+    weights are a softmax of −power · log d, so that nothing overflows. As the distance goes to 0, the nearest vertex
+    takes all the weight but about epsilon over the distance of the others; farther than a few epsilon from a vertex the
+    weights are the paper's.
 
     Args:
         distance: (..., k) meters, as `VertexTree.nearest` gives them. Infinity: no neighbor, weight 0.
         power: of the inverse distance, > 0.
-        epsilon: meters, > 0; much less than the distance between vertices.
+        epsilon: meters, > 0; far below the distance between vertices.
 
     Returns:
         (..., k) in [0, 1]; all 0 where no neighbor was found. Differentiable to any order, finite at distance 0.
@@ -222,14 +222,22 @@ def inverse_distance_weights(
     Raises:
         TypeError: distance is not floating point.
         ValueError: it has no axis of neighbors, or power or epsilon is not positive.
+
+    >>> import torch, headfields as hf
+    >>> tree = hf.ops.VertexTree(torch.tensor([[0.0, 0, 0], [1, 0, 0], [3, 0, 0]]))
+    >>> nearest = tree.nearest(torch.tensor([[0.25, 0.0, 0.0]]), k=2)
+    >>> nearest.index.tolist(), nearest.distance.tolist()
+    ([[0, 1]], [[0.25, 0.75]])
+    >>> hf.ops.inverse_distance_weights(nearest.distance).round(decimals=4).tolist()
+    [[0.75, 0.25]]
     """
     check_floating("inverse_distance_weights", "distance", distance)
     check_shape("inverse_distance_weights", "distance", distance, "... k")
     for name, value in (("power", power), ("epsilon", epsilon)):
         if not 0 < value < torch.inf:
             raise ValueError(f"inverse_distance_weights: {name} is {value}; expected a number > 0")
-    found = distance != torch.inf
-    squared = torch.where(found, distance, 1.0).square() + epsilon**2
-    alone = ~found.any(-1, keepdim=True)  # a softmax of nothing but -inf would be NaN
-    logits = torch.where(found | alone, -0.5 * power * squared.log(), -torch.inf)
-    return torch.where(found, logits.softmax(-1), 0.0)
+    present = distance != torch.inf
+    squared = torch.where(present, distance, 1.0).square() + epsilon**2
+    empty = ~present.any(-1, keepdim=True)  # where a softmax of -inf alone would be NaN
+    logits = torch.where(present | empty, -0.5 * power * squared.log(), -torch.inf)
+    return torch.where(present, logits.softmax(-1), 0.0)

@@ -1,4 +1,4 @@
-"""Occupancy grids: marching rays through one, and looking points up.
+"""Occupancy grids: marching rays through a grid, and looking up points in it.
 
 A grid divides the axis-aligned box `aabb` (2, 3), lower corner first, into X x Y x Z cells. Nothing here is
 differentiable: samples are found, and positions are recomputed from them in PyTorch.
@@ -35,8 +35,8 @@ def march(
     """Samples of each ray's step lattice that lie in occupied cells.
 
     The lattice is that of `headfields.ops.sampling.uniform_step`: it starts at `near`, is jittered once a ray, and does
-    not depend on the grid. An interval is kept if the cell that holds its middle is occupied. Empty cells are stepped
-    over (Amanatides and Woo 1987), which changes the time and not the result. Step length growing with distance:
+    not depend on the grid. An interval is kept if the cell that holds its middle is occupied. Empty cells are
+    skipped (Amanatides and Woo 1987), which changes the time and not the result. Step length growing with distance:
     Mueller et al. 2022, "Instant neural graphics primitives", appendix E.
 
     Args:
@@ -45,16 +45,26 @@ def march(
         occupied: (X, Y, Z) cells; space outside the box is empty.
         aabb: (2, 3) the box, meters, lower corner first.
         step: shortest step length, meters.
-        budget: the most samples that all rays together may have.
-        jitter: (N,) in [0, 1), `torch.rand(N)`: by how much of a step the lattice is shifted toward `near`.
+        budget: the most samples of all rays together.
+        jitter: (N,) in [0, 1), `torch.rand(N)`: the part of a step by which the lattice is shifted toward `near`.
         cone_angle: a step at distance t is max(step, cone_angle * t) long.
 
     Returns:
         Samples. Not differentiable.
 
     Raises:
-        ValueError: more samples than `budget`, with the number that is needed; or shapes that disagree.
+        ValueError: more samples than `budget` (the message has the number), or shapes that disagree.
         TypeError: a dtype that does not fit.
+
+    >>> import torch, headfields as hf
+    >>> occupied = torch.zeros(2, 2, 2, dtype=torch.bool)
+    >>> occupied[:, :, 1] = True  # the upper half of the box, in z
+    >>> box = torch.tensor([[-1.0, -1, -1], [1, 1, 1]])
+    >>> origins, directions = torch.zeros(1, 3), torch.tensor([[0.0, 0.0, 1.0]])
+    >>> near, far = torch.tensor([0.0]), torch.tensor([2.0])
+    >>> samples = hf.ops.march(origins, directions, near, far, occupied, box, step=0.5)
+    >>> samples.ray.tolist(), samples.start.tolist(), samples.end.tolist()
+    ([0, 0], [0.0, 0.5], [0.5, 1.0])
     """
     check_shape("march", "origins", origins, "n 3")
     check_shape("march", "directions", directions, f"{near.shape[0]} 3")
@@ -165,7 +175,7 @@ def march_lattice(
     origins: Tensor | None, directions: Tensor | None, near: Tensor, far: Tensor, jitter: Tensor | None,
     occupied: Tensor | None, aabb: Tensor | None, step: float, cone_angle: float, budget: int, op: str,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    """Without a grid every interval is kept (`uniform_step`). Two passes: count, then fill."""
+    """`march`, and without a grid `uniform_step`, which keeps every interval. Two passes: count, then fill."""
     arguments: list[Any] = [None if t is None else t.contiguous() for t in (origins, directions, near, far, jitter)]
     cells = None if occupied is None else occupied.contiguous().view(torch.uint8)
     box = None if aabb is None else aabb.contiguous()

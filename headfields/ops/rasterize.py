@@ -1,4 +1,4 @@
-"""Images of a mesh, by casting a camera's rays: depth, coverage, faces and interpolated attributes."""
+"""Rasterization of a mesh by ray casting: depth, coverage, faces and interpolated attributes."""
 
 from dataclasses import dataclass
 
@@ -8,16 +8,17 @@ from torch import Tensor
 
 from headfields.ops._checks import check_floating, check_same_device
 from headfields.ops.triangle_bvh import TriangleBVH
+from headfields.ops.vertex_geometry import face_crosses
 from headfields.records import Camera, Record
 
 
 @dataclass(frozen=True)
 class MeshImage(Record):
-    """What `render_mesh` gives, for the point of the mesh that each pixel's center sees.
+    """The point of the mesh at each pixel's center; the result of `render_mesh`.
 
     Attributes:
-        depth: (H, W) depth along the optical axis, meters; 0 where the pixel sees nothing.
-        mask: (H, W) whether the pixel sees the mesh. No gradient.
+        depth: (H, W) depth along the optical axis, meters; 0 where the pixel shows nothing.
+        mask: (H, W) whether the pixel shows the mesh. No gradient.
         face: (H, W) index of the face, -1 where there is none.
         barycentric: (H, W, 3) on it; 0 where there is none.
         attributes: (H, W, C) interpolated attributes; 0 where there is none.
@@ -38,17 +39,17 @@ def render_mesh(
     attributes: Float[Tensor, "v c"] | Float[Tensor, "f 3 c"] | None = None,
     mesh_index: int = 0,
 ) -> MeshImage:
-    """Casts one ray through the center of each pixel and interpolates what it meets; faces are seen from both sides.
+    """Casts one ray through the center of each pixel and interpolates attributes at its hit; faces have two sides.
 
     Differentiable to second order in the vertices of the last `bvh.refit`, the camera and the attributes. Coverage is
-    not: a pixel at the outline jumps, as with any point-sampled rasterizer.
+    not: a pixel at the outline jumps, as in any point-sampled rasterizer (`antialias` adds its gradient).
 
     Args:
         bvh: the mesh.
         camera: one camera, in the frame of the vertices, z forward.
         attributes: (V, C) values at vertices, or (F, 3, C) at the corners of faces (texture coordinates with seams);
             None for none, C = 0.
-        mesh_index: which of the meshes of `bvh`.
+        mesh_index: one of the meshes of `bvh`.
 
     Raises:
         TypeError: attributes are not floating point.
@@ -82,8 +83,7 @@ def render_mesh(
     if faces.shape[0]:
         at_corners = attributes[faces[face]] if attributes.ndim == 2 else attributes[face]
         values = (hit.barycentric[..., None] * at_corners).sum(-2)
-        corners = vertices[faces]
-        normals = torch.linalg.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+        normals = face_crosses(vertices, faces)
         # A face that a ray meets has an area; normalizing those alone keeps the others out of the gradient.
         met = torch.where(mask[:, None], normals[face], torch.ones_like(normals[:1]))
         normal = met / met.norm(dim=-1, keepdim=True)

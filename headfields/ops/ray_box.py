@@ -1,4 +1,4 @@
-"""Where rays enter and leave a box or a sphere."""
+"""Intersection of rays with a box (slab method) or a sphere: near and far distances."""
 
 import torch
 from jaxtyping import Float
@@ -20,6 +20,13 @@ def ray_box(rays: Rays, box: Float[Tensor, "2 3"]) -> tuple[Float[Tensor, " n"],
         Near and far, (N,) each, meters. Differentiable in rays and box to any order, except where the face changes.
 
     Source: the slab method (Kay and Kajiya 1986, "Ray tracing complex scenes").
+
+    >>> import torch, headfields as hf
+    >>> origins, directions = torch.tensor([[0.0, 0, -3], [5, 0, -3]]), torch.tensor([[0.0, 0, 1]]).expand(2, 3)
+    >>> rays = hf.Rays(origins, directions, torch.zeros(2, dtype=torch.long))  # the second one misses
+    >>> near, far = hf.ops.ray_box(rays, torch.tensor([[-1.0, -1, -1], [1, 1, 1]]))
+    >>> near.tolist(), far.tolist()
+    ([2.0, inf], [4.0, -inf])
     """
     slope = 1.0 / torch.where(rays.directions.abs() < 1e-12, torch.full_like(rays.directions, 1e-12), rays.directions)
     ends = (box[:, None] - rays.origins) * slope

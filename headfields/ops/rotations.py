@@ -61,12 +61,12 @@ def rotation_matrices(axis_angle: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*
 
 
 def rotations_from(values: Float[Tensor, "..."], form: RotationForm, rows: bool = False) -> Float[Tensor, "*batch 3 3"]:
-    """Rotation matrices of any form: `joint_transforms(rotations_from(values, form), joints, parents)` poses with it.
+    """Rotation matrices from any form, as for `joint_transforms(rotations_from(values, form), joints, parents)`.
 
     Args:
         values: (..., 3) for `"axis_angle"`, radians; (..., 4) for `"quaternion"`, (w, x, y, z) of any length; (..., 6)
-            for `"6d"`; (..., 3, 3) for `"matrix"`, which is given back as it is.
-        form: which of these.
+            for `"6d"`; (..., 3, 3) for `"matrix"`, which is returned as it is.
+        form: of the values.
         rows: of `"6d"`, see `rotation_from_6d`.
 
     Returns:
@@ -77,6 +77,13 @@ def rotations_from(values: Float[Tensor, "..."], form: RotationForm, rows: bool 
         ValueError: form is none of these, or the last axes do not fit it.
 
     Differentiability: any order, identity included; not where a quaternion or one of the two vectors vanishes.
+
+    >>> import torch, headfields as hf
+    >>> quarter = torch.tensor([0.0, 0.0, torch.pi / 2])  # about z: x to y
+    >>> (hf.ops.rotations_from(quarter, "axis_angle") @ torch.tensor([1.0, 0.0, 0.0])).round().abs().tolist()
+    [0.0, 1.0, 0.0]
+    >>> hf.ops.rotations_from(torch.tensor([1.0, 0.0, 0.0, 1.0]), "quaternion")[:, 0].tolist()  # w first
+    [0.0, 1.0, 0.0]
     """
     if form == "axis_angle":
         return rotation_matrices(values)
@@ -92,10 +99,9 @@ def rotations_from(values: Float[Tensor, "..."], form: RotationForm, rows: bool 
 
 
 def rotation_from_quaternion(values: Float[Tensor, "*batch 4"]) -> Float[Tensor, "*batch 3 3"]:
-    """Rotation matrices of quaternions (w, x, y, z), of any length but zero.
+    """Rotation matrices from quaternions (w, x, y, z) of any length but zero.
 
-    q and −q are the same rotation. The length is divided out of the products, not of the quaternion, so that no square
-    root is taken.
+    q and −q are the same rotation. Products are divided by the squared length, so no square root is taken.
 
     Args:
         values: (..., 4), the real part first.
@@ -151,7 +157,7 @@ def rotation_from_6d(values: Float[Tensor, "*batch 6"], rows: bool) -> Float[Ten
 def rotation_from_log_quaternion(values: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3 3"]:
     """Rotation matrices of unit quaternions exp(0, v) = (cos |v|, sin |v| v / |v|) given by v: by 2 |v| about v.
 
-    Half the angle of an axis-angle vector, hence `rotation_matrices(2 v)`. The networks of deformation fields give
+    Half the angle of an axis-angle vector, hence `rotation_matrices(2 v)`. Networks of deformation fields output
     rotations in this form (MonoAvatar, supplement; Nerfies).
 
     Args:
@@ -172,7 +178,7 @@ def rotation_from_log_quaternion(values: Float[Tensor, "*batch 3"]) -> Float[Ten
 
 
 def left_jacobian(axis_angle: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3 3"]:
-    """How a rotation turns when its axis-angle vector v changes: dR = [J dv]ₓ R, the left Jacobian of SO(3).
+    """The left Jacobian J of SO(3): a rotation R with axis-angle vector v changes by dR = [J dv]ₓ R.
 
     J = I + (1 - cos θ) / θ² [v]ₓ + (θ - sin θ) / θ³ [v]ₓ² with θ = |v| (Solà et al. 2018, "A micro Lie theory for state
     estimation in robotics", equation 145).
@@ -222,6 +228,11 @@ def axis_angle(rotations: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*batch 
     Differentiability: any order below pi, 0 included; at pi the axis may jump to its opposite.
 
     Method: the unit quaternion of the largest of its four components (Shepperd 1978), then the angle by atan2.
+
+    >>> import torch, headfields as hf
+    >>> turns = torch.tensor([[0.0, 0.5, 0.0], [0.0, 0.0, 0.0]])
+    >>> hf.ops.axis_angle(hf.ops.rotation_matrices(turns)).allclose(turns)
+    True
     """
     check_floating("axis_angle", "rotations", rotations)
     check_shape("axis_angle", "rotations", rotations, "... 3 3")

@@ -1,7 +1,7 @@
-"""Where to sample a ray: stratified, by importance, at constant steps; and the union of two sets of samples.
+"""Sample placement along rays: stratified, by importance, at constant steps; and the union of two sets of samples.
 
-All functions return packed `Samples`, sorted by ray and then by distance. None of them is differentiable: distances are
-found, and a renderer recomputes positions from them in PyTorch, where gradients to origins and directions flow. Random
+All functions return packed `Samples`, sorted by ray and then by distance. None of them is differentiable: a renderer
+computes positions from the distances in PyTorch, where gradients to origins and directions flow. Random
 numbers come from the caller's torch generator, so a run can be repeated.
 """
 
@@ -66,6 +66,12 @@ def stratified(
 
     Returns:
         Samples, M = count * (number of rays that hit). Not differentiable.
+
+    >>> import torch, headfields as hf
+    >>> near, far = torch.tensor([1.0, torch.inf]), torch.tensor([2.0, -torch.inf])  # the second ray misses
+    >>> samples = hf.ops.stratified(near, far, count=2, jitter=False)
+    >>> samples.ray.tolist(), samples.start.tolist(), samples.end.tolist()
+    ([0, 0], [1.0, 1.5], [1.5, 2.0])
     """
     check_range("stratified", near, far)
     _check_count("stratified", count)
@@ -89,10 +95,10 @@ def inverse_cdf(
     """`count` intervals a ray whose edges divide the distribution of the weights evenly (hierarchical sampling).
 
     NeRF's fine samples (Mildenhall et al. 2020, section 5.2), as interval edges: edge k is the (k / count)-quantile of
-    the distribution that has each sample's weight spread evenly over its interval, moved within half a step of
-    probability to either side with `jitter`. No padding of the weights: a sample of zero (or negative) weight holds no
-    edge, and rays whose weights sum to 0 or to no finite number are divided evenly in length. Where samples leave a
-    gap, an interval may span it.
+    the distribution that has each sample's weight distributed evenly over its interval; with `jitter`, moved within
+    half a step of probability to either side. Weights are not padded: a sample of zero (or negative) weight holds no
+    edge, and rays whose weights sum to 0 or to no finite number are divided evenly in length. An interval may span a
+    gap between samples.
 
     Args:
         samples: packed samples, or (N, S + 1) sorted edges of S bins a ray.
@@ -100,10 +106,16 @@ def inverse_cdf(
         count: samples a ray; rays without samples get none.
         rays: N, needed with packed samples unless `offsets` is given.
         jitter, generator: as in `stratified`.
-        offsets: `ray_offsets(samples.ray, rays)`, if the caller has it.
+        offsets: `ray_offsets(samples.ray, rays)`, to save computing it again.
 
     Returns:
         Samples. Not differentiable.
+
+    >>> import torch, headfields as hf
+    >>> edges, weights = torch.tensor([[0.0, 1.0, 2.0]]), torch.tensor([[0.0, 1.0]])  # all weight in the second bin
+    >>> samples = hf.ops.inverse_cdf(edges, weights, count=2, jitter=False)
+    >>> samples.start.tolist(), samples.end.tolist()
+    ([1.0, 1.5], [1.5, 2.0])
     """
     _check_count("inverse_cdf", count)
     check_floating("inverse_cdf", "weights", weights)
@@ -136,8 +148,8 @@ def merge(first: Samples, second: Samples, rays: int) -> Samples:
     """The union of two sets of samples, cut at the edges of both.
 
     Each piece between two neighboring edges (of either set) that an interval of either set covers is one sample of the
-    result: nothing is counted twice, gaps that both leave stay gaps, and where both tile one range the result tiles it
-    with up to `len(first) + len(second) - 1` samples a ray. Our own choice; NeRF sorts the union of points.
+    result: nothing is counted twice, gaps in both sets stay gaps, and where both tile one range the result tiles it
+    with up to `len(first) + len(second) - 1` samples a ray. Our own choice; NeRF sorts the points of both.
 
     Args:
         first, second: packed samples of the same N rays; within one ray, intervals of one set do not overlap.
@@ -145,6 +157,14 @@ def merge(first: Samples, second: Samples, rays: int) -> Samples:
 
     Returns:
         Samples. Not differentiable.
+
+    >>> import torch, headfields as hf
+    >>> ray = torch.zeros(1, dtype=torch.long)
+    >>> first = hf.Samples(ray, torch.tensor([0.0]), torch.tensor([2.0]))
+    >>> second = hf.Samples(ray, torch.tensor([1.0]), torch.tensor([3.0]))
+    >>> union = hf.ops.merge(first, second, rays=1)
+    >>> union.start.tolist(), union.end.tolist()
+    ([0.0, 1.0, 2.0], [1.0, 2.0, 3.0])
     """
     for name, samples in (("first", first), ("second", second)):
         check_floating("merge", name, samples.start)
@@ -165,22 +185,22 @@ def uniform_step(
     budget: int = DEFAULT_BUDGET,
     cone_angle: float = 0.0,
 ) -> Samples:
-    """Intervals of one length that tile [near, far] of each ray: what `headfields.ops.occupancy.march` walks.
+    """Intervals of one length that tile [near, far] of each ray: the lattice of `headfields.ops.occupancy.march`.
 
     The edges are `near`, then `near + (1 - jitter) * step` and every step from there, the last cut off at `far`.
 
     Args:
         near, far: (N,) meters. Rays with near >= far, or with either not finite, get no samples.
         step: length of an interval, meters.
-        jitter: (N,) in [0, 1), `torch.rand(N)`: by how much of a step the lattice is shifted toward `near`; None is 0.
-        budget: the most samples that all rays together may have.
+        jitter: (N,) in [0, 1), `torch.rand(N)`: part of a step by which the lattice is shifted to `near`; None is 0.
+        budget: the most samples of all rays together.
         cone_angle: an interval that begins at distance t is max(step, cone_angle * t) long.
 
     Returns:
         Samples. Not differentiable.
 
     Raises:
-        ValueError: more samples than `budget`, with the number that is needed; or shapes that disagree.
+        ValueError: more samples than `budget` (the message has the number), or shapes that disagree.
         TypeError: a dtype that does not fit.
     """
     check_range("uniform_step", near, far, jitter)

@@ -1,8 +1,8 @@
-"""Self-check: every kernel, on every backend that can run here, against a plain definition of what it computes.
+"""Self-check: every kernel, on every backend that can run here, against a plain definition.
 
 To add an operation, append `(name, check)` to `CHECKS`. A check takes a device, computes values (and gradients, where
-there are some) through the public function, and returns pairs to compare: what the kernel gave, and what the
-definition gives in float64.
+there are some) through the public function, and returns pairs to compare: results of the kernel, and of the
+definition in float64.
 """
 
 import time
@@ -29,7 +29,7 @@ class CheckResult:
         backend: `"cpu native"`, `"cpu warp"` or `"cuda warp"`.
         passed: whether the error is within `TOLERANCE`.
         seconds: how long it took, compilation included.
-        detail: the error, or why there is none.
+        detail: the error, or the exception that prevented it.
     """
 
     name: str
@@ -55,10 +55,10 @@ def run() -> Iterator[CheckResult]:
                         pairs = check(torch.device("cpu"))
                 else:
                     pairs = check(torch.device("cuda"))
-                # torch's max, unlike Python's, lets no NaN hide; and a NaN does not pass
-                error = float(torch.tensor([_error(found, wanted) for found, wanted in pairs]).max())
+                # torch's max, unlike Python's, propagates a NaN, which does not pass
+                error = float(torch.tensor([_error(computed, expected) for computed, expected in pairs]).max())
                 passed, detail = error <= TOLERANCE, f"error {error:.1e}"
-            except Exception as problem:  # whatever keeps a kernel from running is the finding
+            except Exception as problem:  # any exception is the result of the check
                 passed, detail = False, f"{type(problem).__name__}: {' '.join(str(problem).split())}"
             yield CheckResult(name, backend, passed, time.perf_counter() - began, detail)
 
@@ -78,15 +78,15 @@ def check_closest_triangle(device: torch.device) -> Pairs:
     points = 0.1 * torch.randn(500, 3, generator=generator)
 
     query = points.to(device).requires_grad_()
-    found = TriangleBVH(faces.to(device), vertices.to(device)).closest(query).distance
-    (gradient,) = torch.autograd.grad(found.sum(), query)
+    computed = TriangleBVH(faces.to(device), vertices.to(device)).closest(query).distance
+    (gradient,) = torch.autograd.grad(computed.sum(), query)
     exact, mesh = points.double().requires_grad_(), vertices.double()[None]
     face = closest_face(exact, mesh, faces)
-    wanted = closest_on_face(exact, mesh, faces, None, face)[2]
-    (wanted_gradient,) = torch.autograd.grad(wanted.sum(), exact)
+    expected = closest_on_face(exact, mesh, faces, None, face)[2]
+    (expected_gradient,) = torch.autograd.grad(expected.sum(), exact)
     # Where two faces are equally near, either gradient is right: the mean over queries lets a few differ.
-    difference = (gradient.cpu().double() - wanted_gradient).norm(dim=-1).median()
-    return [(found, wanted), (difference, torch.zeros_like(difference)), (gradient.norm(dim=-1), torch.ones(500))]
+    difference = (gradient.cpu().double() - expected_gradient).norm(dim=-1).median()
+    return [(computed, expected), (difference, torch.zeros_like(difference)), (gradient.norm(dim=-1), torch.ones(500))]
 
 
 def check_compositing(device: torch.device) -> Pairs:
@@ -102,17 +102,17 @@ def check_compositing(device: torch.device) -> Pairs:
     density = 20 * torch.rand(len(ray), generator=generator)
     cotangent = torch.randn(len(ray), generator=generator)
 
-    given = density.to(device).requires_grad_()
-    found = weights_from_density(given, start.to(device), end.to(device), ray.to(device), 64)
-    (gradient,) = torch.autograd.grad(found, given, cotangent.to(device))
+    inputs = density.to(device).requires_grad_()
+    computed = weights_from_density(inputs, start.to(device), end.to(device), ray.to(device), 64)
+    (gradient,) = torch.autograd.grad(computed, inputs, cotangent.to(device))
     exact = density.double().requires_grad_()
     depth = exact * (end.double() - start.double())
     pieces = []
     for piece in depth.split(counts.tolist()):  # the definition, a ray at a time
         pieces.append(torch.exp(piece - piece.cumsum(0)) * -torch.expm1(-piece))
-    wanted = torch.cat(pieces)
-    (wanted_gradient,) = torch.autograd.grad(wanted, exact, cotangent.double())
-    return [(found, wanted), (gradient, wanted_gradient)]
+    expected = torch.cat(pieces)
+    (expected_gradient,) = torch.autograd.grad(expected, exact, cotangent.double())
+    return [(computed, expected), (gradient, expected_gradient)]
 
 
 def check_hash_grid(device: torch.device) -> Pairs:
@@ -129,20 +129,20 @@ def check_hash_grid(device: torch.device) -> Pairs:
     table = torch.randn(layout.entries, 4, generator=generator)
     cotangent = torch.randn(700, 4, generator=generator)
 
-    given = table.to(device).requires_grad_()
-    found = hash_grid(points.to(device), given, layout)
-    (gradient,) = torch.autograd.grad(found, given, cotangent.to(device))
+    inputs = table.to(device).requires_grad_()
+    computed = hash_grid(points.to(device), inputs, layout)
+    (gradient,) = torch.autograd.grad(computed, inputs, cotangent.to(device))
     exact = table.double().requires_grad_()
     volume = exact.T.reshape(1, 4, cells + 1, cells + 1, cells + 1)
     # Rows run with x fastest (Instant-NGP), as grid_sample's last axis does.
     place = (2 * points.double() - 1)[None, :, None, None]
-    wanted = grid_sample(volume, place, align_corners=True)[0, :, :, 0, 0].T
-    (wanted_gradient,) = torch.autograd.grad(wanted, exact, cotangent.double())
-    return [(found, wanted), (gradient, wanted_gradient)]
+    expected = grid_sample(volume, place, align_corners=True)[0, :, :, 0, 0].T
+    (expected_gradient,) = torch.autograd.grad(expected, exact, cotangent.double())
+    return [(computed, expected), (gradient, expected_gradient)]
 
 
 def check_rays(device: torch.device) -> Pairs:
-    """First hits on a fan of triangles, and the interval within a margin of it, against what is known of a plane."""
+    """First hits on a fan of triangles, and the interval within a margin of it, against the plane's equation."""
     from headfields.ops.triangle_bvh import TriangleBVH
 
     vertices = torch.tensor([[-1.0, -1, 0], [1, -1, 0], [1, 1, 0], [-1, 1, 0]])
@@ -159,7 +159,7 @@ def check_rays(device: torch.device) -> Pairs:
 
 
 def check_occupancy(device: torch.device) -> Pairs:
-    """Marching through a grid whose lower half is full, and looking points up in it."""
+    """Marching through a grid whose lower half is occupied, and looking up points in it."""
     from headfields.ops.occupancy import lookup, march
 
     occupied = torch.zeros(8, 8, 8, dtype=torch.bool)
@@ -174,9 +174,9 @@ def check_occupancy(device: torch.device) -> Pairs:
         0, samples.ray.cpu(), (samples.end - samples.start).cpu().double()
     )
     points = torch.tensor([[0.0, 0, -0.5], [0, 0, 0.5], [0, 0, -1.5]])
-    found = lookup(points.to(device), full, box).double()
+    computed = lookup(points.to(device), full, box).double()
     # Half a step of either end of the lattice may fall outside.
-    return [(found, torch.tensor([1.0, 0, 0])), ((length - 1).abs().gt(0.13).double(), torch.zeros(50))]
+    return [(computed, torch.tensor([1.0, 0, 0])), ((length - 1).abs().gt(0.13).double(), torch.zeros(50))]
 
 
 def check_sampling(device: torch.device) -> Pairs:
@@ -186,12 +186,12 @@ def check_sampling(device: torch.device) -> Pairs:
     near, far = torch.zeros(4, device=device), torch.ones(4, device=device)
     even = stratified(near, far, 400, jitter=False)
     drawn = inverse_cdf(even, even.middle, 16, rays=4, jitter=False)
-    wanted = (torch.arange(1, 17, dtype=torch.float64) / 16).sqrt().repeat(4)
+    expected = (torch.arange(1, 17, dtype=torch.float64) / 16).sqrt().repeat(4)
     union = merge(even, drawn, 4)
     covered = torch.zeros(4, dtype=torch.float64).index_add(
         0, union.ray.cpu(), (union.end - union.start).cpu().double()
     )
-    return [(drawn.end, wanted), (covered, torch.ones(4))]
+    return [(drawn.end, expected), (covered, torch.ones(4))]
 
 
 def check_spherical_harmonics(device: torch.device) -> Pairs:
@@ -202,11 +202,11 @@ def check_spherical_harmonics(device: torch.device) -> Pairs:
     generator = torch.Generator().manual_seed(4)
     directions = torch.nn.functional.normalize(torch.randn(300, 3, generator=generator), dim=-1)
     cotangent = torch.randn(300, 64, generator=generator)
-    given, exact = directions.to(device).requires_grad_(), directions.double().requires_grad_()
-    found, wanted = spherical_harmonics(given, 8), definition(exact, 8)
-    (gradient,) = torch.autograd.grad(found, given, cotangent.to(device))
-    (wanted_gradient,) = torch.autograd.grad(wanted, exact, cotangent.double())
-    return [(found, wanted), (gradient, wanted_gradient)]
+    inputs, exact = directions.to(device).requires_grad_(), directions.double().requires_grad_()
+    computed, expected = spherical_harmonics(inputs, 8), definition(exact, 8)
+    (gradient,) = torch.autograd.grad(computed, inputs, cotangent.to(device))
+    (expected_gradient,) = torch.autograd.grad(expected, exact, cotangent.double())
+    return [(computed, expected), (gradient, expected_gradient)]
 
 
 def check_blended_map(device: torch.device) -> Pairs:
@@ -220,20 +220,20 @@ def check_blended_map(device: torch.device) -> Pairs:
     ring = torch.randint(30, (30, 3), generator=generator)
     face = torch.randint(30, (200,), generator=generator)
     mesh = torch.zeros(200, dtype=torch.long)
-    given = [x.to(device) for x in (points, directions, face, mesh, gradients, centroids, ring)]
-    x, d, nearest, which, maps, centers, around = given
-    found, turned = blended_map(x, d, nearest, which, maps, centers, around, sharpness=2.0)
+    inputs = [x.to(device) for x in (points, directions, face, mesh, gradients, centroids, ring)]
+    x, d, nearest, which, maps, centers, around = inputs
+    computed, turned = blended_map(x, d, nearest, which, maps, centers, around, sharpness=2.0)
     near = ring[face]
     weight = torch.exp(-2 * (points[:, None] - centroids[0, near]).double().norm(dim=-1))
     matrix = (weight / weight.sum(1, keepdim=True))[..., None, None] * gradients[0, near].double()
     homogeneous = torch.cat([points, torch.ones(200, 1)], dim=1).double()
-    wanted = torch.einsum("mkij,mj->mi", matrix, homogeneous)
+    expected = torch.einsum("mkij,mj->mi", matrix, homogeneous)
     direction = torch.einsum("mkij,mj->mi", matrix[..., :3], directions.double())
-    return [(found, wanted), (turned, direction / direction.norm(dim=1, keepdim=True))]
+    return [(computed, expected), (turned, direction / direction.norm(dim=1, keepdim=True))]
 
 
 def check_mlp(device: torch.device) -> Pairs:
-    """A network with biases and values that rows share, and the gradients of all, layer by layer."""
+    """A network with biases and shared values, and all its gradients, layer by layer."""
     from headfields.ops.mlp import registered
 
     generator = torch.Generator().manual_seed(6)
@@ -244,19 +244,19 @@ def check_mlp(device: torch.device) -> Pairs:
     x, condition, index = whole(500, 20), whole(3, 7), torch.randint(3, (500,), generator=generator)
     weights, biases = [whole(40, 27), whole(33, 40), whole(3, 33)], [whole(40), whole(33), whole(3)]
     cotangent = whole(500, 3)
-    given = [tensor.to(device).requires_grad_() for tensor in (x, condition, *weights, *biases)]
-    found = registered(given[0], given[2:5], given[5:], given[1], index.to(device))
-    gradients = torch.autograd.grad(found, given, cotangent.to(device))
+    inputs = [tensor.to(device).requires_grad_() for tensor in (x, condition, *weights, *biases)]
+    computed = registered(inputs[0], inputs[2:5], inputs[5:], inputs[1], index.to(device))
+    gradients = torch.autograd.grad(computed, inputs, cotangent.to(device))
     exact = [tensor.double().requires_grad_() for tensor in (x, condition, *weights, *biases)]
-    wanted = torch.cat([exact[0], exact[1][index]], dim=1)
+    expected = torch.cat([exact[0], exact[1][index]], dim=1)
     for layer in range(3):
-        wanted = (wanted.relu() if layer else wanted) @ exact[2 + layer].T + exact[5 + layer]
-    wanted_gradients = torch.autograd.grad(wanted, exact, cotangent.double())
-    return [(found, wanted), *zip(gradients, wanted_gradients, strict=True)]
+        expected = (expected.relu() if layer else expected) @ exact[2 + layer].T + exact[5 + layer]
+    expected_gradients = torch.autograd.grad(expected, exact, cotangent.double())
+    return [(computed, expected), *zip(gradients, expected_gradients, strict=True)]
 
 
 def check_marching_cubes(device: torch.device) -> Pairs:
-    """A ball on a grid: the radius of its vertices, how they move with it, its volume, and that it is closed."""
+    """A ball on a grid: the radius of its vertices and their derivative, its volume and Euler characteristic."""
     from headfields.ops.marching_cubes import marching_cubes
 
     line = torch.linspace(-1, 1, 64, device=device)
@@ -294,18 +294,18 @@ CHECKS: list[tuple[str, Callable[[torch.device], Pairs]]] = [
 
 
 def _backends() -> list[str]:
-    found = ["cpu native"] if native is not None else []
+    computed = ["cpu native"] if native is not None else []
     try:
         warp()
     except Exception:  # `headfields doctor` prints the reason with the list of backends
-        return found
-    return [*found, "cpu warp", *(["cuda warp"] if torch.cuda.is_available() else [])]
+        return computed
+    return [*computed, "cpu warp", *(["cuda warp"] if torch.cuda.is_available() else [])]
 
 
-def _error(found: Tensor, wanted: Tensor) -> float:
+def _error(computed: Tensor, expected: Tensor) -> float:
     """Largest difference relative to the largest value; NaN if there is one anywhere."""
-    found, wanted = found.detach().cpu().double(), wanted.detach().double()
-    if found.shape != wanted.shape:
-        raise AssertionError(f"shape {tuple(found.shape)} instead of {tuple(wanted.shape)}")
-    scale = max(float(wanted.abs().max()), 1.0) if wanted.numel() else 1.0
-    return float((found - wanted).abs().max() / scale) if wanted.numel() else 0.0
+    computed, expected = computed.detach().cpu().double(), expected.detach().double()
+    if computed.shape != expected.shape:
+        raise AssertionError(f"shape {tuple(computed.shape)} instead of {tuple(expected.shape)}")
+    scale = max(float(expected.abs().max()), 1.0) if expected.numel() else 1.0
+    return float((computed - expected).abs().max() / scale) if expected.numel() else 0.0

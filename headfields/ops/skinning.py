@@ -23,7 +23,7 @@ __all__ = [
 
 
 def pose_features(rotations: Float[Tensor, "*batch j 3 3"]) -> Float[Tensor, "*batch p"]:
-    """What pose correctives are linear in: (R_j - I) of every joint but the root, row by row (SMPL, equation 9).
+    """The features in which pose correctives are linear: R_j - I of every joint but the root, row by row (SMPL, eq. 9).
 
     Args:
         rotations: (..., J, 3, 3) rotation of each joint relative to its parent, J >= 1.
@@ -48,7 +48,7 @@ def blend_shapes(coefficients: Float[Tensor, "*batch c"], basis: Float[Tensor, "
 
     Args:
         coefficients: (..., C).
-        basis: (C, V, 3) one displacement per direction and vertex, meters.
+        basis: (C, V, 3) a displacement for each direction and vertex, meters.
 
     Returns:
         (..., V, 3) displacements, meters.
@@ -72,7 +72,7 @@ def blend_shapes(coefficients: Float[Tensor, "*batch c"], basis: Float[Tensor, "
 
 
 def _levels(parents: Sequence[int]) -> list[tuple[list[int], list[int]]]:
-    """Joints by depth below the root, each with its parent's place in the level above."""
+    """Joints by depth below the root, each with its parent's index in the level above."""
     depth: list[int] = []
     for joint, parent in enumerate(parents):
         if joint == 0:
@@ -107,14 +107,21 @@ def joint_transforms(
         parents: the J parents; -1 for the root, which is first; a parent comes before its children.
 
     Returns:
-        (..., J, 4, 4): `T @ [x, 1]` takes a rest point x that is rigid with the joint to its posed place. At zero
-        pose they are identities.
+        (..., J, 4, 4): `T @ [x, 1]` is the posed position of a rest point x that moves rigidly with the joint; the
+        identity at zero pose.
 
     Raises:
         TypeError: an argument is not floating-point.
         ValueError: shapes or parents do not fit.
 
     Differentiability: any order in `pose` and `joints`.
+
+    >>> import torch, headfields as hf
+    >>> joints = torch.tensor([[0.0, 0, 0], [0, 1, 0]])  # a root, and its child 1 m above
+    >>> pose = torch.tensor([[0.0, 0, 0], [0, 0, torch.pi]])  # the child turns by half a turn about z
+    >>> transforms = hf.ops.joint_transforms(pose, joints, parents=(-1, 0))
+    >>> (transforms[1] @ torch.tensor([0.0, 2.0, 0.0, 1.0]))[:3].round().abs().tolist()  # from above to below the joint
+    [0.0, 0.0, 0.0]
     """
     check_floating("joint_transforms", "pose", pose)
     check_floating("joint_transforms", "joints", joints)
@@ -158,7 +165,7 @@ def linear_blend_skinning(
     weights: Float[Tensor, "v j"],
     transforms: Float[Tensor, "*batch j 4 4"],
 ) -> Float[Tensor, "*batch v 3"]:
-    """Moves each vertex by the weighted mean of its joints' transforms (SMPL, equation 2).
+    """Moves each vertex by the weighted mean of the transforms of its joints (SMPL, equation 2).
 
     Args:
         vertices: (..., V, 3) rest positions, meters; the batch axes broadcast against those of `transforms`, so one
@@ -174,6 +181,12 @@ def linear_blend_skinning(
         ValueError: the shapes do not fit.
 
     Differentiability: multilinear, any order in every argument.
+
+    >>> import torch, headfields as hf
+    >>> mesh, weights = torch.zeros(5, 3), torch.full((5, 2), 0.5)
+    >>> transforms = torch.eye(4).repeat(8, 2, 1, 1)  # a batch of 8 poses of two joints
+    >>> hf.ops.linear_blend_skinning(mesh, weights, transforms).shape
+    torch.Size([8, 5, 3])
     """
     op = "linear_blend_skinning"
     for name, tensor in (("vertices", vertices), ("weights", weights), ("transforms", transforms)):

@@ -15,12 +15,12 @@ from headfields.ops.dispatch import native, use_native
 def softplus(x: Float[Tensor, "*batch"], beta: float | int = 100.0) -> Float[Tensor, "*batch"]:
     """log(1 + exp(beta · x)) / beta, element by element.
 
-    On a CPU with the compiled module and in float32 one pass with vector instructions, and so are the first two
-    derivatives: PyTorch's own, which runs everywhere else, takes there about as long as the matrix product before it.
+    On a CPU with the compiled module, in float32, it and its first two derivatives take one pass each with vector
+    instructions. PyTorch's, which runs everywhere else, takes about as long there as the matrix product before it.
 
     Args:
         x: (...) numbers; NaN gives NaN.
-        beta: how sharp the bend at 0 is; positive. Signed-distance networks have 100.
+        beta: sharpness of the bend at 0, positive. Signed-distance networks use 100.
 
     Returns:
         (...) in the dtype of x.
@@ -50,8 +50,8 @@ def _softplus(x: Tensor, beta: float) -> Tensor:
 def _derivative(grad: Tensor, x: Tensor, beta: float, second: bool) -> Tensor:
     """grad times the first, or the second, derivative at x."""
     out = torch.empty_like(x, memory_format=torch.contiguous_format)
-    given = (tensor.detach().contiguous().view(-1) for tensor in (grad, x))
-    native.softplus_derivative(*given, beta, second, out.view(-1), torch.get_num_threads())
+    tensors = (tensor.detach().contiguous().view(-1) for tensor in (grad, x))
+    native.softplus_derivative(*tensors, beta, second, out.view(-1), torch.get_num_threads())
     return out
 
 
@@ -86,7 +86,7 @@ def _derivative_backward(ctx: Any, out: Tensor) -> tuple[Tensor | None, Tensor |
     if ctx.needs_input_grad[1] and not ctx.second:
         to_x = _derivative(out * grad, x, ctx.beta, True)
     elif ctx.needs_input_grad[1]:  # the third derivative and those beyond are PyTorch's
-        above, below = torch.sigmoid(ctx.beta * x), torch.sigmoid(-ctx.beta * x)  # 1 - above would lose its digits
+        above, below = torch.sigmoid(ctx.beta * x), torch.sigmoid(-ctx.beta * x)  # 1 - above would cancel
         to_x = out * grad * ctx.beta**2 * above * below * (below - above)
     return to_grad, to_x, None, None
 

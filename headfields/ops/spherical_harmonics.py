@@ -14,7 +14,7 @@ from headfields.ops.warp_launch import launch
 
 
 def spherical_harmonics(directions: Float[Tensor, "*batch 3"], degree: int) -> Float[Tensor, "*batch values"]:
-    """The real spherical harmonics of all bands l < degree: degree² values a direction.
+    """The real spherical harmonics of all bands l < degree, degree² values a direction.
 
     Value l(l + 1) + m is Y_lm, −l ≤ m ≤ l, orthonormal on the sphere, with the Condon–Shortley sign (−1)^m:
     Y_1 = −√(3/4π) y, √(3/4π) z, −√(3/4π) x. Each is taken as the polynomial Q_lm(z) · Re or Im (x + iy)^|m|, which is
@@ -22,7 +22,7 @@ def spherical_harmonics(directions: Float[Tensor, "*batch 3"], degree: int) -> F
     Sloan, *Efficient Spherical Harmonic Evaluation*, 2013.)
 
     Args:
-        directions: unit vectors, in whatever frame the values shall be; they are not normalized here.
+        directions: unit vectors, in the frame of the values; they are not normalized here.
         degree: number of bands, 1 to 8.
 
     Returns:
@@ -33,7 +33,11 @@ def spherical_harmonics(directions: Float[Tensor, "*batch 3"], degree: int) -> F
 
     Raises:
         TypeError: directions are of another dtype.
-        ValueError: directions are no 3-vectors, or degree is out of range.
+        ValueError: directions are not (..., 3), or degree is out of range.
+
+    >>> import torch, headfields as hf
+    >>> hf.ops.spherical_harmonics(torch.tensor([0.0, 0.0, 1.0]), degree=2).abs()  # Y_00, then Y_1m
+    tensor([0.2821, 0.0000, 0.4886, 0.0000])
     """
     check_floating("spherical_harmonics", "directions", directions)
     check_shape("spherical_harmonics", "directions", directions, "... 3")

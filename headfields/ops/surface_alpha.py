@@ -1,6 +1,6 @@
-"""From signed distances to what a volume renderer composites: three published ways, kept apart.
+"""Opacity and density from signed distances: NeuS, MonoNPHM's tracker, VolSDF.
 
-| function | of | says |
+| function | source | gives |
 |---|---|---|
 | `neus_alpha` | Wang et al. 2021, "NeuS", equations 5 and 13 | opacity of an interval, 0 where the ray goes outward |
 | `unclamped_alpha` | MonoNPHM's tracker (Giebenhain et al. 2024) | the same without the clamp of the slope, clipped |
@@ -34,8 +34,8 @@ def neus_alpha(
 
     The distances at the interval's ends, prev and next, are taken along the tangent at its middle,
     distance ∓ slope · length / 2, with the slope clamped to 0 from above: an interval in which the ray leaves the
-    surface is transparent. With `anneal` a < 1 the clamped slope is mixed with one that lets all directions pass,
-    -(a · relu(-slope) + (1 - a) · relu(1/2 - slope / 2)), the released code's help for the first steps.
+    surface is transparent. With `anneal` a < 1 the clamped slope is mixed with one that passes all directions,
+    -(a · relu(-slope) + (1 - a) · relu(1/2 - slope / 2)), which helps the first steps (released code).
 
     Computed as -expm1(log Φ(next) - log Φ(prev)): no division, so it is exact and has gradients however far from the
     surface. (The released code adds 1e-5 to both sides of the quotient instead, which leaves an opacity of 1e-5 in
@@ -57,6 +57,11 @@ def neus_alpha(
         TypeError, ValueError: a dtype does not fit, shapes disagree or devices differ.
 
     Source: Wang et al. 2021, "NeuS", equations 5, 12 and 13; the annealing from its released code.
+
+    >>> import torch, headfields as hf
+    >>> distance, slope = torch.tensor([0.0, 0.0]), torch.tensor([-1.0, 1.0])  # into the surface, and out of it
+    >>> hf.ops.neus_alpha(distance, slope, torch.full((2,), 0.01), sharpness=1000.0).abs()
+    tensor([0.9933, 0.0000])
     """
     _check("neus_alpha", distance, slope=slope, length=length, sharpness=sharpness)
     falling = functional.relu(-slope) * anneal + functional.relu(0.5 - 0.5 * slope) * (1.0 - anneal)
@@ -72,7 +77,7 @@ def unclamped_alpha(
     sharpness: Float[Tensor, "*batch"] | Float[Tensor, ""] | float | int,
     epsilon: float | int = 1e-5,
 ) -> Float[Tensor, "*batch"]:
-    """Opacity of ray intervals as MonoNPHM's tracker has it: (Φ(prev) - Φ(next) + ε) / (Φ(prev) + ε), clipped.
+    """Opacity of ray intervals by MonoNPHM's tracker: (Φ(prev) - Φ(next) + ε) / (Φ(prev) + ε), clipped.
 
     As `neus_alpha`, but the slope is not clamped: an interval in which the ray leaves the surface has a negative
     quotient, which is clipped to 0 and then passes no gradient. ε leaves an opacity of ε in empty space, and makes it 1

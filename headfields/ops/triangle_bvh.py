@@ -22,14 +22,14 @@ from headfields.ops.warp_launch import launch_refit, launch_search
 
 @dataclass(frozen=True)
 class ClosestPoint:
-    """What `TriangleBVH.closest` gives.
+    """The result of `TriangleBVH.closest`.
 
     Attributes:
         face: (...) int64 index of the nearest face, -1 where there is none.
         barycentric: (..., 3) of the nearest point on it; 0 where there is none.
         point: (..., 3) the nearest point, meters; the query itself where there is none.
         distance: (...) to it, meters; infinity where there is none.
-        sign: (...) +1 outside, -1 inside, +1 where there is no face; None if not asked for. No gradient.
+        sign: (...) +1 outside, -1 inside, +1 where there is no face; None unless requested. No gradient.
     """
 
     face: Int[Tensor, "*batch"]
@@ -41,10 +41,10 @@ class ClosestPoint:
 
 @dataclass(frozen=True)
 class RayHit:
-    """What `TriangleBVH.raycast` gives.
+    """The result of `TriangleBVH.raycast`.
 
     Attributes:
-        face: (...) int64 index of the face met first, -1 where there is none.
+        face: (...) int64 index of the first face hit, -1 where there is none.
         barycentric: (..., 3) of the hit on it; 0 where there is none.
         distance: (...) along the ray in lengths of its direction (meters if that is a unit vector); infinity where
             there is none.
@@ -178,14 +178,14 @@ def _(origins, directions, mesh_index, vertices, faces, children, order, slot, b
 class TriangleBVH:
     """A bounding volume hierarchy over the triangles of B meshes that share their faces, refitted as they move.
 
-    The tree (eight children a node, eight triangles a leaf, surface area heuristic) is built once, for the first of
-    the meshes given to the constructor; `refit` moves it to new vertices in well under a millisecond a mesh. Queries
-    answer for the vertices of the last refit, and their gradients flow to those vertices.
+    The tree (eight children a node, eight triangles a leaf, surface area heuristic) is built once, for the first mesh
+    of the constructor; `refit` moves it to new vertices in well under a millisecond a mesh. Queries refer to the
+    vertices of the last refit, and their gradients flow to those.
 
     A face without area is a segment or a point: it can be the nearest, and no ray hits it. A face with a vertex that
-    is not finite, or farther than 1e18 m from the origin, is left out until a refit mends it. All of this holds on
-    every backend. Of equally near faces (to float32 rounding: outside a convex edge there is a wedge of such points)
-    the one of lowest index is given.
+    is not finite, or farther than 1e18 m from the origin, is left out until a refit with usable vertices. Of equally
+    near faces (to float32 rounding; all points of a wedge outside a convex edge have several) the result is the one of
+    lowest index. All of this holds on every backend.
 
     The face is found in float32; everything else is computed in the dtype of `points` and `vertices`.
 
@@ -195,7 +195,7 @@ class TriangleBVH:
 
     Raises:
         TypeError: faces are not integers, or vertices not floating point.
-        ValueError: a shape does not fit, devices differ, or a face names a vertex that is not there.
+        ValueError: a shape does not fit, devices differ, or an index in faces is out of range.
     """
 
     faces: Int[Tensor, "f 3"]
@@ -233,10 +233,10 @@ class TriangleBVH:
         return self.vertices.shape[0]
 
     def refit(self, vertices: Float[Tensor, "v 3"] | Float[Tensor, "b v 3"]) -> "TriangleBVH":
-        """Moves the tree to new vertices, in place. The number of meshes may change, that of vertices may not.
+        """Moves the tree to new vertices, in place. The number of meshes may change, the number of vertices may not.
 
         Args:
-            vertices: (B, V, 3) or (V, 3), meters. Kept, with its graph, for the gradients of queries to come.
+            vertices: (B, V, 3) or (V, 3), meters. Kept with its graph, for the gradients of later queries.
 
         Returns:
             The tree itself.
@@ -255,7 +255,7 @@ class TriangleBVH:
         return self
 
     def posed(self, vertices: Float[Tensor, "v 3"] | Float[Tensor, "b v 3"]) -> "TriangleBVH":
-        """Another tree over the same faces, at new vertices; it shares what does not depend on them, this one stays.
+        """A tree at new vertices that shares the topology; this one stays as it is.
 
         Args:
             vertices: (B, V, 3) or (V, 3), meters, as `refit` takes them.
@@ -277,16 +277,23 @@ class TriangleBVH:
 
         Args:
             points: (..., 3) meters, in the frame of the vertices.
-            mesh_index: (...) which of the B meshes each point is for; may be None if there is one.
-            max_distance: faces farther than this are not found, meters.
-            sign: whether to tell inside from outside, by the angle-weighted pseudo-normal of the nearest face, edge or
-                vertex (Baerentzen and Aanaes 2005). Right for closed meshes whose faces share their vertices and run
-                counter-clockwise seen from outside.
+            mesh_index: (...) the mesh of each point, in [0, B); may be None if B = 1.
+            max_distance: faces farther than this are left out, meters.
+            sign: whether to compute the sign of the distance, by the angle-weighted pseudo-normal of the nearest face,
+                edge or vertex (Baerentzen and Aanaes 2005). Right for closed meshes whose faces share their vertices
+                and run counter-clockwise seen from outside.
 
         Raises:
             TypeError: points are not floating point, or mesh_index not integers.
             ValueError: a shape does not fit, devices differ, mesh_index is missing, or max_distance is not >= 0.
-            IndexError: mesh_index names a mesh that is not there (CPU; not checked on CUDA).
+            IndexError: mesh_index is out of range (CPU; not checked on CUDA).
+
+        >>> import torch, headfields as hf
+        >>> corners = torch.tensor([[0.0, 0, 0], [1, 0, 0], [0, 1, 0]])
+        >>> tree = hf.ops.TriangleBVH(torch.tensor([[0, 1, 2]]), corners)
+        >>> nearest = tree.closest(torch.tensor([[0.25, 0.25, 2.0]]))
+        >>> nearest.face.tolist(), nearest.distance.tolist(), nearest.barycentric.tolist()
+        ([0], [2.0], [[0.5, 0.25, 0.25]])
         """
         check_floating("closest_triangle", "points", points)
         check_shape("closest_triangle", "points", points, "... 3")
@@ -344,11 +351,19 @@ class TriangleBVH:
 
         Args:
             origins, directions: (..., 3) meters, in the frame of the vertices.
-            mesh_index: (...) which of the B meshes each ray is for; may be None if there is one.
+            mesh_index: (...) the mesh of each ray, in [0, B); may be None if B = 1.
             max_distance: in lengths of the direction.
 
         Raises:
             TypeError, ValueError, IndexError: as `closest`.
+
+        >>> import torch, headfields as hf
+        >>> corners = torch.tensor([[0.0, 0, 0], [1, 0, 0], [0, 1, 0]])
+        >>> tree = hf.ops.TriangleBVH(torch.tensor([[0, 1, 2]]), corners)
+        >>> origins = torch.tensor([[0.25, 0.25, 2.0], [0.9, 0.9, 2.0]])  # the second ray misses
+        >>> hit = tree.raycast(origins, torch.tensor([[0.0, 0, -1]]).expand(2, 3))
+        >>> hit.face.tolist(), hit.distance.tolist()
+        ([0, -1], [2.0, inf])
         """
         origin, direction, index = self._rays("raycast", origins, directions, mesh_index)
         if not max_distance >= 0:
@@ -375,16 +390,16 @@ class TriangleBVH:
     ) -> tuple[Float[Tensor, "*batch"], Float[Tensor, "*batch"]]:
         """The first and the last distance t >= 0 at which each ray is within `margin` of the surface.
 
-        Exact: the union, over the faces, of what the ray cuts from all points within the margin of the face. Computed
-        in float32 whatever the dtype given, and not differentiable.
+        Exact: the union over the faces of the ray's intersection with all points within the margin of the face.
+        Computed in float32 whatever the dtype, and not differentiable.
 
         Args:
             origins, directions: (..., 3) meters, in the frame of the vertices; unit directions.
             margin: meters, > 0.
-            mesh_index: (...) which of the B meshes each ray is for; may be None if there is one.
+            mesh_index: (...) the mesh of each ray, in [0, B); may be None if B = 1.
 
         Returns:
-            near, far (...), meters; infinity and -infinity, so near > far, where the ray never comes so close.
+            near, far (...), meters; infinity and -infinity, so near > far, where there is none.
 
         Raises:
             TypeError, ValueError, IndexError: as `closest`.
@@ -405,6 +420,6 @@ class TriangleBVH:
 
 
 def edge_indices(faces: Int[Tensor, "f 3"]) -> Int[Tensor, "f 3"]:
-    """A number for each undirected edge, the one opposite to each corner of each face."""
+    """Indices of undirected edges, of the edge opposite each corner of each face."""
     ends = torch.stack((faces[:, [1, 2, 0]], faces[:, [2, 0, 1]]), dim=-1).sort(-1).values
     return ends.reshape(-1, 2).unique(dim=0, return_inverse=True)[1].reshape(-1, 3)

@@ -1,4 +1,4 @@
-"""Orthonormal frames of triangles, and the rigid or scaled map from a posed triangle to its canonical one (INSTA)."""
+"""Orthonormal frames of triangles, and deformation gradients from posed triangles to their canonical ones (INSTA)."""
 
 from typing import Literal
 
@@ -16,10 +16,10 @@ _TINY = 1e-20  # squared meters (areas) below which a triangle has no direction 
 def triangle_frames(vertices: Float[Tensor, "*batch v 3"], faces: Int[Tensor, "f 3"]) -> Float[Tensor, "*batch f 3 4"]:
     """The frame `[T B n | a]` of every triangle (a, b, c), as a 3×4 matrix from triangle to world coordinates.
 
-    n is the unit normal of (b−a)×(c−a), T the direction of b−a, B = n×T; the origin is vertex a. The released INSTA
-    uses T and B both negated, a half turn about n, which cancels in every map between two frames of one triangle.
-    A triangle without an area keeps T, and n becomes some direction perpendicular to it; one without any extent gets
-    the world's axes. So a frame is always a rotation, and its gradient is finite.
+    n is the unit normal of (b−a)×(c−a), T the direction of b−a, B = n×T; the origin is vertex a. INSTA's released
+    code negates both T and B, a half turn about n, which cancels in every map between two frames of one triangle.
+    A triangle without area keeps T and gets any n perpendicular to it; a triangle without extent gets the world's axes.
+    So a frame is always a rotation, and its gradient is finite.
 
     Args:
         vertices: (..., V, 3), meters.
@@ -65,17 +65,23 @@ def deformation_gradients(
         faces: (F, 3).
         scaling: Λ, an isotropic scale 1/s. `"none"`: s = 1. `"area"`: s is the ratio of the areas, posed over
             canonical, as in INSTA's released code (which applies it in the eye region only). `"length"`: s is the
-            square root of that, so that it scales as a length does; our own choice, as the paper's text leaves the
-            exponent open.
+            square root of that, a ratio of lengths; our own choice, as the paper leaves the exponent open.
 
     Returns:
         (..., F, 3, 4). Differentiable in both meshes to second order.
 
     Raises:
         TypeError: a mesh is not floating point, or faces not integers.
-        ValueError: the meshes have different vertices, or scaling is none of the three.
+        ValueError: the meshes differ in their number of vertices, or scaling is none of the three.
 
     Source: INSTA (Zielonka et al. 2023), section 3.2.
+
+    >>> import torch, headfields as hf
+    >>> canonical, faces = torch.eye(3), torch.tensor([[0, 1, 2]])
+    >>> gradients = hf.ops.deformation_gradients(canonical + torch.tensor([0.0, 1.0, 0.0]), canonical, faces)
+    >>> posed_point = torch.tensor([0.5, 1.5, 0.0, 1.0])  # homogeneous
+    >>> (gradients[0] @ posed_point).round(decimals=4).tolist()
+    [0.5, 0.5, 0.0]
     """
     if scaling not in ("none", "area", "length"):
         raise ValueError(f"deformation_gradients: scaling is {scaling!r}; expected 'none', 'area' or 'length'")

@@ -1,4 +1,4 @@
-"""Texture coordinates for a mesh that has none."""
+"""Mesh unwrapping: texture coordinates for a mesh that has none, one chart for each connected piece."""
 
 import numpy as np
 import torch
@@ -19,36 +19,43 @@ def unwrap(
 ) -> tuple[Float[Tensor, "t 2"], Int[Tensor, "f 3"]]:
     """Texture coordinates without overlaps: one round chart for each connected piece of the mesh.
 
-    Made for convolutions over the map, which want neighbors on the surface to be neighbors in it: few charts rather
-    than little distortion. A head's skin is one chart, cut from the neck up the back to the crown; each eyeball is
-    one. Faces that close a mouth or an eye socket belong to the piece that they are joined to and get room with it.
-    No face is folded over another, up to rounding of very small ones.
+    Made for convolutions over the map, for which neighbors on the surface should be neighbors in the map: few charts
+    rather than little distortion. A head's skin is one chart, cut from the neck up the back to the crown; so is each
+    eyeball. Faces that close a mouth or an eye socket belong to the piece that they are connected to. No face folds
+    over another, up to rounding of very small ones.
 
-    Edges of three faces or more, and of two that disagree about their side, are left open. The same input gives the
-    same output, up to rounding on other processors: keep the result with whatever is trained on it. Our own choice,
-    of published pieces: cuts by Gu et al. 2002, a fold-free map by Tutte 1963 and Floater 2003, its stretch evened out
+    Edges of three faces or more, and of two faces of opposite orientation, are left open. The same input gives the same
+    output, up to rounding on other processors: save the result with the model that is trained on it. Our own choice,
+    from published parts: cuts by Gu et al. 2002, a fold-free map by Tutte 1963 and Floater 2003, its stretch minimized
     by Yoshizawa et al. 2004.
 
     Args:
-        vertices: (V, 3) meters, y up, the face toward +z, so that cuts run where they are seen least.
+        vertices: (V, 3) meters, y up, the face toward +z, so that cuts run at the back.
         faces: (F, 3).
         margin: least distance between charts, and half of it to the border, in texture coordinates.
-        detail: how a face's share of the map follows its area in space: area^(1 − detail). 0 is in proportion, 1 gives
-            every face the same; between them, the finely meshed features of a face get more than a scalp does.
+        detail: a triangle's share of the map is its area^(1 − detail): 0 in proportion, 1 the same for every triangle;
+            between them, finely meshed features of a face get more than the scalp.
 
     Returns:
         uv (T, 2) in [0, 1], v up, and uv_faces (F, 3), on the device of the vertices. No gradient.
 
     Raises:
         TypeError: a dtype does not fit.
-        ValueError: a shape does not fit, an index names what is not there, vertices are not finite, margin is not in
-            [0, 0.25], detail not in [0, 1], or there are more pieces than the margin leaves room for.
+        ValueError: a shape does not fit, an index is out of range, vertices are not finite, margin is not in
+            [0, 0.25], detail not in [0, 1], or there are more pieces than fit with the margin.
+
+    >>> import torch, headfields as hf
+    >>> faces = torch.tensor([[0, 1, 2], [2, 1, 3]])
+    >>> corners = torch.tensor([[0.0, 0, 0], [1, 0, 0], [0, 1, 0], [1, 1, 0]])
+    >>> uv, uv_faces = hf.ops.unwrap(corners, faces)
+    >>> uv.shape, uv_faces.shape
+    (torch.Size([4, 2]), torch.Size([2, 3]))
     """
     _check(vertices, faces, margin, detail)
     places, triangles = vertices.detach().cpu().double().numpy(), faces.detach().cpu().long().numpy()
     across = topology.joined_faces(triangles)
     piece = topology.components(across)
-    room = _room(places[triangles], float(detail))
+    shares = _target_shares(places[triangles], float(detail))
     charts: list[tuple[np.ndarray, np.ndarray, np.ndarray, float]] = []
     for number in range(int(piece.max(initial=-1)) + 1):
         mine = np.nonzero(piece == number)[0]
@@ -58,7 +65,7 @@ def unwrap(
         joined = np.where(across[mine] >= 0, index[across[mine].clip(0)], -1)
         mesh = _opened(own, joined, places)
         local = places[mesh.vertex]
-        charts.append((mine, mesh.faces, upright(flatten(mesh, local, room[mine]), local), float(room[mine].sum())))
+        charts.append((mine, mesh.faces, upright(flatten(mesh, local, shares[mine]), local), float(shares[mine].sum())))
     uv, uv_faces, offset = [], np.zeros_like(triangles), 0
     if charts:
         radii = np.sqrt([max(area, 1e-30) for *_, area in charts])
@@ -72,8 +79,8 @@ def unwrap(
     return coordinates.to(vertices.device), torch.from_numpy(uv_faces).to(vertices.device)
 
 
-def _room(corners: np.ndarray, detail: float) -> np.ndarray:
-    """The share of the map that each face should have, of a sum near 1."""
+def _target_shares(corners: np.ndarray, detail: float) -> np.ndarray:
+    """The target share of the map of each face, of a sum near 1."""
     area = sizes(corners)
     mean = max(float(area.mean()), 1e-300) if len(area) else 1.0
     share: np.ndarray = np.maximum(area / mean, 1e-2) ** (1 - detail) / max(len(area), 1)
@@ -81,7 +88,7 @@ def _room(corners: np.ndarray, detail: float) -> np.ndarray:
 
 
 def _opened(faces: np.ndarray, joined: np.ndarray, places: np.ndarray) -> topology.Corners:
-    """One connected piece, cut until it can be laid onto a disc without being stretched much."""
+    """One connected piece, cut so that it flattens onto a disc with little stretch."""
     mesh = topology.split(faces, joined)
     front = int(places[faces].mean(1)[:, 2].argmax())
     edges = len(np.unique(np.sort(np.stack([mesh.faces, np.roll(mesh.faces, -1, 1)], -1).reshape(-1, 2), 1), axis=0))

@@ -1,4 +1,4 @@
-"""Attributes of vertices as images over a mesh's texture coordinates, and back."""
+"""UV rasterization: vertex attributes as maps over a mesh's texture coordinates, and back."""
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -14,30 +14,29 @@ _ROUNDING = 1e-5  # how far outside [0, 1] a coordinate may be written
 
 
 class UVRasterizer(nn.Module):
-    """Maps of a mesh: which face, and where on it, each texel shows, found once for a topology and kept.
+    """Rasterizes a mesh over its texture coordinates, once for a topology: face and barycentrics of each texel.
 
     The image has v up: row 0 lies at v = 1, column 0 at u = 0, and the center of texel (row i, column j) at
-    u = (j + 1/2) / W, v = 1 − (i + 1/2) / H. Values between centers are bilinear; beyond the outermost centers, the
-    border's. Texture coordinates have indices of their own (`uv_faces`), so a vertex on a seam has several.
+    u = (j + 1/2) / W, v = 1 − (i + 1/2) / H. Values between centers are bilinear; beyond the outermost centers the
+    border repeats. Texture coordinates have indices of their own (`uv_faces`), so a vertex on a seam has several.
 
-    A texel whose center several faces hold shows the one of lowest index: on a shared edge that makes no difference,
-    and where charts overlap the later face is not in the map, though its vertices are read from it. A texel that no
-    face holds shows the point of the charts nearest to it in the image, if that is within `padding`; so neither
-    bilinear reading nor a convolution meets black beside a chart. Faces without area in the image cover nothing, yet
-    may be nearest. All our own choices.
+    A texel whose center lies in several faces shows the one of lowest index: no difference on a shared edge; where
+    charts overlap, the later face is not in the map, though its vertices sample it. A texel outside all faces shows the
+    nearest point of the charts, if that is within `padding`, so neither bilinear sampling nor a convolution meets black
+    beside a chart. Faces without area in the image cover nothing, yet may be nearest. All our own choices.
 
-    Everything is a weighted sum of what is given, with weights fixed here: differentiable to any order in attributes
-    and maps, and `sample` in the barycentric coordinates too, where reading is smooth (within a cell of four centers).
+    Everything is a weighted sum with fixed weights: differentiable to any order in attributes and maps, and `sample` in
+    the barycentric coordinates too (within a cell of four centers).
 
-    A module, so that `.to` moves it with the part that holds it; it has nothing to save.
+    A module, so that `.to` moves it with its owner; it has no state to save.
 
     Args:
         faces: (F, 3) vertex indices.
         uv: (T, 2) texture coordinates in [0, 1].
         uv_faces: (F, 3) indices into them.
         resolution: (H, W) in texels, or one number for both.
-        padding: texels within which to fill what no face covers; infinite fills the image, 0 nothing.
-        vertex_count: V; by default the largest index of `faces` and one.
+        padding: distance in texels up to which uncovered texels are filled; infinity fills the image, 0 nothing.
+        vertex_count: V; by default the largest index in `faces` plus one.
 
     Attributes:
         face: (H, W) int64, -1 for none.
@@ -46,8 +45,15 @@ class UVRasterizer(nn.Module):
 
     Raises:
         TypeError: a dtype does not fit.
-        ValueError: a shape does not fit, devices differ, an index names what is not there, or a coordinate is not
+        ValueError: a shape does not fit, devices differ, an index is out of range, or a coordinate is not
             finite or outside [0, 1].
+
+    >>> import torch, headfields as hf
+    >>> faces, uv = torch.tensor([[0, 1, 2], [2, 1, 3]]), torch.tensor([[0.0, 0], [1, 0], [0, 1], [1, 1]])
+    >>> rasterizer = hf.ops.UVRasterizer(faces, uv, faces, resolution=(16, 16))
+    >>> maps = rasterizer.vertices_to_map(torch.rand(2, 4, 3))
+    >>> maps.shape, rasterizer.map_to_vertices(maps).shape
+    (torch.Size([2, 3, 16, 16]), torch.Size([2, 4, 3]))
     """
 
     face: Int[Tensor, "h w"]
@@ -123,10 +129,10 @@ class UVRasterizer(nn.Module):
         return maps.contiguous(memory_format=torch.channels_last)
 
     def map_to_vertices(self, maps: Float[Tensor, "b c h w"]) -> Float[Tensor, "b v c"]:
-        """Maps, read at the texture coordinates of each vertex.
+        """Samples maps at the texture coordinates of each vertex.
 
-        A vertex with several texture coordinates (on a seam) gets the mean of what is read at each, one without any
-        gets 0. Our own choices.
+        A vertex with several texture coordinates (on a seam) gets the mean of its samples, one without any gets 0. Our
+        own choices.
 
         Args:
             maps: (B, C, H, W).
@@ -151,13 +157,13 @@ class UVRasterizer(nn.Module):
         barycentric: Float[Tensor, "m 3"],
         frame: Int[Tensor, " m"] | None = None,
     ) -> Float[Tensor, "m c"]:
-        """Maps, read at points of the surface.
+        """Samples maps at points of the surface.
 
         Args:
             maps: (B, C, H, W).
-            face: (M,) the face of each point; a negative one gives 0.
-            barycentric: (M, 3) where on it.
-            frame: (M,) which of the B maps each point reads; may be None if there is one.
+            face: (M,) the face of each point; negative gives 0.
+            barycentric: (M, 3) the point on it.
+            frame: (M,) the map of each point, in [0, B); may be None if B = 1.
 
         Returns:
             (M, C); M = 0 is legal.
@@ -165,7 +171,7 @@ class UVRasterizer(nn.Module):
         Raises:
             TypeError: a dtype does not fit.
             ValueError: a shape does not fit, frame is missing, or devices differ.
-            IndexError: face or frame names one that is not there (CPU).
+            IndexError: face or frame is out of range (CPU).
         """
         op = "UVRasterizer.sample"
         b, c = self._check_maps(op, maps)
@@ -175,7 +181,7 @@ class UVRasterizer(nn.Module):
         check_shape(op, "barycentric", barycentric, f"{len(face)} 3")
         if frame is None:
             if b != 1:
-                raise ValueError(f"{op}: frame is None, but maps holds {b} frames; say which one each point reads")
+                raise ValueError(f"{op}: frame is None, but maps holds {b} frames; pass the frame of each point")
             frame = torch.zeros_like(face)
         check_integer(op, "frame", frame)
         check_shape(op, "frame", frame, f"{len(face)}")
@@ -214,7 +220,7 @@ def bilinear_weights(
 
 
 def _check(faces: Tensor, uv: Tensor, uv_faces: Tensor, height: int, width: int, padding: float) -> int:
-    """Raises unless the arguments of `UVRasterizer` fit; gives the number of vertices that `faces` needs."""
+    """Raises unless the arguments of `UVRasterizer` fit; returns the number of vertices that `faces` needs."""
     op = "UVRasterizer"
     check_integer(op, "faces", faces)
     check_floating(op, "uv", uv)
@@ -248,10 +254,10 @@ def _check(faces: Tensor, uv: Tensor, uv_faces: Tensor, height: int, width: int,
 def _find_texels(
     uv: Float[Tensor, "t 2"], uv_faces: Int[Tensor, "f 3"], height: int, width: int, padding: float
 ) -> tuple[Int[Tensor, "h w"], Float[Tensor, "h w 3"], Bool[Tensor, "h w"]]:
-    """What `headfields.ops.reference.uv.find_texels` defines, without the distance.
+    """`headfields.ops.reference.uv.find_texels`, without the distance.
 
     Faces are filled row by row, all at once, in float64. An edge crosses a row at the same number for both of its
-    faces, so that no texel on a seam between two faces is missed. What no face covers asks a tree for the nearest.
+    faces, so no texel between two faces is missed. Uncovered texels search a tree for the nearest face.
     """
     place = texel_coordinates(uv.double(), height, width)
     corners = place[uv_faces.long()]
@@ -277,7 +283,7 @@ def _centers(texel: Int[Tensor, " n"], width: int) -> Float[Tensor, "n 2"]:
 
 
 def _covering(corners: Float[Tensor, "f 3 2"], height: int, width: int) -> Int[Tensor, " texels"]:
-    """The lowest face that holds each texel's center, its edges included; -1 for none."""
+    """The first face that contains each texel's center, edges included; -1 for none."""
     faces = corners.shape[0]
     low, high = corners[..., 1].amin(dim=1), corners[..., 1].amax(dim=1)
     first, last = low.ceil().clamp(min=0).long(), high.floor().clamp(max=height - 1).long()
@@ -296,7 +302,7 @@ def _covering(corners: Float[Tensor, "f 3 2"], height: int, width: int) -> Int[T
 
 
 def _expand(counts: Int[Tensor, " n"]) -> tuple[Int[Tensor, " m"], Int[Tensor, " m"]]:
-    """Each number i `counts[i]` times, and a count from 0 within each."""
+    """Each index i `counts[i]` times, and a count from 0 within each."""
     which = torch.repeat_interleave(torch.arange(len(counts), device=counts.device), counts)
     begin = counts.cumsum(0) - counts
     return which, torch.arange(len(which), device=counts.device) - begin[which]
@@ -330,7 +336,7 @@ def _barycentric(
     a, (ax, ay), (bx, by) = corners[:, 0], *((corners[:, k] - corners[:, 0]).unbind(-1) for k in (1, 2))
     area = ax * by - ay * bx
     area = torch.where(area.abs() > _LEAST_AREA, area, 1.0)
-    # One row a face, so that there is one thing to look up for a point.
+    # One row a face, so that a point needs one gather.
     rows = torch.stack([by / area, -bx / area, -ay / area, ax / area, a[:, 0], a[:, 1]], dim=-1)
     p, q, r, s, x, y = rows.index_select(0, face).unbind(-1)
     x, y = points[:, 0] - x, points[:, 1] - y

@@ -1,4 +1,4 @@
-"""Warp kernels: refit of the eight-wide tree (see csrc/bvh.h for its layout) and nearest triangle."""
+"""The triangle tree in Warp: refit (csrc/bvh.h has the layout) and nearest triangle."""
 
 from typing import no_type_check  # Warp's types are not ones a checker knows
 
@@ -7,7 +7,7 @@ from headfields.ops.dispatch import warp
 wp = warp()
 wp.set_module_options({"enable_backward": False})
 
-FAR = wp.constant(1.0e18)  # coordinates beyond this have no answer: their squares would overflow
+FAR = wp.constant(1.0e18)  # larger coordinates have no result: their squares would overflow
 NOWHERE = wp.constant(1.0e30)  # where the triangle of an empty lane lies
 TIE = wp.constant(2.0e-6)  # as in csrc/bvh.h
 EMPTY = wp.constant(-(2**31))
@@ -59,7 +59,7 @@ def refit_leaves(
     bounds: wp.array(dtype=wp.float32, ndim=2),
     triangles: wp.array(dtype=wp.float32, ndim=2),
 ):
-    """One thread a leaf and mesh: what the search reads of its eight triangles, and their boxes into the node above."""
+    """One thread a leaf and mesh: writes its eight triangles, and their boxes into the node above."""
     mesh, leaf = wp.tid()
     lo = wp.vec3(wp.inf, wp.inf, wp.inf)
     hi = wp.vec3(-wp.inf, -wp.inf, -wp.inf)
@@ -174,7 +174,7 @@ def along_double(p: wp.vec3d, edge: wp.vec3d):
 @wp.func
 @no_type_check
 def refined(point: wp.vec3, first: wp.vec3, second: wp.vec3, third: wp.vec3):
-    """As `nearest`, of the one triangle that was chosen, in double precision: far away, float32 loses the foot."""
+    """`nearest` for the chosen triangle, in double precision: far away, float32 loses the foot."""
     one = wp.float64(1.0)
     zero = wp.float64(0.0)
     ap = double3(point) - double3(first)
@@ -220,7 +220,7 @@ def closest(
     barycentric: wp.array(dtype=wp.vec3),
     distance: wp.array(dtype=wp.float32),
 ):
-    """One thread a point: the nearest face, of lowest index among equally near ones; with `fused` the foot too."""
+    """One thread a point: the nearest face, the lowest index of equally near ones; with `fused` its foot too."""
     i = wp.tid()
     p = points[i]
     mesh = wp.int32(0)

@@ -11,7 +11,7 @@ wp.set_module_options({"enable_backward": False})
 @wp.func
 @no_type_check
 def kept_of(value: wp.float32, alpha: wp.bool):
-    """The part of the light that a sample lets through, of its alpha or its optical depth."""
+    """The transmittance of a sample, from its alpha or its optical depth."""
     result = 1.0 - value
     if not alpha:
         result = wp.exp(-value)
@@ -21,7 +21,7 @@ def kept_of(value: wp.float32, alpha: wp.bool):
 @wp.func
 @no_type_check
 def alpha_of(value: wp.float32, alpha: wp.bool):
-    """The part that it takes, likewise."""
+    """The opacity of a sample, likewise."""
     # 1 - exp(-x) without cancellation: a series below 0.1, whose next term is under 1e-8 of it.
     result = value
     if not alpha:
@@ -57,7 +57,7 @@ def ray_weights_backward(
     alpha: wp.bool,
     out: wp.array(dtype=wp.float32),
 ):
-    """The derivative by the values: front to back for the transmittance, then back to front for what lies behind."""
+    """The derivative by the values: front to back for the transmittance, then back to front for the sums behind."""
     ray = wp.tid()
     first = wp.int32(offsets[ray])
     last = wp.int32(offsets[ray + 1])
@@ -129,7 +129,7 @@ def exclusive_sum(
     reverse: wp.bool,
     out: wp.array(dtype=wp.float32),
 ):
-    """The sum of what lies before each sample of a ray, or behind it."""
+    """The sum of the values before each sample of a ray, or behind it."""
     ray = wp.tid()
     first = wp.int32(offsets[ray])
     last = wp.int32(offsets[ray + 1])
@@ -151,7 +151,6 @@ def weighted_sum(
     out: wp.array2d(dtype=wp.float32),
 ):
     """One thread a ray and column; the last column, if it is one more than the values have, sums the weights."""
-    # One thread a ray and column; the column past the values is the sum of the weights.
     ray, column = wp.tid()
     result = wp.float32(0.0)
     for i in range(wp.int32(offsets[ray]), wp.int32(offsets[ray + 1])):

@@ -1,4 +1,4 @@
-"""The hash grid in Warp: value, gradient and second gradient. One thread a point and level, any d, F and table size."""
+"""The hash grid in Warp: value, gradient and second gradient. One thread a point and level; any d, F and table size."""
 
 from typing import Any, no_type_check  # Warp's types are not ones a checker knows
 
@@ -48,7 +48,7 @@ def undefined(points: wp.array2d(dtype=wp.float32), n: int, dimensions: int):
 @wp.func
 @no_type_check
 def locate(grid: Grid, points: wp.array2d(dtype=wp.float32), n: int, level: int):
-    """The cell of point `n` on a level; outside the unit cube the nearest place within it, where slopes are 0."""
+    """The cell of point `n` on a level; outside the unit cube the nearest point of it, where slopes are 0."""
     cell = Cell()
     cells = grid.resolution[level]
     scale = wp.float32(cells)
@@ -90,7 +90,7 @@ def prime(k: int):
 @wp.func
 @no_type_check
 def corner_row(grid: Grid, cell: Cell, level: int, corner: int):
-    """The table's row of a corner of the cell, whose bits say upper or lower along each axis."""
+    """The row in the table of a corner of the cell, whose bits are 1 for upper along each axis."""
     entry = wp.uint32(0)
     stride = wp.uint32(1)
     for k in range(grid.dimensions):

@@ -8,7 +8,7 @@ wp = warp()
 wp.set_module_options({"enable_backward": False})
 
 WIDEST = 128
-"""Of every layer's output; a row's activations are in local memory, whose size is fixed here."""
+"""Most outputs of a layer; a row's activations are in local memory, whose size is fixed here."""
 
 
 @wp.kernel
@@ -23,7 +23,7 @@ def mlp(
     out: wp.array(dtype=wp.float32, ndim=2),
 ):
     """`widths`: the input's, then each layer's. `weights`: each (in, out), one after the other. `biases`: each
-    (rows[layer], out) likewise, where `index` says which of the first layer's rows; empty: its only one."""
+    (rows[layer], out) likewise, where `index` gives the row of the first layer; empty: its only one."""
     i = wp.tid()
     hidden = wp.zeros(shape=WIDEST, dtype=wp.float32)
     sums = wp.zeros(shape=WIDEST, dtype=wp.float32)
@@ -46,7 +46,7 @@ def mlp(
                 value = x[i, k]
             else:
                 value = hidden[k]
-                if value < 0.0:  # as it stands, so that a NaN goes on
+                if value < 0.0:  # so that a NaN passes
                     value = wp.float32(0.0)
             for j in range(width):
                 sums[j] = sums[j] + value * weights[weight + k * width + j]

@@ -1,4 +1,4 @@
-"""Warp kernels: refit of the tree over vertices (see csrc/nearest_vertices.h for its layout) and the k nearest."""
+"""The tree over vertices in Warp: refit (csrc/nearest_vertices.h has the layout) and the k nearest vertices."""
 
 from typing import no_type_check  # Warp's types are not ones a checker knows
 
@@ -30,7 +30,7 @@ def refit_leaves(
     bounds: wp.array(dtype=wp.float32, ndim=2),
     positions: wp.array(dtype=wp.float32, ndim=2),
 ):
-    """One thread a leaf and mesh: the places of its eight vertices, and their box into the node above."""
+    """One thread a leaf and mesh: writes its eight vertices, and their box into the node above."""
     mesh, leaf = wp.tid()
     lo = wp.vec3(wp.inf, wp.inf, wp.inf)
     hi = wp.vec3(-wp.inf, -wp.inf, -wp.inf)

@@ -68,14 +68,14 @@ def interval(lattice: Lattice, t: wp.float32):
 @wp.func
 @no_type_check
 def place_in(point: wp.vec3, low: wp.vec3, cells_per_meter: wp.vec3):
-    """A point in units of cells."""
+    """A point in units of cells, from the corner of the grid."""
     return wp.cw_mul(point - low, cells_per_meter)
 
 
 @wp.func
 @no_type_check
 def holds(place: wp.vec3, size: wp.vec3):
-    """Whether a place lies in a grid of that size."""
+    """Whether a position in units of cells lies in a grid of that size."""
     inside = place[0] >= 0.0 and place[1] >= 0.0 and place[2] >= 0.0
     return inside and place[0] < size[0] and place[1] < size[1] and place[2] < size[2]
 
@@ -195,7 +195,7 @@ def lookup(
     box: wp.array(dtype=wp.vec3),
     out: wp.array(dtype=wp.uint8),
 ):
-    """One thread a point: whether its cell is occupied; nothing is outside the grid."""
+    """One thread a point: whether its cell is occupied; 0 outside the grid."""
     i = wp.tid()
     size = wp.vec3(wp.float32(occupied.shape[0]), wp.float32(occupied.shape[1]), wp.float32(occupied.shape[2]))
     place = place_in(points[i], box[0], wp.cw_div(size, box[1] - box[0]))

@@ -1,4 +1,4 @@
-"""Warp kernels: first hit of a ray, and the interval in which it is within a margin of the surface."""
+"""Rays against the triangle tree in Warp: first hit, and the interval within a margin of the surface."""
 
 from typing import no_type_check  # Warp's types are not ones a checker knows
 
@@ -63,7 +63,7 @@ def raycast(
     barycentric: wp.array(dtype=wp.vec3),
     distance: wp.array(dtype=wp.float32),
 ):
-    """One thread a ray: the first face that it meets, from either side; with `fused` where, too."""
+    """One thread a ray: the first face hit, from either side; with `fused` its barycentric coordinates and distance too."""
     i = wp.tid()
     o = origins[i]
     d = directions[i]
@@ -224,7 +224,7 @@ def interval(
     near: wp.array(dtype=wp.float32),
     far: wp.array(dtype=wp.float32),
 ):
-    """One thread a ray: from where to where it is within the margin of the mesh."""
+    """One thread a ray: first and last distance within the margin of the mesh."""
     i = wp.tid()
     o = origins[i]
     d = directions[i]

@@ -1,4 +1,4 @@
-"""Sample placement in Warp, one thread a ray; `headfields.ops.reference.sampling` says what it computes."""
+"""Sample placement in Warp, one thread a ray; `headfields.ops.reference.sampling` defines it."""
 
 from typing import no_type_check  # Warp's types are not ones a checker knows
 
@@ -12,7 +12,7 @@ wp.set_module_options({"enable_backward": False})
 @no_type_check
 def mass_of(weights: wp.array(dtype=wp.float32), start: wp.array(dtype=wp.float32), end: wp.array(dtype=wp.float32),
             i: wp.int32, usable: wp.bool):  # fmt: skip
-    """A sample's share of its ray: its weight if it is positive, or its length where the weights are of no use."""
+    """The mass of a sample: its weight if positive, or its length where the weights of the ray are unusable."""
     result = weights[i]
     if result < 0.0:
         result = wp.float32(0.0)

@@ -1,4 +1,4 @@
-"""Spherical harmonics in Warp, one thread a direction; the recurrence is that of the reference."""
+"""Spherical harmonics in Warp, one thread a direction; the recurrence comes from the reference."""
 
 from typing import no_type_check  # Warp's types are not ones a checker knows
 

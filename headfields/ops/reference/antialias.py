@@ -1,4 +1,4 @@
-"""Antialiasing by trying every silhouette edge between every two neighboring pixels: the definition."""
+"""Antialiasing in plain PyTorch, by testing every silhouette edge between every two neighboring pixels."""
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -33,7 +33,7 @@ def antialias(
     depth: Float[Tensor, "h w"],
     mask: Bool[Tensor, "h w"],
 ) -> Float[Tensor, "h w c"]:
-    """What `headfields.ops.antialias` of `headfields.ops.silhouette_crossings` gives; loops in Python.
+    """`headfields.ops.antialias` of `headfields.ops.silhouette_crossings`, with loops in Python.
 
     Differentiable to any order in the image and the pixels of vertices.
     """
@@ -75,8 +75,8 @@ def antialias(
 def _crossing(
     a: Tensor, b: Tensor, inside: float, row: int, column: int, down: int, right: int
 ) -> tuple[Tensor, Tensor] | None:
-    """Where the edge from a to b crosses the way from a pixel's center to its neighbor's, if the edge's inner side is
-    at its beginning and the edge is followed in that direction: the part of the way, and the part of the edge."""
+    """The crossing of the edge from a to b with the segment from a pixel's center to its neighbor's, as parts of the
+    segment and of the edge; None unless the segment begins on the edge's inner side and has the edge's direction."""
     line = (b - a).detach()
     by_row = right != 0
     if bool(line[1].abs() > line[0].abs()) != by_row:

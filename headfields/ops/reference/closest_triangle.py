@@ -1,4 +1,4 @@
-"""Nearest point on a triangle mesh in plain PyTorch: the definition of `headfields.ops.closest_triangle`."""
+"""Nearest point on a triangle mesh in plain PyTorch: the definition of `closest` of `TriangleBVH`."""
 
 import torch
 from jaxtyping import Float, Int
@@ -88,23 +88,23 @@ def closest_on_face(
     mesh_index: Int[Tensor, " n"] | None,
     face: Int[Tensor, " n"],
 ) -> tuple[Float[Tensor, "n 3"], Float[Tensor, "n 3"], Float[Tensor, " n"]]:
-    """Barycentric coordinates, nearest point and distance, once the face is known.
+    """Barycentric coordinates, nearest point and distance for a known face.
 
     Where `face` is -1: barycentric coordinates 0, the point itself, distance infinity, and no gradient.
     """
-    found = face >= 0
+    valid = face >= 0
     if faces.shape[0] == 0 or vertices.shape[0] == 0:
         nothing = torch.zeros_like(points) + points[:0].sum() + vertices[:0].sum()  # zeros that keep a gradient
         return nothing, points + nothing, nothing.sum(-1) + torch.inf
-    which = torch.zeros_like(face) if mesh_index is None else torch.where(found, mesh_index.long(), 0)
-    corners = vertices[which[:, None], faces.long()[face.clamp(min=0)]]
-    corners = torch.where(found[:, None, None], corners, 0.0)  # a face of infinity must not reach the gradient
-    query = torch.where(found[:, None], points, 0.0)
+    mesh = torch.zeros_like(face) if mesh_index is None else torch.where(valid, mesh_index.long(), 0)
+    corners = vertices[mesh[:, None], faces.long()[face.clamp(min=0)]]
+    corners = torch.where(valid[:, None, None], corners, 0.0)  # a face of infinity must not reach the gradient
+    query = torch.where(valid[:, None], points, 0.0)
     barycentric = barycentric_of_closest(query, corners)
     nearest = (barycentric[..., None] * corners).sum(-2)
-    distance = torch.where(found, safe_norm(query - nearest), torch.inf)
-    barycentric = torch.where(found[:, None], barycentric, 0.0)
-    return barycentric, torch.where(found[:, None], nearest, points), distance
+    distance = torch.where(valid, safe_norm(query - nearest), torch.inf)
+    barycentric = torch.where(valid[:, None], barycentric, 0.0)
+    return barycentric, torch.where(valid[:, None], nearest, points), distance
 
 
 def closest_face(
@@ -115,7 +115,7 @@ def closest_face(
     max_distance: float = torch.inf,
     pairs: int = 1 << 20,
 ) -> Int[Tensor, " n"]:
-    """Index of the face nearest to each point, by trying them all, `pairs` point-face pairs at a time.
+    """Index of the face nearest to each point, by brute force, `pairs` point-face pairs at a time.
 
     -1 where no face is within `max_distance`, and for points that are not finite or farther than 1e18 from the origin.
     Faces with such a vertex are left out. Of equally near faces the lowest index wins. Not differentiable.
@@ -126,10 +126,10 @@ def closest_face(
         return face
     for start in range(0, points.shape[0], max(1, pairs // faces.shape[0])):
         chunk = points[start : start + max(1, pairs // faces.shape[0])]
-        which = torch.zeros(len(chunk), dtype=torch.long, device=points.device)
+        mesh = torch.zeros(len(chunk), dtype=torch.long, device=points.device)
         if mesh_index is not None:
-            which = mesh_index[start : start + len(chunk)].long()
-        corners = vertices[which][:, faces.long()]
+            mesh = mesh_index[start : start + len(chunk)].long()
+        corners = vertices[mesh][:, faces.long()]
         usable = (corners.abs() < 1e18).all(-1).all(-1) & (chunk.abs() < 1e18).all(-1)[:, None]
         corners = torch.where(usable[..., None, None], corners, 0.0)
         query = torch.where(usable[..., None], chunk[:, None, :], 0.0)
@@ -171,13 +171,13 @@ def pseudo_normal_sign(
     by_vertex = torch.zeros_like(vertices).index_add(1, flat, (angle[..., None] * normal[:, :, None]).flatten(1, 2))
     by_edge = vertices.new_zeros(meshes, int(edges.max()) + 1, 3)
     by_edge = by_edge.index_add(1, edges.reshape(-1), normal[:, :, None].expand(-1, -1, 3, -1).flatten(1, 2))
-    which = torch.zeros_like(face) if mesh_index is None else mesh_index.long()
+    mesh = torch.zeros_like(face) if mesh_index is None else mesh_index.long()
     index = face.clamp(min=0)
     on_edge = barycentric == 0
     zeros = on_edge.sum(-1)
     edge = torch.take_along_dim(edges[index], on_edge.long().argmax(-1, keepdim=True), -1)[:, 0]
     corner = torch.take_along_dim(faces.long()[index], barycentric.argmax(-1, keepdim=True), -1)[:, 0]
-    direction = torch.where((zeros == 1)[:, None], by_edge[which, edge], normal[which, index])
-    direction = torch.where((zeros >= 2)[:, None], by_vertex[which, corner], direction)
+    direction = torch.where((zeros == 1)[:, None], by_edge[mesh, edge], normal[mesh, index])
+    direction = torch.where((zeros >= 2)[:, None], by_vertex[mesh, corner], direction)
     inside = (face >= 0) & (((points - nearest) * direction).sum(-1) < 0)
     return torch.where(inside, -1.0, 1.0).to(points.dtype)

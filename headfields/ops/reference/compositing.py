@@ -17,7 +17,7 @@ def ray_offsets(ray: Int[Tensor, " m"], rays: int) -> Int[Tensor, " offsets"]:
 def _pad(
     values: Float[Tensor, " m"], offsets: Int[Tensor, " offsets"]
 ) -> tuple[Float[Tensor, "n s"], Bool[Tensor, "n s"]]:
-    """The samples as one row a ray, zeros after the last, and where the row holds a sample."""
+    """The samples as one row a ray, padded with zeros, and the mask of the samples."""
     counts = offsets.diff()
     width = int(counts.max()) if counts.numel() else 0
     present = torch.arange(width, device=values.device) < counts[:, None]
@@ -59,9 +59,9 @@ def ray_weights(values: Float[Tensor, " m"], offsets: Int[Tensor, " offsets"], a
 def ray_weights_backward(
     grad: Float[Tensor, " m"], values: Float[Tensor, " m"], offsets: Int[Tensor, " offsets"], alpha: bool
 ) -> Float[Tensor, " m"]:
-    """The derivative of `sum grad * ray_weights` to the values, written out for where autograd does not run.
+    """The derivative of `sum grad * ray_weights` to the values, written out, for use without autograd.
 
-    With R_i the sum of what lies behind sample i as seen from it, `dw_i = T_i (g_i - R_i)` by alpha, times
+    With R_i the weighted sum of the samples behind sample i, as seen from it, `dw_i = T_i (g_i - R_i)` by alpha, times
     `d alpha / d x = 1 - a_i` by x.
     """
     return _derivatives(torch.zeros_like(values), grad, values, offsets, alpha)[0]
@@ -96,11 +96,11 @@ def _derivatives(
         d_reach[:, k] = d_reach[:, k - 1] * kept[:, k - 1] - reach[:, k - 1] * d_absorbed[:, k - 1]
     behind, d_behind = torch.zeros_like(v), torch.zeros_like(v)
     for k in range(v.shape[1] - 2, -1, -1):
-        seen = g[:, k + 1] - behind[:, k + 1]
+        visible = g[:, k + 1] - behind[:, k + 1]
         behind[:, k] = g[:, k + 1] * absorbed[:, k + 1] + kept[:, k + 1] * behind[:, k + 1]
-        d_behind[:, k] = d_absorbed[:, k + 1] * seen + kept[:, k + 1] * d_behind[:, k + 1]
-    seen = g - behind
-    first = slope * reach * seen
+        d_behind[:, k] = d_absorbed[:, k + 1] * visible + kept[:, k + 1] * d_behind[:, k + 1]
+    visible = g - behind
+    first = slope * reach * visible
     d_weights = d_reach * absorbed + reach * d_absorbed
-    d_first = d_slope * reach * seen + slope * (d_reach * seen - reach * d_behind)
+    d_first = d_slope * reach * visible + slope * (d_reach * visible - reach * d_behind)
     return first[present], d_weights[present], d_first[present]

@@ -1,4 +1,4 @@
-"""The hash grid in plain PyTorch: the definition of `headfields.ops.hash_grid`, and the oracle of its tests."""
+"""The hash grid in plain PyTorch: the definition of `headfields.ops.hash_grid`."""
 
 import torch
 from jaxtyping import Float, Int

@@ -1,4 +1,4 @@
-"""Squared logarithmic strain by its definition, through singular values."""
+"""Squared logarithmic strain in plain PyTorch, by singular values."""
 
 import torch
 from jaxtyping import Float

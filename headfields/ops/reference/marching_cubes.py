@@ -1,4 +1,4 @@
-"""Marching cubes in plain PyTorch: which edges of the grid the surface cuts, and the triangles between those."""
+"""Marching cubes in plain PyTorch: the edges of the grid that the surface cuts, and the triangles between them."""
 
 import torch
 from jaxtyping import Bool, Float, Int64, UInt8
@@ -38,8 +38,8 @@ def polygonize(
 
     Args:
         cell: (C,) flat index of the point at each cell's corner 0, each once.
-        case: (C,) which corners are inside, as `headfields.ops._marching_table` counts them.
-        strides: (3,) by how much the flat index grows along each axis.
+        case: (C,) the inside corners, as bits in the order of `headfields.ops._marching_table`.
+        strides: (3,) of the flat index along each axis.
 
     Returns:
         As `crossed_edges`; faces are in the order of the cells.
@@ -56,7 +56,7 @@ def polygonize(
 
 
 def along_edge(low: Float[Tensor, " v"], high: Float[Tensor, " v"], level: Float[Tensor, ""]) -> Float[Tensor, " v"]:
-    """Where between its ends an edge meets the level, in [0, 1]: linear interpolation of the two values (V,).
+    """The position in [0, 1] between the ends of an edge at which it meets the level, by linear interpolation (V,).
 
     Half-way where an end is NaN or infinite, without a gradient. Differentiable to any order.
     """

@@ -32,10 +32,10 @@ def layers(
     biases: Sequence[Float[Tensor, "_ _"]],
     index: Int[Tensor, " m"] | None,
 ) -> list[Float[Tensor, "m _"]]:
-    """What goes into each layer, and what the last one gives.
+    """The input of each layer, and the output of the last.
 
     A bias has one row, or none where the layer has no bias; the first layer's may have any number of them, and then
-    `index` says which one each row of x starts from.
+    `index` assigns one to each row of x.
     """
     steps = [x]
     for layer, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
@@ -53,7 +53,7 @@ def backward(
     biases: Sequence[Float[Tensor, "_ _"]],
     index: Int[Tensor, " m"] | None,
 ) -> tuple[Float[Tensor, "m _"], list[Float[Tensor, "_ _"]], list[Float[Tensor, "_ _"]]]:
-    """The gradients by x, by each weight and by each bias of what `layers` gives last."""
+    """The gradients of the last output of `layers` by x, each weight and each bias."""
     steps = layers(x, weights, biases, index)
     to_weights, to_biases = [], []
     for layer in reversed(range(len(weights))):
@@ -65,5 +65,5 @@ def backward(
             to_biases.append(grad.sum(0, keepdim=True)[: len(bias)])
         grad = grad @ weights[layer]
         if layer:
-            grad = grad.where(~(steps[layer] <= 0), 0)  # a NaN lets the gradient through, as torch's relu does
+            grad = grad.where(~(steps[layer] <= 0), 0)  # a NaN passes the gradient, as in torch's relu
     return grad, to_weights[::-1], to_biases[::-1]

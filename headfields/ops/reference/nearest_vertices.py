@@ -15,7 +15,7 @@ def nearest_indices(
     max_distance: float = torch.inf,
     pairs: int = 1 << 20,
 ) -> Int[Tensor, "n k"]:
-    """Indices of the k vertices nearest to each point, by measuring them all, `pairs` point-vertex pairs at a time.
+    """Indices of the k vertices nearest to each point, by brute force, `pairs` point-vertex pairs at a time.
 
     Ranked by the squared distance, computed in float64 and rounded to float32; of equal ones the lowest index first.
     -1 where there are fewer within `max_distance`, and for points that are not finite or farther than 1e18 from the
@@ -29,17 +29,17 @@ def nearest_indices(
     step = max(1, pairs // vertices.shape[1])
     for start in range(0, points.shape[0], step):
         chunk = points[start : start + step]
-        which = torch.zeros(len(chunk), dtype=torch.long, device=points.device)
+        mesh = torch.zeros(len(chunk), dtype=torch.long, device=points.device)
         if mesh_index is not None:
-            which = mesh_index[start : start + step].long()
-        candidates = vertices[which]
+            mesh = mesh_index[start : start + step].long()
+        candidates = vertices[mesh]
         usable = (candidates.abs() < 1e18).all(-1) & (chunk.abs() < 1e18).all(-1)[:, None]
         squared = (chunk[:, None] - candidates).square().sum(-1)
         usable = usable & (squared.sqrt().float() <= limit)
         rank = torch.where(usable, squared.float(), torch.inf)
         order = rank.sort(dim=-1, stable=True)
-        found = order.indices[:, :k]
-        index[start : start + step, : found.shape[1]] = torch.where(order.values[:, :k] < torch.inf, found, -1)
+        valid = order.indices[:, :k]
+        index[start : start + step, : valid.shape[1]] = torch.where(order.values[:, :k] < torch.inf, valid, -1)
     return index
 
 
@@ -53,16 +53,16 @@ def distances_to(
 
     Differentiable to any order in points and vertices; every derivative at distance 0 is 0.
     """
-    found = index >= 0
+    valid = index >= 0
     if vertices.shape[0] * vertices.shape[1] == 0:
         nothing = points[:, :1].sum(-1, keepdim=True) * 0 + vertices.sum() * 0  # zeros that keep a gradient
-        return torch.where(found, nothing, torch.inf)
+        return torch.where(valid, nothing, torch.inf)
     flat = index.clamp(min=0)
     if mesh_index is not None:
-        flat = flat + torch.where(found, mesh_index.long()[:, None], 0) * vertices.shape[1]
+        flat = flat + torch.where(valid, mesh_index.long()[:, None], 0) * vertices.shape[1]
     corners = vertices.reshape(-1, 3).index_select(0, flat.reshape(-1)).reshape(*index.shape, 3)
-    offset = torch.where(found[..., None], points[:, None] - corners, 0.0)
-    return torch.where(found, safe_norm(offset), torch.inf)
+    offset = torch.where(valid[..., None], points[:, None] - corners, 0.0)
+    return torch.where(valid, safe_norm(offset), torch.inf)
 
 
 def nearest_vertices(

@@ -1,4 +1,4 @@
-"""Rays against a triangle mesh in plain PyTorch: the definition of `headfields.ops.ray_mesh`."""
+"""Rays against a triangle mesh in plain PyTorch: the definition of `raycast` and `interval` of `TriangleBVH`."""
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -20,12 +20,12 @@ def _over(numerator: Tensor, denominator: Tensor) -> Tensor:
 def ray_triangle(
     origins: Float[Tensor, "*batch 3"], directions: Float[Tensor, "*batch 3"], corners: Float[Tensor, "*batch 3 3"]
 ) -> tuple[Bool[Tensor, "*batch"], Float[Tensor, "*batch 3"], Float[Tensor, "*batch"]]:
-    """Whether the line meets the triangle (either side), the barycentric coordinates and the distance of the meeting.
+    """Whether the line hits the triangle (on either side), and barycentric coordinates and distance of the hit.
 
     The coordinates are the volumes that the ray spans with the three edges (Pluecker coordinates): faces that share an
     edge compute the same volume for it but for the sign, so no ray slips between them. A ray in the plane of the face
-    misses it, and a face without area is never met. Differentiable to any order; coordinates are 0 where a ray misses
-    for being parallel.
+    misses it, and a face without area is never met. Differentiable to any order; coordinates are 0 where the ray is
+    parallel.
     """
     a, b, c = (corner - origins for corner in corners.unbind(-2))
 
@@ -49,7 +49,7 @@ def hit_on_face(
     mesh_index: Int[Tensor, " n"] | None,
     face: Int[Tensor, " n"],
 ) -> tuple[Float[Tensor, "n 3"], Float[Tensor, " n"]]:
-    """Barycentric coordinates and distance of each hit, once the face is known; 0 and infinity where it is -1."""
+    """Barycentric coordinates and distance of each hit on a known face; 0 and infinity where it is -1."""
     if faces.shape[0] == 0 or vertices.shape[0] == 0:
         nothing = torch.zeros_like(origins) + origins[:0].sum() + directions[:0].sum() + vertices[:0].sum()
         return nothing, nothing.sum(-1) + torch.inf
@@ -91,9 +91,9 @@ def first_hit(
     max_distance: float = torch.inf,
     pairs: int = 1 << 20,
 ) -> Int[Tensor, " n"]:
-    """Index of the face that each ray meets first at a distance in [0, max_distance], -1 where there is none.
+    """Index of the first face that each ray hits at a distance in [0, max_distance], -1 where there is none.
 
-    Tries all faces, `pairs` ray-face pairs at a time. Not differentiable.
+    Brute force, `pairs` ray-face pairs at a time. Not differentiable.
     """
     face = torch.full((origins.shape[0],), -1, dtype=torch.long, device=origins.device)
     if faces.shape[0] == 0:
@@ -140,7 +140,7 @@ def margin_interval(
     """First and last t >= 0 at which a ray of unit direction is within `margin` of the mesh; inf and -inf where never.
 
     The points within the margin of a triangle are the union of a prism, three cylinders about the edges and three
-    balls about the corners, and convex, so each face gives one interval. Tries all faces. Not differentiable.
+    balls about the corners, and convex, so each face gives one interval. Brute force. Not differentiable.
     """
     near = origins.detach().new_full((origins.shape[0],), torch.inf)
     far = -near

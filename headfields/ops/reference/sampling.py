@@ -34,7 +34,7 @@ def inverse_cdf(
     are uniform in length.
     """
     ray, rays = _rays(offsets), offsets.numel() - 1
-    # The grouped sums run from zero within each ray, in order, as a kernel adds them.
+    # The sums start from zero within each ray and run in order, as in a kernel.
     mass = weights.clamp(min=0)
     total = mass.new_zeros(rays).index_add(0, ray, mass)
     usable = (total > 0) & total.isfinite()

@@ -1,4 +1,4 @@
-"""Softplus in plain PyTorch: the definition."""
+"""Softplus in plain PyTorch: the definition of `headfields.ops.softplus`."""
 
 import torch
 from jaxtyping import Float

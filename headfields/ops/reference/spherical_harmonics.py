@@ -1,4 +1,4 @@
-"""Spherical harmonics in plain PyTorch: the definition of `headfields.ops.spherical_harmonics`, and its oracle."""
+"""Spherical harmonics in plain PyTorch: the definition of `headfields.ops.spherical_harmonics`."""
 
 import functools
 import math

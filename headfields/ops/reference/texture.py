@@ -1,4 +1,4 @@
-"""Mip levels by exact areas, and reading between them: the definition of `headfields.ops.texture`."""
+"""Mip levels by exact areas, and sampling between them: the definition of `headfields.ops.texture`."""
 
 import torch
 from jaxtyping import Float
@@ -18,7 +18,7 @@ def mip_levels(texture: Float[Tensor, "h w c"]) -> list[Float[Tensor, "h2 w2 c"]
 
 
 def _shares(count: int, fewer: int) -> Float[Tensor, "k n"]:
-    """How much of each of `fewer` equal intervals each of `count` takes."""
+    """The overlaps of each of `fewer` equal intervals with each of `count`, as parts of the former."""
     low = torch.arange(count, dtype=torch.float64) / count
     start = torch.arange(fewer, dtype=torch.float64)[:, None] / fewer
     overlap = torch.minimum(low + 1 / count, start + 1 / fewer) - torch.maximum(low, start)

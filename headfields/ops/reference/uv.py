@@ -1,4 +1,4 @@
-"""Texels of a texture atlas by trying every face at every texel: the definition, and the oracle of the tests."""
+"""UV rasterization in plain PyTorch, by testing every face at every texel, and bilinear sampling of maps."""
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -19,7 +19,7 @@ def find_texels(
     """Face (-1 for none) and barycentrics of each texel's center, whether a face holds it, and the distance in texels.
 
     The lowest face that has an area and holds the center, else the nearest within `padding` texels (0: none),
-    at the point nearest to the center. Computes with H W F numbers.
+    at the point nearest to the center. Memory is H W F numbers.
     """
     place = texel_coordinates(uv, height, width)
     corners = torch.nn.functional.pad(place, (0, 1))
