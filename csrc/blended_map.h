@@ -1,4 +1,4 @@
-// Points and directions taken along by deformation gradients; the loop is in kernels/blended_map.cpp.
+// Points and directions moved by blended deformation gradients; the loop is in kernels/blended_map.cpp.
 #pragma once
 #include <cstdint>
 

@@ -1,4 +1,4 @@
-// An eight-wide bounding volume hierarchy over triangles: what the builder, the refit and the queries share.
+// An eight-wide bounding volume hierarchy over triangles: shared by the builder, the refit and the queries.
 //
 // Topology, built once: node n has eight children; children[8 n + k] is the index of a node (always larger than n),
 // ~leaf for a leaf, or bvh_empty. Leaf l holds the eight faces order[8 l + k], -1 where there are fewer;
@@ -24,7 +24,7 @@ enum BvhRow {
 constexpr int bvh_leaf_floats = bvh_rows * 8;
 constexpr int bvh_levels = 9;               // at most; a depth-first visit keeps seven siblings a level
 constexpr int bvh_stack = 8 * bvh_levels;
-constexpr float bvh_far = 1e18f;  // coordinates beyond this (or not finite) have no answer: squares must not overflow
+constexpr float bvh_far = 1e18f;  // larger (or not finite) coordinates have no result: squares must not overflow
 constexpr float bvh_nowhere = 1e30f;         // where an empty lane's triangle lies: its squared distance is infinite
 
 struct BvhTree {

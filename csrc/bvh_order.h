@@ -1,4 +1,4 @@
-// The order in which queries are visited: along a Morton curve, so that one query's answer bounds the next.
+// The order of queries: along a Morton curve, so that the result of one bounds the next.
 #pragma once
 #include <cstdint>
 #include <memory>

@@ -1,4 +1,4 @@
-// What the bindings of the trees share: arrays, their checks, and the order in which queries are answered.
+// Shared by the bindings of the trees: arrays, their checks, and the order of the queries.
 #pragma once
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>

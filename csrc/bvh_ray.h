@@ -1,4 +1,4 @@
-// What the two ray queries share: the ray in a form the box test likes. Only for kernels/*.cpp.
+// Shared by the two ray queries: the ray, prepared for box tests. Only for kernels/*.cpp.
 #pragma once
 #include "bvh.h"
 #include "simd.h"
@@ -10,7 +10,7 @@ struct Ray {
     int near_row[3], far_row[3];  // which plane of a box the ray meets first, as an offset in a node
 };
 
-// False where the ray has no answer: not finite, or too far away.
+// False where the ray has no result: not finite, or too far away.
 HF_INLINE bool make_ray(const float *origin, const float *direction, Ray &ray) {
     bool usable = true;
     for (int axis = 0; axis < 3; ++axis) {

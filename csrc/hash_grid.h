@@ -1,4 +1,4 @@
-// What a hash-grid kernel needs to know of one call. The loops are in kernels/hash_grid.cpp.
+// The arguments of a hash-grid kernel. The loops are in kernels/hash_grid.cpp.
 #pragma once
 #include <cstdint>
 

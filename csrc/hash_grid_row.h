@@ -1,4 +1,4 @@
-// A row of the hash grid's table as one vector, whatever it is stored as. Only for kernels/*.cpp: each instruction set
+// A row of the hash grid's table as one vector, for any storage type. Only for kernels/*.cpp: each instruction set
 // has its own copy.
 #pragma once
 #include <cstring>
@@ -39,7 +39,7 @@ inline float widen(Half h) {
 }
 
 // F values side by side, added in one instruction where the registers are wide enough. Written out because compilers
-// unroll the plain loop into scalar steps: the table may alias whatever it likes.
+// unroll the plain loop into scalar steps, as the table may alias anything.
 template <class Real, int F>
 struct Row {
     typedef Real type __attribute__((vector_size(F * sizeof(Real))));

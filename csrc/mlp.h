@@ -1,4 +1,4 @@
-// Small fully connected networks with ReLU between layers: what csrc/mlp.cpp hands to csrc/kernels/mlp.cpp.
+// Small fully connected networks with ReLU between layers: the arguments that csrc/mlp.cpp passes to csrc/kernels/mlp.cpp.
 #pragma once
 #include <cstdint>
 
@@ -30,7 +30,7 @@ struct MlpNetwork {
 // Where the sums over rows go that the gradients of weights and biases are: one of these for each chunk of rows, all
 // of one size, so that adding them up in order does not depend on the number of threads.
 struct MlpGradient {
-    float *weight[mlp_most_layers];  // transposed, (mlp_whole_blocks(in), padded); null where nobody asks for it
+    float *weight[mlp_most_layers];  // transposed, (mlp_whole_blocks(in), padded); null where it is not needed
     float *bias[mlp_most_layers];    // rows of `padded`, as many as the layer's `bias` has; null likewise
 };
 
@@ -53,7 +53,7 @@ HF_DECLARE(void, mlp_pack,
 HF_DECLARE(void, mlp_forward, (int64_t first, int64_t last, const headfields::MlpNetwork &net, float *out))
 // Adds to `sums` what rows [first, last) give to the gradients of weights and biases, and writes those rows of
 // `to_input` and of `to_start`, the gradient of the row that the first layer starts from, (rows, its width); both dense,
-// null where not asked for. `scratch` has mlp_scratch(net) floats.
+// null where not needed. `scratch` has mlp_scratch(net) floats.
 HF_DECLARE(void, mlp_backward,
            (int64_t first, int64_t last, const headfields::MlpNetwork &net, const float *grad,
             const headfields::MlpGradient &sums, float *to_input, float *to_start, float *scratch))

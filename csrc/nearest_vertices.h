@@ -1,5 +1,5 @@
-// The eight-wide tree of bvh.h with a vertex where that has a triangle: what the nearest-vertices binding and kernel
-// share. Topology and bounds are those of bvh.h, built for faces (i, i, i); a leaf holds the eight vertices
+// The eight-wide tree of bvh.h over vertices instead of triangles, shared by the nearest-vertices binding and kernel.
+// Topology and bounds are those of bvh.h, built for faces (i, i, i); a leaf holds the eight vertices
 // order[8 l + k], and `triangles` of BvhTree their positions, vertex_leaf_floats a leaf: rows x, y, z.
 #pragma once
 #include "bvh.h"

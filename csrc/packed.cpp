@@ -54,7 +54,7 @@ void check(const Offsets &offsets, size_t samples) {
         throw nb::value_error("packed samples: offsets do not fit the samples; expected what ray_offsets(ray, rays) gives");
 }
 
-// Every array that a kernel is handed must have as many values as it reads or writes.
+// Every array of a kernel must have as many values as it reads or writes.
 void check_size(int64_t size, std::initializer_list<size_t> sizes) {
     for (const size_t s : sizes)
         if (static_cast<int64_t>(s) != size) throw nb::value_error("packed samples: arrays differ in length");

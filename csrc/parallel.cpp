@@ -73,7 +73,7 @@ struct Pool {
             try {
                 for (; size < mine.threads - 1; ++size) std::thread([this] { loop(); }).detach();
             } catch (const std::system_error &) {
-                // The system gives no more threads: those there are do the work.
+                // The system gives no more threads: the existing ones do the work.
             }
             job = &mine;
             ++serial;
@@ -87,8 +87,8 @@ struct Pool {
 };
 
 Pool *pool = nullptr;
-// One parallel loop at a time; a second caller, or a loop within a loop, runs alone. A flag and not a mutex: nobody
-// waits for it, the thread that holds it may ask for it again, and a forked child may clear it.
+// One parallel loop at a time; a second caller, or a loop within a loop, runs alone. A flag and not a mutex: no thread
+// waits for it, the thread that holds it may request it again, and a forked child may clear it.
 std::atomic<bool> pool_taken{false};
 
 #if !defined(_WIN32)

@@ -1,5 +1,5 @@
 // A loop over many threads. Kernels take the thread count from Python (torch.get_num_threads()), so that one
-// setting rules torch and this module alike.
+// setting controls both torch and this module.
 #pragma once
 #include <cstdint>
 #include <functional>

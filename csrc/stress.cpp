@@ -1,6 +1,6 @@
-// Drives every kernel, on every instruction set of this processor, from several threads at once and without Python:
-// what the sanitizers see best. Arrays have exactly the size that the kernels are told, so that reading one element too
-// far is caught; inputs hold infinities, NaN and huge numbers. Ends with 0 if answers are the same on every thread.
+// Drives every kernel, on every instruction set of this processor, from several threads at once and without Python,
+// for the sanitizers. Arrays have exactly the size that the kernels expect, so that reading one element too far is
+// caught; inputs hold infinities, NaN and huge numbers. Exits with 0 if results are the same on every thread.
 //     stress [rounds] [no-forks]
 #include <sys/wait.h>
 #include <unistd.h>
@@ -273,7 +273,7 @@ template <class T> uint64_t occupancy(Random &random, int64_t rays, int rare) {
                     static_cast<T *>(nullptr));
         for (int64_t r = 0; r < rays; ++r) {
             if (counts[r] > 10000)
-                counts[r] = 0;  // the caller refuses such a ray; filling it would need all memory there is
+                counts[r] = 0;  // the caller rejects such a ray; filling it would exhaust memory
             at[r + 1] = at[r] + counts[r];
         }
         std::vector<int64_t> ray(at.back());
@@ -289,7 +289,7 @@ template <class T> uint64_t occupancy(Random &random, int64_t rays, int rare) {
     return seed;
 }
 
-// Everything once, in a fixed order; the same seed gives the same digest whoever runs it.
+// Everything once, in a fixed order; the same seed gives the same digest on every thread.
 uint64_t all(unsigned seed) {
     Random random(seed);
     uint64_t sum = 6;
@@ -348,7 +348,7 @@ void forked() {
     for (int k = 0; k < 20; ++k) {
         const pid_t child = fork();
         if (child == 0) {
-            alarm(20);  // a child that waits for a thread that is not there ends here
+            alarm(20);  // ends a child that waits for a missing thread
             std::atomic<int> items{0};
             parallel_for(100, 1, pool_threads, [&](int64_t, int64_t, int) { ++items; });
             _exit(items == 100 ? 0 : 1);

@@ -1,4 +1,4 @@
-// What the parts of the stress program share: random arrays, checks, and digests of answers.
+// Shared by the parts of the stress program: random arrays, checks, and digests of results.
 #pragma once
 #include <atomic>
 #include <cstdint>

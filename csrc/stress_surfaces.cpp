@@ -7,7 +7,7 @@ using namespace headfields;
 
 namespace stress {
 
-// The table here is not that of Python: any table whose triangles name cut edges goes the same ways. Each case has as
+// The table is not Python's: any table whose triangles name cut edges takes the same paths. Each case has as
 // many triangles as it has cut edges, up to five, on edges that are cut.
 uint64_t surfaces(Random &random, int64_t depth, int64_t height, int64_t width, int share) {
     const int axis_corners[12] = {0, 1, 2, 3, 0, 1, 4, 5, 0, 2, 4, 6};

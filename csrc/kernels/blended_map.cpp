@@ -1,4 +1,4 @@
-// Points and directions taken along by the deformation gradients of a triangle and its neighbors.
+// Points and directions moved by the blended deformation gradients of a triangle and its neighbors.
 #include "blended_map.h"
 
 #include <math.h>

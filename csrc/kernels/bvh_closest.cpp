@@ -1,11 +1,11 @@
-// Nearest triangle. Queries come in a spatially coherent order and are answered in groups of neighbors: one descent
-// for a group collects the few leaves that can hold an answer to any of its queries, and each query then looks at these
-// alone. A query by itself goes depth first, nearer children first. Either way the answer of the query before is the
+// Nearest triangle. Queries come in a spatially coherent order and are processed in groups of neighbors: one descent
+// for a group collects the few leaves that can hold a result for any of its queries, and each query then tests these
+// alone. A single query descends depth first, nearer children first. Either way the result of the query before is the
 // first bound.
 //
 // Outside a convex edge a whole wedge of space is equally near to both triangles, and rounding would choose. Of faces
-// within bvh_tie of the least squared distance the lowest index is taken, so that an answer does not depend on the
-// order of the queries and a wedge has one owner.
+// within bvh_tie of the least squared distance the lowest index wins, so that a result does not depend on the order of
+// the queries and a wedge has one owner.
 #include "bvh.h"
 #include "bvh_descend.h"
 #include "bvh_project.h"
@@ -34,9 +34,9 @@ HF_INLINE f8 leaf_distance2(const float *rows, v3 p) {
 
 namespace {
 
-// The answer to one query as it improves.
+// The best result of one query so far.
 struct Answer {
-    float best, bound, chosen2;  // bound: best and what counts as equal to it
+    float best, bound, chosen2;  // bound: best, and the distances that count as equal to it
     int32_t chosen;
     int64_t slot;
 
@@ -78,13 +78,13 @@ void descend(const BvhTree &tree, const float *bounds, const float *triangles, v
 
 constexpr int group_most = 16, candidates_most = 64;  // measured: smaller and larger ones are slower
 
-// Leaves that may hold an answer to a query of a group, with their boxes as rows like a node's.
+// Leaves that may hold a result for a query of a group, with their boxes as rows like a node's.
 struct Candidates {
     alignas(32) float box[6][candidates_most];
     int32_t leaf[candidates_most];
     int count;
 
-    // All leaves within `radius2` of the box lo..hi, nearer ones rather first. False where they are too many.
+    // All leaves within `radius2` of the box lo..hi, nearer ones rather first. False where there are too many.
     bool collect(const BvhTree &tree, const float *bounds, v3 lo, v3 hi, float radius2) {
         Entry stack[bvh_stack];
         int top = 0, most = candidates_most;
@@ -105,13 +105,13 @@ struct Candidates {
             }
             node = top > 0 ? stack[--top].child : -1;
         }
-        for (int k = count; k % 8; ++k)  // the last eight are filled up with what no query comes near
+        for (int k = count; k % 8; ++k)  // the last eight are padded with boxes far from every query
             for (int row = 0; row < 6; ++row) box[row][k] = row < 3 ? __builtin_inff() : -__builtin_inff();
         return true;
     }
 };
 
-// What one call works with.
+// The state of one call.
 struct Work {
     const BvhTree &tree;
     const BvhClosest &query;
@@ -120,7 +120,7 @@ struct Work {
     int32_t mesh_before;
     Candidates candidates;
 
-    // Answers items[0..count), all of one mesh and usable, to slots; false where there are too many candidates.
+    // Results of items[0..count), all of one mesh and usable, into slots; false where there are too many candidates.
     bool answer_group(const uint32_t *items, int count, int64_t *slots) {
         const int32_t b = query.mesh ? query.mesh[items[0]] : 0;
         const float *bounds = tree.bounds + b * tree.nodes * bvh_node_floats;
@@ -191,7 +191,7 @@ struct Work {
         return answer.slot;
     }
 
-    // Faces of up to four answered queries and, where they are asked for, the nearest points on them.
+    // Faces of up to four finished queries and, where requested, the nearest points on them.
     void write(const uint32_t *items, int count, const int64_t *slots) const {
         const bool measure = query.barycentric || query.max_distance < __builtin_inff();
         if (!measure) {
@@ -232,7 +232,7 @@ void bvh_closest(const BvhTree &tree, const BvhClosest &query, const uint32_t *i
     // Exact check of the distance at the end.
     Work work{tree, query, query.max_distance * query.max_distance * 1.00001f + 1e-30f, -1, -1, {}};
     int64_t slots[group_most];
-    int64_t alone = 0, pause = group_most;  // queries still to answer alone after a group that did not pay
+    int64_t alone = 0, pause = group_most;  // queries still to run alone after a group that did not pay
     for (int64_t q = 0; q < count;) {
         const int32_t b = query.mesh ? query.mesh[items[q]] : 0;
         int n = 0;

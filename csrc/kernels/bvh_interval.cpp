@@ -77,8 +77,8 @@ HF_INLINE Span leaf_span(const float *rows, v3 origin, v3 d, float margin) {
     return {f8_select(ahead, f8_max(all.lo, zero), everywhere()), f8_select(ahead, all.hi, -everywhere())};
 }
 
-// Narrows the span that eight boxes allow to what the balls around them allow: a grown box has corners that no point
-// within the margin reaches, and where the margin is wider than the boxes those corners would cost most of the time.
+// Clips the spans of eight boxes by the balls around them: a grown box has corners that no point within the margin
+// reaches, and where the margin is wider than the boxes, those corners would cost most of the time.
 HF_INLINE i8 narrow(const float *box, v3 origin, v3 d, float margin, f8 &enter, f8 &leave) {
     const v3 lo = v3_load(box), hi = v3_load(box + 24), half = f8_set(0.5f) * (hi - lo), center = lo + half;
     const f8 radius = f8_set(1.0001f) * (f8_sqrt(dot(half, half)) + f8_set(margin)), middle = dot(center - origin, d);

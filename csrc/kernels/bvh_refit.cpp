@@ -1,4 +1,4 @@
-// Bounds and triangle rows from vertices. A triangle with a vertex that is not finite is left out: it has no place.
+// Bounds and triangle rows from vertices. A triangle with a vertex that is not finite is left out.
 #include "bvh.h"
 #include "simd.h"
 

@@ -126,8 +126,8 @@ struct Block {
     }
 };
 
-// Reading a table is a random access a corner. Asking for the rows of the point kAhead further on, while this one is
-// added up, hides most of the wait; a table that fits the second-level cache needs no asking.
+// Reading a table is a random access for each corner. Prefetching the rows of the point kAhead further on, while this
+// one is summed, hides most of the latency; a table that fits the second-level cache needs no prefetching.
 constexpr int kAhead = 16;
 constexpr int64_t kCached = 256 << 10;
 
@@ -177,8 +177,8 @@ void scatter_point(const Block<Real, D> &block, int i, const Real *row, int feat
 
 template <class Real, class Store, int D, int F>
 struct Loops {
-    // Calls body(block, i, start + i) for every point of begin..end on one level, and asks for the rows of `table`, and
-    // whatever fetch_more(point) asks for, kAhead points before.
+    // Calls body(block, i, start + i) for every point of begin..end on one level, and prefetches the rows of `table`,
+    // and whatever fetch_more(point) prefetches, kAhead points before.
     template <class Body, class More>
     static void each_point(const HashGrid &grid, int level, int64_t begin, int64_t end, const void *table, int64_t row_bytes,
                            const Body &body, const More &fetch_more) {
@@ -217,7 +217,7 @@ struct Loops {
         for (int level = 0; level < grid.levels; ++level) {
             const Store *first = table + grid.offset[level] * features;
             Real *target = out + level * features;
-            // A value at NaN is NaN; a derivative there is zero, so that one bad point spoils no table.
+            // A value at NaN is NaN; a derivative there is zero, so that one bad point does not spoil the table.
             const Real fill = grid.derivative ? Real(0) : Real(NAN);
             each_point(
                 grid, level, begin, end, first, row_bytes,

@@ -1,4 +1,4 @@
-// Marching cubes over rows of points: which edges are cut, how many triangles that makes, and what they are.
+// Marching cubes over rows of points: the edges that are cut, and the numbers and corners of the triangles.
 #include <stdint.h>
 #include <string.h>
 

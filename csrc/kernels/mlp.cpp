@@ -18,7 +18,7 @@ constexpr int64_t T = headfields::mlp_tile;
 static int64_t at_most(int64_t value, int64_t most) { return value < most ? value : most; }
 
 // A matrix whose entry (k, j) is from[k * row + j * column], to what `block` reads: for each panel of columns, all
-// rows of it, with zeros behind the last column.
+// rows of it, with zeros after the last column.
 void mlp_pack(const float *from, int64_t rows, int64_t columns, int64_t row, int64_t column, float *packed) {
     const int64_t padded = mlp_padded(columns);
     for (int64_t c0 = 0; c0 < padded; c0 += panel) {
@@ -49,7 +49,7 @@ static void product(const float *from, int64_t stride, int64_t n, int64_t depth,
     }
 }
 
-// Layer l for rows [t0, t0 + n) of the input, or for the tile `from` of what the layer before gave.
+// Layer l for rows [t0, t0 + n) of the input, or for the tile `from` of the output of the layer before.
 static void forward(const MlpNetwork &net, int64_t l, int64_t t0, int64_t n, const float *from, float *to,
                     int64_t stride) {
     const MlpLayer &layer = net.layer[l];
@@ -80,13 +80,13 @@ void mlp_forward(int64_t first, int64_t last, const MlpNetwork &net, float *out)
     }
 }
 
-// Adds to `sums` what rows [first, last) give to the gradients of weights and biases, and writes those rows of
-// `to_input` and `to_start`, what the first layer starts from (dense; null: not asked for). `scratch` has room for a
+// Adds to `sums` the contributions of rows [first, last) to the gradients of weights and biases, and writes those
+// rows of `to_input` and `to_start`, the gradients of the input and of the initial sums (dense; null: not needed). `scratch` has room for a
 // tile of every layer's output, one more and the padded input.
 void mlp_backward(int64_t first, int64_t last, const MlpNetwork &net, const float *grad, const MlpGradient &sums,
                   float *to_input, float *to_start, float *scratch) {
     const int64_t stride = widest(net), in = net.layer[0].in, wide = mlp_padded(in);
-    float *hidden = scratch;  // what each layer but the last gives
+    float *hidden = scratch;  // the output of each layer but the last
     float *delta = hidden + (net.layers - 1) * T * stride, *next = delta + T * stride, *result = next + T * stride;
     for (int64_t t0 = first; t0 < last; t0 += T) {
         const int64_t n = at_most(last - t0, T);

@@ -1,7 +1,7 @@
-// The k nearest vertices. Queries come in a spatially coherent order and are answered in groups of neighbors: one
-// descent for a group collects the vertices that can be among the answers of any of its queries, and each query then
-// measures these alone. A query by itself goes depth first, nearer children first. Either way the vertices found for
-// the query before are the first bound.
+// The k nearest vertices. Queries come in a spatially coherent order and are processed in groups of neighbors: one
+// descent for a group collects the vertices that can be among the results of any of its queries, and each query then
+// tests these alone. A single query descends depth first, nearer children first. Either way the result of the query
+// before is the first bound.
 //
 // Vertices are ranked by their squared distance, computed in double precision and rounded to float, and where that is
 // equal by their index: one order, whatever the order of the queries, the instruction set or the backend.
@@ -38,7 +38,7 @@ void vertex_refit_leaves(const BvhTree &tree, float *bounds, float *positions, i
 
 namespace {
 
-constexpr uint64_t nobody = UINT64_C(0x7f800000ffffffff);  // ranks behind every vertex
+constexpr uint64_t nobody = UINT64_C(0x7f800000ffffffff);  // ranks after every vertex
 constexpr float slack = 1.f + 1e-6f;  // more than float arithmetic errs in a squared distance
 
 HF_INLINE double distance2_of(const float *p, const float *v) {
@@ -65,7 +65,7 @@ HF_INLINE float bound_of(uint64_t rank) {
 struct Found {
     uint64_t rank[vertex_most];
     int k;
-    float bound;         // nothing at this squared distance or beyond is wanted
+    float bound;         // vertices at this squared distance or beyond are rejected
     float max_distance;  // exactly; infinite where there is no limit
 
     void start(int64_t count, float limit, float limit2) {
@@ -127,13 +127,13 @@ HF_INLINE float bound_from(const Found &before, const float *point, const float 
 
 constexpr int group_most = 16, candidates_most = 512;
 
-// Vertices that may be among the answers to the queries of a group, as rows.
+// Vertices that may be among the results of the queries of a group, as rows.
 struct Candidates {
     alignas(32) float position[3][candidates_most];
     int32_t vertex[candidates_most];
     int count;
 
-    // All vertices within `radius2` of the box lo..hi. False where they are too many.
+    // All vertices within `radius2` of the box lo..hi. False where there are too many.
     bool collect(const BvhTree &tree, const float *bounds, const float *positions, v3 lo, v3 hi, float radius2) {
         int32_t stack[bvh_stack];
         int top = 0;
@@ -162,7 +162,7 @@ struct Candidates {
                 }
             }
         }
-        for (int c = count; c % 8; ++c)  // the last eight are filled up with what no query comes near
+        for (int c = count; c % 8; ++c)  // the last eight are padded with points far from every query
             for (int axis = 0; axis < 3; ++axis) position[axis][c] = bvh_nowhere;
         return true;
     }
@@ -181,7 +181,7 @@ struct Candidates {
     }
 };
 
-// What one call works with.
+// The state of one call.
 struct Work {
     const BvhTree &tree;
     const NearestVertices &query;
@@ -214,7 +214,7 @@ struct Work {
         write(item, vertices_of(b));
     }
 
-    // Answers items[0..count), all of one mesh and usable; false, and nothing is answered, where candidates are too many.
+    // Results of items[0..count), all of one mesh and usable; false, without results, where there are too many candidates.
     bool answer_group(const uint32_t *items, int count) {
         const int32_t b = query.mesh ? query.mesh[items[0]] : 0;
         const float *bounds = bounds_of(b), *positions = positions_of(b), *vertices = vertices_of(b);
@@ -257,7 +257,7 @@ struct Work {
 void nearest_vertices(const BvhTree &tree, const NearestVertices &query, const uint32_t *items, int64_t count) {
     // The limit is checked exactly when a vertex is offered.
     Work work{tree, query, query.max_distance * query.max_distance * 1.00001f + 1e-30f, -1, {}, {}};
-    int64_t alone = 0, pause = group_most;  // queries still to answer alone after a group that did not pay
+    int64_t alone = 0, pause = group_most;  // queries still to run alone after a group that did not pay
     for (int64_t q = 0; q < count;) {
         const int32_t b = query.mesh ? query.mesh[items[q]] : 0;
         int n = 0;

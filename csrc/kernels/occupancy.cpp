@@ -1,4 +1,4 @@
-// Marching rays through an occupancy grid on a fixed step lattice, and looking points up in one.
+// Marching rays through an occupancy grid on a fixed step lattice, and looking up points in one.
 #include <stdint.h>
 
 #include <math.h>
@@ -36,7 +36,7 @@ static Grid<T> make_grid(const uint8_t *occupied, const int64_t *size, const T *
 }
 
 // The step lattice of one ray: edge(0) = near, edge(1) = near + part h(near), edge(k + 1) = edge(k) + h(edge(k)) with
-// h(t) = max(step, cone t). In closed form, so that an edge does not depend on how the march came to it.
+// h(t) = max(step, cone t). In closed form, so that an edge does not depend on the path of the march.
 template <class T>
 struct Lattice {
     T near, first, step, cone, linear, turn, growth, per_step;
@@ -57,7 +57,7 @@ struct Lattice {
         const T index = T(k - 1);
         return index <= linear ? first + index * step : turn * T(exp(double((index - linear) * growth)));
     }
-    // The interval that holds t, give or take rounding.
+    // The interval that holds t, up to rounding.
     int64_t interval(T t) const {
         if (!(t >= first)) return 0;
         const double place = t < turn ? double((t - first) * per_step) : double(linear) + log(double(t / turn)) / double(growth);
@@ -143,7 +143,7 @@ static void march_of(int64_t begin, int64_t end, const T *origins, const T *dire
                     continue;
                 }
                 if (!grid.occupied[cell]) {
-                    // Where the ray leaves this cell; the interval around that distance is the next to look at.
+                    // Where the ray leaves this cell; the interval around that distance is next.
                     const T x = wall[0] + T(at[0] + ahead[0]) * per_cell[0], y = wall[1] + T(at[1] + ahead[1]) * per_cell[1],
                             z = wall[2] + T(at[2] + ahead[2]) * per_cell[2];
                     const T exit = x < y ? (x < z ? x : z) : (y < z ? y : z);

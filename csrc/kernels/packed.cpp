@@ -9,7 +9,7 @@ namespace HF_ISA {
 
 // kept = exp(-x) and alpha = 1 - exp(-x), the latter without cancellation at small x; branch-free, so that the loop
 // over samples vectorizes. x = 2^n-scaling plus a remainder |r| <= ln(2) / 2, whose expm1 is a Taylor polynomial
-// (degree 7: relative error below 2e-8). NaN goes through.
+// (degree 7: relative error below 2e-8). NaN passes.
 static inline void absorb(float x, float &kept, float &alpha) {
     const float z = -x;
     const float magic = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer, kept in the low bits
@@ -69,7 +69,7 @@ static void weights_of(int64_t begin, int64_t end, const int64_t *offsets, const
     }
 }
 
-// With R_i = sum_{k>i} g_k alpha_k prod_{i<j<k} kept_j, what lies behind sample i as seen from it, the derivative of
+// With R_i = sum_{k>i} g_k alpha_k prod_{i<j<k} kept_j, the sum behind sample i as seen from it, the derivative of
 // sum g w to alpha_i is T_i (g_i - R_i); the chain to the optical depth multiplies by kept_i. No division.
 template <class T>
 static void weights_backward_of(int64_t begin, int64_t end, const int64_t *offsets, const T *grad, const T *values,

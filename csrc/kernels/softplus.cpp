@@ -6,7 +6,7 @@
 namespace HF_ISA {
 namespace {
 
-// Below exp(-64) nothing is seen beside 1, and what would follow from it are numbers so small that processors are slow.
+// Below exp(-64) a number vanishes beside 1, and its products would be denormal, which processors handle slowly.
 constexpr float kNothing = 64.f;
 
 // exp(-t) for t >= 0; 0 from kNothing on, NaN for NaN. By 2^n times a polynomial (Cephes' expf), n by rounding.

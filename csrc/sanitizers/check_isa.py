@@ -55,7 +55,7 @@ def newer_instructions(path: Path) -> Iterator[str]:
 
 
 def strangers(path: Path, namespace: str) -> Iterator[str]:
-    """Symbols that an object defines for others to see, or to merge with theirs, outside its namespace."""
+    """Symbols outside its namespace that an object exports, or that a linker may merge with those of others."""
     names = subprocess.run(
         ["nm", "--demangle", "--defined-only", "--extern-only", str(path)], capture_output=True, text=True, check=True
     )
@@ -66,7 +66,7 @@ def strangers(path: Path, namespace: str) -> Iterator[str]:
 
 
 def problems(build: Path) -> list[str]:
-    """What keeps the module in the build folder from running on a baseline processor; empty where nothing does."""
+    """The reasons why the module in the build folder would not run on a baseline processor; empty if it would."""
     found, seen = [], set()
     for isa, path in objects(build):
         seen.add(isa)

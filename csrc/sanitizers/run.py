@@ -25,7 +25,7 @@ LEFT_OUT = "warp or cuda or compile or builders"
 
 
 def environment(kind: str) -> dict[str, str]:
-    """Options of the sanitizers: stop at the first report; Python's own leaks are not looked for."""
+    """Options of the sanitizers: stop at the first report; leaks of Python itself are not checked."""
     return {
         **os.environ,
         "ASAN_OPTIONS": "detect_leaks=0:halt_on_error=1:detect_stack_use_after_return=1:strict_string_checks=1",
@@ -40,13 +40,13 @@ def call(command: list[str | Path], **options) -> None:
 
 
 def instruction_sets() -> list[str]:
-    """Those that this processor has."""
+    """The instruction sets of this processor."""
     flags = Path("/proc/cpuinfo").read_text() if platform.machine() == "x86_64" else ""
     return ["baseline"] + ["avx2"] * (" avx2 " in flags) + ["avx512"] * (" avx512vl " in flags)
 
 
 def still(kind: str) -> list[str]:
-    """TSan of older compilers does not bear with addresses as random as newer kernels make them."""
+    """The command prefix without address randomization, which the TSan of older compilers cannot take in full."""
     setarch = shutil.which("setarch")
     return [setarch, platform.machine(), "--addr-no-randomize"] if kind == "thread" and setarch else []
 
@@ -72,7 +72,7 @@ def build(kind: str) -> Path:
 
 
 def library(name: str) -> str:
-    """Where the compiler has a library of its own."""
+    """The path of a library of the compiler."""
     found = subprocess.run(["g++", f"-print-file-name={name}"], capture_output=True, text=True, check=True)
     return found.stdout.strip()
 
@@ -90,10 +90,10 @@ def test(kind: str, folder: Path) -> None:
     settings = {**environment(kind), "OMP_NUM_THREADS": "1", "PYTHONMALLOC": "malloc"}
     if kind in RUNTIME:
         settings["LD_PRELOAD"] = f"{library(RUNTIME[kind])} {library('libstdc++.so.6')}"
-    # Under TSan the test that is about threads, without its forks, which TSan does not bear with from among threads.
+    # Under TSan only the test of threads, without its forks, which TSan does not support in a threaded process.
     names, left_out = (["native_threads"], "fork or loader") if kind == "thread" else (TESTS, LEFT_OUT)
     files = [f"tests/ops/test_{name}.py" for name in names]
-    # Without pytest's capture of file descriptors, a report is seen that comes as the process ends.
+    # Without pytest's capture of file descriptors, a report at the end of the process is visible.
     command = [sys.executable, "-m", "pytest", "-q", "-x", "--capture=sys", "-p", "no:cacheprovider"]
     command += ["-k", f"not ({left_out})", *files]
     call([*still(kind), *command], cwd=tree, env=settings)

@@ -8,7 +8,10 @@ __all__ = ["linear_from_srgb", "srgb_from_linear"]
 
 
 def linear_from_srgb(color: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
-    """Linear light of sRGB values, both 1 at white; any shape. Differentiable; values outside [0, 1] are continued.
+    """Linear light of sRGB values, both 1 at white. Differentiable.
+
+    Args:
+        color: (...) sRGB values; those outside [0, 1] are converted by the same formula.
 
     >>> import torch, headfields as hf
     >>> hf.ops.linear_from_srgb(torch.tensor([0.0, 0.5, 1.0])).mul(1000).round().tolist()
@@ -19,6 +22,10 @@ def linear_from_srgb(color: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
 
 
 def srgb_from_linear(light: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
-    """sRGB values of linear light, the inverse of `linear_from_srgb`. Differentiable."""
+    """sRGB values of linear light: the inverse of `linear_from_srgb`. Differentiable.
+
+    Args:
+        light: (...) linear values, 1 at white.
+    """
     high = 1.055 * light.clamp(min=0.0031308) ** (1 / 2.4) - 0.055
     return torch.where(light <= 0.0031308, 12.92 * light, high)

@@ -96,7 +96,15 @@ def triangle_areas(vertices: Float[Tensor, "*batch v 3"], faces: Int[Tensor, "f 
 
 
 def vertex_areas(vertices: Float[Tensor, "v 3"], faces: Int[Tensor, "f 3"]) -> Float[Tensor, " v"]:
-    """(V,) a third of the area of the faces around each vertex, square meters; they sum to the area of the mesh."""
+    """A third of the area of the faces around each vertex; the sum is the area of the mesh. Differentiable.
+
+    Args:
+        vertices: (V, 3), meters.
+        faces: (F, 3) vertex indices.
+
+    Returns:
+        (V,), square meters.
+    """
     third = triangle_areas(vertices, faces) / 3
     return vertices.new_zeros(len(vertices)).index_add(0, faces.flatten(), third.repeat_interleave(3))
 

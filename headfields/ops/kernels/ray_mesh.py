@@ -63,7 +63,7 @@ def raycast(
     barycentric: wp.array(dtype=wp.vec3),
     distance: wp.array(dtype=wp.float32),
 ):
-    """One thread a ray: the first face hit, from either side; with `fused` its barycentric coordinates and distance too."""
+    """One thread a ray: the first face hit, from either side; with `fused` barycentric coordinates and distance too."""
     i = wp.tid()
     o = origins[i]
     d = directions[i]
