@@ -142,8 +142,8 @@ def packed(native: ModuleType, rng: np.random.Generator, out: dict[str, np.ndarr
         native.weighted_sum(weights, colors, offsets, 3, True, image, THREADS)
         edges = np.arange(n + 1).astype(real) / n
         placed = np.zeros(40 * 5, real)
-        wanted = np.sort(rng.uniform(size=(40, 5)), axis=1).astype(real).reshape(-1)
-        native.inverse_cdf(edges[:-1].copy(), edges[1:].copy(), np.abs(grad), offsets, wanted, 5, placed, THREADS)
+        expected = np.sort(rng.uniform(size=(40, 5)), axis=1).astype(real).reshape(-1)
+        native.inverse_cdf(edges[:-1].copy(), edges[1:].copy(), np.abs(grad), offsets, expected, 5, placed, THREADS)
         name = real.__name__
         out |= {f"weights_{name}": weights, f"back_{name}": back, f"sums_{name}": sums, f"image_{name}": image}
         out[f"placed_{name}"] = placed

@@ -77,11 +77,11 @@ def test_rotations_of_every_form_pose_alike() -> None:
         "axis_angle": vector, "quaternion": -3 * quaternion, "6d": matrix[:, :, :2].mT.reshape(5, 6), "matrix": matrix,
     }  # fmt: skip
     joints, parents = random(5, 3), (-1, 0, 1, 1, 0)
-    wanted = joint_transforms(vector, joints, parents)
+    expected = joint_transforms(vector, joints, parents)
     for form, values in forms.items():
         torch.testing.assert_close(rotations_from(values, form), matrix)  # type: ignore[arg-type]
-        found = joint_transforms(rotations_from(values, form), joints, parents)  # type: ignore[arg-type]
-        torch.testing.assert_close(found, wanted)
+        result = joint_transforms(rotations_from(values, form), joints, parents)  # type: ignore[arg-type]
+        torch.testing.assert_close(result, expected)
     torch.testing.assert_close(rotations_from(matrix[:, :2].reshape(5, 6), "6d", rows=True), matrix)
 
 
@@ -105,9 +105,9 @@ def test_derivatives_of_every_form_at_the_identity_too(form: str, where: str) ->
 
 @pytest.mark.parametrize("batch", [(), (2,), (1, 2), (0,)])
 def test_quaternions(batch: tuple[int, ...]) -> None:
-    found = rotation_from_quaternion(random(*batch, 4))
-    torch.testing.assert_close(found @ found.mT, torch.eye(3).double().expand(*batch, 3, 3))
-    torch.testing.assert_close(torch.linalg.det(found), torch.ones(batch).double())
+    result = rotation_from_quaternion(random(*batch, 4))
+    torch.testing.assert_close(result @ result.mT, torch.eye(3).double().expand(*batch, 3, 3))
+    torch.testing.assert_close(torch.linalg.det(result), torch.ones(batch).double())
     zero = torch.zeros(4, requires_grad=True)
     still = rotation_from_quaternion(zero)
     still.sum().backward()

@@ -60,11 +60,11 @@ def test_every_pixel_agrees_with_trying_every_edge(case):
     pixels, away, depth, mask = sampled(vertices, faces, view)
     assert (away.min() <= 0) == (case == "behind")
     color = torch.randn(11, 13, 2, dtype=torch.float64)
-    found = antialias(color, silhouette_crossings(pixels, away, mesh_edges(faces), depth, mask))
-    wanted = reference.antialias(color, pixels, away, faces, depth, mask)
-    torch.testing.assert_close(found, wanted, rtol=0, atol=1e-12)
+    result = antialias(color, silhouette_crossings(pixels, away, mesh_edges(faces), depth, mask))
+    expected = reference.antialias(color, pixels, away, faces, depth, mask)
+    torch.testing.assert_close(result, expected, rtol=0, atol=1e-12)
     if case == "spheres":
-        assert (found - color).abs().sum(-1).gt(0).sum() > 15
+        assert (result - color).abs().sum(-1).gt(0).sum() > 15
 
 
 def test_derivatives_agree_with_the_reference_and_with_differences():
@@ -81,8 +81,8 @@ def test_derivatives_agree_with_the_reference_and_with_differences():
     weight = torch.randn(9, 9, 2, dtype=torch.float64)
     loss = lambda image: (image.square() * weight).sum()  # noqa: E731
     given = torch.autograd.grad(loss(ours(pixels, color)), (pixels, color))
-    wanted = torch.autograd.grad(loss(reference.antialias(color, pixels, away, faces, depth, mask)), (pixels, color))
-    for mine, its in zip(given, wanted, strict=True):
+    expected = torch.autograd.grad(loss(reference.antialias(color, pixels, away, faces, depth, mask)), (pixels, color))
+    for mine, its in zip(given, expected, strict=True):
         assert its.abs().max() > 0
         torch.testing.assert_close(mine, its, rtol=1e-10, atol=1e-12)
     assert torch.autograd.gradcheck(ours, (pixels, color), eps=1e-7, atol=1e-5, fast_mode=True)
@@ -166,13 +166,13 @@ def test_nothing_and_what_is_not_finite():
     faces = torch.tensor([[0, 1, 2], [0, 2, 3]])
     for shape in ((0, 4), (3, 0), (1, 1)):
         empty = torch.zeros(shape)
-        found = silhouette_crossings(torch.rand(4, 2) * 3, torch.ones(4), mesh_edges(faces), empty, empty > 0)
-        assert not len(found.near) and antialias(torch.zeros(*shape, 1), found).shape == (*shape, 1)
+        result = silhouette_crossings(torch.rand(4, 2) * 3, torch.ones(4), mesh_edges(faces), empty, empty > 0)
+        assert not len(result.near) and antialias(torch.zeros(*shape, 1), result).shape == (*shape, 1)
     broken = torch.tensor([[-2.0, -2], [9, -2], [torch.nan, 5], [-2, torch.inf]])
     mask = torch.ones(5, 5) > 0
     mask[:, 3:] = False
-    found = silhouette_crossings(broken, torch.ones(4), mesh_edges(faces), mask.float(), mask)
-    assert found.point.isfinite().all() and found.position.isfinite().all()
+    result = silhouette_crossings(broken, torch.ones(4), mesh_edges(faces), mask.float(), mask)
+    assert result.point.isfinite().all() and result.position.isfinite().all()
 
 
 def test_edges_are_each_there_once():

@@ -38,10 +38,10 @@ def scene(count, meshes=2, width=4, seed=0, dtype=torch.float32, ring_from=FACES
 @pytest.mark.parametrize("sharpness", [4.0, 300.0])
 def test_kernels_agree_with_the_definition(backend, width, count, sharpness):
     arguments = scene(count, width=width)
-    wanted = definition(*(x.double() if x.is_floating_point() else x for x in arguments), sharpness)
+    expected = definition(*(x.double() if x.is_floating_point() else x for x in arguments), sharpness)
     with running_on(backend) as device:
-        found = blended_map(*(x.to(device) for x in arguments), sharpness)
-    for have, want in zip(found, wanted, strict=True):
+        result = blended_map(*(x.to(device) for x in arguments), sharpness)
+    for have, want in zip(result, expected, strict=True):
         torch.testing.assert_close(have.cpu().double(), want, atol=2e-6, rtol=1e-5)
 
 
@@ -49,8 +49,8 @@ def test_kernels_agree_with_the_definition(backend, width, count, sharpness):
 @given(count=st.integers(0, 70), meshes=st.integers(1, 3), width=st.integers(1, 4), seed=st.integers(0, 99))
 def test_any_size(count, meshes, width, seed):
     arguments = scene(count, meshes, width, seed)
-    wanted = definition(*arguments, 4.0)
-    for have, want in zip(blended_map(*arguments), wanted, strict=True):
+    expected = definition(*arguments, 4.0)
+    for have, want in zip(blended_map(*arguments), expected, strict=True):
         torch.testing.assert_close(have, want, atol=2e-6, rtol=1e-5)
 
 
@@ -101,11 +101,11 @@ def test_a_bad_point_spoils_itself_alone(backend):
     arguments[0][3, 0] = torch.nan
     arguments[0][5, 1] = torch.inf
     with running_on(backend) as device:
-        found = blended_map(*(x.to(device) for x in arguments))[0].cpu()
+        result = blended_map(*(x.to(device) for x in arguments))[0].cpu()
     rest = torch.ones(20, dtype=torch.bool)
     rest[[3, 5]] = False
-    torch.testing.assert_close(found[rest], clean[rest], atol=2e-6, rtol=1e-5)
-    assert not bool(found[[3, 5]].isfinite().all(-1).any())
+    torch.testing.assert_close(result[rest], clean[rest], atol=2e-6, rtol=1e-5)
+    assert not bool(result[[3, 5]].isfinite().all(-1).any())
 
 
 @pytest.mark.parametrize(

@@ -43,13 +43,13 @@ def assert_closest(result, points, vertices, faces, index=None, tolerance=2e-6):
     assert (result.face.cpu() >= 0).equal(face >= 0)
     if len(faces) == 0:
         return
-    found = face >= 0
+    actual = face >= 0
     _, own, _ = closest_on_face(points, vertices, faces, index, result.face.cpu())
-    torch.testing.assert_close(result.point.double().cpu()[found], own[found], atol=tolerance, rtol=0)
+    torch.testing.assert_close(result.point.double().cpu()[actual], own[actual], atol=tolerance, rtol=0)
     which = torch.zeros_like(face) if index is None else index.long()
     corners = vertices[which[:, None], faces[result.face.cpu().clamp(min=0)]]
     again = (result.barycentric.double().cpu()[..., None] * corners).sum(-2)
-    torch.testing.assert_close(again[found], own[found], atol=tolerance, rtol=0)
+    torch.testing.assert_close(again[actual], own[actual], atol=tolerance, rtol=0)
 
 
 @pytest.mark.parametrize("scale", [0.3, 0.01])

@@ -32,8 +32,8 @@ def first_gradients(function, inputs):
 def agree(ours, theirs, inputs, rtol=2e-5, atol=2e-6):
     """Ours in float32 against the reference in float64."""
     value, gradients = first_gradients(ours, inputs)
-    wanted, wanted_gradients = first_gradients(theirs, [x.double() for x in inputs])
-    torch.testing.assert_close(value.double(), wanted, rtol=rtol, atol=atol)
+    expected, wanted_gradients = first_gradients(theirs, [x.double() for x in inputs])
+    torch.testing.assert_close(value.double(), expected, rtol=rtol, atol=atol)
     for gradient, want in zip(gradients, wanted_gradients, strict=True):
         torch.testing.assert_close(gradient.double(), want, rtol=rtol, atol=atol * 10)
 
@@ -97,8 +97,8 @@ def test_second_derivatives_of_the_weights_in_float32(device, alpha):
     ours = OPS.ray_weights_double(direction, grad, values, offsets, alpha)
     at, cotangent = values.double().requires_grad_(), grad.double().requires_grad_()
     (first,) = torch.autograd.grad(reference.ray_weights(at, offsets, alpha), at, cotangent, create_graph=True)
-    wanted = torch.autograd.grad(first, (cotangent, at), direction.double())
-    for got, want in zip(ours, wanted, strict=True):
+    expected = torch.autograd.grad(first, (cotangent, at), direction.double())
+    for got, want in zip(ours, expected, strict=True):
         torch.testing.assert_close(got.double(), want, rtol=1e-4, atol=1e-5)
 
 

@@ -27,8 +27,8 @@ def looped(x, weights, bias, group):
 def test_each_row_has_the_layer_of_its_group(device, count, with_bias):
     group = torch.randint(5, (count,), generator=torch.Generator().manual_seed(count), dtype=torch.int32)
     x, weights, bias = drawn(count, 4), drawn(6, 4, 3, seed=1), drawn(6, 3, seed=2) if with_bias else None
-    found = group_linear(*(None if t is None else t.to(device) for t in (x, weights, bias)), group.to(device))
-    torch.testing.assert_close(found.cpu(), looped(x, weights, bias, group))
+    result = group_linear(*(None if t is None else t.to(device) for t in (x, weights, bias)), group.to(device))
+    torch.testing.assert_close(result.cpu(), looped(x, weights, bias, group))
 
 
 @given(group=st.lists(st.integers(0, 6), max_size=60), block=st.sampled_from([None, 1, 3, 16]))

@@ -34,9 +34,9 @@ def test_second_derivatives_raise_rather_than_be_wrong():
 def test_zeros_for_the_inverse_give_the_root_back_without_a_gradient():
     residual = torch.randn(2, 3, requires_grad=True)
     root = torch.randn(2, 3)
-    found = implicit_root(root, residual, torch.zeros(2, 3, 3))
-    found.sum().backward()
-    assert torch.equal(found, root) and not bool(residual.grad.any())
+    result = implicit_root(root, residual, torch.zeros(2, 3, 3))
+    result.sum().backward()
+    assert torch.equal(result, root) and not bool(residual.grad.any())
 
 
 def test_the_operation_is_registered_as_it_should_be(unchecked):

@@ -31,8 +31,8 @@ def test_values_and_first_derivatives(device: torch.device, n: int, k: int, rows
         a, b = (x.clone().requires_grad_() for x in inputs)
         out, expected = ours(a, index, b, *more), definition(a, index, b, *more)
         torch.testing.assert_close(out, expected, atol=1e-5, rtol=1e-5)
-        found, wanted = (torch.autograd.grad(x, (a, b), grad) for x in (out, expected))
-        torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-5)
+        result, target = (torch.autograd.grad(x, (a, b), grad) for x in (out, expected))
+        torch.testing.assert_close(result, target, atol=1e-5, rtol=1e-5)
 
 
 def test_second_derivatives_of_the_kernels(device: torch.device) -> None:
@@ -44,8 +44,8 @@ def test_second_derivatives_of_the_kernels(device: torch.device) -> None:
         first = torch.autograd.grad(function(a, index, b), (a, b), g, create_graph=True)
         return torch.autograd.grad(sum(x.square().sum() for x in first), (a, b, g))
 
-    for found, wanted in zip(second(interpolate_rows), second(reference.interpolate_rows), strict=True):
-        torch.testing.assert_close(found, wanted, atol=1e-3, rtol=1e-4)
+    for result, target in zip(second(interpolate_rows), second(reference.interpolate_rows), strict=True):
+        torch.testing.assert_close(result, target, atol=1e-3, rtol=1e-4)
 
 
 def test_derivatives_against_finite_differences() -> None:

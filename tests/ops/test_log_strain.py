@@ -21,10 +21,10 @@ def random(*shape: int, seed: int = 0) -> torch.Tensor:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_it_is_the_sum_of_squared_logarithms(batch, dtype):
     jacobians = random(*batch, 3, 3).to(dtype).requires_grad_()
-    found, wanted = log_strain(jacobians), reference(jacobians)
-    assert found.dtype == dtype and found.shape == batch
-    torch.testing.assert_close(found, wanted, rtol=1e-4 if dtype == torch.float32 else 1e-9, atol=1e-5)
-    gradients = [torch.autograd.grad(value.sum(), jacobians)[0] for value in (found, wanted)]
+    result, expected = log_strain(jacobians), reference(jacobians)
+    assert result.dtype == dtype and result.shape == batch
+    torch.testing.assert_close(result, expected, rtol=1e-4 if dtype == torch.float32 else 1e-9, atol=1e-5)
+    gradients = [torch.autograd.grad(value.sum(), jacobians)[0] for value in (result, expected)]
     torch.testing.assert_close(*gradients, rtol=1e-3 if dtype == torch.float32 else 1e-7, atol=1e-4)
 
 
@@ -69,9 +69,9 @@ def test_at_a_rotation_it_is_the_squared_linear_strain():
 @given(st.lists(st.floats(-3, 3), min_size=3, max_size=3), st.integers(0, 1000))
 def test_rotations_on_either_side_change_nothing(logs, seed):
     stretch = torch.diag(torch.tensor(logs, dtype=torch.float64).exp())
-    wanted = sum(value * value for value in logs)
+    expected = sum(value * value for value in logs)
     for jacobian in (stretch, rotation(seed) @ stretch @ rotation(seed + 1), -stretch):
-        assert float(log_strain(jacobian)) == pytest.approx(wanted, rel=1e-9, abs=1e-12)
+        assert float(log_strain(jacobian)) == pytest.approx(expected, rel=1e-9, abs=1e-12)
 
 
 def test_singular_and_non_finite_matrices():

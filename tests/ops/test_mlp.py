@@ -72,10 +72,10 @@ def with_gradients(function, arguments, device="cpu"):
 def test_kernels_agree_with_the_definition(backend, widths, bias, shared):
     for count in (0, 1, 49, 700):
         arguments = network(count, widths, bias, shared)
-        wanted = with_gradients(definition, moved(arguments, torch.Tensor.double))
+        target = with_gradients(definition, moved(arguments, torch.Tensor.double))
         with running_on(backend) as device:
-            found = with_gradients(registered, arguments, device)
-        for have, want in zip(found, wanted, strict=True):
+            result = with_gradients(registered, arguments, device)
+        for have, want in zip(result, target, strict=True):
             torch.testing.assert_close(have, want, atol=1e-6, rtol=1e-5)
 
 
@@ -89,8 +89,8 @@ def test_kernels_agree_with_the_definition(backend, widths, bias, shared):
 def test_any_size(count, widths, bias, seed):
     shared = seed % widths[0]
     arguments = network(count, widths, bias, shared, whole=False, seed=seed)
-    wanted = definition(*moved(arguments, torch.Tensor.double))
-    torch.testing.assert_close(mlp(*arguments).double(), wanted, atol=1e-5, rtol=1e-5)
+    target = definition(*moved(arguments, torch.Tensor.double))
+    torch.testing.assert_close(mlp(*arguments).double(), target, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("batch", [(), (2,), (1, 2), (0, 3)])
@@ -98,9 +98,9 @@ def test_batches(batch):
     x, weights, biases, condition, _ = network(1, (9, 8, 3), True, 4)
     x = x[0].expand(*batch, 5)
     index = torch.ones(batch, dtype=torch.long)
-    found = mlp(x, weights, biases, condition, index)
-    assert found.shape == (*batch, 3)
-    torch.testing.assert_close(found, definition(x, weights, biases, condition, index))
+    result = mlp(x, weights, biases, condition, index)
+    assert result.shape == (*batch, 3)
+    torch.testing.assert_close(result, definition(x, weights, biases, condition, index))
     assert mlp(x.clone().requires_grad_(), weights, biases, condition, index).requires_grad
 
 
@@ -134,8 +134,8 @@ def test_second_derivatives_through_the_kernels():
         ]
 
     arguments = network(40, (9, 12, 10, 3), True, 4)
-    wanted = penalty(definition, moved(arguments, torch.Tensor.double))
-    for have, want in zip(penalty(registered, arguments), wanted, strict=True):
+    target = penalty(definition, moved(arguments, torch.Tensor.double))
+    for have, want in zip(penalty(registered, arguments), target, strict=True):
         torch.testing.assert_close(have, want, atol=1e-6, rtol=1e-5)
 
 
@@ -149,15 +149,15 @@ def test_one_tensor_as_several_arguments():
 @needs_native
 def test_gradients_do_not_depend_on_the_number_of_threads():
     before = torch.get_num_threads()
-    found = []
+    result = []
     try:
         for threads in (1, 2, 5):
             torch.set_num_threads(threads)
-            found.append(with_gradients(registered, network(4001, (20, 32, 3), True, 5, whole=False)))
+            result.append(with_gradients(registered, network(4001, (20, 32, 3), True, 5, whole=False)))
     finally:
         torch.set_num_threads(before)
-    for other in found[1:]:
-        assert all(torch.equal(have, want) for have, want in zip(other, found[0], strict=True))
+    for other in result[1:]:
+        assert all(torch.equal(have, want) for have, want in zip(other, result[0], strict=True))
 
 
 def test_gradients_that_nobody_asks_for():
@@ -200,9 +200,9 @@ def test_compiles_without_a_break(unchecked, grad):
 def test_autocast_takes_pytorch():
     arguments = network(10, (9, 8, 3), whole=False)
     with torch.autocast("cpu", torch.bfloat16):
-        found = mlp(*arguments)
-    assert found.dtype == torch.bfloat16
-    torch.testing.assert_close(found.float(), mlp(*arguments), atol=2e-2, rtol=2e-2)
+        result = mlp(*arguments)
+    assert result.dtype == torch.bfloat16
+    torch.testing.assert_close(result.float(), mlp(*arguments), atol=2e-2, rtol=2e-2)
 
 
 @pytest.mark.parametrize(
@@ -231,12 +231,12 @@ def test_a_bad_row_spoils_itself_alone(backend):
     arguments[0][60, 2] = torch.inf
     with running_on(backend) as device:
         given = moved(arguments, lambda t: t.to(device))
-        found = registered(*given).cpu()
+        result = registered(*given).cpu()
     rest = torch.ones(100, dtype=torch.bool)
     rest[[3, 60]] = False
-    torch.testing.assert_close(found[rest], clean[rest], atol=1e-6, rtol=1e-5)
-    torch.testing.assert_close(found, definition(*arguments), atol=1e-6, rtol=1e-5, equal_nan=True)
-    assert bool(found[3].isnan().all())
+    torch.testing.assert_close(result[rest], clean[rest], atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(result, definition(*arguments), atol=1e-6, rtol=1e-5, equal_nan=True)
+    assert bool(result[3].isnan().all())
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -252,27 +252,27 @@ def test_rows_that_the_first_layer_starts_from(backend, rows, hidden):
     torch.testing.assert_close(
         definition(x, weights, biases, None, index, start), hidden_values @ weights[1].T + biases[1]
     )
-    found = []
+    result = []
     with running_on(backend) as device:
         for function in (mlp, registered, definition):
             given = [t.to(device).requires_grad_() for t in (x, *weights, biases[1], start)]
             value = function(given[0], given[1:3], [biases[0].to(device), given[3]], None, index.to(device), given[4])
             gradients = torch.autograd.grad(value.square().sum(), given)
-            found.append([value.detach().cpu(), *(gradient.cpu() for gradient in gradients)])
-    torch.testing.assert_close(found[0], found[2])
-    torch.testing.assert_close(found[1], found[2])
+            result.append([value.detach().cpu(), *(gradient.cpu() for gradient in gradients)])
+    torch.testing.assert_close(result[0], result[2])
+    torch.testing.assert_close(result[1], result[2])
 
 
 @needs_native
 def test_a_condition_of_many_rows_has_the_gradients_of_the_definition():
     x, weights, biases, _, _ = network(300, (9, 16, 3), bias=True, shared=4)
     condition, index = torch.randint(-2, 3, (2000, 4)).float(), torch.randint(2000, (300,))
-    found = []
+    result = []
     for function in (mlp, definition):
         given = [t.clone().requires_grad_() for t in (x, condition, *weights)]
         value = function(given[0], given[2:], biases, given[1], index)
-        found.append(torch.autograd.grad(value.square().sum(), given))
-    torch.testing.assert_close(*found)
+        result.append(torch.autograd.grad(value.square().sum(), given))
+    torch.testing.assert_close(*result)
 
 
 def test_start_has_second_derivatives():

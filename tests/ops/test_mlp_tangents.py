@@ -33,8 +33,8 @@ def test_value_and_derivative_are_those_of_the_network(batch, relu_last, with_bi
     torch.testing.assert_close(value, run(x))
     assert slopes.shape == (*batch, 2, 3)
     flat, directions = x.reshape(-1, 4), tangents.reshape(-1, 2, 4)
-    for row, along, found in zip(flat, directions, slopes.reshape(-1, 2, 3), strict=True):
-        torch.testing.assert_close(found, along @ torch.autograd.functional.jacobian(run, row).T)
+    for row, along, result in zip(flat, directions, slopes.reshape(-1, 2, 3), strict=True):
+        torch.testing.assert_close(result, along @ torch.autograd.functional.jacobian(run, row).T)
 
 
 def test_derivatives_of_the_derivatives():
@@ -53,10 +53,10 @@ def test_compile(unchecked):
     weights, biases = network(3, 5, 2)
     x, tangents = random(4, 3, seed=5), random(4, 3, 3, seed=6)
     compiled = torch.compile(mlp_tangents, fullgraph=True, backend="aot_eager")
-    for found, wanted in zip(
+    for result, target in zip(
         compiled(x, tangents, weights, biases), mlp_tangents(x, tangents, weights, biases), strict=True
     ):
-        torch.testing.assert_close(found, wanted)
+        torch.testing.assert_close(result, target)
 
 
 def test_errors_name_the_argument(unchecked):

@@ -85,8 +85,8 @@ def test_of_equally_near_vertices_the_lowest_index(device):
             (turned[order % 4], torch.zeros(20, 3)),
         ):
             k = min(7, len(vertices))
-            found = VertexTree(vertices.to(device)).nearest(points.to(device), k).index.cpu()
-            assert found.equal(torch.arange(k).expand(20, k))
+            actual = VertexTree(vertices.to(device)).nearest(points.to(device), k).index.cpu()
+            assert actual.equal(torch.arange(k).expand(20, k))
 
 
 def test_order_of_queries_and_company_change_nothing(device):

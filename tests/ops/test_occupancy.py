@@ -110,9 +110,9 @@ def test_lookup(device, batch):
     points = torch.rand(*batch, 3).mul(2).sub(1).to(device)
     occupied = (torch.rand(3, 5, 4) < 0.5).to(device)
     aabb = torch.tensor([[-0.7, -0.6, -0.8], [0.7, 0.9, 0.5]], device=device)
-    found = occupancy.lookup(points, occupied, aabb)
-    assert found.shape == batch and found.dtype == torch.bool
-    assert torch.equal(found.reshape(-1), reference.lookup(points.reshape(-1, 3), occupied, aabb))
+    result = occupancy.lookup(points, occupied, aabb)
+    assert result.shape == batch and result.dtype == torch.bool
+    assert torch.equal(result.reshape(-1), reference.lookup(points.reshape(-1, 3), occupied, aabb))
 
 
 def test_lookup_at_the_walls(device):

@@ -45,13 +45,13 @@ def test_first_hit_matches_brute_force(device):
     assert 50 < (face >= 0).sum() < 301
     assert (hit.face.cpu() >= 0).equal(face >= 0)
     torch.testing.assert_close(hit.distance.cpu().double(), distance, atol=3e-6, rtol=0)
-    found = face >= 0
-    assert hit.barycentric.cpu()[found].ge(0).all()
-    torch.testing.assert_close(hit.barycentric.cpu()[found].sum(-1), torch.ones(int(found.sum())))
+    result = face >= 0
+    assert hit.barycentric.cpu()[result].ge(0).all()
+    torch.testing.assert_close(hit.barycentric.cpu()[result].sum(-1), torch.ones(int(result.sum())))
     corners = vertices[index[:, None], faces[hit.face.cpu().clamp(min=0)]]
     where = (hit.barycentric.cpu()[..., None] * corners).sum(-2)
     torch.testing.assert_close(
-        where[found], (origins + directions * hit.distance.cpu()[:, None])[found], atol=3e-6, rtol=0
+        where[result], (origins + directions * hit.distance.cpu()[:, None])[result], atol=3e-6, rtol=0
     )
 
 

@@ -23,8 +23,8 @@ def test_recovers_rigid_motion(count: int, weighted: bool) -> None:
     source = points(9)
     posed = source @ turn.mT + shift[:, None]
     weights = torch.rand(count, 9, dtype=torch.float64) if weighted else None
-    found, offset = fit_rigid(source, posed, weights)
-    torch.testing.assert_close(found, turn)
+    result, offset = fit_rigid(source, posed, weights)
+    torch.testing.assert_close(result, turn)
     torch.testing.assert_close(offset, shift)
 
 
@@ -41,8 +41,8 @@ def test_points_without_weight_do_not_count() -> None:
     posed[:, 8:] += 5.0
     weights = torch.ones(2, 12, dtype=torch.float64)
     weights[:, 8:] = 0.0
-    found, offset = fit_rigid(source, posed, weights)
-    torch.testing.assert_close(found, turn)
+    result, offset = fit_rigid(source, posed, weights)
+    torch.testing.assert_close(result, turn)
     torch.testing.assert_close(offset, shift)
 
 

@@ -25,18 +25,18 @@ def test_axis_angle_at_every_angle(axis, angle):
     if axis.norm() < 1e-3:
         axis = torch.tensor([0.0, 0.0, 1.0], dtype=torch.float64)
     rotation = rotation_matrices(axis / axis.norm() * angle)
-    found = axis_angle(rotation)
-    assert found.norm() <= math.pi + 1e-12
-    torch.testing.assert_close(rotation_matrices(found), rotation, atol=1e-12, rtol=0)
+    result = axis_angle(rotation)
+    assert result.norm() <= math.pi + 1e-12
+    torch.testing.assert_close(rotation_matrices(result), rotation, atol=1e-12, rtol=0)
 
 
 @pytest.mark.parametrize("angle", [0.0, 1e-9, 1e-4, 0.19, 0.21, 3.0, math.pi - 1e-4, math.pi])
 def test_small_and_large_angles_in_both_precisions(angle):
     vector = torch.tensor([0.6, -0.8, 0.0], dtype=torch.float64) * angle
     for dtype, tolerance in ((torch.float64, 1e-9), (torch.float32, 2e-6)):
-        found = axis_angle(rotation_matrices(vector.to(dtype)))
-        turned = rotation_matrices(found) - rotation_matrices(vector.to(dtype))
-        assert turned.abs().max() < tolerance and found.norm().item() == pytest.approx(angle, abs=1e-3)
+        result = axis_angle(rotation_matrices(vector.to(dtype)))
+        turned = rotation_matrices(result) - rotation_matrices(vector.to(dtype))
+        assert turned.abs().max() < tolerance and result.norm().item() == pytest.approx(angle, abs=1e-3)
 
 
 def test_axis_angle_derivatives():
@@ -75,8 +75,8 @@ def test_log_quaternions_are_those_of_the_quaternion(batch):
         2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x),
         2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y),
     ]  # fmt: skip
-    wanted = torch.stack(rows, dim=-1).unflatten(-1, (3, 3))
-    torch.testing.assert_close(rotation_from_log_quaternion(values), wanted)
+    expected = torch.stack(rows, dim=-1).unflatten(-1, (3, 3))
+    torch.testing.assert_close(rotation_from_log_quaternion(values), expected)
     torch.testing.assert_close(rotation_from_log_quaternion(values), torch.linalg.matrix_exp(2 * skew(values)))
 
 
@@ -102,10 +102,10 @@ def test_at_zero_a_log_quaternion_turns_by_twice_itself():
 @pytest.mark.parametrize("scale", [0.0, 1e-9, 1e-3, 0.2, 1.0, 2.5])
 def test_the_left_jacobian_is_the_derivative_of_the_rotation(scale):
     vectors = random(3, 3) * scale
-    for vector, found in zip(vectors, left_jacobian(vectors), strict=True):
+    for vector, result in zip(vectors, left_jacobian(vectors), strict=True):
         slopes = torch.autograd.functional.jacobian(rotation_matrices, vector).permute(2, 0, 1)
-        wanted = skew(found.T) @ rotation_matrices(vector)  # of each coordinate
-        torch.testing.assert_close(slopes, wanted, atol=1e-10, rtol=1e-8)
+        expected = skew(result.T) @ rotation_matrices(vector)  # of each coordinate
+        torch.testing.assert_close(slopes, expected, atol=1e-10, rtol=1e-8)
     torch.testing.assert_close(left_jacobian(vectors.float()), left_jacobian(vectors).float(), atol=2e-6, rtol=0)
     assert torch.autograd.gradcheck(left_jacobian, (vectors.requires_grad_(),))
     assert torch.autograd.gradgradcheck(left_jacobian, (vectors,), fast_mode=True)
@@ -116,8 +116,8 @@ def test_compile(unchecked):
     vectors, six = random(4, 3), random(4, 6)
     both = lambda v, x: (axis_angle(rotation_matrices(v)), rotation_from_6d(x, True))  # noqa: E731
     compiled = torch.compile(both, fullgraph=True, backend="aot_eager")
-    for found, expected in zip(compiled(vectors, six), (vectors, rotation_from_6d(six, True)), strict=True):
-        torch.testing.assert_close(found, expected)
+    for result, expected in zip(compiled(vectors, six), (vectors, rotation_from_6d(six, True)), strict=True):
+        torch.testing.assert_close(result, expected)
 
 
 def test_errors_name_the_argument(unchecked):

@@ -119,10 +119,10 @@ def test_merge_agrees_with_the_reference(device, pair, gaps):
     first, second = (random_samples(c, device, seed, gaps) for seed, c in enumerate(pair))
     merged = sampling.merge(first, second, rays)
     well_formed(merged)
-    wanted = reference.merge(
+    expected = reference.merge(
         ray_offsets(first.ray, rays), first.start, first.end, ray_offsets(second.ray, rays), second.start, second.end
     )
-    for got, want in zip((merged.ray, merged.start, merged.end), wanted, strict=True):
+    for got, want in zip((merged.ray, merged.start, merged.end), expected, strict=True):
         torch.testing.assert_close(got, want, rtol=0, atol=0)
 
 

@@ -11,7 +11,7 @@ def one(monkeypatch, check) -> list[doctor.CheckResult]:
 
 
 @pytest.mark.parametrize(
-    ("found", "passed", "detail"),
+    ("actual", "passed", "detail"),
     [
         (torch.tensor([1.0, 100.0]), True, "error 0.0e+00"),
         (torch.tensor([1.0, 100.005]), True, "error 5.0e-05"),
@@ -20,8 +20,8 @@ def one(monkeypatch, check) -> list[doctor.CheckResult]:
         (torch.tensor([1.0]), False, r"AssertionError: shape (1,) instead of (2,)"),
     ],
 )
-def test_what_passes(monkeypatch, found, passed, detail):
-    (result,) = one(monkeypatch, lambda device: [(found, torch.tensor([1.0, 100.0]))])
+def test_what_passes(monkeypatch, actual, passed, detail):
+    (result,) = one(monkeypatch, lambda device: [(actual, torch.tensor([1.0, 100.0]))])
     assert (result.passed, result.detail) == (passed, detail)
     assert str(result).startswith("ok" if passed else "FAILED")
 

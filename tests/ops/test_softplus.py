@@ -26,8 +26,8 @@ def test_values_and_derivatives_are_those_of_the_definition(device, batch, beta)
         (third,) = torch.autograd.grad((second * w).sum(), at)
         return value, first, second, third
 
-    found, wanted = both(softplus, x, weights), both(reference, wide, weights.double())
-    for have, want, digits in zip(found, wanted, (1e-6, 1e-6, 1e-4, 1e-3), strict=True):
+    result, expected = both(softplus, x, weights), both(reference, wide, weights.double())
+    for have, want, digits in zip(result, expected, (1e-6, 1e-6, 1e-4, 1e-3), strict=True):
         scale = 1 + float(want.detach().abs().max()) if want.numel() else 1.0
         torch.testing.assert_close(have.double(), want, rtol=digits, atol=digits * scale)
         assert have.dtype == torch.float32 and have.shape == x.shape

@@ -29,8 +29,8 @@ def made(*shape: int, dtype: torch.dtype = torch.float32, seed: int = 0) -> list
 def test_neus_by_hand():
     s, d, slope, length = 300.0, 0.002, -0.5, 0.004
     before, after = sigmoid(s * (d + 0.001)), sigmoid(s * (d - 0.001))
-    found = neus_alpha(torch.tensor([d]), torch.tensor([slope]), torch.tensor([length]), s)
-    torch.testing.assert_close(found, torch.tensor([1 - after / before]))
+    result = neus_alpha(torch.tensor([d]), torch.tensor([slope]), torch.tensor([length]), s)
+    torch.testing.assert_close(result, torch.tensor([1 - after / before]))
     assert neus_alpha(torch.tensor([d]), torch.tensor([0.5]), torch.tensor([length]), s) == 0  # on its way out
 
 
@@ -75,8 +75,8 @@ def test_neus_is_unbiased_and_the_telescope_is_exact(s):
     weights = weights_from_alpha(neus_alpha(distance, slope, length, s))
     assert abs(float(middle[weights.argmax()]) - 0.2) < 5e-4
     edges = torch.cat([distance + length / 2, distance[-1:] - length[-1:] / 2])
-    wanted = -torch.sigmoid(s * edges).diff() / torch.sigmoid(s * edges[0])
-    torch.testing.assert_close(weights, wanted)
+    expected = -torch.sigmoid(s * edges).diff() / torch.sigmoid(s * edges[0])
+    torch.testing.assert_close(weights, expected)
 
 
 def test_volsdf_sees_the_surface_too():

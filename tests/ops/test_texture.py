@@ -14,9 +14,9 @@ from headfields.ops.reference import texture as reference
 def test_levels_are_means_over_equal_areas(height, width):
     texture = torch.rand(height, width, 2, dtype=torch.float64)
     pyramid = mip_pyramid(texture)
-    for index, wanted in enumerate(reference.mip_levels(texture)):
-        torch.testing.assert_close(pyramid.level(index), wanted)
-        torch.testing.assert_close(wanted.mean((0, 1)), texture.mean((0, 1)))
+    for index, expected in enumerate(reference.mip_levels(texture)):
+        torch.testing.assert_close(pyramid.level(index), expected)
+        torch.testing.assert_close(expected.mean((0, 1)), texture.mean((0, 1)))
     assert pyramid.sizes[-1] == (1, 1) and pyramid.sizes[0] == (height, width)
     assert mip_pyramid(texture, 2).sizes == pyramid.sizes[:2]
 
