@@ -1,4 +1,4 @@
-"""Captures whose head moves in the vertices, made of captures whose head pose is in the cameras."""
+"""Captures with head motion in the vertices, converted from captures with the pose in the cameras."""
 
 import math
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ from tests.data.tiny import blob, camera, photograph
 
 
 def jaw_frames(count: int = 6) -> Iterator[CapturedFrame]:
-    """A head whose lower front drops by up to 2 cm with its one coefficient, and whose crown keeps its place."""
+    """A head whose lower front drops by up to 2 cm with its one coefficient, and whose crown does not move."""
     vertices, faces = blob()
     for index in range(count):
         opened = 0.5 - 0.5 * math.cos(1.3 * index)
@@ -32,7 +32,7 @@ def jaw(vertices: torch.Tensor, opened: float) -> torch.Tensor:
 
 
 def put_pose_into_vertices(capture: Capture, folder: Path) -> Path:
-    """The same capture with one camera that stands still; with its truth, where it has one."""
+    """The same capture with one fixed camera, and with its truth if it has any."""
     recording = capture.recording
     writer = InstaWriter(folder, recording.canonical, recording.depth_scale)
     still = recording.camera_to_world[0]
@@ -43,12 +43,10 @@ def put_pose_into_vertices(capture: Capture, folder: Path) -> Path:
         view = Camera(
             torch.from_numpy(np.linalg.inv(still)), torch.from_numpy(recording.intrinsics[frame]), capture.size
         )
-        told = None if expression is None else torch.from_numpy(expression)
-        writer.add(
-            f"{frame:05d}",
-            CapturedFrame(rgba, torch.from_numpy(moved), view, told, label, depth, recording.decode_landmarks(frame)),
-            still,
-        )
+        coefficients = None if expression is None else torch.from_numpy(expression)
+        landmarks = recording.decode_landmarks(frame)
+        captured = CapturedFrame(rgba, torch.from_numpy(moved), view, coefficients, label, depth, landmarks)
+        writer.add(f"{frame:05d}", captured, still)
     writer.finish({name: rows.tolist() for name, rows in capture.splits.items() if name != "all"})
     if (capture.path / TRUTH).is_file():
         with np.load(capture.path / TRUTH) as truth:

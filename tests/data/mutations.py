@@ -1,4 +1,4 @@
-"""Ways to break a capture, made from its own content: file × mutation, key × value, and what spoils several at once."""
+"""Ways to break a capture, made from its own content: file × mutation, key × value, and several files at once."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -27,7 +27,7 @@ class Mutation:
 
 
 def mutations(folder: Path) -> Iterator[Mutation]:
-    """All of them for the capture in `folder`, which they only read."""
+    """All mutations of the capture in `folder`, which is only read."""
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         yield from _of_file(path.relative_to(folder))
     for key, place in PATHS.items():
@@ -215,7 +215,7 @@ def edited(change: Callable[[dict[str, Any]], Any], only: str | None = None) -> 
 
 
 def in_frame(change: Callable[[dict[str, Any]], Any], only: str | None = None) -> Change:
-    """Changes the entry of the broken frame, which is told by its mesh."""
+    """Changes the entry of the broken frame, identified by its mesh."""
 
     def apply(content: dict[str, Any]) -> None:
         for frame in content["frames"]:

@@ -1,4 +1,4 @@
-"""Balanced sampling: where heads are seen from, weights of frames, pixels by label."""
+"""Balanced sampling: yaw of the views, weights of frames, pixels drawn by label."""
 
 import math
 from pathlib import Path
@@ -17,7 +17,7 @@ VERTICES, FACES = uv_sphere(8, 12, radius=0.1)
 
 
 class Turning(Capture):
-    """A head on a chair: it turns before a fixed camera, or the camera goes round it; mostly it is seen from before."""
+    """A head that turns before a fixed camera, or a camera that moves around the head; most views are frontal."""
 
     def __init__(self, yaw: torch.Tensor, moves: str, chest: bool = False) -> None:
         front = VERTICES[FACES].mean(dim=1)[:, 2] > 0.05
@@ -29,7 +29,7 @@ class Turning(Capture):
         look[2, 3] = 1.0
         self._views = look.repeat(len(yaw), 1, 1)
         self._vertices = VERTICES.repeat(len(yaw), 1, 1)
-        if moves == "head":  # by -yaw, so that its left comes before the camera
+        if moves == "head":  # by -yaw, so that its left faces the camera
             self._vertices = self._vertices @ turn
         else:
             self._views[:, :3, :3] = look[:3, :3] @ turn.mT
@@ -48,22 +48,22 @@ class Turning(Capture):
 def test_yaw_is_the_same_whatever_moves(moves: str) -> None:
     yaw = torch.tensor([0.0, 0.5, -1.2, math.pi / 2, 3.0, -3.0])
     for chest in (False, True):
-        found = view_yaw(Turning(yaw, moves, chest), vertices=None)
-        torch.testing.assert_close(found, yaw, atol=0.15, rtol=0)  # seen from the face's center, not from the head's
+        measured = view_yaw(Turning(yaw, moves, chest), vertices=None)
+        torch.testing.assert_close(measured, yaw, atol=0.15, rtol=0)  # relative to the face's center, not the head's
     everything = torch.ones(len(VERTICES), dtype=torch.bool)
-    found = view_yaw(Turning(yaw, moves), [1, 3], everything)
-    torch.testing.assert_close(found, yaw[[1, 3]], atol=1e-4, rtol=0)
+    measured = view_yaw(Turning(yaw, moves), [1, 3], everything)
+    torch.testing.assert_close(measured, yaw[[1, 3]], atol=1e-4, rtol=0)
     assert view_yaw(Turning(yaw, moves), []).shape == (0,)
 
 
-def test_weights_make_every_direction_count_alike() -> None:
+def test_weights_balance_directions() -> None:
     yaw = torch.cat([0.05 * torch.randn(40, generator=torch.Generator().manual_seed(0)), torch.linspace(-3, 3, 13)])
     capture: Any = Turning(yaw, "head", chest=True)
     weights = yaw_balanced_weights(capture, bins=8)
     train = capture.splits["train"]
     assert weights.shape == (53,) and float(weights[train].mean()) == pytest.approx(1)
-    place = yaw_bins(view_yaw(capture), 8)[train]
-    sums = torch.zeros(8).index_add(0, place, weights[train])
+    bin_index = yaw_bins(view_yaw(capture), 8)[train]
+    sums = torch.zeros(8).index_add(0, bin_index, weights[train])
     assert int((sums > 0).sum()) >= 7
     torch.testing.assert_close(sums[sums > 0], sums.max().expand(int((sums > 0).sum())))
     assert torch.equal(yaw_balanced_weights(capture, strength=0), torch.ones(53))
@@ -72,7 +72,7 @@ def test_weights_make_every_direction_count_alike() -> None:
     assert yaw_bins(torch.tensor([0.0, math.pi / 4, -math.pi / 4, math.pi, -math.pi]), 4).tolist() == [0, 1, 0, 2, 2]
 
 
-def test_frame_weights_that_cannot_be_made() -> None:
+def test_frame_weights_refuse_bad_arguments() -> None:
     capture: Any = Turning(torch.zeros(4), "head")
     with pytest.raises(ValueError, match="bins=0"):
         yaw_balanced_weights(capture, bins=0)
@@ -83,7 +83,7 @@ def test_frame_weights_that_cannot_be_made() -> None:
 
 
 def test_pixels_by_label(written: Path) -> None:
-    """The shares are those of the weights; weight 0 leaves a label out; the same generator gives the same pixels."""
+    """Shares follow the weights; weight 0 excludes a label; the same generator gives the same pixels."""
     capture = load_capture(written)
     plain, _ = capture.sample_pixels(range(6), 40_000, torch.Generator().manual_seed(0))
     assert plain.label is not None
@@ -95,8 +95,8 @@ def test_pixels_by_label(written: Path) -> None:
     again, _ = capture.sample_pixels(range(6), 40_000, torch.Generator().manual_seed(1), weights=weights)
     assert batch.label is not None and len(batch) == 40_000
     assert torch.equal(batch.rgb, again.rgb) and torch.equal(batch.rays.directions, again.rays.directions)
-    wanted = 0.25 * share / (0.25 * share + 1 - share)
-    assert float((batch.label == chosen).float().mean()) == pytest.approx(wanted, abs=0.015)
+    expected = 0.25 * share / (0.25 * share + 1 - share)
+    assert float((batch.label == chosen).float().mean()) == pytest.approx(expected, abs=0.015)
     none, _ = capture.sample_pixels(range(6), 500, torch.Generator(), weights={chosen: 0})
     assert none.label is not None and not bool((none.label == chosen).any())
     assert len(capture.sample_pixels([], 0, torch.Generator(), weights=weights)[0]) == 0

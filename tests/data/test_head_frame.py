@@ -1,4 +1,4 @@
-"""Head pose found in posed meshes and taken out of them: cameras, states and rays come out as for a still head."""
+"""Head pose estimated from posed meshes and moved into the cameras: states and rays become those of a still head."""
 
 from pathlib import Path
 
@@ -112,14 +112,14 @@ def test_cameras_see_the_same_from_the_heads_frame() -> None:
     state = HeadState(placed(talking(3), pose), torch.rand(3, 5), torch.rand(3, 2, 3), joints, codes)
     lens = torch.tensor([[90.0, 0, 20], [0, 90, 24], [0, 0, 1]])
     cameras = Camera(poses(3, 9).float(), lens.repeat(3, 1, 1), (48, 40))
-    moved, seen = to_head_frame(state, cameras, pose)
+    moved, cameras_after = to_head_frame(state, cameras, pose)
     torch.testing.assert_close(moved.vertices, talking(3), atol=1e-6, rtol=0)
-    for before, after in zip(cameras.project(state.vertices), seen.project(moved.vertices), strict=True):
+    for before, after in zip(cameras.project(state.vertices), cameras_after.project(moved.vertices), strict=True):
         torch.testing.assert_close(before, after, atol=2e-2, rtol=1e-4)
     assert moved.joint_transforms is not None
     torch.testing.assert_close(pose.float()[:, None] @ moved.joint_transforms, joints, atol=1e-5, rtol=0)
     assert moved.expression is state.expression and moved.pose is state.pose and moved.codes == state.codes
-    back, _ = to_head_frame(moved, seen, torch.linalg.inv(pose))
+    back, _ = to_head_frame(moved, cameras_after, torch.linalg.inv(pose))
     torch.testing.assert_close(back.vertices, state.vertices, atol=1e-6, rtol=0)
     one, _ = to_head_frame(state[:0], cameras[0], pose[:0])
     assert one.vertices.shape == (0, len(VERTICES), 3)
@@ -133,7 +133,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {name: root / name for name in ("still", "moving")}
 
 
-def told(capture: Capture) -> str:
+def head_pose_line(capture: Capture) -> str:
     lines = [line for line in capture.report if line.startswith("head pose: ")]
     assert len(lines) <= 1
     return "".join(lines)
@@ -141,7 +141,11 @@ def told(capture: Capture) -> str:
 
 def test_a_capture_with_the_pose_in_its_cameras_is_left_alone(folders: dict[str, Path]) -> None:
     auto, kept = load_capture(folders["still"]), load_capture(folders["still"], head_frame="keep")
-    assert auto.head_frame is None and "in the cameras (between 10 frames" in told(auto) and told(kept) == ""
+    assert (
+        auto.head_frame is None
+        and "in the cameras (between 10 frames" in head_pose_line(auto)
+        and head_pose_line(kept) == ""
+    )
     every = range(len(auto))
     assert torch.equal(auto.camera(every).world_to_camera, kept.camera(every).world_to_camera)
     assert torch.equal(auto.state(every).vertices, kept.state(every).vertices)
@@ -152,7 +156,7 @@ def test_a_capture_with_the_pose_in_its_cameras_is_left_alone(folders: dict[str,
 def test_a_capture_with_the_pose_in_its_vertices_is_the_same(folders: dict[str, Path], memory: float) -> None:
     still = load_capture(folders["still"])
     moving = load_capture(folders["moving"], memory_budget_mb=memory)
-    assert "taken out of the vertices, where the head moves by" in told(moving) and not moving.warnings
+    assert "taken out of the vertices, where the head moves by" in head_pose_line(moving) and not moving.warnings
     every = [9, 0, 4, 4, *range(10)]
     torch.testing.assert_close(moving.camera([5]).world_to_camera, still.camera([5]).world_to_camera, atol=5e-5, rtol=0)
     torch.testing.assert_close(moving.state(every).vertices, still.state(every).vertices, atol=3e-5, rtol=0)
@@ -226,7 +230,7 @@ def test_tracking_error_does_not_depend_on_where_the_pose_is(tmp_path: Path) -> 
 
 def test_expression_of_a_captured_head_is_not_motion() -> None:
     capture = load_capture(shared("captures/ict_a"))
-    assert capture.head_frame is None and "in the cameras" in told(capture)
+    assert capture.head_frame is None and "in the cameras" in head_pose_line(capture)
     canonical = capture.recording.canonical.vertices
     area = vertex_areas(canonical, capture.recording.canonical.faces)
     vertices = capture.state(range(0, len(capture), 12)).vertices

@@ -1,4 +1,4 @@
-"""Joint transforms that are found from meshes alone."""
+"""Joint transforms fitted to posed meshes."""
 
 import math
 
@@ -12,18 +12,18 @@ from headfields.ops import linear_blend_skinning
 from tests.data.tiny import blob, tiny_frames
 
 
-def test_joints_of_a_posed_head_are_found():
+def test_joints_of_a_posed_head_are_recovered():
     head = hf.synthetic.procedural_head()
     pose = torch.zeros(3, 5, 3)
     pose[0, 1, 1], pose[1, 2, 0], pose[2, 0, 2] = 0.4, 0.25, 0.3
     state = head(pose=pose)
     canonical = head.template_vertices
-    found = fit_joint_transforms(canonical, state.vertices, head.weights)
-    assert found.shape == (3, 5, 4, 4)
-    skinned = linear_blend_skinning(canonical.expand(3, -1, -1), head.weights, found)
+    fitted = fit_joint_transforms(canonical, state.vertices, head.weights)
+    assert fitted.shape == (3, 5, 4, 4)
+    skinned = linear_blend_skinning(canonical.expand(3, -1, -1), head.weights, fitted)
     assert float((skinned - state.vertices).norm(dim=-1).max()) < 4e-3  # correctives, and weights that mix
     assert float((skinned - state.vertices).norm(dim=-1).mean()) < 3e-4
-    turn = torch.linalg.matrix_norm(found[1, 2, :3, :3] - torch.eye(3)) / math.sqrt(8)  # sin of half the jaw's angle
+    turn = torch.linalg.matrix_norm(fitted[1, 2, :3, :3] - torch.eye(3)) / math.sqrt(8)  # sin of half the jaw's angle
     assert 2 * math.asin(float(turn)) == pytest.approx(0.25, abs=0.02)
 
 
@@ -34,9 +34,9 @@ def test_gradients_and_empty_joints():
     weights[:6, 0] = 1
     weights[6:, 2] = 1
     posed = (canonical + 0.1 * torch.rand(12, 3, dtype=torch.float64))[None].requires_grad_()
-    found = fit_joint_transforms(canonical, posed, weights)
+    fitted = fit_joint_transforms(canonical, posed, weights)
     whole = fit_joint_transforms(canonical, posed, torch.ones(12, 1, dtype=torch.float64))
-    torch.testing.assert_close(found[:, 1], whole[:, 0])  # a joint without vertices moves with the whole
+    torch.testing.assert_close(fitted[:, 1], whole[:, 0])  # a joint without vertices moves with the whole
     assert torch.autograd.gradcheck(lambda x: fit_joint_transforms(canonical, x, weights), posed)
     assert fit_joint_transforms(canonical, posed[:0], weights).shape == (0, 3, 4, 4)
 

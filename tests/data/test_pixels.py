@@ -1,4 +1,4 @@
-"""Sampling: what a pixel batch says agrees with images and cameras, within the memory budget and in time."""
+"""Pixel batches agree with images and cameras, whatever the memory budget; the frame cache evicts and recovers."""
 
 from pathlib import Path
 
@@ -103,8 +103,8 @@ def test_least_recently_used_frame_goes_first() -> None:
         return {"a": torch.full((1,), float(frame)).numpy()}
 
     cache = FrameCache(5, {"a": ((1,), torch.float32)}, decode, 8, "frames")
-    seen = [cache.rows(frames)["a"][:, 0].tolist() for frames in ([0], [1], [0], [2], [0], [1])]
-    assert decoded == [0, 1, 2, 1] and seen == [[0.0], [1.0], [0.0], [2.0], [0.0], [1.0]]
+    values = [cache.rows(frames)["a"][:, 0].tolist() for frames in ([0], [1], [0], [2], [0], [1])]
+    assert decoded == [0, 1, 2, 1] and values == [[0.0], [1.0], [0.0], [2.0], [0.0], [1.0]]
     with pytest.raises(CaptureError, match="raise memory_budget_mb"):
         FrameCache(5, {"a": ((1,), torch.float32)}, decode, 3, "frames")
 
@@ -159,11 +159,11 @@ def test_a_decoder_that_fails_leaves_no_hole() -> None:
         return {} if frame == 5 else {"x": torch.full((4 + (frame == 4),), float(frame)).numpy()}
 
     cache = FrameCache(8, {"x": ((4,), torch.float32)}, decode, 2 * 16, "x")
-    for wanted in ([0, 1], [3], [2], [4], [1], [5], [0, 4], [6], [7, 3], [7], [0], [2, 6], [5, 1], [1, 2], [6, 2]):
+    for frames in ([0, 1], [3], [2], [4], [1], [5], [0, 4], [6], [7, 3], [7], [0], [2, 6], [5, 1], [1, 2], [6, 2]):
         try:
-            rows = cache.rows(wanted)["x"][:, 0].tolist()
+            rows = cache.rows(frames)["x"][:, 0].tolist()
         except (CaptureError, ValueError, KeyError):
-            assert {3, 4, 5} & {*wanted}
+            assert {3, 4, 5} & {*frames}
         else:
-            assert rows == wanted
+            assert rows == frames
     assert len(cache._slot) == 2

@@ -120,9 +120,9 @@ def test_only_the_near_side_is_visible() -> None:
     normal_z = torch.linalg.cross(
         vertices[faces[:, 1]] - vertices[faces[:, 0]], vertices[faces[:, 2]] - vertices[faces[:, 0]]
     )[:, 2]
-    seen = face.unique()
-    seen = seen[seen < len(faces)]
-    assert (normal_z[seen] > -1e-5).all() and len(seen) > 0.3 * len(faces)
+    visible = face.unique()
+    visible = visible[visible < len(faces)]
+    assert (normal_z[visible] > -1e-5).all() and len(visible) > 0.3 * len(faces)
     assert pixel.min() >= 0 and pixel.max() < 48 * 40
     nothing, _ = visible_points(vertices, faces[:0], camera(0.0, 0.0))
     assert len(nothing) == 0

@@ -26,11 +26,11 @@ def test_reads_arrays_scalars_and_sparse_matrices(protocol):
         "sparse": scipy.sparse.csc_matrix(np.eye(3)),
         "nested": [("a", {"b": None})],
     }
-    found = load_pickle(pickle.dumps(content, protocol=protocol))
-    np.testing.assert_array_equal(found["array"], content["array"])
-    np.testing.assert_array_equal(found["fortran"], content["fortran"])
-    assert found["scalar"] == 1.5 and found["nested"] == [("a", {"b": None})]
-    np.testing.assert_array_equal(to_array(found["sparse"]), np.eye(3))
+    loaded = load_pickle(pickle.dumps(content, protocol=protocol))
+    np.testing.assert_array_equal(loaded["array"], content["array"])
+    np.testing.assert_array_equal(loaded["fortran"], content["fortran"])
+    assert loaded["scalar"] == 1.5 and loaded["nested"] == [("a", {"b": None})]
+    np.testing.assert_array_equal(to_array(loaded["sparse"]), np.eye(3))
 
 
 def test_reads_python_2_pickles_as_latin1():
@@ -87,11 +87,11 @@ def test_chumpy_objects_become_inert_and_give_their_arrays(monkeypatch, protocol
     data = pickle.dumps({"plain": plain, "picked": picked, "odd": odd}, protocol=protocol)
     for name in ("chumpy", "chumpy.ch", "chumpy.reordering"):
         monkeypatch.delitem(sys.modules, name)
-    found = load_pickle(data)
-    np.testing.assert_array_equal(to_array(found["plain"]), np.arange(12.0).reshape(4, 3))
-    np.testing.assert_array_equal(to_array(found["picked"]), [[0, 1], [5, 7]])
+    loaded = load_pickle(data)
+    np.testing.assert_array_equal(to_array(loaded["plain"]), np.arange(12.0).reshape(4, 3))
+    np.testing.assert_array_equal(to_array(loaded["picked"]), [[0, 1], [5, 7]])
     with pytest.raises(ValueError, match=r"weights is a chumpy\.ch\.Ch"):
-        to_array(found["odd"], "weights")
+        to_array(loaded["odd"], "weights")
 
 
 # What chumpy 0.70 itself pickles (protocol 2) of c = chumpy.array(arange(12).reshape(2, 3, 2)), c[:, :, :1],
@@ -109,18 +109,18 @@ CHUMPY = (
 
 
 def test_reads_what_chumpy_itself_wrote():
-    found = load_pickle(zlib.decompress(base64.b85decode(CHUMPY)))
+    loaded = load_pickle(zlib.decompress(base64.b85decode(CHUMPY)))
     plain = np.arange(12.0).reshape(2, 3, 2)
-    assert found["select"].name == "chumpy.reordering.Select"
+    assert loaded["select"].name == "chumpy.reordering.Select"
     for name, expected in {
         "plain": plain,
         "select": plain[:, :, :1],
         "reshape": plain.reshape(3, 4),
         "transpose": plain[:, :, 0].T,
     }.items():
-        np.testing.assert_array_equal(to_array(found[name], name), expected, err_msg=name)
+        np.testing.assert_array_equal(to_array(loaded[name], name), expected, err_msg=name)
     with pytest.raises(ValueError, match=r"shapedirs is a chumpy\.ch_ops\.multiply"):
-        to_array(found["product"], "shapedirs")
+        to_array(loaded["product"], "shapedirs")
 
 
 def test_a_chumpy_selection_stays_within_its_array(monkeypatch):

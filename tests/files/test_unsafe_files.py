@@ -242,13 +242,13 @@ def test_torch_tensors_in_pickles(protocol):
         "parameter": torch.nn.Parameter(base), "half": base.half(), "brain": base.bfloat16(), "flag": base > 3,
         "size": base.shape,
     }  # fmt: skip
-    found = load_pickle(pickle.dumps(content, protocol=protocol))
+    loaded = load_pickle(pickle.dumps(content, protocol=protocol))
     for name, value in content.items():
         if name == "size":
-            assert found[name] == (3, 4)
+            assert loaded[name] == (3, 4)
         else:
-            assert torch.equal(found[name], value) and found[name].dtype == value.dtype, name
-            np.testing.assert_array_equal(to_array(found[name]), value.detach().float().numpy())
+            assert torch.equal(loaded[name], value) and loaded[name].dtype == value.dtype, name
+            np.testing.assert_array_equal(to_array(loaded[name]), value.detach().float().numpy())
 
 
 @pytest.mark.parametrize("zipped", [True, False])
@@ -259,18 +259,18 @@ def test_torch_files_share_what_they_shared(tmp_path, zipped):
         tmp_path / "f",
         _use_new_zipfile_serialization=zipped,
     )
-    found = load_arrays(tmp_path / "f")
-    found["a"][2] = -1
-    assert found["b"][0] == -1 and found["c"].tolist() == [0, 1, 2] and found["d"] == [1, "x"]
+    loaded = load_arrays(tmp_path / "f")
+    loaded["a"][2] = -1
+    assert loaded["b"][0] == -1 and loaded["c"].tolist() == [0, 1, 2] and loaded["d"] == [1, "x"]
 
 
 def test_npz_and_npy_of_objects_are_read(tmp_path):
     regressor = scipy.sparse.csc_matrix(np.eye(3))
     path = npz(tmp_path / "model.npz", J_regressor=regressor, table={"a": np.arange(2)})
     np.savez(tmp_path / "more.npz", v=np.arange(6.0).reshape(2, 3), empty=np.zeros((0, 3)))
-    found = load_arrays(path)
-    np.testing.assert_array_equal(to_array(found["J_regressor"]), np.eye(3))
-    assert found["table"]["a"].tolist() == [0, 1]
+    loaded = load_arrays(path)
+    np.testing.assert_array_equal(to_array(loaded["J_regressor"]), np.eye(3))
+    assert loaded["table"]["a"].tolist() == [0, 1]
     assert load_arrays(tmp_path / "more.npz")["empty"].shape == (0, 3)
     np.save(tmp_path / "a.npy", np.arange(3))
     with pytest.raises(ValueError, match=r"a\.npy holds a ndarray of shape \(3,\); expected a dict"):
@@ -292,7 +292,7 @@ def test_shared_and_cyclic_containers():
     inner = [np.arange(2)]
     cyclic = {"a": inner, "b": inner}
     cyclic["self"] = cyclic
-    found = load_pickle(pickle.dumps(cyclic))
-    assert found["a"] is found["b"] and found["self"] is found
+    loaded = load_pickle(pickle.dumps(cyclic))
+    assert loaded["a"] is loaded["b"] and loaded["self"] is loaded
     with pytest.raises(ValueError, match="RecursionError"):
         load_pickle(b"]" * 50_000 + b"a" * 49_999 + b".")

@@ -157,8 +157,8 @@ def test_images_without_alpha(tiny: Path, with_labels: bool) -> None:
     if not with_labels:
         edit(tiny, lambda content: [frame.pop("seg_mask_path") for frame in content["frames"]])
     capture = load_capture(tiny)
-    wanted = (label != 0) & (label != 90) if with_labels else np.ones(SIZE, bool)
-    assert np.array_equal(capture.image(0)[..., 3].numpy(), wanted)
+    expected = (label != 0) & (label != 90) if with_labels else np.ones(SIZE, bool)
+    assert np.array_equal(capture.image(0)[..., 3].numpy(), expected)
     assert any("no alpha" in line for line in capture.report)
 
 

@@ -80,9 +80,9 @@ def test_reads_what_the_tracker_writes(tmp_path, zipped):
     path, pose = save(tmp_path, 3, zipped)
     with pytest.raises(pickle.UnpicklingError):
         torch.load(path)  # weights_only: the arrays are numpy's
-    found, truth = read_metrical_frame(path), torch.load(path, weights_only=False)
-    assert found.frame_id == "00003" and found.global_step == 123 and found.path == path
-    torch.testing.assert_close(found.pose, pose, atol=1e-6, rtol=0)
+    loaded, truth = read_metrical_frame(path), torch.load(path, weights_only=False)
+    assert loaded.frame_id == "00003" and loaded.global_step == 123 and loaded.path == path
+    torch.testing.assert_close(loaded.pose, pose, atol=1e-6, rtol=0)
     for name, key in (
         ("expression", "exp"),
         ("shape", "shape"),
@@ -90,27 +90,27 @@ def test_reads_what_the_tracker_writes(tmp_path, zipped):
         ("lighting", "sh"),
         ("eyelids", "eyelids"),
     ):
-        torch.testing.assert_close(getattr(found, name), torch.from_numpy(truth["flame"][key][0]))
-    assert found.camera.size == (480, 640) and found.camera.world_to_camera.shape == (1, 4, 4)
+        torch.testing.assert_close(getattr(loaded, name), torch.from_numpy(truth["flame"][key][0]))
+    assert loaded.camera.size == (480, 640) and loaded.camera.world_to_camera.shape == (1, 4, 4)
     point = torch.tensor([[[0.03, -0.05, 0.02]]])
     local = truth["opencv"]["R"][0] @ point[0, 0].numpy() + truth["opencv"]["t"][0]
     pixel = truth["opencv"]["K"][0] @ local
-    image, depth = found.camera.project(point)
+    image, depth = loaded.camera.project(point)
     np.testing.assert_allclose(image[0, 0], pixel[:2] / pixel[2], rtol=1e-5)
     assert depth.item() == pytest.approx(local[2], rel=1e-6)
 
 
 def test_tensors_do_as_well_as_arrays(tmp_path):
     path, _ = save(tmp_path, flame__exp=torch.ones(1, 100), img_size=torch.tensor([480, 640]))
-    found = read_metrical_frame(path)
-    assert torch.equal(found.expression, torch.ones(100)) and found.camera.size == (480, 640)
+    loaded = read_metrical_frame(path)
+    assert torch.equal(loaded.expression, torch.ones(100)) and loaded.camera.size == (480, 640)
 
 
 def test_what_may_be_missing(tmp_path):
     path, _ = save(tmp_path, flame__eyelids=None, flame__tex=None, flame__sh=None, frame_id=None, global_step=None)
-    found = read_metrical_frame(path)
-    assert torch.equal(found.eyelids, torch.zeros(2)) and found.texture is None and found.lighting is None
-    assert found.frame_id == "00000" and found.global_step is None
+    loaded = read_metrical_frame(path)
+    assert torch.equal(loaded.eyelids, torch.zeros(2)) and loaded.texture is None and loaded.lighting is None
+    assert loaded.frame_id == "00000" and loaded.global_step is None
 
 
 def test_the_order_of_the_image_size(tmp_path, unchecked):
@@ -176,16 +176,16 @@ def test_a_folder_becomes_a_batch(tmp_path, head):
     lids = torch.randn(2, *head.template_vertices.shape, generator=torch.Generator().manual_seed(0)) * 1e-3
     for name, shape in zip("lr", lids, strict=True):
         np.save(tmp_path / f"{name}_eyelid.npy", shape.numpy())
-    found = read_metrical_frames(tmp_path, head, eyelids=(tmp_path / "l_eyelid.npy", tmp_path / "r_eyelid.npy"))
-    assert [f.frame_id for f in found.frames] == ["00000", "00002", "00010"]
-    assert len(found.state) == 3 and len(found.camera) == 3 and found.camera.size == (480, 640)
-    for row, (pose, tracked) in enumerate(zip(poses, found.frames, strict=True)):
+    loaded = read_metrical_frames(tmp_path, head, eyelids=(tmp_path / "l_eyelid.npy", tmp_path / "r_eyelid.npy"))
+    assert [f.frame_id for f in loaded.frames] == ["00000", "00002", "00010"]
+    assert len(loaded.state) == 3 and len(loaded.camera) == 3 and loaded.camera.size == (480, 640)
+    for row, (pose, tracked) in enumerate(zip(poses, loaded.frames, strict=True)):
         alone = head(tracked.shape[None], tracked.expression[None], pose[None]).vertices[0]
         moved = alone + tracked.eyelids[0] * lids[0] + tracked.eyelids[1] * lids[1]
-        torch.testing.assert_close(found.state.vertices[row], moved, atol=2e-6, rtol=0)
-    _, depth = found.camera.project(found.state.vertices)
+        torch.testing.assert_close(loaded.state.vertices[row], moved, atol=2e-6, rtol=0)
+    _, depth = loaded.camera.project(loaded.state.vertices)
     assert (depth > 0.5).all()
-    assert torch.equal(found.state.codes["eyelids"], torch.stack([f.eyelids for f in found.frames]))
+    assert torch.equal(loaded.state.codes["eyelids"], torch.stack([f.eyelids for f in loaded.frames]))
     with pytest.warns(UserWarning, match=r"moves the eyelids \(by up to 5\.50\)"):
         last = read_metrical_frames(tmp_path / "checkpoint", head, frames=slice(-1, None))
     assert [f.frame_id for f in last.frames] == ["00010"]
