@@ -1,13 +1,13 @@
-"""People to train a prior on, out of the blendshapes beside a capture, with the one in the capture left out.
+"""A blendshape rig of people to train a prior on, from a capture's blendshapes, without the captured subject.
 
 `python -m benchmarks.ict_people CAPTURE/blendshapes.npz --out people.npz`
 
-A capture's `blendshapes.npz` has its own subject's neutral face as template, so that people drawn around it would have
-that subject for their mean. Here the template is moved by identity coefficients of its own, drawn as any person's are:
-the subject is then one person among all that can be drawn, as far from the mean as others.
+The template of a capture's `blendshapes.npz` is its subject's neutral face, so that the mean of people drawn around it
+would be the subject. Here the template is displaced by random identity coefficients, drawn as any person's are: the
+subject is then one of the people who can be drawn, as far from the mean as others.
 
-A decimated mesh has vertices on the lips that move with the wrong lip, which tears fangs out of an open mouth. Where a
-vertex near the lips follows the jaw unlike all of its neighbors, all of its expressions are made their mean.
+In a decimated mesh, some vertices of the lips move with the wrong lip and stick out of an open mouth like fangs. Where
+a vertex near the lips follows the jaw unlike all of its neighbors, all of its expressions become the neighbors' mean.
 """
 
 import argparse
@@ -23,9 +23,9 @@ from headfields.viz import draw_mesh, save_image, side_by_side, view_camera
 
 INNER_LIPS = range(60, 68)
 NEAR = 0.02
-"""Meters from an inner-lip landmark within which lips are mended."""
+"""Meters from an inner-lip landmark within which vertices are mended."""
 UNLIKE = 0.35
-"""Parts of the jaw's largest displacement by which a vertex may differ from its neighbors' mean."""
+"""Fraction of the jaw's largest displacement by which a vertex may differ from its neighbors' mean."""
 
 
 def mend_lips(
@@ -35,22 +35,22 @@ def mend_lips(
     jaw: int,
     marks: Int[np.ndarray, " l"],
 ) -> tuple[Float[np.ndarray, "e v 3"], int]:
-    """The expressions with vertices that moved with the wrong lip mended, and how many these were."""
+    """The expressions with mended lip vertices, and the number of mended vertices."""
     rings: list[set[int]] = [set() for _ in template]
     for a, b, c in faces.tolist():
         rings[a] |= {b, c}
         rings[b] |= {a, c}
         rings[c] |= {a, b}
-    apart = np.linalg.norm(template[:, None] - template[marks[list(INNER_LIPS)]], axis=-1).min(axis=1)
-    near = [v for v in np.flatnonzero(apart < NEAR).tolist() if rings[v]]
+    distance = np.linalg.norm(template[:, None] - template[marks[list(INNER_LIPS)]], axis=-1).min(axis=1)
+    near = [v for v in np.flatnonzero(distance < NEAR).tolist() if rings[v]]
     out = expression.copy()
     limit = UNLIKE * np.linalg.norm(expression[jaw], axis=-1).max()
     mended = 0
     for _ in range(len(near)):
         means = np.stack([out[jaw, list(rings[v])].mean(axis=0) for v in near])
-        unlike = np.linalg.norm(out[jaw, near] - means, axis=-1)
-        worst = int(unlike.argmax())
-        if unlike[worst] < limit:
+        difference = np.linalg.norm(out[jaw, near] - means, axis=-1)
+        worst = int(difference.argmax())
+        if difference[worst] < limit:
             break
         out[:, near[worst]] = out[:, list(rings[near[worst]])].mean(axis=1)
         mended += 1
@@ -58,18 +58,17 @@ def mend_lips(
 
 
 def main() -> None:
-    """Runs it; see `--help`."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("blendshapes", type=Path)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--seed", type=int, default=0, help="of the mean's distance from the subject")
+    parser.add_argument("--seed", type=int, default=0, help="of the mean's offset from the subject")
     arguments = parser.parse_args()
     with np.load(arguments.blendshapes, allow_pickle=False) as file:
         arrays = dict(file)
     template, basis = arrays["template"].astype(np.float32), arrays["identity"].astype(np.float32)
-    drawn = np.clip(np.random.default_rng(arguments.seed).normal(size=len(basis)), -2, 2).astype(np.float32)
+    coefficients = np.clip(np.random.default_rng(arguments.seed).normal(size=len(basis)), -2, 2).astype(np.float32)
     names = arrays["expression_names"].tolist()
-    mean = template + np.einsum("i,ivc->vc", drawn, basis)
+    mean = template + np.einsum("i,ivc->vc", coefficients, basis)
     expression, mended = mend_lips(
         template, arrays["faces"], arrays["expression"].astype(np.float32), names.index("jawOpen"), arrays["landmarks"]
     )

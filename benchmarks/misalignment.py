@@ -1,9 +1,8 @@
 """Refinement of misaligned frames: `python -m benchmarks.misalignment RUN [--capture DIR] [--frames 4]`.
 
-Takes test frames of a trained run and puts their cameras off by a known turn about and shift along random axes, or,
-where the capture was written with tracking noise (`headfields synth OUT --noise 1`, its `truth.npz`), leaves the
-tracker's errors as they are. Refines each frame, and prints its errors and its PSNR before and after: each frame's,
-then means with the largest in brackets.
+Rotates and shifts the cameras of a run's test frames by known amounts about random axes; a capture written with
+tracking noise (`headfields synth OUT --noise 1`, with `truth.npz`) keeps its tracking errors instead. Refines each
+frame, and prints errors and PSNR before and after: of each frame, then means, with the maximum in brackets.
 """
 
 import argparse
@@ -22,22 +21,22 @@ from headfields.training import correct_pose, refine_frame
 COLUMNS = ("degrees", "across mm", "along mm", "pixels", "PSNR")
 
 
-def errors(found: hf.Camera, state: hf.HeadState, true: hf.Camera, truth: torch.Tensor) -> list[float]:
-    """Angle of the pose, shift of the head's middle across and along the optical axis, mean miss of vertices."""
-    one, other = (view.world_to_camera.reshape(4, 4).double() for view in (found, true))
+def errors(camera: hf.Camera, state: hf.HeadState, true: hf.Camera, truth: torch.Tensor) -> list[float]:
+    """Pose angle, shift of the head's center across and along the optical axis, mean reprojection error of vertices."""
+    one, other = (view.world_to_camera.reshape(4, 4).double() for view in (camera, true))
     cosine = ((one[:3, :3] @ other[:3, :3].T).trace() - 1) / 2
-    middle = truth.mean(0).double()
-    apart = 1000 * ((one[:3, :3] - other[:3, :3]) @ middle + one[:3, 3] - other[:3, 3])
-    miss = (found.project(state.vertices[0])[0] - true.project(truth)[0]).norm(dim=-1).mean()
+    center = truth.mean(0).double()
+    shift = 1000 * ((one[:3, :3] - other[:3, :3]) @ center + one[:3, 3] - other[:3, 3])
+    pixels = (camera.project(state.vertices[0])[0] - true.project(truth)[0]).norm(dim=-1).mean()
     degrees = math.degrees(math.acos(min(float(cosine), 1.0)))
-    return [degrees, float(apart[:2].norm()), float(apart[2].abs()), float(miss)]
+    return [degrees, float(shift[:2].norm()), float(shift[2].abs()), float(pixels)]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path)
     parser.add_argument("--capture", type=Path, help="another capture than the run was trained on")
-    parser.add_argument("--frames", type=int, default=4, help="how many test frames")
+    parser.add_argument("--frames", type=int, default=4, help="number of test frames")
     parser.add_argument("--degrees", type=float, default=1.0)
     parser.add_argument("--millimeters", type=float, default=2.0)
     parser.add_argument("--seed", type=int, default=1)
@@ -61,19 +60,19 @@ def main() -> None:
             true = camera.replace(world_to_camera=torch.from_numpy(truth["world_to_camera"][frame]))
             vertices = torch.from_numpy(truth["vertices"][frame])
         before = time.process_time()
-        found = refine_frame(avatar, capture, frame, camera=camera, state=state)
+        refined = refine_frame(avatar, capture, frame, camera=camera, state=state)
         seconds.append(time.process_time() - before)
         rows.append(
             [
-                *errors(camera, state, true, vertices), found.psnr_before,
-                *errors(found.camera, found.state, true, vertices), found.psnr_after,
+                *errors(camera, state, true, vertices), refined.psnr_before,
+                *errors(refined.camera, refined.state, true, vertices), refined.psnr_after,
             ]
         )  # fmt: skip
         print(frame, "  ".join(f"{value:.3f}" for value in rows[-1]), flush=True)
     table = np.array(rows).reshape(-1, 2, len(COLUMNS))
-    for name, before_after in zip(COLUMNS, table.transpose(2, 1, 0), strict=True):
-        was, now = before_after
-        print(f"{name:10s} {was.mean():8.3f} ({was.max():.3f}) -> {now.mean():8.3f} ({now.max():.3f})")
+    for name, pair in zip(COLUMNS, table.transpose(2, 1, 0), strict=True):
+        first, last = pair
+        print(f"{name:10s} {first.mean():8.3f} ({first.max():.3f}) -> {last.mean():8.3f} ({last.max():.3f})")
     print(f"{np.median(seconds):.1f} s of processor time a frame, {torch.get_num_threads()} threads")
 
 

@@ -1,13 +1,12 @@
-"""MonoAvatar's claims on expressions that are held out of training.
+"""MonoAvatar's comparison of vertex features (table 1 of the paper), on held-out expressions.
 
 `python -m benchmarks.monoavatar_claims --capture DIR --out DIR`
 
 The paper's table 1 orders five sources of vertex features: a static table, codes beside it, codes through an MLP, codes
 through transposed convolutions (C) and displacements through a U-Net (D). Here each is trained on the frames without a
-wide-open jaw or a strong smile and measured on the frames that have one (unseen) and on the capture's own test frames
-among the rest (seen), with several seeds and as many steps each. Everything but the source is the small preset's. Runs
-that are there already are taken as they are, so it can be cut off; `claims.json` is written after each run, and
-`claims.png` at the end.
+wide-open jaw or a strong smile and measured on the frames with one (unseen) and on the capture's other test frames
+(seen), for the same number of steps and with several seeds. Everything but the source is the small preset's. Finished
+runs are reused, so it can be interrupted; `claims.json` is written after each run, and `claims.png` at the end.
 """
 
 import argparse
@@ -40,8 +39,8 @@ SOURCES = ("static", "codes", "codes-mlp", "C", "D")
 def held_out(capture: hf.data.Capture, share: float) -> Tensor:
     """(frames,) True where jaw or smile is among the widest `share` of all frames.
 
-    Both are measured on the meshes, as height and width of the mouth region, so that it does not depend on what
-    expression coefficients are called.
+    Both are measured on the meshes, as height and width of the mouth region, whatever the expression coefficients
+    are.
     """
     state = capture.state(range(len(capture)))
     mouth = state.vertices[:, capture.template.faces[capture.template.regions["mouth"]].unique()]
@@ -50,7 +49,7 @@ def held_out(capture: hf.data.Capture, share: float) -> Tensor:
 
 
 def source_of(name: str, capture: hf.data.Capture, template: hf.Template) -> VertexSource:
-    """The vertex features of a row of the table, in the sizes of the small preset."""
+    """The vertex features of a row of the table, in the small preset's sizes."""
     fields = {"expression": capture.expression_width or 1}
     count = len(template.canonical_vertices)
     if name == "static":
@@ -65,15 +64,15 @@ def source_of(name: str, capture: hf.data.Capture, template: hf.Template) -> Ver
 
 
 def run(name: str, seed: int, capture: hf.data.Capture, arguments: argparse.Namespace) -> dict[str, Any]:
-    """Trains one row with one seed, unless that was done, and measures it."""
+    """Figures of one row with one seed: trained and measured, or from the file of an earlier run."""
     folder = arguments.out / f"{name}_{seed}"
     if (folder / "figures.json").exists():
         return json.loads((folder / "figures.json").read_text())
     wide = held_out(capture, arguments.share)
-    every = torch.arange(len(capture))
+    indices = torch.arange(len(capture))
     test = torch.zeros(len(capture), dtype=torch.bool)
     test[capture.splits["test"]] = True
-    capture.splits["train"] = every[~wide & ~test]
+    capture.splits["train"] = indices[~wide & ~test]
     torch.manual_seed(seed)
     template = unwrapped(capture.template)
     source = source_of(name, capture, template)
@@ -86,7 +85,7 @@ def run(name: str, seed: int, capture: hf.data.Capture, arguments: argparse.Name
     )  # fmt: skip
     result = trainer.fit(steps=arguments.steps, resume=True)
     figures: dict[str, Any] = {"steps": result.step}
-    for kind, frames in (("unseen", every[wide]), ("seen", every[test & ~wide])):
+    for kind, frames in (("unseen", indices[wide]), ("seen", indices[test & ~wide])):
         figures[kind] = {k: v for k, v in evaluate(avatar, capture, frames=frames.tolist()).items() if k != "per_frame"}
     avatar.save(folder / "avatar.safetensors")
     (folder / "figures.json").write_text(json.dumps(figures, indent=1) + "\n")
@@ -94,7 +93,7 @@ def run(name: str, seed: int, capture: hf.data.Capture, arguments: argparse.Name
 
 
 def table(results: dict[str, dict[str, Any]], out: Path) -> None:
-    """Prints and writes mean and spread over the seeds of each row that there is."""
+    """Prints and writes mean and standard deviation over the seeds of each finished row."""
     rows: dict[str, Any] = {}
     print(f"{'':10s} {'steps':>6s}   PSNR unseen      seen             SSIM unseen      seen")
     for name in SOURCES:
@@ -116,7 +115,7 @@ def table(results: dict[str, dict[str, Any]], out: Path) -> None:
 
 
 def pictures(capture: hf.data.Capture, out: Path, share: float) -> None:
-    """Three unseen frames, and every row's rendering of them with the first seed."""
+    """Saves three unseen frames, and each row's rendering of them with the first seed."""
     frames = held_out(capture, share).nonzero()[:, 0]
     frames = frames[:: max(len(frames) // 3, 1)][:3].tolist()
     columns = {"truth": [capture.pixels(frame, background=1.0).target.view(*capture.size, 3) for frame in frames]}

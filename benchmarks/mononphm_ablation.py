@@ -1,14 +1,14 @@
-"""What MonoNPHM's components are worth: hyper-coordinates, color from the geometry's features, the landmark term.
+"""Ablation of MonoNPHM: hyper-coordinates, color from the geometry's features, the landmark term.
 
 `python -m benchmarks.mononphm_ablation --out DIR [--capture DIR --prior FILE]`
 
-The same people and faces, drawn from the procedural head, are learned by priors that differ in one thing: two, one or
-no hyper-coordinates, and color from the point in the place of the geometry's features. Each trains for as many steps
-and from the same seed. Measured are scans of training with the mouth wide open, and a person held out, fitted by codes
-alone: the distance of the face, of what is within 3 cm of the mouth, and of the inside of the mouth where it is seen.
-With `--capture` (whose meshes are the truth) and `--prior` frames are tracked with and without the landmark term too.
+Priors of the same synthetic people differ in one thing: two, one or no hyper-coordinates, or color from the point in
+place of the geometry's features. Each trains for the same number of steps from the same seed. Measured are training
+scans with the mouth wide open, and a held-out person fitted by codes alone: the distance of the face, of its part
+within 3 cm of the mouth, and of the visible inside of the mouth. With `--capture` (whose meshes are the truth) and
+`--prior`, frames are also tracked with and without the landmark term.
 
-What was run before is taken as it is. `ablation.json`, `ablation.png` and `landmarks.png` are written after each part.
+Finished runs are reused. `ablation.json`, `ablation.png` and `landmarks.png` are written after each part.
 """
 
 import argparse
@@ -50,31 +50,31 @@ COLUMNS = ("face_mm", "mouth_mm", "inside_mm", "normal_degrees", "color")
 
 
 def model(scans: MeshScans, variant: dict[str, Any]) -> hf.Avatar:
-    """The small MonoNPHM of a variant on the mean neutral head."""
+    """The small MonoNPHM of a variant, on the mean neutral head."""
     torch.manual_seed(0)
     template = hf.Template(scans.mean_neutral(), scans.faces)
     return hf.models.mononphm(template, small=True, **variant)
 
 
 def widest(scans: MeshScans, count: int) -> Tensor:
-    """The scans of which most of the inside of the mouth is seen, widest first."""
+    """The `count` scans that show most of the inside of the mouth, widest first."""
     inside = (scans.visible & (scans.kind == INNER)).sum(dim=1)
     return inside.argsort(descending=True, stable=True)[:count]
 
 
 def mouth_errors(avatar: hf.Avatar, scans: MeshScans, which: Tensor, codes: PriorCodes) -> dict[str, float]:
-    """Mean distances, mm, of the middles of seen triangles: within 3 cm of the mouth, and inside it."""
+    """Mean distances, mm, of the centers of visible triangles: within 3 cm of the mouth, and inside it."""
     around, inside = [], []
     for row, scan in enumerate(which.tolist()):
         own = codes[row : row + 1]
         field = avatar.field(own.state())
-        middles = scans.vertices[scan, scans.faces].mean(dim=1)
+        centers = scans.vertices[scan, scans.faces].mean(dim=1)
         inner = scans.kind == INNER
-        near = (middles - middles[inner].mean(dim=0)).norm(dim=-1) < 0.03
-        for mask, into in (((scans.kind == FACE) & near, around), (inner, inside)):
-            points = middles[mask & scans.visible[scan]]
+        near = (centers - centers[inner].mean(dim=0)).norm(dim=-1) < 0.03
+        for mask, distances in (((scans.kind == FACE) & near, around), (inner, inside)):
+            points = centers[mask & scans.visible[scan]]
             end, missed = onto_surface(field, points)
-            into.append(torch.where(missed, REACH, (end - points).norm(dim=-1).clamp(max=REACH)))
+            distances.append(torch.where(missed, REACH, (end - points).norm(dim=-1).clamp(max=REACH)))
     return {
         "mouth_mm": 1e3 * float(torch.cat(around).mean()),
         "inside_mm": 1e3 * float(torch.cat(inside).mean()) if sum(map(len, inside)) else float("nan"),
@@ -87,11 +87,11 @@ def measured(prior: Prior, scans: MeshScans, which: Tensor, codes: PriorCodes) -
 
 
 def ablate_prior(out: Path, arguments: argparse.Namespace) -> dict[str, Any]:
-    """Trains what is not there yet; figures of each variant."""
-    everyone = generate_scans(
+    """Figures of each variant, trained first unless it was before."""
+    scans = generate_scans(
         hf.synthetic.procedural_head(), arguments.people + 1, arguments.expressions, seed=1, out=out / "scans"
     )
-    train, held = everyone.of(range(arguments.people)), everyone.of([arguments.people])
+    train, held_out = scans.of(range(arguments.people)), scans.of([arguments.people])
     table: dict[str, Any] = {}
     pictures: dict[str, list[Tensor]] = {}
     for name, variant in VARIANTS.items():
@@ -100,7 +100,7 @@ def ablate_prior(out: Path, arguments: argparse.Namespace) -> dict[str, Any]:
         folder = out / name.replace(" ", "_")
         avatar = model(train, variant)
         vertices = anchors_of(avatar).vertices
-        own, other = train.with_anchors(vertices), held.with_anchors(vertices)
+        own, other = train.with_anchors(vertices), held_out.with_anchors(vertices)
         if not (folder / "prior.safetensors").exists():
             trainer = PriorTrainer(
                 avatar, own, SMALL_RECIPE.weights, SMALL_RECIPE.schedule, SMALL_RECIPE.counts,
@@ -129,7 +129,7 @@ def ablate_prior(out: Path, arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def drawn(prior: Prior, scans: MeshScans, which: Tensor, codes: PriorCodes) -> list[Tensor]:
-    """Color over shaded surface of each, from ahead."""
+    """Color over shaded surface of each scan's codes, from the front."""
     pieces = []
     for row in range(len(which)):
         own = codes[row : row + 1]
@@ -143,17 +143,17 @@ def truths(scans: MeshScans, which: Tensor) -> list[Tensor]:
 
 
 def ablate_landmarks(out: Path, arguments: argparse.Namespace) -> dict[str, Any]:
-    """Tracks the capture with and without the landmark term: how well the fits agree with images, landmarks and truth.
+    """Tracks the capture with and without the landmark term, and compares the fits with images, landmarks and truth.
 
-    Truth is the capture's own meshes, laid over the tracked surface by the rigid motion of the face that fits best:
-    one camera does not tell how far away a head is.
+    The truth, the capture's meshes, is aligned rigidly to the tracked surface: a single camera leaves the distance of a
+    head ambiguous.
     """
     from headfields.tracking import PriorTracker, PriorTrackingOptions, WeightSchedule, open_prior
 
     capture = hf.data.load_capture(arguments.capture)
     frames = torch.linspace(0, len(capture) - 1, arguments.frames).round().long().unique().tolist()
     table = {}
-    pictures: dict[str, list[Tensor]] = {"image": [seen(capture, frame) for frame in frames]}
+    pictures: dict[str, list[Tensor]] = {"image": [image_of(capture, frame) for frame in frames]}
     for name, factor in (("with landmarks", 1.0), ("without landmarks", 0.0)):
         options = PriorTrackingOptions.quick()
         weights = options.stage1.weights
@@ -182,13 +182,13 @@ def ablate_landmarks(out: Path, arguments: argparse.Namespace) -> dict[str, Any]
 
 
 def square(capture: hf.data.Capture, frame: int) -> hf.Camera:
-    """The frame's camera at a height of 192 pixels."""
+    """The frame's camera at an image height of 192 pixels."""
     camera = capture.camera([frame])
     return camera.scaled(192 / camera.size[0])
 
 
-def seen(capture: hf.data.Capture, frame: int) -> Tensor:
-    """A frame over white at that size."""
+def image_of(capture: hf.data.Capture, frame: int) -> Tensor:
+    """A frame over white, at the size of `square`."""
     image = capture.image(frame)
     rgb = (image[..., :3] * image[..., 3:] + 1 - image[..., 3:]).movedim(-1, 0)[None]
     size = square(capture, frame).size
@@ -196,12 +196,12 @@ def seen(capture: hf.data.Capture, frame: int) -> Tensor:
 
 
 def from_truth(capture: hf.data.Capture, frame: int, surface: Mesh) -> dict[str, float]:
-    """Mean distances, mm, from what is seen of the true face, and of it within 3 cm of the mouth, to a surface."""
+    """Mean distances, mm, from the visible true face, and from its part within 3 cm of the mouth, to a surface."""
     faces = capture.recording.canonical.faces
     regions = {name: mask[: len(faces)] for name, mask in capture.template.regions.items()}
     whole = Mesh(capture.tracked([frame])[0], faces)
-    seen = visible_faces(whole.vertices[None], faces)[0]
-    face, mouth = whole.select(regions["face"] & seen), whole.select(regions["mouth"])
+    visible = visible_faces(whole.vertices[None], faces)[0]
+    face, mouth = whole.select(regions["face"] & visible), whole.select(regions["mouth"])
     points = face.sample(20_000).points
     moved = align_to_surface(points[::4], surface, trim=0.1).transform
     distance = SurfaceTree(surface).distances(moved.apply(points.double()).float()).distance
@@ -222,8 +222,8 @@ def main() -> None:
     parser.add_argument("--expressions", type=int, default=10)
     parser.add_argument("--steps", type=int, default=2000, help="of each prior")
     parser.add_argument("--only", nargs="+", choices=VARIANTS)
-    parser.add_argument("--capture", type=Path, help="with meshes, to track with and without landmarks")
-    parser.add_argument("--prior", type=Path, help="with which")
+    parser.add_argument("--capture", type=Path, help="with true meshes, to track with and without landmarks")
+    parser.add_argument("--prior", type=Path, help="to track it with")
     parser.add_argument("--frames", type=int, default=6)
     arguments = parser.parse_args()
     if (arguments.capture is None) != (arguments.prior is None):

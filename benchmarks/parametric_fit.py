@@ -1,4 +1,4 @@
-"""A baseline for tracking: a parametric head fitted to the landmarks and outlines that the tracker sees."""
+"""A tracking baseline: a parametric head fitted to the same landmarks and mattes as the tracker's."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from headfields.tracking.prior.pose import world_points
 
 _JAW = 2
 _REACH = 6.0  # pixels of the reduced image beyond which an outline has no match
-_AGAIN = 15  # steps after which outlines are matched anew
+_AGAIN = 15  # steps between matchings of outlines
 
 
 @dataclass(frozen=True)
@@ -34,18 +34,18 @@ def fit_parametric(
 ) -> ParametricFit:  # fmt: skip
     """Fits identity, expressions, jaw and poses of a head to all frames together, by Adam.
 
-    Landmarks: mean squared distance in parts of the image. Outlines: border pixels of the matte, where the pixels on
+    Landmarks: mean squared distance as a fraction of the image. Outlines: border pixels of the matte, where pixels on
     both sides count, are matched to the nearest rim vertices of the head that lie on the border of its own rasterized
     mask. Regularized by the squares of the coefficients.
 
     Args:
         head: a `FlameHead` or a `BlendshapeHead`, with 68 landmarks.
         frames: as tracking sees them.
-        number: (L,) which landmarks count.
+        number: (L,) indices of the landmarks that count.
         steps: of Adam.
-        outlines: whether these count.
-        held: weight of the squared motion of the head from where the frames' cameras have it, meters, and a tenth of
-            it for its turn, radians: for recordings whose cameras are to be trusted. 0 lets poses go free.
+        outlines: whether outlines count.
+        held: weight of the squared shift of the head from the frames' cameras, meters, and a tenth of it for its
+            rotation, radians, for captures with trusted cameras. 0 leaves poses free.
     """
     blend = isinstance(head, BlendshapeHead)
     shapes = head.identity_basis if blend else head.shape_basis
@@ -83,9 +83,9 @@ def fit_parametric(
                 for row, frame in enumerate(order):
                     world = world_points(posed[row], rotation[row], shift[row])
                     matches[frame] = _match(world, head.faces, sides, frames[frame], borders[frame])
-        away = shift.square().sum(dim=1).mean() + 0.1 * rotation.square().sum(dim=1).mean()
+        drift = shift.square().sum(dim=1).mean() + 0.1 * rotation.square().sum(dim=1).mean()
         terms = [
-            held * away,
+            held * drift,
             0.002 * shape.square().mean(),
             0.002 * expression.square().mean(),
             0.01 * jaw.square().mean(),
@@ -93,14 +93,14 @@ def fit_parametric(
         for row, frame in enumerate(order):
             data = frames[frame]
             target = data.landmarks[number]
-            here = torch.isfinite(target).all(dim=1)
+            finite = torch.isfinite(target).all(dim=1)
             size = torch.tensor([data.camera.size[1], data.camera.size[0]])
-            pixels, _ = data.camera.project(world_points(marks[row, number[here]], rotation[row], shift[row]))
-            terms.append(100 * ((pixels - target[here]) / size).square().sum(dim=1).mean() / count * 100)
+            pixels, _ = data.camera.project(world_points(marks[row, number[finite]], rotation[row], shift[row]))
+            terms.append(100 * ((pixels - target[finite]) / size).square().sum(dim=1).mean() / count * 100)
             if frame in matches and len(matches[frame][0]):
                 vertex, border = matches[frame]
-                seen, _ = data.camera.project(world_points(posed[row, vertex], rotation[row], shift[row]))
-                terms.append(25 * ((seen - border) / size).square().sum(dim=1).mean() / count * 100)
+                rim, _ = data.camera.project(world_points(posed[row, vertex], rotation[row], shift[row]))
+                terms.append(25 * ((rim - border) / size).square().sum(dim=1).mean() / count * 100)
         optimizer.zero_grad()
         torch.stack(terms).sum().backward()
         optimizer.step()
@@ -121,7 +121,7 @@ def _about_x(angle: Float[Tensor, " f"]) -> Float[Tensor, "f 3"]:
 
 
 def _sides(faces: Int[Tensor, "f 3"], count: int) -> Int[Tensor, "e 4"]:
-    """Edges with two faces: their vertices, and the faces."""
+    """Edges of two faces: their vertices, and the faces."""
     ends = torch.cat([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]]).sort(dim=1).values
     owner = torch.arange(len(faces)).repeat(3)
     key = ends[:, 0] * count + ends[:, 1]
@@ -132,23 +132,23 @@ def _sides(faces: Int[Tensor, "f 3"], count: int) -> Int[Tensor, "e 4"]:
 
 
 def _border(data: PriorObservation) -> Float[Tensor, "n 2"]:
-    """Places (x, y) between pixels where the matte ends and both sides count."""
+    """Positions (x, y) between pixels where the matte ends and both sides count."""
     inside, counts = data.alpha > 0.5, data.mask_weight > 0.99
-    places = []
+    positions = []
     for axis in (0, 1):
         one = inside.narrow(axis, 0, inside.shape[axis] - 1)
         other = inside.narrow(axis, 1, inside.shape[axis] - 1)
         both = counts.narrow(axis, 0, inside.shape[axis] - 1) & counts.narrow(axis, 1, inside.shape[axis] - 1)
-        where = ((one != other) & both).nonzero().float()
+        pixel = ((one != other) & both).nonzero().float()
         step = torch.tensor([1.0, 0.5]) if axis == 0 else torch.tensor([0.5, 1.0])
-        places.append((where + step).flip(1))
-    return torch.cat(places)
+        positions.append((pixel + step).flip(1))
+    return torch.cat(positions)
 
 
 def _match(
     world: Float[Tensor, "v 3"], faces: Tensor, sides: Tensor, data: PriorObservation, border: Float[Tensor, "n 2"]
 ) -> tuple[Int[Tensor, " k"], Float[Tensor, "k 2"]]:
-    """Rim vertices, and the places of the border that each belongs to."""
+    """Rim vertices, and the border position that each is matched to."""
     a, b, c = world[faces].unbind(dim=1)
     normal = torch.linalg.cross(b - a, c - a)
     toward = (normal * (data.camera.center.reshape(3) - a)).sum(dim=1) > 0
@@ -158,9 +158,9 @@ def _match(
     off = torch.nn.functional.max_pool2d((~mask).float()[None, None], 5, 1, 2)[0, 0] > 0
     x, y = pixels.long().unbind(dim=1)
     height, width = data.camera.size
-    there = (x >= 0) & (y >= 0) & (x < width) & (y < height)
-    there[there.clone()] &= off[y[there], x[there]]
-    rim, pixels = rim[there], pixels[there]
+    visible = (x >= 0) & (y >= 0) & (x < width) & (y < height)
+    visible[visible.clone()] &= off[y[visible], x[visible]]
+    rim, pixels = rim[visible], pixels[visible]
     if not len(rim) or not len(border):
         return rim[:0], border[:0]
     near = torch.cdist(border, pixels).min(dim=1)

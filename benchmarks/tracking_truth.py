@@ -1,17 +1,16 @@
 """Tracking against a known truth: `python -m benchmarks.tracking_truth --prior RUN --out FOLDER`.
 
-Draws a person that the prior has not seen, with expressions and light of its own (or takes a capture whose meshes are
-exact), tracks it, and measures each frame's surface against the true mesh: mean distance from the truth to the surface
-and mean angle between normals over what is seen of the face, as it stands in front of the camera, and after the rigid
-motion that lays it over best (a single camera does not know how far away a head of unknown size is). Beside it, by the
-same measure:
+Writes a synthetic capture of a person outside the prior's training set, with expressions and light of its own (or takes
+a capture with exact meshes), tracks it, and measures each frame's surface against the true mesh: mean distance from the
+truth to the surface and mean angle between normals over the visible face, in the camera's frame and after rigid
+alignment (a single camera leaves the distance of a head of unknown size ambiguous). Beside it, by the same measure:
 
-- the parametric head that the capture is drawn from, fitted to the same landmarks and outlines, with free poses;
-- the same, held to the capture's own cameras, which are exact here, in the measure in which tracking is: slightly by
-  default, firmly with `--hold-pose`;
+- the parametric head that the capture was made from, fitted to the same landmarks and outlines, with free poses;
+- the same, held to the capture's own cameras, which are exact here, as strongly as tracking is: slightly by default,
+  firmly with `--hold-pose`;
 - the prior's mean head with its neutral expression, posed by the landmarks.
 
-Landmarks are exact, unless `--noise` moves each of them by that many pixels, as detectors do: all methods see the same.
+Landmarks are exact, unless `--noise` displaces each by that many pixels, as detectors do, for all methods alike.
 
 FOLDER gets truth.json, truth.png (truth, and each with its errors as a heat map) and the tracking run.
 """
@@ -42,27 +41,26 @@ from headfields.tracking.prior.options import HELD_POSE
 from headfields.viz import draw_mesh, heat, heat_legend, side_by_side
 
 POINTS = 20_000
-LIMIT = 0.008  # meters: the end of the heat map
+LIMIT = 0.008  # meters: the upper end of the heat map
 HELD = 1000.0  # with --hold-pose: a centimeter from the capture's camera costs as much as landmarks half a pixel off
 
 
 def main() -> None:
-    """Runs it; see `--help`."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--prior", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--capture", type=Path, help="a capture with exact meshes, in place of a procedural one")
+    parser.add_argument("--capture", type=Path, help="a capture with exact meshes, in place of a synthetic one")
     parser.add_argument(
         "--blendshapes", type=Path, help="npz of the head it was drawn from; the procedural one if none"
     )
     parser.add_argument("--frames", type=int, default=8)
     parser.add_argument("--every", type=int, default=3)
     parser.add_argument("--size", type=int, default=192)
-    parser.add_argument("--identity", type=int, default=3, help="of the procedural capture")
+    parser.add_argument("--identity", type=int, default=3, help="of the synthetic capture")
     parser.add_argument("--seed", type=int, default=5, help="of its motion and hair")
     parser.add_argument("--full", action="store_true", help="the published numbers of rays and steps")
     parser.add_argument("--stage1", type=int, help="steps of the first frame")
-    parser.add_argument("--hold-pose", action="store_true", help="tracking trusts the capture's cameras, too")
+    parser.add_argument("--hold-pose", action="store_true", help="tracking trusts the capture's cameras too")
     parser.add_argument("--stage2", type=float, help="steps a frame of the second stage")
     parser.add_argument("--noise", type=float, default=0.0, help="of landmarks, standard deviation in pixels")
     parser.add_argument("--resume", action="store_true")
@@ -85,31 +83,31 @@ def main() -> None:
     if arguments.hold_pose:
         options = options.holding_pose()
     frames = list(range(0, len(capture), arguments.every))[: arguments.frames]
-    seen_as: Any = NoisyLandmarks(capture, arguments.noise, arguments.seed) if arguments.noise else capture
+    source: Any = NoisyLandmarks(capture, arguments.noise, arguments.seed) if arguments.noise else capture
     tracker = PriorTracker(
-        open_prior(arguments.prior, head=procedural_head()), seen_as, arguments.out / "run", options, frames
+        open_prior(arguments.prior, head=procedural_head()), source, arguments.out / "run", options, frames
     )
-    found = tracker.run(resume=arguments.resume)
-    if found.interrupted or not found.fits:
-        sys.exit(f"nothing to measure: {len(found.fits)} frames tracked, interrupted: {found.interrupted}")
-    seen = {frame: tracker.observation(frame) for frame in found.fits}
+    result = tracker.run(resume=arguments.resume)
+    if result.interrupted or not result.fits:
+        sys.exit(f"nothing to measure: {len(result.fits)} frames tracked, interrupted: {result.interrupted}")
+    observations = {frame: tracker.observation(frame) for frame in result.fits}
     assert tracker.head.landmarks is not None
-    fitted = fit_parametric(head, seen, tracker.head.landmarks.number)
+    fitted = fit_parametric(head, observations, tracker.head.landmarks.number)
     held = fit_parametric(
-        head, seen, tracker.head.landmarks.number, held=HELD * options.stage1.weights.pose / HELD_POSE
+        head, observations, tracker.head.landmarks.number, held=HELD * options.stage1.weights.pose / HELD_POSE
     )
     mean = _mean_head(tracker)
     names = ("tracked", "parametric head", "parametric, held", "prior's mean")
     rows: dict[str, list[dict[str, float]]] = {name: [] for name in names}
     pictures = []
-    for frame, fit in found.fits.items():
+    for frame, fit in result.fits.items():
         truth = _truth(capture, frame)
         own = extract(tracker.head.avatar.field(tracker.head.state(fit.free)), resolution=160, progress=False)
         surfaces = {
             "tracked": own.replace(vertices=fit.in_capture(own.vertices), normals=None),
-            "parametric head": _moved(fitted.meshes[frame], seen[frame].to_capture),
-            "parametric, held": _moved(held.meshes[frame], seen[frame].to_capture),
-            "prior's mean": _moved(mean, seen[frame].to_capture),
+            "parametric head": _moved(fitted.meshes[frame], observations[frame].to_capture),
+            "parametric, held": _moved(held.meshes[frame], observations[frame].to_capture),
+            "prior's mean": _moved(mean, observations[frame].to_capture),
         }
         for name, surface in surfaces.items():
             rows[name].append({"frame": frame, **measure(surface, truth)})
@@ -132,11 +130,11 @@ def main() -> None:
 
 
 class NoisyLandmarks:
-    """A capture whose landmarks are off by normal noise in either direction, the same each time a frame is asked for.
+    """A capture with normal noise on its landmarks, the same for a frame at every call.
 
     Args:
-        capture: all else comes from it.
-        deviation: pixels.
+        capture: the source of everything else.
+        deviation: standard deviation in each direction, pixels.
         seed: of the noise.
     """
 
@@ -150,27 +148,27 @@ class NoisyLandmarks:
         return len(self.capture)
 
     def landmarks(self, frame: int) -> Tensor | None:
-        """(68, 2) in pixels, or None where there are none."""
-        found = self.capture.landmarks(frame)
-        if found is None:
+        """(68, 2) in pixels, or None for a frame without landmarks."""
+        landmarks = self.capture.landmarks(frame)
+        if landmarks is None:
             return None
-        drawn = np.random.default_rng([self.seed, frame, 31]).normal(size=(68, 2))
-        return found + self.deviation * torch.from_numpy(drawn).to(found)
+        noise = np.random.default_rng([self.seed, frame, 31]).normal(size=(68, 2))
+        return landmarks + self.deviation * torch.from_numpy(noise).to(landmarks)
 
 
 def measure(surface: Mesh, truth: Mesh) -> dict[str, float]:
     """Mean distance (mm) and normal angle (degrees) from the truth to a surface, as it is and rigidly aligned."""
-    drawn = truth.sample(POINTS)
+    samples = truth.sample(POINTS)
     out = {}
-    moved = align_to_surface(drawn.points[::4], surface, trim=0.1).transform
-    rotation = moved.rotation.to(drawn.points)
+    moved = align_to_surface(samples.points[::4], surface, trim=0.1).transform
+    rotation = moved.rotation.to(samples.points)
     for prefix, points, normals in (
-        ("", drawn.points, drawn.normals),
-        ("aligned_", moved.apply(drawn.points.double()).float(), drawn.normals @ rotation.T),
+        ("", samples.points, samples.normals),
+        ("aligned_", moved.apply(samples.points.double()).float(), samples.normals @ rotation.T),
     ):
-        met = SurfaceTree(surface).distances(points)
-        cosine = (met.normal * normals).sum(dim=1).clamp(-1, 1)
-        out[f"{prefix}mm"] = 1e3 * float(met.distance.mean())
+        closest = SurfaceTree(surface).distances(points)
+        cosine = (closest.normal * normals).sum(dim=1).clamp(-1, 1)
+        out[f"{prefix}mm"] = 1e3 * float(closest.distance.mean())
         out[f"{prefix}degrees"] = math.degrees(float(torch.arccos(cosine).mean()))
     return out
 
@@ -181,19 +179,19 @@ def summary(rows: list[dict[str, float]]) -> dict[str, float]:
 
 
 def _truth(capture: Any, frame: int) -> Mesh:
-    """The true mesh of the face: what labels call the face, the eyes and the lips, in the capture's world.
+    """The visible true mesh of the face, the eyes and the lips, by the template's regions, in the capture's world.
 
-    Of it what is seen from outside: a mesh holds the backs of eyeballs and the inside of a closed mouth too, of which
-    no image and no scan tells, and which a model of another kind need not have.
+    The backs of eyeballs and the inside of a closed mouth are left out: no image and no scan shows them, and a model of
+    another kind need not have them.
     """
     faces = capture.recording.canonical.faces
     regions = capture.template.regions
-    wanted = torch.zeros(len(faces), dtype=torch.bool)
+    mask = torch.zeros(len(faces), dtype=torch.bool)
     for name in ("face", "eyes", "mouth"):
         if name in regions:
-            wanted |= regions[name][: len(faces)]
+            mask |= regions[name][: len(faces)]
     vertices = capture.tracked([frame])[0]
-    return Mesh(vertices, faces).select(wanted & visible_faces(vertices[None], faces)[0])
+    return Mesh(vertices, faces).select(mask & visible_faces(vertices[None], faces)[0])
 
 
 @torch.no_grad()
@@ -219,8 +217,8 @@ def _row(
     for name, surface in surfaces.items():
         tiles.append(draw_mesh(surface, camera))
         captions.append(name)
-        met = SurfaceTree(surface).distances(truth.vertices)
-        tiles.append(draw_mesh(truth, camera, heat(met.distance, LIMIT), light=None))
+        closest = SurfaceTree(surface).distances(truth.vertices)
+        tiles.append(draw_mesh(truth, camera, heat(closest.distance, LIMIT), light=None))
         captions.append(f"{errors[name]['mm']:.2f} mm, {errors[name]['degrees']:.1f} deg")
     tiles.append(torch.from_numpy(heat_legend(256, LIMIT)).float() / 255)
     captions.append("")

@@ -1,16 +1,17 @@
-"""What 3VP Avatar's parts are worth on a tracked capture that is seen from all around.
+"""Ablation of 3VP Avatar on a tracked capture from all around.
 
 `python -m benchmarks.vp360_ablation --capture TRACKED --rig RIG.npz --out OUT [--steps 400] [--seeds 1]`
 
-The rows are those that the paper ablates, and the choices that are ours: no fine field; 1, 4, 8, 16 fields; colors
-blended in the place of deformations; frames drawn evenly in the place of balanced over the yaw; inverse skinning in the
-place of the triangles' frames. Talking recordings are mostly from the front, and this one need not be: two rows train
-on the frames from the front and every fourth of the others alone, balanced and evenly drawn. Every row trains from the
-same seeds for as many steps. Measured are the test frames, whole and by where the head is seen from, lips and mouth of
-those that show them, and training frames from the front: what a row can learn, apart from what it makes of new faces.
+The rows are the paper's ablations and our own choices: no fine field; 1, 4, 8, 16 fields; blended colors in place of
+blended deformations; frames drawn evenly in place of balanced over the yaw; inverse skinning in place of the triangles'
+frames. Recordings of talking are mostly from the front, which this one need not be: two rows train only on the frames
+from the front and every fourth of the others, balanced and evenly drawn. Every row trains from the same seeds for the
+same number of steps. Measured are the test frames, all and by view, the lips and mouth where visible, and training
+frames from the front, which tell what a row can fit from how it generalizes.
 
-Runs that are there are kept. OUT gets ablation.json, ablation.png (truth and rows, one frame from the front, the side
-and behind) and the avatars. Without --rig the row of inverse skinning is left out, and the head is the template's face.
+Finished runs are reused. OUT gets ablation.json, ablation.png (truth and rows, one frame from the front, the side
+and behind) and the avatars. Without --rig, the row of inverse skinning is left out, and the template's face stands for
+the head.
 """
 
 import argparse
@@ -30,10 +31,10 @@ from headfields.training.recipes import VP360
 from headfields.viz import save_image, side_by_side
 
 SEEN = 8
-"""How many training frames from the front are measured."""
+"""Number of measured training frames from the front."""
 SHOWN = {"all", "seen front"}
 FRONT, SIDE = 50.0, 110.0
-"""Degrees of the yaw to which a view is one from the front, and from the side."""
+"""Degrees: views up to these absolute yaws are from the front, and from the side."""
 ROWS: dict[str, dict[str, Any]] = {
     "8 fields": {},
     "no fine field": {"fields": 0},
@@ -47,20 +48,20 @@ ROWS: dict[str, dict[str, Any]] = {
     "mostly front, evenly": {"thinned": True, "balanced": False},
 }
 THINNED = 4
-"""Of this many training frames that are not from the front, one is kept where a recording is thinned."""
+"""A thinned recording keeps one of this many training frames that are not from the front."""
 
 
 def head_vertices(rig: RiggedTemplate | None, count: int) -> torch.Tensor | None:
-    """Which of the template's vertices the skull carries."""
+    """Mask of the template's vertices that the skull carries; None without a rig."""
     if rig is None:
         return None
-    found = torch.zeros(count, dtype=torch.bool)
-    found[: len(rig.weights)] = rig.weights.argmax(dim=1) == rig.skull_joint
-    return found
+    mask = torch.zeros(count, dtype=torch.bool)
+    mask[: len(rig.weights)] = rig.weights.argmax(dim=1) == rig.skull_joint
+    return mask
 
 
 def train(name: str, seed: int, arguments: argparse.Namespace, rig: RiggedTemplate | None) -> dict[str, Any]:
-    """One row with one seed: its figures, from the file if it was run before."""
+    """Figures of one row with one seed: trained and measured, or from the file of an earlier run."""
     folder = arguments.out / f"{name.replace(' ', '_')}_{seed}"
     if (folder / "figures.json").exists():
         known = json.loads((folder / "figures.json").read_text())
@@ -72,7 +73,7 @@ def train(name: str, seed: int, arguments: argparse.Namespace, rig: RiggedTempla
     assert rig is not None or not skinned
     capture = load_capture(arguments.capture, skinning=rig.weights if skinned and rig is not None else None)
     head = head_vertices(rig, len(capture.template.canonical_vertices))
-    if (folder / "figures.json").exists():  # of an earlier kind
+    if (folder / "figures.json").exists():  # from before the frames that training has seen were measured
         known |= measured(hf.Avatar.load(folder / "avatar.safetensors"), capture, head)
         (folder / "figures.json").write_text(json.dumps(known, indent=1) + "\n")
         return known
@@ -100,7 +101,7 @@ def train(name: str, seed: int, arguments: argparse.Namespace, rig: RiggedTempla
 def frame_weights(
     capture: hf.data.Capture, head: torch.Tensor | None, balanced: bool, thinned: bool
 ) -> torch.Tensor | None:
-    """How often frames are drawn: balanced over the yaw or evenly, among all or mostly from the front."""
+    """Sampling weights of frames: balanced over the yaw or even, over all frames or mostly those from the front."""
     if not thinned:
         return yaw_balanced_weights(capture, vertices=head) if balanced else None
     frames = capture.splits["train"]
@@ -115,12 +116,12 @@ def frame_weights(
 
 @torch.no_grad()
 def measured(avatar: hf.Avatar, capture: hf.data.Capture, head: torch.Tensor | None) -> dict[str, list[float]]:
-    """PSNR, SSIM and number of frames: the test frames, all, from the front, the side and behind; and training frames
-    from the front. PSNR and number of pixels of lips and mouth in either."""
+    """PSNR, SSIM and number of frames: of all test frames, those from the front, the side and behind, and training
+    frames from the front. PSNR and number of pixels of lips and mouth in both."""
     test, trained = capture.splits["test"], capture.splits["train"]
     front = trained[view_yaw(capture, trained, head).rad2deg().abs() <= FRONT]
     seen = front[torch.linspace(0, len(front) - 1, min(SEEN, len(front))).round().long()]
-    found: dict[str, list[float]] = {}
+    figures: dict[str, list[float]] = {}
     for prefix, frames in (("", test), ("seen ", seen)):
         yaws = view_yaw(capture, frames, head).rad2deg().abs().tolist()
         rows: dict[str, list[tuple[float, float]]] = {}
@@ -128,30 +129,30 @@ def measured(avatar: hf.Avatar, capture: hf.data.Capture, head: torch.Tensor | N
         for frame, yaw in zip(frames.tolist(), yaws, strict=True):
             image, label = capture.image(frame), capture.label(frame)
             truth = image[..., :3] * image[..., 3:] + 1 - image[..., 3:]
-            drawn = avatar.render(capture.camera([frame])[0], capture.state([frame])).rgb.clamp(0, 1)
-            both = float(psnr(drawn, truth)), float(ssim(drawn, truth))
+            rendering = avatar.render(capture.camera([frame])[0], capture.state([frame])).rgb.clamp(0, 1)
+            scores = float(psnr(rendering, truth)), float(ssim(rendering, truth))
             view = "front" if yaw <= FRONT else "side" if yaw <= SIDE else "back"
             for name in (view,) if prefix else ("all", view):
-                rows.setdefault(prefix + name, []).append(both)
+                rows.setdefault(prefix + name, []).append(scores)
             if label is not None:
                 mouth = torch.isin(label, torch.tensor(REGION_LABELS["mouth"], dtype=label.dtype))
-                error += float((drawn - truth)[mouth].square().sum())
+                error += float((rendering - truth)[mouth].square().sum())
                 count += 3 * int(mouth.sum())
         for name, values in rows.items():
-            found[name] = [*torch.tensor(values).mean(dim=0).tolist(), float(len(values))]
+            figures[name] = [*torch.tensor(values).mean(dim=0).tolist(), float(len(values))]
         if count:
-            found[prefix + "mouth"] = [float(-10 * torch.tensor(error / count).log10()), 0.0, float(count // 3)]
-    return found
+            figures[prefix + "mouth"] = [float(-10 * torch.tensor(error / count).log10()), 0.0, float(count // 3)]
+    return figures
 
 
 @torch.no_grad()
 def picture(arguments: argparse.Namespace, names: list[str], rig: RiggedTemplate | None) -> None:
-    """Truth and every row with the first seed: a test frame from the front, one from the side, one from behind."""
+    """Saves truth and every row with the first seed: one test frame from the front, the side and behind each."""
     capture = load_capture(arguments.capture, skinning=None if rig is None else rig.weights)
     head = head_vertices(rig, len(capture.template.canonical_vertices))
     frames = capture.splits["test"].tolist()
     yaws = view_yaw(capture, frames, head).rad2deg().abs()
-    chosen = list(dict.fromkeys(frames[int((yaws - wanted).abs().argmin())] for wanted in (0.0, 80.0, 180.0)))
+    chosen = list(dict.fromkeys(frames[int((yaws - target).abs().argmin())] for target in (0.0, 80.0, 180.0)))
     columns: dict[str, list[torch.Tensor]] = {"truth": []}
     for frame in chosen:
         image = capture.image(frame)
@@ -167,10 +168,9 @@ def picture(arguments: argparse.Namespace, names: list[str], rig: RiggedTemplate
 
 
 def main() -> None:
-    """See the module."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--capture", type=Path, required=True, help="tracked: OUT/capture of headfields track-template")
-    parser.add_argument("--rig", type=Path, help="what it was tracked with")
+    parser.add_argument("--rig", type=Path, help="that was tracked")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--seeds", type=int, default=1)
