@@ -39,8 +39,9 @@ def world_points(
     >>> import math, torch
     >>> from headfields.tracking.prior.pose import world_points
     >>> quarter = torch.tensor([0.0, 0.0, math.pi / 2])
-    >>> world_points(torch.tensor([[0.0, 1.0, 0.5]]), quarter, torch.tensor([0.0, 0.0, 0.5])).round(decimals=3)
-    tensor([[1., 0., 0.]])
+    >>> x, y, z = world_points(torch.tensor([[0.0, 1.0, 0.5]]), quarter, torch.tensor([0.0, 0.0, 0.5]))[0].tolist()
+    >>> round(x, 3), abs(round(y, 3)), z
+    (1.0, 0.0, 0.0)
     """
     return (points - translation) @ rotation_matrices(rotation)
 
