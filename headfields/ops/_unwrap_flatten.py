@@ -81,7 +81,7 @@ def pack(radii: Float[_Array, " n"], margin: float) -> tuple[Float[_Array, "n 2"
     wall = np.minimum(spots, 1 - spots).min(1) - margin / 2
 
     def centers(scale: float) -> Float[_Array, "n 2"] | None:
-        found = np.full((len(radii), 2), 0.5)
+        placed = np.full((len(radii), 2), 0.5)
         if scale * radii[order[0]] > 0.5 - margin / 2:
             return None
         room = np.minimum(wall, np.linalg.norm(spots - 0.5, axis=1) - scale * radii[order[0]] - margin)
@@ -89,9 +89,9 @@ def pack(radii: Float[_Array, " n"], margin: float) -> tuple[Float[_Array, "n 2"
             fits = room >= scale * radii[index]
             if not fits.any():
                 return None
-            found[index] = spots[fits.argmax()]
-            room = np.minimum(room, np.linalg.norm(spots - found[index], axis=1) - scale * radii[index] - margin)
-        return found
+            placed[index] = spots[fits.argmax()]
+            room = np.minimum(room, np.linalg.norm(spots - placed[index], axis=1) - scale * radii[index] - margin)
+        return placed
 
     high = (0.5 - margin / 2) / float(radii.max())
     low, best = 0.0, centers(high)
@@ -99,8 +99,8 @@ def pack(radii: Float[_Array, " n"], margin: float) -> tuple[Float[_Array, "n 2"
         return best, high
     for _ in range(14):
         middle = (low + high) / 2
-        found = centers(middle)
-        low, high, best = (middle, high, found) if found is not None else (low, middle, best)
+        placed = centers(middle)
+        low, high, best = (middle, high, placed) if placed is not None else (low, middle, best)
     if best is None:
         raise ValueError(
             f"unwrap: {len(radii)} pieces do not fit with a margin of {margin:g} between them; pass a smaller margin, "
@@ -117,8 +117,8 @@ def sizes(corners: Float[_Array, "f 3 3"]) -> Float[_Array, " f"]:
     """Areas; for a sliver, the area of a less slender face of its perimeter."""
     a, b, c = corners[:, 0], corners[:, 1], corners[:, 2]
     perimeter = sum(np.linalg.norm(p - q, axis=1) for p, q in ((a, b), (b, c), (c, a)))
-    found: np.ndarray = np.maximum(0.5 * np.linalg.norm(np.cross(b - a, c - a), axis=1), 0.01 * perimeter**2)
-    return found
+    areas: np.ndarray = np.maximum(0.5 * np.linalg.norm(np.cross(b - a, c - a), axis=1), 0.01 * perimeter**2)
+    return areas
 
 
 def _circle(loop: Float[_Array, "k 3"]) -> Float[_Array, "k 2"]:

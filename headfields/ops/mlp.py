@@ -87,9 +87,9 @@ def registered(
         first = first[:, :width]
     elif start is None:
         start = biases[0][None] if biases else x.new_empty(0, first.shape[0])
-    rest = [biases[l][None] if biases else x.new_empty(0, len(weights[l])) for l in range(1, len(weights))]
+    others = [biases[l][None] if biases else x.new_empty(0, len(weights[l])) for l in range(1, len(weights))]
     rows = None if index is None else index.reshape(-1).long()
-    out = _mlp(x.reshape(-1, width), [first, *weights[1:]], [start, *rest], rows)
+    out = _mlp(x.reshape(-1, width), [first, *weights[1:]], [start, *others], rows)
     return out.reshape(*x.shape[:-1], out.shape[-1])
 
 

@@ -294,12 +294,12 @@ CHECKS: list[tuple[str, Callable[[torch.device], Pairs]]] = [
 
 
 def _backends() -> list[str]:
-    computed = ["cpu native"] if native is not None else []
+    names = ["cpu native"] if native is not None else []
     try:
         warp()
     except Exception:  # `headfields doctor` prints the reason with the list of backends
-        return computed
-    return [*computed, "cpu warp", *(["cuda warp"] if torch.cuda.is_available() else [])]
+        return names
+    return [*names, "cpu warp", *(["cuda warp"] if torch.cuda.is_available() else [])]
 
 
 def _error(computed: Tensor, expected: Tensor) -> float:

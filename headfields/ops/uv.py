@@ -1,6 +1,7 @@
 """UV rasterization: vertex attributes as maps over a mesh's texture coordinates, and back."""
 
 import torch
+from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
@@ -123,9 +124,10 @@ class UVRasterizer(nn.Module):
         check_floating(op, "attributes", attributes)
         check_shape(op, "attributes", attributes, f"B {self.vertex_count} C")
         check_same_device(op, attributes=attributes, rasterizer=self.face)
-        b, v, c = attributes.shape
-        rows = interpolate_rows(attributes.permute(1, 0, 2).reshape(v, b * c), self._vertices, self._weights)
-        maps = rows.reshape(*self.resolution, b, c).permute(2, 3, 0, 1)
+        b, _, c = attributes.shape
+        rows = interpolate_rows(rearrange(attributes, "b v c -> v (b c)"), self._vertices, self._weights)
+        height, width = self.resolution
+        maps = rearrange(rows, "(h w) (b c) -> b c h w", h=height, w=width, b=b, c=c)
         return maps.contiguous(memory_format=torch.channels_last)
 
     def map_to_vertices(self, maps: Float[Tensor, "b c h w"]) -> Float[Tensor, "b v c"]:
@@ -145,10 +147,10 @@ class UVRasterizer(nn.Module):
             ValueError: they are not (B, C, H, W), or on another device.
         """
         b, c = self._check_maps("UVRasterizer.map_to_vertices", maps)
-        table = maps.permute(2, 3, 0, 1).reshape(self.resolution[0] * self.resolution[1], b * c)
-        read = interpolate_rows(table, self._pair_texel, self._pair_weight)
-        mean = scatter_rows(read, self._pair_vertex, self._pair_share, self.vertex_count)
-        return mean.reshape(self.vertex_count, b, c).permute(1, 0, 2)
+        texels = rearrange(maps, "b c h w -> (h w) (b c)")
+        samples = interpolate_rows(texels, self._pair_texel, self._pair_weight)
+        mean = scatter_rows(samples, self._pair_vertex, self._pair_share, self.vertex_count)
+        return rearrange(mean, "v (b c) -> b v c", b=b, c=c)
 
     def sample(
         self,
@@ -187,15 +189,15 @@ class UVRasterizer(nn.Module):
         check_shape(op, "frame", frame, f"{len(face)}")
         check_same_device(op, face=face, barycentric=barycentric, frame=frame, maps=maps)
         dtype = torch.promote_types(barycentric.dtype, torch.float32)
-        there = face >= 0
+        valid = face >= 0
         if not len(self._uv_faces):
             return (maps.sum() + barycentric.sum()) * 0 + maps.new_zeros(len(face), c)
         corners = self._uv_faces[face.long().clamp(min=0)]
         uv = (barycentric.to(dtype)[..., None] * self._uv.to(dtype)[corners]).sum(dim=1)
         texel, weight = bilinear_weights(uv, *self.resolution)
         height, width = self.resolution
-        texel = torch.where(there[:, None], texel + frame.long()[:, None] * (height * width), -1)
-        return interpolate_rows(maps.permute(0, 2, 3, 1).reshape(b * height * width, c), texel, weight)
+        texel = torch.where(valid[:, None], texel + frame.long()[:, None] * (height * width), -1)
+        return interpolate_rows(rearrange(maps, "b c h w -> (b h w) c"), texel, weight)
 
     def _check_maps(self, op: str, maps: Tensor) -> tuple[int, int]:
         check_floating(op, "maps", maps)

@@ -15,9 +15,9 @@ __all__ = ["launch", "launch_refit", "launch_search"]
 @functools.cache
 def _kernel(name: str) -> tuple[Any, list[Any]]:
     """A kernel and the types of its arguments."""
-    file, kernel = name.split(".")
-    found = getattr(import_module(f"headfields.ops.kernels.{file}"), kernel)
-    return found, [argument.type for argument in found.adj.args]
+    file, attribute = name.split(".")
+    kernel = getattr(import_module(f"headfields.ops.kernels.{file}"), attribute)
+    return kernel, [argument.type for argument in kernel.adj.args]
 
 
 def launch(name: str, dim: int | tuple[int, ...], *arguments: Any) -> None:

@@ -53,15 +53,15 @@ def hit_on_face(
     if faces.shape[0] == 0 or vertices.shape[0] == 0:
         nothing = torch.zeros_like(origins) + origins[:0].sum() + directions[:0].sum() + vertices[:0].sum()
         return nothing, nothing.sum(-1) + torch.inf
-    found = face >= 0
-    which = torch.zeros_like(face) if mesh_index is None else torch.where(found, mesh_index.long(), 0)
-    corners = vertices[which[:, None], faces.long()[face.clamp(min=0)]]
-    corners = torch.where(found[:, None, None], corners, 0.0)
-    mask = found[:, None]
+    valid = face >= 0
+    mesh = torch.zeros_like(face) if mesh_index is None else torch.where(valid, mesh_index.long(), 0)
+    corners = vertices[mesh[:, None], faces.long()[face.clamp(min=0)]]
+    corners = torch.where(valid[:, None, None], corners, 0.0)
+    mask = valid[:, None]
     _, barycentric, distance = ray_triangle(
         torch.where(mask, origins, 0.0), torch.where(mask, directions, 0.0), corners
     )
-    return torch.where(mask, barycentric, 0.0), torch.where(found, distance, torch.inf)
+    return torch.where(mask, barycentric, 0.0), torch.where(valid, distance, torch.inf)
 
 
 def _usable(*tensors: Tensor) -> Tensor:
@@ -74,8 +74,8 @@ def _pairs(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Every ray with every face of its mesh: origins, directions (n, f, 3), corners (n, f, 3, 3), usable (n, f)."""
     n, f = origins.shape[0], faces.shape[0]
-    which = torch.zeros(n, dtype=torch.long, device=origins.device) if mesh_index is None else mesh_index.long()
-    corners = vertices.detach()[which][:, faces.long()]
+    mesh = torch.zeros(n, dtype=torch.long, device=origins.device) if mesh_index is None else mesh_index.long()
+    corners = vertices.detach()[mesh][:, faces.long()]
     o, d = (x.detach()[:, None].expand(n, f, 3) for x in (origins, directions))
     usable = _usable(o, d, corners)
     o, d = (torch.where(usable[..., None], x, 0.0) for x in (o, d))
@@ -105,8 +105,8 @@ def first_hit(
         o, d, corners, usable = _pairs(origins[chunk], directions[chunk], vertices, faces, index)
         meets, _, t = ray_triangle(o, d, corners)
         t = torch.where(meets & usable & (t >= 0) & (t <= max_distance), t, torch.inf)
-        nearest, which = t.min(-1)
-        face[chunk] = torch.where(nearest < torch.inf, which, -1)
+        nearest, mesh = t.min(-1)
+        face[chunk] = torch.where(nearest < torch.inf, mesh, -1)
     return face
 
 
