@@ -17,7 +17,7 @@ R = TypeVar("R", bound="Record")
 
 
 class Record:
-    """What all records share: `.to(...)`, `.detach()`, `.replace(...)`, and indexing along the leading axis."""
+    """Base class of records: `.to(...)`, `.detach()`, `.replace(...)`, and indexing along the leading axis."""
 
     __dataclass_fields__: ClassVar[dict[str, dataclasses.Field[Any]]]
 
@@ -40,7 +40,7 @@ class Record:
         return self.map(lambda tensor: tensor.to(device))
 
     def detach(self: R) -> R:
-        """A copy cut from the autograd graph."""
+        """A copy detached from the autograd graph."""
         return self.map(lambda tensor: tensor.detach())
 
     def replace(self: R, **changes: Any) -> R:
@@ -48,14 +48,14 @@ class Record:
         return dataclasses.replace(self, **changes)
 
     def require(self, *names: str) -> list[Tensor]:
-        """The tensors called `names`, of optional fields that the caller cannot do without.
+        """The tensors of the optional fields `names`, which the caller requires.
 
         Raises:
             ValueError: one of them is None.
         """
         for name in names:
             if getattr(self, name) is None:
-                raise ValueError(f"{type(self).__name__}: {name} is None; what made the record has to give it")
+                raise ValueError(f"{type(self).__name__}: {name} is None; the part that gave it does not fill it")
         return [getattr(self, name) for name in names]
 
     def __getitem__(self: R, index: Any) -> R:
@@ -91,7 +91,12 @@ class Record:
 
 @dataclass(frozen=True)
 class HeadState(Record):
-    """B frames of one head: the posed mesh and what drives it.
+    """B frames of one head: the posed mesh and the parameters that drive it.
+
+    >>> import torch
+    >>> state = HeadState(torch.zeros(2, 5, 3), expression=torch.zeros(2, 10))
+    >>> len(state), state[1].expression.shape
+    (2, torch.Size([1, 10]))
 
     Attributes:
         vertices: (B, V, 3) posed vertices, meters, head frame of the capture.
@@ -99,7 +104,7 @@ class HeadState(Record):
         pose: (B, J, 3) axis-angle joint rotations, radians.
         joint_transforms: (B, J, 4, 4) rest-to-posed transforms of the joints.
         codes: named latents, each (B, C).
-        frame_id: (B,) which frame of its capture each row is, for latent tables; heads and retargeting leave it out.
+        frame_id: (B,) the index of each frame in its capture, for latent tables; heads and retargeting leave it out.
     """
 
     vertices: Float[Tensor, "b v 3"]
@@ -126,7 +131,7 @@ class HeadState(Record):
         """The field (or code) called `name`.
 
         Raises:
-            ValueError: the state lacks it; the message says which part needs it and where it comes from.
+            ValueError: the state lacks it; the message names the part that needs it and the source of the field.
         """
         value = self.codes.get(name) if name in self.codes else getattr(self, name, None)
         if value is None:
@@ -170,13 +175,19 @@ class Camera(Record):
     def project(
         self, points: Float[Tensor, "*batch n 3"]
     ) -> tuple[Float[Tensor, "*batch n 2"], Float[Tensor, "*batch n"]]:
-        """World points to pixels (x right, y down) and depth along the optical axis, in meters."""
+        """World points to pixels (x right, y down) and depth along the optical axis, in meters.
+
+        >>> import torch
+        >>> camera = Camera(torch.eye(4), torch.tensor([[100.0, 0, 32], [0, 100, 24], [0, 0, 1]]), (48, 64))
+        >>> camera.project(torch.tensor([[0.1, 0.0, 2.0]]))
+        (tensor([[37., 24.]]), tensor([2.]))
+        """
         local = points @ self.world_to_camera[..., :3, :3].transpose(-1, -2) + self.world_to_camera[..., None, :3, 3]
         image = local @ self.intrinsics.transpose(-1, -2)
         return image[..., :2] / image[..., 2:], local[..., 2]
 
     def scaled(self, factor: float) -> "Camera":
-        """The same camera with an image `factor` times the size."""
+        """The camera of the same image, resized by `factor`."""
         height, width = round(self.size[0] * factor), round(self.size[1] * factor)
         scale = torch.tensor([width / self.size[1], height / self.size[0], 1.0]).to(self.intrinsics)
         return Camera(self.world_to_camera, self.intrinsics * scale[:, None], (height, width))
@@ -184,9 +195,14 @@ class Camera(Record):
     def rays(self, pixels: Int[Tensor, "n 2"] | None = None, frame: Int[Tensor, " n"] | None = None) -> "Rays":
         """Rays through pixel centers.
 
+        >>> import torch
+        >>> camera = Camera(torch.eye(4), torch.tensor([[100.0, 0, 32], [0, 100, 24], [0, 0, 1]]), (48, 64))
+        >>> len(camera.rays()), camera.rays(torch.tensor([[24, 32]])).directions.round(decimals=3)
+        (3072, tensor([[0.0050, 0.0050, 1.0000]]))
+
         Args:
             pixels: (N, 2) integer (row, column); all of the image in row-major order if None (one camera only).
-            frame: (N,) which camera of the batch, and which row of the state, each ray belongs to; 0 if None.
+            frame: (N,) the camera of the batch, and the row of the state, that each ray belongs to; 0 if None.
 
         Returns:
             Rays with unit directions in world space.
@@ -223,8 +239,8 @@ class Rays(Record):
         origins: (N, 3) in world space, meters.
         directions: (N, 3) unit directions in world space.
         frame: (N,) the row of the state that each ray sees.
-        camera_rotation: (N, 3, 3) world to camera, OpenCV axes, for what is known in the camera's frame (light that
-            stays with the camera); `Camera.rays` fills it.
+        camera_rotation: (N, 3, 3) world to camera, OpenCV axes, for light that is fixed to the camera; `Camera.rays`
+            fills it.
     """
 
     origins: Float[Tensor, "n 3"]
@@ -244,15 +260,15 @@ class Rays(Record):
 
 @dataclass(frozen=True)
 class Canonical(Record):
-    """M points after a deformer.
+    """M points in canonical space, as a deformer gives them.
 
     Attributes:
         points: (M, 3) canonical positions, meters.
         directions: (M, 3) unit viewing directions in canonical space.
-        posed_points: (M, 3) the observed positions they came from.
+        posed_points: (M, 3) the posed positions that they are the images of, meters.
         frame: (M,) row of the state of each point.
-        valid: (M,) False where the deformer has no answer; such points are empty space.
-        face: (M,) nearest triangle, -1 where the deformer knows none.
+        valid: (M,) False where the deformer is undefined; such points are empty space.
+        face: (M,) nearest triangle, -1 where the deformer has none.
         barycentric: (M, 3) barycentric coordinates on it.
         distance: (M,) distance to it in posed space, meters.
         ambient: (M, A) hyper-coordinates; A = 0 for most deformers.
@@ -321,7 +337,7 @@ class Samples(Record):
 
     Attributes:
         ray: (M,) index of each sample's ray.
-        start, end: (M,) where its interval begins and ends along the unit direction, meters.
+        start, end: (M,) begin and end of its interval along the unit direction, meters.
     """
 
     ray: Int[Tensor, " m"]
@@ -387,16 +403,16 @@ class Features(Record):
 
 @dataclass(frozen=True)
 class FieldValues(Record):
-    """What a decoder gives for M points: a density or a signed distance, and color.
+    """Output of a decoder at M points: a density or a signed distance, and color.
 
     Attributes:
         rgb: (M, 3) sRGB in [0, 1].
         density: (M,) in 1/m.
         distance: (M,) signed distance to the surface, meters, negative inside.
-        gradient: (M, 3) derivative of the distance by the posed point, without a unit; of length 1 in a true distance.
+        gradient: (M, 3) derivative of the distance by the posed point, dimensionless; of length 1 in a true distance.
         normal: (M, 3) the gradient, normalized: unit normals in posed space.
         canonical_normal: (M, 3) the normalized derivative of the distance by the canonical point.
-        geometry: (M, G) what `Decoder.color` goes on from, of a decoder that can give the color later.
+        geometry: (M, G) input of `Decoder.color`, of a decoder that can compute the color later.
     """
 
     rgb: Float[Tensor, "m 3"] | None = None
@@ -417,15 +433,15 @@ class FieldValues(Record):
 
 @dataclass(frozen=True)
 class PixelBatch(Record):
-    """N training pixels: their rays and what the capture says of them.
+    """N training pixels: their rays and the values of the capture there.
 
     Attributes:
         rays: the N rays; `rays.frame` indexes the state given with the batch.
         rgb: (N, 3) straight (not premultiplied) sRGB color in [0, 1].
         alpha: (N,) matte in [0, 1].
-        background: (N, 3) the color to put behind both sides of the comparison.
-        label: (N,) integer segmentation label, where the capture has them.
-        depth: (N,) z-depth of the tracked mesh along the optical axis in meters, 0 where there is none.
+        background: (N, 3) the color behind both the rendering and the target.
+        label: (N,) integer segmentation label, if the capture has them.
+        depth: (N,) z-depth of the tracked mesh along the optical axis in meters, 0 off the mesh.
         depth_scale: (N,) length of ray per unit of z-depth, so depth * depth_scale is a distance along the ray.
     """
 
@@ -448,12 +464,12 @@ class PixelBatch(Record):
 
 @dataclass(frozen=True)
 class Template(Record):
-    """The mesh an avatar is built on.
+    """The mesh that an avatar is built on.
 
     Attributes:
         canonical_vertices: (V, 3) canonical positions, meters, y up, face toward +z.
         faces: (F, 3) int64 vertex indices, counter-clockwise from outside, the mouth cavity closed.
-        regions: named (F,) boolean face masks; `"mouth"`, `"eyes"` and `"face"` are used by presets where present.
+        regions: named (F,) boolean face masks; presets use `"mouth"`, `"eyes"` and `"face"` if they are there.
         uv, uv_faces: (T, 2) texture coordinates, v up, and (F, 3) indices into them.
         face_count: how many of `faces` are the tracked mesh's own; the rest close the mouth.
     """

@@ -1,4 +1,4 @@
-"""MonoNPHM's head: an ensemble of local networks at the anchors, blended, and a global one; distance and color."""
+"""Anchored decoder of MonoNPHM: a blended ensemble of local networks at anchors, for signed distance and color."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -17,13 +17,13 @@ from headfields.parts import Decoder
 from headfields.records import Canonical, Features, FieldValues, HeadState
 
 _VALUES = {"cpu": 2**24, "cuda": 2**28}
-"""Activations of a layer at a time, where no gradient is wanted."""
+"""Activations of a layer at a time, where no gradient is needed."""
 
 
 @dataclass(frozen=True)
 class AnchoredFrames:
-    """What `AnchoredDecoder.prepare` makes of B frames: the anchors, in the networks' units, and what the codes add to
-    the first layer of each of N members' networks."""
+    """B frames, prepared for `AnchoredDecoder`: the anchors in the networks' units, and the contribution of the codes
+    to the first layer of each of N members' networks."""
 
     anchors: Float[Tensor, "b a 3"]
     geometry: Float[Tensor, "bn hidden"]
@@ -32,13 +32,13 @@ class AnchoredFrames:
 
 @dataclass(frozen=True)
 class Blend:
-    """Which members M points are blended from: of A anchors the nearest, and last the global member.
+    """The members that M points are blended from: the K nearest of A anchors, and last the global member.
 
     Attributes:
-        member: (M, K + 1) their numbers; A is the global one.
+        member: (M, K + 1) indices of the members; A is the global one.
         offset: (M, K + 1, 3) from the anchor to the point, from the center for the global member; in the networks'
             units.
-        weight: (M, K + 1) that add up to 1 (but for 1e-8).
+        weight: (M, K + 1) blend weights with sum 1 (up to 1e-8).
     """
 
     member: Int[Tensor, "m k"]
@@ -49,35 +49,35 @@ class Blend:
 class AnchoredDecoder(Decoder):
     """Signed distance and color, blended from local networks at the nearest anchors and a global network.
 
-    Each member's network sees [z_global, z_local, x - a, features]; the members of a symmetric pair share weights, the
-    second with the first coordinate of x - a negated. Color comes from what the same member's geometry network has in
-    its last hidden layer, not from where the point is: the colors of a person follow their shape. Distances and
-    colors are blended with the same Gaussian weights of the distances to the anchors,
+    The input of each member's network is [z_global, z_local, x - a, features]; the members of a symmetric pair share
+    weights, the second with the first coordinate of x - a negated. Color is computed from the last hidden layer of the
+    same member's geometry network, not from the point's position: the colors of a person follow their shape. Distances
+    and colors are blended with the same Gaussian weights of the distances to the anchors,
 
         w_k = exp(-(d_k / s)² / 2) / (Σ + 1e-8),  s = max(d_1 ... d_reach) / sharpness,  d of the global member: `far`.
 
-    Points are the canonical ones; features are further inputs of each member (hyper-coordinates: put
-    `Coordinates(points=False)` before it). Members are evaluated together, sorted by network into blocks for batched
-    products; what the codes add to the first layers is computed once a frame. In evaluation mode, members whose weight
-    is less than `skip_below` are left out, and the weights of the others add up to 1 again: the distance then differs
-    by at most the sum of the weights left out times how far what they say is from what the others do.
+    x is the canonical point; features are further inputs of each member (for hyper-coordinates, use the encoder
+    `Coordinates(points=False)`). Members are evaluated together, sorted by network into blocks for batched products;
+    the contribution of the codes to the first layers is computed once a frame. In evaluation mode, members whose weight
+    is below `skip_below` are skipped and the other weights are renormalized: the distance then differs by at most the
+    sum of the skipped weights times the difference between the skipped members' distances and the others'.
 
-    Distances leave in meters and colors as sRGB in [0, 1] (the last layer is linear, as published, so they may go
-    somewhat beyond); inside, networks compute in `anchors.normalized` units and colors in [-1, 1].
+    Distances are in meters and colors sRGB in [0, 1] (the last layer is linear, as published, so they may lie slightly
+    outside); inside, networks compute in `anchors.normalized` units and colors in [-1, 1].
 
     Args:
-        anchors: shared with the deformer; they say how codes are laid out.
+        anchors: shared with the deformer; their `layout` is that of the codes.
         hidden, layers: units and number of hidden layers of the geometry networks.
-        neighbors: how many of the nearest anchors a point is blended from; all, if there are fewer.
-        reach: the Gaussian's width follows the largest distance to so many of them.
+        neighbors: number of nearest anchors that a point is blended from; all, if there are fewer.
+        reach: the Gaussian's width follows the largest distance to this many of them.
         sharpness: that distance in widths of the Gaussian.
-        far: the distance that the global member counts as having everywhere, meters; 0.75 of MonoNPHM's units.
-        appearance: `"geometry"` gives the appearance networks a projection of the geometry features, `"point"` the same
-            input as the geometry networks, to measure what the former is good for.
+        far: distance assigned to the global member everywhere, meters; 0.75 of MonoNPHM's units.
+        appearance: input of the appearance networks: `"geometry"`, a projection of the geometry features; `"point"`,
+            the input of the geometry networks, for an ablation.
         appearance_hidden, appearance_layers: units and number of hidden layers of the appearance networks.
-        appearance_width: numbers that geometry features are projected to, by two layers that members share.
-        beta: of the geometry networks' Softplus, log(1 + exp(beta · x)) / beta. Appearance networks have ReLU.
-        skip_below: weight under which a member is left out in evaluation mode; 0: none is.
+        appearance_width: width of the projected geometry features; two layers, shared by all members.
+        beta: of the geometry networks' Softplus, log(1 + exp(beta · x)) / beta. Appearance networks use ReLU.
+        skip_below: weight below which a member is skipped in evaluation mode; 0 skips none.
         code: name of the appearance code in `HeadState.codes`; that of the geometry is the anchors'.
 
     Differentiable to any order in points, features, codes and parameters, with jumps of the size of the least weights
@@ -139,9 +139,9 @@ class AnchoredDecoder(Decoder):
         self.code = code
         self.needs = (anchors.code, code)
         layout = anchors.layout
-        first = torch.arange(2 * layout.pairs) // 2
-        rest = torch.arange(layout.middle + 1) + layout.pairs
-        self.register_buffer("network", torch.cat([first, rest]), persistent=False)
+        paired = torch.arange(2 * layout.pairs) // 2
+        single = torch.arange(layout.middle + 1) + layout.pairs
+        self.register_buffer("network", torch.cat([paired, single]), persistent=False)
         side = torch.ones(layout.members, 3)
         side[1 : 2 * layout.pairs : 2, 0] = -1
         self.register_buffer("side", side, persistent=False)
@@ -151,7 +151,7 @@ class AnchoredDecoder(Decoder):
 
     @property
     def code_widths(self) -> dict[str, int]:
-        """How many numbers each code has that the decoder reads, by name."""
+        """Widths of the codes that the decoder reads, by name."""
         return {self.anchors.code: self.anchors.layout.width, self.code: self.anchors.layout.width}
 
     def build(self, width: int, bounds: Float[Tensor, "2 3"] | None = None) -> None:
@@ -173,19 +173,19 @@ class AnchoredDecoder(Decoder):
             )
 
     def blend(self, canonical: Canonical, prepared: AnchoredFrames) -> Blend:
-        """Which members each of M points is blended from, and how; M = 0 is legal."""
+        """The members that each of M points is blended from, and their weights; M = 0 is legal."""
         x = self.anchors.normalized(canonical.points)
         anchors, frame, last = prepared.anchors, canonical.frame, prepared.anchors.shape[1]
         with torch.no_grad():
             squared = torch.zeros(len(x), last, dtype=x.dtype, device=x.device)
             for axis in range(3):
-                # one frame's anchors need not be looked up for every point
-                theirs = anchors[:, :, axis] if len(anchors) == 1 else anchors[:, :, axis].index_select(0, frame)
-                squared += (x[:, axis, None] - theirs).square()
+                # the anchors of a single frame broadcast, without a gather for each point
+                anchor = anchors[:, :, axis] if len(anchors) == 1 else anchors[:, :, axis].index_select(0, frame)
+                squared += (x[:, axis, None] - anchor).square()
             nearest = squared.topk(self.neighbors, largest=False).indices
         index = (frame[:, None] * last + nearest).flatten() if len(anchors) > 1 else nearest.flatten()
         offset = x[:, None] - anchors.flatten(0, 1).index_select(0, index).view(len(x), self.neighbors, 3)
-        squared = offset.square().sum(dim=-1)  # again, with a graph; no root, so the anchor itself is no singular point
+        squared = offset.square().sum(dim=-1)  # again, with a graph; without a root, which is singular at the anchor
         width = squared[:, : self.reach].amax(dim=1, keepdim=True) / self.sharpness**2
         squared = torch.cat([squared, torch.full_like(squared[:, :1], self.far**2)], dim=1)
         weight = torch.exp(-squared / (2 * width.clamp_min(1e-12)))
@@ -198,10 +198,10 @@ class AnchoredDecoder(Decoder):
     def forward(
         self, features: Features, canonical: Canonical, prepared: AnchoredFrames, color: bool = True
     ) -> FieldValues:
-        with torch.autocast(canonical.points.device.type, enabled=False):  # bfloat16 knows distances to a part in 256
+        with torch.autocast(canonical.points.device.type, enabled=False):  # bfloat16 has 8 bits of a distance
             joined = features.joined().to(canonical.points.dtype)
-            found = [self._shape(joined[piece], canonical[piece], prepared) for piece in self._pieces(joined)]
-            distance, geometry = (torch.cat(each) if len(each) > 1 else each[0] for each in zip(*found, strict=True))
+            chunks = [self._shape(joined[chunk], canonical[chunk], prepared) for chunk in self._chunks(joined)]
+            distance, geometry = (torch.cat(each) if len(each) > 1 else each[0] for each in zip(*chunks, strict=True))
         values = FieldValues(distance=distance / self.anchors.scale, geometry=geometry)
         return values.replace(rgb=self.color(values, canonical, prepared)) if color else values
 
@@ -212,26 +212,26 @@ class AnchoredDecoder(Decoder):
         """
         (geometry,) = values.require("geometry")
         with torch.autocast(geometry.device.type, enabled=False):
-            found = [self._appearance(geometry[piece], prepared) for piece in self._pieces(geometry)]
-            return ((torch.cat(found) if len(found) > 1 else found[0]) + 1) / 2
+            chunks = [self._appearance(geometry[chunk], prepared) for chunk in self._chunks(geometry)]
+            return ((torch.cat(chunks) if len(chunks) > 1 else chunks[0]) + 1) / 2
 
-    def _pieces(self, x: Tensor) -> list[slice]:
-        """Rows that are evaluated at a time: without a graph, as many as activations are to be kept of."""
+    def _chunks(self, x: Tensor) -> list[slice]:
+        """Rows that are evaluated at a time: with a graph all of them, without one as memory for activations allows."""
         count = max(len(x), 1)
         if not torch.is_grad_enabled():
             widest = max(self.hidden, self.appearance_sizes[0])
             count = max(_VALUES.get(x.device.type, 2**24) // ((self.neighbors + 1) * widest), 256)
         return [slice(begin, begin + count) for begin in range(0, max(len(x), 1), count)]
 
-    def _kept(self, weight: Float[Tensor, "m k"]) -> Float[Tensor, "m k"]:
-        """The weights, in evaluation mode without the small ones."""
+    def _skipped(self, weight: Float[Tensor, "m k"]) -> Float[Tensor, "m k"]:
+        """The weights; in evaluation mode without the small ones, renormalized."""
         if self.training or not self.skip_below:
             return weight
         weight = weight * (weight >= self.skip_below)
         return weight / weight.sum(dim=1, keepdim=True)
 
     def _pairs(self, weight: Float[Tensor, " mk"]) -> Int[Tensor, " p"]:
-        """The (point, member) pairs that are evaluated, of M * (K + 1): all, or those that have a weight."""
+        """Indices of the (point, member) pairs to evaluate, of M * (K + 1): all, or those with a weight."""
         if self.training or not self.skip_below:
             return torch.arange(len(weight), device=weight.device)
         return weight.nonzero()[:, 0]
@@ -241,36 +241,36 @@ class AnchoredDecoder(Decoder):
     ) -> tuple[Float[Tensor, " m"], Float[Tensor, "m g"]]:
         """The distances, in the networks' units, and the geometry."""
         blend = self.blend(canonical, prepared)
-        weight, member, each = self._kept(blend.weight).flatten(), blend.member.flatten(), blend.member.shape[1]
+        weight, member, each = self._skipped(blend.weight).flatten(), blend.member.flatten(), blend.member.shape[1]
         pair = self._pairs(weight)
         rows = group_rows(self.network[member[pair]], self._networks)
-        pair_there = pair.index_select(0, rows.source)
-        point_there, member_there = pair_there // each, member.index_select(0, pair_there)
+        grouped_pair = pair.index_select(0, rows.source)
+        grouped_point, grouped_member = grouped_pair // each, member.index_select(0, grouped_pair)
         row = canonical.frame[:, None] * self.anchors.layout.members + blend.member
-        offset = blend.offset.flatten(0, 1).index_select(0, pair_there) * self.side.index_select(0, member_there)
-        own = rows.blocks(torch.cat([offset, features.index_select(0, point_there)], dim=-1))
-        start = row.flatten().index_select(0, pair_there)
+        offset = blend.offset.flatten(0, 1).index_select(0, grouped_pair) * self.side.index_select(0, grouped_member)
+        own = rows.blocks(torch.cat([offset, features.index_select(0, grouped_point)], dim=-1))
+        start = row.flatten().index_select(0, grouped_pair)
         tap = self.projection if self.appearance == "geometry" else None
-        value, seen = self.geometry_networks(own, prepared.geometry, start, rows, self._softplus, tap)
-        seen = rows.scatter(own if seen is None else seen)
+        value, tapped = self.geometry_networks(own, prepared.geometry, start, rows, self._softplus, tap)
+        tapped = rows.scatter(own if tapped is None else tapped)
         value = rows.scatter(value)[:, 0]
         if len(pair) < len(weight):
             value = value.new_zeros(len(weight)).index_copy(0, pair, value)
-            seen = seen.new_zeros(len(weight), seen.shape[1]).index_copy(0, pair, seen)
-        geometry = torch.cat([seen, weight[:, None], row.flatten()[:, None].to(seen.dtype)], dim=-1)
+            tapped = tapped.new_zeros(len(weight), tapped.shape[1]).index_copy(0, pair, tapped)
+        geometry = torch.cat([tapped, weight[:, None], row.flatten()[:, None].to(tapped.dtype)], dim=-1)
         return (value * weight).view(-1, each).sum(dim=1), geometry.view(len(features), each * geometry.shape[1])
 
     def _appearance(self, geometry: Float[Tensor, "m g"], prepared: AnchoredFrames) -> Float[Tensor, "m 3"]:
         """The colors in [-1, 1]."""
         each = self.neighbors + 1
         flat = geometry.view(len(geometry) * each, geometry.shape[1] // each)
-        seen, weight, row = flat[:, :-2], flat[:, -2], flat[:, -1].detach().long()
+        inputs, weight, row = flat[:, :-2], flat[:, -2], flat[:, -1].detach().long()
         pair = self._pairs(weight)
         member = row.index_select(0, pair) % self.anchors.layout.members
         rows = group_rows(self.network[member], self._networks)
-        pair_there = pair.index_select(0, rows.source)
-        own = rows.blocks(seen.index_select(0, pair_there))
-        start = row.index_select(0, pair_there)
+        grouped_pair = pair.index_select(0, rows.source)
+        own = rows.blocks(inputs.index_select(0, grouped_pair))
+        start = row.index_select(0, grouped_pair)
         value = rows.scatter(self.appearance_networks(own, prepared.appearance, start, rows, functional.relu)[0])
         weighted = value * weight.index_select(0, pair)[:, None]
         if len(pair) < len(weight):

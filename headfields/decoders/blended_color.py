@@ -1,4 +1,4 @@
-"""A decoder whose color is shifted by its last three features."""
+"""Color blending: a decoder whose color is offset, in logits, by its last three features."""
 
 from typing import Any
 
@@ -11,18 +11,18 @@ from headfields.records import Canonical, Features, FieldValues, HeadState
 
 
 class BlendedColor(Decoder):
-    """Another decoder, and behind it the last three features added to its color: rgb = sigmoid(logit(rgb₀) + r).
+    """Wraps a decoder and adds the last three features r to its color: rgb = sigmoid(logit(rgb₀) + r).
 
-    In logits, so that colors stay in [0, 1]. The three come from `headfields.encoders.ColorFields`; the other decoder
-    sees the features before them, and its density (or distance) is as it is.
+    The sum is of logits, so colors stay in [0, 1]. The three features come from `headfields.encoders.ColorFields`; the
+    wrapped decoder reads the features before them, and its density or distance is unchanged.
 
     Args:
         decoder: of the features before the last three.
 
-    Differentiable as the decoder is, in the residual to any order.
+    Differentiable as the wrapped decoder is, in the residual to any order.
 
     Raises:
-        ValueError: when the avatar is built: there are not more than three features.
+        ValueError: when the avatar is built: there are fewer than three features.
 
     Source: our own choice, for 3VP Avatar's ablation of blending colors.
     """
@@ -37,8 +37,8 @@ class BlendedColor(Decoder):
     def build(self, width: int, bounds: Float[Tensor, "2 3"] | None = None) -> None:
         if width < 3:
             raise ValueError(
-                f"BlendedColor: the features are {width} wide; expected the decoder's own and three more, of a "
-                "ColorFields as the last condition"
+                f"BlendedColor: the features are {width} wide; expected those of the decoder and three of a "
+                "ColorFields, the last condition"
             )
         self.decoder.build(width - 3, bounds)
 

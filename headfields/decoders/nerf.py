@@ -1,4 +1,4 @@
-"""Density and view-dependent color from features (Instant-NGP's pair of networks, as INSTA uses them)."""
+"""NeRF decoder: density and view-dependent color from features, by Instant-NGP's pair of networks (INSTA)."""
 
 from typing import Any
 
@@ -21,7 +21,7 @@ class NeRFDecoder(Decoder):
     Args:
         hidden: units of the hidden layers.
         density_layers, color_layers: hidden layers of the two networks.
-        geometry_width: outputs of the density network, all of which the color network sees.
+        geometry_width: outputs of the density network, all of them inputs of the color network.
         direction_degree: degree of the spherical harmonics of the direction, 1 to 8; 0 makes color independent of it.
         density_bias: added before exp, so that training starts at a density of exp(density_bias) per meter.
 
@@ -59,8 +59,8 @@ class NeRFDecoder(Decoder):
 
     def forward(self, features: Features, canonical: Canonical, prepared: Any, color: bool = True) -> FieldValues:
         geometry = self.density_network(features.own, features.shared, features.index)
-        # Beyond exp(15) per meter everything is opaque; the bound keeps exp finite and its gradient alive below it.
-        # In float32 under autocast too: exp turns bfloat16's absolute error into a relative one.
+        # Beyond exp(15) per meter everything is opaque; the bound keeps exp finite and leaves the gradient below it.
+        # In float32 under autocast too: exp turns the absolute error of bfloat16 into a relative one.
         exponent = geometry[:, 0].float() if geometry.dtype in (torch.bfloat16, torch.float16) else geometry[:, 0]
         density = (exponent + self.density_bias).clamp_max(15.0).exp()
         values = FieldValues(density=density, geometry=geometry)

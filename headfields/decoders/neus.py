@@ -1,4 +1,4 @@
-"""NeuS's pair of networks: a signed distance, and a color that sees point, normal and direction."""
+"""NeuS decoder: signed distance from the point and features, color from point, normal, direction and features."""
 
 import math
 from typing import Any, cast
@@ -14,42 +14,40 @@ from headfields.parts import Decoder
 from headfields.records import Canonical, Features, FieldValues
 
 SOFTPLUS = 100.0
-"""β of the softplus between the layers of the distance network: a smooth ReLU, so that normals have derivatives."""
+"""β of the softplus between the layers of the distance network, a smooth ReLU: normals need second derivatives."""
 
 
 class NeuSDecoder(Decoder):
     """Signed distance from the canonical point and the features, and color from point, normal, direction and both.
 
-    The distance network sees the canonical point itself, scaled to [-1, 1] over the longest side of the canonical box,
-    and behind it whatever the encoders give: coordinates, sines, a hash grid, conditions. It starts as the distance to
-    a sphere, the geometric initialization of SAL (Atzmon and Lipman 2020): the features have next to no weight at
-    first (1e-4: not 0, so that hash grids learn from the first step). Weights of hidden layers are orthogonal rather
-    than independent, and the last layer is fitted to the sphere by least squares from there, both our own choice:
-    narrow networks then start round too. No weight normalization, also our own choice.
+    The input of the distance network is the canonical point, scaled to [-1, 1] over the longest side of the canonical
+    box, followed by the features of any encoders. It starts as the distance to a sphere, by the geometric
+    initialization of SAL (Atzmon and Lipman 2020), with weights of 1e-4 for the features: not 0, so that hash grids
+    learn from the first step. Our own choice: orthogonal weights of hidden layers and a least-squares fit of the last
+    layer to the sphere, so that narrow networks start round too; no weight normalization.
 
-    Color is a network with ReLU and a sigmoid behind it. Its normal is the normalized derivative of the distance by
-    the canonical point, in canonical space, as are its point and direction. A part of the features that depends on
-    the posed point in other ways (vertex features, a surface look-up) is a constant for this normal; the normal that
-    `headfields.Field.signed_distance` gives, in posed space, has it all.
+    The color network has ReLU, and a sigmoid at the end. Its normal is the normalized derivative of the distance by the
+    canonical point, in canonical space, as are its point and direction. Features that depend on the posed point in
+    other ways (vertex features, a surface look-up) are constants for this normal; the normal in posed space that
+    `headfields.Field.signed_distance` gives includes them.
 
     Args:
         hidden: units of the hidden layers. NeuS: 256 for both networks.
         layers: hidden layers of the distance network (NeuS: 8). The default is for features of a hash grid.
-        skip: which hidden layer sees the input again, counted from 0; None: none does (NeuS: 4).
-        geometry_width: outputs of the distance network that the color network sees (NeuS: 256).
+        skip: index of the hidden layer to which the input is concatenated; None: none (NeuS: 4).
+        geometry_width: outputs of the distance network that are inputs of the color network (NeuS: 256).
         color_layers: hidden layers of the color network (NeuS: 4).
-        direction_bands: octaves of the direction's encoding, the direction itself in front (NeuS: 4); 0 makes color
+        direction_bands: octaves of the direction's encoding, after the direction itself (NeuS: 4); 0 makes color
             independent of it.
-        radius: of the sphere that training starts from, meters; a head's is about 0.1. An eighth of the box's diagonal
-            if None.
-        center: (3,) of that sphere, canonical, meters; the middle of the box if None.
+        radius: of the initial sphere, meters; that of a head is about 0.1. An eighth of the box's diagonal if None.
+        center: (3,) of the initial sphere, canonical, meters; the middle of the box if None.
 
     Differentiable to second order in features and points; in directions to any order.
 
     Raises:
         ValueError: a size or a radius is out of range.
 
-    Source: Wang et al. 2021, "NeuS", section 3 and released configuration; sizes are our own choice where not said.
+    Source: Wang et al. 2021, "NeuS", section 3 and released configuration; sizes without a note are our own choice.
     """
 
     gives = "distance"
@@ -87,7 +85,7 @@ class NeuSDecoder(Decoder):
         self.radius = radius
         self.register_buffer("middle", torch.zeros(3) if center is None else center.detach().float().clone())
         self.register_buffer("unit", torch.ones(()))
-        self._given_center = center is not None
+        self._center_fixed = center is not None
 
     def extra_repr(self) -> str:
         return f"layers={self.layers} x {self.hidden}, skip={self.skip}, radius={self.radius} m"
@@ -95,7 +93,7 @@ class NeuSDecoder(Decoder):
     def build(self, width: int, bounds: Float[Tensor, "2 3"] | None = None) -> None:
         if bounds is not None:
             low, high = bounds.detach().float()
-            if not self._given_center:
+            if not self._center_fixed:
                 self.middle.copy_((low + high) / 2)
             self.unit.copy_((high - low).max() / 2)
             if self.radius is None:
@@ -110,39 +108,39 @@ class NeuSDecoder(Decoder):
         self.color_network = mlp(
             6 + self.geometry_width + direction_width, self.hidden, self.color_layers, 3, bias=True
         )
-        self._become_a_sphere(width)
+        self._initialize_to_sphere(width)
 
     @torch.no_grad()
-    def _become_a_sphere(self, width: int) -> None:
+    def _initialize_to_sphere(self, width: int) -> None:
         last: Any
         *hidden, last = self.distance_network
         for index, linear in enumerate(cast(list[nn.Linear], hidden)):
-            points = 3 if index == 0 else self.hidden + 3 if index == self.skip else self.hidden
+            columns = 3 if index == 0 else self.hidden + 3 if index == self.skip else self.hidden
             nn.init.normal_(linear.weight, 0.0, 1e-4)
-            linear.weight[:, :points] = _orthogonal(self.hidden, points).to(linear.weight)
+            linear.weight[:, :columns] = _orthogonal(self.hidden, columns).to(linear.weight)
             nn.init.zeros_(linear.bias)
-        reach = (self.radius or 0.0) / float(self.unit)
+        sphere = (self.radius or 0.0) / float(self.unit)
         nn.init.normal_(last.weight, 0.0, 1e-2)
         nn.init.zeros_(last.bias)
-        # The expectation that the geometric initialization rests on, and from there the nearest weights that fit.
+        # The weights that the geometric initialization has in expectation, and the closest ones that fit the sphere.
         expected = torch.full((self.hidden,), math.sqrt(math.pi / self.hidden), dtype=torch.float64)
-        where = 2 * torch.rand(4096, 3) - 1
-        units = self._activations(torch.cat([where, where.new_zeros(len(where), width)], dim=-1)).double()
+        points = 2 * torch.rand(4096, 3) - 1
+        units = self._activations(torch.cat([points, points.new_zeros(len(points), width)], dim=-1)).double()
         design = torch.cat([units, torch.ones_like(units[:, :1])], dim=-1)
-        wanted = where.double().norm(dim=-1) - reach
-        prior = torch.cat([expected, expected.new_tensor([-reach])])
+        target = points.double().norm(dim=-1) - sphere
+        prior = torch.cat([expected, expected.new_tensor([-sphere])])
         normal = design.T @ design
         ridge = 1e-6 * normal.diagonal().mean() * torch.eye(len(prior), dtype=torch.float64)
-        solution = prior + torch.linalg.solve(normal + ridge, design.T @ (wanted - design @ prior))
+        solution = prior + torch.linalg.solve(normal + ridge, design.T @ (target - design @ prior))
         last.weight[0] = solution[:-1].to(last.weight)
         last.bias[0] = solution[-1].to(last.bias)
 
-    def _activations(self, given: Float[Tensor, "m _"]) -> Float[Tensor, "m _"]:
-        """What the last layer sees; `given` is the scaled point and, behind it, the features."""
-        x = given
+    def _activations(self, inputs: Float[Tensor, "m _"]) -> Float[Tensor, "m _"]:
+        """Input of the last layer; `inputs` are the scaled point and the features."""
+        x = inputs
         for index, linear in enumerate(list(self.distance_network)[:-1]):
             if index == self.skip:
-                x = torch.cat([x, given], dim=-1) / math.sqrt(2)
+                x = torch.cat([x, inputs], dim=-1) / math.sqrt(2)
             x = functional.softplus(linear(x), beta=SOFTPLUS)
         return x
 
@@ -173,7 +171,7 @@ class NeuSDecoder(Decoder):
 
 
 def _orthogonal(rows: int, columns: int) -> Float[Tensor, "rows columns"]:
-    """A matrix after which a ReLU keeps lengths on average: orthonormal columns (rows, if fewer) times √2."""
+    """A matrix that with a ReLU preserves lengths on average: orthonormal columns (rows, if fewer) times √2."""
     matrix = torch.empty(rows, columns)
     nn.init.orthogonal_(matrix, gain=math.sqrt(2 * max(columns / rows, 1.0)))
     return matrix

@@ -1,4 +1,4 @@
-"""The head of NeRF's network: density from the features by one layer, color from the features and the direction."""
+"""Radiance head of MonoAvatar: density by one linear layer, color by a network of features and direction."""
 
 from typing import Any
 
@@ -13,9 +13,9 @@ from headfields.records import Canonical, Features, FieldValues
 
 
 class RadianceHead(Decoder):
-    """σ = exp(FC(h)), rgb = sigmoid(MLP([h, PE(direction)])): what MonoAvatar puts behind its features h.
+    """MonoAvatar's decoder of features h: σ = exp(FC(h)), rgb = sigmoid(MLP([h, PE(direction)])).
 
-    Unlike `NeRFDecoder`, density is one linear layer of the features, and color sees all of them.
+    Unlike in `NeRFDecoder`, density is one linear layer of the features, and color depends on all of them.
 
     The paper states no output activations. Density is exp of the layer, as in `NeRFDecoder`, because in 1/m it spans
     orders of magnitude; color a sigmoid, as in NeRF. Both our own choice.
@@ -23,10 +23,10 @@ class RadianceHead(Decoder):
     Args:
         hidden: units of the color network's hidden layers.
         color_layers: hidden layers of the color network.
-        direction_bands: octaves of the direction's encoding, the direction itself in front; 0 makes color independent
-            of it.
-        density_bias: where the bias of the density layer starts, so that training starts at a density of about
-            exp(density_bias) per meter.
+        direction_bands: octaves of the direction's encoding, after the direction itself; 0 makes color independent of
+            it.
+        density_bias: initial bias of the density layer; training starts at a density of about exp(density_bias) per
+            meter.
 
     Differentiable to any order in features and directions (through `headfields.ops.mlp`: to second order).
 

@@ -1,4 +1,4 @@
-"""Blendfields: a basis of displacement fields over canonical space, mixed by what drives the head."""
+"""Blendfields: displacement fields over canonical space, blended by expression and pose."""
 
 from dataclasses import dataclass
 
@@ -15,33 +15,31 @@ from headfields.records import Canonical, HeadState, Rays
 
 @dataclass(frozen=True)
 class Mixture:
-    """What `Blendfield.prepare` makes of B frames: their coefficients."""
+    """Coefficients of B frames, from `Blendfield.prepare`."""
 
     coefficients: Float[Tensor, "b k"]
 
 
 class Blendfield(Deformer):
-    """The fine deformation behind a coarse one: x_c = x + scale · Σ_k α_k D_k(x).
+    """Fine deformation after a coarse one: x_c = x + scale · Σ_k α_k D_k(x).
 
-    x is where the coarse deformer takes a posed point, D_k are K displacement fields over that space, and α are the
-    coefficients of the frame: `Chain(SurfaceCanonicalizer(...), Blendfield(...))`. What the tracked mesh cannot say (an
-    inner mouth, folds, hair) is learned once for all frames, and comes back with the jaw and the expression that it
-    came with. Directions stay as they are, and every point is valid: whether there is matter is the coarse deformer's
-    to say. Standing alone, it samples rays through its box.
+    x is the image of a posed point under the coarse deformer, D_k are K displacement fields over that space, and α are
+    the coefficients of the frame: `Chain(SurfaceCanonicalizer(...), Blendfield(...))`. Motion that the tracked mesh
+    does not model (inner mouth, folds, hair) is learned once for all frames, as a function of jaw and expression.
+    Directions are unchanged, and every point is valid: the coarse deformer decides validity. Without a coarse deformer
+    it samples rays through its box.
 
-    It is a learned correction (`corrects`), so that `headfields.losses.WarpMagnitude` and `Elastic` hold it small and
-    stiff; `headfields.losses.blendfield` has what is its own.
+    It is a learned correction (`corrects`), so `headfields.losses.WarpMagnitude` and `Elastic` apply to it;
+    `headfields.losses.blendfield` has losses of its own.
 
-    The paper's outline is known and its numbers are not: all sizes are our own choice, and so are the order (fine after
-    coarse, as the paper's abstract has it), the unbounded coefficients, fields that start at zero, and directions that
-    stay.
+    The paper's outline is known and its numbers are not. Our own choice are all sizes, the order (fine after coarse, as
+    in the paper's abstract), unbounded coefficients, fields that start at zero, and unchanged directions.
 
     Args:
         box: (2, 3) corners of the space that points come from, meters: `bounds()` of the coarse deformer.
         coefficients: the mapping network; its `fields` is K.
         kind: `"grid"` or `"mlp"`, see `BasisFields`.
-        scale: meters that a field's value of 1 moves a point, with a coefficient of 1; the larger, the faster it
-            learns.
+        scale: displacement for a field's value of 1 and a coefficient of 1, meters; the larger, the faster it learns.
         options: of the basis, see `BasisFields`.
 
     Differentiable in points, state and parameters to second order, except across the cells of a grid.

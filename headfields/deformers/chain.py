@@ -1,4 +1,4 @@
-"""Deformers one after another: coarse, then fine."""
+"""Composition of deformers: coarse, then fine."""
 
 from typing import Any, cast
 
@@ -12,11 +12,11 @@ from headfields.records import Canonical, HeadState, Rays
 
 
 class Chain(Deformer):
-    """Composes deformers: each takes the canonical points of the one before as its posed points.
+    """Composes deformers: the canonical points of each are the posed points of the next.
 
-    The first one rules where rays are sampled and, where later ones know no triangle, gives face, barycentrics and
-    distance. A point is valid if it is so for all. Hyper-coordinates are concatenated. The last one's box bounds
-    canonical space.
+    The first deformer bounds the rays. Face, barycentric coordinates and distance are those of the last deformer that
+    gives them. A point is valid if it is valid in every deformer. Hyper-coordinates are concatenated. The box of the
+    last deformer bounds canonical space.
 
     Args:
         deformers: at least one, the first in posed space.
@@ -63,44 +63,44 @@ class Chain(Deformer):
         first, *others = self._links
         result = first(points, directions, frame, prepared[0])
         ambient = [result.ambient] if result.ambient is not None else []
-        for deformer, ready in zip(others, prepared[1:], strict=True):
-            following = deformer(result.points, result.directions, frame, ready)
+        for deformer, own in zip(others, prepared[1:], strict=True):
+            following = deformer(result.points, result.directions, frame, own)
             if following.ambient is not None:
                 ambient.append(following.ambient)
-            knows_faces = following.face is not None
+            has_faces = following.face is not None
             result = Canonical(
                 points=following.points,
                 directions=following.directions,
                 posed_points=points,
                 frame=frame,
                 valid=result.valid & following.valid,
-                face=following.face if knows_faces else result.face,
-                barycentric=following.barycentric if knows_faces else result.barycentric,
-                distance=following.distance if knows_faces else result.distance,
+                face=following.face if has_faces else result.face,
+                barycentric=following.barycentric if has_faces else result.barycentric,
+                distance=following.distance if has_faces else result.distance,
             )
         return result.replace(ambient=torch.cat(ambient, dim=-1)) if ambient else result
 
     def jacobian(
         self, points: Float[Tensor, "m 3"], frame: Int[Tensor, " m"], prepared: list[Any]
     ) -> tuple[Float[Tensor, "m 3"], Float[Tensor, "m 3 3"]]:
-        """The canonical points, and their derivatives by the posed ones: the product of the links' Jacobians.
+        """The canonical points, and their derivatives by the posed ones: the product of the deformers' Jacobians.
 
         Args, differentiability: as `headfields.deformers.jacobian`.
         """
         points, total = jacobian(self._links[0], points, frame, prepared[0])
-        for link, ready in zip(self._links[1:], prepared[1:], strict=True):
-            points, own = jacobian(link, points, frame, ready)
-            total = own @ total
+        for link, own in zip(self._links[1:], prepared[1:], strict=True):
+            points, factor = jacobian(link, points, frame, own)
+            total = factor @ total
         return points, total
 
     def corrections(
         self, points: Float[Tensor, "m 3"], frame: Int[Tensor, " m"], prepared: list[Any], jacobians: bool = False
     ) -> list[Correction]:
-        found: list[Correction] = []
+        corrections: list[Correction] = []
         last = max((index for index, link in enumerate(self._links) if link.corrects), default=-1)
         directions = points.new_tensor([0.0, 0.0, -1.0]).expand_as(points)  # points do not depend on them
-        for index, (link, ready) in enumerate(zip(self._links[: last + 1], prepared, strict=False)):
-            found += link.corrections(points, frame, ready, jacobians)
+        for index, (link, own) in enumerate(zip(self._links[: last + 1], prepared, strict=False)):
+            corrections += link.corrections(points, frame, own, jacobians)
             if index < last:
-                points = link(points, directions, frame, ready).points
-        return found
+                points = link(points, directions, frame, own).points
+        return corrections

@@ -1,4 +1,4 @@
-"""MonoAvatar's error-correction warp: what the tracking got wrong in each training frame, learned beside the avatar."""
+"""Error-correction warp of MonoAvatar: a learned rigid motion per point and frame that absorbs tracking errors."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -23,7 +23,7 @@ _OUTPUT_SPREAD = 1e-4
 
 @dataclass(frozen=True)
 class FrameCodes:
-    """What `ErrorWarp.prepare` makes of the frames while the warp is on: their codes, and how far each band is open."""
+    """Codes of the frames, and weights of the encoding's bands, from `ErrorWarp.prepare` while the warp is on."""
 
     codes: Float[Tensor, "b width"]
     window: Float[Tensor, " bands"]
@@ -32,32 +32,31 @@ class FrameCodes:
 class ErrorWarp(Deformer):
     """A learned rigid motion at each point of each training frame: q' = R(q + c) - c + t.
 
-    R, c and t come from a network of the point (encoded coarse to fine) and a code of its frame. It takes up what
-    tracking got wrong, so that the avatar is not blurred by it. It is the identity, exactly, in evaluation mode and
-    before step `start`, and nearly so (some tenths of a millimeter) when it starts. Points count as valid wherever they
-    are: put it behind a deformer that knows where matter is, `Chain(NearSurface(...), ErrorWarp(...))`, or behind any
-    other. Standing alone or first, it samples rays through its box.
+    R, c and t are outputs of a network of the point (encoded coarse to fine) and a code of its frame. The warp absorbs
+    tracking errors, which would otherwise blur the avatar. It is exactly the identity in evaluation mode and before
+    step `start`, and nearly so (some tenths of a millimeter) when it starts. All points are valid: compose it with a
+    deformer that bounds the head, `Chain(NearSurface(...), ErrorWarp(...))`. Alone or first, it samples rays through
+    its box.
 
     The formula is the paper's, sign for sign: the rotation is about -c. Coordinates, c and t are in half sides of the
-    box, so that a unit is about the size of a head whatever the scene. Directions turn with R (the paper is silent; to
-    the corrected point the light comes from the corrected side).
+    box, so that the unit is about the size of a head in every scene. Directions rotate with R; the paper does not say.
 
     Args:
         box: (2, 3) corners of the space that points come from, meters: `bounds()` of the deformer before it.
-        frames: number of frame codes; `len(capture)`, for `HeadState.frame_id` counts all frames of the capture.
-        code_width: numbers in a frame's code. The paper does not say; our own choice.
-        code_std: of the normal distribution that codes start from; our own choice.
-        bands: octaves of the point's encoding, beside the coordinates themselves.
+        frames: number of frame codes: `len(capture)`, because `HeadState.frame_id` indexes all frames of the capture.
+        code_width: width of a frame's code; our own choice.
+        code_std: standard deviation of the codes at the start; our own choice.
+        bands: octaves of the point's encoding, after the coordinates themselves.
         hidden: units of all hidden layers.
         layers: hidden layers of the trunk.
         head_layers: hidden layers of each of the three heads (rotation, center, translation).
         start: the first training step with a warp.
-        coarse_to_fine: the bands open one after the other, evenly, over so many steps from step 0 on
-            (`frequency_window`); 0: all are open from the start.
+        coarse_to_fine: steps, from step 0 on, over which the bands fade in one after the other (`frequency_window`);
+            0: all are on from the start.
 
-    The step comes with `at_step`, which the trainer calls, and is kept in a buffer. For a short run, shorten `start`
-    and `coarse_to_fine` in proportion. The trainer takes the warp's learning rate, codes included, as
-    `learning_rates={"warp": ...}`; the losses that go with it are `headfields.losses.Elastic` and `WarpMagnitude`.
+    The trainer sets the step with `at_step`, and a buffer keeps it. For a short run, shorten `start` and
+    `coarse_to_fine` in proportion. The learning rate of the warp and its codes is the trainer's
+    `learning_rates={"warp": ...}`; its losses are `headfields.losses.Elastic` and `WarpMagnitude`.
 
     Differentiable in points, directions and parameters to second order, except at the kinks of the ReLUs.
 
@@ -123,14 +122,14 @@ class ErrorWarp(Deformer):
         return ray_box(rays, self.box)
 
     def prepare(self, state: HeadState) -> FrameCodes | None:
-        """The codes of the frames, or None where the warp is off. What training lacks is missed from step 0 on."""
+        """The codes of the frames, or None while the warp is off; training requires `frame_id` from step 0 on."""
         if not self.training:
             return None
         codes = self.codes(state.need("ErrorWarp", "frame_id"))
         return FrameCodes(codes, self.window().to(codes)) if int(self.step) >= self.start else None
 
     def window(self) -> Float[Tensor, " bands"]:
-        """How far each band of the encoding is open at the current step, in [0, 1]."""
+        """Weight of each band of the encoding at the current step, in [0, 1]."""
         progress = min(int(self.step) / self.coarse_to_fine, 1.0) if self.coarse_to_fine else 1.0
         return frequency_window(self.bands, progress, device=self.step.device)
 
@@ -147,7 +146,7 @@ class ErrorWarp(Deformer):
             trunk = functional.relu(self.trunk(encoded, prepared.codes, frame))
             log, center, shift = (self.heads[name](trunk) for name in _HEADS)
             rotation = rotation_from_log_quaternion(log)
-            # as a step from the point, so that rounding does not move what the warp leaves alone
+            # as a step from the point, so that rounding does not move points that the warp leaves in place
             arm = unit + center
             moved = points + self._scale() * ((rotation @ arm[..., None])[..., 0] - arm + shift)
             turned = (rotation @ directions[..., None])[..., 0]
@@ -159,13 +158,13 @@ class ErrorWarp(Deformer):
     ) -> tuple[Float[Tensor, "m 3"], Float[Tensor, "m 3 3"]]:
         """The warped points, and the exact derivative of each by its own point: J[m, i, j] = ∂q'ᵢ / ∂qⱼ.
 
-        In forward mode: three tangents of each point go through the networks beside it (`mlp_tangents`). Four times the
-        products of `forward`, so losses ask for it at a few of the samples.
+        In forward mode: three tangents of each point go through the networks with it (`mlp_tangents`). Four times the
+        products of `forward`, so losses compute it at a subset of the samples.
 
         Args:
             points: (M, 3), meters.
             frame: (M,) the row of the state that each point belongs to.
-            prepared: what `prepare` made of the state.
+            prepared: the result of `prepare`.
 
         Differentiable to second order in points and parameters.
         """
@@ -203,7 +202,7 @@ class ErrorWarp(Deformer):
         return (self.box[1] - self.box[0]).max() / 2
 
     def _encoded(self, points: Tensor, prepared: FrameCodes) -> tuple[Tensor, Tensor]:
-        """The points in half sides of the box, and their encoding as far as it is open."""
+        """The points in half sides of the box, and their encoding with the bands' current weights."""
         unit = (points - self.box.mean(dim=0)) / self._scale()
         return unit, frequency_encoding(unit, self.bands, weights=prepared.window)
 
@@ -211,12 +210,12 @@ class ErrorWarp(Deformer):
         """(M, 3, width): the derivative of the encoding by each coordinate, on which only a third of it depends."""
         waves = encoded[:, 3:].unflatten(-1, (self.bands, 2, 3))
         rate = torch.pi * 2.0 ** torch.arange(self.bands, device=encoded.device, dtype=encoded.dtype)
-        # of w sin(f x) it is f w cos(f x), and of w cos(f x) it is -f w sin(f x)
+        # d/dx of w sin(f x) is f w cos(f x), and of w cos(f x) it is -f w sin(f x)
         slopes = torch.stack((waves[:, :, 1], -waves[:, :, 0]), dim=2) * rate[:, None, None]
         slopes = torch.cat((torch.ones_like(encoded[:, :3]), slopes.flatten(1)), dim=-1)
         coordinate = torch.arange(slopes.shape[1], device=encoded.device) % 3
-        mine = coordinate == torch.arange(3, device=encoded.device)[:, None]
-        return torch.where(mine, slopes[:, None], 0.0)
+        own = coordinate == torch.arange(3, device=encoded.device)[:, None]
+        return torch.where(own, slopes[:, None], 0.0)
 
 
 def _layers(network: Any) -> tuple[list[Tensor], list[Tensor]]:

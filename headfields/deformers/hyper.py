@@ -1,4 +1,4 @@
-"""MonoNPHM's deformation: a network takes posed points to canonical ones and to hyper-coordinates beside them."""
+"""Hyper-dimensional deformation of MonoNPHM: posed points to canonical points and hyper-coordinates."""
 
 from dataclasses import dataclass
 
@@ -14,42 +14,42 @@ from headfields.parts import Deformer
 from headfields.records import Canonical, HeadState, Rays
 
 _SPREAD = 1e-2
-"""What the output layer starts at, of a layer's usual start, so that the deformation starts near the identity."""
+"""Factor of the output layer's initial weights, so that the deformation starts near the identity."""
 
 
 @dataclass(frozen=True)
 class HyperFrames:
-    """What `HyperDeformer.prepare` makes of B frames: what codes add to the first layer and to the one that they enter
-    again, if they do, biases included."""
+    """B frames, prepared for `HyperDeformer`: the contribution of codes and biases to the first layer, and to the layer
+    to which the input is concatenated, if there is one."""
 
     first: Float[Tensor, "b hidden"]
     again: Float[Tensor, "b hidden"] | None
 
 
 class HyperDeformer(Deformer):
-    """Backward deformation with hyper-coordinates: x_c = x + δ, h from one network of the point and the frame's codes.
+    """Backward deformation with hyper-coordinates: x_c = x + δ and h, outputs of a network of the point and the codes.
 
-    The network sees [x, identity, expression]: identity is one linear layer of [geometry code, anchors], to 16 numbers.
-    Topology that changes between frames (a mouth that opens) is taken up by the hyper-coordinates h, which say to
-    the decoder which slice of a higher-dimensional shape a point lies in (Park et al. 2021, "HyperNeRF"). Whatever the
-    codes add to the two layers that see them is computed once a frame.
+    The input of the network is [x, identity, expression]; identity is a linear layer of [geometry code, anchors], 16
+    wide. Hyper-coordinates h represent topology that changes between frames (a mouth that opens): they select a slice
+    of a higher-dimensional shape for the decoder (Park et al. 2021, "HyperNeRF"). The contribution of the codes to the
+    two layers that they enter is computed once a frame.
 
-    Points are taken in meters; the network computes in `anchors.normalized` units. Directions stay as they are. A point
-    is valid within the sphere, and rays are sampled there.
+    Points are in meters; the network computes in `anchors.normalized` units. Directions are unchanged. A point is valid
+    within the sphere, and rays are sampled there.
 
-    The paper's code does not say how the output layer starts; a hundredth of the usual is our own choice. So is that
-    the layer with the input concatenated is as wide as the others.
+    Our own choice: the output layer starts at a hundredth of the usual weights, and the layer to which the input is
+    concatenated is as wide as the others.
 
     Args:
         anchors: of the identity; shared with the decoder.
         ambient: number of hyper-coordinates; 0: none.
         expression_width: numbers in the expression code.
-        identity_width: numbers that geometry code and anchors are turned into.
+        identity_width: width of the projected geometry code and anchors.
         hidden, layers: units and number of the hidden layers.
-        skip: before which of the hidden layers, counted from 0, the input is concatenated (both divided by √2); it
-            must be one of 1 to layers - 1. None: nowhere.
+        skip: index of the hidden layer to whose input the network's input is concatenated (both divided by √2), 1 to
+            layers - 1; None: none.
         beta: of the Softplus, log(1 + exp(beta · x)) / beta.
-        radius: of the sphere around `anchors.center` that holds the head, meters; MonoNPHM's 0.7 of its units.
+        radius: of the sphere around `anchors.center` that contains the head, meters; 0.7 of MonoNPHM's units.
         expression: name of the expression code in `HeadState.codes`.
 
     Differentiable to any order in points, codes and parameters.
@@ -106,7 +106,7 @@ class HyperDeformer(Deformer):
 
     @property
     def code_widths(self) -> dict[str, int]:
-        """How many numbers each code has that the deformer reads, by name."""
+        """Widths of the codes that the deformer reads, by name."""
         return {self.anchors.code: self.anchors.layout.width, self.expression: self.expression_width}
 
     def prepare(self, state: HeadState) -> HyperFrames:
@@ -159,10 +159,10 @@ class HyperDeformer(Deformer):
         for index in range(len(self.layers)):
             layer = self._layer(index)
             if index == 0:
-                hidden = _started(x, layer.weight[:, :3], prepared.first, frame)
+                hidden = _linear_from(x, layer.weight[:, :3], prepared.first, frame)
             elif index == self.skip and prepared.again is not None:
                 joined = torch.cat([hidden, x], dim=-1) / 2**0.5
-                hidden = _started(joined, layer.weight[:, : self.hidden + 3], prepared.again, frame)
+                hidden = _linear_from(joined, layer.weight[:, : self.hidden + 3], prepared.again, frame)
             else:
                 hidden = layer(hidden)
             hidden = softplus(hidden, self.beta)
@@ -174,8 +174,8 @@ class HyperDeformer(Deformer):
         return layer
 
 
-def _started(x: Tensor, weight: Tensor, starts: Float[Tensor, "b hidden"], frame: Int[Tensor, " m"]) -> Tensor:
-    """x Wᵀ + the row of each point's frame; with one frame the row is a bias, and costs nothing."""
+def _linear_from(x: Tensor, weight: Tensor, starts: Float[Tensor, "b hidden"], frame: Int[Tensor, " m"]) -> Tensor:
+    """x Wᵀ + the row of each point's frame; with one frame the row is the bias of the layer."""
     if len(starts) == 1:
         return functional.linear(x, weight, starts[0])
     return functional.linear(x, weight) + starts.index_select(0, frame)

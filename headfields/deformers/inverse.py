@@ -1,4 +1,4 @@
-"""Where a canonical point lies in a posed frame: the inverse of any deformer, found step by step."""
+"""Inverse of a deformer: posed positions of canonical points, by Broyden's method."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -26,31 +26,37 @@ def invert(
     diverge: float | int = 0.025,
     chunk: int = 32768,
 ) -> Inverse:
-    """The posed points that a deformer takes to given canonical ones: landmarks and meshes, put into a frame.
+    """The posed points that a deformer maps to the given canonical points: landmarks and meshes, posed.
 
-    Broyden's method from each point's guess, all points at once. The exact Jacobian is taken where a search starts;
-    from there it is corrected by what the steps show. Points that did not converge are searched again from
-    `starts - 1` places drawn around the guess (always the same), and the best of these is kept. Where the deformer
-    takes several posed points to one canonical point, the one that the guess leads to is found.
+    Broyden's method from each point's guess, all points at once: the exact Jacobian at the start, then rank-one
+    updates. Points that did not converge are searched again from `starts - 1` points drawn around the guess (with a
+    fixed seed), and the best is kept. If the deformer maps several posed points to one canonical point, the guess
+    decides which is returned.
 
     The defaults are those of MonoNPHM's tracker (σ .002, tolerance 5e-5, divergence .1 in its units, quarters of a
-    meter), in meters. Searching from the guess alone at first, and taking a search as lost only where it is farther off
-    than where it started too, are our own choice.
+    meter), in meters. Our own choice: to search from the guess alone first, and to give up a search only if its
+    residual also exceeds the initial one.
 
-    `Canonical.valid` is not looked at: a point outside of the deformer's domain has an inverse if the formula does.
+    `Canonical.valid` is ignored: a point outside the deformer's domain has an inverse if the formula has one.
+
+    >>> import torch
+    >>> from headfields.deformers import Static
+    >>> points = torch.tensor([[0.0, 0.1, 0.0]])
+    >>> inverse = invert(Static(torch.tensor([[-1.0] * 3, [1.0] * 3])), None, points, torch.tensor([0]))
+    >>> inverse.points, inverse.converged
+    (tensor([[0.0000, 0.1000, 0.0000]]), tensor([True]))
 
     Args:
         deformer: any whose points are differentiable in its posed points.
-        prepared: what its `prepare` made of the state.
+        prepared: the result of its `prepare`.
         points: (N, 3) canonical, meters; N = 0 is legal.
-        frame: (N,) the row of the state that each is wanted in.
-        guess: (N, 3) posed points to start from, meters; the canonical points themselves if None.
-        starts: searches for a point, at most.
-        spread: standard deviation of where they start around the guess, meters.
-        steps: of a search, at most.
-        tolerance: a point has converged if the deformer takes it so near to the canonical one, meters. float32 knows
-            points of a head to about 1e-8 m.
-        diverge: a search is given up if it is farther off than this, and than where it started, meters.
+        frame: (N,) the row of the state in which each is posed.
+        guess: (N, 3) initial posed points, meters; the canonical points if None.
+        starts: most searches for a point.
+        spread: standard deviation of further initial points around the guess, meters.
+        steps: most steps of a search.
+        tolerance: largest residual of a converged point, meters. float32 resolves points of a head to about 1e-8 m.
+        diverge: a search ends if its residual exceeds this and its initial residual, meters.
         chunk: points at a time.
 
     Differentiable once in the canonical points and in all that the deformer is differentiable in (codes, vertices,
@@ -76,13 +82,13 @@ def invert(
             f"diverge={diverge}; expected at least 1, 1, 1, 0 and positive numbers"
         )
     search = _Search(deformer, prepared, steps, float(tolerance), float(diverge))
-    begin = (points if guess is None else guess).detach()
+    start = (points if guess is None else guess).detach()
     with torch.no_grad():
-        found = [
-            search.several(begin[i : i + chunk], points[i : i + chunk].detach(), frame[i : i + chunk], starts, spread)
+        chunks = [
+            search.several(start[i : i + chunk], points[i : i + chunk].detach(), frame[i : i + chunk], starts, spread)
             for i in range(0, max(len(points), 1), chunk)
         ]
-        root, residual = (torch.cat(each) for each in zip(*found, strict=True))
+        root, residual = (torch.cat(each) for each in zip(*chunks, strict=True))
         converged = residual <= tolerance
     if torch.is_grad_enabled():
         off = search.canonical(root, frame) - points
@@ -112,19 +118,19 @@ class _Search:
         """The canonical points and J[n, i, j] = ∂(canonical)ᵢ / ∂xⱼ, without a graph."""
         with torch.enable_grad():
             x = x.detach().requires_grad_()
-            there = self.canonical(x, frame)
+            mapped = self.canonical(x, frame)
             rows = [
                 torch.autograd.grad(
-                    there[:, axis].sum(), x, retain_graph=axis < 2, allow_unused=True, materialize_grads=True
+                    mapped[:, axis].sum(), x, retain_graph=axis < 2, allow_unused=True, materialize_grads=True
                 )[0]
                 for axis in range(3)
             ]
-        return there.detach(), torch.stack(rows, dim=1)
+        return mapped.detach(), torch.stack(rows, dim=1)
 
     def several(
         self, guess: Tensor, target: Tensor, frame: Tensor, starts: int, spread: float | int
     ) -> tuple[Float[Tensor, "n 3"], Float[Tensor, " n"]]:
-        """The best of a search from the guess and, where that fails, of those from around it; and their residuals."""
+        """The best points of a search from the guess and, if that fails, from points around it; and their residuals."""
         best, residual = self.once(guess, target, frame)
         lost = (residual > self.tolerance).nonzero()[:, 0]
         more = starts - 1
@@ -142,9 +148,9 @@ class _Search:
         return best, residual
 
     def once(self, x: Tensor, target: Tensor, frame: Tensor) -> tuple[Float[Tensor, "n 3"], Float[Tensor, " n"]]:
-        """One search for each point: the best place that it saw, and its residual."""
-        there, jacobian = self.with_jacobian(x, frame)
-        off = there - target
+        """One search for each point: its best iterate, and the residual of that."""
+        mapped, jacobian = self.with_jacobian(x, frame)
+        off = mapped - target
         inverse, failed = torch.linalg.inv_ex(jacobian)
         identity = torch.eye(3, dtype=x.dtype, device=x.device)
         usable = (failed == 0) & inverse.isfinite().all(dim=(-1, -2))
@@ -175,6 +181,6 @@ def _corrected(inverse: Float[Tensor, "n 3 3"], step: Tensor, change: Tensor) ->
     along = (row * change).sum(dim=-1, keepdim=True)
     shortfall = step - (inverse @ change[..., None])[..., 0]
     scale = step.norm(dim=-1, keepdim=True).square()
-    safe = along.abs() > 1e-6 * scale  # else the correction would turn the inverse round, or blow it up
+    safe = along.abs() > 1e-6 * scale  # else the update would flip the inverse or make it huge
     factor = torch.where(safe, shortfall / torch.where(safe, along, torch.ones_like(along)), 0.0)
     return inverse + factor[..., None] * row[:, None]

@@ -1,4 +1,4 @@
-"""What deformers on a tracked mesh share: which part of a ray can hold matter, and the boxes around it."""
+"""Base class of deformers on a tracked mesh: ray intervals in a shell around it, and bounding boxes."""
 
 from typing import Any
 
@@ -12,17 +12,16 @@ from headfields.records import HeadState, Rays
 
 
 class MeshDeformer(Deformer):
-    """A deformer that knows the mesh: rays are sampled within a shell of its surface, and a little way behind it.
+    """A deformer on a tracked mesh: rays are sampled within a shell around its surface, and a short way behind it.
 
-    For subclasses: `prepare` gets the posed tree from `posed`, and `near_far` and `posed_bounds` ask `shell_of` and
-    `box_around`.
+    Subclasses build the posed BVH in `prepare` with `posed`; the result has `bvh` and `box`, of `box_around`.
 
     Args:
         canonical_vertices: (V, 3), meters.
         faces: (F, 3) int64.
-        shell: meters from the surface beyond which there is nothing.
+        shell: distance from the surface beyond which space is empty, meters.
         padding: meters added around the canonical mesh to make `bounds`; the shell if None.
-        behind: meters that a ray is followed behind the first triangle it meets; None follows it through the head.
+        behind: length of a ray behind its first intersection, meters; None: no limit.
 
     Raises:
         ValueError: an argument is out of range; later, a state of another topology.
@@ -56,7 +55,7 @@ class MeshDeformer(Deformer):
         return torch.stack([low - self.padding, high + self.padding])
 
     def posed(self, state: HeadState) -> TriangleBVH:
-        """The meshes of B frames in a tree.
+        """A BVH of the meshes of B frames.
 
         Raises:
             ValueError: the state's mesh is of another topology.
@@ -72,12 +71,12 @@ class MeshDeformer(Deformer):
         return self._bvh.posed(vertices)
 
     def box_around(self, vertices: Float[Tensor, "b v 3"]) -> Float[Tensor, "2 3"]:
-        """Corners (2, 3) of the box that holds the shells of all B meshes, meters."""
+        """Corners (2, 3) of the box around the shells of all B meshes, meters."""
         low, high = vertices.detach().amin(dim=(0, 1)), vertices.detach().amax(dim=(0, 1))
         return torch.stack([low - self.shell, high + self.shell])
 
     def shell_of(self, rays: Rays, bvh: TriangleBVH) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
-        """Where N rays are within the shell of their mesh, and not too far behind its first hit: near, far, meters."""
+        """near, far (N,), meters: where N rays are within the shell of their mesh, up to `behind` its first hit."""
         near, far = bvh.interval(rays.origins, rays.directions, self.shell, rays.frame)
         if self.behind is not None:
             with torch.no_grad():

@@ -1,4 +1,4 @@
-"""Head space as it is, near the tracked mesh: for fields that are anchored to the posed mesh itself."""
+"""Posed space near the tracked mesh, without canonicalization: for fields anchored to the posed mesh."""
 
 from dataclasses import dataclass
 
@@ -13,27 +13,25 @@ from headfields.records import Canonical, HeadState
 
 @dataclass(frozen=True)
 class NearMesh:
-    """What `NearSurface.prepare` makes of the frames: their meshes in a tree, and the box around their shells."""
+    """A BVH of the frames' meshes, and the box around their shells, from `NearSurface.prepare`."""
 
     bvh: TriangleBVH
     box: Float[Tensor, "2 3"]
 
 
 class NearSurface(MeshDeformer):
-    """Leaves points where they are, and samples rays only near the posed mesh.
+    """The identity, with rays sampled only near the posed mesh.
 
-    MonoAvatar's space: its features sit on the vertices of the posed mesh, so nothing is canonicalized. Beside
-    `SurfaceCanonicalizer`, no triangle is looked for at the samples, which is what makes this one cheap; points between
-    the ends of a ray's interval are valid even where they are farther from the mesh than the shell.
+    MonoAvatar's space: its features are on the vertices of the posed mesh, so nothing is canonicalized. Unlike
+    `SurfaceCanonicalizer` it makes no closest-triangle query per sample, so it is cheap; points between the ends of a
+    ray's interval are valid even if they are farther from the mesh than the shell.
 
     Args:
         canonical_vertices: (V, 3), meters.
         faces: (F, 3) int64.
-        shell: meters; rays are sampled only where they are nearer than this to the surface. Our own choice: the paper
-            says nothing of near and far.
-        behind: meters that a ray is followed behind the first triangle it meets; None follows it through the head. Our
-            own choice, as in `SurfaceCanonicalizer`.
-        padding: meters added around the canonical mesh to make `bounds`, which should hold the head in all its poses if
+        shell: rays are sampled only within this distance of the surface, meters.
+        behind: length of a ray behind its first intersection, meters; None: no limit.
+        padding: meters added around the canonical mesh for `bounds`, which should contain the head in all its poses if
             the encoder covers a box; the shell if None.
 
     Differentiable in the points (the identity) to any order; not in the vertices, which say only where samples are.
@@ -41,7 +39,8 @@ class NearSurface(MeshDeformer):
     Raises:
         ValueError: an argument is out of range; later, a state of another topology.
 
-    Source: MonoAvatar (Bai et al. 2023), section 3; the limits of the rays are our own.
+    Source: MonoAvatar (Bai et al. 2023), section 3. The paper does not give near and far; shell and behind are our own
+    choice.
     """
 
     def __init__(

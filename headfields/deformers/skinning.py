@@ -1,5 +1,8 @@
-"""Inverse linear blend skinning: a posed point goes back through the blend of the joints that its place on the head
-follows."""
+"""Inverse linear blend skinning, with weights of the posed mesh's nearest triangle or of a field in canonical space.
+
+Three inverses: in closed form with the weights of the nearest triangle (`InverseSkinning`), in one pass with a learned
+weight field (`WeightFieldSkinning`), and by solving for the roots of forward skinning (`SkinningRoots`).
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,13 +26,13 @@ from headfields.records import Canonical, HeadState, Record
 
 @dataclass(frozen=True)
 class PosedSkeleton:
-    """What `SkinningDeformer.prepare` makes of B frames.
+    """B frames, prepared for a `SkinningDeformer`.
 
     Attributes:
         bvh: the posed meshes.
         transforms: (B, J, 4, 4) canonical-to-posed transforms of the joints.
-        vertices: (B, V, 15) of each vertex: its blended map (3 × 4, row by row), and how far expression and pose
-            correctives move it from its canonical place before it is skinned.
+        vertices: (B, V, 15) of each vertex: its blended transform (3 × 4, row by row), and its displacement by
+            expression and pose correctives before skinning.
         box: (2, 3) around the shells of all frames.
     """
 
@@ -40,19 +43,18 @@ class PosedSkeleton:
 
 
 class SkinningDeformer(MeshDeformer):
-    """What the inverses of skinning share: the mesh with its weights, and what each frame does to its vertices.
+    """Base class of inverse skinning: the mesh with its weights, and the transform of each vertex in each frame.
 
-    A posed vertex is A (c + d): c its canonical place, A the blend of the joints' maps, d what is left, which is what
-    expression, pose correctives and whatever else moves the mesh come to. d is taken from the posed vertices
-    themselves, A⁻¹ p − c, so that no basis of expressions is needed and every posed vertex goes exactly to its
-    canonical one.
+    A posed vertex is p = A (c + d): c its canonical position, A the blend of the joints' transforms, d the displacement
+    by expression, pose correctives and all else that moves the mesh. d is computed from the posed vertices, A⁻¹ p − c,
+    so no expression basis is needed, and every posed vertex is mapped exactly to its canonical position.
 
     Args:
         canonical_vertices: (V, 3), meters.
         faces: (F, 3) int64.
         weights: (V, J) skinning weights; rows sum to 1.
-        canonical_transforms: (J, 4, 4) rest-to-canonical transforms of the joints where the canonical mesh is not in
-            the rest pose (with the jaw open, say); None where it is.
+        canonical_transforms: (J, 4, 4) rest-to-canonical transforms of the joints if the canonical mesh is not in the
+            rest pose (with the jaw open, say); None if it is.
         shell, padding, behind: as in `MeshDeformer`.
 
     Raises:
@@ -103,7 +105,7 @@ class SkinningDeformer(MeshDeformer):
         if transforms.shape[1] != self.weights.shape[1]:
             raise ValueError(
                 f"{name}: the state has {transforms.shape[1]} joints and the skinning weights {self.weights.shape[1]}; "
-                "they must be of one skeleton"
+                "they must belong to one skeleton"
             )
         bvh = self.posed(state)
         if self._from_canonical is not None:
@@ -118,24 +120,24 @@ class SkinningDeformer(MeshDeformer):
     def _on_surface(
         self, nearest: ClosestPoint, frame: Int[Tensor, " m"], table: Float[Tensor, "b v c"]
     ) -> Float[Tensor, "m c"]:
-        """Values of the vertices at the nearest surface points; zeros where there is none."""
+        """Values of the vertices, interpolated at the nearest surface points; zeros where there is none."""
         corners = self.faces[nearest.face.clamp_min(0)]
         rows = torch.where((nearest.face >= 0)[:, None], frame[:, None] * table.shape[1] + corners, -1)
         return interpolate_rows(table.flatten(0, 1), rows, nearest.barycentric)
 
 
 class InverseSkinning(SkinningDeformer):
-    """Undoes linear blend skinning with the weights of the nearest triangle of the posed mesh.
+    """Inverts linear blend skinning with the weights of the nearest triangle of the posed mesh.
 
     x_c = c + L⁻¹ (x − p): p is the nearest point of the posed mesh, c the point of the canonical mesh with the same
-    barycentric coordinates, and L the rotations of the joints, blended with the skinning weights there. So the posed
-    surface goes exactly to the canonical one, with all that expression and pose correctives did to it, and what lies
-    off it follows the joints (with `SurfaceCanonicalizer` it follows the triangle). One look-up a point, and nothing is
-    learned; but where two parts of the skin come near one another (lips that close), a point follows the nearer, and
-    canonical space has a seam between them: `SkinningRoots` has none.
+    barycentric coordinates, and L the rotations of the joints, blended with the skinning weights there. The posed
+    surface is mapped exactly to the canonical one, expression and pose correctives included, and points off it follow
+    the joints (with `SurfaceCanonicalizer` they follow the triangle). One closest-triangle query a point, nothing
+    learned; but where two parts of the skin approach each other (closing lips), points follow the nearer one, and
+    canonical space has a seam between them, unlike with `SkinningRoots`.
 
-    Directions go through L⁻¹ and are made unit again: for a single joint that is the inverse rotation. A point is not
-    valid farther than the shell from the mesh, nor where the blend is singular.
+    Directions are mapped by L⁻¹ and normalized: for a single joint that is the inverse rotation. Points farther than
+    the shell from the mesh, or with a singular blend, are not valid.
 
     Args:
         canonical_vertices, faces, weights, canonical_transforms, shell, padding, behind: as in `SkinningDeformer`.
@@ -144,8 +146,8 @@ class InverseSkinning(SkinningDeformer):
     nearest triangle.
 
     Source: linear blend skinning: Loper et al. 2015, "SMPL", equation 2; weights of the nearest point of the posed
-    mesh: Chen et al. 2021, "Animatable Neural Radiance Fields from Monocular RGB Videos", section 3.2. That the surface
-    is met exactly is our own choice.
+    mesh: Chen et al. 2021, "Animatable Neural Radiance Fields from Monocular RGB Videos", section 3.2. The exact
+    map of the surface is our own choice.
     """
 
     def forward(
@@ -167,14 +169,14 @@ class InverseSkinning(SkinningDeformer):
         )  # fmt: skip
 
 
-_UNCLAIMED = 1e-3
+_LEAST_WEIGHT = 1e-3
 
 
 _SAME = 1e-3  # meters within which two roots are one
 
 
 class _FieldSkinning(SkinningDeformer):
-    """What both share: a field of weights over canonical space, and the joints that are asked."""
+    """Base class of skinning with a weight field over canonical space, and a selection of joints."""
 
     def __init__(
         self,
@@ -200,25 +202,25 @@ class _FieldSkinning(SkinningDeformer):
     def _by_joint(
         self, points: Float[Tensor, "m 3"], frame: Int[Tensor, " m"], prepared: PosedSkeleton
     ) -> tuple[Float[Tensor, "m k 3"], Float[Tensor, "m k 3 4"]]:
-        """Where each joint alone would have the points come from, and the maps that say so."""
+        """Images of the points under the inverse transform of each joint, and these transforms."""
         back, _ = affine_inverse(prepared.transforms[:, list(self.joints), :3])
         maps = back.index_select(0, frame)
         return apply_affine(maps, points[:, None].expand(-1, len(self.joints), -1)), maps
 
 
 class WeightFieldSkinning(_FieldSkinning):
-    """Undoes skinning with a learned field of weights over canonical space, in one pass.
+    """Inverts skinning with a learned weight field over canonical space, in one pass.
 
-    Each joint takes the point back its own way, y_j = T_j⁻¹ x, and has the weight there that the field says:
-    ŵ_j = w_j(y_j) / Σ w_i(y_i), x_c = Σ ŵ_j y_j. No root is sought, and no triangle's border shows; where two joints
-    that move apart both claim a point it is a compromise. What expression and pose correctives add (see
-    `SkinningDeformer`) is taken off as the nearest triangle has it. Directions go through Σ ŵ_j R_j⁻¹. A point that no
-    joint claims (Σ w_j under 0.001) is not valid, nor is one farther than the shell from the mesh.
+    Each joint maps the point back, y_j = T_j⁻¹ x, with the weight of the field there: ŵ_j = w_j(y_j) / Σ w_i(y_i),
+    x_c = Σ ŵ_j y_j. Without root finding, and smooth across triangles; where two joints that move apart both have
+    weight at a point, the result is a compromise. The displacement by expression and pose correctives (see
+    `SkinningDeformer`) is that of the nearest triangle, subtracted. Directions are mapped by Σ ŵ_j R_j⁻¹. Points where
+    Σ w_j is below 0.001, or farther than the shell from the mesh, are not valid.
 
     Args:
-        field: of the weights; `learned=False` keeps them as the mesh has them.
-        joints: which joints are asked, each at the cost of a look-up in the field; None: all that some vertex follows
-            (with a weight over 0.01). For a head of a body's skeleton, name those near it.
+        field: of the weights; with `learned=False` they are constant.
+        joints: indices of the joints that are evaluated, each at the cost of a look-up in the field; None: all with a
+            weight over 0.01 at some vertex. For the head of a body's skeleton, pass those near it.
         canonical_transforms, shell, padding, behind: as in `SkinningDeformer`.
 
     Differentiable to second order in points, directions, joint transforms, vertices and the field.
@@ -235,15 +237,15 @@ class WeightFieldSkinning(_FieldSkinning):
     ) -> Canonical:  # fmt: skip
         nearest = prepared.bvh.closest(points, frame, max_distance=self.shell)
         displaced = self._on_surface(nearest, frame, prepared.vertices[..., 12:])
-        places, maps = self._by_joint(points, frame, prepared)
-        asked = (places - displaced[:, None]).flatten(0, 1)
-        own = torch.tensor(self.joints, device=points.device).repeat(len(points))
-        claims = self.field(asked).gather(1, own[:, None]).view(len(points), len(self.joints))
-        total = claims.sum(dim=-1, keepdim=True)
-        valid = (nearest.face >= 0) & (total[:, 0] > _UNCLAIMED)
-        shares = claims / torch.where(valid[:, None], total, 1.0)
-        moved = (shares[..., None] * places).sum(dim=1) - displaced
-        linear = (shares[..., None, None] * maps[..., :3]).sum(dim=1)
+        images, maps = self._by_joint(points, frame, prepared)
+        queries = (images - displaced[:, None]).flatten(0, 1)
+        joint = torch.tensor(self.joints, device=points.device).repeat(len(points))
+        weights = self.field(queries).gather(1, joint[:, None]).view(len(points), len(self.joints))
+        total = weights.sum(dim=-1, keepdim=True)
+        valid = (nearest.face >= 0) & (total[:, 0] > _LEAST_WEIGHT)
+        weights = weights / torch.where(valid[:, None], total, 1.0)
+        moved = (weights[..., None] * images).sum(dim=1) - displaced
+        linear = (weights[..., None, None] * maps[..., :3]).sum(dim=1)
         turned = torch.nn.functional.normalize((linear * directions[:, None]).sum(-1), dim=-1)
         return Canonical(
             points=torch.where(valid[:, None], moved, points), directions=turned, posed_points=points, frame=frame,
@@ -253,15 +255,15 @@ class WeightFieldSkinning(_FieldSkinning):
 
 @dataclass(frozen=True)
 class SkinningSolution(Record):
-    """What `SkinningRoots.solve` found for M posed points, without gradients.
+    """Roots of M posed points from `SkinningRoots.solve`, without gradients.
 
     Attributes:
-        points: (M, 3) the chosen canonical points, meters; the posed ones where there is none.
-        converged: (M,) whether there is one.
-        asked: (M,) whether the point is within the shell of the mesh, so that roots were sought at all.
-        start: (M,) from which of the joints asked the chosen root was found.
-        residual: (M,) how far the chosen root is posed from the point, meters; infinity where there is none.
-        candidates: (M, K, 3) what the search from each joint came to.
+        points: (M, 3) the chosen canonical points, meters; the posed ones where there is no root.
+        converged: (M,) whether there is a root.
+        asked: (M,) whether the point is within the shell of the mesh; others are not solved for.
+        start: (M,) index, into `joints`, of the joint whose search gave the chosen root.
+        residual: (M,) distance of the chosen root, posed, from the point, meters; infinity without a root.
+        candidates: (M, K, 3) result of the search from each joint.
         found: (M, K) which of these are roots.
     """
 
@@ -275,12 +277,12 @@ class SkinningSolution(Record):
 
     @property
     def unconverged(self) -> int:
-        """How many points within the shell have no root."""
+        """Number of points within the shell without a root."""
         return int((self.asked & ~self.converged).sum())
 
     @property
     def distinct(self) -> Int[Tensor, " m"]:
-        """(M,) how many roots there are, more than a millimeter apart."""
+        """(M,) number of roots that are more than a millimeter apart."""
         kept = self.found.clone()
         for later in range(1, kept.shape[1]):
             apart = (self.candidates[:, :later] - self.candidates[:, later, None]).norm(dim=-1)
@@ -289,35 +291,35 @@ class SkinningSolution(Record):
 
 
 class SkinningRoots(_FieldSkinning):
-    """Undoes skinning by solving for the canonical points that it takes to a posed one.
+    """Inverts skinning by solving for the canonical points whose posed image is the point.
 
-    Forward skinning of canonical space is x = Σ_j w_j(x_c) T_j (x_c + d(x_c)): w is a field over canonical space, which
-    does not change with the pose, and d what expression and pose correctives add at the nearest point of the canonical
-    mesh. Its roots are sought by Broyden's method, from where each joint alone would have the point come from. Closed
-    lips that touch have two roots, one on each lip. Of the roots found, the one nearest the canonical mesh is taken;
-    SNARF, which asks its decoder at all of them, takes the densest.
+    Forward skinning of canonical space is x = Σ_j w_j(x_c) T_j (x_c + d(x_c)): w is a weight field over canonical
+    space, independent of the pose, and d the displacement by expression and pose correctives at the nearest point of
+    the canonical mesh. Roots are found by Broyden's method, started at the point's image under the inverse transform of
+    each joint. Closed lips that touch have two roots, one on each lip. The root nearest to the canonical mesh is
+    chosen; SNARF, which decodes all of them, chooses the densest.
 
-    A point is valid if a root was found no farther than the shell from the canonical mesh, and if it is itself within
-    the shell of the posed one; others are not sought. `solve` says what was found and what not. Face and barycentrics
-    are those of the canonical mesh. Directions go through (Σ w_j R_j)⁻¹ and are made unit again.
+    A point is valid if it is within the shell of the posed mesh and has a root within the shell of the canonical mesh.
+    `solve` returns all roots. Face and barycentric coordinates are those of the canonical mesh. Directions are mapped
+    by (Σ w_j R_j)⁻¹ and normalized.
 
     Args:
-        field: of the weights; `learned=False` keeps them as the mesh has them.
-        joints: from which the search starts, as in `WeightFieldSkinning`; a search each.
-        steps: of a search, at most.
-        tolerance: meters; a root is one if it is posed so near to the point.
-        derivatives: 1: the gradient of a root is that of the implicit function theorem, and a second derivative raises;
-            enough for densities. 2: two steps of Newton's method, with a graph, from the root: twice differentiable, as
-            fields of distances must be to be trained, and several times the cost.
+        field: of the weights; with `learned=False` they are constant.
+        joints: indices of the joints, as in `WeightFieldSkinning`, with one search each.
+        steps: most steps of a search.
+        tolerance: largest distance of a root, posed, from the point, meters.
+        derivatives: 1: gradients of a root by the implicit function theorem; a second derivative raises. Enough for
+            densities. 2: two steps of Newton's method from the root, with a graph: twice differentiable, as training a
+            field of distances requires, at several times the cost.
         canonical_transforms, shell, padding, behind: as in `SkinningDeformer`.
 
     Differentiable as often as `derivatives` says in points, directions, joint transforms, vertices and the field.
 
     Raises:
-        ValueError: as `SkinningDeformer`; joints are empty or out of range; a number is.
+        ValueError: as `SkinningDeformer`; joints are empty; an argument is out of range.
 
     Source: Chen et al. 2021, "SNARF: Differentiable Forward Skinning for Animating Non-Rigid Neural Implicit Shapes",
-    sections 3.2 and 3.3. The root that is taken and the term d are our own choice.
+    sections 3.2 and 3.3. The choice of the root and the term d are our own.
     """
 
     def __init__(
@@ -343,7 +345,7 @@ class SkinningRoots(_FieldSkinning):
     def pose(
         self, points: Float[Tensor, "m 3"], frame: Int[Tensor, " m"], prepared: PosedSkeleton
     ) -> tuple[Float[Tensor, "m 3"], Float[Tensor, "m 3 4"]]:
-        """Forward skinning of M free canonical points: where they are posed, and the blended maps that took them there.
+        """Forward skinning of M canonical points: their posed positions (M, 3) and blended transforms (M, 3, 4).
 
         Differentiable to any order in points, the field, and what `prepare` is differentiable in.
         """
@@ -355,31 +357,31 @@ class SkinningRoots(_FieldSkinning):
     def solve(
         self, points: Float[Tensor, "m 3"], frame: Int[Tensor, " m"], prepared: PosedSkeleton
     ) -> SkinningSolution:
-        """The roots of M posed points, and the one that is taken of each. M = 0 is legal. Without gradients."""
+        """All roots of M posed points, and the chosen ones, without gradients; M = 0 is legal."""
         count, starts = len(points), len(self.joints)
         nearest = prepared.bvh.closest(points.detach(), frame, max_distance=self.shell)
         asked = nearest.face >= 0
-        here = asked.nonzero()[:, 0]
+        inside = asked.nonzero()[:, 0]
         displaced = self._on_surface(nearest, frame, prepared.vertices[..., 12:])
-        guesses = (self._by_joint(points, frame, prepared)[0] - displaced[:, None])[here]
+        guesses = (self._by_joint(points, frame, prepared)[0] - displaced[:, None])[inside]
         result = invert(
-            _Forward(self), prepared, points[here].repeat_interleave(starts, dim=0),
-            frame[here].repeat_interleave(starts), guesses.flatten(0, 1), starts=1, steps=self.steps,
+            _Forward(self), prepared, points[inside].repeat_interleave(starts, dim=0),
+            frame[inside].repeat_interleave(starts), guesses.flatten(0, 1), starts=1, steps=self.steps,
             tolerance=self.tolerance, diverge=4 * self.shell,
         )  # fmt: skip
         off = self._rest().closest(result.points, max_distance=self.shell).distance
         rank = torch.where(result.converged & (off <= self.shell), off, torch.inf).view(-1, starts)
         least, start = rank.min(dim=1)
         candidates = points[:, None].repeat(1, starts, 1)
-        candidates[here] = result.points.view(-1, starts, 3)
+        candidates[inside] = result.points.view(-1, starts, 3)
         found = torch.zeros(count, starts, dtype=torch.bool, device=points.device)
-        found[here] = rank.isfinite()
+        found[inside] = rank.isfinite()
         converged = torch.zeros_like(asked)
-        converged[here] = least.isfinite()
+        converged[inside] = least.isfinite()
         chosen = torch.zeros(count, dtype=torch.long, device=points.device)
-        chosen[here] = start
+        chosen[inside] = start
         residual = points.new_full((count,), torch.inf)
-        residual[here] = result.residual.view(-1, starts).gather(1, start[:, None])[:, 0]
+        residual[inside] = result.residual.view(-1, starts).gather(1, start[:, None])[:, 0]
         root = candidates.gather(1, chosen[:, None, None].expand(-1, 1, 3))[:, 0]
         return SkinningSolution(
             points=torch.where(converged[:, None], root, points), converged=converged, asked=asked, start=chosen,
@@ -420,7 +422,7 @@ class SkinningRoots(_FieldSkinning):
     def _with_gradient(
         self, solution: SkinningSolution, points: Tensor, frame: Tensor, prepared: PosedSkeleton
     ) -> tuple[Float[Tensor, "m 3"], Bool[Tensor, " m"]]:
-        """The roots as functions of points, frames and field; and where their Jacobian can be inverted."""
+        """The roots as functions of points, frames and field; and where their Jacobian is invertible."""
         x = solution.points
         usable = torch.ones_like(solution.converged)
         if not torch.is_grad_enabled():
@@ -428,7 +430,7 @@ class SkinningRoots(_FieldSkinning):
         identity = torch.eye(3, dtype=x.dtype, device=x.device)
         for _ in range(2 if self.derivatives == 2 else 1):
             with torch.set_grad_enabled(self.derivatives == 2):
-                there, slope = point_jacobian(lambda x: self.pose(x, frame, prepared)[0], x)
+                image, slope = point_jacobian(lambda x: self.pose(x, frame, prepared)[0], x)
             with torch.no_grad():
                 regular = torch.linalg.inv_ex(slope)[1] == 0
                 usable = usable & solution.converged & regular & slope.isfinite().all(dim=-1).all(dim=-1)
@@ -437,32 +439,32 @@ class SkinningRoots(_FieldSkinning):
                 off = self.pose(x, frame, prepared)[0] - points
                 x = implicit_root(x, off, torch.where(usable[:, None, None], inverse, 0.0))
             else:
-                step = (inverse * (there - points)[:, None]).sum(-1)
+                step = (inverse * (image - points)[:, None]).sum(-1)
                 x = x - torch.where(usable[:, None], step, 0.0)
         return x, usable
 
     def _rest(self) -> TriangleBVH:
-        """A tree over the canonical mesh, where the module is and in its precision."""
-        have, want = self._bvh.vertices, self.canonical_vertices
-        if have.device != want.device or have.dtype != want.dtype:
-            self._bvh = TriangleBVH(self.faces, want)
+        """A BVH of the canonical mesh, on the module's device and in its precision."""
+        current, vertices = self._bvh.vertices, self.canonical_vertices
+        if current.device != vertices.device or current.dtype != vertices.dtype:
+            self._bvh = TriangleBVH(self.faces, vertices)
         return self._bvh
 
 
 class _Forward(Deformer):
-    """Forward skinning as what `invert` takes: canonical points in, posed points out."""
+    """Forward skinning as a deformer, for `invert`: canonical points in, posed points out."""
 
     def __init__(self, skinning: SkinningRoots) -> None:
         super().__init__()
-        self._skinning = (skinning,)  # in a tuple, so as not to be a submodule
+        self._skinning = (skinning,)  # in a tuple, so that it does not become a submodule
 
     def forward(
         self, points: Float[Tensor, "m 3"], directions: Float[Tensor, "m 3"], frame: Int[Tensor, " m"],
         prepared: PosedSkeleton,
     ) -> Canonical:  # fmt: skip
-        there = self._skinning[0].pose(points, frame, prepared)[0]
+        posed = self._skinning[0].pose(points, frame, prepared)[0]
         valid = torch.ones(len(points), dtype=torch.bool, device=points.device)
-        return Canonical(points=there, directions=directions, posed_points=points, frame=frame, valid=valid)
+        return Canonical(points=posed, directions=directions, posed_points=points, frame=frame, valid=valid)
 
 
 def _length(vectors: Float[Tensor, "m 3"]) -> Float[Tensor, " m"]:

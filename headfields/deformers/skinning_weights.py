@@ -1,4 +1,4 @@
-"""Skinning weights at free points of canonical space: a grid that starts as the mesh has them, and can learn."""
+"""Skinning weight field: a grid over canonical space, initialized from the mesh, optionally learned."""
 
 from itertools import product
 
@@ -12,27 +12,26 @@ from headfields.ops.triangle_bvh import TriangleBVH
 from headfields.ops.vertex_geometry import triangle_areas
 from headfields.parts import Part
 
-_LEAST = 1e-5  # of a weight, so that its logarithm is finite
+_LEAST = 1e-5  # weight, so that its logarithm is finite
 _CORNERS = torch.tensor(list(product((0, 1), repeat=3)))
 
 
 class SkinningWeights(Part):
     """w(x), the softmax of trilinearly interpolated logits on a grid of cubic cells over canonical space.
 
-    It starts with the weights of the nearest point of the mesh, each node averaged with its neighbors a few times:
-    nearest points jump across the inside of a head, and what solves for roots does not like jumps. On the mesh itself
-    the weights are then those of the mesh to within what a cell can hold; `deviation` says by how much they differ,
-    and is the regularizer of a field that learns (`headfields.losses.skinning.SkinningPrior`). Outside the grid the
-    weights are those at its border.
+    It starts with the weights of the nearest point of the mesh, each node averaged with its neighbors a few times,
+    because nearest points jump inside a head, and root finding needs continuity. On the mesh, the weights are those of
+    the mesh up to the resolution of a cell; `deviation` measures the difference, and regularizes a learned field
+    (`headfields.losses.skinning.SkinningPrior`). Outside the grid the weights are those at its border.
 
     Args:
         canonical_vertices: (V, 3), meters.
         faces: (F, 3) int64.
         weights: (V, J) skinning weights; rows sum to 1.
         cell: side of a cell, meters.
-        padding: meters that the grid reaches beyond the mesh.
+        padding: extent of the grid beyond the mesh, meters.
         smoothing: how many times each node is averaged with its neighbors.
-        learned: whether the logits are a parameter (called `logits_table`, so that it has the learning rate of tables).
+        learned: whether the logits are a parameter (`logits_table`, with the learning rate of tables).
 
     Differentiable to any order in points, inside a cell, and in the logits.
 
@@ -100,12 +99,12 @@ class SkinningWeights(Part):
         axes = [torch.arange(count, device=self.low.device) for count in size]
         nodes = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).reshape(-1, 3) * self.cell + self.low
         nearest = TriangleBVH(self.faces, self.canonical_vertices).closest(nodes)
-        found = interpolate_rows(self.weights, self.faces[nearest.face.clamp_min(0)], nearest.barycentric)
-        volume = found.T.reshape(1, -1, *size)
+        weights = interpolate_rows(self.weights, self.faces[nearest.face.clamp_min(0)], nearest.barycentric)
+        volume = weights.T.reshape(1, -1, *size)
         for _ in range(smoothing):
             padded = nn.functional.pad(volume, (1,) * 6, mode="replicate")
             volume = nn.functional.avg_pool3d(padded, 3, stride=1)
-        return volume.reshape(found.shape[1], -1).T.clamp_min(_LEAST).log().contiguous()
+        return volume.reshape(weights.shape[1], -1).T.clamp_min(_LEAST).log().contiguous()
 
     def forward(self, points: Float[Tensor, "m 3"]) -> Float[Tensor, "m j"]:
         """Weights (M, J) at M canonical points, meters; M = 0 is legal.
@@ -127,7 +126,7 @@ class SkinningWeights(Part):
         return interpolate_rows(self.logits_table, rows, shares).softmax(dim=-1)
 
     def deviation(self, points: int = 1024) -> Float[Tensor, ""]:
-        """Σ_j (w_j − w_j of the mesh)², its mean over points drawn evenly over the mesh's surface (in canonical space).
+        """Mean of Σ_j (w_j − w_j of the mesh)² over points drawn uniformly on the canonical mesh.
 
         Differentiable in the logits.
         """
@@ -138,5 +137,5 @@ class SkinningWeights(Part):
         share = -torch.rand(points, 3, device=areas.device, dtype=areas.dtype).clamp_min(1e-12).log()
         share = share / share.sum(dim=-1, keepdim=True)
         places = interpolate_rows(self.canonical_vertices, self.faces[face], share)
-        wanted = interpolate_rows(self.weights, self.faces[face], share)
-        return (self(places) - wanted).square().sum(dim=-1).mean()
+        target = interpolate_rows(self.weights, self.faces[face], share)
+        return (self(places) - target).square().sum(dim=-1).mean()

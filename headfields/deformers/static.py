@@ -1,4 +1,4 @@
-"""The deformer that does nothing: a static scene, and the baseline of every comparison."""
+"""The identity deformer, of a static scene in a box."""
 
 from jaxtyping import Float, Int
 from torch import Tensor

@@ -1,4 +1,4 @@
-"""INSTA's deformer: a point moves with the triangle it is nearest to."""
+"""Surface canonicalization of INSTA: points move with the nearest triangle of the tracked mesh."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -20,7 +20,7 @@ BlendFormula = Literal["published", "released"]
 
 @dataclass(frozen=True)
 class PosedSurface:
-    """What `SurfaceCanonicalizer.prepare` makes of the frames: their meshes in a BVH, and each triangle's matrices."""
+    """A BVH of the frames' meshes, and matrices of their triangles, from `SurfaceCanonicalizer.prepare`."""
 
     bvh: TriangleBVH
     gradients: Float[Tensor, "b f 3 4"]
@@ -30,13 +30,13 @@ class PosedSurface:
 
 
 class SurfaceCanonicalizer(MeshDeformer):
-    """Backward warp of INSTA: the nearest triangle's deformation gradient takes a point and its direction along.
+    """INSTA's backward warp: points and directions are mapped by the deformation gradient of the nearest triangle.
 
     Args:
         canonical_vertices: (V, 3), meters.
         faces: (F, 3) int64; close the mouth cavity first (`headfields.heads.close_mouth`).
-        blend_neighbors: average over the triangles across the three edges, which removes the steps at edges.
-        formula: how. `"published"`: the deformation gradients are averaged, each with weight
+        blend_neighbors: average with the triangles across the three edges, which removes discontinuities at edges.
+        formula: of the average. `"published"`: the deformation gradients are averaged, each with weight
             exp(−β‖x − centroid‖), β = 4. `"released"`: the frames are averaged on each side (weights 4 and, for the
             nearest triangle itself, 1, both measured from the observed point, against the canonical centroids for the
             canonical side, as the released code does) and the posed one is inverted afterwards.
@@ -44,10 +44,10 @@ class SurfaceCanonicalizer(MeshDeformer):
         scaling: see `headfields.ops.deformation_gradients`; `scaled_faces` (F,) limits it (INSTA's code: `"area"`
             in the eye region).
         shell: meters; a point farther than this from the surface is not valid, and rays are sampled only within it.
-            Our own choice: INSTA samples its whole box and learns the emptiness from random backgrounds.
-        behind: meters that a ray is followed behind the first triangle it meets; None follows it through the head. Our
-            own choice: what lies deeper cannot be seen, and would be half of all samples before training has found out.
-        padding: meters added around the canonical mesh to make `bounds`.
+            Our own choice: INSTA samples its whole box and learns the empty space from random backgrounds.
+        behind: length of a ray behind its first intersection, meters; None: no limit. Our own choice: deeper samples
+            are occluded, and would be half of all samples early in training.
+        padding: meters added around the canonical mesh for `bounds`.
 
     Differentiable in points and vertices to second order, except across the change of the nearest triangle.
 

@@ -1,4 +1,4 @@
-"""Color blendfields: colors, rather than deformations, mixed by what drives the head."""
+"""Color blendfields: fields of color residuals, blended by expression and pose."""
 
 from jaxtyping import Float
 from torch import Tensor
@@ -9,13 +9,13 @@ from headfields.records import Canonical, HeadState
 
 
 class ColorFields(Encoder):
-    """Σ_k α_k C_k(x): what a frame adds to the color at a canonical point, in logits.
+    """Color residual of a frame at a canonical point, Σ_k α_k C_k(x), in logits.
 
-    What `Blendfield` does to points, done to colors instead: the other side of 3VP Avatar's ablation. Give it as the
-    last condition of an avatar whose decoder is `headfields.decoders.BlendedColor`, which adds it to the color.
+    `Blendfield` for colors in place of points: the alternative in 3VP Avatar's ablation. Pass it as the last condition
+    of an avatar whose decoder is `headfields.decoders.BlendedColor`, which adds it to the color.
 
     Args:
-        coefficients: the mapping network; its `fields` is K. May be the one of a `Blendfield`.
+        coefficients: the mapping network; its `fields` is K. It may be shared with a `Blendfield`.
         kind, options: of the basis, see `headfields.networks.BasisFields`.
 
     Differentiable in points, state and parameters to second order, except across the cells of a grid.
@@ -23,7 +23,7 @@ class ColorFields(Encoder):
     Raises:
         ValueError: as `BlendCoefficients` and, when the avatar is built, as `BasisFields`.
 
-    Source: 3VP Avatar (Nehvi et al. 2024), the ablation of its blendfields; how is our own choice.
+    Source: 3VP Avatar (Nehvi et al. 2024), the ablation of its blendfields; the formula is our own choice.
     """
 
     rate_group = "blendfield"

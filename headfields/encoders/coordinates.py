@@ -1,4 +1,4 @@
-"""No encoding: canonical points and hyper-coordinates as they are."""
+"""Canonical points and hyper-coordinates as features, without an encoding."""
 
 import torch
 from jaxtyping import Float
@@ -9,13 +9,13 @@ from headfields.records import Canonical
 
 
 class Coordinates(Encoder):
-    """The canonical point and its hyper-coordinates are the features: for networks that see coordinates themselves.
+    """The canonical point and its hyper-coordinates as features, for networks that take coordinates.
 
     Args:
-        points: whether the point is among them. `AnchoredDecoder` reads points from the anchors, and wants them not.
-        ambient: whether the hyper-coordinates are; they are as wide as the deformer makes them, or none.
-        scale: what the points are multiplied by, for networks that compute in other units than meters; the
-            hyper-coordinates have no unit, and stay as they are.
+        points: whether to include the point. `AnchoredDecoder` reads points itself, so it takes False.
+        ambient: whether to include the hyper-coordinates, of which there are as many as the deformer gives.
+        scale: factor of the points, for networks that compute in other units than meters; hyper-coordinates are
+            dimensionless and are not scaled.
 
     Differentiable to any order.
 

@@ -1,4 +1,4 @@
-"""Sines and cosines of the canonical point (NeRF's positional encoding)."""
+"""Frequency encoding of the canonical point (NeRF's positional encoding)."""
 
 import torch
 from jaxtyping import Float
@@ -12,7 +12,7 @@ from headfields.records import Canonical
 class Frequency(Encoder):
     """Octaves of sines and cosines of the canonical point, scaled so that the longest side of the box is [-1, 1].
 
-    Hyper-coordinates are encoded along with the point.
+    Hyper-coordinates are encoded like the point, unscaled.
 
     Args:
         bands: number of octaves.

@@ -51,22 +51,22 @@ class HashGrid(Encoder):
         self.initial = initial
 
     def build(self, bounds: Float[Tensor, "2 3"], ambient_width: int) -> None:
-        made = self.layout
+        layout = self.layout
         if ambient_width:
-            self.layout = made = HashGridLayout(
-                made.levels, made.features, made.log2_table_size, made.base_resolution, made.finest_resolution,
-                dimensions=3 + ambient_width,
+            self.layout = layout = HashGridLayout(
+                layout.levels, layout.features, layout.log2_table_size, layout.base_resolution,
+                layout.finest_resolution, dimensions=3 + ambient_width,
             )  # fmt: skip
         side = float((bounds[1] - bounds[0]).max()) if self.extent is None else self.extent
         self.register_buffer("low", bounds.mean(dim=0) - side / 2)
         self.register_buffer("side", torch.tensor(side))
-        self.table = nn.Parameter(torch.empty(made.entries, made.features).uniform_(-self.initial, self.initial))
+        self.table = nn.Parameter(torch.empty(layout.entries, layout.features).uniform_(-self.initial, self.initial))
 
     def extra_repr(self) -> str:
-        made = self.layout
+        layout = self.layout
         return (
-            f"levels={made.levels}, features={made.features}, log2_table_size={made.log2_table_size}, "
-            f"resolutions={made.resolutions[0]}..{made.resolutions[-1]}"
+            f"levels={layout.levels}, features={layout.features}, log2_table_size={layout.log2_table_size}, "
+            f"resolutions={layout.resolutions[0]}..{layout.resolutions[-1]}"
         )
 
     def forward(self, canonical: Canonical, prepared: None) -> Float[Tensor, "m width"]:

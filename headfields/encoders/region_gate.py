@@ -1,4 +1,4 @@
-"""INSTA's expression conditioning: the mouth sees the expression, everything else a constant."""
+"""INSTA's expression conditioning: the expression in the mouth region, a constant elsewhere."""
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -12,9 +12,9 @@ class RegionGate(Encoder):
     """Per-frame values of the state as features, where the nearest triangle lies in a region; a constant elsewhere.
 
     Args:
-        field: which field (or code) of the `HeadState`, of shape (B, W).
+        field: name of the field (or code) of the `HeadState`, of shape (B, W).
         faces: (F,) mask of the region's triangles (INSTA: the lips).
-        width: how many of the W values, the first ones (INSTA: 16 of FLAME's expression coefficients).
+        width: the first so many of the W values (INSTA: 16 of FLAME's expression coefficients).
         otherwise: the constant (INSTA: 1).
 
     Differentiable in the state's field (linear).

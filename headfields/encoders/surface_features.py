@@ -1,4 +1,4 @@
-"""Features of vertices at the nearest point of the surface."""
+"""Vertex features interpolated at the nearest point of the surface."""
 
 import torch
 from jaxtyping import Float, Int
@@ -12,22 +12,22 @@ from headfields.records import Canonical, HeadState
 
 
 class SurfaceFeatures(Encoder):
-    """A source's vertex features, interpolated where the deformer found each point's nearest surface point.
+    """Vertex features of a source, interpolated at the surface point nearest to each point (`Canonical.face`).
 
-    What puts MonoAvatar's convolutional features behind INSTA's canonicalizer, as an encoder beside a grid (whose
-    place in space they do not know) or as a condition. Features are of the surface: a point above it and the point
-    below have the same, so they tell inside from outside only together with another encoder.
+    Combines MonoAvatar's convolutional features with INSTA's canonicalizer, as an encoder or as a condition beside a
+    grid. A point above the surface and the point below it have the same features, so they separate inside from outside
+    only together with another encoder.
 
     Args:
         source: gives features (B, V, W) of the frames' vertices.
-        faces: (F, 3) the faces that the deformer's `Canonical.face` counts: those of its template.
+        faces: (F, 3) the faces that the deformer's `Canonical.face` indexes: those of its template.
 
     A point without a face (-1) gets zeros. Differentiable in the source's parameters, in what it reads of the state
     and, through the barycentric coordinates, in the points; to second order.
 
     Raises:
-        TypeError: source is no `VertexSource`, or faces are not integers.
-        ValueError: faces are not (F, 3), or name a vertex that the source does not give.
+        TypeError: source is not a `VertexSource`, or faces are not integers.
+        ValueError: faces are not (F, 3), or index a vertex that the source does not have.
     """
 
     needs_faces = True

@@ -1,4 +1,4 @@
-"""MonoAvatar's vertex features: a convolutional network over the texture map, read at the vertices."""
+"""MonoAvatar's vertex features: a convolutional network over the UV map, sampled at the vertices."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -20,31 +20,31 @@ _M = TypeVar("_M", bound=nn.Module)
 
 
 class UVDisplacementFeatures(VertexSource):
-    """How far each vertex has moved from the neutral mesh, through a residual U-Net over the texture map.
+    """Displacements of the vertices from the neutral mesh, through a residual U-Net over the UV map.
 
-    The displacement state.vertices − neutral is drawn as a map of three channels, in units of `unit`; the U-Net's map
-    is read at each vertex's texture coordinates. It is taken in the frame of the state's vertices. In the library's
-    captures head pose is in the camera, so this is the paper's neck-normalized frame; where the vertices hold a head
-    pose, `rigid` names vertices that move with the skull (scalp, ears), by which each frame is first laid over the
-    neutral mesh.
+    The displacement state.vertices − neutral is rasterized into a UV map of three channels, in units of `unit`, and
+    the output map of the U-Net is sampled at each vertex's texture coordinates. Displacements are in the frame of the
+    state's vertices. In the library's captures head pose is in the camera, so this is the paper's neck-normalized
+    frame; if the vertices contain a head pose, `rigid` names vertices that move with the skull (scalp, ears), by which
+    each frame is first aligned to the neutral mesh.
 
-    Where nothing moves, a map of displacements alone tells one place from another by its distance to the map's border
-    only. `position` adds the neutral vertices' coordinates, scaled to [−1, 1], as three further channels, which do
-    not depend on the frame.
+    Where nothing moves, a map of displacements alone distinguishes texels only by their distance to the map's border.
+    An encoding of the neutral vertices' coordinates, scaled to [−1, 1], is therefore added as further channels
+    (`position_bands`), which do not depend on the frame.
 
     Differentiable in weights, vertices and neutral mesh, to the order that PyTorch's convolutions are (second).
 
     Args:
         template: the mesh with its texture coordinates.
-        neutral: (V, 3) where the vertices are at rest, meters; the template's canonical vertices if not given.
+        neutral: (V, 3) vertices of the neutral mesh, meters; the template's canonical vertices if None.
         width: features per vertex.
         channels: of the U-Net's levels, fine to coarse; each level halves the map.
         resolution: (H, W) of the map, or one number for both; multiples of 2^(levels − 1).
-        padding: texels around charts that show the nearest chart; see `headfields.ops.UVRasterizer`.
+        padding: texels around charts that are filled from the nearest chart; see `headfields.ops.UVRasterizer`.
         unit: meters that become 1 in the map. An expression moves the skin by millimeters, a jaw by centimeters.
-        position_bands: octaves of the encoding of each texel's place; 0: coordinates alone; None: no place, the paper's
-            input.
-        rigid: (K,) indices of vertices that move rigidly with the head, K ≥ 3; None takes the vertices as they are.
+        position_bands: octaves of the encoding of each texel's position; 0: coordinates alone; None: no position, as
+            in the paper.
+        rigid: (K,) indices of vertices that move rigidly with the head, K ≥ 3; None: no alignment.
 
     Raises:
         ValueError: the template has no texture coordinates, a size does not fit, or rigid names vertices on one line;
@@ -88,7 +88,7 @@ class UVDisplacementFeatures(VertexSource):
         self.unit = float(unit)
         self.rasterizer = _rasterizer(name, template, resolution, padding)
         self.register_buffer("neutral", rest.detach().clone(), persistent=False)
-        self.register_buffer("rigid", None if rigid is None else _spread(name, rigid, rest).clone(), persistent=False)
+        self.register_buffer("rigid", None if rigid is None else _spanning(name, rigid, rest).clone(), persistent=False)
         middle = (rest.amin(dim=0) + rest.amax(dim=0)) / 2
         scaled = ((rest - middle) / (rest - middle).abs().max().clamp(min=1e-12)).detach()
         place = None
@@ -102,7 +102,7 @@ class UVDisplacementFeatures(VertexSource):
         return f"{self.vertex_count} vertices, width={self.width}, unit={self.unit:g}"
 
     def displacement(self, state: HeadState) -> Float[Tensor, "b v 3"]:
-        """How far each vertex of `state` is from the neutral mesh, meters, after the rigid alignment if any."""
+        """Displacements (B, V, 3) from the neutral mesh, meters, after the rigid alignment if any."""
         vertices = state.vertices
         if self.rigid is not None:
             turn, shift = fit_rigid(self.neutral[self.rigid], vertices[:, self.rigid])
@@ -118,14 +118,14 @@ class UVDisplacementFeatures(VertexSource):
 
 
 class UVCodeFeatures(VertexSource):
-    """Expression and pose coefficients through transposed convolutions to a texture map, read at the vertices.
+    """Expression and pose coefficients, decoded by transposed convolutions to a UV map and sampled at the vertices.
 
     Differentiable in weights and codes, to the order that PyTorch's convolutions are (second).
 
     Args:
         template: the mesh with its texture coordinates.
-        fields: which fields (or codes) of the `HeadState` to take, each with the number of its coefficients a frame;
-            (B, J, 3) poses are flattened, so 3 J. All of them are joined into one code.
+        fields: names of fields (or codes) of the `HeadState`, each with its number of coefficients a frame; (B, J, 3)
+            poses are flattened, so 3 J. All of them are concatenated to one code.
         width: features per vertex.
         channels: of the decoder's levels, coarse to fine; each level doubles the map.
         resolution: (H, W) of the finest, or one number for both; multiples of 2^(levels − 1).
@@ -171,7 +171,7 @@ class UVCodeFeatures(VertexSource):
 
 
 def _channels_last(network: _M) -> _M:
-    """With weights laid out as the maps are, so that convolutions copy neither."""
+    """Stores weights in the memory format of the maps, so that convolutions copy neither."""
     for parameter in network.parameters():
         if parameter.ndim == 4:
             parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
@@ -199,8 +199,8 @@ def _rasterizer(part: str, template: Template, resolution: int | tuple[int, int]
     return UVRasterizer(template.faces, template.uv, template.uv_faces, resolution, padding, count)
 
 
-def _spread(part: str, rigid: Tensor, rest: Tensor) -> Tensor:
-    """Raises unless the vertices fix a rigid motion."""
+def _spanning(part: str, rigid: Tensor, rest: Tensor) -> Tensor:
+    """The indices as int64; raises ValueError unless the vertices determine a rigid motion."""
     if not rigid.numel() or int(rigid.min()) < 0 or int(rigid.max()) >= len(rest):
         raise ValueError(f"{part}: rigid holds {rigid.numel()} indices; expected three or more, in [0, {len(rest)})")
     points = rest[rigid.long()]

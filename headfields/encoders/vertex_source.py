@@ -1,4 +1,4 @@
-"""The base class of vertex-feature sources: what gives each vertex of the head's mesh a feature vector, per frame."""
+"""Sources of vertex features: a feature vector of each vertex of the head's mesh, per frame; their base class."""
 
 import contextlib
 import contextvars
@@ -17,7 +17,7 @@ _answers: contextvars.ContextVar[dict[tuple[int, int], Tensor] | None] = context
 
 @contextlib.contextmanager
 def cached_vertex_features() -> Iterator[None]:
-    """Within the block a source answers once for each state: a coarse and a fine network share it, and its cost."""
+    """Within the block a source computes its features of a state once, for all encoders that share it."""
     token = _answers.set({})
     try:
         yield
@@ -26,11 +26,11 @@ def cached_vertex_features() -> Iterator[None]:
 
 
 class VertexSource(Part):
-    """Gives each vertex of the mesh `width` features, frame by frame.
+    """Features of width `width` of each vertex of the mesh, per frame.
 
-    A source is a building block of encoders rather than an encoder: an encoder that anchors its features to the mesh
-    calls it once in its `prepare(state)` and then looks features up at points, from the nearest vertices or at the
-    nearest surface point. Such an encoder adds the `needs` of its source to its own.
+    A source is a component of encoders, not an encoder: an encoder that anchors features to the mesh calls it once in
+    `prepare(state)` and then gathers features at points, of the nearest vertices or at the nearest surface point. Such
+    an encoder includes the `needs` of its source in its own.
 
     Subclasses set `width`, `needs` and `vertex_count` in their constructor and define `forward`. They are parts: their
     constructor arguments are recorded, so an avatar that holds one is saved and built again.
@@ -38,7 +38,7 @@ class VertexSource(Part):
     Attributes:
         width: number of features per vertex.
         needs: the fields of `HeadState` (or names of codes) that the source reads.
-        vertex_count: V, the number of vertices it gives features of; that of the states' `vertices`.
+        vertex_count: V, the number of vertices, of the features and of the states.
     """
 
     width: int
@@ -81,7 +81,7 @@ class VertexSource(Part):
 
 
 def check_fields(part: str, fields: Mapping[str, int]) -> dict[str, int]:
-    """Raises ValueError unless `fields` names some fields, each with at least one coefficient; `part` is who asks."""
+    """A copy of `fields`; raises ValueError, naming `part`, if it is empty or a number of coefficients is below 1."""
     if not fields or any(size < 1 for size in fields.values()):
         raise ValueError(
             f"{part}: fields is {dict(fields)}; expected names of HeadState's fields, each with its number of "
@@ -91,10 +91,10 @@ def check_fields(part: str, fields: Mapping[str, int]) -> dict[str, int]:
 
 
 def code_of(part: str, state: HeadState, fields: Mapping[str, int]) -> Float[Tensor, "b code"]:
-    """Fields (or codes) of a state, each flattened, side by side.
+    """Fields (or codes) of a state, flattened and concatenated.
 
     Args:
-        part: who asks, for messages.
+        part: name of the part that reads them, for messages.
         state: B frames.
         fields: names, each with its number of coefficients a frame.
 

@@ -1,4 +1,4 @@
-"""Vertex features without a map: the baselines that MonoAvatar's ablation compares its networks with."""
+"""Vertex features from learned tables: the baselines of MonoAvatar's ablation."""
 
 from collections.abc import Mapping
 
@@ -11,7 +11,7 @@ from headfields.records import HeadState
 
 
 class StaticFeatures(VertexSource):
-    """A learned table: features per vertex that do not depend on the frame.
+    """A learned table of features per vertex, the same in all frames.
 
     Args:
         vertex_count: V.
@@ -39,13 +39,13 @@ class StaticFeatures(VertexSource):
 
 
 class CodeFeatures(VertexSource):
-    """A learned table, and beside each row the frame's code as it is.
+    """A learned table of features per vertex, concatenated with the code of the frame.
 
     Args:
         vertex_count: V.
-        fields: which fields (or codes) of the `HeadState` make the code, each with its number of coefficients a
-            frame; (B, J, 3) poses are flattened.
-        width: features of the table; the code's coefficients come on top.
+        fields: names of the fields (or codes) of the `HeadState` that make up the code, each with its number of
+            coefficients a frame; (B, J, 3) poses are flattened.
+        width: features of the table; the width of the result is larger by the code's coefficients.
         initial: standard deviation of the table at the start.
 
     Differentiable in table and code (linear).
@@ -77,12 +77,12 @@ class CodeFeatures(VertexSource):
 
 
 class CodeMLPFeatures(VertexSource):
-    """A learned table, each row of which goes with the frame's code through one network for all vertices.
+    """A learned table, whose rows pass with the code of the frame through a network that all vertices share.
 
     Args:
         vertex_count: V.
-        fields: which fields (or codes) of the `HeadState` make the code, each with its number of coefficients a
-            frame; (B, J, 3) poses are flattened.
+        fields: names of the fields (or codes) of the `HeadState` that make up the code, each with its number of
+            coefficients a frame; (B, J, 3) poses are flattened.
         width: features per vertex, of the table and of the result.
         hidden: width of the network's layers.
         layers: number of its hidden layers.
@@ -112,7 +112,7 @@ class CodeMLPFeatures(VertexSource):
         self.needs = tuple(self.fields)
         self.vertex_count, self.width = vertex_count, width
         self.table = nn.Parameter(initial * torch.randn(vertex_count, width))
-        # The first layer in two parts: that of the rows does not depend on the frame, that of the code on the vertex.
+        # The first layer in two parts: the rows' part does not depend on the frame, the code's not on the vertex.
         self.of_row = nn.Linear(width, hidden)
         self.of_code = nn.Linear(sum(self.fields.values()), hidden, bias=False)
         inner = [module for _ in range(layers - 1) for module in (nn.ReLU(), nn.Linear(hidden, hidden))]

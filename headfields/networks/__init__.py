@@ -1,4 +1,4 @@
-"""Networks and tables that several parts are made of."""
+"""Networks, latent tables and anchors: components of deformers, encoders and decoders."""
 
 from headfields.networks.anchor_placement import head_anchors
 from headfields.networks.anchors import AnchoredCode, Anchors

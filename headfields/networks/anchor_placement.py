@@ -1,4 +1,7 @@
-"""Where to put anchors on a head that has none: symmetric pairs and a few in the middle, spread over its outside."""
+"""Anchor placement on a head mesh: symmetric pairs and anchors in the plane of symmetry, by farthest points.
+
+The algorithm is our own choice; the published anchors belong to one mesh.
+"""
 
 import torch
 from jaxtyping import Float, Int64
@@ -9,30 +12,29 @@ from headfields.ops.vertex_geometry import vertex_normals
 from headfields.records import Template
 
 _CLEARANCE = 1e-4
-"""Meters that a ray starts off the surface it leaves."""
+"""Offset of a ray's origin from the surface, meters."""
 _BACK = 0.4
-"""What a distance counts for at the very back, of what it counts for in front: fewer anchors where there is hair."""
+"""Weight of distances at the back of the head, relative to the front: fewer anchors where there is hair."""
 
 
 def head_anchors(
     template: Template, pairs: int = 30, middle: int = 5, tolerance: float | int = 0.005
 ) -> Int64[Tensor, " a"]:
-    """Vertices of a head mesh to put anchors at: `pairs` mirror pairs, left and right in turn, then the middle ones.
+    """Vertices of a head mesh for anchors: `pairs` mirror pairs, left and right alternating, then the middle ones.
 
-    Our own choice, for any head that is symmetric, about, in the plane x = 0 (the published positions are of one mesh).
-    Only vertices from which the outside is seen along the normal count, so none in the mouth or behind the eyes. The
-    middle ones are chosen first, the frontmost of them to begin with, then the pairs: each time what is farthest from
-    all before, with distances at the back of the head counting less. Deterministic.
+    For any head that is approximately symmetric in the plane x = 0. Only vertices whose normal ray leaves the mesh are
+    candidates, so none in the mouth or behind the eyes. Farthest-point sampling, with distances at the back of the head
+    weighted less: first the middle ones, from the frontmost on, then the pairs. Deterministic.
 
     Args:
         template: the mesh, meters, face toward +z.
-        pairs, middle: how many.
-        tolerance: how far from a vertex's mirror image another has to be found, and how far from the plane a vertex in
-            the middle may be, meters.
+        pairs, middle: numbers of pairs and of anchors in the plane of symmetry.
+        tolerance: largest distance of a vertex from its counterpart's mirror image, and of a middle vertex from the
+            plane, meters.
 
     Returns:
-        (2 · pairs + middle,) vertex indices; 2i has x > 0 (the person's left) and 2i + 1 is its mirror vertex. The
-        anchors of a posed mesh are its vertices at these.
+        (2 · pairs + middle,) vertex indices; 2i has x > 0 (the person's left) and 2i + 1 is its mirror vertex. Indexing
+        the vertices of a posed mesh with these gives its anchors.
 
     Raises:
         ValueError: a count is negative or both are 0, or too few vertices have a mirror image within the tolerance.
@@ -49,11 +51,11 @@ def head_anchors(
     central = candidates & (vertices[:, 0].abs() <= tolerance)
     # apart by a few tolerances, so that no anchor and its mirror image are (nearly) one vertex
     left = candidates & (vertices[:, 0] > 2 * tolerance) & (vertices[mirror, 0] < -2 * tolerance)
-    for name, found, wanted in (("pairs", left, pairs), ("middle", central, middle)):
-        if int(found.sum()) < wanted:
+    for name, eligible, count in (("pairs", left, pairs), ("middle", central, middle)):
+        if int(eligible.sum()) < count:
             raise ValueError(
-                f"head_anchors: {name} is {wanted}, and {int(found.sum())} of the mesh's {len(vertices)} vertices are "
-                f"outside and have a mirror image in the plane x = 0 within {1e3 * tolerance:g} mm; put the head's "
+                f"head_anchors: {name} is {count}, and {int(eligible.sum())} of the mesh's {len(vertices)} vertices "
+                f"are outside and have a mirror image in the plane x = 0 within {1e3 * tolerance:g} mm; put the head's "
                 "plane of symmetry at x = 0 with its face toward +z, raise the tolerance, or choose vertices by hand"
             )
     nearest = torch.full((len(vertices),), torch.inf, dtype=torch.float64)
@@ -82,7 +84,7 @@ def head_anchors(
 
 
 def _outside(template: Template) -> Tensor:
-    """(V,) whether nothing of the mesh lies ahead of a vertex along its normal."""
+    """(V,) whether the ray from a vertex along its normal leaves the mesh."""
     vertices, faces = template.canonical_vertices.detach().float(), template.faces
     normals = vertex_normals(vertices, faces)
     hit = TriangleBVH(faces, vertices).raycast(vertices + _CLEARANCE * normals, normals)
@@ -90,13 +92,13 @@ def _outside(template: Template) -> Tensor:
 
 
 def _weight(vertices: Float[Tensor, "v 3"], outside: Tensor) -> Float[Tensor, " v"]:
-    """What distances count for at each vertex: 1 in front, `_BACK` at the back."""
+    """Weight of distances at each vertex: 1 in front, `_BACK` at the back."""
     depth = vertices[:, 2] - vertices[outside, 2].min() if bool(outside.any()) else vertices[:, 2]
     return _BACK + (1 - _BACK) * (depth / depth.max().clamp_min(1e-12)).clamp(0, 1)
 
 
 def _mirror_vertices(vertices: Float[Tensor, "v 3"]) -> tuple[Int64[Tensor, " v"], Float[Tensor, " v"]]:
-    """The vertex nearest to each one's mirror image, and how far it is from it."""
+    """The vertex nearest to the mirror image of each vertex, and its distance."""
     mirrored = vertices * vertices.new_tensor([-1.0, 1.0, 1.0])
-    found = [torch.cdist(piece, vertices).min(dim=1) for piece in mirrored.split(1024)]
-    return torch.cat([piece.indices for piece in found]), torch.cat([piece.values for piece in found])
+    nearest = [torch.cdist(chunk, vertices).min(dim=1) for chunk in mirrored.split(1024)]
+    return torch.cat([chunk.indices for chunk in nearest]), torch.cat([chunk.values for chunk in nearest])

@@ -1,4 +1,4 @@
-"""The anchors of a person, from the global part of the code of their shape."""
+"""Anchors of a person's head, predicted from the geometry code, and the layout of codes with a part per anchor."""
 
 import itertools
 from dataclasses import dataclass
@@ -13,21 +13,21 @@ from headfields.records import HeadState
 
 
 class Anchors(Part):
-    """Anchor positions: a mean, and a small network of the global part of the geometry code that moves them.
+    """Anchor positions: a mean plus an offset predicted from the global part of the geometry code.
 
-    a = ā + MLP(z_global). Symmetric pairs come first, left and right in turn (2i and 2i + 1 mirror each other), then
-    those in the middle. The part also says what space the networks behind it compute in: (x - center) · scale.
+    a = ā + MLP(z_global). Symmetric pairs come first, left and right alternating (2i and 2i + 1 mirror each other),
+    then those in the middle. It also defines the space that the anchored networks compute in: (x - center) · scale.
 
-    One `Anchors` is given to both the deformer and the decoder of an avatar; it is saved with it once.
+    The deformer and the decoder of an avatar share one `Anchors`; it is saved once.
 
     Args:
         mean: (A, 3) mean positions in canonical space, meters.
-        pairs: how many symmetric pairs there are among them; A - 2 · pairs are in the middle.
-        global_width, local_width: numbers in the global part of the codes, and in each member's.
+        pairs: number of symmetric pairs; A - 2 · pairs anchors are in the middle.
+        global_width, local_width: width of the global part of the codes, and of each member's part.
         hidden, layers: units and number of the network's hidden layers.
-        center: (3,) of the space of the networks, meters; the origin if None.
-        scale: units of that space in a meter. MonoNPHM's is FLAME's in meters times four.
-        vertices: (A,) which vertices of a template the anchors are, if they are (`head_anchors`); kept for landmarks.
+        center: (3,) of the networks' space, meters; the origin if None.
+        scale: units of that space per meter. MonoNPHM's is FLAME's in meters times four.
+        vertices: (A,) vertices of a template that are the anchors (`head_anchors`), if any; kept for landmarks.
         code: name of the code in `HeadState.codes`.
 
     Differentiable in code and parameters to any order.
@@ -77,18 +77,18 @@ class Anchors(Part):
         for before, after in itertools.pairwise(widths):
             self.network += nn.Sequential(nn.Linear(before, after), nn.ReLU())
         self.network.append(nn.Linear(widths[-1], 3 * len(mean)))
-        # A code of zeros, where auto-decoders start, has the mean anchors. Hidden layers keep their biases: a ReLU
-        # without one has no gradient there, and the network would never learn to tell people apart.
+        # A code of zeros, where auto-decoders start, gives the mean anchors. Hidden layers keep their biases: without
+        # them a ReLU has no gradient there, and the network would never learn to tell people apart.
         with torch.no_grad():
             nn.init.zeros_(self.network[-1].bias)  # type: ignore[arg-type]
             self.network[-1].bias.sub_(self.network(torch.zeros(1, global_width))[0])  # type: ignore[operator]
 
     def __len__(self) -> int:
-        """How many anchors there are."""
+        """Number of anchors."""
         return self.mean.shape[0]
 
     def forward(self, code: Float[Tensor, "b width"]) -> Float[Tensor, "b a 3"]:
-        """The anchors (B, A, 3) of B geometry codes (global part, or all of it in front of which it stands), meters.
+        """The anchors (B, A, 3), meters, of B geometry codes: whole codes, or their global parts.
 
         Raises:
             ValueError: a code is neither as wide as the global part nor as the layout says.
@@ -102,24 +102,30 @@ class Anchors(Part):
         return self.mean + offset.view(-1, len(self), 3) / self.scale
 
     def prepare(self, state: HeadState) -> Float[Tensor, "b a 3"]:
-        """The anchors (B, A, 3) of the frames' people, meters."""
+        """The anchors (B, A, 3) of the people of B frames, meters."""
         return self(self.layout.of_state(type(self).__name__, self.code, state))
 
     def normalized(self, points: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3"]:
-        """Points (..., 3) in meters, in the space of the networks."""
+        """Points (..., 3), meters, mapped to the networks' space."""
         return (points - self.center) * self.scale
 
 
 @dataclass(frozen=True)
 class AnchoredCode:
-    """How a code of an ensemble of local networks is laid out: [global | member 0 | member 1 | ... | global member].
+    """Layout of a code of an ensemble of local networks: [global | member 0 | member 1 | ... | global member].
 
     Members are the anchors in order, symmetric pairs first (2i and 2i + 1 mirror each other), then those in the middle,
     and last the global member, which has a local part too.
 
+    >>> import torch
+    >>> layout = AnchoredCode(pairs=2, middle=1, global_width=8, local_width=4)
+    >>> shared, local = layout.split(torch.zeros(3, layout.width))
+    >>> layout.members, layout.width, shared.shape, local.shape
+    (6, 32, torch.Size([3, 8]), torch.Size([3, 6, 4]))
+
     Attributes:
-        pairs, middle: how many symmetric pairs of anchors there are, and how many anchors in the middle.
-        global_width, local_width: numbers in the global part, and in each member's.
+        pairs, middle: number of symmetric pairs of anchors, and of anchors in the middle.
+        global_width, local_width: width of the global part, and of each member's part.
 
     All methods are differentiable to any order.
 
@@ -138,12 +144,12 @@ class AnchoredCode:
 
     @property
     def members(self) -> int:
-        """How many members there are, with the global one."""
+        """Number of members, with the global one."""
         return 2 * self.pairs + self.middle + 1
 
     @property
     def width(self) -> int:
-        """Numbers in a code."""
+        """Width of a code."""
         return self.global_width + self.members * self.local_width
 
     def split(self, code: Float[Tensor, "*b width"]) -> tuple[Float[Tensor, "*b shared"], Float[Tensor, "*b n local"]]:
@@ -178,7 +184,7 @@ class AnchoredCode:
         return self.join(shared, local[..., order, :])
 
     def asymmetry(self, code: Float[Tensor, "*b width"]) -> Float[Tensor, "*b"]:
-        """The sum (...,) over all pairs of the squared difference of its members' parts: 0 for a symmetric person.
+        """Sum (...,) over all pairs of the squared difference of their two parts; 0 for a symmetric person.
 
         Raises:
             ValueError: the code has another width.
@@ -188,7 +194,7 @@ class AnchoredCode:
         return (paired[..., 0, :] - paired[..., 1, :]).square().sum(dim=(-1, -2))
 
     def of_state(self, part: str, name: str, state: HeadState) -> Float[Tensor, "b width"]:
-        """The code called `name` of a state, which `part` asks for.
+        """The code called `name` of a state; `part` is the name of its reader, for messages.
 
         Raises:
             ValueError: the state has no such code, or one of another width.
@@ -196,7 +202,7 @@ class AnchoredCode:
         code = state.need(part, name)
         if code.shape[-1] != self.width:
             raise ValueError(
-                f"{part}: the code {name!r} of the HeadState has {code.shape[-1]} numbers, and {self.width} are wanted "
+                f"{part}: the code {name!r} of the HeadState has {code.shape[-1]} numbers; expected {self.width} "
                 f"({self.global_width} and {self.local_width} for each of {self.members} members); make its "
                 f"LatentTable {self.width} wide"
             )

@@ -1,4 +1,4 @@
-"""Networks of one shape, each with weights of its own, evaluated together on the rows that each one has."""
+"""Ensemble of fully connected networks of one shape, evaluated together on rows grouped by network."""
 
 import itertools
 from collections.abc import Callable
@@ -10,19 +10,19 @@ from torch import Tensor, nn
 from headfields.ops.grouped import GroupedRows
 
 _CACHED = 2**19
-"""Activations of a layer that are computed at a time where no graph is kept: 2 MiB."""
+"""Activations of a layer that are computed at a time without a graph: 2 MiB."""
 
 
 class Ensemble(nn.Module):
-    """G fully connected networks of one shape; the first layer sees [shared values | values of the row].
+    """G fully connected networks of one shape; the input of the first layer is [shared values | values of the row].
 
-    Shared values belong to a frame and a member (several members may have one network); what they add to the first
-    layer is computed once with `starts`, and looked up for each row.
+    Shared values belong to a frame and a member (several members may have one network); their contribution to the first
+    layer is computed once, with `starts`, and gathered for each row.
 
     Args:
         networks: G.
-        shared: number of values that rows share.
-        own: number of values that each row has for itself.
+        shared: width of the values that rows share.
+        own: width of the values of each row.
         hidden, layers: units and number of the hidden layers, at least one.
         out: outputs.
     """
@@ -42,12 +42,12 @@ class Ensemble(nn.Module):
     def starts(
         self, common: Float[Tensor, "b common"], local: Float[Tensor, "b n local"], network: Int[Tensor, " n"]
     ) -> Float[Tensor, "b n hidden"]:
-        """What the first layer's sums start from for each frame and member: its bias and the part of shared values.
+        """Bias plus contribution of the shared values to the first layer (B, N, hidden), for each frame and member.
 
         Args:
             common: (B, common) values of each frame.
-            local: (B, N, local) of each member in it; common + local are as many as `shared`.
-            network: (N,) which network each member has.
+            local: (B, N, local) values of each member; common + local = `shared`.
+            network: (N,) the network of each member.
         """
         weight, width = self.weights[0], common.shape[1]
         of_frame = torch.einsum("bc,gch->bgh", common, weight[:, :width]) + self.biases[0]
@@ -63,31 +63,31 @@ class Ensemble(nn.Module):
         activation: Callable[[Tensor], Tensor],
         tap: Callable[[Tensor], Tensor] | None = None,
     ) -> tuple[Float[Tensor, "c t out"], Float[Tensor, "c t tap"] | None]:
-        """The outputs of rows in their blocks, and what `tap` makes of the last hidden layer before its activation.
+        """The outputs of rows in their blocks, and `tap` of the last hidden layer before its activation.
 
-        Without a graph a few blocks at a time go through all layers, so that they stay in the processor's cache.
+        Without a graph a few blocks at a time pass through all layers, to stay in the processor's cache.
 
         Args:
-            own: (C, T, own) the values that each row has for itself.
-            starts: (B * N, hidden) of the method of this name.
-            start: (C * T,) which of them each row starts from.
-            rows: says which network each block has.
+            own: (C, T, own) values of each row.
+            starts: (B * N, hidden) of the method `starts`.
+            start: (C * T,) the row of `starts` of each row.
+            rows: the grouping, with the network of each block.
             activation: between the layers.
-            tap: a function of rows.
+            tap: a function of rows; None: no second result.
         """
         count, size = own.shape[:2]
         step = max(count, 1)
         if not torch.is_grad_enabled() and own.device.type == "cpu":
             step = max(_CACHED // max(size * starts.shape[1], 1), 1)
-        found = []
+        chunks = []
         for begin in range(0, max(count, 1), step):
-            piece = slice(begin, begin + step)
-            which = start[begin * size : (begin + step) * size]
-            first = starts.index_select(0, which).view(-1, size, starts.shape[1])
-            found.append(self._layers(own[piece], first, rows, piece, activation, tap))
-        if len(found) == 1:
-            return found[0]
-        out, tapped = zip(*found, strict=True)
+            chunk = slice(begin, begin + step)
+            index = start[begin * size : (begin + step) * size]
+            first = starts.index_select(0, index).view(-1, size, starts.shape[1])
+            chunks.append(self._layers(own[chunk], first, rows, chunk, activation, tap))
+        if len(chunks) == 1:
+            return chunks[0]
+        out, tapped = zip(*chunks, strict=True)
         return torch.cat(out), None if tap is None else torch.cat(tapped)
 
     def _layers(
@@ -95,13 +95,13 @@ class Ensemble(nn.Module):
         own: Tensor,
         start: Tensor,
         rows: GroupedRows,
-        piece: slice,
+        chunk: slice,
         activation: Callable[[Tensor], Tensor],
         tap: Callable[[Tensor], Tensor] | None,
     ) -> tuple[Tensor, Tensor | None]:
         last = len(self.weights) - 1
-        hidden = start + rows.linear(own, self.weights[0][:, self.shared :], blocks=piece)
+        hidden = start + rows.linear(own, self.weights[0][:, self.shared :], blocks=chunk)
         for layer in range(1, last):
-            hidden = rows.linear(activation(hidden), self.weights[layer], self.biases[layer], piece)
-        out = rows.linear(activation(hidden), self.weights[last], self.biases[last], piece)
+            hidden = rows.linear(activation(hidden), self.weights[layer], self.biases[layer], chunk)
+        out = rows.linear(activation(hidden), self.weights[last], self.biases[last], chunk)
         return out, None if tap is None else tap(hidden)

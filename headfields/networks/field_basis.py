@@ -1,4 +1,4 @@
-"""Fields over canonical space in a basis, and the coefficients that mix it: what blendfields of any kind share."""
+"""Blended fields over canonical space: a basis of K fields, and their coefficients from expression and pose."""
 
 from collections.abc import Mapping, Sequence
 from typing import Literal
@@ -16,24 +16,24 @@ from headfields.parts import Part
 from headfields.records import HeadState
 
 BasisKind = Literal["grid", "mlp"]
-_SPREAD = 1e-4
+_INITIAL = 1e-4
 
 
 class BlendCoefficients(Part):
-    """The mapping network: coefficients α (B, K) of K fields from what drives the head in each frame.
+    """Mapping network: coefficients α (B, K) of K fields from expression, codes and joint rotations of each frame.
 
-    A small fully connected network of expression, named codes and joint rotations, α(c) = net(c) − net(0). Of a joint
-    it sees R − I, nine numbers, which have no jumps. So the neutral face, c = 0, has coefficients of 0: what all frames
-    share is the canonical field's to learn, and not a displacement's. Coefficients are not bounded. They start with a
-    spread of about one where c has a norm of one, so that the fields that they mix, which start at zero, all learn.
+    A small fully connected network, α(c) = net(c) − net(0). The input of a joint is R − I, nine numbers without
+    discontinuities. The neutral face, c = 0, has coefficients of 0, so what all frames share is left to the canonical
+    field. Coefficients are not bounded. Their standard deviation is initially about one for c of norm one, so that all
+    the fields, which start at zero, learn.
 
-    3VP Avatar drives its blendfields by jaw pose and expression, and neither by the view nor by a code of the frame, so
-    that what was learned follows new motion; sizes and all else are our own choice, as the paper's are not known.
+    3VP Avatar drives its blendfields by jaw pose and expression, not by the view or by a code of the frame, so that
+    they generalize to new motion; the paper's numbers are not known, and all else is our own choice.
 
     Args:
-        condition: how many of the values each field (or code) of the `HeadState` gives, the first ones:
-            `{"expression": 100}`.
-        joints: whose rotations are seen: `(2,)` is the jaw of FLAME, `(22,)` that of SMPL-X.
+        condition: names of fields (or codes) of the `HeadState`, with the number of values of each that are used, the
+            first ones: `{"expression": 100}`.
+        joints: indices of joints whose rotations are used: `(2,)` is the jaw of FLAME, `(22,)` that of SMPL-X.
         fields: K.
         hidden, layers: of the network.
 
@@ -83,7 +83,7 @@ class BlendCoefficients(Part):
         return f"{self.condition}, joints={self.joints}, fields={self.fields}"
 
     def inputs(self, state: HeadState) -> Float[Tensor, "b width"]:
-        """What the network sees of B frames."""
+        """Input of the network for B frames."""
         name, parts = type(self).__name__, []
         for field, width in self.condition.items():
             values = state.need(name, field)
@@ -115,14 +115,14 @@ class BlendCoefficients(Part):
 
 
 class BasisFields(nn.Module):
-    """K fields over a box, of W values each, from one encoding of the point and a linear layer to all of them.
+    """K fields over a box, of W values each: one encoding of the point, and a linear layer to all fields.
 
-    `"grid"`: a multiresolution hash grid, dense at the resolutions of the defaults, and a linear layer: cheap, local.
-    `"mlp"`: a frequency encoding and a fully connected network: smooth, and slower. Both start near zero (1e-4).
+    `"grid"`: a multiresolution hash grid, dense at the resolutions of the defaults, and a linear layer; cheap, local.
+    `"mlp"`: a frequency encoding and a fully connected network: smooth and slower. Both start near zero (1e-4).
     Outside the box a grid's values are those of its border.
 
     Args:
-        box: (2, 3) corners, meters; the fields are laid over a cube around its center.
+        box: (2, 3) corners, meters; the fields cover the cube around it.
         fields: K.
         width: W.
         kind: `"grid"` or `"mlp"`.
@@ -133,7 +133,7 @@ class BasisFields(nn.Module):
 
     Raises:
         ValueError: kind is neither, or a size is out of range.
-        TypeError: there is no such option.
+        TypeError: an option does not exist.
     """
 
     low: Tensor
@@ -169,7 +169,7 @@ class BasisFields(nn.Module):
         finest_resolution: int = 64,
     ) -> None:
         self.layout = HashGridLayout(levels, features, log2_table_size, base_resolution, finest_resolution)
-        self.table = nn.Parameter(torch.empty(self.layout.entries, features).uniform_(-_SPREAD, _SPREAD))
+        self.table = nn.Parameter(torch.empty(self.layout.entries, features).uniform_(-_INITIAL, _INITIAL))
         self.out = nn.Linear(self.layout.width, outputs, bias=False)
 
     def _build_network(self, outputs: int, bands: int = 4, hidden: int = 64, layers: int = 3) -> None:
@@ -178,16 +178,16 @@ class BasisFields(nn.Module):
         self.bands = bands
         self.network = MLP(3 * (2 * bands + 1), *[hidden] * layers, outputs, bias=True)
         with torch.no_grad():
-            self.network[-1].weight.mul_(_SPREAD)  # type: ignore[operator]
+            self.network[-1].weight.mul_(_INITIAL)  # type: ignore[operator]
 
     def forward(self, points: Float[Tensor, "m 3"]) -> Float[Tensor, "m k w"]:
         """The K values (M, K, W) at M points."""
         unit = (points - self.low) / self.side
         if self.kind == "grid":
-            found = self.out(hash_grid(unit, self.table, self.layout))
+            values = self.out(hash_grid(unit, self.table, self.layout))
         else:
-            found = self.network(frequency_encoding(2 * unit - 1, self.bands))
-        return found.unflatten(-1, (self.fields, self.width))
+            values = self.network(frequency_encoding(2 * unit - 1, self.bands))
+        return values.unflatten(-1, (self.fields, self.width))
 
 
 def blend_fields(

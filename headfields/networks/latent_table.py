@@ -1,4 +1,4 @@
-"""Latent tables: a learned code for each frame of a capture, or for each person; and the layout of anchored codes."""
+"""Latent tables: a learned code for each frame of a capture, or for each person (auto-decoders)."""
 
 import torch
 from jaxtyping import Float, Int
@@ -11,13 +11,18 @@ from headfields.parts import Part
 class LatentTable(Part):
     """Learned codes, one row for each of `count` frames or people; an auto-decoder's (Park et al. 2019, "DeepSDF").
 
-    The parameter is called `table`, so the trainer takes it as one: the rate of tables, no weight decay. A prior is a
-    loss over `squared_norm`.
+    The parameter is called `table`, so the trainer gives it the learning rate of tables and no weight decay. Use
+    `squared_norm` in a loss for a Gaussian prior.
+
+    >>> import torch
+    >>> codes = LatentTable(count=10, width=8)
+    >>> codes(torch.tensor([3, 3, 7])).shape
+    torch.Size([3, 8])
 
     Args:
         count: number of rows. For the frames of a capture, `len(capture)`: `HeadState.frame_id` counts all of them.
-        width: numbers in a code.
-        std: of the normal distribution that the codes start from; 0 starts at zero (auto-decoders of shape).
+        width: width of a code.
+        std: initial standard deviation of the codes; 0 starts at zero (auto-decoders of shape).
 
     Differentiable in the codes to any order.
 
@@ -37,12 +42,12 @@ class LatentTable(Part):
         return f"{len(self)} x {self.width}"
 
     def __len__(self) -> int:
-        """How many rows there are."""
+        """Number of rows."""
         return self.table.shape[0]
 
     @property
     def width(self) -> int:
-        """Numbers in a code."""
+        """Width of a code."""
         return self.table.shape[1]
 
     def forward(self, index: Int[Tensor, " b"]) -> Float[Tensor, "b width"]:
@@ -62,7 +67,7 @@ class LatentTable(Part):
 
         Args:
             first, second: rows.
-            amount: 0 gives the first, 1 the second; beyond that the line goes on. Differentiable.
+            amount: 0 gives the first, 1 the second; other values extrapolate. Differentiable.
 
         Raises:
             TypeError, IndexError: as `forward`.

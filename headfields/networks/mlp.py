@@ -1,4 +1,4 @@
-"""The small fully connected networks of decoders."""
+"""Small fully connected networks with ReLU."""
 
 import itertools
 from typing import Any
@@ -10,13 +10,17 @@ from headfields.ops.mlp import mlp as run
 
 
 class MLP(nn.Sequential):
-    """Linear layers with ReLU between them and none behind the last, evaluated together (`headfields.ops.mlp`).
+    """Linear layers with ReLU between them and none after the last, evaluated together (`headfields.ops.mlp`).
 
-    A `torch.nn.Sequential` of `Linear` and `ReLU` in turn, with its parameters' names; forward hooks of the layers do
-    not run.
+    A `torch.nn.Sequential` of `Linear` and `ReLU`, with the same parameter names; forward hooks of the layers do not
+    run.
+
+    >>> import torch
+    >>> MLP(3, 16, 2)(torch.zeros(5, 3)).shape
+    torch.Size([5, 2])
 
     Args:
-        widths: of the input, of each layer's output.
+        widths: of the input, and of the output of each layer.
         bias: whether the layers have one.
 
     Raises:
@@ -43,7 +47,7 @@ class MLP(nn.Sequential):
         condition: Float[Tensor, "k _"] | None = None,
         index: Int[Tensor, "*batch"] | None = None,
     ) -> Float[Tensor, "*batch _"]:
-        """The network of x, or of x and `condition[index]` side by side; see `headfields.ops.mlp`."""
+        """The network of x, or of [x, condition[index]]; see `headfields.ops.mlp`."""
         linears: list[Any] = list(self)[::2]
         biases = [linear.bias for linear in linears] if self.bias else None
         return run(x, [linear.weight for linear in linears], biases, condition, index)

@@ -1,7 +1,7 @@
-"""Convolutional networks over maps: a residual U-Net, and its decoder alone.
+"""Residual U-Net over maps, and its decoder alone.
 
-No normalization layers: a batch is a frame or a few, and how far a vertex has moved is part of what the map says. Each
-residual sum is divided by √2 instead, so that values keep their size with depth. Our own choice.
+Without normalization layers, our own choice: a batch is a frame or a few, and the size of displacements in a map
+is information. Each residual sum is divided by √2 instead, so that activations keep their scale with depth.
 """
 
 import math
@@ -16,7 +16,7 @@ _SLOPE = 0.2
 
 
 def _initialize(module: nn.Module) -> None:
-    """He's normal, counting as inputs those that reach one output: of a transposed convolution a part of its taps."""
+    """He's normal initialization; the fan-in of a transposed convolution counts the taps that reach one output."""
     gain = nn.init.calculate_gain("leaky_relu", _SLOPE)
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
@@ -53,9 +53,9 @@ class MapDecoder(nn.Module):
     """Transposed convolutions (4×4, stride 2), each followed by a residual block, to finer maps of fewer channels.
 
     Args:
-        channels: at each level, coarse to fine; one level more than there are transposed convolutions.
-        width: channels of the result, which a last 3×3 convolution gives.
-        skips: whether `forward` takes maps of the finer levels, joined to what comes from below.
+        channels: at each level, coarse to fine; one more than there are transposed convolutions.
+        width: channels of the result, the output of a last 3×3 convolution.
+        skips: whether `forward` takes maps of the finer levels, which are concatenated.
     """
 
     def __init__(self, channels: Sequence[int], width: int, skips: bool = False) -> None:
@@ -70,16 +70,16 @@ class MapDecoder(nn.Module):
         self, maps: Float[Tensor, "b i h w"], skips: Sequence[Float[Tensor, "b _ _ _"]] = ()
     ) -> Float[Tensor, "b o hh ww"]:
         """Maps (B, channels[0], H, W) to (B, width, 2ⁿ H, 2ⁿ W); `skips` from fine to coarse, without the coarsest."""
-        waiting = list(skips)
+        remaining = list(skips)
         for up, block in zip(self.up, self.blocks, strict=True):
             maps = nn.functional.leaky_relu(up(maps), _SLOPE)
-            maps = block(torch.cat([maps, waiting.pop()], dim=1) if waiting else maps)
+            maps = block(torch.cat([maps, remaining.pop()], dim=1) if remaining else maps)
         out: Tensor = self.last(maps)
         return out
 
 
 class ResidualUNet(nn.Module):
-    """A residual U-Net: a residual block a level, 3×3 convolutions of stride 2 between them, and `MapDecoder` back up.
+    """A residual U-Net: a residual block per level, 3×3 convolutions of stride 2 down, and `MapDecoder` up.
 
     Args:
         inputs: channels of the input.
@@ -87,8 +87,8 @@ class ResidualUNet(nn.Module):
         channels: at each level, fine to coarse. The paper's: six levels.
 
     Source: MonoAvatar (Bai et al. 2023), supplement: six levels of 8 to 256 channels, residual blocks, transposed
-    convolutions, LeakyReLU of slope 0.2 after every convolution (here, all but the last and those of shortcuts). What
-    it leaves open is our own choice: strided convolutions down, skips joined rather than added, no normalization.
+    convolutions, LeakyReLU of slope 0.2 after every convolution (here, all but the last and those of shortcuts). Our
+    own choice where it is silent: strided convolutions down, concatenated skips, no normalization.
     """
 
     def __init__(self, inputs: int, width: int, channels: Sequence[int] = (8, 16, 32, 64, 128, 256)) -> None:

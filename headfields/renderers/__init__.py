@@ -1,4 +1,4 @@
-"""Renderers, and the samplers that they use."""
+"""Renderers, with their samplers, opacities and lighting."""
 
 from headfields.renderers.coarse_to_fine import CoarseToFineRenderer
 from headfields.renderers.lighting import ColorAffine, Shading, SHLighting

@@ -1,4 +1,4 @@
-"""NeRF's pair of networks: a coarse one finds where the rays meet matter, a fine one says what is there."""
+"""Coarse-to-fine volume rendering of NeRF: a coarse network places the samples of a fine one."""
 
 from typing import Any
 
@@ -17,20 +17,20 @@ from headfields.renderers.volume import VolumeRenderer
 class CoarseToFineRenderer(VolumeRenderer):
     """Volume rendering in two passes, each with its own network.
 
-    The coarse network is asked at stratified samples of each ray's near-far interval; from its weights further samples
-    are drawn, and the avatar's own field, the fine one, is asked at the union of both. In training the coarse network
-    renders the rays too (`Rendering.coarse`), for a color loss of its own, from which alone it learns: where samples
-    lie is not differentiable. In evaluation mode it is asked for its density alone.
+    The coarse network is evaluated at stratified samples of each ray's near-far interval; further samples are drawn
+    from its weights, and the avatar's own field, the fine one, is evaluated at the union of both. In training the
+    coarse network renders the rays too (`Rendering.coarse`), for a color loss of its own. It learns from that alone:
+    sample positions are not differentiable. In evaluation mode only its density is computed.
 
     Args:
-        encoder, decoder: the coarse network, of any kinds; a vertex source may be shared with the fine one's encoder.
-        coarse: samples a ray of the first pass.
-        fine: samples a ray drawn from its weights. NeRF has 64 and 128; MonoAvatar does not say, so that both are 64
-            is our own choice.
-        early_stop: see `VolumeRenderer`; of the fine pass.
+        encoder, decoder: the coarse network, of any kind; its encoder may share a vertex source with the fine one's.
+        coarse: samples per ray of the first pass.
+        fine: samples per ray drawn from its weights. NeRF has 64 and 128; MonoAvatar does not say, and 64 for both is
+            our own choice.
+        early_stop: of the fine pass, see `VolumeRenderer`.
 
     Raises:
-        TypeError: encoder or decoder are none.
+        TypeError: encoder is not an `Encoder`, or decoder not a `Decoder`.
         ValueError: a count is below 1, or the decoder does not give a density.
 
     Source: Mildenhall et al. 2020, "NeRF", section 5.2; MonoAvatar (Bai et al. 2023), which trains both networks.
@@ -82,7 +82,7 @@ class CoarseToFineRenderer(VolumeRenderer):
     def _coarse_pass(
         self, first: Samples, rays: Rays, field: Field, background: Float[Tensor, "n 3"]
     ) -> tuple[Rendering | None, Samples]:
-        """What the coarse network shows, in training, and the samples drawn from what it finds."""
+        """The coarse network's rendering, in training, and the samples drawn from its weights."""
         with torch.set_grad_enabled(self.training and torch.is_grad_enabled()):
             samples, canonical = canonicalize_samples(first, rays, field)
             encoder_prepared, decoder_prepared = field.renderer_prepared

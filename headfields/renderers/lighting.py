@@ -1,4 +1,4 @@
-"""Light and color of a camera: what is done with the color of a sample before it is composited."""
+"""Shading of samples before compositing: spherical-harmonics light and a camera's affine color map."""
 
 import math
 
@@ -11,14 +11,14 @@ from headfields.records import Rays
 
 
 class Shading(Part):
-    """Changes the colors of samples by what is known of their normals and rays; subclasses define `forward`."""
+    """Changes the colors of samples, given their normals and rays; subclasses define `forward`."""
 
     rate_group = "lighting"
 
     def forward(
         self, rgb: Float[Tensor, "m 3"], normals: Float[Tensor, "m 3"], ray: Int[Tensor, " m"], rays: Rays
     ) -> Float[Tensor, "m 3"]:
-        """The colors (M, 3) that are seen; M = 0 is legal. Not clamped to [0, 1].
+        """The shaded colors (M, 3), not clamped to [0, 1]; M = 0 is legal.
 
         Args:
             rgb: (M, 3) of the field, sRGB in [0, 1].
@@ -36,16 +36,22 @@ _FACTORS = (1 / math.sqrt(4 * math.pi), *[_FIRST] * 3, *[3 * math.pi / 4 * _SECO
 
 
 def sh_basis(normals: Float[Tensor, "m 3"]) -> Float[Tensor, "m 9"]:
-    """The nine functions (M, 9) of unit normals (M, 3) that the coefficients of `sh_irradiance` weigh."""
+    """The nine basis functions (M, 9) of `sh_irradiance` at unit normals (M, 3)."""
     x, y, z = normals.unbind(dim=-1)
     basis = [torch.ones_like(x), x, y, z, x * y, x * z, y * z, x.square() - y.square(), 3 * z.square() - 1]
     return torch.stack(basis, dim=-1) * normals.new_tensor(_FACTORS)
 
 
 def sh_irradiance(normals: Float[Tensor, "m 3"], coefficients: Float[Tensor, "9 c"]) -> Float[Tensor, "m c"]:
-    """What far light of spherical harmonics of order 3 gives at unit normals; what `SHLighting` multiplies with.
+    """Irradiance of distant light, in spherical harmonics of order 3, at unit normals.
 
     Differentiable to any order in both.
+
+    >>> import math, torch
+    >>> white = torch.zeros(9, 1)
+    >>> white[0] = math.sqrt(4 * math.pi)
+    >>> sh_irradiance(torch.tensor([[0.0, 0.0, -1.0]]), white).round(decimals=4)
+    tensor([[1.]])
 
     Args:
         normals: (M, 3) in the frame of the light.
@@ -55,16 +61,16 @@ def sh_irradiance(normals: Float[Tensor, "m 3"], coefficients: Float[Tensor, "9 
 
 
 class SHLighting(Shading):
-    """Light from far away that stays with the camera: spherical harmonics of order 3, nine coefficients a channel.
+    """Distant light fixed to the camera: spherical harmonics of order 3, nine coefficients per channel.
 
     The color of a sample is multiplied by the irradiance at its normal, turned into the camera's frame (OpenCV axes:
-    x right, y down, z forward). It starts as 1 whatever the normal. Colors are multiplied as they are, in sRGB, as in
-    the released code of MonoNPHM, which is no physical light.
+    x right, y down, z forward). It starts as 1 for all normals. Colors are multiplied in sRGB, as in the released
+    code of MonoNPHM, which is not physical.
 
     Differentiable to any order in colors, normals, rotations and coefficients.
 
     Raises:
-        ValueError: in `forward`, the rays do not know their camera's rotation.
+        ValueError: in `forward`, the rays have no `camera_rotation`.
 
     Source: MonoNPHM (Giebenhain et al. 2024), released code; Ramamoorthi and Hanrahan 2001, "An efficient
     representation for irradiance environment maps", for the constants.
@@ -93,10 +99,10 @@ class SHLighting(Shading):
 
 
 class ColorAffine(Shading):
-    """What a camera does to colors: c · A + b, a (3, 3) matrix and an offset, the same for all samples.
+    """Affine color map of a camera, the same for all samples: c · A + b, with a (3, 3) matrix and an offset.
 
-    Starts as the identity. It is applied to samples, so the background behind the head is left as it is; on a ray that
-    is opaque this is the affine map of the rendered color.
+    Starts as the identity. It is applied to samples, so the background is unchanged; on an opaque ray it is the affine
+    map of the rendered color.
 
     Differentiable to any order in colors, matrix and offset.
 

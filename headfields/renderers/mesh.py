@@ -20,17 +20,17 @@ Backfaces = Literal["show", "hide"]
 
 @dataclass(frozen=True)
 class MeshRendering(Record):
-    """What `MeshRenderer` gives.
+    """Images of a mesh from `MeshRenderer`.
 
     Attributes:
         color: (H, W, 3) times `alpha`, antialiased; `over` puts a background behind it.
         alpha: (H, W) coverage in [0, 1], antialiased.
-        depth: (H, W) along the optical axis, meters, at the pixel's center; 0 where it sees nothing.
-        normal: (H, W, 3) unit normal, smooth over the faces, in the frame of the vertices; 0 where there is none.
-        face: (H, W) index of the face at the pixel's center, -1 where there is none.
-        barycentric: (H, W, 3) on it; 0 where there is none.
-        attributes: (H, W, C) interpolated at the pixel's center; 0 where there is none.
-        crossings: where the silhouette passes between pixels, for losses of outlines.
+        depth: (H, W) along the optical axis, meters, at the pixel's center; 0 off the mesh.
+        normal: (H, W, 3) unit normal, smooth over the faces, in the frame of the vertices; 0 off the mesh.
+        face: (H, W) index of the face at the pixel's center, -1 off the mesh.
+        barycentric: (H, W, 3) on it; 0 off the mesh.
+        attributes: (H, W, C) interpolated at the pixel's center; 0 off the mesh.
+        crossings: positions where the silhouette passes between pixels, for silhouette losses.
     """
 
     color: Float[Tensor, "h w 3"]
@@ -50,20 +50,20 @@ class MeshRendering(Record):
 class MeshRenderer(nn.Module):
     """Images of a mesh of one topology, differentiable in vertices, camera, texture, attributes and light.
 
-    One ray a pixel, within the rectangle that the mesh fills, finds the face (`TriangleBVH`, on the CPU in C++ or Warp,
-    on CUDA in Warp); what is seen of it is interpolated in PyTorch, the texture is read with mip levels, and the
-    silhouette is antialiased (`headfields.ops.antialias`), which is what gives outlines a gradient. All to any order,
-    but for which face is seen, which edges are silhouettes and which mip level is read.
+    One ray per pixel of the mesh's bounding rectangle finds the face (`TriangleBVH`, on the CPU in C++ or Warp, on CUDA
+    in Warp). Attributes are interpolated in PyTorch, the texture is sampled with mip levels, and the silhouette is
+    antialiased (`headfields.ops.antialias`), which gives outlines a gradient. Differentiable to any order, except in
+    the choice of visible face, silhouette edge and mip level.
 
-    It is no `headfields.Renderer`: those render fields along rays.
+    It is not a `headfields.Renderer`: those render fields along rays.
 
     Args:
         faces: (F, 3) vertex indices, counter-clockwise seen from outside.
         uv, uv_faces: (T, 2) texture coordinates, v up, and (F, 3) indices into them.
-        texture: (H, W, 3), row 0 at v = 1, or its pyramid; white without one. `headfields.ops.pad_charts` keeps what is
-            between charts out of it.
-        backfaces: "show" faces from both sides, or "hide": where a ray first meets the inside of the mesh (through the
-            open neck of a scan) nothing is seen, and alpha is 0.
+        texture: (H, W, 3), row 0 at v = 1, or its pyramid; white without one. `headfields.ops.pad_charts` keeps texels
+            between charts from bleeding in.
+        backfaces: "show" faces from both sides, or "hide": where a ray first hits the inside of the mesh (through the
+            open neck of a scan), alpha is 0.
         bias: added to the mip level; negative is sharper.
 
     Raises:
@@ -108,7 +108,7 @@ class MeshRenderer(nn.Module):
         self._pyramid: MipPyramid | None = None
         self._edges: MeshEdges | None = None
         self._bvh: TriangleBVH | None = None
-        self._pyramid_of(None)  # so that one that does not fit is found now
+        self._pyramid_of(None)  # so that a texture that does not fit fails now
 
     def extra_repr(self) -> str:
         return f"{len(self.faces)} faces, {'no texture' if self.texture is None else 'textured'}"
@@ -127,14 +127,14 @@ class MeshRenderer(nn.Module):
             vertices: (V, 3) meters.
             camera: one camera, in the frame of the vertices.
             attributes: (V, C) at vertices, or (F, 3, C) at the corners of faces, interpolated beside the color.
-            light: (9, 3) or (9, 1) spherical harmonics that stay with the camera (`decoders.SHLighting.coefficients`);
-                the texture's color is multiplied by them. None shows the texture as it is.
+            light: (9, 3) or (9, 1) spherical harmonics fixed to the camera (`renderers.SHLighting.coefficients`), which
+                multiply the texture's color. None: no light.
             texture: in place of the renderer's own.
 
         Raises:
             TypeError: a dtype does not fit.
-            ValueError: a shape does not fit, devices differ, the camera is a batch, or faces name a vertex that is not
-                there.
+            ValueError: a shape does not fit, devices differ, the camera is a batch, or faces index a vertex that does
+                not exist.
         """
         pose, lens = self._checked(vertices, camera, attributes, light)
         if attributes is None:
@@ -155,8 +155,8 @@ class MeshRenderer(nn.Module):
         if pyramid is not None and self.uv is not None and self.uv_faces is not None:
             corner_uv = self.uv.to(local)[self.uv_faces[face]]
             footprint = torch.einsum("nkc,nks->ncs", corner_uv, steps)
-            read = (barycentric[..., None] * corner_uv).sum(1)
-            color = sample_texture(pyramid, read, footprint, self.bias).to(local)
+            uv = (barycentric[..., None] * corner_uv).sum(1)
+            color = sample_texture(pyramid, uv, footprint, self.bias).to(local)
         if light is not None:
             color = color * sh_irradiance(normal @ pose[:3, :3].T, light.to(local))
         values = attributes[corners] if attributes.ndim == 2 else attributes[face]
@@ -171,13 +171,13 @@ class MeshRenderer(nn.Module):
             self._edges = mesh_edges(self.faces)
         crossings = silhouette_crossings(pixels, away, self._edges, image[..., 4], faces >= 0)
         soft = antialias(image[..., :4], crossings)
-        depth, normals, weights, rest = image[..., 4:].split([1, 3, 3, attributes.shape[-1]], -1)
-        return MeshRendering(soft[..., :3], soft[..., 3], depth[..., 0], normals, faces, weights, rest, crossings)
+        depth, normals, weights, values = image[..., 4:].split([1, 3, 3, attributes.shape[-1]], -1)
+        return MeshRendering(soft[..., :3], soft[..., 3], depth[..., 0], normals, faces, weights, values, crossings)
 
     def _cast(
         self, vertices: Tensor, pose: Tensor, inverse: Tensor, pixels: Tensor, away: Tensor, size: tuple[int, int]
     ) -> tuple[Tensor, Tensor]:
-        """The pixels that see the mesh, as row · W + column, and the faces that they see."""
+        """The pixels on the mesh, as row · W + column, and the faces visible in them."""
         height, width = size
         if (
             self._bvh is None
@@ -211,19 +211,19 @@ class MeshRenderer(nn.Module):
     def _on_faces(
         self, local: Tensor, inverse: Tensor, flat: Tensor, face: Tensor, width: int
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Where each pixel's center meets its face: barycentric coordinates (N, 3), depth (N,), the derivatives of the
-        former by the pixel's x and y (N, 3, 2), without a graph, and the vertices (N, 3) of the face.
+        """The intersection of each pixel center with its face: barycentric coordinates (N, 3), depth (N,), the
+        derivatives of the former by the pixel's x and y (N, 3, 2), detached, and the vertices (N, 3) of the face.
 
-        Homogeneous pixels to coordinates, for each face that is seen (Cramer's rule in the camera's frame).
+        By Cramer's rule in the camera's frame, once for each visible face.
         """
-        seen, which = face.unique(return_inverse=True)
-        a, b, c = local[self.faces[seen]].unbind(1)
+        visible, which = face.unique(return_inverse=True)
+        a, b, c = local[self.faces[visible]].unbind(1)
         volumes = torch.stack([torch.linalg.cross(p + q, q - p) for p, q in ((b, c), (c, a), (a, b))], 1) @ inverse
         whole = 2 * (a * torch.linalg.cross(b - a, c - a)).sum(-1)
         rows = torch.cat([volumes.flatten(1), whole[:, None]], 1).index_select(0, which)
         rows, whole = rows[:, :9].reshape(-1, 3, 3), rows[:, 9]
-        place = torch.stack([flat % width + 0.5, flat.div(width, rounding_mode="floor") + 0.5], -1).to(local)
-        share = (rows[..., :2] * place[:, None]).sum(-1) + rows[..., 2]
+        center = torch.stack([flat % width + 0.5, flat.div(width, rounding_mode="floor") + 0.5], -1).to(local)
+        share = (rows[..., :2] * center[:, None]).sum(-1) + rows[..., 2]
         total = share.sum(-1, keepdim=True)
         barycentric = share / total
         with torch.no_grad():

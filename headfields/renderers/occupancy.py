@@ -1,4 +1,4 @@
-"""Which cells of space hold matter: a grid that follows a field while it is trained."""
+"""Occupancy grid: opacity of cells of space, updated while a field is trained."""
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -8,21 +8,21 @@ from headfields.ops.occupancy import lookup
 
 
 class OccupancyGrid(nn.Module):
-    """A cubic grid of the largest opacity that a step of ray meets in each cell.
+    """A cubic grid of the largest opacity over a step of a ray in each cell.
 
-    Every observation of a cell takes it to max(decay · old, new), as in Instant-NGP (Müller et al. 2022, appendix E)
-    and INSTA. A cell counts as occupied while its value is above min(threshold, mean of the observed cells), and as
-    long as nothing has been observed in it. Cells are observed at the training samples themselves and at random
-    points (INSTA: at a random point of each refreshed cell only); that is our own choice, made for speed on a CPU.
+    Every observation of a cell sets it to max(decay · old, new), as in Instant-NGP (Müller et al. 2022, appendix E)
+    and INSTA. A cell counts as occupied while its value is above min(threshold, mean of the observed cells), and until
+    it is first observed. Cells are observed at the training samples themselves and at random
+    points (INSTA: at a random point of each refreshed cell only); our own choice, for speed on a CPU.
 
     Args:
         resolution: cells along each side.
-        step: length of ray that an opacity is measured over, meters.
+        step: length of a step, over which opacity is measured, meters.
         threshold, decay: INSTA's 0.01 and 0.95.
     """
 
     merged_over_processes = ("opacity",)
-    """Buffers whose observations by several training processes are put together; see `headfields.training`."""
+    """Buffers that are merged over training processes; see `headfields.training`."""
 
     box: Tensor
     opacity: Tensor
@@ -48,17 +48,17 @@ class OccupancyGrid(nn.Module):
 
     @torch.no_grad()
     def observe(self, points: Float[Tensor, "m 3"], density: Float[Tensor, " m"]) -> None:
-        """Takes in `density` (M,), 1/m, at `points` (M, 3), meters; those outside the box are passed over."""
+        """Updates the grid with `density` (M,), 1/m, at `points` (M, 3), meters; points outside the box are ignored."""
         flat, inside = self.cells(points)
-        flat, seen = flat[inside], -torch.expm1(-density[inside] * self.step)
+        flat, opacity = flat[inside], -torch.expm1(-density[inside] * self.step)
         grid = self.opacity.view(-1)
-        # Decay once per cell however many points fall into it: write the decayed value, then the maximum over points.
+        # Decay once per cell, also with several points in it: write the decayed value, then the maximum over points.
         grid[flat] = grid[flat].mul(self.decay)
-        grid.scatter_reduce_(0, flat, seen, reduce="amax")
+        grid.scatter_reduce_(0, flat, opacity, reduce="amax")
 
     @torch.no_grad()
     def refresh(self) -> None:
-        """Recomputes which cells are occupied from what has been observed."""
+        """Recomputes which cells are occupied, from the observed opacities."""
         known = self.opacity >= 0
         level = (
             self.opacity[known].mean().clamp_max(self.threshold) if bool(known.any()) else self.opacity.new_tensor(0.0)

@@ -1,4 +1,4 @@
-"""Where along a ray the field is asked: evenly, by what a first pass found, or where a grid says there is matter."""
+"""Samplers of ray positions: uniform, hierarchical (by a coarse pass), and by an occupancy grid."""
 
 from typing import Literal
 
@@ -15,7 +15,7 @@ from headfields.renderers.occupancy import OccupancyGrid
 
 
 def canonicalize_samples(samples: Samples, rays: Rays, field: Field) -> tuple[Samples, Canonical]:
-    """The samples' midpoints in canonical space, without those where the deformer has no answer."""
+    """The samples with their midpoints in canonical space, without those that are not valid there."""
     return _keep(samples, _canonical(samples, rays, field))
 
 
@@ -36,9 +36,9 @@ class UniformSampler(Sampler):
     """Stratified samples in each ray's near-far interval; an even division in evaluation mode.
 
     Args:
-        count: samples a ray.
+        count: samples per ray.
 
-    Gradients do not flow to where samples are taken, but through the points at their middles.
+    Sample positions have no gradient; the points at their midpoints have one to the rays.
 
     Source: Mildenhall et al. 2020, "NeRF", equation 2.
     """
@@ -55,14 +55,14 @@ class UniformSampler(Sampler):
 
 
 class HierarchicalSampler(Sampler):
-    """A coarse pass of stratified samples, and fine ones drawn from the weights that it finds.
+    """A coarse pass of stratified samples, and fine samples drawn from its weights.
 
-    The coarse pass asks the same field without gradients (NeRF trains a second network for it; one field serves both
-    here, our own choice).
+    The coarse pass evaluates the same field, without gradients; NeRF trains a second network for it
+    (`CoarseToFineRenderer`). One field for both is our own choice.
 
     Args:
-        coarse: samples a ray of the first pass.
-        fine: samples a ray drawn from its weights; the field is asked at the union of both.
+        coarse: samples per ray of the first pass.
+        fine: samples per ray drawn from its weights; the field is evaluated at the union of both.
 
     Source: Mildenhall et al. 2020, "NeRF", section 5.2.
     """
@@ -86,20 +86,21 @@ class HierarchicalSampler(Sampler):
 
 
 class OccupancySampler(Sampler):
-    """Steps of constant length in the cells that an occupancy grid holds for occupied.
+    """Samples at a constant step in the occupied cells of an occupancy grid.
 
     Args:
         grid: `"canonical"`: points are canonicalized first and culled by a grid over canonical space, which stays
-            tight whatever the head does. `"posed"`: INSTA's grid over posed space, the union over the frames, which
-            rays are marched through before anything is canonicalized; for captures whose head pose is in the camera.
+            tight under motion of the head. `"posed"`: INSTA's grid over posed space, the union over the frames, through
+            which rays are marched before canonicalization; for captures whose head pose is in the camera.
         resolution: cells along each side (INSTA: 128).
         step: meters between samples (INSTA: √3/1024).
-        budget: most samples in a call; more is an error that says so.
-        refresh_every, refresh_points: every so many steps, so many random points are asked for their density.
+        budget: most samples in a call; more raise an error.
+        refresh_every, refresh_points: every `refresh_every` steps the density is observed at `refresh_points` random
+            points.
         warmup: steps before which nothing is culled. The last three are our own choice.
 
     Raises:
-        ValueError: an argument is out of range; later, more samples than `budget`, with the number that is needed.
+        ValueError: an argument is out of range; later, more samples than `budget`, with the number that the call needs.
 
     Source: Müller et al. 2022, "Instant Neural Graphics Primitives", appendix E; INSTA's released code.
     """
@@ -136,7 +137,7 @@ class OccupancySampler(Sampler):
     def forward(self, rays: Rays, field: Field) -> tuple[Samples, Canonical]:
         near, far = field.near_far(rays)
         jitter = torch.rand_like(near) if self.training else torch.full_like(near, 0.5)
-        if self.space == "posed" and self._holds(field):
+        if self.space == "posed" and self._covers(field):
             samples = march(
                 rays.origins, rays.directions, near, far, self.grid.occupied, self.grid.box, self.step, self.budget,
                 jitter,
@@ -146,11 +147,11 @@ class OccupancySampler(Sampler):
         canonical = _canonical(samples, rays, field)
         where = self._where(canonical).detach()
         occupied = self.grid.lookup(where)
-        if self.space == "posed":  # a head that has left the grid's box: nothing is known there, so nothing is culled
+        if self.space == "posed":  # a head that has left the grid's box: unknown space is not culled
             occupied |= ~self.grid.cells(where)[1]
         return _keep(samples, canonical, occupied)
 
-    def _holds(self, field: Field) -> bool:
+    def _covers(self, field: Field) -> bool:
         low, high = field.posed_bounds()
         return bool((low >= self.grid.box[0]).all() and (high <= self.grid.box[1]).all())
 
@@ -165,12 +166,12 @@ class OccupancySampler(Sampler):
 
     def update(self, field: Field, step: int) -> None:
         low, high = field.posed_bounds()
-        if self.space == "posed" and not self._holds(field):
-            # Frames of a wider reach: start over with a box that holds them, rather than lose what lies outside; with
-            # room to spare, so that the next frame does not do the same.
-            low_held, high_held = low.minimum(self.grid.box[0]), high.maximum(self.grid.box[1])
-            room = 0.05 * (high_held - low_held)
-            self.grid.box.copy_(torch.stack([low_held - room, high_held + room]))
+        if self.space == "posed" and not self._covers(field):
+            # Frames that leave the box: start over with a box that contains them too, rather than lose space outside;
+            # with a margin, so that the next frame does not trigger it again.
+            union_low, union_high = low.minimum(self.grid.box[0]), high.maximum(self.grid.box[1])
+            margin = 0.05 * (union_high - union_low)
+            self.grid.box.copy_(torch.stack([union_low - margin, union_high + margin]))
             self.grid.opacity.fill_(-1.0)
         points = low + torch.rand(self.refresh_points, 3, device=low.device) * (high - low)
         frame = torch.randint(len(field.state), (self.refresh_points,), device=low.device)

@@ -1,4 +1,4 @@
-"""How sharply a renderer of distances sees the surface: learned, or by a schedule."""
+"""Sharpness of the surface in opacities of signed distances (NeuS's s): learned, or by a schedule."""
 
 import math
 
@@ -10,13 +10,13 @@ from headfields.parts import Part
 
 
 class Sharpness(Part):
-    """Gives the sharpness of a `SurfaceAlpha`, 1/m: the sigmoid of sharpness · distance is what is seen of a surface.
+    """The sharpness s of a `SurfaceAlpha`, 1/m: NeuS's logistic Φ(x) = sigmoid(s x) of a signed distance x.
 
     Subclasses define `forward`, without arguments.
     """
 
     def forward(self) -> Float[Tensor, ""]:
-        """The sharpness now, 1/m, positive."""
+        """The current sharpness, 1/m, positive."""
         raise NotImplementedError
 
 
@@ -24,7 +24,7 @@ class LearnedSharpness(Sharpness):
     """A trained parameter v with sharpness exp(10 v), as NeuS parametrizes it.
 
     Args:
-        initial: where it starts, 1/m. NeuS starts with e³ = 20 in a sphere of radius 1 around the object, that is with
+        initial: initial sharpness, 1/m. NeuS starts at e³ = 20 in a sphere of radius 1 around the object, which is
             about 100 to 200 1/m for a head.
 
     Raises:
@@ -46,14 +46,14 @@ class LearnedSharpness(Sharpness):
 
 
 class ScheduledSharpness(Sharpness):
-    """initial · growth^⌊step / every⌋, but at most `final`; the step is the trainer's.
+    """initial · growth^⌊step / every⌋, at most `final`; the step is the trainer's.
 
     MonoNPHM's tracker goes from e³ by e^1.5 every 25 steps to e⁸, in units of a quarter of a meter, which the defaults
     are in meters. `growth=1` is a constant.
 
     Args:
-        initial: where it starts, 1/m.
-        final: where it stays, 1/m.
+        initial: initial sharpness, 1/m.
+        final: its upper limit, 1/m.
         growth: factor, at least 1.
         every: steps between two changes.
 

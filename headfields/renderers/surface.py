@@ -1,4 +1,4 @@
-"""Volume rendering of a field of signed distances."""
+"""Volume rendering of a field of signed distances (NeuS), with normals and lighting."""
 
 import math
 from collections.abc import Sequence
@@ -18,27 +18,25 @@ from headfields.renderers.surface_alpha import NeuSAlpha, SurfaceAlpha
 class SurfaceRenderer(Renderer):
     """Renders a field of signed distances, with normals; composited over a background.
 
-    The sampler says where; there distance and gradient are taken with a graph that reaches rays, state and all
-    parts, second derivatives included, so that color, opacity, light and an eikonal loss all train.
+    Distance and gradient at the samples have a graph to rays, state and all parts, second derivatives included, so
+    color, opacity, lighting and an eikonal loss all train.
 
     Args:
-        sampler: where along the rays the field is asked. All samplers work: those that ask for a density are given
-            what `alpha` takes a distance for.
+        sampler: chooses the samples. All samplers work: those that need a density get that of `alpha`.
         alpha: distances to opacities; `NeuSAlpha()` if None.
-        lighting: what is done with the color of each sample, in this order: `SHLighting`, `ColorAffine`, or other
+        lighting: applied to the color of each sample, in this order: `SHLighting`, `ColorAffine`, or another
             `headfields.renderers.Shading`.
-        early_stop: transmittance below which the rest of a ray is left out; found by a first pass for the distance
-            alone, without gradients. Where no gradients are asked for, samples of less weight are not asked for their
-            color either. 0 leaves nothing out.
+        early_stop: transmittance at which a ray ends, found by a first pass of distances alone, without gradients.
+            Without gradients, colors of samples of less weight are not computed either. 0: rays do not end.
 
     The rendering has a `normal`, the sum of weight · unit normal in posed space, and depth in meters, neither divided
     by opacity; `gradient` of all samples; and in training mode the canonical samples and the field.
 
-    Differentiable as the parts are: distances, gradients and compositing to second order. Where samples lie is not
-    differentiated, but their points are: gradients reach the rays.
+    Differentiable as the parts are: distances, gradients and compositing to second order. Sample positions along the
+    ray have no gradient, but their points have one to the rays.
 
     Raises:
-        TypeError: a part is of another kind.
+        TypeError: an argument is another kind of part.
         ValueError: early_stop is out of range; later, light that needs the camera's rotation and rays without one.
 
     Source: Wang et al. 2021, "NeuS", section 3.1; light per sample: MonoNPHM (Giebenhain et al. 2024).
@@ -83,11 +81,11 @@ class SurfaceRenderer(Renderer):
                     self.sampler.observe(canonical, self.density(values))
                 if self.early_stop:
                     (distance,) = values.require("distance")
-                    samples = samples[self._seen(samples, distance, len(rays)).nonzero()[:, 0]]
+                    samples = samples[self._visible(samples, distance, len(rays)).nonzero()[:, 0]]
         return self.shade(samples, rays, field, background)
 
-    def _seen(self, samples: Samples, distance: Float[Tensor, " m"], rays: int) -> Bool[Tensor, " m"]:
-        """Which samples are in front of where the transmittance falls below the limit, by the samples before each."""
+    def _visible(self, samples: Samples, distance: Float[Tensor, " m"], rays: int) -> Bool[Tensor, " m"]:
+        """Samples with a transmittance above the limit, by the samples before each."""
         middle = samples.middle
         depth = self.alpha.optical_depth(distance[:-1], distance[1:], middle.diff())
         depth = torch.where(samples.ray.diff() == 0, depth, 0.0)
@@ -95,24 +93,24 @@ class SurfaceRenderer(Renderer):
         return exclusive_sum(depth, samples.ray, rays) <= -math.log(self.early_stop)
 
     def shade(self, samples: Samples, rays: Rays, field: Field, background: Float[Tensor, "n 3"]) -> Rendering:
-        """What N rays see of the field at M samples, all of them."""
+        """The rendering of N rays at M samples, all of them used."""
         offsets = ray_offsets(samples.ray, len(rays))
         origins, directions, frame = (
             x.index_select(0, samples.ray) for x in (rays.origins, rays.directions, rays.frame)
         )
         points = torch.addcmul(origins, directions, samples.middle[:, None])
-        everywhere = torch.is_grad_enabled() or not self.early_stop
-        canonical, values = field.signed_distance(points, frame, directions, color=everywhere)
+        all_colors = torch.is_grad_enabled() or not self.early_stop
+        canonical, values = field.signed_distance(points, frame, directions, color=all_colors)
         distance, gradient, normals = values.require("distance", "gradient", "normal")
         slope = (directions * gradient).sum(dim=-1)
         alpha = self.alpha(distance, slope, samples.end - samples.start)
         weights = weights_from_alpha(alpha, offsets=offsets)
-        if everywhere:
+        if all_colors:
             rgb = self._lit(values, samples.ray, rays)
         else:
-            seen = (weights >= self.early_stop).nonzero()[:, 0]
-            visible = self._lit(field.color(values[seen], canonical[seen]), samples.ray[seen], rays)
-            rgb = visible.new_zeros(len(samples), 3).index_copy(0, seen, visible)
+            visible = (weights >= self.early_stop).nonzero()[:, 0]
+            lit = self._lit(field.color(values[visible], canonical[visible]), samples.ray[visible], rays)
+            rgb = lit.new_zeros(len(samples), 3).index_copy(0, visible, lit)
         color, opacity, depth = composite(weights, rgb, samples, len(rays), background, offsets=offsets)
         normal = accumulate(weights, normals, offsets=offsets)
         kept: dict[str, Any] = {"canonical": canonical, "field": field} if self.training else {}

@@ -1,4 +1,4 @@
-"""What a `SurfaceRenderer` takes a signed distance for: NeuS, MonoNPHM's variant of it, or VolSDF."""
+"""Opacity of signed distances along a ray: NeuS, MonoNPHM's unclamped variant, and VolSDF."""
 
 import torch
 from jaxtyping import Float
@@ -13,13 +13,13 @@ from headfields.renderers.sharpness import LearnedSharpness, ScheduledSharpness,
 class SurfaceAlpha(Part):
     """Opacities of ray intervals from signed distances.
 
-    Subclasses define `forward` and `density`, and `optical_depth` if it is another than NeuS's.
+    Subclasses define `forward` and `density`, and `optical_depth` if it differs from NeuS's.
 
     Args:
-        sharpness: how sharply the surface is seen; by a schedule or learned.
+        sharpness: of the surface, 1/m; learned or by a schedule.
 
     Raises:
-        TypeError: sharpness is no `Sharpness`.
+        TypeError: sharpness is not a `Sharpness`.
     """
 
     def __init__(self, sharpness: Sharpness) -> None:
@@ -44,15 +44,15 @@ class SurfaceAlpha(Part):
         raise NotImplementedError
 
     def density(self, distance: Float[Tensor, " m"]) -> Float[Tensor, " m"]:
-        """The density (M,), 1/m, that a ray straight into the surface meets at `distance` (M,): for samplers."""
+        """The density (M,), 1/m, at `distance` (M,) of a ray orthogonal to the surface; for samplers."""
         raise NotImplementedError
 
     def optical_depth(
         self, before: Float[Tensor, " m"], after: Float[Tensor, " m"], length: Float[Tensor, " m"]
     ) -> Float[Tensor, " m"]:
-        """The optical depth (M,) of a piece of ray between two distances (M,), `length` (M,) meters of it apart.
+        """The optical depth (M,) of a segment of a ray with two distances (M,) at its ends and `length` (M,), meters.
 
-        For what is hidden behind it. Here NeuS's, log Φ(before) - log Φ(after) where that is positive.
+        For early stops. Here NeuS's, log Φ(before) - log Φ(after), or 0 where that is negative.
         """
         sharpness = self.sharpness()
         return functional.relu(functional.logsigmoid(sharpness * before) - functional.logsigmoid(sharpness * after))
@@ -63,13 +63,14 @@ class NeuSAlpha(SurfaceAlpha):
 
     Args:
         sharpness: learned by default.
-        anneal_steps: steps in which the clamp of the slope is brought in, linearly (NeuS: 50,000 of 300,000 with a
-            mask, 0 without). 0: from the start.
+        anneal_steps: steps over which the clamp of the slope fades in, linearly (NeuS: 50,000 of 300,000 with a mask,
+            0 without).
 
-    The density for samplers is sharpness · sigmoid(-sharpness · distance), NeuS's equation 10 for a ray straight in.
+    The density for samplers is sharpness · sigmoid(-sharpness · distance): NeuS's equation 10 for a ray orthogonal to
+    the surface.
 
     Raises:
-        TypeError: sharpness is no `Sharpness`.
+        TypeError: sharpness is not a `Sharpness`.
         ValueError: anneal_steps is negative.
 
     Source: Wang et al. 2021, "NeuS", section 3.1.
@@ -101,13 +102,13 @@ class UnclampedAlpha(SurfaceAlpha):
     """The opacity of MonoNPHM's tracker; see `headfields.ops.unclamped_alpha`.
 
     Args:
-        sharpness: by MonoNPHM's schedule by default.
-        epsilon: see there.
+        sharpness: MonoNPHM's schedule by default.
+        epsilon: of `unclamped_alpha`.
 
     The density for samplers is that of `NeuSAlpha`.
 
     Raises:
-        TypeError: sharpness is no `Sharpness`.
+        TypeError: sharpness is not a `Sharpness`.
         ValueError: epsilon is not positive.
 
     Source: Giebenhain et al. 2024, "MonoNPHM", released code.
@@ -132,14 +133,14 @@ class UnclampedAlpha(SurfaceAlpha):
 class VolSDFDensity(SurfaceAlpha):
     """VolSDF's density, which does not depend on the ray's direction; see `headfields.ops.laplace_density`.
 
-    The paper learns β with a floor; here the sharpness 1 / β is a `Sharpness` as of the other two, which keeps β
-    positive by itself (our own choice).
+    The paper learns β with a lower bound; here the sharpness 1 / β is a `Sharpness`, as for the other two, which keeps
+    β positive (our own choice).
 
     Args:
         sharpness: 1 / β, learned by default.
 
     Raises:
-        TypeError: sharpness is no `Sharpness`.
+        TypeError: sharpness is not a `Sharpness`.
 
     Source: Yariv et al. 2021, "VolSDF", section 3.1.
     """

@@ -1,4 +1,4 @@
-"""Where along a ray a field of distances is asked: near its surface, found in rounds."""
+"""Hierarchical sampling near the surface of a field of distances (NeuS)."""
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -12,31 +12,31 @@ from headfields.records import Canonical, Rays, Samples
 from headfields.renderers.samplers import canonicalize_samples
 
 _PIECE = 1 << 17
-"""Points whose distance is asked for at a time, without a graph."""
+"""Points whose distance is computed at a time, without a graph."""
 
 
 class SurfaceSampler(Sampler):
     """NeuS's hierarchical sampling: points are added in rounds, from opacities of fixed, growing sharpness.
 
-    The distance is asked at the edges of `coarse` stratified intervals. Each round takes the opacity of the intervals
-    between the points that there are (`neus_alpha` of their ends' mean, its slope the lesser of this interval's and the
-    one before) and adds fine / rounds points at even quantiles of the weights along the ray. The sharpness doubles
-    with each round, whatever the renderer's is. The samples are the intervals between all points.
+    The distance is computed at the edges of `coarse` stratified intervals. Each round computes the opacity of the
+    current intervals (`neus_alpha` of the mean distance at their ends, with the lesser slope of this interval and the
+    one before) and adds fine / rounds points at even quantiles of the weights along the ray. The sharpness doubles with
+    each round, independent of the renderer's. The samples are the intervals between all points.
 
     MonoNPHM's tracker is `SurfaceSampler(32, 32, rounds=1, sharpness=4 * math.exp(3), keep_coarse=False)`: one round,
-    after which the intervals are those of the weights' quantiles alone.
+    and then the intervals between the quantiles of the weights alone.
 
     Args:
-        coarse: intervals a ray of the first pass (NeuS: 64).
-        fine: points a ray that are added (NeuS: 64).
-        rounds: in so many rounds (NeuS: 4).
+        coarse: intervals per ray of the first pass (NeuS: 64).
+        fine: points per ray added by all rounds (NeuS: 64).
+        rounds: number of rounds (NeuS: 4).
         sharpness: of the first round, 1/m. NeuS has 64 in a sphere of radius 1 around the object: some 500 for a head.
-        keep_coarse: whether the first points are among the last ones.
+        keep_coarse: whether the samples include the points of the first pass.
 
-    Quantiles are even in training mode too; what is random is the first pass. Nothing is differentiable.
+    In training mode the first pass is random; quantiles are even in both modes. Nothing is differentiable.
 
     Raises:
-        ValueError: an argument is out of range, or fine is no multiple of rounds.
+        ValueError: an argument is out of range, or fine is not a multiple of rounds.
 
     Source: Wang et al. 2021, "NeuS", released code (its supplement describes it); MonoNPHM's released code.
     """
@@ -72,29 +72,29 @@ class SurfaceSampler(Sampler):
         first = stratified(near, far, self.coarse, jitter=self.training)
         ray = first.ray[:: self.coarse]
         edges = torch.cat([first.start.view(-1, self.coarse), first.end.view(-1, self.coarse)[:, -1:]], dim=1)
-        distance, valid = self._ask(edges, ray, rays, field)
+        distance, valid = self._evaluate(edges, ray, rays, field)
         for turn in range(self.rounds):
             weights = _weights(edges, distance, valid, self.sharpness * 2.0**turn)
             last = turn == self.rounds - 1
             if last and not self.keep_coarse:
                 drawn = inverse_cdf(edges, weights, self.fine, jitter=False)
                 return canonicalize_samples(drawn.replace(ray=ray.index_select(0, drawn.ray)), rays, field)
-            some = self.fine // self.rounds + 1
-            added = inverse_cdf(edges, weights, some, jitter=False).start.view(-1, some)
+            count = self.fine // self.rounds + 1
+            added = inverse_cdf(edges, weights, count, jitter=False).start.view(-1, count)
             added = added[:, 1:]  # the inner quantiles; the outer ones are edges already
             edges, order = torch.cat([edges, added], dim=1).sort(dim=1)
             if not last:
-                found = self._ask(added, ray, rays, field)
-                both = (torch.cat(pair, dim=1) for pair in zip((distance, valid), found, strict=True))
+                at_added = self._evaluate(added, ray, rays, field)
+                both = (torch.cat(pair, dim=1) for pair in zip((distance, valid), at_added, strict=True))
                 distance, valid = (values.gather(1, order) for values in both)
         count = edges.shape[1] - 1
         samples = Samples(ray.repeat_interleave(count), edges[:, :-1].reshape(-1), edges[:, 1:].reshape(-1))
         return canonicalize_samples(samples, rays, field)
 
-    def _ask(
+    def _evaluate(
         self, along: Float[Tensor, "h e"], ray: Int[Tensor, " h"], rays: Rays, field: Field
     ) -> tuple[Float[Tensor, "h e"], Bool[Tensor, "h e"]]:
-        """Distances (meters) at lengths along rays, and whether the deformer has an answer there."""
+        """Signed distances (meters) at positions along rays, and whether they are valid."""
         distance, valid = torch.zeros_like(along), torch.zeros_like(along, dtype=torch.bool)
         rows = max(_PIECE // max(along.shape[1], 1), 1)
         for begin in range(0, len(along), rows):
@@ -116,10 +116,10 @@ def _weights(
 ) -> Float[Tensor, "h s"]:
     """Weights of the intervals between edges, where both ends are valid."""
     length = edges.diff(dim=1)
-    there = valid[:, 1:] & valid[:, :-1]
-    slope = torch.where(there & (length > 0), distance.diff(dim=1) / length.clamp_min(1e-9), 0.0)
+    both_valid = valid[:, 1:] & valid[:, :-1]
+    slope = torch.where(both_valid & (length > 0), distance.diff(dim=1) / length.clamp_min(1e-9), 0.0)
     before = torch.cat([torch.zeros_like(slope[:, :1]), slope[:, :-1]], dim=1)
     slope = slope.minimum(before).clamp(-1e3, 0.0)
     middle = 0.5 * (distance[:, 1:] + distance[:, :-1])
     alpha = neus_alpha(middle, slope, length, sharpness)
-    return weights_from_alpha(torch.where(there, alpha, 0.0))
+    return weights_from_alpha(torch.where(both_valid, alpha, 0.0))

@@ -16,19 +16,19 @@ class VolumeRenderer(Renderer):
     """Emission and absorption along rays, composited over a background.
 
     Args:
-        sampler: where along the rays the field is asked.
-        early_stop: transmittance below which the rest of a ray is left out (INSTA: 1e-4). What lies there is found by
-            a first pass for the density alone, without gradients. 0 leaves nothing out.
+        sampler: chooses the samples.
+        early_stop: transmittance at which a ray ends (INSTA: 1e-4), found by a first pass of densities alone, without
+            gradients. 0: rays do not end.
 
-    In evaluation mode samples whose weight is below `early_stop` are not asked for their color either. Depth is the
+    In evaluation mode colors of samples whose weight is below `early_stop` are not computed either. Depth is the
     expected distance along the ray, meters, not divided by opacity. In training mode the rendering keeps the canonical
     samples and the field, for losses on them.
 
-    Differentiable as the parts are: the compositing is so to second order.
+    Differentiable as the parts are; compositing to second order.
 
     Raises:
-        TypeError: the sampler is none.
-        ValueError: early_stop is not a transmittance.
+        TypeError: sampler is not a `Sampler`.
+        ValueError: early_stop is not a transmittance in [0, 1).
 
     Source: Mildenhall et al. 2020, "NeRF", equation 3; early stop: INSTA's released code.
     """
@@ -54,17 +54,17 @@ class VolumeRenderer(Renderer):
     def shade(
         self, samples: Samples, canonical: Canonical, rays: Rays, field: Field, background: Float[Tensor, "n 3"]
     ) -> Rendering:
-        """What N rays see of the field at M samples, whose canonical points are given; early stop as configured."""
+        """The rendering of N rays at M samples with the given canonical points; with the early stop."""
         if self.early_stop:
             with torch.no_grad():
                 first = field.decode(canonical, color=False)
                 (density,) = first.require("density")
-                seen = self._seen(samples, density, len(rays)).nonzero()[:, 0]
+                visible = self._visible(samples, density, len(rays)).nonzero()[:, 0]
             if self.training:
                 self.sampler.observe(canonical, density)
-            samples, canonical = samples[seen], canonical[seen]
-            # With gradients the density is worth a second look: a graph over all samples would be the larger part.
-            values = field.decode(canonical) if torch.is_grad_enabled() else field.color(first[seen], canonical)
+            samples, canonical = samples[visible], canonical[visible]
+            # With gradients the density is computed again: a graph over all samples would cost more.
+            values = field.decode(canonical) if torch.is_grad_enabled() else field.color(first[visible], canonical)
         else:
             values = field.decode(canonical)
             if self.training:
@@ -75,13 +75,13 @@ class VolumeRenderer(Renderer):
         kept: dict[str, Any] = {"canonical": canonical, "field": field} if self.training else {}
         return Rendering(rgb=rgb, opacity=opacity, depth=depth, samples=samples, weights=weights, **kept)
 
-    def _seen(self, samples: Samples, density: Float[Tensor, " m"], rays: int) -> Bool[Tensor, " m"]:
+    def _visible(self, samples: Samples, density: Float[Tensor, " m"], rays: int) -> Bool[Tensor, " m"]:
         optical = density * (samples.end - samples.start)
         before = exclusive_sum(optical, samples.ray, rays)
-        seen = before <= -math.log(self.early_stop)
+        visible = before <= -math.log(self.early_stop)
         if not self.training:
-            seen &= -torch.expm1(-optical) * torch.exp(-before) >= self.early_stop
-        return seen
+            visible &= -torch.expm1(-optical) * torch.exp(-before) >= self.early_stop
+        return visible
 
     def due(self, step: int) -> bool:
         return self.sampler.due(step)

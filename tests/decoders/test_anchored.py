@@ -132,7 +132,7 @@ def test_color_later_and_in_pieces(monkeypatch):
     torch.testing.assert_close(later, whole.rgb[some])
     monkeypatch.setattr("headfields.decoders.anchored._VALUES", {"cpu": 1})
     with torch.no_grad():
-        assert [piece.stop for piece in part._pieces(features)] == [256, 512, 768]
+        assert [piece.stop for piece in part._chunks(features)] == [256, 512, 768]
         pieces = run(part, features, canonical, prepared)
     torch.testing.assert_close(pieces.distance, whole.distance)
     torch.testing.assert_close(pieces.rgb, whole.rgb)

@@ -109,5 +109,5 @@ def test_anchor_errors(unchecked):
     anchors = Anchors(torch.zeros(5, 3), 2, global_width=4, local_width=3)
     with pytest.raises(ValueError, match=r"code has shape \(2, 5\); expected \(B, 22\)"):
         anchors(torch.zeros(2, 5))
-    with pytest.raises(ValueError, match="'geometry' of the HeadState has 5 numbers, and 22 are wanted"):
+    with pytest.raises(ValueError, match="'geometry' of the HeadState has 5 numbers; expected 22"):
         anchors.prepare(hf.HeadState(torch.zeros(2, 0, 3), codes={"geometry": torch.zeros(2, 5)}))
