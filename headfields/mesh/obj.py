@@ -11,6 +11,8 @@ from torch import Tensor
 
 from headfields.mesh.mesh import Mesh
 
+_NormalTokens = list[tuple[bytes, bytes, bytes]]  # indices of normals as the file writes them; empty where it has none
+
 
 class MeshFileError(ValueError):
     """A mesh file cannot be read: the message names the file, the place in it, and the remedy."""
@@ -24,7 +26,7 @@ class ObjReader:
 
     def __init__(self) -> None:
         # One tuple, replaced as a whole, so that threads never see the block of one file with the faces of another.
-        self._last: tuple[bytes, int, Tensor, Tensor | None, list[tuple[bytes, ...]]] | None = None
+        self._last: tuple[bytes, int, Tensor, Tensor | None, _NormalTokens] | None = None
 
     def read(self, path: Path, field: str = "mesh_path") -> Mesh:
         """Vertices, faces (polygons are cut into fans) and texture coordinates of a file; the rest is skipped.
@@ -42,7 +44,7 @@ class ObjReader:
         """
         return self._read(path, field)[0]
 
-    def _read(self, path: Path, field: str) -> tuple[Mesh, list[bytes], list[tuple[bytes, ...]]]:
+    def _read(self, path: Path, field: str) -> tuple[Mesh, list[bytes], _NormalTokens]:
         """The mesh, the lines of the file, and the index of the normal at each corner as the file writes it."""
         try:
             lines = path.read_bytes().split(b"\n")
@@ -165,7 +167,7 @@ def _numbers(lines: list[bytes], key: bytes, width: int, where: str) -> np.ndarr
 
 def _parse_faces(
     block: bytes, vertices: int, uvs: int, where: str
-) -> tuple[np.ndarray, np.ndarray | None, list[tuple[bytes, ...]]]:
+) -> tuple[np.ndarray, np.ndarray | None, _NormalTokens]:
     """Faces (F, 3), their texture coordinates if every corner has one, and the normals' indices as they are written."""
     tokens = block.split()
     if b"/" not in block and b"-" not in block and len(tokens) % 4 == 0 and tokens[::4] == [b"f"] * (len(tokens) // 4):
@@ -181,7 +183,8 @@ def _parse_faces(
             raise
         except (ValueError, OverflowError):
             pass  # the loop below names the line
-    corners, uv_corners, normals = [], [], []
+    corners, uv_corners = [], []
+    normals: _NormalTokens = []
     for index, row in enumerate(block.splitlines()):
         try:
             split = [token.split(b"/") for token in row.split()[1:]]
@@ -228,7 +231,7 @@ def _check_indices(faces: np.ndarray, count: int, what: str, where: str) -> None
         )
 
 
-def _normals(mesh: Mesh, lines: list[bytes], corners: list[tuple[bytes, ...]]) -> Tensor | None:
+def _normals(mesh: Mesh, lines: list[bytes], corners: _NormalTokens) -> Tensor | None:
     """The file's normals where it gives each vertex one and the same at all of its faces; None otherwise."""
     if not any(line[:3] == b"vn " for line in lines):
         return None

@@ -68,3 +68,44 @@ def test_float32_survives(tmp_path_factory: pytest.TempPathFactory, values: list
     save_mesh(path, Mesh(torch.from_numpy(vertices), torch.tensor([[0, 1, 2]])))
     result = load_mesh(path)
     assert np.array_equal(result.vertices.numpy(), vertices) and result.faces.tolist() == [[0, 1, 2]]
+
+
+def test_normals_colors_and_texture_survive(tmp_path: Path) -> None:
+    generator = torch.Generator().manual_seed(0)
+    full = Mesh(
+        torch.rand(4, 3, generator=generator), torch.tensor([[0, 1, 2], [0, 2, 3]]),
+        colors=torch.rand(4, 3, generator=generator), normals=torch.rand(4, 3, generator=generator),
+        uv=torch.rand(6, 2, generator=generator), uv_faces=torch.tensor([[0, 1, 2], [3, 4, 5]]),
+        texture=(torch.rand(3, 5, 3, generator=generator) * 255).round() / 255,
+    )  # fmt: skip
+    for mesh in (full, full.replace(uv=None, uv_faces=None, texture=None), full.replace(normals=None, colors=None)):
+        again = load_mesh(save_mesh(tmp_path / "a.obj", mesh))
+        for name in ("vertices", "faces", "colors", "normals", "uv", "uv_faces"):
+            one, other = getattr(again, name), getattr(mesh, name)
+            assert (one is None and other is None) or one.equal(other), name
+        assert (again.texture is None) == (mesh.texture is None)
+    assert load_mesh(tmp_path / "a.obj", texture=False).texture is None
+    torch.testing.assert_close(again.texture, full.texture)
+    (tmp_path / "a.png").unlink()
+    with pytest.raises(FileNotFoundError, match=r"the texture .*texture=False"):
+        load_mesh(tmp_path / "a.obj")
+    (tmp_path / "a.png").write_bytes(b"no image")
+    with pytest.raises(MeshFileError, match="not a readable image"):
+        load_mesh(tmp_path / "a.obj")
+
+
+def test_uv_of_vertices_and_files_that_hold_no_texture(tmp_path: Path) -> None:
+    mesh = Mesh(torch.eye(3), torch.tensor([[0, 1, 2]]), uv=torch.eye(3)[:, :2], texture=torch.ones(2, 2, 3))
+    again = load_mesh(save_mesh(tmp_path / "a.obj", mesh), scale=0.5)
+    assert again.uv.equal(mesh.uv) and again.uv_faces.equal(mesh.faces) and again.vertices.equal(0.5 * mesh.vertices)
+    with pytest.raises(ValueError, match=r"a\.ply cannot hold the texture"):
+        save_mesh(tmp_path / "a.ply", mesh)
+    save_mesh(tmp_path / "a.ply", mesh.replace(texture=None))
+    with pytest.raises(ValueError, match=r"goes with an \.obj file"):
+        load_mesh(tmp_path / "a.ply", texture=tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("face", ["f 1//1 2//2 3//3\nf 1//2 3//3 2//2", "f 1//1 2//2 3//9", "f 1//1 2//2 3", "f 1 2 3"])
+def test_normals_that_differ_between_faces_or_are_missing_are_left_out(tmp_path: Path, face: str) -> None:
+    text = SQUARE + "vn 0 0 1\nvn 0 1 0\nvn 1 0 0\n" + face + "\n"
+    assert mesh(tmp_path, text).normals is None

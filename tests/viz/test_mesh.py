@@ -49,3 +49,20 @@ def test_heat():
     assert colors[3].equal(colors[2]) and colors[4].eq(0.6).all()
     legend = heat_legend(100, 0.005)
     assert legend.shape == (100, 76, 3) and legend.min() < 50
+
+
+def test_textures_sides_and_backfaces(unchecked):
+    quad = torch.tensor([[-1.0, -1, 0], [1, -1, 0], [1, 1, 0], [-1, 1, 0]])
+    texture = torch.zeros(2, 2, 3)
+    texture[0] = 1.0  # the upper half is white
+    mesh = Mesh(
+        quad, torch.tensor([[0, 1, 2], [0, 2, 3]]), uv=torch.tensor([[0.0, 0], [1, 0], [1, 1], [0, 1]]), texture=texture
+    )
+    picture = draw_mesh(mesh, "front", "texture", light=None, samples=2, size=32, background=0.5)
+    assert picture.shape == (32, 32, 3) and picture[8, 16].eq(1).all() and picture[23, 16].eq(0).all()
+    behind = draw_mesh(mesh, "back", "texture", mark_backfaces=True, size=32)
+    assert behind[16, 16, 2] > 0.7 and behind[16, 16, 0] < 0.3
+    with pytest.raises(ValueError, match="lacks a texture"):
+        draw_mesh(BALL, "front", "texture")
+    with pytest.raises(ValueError, match="expected a Camera or one of front, left, back, right"):
+        draw_mesh(BALL, "top")
