@@ -7,6 +7,7 @@ from typing import Literal, get_args
 
 import numpy as np
 import torch
+from einops import reduce
 from jaxtyping import Float, UInt8
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
@@ -177,8 +178,7 @@ def draw_mesh(
         inside = (image.normal * rays).sum(-1, keepdim=True) > 0
         color = torch.where(inside, color.new_tensor(_BACK_FACE), color)
     color = torch.where(image.mask[..., None], color, background).clamp(0, 1)
-    height, width = camera.size
-    return color.reshape(height, samples, width, samples, 3).mean((1, 3))
+    return reduce(color, "(h y) (w x) c -> h w c", "mean", y=samples, x=samples)
 
 
 def _at_corners(mesh: Mesh, look: Look | Tensor) -> Float[Tensor, "f 3 c"]:
