@@ -12,38 +12,42 @@ from headfields.cli.errors import CommandError
 from headfields.priors.scans import NphmScans, read_nphm
 
 _MIRRORED = 0.01
-"""Meters by which two anchors may miss being each other's mirror images."""
+"""Meters by which two mirrored anchors may differ."""
 
 
-def nphm_scans(chosen: dict[str, Any], held_out: int) -> tuple[NphmScans, NphmScans | None]:
+def nphm_scans(options: dict[str, Any], held_out: int) -> tuple[NphmScans, NphmScans | None]:
     """The scans to train on, and those of the last `held_out` people.
 
     Args:
-        chosen: `nphm`, `nphm_data`, `nphm_anchors` and, optionally, `nphm_neutrals`: paths.
-        held_out: how many people.
+        options: `nphm`, `nphm_data`, `nphm_anchors` and, optionally, `nphm_neutrals`: paths.
+        held_out: number of people.
     """
-    anchors = torch.from_numpy(_anchor_vertices(Path(chosen["nphm_anchors"])))
-    neutrals = _neutrals(chosen.get("nphm_neutrals"))
+    anchors = torch.from_numpy(_anchor_vertices(Path(options["nphm_anchors"])))
+    neutrals = _neutrals(options.get("nphm_neutrals"))
 
     def read(people: list[int] | None) -> NphmScans:
-        return read_nphm(chosen["nphm"], neutrals, chosen["nphm_data"], anchors, people)
+        return read_nphm(options["nphm"], neutrals, options["nphm_data"], anchors, people)
 
-    everyone = read(None)
-    numbers = [int(name) for name in everyone.people]
+    scans = read(None)
+    numbers = [int(name) for name in scans.people]
     if not 0 <= held_out < len(numbers):
         raise CommandError(
             f"--held-out is {held_out}, and there are {len(numbers)} people; expected 0 to {len(numbers) - 1}"
         )
     if not held_out:
-        return everyone, None
+        return scans, None
     return read(numbers[:-held_out]), read(numbers[-held_out:])
 
 
 def symmetric_pairs(mean: Tensor) -> int:
-    """How many of the first anchors (A, 3) are pairs of mirror images in x, one beside the other, as NPHM's are.
+    """Number of leading pairs of anchors (A, 3) that mirror each other in x; NPHM orders left, right, left, right, ...
 
     Raises:
-        CommandError: what follows the pairs does not lie in the middle.
+        CommandError: an anchor after the pairs does not lie in the middle.
+
+    >>> import torch
+    >>> symmetric_pairs(torch.tensor([[0.05, 0.0, 0.1], [-0.05, 0.0, 0.1], [0.0, 0.1, 0.0]]))
+    1
     """
     flip = mean.new_tensor([-1.0, 1.0, 1.0])
     pairs = 0
@@ -52,12 +56,12 @@ def symmetric_pairs(mean: Tensor) -> int:
         if (first - second * flip).norm() > _MIRRORED or first[0].abs() < _MIRRORED / 2:
             break
         pairs += 1
-    rest = mean[2 * pairs :, 0].abs()
-    if len(rest) and float(rest.max()) > _MIRRORED:
+    offsets = mean[2 * pairs :, 0].abs()
+    if len(offsets) and float(offsets.max()) > _MIRRORED:
         raise CommandError(
             f"--nphm-anchors: {pairs} pairs of mirrored anchors are followed by one that is "
-            f"{1e3 * float(rest.max()):.0f} mm off the middle; expected pairs (left, right, left, right, ...) and then "
-            "those of the middle"
+            f"{1e3 * float(offsets.max()):.0f} mm off the middle; expected pairs (left, right, left, right, ...) and "
+            "then those of the middle"
         )
     return pairs
 
@@ -75,7 +79,7 @@ def _anchor_vertices(path: Path) -> np.ndarray:
 
 
 def _neutrals(path: str | None) -> dict[int, int] | None:
-    """Which expression is whose neutral one: a JSON object of numbers."""
+    """The neutral expression of each person, from a JSON object of numbers."""
     if path is None:
         return None
     try:

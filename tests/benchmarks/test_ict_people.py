@@ -1,4 +1,4 @@
-"""Lips of a decimated face: a vertex that moves with the wrong lip is mended, the others stay as they are."""
+"""Mending the lips of a decimated face: a vertex that moves with the wrong lip is changed, the others stay."""
 
 import numpy as np
 
@@ -23,9 +23,9 @@ def test_a_vertex_that_moves_with_the_wrong_lip_is_mended():
     torn[:, wrong] = expression[:, 4]
     marks = np.zeros(68, np.int64)
     marks[60:] = [4, wrong, 3, 5, wrong - 1, wrong + 1, 2, 6]
-    found, mended = mend_lips(template, faces, torn, 0, marks)
+    result, mended = mend_lips(template, faces, torn, 0, marks)
     assert mended == 1
-    np.testing.assert_allclose(found, expression, atol=1e-7)
-    again, none = mend_lips(template, faces, expression, 0, marks)
-    assert none == 0
-    np.testing.assert_array_equal(again, expression)
+    np.testing.assert_allclose(result, expression, atol=1e-7)
+    unchanged, count = mend_lips(template, faces, expression, 0, marks)
+    assert count == 0
+    np.testing.assert_array_equal(unchanged, expression)

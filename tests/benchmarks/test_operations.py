@@ -1,4 +1,4 @@
-"""Operations at tiny sizes: that peers are asked the same question as ours, and agree."""
+"""Operations at tiny sizes: peers get the same task as ours, and agree."""
 
 import importlib
 
@@ -37,7 +37,7 @@ def test_splitting_edges_gives_the_number_of_faces_and_the_same_surface() -> Non
     assert boundary(fine) == boundary(base)  # conforming: no more odd edges, and the same Euler characteristic
 
 
-def test_queries_lie_where_they_are_said_to() -> None:
+def test_queries_lie_near_the_surface_and_in_morton_order() -> None:
     mesh = shapes.head(0)
     contest = MeshContest(mesh, "cpu", 1)
     peer = contest.peer(OURS, "closest")
@@ -79,7 +79,7 @@ def test_peers_that_are_installed_agree_on_a_mesh(what: str, names: tuple[str, .
             assert row.difference is not None and row.difference < 5e-6 and row.unmatched <= 3, row
 
 
-def test_a_library_that_cannot_do_it_says_so() -> None:
+def test_a_library_without_the_method_gives_the_reason() -> None:
     rows = measure(
         Case(
             "rays",
@@ -210,8 +210,8 @@ def test_loops_over_local_networks_agree_with_ours() -> None:
     for backward, exact in ((False, "headfields, all 13"), (True, OURS)):
         makers = ensemble.contestants(backward)
         answers = {name: maker() for name, maker in makers.items()}
-        found = {name: one.answer(one.run()) for name, one in answers.items() if one.answer is not None}
-        scale = np.abs(found[exact]).max()
+        values = {name: one.answer(one.run()) for name, one in answers.items() if one.answer is not None}
+        scale = np.abs(values[exact]).max()
         for name in ("loop, every network", "loop, own points"):
-            np.testing.assert_allclose(found[name], found[exact], rtol=1e-3, atol=1e-5 * scale)
-        np.testing.assert_allclose(found[OURS], found[exact], rtol=0, atol=0.02 * scale)
+            np.testing.assert_allclose(values[name], values[exact], rtol=1e-3, atol=1e-5 * scale)
+        np.testing.assert_allclose(values[OURS], values[exact], rtol=0, atol=0.02 * scale)

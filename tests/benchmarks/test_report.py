@@ -1,4 +1,4 @@
-"""Cases, rows and what is written of them."""
+"""Cases, rows, and their table, plot, JSON and page."""
 
 import json
 from pathlib import Path

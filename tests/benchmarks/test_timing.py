@@ -11,7 +11,7 @@ from benchmarks.timing import Timing, interleaved
 
 
 class Clock:
-    """A clock that only sleeping and working move, so that a busy machine cannot fail these tests."""
+    """A clock that only `sleep` and `work` advance, so that a busy machine cannot fail these tests."""
 
     def __init__(self) -> None:
         self.now = self.worked = 0.0
@@ -32,12 +32,12 @@ class Clock:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    stands_in = Clock()
-    monkeypatch.setattr("benchmarks.timing.time", stands_in)
-    return stands_in
+    fake = Clock()
+    monkeypatch.setattr("benchmarks.timing.time", fake)
+    return fake
 
 
-def test_every_round_runs_every_action_and_begins_with_another_one(clock: Clock) -> None:
+def test_every_round_runs_every_action_and_starts_with_another_one(clock: Clock) -> None:
     calls: list[str] = []
 
     def action(name: str) -> None:
@@ -57,19 +57,19 @@ def test_short_actions_are_repeated_within_a_sample(clock: Clock) -> None:
     assert times["short"].median == pytest.approx(1e-4)
 
 
-def test_the_budget_ends_the_rounds_after_the_least(clock: Clock) -> None:
+def test_the_budget_ends_the_rounds_after_the_minimum(clock: Clock) -> None:
     times = interleaved({"a": lambda: clock.work(0.03)}, rounds=(2, 50), budget=0.1)
     assert len(times["a"].seconds) == 3  # of 35 ms with the rest between them, begun at 0, 35 and 70 ms
     times = interleaved({"a": lambda: clock.work(1.0)}, rounds=(2, 50), budget=0.1)
     assert len(times["a"].seconds) == 2
 
 
-def test_rounds_that_cannot_be_are_refused() -> None:
+def test_impossible_rounds_are_refused() -> None:
     with pytest.raises(ValueError, match="least"):
         interleaved({"a": lambda: None}, rounds=(0, 3), budget=1)
 
 
-def test_cores_busy_tells_work_from_waiting(clock: Clock) -> None:
+def test_busy_cores_count_work_not_waiting(clock: Clock) -> None:
     actions = {"work": lambda: clock.work(0.03, cores=2.0), "wait": lambda: clock.sleep(0.03)}
     times = interleaved(actions, rounds=(3, 3), budget=0)
     assert times["work"].busy == pytest.approx(2.0) and times["wait"].busy == 0
@@ -87,7 +87,7 @@ def test_median_and_spread() -> None:
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the high-water mark of the resident set is Linux's")
-def test_peak_growth_sees_memory_that_is_given_back_again() -> None:
+def test_peak_growth_includes_freed_memory() -> None:
     megabyte = 2**20
     grown = peak_growth(lambda: np.ones(64 * megabyte, np.uint8).sum())
     if grown is None:

@@ -19,7 +19,7 @@ from tests.training.fakes import FakeAvatar, FakeCapture
 
 @pytest.fixture
 def world(monkeypatch):
-    """Captures named by folders, and a model called disc."""
+    """Fake captures named by their folders, and a model named disc."""
     captures = {"disc": FakeCapture(), "other": FakeCapture()}
     captures["other"].name = "other"
 
@@ -52,7 +52,7 @@ def run(world, tmp_path, capsys):
 
 
 def fails(capsys, *arguments: str) -> str:
-    """The one line on stderr of a command that fails."""
+    """The single line on stderr of a failing command."""
     assert main(list(arguments)) == 1
     captured = capsys.readouterr()
     lines = captured.err.strip().splitlines()
@@ -128,7 +128,7 @@ def test_render_videos(run, tmp_path, options, name, frames):
     assert not list(run.rglob("*part*"))
 
 
-def test_doctor_says_what_fails(monkeypatch, capsys):
+def test_doctor_names_the_failed_check(monkeypatch, capsys):
     monkeypatch.setattr(doctor, "CHECKS", [("good", lambda device: [(torch.ones(1), torch.ones(1))])])
     assert main(["doctor"]) == 0
     assert "ok     good" in capsys.readouterr().out
@@ -184,7 +184,7 @@ def test_motion_is_shown_beside_the_driver(run, world):
     assert picture.shape[:2] == (24, 40)
 
 
-def test_a_driver_that_is_no_head_is_refused(run, world, capsys):
+def test_a_driver_without_faces_is_refused(run, world, capsys):
     template = world["other"].template
     world["other"].template = template.replace(faces=template.faces[:0])
     assert "bind: source has 0 faces" in fails(capsys, "render", str(run), "--motion", "other")
@@ -213,7 +213,7 @@ def test_an_unexpected_error_names_its_kind(run, monkeypatch, capsys):
     assert "ZeroDivisionError: of all things (--debug shows where)" in fails(capsys, "evaluate", str(run))
 
 
-def test_an_interrupted_training_says_how_to_go_on(world, tmp_path, capsys, monkeypatch):
+def test_an_interrupted_training_says_how_to_resume(world, tmp_path, capsys, monkeypatch):
     import signal
 
     from headfields.losses.color import HuberColor
@@ -240,7 +240,7 @@ def test_help_and_bad_usage():
     assert done.returncode == 2 and "--capture" in done.stderr
 
 
-def test_synth_hands_on_and_refuses_a_full_folder(tmp_path, monkeypatch, capsys):
+def test_synth_passes_its_arguments_and_refuses_a_full_folder(tmp_path, monkeypatch, capsys):
     calls = []
 
     def write_head_capture(out, **options):
@@ -258,7 +258,7 @@ def test_synth_hands_on_and_refuses_a_full_folder(tmp_path, monkeypatch, capsys)
     assert "--noise is -1.0" in fails(capsys, "synth", str(tmp_path / "new"), "--noise", "-1")
 
 
-def test_synth_with_tracking_noise_tells_how_wrong_it_is(tmp_path, capsys):
+def test_synth_with_tracking_noise_prints_the_error(tmp_path, capsys):
     out = str(tmp_path / "noisy")
     assert main(["synth", out, "--frames", "3", "--size", "16", "--noise", "2", "--noise-seed", "1"]) == 0
     assert "tracking error, mean over frames: rotation " in capsys.readouterr().out
@@ -297,7 +297,7 @@ def test_expressions_go_from_neutral_to_the_extreme_and_back():
         list(motion.expressions(capture, 4, 3))
 
 
-def test_driving_leaves_the_drivers_shape_behind():
+def test_retargeting_keeps_the_shape_of_the_capture():
     capture, driver = FakeCapture(), FakeCapture()
     driver.template = driver.template.replace(canonical_vertices=driver.template.canonical_vertices + 1.0)
     driver._vertices = driver._vertices + 1.0 + driver._expression[:, None] * torch.tensor([0.0, 0.5, 0.0])

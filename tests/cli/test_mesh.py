@@ -22,7 +22,7 @@ from tests.test_composition import CAMERA, FACES, VERTICES
 
 
 class Frames:
-    """A capture of a head that does not move."""
+    """A capture of a static head."""
 
     name, warnings = "frames", ()
 
@@ -38,7 +38,7 @@ class Frames:
 
 @pytest.fixture
 def run(tmp_path, monkeypatch):
-    """The folder of a run that has trained nothing."""
+    """The folder of an untrained run."""
     avatar = Avatar(
         deformer=SurfaceCanonicalizer(VERTICES, FACES),
         encoder=HashGrid(levels=2, features=2, log2_table_size=8, base_resolution=4, finest_resolution=8),
@@ -85,7 +85,7 @@ def test_mesh_of_a_run(run, tmp_path, capsys):
         (["--out", "x.ply", "--level", "1e30", "--resolution", "4"], "nothing reaches the level"),
     ],
 )
-def test_mesh_that_cannot_be(run, capsys, options, reason):
+def test_impossible_meshes(run, capsys, options, reason):
     assert reason in fails(capsys, "mesh", str(run), *options)
 
 
@@ -121,7 +121,7 @@ def test_compare_after_alignment(tmp_path, capsys):
     assert (tmp_path / "out" / "errors.png").exists()
 
 
-def test_compare_that_cannot_be(tmp_path, capsys):
+def test_impossible_comparisons(tmp_path, capsys):
     save_mesh(tmp_path / "a.ply", ball(0.1))
     missing = str(tmp_path / "b.ply")
     assert "there is no file" in fails(capsys, "compare-meshes", str(tmp_path / "a.ply"), missing)

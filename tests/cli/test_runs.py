@@ -1,4 +1,4 @@
-"""The commands open a capture as training did, and hand on what is to be refined."""
+"""Commands open a capture as training did, and pass refinement options on."""
 
 import json
 
@@ -11,40 +11,40 @@ from tests.cli.test_cli import run, world  # noqa: F401  (fixtures)
 
 
 @pytest.fixture
-def asked(world, monkeypatch):  # noqa: F811
-    """What `load_capture` was asked for; the capture called other has its head's motion taken out."""
-    calls = []
+def calls(world, monkeypatch):  # noqa: F811
+    """The calls of `load_capture`; the capture named other has its head's motion removed."""
+    requests = []
     plain = headfields.data.load_capture
 
     def load_capture(path, memory_budget_mb, head_frame, mouth):
-        calls.append((path.name, head_frame))
+        requests.append((path.name, head_frame))
         return plain(path, memory_budget_mb, head_frame, mouth)
 
     monkeypatch.setattr(headfields.data, "load_capture", load_capture, raising=False)
     world["other"].head_frame = object()
     world["other"].report = ["head pose: taken out of the vertices, where the head moves by 9 degrees"]
-    return calls
+    return requests
 
 
-def test_a_run_remembers_how_its_capture_was_opened(asked, tmp_path, capsys):
+def test_a_run_remembers_how_its_capture_was_opened(calls, tmp_path, capsys):
     for name, decision in (("disc", "keep"), ("other", "normalize")):
         out = str(tmp_path / name)
         assert main(["train", "disc", "--capture", name, "--out", out, "--steps", "2", "--rays", "16"]) == 0
         assert json.loads((tmp_path / name / "config.json").read_text())["head_frame"] == decision
-        told = capsys.readouterr().err
-        assert told.count("head pose: taken out of the vertices") == (name == "other")
+        err = capsys.readouterr().err
+        assert err.count("head pose: taken out of the vertices") == (name == "other")
         assert main(["train", "disc", "--capture", name, "--out", out, "--steps", "3", "--resume"]) == 0
         assert main(["evaluate", out, "--limit", "1"]) == 0
         assert main(["evaluate", out, "--limit", "1", "--capture", "disc"]) == 0
-        assert asked == [(name, "auto"), (name, decision), (name, decision), ("disc", "auto")]
-        asked.clear()
+        assert calls == [(name, "auto"), (name, decision), (name, decision), ("disc", "auto")]
+        calls.clear()
 
 
 def test_a_run_keeps_its_mouth(world, monkeypatch, tmp_path, capsys):  # noqa: F811
-    asked, plain = [], headfields.data.load_capture
+    calls, plain = [], headfields.data.load_capture
 
     def load_capture(path, mouth, **options):
-        asked.append(mouth)
+        calls.append(mouth)
         return plain(path, mouth=mouth, **options)
 
     monkeypatch.setattr(headfields.data, "load_capture", load_capture)
@@ -53,18 +53,18 @@ def test_a_run_keeps_its_mouth(world, monkeypatch, tmp_path, capsys):  # noqa: F
     assert json.loads((tmp_path / "config.json").read_text())["mouth"] == "interior"
     assert main([*train, "3", "--resume"]) == 0
     assert main(["evaluate", str(tmp_path), "--limit", "1", "--capture", "other"]) == 0
-    assert asked == ["interior"] * 3
+    assert calls == ["interior"] * 3
     assert main([*train, "4", "--resume", "--mouth", "close"]) != 0
     assert "trained with mouth 'interior', not 'close'" in capsys.readouterr().err
 
 
-def test_runs_that_do_not_say_had_their_capture_as_on_disk(asked):
+def test_runs_without_head_frame_opened_their_capture_as_on_disk(calls):
     assert runs.head_frame({}) == "keep"
-    assert runs.capture_of({"capture": "disc"}, None, 10).name == "disc" and asked == [("disc", "keep")]
+    assert runs.capture_of({"capture": "disc"}, None, 10).name == "disc" and calls == [("disc", "keep")]
 
 
 @pytest.mark.parametrize(
-    ("flags", "wanted"),
+    ("flags", "expected"),
     [
         ([], False),
         (["--refine"], {"expression": False}),
@@ -72,14 +72,14 @@ def test_runs_that_do_not_say_had_their_capture_as_on_disk(asked):
         (["--refine-expression"], {"expression": True}),
     ],
 )
-def test_refine_is_handed_on(run, monkeypatch, capsys, flags, wanted):  # noqa: F811
-    given = {}
+def test_refine_is_passed_on(run, monkeypatch, capsys, flags, expected):  # noqa: F811
+    options_passed = {}
 
     def evaluate(avatar, capture, **options):
-        given.update(options)
+        options_passed.update(options)
         return {"psnr": 20.0, "per_frame": []}
 
     monkeypatch.setattr(evaluation, "evaluate", evaluate)
     assert main(["evaluate", str(run), *flags]) == 0
-    assert given["refine"] == wanted and given["bar"] is True
+    assert options_passed["refine"] == expected and options_passed["bar"] is True
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["psnr"] == 20.0

@@ -1,4 +1,4 @@
-"""`headfields train` when things go wrong, and when a run is gone on with."""
+"""`headfields train` under failures, and on resume."""
 
 import json
 import subprocess
@@ -20,23 +20,23 @@ def config(folder):
     return json.loads((folder / "config.json").read_text())
 
 
-def test_resume_takes_what_is_not_given_from_the_run(run, capsys):  # noqa: F811
+def test_resume_keeps_options_that_are_not_given(run, capsys):  # noqa: F811
     again = ["train", "disc", "--capture", "disc", "--out", str(run), "--resume"]
     assert main(again) == 0  # to the same end, which it has reached
     assert "8 steps" in capsys.readouterr().err
     assert main([*again, "--steps", "10"]) == 0
-    told = capsys.readouterr().err
+    warnings = capsys.readouterr().err
     assert config(run)["training"]["rays"] == 64 and config(run)["training"]["steps"] == 10
-    assert "headfields: warning: Trainer: the learning rate falls over the whole run" in told
-    assert "rays_per_step" not in told
+    assert "headfields: warning: Trainer: the learning rate falls over the whole run" in warnings
+    assert "rays_per_step" not in warnings
 
 
-def test_resume_with_other_options_says_so(run, capsys):  # noqa: F811
+def test_resume_warns_of_other_options(run, capsys):  # noqa: F811
     again = ["train", "disc", "--capture", "disc", "--out", str(run), "--resume", "--steps", "10"]
     assert main([*again, "--rays", "32", "--schedule", "constant"]) == 0
-    told = [line for line in capsys.readouterr().err.splitlines() if "warning" in line]
-    assert len(told) == 1
-    assert "continues with other options than before: rays_per_step=64 (now 32), schedule='exponential'" in told[0]
+    warnings = [line for line in capsys.readouterr().err.splitlines() if "warning" in line]
+    assert len(warnings) == 1
+    assert "continues with other options than before: rays_per_step=64 (now 32), schedule='exponential'" in warnings[0]
     assert config(run)["training"]["rays"] == 32
     assert "was trained with seed 0, not 3" in fails(capsys, *again, "--seed", "3")
 
@@ -50,7 +50,7 @@ def test_resume_keeps_the_arguments_of_the_model(world, tmp_path, capsys):  # no
     assert "was trained with arguments" in fails(capsys, *arguments, "--steps", "4", "--resume", "--set", "width=9")
 
 
-def test_a_preset_is_told_what_it_asks_of_capture_and_device(world, tmp_path, capsys, monkeypatch):  # noqa: F811
+def test_a_preset_gets_frames_and_size_from_capture_and_device(world, tmp_path, capsys, monkeypatch):  # noqa: F811
     def clip(template, frames: int, small: bool = False):
         return FakeAvatar()
 
@@ -64,7 +64,7 @@ def test_a_preset_is_told_what_it_asks_of_capture_and_device(world, tmp_path, ca
     assert config(tmp_path / "two")["arguments"] == {"frames": 9, "small": False}
 
 
-def test_resume_with_nothing_to_go_on_from_wants_an_end(world, tmp_path, capsys):  # noqa: F811
+def test_resume_without_a_run_needs_a_limit(world, tmp_path, capsys):  # noqa: F811
     out = str(tmp_path / "run")
     assert "say when to stop" in fails(capsys, "train", "disc", "--capture", "disc", "--out", out, "--resume")
 
@@ -103,7 +103,7 @@ def test_a_full_disk_ends_with_a_reason(run, capsys):  # noqa: F811
     assert main([*again, "--steps", "10"]) == 0
 
 
-def test_a_folder_that_cannot_be_is_found_before_the_capture_is_read(world, tmp_path, capsys):  # noqa: F811
+def test_an_impossible_folder_fails_before_the_capture_is_read(world, tmp_path, capsys):  # noqa: F811
     (tmp_path / "file").touch()
     out = str(tmp_path / "file" / "run")
     assert "file is a file; a run needs a folder" in fails(
@@ -119,7 +119,7 @@ def test_a_nan_ends_with_a_reason(world, tmp_path, capsys, monkeypatch):  # noqa
     assert "headfields: error: step 0: loss color is not finite" in capsys.readouterr().err
 
 
-def test_a_broken_checkpoint_is_told_of_and_the_one_before_taken(run, capsys):  # noqa: F811
+def test_a_broken_checkpoint_is_reported_and_the_previous_one_used(run, capsys):  # noqa: F811
     again = ["train", "disc", "--capture", "disc", "--out", str(run), "--resume"]
     assert main([*again, "--steps", "10"]) == 0
     (run / "avatar.safetensors").unlink()

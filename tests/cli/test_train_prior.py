@@ -1,4 +1,4 @@
-"""`headfields train-prior`, from drawn people to a file that loads."""
+"""`headfields train-prior`, from synthetic people to a file that loads."""
 
 import functools
 import json
@@ -67,7 +67,7 @@ def test_a_prior_from_a_rig(
         (["--data", "nowhere"], "scans.json is not there"),
     ],
 )
-def test_what_cannot_be_asked_for(
+def test_impossible_arguments(
     arguments: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["train-prior", "--out", str(tmp_path / "run"), *arguments]) == 1
@@ -75,7 +75,7 @@ def test_what_cannot_be_asked_for(
     assert not (tmp_path / "run").exists()
 
 
-def test_registered_meshes_of_ones_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_prior_from_registered_meshes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     save_scans(tiny_scans(anchors=False), tmp_path / "mine")
     folders = ["--out", str(tmp_path / "run"), "--data", str(tmp_path / "mine")]
     common = ["train-prior", *folders, "--device", "cpu", "--pictures", "0"]
