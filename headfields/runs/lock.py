@@ -14,7 +14,7 @@ _guard = threading.Lock()
 
 
 class RunLockedError(RuntimeError):
-    """Another process (or another training in this one) writes to the run folder."""
+    """Another process (or another run in this one) writes to the run folder."""
 
 
 @contextlib.contextmanager
@@ -38,11 +38,11 @@ def run_lock(folder: Path) -> Iterator[None]:
         yield
         return
     if holder is not None:
-        raise RunLockedError(f"{folder} is being trained into by another thread; give each training its own out")
+        raise RunLockedError(f"{folder} is in use by another thread; give each run a folder of its own")
     try:
         with open(path, "a+", encoding="utf-8") as file:
             if not _acquire(file):
-                raise RunLockedError(f"{folder} is being trained into by {_holder(file)}; stop it, or give another out")
+                raise RunLockedError(f"{folder} is in use by {_holder(file)}; stop it, or name another folder")
             file.truncate(0)
             file.write(json.dumps({"pid": os.getpid(), "host": platform.node()}))
             file.flush()

@@ -166,7 +166,8 @@ def refine_frame(
     if parameters.groups:
         with _frozen(avatar):
             _descend(avatar, parameters, truth, background, steps, rays, rates, seed)
-    refined_camera, refined_state = (record.detach() for record in parameters.frame())
+    refined_camera, refined_state = parameters.frame()
+    refined_camera, refined_state = refined_camera.detach(), refined_state.detach()
     seconds = time.perf_counter() - started
     rendering = avatar.render(refined_camera, refined_state, background)
     psnr_after = _psnr(rendering, truth)

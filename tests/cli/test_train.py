@@ -82,7 +82,7 @@ def test_a_folder_in_use_is_refused(run, capsys):  # noqa: F811
         other.stdout.readline()
         before = config(run)
         line = fails(capsys, "train", "disc", "--capture", "disc", "--out", str(run), "--resume", "--steps", "9")
-        assert "is being trained into by process" in line and "Error" not in line
+        assert "is in use by process" in line and "Error" not in line
         assert config(run) == before
     finally:
         other.kill()

@@ -1,4 +1,4 @@
-"""The regularizers of blendfields: their values, where gradients go, empty renderings, what they refuse."""
+"""The regularizers of blendfields: values, gradients, empty renderings, errors."""
 
 from typing import Any
 
@@ -76,9 +76,9 @@ def test_values() -> None:
     assert float(by_frame.min()) <= float(drawn) <= float(by_frame.max())
     assert float(BlendSmoothness()(rendering, batch, 0).detach()) < 1e-10
     blend.basis.forward = linear
-    found = float(BlendSmoothness(samples=20_000)(rendering, batch, 0).detach())
+    value = float(BlendSmoothness(samples=20_000)(rendering, batch, 0).detach())
     strain = (alpha @ same).square().sum(-1) / 3  # one of three directions stretches
-    assert 0.9 * float(strain.min()) <= found <= 1.1 * float(strain.max())
+    assert 0.9 * float(strain.min()) <= value <= 1.1 * float(strain.max())
     line = BlendCoefficients({"expression": 2}, fields=3, layers=0)
     blend.coefficients = line
     assert float(CoefficientSmoothness()(rendering, batch, 0).detach()) < 1e-10, "linear coefficients do not bend"

@@ -162,8 +162,8 @@ def test_eikonal_by_hand():
     gradient = torch.tensor([[2.0, 0, 0], [0, 0.6, 0.8], [0, 0, 0]], requires_grad=True)
     loss = Eikonal()(rendering.replace(gradient=gradient), batch, 0)
     assert loss.item() == pytest.approx((1 + 0 + 1) / 3, rel=1e-4)
-    (found,) = torch.autograd.grad(loss, gradient)
-    assert found.isfinite().all() and found[0, 0] > 0
+    (second,) = torch.autograd.grad(loss, gradient)
+    assert second.isfinite().all() and second[0, 0] > 0
     nothing = torch.zeros(0, 3, requires_grad=True)
     Eikonal()(rendering.replace(gradient=nothing), batch, 0).backward()
     with pytest.raises(ValueError, match="eikonal loss: the rendering has no gradients"):
@@ -188,7 +188,7 @@ def test_the_surface_prior_finds_the_mesh():
             return at, FieldValues(distance=length - self.radius, normal=points / length[:, None])
 
     rendering, batch, _ = make(2)
-    found = []
+    values = []
     for radius in (0.0993, 0.12):
         field = Round(radius)
         at = field.signed_distance(vertices, torch.zeros(len(vertices), dtype=torch.long))[0]
@@ -196,10 +196,10 @@ def test_the_surface_prior_finds_the_mesh():
         loss = SurfacePrior(faces, until=100)(seen, batch, 0)
         loss.backward()
         assert field.radius.grad != 0
-        found.append(loss.item())
-        assert SurfacePrior(faces, until=100)(seen, batch, 50).item() == pytest.approx(found[-1] / 2, rel=0.2)
+        values.append(loss.item())
+        assert SurfacePrior(faces, until=100)(seen, batch, 50).item() == pytest.approx(values[-1] / 2, rel=0.2)
         assert SurfacePrior(faces, until=100)(seen, batch, 100) == 0
-    assert found[0] < 0.06 and found[1] == pytest.approx(2.07, abs=0.06)
+    assert values[0] < 0.06 and values[1] == pytest.approx(2.07, abs=0.06)
     with pytest.raises(ValueError, match="mesh loss: the rendering has no canonical samples"):
         SurfacePrior(faces)(rendering, batch, 0)
     with pytest.raises(ValueError, match="SurfacePrior: until is 0"):

@@ -1,4 +1,4 @@
-"""The losses on learned corrections: values by hand, schedule, draws, where gradients go, and what is refused."""
+"""The losses on learned corrections: values by hand, schedule, draws, gradients, errors."""
 
 import pytest
 import torch
@@ -42,8 +42,8 @@ def rendered(made: Avatar, count: int = COUNT) -> tuple[Rendering, PixelBatch]:
 
 def jacobians(rendering: Rendering) -> tuple[torch.Tensor, torch.Tensor]:
     canonical = rendering.canonical
-    (found,) = rendering.field.corrections(canonical.posed_points, canonical.frame, jacobians=True)
-    return found.jacobian, found.after - found.before
+    (correction,) = rendering.field.corrections(canonical.posed_points, canonical.frame, jacobians=True)
+    return correction.jacobian, correction.after - correction.before
 
 
 def test_they_are_losses() -> None:
@@ -57,19 +57,19 @@ def test_elastic_by_hand() -> None:
     rendering, batch = rendered(avatar())
     jacobian, _ = jacobians(rendering)
     over = log_strain(jacobian).sqrt() / 0.03
-    wanted = (rendering.weights * 2 * over**2 / (over**2 + 4)).sum() / COUNT
-    found = Elastic(samples=10**6)(rendering, batch, 0)
-    torch.testing.assert_close(found, wanted, rtol=1e-3, atol=1e-7)
-    assert 1e-4 < float(found.detach()) < 2
+    expected = (rendering.weights * 2 * over**2 / (over**2 + 4)).sum() / COUNT
+    loss = Elastic(samples=10**6)(rendering, batch, 0)
+    torch.testing.assert_close(loss, expected, rtol=1e-3, atol=1e-7)
+    assert 1e-4 < float(loss.detach()) < 2
 
 
 def test_magnitude_by_hand() -> None:
     rendering, batch = rendered(avatar())
     _, moved = jacobians(rendering)
-    found = WarpMagnitude(samples=10**6)(rendering, batch, 0)
-    torch.testing.assert_close(found, (moved / 0.01).square().sum() / COUNT, rtol=1e-4, atol=0)
-    torch.testing.assert_close(WarpMagnitude(samples=10**6, unit=1.0)(rendering, batch, 0), 1e-4 * found)
-    assert float(found.detach()) > 0
+    loss = WarpMagnitude(samples=10**6)(rendering, batch, 0)
+    torch.testing.assert_close(loss, (moved / 0.01).square().sum() / COUNT, rtol=1e-4, atol=0)
+    torch.testing.assert_close(WarpMagnitude(samples=10**6, unit=1.0)(rendering, batch, 0), 1e-4 * loss)
+    assert float(loss.detach()) > 0
 
 
 @pytest.mark.parametrize("kind", [Elastic, WarpMagnitude])
@@ -117,7 +117,7 @@ def test_zero_but_attached_before_the_start_and_without_rays(loss: Loss) -> None
 
 
 @pytest.mark.parametrize("loss", [Elastic(), WarpMagnitude()])
-def test_what_they_refuse(loss: Loss, unchecked: None) -> None:
+def test_errors(loss: Loss, unchecked: None) -> None:
     rendering, batch = rendered(avatar(corrected=False))
     with pytest.raises(ValueError, match=rf"{loss.name} loss: the avatar's deformer NearSurface has no learned corr"):
         loss(rendering, batch, 0)
@@ -131,7 +131,7 @@ def test_what_they_refuse(loss: Loss, unchecked: None) -> None:
         Elastic(weight=0)
 
 
-def test_a_weight_that_is_not_finite_is_told_by_the_value() -> None:
+def test_a_weight_that_is_not_finite_shows_in_the_value() -> None:
     rendering, batch = rendered(avatar())
     bad = rendering.replace(weights=rendering.weights.detach() * torch.nan)
     assert Elastic(samples=16)(bad, batch, 0).isnan()

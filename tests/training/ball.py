@@ -44,7 +44,7 @@ class BallCapture(FakeCapture):
 
 
 def ball_trainer(rays: int = 512, avatar: Avatar | None = None, **options) -> Trainer:
-    """INSTA on the ball. Few levels, and an eps that keeps Adam from enlarging what is rounding error."""
+    """INSTA on the ball. Few levels, and an eps that keeps Adam from amplifying rounding errors."""
     torch.manual_seed(0)
     capture = BallCapture()
     if avatar is None:

@@ -1,4 +1,4 @@
-"""Kills a training with SIGKILL at random moments, goes on with it until it is done: `python -m ... OUT KILLS`.
+"""Kills a training with SIGKILL at random moments and resumes it until it ends: `python -m ... OUT KILLS`.
 
 Run by `test_killing.py`. Prints one JSON object. Processes are forked from one that has imported everything, so that
 a training that lives for a second does not wait ten for its imports.
@@ -27,7 +27,7 @@ STEPS = 120
 
 
 def train(out: Path, slowly: Callable[[], None] | None) -> None:
-    """One process's life: to the end, unless it is killed."""
+    """Trains to the end, unless it is killed."""
     if slowly is not None:
         slowly()
     loop.OVERHEAD_SHARE = 1.0  # a checkpoint at each step, however long the disk takes over one
@@ -41,7 +41,7 @@ def train(out: Path, slowly: Callable[[], None] | None) -> None:
 
 
 def half_a_file(marker: Path) -> Callable[[], None]:
-    """From the third checkpoint on, writing stops in the middle of the file and stays there."""
+    """From the third checkpoint on, writing stops in the middle of the file."""
 
     def install() -> None:
         original, calls = tensor_files.save_file, [0]
@@ -60,7 +60,7 @@ def half_a_file(marker: Path) -> Callable[[], None]:
 
 
 def between_moves(marker: Path) -> Callable[[], None]:
-    """The third time that a checkpoint is about to be moved into place, it is not."""
+    """The third checkpoint is not moved into place."""
 
     def install() -> None:
         original, calls = os.replace, [0]

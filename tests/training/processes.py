@@ -1,4 +1,4 @@
-"""Trains in several processes, each scenario in turn, and leaves what each process saw: `python -m ... OUT`.
+"""Trains in several processes, one scenario after the other, and saves each process's outcome: `python -m ... OUT`.
 
 Run by `test_processes.py`. It is an ordinary script: Lightning Fabric starts it again for the second process.
 """
@@ -77,17 +77,17 @@ def main() -> None:
     torch.set_num_threads(1)
     two = {"devices": 2, "strategy": "ddp"}
     rank = int(os.environ.get("LOCAL_RANK", "0"))
-    found = {"disc": outcome(disc_trainer(seed=rank, out=out / "disc", **two), steps=STEPS)}  # seeded differently
-    found["again"] = outcome(disc_trainer(out=out / "one", **two), steps=STEPS, resume=True)
-    found["ball"] = outcome(ball_trainer(out=out / "ball", checkpoint_seconds=0.0, **two), steps=BALL_STEPS)
+    outcomes = {"disc": outcome(disc_trainer(seed=rank, out=out / "disc", **two), steps=STEPS)}  # seeded differently
+    outcomes["again"] = outcome(disc_trainer(out=out / "one", **two), steps=STEPS, resume=True)
+    outcomes["ball"] = outcome(ball_trainer(out=out / "ball", checkpoint_seconds=0.0, **two), steps=BALL_STEPS)
     for what in ("nan", "error", "interrupt"):
-        found[what] = outcome(disc_trainer(losses=[Mischief(what)], out=out / what, **two), steps=STEPS)
-    found["minutes"] = outcome(disc_trainer(schedule="exponential", **two), minutes=0.3 / 60)
+        outcomes[what] = outcome(disc_trainer(losses=[Mischief(what)], out=out / what, **two), steps=STEPS)
+    outcomes["minutes"] = outcome(disc_trainer(schedule="exponential", **two), minutes=0.3 / 60)
     trainer = disc_trainer(out=out / "full", checkpoint_seconds=0.0, **two)
     if trainer.processes.is_first:
         trainer._save = refuse
-    found["full"] = outcome(trainer, steps=STEPS)
-    torch.save(found, out / f"rank{trainer.processes.rank}.pt")
+    outcomes["full"] = outcome(trainer, steps=STEPS)
+    torch.save(outcomes, out / f"rank{trainer.processes.rank}.pt")
 
 
 def refuse(*arguments: Any) -> None:

@@ -1,4 +1,4 @@
-"""Weighted frames and pixels in the trainer: which are drawn, resuming, what is refused and what is warned of."""
+"""Weighted frames and pixels in the trainer: which are drawn, resuming, errors and warnings."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""The same seed on the same backend: the same bits, and nothing that is only looked at changes them."""
+"""The same seed on the same backend gives the same bits; pictures and checkpoints do not change them."""
 
 import pytest
 import torch
@@ -79,9 +79,9 @@ def kernels() -> list[torch.Tensor]:
     weights_ = weights_from_density(density, samples.start, samples.end, samples.ray, rays)
     rgb, opacity, depth = composite(weights_, harmonics[:, 1:4] + features[:, :3], samples, rays)
     gradients = torch.autograd.grad((rgb.square().sum() + opacity.sum() + depth.sum()), [table, unit])
-    found = [near, far, hit.face, hit.distance, samples.ray, samples.start, closest.face, closest.distance, features]
+    tensors = [near, far, hit.face, hit.distance, samples.ray, samples.start, closest.face, closest.distance, features]
     assert len(samples) > 50_000
-    return [tensor.detach() for tensor in (*found, harmonics, weights_, rgb, opacity, depth, *gradients)]
+    return [tensor.detach() for tensor in (*tensors, harmonics, weights_, rgb, opacity, depth, *gradients)]
 
 
 @pytest.mark.skipif(native is None, reason="the compiled module is not installed")

@@ -1,4 +1,4 @@
-"""Full disks and folders that cannot be written to: found early, told in a line, the last checkpoint whole."""
+"""Full disks and folders that cannot be written to: detected early, reported in a line, the last checkpoint intact."""
 
 import contextlib
 import os

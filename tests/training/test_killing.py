@@ -1,4 +1,4 @@
-"""A training that is killed, at random moments and in the middle of a checkpoint, and gone on with."""
+"""A training that is killed, at random moments and in the middle of a checkpoint, and resumed."""
 
 import json
 import subprocess

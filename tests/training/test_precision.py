@@ -60,9 +60,9 @@ def test_one_rendering_is_close_to_that_in_float32(dtype):
     torch.testing.assert_close(mixed.rgb, exact.rgb, rtol=0, atol=0.02)
     torch.testing.assert_close(mixed.depth, exact.depth, rtol=0, atol=0.02)
     (gradient,) = torch.autograd.grad(mixed.rgb.square().sum(), avatar.encoder.table)
-    (wanted,) = torch.autograd.grad(exact.rgb.square().sum(), avatar.encoder.table)
+    (expected,) = torch.autograd.grad(exact.rgb.square().sum(), avatar.encoder.table)
     assert gradient.dtype == torch.float32 and bool(gradient.isfinite().all())
-    assert float((gradient - wanted).norm() / wanted.norm()) < 0.05
+    assert float((gradient - expected).norm() / expected.norm()) < 0.05
 
 
 def test_what_the_operations_do_with_bfloat16(unchecked):

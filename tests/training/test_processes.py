@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def environment() -> dict[str, str]:
-    """Without what another launcher, or another test, has left."""
+    """The environment without variables of another launcher or test."""
     gone = ("LOCAL_RANK", "RANK", "WORLD_SIZE", "NODE_RANK", "MASTER_ADDR", "MASTER_PORT")
     kept = {name: value for name, value in os.environ.items() if name not in gone}
     return {**kept, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
@@ -35,40 +35,40 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def found(folder):
+def outcomes(folder):
     return [torch.load(folder / f"rank{rank}.pt", weights_only=False) for rank in (0, 1)]
 
 
 @pytest.fixture(scope="module")
 def one():
-    """What one process with all rays comes to."""
+    """The outcome of one process with all rays."""
     disc = disc_trainer()
     result = disc.fit(steps=STEPS)
     return tensors(disc), result.psnr
 
 
 @pytest.mark.parametrize("scenario", ["disc", "again"])
-def test_two_processes_reach_what_one_reaches(found, one, scenario):
-    first, second = (ranks[scenario] for ranks in found)
+def test_two_processes_reach_what_one_reaches(outcomes, one, scenario):
+    first, second = (ranks[scenario] for ranks in outcomes)
     assert first["step"] == second["step"] == STEPS
     assert first["psnr"] == second["psnr"] == pytest.approx(one[1], abs=1e-4)
     for name, tensor in one[0].items():
-        assert torch.equal(first["state"][name], second["state"][name]), f"{name} is not in step over processes"
+        assert torch.equal(first["state"][name], second["state"][name]), f"{name} differs between processes"
         torch.testing.assert_close(
             first["state"][name], tensor, rtol=1e-4, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}"
         )
 
 
-def test_insta_with_its_grid(found):
-    first, second = (ranks["ball"] for ranks in found)
+def test_insta_with_its_grid(outcomes):
+    first, second = (ranks["ball"] for ranks in outcomes)
     trainer = ball_trainer()
     trainer.fit(steps=BALL_STEPS)
     whole = tensors(trainer)
     for name in whole:
-        assert torch.equal(first["state"][name], second["state"][name]), f"{name} is not in step over processes"
+        assert torch.equal(first["state"][name], second["state"][name]), f"{name} differs between processes"
     grid = "renderer.sampler.grid."
     assert torch.equal(first["state"][grid + "occupied"], whole[grid + "occupied"])
-    assert not bool(whole[grid + "occupied"].all()), "nothing is culled yet, so the test sees nothing"
+    assert not bool(whole[grid + "occupied"].all()), "nothing is culled yet, so the test shows nothing"
     torch.testing.assert_close(first["state"][grid + "opacity"], whole[grid + "opacity"], rtol=1e-2, atol=1e-3)
     for name in ("encoder.table", "decoder.density_network.0.weight", "ema/decoder.color_network.0.weight"):
         difference = (first["state"][name] - whole[name]).abs()
@@ -82,39 +82,39 @@ def test_only_the_first_process_writes(folder):
     assert len(list((folder / "disc/images").iterdir())) == 1
 
 
-def test_a_nan_on_one_process_stops_all(folder, found):
-    for ranks in found:
+def test_a_nan_on_one_process_stops_all(folder, outcomes):
+    for ranks in outcomes:
         assert ranks["nan"]["error"].startswith("NanLossError: step 5: loss color (on process 1) is not finite")
         assert ranks["nan"]["step"] == 5
     assert RunFolder(folder / "nan").read_log()[-1]["event"] == "nan"
 
 
-def test_an_error_on_one_process_stops_all(found):
-    assert found[1]["error"]["error"] == "ZeroDivisionError: on one process alone"
-    assert "process 1 of 2 failed: ZeroDivisionError: on one process alone" in found[0]["error"]["error"]
+def test_an_error_on_one_process_stops_all(outcomes):
+    assert outcomes[1]["error"]["error"] == "ZeroDivisionError: on one process alone"
+    assert "process 1 of 2 failed: ZeroDivisionError: on one process alone" in outcomes[0]["error"]["error"]
 
 
-def test_a_full_disk_stops_all(found):
-    assert "No space left" in found[0]["full"]["error"]
-    assert found[1]["full"]["error"].startswith("PeerError: process 0 of 2 failed")
+def test_a_full_disk_stops_all(outcomes):
+    assert "No space left" in outcomes[0]["full"]["error"]
+    assert outcomes[1]["full"]["error"].startswith("PeerError: process 0 of 2 failed")
 
 
-def test_an_interrupt_on_one_process_stops_all_after_the_step(folder, found):
-    for ranks in found:
+def test_an_interrupt_on_one_process_stops_all_after_the_step(folder, outcomes):
+    for ranks in outcomes:
         assert ranks["interrupt"]["interrupted"] and ranks["interrupt"]["step"] == 6
-    assert found[0]["interrupt"]["step"] == found[1]["interrupt"]["step"]
+    assert outcomes[0]["interrupt"]["step"] == outcomes[1]["interrupt"]["step"]
     assert RunFolder(folder / "interrupt").checkpoint.exists()
 
 
-def test_a_limit_in_minutes_is_by_one_clock(found):
-    first, second = (ranks["minutes"] for ranks in found)
+def test_a_limit_in_minutes_is_by_one_clock(outcomes):
+    first, second = (ranks["minutes"] for ranks in outcomes)
     assert first["step"] == second["step"] > 1
     for name, tensor in first["state"].items():
         assert torch.equal(tensor, second["state"][name]), name
 
 
 class Pretended(Processes):
-    """Two processes of which the other one's buffers are given."""
+    """Two processes, of which the other one's buffers are given."""
 
     def __init__(self, other: torch.Tensor) -> None:
         super().__init__(0, 2, torch.device("cpu"))
@@ -140,8 +140,8 @@ def test_observations_of_a_grid_combine_as_in_one_process():
     buffers.snapshot()
     grid.opacity.copy_(mine)
     buffers.merge()
-    wanted = torch.tensor([0.475, 0.475, 0.475, 0.8, 0.6, -1.0, 0.855, 0.9]).view(2, 2, 2)
-    assert torch.equal(grid.opacity, wanted)
+    expected = torch.tensor([0.475, 0.475, 0.475, 0.8, 0.6, -1.0, 0.855, 0.9]).view(2, 2, 2)
+    assert torch.equal(grid.opacity, expected)
 
 
 @pytest.mark.parametrize("total", [0, 1, 2, 7, 2048])

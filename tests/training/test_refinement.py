@@ -100,9 +100,9 @@ class Tracked:
 
     def error(self, frame: int, seen: Camera) -> tuple[float, float]:
         """Degrees and millimeters from the truth, at the head's middle."""
-        true, found = self.true.world_to_camera[frame].double(), seen.world_to_camera.reshape(4, 4).double()
-        cosine = ((true[:3, :3] @ found[:3, :3].T).trace() - 1) / 2
-        place = [pose[:3, :3] @ CENTER.double() + pose[:3, 3] for pose in (true, found)]
+        true, estimate = self.true.world_to_camera[frame].double(), seen.world_to_camera.reshape(4, 4).double()
+        cosine = ((true[:3, :3] @ estimate[:3, :3].T).trace() - 1) / 2
+        place = [pose[:3, :3] @ CENTER.double() + pose[:3, 3] for pose in (true, estimate)]
         return math.degrees(math.acos(min(float(cosine), 1.0))), 1000 * float((place[0] - place[1]).norm())
 
 
@@ -127,17 +127,17 @@ def test_pose_is_recovered_and_the_avatar_is_left_alone(avatar: Avatar, capture:
     before = copy.deepcopy(avatar.state_dict())
     avatar.train()
     with torch.no_grad():  # gradients are taken whatever the caller has switched off
-        found = refine_frame(avatar, capture, 2, **QUICK)
-    was, now = capture.error(2, single(capture.tracked[2])), capture.error(2, found.camera)
+        refined = refine_frame(avatar, capture, 2, **QUICK)
+    was, now = capture.error(2, single(capture.tracked[2])), capture.error(2, refined.camera)
     assert was[0] == pytest.approx(1.5, abs=0.01) and was[1] == pytest.approx(3.0, abs=0.01)
     assert now[0] < was[0] / 5 and now[1] < was[1] / 4
-    assert found.psnr_after > found.psnr_before + 8
-    assert found.rotation == pytest.approx(1.5, abs=0.4) and found.translation == pytest.approx(3.0, abs=0.8)
-    assert found.rendering.rgb.shape == (*SIZE, 3) and not found.rendering.rgb.requires_grad
-    assert not found.camera.world_to_camera.requires_grad and found.left_out == () and found.seconds > 0
+    assert refined.psnr_after > refined.psnr_before + 8
+    assert refined.rotation == pytest.approx(1.5, abs=0.4) and refined.translation == pytest.approx(3.0, abs=0.8)
+    assert refined.rendering.rgb.shape == (*SIZE, 3) and not refined.rendering.rgb.requires_grad
+    assert not refined.camera.world_to_camera.requires_grad and refined.left_out == () and refined.seconds > 0
     assert avatar.training and all(p.requires_grad and p.grad is None for p in avatar.parameters())
     assert all(torch.equal(value, before[name]) for name, value in avatar.state_dict().items())
-    rotation = found.camera.world_to_camera[:3, :3]
+    rotation = refined.camera.world_to_camera[:3, :3]
     torch.testing.assert_close(rotation @ rotation.T, torch.eye(3), atol=1e-5, rtol=0)
 
 
@@ -153,22 +153,22 @@ def test_expression_and_the_mesh_with_it(avatar: Avatar, capture: Tracked) -> No
     assert true.expression is not None
     wrong = true.expression + torch.tensor([[-0.25, 0.2]])
     start = HeadState(VERTICES + torch.einsum("be,evk->bvk", wrong, BASIS), wrong, codes=true.codes)
-    found = refine_frame(
+    refined = refine_frame(
         avatar, capture, 1, camera=capture.true[1], state=start, pose=False, codes=False, expression=True, basis=BASIS,
         **QUICK,
     )  # fmt: skip
-    assert found.state.expression is not None
-    was, now = ((state.vertices - true.vertices).norm(dim=-1).mean() for state in (start, found.state))
-    assert float(now / was) < 0.4 and found.psnr_after > found.psnr_before + 3
-    expected = VERTICES + torch.einsum("be,evk->bvk", found.state.expression, BASIS)
-    torch.testing.assert_close(found.state.vertices, expected, atol=1e-6, rtol=0)
-    assert found.rotation < 1e-3 and found.translation < 1e-3
+    assert refined.state.expression is not None
+    was, now = ((state.vertices - true.vertices).norm(dim=-1).mean() for state in (start, refined.state))
+    assert float(now / was) < 0.4 and refined.psnr_after > refined.psnr_before + 3
+    expected = VERTICES + torch.einsum("be,evk->bvk", refined.state.expression, BASIS)
+    torch.testing.assert_close(refined.state.vertices, expected, atol=1e-6, rtol=0)
+    assert refined.rotation < 1e-3 and refined.translation < 1e-3
 
 
 def test_codes(avatar: Avatar, capture: Tracked) -> None:
     start = capture.state(torch.tensor([3])).replace(codes={"light": torch.tensor([[0.8]])})
-    found = refine_frame(avatar, capture, 3, camera=capture.true[3], state=start, pose=False, code_rate=0.1, **QUICK)
-    assert abs(float(found.state.codes["light"])) < 0.1
+    refined = refine_frame(avatar, capture, 3, camera=capture.true[3], state=start, pose=False, code_rate=0.1, **QUICK)
+    assert abs(float(refined.state.codes["light"])) < 0.1
     kept = refine_frame(avatar, capture, 3, camera=capture.true[3], state=start, pose=False, codes=False)
     assert kept.state.codes["light"] == 0.8 and kept.psnr_after == kept.psnr_before
 
@@ -183,9 +183,9 @@ def test_expression_is_left_out_without_a_linear_basis(avatar, capture, folder, 
     if folder != "empty":
         table = BASIS.flip(0) if folder == "bent" else BASIS[:1]
         np.savez(tmp_path / "blendshapes.npz", expression=table.numpy().astype(np.float16))
-    found = refine_frame(avatar, there, 1, expression=True, steps=2, rays=50)
-    assert len(found.left_out) == 1 and found.left_out[0].startswith("expression: ")
-    assert re.search(reason, found.left_out[0])
+    refined = refine_frame(avatar, there, 1, expression=True, steps=2, rays=50)
+    assert len(refined.left_out) == 1 and refined.left_out[0].startswith("expression: ")
+    assert re.search(reason, refined.left_out[0])
     np.savez(tmp_path / "blendshapes.npz", expression=BASIS.numpy().astype(np.float16))
     assert refine_frame(avatar, there, 1, expression=True, steps=1, rays=50).left_out == ()
 
@@ -194,8 +194,8 @@ def test_a_head_out_of_sight_stays_where_it_is(avatar: Avatar, capture: Tracked)
     away = single(capture.tracked[2]).world_to_camera.clone()
     away[2, 3] = -5.0
     lost = Camera(away, capture.true.intrinsics[2], SIZE)
-    found = refine_frame(avatar, capture, 2, camera=lost, steps=2, rays=20)
-    assert torch.equal(found.camera.world_to_camera, away) and found.psnr_after == found.psnr_before
+    refined = refine_frame(avatar, capture, 2, camera=lost, steps=2, rays=20)
+    assert torch.equal(refined.camera.world_to_camera, away) and refined.psnr_after == refined.psnr_before
 
 
 @pytest.mark.parametrize(

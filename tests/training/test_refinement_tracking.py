@@ -1,4 +1,4 @@
-"""Refinement takes tracking noise out of a capture on disk: `tracking_error` before and after."""
+"""Refinement removes tracking noise from a capture on disk: `tracking_error` before and after."""
 
 from pathlib import Path
 
@@ -18,10 +18,10 @@ NOISE = TrackingNoise(rotation=1, translation=2, depth=3, expression=0, gaze=0, 
 
 
 def write_noisy(folder: Path) -> None:
-    """Frames drawn from the truth by an avatar that knows the head, tracked with noise, the truth beside them."""
+    """Frames rendered with true poses by an avatar of the head, tracked with noise; writes the truth beside them."""
     avatar = painted()
     still = Motion(np.zeros((COUNT, 3)), np.zeros((COUNT, 3)), {}, np.zeros((COUNT, 2)))
-    seen = NOISE.track(still, rate=25)
+    noisy = NOISE.track(still, rate=25)
     frames, vertices, views, weights = [], [], [], []
     for index in range(COUNT):
         weight = torch.tensor([[0.5 + 0.4 * np.sin(index), 0.3]]).float()
@@ -30,7 +30,7 @@ def write_noisy(folder: Path) -> None:
         drawn = avatar.render(true, HeadState(posed, weight, codes={"light": torch.zeros(1, 1)}), background=0.0)
         alpha = drawn.opacity[..., None]
         image = torch.cat([(drawn.rgb / alpha.clamp_min(1e-3)).clamp(0, 1), alpha], -1)
-        turn, shift = (torch.from_numpy(track[index]).float() for track in (seen.angles, seen.shift))
+        turn, shift = (torch.from_numpy(track[index]).float() for track in (noisy.angles, noisy.shift))
         tracked = correct_pose(true, turn, shift, CENTER)
         frames.append(
             CapturedFrame((image * 255).round().to(torch.uint8).numpy(), posed[0], tracked, expression=weight[0])
@@ -43,7 +43,7 @@ def write_noisy(folder: Path) -> None:
     np.savez(folder / "blendshapes.npz", expression=BASIS.numpy().astype(np.float16))
 
 
-def test_tracking_noise_is_taken_out(tmp_path: Path) -> None:
+def test_tracking_noise_is_removed(tmp_path: Path) -> None:
     write_noisy(tmp_path / "noisy")
     capture = load_capture(tmp_path / "noisy")
     assert capture.head_frame is None
@@ -52,16 +52,16 @@ def test_tracking_noise_is_taken_out(tmp_path: Path) -> None:
     def start(frame: int) -> HeadState:
         return capture.state([frame]).replace(codes={"light": torch.zeros(1, 1)})
 
-    found = {
+    refined = {
         frame: refine_frame(
             avatar, capture, frame, state=start(frame), steps=40, rays=400, pose_rate=1e-3, background=0.0
         )
         for frame in tests
     }  # fmt: skip
     before = tracking_error(capture, frames=tests)
-    after = tracking_error(capture, tests, {frame: (fit.camera, fit.state) for frame, fit in found.items()})
+    after = tracking_error(capture, tests, {frame: (fit.camera, fit.state) for frame, fit in refined.items()})
     assert before.rotation.mean() > 0.7 and before.surface.mean() > 1.5
     assert after.rotation.mean() < before.rotation.mean() / 3
     assert after.surface.mean() < before.surface.mean() / 3
     assert after.pixels.mean() < before.pixels.mean() / 5
-    assert all(fit.psnr_after > fit.psnr_before for fit in found.values())
+    assert all(fit.psnr_after > fit.psnr_before for fit in refined.values())

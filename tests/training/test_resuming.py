@@ -1,4 +1,4 @@
-"""Going on with a run: from the checkpoint before a broken one, with other options, beside another process."""
+"""Resuming a run: from the checkpoint before a broken one, with other options, beside another process."""
 
 import json
 import os
@@ -51,7 +51,7 @@ def test_a_broken_checkpoint_falls_back_to_the_one_before(run, damage):
     )
 
 
-def test_a_checkpoint_that_is_gone_falls_back_too(run):
+def test_a_missing_checkpoint_falls_back_too(run):
     run.checkpoint.unlink()
     trainer = make(out=run.path)
     trainer.fit(steps=12, resume=True)
@@ -76,17 +76,17 @@ def test_another_models_checkpoint_does_not_fall_back(run):
     assert run.checkpoint.exists()
 
 
-def test_other_options_are_told_of(run):
+def test_other_options_cause_warnings(run):
     trainer = make(out=run.path, rays_per_step=128, schedule="exponential")
     with pytest.warns(UserWarning) as caught:
         trainer.fit(steps=15, resume=True)
     texts = [str(warning.message) for warning in caught]
     assert any("rays_per_step=256 (now 128), schedule='constant' (now 'exponential')" in text for text in texts)
     assert any("whose end was at steps=12 (now 15)" in text for text in texts)
-    assert not any("headfields/training" in warning.filename for warning in caught), "it should point at who calls fit"
+    assert not any("headfields/training" in warning.filename for warning in caught), "it should point at fit's caller"
 
 
-def test_the_same_options_are_not(run):
+def test_the_same_options_cause_none(run):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         make(out=run.path).fit(steps=15, resume=True)
@@ -113,7 +113,7 @@ def test_the_log_goes_back_to_the_checkpoint(run):
     assert steps == sorted(steps) and 13 not in [line["step"] for line in lines if line.get("loss") == 0.0]
 
 
-def test_what_a_killed_process_left_is_swept_up(run):
+def test_leftovers_of_a_killed_process_are_removed(run):
     (run.path / "checkpoint/.last.safetensors.123.tmp").mkdir()
     (run.path / "checkpoint/.last.safetensors.123.tmp/.tmpAbCdEf").write_bytes(b"half")
     (run.path / "images/.step_000001.png.123.tmp").touch()
@@ -122,7 +122,7 @@ def test_what_a_killed_process_left_is_swept_up(run):
     assert not list(run.path.rglob("*tmp*"))
 
 
-def test_one_writer_a_folder(run):
+def test_one_writer_per_folder(run):
     code = (
         "import sys\nfrom pathlib import Path\nfrom headfields.runs.lock import run_lock\n"
         "with run_lock(Path(sys.argv[1])):\n    print('held', flush=True)\n    sys.stdin.read()"
@@ -134,7 +134,7 @@ def test_one_writer_a_folder(run):
     try:
         assert other.stdout.readline() == "held\n"
         before = run.checkpoint.read_bytes()
-        with pytest.raises(RunLockedError, match=f"is being trained into by process {other.pid} on"):
+        with pytest.raises(RunLockedError, match=f"is in use by process {other.pid} on"):
             make(out=run.path).fit(steps=13, resume=True)
         assert run.checkpoint.read_bytes() == before
     finally:
@@ -143,18 +143,18 @@ def test_one_writer_a_folder(run):
     assert make(out=run.path).fit(steps=13, resume=True).step == 13  # a dead process holds nothing
 
 
-def test_a_thread_may_take_the_lock_again_and_another_may_not(tmp_path):
+def test_a_thread_may_acquire_the_lock_again_and_another_may_not(tmp_path):
     from concurrent.futures import ThreadPoolExecutor
 
-    def take() -> None:
+    def acquire() -> None:
         with run_lock(tmp_path):
             pass
 
     with run_lock(tmp_path), ThreadPoolExecutor(1) as pool:
-        take()
+        acquire()
         with pytest.raises(RunLockedError, match="another thread"):
-            pool.submit(take).result()
-    take()
+            pool.submit(acquire).result()
+    acquire()
     assert json.loads((tmp_path / ".lock").read_text())["pid"] == os.getpid()
 
 

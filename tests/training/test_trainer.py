@@ -59,7 +59,7 @@ def test_the_avatar_follows_the_drawn_frames():
     assert not trainer.avatar.training
 
 
-def test_more_frames_asked_than_there_are():
+def test_more_frames_a_step_than_the_capture_has():
     trainer = make(frames_per_step=100)
     trainer.fit(steps=1)
     assert trainer.avatar.seen == [(8, 0)]
@@ -97,7 +97,7 @@ def test_pictures_and_checkpoints_do_not_change_what_is_learned(tmp_path, monkey
     assert len(list((tmp_path / "images").iterdir())) >= 2
 
 
-def test_fit_again_goes_on_from_the_unaveraged_weights():
+def test_fit_again_continues_from_the_unaveraged_weights():
     through, twice = make(), make()
     through.fit(steps=20)
     twice.fit(steps=10)
@@ -203,7 +203,7 @@ def test_bad_arguments(options, message):
         make(**options)
 
 
-def test_fit_wants_an_end_and_resume_wants_a_folder():
+def test_fit_needs_an_end_and_resume_needs_a_folder():
     with pytest.raises(ValueError, match="neither steps nor minutes"):
         make().fit()
     with pytest.raises(ValueError, match="run folder"):

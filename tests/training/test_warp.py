@@ -72,10 +72,10 @@ def test_per_frame_misalignment_is_found_and_the_image_gets_sharp() -> None:
     errors = capture.errors[train]
     front = torch.tensor([0.0, 0.0, 0.1]) + errors
     with torch.no_grad():
-        (found,) = avatar.field(capture.state(train)).corrections(front, torch.arange(len(train)))
-    moved, wanted = (value[:, :2] - value[:, :2].mean(0) for value in (found.after - found.before, -errors))
-    assert float((moved - wanted).norm() / wanted.norm()) < 0.6
-    assert float(torch.nn.functional.cosine_similarity(moved.flatten(), wanted.flatten(), dim=0)) > 0.85
+        (correction,) = avatar.field(capture.state(train)).corrections(front, torch.arange(len(train)))
+    moved, expected = (value[:, :2] - value[:, :2].mean(0) for value in (correction.after - correction.before, -errors))
+    assert float((moved - expected).norm() / expected.norm()) < 0.6
+    assert float(torch.nn.functional.cosine_similarity(moved.flatten(), expected.flatten(), dim=0)) > 0.85
 
 
 def test_resuming_gives_the_same_weights_and_schedule(tmp_path) -> None:
@@ -86,10 +86,10 @@ def test_resuming_gives_the_same_weights_and_schedule(tmp_path) -> None:
     with torch.no_grad():
         again.avatar.deformer.deformers[1].codes.table.zero_()  # what it starts from must not matter
     again.fit(steps=10, resume=True)
-    wanted, found = through.avatar.state_dict(), again.avatar.state_dict()
-    assert wanted.keys() == found.keys() and int(found["deformer.deformers.1.step"]) == 9
-    for name, tensor in wanted.items():
-        assert torch.equal(tensor, found[name]), name
+    expected, resumed = through.avatar.state_dict(), again.avatar.state_dict()
+    assert expected.keys() == resumed.keys() and int(resumed["deformer.deformers.1.step"]) == 9
+    for name, tensor in expected.items():
+        assert torch.equal(tensor, resumed[name]), name
 
 
 def test_a_saved_avatar_keeps_codes_and_step_and_renders_without_frames(tmp_path) -> None:
