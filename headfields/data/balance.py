@@ -13,6 +13,8 @@ from torch import Tensor
 from headfields.data.capture import Capture
 from headfields.ops.rigid import fit_rigid
 
+__all__ = ["view_yaw", "yaw_balanced_weights", "yaw_bins"]
+
 
 def view_yaw(
     capture: Capture,

@@ -144,6 +144,16 @@ def to_head_frame(state: HeadState, camera: Camera, pose: Float[Tensor, "b 4 4"]
         ValueError: B differs, or pose is not (B, 4, 4).
 
     Differentiable to any order.
+
+    >>> import torch
+    >>> from headfields.data import to_head_frame
+    >>> from headfields.records import Camera, HeadState
+    >>> pose = torch.eye(4)[None].clone()
+    >>> pose[0, 2, 3] = 2.0  # the head is 2 m before the camera
+    >>> camera = Camera(torch.eye(4), torch.diag(torch.tensor([100.0, 100.0, 1.0])), (64, 64))
+    >>> state, camera = to_head_frame(HeadState(torch.tensor([[[0.0, 0.1, 2.0]]])), camera, pose)
+    >>> state.vertices[0, 0, 2].item(), camera.world_to_camera[0, 2, 3].item()
+    (0.0, 2.0)
     """
     _check_pose("to_head_frame", pose)
     if len(pose) != len(state):

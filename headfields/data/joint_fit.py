@@ -8,6 +8,8 @@ from headfields.ops._checks import check_floating, check_shape
 from headfields.ops.rigid import fit_rigid, rigid_transform
 from headfields.records import HeadState
 
+__all__ = ["JointFits", "fit_joint_transforms"]
+
 _LEAST = 1e-3
 """Part of the vertices: a joint whose weights sum to less is not fitted."""
 

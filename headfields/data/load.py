@@ -15,6 +15,8 @@ from headfields.data.formats.insta_transforms import read_transforms
 from headfields.data.head_frame import HeadFrameChoice
 from headfields.data.template import Mouth
 
+__all__ = ["load_capture"]
+
 
 def load_capture(
     path: Path | str,

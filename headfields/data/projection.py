@@ -1,6 +1,7 @@
 """Projection of points and coarse grids over an image in NumPy, for the checks that a capture's files align."""
 
 import numpy as np
+from einops import reduce
 
 __all__ = ["coarse_mask", "inside_image", "project"]
 
@@ -31,5 +32,5 @@ def coarse_mask(mask: np.ndarray, cell: int, least: float = 0.5) -> np.ndarray:
     """Cells of `cell` × `cell` pixels of which at least the part `least`, and more than nothing, is set."""
     height, width = mask.shape
     padded = np.pad(mask, ((0, -height % cell), (0, -width % cell))).astype(np.float32)
-    part = padded.reshape(padded.shape[0] // cell, cell, padded.shape[1] // cell, cell).mean(axis=(1, 3))
+    part = reduce(padded, "(rows h) (columns w) -> rows columns", "mean", h=cell, w=cell)
     return (part > 0) & (part >= least)

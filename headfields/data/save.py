@@ -13,6 +13,8 @@ from headfields.data.formats.insta_transforms import natural_order
 from headfields.data.formats.insta_writer import CapturedFrame, InstaWriter
 from headfields.records import Camera
 
+__all__ = ["save_capture"]
+
 
 def save_capture(capture: Capture, folder: Path | str, frames: Int[Tensor, " b"] | Sequence[int] | None = None) -> int:
     """Writes a capture in INSTA's layout so that `load_capture` returns every field exactly.

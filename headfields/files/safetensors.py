@@ -12,6 +12,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+__all__ = ["BrokenFileError", "read_safetensors", "write_safetensors"]
+
 
 class BrokenFileError(ValueError):
     """A safetensors file is truncated, or has another format."""

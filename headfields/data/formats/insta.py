@@ -21,6 +21,8 @@ from headfields.data.recording import Recording
 from headfields.mesh.mesh import Mesh
 from headfields.mesh.obj import MeshFileError, ObjReader
 
+__all__ = ["is_insta", "read_insta"]
+
 _OPTIONAL = {
     "exp_path": "expression coefficients",
     "depth_path": "depth maps",

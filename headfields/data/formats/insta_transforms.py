@@ -14,6 +14,17 @@ import numpy as np
 
 from headfields.data.errors import CaptureError
 
+__all__ = [
+    "TEST_FRAMES",
+    "VAL_FRAMES",
+    "InstaFrame",
+    "intrinsics_of",
+    "matrix_of",
+    "natural_order",
+    "read_frames",
+    "read_transforms",
+]
+
 TEST_FRAMES = 350
 VAL_FRAMES = 20
 _READ = (

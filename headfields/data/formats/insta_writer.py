@@ -16,6 +16,8 @@ from headfields.mesh.files import save_mesh
 from headfields.mesh.mesh import Mesh
 from headfields.records import Camera
 
+__all__ = ["CapturedFrame", "InstaWriter", "write_insta"]
+
 
 @dataclass(frozen=True)
 class CapturedFrame:
@@ -82,7 +84,7 @@ def write_insta(
 
 
 class InstaWriter:
-    """Writes frames as they come and the `transforms*.json` last, so that half a capture is not taken for a whole one.
+    """Writes frames one at a time and the `transforms*.json` last, so that an incomplete capture is not read.
 
     Args:
         folder: created if missing.

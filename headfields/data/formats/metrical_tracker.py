@@ -22,6 +22,8 @@ from headfields.heads.flame.model import FlameHead
 from headfields.ops.rotations import axis_angle, rotation_from_6d
 from headfields.records import Camera, HeadState
 
+__all__ = ["MetricalTrackerFrame", "MetricalTrackerHead", "SizeOrder", "read_metrical_frame", "read_metrical_frames"]
+
 SizeOrder = Literal["hw", "wh"]
 
 
