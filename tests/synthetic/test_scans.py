@@ -191,9 +191,9 @@ def test_faces_of_the_procedural_head_are_drawn_by_name() -> None:
 
 
 MUTATIONS = {
-    "no index": (lambda f: (f / "scans.json").unlink(), "scans.json is not there"),
-    "not json": (lambda f: (f / "scans.json").write_text("{"), "cannot be understood"),
-    "no people": (lambda f: (f / "scans.json").write_text('{"people": {}}'), "names no people"),
+    "no index": (lambda f: (f / "scans.json").unlink(), "scans.json does not exist"),
+    "not json": (lambda f: (f / "scans.json").write_text("{"), "scans.json: cannot be read"),
+    "no people": (lambda f: (f / "scans.json").write_text('{"people": {}}'), "has no people"),
     "scan gone": (lambda f: (f / "001" / "002.npz").unlink(), "person 001, expression 002"),
     "scan cut": (lambda f: (f / "001" / "002.npz").write_bytes(b"PK\x03\x04half"), "person 001, expression 002"),
     "colors gone": (lambda f: (f / "000" / "person.npz").unlink(), "person 000"),

@@ -1,4 +1,4 @@
-"""Scans of many people and expressions, and the points that a prior is trained on."""
+"""Scans of many people and expressions, and the sampling of training points from them."""
 
 from headfields.priors.scans.batch import PointCounts, ScanBatch, ScanSet
 from headfields.priors.scans.meshes import MeshScans

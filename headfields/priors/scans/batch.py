@@ -1,4 +1,4 @@
-"""What a prior is trained on: points of scans of many people, drawn anew for each step."""
+"""Training data of a prior: sets of scans, and batches of points sampled from them."""
 
 import abc
 from dataclasses import dataclass, fields, replace
@@ -15,23 +15,26 @@ __all__ = ["PointCounts", "ScanBatch", "ScanSet"]
 
 @dataclass(frozen=True)
 class PointCounts:
-    """How many points of each kind a step takes from each scan, and how far they are spread.
+    """Number of points of each kind that a step samples from each scan, and their spread.
 
-    The defaults are those of MonoNPHM's released code (Giebenhain et al. 2024), its lengths divided by 4: it works in
-    four times meters.
+    The defaults are those of MonoNPHM's released code (Giebenhain et al. 2024), with lengths divided by 4: one meter is
+    four of its units.
 
     Attributes:
         face: on the part of the head that expressions move.
-        static: on what else is in front: hairline, ears, the front of the neck.
+        static: on the rest of the front: hairline, ears, the front of the neck.
         back: on the back of the head.
-        near: off the surface, by a normal distribution of deviation `sigma` along each axis.
-        far: uniform in a ball about the middle of the head.
-        correspondences: pairs of a point of a scan and where it is on the same person's neutral one.
+        near: off the surface, normally distributed with standard deviation `sigma` along each axis.
+        far: uniform in a ball around the center of the head.
+        correspondences: pairs of a point on a scan and the same point on the person's neutral scan.
         sigma: meters; 0.05 in the paper's unit.
         radius: of the ball, meters; 1 in the paper's unit.
-        detail: the share of points on the face and the rest of the front that registered meshes give evenly over their
-            triangles instead of their area: meshes are finer where there is more to see (eyes, lips, ears). The
-            paper has none of it.
+        detail: share of the face and static points that registered meshes sample uniformly over triangles instead of
+            area, because meshes are finer at eyes, lips and ears. Our own choice; 0 in the paper.
+
+    >>> from headfields.priors.scans import PointCounts
+    >>> PointCounts().scaled(0.25).face
+    188
     """
 
     face: int = 750
@@ -48,12 +51,12 @@ class PointCounts:
         for item in fields(self):
             value = getattr(self, item.name)
             if not value >= 0:
-                raise ValueError(f"PointCounts: {item.name} is {value}; expected 0 or more")
+                raise ValueError(f"PointCounts: {item.name} is {value}; expected at least 0")
         if self.detail > 1:
-            raise ValueError(f"PointCounts: detail is {self.detail}; expected a share, in [0, 1]")
+            raise ValueError(f"PointCounts: detail is {self.detail}; expected a share in [0, 1]")
 
     def scaled(self, factor: float | int) -> "PointCounts":
-        """The same shares with `factor` times as many points, at least one where there were some."""
+        """All counts multiplied by `factor`; a count above 0 stays at least 1."""
         names = ("face", "static", "back", "near", "far", "correspondences")
         counts = {name: max(round(factor * getattr(self, name)), min(getattr(self, name), 1)) for name in names}
         return replace(self, **counts)
@@ -61,23 +64,23 @@ class PointCounts:
 
 @dataclass(frozen=True)
 class ScanBatch(Record):
-    """Points of B scans: meters, sRGB in [0, 1], y up, face toward +z, the head's own pose taken out.
+    """Points of B scans: meters, sRGB in [0, 1], y up, face toward +z, head pose removed.
 
     Attributes:
-        scan, person: (B,) which scan of the set, and whose.
-        neutral: (B,) whether it is that person's neutral one.
-        front_points, front_normals, front_rgb: (B, N, 3) on the front of the head, first of the face, then of the rest.
+        scan, person: (B,) indices of the scan and of its person.
+        neutral: (B,) whether it is the person's neutral scan.
+        front_points, front_normals, front_rgb: (B, N, 3) on the front of the head: the face, then the static part.
         back_points, back_normals, back_rgb: (B, K, 3) on the back of the head.
-        near_points, near_rgb: (B, M, 3) off the surface, and the color of the nearest point on it.
-        near_distance: (B, M) signed distance to the surface, where `near_known`; 0 elsewhere.
-        near_known: (B, M) whether the set knows the distance: scans are open, and points have none where the nearest
-            piece of surface is a rim or was never seen from outside.
-        far_points: (B, L, 3) anywhere in a ball.
-        posed_points, neutral_points: (B, C, 3) the same points of a head in the scan and in its neutral one.
-        corresponds: (B,) whether a scan has such pairs; 0 elsewhere.
-        anchors: (B, A, 3) where the anchors are on the neutral scan; A = 0 for a set without.
-        anchored: (B,) whether a scan's person has them.
-        trusted_back: (B,) whether the back of the head (the hair) is that of the canonical shape.
+        near_points, near_rgb: (B, M, 3) off the surface, and the color of the nearest surface point.
+        near_distance: (B, M) signed distance to the surface where `near_known`; 0 elsewhere.
+        near_known: (B, M) whether the distance is known. Scans are open surfaces: it is unknown where the nearest
+            face is at a rim or is not visible from outside.
+        far_points: (B, L, 3) uniform in a ball.
+        posed_points, neutral_points: (B, C, 3) corresponding points on the scan and on the person's neutral scan.
+        corresponds: (B,) whether the scan has correspondences; the points are 0 if not.
+        anchors: (B, A, 3) anchors on the neutral scan; A = 0 for a set without anchors.
+        anchored: (B,) whether the scan's person has anchors.
+        trusted_back: (B,) whether the back of the head (the hair) agrees with the canonical shape.
     """
 
     scan: Int[Tensor, " b"]
@@ -116,16 +119,16 @@ class ScanBatch(Record):
 
 
 class ScanSet(abc.ABC):
-    """S scans of P people, each person with a neutral one, to draw points from.
+    """S scans of P people, each with a neutral scan, from which points are sampled.
 
     Attributes:
         people: P names.
         scans: S names, `person/expression`.
-        person: (S,) whose each scan is.
-        neutral: (P,) each person's neutral scan.
-        anchors: (P, A, 3) where anchors are on the neutral scans, meters; A = 0 without.
-        anchored: (P,) whose anchors are known.
-        center: (3,) of the ball of far points, meters.
+        person: (S,) index of each scan's person.
+        neutral: (P,) index of each person's neutral scan.
+        anchors: (P, A, 3) anchors on the neutral scans, meters; A = 0 without anchors.
+        anchored: (P,) whether a person's anchors are known.
+        center: (3,) center of the ball of far points, meters.
     """
 
     people: tuple[str, ...]
@@ -141,38 +144,38 @@ class ScanSet(abc.ABC):
 
     @abc.abstractmethod
     def sample(self, scans: Int[Tensor, " b"], counts: PointCounts, seed: int) -> ScanBatch:
-        """Points of B scans; the same arguments give the same points.
+        """Samples points of B scans; deterministic in its arguments.
 
         Args:
-            scans: (B,) which; a scan may be named more than once, and gets other points each time.
-            counts: how many of each kind.
-            seed: chooses the points.
+            scans: (B,) scan indices; a repeated scan gets different points each time.
+            counts: number of points of each kind.
+            seed: seed of the points.
 
         Raises:
-            TypeError: `scans` holds no integers.
-            IndexError: there is no such scan.
+            TypeError: `scans` is not an integer tensor.
+            IndexError: a scan index is out of range.
         """
 
     def draw(self, step: int, batch: int, seed: int, extra_neutral: float | int = 0.1) -> Int[Tensor, " b"]:
-        """Which scans a step takes: every scan once an epoch in random order, now and then the neutral one instead.
+        """Scan indices (B,) of a training step: each scan once an epoch in random order, some replaced by neutral ones.
 
-        A function of its arguments alone, so a run that goes on draws what an unbroken one would.
+        Depends on its arguments alone, so a resumed run draws the same scans as an uninterrupted one.
 
         Args:
             step: from 0.
-            batch: how many scans.
-            seed: chooses the order.
-            extra_neutral: the probability that a scan is replaced by its person's neutral one.
+            batch: number of scans.
+            seed: seed of the order.
+            extra_neutral: probability that a scan is replaced by its person's neutral scan.
         """
         count = len(self)
-        place = torch.arange(step * batch, (step + 1) * batch)
-        chosen = torch.empty(batch, dtype=torch.long)
-        for epoch in (place // count).unique().tolist():
+        position = torch.arange(step * batch, (step + 1) * batch)
+        scans = torch.empty(batch, dtype=torch.long)
+        for epoch in (position // count).unique().tolist():
             order = torch.randperm(count, generator=generator(seed, 1, epoch))
-            here = place // count == epoch
-            chosen[here] = order[place[here] % count]
+            in_epoch = position // count == epoch
+            scans[in_epoch] = order[position[in_epoch] % count]
         replaced = torch.rand(batch, generator=generator(seed, 2, step)) < extra_neutral
-        return torch.where(replaced, self.neutral[self.person[chosen]], chosen)
+        return torch.where(replaced, self.neutral[self.person[scans]], scans)
 
     def _check_scans(self, scans: Tensor) -> None:
         name = f"{type(self).__name__}.sample"
@@ -185,7 +188,7 @@ class ScanSet(abc.ABC):
 
 
 def generator(*numbers: int) -> torch.Generator:
-    """A random generator that the given numbers choose, well mixed."""
+    """A random generator seeded with a hash of the numbers."""
     state = 0x9E3779B97F4A7C15
     for number in numbers:
         state = (state ^ (number & 0xFFFFFFFFFFFFFFFF)) * 0xBF58476D1CE4E5B9 & 0xFFFFFFFFFFFFFFFF

@@ -1,4 +1,4 @@
-"""Scans that are registered meshes: one topology for all people and expressions."""
+"""Scans as registered meshes: one topology for all people and expressions."""
 
 from collections.abc import Sequence
 
@@ -15,8 +15,8 @@ from headfields.priors.scans.visibility import rim_faces, visible_share
 __all__ = ["FACE", "HIDDEN", "INNER", "REAR", "STATIC", "MeshScans"]
 
 FACE, STATIC, REAR, INNER, HIDDEN = range(5)
-"""What a face of the topology is of: the part that expressions move, the rest of the front, the back of the head, the
-inside of the mouth (drawn with the face, but the same point of it is not seen in two scans), and what is never drawn.
+"""Kinds of faces: the part that expressions move, the rest of the front, the back of the head, the inside of the mouth
+(sampled with the face, but without correspondences), and faces that are never sampled.
 """
 _ORDER = (INNER, FACE, STATIC, REAR, HIDDEN)
 
@@ -24,27 +24,27 @@ _ORDER = (INNER, FACE, STATIC, REAR, HIDDEN)
 class MeshScans(ScanSet):
     """Scans as registered meshes: S meshes of P people over the same faces, with a color at each vertex.
 
-    Points are drawn evenly over what a scanner would have seen from outside (`seen`); normals and colors are
-    interpolated over the faces. The open neck is left open, as it is in scans: there is no point beyond it, only the
-    far points and the eikonal term speak of that place. The signed distance of a point near the surface is that to the
-    nearest face, and known where that face was seen and is not at the rim of the mesh.
+    Points are sampled uniformly over the faces that are visible from outside, as a scanner would see them (`visible`);
+    normals and colors are interpolated. The neck stays open, as in scans: only the far points and the eikonal term
+    constrain the field beyond it. The signed distance of a point near the surface refers to the nearest face, and is
+    known where this face is visible and not at the rim of the mesh.
 
     Args:
-        vertices: (S, V, 3) meters, the head's own pose taken out.
+        vertices: (S, V, 3) meters, head pose removed.
         faces: (F, 3) counter-clockwise seen from outside.
-        person: (S,) whose mesh each is, from 0.
+        person: (S,) index of each mesh's person, from 0.
         rgb: (P, V, 3) sRGB in [0, 1].
-        neutral: (P,) each person's neutral mesh; the first of each person if None.
-        kind: (F,) `FACE`, `STATIC`, `REAR`, `INNER` or `HIDDEN`; by `face_kinds` if None.
-        seen: (S, F) which faces a scanner saw; by rays if None, which takes about 0.1 s a mesh.
+        neutral: (P,) index of each person's neutral mesh; the person's first if None.
+        kind: (F,) `FACE`, `STATIC`, `REAR`, `INNER` or `HIDDEN`; from `face_kinds` if None.
+        visible: (S, F) whether a scanner saw the face; by ray casting if None, which takes about 0.1 s a mesh.
         people: P names; numbers if None.
         expressions: S names; numbers within a person if None.
-        anchor_vertices: (A,) the vertices that are anchors, as `headfields.networks.head_anchors` finds them; none if
+        anchor_vertices: (A,) vertices that are anchors, such as `headfields.networks.head_anchors` finds them; none if
             None.
 
     Raises:
-        TypeError, ValueError: a dtype or shape does not fit, a vertex is not finite, a face names a vertex that is not
-            there, a person has no mesh, or a neutral mesh is someone else's.
+        TypeError, ValueError: a dtype or shape does not fit, a vertex is not finite, a face index is out of range, a
+            person has no mesh, or a neutral mesh belongs to another person.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class MeshScans(ScanSet):
             wrong = int((self.person[self.neutral] != torch.arange(count)).nonzero()[0, 0])
             raise ValueError(
                 f"MeshScans: neutral[{wrong}] is mesh {int(self.neutral[wrong])}, which is person "
-                f"{int(self.person[self.neutral[wrong]])}'s; give each person a mesh of their own"
+                f"{int(self.person[self.neutral[wrong]])}'s; neutral[p] must be a mesh of person p"
             )
         self.kind = face_kinds(self.vertices, self.faces, self.person, self.neutral) if kind is None else kind.long()
         self.visible = visible_faces(self.vertices, self.faces) if visible is None else visible
@@ -85,23 +85,23 @@ class MeshScans(ScanSet):
             len(self.anchor_vertices)
             and not 0 <= int(self.anchor_vertices.min()) <= int(self.anchor_vertices.max()) < (vertices.shape[1])
         ):
-            raise ValueError(f"MeshScans: anchor_vertices names vertices outside [0, {vertices.shape[1]})")
+            raise ValueError(f"MeshScans: anchor_vertices has vertices outside [0, {vertices.shape[1]})")
         self.anchored = torch.full((count,), len(self.anchor_vertices) > 0)
         self.anchors = self.vertices[self.neutral][:, self.anchor_vertices]
         mean = self.mean_neutral()
         self.center = 0.5 * (mean.amin(0) + mean.amax(0))
         self._rim = rim_faces(self.faces)
         self._tree = TriangleBVH(self.faces, self.vertices[:1])
-        self._tree.closest(self.vertices[0, :1], sign=True)  # what signs need of the faces is found once, for all poses
+        self._tree.closest(self.vertices[0, :1], sign=True)  # precomputes the topology that signs need, for all poses
         self._normals, self._area, self._number = self._precomputed()
 
     @property
     def expressions(self) -> tuple[str, ...]:
-        """S names of expressions, without the person's."""
+        """S names of expressions, without the person."""
         return tuple(name.rpartition("/")[2] for name in self.scans)
 
     def with_anchors(self, vertices: Int[Tensor, " a"]) -> "MeshScans":
-        """The same scans with the vertices (A,) as anchors."""
+        """The same scans with other anchor vertices (A,)."""
         return self._subset(torch.arange(len(self.people)), vertices)
 
     def mean_neutral(self) -> Float[Tensor, "v 3"]:
@@ -109,7 +109,7 @@ class MeshScans(ScanSet):
         return self.vertices[self.neutral].mean(0)
 
     def of(self, people: Sequence[int] | Int[Tensor, " q"]) -> "MeshScans":
-        """The scans of Q of the people alone, given by number, in that order."""
+        """The scans of a subset of Q people, by index, in this order."""
         return self._subset(torch.as_tensor(people, dtype=torch.long), self.anchor_vertices)
 
     def _subset(self, people: Tensor, anchor_vertices: Tensor) -> "MeshScans":
@@ -126,48 +126,48 @@ class MeshScans(ScanSet):
         )  # fmt: skip
 
     def sample(self, scans: Int[Tensor, " b"], counts: PointCounts, seed: int) -> ScanBatch:
-        """Points of B scans; see `ScanSet.sample`. `scans`, `counts` and `seed` as there."""
+        """Samples points of B scans; see `ScanSet.sample`."""
         self._check_scans(scans)
         scans = scans.long()
         person, batch = self.person[scans], len(scans)
-        calm = self.neutral[person]
+        neutral = self.neutral[person]
         random = generator(seed, 3)
-        moving = self._on(scans, self._front(scans, INNER, FACE, counts.face, counts.detail, random), random)
-        still = self._on(scans, self._front(scans, STATIC, STATIC, counts.static, counts.detail, random), random)
-        front = [torch.cat(pair, 1) for pair in zip(moving, still, strict=True)]
+        face = self._on(scans, self._front(scans, INNER, FACE, counts.face, counts.detail, random), random)
+        static = self._on(scans, self._front(scans, STATIC, STATIC, counts.static, counts.detail, random), random)
+        front = [torch.cat(pair, 1) for pair in zip(face, static, strict=True)]
         back = self._on(scans, self._choose(scans, REAR, REAR, counts.back, random), random)
-        on = self._on(scans, self._choose(scans, INNER, REAR, counts.near, random), random)[0]
-        near = on + counts.sigma * torch.randn(on.shape, generator=random)
+        surface = self._on(scans, self._choose(scans, INNER, REAR, counts.near, random), random)[0]
+        near = surface + counts.sigma * torch.randn(surface.shape, generator=random)
         near_rgb, distance, known = self._nearest(near, scans)
-        some = counts.correspondences // 4  # most where expressions are
+        quarter = counts.correspondences // 4  # three quarters are on the face, where expressions are
         ids = self.faces[
             torch.cat(
                 [
-                    self._front(calm, FACE, FACE, counts.correspondences - some, counts.detail, random),
-                    self._choose(calm, STATIC, REAR, some, random),
+                    self._front(neutral, FACE, FACE, counts.correspondences - quarter, counts.detail, random),
+                    self._choose(neutral, STATIC, REAR, quarter, random),
                 ],
                 1,
             )
         ]
         weights = _corner_weights(batch, counts.correspondences, random)
         return ScanBatch(
-            scan=scans, person=person, neutral=scans == calm,
+            scan=scans, person=person, neutral=scans == neutral,
             front_points=front[0], front_normals=front[1], front_rgb=front[2],
             back_points=back[0], back_normals=back[1], back_rgb=back[2],
             near_points=near, near_rgb=near_rgb, near_distance=distance, near_known=known,
             far_points=self.center + ball(batch, counts.far, counts.radius, random),
             posed_points=_mixed(self.vertices, scans, ids, weights),
-            neutral_points=_mixed(self.vertices, calm, ids, weights),
+            neutral_points=_mixed(self.vertices, neutral, ids, weights),
             corresponds=torch.ones(batch, dtype=torch.bool),
             anchors=self.anchors[person], anchored=self.anchored[person],
             trusted_back=torch.ones(batch, dtype=torch.bool),
         )  # fmt: skip
 
     def _precomputed(self) -> tuple[Float[Tensor, "s v 3"], Float[Tensor, "s g"], Float[Tensor, "s g"]]:
-        """Unit vertex normals, faces weighted by area; and area and number seen up to each face, in `_order`.
+        """Unit vertex normals (S, V, 3), and cumulative area and number of the visible faces in `_order` (S, F + 1).
 
-        `_order` sorts the faces by kind as `_ORDER` has them, so that what is drawn together lies together; `_ends`
-        says where each kind begins and ends.
+        `_order` sorts the faces by kind as in `_ORDER`, so that a range of kinds is a range of faces; `_ends` holds the
+        boundaries between the kinds.
         """
         place = torch.empty(len(_ORDER), dtype=torch.long)
         place[torch.tensor(_ORDER)] = torch.arange(len(_ORDER))
@@ -185,7 +185,7 @@ class MeshScans(ScanSet):
     def _front(
         self, scans: Tensor, first: int, last: int, count: int, detail: float | int, random: torch.Generator
     ) -> Int[Tensor, "b n"]:
-        """Faces (B, N) of the kinds from `first` to `last`, a share `detail` of them evenly by number."""
+        """Samples faces (B, N) of the kinds `first` to `last`, a share `detail` of them uniformly by number."""
         fine = round(count * detail)
         parts = [self._choose(scans, first, last, count - fine, random)]
         if fine:
@@ -195,20 +195,20 @@ class MeshScans(ScanSet):
     def _choose(
         self, scans: Tensor, first: int, last: int, count: int, random: torch.Generator, table: Tensor | None = None
     ) -> Int[Tensor, "b n"]:
-        """Faces (B, N) of the kinds from `first` to `last`, evenly over what was seen; by number where nothing was."""
+        """Samples visible faces (B, N) of the kinds `first` to `last` by area; all by number if none is visible."""
         low, high = self._ends[_ORDER.index(first)], self._ends[_ORDER.index(last) + 1]
-        drawn = torch.rand(len(scans), count, generator=random, dtype=torch.float64)
-        if low == high:  # a set without such faces
+        uniform = torch.rand(len(scans), count, generator=random, dtype=torch.float64)
+        if low == high:  # no faces of these kinds
             low, high = 0, len(self.faces)
         area = (self._area if table is None else table)[scans, low : high + 1].double()
         span = area[:, -1:] - area[:, :1]
         area = torch.where(span > 0, area, torch.arange(area.shape[1], dtype=area.dtype))
-        place = area[:, :1] + drawn * (area[:, -1:] - area[:, :1])
-        found = torch.searchsorted(area.contiguous(), place, right=True) - 1
-        return self._order[(low + found).clamp(low, high - 1)]
+        place = area[:, :1] + uniform * (area[:, -1:] - area[:, :1])
+        index = torch.searchsorted(area.contiguous(), place, right=True) - 1
+        return self._order[(low + index).clamp(low, high - 1)]
 
     def _on(self, scans: Tensor, chosen: Tensor, random: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        """Random places (B, N, 3) on the faces `chosen` (B, N), with normals and colors."""
+        """Random points (B, N, 3) on the faces `chosen` (B, N), with normals and colors."""
         ids = self.faces[chosen]
         weights = _corner_weights(chosen.shape[0], chosen.shape[1], random)
         normals = torch.nn.functional.normalize(_mixed(self._normals, scans, ids, weights), dim=-1)
@@ -216,22 +216,22 @@ class MeshScans(ScanSet):
         return _mixed(self.vertices, scans, ids, weights), normals, rgb
 
     def _nearest(self, points: Tensor, scans: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Color of the nearest surface, signed distance to it, and whether that is known."""
+        """Color of the nearest surface point, signed distance, and whether the distance is known."""
         batch, count = points.shape[:2]
         row = torch.arange(batch)[:, None].expand(batch, count)
-        found = self._tree.posed(self.vertices[scans]).closest(points, row, sign=True)
-        assert found.sign is not None
-        face = found.face.clamp_min(0)
-        rgb = _mixed(self.rgb, self.person[scans], self.faces[face], found.barycentric)
-        good = (self.kind[face] != HIDDEN) & ~self._rim[face] & self.visible[scans[:, None], face]
-        known = good & (found.face >= 0)
-        return rgb, torch.where(known, found.sign * found.distance, 0.0), known
+        nearest = self._tree.posed(self.vertices[scans]).closest(points, row, sign=True)
+        assert nearest.sign is not None
+        face = nearest.face.clamp_min(0)
+        rgb = _mixed(self.rgb, self.person[scans], self.faces[face], nearest.barycentric)
+        measured = (self.kind[face] != HIDDEN) & ~self._rim[face] & self.visible[scans[:, None], face]
+        known = measured & (nearest.face >= 0)
+        return rgb, torch.where(known, nearest.sign * nearest.distance, 0.0), known
 
 
 def visible_faces(vertices: Float[Tensor, "s v 3"], faces: Int[Tensor, "f 3"]) -> Bool[Tensor, "s f"]:
-    """Which faces (S, F) of each mesh (S, V, 3) are seen from outside: at least one ray of `visible_share` gets out.
+    """(S, F) mask of the faces of each mesh (S, V, 3) visible from outside: one ray of `visible_share` escapes.
 
-    Faces from which nearly all rays get out in the first and the last mesh are not asked about in the others.
+    Faces from which at least 90 % of the rays escape in the first and the last mesh are not tested in the others.
     """
     count = len(vertices)
     probe = visible_share(vertices[sorted({0, count - 1})] if count else vertices, faces)
@@ -242,15 +242,16 @@ def visible_faces(vertices: Float[Tensor, "s v 3"], faces: Int[Tensor, "f 3"]) -
 def face_kinds(
     vertices: Float[Tensor, "s v 3"], faces: Int[Tensor, "f 3"], person: Int[Tensor, " s"], neutral: Int[Tensor, " p"]
 ) -> Int[Tensor, " f"]:
-    """The kind (F,) of each face: `FACE` where some mesh is a millimeter or more from its person's neutral one.
+    """The kind (F,) of each face: `FACE` where some mesh is over a millimeter from its person's neutral mesh.
 
-    Of the rest `STATIC` what lies in front of the middle of the mean neutral head, and `REAR` what lies behind it.
+    The other faces are `STATIC` in the front half of the mean neutral head and `REAR` behind it, as are moving faces
+    behind it.
 
     Args:
         vertices: (S, V, 3) meters.
         faces: (F, 3).
-        person: (S,) whose each mesh is.
-        neutral: (P,) each person's neutral mesh.
+        person: (S,) index of each mesh's person.
+        neutral: (P,) index of each person's neutral mesh.
     """
     moved = (vertices - vertices[neutral[person]]).norm(dim=-1).amax(0)
     mean = vertices[neutral].mean(0)
@@ -261,7 +262,7 @@ def face_kinds(
 
 
 def _mixed(values: Tensor, rows: Tensor, ids: Tensor, weights: Tensor) -> Tensor:
-    """(B, N, C): values (R, V, C) of rows (B,), at vertices (B, N, 3) mixed by weights (B, N, 3)."""
+    """Interpolates values (R, V, C) of rows (B,) at vertex triples `ids` (B, N, 3) with weights (B, N, 3)."""
     return (values[rows[:, None, None], ids] * weights[..., None]).sum(2)
 
 

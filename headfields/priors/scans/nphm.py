@@ -1,8 +1,8 @@
-"""Reader of NPHM's folders (Giebenhain et al. 2023, 2024): the points that its own preprocessing made of the scans.
+"""Reader of the NPHM dataset (Giebenhain et al. 2023, 2024), as its own preprocessing writes it.
 
 ROOT/surface_pointclouds/{person:03d}/{expression}_{k}_{face,def_region,non_face,off_surface}.npy   (N, 9) position,
-    normal, color 0 to 255; k counts chunks of the same scan. face: the part that is registered; def_region: what else
-    is in front; non_face: the back; off_surface: off it by a normal distribution of deviation 0.05
+    normal, color 0 to 255; k counts chunks of a scan. face: the registered part; def_region: the rest of the front;
+    non_face: the back; off_surface: normally distributed about the surface with standard deviation 0.05
 ROOT/deformations/{person:03d}/{expression:03d}/corresp_{k}.npy   (N, 6) neutral | posed
 DATA/{person:03d}/{expression:03d}/registration.ply, and s.npy, R.npy, t.npy
 
@@ -26,7 +26,7 @@ from headfields.priors.scans.batch import PointCounts, ScanBatch, ScanSet, ball,
 __all__ = ["NphmScans", "nphm_to_raw", "read_nphm"]
 
 SCALE = 4.0
-"""Of NPHM's unit: so many in a meter."""
+"""NPHM's units in a meter."""
 _KINDS = ("face", "def_region", "non_face", "off_surface")
 _NAME = re.compile(r"(?P<expression>\d+)_(?P<chunk>\d+)_(?P<kind>face|def_region|non_face|off_surface)\.npy")
 _CORRESPONDENCES = re.compile(r"corresp_(\d+)\.npy")
@@ -34,28 +34,26 @@ _CORRESPONDENCES = re.compile(r"corresp_(\d+)\.npy")
 
 @dataclass(frozen=True)
 class _Files:
-    """The chunks of one scan."""
+    """Files of the chunks of one scan."""
 
     points: dict[str, list[Path]]
     correspondences: list[Path]
 
 
 class NphmScans(ScanSet):
-    """Scans as NPHM's preprocessing leaves them: chunks of points on disk, one of each kind read for a step.
+    """Scans of the NPHM dataset: chunks of points on disk, of which a step reads one of each kind.
 
-    A scan without correspondences is used without them, one of a person without anchors without these; each kind of
-    point cloud is needed. Distances of points off the surface are not in the files, so none is known.
-
-    Made by `read_nphm`.
+    Each kind of point cloud is required; correspondences and anchors are optional. The files have no distances of
+    points off the surface, so `near_known` is False. `read_nphm` makes one.
 
     Args:
         files: of each scan, in the order of `scans`.
-        people, scans: P and S names; a scan's is `person/expression`.
-        person: (S,) whose each is.
-        neutral: (P,) each person's neutral scan.
+        people, scans: P and S names; scans are named `person/expression`.
+        person: (S,) index of each scan's person.
+        neutral: (P,) index of each person's neutral scan.
         anchors: (P, A, 3) meters.
-        anchored: (P,) whose are known.
-        trusted_back: (S,) whether the hair is that of the person's other scans.
+        anchored: (P,) whether a person's anchors are known.
+        trusted_back: (S,) whether the hair agrees with the person's other scans.
     """
 
     def __init__(
@@ -76,31 +74,32 @@ class NphmScans(ScanSet):
         self.center = torch.zeros(3)
 
     def sample(self, scans: Int[Tensor, " b"], counts: PointCounts, seed: int) -> ScanBatch:
-        """Points of B scans; see `ScanSet.sample`. `scans`, `counts` and `seed` as there; `counts.sigma` is that of
-        the files, whatever it says.
+        """Samples points of B scans; see `ScanSet.sample`. `counts.sigma` is ignored: it is fixed in the files.
 
         Raises:
-            CaptureError: a file cannot be read, or does not hold what it should; person, expression and file are named.
+            CaptureError: a file cannot be read or has wrong contents; the message names person, expression and file.
         """
         self._check_scans(scans)
         scans = scans.long()
-        wanted = {"face": counts.face, "def_region": counts.static, "non_face": counts.back, "off_surface": counts.near}
+        sizes = {"face": counts.face, "def_region": counts.static, "non_face": counts.back, "off_surface": counts.near}
         random = generator(seed, 3)
         rows: dict[str, list[Tensor]] = {kind: [] for kind in (*_KINDS, "corresp")}
         known = []
         for scan in scans.tolist():
             files, name = self._files[scan], self.scans[scan]
-            for kind, count in wanted.items():
-                rows[kind].append(_some(_one_of(files.points[kind], random), 9, count, name, random))
+            for kind, count in sizes.items():
+                rows[kind].append(_random_rows(_random_chunk(files.points[kind], random), 9, count, name, random))
             known.append(bool(files.correspondences))
             if files.correspondences:
-                pairs = _some(_one_of(files.correspondences, random), 6, counts.correspondences, name, random)
+                pairs = _random_rows(
+                    _random_chunk(files.correspondences, random), 6, counts.correspondences, name, random
+                )
             else:
                 pairs = torch.zeros(counts.correspondences, 6)
             rows["corresp"].append(pairs)
 
         def stacked(kind: str, width: int = 9) -> Tensor:
-            empty = torch.zeros(0, wanted.get(kind, counts.correspondences), width)
+            empty = torch.zeros(0, sizes.get(kind, counts.correspondences), width)
             return torch.stack(rows[kind]) if len(scans) else empty
 
         face, static, back, near = (stacked(kind) for kind in _KINDS)
@@ -127,43 +126,43 @@ def read_nphm(
     anchor_vertices: Sequence[int] | Int[Tensor, " a"] | None = None,
     people: Sequence[int] | None = None,
 ) -> NphmScans:
-    """Finds the scans in NPHM's folders; their points are read as they are drawn.
+    """Lists the scans in NPHM's folders; their points are read when they are sampled.
 
     Args:
         root: the folder that has `surface_pointclouds` and, for correspondences, `deformations`.
-        neutrals: the number of each person's neutral expression; the lowest there is for who is not named.
-        data: the folder of the people's scans, with `{person:03d}/{expression:03d}/registration.ply`; needed for
+        neutrals: neutral expression by person; a person's lowest expression number if missing.
+        data: the folder of the people's scans, with `{person:03d}/{expression:03d}/registration.ply`; required for
             anchors.
         anchor_vertices: (A,) vertices of the registration that are anchors; NPHM's are in its `anchors_65.npy` or
-            `anchors_39.npy`. Left out: no anchors.
-        people: which; all that have point clouds if None.
+            `anchors_39.npy`. No anchors if None.
+        people: person numbers; all that have point clouds if None.
 
     Raises:
-        CaptureError: a folder or file is missing or broken; person, expression and file are named.
-        ValueError: anchors are asked for without `data`.
+        CaptureError: a folder or file is missing or broken; the message names person, expression and file.
+        ValueError: `anchor_vertices` is given without `data`.
     """
     root = Path(root)
     clouds = root / "surface_pointclouds"
     if not clouds.is_dir():
-        raise CaptureError(f"{clouds}: not there; root must be the folder that NPHM's preprocessing wrote")
+        raise CaptureError(f"{clouds}: does not exist; root must be the folder that NPHM's preprocessing wrote")
     if anchor_vertices is not None and data is None:
         raise ValueError("read_nphm: anchor_vertices need data, the folder with the people's registration.ply")
-    found = sorted(int(path.name) for path in clouds.iterdir() if path.is_dir() and path.name.isdigit())
-    numbers = found if people is None else list(people)
-    missing = [number for number in numbers if number not in found]
+    available = sorted(int(path.name) for path in clouds.iterdir() if path.is_dir() and path.name.isdigit())
+    numbers = available if people is None else list(people)
+    missing = [number for number in numbers if number not in available]
     if missing or not numbers:
-        raise CaptureError(f"{clouds}: no folder for person {missing[0] if missing else 'any'}; it has {found[:8]}")
+        raise CaptureError(f"{clouds}: no folder for person {missing[0] if missing else 'any'}; it has {available[:8]}")
     files: list[_Files] = []
     names, person, neutral, anchors = [], [], [], []
     for place, number in enumerate(numbers):
         expressions = _expressions(clouds / f"{number:03d}", number)
-        calm = (neutrals or {}).get(number, min(expressions))
-        if calm not in expressions:
+        neutral_expression = (neutrals or {}).get(number, min(expressions))
+        if neutral_expression not in expressions:
             raise CaptureError(
-                f"{clouds / f'{number:03d}'}: person {number:03d}: neutral expression {calm} has no point clouds; "
-                f"there are {sorted(expressions)}; name another in neutrals"
+                f"{clouds / f'{number:03d}'}: person {number:03d}: neutral expression {neutral_expression} has no point "
+                f"clouds; there are {sorted(expressions)}; choose another in neutrals"
             )
-        neutral.append(len(files) + sorted(expressions).index(calm))
+        neutral.append(len(files) + sorted(expressions).index(neutral_expression))
         for expression, points in sorted(expressions.items()):
             folder = root / "deformations" / f"{number:03d}" / f"{expression:03d}"
             pairs = sorted(folder.glob("corresp_*.npy"), key=lambda path: path.name) if folder.is_dir() else []
@@ -172,8 +171,8 @@ def read_nphm(
             person.append(place)
         if anchor_vertices is not None:
             assert data is not None
-            path = Path(data) / f"{number:03d}" / f"{calm:03d}" / "registration.ply"
-            anchors.append(_anchors(path, torch.as_tensor(anchor_vertices).long(), number, calm))
+            path = Path(data) / f"{number:03d}" / f"{neutral_expression:03d}" / "registration.ply"
+            anchors.append(_anchors(path, torch.as_tensor(anchor_vertices).long(), number, neutral_expression))
     table = torch.stack(anchors) if anchors else torch.zeros(len(numbers), 0, 3)
     return NphmScans(
         files, [f"{number:03d}" for number in numbers], names, torch.tensor(person), torch.tensor(neutral),
@@ -182,10 +181,10 @@ def read_nphm(
 
 
 def nphm_to_raw(points: Float[Tensor, "*n 3"], folder: str | Path) -> Float[Tensor, "*n 3"]:
-    """Points (..., 3) of the library, meters, to those of a raw scan: raw = (x - t) R / s, x in NPHM's unit.
+    """Transforms points (..., 3) from the head's frame to the frame of the raw scan: raw = (x - t) R / s.
 
     Args:
-        points: in the head's frame, meters.
+        points: meters; x is in NPHM's unit.
         folder: of the scan, with s.npy, R.npy and t.npy.
 
     Raises:
@@ -198,36 +197,36 @@ def nphm_to_raw(points: Float[Tensor, "*n 3"], folder: str | Path) -> Float[Tens
         if array.size != size:
             raise CaptureError(f"{path}: has shape {array.shape}; expected {size} numbers")
         arrays[name] = torch.from_numpy(array.astype(np.float64)).to(points)
-    turned = (points * SCALE - arrays["t"].reshape(3)) @ arrays["R"].reshape(3, 3)
-    return turned / arrays["s"].reshape(())
+    rotated = (points * SCALE - arrays["t"].reshape(3)) @ arrays["R"].reshape(3, 3)
+    return rotated / arrays["s"].reshape(())
 
 
 def _expressions(folder: Path, number: int) -> dict[int, dict[str, list[Path]]]:
-    """The chunks of each expression by kind."""
-    found: dict[int, dict[str, list[Path]]] = {}
+    """Chunks by expression and kind."""
+    chunks: dict[int, dict[str, list[Path]]] = {}
     for path in sorted(folder.iterdir()):
         match = _NAME.fullmatch(path.name)
         if match:
-            kinds = found.setdefault(int(match["expression"]), {kind: [] for kind in _KINDS})
+            kinds = chunks.setdefault(int(match["expression"]), {kind: [] for kind in _KINDS})
             kinds[match["kind"]].append(path)
-    if not found:
+    if not chunks:
         raise CaptureError(f"{folder}: person {number:03d} has no files like 0_0_face.npy; run NPHM's preprocessing")
-    for expression, kinds in found.items():
+    for expression, kinds in chunks.items():
         for kind, paths in kinds.items():
             if not paths:
                 raise CaptureError(
                     f"{folder}: person {number:03d}, expression {expression}: no {expression}_*_{kind}.npy; "
                     "each scan needs face, def_region, non_face and off_surface"
                 )
-    return found
+    return chunks
 
 
-def _one_of(paths: list[Path], random: torch.Generator) -> Path:
+def _random_chunk(paths: list[Path], random: torch.Generator) -> Path:
     return paths[int(torch.randint(len(paths), (1,), generator=random))]
 
 
-def _some(path: Path, width: int, count: int, scan: str, random: torch.Generator) -> Tensor:
-    """(count, width) rows of a file, drawn; those that are not finite are not."""
+def _random_rows(path: Path, width: int, count: int, scan: str, random: torch.Generator) -> Tensor:
+    """(count, width) random rows of a file, among the finite ones."""
     array = _load(path, f"scan {scan}")
     if array.ndim != 2 or array.shape[1] != width or array.dtype.kind not in "fiu":
         raise CaptureError(
@@ -236,7 +235,7 @@ def _some(path: Path, width: int, count: int, scan: str, random: torch.Generator
     rows = torch.from_numpy(array.astype(np.float32))
     rows = rows[torch.isfinite(rows).all(1)]
     if not len(rows):
-        raise CaptureError(f"{path}: scan {scan}: has no row of finite numbers; make it again, or leave the scan out")
+        raise CaptureError(f"{path}: scan {scan}: has no row of finite numbers; write it again, or remove the scan")
     return rows[torch.randint(len(rows), (count,), generator=random)]
 
 
@@ -244,9 +243,9 @@ def _load(path: Path, whose: str) -> np.ndarray:
     try:
         return np.asarray(np.load(path, allow_pickle=False))
     except FileNotFoundError as error:
-        raise CaptureError(f"{path}: not there; {whose} needs it") from error
+        raise CaptureError(f"{path}: does not exist; {whose} needs it") from error
     except (OSError, ValueError, EOFError) as error:
-        raise CaptureError(f"{path}: {whose}: cannot be read ({error}); make it again") from error
+        raise CaptureError(f"{path}: {whose}: cannot be read ({error}); write it again") from error
 
 
 def _anchors(path: Path, vertices: Tensor, number: int, expression: int) -> Tensor:

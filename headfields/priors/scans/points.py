@@ -1,4 +1,4 @@
-"""Scans that are points with normals alone, of one person: what a prior is fitted to where there is no mesh."""
+"""Scans as point clouds with normals of one person, to fit a prior without a mesh."""
 
 import torch
 from jaxtyping import Float, Int
@@ -11,19 +11,19 @@ __all__ = ["PointScans"]
 
 
 class PointScans(ScanSet):
-    """S scans of one person as points in front, for fitting: no back of the head, no correspondences, no anchors.
+    """S scans of one person as points on the front of the head; without back, correspondences and anchors.
 
-    Points off the surface are drawn along the normals of those on it, and their distance is how far they were moved:
-    right as long as the surface bends less than that, so `PointCounts.sigma` is cut at 5 mm here.
+    Points off the surface are displaced along the normals, and the displacement is their signed distance. This holds
+    while it is small against the radius of curvature, so `PointCounts.sigma` is clamped to 5 mm.
 
     Args:
         points: (S, N, 3) meters, in the head's frame.
         normals: (S, N, 3) outward; need not be of length 1.
-        rgb: (S, N, 3) sRGB in [0, 1]; gray if None, and then colors should not count.
-        name: of the person.
+        rgb: (S, N, 3) sRGB in [0, 1]; gray if None, and then the color loss should be off.
+        name: name of the person.
 
     Raises:
-        TypeError, ValueError: a dtype or shape does not fit, there is no scan or no point, or a number is not finite.
+        TypeError, ValueError: a dtype or shape does not fit, there is no scan or point, or a value is not finite.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class PointScans(ScanSet):
                     f"PointScans: {what} has shape {tuple(tensor.shape)} and points {tuple(points.shape)}; give as many"
                 )
             if not bool(torch.isfinite(tensor).all()):
-                raise ValueError(f"PointScans: {what} holds numbers that are not finite; leave those points out")
+                raise ValueError(f"PointScans: {what} has values that are not finite; remove those points")
         if not points.numel():
             raise ValueError(f"PointScans: points has shape {tuple(points.shape)}; give at least one scan and point")
         self.points, self.rgb = points.float(), colors.float()
@@ -54,7 +54,7 @@ class PointScans(ScanSet):
         self.center = points.float().reshape(-1, 3).mean(0)
 
     def sample(self, scans: Int[Tensor, " b"], counts: PointCounts, seed: int) -> ScanBatch:
-        """Points of B scans; see `ScanSet.sample`. `scans`, `counts` and `seed` as there."""
+        """Samples points of B scans; see `ScanSet.sample`."""
         self._check_scans(scans)
         scans, random, batch = scans.long(), generator(seed, 3), len(scans)
 
@@ -64,17 +64,17 @@ class PointScans(ScanSet):
             return self.points[row, index], self.normals[row, index], self.rgb[row, index]
 
         front, normals, rgb = drawn(counts.face + counts.static)
-        on, outward, near_rgb = drawn(counts.near)
-        moved = min(float(counts.sigma), 5e-3) * torch.randn(batch, counts.near, generator=random)
-        none = torch.zeros(batch, 0, 3)
+        surface, outward, near_rgb = drawn(counts.near)
+        distance = min(float(counts.sigma), 5e-3) * torch.randn(batch, counts.near, generator=random)
+        empty = torch.zeros(batch, 0, 3)
         return ScanBatch(
             scan=scans, person=self.person[scans], neutral=scans == 0,
             front_points=front, front_normals=normals, front_rgb=rgb,
-            back_points=none, back_normals=none, back_rgb=none,
-            near_points=on + moved[..., None] * outward, near_rgb=near_rgb, near_distance=moved,
+            back_points=empty, back_normals=empty, back_rgb=empty,
+            near_points=surface + distance[..., None] * outward, near_rgb=near_rgb, near_distance=distance,
             near_known=torch.ones(batch, counts.near, dtype=torch.bool),
             far_points=self.center + ball(batch, counts.far, counts.radius, random),
-            posed_points=none, neutral_points=none, corresponds=torch.zeros(batch, dtype=torch.bool),
+            posed_points=empty, neutral_points=empty, corresponds=torch.zeros(batch, dtype=torch.bool),
             anchors=torch.zeros(batch, 0, 3), anchored=torch.zeros(batch, dtype=torch.bool),
             trusted_back=torch.ones(batch, dtype=torch.bool),
         )  # fmt: skip

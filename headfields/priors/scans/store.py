@@ -1,12 +1,11 @@
-"""Registered meshes of many people in a folder: what `generate_scans` makes, and what a user may make.
+"""Folders of registered meshes of many people, as `generate_scans` or a user writes them.
 
-scans.json          format, names of people and expressions, each person's neutral one, and what the set was made from
+scans.json          format, names of people and expressions, each person's neutral expression, and the set's origin
 topology.npz        faces (F, 3) int32, kind (F,) uint8 (0 face, 1 rest of the front, 2 back, 3 inside of the mouth, 4
-                    never drawn); anchor_vertices (A,), if there are some
+                    never sampled); optional anchor_vertices (A,)
 <person>/person.npz rgb (V, 3) uint8, sRGB of the vertices
-<person>/<expression>.npz  vertices (V, 3) float32, meters; seen (F,) bool, whether a scanner saw a face. Both are
-                    found if they are missing: kind in the whole set, seen in one scan. Sets made by code also hold
-                    the coefficients: identity, expression, gaze.
+<person>/<expression>.npz  vertices (V, 3) float32, meters; seen (F,) bool, whether a scanner saw the face. Missing
+                    kind and seen are computed. Synthetic sets also hold the coefficients: identity, expression, gaze.
 """
 
 import json
@@ -34,24 +33,24 @@ def save_scans(
     record: Mapping[str, Any] | None = None,
     coefficients: Mapping[str, Tensor] | None = None,
 ) -> Path:
-    """Writes the set; `load_scans` reads it. Files and their contents: see `headfields/priors/scans/store.py`.
+    """Writes a set that `load_scans` reads; `headfields/priors/scans/store.py` describes the files.
 
     Args:
         scans: the set.
-        out: a folder that is not there, is empty, or holds such a set, which is replaced.
-        record: what the set was made from, kept with it (anything that JSON holds).
-        coefficients: further arrays by name, S rows each, kept with the scans.
+        out: a folder that does not exist, is empty, or holds such a set, which is replaced.
+        record: origin of the set, any JSON values; stored with it.
+        coefficients: further arrays by name, S rows each; stored with the scans.
 
     Returns:
         The folder.
 
     Raises:
-        FileExistsError: `out` is a file, or a folder with other things in it.
+        FileExistsError: `out` is a file, or a folder with other contents.
     """
     folder = Path(out)
     if folder.exists():
         if not folder.is_dir() or (any(folder.iterdir()) and not (folder / _INDEX).is_file()):
-            raise FileExistsError(f"save_scans: {folder} is there and holds no scans ({_INDEX}); name another folder")
+            raise FileExistsError(f"save_scans: {folder} exists and holds no scans ({_INDEX}); choose another folder")
         shutil.rmtree(folder)
     folder.mkdir(parents=True)
     extra = {name: values.detach().cpu().numpy() for name, values in (coefficients or {}).items()}
@@ -81,43 +80,43 @@ def save_scans(
         },
         "made_from": dict(record or {}),
     }
-    # Last, so that a set that was cut short is not taken for a whole one.
+    # Last, so that an interrupted set is not mistaken for a complete one.
     (folder / _INDEX).write_text(json.dumps(index, indent=1) + "\n", encoding="utf-8")
     return folder
 
 
 def made_from(path: str | Path) -> dict[str, Any] | None:
-    """The record that a set at `path` was saved with; None where there is no set, or a broken one."""
+    """The record of the set at `path`; None if there is no set or it is broken."""
     try:
-        found = json.loads((Path(path) / _INDEX).read_text(encoding="utf-8"))["made_from"]
+        record = json.loads((Path(path) / _INDEX).read_text(encoding="utf-8"))["made_from"]
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    return found if isinstance(found, dict) else None
+    return record if isinstance(record, dict) else None
 
 
 def load_scans(path: str | Path) -> MeshScans:
-    """Reads a folder of registered meshes that `save_scans` wrote, or one laid out like it.
+    """Reads a folder of registered meshes in the layout of `save_scans`.
 
     Args:
-        path: the folder; see `headfields/priors/scans/store.py` for its files.
+        path: the folder; `headfields/priors/scans/store.py` describes its files.
 
     Raises:
         FileNotFoundError: there is no scans.json.
-        CaptureError: a file is missing or broken, or an array has the wrong shape; person, expression and file are
-            named.
+        CaptureError: a file is missing or broken, or an array has the wrong shape; the message names person, expression
+            and file.
     """
     folder = Path(path)
     if not (folder / _INDEX).is_file():
-        raise FileNotFoundError(f"load_scans: {folder / _INDEX} is not there; is this a folder that save_scans wrote?")
+        raise FileNotFoundError(f"load_scans: {folder / _INDEX} does not exist; pass a folder that save_scans wrote")
     try:
         index = json.loads((folder / _INDEX).read_text(encoding="utf-8"))
         people = {name: (entry["neutral"], list(entry["expressions"])) for name, entry in index["people"].items()}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CaptureError(
-            f"{folder / _INDEX}: cannot be understood ({error!r}); it needs people, each with neutral and expressions"
+            f"{folder / _INDEX}: cannot be read ({error!r}); it needs people, each with neutral and expressions"
         ) from error
     if not people:
-        raise CaptureError(f"{folder / _INDEX}: names no people; give at least one")
+        raise CaptureError(f"{folder / _INDEX}: has no people; it needs at least one")
     topology = _arrays(folder / "topology.npz", "the topology")
     faces = _array(topology, folder / "topology.npz", "faces", "i", (None, 3))
     count = len(faces)
@@ -125,14 +124,14 @@ def load_scans(path: str | Path) -> MeshScans:
     vertices: list[Tensor] = []
     visible: list[Tensor] = []
     person, neutral, expressions = [], [], []
-    for p, (name, (calm, names)) in enumerate(people.items()):
+    for p, (name, (neutral_name, names)) in enumerate(people.items()):
         file = folder / name / "person.npz"
         colors = _array(_arrays(file, f"person {name}"), file, "rgb", "u", (None, 3))
-        if calm not in names:
+        if neutral_name not in names:
             raise CaptureError(
-                f"{folder / _INDEX}: person {name}: the neutral expression {calm!r} is not among {names}"
+                f"{folder / _INDEX}: person {name}: the neutral expression {neutral_name!r} is not among {names}"
             )
-        neutral.append(len(vertices) + names.index(calm))
+        neutral.append(len(vertices) + names.index(neutral_name))
         rgb.append(torch.from_numpy(colors.astype(np.float32) / 255))
         for expression in names:
             file = folder / name / f"{expression}.npz"
@@ -154,8 +153,8 @@ def load_scans(path: str | Path) -> MeshScans:
             raise CaptureError(f"{folder / 'topology.npz'}: kind holds {int(kind.max())}; expected 0 to {HIDDEN}")
     anchors = None
     if "anchor_vertices" in topology:
-        found = _array(topology, folder / "topology.npz", "anchor_vertices", "i", (None,))
-        anchors = torch.from_numpy(found.astype(np.int64))
+        indices = _array(topology, folder / "topology.npz", "anchor_vertices", "i", (None,))
+        anchors = torch.from_numpy(indices.astype(np.int64))
     try:
         return MeshScans(
             torch.stack(vertices), torch.from_numpy(faces.astype(np.int64)), torch.tensor(person), torch.stack(rgb),
@@ -171,11 +170,13 @@ def _arrays(path: Path, whose: str) -> dict[str, np.ndarray]:
         with np.load(path, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
     except FileNotFoundError as error:
-        raise CaptureError(f"{path}: not there; {whose} needs it (scans.json names it)") from error
+        raise CaptureError(f"{path}: does not exist; {whose} needs it (scans.json lists it)") from error
     except (OSError, ValueError, EOFError, KeyError) as error:
         raise CaptureError(f"{path}: cannot be read ({error}); {whose} is broken, write it again") from error
     except Exception as error:  # zipfile.BadZipFile and what zlib raises
-        raise CaptureError(f"{path}: is no whole npz file ({error}); {whose} is broken, write it again") from error
+        raise CaptureError(
+            f"{path}: is not a complete npz file ({error}); {whose} is broken, write it again"
+        ) from error
 
 
 def _array(
@@ -186,6 +187,6 @@ def _array(
     array = arrays[name]
     fits = array.ndim == len(shape) and all(s is None or s == n for s, n in zip(shape, array.shape, strict=True))
     if array.dtype.kind not in kinds or not fits:
-        wanted = ", ".join("N" if s is None else str(s) for s in shape)
-        raise CaptureError(f"{path}: {name} has dtype {array.dtype} and shape {array.shape}; expected ({wanted})")
+        expected = ", ".join("N" if s is None else str(s) for s in shape)
+        raise CaptureError(f"{path}: {name} has dtype {array.dtype} and shape {array.shape}; expected ({expected})")
     return array

@@ -1,7 +1,7 @@
-"""Which parts of a head mesh a scanner would have seen: those from which a ray gets out.
+"""Visibility of the faces of a head mesh from outside, by ray casting.
 
-Head meshes hold surfaces that no scan has: the backs of eyeballs, the mouth while it is closed, the inside of an open
-neck. A signed distance that is told to be zero there has sheets within the head, and no side that is inside.
+Head meshes have surfaces that no scan has: the backs of eyeballs, a closed mouth's inside, the inside of an open neck.
+A signed distance trained to be zero there gets sheets inside the head, and no consistent inside.
 """
 
 import math
@@ -24,17 +24,17 @@ def visible_share(
     directions: int = 96,
     lift: float = 1e-4,
 ) -> Float[Tensor, "b f"]:
-    """The share of rays from the front of each face, in all directions before it, that leave the head.
+    """Share (B, F) of the rays into the hemisphere above each face that escape from the head.
 
-    The neck (the largest open border) is closed by a cap first, so that nothing is seen through it. Eye sockets stay
-    open: their eyeballs are behind them.
+    A cap closes the neck (the open border of greatest extent) first. Eye sockets stay open: the eyeballs are behind
+    them.
 
     Args:
         vertices: (B, V, 3) meters.
         faces: (F, 3) counter-clockwise seen from outside.
-        which: (F,) the faces that are asked about; the others get 1. All if None.
-        directions: how many directions are tried, spread evenly over the sphere; half of them lie before a face.
-        lift: how far above the face its rays begin, meters.
+        which: (F,) mask of the faces to test; the others get 1. All if None.
+        directions: number of directions, uniform over the sphere; half of them are in a face's hemisphere.
+        lift: height of the ray origins above the face, meters.
     """
     count = vertices.shape[1]
     capped, vertices = _close_neck(faces, vertices)
@@ -48,15 +48,15 @@ def visible_share(
         normal = face_normals(mesh[:count], faces[index])
         face, ray = (normal @ sphere.T > 0.05).nonzero(as_tuple=True)
         origins = (corners.mean(1) + lift * normal)[face]
-        free = (tree.refit(mesh).raycast(origins, sphere[ray], max_distance=1.0).face < 0).to(mesh)
-        tried = torch.zeros_like(normal[:, 0]).index_add_(0, face, torch.ones_like(free))
-        got_out = torch.zeros_like(tried).index_add_(0, face, free)
-        share[row, index] = got_out / tried.clamp_min(1)
+        escaped = (tree.refit(mesh).raycast(origins, sphere[ray], max_distance=1.0).face < 0).to(mesh)
+        tried = torch.zeros_like(normal[:, 0]).index_add_(0, face, torch.ones_like(escaped))
+        escapes = torch.zeros_like(tried).index_add_(0, face, escaped)
+        share[row, index] = escapes / tried.clamp_min(1)
     return share
 
 
 def rim_faces(faces: Int[Tensor, "f 3"]) -> Bool[Tensor, " f"]:
-    """Faces with a vertex on an open border; beyond them nobody knows how the surface goes on."""
+    """(F,) mask of the faces with a vertex on an open border, beyond which the surface is unknown."""
     edges = torch.stack([faces[:, [1, 2, 0]], faces[:, [2, 0, 1]]], -1).reshape(-1, 2)
     _, inverse, uses = edges.sort(-1).values.unique(dim=0, return_inverse=True, return_counts=True)
     border = edges[uses[inverse] == 1].unique()
@@ -64,7 +64,7 @@ def rim_faces(faces: Int[Tensor, "f 3"]) -> Bool[Tensor, " f"]:
 
 
 def _sphere(count: int) -> Float[Tensor, "n 3"]:
-    """Unit directions spread evenly: a spiral of the golden angle."""
+    """(N, 3) near-uniform unit directions: a spiral of the golden angle."""
     place = torch.arange(count) + 0.5
     z = 1 - 2 * place / count
     turn = place * math.pi * (3 - 5**0.5)
@@ -73,7 +73,7 @@ def _sphere(count: int) -> Float[Tensor, "n 3"]:
 
 
 def _close_neck(faces: Tensor, vertices: Tensor) -> tuple[Tensor, Tensor]:
-    """Faces with a fan over the border of the greatest extent, and vertices with the fan's middle."""
+    """Faces and vertices with a fan over the open border of greatest extent."""
     loops = boundary_loops(faces[~folded_faces(faces)])
     if not loops or not len(vertices):
         return faces, vertices

@@ -114,7 +114,7 @@ def clouds(root: Path) -> Path:
 
 
 OPENING = {
-    "no clouds": (lambda r: shutil.rmtree(r / "surface_pointclouds"), "surface_pointclouds: not there"),
+    "no clouds": (lambda r: shutil.rmtree(r / "surface_pointclouds"), "surface_pointclouds: does not exist"),
     "kind missing": (
         lambda r: [clouds(r).joinpath(f"4_{k}_non_face.npy").unlink() for k in (0, 1)],
         "person 017, expression 4: no 4_.*non_face",
