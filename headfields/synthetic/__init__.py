@@ -1,4 +1,4 @@
-"""Synthetic heads, bodies, captures and scans, and how far tracking is from their truth."""
+"""Synthetic data: procedural heads and bodies, rendered captures, scans, and tracking errors against the truth."""
 
 from headfields.synthetic.body import procedural_body, procedural_body_arrays, procedural_body_texture
 from headfields.synthetic.captures import write_head_capture

@@ -1,8 +1,8 @@
-"""A capture made by code: a head that turns, talks and grimaces under lights fixed in the room, in INSTA's layout.
+"""Synthetic captures of the procedural head, in INSTA's layout.
 
-Everything is the library's own: the procedural head, its blendshapes and joints, and rays cast through `TriangleBVH`.
-The scene (hair that stands off the mesh, teeth, wrinkles that come with the expression) is our own choice; it holds
-what a tracked mesh does not, so that there is something to learn.
+The head turns, talks and grimaces under lights that are fixed in the room; rays are cast through `TriangleBVH`. The
+scene is our own choice. It has what a tracked mesh lacks and an avatar has to learn: hair off the surface, teeth, and
+wrinkles that depend on the expression.
 """
 
 import json
@@ -33,10 +33,10 @@ from headfields.synthetic.tracking_noise import TrackingNoise
 
 __all__ = ["TrackingNoise", "write_head_capture"]
 
-_VERSION = 1  # of what the same arguments draw
+_VERSION = 1  # raised when the same arguments give another capture
 _RECORD = "synthetic.json"
 _DISTANCE = 1.1  # of the camera from the head, meters
-_MARGIN = 0.96  # part of the half image that the head may fill
+_MARGIN = 0.96  # fraction of the half image that the head may fill
 _JAW = 2
 
 
@@ -52,35 +52,34 @@ def write_head_capture(
     noise: TrackingNoise | None = None,
     identity: int | None = None,
 ) -> Path:
-    """Draws a capture of the procedural head and writes it in INSTA's layout; `load_capture` reads it.
+    """Renders a capture of the procedural head and writes it in INSTA's layout; `load_capture` reads it.
 
-    The head stands still in its own frame and the camera carries the pose, as in INSTA's captures; camera and lights
-    are fixed in the room, so in the head's frame both move together and the shading moves over the head. Meshes hold
-    the tracked head alone, no hair and no teeth, its mouth closed by a fan of faces; `canonical.obj` has no expression
-    and the jaw 12 degrees open. Expression files hold the head's 100 coefficients, and
-    the jaw turns by 20 degrees times `mouth_open` (the 15th), so that the file tells all that moves the mouth. Depth is
-    the mesh's with the mouth closed, millimeters, 0 on ears and neck. Labels: the subject's left brow, eye and ear
-    240, 210, 180, right 230, 200, 170.
+    As in INSTA's captures, the head is static in its own frame and the camera carries the pose. Camera and lights are
+    fixed in the room, so the shading moves over the head. Meshes are the tracked head without hair and teeth, the mouth
+    closed by faces; `canonical.obj` has a neutral expression and the jaw 12 degrees open. Expression files have the
+    head's 100 coefficients; the jaw rotates by 20 degrees times `mouth_open` (the 15th), so they determine the mouth
+    fully. Depth is that of the mesh with the mouth closed, millimeters, 0 on ears and neck. Labels are INSTA's: the
+    subject's left brow, eye and ear are 240, 210 and 180, the right ones 230, 200 and 170.
 
     Args:
-        out: the folder; made if it is not there.
-        frames: how many in all.
-        test_frames: how many of the last ones are the test split, from the same motion; a sixth of them if None.
+        out: the folder; created if it does not exist.
+        frames: number of frames, test frames included.
+        test_frames: number of frames of the test split, the last ones of the same motion; a sixth if None.
         size: height and width of the images, pixels.
-        seed: draws identity of hair, motion and expressions; the same arguments give the same bytes on one machine.
+        seed: seed of hair, motion and expressions; the same arguments give the same bytes on one machine.
         samples: rays a pixel for anti-aliasing, a square number (1, 4, 9, ...).
-        rate: frames a second. The motion runs in seconds; the default of 6 packs 12 seconds into 72 frames.
-        progress: whether to show a bar.
-        noise: how wrong meshes, cameras, expression files and (as they are the mesh's) depth maps are. Images, labels
-            and landmarks stay those of the truth, which `truth.npz` then holds: `headfields.synthetic.tracking_error`
-            compares. None for exact tracking.
-        identity: draws whose head it is, as `headfields.synthetic.HeadSampler` does; the mean head if None.
+        rate: frames a second. The motion is defined in seconds: at the default of 6, 72 frames are 12 seconds.
+        progress: whether to show a progress bar.
+        noise: tracking errors of meshes, cameras, expression files and the meshes' depth maps; None for exact tracking.
+            Images, labels and landmarks stay exact, and `truth.npz` has the true tracking, for
+            `headfields.synthetic.tracking_error`.
+        identity: seed of the person, as `headfields.synthetic.HeadSampler` samples it; the mean head if None.
 
     Returns:
-        The folder. A folder that holds this very capture already is left as it is.
+        The folder. A folder that has this capture already is left unchanged.
 
     Raises:
-        FileExistsError: `out` holds something else.
+        FileExistsError: `out` has other contents.
         ValueError: an argument is out of range.
     """
     folder = Path(out)
@@ -96,16 +95,16 @@ def write_head_capture(
         record["identity"] = identity
     if folder.exists():
         if not folder.is_dir():
-            raise FileExistsError(f"write_head_capture: out {folder} is a file; name a folder")
+            raise FileExistsError(f"write_head_capture: out {folder} is a file; pass a folder")
         if _is_same(folder, record):
             return folder
         if any(folder.iterdir()):
             raise FileExistsError(
                 f"write_head_capture: {folder} is not empty and holds no capture of these arguments ({_RECORD}); "
-                "name another folder or remove it"
+                "choose another folder or remove it"
             )
     with torch.no_grad():
-        head = procedural_head() if identity is None else _someone(identity)
+        head = procedural_head() if identity is None else _random_head(identity)
         motion = head_motion(frames, rate, list(head.expression_names), seed)
         states = _states(head, motion)
         template = head.template()
@@ -114,49 +113,50 @@ def write_head_capture(
         cameras = Camera(_poses(head, motion), lens.expand(frames, 3, 3).contiguous(), (size, size))
         tracked, tracked_cameras = states, cameras
         if noise is not None:
-            seen = noise.track(motion, rate)
-            tracked, tracked_cameras = _states(head, seen), cameras.replace(world_to_camera=_poses(head, seen))
+            noisy = noise.track(motion, rate)
+            tracked, tracked_cameras = _states(head, noisy), cameras.replace(world_to_camera=_poses(head, noisy))
         scene = Scene(head, seed)
         renderer = Renderer(scene, template.faces, size, samples, seed)
 
-        def drawn() -> Iterator[CapturedFrame]:
+        def rendered_frames() -> Iterator[CapturedFrame]:
             for index in tqdm(range(frames), desc="drawing", unit="frame", disable=not progress):
                 state = states[index]
                 posed = scene.pose(state)
                 camera = cameras[index]
-                image, label = renderer.draw(posed, camera, Lights.seen_from(rotation[index]), _activity(motion, index))
+                image, label = renderer.draw(posed, camera, Lights.in_frame(rotation[index]), _activity(motion, index))
                 landmarks = camera.project(head.landmarks(state.vertices))[0][0]
-                found, view = tracked[index], tracked_cameras[index]
-                assert found.expression is not None
+                tracked_state, tracked_camera = tracked[index], tracked_cameras[index]
+                assert tracked_state.expression is not None
                 yield CapturedFrame(
                     image=image,
-                    vertices=found.vertices[0],
-                    camera=view,
-                    expression=found.expression[0],
+                    vertices=tracked_state.vertices[0],
+                    camera=tracked_camera,
+                    expression=tracked_state.expression[0],
                     label=label,
-                    depth=renderer.depth(posed if noise is None else scene.pose(found), view),
+                    depth=renderer.depth(posed if noise is None else scene.pose(tracked_state), tracked_camera),
                     landmarks=landmarks.numpy(),
                 )
 
-        write_insta(folder, drawn(), template.canonical_vertices, template.faces, test_frames)
+        write_insta(folder, rendered_frames(), template.canonical_vertices, template.faces, test_frames)
         if noise is not None:
             assert states.expression is not None
             truth = (states.vertices, cameras.world_to_camera, states.expression)
             write_truth(folder, *(tensor.numpy() for tensor in truth))
-    # Last, so that a run that was cut short is not taken for a whole capture.
+    # Last, so that an interrupted capture is not mistaken for a complete one.
     (folder / _RECORD).write_text(json.dumps(record, indent=1) + "\n")
     return folder
 
 
-def _someone(identity: int) -> FlameHead:
-    """The procedural head with another template: one of the people that it can make."""
+def _random_head(identity: int) -> FlameHead:
+    """The procedural head with the template of a random identity."""
     arrays = flame_arrays(procedural_head_arrays(), "procedural_head()")
-    drawn = HeadSampler(procedural_head()).identity(np.random.default_rng([identity, 6])).numpy()
-    return FlameHead(replace(arrays, template=(arrays.template + arrays.shape_basis @ drawn).astype(np.float32)))
+    identity_code = HeadSampler(procedural_head()).identity(np.random.default_rng([identity, 6])).numpy()
+    template = (arrays.template + arrays.shape_basis @ identity_code).astype(np.float32)
+    return FlameHead(replace(arrays, template=template))
 
 
 def _checked(frames: int, test_frames: int, size: int, seed: int, samples: int, rate: float) -> dict[str, object]:
-    """The arguments that the capture depends on, as they are recorded."""
+    """Checks the arguments that the capture depends on, and returns its record."""
     if frames < 1:
         raise ValueError(f"write_head_capture: frames is {frames}; expected at least 1")
     if not 0 <= test_frames <= frames:
@@ -170,7 +170,7 @@ def _checked(frames: int, test_frames: int, size: int, seed: int, samples: int, 
     if not rate > 0:
         raise ValueError(f"write_head_capture: rate is {rate}; expected a positive number of frames a second")
     if seed < 0:
-        raise ValueError(f"write_head_capture: seed is {seed}; expected 0 or more")
+        raise ValueError(f"write_head_capture: seed is {seed}; expected at least 0")
     return {
         "version": _VERSION,
         "frames": frames,
@@ -191,7 +191,7 @@ def _is_same(folder: Path, record: dict[str, object]) -> bool:
 
 
 def _states(head: FlameHead, motion: Motion) -> HeadState:
-    """All frames, the head's own pose zero: jaw, eyes and expression move, the camera carries the rest."""
+    """States of all frames: jaw, eyes and expression move; the camera carries the head's pose."""
     weights = {name: torch.from_numpy(track).float() for name, track in motion.weights.items()}
     expression = head.expression(**weights)
     pose = torch.zeros(len(motion.angles), 5, 3)
@@ -203,7 +203,7 @@ def _states(head: FlameHead, motion: Motion) -> HeadState:
 
 
 def _rotations(motion: Motion) -> Float[Tensor, "f 3 3"]:
-    """Head to room: yaw after pitch after roll."""
+    """Rotations from head to room: roll, then pitch, then yaw."""
     angles = torch.from_numpy(motion.angles).double()
 
     def about(axis: int, angle: Tensor) -> Tensor:
@@ -215,7 +215,7 @@ def _rotations(motion: Motion) -> Float[Tensor, "f 3 3"]:
 
 
 def _poses(head: FlameHead, motion: Motion) -> Float[Tensor, "f 4 4"]:
-    """World-to-camera of one camera fixed in the room, seen from the turning head."""
+    """World-to-camera, in the head's frame, of a camera that is fixed in the room."""
     rotation = _rotations(motion)
     pivot = (head.joint_regressor @ head.template_vertices)[1] + torch.tensor([0.0, 0.02, 0.0])  # the upper neck
     middle = _middle(head)
@@ -229,29 +229,29 @@ def _poses(head: FlameHead, motion: Motion) -> Float[Tensor, "f 4 4"]:
     return pose
 
 
-def _shown(head: FlameHead) -> Bool[Tensor, " v"]:
-    """The neck's lower end leaves the image, as it does where a capture's clothes are cut away."""
+def _in_view(head: FlameHead) -> Bool[Tensor, " v"]:
+    """(V,) mask of the vertices that must be in the image; the lower end of the neck may leave it."""
     upper_neck = (head.joint_regressor @ head.template_vertices)[1, 1]
     return head.template_vertices[:, 1] > float(upper_neck) - 0.035
 
 
 def _middle(head: FlameHead) -> Float[Tensor, "3"]:
-    return 0.5 * (head.template_vertices[_shown(head)].amin(0) + head.template_vertices.amax(0))
+    return 0.5 * (head.template_vertices[_in_view(head)].amin(0) + head.template_vertices.amax(0))
 
 
 def _lens(head: FlameHead, states: HeadState, pose: Float[Tensor, "f 4 4"], size: int) -> Float[Tensor, "3 3"]:
-    """Intrinsics of a lens as long as the head's movements allow."""
-    # Hair reaches some 3 cm beyond the skin.
-    reach = states.vertices[:, _shown(head)]
+    """Intrinsics with the longest focal length that keeps the moving head in the image."""
+    # Hair extends 3 cm beyond the skin.
+    reach = states.vertices[:, _in_view(head)]
     reach = reach + 0.028 * torch.nn.functional.normalize(reach - _middle(head), dim=-1)
-    seen = reach @ pose[:, :3, :3].transpose(1, 2) + pose[:, None, :3, 3]
-    extent = float((seen[..., :2].abs() / seen[..., 2:]).amax())
+    in_camera = reach @ pose[:, :3, :3].transpose(1, 2) + pose[:, None, :3, 3]
+    extent = float((in_camera[..., :2].abs() / in_camera[..., 2:]).amax())
     focal = _MARGIN * 0.5 * size / extent
     return torch.tensor([[focal, 0, size / 2], [0, focal, size / 2], [0, 0, 1.0]])
 
 
 def _activity(motion: Motion, index: int) -> Activity:
-    """What the wrinkles follow."""
+    """Muscle activities of a frame, on which the wrinkles depend."""
 
     def weight(name: str) -> float:
         return float(np.clip(motion.weights[name][index], 0, 1))

@@ -1,4 +1,4 @@
-"""The two captures of 3VP Avatar, drawn from a rigged scan: a turn on a chair, and talking with all-round motion."""
+"""Synthetic captures of a rigged scan, as 3VP Avatar records them: a turn on a chair, and talking from all sides."""
 
 import json
 from dataclasses import replace
@@ -22,7 +22,7 @@ __all__ = ["rig_states", "write_rig_capture"]
 
 _RECORD = "synthetic.json"
 _DISTANCE = 1.6  # of the camera from the chair's axis, meters
-_MARGIN = 0.94  # part of the half image that the body may fill
+_MARGIN = 0.94  # fraction of the half image that the body may fill
 _VERSION = 1
 
 
@@ -37,34 +37,34 @@ def write_rig_capture(
     rate: float = 10.0,
     progress: bool = True,
 ) -> Path:
-    """Draws a rigged scan on a turning chair and writes it in INSTA's layout; `load_capture` reads it.
+    """Renders a rigged scan on a turning chair and writes it in INSTA's layout; `load_capture` reads it.
 
-    `"chair"` is one turn with a still face; `"talk"` is talking and grimacing while head, neck and torso turn about,
-    on a chair that goes round once. The camera and the lights are fixed in the room; the chair's turn is in the frames'
-    cameras, as the head's is in INSTA's, and neck, torso, jaw and face move in the meshes. What is drawn has small
-    relief and folds that the meshes do not have. Matte, labels, and landmarks where they are seen (NaN elsewhere; no
-    file where none is) come with it. The test split is four stretches of the turn's yaw, or a sixth of the talking in
-    stretches, with expressions that are made nowhere else (`HELD_OUT`).
+    `"chair"` is one turn with a static face; `"talk"` is talking and grimacing with motion of head, neck and torso, on
+    a chair that turns once. Camera and lights are fixed in the room. The frames' cameras carry the chair's rotation, as
+    they carry the head's in INSTA's captures; neck, torso, jaw and face move in the meshes. The images show small
+    relief and folds that the meshes lack. Mattes, labels and visible landmarks (NaN where hidden; no file if all are)
+    are written too. The test split is four ranges of the chair's yaw, or four stretches with a sixth of the talking,
+    with expressions that occur nowhere else (`HELD_OUT`).
 
-    Expression files hold the jaw's rotation (axis-angle, 3) and then the rig's coefficients. Meshes, cameras and
-    expressions are exact; `truth.npz` holds them again, and all joints' rotations as `pose` (F, J, 3).
+    Expression files have the jaw's rotation (axis-angle, 3) and then the rig's coefficients. Meshes, cameras and
+    expressions are exact; `truth.npz` repeats them and has the rotations of all joints as `pose` (F, J, 3).
 
     Args:
-        rig: a rigged scan.
-        out: the folder; made if it is not there.
-        kind: which of the two.
-        frames: how many.
+        rig: the rigged scan.
+        out: the folder; created if it does not exist.
+        kind: "chair" or "talk".
+        frames: number of frames.
         size: height and width of the images, pixels.
-        seed: of motion, relief and folds.
+        seed: seed of motion, relief and folds.
         samples: rays a pixel for anti-aliasing, a square number (1, 4, 9, ...).
-        rate: frames a second, which talking depends on; a turn always takes all frames.
-        progress: whether to show a bar.
+        rate: frames a second of the talking; the chair's turn always takes all frames.
+        progress: whether to show a progress bar.
 
     Returns:
         The folder.
 
     Raises:
-        FileExistsError: it is not empty.
+        FileExistsError: the folder is not empty.
         ValueError: an argument is out of range.
     """
     folder, op = Path(out), "write_rig_capture"
@@ -73,12 +73,12 @@ def write_rig_capture(
     if frames < 1 or size < 16 or seed < 0 or not rate > 0:
         raise ValueError(
             f"{op}: frames is {frames}, size {size}, seed {seed} and rate {rate}; expected at least 1 frame of 16 "
-            "pixels, 0 or more, and a positive rate"
+            "pixels, a seed of at least 0, and a positive rate"
         )
     if samples < 1 or round(samples**0.5) ** 2 != samples:
         raise ValueError(f"{op}: samples is {samples}; expected a square number of rays a pixel (1, 4, 9, ...)")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise FileExistsError(f"{op}: {folder} is there and not empty; name another folder or remove it")
+        raise FileExistsError(f"{op}: {folder} exists and is not empty; choose another folder or remove it")
     with torch.no_grad():
         width = rig.expression_count
         motion = (
@@ -93,7 +93,7 @@ def write_rig_capture(
         writer = InstaWriter(folder, Mesh(template.canonical_vertices, rig.faces), 0.001)
         for index in tqdm(range(frames), desc="drawing", unit="frame", disable=not progress):
             state, camera = states[index], cameras[index]
-            drawn = scene.draw(state, camera, motion.rotation[index])
+            drawn = scene.draw(state, camera, motion.body_to_room[index])
             assert state.expression is not None and state.pose is not None
             values = torch.cat([state.pose[0, rig.jaw_joint], state.expression[0]])
             frame = CapturedFrame(
@@ -111,11 +111,14 @@ def write_rig_capture(
 
 
 def rig_states(rig: RiggedTemplate, motion: RigMotion) -> HeadState:
-    """All frames of a motion, the chair's turn left out; joints that a rig of five lacks stay at rest."""
+    """States of all frames without the chair's rotation; joints that a rig of five lacks stay at rest."""
     joints = rig.joints
-    turns = {name: motion.turns[name] for name in PARTS if joints.get(name, 0)}
+    rotations = {name: motion.rotations[name] for name in PARTS if joints.get(name, 0)}
     parts = [
-        rig(expression=motion.expression[rows], pose=rig.pose(**{name: turn[rows] for name, turn in turns.items()}))
+        rig(
+            expression=motion.expression[rows],
+            pose=rig.pose(**{name: values[rows] for name, values in rotations.items()}),
+        )
         for rows in torch.arange(len(motion.yaw)).split(16)
     ]
     return replace(
@@ -128,11 +131,11 @@ def rig_states(rig: RiggedTemplate, motion: RigMotion) -> HeadState:
 
 
 def _cameras(rig: RiggedTemplate, motion: RigMotion, size: int) -> Camera:
-    """One camera fixed in the room, as the turning body sees it, its lens as long as a whole turn allows."""
+    """A camera fixed in the room, in the turning body's frame, with the longest focal length that keeps it in view."""
     rest = rig.template_vertices
     low, high = rest.amin(0), rest.amax(0)
     axis = torch.stack([0.5 * (low[0] + high[0]), 0.5 * (low[1] + high[1]), 0.5 * (low[2] + high[2])])
-    rotation = motion.rotation
+    rotation = motion.body_to_room
     room = torch.diag(torch.tensor([1.0, -1.0, -1.0]))  # OpenCV axes, looking along -z
     pose = torch.eye(4).repeat(len(rotation), 1, 1)
     pose[:, :3, :3] = room @ rotation

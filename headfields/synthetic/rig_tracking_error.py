@@ -1,4 +1,4 @@
-"""How far tracking of a template is from the truth beside a capture that was drawn."""
+"""Errors of a rigged scan's tracking against the truth of a synthetic capture."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,12 +23,13 @@ class RigTrackingError:
     """Errors of F frames, in the camera's frame.
 
     Attributes:
-        frames: which.
-        surface: mean distance of vertices, mm. across: of it what is seen, across the viewing direction, mm.
-        shape: the same after the best rigid motion, mm: how wrong joints and expression are.
-        torso, head, jaw: angles between tracked and true rotations of what rests, of the head, and of the jaw in the
+        frames: frame indices.
+        surface: mean distance between vertices, mm.
+        across: mean distance across the viewing direction, mm; the visible part of `surface`.
+        shape: mean distance after rigid alignment, mm: the error of joints and expression.
+        torso, head, jaw: angles between tracked and true rotations of the torso, of the head, and of the jaw in the
             head's frame, degrees.
-        yaw: (F,) of the head as the camera sees it, degrees in (-180, 180], 0 facing it; `back` beyond 100.
+        yaw: yaw of the head relative to the camera, degrees in (-180, 180], 0 facing it.
     """
 
     frames: list[int]
@@ -42,12 +43,12 @@ class RigTrackingError:
 
     @property
     def views(self) -> dict[str, Bool[np.ndarray, " f"]]:
-        """Which frames are front (to 50 degrees), side and back (beyond 100) views."""
+        """Masks (F,) of front (yaw to 50 degrees), side and back (beyond 100 degrees) views."""
         turn = np.abs(self.yaw)
         return {"front": turn <= 50, "side": (turn > 50) & (turn <= 100), "back": turn > 100}
 
     def means(self, rows: Bool[np.ndarray, " f"] | None = None) -> dict[str, float]:
-        """Means over frames, all of them or some; NaN where there are none."""
+        """Means over all frames or over the masked `rows`; NaN if there are none."""
         names = ("surface", "across", "shape", "torso", "head", "jaw")
         rows = np.ones(len(self.frames), bool) if rows is None else rows
         return {name: float(getattr(self, name)[rows].mean()) if rows.any() else float("nan") for name in names}
@@ -55,13 +56,15 @@ class RigTrackingError:
 
 @torch.no_grad()
 def rig_tracking_error(folder: str | Path, body: TrackedBody, poses: Mapping[int, BodyPose]) -> RigTrackingError:
-    """Compares poses with the `truth.npz` of a capture that `write_rig_capture` made of the same rig.
+    """Compares tracked poses with the `truth.npz` of a capture that `write_rig_capture` made of the same rig.
 
     Args:
-        folder: of the capture. body: the template. poses: by frame.
+        folder: folder of the capture.
+        body: the tracked rig.
+        poses: tracked pose by frame.
 
     Raises:
-        CaptureError: there is no such file, or it is of another rig.
+        CaptureError: the file does not exist, or is of another rig.
     """
     path = Path(folder) / TRUTH
     if not path.is_file():
@@ -72,24 +75,26 @@ def rig_tracking_error(folder: str | Path, body: TrackedBody, poses: Mapping[int
     if truth["vertices"].shape[1:] != rig.template_vertices.shape or truth["pose"].shape[1] != len(rig.parents):
         raise CaptureError(f"rig_tracking_error: {path} is of another rig; give the rig the capture was drawn with")
     frames = sorted(poses)
-    rest = rig.weights.argmax(dim=1)
-    groups = {"head": rest == rig.skull_joint, "torso": ~_below(rig.parents, rig.neck_joint or rig.skull_joint)[rest]}
+    strongest = rig.weights.argmax(dim=1)
+    above_torso = _below(rig.parents, rig.neck_joint or rig.skull_joint)
+    groups = {"head": strongest == rig.skull_joint, "torso": ~above_torso[strongest]}
     if not bool(groups["torso"].any()):
         groups["torso"] = groups["head"]
     rows = []
     for frame in frames:
-        found, true = body.posed(poses[frame]).local, _moved(truth["vertices"][frame], truth["world_to_camera"][frame])
-        difference = (found - true).double()
+        tracked = body.posed(poses[frame]).local
+        true = _moved(truth["vertices"][frame], truth["world_to_camera"][frame])
+        difference = (tracked - true).double()
         view = torch.nn.functional.normalize(true.double(), dim=1)
         aside = difference - (difference * view).sum(1, keepdim=True) * view
-        turn, shift = fit_rigid(found.double(), true[None].double())
-        aligned = found.double() @ turn[0].T + shift[0]
+        turn, shift = fit_rigid(tracked.double(), true[None].double())
+        aligned = tracked.double() @ turn[0].T + shift[0]
         angles = {}
         for name, chosen in groups.items():
-            angles[name] = _angle(fit_rigid(found[chosen].double(), true[None, chosen].double())[0][0])
+            angles[name] = _angle(fit_rigid(tracked[chosen].double(), true[None, chosen].double())[0][0])
         jaw = body.names.index("jaw") if "jaw" in body.names else None
-        own = torch.zeros(3) if jaw is None else poses[frame].turns[jaw]
-        both = rotation_matrices(torch.stack([own, truth["pose"][frame, rig.jaw_joint]]).double())
+        tracked_jaw = torch.zeros(3) if jaw is None else poses[frame].turns[jaw]
+        both = rotation_matrices(torch.stack([tracked_jaw, truth["pose"][frame, rig.jaw_joint]]).double())
         facing = fit_rigid(rig.template_vertices[groups["head"]].double(), true[None, groups["head"]].double())
         ahead = facing[0][0][:, 2]  # of the head, OpenCV axes
         rows.append(

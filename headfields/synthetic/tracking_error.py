@@ -1,4 +1,4 @@
-"""How far a synthetic capture's tracking is from the truth that lies beside it."""
+"""Errors of a head's tracking against the truth of a synthetic capture."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,8 +13,10 @@ from headfields.data.capture import Capture
 from headfields.data.errors import CaptureError
 from headfields.records import Camera, HeadState
 
+__all__ = ["TRUTH", "TrackingError", "tracking_error", "write_truth"]
+
 TRUTH = "truth.npz"
-"""Name of the file; no reader of the layout looks at it."""
+"""Name of the file with the true tracking; readers of the layout ignore it."""
 
 
 @dataclass(frozen=True)
@@ -23,10 +25,10 @@ class TrackingError:
 
     Attributes:
         rotation: angle between tracked and true head pose, degrees.
-        translation: how far the middle of the canonical mesh is off in the camera's frame, millimeters.
+        translation: error of the center of the canonical mesh in the camera's frame, millimeters.
         surface: mean distance between tracked and true vertices in the camera's frame, millimeters.
-        pixels: mean distance between where tracked and true vertices project, pixels.
-        expression: root mean square over the coefficients.
+        pixels: mean distance between the projections of tracked and true vertices, pixels.
+        expression: root mean square error of the coefficients.
     """
 
     rotation: Float[np.ndarray, " f"]
@@ -47,7 +49,7 @@ def write_truth(
     world_to_camera: Float[np.ndarray, "f 4 4"],
     expression: Float[np.ndarray, "f e"],
 ) -> None:
-    """Writes what the images of a capture were drawn from, in the order of its frames, as float32."""
+    """Writes the true tracking of a capture, in the order of its frames, as float32."""
     arrays = {"vertices": vertices, "world_to_camera": world_to_camera, "expression": expression}
     single: dict[str, Any] = {name: array.astype(np.float32) for name, array in arrays.items()}
     np.savez_compressed(folder / TRUTH, **single)
@@ -60,16 +62,16 @@ def tracking_error(
 ) -> TrackingError:
     """Compares a capture with its `truth.npz`, which `write_head_capture` writes when it draws with noise.
 
-    A head that moves in the vertices (`capture.head_frame`) is compared in its own frame, the truth's as well.
+    A head that moves in the vertices (`capture.head_frame`) is compared in the head's frame.
 
     Args:
-        capture: as tracked.
-        frames: which; all of them if None.
-        corrected: frame → camera and state, one each, that take the tracked ones' place, such as
-            `headfields.training.refine_frame` gives them.
+        capture: the capture with its tracking.
+        frames: frame indices; all if None.
+        corrected: camera and state by frame that replace the tracked ones, such as those of
+            `headfields.training.refine_frame`.
 
     Raises:
-        CaptureError: there is no such file, it cannot be read, or it is of other frames, or a frame cannot be read.
+        CaptureError: the file does not exist, cannot be read or is of another capture, or a frame cannot be read.
         IndexError: a frame is out of range.
     """
     path = capture.path / TRUTH
@@ -88,29 +90,29 @@ def tracking_error(
     for name, shape in shapes.items():
         if truth[name].shape != shape:
             raise CaptureError(
-                f"tracking_error: {path}: {name} has shape {truth[name].shape}; expected {shape} as the capture has, "
-                "so it is another capture's: remove it"
+                f"tracking_error: {path}: {name} has shape {truth[name].shape}; expected {shape} of the capture, "
+                "so it is of another capture; remove it"
             )
     middle = capture.recording.canonical.vertices.numpy().mean(axis=0).astype(np.float64)
     poses = np.linalg.inv(capture.recording.camera_to_world)
     rows = []
     for frame in range(len(capture)) if frames is None else capture.frame_indices(frames):
         vertices, expression = capture.recording.decode_head(frame)
-        tracked, one = _in_head_frame(capture, vertices, poses[frame])
-        true, other = _in_head_frame(capture, truth["vertices"][frame], truth["world_to_camera"][frame])
+        tracked, tracked_pose = _in_head_frame(capture, vertices, poses[frame])
+        true, true_pose = _in_head_frame(capture, truth["vertices"][frame], truth["world_to_camera"][frame])
         if corrected is not None and frame in corrected:
             camera, state = corrected[frame]
-            one = camera.world_to_camera.detach().cpu().double().reshape(4, 4).numpy()
+            tracked_pose = camera.world_to_camera.detach().cpu().double().reshape(4, 4).numpy()
             tracked = state.vertices[0].detach().cpu().numpy()
             expression = None if state.expression is None else state.expression[0].detach().cpu().numpy()
-        cosine = (np.trace(one[:3, :3] @ other[:3, :3].T) - 1) / 2
-        tracked, true = _moved(tracked, one), _moved(true, other)
+        cosine = (np.trace(tracked_pose[:3, :3] @ true_pose[:3, :3].T) - 1) / 2
+        tracked, true = _moved(tracked, tracked_pose), _moved(true, true_pose)
         k = capture.recording.intrinsics[frame]
         differences = None if expression is None else expression - truth["expression"][frame]
         rows.append(
             (
                 np.degrees(np.arccos(np.clip(cosine, -1, 1))),
-                1000 * np.linalg.norm(_moved(middle, one) - _moved(middle, other)),
+                1000 * np.linalg.norm(_moved(middle, tracked_pose) - _moved(middle, true_pose)),
                 1000 * np.linalg.norm(tracked - true, axis=1).mean(),
                 np.linalg.norm(_projected(tracked, k) - _projected(true, k), axis=1).mean(),
                 0.0 if differences is None else np.sqrt(np.mean(differences**2)),
@@ -122,7 +124,7 @@ def tracking_error(
 def _in_head_frame(
     capture: Capture, vertices: np.ndarray, world_to_camera: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Vertices and their camera as the capture has them, which are as on disk unless it has a head frame."""
+    """Vertices and camera in the capture's frame; as on disk unless it has a head frame."""
     if capture.head_frame is None:
         return vertices, world_to_camera
     posed = torch.from_numpy(vertices).double()[None]

@@ -1,7 +1,7 @@
-"""What a tracker makes of a motion: poses and expressions that wander about the truth, and now and then come late.
+"""Noise model of a monocular tracker: correlated errors of pose and expression, and spells of lag.
 
-The model is our own choice. A monocular tracker's errors are correlated over a few frames, because it starts each frame
-from the last one and smooths; depth is its weakest direction; and it falls behind fast movements.
+Our own choice. A monocular tracker's errors are correlated over a few frames, because it initializes each frame from
+the previous one and smooths; depth is its weakest direction; and it lags behind fast movements.
 """
 
 from dataclasses import asdict, dataclass, replace
@@ -13,25 +13,25 @@ from headfields.synthetic.scene.motion import Motion
 
 __all__ = ["TrackingNoise"]
 
-_SPELL = 0.3  # mean seconds that a tracker stays late
+_SPELL = 0.3  # mean duration of a spell of lag, seconds
 
 
 @dataclass(frozen=True)
 class TrackingNoise:
-    """Errors of a tracker; each is a standard deviation over time, zero for none.
+    """Errors of a tracker as standard deviations over time; zero for none.
 
-    The defaults are of the size that tracked heads are commonly said to have; they are not measured on a tracker.
+    The defaults are of the size commonly reported for tracked heads; they are not measured on a tracker.
 
     Attributes:
         rotation: of the head about each axis, degrees.
-        translation: of the head across the optical axis, each way, millimeters.
+        translation: of the head along each axis across the optical axis, millimeters.
         depth: of the head along the optical axis, millimeters.
-        expression: of each expression weight (and so of the jaw); the result stays within 0 to 1, as trackers bound it.
-        gaze: of the eyes, each way, degrees.
-        correlation: seconds after which an error has fallen to 1/e of itself; 0 for errors of their own in every frame.
-        lag: how many seconds late everything comes while the tracker is late.
-        late: which part of the time it is, in spells of 0.3 seconds in the mean.
-        seed: draws it all, apart from the capture's seed: the same images can be tracked in several ways.
+        expression: of each expression weight (and so of the jaw); the result is clamped to [0, 1].
+        gaze: of the eyes in each direction, degrees.
+        correlation: correlation time (to 1/e), seconds; 0 for independent errors in every frame.
+        lag: delay during a spell of lag, seconds.
+        late: fraction of time with lag, in spells of 0.3 seconds on average.
+        seed: seed of the errors, independent of the capture's: the same images can have several trackings.
     """
 
     rotation: float | int = 0.5
@@ -47,27 +47,27 @@ class TrackingNoise:
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
             if not 0 <= value < np.inf:
-                raise ValueError(f"TrackingNoise: {name} is {value}; expected 0 or more")
+                raise ValueError(f"TrackingNoise: {name} is {value}; expected at least 0")
         if self.late > 1:
-            raise ValueError(f"TrackingNoise: late is {self.late}; expected a part of the time, 0 to 1")
+            raise ValueError(f"TrackingNoise: late is {self.late}; expected a fraction of time, 0 to 1")
 
     def times(self, factor: float | int) -> "TrackingNoise":
-        """The same with all errors and the lag `factor` times as large; correlation and the time that is late stay."""
+        """The noise with all errors and the lag scaled by `factor`; `correlation` and `late` stay."""
         sizes = ("rotation", "translation", "depth", "expression", "gaze", "lag")
         return replace(self, **{name: getattr(self, name) * factor for name in sizes})
 
     def track(self, motion: Motion, rate: float | int) -> Motion:
         """The motion as tracked, at `rate` frames a second."""
         frames = len(motion.angles)
-        seen = _resampled(motion, self._late_frames(frames, rate))
+        delayed = _resampled(motion, self._late_frames(frames, rate))
         angle, shift = np.radians(self.rotation), 1e-3 * np.array([self.translation, self.translation, self.depth])
-        names = list(seen.weights)
-        wrong = self.expression * self._wander(frames, len(names), rate, 3)
+        names = list(delayed.weights)
+        errors = self.expression * self._wander(frames, len(names), rate, 3)
         return Motion(
-            angles=seen.angles + angle * self._wander(frames, 3, rate, 1),
-            shift=seen.shift + shift * self._wander(frames, 3, rate, 2),
-            weights={name: np.clip(seen.weights[name] + wrong[:, k], 0, 1) for k, name in enumerate(names)},
-            gaze=seen.gaze + np.radians(self.gaze) * self._wander(frames, 2, rate, 4),
+            angles=delayed.angles + angle * self._wander(frames, 3, rate, 1),
+            shift=delayed.shift + shift * self._wander(frames, 3, rate, 2),
+            weights={name: np.clip(delayed.weights[name] + errors[:, k], 0, 1) for k, name in enumerate(names)},
+            gaze=delayed.gaze + np.radians(self.gaze) * self._wander(frames, 2, rate, 4),
         )
 
     def _wander(self, frames: int, width: int, rate: float | int, stream: int) -> Float[np.ndarray, "f w"]:
@@ -79,19 +79,19 @@ class TrackingNoise:
         return draws
 
     def _late_frames(self, frames: int, rate: float | int) -> Float[np.ndarray, " f"]:
-        """By how many frames each frame is late: a chain of two states, drawn at the given share from the start."""
+        """Lag of each frame, in frames: a stationary Markov chain of two states."""
         draws = np.random.default_rng([self.seed, 5]).random(frames)
         keep = np.exp(-1 / (rate * _SPELL * (1 - self.late))) if self.late < 1 else 0.0
         late, lags = self.late, np.zeros(frames)
         for index in range(frames):
-            now = draws[index] < late
-            lags[index] = self.lag * rate * now
-            late = self.late + (now - self.late) * keep
+            lagging = draws[index] < late
+            lags[index] = self.lag * rate * lagging
+            late = self.late + (lagging - self.late) * keep
         return lags
 
 
 def _resampled(motion: Motion, lags: np.ndarray) -> Motion:
-    """The motion some frames earlier, linearly between frames, at the earliest the first."""
+    """The motion delayed by `lags` frames, by linear interpolation, clamped to the first frame."""
     frames = np.arange(len(lags))
     at = np.clip(frames - lags, 0, None)
 

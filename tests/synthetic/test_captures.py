@@ -151,7 +151,7 @@ def test_shading_stays_in_the_room(capture: Capture) -> None:
         bright.append(float(value[neck[:, 1] > middle].mean() - value[neck[:, 1] < middle].mean()))
     assert np.mean(bright) > 0.03
     turn = torch.tensor([[0.0, 0, 1], [0, 1, 0], [-1, 0, 0]])
-    still, turned = Lights.seen_from(torch.eye(3)), Lights.seen_from(turn)
+    still, turned = Lights.in_frame(torch.eye(3)), Lights.in_frame(turn)
     torch.testing.assert_close(turn @ turned.key, still.key)
     assert (turned.key - still.key).norm() > 0.5
 

@@ -84,7 +84,7 @@ def test_nothing_is_nothing_and_seeds_count(motion: Motion) -> None:
 def test_arguments(name: str, value: float) -> None:
     with pytest.raises(ValueError, match=f"TrackingNoise: {name} is {value}; expected"):
         TrackingNoise(**{name: value})
-    with pytest.raises(ValueError, match=r"late is 1\.5; expected a part of the time"):
+    with pytest.raises(ValueError, match=r"late is 1\.5; expected a fraction of time"):
         TrackingNoise(late=1.5)
 
 
@@ -171,5 +171,5 @@ def test_a_broken_truth_is_refused(tmp_path: Path, folders: dict[str, Path], noi
     assert tracking_error(capture).surface.mean() > 0.5
     save_capture(noisy, tmp_path / "fewer", [0, 1])
     (tmp_path / "fewer" / TRUTH).write_bytes(truth)
-    with pytest.raises(CaptureError, match=r"vertices has shape \(5, .*expected \(2, .*another capture's"):
+    with pytest.raises(CaptureError, match=r"vertices has shape \(5, .*expected \(2, .*another capture"):
         tracking_error(load_capture(tmp_path / "fewer"))

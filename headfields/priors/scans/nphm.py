@@ -159,8 +159,8 @@ def read_nphm(
         neutral_expression = (neutrals or {}).get(number, min(expressions))
         if neutral_expression not in expressions:
             raise CaptureError(
-                f"{clouds / f'{number:03d}'}: person {number:03d}: neutral expression {neutral_expression} has no point "
-                f"clouds; there are {sorted(expressions)}; choose another in neutrals"
+                f"{clouds / f'{number:03d}'}: person {number:03d}: neutral expression {neutral_expression} has no "
+                f"point clouds; there are {sorted(expressions)}; choose another in neutrals"
             )
         neutral.append(len(files) + sorted(expressions).index(neutral_expression))
         for expression, points in sorted(expressions.items()):

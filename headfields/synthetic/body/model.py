@@ -1,7 +1,7 @@
-"""An upper body made by code, in SMPL-X's file format: the procedural head on a torso with stubs of the upper arms.
+"""A procedural upper body in SMPL-X's file format: the procedural head on a torso with stubs of the upper arms.
 
-What needs a body (templates of head and shoulders, turns of neck and torso) runs on it without a licensed asset. It has
-SMPL-X's 55 joints, 300 + 100 components and correctives of 54 joints, of which most are zero.
+Templates of head and shoulders and rotations of neck and torso run on it without a licensed asset. It has SMPL-X's 55
+joints, 300 + 100 components and correctives of 54 joints; most of the directions are zero.
 """
 
 import functools
@@ -25,13 +25,13 @@ __all__ = ["procedural_body", "procedural_body_arrays"]
 
 _MM = 1e-3
 HEAD_CHART = 0.42
-"""In the body's texture the head's takes the rows from v = 0.42 up."""
+"""Lower border v of the head's texture in the body's texture."""
 _TRUNK_CHART = (0.005, 0.005, 0.70, 0.405)  # u, v of one corner and of the other
 _ARM_CHARTS = {1: (0.72, 0.21, 0.995, 0.405), -1: (0.72, 0.005, 0.995, 0.195)}
 
 
 def _texture_coordinates() -> tuple[Float[np.ndarray, "t 2"], Int[np.ndarray, "f 3"]]:
-    """The head's, squeezed into the upper part, and three charts for trunk and arms, unrolled from front or top."""
+    """The head's charts, compressed into the upper part, and three unrolled charts of trunk and arms."""
     own = procedural_head_arrays()
     below, start = torso(), len(own["v_template"])
     uv = [own["uv"] * [1, 1 - HEAD_CHART] + [0, HEAD_CHART]]
@@ -39,7 +39,7 @@ def _texture_coordinates() -> tuple[Float[np.ndarray, "t 2"], Int[np.ndarray, "f
     made: dict[tuple[int, float, float], int] = {}
     faces = np.zeros_like(below.faces)
     place = {int(vertex): k / len(below.border) for k, vertex in enumerate(below.border)}
-    # An arm's loop belongs to the trunk's grid; walked from the top of the shoulder over the front.
+    # The loop of an arm belongs to the trunk's grid; it runs from the top of the shoulder over the front.
     loops = {sign: _arm_loop(sign) for sign in (1, -1)}
     lowest = below.row[below.part == 0].max()
     for index, corners in enumerate(below.faces.tolist()):
@@ -56,7 +56,7 @@ def _texture_coordinates() -> tuple[Float[np.ndarray, "t 2"], Int[np.ndarray, "f
             else:
                 turns.append(float(below.column[c - start]))
                 rows.append(float(below.row[c - start]) / (1.0 if part else lowest))
-        known = [t for t, r in zip(turns, rows, strict=True) if r < 1.0]  # a pole has no turn of its own
+        known = [t for t, r in zip(turns, rows, strict=True) if r < 1.0]  # a pole has no angle
         if max(known) - min(known) > 0.5:
             turns = [t + 1 if t < 0.5 else t for t in turns]
             known = [t + 1 if t < 0.5 else t for t in known]
@@ -64,7 +64,7 @@ def _texture_coordinates() -> tuple[Float[np.ndarray, "t 2"], Int[np.ndarray, "f
         before = sum(known) / len(known) < 0.5
         low_u, low_v, high_u, high_v = _ARM_CHARTS[part] if part else _TRUNK_CHART
         for k, c in enumerate(corners):
-            # Half a turn off, so that the seam is at the back (arms: the armpit), whose turn of 0.5 is on both sides.
+            # Shifted by half a turn, which puts the seam at the back (arms: at the armpit).
             u = low_u + (high_u - low_u) * (turns[k] + (0.5 if before else -0.5))
             key = (c, round(u, 9), part)
             if key not in made:
@@ -76,7 +76,7 @@ def _texture_coordinates() -> tuple[Float[np.ndarray, "t 2"], Int[np.ndarray, "f
 
 
 def _arm_loop(sign: int) -> dict[int, float]:
-    """Turns of the trunk's vertices that an arm's first ring hangs on: those of the ring's vertex beside each."""
+    """Angle, in turns, of each trunk vertex at an arm's first ring: that of the adjacent ring vertex."""
     below, start = torso(), len(body_positions()) - len(torso().positions)
     out: dict[int, list[float]] = {}
     first = below.row[(below.part == sign)].min()
@@ -86,7 +86,7 @@ def _arm_loop(sign: int) -> dict[int, float]:
         ring = [c for c in mine if below.part[c] == sign and below.row[c] == first]
         for c in trunk if ring else ():
             out.setdefault(c, []).extend(float(below.column[r]) for r in ring)
-    # A quad's vertex has the neighbor straight out, and one that a diagonal leads to: the loop itself is even.
+    # Neighbors across quads and across diagonals are mixed; the order along the loop gives uniform angles.
     count = len(out)
     order = sorted(out, key=lambda c: _circular_mean(out[c]))
     return {c: k / count for k, c in enumerate(_rotated(order, sign))}
@@ -98,7 +98,7 @@ def _circular_mean(turns: list[float]) -> float:
 
 
 def _rotated(order: list[int], sign: int) -> list[int]:
-    """The loop started at its topmost vertex in the middle of the shoulder, which lies beside turn 0."""
+    """The loop from its topmost vertex in the middle of the shoulder, at angle 0."""
     below = torso()
     axis = np.array([below.positions[c] for c in order])
     top = int(np.argmax(axis[:, 1] - 0.02 * np.abs(axis[:, 2] + 46)))
@@ -140,7 +140,7 @@ def _cached() -> dict[str, Shaped[np.ndarray, "..."]]:
         "shape_names": np.array(list(identities)),
     }
     for name, mask in own.items():
-        if name.startswith("region_") and name != "region_boundary":  # the neck has no border any more
+        if name.startswith("region_") and name != "region_boundary":  # the neck is not a border here
             arrays[name] = np.concatenate([mask, np.zeros(len(below.faces), bool)])
     arrays["region_torso"] = trunk & (part[faces] == 0).any(1)
     arrays["region_left_arm"] = trunk & (part[faces] == 1).all(1)
@@ -151,12 +151,15 @@ def _cached() -> dict[str, Shaped[np.ndarray, "..."]]:
 
 
 def procedural_body_arrays() -> dict[str, Shaped[np.ndarray, "..."]]:
-    """The procedural upper body as the arrays of an SMPL-X file (read-only), meters; see `SmplxHead.from_file`."""
+    """The procedural upper body as the arrays of an SMPL-X file (read-only), meters; see `SmplxHead.from_file`.
+
+    `numpy.savez("SMPLX_NEUTRAL.npz", **procedural_body_arrays())` writes a file that smplx and this library read.
+    """
     return dict(_cached())
 
 
 def procedural_body() -> SmplxHead:
-    """An upper body made by code: some 11,400 vertices, meters, y up, face toward +z, pupils at y = 0.
+    """A procedural upper body of 11,396 vertices; meters, y up, face toward +z, pupils at y = 0.
 
     Its first vertices and faces are those of `procedural_head()`, whose face, expressions, 68 landmarks and regions it
     has. The skin continues from the neck without a gap over the shoulders, stubs of the upper arms (52 degrees below

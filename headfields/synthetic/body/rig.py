@@ -27,7 +27,7 @@ BODY_PARENTS = (
     53,
 )  # fmt: skip
 """SMPL-X's kinematic tree."""
-_HEAD_BLOCKS = (15, 22, 23, 24)  # the joints that the head's neck, jaw, left eye and right eye are
+_HEAD_BLOCKS = (15, 22, 23, 24)  # the joints of the head's neck, jaw, left eye and right eye
 _TRUNK = (0, 3, 6, 9)
 Values = Float[np.ndarray, " n"] | float | int
 _FLIP = np.array([-1.0, 1.0, 1.0])
@@ -43,7 +43,7 @@ def _joints() -> Float[np.ndarray, "55 3"]:
     place[16], place[18] = SHOULDER, ELBOW
     place[20] = ELBOW + 250 * ARM_AXIS
     ahead = np.array([0.0, 0.0, 1.0])
-    # Index, middle, little and ring finger and thumb: how far in front they start, how long their bones are.
+    # Index, middle, little and ring finger: offset to the front, start and bone length; then the thumb.
     for finger, (across, start, bone) in enumerate([(24, 92, 30), (4, 95, 32), (-34, 84, 22), (-15, 91, 29)]):
         for k in range(3):
             place[25 + 3 * finger + k] = place[20] + (start + k * bone) * ARM_AXIS + across * ahead
@@ -61,26 +61,26 @@ BODY_JOINTS = _joints()
 
 @functools.cache
 def body_positions() -> Float[np.ndarray, "v 3"]:
-    """The head's vertices and the torso's, millimeters."""
+    """(V, 3) vertices of the head and of the torso, millimeters."""
     return np.concatenate([head_parts().positions, torso().positions])
 
 
-def _extended(known: Float[np.ndarray, "h c"], wanted: Float[np.ndarray, "t c"], spread: float | int) -> np.ndarray:
-    """Values of the torso near `wanted`, smooth over `spread` edges, joined to the head's `known` at the border."""
+def _extended(known: Float[np.ndarray, "h c"], target: Float[np.ndarray, "t c"], width: float | int) -> np.ndarray:
+    """Values on the torso near `target`, smoothed over `width` edges and continuous with the head's `known`."""
     start = len(known)
     laplacian = uniform_laplacian(torch.from_numpy(torso().faces), len(body_positions())).tocsc()
-    inner = laplacian[start:, start:] * spread**2 + scipy.sparse.identity(len(wanted), format="csc")
-    right = wanted - spread**2 * (laplacian[start:, :start] @ known)
+    inner = laplacian[start:, start:] * width**2 + scipy.sparse.identity(len(target), format="csc")
+    right = target - width**2 * (laplacian[start:, :start] @ known)
     return scipy.sparse.linalg.splu(inner.tocsc()).solve(right)
 
 
 def _neck_share(y: np.ndarray, x: np.ndarray) -> np.ndarray:
-    """How much of what the head does not carry goes with the neck's joint rather than the chest."""
+    """Share of the neck joint, against the chest, in the weights that the head does not carry."""
     return smoothstep(y, -258, -176) * smoothstep(np.abs(x), 135, 70)
 
 
 def body_weights() -> Float[np.ndarray, "v 55"]:
-    """(V, 55), rows sum to 1."""
+    """Skinning weights (V, 55); rows sum to 1."""
     head, below = head_parts(), torso()
     own = head_weights()
     out = np.zeros((len(body_positions()), 55))
@@ -98,10 +98,10 @@ def body_weights() -> Float[np.ndarray, "v 55"]:
     for k, joint in enumerate(_TRUNK):
         rough[:, joint] = steps[k] - (steps[k + 1] if k < 3 else 0)
     for sign, collar, shoulder in ((1, 13, 16), (-1, 14, 17)):
-        here = p * (1, 1, 1) if sign > 0 else p * _FLIP
-        along = (here - SHOULDER) @ ARM_AXIS
+        unmirrored = p * (1, 1, 1) if sign > 0 else p * _FLIP
+        along = (unmirrored - SHOULDER) @ ARM_AXIS
         arm = np.where(below.part == sign, smoothstep(along, -30, 45), 0.0)
-        girdle = smoothstep(here[:, 0], 25, 120) * smoothstep(here[:, 1], -345, -275) * 0.75
+        girdle = smoothstep(unmirrored[:, 0], 25, 120) * smoothstep(unmirrored[:, 1], -345, -275) * 0.75
         girdle = np.where(below.part == -sign, 0.0, girdle) * (1 - arm)
         for values, joint in ((girdle, collar), (arm, shoulder)):
             rough *= (1 - values)[:, None]
@@ -115,7 +115,7 @@ def body_weights() -> Float[np.ndarray, "v 55"]:
 
 
 def body_regressor() -> Float[np.ndarray, "55 v"]:
-    """(55, V), rows sum to 1 and give `BODY_JOINTS` at rest; joints without a mesh are extrapolated from what is."""
+    """Joint regressor (55, V) of `BODY_JOINTS` at rest, rows sum to 1; joints without a mesh are extrapolated."""
     p, head = body_positions(), head_parts()
     part = np.concatenate([np.full(len(head.positions), 9), torso().part])
     trunk = part == 0
@@ -145,7 +145,7 @@ def body_regressor() -> Float[np.ndarray, "55 v"]:
 
 
 def correctives() -> Float[np.ndarray, "v 3 486"]:
-    """(V, 3, 486) millimeters per unit of R - I of joints 1 to 54: those of the head, which end above the torso."""
+    """Pose correctives (V, 3, 486), millimeters per unit of R - I of joints 1 to 54: those of the head."""
     own = head_correctives()
     out = np.zeros((len(body_positions()), 3, 486), np.float32)
     for block, joint in enumerate(_HEAD_BLOCKS):
@@ -155,8 +155,8 @@ def correctives() -> Float[np.ndarray, "v 3 486"]:
 
 
 def shapes() -> dict[str, Float[np.ndarray, "v 3"]]:
-    """Displacement fields (V, 3) in millimeters by name: the head's, which fade out over the shoulders, then the
-    torso's own, which leave the head as it is."""
+    """Shape directions (V, 3) in millimeters by name: the head's, fading out over the shoulders, and then the torso's,
+    which leave the head unchanged."""
     head, below = head_parts(), torso()
     count = len(head.positions)
     fields = identity_fields()

@@ -1,4 +1,4 @@
-"""An albedo for the procedural upper body: the head's, skin of the same tone below it, and a shirt."""
+"""Procedural albedo texture of the upper body: the head's texture, skin of the same tone, and a shirt."""
 
 import numpy as np
 import torch
@@ -25,7 +25,7 @@ def procedural_body_texture(
         resolution: side of the square image in texels.
         skin: sRGB color in [0, 1].
         shirt: its color, or None for bare skin.
-        seed: chooses the noise; the same seed gives the same image.
+        seed: seed of the noise.
 
     Returns:
         (R, R, 3) float64 in [0, 1]; row 0 is the top, v = 1.
@@ -48,8 +48,8 @@ def procedural_body_texture(
     along = np.where(below_head.part == 0, 0.0, (left - SHOULDER) @ ARM_AXIS)
     along = np.concatenate([np.zeros(count - len(along)), along])[:, None]
     values = np.concatenate([arrays["v_template"] * 1e3, along], 1)
-    drawn = atlas.vertices_to_map(torch.from_numpy(values).float()[None])[0].movedim(0, -1).double().numpy()
-    point, along = drawn[..., :3], drawn[..., 3]
+    texels = atlas.vertices_to_map(torch.from_numpy(values).float()[None])[0].movedim(0, -1).double().numpy()
+    point, along = texels[..., :3], texels[..., 3]
     image = np.broadcast_to(np.asarray(skin, float), (resolution, resolution, 3)).copy()
     coarse = lattice_noise(point, 17.0, seed) + 0.6 * lattice_noise(point, 6.0, seed + 1)
     fine = lattice_noise(point, 1.9, seed + 2) + 0.7 * lattice_noise(point, 0.9, seed + 3)
@@ -58,7 +58,7 @@ def procedural_body_texture(
     image *= 1 - 0.45 * mole[..., None] * np.array([0.7, 1.0, 1.1])
     if shirt is not None:
         x, y, z = np.moveaxis(point, -1, 0)
-        away = np.maximum(np.hypot(x, 1.15 * (z + 36)) - 92, -244 - 0.35 * (z + 36) - y)  # from the collar's edge
+        away = np.maximum(np.hypot(x, 1.15 * (z + 36)) - 92, -244 - 0.35 * (z + 36) - y)  # distance from the collar
         worn = smoothstep(away, -1.5, 1.5) * smoothstep(along, 152, 148)
         band = smoothstep(np.abs(away - 8), 8.5, 7.5) + smoothstep(np.abs(along - 143), 7, 6)
         stripe = smoothstep(np.sin((y + 0.15 * z) * 2 * np.pi / 46), 0.35, 0.5)

@@ -1,8 +1,8 @@
-"""The torso under the procedural head: rings that go on from the border of the neck, drawn onto an implicit surface.
+"""Torso of the procedural body: rings below the border of the neck, projected onto an implicit surface.
 
-Neck, shoulders, stubs of the upper arms and the trunk down to the waist, closed at the elbows and below. Millimeters
-in the head's frame (x to its left, y = 0 at the pupils, z = 0 at the ears). Figures are round numbers within the range
-of adult anthropometry; arms hang some 50 degrees below the horizontal, as a photographed person's more or less do.
+Neck, shoulders, stubs of the upper arms and the trunk down to the waist, closed at the ends. Millimeters in the head's
+frame (x to its left, y = 0 at the pupils, z = 0 at the ears). The numbers are round figures within the range of adult
+anthropometry; the arms hang 52 degrees below the horizontal, about as in photographs of standing people.
 """
 
 import dataclasses
@@ -19,17 +19,17 @@ from headfields.synthetic.head.shape import smoothstep
 
 __all__ = ["ARM_AXIS", "ELBOW", "SHOULDER", "TRUNK_BOTTOM", "Torso", "torso"]
 
-SHOULDER = np.array([178.0, -264.0, -47.0])  # the left one's center
+SHOULDER = np.array([178.0, -264.0, -47.0])  # center of the left shoulder
 ARM_AXIS = np.array([np.cos(np.radians(52)), -np.sin(np.radians(52)), -0.03])
 ELBOW = SHOULDER + 265.0 * ARM_AXIS
 TRUNK_BOTTOM = -640.0
-_STUB = 235.0  # length of the arm that is there
+_STUB = 235.0  # length of the stub of the arm
 _COLUMNS = 92
 _ROWS = 47
 _ARM_ROWS = 20
 _HOLE = (17, 29)  # first and last row of the armholes
 _ROUNDS = 60
-_BLEND = 13.0  # mm over which parts flow together
+_BLEND = 13.0  # width of the smooth union of parts, mm
 
 _TUBE = np.array(  # y, half width, half depth, z of the axis
     [
@@ -43,7 +43,7 @@ _TUBE_SPLINE = PchipInterpolator(_TUBE[:, 0], _TUBE[:, 1:])
 
 
 def _capsule(p: np.ndarray, a: np.ndarray, b: np.ndarray, start: float | int, end: float | int) -> np.ndarray:
-    """Distance to a rounded cone between two points."""
+    """Signed distance to a rounded cone between two points."""
     along = b - a
     t = np.clip(((p - a) @ along) / (along @ along), 0, 1)
     return np.linalg.norm(p - a - t[:, None] * along, axis=1) - (start + (end - start) * t)
@@ -61,9 +61,9 @@ def _join(values: list[np.ndarray], soft: float | int) -> np.ndarray:
 
 
 def _implicit(point: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, " n"]:
-    """About the signed distance to the body's surface, mm, negative inside; symmetric."""
+    """Approximate signed distance to the body's surface, mm, negative inside; symmetric."""
     p = point * [1, 1, 1]
-    p[:, 0] = np.sqrt(p[:, 0] ** 2 + 4.0)  # rounded, so that the middle has no crease
+    p[:, 0] = np.sqrt(p[:, 0] ** 2 + 4.0)  # rounded, which avoids a crease at the midline
     x, y, z = p.T
     wide, deep, axis = _TUBE_SPLINE(np.clip(y, _TUBE[0, 0], _TUBE[-1, 0])).T
     power = np.interp(y, [-260, -200], [2.35, 2.0])
@@ -88,12 +88,12 @@ def _implicit(point: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, " n"]:
 
 
 def _project(point: np.ndarray, rounds: int = 2) -> np.ndarray:
-    """Points moved along the gradient onto the surface."""
+    """Points projected onto the surface along the gradient."""
     step = 0.5
     for _ in range(rounds):
-        here = _implicit(point)
-        slope = np.stack([(_implicit(point + step * axis) - here) / step for axis in np.eye(3)], -1)
-        move = (here / np.maximum((slope**2).sum(1), 0.05))[:, None] * slope
+        value = _implicit(point)
+        slope = np.stack([(_implicit(point + step * axis) - value) / step for axis in np.eye(3)], -1)
+        move = (value / np.maximum((slope**2).sum(1), 0.05))[:, None] * slope
         length = np.linalg.norm(move, axis=1, keepdims=True)
         point = point - move * np.minimum(1, 25 / np.maximum(length, 1e-9))
     return point
@@ -101,17 +101,17 @@ def _project(point: np.ndarray, rounds: int = 2) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True)
 class Torso:
-    """The torso's vertices and faces.
+    """Vertices and faces of the torso.
 
     Attributes:
         positions (V, 3): millimeters.
-        faces (F, 3): in the body's numbering, the head's vertices first: those at the top hold vertices of the neck's
-            border.
-        border (B,): the border's vertices among the head's, from the front midline over the left side and back.
-        column (V,), row (V,): places on the trunk's or an arm's grid, in turns in [0, 1) from the front midline (arms:
-            from the top of the shoulder) and in [0, 1] from the neck (arms: from the shoulder) to the end.
+        faces (F, 3): indices into the body's vertices, the head's first; the top faces use the neck's border.
+        border (B,): indices of the neck's border among the head's vertices, from the front midline over the left side
+            to the back.
+        column (V,), row (V,): grid coordinates on the trunk or an arm: angle in turns in [0, 1) from the front midline
+            (arms: from the top of the shoulder), and position in [0, 1] from the neck (arms: the shoulder) to the end.
         part (V,): 0 trunk, 1 left arm, -1 right arm.
-        mirror (V,): each vertex's mirror image among these.
+        mirror (V,): index of each vertex's mirror image.
     """
 
     positions: Float[np.ndarray, "v 3"]
@@ -132,7 +132,7 @@ def _border() -> Int[np.ndarray, " b"]:
 
 @functools.cache
 def torso() -> Torso:
-    """The torso; the same on every call and symmetric about x = 0."""
+    """The torso, symmetric about x = 0; computed once."""
     head = head_parts()
     border = _border()
     start = len(head.positions)
@@ -151,7 +151,7 @@ def torso() -> Torso:
     number[keep] = np.arange(keep.sum())
     rows, cols = np.nonzero(keep)
 
-    # A first embedding that has no folds: a ring of the neck that widens to the shoulders and then hangs down.
+    # An initial embedding without folds: a ring around the neck that widens to the shoulders and then hangs down.
     turn = 2 * np.pi * columns / _COLUMNS
     ring = np.stack([np.sin(turn), np.zeros(_COLUMNS), np.cos(turn)], -1)
     t = np.arange(1, _ROWS + 1) / _ROWS
@@ -173,7 +173,7 @@ def torso() -> Torso:
     part = [np.zeros(len(rows), np.int64)]
     count = int(keep.sum())
 
-    # Quads of the trunk, as rows of four indices, and neighbors for smoothing; the border's vertices are -1 - k.
+    # Quads of the trunk, as rows of four indices.
     quads: list[np.ndarray] = []
     for r in range(_ROWS - 1):
         for c in range(_COLUMNS):
@@ -182,7 +182,7 @@ def torso() -> Torso:
                 continue
             quads.append(np.array([number[r, c], number[r + 1, c], number[r + 1, d], number[r, d]]))
 
-    # The armhole's loop on the left, from the top middle over the front, and the arm's rings.
+    # The loop of an armhole, from the top middle over the front, and the rings of the arm.
     def loop_of(sign: int) -> np.ndarray:
         def at(r: int, s: int) -> int:
             c = s if sign > 0 else mirrored[s]
@@ -234,7 +234,7 @@ def torso() -> Torso:
                 quad = np.array([table[k][c], table[k + 1][c], table[k + 1][d], table[k][d]])
                 quads.append(quad if sign < 0 else quad[[3, 2, 1, 0]])
 
-    # The trunk's floor: rings that shrink to a pole.
+    # The floor of the trunk: rings that shrink to a pole.
     last = number[_ROWS - 1]
     floor = [last]
     for k in range(1, 8):
@@ -267,7 +267,7 @@ def torso() -> Torso:
     mirror = _mirror(number, keep, arms, floor, poles, bottom, mirrored, count)
     points = 0.5 * (points + points[mirror] * flip)
 
-    # Edges for smoothing; the first ring also hangs on the border, which does not move.
+    # Edges for smoothing; the first ring is also connected to the border, which is fixed.
     edges = np.concatenate([whole[:, [0, 1]], whole[:, [1, 2]], whole[:, [2, 3]], whole[:, [3, 0]]])
     edges = np.concatenate([edges, *(np.array(triangles)[:, [i, j]] for i, j in ((0, 1), (1, 2), (2, 0)))])
     edges = np.unique(np.sort(edges, 1), axis=0)
@@ -287,7 +287,7 @@ def torso() -> Torso:
         points = points + 0.8 * (total / degree[:, None] - points)
         points = _project(points, 1 if round_ < _ROUNDS - 1 else 3)
         points = 0.5 * (points + points[mirror] * flip)
-    # The implicit surface passes the border by a little; the difference fades over the first rings.
+    # The border is slightly off the implicit surface; the difference fades over the first rings.
     off = doubled - _project(doubled.copy(), 4)
     fade = smoothstep(np.arange(1.0, 13.0), 13, 0)
     for r in range(12):
@@ -313,7 +313,7 @@ def torso() -> Torso:
 
 
 def _split(quad: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """Two triangles of a quad, along its shorter diagonal (mirror images alike: a tie takes the outer one)."""
+    """Two triangles of a quad, along its shorter diagonal; ties are broken symmetrically."""
     a, b, c, d = quad
     one, other = np.linalg.norm(points[a] - points[c]), np.linalg.norm(points[b] - points[d])
     if abs(one - other) < 1e-6 and points[quad, 0].mean() < 0:

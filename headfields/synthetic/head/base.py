@@ -1,8 +1,8 @@
-"""The smooth skull-and-neck surface that the procedural head is sculpted on, and the sphere that parametrizes it.
+"""Base surface of the procedural head, a smooth skull and neck, and its parametrization by a sphere.
 
-Millimeters here and in the other `procedural_*` files: x to the head's left, y up, z forward, y = 0 at the pupils,
-z = 0 at the ears. Nineteen rows, each a closed curve through a point on the front midline, one on the side and one on
-the back midline, are joined by splines. Figures are round numbers within the range of adult anthropometry.
+Millimeters here and in the other files of this folder: x to the head's left, y up, z forward, y = 0 at the pupils,
+z = 0 at the ears. Splines join nineteen rows, each a closed curve through one point on the front midline, one on the
+side and one on the back midline. The numbers are round figures within the range of adult anthropometry.
 """
 
 import functools
@@ -14,7 +14,7 @@ from scipy.spatial import cKDTree
 
 __all__ = ["BASE_BOTTOM", "base_point", "latitude_of_row", "locate_front", "row_of_latitude", "sphere_direction"]
 
-# front (y, z), side (x, y, z), back (y, z), how square the front and the back of the section are (1 = an ellipse)
+# front (y, z), side (x, y, z), back (y, z), superellipse exponents of the front and the back (1 = an ellipse)
 _ROWS = np.array(
     [
         # front        side               back          squareness
@@ -45,7 +45,7 @@ BASE_BOTTOM = 1.0  # the row at the lower border of the neck; the crown is row 0
 
 @functools.cache
 def _splines() -> CubicSpline:
-    """All nine columns as one spline of the row in [0, 1]; rows are mirrored over the crown so that it is smooth."""
+    """All nine columns as one spline of the row in [0, 1]; rows are mirrored at the crown, for smoothness."""
     y, z = _CROWN
     step = np.diff(np.vstack([(0, y, z), _ROWS[:, 2:5]]), axis=0)
     front = np.diff(np.vstack([(y, z), _ROWS[:, :2]]), axis=0)
@@ -57,30 +57,30 @@ def _splines() -> CubicSpline:
 
 
 def base_point(longitude: Float[np.ndarray, "..."], row: Float[np.ndarray, "..."]) -> Float[np.ndarray, "... 3"]:
-    """The base surface, mm: longitude in [-pi, pi], 0 at the front and pi/2 at the left ear; row in [0, 1]."""
+    """Points of the base surface, mm; longitude in [-pi, pi], 0 at the front, pi/2 at the left ear; row in [0, 1]."""
     c = _splines()(row)
     cosine, sine = np.cos(longitude), np.sin(longitude)
-    # Squareness fades from the front's to the back's through the side, so that the section stays smooth there.
+    # The exponent changes smoothly from front to back, so the section stays smooth at the side.
     fade = 0.5 + 0.5 * np.tanh(3.0 * cosine)
     power = c[..., 7] * fade + c[..., 8] * (1 - fade)
     reach = np.abs(cosine) ** power
     x = c[..., 2] * np.sign(sine) * np.abs(sine) ** power
-    ahead = cosine >= 0
-    y = c[..., 3] + reach * (np.where(ahead, c[..., 0], c[..., 5]) - c[..., 3])
-    z = c[..., 4] + reach * (np.where(ahead, c[..., 1], c[..., 6]) - c[..., 4])
+    front = cosine >= 0
+    y = c[..., 3] + reach * (np.where(front, c[..., 0], c[..., 5]) - c[..., 3])
+    z = c[..., 4] + reach * (np.where(front, c[..., 1], c[..., 6]) - c[..., 4])
     return np.stack([x, y, z], -1)
 
 
 @functools.cache
 def _latitudes() -> tuple[Float[np.ndarray, " r"], Float[np.ndarray, " r"]]:
-    """Rows and the latitude of each on the sphere, spaced so that the map between sphere and head is near conformal."""
+    """Rows and their latitudes on the sphere, for a nearly conformal map between sphere and head."""
     rows = np.linspace(0, 1, 801)
     longitude = np.linspace(-np.pi, np.pi, 65)[:-1]
     points = base_point(longitude[None], rows[:, None])
     length = np.linalg.norm(np.diff(points, axis=0), axis=-1).mean(1)
     around = np.linalg.norm(points - np.roll(points, 1, axis=1), axis=-1).sum(1) / (2 * np.pi)
     middle = 0.5 * (around[1:] + around[:-1])
-    # Mercator's latitude of each row; the first interval holds the pole, where a cap of the sphere is used instead.
+    # Mercator latitude of each row; the first interval has the pole, so a cap of the sphere is used there.
     mercator = np.concatenate([[0.0], np.cumsum(length[1:] / middle[1:])])
     equator = np.interp(0.42, rows[1:], mercator)
     latitude = 2 * np.arctan(np.exp(equator - mercator)) - np.pi / 2
@@ -100,7 +100,7 @@ def row_of_latitude(latitude: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..
 
 
 def sphere_direction(longitude: Float[np.ndarray, "..."], row: Float[np.ndarray, "..."]) -> Float[np.ndarray, "... 3"]:
-    """The point of the parameter sphere."""
+    """Unit vectors on the parameter sphere."""
     latitude = latitude_of_row(row)
     flat = np.cos(latitude)
     return np.stack([flat * np.sin(longitude), np.sin(latitude), flat * np.cos(longitude)], -1)
@@ -114,15 +114,15 @@ def _front_table() -> tuple[cKDTree, Float[np.ndarray, "n 2"]]:
 
 
 def locate_front(xy: Float[np.ndarray, "n 2"]) -> Float[np.ndarray, "n 2"]:
-    """Longitude and row of the points of the face's front that lie at the given x and y."""
+    """(N, 2) longitude and row of the points on the front of the face at x and y, by Newton's method."""
     tree, parameters = _front_table()
     guess = parameters[tree.query(xy)[1]].copy()
     step = 1e-5
     for _ in range(6):
-        here = base_point(guess[:, 0], guess[:, 1])[:, :2]
-        along = (base_point(guess[:, 0] + step, guess[:, 1])[:, :2] - here) / step
-        down = (base_point(guess[:, 0], guess[:, 1] + step)[:, :2] - here) / step
+        current = base_point(guess[:, 0], guess[:, 1])[:, :2]
+        along = (base_point(guess[:, 0] + step, guess[:, 1])[:, :2] - current) / step
+        down = (base_point(guess[:, 0], guess[:, 1] + step)[:, :2] - current) / step
         jacobian = np.stack([along, down], -1)
-        move = np.linalg.solve(jacobian + 1e-9 * np.eye(2), (xy - here)[..., None])[..., 0]
+        move = np.linalg.solve(jacobian + 1e-9 * np.eye(2), (xy - current)[..., None])[..., 0]
         guess += np.clip(move, -0.05, 0.05)
     return guess

@@ -1,4 +1,4 @@
-"""Expressions of the procedural head: one displacement field each, in millimeters, at weight 1 a strong expression."""
+"""Expression directions of the procedural head: displacements in millimeters; weight 1 is a strong expression."""
 
 import functools
 
@@ -24,37 +24,40 @@ def _lid_z(x, y):
 
 @functools.cache
 def lid_closing(side: int, upper: float = 1.0, lower: float = 0.12) -> Float[np.ndarray, "v 3"]:
-    """Displacements (V, 3) that move the upper lid so far down to the lower margin, and the lower lid up.
+    """Displacements (V, 3) that close an eye along the bulge of the lids over the eyeball.
 
-    `side` is 1 for the left eye. Moved points stay on the lids' bulge over the eyeball.
+    Args:
+        side: 1 for the left eye, -1 for the right.
+        upper: fraction of the way that the upper lid moves down; 1 closes the eye.
+        lower: height at which the margins meet, as a fraction of the opening; the lower lid moves up to it.
     """
     parts = head_parts()
     mesh = parts.mesh
     field = np.zeros_like(parts.positions)
     pick = np.nonzero((mesh.patch == LIDS) & (mesh.side == side))[0]
     angle, ring = mesh.angle[pick], mesh.ring[pick]
-    here = parts.positions[pick] * [side, 1, 1]
+    rest = parts.positions[pick] * [side, 1, 1]
     c = np.cos(angle)
     top = almond(np.arccos(np.clip(c, -1, 1)))[:, 1]
     bottom = almond(-np.arccos(np.clip(c, -1, 1)))[:, 1]
-    line = bottom + (top - bottom) * lower  # where the two margins meet; the upper lid passes it a little
+    line = bottom + (top - bottom) * lower  # where the margins meet; the upper lid moves slightly past it
     weight = smoothstep(ring, 7.4, 0.2)
     past = 0.45 * np.sin(angle) ** 2
     move = np.where(np.sin(angle) > 0, (line - past - top) * upper, (line - bottom) * min(upper, 1.0)) * weight
     move = np.where(np.abs(np.sin(angle)) < 1e-9, 0.0, move)
-    target = here[:, 1] + move
-    forward = (_lid_z(here[:, 0], target) - _lid_z(here[:, 0], here[:, 1])) * weight
-    # Between the loops the lid is flat, so it needs some room over the ball.
+    target = rest[:, 1] + move
+    forward = (_lid_z(rest[:, 0], target) - _lid_z(rest[:, 0], rest[:, 1])) * weight
+    # The lid is flat between the loops, so it needs clearance over the eyeball.
     room = 0.35 * weight + 2.4 * weight * (1 - weight)
     forward += np.where(np.sin(angle) > 0, upper, 0.0) * room * np.sin(angle) ** 2
     inside = ring < 0
-    shown = here + np.stack([0 * move, move, forward], -1)
-    # The rim behind the margin turns about the eye's center with it.
-    rim = here[inside] - EYE_CENTER
+    moved = rest + np.stack([0 * move, move, forward], -1)
+    # The rim behind the margin rotates with it about the eye's center.
+    rim = rest[inside] - EYE_CENTER
     turned = rim + np.stack([0 * move[inside], move[inside], forward[inside]], -1)
     turned *= (np.linalg.norm(rim, axis=1) / np.linalg.norm(turned, axis=1))[:, None]
-    shown[inside] = EYE_CENTER + turned
-    field[pick] = (shown - here) * [side, 1, 1]
+    moved[inside] = EYE_CENTER + turned
+    field[pick] = (moved - rest) * [side, 1, 1]
     return field
 
 
@@ -69,7 +72,7 @@ def expression_fields() -> dict[str, Float[np.ndarray, "v 3"]]:
     v = y - MOUTH[1]
     full = lip_height(x)
     corner_y = -69.0
-    # How much a point belongs to the lips: full on the red of the lips, fading over the skin around.
+    # Weight of the lips: 1 on the red of the lips, fading over the skin around.
     lips = np.exp(-((x / 30) ** 4) - (v / 13) ** 4) * front
     around = np.exp(-((x / 40) ** 4) - (v / 24) ** 4) * front
 
@@ -166,7 +169,7 @@ def expression_fields() -> dict[str, Float[np.ndarray, "v 3"]]:
         lips * lower * full, 0, 2.6, 1.6
     )
     for name, field in fields.items():
-        if not name.endswith(("_left", "_right")):  # exact symmetry, against rounding
+        if not name.endswith(("_left", "_right")):  # exact symmetry despite rounding
             mirrored = field[: parts.skin][parts.mesh.mirror] * [-1, 1, 1]
             field[: parts.skin] = 0.5 * (field[: parts.skin] + mirrored)
     return fields

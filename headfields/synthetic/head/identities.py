@@ -1,4 +1,4 @@
-"""Identities of the procedural head: directions of shape, in millimeters, one unit about one standard deviation."""
+"""Identity directions of the procedural head: displacements in millimeters, one unit about one standard deviation."""
 
 import numpy as np
 from jaxtyping import Float
@@ -13,7 +13,7 @@ __all__ = ["identity_fields"]
 def identity_fields() -> dict[str, Float[np.ndarray, "v 3"]]:
     """Displacement fields (V, 3) in millimeters by name, in the order of the model's shape coefficients.
 
-    Around an eye every field is a translation, so that lids and eyeball keep their fit.
+    Around an eye each field is a translation, which preserves the fit of lids and eyeball.
     """
     parts = head_parts()
 
@@ -57,10 +57,10 @@ def identity_fields() -> dict[str, Float[np.ndarray, "v 3"]]:
             "skull_back": move(smoothstep(z, -30, -95) * smoothstep(y, -70, 0), 0, 1.0, -6.0),
         }
 
-    found = fields(parts.positions)
+    displacements = fields(parts.positions)
     pupils = np.stack([EYE_CENTER * [side, 1, 1] for side in (1, -1)])
     at_eyes = fields(pupils)
-    for name, field in found.items():
+    for name, field in displacements.items():
         for index, side in enumerate((1, -1)):
             distance = np.linalg.norm((parts.positions - pupils[index]) * [1, 1, 0.6], axis=1)
             near = smoothstep(distance, 32, 17)
@@ -72,4 +72,4 @@ def identity_fields() -> dict[str, Float[np.ndarray, "v 3"]]:
     center = np.array([0, -14.0, -6.0])
     out = smoothstep(parts.mesh.ring[pinna], 1.0, 0.8)[:, None]
     ears[pinna] = out * (parts.positions[pinna] - center) * [0.03, 0.11, 0.11]
-    return {**found, "ear_size": ears}
+    return {**displacements, "ear_size": ears}

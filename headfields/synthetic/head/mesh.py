@@ -1,8 +1,8 @@
-"""Where the procedural head has vertices, and how they are joined: graded points and edge loops on a sphere.
+"""Topology of the procedural head: edge loops and graded free points on a sphere, and their triangulation.
 
-Loops run around the eyes, the mouth and the ears, so that lids, lips and ears have edges to be shaped along; free
-points fill the rest, denser on the face. All lie on the parameter sphere, whose convex hull is their Delaunay
-triangulation. The half with x >= 0 is kept and mirrored, so the mesh is exactly symmetric.
+Edge loops run around eyes, mouth and ears, where lids, lips and ears are shaped; free points fill the rest, denser on
+the face. All lie on the parameter sphere, where the convex hull is their Delaunay triangulation. The half with x >= 0
+is mirrored, so the mesh is exactly symmetric.
 """
 
 import dataclasses
@@ -34,7 +34,7 @@ _LID_COUNT, _LIP_COUNT, _EAR_COUNT, _BORDER_COUNT = 32, 48, 36, 24
 
 @dataclasses.dataclass(frozen=True)
 class HeadMesh:
-    """Topology of the skin: per vertex its place on the sphere and in its loop; per face three vertices.
+    """Topology of the skin: the position of each vertex on the sphere and in its loop, and the faces.
 
     Attributes:
         longitude, row (V,): the parameters of `base_point`.
@@ -42,9 +42,9 @@ class HeadMesh:
         side (V,): 1 for x > 0, -1 for its mirror image, 0 on the midline.
         ring (V,): offset of the loop from the opening's margin in mm (LIDS, LIPS; negative inside) or the radius in
             [0, 1] (PINNA).
-        angle (V,): place along the loop, radians: 0 toward +x (eyes, mouth, before mirroring) or the back (ears).
+        angle (V,): angle along the loop, radians: 0 toward +x (eyes, mouth, before mirroring) or the back (ears).
         faces (F, 3): counter-clockwise from outside.
-        mirror (V,): each vertex's mirror image.
+        mirror (V,): index of each vertex's mirror image.
     """
 
     longitude: Float[np.ndarray, " v"]
@@ -58,7 +58,7 @@ class HeadMesh:
 
 
 def _loops() -> tuple[Float[np.ndarray, "n 2"], Float[np.ndarray, "n 4"]]:
-    """Parameters of the loops' points with x >= 0, and (patch, ring, angle, on the midline) of each."""
+    """Parameters of the loop points with x >= 0, and (patch, ring, angle, on the midline) of each."""
     places, labels = [], []
 
     def add(parameters: np.ndarray, patch: int, ring: float, angle: np.ndarray, midline: np.ndarray) -> None:
@@ -96,19 +96,19 @@ def _loops() -> tuple[Float[np.ndarray, "n 2"], Float[np.ndarray, "n 4"]]:
 
 
 def _spacing(points: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, " n"]:
-    """The distance between neighbors that is wanted at points of the base surface, mm."""
+    """Target edge length at points of the base surface, mm."""
     x, y, z = points.T
     face = np.sqrt((x / 62) ** 2 + ((y + 32) / 88) ** 2)
-    wanted = np.where(z > 0, 3.9 + 7.5 * np.clip(face - 0.55, 0, 1) ** 1.2, 10.5)
-    wanted = np.minimum(wanted, 10.0)
+    spacing = np.where(z > 0, 3.9 + 7.5 * np.clip(face - 0.55, 0, 1) ** 1.2, 10.5)
+    spacing = np.minimum(spacing, 10.0)
     nose = np.hypot(x, np.maximum(np.abs(y + 26) - 18, 0))
-    wanted = np.where(z > 0, np.minimum(wanted, 2.15 + 0.2 * np.clip(nose - 16, 0, None)), wanted)
+    spacing = np.where(z > 0, np.minimum(spacing, 2.15 + 0.2 * np.clip(nose - 16, 0, None)), spacing)
     ear = np.linalg.norm(points - base_point(np.array([EAR[0]]), np.array([EAR[1]])), axis=1)
-    return np.minimum(wanted, 3.4 + 0.16 * np.clip(ear - 22, 0, None))
+    return np.minimum(spacing, 3.4 + 0.16 * np.clip(ear - 22, 0, None))
 
 
 def _free_points(loops: Float[np.ndarray, "n 2"]) -> tuple[Float[np.ndarray, "m 2"], int]:
-    """Parameters of the free points of the half x >= 0, midline first, and how many are on the midline."""
+    """Parameters of the free points of the half x >= 0, midline first, and the number on the midline."""
     rows = np.linspace(0.0, 1.0, 4001)
     midline = []
     for longitude in (0.0, np.pi):
@@ -118,11 +118,11 @@ def _free_points(loops: Float[np.ndarray, "n 2"]) -> tuple[Float[np.ndarray, "m 
         place = np.interp(np.arange(1, count) / count * traveled[-1], traveled, rows)
         midline.append(np.stack([np.full(count - 1, longitude), place], -1))
     line = np.concatenate([np.array([[0.0, 0.0]]), *midline])
-    here = base_point(line[:, 0], line[:, 1])
-    inside = (here[:, 2] > 0) & (np.abs(here[:, 1] - MOUTH[1]) < MOUTH[3] + _LIP_RINGS[-1] + 1.6)
+    points = base_point(line[:, 0], line[:, 1])
+    inside = (points[:, 2] > 0) & (np.abs(points[:, 1] - MOUTH[1]) < MOUTH[3] + _LIP_RINGS[-1] + 1.6)
     line = line[~inside]
 
-    count = 26000  # a low-discrepancy sequence (Roberts' R2), so that no random generator is involved
+    count = 26000  # a low-discrepancy sequence (Roberts' R2), independent of any random generator
     index = np.arange(1, count + 1)[:, None]
     unit = (0.5 + index * np.array([0.7548776662466927, 0.5698402909980532])) % 1.0
     low = np.sin(latitude_of_row(np.array(1.0)))
@@ -134,18 +134,18 @@ def _free_points(loops: Float[np.ndarray, "n 2"]) -> tuple[Float[np.ndarray, "m 
     at = base_point(np.array([EAR[0]]), np.array([EAR[1]]))[0]
     ear = np.hypot((z - at[2]) / (EAR[2] + 2), (y - at[1]) / (EAR[3] + 2))
     keep = ~((z > 0) & ((eye < 1) | (mouth < 1))) & ~((x > 40) & (ear < 1))
-    wanted = _spacing(points)
-    keep &= (x > 0.75 * wanted) & (np.linalg.norm(points[:, :2] - [0, 0], axis=1) > 0)
-    trial, points, wanted = trial[keep], points[keep], wanted[keep]
+    spacing = _spacing(points)
+    keep &= (x > 0.75 * spacing) & (np.linalg.norm(points[:, :2] - [0, 0], axis=1) > 0)
+    trial, points, spacing = trial[keep], points[keep], spacing[keep]
 
     fixed = np.concatenate([base_point(loops[:, 0], loops[:, 1]), base_point(line[:, 0], line[:, 1])])
     chosen: list[int] = []
     reach = 0.73
     for start in range(0, len(points), 500):
         block = np.arange(start, min(start + 500, len(points)))
-        taken = cKDTree(np.concatenate([fixed, points[chosen]]) if chosen else fixed)
-        block = block[taken.query(points[block])[0] > reach * wanted[block]]
-        apart = np.linalg.norm(points[block][:, None] - points[block][None], axis=-1) > reach * wanted[block][:, None]
+        accepted = cKDTree(np.concatenate([fixed, points[chosen]]) if chosen else fixed)
+        block = block[accepted.query(points[block])[0] > reach * spacing[block]]
+        apart = np.linalg.norm(points[block][:, None] - points[block][None], axis=-1) > reach * spacing[block][:, None]
         alive = np.ones(len(block), bool)
         for i in range(len(block)):
             if alive[i]:
@@ -165,7 +165,7 @@ def _hull(directions: Float[np.ndarray, "n 3"]) -> Int[np.ndarray, "f 3"]:
 
 @functools.cache
 def head_mesh() -> HeadMesh:
-    """The topology; the same on every call and symmetric about x = 0."""
+    """The topology, symmetric about x = 0; computed once."""
     loops, labels = _loops()
     free, line_count = _free_points(loops)
     place = np.concatenate([loops, free])
@@ -183,7 +183,7 @@ def head_mesh() -> HeadMesh:
     movable = patch == FREE
     movable[middle] = False
     directions = half
-    for _ in range(6):  # Laplacian smoothing evens the free points out
+    for _ in range(6):  # Laplacian smoothing of the free points
         both = np.concatenate([directions, directions[paired] * flip])
         faces = _hull(both)
         total, degree = np.zeros_like(both), np.zeros(len(both))

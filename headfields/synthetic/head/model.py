@@ -1,7 +1,7 @@
-"""A head made by code, in FLAME's file format: what everything in the library runs on without a licensed asset.
+"""A procedural head in FLAME's file format, on which the library runs without a licensed asset.
 
-Deterministic and free of data: an anthropometric base surface, sculpted, cut into edge loops, rigged. It has 300 shape
-and 100 expression components as FLAME has, of which the first are named and the rest are zero.
+Deterministic and free of data: an anthropometric base surface, sculpted, meshed along edge loops and rigged. Like FLAME
+it has 300 shape and 100 expression components; the first are named and the others are zero.
 """
 
 import functools
@@ -56,14 +56,22 @@ def _cached() -> dict[str, Shaped[np.ndarray, "..."]]:
 
 
 def procedural_head_arrays() -> dict[str, Shaped[np.ndarray, "..."]]:
-    """The procedural head as the arrays of a FLAME file (read-only), meters; see `FlameHead.from_file` for the keys."""
+    """The procedural head as the arrays of a FLAME file (read-only), meters; see `FlameHead.from_file` for the keys.
+
+    `numpy.savez(path, **procedural_head_arrays())` writes a file that `FlameHead.from_file` and smplx read.
+    """
     return dict(_cached())
 
 
 def procedural_head() -> FlameHead:
-    """A parametric head made by code: some 4,600 vertices, 9,000 faces, meters, y up, face toward +z.
+    """A procedural parametric head of 4,515 vertices and 8,868 faces; meters, y up, face toward +z.
 
-    The same on every call, generated once a process; each call gives a model of its own. Named directions are in
-    `expression_names` and `shape_names`; regions, texture coordinates and 68 landmarks come with it.
+    Deterministic; generated once a process, and each call returns a new model. `expression_names` and `shape_names`
+    name the directions; it has regions, texture coordinates and 68 landmarks.
+
+    >>> import headfields as hf
+    >>> head = hf.synthetic.procedural_head()
+    >>> head.template_vertices.shape, head.faces.shape, len(head.expression_names)
+    (torch.Size([4515, 3]), torch.Size([8868, 3]), 30)
     """
     return FlameHead(flame_arrays(procedural_head_arrays(), "procedural_head()"))

@@ -1,4 +1,4 @@
-"""The procedural head's vertices in one list: the skin first, then the two eyeballs; and what is known of each."""
+"""Assembly of the procedural head: the vertices and faces of the skin, then of the two eyeballs."""
 
 import dataclasses
 import functools
@@ -17,7 +17,7 @@ _POLAR = np.radians([8.0, 17.0, 25.0, 33.0, 45.0, 60.0, 80.0, 104.0, 130.0, 156.
 
 
 def eye_polar_angles() -> Float[np.ndarray, " n"]:
-    """Angle from the eyeball's axis of each of its vertices, radians: the front pole, the rings, the back pole."""
+    """(N,) angle of each vertex of an eyeball from its axis, radians: the front pole, the rings, the back pole."""
     return np.concatenate([[0.0], np.repeat(_POLAR, EYE_SPOKES), [np.pi]])
 
 
@@ -27,28 +27,28 @@ def _eyeball() -> tuple[Float[np.ndarray, "n 3"], Int[np.ndarray, "f 3"]]:
     polar = _POLAR[:, None]
     rings = np.stack([np.sin(polar) * np.cos(around), np.sin(polar) * np.sin(around), np.cos(polar) + 0 * around], -1)
     points = np.concatenate([[[0, 0, 1.0]], rings.reshape(-1, 3), [[0, 0, -1.0]]])
-    here = np.arange(EYE_SPOKES)
-    after = (here + 1) % EYE_SPOKES
-    faces = [np.stack([0 * here, 1 + here, 1 + after], -1)]
+    spoke = np.arange(EYE_SPOKES)
+    after = (spoke + 1) % EYE_SPOKES
+    faces = [np.stack([0 * spoke, 1 + spoke, 1 + after], -1)]
     for ring in range(len(_POLAR) - 1):
         a, b = 1 + ring * EYE_SPOKES, 1 + (ring + 1) * EYE_SPOKES
-        faces.append(np.stack([a + here, b + here, b + after], -1))
-        faces.append(np.stack([a + here, b + after, a + after], -1))
+        faces.append(np.stack([a + spoke, b + spoke, b + after], -1))
+        faces.append(np.stack([a + spoke, b + after, a + after], -1))
     last = 1 + (len(_POLAR) - 1) * EYE_SPOKES
-    faces.append(np.stack([last + here, 0 * here + len(points) - 1, last + after], -1))
+    faces.append(np.stack([last + spoke, 0 * spoke + len(points) - 1, last + after], -1))
     return points, np.concatenate(faces)
 
 
 @dataclasses.dataclass(frozen=True)
 class HeadParts:
-    """All vertices and faces, and the coordinates that shapes and weights are written in.
+    """All vertices and faces, and the coordinates in which shapes and weights are defined.
 
     Attributes:
-        mesh: the skin's topology; `skin` of it are the first vertices, `skin_faces` the first faces.
+        mesh: topology of the skin, whose vertices and faces come first.
         positions (V, 3): millimeters. faces (F, 3).
         eye (V,): 1 on the left eyeball, -1 on the right, 0 on the skin.
-        open (V,): height above the mouth's axis on the parameter sphere, mm; lips are apart there, so its sign tells
-            the upper from the lower lip.
+        open (V,): height above the mouth's axis on the parameter sphere, mm. The lips are apart there, so the sign
+            separates the upper lip from the lower.
     """
 
     mesh: HeadMesh
@@ -68,13 +68,13 @@ class HeadParts:
         return len(self.mesh.faces)
 
     def eyeball(self, side: int) -> Bool[np.ndarray, " v"]:
-        """Which vertices are the eyeball of the side: 1 left, -1 right."""
+        """(V,) mask of the vertices of an eyeball; `side` is 1 for the left, -1 for the right."""
         return self.eye == side
 
 
 @functools.cache
 def head_parts() -> HeadParts:
-    """The assembled head; the same on every call."""
+    """The assembled head; computed once."""
     mesh = head_mesh()
     skin = skin_positions()
     ball, ball_faces = _eyeball()

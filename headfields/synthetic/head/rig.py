@@ -17,7 +17,7 @@ JOINTS = np.array(
 
 
 def _smoothed(parts: HeadParts, values: Float[np.ndarray, " v"], rounds: int) -> Float[np.ndarray, " v"]:
-    """Averages over the neighbors; the mouth is open in the mesh, so nothing flows from lip to lip."""
+    """Laplacian smoothing; the mesh is open at the mouth, so the lips do not mix."""
     for _ in range(rounds):
         total, degree = values.copy(), np.ones_like(values)
         for k in range(3):
@@ -29,10 +29,10 @@ def _smoothed(parts: HeadParts, values: Float[np.ndarray, " v"], rounds: int) ->
 
 
 def skinning_weights() -> Float[np.ndarray, "v 5"]:
-    """(V, 5), rows sum to 1."""
+    """Skinning weights (V, 5); rows sum to 1."""
     parts = head_parts()
     x, y, z = parts.positions.T
-    # Below the line from the corner of the mouth to the joint of the jaw the skin goes with the jaw; the line is sharp
+    # The skin below the line from the corner of the mouth to the jaw joint moves with the jaw; the transition is sharp
     # between the lips and soft on the cheek.
     corner = np.array([MOUTH[1], 80.0])
     slope = (corner[0] - JOINTS[2, 1] + 14) / (corner[1] - JOINTS[2, 2])
@@ -59,7 +59,7 @@ def skinning_weights() -> Float[np.ndarray, "v 5"]:
 
 
 def joint_regressor() -> Float[np.ndarray, "5 v"]:
-    """(5, V), rows sum to 1 and give `JOINTS` at rest: least-norm weights on a band of vertices near each joint."""
+    """Joint regressor (5, V) of `JOINTS` at rest, from a band of vertices near each joint; rows sum to 1."""
     parts = head_parts()
     p = parts.positions
     skin = parts.eye == 0
@@ -77,10 +77,10 @@ def joint_regressor() -> Float[np.ndarray, "5 v"]:
 
 
 def pose_correctives() -> Float[np.ndarray, "v 3 36"]:
-    """(V, 3, 36) millimeters per unit of R - I of neck, jaw, left eye and right eye, row by row (our own shapes).
+    """Pose correctives (V, 3, 36), millimeters per unit of R - I of neck, jaw, left eye and right eye, row-major.
 
-    An opening jaw draws the cheeks in and the corners of the mouth together; the lids follow an eye that looks up or
-    down; the throat folds when the head bends.
+    Our own shapes: an opening jaw draws in the cheeks and the corners of the mouth, lids follow vertical gaze, and the
+    throat bulges when the head bends.
     """
     parts = head_parts()
     p = parts.positions

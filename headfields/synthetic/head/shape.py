@@ -1,7 +1,7 @@
-"""Sculpts the procedural head: brow, eye sockets and lids, nose, lips, cheeks, jaw and ears on the smooth base.
+"""Shape of the procedural head: brow, eye sockets and lids, nose, lips, cheeks, jaw and ears on the base surface.
 
-Positions are functions of a vertex's place on the base and in its loop, so the sculpture does not depend on how finely
-the mesh is cut. Millimeters, as in `procedural_base`.
+Positions are functions of a vertex's parameters on the base and in its loop, so they do not depend on the resolution of
+the mesh. Millimeters, as in `base`.
 """
 
 import functools
@@ -24,13 +24,13 @@ _OPENING = (13.6, 5.9, 4.4)  # half width, height above and below the line betwe
 
 
 def smoothstep(x: Values, low: Values, high: Values) -> Float[np.ndarray, "..."]:
-    """0 below `low`, 1 above `high` (which may be the smaller), a cubic between; the three broadcast."""
+    """0 below `low`, 1 above `high` (which may be the smaller), a cubic between; arguments are broadcast."""
     t = np.clip((x - low) / (high - low), 0, 1)
     return np.asarray(t * t * (3 - 2 * t))
 
 
 def _bump(x, y, at, width, power=2.0):
-    """exp(-r^power), r the distance from `at` in units of `width` (one per axis)."""
+    """exp(-r^power), r the distance from `at` in units of `width` per axis."""
     r2 = ((x - at[0]) / width[0]) ** 2 + ((y - at[1]) / width[1]) ** 2
     return np.exp(-(r2 ** (power / 2)))
 
@@ -70,7 +70,7 @@ def stomion(x: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
 
 
 def lip_height(x: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
-    """In [0, 1]: how full the lips are at x, 1 on the midline and 0 beyond the corners."""
+    """Fullness of the lips at x, in [0, 1]: 1 on the midline and 0 beyond the corners."""
     return np.clip(1 - (np.abs(x) / (MOUTH[2] + 2.0)) ** 2.2, 0, 1) ** 0.75
 
 
@@ -109,7 +109,7 @@ def _face(x, y):
 
 
 def _sides(point: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "n 3"]:
-    """Displacement, outward from the head's axis, of what the front view does not shape: jaw, neck, nape."""
+    """Outward displacement of jaw, neck and nape, which heights seen from the front do not shape."""
     x, y, z = point.T
     a = np.abs(x)
     out = np.stack([x, np.zeros_like(x), 0.8 * z], -1)
@@ -131,7 +131,7 @@ def _sides(point: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "n 3"]:
 
 
 def _lid_surface(x, y):
-    """z of the closed lids' bulge over the eyeball (x >= 0 side); far behind the face away from it."""
+    """z of the closed lids over the eyeball (side x >= 0); far behind the face elsewhere."""
     q = ((x - EYE_CENTER[0]) / 17.2) ** 2 + ((y - EYE_CENTER[1]) / (LID_RADIUS + 0.6)) ** 2
     return EYE_CENTER[2] + LID_RADIUS * np.sqrt(np.maximum(1 - q, 1e-4)) - 30 * np.maximum(q - 0.98, 0)
 
@@ -142,7 +142,7 @@ def _smooth_max(a, b, k):
 
 
 def almond(angle: Float[np.ndarray, "..."]) -> Float[np.ndarray, "... 2"]:
-    """The lid margin of the left eye in x and y: angle 0 is the outer corner, pi/2 above."""
+    """Lid margin (x, y) of the left eye; angle 0 is the outer corner, pi/2 the top."""
     half, above, below = _OPENING
     c, s = np.cos(angle), np.sin(angle)
     lift = np.where(s >= 0, above, below) * np.abs(s) ** 1.55 * (1 - np.where(s >= 0, -0.16, 0.16) * c * 0.9)
@@ -150,10 +150,10 @@ def almond(angle: Float[np.ndarray, "..."]) -> Float[np.ndarray, "... 2"]:
 
 
 def _plain(point: Float[np.ndarray, "n 3"], v: Float[np.ndarray, " n"]) -> Float[np.ndarray, "n 3"]:
-    """The base with every feature of the front and sides added; `v` is the height above the line between the lips."""
+    """The base plus all features of front and sides; `v` is the height above the line between the lips."""
     x, y, z = point.T
     front = smoothstep(z, 2, 42)
-    under = smoothstep(y, -124, -108)  # below the chin the front's heights do not apply
+    under = smoothstep(y, -124, -108)  # heights of the front do not apply below the chin
     height = _face(x, y) * front * under + _nose(x, y) * front + _lips(x, v) * front
     placed = point + _sides(point)
     placed[:, 2] += height
@@ -183,7 +183,7 @@ def _shape_lids(mesh: HeadMesh, positions: Float[np.ndarray, "v 3"]) -> None:
     rim = np.stack([margin[:, 0], margin[:, 1], z], -1)[inside] - EYE_CENTER
     deep = -ring[inside] > 3
     rim *= ((EYE_RADIUS + 0.35) / np.linalg.norm(rim, axis=1))[:, None]
-    # The last ring lies behind the lid, on the eyeball: turned away from the optical axis.
+    # The last ring lies behind the lid on the eyeball, rotated away from the optical axis.
     turned = rim * np.array([1.1, 1.38, 1.0])
     turned *= ((EYE_RADIUS + 0.45) / np.linalg.norm(turned, axis=1))[:, None]
     at[inside] = EYE_CENTER + np.where(deep[:, None], turned, rim)
@@ -192,7 +192,7 @@ def _shape_lids(mesh: HeadMesh, positions: Float[np.ndarray, "v 3"]) -> None:
 
 
 def base_z(xy: Float[np.ndarray, "n 2"]) -> Float[np.ndarray, " n"]:
-    """z of the base surface at the front, at x and y."""
+    """z of the front of the base surface at x and y."""
     parameters = locate_front(np.stack([np.abs(xy[:, 0]), xy[:, 1]], -1))
     return base_point(parameters[:, 0], parameters[:, 1])[:, 2]
 
@@ -207,14 +207,14 @@ _EAR_HEIGHT = CubicSpline(
 
 
 def _shape_ears(mesh: HeadMesh, positions: Float[np.ndarray, "v 3"]) -> None:
-    """The ears: out along the back to the rim of the helix, over it and down into the concha."""
+    """Shapes the ears: outward to the rim of the helix, over it and into the concha."""
     pick = mesh.patch == PINNA
     ring, angle, side = mesh.ring[pick], mesh.angle[pick], mesh.side[pick]
     root = base_point(np.array([EAR[0]]), np.array([EAR[1]]))
     root = (root + _sides(root))[0]
     c, s = np.cos(angle), np.sin(angle)
     back = 0.5 + 0.5 * c
-    # The outline of the rim, wider at the top and toward the back, narrow at the lobe.
+    # Outline of the rim: wider at the top and the back, narrow at the lobe.
     along = np.where(c > 0, 17.5, 13.0) * (1 + 0.16 * s)
     up = np.where(s > 0, 31.0, 31.0)
     radius = _EAR_RADIUS(ring)
@@ -249,7 +249,7 @@ def skin_positions() -> Float[np.ndarray, "v 3"]:
     point = base_point(mesh.longitude, mesh.row)
     point[mesh.side == 0, 0] = 0.0
     x, y, z = point.T.copy()
-    # On the sphere the mouth is open; here its two margins are brought together.
+    # The mouth is open on the sphere; here its margins are closed.
     domain = y - MOUTH[1]
     gap = MOUTH[3] * np.sqrt(np.clip(1 - (x / MOUTH[2]) ** 2, 0, 1))
     lips = mesh.patch == LIPS
@@ -262,13 +262,13 @@ def skin_positions() -> Float[np.ndarray, "v 3"]:
     margin = lips & (mesh.ring <= 0)
     depth = np.zeros_like(x)
     depth[inside] = np.where(mesh.ring[inside] < -4, 9.0, 4.5)
-    # The lips touch, and behind the contact the gap rises, so that one cannot look straight through it.
+    # The lips touch, and the gap behind the contact rises, which blocks the view through it.
     part = np.where(mesh.ring < -4, 0.45 + 0.85 * above, 0.45 + 0.15 * above) * (above != 0)
     v = np.where(margin, np.where(inside, part, 0.01 * above) * np.clip(1 - (np.abs(x) / MOUTH[2]) ** 4, 0, 1), v)
     moved = np.stack([x, v + MOUTH[1] + (stomion(x) - MOUTH[1]) * smoothstep(np.abs(v), 24, 4) * fade, z], -1)
     positions = _plain(moved, v)
     positions[:, 2] -= depth
-    # Teeth and lips follow the arch of the jaws: the corners lie further back.
+    # The lips follow the dental arch: their corners lie further back.
     arch = 0.0052 * np.clip(np.abs(x), 0, 34) ** 2 * fade
     positions[:, 2] -= arch * 0.6
     _shape_lids(mesh, positions)

@@ -1,4 +1,4 @@
-"""An albedo for the procedural head, painted by code in its texture coordinates."""
+"""Procedural albedo texture of the head, in its texture coordinates."""
 
 from collections.abc import Sequence
 
@@ -10,13 +10,13 @@ from headfields.synthetic.head.mesh import EYE, MOUTH
 from headfields.synthetic.head.shape import smoothstep
 from headfields.synthetic.head.uv import EYE_UV, eye_polar, hairline, skin_uv
 
-__all__ = ["lattice_noise", "procedural_head_texture"]
+__all__ = ["lattice_noise", "paint_over", "procedural_head_texture"]
 
 Color = Sequence[float]
 
 
 def lattice_noise(point: Float[np.ndarray, "h w 3"], cell: float | int, seed: int) -> Float[np.ndarray, "h w"]:
-    """Smooth noise in [-1, 1] on a lattice of `cell` mm: hashed values at the corners, cubic between."""
+    """Value noise in [-1, 1] on a lattice of `cell` mm: hashed values at the corners, cubic interpolation."""
     place = point / cell + 1000.0
     corner = np.floor(place).astype(np.int64)
     t = place - corner
@@ -31,7 +31,8 @@ def lattice_noise(point: Float[np.ndarray, "h w 3"], cell: float | int, seed: in
     return total
 
 
-def _over(image: np.ndarray, color: Color, weight: np.ndarray) -> None:
+def paint_over(image: Float[np.ndarray, "*pixels 3"], color: Color, weight: Float[np.ndarray, "*pixels"]) -> None:
+    """Blends a color over the image in place, with weights in [0, 1]."""
     image += weight[..., None] * (np.asarray(color) - image)
 
 
@@ -69,7 +70,7 @@ def _skin(resolution: int, skin: Color, lips: Color, brows: Color, stubble: floa
     over_scalp = smoothstep(y - hairline(longitude) + 5 * lattice_noise(point, 5, seed + 6), -3, 7)
     image *= 1 - 0.20 * over_scalp[..., None]
 
-    # On the sphere the mouth is open: the red of the lips is a ring about an ellipse, the inside lies within it.
+    # The mouth is open on the sphere: the red of the lips is a ring around an ellipse, the inside lies within it.
     radius = np.hypot(x / MOUTH[2], (y - MOUTH[1]) / MOUTH[3])
     flat = np.hypot(x, y - MOUTH[1])
     offset = flat * (1 - 1 / np.maximum(radius, 1e-3))  # mm outside the opening, along the ray from its center
@@ -78,24 +79,24 @@ def _skin(resolution: int, skin: Color, lips: Color, brows: Color, stubble: floa
     width = np.where(y > MOUTH[1], 5.3, 6.2) * taper * bow
     red = smoothstep(offset, width + 0.9, width - 0.7) * (taper > 0) * front
     wrinkle = 1 + 0.07 * np.sin(x * 4.2 + 1.5 * lattice_noise(point, 3.0, seed + 7))
-    _over(image, lips, 0.9 * red)
+    paint_over(image, lips, 0.9 * red)
     image *= np.where((red > 0.3)[..., None], wrinkle[..., None], 1)
-    _over(image, (0.33, 0.09, 0.09), smoothstep(offset, 0.6, -2.0) * front)
+    paint_over(image, (0.33, 0.09, 0.09), smoothstep(offset, 0.6, -2.0) * front)
 
     line = np.interp(a, [9, 14, 24, 34, 44, 53], [15.5, 17.5, 20, 21.5, 19.5, 13.5])
     thick = np.interp(a, [8, 14, 26, 40, 53, 55], [2.2, 4.3, 4.2, 3.2, 1.2, 0.4])
     hair = np.sin((x * np.sign(x) * 1.5 + (y - line) * np.interp(a, [10, 30, 52], [-0.2, 1.4, 3.0])) * 1.9)
     brow = smoothstep(np.abs(y - line) / thick, 1.15, 0.45) * smoothstep(a, 8, 11) * smoothstep(a, 56, 50) * front
-    _over(image, brows, brow * np.clip(0.72 + 0.22 * hair + 0.2 * fine, 0, 1))
+    paint_over(image, brows, brow * np.clip(0.72 + 0.22 * hair + 0.2 * fine, 0, 1))
 
     opening = np.hypot((a - EYE[0]) / EYE[2], (y - EYE[1]) / EYE[3])
     margin = np.hypot(a - EYE[0], y - EYE[1]) * (1 - 1 / np.maximum(opening, 1e-3))
     lash = smoothstep(margin, 1.1, 0.1) * front * np.where(y > EYE[1], 0.85, 0.30)
     pink = smoothstep(margin, 0.0, -1.2) * front
-    _over(image, brows, lash * (opening > 0.6))
-    _over(image, (0.72, 0.42, 0.38), pink)
+    paint_over(image, brows, lash * (opening > 0.6))
+    paint_over(image, (0.72, 0.42, 0.38), pink)
     nostril = np.exp(-((((a - 6.6) / 3.3) ** 2 + ((y + 47.0) / 1.9) ** 2) ** 1.5)) * front
-    _over(image, (0.16, 0.07, 0.06), 0.85 * nostril)
+    paint_over(image, (0.16, 0.07, 0.06), 0.85 * nostril)
     return image
 
 
@@ -112,14 +113,14 @@ def _eye(image: np.ndarray, side: int, iris: Color, seed: int) -> None:
     )
     vein = smoothstep(np.abs(lattice_noise(ray * 25 + polar[..., None] * 0.12, 3.0, seed + 22)), 0.06, 0.0)
     eye = np.broadcast_to(np.array([0.90, 0.87, 0.84]), image.shape).copy()
-    _over(eye, (0.78, 0.42, 0.38), 0.35 * vein * smoothstep(polar, 34, 70) + 0.35 * smoothstep(polar, 50, 95))
-    _over(eye, (0.10, 0.08, 0.07), smoothstep(polar, 28.5, 25.5))
+    paint_over(eye, (0.78, 0.42, 0.38), 0.35 * vein * smoothstep(polar, 34, 70) + 0.35 * smoothstep(polar, 50, 95))
+    paint_over(eye, (0.10, 0.08, 0.07), smoothstep(polar, 28.5, 25.5))
     inner = np.asarray(iris) * (1 + 0.35 * fiber[..., None]) * (1.25 - 0.02 * np.clip(polar - 10, 0, 20)[..., None])
     blend = smoothstep(polar, 25.8, 24.0)[..., None]
     eye = eye + blend * (np.clip(inner, 0, 1) - eye)
-    _over(eye, (0.015, 0.015, 0.015), smoothstep(polar, 11.0, 9.6))
-    here = np.hypot(du, dv) < radius * 1.15
-    image[here] = eye[here]
+    paint_over(eye, (0.015, 0.015, 0.015), smoothstep(polar, 11.0, 9.6))
+    disc = np.hypot(du, dv) < radius * 1.15
+    image[disc] = eye[disc]
 
 
 def procedural_head_texture(
@@ -136,8 +137,8 @@ def procedural_head_texture(
     Args:
         resolution: side of the square image in texels.
         skin, lips, iris, brows: sRGB colors in [0, 1].
-        stubble: how much darker the beard's area is, in [0, 1].
-        seed: chooses the noise; the same seed gives the same image.
+        stubble: darkening of the beard area, in [0, 1].
+        seed: seed of the noise.
 
     Returns:
         (R, R, 3) float64 in [0, 1]; row 0 is the top, v = 1, so texel (i, j) has its center at

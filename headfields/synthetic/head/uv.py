@@ -22,13 +22,13 @@ __all__ = [
 
 EYE_UV = {1: (0.93, 0.07, 0.06), -1: (0.07, 0.07, 0.06)}  # side -> center u, v and radius of the eyeball's disc
 _SKIN_BOTTOM = 0.15
-_FACE_SHARE = 0.62  # how much more width the front gets than the back
-_EYE_POWER = 0.6  # below 1 the iris gets more of the eyeball's disc
-_DOWN = PchipInterpolator([0, 0.18, 0.36, 0.74, 0.84, 1], [0, 0.085, 0.24, 0.85, 0.93, 1])  # the face's rows get more
+_FACE_SHARE = 0.62  # stretch of the front against the back
+_EYE_POWER = 0.6  # below 1 the iris gets a larger part of the eyeball's disc
+_DOWN = PchipInterpolator([0, 0.18, 0.36, 0.74, 0.84, 1], [0, 0.085, 0.24, 0.85, 0.93, 1])  # the face gets more rows
 
 
 def skin_uv(longitude: Float[np.ndarray, "..."], row: Float[np.ndarray, "..."]) -> Float[np.ndarray, "... 2"]:
-    """(u, v) in [0, 1], v up: the skin unrolled, the face in the middle and widened, the crown at the top."""
+    """Texture coordinates (u, v) of the skin, v up: unrolled, with the face widened in the middle, the crown on top."""
     longitude, row = np.broadcast_arrays(longitude, row)
     turn = longitude / np.pi
     u = 0.5 + 0.5 * (turn + _FACE_SHARE * np.sin(np.pi * turn) / np.pi)
@@ -36,7 +36,7 @@ def skin_uv(longitude: Float[np.ndarray, "..."], row: Float[np.ndarray, "..."]) 
 
 
 def eye_reach(polar: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
-    """Distance from the center of an eyeball's disc, in its radii, at an angle from the eyeball's axis in radians."""
+    """Radius in an eyeball's disc, in [0, 1], of the angle from the eyeball's axis, radians."""
     return (polar / np.pi) ** _EYE_POWER
 
 
@@ -46,7 +46,7 @@ def eye_polar(reach: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
 
 
 def texture_coordinates() -> tuple[Float[np.ndarray, "t 2"], Int[np.ndarray, "f 3"]]:
-    """(T, 2) coordinates, (F, 3) indices. The seam runs down the back; each eyeball is a disc about its axis."""
+    """Coordinates (T, 2) and their faces (F, 3). The seam runs down the back; each eyeball maps to a disc."""
     parts = head_parts()
     mesh = parts.mesh
     uv = list(skin_uv(mesh.longitude, mesh.row))
@@ -68,7 +68,7 @@ def texture_coordinates() -> tuple[Float[np.ndarray, "t 2"], Int[np.ndarray, "f 
                     uv.append(skin_uv(np.array(-np.pi), mesh.row[vertex : vertex + 1])[0])
                 faces[index, k] = copies[vertex]
     poles = [int(np.argmin(mesh.row)), *(int(np.nonzero(parts.eyeball(side))[0][-1]) for side in (1, -1))]
-    for pole in poles:  # a pole has no angle of its own: each of its faces gets one between its other corners
+    for pole in poles:  # a pole has no angle: each of its faces uses the mean of its other corners
         for index, k in np.argwhere(parts.faces == pole):
             others = np.array([uv[faces[index, (k + j) % 3]] for j in (1, 2)])
             place = others.mean(0)
@@ -91,7 +91,7 @@ _HAIRLINE = np.array(
 
 
 def hairline(longitude: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
-    """Height y on the base above which hair grows, mm."""
+    """Height y of the hairline on the base, mm."""
     return np.asarray(np.interp(np.abs(longitude), _HAIRLINE[:, 0], _HAIRLINE[:, 1]))
 
 
@@ -137,7 +137,7 @@ def region_masks() -> dict[str, Bool[np.ndarray, " f"]]:
 
 
 def landmark_embedding() -> tuple[Int[np.ndarray, " 68"], Float[np.ndarray, "68 3"]]:
-    """The 68 landmarks in iBUG's order, as face and barycentric coordinates; left and right are the head's own."""
+    """The 68 landmarks in iBUG's order: faces (68,) and barycentric coordinates (68, 3)."""
     parts = head_parts()
     mesh = head_mesh()
     skin = np.arange(parts.skin)
@@ -145,7 +145,7 @@ def landmark_embedding() -> tuple[Int[np.ndarray, " 68"], Float[np.ndarray, "68 
     directions = cKDTree(sphere_direction(mesh.longitude, mesh.row))
 
     def at_front(x: float, y: float) -> tuple[int, np.ndarray]:
-        """The foremost point of the skin at x and y."""
+        """Face and barycentric coordinates of the foremost point of the skin at x and y."""
         corners = place[mesh.faces]
         a, b, c = (corners[:, k, :2] for k in range(3))
         cross = lambda p, q: p[:, 0] * q[:, 1] - p[:, 1] * q[:, 0]  # noqa: E731
@@ -176,20 +176,20 @@ def landmark_embedding() -> tuple[Int[np.ndarray, " 68"], Float[np.ndarray, "68 
 
     degrees = [87, 83, 78, 72, 64, 53, 38, 19]
     heights = [-6.0, -26.0, -45.0, -62.0, -78.0, -91.0, -102.0, -109.0]
-    found = [contour(-np.radians(d), h) for d, h in zip(degrees, heights, strict=True)]
-    found.append(contour(0.0, -113.0))
-    found += [contour(np.radians(d), h) for d, h in zip(degrees[::-1], heights[::-1], strict=True)]
+    marks = [contour(-np.radians(d), h) for d, h in zip(degrees, heights, strict=True)]
+    marks.append(contour(0.0, -113.0))
+    marks += [contour(np.radians(d), h) for d, h in zip(degrees[::-1], heights[::-1], strict=True)]
     brow = [(51.0, 14.0), (43.0, 20.0), (33.0, 21.5), (23.0, 20.0), (13.0, 16.5)]
-    found += [at_front(-x, y) for x, y in brow] + [at_front(x, y) for x, y in brow[::-1]]
-    found += [at_front(0.0, y) for y in (2.0, -11.0, -23.0, -35.0)]
-    found += [at_front(x, y) for x, y in ((-12.0, -45.0), (-6.5, -47.0), (0.0, -48.0), (6.5, -47.0), (12.0, -45.0))]
+    marks += [at_front(-x, y) for x, y in brow] + [at_front(x, y) for x, y in brow[::-1]]
+    marks += [at_front(0.0, y) for y in (2.0, -11.0, -23.0, -35.0)]
+    marks += [at_front(x, y) for x, y in ((-12.0, -45.0), (-6.5, -47.0), (0.0, -48.0), (6.5, -47.0), (12.0, -45.0))]
     upper, lower = (np.radians(60), np.radians(120)), (np.radians(-120), np.radians(-60))
-    eye = [0.0, *upper, np.pi, *lower]  # from the outer corner, along the upper lid to the inner one, back below
-    found += [on_loop(LIDS, 0.0, angle, -1) for angle in eye]
-    found += [on_loop(LIDS, 0.0, angle, 1) for angle in (np.pi, *upper[::-1], 0.0, *lower[::-1])]
+    eye = [0.0, *upper, np.pi, *lower]  # from the outer corner along the upper lid and back below
+    marks += [on_loop(LIDS, 0.0, angle, -1) for angle in eye]
+    marks += [on_loop(LIDS, 0.0, angle, 1) for angle in (np.pi, *upper[::-1], 0.0, *lower[::-1])]
 
     def lip(ring: float, degrees: list[int]) -> list[tuple[int, np.ndarray]]:
-        """Degrees from the left corner (0) over the top; the right half is the mirror image of the left."""
+        """Landmarks at angles in degrees, 0 at the left corner; the right half mirrors the left."""
         out = []
         for d in degrees:
             mirrored = 90 < d % 360 < 270
@@ -197,6 +197,6 @@ def landmark_embedding() -> tuple[Int[np.ndarray, " 68"], Float[np.ndarray, "68 
         return out
 
     red = float(np.sort(np.unique(mesh.ring[mesh.patch == LIPS]))[6])  # the border of the red of the lips
-    found += lip(1.5, [180]) + lip(red, [142, 112, 90, 68, 38]) + lip(1.5, [0]) + lip(red, [-38, -68, -90, -112, -142])
-    found += lip(0.0, [172, 120, 90, 60, 8, -60, -90, -120])
-    return np.array([face for face, _ in found]), np.stack([weights for _, weights in found])
+    marks += lip(1.5, [180]) + lip(red, [142, 112, 90, 68, 38]) + lip(1.5, [0]) + lip(red, [-38, -68, -90, -112, -142])
+    marks += lip(0.0, [172, 120, 90, 60, 8, -60, -90, -120])
+    return np.array([face for face, _ in marks]), np.stack([weights for _, weights in marks])

@@ -1,4 +1,4 @@
-"""Colors for heads that have none: skin, lips, brows, hair and eyes, different from person to person."""
+"""Random vertex colors for head meshes: skin, lips, brows, hair and eyes. Our own choice."""
 
 from collections.abc import Mapping
 
@@ -10,10 +10,13 @@ from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 from torch import Tensor
 
+from headfields.synthetic.head.shape import smoothstep
+from headfields.synthetic.head.texture import paint_over
+
 __all__ = ["Complexion", "complexion", "painted"]
 
 Complexion = Mapping[str, tuple[float, float, float]]
-"""Colors by name: skin, lips, brows, iris and hair; sRGB in [0, 1]."""
+"""sRGB colors in [0, 1] by name: skin, lips, brows, iris and hair."""
 
 _SKIN = ((0.93, 0.76, 0.67), (0.80, 0.60, 0.50), (0.62, 0.43, 0.33), (0.40, 0.26, 0.20))
 _HAIR = ((0.08, 0.06, 0.05), (0.25, 0.16, 0.10), (0.45, 0.30, 0.17), (0.72, 0.58, 0.38), (0.55, 0.53, 0.51))
@@ -21,7 +24,7 @@ _IRIS = ((0.28, 0.17, 0.10), (0.34, 0.30, 0.16), (0.30, 0.42, 0.50), (0.42, 0.46
 
 
 def complexion(random: np.random.Generator) -> Complexion:
-    """Colors of one person, drawn: between the tones of a small palette, a little off."""
+    """Random colors of a person, interpolated in small palettes and jittered."""
 
     def between(palette: tuple[tuple[float, float, float], ...]) -> np.ndarray:
         place = random.uniform(0, len(palette) - 1)
@@ -44,11 +47,10 @@ def painted(
     landmarks: Float[Tensor, "68 3"] | None,
     tones: Complexion,
 ) -> Float[Tensor, "v 3"]:
-    """Colors (V, 3) for a head's mesh, from its shape alone.
+    """Vertex colors (V, 3) of a head mesh without texture.
 
-    Skin everywhere; where 68 landmarks (iBUG's order) are given, lips and brows around them and hair above and behind;
-    separate round pieces that look out beside the nose are eyes. Smooth, so that a mesh of a few thousand vertices
-    carries it.
+    Skin everywhere; with 68 landmarks (iBUG's order), lips and brows around them and hair above and behind. Small
+    separate components beside the nose are eyes. Transitions are smooth enough for a mesh of a few thousand vertices.
 
     Args:
         vertices: (V, 3) the neutral head, meters.
@@ -63,62 +65,51 @@ def painted(
         _, y, z = place.T
         top = points[17:27, 1].mean()
         ear = points[[0, 16], 2].mean()
-        above = _step(y, top + 0.025, top + 0.040) * _step(z, ear - 0.03, ear + 0.02, falling=True)
-        crown = _step(y, top + 0.045, top + 0.060)
-        behind = _step(z, ear - 0.015, ear - 0.030) * _step(y, points[33, 1] - 0.03, points[33, 1])
-        _over(color, tones["hair"], np.maximum.reduce([above, crown, behind]))
-        outer, inner = _ring(points[48:60]), _ring(points[60:68])
+        above = smoothstep(y, top + 0.025, top + 0.040) * (1 - smoothstep(z, ear - 0.03, ear + 0.02))
+        crown = smoothstep(y, top + 0.045, top + 0.060)
+        behind = smoothstep(z, ear - 0.015, ear - 0.030) * smoothstep(y, points[33, 1] - 0.03, points[33, 1])
+        paint_over(color, tones["hair"], np.maximum.reduce([above, crown, behind]))
+        outer, inner = _resampled_loop(points[48:60]), _resampled_loop(points[60:68])
         rings = np.concatenate([outer * (1 - t) + inner * t for t in np.linspace(0, 1, 5)])
-        front = _step(z, points[48:60, 2].min() - 0.02, points[48:60, 2].min() - 0.01)
-        _over(color, tones["lips"], front * _near(place, rings, 0.0015, 0.0035))
+        front = smoothstep(z, points[48:60, 2].min() - 0.02, points[48:60, 2].min() - 0.01)
+        paint_over(color, tones["lips"], front * _near(place, rings, 0.0015, 0.0035))
         for brow in (points[17:22], points[22:27]):
             line = np.stack([np.interp(np.linspace(0, 4, 40), np.arange(5), brow[:, k]) for k in range(3)], -1)
-            _over(color, tones["brows"], _near(place, line, 0.0025, 0.0050))
+            paint_over(color, tones["brows"], _near(place, line, 0.0025, 0.0050))
     for piece in _eyeballs(place, faces.numpy()):
         ball = place[piece]
         axis = ball - 0.5 * (ball.min(0) + ball.max(0))
         polar = np.degrees(np.arccos(np.clip(axis[:, 2] / np.linalg.norm(axis, axis=1).clip(1e-9), -1, 1)))
         shade = np.tile([0.90, 0.88, 0.86], (len(ball), 1))
-        _over(shade, tones["iris"], _step(polar, 30, 24, falling=False))
-        _over(shade, (0.03, 0.03, 0.03), _step(polar, 13, 9))
+        paint_over(shade, tones["iris"], smoothstep(polar, 30, 24))
+        paint_over(shade, (0.03, 0.03, 0.03), smoothstep(polar, 13, 9))
         color[piece] = shade
     return torch.from_numpy(np.clip(color, 0, 1)).float()
 
 
 def _eyeballs(place: np.ndarray, faces: np.ndarray) -> list[np.ndarray]:
-    """Vertices of each separate piece that is small, off the middle plane and in the front half."""
+    """Vertices of each connected component that is small, off the midplane and in the front half."""
     edges = np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]]])
     graph = coo_matrix((np.ones(len(edges)), edges.T), shape=(len(place), len(place)))
     count, label = connected_components(graph, directed=False)
     size = np.bincount(label, minlength=count)
     middle = 0.5 * (place[:, 2].min() + place[:, 2].max())
-    found = []
+    eyeballs = []
     for number in np.nonzero((size >= 20) & (size < 0.2 * len(place)))[0]:
         piece = np.nonzero(label == number)[0]
         center, extent = place[piece].mean(0), np.ptp(place[piece], axis=0)
         if 0.01 < abs(center[0]) < 0.06 and center[2] > middle and extent.max() < 0.04:
-            found.append(piece)
-    return found
+            eyeballs.append(piece)
+    return eyeballs
 
 
-def _ring(points: np.ndarray, count: int = 64) -> np.ndarray:
-    """`count` points along a closed line, evenly by index."""
+def _resampled_loop(points: np.ndarray, count: int = 64) -> np.ndarray:
+    """`count` points along a closed polyline, uniform by index."""
     closed = np.concatenate([points, points[:1]])
     at = np.linspace(0, len(points), count, endpoint=False)
     return np.stack([np.interp(at, np.arange(len(closed)), closed[:, k]) for k in range(3)], -1)
 
 
 def _near(place: np.ndarray, points: np.ndarray, inside: float, outside: float) -> np.ndarray:
-    """1 within `inside` meters of any of the points, 0 beyond `outside`."""
-    return _step(cKDTree(points).query(place)[0], outside, inside)
-
-
-def _step(value: np.ndarray, low: float, high: float, falling: bool = False) -> np.ndarray:
-    """0 at `low`, 1 at `high`, smooth between; `high` may be the smaller."""
-    t = np.clip((value - low) / (high - low), 0, 1)
-    smooth = t * t * (3 - 2 * t)
-    return 1 - smooth if falling else smooth
-
-
-def _over(color: np.ndarray, shade: tuple[float, float, float], weight: np.ndarray) -> None:
-    color += weight[:, None] * (np.asarray(shade) - color)
+    """(V,) weights: 1 within `inside` meters of the points, 0 beyond `outside`, smooth between."""
+    return smoothstep(cKDTree(points).query(place)[0], outside, inside)

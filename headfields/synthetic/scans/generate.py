@@ -1,5 +1,6 @@
-"""A training set made by code: any parametric head, its identities and expressions drawn, and painted."""
+"""Synthetic training sets: random identities, expressions and colors of a parametric head."""
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ from headfields.synthetic.scans.sampler import HeadSampler
 
 __all__ = ["generate_scans"]
 
-_VERSION = 1  # of what the same arguments draw
+_VERSION = 1  # raised when the same arguments give another set
 _CAVITY, _TEETH = (0.36, 0.13, 0.13), (0.88, 0.84, 0.76)
 _OPEN = 0.8
 
@@ -34,26 +35,24 @@ def generate_scans(
     mouth: bool = True,
     progress: bool = True,
 ) -> MeshScans:
-    """Draws people and the faces that they make, as meshes of one topology with colors; the same for the same seed.
+    """Generates random people and expressions as colored meshes of one topology; deterministic in its arguments.
 
-    Each person's first mesh is the neutral one, the second opens the mouth wide, and the others are drawn: see
-    `headfields.synthetic.HeadSampler`. Person p is the same whatever the number of people and expressions.
+    Each person's first mesh is neutral, the second has the mouth wide open, and `headfields.synthetic.HeadSampler`
+    samples the others. Person p does not depend on the numbers of people and expressions.
 
     Args:
-        head: whose shape and expression directions are drawn: `hf.synthetic.procedural_head()`, a FLAME, or a
-            `BlendshapeHead` such as ICT-FaceKit's.
-        people: P.
-        expressions: E, meshes of each person, the neutral one among them.
-        seed: chooses all of them.
-        out: a folder where the set is kept (`save_scans`); if it holds this very set already, it is read from there.
-            None keeps nothing.
-        mouth: whether a mouth that is open at the lips gets an inside (`inner_mouth`), so that there is something to
-            see when it opens.
-        progress: whether to show a bar.
+        head: the parametric head: `hf.synthetic.procedural_head()`, a FLAME, or a `BlendshapeHead` such as
+            ICT-FaceKit's.
+        people: P, number of people.
+        expressions: E, number of meshes of each person, the neutral one included.
+        seed: seed of the set.
+        out: a folder to save the set in (`save_scans`); a set of the same arguments there is loaded. None: not saved.
+        mouth: whether to add an inside (`inner_mouth`) to a mouth that is open between the lips.
+        progress: whether to show a progress bar.
 
     Raises:
         ValueError: a number is out of range.
-        FileExistsError: `out` holds something else.
+        FileExistsError: `out` has other contents.
     """
     if people < 1 or expressions < 1:
         raise ValueError(f"generate_scans: people is {people} and expressions {expressions}; both must be at least 1")
@@ -65,24 +64,24 @@ def generate_scans(
         return load_scans(out)
     inside = _inside(head) if mouth else None
     whole = head if inside is None else inside.extend_head(head)
-    draws = HeadSampler(whole)
-    meshes, colors, kept = [], [], {"identity": [], "expression": [], "gaze": []}  # type: ignore[var-annotated]
+    sampler = HeadSampler(whole)
+    meshes, colors, samples = [], [], {"identity": [], "expression": [], "gaze": []}  # type: ignore[var-annotated]
     for p in tqdm(range(people), desc="people", unit="person", disable=not progress):
         random = np.random.default_rng([seed, p])
-        identity, tones = draws.identity(random), complexion(random)
-        faces = [torch.zeros(len(whole.expression_basis))]
+        identity, tones = sampler.identity(random), complexion(random)
+        weights = [torch.zeros(len(whole.expression_basis))]
         gazes = [torch.zeros(2)]
         for e in range(1, expressions):
-            own = np.random.default_rng([seed, p, e])
-            faces.append(_wide_open(whole) if e == 1 else draws.expression(own))
-            gazes.append(draws.gaze(own))
-        expression, gaze = torch.stack(faces), torch.stack(gazes)
+            random = np.random.default_rng([seed, p, e])
+            weights.append(_wide_open(whole) if e == 1 else sampler.expression(random))
+            gazes.append(sampler.gaze(random))
+        expression, gaze = torch.stack(weights), torch.stack(gazes)
         with torch.no_grad():
-            meshes.append(draws.vertices(identity.expand(expressions, -1), expression, gaze))
+            meshes.append(sampler.vertices(identity.expand(expressions, -1), expression, gaze))
         colors.append(_colors(whole, inside, meshes[-1][0], tones, seed=1000 * seed + p))
-        kept["identity"].append(identity.expand(expressions, -1))
-        kept["expression"].append(expression)
-        kept["gaze"].append(gaze)
+        samples["identity"].append(identity.expand(expressions, -1))
+        samples["expression"].append(expression)
+        samples["gaze"].append(gaze)
     vertices = torch.cat(meshes)
     person = torch.arange(people).repeat_interleave(expressions)
     scans = MeshScans(
@@ -90,13 +89,13 @@ def generate_scans(
         kind=_kinds(whole, inside, vertices, person, torch.arange(people) * expressions),
     )  # fmt: skip
     if out is not None:
-        coefficients = {name: torch.cat(values) for name, values in kept.items()}
+        coefficients = {name: torch.cat(values) for name, values in samples.items()}
         save_scans(scans, out, record, coefficients)
     return scans
 
 
 def _inside(head: SkinnedHead | BlendshapeHead) -> InnerMouth | None:
-    """An inside for the mouth, or None for a head that has one (or has no lips to open)."""
+    """The inside of the mouth, or None for a head that has one already or whose lips are sealed."""
     weights = getattr(head, "weights", None)
     rigid = {} if weights is None else {"skull": weights[:, 1], "jaw": weights[:, 2]}
     try:
@@ -119,7 +118,7 @@ def _wide_open(head: SkinnedHead | BlendshapeHead) -> Tensor:
 def _kinds(
     head: SkinnedHead | BlendshapeHead, inside: InnerMouth | None, vertices: Tensor, person: Tensor, neutral: Tensor
 ) -> Tensor:
-    """What moves, or what the head's file calls the face, is of the face."""
+    """(F,) kinds of faces: `face_kinds`, the head's own region "face", and the inside of the mouth."""
     kind = face_kinds(vertices, head.faces, person, neutral)
     regions = getattr(head, "regions", {})
     if "face" in regions:
@@ -149,7 +148,7 @@ def _colors(
 
 
 def _textured(head: FlameHead, own: int, faces: Tensor, tones: Complexion, seed: int) -> Tensor:
-    """The procedural head's own texture, looked up at the vertices; hair on the scalp."""
+    """(V, 3) the procedural head's texture at the vertices, with hair on the scalp."""
     skin = {name: tones[name] for name in ("skin", "lips", "iris", "brows")}
     image = procedural_head_texture(256, **skin, stubble=0.05 * (seed % 4), seed=seed)
     assert head.uv is not None and head.uv_faces is not None
@@ -166,18 +165,16 @@ def _textured(head: FlameHead, own: int, faces: Tensor, tones: Complexion, seed:
 
 
 def _landmarks(head: SkinnedHead | BlendshapeHead, neutral: Tensor) -> Tensor | None:
-    """68 landmarks on the mesh, if the head has so many that do not depend on the view."""
+    """(68, 3) landmarks, or None unless the head has 68 that do not depend on the view."""
     try:
-        found = head.landmarks(neutral[None])[0]
+        landmarks = head.landmarks(neutral[None])[0]
     except (ValueError, TypeError):
         return None
-    return found if len(found) == 68 else None
+    return landmarks if len(landmarks) == 68 else None
 
 
 def _fingerprint(head: SkinnedHead | BlendshapeHead) -> str:
-    """A short hash of all that a head is made of."""
-    import hashlib
-
+    """A short hash of the head's class and buffers."""
     digest = hashlib.sha256(type(head).__name__.encode())
     for name, tensor in sorted(head.state_dict().items()):
         digest.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())

@@ -1,1 +1,1 @@
-"""What a synthetic capture shows: a head with hair, mouth and skin, its motion and light, drawn by ray casting."""
+"""Scenes of synthetic captures: geometry, materials, motion and lighting of a head, and their ray casting."""

@@ -1,4 +1,4 @@
-"""Where things are on the head at rest: derived from its 68 landmarks, so that the scene follows the head's shape."""
+"""Measures of the head at rest, from its 68 landmarks: brows, mouth, hairline and ears."""
 
 from dataclasses import dataclass
 
@@ -18,7 +18,7 @@ class Anatomy:
         landmarks: (68, 3) in iBUG's order, from the head's right.
         top: y of the crown.
         axis: z of the vertical axis through the skull, around which the hairline is drawn.
-        ear: (2, 3) middle of the right and of the left ear.
+        ear: (2, 3) centers of the right and the left ear.
     """
 
     landmarks: Float[Tensor, "68 3"]
@@ -32,21 +32,21 @@ class Anatomy:
         return float(self.landmarks[17:27, 1].mean())
 
     def above_mouth(self, points: Float[Tensor, "n 3"]) -> Bool[Tensor, " n"]:
-        """Whether points lie above the line between the closed lips."""
+        """(N,) mask of the points above the line between the closed lips."""
         inner = 0.5 * (self.landmarks[[60, 61, 62, 63, 64]] + self.landmarks[[60, 67, 66, 65, 64]])
         line = np.interp(points[:, 0].numpy(), inner[:, 0].numpy(), inner[:, 1].numpy())
         return points[:, 1] > torch.from_numpy(line).to(points)
 
     def brow(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, " n"]:
-        """Distance to the line of the nearer eyebrow."""
-        best = torch.full_like(points[:, 0], torch.inf)
+        """(N,) distance to the nearer eyebrow, meters."""
+        nearest = torch.full_like(points[:, 0], torch.inf)
         for first in (17, 22):
             for k in range(first, first + 4):
-                best = torch.minimum(best, segment_distance(points, self.landmarks[k], self.landmarks[k + 1]))
-        return best
+                nearest = torch.minimum(nearest, segment_distance(points, self.landmarks[k], self.landmarks[k + 1]))
+        return nearest
 
     def hairline(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, " n"]:
-        """Height above the hairline, meters; hair grows where it is positive."""
+        """(N,) height above the hairline, meters; hair grows where it is positive."""
         around = torch.atan2(points[:, 0].abs(), points[:, 2] - self.axis)
         brow, ear = self.brow_height, float(self.ear[:, 1].mean())
         forehead = brow + 0.56 * (self.top - brow)
@@ -60,7 +60,7 @@ class Anatomy:
 def segment_distance(
     points: Float[Tensor, "n 3"], start: Float[Tensor, "3"], end: Float[Tensor, "3"]
 ) -> Float[Tensor, " n"]:
-    """Distance to a segment."""
+    """(N,) distance to the segment from `start` to `end`."""
     edge = end - start
     share = ((points - start) @ edge / edge.dot(edge).clamp_min(1e-12)).clamp(0, 1)
     return (points - start - share[:, None] * edge).norm(dim=1)

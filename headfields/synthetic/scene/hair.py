@@ -1,4 +1,4 @@
-"""Hair that stands off the scalp, and eyebrows that move with the skin. Our own choice throughout."""
+"""Strands of scalp hair, and of eyebrows that are bound to the skin. Our own design."""
 
 from dataclasses import dataclass
 
@@ -27,13 +27,13 @@ def _unit(vectors: np.ndarray) -> np.ndarray:
 def scalp_hair(
     vertices: Float[Tensor, "v 3"], faces: Int[Tensor, "f 3"], anatomy: Anatomy, count: int, random: np.random.Generator
 ) -> Tubes:
-    """Short curved strands, combed away from the crown, on the faces above the hairline.
+    """Short curved strands on the faces above the hairline, combed away from the crown.
 
     Args:
         vertices, faces: the skin at rest, without eyeballs.
-        anatomy: of the same head.
-        count: how many strands.
-        random: draws roots, lengths and tones.
+        anatomy: measures of the same head.
+        count: number of strands.
+        random: generator of roots, lengths and tones.
     """
     middle = vertices[faces].mean(1)
     ragged = 0.006 * fractal_noise(middle, 0.02, 2, seed=11)
@@ -48,7 +48,7 @@ def scalp_hair(
     root = (vertices.numpy()[faces.numpy()[chosen]] * share[..., None]).sum(1)
     normal = _unit(cross.numpy()[chosen].astype(np.float64))
 
-    # Combed along the skin, away from a whorl at the back of the crown, and down; locks share a slow random turn.
+    # Combed along the skin away from a whorl at the back of the crown, and down; locks share a smooth random rotation.
     whorl = np.array([0.015, anatomy.top, anatomy.axis - 0.03])
     comb = root - whorl
     comb[:, 1] -= 0.05
@@ -69,7 +69,7 @@ def scalp_hair(
     for step in steps[1:]:
         direction = (rise * (1 - step) + 0.12)[:, None] * normal + (0.25 + 0.9 * step) * comb
         direction[:, 1] -= 0.35 * step
-        # Never into the skin: what gravity takes from the outward part is given back.
+        # Gravity must not bend strands into the skin, so the outward component stays at 0.1.
         inward = np.minimum((direction * normal).sum(1, keepdims=True) - 0.1, 0)
         points.append(points[-1] + _unit(direction - inward * normal) * (length / (_POINTS - 1))[:, None])
     radius = _RADIUS * np.linspace(1.0, 0.35, _POINTS)[None] * (0.8 + 0.4 * random.random((count, 1)))
@@ -78,10 +78,10 @@ def scalp_hair(
 
 @dataclass(frozen=True)
 class BoundStrands:
-    """Strands that a mesh carries: root coordinates, and offsets in the frame of the face they grow on.
+    """Strands bound to a mesh: barycentric roots, and offsets in the frames of their faces.
 
     Attributes:
-        face (S,), barycentric (S, 3): of the roots.
+        face (S,), barycentric (S, 3): roots on the mesh.
         offset: (S, P, 3) from the root, in the axes of `_frames`.
         radius (S, P), tone (S,): as in `Tubes`.
     """
@@ -108,19 +108,19 @@ def _frames(corner: Float[np.ndarray, "s 3 3"]) -> Float[np.ndarray, "s 3 3"]:
 
 
 def bind(tubes: Tubes, vertices: Float[Tensor, "v 3"], faces: Int[Tensor, "f 3"]) -> BoundStrands:
-    """Ties strands to the faces nearest to their roots; the roots move onto the mesh."""
+    """Binds strands to the faces nearest to their roots, which move onto the mesh."""
     tree = TriangleBVH(faces, vertices)
-    near = tree.closest(torch.from_numpy(tubes.points[:, 0]).float())
-    face = near.face.numpy()
+    nearest = tree.closest(torch.from_numpy(tubes.points[:, 0]).float())
+    face = nearest.face.numpy()
     corner = vertices.numpy().astype(np.float64)[faces.numpy()[face]]
     offset = np.einsum("spc,skc->spk", tubes.points - tubes.points[:, :1], _frames(corner))
-    return BoundStrands(face, near.barycentric.numpy().astype(np.float64), offset, tubes.radius, tubes.tone)
+    return BoundStrands(face, nearest.barycentric.numpy().astype(np.float64), offset, tubes.radius, tubes.tone)
 
 
 def brows(
     vertices: Float[Tensor, "v 3"], faces: Int[Tensor, "f 3"], anatomy: Anatomy, count: int, random: np.random.Generator
 ) -> BoundStrands:
-    """Two eyebrows of `count` hairs each along their landmarks, thinning outward."""
+    """Two eyebrows of `count` hairs each along the landmarks, thinner outward."""
     parts = []
     for order in ([21, 20, 19, 18, 17], [22, 23, 24, 25, 26]):
         line = anatomy.landmarks[order].double().numpy()
@@ -130,7 +130,7 @@ def brows(
         along = _unit(line[piece + 1] - line[piece])
         thick = 0.0034 * (1 - 0.13 * at)
         base = base + thick[:, None] * random.uniform(-1, 1, (count, 1)) * np.array([0, 1.0, 0.1])
-        # Inner hairs rise, outer ones lie along the brow; all lean off the skin.
+        # Inner hairs point up, outer ones along the brow; all lean away from the skin.
         up = np.array([0, 1.0, 0]) * (0.9 - 0.25 * at)[:, None] + 0.25 * random.standard_normal((count, 3))
         direction = _unit(along + np.array([0, 0, 0.45]) + np.maximum(up, -0.2))
         size = 0.0075 * (0.7 + 0.5 * random.random(count))

@@ -1,4 +1,4 @@
-"""Segmentation labels of the scene in INSTA's numbering."""
+"""Segmentation labels of the scene, in INSTA's numbering."""
 
 import torch
 from jaxtyping import Float, Int, UInt8
@@ -12,7 +12,7 @@ __all__ = ["brow_labels", "face_labels", "majority", "skin_labels"]
 
 
 def face_labels(head: FlameHead) -> UInt8[Tensor, " f"]:
-    """The label of each of the head's faces by its regions; lips and brows are told apart finer by `skin_labels`."""
+    """(F,) label of each face of the head by its region; `skin_labels` refines lips and hair."""
     out = torch.full((len(head.faces),), Label.SKIN, dtype=torch.uint8)
     for name, label in (
         ("neck", Label.NECK),
@@ -30,13 +30,13 @@ def face_labels(head: FlameHead) -> UInt8[Tensor, " f"]:
 def skin_labels(
     base: UInt8[Tensor, " n"], rest: Float[Tensor, "n 3"], lip: Float[Tensor, " n"], anatomy: Anatomy
 ) -> UInt8[Tensor, " n"]:
-    """Labels of points on the head's skin: the face's own, lips and brows by their outlines, hair above the hairline.
+    """(N,) labels of points on the skin: that of the face, upper and lower lip, and hair above the hairline.
 
     Args:
         base: labels of the faces the points lie on.
         rest: the points at rest.
-        lip: how much they belong to the red of the lips, in [0, 1].
-        anatomy: of the same head.
+        lip: weight of the red of the lips, in [0, 1].
+        anatomy: measures of the same head.
     """
     out = base.clone()
     lips = lip > 0.5
@@ -49,12 +49,12 @@ def skin_labels(
 
 
 def brow_labels(rest_x: Float[Tensor, " n"]) -> UInt8[Tensor, " n"]:
-    """Left or right brow by the side."""
+    """(N,) label of the left or the right brow, by the sign of x at rest."""
     return torch.where(rest_x > 0, Label.LEFT_BROW, Label.RIGHT_BROW).to(torch.uint8)
 
 
 def majority(labels: Int[Tensor, "p k"], alpha: Float[Tensor, " p"]) -> UInt8[Tensor, " p"]:
-    """The commonest label among a pixel's samples that hit, 0 where less than half of them do; -1 marks a miss."""
+    """(P,) most frequent label among the hits of a pixel's K samples, 0 if fewer than half hit; -1 marks a miss."""
     ordered = labels.sort(dim=1, descending=True).values
     same = (ordered[:, :, None] == ordered[:, None, :]).sum(2) * (ordered >= 0)
     best = ordered.gather(1, same.argmax(1, keepdim=True))[:, 0]

@@ -1,4 +1,7 @@
-"""How the head moves: turning as sums of sines, expressions as smooth random keyframes, blinks on top."""
+"""Motion of a head: rotation by sums of sines, expressions by smooth random keyframes, and blinks.
+
+Our own choice.
+"""
 
 from dataclasses import dataclass
 
@@ -11,7 +14,7 @@ JAW_OPEN = np.radians(20.0)  # rotation of the jaw at mouth_open = 1
 _YAW, _PITCH, _ROLL = np.radians([35.0, 15.0, 8.0])
 _HOLD = 0.75  # mean seconds between keyframes
 
-# What a face does at once, and how likely: weights of the head's named expressions, drawn together.
+# Gestures: relative frequency, and weights of named expressions that occur together.
 _GESTURES: list[tuple[float, dict[str, float]]] = [
     (0.6, {}),
     (2.0, {"smile": 0.9, "squint": 0.3}),
@@ -32,13 +35,13 @@ _GESTURES: list[tuple[float, dict[str, float]]] = [
 
 @dataclass(frozen=True)
 class Motion:
-    """F frames.
+    """Motion of a head over F frames.
 
     Attributes:
         angles: (F, 3) yaw (to the head's left), pitch (nose down), roll (to its left shoulder), radians.
         shift: (F, 3) translation in the room, meters.
-        weights: (F,) per named expression. The jaw's rotation is `JAW_OPEN * weights["mouth_open"]`.
-        gaze: (F, 2) turn of the eyes to the head's left and downward, radians.
+        weights: (F,) weights by expression name. The jaw's rotation is `JAW_OPEN * weights["mouth_open"]`.
+        gaze: (F, 2) rotation of the eyes to the head's left and downward, radians.
     """
 
     angles: Float[np.ndarray, "f 3"]
@@ -48,7 +51,7 @@ class Motion:
 
 
 def sum_of_sines(time: np.ndarray, periods: tuple[float, ...], random: np.random.Generator) -> np.ndarray:
-    """A sum of sines of unequal periods, in [-1, 1] and reaching near both."""
+    """(F,) sum of sines of incommensurate periods, in [-1, 1]."""
     share = np.array([0.62, 0.26, 0.12])[: len(periods)]
     phase = random.uniform(0, 2 * np.pi, len(share))
     period = np.array(periods) * random.uniform(0.9, 1.1, len(share))
@@ -56,7 +59,7 @@ def sum_of_sines(time: np.ndarray, periods: tuple[float, ...], random: np.random
 
 
 def _keyframes(time: np.ndarray, names: list[str], random: np.random.Generator) -> dict[str, np.ndarray]:
-    """Gestures of random strength, held a moment and blended smoothly into one another."""
+    """Weights (F,) by name: random gestures of random strength, held and blended smoothly."""
     odds = np.array([chance for chance, _ in _GESTURES])
     at, values = [-_HOLD], [np.zeros(len(names))]
     order = {name: k for k, name in enumerate(names)}
@@ -83,13 +86,13 @@ def _keyframes(time: np.ndarray, names: list[str], random: np.random.Generator) 
 
 
 def head_motion(frames: int, rate: float, names: list[str], seed: int) -> Motion:
-    """One smooth recording of a head that looks about, talks, smiles, frowns and blinks.
+    """A smooth motion of a head that looks around, talks, smiles, frowns and blinks.
 
     Args:
         frames: F.
-        rate: frames a second; the process runs in seconds, so that more frames or a lower rate see more of it.
-        names: the head's expressions; what a gesture names and the head lacks is left out.
-        seed: draws everything.
+        rate: frames a second; the motion is defined in seconds, so more frames or a lower rate cover more of it.
+        names: the head's expressions; gestures skip names that the head lacks.
+        seed: seed of the motion.
     """
     time = np.arange(frames) / rate
     random = np.random.default_rng([seed, 1])
@@ -109,7 +112,7 @@ def head_motion(frames: int, rate: float, names: list[str], seed: int) -> Motion
         at += random.uniform(1.3, 3.2)
     for name in ("blink_left", "blink_right"):
         if name in weights:
-            # An eye that squints has less way to go, and one that is wide open shows it while it closes.
+            # A squinting eye closes by less; a wide eye relaxes while it blinks.
             squint = weights.get(name.replace("blink", "squint"), np.zeros(frames))
             weights[name] = blink * (1 - 0.3 * squint)
     for name in weights:

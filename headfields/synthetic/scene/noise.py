@@ -1,4 +1,4 @@
-"""Random fields that are the same on every run: hashed values on a lattice, interpolated (value noise)."""
+"""Value noise: deterministic random fields from hashed lattice values, interpolated."""
 
 import torch
 from jaxtyping import Float, Int
@@ -7,12 +7,12 @@ from torch import Tensor
 __all__ = ["fractal_noise", "value_noise"]
 
 
-# Turns the lattice, so that its directions are not the head's.
+# Rotates the lattice against the head's axes.
 _TURN = torch.linalg.qr(torch.tensor([[0.82, 0.31, -0.47], [-0.43, 0.88, -0.17], [0.36, 0.35, 0.86]]))[0]
 
 
 def _hash(cell: Int[Tensor, "n 3"], seed: int) -> Float[Tensor, " n"]:
-    """A number in [-1, 1) for each lattice point; 32-bit integer mixing in int64, so that it cannot overflow."""
+    """(N,) values in [-1, 1) of lattice points; 32-bit integer mixing in int64, which cannot overflow."""
     mask = 0xFFFFFFFF
     x = (cell[:, 0] * 0x8DA6B343 + cell[:, 1] * 0xD8163841 + cell[:, 2] * 0xCB1AB31F + seed * 0x165667B1) & mask
     x = ((x ^ (x >> 15)) * 0x2C1B3C6D) & mask
@@ -21,12 +21,12 @@ def _hash(cell: Int[Tensor, "n 3"], seed: int) -> Float[Tensor, " n"]:
 
 
 def value_noise(points: Float[Tensor, "n 3"], wavelength: float, seed: int = 0) -> Float[Tensor, " n"]:
-    """Smooth noise in [-1, 1].
+    """(N,) smooth noise in [-1, 1].
 
     Args:
         points: (N, 3) meters.
         wavelength: spacing of the lattice, meters.
-        seed: chooses the field.
+        seed: seed of the field.
     """
     scaled = points @ _TURN / wavelength
     low = scaled.floor()
@@ -44,7 +44,7 @@ def value_noise(points: Float[Tensor, "n 3"], wavelength: float, seed: int = 0) 
 def fractal_noise(
     points: Float[Tensor, "n 3"], wavelength: float, octaves: int = 3, seed: int = 0
 ) -> Float[Tensor, " n"]:
-    """`octaves` of noise, each of half the wavelength and amplitude of the one before."""
+    """(N,) sum of `octaves` of noise, each of half the wavelength and amplitude of the previous one."""
     total = torch.zeros_like(points[:, 0])
     for octave in range(octaves):
         total = total + 0.5**octave * value_noise(points, wavelength * 0.5**octave, seed + octave)

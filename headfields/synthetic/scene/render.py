@@ -1,4 +1,4 @@
-"""Ray-casts the scene: color with coverage, labels, and the depth of the tracked mesh."""
+"""Ray casting of the scene: color with coverage, labels, and depth of the tracked mesh."""
 
 from dataclasses import dataclass
 
@@ -21,8 +21,8 @@ __all__ = ["Hits", "Renderer", "pixel_rays"]
 _NO_BLEED = torch.zeros(3)
 _SKIN_BLEED = torch.tensor([0.32, 0.12, 0.08])
 _GLOSS = {SKIN: (0.055, 22.0), EYE: (0.9, 260.0), TOOTH: (0.35, 60.0), GUM: (0.25, 40.0)}
-_LAMP = 0.03  # half width of the key light, radians
-_LIFT = 0.0006  # how far off the surface a shadow ray starts, meters
+_LAMP = 0.03  # standard deviation of the directions to the key light, radians
+_LIFT = 0.0006  # offset of shadow rays from the surface, meters
 
 
 def pixel_rays(camera: Camera, offsets: Float[Tensor, "p k 2"]) -> tuple[Float[Tensor, "n 3"], Float[Tensor, "n 3"]]:
@@ -40,9 +40,10 @@ def pixel_rays(camera: Camera, offsets: Float[Tensor, "p k 2"]) -> tuple[Float[T
 
 @dataclass(frozen=True)
 class Hits:
-    """N samples that hit something: their face, its kind, and what is interpolated on it.
+    """Hit points of N rays: face, kind, and interpolated attributes.
 
-    `direction` is the normal (of hair the tangent), `flat` the face's own normal, `view` points to the eye; all unit.
+    `direction` is the interpolated normal (of hair the tangent), `flat` the normal of the face, `view` points to the
+    camera; all are unit vectors.
     """
 
     face: Int[Tensor, " n"]
@@ -57,14 +58,14 @@ class Hits:
 
 
 class Renderer:
-    """Draws frames of one scene.
+    """Renders frames of a scene.
 
     Args:
-        scene: what to draw.
+        scene: the geometry.
         closed_faces: (F, 3) the tracked mesh with its mouth closed, for the depth maps.
-        size: height and width of the square images.
-        samples: rays a pixel, a square number; jittered in their cells, the same in every frame.
-        seed: of the jitter.
+        size: height and width of the square images, pixels.
+        samples: rays a pixel, a square number; jittered in their cells, alike in every frame.
+        seed: seed of the jitter.
     """
 
     def __init__(self, scene: Scene, closed_faces: Int[Tensor, "f 3"], size: int, samples: int, seed: int) -> None:
@@ -75,7 +76,7 @@ class Renderer:
         jitter = (cell + 0.5 + random.uniform(-0.35, 0.35, (size * size, side * side, 2))) / side
         self._offsets = torch.from_numpy(jitter).float()
         self._samples = side * side
-        # Where on the lamp each sample's shadow ray ends: one draw for all frames, so that nothing flickers.
+        # Offset of each sample's shadow ray on the lamp, fixed for all frames to avoid flicker.
         disc = random.normal(0, _LAMP, (size * size * side * side, 3))
         self._lamp = torch.from_numpy(disc).float()
         self._depth_tree = TriangleBVH(closed_faces, scene.head.template_vertices)
@@ -86,10 +87,10 @@ class Renderer:
         self._measured = torch.cat([measured, torch.ones(extra, dtype=torch.bool)])
 
     def depth(self, posed: PosedScene, camera: Camera) -> UInt16[np.ndarray, "h w"]:
-        """Depth of the tracked mesh along the optical axis at the pixels' centers, mm; 0 for none, ears and neck."""
+        """Depth of the tracked mesh along the optical axis at pixel centers, mm; 0 off the mesh, on ears and neck."""
         vertices = posed.vertices[: len(self.scene.head.template_vertices)]
-        middle = torch.full((camera.size[0] * camera.size[1], 1, 2), 0.5)
-        origins, directions = pixel_rays(camera, middle)
+        pixel_center = torch.full((camera.size[0] * camera.size[1], 1, 2), 0.5)
+        origins, directions = pixel_rays(camera, pixel_center)
         hit = self._depth_tree.refit(vertices).raycast(origins, directions)
         z = hit.distance * (directions @ camera.world_to_camera.reshape(4, 4)[2, :3])
         valid = (hit.face >= 0) & self._measured[hit.face.clamp_min(0)]
@@ -99,22 +100,22 @@ class Renderer:
     def draw(
         self, posed: PosedScene, camera: Camera, lights: Lights, activity: Activity
     ) -> tuple[UInt8[np.ndarray, "h w 4"], UInt8[np.ndarray, "h w"]]:
-        """Image (straight alpha, sRGB) and labels of one frame."""
+        """Image (sRGB, straight alpha) and labels of a frame."""
         tree = self.scene.tree.refit(posed.vertices)
         origins, directions = pixel_rays(camera, self._offsets)
         hit = tree.raycast(origins, directions)
-        where = (hit.face >= 0).nonzero()[:, 0]
-        hits = self._gather(posed, hit.face[where], hit.barycentric[where], -directions[where])
-        toward_key = torch.nn.functional.normalize(lights.key + self._lamp[where], dim=1)
+        rays = (hit.face >= 0).nonzero()[:, 0]
+        hits = self._gather(posed, hit.face[rays], hit.barycentric[rays], -directions[rays])
+        toward_key = torch.nn.functional.normalize(lights.key + self._lamp[rays], dim=1)
         color, label = self._shade(hits, toward_key, posed, lights, activity)
 
-        pixel = torch.div(where, self._samples, rounding_mode="floor")
+        pixel = torch.div(rays, self._samples, rounding_mode="floor")
         total = torch.zeros(len(self._offsets), 3).index_add_(0, pixel, color)
         count = torch.bincount(pixel, minlength=len(total)).float()
-        all_labels = torch.full((len(origins),), -1).index_copy_(0, where, label.long())
+        all_labels = torch.full((len(origins),), -1).index_copy_(0, rays, label.long())
         alpha = count / self._samples
-        shown = to_srgb(total / count.clamp_min(1)[:, None])
-        rgba = torch.cat([shown * (count > 0)[:, None], alpha[:, None]], 1)
+        rgb = to_srgb(total / count.clamp_min(1)[:, None])
+        rgba = torch.cat([rgb * (count > 0)[:, None], alpha[:, None]], 1)
         pixels = (rgba * 255).round().to(torch.uint8).reshape(*camera.size, 4).numpy()
         return pixels, lab.majority(all_labels.reshape(-1, self._samples), alpha).reshape(camera.size).numpy()
 
@@ -148,7 +149,7 @@ class Renderer:
         color = torch.zeros_like(hits.position)
         label = torch.full_like(hits.face, Label.HAIR, dtype=torch.uint8)
         facing = (hits.flat * hits.view).sum(1)
-        # From inside the head one sees its inner side: the cavity of the mouth, which closes the view behind the teeth.
+        # Back faces of the head are the cavity of the mouth, seen behind the teeth.
         inside = (hits.kind <= EYE) & (facing < 0)
         outward = torch.where(facing[:, None] < 0, -hits.flat, hits.flat)
         lit = (scene.tree.raycast(hits.position + _LIFT * outward + 0.0004 * lights.key, toward_key).face < 0).float()
@@ -193,7 +194,7 @@ class Renderer:
         return color, label
 
     def _eyes(self, hits: Hits, posed: PosedScene, pick: Tensor) -> tuple[Tensor, Tensor]:
-        """Color by the direction at rest, and the normal of the sphere (smoother than the mesh's)."""
+        """Color by the direction at rest, and the sphere's normal, which is smoother than the mesh's."""
         rest = hits.rest[pick]
         center = self.scene.eye_center
         side = (rest[:, None] - center).norm(dim=2).argmin(1)

@@ -1,4 +1,4 @@
-"""How somebody on a turning chair moves: a turn with a still face, and talking with all-round motion of the head."""
+"""Motion of a person on a turning chair: a turn with a static face, or talking with motion of head and torso."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -15,12 +15,12 @@ __all__ = ["HELD_OUT", "PARTS", "Kind", "RigMotion", "chair_motion", "talk_motio
 
 Kind = Literal["chair", "talk"]
 PARTS = ("torso", "neck", "head", "jaw")
-"""Joints that move beside the chair, by their names in `RiggedTemplate.joints`."""
+"""Joints that move relative to the chair, by their names in `RiggedTemplate.joints`."""
 HELD_OUT = ("mouth_left", "mouth_right", "nose_wrinkle", "cheek_puff")
-"""Expressions that are made in test frames alone."""
+"""Expressions that occur only in test frames."""
 
-_CHAIR_GAPS = np.radians([[12, 30], [82, 100], [170, 188], [262, 280]])  # yaw of the chair that test frames show
-_TALK_BLOCK = 6  # of as many stretches of a talking sequence the last one is for testing
+_CHAIR_GAPS = np.radians([[12, 30], [82, 100], [170, 188], [262, 280]])  # yaw of the chair in test frames
+_TALK_BLOCK = 6  # every sixth stretch of a talking sequence is for testing
 
 
 @dataclass(frozen=True)
@@ -30,32 +30,32 @@ class RigMotion:
     Attributes:
         yaw: (F,) of the chair, to the person's left, radians, not wrapped.
         shift: (F, 3) of the body in the room, meters.
-        turns: (F, 3) axis-angle by joint, radians, for each of `PARTS`.
+        rotations: (F, 3) axis-angle of each joint in `PARTS`, radians.
         expression: (F, E).
-        test: (F,) which frames are for testing.
+        test: (F,) mask of the test frames.
     """
 
     yaw: Float[Tensor, " f"]
     shift: Float[Tensor, "f 3"]
-    turns: dict[str, Float[Tensor, "f 3"]]
+    rotations: dict[str, Float[Tensor, "f 3"]]
     expression: Float[Tensor, "f e"]
     test: Bool[Tensor, " f"]
 
     @property
-    def rotation(self) -> Float[Tensor, "f 3 3"]:
-        """Body to room (F, 3, 3)."""
+    def body_to_room(self) -> Float[Tensor, "f 3 3"]:
+        """Rotations (F, 3, 3) from body to room."""
         turn = torch.zeros(len(self.yaw), 3)
         turn[:, 1] = self.yaw
         return rotation_matrices(turn)
 
 
 def chair_motion(frames: int, width: int, seed: int) -> RigMotion:
-    """One whole turn with a still face, swaying by a degree or two; four stretches of it are for testing.
+    """One full turn with a static face and a sway of about a degree; four ranges of yaw are test frames.
 
     Args:
         frames: F.
-        width: E, the number of expression coefficients, all of them zero.
-        seed: draws the sway.
+        width: E, the number of expression coefficients, all zero.
+        seed: seed of the sway.
     """
     random = np.random.default_rng([seed, 11])
     share = np.arange(frames) / max(frames, 1)
@@ -68,23 +68,27 @@ def chair_motion(frames: int, width: int, seed: int) -> RigMotion:
     test = np.zeros(frames, bool)
     for low, high in _CHAIR_GAPS:
         test |= (yaw >= low) & (yaw < high)
-    turns = {name: _tensor(sway.get(name, np.zeros((frames, 3)))) for name in PARTS}
+    rotations = {name: _tensor(sway.get(name, np.zeros((frames, 3)))) for name in PARTS}
     return RigMotion(
-        _tensor(yaw), _tensor(shift * [0.003, 0.001, 0.003]), turns, torch.zeros(frames, width), torch.from_numpy(test)
+        yaw=_tensor(yaw),
+        shift=_tensor(shift * [0.003, 0.001, 0.003]),
+        rotations=rotations,
+        expression=torch.zeros(frames, width),
+        test=torch.from_numpy(test),
     )
 
 
 def talk_motion(frames: int, names: tuple[str, ...], width: int, rate: float, seed: int) -> RigMotion:
-    """Talking and grimacing while head, neck and torso turn about, on a chair that goes round once.
+    """Talking and grimacing with motion of head, neck and torso, on a chair that turns once.
 
-    A sixth of it, in stretches, is for testing; `HELD_OUT` expressions are made there alone.
+    Every sixth stretch is for testing; `HELD_OUT` expressions occur only there.
 
     Args:
         frames: F.
-        names: of the first expressions. Without names gestures are weights of the first twenty coefficients.
+        names: names of the first expressions. Without names, the first twenty coefficients move.
         width: E, the number of expression coefficients.
         rate: frames a second.
-        seed: draws everything.
+        seed: seed of the motion.
     """
     random = np.random.default_rng([seed, 12])
     time = np.arange(frames) / rate
@@ -120,7 +124,7 @@ def talk_motion(frames: int, names: tuple[str, ...], width: int, rate: float, se
         periods = ((4.3, 2.3), (5.9, 2.7), (6.7, 3.1))
         return _tensor(sizes * np.stack([sum_of_sines(time / slow, p, random) for p in periods], -1))
 
-    turns = {
+    rotations = {
         "torso": angles(4.0, 6.0, 4.0, 1.2), "neck": angles(7.0, 16.0, 5.0, 1.0), "head": angles(9.0, 18.0, 6.0, 1.0),
         "jaw": _tensor(np.stack([jaw, np.radians(1.5) * sum_of_sines(time, (2.9, 1.1), random), 0 * jaw], -1)),
     }  # fmt: skip
@@ -128,7 +132,7 @@ def talk_motion(frames: int, names: tuple[str, ...], width: int, rate: float, se
     yaw = 2 * np.pi * time / length + np.radians(8.0) * (sum_of_sines(time, (5.1, 3.3), random) if frames else time)
     yaw = yaw - (yaw[0] if frames else 0.0)
     return RigMotion(
-        _tensor(yaw), _tensor(sway * [0.010, 0.004, 0.012]), turns, _tensor(expression), torch.from_numpy(test)
+        _tensor(yaw), _tensor(sway * [0.010, 0.004, 0.012]), rotations, _tensor(expression), torch.from_numpy(test)
     )
 
 

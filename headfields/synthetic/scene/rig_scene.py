@@ -1,10 +1,11 @@
-"""A rigged template as a camera sees it: small relief and folds that its mesh does not have, in a lit room."""
+"""Rendering of a rigged scan with small relief and folds that its mesh lacks, in a lit room."""
 
 import math
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from einops import rearrange
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
@@ -20,20 +21,20 @@ from headfields.synthetic.scene.shading import Lights, lambert_specular, to_srgb
 __all__ = ["RigScene"]
 
 _RELIEF = 0.0008
-"""Meters that the true surface rises and falls by, whatever the expression."""
+"""Amplitude of the fixed relief, meters."""
 _FOLD = 0.22
-"""What part of the way that an expression moves a point it is folded by."""
+"""Depth of folds as a fraction of the displacement by the expression."""
 _DEEPEST = 0.005
-"""Meters of way beyond which folds grow no deeper: at their width they would stand off the skin as sheets."""
+"""Displacement beyond which folds grow no deeper, meters; deeper ones would stand off the skin as sheets."""
 _BLEED = torch.tensor([0.25, 0.10, 0.06])
-_SHADOW = 0.004  # meters off the surface that a shadow's ray starts
-_SEEN = 0.006  # meters behind what a landmark's pixel shows that it may be
+_SHADOW = 0.004  # offset of shadow rays from the surface, meters
+_DEPTH_TOLERANCE = 0.006  # of visible landmarks behind the depth of their pixel, meters
 
 
 @dataclass(frozen=True)
 class Drawn:
-    """A picture: `image` (H, W, 4) with straight alpha, `label` (H, W), `landmarks` (68, 2), NaN where hidden, or None
-    where all are."""
+    """A rendered frame: `image` (H, W, 4) with straight alpha, `label` (H, W), and `landmarks` (68, 2), NaN where
+    hidden, or None if all are."""
 
     image: UInt8[np.ndarray, "h w 4"]
     label: UInt8[np.ndarray, "h w"]
@@ -41,15 +42,14 @@ class Drawn:
 
 
 class RigScene:
-    """Draws a rig's true surface: its posed mesh, displaced along its normals by a fixed relief and by folds.
+    """Renders the true surface of a rig: its posed mesh, displaced along the normals by a fixed relief and by folds.
 
-    Folds are waves across what the expressions and the jaw move, as deep as they move it, so that they come and go with
-    them. Neither is in the tracked mesh. Light is that of the synthetic head's room, with shadows of the key light.
-    All of this is our own choice.
+    Folds are waves whose depth is proportional to the displacement by expression and jaw. The tracked mesh has neither.
+    The lights are those of the synthetic head's room, with shadows of the key light. Our own choice.
 
     Args:
-        rig: with texture and texture coordinates, or it is drawn in one color.
-        seed: draws relief and folds.
+        rig: the rigged scan; rendered in one color without texture and texture coordinates.
+        seed: seed of relief and folds.
         samples: rays a pixel, a square number.
     """
 
@@ -77,7 +77,7 @@ class RigScene:
         self._uv = rig.uv[rig.uv_faces] if textured else None  # type: ignore[index]
 
     def surface(self, state: HeadState) -> Float[Tensor, "v 3"]:
-        """The true surface of one frame, whose topology is the rig's: meters, frame of the state's vertices."""
+        """Vertices (V, 3) of the true surface of a frame, in the frame of the state's vertices, meters."""
         assert state.expression is not None and state.pose is not None
         moved = state.expression[0].abs() @ self._reach
         opened = 0.006 * self._jaw * state.pose[0, self.rig.jaw_joint].norm().clamp_max(0.5)
@@ -86,41 +86,41 @@ class RigScene:
         return vertices + height[:, None] * vertex_normals(vertices, self.rig.faces)
 
     def draw(self, state: HeadState, camera: Camera, to_room: Float[Tensor, "3 3"]) -> Drawn:
-        """One frame of one state.
+        """Renders a frame.
 
         Args:
-            state: of the rig, one frame, with expression and pose.
+            state: state of the rig of one frame, with expression and pose.
             camera: in the frame of the vertices.
-            to_room: (3, 3) rotation from that frame to the room's, where the lights stand.
+            to_room: (3, 3) rotation from that frame to the room, where the lights are fixed.
         """
         vertices = self.surface(state)
         self._bvh.refit(vertices[None])
         fine = camera.scaled(float(self.side))
         rays = fine.rays()
         hit = self._bvh.raycast(rays.origins, rays.directions, rays.frame)
-        met = (hit.face >= 0).nonzero()[:, 0]
-        face, weights = hit.face[met], hit.barycentric[met]
+        rows = (hit.face >= 0).nonzero()[:, 0]
+        face, weights = hit.face[rows], hit.barycentric[rows]
         corners = self.rig.faces[face]
         normal = (weights[..., None] * vertex_normals(vertices, self.rig.faces)[corners]).sum(1)
         normal = torch.nn.functional.normalize(normal, dim=1)
         point = (weights[..., None] * vertices[corners]).sum(1)
-        color = self._shade(face, weights, point, normal, -rays.directions[met], Lights.seen_from(to_room))
+        color = self._shade(face, weights, point, normal, -rays.directions[rows], Lights.in_frame(to_room))
         height, width = camera.size
         count = self.side**2
 
-        def by_pixel(values: Tensor) -> Tensor:  # (H s, W s, ...) to (H W, s s, ...)
-            out = values.unflatten(0, (height, self.side, width, self.side)).transpose(1, 2)
-            return out.reshape(height * width, count, *values.shape[1:])
+        def by_pixel(values: Tensor) -> Tensor:
+            pattern = "(height i width j) ... -> (height width) (i j) ..."
+            return rearrange(values, pattern, height=height, width=width, i=self.side, j=self.side)
 
         full = torch.zeros(len(rays), 3)
-        full[met] = color
+        full[rows] = color
         label = torch.full((len(rays),), -1, dtype=torch.long)
-        label[met] = self._label[face].long()
+        label[rows] = self._label[face].long()
         alpha = by_pixel((hit.face >= 0).float()).mean(1)
         rgb = by_pixel(full).sum(1) / (count * alpha)[:, None].clamp_min(1e-6)
         image = torch.cat([rgb, alpha[:, None]], 1).view(height, width, 4)
         depth = torch.zeros(len(rays))
-        depth[met] = hit.distance[met] * (rays.directions[met] @ camera.world_to_camera.view(4, 4)[2, :3])
+        depth[rows] = hit.distance[rows] * (rays.directions[rows] @ camera.world_to_camera.view(4, 4)[2, :3])
         marks = self._landmarks(state, camera, by_pixel(depth).amax(1).view(height, width))
         return Drawn(
             (image.clamp(0, 1) * 255).round().to(torch.uint8).numpy(),
@@ -138,16 +138,16 @@ class RigScene:
             albedo = sample_texture(self.rig.texture, (weights[..., None] * self._uv[face]).sum(1))
         linear = albedo.clamp(0, 1) ** 2.2
         lit = (normal @ lights.key > 0).nonzero()[:, 0]
-        seen = torch.zeros(len(face))
-        seen[lit] = 1.0
+        key_visible = torch.zeros(len(face))
+        key_visible[lit] = 1.0
         start = point[lit] + _SHADOW * normal[lit]
         if len(lit):
             toward = lights.key.expand(len(lit), 3).contiguous()
             blocked = self._bvh.raycast(start, toward, torch.zeros(len(lit), dtype=torch.long)).face >= 0
-            seen[lit[blocked]] = 0.0
+            key_visible[lit[blocked]] = 0.0
         sky = torch.where(self._inside[face], 0.25, 1.0)
         gloss = torch.tensor([0.05, 24.0]).expand(len(face), 2)
-        return to_srgb(lambert_specular(linear, normal, view, lights, seen * sky, sky, gloss, _BLEED) * 0.62)
+        return to_srgb(lambert_specular(linear, normal, view, lights, key_visible * sky, sky, gloss, _BLEED) * 0.62)
 
     def _face_labels(self, inside: Tensor) -> UInt8[Tensor, " f"]:
         regions = self.rig.regions
@@ -170,7 +170,7 @@ class RigScene:
     def _landmarks(
         self, state: HeadState, camera: Camera, depth: Float[Tensor, "h w"]
     ) -> Float[np.ndarray, "68 2"] | None:
-        """Where landmarks are seen, NaN where they are behind something or out of the image."""
+        """(68, 2) pixels of the visible landmarks, NaN where occluded or outside the image; None if all are."""
         if self.rig.landmark_faces is None or len(self.rig.landmark_faces) != 68:
             return None
         points = self.rig.landmarks(state.vertices)[0]
@@ -182,7 +182,7 @@ class RigScene:
         shown = depth[row.clamp(0, height - 1), column.clamp(0, width - 1)]
         normal = vertex_normals(state.vertices[0], self.rig.faces)[self.rig.faces[self.rig.landmark_faces]].mean(1)
         facing = ((camera.center.view(3) - points) * normal).sum(1) > 0
-        visible = inside & facing & (far < shown + _SEEN)
+        visible = inside & facing & (far < shown + _DEPTH_TOLERANCE)
         if not bool(visible.any()):
             return None
         return torch.where(visible[:, None], pixels, torch.nan).numpy()

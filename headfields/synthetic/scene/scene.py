@@ -1,4 +1,4 @@
-"""The whole scene as one mesh in the head's frame: head, hair, eyebrows, teeth, gums and tongue."""
+"""The scene as one mesh in the head's frame: head, hair, eyebrows, teeth, gums and tongue."""
 
 from dataclasses import dataclass
 
@@ -25,7 +25,7 @@ _HAIRS, _BROW_HAIRS = 5000, 170
 
 @dataclass(frozen=True)
 class PosedScene:
-    """One frame: vertices; unit normals or, of hair, tangents; and the joints' transforms."""
+    """A posed frame: vertices; unit normals, or tangents of hair; and joint transforms."""
 
     vertices: Float[Tensor, "v 3"]
     direction: Float[Tensor, "v 3"]
@@ -33,15 +33,15 @@ class PosedScene:
 
 
 class Scene:
-    """Everything that a ray can meet.
+    """Geometry of a synthetic capture, with ambient occlusion at rest.
 
     Attributes:
         head: the parametric head; its vertices and faces come first.
-        anatomy: measures of it at rest.
+        anatomy: its measures at rest.
         faces (F, 3), kind (F,): SKIN, EYE, TOOTH, GUM, HAIR or BROW.
-        rest (V, 3): places at rest; of hair, its color's coordinates (0 at the root to 1, the strand's tone, 0).
-        open_sky (V,): how much of the surroundings a vertex sees at rest, hair and all.
-        lip: (head's V,) how much of a vertex belongs to the red of the lips.
+        rest (V, 3): positions at rest; of hair, its color coordinates (0 at the root to 1, the strand's tone, 0).
+        open_sky (V,): visible share of the surroundings at rest (ambient occlusion).
+        lip (V of the head,): weight of the red of the lips.
         eye_center (2, 3): left and right, at rest.
     """
 
@@ -88,7 +88,7 @@ class Scene:
         self.open_sky: Float[Tensor, " v"] = self._open_sky(posed)
 
     def pose(self, state: HeadState) -> PosedScene:
-        """The scene for a state of one frame, made by `head`."""
+        """The scene for a state of `head` of one frame."""
         assert state.joint_transforms is not None
         joints = state.joint_transforms[0]
         head = state.vertices[0]
@@ -106,7 +106,7 @@ class Scene:
         )
 
     def _open_sky(self, posed: PosedScene, rays: int = 24) -> Float[Tensor, " v"]:
-        """Part of a cosine-weighted hemisphere without a hit within 6 cm; along hair, from the strand's own place."""
+        """(V,) share of a cosine-weighted hemisphere without a hit within 6 cm; of hair, by position on the strand."""
         count = self._starts[2]
         out = torch.ones(len(posed.vertices))
         index = torch.arange(rays) + 0.5
@@ -122,7 +122,7 @@ class Scene:
         hit = self.tree.raycast(origins.contiguous(), directions, max_distance=0.06).face
         free = (hit < 0).float().mean(1)
         out[: self._starts[1]] = 0.25 + 0.75 * free
-        # Teeth, gums and tongue only see out between the lips; deeper in, less.
+        # Teeth, gums and tongue see out only between the lips, less with depth.
         depth = (self.anatomy.landmarks[[62, 66], 2].mean() - posed.vertices[self._starts[1] : count, 2]).clamp_min(0)
         out[self._starts[1] : count] = (0.9 * torch.exp(-((depth / 0.022) ** 2))).clamp_min(0.06)
         along, tone = self.rest[self._starts[3] :, 0], self.rest[self._starts[3] :, 1]
@@ -131,7 +131,7 @@ class Scene:
 
 
 def _per_vertex(values: Float[np.ndarray, "s p 3"]) -> Float[Tensor, "v 3"]:
-    """Values at the points of strands, repeated for the vertices around each."""
+    """Values at the points of strands, repeated for the vertices around each point."""
     return torch.from_numpy(np.repeat(values.reshape(-1, 3), SIDES, axis=0)).float()
 
 

@@ -1,4 +1,4 @@
-"""Light on the scene: a key light with shadows, a fill and sky light, all fixed in the room while the head turns."""
+"""Lighting of the scene: a key light with shadows, a fill light and sky light, fixed in the room."""
 
 from dataclasses import dataclass
 
@@ -19,15 +19,15 @@ _SKY, _GROUND = torch.tensor([0.40, 0.44, 0.50]), torch.tensor([0.24, 0.20, 0.17
 
 @dataclass(frozen=True)
 class Lights:
-    """The room's lights in the head's frame: unit directions toward key and fill, and which way is up."""
+    """Directions of the room's lights in the head's frame: unit vectors toward key and fill light, and up."""
 
     key: Float[Tensor, "3"]
     fill: Float[Tensor, "3"]
     up: Float[Tensor, "3"]
 
     @classmethod
-    def seen_from(cls, head_to_room: Float[Tensor, "3 3"]) -> "Lights":
-        """The lights for a head so rotated."""
+    def in_frame(cls, head_to_room: Float[Tensor, "3 3"]) -> "Lights":
+        """The lights in the frame of a head with this rotation."""
         return cls(_KEY @ head_to_room, _FILL @ head_to_room, torch.tensor([0.0, 1.0, 0.0]) @ head_to_room)
 
 
@@ -45,21 +45,21 @@ def lambert_specular(
 
     Args:
         color: (N, 3) albedo.
-        normal, view: (N, 3) unit, away from the surface and toward the eye.
+        normal, view: (N, 3) unit vectors away from the surface and toward the camera.
         lights: in the frame of the normals.
-        key_visible: (N,) 1 where the key light is seen.
-        open_sky: (N,) how much of the surroundings a point sees.
+        key_visible: (N,) 1 where the key light is visible.
+        open_sky: (N,) visible share of the surroundings (ambient occlusion).
         gloss: (N, 2) strength and exponent of the highlight (Blinn-Phong).
-        bleed: (3,) by how much light wraps past the terminator in each channel, as it does in skin.
+        bleed: (3,) wrap of light past the terminator by channel, for subsurface scattering in skin.
     """
     total = torch.zeros_like(color)
-    for direction, power, seen in ((lights.key, _KEY_COLOR, key_visible), (lights.fill, _FILL_COLOR, open_sky)):
+    for direction, power, visible in ((lights.key, _KEY_COLOR, key_visible), (lights.fill, _FILL_COLOR, open_sky)):
         cosine = normal @ direction
         wrapped = ((cosine[:, None] + bleed) / (1 + bleed)).clamp_min(0)
-        total = total + color * wrapped * power * seen[:, None]
+        total = total + color * wrapped * power * visible[:, None]
         half = torch.nn.functional.normalize(view + direction, dim=1)
         shine = (normal * half).sum(1).clamp_min(0) ** gloss[:, 1] * gloss[:, 0] * (cosine > 0)
-        total = total + (shine * seen)[:, None] * power
+        total = total + (shine * visible)[:, None] * power
     upward = 0.5 + 0.5 * (normal @ lights.up)
     sky = _GROUND + (_SKY - _GROUND) * upward[:, None]
     return total + color * sky * open_sky[:, None]
@@ -73,19 +73,19 @@ def strand_light(
     key_visible: Float[Tensor, " n"],
     open_sky: Float[Tensor, " n"],
 ) -> Float[Tensor, "n 3"]:
-    """Light from thin strands (Kajiya and Kay 1989): sines of the angles that light and view make with the tangent."""
+    """Radiance of thin strands, linear RGB, by the model of Kajiya and Kay (1989)."""
     total = color * (0.5 * (_SKY + _GROUND)) * open_sky[:, None]
     along_view = (tangent * view).sum(1)
-    for direction, power, seen in ((lights.key, _KEY_COLOR, key_visible), (lights.fill, _FILL_COLOR, open_sky)):
+    for direction, power, visible in ((lights.key, _KEY_COLOR, key_visible), (lights.fill, _FILL_COLOR, open_sky)):
         along = tangent @ direction
         sine = (1 - along * along).clamp_min(0).sqrt()
         mirror = (sine * (1 - along_view * along_view).clamp_min(0).sqrt() - along * along_view).clamp_min(0)
-        total = total + (color * sine[:, None] + 0.045 * (mirror**24)[:, None]) * power * seen[:, None]
+        total = total + (color * sine[:, None] + 0.045 * (mirror**24)[:, None]) * power * visible[:, None]
     return total
 
 
 def to_srgb(linear: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
-    """Linear RGB to sRGB in [0, 1], highlights rolled off softly."""
+    """Linear RGB to sRGB in [0, 1], with a soft roll-off of highlights."""
     x = linear.clamp_min(0)
     x = torch.where(x > 0.7, 0.7 + 0.3 * (1 - torch.exp(-(x - 0.7) / 0.3)), x)
     return srgb_from_linear(x)

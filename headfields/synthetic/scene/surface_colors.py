@@ -1,4 +1,4 @@
-"""Colors of the surfaces at rest, linear RGB: skin and lips, eyes, teeth and gums, hair. Our own choice."""
+"""Albedo of skin and lips, eyes, teeth, gums and hair at points of the surfaces at rest, linear RGB. Our own choice."""
 
 import torch
 from jaxtyping import Float
@@ -25,12 +25,12 @@ def _blend(one: Tensor, other: Tensor, share: Tensor) -> Tensor:
 
 
 def skin_color(points: Float[Tensor, "n 3"], lip: Float[Tensor, " n"], anatomy: Anatomy) -> Float[Tensor, "n 3"]:
-    """Skin: mottled and freckled, redder on cheeks, nose and ears, darker under hair and brows.
+    """(N, 3) skin: mottled and freckled, redder on cheeks, nose and ears, darker under hair and brows.
 
     Args:
-        points: at rest.
-        lip: how much a point belongs to the red of the lips, in [0, 1].
-        anatomy: of the same head.
+        points: points at rest.
+        lip: weight of the red of the lips, in [0, 1].
+        anatomy: measures of the same head.
     """
     mark = anatomy.landmarks
     mottle = 1 + 0.10 * fractal_noise(points, 0.02, 3, seed=1) + 0.05 * value_noise(points, 0.0022, seed=5)
@@ -57,7 +57,7 @@ def skin_color(points: Float[Tensor, "n 3"], lip: Float[Tensor, " n"], anatomy: 
 
     brow = anatomy.brow(points)
     color = _blend(color, _SCALP, 0.55 * (1.4 - brow / 0.0042) * (brow < 0.006))
-    for ring in (range(36, 42), range(42, 48)):  # the lids' edge is darker, as lashes make it
+    for ring in (range(36, 42), range(42, 48)):  # darker lid margins, for the lashes
         corners = mark[list(ring)]
         close = ((points[:, :2] - corners[:, :2].mean(0)).norm(dim=1) < 0.03).nonzero()[:, 0]
         gap = (points[close, None] - corners).norm(dim=-1).amin(1)
@@ -69,7 +69,7 @@ def skin_color(points: Float[Tensor, "n 3"], lip: Float[Tensor, " n"], anatomy: 
 
 
 def eye_color(gaze: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
-    """Sclera, iris and pupil from the unit direction in the eyeball's own axes, forward being +z."""
+    """(N, 3) sclera, iris and pupil by the unit direction in the eyeball's axes, +z forward."""
     angle = torch.acos(gaze[:, 2].clamp(-1, 1))
     around = torch.atan2(gaze[:, 1], gaze[:, 0])
     fibers = 1 + 0.25 * torch.sin(17 * around) * torch.cos(5 * around + 9 * angle)
@@ -81,15 +81,15 @@ def eye_color(gaze: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
 
 
 def tooth_color(points: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
-    """Teeth, faintly uneven."""
+    """(N, 3) teeth, slightly mottled."""
     return _TOOTH * (1 + 0.05 * fractal_noise(points, 0.006, 2, seed=95))[:, None]
 
 
 def gum_color(points: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
-    """Gums, tongue and the wet inside of the mouth."""
+    """(N, 3) gums, tongue and the cavity of the mouth."""
     return _GUM * (1 + 0.15 * fractal_noise(points, 0.004, 2, seed=97))[:, None]
 
 
 def hair_color(along: Float[Tensor, " n"], tone: Float[Tensor, " n"]) -> Float[Tensor, "n 3"]:
-    """Hair from its place along the strand (0 at the root) and the strand's own random tone."""
+    """(N, 3) hair by the position along the strand (0 at the root) and the strand's random tone."""
     return _HAIR * ((0.65 + 0.75 * tone) * (0.7 + 0.5 * along))[:, None]

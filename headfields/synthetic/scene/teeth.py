@@ -1,6 +1,7 @@
-"""Teeth, gums and tongue: rigid pieces behind the lips, the upper ones on the skull and the lower ones on the jaw.
+"""Teeth, gums and tongue of a synthetic capture: rigid pieces on the skull and on the jaw.
 
-Sizes are round figures within the range of adult teeth; the arch is more curved than the lips' own line.
+Individual crowns with gums, because they are what the images show; `hf.heads.inner_mouth` has the plain arches that a
+tracked mesh carries. Sizes are round figures within the range of adult teeth; the arch is more curved than the lips.
 """
 
 from dataclasses import dataclass
@@ -22,9 +23,9 @@ class Teeth:
     """Teeth, gums and tongue.
 
     Attributes:
-        vertices (V, 3): at rest. faces (F, 3).
+        vertices (V, 3): at rest, meters. faces (F, 3).
         lower (V,): whether a vertex moves with the jaw.
-        tooth (F,): whether a face is a tooth's.
+        tooth (F,): whether a face belongs to a tooth.
     """
 
     vertices: Float[np.ndarray, "v 3"]
@@ -42,7 +43,7 @@ def _grid_faces(rows: int, columns: int) -> Int[np.ndarray, "f 3"]:
 def _ellipsoid(
     size: tuple[float, float, float], power: float, rows: int, columns: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """A superellipsoid (power < 1 is boxy) of the given semi-axes."""
+    """A superellipsoid with semi-axes `size`; a power below 1 is boxy."""
     latitude = np.linspace(-np.pi / 2, np.pi / 2, rows)[:, None]
     longitude = np.linspace(0, 2 * np.pi, columns)[None]
 
@@ -56,12 +57,12 @@ def _ellipsoid(
 
 
 def teeth_and_tongue(anatomy: Anatomy) -> Teeth:
-    """Two rows of twelve teeth, their gums and a tongue, placed by the lips' landmarks at rest."""
+    """Two rows of twelve teeth with gums, and a tongue, positioned by the landmarks of the lips at rest."""
     mark = anatomy.landmarks.double().numpy()
     middle = 0.5 * (mark[62] + mark[66])
     corner = 0.5 * (mark[60] + mark[64])
     half = 0.5 * abs(mark[64, 0] - mark[60, 0])
-    bend = np.clip(2.2 * (middle[2] - corner[2]) / half**2, 24.0, 40.0)  # teeth turn back sooner than the lips
+    bend = np.clip(2.2 * (middle[2] - corner[2]) / half**2, 24.0, 40.0)  # the dental arch is more curved than the lips
 
     pieces: list[tuple[np.ndarray, np.ndarray, bool, bool]] = []
     for table, lower in ((_UPPER, False), (_LOWER, True)):

@@ -1,4 +1,4 @@
-"""Hair strands as thin three-sided tubes of triangles, so that rays meet them as they meet the head."""
+"""Hair strands as thin three-sided tubes of triangles, for ray casting."""
 
 from dataclasses import dataclass
 
@@ -17,7 +17,7 @@ class Tubes:
     Attributes:
         points: (S, P, 3) center lines, meters, root first.
         radius: (S, P) meters.
-        tone: (S,) random number in [0, 1) for each strand, by which its color varies.
+        tone: (S,) random number in [0, 1) that varies the color of each strand.
     """
 
     points: Float[np.ndarray, "s p 3"]
@@ -34,7 +34,7 @@ class Tubes:
 def tube_vertices(tubes: Tubes) -> Float[np.ndarray, "v 3"]:
     """(S * P * SIDES, 3) vertices of the tubes' surfaces."""
     tangent = tubes.tangent
-    # Any axis not along the strand will do as a reference: the section is a triangle under a millimeter wide.
+    # Any reference axis not along the strand works: the cross-section is a triangle under a millimeter wide.
     reference = np.where(np.abs(tangent[:, :1, :1]) < 0.7, [1.0, 0, 0], [0, 1.0, 0])
     across = np.cross(tangent, reference)
     across /= np.maximum(np.linalg.norm(across, axis=-1, keepdims=True), 1e-12)
@@ -45,7 +45,7 @@ def tube_vertices(tubes: Tubes) -> Float[np.ndarray, "v 3"]:
 
 
 def tube_faces(strands: int, points: int) -> Int[np.ndarray, "f 3"]:
-    """Faces over `tube_vertices` of so many strands of so many points; the ends stay open."""
+    """Faces over the `tube_vertices` of `strands` strands of `points` points; the ends stay open."""
     ring = np.arange(SIDES)
     following = (ring + 1) % SIDES
     one = np.stack([ring, following, ring + SIDES], -1)

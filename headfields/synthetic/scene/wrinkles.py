@@ -1,7 +1,7 @@
-"""Wrinkles that come and go with the expression: a height on the skin at rest whose slope turns the normal.
+"""Expression wrinkles: a height field on the skin at rest whose slope perturbs the normal.
 
-Lines across the forehead (brow raised), between the brows (frown), at the outer corners of the eyes (squint or smile)
-and from the nose to the mouth (smile). Places follow the landmarks; depths and spacings are our own choice.
+Lines across the forehead (raised brow), between the brows (frown), at the outer corners of the eyes (squint or smile)
+and from the nose to the mouth (smile). Positions follow the landmarks; depths and spacings are our own choice.
 """
 
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ __all__ = ["Activity", "crease", "wrinkle"]
 
 @dataclass(frozen=True)
 class Activity:
-    """How much of each movement a frame shows, in [0, 1]; `raise_` and `squint`, `smile` are (right, left)."""
+    """Muscle activities of a frame, in [0, 1]; `raise_` (of the brows), `squint` and `smile` are (right, left)."""
 
     raise_: tuple[float, float] = (0.0, 0.0)
     frown: float = 0.0
@@ -27,7 +27,7 @@ class Activity:
 
     @property
     def any(self) -> bool:
-        """Whether there is anything to draw."""
+        """Whether any activity is above zero."""
         return max(*self.raise_, self.frown, *self.squint, *self.smile) > 1e-3
 
 
@@ -37,12 +37,12 @@ def _smooth(value: Tensor, low: float, high: float) -> Tensor:
 
 
 def _valley(phase: Tensor) -> Tensor:
-    """1 in a narrow line at whole numbers."""
+    """Narrow valleys: 1 at integers, falling to 0 between."""
     return (0.5 + 0.5 * torch.cos(2 * torch.pi * phase)) ** 4
 
 
 def crease(points: Float[Tensor, "n 3"], anatomy: Anatomy, activity: Activity) -> Float[Tensor, " n"]:
-    """How deep in a crease points of the skin at rest lie: 0 on smooth skin, 1 at the bottom of a full wrinkle."""
+    """(N,) depth of the creases at points of the skin at rest: 0 on smooth skin, 1 at the bottom of a full wrinkle."""
     mark = anatomy.landmarks
     x, y = points[:, 0], points[:, 1]
     total = torch.zeros_like(x)
@@ -85,15 +85,15 @@ def crease(points: Float[Tensor, "n 3"], anatomy: Anatomy, activity: Activity) -
 def wrinkle(
     points: Float[Tensor, "n 3"], anatomy: Anatomy, activity: Activity, depth: float = 0.0016
 ) -> tuple[Float[Tensor, " n"], Float[Tensor, "n 3"]]:
-    """The crease at each point, and the slope of the height -depth * crease, by central differences."""
-    here = crease(points, anatomy, activity)
+    """The crease (N,), and the gradient (N, 3) of the height -depth * crease by central differences."""
+    depths = crease(points, anatomy, activity)
     step = 0.0006
     slope = torch.zeros_like(points)
-    active = (here > 1e-3).nonzero()[:, 0]
+    active = (depths > 1e-3).nonzero()[:, 0]
     for axis in range(3):
         shift = torch.zeros(3)
         shift[axis] = step
         high = crease(points[active] + shift, anatomy, activity)
         low = crease(points[active] - shift, anatomy, activity)
         slope[active, axis] = -depth * (high - low) / (2 * step)
-    return here, slope
+    return depths, slope
