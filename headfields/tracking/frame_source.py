@@ -15,9 +15,20 @@ __all__ = ["FrameSource"]
 class FrameSource(Protocol):
     """A recording that can be tracked; `headfields.data.Capture` is one."""
 
-    name: str
-    size: tuple[int, int]
-    frame_names: Sequence[str]
+    @property
+    def name(self) -> str:
+        """Of the recording."""
+        ...
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of its images, pixels."""
+        ...
+
+    @property
+    def frame_names(self) -> Sequence[str]:
+        """Name of each frame."""
+        ...
 
     def __len__(self) -> int: ...
     def camera(self, frames: Any) -> Camera:

@@ -81,8 +81,8 @@ class FrameTurn(Generic[Fit]):
     """
 
     frame: int
-    fits: Mapping[int, Fit]
-    resumed: Mapping[int, Fit]
+    fits: dict[int, Fit]
+    resumed: dict[int, Fit]
     backward: bool
     clock: Clock
     show: Callable[[str, bool], None]
@@ -240,7 +240,7 @@ class FrameTracker(ABC, Generic[Observation, Fit]):
         result.stage1 = {**resumed, **result.stage1}
 
     def _visit(
-        self, frame: int, backward: bool, resumed: Mapping[int, Fit], result: Tracking[Fit], bar: "tqdm[Any]"
+        self, frame: int, backward: bool, resumed: dict[int, Fit], result: Tracking[Fit], bar: "tqdm[Any]"
     ) -> None:
         """One frame: its fit is loaded, or made and saved, or its failure is noted."""
         if frame in resumed:

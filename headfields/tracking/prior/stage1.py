@@ -94,8 +94,8 @@ def fit_frame(
     parameters = [parameter for parameter, _, _ in groups]
     for parameter in (light, *affine):
         parameter.requires_grad_(first)
-    for parameter in parameters:
-        parameter.requires_grad_()
+    for tensor in parameters:
+        tensor.requires_grad_()
     optimizer = torch.optim.Adam([{"params": [parameter]} for parameter in parameters], lr=0.0)
     steps = max(round(stage.steps * pace), 1)
     start, growth, end = stage.sharpness if first else stage.sharpness_later
