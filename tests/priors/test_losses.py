@@ -1,4 +1,4 @@
-"""Each term of a prior's loss by numbers worked out by hand."""
+"""Terms of a prior's loss on numbers computed by hand."""
 
 import math
 

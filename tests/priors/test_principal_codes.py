@@ -1,4 +1,4 @@
-"""Where codes start, and the noise that is added to them."""
+"""Initial codes from principal components, and noise on codes."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""A prior: trained for a few steps, gone on with, kept, and fitted."""
+"""Priors: training, resuming, saving, fitting, pictures."""
 
 import csv
 import math
@@ -164,7 +164,7 @@ def test_trainers_refuse_what_does_not_fit(scans: MeshScans) -> None:
 
 @pytest.fixture(scope="module")
 def prior(scans: MeshScans) -> Prior:
-    """Trained until it is recognizable: some twenty seconds."""
+    """Trained until heads are recognizable, about twenty seconds."""
     schedule = PriorSchedule(networks=3e-3, identity=1e-2, halvings=(0.6, 0.8))
     return trainer(scans, counts=PointCounts().scaled(0.12), schedule=schedule).fit(steps=120).prior
 

@@ -1,4 +1,4 @@
-"""A head of a few hundred faces, drawn in no time, and a model to go with it."""
+"""A head of a few hundred faces, its scans, and a small model for it."""
 
 import math
 
@@ -17,7 +17,7 @@ from headfields.renderers import HierarchicalSampler, SurfaceRenderer, Unclamped
 
 
 def tiny_head(rows: int = 12, around: int = 16) -> BlendshapeHead:
-    """An egg with a nose, open at the neck: two identities, and an expression that drops its chin."""
+    """An egg with a nose, open at the neck, with two identities and an expression that lowers the chin."""
     polar = torch.linspace(0.12, 0.82, rows) * math.pi
     turn = torch.arange(around) * (2 * math.pi / around)
     ring = torch.stack([turn.sin(), torch.zeros(around), turn.cos()], -1)
@@ -39,7 +39,7 @@ def tiny_head(rows: int = 12, around: int = 16) -> BlendshapeHead:
 
 
 def tiny_scans(people: int = 3, expressions: int = 3, anchors: bool = True) -> MeshScans:
-    """Scans of such heads, the first of each person neutral, with the anchors of `tiny_model`."""
+    """Scans of such heads with the anchors of `tiny_model`; the first of each person is neutral."""
     head = tiny_head()
     person = torch.arange(people).repeat_interleave(expressions)
     amount = torch.linspace(0, 1, expressions).repeat(people)
@@ -57,7 +57,7 @@ def anchor_vertices(scans: MeshScans) -> Tensor:
 
 
 def tiny_model(scans: MeshScans, seed: int = 0) -> Avatar:
-    """MonoNPHM of eight anchors and some thousand weights on the mean neutral head."""
+    """MonoNPHM on the mean neutral head with eight anchors and a few thousand weights."""
     torch.manual_seed(seed)
     mean, chosen = scans.mean_neutral(), anchor_vertices(scans)
     anchors = Anchors(mean[chosen], 3, global_width=6, local_width=3, hidden=8, center=scans.center, vertices=chosen)

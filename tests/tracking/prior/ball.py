@@ -1,4 +1,4 @@
-"""A painted ball that two codes of shape, two of color and two of expression change, and recordings of it."""
+"""A colored ball with two numbers each of geometry, appearance and expression code, and recordings of it."""
 
 from typing import ClassVar
 
@@ -21,7 +21,7 @@ REACH = 0.14
 
 
 class Mouth(Deformer):
-    """Moves what is below the front down by the first number of the code, and its sides out by the second."""
+    """Moves the lower front down by the first number of the code, and its sides outward by the second."""
 
     needs = ("expression_code",)
     code_widths: ClassVar = {"expression_code": 2}
@@ -55,7 +55,7 @@ class Mouth(Deformer):
 
 
 class Ball(Decoder):
-    """A ball of radius 0.1 (1 + 0.1 g₀), 1 + 0.2 g₁ times as high; stripes whose phases are the code of appearance."""
+    """A ball of radius 0.1 (1 + 0.1 g₀), 1 + 0.2 g₁ times as high; the appearance code is the phases of its stripes."""
 
     gives = "distance"
     needs = ("geometry", "appearance")
@@ -86,7 +86,7 @@ class Ball(Decoder):
 
 
 def ball_prior(landmarks: bool = True) -> TrackingPrior:
-    """The ball, its codes at 0 with a spread of 1, and landmarks all over its front."""
+    """The ball, with codes of mean 0 and standard deviation 1, and landmarks on its front."""
     renderer = SurfaceRenderer(
         SurfaceSampler(16, 16), UnclampedAlpha(ScheduledSharpness()), lighting=[SHLighting(), ColorAffine()]
     )
@@ -97,7 +97,7 @@ def ball_prior(landmarks: bool = True) -> TrackingPrior:
 
 
 def ball_landmarks() -> LandmarkPoints:
-    """68 points of the mean ball's front, spiraling outward from its foremost point."""
+    """68 points on the front of the mean ball, in a spiral from its foremost point."""
     turn = torch.arange(68) * 2.399963
     away = 1.2 * ((torch.arange(68) + 0.5) / 68).sqrt()
     points = 0.1 * torch.stack([away.sin() * turn.cos(), away.sin() * turn.sin(), away.cos()], dim=1)
@@ -109,7 +109,7 @@ def _one(camera: Camera) -> Camera:
 
 
 class BallRecording:
-    """Frames of one ball: images rendered by the model itself, whose codes, poses and light are to be found."""
+    """Frames of one ball with known codes, poses and light, rendered by the model itself."""
 
     name = "ball"
 

@@ -1,4 +1,4 @@
-"""One tracked ball for the tests that look at a whole run."""
+"""A tracked recording of the ball, for tests of whole runs."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -18,8 +18,8 @@ def recording() -> BallRecording:
 
 @pytest.fixture(scope="session")
 def tracked(recording: BallRecording, tmp_path_factory: pytest.TempPathFactory) -> tuple[Tracking, Path]:
-    """The whole recording tracked, and where."""
+    """The result of tracking the recording, and the run folder."""
     out = tmp_path_factory.mktemp("tracked") / "run"
     options = replace(tiny_options(), stage2=Stage2(steps_a_frame=6), mesh_resolution=24, checkpoint_every=4)
-    found = PriorTracker(ball_prior(), recording, out, options, bar=False).run()
-    return found, out
+    result = PriorTracker(ball_prior(), recording, out, options, bar=False).run()
+    return result, out

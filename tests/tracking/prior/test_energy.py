@@ -1,4 +1,4 @@
-"""Each term of the energy on numbers that can be worked out by hand."""
+"""Terms of the energy on numbers computed by hand."""
 
 import pytest
 import torch

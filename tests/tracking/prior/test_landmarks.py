@@ -1,4 +1,4 @@
-"""Landmarks of a prior's heads: they move with the anchors, and go through files."""
+"""Landmarks of a prior: dependence on anchors and codes, files."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from headfields.tracking import TRACKED_LANDMARKS, LandmarkPoints
 
 
 def people(count: int = 12) -> tuple[torch.Tensor, torch.Tensor]:
-    """Landmarks and anchors that are linear in two numbers a person."""
+    """Landmarks and anchors that are linear in two numbers per person."""
     numbers = torch.randn(count, 2)
     base = torch.randn(68, 3), torch.randn(5, 3)
     ways = torch.randn(2, 68, 3), torch.randn(2, 5, 3)

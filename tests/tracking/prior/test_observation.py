@@ -1,4 +1,4 @@
-"""What a frame is to tracking: reduced, weighed, started from the right pose; and what it can fail by."""
+"""Frames as the tracker sees them: reduction, weights, initial pose, failures."""
 
 from dataclasses import replace
 from typing import Any
@@ -24,7 +24,7 @@ def loaded(recording: Any, frame: int = 0, **changes: Any) -> PriorObservation:
 
 
 class Changed:
-    """A recording with some of its parts exchanged."""
+    """A recording with some of its methods replaced."""
 
     def __init__(self, recording: BallRecording, **parts: Any) -> None:
         self._recording, self._parts = recording, parts
@@ -93,7 +93,7 @@ def test_a_capture_whose_pose_is_right_is_left_alone(recording: BallRecording) -
 
 
 def test_a_world_that_is_not_the_head_s(recording: BallRecording) -> None:
-    """The same pictures, told with a camera far off: landmarks tell where the head is."""
+    """With cameras in another world, the pose comes from landmarks."""
     elsewhere = torch.eye(4)
     elsewhere[:3, :3] = rotation_matrices(torch.tensor([0.4, 2.0, -0.3]))
     elsewhere[:3, 3] = torch.tensor([3.0, -1.0, 2.0])

@@ -1,4 +1,4 @@
-"""Schedules are as published; nonsense is refused."""
+"""Schedules are as published; invalid options are refused."""
 
 from dataclasses import fields, replace
 

@@ -1,4 +1,4 @@
-"""Poses: rays and points go to the head and back; landmarks tell where a head is."""
+"""Head poses: transforms of rays and points and their inverses; poses from landmarks."""
 
 import pytest
 import torch

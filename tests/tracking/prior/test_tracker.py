@@ -1,4 +1,4 @@
-"""Whole runs: the truth is found, runs that were cut short end the same, failing frames are named."""
+"""Whole runs: accuracy, output files, resuming, failing frames."""
 
 import json
 from dataclasses import replace
@@ -18,16 +18,16 @@ from tests.tracking.prior.ball import Ball, BallRecording, ball_prior, tiny_opti
 from tests.tracking.prior.test_observation import Changed, raising
 
 
-def distance(found: Any, recording: BallRecording, frame: int) -> tuple[float, float]:
-    """Of poses: radians and meters."""
-    one, other = found.head_camera.world_to_camera, recording.true_camera(frame).world_to_camera
+def distance(fit: Any, recording: BallRecording, frame: int) -> tuple[float, float]:
+    """Distance of poses: radians and meters."""
+    one, other = fit.head_camera.world_to_camera, recording.true_camera(frame).world_to_camera
     turn = float(axis_angle(one[:3, :3] @ other[:3, :3].T).norm())
     return turn, float((one[:3, 3] - other[:3, 3]).norm())
 
 
 @torch.no_grad()
 def color_error(fit: PriorFit, recording: BallRecording) -> float:
-    """The mean difference of colors two pixels within the ball's rim: at the rim a third of a pixel decides."""
+    """Mean color error two pixels inside the ball's rim; at the rim it depends on a third of a pixel."""
     head = PriorHead(ball_prior(), 1.0, 48, 48)
     head.sharpen(0.8)
     head.light.coefficients.copy_(fit.light)
@@ -39,18 +39,18 @@ def color_error(fit: PriorFit, recording: BallRecording) -> float:
 
 
 def test_the_truth_is_found(tracked: tuple[Tracking, Path], recording: BallRecording) -> None:
-    found, _ = tracked
-    assert not found.failed and not found.interrupted and sorted(found.stage1) == [0, 1, 2] == sorted(found.fits)
-    for frame, fit in found.stage1.items():
+    result, _ = tracked
+    assert not result.failed and not result.interrupted and sorted(result.stage1) == [0, 1, 2] == sorted(result.fits)
+    for frame, fit in result.stage1.items():
         turn, away = distance(fit, recording, frame)
         assert turn < 0.03 and away < 0.01
         code = fit.codes["expression_code"] - recording.codes["expression_code"][frame]
         assert float(code.abs().max()) < 0.3
         assert fit.errors["iou"] > 0.95 and fit.errors["landmarks_px"] < 0.5
         assert color_error(fit, recording) < 0.02  # 0.006 to 0.012 over seeds; after 8 steps 0.045
-    first = found.stage1[0]
+    first = result.stage1[0]
     assert float((first.codes["appearance"] - recording.codes["appearance"][0]).abs().max()) < 0.25
-    assert torch.equal(first.codes["geometry"], found.stage1[2].codes["geometry"])  # a person's, fitted once
+    assert torch.equal(first.codes["geometry"], result.stage1[2].codes["geometry"])  # a person's, fitted once
     light = recording.head.light.coefficients.detach()
     start = torch.zeros(9, 3)
     start[0] = light[0]
@@ -79,7 +79,7 @@ def test_a_held_pose_stays_where_it_was() -> None:
 
 
 def test_what_a_run_leaves_behind(tracked: tuple[Tracking, Path]) -> None:
-    found, out = tracked
+    result, out = tracked
     for name in ("stage1.mp4", "stage2.mp4", "errors.json", "profile.json", "config.json"):
         assert any(path.stat().st_size for path in out.glob(name.replace(".mp4", ".*"))), name
     for frame in range(3):
@@ -91,7 +91,7 @@ def test_what_a_run_leaves_behind(tracked: tuple[Tracking, Path]) -> None:
         assert len(mesh.faces) > 100 and 0.05 < float(radius.median()) < 0.15
     errors = json.loads((out / "errors.json").read_text())
     assert sorted(errors["frames"]) == ["0", "1", "2"] and not errors["failed"]
-    assert errors["frames"]["1"]["psnr"] == pytest.approx(found.stage2[1].errors["psnr"], abs=1e-5)
+    assert errors["frames"]["1"]["psnr"] == pytest.approx(result.stage2[1].errors["psnr"], abs=1e-5)
     spent = json.loads((out / "profile.json").read_text())
     assert spent["frames"] == 3 and {"rendering", "landmarks", "backward", "mesh"} <= set(
         spent["median_seconds_by_part"]
@@ -100,8 +100,8 @@ def test_what_a_run_leaves_behind(tracked: tuple[Tracking, Path]) -> None:
 
 
 def test_the_published_layout_comes_back(tracked: tuple[Tracking, Path]) -> None:
-    found, out = tracked
-    for number, fits in ((1, found.stage1), (2, found.stage2)):
+    result, out = tracked
+    for number, fits in ((1, result.stage1), (2, result.stage2)):
         read = read_mononphm(out / "mononphm" / f"stage{number}" / "ball")
         assert sorted(read) == sorted(fits)
         for frame, fit in fits.items():
@@ -118,7 +118,7 @@ def test_the_published_layout_comes_back(tracked: tuple[Tracking, Path]) -> None
 
 
 class Killed(Exception):
-    """Ends a run as a power cut does."""
+    """Ends a run abruptly."""
 
 
 def test_a_run_that_was_cut_short_ends_the_same(
@@ -177,10 +177,10 @@ def test_failing_frames_are_named_and_the_rest_goes_on(recording: BallRecording,
 
     options = replace(tiny_options(), stage1=replace(tiny_options().stage1, steps=8), stage2=None, mesh_resolution=0)
     broken = Changed(recording, image=image, landmarks=landmarks)
-    found = PriorTracker(ball_prior(), broken, tmp_path / "run", options, bar=False).run()
-    assert {frame: failure.reason for frame, failure in found.failed.items()} == {0: "unreadable", 1: "landmarks"}
+    result = PriorTracker(ball_prior(), broken, tmp_path / "run", options, bar=False).run()
+    assert {frame: failure.reason for frame, failure in result.failed.items()} == {0: "unreadable", 1: "landmarks"}
     assert (
-        sorted(found.fits) == [2] and found.fits[2].errors["steps"] == 8
+        sorted(result.fits) == [2] and result.fits[2].errors["steps"] == 8
     )  # the identity is fitted to the first that can be
     errors = json.loads((tmp_path / "run" / "errors.json").read_text())
     assert errors["failed"]["1"]["reason"] == "landmarks" and "give a detector" in errors["failed"]["1"]["message"]
@@ -196,8 +196,8 @@ def test_what_is_not_finite_ends_the_frame(recording: BallRecording, tmp_path: P
     prior = ball_prior(landmarks=False)
     prior.avatar.decoder = Broken()
     options = replace(tiny_options(), stage2=None, mesh_resolution=0)
-    found = PriorTracker(prior, recording, tmp_path / "run", options, frames=[1], bar=False).run()
-    assert found.failed[1].reason == "diverged" and not found.fits
+    result = PriorTracker(prior, recording, tmp_path / "run", options, frames=[1], bar=False).run()
+    assert result.failed[1].reason == "diverged" and not result.fits
 
 
 def test_wrong_arguments(recording: BallRecording, tmp_path: Path) -> None:

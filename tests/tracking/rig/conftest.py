@@ -15,7 +15,7 @@ ROWS, COLUMNS = 26, 32
 
 
 def bust() -> RiggedTemplate:
-    """A head with a nose on shoulders: a surface over height and angle, 0.36 m high, +z its front."""
+    """A head with a nose on shoulders: a surface over height and angle, 0.36 m high, facing +z."""
     height = torch.linspace(0, 1, ROWS)
     angle = torch.arange(COLUMNS) / COLUMNS * 2 * math.pi
     head = (1 - ((height - 0.68) / 0.33).square()).clamp_min(0).sqrt() * 0.09
@@ -74,7 +74,7 @@ def rig():
 
 @pytest.fixture(scope="session")
 def folder(rig, tmp_path_factory):
-    """Six frames of talking over a sixth of a turn, and so on round."""
+    """Twelve frames of talking during one turn."""
     out = tmp_path_factory.mktemp("bust") / "talk"
     return write_rig_capture(rig, out, "talk", frames=12, size=64, rate=4.0, progress=False)
 

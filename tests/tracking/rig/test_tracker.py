@@ -25,30 +25,30 @@ def error_of(tracker, folder, fits):
 
 
 def test_it_finds_the_truth_from_landmarks_of_the_first_frame(tracked, folder):
-    tracker, found = tracked
-    assert not found.failed and sorted(found.fits) == [0, 1, 2, 3]
-    error = error_of(tracker, folder, found.fits).means()
+    tracker, result = tracked
+    assert not result.failed and sorted(result.fits) == [0, 1, 2, 3]
+    error = error_of(tracker, folder, result.fits).means()
     assert error["across"] < 1.5 and error["head"] < 1.5, error
-    assert all(fit.errors["iou"] > 0.95 for fit in found.fits.values())
+    assert all(fit.errors["iou"] > 0.95 for fit in result.fits.values())
 
 
 def test_back_views_need_colors(rig, capture, folder, tmp_path):
     frames, heads = [4, 5, 6, 7], {}
     for name, options in (("with", OPTIONS), ("without", OPTIONS.without_color())):
         tracker = RigTracker(rig, capture, tmp_path / name, replace(options, joint_steps=0), range(8), bar=False)
-        found = tracker.run()
-        error = error_of(tracker, folder, {frame: found.fits[frame] for frame in frames if frame in found.fits})
+        result = tracker.run()
+        error = error_of(tracker, folder, {frame: result.fits[frame] for frame in frames if frame in result.fits})
         assert len(error.frames) == 4
         heads[name] = error.means()["head"]
     assert heads["with"] < 0.6 * heads["without"], heads
 
 
 def test_what_it_leaves_is_a_capture(rig, tracked):
-    tracker, found = tracked
-    capture = load_capture(found.capture)
+    tracker, result = tracked
+    capture = load_capture(result.capture)
     assert len(capture) == 4 and not capture.warnings, capture.report
     assert capture.expression_width == 5
-    pose = found.fits[2].pose
+    pose = result.fits[2].pose
     written = capture.recording.decode_head(2)
     torch.testing.assert_close(torch.from_numpy(written[1][:3]), pose.turns[1])
     torch.testing.assert_close(torch.from_numpy(written[0]), tracker.body.posed(pose).vertices, atol=1e-5, rtol=0)
@@ -58,7 +58,7 @@ def test_what_it_leaves_is_a_capture(rig, tracked):
 
 
 def test_a_run_that_goes_on_ends_as_one_that_was_not_broken(rig, capture, tracked, tmp_path):
-    whole, found = tracked
+    whole, result = tracked
     part = RigTracker(rig, capture, tmp_path / "run", OPTIONS, range(4), bar=False)
     part.folder.open(part._config(), False)
     for frame in (0, 1):
@@ -66,7 +66,7 @@ def test_a_run_that_goes_on_ends_as_one_that_was_not_broken(rig, capture, tracke
         path.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(whole.folder.fit_path(1, frame), path)
     again = part.run(resume=True)
-    for frame, fit in found.fits.items():
+    for frame, fit in result.fits.items():
         for name in ("world_to_camera", "turns", "expression"):
             assert torch.equal(getattr(fit.pose, name), getattr(again.fits[frame].pose, name)), (frame, name)
     with pytest.raises(FileExistsError, match="resume"):
@@ -87,9 +87,9 @@ def test_frames_that_fail_are_named_and_the_rest_goes_on(rig, folder, tmp_path):
     (copy / "images/00002.png").write_bytes(b"not an image")
     options = replace(OPTIONS, joint_steps=0)
     tracker = RigTracker(rig, broken, tmp_path / "run", options, range(5), bar=False)
-    found = tracker.run()
-    assert {frame: failure.reason for frame, failure in found.failed.items()} == {1: "mask", 2: "unreadable"}
-    assert sorted(found.fits) == [0, 3, 4]  # the first from the third, backwards
+    result = tracker.run()
+    assert {frame: failure.reason for frame, failure in result.failed.items()} == {1: "mask", 2: "unreadable"}
+    assert sorted(result.fits) == [0, 3, 4]  # the first from the third, backwards
     errors = json.loads((tmp_path / "run/errors.json").read_text())
     assert errors["failed"]["1"]["reason"] == "mask" and "pixels" in errors["failed"]["1"]["message"]
 
