@@ -51,7 +51,7 @@ def template(
     """
     from headfields.cli.rig import rig
     from headfields.mesh import load_mesh, save_mesh
-    from headfields.texturing import make_template, read_posed_images, template_pictures
+    from headfields.texturing import read_posed_images, texture_pictures, texture_proxy
 
     if out.suffix not in (".npz", ".obj"):
         raise CommandError(f"--out is {out}; expected a file ending in .npz (a rig) or .obj (a textured mesh)")
@@ -71,16 +71,16 @@ def template(
     print(f"{len(images)} images of {width} x {height}; {len(mesh.vertices)} vertices, {len(mesh.faces)} faces")
     if mesh.uv is None:
         print("the proxy has no texture coordinates: new ones are made")
-    result = make_template(images, mesh, resolution, refine, even_exposure=even_exposure, progress=True)
+    result = texture_proxy(images, mesh, resolution, refine, even_exposure=even_exposure, progress=True)
     textured = save_mesh(out.with_suffix(".obj"), result.mesh)
     pictures = textured.parent / f"{textured.stem}_pictures"
-    template_pictures(result, images, pictures, size=size)
+    texture_pictures(result, images, pictures, size=size)
     if refine:
         moved = 1e3 * result.moved
         print(f"refined: vertices moved {float(moved.mean()):.2f} mm on average, {float(moved.max()):.2f} mm at most")
     gains = result.baked.gains
     print(f"exposure of the images: {float(gains.min()):.2f} to {float(gains.max()):.2f} of the mean, evened out")
-    print(f"{float(result.baked.seen.float().mean()):.0%} of the texture was seen; the rest is filled")
+    print(f"{float(result.baked.visible.float().mean()):.0%} of the texture was seen; the rest is filled")
     print(f"wrote {textured}; look at {pictures / 'views.png'} and {pictures / 'turntable.png'}")
     if out.suffix == ".obj":
         print(f"next: headfields rig {textured} --out RIG.npz")

@@ -1,4 +1,7 @@
-"""A texture for a mesh, from posed images of it."""
+"""Texture baking: the colors of a mesh's texels from posed images of it.
+
+Weights, thresholds and the order of steps are our own choice.
+"""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -22,25 +25,25 @@ from headfields.texturing.images import PosedImages
 
 __all__ = ["BakedTexture", "bake_texture"]
 
-_GRAZING = 0.15  # cosine below which a view is not asked
-_SHARPNESS = 3.0  # power of the cosine
-_RIM = 1.5  # texels beyond a chart that are colored from the images, for bilinear reading
-_SPREAD = 0.02  # linear light; samples this near to the median are never outliers
+_GRAZING = 0.15  # least cosine of a view's angle
+_SHARPNESS = 3.0  # power of that cosine in a view's weight
+_RIM = 1.5  # texels of padding around charts, for bilinear sampling
+_SPREAD = 0.02  # linear light: samples this near to the median are never outliers
 
 
 @dataclass(frozen=True)
 class BakedTexture(Record):
-    """What `bake_texture` gives.
+    """A baked texture, and how well each texel was observed.
 
     Attributes:
         texture: (H, W, 3) sRGB in [0, 1], row 0 at v = 1; without holes.
-        seen: (H, W) where a view saw the texel; elsewhere it is filled.
-        confidence: (H, W) sum of the weights of the views that a texel was made from.
-        gains: (N,) brightness of each view beside the others, in linear light; taken out.
+        visible: (H, W) mask of texels that some view sees; the others are filled in.
+        confidence: (H, W) sum of the weights of a texel's views.
+        gains: (N,) exposure of each view relative to the others, in linear light; divided out of the texture.
     """
 
     texture: Float[Tensor, "h w 3"]
-    seen: Bool[Tensor, "h w"]
+    visible: Bool[Tensor, "h w"]
     confidence: Float[Tensor, "h w"]
     gains: Float[Tensor, " n"]
 
@@ -59,21 +62,21 @@ def bake_texture(
 ) -> BakedTexture:
     """Colors every texel from the views that see it best.
 
-    A view counts for a point if a ray from its camera reaches it, its surface is not grazed, and the matte is there;
-    with the cube of the cosine of the viewing angle, and less within `margin` of an outline of the mesh or the matte,
-    where a mesh that is a little off shows the wrong thing. The `keep` heaviest samples of each texel are kept;
-    brightness of the views is evened out; what is far from the samples' weighted median is left out, and the rest
-    averaged, in linear light. Texels that nobody saw take their surroundings' color, coarse to fine. Our own choices.
+    A view sees a point if a ray from its camera reaches it, at an angle that does not graze, inside the matte. Its
+    weight is the cube of the cosine of that angle, and falls within `margin` of the outlines of mesh and matte, where a
+    small error of the mesh shows the wrong surface. Each texel keeps its `keep` heaviest samples. Exposure gains are
+    divided out, samples far from the weighted median are dropped, and the rest is averaged in linear light. Texels that
+    no view sees are filled in from their surroundings, coarse to fine.
 
     Args:
         images: of the mesh, in its frame; the subject stands still.
         vertices, faces: (V, 3) meters, (F, 3).
         uv, uv_faces: (T, 2) texture coordinates in [0, 1] without overlaps, and (F, 3) indices into them.
         resolution: side of the square texture, texels.
-        keep: samples a texel.
-        margin: pixels; 1 % of the images' longer side if None.
-        even_exposure: whether differences of brightness between views are taken out.
-        progress: whether to show a bar.
+        keep: most samples a texel.
+        margin: pixels; None: 1 % of the images' longer side.
+        even_exposure: whether to divide out differences of exposure between views.
+        progress: whether to show a progress bar.
 
     Raises:
         TypeError: a dtype does not fit.
@@ -95,27 +98,27 @@ def bake_texture(
         maps = UVRasterizer(faces, uv, uv_faces, resolution, padding=_RIM, vertex_count=len(vertices))
         texel = (maps.face.reshape(-1) >= 0).nonzero()[:, 0]
         corners = faces.long()[maps.face.reshape(-1)[texel]]
-        where = maps.barycentric.reshape(-1, 3)[texel][..., None]
-        points = (vertices[corners] * where).sum(1)
-        normals = torch.nn.functional.normalize((vertex_normals(vertices, faces)[corners] * where).sum(1), dim=-1)
-        collected = _Samples(len(texel), keep)
+        barycentric = maps.barycentric.reshape(-1, 3)[texel][..., None]
+        points = (vertices[corners] * barycentric).sum(1)
+        normals = torch.nn.functional.normalize((vertex_normals(vertices, faces)[corners] * barycentric).sum(1), dim=-1)
+        samples = _Samples(len(texel), keep)
         tree, renderer = TriangleBVH(faces, vertices), MeshRenderer(faces)
         views: Iterable[int] = range(len(images))
         for index in tqdm(views, desc="baking", unit="view", disable=not progress):
             camera, color, matte = images.view(index)
             clear = _clearance(renderer, vertices, camera, matte, float(margin))
-            collected.add(index, *_seen(camera, color, clear, points, normals, tree))
+            samples.add(index, *_visible(camera, color, clear, points, normals, tree))
         ones = torch.ones(len(images))
-        gains = view_gains(collected.light, collected.weight, collected.view, len(images)) if even_exposure else ones
-        light = collected.light / gains[collected.view][..., None]
-        mixed, total = _mixed(light, collected.weight)
+        gains = view_gains(samples.light, samples.weight, samples.view, len(images)) if even_exposure else ones
+        light = samples.light / gains[samples.view][..., None]
+        mean, total = _robust_mean(light, samples.weight)
         blank = torch.zeros(resolution**2, 3)
-        known = torch.zeros(resolution**2, dtype=torch.bool).index_copy(0, texel, total > 0)
-        linear = blank.index_copy(0, texel, mixed).reshape(resolution, resolution, 3)
+        visible = torch.zeros(resolution**2, dtype=torch.bool).index_copy(0, texel, total > 0)
+        linear = blank.index_copy(0, texel, mean).reshape(resolution, resolution, 3)
         confidence = blank[:, 0].index_copy(0, texel, total).reshape(resolution, resolution)
-        known = known.reshape(resolution, resolution)
-        texture = srgb_from_linear(_filled(linear, known, maps.face >= 0)).clamp(0, 1)
-    return BakedTexture(texture, known, confidence, gains)
+        visible = visible.reshape(resolution, resolution)
+        texture = srgb_from_linear(_filled(linear, visible, maps.face >= 0)).clamp(0, 1)
+    return BakedTexture(texture, visible, confidence, gains)
 
 
 class _Samples:
@@ -126,7 +129,7 @@ class _Samples:
         self.view = torch.zeros(points, keep, dtype=torch.long)
 
     def add(self, view: int, row: Tensor, light: Tensor, weight: Tensor) -> None:
-        """Takes samples of the points `row` into the place of their lightest ones, if these are lighter."""
+        """Replaces the lightest sample of each of the points `row`, where the new one is heavier."""
         lightest, place = self.weight[row].min(-1)
         better = weight > lightest
         row, place = row[better], place[better]
@@ -137,12 +140,12 @@ class _Samples:
 def _clearance(
     renderer: MeshRenderer, vertices: Tensor, camera: Camera, matte: Tensor, margin: float
 ) -> Float[Tensor, "h w"]:
-    """How much each pixel counts: 0 outside the matte and at outlines, 1 from `margin` on."""
-    seen = renderer(vertices, camera)
-    flat = torch.ones(seen.face.numel(), dtype=torch.bool)
-    flat[seen.crossings.near] = False
-    flat[seen.crossings.far] = False
-    away = distance_transform_edt(flat.reshape(seen.face.shape).numpy()) if not flat.all() else None
+    """Weight of each pixel: 0 outside the matte and at outlines, rising to 1 at a distance of `margin`."""
+    rendering = renderer(vertices, camera)
+    smooth = torch.ones(rendering.face.numel(), dtype=torch.bool)
+    smooth[rendering.crossings.near] = False
+    smooth[rendering.crossings.far] = False
+    away = distance_transform_edt(smooth.reshape(rendering.face.shape).numpy()) if not smooth.all() else None
     inside = distance_transform_edt((matte > 0.5).numpy()) if bool((matte <= 0.5).any()) else None
     ramp = torch.ones_like(matte)
     for distance in (away, inside):
@@ -152,10 +155,10 @@ def _clearance(
     return ramp * (matte > 0.5)
 
 
-def _seen(
+def _visible(
     camera: Camera, color: Tensor, clear: Tensor, points: Tensor, normals: Tensor, tree: TriangleBVH
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Which points the view sees, their light (N, 3) and weight (N,)."""
+    """The points (N,) that a view sees, their linear colors (N, 3) and weights (N,)."""
     height, width = camera.size
     center = camera.center.reshape(3)
     toward = points - center
@@ -166,8 +169,8 @@ def _seen(
     row = ((cosine > _GRAZING) & (depth > 0) & inside).nonzero()[:, 0]
     uv = torch.stack([pixels[row, 0] / width, 1 - pixels[row, 1] / height], -1)
     weight = sample_texture(clear[..., None], uv)[:, 0] * cosine[row] ** _SHARPNESS
-    some = weight > 1e-4
-    row, uv, weight = row[some], uv[some], weight[some]
+    heavy = weight > 1e-4
+    row, uv, weight = row[heavy], uv[heavy], weight[heavy]
     if not len(row):
         return row, torch.zeros(0, 3), weight
     size = float((points.amax(0) - points.amin(0)).norm())
@@ -177,8 +180,8 @@ def _seen(
     return row, linear_from_srgb(sample_texture(color, uv)), weight
 
 
-def _mixed(light: Tensor, weight: Tensor) -> tuple[Float[Tensor, "t 3"], Float[Tensor, " t"]]:
-    """The mean of each point's samples without those far from their weighted median, and the weight of what is left."""
+def _robust_mean(light: Tensor, weight: Tensor) -> tuple[Float[Tensor, "t 3"], Float[Tensor, " t"]]:
+    """The mean of each point's samples near their weighted median, and the sum of their weights."""
     middle = _weighted_median(light, weight[..., None].expand_as(light))
     apart = (light - middle[:, None]).abs().mean(-1)
     usual = _weighted_median(apart[..., None], weight[..., None])
@@ -195,7 +198,7 @@ def _weighted_median(values: Tensor, weight: Tensor) -> Float[Tensor, "t c"]:
 
 
 def _filled(light: Tensor, known: Tensor, chart: Tensor) -> Float[Tensor, "h w 3"]:
-    """Unknown texels of charts from their surroundings, coarse to fine; what is between charts from the nearest."""
+    """Fills unknown texels of charts from their surroundings, coarse to fine; between charts, from the nearest."""
     if not bool(known.any()):
         return torch.full_like(light, 0.2)
     pyramid = mip_pyramid(torch.cat([light * known[..., None], known[..., None].to(light)], -1))

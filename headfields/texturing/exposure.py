@@ -1,4 +1,4 @@
-"""Differences of exposure between views, from what several of them see of the same points."""
+"""Exposure gains of views, from the points that several of them see. Our own choice."""
 
 import torch
 from jaxtyping import Float, Int
@@ -8,29 +8,29 @@ from headfields.ops.srgb import linear_from_srgb, srgb_from_linear
 
 __all__ = ["even_out", "view_gains"]
 
-_DARK = 0.01  # linear; below, noise decides
-_PRIOR = 10.0  # points' worth of belief that a gain is 1
-_LEAST = 20  # points that two views must share
+_DARK = 0.01  # linear light; noise dominates below
+_PRIOR = 10.0  # weight, in points, of a gain of 1
+_LEAST = 20  # least points that two views share
 
 
 def even_out(color: Float[Tensor, "*batch 3"], gain: Float[Tensor, ""] | float) -> Float[Tensor, "*batch 3"]:
-    """sRGB colors of a view with its gain taken out."""
+    """The sRGB colors (..., 3) of a view, with its gain divided out."""
     return srgb_from_linear(linear_from_srgb(color) / gain).clamp(0, 1)
 
 
 def view_gains(
     light: Float[Tensor, "t k 3"], weight: Float[Tensor, "t k"], view: Int[Tensor, "t k"], views: int
 ) -> Float[Tensor, " views"]:
-    """How bright each view is beside the others, of geometric mean 1.
+    """The exposure gain of each view, with geometric mean 1.
 
-    The median of the difference in log brightness of the points that two views share, for each pair that shares enough,
-    and the gains that explain these best (least squares, weighted by how many points they are). Our own choice.
+    For each pair of views that share enough points, the median difference of their log brightness; then the gains that
+    explain these best, by least squares weighted with the number of points.
 
     Args:
         light: (T, K, 3) linear colors of T points in up to K views each.
-        weight: (T, K) zero where there is none.
-        view: (T, K) which view.
-        views: how many there are.
+        weight: (T, K), zero where there is no sample.
+        view: (T, K) the view of each sample.
+        views: number of views.
     """
     brightness = light.mean(-1)
     use = (weight > 0) & (brightness > _DARK) & (light.amax(-1) < 0.98)
@@ -59,5 +59,5 @@ def view_gains(
         matrix[j, i] -= w
         right_side[i] += w * d
         right_side[j] -= w * d
-    found = torch.linalg.solve(matrix, right_side) if views else right_side
-    return (found - found.mean()).exp().to(light) if views else found.to(light)
+    log_gains = torch.linalg.solve(matrix, right_side) if views else right_side
+    return (log_gains - log_gains.mean()).exp().to(light) if views else log_gains.to(light)

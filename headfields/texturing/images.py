@@ -1,4 +1,4 @@
-"""A set of posed images of one thing that stands still."""
+"""Posed images of a still subject, read from a folder or a capture."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,18 +20,18 @@ from headfields.records import Camera, Record
 __all__ = ["Convention", "PosedImages", "read_posed_images"]
 
 Convention = Literal["auto", "opencv", "opengl"]
-_JUDGES = 12  # images that the camera convention is decided by
+_JUDGES = 12  # images by which the camera convention is decided
 
 
 @dataclass(frozen=True)
 class PosedImages(Record):
-    """N images of one size, and where they were taken from.
+    """N images of one size with their cameras.
 
     Attributes:
-        camera: N cameras, world-to-camera, in the frame of the mesh that they see.
-        pixels: (N, H, W, 4) sRGB with straight alpha, 8 bits; alpha is the matte, 255 everywhere if there is none.
-        names: one an image.
-        report: what was decided or found missing.
+        camera: N cameras, world-to-camera, in the frame of the mesh.
+        pixels: (N, H, W, 4) sRGB with straight alpha, 8 bits; alpha is the matte, 255 everywhere without one.
+        names: (N,) names of the images.
+        report: what was decided, and what is missing.
     """
 
     camera: Camera
@@ -55,8 +55,8 @@ class PosedImages(Record):
         image = self.pixels[index].float() / 255
         return self.camera[index], image[..., :3], image[..., 3]
 
-    def some(self, rows: Int[Tensor, " k"] | list[int]) -> "PosedImages":
-        """Those images alone."""
+    def subset(self, rows: Int[Tensor, " k"] | list[int]) -> "PosedImages":
+        """The images of the given rows."""
         index = torch.as_tensor(rows, dtype=torch.long)
         names = tuple(self.names[row] for row in index.tolist())
         return PosedImages(self.camera[index], self.pixels[index], names, self.report)
@@ -76,16 +76,16 @@ def read_posed_images(
 ) -> PosedImages:
     """Reads a folder of images with a `transforms.json`, as NeRF's and Nerfstudio's, or a capture in INSTA's layout.
 
-    Of each frame `file_path` and `transform_matrix` are read, `fl_x` (or `camera_angle_x`, `x_fov`), `cx`, `cy`, and
-    `mask_path`; the matte is the image's alpha, or that mask. A capture's own meshes are not: its subject must keep the
-    face still, and its motion be in the cameras.
+    Each frame has `file_path` and `transform_matrix`, `fl_x` (or `camera_angle_x`, `x_fov`), and optionally `cx`, `cy`
+    and `mask_path`. The matte is the image's alpha channel or that mask. A capture's own meshes are not read: its
+    subject must keep the face still, with the head's motion in the cameras.
 
     Args:
-        folder: with `transforms.json`, or `transforms_*.json`, whose frames are joined.
-        vertices, faces: the proxy mesh (V, 3), (F, 3) in the frame of the cameras, meters: the reading of the matrices
-            under which it lands on the mattes is the right one.
-        limit: at most so many images, evenly spread.
-        convention: axes of the camera-to-world matrices; "auto" asks the mesh.
+        folder: holds `transforms.json`, or several `transforms_*.json`, whose frames are joined.
+        vertices, faces: the proxy mesh (V, 3), (F, 3) in the frame of the cameras, meters. The right convention of the
+            matrices is the one under which it projects onto the mattes.
+        limit: most images, evenly spaced; None: all.
+        convention: axes of the camera-to-world matrices; "auto" decides by the mesh.
 
     Raises:
         CaptureError: a file is missing or malformed, sizes differ, or the cameras do not see the mesh.
@@ -97,7 +97,7 @@ def read_posed_images(
         raise CaptureError(f"read_posed_images: {folder} is not a folder; name the one that holds transforms.json")
     if is_insta(folder):
         capture = load_capture(folder, mouth="none")
-        rows = _spread(len(capture), limit)
+        rows = _evenly_spaced(len(capture), limit)
         pixels = torch.stack([(capture.image(row) * 255).round().to(torch.uint8) for row in rows])
         names = tuple(capture.frame_names[row] for row in rows)
         images = PosedImages(capture.camera(rows), pixels, names, tuple(capture.report))
@@ -113,7 +113,7 @@ def _read_plain(folder: Path, vertices: Tensor, faces: Tensor, limit: int | None
     frames = [frame for file in files for frame in read_transforms(file)]
     if not frames:
         raise CaptureError(f"read_posed_images: {folder} has no transforms.json with frames; export poses with images")
-    frames = [frames[row] for row in _spread(len(frames), limit)]
+    frames = [frames[row] for row in _evenly_spaced(len(frames), limit)]
     paths = [folder / frame.path("file_path") for frame in frames]
     for frame, path in zip(frames, paths, strict=True):
         if not path.is_file():
@@ -125,10 +125,10 @@ def _read_plain(folder: Path, vertices: Tensor, faces: Tensor, limit: int | None
     lenses = [intrinsics_of(frame, size, report) for frame in frames]
     matte = any((image[..., 3] < 255).any() for image in images)
     if not matte:
-        report.append("warning: the images have no matte (alpha, or mask_path); the background may get into it")
+        report.append("warning: the images have no matte (alpha, or mask_path); the background may leak in")
     if convention == "auto":
         mesh = vertices.detach().cpu().numpy().astype(np.float32)
-        chosen = _spread(len(frames), _JUDGES)
+        chosen = _evenly_spaced(len(frames), _JUDGES)
         evidence = [
             Evidence(mesh, matrices[row], lenses[row], images[row][..., 3] > 127 if matte else None, None)
             for row in chosen
@@ -155,14 +155,14 @@ def _image(folder: Path, frame: InstaFrame, path: Path, size: tuple[int, int]) -
     return rgba
 
 
-def _spread(count: int, limit: int | None) -> list[int]:
+def _evenly_spaced(count: int, limit: int | None) -> list[int]:
     if limit is None or limit >= count:
         return list(range(count))
     return [index * count // limit for index in range(limit)]
 
 
 def _check_view(images: PosedImages, vertices: Tensor) -> None:
-    """Refuses cameras that see nothing of the mesh."""
+    """Refuses cameras that do not see the mesh."""
     pixels, depth = images.camera.project(vertices.float().expand(len(images), -1, -1))
     height, width = images.camera.size
     inside = (depth > 0) & (pixels >= 0).all(-1) & (pixels <= pixels.new_tensor([width, height])).all(-1)

@@ -1,4 +1,4 @@
-"""A proxy mesh, moved until it looks like the images."""
+"""Mesh refinement: vertices of a proxy displaced until its renderings match posed images."""
 
 from dataclasses import dataclass
 
@@ -20,24 +20,24 @@ from headfields.texturing.bake import bake_texture
 from headfields.texturing.exposure import even_out
 from headfields.texturing.images import PosedImages
 
-_NOISE = 0.1  # of the largest gradient of a vertex: a vertex with less is moved less
+_NOISE = 0.1  # of the largest gradient: vertices with a smaller one take smaller steps
 
 __all__ = ["RefineOptions", "RefinedMesh", "refine_mesh"]
 
 
 @dataclass(frozen=True)
 class RefineOptions:
-    """How `refine_mesh` weighs and walks; all numbers are our own choice.
+    """Weights, sizes and step of `refine_mesh`; all numbers are our own choice.
 
     Attributes:
         size: longer side that images are reduced to, pixels.
         views: images a step.
-        rate: the largest step of a vertex, of the mesh's diagonal; it falls to a tenth.
-        stiffness: how far a step spreads over the mesh, in edges squared: displacements are (1 + stiffness · L)⁻¹ of
-            what is learned (Nicolet et al. 2021, "Large steps in inverse rendering of geometry").
+        rate: largest step of a vertex, in diagonals of the mesh; falls to a tenth.
+        stiffness: reach of a step over the mesh, in squared edges: the displacement is (1 + stiffness · L)⁻¹ times the
+            learned variable (Nicolet et al. 2021, "Large steps in inverse rendering of geometry").
         color, coverage, outline, bending: weights of squared color differences, squared coverage differences, the
-            outlines' distance in pixels, and the squared Laplacian of the displacement over that of an edge.
-        bakes: how often the texture is made anew.
+            distance of outlines in pixels, and the squared Laplacian of the displacement, in edges.
+        bakes: number of times the texture is baked.
         texture: its side, texels.
     """
 
@@ -55,11 +55,11 @@ class RefineOptions:
 
 @dataclass(frozen=True)
 class RefinedMesh(Record):
-    """What `refine_mesh` gives.
+    """A refined mesh.
 
     Attributes:
         vertices: (V, 3) meters.
-        loss: (steps,) what each step saw.
+        loss: (steps,) of each step.
     """
 
     vertices: Float[Tensor, "v 3"]
@@ -77,20 +77,20 @@ def refine_mesh(
     seed: int = 0,
     progress: bool = False,
 ) -> RefinedMesh:
-    """Displaces vertices so that the mesh, with a texture baked from the images, looks like them.
+    """Displaces vertices so that the mesh, with a texture baked from the images, matches them.
 
-    Each step renders a few views and compares colors, coverage and outlines (the latter two if there is a matte).
-    What is learned is a displacement, smoothed by an implicit step of the Laplacian, so that what no view sees moves
-    with what is around it, and moved by Adam with one second moment a vertex. The texture is baked again a few times.
+    Each step renders a few views and compares colors and, with a matte, coverage and outlines. The displacement is
+    smoothed by an implicit step of the Laplacian, so that hidden parts move with their surroundings. Adam, with one
+    second moment a vertex, optimizes it. The texture is baked again a few times.
 
     Args:
         images: in the frame of the mesh.
         vertices, faces: the proxy, (V, 3) meters and (F, 3).
         uv, uv_faces: (T, 2) and (F, 3), for the texture.
-        steps: how many; 0 gives the proxy back.
+        steps: number of steps; 0 returns the proxy.
         options: weights and sizes.
-        seed: of the choice of views.
-        progress: whether to show bars.
+        seed: of the order of views.
+        progress: whether to show a progress bar.
 
     Raises:
         TypeError: a dtype does not fit.
@@ -108,55 +108,55 @@ def refine_mesh(
     proxy = vertices.detach().float()
     if not steps or not len(faces):
         return RefinedMesh(proxy.clone(), torch.zeros(0))
-    small = _reduced(images, options.size)
+    reduced = _reduced(images, options.size)
     laplacian = uniform_laplacian(faces, len(proxy))
     smooth = SymmetricSystem(scipy.sparse.identity(len(proxy)) + options.stiffness * laplacian)
     first, second = mesh_edges(faces).ends.unbind(-1)
     edge = float((proxy[faces] - proxy[faces.roll(1, 1)]).norm(dim=-1).mean())
-    walk = _VertexAdam(proxy, options.rate * float((proxy.amax(0) - proxy.amin(0)).norm()))
+    optimizer = _VertexAdam(proxy, options.rate * float((proxy.amax(0) - proxy.amin(0)).norm()))
     renderer = MeshRenderer(faces, uv, uv_faces)
     observed: dict[int, ObservedSilhouette] = {}
     generator = torch.Generator().manual_seed(seed)
     order: list[int] = []
     losses = []
-    current, texture, gains = proxy, None, torch.ones(len(small))
+    current, texture, gains = proxy, None, torch.ones(len(reduced))
     for step in tqdm(range(steps), desc="refining", unit="step", disable=not progress):
         if step * options.bakes // steps != (step - 1) * options.bakes // steps:
-            baked = bake_texture(small, current, faces, uv, uv_faces, options.texture, keep=6)
+            baked = bake_texture(reduced, current, faces, uv, uv_faces, options.texture, keep=6)
             texture, gains = mip_pyramid(baked.texture), baked.gains
-        moved = smooth.solve(walk.value)
+        moved = smooth.solve(optimizer.value)
         current = proxy + moved
-        step_along = (moved[first] - moved[second]) / edge
-        bent = torch.zeros_like(moved).index_add(0, first, step_along).index_add(0, second, -step_along)
+        difference = (moved[first] - moved[second]) / edge
+        bent = torch.zeros_like(moved).index_add(0, first, difference).index_add(0, second, -difference)
         loss = options.bending * bent.square().sum(-1).mean()
         chosen: list[int] = []
-        while len(chosen) < min(options.views, len(small)):
-            order = order or torch.randperm(len(small), generator=generator).tolist()
+        while len(chosen) < min(options.views, len(reduced)):
+            order = order or torch.randperm(len(reduced), generator=generator).tolist()
             chosen.append(order.pop())
         for index in chosen:
-            camera, color, matte = small.view(index)
-            seen = renderer(current, camera, texture=texture)
-            wanted = even_out(color, gains[index])
-            both = ((seen.face >= 0) & (matte > 0.9)).float()[..., None]
-            gap = (seen.color - wanted * matte[..., None]).square() * both
+            camera, color, matte = reduced.view(index)
+            rendering = renderer(current, camera, texture=texture)
+            target = even_out(color, gains[index])
+            both = ((rendering.face >= 0) & (matte > 0.9)).float()[..., None]
+            gap = (rendering.color - target * matte[..., None]).square() * both
             share = options.color * gap.sum() / both.sum().clamp(min=1) / 3
             if images.has_matte:
-                share = share + options.coverage * (seen.alpha - matte).square().mean()
+                share = share + options.coverage * (rendering.alpha - matte).square().mean()
                 if index not in observed:
                     observed[index] = observe_silhouette(matte)
-                share = share + options.outline * silhouette_distance(seen.crossings, observed[index], 2.0)
+                share = share + options.outline * silhouette_distance(rendering.crossings, observed[index], 2.0)
             loss = loss + share / len(chosen)
         loss.backward()
-        walk.step(0.1 ** (step / steps))
+        optimizer.step(0.1 ** (step / steps))
         losses.append(float(loss.detach()))
         current = current.detach()
     with torch.no_grad():
-        current = proxy + smooth.solve(walk.value.detach())
+        current = proxy + smooth.solve(optimizer.value.detach())
     return RefinedMesh(current, torch.tensor(losses))
 
 
 class _VertexAdam:
-    """Adam with one second moment a vertex, and at least a part of the largest, so that noise takes small steps."""
+    """Adam with one second moment a vertex, bounded below by a part of the largest, so that noise takes small steps."""
 
     def __init__(self, like: Tensor, rate: float) -> None:
         self.value = torch.zeros_like(like).requires_grad_()
@@ -186,7 +186,7 @@ def _reduced(images: PosedImages, size: int) -> PosedImages:
         values = image.float() / 255
         alpha = values[..., 3:]
         packed = torch.cat([values[..., :3] * alpha, alpha], -1).movedim(-1, 0)[None]
-        less = torch.nn.functional.interpolate(packed, camera.size, mode="area")[0].movedim(0, -1)
-        color = less[..., :3] / less[..., 3:].clamp(min=1e-3)
-        pixels.append((torch.cat([color, less[..., 3:]], -1).clamp(0, 1) * 255).round().to(torch.uint8))
+        small = torch.nn.functional.interpolate(packed, camera.size, mode="area")[0].movedim(0, -1)
+        color = small[..., :3] / small[..., 3:].clamp(min=1e-3)
+        pixels.append((torch.cat([color, small[..., 3:]], -1).clamp(0, 1) * 255).round().to(torch.uint8))
     return PosedImages(camera, torch.stack(pixels), images.names, images.report)

@@ -15,10 +15,10 @@ from headfields.texturing import (
     PosedImages,
     RefineOptions,
     bake_texture,
-    make_template,
     read_posed_images,
     refine_mesh,
-    template_pictures,
+    texture_pictures,
+    texture_proxy,
     view_gains,
 )
 from headfields.texturing.exposure import even_out
@@ -36,7 +36,7 @@ def test_a_texture_is_found_on_views_that_it_was_not_made_from():
     assert likeness(vertices, uneven.texture, held) < likeness(vertices, baked.texture, held) - 3
     assert uneven.gains.eq(1).all()
     inside = baked.confidence > 0
-    assert inside.equal(baked.seen) and 0.2 < float(inside.float().mean()) < 0.5
+    assert inside.equal(baked.visible) and 0.2 < float(inside.float().mean()) < 0.5
     assert baked.texture.min() >= 0 and baked.texture.max() <= 1 and baked.texture.std() > 0.1
 
 
@@ -55,20 +55,20 @@ def test_what_one_view_shows_wrongly_is_left_out():
 
 def test_what_nobody_sees_is_filled_from_around():
     vertices, faces, uv, uv_faces = bumpy()
-    images = photographs(views(12, 64)).some([0, 1, 11])  # from the front alone
+    images = photographs(views(12, 64)).subset([0, 1, 11])  # from the front alone
     baked = bake_texture(images, vertices, faces, uv, uv_faces, 64)
-    unseen = ~baked.seen
+    unseen = ~baked.visible
     assert 0.5 < float(unseen.float().mean()) < 0.95 and float(baked.texture[unseen].std()) > 0.01
     assert float(baked.texture.min()) > 0.01  # no black holes
     nothing = PosedImages(images.camera, images.pixels * 0, images.names)
     gray = bake_texture(nothing, vertices, faces, uv, uv_faces, 16)
-    assert not gray.seen.any() and float(gray.texture.std()) < 1e-6
+    assert not gray.visible.any() and float(gray.texture.std()) < 1e-6
 
 
 def test_refinement_brings_the_proxy_nearer_to_the_truth():
     _, faces, uv, uv_faces = bumpy()
     proxy, images, held = poor_mesh(), photographs(views(10, 96)), views(4, 96, offset=13.0)
-    made = make_template(images, Mesh(proxy, faces, uv=uv, uv_faces=uv_faces), 96)
+    made = texture_proxy(images, Mesh(proxy, faces, uv=uv, uv_faces=uv_faces), 96)
     options = RefineOptions(size=96, texture=96, bakes=2)
     found = refine_mesh(images, proxy, faces, uv, uv_faces, 40, options)
     assert surface_error(found.vertices) < 0.35 * surface_error(proxy)
@@ -161,7 +161,7 @@ def test_folders_that_cannot_be_read_say_why(tmp_path, unchecked):
     with pytest.raises(ValueError, match="steps is -1"):
         refine_mesh(images, vertices, faces, uv, uv_faces, -1)
     with pytest.raises(ValueError, match="the proxy has no faces"):
-        make_template(images, Mesh(vertices, faces[:0]))
+        texture_proxy(images, Mesh(vertices, faces[:0]))
 
 
 def test_the_command_bakes_what_can_be_read_again(tmp_path, capsys):
@@ -207,6 +207,6 @@ def test_a_textured_mesh_survives_its_file(tmp_path):
 def test_pictures_show_captured_baked_and_difference(tmp_path):
     vertices, faces, uv, uv_faces = bumpy()
     images = photographs(views(3, 32))
-    made = make_template(images, Mesh(vertices, faces, uv=uv, uv_faces=uv_faces), 32)
-    sheet = template_pictures(made, images, tmp_path, views=2, size=40)
+    made = texture_proxy(images, Mesh(vertices, faces, uv=uv, uv_faces=uv_faces), 32)
+    sheet = texture_pictures(made, images, tmp_path, views=2, size=40)
     assert sheet.shape[1] == 80 and sheet.shape[0] >= 120

@@ -1,4 +1,4 @@
-"""From posed images and a proxy mesh to a textured template, its file and pictures of it."""
+"""A proxy mesh textured from posed images, and pictures of the result."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,17 +18,17 @@ from headfields.texturing.refine import RefineOptions, refine_mesh
 from headfields.viz.images import save_image, side_by_side
 from headfields.viz.mesh import draw_mesh, view_camera
 
-__all__ = ["MadeTemplate", "make_template", "template_pictures"]
+__all__ = ["TexturedProxy", "texture_pictures", "texture_proxy"]
 
 
 @dataclass(frozen=True)
-class MadeTemplate(Record):
-    """What `make_template` gives.
+class TexturedProxy(Record):
+    """A textured proxy mesh.
 
     Attributes:
-        mesh: the textured template, in the frame of the cameras.
-        baked: its texture, with what was seen of it and the views' gains.
-        moved: (V,) how far refinement moved each vertex, meters.
+        mesh: in the frame of the cameras.
+        baked: its texture, the visibility of its texels, and the views' exposure gains.
+        moved: (V,) distance by which refinement moved each vertex, meters.
         loss: (steps,) of the refinement.
     """
 
@@ -38,7 +38,7 @@ class MadeTemplate(Record):
     loss: Float[Tensor, " s"]
 
 
-def make_template(
+def texture_proxy(
     images: PosedImages,
     proxy: Mesh,
     resolution: int = 1024,
@@ -46,55 +46,55 @@ def make_template(
     options: RefineOptions | None = None,
     even_exposure: bool = True,
     progress: bool = False,
-) -> MadeTemplate:
-    """Bakes a texture for a proxy mesh out of posed images, after refining its shape if asked.
+) -> TexturedProxy:
+    """Bakes a texture for a proxy mesh from posed images, optionally after refining its shape.
 
     Args:
-        images: of a subject that stands still, from around.
-        proxy: its mesh in the frame of the cameras; a texture of its own is not looked at. Without texture coordinates
-            it gets some (`headfields.ops.unwrap`).
+        images: of a still subject, from all around.
+        proxy: its mesh in the frame of the cameras; its own texture is ignored. Without texture coordinates it is
+            unwrapped (`headfields.ops.unwrap`).
         resolution: side of the texture, texels.
         refine: steps of `refine_mesh`; 0 leaves the shape as it is.
         options: of the refinement.
-        even_exposure: whether differences of brightness between views are taken out.
-        progress: whether to show bars.
+        even_exposure: whether to divide out differences of exposure between views.
+        progress: whether to show progress bars.
 
     Raises:
         ValueError: the proxy has no faces, or as `bake_texture` and `refine_mesh`.
     """
     if not len(proxy.faces):
-        raise ValueError("make_template: the proxy has no faces; a mesh is needed, not points")
+        raise ValueError("texture_proxy: the proxy has no faces; a mesh is needed, not points")
     uv, uv_faces = proxy.uv, proxy.uv_faces
     if uv is None or uv_faces is None:
         uv, uv_faces = unwrap(proxy.vertices, proxy.faces)
     vertices, loss = proxy.vertices.float(), torch.zeros(0)
     if refine:
-        found = refine_mesh(images, vertices, proxy.faces, uv, uv_faces, refine, options, progress=progress)
-        vertices, loss = found.vertices, found.loss
+        refined = refine_mesh(images, vertices, proxy.faces, uv, uv_faces, refine, options, progress=progress)
+        vertices, loss = refined.vertices, refined.loss
     baked = bake_texture(
         images, vertices, proxy.faces, uv, uv_faces, resolution, even_exposure=even_exposure, progress=progress
     )
     mesh = Mesh(vertices, proxy.faces, uv=uv, uv_faces=uv_faces, texture=baked.texture)
-    return MadeTemplate(mesh, baked, (vertices - proxy.vertices).norm(dim=-1), loss)
+    return TexturedProxy(mesh, baked, (vertices - proxy.vertices).norm(dim=-1), loss)
 
 
-def template_pictures(
-    made: MadeTemplate, images: PosedImages, folder: str | Path, views: int = 6, size: int = 320
+def texture_pictures(
+    textured: TexturedProxy, images: PosedImages, folder: str | Path, views: int = 6, size: int = 320
 ) -> UInt8[Tensor, "h w 3"]:
-    """Writes `views.png` (captured, baked, difference, for views spread over the set), `turntable.png` (the template
-    from eight sides), `texture.png` and `seen.png` (how sure the texture is; black is filled).
+    """Writes `views.png` (captured, baked and difference for evenly spaced views), `turntable.png` (the mesh from eight
+    sides), `texture.png` and `seen.png` (confidence of the texels; black ones are filled in).
 
     Args:
-        made: the template.
-        images: those that it was made from.
-        folder: made if it is not there.
-        views: how many images to compare with.
+        textured: the textured mesh.
+        images: the images that it was textured from.
+        folder: where they go; created if missing.
+        views: number of images to compare with.
         size: width of a picture, pixels.
 
     Returns:
         (H, W, 3) `views.png`.
     """
-    folder, mesh = Path(folder), made.mesh
+    folder, mesh = Path(folder), textured.mesh
     renderer = MeshRenderer(mesh.faces, mesh.uv, mesh.uv_faces, mesh.texture)
     columns = []
     with torch.no_grad():
@@ -107,10 +107,10 @@ def template_pictures(
             packed = torch.nn.functional.interpolate(packed, camera.size, mode="area" if factor < 1 else "bilinear")[0]
             alpha = packed[3, ..., None]
             plain = packed[:3].movedim(0, -1) / alpha.clamp(min=1e-3)
-            shown = even_out(plain.clamp(0, 1), made.baked.gains[index]) * alpha + 1 - alpha
-            drawn = renderer(mesh.vertices, camera).over(1.0)
-            gap = (1 - 3 * (shown - drawn).abs()).clamp(0, 1)
-            column = side_by_side([torch.cat([shown, drawn, gap])], [images.names[index]])
+            captured = even_out(plain.clamp(0, 1), textured.baked.gains[index]) * alpha + 1 - alpha
+            baked = renderer(mesh.vertices, camera).over(1.0)
+            gap = (1 - 3 * (captured - baked).abs()).clamp(0, 1)
+            column = side_by_side([torch.cat([captured, baked, gap])], [images.names[index]])
             columns.append(torch.from_numpy(column))
         sheet = torch.cat(columns, 1)
         save_image(folder / "views.png", sheet)
@@ -119,6 +119,7 @@ def template_pictures(
             for yaw in range(0, 360, 45)
         ]
         save_image(folder / "turntable.png", torch.cat([torch.cat(turns[:4], 1), torch.cat(turns[4:], 1)]))
-    save_image(folder / "texture.png", made.baked.texture)
-    save_image(folder / "seen.png", (made.baked.confidence / made.baked.confidence.max().clamp(min=1e-6)).sqrt())
+    save_image(folder / "texture.png", textured.baked.texture)
+    confidence = textured.baked.confidence
+    save_image(folder / "seen.png", (confidence / confidence.max().clamp(min=1e-6)).sqrt())
     return sheet
