@@ -35,8 +35,9 @@ def synth(
         identity: A number that draws a person; the mean head if not given.
     """
     from headfields.data import load_capture
-    from headfields.synthetic.captures import TrackingNoise, write_head_capture
+    from headfields.synthetic.captures import write_head_capture
     from headfields.synthetic.tracking_error import tracking_error
+    from headfields.synthetic.tracking_noise import TrackingNoise
 
     if frames < 3 or size < 16:
         raise CommandError(f"--frames is {frames} and --size is {size}; at least 3 frames of 16 pixels are needed")

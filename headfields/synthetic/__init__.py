@@ -7,11 +7,13 @@ from headfields.synthetic.rig_captures import write_rig_capture
 from headfields.synthetic.rig_tracking_error import RigTrackingError, rig_tracking_error
 from headfields.synthetic.scans import HeadSampler, generate_scans
 from headfields.synthetic.tracking_error import TrackingError, tracking_error
+from headfields.synthetic.tracking_noise import TrackingNoise
 
 __all__ = [
     "HeadSampler",
     "RigTrackingError",
     "TrackingError",
+    "TrackingNoise",
     "generate_scans",
     "procedural_body",
     "procedural_body_arrays",

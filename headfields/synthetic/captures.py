@@ -31,7 +31,7 @@ from headfields.synthetic.scene.wrinkles import Activity
 from headfields.synthetic.tracking_error import write_truth
 from headfields.synthetic.tracking_noise import TrackingNoise
 
-__all__ = ["TrackingNoise", "write_head_capture"]
+__all__ = ["write_head_capture"]
 
 _VERSION = 1  # raised when the same arguments give another capture
 _RECORD = "synthetic.json"

@@ -22,8 +22,9 @@ from headfields.mesh.mesh import Mesh
 from headfields.ops import rigid_transform, rotation_matrices
 from headfields.ops.vertex_geometry import vertex_areas
 from headfields.records import Camera, HeadState
-from headfields.synthetic.captures import TrackingNoise, write_head_capture
+from headfields.synthetic.captures import write_head_capture
 from headfields.synthetic.tracking_error import tracking_error
+from headfields.synthetic.tracking_noise import TrackingNoise
 from tests.data.compare import differences, snapshot
 from tests.data.moving import jaw, jaw_frames, put_pose_into_vertices
 from tests.data.tiny import blob

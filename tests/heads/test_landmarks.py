@@ -1,4 +1,4 @@
-"""Landmark files in the layouts that are published, on the procedural head."""
+"""Landmark files in the published layouts, on the procedural head."""
 
 import pickle
 

@@ -1,4 +1,4 @@
-"""Heads made from smplx models, against those models, on files written by the procedural head."""
+"""Heads converted from smplx models, compared with these models, on files of the procedural head."""
 
 import types
 

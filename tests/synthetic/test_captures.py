@@ -1,4 +1,4 @@
-"""The procedural capture: what is written is one head, seen by the cameras it says, and the same on every run."""
+"""Synthetic captures of the procedural head: meshes, cameras, images and labels agree, and runs are deterministic."""
 
 import json
 import shutil

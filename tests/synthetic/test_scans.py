@@ -1,4 +1,4 @@
-"""Scans of many people: what is drawn, how it is sampled, kept and read."""
+"""Sets of scans: generation, sampling of points, saving and loading."""
 
 import json
 from pathlib import Path

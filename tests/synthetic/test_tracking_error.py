@@ -1,4 +1,4 @@
-"""Synthetic tracking: its errors are of the stated size and length, images and truth are those of exact tracking."""
+"""Tracking noise: size and correlation of its errors; images and truth are unaffected."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from headfields.data import Capture, CaptureError, load_capture, save_capture
-from headfields.synthetic.captures import TrackingNoise, write_head_capture
+from headfields.synthetic.captures import write_head_capture
 from headfields.synthetic.scene.motion import Motion, head_motion
 from headfields.synthetic.tracking_error import TRUTH, tracking_error
+from headfields.synthetic.tracking_noise import TrackingNoise
 from tests.data.compare import differences, snapshot
 
 RATE = 25.0

@@ -1,4 +1,4 @@
-"""The files that come with FLAME, in their published layouts, of the procedural head."""
+"""FLAME's companion files in their published layouts, for the procedural head."""
 
 import pickle
 

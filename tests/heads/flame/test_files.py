@@ -1,4 +1,4 @@
-"""FLAME's files as users have them: pickles with chumpy in them, masks, the template OBJ; and their conversion."""
+"""FLAME's published files: pickles with chumpy objects, masks, the template OBJ, and their conversion."""
 
 import pickle
 import sys

@@ -1,4 +1,4 @@
-"""The inside of the mouth: on the procedural head, on other meshes, posed, extended."""
+"""The inside of the mouth: geometry, motion, extension of heads and templates, errors."""
 
 from collections import Counter
 

@@ -1,4 +1,4 @@
-"""NPHM's folders: read as they are, and what is wrong with broken ones is said."""
+"""Reader of the NPHM dataset, and its errors on broken folders."""
 
 import shutil
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The procedural upper body: a file of SMPL-X's format, one skin with the head, posed without tears."""
+"""The procedural upper body: SMPL-X's file format, one surface with the head, posing."""
 
 import numpy as np
 import pytest

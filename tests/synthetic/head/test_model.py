@@ -42,7 +42,7 @@ def test_it_is_a_head_in_meters(head):
     assert 0.14 < size[0] < 0.20 and 0.25 < size[1] < 0.33 and 0.18 < size[2] < 0.24
     assert 4000 <= len(vertices) <= 6000 and len(head.faces) <= 10_000
     assert head.shape_count == 300 and head.expression_count == 100 and head.parents == (-1, 0, 1, 1, 1)
-    tip = vertices[:, 2].argmax()  # the nose is what is foremost
+    tip = vertices[:, 2].argmax()  # the nose is foremost
     assert abs(float(vertices[tip, 0])) < 0.003 and -0.05 < vertices[tip, 1] < -0.02
     again = procedural_head()
     assert torch.equal(again.template_vertices, vertices) and again is not head
