@@ -1,4 +1,4 @@
-"""Features anchored to the vertices of the mesh, merged over the nearest ones (MonoAvatar)."""
+"""Vertex features aggregated over the nearest vertices (MonoAvatar's anchored radiance field)."""
 
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -23,11 +23,11 @@ OffsetFrame = Literal["offset", "triangle"]
 
 @dataclass(frozen=True)
 class AnchoredFeatures:
-    """What `VertexFeatures.prepare` makes of B frames.
+    """B frames, prepared for `VertexFeatures`.
 
     Attributes:
-        tree: the anchors, B meshes of them, or one where they do not move.
-        start: (B · V, hidden) what each vertex's features add to the first layer of the network of a neighbor.
+        tree: the anchors, of B meshes, or of one if they do not move.
+        start: (B · V, hidden) contribution of each vertex's features, and the bias, to the first layer of MLP0.
         turns: (B · V, 3, 3) rotations from the rest to the posed surface at each vertex, for `frame="triangle"`.
     """
 
@@ -37,42 +37,42 @@ class AnchoredFeatures:
 
 
 class VertexFeatures(Encoder):
-    """Features of the k nearest vertices, each seen from where the point lies, merged by inverse distance.
+    """Features of the k nearest vertices and their offsets from the point, averaged by inverse distance.
 
     For a point q and its nearest vertices v_j with features z_j: ẑ_j = MLP0(PE((v_j − q) / unit), z_j),
     ẑ = Σ_j w_j ẑ_j with w_j ∝ 1 / ‖v_j − q‖ (`headfields.ops.inverse_distance_weights`), and the result is MLP1(ẑ).
-    Both networks have ReLU behind every layer. A decoder of the paper's kind is `headfields.decoders.RadianceHead`.
+    Both networks have ReLU after every layer. The paper's decoder is `headfields.decoders.RadianceHead`.
 
     A point without neighbors (one that is not finite) has ẑ = 0.
 
-    The first layer of MLP0 is linear in its input, so its part in z_j is computed once a vertex and frame, in
-    `prepare`, and looked up for each neighbor: the same mathematics with less than half of that layer's products.
+    The first layer of MLP0 is linear in its input, so its part in z_j is computed once per vertex and frame, in
+    `prepare`, and gathered for each neighbor: the same result with less than half of that layer's products.
 
     Args:
-        source: gives the features z of each vertex and frame.
+        source: of the features z of each vertex and frame.
         neighbors: k, 1 to 16.
-        vertices: (V, 3) anchors that do not move, meters: for use behind a deformer that takes points to canonical
-            space. None: the anchors are the vertices of the state, and points are expected in their space (`Static`).
-        bands: octaves of the encoding of offsets; the offset itself is put in front.
+        vertices: (V, 3) fixed anchors, meters, for use after a deformer to canonical space. None: the anchors are the
+            vertices of the state, and points have to be in their space (`Static`, `NearSurface`).
+        bands: octaves of the encoding of offsets, after the offset itself.
         hidden: units of every layer of both networks, and the number of features.
         layers: of MLP0, at least 1.
         merged_layers: of MLP1; 0 leaves it out.
-        frame: `"offset"`: v_j − q as it stands, as in the paper. `"triangle"`: turned back by the rotation of the
-            surface at v_j, so that features turn with it; our own variant. That rotation is the mean, weighted by their
-            areas at rest, of those of the triangles at v_j from the rest mesh to the posed one (`triangle_frames`),
-            made orthonormal by Gram and Schmidt. At rest both are the same.
+        frame: `"offset"`: v_j − q, as in the paper. `"triangle"`: v_j − q in the frame of the surface at v_j, so that
+            features rotate with it; our own variant. The rotation of the surface is the mean, weighted by areas at
+            rest, of the rotations of the triangles at v_j from the rest mesh to the posed one (`triangle_frames`),
+            orthonormalized by Gram-Schmidt. At rest both are the same.
         faces: (F, 3) the triangles, for `frame="triangle"`.
         rest_vertices: (V, 3) the rest mesh, for `frame="triangle"`.
-        unit: meters that count as 1 to the encoding. Our own choice, of the order of the greatest offsets: the paper
-            speaks of normalized coordinates and gives no scale.
+        unit: length that the encoding scales to 1, meters. Our own choice, of the order of the largest offsets: the
+            paper normalizes coordinates and gives no scale.
 
     Differentiable to second order in the source's features, the points and the vertices of the state, except where the
     nearest vertices change.
 
     Raises:
         TypeError: source is not a VertexSource.
-        ValueError: a size is out of range, a shape does not fit, `frame="triangle"` lacks its mesh or is asked for
-            anchors that do not move; later, a state of another number of vertices.
+        ValueError: a size is out of range, a shape does not fit, `frame="triangle"` lacks its mesh or has fixed
+            anchors; later, a state of another number of vertices.
 
     Source: MonoAvatar (Bai et al. 2023), section 3.3, and its supplement for the sizes.
     """
@@ -117,7 +117,7 @@ class VertexFeatures(Encoder):
             raise ValueError(f"{name}: frame='triangle' needs faces and rest_vertices, the mesh at rest; pass both")
         if frame == "triangle" and vertices is not None:
             raise ValueError(
-                f"{name}: frame='triangle' with vertices, anchors that do not move and so do not turn; "
+                f"{name}: frame='triangle' with vertices, which are fixed anchors and do not rotate; "
                 "leave vertices out, or take frame='offset'"
             )
         for argument, mesh in (("vertices", vertices), ("rest_vertices", rest_vertices)):
@@ -188,12 +188,12 @@ class VertexFeatures(Encoder):
     def forward(self, canonical: Canonical, prepared: AnchoredFeatures) -> Float[Tensor, "m width"]:
         tree, points, frame = prepared.tree, canonical.points, canonical.frame
         nearest = tree.nearest(points, self.neighbors, frame if self.vertices is None else None)
-        found = nearest.index >= 0
+        exists = nearest.index >= 0
         local = nearest.index.clamp_min(0)
         row = local + frame[:, None] * self.source.vertex_count
         table = tree.vertices.reshape(-1, 3)
         anchors = table.index_select(0, (row if self.vertices is None else local).reshape(-1)).unflatten(0, row.shape)
-        offset = torch.where(found[..., None], anchors - points[:, None], 0.0) / self.unit
+        offset = torch.where(exists[..., None], anchors - points[:, None], 0.0) / self.unit
         if prepared.turns is not None:
             turns = prepared.turns.index_select(0, row.reshape(-1)).unflatten(0, row.shape)
             offset = (offset[..., None] * turns).sum(-2)  # by the transpose
@@ -207,7 +207,7 @@ class VertexFeatures(Encoder):
 
 
 def _rectified(*widths: int) -> MLP:
-    """Layers with biases, initialized for a ReLU behind the last of them too."""
+    """Layers with biases, initialized for a ReLU after the last of them too."""
     network = MLP(*widths, bias=True)
     last: Any = network[-1]
     nn.init.kaiming_uniform_(last.weight, nonlinearity="relu")

@@ -1,4 +1,4 @@
-"""Presets: each a function of a screenful that assembles public parts into a published model."""
+"""Presets: functions that assemble public parts into published models, and two baselines."""
 
 from headfields.models.baselines import AverageTexture, static_field
 from headfields.models.insta import INSTA_RELEASED, insta

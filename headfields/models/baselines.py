@@ -24,7 +24,7 @@ def static_field(
     finest_resolution: int = 1024,
     margin: float = 0.045,
 ) -> Avatar:
-    """`insta`'s field without its deformer and condition: one static scene in a box around the canonical mesh.
+    """The field of `insta` without deformer and condition: a static scene in a box around the canonical mesh.
 
     Args:
         template: the canonical mesh, of which only the extent is used.

@@ -1,4 +1,4 @@
-"""INSTA (Zielonka et al. 2023): an instant volumetric head avatar on a tracked mesh."""
+"""INSTA (Zielonka et al. 2023): instant volumetric head avatars on a tracked mesh."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ INSTA_RELEASED: dict[str, Any] = {
     "expression_width": 16, "features": 8, "log2_table_size": 18, "finest_resolution": 2048, "extent": 1.0,
     "grid_resolution": 128, "step": 3**0.5 / 1024,
 }  # fmt: skip
-"""Arguments of `insta` that give the sizes of the released configuration, which was made for a GPU."""
+"""Arguments of `insta` for the sizes of the released configuration, which was made for a GPU."""
 
 
 def insta(
@@ -27,14 +27,14 @@ def insta(
     grid_resolution: int = 64,
     step: float = 0.0025,
 ) -> Avatar:
-    """INSTA on a template, assembled from public parts. The sizes are our own choice, for minutes on a CPU;
+    """INSTA on a template, assembled from public parts. Default sizes are our own choice, for minutes on a CPU;
     `insta(template, **INSTA_RELEASED)` has the released ones.
 
     Args:
         template: the canonical mesh; `regions["mouth"]` gates the expression, `regions["face"]` blends neighbors.
-        expression_width: how many expression values the mouth sees, the first ones. INSTA takes 16 of FLAME's, which
-            are sorted by variance; captures whose values are not (ARKit's names, say) need all of theirs, so the
-            default is higher. It cannot be more than the capture has.
+        expression_width: number of expression values, the first ones, that condition the mouth. INSTA uses 16 of
+            FLAME's, which are sorted by variance; expressions that are not (ARKit's blendshapes, say) need all values,
+            so the default is higher. At most the number that the capture has.
         levels, features, log2_table_size, finest_resolution, extent: of `HashGrid`.
         grid_resolution, step: of `OccupancySampler`, whose grid over posed space is INSTA's; the step in meters.
 

@@ -1,4 +1,4 @@
-"""MonoAvatar (Bai et al. 2023): features of a convolutional network over the texture map, anchored to the mesh."""
+"""MonoAvatar (Bai et al. 2023): features of a convolutional network over the UV map, anchored to the mesh."""
 
 from typing import Any, Literal
 
@@ -16,7 +16,7 @@ PAPER: dict[str, dict[str, Any]] = {
     "anchored": {},  # the defaults of the parts are the paper's
     "warp": {},
 }
-"""Sizes of the paper: of the two networks over the texture map, of what is anchored to the vertices, of the warp."""
+"""Sizes of the paper: of the two networks over the UV map, the vertex features, the warp."""
 
 SMALL: dict[str, dict[str, Any]] = {
     "D": {"width": 32, "resolution": 128, "channels": (16, 32, 64, 64)},
@@ -41,14 +41,14 @@ def monoavatar(
 
     Args:
         template: the canonical (neutral) mesh. Without texture coordinates it is unwrapped.
-        frames: how many frames the capture has (`len(capture)`): each has a code of the error-correction warp.
+        frames: number of frames of the capture (`len(capture)`), each with a code of the error-correction warp.
         variant: `"D"` reads displacements of the vertices, `"C"` the expression code: the paper's Ours-D and Ours-C.
-        expression_width: numbers in the expression code, for `"C"`; what the capture has.
-        small: smaller networks, and rays marched through an occupancy grid in the place of the coarse network, for
-            minutes on a CPU; our own choice.
-        source: vertex features in the place of either variant's.
-        start, coarse_to_fine: the step at which the warp begins, and steps over which its encoding opens: 5,000 and
-            80,000 of the paper's 400,000 if not given, and 200 and 2,000 if `small`.
+        expression_width: width of the capture's expression code, for `"C"`.
+        small: smaller networks, and ray marching through an occupancy grid in place of the coarse network, for minutes
+            on a CPU; our own choice.
+        source: vertex features in place of those of the variant.
+        start, coarse_to_fine: first step of the warp, and steps over which its encoding fades in. If None: 5,000 and
+            80,000, of the paper's 400,000; with `small` 200 and 2,000.
 
     Raises:
         ValueError: variant is neither, or as the parts.

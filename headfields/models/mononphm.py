@@ -1,4 +1,4 @@
-"""MonoNPHM (Giebenhain et al. 2024): a morphable head of signed distance, deformed with hyper-coordinates."""
+"""MonoNPHM (Giebenhain et al. 2024): a morphable head of signed distances, deformed with hyper-coordinates."""
 
 import math
 from typing import Any, Literal
@@ -46,16 +46,16 @@ def mononphm(
     appearance: Literal["geometry", "point"] = "geometry",
     radius: float | None = None,
 ) -> Avatar:
-    """MonoNPHM, assembled from public parts, with the paper's sizes; its state is codes alone (`code_widths`).
+    """MonoNPHM, assembled from public parts, with the paper's sizes; its state consists of codes (`code_widths`).
 
     Args:
-        anchors: of the model; or a symmetric head mesh, face toward +z, to put them on (`head_anchors`).
+        anchors: of the model; or a symmetric head mesh, face toward +z, on which `head_anchors` places them.
         small: smaller networks and codes, for minutes on a CPU; our own choice.
-        ambient: hyper-coordinates.
-        expression_width: numbers in the expression code; 100 if not given, and 32 if `small`.
-        appearance: what color is made from, see `AnchoredDecoder`.
-        radius: of the sphere that holds the head, meters. If not given, 2 cm more than the mesh needs around the middle
-            of its box, or for given anchors the paper's 0.175 around their center.
+        ambient: number of hyper-coordinates.
+        expression_width: width of the expression code. If None: 100, with `small` 32.
+        appearance: input of the color networks, see `AnchoredDecoder`.
+        radius: of the sphere that contains the head, meters. If None: 2 cm more than that around the mesh, centered in
+            its box; with `Anchors`, the paper's 0.175 around their center.
 
     Raises:
         ValueError: the mesh is not symmetric, or as the parts.
@@ -89,7 +89,7 @@ def mononphm(
 
 
 def code_widths(avatar: Avatar) -> dict[str, int]:
-    """How many numbers each code has that an avatar's deformer and decoder read, by name: for their `LatentTable`s."""
+    """Widths of the codes that an avatar's deformer and decoder read, by name; for their `LatentTable`s."""
     return {
         name: width
         for part in (avatar.deformer, avatar.decoder)

@@ -1,4 +1,4 @@
-"""3VP Avatar (Nehvi et al. 2024): a 360° portrait, warped coarsely by the tracked mesh and finely by blendfields."""
+"""3VP Avatar (Nehvi et al. 2024): a 360° portrait, deformed coarsely by the tracked mesh and finely by blendfields."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -31,23 +31,24 @@ def vp360(
     grid_resolution: int = 64,
     step: float = 0.0025,
 ) -> Avatar:
-    """3VP Avatar on a template, assembled from public parts. The paper's outline is known and its numbers are not: all
-    sizes are our own choice, those of `insta` for what the two share.
+    """3VP Avatar on a template, assembled from public parts. The paper's numbers are not known: all sizes are our own
+    choice, those of `insta` where the two agree.
 
     Args:
         template: the canonical mesh; triangles of `regions["face"]` blend with their neighbors, as in `insta`.
-        expression_width: how many expression values drive the blendfields, the first ones; 0: none.
-        joints: whose rotations in `HeadState.pose` drive them too: `(2,)` is FLAME's jaw, `(22,)` SMPL-X's.
-        fields: K, how many fields are blended; 0: no fine field, the coarse deformation alone.
-        blend: what: `"deformation"`, or `"color"` for the paper's ablation.
-        kind: `"grid"` or `"mlp"`, of the fields.
-        weights: (V, J) skinning weights of the template: the coarse deformation is then inverse skinning with those of
-            the nearest triangle, which needs `HeadState.joint_transforms`, in the place of triangle frames.
+        expression_width: number of expression values, the first ones, that drive the blendfields; 0: none.
+        joints: indices of joints whose rotations in `HeadState.pose` drive them: `(2,)` is FLAME's jaw, `(22,)`
+            SMPL-X's.
+        fields: K, the number of blended fields; 0: the coarse deformation alone.
+        blend: `"deformation"`, or `"color"` for the paper's ablation.
+        kind: of the fields, `"grid"` or `"mlp"`.
+        weights: (V, J) skinning weights of the template, for a coarse deformation by inverse skinning with those of the
+            nearest triangle (needs `HeadState.joint_transforms`); None: by triangle frames.
         levels, features, log2_table_size, finest_resolution: of `HashGrid`.
         grid_resolution, step: of `OccupancySampler`; the step in meters.
 
     Raises:
-        ValueError: blend is neither; nothing drives the fields; as the parts.
+        ValueError: blend is neither; nothing drives the fields; an argument of a part is out of range.
 
     Source: 3VP Avatar (Nehvi et al. 2024).
     """
@@ -74,7 +75,7 @@ def vp360(
         condition=condition,
         decoder=decoder,
         # Neck and head move in the meshes here: a grid over posed space would hold the union of all poses, and lose
-        # what a rare pose alone puts into a cell.
+        # cells that only a rare pose occupies.
         renderer=VolumeRenderer(OccupancySampler("canonical", grid_resolution, step, warmup=48)),
         template=template,
     )
