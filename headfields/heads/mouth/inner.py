@@ -192,25 +192,25 @@ class InnerMouth(Record):
                 "InnerMouth.extend_head: the head's faces differ from those that the mouth was made for; call "
                 "inner_mouth(head.template_vertices, head.faces)"
             )
-        made = copy.deepcopy(head)
-        here = self.to(head.faces.device)  # type: ignore[arg-type]
+        extended = copy.deepcopy(head)
+        mouth = self.to(head.faces.device)  # type: ignore[arg-type]
         for name in ("template_vertices", "shape_basis", "expression_basis", "identity_basis", "pose_basis"):
-            if hasattr(made, name):
-                setattr(made, name, here.extend(getattr(made, name)))
-        if hasattr(made, "weights"):
-            weights = here.extend(made.weights).clamp_min(0)  # type: ignore[arg-type]
-            made.weights = weights / weights.sum(1, keepdim=True)
-            regressor = made.joint_regressor
-            made.joint_regressor = nn.functional.pad(regressor, (0, len(here.index)))  # type: ignore[arg-type]
-        if hasattr(made, "derived_regions"):  # from the original head, whose mouth is still open
-            regions = here.extend_regions(head.derived_regions(here.loop))  # type: ignore[operator]
+            if hasattr(extended, name):
+                setattr(extended, name, mouth.extend(getattr(extended, name)))
+        if hasattr(extended, "weights"):
+            weights = mouth.extend(extended.weights).clamp_min(0)  # type: ignore[arg-type]
+            extended.weights = weights / weights.sum(1, keepdim=True)
+            regressor = extended.joint_regressor
+            extended.joint_regressor = nn.functional.pad(regressor, (0, len(mouth.index)))  # type: ignore[arg-type]
+        if hasattr(extended, "derived_regions"):  # from the original head, whose mouth is still open
+            regions = mouth.extend_regions(head.derived_regions(mouth.loop))  # type: ignore[operator]
             for name, mask in regions.items():
-                made.register_buffer(f"region_{name}", mask)
-            made._region_names = tuple(regions)  # type: ignore[assignment]
-        if getattr(made, "uv", None) is not None:
-            made.uv, made.uv_faces = here.extend_uv(made.uv, made.uv_faces)  # type: ignore[arg-type]
-        made.faces = here.faces
-        return made
+                extended.register_buffer(f"region_{name}", mask)
+            extended._region_names = tuple(regions)  # type: ignore[assignment]
+        if getattr(extended, "uv", None) is not None:
+            extended.uv, extended.uv_faces = mouth.extend_uv(extended.uv, extended.uv_faces)  # type: ignore[arg-type]
+        extended.faces = mouth.faces
+        return extended
 
 
 def inner_mouth(
@@ -329,7 +329,7 @@ def inner_mouth(
     one = torch.cat([(1 - share_lip)[:, None], offset], 1)
     coefficients = torch.cat([share_upper[:, None] * one, (1 - share_upper)[:, None] * one], 1)
     dtype = vertices.dtype
-    made = InnerMouth(
+    mouth = InnerMouth(
         index=numbers,
         lip=share_lip.to(dtype),
         coefficients=coefficients.to(dtype),
@@ -340,7 +340,7 @@ def inner_mouth(
         chart_faces=torch.cat(chart_faces),
         loop=ring,
     )
-    return made.to(vertices.device)
+    return mouth.to(vertices.device)
 
 
 def _wall(strip: Tensor, line: Tensor, rows: int, around: int) -> Int[Tensor, "f 3"]:
