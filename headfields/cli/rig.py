@@ -53,15 +53,15 @@ def rig(
 
     registration = result.registration
     distance = float("nan")
-    if bool(registration.met.any()):
-        distance = 1e3 * float(registration.distance[registration.met].square().mean().sqrt())
+    if bool(registration.matched.any()):
+        distance = 1e3 * float(registration.distance[registration.matched].square().mean().sqrt())
     filled = 1 - float(result.confidence.mean())
     lips = "parted already, left as they are" if result.parted else "cut apart"
     print(
         f"{len(mesh.vertices)} vertices, {len(mesh.faces)} faces; the body's size times {float(result.align.scale):.3f}"
     )
     print(f"landmarks: {len(result.landmarks.points)} ({'given' if landmarks else 'found on the shape'})")
-    print(f"registered: {distance:.2f} mm root mean square, over {int(registration.met.sum())} of the body's vertices")
+    print(f"registered: {distance:.2f} mm root mean square, over {int(registration.matched.sum())} of the body's vertices")
     print(f"eyes: {'closed' if result.eyes_closed else 'open'}; lips: {lips}")
     print(f"{filled:.0%} of the vertices have no counterpart and took their neighbors' weights")
     print(f"wrote {path}; look at {pictures / 'sheet.png'}")

@@ -1,10 +1,10 @@
 """Rigging a scan: a parametric body is registered to a textured mesh, and its rig is taken over."""
 
-from headfields.rigging.landmarks import NAMES, ScanLandmarks, find_scan_landmarks, read_scan_landmarks
-from headfields.rigging.lips import Cut, cut_lips, lip_sides, lips_parted
-from headfields.rigging.mending import close_pinholes, join_seams
+from headfields.rigging.landmarks import LANDMARK_NAMES, ScanLandmarks, find_scan_landmarks, read_scan_landmarks
+from headfields.rigging.lips import LipCut, cut_lips, lip_sides, lips_parted
+from headfields.rigging.mesh_repair import close_pinholes, join_seams
 from headfields.rigging.pictures import rig_pictures
-from headfields.rigging.registration import DEFAULT_STAGES, Registration, Stage, register, settle
+from headfields.rigging.registration import DEFAULT_STAGES, Registration, Stage, register, trimmed_icp
 from headfields.rigging.rig import Rigging, rig_template
 from headfields.rigging.rigged_template import RiggedTemplate
 from headfields.rigging.transfer import (
@@ -14,7 +14,7 @@ from headfields.rigging.transfer import (
     transfer_regions,
     transfer_uv,
     transfer_values,
-    welded,
+    weld_groups,
 )
 
 __all__ = [

@@ -18,7 +18,7 @@ from headfields.ops.triangle_bvh import TriangleBVH
 
 __all__ = ["NAMES", "ScanLandmarks", "find_scan_landmarks", "read_scan_landmarks"]
 
-NAMES: Mapping[str, int] = {
+LANDMARK_NAMES: Mapping[str, int] = {
     "chin": 8, "nasion": 27, "nose_tip": 30, "subnasale": 33, "right_eye_outer": 36, "right_eye_inner": 39,
     "left_eye_inner": 42, "left_eye_outer": 45, "right_mouth_corner": 60, "upper_lip": 51, "left_mouth_corner": 64,
     "lower_lip": 57, "upper_stomion": 62, "lower_stomion": 66,
@@ -56,7 +56,7 @@ class ScanLandmarks:
 def read_scan_landmarks(path: str | Path) -> ScanLandmarks:
     """Reads a JSON of landmarks: `{"landmarks": {"nose_tip": [x, y, z], "36": [x, y, z]}, "eyes": "closed"}`.
 
-    Keys of "landmarks" are numbers of iBUG's 68 or the names in `NAMES`; it may be a list of 68 with null for those
+    Keys of "landmarks" are numbers of iBUG's 68 or the names in `LANDMARK_NAMES`; it may be a list of 68 with null for those
     that are unknown. "lips" may hold the line between the lips, from the right corner to the left one, as points;
     "eyes" may be "open" or "closed". Coordinates are the scan's, meters.
 
@@ -75,10 +75,10 @@ def read_scan_landmarks(path: str | Path) -> ScanLandmarks:
         raise ValueError(
             f'read_scan_landmarks: {path} has no "landmarks"; expected {{"landmarks": {{"nose_tip": ...}}}}'
         )
-    return landmarks_of(raw["landmarks"], raw.get("lips"), raw.get("eyes"), str(path))
+    return parse_landmarks(raw["landmarks"], raw.get("lips"), raw.get("eyes"), str(path))
 
 
-def landmarks_of(
+def parse_landmarks(
     given: Mapping[Any, Any] | Sequence[Any],
     lips: Sequence[Any] | None = None,
     eyes: str | None = None,
@@ -95,14 +95,16 @@ def landmarks_of(
         if value is None:
             continue
         text = str(key)
-        index = NAMES.get(text, int(text) if text.isdigit() else -1)
+        index = LANDMARK_NAMES.get(text, int(text) if text.isdigit() else -1)
         if not 0 <= index < 68:
-            raise ValueError(f"{where}: {text!r} is neither one of 0 to 67 nor of {', '.join(NAMES)}")
-        points.append(_point(value, f"{where}: {text}"))
+            raise ValueError(f"{where}: {text!r} is neither one of 0 to 67 nor of {', '.join(LANDMARK_NAMES)}")
+        points.append(_parse_point(value, f"{where}: {text}"))
         indices.append(index)
     if eyes not in (None, "open", "closed"):
         raise ValueError(f'{where}: eyes is {eyes!r}; expected "open" or "closed"')
-    line = None if lips is None else torch.tensor([_point(p, f"{where}: lips") for p in lips], dtype=torch.float64)
+    line = (
+        None if lips is None else torch.tensor([_parse_point(p, f"{where}: lips") for p in lips], dtype=torch.float64)
+    )
     return ScanLandmarks(
         torch.tensor(points, dtype=torch.float64).reshape(-1, 3),
         torch.tensor(indices, dtype=torch.long),
@@ -111,7 +113,7 @@ def landmarks_of(
     )
 
 
-def _point(value: Any, where: str) -> list[float]:
+def _parse_point(value: Any, where: str) -> list[float]:
     try:
         point = [float(number) for number in value]
     except (TypeError, ValueError):
@@ -121,7 +123,7 @@ def _point(value: Any, where: str) -> list[float]:
     return point
 
 
-class _Front:
+class _DepthProbe:
     """The foremost point of the surface at x and y."""
 
     def __init__(self, vertices: Tensor, faces: Tensor) -> None:
@@ -164,7 +166,7 @@ def find_scan_landmarks(vertices: Float[Tensor, "v 3"], faces: Int[Tensor, "f 3"
         raise ValueError("find_scan_landmarks: there is no surface in the middle; is it a head, y up, facing +z?")
     tip = upper[upper[:, 2].argmax()]
     unit = high[1] - tip[1]  # from the nose's tip to the crown
-    front = _Front(place, table)
+    front = _DepthProbe(place, table)
     x = tip[0]
     below = np.linspace(-0.5, 0.8, 1301)
     step = 1.3 / 1300
@@ -210,13 +212,13 @@ def find_scan_landmarks(vertices: Float[Tensor, "v 3"], faces: Int[Tensor, "f 3"
     meet = int(peaks[(np.maximum(hollow[peaks], 0.05 * np.abs(hollow).max()) * likely).argmax()])
     points = {"nasion": nasion, "subnasale": nose, "chin": chin, "upper_stomion": meet, "lower_stomion": meet}
     marks = {name: np.array([x, heights[at], z[at]]) for name, at in points.items()}
-    line = _crease(front, marks["upper_stomion"], unit)
+    line = _trace_lip_crease(front, marks["upper_stomion"], unit)
     marks["upper_stomion"] = marks["lower_stomion"] = line[np.abs(line[:, 0] - x).argmin()]
     marks |= {"nose_tip": tip, "right_mouth_corner": line[0], "left_mouth_corner": line[-1]}
-    return landmarks_of({name: point.tolist() for name, point in marks.items()}, line.tolist(), None)
+    return parse_landmarks({name: point.tolist() for name, point in marks.items()}, line.tolist(), None)
 
 
-def _crease(front: _Front, start: Float[np.ndarray, "3"], unit: float) -> Float[np.ndarray, "n 3"]:
+def _trace_lip_crease(front: _DepthProbe, start: Float[np.ndarray, "3"], unit: float) -> Float[np.ndarray, "n 3"]:
     """The valley between the lips, from the right end to the left one.
 
     The path over columns that is most hollow in all, by dynamic programming; it ends where it is hollow no more.
@@ -254,7 +256,7 @@ def _crease(front: _Front, start: Float[np.ndarray, "3"], unit: float) -> Float[
         ends = np.nonzero(deep < _CREASE[0])[0]
         stop = int(ends[0]) if len(ends) else len(deep)
         near = int(0.014 * unit / row)
-        path = np.array([_deepest(z[c], int(at), near, 2 * near) for c, at in zip(column, path, strict=True)])
+        path = np.array([_deepest_row(z[c], int(at), near, 2 * near) for c, at in zip(column, path, strict=True)])
         path = median_filter(path, 5, mode="nearest")
         height = gaussian_filter1d(heights[path].astype(float), 0.8, mode="nearest")
         sides.append(np.stack([across[column], height, z[column, path]], 1)[:stop])
@@ -268,7 +270,7 @@ def _crease(front: _Front, start: Float[np.ndarray, "3"], unit: float) -> Float[
     return np.concatenate([sides[0][:0:-1], sides[1]])
 
 
-def _deepest(z: Float[np.ndarray, " r"], at: int, reach: int, window: int) -> int:
+def _deepest_row(z: Float[np.ndarray, " r"], at: int, reach: int, window: int) -> int:
     """The row near `at` where a column lies deepest behind its trend; the farther off, the deeper it has to be."""
     low, high = max(at - window, 0), min(at + window + 1, len(z))
     rows = np.arange(low, high)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from headfields.mesh.mesh import Mesh
 from headfields.ops.vertex_geometry import vertex_normals
-from headfields.rigging.mending import close_pinholes
+from headfields.rigging.mesh_repair import close_pinholes
 
 __all__ = ["Cut", "cut_lips", "lip_sides", "lips_parted"]
 
@@ -21,7 +21,7 @@ _DETOUR = 1.6  # the way from lip to lip over that straight across, above which 
 _SNAP = 0.15  # of an edge: a crossing nearer to its end moves the end onto the line
 
 
-def _graph(vertices: np.ndarray, faces: np.ndarray) -> scipy.sparse.csr_matrix:
+def _edge_graph(vertices: np.ndarray, faces: np.ndarray) -> scipy.sparse.csr_matrix:
     edges = np.unique(np.sort(np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]]), 1), axis=0)
     lengths = np.linalg.norm(vertices[edges[:, 0]] - vertices[edges[:, 1]], axis=1) + 1e-12
     shape = (len(vertices), len(vertices))
@@ -29,7 +29,7 @@ def _graph(vertices: np.ndarray, faces: np.ndarray) -> scipy.sparse.csr_matrix:
     return (graph + graph.T).tocsr()
 
 
-class _Line:
+class _LipLine:
     """The lips' line as a height over x; and of points, how far above it they are and whether they are by it."""
 
     def __init__(self, line: Float[Tensor, "n 3"]) -> None:
@@ -58,7 +58,9 @@ class _Line:
         return (at[:, 0] > self.points[0, 0]) & (at[:, 0] < self.points[-1, 0])
 
 
-def _by_the_lips(place: np.ndarray, normal: np.ndarray, line: _Line, reach: float) -> tuple[np.ndarray, np.ndarray]:
+def _outer_lip_vertices(
+    place: np.ndarray, normal: np.ndarray, line: _LipLine, reach: float
+) -> tuple[np.ndarray, np.ndarray]:
     """Vertices of the outer skin just above the line, and just below it; each with what looks forward or along it."""
     above = line.above(place)
     # What touches in the slit itself may be on either side of the line by a hair, so it is not looked at.
@@ -82,13 +84,13 @@ def lips_parted(
     whole = close_pinholes(Mesh(vertices.detach().cpu(), faces.cpu()), line.detach().cpu())
     vertices, faces = whole.vertices, whole.faces
     place, table = vertices.detach().double().cpu().numpy(), faces.cpu().numpy()
-    here = _Line(line)
+    here = _LipLine(line)
     normal = vertex_normals(vertices.detach().double().cpu(), faces.cpu().long()).numpy()
-    upper, lower = _by_the_lips(place, normal, here, 0.16 * here.width)
+    upper, lower = _outer_lip_vertices(place, normal, here, 0.16 * here.width)
     out = np.zeros(len(here.points), bool)
     if not upper.any() or not lower.any():
         return torch.from_numpy(out)
-    graph = _graph(place, table)
+    graph = _edge_graph(place, table)
     limit = 0.4 * here.width
     for k, at in enumerate(here.points):
         beside = np.abs(place[:, 0] - at[0]) < 0.1 * here.width
@@ -113,13 +115,13 @@ def lip_sides(
         line: (N, 3) where they meet.
     """
     place, table = vertices.detach().double().cpu().numpy(), faces.cpu().numpy()
-    here = _Line(line)
+    here = _LipLine(line)
     normal = vertex_normals(vertices.detach().double().cpu(), faces.cpu().long()).numpy()
     reach = 0.14 * here.width
-    upper, lower = _by_the_lips(place, normal, here, reach)
+    upper, lower = _outer_lip_vertices(place, normal, here, reach)
     side = np.zeros(len(place), np.int64)
     if upper.any() and lower.any():
-        graph = _graph(place, table)
+        graph = _edge_graph(place, table)
         limit = 1.2 * here.width
         ways = [
             scipy.sparse.csgraph.dijkstra(graph, directed=False, indices=np.nonzero(s)[0], limit=limit, min_only=True)
@@ -135,7 +137,7 @@ def lip_sides(
 
 
 @dataclass(frozen=True)
-class Cut:
+class LipCut:
     """A mesh with its lips cut apart.
 
     Attributes:
@@ -152,7 +154,7 @@ class Cut:
     origin: Int[Tensor, " v"]
 
 
-def cut_lips(mesh: Mesh, line: Float[Tensor, "n 3"]) -> Cut:
+def cut_lips(mesh: Mesh, line: Float[Tensor, "n 3"]) -> LipCut:
     """Cuts a sealed mouth open along a line.
 
     The faces of the front that the line's height y(x) crosses between its ends are split; a crossing near a vertex
@@ -167,7 +169,7 @@ def cut_lips(mesh: Mesh, line: Float[Tensor, "n 3"]) -> Cut:
 
     Our own choice: a level set, since closed lips are a graph over x in the head's frame.
     """
-    here = _Line(line)
+    here = _LipLine(line)
     place = mesh.vertices.detach().double().cpu().numpy().copy()
     faces = mesh.faces.cpu().numpy().copy()
     uv = None if mesh.uv is None else mesh.uv.detach().double().cpu().numpy()
@@ -242,13 +244,13 @@ def cut_lips(mesh: Mesh, line: Float[Tensor, "n 3"]) -> Cut:
             found = split(corner[side], corner[(side + 1) % 3], chart[side], chart[(side + 1) % 3])
             if found is not None:
                 ring.append(found)
-        for polygon in _pieces(ring, {v for v, _ in ring if v in on_line}):
+        for polygon in _split_polygon(ring, {v for v, _ in ring if v in on_line}):
             for second, third in itertools.pairwise(polygon[1:]):
                 triangle = (polygon[0], second, third)
                 table.append([v for v, _ in triangle])
                 table_uv.append([c for _, c in triangle])
     points_, faces_ = np.array(points), np.array(table)
-    chain = _chain(faces_, on_line, points_)
+    chain = _longest_chain(faces_, on_line, points_)
     if len(chain) < 3:
         raise ValueError(
             f"cut_lips: the line crosses {len(chain)} edges of the mesh; it must lie on the front of the mesh, within "
@@ -272,10 +274,10 @@ def cut_lips(mesh: Mesh, line: Float[Tensor, "n 3"]) -> Cut:
         uv_faces=None if mesh.uv_faces is None else torch.from_numpy(np.array(table_uv)),
         texture=mesh.texture,
     )
-    return Cut(cut, torch.from_numpy(chain), torch.from_numpy(lower[chain]), torch.from_numpy(origin))
+    return LipCut(cut, torch.from_numpy(chain), torch.from_numpy(lower[chain]), torch.from_numpy(origin))
 
 
-def _pieces(ring: list[tuple[int, int]], on_line: set[int]) -> list[list[tuple[int, int]]]:
+def _split_polygon(ring: list[tuple[int, int]], on_line: set[int]) -> list[list[tuple[int, int]]]:
     """A face's polygon cut between its two points on the line, or as a fan from its one."""
     spots = [k for k, (v, _) in enumerate(ring) if v in on_line]
     if len(ring) == 3:
@@ -287,7 +289,7 @@ def _pieces(ring: list[tuple[int, int]], on_line: set[int]) -> list[list[tuple[i
     return [ring[first:] + ring[:first]]
 
 
-def _chain(faces: np.ndarray, on_line: set[int], points: np.ndarray) -> Int[np.ndarray, " n"]:
+def _longest_chain(faces: np.ndarray, on_line: set[int], points: np.ndarray) -> Int[np.ndarray, " n"]:
     """The longest path of edges between vertices of the line, from least to greatest x."""
     edges = np.unique(np.sort(np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]]), 1), axis=0)
     member = np.isin(edges, sorted(on_line)).all(1)

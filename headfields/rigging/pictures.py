@@ -74,18 +74,18 @@ def rig_pictures(rigging: Rigging | RiggedTemplate, folder: str | Path, size: in
             for yaw, close in ((0.0, False), (90.0, False), (180.0, False), (25.0, True)):
                 where = {"center": center, "extent": 1.05 * height} if close else {}
                 camera = view_camera(rest, yaw, 0.0, size, **where)  # type: ignore[arg-type]
-                views.append(_drawn(mesh.replace(vertices=state.vertices[0]), camera, look))
+                views.append(_render(mesh.replace(vertices=state.vertices[0]), camera, look))
             row = side_by_side(views, [name, "left side", "back", "close"])
             save_image(folder / f"{name}.png", row)
             rows.append(torch.from_numpy(row))
-        plain = _drawn(mesh, view_camera(rest, size=size), _weight_colors(rig))
+        plain = _render(mesh, view_camera(rest, size=size), _weight_colors(rig))
         save_image(folder / "weights.png", plain)
     sheet = torch.cat(rows)
     save_image(folder / "sheet.png", sheet)
     return torch.from_numpy(to_uint8(sheet))
 
 
-def _drawn(mesh: Mesh, camera: Camera, look: Look | Tensor) -> Tensor:
+def _render(mesh: Mesh, camera: Camera, look: Look | Tensor) -> Tensor:
     return draw_mesh(mesh, camera, look, SIDE_LIGHT, samples=2, mark_backfaces=True)
 
 

@@ -58,18 +58,18 @@ class Registration:
 
     Attributes:
         vertices: (V, 3) meters.
-        met: (V,) which of them lie by a part of the surface that looks the same way.
+        matched: (V,) which of them lie by a part of the surface that looks the same way.
         distance: (V,) of each to its nearest point of the surface, meters.
         history: root mean square distance of the vertices that met it, after each round, meters.
     """
 
     vertices: Float[Tensor, "v 3"]
-    met: Bool[Tensor, " v"]
+    matched: Bool[Tensor, " v"]
     distance: Float[Tensor, " v"]
     history: tuple[float, ...]
 
 
-class _Surface:
+class _TargetSurface:
     """What vertices are drawn to: closest points, their normals, and whether they lie on an open border."""
 
     def __init__(self, vertices: Tensor, faces: Tensor) -> None:
@@ -97,11 +97,11 @@ class _Surface:
         return place, normal, near & facing & (straight | (distance < _CLOSE * self.size)) & ~edge_on, distance
 
 
-class _Pulling:
+class _ReverseMatches:
     """Points of the surface that look for the mesh."""
 
-    def __init__(self, surface: _Surface, faces: Tensor, rest: Tensor, seeking: Tensor) -> None:
-        self.table = faces[seeking[faces].all(1)]
+    def __init__(self, surface: _TargetSurface, faces: Tensor, rest: Tensor, active: Tensor) -> None:
+        self.table = faces[active[faces].all(1)]
         used = surface.faces.flatten().unique()
         self.index = used[:: max(len(used) // _SAMPLES, 1)]
         self.points = surface.vertices[self.index]
@@ -125,7 +125,7 @@ class _Pulling:
         return scipy.sparse.csr_matrix(where, shape=(count, len(now))), self.points[good].numpy()
 
 
-def settle(
+def trimmed_icp(
     points: Float[Tensor, "n 3"],
     normals: Float[Tensor, "n 3"],
     target: Float[Tensor, "w 3"],
@@ -147,7 +147,7 @@ def settle(
 
     Source: Besl and McKay 1992, trimmed as Chetverikov et al. 2002 have it.
     """
-    surface = _Surface(target.detach().double().cpu(), target_faces.cpu().long())
+    surface = _TargetSurface(target.detach().double().cpu(), target_faces.cpu().long())
     x, n, now = points.double(), normals.double(), start
     for _ in range(rounds):
         moved = now.apply(x)
@@ -170,9 +170,9 @@ def register(
     target: Float[Tensor, "w 3"],
     target_faces: Int[Tensor, "g 3"],
     anchors: Float[Tensor, "l v"] | None = None,
-    places: Float[Tensor, "l 3"] | None = None,
-    seeking: Bool[Tensor, " v"] | None = None,
-    back: float | int = 0.5,
+    anchor_positions: Float[Tensor, "l 3"] | None = None,
+    active: Bool[Tensor, " v"] | None = None,
+    reverse_weight: float | int = 0.5,
     stages: Sequence[Stage] = DEFAULT_STAGES,
     anchor_weight: float | int = 30.0,
     stretch: float | int = 1.25,
@@ -189,9 +189,9 @@ def register(
         vertices, faces: (V, 3) meters and (F, 3) of the mesh, laid over the target by a similarity.
         target, target_faces: (W, 3) and (G, 3) of the surface.
         anchors: (L, V) dense or sparse rows that give points of the mesh from its vertices.
-        places: (L, 3) where these points belong.
-        seeking: (V,) the vertices that look for the surface (not those of eyeballs or of the mouth's inside).
-        back: weight of the other direction: some thousand points of the surface that look for the mesh, which frees
+        anchor_positions: (L, 3) where these points belong.
+        active: (V,) the vertices that look for the surface (not those of eyeballs or of the mouth's inside).
+        reverse_weight: weight of the other direction: some thousand points of the surface that look for the mesh, which frees
             what is caught on the wrong side of a bulge; against 1 for a vertex near the surface. 0 for none.
         stages: from coarse to fine.
         anchor_weight: of an anchor, against 1 for a vertex near the surface.
@@ -202,7 +202,7 @@ def register(
         Registration, in float64 on the CPU.
 
     Raises:
-        TypeError, ValueError: a dtype or shape does not fit, one of anchors and places is missing, or there is no
+        TypeError, ValueError: a dtype or shape does not fit, one of anchors and anchor_positions is missing, or there is no
             target face.
 
     Source: Sorkine and Alexa, As-Rigid-As-Possible Surface Modeling (2007), with uniform weights; coarse to fine as in
@@ -217,16 +217,16 @@ def register(
         raise ValueError(
             f"register: the mesh has {len(faces)} faces and the target {len(target_faces)}; both need some"
         )
-    if (anchors is None) != (places is None):
-        raise ValueError("register: give anchors and places, or neither")
+    if (anchors is None) != (anchor_positions is None):
+        raise ValueError("register: give anchors and anchor_positions, or neither")
     if stretch < 1:
         raise ValueError(f"register: stretch is {stretch}; expected 1 (rigid edges) or more")
     rest = vertices.detach().double().cpu()
     table, count = faces.cpu().long(), len(rest)
-    surface = _Surface(target.detach().double().cpu(), target_faces.cpu().long())
+    surface = _TargetSurface(target.detach().double().cpu(), target_faces.cpu().long())
     used = torch.zeros(count, dtype=torch.bool)
     used[table.flatten()] = True
-    seeking = used if seeking is None else seeking.cpu() & used
+    active = used if active is None else active.cpu() & used
     edges = torch.cat([table[:, [0, 1]], table[:, [1, 2]], table[:, [2, 0]]]).sort(dim=1).values.unique(dim=0)
     directed = torch.cat([edges, edges.flip(1)]).numpy()
     one, other = directed.T
@@ -236,43 +236,43 @@ def register(
     at_rest = start[one] - start[other]
     squared = around @ (at_rest**2).sum(1)
     pins = scipy.sparse.csr_matrix((0, count)) if anchors is None else scipy.sparse.csr_matrix(anchors.double().numpy())
-    wish = np.zeros((0, 3)) if places is None else places.detach().double().cpu().numpy()
+    wish = np.zeros((0, 3)) if anchor_positions is None else anchor_positions.detach().double().cpu().numpy()
     pull = anchor_weight * (pins.T @ pins)
-    pulling = _Pulling(surface, table, rest, seeking) if back > 0 else None
+    pulling = _ReverseMatches(surface, table, rest, active) if reverse_weight > 0 else None
     now, history = rest.clone(), []
-    met = torch.zeros(count, dtype=torch.bool)
+    matched = torch.zeros(count, dtype=torch.bool)
     distance = torch.full((count,), torch.inf, dtype=torch.float64)
     bar = tqdm(total=sum(stage.rounds for stage in stages), desc="registering", unit="round", disable=not progress)
     for stage in stages:
         for _ in range(stage.rounds):
             place, across, good, distance = surface.find(now, vertex_normals(now, table), stage.reach, stage.angle)
-            met = good & seeking
-            data = met.double().numpy()
+            matched = good & active
+            data = matched.double().numpy()
             matrix = stage.stiffness * laplacian + pull + scipy.sparse.diags(data + 1e-9)
             fixed = anchor_weight * (pins.T @ wish) + 1e-9 * start
             if pulling is not None:
                 rows, goals = pulling.find(now, stage)
-                matrix, fixed = matrix + back * (rows.T @ rows), fixed + back * (rows.T @ goals)
+                matrix, fixed = matrix + reverse_weight * (rows.T @ rows), fixed + reverse_weight * (rows.T @ goals)
             system = SymmetricSystem(matrix)
             for _ in range(_SLIDES):
                 # Where the surface's tangent plane is nearest now: a vertex may slide along it at no cost.
                 flat = now + ((place - now) * across).sum(1, keepdim=True) * across
-                turns = _rotations(now.numpy(), one, other, at_rest, around, squared, stretch)
+                turns = _vertex_rotations(now.numpy(), one, other, at_rest, around, squared, stretch)
                 wanted = 0.5 * np.einsum("eij,ej->ei", turns[one] + turns[other], at_rest)
                 now = system.solve(
                     torch.from_numpy(stage.stiffness * (around @ wanted) + data[:, None] * flat.numpy() + fixed)
                 )
-            pulled = distance[met].square().mean().sqrt() if bool(met.any()) else torch.tensor(torch.nan)
+            pulled = distance[matched].square().mean().sqrt() if bool(matched.any()) else torch.tensor(torch.nan)
             history.append(float(pulled))
             bar.update()
-            bar.set_postfix_str(f"{1e3 * history[-1]:.2f} mm over {int(met.sum())} vertices")
+            bar.set_postfix_str(f"{1e3 * history[-1]:.2f} mm over {int(matched.sum())} vertices")
     bar.close()
     last = stages[-1] if stages else Stage(1.0, 0.02)
     _, _, good, distance = surface.find(now, vertex_normals(now, table), last.reach, last.angle)
-    return Registration(now, good & seeking, distance, tuple(history))
+    return Registration(now, good & active, distance, tuple(history))
 
 
-def _rotations(
+def _vertex_rotations(
     now: np.ndarray,
     one: np.ndarray,
     other: np.ndarray,

@@ -18,12 +18,12 @@ from headfields.ops.triangle_bvh import TriangleBVH
 from headfields.ops.vertex_geometry import vertex_normals
 from headfields.retargeting.head_surface import HeadSurface
 from headfields.retargeting.transfer import Correspondence
-from headfields.rigging.eyes import eyes_look_closed
-from headfields.rigging.landmarks import ScanLandmarks, find_scan_landmarks, landmarks_of
-from headfields.rigging.lips import Cut, cut_lips, lip_sides, lips_parted
-from headfields.rigging.mending import close_pinholes, join_seams
-from headfields.rigging.mouth import hidden_faces, inside_of_mouth, paint_inside, with_inner_mouth
-from headfields.rigging.registration import DEFAULT_STAGES, Registration, Stage, register, settle
+from headfields.rigging.eye_closure import eyes_look_closed
+from headfields.rigging.landmarks import ScanLandmarks, find_scan_landmarks, parse_landmarks
+from headfields.rigging.lips import LipCut, cut_lips, lip_sides, lips_parted
+from headfields.rigging.mesh_repair import close_pinholes, join_seams
+from headfields.rigging.mouth_interior import add_inner_mouth, hidden_faces, inner_mouth_faces, paint_inner_mouth
+from headfields.rigging.registration import DEFAULT_STAGES, Registration, Stage, register, trimmed_icp
 from headfields.rigging.rigged_template import RiggedTemplate, triangle_landmarks
 from headfields.rigging.transfer import (
     correspond,
@@ -33,7 +33,7 @@ from headfields.rigging.transfer import (
     transfer_regions,
     transfer_uv,
     transfer_values,
-    welded,
+    weld_groups,
 )
 
 __all__ = ["Rigging", "rig_template"]
@@ -57,7 +57,7 @@ class Rigging:
         landmarks: what was known of the scan's face.
         parted: whether the lips were parted already, so that nothing was cut.
         eyes_closed: whether the lids were taken to be shut.
-        places: (N,) of each of the scan's N vertices, which vertex of the rig it is: the scan's own numbers, unless it
+        scan_to_rig: (N,) of each of the scan's N vertices, which vertex of the rig it is: the scan's own numbers, unless it
             had vertices twice along seams.
         confidence: (V,) 1 where a vertex of the rig has a counterpart on the body; 0 where it was filled in.
     """
@@ -68,7 +68,7 @@ class Rigging:
     landmarks: ScanLandmarks
     parted: bool
     eyes_closed: bool
-    places: Int[Tensor, " n"]
+    scan_to_rig: Int[Tensor, " n"]
     confidence: Float[Tensor, " v"]
 
 
@@ -133,12 +133,12 @@ class _Rigger:
         eyes_closed: bool | None,
         progress: bool,
     ) -> None:
-        self.mesh, self.places = join_seams(mesh.map(lambda t: t.detach().cpu()))
+        self.mesh, self.scan_to_rig = join_seams(mesh.map(lambda t: t.detach().cpu()))
         self.body, self.progress = body, progress
         if landmarks is None:
             landmarks = find_scan_landmarks(self.mesh.vertices, self.mesh.faces)
         elif isinstance(landmarks, Mapping):
-            landmarks = landmarks_of(landmarks)
+            landmarks = parse_landmarks(landmarks)
         self.marks = landmarks
         if len(landmarks.points) < 3:
             raise ValueError(f"rig_template: {len(landmarks.points)} landmarks are too few; give three or more")
@@ -194,7 +194,7 @@ class _Rigger:
         joints = [self.body.skull_joint, self.body.jaw_joint]
         carried = (self.body.weights[:, joints].sum(1) > 0.9).cpu() & self._outside(rest)
         normals = vertex_normals(rest, self.body.faces.cpu())
-        better = settle(rest[carried], normals[carried], self.mesh.vertices, self.shown, start)
+        better = trimmed_icp(rest[carried], normals[carried], self.mesh.vertices, self.shown, start)
         # Landmarks are sure and few, closest points many and blind: a refinement that leaves the landmarks is none.
         before = (start.apply(here) - there).norm(dim=1).mean()
         after = (better.apply(here) - there).norm(dim=1).mean()
@@ -265,7 +265,7 @@ class _Rigger:
         registration = self._registered(stages)
         registered = registration.vertices
         source, faces = self._body_surface()
-        cut: Cut | None = None
+        cut: LipCut | None = None
         mesh = self.mesh
         if not parted:
             mesh = close_pinholes(mesh, self.line)
@@ -280,7 +280,7 @@ class _Rigger:
             apart = torch.cat([cut.upper[1:-1], cut.lower[1:-1]])
         target = HeadSurface(vertices, mesh.faces, closing=torch.zeros(len(mesh.faces), dtype=torch.bool), sides=sides)
         found = correspond(source, registered, target)
-        places = welded(vertices, apart)
+        groups = weld_groups(vertices, apart)
         body, eyes = self.body, list(self.body.eye_joints)
         weights = body.weights.double().cpu().clone()
         carried = weights[:, eyes].sum(1) > 0.5
@@ -288,11 +288,11 @@ class _Rigger:
         weights[~carried, body.skull_joint] += weights[~carried][:, eyes].sum(1)
         weights[:, eyes] = 0
         weights[carried, body.skull_joint] = 1
-        mine = transfer_values(weights, found, mesh.faces, places, smoothing).clamp_min(0)
+        mine = transfer_values(weights, found, mesh.faces, groups, smoothing).clamp_min(0)
         mine[mine < 1e-4] = 0
         mine = mine / mine.sum(1, keepdim=True)
 
-        expressions, correctives = self._directions(source, faces, target, found, places, cut)
+        expressions, correctives = self._directions(source, faces, target, found, groups, cut)
         joints = body.joint_regressor.double().cpu() @ registered
         regions = dict(body.template().regions)
         own = len(body.faces)
@@ -308,7 +308,7 @@ class _Rigger:
             shape_basis=torch.zeros(0, len(vertices), 3),
             expression_basis=expressions.float(),
             pose_basis=correctives.float(),
-            joint_regressor=_regressor(vertices, joints, mine).float(),
+            joint_regressor=_joint_regressor(vertices, joints, mine).float(),
             weights=mine.float(),
             parents=body.parents,
             landmarks=triangle_landmarks(on, at),
@@ -320,12 +320,12 @@ class _Rigger:
             scale=float(self.align.scale),
         )
         if cut is not None and inner_mouth:
-            rig = with_inner_mouth(rig, torch.cat([cut.upper, cut.lower[1:-1].flip(0)]))
+            rig = add_inner_mouth(rig, torch.cat([cut.upper, cut.lower[1:-1].flip(0)]))
         elif parted:
-            rig = paint_inside(rig, inside_of_mouth(vertices, mesh.faces, self.line), self.line)
+            rig = paint_inner_mouth(rig, inner_mouth_faces(vertices, mesh.faces, self.line), self.line)
         known = torch.zeros(len(rig.template_vertices))
         known[: len(vertices)] = (found.confidence > 0).float()
-        return Rigging(rig, registration, self.align, self.marks, parted, self.eyes_closed, self.places, known)
+        return Rigging(rig, registration, self.align, self.marks, parted, self.eyes_closed, self.scan_to_rig, known)
 
     def _directions(
         self,
@@ -333,8 +333,8 @@ class _Rigger:
         faces: Tensor,
         target: HeadSurface,
         found: Correspondence,
-        places: Tensor,
-        cut: Cut | None,
+        groups: Tensor,
+        cut: LipCut | None,
     ) -> tuple[Float[Tensor, "e w 3"], Float[Tensor, "p w 3"]]:
         body = self.body
         turn = (self.align.scale * self.align.rotation).double().cpu()
@@ -350,9 +350,9 @@ class _Rigger:
         both = torch.cat([expressions, correctives])
         total = int((both.abs().amax((1, 2)) > 0).sum())
         with tqdm(total=total, desc="expressions", unit="shape", disable=not self.progress) as bar:
-            moved = transfer_displacements(source.neutral, both, faces, target, found, places, bar.update)
+            moved = transfer_displacements(source.neutral, both, faces, target, found, groups, bar.update)
         if cut is not None:
-            _zip(moved, cut, float(self.align.scale))
+            _close_lip_gaps(moved, cut, float(self.align.scale))
         return moved[: len(expressions)], moved[len(expressions) :]
 
     def _landmarks(
@@ -370,7 +370,7 @@ class _Rigger:
         return transfer_landmarks(points, normals, sides, target)
 
 
-def _regressor(vertices: Tensor, joints: Tensor, weights: Tensor) -> Float[Tensor, "j v"]:
+def _joint_regressor(vertices: Tensor, joints: Tensor, weights: Tensor) -> Float[Tensor, "j v"]:
     """Rows that give the joints from the template's vertices: those nearby, or, for a joint far off, all."""
     place, at = vertices.numpy(), joints.numpy()
     size = float((place.max(0) - place.min(0)).max())
@@ -384,7 +384,7 @@ def _regressor(vertices: Tensor, joints: Tensor, weights: Tensor) -> Float[Tenso
     return torch.from_numpy(affine_regressor(place, at, bands))
 
 
-def _zip(moved: Tensor, cut: Cut, scale: float) -> None:
+def _close_lip_gaps(moved: Tensor, cut: LipCut, scale: float) -> None:
     """Lips that an expression moves alike, but for the noise of the correspondence, stay together."""
     upper, lower = cut.upper[1:-1], cut.lower[1:-1]
     apart = moved[:, upper] - moved[:, lower]

@@ -165,10 +165,10 @@ class RiggedTemplate(SkinnedHead):
                 raise ValueError(f"{op}: {path}: texture has shape {image.shape} and dtype {image.dtype}; expected "
                                  "(H, W, 3) uint8")  # fmt: skip
             texture = torch.from_numpy(image.copy()).float() / 255
-        return _assemble(cls, raw, arrays, total - count, embedding, texture, str(path))
+        return _from_arrays(cls, raw, arrays, total - count, embedding, texture, str(path))
 
 
-def _assemble(
+def _from_arrays(
     kind: type[RiggedTemplate],
     raw: Mapping[str, Any],
     arrays: Mapping[str, np.ndarray],

@@ -1,4 +1,4 @@
-"""What a template takes over from a body that lies over it: weights, displacements, regions, landmarks, texture places.
+"""What a template takes over from a body that lies over it: weights, displacements, regions, landmarks, texture coordinates.
 
 Counterparts are the closest triangles of the registered body that look the same way, upper lip to upper lip; what has
 none takes its neighbors' values. Values at vertices are smoothed over the surface, across seams of the texture too,
@@ -50,8 +50,8 @@ def correspond(source: HeadSurface, registered: Float[Tensor, "v 3"], target: He
     return found
 
 
-def welded(vertices: Float[Tensor, "v 3"], keep: Int[Tensor, " n"] | None = None) -> Int[Tensor, " v"]:
-    """(V,) numbers of places: vertices at exactly the same place share one, as seams of exporters have them.
+def weld_groups(vertices: Float[Tensor, "v 3"], keep: Int[Tensor, " n"] | None = None) -> Int[Tensor, " v"]:
+    """(V,) numbers of groups: vertices at exactly the same place share one, as seams of exporters have them.
 
     Args:
         vertices: (V, 3).
@@ -68,7 +68,7 @@ def transfer_values(
     values: Float[Tensor, "v c"],
     correspondence: Correspondence,
     faces: Int[Tensor, "f 3"],
-    places: Int[Tensor, " w"],
+    groups: Int[Tensor, " w"],
     smoothing: float | int = 1.0,
     sides: Int[Tensor, " w"] | None = None,
 ) -> Float[Tensor, "w c"]:
@@ -83,7 +83,7 @@ def transfer_values(
         values: (V, C) at the source's vertices.
         correspondence: of the target.
         faces: (F, 3) of the target.
-        places: (W,) of its vertices, as `welded` gives them; those of one place get one value.
+        groups: (W,) of its vertices, as `weld_groups` gives them; those of one place get one value.
         smoothing: in edges squared; 0 keeps each counterpart's value (and fills in smoothly what has none).
         sides: (W,) of the mouth: between the upper (1) and the lower side (-1) nothing is smoothed where the mesh is
             cut, because no edge is there; given, edges that join the two sides are left out as well.
@@ -93,26 +93,26 @@ def transfer_values(
     """
     wanted = torch.einsum("wk,wkc->wc", correspondence.barycentric.double(), values.double()[correspondence.corners])
     known = (correspondence.confidence > 0).double()
-    count = int(places.max()) + 1 if len(places) else 0
-    share = torch.zeros(count, dtype=torch.float64).index_add(0, places, known)
-    total = torch.zeros(count, wanted.shape[1], dtype=torch.float64).index_add(0, places, known[:, None] * wanted)
+    count = int(groups.max()) + 1 if len(groups) else 0
+    share = torch.zeros(count, dtype=torch.float64).index_add(0, groups, known)
+    total = torch.zeros(count, wanted.shape[1], dtype=torch.float64).index_add(0, groups, known[:, None] * wanted)
     have = share > 0
     mean = total / share.clamp_min(1e-12)[:, None]
     table = faces.cpu()
     if sides is not None:
         across = (sides[table] == 1).any(1) & (sides[table] == -1).any(1)
         table = table[~across]
-    laplacian = uniform_laplacian(places.cpu()[table], count)
+    laplacian = uniform_laplacian(groups.cpu()[table], count)
     weight = have.double().numpy()
     # Where nothing is known the Laplacian alone speaks; a hair of the average keeps parts without any counterpart.
     data = weight + 1e-7
     matrix = scipy.sparse.diags(data) + max(float(smoothing), 1e-3) * laplacian
     average = mean[have].mean(0) if bool(have.any()) else mean.mean(0)
     right = torch.from_numpy(weight)[:, None] * torch.where(have[:, None], mean, 0.0) + 1e-7 * average
-    return SymmetricSystem(matrix).solve(right)[places]
+    return SymmetricSystem(matrix).solve(right)[groups]
 
 
-def _filler(faces: Tensor, known: Tensor) -> Callable[[Tensor], Tensor]:
+def _harmonic_filler(faces: Tensor, known: Tensor) -> Callable[[Tensor], Tensor]:
     """What puts harmonic values where nothing is known: no more than at its border, as where a mouth's inside hangs."""
     lost = (~known).nonzero()[:, 0]
     if not len(lost) or len(lost) == len(known):
@@ -139,7 +139,7 @@ def transfer_displacements(
     source_faces: Int[Tensor, "f 3"],
     target: HeadSurface,
     correspondence: Correspondence,
-    places: Int[Tensor, " w"] | None = None,
+    groups: Int[Tensor, " w"] | None = None,
     report: Callable[[int], object] | None = None,
 ) -> Float[Tensor, "e w 3"]:
     """Blendshapes of the source as blendshapes of the target, by deformation transfer: triangles are deformed as their
@@ -152,16 +152,16 @@ def transfer_displacements(
         source_faces: (F, 3).
         target: the template.
         correspondence: of the template.
-        places: (W,) as `welded` gives them: vertices of one place move as one, so that no seam opens.
+        groups: (W,) as `weld_groups` gives them: vertices of one place move as one, so that no seam opens.
         report: called with the number of directions done, for a progress bar.
 
     Returns:
         (E, W, 3) meters, in the dtype of the target's vertices.
     """
-    places = torch.arange(len(target.neutral)) if places is None else places.cpu()
-    count = int(places.max()) + 1 if len(places) else 0
+    groups = torch.arange(len(target.neutral)) if groups is None else groups.cpu()
+    count = int(groups.max()) + 1 if len(groups) else 0
     first = torch.zeros(count, dtype=torch.long).scatter_reduce(
-        0, places, torch.arange(len(places)), "amin", include_self=False
+        0, groups, torch.arange(len(groups)), "amin", include_self=False
     )
     at_rest = target.neutral[first].double()
     single = correspondence.replace(
@@ -169,8 +169,8 @@ def transfer_displacements(
         barycentric=correspondence.barycentric[first],
         confidence=correspondence.confidence[first],
     )
-    mover = DeformationTransfer(neutral.double(), source_faces, at_rest, places[target.faces], single)
-    fill = _filler(places[target.faces], single.confidence > 0)
+    mover = DeformationTransfer(neutral.double(), source_faces, at_rest, groups[target.faces], single)
+    fill = _harmonic_filler(groups[target.faces], single.confidence > 0)
     out = target.neutral.new_zeros(len(directions), len(target.neutral), 3)
     moving = directions.abs().amax((1, 2)).gt(0).nonzero()[:, 0]
     for part in moving.split(8):
@@ -179,7 +179,7 @@ def transfer_displacements(
         size = moved.norm(dim=-1, keepdim=True)
         low, high = _QUIET
         t = ((size - low) / (high - low)).clamp(0, 1)
-        out[part] = (moved * t * t * (3 - 2 * t))[:, places].to(out)
+        out[part] = (moved * t * t * (3 - 2 * t))[:, groups].to(out)
         if report is not None:
             report(len(part))
     return out

@@ -5,7 +5,7 @@ import torch
 
 from headfields.mesh.files import load_mesh
 from headfields.rigging import read_scan_landmarks
-from headfields.rigging.landmarks import landmarks_of
+from headfields.rigging.landmarks import parse_landmarks
 
 
 def test_names_numbers_and_lists(tmp_path):
@@ -43,7 +43,7 @@ def test_malformed_files(tmp_path, text, message):
 def test_missing_file(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"none\.json is not a file"):
         read_scan_landmarks(tmp_path / "none.json")
-    assert len(landmarks_of({}).points) == 0
+    assert len(parse_landmarks({}).points) == 0
 
 
 def test_a_scan_with_its_material(tmp_path):

@@ -3,7 +3,7 @@ import torch
 
 from headfields.ops.similarity import Similarity, fit_similarity
 from headfields.ops.vertex_geometry import vertex_normals
-from headfields.rigging import Stage, register, settle
+from headfields.rigging import Stage, register, trimmed_icp
 
 FEW = (Stage(60.0, 0.1, 2, 75.0), Stage(10.0, 0.06, 2), Stage(2.0, 0.04, 2), Stage(0.5, 0.03, 2))
 
@@ -40,8 +40,8 @@ def test_it_recovers_a_smooth_deformation(head):
     target, faces = shuffled(truth, head.faces)
     rows = anchors_of(head, vertices)
     found = register(vertices, head.faces, target, faces, rows, rows @ truth, stages=FEW, progress=False)
-    assert found.met.float().mean() > 0.8
-    assert found.distance[found.met].mean() < 3e-4
+    assert found.matched.float().mean() > 0.8
+    assert found.distance[found.matched].mean() < 3e-4
     before, after = (vertices - truth).norm(dim=1), (found.vertices - truth).norm(dim=1)
     assert before.mean() > 0.004 and after.mean() < 0.25 * before.mean() and after.quantile(0.95) < 0.004
     assert len(found.history) == 8 and found.history[-1] < found.history[0]
@@ -61,7 +61,7 @@ def test_anchors_alone_turn_the_mesh_rigidly(head):
     )  # fmt: skip
     skin = head.weights[:, 3:].sum(1) < 0.5
     assert (found.vertices - truth)[skin].norm(dim=1).mean() < 0.25 * (vertices - truth)[skin].norm(dim=1).mean()
-    assert not found.met.any()
+    assert not found.matched.any()
 
 
 def test_settling_finds_a_similarity(head):
@@ -73,7 +73,7 @@ def test_settling_finds_a_similarity(head):
     )
     target, faces = shuffled(truth.apply(vertices), head.faces)
     start = fit_similarity(vertices[::400], truth.apply(vertices[::400]) + 0.004)
-    found = settle(vertices, vertex_normals(vertices, head.faces), target, faces, start, rounds=60)
+    found = trimmed_icp(vertices, vertex_normals(vertices, head.faces), target, faces, start, rounds=60)
     assert (found.apply(vertices) - truth.apply(vertices)).norm(dim=1).max() < 1.5e-3
 
 
@@ -81,7 +81,7 @@ def test_what_cannot_be_registered_is_refused(head, unchecked):
     vertices = head.template_vertices
     with pytest.raises(ValueError, match="the mesh has 0 faces"):
         register(vertices, head.faces[:0], vertices, head.faces)
-    with pytest.raises(ValueError, match="anchors and places"):
+    with pytest.raises(ValueError, match="anchors and anchor_positions"):
         register(vertices, head.faces, vertices, head.faces, torch.zeros(1, len(vertices)))
     with pytest.raises(ValueError, match=r"stretch is 0\.5"):
         register(vertices, head.faces, vertices, head.faces, stretch=0.5)

@@ -12,8 +12,8 @@ from headfields.heads.mouth.closing import boundary_loops
 from headfields.mesh import Mesh
 from headfields.mesh.files import load_mesh
 from headfields.retargeting import surface_of_head
-from headfields.rigging import Cut, RiggedTemplate, rig_pictures, rig_template
-from headfields.rigging.rig import _zip
+from headfields.rigging import LipCut, RiggedTemplate, rig_pictures, rig_template
+from headfields.rigging.rig import _close_lip_gaps
 from headfields.synthetic.body.model import procedural_body
 from tests.shared_data import shared
 
@@ -160,8 +160,8 @@ def test_a_seam_with_doubled_vertices_does_not_open(sealed, head):
     assert len(boundary_loops(scan.faces)) > 1 or len(boundary_loops(scan.faces)[0]) > len(seam)
     made = rig_template(scan, head, progress=False)
     rig = made.rig
-    assert len(made.places) == len(scan.vertices) and not made.parted
-    moved = (rig.template_vertices[made.places] - scan.vertices).norm(dim=1)
+    assert len(made.scan_to_rig) == len(scan.vertices) and not made.parted
+    moved = (rig.template_vertices[made.scan_to_rig] - scan.vertices).norm(dim=1)
     assert moved.max() < 2e-3 and (moved > 0).sum() < 50  # those that the cut took onto the lips' line
     twin = torch.arange(len(sealed.vertices), len(scan.vertices))
     with torch.no_grad():
@@ -170,7 +170,7 @@ def test_a_seam_with_doubled_vertices_does_not_open(sealed, head):
             expression=rig.expression(smile_left=1.0, brow_raise_left=1.0),
             pose=rig.pose(jaw=0.5 * turn, neck=turn, head=turn),
         )
-    posed = state.vertices[0][made.places]
+    posed = state.vertices[0][made.scan_to_rig]
     assert (posed - scan.vertices).norm(dim=1).max() > 0.02 and torch.equal(posed[seam], posed[twin])
     assert len(boundary_loops(rig.faces)) == 1  # the lips, which the seam crosses, are cut in one piece
     with torch.no_grad():
@@ -178,7 +178,7 @@ def test_a_seam_with_doubled_vertices_does_not_open(sealed, head):
     assert (lips[0] - lips[1]).norm() > 0.018
     # Where the texture has its seam it lies as before, on both sides.
     corners = scan.uv[scan.faces].mean(1)
-    kept = (rig.faces[:, None] == made.places[scan.faces[:50]]).all(2).nonzero()
+    kept = (rig.faces[:, None] == made.scan_to_rig[scan.faces[:50]]).all(2).nonzero()
     ratio = rig.uv[: len(scan.uv)].amax(0) / scan.uv.amax(0)
     torch.testing.assert_close(rig.uv[rig.uv_faces[kept[:, 0]]].mean(1), corners[kept[:, 1]] * ratio, atol=2e-3, rtol=0)
 
@@ -204,11 +204,11 @@ def test_too_few_landmarks(sealed, head):
 
 
 def test_lips_that_move_alike_stay_together(sealed):
-    pair = Cut(sealed, torch.tensor([0, 1, 2, 6]), torch.tensor([0, 3, 4, 6]), torch.arange(7))
+    pair = LipCut(sealed, torch.tensor([0, 1, 2, 6]), torch.tensor([0, 3, 4, 6]), torch.arange(7))
     moved = torch.zeros(1, 7, 3)
     moved[0, 1, 1], moved[0, 3, 1] = 2e-3, 1.9e-3  # noise
     moved[0, 2, 1], moved[0, 4, 1] = 3e-3, -5e-3  # opening
-    _zip(moved, pair, 1.0)
+    _close_lip_gaps(moved, pair, 1.0)
     assert torch.equal(moved[0, 1], moved[0, 3]) and abs(float(moved[0, 2, 1] - moved[0, 4, 1]) - 8e-3) < 1e-9
 
 

@@ -11,7 +11,7 @@ from headfields.rigging import (
     transfer_regions,
     transfer_uv,
     transfer_values,
-    welded,
+    weld_groups,
 )
 from tests.rigging.test_registration import shuffled
 
@@ -36,7 +36,7 @@ def test_weights_expressions_and_regions_of_the_head_itself(head):
 
     truth = spread(head.weights.double())
     for smoothing in (0, 1.0):
-        mine = transfer_values(head.weights, found, faces, welded(vertices), smoothing)
+        mine = transfer_values(head.weights, found, faces, weld_groups(vertices), smoothing)
         assert (mine.sum(1) - 1).abs().max() < 1e-6 and mine.min() > -1e-9
         error = (mine - truth).abs().amax(1)[outside]
         assert error.mean() < 0.01 and error.quantile(0.99) < 0.1
@@ -91,7 +91,7 @@ def test_seams_with_doubled_vertices_do_not_open(head):
     vertices = torch.cat([head.template_vertices, head.template_vertices[shared]]).double()
     sides = torch.cat([source.lip, source.lip[shared]])
     target = HeadSurface(vertices, faces, sides=sides)
-    places = welded(vertices)
+    places = weld_groups(vertices)
     assert torch.equal(places[shared], places[len(head.template_vertices) :])
     found = correspond(source, head.template_vertices, target)
     mine = transfer_values(head.weights, found, faces, places)
@@ -99,5 +99,5 @@ def test_seams_with_doubled_vertices_do_not_open(head):
     basis = head.expression_basis[[head.expression_names.index("mouth_open")]]
     moved = transfer_displacements(head.template_vertices, basis, source.faces, target, found, places)[0]
     assert moved.abs().max() > 0.003 and torch.equal(moved[shared], moved[len(head.template_vertices) :])
-    kept = welded(vertices, shared)
+    kept = weld_groups(vertices, shared)
     assert not (kept[shared] == kept[len(head.template_vertices) :]).any()

@@ -19,7 +19,7 @@ _RIGID = 0.9  # weight from which a vertex counts as rigid with skull or jaw
 _DEPTH = 0.035  # meters, of a head at life size
 
 
-def with_inner_mouth(rig: RiggedTemplate, loop: Int[Tensor, " l"]) -> RiggedTemplate:
+def add_inner_mouth(rig: RiggedTemplate, loop: Int[Tensor, " l"]) -> RiggedTemplate:
     """The rig with a cavity and teeth behind its lips, and a texture that shows them in colors of our own choice.
 
     Args:
@@ -38,9 +38,9 @@ def with_inner_mouth(rig: RiggedTemplate, loop: Int[Tensor, " l"]) -> RiggedTemp
     texture = rig.texture
     side = float((uv[: len(before)].amax() / before.amax().clamp_min(1e-9)).clamp(max=1.0))
     if side < 0.999:  # there was no room, so the charts were shrunk toward (0, 0): the lower left
-        texture = _shrunk(texture, side)
+        texture = _shrink_texture(texture, side)
     inner = torch.arange(len(out.faces)) >= made.face_count
-    colors = _colors(rig, made.part, out)
+    colors = _interior_colors(rig, made.part, out)
     atlas = UVRasterizer(
         out.faces[inner], uv.clamp(0, 1), uv_faces[inner], (texture.shape[0], texture.shape[1]), padding=3.0,
         vertex_count=len(out.template_vertices),
@@ -72,7 +72,7 @@ def hidden_faces(vertices: Float[Tensor, "v 3"], faces: Int[Tensor, "f 3"]) -> B
     return ~seen
 
 
-def inside_of_mouth(
+def inner_mouth_faces(
     vertices: Float[Tensor, "v 3"], faces: Int[Tensor, "f 3"], line: Float[Tensor, "n 3"]
 ) -> Bool[Tensor, " f"]:
     """Faces of a pocket behind closed lips: what can be seen from nowhere outside and hangs together behind the line.
@@ -94,14 +94,14 @@ def inside_of_mouth(
     return best
 
 
-def paint_inside(rig: RiggedTemplate, inside: Bool[Tensor, " f"], line: Float[Tensor, "n 3"]) -> RiggedTemplate:
+def paint_inner_mouth(rig: RiggedTemplate, inside: Bool[Tensor, " f"], line: Float[Tensor, "n 3"]) -> RiggedTemplate:
     """The rig with a region "inner_mouth" and a texture that is dark there, of the color of lips at the front.
 
     Scanners see nothing behind closed lips, so what such textures show there is made up.
 
     Args:
         rig: is changed and given back.
-        inside: (F,) as `inside_of_mouth` finds them.
+        inside: (F,) as `inner_mouth_faces` finds them.
         line: (N, 3) where the lips meet.
     """
     rig.register_buffer("region_inner_mouth", inside)
@@ -123,7 +123,7 @@ def paint_inside(rig: RiggedTemplate, inside: Bool[Tensor, " f"], line: Float[Te
     return rig
 
 
-def _colors(rig: RiggedTemplate, part: Int[Tensor, " g"], out: RiggedTemplate) -> Float[Tensor, "v 3"]:
+def _interior_colors(rig: RiggedTemplate, part: Int[Tensor, " g"], out: RiggedTemplate) -> Float[Tensor, "v 3"]:
     """Dark toward the back, the color of lips at their border, ivory teeth."""
     place = out.template_vertices
     colors = torch.tensor(_DEEP).repeat(len(place), 1)
@@ -136,7 +136,7 @@ def _colors(rig: RiggedTemplate, part: Int[Tensor, " g"], out: RiggedTemplate) -
     return colors
 
 
-def _shrunk(texture: Float[Tensor, "h w 3"], side: float) -> Float[Tensor, "h w 3"]:
+def _shrink_texture(texture: Float[Tensor, "h w 3"], side: float) -> Float[Tensor, "h w 3"]:
     height, width = texture.shape[:2]
     size = (round(height * side), round(width * side))
     small = torch.nn.functional.interpolate(texture.movedim(-1, 0)[None], size, mode="area")[0].movedim(0, -1)

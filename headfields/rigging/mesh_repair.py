@@ -76,7 +76,7 @@ def close_pinholes(mesh: Mesh, line: Float[Tensor, "n 3"]) -> Mesh:
         for f, c in zip(mesh.faces[touching].tolist(), corners[touching].tolist(), strict=True)
         for k in range(3)
     }
-    for ring in _rings([edge for edge in directed if edge[::-1] not in directed]):
+    for ring in _closed_rings([edge for edge in directed if edge[::-1] not in directed]):
         points = place[[a for a, _ in ring]]
         extent = float((points.amax(0) - points.amin(0)).amax())
         if extent > _WIDE * width or not bool(close[[a for a, _ in ring]].all()):
@@ -103,7 +103,7 @@ def close_pinholes(mesh: Mesh, line: Float[Tensor, "n 3"]) -> Mesh:
     )
 
 
-def _rings(edges: list[tuple[int, int]]) -> list[list[tuple[int, int]]]:
+def _closed_rings(edges: list[tuple[int, int]]) -> list[list[tuple[int, int]]]:
     """Directed edges put together to closed rings; what ends, or meets another in a vertex, is left out."""
     starts = Counter(a for a, _ in edges)
     after = {a: b for a, b in edges if starts[a] == 1}
