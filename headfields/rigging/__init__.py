@@ -19,8 +19,8 @@ from headfields.rigging.transfer import (
 
 __all__ = [
     "DEFAULT_STAGES",
-    "NAMES",
-    "Cut",
+    "LANDMARK_NAMES",
+    "LipCut",
     "Registration",
     "RiggedTemplate",
     "Rigging",
@@ -37,11 +37,11 @@ __all__ = [
     "register",
     "rig_pictures",
     "rig_template",
-    "settle",
     "transfer_displacements",
     "transfer_landmarks",
     "transfer_regions",
     "transfer_uv",
     "transfer_values",
-    "welded",
+    "trimmed_icp",
+    "weld_groups",
 ]

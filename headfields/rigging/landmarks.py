@@ -16,7 +16,7 @@ from torch import Tensor
 
 from headfields.ops.triangle_bvh import TriangleBVH
 
-__all__ = ["NAMES", "ScanLandmarks", "find_scan_landmarks", "read_scan_landmarks"]
+__all__ = ["LANDMARK_NAMES", "ScanLandmarks", "find_scan_landmarks", "read_scan_landmarks"]
 
 LANDMARK_NAMES: Mapping[str, int] = {
     "chin": 8, "nasion": 27, "nose_tip": 30, "subnasale": 33, "right_eye_outer": 36, "right_eye_inner": 39,

@@ -14,7 +14,7 @@ from headfields.mesh.mesh import Mesh
 from headfields.ops.vertex_geometry import vertex_normals
 from headfields.rigging.mesh_repair import close_pinholes
 
-__all__ = ["Cut", "cut_lips", "lip_sides", "lips_parted"]
+__all__ = ["LipCut", "cut_lips", "lip_sides", "lips_parted"]
 
 _ASIDE = 0.25  # of the mouth's width: how far beyond its corners a vertex may have a side
 _DETOUR = 1.6  # the way from lip to lip over that straight across, above which it does not lead straight across

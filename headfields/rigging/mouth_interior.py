@@ -11,7 +11,7 @@ from headfields.ops.vertex_geometry import face_normals
 from headfields.retargeting.head_surface import components
 from headfields.rigging.rigged_template import RiggedTemplate
 
-__all__ = ["hidden_faces", "inside_of_mouth", "paint_inside", "with_inner_mouth"]
+__all__ = ["add_inner_mouth", "hidden_faces", "inner_mouth_faces", "paint_inner_mouth"]
 
 _LIP, _DEEP, _TOOTH = (0.52, 0.24, 0.23), (0.16, 0.05, 0.05), (0.86, 0.82, 0.73)
 _DIRECTIONS = 96

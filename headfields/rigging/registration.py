@@ -16,7 +16,7 @@ from headfields.ops.sparse_system import SymmetricSystem
 from headfields.ops.triangle_bvh import TriangleBVH
 from headfields.ops.vertex_geometry import edge_neighbors, face_normals, uniform_laplacian, vertex_normals
 
-__all__ = ["Registration", "Stage", "register", "settle"]
+__all__ = ["Registration", "Stage", "register", "trimmed_icp"]
 
 _SLIDE = 0.5  # cosine between a vertex's way to its target and the target's normal, below which it ran off an edge
 _SLIDES = 3  # rounds of rotations and positions for each search of closest points

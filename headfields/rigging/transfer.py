@@ -25,7 +25,7 @@ __all__ = [
     "transfer_regions",
     "transfer_uv",
     "transfer_values",
-    "welded",
+    "weld_groups",
 ]
 
 _QUIET = (1e-5, 6e-5)  # meters: displacements below the first are taken for 0
