@@ -1,4 +1,7 @@
-"""The lips of a scan: whether they are parted already, cutting them where they are not, and which side is which."""
+"""The lips of a scan: detection of an open mouth, cutting a sealed one, and labels of the upper and lower side.
+
+Our own choice throughout: the lip line is a height y(x) in the head's frame, and the cut is its level set.
+"""
 
 import itertools
 from dataclasses import dataclass
@@ -16,9 +19,9 @@ from headfields.rigging.mesh_repair import close_pinholes
 
 __all__ = ["LipCut", "cut_lips", "lip_sides", "lips_parted"]
 
-_ASIDE = 0.25  # of the mouth's width: how far beyond its corners a vertex may have a side
-_DETOUR = 1.6  # the way from lip to lip over that straight across, above which it does not lead straight across
-_SNAP = 0.15  # of an edge: a crossing nearer to its end moves the end onto the line
+_ASIDE = 0.25  # over the mouth width: greatest distance beyond the corners of a vertex with a side
+_DETOUR = 1.6  # geodesic over Euclidean distance between the lips above which the surface is open between them
+_SNAP = 0.15  # over the edge length: a crossing nearer to an end moves that vertex onto the line
 
 
 def _edge_graph(vertices: np.ndarray, faces: np.ndarray) -> scipy.sparse.csr_matrix:
@@ -30,41 +33,41 @@ def _edge_graph(vertices: np.ndarray, faces: np.ndarray) -> scipy.sparse.csr_mat
 
 
 class _LipLine:
-    """The lips' line as a height over x; and of points, how far above it they are and whether they are by it."""
+    """The lip line as a height y(x), and positions relative to it."""
 
     def __init__(self, line: Float[Tensor, "n 3"]) -> None:
         points = line.detach().double().cpu().numpy()
         self.points = points[np.argsort(points[:, 0], kind="stable")]
         self.width = float(self.points[-1, 0] - self.points[0, 0])
 
-    def above(self, at: np.ndarray) -> np.ndarray:
-        """Meters by which points are above the line, which goes on straight beyond its ends."""
+    def above(self, points: np.ndarray) -> np.ndarray:
+        """Signed height of points above the line, meters; the line is extended straight beyond its ends."""
         p = self.points
-        height = np.interp(at[:, 0], p[:, 0], p[:, 1])
+        height = np.interp(points[:, 0], p[:, 0], p[:, 1])
         for end, inner, beyond in (
-            (0, min(3, len(p) - 1), at[:, 0] < p[0, 0]),
-            (-1, -min(4, len(p)), at[:, 0] > p[-1, 0]),
+            (0, min(3, len(p) - 1), points[:, 0] < p[0, 0]),
+            (-1, -min(4, len(p)), points[:, 0] > p[-1, 0]),
         ):
             run = p[inner, 0] - p[end, 0]
             slope = (p[inner, 1] - p[end, 1]) / run if abs(run) > 1e-12 else 0.0
-            height = np.where(beyond, p[end, 1] + slope * (at[:, 0] - p[end, 0]), height)
-        return at[:, 1] - height
+            height = np.where(beyond, p[end, 1] + slope * (points[:, 0] - p[end, 0]), height)
+        return points[:, 1] - height
 
-    def behind(self, at: np.ndarray) -> np.ndarray:
-        """Meters by which points lie behind the line."""
-        return np.interp(at[:, 0], self.points[:, 0], self.points[:, 2]) - at[:, 2]
+    def behind(self, points: np.ndarray) -> np.ndarray:
+        """Signed depth of points behind the line, meters."""
+        return np.interp(points[:, 0], self.points[:, 0], self.points[:, 2]) - points[:, 2]
 
-    def within(self, at: np.ndarray) -> np.ndarray:
-        return (at[:, 0] > self.points[0, 0]) & (at[:, 0] < self.points[-1, 0])
+    def within(self, points: np.ndarray) -> np.ndarray:
+        return (points[:, 0] > self.points[0, 0]) & (points[:, 0] < self.points[-1, 0])
 
 
 def _outer_lip_vertices(
-    place: np.ndarray, normal: np.ndarray, line: _LipLine, reach: float
+    positions: np.ndarray, normal: np.ndarray, line: _LipLine, reach: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Vertices of the outer skin just above the line, and just below it; each with what looks forward or along it."""
-    above = line.above(place)
-    # What touches in the slit itself may be on either side of the line by a hair, so it is not looked at.
-    near = line.within(place) & (line.behind(place) < 0.12 * line.width) & (normal[:, 2] > 0.15)
+    """Masks of the outer, forward-facing skin just above and just below the line."""
+    above = line.above(positions)
+    # Vertices in the slit itself lie on either side of the line by chance, so they are excluded.
+    near = line.within(positions) & (line.behind(positions) < 0.12 * line.width) & (normal[:, 2] > 0.15)
     near &= (np.abs(above) < reach) & (np.abs(above) > 0.03 * line.width)
     return near & (above > 0), near & (above < 0)
 
@@ -72,67 +75,70 @@ def _outer_lip_vertices(
 def lips_parted(
     vertices: Float[Tensor, "v 3"], faces: Int[Tensor, "f 3"], line: Float[Tensor, "n 3"]
 ) -> Bool[Tensor, " n"]:
-    """Whether the surface is open between the lips at each point of their line, as where an inside of the mouth is.
+    """Whether the surface is open between the lips at each point of the lip line, (N,).
 
-    It is where the way over the surface from the upper lip to the lower one is long although they are near. Pinholes
-    (`close_pinholes`) are not counted.
+    The lips are parted where the geodesic distance from upper to lower lip is long although they are close in space.
+    Pinholes (`close_pinholes`) do not count.
 
     Args:
-        vertices, faces: the mesh, lips closed.
+        vertices, faces: (V, 3) meters and (F, 3) of the mesh, lips closed.
         line: (N, 3) from the head's right corner to the left one.
     """
-    whole = close_pinholes(Mesh(vertices.detach().cpu(), faces.cpu()), line.detach().cpu())
-    vertices, faces = whole.vertices, whole.faces
-    place, table = vertices.detach().double().cpu().numpy(), faces.cpu().numpy()
-    here = _LipLine(line)
+    closed = close_pinholes(Mesh(vertices.detach().cpu(), faces.cpu()), line.detach().cpu())
+    vertices, faces = closed.vertices, closed.faces
+    positions, triangles = vertices.detach().double().cpu().numpy(), faces.cpu().numpy()
+    lip_line = _LipLine(line)
     normal = vertex_normals(vertices.detach().double().cpu(), faces.cpu().long()).numpy()
-    upper, lower = _outer_lip_vertices(place, normal, here, 0.16 * here.width)
-    out = np.zeros(len(here.points), bool)
+    upper, lower = _outer_lip_vertices(positions, normal, lip_line, 0.16 * lip_line.width)
+    parted = np.zeros(len(lip_line.points), bool)
     if not upper.any() or not lower.any():
-        return torch.from_numpy(out)
-    graph = _edge_graph(place, table)
-    limit = 0.4 * here.width
-    for k, at in enumerate(here.points):
-        beside = np.abs(place[:, 0] - at[0]) < 0.1 * here.width
+        return torch.from_numpy(parted)
+    graph = _edge_graph(positions, triangles)
+    limit = 0.4 * lip_line.width
+    for k, point in enumerate(lip_line.points):
+        beside = np.abs(positions[:, 0] - point[0]) < 0.1 * lip_line.width
         if (upper & beside).any() and (lower & beside).any():
-            ups = np.nonzero(upper & beside)[0]
-            way = scipy.sparse.csgraph.dijkstra(graph, directed=False, indices=ups, limit=limit, min_only=True)
-            downs = np.nonzero(lower & beside)[0]
-            straight = np.linalg.norm(place[downs][:, None] - place[ups][None], axis=2).min(1)
-            out[k] = (way[downs] > np.maximum(0.22 * here.width, _DETOUR * straight)).all()
+            upper_near = np.nonzero(upper & beside)[0]
+            geodesic = scipy.sparse.csgraph.dijkstra(
+                graph, directed=False, indices=upper_near, limit=limit, min_only=True
+            )
+            lower_near = np.nonzero(lower & beside)[0]
+            euclidean = np.linalg.norm(positions[lower_near][:, None] - positions[upper_near][None], axis=2).min(1)
+            parted[k] = (geodesic[lower_near] > np.maximum(0.22 * lip_line.width, _DETOUR * euclidean)).all()
     order = np.argsort(line.detach().cpu().double().numpy()[:, 0], kind="stable")
-    return torch.from_numpy(out[np.argsort(order, kind="stable")])
+    return torch.from_numpy(parted[np.argsort(order, kind="stable")])
 
 
 def lip_sides(
     vertices: Float[Tensor, "v 3"], faces: Int[Tensor, "f 3"], line: Float[Tensor, "n 3"]
 ) -> Int[Tensor, " v"]:
-    """(V,) 1 on the upper side of parted lips, -1 on the lower, 0 away from the mouth, at its corners and where a
-    vertex is about as far from both over the surface.
+    """Labels of the upper (1) and lower (-1) side of the mouth, (V,).
+
+    The label is 0 away from the mouth, at its corners, and where the geodesic distances to both lips are about equal.
 
     Args:
-        vertices, faces: the mesh, its lips parted or cut.
-        line: (N, 3) where they meet.
+        vertices, faces: (V, 3) meters and (F, 3) of the mesh, lips parted or cut.
+        line: (N, 3) where the lips meet.
     """
-    place, table = vertices.detach().double().cpu().numpy(), faces.cpu().numpy()
-    here = _LipLine(line)
+    positions, triangles = vertices.detach().double().cpu().numpy(), faces.cpu().numpy()
+    lip_line = _LipLine(line)
     normal = vertex_normals(vertices.detach().double().cpu(), faces.cpu().long()).numpy()
-    reach = 0.14 * here.width
-    upper, lower = _outer_lip_vertices(place, normal, here, reach)
-    side = np.zeros(len(place), np.int64)
+    reach = 0.14 * lip_line.width
+    upper, lower = _outer_lip_vertices(positions, normal, lip_line, reach)
+    side = np.zeros(len(positions), np.int64)
     if upper.any() and lower.any():
-        graph = _edge_graph(place, table)
-        limit = 1.2 * here.width
-        ways = [
-            scipy.sparse.csgraph.dijkstra(graph, directed=False, indices=np.nonzero(s)[0], limit=limit, min_only=True)
-            for s in (upper, lower)
+        graph = _edge_graph(positions, triangles)
+        limit = 1.2 * lip_line.width
+        geodesics = [
+            scipy.sparse.csgraph.dijkstra(graph, directed=False, indices=np.nonzero(lip)[0], limit=limit, min_only=True)
+            for lip in (upper, lower)
         ]
-        ways = [np.minimum(way, 10 * limit) for way in ways]
-        nearer, farther = np.minimum(*ways), np.maximum(*ways)
-        beside = np.abs(place[:, 0] - here.points[[0, -1], 0].mean()) < (0.5 + _ASIDE) * here.width
-        sure = beside & (nearer <= 0.8 * here.width) & (farther - nearer > 0.15 * nearer + 0.02 * here.width)
-        side[sure & (ways[0] < ways[1])] = 1
-        side[sure & (ways[0] > ways[1])] = -1
+        geodesics = [np.minimum(geodesic, 10 * limit) for geodesic in geodesics]
+        nearer, farther = np.minimum(*geodesics), np.maximum(*geodesics)
+        beside = np.abs(positions[:, 0] - lip_line.points[[0, -1], 0].mean()) < (0.5 + _ASIDE) * lip_line.width
+        labeled = beside & (nearer <= 0.8 * lip_line.width) & (farther - nearer > 0.15 * nearer + 0.02 * lip_line.width)
+        side[labeled & (geodesics[0] < geodesics[1])] = 1
+        side[labeled & (geodesics[0] > geodesics[1])] = -1
     return torch.from_numpy(side)
 
 
@@ -141,11 +147,11 @@ class LipCut:
     """A mesh with its lips cut apart.
 
     Attributes:
-        mesh: vertices on the line are there twice, once for each lip; faces and texture coordinates are split where
-            the line crosses them, and a texture coordinate on the line is shared by both lips.
-        upper, lower: (N,) the two lips' vertices on the line, from the right corner to the left one; the first and the
-            last are the corners, which both share.
-        origin: (V,) which vertex of the mesh before each is, -1 for those that the cut made.
+        mesh: each vertex on the line is duplicated, one copy per lip. Faces and texture coordinates are split where the
+            line crosses them; both lips share the texture coordinates on the line.
+        upper, lower: (N,) vertices of each lip on the line, from the right corner to the left one. The first and last
+            are the corners, which the lips share.
+        origin: (V,) index of each vertex in the input mesh; -1 for vertices that the cut created.
     """
 
     mesh: Mesh
@@ -155,36 +161,48 @@ class LipCut:
 
 
 def cut_lips(mesh: Mesh, line: Float[Tensor, "n 3"]) -> LipCut:
-    """Cuts a sealed mouth open along a line.
+    """Cuts a sealed mouth open along the lip line.
 
-    The faces of the front that the line's height y(x) crosses between its ends are split; a crossing near a vertex
-    moves that vertex (by at most 15 % of an edge) rather than leave a sliver. Nothing else changes.
+    Front faces that the height y(x) of the line crosses between its ends are split. A crossing near a vertex moves that
+    vertex (by at most 15 % of the edge) instead of leaving a sliver. Nothing else changes.
 
     Args:
-        mesh: lips sealed, face toward +z.
-        line: (N, 3) from the right corner to the left one; x grows along it.
+        mesh: lips sealed, y up, face toward +z, meters.
+        line: (N, 3) from the head's right corner to the left one; x increases along it.
 
     Raises:
-        ValueError: the line crosses fewer than two edges, or not in one piece; look whether it lies on the mesh.
+        ValueError: fewer than three connected vertices of the cut lie on the line; check that the line lies on the
+        mesh.
 
-    Our own choice: a level set, since closed lips are a graph over x in the head's frame.
+    >>> import torch
+    >>> from headfields.mesh import Mesh
+    >>> from headfields.rigging import cut_lips
+    >>> x, y = torch.meshgrid(torch.linspace(-0.05, 0.05, 11), torch.linspace(-0.05, 0.05, 11), indexing="xy")
+    >>> vertices = torch.stack([x, y, 0 * x], -1).reshape(-1, 3)  # a plane that faces +z
+    >>> a = torch.arange(121).reshape(11, 11)[:-1, :-1].reshape(-1, 1)
+    >>> faces = torch.cat([a + torch.tensor([0, 1, 12]), a + torch.tensor([0, 12, 11])])
+    >>> cut = cut_lips(Mesh(vertices, faces), torch.tensor([[-0.025, 0.004, 0.0], [0.025, 0.004, 0.0]]))
+    >>> cut.upper.shape == cut.lower.shape, (cut.upper == cut.lower).nonzero()[:, 0].tolist() == [0, len(cut.upper) - 1]
+    (True, True)
     """
-    here = _LipLine(line)
-    place = mesh.vertices.detach().double().cpu().numpy().copy()
+    lip_line = _LipLine(line)
+    positions = mesh.vertices.detach().double().cpu().numpy().copy()
     faces = mesh.faces.cpu().numpy().copy()
     uv = None if mesh.uv is None else mesh.uv.detach().double().cpu().numpy()
     corners = faces if mesh.uv_faces is None else mesh.uv_faces.cpu().numpy()
-    height = here.above(place)
-    normal = np.cross(place[faces[:, 1]] - place[faces[:, 0]], place[faces[:, 2]] - place[faces[:, 0]])
-    middle = place[faces].mean(1)
+    height = lip_line.above(positions)
+    normal = np.cross(positions[faces[:, 1]] - positions[faces[:, 0]], positions[faces[:, 2]] - positions[faces[:, 0]])
+    centers = positions[faces].mean(1)
     near = (
-        (normal[:, 2] > 0) & (here.behind(middle) < 0.35 * here.width) & (np.abs(here.above(middle)) < 0.5 * here.width)
+        (normal[:, 2] > 0)
+        & (lip_line.behind(centers) < 0.35 * lip_line.width)
+        & (np.abs(lip_line.above(centers)) < 0.5 * lip_line.width)
     )
-    near &= (middle[:, 0] > here.points[0, 0] - 0.3 * here.width) & (
-        middle[:, 0] < here.points[-1, 0] + 0.3 * here.width
+    near &= (centers[:, 0] > lip_line.points[0, 0] - 0.3 * lip_line.width) & (
+        centers[:, 0] < lip_line.points[-1, 0] + 0.3 * lip_line.width
     )
 
-    # Snap: a vertex close to the line goes onto it, together with its texture coordinates.
+    # Snap a vertex close to the line onto it, together with its texture coordinates.
     edges = np.unique(np.sort(np.concatenate([faces[near][:, [i, j]] for i, j in ((0, 1), (1, 2), (2, 0))]), 1), axis=0)
     a, b = edges.T
     crossing = (height[a] > 0) != (height[b] > 0)
@@ -192,125 +210,125 @@ def cut_lips(mesh: Mesh, line: Float[Tensor, "n 3"]) -> LipCut:
     for vertex, other, share in ((a, b, t), (b, a, 1 - t)):
         for k in np.nonzero(crossing & (share < _SNAP))[0]:
             v, w, s = int(vertex[k]), int(other[k]), float(share[k])
-            if height[v] == 0 or not here.within(place[v : v + 1])[0]:
+            if height[v] == 0 or not lip_line.within(positions[v : v + 1])[0]:
                 continue
             if uv is not None:
                 for f in np.nonzero((faces == v).any(1) & (faces == w).any(1))[0][:1]:
-                    one, two = corners[f][faces[f] == v][0], corners[f][faces[f] == w][0]
-                    uv[one] = (1 - s) * uv[one] + s * uv[two]
-            place[v] = (1 - s) * place[v] + s * place[w]
+                    uv_from, uv_to = corners[f][faces[f] == v][0], corners[f][faces[f] == w][0]
+                    uv[uv_from] = (1 - s) * uv[uv_from] + s * uv[uv_to]
+            positions[v] = (1 - s) * positions[v] + s * positions[w]
             height[v] = 0.0
 
-    made: dict[tuple[int, int], int] = {}
-    made_uv: dict[tuple[int, int], int] = {}
-    points, coordinates = [*place], [] if uv is None else [*uv]
-    on_line = {int(v) for v in np.unique(faces[near]) if height[v] == 0 and here.within(place[v : v + 1])[0]}
+    crossing_vertex: dict[tuple[int, int], int] = {}
+    crossing_uv: dict[tuple[int, int], int] = {}
+    new_points, new_uv = [*positions], [] if uv is None else [*uv]
+    on_line = {int(v) for v in np.unique(faces[near]) if height[v] == 0 and lip_line.within(positions[v : v + 1])[0]}
 
     def split(p: int, q: int, cp: int, cq: int) -> tuple[int, int] | None:
-        """The vertex and texture coordinate where an edge crosses the line within its ends, if it does."""
+        """The vertex and texture coordinate where an edge crosses the line between its ends, or None."""
         if height[p] == 0 or height[q] == 0 or (height[p] > 0) == (height[q] > 0):
             return None
         s = height[p] / (height[p] - height[q])
-        at = (1 - s) * place[p] + s * place[q]
-        if not here.within(at[None])[0]:
+        crossing_point = (1 - s) * positions[p] + s * positions[q]
+        if not lip_line.within(crossing_point[None])[0]:
             return None
         key = (min(p, q), max(p, q))
-        if key not in made:
-            made[key] = len(points)
-            points.append(at)
-            on_line.add(made[key])
+        if key not in crossing_vertex:
+            crossing_vertex[key] = len(new_points)
+            new_points.append(crossing_point)
+            on_line.add(crossing_vertex[key])
         if uv is None:
-            return made[key], made[key]
+            return crossing_vertex[key], crossing_vertex[key]
         key = (min(cp, cq), max(cp, cq))
-        if key not in made_uv:
-            made_uv[key] = len(coordinates)
-            coordinates.append((1 - s) * uv[cp] + s * uv[cq])
-        return made[key_of(p, q)], made_uv[key]
+        if key not in crossing_uv:
+            crossing_uv[key] = len(new_uv)
+            new_uv.append((1 - s) * uv[cp] + s * uv[cq])
+        return crossing_vertex[key_of(p, q)], crossing_uv[key]
 
     def key_of(p: int, q: int) -> tuple[int, int]:
         return min(p, q), max(p, q)
 
-    table: list[list[int]] = []
-    table_uv: list[list[int]] = []
+    new_faces: list[list[int]] = []
+    new_uv_faces: list[list[int]] = []
     for f in range(len(faces)):
-        corner, chart = faces[f].tolist(), corners[f].tolist()
+        corner, uv_corner = faces[f].tolist(), corners[f].tolist()
         if not near[f]:
-            table.append(corner)
-            table_uv.append(chart)
+            new_faces.append(corner)
+            new_uv_faces.append(uv_corner)
             continue
         ring: list[tuple[int, int]] = []
         for side in range(3):
-            ring.append((corner[side], chart[side]))
-            found = split(corner[side], corner[(side + 1) % 3], chart[side], chart[(side + 1) % 3])
-            if found is not None:
-                ring.append(found)
+            ring.append((corner[side], uv_corner[side]))
+            crossing_pair = split(corner[side], corner[(side + 1) % 3], uv_corner[side], uv_corner[(side + 1) % 3])
+            if crossing_pair is not None:
+                ring.append(crossing_pair)
         for polygon in _split_polygon(ring, {v for v, _ in ring if v in on_line}):
             for second, third in itertools.pairwise(polygon[1:]):
                 triangle = (polygon[0], second, third)
-                table.append([v for v, _ in triangle])
-                table_uv.append([c for _, c in triangle])
-    points_, faces_ = np.array(points), np.array(table)
-    chain = _longest_chain(faces_, on_line, points_)
+                new_faces.append([v for v, _ in triangle])
+                new_uv_faces.append([c for _, c in triangle])
+    cut_points, cut_faces = np.array(new_points), np.array(new_faces)
+    chain = _longest_chain(cut_faces, on_line, cut_points)
     if len(chain) < 3:
         raise ValueError(
-            f"cut_lips: the line crosses {len(chain)} edges of the mesh; it must lie on the front of the mesh, within "
-            f"x from {here.points[0, 0]:.4f} to {here.points[-1, 0]:.4f}"
+            f"cut_lips: the line crosses {len(chain)} edges of the mesh at x from {lip_line.points[0, 0]:.4f} to "
+            f"{lip_line.points[-1, 0]:.4f}; expected a line on the front of the mesh that crosses three or more"
         )
-    # Below the line the chain's inner vertices are new ones; the corners stay one.
-    lower = np.arange(len(points_))
+    # The lower lip gets new copies of the inner vertices of the chain; the corners stay shared.
+    lower = np.arange(len(cut_points))
     inner = chain[1:-1]
-    lower[inner] = len(points_) + np.arange(len(inner))
-    level = np.concatenate([height, np.zeros(len(points_) - len(height))])
-    touching = np.isin(faces_, inner).any(1)
-    under = touching & (level[faces_].sum(1) < 0)
-    faces_[under] = lower[faces_[under]]
-    points_ = np.concatenate([points_, points_[inner]])
-    origin = np.full(len(points_), -1)
-    origin[: len(place)] = np.arange(len(place))
+    lower[inner] = len(cut_points) + np.arange(len(inner))
+    level = np.concatenate([height, np.zeros(len(cut_points) - len(height))])
+    touching = np.isin(cut_faces, inner).any(1)
+    below = touching & (level[cut_faces].sum(1) < 0)
+    cut_faces[below] = lower[cut_faces[below]]
+    cut_points = np.concatenate([cut_points, cut_points[inner]])
+    origin = np.full(len(cut_points), -1)
+    origin[: len(positions)] = np.arange(len(positions))
     cut = Mesh(
-        vertices=torch.from_numpy(points_).to(mesh.vertices.dtype),
-        faces=torch.from_numpy(faces_),
-        uv=None if uv is None else torch.from_numpy(np.array(coordinates)).float(),
-        uv_faces=None if mesh.uv_faces is None else torch.from_numpy(np.array(table_uv)),
+        vertices=torch.from_numpy(cut_points).to(mesh.vertices.dtype),
+        faces=torch.from_numpy(cut_faces),
+        uv=None if uv is None else torch.from_numpy(np.array(new_uv)).float(),
+        uv_faces=None if mesh.uv_faces is None else torch.from_numpy(np.array(new_uv_faces)),
         texture=mesh.texture,
     )
     return LipCut(cut, torch.from_numpy(chain), torch.from_numpy(lower[chain]), torch.from_numpy(origin))
 
 
 def _split_polygon(ring: list[tuple[int, int]], on_line: set[int]) -> list[list[tuple[int, int]]]:
-    """A face's polygon cut between its two points on the line, or as a fan from its one."""
-    spots = [k for k, (v, _) in enumerate(ring) if v in on_line]
+    """The polygon of a face, cut between its two points on the line, or rotated to start a fan at its only one."""
+    line_corners = [k for k, (v, _) in enumerate(ring) if v in on_line]
     if len(ring) == 3:
         return [ring]
-    if len(spots) == 2 and spots[1] - spots[0] not in (1, len(ring) - 1):
-        i, j = spots
+    if len(line_corners) == 2 and line_corners[1] - line_corners[0] not in (1, len(ring) - 1):
+        i, j = line_corners
         return [ring[i : j + 1], ring[j:] + ring[: i + 1]]
-    first = spots[0]
+    first = line_corners[0]
     return [ring[first:] + ring[:first]]
 
 
 def _longest_chain(faces: np.ndarray, on_line: set[int], points: np.ndarray) -> Int[np.ndarray, " n"]:
-    """The longest path of edges between vertices of the line, from least to greatest x."""
+    """The longest edge path between vertices on the line, in order of increasing x."""
     edges = np.unique(np.sort(np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]]), 1), axis=0)
-    member = np.isin(edges, sorted(on_line)).all(1)
-    beside: dict[int, list[int]] = {}
-    for a, b in edges[member].tolist():
-        beside.setdefault(a, []).append(b)
-        beside.setdefault(b, []).append(a)
+    on_line_edges = np.isin(edges, sorted(on_line)).all(1)
+    neighbors: dict[int, list[int]] = {}
+    for a, b in edges[on_line_edges].tolist():
+        neighbors.setdefault(a, []).append(b)
+        neighbors.setdefault(b, []).append(a)
     best: list[int] = []
-    seen: set[int] = set()
-    for start in sorted(beside, key=lambda v: points[v, 0]):
-        if start in seen:
+    visited: set[int] = set()
+    for start in sorted(neighbors, key=lambda v: points[v, 0]):
+        if start in visited:
             continue
         path = [start]
-        seen.add(start)
+        visited.add(start)
         while True:
-            ahead = [v for v in beside[path[-1]] if v not in seen]
-            if not ahead:
+            candidates = [v for v in neighbors[path[-1]] if v not in visited]
+            if not candidates:
                 break
-            following = min(ahead, key=lambda v: points[v, 0])
-            path.append(following)
-            seen.add(following)
+            successor = min(candidates, key=lambda v: points[v, 0])
+            path.append(successor)
+            visited.add(successor)
         if len(path) > len(best):
             best = path
     return np.array(best, np.int64)

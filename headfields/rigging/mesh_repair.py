@@ -1,5 +1,7 @@
-"""What is mended before a scan is rigged: seams where a file has vertices twice, and pinholes between the lips, where a
-scanner saw in between them; so that lips are cut in one piece."""
+"""Repair of a scan before rigging: duplicate vertices along texture seams, and pinholes between the lips.
+
+Either would break the cut between the lips into pieces.
+"""
 
 from collections import Counter
 
@@ -11,86 +13,97 @@ from headfields.mesh.mesh import Mesh
 
 __all__ = ["close_pinholes", "join_seams"]
 
-_NEAR, _WIDE = 0.2, 0.35  # of the mouth's width: farthest from the line, and widest, that a pinhole is
+_NEAR, _WIDE = 0.2, 0.35  # over the mouth width: greatest distance from the lip line, and greatest extent, of a pinhole
 
 
 def join_seams(mesh: Mesh) -> tuple[Mesh, Int[Tensor, " v"]]:
-    """The mesh with vertices of open borders that are at exactly one place made one, and (V,) which of its vertices
-    each vertex of the mesh before is.
+    """Merges boundary vertices at exactly the same position.
 
-    Exporters that keep one texture coordinate a vertex write vertices twice along the seams of the texture, and the
-    surface is open there. Its coordinates stay apart. Vertices keep their order, and all their numbers if nothing is
-    joined; faces that lose their area are left out.
+    Exporters that store one texture coordinate per vertex duplicate vertices along texture seams, which leaves the
+    surface open there. Texture coordinates stay separate. Vertices keep their order; faces that become degenerate are
+    removed.
 
     Args:
-        mesh: the scan.
+        mesh: the scan, V vertices.
+
+    Returns:
+        The merged mesh, and (V,) the index in it of each input vertex. Without duplicates: the input and its indices.
+
+    >>> import torch
+    >>> from headfields.mesh import Mesh
+    >>> from headfields.rigging import join_seams
+    >>> corners = torch.tensor([[0.0, 0, 0], [1, 0, 0], [1, 1, 0], [0, 1, 0]])
+    >>> vertices = corners[[0, 1, 2, 0, 2, 3]]  # two triangles that duplicate their shared edge
+    >>> joined, index = join_seams(Mesh(vertices, torch.arange(6).reshape(2, 3), uv=vertices[:, :2]))
+    >>> tuple(joined.vertices.shape), index.tolist(), joined.faces.tolist(), len(joined.uv)
+    ((4, 3), [0, 1, 2, 0, 2, 3], [[0, 1, 2], [0, 2, 3]], 6)
     """
     count = len(mesh.vertices)
     faces = mesh.faces
     edges = torch.cat([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]]).long()
-    alone = ~torch.isin(edges[:, 0] * count + edges[:, 1], edges[:, 1] * count + edges[:, 0])
-    border = edges[alone].flatten().unique()
-    number = torch.arange(count)
+    unpaired = ~torch.isin(edges[:, 0] * count + edges[:, 1], edges[:, 1] * count + edges[:, 0])
+    border = edges[unpaired].flatten().unique()
+    index = torch.arange(count)
     if len(border):
         group = mesh.vertices[border].unique(dim=0, return_inverse=True)[1]
         first = torch.full((int(group.max()) + 1,), count).scatter_reduce(0, group, border, "amin")
-        number[border] = first[group]
-    kept, place = number.unique(return_inverse=True)
-    if len(kept) == count:
-        return mesh, number
-    joined = place[faces]
-    good = (joined != joined.roll(1, 1)).all(1)
+        index[border] = first[group]
+    unique_index, merged_index = index.unique(return_inverse=True)
+    if len(unique_index) == count:
+        return mesh, index
+    joined = merged_index[faces]
+    valid = (joined != joined.roll(1, 1)).all(1)
     corners = None if mesh.uv is None else (faces if mesh.uv_faces is None else mesh.uv_faces)
-    whole = Mesh(
-        vertices=mesh.vertices[kept],
-        faces=joined[good],
+    merged = Mesh(
+        vertices=mesh.vertices[unique_index],
+        faces=joined[valid],
         uv=mesh.uv,
-        uv_faces=None if corners is None else corners[good],
+        uv_faces=None if corners is None else corners[valid],
         texture=mesh.texture,
     )
-    return whole, place
+    return merged, merged_index
 
 
 def close_pinholes(mesh: Mesh, line: Float[Tensor, "n 3"]) -> Mesh:
-    """The mesh with holes by the lips' line closed by fans about a vertex of their own, in the texture too.
+    """Closes small holes near the lip line, each by a triangle fan around a new center vertex and texture coordinate.
 
-    What is wider than a third of the mouth is left open: it is a mouth. Nothing else changes, and the vertices and
-    texture coordinates that were there keep their numbers.
+    Holes wider than 35 % of the mouth stay open: they are an open mouth. Existing vertices, faces and texture
+    coordinates keep their indices.
 
     Args:
         mesh: the scan.
-        line: (N, 3) where the lips meet.
+        line: (N, 3) where the lips meet, in meters.
     """
     if not len(line) or not len(mesh.faces):
         return mesh
-    place, line = mesh.vertices.double(), line.double()
+    positions, line = mesh.vertices.double(), line.double()
     width = float((line[-1] - line[0]).norm())
     corners = mesh.faces if mesh.uv_faces is None else mesh.uv_faces
     vertices, coordinates = [mesh.vertices], [] if mesh.uv is None else [mesh.uv]
     faces, charts = [mesh.faces], [corners]
-    count, used = len(mesh.vertices), 0 if mesh.uv is None else len(mesh.uv)
-    close = torch.cdist(place, line).amin(1) < _NEAR * width
-    touching = close[mesh.faces].any(1)
+    count, uv_count = len(mesh.vertices), 0 if mesh.uv is None else len(mesh.uv)
+    near = torch.cdist(positions, line).amin(1) < _NEAR * width
+    touching = near[mesh.faces].any(1)
     directed = {
         (f[k], f[(k + 1) % 3]): (c[k], c[(k + 1) % 3])
         for f, c in zip(mesh.faces[touching].tolist(), corners[touching].tolist(), strict=True)
         for k in range(3)
     }
     for ring in _closed_rings([edge for edge in directed if edge[::-1] not in directed]):
-        points = place[[a for a, _ in ring]]
+        points = positions[[a for a, _ in ring]]
         extent = float((points.amax(0) - points.amin(0)).amax())
-        if extent > _WIDE * width or not bool(close[[a for a, _ in ring]].all()):
+        if extent > _WIDE * width or not bool(near[[a for a, _ in ring]].all()):
             continue
-        border = {edge: directed[edge] for edge in ring}  # the fan runs the other way round
+        border = {edge: directed[edge] for edge in ring}  # the fan traverses each border edge in the opposite direction
         faces.append(torch.tensor([[b, a, count] for a, b in border]))
         vertices.append(points.mean(0)[None].to(mesh.vertices))
-        at = torch.tensor(list(border.values()))
+        border_uv = torch.tensor(list(border.values()))
         if mesh.uv is None:
             charts.append(faces[-1])
         else:
-            coordinates.append(mesh.uv[at.flatten().unique()].mean(0)[None])
-            charts.append(torch.cat([at.flip(1), torch.full((len(at), 1), used)], 1))
-            used += 1
+            coordinates.append(mesh.uv[border_uv.flatten().unique()].mean(0)[None])
+            charts.append(torch.cat([border_uv.flip(1), torch.full((len(border_uv), 1), uv_count)], 1))
+            uv_count += 1
         count += 1
     if len(faces) == 1:
         return mesh
@@ -104,16 +117,16 @@ def close_pinholes(mesh: Mesh, line: Float[Tensor, "n 3"]) -> Mesh:
 
 
 def _closed_rings(edges: list[tuple[int, int]]) -> list[list[tuple[int, int]]]:
-    """Directed edges put together to closed rings; what ends, or meets another in a vertex, is left out."""
+    """Closed rings of directed edges. Open chains and rings that touch another ring at a vertex are dropped."""
     starts = Counter(a for a, _ in edges)
-    after = {a: b for a, b in edges if starts[a] == 1}
-    out = []
-    while after:
-        first, current = next(iter(after.items()))
-        ring = [(first, after.pop(first))]
-        while current != first and current in after:
-            ring.append((current, after.pop(current)))
+    successor = {a: b for a, b in edges if starts[a] == 1}
+    rings = []
+    while successor:
+        first, current = next(iter(successor.items()))
+        ring = [(first, successor.pop(first))]
+        while current != first and current in successor:
+            ring.append((current, successor.pop(current)))
             current = ring[-1][1]
         if current == first:
-            out.append(ring)
-    return out
+            rings.append(ring)
+    return rings

@@ -191,8 +191,8 @@ def register(
         anchors: (L, V) dense or sparse rows that give points of the mesh from its vertices.
         anchor_positions: (L, 3) where these points belong.
         active: (V,) the vertices that look for the surface (not those of eyeballs or of the mouth's inside).
-        reverse_weight: weight of the other direction: some thousand points of the surface that look for the mesh, which frees
-            what is caught on the wrong side of a bulge; against 1 for a vertex near the surface. 0 for none.
+        reverse_weight: weight of the other direction: some thousand points of the surface that look for the mesh, which
+            frees what is caught on the wrong side of a bulge; against 1 for a vertex near the surface. 0 for none.
         stages: from coarse to fine.
         anchor_weight: of an anchor, against 1 for a vertex near the surface.
         stretch: largest factor by which a vertex scales its edges, or shrinks them; 1 for rigid ones.
@@ -202,8 +202,8 @@ def register(
         Registration, in float64 on the CPU.
 
     Raises:
-        TypeError, ValueError: a dtype or shape does not fit, one of anchors and anchor_positions is missing, or there is no
-            target face.
+        TypeError, ValueError: a dtype or shape does not fit, one of anchors and anchor_positions is missing, or there
+            is no target face.
 
     Source: Sorkine and Alexa, As-Rigid-As-Possible Surface Modeling (2007), with uniform weights; coarse to fine as in
     Amberg, Romdhani and Vetter, Optimal Step Nonrigid ICP (2007). Scales, trimming and the schedule are our own choice.

@@ -57,8 +57,8 @@ class Rigging:
         landmarks: what was known of the scan's face.
         parted: whether the lips were parted already, so that nothing was cut.
         eyes_closed: whether the lids were taken to be shut.
-        scan_to_rig: (N,) of each of the scan's N vertices, which vertex of the rig it is: the scan's own numbers, unless it
-            had vertices twice along seams.
+        scan_to_rig: (N,) of each of the scan's N vertices, which vertex of the rig it is: the scan's own numbers,
+            unless it had vertices twice along seams.
         confidence: (V,) 1 where a vertex of the rig has a counterpart on the body; 0 where it was filled in.
     """
 

@@ -1,4 +1,4 @@
-"""What a template takes over from a body that lies over it: weights, displacements, regions, landmarks, texture coordinates.
+"""Transfer of weights, blendshapes, regions, landmarks and texture coordinates from a registered body to a template.
 
 Counterparts are the closest triangles of the registered body that look the same way, upper lip to upper lip; what has
 none takes its neighbors' values. Values at vertices are smoothed over the surface, across seams of the texture too,
