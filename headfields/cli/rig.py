@@ -61,7 +61,8 @@ def rig(
         f"{len(mesh.vertices)} vertices, {len(mesh.faces)} faces; the body's size times {float(result.align.scale):.3f}"
     )
     print(f"landmarks: {len(result.landmarks.points)} ({'given' if landmarks else 'found on the shape'})")
-    print(f"registered: {distance:.2f} mm root mean square, over {int(registration.matched.sum())} of the body's vertices")
+    matched = int(registration.matched.sum())
+    print(f"registered: {distance:.2f} mm root mean square, over {matched} of the body's vertices")
     print(f"eyes: {'closed' if result.eyes_closed else 'open'}; lips: {lips}")
     print(f"{filled:.0%} of the vertices have no counterpart and took their neighbors' weights")
     print(f"wrote {path}; look at {pictures / 'sheet.png'}")

@@ -203,8 +203,8 @@ def find_scan_landmarks(vertices: Float[Tensor, "v 3"], faces: Int[Tensor, "f 3"
         peaks, properties = find_peaks(signal[candidates], prominence=0)
         if not len(peaks):
             raise ValueError(
-                f"find_scan_landmarks: the profile has no {name} at {first} to {last} tip-to-crown distances below the nose "
-                "tip; pass landmarks by hand (--landmarks)"
+                f"find_scan_landmarks: the profile has no {name} at {first} to {last} tip-to-crown distances below the "
+                "nose tip; pass landmarks by hand (--landmarks)"
             )
         return int(candidates[peaks[properties["prominences"].argmax()]])
 
@@ -282,9 +282,9 @@ def _trace_lip_crease(front: _DepthProbe, start: Float[np.ndarray, "3"], unit: f
     shortest = min(len(side) for side in sides) * step / unit
     if shortest < _HALF_MOUTH[0]:
         raise ValueError(
-            f"find_scan_landmarks: the line between the lips has {len(sides[0])} and {len(sides[1])} steps right and left "
-            f"of the middle; a mouth has at least {math.ceil(_HALF_MOUTH[0] * unit / step)}; pass landmarks by hand "
-            "(--landmarks)"
+            f"find_scan_landmarks: the line between the lips has {len(sides[0])} and {len(sides[1])} steps right and "
+            f"left of the middle; a mouth has at least {math.ceil(_HALF_MOUTH[0] * unit / step)}; pass landmarks by "
+            "hand (--landmarks)"
         )
     return np.concatenate([sides[0][:0:-1], sides[1]])
 
