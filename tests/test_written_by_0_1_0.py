@@ -38,7 +38,7 @@ def test_the_avatars_cover_every_renamed_part() -> None:
     written = "".join(path.read_bytes().decode("latin-1") for path in [*AVATARS, FOLDER / "prior.safetensors"])
     # Tables of codes stand in the checkpoints of priors, by their tensors' names alone.
     beside = {"codes.LatentTable", "priors.rows.CodeTable"}
-    assert not [name for name in CLASSES if name not in beside and f'"headfields.{name}"' not in written]
+    assert not [name for name in CLASSES if name not in beside and f'headfields.{name}\\"' not in written]
 
 
 def test_a_prior_has_the_values_it_had() -> None:
