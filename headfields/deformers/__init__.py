@@ -4,7 +4,7 @@ from headfields.deformers.blendfield import Blendfield
 from headfields.deformers.chain import Chain
 from headfields.deformers.error_warp import ErrorWarp
 from headfields.deformers.hyper import HyperDeformer
-from headfields.deformers.inverse import Inverse, invert
+from headfields.deformers.inverse import invert
 from headfields.deformers.jacobian import jacobian
 from headfields.deformers.mesh import MeshDeformer
 from headfields.deformers.near_surface import NearSurface
@@ -24,7 +24,6 @@ __all__ = [
     "Chain",
     "ErrorWarp",
     "HyperDeformer",
-    "Inverse",
     "InverseSkinning",
     "MeshDeformer",
     "NearSurface",
