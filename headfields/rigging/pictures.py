@@ -1,4 +1,4 @@
-"""Pictures of a rig: at rest from three sides, and posed, as a sheet and one by one."""
+"""Pictures of a rig at rest, posed and with expressions, as single files and one sheet."""
 
 from pathlib import Path
 
@@ -20,49 +20,51 @@ _BROWS = ("brow_raise_left", "brow_raise_right", "browInnerUp")
 
 
 def rig_poses(rig: RiggedTemplate) -> dict[str, HeadState]:
-    """What the pictures show, by name: rest, open mouth, turned and bent neck, turned torso, and expressions by name
-    where the rig has them."""
+    """The states that the pictures show, by name: rest, open mouth, turned and bent neck, and, where the rig has them,
+    turned torso, smile and brows."""
 
-    def turn(x: float, y: float, z: float = 0.0) -> Tensor:
+    def rotation(x: float, y: float, z: float = 0.0) -> Tensor:
         return torch.tensor([[x, y, z]]).to(rig.template_vertices)
 
-    def shown(names: tuple[str, ...]) -> Tensor | None:
+    def named_expression(names: tuple[str, ...]) -> Tensor | None:
         weights = {name: 1.0 for name in names if name in rig.expression_names}
         return rig.expression(**weights) if weights else None
 
     states = {
         "rest": rig(),
-        "mouth_open": rig(pose=rig.pose(jaw=turn(0.35, 0.0))),
-        "neck_turned": rig(pose=rig.pose(neck=turn(0.0, 0.35), head=turn(0.0, 0.35))),
-        "neck_bent": rig(pose=rig.pose(neck=turn(0.25, 0.0, 0.15), head=turn(0.2, 0.0, 0.1))),
+        "mouth_open": rig(pose=rig.pose(jaw=rotation(0.35, 0.0))),
+        "neck_turned": rig(pose=rig.pose(neck=rotation(0.0, 0.35), head=rotation(0.0, 0.35))),
+        "neck_bent": rig(pose=rig.pose(neck=rotation(0.25, 0.0, 0.15), head=rotation(0.2, 0.0, 0.1))),
     }
     if "torso" in rig.joints:
-        states["torso_turned"] = rig(pose=rig.pose(torso=turn(0.0, 0.3), neck=turn(0.0, -0.15), head=turn(0.0, -0.15)))
-    smile, brows = shown(_EXPRESSIONS), shown(_BROWS)
+        states["torso_turned"] = rig(
+            pose=rig.pose(torso=rotation(0.0, 0.3), neck=rotation(0.0, -0.15), head=rotation(0.0, -0.15))
+        )
+    smile, brows = named_expression(_EXPRESSIONS), named_expression(_BROWS)
     if smile is not None:
         states["smile"] = rig(expression=smile)
     if brows is not None:
-        states["brows"] = rig(expression=brows, pose=rig.pose(jaw=turn(0.12, 0.0)))
+        states["brows"] = rig(expression=brows, pose=rig.pose(jaw=rotation(0.12, 0.0)))
     return states
 
 
 def rig_pictures(rigging: Rigging | RiggedTemplate, folder: str | Path, size: int = 384) -> UInt8[Tensor, "h w 3"]:
-    """Writes `FOLDER/rest.png`, `mouth_open.png` and so on (front, side, back; for the face a close-up too) and
-    `sheet.png`, which has all of them.
+    """Writes one PNG per state of `rig_poses` (front, left side, back, close-up), `sheet.png` with all of them, and
+    `weights.png` with the skinning weights as colors.
 
     Args:
-        rigging: the rig, or what `rig_template` gave.
-        folder: made if it is not there.
-        size: of one picture, pixels.
+        rigging: the rig, or the result of `rig_template`.
+        folder: created if missing.
+        size: height and width of one view, pixels.
 
     Returns:
-        (H, W, 3) the sheet.
+        (H, W, 3) the sheet, RGB.
     """
     rig = rigging.rig if isinstance(rigging, Rigging) else rigging
     folder = Path(folder)
     rest = rig.template_vertices
-    carried = rig.weights[:, [rig.skull_joint, rig.jaw_joint]].sum(1) > 0.5
-    face = rest[carried]
+    on_head = rig.weights[:, [rig.skull_joint, rig.jaw_joint]].sum(1) > 0.5
+    face = rest[on_head]
     center = 0.5 * (face.amin(0) + face.amax(0))
     height = float((face.amax(0) - face.amin(0))[1])
     mesh = Mesh(rest, rig.faces, uv=rig.uv, uv_faces=rig.uv_faces, texture=rig.texture)
@@ -71,15 +73,15 @@ def rig_pictures(rigging: Rigging | RiggedTemplate, folder: str | Path, size: in
     with torch.no_grad():
         for name, state in rig_poses(rig).items():
             views = []
-            for yaw, close in ((0.0, False), (90.0, False), (180.0, False), (25.0, True)):
-                where = {"center": center, "extent": 1.05 * height} if close else {}
-                camera = view_camera(rest, yaw, 0.0, size, **where)  # type: ignore[arg-type]
+            for yaw, close_up in ((0.0, False), (90.0, False), (180.0, False), (25.0, True)):
+                framing = {"center": center, "extent": 1.05 * height} if close_up else {}
+                camera = view_camera(rest, yaw, 0.0, size, **framing)  # type: ignore[arg-type]
                 views.append(_render(mesh.replace(vertices=state.vertices[0]), camera, look))
             row = side_by_side(views, [name, "left side", "back", "close"])
             save_image(folder / f"{name}.png", row)
             rows.append(torch.from_numpy(row))
-        plain = _render(mesh, view_camera(rest, size=size), _weight_colors(rig))
-        save_image(folder / "weights.png", plain)
+        weights_view = _render(mesh, view_camera(rest, size=size), _weight_colors(rig))
+        save_image(folder / "weights.png", weights_view)
     sheet = torch.cat(rows)
     save_image(folder / "sheet.png", sheet)
     return torch.from_numpy(to_uint8(sheet))
@@ -90,7 +92,7 @@ def _render(mesh: Mesh, camera: Camera, look: Look | Tensor) -> Tensor:
 
 
 def _weight_colors(rig: RiggedTemplate) -> Tensor:
-    """One color a joint, mixed by the weights."""
+    """One color per joint, blended by the skinning weights, (V, 3)."""
     index = torch.arange(len(rig.parents), dtype=torch.float32)
     palette = torch.stack([0.55 + 0.4 * torch.sin(2.4 * index + shift) for shift in (0.0, 2.1, 4.2)], -1)
     return (rig.weights @ palette.to(rig.weights)).clamp(0, 1)

@@ -1,4 +1,7 @@
-"""Non-rigid registration: a mesh drawn onto a surface, as rigidly as possible, ever less stiffly."""
+"""Non-rigid registration of a mesh to a surface, as rigid as possible and with decreasing stiffness.
+
+Our own choice: the scale per vertex, the trimming and the schedule of stages.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,21 +21,21 @@ from headfields.ops.vertex_geometry import edge_neighbors, face_normals, uniform
 
 __all__ = ["Registration", "Stage", "register", "trimmed_icp"]
 
-_SLIDE = 0.5  # cosine between a vertex's way to its target and the target's normal, below which it ran off an edge
-_SLIDES = 3  # rounds of rotations and positions for each search of closest points
-_SAMPLES = 3000  # of the surface that look for the mesh
-_CLOSE = 0.004  # of the target's size: nearer than this the direction of the way says nothing
+_SLIDE = 0.5  # least cosine between a vertex's offset to its match and the normal there; less means beyond an edge
+_SLIDES = 3  # alternations of rotations and positions per closest-point search
+_SAMPLES = 3000  # surface points matched to the mesh in the reverse direction
+_CLOSE = 0.004  # over the target's size: at smaller distances the direction of the offset is ignored
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One step from coarse to fine.
+    """One stage of a coarse-to-fine registration.
 
     Attributes:
-        stiffness: of an edge, against 1 for a vertex near the surface.
-        reach: how far a vertex looks for the surface, as a part of the target's size.
-        rounds: how often closest points are found anew.
-        angle: largest angle between the normals of what meets, degrees.
+        stiffness: weight of an edge, relative to 1 for a matched vertex.
+        reach: greatest distance of a match, as a fraction of the target's size.
+        rounds: number of closest-point searches.
+        angle: greatest angle between the normals of a match, degrees.
     """
 
     stiffness: float
@@ -49,18 +52,18 @@ DEFAULT_STAGES = (
     Stage(2.0, 0.05),
     Stage(0.7, 0.025, 4),
 )
-"""Chosen by us: from nearly rigid to as soft as keeps a face's triangles from folding."""
+"""From nearly rigid to as soft as keeps the triangles of a face from folding."""
 
 
 @dataclass(frozen=True)
 class Registration:
-    """Where the vertices came to lie.
+    """Result of a registration.
 
     Attributes:
-        vertices: (V, 3) meters.
-        matched: (V,) which of them lie by a part of the surface that looks the same way.
-        distance: (V,) of each to its nearest point of the surface, meters.
-        history: root mean square distance of the vertices that met it, after each round, meters.
+        vertices: (V, 3) registered vertices, meters.
+        matched: (V,) whether a vertex is active and has a match on the surface.
+        distance: (V,) distance of each vertex to the nearest surface point, meters.
+        history: root mean square distance of the matched vertices in each round, meters.
     """
 
     vertices: Float[Tensor, "v 3"]
@@ -70,7 +73,7 @@ class Registration:
 
 
 class _TargetSurface:
-    """What vertices are drawn to: closest points, their normals, and whether they lie on an open border."""
+    """The target surface: closest points, their normals, and whether they lie on an open border."""
 
     def __init__(self, vertices: Tensor, faces: Tensor) -> None:
         self.vertices, self.faces = vertices, faces
@@ -83,46 +86,46 @@ class _TargetSurface:
     def find(
         self, points: Tensor, normals: Tensor, reach: float, angle: float
     ) -> tuple[Float[Tensor, "v 3"], Float[Tensor, "v 3"], Bool[Tensor, " v"], Float[Tensor, " v"]]:
-        """The nearest points, the surface's normals there, which of them count, and how far they are."""
-        found = self.tree.closest(points.float())
-        face, weights = found.face.clamp_min(0), found.barycentric.double()
-        place = (weights[..., None] * self.vertices[self.faces[face]]).sum(1)
-        way = place - points
-        distance = way.norm(dim=-1)
+        """Nearest points, surface normals there, mask of valid matches, and distances."""
+        nearest = self.tree.closest(points.float())
+        face, weights = nearest.face.clamp_min(0), nearest.barycentric.double()
+        closest = (weights[..., None] * self.vertices[self.faces[face]]).sum(1)
+        offset = closest - points
+        distance = offset.norm(dim=-1)
         normal = self.normals[face]
         facing = (normal * normals).sum(-1) > float(np.cos(np.radians(angle)))
-        straight = (way * normal).sum(-1).abs() > _SLIDE * distance
-        edge_on = ((weights < 1e-4) & self.border[face]).any(dim=1)
+        along_normal = (offset * normal).sum(-1).abs() > _SLIDE * distance
+        on_border = ((weights < 1e-4) & self.border[face]).any(dim=1)
         near = distance < reach * self.size
-        return place, normal, near & facing & (straight | (distance < _CLOSE * self.size)) & ~edge_on, distance
+        return closest, normal, near & facing & (along_normal | (distance < _CLOSE * self.size)) & ~on_border, distance
 
 
 class _ReverseMatches:
-    """Points of the surface that look for the mesh."""
+    """Matches from sampled points of the surface to the mesh."""
 
     def __init__(self, surface: _TargetSurface, faces: Tensor, rest: Tensor, active: Tensor) -> None:
         self.table = faces[active[faces].all(1)]
-        used = surface.faces.flatten().unique()
-        self.index = used[:: max(len(used) // _SAMPLES, 1)]
+        surface_vertices = surface.faces.flatten().unique()
+        self.index = surface_vertices[:: max(len(surface_vertices) // _SAMPLES, 1)]
         self.points = surface.vertices[self.index]
         self.normals = vertex_normals(surface.vertices, surface.faces)[self.index]
         self.size = surface.size
         self.tree = TriangleBVH(self.table, rest.float()) if len(self.table) else None
         self.border = (edge_neighbors(self.table) < 0)[:, [1, 2, 0]]
 
-    def find(self, now: Tensor, stage: Stage) -> tuple[scipy.sparse.csr_matrix, np.ndarray]:
-        """Rows (K, V) that give the mesh's points nearest to those that count, and these (K, 3)."""
+    def find(self, current: Tensor, stage: Stage) -> tuple[scipy.sparse.csr_matrix, np.ndarray]:
+        """Sparse rows (K, V) that interpolate the matched points on the mesh, and their K targets (K, 3)."""
         if self.tree is None:
-            return scipy.sparse.csr_matrix((0, len(now))), np.zeros((0, 3))
-        found = self.tree.refit(now.float()).closest(self.points.float())
-        face, weights = found.face.clamp_min(0), found.barycentric.double()
-        normal = face_normals(now, self.table[face])
-        good = (normal * self.normals).sum(-1) > float(np.cos(np.radians(stage.angle)))
-        good &= (found.distance < stage.reach * self.size) & ~((weights < 1e-4) & self.border[face]).any(1)
-        kept = self.table[face[good]].numpy()
-        count = len(kept)
-        where = (weights[good].numpy().ravel(), (np.repeat(np.arange(count), 3), kept.ravel()))
-        return scipy.sparse.csr_matrix(where, shape=(count, len(now))), self.points[good].numpy()
+            return scipy.sparse.csr_matrix((0, len(current))), np.zeros((0, 3))
+        nearest = self.tree.refit(current.float()).closest(self.points.float())
+        face, weights = nearest.face.clamp_min(0), nearest.barycentric.double()
+        normal = face_normals(current, self.table[face])
+        valid = (normal * self.normals).sum(-1) > float(np.cos(np.radians(stage.angle)))
+        valid &= (nearest.distance < stage.reach * self.size) & ~((weights < 1e-4) & self.border[face]).any(1)
+        corners = self.table[face[valid]].numpy()
+        count = len(corners)
+        entries = (weights[valid].numpy().ravel(), (np.repeat(np.arange(count), 3), corners.ravel()))
+        return scipy.sparse.csr_matrix(entries, shape=(count, len(current))), self.points[valid].numpy()
 
 
 def trimmed_icp(
@@ -135,33 +138,49 @@ def trimmed_icp(
     trim: float = 0.25,
     angle: float = 45.0,
 ) -> Similarity:
-    """A similarity refined by iterated closest points: the farthest `trim` of the pairs is left out each time.
+    """Refines a similarity by trimmed iterated closest points; the farthest `trim` of the pairs are dropped each round.
 
     Args:
         points, normals: (N, 3) on the moving surface, before `start`.
-        target, target_faces: the surface that stays.
-        start: where to begin.
-        rounds: how many times closest points are found.
-        trim: the part that may have no counterpart.
-        angle: largest angle between normals of pairs, degrees.
+        target, target_faces: (W, 3) and (G, 3) of the fixed surface.
+        start: initial similarity.
+        rounds: greatest number of closest-point searches.
+        trim: fraction of the pairs to drop, in [0, 1).
+        angle: greatest angle between the normals of a pair, degrees.
 
-    Source: Besl and McKay 1992, trimmed as Chetverikov et al. 2002 have it.
+    Returns:
+        The similarity from `points` to the target. Not differentiable.
+
+    Source: Besl and McKay 1992; trimming as in Chetverikov et al. 2002.
+
+    >>> import torch
+    >>> from headfields.ops import Similarity, vertex_normals
+    >>> from headfields.rigging import trimmed_icp
+    >>> from headfields.synthetic import procedural_head
+    >>> head = procedural_head()
+    >>> vertices, normals = head.template_vertices, vertex_normals(head.template_vertices, head.faces)
+    >>> start = Similarity(torch.eye(3), torch.zeros(3), torch.tensor(1.0))
+    >>> target = vertices + torch.tensor([0.0, 0.002, 0.0])
+    >>> fit = trimmed_icp(vertices, normals, target, head.faces, start)
+    >>> before, after = vertices - target, fit.apply(vertices.double()) - target
+    >>> bool(after.norm(dim=1).mean() < before.norm(dim=1).mean())
+    True
     """
     surface = _TargetSurface(target.detach().double().cpu(), target_faces.cpu().long())
-    x, n, now = points.double(), normals.double(), start
+    positions, directions, similarity = points.double(), normals.double(), start
     for _ in range(rounds):
-        moved = now.apply(x)
-        place, _, good, distance = surface.find(moved, n @ now.rotation.to(n).T, 0.2, angle)
-        if int(good.sum()) < 12:
+        moved = similarity.apply(positions)
+        closest, _, valid, distance = surface.find(moved, directions @ similarity.rotation.to(directions).T, 0.2, angle)
+        if int(valid.sum()) < 12:
             break
-        limit = distance[good].quantile(1 - trim)
-        good &= distance <= limit
-        following = fit_similarity(x[good], place[good])
-        shift = float((following.apply(x) - moved).norm(dim=-1).max())
-        now = following
-        if shift < 1e-5 * surface.size:
+        limit = distance[valid].quantile(1 - trim)
+        valid &= distance <= limit
+        refit = fit_similarity(positions[valid], closest[valid])
+        motion = float((refit.apply(positions) - moved).norm(dim=-1).max())
+        similarity = refit
+        if motion < 1e-5 * surface.size:
             break
-    return now
+    return similarity
 
 
 def register(
@@ -178,116 +197,145 @@ def register(
     stretch: float | int = 1.25,
     progress: bool = True,
 ) -> Registration:
-    """Draws a mesh onto a surface: nearest points that look the same way pull, and every edge resists being bent.
+    """Registers a mesh non-rigidly to a surface: closest points with similar normals attract, edges resist deformation.
 
-    The resistance is that of as-rigid-as-possible deformation: each vertex has a rotation, the best for its edges, and
-    an edge wants to be as at rest but for that rotation. With `stretch` above 1 a vertex may scale its edges too, by
-    at most so much, since two people's faces are not isometric. Rotations and positions are solved for in turn; the
-    sparse systems are factorized by SuperLU.
+    The regularizer is as-rigid-as-possible deformation: each vertex has the rotation that fits its edges best, and each
+    edge is pulled to its rest vector rotated by its ends' mean rotation. With `stretch` above 1 each vertex may also
+    scale its edges by at most that factor, because faces of different people are not isometric. Rotations and positions
+    are solved alternately; the sparse systems are factorized by SuperLU.
 
     Args:
-        vertices, faces: (V, 3) meters and (F, 3) of the mesh, laid over the target by a similarity.
+        vertices, faces: (V, 3) meters and (F, 3) of the mesh, aligned with the target by a similarity.
         target, target_faces: (W, 3) and (G, 3) of the surface.
-        anchors: (L, V) dense or sparse rows that give points of the mesh from its vertices.
-        anchor_positions: (L, 3) where these points belong.
-        active: (V,) the vertices that look for the surface (not those of eyeballs or of the mouth's inside).
-        reverse_weight: weight of the other direction: some thousand points of the surface that look for the mesh, which
-            frees what is caught on the wrong side of a bulge; against 1 for a vertex near the surface. 0 for none.
+        anchors: (L, V) dense or sparse rows that interpolate points on the mesh from its vertices.
+        anchor_positions: (L, 3) target positions of these points.
+        active: (V,) vertices that are matched to the surface; exclude eyeballs and the inside of the mouth. None: all.
+        reverse_weight: weight of matches from about 3,000 surface points to the mesh, relative to 1 for a matched
+            vertex. They free vertices caught on the wrong side of a bulge. 0 for none.
         stages: from coarse to fine.
-        anchor_weight: of an anchor, against 1 for a vertex near the surface.
-        stretch: largest factor by which a vertex scales its edges, or shrinks them; 1 for rigid ones.
-        progress: whether to show a bar.
+        anchor_weight: weight of an anchor, relative to 1 for a matched vertex.
+        stretch: greatest factor by which a vertex scales or shrinks its edges; 1 for rigid edges.
+        progress: whether to show a progress bar.
 
     Returns:
-        Registration, in float64 on the CPU.
+        Registration, in float64 on the CPU. Not differentiable.
 
     Raises:
-        TypeError, ValueError: a dtype or shape does not fit, one of anchors and anchor_positions is missing, or there
-            is no target face.
+        TypeError, ValueError: a dtype or shape does not fit, only one of anchors and anchor_positions is present, or
+            mesh or target has no faces.
 
     Source: Sorkine and Alexa, As-Rigid-As-Possible Surface Modeling (2007), with uniform weights; coarse to fine as in
-    Amberg, Romdhani and Vetter, Optimal Step Nonrigid ICP (2007). Scales, trimming and the schedule are our own choice.
+    Amberg, Romdhani and Vetter, Optimal Step Nonrigid ICP (2007).
+
+    >>> from headfields.rigging import Stage, register
+    >>> from headfields.synthetic import procedural_head
+    >>> head = procedural_head()
+    >>> target = 1.02 * head.template_vertices
+    >>> result = register(head.template_vertices, head.faces, target, head.faces, stages=[Stage(5.0, 0.05, 2)],
+    ...                   progress=False)
+    >>> tuple(result.vertices.shape) == tuple(target.shape), tuple(result.matched.shape) == (len(target),)
+    (True, True)
+    >>> len(result.history)
+    2
     """
-    for name, points, table in (("vertices", vertices, faces), ("target", target, target_faces)):
+    for name, points, triangles in (("vertices", vertices, faces), ("target", target, target_faces)):
         check_floating("register", name, points)
         check_shape("register", name, points, "V 3")
-        check_integer("register", "faces", table)
-        check_shape("register", "faces", table, "F 3")
+        check_integer("register", "faces", triangles)
+        check_shape("register", "faces", triangles, "F 3")
     if not len(target_faces) or not len(faces):
         raise ValueError(
-            f"register: the mesh has {len(faces)} faces and the target {len(target_faces)}; both need some"
+            f"register: the mesh has {len(faces)} faces and the target {len(target_faces)}; both need at least one"
         )
     if (anchors is None) != (anchor_positions is None):
-        raise ValueError("register: give anchors and anchor_positions, or neither")
+        raise ValueError("register: only one of anchors and anchor_positions is present; pass both or neither")
     if stretch < 1:
         raise ValueError(f"register: stretch is {stretch}; expected 1 (rigid edges) or more")
     rest = vertices.detach().double().cpu()
-    table, count = faces.cpu().long(), len(rest)
+    triangles, count = faces.cpu().long(), len(rest)
     surface = _TargetSurface(target.detach().double().cpu(), target_faces.cpu().long())
     used = torch.zeros(count, dtype=torch.bool)
-    used[table.flatten()] = True
+    used[triangles.flatten()] = True
     active = used if active is None else active.cpu() & used
-    edges = torch.cat([table[:, [0, 1]], table[:, [1, 2]], table[:, [2, 0]]]).sort(dim=1).values.unique(dim=0)
+    edges = (
+        torch.cat([triangles[:, [0, 1]], triangles[:, [1, 2]], triangles[:, [2, 0]]]).sort(dim=1).values.unique(dim=0)
+    )
     directed = torch.cat([edges, edges.flip(1)]).numpy()
-    one, other = directed.T
-    around = scipy.sparse.coo_matrix((np.ones(len(one)), (one, np.arange(len(one)))), shape=(count, len(one))).tocsr()
-    laplacian = uniform_laplacian(table, count)
+    tails, heads = directed.T
+    incidence = scipy.sparse.coo_matrix(
+        (np.ones(len(tails)), (tails, np.arange(len(tails)))), shape=(count, len(tails))
+    ).tocsr()
+    laplacian = uniform_laplacian(triangles, count)
     start = rest.numpy()
-    at_rest = start[one] - start[other]
-    squared = around @ (at_rest**2).sum(1)
-    pins = scipy.sparse.csr_matrix((0, count)) if anchors is None else scipy.sparse.csr_matrix(anchors.double().numpy())
-    wish = np.zeros((0, 3)) if anchor_positions is None else anchor_positions.detach().double().cpu().numpy()
-    pull = anchor_weight * (pins.T @ pins)
-    pulling = _ReverseMatches(surface, table, rest, active) if reverse_weight > 0 else None
-    now, history = rest.clone(), []
+    rest_edges = start[tails] - start[heads]
+    rest_squared = incidence @ (rest_edges**2).sum(1)
+    anchor_rows = (
+        scipy.sparse.csr_matrix((0, count)) if anchors is None else scipy.sparse.csr_matrix(anchors.double().numpy())
+    )
+    anchor_targets = np.zeros((0, 3)) if anchor_positions is None else anchor_positions.detach().double().cpu().numpy()
+    anchor_matrix = anchor_weight * (anchor_rows.T @ anchor_rows)
+    reverse = _ReverseMatches(surface, triangles, rest, active) if reverse_weight > 0 else None
+    current, history = rest.clone(), []
     matched = torch.zeros(count, dtype=torch.bool)
     distance = torch.full((count,), torch.inf, dtype=torch.float64)
     bar = tqdm(total=sum(stage.rounds for stage in stages), desc="registering", unit="round", disable=not progress)
     for stage in stages:
         for _ in range(stage.rounds):
-            place, across, good, distance = surface.find(now, vertex_normals(now, table), stage.reach, stage.angle)
-            matched = good & active
-            data = matched.double().numpy()
-            matrix = stage.stiffness * laplacian + pull + scipy.sparse.diags(data + 1e-9)
-            fixed = anchor_weight * (pins.T @ wish) + 1e-9 * start
-            if pulling is not None:
-                rows, goals = pulling.find(now, stage)
-                matrix, fixed = matrix + reverse_weight * (rows.T @ rows), fixed + reverse_weight * (rows.T @ goals)
+            closest, normals, valid, distance = surface.find(
+                current, vertex_normals(current, triangles), stage.reach, stage.angle
+            )
+            matched = valid & active
+            weights = matched.double().numpy()
+            matrix = stage.stiffness * laplacian + anchor_matrix + scipy.sparse.diags(weights + 1e-9)
+            right_side = anchor_weight * (anchor_rows.T @ anchor_targets) + 1e-9 * start
+            if reverse is not None:
+                reverse_rows, reverse_targets = reverse.find(current, stage)
+                matrix, right_side = (
+                    matrix + reverse_weight * (reverse_rows.T @ reverse_rows),
+                    right_side + reverse_weight * (reverse_rows.T @ reverse_targets),
+                )
             system = SymmetricSystem(matrix)
             for _ in range(_SLIDES):
-                # Where the surface's tangent plane is nearest now: a vertex may slide along it at no cost.
-                flat = now + ((place - now) * across).sum(1, keepdim=True) * across
-                turns = _vertex_rotations(now.numpy(), one, other, at_rest, around, squared, stretch)
-                wanted = 0.5 * np.einsum("eij,ej->ei", turns[one] + turns[other], at_rest)
-                now = system.solve(
-                    torch.from_numpy(stage.stiffness * (around @ wanted) + data[:, None] * flat.numpy() + fixed)
+                # Project onto the tangent plane of the match: a vertex slides along it at no cost.
+                projected = current + ((closest - current) * normals).sum(1, keepdim=True) * normals
+                rotations = _vertex_rotations(
+                    current.numpy(), tails, heads, rest_edges, incidence, rest_squared, stretch
                 )
-            pulled = distance[matched].square().mean().sqrt() if bool(matched.any()) else torch.tensor(torch.nan)
-            history.append(float(pulled))
+                rotated_edges = 0.5 * np.einsum("eij,ej->ei", rotations[tails] + rotations[heads], rest_edges)
+                current = system.solve(
+                    torch.from_numpy(
+                        stage.stiffness * (incidence @ rotated_edges)
+                        + weights[:, None] * projected.numpy()
+                        + right_side
+                    )
+                )
+            error = distance[matched].square().mean().sqrt() if bool(matched.any()) else torch.tensor(torch.nan)
+            history.append(float(error))
             bar.update()
             bar.set_postfix_str(f"{1e3 * history[-1]:.2f} mm over {int(matched.sum())} vertices")
     bar.close()
-    last = stages[-1] if stages else Stage(1.0, 0.02)
-    _, _, good, distance = surface.find(now, vertex_normals(now, table), last.reach, last.angle)
-    return Registration(now, good & active, distance, tuple(history))
+    final_stage = stages[-1] if stages else Stage(1.0, 0.02)
+    _, _, valid, distance = surface.find(
+        current, vertex_normals(current, triangles), final_stage.reach, final_stage.angle
+    )
+    return Registration(current, valid & active, distance, tuple(history))
 
 
 def _vertex_rotations(
-    now: np.ndarray,
-    one: np.ndarray,
-    other: np.ndarray,
-    at_rest: np.ndarray,
-    around: scipy.sparse.csr_matrix,
-    squared: np.ndarray,
+    current: np.ndarray,
+    tails: np.ndarray,
+    heads: np.ndarray,
+    rest_edges: np.ndarray,
+    incidence: scipy.sparse.csr_matrix,
+    rest_squared: np.ndarray,
     stretch: float,
 ) -> Float[np.ndarray, "v 3 3"]:
-    """Of each vertex, the rotation (times a scale within bounds) that takes its edges at rest nearest to where they
-    are."""
-    edge = now[one] - now[other]
-    spread = (around @ (edge[:, :, None] * at_rest[:, None, :]).reshape(-1, 9)).reshape(-1, 3, 3)
-    u, values, v = np.linalg.svd(spread)
-    flipped = np.linalg.det(u @ v) < 0
-    u[flipped, :, 2] *= -1
-    values[flipped, 2] *= -1
-    scale = np.clip(values.sum(1) / np.maximum(squared, 1e-30), 1 / stretch, stretch)
+    """For each vertex, the rotation times bounded scale that best maps its rest edges to its current edges."""
+    edge = current[tails] - current[heads]
+    covariance = (incidence @ (edge[:, :, None] * rest_edges[:, None, :]).reshape(-1, 9)).reshape(-1, 3, 3)
+    u, values, v = np.linalg.svd(covariance)
+    reflected = np.linalg.det(u @ v) < 0
+    u[reflected, :, 2] *= -1
+    values[reflected, 2] *= -1
+    scale = np.clip(values.sum(1) / np.maximum(rest_squared, 1e-30), 1 / stretch, stretch)
     return scale[:, None, None] * (u @ v)

@@ -1,4 +1,4 @@
-"""A scan with a skeleton: a head like any other, with a texture, in one file."""
+"""A textured scan as a parametric head, with reading and writing of its npz file."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -29,13 +29,12 @@ _ROLES = ("neck_joint", "skull_joint", "jaw_joint", "eye_joints")
 class RiggedTemplate(SkinnedHead):
     """A textured mesh rigged like FLAME or SMPL-X: expressions, joints, weights, regions, landmarks and a texture.
 
-    It is a `SkinnedHead`: calling it with `expression` and `pose` gives a `HeadState`, `template()` the mesh that
-    avatars are built on. Identity is the scan's, so there are no shape directions. Made by `rig_template`. It has the
-    attributes of `SkinnedHead`, and two of its own.
+    A `SkinnedHead`: a call with `expression` and `pose` returns a `HeadState`; `template()` returns the mesh that
+    avatars are built on. The identity is the scan's, so there are no shape directions. Built by `rig_template`.
 
     Attributes:
-        texture: (H, W, 3) sRGB in [0, 1], row 0 at v = 1; None if there is none.
-        scale: the template's size over that of the body it was rigged from.
+        texture: (H, W, 3) sRGB in [0, 1], row 0 at v = 1; or None.
+        scale: size of the template over the size of the body it was rigged from.
     """
 
     texture: Float[Tensor, "h w 3"] | None
@@ -47,15 +46,17 @@ class RiggedTemplate(SkinnedHead):
         scale: float = 1.0,
         **kwargs: Any,
     ) -> None:
-        """As `SkinnedHead`, with a texture; joints are numbered as FLAME's (5) or SMPL-X's (55).
+        """Takes the arguments of `SkinnedHead`, a texture and a scale; joints in the order of FLAME (5) or SMPL-X (55).
 
         Raises:
-            ValueError: there are neither 5 nor 55 joints.
+            ValueError: the number of joints is neither 5 nor 55.
         """
         super().__init__(*args, **kwargs)
         kind = {5: FlameHead, 55: SmplxHead}.get(len(self.parents))
         if kind is None:
-            raise ValueError(f"RiggedTemplate: there are {len(self.parents)} joints; FLAME has 5 and SMPL-X 55")
+            raise ValueError(
+                f"RiggedTemplate: parents has {len(self.parents)} joints; expected 5 (FLAME) or 55 (SMPL-X)"
+            )
         for role in _ROLES:
             setattr(self, role, getattr(kind, role))
         self.register_buffer("texture", texture)
@@ -63,22 +64,22 @@ class RiggedTemplate(SkinnedHead):
 
     @property
     def joints(self) -> dict[str, int]:
-        """Joints by name, those that `pose` takes."""
-        found = {"root": 0, "neck": self.neck_joint, "head": self.skull_joint, "jaw": self.jaw_joint}
-        found |= dict(zip(("left_eye", "right_eye"), self.eye_joints, strict=True))
+        """Index of each joint that `pose` accepts, by name."""
+        indices = {"root": 0, "neck": self.neck_joint, "head": self.skull_joint, "jaw": self.jaw_joint}
+        indices |= dict(zip(("left_eye", "right_eye"), self.eye_joints, strict=True))
         if len(self.parents) == 55:
-            found |= {"spine1": 3, "spine2": 6, "torso": 9, "left_collar": 13, "right_collar": 14}
-            found |= {"left_shoulder": 16, "right_shoulder": 17}
-        return found
+            indices |= {"spine1": 3, "spine2": 6, "torso": 9, "left_collar": 13, "right_collar": 14}
+            indices |= {"left_shoulder": 16, "right_shoulder": 17}
+        return indices
 
     def pose(self, **turns: Float[Tensor, "b 3"]) -> Float[Tensor, "b j 3"]:
-        """A pose (B, J, 3) from rotations of named joints, axis-angle in radians; the others are zero.
+        """A pose (B, J, 3) from rotations of named joints, axis-angle in radians; the others are zero. Differentiable.
 
         Args:
-            turns: (B, 3) or (1, 3) by the names in `joints`: `rig.pose(neck=..., jaw=...)`.
+            turns: (B, 3) or (1, 3) rotations keyed by the names in `joints`: `rig.pose(neck=..., jaw=...)`.
 
         Raises:
-            ValueError: an unknown name, another shape, or batch sizes that differ and are not 1.
+            ValueError: a name is unknown, a shape is not (B, 3), or batch sizes differ and are not 1.
         """
         unknown = sorted(set(turns) - set(self.joints))
         if unknown:
@@ -86,25 +87,28 @@ class RiggedTemplate(SkinnedHead):
                 f"RiggedTemplate.pose: no joint is called {', '.join(unknown)}; there are {', '.join(self.joints)}"
             )
         sizes = {turn.shape[0] for turn in turns.values()} - {1}
-        wrong = [name for name, turn in turns.items() if turn.dim() != 2 or turn.shape[1] != 3]
-        if len(sizes) > 1 or wrong:
+        malformed = [name for name, turn in turns.items() if turn.dim() != 2 or turn.shape[1] != 3]
+        if len(sizes) > 1 or malformed:
             raise ValueError(
                 f"RiggedTemplate.pose: {', '.join(f'{n} {tuple(t.shape)}' for n, t in turns.items())}; expected (B, 3) "
                 "or (1, 3) each"
             )
         batch = sizes.pop() if sizes else 1
         zero = self.template_vertices.new_zeros(batch, 3)
-        out = [zero] * len(self.parents)
+        rotations = [zero] * len(self.parents)
         for name, turn in turns.items():
-            out[self.joints[name]] = turn.expand(batch, -1)
-        return torch.stack(out, 1)
+            rotations[self.joints[name]] = turn.expand(batch, -1)
+        return torch.stack(rotations, 1)
 
     def save(self, path: str | Path) -> Path:
-        """Writes one npz: the keys of FLAME's or SMPL-X's format, so that `FlameHead.from_file` or
-        `SmplxHead.from_file` read it too, and `texture`.
+        """Writes one npz with the keys of FLAME's or SMPL-X's format and `texture`, so that `FlameHead.from_file` or
+        `SmplxHead.from_file` reads it too.
 
         Args:
-            path: where to; the suffix `.npz` is added if it has none, and the folder is made.
+            path: output file; `.npz` is appended if it has no suffix, and the folder is created.
+
+        Returns:
+            The path written.
         """
 
         def array(tensor: Tensor) -> np.ndarray:
@@ -137,17 +141,17 @@ class RiggedTemplate(SkinnedHead):
 
     @classmethod
     def from_file(cls, path: str | Path) -> "RiggedTemplate":
-        """Reads what `save` wrote.
+        """Reads a file written by `save`.
 
         Raises:
-            FileNotFoundError: no such file.
-            ValueError: a key is missing or does not fit; file and key are named.
+            FileNotFoundError: the file does not exist.
+            ValueError: a key is missing or does not fit; the message names file and key.
         """
         op, raw = "RiggedTemplate.from_file", load_arrays(path)
         tree = to_array(raw.get("kintree_table", ()), f"{path}: kintree_table")
         joints = tree.shape[1] if tree.ndim == 2 else 0
         if joints not in _LANDMARKS:
-            raise ValueError(f"{op}: {path} has {joints} joints; FLAME's format has 5 and SMPL-X's 55")
+            raise ValueError(f"{op}: {path} has {joints} joints; expected 5 (FLAME) or 55 (SMPL-X)")
         arrays = check_model(op, raw, str(path), FLAME_KEYS if joints == 5 else SMPLX_KEYS)
         total = arrays["shapedirs"].shape[2]
         count = int(to_array(raw.get("expression_count", total), "expression_count"))
@@ -156,8 +160,8 @@ class RiggedTemplate(SkinnedHead):
         index, weights = _LANDMARKS[joints]
         embedding = None
         if index in raw and weights in raw:
-            where = f"{op}: {path}: {index} and {weights}"
-            embedding = make_embedding(raw[index], raw[weights], where, 1, len(arrays["f"]))
+            source = f"{op}: {path}: {index} and {weights}"
+            embedding = make_embedding(raw[index], raw[weights], source, 1, len(arrays["f"]))
         texture = None
         if "texture" in raw:
             image = to_array(raw["texture"], f"{path}: texture")
@@ -172,7 +176,7 @@ def _from_arrays(
     kind: type[RiggedTemplate],
     raw: Mapping[str, Any],
     arrays: Mapping[str, np.ndarray],
-    shapes: int,
+    shape_count: int,
     embedding: LandmarkEmbedding | None,
     texture: Tensor | None,
     path: str,
@@ -189,8 +193,8 @@ def _from_arrays(
     return kind(
         template=tensor(arrays["v_template"]),
         faces=torch.from_numpy(arrays["f"].copy()),
-        shape_basis=tensor(arrays["shapedirs"][:, :, :shapes].transpose(2, 0, 1)),
-        expression_basis=tensor(arrays["shapedirs"][:, :, shapes:].transpose(2, 0, 1)),
+        shape_basis=tensor(arrays["shapedirs"][:, :, :shape_count].transpose(2, 0, 1)),
+        expression_basis=tensor(arrays["shapedirs"][:, :, shape_count:].transpose(2, 0, 1)),
         pose_basis=tensor(arrays["posedirs"].transpose(2, 0, 1)),
         joint_regressor=tensor(arrays["J_regressor"]),
         weights=tensor(arrays["weights"]),
@@ -207,5 +211,5 @@ def _from_arrays(
 
 
 def triangle_landmarks(faces: Int[Tensor, " l"], barycentric: Float[Tensor, "l 3"]) -> Landmarks:
-    """Landmarks of a template, as a head keeps them."""
+    """Static landmarks of a head from faces (L,) and barycentric coordinates (L, 3)."""
     return Landmarks(LandmarkEmbedding(faces.cpu().numpy(), barycentric.double().cpu().numpy()))
