@@ -1,4 +1,4 @@
-"""Rigging a scan: a parametric body is registered to a textured mesh, and its rig is taken over."""
+"""Rigging of a scan: a parametric body is registered to a textured mesh, and its rig is transferred."""
 
 from headfields.rigging.landmarks import LANDMARK_NAMES, ScanLandmarks, find_scan_landmarks, read_scan_landmarks
 from headfields.rigging.lips import LipCut, cut_lips, lip_sides, lips_parted

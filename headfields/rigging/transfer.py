@@ -1,8 +1,8 @@
 """Transfer of weights, blendshapes, regions, landmarks and texture coordinates from a registered body to a template.
 
-Counterparts are the closest triangles of the registered body that look the same way, upper lip to upper lip; what has
-none takes its neighbors' values. Values at vertices are smoothed over the surface, across seams of the texture too,
-where files have a vertex twice.
+Counterparts are the closest triangles of the registered body with similar normals, upper lip to upper lip. Vertices
+without a counterpart take their neighbors' values. Vertex values are smoothed over the surface, also across texture
+seams where files duplicate vertices.
 """
 
 from collections.abc import Callable, Mapping
@@ -28,40 +28,48 @@ __all__ = [
     "weld_groups",
 ]
 
-_QUIET = (1e-5, 6e-5)  # meters: displacements below the first are taken for 0
+_QUIET = (1e-5, 6e-5)  # meters: displacements are 0 below the first and unchanged above the second
 
 
 def correspond(source: HeadSurface, registered: Float[Tensor, "v 3"], target: HeadSurface) -> Correspondence:
-    """Which triangles of the registered source the target's faces and vertices follow.
+    """The triangles of the registered source that the target's faces and vertices follow.
 
     Args:
-        source: the body's surface: its faces, and which side of the mouth its vertices are on.
-        registered: (V, 3) its vertices laid over the target.
+        source: the body's surface, with the side of the mouth of each vertex.
+        registered: (V, 3) its vertices, registered to the target.
         target: the template.
 
     Raises:
-        ValueError: nothing of the target has a counterpart.
+        ValueError: no face of the target has a counterpart.
     """
-    found = _correspond(source, registered.detach().double().cpu(), target)
-    if not bool((found.confidence > 0).any()):
+    correspondence = _correspond(source, registered.detach().double().cpu(), target)
+    if not bool((correspondence.confidence > 0).any()):
         raise ValueError(
-            f"correspond: of the target's {len(target.faces)} faces none lies by the source; register it first"
+            f"correspond: none of the target's {len(target.faces)} faces is near the source; register the source first"
         )
-    return found
+    return correspondence
 
 
 def weld_groups(vertices: Float[Tensor, "v 3"], keep: Int[Tensor, " n"] | None = None) -> Int[Tensor, " v"]:
-    """(V,) numbers of groups: vertices at exactly the same place share one, as seams of exporters have them.
+    """Group index (V,) of each vertex; vertices at exactly the same position share a group.
+
+    Exporters duplicate vertices along texture seams; their groups let both copies get one value.
 
     Args:
         vertices: (V, 3).
-        keep: vertices that stay apart, such as two lips that touch.
+        keep: (N,) vertices that stay separate, such as those of two lips that touch.
+
+    >>> import torch
+    >>> from headfields.rigging import weld_groups
+    >>> vertices = torch.tensor([[0.0, 0, 0], [1, 0, 0], [0, 0, 0]])
+    >>> weld_groups(vertices).tolist(), weld_groups(vertices, keep=torch.tensor([2])).tolist()
+    ([0, 1, 0], [0, 2, 1])
     """
-    place = vertices.detach().cpu().double()
-    label = torch.zeros(len(place), 1, dtype=torch.float64)
+    positions = vertices.detach().cpu().double()
+    label = torch.zeros(len(positions), 1, dtype=torch.float64)
     if keep is not None:
         label[keep.cpu(), 0] = 1 + torch.arange(len(keep), dtype=torch.float64)
-    return torch.cat([place, label], 1).unique(dim=0, return_inverse=True)[1]
+    return torch.cat([positions, label], 1).unique(dim=0, return_inverse=True)[1]
 
 
 def transfer_values(
@@ -72,63 +80,72 @@ def transfer_values(
     smoothing: float | int = 1.0,
     sides: Int[Tensor, " w"] | None = None,
 ) -> Float[Tensor, "w c"]:
-    """Values at the source's vertices, such as skinning weights, taken over to the target's.
+    """Transfers vertex values, such as skinning weights, from the source to the target.
 
-    A target vertex with a counterpart wants the value interpolated there; all values together are the minimizer of
-    that and of `smoothing` times the squared differences along edges, so what has no counterpart is filled in
-    harmonically and noise of the correspondence is evened out. Linear, so rows that sum to 1 still do, and no value
-    leaves the range of the source's.
+    Minimizes the squared difference from the value interpolated at each vertex's counterpart plus `smoothing` times the
+    squared differences along edges. Vertices without a counterpart are filled in harmonically. The result is linear in
+    the values: rows that sum to 1 still do, and no value leaves the range of the source's.
 
     Args:
         values: (V, C) at the source's vertices.
         correspondence: of the target.
         faces: (F, 3) of the target.
-        groups: (W,) of its vertices, as `weld_groups` gives them; those of one place get one value.
-        smoothing: in edges squared; 0 keeps each counterpart's value (and fills in smoothly what has none).
-        sides: (W,) of the mouth: between the upper (1) and the lower side (-1) nothing is smoothed where the mesh is
-            cut, because no edge is there; given, edges that join the two sides are left out as well.
+        groups: (W,) from `weld_groups`; vertices of one group get one value.
+        smoothing: in squared edges; 0 keeps each counterpart's value (and fills in the others smoothly).
+        sides: (W,) side of the mouth: 1 upper, -1 lower, 0 neither. Faces that join the two sides are left out of the
+            smoothing.
 
     Returns:
-        (W, C) float64.
+        (W, C) float64. Not differentiable.
     """
-    wanted = torch.einsum("wk,wkc->wc", correspondence.barycentric.double(), values.double()[correspondence.corners])
+    interpolated = torch.einsum(
+        "wk,wkc->wc", correspondence.barycentric.double(), values.double()[correspondence.corners]
+    )
     known = (correspondence.confidence > 0).double()
     count = int(groups.max()) + 1 if len(groups) else 0
-    share = torch.zeros(count, dtype=torch.float64).index_add(0, groups, known)
-    total = torch.zeros(count, wanted.shape[1], dtype=torch.float64).index_add(0, groups, known[:, None] * wanted)
-    have = share > 0
-    mean = total / share.clamp_min(1e-12)[:, None]
-    table = faces.cpu()
+    known_count = torch.zeros(count, dtype=torch.float64).index_add(0, groups, known)
+    total = torch.zeros(count, interpolated.shape[1], dtype=torch.float64).index_add(
+        0, groups, known[:, None] * interpolated
+    )
+    has_value = known_count > 0
+    mean = total / known_count.clamp_min(1e-12)[:, None]
+    triangles = faces.cpu()
     if sides is not None:
-        across = (sides[table] == 1).any(1) & (sides[table] == -1).any(1)
-        table = table[~across]
-    laplacian = uniform_laplacian(groups.cpu()[table], count)
-    weight = have.double().numpy()
-    # Where nothing is known the Laplacian alone speaks; a hair of the average keeps parts without any counterpart.
+        across = (sides[triangles] == 1).any(1) & (sides[triangles] == -1).any(1)
+        triangles = triangles[~across]
+    laplacian = uniform_laplacian(groups.cpu()[triangles], count)
+    weight = has_value.double().numpy()
+    # The Laplacian alone determines vertices without a counterpart; a small term fixes components that have none.
     data = weight + 1e-7
     matrix = scipy.sparse.diags(data) + max(float(smoothing), 1e-3) * laplacian
-    average = mean[have].mean(0) if bool(have.any()) else mean.mean(0)
-    right = torch.from_numpy(weight)[:, None] * torch.where(have[:, None], mean, 0.0) + 1e-7 * average
-    return SymmetricSystem(matrix).solve(right)[groups]
+    average = mean[has_value].mean(0) if bool(has_value.any()) else mean.mean(0)
+    right_side = torch.from_numpy(weight)[:, None] * torch.where(has_value[:, None], mean, 0.0) + 1e-7 * average
+    return SymmetricSystem(matrix).solve(right_side)[groups]
 
 
 def _harmonic_filler(faces: Tensor, known: Tensor) -> Callable[[Tensor], Tensor]:
-    """What puts harmonic values where nothing is known: no more than at its border, as where a mouth's inside hangs."""
-    lost = (~known).nonzero()[:, 0]
-    if not len(lost) or len(lost) == len(known):
+    """A function that replaces values of unknown vertices by the harmonic extension of the known ones.
+
+    It keeps the inside of a mouth, say, within the range of the values at its border.
+    """
+    unknown = (~known).nonzero()[:, 0]
+    if not len(unknown) or len(unknown) == len(known):
         return lambda values: values
     laplacian = uniform_laplacian(faces, len(known))
-    rows = laplacian[lost.numpy()]
-    inner = rows[:, lost.numpy()] + 1e-6 * scipy.sparse.identity(len(lost))  # a part of its own stays where it is
-    outer, sure = rows[:, known.nonzero()[:, 0].numpy()], known.nonzero()[:, 0]
+    rows = laplacian[unknown.numpy()]
+    # Regularized: a component without known vertices stays at 0.
+    inner = rows[:, unknown.numpy()] + 1e-6 * scipy.sparse.identity(len(unknown))
+    outer, known_index = rows[:, known.nonzero()[:, 0].numpy()], known.nonzero()[:, 0]
     system = SymmetricSystem(inner)
 
     def fill(values: Tensor) -> Tensor:
-        given = values[:, sure].movedim(1, 0)
-        right = torch.from_numpy(-(outer @ given.reshape(len(sure), -1).numpy())).reshape(len(lost), *given.shape[1:])
-        out = values.clone()
-        out[:, lost] = system.solve(right).movedim(0, 1)
-        return out
+        known_values = values[:, known_index].movedim(1, 0)
+        right_side = torch.from_numpy(-(outer @ known_values.reshape(len(known_index), -1).numpy())).reshape(
+            len(unknown), *known_values.shape[1:]
+        )
+        filled = values.clone()
+        filled[:, unknown] = system.solve(right_side).movedim(0, 1)
+        return filled
 
     return fill
 
@@ -142,21 +159,23 @@ def transfer_displacements(
     groups: Int[Tensor, " w"] | None = None,
     report: Callable[[int], object] | None = None,
 ) -> Float[Tensor, "e w 3"]:
-    """Blendshapes of the source as blendshapes of the target, by deformation transfer: triangles are deformed as their
-    counterparts are, rather than vertices moved by the same arrows. What has no counterpart follows its surroundings
-    harmonically.
+    """Transfers blendshapes by deformation transfer: target triangles deform as their counterparts do.
+
+    Vertices without a counterpart follow their neighbors harmonically.
 
     Args:
-        neutral: (V, 3) the source at rest, at the target's scale and in its place.
-        directions: (E, V, 3) its displacements, likewise; those that are all zero stay so.
+        neutral: (V, 3) the source at rest, aligned with the target.
+        directions: (E, V, 3) its displacements, aligned likewise; zero directions stay zero.
         source_faces: (F, 3).
         target: the template.
         correspondence: of the template.
-        groups: (W,) as `weld_groups` gives them: vertices of one place move as one, so that no seam opens.
+        groups: (W,) from `weld_groups`; vertices of one group move as one, so that no seam opens. None: all separate.
         report: called with the number of directions done, for a progress bar.
 
     Returns:
-        (E, W, 3) meters, in the dtype of the target's vertices.
+        (E, W, 3) meters, in the dtype of the target's vertices. Not differentiable.
+
+    Source: Sumner and Popović, Deformation Transfer for Triangle Meshes (2004).
     """
     groups = torch.arange(len(target.neutral)) if groups is None else groups.cpu()
     count = int(groups.max()) + 1 if len(groups) else 0
@@ -164,33 +183,33 @@ def transfer_displacements(
         0, groups, torch.arange(len(groups)), "amin", include_self=False
     )
     at_rest = target.neutral[first].double()
-    single = correspondence.replace(
+    welded = correspondence.replace(
         corners=correspondence.corners[first],
         barycentric=correspondence.barycentric[first],
         confidence=correspondence.confidence[first],
     )
-    mover = DeformationTransfer(neutral.double(), source_faces, at_rest, groups[target.faces], single)
-    fill = _harmonic_filler(groups[target.faces], single.confidence > 0)
-    out = target.neutral.new_zeros(len(directions), len(target.neutral), 3)
+    transfer = DeformationTransfer(neutral.double(), source_faces, at_rest, groups[target.faces], welded)
+    fill = _harmonic_filler(groups[target.faces], welded.confidence > 0)
+    transferred = target.neutral.new_zeros(len(directions), len(target.neutral), 3)
     moving = directions.abs().amax((1, 2)).gt(0).nonzero()[:, 0]
-    for part in moving.split(8):
-        moved = mover(neutral.double() + directions[part].double()) - at_rest
-        moved = fill(moved)
-        size = moved.norm(dim=-1, keepdim=True)
+    for chunk in moving.split(8):
+        displacements = transfer(neutral.double() + directions[chunk].double()) - at_rest
+        displacements = fill(displacements)
+        size = displacements.norm(dim=-1, keepdim=True)
         low, high = _QUIET
         t = ((size - low) / (high - low)).clamp(0, 1)
-        out[part] = (moved * t * t * (3 - 2 * t))[:, groups].to(out)
+        transferred[chunk] = (displacements * t * t * (3 - 2 * t))[:, groups].to(transferred)
         if report is not None:
-            report(len(part))
-    return out
+            report(len(chunk))
+    return transferred
 
 
 def transfer_regions(
     regions: Mapping[str, Bool[Tensor, " f"]], correspondence: Correspondence
 ) -> dict[str, Bool[Tensor, " g"]]:
-    """The masks `regions` (F,) of the source's faces for the target's G faces, by their `correspondence`.
+    """Transfers the source's face masks (F,) to the G faces of the target.
 
-    A face is in a region if half of its counterparts or more are.
+    A face belongs to a region if at least half of the weight of its counterparts does.
     """
     faces, weights = correspondence.faces, correspondence.weights
     total = weights.sum(1)
@@ -206,11 +225,11 @@ def transfer_landmarks(
     sides: Int[Tensor, " l"],
     target: HeadSurface,
 ) -> tuple[Int[Tensor, " l"], Float[Tensor, "l 3"]]:
-    """Faces and barycentric coordinates of the target's points nearest to landmarks of the registered source.
+    """Projects landmarks of the registered source to the target: faces (L,) and barycentric coordinates (L, 3).
 
     Args:
         points, normals: (L, 3) on the registered source.
-        sides: (L,) 1 for the upper lip's, -1 for the lower one's, 0 for the others.
+        sides: (L,) 1 for landmarks of the upper lip, -1 for the lower lip, 0 for the others.
         target: the template.
     """
     surface = _Sided(target.neutral.double(), target)
@@ -227,44 +246,49 @@ def transfer_uv(
     faces: Int[Tensor, "g 3"],
     correspondence: Correspondence,
 ) -> tuple[Float[Tensor, "u 2"], Int[Tensor, "g 3"]]:
-    """Texture coordinates of the source for a template that has none.
+    """Transfers texture coordinates to a template that has none.
 
-    Each face takes the affine map of the source face nearest to its middle, and its corners are put through that, so a
-    face never reaches across a seam; corners of neighbors that come out at the same texel share a coordinate.
+    Each face takes the affine uv map of the source face nearest to its center, so it never spans a seam. Corners of
+    neighboring faces with nearly the same result share a coordinate.
 
     Args:
-        uv, uv_faces: (T, 2), v up, and (F, 3) of the source.
-        source_faces, registered: (F, 3) and (V, 3) of the source laid over the template.
+        uv, uv_faces: (T, 2) in [0, 1], v up, and (F, 3) of the source.
+        source_faces, registered: (F, 3) of the source and its (V, 3) vertices registered to the template.
         vertices, faces: (W, 3) and (G, 3) of the template.
         correspondence: of the template.
 
     Returns:
-        (U, 2) in [0, 1] and (G, 3).
+        (U, 2) in [0, 1] and (G, 3) indices into it.
     """
-    guide = correspondence.faces[:, 0]
-    corners = registered.double()[source_faces.cpu()[guide]]
-    one, other = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
-    normal = torch.linalg.cross(one, other)
-    frame = torch.stack([one, other, normal / normal.norm(dim=1, keepdim=True).clamp_min(1e-20)], -1)
-    away = vertices.double()[faces.cpu()] - corners[:, None, 0]
-    flat = torch.linalg.lstsq(frame, away.transpose(1, 2)).solution.transpose(1, 2)[..., :2]
-    at = uv.double().cpu()[uv_faces.cpu()[guide]]
-    place = (
-        at[:, None, 0] + flat[..., :1] * (at[:, 1] - at[:, 0])[:, None] + flat[..., 1:] * (at[:, 2] - at[:, 0])[:, None]
+    nearest_face = correspondence.faces[:, 0]
+    corners = registered.double()[source_faces.cpu()[nearest_face]]
+    edge_1, edge_2 = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
+    normal = torch.linalg.cross(edge_1, edge_2)
+    frame = torch.stack([edge_1, edge_2, normal / normal.norm(dim=1, keepdim=True).clamp_min(1e-20)], -1)
+    offsets = vertices.double()[faces.cpu()] - corners[:, None, 0]
+    coordinates = torch.linalg.lstsq(frame, offsets.transpose(1, 2)).solution.transpose(1, 2)[..., :2]
+    source_uv = uv.double().cpu()[uv_faces.cpu()[nearest_face]]
+    corner_uv = (
+        source_uv[:, None, 0]
+        + coordinates[..., :1] * (source_uv[:, 1] - source_uv[:, 0])[:, None]
+        + coordinates[..., 1:] * (source_uv[:, 2] - source_uv[:, 0])[:, None]
     )
-    place = place.clamp(0, 1)
-    # A vertex has one coordinate a chart: corners within a few thousandths of each other become their mean.
-    key = torch.cat([faces.cpu().reshape(-1, 1).double(), (place.reshape(-1, 2) * 64).round()], 1)
+    corner_uv = corner_uv.clamp(0, 1)
+    # Corners of a vertex whose coordinates round to the same 1/64 become one coordinate, their mean.
+    key = torch.cat([faces.cpu().reshape(-1, 1).double(), (corner_uv.reshape(-1, 2) * 64).round()], 1)
     _, index = key.unique(dim=0, return_inverse=True)
     count = int(index.max()) + 1 if len(index) else 0
-    total = torch.zeros(count, 2, dtype=torch.float64).index_add(0, index, place.reshape(-1, 2))
-    uses = torch.bincount(index, minlength=count)
-    return (total / uses[:, None]).float(), index.reshape(-1, 3)
+    total = torch.zeros(count, 2, dtype=torch.float64).index_add(0, index, corner_uv.reshape(-1, 2))
+    counts = torch.bincount(index, minlength=count)
+    return (total / counts[:, None]).float(), index.reshape(-1, 3)
 
 
 def landmark_normals(
-    vertices: Float[Tensor, "v 3"], faces: Int[Tensor, "f 3"], on: Int[Tensor, " l"], weights: Float[Tensor, "l 3"]
+    vertices: Float[Tensor, "v 3"],
+    faces: Int[Tensor, "f 3"],
+    landmark_faces: Int[Tensor, " l"],
+    weights: Float[Tensor, "l 3"],
 ) -> Float[Tensor, "l 3"]:
-    """Normals of the surface at landmarks."""
+    """Unit surface normals (L, 3) at landmarks given as faces (L,) and barycentric coordinates (L, 3)."""
     normals = vertex_normals(vertices.double(), faces)
-    return torch.nn.functional.normalize((weights.double()[..., None] * normals[faces[on]]).sum(1), dim=-1)
+    return torch.nn.functional.normalize((weights.double()[..., None] * normals[faces[landmark_faces]]).sum(1), dim=-1)
