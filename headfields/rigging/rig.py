@@ -407,7 +407,7 @@ def _joint_regressor(vertices: Tensor, joints: Tensor, weights: Tensor) -> Float
 
 
 def _close_lip_gaps(directions: Tensor, cut: LipCut, scale: float) -> None:
-    """Closes lip gaps of the size of correspondence noise: below 0.4 mm fully, fading to 1.4 mm, times scale. In place."""
+    """Closes, in place, lip gaps within correspondence noise: below 0.4 mm fully, fading to 1.4 mm (times `scale`)."""
     upper, lower = cut.upper[1:-1], cut.lower[1:-1]
     gap = directions[:, upper] - directions[:, lower]
     size = gap.norm(dim=-1, keepdim=True)
