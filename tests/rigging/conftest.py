@@ -1,4 +1,4 @@
-"""A scan made of the procedural head: the outermost point in each direction, so one skin with lips and lids sealed."""
+"""A synthetic scan of the procedural head: the outermost point per direction, one skin with sealed lips and lids."""
 
 import pytest
 import torch
@@ -18,7 +18,7 @@ def head():
 
 
 def sealed_scan(head, place, subdivisions=5):
-    """The scan of a head with its vertices at `place`. Where a ray meets the gap between the lips it has a hole."""
+    """The scan of a head with vertices `place`. It has holes where rays enter the gap between the lips."""
     sphere = trimesh.creation.icosphere(subdivisions=subdivisions)
     directions = torch.from_numpy(sphere.vertices.copy()).float()
     faces = torch.from_numpy(sphere.faces.copy()).long()

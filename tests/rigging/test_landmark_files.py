@@ -11,14 +11,14 @@ from headfields.rigging.landmarks import parse_landmarks
 def test_names_numbers_and_lists(tmp_path):
     path = tmp_path / "marks.json"
     path.write_text(json.dumps({"landmarks": {"nose_tip": [0, 1, 2], "36": [1, 2, 3]}, "eyes": "closed"}))
-    found = read_scan_landmarks(path)
-    assert found.indices.tolist() == [30, 36] and found.eyes_closed is True and found.lips is None
-    assert torch.equal(found.points[1], torch.tensor([1.0, 2, 3]).double())
+    landmarks = read_scan_landmarks(path)
+    assert landmarks.indices.tolist() == [30, 36] and landmarks.eyes_closed is True and landmarks.lips is None
+    assert torch.equal(landmarks.points[1], torch.tensor([1.0, 2, 3]).double())
     listing = [None] * 68
     listing[8] = [0, 0, 1]
     path.write_text(json.dumps({"landmarks": listing, "lips": [[0, 0, 0], [1, 0, 0]]}))
-    found = read_scan_landmarks(path)
-    assert found.indices.tolist() == [8] and found.lips.shape == (2, 3) and found.eyes_closed is None
+    landmarks = read_scan_landmarks(path)
+    assert landmarks.indices.tolist() == [8] and landmarks.lips.shape == (2, 3) and landmarks.eyes_closed is None
 
 
 @pytest.mark.parametrize(

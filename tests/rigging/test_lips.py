@@ -10,7 +10,7 @@ from tests.rigging.conftest import sealed_scan
 
 
 def sheet(count=24, jitter=0.0):
-    """A curved sheet that faces +z, with texture coordinates that have a seam at its right half."""
+    """A curved sheet that faces +z, with a texture seam at the border of its right half."""
     t = torch.linspace(-0.06, 0.06, count, dtype=torch.float64)
     y, x = torch.meshgrid(t, t, indexing="ij")
     generator = torch.Generator().manual_seed(3)
@@ -73,12 +73,12 @@ def test_a_line_off_the_mesh_is_refused():
 
 
 def test_landmarks_are_found_on_a_sealed_face(sealed, head):
-    found = find_scan_landmarks(sealed.vertices, sealed.faces)
+    landmarks = find_scan_landmarks(sealed.vertices, sealed.faces)
     truth = head.landmarks(head.template_vertices[None])[0].double()
-    off = {int(i): float((p - truth[i]).norm()) for i, p in zip(found.indices, found.points, strict=True)}
+    off = {int(i): float((p - truth[i]).norm()) for i, p in zip(landmarks.indices, landmarks.points, strict=True)}
     assert off[30] < 0.006 and off[8] < 0.016 and off[27] < 0.014 and off[62] < 0.004
     assert off[60] < 0.009 and off[64] < 0.009, off
-    assert not lips_parted(sealed.vertices, sealed.faces, found.lips).any()
+    assert not lips_parted(sealed.vertices, sealed.faces, landmarks.lips).any()
 
 
 @pytest.mark.parametrize("seed", [0, 2])
@@ -88,9 +88,9 @@ def test_landmarks_of_other_people(head, seed):
     with torch.no_grad():
         place = head(shape=shape).vertices[0]
     scan = sealed_scan(head, place, 6)
-    found = find_scan_landmarks(100 * scan.vertices, scan.faces)  # centimeters
+    landmarks = find_scan_landmarks(100 * scan.vertices, scan.faces)  # centimeters
     truth = head.landmarks(place[None])[0].double()
-    off = {int(i): float((p / 100 - truth[i]).norm()) for i, p in zip(found.indices, found.points, strict=True)}
+    off = {int(i): float((p / 100 - truth[i]).norm()) for i, p in zip(landmarks.indices, landmarks.points, strict=True)}
     assert off[30] < 0.004 and off[8] < 0.010 and off[27] < 0.012 and off[62] < 0.005, off
     assert off[60] < 0.006 and off[64] < 0.006, off
 

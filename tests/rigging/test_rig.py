@@ -1,4 +1,4 @@
-"""Scans rigged: one of the procedural head itself with lips and lids sealed, and a real one."""
+"""Rigging of a sealed scan of the procedural head, and of a real scan."""
 
 import copy
 import math
@@ -19,7 +19,7 @@ from tests.shared_data import shared
 
 
 @pytest.fixture(scope="module")
-def made(sealed, head):
+def rigging(sealed, head):
     return rig_template(sealed, head, progress=False)
 
 
@@ -40,10 +40,10 @@ def growth(rig, state):
     return (after - before), rest[edges].mean(1)
 
 
-def test_the_head_is_recovered_from_its_own_scan(made, head, sealed):
-    assert not made.parted and not made.eyes_closed
-    assert abs(float(made.align.scale) - 1) < 0.05
-    rig = made.rig
+def test_the_head_is_recovered_from_its_own_scan(rigging, head, sealed):
+    assert not rigging.parted and not rigging.eyes_closed
+    assert abs(float(rigging.align.scale) - 1) < 0.05
+    rig = rigging.rig
     truth = head.joint_regressor @ head.template_vertices
     joints = rig.joint_regressor @ rig.template_vertices
     assert (joints - truth).norm(dim=1).max() < 0.008
@@ -61,8 +61,8 @@ def test_the_head_is_recovered_from_its_own_scan(made, head, sealed):
     assert (nose - head.template_vertices[head.faces[head.regions["nose"]]].mean((0, 1))).norm() < 0.008
 
 
-def test_expressions_do_what_they_are_called(made, head):
-    rig = made.rig
+def test_expressions_do_what_they_are_called(rigging, head):
+    rig = rigging.rig
     assert rig.expression_names == head.expression_names
     with torch.no_grad():
         for name, mark in (("smile_left", 54), ("brow_raise_left", 24), ("pucker", 48)):
@@ -73,8 +73,8 @@ def test_expressions_do_what_they_are_called(made, head):
             assert (moved[0] - moved[1]).norm() < 0.4 * moved[1].norm(), name
 
 
-def test_the_mouth_is_cut_and_opens(made):
-    rig = made.rig
+def test_the_mouth_is_cut_and_opens(rigging):
+    rig = rigging.rig
     own = len(rig.faces) - int(rig.regions["inner_mouth"].sum())
     assert {"inner_mouth", "teeth", "mouth", "nose"} <= set(rig.regions)
     borders = boundary_loops(rig.faces)
@@ -94,16 +94,16 @@ def test_the_mouth_is_cut_and_opens(made):
     assert hf.ops.sample_texture(rig.texture, inside).mean() > 0.6
 
 
-def test_the_neck_turns_without_tears(made):
-    rig = made.rig
+def test_the_neck_turns_without_tears(rigging):
+    rig = rigging.rig
     with torch.no_grad():
         turn = torch.tensor([[0.0, 0.5, 0.0]])
         grown, _ = growth(rig, rig(pose=rig.pose(neck=0.5 * turn, head=turn)))
     assert grown.max() < 0.01
 
 
-def test_it_is_a_head_like_any_other(made, tmp_path):
-    rig = made.rig
+def test_it_is_a_head_like_any_other(rigging, tmp_path):
+    rig = rigging.rig
     template = rig.template()
     assert template.uv is not None and {"face", "mouth", "eyes", "neck"} <= set(template.regions)
     assert surface_of_head(rig).neutral.shape == rig.template_vertices.shape
@@ -130,8 +130,8 @@ def test_it_is_a_head_like_any_other(made, tmp_path):
     assert copy.deepcopy(read)(pose=jaw(rig, 0.2)).vertices.isfinite().all()
 
 
-def test_poses_by_name(made, unchecked):
-    rig = made.rig
+def test_poses_by_name(rigging, unchecked):
+    rig = rigging.rig
     assert rig.pose().shape == (1, 5, 3) and rig.pose(jaw=torch.ones(3, 3), neck=torch.ones(1, 3)).shape == (3, 5, 3)
     with pytest.raises(ValueError, match="no joint is called arm"):
         rig.pose(arm=torch.zeros(1, 3))
@@ -158,10 +158,10 @@ def test_a_seam_with_doubled_vertices_does_not_open(sealed, head):
     scan, seam = with_doubled_seam(sealed)
     assert len(seam) > 80
     assert len(boundary_loops(scan.faces)) > 1 or len(boundary_loops(scan.faces)[0]) > len(seam)
-    made = rig_template(scan, head, progress=False)
-    rig = made.rig
-    assert len(made.scan_to_rig) == len(scan.vertices) and not made.parted
-    moved = (rig.template_vertices[made.scan_to_rig] - scan.vertices).norm(dim=1)
+    rigging = rig_template(scan, head, progress=False)
+    rig = rigging.rig
+    assert len(rigging.scan_to_rig) == len(scan.vertices) and not rigging.parted
+    moved = (rig.template_vertices[rigging.scan_to_rig] - scan.vertices).norm(dim=1)
     assert moved.max() < 2e-3 and (moved > 0).sum() < 50  # those that the cut took onto the lips' line
     twin = torch.arange(len(sealed.vertices), len(scan.vertices))
     with torch.no_grad():
@@ -170,7 +170,7 @@ def test_a_seam_with_doubled_vertices_does_not_open(sealed, head):
             expression=rig.expression(smile_left=1.0, brow_raise_left=1.0),
             pose=rig.pose(jaw=0.5 * turn, neck=turn, head=turn),
         )
-    posed = state.vertices[0][made.scan_to_rig]
+    posed = state.vertices[0][rigging.scan_to_rig]
     assert (posed - scan.vertices).norm(dim=1).max() > 0.02 and torch.equal(posed[seam], posed[twin])
     assert len(boundary_loops(rig.faces)) == 1  # the lips, which the seam crosses, are cut in one piece
     with torch.no_grad():
@@ -178,17 +178,17 @@ def test_a_seam_with_doubled_vertices_does_not_open(sealed, head):
     assert (lips[0] - lips[1]).norm() > 0.018
     # Where the texture has its seam it lies as before, on both sides.
     corners = scan.uv[scan.faces].mean(1)
-    kept = (rig.faces[:, None] == made.scan_to_rig[scan.faces[:50]]).all(2).nonzero()
+    kept = (rig.faces[:, None] == rigging.scan_to_rig[scan.faces[:50]]).all(2).nonzero()
     ratio = rig.uv[: len(scan.uv)].amax(0) / scan.uv.amax(0)
     torch.testing.assert_close(rig.uv[rig.uv_faces[kept[:, 0]]].mean(1), corners[kept[:, 1]] * ratio, atol=2e-3, rtol=0)
 
 
-def test_weights_are_shares_and_smooth(made, sealed):
-    weights, faces = made.rig.weights, sealed.faces
+def test_weights_are_shares_and_smooth(rigging, sealed):
+    weights, faces = rigging.rig.weights, sealed.faces
     assert weights.min() >= 0 and (weights.sum(1) - 1).abs().max() < 1e-5
     edges = edges_of(faces)
-    place = made.rig.template_vertices
-    lips = (place[edges].mean(1) - made.landmarks.lips.mean(0).float()).norm(dim=1) < 0.045  # cut apart there
+    place = rigging.rig.template_vertices
+    lips = (place[edges].mean(1) - rigging.landmarks.lips.mean(0).float()).norm(dim=1) < 0.045  # cut apart there
     step = (weights[edges[:, 0]] - weights[edges[:, 1]]).abs().amax(1)
     length = (place[edges[:, 0]] - place[edges[:, 1]]).norm(dim=1)
     assert (step / length.clamp_min(0.002))[~lips].max() < 60  # no more than the whole way in 17 mm
@@ -214,10 +214,10 @@ def test_lips_that_move_alike_stay_together(sealed):
 
 def test_a_real_scan(tmp_path):
     mesh = load_mesh(shared("scans/lee_perry_smith/head.obj"))
-    made = rig_template(mesh, procedural_body(), progress=False)
-    rig = made.rig
-    assert made.parted and made.eyes_closed and len(made.landmarks.points) >= 8
-    assert made.registration.history[-1] < 1.5e-3
+    rigging = rig_template(mesh, procedural_body(), progress=False)
+    rig = rigging.rig
+    assert rigging.parted and rigging.eyes_closed and len(rigging.landmarks.points) >= 8
+    assert rigging.registration.history[-1] < 1.5e-3
     names = list(rig.expression_names)
     assert rig.expression_basis[names.index("blink_left")].abs().max() == 0
     assert 0.004 < rig.expression_basis[names.index("smile_left")].norm(dim=-1).max() < 0.02
@@ -244,5 +244,5 @@ def test_a_real_scan(tmp_path):
     assert math.isfinite(float(joints.abs().max()))
     read = SmplxHead.from_file(rig.save(tmp_path / "rig.npz"))
     torch.testing.assert_close(read(pose=jaw(rig, 0.2)).vertices, rig(pose=jaw(rig, 0.2)).vertices)
-    sheet = rig_pictures(made, tmp_path / "pictures", 32)
+    sheet = rig_pictures(rigging, tmp_path / "pictures", 32)
     assert sheet.shape[2] == 3 and (tmp_path / "pictures" / "mouth_open.png").is_file()
