@@ -207,9 +207,14 @@ def transfer_displacements(
 def transfer_regions(
     regions: Mapping[str, Bool[Tensor, " f"]], correspondence: Correspondence
 ) -> dict[str, Bool[Tensor, " g"]]:
-    """Transfers the source's face masks (F,) to the G faces of the target.
+    """Transfers face masks: a target face belongs to a region if at least half of its counterparts' weight does.
 
-    A face belongs to a region if at least half of the weight of its counterparts does.
+    Args:
+        regions: (F,) masks of the source's faces, by name.
+        correspondence: of the target's G faces.
+
+    Returns:
+        (G,) masks, by name.
     """
     faces, weights = correspondence.faces, correspondence.weights
     total = weights.sum(1)
