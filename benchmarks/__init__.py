@@ -1,4 +1,4 @@
-"""Benchmarks of the library beside its peers, in the same run.
+"""Benchmarks of the library and its peers, in the same run.
 
 `python -m benchmarks` measures every operation in a process of its own and writes, for each, a table (Markdown), a
 plot (PNG) and the figures (JSON); `python -m benchmarks.page` makes the documentation's page from the JSON.

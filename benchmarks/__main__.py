@@ -1,4 +1,4 @@
-"""Measures operations beside their peers: `python -m benchmarks [--quick] [--only NAME ...] [--out DIR]`.
+"""Measures operations and their peers: `python -m benchmarks [--quick] [--only NAME ...] [--out DIR]`.
 
 Each operation runs in a process of its own, bound to `--threads` cores, so that every library has the same number of
 threads and no operation inherits state from another. Writes NAME.md, NAME.png and NAME.json into `--out`.

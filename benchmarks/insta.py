@@ -1,4 +1,4 @@
-"""INSTA on a capture, beside two baselines: `python -m benchmarks.insta --capture DIR --out DIR --minutes 12`.
+"""INSTA on a capture, compared with two baselines: `python -m benchmarks.insta --capture DIR --out DIR --minutes 12`.
 
 Trains INSTA and the same field without a deformer for the same time, fits the average texture, evaluates all three on
 the test frames, over the image and by region of the face, and writes `insta.json` and `comparison.png` (truth, then

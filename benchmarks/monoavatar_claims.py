@@ -2,11 +2,12 @@
 
 `python -m benchmarks.monoavatar_claims --capture DIR --out DIR`
 
-The paper's table 1 orders five sources of vertex features: a static table, codes beside it, codes through an MLP, codes
-through transposed convolutions (C) and displacements through a U-Net (D). Here each is trained on the frames without a
-wide-open jaw or a strong smile and measured on the frames with one (unseen) and on the capture's other test frames
-(seen), for the same number of steps and with several seeds. Everything but the source is the small preset's. Finished
-runs are reused, so it can be interrupted; `claims.json` is written after each run, and `claims.png` at the end.
+The paper's table 1 orders five sources of vertex features: a static table, codes next to it, codes through an MLP,
+codes through transposed convolutions (C) and displacements through a U-Net (D). Here each is trained on the frames
+without a wide-open jaw or a strong smile and measured on the frames with one (unseen) and on the capture's other test
+frames (seen), for the same number of steps and with several seeds. Everything but the source is the small preset's.
+Finished runs are reused, so it can be interrupted; `claims.json` is written after each run, and `claims.png` at the
+end.
 """
 
 import argparse

@@ -109,7 +109,7 @@ def ablate_prior(out: Path, arguments: argparse.Namespace) -> dict[str, Any]:
             )  # fmt: skip
             result = trainer.fit(steps=arguments.steps, resume=(folder / "checkpoint").exists())
             if result.interrupted:
-                raise SystemExit(f"interrupted at step {result.step}; the same command goes on")
+                raise SystemExit(f"interrupted at step {result.step}; the same command continues")
             result.prior.save(folder / "prior.safetensors")
         prior = load_prior(folder / "prior.safetensors")
         wide, held_wide = widest(own, 6), widest(other, 3)

@@ -1,6 +1,6 @@
 """The benchmarks page of the documentation, from the figures: `python -m benchmarks.page JSON_DIR docs/benchmarks.md`.
 
-Reads every JSON file that `python -m benchmarks` wrote into JSON_DIR; draws the plots into `images/benchmarks` beside
+Reads every JSON file that `python -m benchmarks` wrote into JSON_DIR; draws the plots into `images/benchmarks` next to
 the page.
 """
 
@@ -35,7 +35,7 @@ def _summary(reports: list[Report]) -> str:
     """A table of the rows that have a goal, if there are any."""
     if all(row.met is None for one in reports for row in one.rows):
         return ""
-    lines = ["## Goals", "", "| operation | case | beside | ours is | goal |", "|---|---|---|---|---|"]
+    lines = ["## Goals", "", "| operation | case | compared with | ours is | goal |", "|---|---|---|---|---|"]
     for one in reports:
         for row in one.rows:
             if row.met is None:

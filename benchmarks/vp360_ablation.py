@@ -91,7 +91,7 @@ def train(name: str, seed: int, arguments: argparse.Namespace, rig: RiggedTempla
     )  # fmt: skip
     result = trainer.fit(steps=arguments.steps, resume=(folder / "checkpoint").exists())
     if result.interrupted:
-        raise SystemExit(f"interrupted at step {result.step}; the same command goes on")
+        raise SystemExit(f"interrupted at step {result.step}; the same command continues")
     avatar.save(folder / "avatar.safetensors")
     figures = {"steps": result.step, "seconds": result.seconds, **measured(avatar, capture, head)}
     (folder / "figures.json").write_text(json.dumps(figures, indent=1) + "\n")

@@ -84,7 +84,7 @@ def train(avatar: hf.Avatar, capture: hf.data.Capture, minutes: float) -> None:
 
 
 def write_meshes(avatar: hf.Avatar, capture: hf.data.Capture, out: Path, frames: list[int]) -> None:
-    """The surface of each frame as a PLY file with colors, and a picture of each beside the image."""
+    """The surface of each frame as a PLY file with colors, and a picture of each next to the image."""
     rows = []
     for frame in frames:
         camera, state = capture.camera([frame])[0], capture.state([frame])

@@ -38,7 +38,7 @@ class AvatarField(Field):
     """The `Field` of an avatar.
 
     Under `torch.autocast` encoders and decoders compute in the low precision; deformers do not (bfloat16 resolves a
-    point of a head to half a millimeter), and what the decoder gives is float32 again.
+    point of a head to half a millimeter), and the decoder's output is converted to float32.
 
     Args:
         avatar: the avatar.
@@ -128,8 +128,8 @@ class AvatarField(Field):
         chunks = []
         with _frozen(self.avatar):
             for begin in range(0, max(len(points), 1), _CHUNK):
-                some = slice(begin, begin + _CHUNK)
-                inputs = points[some].detach(), directions[some].detach(), frame[some]
+                chunk = slice(begin, begin + _CHUNK)
+                inputs = points[chunk].detach(), directions[chunk].detach(), frame[chunk]
                 chunks.append(self._differentiated(*inputs, color, False))
         canonicals, values = zip(*chunks, strict=True)
         return _concatenated(canonicals), _concatenated(values)
@@ -231,7 +231,7 @@ class Avatar(nn.Module):
     Raises:
         TypeError: an argument is another kind of part.
         ValueError: parts do not fit, by name: the condition reads faces and the deformer gives none, or the renderer
-            does not take what the decoder gives.
+            does not accept the decoder's output.
     """
 
     def __init__(

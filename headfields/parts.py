@@ -297,7 +297,7 @@ class Field:
         Args:
             points: (N, 3) in canonical space, meters.
             frame: (N,) the row of the state in which each is posed.
-            options: of `headfields.deformers.invert`, which says what is differentiable.
+            options: of `headfields.deformers.invert`, which states what is differentiable.
         """
         raise NotImplementedError
 
@@ -369,7 +369,7 @@ class Field:
 
 @dataclass(frozen=True)
 class Rendering(Record):
-    """What a renderer gives for N rays (from `Avatar.render`, for an image: H, W instead of N).
+    """Rendering of N rays (from `Avatar.render`, for an image: H, W instead of N).
 
     Attributes:
         rgb: (N, 3) color over the background, sRGB in [0, 1].

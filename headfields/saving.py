@@ -28,7 +28,7 @@ class SavedParts:
 
     Attributes:
         parts: the parts, or lists of parts, by name; built with their arguments, their parameters not yet loaded.
-        records: what stands beside them, by name.
+        records: the other records in the file, by name.
         state: the state dict, by the names in the file (`headfields.renamed.state`).
     """
 
@@ -45,7 +45,7 @@ def write_parts(
     tensors: Mapping[str, Tensor] | None = None,
     headers: Mapping[str, str] | None = None,
 ) -> None:
-    """Writes parts to `path` through a temporary file beside it, so that a crash leaves the old file intact.
+    """Writes parts to `path` through a temporary file next to it, so that a crash leaves the old file intact.
 
     Args:
         path: the file; its folder is created.
@@ -151,13 +151,13 @@ class _Reader:
         if "record" in value:
             return _RECORDS[value["record"]](**self._entries(value["fields"]))
         name = renamed.part(value["part"])
-        made = part_class(name)
+        cls = part_class(name)
         arguments = {renamed.argument(name, key): entry for key, entry in self._entries(value["arguments"]).items()}
         positional: list[Any] = []
-        for parameter in inspect.signature(made.__init__).parameters.values():
+        for parameter in inspect.signature(cls.__init__).parameters.values():
             if parameter.kind is parameter.VAR_POSITIONAL:
                 positional = list(arguments.pop(parameter.name))
-        part = made(*positional, **arguments)
+        part = cls(*positional, **arguments)
         if "name" in value:  # files of earlier versions have none, and no part in two places
             self._parts[value["name"]] = part
         return part

@@ -9,7 +9,7 @@ _ROOT = Path(__file__).resolve().parent.parent
 
 
 def shared(path: str) -> Path:
-    """`path` under `$HEADFIELDS_SHARED`, or else `shared/` beside the project; skips the test if neither has it."""
+    """`path` under `$HEADFIELDS_SHARED`, or else `shared/` next to the project; skips the test if neither has it."""
     places = [Path(os.environ["HEADFIELDS_SHARED"])] if "HEADFIELDS_SHARED" in os.environ else []
     places.append(_ROOT.parent / "shared")
     for place in places:

@@ -1,4 +1,4 @@
-"""MonoNPHM's ensemble of local networks, beside loops over the networks."""
+"""MonoNPHM's ensemble of local networks, compared with loops over the networks."""
 
 import functools
 from collections.abc import Callable, Iterator

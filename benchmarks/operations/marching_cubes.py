@@ -14,8 +14,9 @@ from headfields.ops.dispatch import warp as started_warp
 TITLE = "Marching cubes"
 TEXT = """*Dense*: values of a bumpy ball on a grid, to vertices and faces. Ours shares vertices and counts in the
 interpolation of the vertices in PyTorch. Difference: of the volume, cells. *Sparse*: the surface of a function (a bumpy
-ball too, a few operations a point), asked coarse to fine, beside asking it at every point of the grid and our own dense
-operation; a network in its place costs more a point, and the ratio goes towards that of the points asked."""
+ball too, a few operations a point), evaluated coarse to fine, compared with evaluating it at every point of the grid
+and with our own dense operation; a network in its place costs more a point, and the ratio tends to that of the points
+evaluated."""
 
 
 def bumpy(points: torch.Tensor) -> torch.Tensor:

@@ -13,10 +13,10 @@ from benchmarks.peers import torch_soft
 
 TITLE = "Differentiable mesh rendering"
 TEXT = """A picture of the head, forward and backward to the vertices. "Coverage": the antialiased silhouette (with
-depth, normals and barycentrics, which come along), beside a soft rasterizer (sigmoids of the distance to every face
-near a pixel, Liu et al. 2019) in vectorized PyTorch. The two define coverage differently, and the soft one covers more.
-Difference: of the derivative of the covered part of the image by the logarithm of the mesh's size, averaged over nine
-sub-pixel shifts. "Picture": texture with mip levels, light, depth and normals; no peer here does as much."""
+depth, normals and barycentrics, which come along), compared with a soft rasterizer (sigmoids of the distance to every
+face near a pixel, Liu et al. 2019) in vectorized PyTorch. The two define coverage differently, and the soft one covers
+more. Difference: of the derivative of the covered part of the image by the logarithm of the mesh's size, averaged over
+nine sub-pixel shifts. "Picture": texture with mip levels, light, depth and normals; no peer here does as much."""
 
 _SHIFTS = 3
 

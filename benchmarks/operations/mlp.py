@@ -1,4 +1,4 @@
-"""INSTA's two small networks, beside the same layers in PyTorch."""
+"""INSTA's two small networks, compared with the same layers in PyTorch."""
 
 import itertools
 from collections.abc import Callable, Iterator

@@ -1,4 +1,4 @@
-"""Vertex-anchored features, forward and backward, beside the same formulas in PyTorch."""
+"""Vertex-anchored features, forward and backward, compared with the same formulas in PyTorch."""
 
 from collections.abc import Iterator
 

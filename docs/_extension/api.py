@@ -147,7 +147,7 @@ def pages() -> dict[str, str]:
 
 
 def write_pages(app: Sphinx) -> None:
-    """Writes the pages to `api/` beside the sources: those that differ, so that an unchanged one is not built again."""
+    """Writes the pages that differ to `api/` next to the sources, so that an unchanged one is not built again."""
     folder = Path(app.srcdir) / "api"
     folder.mkdir(exist_ok=True)
     made = pages()

@@ -30,13 +30,13 @@ def compare_meshes(
 
     Args:
         surface: The mesh that is judged.
-        truth: What it is compared with.
+        truth: Reference mesh.
         out: Folder for metrics.json and errors.png, a heat map of the distances.
         align: Align the surface to the truth first: rigid, or similarity with one scale. From where they are.
         trim: In the alignment, the share of the truth's points left out as the farthest, in [0, 1).
         directions: both, or truth-to-surface alone for scans that show a part of the head (MonoNPHM's evaluation).
         samples: Points drawn from each side that has faces.
-        seed: Of the draw.
+        seed: Seed of the sampled points.
         limit: Millimeters at the red end of the heat map.
     """
     from headfields.mesh import align_to_surface, load_mesh

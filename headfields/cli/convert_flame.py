@@ -26,7 +26,7 @@ def convert_flame(
     The models of flame.is.tue.mpg.de (2017, 2020, 2023) are pickles, which may hold chumpy objects and may run code.
     They are read without chumpy and without running anything: a file that names anything but numpy, scipy.sparse,
     torch tensors and chumpy is refused, and the name is printed. The npz has dense arrays, 300 shape and 100
-    expression components; smplx reads it too. The files beside the model can be added, so that one file is all that
+    expression components; smplx reads it too. The files next to the model can be added, so that one file is all that
     FlameHead.from_file needs. The command prints what the model holds.
 
     Args:

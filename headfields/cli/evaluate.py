@@ -33,7 +33,8 @@ def evaluate(
         background: Gray behind truth and rendering, in [0, 1]. Figures over different backgrounds do not compare.
         limit: At most so many frames, evenly spaced over the split.
         refine: Also fit each frame's head pose (and latent codes) to its image and measure again: psnr_refined and so
-            on, beside the figures as tracked. These use the test image: quality without misalignment, not prediction.
+            on, in addition to the figures as tracked. These use the test image: they measure quality without
+            misalignment, not prediction.
         refine_expression: Also fit the expression coefficients, where the capture says how the mesh follows them
             (blendshapes.npz).
         memory: Megabytes for decoded frames.

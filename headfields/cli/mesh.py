@@ -40,7 +40,7 @@ def mesh(
             there; 0.01 does well for heads.
         largest: Keep only the largest connected piece.
         open: Leave out what closes the surface where it meets the box, or where nothing is known.
-        picture: Also write a picture beside the mesh: clay, colors and normals.
+        picture: Also write a picture next to the mesh: clay, colors and normals.
         capture: Another capture than the run was trained on, or the capture for an avatar's file.
         memory: Megabytes for the search, and for decoded frames.
         device: cpu, cuda, cuda:1, ...; auto is CUDA where there is one.

@@ -34,7 +34,7 @@ def render(
 
     frames: the frames of a split, one PNG each. turntable: a video around the head. expressions: a video from the
     most neutral frame to the strongest of each of the first expressions, and back. --motion DIR: a video of another
-    capture's images beside the avatar, which that capture drives; the two may be different head models.
+    capture's images next to the avatar, which that capture drives; the two may be different head models.
 
     Args:
         run: Folder of the run.

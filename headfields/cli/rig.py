@@ -25,18 +25,18 @@ def rig(
 
     The scan stands upright and looks toward +z, its lips closed. A body is aligned to it and registered as rigidly as
     possible; skinning weights, expressions, regions and landmarks are transferred by closest triangles. A sealed mouth
-    is cut along the lips and gets an inside. Pictures of the rig, posed, are written beside it: look at them.
+    is cut along the lips and gets an inside. Pictures of the rig, posed, are written next to it: look at them.
 
     Args:
         scan: An OBJ file, with texture coordinates if it has a texture.
-        out: The file to write. Pictures go to the folder of its name with _pictures.
+        out: File to write. Pictures go to a folder of the same name with _pictures.
         landmarks: A JSON of landmarks by name or number (docs/rigging.md); detected on the shape if not given.
         body: An SMPL-X or FLAME file with landmarks; the procedural body if not given.
         texture: The image, where the OBJ's material does not name it.
         eyes: Whether the scan's eyelids are closed; auto looks at the texture between them.
         scale: Meters per unit of the OBJ file.
         inner_mouth: Whether a mouth that is cut open gets a cavity and teeth.
-        size: Of each picture, in pixels.
+        size: Side of each picture, in pixels.
     """
     from headfields.mesh import load_mesh
     from headfields.rigging import read_scan_landmarks, rig_pictures, rig_template

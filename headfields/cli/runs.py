@@ -107,7 +107,7 @@ def start_or_resume(out: Path, resume: bool) -> tuple[RunFolder, dict[str, Any]]
     if not run.checkpoints:
         return run, {}
     if not resume:
-        raise CommandError(f"{run.path} holds a run already; --resume goes on with it, another --out starts a new one")
+        raise CommandError(f"{run.path} holds a run already; --resume continues it, another --out starts a new one")
     return run, run.config()
 
 

@@ -27,12 +27,12 @@ def synth(
         out: Folder to write; it must not exist, or be empty.
         frames: Number of frames; the last of them are for testing.
         size: Side of the square images, in pixels.
-        seed: Of the head's shape, texture and motion.
+        seed: Seed of the head's shape, texture and motion.
         noise: Tracking error of meshes, cameras and expressions: 0 for exact tracking, 1 for a usual monocular tracker
             (0.5 degrees, 1 mm, 3 mm in depth, 0.05 of an expression weight, 2 degrees of gaze, correlated over a
             quarter of a second; a tenth of the time 0.1 s late). Images stay exact, and truth.npz keeps the truth.
-        noise_seed: Of these errors.
-        identity: A number that draws a person; the mean head if not given.
+        noise_seed: Seed of these errors.
+        identity: Seed of the identity; the mean head if not given.
     """
     from headfields.data import load_capture
     from headfields.synthetic.captures import write_head_capture

@@ -28,7 +28,7 @@ def synth_template(
             occur nowhere else.
         frames: Number of frames.
         size: Side of the square images, in pixels.
-        seed: Of the motion, relief and folds.
+        seed: Seed of the motion, relief and folds.
         rate: Frames a second of talking.
     """
     from headfields.rigging import RiggedTemplate

@@ -29,11 +29,10 @@ def template(
 
     `headfields template --capture DIR --proxy mesh.obj --out template.obj` bakes a texture for the mesh from images
     taken from around, and --refine 200 first fits the mesh to them; with --out template.npz the result is rigged as
-    well. Pictures are written beside the file: look at them. A scan that has its texture already needs `headfields rig`
-    alone.
+    well. Pictures are written next to the file: look at them. A scan that has a texture needs only `headfields rig`.
 
     Args:
-        out: The file to write: .npz is a rig, .obj a textured mesh.
+        out: File to write: .npz is a rig, .obj a textured mesh.
         capture: Folder of posed images (transforms.json, as NeRF's and Nerfstudio's, or a capture); the subject stands
             still. Required.
         proxy: An OBJ file in the frame of the cameras, e.g. of multi-view stereo or a registered body. Required.
@@ -47,7 +46,7 @@ def template(
         eyes: For the rig: whether the eyelids are closed; auto looks.
         scale: Meters per unit of the OBJ file.
         inner_mouth: For the rig: whether a mouth that is cut open gets a cavity and teeth.
-        size: Of each picture, in pixels.
+        size: Side of each picture, in pixels.
     """
     from headfields.cli.rig import rig
     from headfields.mesh import load_mesh, save_mesh

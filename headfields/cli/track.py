@@ -32,7 +32,7 @@ def track(
     then all together, smoothly. RUN receives meshes, codes, poses, a picture of each frame, a video, errors.json (how
     well each frame fits, and why frames failed), profile.json, and the same in MonoNPHM's layout. Frames that fail are
     named and left out. Ctrl-C ends it in good order; the same command with --resume continues to the same result.
-    Weights and steps are MonoNPHM's, except for the terms that keep people likely.
+    Weights and steps are MonoNPHM's, except for the regularizers on unlikely codes.
 
     Args:
         capture: Folder of the capture; it needs landmarks.
@@ -40,18 +40,18 @@ def track(
         out: Folder of the run.
         frames: Only the first so many frames.
         every: Only every so many frames.
-        resume: Continue with what is in RUN.
+        resume: Continue the run in RUN.
         quick: Fewer rays, samples and steps, for minutes on a CPU, and poses held a little to where frames start; our
             own choice.
         hold_pose: Trust the capture's head pose, and stay close to it; our own choice.
         image: The first frame alone, with the weights and steps for a single image.
         stage1_only: Leave the second stage out.
-        landmarks: File of the prior's landmarks; landmarks.npz beside the prior, or derived from its scans, if not
+        landmarks: File of the prior's landmarks; landmarks.npz next to the prior, or derived from its scans, if not
             given.
         hair: Whether the prior's heads have hair; if not, the capture's hair is masked out. auto: no, for priors
             trained on parametric heads.
         mesh: Cells along the longest side of the grid for meshes; 0 makes none.
-        seed: Of rays and samples.
+        seed: Seed of rays and samples.
         memory: Megabytes for decoded frames.
         device: cpu, cuda, cuda:1, ...; auto is CUDA where there is one.
     """

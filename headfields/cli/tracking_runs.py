@@ -24,12 +24,12 @@ def run_tracker(tracker: Any, out: Path, count: int, resume: bool) -> Any:
     try:
         result = tracker.run(resume=resume)
     except FileExistsError as error:
-        raise CommandError(f"{out} holds a tracking run; --resume goes on with it") from error
+        raise CommandError(f"{out} holds a tracking run; --resume continues it") from error
     except RunLockedError as error:
         raise CommandError(str(error)) from error
     if result.interrupted:
         raise Interrupted(
-            f"interrupted with {len(result.stage1)} of {count} frames; the same command with --resume goes on"
+            f"interrupted with {len(result.stage1)} of {count} frames; the same command with --resume continues"
         )
     if not result.fits:
         reasons = ", ".join(sorted({failure.reason for failure in result.failed.values()}))

@@ -52,7 +52,7 @@ def train(
         minutes: Stop after so many minutes of training in all.
         steps: Stop after so many optimizer steps in all.
         resume: Continue from the run's checkpoint, with the model and options of its config.json.
-        seed: Of weights, frames and pixels; 0 if not given. A resumed run keeps its own.
+        seed: Seed of weights, frames and pixels; 0 if not given. A resumed run keeps its own.
         rays: Rays of the first step. The defaults of this and the following options are the model's; INSTA: 2048. More
             rays give a smoother gradient and take longer.
         samples: Samples of a step; as empty space is learned, the number of rays adapts to it. INSTA: 14000. 0 keeps
@@ -88,12 +88,12 @@ def train(
 
     run, before = runs.start_or_resume(out, resume)
     recipe = recipe_of(model)
-    given = {
+    requested = {
         "rays": rays, "samples": samples, "frames": frames, "learning_rate": learning_rate,
         "network_learning_rate": network_learning_rate, "schedule": schedule, "depth": depth, "opacity": opacity,
         "precision": precision,
     }  # fmt: skip
-    options = _training_options(given, before.get("training", {}), recipe.options)
+    options = _training_options(requested, before.get("training", {}), recipe.options)
     options |= _limits({"minutes": minutes, "steps": steps}, before.get("training", {}))
     for name in ("depth", "opacity", "samples"):
         if not options[name] >= 0:
@@ -150,23 +150,24 @@ def train(
         if not trainer.processes.is_first:
             return
     if result.interrupted:
-        raise Interrupted(f"interrupted at step {result.step}; the same command with --resume goes on from there")
+        raise Interrupted(f"interrupted at step {result.step}; the same command with --resume continues from there")
     psnr = "" if math.isnan(result.psnr) else f", {result.psnr:.2f} dB in training"
     print(f"{result.step} steps in {result.seconds / 60:.1f} minutes{psnr}: {run.avatar}", file=sys.stderr)
 
 
 def _training_options(
-    given: Mapping[str, Any], before: Mapping[str, Any], defaults: Mapping[str, Any]
+    requested: Mapping[str, Any], before: Mapping[str, Any], defaults: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Each option as given, else as the run was trained with, else the model's default."""
+    """Each option from the command line, else from the run, else the model's default."""
     return {
-        name: before.get(name, default) if given[name] is None else given[name] for name, default in defaults.items()
+        name: before.get(name, default) if requested[name] is None else requested[name]
+        for name, default in defaults.items()
     }
 
 
-def _limits(given: Mapping[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:
-    """The limits of training as given, else those of the run."""
-    limits = dict(given)
+def _limits(requested: Mapping[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:
+    """The limits of training from the command line, else from the run."""
+    limits = dict(requested)
     if all(limit is None for limit in limits.values()):
         limits = {name: before.get(name) for name in limits}
     if all(limit is None for limit in limits.values()):

@@ -61,10 +61,11 @@ def train_prior(
         minutes: Stop after so many minutes of training in all; 25 on a CPU if neither limit is given.
         steps: Stop after so many optimizer steps in all.
         resume: Continue from the run's checkpoint, with the options of its config.json.
-        seed: Of people, weights, scans and points; 0 if not given.
-        sizes: Of networks, codes and batches: small, for minutes on a CPU, or the paper's; small on a CPU if not given.
+        seed: Seed of people, weights, scans and points; 0 if not given.
+        sizes: Sizes of networks, codes and batches: small, for minutes on a CPU, or the paper's; small on a CPU if not
+            given.
         ambient: Number of hyper-coordinates; 2 if not given.
-        scans_per_step: Scans of a step; 8 with small sizes and 64 with the paper's if not given.
+        scans_per_step: Scans per step; 8 with small sizes and 64 with the paper's if not given.
         pictures: How many times in a run pictures are written; 0 writes none, nor any of held-out people.
         device: cpu, cuda, cuda:1, ...; auto is CUDA where there is one.
     """
@@ -77,10 +78,10 @@ def train_prior(
     run, before = runs.start_or_resume(out, resume)
     torch_device = runs.choose_device(device)
     sources = {"data": data, "nphm": nphm, "head": head, "blendshapes": blendshapes}
-    beside_nphm = {"nphm_data": nphm_data, "nphm_anchors": nphm_anchors, "nphm_neutrals": nphm_neutrals}
+    nphm_options = {"nphm_data": nphm_data, "nphm_anchors": nphm_anchors, "nphm_neutrals": nphm_neutrals}
     config: dict[str, Any] = {
         "scans": _scan_options(
-            sources, beside_nphm, {"people": people, "expressions": expressions}, before.get("scans", {})
+            sources, nphm_options, {"people": people, "expressions": expressions}, before.get("scans", {})
         ),
         "held_out": before.get("held_out", 2) if held_out is None else held_out,
         "small": before.get("small", torch_device.type == "cpu") if sizes is None else sizes == "small",
@@ -109,7 +110,7 @@ def train_prior(
         run.write_config(config | {"limits": limits})
         result = trainer.fit(steps=limits["steps"], minutes=limits["minutes"], resume=resume)
         if result.interrupted:
-            raise Interrupted(f"interrupted at step {result.step}; the same command with --resume goes on from there")
+            raise Interrupted(f"interrupted at step {result.step}; the same command with --resume continues from there")
         prior = trainer.prior({"step": result.step, "seconds": round(result.seconds, 1), "trained": config})
         path = run.path / "prior.safetensors"
         with writing(path):
@@ -119,29 +120,31 @@ def train_prior(
 
 
 def _scan_options(
-    sources: Mapping[str, Any], beside_nphm: Mapping[str, Any], counts: Mapping[str, Any], before: Mapping[str, Any]
+    sources: Mapping[str, Any], nphm_options: Mapping[str, Any], counts: Mapping[str, Any], before: Mapping[str, Any]
 ) -> dict[str, Any]:
     """The entry "scans" of config.json: the source of the scans, and what it needs.
 
     Args:
         sources: `--data`, `--nphm`, `--head` and `--blendshapes`, None where not given.
-        beside_nphm: the options that go with `--nphm`, None where not given.
+        nphm_options: the options that go with `--nphm`, None where not given.
         counts: `--people` and `--expressions`, None where not given.
         before: the entry of the run to resume, which holds where an option is not given.
     """
-    given = {name: value for name, value in sources.items() if value is not None}
-    if len(given) > 1:
-        names = " and ".join(f"--{name}" for name in given)
+    chosen = {name: value for name, value in sources.items() if value is not None}
+    if len(chosen) > 1:
+        names = " and ".join(f"--{name}" for name in chosen)
         raise CommandError(f"give one of --data, --nphm, --head and --blendshapes, not {names}")
     scans: dict[str, Any]
-    if given:
-        scans = {name: str(value.resolve()) if isinstance(value, Path) else value for name, value in given.items()}
+    if chosen:
+        scans = {name: str(value.resolve()) if isinstance(value, Path) else value for name, value in chosen.items()}
     else:
         scans = {name: before[name] for name in _SOURCES if name in before} or {"head": "procedural"}
-    _add_nphm(scans, beside_nphm, before)
+    _add_nphm(scans, nphm_options, before)
     if "data" in scans or "nphm" in scans:
         if any(count is not None for count in counts.values()):
-            raise CommandError("--people and --expressions say what is drawn; a folder says itself who there is")
+            raise CommandError(
+                "--people and --expressions are for synthetic scans; a folder of scans has its own people"
+            )
         return scans
     for name, default in (("people", 80), ("expressions", 10)):
         scans[name] = before.get(name, default) if counts[name] is None else counts[name]
@@ -152,12 +155,12 @@ def _scan_options(
 
 def _add_nphm(scans: dict[str, Any], options: Mapping[str, Path | None], before: Mapping[str, Any]) -> None:
     """Adds the options that go with --nphm."""
-    given = {name: str(path.resolve()) for name, path in options.items() if path is not None}
+    chosen = {name: str(path.resolve()) for name, path in options.items() if path is not None}
     if "nphm" not in scans:
-        if given:
-            raise CommandError(f"--{next(iter(given)).replace('_', '-')} goes with --nphm, the preprocessed folder")
+        if chosen:
+            raise CommandError(f"--{next(iter(chosen)).replace('_', '-')} goes with --nphm, the preprocessed folder")
         return
-    scans |= {name: before[name] for name in options if name in before} | given
+    scans |= {name: before[name] for name in options if name in before} | chosen
     for name, what in (("nphm_data", "the folder with registration.ply"), ("nphm_anchors", "an npy of vertex numbers")):
         if name not in scans:
             raise CommandError(f"--nphm needs --{name.replace('_', '-')} too, {what}")

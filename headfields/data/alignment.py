@@ -57,13 +57,14 @@ class _Offset:
 
 
 _FINDINGS = {
-    "mesh": "the mesh lies beside the image {where}; a mean offset of {mean[0]:+.1f} pixels to the right and "
+    "mesh": "the mesh is shifted against the image {where}; a mean offset of {mean[0]:+.1f} pixels to the right and "
     "{mean[1]:+.1f} down would fit better ({mean[2]:.3f} to {mean[3]:.3f}): check mesh_path, transform_matrix, cx and "
     "cy against file_path",
     "apart": "mesh and matte do not fit wherever the mesh is moved {where}: {mean[0]:.3f} on average, "
     f"{_LEAST_FIT} or more is usual: check mesh_path, transform_matrix and file_path",
-    "label": "segmentation labels lie beside the matte {where}; a mean offset of {mean[0]:+.1f} pixels to the right "
-    "and {mean[1]:+.1f} down would fit better ({mean[2]:.3f} to {mean[3]:.3f}): check seg_mask_path against file_path",
+    "label": "segmentation labels are shifted against the matte {where}; a mean offset of {mean[0]:+.1f} pixels to the "
+    "right and {mean[1]:+.1f} down would fit better ({mean[2]:.3f} to {mean[3]:.3f}): check seg_mask_path against "
+    "file_path",
     "unknown": "seg_mask_path holds {first[0]} and the like, no labels of INSTA's, {where}: face regions will be "
     "wrong; pass regions=... to load_capture",
     "depth": "the mesh explains {mean[0]:.0%} of the depth within 1 cm {where}; depth is off by {mean[1]:+.0f} mm: "
@@ -189,8 +190,8 @@ def _depth_agreement(depth: np.ndarray, pixels: np.ndarray, z: np.ndarray) -> tu
     place = (row // cell, column // cell)
     shape = tuple(-(-side // cell) for side in depth.shape)
     nearest, front, measured = np.full((3, *shape), np.inf)
-    here = depth[row, column]
-    np.minimum.at(nearest, place, np.where(here > 0, np.abs(here - z), np.inf))
+    sampled = depth[row, column]
+    np.minimum.at(nearest, place, np.where(sampled > 0, np.abs(sampled - z), np.inf))
     np.minimum.at(front, place, z)
     rows, columns = np.nonzero(depth > 0)
     np.minimum.at(measured, (rows // cell, columns // cell), depth[rows, columns])

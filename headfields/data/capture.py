@@ -77,7 +77,7 @@ class Capture:
         self._decoder = _HeadDecoder(recording)
 
         budget = int(memory_budget_mb * 2**20)
-        # Vertices are small beside images and slow to parse, so all of them are kept if a third of the budget allows.
+        # Vertices are smaller than images and slow to parse, so all of them are kept if a third of the budget allows.
         layout = self._decoder.layout()
         self._heads = FrameCache(len(self), layout, self._decoder, budget // 3, "mesh and expression")
         budget -= self._heads.slots * self._heads.bytes_per_frame
@@ -225,7 +225,7 @@ class Capture:
         Raises:
             IndexError: a frame is out of range.
             ValueError: no frames, a negative count or an unknown background; with weights, the capture has no labels,
-                there is no such label or region, or (next to) no pixel of these frames has a weight.
+                there is no such label or region, or no pixel of these frames has a weight.
             CaptureError: a file cannot be read.
         """
         indices = self.frame_indices(frames)

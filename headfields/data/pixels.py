@@ -84,7 +84,7 @@ def draw_pixels(
 
     Raises:
         ValueError: no frames, a negative count or an unknown background; with weights, the frames have no labels, there
-            is no such label or region, or (next to) no pixel of these frames has a weight.
+            is no such label or region, or no pixel of these frames has a weight.
     """
     if count < 0 or (count and not frames):
         raise ValueError(

@@ -283,11 +283,11 @@ class SkinningSolution(Record):
     @property
     def distinct(self) -> Int[Tensor, " m"]:
         """(M,) number of roots that are more than a millimeter apart."""
-        kept = self.found.clone()
-        for later in range(1, kept.shape[1]):
+        unique = self.found.clone()
+        for later in range(1, unique.shape[1]):
             apart = (self.candidates[:, :later] - self.candidates[:, later, None]).norm(dim=-1)
-            kept[:, later] &= ~((apart < _SAME) & kept[:, :later]).any(dim=1)
-        return kept.sum(dim=1)
+            unique[:, later] &= ~((apart < _SAME) & unique[:, :later]).any(dim=1)
+        return unique.sum(dim=1)
 
 
 class SkinningRoots(_FieldSkinning):

@@ -14,7 +14,7 @@ from headfields.records import Canonical, HeadState
 class SurfaceFeatures(Encoder):
     """Vertex features of a source, interpolated at the surface point nearest to each point (`Canonical.face`).
 
-    Combines MonoAvatar's convolutional features with INSTA's canonicalizer, as an encoder or as a condition beside a
+    Combines MonoAvatar's convolutional features with INSTA's canonicalizer, as an encoder or as a condition next to a
     grid. A point above the surface and the point below it have the same features, so they separate inside from outside
     only together with another encoder.
 

@@ -77,20 +77,22 @@ class UVDisplacementFeatures(VertexSource):
             raise ValueError(f"{name}: position_bands is {position_bands}; expected 0 or more octaves, or None")
         if not unit > 0:
             raise ValueError(f"{name}: unit is {unit}; expected a length in meters above 0")
-        rest = template.canonical_vertices if neutral is None else neutral
-        if rest.shape != template.canonical_vertices.shape:
+        vertices = template.canonical_vertices if neutral is None else neutral
+        if vertices.shape != template.canonical_vertices.shape:
             raise ValueError(
-                f"{name}: neutral has shape {tuple(rest.shape)}, and the template's canonical_vertices "
+                f"{name}: neutral has shape {tuple(vertices.shape)}, and the template's canonical_vertices "
                 f"{tuple(template.canonical_vertices.shape)}; both are of the same V vertices"
             )
-        self.vertex_count = len(rest)
+        self.vertex_count = len(vertices)
         self.width = width
         self.unit = float(unit)
         self.rasterizer = _rasterizer(name, template, resolution, padding)
-        self.register_buffer("neutral", rest.detach().clone(), persistent=False)
-        self.register_buffer("rigid", None if rigid is None else _spanning(name, rigid, rest).clone(), persistent=False)
-        middle = (rest.amin(dim=0) + rest.amax(dim=0)) / 2
-        scaled = ((rest - middle) / (rest - middle).abs().max().clamp(min=1e-12)).detach()
+        self.register_buffer("neutral", vertices.detach().clone(), persistent=False)
+        self.register_buffer(
+            "rigid", None if rigid is None else _spanning(name, rigid, vertices).clone(), persistent=False
+        )
+        middle = (vertices.amin(dim=0) + vertices.amax(dim=0)) / 2
+        scaled = ((vertices - middle) / (vertices - middle).abs().max().clamp(min=1e-12)).detach()
         place = None
         if position_bands is not None:
             place = frequency_encoding(self.rasterizer.vertices_to_map(scaled[None]).movedim(1, -1), position_bands)
@@ -199,11 +201,13 @@ def _rasterizer(part: str, template: Template, resolution: int | tuple[int, int]
     return UVRasterizer(template.faces, template.uv, template.uv_faces, resolution, padding, count)
 
 
-def _spanning(part: str, rigid: Tensor, rest: Tensor) -> Tensor:
+def _spanning(part: str, rigid: Tensor, vertices: Tensor) -> Tensor:
     """The indices as int64; raises ValueError unless the vertices determine a rigid motion."""
-    if not rigid.numel() or int(rigid.min()) < 0 or int(rigid.max()) >= len(rest):
-        raise ValueError(f"{part}: rigid holds {rigid.numel()} indices; expected three or more, in [0, {len(rest)})")
-    points = rest[rigid.long()]
+    if not rigid.numel() or int(rigid.min()) < 0 or int(rigid.max()) >= len(vertices):
+        raise ValueError(
+            f"{part}: rigid holds {rigid.numel()} indices; expected three or more, in [0, {len(vertices)})"
+        )
+    points = vertices[rigid.long()]
     extents = torch.linalg.svdvals((points - points.mean(dim=0)).double())
     if len(points) < 3 or extents[1] < 1e-3 * extents[0] or extents[0] == 0:
         raise ValueError(

@@ -130,12 +130,12 @@ class VertexFeatures(Encoder):
         self.neighbors, self.bands, self.width, self.unit = neighbors, bands, hidden, unit
         self.frame: OffsetFrame = frame
         self.register_buffer("vertices", None if vertices is None else vertices.detach().float().clone())
-        rest = faces_ = areas = None
+        rest_frames = faces_ = areas = None
         if frame == "triangle" and faces is not None and rest_vertices is not None:
             faces_, at_rest = faces.detach().long().clone(), rest_vertices.detach().float()
-            rest, areas = triangle_frames(at_rest, faces_)[..., :3], triangle_areas(at_rest, faces_)
+            rest_frames, areas = triangle_frames(at_rest, faces_)[..., :3], triangle_areas(at_rest, faces_)
         self.register_buffer("faces", faces_, persistent=False)
-        self.register_buffer("rest_frames", rest, persistent=False)
+        self.register_buffer("rest_frames", rest_frames, persistent=False)
         self.register_buffer("rest_areas", areas, persistent=False)
         self._tree: VertexTree | None = None
         self.offset_width = 3 * (2 * bands + 1)

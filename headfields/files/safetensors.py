@@ -22,7 +22,7 @@ class BrokenFileError(ValueError):
 def write_safetensors(
     path: Path | str, tensors: Mapping[str, Tensor], metadata: Mapping[str, str], previous: Path | None = None
 ) -> None:
-    """Writes a safetensors file beside `path`, waits until it is on disk, and moves it into place.
+    """Writes a safetensors file next to `path`, waits until it is on disk, and moves it into place.
 
     Args:
         path: the file; its folder must exist.
@@ -34,7 +34,7 @@ def write_safetensors(
         OSError: the file cannot be written, for lack of space or permission; `path` and `previous` are unchanged.
     """
     path = Path(path)
-    # safetensors puts a temporary file beside its target; in a folder of our own it can be removed
+    # safetensors puts a temporary file next to its target; in a folder of our own it can be removed
     scratch = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     temporary = scratch / path.name
     try:

@@ -51,7 +51,7 @@ def _bytes(*args: Any) -> bytes:
 def _reconstructor(cls: Any, base: Any, state: Any) -> Any:
     if isinstance(cls, type) and issubclass(cls, inert.Chumpy | inert.Sparse):
         return cls()
-    raise ValueError(f"copyreg is asked to rebuild a {getattr(cls, '__name__', cls)!r}")
+    raise ValueError(f"copyreg would rebuild a {getattr(cls, '__name__', cls)!r}")
 
 
 _CALLED: dict[str, Callable[..., Any]] = {

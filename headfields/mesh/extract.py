@@ -36,7 +36,7 @@ def extract(
 ) -> Mesh:
     """Extracts the surface of an avatar's field, or of any function of points, with normals and colors.
 
-    The source is evaluated coarse to fine, only near the surface; `isosurface` says what may be missed.
+    The source is evaluated coarse to fine, only near the surface; `isosurface` states which parts may be missed.
 
     Args:
         source: `avatar.field(state)`, evaluated in evaluation mode; or a function from points (N, 3), meters, to values

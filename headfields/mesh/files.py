@@ -23,7 +23,7 @@ def save_mesh(path: Path | str, mesh: Mesh) -> Path:
 
     Vertices keep their order, and normals and colors are written where the mesh has them: colors with 8 bits in PLY,
     behind the coordinates in OBJ (as MeshLab and Blender read them), and as linear light in glTF, as its standard
-    demands. OBJ also takes texture coordinates and the texture: `NAME.mtl` and `NAME.png` are written beside
+    demands. OBJ also takes texture coordinates and the texture: `NAME.mtl` and `NAME.png` are written next to
     `NAME.obj`. A mesh without faces is written as points. The file appears whole or not at all.
 
     Args:

@@ -113,8 +113,8 @@ def align_to_surface(
         converged = moved <= tolerance or following.cost >= current.cost  # the rest is rounding
         if following.cost <= current.cost:
             current = following
-    kept = int(current.kept.sum())
-    return Alignment(current.transform, math.sqrt(current.cost), kept / len(current.kept), count, converged)
+    inliers = int(current.inliers.sum())
+    return Alignment(current.transform, math.sqrt(current.cost), inliers / len(current.inliers), count, converged)
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ class _Candidate:
     transform: Similarity
     moved: Tensor
     nearest: SurfaceDistances
-    kept: Tensor
+    inliers: Tensor
     cost: float
 
 
@@ -137,17 +137,17 @@ class _Search:
         moved = transform.apply(self.points)
         nearest = self.tree.distances(moved)
         distance = nearest.distance.double().nan_to_num(math.inf)
-        kept = torch.ones_like(distance, dtype=torch.bool)
+        inliers = torch.ones_like(distance, dtype=torch.bool)
         if self.count < len(distance):
-            kept = distance <= distance.kthvalue(self.count).values
-        weights = self.weights[kept]
-        cost = float((weights * distance[kept].square()).sum() / weights.sum())
-        return _Candidate(transform, moved, nearest, kept, cost)
+            inliers = distance <= distance.kthvalue(self.count).values
+        weights = self.weights[inliers]
+        cost = float((weights * distance[inliers].square()).sum() / weights.sum())
+        return _Candidate(transform, moved, nearest, inliers, cost)
 
     def point(self, candidate: _Candidate) -> Similarity:
         """The transform that minimizes the squared distances of the kept points to their nearest points."""
-        x, weights = self.points[candidate.kept], self.weights[candidate.kept]
-        y = (candidate.moved + candidate.nearest.offset.double())[candidate.kept]
+        x, weights = self.points[candidate.inliers], self.weights[candidate.inliers]
+        y = (candidate.moved + candidate.nearest.offset.double())[candidate.inliers]
         share = (weights / weights.sum())[:, None]
         middle_x, middle_y = (share * x).sum(0), (share * y).sum(0)
         x, y = x - middle_x, y - middle_y
@@ -157,9 +157,9 @@ class _Search:
 
     def plane(self, candidate: _Candidate) -> Similarity:
         """The transform that minimizes the squared distances to the tangent planes, to first order."""
-        x, normal = candidate.moved[candidate.kept], candidate.nearest.normal.double()[candidate.kept]
-        gap = (normal * candidate.nearest.offset.double()[candidate.kept]).sum(-1)
-        root = self.weights[candidate.kept].sqrt()
+        x, normal = candidate.moved[candidate.inliers], candidate.nearest.normal.double()[candidate.inliers]
+        gap = (normal * candidate.nearest.offset.double()[candidate.inliers]).sum(-1)
+        root = self.weights[candidate.inliers].sqrt()
         middle = x.mean(0)
         around = x - middle
         size = around.square().sum(-1).mean().sqrt().clamp_min(1e-12)  # so that all unknowns are lengths

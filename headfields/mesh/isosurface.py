@@ -57,7 +57,7 @@ def isosurface(
     found if it cuts an edge of the coarsest grid, or is connected to one that does on some finer grid. A component
     smaller than a coarse cell may be missed, unless `lipschitz` bounds the slope of the function: then no cell is
     dropped that the surface could cut. On the finest grid the surface is followed to its end, so it is closed, shares
-    its vertices, and equals what `headfields.ops.marching_cubes` gives for the dense grid.
+    its vertices, and equals the result of `headfields.ops.marching_cubes` on the dense grid.
 
     Args:
         function: from (N, 3) points, meters, to (N,) values; NaN is outside. Evaluated without gradients.

@@ -108,7 +108,7 @@ def load_lpips(device: torch.device) -> Callable[[Tensor, Tensor], float] | None
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             network = lpips.LPIPS(net="alex", verbose=False).to(device).eval().requires_grad_(False)
-    except Exception as error:  # without a network, disk space or torchvision, an evaluation goes on without LPIPS
+    except Exception as error:  # without a network, disk space or torchvision, evaluation continues without LPIPS
         warnings.warn(f"LPIPS is left out: {type(error).__name__}: {error}", stacklevel=2)
         return None
 

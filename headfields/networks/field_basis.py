@@ -107,7 +107,7 @@ class BlendCoefficients(Part):
         return self.of(self.inputs(state))
 
     def of(self, inputs: Float[Tensor, "b width"]) -> Float[Tensor, "b fields"]:
-        """α of B rows of what `inputs` gives."""
+        """α of B rows of inputs (see `inputs`)."""
         if not self.layers:
             return self.out(inputs)
         hidden = torch.relu(self.trunk(torch.cat([inputs, inputs.new_zeros(1, inputs.shape[1])])))

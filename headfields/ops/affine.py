@@ -113,5 +113,5 @@ def blend_rows(
         raise IndexError(f"frame holds {int(frame.min())} to {int(frame.max())}; there are rows 0 to {len(rows) - 1}")
     out = weights.new_zeros(len(weights), rows.shape[-1])
     order = [(frame == index).nonzero()[:, 0] for index in range(len(rows))]
-    parts = [weights.index_select(0, here) @ rows[index] for index, here in enumerate(order)]
+    parts = [weights.index_select(0, indices) @ rows[index] for index, indices in enumerate(order)]
     return out.index_copy(0, torch.cat(order), torch.cat(parts))

@@ -198,9 +198,9 @@ def _trace_edges(
     # To the left of a steep edge the cross product with its direction has dy's sign; above a flat one, that of -dx.
     turn = span[which, along].sign() * (1 if along else -1)
     low_is_near = turn == inside[which]
-    beside = size[along]
-    fits = (low >= 0) & (low + 1 < beside)
-    low = low.clamp(0, max(beside - 2, 0)).long()
+    extent = size[along]
+    fits = (low >= 0) & (low + 1 < extent)
+    low = low.clamp(0, max(extent - 2, 0)).long()
     pixel = line * size[1] + low if along else low * size[1] + line
     other = pixel + (1 if along else size[1])
     near, far = torch.where(low_is_near, pixel, other), torch.where(low_is_near, other, pixel)

@@ -15,7 +15,7 @@ SMALLEST_BLOCK = 16
 
 @dataclass(frozen=True)
 class GroupedRows:
-    """P rows sorted by group into C blocks of T rows, each block of one group; what `group_rows` gives.
+    """P rows sorted by group into C blocks of T rows, each block of one group: the result of `group_rows`.
 
     Attributes:
         source: (C * T,) the row in each place of the blocks; unused places repeat a row, whose result is not read.

@@ -15,7 +15,7 @@ from headfields.ops.reference import marching_cubes as reference
 
 @dataclass(frozen=True)
 class Isosurface:
-    """What `marching_cubes` gives.
+    """Result of `marching_cubes`.
 
     Attributes:
         vertices: (V, 3) in meters with `bounds`, else in cells from the grid's first point.

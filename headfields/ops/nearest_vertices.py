@@ -98,10 +98,10 @@ class VertexTree:
 
     def __init__(self, vertices: Float[Tensor, "v 3"] | Float[Tensor, "b v 3"]) -> None:
         vertices = self._as_batch("VertexTree", vertices)
-        rest = vertices.detach()[0] if len(vertices) else vertices.new_zeros(vertices.shape[1], 3)
+        initial = vertices.detach()[0] if len(vertices) else vertices.new_zeros(vertices.shape[1], 3)
         # To the builder, each vertex is a triangle without extent.
         faces = torch.arange(vertices.shape[1], dtype=torch.int32)[:, None].expand(-1, 3)
-        children, order, slot, self._levels = build_topology(faces, rest)
+        children, order, slot, self._levels = build_topology(faces, initial)
         self._topology = tuple(part.to(vertices.device) for part in (children, order, slot))
         self.refit(vertices)
 

@@ -51,8 +51,8 @@ def ray_sphere(
     """
     to_center = center - rays.origins
     along = (to_center * rays.directions).sum(dim=-1)
-    beside = to_center - along[:, None] * rays.directions  # not the difference of squares, which cancels far away
-    inside = radius**2 - beside.square().sum(dim=-1)
+    offset = to_center - along[:, None] * rays.directions  # not the difference of squares, which cancels far away
+    inside = radius**2 - offset.square().sum(dim=-1)
     miss = (inside <= 0) | (along + inside.clamp_min(0).sqrt() <= 0)
     half = torch.where(miss, torch.ones_like(inside), inside).sqrt()
     near, far = (along - half).clamp_min(0.0), along + half

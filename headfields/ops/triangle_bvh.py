@@ -213,8 +213,8 @@ class TriangleBVH:
             )
         self.faces = faces.long().contiguous()
         self._faces = faces.int().contiguous()
-        rest = vertices.detach()[0] if len(vertices) else vertices.new_zeros(vertices.shape[1], 3)
-        children, order, slot, levels = build_topology(self._faces, rest)
+        initial = vertices.detach()[0] if len(vertices) else vertices.new_zeros(vertices.shape[1], 3)
+        children, order, slot, levels = build_topology(self._faces, initial)
         self._topology = (children.to(faces.device), order.to(faces.device), slot.to(faces.device))
         self._levels = levels
         self._edges: Int[Tensor, "f 3"] | None = None

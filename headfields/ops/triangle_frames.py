@@ -42,7 +42,7 @@ def triangle_frames(vertices: Float[Tensor, "*batch v 3"], faces: Int[Tensor, "f
     edge = b - a
     axes = torch.eye(3, dtype=vertices.dtype, device=vertices.device)
     tangent = _direction(edge, axes[0])
-    # Whichever world axis lies flattest to the tangent makes a perpendicular where the triangle has none.
+    # The world axis with the smallest component along the tangent gives a perpendicular where the triangle has none.
     flattest = axes[tangent.detach().abs().argmin(dim=-1)]
     across = c - a - ((c - a) * tangent).sum(-1, keepdim=True) * tangent
     fallback = torch.nn.functional.normalize(torch.linalg.cross(tangent, flattest), dim=-1)

@@ -24,7 +24,7 @@ class UVRasterizer(nn.Module):
     A texel whose center lies in several faces shows the one of lowest index: no difference on a shared edge; where
     charts overlap, the later face is not in the map, though its vertices sample it. A texel outside all faces shows the
     nearest point of the charts, if that is within `padding`, so neither bilinear sampling nor a convolution meets black
-    beside a chart. Faces without area in the image cover nothing, yet may be nearest. All our own choices.
+    next to a chart. Faces without area in the image cover nothing, yet may be nearest. All our own choices.
 
     Everything is a weighted sum with fixed weights: differentiable to any order in attributes and maps, and `sample` in
     the barycentric coordinates too (within a cell of four centers).
@@ -247,7 +247,7 @@ def _check(faces: Tensor, uv: Tensor, uv_faces: Tensor, height: int, width: int,
         if not (low >= -_ROUNDING and high <= 1 + _ROUNDING):  # a NaN too
             raise ValueError(
                 f"{op}: uv spans [{low:.6g}, {high:.6g}]; texture coordinates must be finite and lie in [0, 1]. "
-                "Tiles beside it (UDIM) need maps of their own: shift each with uv - uv.floor(), or scale all into "
+                "Tiles next to it (UDIM) need maps of their own: shift each with uv - uv.floor(), or scale all into "
                 "[0, 1], or make new ones with headfields.ops.unwrap"
             )
     return int(faces.max()) + 1 if faces.numel() else 0

@@ -42,8 +42,8 @@ class CodeStatistics:
         _, deviations, directions = torch.linalg.svd(
             (codes - codes.mean(dim=0)).double() / max(len(codes), 1) ** 0.5, full_matrices=False
         )
-        kept = deviations > LEAST * deviations[:1]
-        return cls(mean.detach().clone(), (directions[kept].T * deviations[kept]).to(codes))
+        significant = deviations > LEAST * deviations[:1]
+        return cls(mean.detach().clone(), (directions[significant].T * deviations[significant]).to(codes))
 
     def at(self, free: Float[Tensor, "*b k"]) -> Float[Tensor, "*b w"]:
         """The codes (..., W) at coordinates (..., K), in standard deviations along each axis. Differentiable."""

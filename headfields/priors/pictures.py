@@ -1,4 +1,4 @@
-"""Pictures of scans beside a model's reconstructions: rendering by sphere tracing, comparison sheets."""
+"""Pictures of scans next to a model's reconstructions: rendering by sphere tracing, comparison sheets."""
 
 import torch
 from jaxtyping import Float, Int

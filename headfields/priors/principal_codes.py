@@ -20,7 +20,7 @@ def principal_codes(avatar: Avatar, scans: MeshScans) -> PriorCodes:
 
     Geometry codes are principal components of the neutral meshes, appearance codes those of their colors, and
     expression codes those of vertex offsets from the same person's neutral mesh. Each component is scaled to the square
-    root of its standard deviation, so that small motion (eyelids) is not lost beside large motion (jaw). Components
+    root of its standard deviation, so that small motion (eyelids) is not lost next to large motion (jaw). Components
     fill the global part of anchored codes; the local parts start at zero. All vertices have the same weight.
 
     Our own choice. Published codes start at zero, and networks need thousands of epochs to find what these codes

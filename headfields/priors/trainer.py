@@ -273,7 +273,7 @@ class PriorTrainer:
             self._table(name).table.detach().cpu() for name in ("geometry", "appearance", "expression")
         )
         scans, avatar = self.scans, self.avatar
-        if self.device.type != "cpu":  # training may go on
+        if self.device.type != "cpu":  # training may continue
             avatar = copy.deepcopy(avatar).cpu()
         return Prior(
             avatar, geometry, appearance, expression, scans.person, scans.neutral, scans.people, scans.scans, about
@@ -284,7 +284,7 @@ class PriorTrainer:
         return surface_errors(self.avatar, self.scans, scans, self.codes(scans), points).summary()
 
     def picture(self) -> Float[Tensor, "h w 3"] | None:
-        """Draws training scans beside the model, into images/ if there is a folder; None if none are shown."""
+        """Draws training scans next to the model, into images/ if there is a folder; None if none are shown."""
         if not isinstance(self.scans, MeshScans) or not len(self._shown):
             return None
         codes = self.codes(self._shown)
@@ -294,7 +294,7 @@ class PriorTrainer:
         return sheet
 
     def save(self) -> None:
-        """Writes a checkpoint; the previous one is kept beside it."""
+        """Writes a checkpoint; the previous one is kept next to it."""
         assert self.folder is not None
         checkpoint.save(
             self.folder.checkpoint, self.model, self.optimizer, None, {}, self.progress,

@@ -57,15 +57,15 @@ class PriorTrainingLog(ProgressMonitor):
     def _rewind(self) -> None:
         """Drops the lines after the current step and writes the header."""
         assert self._path is not None
-        kept = []
+        rows = []
         if self._path.exists():
             with open(self._path, encoding="utf-8", newline="") as file:
                 for row in csv.DictReader(file):
                     whole = set(row) == set(COLUMNS) and None not in row.values()
                     if whole and row["step"].isdigit() and int(row["step"]) <= self.progress.step:
-                        kept.append(row)
+                        rows.append(row)
         text = io.StringIO()
         writer = csv.DictWriter(text, COLUMNS)
         writer.writeheader()
-        writer.writerows(kept)
+        writer.writerows(rows)
         replace_text(self._path, text.getvalue())

@@ -126,7 +126,7 @@ class MeshRenderer(nn.Module):
         Args:
             vertices: (V, 3) meters.
             camera: one camera, in the frame of the vertices.
-            attributes: (V, C) at vertices, or (F, 3, C) at the corners of faces, interpolated beside the color.
+            attributes: (V, C) at vertices, or (F, 3, C) at the corners of faces, interpolated like the color.
             light: (9, 3) or (9, 1) spherical harmonics fixed to the camera (`renderers.SHLighting.coefficients`), which
                 multiply the texture's color. None: no light.
             texture: in place of the renderer's own.
@@ -231,8 +231,8 @@ class MeshRenderer(nn.Module):
             steps = (slope - barycentric[..., None] * slope.sum(1, keepdim=True)) / total[..., None]
         return barycentric, whole / total[:, 0], steps, self.faces[face]
 
-    def _pyramid_of(self, given: Tensor | MipPyramid | None) -> MipPyramid | None:
-        texture = self.texture if given is None else given
+    def _pyramid_of(self, override: Tensor | MipPyramid | None) -> MipPyramid | None:
+        texture = self.texture if override is None else override
         if texture is None:
             return None
         if self.uv is None:
@@ -243,7 +243,7 @@ class MeshRenderer(nn.Module):
             raise ValueError(f"MeshRenderer: texture has {channels} channels; expected 3")
         if isinstance(texture, MipPyramid):
             return texture
-        if given is not None or texture.requires_grad:
+        if override is not None or texture.requires_grad:
             return mip_pyramid(texture.to(self.faces.device))
         if self._pyramid is None or self._pyramid.table.device != self.faces.device:
             self._pyramid = mip_pyramid(texture.to(self.faces.device))

@@ -78,10 +78,10 @@ class HierarchicalSampler(Sampler):
         near, far = field.near_far(rays)
         coarse = stratified(near, far, self.coarse, jitter=self.training)
         with torch.no_grad():
-            kept, canonical = canonicalize_samples(coarse, rays, field)
+            samples, canonical = canonicalize_samples(coarse, rays, field)
             density = field.density(canonical)
-            weights = weights_from_density(density, kept.start, kept.end, kept.ray, len(rays))
-            fine = inverse_cdf(kept, weights, self.fine, rays=len(rays), jitter=self.training)
+            weights = weights_from_density(density, samples.start, samples.end, samples.ray, len(rays))
+            fine = inverse_cdf(samples, weights, self.fine, rays=len(rays), jitter=self.training)
         return canonicalize_samples(merge(coarse, fine, len(rays)), rays, field)
 
 

@@ -113,10 +113,10 @@ class SurfaceRenderer(Renderer):
             rgb = lit.new_zeros(len(samples), 3).index_copy(0, visible, lit)
         color, opacity, depth = composite(weights, rgb, samples, len(rays), background, offsets=offsets)
         normal = accumulate(weights, normals, offsets=offsets)
-        kept: dict[str, Any] = {"canonical": canonical, "field": field} if self.training else {}
+        training_inputs: dict[str, Any] = {"canonical": canonical, "field": field} if self.training else {}
         return Rendering(
             rgb=color, opacity=opacity, depth=depth, normal=normal, samples=samples, weights=weights,
-            gradient=gradient, **kept,
+            gradient=gradient, **training_inputs,
         )  # fmt: skip
 
     def _lit(self, values: FieldValues, ray: Int[Tensor, " m"], rays: Rays) -> Float[Tensor, "m 3"]:

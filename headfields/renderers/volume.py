@@ -72,8 +72,8 @@ class VolumeRenderer(Renderer):
         density, color = values.require("density", "rgb")
         weights = weights_from_density(density, samples.start, samples.end, samples.ray, len(rays))
         rgb, opacity, depth = composite(weights, color, samples, len(rays), background)
-        kept: dict[str, Any] = {"canonical": canonical, "field": field} if self.training else {}
-        return Rendering(rgb=rgb, opacity=opacity, depth=depth, samples=samples, weights=weights, **kept)
+        training_inputs: dict[str, Any] = {"canonical": canonical, "field": field} if self.training else {}
+        return Rendering(rgb=rgb, opacity=opacity, depth=depth, samples=samples, weights=weights, **training_inputs)
 
     def _visible(self, samples: Samples, density: Float[Tensor, " m"], rays: int) -> Bool[Tensor, " m"]:
         optical = density * (samples.end - samples.start)

@@ -149,8 +149,9 @@ class _Sided:
         side, usable = _face_side(head), head.outer & ~_torn(head)
         self.vertices, self.faces = vertices, head.faces
         self.normals = face_normals(vertices, head.faces)
-        self.kept = [(usable & (side != across)).nonzero()[:, 0] for across in (1, 2, -1)]  # nothing is on side 2
-        self.trees = [TriangleBVH(head.faces[kept], vertices.float()) for kept in self.kept]
+        # nothing is on side 2
+        self.usable_faces = [(usable & (side != across)).nonzero()[:, 0] for across in (1, 2, -1)]
+        self.trees = [TriangleBVH(head.faces[indices], vertices.float()) for indices in self.usable_faces]
 
     def closest(
         self, points: Float[Tensor, "n 3"], side: Int[Tensor, " n"], normals: Float[Tensor, "n 3"], reach: float
@@ -161,10 +162,10 @@ class _Sided:
         distance = torch.full((len(points),), torch.inf, dtype=torch.float64)
         for number, query in enumerate((-1, 0, 1)):
             mine = (side == query).nonzero()[:, 0]
-            if not len(mine) or not len(self.kept[number]):
+            if not len(mine) or not len(self.usable_faces[number]):
                 continue
             nearest = self.trees[number].closest(points[mine].float())
-            face[mine] = self.kept[number][nearest.face.clamp_min(0)]
+            face[mine] = self.usable_faces[number][nearest.face.clamp_min(0)]
             weights[mine] = nearest.barycentric.double()
             distance[mine] = nearest.distance.double()
         same = (self.normals[face] * normals).sum(-1) > _SAME_WAY
@@ -325,12 +326,12 @@ def _fill(target: HeadSurface, faces: Tensor, weights: Tensor, neutral: Tensor, 
         return
     neighbors = edge_neighbors(torch.where(open_[:, None], target.faces, -1))
     while True:
-        beside = torch.where(neighbors >= 0, known[neighbors.clamp_min(0)], False)
-        new = open_ & ~known & beside.any(dim=1)
+        near_known = torch.where(neighbors >= 0, known[neighbors.clamp_min(0)], False)
+        new = open_ & ~known & near_known.any(dim=1)
         if not new.any():
             break
         row = new.nonzero()[:, 0]
-        giver = neighbors[row].gather(1, beside[row].long().argmax(dim=1, keepdim=True))[:, 0]
+        giver = neighbors[row].gather(1, near_known[row].long().argmax(dim=1, keepdim=True))[:, 0]
         faces[row], weights[row] = faces[giver], weights[giver]
         known[row] = True
     lost = (open_ & ~known).nonzero()[:, 0]

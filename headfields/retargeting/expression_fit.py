@@ -157,8 +157,8 @@ def regress_expressions(
     mean_x, mean_y = x.mean(0), y.mean(0)
     x, y = x - mean_x, y - mean_y
     u, s, vh = torch.linalg.svd(x, full_matrices=False)
-    kept = s > 1e-9 * s.amax().clamp_min(1e-300) if len(s) else s > 0
-    u, s, vh = u[:, kept], s[kept], vh[kept]
+    significant = s > 1e-9 * s.amax().clamp_min(1e-300) if len(s) else s > 0
+    u, s, vh = u[:, significant], s[significant], vh[significant]
     if not len(s):
         return mean_y.reshape(-1, 3).to(vertices), codes.new_zeros(codes.shape[1], *vertices.shape[1:])
     along = u.transpose(0, 1) @ y

@@ -145,15 +145,15 @@ class Retargeter(nn.Module):
         Returns:
             B cameras.
         """
-        here = driving.world_to_camera.reshape(-1, 4, 4).double()
+        driven = driving.world_to_camera.reshape(-1, 4, 4).double()
         rest = driving_rest.world_to_camera.reshape(4, 4).double()
-        motion = torch.linalg.inv(rest) @ here  # of the head, in its frame
-        align = torch.eye(4, dtype=torch.float64, device=here.device)
+        motion = torch.linalg.inv(rest) @ driven  # of the head, in its frame
+        align = torch.eye(4, dtype=torch.float64, device=driven.device)
         align[:3, :3] = (self.binding.align.scale * self.binding.align.rotation).to(align)
         align[:3, 3] = self.binding.align.translation.to(align)
-        own = own_rest.world_to_camera.reshape(4, 4).double().to(here.device)
+        own = own_rest.world_to_camera.reshape(4, 4).double().to(driven.device)
         pose = own @ align @ motion @ torch.linalg.inv(align)
-        intrinsics = own_rest.intrinsics.reshape(1, 3, 3).expand(len(here), 3, 3)
+        intrinsics = own_rest.intrinsics.reshape(1, 3, 3).expand(len(driven), 3, 3)
         return Camera(pose.to(driving.world_to_camera), intrinsics.contiguous(), own_rest.size)
 
     def _pair_eyes(self) -> list[_EyePair]:

@@ -160,10 +160,10 @@ class RunFolder:
         if not path.exists():
             return 0
         content = path.read_bytes()
-        kept = [json.dumps(entry) + "\n" for entry in self.read_log() if entry.get("step", 0) <= step]
-        if len(kept) < len(content.splitlines()) or not content.endswith(b"\n"):
-            replace_text(path, "".join(kept))
-        return len(content.splitlines()) - len(kept)
+        lines = [json.dumps(entry) + "\n" for entry in self.read_log() if entry.get("step", 0) <= step]
+        if len(lines) < len(content.splitlines()) or not content.endswith(b"\n"):
+            replace_text(path, "".join(lines))
+        return len(content.splitlines()) - len(lines)
 
     def write_metrics(self, metrics: Mapping[str, Any]) -> None:
         """Writes metrics.json."""

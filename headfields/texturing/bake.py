@@ -185,9 +185,9 @@ def _robust_mean(light: Tensor, weight: Tensor) -> tuple[Float[Tensor, "t 3"], F
     middle = _weighted_median(light, weight[..., None].expand_as(light))
     apart = (light - middle[:, None]).abs().mean(-1)
     usual = _weighted_median(apart[..., None], weight[..., None])
-    kept = weight * (apart <= 2.5 * usual.clamp(min=_SPREAD))
-    total = kept.sum(-1)
-    return (light * kept[..., None]).sum(1) / total.clamp(min=1e-12)[:, None], total
+    inlier_weight = weight * (apart <= 2.5 * usual.clamp(min=_SPREAD))
+    total = inlier_weight.sum(-1)
+    return (light * inlier_weight[..., None]).sum(1) / total.clamp(min=1e-12)[:, None], total
 
 
 def _weighted_median(values: Tensor, weight: Tensor) -> Float[Tensor, "t c"]:

@@ -47,8 +47,8 @@ def view_gains(
     pairs, counts = key[order].unique_consecutive(return_counts=True)
     middle = counts.cumsum(0) - counts + counts // 2
     median = difference[order][middle] if len(pairs) else difference
-    kept = counts >= _LEAST
-    pairs, median, share = pairs[kept], median[kept], counts[kept].double()
+    frequent = counts >= _LEAST
+    pairs, median, share = pairs[frequent], median[frequent], counts[frequent].double()
     a, b = pairs // views, pairs % views
     matrix = torch.eye(views, dtype=torch.float64) * _PRIOR
     right_side = torch.zeros(views, dtype=torch.float64)

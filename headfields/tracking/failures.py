@@ -1,4 +1,4 @@
-"""Reasons why a frame cannot be tracked. The frame loop names the reason, leaves the frame out and goes on."""
+"""Reasons why a frame cannot be tracked. The frame loop names the reason, leaves the frame out and continues."""
 
 __all__ = ["FrameFailure"]
 

@@ -5,7 +5,7 @@ fits/stage1/00000.safetensors, fits/stage2/...
                             each frame's fit, exactly; a resumed run starts from them
 fits/stage2.safetensors     checkpoint of stage 2 (of trackers that keep one)
 pictures/stage1/00000.png, pictures/stage2/...
-                            each frame's image beside its fit
+                            each frame's image next to its fit
 stage1.mp4, stage2.mp4      these pictures
 errors.json                 how well each frame fits, and which frames failed for which reason
 profile.json                seconds per frame, by what they were spent on

@@ -77,7 +77,7 @@ class FrameTurn(Generic[Fit]):
         resumed: fits that were on disk when the run started.
         backward: whether frames are visited from later to earlier ones.
         clock: takes the time of the parts of the fit.
-        show: shows a text beside the progress bar; redraws the bar if the second argument is True.
+        show: shows a text next to the progress bar; redraws the bar if the second argument is True.
     """
 
     frame: int
@@ -168,7 +168,7 @@ class FrameTracker(ABC, Generic[Observation, Fit]):
         Args:
             fits: of stage 1, by frame.
             clock: takes the time of the parts.
-            show: called with the number of steps done, their total, and a text beside the progress bar.
+            show: called with the number of steps done, their total, and a text next to the progress bar.
             stop: asked between steps whether to stop.
 
         Returns:
@@ -177,7 +177,7 @@ class FrameTracker(ABC, Generic[Observation, Fit]):
 
     @abstractmethod
     def picture(self, observation: Observation, fit: Fit) -> tuple[UInt8[np.ndarray, "h w 3"], dict[str, float]]:
-        """A picture of the frame beside its fit, and errors measured on it."""
+        """A picture of the frame next to its fit, and errors measured on it."""
 
     def export(self, result: Tracking[Fit]) -> None:
         """Writes further results into the folder; sets `result.capture` if a capture is written."""

@@ -28,7 +28,7 @@ def monoavatar_losses(depth: float | int = 0) -> list[Loss]:
     """MonoAvatar's losses, with the paper's weights: squared color, elastic energy and magnitude of the warp.
 
     Args:
-        depth: weight of INSTA's depth prior beside them; the paper has none.
+        depth: weight of INSTA's depth prior, added to them; the paper has none.
     """
     losses: list[Loss] = [SquaredColor(), Elastic(), WarpMagnitude()]
     return [*losses, DepthPrior(weight=depth)] if depth else losses

@@ -147,6 +147,6 @@ def test_two_processes_by_the_command_itself_and_by_torchrun(tmp_path):
         done = subprocess.run([*command, *train, *out, "--steps", "6", "--resume"], **options)
         assert done.returncode == 0 and done.stderr.count("6 steps in") == 1, done.stderr[-2000:]
         done = subprocess.run([*command, *train, *out, "--steps", "6"], **options)
-        assert done.returncode != 0 and "--resume goes on with it" in done.stderr
+        assert done.returncode != 0 and "--resume continues it" in done.stderr
     own, other = ((tmp_path / name / "avatar.safetensors").read_bytes() for name in ("own", "torchrun"))
     assert own == other

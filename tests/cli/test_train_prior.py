@@ -49,7 +49,7 @@ def test_a_prior_from_a_rig(
     assert not list((out / "images").iterdir())
     assert len(load_scans(out / "scans").people) == 3
     assert main([*common, *drawn]) == 1
-    assert "--resume goes on" in capsys.readouterr().err
+    assert "--resume continues" in capsys.readouterr().err
     assert main([*common, "--resume", "--seed", "5"]) == 1
     assert "was trained with seed 0, not 5" in capsys.readouterr().err
     geometry = prior.geometry

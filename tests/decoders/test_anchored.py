@@ -1,4 +1,4 @@
-"""The anchored ensemble beside a loop over points and members, its symmetry, its derivatives, what may be skipped."""
+"""The anchored ensemble next to a loop over points and members, its symmetry, its derivatives, what may be skipped."""
 
 import pytest
 import torch

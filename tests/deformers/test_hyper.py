@@ -1,4 +1,4 @@
-"""The hyper-dimensional deformation beside one that joins everything at every point, and what it refuses."""
+"""The hyper-dimensional deformation next to one that joins everything at every point, and what it refuses."""
 
 import pytest
 import torch

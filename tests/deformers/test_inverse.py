@@ -1,4 +1,4 @@
-"""Inverses of deformers: found, reported where they are not, and their gradient beside finite differences."""
+"""Inverses of deformers: found, reported where they are not, and their gradient next to finite differences."""
 
 import pytest
 import torch

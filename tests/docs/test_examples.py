@@ -42,7 +42,7 @@ camera = None
 avatar = hf.models.insta(hf.data.load_capture("captures/someone").template, expression_width=16)
 """,
 }
-"""What a page takes for granted, besides the imports."""
+"""What a page takes for granted, apart from the imports."""
 SMALLER = {r"minutes=\d+": "steps=2", r"steps=\d{2,}": "steps=2", r"\[17\]": "[1]"}
 """What would take minutes, as something that takes a second."""
 

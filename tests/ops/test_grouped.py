@@ -1,4 +1,4 @@
-"""Rows sorted by group, and the layers of an ensemble, beside a loop over the groups."""
+"""Rows sorted by group, and the layers of an ensemble, against a loop over the groups."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""The gradient of a root, beside finite differences of the root itself."""
+"""The gradient of a root, against finite differences of the root itself."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""The compiled kernels under threads and forks: calls beside one another, in loader workers, and after a fork."""
+"""The compiled kernels under threads and forks: concurrent calls, in loader workers, and after a fork."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""Softplus and its derivatives beside the definition, on every backend."""
+"""Softplus and its derivatives against the definition, on every backend."""
 
 import math
 

@@ -123,7 +123,7 @@ def test_depth_is_the_tracked_meshs(noisy: Capture) -> None:
         depth, camera = noisy.depth(frame), noisy.camera([frame])
         assert depth is not None
         _, z = camera.project(noisy.state([frame]).vertices)
-        assert abs(float(depth[depth > 0].min() - z.min())) < 0.008  # a pixel is wide beside the tip of a nose
+        assert abs(float(depth[depth > 0].min() - z.min())) < 0.008  # a pixel is wide next to the tip of a nose
 
 
 def test_error_is_measured(folders: dict[str, Path], noisy: Capture) -> None:

@@ -18,7 +18,7 @@ NOISE = TrackingNoise(rotation=1, translation=2, depth=3, expression=0, gaze=0, 
 
 
 def write_noisy(folder: Path) -> None:
-    """Frames rendered with true poses by an avatar of the head, tracked with noise; writes the truth beside them."""
+    """Frames rendered with true poses by an avatar of the head, tracked with noise; writes the truth next to them."""
     avatar = painted()
     still = Motion(np.zeros((COUNT, 3)), np.zeros((COUNT, 3)), {}, np.zeros((COUNT, 2)))
     noisy = NOISE.track(still, rate=25)

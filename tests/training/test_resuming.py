@@ -1,4 +1,4 @@
-"""Resuming a run: from the checkpoint before a broken one, with other options, beside another process."""
+"""Resuming a run: from the checkpoint before a broken one, with other options, next to another process."""
 
 import json
 import os

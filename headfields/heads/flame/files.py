@@ -61,7 +61,12 @@ class FlameArrays:
 
 
 def split_components(
-    op: str, path: str, raw: Mapping[str, Any], components: int, asked: int | None, names: tuple[str, ...] = ()
+    op: str,
+    path: str,
+    raw: Mapping[str, Any],
+    components: int,
+    expression_count: int | None,
+    names: tuple[str, ...] = (),
 ) -> tuple[slice, slice]:
     """The slices of the shape and of the expression components; see `FlameHead.from_file`.
 
@@ -69,15 +74,15 @@ def split_components(
         op, path: for errors.
         raw: the entries of the file.
         components: number of components in the file.
-        asked: number of expression components, or None to derive it from the file.
+        expression_count: number of expression components, or None to derive it from the file.
         names: the file's expression_names.
 
     Raises:
         ValueError: the number of expression components is unknown, or exceeds the number of components.
     """
     full = components >= SHAPE_COUNT + EXPRESSION_COUNT
-    if asked is not None:
-        count, source = asked, "expression_count"
+    if expression_count is not None:
+        count, source = expression_count, "expression_count"
         if full and 0 <= count <= components - SHAPE_COUNT:
             return slice(0, SHAPE_COUNT), slice(SHAPE_COUNT, SHAPE_COUNT + count)
         if full:

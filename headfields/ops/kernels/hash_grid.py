@@ -232,7 +232,7 @@ def point_gradient(
     use_plain: int,
     out: wp.array2d(dtype=wp.float32),
 ):
-    """d/dx of grad times what `gather` gives; one thread a point, so that levels add up in order."""
+    """d/dx of grad times the output of `gather`; one thread a point, so that levels add up in order."""
     n = wp.tid()
     total = wp.vec4()
     if not undefined(points, n, grid.dimensions):

@@ -17,12 +17,12 @@ def silhouettes(
             side = float((line[0] * reach[1] - line[1] * reach[0]).sign())
             hidden = bool((vertex_depth[[a, b, c]] <= 0).any())
             sides.setdefault((a, b), []).append(float("nan") if hidden else side)
-    found = []
+    edges = []
     for (a, b), votes in sides.items():
         total, voting = sum(votes), sum(abs(vote) for vote in votes)
         if voting > 0 and abs(total) == voting:  # false for NaN
-            found.append((a, b, 1.0 if total > 0 else -1.0))
-    return found
+            edges.append((a, b, 1.0 if total > 0 else -1.0))
+    return edges
 
 
 def antialias(

@@ -52,8 +52,8 @@ def ray_weights(values: Float[Tensor, " m"], offsets: Int[Tensor, " offsets"], a
         transmittance = torch.exp(-exclusive_sum(values, offsets, False))
         return transmittance * -torch.expm1(-values)
     dense, present = _pad(values, offsets)
-    kept = torch.cat([torch.ones_like(dense[:, :1]), 1 - dense[:, :-1]], dim=1)
-    return kept.cumprod(1)[present] * values
+    transmitted = torch.cat([torch.ones_like(dense[:, :1]), 1 - dense[:, :-1]], dim=1)
+    return transmitted.cumprod(1)[present] * values
 
 
 def ray_weights_backward(
@@ -87,18 +87,18 @@ def _derivatives(
 ) -> tuple[Float[Tensor, " m"], Float[Tensor, " m"], Float[Tensor, " m"]]:
     """`dL/dv`, and the derivatives of w and of `dL/dv` along the direction: front to back, then back to front."""
     (v, present), (g, _), (h, _) = _pad(values, offsets), _pad(grad, offsets), _pad(direction, offsets)
-    kept, absorbed = (1 - v, v) if alpha else (torch.exp(-v), -torch.expm1(-v))
-    slope = torch.ones_like(v) if alpha else kept
-    d_absorbed, d_slope = slope * h, torch.zeros_like(v) if alpha else -kept * h
+    transmitted, absorbed = (1 - v, v) if alpha else (torch.exp(-v), -torch.expm1(-v))
+    slope = torch.ones_like(v) if alpha else transmitted
+    d_absorbed, d_slope = slope * h, torch.zeros_like(v) if alpha else -transmitted * h
     reach, d_reach = torch.ones_like(v), torch.zeros_like(v)
     for k in range(1, v.shape[1]):
-        reach[:, k] = reach[:, k - 1] * kept[:, k - 1]
-        d_reach[:, k] = d_reach[:, k - 1] * kept[:, k - 1] - reach[:, k - 1] * d_absorbed[:, k - 1]
+        reach[:, k] = reach[:, k - 1] * transmitted[:, k - 1]
+        d_reach[:, k] = d_reach[:, k - 1] * transmitted[:, k - 1] - reach[:, k - 1] * d_absorbed[:, k - 1]
     behind, d_behind = torch.zeros_like(v), torch.zeros_like(v)
     for k in range(v.shape[1] - 2, -1, -1):
         visible = g[:, k + 1] - behind[:, k + 1]
-        behind[:, k] = g[:, k + 1] * absorbed[:, k + 1] + kept[:, k + 1] * behind[:, k + 1]
-        d_behind[:, k] = d_absorbed[:, k + 1] * visible + kept[:, k + 1] * d_behind[:, k + 1]
+        behind[:, k] = g[:, k + 1] * absorbed[:, k + 1] + transmitted[:, k + 1] * behind[:, k + 1]
+        d_behind[:, k] = d_absorbed[:, k + 1] * visible + transmitted[:, k + 1] * d_behind[:, k + 1]
     visible = g - behind
     first = slope * reach * visible
     d_weights = d_reach * absorbed + reach * d_absorbed

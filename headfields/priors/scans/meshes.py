@@ -257,8 +257,8 @@ def face_kinds(
     mean = vertices[neutral].mean(0)
     depth = mean[faces].mean(1)[:, 2]
     middle = 0.5 * (depth.min() + depth.max())
-    rest = torch.where(depth >= middle, STATIC, REAR)
-    return torch.where((moved[faces].amin(1) > 1e-3) & (depth >= middle), FACE, rest)
+    static_or_rear = torch.where(depth >= middle, STATIC, REAR)
+    return torch.where((moved[faces].amin(1) > 1e-3) & (depth >= middle), FACE, static_or_rear)
 
 
 def _mixed(values: Tensor, rows: Tensor, ids: Tensor, weights: Tensor) -> Tensor:

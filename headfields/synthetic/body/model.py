@@ -36,7 +36,7 @@ def _texture_coordinates() -> tuple[Float[np.ndarray, "t 2"], Int[np.ndarray, "f
     below, start = torso(), len(own["v_template"])
     uv = [own["uv"] * [1, 1 - HEAD_CHART] + [0, HEAD_CHART]]
     total = len(own["uv"])
-    made: dict[tuple[int, float, float], int] = {}
+    index_of: dict[tuple[int, float, float], int] = {}
     faces = np.zeros_like(below.faces)
     place = {int(vertex): k / len(below.border) for k, vertex in enumerate(below.border)}
     # The loop of an arm belongs to the trunk's grid; it runs from the top of the shoulder over the front.
@@ -67,11 +67,11 @@ def _texture_coordinates() -> tuple[Float[np.ndarray, "t 2"], Int[np.ndarray, "f
             # Shifted by half a turn, which puts the seam at the back (arms: at the armpit).
             u = low_u + (high_u - low_u) * (turns[k] + (0.5 if before else -0.5))
             key = (c, round(u, 9), part)
-            if key not in made:
-                made[key] = total
+            if key not in index_of:
+                index_of[key] = total
                 total += 1
                 uv.append(np.array([[u, high_v - (high_v - low_v) * rows[k]]]))
-            faces[index, k] = made[key]
+            faces[index, k] = index_of[key]
     return np.concatenate(uv), np.concatenate([own["uv_faces"], faces])
 
 

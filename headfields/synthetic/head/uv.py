@@ -99,10 +99,10 @@ def region_masks() -> dict[str, Bool[np.ndarray, " f"]]:
     """Named face masks (F,)."""
     parts = head_parts()
     mesh = parts.mesh
-    rest = len(parts.positions) - parts.skin
+    eye_vertices = len(parts.positions) - parts.skin
 
     def faces_of(skin: np.ndarray, eyes: np.ndarray | None = None) -> np.ndarray:
-        whole = np.concatenate([skin, np.zeros(rest, bool)])
+        whole = np.concatenate([skin, np.zeros(eye_vertices, bool)])
         return (whole if eyes is None else whole | eyes)[parts.faces].all(1)
 
     base = base_point(mesh.longitude, mesh.row)

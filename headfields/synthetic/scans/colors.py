@@ -50,7 +50,7 @@ def painted(
     """Vertex colors (V, 3) of a head mesh without texture.
 
     Skin everywhere; with 68 landmarks (iBUG's order), lips and brows around them and hair above and behind. Small
-    separate components beside the nose are eyes. Transitions are smooth enough for a mesh of a few thousand vertices.
+    separate components next to the nose are eyes. Transitions are smooth enough for a mesh of a few thousand vertices.
 
     Args:
         vertices: (V, 3) the neutral head, meters.

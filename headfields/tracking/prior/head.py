@@ -91,7 +91,7 @@ class PriorHead(nn.Module):
         coarse, fine: samples per ray.
 
     Attributes:
-        light, affine: fitted beside codes and poses.
+        light, affine: fitted together with codes and poses.
         names: of the codes.
         center, radius: (3,) and meters, of the ball that holds the heads.
     """

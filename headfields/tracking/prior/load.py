@@ -22,8 +22,8 @@ def open_prior(
 ) -> TrackingPrior:
     """A prior with its landmarks, for `PriorTracker`.
 
-    Landmarks come from `landmarks`, else from landmarks.npz beside the prior (both files of `LandmarkPoints.save`).
-    Without either, they are computed from the training scans in `scans/` beside the prior, if `headfields train-prior`
+    Landmarks come from `landmarks`, else from landmarks.npz next to the prior (both files of `LandmarkPoints.save`).
+    Without either, they are computed from the training scans in `scans/` next to the prior, if `headfields train-prior`
     drew these from a parametric head, and saved as landmarks.npz.
 
     Args:

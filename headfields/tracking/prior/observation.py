@@ -260,7 +260,7 @@ def _weights(
     mask[among(classes.hair)] = weights.hair
     ignored = among(classes.ignored)
     color[ignored], mask[ignored] = 0, 0
-    # Below its open neck a prior is unconstrained: where the neck is ignored, so is the background beside it.
+    # Below its open neck a prior is unconstrained: where the neck is ignored, so is the background next to it.
     counts = ((alpha > 0.5) & ~ignored).any(dim=1).nonzero()
     below = int(counts[-1]) + 1 if len(counts) else len(mask)
     if bool(ignored[below:].any()):
@@ -280,5 +280,5 @@ def _near_ball(camera: Camera, center: Float[Tensor, "3"], radius: float) -> Boo
     rays = camera.rays()
     to_center = center - rays.origins
     along = (to_center * rays.directions).sum(dim=-1)
-    beside = to_center - along[:, None] * rays.directions
-    return ((beside.norm(dim=-1) < radius) & (along > 0)).view(camera.size)
+    offset = to_center - along[:, None] * rays.directions
+    return ((offset.norm(dim=-1) < radius) & (along > 0)).view(camera.size)

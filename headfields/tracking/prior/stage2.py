@@ -180,11 +180,11 @@ class JointFit:
         for other in (frame - 1, frame + 1):
             if other not in self.row:
                 continue
-            beside = self.row[other]
-            change = codes[PER_FRAME] - self._row("expression", beside)
+            neighbor = self.row[other]
+            change = codes[PER_FRAME] - self._row("expression", neighbor)
             parts.append(self.stage.smooth_expression * change.square().sum())
-            turn = (rotation - self._row("rotation", beside)).square().sum()
-            move = (shift - self._row("translation", beside)).square().sum()
+            turn = (rotation - self._row("rotation", neighbor)).square().sum()
+            move = (shift - self._row("translation", neighbor)).square().sum()
             parts.append(self.stage.smooth_pose * (turn + 10 * move))
         return torch.stack(parts).sum()
 
@@ -220,9 +220,9 @@ class JointFit:
         for name, optimizer in (("shared", self._shared), ("rows", self._rows)):
             state: dict[int, dict[str, Tensor | int]] = {}
             for full, value in tensors.items():
-                head, _, rest = full.partition(".")
+                head, _, local_name = full.partition(".")
                 if head == name:
-                    number, _, key = rest.partition(".")
+                    number, _, key = local_name.partition(".")
                     # SparseAdam counts steps in an integer
                     scalar = name == "rows" and key == "step"
                     state.setdefault(int(number), {})[key] = int(value) if scalar else value

@@ -213,9 +213,9 @@ class PoseEnergy:
     def _priors(self, sums: _Sums, pose: BodyPose, center: Tensor) -> None:
         eye = torch.eye(self.body.width)
         joints = pose.turns.numel()
-        rest = torch.cat([pose.turns.flatten(), pose.expression]).cpu()
+        parameters = torch.cat([pose.turns.flatten(), pose.expression]).cpu()
         scale = prior_scales(self.body, self.scales)
-        residual = rest / scale
+        residual = parameters / scale
         slope = eye[6:] / scale[:, None]
         sums.add("prior", residual, slope, False, 1.0, residual.square())
         expected = self.expected.pose

@@ -51,8 +51,8 @@ TOLERATED = [
     (r"^landmarks/00001\.txt: nan$", "NaN is a landmark that is hidden, as in views from behind", ""),
     # Suspect, not impossible: a warning.
     (r"^frames: a frame in train and test$", "for a try on one set", "warning: 1 frames are in both train and test"),
-    (r"^all frames: labels shifted$", "parsers err", r"warning: segmentation labels lie .* 3 of 3 .* -6\.0 pixels to"),
-    (r"^all frames: images shifted$", "trackers err", r"warning: the mesh lies beside .* 3 of 3 .* -6\.0 pixels to"),
+    (r"^all frames: labels shifted$", "parsers err", r"warning: segmentation labels are .* 3 of 3 .* -6\.0 pixels to"),
+    (r"^all frames: images shifted$", "trackers err", r"warning: the mesh is shifted .* 3 of 3 .* -6\.0 pixels to"),
     (r"^depth/00001\.png: (16 bits|32-bit integers)$", "units are unknown", r"warning: the mesh explains \d% of the"),
     (r"^all frames: depth (in meters|of nothing)$", "0 is for none", "warning: depth_path is 0 everywhere in 3 of 3"),
     (r"^(all frames: labels (of another|0 and 255)|seg_mask/00001\.png: JPEG)", "numbers", "warning: seg_mask_path ho"),
