@@ -10,7 +10,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from headfields.ops._checks import check_floating, check_shape
-from headfields.ops._marching_table import _FACES
+from headfields.ops._marching_table import CELL_FACES
 from headfields.ops.reference.marching_cubes import along_edge, polygonize
 from headfields.records import Record
 
@@ -200,7 +200,7 @@ class _Grid:
             self.evaluate(corners.flatten())
             inside = self.at(corners) < self.level
             ahead = []
-            for side, face in enumerate(_FACES):
+            for side, face in enumerate(CELL_FACES):
                 cut = inside[:, face].any(1) & ~inside[:, face].all(1)
                 # The surface does not cut the border of the grid, where all points are outside.
                 shift = (step if side % 2 else -step) * int(self.strides[side // 2])

@@ -47,7 +47,7 @@ def _face_corners() -> list[tuple[int, ...]]:
     return faces
 
 
-_FACES = _face_corners()
+CELL_FACES = _face_corners()
 
 
 def _edge(a: int, b: int) -> int:
@@ -57,7 +57,7 @@ def _edge(a: int, b: int) -> int:
 def _loops(case: int) -> list[list[int]]:
     """The loops of edges at which the surface crosses the faces of the cell."""
     following = {}
-    for corners in _FACES:
+    for corners in CELL_FACES:
         inside = [bool(case >> corner & 1) for corner in corners]
         for k in range(4):
             if inside[k] and not inside[k - 1]:  # a run of inside corners begins
@@ -80,7 +80,7 @@ def _loops(case: int) -> list[list[int]]:
 
 def _share_face(a: int, b: int) -> bool:
     ends = [{corner, corner | (4 >> axis)} for axis, corner in (EDGES[a], EDGES[b])]
-    return any((ends[0] | ends[1]) <= set(corners) for corners in _FACES)
+    return any((ends[0] | ends[1]) <= set(corners) for corners in CELL_FACES)
 
 
 def _fan(loop: list[int]) -> list[tuple[int, int, int]]:

@@ -79,7 +79,7 @@ def bind(source: HeadSurface, target: HeadSurface) -> Binding:
         moved = ThinPlateWarp(align.apply(source_markers), target_markers, smoothing=1e-3 * target.size)(placed)
     registered, met = _register(source, moved, target)
     warp = _warp(source, placed, registered, met, target)
-    correspondence = _correspond(source, registered, target)
+    correspondence = surface_correspondence(source, registered, target)
     if not bool((correspondence.confidence > 0).any()):
         raise ValueError(
             f"bind: of the target's {len(target.faces)} faces none finds a counterpart on the source; both must be "
@@ -142,7 +142,7 @@ def _by_extent(source: HeadSurface, target: HeadSurface) -> Similarity:
     )
 
 
-class _Sided:
+class SidedSurface:
     """Closest points on a head's skin that never lie across the mouth from the query."""
 
     def __init__(self, vertices: Float[Tensor, "v 3"], head: HeadSurface) -> None:
@@ -190,7 +190,7 @@ def _register(
     source: HeadSurface, moved: Float[Tensor, "v 3"], target: HeadSurface
 ) -> tuple[Float[Tensor, "v 3"], Bool[Tensor, " v"]]:
     """The source's vertices registered to the target's surface, and which of them reached it."""
-    surface = _Sided(target.neutral.double(), target)
+    surface = SidedSurface(target.neutral.double(), target)
     border = _on_border(target)
     faces = source.faces[source.outer]
     count = len(moved)
@@ -262,8 +262,10 @@ def _warp(
     return ThinPlateWarp(placed[picked], registered[picked], smoothing=1e-3 * target.size)
 
 
-def _correspond(source: HeadSurface, registered: Float[Tensor, "v 3"], target: HeadSurface) -> Correspondence:
-    surface = _Sided(registered, source)
+def surface_correspondence(
+    source: HeadSurface, registered: Float[Tensor, "v 3"], target: HeadSurface
+) -> Correspondence:
+    surface = SidedSurface(registered, source)
     neutral = target.neutral.double()
     reach = _REACH * target.size
     skin = target.outer.nonzero()[:, 0]

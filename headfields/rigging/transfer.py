@@ -14,7 +14,7 @@ from torch import Tensor
 
 from headfields.ops.sparse_system import SymmetricSystem
 from headfields.ops.vertex_geometry import uniform_laplacian, vertex_normals
-from headfields.retargeting.binding import _correspond, _Sided
+from headfields.retargeting.binding import SidedSurface, surface_correspondence
 from headfields.retargeting.head_surface import HeadSurface
 from headfields.retargeting.transfer import Correspondence, DeformationTransfer
 
@@ -42,7 +42,7 @@ def correspond(source: HeadSurface, registered: Float[Tensor, "v 3"], target: He
     Raises:
         ValueError: no face of the target has a counterpart.
     """
-    correspondence = _correspond(source, registered.detach().double().cpu(), target)
+    correspondence = surface_correspondence(source, registered.detach().double().cpu(), target)
     if not bool((correspondence.confidence > 0).any()):
         raise ValueError(
             f"correspond: none of the target's {len(target.faces)} faces is near the source; register the source first"
@@ -237,7 +237,7 @@ def transfer_landmarks(
         sides: (L,) 1 for landmarks of the upper lip, -1 for the lower lip, 0 for the others.
         target: the template.
     """
-    surface = _Sided(target.neutral.double(), target)
+    surface = SidedSurface(target.neutral.double(), target)
     face, weights, _ = surface.closest(points.double(), sides, normals.double(), float("inf"))
     return face, weights.float()
 

@@ -11,7 +11,7 @@ def _fraction(along: Tensor, squared_length: Tensor) -> Tensor:
     return torch.where(has_length, along / torch.where(has_length, squared_length, 1.0), 0.0).clamp(0.0, 1.0)
 
 
-def _inverse_squared_area(corners: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*batch"]:
+def inverse_squared_area(corners: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*batch"]:
     """1 / |(b - a) x (c - a)|^2, 0 on a face without area: one whose angle at a has a sine that is lost in rounding."""
     ab, ac = corners[..., 1, :] - corners[..., 0, :], corners[..., 2, :] - corners[..., 0, :]
     squared = torch.linalg.cross(ab, ac).square().sum(-1)
@@ -27,7 +27,7 @@ def _interior(
     a = corners[..., 0, :]
     ab, ac, ap = corners[..., 1, :] - a, corners[..., 2, :] - a, points - a
     normal = torch.linalg.cross(ab, ac)
-    inverse = _inverse_squared_area(corners)
+    inverse = inverse_squared_area(corners)
     u = (torch.linalg.cross(ac, normal) * ap).sum(-1) * inverse
     v = (torch.linalg.cross(normal, ab) * ap).sum(-1) * inverse
     return u, v

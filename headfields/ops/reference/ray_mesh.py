@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from headfields.ops.reference.closest_triangle import _inverse_squared_area
+from headfields.ops.reference.closest_triangle import inverse_squared_area
 
 
 def _dot(a: Tensor, b: Tensor) -> Tensor:
@@ -37,7 +37,7 @@ def ray_triangle(
     along = _dot(normal, directions)
     total = weights.sum(-1)
     one_sided = (weights >= 0).all(-1) | (weights <= 0).all(-1)
-    meets = one_sided & (along != 0) & (total != 0) & (_inverse_squared_area(corners) > 0)
+    meets = one_sided & (along != 0) & (total != 0) & (inverse_squared_area(corners) > 0)
     return meets, _over(weights, total[..., None]), _over(_dot(normal, a), along)
 
 
@@ -164,7 +164,7 @@ def margin_interval(
             lo, hi = _within(_dot(dp, dp), _dot(wp, dp), _dot(wp, wp) - margin**2)
             spans.append(_clip(*_clip(lo, hi, s0, s1), 1 - s0, -s1))
             spans.append(_within(_dot(d, d), _dot(from_base, d), _dot(from_base, from_base) - margin**2))
-        inverse = _inverse_squared_area(corners)
+        inverse = inverse_squared_area(corners)
         normal = torch.linalg.cross(b - a, c - a)
         gu = inverse[..., None] * torch.linalg.cross(c - a, normal)
         gv = inverse[..., None] * torch.linalg.cross(normal, b - a)
