@@ -11,7 +11,7 @@ from torch import Tensor
 from headfields.heads import BlendshapeHead
 from headfields.mesh import Mesh
 from headfields.ops import TriangleBVH
-from headfields.ops.rasterize import render_mesh
+from headfields.ops.render_mesh import render_mesh
 from headfields.tracking import PriorObservation
 from headfields.tracking.prior.pose import world_points
 

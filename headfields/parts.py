@@ -230,10 +230,13 @@ class Decoder(Part):
         """Values at M points; M = 0 is legal.
 
         Args:
-            features: of the encoders, for M points.
+            features: the encoders' features of M points.
             canonical: the M points, with their unit viewing directions in canonical space.
             prepared: the result of `prepare`.
             color: False leaves `rgb` out, for occupancy and meshing.
+
+        Returns:
+            `density` (M,) in 1/m or `distance` (M,) in meters, as `gives` declares, and `rgb` (M, 3) unless left out.
 
         A decoder that can compute the color later fills `FieldValues.geometry` with what it needs for that and defines
         `color`; a renderer then requests the color of visible samples only.

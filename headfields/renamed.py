@@ -1,6 +1,7 @@
 """Names in files that earlier versions wrote (classes, arguments, tensors), and what they are called now.
 
-The one place for them: saved avatars, priors and checkpoints hold the names of the version that wrote them.
+Saved avatars, priors and checkpoints hold the names of the version that wrote them. `headfields.runs.disk_names` has
+the names in configurations and logs of run folders.
 """
 
 from collections.abc import Container, Mapping

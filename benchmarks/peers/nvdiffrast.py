@@ -9,7 +9,7 @@ from benchmarks import shapes
 from benchmarks.case import OURS, Contestant, Maker
 from benchmarks.peers import need
 from headfields.ops import TriangleBVH
-from headfields.ops.rasterize import MeshImage, render_mesh
+from headfields.ops.render_mesh import MeshImage, render_mesh
 
 _NEAR, _FAR = 0.1, 10.0
 

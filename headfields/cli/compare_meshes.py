@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from headfields.cli.arguments import OptionalFolder
+from headfields.cli.argument_types import OptionalFolder
 from headfields.cli.errors import CommandError
 
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import tyro
 
-from headfields.cli.arguments import OptionalFile, OptionalInt
+from headfields.cli.argument_types import OptionalFile, OptionalInt
 from headfields.cli.errors import CommandError
 
 

@@ -4,7 +4,7 @@ import json
 import math
 from typing import Any
 
-from headfields.cli.arguments import OptionalFolder, OptionalInt, Run
+from headfields.cli.argument_types import OptionalFolder, OptionalInt, Run
 from headfields.cli.errors import CommandError
 
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from headfields.cli.arguments import OptionalFloat, OptionalFolder
+from headfields.cli.argument_types import OptionalFloat, OptionalFolder
 from headfields.cli.errors import CommandError
 
 

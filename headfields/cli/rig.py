@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from headfields.cli.arguments import OptionalFile, Rig
+from headfields.cli.argument_types import OptionalFile, Rig
 from headfields.cli.errors import CommandError
 
 

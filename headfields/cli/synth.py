@@ -5,7 +5,7 @@ from typing import Annotated
 
 import tyro
 
-from headfields.cli.arguments import OptionalInt
+from headfields.cli.argument_types import OptionalInt
 from headfields.cli.errors import CommandError
 
 

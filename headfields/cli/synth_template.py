@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from headfields.cli.arguments import Folder, Rig
+from headfields.cli.argument_types import Folder, Rig
 from headfields.cli.errors import CommandError
 
 

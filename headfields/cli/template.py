@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from headfields.cli.arguments import OptionalFile, OptionalFolder, OptionalInt
+from headfields.cli.argument_types import OptionalFile, OptionalFolder, OptionalInt
 from headfields.cli.errors import CommandError
 
 

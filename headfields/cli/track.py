@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from headfields.cli.arguments import Count, Folder, NewRun, OptionalFile, OptionalInt
+from headfields.cli.argument_types import Count, Folder, NewRun, OptionalFile, OptionalInt
 
 
 def track(

@@ -1,6 +1,6 @@
 """`headfields track-template`: track a rigged scan through a capture."""
 
-from headfields.cli.arguments import Count, Folder, NewRun, OptionalInt, Rig
+from headfields.cli.argument_types import Count, Folder, NewRun, OptionalInt, Rig
 from headfields.cli.errors import CommandError
 
 

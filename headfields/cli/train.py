@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from headfields.cli.arguments import Count, Folder, NewRun, OptionalFloat, OptionalInt
+from headfields.cli.argument_types import Count, Folder, NewRun, OptionalFloat, OptionalInt
 from headfields.cli.errors import CommandError, Interrupted
 
 FIXED = ("model", "arguments", "capture", "mouth", "seed")

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from headfields.cli.arguments import Count, NewRun, OptionalFile, OptionalFloat, OptionalFolder, OptionalInt
+from headfields.cli.argument_types import Count, NewRun, OptionalFile, OptionalFloat, OptionalFolder, OptionalInt
 from headfields.cli.errors import CommandError, Interrupted
 
 FIXED = ("scans", "held_out", "small", "ambient", "seed", "scans_per_step")

@@ -5,19 +5,37 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from headfields.data.capture import Capture
 from headfields.ops.rigid import fit_rigid
+from headfields.records import Camera, HeadState, Template
 
 __all__ = ["view_yaw", "yaw_balanced_weights", "yaw_bins"]
 
 
+@runtime_checkable
+class PosedCapture(Protocol):
+    """What balancing reads of a `Capture`, or of a capture of one's own: cameras, posed meshes and their template."""
+
+    splits: Any
+
+    @property
+    def template(self) -> Template:
+        """The canonical mesh."""
+
+    def state(self, frames: Any, /) -> HeadState:
+        """Vertices of the given frames."""
+
+    def camera(self, frames: Any, /) -> Camera:
+        """Cameras of the given frames."""
+
+
 def view_yaw(
-    capture: Capture,
+    capture: PosedCapture,
     frames: Int[Tensor, " b"] | Sequence[int] | None = None,
     vertices: Bool[Tensor, " v"] | None = None,
 ) -> Float[Tensor, " b"]:
@@ -65,7 +83,7 @@ def view_yaw(
 
 
 def yaw_balanced_weights(
-    capture: Capture,
+    capture: PosedCapture,
     bins: int = 12,
     split: str = "train",
     strength: float | int = 1.0,

@@ -6,7 +6,7 @@ from headfields.deformers.error_warp import ErrorWarp
 from headfields.deformers.hyper import HyperDeformer
 from headfields.deformers.inverse import invert
 from headfields.deformers.jacobian import jacobian
-from headfields.deformers.mesh import MeshDeformer
+from headfields.deformers.mesh_deformer import MeshDeformer
 from headfields.deformers.near_surface import NearSurface
 from headfields.deformers.skinning import (
     InverseSkinning,

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from headfields.deformers.mesh import MeshDeformer
+from headfields.deformers.mesh_deformer import MeshDeformer
 from headfields.ops.triangle_bvh import TriangleBVH
 from headfields.records import Canonical, HeadState
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from headfields.deformers.inverse import invert
 from headfields.deformers.jacobian import point_jacobian
-from headfields.deformers.mesh import MeshDeformer
+from headfields.deformers.mesh_deformer import MeshDeformer
 from headfields.deformers.skinning_weights import SkinningWeights
 from headfields.ops.affine import affine_inverse, apply_affine, skin_points
 from headfields.ops.implicit import implicit_root

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from headfields.deformers.mesh import MeshDeformer
+from headfields.deformers.mesh_deformer import MeshDeformer
 from headfields.ops.blended_map import blended_map
 from headfields.ops.reference.blended_map import ring_weights
 from headfields.ops.triangle_bvh import TriangleBVH

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from headfields.deformers.chain import Chain
-from headfields.deformers.mesh import MeshDeformer
+from headfields.deformers.mesh_deformer import MeshDeformer
 from headfields.ops.triangle_bvh import TriangleBVH
 from headfields.parts import Deformer, Field
 from headfields.records import Canonical, FieldValues

@@ -11,7 +11,7 @@ from headfields.losses.warp import Elastic, WarpMagnitude
 
 
 def insta_losses(depth: float | int = 0.1) -> list[Loss]:
-    """INSTA's losses: Huber color with a heavier mouth, and the depth of the tracked mesh.
+    """INSTA's losses: `HuberColor`, whose mouth weighs 40 times from step 500, and `DepthPrior`, also from step 500.
 
     Args:
         depth: weight of the depth prior; 0 leaves it out. INSTA's is 1.25, over 33,000 steps on a GPU. The default is

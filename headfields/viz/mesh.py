@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from headfields.mesh.mesh import Mesh
-from headfields.ops.rasterize import render_mesh
+from headfields.ops.render_mesh import render_mesh
 from headfields.ops.texture import sample_texture
 from headfields.ops.triangle_bvh import TriangleBVH
 from headfields.records import Camera

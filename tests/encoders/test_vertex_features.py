@@ -268,7 +268,7 @@ def test_another_topology_and_what_does_not_fit(unchecked):
         ({"unit": 0.0}, "unit=0.0"),
         ({"frame": "tangent"}, "frame is 'tangent'"),
         ({"frame": "triangle"}, "needs faces and rest_vertices"),
-        ({"frame": "triangle", "faces": FACES, "rest_vertices": VERTICES, "vertices": VERTICES}, "do not turn"),
+        ({"frame": "triangle", "faces": FACES, "rest_vertices": VERTICES, "vertices": VERTICES}, "do not rotate"),
         ({"vertices": VERTICES[:-1]}, r"vertices has shape \(41, 3\); expected \(42, 3\)"),
     ):
         with pytest.raises(ValueError, match=message):

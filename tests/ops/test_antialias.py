@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from headfields.ops import TriangleBVH
 from headfields.ops.antialias import Crossings, MeshEdges, antialias, mesh_edges, silhouette_crossings
-from headfields.ops.rasterize import render_mesh
 from headfields.ops.reference import antialias as reference
+from headfields.ops.render_mesh import render_mesh
 from headfields.records import Camera
 from tests.shapes import rotation, uv_sphere
 

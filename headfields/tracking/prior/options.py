@@ -48,7 +48,10 @@ class RateSchedule:
 
 @dataclass(frozen=True)
 class WeightSchedule:
-    """A weight that is constant between steps of a fit: pairs of (first step, value), the first at step 0.
+    """A weight that is piecewise constant over the steps of a fit.
+
+    Attributes:
+        values: pairs of (first step, weight); the first pair begins at step 0.
 
     >>> from headfields.tracking import WeightSchedule
     >>> WeightSchedule(((0, 100.0), (25, 50.0))).at(30)

@@ -44,7 +44,13 @@ class Level(Record):
 
 @dataclass(frozen=True)
 class RigObservation:
-    """A frame: its levels, coarse to fine, and landmarks (68, 2) in pixels of the full image, NaN where unknown."""
+    """A frame, as tracking compares it with the rig.
+
+    Attributes:
+        levels: the image pyramid, coarse to fine.
+        landmarks: (68, 2) pixels of the full image, NaN where unknown.
+        camera: of the full image.
+    """
 
     levels: tuple[Level, ...]
     landmarks: Float[Tensor, "68 2"]

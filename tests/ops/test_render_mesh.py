@@ -5,7 +5,7 @@ import pytest
 import torch
 import trimesh
 
-from headfields.ops.rasterize import render_mesh
+from headfields.ops.render_mesh import render_mesh
 from headfields.ops.triangle_bvh import TriangleBVH
 from headfields.records import Camera
 
