@@ -1,6 +1,6 @@
 """The four nouns (Deformer, Encoder, Decoder, Renderer), the `Part` they derive from, and the `Field` between them.
 
-A part declares what it needs of the `HeadState` (`needs`) and, for encoders, how wide its output is (`width`), so that
+A part declares what it needs of the `HeadState` (`needs`) and, for encoders, the width of its output (`width`), so that
 a composition that cannot work fails when it is built. Its constructor arguments are recorded, so that any composition
 of parts, a user's own among them, can be saved to one file and built again.
 """
@@ -35,7 +35,7 @@ class Part(nn.Module):
 
     Attributes:
         needs: the fields of `HeadState` (or names of codes) that the part reads.
-        arguments: what the constructor was called with, by parameter name.
+        arguments: the constructor's arguments, by parameter name.
         rate_group: name under which `headfields.training.Trainer` takes one learning rate for all parameters of the
             part; None: each parameter has the rate of tables or of networks, by its own name.
     """
@@ -70,7 +70,7 @@ class Part(nn.Module):
             self.arguments = {}
 
     def prepare(self, state: HeadState) -> Any:
-        """What depends on the frames alone, computed once a call and passed to `forward` as `prepared`."""
+        """Values that depend on the frames alone, computed once per call and passed to `forward` as `prepared`."""
         return None
 
     def at_step(self, step: int) -> None:
@@ -144,7 +144,7 @@ class Deformer(Part):
         Args:
             points: (M, 3) in posed space, meters.
             directions: (M, 3) unit directions in posed space.
-            frame: (M,) the row of the state that each point belongs to.
+            frame: (M,) each point's row of the state.
             prepared: the result of `prepare`.
 
         Returns:
@@ -159,7 +159,7 @@ class Deformer(Part):
 
         Args:
             points: (M, 3) in posed space, meters.
-            frame: (M,) the row of the state that each point belongs to.
+            frame: (M,) each point's row of the state.
             prepared: the result of `prepare`.
             jacobians: whether to compute their Jacobians.
         """
@@ -238,8 +238,8 @@ class Decoder(Part):
         Returns:
             `density` (M,) in 1/m or `distance` (M,) in meters, as `gives` declares, and `rgb` (M, 3) unless left out.
 
-        A decoder that can compute the color later fills `FieldValues.geometry` with what it needs for that and defines
-        `color`; a renderer then requests the color of visible samples only.
+        A decoder that can compute the color later fills `FieldValues.geometry` with the values needed for it and
+        defines `color`; a renderer then requests the color of visible samples only.
         """
         raise NotImplementedError
 
@@ -263,7 +263,7 @@ class Field:
 
     Attributes:
         avatar: the module that holds all parts, for its mode and for losses that look for a part in it.
-        deformer, decoder: two of its parts, for what they declare.
+        deformer, decoder: two of its parts, for their declared properties.
         state: the B frames.
         renderer_prepared: the result of `Renderer.prepare`.
     """
@@ -290,7 +290,7 @@ class Field:
         Args:
             points: (M, 3) in posed space, meters.
             directions: (M, 3) unit viewing directions in posed space.
-            frame: (M,) the row of the state that each point belongs to.
+            frame: (M,) each point's row of the state.
         """
         raise NotImplementedError
 
@@ -311,7 +311,7 @@ class Field:
 
         Args:
             points: (M, 3) in posed space, meters.
-            frame: (M,) the row of the state that each point belongs to.
+            frame: (M,) each point's row of the state.
             jacobians: whether to compute their Jacobians.
 
         Raises:
@@ -353,7 +353,7 @@ class Field:
 
         Args:
             points: (M, 3) in posed space, meters; M = 0 is legal.
-            frame: (M,) the row of the state that each point belongs to.
+            frame: (M,) each point's row of the state.
             directions: (M, 3) unit viewing directions in posed space, for colors; (0, 0, -1) if None.
             color: whether to compute the color of all points; pass the result to `color` for that of some.
             create_graph: whether distances and gradients are differentiable themselves, through every part: for an
@@ -432,7 +432,7 @@ class Renderer(Part):
     """Renders rays through a field.
 
     Attributes:
-        takes: what it can render: a tuple of `Decoder.gives` values.
+        takes: the fields it can render: a tuple of `Decoder.gives` values.
         encoders, decoders: of a renderer with networks of its own. The avatar builds the encoders and checks what both
             need; the renderer prepares them, in `prepare`, whose result is `Field.renderer_prepared`.
     """

@@ -1,4 +1,4 @@
-"""The records that parts hand to one another: frozen dataclasses of tensors.
+"""The records that parts exchange: frozen dataclasses of tensors.
 
 One convention inside the library: meters, radians, float32; y up, face toward +z; cameras are world-to-camera with
 OpenCV axes (x right, y down, z forward) and pixel intrinsics. Readers convert on the way in.
@@ -202,7 +202,7 @@ class Camera(Record):
 
         Args:
             pixels: (N, 2) integer (row, column); all of the image in row-major order if None (one camera only).
-            frame: (N,) the camera of the batch, and the row of the state, that each ray belongs to; 0 if None.
+            frame: (N,) each ray's camera of the batch and row of the state; 0 if None.
 
         Returns:
             Rays with unit directions in world space.
@@ -297,7 +297,7 @@ class Canonical(Record):
 
 @dataclass(frozen=True)
 class Correction(Record):
-    """What a learned correction within a deformer does at M points, for losses that keep it small or stiff.
+    """A learned correction within a deformer at M points, for losses that keep it small or stiff.
 
     Attributes:
         before: (M, 3) the points before the correction, meters.
@@ -318,7 +318,8 @@ class Inverse(Record):
     """Posed positions of N canonical points, from `headfields.deformers.invert`.
 
     Attributes:
-        points: (N, 3) in posed space, meters. Where the search did not converge: its best iterate, without a gradient.
+        points: (N, 3) in posed space, meters. Points whose search did not converge hold its best
+            iterate, without a gradient.
         converged: (N,) whether the deformer maps them to the canonical points within the tolerance.
         residual: (N,) distance between the canonical points and where the deformer maps `points`, meters.
     """
@@ -358,7 +359,7 @@ class Samples(Record):
 
 @dataclass(frozen=True)
 class Features(Record):
-    """What the encoders give for M points: a row of each point, and rows that many points share.
+    """Features of M points: a row per point, and rows that many points share.
 
     Values that depend on the frame alone are few rows; a network computes their part of its first layer once a row
     (`headfields.ops.mlp`) rather than once a point. Decoders without use for that call `joined`.

@@ -32,7 +32,8 @@ def compare_meshes(
         surface: The mesh that is judged.
         truth: Reference mesh.
         out: Folder for metrics.json and errors.png, a heat map of the distances.
-        align: Align the surface to the truth first: rigid, or similarity with one scale. From where they are.
+        align: Align the surface to the truth first: rigid, or similarity with one scale, starting from
+            the given positions.
         trim: In the alignment, the share of the truth's points left out as the farthest, in [0, 1).
         directions: both, or truth-to-surface alone for scans that show a part of the head (MonoNPHM's evaluation).
         samples: Points drawn from each side that has faces.

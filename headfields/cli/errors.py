@@ -6,4 +6,4 @@ class CommandError(Exception):
 
 
 class Interrupted(Exception):
-    """Ctrl-C ended the command in good order; the message names the checkpoint to resume from."""
+    """Ctrl-C stopped the command cleanly; the message names the checkpoint to resume from."""

@@ -31,7 +31,7 @@ def evaluate(
         split: Which frames: test, val, train or all.
         capture: Another capture than the run was trained on (same topology).
         background: Gray behind truth and rendering, in [0, 1]. Figures over different backgrounds do not compare.
-        limit: At most so many frames, evenly spaced over the split.
+        limit: At most this many frames, evenly spaced over the split.
         refine: Also fit each frame's head pose (and latent codes) to its image and measure again: psnr_refined and so
             on, in addition to the figures as tracked. These use the test image: they measure quality without
             misalignment, not prediction.

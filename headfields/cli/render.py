@@ -43,7 +43,7 @@ def render(
         out: A folder for frames, an .mp4 or .gif file for a video; RUN/renders/... if not given.
         split: Frames to render, or frames of the driving capture.
         frames: Frames to render in place of a split, as 0:100:2.
-        limit: At most so many frames, evenly spaced over the split; in expressions, at most so many expressions.
+        limit: At most this many frames, evenly spaced over the split; in expressions, at most this many expressions.
         compare: In frames: truth | rendering | error side by side.
         degrees: In turntable: the whole angle; 360 goes around, less swings from side to side.
         seconds: Length of a turntable, or of one expression.

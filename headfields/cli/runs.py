@@ -46,7 +46,7 @@ def open_capture(path: Path, memory: int, head_frame: HeadFrame = "auto", mouth:
 
 
 def head_frame(config: dict[str, Any]) -> HeadFrame:
-    """How a run opened its capture for training; "keep" for a run whose config.json does not say."""
+    """The `head_frame` with which a run opened its capture; "keep" if its config.json has none."""
     return "normalize" if config.get("head_frame") == "normalize" else "keep"
 
 
@@ -117,7 +117,7 @@ def check_unchanged(run: RunFolder, before: dict[str, Any], config: dict[str, An
         if name in before and before[name] != config[name]:
             raise CommandError(
                 f"--resume: {run.path} was trained with {name} {before[name]!r}, not {config[name]!r}; "
-                "give what it was trained with, or another --out"
+                "give the value it was trained with, or another --out"
             )
 
 

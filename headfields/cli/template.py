@@ -38,7 +38,7 @@ def template(
         proxy: An OBJ file in the frame of the cameras, e.g. of multi-view stereo or a registered body. Required.
         refine: Steps that fit the proxy to the images; 0 keeps its shape.
         resolution: Side of the baked texture, in texels.
-        views: Use at most so many images, evenly spaced.
+        views: Use at most this many images, evenly spaced.
         convention: Axes of the camera-to-world matrices; auto takes those under which the mesh lands on the mattes.
         even_exposure: Whether differences of brightness between images are removed.
         landmarks: For the rig: a JSON of landmarks (docs/rigging.md); detected on the shape if not given.

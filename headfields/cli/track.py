@@ -31,15 +31,15 @@ def track(
     Shape, appearance, light and a color affine once, expression and head pose for each frame: first frame by frame,
     then all together, smoothly. RUN receives meshes, codes, poses, a picture of each frame, a video, errors.json (how
     well each frame fits, and why frames failed), profile.json, and the same in MonoNPHM's layout. Frames that fail are
-    named and left out. Ctrl-C ends it in good order; the same command with --resume continues to the same result.
-    Weights and steps are MonoNPHM's, except for the regularizers on unlikely codes.
+    named and left out. Ctrl-C stops cleanly; the same command with --resume continues to the same result. Weights
+    and steps are MonoNPHM's, except for the regularizers on unlikely codes.
 
     Args:
         capture: Folder of the capture; it needs landmarks.
         prior: Folder of `headfields train-prior`, or its prior.safetensors.
         out: Folder of the run.
-        frames: Only the first so many frames.
-        every: Only every so many frames.
+        frames: Only the first N frames.
+        every: Only every Nth frame.
         resume: Continue the run in RUN.
         quick: Fewer rays, samples and steps, for minutes on a CPU, and poses held a little to where frames start; our
             own choice.

@@ -22,16 +22,16 @@ def track_template(
     visible landmarks, back views included; then all frames together, smoothly. The capture provides images, mattes,
     landmarks and the lens. RUN receives a picture of each frame, videos, errors.json, profile.json and `capture`, a
     capture with the tracked meshes that `headfields train vp360 --capture RUN/capture` trains on. Frames that fail are
-    named and left out. Ctrl-C ends it in good order; the same command with --resume continues to the same result. The
+    named and left out. Ctrl-C stops cleanly; the same command with --resume continues to the same result. The
     energy and its weights are our own choice.
 
     Args:
         rig: The file of `headfields rig`, with its texture.
         capture: Folder of the capture; at least one frame needs landmarks, to start from.
         out: Folder of the run.
-        frames: Only the first so many frames.
-        every: Only every so many frames.
-        resume: Continue with what is in RUN.
+        frames: Only the first N frames.
+        every: Only every Nth frame.
+        resume: Continue the run in RUN.
         quick: Smaller images and fewer steps.
         no_color: Leave the photometric term out: silhouettes and landmarks alone.
         stage1_only: Leave the pass over all frames together out.

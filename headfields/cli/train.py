@@ -43,14 +43,14 @@ def train(
     RUN receives config.json, log.jsonl, images/ (truth | rendering | error of a validation frame), checkpoint/ and at
     the end avatar.safetensors. --minutes or --steps ends training; both count from its start, over resumptions. Ctrl-C
     saves a checkpoint, and the same command with --resume continues from it. With --resume, options that are not given
-    are those that the run was started with; a warning on stderr lists those that differ.
+    keep the values of the run; a warning on stderr lists those that differ.
 
     Args:
         model: A preset of headfields.models, e.g. insta.
         capture: Folder of the capture.
         out: Folder of the run.
-        minutes: Stop after so many minutes of training in all.
-        steps: Stop after so many optimizer steps in all.
+        minutes: Stop after this many minutes of training in total.
+        steps: Stop after this many optimizer steps in total.
         resume: Continue from the run's checkpoint, with the model and options of its config.json.
         seed: Seed of weights, frames and pixels; 0 if not given. A resumed run keeps its own.
         rays: Rays of the first step. The defaults of this and the following options are the model's; INSTA: 2048. More

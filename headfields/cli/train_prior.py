@@ -58,8 +58,8 @@ def train_prior(
         nphm_neutrals: JSON of each person's neutral expression, {"17": 0}; the lowest number if not given.
         held_out: Number of people who are fitted at the end instead of trained on, in addition to --people, or the last
             people of a folder; 2 if not given.
-        minutes: Stop after so many minutes of training in all; 25 on a CPU if neither limit is given.
-        steps: Stop after so many optimizer steps in all.
+        minutes: Stop after this many minutes of training in total; 25 on a CPU if neither limit is given.
+        steps: Stop after this many optimizer steps in total.
         resume: Continue from the run's checkpoint, with the options of its config.json.
         seed: Seed of people, weights, scans and points; 0 if not given.
         sizes: Sizes of networks, codes and batches: small, for minutes on a CPU, or the paper's; small on a CPU if not
@@ -122,7 +122,7 @@ def train_prior(
 def _scan_options(
     sources: Mapping[str, Any], nphm_options: Mapping[str, Any], counts: Mapping[str, Any], before: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """The entry "scans" of config.json: the source of the scans, and what it needs.
+    """The entry "scans" of config.json: the source of the scans and its options.
 
     Args:
         sources: `--data`, `--nphm`, `--head` and `--blendshapes`, None where not given.

@@ -1,6 +1,6 @@
 """Alignment checks: whether the mesh, matte, labels and depth map of a frame lie on one another.
 
-A mesh that tracking lost by a few pixels raises no error; the avatar only comes out blurred. Hair stands off the mesh
+A mesh that tracking lost by a few pixels raises no error; the avatar only becomes blurred. Hair stands off the mesh
 and clothes are cut from the matte, so silhouettes differ even in a good capture. What must hold is that the face lies
 within the mesh's silhouette, and the mesh within the matte or clothes. The offset of a frame is the shortest shift
 under which both hold as well as they can. Scores and thresholds are our own choice.
@@ -31,7 +31,7 @@ _FACE = labels_of("face", "mouth", "eyes")
 
 @dataclass(frozen=True)
 class AlignmentFrame:
-    """What is compared of one frame.
+    """The projections and masks of one frame that are compared.
 
     `vertices` (V, 3) meters, `world_to_camera` (4, 4), `intrinsics` (3, 3), `alpha` (H, W) bool, `label` (H, W) uint8
     or None, `depth` (H, W) meters with 0 for none, or None.
@@ -138,7 +138,7 @@ def in_view(
 ) -> tuple[float, float]:
     """The part of a mesh in front of the camera and inside the image, and the extent of that part in the image.
 
-    Both are taken from some 500 of the vertices (V, 3). The extent is in longer image sides.
+    Both are computed from about 500 of the vertices (V, 3). The extent is in longer image sides.
     """
     pixels, z = project(vertices[:: max(1, len(vertices) // 500)], world_to_camera, intrinsics)
     inside = inside_image(pixels, z, size)
@@ -158,7 +158,7 @@ def _surface(frame: AlignmentFrame, faces: np.ndarray) -> tuple[np.ndarray, np.n
 
 
 def _mesh_offset(frame: AlignmentFrame, pixels: np.ndarray) -> _Offset:
-    """How far the mesh must move for the face to lie within it and it within the matte."""
+    """The shift of the mesh after which the face lies within it and it lies within the matte."""
     cell = -(-max(frame.alpha.shape) // _CELLS)
     allowed, face = frame.alpha, None
     if frame.label is not None:
@@ -202,7 +202,7 @@ def _depth_agreement(depth: np.ndarray, pixels: np.ndarray, z: np.ndarray) -> tu
 
 
 def _overlaps(moving: np.ndarray, still: np.ndarray) -> np.ndarray:
-    """How many cells of `moving`, shifted by (i, j) cells, meet `still`; at [i, j], negative shifts at the end."""
+    """Number of cells of `moving`, shifted by (i, j) cells, that overlap `still`: at [i, j], negative shifts last."""
     shape = [side + int(_REACH * max(moving.shape)) + 1 for side in moving.shape]
     spectrum = np.fft.rfft2(still, shape) * np.conj(np.fft.rfft2(moving, shape))
     counts: np.ndarray = np.fft.irfft2(spectrum, shape).round()

@@ -49,7 +49,7 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Decision:
-    """The convention: its name, its function from a (4, 4) to camera-to-world, the scores of all, what was compared."""
+    """The chosen convention: name, function from a (4, 4) to camera-to-world, all scores, and the compared data."""
 
     name: str
     camera_to_world: Callable[[np.ndarray], np.ndarray]

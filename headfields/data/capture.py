@@ -37,8 +37,8 @@ class Capture:
         size: (height, width) in pixels.
         frame_names: one name per frame, in the capture's order.
         splits: `"train"`, `"test"`, `"val"`, `"all"` → int64 frame indices.
-        report: human-readable lines: what was tolerated or missing, and what was decided on what evidence; those that
-            ask for attention begin with "warning: " (see `warnings`).
+        report: human-readable lines on what was tolerated or missing, and on decisions with their evidence; those
+            that need attention begin with "warning: " (see `warnings`).
         expression_width: number of expression coefficients, or None.
         depth_unit: meters per unit of the stored depth.
         mouth: what becomes of the tracked mesh's open mouth; see `load_capture`.
@@ -101,7 +101,7 @@ class Capture:
 
     @functools.cached_property
     def inner_mouth(self) -> InnerMouth | None:
-        """What extends the tracked mesh to the template's if `mouth` is "interior", else None; built on first use."""
+        """Extends the tracked mesh by the inner mouth if `mouth` is "interior", else None; built on first use."""
         if self.mouth != "interior":
             return None
         frames = self._voting_frames()
@@ -110,7 +110,7 @@ class Capture:
 
     @property
     def warnings(self) -> list[str]:
-        """The lines of `report` that ask for attention, without the word that marks them."""
+        """The lines of `report` that need attention, without the prefix "warning: "."""
         return [line[len(_WARNING) :] for line in self.report if line.startswith(_WARNING)]
 
     def frame_indices(self, frames: Int[Tensor, " b"] | Sequence[int]) -> list[int]:

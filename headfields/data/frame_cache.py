@@ -24,7 +24,7 @@ class FrameCache:
         layout: array name → (shape, dtype) of one frame.
         decode: frame index → arrays by name; called from several threads.
         budget: bytes that the stacks may hold; frames beyond it are decoded again when they are needed again.
-        what: what a frame holds, for the error message.
+        what: description of a frame's content, for error messages.
 
     Raises:
         CaptureError: one frame alone is over the budget.

@@ -33,7 +33,7 @@ _CORE = 0.25  # part of the surface that is assumed to be rigid
 _TOLERANCE = 2.0  # times the core's residual: what still counts as rigid
 _STILL = (2.0, 5.0)  # degrees, millimeters: smaller motion stays in the vertices
 _FRAMES = 32  # that the rigid part is estimated from
-_VERTICES = 1500  # at most about so many for the first estimate
+_VERTICES = 1500  # about the maximum for the first estimate
 _LOOSE = 0.003  # meters: a larger residual of the rigid part is a warning
 
 HeadFrameChoice = Literal["auto", "keep", "normalize"] | Bool[Tensor, " v"]
@@ -43,7 +43,7 @@ HeadFrameChoice = Literal["auto", "keep", "normalize"] | Bool[Tensor, " v"]
 def rigid_vertices(
     vertices: Float[Tensor, "b v 3"], canonical: Float[Tensor, "v 3"], area: Float[Tensor, " v"] | None = None
 ) -> Bool[Tensor, " v"]:
-    """Which vertices move with the skull over B frames: cranium, ears, the bridge of the nose.
+    """Mask of the vertices that move with the skull over B frames: cranium, ears, the bridge of the nose.
 
     Each frame is fitted robustly (`head_pose` without a region). The score of a vertex is the 90th percentile of its
     residuals over frames. Vertices that score within twice the steadiest quarter of the surface, or below 0.1 mm, are
@@ -55,7 +55,7 @@ def rigid_vertices(
         vertices: (B, V, 3) posed, meters; with B = 0 every vertex is rigid.
         canonical: (V, 3) meters.
         area: (V,) weight of each vertex; all equal if None. With vertex areas as weights, the dense vertices of eyes,
-            lips and teeth, which move most, count no more than their size.
+            lips and teeth, which move most, are weighted by their area.
 
     Returns:
         (V,) True where rigid; three or more.

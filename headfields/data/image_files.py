@@ -67,7 +67,7 @@ def decode_image(path: Path, where: str, field: str, kind: Kind, size: tuple[int
     Args:
         path: the file.
         where, field: frame and JSON key, for messages.
-        kind: what the pixels are.
+        kind: the field's content, which decides the modes that are accepted.
         size: (height, width) that is expected.
 
     Raises:
@@ -104,7 +104,7 @@ def decode_image(path: Path, where: str, field: str, kind: Kind, size: tuple[int
 
 
 def _png_fault(data: bytes) -> str | None:
-    """What is wrong with the chunks of a PNG, or None (also for other formats).
+    """The fault in the chunks of a PNG, in words, or None (also for other formats).
 
     Pillow stops at the last row of pixels and does not check the checksums of image data, so a flipped bit would become
     a wrong color. Checking them takes a tenth of a millisecond.

@@ -69,7 +69,7 @@ def load_capture(
 
 
 def _describe(folder: Path) -> str:
-    """Which other layout the folder has, for the error message."""
+    """The other layout that the folder has, for the error message."""
     transforms = sorted(path.name for path in folder.glob("transforms*.json"))
     text = ""
     for name in transforms:

@@ -23,7 +23,7 @@ def project(points: np.ndarray, world_to_camera: np.ndarray, intrinsics: np.ndar
 
 
 def inside_image(pixels: np.ndarray, depth: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
-    """Which projected points (N,) lie in front of the camera and inside an image of `size` (height, width)."""
+    """Mask (N,) of projected points in front of the camera and inside an image of `size` (height, width)."""
     inside: np.ndarray = (depth > _NEAR) & (pixels >= 0).all(axis=1) & (pixels < size[::-1]).all(axis=1)
     return inside
 

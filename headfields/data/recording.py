@@ -1,4 +1,4 @@
-"""A recorded sequence as the reader of a layout hands it to `Capture`: arrays per frame and decoders of one frame."""
+"""A recorded sequence as the reader of a layout passes it to `Capture`: arrays per frame and decoders of one frame."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -30,7 +30,7 @@ class Recording:
         has_label, has_depth: whether any frame has them.
         expression_width: E, or None if the capture has no expressions.
         depth_scale: meters per unit of the stored depth.
-        report: what the reader tolerated, missed or decided.
+        report: lines on what the reader tolerated, missed or decided.
         decoded_vertices: frame → vertices (V, 3) of a sample of frames that the reader has decoded already.
     """
 

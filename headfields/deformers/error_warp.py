@@ -163,7 +163,7 @@ class ErrorWarp(Deformer):
 
         Args:
             points: (M, 3), meters.
-            frame: (M,) the row of the state that each point belongs to.
+            frame: (M,) each point's row of the state.
             prepared: the result of `prepare`.
 
         Differentiable to second order in points and parameters.

@@ -28,7 +28,7 @@ def jacobian(
     Args:
         deformer: any whose points are differentiable in its posed points.
         points: (M, 3) in posed space, meters; M = 0 is legal.
-        frame: (M,) the row of the state that each point belongs to.
+        frame: (M,) each point's row of the state.
         prepared: the result of its `prepare`.
 
     Differentiable as often as the deformer is, less once.

@@ -46,8 +46,8 @@ class SkinningDeformer(MeshDeformer):
     """Base class of inverse skinning: the mesh with its weights, and the transform of each vertex in each frame.
 
     A posed vertex is p = A (c + d): c its canonical position, A the blend of the joints' transforms, d the displacement
-    by expression, pose correctives and all else that moves the mesh. d is computed from the posed vertices, A⁻¹ p − c,
-    so no expression basis is needed, and every posed vertex is mapped exactly to its canonical position.
+    by expression, pose correctives and everything else that moves the mesh. d is computed from the posed vertices,
+    A⁻¹ p − c, so no expression basis is needed, and every posed vertex is mapped exactly to its canonical position.
 
     Args:
         canonical_vertices: (V, 3), meters.

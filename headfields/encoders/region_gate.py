@@ -14,7 +14,7 @@ class RegionGate(Encoder):
     Args:
         field: name of the field (or code) of the `HeadState`, of shape (B, W).
         faces: (F,) mask of the region's triangles (INSTA: the lips).
-        width: the first so many of the W values (INSTA: 16 of FLAME's expression coefficients).
+        width: number of the W values that are used, from the first (INSTA: 16 of FLAME's expression coefficients).
         otherwise: the constant (INSTA: 1).
 
     Differentiable in the state's field (linear).

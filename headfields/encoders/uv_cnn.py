@@ -28,7 +28,7 @@ class UVDisplacementFeatures(VertexSource):
     frame; if the vertices contain a head pose, `rigid` names vertices that move with the skull (scalp, ears), by which
     each frame is first aligned to the neutral mesh.
 
-    Where nothing moves, a map of displacements alone distinguishes texels only by their distance to the map's border.
+    Without motion, a map of displacements distinguishes texels only by their distance to the map's border.
     An encoding of the neutral vertices' coordinates, scaled to [−1, 1], is therefore added as further channels
     (`position_bands`), which do not depend on the frame.
 

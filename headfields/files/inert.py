@@ -2,7 +2,7 @@
 
 NumPy's own unpickling is unsafe: the state of a dtype may claim that an array of Python objects is an array of plain
 bytes, and the bytes are then used as pointers. scipy's sparse matrices trust their indices in the same way. Neither is
-rebuilt while a file is read. These records hold what the file says, and `resolve` checks it and makes arrays of it.
+rebuilt while a file is read. These records hold the file's content, and `resolve` checks it and converts it to arrays.
 """
 
 import math

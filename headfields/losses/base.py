@@ -1,7 +1,7 @@
 """The protocol of a training loss, and what losses share: checks, and the mean over rays.
 
 A loss is called as `loss(rendering, batch, step)`, returns a scalar tensor, and has the attributes `name` (its column
-in the log) and `weight` (what the trainer multiplies it by). Most losses here are means over the N rays of the batch,
+in the log) and `weight` (its factor in the total). Most losses here are means over the N rays of the batch,
 so that a weight keeps its meaning when the number of rays changes. N = 0 and an empty mask give a zero that is still
 attached to the graph. All losses are differentiable once; color and opacity losses twice.
 """
@@ -19,7 +19,7 @@ from headfields.records import Canonical, PixelBatch
 
 @runtime_checkable
 class Loss(Protocol):
-    """What the trainer needs of a loss."""
+    """Protocol of a training loss."""
 
     @property
     def name(self) -> str:
@@ -28,7 +28,7 @@ class Loss(Protocol):
 
     @property
     def weight(self) -> float | int:
-        """What the trainer multiplies it by."""
+        """Factor of the loss in the total."""
         ...
 
     def __call__(self, rendering: Rendering, batch: PixelBatch, step: int) -> Float[Tensor, ""]:
@@ -80,7 +80,7 @@ def field_of(name: str, rendering: Rendering) -> Field:
 
 
 def in_regions(label: Integer[Tensor, " n"], *regions: str) -> Bool[Tensor, " n"]:
-    """Which of N labels belong to one of the regions, keys of `headfields.data.REGION_LABELS`.
+    """Mask (N,) of the labels that belong to one of the regions, keys of `headfields.data.REGION_LABELS`.
 
     >>> import torch
     >>> from headfields.losses.base import in_regions

@@ -39,7 +39,7 @@ class _BlendfieldLoss(ABC):
     def sum_over(
         self, blendfield: Blendfield, points: Float[Tensor, "m 3"], frame: Int[Tensor, " m"], state: HeadState
     ) -> Float[Tensor, ""]:
-        """The sum over M points; `frame` (M,) is the row of the state that each belongs to."""
+        """The sum over M points; `frame` (M,) is each point's row of the state."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class BlendSparsity(_BlendfieldLoss):
     The product of coefficient and field does not depend on how a displacement is split between the two.
 
     Attributes:
-        weight: what the trainer multiplies the loss by.
+        weight: factor of the loss in the total.
         unit: meters that count as 1.
         samples: number of points.
         name: column in the log.
@@ -80,7 +80,7 @@ class BlendSmoothness(_BlendfieldLoss):
     """‖Δ(x + ε) − Δ(x)‖² / ‖ε‖²: nearby points move alike.
 
     Attributes:
-        weight: what the trainer multiplies the loss by.
+        weight: factor of the loss in the total.
         radius: standard deviation of each coordinate of ε, meters.
         samples: number of points.
         name: column in the log.
@@ -117,7 +117,7 @@ class CoefficientSmoothness(_BlendfieldLoss):
     step it is zero.
 
     Attributes:
-        weight: what the trainer multiplies the loss by.
+        weight: factor of the loss in the total.
         unit: meters that count as 1.
         samples: number of points.
         name: column in the log.

@@ -27,7 +27,7 @@ class HuberColor:
         region_weight: w of rays with a label of the region, from step `region_start` on; 1 elsewhere. A batch without
             labels is weighted uniformly.
         region_start: the first step with the weighting.
-        weight: what the trainer multiplies the loss by.
+        weight: factor of the loss in the total.
         name: column in the log.
 
     Raises:
@@ -61,7 +61,7 @@ class SquaredColor:
     The loss of NeRF (Mildenhall et al. 2020, equation 6) and of MonoAvatar (Bai et al. 2023).
 
     Attributes:
-        weight: what the trainer multiplies the loss by.
+        weight: factor of the loss in the total.
         name: column in the log.
     """
 

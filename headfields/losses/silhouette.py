@@ -29,7 +29,7 @@ class OpacityLoss:
     0.01 to 0.1 pays where training is short.
 
     Attributes:
-        weight: what the trainer multiplies the loss by.
+        weight: factor of the loss in the total.
         name: column in the log.
     """
 
@@ -51,7 +51,7 @@ class SoftJaccard:
 
     Attributes:
         smooth: s, in rays (MonoNPHM: 5).
-        weight: what the trainer multiplies the loss by (MonoNPHM's tracker: 25, then 10).
+        weight: factor of the loss in the total (MonoNPHM's tracker: 25, then 10).
         name: column in the log.
 
     Raises:

@@ -20,7 +20,7 @@ class SkinningPrior:
     """Mean over the surface of the squared difference between a field's weights and the mesh's, summed over joints.
 
     Attributes:
-        weight: what the trainer multiplies the loss by.
+        weight: factor of the loss in the total.
         points: drawn over the canonical mesh, uniformly by area.
         name: column in the log.
 

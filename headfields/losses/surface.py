@@ -21,7 +21,7 @@ class Eikonal:
     (Wang et al. 2021, equation 15). The option of further random points is our own choice.
 
     Attributes:
-        weight: what the trainer multiplies the loss by (NeuS: 0.1).
+        weight: factor of the loss in the total (NeuS: 0.1).
         elsewhere: number of further points a step, uniform in the box around the posed head, where samplers that cull
             empty space place few samples.
         name: column in the log.
@@ -62,18 +62,18 @@ class Eikonal:
 class DepthPrior:
     """L1 between the expected depth along each ray and the depth of the tracked mesh (INSTA, released code).
 
-    |rendering.depth - batch.depth · batch.depth_scale| in meters, summed over the rays that see what the mesh models,
+    |rendering.depth - batch.depth · batch.depth_scale| in meters, summed over the rays that see a region of the mesh,
     divided by all N rays. Those rays have a label of one of the `regions`, a matte of at least `min_alpha` and a depth
     above 0. A capture without labels or without depth adds nothing.
 
     Attributes:
-        regions: what the mesh models, keys of `headfields.data.REGION_LABELS`; hair, hat and cloth are not.
+        regions: those that the mesh models, keys of `headfields.data.REGION_LABELS`; hair, hat and cloth are not.
         min_alpha: matte below which a pixel is background.
         start: the first step with the term. The expected depth of a ray that is still half transparent falls far
             short, and the nearest minimum is to make all of space opaque, from which training does not recover:
             measured with a learning rate of 0.01. The released code, with a sixth of that rate, has the term from
             the start.
-        weight: what the trainer multiplies the loss by.
+        weight: factor of the loss in the total.
         name: column in the log.
 
     Raises:
@@ -113,7 +113,7 @@ class SurfacePrior:
         samples: number of points a step.
         normals: weight of the term on normals.
         until: the step from which it is 0.
-        weight: what the trainer multiplies the loss by.
+        weight: factor of the loss in the total.
         name: column in the log.
 
     Raises:

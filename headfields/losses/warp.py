@@ -1,6 +1,6 @@
 """Losses on learned corrections (`headfields.deformers.ErrorWarp`): elastic energy and magnitude (MonoAvatar).
 
-How many samples of a step they look at is our own choice, and so is the unit of the magnitude.
+The number of samples per step and the unit of the magnitude are our own choices.
 """
 
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ class Elastic:
     weight, detached, so that empty space may bend freely. Zero while the correction is off.
 
     Attributes:
-        weight: what the trainer multiplies the loss by, before step `after`.
+        weight: factor of the loss in the total, before step `after`.
         final_weight: the same from then on (MonoAvatar: 1e-4, and 1e-5 from step 155,000 of 400,000).
         after: see `final_weight`.
         scale: of the robust function, in units of log σ.
@@ -71,11 +71,11 @@ class WarpMagnitude:
 
     Zero while the correction is off. Test frames are rendered without the correction, so a shift that all training
     frames share is lost there, and the color loss does not notice. The paper gives no unit for its weight. In meters
-    the loss is next to nothing; in centimeters a millimeter at eight samples a ray costs 8e-4, a few per cent of the
+    the loss is next to nothing; in centimeters a millimeter at eight samples a ray costs 8e-4, a few percent of the
     color loss of a trained avatar.
 
     Attributes:
-        weight: what the trainer multiplies the loss by (MonoAvatar: 1e-2).
+        weight: factor of the loss in the total (MonoAvatar: 1e-2).
         unit: meters that count as 1.
         samples: at most this many samples of a step are looked at, drawn uniformly with replacement; their mean
             stands for that of all.

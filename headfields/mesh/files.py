@@ -80,9 +80,8 @@ def load_mesh(path: Path | str, texture: Path | str | bool = True, scale: float 
     Several objects become one, and polygons become triangles. Vertices of OBJ and PLY files keep their order; the other
     formats may split a vertex that has several normals or texture coordinates.
 
-    Of an OBJ file, texture coordinates (if every corner of every face has one) and the texture stay what they are. Its
-    normals are kept if each vertex has one. Of the other formats, a texture is sampled at the vertices for their
-    colors.
+    An OBJ file keeps its texture coordinates (if every corner of every face has one) and its texture, and its normals
+    if each vertex has one. In the other formats, a texture is sampled at the vertices for their colors.
 
     Args:
         path: the file.

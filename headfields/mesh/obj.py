@@ -36,7 +36,7 @@ class ObjReader:
 
         Args:
             path: the file.
-            field: what the errors call it.
+            field: its name in error messages.
 
         Raises:
             MeshFileError: the file cannot be opened, a line is malformed, an index is out of range, or a vertex is not

@@ -44,7 +44,7 @@ def static_field(
 
 
 class AverageTexture(nn.Module):
-    """The tracked mesh with one color a texel, the mean of what the training frames show there; no light, no hair.
+    """The tracked mesh with one color per texel, the mean over the training frames that see it; no light, no hair.
 
     Texels are bins of the barycentric coordinates, `resolution`² a triangle, so that no UV map is needed.
 

@@ -28,7 +28,7 @@ class BlendCoefficients(Part):
     the fields, which start at zero, learn.
 
     3VP Avatar drives its blendfields by jaw pose and expression, not by the view or by a code of the frame, so that
-    they generalize to new motion; the paper's numbers are not known, and all else is our own choice.
+    they generalize to new motion; the paper's numbers are not known, and everything else is our own choice.
 
     Args:
         condition: names of fields (or codes) of the `HeadState`, with the number of values of each that are used, the

@@ -27,7 +27,7 @@ def balanced_topology(
 ) -> tuple[Int[Tensor, "n 8"], Int[Tensor, " o"], Int[Tensor, " l"], list[int]]:
     """`build_topology` without the surface area heuristic: each range is halved at the median of its longest axis.
 
-    Queries on such a tree are some tens of per cent slower; their results are the same.
+    Queries on such a tree are tens of percent slower; their results are the same.
     """
     corners = vertices.numpy()[faces.numpy()].astype(np.float64)
     usable = np.isfinite(corners) & (np.abs(corners) < 1e18)

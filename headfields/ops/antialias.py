@@ -33,7 +33,7 @@ class MeshEdges(Record):
 
 @dataclass(frozen=True)
 class Crossings(Record):
-    """Where silhouette edges cross the segments between the centers of neighboring pixels.
+    """Crossings of silhouette edges with the segments between the centers of neighboring pixels.
 
     Attributes:
         near: (M,) the pixel on the edge's inner side, as row · W + column; it shows the surface that ends at the edge.
@@ -216,7 +216,7 @@ def _trace_edges(
 
 
 def _outermost(near: Tensor, far: Tensor, at: Tensor, count: int) -> Tensor:
-    """Of the crossings between two pixels, the index of the one farthest from the near pixel."""
+    """Index of the crossing farthest from the near pixel, for each pair of pixels."""
     if not len(near):
         return near
     key = near * count + far

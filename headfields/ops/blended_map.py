@@ -61,7 +61,7 @@ def blended_map(
     The weight of a triangle is exp(−`sharpness` ‖x − its posed centroid‖), normalized over the ring. The direction is
     turned by the same 3×3 matrix and normalized.
 
-    Where nothing requires a gradient and all is float32, a kernel computes it in one pass; otherwise PyTorch does,
+    If nothing requires a gradient and all is float32, a kernel computes it in one pass; otherwise PyTorch does,
     differentiable to second order in points, directions, gradients and centroids.
 
     Args:

@@ -1,4 +1,4 @@
-"""Volume-rendering quadrature on packed samples: weights along a ray, and what they add up to.
+"""Volume-rendering quadrature on packed samples: weights along a ray, and weighted sums.
 
 The quadrature of Max, "Optical models for direct volume rendering" (1995), as NeRF writes it (Mildenhall et al. 2020,
 equation 3): `w_i = T_i (1 - exp(-sigma_i delta_i))`, `T_i = exp(-sum_{j<i} sigma_j delta_j)`. Nothing is divided by a
@@ -26,7 +26,7 @@ from headfields.records import Samples
 
 
 def ray_offsets(ray: Int[Tensor, " m"], rays: int) -> Int[Tensor, " offsets"]:
-    """Where each ray's samples begin: ray r owns samples `offsets[r]:offsets[r + 1]`.
+    """Offsets of the rays' first samples: ray r owns samples `offsets[r]:offsets[r + 1]`.
 
     On CUDA this waits for the device (to check the order), one more reason to call it once and reuse the result.
 
@@ -287,7 +287,7 @@ def _packing(
 
 @torch.library.custom_op("headfields::ray_offsets", mutates_args=())
 def _ray_offsets(ray: Tensor, rays: int) -> Tensor:
-    """Where each ray's samples begin, (rays + 1,); an error where `ray` is not sorted or out of range."""
+    """Offsets (rays + 1,) of the rays' first samples; an error if `ray` is not sorted or out of range."""
     if ray.device.type == "cpu" and native is not None:
         offsets = ray.new_empty(rays + 1)
         bad = native.ray_offsets(ray.contiguous(), offsets)

@@ -23,7 +23,7 @@ try:
 
     native: Any = _module  # None where it is not installed; its functions have no type stubs
     _native_reason = f"compiled module, {native.isa()} instructions"
-except ImportError as error:  # an installation without a compiler: Warp serves the CPU
+except ImportError as error:  # an installation without a compiler: Warp runs on the CPU
     native = None
     _native_reason = f"not installed ({error}); reinstall with a C++17 compiler to have it"
 
@@ -55,17 +55,17 @@ def cpu_backend() -> CpuBackend:
 @functools.lru_cache(maxsize=1)  # once a process
 def _warn_about_warp() -> None:
     warnings.warn(
-        f"headfields: NVIDIA Warp serves the CPU, on one thread: the C++ kernels are {_native_reason}", stacklevel=3
+        f"headfields: NVIDIA Warp runs on the CPU, on one thread: the C++ kernels are {_native_reason}", stacklevel=3
     )
 
 
 def use_native(tensor: Tensor) -> bool:
-    """Whether the C++ module serves this tensor now."""
+    """Whether the C++ module handles this tensor now."""
     return tensor.device.type == "cpu" and cpu_backend() == "native"
 
 
 def use_warp(tensor: Tensor) -> bool:
-    """Whether a Warp kernel serves this tensor now (float32 only); if `use_native` does not either, the reference."""
+    """Whether a Warp kernel handles this tensor now (float32 only); the reference handles tensors that none takes."""
     return tensor.dtype == torch.float32 and not use_native(tensor)
 
 

@@ -78,7 +78,7 @@ class VertexTree:
     """A tree over the vertices of B meshes (or point sets) of one size, refitted as they move.
 
     An eight-wide bounding volume hierarchy, built once, for the first of the meshes given to the constructor; `refit`
-    moves it to new vertices. Queries answer for the vertices of the last refit, and their gradients flow to those.
+    moves it to new vertices. Queries use the vertices of the last refit, and their gradients flow to those.
 
     A vertex that is not finite, or farther than 1e18 m from the origin, is left out until a refit mends it. Vertices
     are ranked by their squared distance, computed in float64 and rounded to float32, and where that is equal (vertices
@@ -114,7 +114,7 @@ class VertexTree:
         return vertices
 
     def __len__(self) -> int:
-        """How many meshes there are."""
+        """Number of meshes."""
         return self.vertices.shape[0]
 
     def refit(self, vertices: Float[Tensor, "v 3"] | Float[Tensor, "b v 3"]) -> "VertexTree":
@@ -159,8 +159,8 @@ class VertexTree:
         """The k nearest vertices to each query, nearest first.
 
         Differentiable to second order in `points` and the vertices of the last refit: the kernel finds the vertices,
-        and the distances are computed in PyTorch. All derivatives of a distance of 0 are 0. Where nothing requires a
-        gradient and all is float32, the kernel gives the distances too.
+        and the distances are computed in PyTorch. All derivatives of a distance of 0 are 0. If nothing requires a
+        gradient and all is float32, the kernel computes the distances too.
 
         Args:
             points: (..., 3) meters, in the frame of the vertices. One that is not finite, or farther than 1e18 m from

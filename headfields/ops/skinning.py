@@ -169,7 +169,7 @@ def linear_blend_skinning(
 
     Args:
         vertices: (..., V, 3) rest positions, meters; the batch axes broadcast against those of `transforms`, so one
-            (V, 3) mesh serves a batch of transforms.
+            (V, 3) mesh broadcasts against a batch of transforms.
         weights: (V, J) skinning weights; rows sum to 1.
         transforms: (..., J, 4, 4) rest-to-posed transforms, as from `joint_transforms`.
 

@@ -229,7 +229,7 @@ class TriangleBVH:
         return vertices
 
     def __len__(self) -> int:
-        """How many meshes there are."""
+        """Number of meshes."""
         return self.vertices.shape[0]
 
     def refit(self, vertices: Float[Tensor, "v 3"] | Float[Tensor, "b v 3"]) -> "TriangleBVH":
@@ -272,8 +272,8 @@ class TriangleBVH:
         """The nearest point of the mesh to each query.
 
         Differentiable to second order in `points` and the vertices of the last refit: the kernel finds the face, and
-        the projection onto it is computed in PyTorch. The gradient of the distance at distance 0 is 0. Where nothing
-        requires a gradient and all is float32, the kernel gives the projection too.
+        the projection onto it is computed in PyTorch. The gradient of the distance at distance 0 is 0. If nothing
+        requires a gradient and all is float32, the kernel computes the projection too.
 
         Args:
             points: (..., 3) meters, in the frame of the vertices.

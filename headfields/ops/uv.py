@@ -313,7 +313,7 @@ def _expand(counts: Int[Tensor, " n"]) -> tuple[Int[Tensor, " m"], Int[Tensor, "
 def _crossings(
     corners: Float[Tensor, "n 3 2"], row: Float[Tensor, " n"]
 ) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
-    """Where the outline of each triangle first and last crosses its row."""
+    """First and last crossing of each triangle's outline with its row."""
     left, right = torch.full_like(row, torch.inf), torch.full_like(row, -torch.inf)
     for k in range(3):
         a, b = corners[:, k], corners[:, (k + 1) % 3]
@@ -334,7 +334,7 @@ def _crossings(
 def _barycentric(
     points: Float[Tensor, "n 2"], corners: Float[Tensor, "f 3 2"], face: Int[Tensor, " n"]
 ) -> Float[Tensor, "n 3"]:
-    """Of points inside their faces, which have an area."""
+    """Barycentric coordinates of points inside their faces, which have an area."""
     a, (ax, ay), (bx, by) = corners[:, 0], *((corners[:, k] - corners[:, 0]).unbind(-1) for k in (1, 2))
     area = ax * by - ay * bx
     area = torch.where(area.abs() > _LEAST_AREA, area, 1.0)

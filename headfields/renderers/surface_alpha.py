@@ -52,7 +52,7 @@ class SurfaceAlpha(Part):
     ) -> Float[Tensor, " m"]:
         """The optical depth (M,) of a segment of a ray with two distances (M,) at its ends and `length` (M,), meters.
 
-        For early stops. Here NeuS's, log Φ(before) - log Φ(after), or 0 where that is negative.
+        For early stops. The default is NeuS's: log Φ(before) - log Φ(after), or 0 where that is negative.
         """
         sharpness = self.sharpness()
         return functional.relu(functional.logsigmoid(sharpness * before) - functional.logsigmoid(sharpness * after))

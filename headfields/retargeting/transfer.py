@@ -65,7 +65,7 @@ class DeformationTransfer(nn.Module):
 
     `"least_squares"` (Sumner and Popović 2004) solves for the target's vertices, so that its triangles have deformation
     gradients as near as possible to those of their source triangles. It uses the equivalent form of Botsch et al.
-    (2006): a Laplacian of the target's neutral mesh, factorized once. A second, weak term asks each vertex for the
+    (2006): a Laplacian of the target's neutral mesh, factorized once. A second, weak term pulls each vertex toward the
     displacement of its counterpart. It fixes the translation, which gradients do not determine, and prevents drift over
     long distances. If both meshes are equal, the source's motion is reproduced.
 

@@ -1,4 +1,4 @@
-"""What every long job shares: folder, lock, interrupts, checkpoints, progress and random generators."""
+"""Runs: folder, lock, interrupts, checkpoints, progress and random generators of a long job."""
 
 from headfields.runs.ema import ExponentialMovingAverage
 from headfields.runs.folder import RunFolder, RunWriteError

@@ -19,7 +19,7 @@ class NanLossError(RuntimeError):
 
 @dataclass
 class Progress:
-    """Where training stands; part of a checkpoint.
+    """Progress of a training run; part of a checkpoint.
 
     Attributes:
         step: optimizer steps taken.
@@ -71,7 +71,7 @@ class ProgressMonitor:
 
     @property
     def fraction(self) -> float:
-        """How much of the run is over, in [0, 1]: by steps or by time, whichever is further."""
+        """Fraction of the run done, in [0, 1]: the larger of steps and time."""
         by_steps = 0.0 if self.steps is None else self.progress.step / self.steps if self.steps else 1.0
         by_time = 0.0 if self.minutes is None else self.seconds / (60 * self.minutes) if self.minutes else 1.0
         return min(max(by_steps, by_time), 1.0)

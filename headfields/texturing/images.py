@@ -31,7 +31,7 @@ class PosedImages(Record):
         camera: N cameras, world-to-camera, in the frame of the mesh.
         pixels: (N, H, W, 4) sRGB with straight alpha, 8 bits; alpha is the matte, 255 everywhere without one.
         names: (N,) names of the images.
-        report: what was decided, and what is missing.
+        report: lines on decisions and missing data.
     """
 
     camera: Camera

@@ -8,7 +8,7 @@ pictures/stage1/00000.png, pictures/stage2/...
                             each frame's image next to its fit
 stage1.mp4, stage2.mp4      these pictures
 errors.json                 how well each frame fits, and which frames failed for which reason
-profile.json                seconds per frame, by what they were spent on
+profile.json                seconds per frame, by part of the fit
 meshes/00000.ply            `PriorTracker`: the head of each frame in the space of the prior, meters
 mononphm/stage1|stage2/     `PriorTracker`: the published layout
 capture/                    `RigTracker`: the tracked capture

@@ -1,4 +1,4 @@
-"""The fit of one frame, as the frame loop knows it; each tracker's own adds what it fits."""
+"""The fit of one frame, as the frame loop uses it; each tracker's subclass adds the values that it fits."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""What trackers read of a recording, as a protocol: cameras, images, labels and landmarks by frame."""
+"""Protocol of the recordings that trackers read: cameras, images, labels and landmarks by frame."""
 
 from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
@@ -17,7 +17,7 @@ class FrameSource(Protocol):
 
     @property
     def name(self) -> str:
-        """Of the recording."""
+        """Name of the recording."""
         ...
 
     @property

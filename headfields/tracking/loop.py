@@ -1,6 +1,6 @@
 """The frame loop of all trackers: frames one after another, each from its neighbor's fit, then all frames jointly.
 
-A tracker supplies what is its own: how a frame is read (`load`), fitted (`fit`, `fit_jointly`) and pictured
+A tracker supplies its own part: how a frame is read (`load`), fitted (`fit`, `fit_jointly`) and pictured
 (`picture`). Order, resuming, failures, interrupts, timing and files are the same for all and are here.
 """
 
@@ -69,14 +69,14 @@ class Tracking(Generic[Fit]):
 
 @dataclass(frozen=True)
 class FrameTurn(Generic[Fit]):
-    """What the loop knows when a frame is fitted.
+    """State of the loop while a frame is fitted.
 
     Attributes:
         frame: index in the capture.
         fits: fits of the frames visited before, in the order of the visits.
         resumed: fits that were on disk when the run started.
         backward: whether frames are visited from later to earlier ones.
-        clock: takes the time of the parts of the fit.
+        clock: measures the time of each part of the fit.
         show: shows a text next to the progress bar; redraws the bar if the second argument is True.
     """
 
@@ -110,7 +110,7 @@ class FrameTracker(ABC, Generic[Observation, Fit]):
     fit_type: type[Fit]
     both_ways: ClassVar[bool] = False
     kept_frames: ClassVar[int] = 128
-    """How many frames `observation` keeps in memory."""
+    """Number of frames that `observation` keeps in memory."""
 
     def __init__(
         self, capture: FrameSource, out: str | Path, options: Any, frames: Sequence[int] | None,
@@ -131,12 +131,12 @@ class FrameTracker(ABC, Generic[Observation, Fit]):
     @property
     @abstractmethod
     def model(self) -> nn.Module:
-        """What is fitted. Its tensors' digest is recorded, so that a run is not resumed with another model."""
+        """The fitted model. The digest of its tensors is recorded, so that a run is not resumed with another model."""
 
     @property
     @abstractmethod
     def landmark_count(self) -> int:
-        """How many landmarks of the model can be compared to a frame's."""
+        """Number of the model's landmarks that can be compared to a frame's."""
 
     @property
     @abstractmethod

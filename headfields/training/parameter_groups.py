@@ -63,7 +63,7 @@ def group_rates(
         if name not in of_parts:
             raise ValueError(
                 f"Trainer: learning_rates has {name!r}; parts of this avatar have groups "
-                f"{sorted(of_parts) or 'of none'} (learning_rate and network_learning_rate are for all else)"
+                f"{sorted(of_parts) or 'of none'} (learning_rate and network_learning_rate are for all others)"
             )
         check_positive("Trainer", **{f"learning_rates[{name!r}]": rate})
     return {**defaults, **dict.fromkeys(of_parts, networks), **learning_rates}

@@ -2,7 +2,7 @@
 
 A tracker errs by a millimeter, and a sharp avatar loses more PSNR by that than a blurred one. Here the avatar is
 frozen, and the tracked pose of one frame is corrected by gradient descent on the frame's own pixels. Figures after
-refinement use the test image: they measure what the avatar knows of the head, not how well it predicts the frame. Our
+refinement use the test image: they measure the avatar's quality, not how well it predicts the frame. Our
 own choice (MonoAvatar, Bai et al. 2023, drops its error-correction warp at test time and mentions the remaining
 misalignment).
 """

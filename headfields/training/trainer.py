@@ -136,7 +136,7 @@ class Trainer:
         bar: show a progress bar on stderr.
 
     Attributes:
-        avatar, capture, losses, optimizer, ema: what is trained, on what, and with what.
+        avatar, capture, losses, optimizer, ema: the trained avatar, its capture, and the tools of training.
         progress: steps, seconds and best PSNR of the watched validation frame.
         processes: this process among those that train together; only `processes.is_first` writes files and shows the
             bar.
@@ -603,7 +603,7 @@ def _check_limits(steps: int | None, minutes: int | float | None) -> None:
 
 
 def _processes_not_finite(rows: list[list[float]], columns: list[int]) -> str:
-    """Which of several processes have a number that is not finite in one of the columns, for a message."""
+    """The processes with a number that is not finite in one of the columns, for a message."""
     if len(rows) == 1:
         return ""
     ranks = [str(rank) for rank, row in enumerate(rows) if any(not math.isfinite(row[i]) for i in columns)]

@@ -38,7 +38,7 @@ def contact_sheet(
         tile: width of a tile in pixels.
 
     Returns:
-        (H, W, 3) of 8 bits, without columns for what the capture lacks.
+        (H, W, 3) of 8 bits, without columns for missing data.
 
     Raises:
         CaptureError: a file of these frames cannot be read.

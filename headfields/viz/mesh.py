@@ -44,7 +44,7 @@ class Light:
     def brightness(
         self, normals: Float[Tensor, "*batch 3"], rays: Float[Tensor, "*batch 3"], camera: Camera
     ) -> Float[Tensor, "*batch 1"]:
-        """What the surface reflects of its color.
+        """Fraction of its color that the surface reflects.
 
         Args:
             normals: (..., 3) unit normals in world space.
@@ -80,7 +80,7 @@ def view_camera(
     """A camera that looks at points from the front (yaw 0), from their left (yaw 90) or from behind (yaw 180).
 
     Args:
-        points: (N, 3) what the picture shows, meters, y up, face toward +z; points that are not finite do not count.
+        points: (N, 3) what the picture shows, meters, y up, face toward +z; points that are not finite are ignored.
         yaw: degrees about the vertical axis, positive toward the head's left (+x).
         pitch: degrees by which the camera looks from above.
         size: height and width of the picture, pixels.
@@ -146,7 +146,7 @@ def draw_mesh(
         size: of the picture, pixels, if the camera is a side.
 
     Raises:
-        ValueError: another look or side, or the mesh lacks what the look shows.
+        ValueError: another look or side, or the mesh lacks the data of the look.
 
     >>> import torch, headfields as hf
     >>> mesh = hf.Mesh(torch.tensor([[-1.0, -1, 0], [1, -1, 0], [0, 1, 0]]), torch.tensor([[0, 1, 2]]))
@@ -182,7 +182,7 @@ def draw_mesh(
 
 
 def _at_corners(mesh: Mesh, look: Look | Tensor) -> Float[Tensor, "f 3 c"]:
-    """What is interpolated over each face: colors, or texture coordinates."""
+    """Values at the corners of each face: colors, or texture coordinates."""
     if isinstance(look, Tensor):
         return look[mesh.faces]
     if look not in get_args(Look):

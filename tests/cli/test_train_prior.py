@@ -63,7 +63,7 @@ def test_a_prior_from_a_rig(
     [
         (["--head", "procedural", "--data", "here"], "give one of --data and|--data and --head"),
         (["--people", "0"], "--people is 0"),
-        (["--data", "here", "--people", "3"], "--people and --expressions say what is drawn"),
+        (["--data", "here", "--people", "3"], "--people and --expressions are for synthetic scans"),
         (["--data", "nowhere"], "scans.json does not exist"),
     ],
 )

@@ -149,7 +149,7 @@ def test_a_chains_jacobian_is_the_product_of_its_links(name: str) -> None:
     step = 1e-6 * torch.eye(3).double()
     numeric = torch.stack([(whole(points + h) - whole(points - h)) / 2e-6 for h in step], dim=-1)
     close = (numeric - slope).abs().amax(dim=(1, 2)) < 1e-5
-    assert float(close.double().mean()) > 0.8, "all but those whose nearest triangle changes within a micrometre"
+    assert float(close.double().mean()) > 0.8, "all but those whose nearest triangle changes within a micrometer"
     with torch.no_grad():
         quiet = jacobian(chain, points, frame, prepared)
     assert not quiet[1].requires_grad and slope.requires_grad

@@ -1,4 +1,4 @@
-"""Surfaces of functions, asked coarse to fine: the dense grid's answer, closed, for a few per cent of its questions."""
+"""Isosurfaces of functions, evaluated coarse to fine: equal to the dense grid's, closed, at a few percent of its points."""
 
 import math
 

@@ -345,7 +345,7 @@ class _PlausibleSize:
             raise CaptureError("canonical.obj: all of its vertices are in one place; export it again")
 
     def fault(self, vertices: np.ndarray) -> str | None:
-        """What is wrong with the vertices (V, 3), or None."""
+        """The fault of the vertices (V, 3), in words, or None."""
         mean, longest, extent = self._measures(vertices)
         for what, value, usual in (("edges average", mean, self._mean), ("extent is", extent, self._extent)):
             if not usual / 3 < value < usual * 3:

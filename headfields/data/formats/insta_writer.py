@@ -103,7 +103,7 @@ class InstaWriter:
 
     @property
     def count(self) -> int:
-        """How many frames have been written."""
+        """Number of frames written so far."""
         return len(self._entries)
 
     def add(self, stem: str, frame: CapturedFrame, camera_to_world: np.ndarray) -> None:

@@ -122,7 +122,7 @@ class Scene:
         hit = self.tree.raycast(origins.contiguous(), directions, max_distance=0.06).face
         free = (hit < 0).float().mean(1)
         out[: self._starts[1]] = 0.25 + 0.75 * free
-        # Teeth, gums and tongue see out only between the lips, less with depth.
+        # Light reaches teeth, gums and tongue only between the lips, less with depth.
         depth = (self.anatomy.landmarks[[62, 66], 2].mean() - posed.vertices[self._starts[1] : count, 2]).clamp_min(0)
         out[self._starts[1] : count] = (0.9 * torch.exp(-((depth / 0.022) ** 2))).clamp_min(0.06)
         along, tone = self.rest[self._starts[3] :, 0], self.rest[self._starts[3] :, 1]

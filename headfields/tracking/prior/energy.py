@@ -192,7 +192,7 @@ def checked_energies(
     Args:
         total: energy.
         terms: by name.
-        parameters: what is fitted.
+        parameters: the fitted quantities.
         step, steps: for the message.
 
     Raises:

@@ -34,7 +34,7 @@ of them are not found. Our own choice."""
 
 @dataclass(frozen=True)
 class TrackingPrior:
-    """What tracking needs of a prior; `of` makes it from a trained one.
+    """A prior as tracking uses it; `of` builds one from a trained prior.
 
     Attributes:
         avatar: reads `"expression_code"`, and may read `"geometry"` and `"appearance"`; its decoder gives distances.
@@ -66,7 +66,7 @@ class TrackingPrior:
 
     @classmethod
     def of(cls, prior: Prior, landmarks: LandmarkPoints | None = None, hair: bool = True) -> "TrackingPrior":
-        """With the statistics of the codes over the people and scans that a prior was trained on.
+        """Builds it with the statistics of the codes over the people and scans that a prior was trained on.
 
         Args:
             prior: trained.
@@ -162,7 +162,7 @@ class PriorHead(nn.Module):
         self.sharpness.now.fill_(4 * math.exp(10 * exponent))
 
     def jitter(self) -> None:
-        """Draws samples at random within strata along rays; all else stays in evaluation mode."""
+        """Draws samples at random within strata along rays; everything else stays in evaluation mode."""
         renderer = self.avatar.renderer
         assert isinstance(renderer, SurfaceRenderer)
         renderer.sampler.train()

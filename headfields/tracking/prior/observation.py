@@ -21,7 +21,7 @@ __all__ = ["FACER_LABELS", "LabelClasses", "PriorObservation", "RayBatch", "find
 
 @dataclass(frozen=True)
 class LabelClasses:
-    """Which segmentation labels are ignored, hair, and mouth; the defaults are INSTA's.
+    """Segmentation labels that are ignored, hair, and mouth; the defaults are INSTA's.
 
     Attributes:
         ignored: what the prior does not model, or what occludes it: cloth, necklace, and neck (captures label shoulders

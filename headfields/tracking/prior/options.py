@@ -115,12 +115,12 @@ class EnergyWeights:
 
     @classmethod
     def single_image(cls) -> "EnergyWeights":
-        """As published for a single image."""
+        """Weights published for a single image."""
         return cls(geometry_global=50.0, appearance_global=100.0, expression=250.0, first_expression=250.0)
 
     @classmethod
     def joint(cls) -> "EnergyWeights":
-        """As published for stage 2."""
+        """Weights published for stage 2."""
         return cls(
             mask=10.0, landmarks=WeightSchedule(((0, 5.0),)), geometry_local=500.0, appearance_local=500.0,
             geometry_global=50.0, expression=100.0, first_expression=100.0,
@@ -176,7 +176,7 @@ class Stage1:
 
     @classmethod
     def single_image(cls) -> "Stage1":
-        """As published for one image: five times the steps."""
+        """Options published for a single image: five times the steps."""
         return cls(steps=1251, weights=EnergyWeights.single_image())
 
 

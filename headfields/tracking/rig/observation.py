@@ -128,7 +128,7 @@ def signed_distance(mask: Bool[Tensor, "h w"]) -> Float[Tensor, "h w"]:
 
 
 def outline(mask: Bool[Tensor, "h w"]) -> Bool[Tensor, "h w"]:
-    """Pixels of the mask with a neighbor outside it; pixels at the image border do not count as such."""
+    """Pixels of the mask with a neighbor outside it; pixels at the image border are not included."""
     padded = torch.nn.functional.pad(mask[None, None].float(), (1, 1, 1, 1), mode="replicate")[0, 0] > 0.5
     enclosed = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
     return mask & ~enclosed

@@ -48,7 +48,7 @@ class VisibleSurface(Record):
 class RigSurface:
     """Casts a camera's rays at the posed template and samples its texture.
 
-    Of the texture's mipmap, the level is used whose texels are on average as large as the image's pixels.
+    The texture is read from the mip level whose texels are on average as large as the image's pixels.
 
     Args:
         rig: the template; gray without a texture.
