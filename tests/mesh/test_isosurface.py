@@ -1,4 +1,4 @@
-"""Isosurfaces of functions, evaluated coarse to fine: equal to the dense grid's, closed, at a few percent of its points."""
+"""Isosurfaces, evaluated coarse to fine: equal to the dense grid's, closed, at a few percent of its points."""
 
 import math
 
