@@ -247,7 +247,7 @@ class Decoder(Part):
         """The color (M, 3) of M points from `values.geometry`; M = 0 is legal.
 
         Args:
-            values: of `forward` at these points; with `canonical_normal` if `color_needs_normals`.
+            values: the result of `forward` at these points; with `canonical_normal` if `color_needs_normals`.
             canonical: the M points.
             prepared: the result of `prepare`.
         """
@@ -300,7 +300,7 @@ class Field:
         Args:
             points: (N, 3) in canonical space, meters.
             frame: (N,) the row of the state in which each is posed.
-            options: of `headfields.deformers.invert`, which states what is differentiable.
+            options: options of `headfields.deformers.invert`, which states what is differentiable.
         """
         raise NotImplementedError
 
@@ -410,7 +410,7 @@ class Sampler(Part):
 
         Args:
             rays: N rays, meters.
-            field: of the frames that they see.
+            field: the field of the rays' frames.
 
         Returns:
             M samples sorted by ray and distance, without those at invalid points, and their canonical points.
@@ -454,8 +454,8 @@ class Renderer(Part):
         """Renders N rays; N = 0 is legal.
 
         Args:
-            rays: in posed space, meters.
-            field: of the frames that they see.
+            rays: rays in posed space, meters.
+            field: the field of the rays' frames.
             background: (N, 3) color behind each ray, sRGB in [0, 1].
         """
         raise NotImplementedError

@@ -472,7 +472,7 @@ class Template(Record):
         faces: (F, 3) int64 vertex indices, counter-clockwise from outside, the mouth cavity closed.
         regions: named (F,) boolean face masks; presets use `"mouth"`, `"eyes"` and `"face"` if they are there.
         uv, uv_faces: (T, 2) texture coordinates, v up, and (F, 3) indices into them.
-        face_count: how many of `faces` are the tracked mesh's own; the rest close the mouth.
+        face_count: number of `faces` that belong to the tracked mesh; the rest close the mouth.
     """
 
     canonical_vertices: Float[Tensor, "v 3"]

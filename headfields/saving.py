@@ -49,7 +49,7 @@ def write_parts(
 
     Args:
         path: the file; its folder is created.
-        parts: by name; a part that occurs twice is written once.
+        parts: parts by name; a part that occurs twice is written once.
         records: records, numbers, or tuples of these, by name.
         state: the state dict of the module that holds the parts.
         tensors: further tensors; no name begins with that of a part or with "state.".

@@ -19,7 +19,7 @@ class Shot:
 
     Attributes:
         camera: one camera, alone or as a batch of one.
-        state: of one frame.
+        state: state of one frame.
         driver: the frame of the driving capture that the state follows.
     """
 
@@ -38,8 +38,8 @@ def turntable(capture: Any, frame: int, count: int, degrees: float | int) -> Ite
     """One frame's head from that frame's camera as it circles the head's vertical axis.
 
     Args:
-        capture: of the camera and the state.
-        frame: which frame.
+        capture: capture of the camera and the state.
+        frame: index of the frame.
         count: number of shots.
         degrees: the whole angle; from 360 on the camera goes around, below it swings to both sides and back.
     """
@@ -70,7 +70,7 @@ def expressions(capture: Any, count: int, coefficients: int) -> Iterator[Shot]:
     the camera is the neutral frame's.
 
     Args:
-        capture: of the states.
+        capture: capture of the states.
         count: shots of each expression.
         coefficients: number of expressions.
 
@@ -105,9 +105,9 @@ def retargeted(capture: Any, driver: Any, frames: list[int]) -> Iterator[Shot]:
     The head turns from its mean pose as the driver's does from its own; lens and image size are this capture's.
 
     Args:
-        capture: whose head it is.
-        driver: whose motion it is.
-        frames: of the driver.
+        capture: capture whose head is driven.
+        driver: capture whose motion is used.
+        frames: frames of the driver.
     """
     from headfields.retargeting import Retargeter, rest_camera
 

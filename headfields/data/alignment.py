@@ -81,7 +81,7 @@ def misalignments(frames: Iterable[AlignmentFrame], faces: np.ndarray) -> list[s
     """A line, "warning: ...", for each kind of misalignment, averaged over the frames that have it.
 
     Args:
-        frames: taken one at a time.
+        frames: meshes, read one at a time.
         faces: (F, 3) of the tracked mesh.
     """
     findings: dict[str, list[tuple[str, tuple[float, ...]]]] = {kind: [] for kind in _FINDINGS}

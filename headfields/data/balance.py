@@ -96,10 +96,10 @@ def yaw_balanced_weights(
 
     Args:
         capture: the capture.
-        bins: how many; the first is centered on the front.
+        bins: number of bins; the first is centered on the front.
         split: the split whose frames are counted; a frame outside it gets the weight that its bin has.
-        strength: from 0, equal weights for all frames, to 1, equal weights for all bins that have frames.
-        vertices: as `view_yaw`.
+        strength: strength from 0, equal weights for all frames, to 1, equal weights for all bins that have frames.
+        vertices: vertices as for `view_yaw`.
 
     Returns:
         (F,) one per frame of the capture, with a mean of 1 over the split.

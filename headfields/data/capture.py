@@ -41,7 +41,7 @@ class Capture:
             that need attention begin with "warning: " (see `warnings`).
         expression_width: number of expression coefficients, or None.
         depth_unit: meters per unit of the stored depth.
-        mouth: what becomes of the tracked mesh's open mouth; see `load_capture`.
+        mouth: treatment of the tracked mesh's open mouth; see `load_capture`.
         skinning: (V, J) weights by which joint transforms are fitted to the meshes, or None; see `load_capture`.
         recording: the reader's result: the exact numbers on disk, and functions that decode one frame.
         head_frame: the rigid part of the head, if its motion is moved from the vertices into the cameras; None if both
@@ -213,10 +213,10 @@ class Capture:
 
         Args:
             frames: (B,) frame indices.
-            count: N, how many pixels; 0 is legal.
+            count: N, number of pixels; 0 is legal.
             generator: a CPU generator; the same state gives the same batch.
             background: behind the foreground; `"random"` draws a color for each pixel.
-            weights: how often pixels of a label, or of a region of `headfields.data.REGION_LABELS`, are drawn, relative
+            weights: sampling weights of pixels by label, or by region of `headfields.data.REGION_LABELS`, relative
                 to 1 for all others: `{"mouth": 4, "background": 0.5}`.
 
         Returns:

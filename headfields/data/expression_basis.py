@@ -25,7 +25,7 @@ def expression_basis(capture: Any) -> tuple[Float[Tensor, "e v 3"] | None, str]:
     head whose jaw or eyes are turned by joints, or one with the coefficients of another head.
 
     Args:
-        capture: has `state`, a length, and `path` if it lies in a folder.
+        capture: capture with `state`, a length, and `path` if it lies in a folder.
 
     Returns:
         (E, V, 3) meters, or None and the reason.

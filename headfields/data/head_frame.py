@@ -253,7 +253,7 @@ def choose_head_frame(recording: Recording, choice: HeadFrameChoice, report: lis
 
     Args:
         recording: the capture's.
-        choice: see `headfields.data.load_capture`.
+        choice: `head_frame` of `headfields.data.load_capture`.
         report: gets a line with the decision and its evidence, unless the choice is "keep".
 
     Raises:

@@ -83,7 +83,8 @@ def label_lookup(weights: Mapping[int | str, float | int]) -> Float[Tensor, "256
     """The weight (256,) of every possible label: 1 unless `weights` has another.
 
     Args:
-        weights: by label (0 to 255) or by region, a key of `REGION_LABELS`. Later entries overwrite earlier ones.
+        weights: weights by label (0 to 255) or by region, a key of `REGION_LABELS`. Later entries overwrite earlier
+            ones.
 
     Raises:
         ValueError: there is no such region or label, or a weight is negative or not finite.

@@ -36,13 +36,13 @@ def load_capture(
         memory_budget_mb: memory for decoded frames.
         regions: face masks (F,) of the canonical mesh, e.g. those of a known topology. Segmentation labels vote for
             `"mouth"`, `"eyes"` and `"face"` where they are missing here.
-        head_frame: what to do with head motion in the vertices. `"normalize"` moves the skull's rigid motion from every
+        head_frame: treatment of head motion in the vertices. `"normalize"` moves the skull's rigid motion from every
             frame's vertices into its camera, so that the head stands still in its canonical pose; images and depth do
             not change. `"keep"` leaves both as on disk. `"auto"` normalizes if the head moves by 2 degrees or 5 mm
             between the sampled frames, and otherwise leaves every bit as it is, so it suits captures with the pose in
             the cameras, as INSTA's, and captures with moving meshes. `report` has the decision. A mask (V,) normalizes
             by the vertices that it marks as rigid.
-        mouth: what becomes of a tracked mesh that ends at the lips. `"close"`: faces across them; `"interior"`: a
+        mouth: treatment of a tracked mesh that ends at the lips. `"close"`: faces across them; `"interior"`: a
             cavity and teeth (`headfields.heads.mouth.inner`) that extend `template` and the vertices of each `state`;
             `"none"`: it stays open.
         skinning: (V, J) skinning weights of the template's vertices. States then have `joint_transforms` fitted to

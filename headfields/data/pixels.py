@@ -76,7 +76,7 @@ def draw_pixels(
         count: N; 0 is legal.
         generator: a CPU generator; the same state gives the same pixels.
         background: `"random"` draws a color uniform in [0, 1] for each pixel.
-        weights: how often pixels of a label or region are drawn, relative to 1 for all others; see
+        weights: sampling weights of pixels by label or region, relative to 1 for all others; see
             `headfields.data.labels.label_lookup`.
 
     Returns:

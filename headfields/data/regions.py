@@ -42,7 +42,7 @@ def vote_regions(
         views: frames with labels, taken one at a time.
         vertices: (V, 3) canonical vertices.
         faces: (F, 3) template faces.
-        face_count: how many of them, from the first, are the tracked mesh's; the others close the mouth and are
+        face_count: number of leading faces that belong to the tracked mesh; the others close the mouth and are
             `"mouth"`.
 
     Returns:

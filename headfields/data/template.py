@@ -38,7 +38,7 @@ def build_template(
 
     Args:
         canonical: the canonical mesh.
-        mouth: what becomes of an open mouth.
+        mouth: treatment of an open mouth.
         inner: the inside of the mouth; None unless `mouth` is `"interior"`.
         regions: masks over its faces (or over the closed mesh's), which take precedence over votes.
         views: the frames whose labels vote for `"mouth"`, `"eyes"` and `"face"`; not taken if `regions` has all three.
@@ -96,7 +96,7 @@ def build_inner_mouth(
     Args:
         canonical: the canonical mesh, one of the poses.
         posed: (B, V, 3) other poses of it.
-        names: of these B frames.
+        names: names of these B frames.
         report: gets a line.
 
     Raises:

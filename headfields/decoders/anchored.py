@@ -76,7 +76,7 @@ class AnchoredDecoder(Decoder):
             the input of the geometry networks, for an ablation.
         appearance_hidden, appearance_layers: units and number of hidden layers of the appearance networks.
         appearance_width: width of the projected geometry features; two layers, shared by all members.
-        beta: of the geometry networks' Softplus, log(1 + exp(beta · x)) / beta. Appearance networks use ReLU.
+        beta: sharpness of the geometry networks' Softplus, log(1 + exp(beta · x)) / beta. Appearance networks use ReLU.
         skip_below: weight below which a member is skipped in evaluation mode; 0 skips none.
         code: name of the appearance code in `HeadState.codes`; that of the geometry is the anchors'.
 

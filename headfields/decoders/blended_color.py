@@ -17,7 +17,7 @@ class BlendedColor(Decoder):
     wrapped decoder reads the features before them, and its density or distance is unchanged.
 
     Args:
-        decoder: of the features before the last three.
+        decoder: decoder of the features before the last three.
 
     Differentiable as the wrapped decoder is, in the residual to any order.
 

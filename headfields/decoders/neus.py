@@ -39,7 +39,8 @@ class NeuSDecoder(Decoder):
         color_layers: hidden layers of the color network (NeuS: 4).
         direction_bands: octaves of the direction's encoding, after the direction itself (NeuS: 4); 0 makes color
             independent of it.
-        radius: of the initial sphere, meters; that of a head is about 0.1. An eighth of the box's diagonal if None.
+        radius: radius of the initial sphere, meters; that of a head is about 0.1. An eighth of the box's diagonal if
+            None.
         center: (3,) of the initial sphere, canonical, meters; the middle of the box if None.
 
     Differentiable to second order in features and points; in directions to any order.

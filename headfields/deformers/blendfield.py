@@ -40,7 +40,7 @@ class Blendfield(Deformer):
         coefficients: the mapping network; its `fields` is K.
         kind: `"grid"` or `"mlp"`, see `BasisFields`.
         scale: displacement for a field's value of 1 and a coefficient of 1, meters; the larger, the faster it learns.
-        options: of the basis, see `BasisFields`.
+        options: options of the basis, see `BasisFields`.
 
     Differentiable in points, state and parameters to second order, except across the cells of a grid.
 

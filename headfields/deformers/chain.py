@@ -19,7 +19,7 @@ class Chain(Deformer):
     last deformer bounds canonical space.
 
     Args:
-        deformers: at least one, the first in posed space.
+        deformers: one or more deformers, the first in posed space.
 
     Differentiable as the links are.
 

@@ -62,7 +62,7 @@ class ErrorWarp(Deformer):
 
     Raises:
         ValueError: an argument is out of range; in training, a state without `frame_id`.
-        IndexError: in training, a frame without a code.
+        IndexError: if a training frame has no code.
 
     Source: MonoAvatar (Bai et al. 2023), section 3.4 and supplement; Nerfies (Park et al. 2021), section 3.
     """

@@ -41,15 +41,15 @@ class HyperDeformer(Deformer):
     concatenated is as wide as the others.
 
     Args:
-        anchors: of the identity; shared with the decoder.
+        anchors: anchors of the identity; shared with the decoder.
         ambient: number of hyper-coordinates; 0: none.
         expression_width: numbers in the expression code.
         identity_width: width of the projected geometry code and anchors.
         hidden, layers: units and number of the hidden layers.
         skip: index of the hidden layer to whose input the network's input is concatenated (both divided by √2), 1 to
             layers - 1; None: none.
-        beta: of the Softplus, log(1 + exp(beta · x)) / beta.
-        radius: of the sphere around `anchors.center` that contains the head, meters; 0.7 of MonoNPHM's units.
+        beta: sharpness of the Softplus, log(1 + exp(beta · x)) / beta.
+        radius: radius of the sphere around `anchors.center` that contains the head, meters; 0.7 of MonoNPHM's units.
         expression: name of the expression code in `HeadState.codes`.
 
     Differentiable to any order in points, codes and parameters.

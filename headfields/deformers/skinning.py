@@ -55,7 +55,7 @@ class SkinningDeformer(MeshDeformer):
         weights: (V, J) skinning weights; rows sum to 1.
         canonical_transforms: (J, 4, 4) rest-to-canonical transforms of the joints if the canonical mesh is not in the
             rest pose (with the jaw open, say); None if it is.
-        shell, padding, behind: as in `MeshDeformer`.
+        shell, padding, behind: options as in `MeshDeformer`.
 
     Raises:
         ValueError: shapes do not fit, weights are negative or do not sum to 1; later, a state without
@@ -140,7 +140,8 @@ class InverseSkinning(SkinningDeformer):
     the shell from the mesh, or with a singular blend, are not valid.
 
     Args:
-        canonical_vertices, faces, weights, canonical_transforms, shell, padding, behind: as in `SkinningDeformer`.
+        canonical_vertices, faces, weights, canonical_transforms, shell, padding, behind: options as in
+            `SkinningDeformer`.
 
     Differentiable to second order in points, directions, joint transforms and vertices, except across the change of the
     nearest triangle.
@@ -218,10 +219,10 @@ class WeightFieldSkinning(_FieldSkinning):
     Σ w_j is below 0.001, or farther than the shell from the mesh, are not valid.
 
     Args:
-        field: of the weights; with `learned=False` they are constant.
+        field: field of the weights; with `learned=False` they are constant.
         joints: indices of the joints that are evaluated, each at the cost of a look-up in the field; None: all with a
             weight over 0.01 at some vertex. For the head of a body's skeleton, pass those near it.
-        canonical_transforms, shell, padding, behind: as in `SkinningDeformer`.
+        canonical_transforms, shell, padding, behind: options as in `SkinningDeformer`.
 
     Differentiable to second order in points, directions, joint transforms, vertices and the field.
 
@@ -304,14 +305,14 @@ class SkinningRoots(_FieldSkinning):
     by (Σ w_j R_j)⁻¹ and normalized.
 
     Args:
-        field: of the weights; with `learned=False` they are constant.
+        field: field of the weights; with `learned=False` they are constant.
         joints: indices of the joints, as in `WeightFieldSkinning`, with one search each.
         steps: most steps of a search.
         tolerance: largest distance of a root, posed, from the point, meters.
         derivatives: 1: gradients of a root by the implicit function theorem; a second derivative raises. Enough for
             densities. 2: two steps of Newton's method from the root, with a graph: twice differentiable, as training a
             field of distances requires, at several times the cost.
-        canonical_transforms, shell, padding, behind: as in `SkinningDeformer`.
+        canonical_transforms, shell, padding, behind: options as in `SkinningDeformer`.
 
     Differentiable as often as `derivatives` says in points, directions, joint transforms, vertices and the field.
 

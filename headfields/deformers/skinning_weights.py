@@ -30,7 +30,7 @@ class SkinningWeights(Part):
         weights: (V, J) skinning weights; rows sum to 1.
         cell: side of a cell, meters.
         padding: extent of the grid beyond the mesh, meters.
-        smoothing: how many times each node is averaged with its neighbors.
+        smoothing: number of times each node is averaged with its neighbors.
         learned: whether the logits are a parameter (`logits_table`, with the learning rate of tables).
 
     Differentiable to any order in points, inside a cell, and in the logits.

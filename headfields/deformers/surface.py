@@ -36,7 +36,7 @@ class SurfaceCanonicalizer(MeshDeformer):
         canonical_vertices: (V, 3), meters.
         faces: (F, 3) int64; close the mouth cavity first (`headfields.heads.close_mouth`).
         blend_neighbors: average with the triangles across the three edges, which removes discontinuities at edges.
-        formula: of the average. `"published"`: the deformation gradients are averaged, each with weight
+        formula: formula of the average. `"published"`: the deformation gradients are averaged, each with weight
             exp(−β‖x − centroid‖), β = 4. `"released"`: the frames are averaged on each side (weights 4 and, for the
             nearest triangle itself, 1, both measured from the observed point, against the canonical centroids for the
             canonical side, as the released code does) and the posed one is inverted afterwards.

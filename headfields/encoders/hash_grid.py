@@ -19,7 +19,7 @@ class HashGrid(Encoder):
     of the deformer, expected in [-1, 1], are further axes of the grid.
 
     Args:
-        levels, features, log2_table_size, base_resolution, finest_resolution: as in Instant-NGP, section 3.
+        levels, features, log2_table_size, base_resolution, finest_resolution: layout as in Instant-NGP, section 3.
         extent: side of the cube in meters; INSTA's is 1. The box's longest side if None.
         interpolation: `"linear"`, or `"smoothstep"` where second derivatives in space matter.
         initial: entries start uniform in ±initial (Instant-NGP: 1e-4).

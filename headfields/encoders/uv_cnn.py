@@ -38,7 +38,7 @@ class UVDisplacementFeatures(VertexSource):
         template: the mesh with its texture coordinates.
         neutral: (V, 3) vertices of the neutral mesh, meters; the template's canonical vertices if None.
         width: features per vertex.
-        channels: of the U-Net's levels, fine to coarse; each level halves the map.
+        channels: channels of the U-Net's levels, fine to coarse; each level halves the map.
         resolution: (H, W) of the map, or one number for both; multiples of 2^(levels − 1).
         padding: texels around charts that are filled from the nearest chart; see `headfields.ops.UVRasterizer`.
         unit: meters that become 1 in the map. An expression moves the skin by millimeters, a jaw by centimeters.
@@ -129,7 +129,7 @@ class UVCodeFeatures(VertexSource):
         fields: names of fields (or codes) of the `HeadState`, each with its number of coefficients a frame; (B, J, 3)
             poses are flattened, so 3 J. All of them are concatenated to one code.
         width: features per vertex.
-        channels: of the decoder's levels, coarse to fine; each level doubles the map.
+        channels: channels of the decoder's levels, coarse to fine; each level doubles the map.
         resolution: (H, W) of the finest, or one number for both; multiples of 2^(levels − 1).
 
     Raises:

@@ -49,14 +49,14 @@ class VertexFeatures(Encoder):
     `prepare`, and gathered for each neighbor: the same result with less than half of that layer's products.
 
     Args:
-        source: of the features z of each vertex and frame.
+        source: source of the features z of each vertex and frame.
         neighbors: k, 1 to 16.
         vertices: (V, 3) fixed anchors, meters, for use after a deformer to canonical space. None: the anchors are the
             vertices of the state, and points have to be in their space (`Static`, `NearSurface`).
         bands: octaves of the encoding of offsets, after the offset itself.
         hidden: units of every layer of both networks, and the number of features.
-        layers: of MLP0, at least 1.
-        merged_layers: of MLP1; 0 leaves it out.
+        layers: number of layers of MLP0, at least 1.
+        merged_layers: number of layers of MLP1; 0 leaves it out.
         frame: `"offset"`: v_j − q, as in the paper. `"triangle"`: v_j − q in the frame of the surface at v_j, so that
             features rotate with it; our own variant. The rotation of the surface is the mean, weighted by areas at
             rest, of the rotations of the triangles at v_j from the rest mesh to the posed one (`triangle_frames`),

@@ -246,7 +246,7 @@ def resolve(value: Any, memo: dict[int, Any]) -> Any:
     """The value with records replaced by arrays, sparse matrices and tensors; shared objects stay shared.
 
     Args:
-        value: from the unpickler.
+        value: value from the unpickler.
         memo: id of a value → (result, value); empty at first.
 
     Raises:

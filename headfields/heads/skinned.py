@@ -214,7 +214,7 @@ class SkinnedHead(nn.Module):
         uses the root alone, so its contour does not follow `neck_pose`.
 
         Args:
-            state: of this head, with `joint_transforms`.
+            state: state of this head, with `joint_transforms`.
             camera: B cameras or one. The rotation is then relative to the camera (y up, z toward it), which the contour
                 needs where tracking keeps the head's pose in the camera. If None: as seen from +z.
 

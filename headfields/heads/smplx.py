@@ -82,8 +82,8 @@ class SmplxHead(SkinnedHead):
                 hands_componentsl, hands_componentsr (C, 45), lmk_faces_idx, lmk_bary_coords, and the latter two with
                 the prefix dynamic_. Our own keys, which smplx ignores: uv (T, 2), uv_faces (F, 3), region_<name>,
                 expression_names, shape_names, expression_count.
-            expression_count: as in `FlameHead.from_file`. Files of 20 components have 10 shape and 10 expression: pass
-                10.
+            expression_count: number of expression components, as in `FlameHead.from_file`. Files of 20 components have
+                10 shape and 10 expression: pass 10.
             relaxed_hands: True for the file's mean hand pose, False for flat hands.
 
         Raises:

@@ -22,7 +22,7 @@ class HuberColor:
     is at most 1 / 5 a channel, as in the released code, where `DepthPrior` has a weight of 1.25: the ratio matters.
 
     Attributes:
-        delta: where the loss turns from quadratic to linear, in units of color.
+        delta: color difference at which the loss turns from quadratic to linear.
         region: the region whose rays are weighted, a key of `headfields.data.REGION_LABELS`.
         region_weight: w of rays with a label of the region, from step `region_start` on; 1 elsewhere. A batch without
             labels is weighted uniformly.

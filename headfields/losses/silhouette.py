@@ -99,7 +99,7 @@ def observe_silhouette(
     Args:
         matte: (H, W) in [0, 1].
         ignore: (H, W) pixels next to which there is no outline: where the mesh ends and the body continues.
-        level: in (0, 1).
+        level: matte value of the outline, in (0, 1).
 
     Raises:
         TypeError: matte is not floating point.
@@ -150,10 +150,10 @@ def silhouette_distance(
     without a graph. Zero, with a gradient of zero, where either has no outline.
 
     Args:
-        crossings: of `MeshRendering`, or `headfields.ops.silhouette_crossings`; only those against the
+        crossings: crossings of `MeshRendering`, or `headfields.ops.silhouette_crossings`; only those against the
             background count.
-        observed: of an image of the same size.
-        scale: pixels.
+        observed: outline of an image of the same size.
+        scale: scale of the distance, pixels.
         both_ways: whether to add the second way.
 
     Raises:

@@ -26,9 +26,9 @@ class Elastic:
     Attributes:
         weight: factor of the loss in the total, before step `after`.
         final_weight: the same from then on (MonoAvatar: 1e-4, and 1e-5 from step 155,000 of 400,000).
-        after: see `final_weight`.
-        scale: of the robust function, in units of log σ.
-        samples: at most this many samples of a step get a Jacobian, which costs four times the networks' products.
+        after: step from which `final_weight` holds.
+        scale: scale of the robust function, in units of log σ.
+        samples: maximum number of samples per step with a Jacobian, which costs four times the networks' products.
             They are drawn in proportion to w, with replacement, so the expected loss is that over all samples.
         name: column in the log.
 
@@ -77,7 +77,7 @@ class WarpMagnitude:
     Attributes:
         weight: factor of the loss in the total (MonoAvatar: 1e-2).
         unit: meters that count as 1.
-        samples: at most this many samples of a step are looked at, drawn uniformly with replacement; their mean
+        samples: maximum number of samples per step, drawn uniformly with replacement; their mean
             stands for that of all.
         name: column in the log.
 

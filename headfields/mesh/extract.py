@@ -45,17 +45,18 @@ def extract(
         bounds: (2, 3) corners of the box to search, meters; for a field, the box that holds its matter if None.
         resolution: cells along the box's longest side.
         level: the value on the surface. If None: 0, or `headfields.mesh.DENSITY_LEVEL` for a field of density.
-        space: for a field: `"posed"` or `"canonical"` (see `FieldSource`).
-        frame: for a field: the row of its state.
-        colors: for a field: whether to evaluate its colors, viewed along the surface's normal. For a function: a second
+        space: space of a field: `"posed"` or `"canonical"` (see `FieldSource`).
+        frame: for a field, the row of its state.
+        colors: for a field, whether to evaluate its colors, viewed along the surface's normal. For a function: a second
             function, from points and normals to sRGB; True and False both mean none.
         normals: `"gradient"` of the values, or `"mesh"`, the mean of the faces' normals, which is smoother where the
             values are rough. If None, `"mesh"` for a field of density and `"gradient"` otherwise.
         largest: whether to keep only the connected component with most faces.
         closed: False drops the faces that close the surface where it leaves the box or the field is undefined.
-        solid: for a field on a tracked mesh: depth in the mesh from which all is matter, meters (see `FieldSource`).
-        coarse, lipschitz, chunk, memory_mb, progress: as in `isosurface`; lipschitz defaults to 1 for a field of
-            distance.
+        solid: for a field on a tracked mesh, the depth in the mesh from which all is matter, meters (see
+            `FieldSource`).
+        coarse, lipschitz, chunk, memory_mb, progress: options as in `isosurface`; lipschitz defaults to 1 for a field
+            of distance.
 
     Returns:
         A `Mesh` without a gradient (`on_surface` adds one); without vertices if there is no surface.

@@ -85,7 +85,7 @@ def load_mesh(path: Path | str, texture: Path | str | bool = True, scale: float 
 
     Args:
         path: the file.
-        texture: of an OBJ: an image; or True for the one that its material names (`map_Kd`), False for none.
+        texture: texture of an OBJ: an image; or True for the one that its material names (`map_Kd`), False for none.
         scale: meters per unit of the file.
 
     Returns:

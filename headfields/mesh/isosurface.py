@@ -60,7 +60,7 @@ def isosurface(
     its vertices, and equals the result of `headfields.ops.marching_cubes` on the dense grid.
 
     Args:
-        function: from (N, 3) points, meters, to (N,) values; NaN is outside. Evaluated without gradients.
+        function: field that maps (N, 3) points, meters, to (N,) values; NaN is outside. Evaluated without gradients.
         bounds: (2, 3) corners of the box, meters. The function is not evaluated elsewhere: a surface that leaves the
             box is closed there, half a cell beyond the last points.
         resolution: cells along the box's longest side.

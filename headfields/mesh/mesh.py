@@ -113,7 +113,7 @@ class Mesh(Record):
 
         Args:
             count: number of points.
-            seed: of the random numbers, which are the same on every device.
+            seed: seed of the random numbers, which are the same on every device.
 
         Raises:
             ValueError: the surface has no area (unless count is 0), or count is negative.

@@ -101,7 +101,7 @@ def obj_lines(mesh: Mesh, material: str | None = None) -> Iterable[str]:
     """The lines of an OBJ file, with the nine digits that give float32 back exactly.
 
     Args:
-        mesh: on any device.
+        mesh: a mesh on any device.
         material: name of the material library, which defines the material "skin".
     """
     vertices, faces = mesh.vertices.detach().cpu().float(), (mesh.faces + 1).cpu()

@@ -8,8 +8,8 @@ def unwrapped(template: Template, margin: float | int = 1 / 64, detail: float | 
     """The template with texture coordinates: its own, or those of `headfields.ops.unwrap` if it has none.
 
     Args:
-        template: with or without texture coordinates.
-        margin, detail: as in `headfields.ops.unwrap`.
+        template: a template with or without texture coordinates.
+        margin, detail: options as in `headfields.ops.unwrap`.
 
     Returns:
         A template with `uv` and `uv_faces`. Save it, or an avatar built on it: a network trained on one UV map does not

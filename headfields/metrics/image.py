@@ -95,7 +95,7 @@ def load_lpips(device: torch.device) -> Callable[[Tensor, Tensor], float] | None
     reports a failure.
 
     Args:
-        device: of the network.
+        device: device of the network.
 
     Returns:
         A function from an image and the truth, (H, W, 3) sRGB in [0, 1] each, to their distance; or None.

@@ -30,7 +30,7 @@ class OneWay:
         chamfer_l2: mean of ‖Δ‖ (not squared), meters.
         normal_consistency: mean of |n · n̂|, with the normals n at the point and n̂ at its nearest point; NaN without
             normals.
-        within: for each threshold, the share of points with ‖Δ‖ up to it.
+        within: for each threshold, share of points with ‖Δ‖ up to it.
         points: number of points with weight.
     """
 
@@ -48,9 +48,9 @@ class GeometryMetrics:
     Attributes:
         chamfer_l1, chamfer_l2, normal_consistency: means of both directions, or those of `completeness` if only that
             was computed.
-        recall: for each threshold, the share of the truth within it from the surface, which MonoNPHM's evaluation
+        recall: for each threshold, share of the truth within it from the surface, which MonoNPHM's evaluation
             prints as its F-score.
-        precision: for each threshold, the share of the surface within it from the truth; NaN for one direction.
+        precision: for each threshold, share of the surface within it from the truth; NaN for one direction.
         fscore: for each threshold, 2 · precision · recall / (precision + recall), 0 where both are 0; NaN for one
             direction.
         completeness: metrics from the truth to the surface.
@@ -102,7 +102,7 @@ def compare_surfaces(
         weights: (V,) nonnegative weights of the truth's vertices, or a mask; interpolated at drawn points. Points of
             weight 0 are left out, and so are points of the surface whose nearest point of the truth has weight 0.
         samples: number of points drawn from a side with faces.
-        seed: of the random numbers.
+        seed: seed of the random numbers.
 
     Returns:
         The metrics; NaN if no point has weight.

@@ -28,7 +28,7 @@ def static_field(
 
     Args:
         template: the canonical mesh, of which only the extent is used.
-        levels, features, log2_table_size, finest_resolution: of `HashGrid`.
+        levels, features, log2_table_size, finest_resolution: options of `HashGrid`.
         margin: meters from the mesh to the faces of the box.
 
     Source: our own choice of baseline.

@@ -35,8 +35,9 @@ def insta(
         expression_width: number of expression values, the first ones, that condition the mouth. INSTA uses 16 of
             FLAME's, which are sorted by variance; expressions that are not (ARKit's blendshapes, say) need all values,
             so the default is higher. At most the number that the capture has.
-        levels, features, log2_table_size, finest_resolution, extent: of `HashGrid`.
-        grid_resolution, step: of `OccupancySampler`, whose grid over posed space is INSTA's; the step in meters.
+        levels, features, log2_table_size, finest_resolution, extent: options of `HashGrid`.
+        grid_resolution, step: options of `OccupancySampler`, whose grid over posed space is INSTA's; the step in
+            meters.
 
     Raises:
         ValueError: the template has no region `"mouth"`.

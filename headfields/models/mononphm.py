@@ -49,13 +49,13 @@ def mononphm(
     """MonoNPHM, assembled from public parts, with the paper's sizes; its state consists of codes (`code_widths`).
 
     Args:
-        anchors: of the model; or a symmetric head mesh, face toward +z, on which `head_anchors` places them.
+        anchors: anchors of the model; or a symmetric head mesh, face toward +z, on which `head_anchors` places them.
         small: smaller networks and codes, for minutes on a CPU; our own choice.
         ambient: number of hyper-coordinates.
         expression_width: width of the expression code. If None: 100, with `small` 32.
         appearance: input of the color networks, see `AnchoredDecoder`.
-        radius: of the sphere that contains the head, meters. If None: 2 cm more than that around the mesh, centered in
-            its box; with `Anchors`, the paper's 0.175 around their center.
+        radius: radius of the sphere that contains the head, meters. If None: 2 cm more than that around the mesh,
+            centered in its box; with `Anchors`, the paper's 0.175 around their center.
 
     Raises:
         ValueError: the mesh is not symmetric, or as the parts.

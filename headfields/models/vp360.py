@@ -41,11 +41,11 @@ def vp360(
             SMPL-X's.
         fields: K, the number of blended fields; 0: the coarse deformation alone.
         blend: `"deformation"`, or `"color"` for the paper's ablation.
-        kind: of the fields, `"grid"` or `"mlp"`.
+        kind: kind of the fields, `"grid"` or `"mlp"`.
         weights: (V, J) skinning weights of the template, for a coarse deformation by inverse skinning with those of the
             nearest triangle (needs `HeadState.joint_transforms`); None: by triangle frames.
-        levels, features, log2_table_size, finest_resolution: of `HashGrid`.
-        grid_resolution, step: of `OccupancySampler`; the step in meters.
+        levels, features, log2_table_size, finest_resolution: options of `HashGrid`.
+        grid_resolution, step: options of `OccupancySampler`; the step in meters.
 
     Raises:
         ValueError: blend is neither; nothing drives the fields; an argument of a part is out of range.

@@ -72,7 +72,7 @@ class Ensemble(nn.Module):
             starts: (B * N, hidden) of the method `starts`.
             start: (C * T,) the row of `starts` of each row.
             rows: the grouping, with the network of each block.
-            activation: between the layers.
+            activation: activation between the layers.
             tap: a function of rows; None: no second result.
         """
         count, size = own.shape[:2]

@@ -35,7 +35,7 @@ class BlendCoefficients(Part):
             first ones: `{"expression": 100}`.
         joints: indices of joints whose rotations are used: `(2,)` is the jaw of FLAME, `(22,)` that of SMPL-X.
         fields: K.
-        hidden, layers: of the network.
+        hidden, layers: width and number of hidden layers of the network.
 
     Differentiable to second order in the state and the parameters.
 
@@ -126,8 +126,8 @@ class BasisFields(nn.Module):
         fields: K.
         width: W.
         kind: `"grid"` or `"mlp"`.
-        options: of the grid: `levels`, `features`, `log2_table_size`, `base_resolution`, `finest_resolution`; of the
-            network: `bands`, `hidden`, `layers`.
+        options: options of the grid: `levels`, `features`, `log2_table_size`, `base_resolution`, `finest_resolution`;
+            of the network: `bands`, `hidden`, `layers`.
 
     Differentiable to second order in points and parameters, except across the cells of the grid.
 

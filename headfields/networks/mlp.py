@@ -20,7 +20,7 @@ class MLP(nn.Sequential):
     torch.Size([5, 2])
 
     Args:
-        widths: of the input, and of the output of each layer.
+        widths: widths of the input and of each layer's output.
         bias: whether the layers have one.
 
     Raises:

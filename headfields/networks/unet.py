@@ -53,7 +53,7 @@ class MapDecoder(nn.Module):
     """Transposed convolutions (4×4, stride 2), each followed by a residual block, to finer maps of fewer channels.
 
     Args:
-        channels: at each level, coarse to fine; one more than there are transposed convolutions.
+        channels: channels at each level, coarse to fine; one more than there are transposed convolutions.
         width: channels of the result, the output of a last 3×3 convolution.
         skips: whether `forward` takes maps of the finer levels, which are concatenated.
     """
@@ -84,7 +84,7 @@ class ResidualUNet(nn.Module):
     Args:
         inputs: channels of the input.
         width: channels of the output.
-        channels: at each level, fine to coarse. The paper's: six levels.
+        channels: channels at each level, fine to coarse. The paper's: six levels.
 
     Source: MonoAvatar (Bai et al. 2023), supplement: six levels of 8 to 256 channels, residual blocks, transposed
     convolutions, LeakyReLU of slope 0.2 after every convolution (here, all but the last and those of shortcuts). Our

@@ -93,7 +93,7 @@ def silhouette_crossings(
     Args:
         pixels: (V, 2) vertices in the image, as `Camera.project` gives them.
         vertex_depth: (V,) their depth along the optical axis.
-        edges: of the mesh.
+        edges: edges of the mesh.
         depth: (H, W) depth of the surface at each pixel's center, along the optical axis; ignored outside `mask`.
         mask: (H, W) whether the pixel's center shows the mesh.
 
@@ -136,7 +136,7 @@ def antialias(image: Float[Tensor, "h w c"], crossings: Crossings) -> Float[Tens
 
     Args:
         image: (H, W, C) sampled at pixel centers, any values; transparent colors premultiplied.
-        crossings: of the same image, from `silhouette_crossings`.
+        crossings: crossings in the same image, from `silhouette_crossings`.
 
     Raises:
         TypeError: image is not floating point.

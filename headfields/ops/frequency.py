@@ -63,7 +63,7 @@ def frequency_window(
     Args:
         bands: number of bands.
         progress: the part of training that is done, in [0, 1].
-        dtype, device: of the result.
+        dtype, device: dtype and device of the result.
 
     Returns:
         (bands,) in [0, 1]. No gradient.

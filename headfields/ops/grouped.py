@@ -52,7 +52,7 @@ class GroupedRows:
 
         Args:
             x: (C, T, in) rows in their blocks.
-            blocks: which of the blocks x holds; None for all.
+            blocks: indices of the blocks that x holds; None for all.
             weights: (G, in, out) of each group, the transpose of `torch.nn.Linear`'s.
             bias: (G, out) or None.
 

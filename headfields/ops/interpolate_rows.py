@@ -141,7 +141,7 @@ def scatter_rows(
         values: (N, C).
         index: (N, K) which row of the result, in [0, `rows`); a negative one is left out.
         weights: (N, K).
-        rows: how many rows the result has.
+        rows: number of rows of the result.
 
     Returns:
         (rows, C), in the dtype of the values (float32 if that is a half precision), differentiable to any order in

@@ -43,8 +43,8 @@ def mlp(
 
     Args:
         x: (..., in) rows.
-        weights: of each layer, (out, in) as in `torch.nn.Linear`.
-        biases: of each layer, (out,); None: no layer has one.
+        weights: weight of each layer, (out, in) as in `torch.nn.Linear`.
+        biases: bias of each layer, (out,); None: no layer has one.
         condition: (K, width) values that rows share; the first layer then takes in + width columns.
         index: (...) the row of `condition` or `start` of each row of x, in [0, K).
         start: (K, out of the first layer) initial sums of the first layer, in place of `condition` and of that layer's

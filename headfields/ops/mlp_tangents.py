@@ -24,8 +24,8 @@ def mlp_tangents(
     Args:
         x: (..., in) rows.
         tangents: (..., k, in) directions at each row.
-        weights: of each layer, (out, in).
-        biases: of each layer, (out,); None: no layer has one.
+        weights: weight of each layer, (out, in).
+        biases: bias of each layer, (out,); None: no layer has one.
         relu_last: whether a ReLU follows the last layer too.
 
     Returns:

@@ -24,7 +24,7 @@ class NearestVertices:
 
     Attributes:
         index: (..., k) int64 indices of the nearest vertices, nearest first; -1 where there is none.
-        distance: (..., k) to them, meters; infinity where there is none.
+        distance: (..., k) distances to them, meters; infinity where there is none.
     """
 
     index: Int[Tensor, "*batch k"]
@@ -165,7 +165,7 @@ class VertexTree:
         Args:
             points: (..., 3) meters, in the frame of the vertices. One that is not finite, or farther than 1e18 m from
                 the origin, has no neighbors.
-            k: how many, 1 to 16, and no more than there are vertices.
+            k: number of neighbors, 1 to 16 and at most the number of vertices.
             mesh_index: (...) the mesh of each point, in [0, B); may be None if B = 1.
             max_distance: vertices farther than this are left out, meters.
 
@@ -213,7 +213,7 @@ def inverse_distance_weights(
 
     Args:
         distance: (..., k) meters, as `VertexTree.nearest` gives them. Infinity: no neighbor, weight 0.
-        power: of the inverse distance, > 0.
+        power: exponent of the inverse distance, > 0.
         epsilon: meters, > 0; far below the distance between vertices.
 
     Returns:

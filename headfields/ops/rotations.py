@@ -66,8 +66,8 @@ def rotations_from(values: Float[Tensor, "..."], form: RotationForm, rows: bool 
     Args:
         values: (..., 3) for `"axis_angle"`, radians; (..., 4) for `"quaternion"`, (w, x, y, z) of any length; (..., 6)
             for `"6d"`; (..., 3, 3) for `"matrix"`, which is returned as it is.
-        form: of the values.
-        rows: of `"6d"`, see `rotation_from_6d`.
+        form: representation of the values.
+        rows: whether `"6d"` holds rows, see `rotation_from_6d`.
 
     Returns:
         (..., 3, 3) matrices that act on column vectors.

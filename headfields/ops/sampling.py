@@ -62,7 +62,7 @@ def stratified(
         near, far: (N,) meters along the unit direction. Rays with near >= far, or either not finite, get no samples.
         count: samples a ray.
         jitter: whether the edges move; without, the division is even.
-        generator: of the random numbers, on the device of `near`.
+        generator: random number generator, on the device of `near`.
 
     Returns:
         Samples, M = count * (number of rays that hit). Not differentiable.
@@ -105,7 +105,7 @@ def inverse_cdf(
         weights: (M,), or (N, S) with edges.
         count: samples a ray; rays without samples get none.
         rays: N, needed with packed samples unless `offsets` is given.
-        jitter, generator: as in `stratified`.
+        jitter, generator: options as in `stratified`.
         offsets: `ray_offsets(samples.ray, rays)`, to save computing it again.
 
     Returns:

@@ -25,10 +25,10 @@ class CheckResult:
     """One check on one backend.
 
     Attributes:
-        name: of the operation.
+        name: name of the operation.
         backend: `"cpu native"`, `"cpu warp"` or `"cuda warp"`.
         passed: whether the error is within `TOLERANCE`.
-        seconds: how long it took, compilation included.
+        seconds: run time, compilation included.
         detail: the error, or the exception that prevented it.
     """
 

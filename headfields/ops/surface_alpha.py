@@ -46,7 +46,7 @@ def neus_alpha(
         slope: (...) derivative of the distance along the ray: the unit direction times the gradient.
         length: (...) of each interval, meters.
         sharpness: 1/m, positive: one for all or (...).
-        anneal: in [0, 1]; 1 is the paper's formula.
+        anneal: annealing weight in [0, 1]; 1 is the paper's formula.
 
     Returns:
         (...) in [0, 1].

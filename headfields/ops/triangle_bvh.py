@@ -352,7 +352,7 @@ class TriangleBVH:
         Args:
             origins, directions: (..., 3) meters, in the frame of the vertices.
             mesh_index: (...) the mesh of each ray, in [0, B); may be None if B = 1.
-            max_distance: in lengths of the direction.
+            max_distance: largest hit distance, in units of the direction's length.
 
         Raises:
             TypeError, ValueError, IndexError: as `closest`.

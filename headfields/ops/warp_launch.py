@@ -26,7 +26,8 @@ def launch(name: str, dim: int | tuple[int, ...], *arguments: Any) -> None:
     Args:
         name: "file.kernel" in `headfields.ops.kernels`; no generic kernel, but an overload of one.
         dim: threads, one number or one for each dimension; nothing is launched where one is 0.
-        arguments: of the kernel, in order; tensors are contiguous and stand for arrays, whose element may be a vector.
+        arguments: arguments of the kernel, in order; tensors are contiguous and stand for arrays, whose element may be
+            a vector.
     """
     if dim == 0 or (isinstance(dim, tuple) and 0 in dim):
         return
@@ -50,8 +51,8 @@ def launch_refit(
     """Refits a tree over B meshes: fills its leaves, then its levels of nodes from the lowest up.
 
     Args:
-        file: of the kernel `refit_leaves`.
-        inputs: of that kernel before `slot`.
+        file: file of the kernel `refit_leaves`.
+        inputs: arguments of that kernel before `slot`.
         children, slot, levels: the topology that `build_topology` gives.
         bounds: (B, nodes, 48) to fill.
         leaves: (B, leaves, ...) to fill.
@@ -70,11 +71,11 @@ def launch_search(
     """Searches a tree over B meshes, one thread a query.
 
     Args:
-        name: of the kernel, as `launch` takes it.
+        name: name of the kernel, as `launch` takes it.
         queries: (N, ...) points, or origins and directions.
         mesh_index: (N,) int32, or None for the first mesh.
         topology: children, and order where the kernel reads it.
-        bounds, leaves: as `launch_refit` fills them.
+        bounds, leaves: tensors filled by `launch_refit`.
         arguments: the rest of the kernel's.
     """
     index = topology[0].view(-1) if mesh_index is None else mesh_index  # without one, any array of its type

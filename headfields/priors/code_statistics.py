@@ -55,8 +55,8 @@ class PriorStatistics:
     """Statistics of each of a prior's codes.
 
     Attributes:
-        geometry, appearance: over people.
-        expression: over scans, about the mean of the neutral ones.
+        geometry, appearance: statistics over people.
+        expression: statistics over scans, about the mean of the neutral ones.
     """
 
     geometry: CodeStatistics

@@ -19,7 +19,7 @@ class CodeTable(LatentTable):
     Args:
         count: rows.
         width: numbers in a code.
-        betas: of Adam's moments.
+        betas: decay rates of Adam's moments.
         epsilon: added to the root of the second moment.
 
     Raises:

@@ -64,7 +64,7 @@ def surface_errors(
         which: (B,) numbers of scans in the set.
         codes: B rows.
         points: number of points of each scan on the face; a third as many on the rest of the front and on the back.
-        seed: of the points.
+        seed: seed of the point sampling.
     """
     avatar.eval()
     counts = PointCounts(face=points, static=points // 3, back=points // 3, near=0, far=0, correspondences=0)
@@ -97,7 +97,7 @@ def onto_surface(
     """Points projected onto the surface of a field by Newton's steps along the gradient.
 
     Args:
-        field: of signed distances, of one frame.
+        field: signed distance field of one frame.
         points: (M, 3) meters.
         steps: maximum number; each step is at most 5 mm.
         near: the distance that counts as on the surface, meters.

@@ -28,7 +28,7 @@ class FittedCodes:
 
     Attributes:
         codes: B rows, with the same geometry and appearance in all.
-        errors: of the scans, by `surface_errors`.
+        errors: errors of the scans, by `surface_errors`.
         losses: (steps,) the weighted loss of each step.
     """
 
@@ -57,11 +57,11 @@ def fit_scans(
         prior: the model.
         scans: the set of scans: `MeshScans` of one mesh, or `PointScans` of a point cloud, for a single scan.
         which: (B,) numbers of scans in the set, all of one person; all if None.
-        steps: of Adam.
+        steps: number of Adam steps.
         rate: initial learning rate, in standard deviations of the prior.
-        weights: of the terms.
+        weights: weights of the loss terms.
         counts: points per step; a third of the default if None.
-        seed: of the points.
+        seed: seed of the point sampling.
         progress: whether to show a bar.
 
     Raises:

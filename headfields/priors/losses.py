@@ -101,7 +101,7 @@ def surface_error(front: Float[Tensor, "*n"], back: Float[Tensor, "*k"]) -> Floa
 
     Args:
         front: signed distances at points on the front.
-        back: at trusted points on the back.
+        back: value at trusted points on the back.
     """
     return _mean(front.abs(), back.abs())
 
@@ -168,7 +168,7 @@ def hyper_size(anywhere: Float[Tensor, "*n a"], neutral: Float[Tensor, "*m a"]) 
 
     Args:
         anywhere: hyper-coordinates at points of all scans.
-        neutral: at points of neutral scans.
+        neutral: values at points of neutral scans.
     """
     return _mean(anywhere.abs()) + NEUTRAL_SHARE * _mean(neutral.abs())
 
@@ -214,8 +214,8 @@ def prior_terms(
     Args:
         avatar: a model with anchors and a decoder of distances, as `headfields.models.mononphm` makes.
         batch: points of B scans.
-        codes: of those scans.
-        weights: of the terms; only whether they are positive matters.
+        codes: codes of those scans.
+        weights: weights of the loss terms; only whether they are positive matters.
         random: draws the points of the cube.
         cube: number of points per scan for the terms `still` and `hyper`.
     """

@@ -25,7 +25,7 @@ def scan_camera(
     """A camera that looks at a head from a distance of one meter.
 
     Args:
-        center: of the head, meters.
+        center: center of the head, meters.
         yaw, pitch: degrees, as `headfields.viz.view_camera` takes them.
         size: height and width in pixels.
         extent: height of the picture at the center, meters.
@@ -37,7 +37,7 @@ def trace(field: Field, rays: Rays, steps: int = 64, near: float = 2e-4) -> tupl
     """Intersections of N rays with a field of distances, by sphere tracing (Hart 1996).
 
     Args:
-        field: of signed distances, of the frames of the rays.
+        field: signed distance field of the rays' frames.
         rays: N rays, meters.
         steps: maximum number; each is 0.9 of the distance, because learned distances are not exact.
         near: distances below this, negative ones too, count as a hit, meters.
@@ -107,7 +107,7 @@ def comparison(
         scans: meshes.
         which: (B,) numbers of scans in the set.
         codes: B rows.
-        size: of each picture, pixels.
+        size: side of each picture, pixels.
     """
     rows = []
     for row, scan in enumerate(which.tolist()):

@@ -27,7 +27,7 @@ def principal_codes(avatar: Avatar, scans: MeshScans) -> PriorCodes:
     contain from the start, above all that one face of two people has one expression code.
 
     Args:
-        avatar: as `headfields.models.mononphm` makes it.
+        avatar: a model made by `headfields.models.mononphm`.
         scans: registered meshes.
 
     Returns:

@@ -14,11 +14,11 @@ class PriorRecipe:
     """Arguments of `PriorTrainer`.
 
     Attributes:
-        weights: of the terms.
-        schedule: of learning rates.
+        weights: weights of the loss terms.
+        schedule: schedule of the learning rates.
         counts: points per scan and step.
         scans_per_step: number of scans per step.
-        noise: on codes, see `PriorTrainer`.
+        noise: noise on codes, see `PriorTrainer`.
         principal: whether codes start at `principal_codes`, which needs registered meshes.
         minutes: default training time of `headfields train-prior`.
     """

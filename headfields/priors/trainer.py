@@ -39,7 +39,7 @@ class PriorResult:
     """The result of `PriorTrainer.fit`.
 
     Attributes:
-        prior: as trained so far.
+        prior: the prior as trained so far.
         step: steps taken in all.
         seconds: training time over all resumptions, with pictures and checkpoints.
         loss: weighted sum of the terms, smoothed; NaN before the first step.
@@ -61,9 +61,9 @@ class PriorTrainer:
     of an unbroken one, if its length is given in steps (one in minutes depends on the clock).
 
     Args:
-        avatar: as `headfields.models.mononphm` makes it.
+        avatar: a model made by `headfields.models.mononphm`.
         scans: P people and S scans.
-        weights: of the terms.
+        weights: weights of the loss terms.
         schedule: learning rates and how they fall.
         counts: points per scan and step.
         scans_per_step: number of scans per step.
@@ -73,12 +73,12 @@ class PriorTrainer:
             inactive half way from the mean to a wide-open mouth, where tracking must pass; noise trains it there too.
             The published code has none; our own choice.
         starts: initial codes of the S scans, as from `principal_codes`; zero (as published) if None.
-        seed: of scans and points.
+        seed: seed of the scan and point sampling.
         out: a run folder, for checkpoints, log.csv and images/; None keeps nothing.
-        device: where it is trained.
+        device: device to train on.
         shown: maximum number of people in pictures, evenly spaced among all.
         pictures: number of pictures in a run, with one at its end; 0 for none.
-        picture_size: of each picture, pixels.
+        picture_size: side of each picture, pixels.
         bar: whether a progress bar is shown.
 
     Raises:
@@ -156,7 +156,7 @@ class PriorTrainer:
 
         Args:
             steps: total, over all resumptions.
-            minutes: of wall time, likewise.
+            minutes: wall time in minutes, likewise.
             resume: whether to continue from the checkpoint in the run folder; if there is none, training starts.
 
         Raises:

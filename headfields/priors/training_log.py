@@ -21,7 +21,7 @@ class PriorTrainingLog(ProgressMonitor):
     Args:
         progress: its `step` is kept up to date by the trainer.
         steps, minutes: the limits of the run.
-        folder: where the log goes; None for none.
+        folder: folder of the log; None for no log.
         bar: whether the bar is shown.
 
     Attributes:

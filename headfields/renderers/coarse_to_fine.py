@@ -27,7 +27,7 @@ class CoarseToFineRenderer(VolumeRenderer):
         coarse: samples per ray of the first pass.
         fine: samples per ray drawn from its weights. NeRF has 64 and 128; MonoAvatar does not say, and 64 for both is
             our own choice.
-        early_stop: of the fine pass, see `VolumeRenderer`.
+        early_stop: threshold of the fine pass, see `VolumeRenderer`.
 
     Raises:
         TypeError: encoder is not an `Encoder`, or decoder not a `Decoder`.

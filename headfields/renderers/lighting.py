@@ -70,7 +70,7 @@ class SHLighting(Shading):
     Differentiable to any order in colors, normals, rotations and coefficients.
 
     Raises:
-        ValueError: in `forward`, the rays have no `camera_rotation`.
+        ValueError: in `forward`, if the rays have no `camera_rotation`.
 
     Source: MonoNPHM (Giebenhain et al. 2024), released code; Ramamoorthi and Hanrahan 2001, "An efficient
     representation for irradiance environment maps", for the constants.

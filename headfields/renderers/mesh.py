@@ -129,7 +129,7 @@ class MeshRenderer(nn.Module):
             attributes: (V, C) at vertices, or (F, 3, C) at the corners of faces, interpolated like the color.
             light: (9, 3) or (9, 1) spherical harmonics fixed to the camera (`renderers.SHLighting.coefficients`), which
                 multiply the texture's color. None: no light.
-            texture: in place of the renderer's own.
+            texture: texture used in place of the renderer's own.
 
         Raises:
             TypeError: a dtype does not fit.

@@ -16,7 +16,7 @@ class SurfaceAlpha(Part):
     Subclasses define `forward` and `density`, and `optical_depth` if it differs from NeuS's.
 
     Args:
-        sharpness: of the surface, 1/m; learned or by a schedule.
+        sharpness: sharpness of the surface, 1/m; learned or by a schedule.
 
     Raises:
         TypeError: sharpness is not a `Sharpness`.
@@ -103,7 +103,7 @@ class UnclampedAlpha(SurfaceAlpha):
 
     Args:
         sharpness: MonoNPHM's schedule by default.
-        epsilon: of `unclamped_alpha`.
+        epsilon: `epsilon` of `unclamped_alpha`.
 
     The density for samplers is that of `NeuSAlpha`.
 

@@ -30,7 +30,8 @@ class SurfaceSampler(Sampler):
         coarse: intervals per ray of the first pass (NeuS: 64).
         fine: points per ray added by all rounds (NeuS: 64).
         rounds: number of rounds (NeuS: 4).
-        sharpness: of the first round, 1/m. NeuS has 64 in a sphere of radius 1 around the object: some 500 for a head.
+        sharpness: sharpness of the first round, 1/m. NeuS has 64 in a sphere of radius 1 around the object: some 500
+            for a head.
         keep_coarse: whether the samples include the points of the first pass.
 
     In training mode the first pass is random; quantiles are even in both modes. Nothing is differentiable.

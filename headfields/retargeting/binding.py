@@ -35,9 +35,9 @@ class Binding:
     """The alignment and correspondence of a source head with a target head.
 
     Attributes:
-        align: from source space to target space.
-        correspondence: of the target's faces and vertices.
-        warp: from the aligned source to the target; None for heads of one topology.
+        align: transform from source space to target space.
+        correspondence: correspondence of the target's faces and vertices.
+        warp: warp from the aligned source to the target; None for heads of one topology.
         registered: (V, 3) the source's neutral vertices, registered to the target; None for heads of one topology.
     """
 

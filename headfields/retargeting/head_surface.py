@@ -29,7 +29,7 @@ class Eyeball:
     Attributes:
         vertices: (N,) vertex indices.
         center: (3,) of the sphere fitted to them, meters.
-        radius: of the sphere, meters.
+        radius: radius of the sphere, meters.
     """
 
     vertices: Int[Tensor, " n"]

@@ -49,8 +49,8 @@ class Retargeter(nn.Module):
         source, target: the two heads (`surface_of_capture`, `surface_of_head`).
         expressions: fits the target's own expression coefficients to the retargeted mesh; None: states have no
             expression.
-        method: see `DeformationTransfer`.
-        position_weight: see `DeformationTransfer`.
+        method: method of `DeformationTransfer`.
+        position_weight: weight of positions in `DeformationTransfer`.
         binding: the correspondence of the heads; None: `bind` finds it.
 
     Raises:

@@ -103,8 +103,8 @@ def expressions_of_capture(capture: "Capture", surface: HeadSurface, ridge: floa
 
     Args:
         capture: the capture that an avatar was trained on.
-        surface: of the same head, from `surface_of_capture`.
-        ridge: see `ExpressionFit`.
+        surface: surface of the same head, from `surface_of_capture`.
+        ridge: regularization; see `ExpressionFit`.
     """
     state = capture.state(_spread(capture))
     if state.expression is None or not state.expression.shape[1] or len(state) < 3:
@@ -128,7 +128,7 @@ def find_landmarks(
 
     Args:
         vertices: (B, V, 3) posed, meters.
-        camera: of the B frames.
+        camera: camera of the B frames.
         points: (B, 68, 2) pixels; values that are not finite are ignored.
         surface: the head's.
     """

@@ -78,10 +78,10 @@ class DeformationTransfer(nn.Module):
         source_faces: (F, 3).
         target_neutral: (W, 3), meters, with the same expression as `source_neutral`.
         target_faces: (G, 3).
-        correspondence: between the two; `bind` finds one. None: the meshes have one topology.
-        method: see above.
-        position_weight: of the second term at a confidence of 1, relative to the first term (whose cotangent weights
-            are about 1 an edge).
+        correspondence: correspondence between the two; `bind` finds one. None: the meshes have one topology.
+        method: transfer method, see above.
+        position_weight: weight of the second term at a confidence of 1, relative to the first term (whose cotangent
+            weights are about 1 an edge).
         warp: a differentiable map of points (..., 3) near the source to points near the target. With it, a vertex
             follows the warped position of its counterpart, so that what touches on the source (lids, lips) touches on
             the target. None: the identity. Read by `"least_squares"` alone.

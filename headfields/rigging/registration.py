@@ -212,7 +212,7 @@ def register(
         active: (V,) vertices that are matched to the surface; exclude eyeballs and the inside of the mouth. None: all.
         reverse_weight: weight of matches from about 3,000 surface points to the mesh, relative to 1 for a matched
             vertex. They free vertices caught on the wrong side of a bulge. 0 for none.
-        stages: from coarse to fine.
+        stages: registration stages, coarse to fine.
         anchor_weight: weight of an anchor, relative to 1 for a matched vertex.
         stretch: greatest factor by which a vertex scales or shrinks its edges; 1 for rigid edges.
         progress: whether to show a progress bar.

@@ -55,7 +55,7 @@ class Rigging:
 
     Attributes:
         rig: the rigged head.
-        registration: of the body, in the template's space.
+        registration: result of the body's registration, in the template's space.
         align: the initial similarity from the body to the template.
         landmarks: the scan's landmarks, detected or given.
         parted: whether the scan's lips are parted, so that nothing was cut.
@@ -104,13 +104,13 @@ def rig_template(
         mesh: lips closed, y up, face toward +z, meters; of any scale.
         body: `procedural_body()`, `procedural_head()`, or an `SmplxHead` or `FlameHead` from a file, with 68 or 51
             landmarks.
-        landmarks: by name or index, see `read_scan_landmarks`. None: detected.
+        landmarks: landmarks by name or index, see `read_scan_landmarks`. None: detected.
         expression: (1, E) the body's expression in the scan, apart from closed lids. None: neutral.
         eyes_closed: whether the scan's lids are closed. None: from `landmarks`, or else from the texture between
             the lids.
         inner_mouth: whether a mouth that is cut open gets a cavity and teeth.
-        smoothing: of the skinning weights, in squared edges.
-        stages: of the registration.
+        smoothing: smoothing of the skinning weights, in squared edge lengths.
+        stages: stages of the registration.
         progress: whether to show progress bars.
 
     Returns:

@@ -88,10 +88,11 @@ def transfer_values(
 
     Args:
         values: (V, C) at the source's vertices.
-        correspondence: of the target.
+        correspondence: the correspondence of the target.
         faces: (F, 3) of the target.
         groups: (W,) from `weld_groups`; vertices of one group get one value.
-        smoothing: in squared edges; 0 keeps each counterpart's value (and fills in the others smoothly).
+        smoothing: smoothing strength in squared edge lengths; 0 keeps each counterpart's value (and fills in the others
+            smoothly).
         sides: (W,) side of the mouth: 1 upper, -1 lower, 0 neither. Faces that join the two sides are left out of the
             smoothing.
 
@@ -168,7 +169,7 @@ def transfer_displacements(
         directions: (E, V, 3) its displacements, aligned likewise; zero directions stay zero.
         source_faces: (F, 3).
         target: the template.
-        correspondence: of the template.
+        correspondence: the correspondence of the template.
         groups: (W,) from `weld_groups`; vertices of one group move as one, so that no seam opens. None: all separate.
         report: called with the number of directions done, for a progress bar.
 
@@ -211,7 +212,7 @@ def transfer_regions(
 
     Args:
         regions: (F,) masks of the source's faces, by name.
-        correspondence: of the target's G faces.
+        correspondence: the correspondence of the target's G faces.
 
     Returns:
         (G,) masks, by name.
@@ -260,7 +261,7 @@ def transfer_uv(
         uv, uv_faces: (T, 2) in [0, 1], v up, and (F, 3) of the source.
         source_faces, registered: (F, 3) of the source and its (V, 3) vertices registered to the template.
         vertices, faces: (W, 3) and (G, 3) of the template.
-        correspondence: of the template.
+        correspondence: the correspondence of the template.
 
     Returns:
         (U, 2) in [0, 1] and (G, 3) indices into it.

@@ -36,13 +36,13 @@ def save(
     """Writes a checkpoint atomically.
 
     Args:
-        path: of the file; its folder must exist.
+        path: path of the file; its folder must exist.
         module: its parameters and persistent buffers.
-        optimizer: of parameters of `module`.
+        optimizer: optimizer of the parameters of `module`.
         ema: the moving average, if there is one.
         random: states of random generators (uint8), by name.
-        progress: where training stands.
-        previous: where the file that is at `path` now is moved to.
+        progress: progress of training.
+        previous: path to which an existing file at `path` is moved.
 
     Raises:
         OSError: it cannot be written; the files at `path` and `previous` stay as they were.

@@ -14,7 +14,7 @@ class Clock:
     """Adds up seconds by name.
 
     Attributes:
-        seconds: by name, in the order of first use.
+        seconds: seconds by name, in the order of first use.
     """
 
     def __init__(self) -> None:

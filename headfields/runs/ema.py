@@ -15,7 +15,7 @@ class ExponentialMovingAverage:
 
     Args:
         module: its trainable parameters are averaged. Buffers (an occupancy grid, say) are not.
-        decay: in [0, 1); 0 makes the average a copy.
+        decay: decay per step in [0, 1); 0 makes the average a copy.
 
     Raises:
         ValueError: decay is outside [0, 1).

@@ -12,11 +12,11 @@ class RandomStream:
     """The random generators of one run: one for frames and pixels, and torch's global ones while the run is active.
 
     Args:
-        seed: of all of them.
+        seed: seed of all generators.
         device: the CUDA generator of this device is included; others are not.
 
     Attributes:
-        generator: on the CPU, for frames and pixels.
+        generator: random number generator on the CPU, for frames and pixels.
     """
 
     def __init__(self, seed: int, device: torch.device) -> None:

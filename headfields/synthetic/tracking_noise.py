@@ -23,11 +23,11 @@ class TrackingNoise:
     The defaults are of the size commonly reported for tracked heads; they are not measured on a tracker.
 
     Attributes:
-        rotation: of the head about each axis, degrees.
-        translation: of the head along each axis across the optical axis, millimeters.
-        depth: of the head along the optical axis, millimeters.
-        expression: of each expression weight (and so of the jaw); the result is clamped to [0, 1].
-        gaze: of the eyes in each direction, degrees.
+        rotation: rotation of the head about each axis, degrees.
+        translation: shift of the head along each axis across the optical axis, millimeters.
+        depth: shift of the head along the optical axis, millimeters.
+        expression: error of each expression weight (and so of the jaw); the result is clamped to [0, 1].
+        gaze: rotation of the eyes in each direction, degrees.
         correlation: correlation time (to 1/e), seconds; 0 for independent errors in every frame.
         lag: delay during a spell of lag, seconds.
         late: fraction of time with lag, in spells of 0.3 seconds on average.

@@ -69,7 +69,7 @@ def bake_texture(
     no view sees are filled in from their surroundings, coarse to fine.
 
     Args:
-        images: of the mesh, in its frame; the subject stands still.
+        images: images of the mesh, with cameras in its frame; the subject stands still.
         vertices, faces: (V, 3) meters, (F, 3).
         uv, uv_faces: (T, 2) texture coordinates in [0, 1] without overlaps, and (F, 3) indices into them.
         resolution: side of the square texture, texels.

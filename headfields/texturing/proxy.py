@@ -26,7 +26,7 @@ class TexturedProxy(Record):
     """A textured proxy mesh.
 
     Attributes:
-        mesh: in the frame of the cameras.
+        mesh: mesh in the frame of the cameras.
         baked: its texture, the visibility of its texels, and the views' exposure gains.
         moved: (V,) distance by which refinement moved each vertex, meters.
         loss: (steps,) of the refinement.
@@ -50,12 +50,12 @@ def texture_proxy(
     """Bakes a texture for a proxy mesh from posed images, optionally after refining its shape.
 
     Args:
-        images: of a still subject, from all around.
+        images: images of a still subject, from all around.
         proxy: its mesh in the frame of the cameras; its own texture is ignored. Without texture coordinates it is
             unwrapped (`headfields.ops.unwrap`).
         resolution: side of the texture, texels.
         refine: steps of `refine_mesh`; 0 leaves the shape as it is.
-        options: of the refinement.
+        options: options of the refinement.
         even_exposure: whether to divide out differences of exposure between views.
         progress: whether to show progress bars.
 
@@ -87,7 +87,7 @@ def texture_pictures(
     Args:
         textured: the textured mesh.
         images: the images that it was textured from.
-        folder: where they go; created if missing.
+        folder: output folder; created if missing.
         views: number of images to compare with.
         size: width of a picture, pixels.
 

@@ -84,12 +84,12 @@ def refine_mesh(
     second moment a vertex, optimizes it. The texture is baked again a few times.
 
     Args:
-        images: in the frame of the mesh.
+        images: images with cameras in the frame of the mesh.
         vertices, faces: the proxy, (V, 3) meters and (F, 3).
         uv, uv_faces: (T, 2) and (F, 3), for the texture.
         steps: number of steps; 0 returns the proxy.
         options: weights and sizes.
-        seed: of the order of views.
+        seed: seed of the order of views.
         progress: whether to show a progress bar.
 
     Raises:

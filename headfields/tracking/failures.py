@@ -11,7 +11,7 @@ class FrameFailure(Exception):
         message: the explanation for the user.
 
     Attributes:
-        reason: as given.
+        reason: reason of the failure.
     """
 
     def __init__(self, reason: str, message: str) -> None:

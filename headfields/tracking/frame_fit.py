@@ -15,7 +15,7 @@ class FrameFit(ABC):
 
     Attributes:
         frame: index in the capture.
-        errors: how well the frame fits, by name.
+        errors: fit errors of the frame, by name.
     """
 
     frame: int

@@ -27,7 +27,7 @@ def landmark_pose(
         pixels: (L, 2) x right, y down.
         camera: only its intrinsics are used.
         visible: (L,) which points count; those with finite pixels if None.
-        steps: at most.
+        steps: maximum number of steps.
 
     Returns:
         (4, 4) from the space of the points to camera space, and the root mean square distance in pixels.

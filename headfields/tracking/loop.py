@@ -99,7 +99,7 @@ class FrameTracker(ABC, Generic[Observation, Fit]):
         out: the folder of the run.
         options: a dataclass; recorded in config.json.
         frames: indices of the frames to track, in this order; all if None.
-        device: where tensors are.
+        device: device of the tensors.
         bar: whether progress bars are shown.
 
     Raises:
@@ -166,7 +166,7 @@ class FrameTracker(ABC, Generic[Observation, Fit]):
         """Fits all frames together.
 
         Args:
-            fits: of stage 1, by frame.
+            fits: results of stage 1, by frame.
             clock: takes the time of the parts.
             show: called with the number of steps done, their total, and a text next to the progress bar.
             stop: asked between steps whether to stop.

@@ -34,10 +34,10 @@ def evaluate(
     Args:
         avatar: the trained avatar.
         capture: the ground truth.
-        split: which frames, unless `frames` is given.
+        split: split to evaluate, unless `frames` is given.
         background: gray in [0, 1] behind both images. Figures over different backgrounds do not compare.
         frames: frame indices, instead of the split.
-        device: of the avatar; that of its parameters if None.
+        device: device to run on; that of the avatar's parameters if None.
         bar: show a progress bar on stderr.
         refine: True, or arguments of `refine_frame`, e.g. `{"expression": True}`.
 
@@ -112,7 +112,7 @@ def picture(
         capture: ground truth, camera and state.
         frame: index of the frame.
         background: gray in [0, 1] behind both images.
-        device: of the avatar; that of its parameters if None.
+        device: device to run on; that of the avatar's parameters if None.
     """
     device = device_of(avatar) if device is None else torch.device(device)
     rendered = render_frame(avatar, capture, frame, background, device).rgb.clamp(0, 1)

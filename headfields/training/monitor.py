@@ -13,7 +13,7 @@ class TrainingMonitor(ProgressMonitor):
     Args:
         progress: kept up to date by the trainer.
         steps, minutes: the limits of the run; at least one is given.
-        folder: where the log goes; None for none.
+        folder: folder of the log; None for no log.
         bar: whether the bar is shown.
         processes: with several, time is that of process 0 as of the last step: a learning rate that follows the clock
             must be the same on all.
@@ -68,9 +68,9 @@ class TrainingMonitor(ProgressMonitor):
 
         Args:
             terms: weighted losses by name.
-            mean_squared_error: of the color, for the training PSNR.
+            mean_squared_error: mean squared error of the color, for the training PSNR.
             rays: number of rays.
-            learning_rate: of the step.
+            learning_rate: learning rate of the step.
         """
         self.tick()
         self._rays += rays

@@ -72,8 +72,8 @@ class Processes:
 
     Args:
         rank: its number, from 0.
-        count: how many there are; with one, no method communicates.
-        device: where tensors are exchanged.
+        count: number of processes; with one, no method communicates.
+        device: device on which tensors are exchanged.
     """
 
     def __init__(self, rank: int, count: int, device: torch.device) -> None:

@@ -43,11 +43,11 @@ class Refinement:
         camera: the corrected camera, one.
         state: the corrected state, one frame.
         rotation: angle of the correction of the pose, degrees.
-        translation: of the head's center in the camera's frame, millimeters.
-        psnr_before, psnr_after: of the whole image over `refine_frame`'s background, dB.
-        rendering: after refinement, (H, W, ...).
-        seconds: of the fit, without the two renderings for the PSNR.
-        left_out: what could not be refined, and why.
+        translation: shift of the head's center in the camera's frame, millimeters.
+        psnr_before, psnr_after: PSNR of the whole image over `refine_frame`'s background, dB.
+        rendering: rendering after refinement, (H, W, ...).
+        seconds: run time of the fit, without the two renderings for the PSNR.
+        left_out: parameters that could not be refined, and why.
     """
 
     camera: Camera
@@ -134,9 +134,9 @@ def refine_frame(
         pose_rate: learning rate of the pose, meters.
         expression_rate, code_rate: learning rates, in units of coefficients and codes.
         background: gray in [0, 1] behind both sides.
-        seed: of the pixels.
-        device: of the avatar; that of its parameters if None.
-        psnr_before: of the unrefined frame, if known; saves a rendering.
+        seed: seed of the pixel sampling.
+        device: device to run on; that of the avatar's parameters if None.
+        psnr_before: PSNR of the unrefined frame, if known; saves a rendering.
 
     Returns:
         A `Refinement`; its camera and state are detached. Gradients, mode and `requires_grad` of the avatar are

@@ -53,7 +53,7 @@ class FitResult:
         step: optimizer steps taken in all.
         seconds: wall time of training in all, over resumptions.
         psnr: training PSNR in dB, smoothed over the last steps; NaN before the first.
-        rays_per_second: over this call.
+        rays_per_second: mean rate over this call.
         interrupted: True if Ctrl-C (or SIGTERM) ended it.
     """
 
@@ -70,7 +70,7 @@ class _StepOutcome:
 
     Attributes:
         terms: weighted losses by name.
-        mean_squared_error: of the color.
+        mean_squared_error: mean squared error of the color.
         rays: number of rays.
         seconds: the clock of process 0.
         interrupted: whether any process was interrupted.
@@ -110,29 +110,29 @@ class Trainer:
         frames_per_step: frames they come from (all training frames, if there are fewer).
         frame_weights: (F,) how often each frame of the capture is drawn, uniformly if None; see
             `headfields.data.yaw_balanced_weights`.
-        pixel_weights: how often pixels of a label or region are drawn; see `Capture.sample_pixels`.
-        learning_rate: of the tables, and of the networks unless `network_learning_rate` is given.
-        network_learning_rate: of the networks. At rates that suit tables, small networks lose units for good, so a
-            tenth of `learning_rate` or less is worth a try.
-        learning_rates: of parts with a `rate_group`, by its name: `{"warp": 1e-4}` for an `ErrorWarp` and its codes.
-            Groups without an entry have the networks' rate.
+        pixel_weights: sampling weights of pixels by label or region; see `Capture.sample_pixels`.
+        learning_rate: learning rate of the tables, and of the networks unless `network_learning_rate` is given.
+        network_learning_rate: learning rate of the networks. At rates that suit tables, small networks lose units for
+            good, so a tenth of `learning_rate` or less is worth a try.
+        learning_rates: learning rates of parts with a `rate_group`, by its name: `{"warp": 1e-4}` for an `ErrorWarp`
+            and its codes. Groups without an entry have the networks' rate.
         schedule: `"constant"` (INSTA) or `"exponential"`: falls to `final_rate` times the learning rate over the run.
-        final_rate: see `schedule`.
-        betas, eps: of Adam.
+        final_rate: final factor of the learning rates; see `schedule`.
+        betas, eps: parameters of Adam.
         weight_decay: L2 added to the gradient of the networks.
         ema: decay of the average of the weights per step; 0 turns it off.
         background: behind training pixels; see `Capture.sample_pixels`. Random, so that emptiness is learned.
-        seed: of everything random. On the CPU the same seed gives the same weights, if the end is given in steps.
+        seed: seed of all random numbers. On the CPU the same seed gives the same weights, if the end is given in steps.
         out: run folder for log, pictures and checkpoints; None writes nothing.
         device: a torch device; "auto" is CUDA where there is one.
-        devices: how many processes train together, each on a device of its own (on the CPU: sharing its cores); on
-            CUDA also a list of device numbers. `rays_per_step` is the number of rays of all together. The script is
+        devices: number of processes that train together, each on a device of its own (on the CPU: sharing its cores);
+            on CUDA also a list of device numbers. `rays_per_step` is the number of rays of all together. The script is
             started again for each further process, unless torchrun has started them.
         strategy: `"ddp"` or `"auto"`, which is `"ddp"` with several devices.
         precision: `"32-true"`, `"bf16-mixed"` or `"16-mixed"` (with a gradient scaler), as Lightning Fabric names
             them. Networks compute in 16 bits; geometry, compositing and parameters stay in float32. Few CPUs gain
             from bfloat16, and none from float16.
-        checkpoint_seconds, picture_seconds: how often.
+        checkpoint_seconds, picture_seconds: seconds between checkpoints and between pictures.
         bar: show a progress bar on stderr.
 
     Attributes:
@@ -494,11 +494,11 @@ class Trainer:
         """Checks the step of all processes and updates the parameters.
 
         Args:
-            names: of the L losses.
+            names: names of the L losses.
             rows: one per process: L weighted losses, squared error, samples; seconds, whether interrupted, whether
                 failed; and for each trained parameter whether it has a gradient.
-            norms: of the gradients, by parameter.
-            rays: of all processes.
+            norms: gradient norms, by parameter.
+            rays: number of rays of all processes.
             failure: this process's error.
         """
         count = len(names) + 2

@@ -101,7 +101,7 @@ def normal_map(rendering: Rendering, camera: Camera) -> Float[Tensor, "h w 3"]:
     """The normals of a rendered image as colors over white: red is right, green up, blue toward the camera.
 
     Args:
-        rendering: of `Avatar.render`, with a `normal` in posed space.
+        rendering: result of `Avatar.render`, with a `normal` in posed space.
         camera: the camera of the rendering.
 
     Returns:

@@ -87,7 +87,7 @@ def view_camera(
         zoom: above 1 for a closer look.
         center: (3,) center of the picture; the center of the points' bounding box if None.
         extent: height of the picture at the center, meters; what the points need if None.
-        distance: from the camera to the center, meters; six times the extent if None.
+        distance: distance from the camera to the center, meters; six times the extent if None.
 
     Raises:
         ValueError: no point is finite, or size or zoom is not positive.
@@ -134,8 +134,8 @@ def draw_mesh(
     """A picture of a mesh, (H, W, 3) sRGB in [0, 1].
 
     Args:
-        mesh: with faces (points cannot be drawn). Its normals are used for smooth shading, and the mean of the faces'
-            where it has none.
+        mesh: mesh with faces (points cannot be drawn). Its normals are used for smooth shading, and the mean of the
+            faces' where it has none.
         camera: one camera, or the side of the head that `view_camera` looks at.
         look: `"clay"`; `"colors"` or `"texture"`, the mesh's own; `"normals"` in the camera's frame as red (right),
             green (up) and blue (toward the camera), never lit; or a color for each vertex (V, 3).
@@ -143,7 +143,7 @@ def draw_mesh(
         background: gray level in [0, 1].
         samples: rays a pixel along each side.
         mark_backfaces: whether faces seen from inside are blue.
-        size: of the picture, pixels, if the camera is a side.
+        size: size of the picture, pixels, if the camera is a side.
 
     Raises:
         ValueError: another look or side, or the mesh lacks the data of the look.
@@ -211,8 +211,8 @@ def draw_wireframe(
     Args:
         image: (H, W, 3).
         pixels: (V, 2) x and y of the vertices in the image.
-        depth: (V,) along the optical axis; positive in front of the camera.
-        faces: for each triangle its three vertices, counter-clockwise seen from outside, and its color.
+        depth: (V,) depths along the optical axis; positive in front of the camera.
+        faces: triangles, each with its three vertices, counter-clockwise seen from outside, and its color.
     """
     picture = Image.fromarray(image)
     draw = ImageDraw.Draw(picture)
@@ -247,7 +247,7 @@ def heat_legend(
     Args:
         height: pixels.
         limit: the value at the red end.
-        unit: of the numbers.
+        unit: unit of the numbers.
         factor: units per unit of the values; 1000 writes meters in millimeters.
     """
     height = max(height, 40)

@@ -331,7 +331,7 @@ class _PlausibleSize:
     """Checks that posed meshes have about the size of the canonical one, as those in its unit and vertex order do.
 
     Args:
-        canonical: with at least one face.
+        canonical: canonical mesh with at least one face.
 
     Raises:
         CaptureError: all canonical vertices are in one place.

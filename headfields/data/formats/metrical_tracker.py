@@ -207,10 +207,10 @@ def read_metrical_frames(
     Args:
         folder: the tracker's `checkpoint` folder, or its parent.
         head: FLAME, on any device; the result is on the same one.
-        size_order: as `read_metrical_frame`.
+        size_order: order of the image size, as for `read_metrical_frame`.
         eyelids: the tracker's `l_eyelid.npy` and `r_eyelid.npy`, (V, 3) each, which it adds to the posed mesh. Without
             them eyes do not close; a warning says so if a frame moves a lid.
-        frames: which of the files, sorted by number.
+        frames: indices among the files, sorted by number.
 
     Returns:
         The head's state with `expression`, `pose`, `joint_transforms` and the code `"eyelids"` (B, 2); B cameras; and

@@ -62,7 +62,7 @@ def convert_flame(
     Args:
         path: the model, as published or any other that `FlameHead.from_file` reads.
         out: the npz to write.
-        expression_count: as in `FlameHead.from_file`.
+        expression_count: number of expression components, as in `FlameHead.from_file`.
         assets: companion files; masks, landmarks and texture coordinates go into the npz.
         overwrite: whether `out` may exist.
 

@@ -71,7 +71,7 @@ def split_components(
     """The slices of the shape and of the expression components; see `FlameHead.from_file`.
 
     Args:
-        op, path: for errors.
+        op, path: names used in errors.
         raw: the entries of the file.
         components: number of components in the file.
         expression_count: number of expression components, or None to derive it from the file.
@@ -118,7 +118,7 @@ def check_model(op: str, raw: Mapping[str, Any], path: str, keys: Mapping[str, s
     """The dense, validated arrays of a model file, with the additional entry "parents" (J,).
 
     Args:
-        op, path: for errors.
+        op, path: names used in errors.
         raw: the entries of the file.
         keys: the required keys and their axes, such as "V 3"; a named axis has the same size in all arrays.
 

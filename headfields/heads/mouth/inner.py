@@ -138,8 +138,8 @@ class InnerMouth(Record):
         """The template with the inside of the mouth in place of the faces that close it.
 
         Args:
-            template: of the mesh that the mouth was made for, in any pose; faces beyond its own F, as `close_mouth`
-                adds them, are dropped.
+            template: vertices of the mesh that the mouth was made for, in any pose; faces beyond its own F, as
+                `close_mouth` adds them, are dropped.
             least: see `extend_uv`.
 
         Returns:
@@ -241,7 +241,7 @@ def inner_mouth(
             If None: FLAME's, or the border's vertices of least and greatest x. The orientation of the faces decides
             which piece is the upper lip, so closed and crossed lips work too.
         rows: number of rings of quads between the lips and the back.
-        depth: from the lips to the back, meters.
+        depth: distance from the lips to the back, meters.
         back: whether a wall closes the back, which leaves the mouth without a border.
         teeth: whether to add two closed arches of teeth, the upper on the skull and the lower on the jaw.
         skull, jaw: (V,) weights in [0, 1] with which the vertices move with skull and jaw, such as columns of skinning

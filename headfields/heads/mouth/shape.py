@@ -78,7 +78,7 @@ def cavity(lips: Lips, rows: int, depth: float) -> tuple[Float[Tensor, "r l 3"],
     Args:
         lips: the inner-lip loop.
         rows: R, the number of rings.
-        depth: from the foremost point of the lips to the last ring, meters.
+        depth: distance from the foremost point of the lips to the last ring, meters.
 
     Returns:
         (R, L, 3) points in the mouth's axes, meters, and (R,) weights in [0, 1].

@@ -21,14 +21,14 @@ class PointCounts:
     four of its units.
 
     Attributes:
-        face: on the part of the head that expressions move.
-        static: on the rest of the front: hairline, ears, the front of the neck.
-        back: on the back of the head.
+        face: points on the part of the head that expressions move.
+        static: points on the rest of the front: hairline, ears, the front of the neck.
+        back: points on the back of the head.
         near: off the surface, normally distributed with standard deviation `sigma` along each axis.
         far: uniform in a ball around the center of the head.
         correspondences: pairs of a point on a scan and the same point on the person's neutral scan.
         sigma: meters; 0.05 in the paper's unit.
-        radius: of the ball, meters; 1 in the paper's unit.
+        radius: radius of the ball, meters; 1 in the paper's unit.
         detail: share of the face and static points that registered meshes sample uniformly over triangles instead of
             area, because meshes are finer at eyes, lips and ears. Our own choice; 0 in the paper.
 
@@ -162,7 +162,7 @@ class ScanSet(abc.ABC):
         Depends on its arguments alone, so a resumed run draws the same scans as an uninterrupted one.
 
         Args:
-            step: from 0.
+            step: index of the step, from 0.
             batch: number of scans.
             seed: seed of the order.
             extra_neutral: probability that a scan is replaced by its person's neutral scan.

@@ -47,7 +47,7 @@ class NphmScans(ScanSet):
     points off the surface, so `near_known` is False. `read_nphm` makes one.
 
     Args:
-        files: of each scan, in the order of `scans`.
+        files: files of each scan, in the order of `scans`.
         people, scans: P and S names; scans are named `person/expression`.
         person: (S,) index of each scan's person.
         neutral: (P,) index of each person's neutral scan.
@@ -185,7 +185,7 @@ def nphm_to_raw(points: Float[Tensor, "*n 3"], folder: str | Path) -> Float[Tens
 
     Args:
         points: meters; x is in NPHM's unit.
-        folder: of the scan, with s.npy, R.npy and t.npy.
+        folder: folder of the scan, with s.npy, R.npy and t.npy.
 
     Raises:
         CaptureError: a file is missing, or its array has the wrong shape.

@@ -90,7 +90,7 @@ class RigScene:
 
         Args:
             state: state of the rig of one frame, with expression and pose.
-            camera: in the frame of the vertices.
+            camera: the camera, in the frame of the vertices.
             to_room: (3, 3) rotation from that frame to the room, where the lights are fixed.
         """
         vertices = self.surface(state)

@@ -46,7 +46,7 @@ def lambert_specular(
     Args:
         color: (N, 3) albedo.
         normal, view: (N, 3) unit vectors away from the surface and toward the camera.
-        lights: in the frame of the normals.
+        lights: directions and colors, in the frame of the normals.
         key_visible: (N,) 1 where the key light is visible.
         open_sky: (N,) visible share of the surroundings (ambient occlusion).
         gloss: (N, 2) strength and exponent of the highlight (Blinn-Phong).

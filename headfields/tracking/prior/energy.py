@@ -59,8 +59,8 @@ def landmark_term(
         posed: L landmarks in the space of the head.
         target: (L, 2) the frame's landmarks, pixels; NaN where unknown.
         number: (L,) index of each among the 68: e is `emphasis` for chin, mouth and eyelids.
-        camera: of the frame's world.
-        rotation, translation: of the head.
+        camera: camera in the frame's world.
+        rotation, translation: pose of the head.
         emphasis: e of those, 1 of others.
 
     Returns:
@@ -89,7 +89,7 @@ def code_terms(
         geometry, appearance: deviation of each code (W,) from the mean, in units of `Stage1.spread`, and its layout;
             None if it is not fitted. A code without a layout is all global.
         expression: (E,) likewise.
-        weights: of the terms.
+        weights: weights of the terms.
         first: whether the identity is fitted to this frame.
     """
     parts: list[Tensor] = []
@@ -116,7 +116,7 @@ def regularizers(
         head: the model.
         codes: each (K,), in the units they are fitted in.
         fitted: names of the codes that are fitted.
-        weights: of the terms.
+        weights: weights of the terms.
         first: whether the identity is fitted to this frame.
     """
     shape, paint = ((head.in_spreads(n, codes[n]), head.layout(n)) if n in fitted else None for n in IDENTITY)
@@ -147,7 +147,7 @@ def data_energy(
         observation: the frame.
         codes: each (K,), in the units they are fitted in.
         rotation, translation: (3,) of the head, radians and meters.
-        weights: of the terms.
+        weights: weights of the terms.
         options: number and distribution of rays.
         random: draws the rays, on the CPU.
         landmark_weight: current weight of the landmark term; 0 leaves it out.

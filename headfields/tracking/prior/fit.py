@@ -31,11 +31,11 @@ class PriorFit(FrameFit):
         free: (K,) each: the same codes along the prior's principal directions, in the units they are fitted in.
         rotation, translation: (3,) of x → R x + t from the frame's world (the one `camera` sees) to the space of the
             prior; axis-angle in radians, meters.
-        camera: of the frame, at the fitted image size.
+        camera: camera of the frame, at the fitted image size.
         to_capture: (4, 4) from the frame's world to the capture's own.
         light: (9, 3) coefficients of `headfields.renderers.SHLighting`.
         matrix, offset: (3, 3), (3,) of `headfields.renderers.ColorAffine`.
-        errors: how well the frame fits: `"color"`, `"mask"`, `"landmarks"`, `"psnr"` (dB), `"iou"`, `"landmarks_px"`
+        errors: fit errors of the frame: `"color"`, `"mask"`, `"landmarks"`, `"psnr"` (dB), `"iou"`, `"landmarks_px"`
             (pixels of the reduced image), `"steps"`, and others.
     """
 

@@ -92,7 +92,7 @@ class PriorHead(nn.Module):
 
     Attributes:
         light, affine: fitted together with codes and poses.
-        names: of the codes.
+        names: names of the codes.
         center, radius: (3,) and meters, of the ball that holds the heads.
     """
 
@@ -202,7 +202,7 @@ class PriorHead(nn.Module):
         """The landmarks in posed space, by inverting the deformation.
 
         Args:
-            field: of `avatar`, of one frame.
+            field: field of `avatar` for one frame.
             guess: (L, 3) initial guess, meters; the canonical points if None.
 
         Differentiable to first order in the codes.

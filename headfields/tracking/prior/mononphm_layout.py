@@ -62,9 +62,9 @@ def write_mononphm(
     Args:
         folder: parent of `stage1/` and `stage2/`.
         sequence: name of the recording.
-        fits: by frame.
+        fits: fits by frame.
         stage: 1 or 2.
-        meshes: of frames, meters, in the space of the prior.
+        meshes: meshes of frames, meters, in the space of the prior.
 
     Returns:
         The folder of the sequence.

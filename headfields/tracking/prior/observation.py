@@ -67,7 +67,7 @@ class PriorObservation(Record):
     """One frame, reduced in size.
 
     Attributes:
-        camera: in the space of the prior, under the head pose that tracking starts from.
+        camera: camera in the space of the prior, under the head pose that tracking starts from.
         rgb: (H, W, 3) straight color.
         alpha: (H, W) matte.
         color_weight, mask_weight: (H, W) weight of each pixel in the two terms.
@@ -92,7 +92,7 @@ class PriorObservation(Record):
         Args:
             count: number of rays.
             foreground: fraction of them on the head; 1 if there are no pixels off it.
-            random: on the CPU.
+            random: random number generator on the CPU.
         """
         on_head = round(count * foreground) if len(self.outside) else count
         pixel = torch.cat(
@@ -140,7 +140,7 @@ def prior_observation(
         options: sizes and limits.
         classes: meaning of labels; `LabelClasses()` if None.
         landmarks: (68, 2) the frame's landmarks in pixels, NaN where unknown; None if there are none.
-        weights: of hair and the inside of the mouth; as published if None.
+        weights: weights of hair and the inside of the mouth; as published if None.
 
     Raises:
         FrameFailure: the frame cannot be used; its `reason` says why.

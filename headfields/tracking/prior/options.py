@@ -70,24 +70,25 @@ class EnergyWeights:
     """Weights of the terms of the energy; the defaults are the published ones (stage 1 of a video), except `likely`.
 
     Attributes:
-        color: of the mean absolute color difference over rays, per channel, colors in [-1, 1].
+        color: weight of the mean absolute color difference over rays, per channel, colors in [-1, 1].
         mouth: weight of pixels inside the mouth in the color term.
-        mask: of the soft Jaccard term, 5 (1 - (I + 5) / (U + 5)) over the rays.
+        mask: weight of the soft Jaccard term, 5 (1 - (I + 5) / (U + 5)) over the rays.
         hair: weight of hair pixels in the Jaccard term. The released code intends such a weight, but a boolean takes
             its place.
-        landmarks: over steps; of the mean squared landmark distance, as a fraction of the image's sides.
+        landmarks: weight, over steps, of the mean squared landmark distance, as a fraction of the image's sides.
         emphasis: factor of that distance, before it is squared, for chin, mouth and eyelids.
-        geometry_local, appearance_local, geometry_global, appearance_global: of ‖·‖² of these parts of the codes.
-        likely: of ‖·‖² of geometry and appearance along the prior's principal directions. An image constrains only a
-            few of them; along the others Adam's steps, whose length does not depend on the gradient's, would drift to
-            unlikely people. Our own choice; there is no such published term.
-        symmetry: of the squared difference of the parts of mirrored anchors, for geometry and appearance.
-        expression: of ‖·‖² of the expression code.
+        geometry_local, appearance_local, geometry_global, appearance_global: weights of ‖·‖² of these parts of the
+            codes.
+        likely: weight of ‖·‖² of geometry and appearance along the prior's principal directions. An image constrains
+            only a few of them; along the others Adam's steps, whose length does not depend on the gradient's, would
+            drift to unlikely people. Our own choice; there is no such published term.
+        symmetry: weight of the squared difference of the parts of mirrored anchors, for geometry and appearance.
+        expression: weight of ‖·‖² of the expression code.
         first_expression: the same on the frame that the identity is fitted to.
-        pose: of the squared pose relative to the start of a frame, rotation + 10 · translation in published units.
-            A single camera hardly distinguishes a large distant head from a small near one, and with free poses the
-            shape absorbs the ambiguity; see `PriorTrackingOptions.holding_pose` for captures with accurate cameras. Our
-            own choice; the published weight is 0.
+        pose: weight of the squared pose relative to the start of a frame, rotation + 10 · translation in published
+            units. A single camera hardly distinguishes a large distant head from a small near one, and with free poses
+            the shape absorbs the ambiguity; see `PriorTrackingOptions.holding_pose` for captures with accurate cameras.
+            Our own choice; the published weight is 0.
     """
 
     color: float | int = 100.0
@@ -132,7 +133,7 @@ class Stage1:
     """Options of stage 1, frame by frame. Rates and schedules count the first frame's steps; later frames take fewer.
 
     Attributes:
-        steps: of the first frame.
+        steps: steps of the first frame.
         pace: number of steps of later frames, as a fraction, if the landmarks moved by more than twice, more than half,
             and less than half of their mean motion.
         geometry, appearance, expression, light, affine, rotation, translation: rates. Codes in published units, angles
@@ -142,7 +143,7 @@ class Stage1:
             and on later ones: start, increment each `sharpen_every` steps, and end.
         sharpen_every, sharpen_every_later: steps; the latter is multiplied by the frame's pace.
         clip: bound on the norm of the gradient of each code of the identity.
-        weights: of the energy.
+        weights: weights of the energy.
         spread: published units per standard deviation of the prior's codes. Our own choice.
         starts: number of the prior's own expressions that are compared by landmarks before a frame is fitted (see
             `initial_expression`). Our own choice; the published tracker has none.
@@ -191,7 +192,7 @@ class Stage2:
         smooth_expression, smooth_pose: weights of the squared differences to the frames before and after; of the pose,
             rotation + 10 · translation. Halved after half of the steps.
         sharpness: exponent v; that of the end of stage 1.
-        weights: of the energy.
+        weights: weights of the energy.
     """
 
     steps_a_frame: float | int = 251 * 0.25
@@ -216,12 +217,13 @@ class PriorTrackingOptions:
     """Options of `PriorTracker`.
 
     Attributes:
-        stage1, stage2: of the two stages; `stage2=None` leaves the second out.
-        rays: per step.
+        stage1, stage2: options of the two stages; `stage2=None` skips the second.
+        rays: number of rays per step.
         foreground: fraction of the rays on the head.
         coarse, fine: samples per ray, uniform and importance-sampled.
-        image_height: of the reduced images, pixels (no image is enlarged); 133 is a sixth of the published crop of 800.
-        seed: of rays and samples.
+        image_height: height of the reduced images, pixels (no image is enlarged); 133 is a sixth of the published crop
+            of 800.
+        seed: seed of rays and samples.
         mask_pixels: a frame with fewer pixels of the head, after reduction, is not fitted.
         landmark_share: fraction of the landmarks that the frame must have, and that must be found in posed space.
         mesh_resolution: grid points along the longest side for mesh extraction; 0 for no meshes.

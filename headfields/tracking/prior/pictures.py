@@ -26,7 +26,7 @@ def frame_picture(
     Args:
         head: the model.
         observation: the frame.
-        fit: of the frame.
+        fit: fit of the frame.
 
     Returns:
         The picture; `"psnr"` in dB over head pixels with a color weight, `"iou"` of the masks with their weights, and

@@ -32,7 +32,7 @@ def world_points(
 
     Args:
         points: meters.
-        rotation, translation: of `head_rays`.
+        rotation, translation: head pose, as for `head_rays`.
 
     Differentiable to any order.
 
@@ -51,7 +51,7 @@ def head_camera(camera: Camera, rotation: Float[Tensor, "3"], translation: Float
 
     Args:
         camera: one camera.
-        rotation, translation: of `head_rays`.
+        rotation, translation: head pose, as for `head_rays`.
     """
     matrix = rotation_matrices(rotation)
     to_world = rigid_transform(matrix.T, -(matrix.T @ translation))

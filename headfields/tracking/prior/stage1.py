@@ -22,9 +22,9 @@ def pace_of(stage: Stage1, motion: float, mean: float) -> float:
     """The number of steps of a frame, as a fraction of the first frame's.
 
     Args:
-        stage: has the three possible fractions, `pace`.
-        motion: of the landmarks since the frame before; NaN if unknown.
-        mean: of the motion over the recording.
+        stage: options with the three possible fractions, `pace`.
+        motion: motion of the landmarks since the previous frame; NaN if unknown.
+        mean: mean motion over the recording.
 
     >>> from headfields.tracking import Stage1
     >>> from headfields.tracking.prior.stage1 import pace_of

@@ -33,8 +33,8 @@ class JointFit:
 
     Args:
         head: the model.
-        fits: of stage 1, by frame; identity and light start from the first.
-        options: with a `stage2`.
+        fits: results of stage 1, by frame; identity and light start from the first.
+        options: options with a `stage2`.
 
     Attributes:
         step, steps: number of steps done, and in all.

@@ -46,7 +46,7 @@ class PriorTracker(FrameTracker[PriorObservation, PriorFit]):
         frames: indices of the frames to track, in this order; all if None.
         classes: meaning of segmentation labels; `LabelClasses()` if None.
         detector: finds landmarks, in place of the capture's files.
-        device: where it runs.
+        device: device to run on.
         bar: whether progress bars are shown.
 
     Raises:

@@ -85,7 +85,7 @@ class TrackedBody:
         expressions: maximum number.
 
     Attributes:
-        names, index: of the tracked joints, and their indices in the rig.
+        names, index: names of the tracked joints and their indices in the rig.
         expressions: indices of the tracked expressions in the rig.
     """
 
@@ -163,7 +163,7 @@ class TrackedBody:
         The derivatives of pose correctives and of joint positions by expressions are small and left out.
 
         Args:
-            pose, body: at which the Jacobian is taken.
+            pose, body: pose and body at which the Jacobian is evaluated.
             corners, weights: (N, 3) vertex indices and barycentric coordinates of the points.
         """
         view = pose.world_to_camera[:3, :3]

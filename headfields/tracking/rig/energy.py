@@ -86,7 +86,7 @@ class PoseEnergy:
         observation: the frame.
         level: one of its levels.
         light: (9, 3) coefficients of `SHLighting`; None leaves the photometric term out.
-        expected: from earlier frames.
+        expected: pose predicted from earlier frames.
         options: scales.
     """
 

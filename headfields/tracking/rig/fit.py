@@ -21,10 +21,10 @@ class RigFit(FrameFit):
 
     Attributes:
         frame: index in the capture.
-        pose: of the body.
+        pose: pose of the body.
         light: normal equations of the light, summed up to and including this frame.
         camera: the lens, at the image's own size; it stands at the origin.
-        errors: how well the frame fits: `"psnr"` (dB, where both template and matte are), `"iou"`, `"landmarks_px"`
+        errors: fit errors of the frame: `"psnr"` (dB, where both template and matte are), `"iou"`, `"landmarks_px"`
             (pixels of the image), `"energy"`.
     """
 

@@ -33,7 +33,7 @@ def smooth_together(
 
     Args:
         body, surface: the template.
-        poses: by frame.
+        poses: poses by frame.
         light: (9, 3), fixed.
         observation: reads a frame.
         options: scales and steps.

@@ -54,7 +54,7 @@ class LightSums(Record):
             normals: (M, 3) in camera space.
             colors: (M, 3) of the image.
             light: (9, 3) that the weights are computed with.
-            scale: of Geman and McClure's function.
+            scale: scale of Geman and McClure's function.
         """
         if not len(albedo):
             return self
@@ -75,8 +75,8 @@ def fitted_light(
     """The sums plus a frame's pixels, with weights iterated together with the light.
 
     Args:
-        sums: of the frames before.
-        albedo, normals, colors, scale: of `LightSums.added`.
+        sums: sums of the previous frames.
+        albedo, normals, colors, scale: arguments of `LightSums.added`.
     """
     fitted = sums
     light = sums.coefficients()

@@ -11,16 +11,17 @@ class TermScales:
     """Standard deviations of the residuals, and weights of the terms.
 
     Attributes:
-        color: of a pixel's color, sRGB in [0, 1]; also the scale of Geman and McClure's function.
+        color: scale of a pixel's color, sRGB in [0, 1]; also the scale of Geman and McClure's function.
         color_weight, outline_weight, landmark_weight: total weight of all pixels, of all outline points and of 68
             landmarks, times the level's side. color_weight 0 switches the photometric term off.
         light_reach: standard deviation of the Gaussian, as a fraction of the image's side, whose local mean of color
             differences is attributed to light; 0 for none.
-        outline: of the silhouette's outline, as a fraction of the image's side.
-        landmarks: of a landmark, as a fraction of the image's side.
-        torso, neck, head, jaw: of the angle of a joint from rest, radians.
-        expression: of a coefficient from 0.
-        motion_turn, motion_shift: of the whole body from its extrapolated motion, radians and meters per frame.
+        outline: scale of the silhouette's outline, as a fraction of the image's side.
+        landmarks: scale of a landmark's error, as a fraction of the image's side.
+        torso, neck, head, jaw: scale of the angle of a joint from rest, radians.
+        expression: scale of a coefficient's deviation from 0.
+        motion_turn, motion_shift: scale of the whole body's deviation from its extrapolated motion, radians and meters
+            per frame.
         motion_joint, motion_expression: the same of joints, radians, and of coefficients.
         smooth: scale of second differences in the joint fit, as a fraction of the motion scales.
     """
@@ -55,7 +56,7 @@ class RigTrackingOptions:
     """Sizes and schedules of `RigTracker`.
 
     Attributes:
-        scales: of the terms.
+        scales: scales of the terms.
         levels: longer sides of the reduced images, coarse to fine, pixels; images are not enlarged.
         steps: Gauss-Newton steps on each level.
         first_steps: steps on the coarsest level where tracking starts, or restarts.

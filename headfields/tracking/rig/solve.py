@@ -62,7 +62,7 @@ def solve_frame(
         observation: the frame.
         starts: poses to start from; the best after minimization on the coarsest level is taken.
         light: (9, 3), or None for none yet.
-        expected: from earlier frames.
+        expected: pose predicted from earlier frames.
         options: scales and steps.
         first: whether tracking starts (or restarts) here, with more steps.
     """

@@ -79,8 +79,8 @@ class RigSurface:
         """The surface of a posed body that is visible from a camera at the origin.
 
         Args:
-            body: in a pose.
-            camera: with identity pose.
+            body: posed body.
+            camera: camera with identity pose.
         """
         self._bvh.refit(body.local[None])
         rays = camera.rays()

@@ -27,7 +27,7 @@ def write_tracked_capture(out: str | Path, capture: Capture, body: TrackedBody, 
         out: the folder.
         capture: its images, mattes, labels and landmarks are copied.
         body: the template.
-        fits: by frame.
+        fits: fits by frame.
 
     Returns:
         The folder.
