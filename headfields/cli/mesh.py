@@ -37,9 +37,9 @@ def mesh(
         level: Density at the surface in 1/m (140 if not given: half of the light is absorbed in 5 mm), or distance in
             meters (0 if not given).
         solid: Depth inside the tracked mesh, in meters, below which everything is solid, as a density learns nothing
-            there; 0.01 does well for heads.
+            there; 0.01 suits heads.
         largest: Keep only the largest connected piece.
-        open: Leave out what closes the surface where it meets the box, or where nothing is known.
+        open: Leave out the faces that close the surface at the box and at unknown regions.
         picture: Also write a picture next to the mesh: clay, colors and normals.
         capture: Another capture than the run was trained on, or the capture for an avatar's file.
         memory: Megabytes for the search, and for decoded frames.

@@ -69,7 +69,7 @@ def render(
     if not 0 <= background <= 1:
         raise CommandError(f"--background is {background}; expected a gray level in [0, 1]")
     if compare and kind != "frames":
-        raise CommandError("--compare goes with --mode frames alone: the other modes have nothing to compare with")
+        raise CommandError("--compare needs --mode frames; the other modes have no ground truth")
     if kind != "frames" and out is not None and out.suffix not in (".mp4", ".gif"):
         raise CommandError(f"--out is {out}; a video's name ends in .mp4 or .gif")
     folder, config = runs.open_run(run)

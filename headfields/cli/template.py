@@ -58,7 +58,7 @@ def template(
         raise CommandError(f"--scale is {scale} and --size is {size}; both must be positive")
     if capture is None or proxy is None:
         raise CommandError(
-            "name both --capture, posed images, and --proxy, a mesh of them; headfields rig takes a textured scan"
+            "pass both --capture, posed images, and --proxy, its mesh; headfields rig takes a textured scan"
         )
     if refine < 0 or resolution < 16:
         raise CommandError(f"--refine is {refine} and --resolution is {resolution}; expected 0 or more, and 16 or more")

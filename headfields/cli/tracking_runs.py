@@ -33,7 +33,7 @@ def run_tracker(tracker: Any, out: Path, count: int, resume: bool) -> Any:
         )
     if not result.fits:
         reasons = ", ".join(sorted({failure.reason for failure in result.failed.values()}))
-        raise CommandError(f"none of {count} frames could be tracked ({reasons}); {out}/errors.json says why")
+        raise CommandError(f"none of {count} frames could be tracked ({reasons}); {out}/errors.json has the reasons")
     return result
 
 

@@ -171,5 +171,5 @@ def _limits(requested: Mapping[str, Any], before: Mapping[str, Any]) -> dict[str
     if all(limit is None for limit in limits.values()):
         limits = {name: before.get(name) for name in limits}
     if all(limit is None for limit in limits.values()):
-        raise CommandError("say when to stop: --minutes 10 or --steps 20000")
+        raise CommandError("pass a limit: --minutes 10 or --steps 20000")
     return limits

@@ -126,7 +126,7 @@ def _scan_options(
 
     Args:
         sources: `--data`, `--nphm`, `--head` and `--blendshapes`, None where not given.
-        nphm_options: the options that go with `--nphm`, None where not given.
+        nphm_options: the options of `--nphm`, None where not given.
         counts: `--people` and `--expressions`, None where not given.
         before: the entry of the run to resume, which holds where an option is not given.
     """
@@ -154,11 +154,11 @@ def _scan_options(
 
 
 def _add_nphm(scans: dict[str, Any], options: Mapping[str, Path | None], before: Mapping[str, Any]) -> None:
-    """Adds the options that go with --nphm."""
+    """Adds the options of --nphm."""
     chosen = {name: str(path.resolve()) for name, path in options.items() if path is not None}
     if "nphm" not in scans:
         if chosen:
-            raise CommandError(f"--{next(iter(chosen)).replace('_', '-')} goes with --nphm, the preprocessed folder")
+            raise CommandError(f"--{next(iter(chosen)).replace('_', '-')} needs --nphm, the preprocessed folder")
         return
     scans |= {name: before[name] for name in options if name in before} | chosen
     for name, what in (("nphm_data", "the folder with registration.ply"), ("nphm_anchors", "an npy of vertex numbers")):

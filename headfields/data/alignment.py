@@ -17,12 +17,12 @@ from headfields.data.projection import coarse_mask, inside_image, project
 
 __all__ = ["AlignmentFrame", "in_view", "misalignments"]
 
-_CELLS = 96  # along the longer image side
+_CELLS = 96  # cells along the longer image side
 _REACH = 0.25  # largest shift tried, image sides
 _PLATEAU = 0.005  # shifts that score this much below the best count as equal
 _GAIN = 0.03  # a shift must score this much better than none
 _LEAST_SHIFT = 0.015  # shifts below this part of the image side are not reported
-_DEPTH_TOLERANCE = 0.01  # meters between mesh and depth map
+_DEPTH_TOLERANCE = 0.01  # meters of tolerance between mesh and depth map
 _LEAST_FIT = 0.6  # face within mesh times mesh within matte
 _LEAST_EXPLAINED = 0.5  # part of a depth map that the mesh explains
 _CLOTH = (Label.CLOTH, Label.NECKLACE)

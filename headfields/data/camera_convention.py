@@ -26,11 +26,11 @@ CONVENTIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 """Name → function from a (4, 4) on disk to camera-to-world with OpenCV axes. The first is the format's own definition,
 and leaves every bit as it is."""
 
-_CELLS = 48  # along the longer image side, for silhouettes
-_MARGIN = 0.02  # by which the best score must beat every convention that projects elsewhere
+_CELLS = 48  # cells along the longer image side, for silhouettes
+_MARGIN = 0.02  # least lead of the best score over every convention that projects elsewhere
 _LEAST_SCORE = 0.2
 _SAME = 0.005  # conventions whose projections differ by less than this part of the image are one
-_DEPTH_TOLERANCE = 0.01  # meters between mesh and depth map
+_DEPTH_TOLERANCE = 0.01  # meters of tolerance between mesh and depth map
 
 
 @dataclass(frozen=True)

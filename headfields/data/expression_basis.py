@@ -14,8 +14,8 @@ __all__ = ["BASIS", "expression_basis"]
 BASIS = "blendshapes.npz"
 """File name. INSTA's layout has no such file; captures of blendshape heads may."""
 
-_FRAMES = 8  # that the basis is checked against
-_UNEXPLAINED = 0.05  # part of the meshes' motion that a basis may leave unexplained
+_FRAMES = 8  # number of frames that check the basis
+_UNEXPLAINED = 0.05  # largest fraction of the meshes' motion that a basis may leave unexplained
 
 
 def expression_basis(capture: Any) -> tuple[Float[Tensor, "e v 3"] | None, str]:

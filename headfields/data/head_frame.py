@@ -26,14 +26,14 @@ __all__ = [
     "HeadFrame", "HeadMotion", "head_motion", "head_pose", "rigid_vertices", "to_head_frame",
 ]  # fmt: skip
 
-_FLOOR = 5e-5  # meters: file formats round; smaller residuals say nothing about rigidity
-_ROUNDS = 24  # of reweighting, at most
+_FLOOR = 5e-5  # meters: file formats round; smaller residuals are rounding
+_ROUNDS = 24  # most iterations of reweighting
 _SHRINK = 0.7  # factor on the scale from one round to the next
 _CORE = 0.25  # part of the surface that is assumed to be rigid
-_TOLERANCE = 2.0  # times the core's residual: what still counts as rigid
+_TOLERANCE = 2.0  # times the core's residual: the bound for rigid vertices
 _STILL = (2.0, 5.0)  # degrees, millimeters: smaller motion stays in the vertices
-_FRAMES = 32  # that the rigid part is estimated from
-_VERTICES = 1500  # about the maximum for the first estimate
+_FRAMES = 32  # number of frames that estimate the rigid part
+_VERTICES = 1500  # approximate number of vertices in the first estimate
 _LOOSE = 0.003  # meters: a larger residual of the rigid part is a warning
 
 HeadFrameChoice = Literal["auto", "keep", "normalize"] | Bool[Tensor, " v"]

@@ -52,7 +52,7 @@ def image_header(path: Path, where: str, field: str, kind: Kind) -> ImageHeader:
         with path.open("rb") as file:
             file.seek(-12, 2)
             whole = not png or file.read()[4:8] == b"IEND"
-    except Exception as error:  # Pillow's plugins raise whatever their parsers trip over
+    except Exception as error:  # Pillow's plugins raise any exception of their parsers
         raise CaptureError(f"{where}: {field} {path} is not a readable image ({error}); export it again") from error
     if not whole:
         raise CaptureError(f"{where}: {field} {path} is cut short (no PNG end mark); copy it again")
@@ -87,7 +87,7 @@ def decode_image(path: Path, where: str, field: str, kind: Kind, size: tuple[int
                 pixels = np.array(image.convert("RGB") if image.mode == "P" else image)
     except (CaptureError, MemoryError):
         raise
-    except Exception as error:  # Pillow's plugins raise whatever their parsers trip over
+    except Exception as error:  # Pillow's plugins raise any exception of their parsers
         raise CaptureError(f"{what} cannot be decoded ({error}); export it again") from error
     if pixels.shape[:2] != size:
         raise CaptureError(

@@ -29,7 +29,7 @@ def inside_image(pixels: np.ndarray, depth: np.ndarray, size: tuple[int, ...]) -
 
 
 def coarse_mask(mask: np.ndarray, cell: int, least: float = 0.5) -> np.ndarray:
-    """Cells of `cell` × `cell` pixels of which at least the part `least`, and more than nothing, is set."""
+    """Mask of the cells of `cell` × `cell` pixels of which at least the fraction `least`, and any pixel, is set."""
     height, width = mask.shape
     padded = np.pad(mask, ((0, -height % cell), (0, -width % cell))).astype(np.float32)
     part = reduce(padded, "(rows h) (columns w) -> rows columns", "mean", h=cell, w=cell)

@@ -39,7 +39,7 @@ def vote_regions(
     its neighbors do, so that the inside of the lips goes with the lips; invisible skin is not part of `"face"`.
 
     Args:
-        views: frames with labels, taken one at a time.
+        views: frames with labels, read one at a time.
         vertices: (V, 3) canonical vertices.
         faces: (F, 3) template faces.
         face_count: number of leading faces that belong to the tracked mesh; the others close the mouth and are

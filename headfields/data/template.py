@@ -21,7 +21,7 @@ from headfields.records import Template
 __all__ = ["Mouth", "build_inner_mouth", "build_template"]
 
 Mouth = Literal["close", "interior", "none"]
-"""What becomes of the open mouth of a tracked mesh; see `headfields.data.load_capture`."""
+"""Treatment of the open mouth of a tracked mesh; see `headfields.data.load_capture`."""
 
 _MOUTH_SPAN = 0.1  # meters: wider open borders are the neck's
 

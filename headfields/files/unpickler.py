@@ -238,7 +238,7 @@ def _legacy(file: io.BytesIO, where: str, depth: int) -> Any:
     for key in load():
         entry = storages[str(key)]
         if int.from_bytes(file.read(8), "little") != entry.count:
-            raise ValueError(f"storage {key} does not have the {entry.count} elements that the pickle says")
+            raise ValueError(f"storage {key} does not have the {entry.count} elements that the pickle declares")
         entry.raw = file.read(entry.count * entry.dtype.itemsize)
     return content
 

@@ -103,7 +103,7 @@ def load_mesh(path: Path | str, texture: Path | str | bool = True, scale: float 
     elif isinstance(texture, bool):
         mesh = _read_with_trimesh(path)
     else:
-        raise ValueError(f"load_mesh: texture is {texture}, which goes with an .obj file, and path is {path.name}")
+        raise ValueError(f"load_mesh: texture is {texture}, which needs an .obj file, and path is {path.name}")
     return mesh if scale == 1.0 else mesh.replace(vertices=mesh.vertices * scale)
 
 
@@ -118,7 +118,7 @@ def _read_with_trimesh(path: Path) -> Mesh:
             for node in scene.graph.nodes_geometry
             for name in [scene.graph[node][1]]
         ]
-    except Exception as error:  # the message of any reader that trimesh calls is worth showing
+    except Exception as error:  # show the message of any reader that trimesh calls
         raise MeshFileError(f"load_mesh: cannot read {path}: {type(error).__name__}: {error}") from error
     linear = path.suffix.lower() in (".glb", ".gltf")
     pieces = [_from_trimesh(part, placement, linear) for part, placement in parts]
@@ -176,7 +176,7 @@ def _colors(part: Any, count: int, linear: bool) -> Tensor | None:
             image = getattr(visual.material, "image", None) or getattr(visual.material, "baseColorTexture", None)
             if colors is None and visual.uv is not None and len(visual.uv) == count and image is not None:
                 colors, linear = visual.to_color().vertex_colors, False
-    except Exception:  # without its texture, a shape is still worth reading
+    except Exception:  # read the shape without its texture
         return None
     if colors is None or np.ndim(colors) != 2 or len(colors) != count or not count:
         return None

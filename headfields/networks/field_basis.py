@@ -90,7 +90,7 @@ class BlendCoefficients(Part):
             if values.ndim != 2 or values.shape[1] < width:
                 raise ValueError(
                     f"{name}: condition has {width} values of {field!r}, and the state's has shape "
-                    f"{tuple(values.shape)}; ask for no more than it has"
+                    f"{tuple(values.shape)}; pass at most its width"
                 )
             parts.append(values[:, :width])
         if self.joints:

@@ -54,7 +54,7 @@ def no_third_derivative(op: str) -> Callable[..., NoReturn]:
 
     def backward(ctx: Any, *grads: Tensor | None) -> NoReturn:
         raise NotImplementedError(
-            f"{op}: a third derivative is asked for, and the operation has two; "
+            f"{op}: a third derivative is requested, and the operation has two; "
             f"headfields.ops.reference.{op}.{op} has all of them"
         )
 

@@ -8,9 +8,9 @@ from scipy.sparse.linalg import splu
 from headfields.ops._unwrap_topology import Corners, loops
 
 _Array = np.ndarray
-_ROUNDS = 2  # more even the areas out further, and shear the faces
-_MOST = 100.0  # times the median stretch
-_POWER = 0.5  # of the stretch that the weights are divided by
+_ROUNDS = 2  # more rounds equalize areas further, but shear the faces
+_MOST = 100.0  # largest stretch, relative to the median
+_POWER = 0.5  # exponent of the stretch by which the weights are divided
 
 
 def flatten(mesh: Corners, places: Float[_Array, "n 3"], room: Float[_Array, " f"]) -> Float[_Array, "n 2"]:

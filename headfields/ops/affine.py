@@ -8,7 +8,7 @@ from headfields.ops._checks import check_floating, check_integer, check_same_dev
 
 __all__ = ["affine_inverse", "apply_affine", "skin_points"]
 
-_SINGULAR = 1e-6  # of the volume, against the cube of the matrix's size
+_SINGULAR = 1e-6  # least |determinant|, relative to the cube of the matrix's size
 
 
 def affine_inverse(maps: Float[Tensor, "*batch 3 4"]) -> tuple[Float[Tensor, "*batch 3 4"], Bool[Tensor, "*batch"]]:

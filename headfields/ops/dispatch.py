@@ -52,7 +52,7 @@ def cpu_backend() -> CpuBackend:
     return "native"
 
 
-@functools.lru_cache(maxsize=1)  # once a process
+@functools.lru_cache(maxsize=1)  # once per process
 def _warn_about_warp() -> None:
     warnings.warn(
         f"headfields: NVIDIA Warp runs on the CPU, on one thread: the C++ kernels are {_native_reason}", stacklevel=3
@@ -121,7 +121,7 @@ def backends() -> list[Backend]:
     try:
         wp = warp()
         warp_ok, warp_reason = True, f"warp {wp.config.version}"
-    except Exception as error:  # whatever keeps Warp from starting is the reason to show
+    except Exception as error:  # any failure of Warp to start is reported
         warp_ok, warp_reason = False, f"{type(error).__name__}: {error}"
     cuda = torch.cuda.is_available()
     if not cuda:

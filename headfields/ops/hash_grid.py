@@ -223,7 +223,7 @@ def _hash_grid_backward_backward(
         run = _Warp(points, gg_points, shape, smoothstep)
         # Without a second gradient of points only the undifferentiated term is left, on the other table.
         main, plain = (gg_table, None) if gg_points is None else (table, gg_table)
-        assert main is not None  # with neither second gradient there is nothing to ask for
+        assert main is not None  # without second gradients nothing is computed
         if to_grad is not None:
             run.gather(main, plain, 0.0, to_grad)
         if to_points is not None:

@@ -100,7 +100,7 @@ def _second(direction: Tensor, grad: Tensor, c: Tensor) -> Tensor:
     quotient = 2 * torch.where(near, series, torch.atanh(far) / far) / (a + b)
     differences = 0.5 * (quotient / a - b.log() / (a * b))
     low, other = a <= LEAST, b <= LEAST
-    # Beside an eigenvalue whose g is 0, the difference quotient is g of the other over their distance.
+    # Next to an eigenvalue whose g is 0, the difference quotient is g of the other over their distance.
     distance = torch.where(low ^ other, a - b, 1.0)
     flat = (_slope(values)[:, :, None] - _slope(values)[:, None, :]) / distance
     differences = torch.where(low | other, torch.where(low & other, 0.0, flat), differences)

@@ -62,7 +62,7 @@ def mlp_tangents(
             check_shape(op, f"biases[{layer}]", biases[layer], f"{width}")
     check_same_device(op, x=x, tangents=tangents, **{f"weights[{layer}]": w for layer, w in enumerate(weights)})
     rows = torch.cat([x[..., None, :], tangents], dim=-2)
-    first = (torch.arange(rows.shape[-2], device=x.device) == 0).to(x.dtype)[:, None]  # tangents see no bias
+    first = (torch.arange(rows.shape[-2], device=x.device) == 0).to(x.dtype)[:, None]  # tangents have no bias
     for layer, weight in enumerate(weights):
         rows = rows @ weight.T
         if biases is not None:

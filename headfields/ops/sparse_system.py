@@ -48,7 +48,7 @@ class SymmetricSystem:
         return SymmetricSystem, (self.matrix,)  # a factorization can be neither pickled nor copied
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "SymmetricSystem":
-        return self  # nothing in it ever changes
+        return self  # it is immutable
 
     def solve(self, right: Float[Tensor, "v *batch"]) -> Float[Tensor, "v *batch"]:
         """The solutions for right-hand sides of shape (V, ...); same shape, dtype and device."""
@@ -72,7 +72,7 @@ def _(right: Tensor, key: int) -> Tensor:
 
 def _keep(ctx: Any, inputs: tuple[Tensor, int], output: Tensor) -> None:
     ctx.key = inputs[1]
-    ctx.system = _alive.get(inputs[1])  # the graph may outlive whoever made the system
+    ctx.system = _alive.get(inputs[1])  # the graph may outlive the creator of the system
 
 
 def _backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:

@@ -10,7 +10,7 @@ from headfields.ops import _unwrap_topology as topology
 from headfields.ops._checks import check_floating, check_integer, check_shape
 from headfields.ops._unwrap_flatten import flatten, pack, sizes, upright
 
-_SMALLEST = 0.04  # radius of a chart, of the largest chart's
+_SMALLEST = 0.04  # least radius of a chart, relative to the largest
 _SHORT = 0.5  # a boundary shorter than this part of the circle of equal area is lengthened by a cut
 
 

@@ -48,8 +48,8 @@ SMALL_POINTS_RECIPE = PriorRecipe(
 )
 """Our own choice for minutes on a CPU, with `mononphm(small=True)`: fewer points, higher rates that fall later, noise
 on codes, and the distance term where distances are known. Anchors have the weight of correspondences: with the
-published 7.5 the gradient of the distance terms dominates them for such a short run, and they are the same for
-everybody."""
+published 7.5 the gradient of the distance terms dominates them for such a short run, and anchors are the same for
+all people."""
 
 SMALL_RECIPE = replace(
     SMALL_POINTS_RECIPE,

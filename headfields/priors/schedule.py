@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 __all__ = ["PriorSchedule"]
 
-_EPOCHS = 2500  # of the released checkpoint
+_EPOCHS = 2500  # epochs of the released checkpoint
 _HALVINGS = tuple(epoch / _EPOCHS for epoch in (350, 700, 1050, 1300, 1550, 1800, 2050, 2300))
 
 

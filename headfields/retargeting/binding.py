@@ -18,15 +18,15 @@ from headfields.retargeting.transfer import Correspondence
 
 __all__ = ["Binding", "bind"]
 
-_STIFFNESS = (30.0, 10.0, 3.0, 1.0, 0.5, 0.3)  # of the registration, iteration by iteration
-_REACH = 0.03  # of the head's size (8 mm): surfaces farther apart do not correspond
+_STIFFNESS = (30.0, 10.0, 3.0, 1.0, 0.5, 0.3)  # stiffness of the registration in each iteration
+_REACH = 0.03  # fraction of the head's size (8 mm) beyond which surfaces do not correspond
 _SAME_WAY = 0.35  # least cosine between corresponding normals
 _ENOUGH = 12  # least markers for a warp: eyes and mouth alone lie in a plane
 _ELSEWHERE = 0.02  # confidence in a counterpart's position away from the lids
 _PIN = 10.0  # weight of a landmark in the registration, relative to a vertex near the surface
 _TORN = 4.0  # norm of a deformation gradient (the identity has 1.7) above which a face is not transferred
 _CONTROLS = 320
-_SPACING = 0.02  # of the head's size (5 mm): least distance between control points, so that lips do not tear
+_SPACING = 0.02  # least distance of control points over the head's size (5 mm), so that lips do not tear
 _CORNERS = torch.tensor([[1, 1, 1], [4, 1, 1], [1, 4, 1], [1, 1, 4]]) / torch.tensor([[3.0], [6.0], [6.0], [6.0]])
 
 
@@ -149,7 +149,7 @@ class SidedSurface:
         side, usable = _face_side(head), head.outer & ~_torn(head)
         self.vertices, self.faces = vertices, head.faces
         self.normals = face_normals(vertices, head.faces)
-        # nothing is on side 2
+        # side 2 is empty
         self.usable_faces = [(usable & (side != across)).nonzero()[:, 0] for across in (1, 2, -1)]
         self.trees = [TriangleBVH(head.faces[indices], vertices.float()) for indices in self.usable_faces]
 

@@ -12,10 +12,10 @@ __all__ = ["LidFollower"]
 
 _ZONE = (1.7, 2.6)  # eyeball radii: nearer, skin follows the expression basis; farther, the transferred mesh
 _COUNT = 5.0  # weight of the lid distance in the fit of the basis, relative to all skin around the eye
-_RIDGE = 1e-3  # of that fit: few vertices enter it, and a lid must not move the jaw
-_UPPER = 0.8  # share of the sliding that the upper lid does, as in a blink
+_RIDGE = 1e-3  # ridge of that fit: it has few vertices, and a lid must not move the jaw
+_UPPER = 0.8  # fraction of the sliding by the upper lid, as in a blink
 _FADE = 0.8  # radians from a lid's edge to skin that does not slide
-_CORNER = 0.2  # of the eye's width: how far beyond the corners sliding fades out
+_CORNER = 0.2  # fraction of the eye's width over which sliding fades out beyond the corners
 _NEAR = (1.6, 2.2)  # eyeball radii over which sliding fades out
 _SHUT, _AJAR = 0.12, 0.35  # coarse meshes never shut fully: openness below _SHUT counts as 0, above _AJAR as it is
 _ROUNDS = 3  # iterations of sliding, as vertices lie between the places where the distance is measured

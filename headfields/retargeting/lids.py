@@ -15,13 +15,13 @@ from headfields.retargeting.head_surface import Eyeball, HeadSurface
 __all__ = ["LidAperture", "find_lids"]
 
 _PLACES = 9  # meridians from corner to corner at which the lids' distance is measured
-_MARGIN = 0.08  # of the eye's width, left out at the corners
+_MARGIN = 0.08  # fraction of the eye's width left out at each corner
 _AZIMUTH, _ELEVATION, _STEP = 80, 60, 1  # degrees: the fan of rays out of an eyeball's center
 _NARROW = 6  # degrees: a meridian with a smaller opening is at a corner
 _SLIT = 16  # degrees: a narrower eye counts as shut
 _REACH = 2.2  # radii: skin farther from the eyeball's center is no lid
 _FINE = 0.1  # degrees between rays that locate an edge: 0.02 mm
-_CLOSED = 0.35  # openness above which the "closed" mesh is not believed to be one
+_CLOSED = 0.35  # openness above which the "closed" mesh is rejected
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["Retargeter", "rest_camera"]
 
 _LID_REACH = 1.6  # eyeball radii: skin this near must not pass into the eyeball
-_LID_GAP = 1.03  # eyeball radii that lids keep from its center, or their distance at rest if that is less
+_LID_GAP = 1.03  # least distance of lids from the eyeball's center in radii, or their distance at rest if that is less
 
 
 @dataclass(frozen=True)

@@ -157,7 +157,7 @@ def _read(path: Path | str, own: Mapping[str, Tensor]) -> tuple[dict[str, dict[s
     try:
         progress = Progress(**header["progress"])
     except (KeyError, TypeError) as error:
-        raise ValueError(f"{path} is a checkpoint whose header does not say where training stood ({error})") from error
+        raise ValueError(f"{path} is a checkpoint whose header lacks the progress of training ({error})") from error
     groups: dict[str, dict[str, Tensor]] = {"module": {}, "ema": {}, "optimizer": {}, "random": {}}
     for entry, tensor in tensors.items():
         group, _, key = entry.partition("/")

@@ -35,7 +35,7 @@ __all__ = ["write_head_capture"]
 
 _VERSION = 1  # raised when the same arguments give another capture
 _RECORD = "synthetic.json"
-_DISTANCE = 1.1  # of the camera from the head, meters
+_DISTANCE = 1.1  # meters from the camera to the head
 _MARGIN = 0.96  # fraction of the half image that the head may fill
 _JAW = 2
 

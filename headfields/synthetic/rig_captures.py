@@ -21,7 +21,7 @@ from headfields.synthetic.tracking_error import TRUTH
 __all__ = ["rig_states", "write_rig_capture"]
 
 _RECORD = "synthetic.json"
-_DISTANCE = 1.6  # of the camera from the chair's axis, meters
+_DISTANCE = 1.6  # meters from the camera to the chair's axis
 _MARGIN = 0.94  # fraction of the half image that the body may fill
 _VERSION = 1
 

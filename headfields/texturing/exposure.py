@@ -10,7 +10,7 @@ __all__ = ["even_out", "view_gains"]
 
 _DARK = 0.01  # linear light; noise dominates below
 _PRIOR = 10.0  # weight, in points, of a gain of 1
-_LEAST = 20  # least points that two views share
+_LEAST = 20  # least number of points that two views share
 
 
 def even_out(color: Float[Tensor, "*batch 3"], gain: Float[Tensor, ""] | float) -> Float[Tensor, "*batch 3"]:

@@ -20,7 +20,7 @@ from headfields.texturing.bake import bake_texture
 from headfields.texturing.exposure import even_out
 from headfields.texturing.images import PosedImages
 
-_NOISE = 0.1  # of the largest gradient: vertices with a smaller one take smaller steps
+_NOISE = 0.1  # fraction of the largest gradient below which a vertex takes smaller steps
 
 __all__ = ["RefineOptions", "RefinedMesh", "refine_mesh"]
 

@@ -30,8 +30,8 @@ from headfields.training.frames import choose_frames, device_of, ground_truth
 
 __all__ = ["Refinement", "correct_pose", "refine_frame"]
 
-_DEPTH = 3.0  # factor on steps along the optical axis, which images constrain less and trackers get wrong more
-_FINAL_RATE = 0.05  # of the learning rates, at the last step
+_DEPTH = 3.0  # factor on steps along the optical axis, which images constrain less and where trackers err more
+_FINAL_RATE = 0.05  # factor on the learning rates at the last step
 _DELTA = 0.1  # where the Huber loss turns linear, in units of color
 
 

@@ -219,7 +219,7 @@ class Trainer:
         self._trained = {name: p for name, p in self.avatar.named_parameters() if p.requires_grad}
         self._skipped = 0  # steps in a row whose gradients overflowed
         self._intervals = {"picture": picture_seconds, "checkpoint": checkpoint_seconds}
-        self._cost: dict[str, float] = {}  # seconds that the last checkpoint and the last picture took
+        self._cost: dict[str, float] = {}  # duration of the last checkpoint and the last picture, seconds
         self._pictured: int | None = None  # the step of the last picture
         self._averaged = False  # True between calls of fit: the avatar carries the average
         self._owns_folder = False  # whether the run in the folder is this trainer's
@@ -439,7 +439,7 @@ class Trainer:
         gradients = {name: p.grad for name, p in self._trained.items() if p.grad is not None}
         if self.scaler is not None and gradients:
             self.scaler.unscale_(self.optimizer)
-        # The 2-norm runs at memory speed, and one not representable is as good a reason to stop as a NaN.
+        # The 2-norm runs at memory speed; a norm that overflows is as good a reason to stop as a NaN.
         norms = [n.double() for n in torch._foreach_norm(list(gradients.values()))] if gradients else []
         numbers = torch.cat([table.flatten(), *(norm[None] for norm in norms)]).tolist()  # the one wait for the device
         width = table.shape[1]
@@ -475,7 +475,7 @@ class Trainer:
             values = [(loss(rendering, batch, step) * loss.weight).float() for loss in self.losses]
             total = torch.stack(values).sum()
         self.optimizer.zero_grad(set_to_none=True)
-        if total.requires_grad:  # not so without any sample, say where every ray misses the head
+        if total.requires_grad:  # false if there are no samples, as when every ray misses the head
             self.fabric.backward(total * fraction if several else total)
         with torch.no_grad():
             squared_error = (rendering.rgb - batch.target).square().sum() / max(rendering.rgb.numel(), 1)
@@ -597,7 +597,7 @@ def _check_losses(losses: Sequence[Loss]) -> None:
 def _check_limits(steps: int | None, minutes: int | float | None) -> None:
     """Raises ValueError unless at least one limit is given and none is negative."""
     if steps is None and minutes is None:
-        raise ValueError("Trainer.fit: neither steps nor minutes is given; say when to stop")
+        raise ValueError("Trainer.fit: neither steps nor minutes is given; pass one or both")
     if (steps or 0) < 0 or (minutes or 0) < 0:
         raise ValueError(f"Trainer.fit: steps is {steps} and minutes is {minutes}; neither may be negative")
 

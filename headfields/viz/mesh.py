@@ -24,7 +24,7 @@ CLAY = 0.8
 """Gray level of clay before it is lit."""
 _YAW = {"front": 0.0, "left": 90.0, "back": 180.0, "right": -90.0}
 _BACK_FACE = (0.25, 0.35, 0.8)
-_LENS = 6.0  # distance of a camera over the extent of what it frames: a long lens with little perspective
+_LENS = 6.0  # camera distance over the extent of the view: a long lens with little perspective
 
 
 @dataclass(frozen=True)

@@ -141,7 +141,7 @@ def test_doctor_names_the_failed_check(monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        (["train", "disc", "--capture", "disc", "--out", "RUN"], "say when to stop"),
+        (["train", "disc", "--capture", "disc", "--out", "RUN"], "pass a limit"),
         (["train", "nerf", "--capture", "disc", "--out", "RUN", "--steps", "1"], "no model 'nerf'.*has disc"),
         (["train", "disc", "--capture", "gone", "--out", "RUN", "--steps", "1"], "gone is not a folder"),
         (["train", "disc", "--capture", "disc", "--out", "RUN", "--steps", "-1"], "neither may be negative"),

@@ -66,7 +66,7 @@ def test_a_preset_gets_frames_and_size_from_capture_and_device(world, tmp_path, 
 
 def test_resume_without_a_run_needs_a_limit(world, tmp_path, capsys):  # noqa: F811
     out = str(tmp_path / "run")
-    assert "say when to stop" in fails(capsys, "train", "disc", "--capture", "disc", "--out", out, "--resume")
+    assert "pass a limit" in fails(capsys, "train", "disc", "--capture", "disc", "--out", out, "--resume")
 
 
 def test_a_folder_in_use_is_refused(run, capsys):  # noqa: F811

@@ -120,13 +120,13 @@ def test_a_prior_from_nphms_folders(
     prior = load_prior(out)
     assert prior.people == ("003", "017") and prior.avatar.decoder.anchors.layout.pairs == 1
     assert set(json.loads((out / "metrics.json").read_text())["held_out"]) == {"230"}
-    assert main([*common, "--resume", "--steps", "4"]) == 0  # what goes with --nphm is remembered
+    assert main([*common, "--resume", "--steps", "4"]) == 0  # the options of --nphm are remembered
     assert load_prior(out).about["step"] == 4
     capsys.readouterr()
     assert main([*common[:2], str(tmp_path / "other"), *nphm[:2]]) == 1
     assert "--nphm needs --nphm-data too" in capsys.readouterr().err
     assert main([*common[:2], str(tmp_path / "other"), *nphm[2:4]]) == 1
-    assert "--nphm-data goes with --nphm" in capsys.readouterr().err
+    assert "--nphm-data needs --nphm" in capsys.readouterr().err
 
 
 def test_anchors_are_pairs_and_then_the_middle() -> None:

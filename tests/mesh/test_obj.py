@@ -101,7 +101,7 @@ def test_uv_of_vertices_and_files_that_hold_no_texture(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"a\.ply cannot hold the texture"):
         save_mesh(tmp_path / "a.ply", mesh)
     save_mesh(tmp_path / "a.ply", mesh.replace(texture=None))
-    with pytest.raises(ValueError, match=r"goes with an \.obj file"):
+    with pytest.raises(ValueError, match=r"needs an \.obj file"):
         load_mesh(tmp_path / "a.ply", texture=tmp_path / "a.png")
 
 

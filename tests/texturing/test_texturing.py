@@ -183,7 +183,7 @@ def test_the_command_bakes_what_can_be_read_again(tmp_path, capsys):
     ("arguments", "message"),
     [
         (["--out", "t.npz"], "headfields rig takes a textured scan"),
-        (["--out", "t.npz", "--proxy", "p.obj"], "name both --capture"),
+        (["--out", "t.npz", "--proxy", "p.obj"], "pass both --capture"),
         (["--out", "t.ply", "--capture", "c", "--proxy", "p.obj"], "ending in .npz"),
         (["--out", "t.obj", "--capture", "c", "--proxy", "p.obj", "--resolution", "4"], "--resolution is 4"),
     ],

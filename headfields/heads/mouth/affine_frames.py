@@ -13,7 +13,7 @@ from torch import Tensor
 
 __all__ = ["affine_frame", "connected", "is_thick", "jaw_share", "skull_share"]
 
-_FLAT = 0.03  # of the mouth's width: vertices in a thinner slab do not determine the axis across it
+_FLAT = 0.03  # fraction of the mouth's width; vertices in a thinner slab do not determine the axis across it
 
 
 def connected(faces: Int[Tensor, "f 3"], vertex: int, count: int) -> Bool[Tensor, " v"]:

@@ -11,12 +11,12 @@ from torch import Tensor
 
 __all__ = ["Lips", "cavity", "cavity_chart", "cavity_faces", "tooth_chart", "tooth_row"]
 
-# Parts of the mouth's width:
-_HEIGHT = 0.20  # of the roof over the upper lip and of the floor under the lower one
+# Fractions of the mouth's width:
+_HEIGHT = 0.20  # height of the roof over the upper lip and of the floor under the lower one
 _RISE = 0.13  # depth at which the cavity has its full height
-_GAP = 0.125  # between lips and teeth
-_THICK = 0.055  # of teeth
-_OVERLAP = 0.08  # of the upper teeth below the upper lip
+_GAP = 0.125  # gap between lips and teeth
+_THICK = 0.055  # thickness of the teeth
+_OVERLAP = 0.08  # length of the upper teeth below the upper lip
 _ARCH = 0.34  # half the width of a row of teeth
 _SETBACK = 0.13  # largest setback of a row of teeth where the other lip lies further back
 TOOTH_COLUMNS, TOOTH_PROFILE = 15, 6

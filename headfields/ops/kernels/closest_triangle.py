@@ -1,6 +1,6 @@
 """The triangle tree in Warp: refit (csrc/bvh.h has the layout) and nearest triangle."""
 
-from typing import no_type_check  # Warp's types are not ones a checker knows
+from typing import no_type_check  # type checkers do not know Warp's types
 
 from headfields.ops.dispatch import warp
 

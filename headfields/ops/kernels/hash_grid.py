@@ -1,6 +1,6 @@
 """The hash grid in Warp: value, gradient and second gradient. One thread a point and level; any d, F and table size."""
 
-from typing import Any, no_type_check  # Warp's types are not ones a checker knows
+from typing import Any, no_type_check  # type checkers do not know Warp's types
 
 from headfields.ops.dispatch import warp
 

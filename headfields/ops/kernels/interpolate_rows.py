@@ -1,6 +1,6 @@
 """Weighted sums of rows in Warp; `headfields.ops.reference.interpolate_rows` defines them."""
 
-from typing import no_type_check  # Warp's types are not ones a checker knows
+from typing import no_type_check  # type checkers do not know Warp's types
 
 from headfields.ops.dispatch import warp
 

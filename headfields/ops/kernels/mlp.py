@@ -1,6 +1,6 @@
 """Small fully connected networks in Warp, one thread a row; `headfields.ops.reference.mlp` defines them."""
 
-from typing import no_type_check  # Warp's types are not ones a checker knows
+from typing import no_type_check  # type checkers do not know Warp's types
 
 from headfields.ops.dispatch import warp
 

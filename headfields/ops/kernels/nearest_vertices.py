@@ -1,6 +1,6 @@
 """The tree over vertices in Warp: refit (csrc/nearest_vertices.h has the layout) and the k nearest vertices."""
 
-from typing import no_type_check  # Warp's types are not ones a checker knows
+from typing import no_type_check  # type checkers do not know Warp's types
 
 from headfields.ops.dispatch import warp
 from headfields.ops.kernels.closest_triangle import (

@@ -1,6 +1,6 @@
 """Rays against the triangle tree in Warp: first hit, and the interval within a margin of the surface."""
 
-from typing import no_type_check  # Warp's types are not ones a checker knows
+from typing import no_type_check  # type checkers do not know Warp's types
 
 from headfields.ops.dispatch import warp
 from headfields.ops.kernels.closest_triangle import (

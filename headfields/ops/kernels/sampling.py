@@ -1,6 +1,6 @@
 """Sample placement in Warp, one thread a ray; `headfields.ops.reference.sampling` defines it."""
 
-from typing import no_type_check  # Warp's types are not ones a checker knows
+from typing import no_type_check  # type checkers do not know Warp's types
 
 from headfields.ops.dispatch import warp
 

@@ -1,6 +1,6 @@
 """Spherical harmonics in Warp, one thread a direction; the recurrence comes from the reference."""
 
-from typing import no_type_check  # Warp's types are not ones a checker knows
+from typing import no_type_check  # type checkers do not know Warp's types
 
 from headfields.ops.dispatch import warp
 

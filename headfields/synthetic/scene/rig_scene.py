@@ -28,7 +28,7 @@ _DEEPEST = 0.005
 """Displacement beyond which folds grow no deeper, meters; deeper ones would stand off the skin as sheets."""
 _BLEED = torch.tensor([0.25, 0.10, 0.06])
 _SHADOW = 0.004  # offset of shadow rays from the surface, meters
-_DEPTH_TOLERANCE = 0.006  # of visible landmarks behind the depth of their pixel, meters
+_DEPTH_TOLERANCE = 0.006  # meters that a visible landmark may lie behind the depth of its pixel
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,9 @@ from headfields.synthetic.scene.anatomy import Anatomy
 
 __all__ = ["Teeth", "teeth_and_tongue"]
 
-_UPPER = [(8.6, 9.6), (6.8, 8.6), (7.6, 9.6), (7.0, 8.2), (6.8, 7.6), (9.0, 7.0)]  # width, height in mm from the middle
+_UPPER = [(8.6, 9.6), (6.8, 8.6), (7.6, 9.6), (7.0, 8.2), (6.8, 7.6), (9.0, 7.0)]  # width, height in mm, middle first
 _LOWER = [(5.4, 8.2), (6.0, 8.4), (6.8, 9.4), (7.0, 8.2), (7.2, 7.6), (9.5, 7.0)]
-_BEHIND = 0.0065  # of the lips' line, meters
+_BEHIND = 0.0065  # meters behind the line of the lips
 
 
 @dataclass(frozen=True)

@@ -205,7 +205,7 @@ class JointFit:
     def _load(self, path: Path) -> None:
         tensors, header = read_safetensors(path, _KEY)
         if header["frames"] != self.frames or header["steps"] != self.steps:
-            return  # of another set of frames: more have been fitted in stage 1 since
+            return  # another set of frames: stage 1 has fitted more since
         self.step = int(header["step"])
         self.errors = {int(frame): errors for frame, errors in from_disk(header["errors"]).items()}
         device = self.head.center.device

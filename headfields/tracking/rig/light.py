@@ -35,7 +35,7 @@ class LightSums(Record):
         return cls(torch.zeros(3, 9, 9), torch.zeros(3, 9), torch.zeros(()))
 
     def coefficients(self) -> Float[Tensor, "9 3"]:
-        """The light (9, 3), as in `SHLighting`; white ambient light where the sums say nothing."""
+        """The light (9, 3), as in `SHLighting`; white ambient light where the sums do not determine it."""
         ambient = SHLighting().coefficients.detach().T.double()  # (3, 9)
         weights = torch.ones(9, dtype=torch.float64) * _RIDGE
         weights[0] *= 0.05  # brightness is hardly regularized

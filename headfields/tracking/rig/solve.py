@@ -87,7 +87,7 @@ def extrapolated_pose(last: BodyPose, before: BodyPose | None) -> BodyPose:
     turn = rotation_matrices(axis_angle(two[:3, :3] @ one[:3, :3].T))
     pose = two.clone()
     pose[:3, :3] = turn @ two[:3, :3]
-    # the rotation is about the origin of the rest mesh, which moves on at its velocity
+    # the rotation is about the origin of the rest mesh, which moves with constant velocity
     pose[:3, 3] = 2 * two[:3, 3] - one[:3, 3]
     return replace(last, world_to_camera=pose, turns=last.turns + 0.5 * (last.turns - before.turns))
 
