@@ -361,8 +361,8 @@ class Samples(Record):
 class Features(Record):
     """Features of M points: a row per point, and rows that many points share.
 
-    Values that depend on the frame alone are few rows; a network computes their part of its first layer once a row
-    (`headfields.ops.mlp`) rather than once a point. Decoders without use for that call `joined`.
+    Values that depend on the frame alone are few rows; a network computes their part of its first layer once per row
+    (`headfields.ops.mlp`) rather than once per point. Decoders without use for that call `joined`.
 
         >>> import torch
         >>> features = Features(torch.zeros(5, 32), shared=torch.ones(2, 16), index=torch.tensor([0, 1, 1, 0, 0]))

@@ -1,4 +1,4 @@
-"""The `headfields` command: one subcommand a file.
+"""The `headfields` command: one subcommand per file.
 
 The function `train` in `headfields/cli/train.py` is the command `headfields train`: its signature and docstring are the
 arguments and the help text. PyTorch and the rest of the library are imported when a command runs, so that `--help`

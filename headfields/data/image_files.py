@@ -183,7 +183,7 @@ def _check_mode(mode: str, kind: Kind, what: str) -> None:
     if kind == "depth" and not deep:
         raise CaptureError(f"{what} has mode {mode}; expected one 16-bit channel, e.g. a PNG of millimeters")
     if kind != "depth" and (deep or mode in ("1", "F")):
-        expected = "8-bit labels" if kind == "label" else "8 bits a channel, RGBA at best"
+        expected = "8-bit labels" if kind == "label" else "8 bits per channel, RGBA at best"
         raise CaptureError(f"{what} has mode {mode}; expected {expected}")
 
 

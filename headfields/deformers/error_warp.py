@@ -44,8 +44,8 @@ class ErrorWarp(Deformer):
     Args:
         box: (2, 3) corners of the space that points come from, meters: `bounds()` of the deformer before it.
         frames: number of frame codes: `len(capture)`, because `HeadState.frame_id` indexes all frames of the capture.
-        code_width: width of a frame's code; our own choice.
-        code_std: standard deviation of the codes at the start; our own choice.
+        code_width: width of a frame's code; like `code_std` our own choice.
+        code_std: initial standard deviation of the codes.
         bands: octaves of the point's encoding, after the coordinates themselves.
         hidden: units of all hidden layers.
         layers: hidden layers of the trunk.

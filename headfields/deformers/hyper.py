@@ -32,7 +32,7 @@ class HyperDeformer(Deformer):
     The input of the network is [x, identity, expression]; identity is a linear layer of [geometry code, anchors], 16
     wide. Hyper-coordinates h represent topology that changes between frames (a mouth that opens): they select a slice
     of a higher-dimensional shape for the decoder (Park et al. 2021, "HyperNeRF"). The contribution of the codes to the
-    two layers that they enter is computed once a frame.
+    two layers that they enter is computed once per frame.
 
     Points are in meters; the network computes in `anchors.normalized` units. Directions are unchanged. A point is valid
     within the sphere, and rays are sampled there.

@@ -132,7 +132,7 @@ class InverseSkinning(SkinningDeformer):
     x_c = c + L⁻¹ (x − p): p is the nearest point of the posed mesh, c the point of the canonical mesh with the same
     barycentric coordinates, and L the rotations of the joints, blended with the skinning weights there. The posed
     surface is mapped exactly to the canonical one, expression and pose correctives included, and points off it follow
-    the joints (with `SurfaceCanonicalizer` they follow the triangle). One closest-triangle query a point, nothing
+    the joints (with `SurfaceCanonicalizer` they follow the triangle). One closest-triangle query per point, nothing
     learned; but where two parts of the skin approach each other (closing lips), points follow the nearer one, and
     canonical space has a seam between them, unlike with `SkinningRoots`.
 

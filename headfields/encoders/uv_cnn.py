@@ -126,7 +126,7 @@ class UVCodeFeatures(VertexSource):
 
     Args:
         template: the mesh with its texture coordinates.
-        fields: names of fields (or codes) of the `HeadState`, each with its number of coefficients a frame; (B, J, 3)
+        fields: names of fields (or codes) of the `HeadState`, each with its number of coefficients per frame; (B, J, 3)
             poses are flattened, so 3 J. All of them are concatenated to one code.
         width: features per vertex.
         channels: channels of the decoder's levels, coarse to fine; each level doubles the map.

@@ -96,7 +96,7 @@ def code_of(part: str, state: HeadState, fields: Mapping[str, int]) -> Float[Ten
     Args:
         part: name of the part that reads them, for messages.
         state: B frames.
-        fields: names, each with its number of coefficients a frame.
+        fields: names, each with its number of coefficients per frame.
 
     Raises:
         ValueError: the state lacks a field, or it has another number of coefficients.
@@ -106,7 +106,7 @@ def code_of(part: str, state: HeadState, fields: Mapping[str, int]) -> Float[Ten
         value = state.need(part, name).flatten(1)
         if value.shape[1] != size:
             raise ValueError(
-                f"{part}: the state's {name!r} has {value.shape[1]} coefficients a frame; it was built for {size}"
+                f"{part}: the state's {name!r} has {value.shape[1]} coefficients per frame; it was built for {size}"
             )
         values.append(value)
     return torch.cat(values, dim=1)

@@ -44,7 +44,7 @@ class CodeFeatures(VertexSource):
     Args:
         vertex_count: V.
         fields: names of the fields (or codes) of the `HeadState` that make up the code, each with its number of
-            coefficients a frame; (B, J, 3) poses are flattened.
+            coefficients per frame; (B, J, 3) poses are flattened.
         width: features of the table; the width of the result is larger by the code's coefficients.
         initial: standard deviation of the table at the start.
 
@@ -82,7 +82,7 @@ class CodeMLPFeatures(VertexSource):
     Args:
         vertex_count: V.
         fields: names of the fields (or codes) of the `HeadState` that make up the code, each with its number of
-            coefficients a frame; (B, J, 3) poses are flattened.
+            coefficients per frame; (B, J, 3) poses are flattened.
         width: features per vertex, of the table and of the result.
         hidden: width of the network's layers.
         layers: number of its hidden layers.

@@ -25,7 +25,7 @@ from headfields.records import PixelBatch, Record
 class OpacityLoss:
     """Squared difference between opacity and matte, mean over rays (our own choice; INSTA has no such term).
 
-    INSTA learns emptiness from random backgrounds alone. With few rays a step this term learns it sooner; a weight of
+    INSTA learns emptiness from random backgrounds alone. With few rays per step this term learns it sooner; a weight of
     0.01 to 0.1 pays where training is short.
 
     Attributes:

@@ -22,7 +22,7 @@ class Eikonal:
 
     Attributes:
         weight: factor of the loss in the total (NeuS: 0.1).
-        elsewhere: number of further points a step, uniform in the box around the posed head, where samplers that cull
+        elsewhere: number of further points per step, uniform in the box around the posed head, where samplers that cull
             empty space place few samples.
         name: column in the log.
 
@@ -110,7 +110,7 @@ class SurfacePrior:
 
     Attributes:
         faces: (F, 3) the mesh's triangles, counter-clockwise from outside; all equally likely.
-        samples: number of points a step.
+        samples: number of points per step.
         normals: weight of the term on normals.
         until: the step from which it is 0.
         weight: factor of the loss in the total.

@@ -71,7 +71,7 @@ class WarpMagnitude:
 
     Zero while the correction is off. Test frames are rendered without the correction, so a shift that all training
     frames share is lost there, and the color loss does not notice. The paper gives no unit for its weight. In meters
-    the loss is next to nothing; in centimeters a millimeter at eight samples a ray costs 8e-4, a few percent of the
+    the loss is next to nothing; in centimeters a millimeter at eight samples per ray costs 8e-4, a few percent of the
     color loss of a trained avatar.
 
     Attributes:

@@ -23,7 +23,7 @@ class Mesh(Record):
         colors: (V, 3) sRGB in [0, 1].
         normals: (V, 3) unit normals, pointing outside.
         uv: (T, 2) texture coordinates, v up.
-        uv_faces: (F, 3) indices into `uv`; None if the faces index it too, one row a vertex.
+        uv_faces: (F, 3) indices into `uv`; None if the faces index it too, one row per vertex.
         texture: (H, W, 3) sRGB in [0, 1], row 0 at v = 1.
 
     Raises:

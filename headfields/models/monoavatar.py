@@ -24,7 +24,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "anchored": {"bands": 6, "hidden": 64, "layers": 2, "merged_layers": 2},
     "warp": {"hidden": 64, "layers": 3, "start": 200, "coarse_to_fine": 2_000},
 }
-"""Our own choice of sizes for minutes on a CPU."""
+"""Sizes for minutes on a CPU."""
 
 
 def monoavatar(

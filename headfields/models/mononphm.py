@@ -21,7 +21,7 @@ PAPER: dict[str, dict[str, Any]] = {
     "decoder": {},
     "samples": {"coarse": 32, "fine": 32},
 }
-"""Sizes of the paper: of codes and anchors, of the deformation, of the local networks, samples a ray."""
+"""Sizes of the paper: of codes and anchors, of the deformation, of the local networks, samples per ray."""
 
 SMALL: dict[str, dict[str, Any]] = {
     "placement": {"pairs": 8, "middle": 3},
@@ -33,7 +33,7 @@ SMALL: dict[str, dict[str, Any]] = {
     },
     "samples": {"coarse": 24, "fine": 24},
 }  # fmt: skip
-"""Our own choice of sizes for minutes on a CPU."""
+"""Sizes for minutes on a CPU."""
 
 _MARGIN = 0.02
 

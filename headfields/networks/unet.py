@@ -1,7 +1,7 @@
 """Residual U-Net over maps, and its decoder alone.
 
-Without normalization layers, our own choice: a batch is a frame or a few, and the size of displacements in a map
-is information. Each residual sum is divided by √2 instead, so that activations keep their scale with depth.
+It has no normalization layers: a batch is one frame or a few, and the size of displacements in a map is information.
+Each residual sum is divided by √2 instead, so that activations keep their scale with depth.
 """
 
 import math

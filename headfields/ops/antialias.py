@@ -1,9 +1,10 @@
 """Antialiasing of silhouettes in a point-sampled image of a mesh, which gives outlines gradients.
 
 Neighboring pixels are blended by where a silhouette edge crosses the segment between their centers, after Laine et al.
-2020, "Modular primitives for high-performance differentiable rendering", section 3.6. Our own choice: start from the
-edges and not from the pixels. Every silhouette edge of the mesh is traced over the pixels, so edges of triangles that
-are smaller than a pixel, or too thin for any pixel center to hit, are found too.
+2020, "Modular primitives for high-performance differentiable rendering", section 3.6. Our own choices: overlapping
+shares are scaled to fill a pixel, and the search starts from the edges, not from the pixels. Every silhouette edge of
+the mesh is traced over the pixels, so edges of triangles that are smaller than a pixel, or too thin for any pixel
+center to hit, are found too.
 """
 
 from dataclasses import dataclass
@@ -129,7 +130,7 @@ def antialias(image: Float[Tensor, "h w c"], crossings: Crossings) -> Float[Tens
 
     A pixel is taken for the segment of length 1 about its center: if the edge crosses within the near pixel's half,
     the part beyond it has the far pixel's color, and the other way round. Where the shares of several edges exceed a
-    pixel, they are scaled to fill it, so that the result is a mean of colors (our own choice).
+    pixel, they are scaled to fill it, so that the result is a mean of colors.
 
     Differentiable to any order in the image and in `crossings.position`. The
     derivative of the sum of a coverage image is, on average over sub-pixel shifts, that of the area.

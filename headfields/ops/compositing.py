@@ -235,7 +235,7 @@ def composite(
     if background is not None:
         if background.shape not in ((3,), (rays, 3)):
             raise ValueError(
-                f"composite: background has shape {tuple(background.shape)}; expected (3,) or ({rays}, 3), one a ray"
+                f"composite: background has shape {tuple(background.shape)}; expected (3,) or ({rays}, 3), one per ray"
             )
         color = torch.addcmul(color, 1 - opacity[:, None], background.to(color.dtype))
     return color, opacity, depth

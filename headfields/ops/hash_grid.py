@@ -49,7 +49,7 @@ def hash_grid(
             features continuously differentiable (the same paper, appendix A).
 
     Returns:
-        `layout.width` features a point, level by level, in the dtype of `points`.
+        `layout.width` features per point, level by level, in the dtype of `points`.
 
     Differentiable twice, to points and table, in every mixture (so a loss may hold the gradient of a distance by its
     point); a third derivative raises. Derivatives by points are one-sided on cell borders.

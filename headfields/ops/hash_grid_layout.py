@@ -13,14 +13,14 @@ _MAX_RESOLUTION = 2**24  # float32 counts cells exactly up to here
 class HashGridLayout:
     """The row of the table of each vertex of each level, integer for integer the same on every backend.
 
-    Level l has `resolutions[l]` cells an axis, growing geometrically from `base_resolution` to `finest_resolution`
+    Level l has `resolutions[l]` cells per axis, growing geometrically from `base_resolution` to `finest_resolution`
     (Müller et al. 2022, eq. 2 and 3), and rows `offsets[l]` to `offsets[l + 1]` of the table. Where its
     (resolution + 1)^d vertices fit into `2 ** log2_table_size` rows the level is dense: the vertex (x, y, z) has row
     x + y (N + 1) + z (N + 1)². Otherwise it has 2 ** log2_table_size rows and the spatial hash of eq. 4 picks one.
 
     Args:
         levels: number of levels L, at least 1. With one level, its resolution is `base_resolution`.
-        features: features a level F, at least 1.
+        features: features per level F, at least 1.
         log2_table_size: binary logarithm of the most rows a level may have, 0 to 30.
         base_resolution: cells an axis of the coarsest level.
         finest_resolution: cells an axis of the finest level, at most 2**24.

@@ -18,7 +18,7 @@ def mlp_tangents(
 ) -> tuple[Float[Tensor, "*batch _"], Float[Tensor, "*batch k _"]]:
     """The network of `headfields.ops.mlp` at x, and its directional derivatives along k tangents of each row.
 
-    With the tangents ∂x/∂q of coordinates q this gives the exact ∂y/∂q. k + 1 rows a point go through the layers;
+    With the tangents ∂x/∂q of coordinates q this gives the exact ∂y/∂q. k + 1 rows per point go through the layers;
     reverse mode would take a backward pass for every output.
 
     Args:

@@ -34,8 +34,8 @@ def march(
 ) -> Samples:
     """Samples of each ray's step lattice that lie in occupied cells.
 
-    The lattice is that of `headfields.ops.sampling.uniform_step`: it starts at `near`, is jittered once a ray, and does
-    not depend on the grid. An interval is kept if the cell that holds its middle is occupied. Empty cells are
+    The lattice is that of `headfields.ops.sampling.uniform_step`: it starts at `near`, is jittered once per ray, and
+    does not depend on the grid. An interval is kept if the cell that holds its middle is occupied. Empty cells are
     skipped (Amanatides and Woo 1987), which changes the time and not the result. Step length growing with distance:
     Mueller et al. 2022, "Instant neural graphics primitives", appendix E.
 
@@ -218,7 +218,7 @@ def _check_budget(op: str, total: int, budget: int, rays: int) -> None:
     if total > budget:
         raise ValueError(
             f"{op}: {rays} rays have {total} samples, more than budget = {budget}; raise budget to at least {total}, "
-            "lengthen step, or pass fewer rays a call"
+            "lengthen step, or pass fewer rays per call"
         )
 
 

@@ -60,7 +60,7 @@ def stratified(
 
     Args:
         near, far: (N,) meters along the unit direction. Rays with near >= far, or either not finite, get no samples.
-        count: samples a ray.
+        count: samples per ray.
         jitter: whether the edges move; without, the division is even.
         generator: random number generator, on the device of `near`.
 
@@ -101,9 +101,9 @@ def inverse_cdf(
     gap between samples.
 
     Args:
-        samples: packed samples, or (N, S + 1) sorted edges of S bins a ray.
+        samples: packed samples, or (N, S + 1) sorted edges of S bins per ray.
         weights: (M,), or (N, S) with edges.
-        count: samples a ray; rays without samples get none.
+        count: samples per ray; rays without samples get none.
         rays: N, needed with packed samples unless `offsets` is given.
         jitter, generator: options as in `stratified`.
         offsets: `ray_offsets(samples.ray, rays)`, to save computing it again.
@@ -149,7 +149,7 @@ def merge(first: Samples, second: Samples, rays: int) -> Samples:
 
     Each piece between two neighboring edges (of either set) that an interval of either set covers is one sample of the
     result: nothing is counted twice, gaps in both sets stay gaps, and where both tile one range the result tiles it
-    with up to `len(first) + len(second) - 1` samples a ray. Our own choice; NeRF sorts the points of both.
+    with up to `len(first) + len(second) - 1` samples per ray. Our own choice; NeRF sorts the points of both.
 
     Args:
         first, second: packed samples of the same N rays; within one ray, intervals of one set do not overlap.

@@ -133,8 +133,7 @@ class UVRasterizer(nn.Module):
     def map_to_vertices(self, maps: Float[Tensor, "b c h w"]) -> Float[Tensor, "b v c"]:
         """Samples maps at the texture coordinates of each vertex.
 
-        A vertex with several texture coordinates (on a seam) gets the mean of its samples, one without any gets 0. Our
-        own choices.
+        A vertex with several texture coordinates (on a seam) gets the mean of its samples, one without any gets 0.
 
         Args:
             maps: (B, C, H, W).

@@ -68,7 +68,7 @@ def launch_search(
     name: str, queries: tuple[Tensor, ...], mesh_index: Tensor | None, topology: tuple[Tensor, ...],
     bounds: Tensor, leaves: Tensor, *arguments: Any,
 ) -> None:  # fmt: skip
-    """Searches a tree over B meshes, one thread a query.
+    """Searches a tree over B meshes, one thread per query.
 
     Args:
         name: name of the kernel, as `launch` takes it.

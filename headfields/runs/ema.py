@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 
 class ExponentialMovingAverage:
-    """average ← decay · average + (1 - decay) · parameters, once a step (decay 0.95: INSTA's released code).
+    """average ← decay · average + (1 - decay) · parameters, once per step (decay 0.95: INSTA's released code).
 
     The average starts at the parameters, not at zero, so it needs no bias correction. It is kept on the parameters'
     devices in their dtypes and updated in place, all parameters in one fused call.

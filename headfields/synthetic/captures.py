@@ -165,7 +165,7 @@ def _checked(frames: int, test_frames: int, size: int, seed: int, samples: int, 
         raise ValueError(f"write_head_capture: size is {size}; expected at least 8 pixels")
     if samples < 1 or round(samples**0.5) ** 2 != samples:
         raise ValueError(
-            f"write_head_capture: samples is {samples}; expected a square number of rays a pixel (1, 4, 9, ...)"
+            f"write_head_capture: samples is {samples}; expected a square number of rays per pixel (1, 4, 9, ...)"
         )
     if not rate > 0:
         raise ValueError(f"write_head_capture: rate is {rate}; expected a positive number of frames a second")

@@ -76,7 +76,7 @@ def write_rig_capture(
             "pixels, a seed of at least 0, and a positive rate"
         )
     if samples < 1 or round(samples**0.5) ** 2 != samples:
-        raise ValueError(f"{op}: samples is {samples}; expected a square number of rays a pixel (1, 4, 9, ...)")
+        raise ValueError(f"{op}: samples is {samples}; expected a square number of rays per pixel (1, 4, 9, ...)")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise FileExistsError(f"{op}: {folder} exists and is not empty; choose another folder or remove it")
     with torch.no_grad():

@@ -73,7 +73,7 @@ def bake_texture(
         vertices, faces: (V, 3) meters, (F, 3).
         uv, uv_faces: (T, 2) texture coordinates in [0, 1] without overlaps, and (F, 3) indices into them.
         resolution: side of the square texture, texels.
-        keep: most samples a texel.
+        keep: most samples per texel.
         margin: pixels; None: 1 % of the images' longer side.
         even_exposure: whether to divide out differences of exposure between views.
         progress: whether to show a progress bar.

@@ -31,7 +31,7 @@ class RefineOptions:
 
     Attributes:
         size: longer side that images are reduced to, pixels.
-        views: images a step.
+        views: images per step.
         rate: largest step of a vertex, in diagonals of the mesh; falls to a tenth.
         stiffness: reach of a step over the mesh, in squared edges: the displacement is (1 + stiffness · L)⁻¹ times the
             learned variable (Nicolet et al. 2021, "Large steps in inverse rendering of geometry").

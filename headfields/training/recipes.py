@@ -59,8 +59,8 @@ MONOAVATAR = Recipe(
 """Adam, rays and losses of MonoAvatar's supplement; rates fall to a tenth, and the warp has a tenth of the others.
 
 Our own choice, for minutes on a CPU: four times the paper's rates (1e-3 and 1e-4 over 400,000 steps), which gain 1.7 dB
-in 500 steps (`headfields train --learning-rate 0.001 --network-learning-rate 0.001` restores them); two frames a step,
-each of which costs a pass of the network over the texture map; rays that adapt to the number of samples; and the moving
+in 500 steps (`headfields train --learning-rate 0.001 --network-learning-rate 0.001` restores them); two frames per
+step, each of which costs a pass of the network over the texture map; rays that adapt to the number of samples; and the moving
 average of the weights."""
 
 VP360 = Recipe(

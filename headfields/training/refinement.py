@@ -113,7 +113,7 @@ def refine_frame(
 ) -> Refinement:
     """Fits one frame's head pose, and optionally expression and codes, to the frame's image; the avatar is unchanged.
 
-    Adam (β 0.9, 0.99) on `rays` random pixels a step, among those whose rays come near the head; the rates fall
+    Adam (β 0.9, 0.99) on `rays` random pixels per step, among those whose rays come near the head; the rates fall
     exponentially to a twentieth. The loss is Huber's (δ = 0.1) on color over `background`. The pose is corrected by
     `correct_pose`; a step turns the head by about `pose_rate` meters at its surface and shifts it by as much, three
     times that along the optical axis. If PSNR does not rise, camera and state are returned as they were.
@@ -130,7 +130,7 @@ def refine_frame(
         codes: whether to correct the latent codes of the state, if it has any.
         basis: (E, V, 3) displacement of the vertices per unit of each coefficient, meters.
         steps: number of optimizer steps.
-        rays: number of rays a step.
+        rays: number of rays per step.
         pose_rate: learning rate of the pose, meters.
         expression_rate, code_rate: learning rates, in units of coefficients and codes.
         background: gray in [0, 1] behind both sides.

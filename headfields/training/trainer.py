@@ -92,12 +92,12 @@ class Trainer:
 
     Each step draws `frames_per_step` random training frames, updates the avatar with them (`avatar.update`: occupancy),
     renders `rays_per_step` random pixels of them and takes one optimizer step. The defaults are those of INSTA's
-    released code (learning rate, betas, eps, L2, average) with fewer rays a step, for a CPU.
+    released code (learning rate, betas, eps, L2, average) with fewer rays per step, for a CPU.
 
     Parameters named `table` or `*_table` (hash grids, latent codes) form one group of the optimizer and all others
     another; weight decay applies to the latter alone. Adam is PyTorch's fused one: measured on 2 cores over INSTA's
-    table of 33.6 million numbers it takes 28 ms a step, `foreach` 160 ms, and a step over the touched rows alone 275 ms
-    with a quarter of them touched, so there is no sparse variant.
+    table of 33.6 million numbers it takes 28 ms per step, `foreach` 160 ms, and a step over the touched rows alone
+    275 ms with a quarter of them touched, so there is no sparse variant.
 
     Args:
         avatar: a `headfields.Avatar`, or any module with its `forward`, `update` and `render`; moved to `device`.

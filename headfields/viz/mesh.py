@@ -141,7 +141,7 @@ def draw_mesh(
             green (up) and blue (toward the camera), never lit; or a color for each vertex (V, 3).
         light: None shows the colors alone.
         background: gray level in [0, 1].
-        samples: rays a pixel along each side.
+        samples: rays per pixel along each side.
         mark_backfaces: whether faces seen from inside are blue.
         size: size of the picture, pixels, if the camera is a side.
 

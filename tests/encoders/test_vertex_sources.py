@@ -202,7 +202,7 @@ def test_errors(unchecked: None) -> None:
     with pytest.raises(ValueError, match="expected V >= 0"):
         StaticFeatures(COUNT, 0)
     source = CodeFeatures(COUNT, {"expression": 4})
-    with pytest.raises(ValueError, match="'expression' has 3 coefficients a frame; it was built for 4"):
+    with pytest.raises(ValueError, match="'expression' has 3 coefficients per frame; it was built for 4"):
         source(state())
     with pytest.raises(ValueError, match="CodeFeatures needs 'expression'"):
         source(HeadState(vertices=VERTICES[None]))

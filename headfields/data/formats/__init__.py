@@ -1,4 +1,4 @@
-"""Layouts of captures on disk: readers and writers, one file a layout."""
+"""Layouts of captures on disk: readers and writers, one file per layout."""
 
 from headfields.data.formats.insta_writer import CapturedFrame, write_insta
 from headfields.data.formats.metrical_tracker import (

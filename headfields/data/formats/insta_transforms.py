@@ -114,7 +114,7 @@ def read_frames(folder: Path, report: list[str]) -> tuple[list[InstaFrame], dict
             if by_image.setdefault(key[1], key) != key:
                 raise CaptureError(
                     f"{frame.where}: file_path {key[1]} has mesh_path {key[0]} here and "
-                    f"{by_image[key[1]][0]} in another frame; expected one mesh an image"
+                    f"{by_image[key[1]][0]} in another frame; expected one mesh per image"
                 )
             keys[split][key] = None
             known[key] = _merged(known[key], frame) if key in known else frame

@@ -1,4 +1,4 @@
-"""The blended map in Warp, one thread a point; `headfields.ops.reference.blended_map` defines it."""
+"""The blended map in Warp, one thread per point; `headfields.ops.reference.blended_map` defines it."""
 
 from typing import no_type_check  # type checkers do not know Warp's types
 

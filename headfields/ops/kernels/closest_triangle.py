@@ -11,7 +11,7 @@ FAR = wp.constant(1.0e18)  # larger coordinates have no result: their squares wo
 NOWHERE = wp.constant(1.0e30)  # where the triangle of an empty lane lies
 TIE = wp.constant(2.0e-6)  # as in csrc/bvh.h
 EMPTY = wp.constant(-(2**31))
-stack_int = wp.types.vector(length=64, dtype=wp.int32)  # nine levels, seven siblings a level
+stack_int = wp.types.vector(length=64, dtype=wp.int32)  # nine levels, seven siblings per level
 stack_float = wp.types.vector(length=64, dtype=wp.float32)
 
 

@@ -1,4 +1,4 @@
-"""Volume-rendering quadrature in Warp, one thread a ray; `headfields.ops.reference.compositing` defines it."""
+"""Volume-rendering quadrature in Warp, one thread per ray; `headfields.ops.reference.compositing` defines it."""
 
 from typing import no_type_check  # type checkers do not know Warp's types
 

@@ -1,4 +1,4 @@
-"""Small fully connected networks in Warp, one thread a row; `headfields.ops.reference.mlp` defines them."""
+"""Small fully connected networks in Warp, one thread per row; `headfields.ops.reference.mlp` defines them."""
 
 from typing import no_type_check  # type checkers do not know Warp's types
 

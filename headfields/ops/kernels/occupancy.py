@@ -1,4 +1,4 @@
-"""Marching through an occupancy grid in Warp, one thread a ray; `headfields.ops.reference.occupancy` defines it."""
+"""Marching through an occupancy grid in Warp, one thread per ray; `headfields.ops.reference.occupancy` defines it."""
 
 from typing import no_type_check  # type checkers do not know Warp's types
 

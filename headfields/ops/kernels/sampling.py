@@ -1,4 +1,4 @@
-"""Sample placement in Warp, one thread a ray; `headfields.ops.reference.sampling` defines it."""
+"""Sample placement in Warp, one thread per ray; `headfields.ops.reference.sampling` defines it."""
 
 from typing import no_type_check  # type checkers do not know Warp's types
 

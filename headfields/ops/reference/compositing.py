@@ -17,7 +17,7 @@ def ray_offsets(ray: Int[Tensor, " m"], rays: int) -> Int[Tensor, " offsets"]:
 def _pad(
     values: Float[Tensor, " m"], offsets: Int[Tensor, " offsets"]
 ) -> tuple[Float[Tensor, "n s"], Bool[Tensor, "n s"]]:
-    """The samples as one row a ray, padded with zeros, and the mask of the samples."""
+    """The samples as one row per ray, padded with zeros, and the mask of the samples."""
     counts = offsets.diff()
     width = int(counts.max()) if counts.numel() else 0
     present = torch.arange(width, device=values.device) < counts[:, None]

@@ -164,7 +164,7 @@ def procedural_body() -> SmplxHead:
     Its first vertices and faces are those of `procedural_head()`, whose face, expressions, 68 landmarks and regions it
     has. The skin continues from the neck without a gap over the shoulders, stubs of the upper arms (52 degrees below
     the horizontal) and the trunk, and is closed at the waist. All 55 joints have positions, also those without a
-    mesh. Deterministic; generated once a process, and each call returns a new model. `expression_names` and
+    mesh. Deterministic; generated once per process, and each call returns a new model. `expression_names` and
     `shape_names` name the directions.
     """
     return SmplxHead.from_arrays(procedural_body_arrays(), "procedural_body()")

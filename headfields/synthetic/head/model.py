@@ -66,7 +66,7 @@ def procedural_head_arrays() -> dict[str, Shaped[np.ndarray, "..."]]:
 def procedural_head() -> FlameHead:
     """A procedural parametric head of 4,515 vertices and 8,868 faces; meters, y up, face toward +z.
 
-    Deterministic; generated once a process, and each call returns a new model. `expression_names` and `shape_names`
+    Deterministic; generated once per process, and each call returns a new model. `expression_names` and `shape_names`
     name the directions; it has regions, texture coordinates and 68 landmarks.
 
     >>> import headfields as hf

@@ -64,7 +64,7 @@ class Renderer:
         scene: the geometry.
         closed_faces: (F, 3) the tracked mesh with its mouth closed, for the depth maps.
         size: height and width of the square images, pixels.
-        samples: rays a pixel, a square number; jittered in their cells, alike in every frame.
+        samples: rays per pixel, a square number; jittered in their cells, alike in every frame.
         seed: seed of the jitter.
     """
 

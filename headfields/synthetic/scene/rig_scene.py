@@ -50,7 +50,7 @@ class RigScene:
     Args:
         rig: the rigged scan; rendered in one color without texture and texture coordinates.
         seed: seed of relief and folds.
-        samples: rays a pixel, a square number.
+        samples: rays per pixel, a square number.
     """
 
     def __init__(self, rig: RiggedTemplate, seed: int = 0, samples: int = 4) -> None:
