@@ -59,8 +59,8 @@ class AnchoredDecoder(Decoder):
     x is the canonical point; features are further inputs of each member (for hyper-coordinates, use the encoder
     `Coordinates(points=False)`). Members are evaluated together, sorted by network into blocks for batched products;
     the contribution of the codes to the first layers is computed once per frame. In evaluation mode, members whose
-    weight is below `skip_below` are skipped and the other weights are renormalized: the distance then differs by at most the
-    sum of the skipped weights times the difference between the skipped members' distances and the others'.
+    weight is below `skip_below` are skipped and the other weights are renormalized: the distance then differs by at
+    most the sum of the skipped weights times the difference between the skipped members' distances and the others'.
 
     Distances are in meters and colors sRGB in [0, 1] (the last layer is linear, as published, so they may lie slightly
     outside); inside, networks compute in `anchors.normalized` units and colors in [-1, 1].

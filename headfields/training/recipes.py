@@ -60,8 +60,8 @@ MONOAVATAR = Recipe(
 
 Our own choice, for minutes on a CPU: four times the paper's rates (1e-3 and 1e-4 over 400,000 steps), which gain 1.7 dB
 in 500 steps (`headfields train --learning-rate 0.001 --network-learning-rate 0.001` restores them); two frames per
-step, each of which costs a pass of the network over the texture map; rays that adapt to the number of samples; and the moving
-average of the weights."""
+step, each of which costs a pass of the network over the texture map; rays that adapt to the number of samples; and the
+moving average of the weights."""
 
 VP360 = Recipe(
     insta_losses,
