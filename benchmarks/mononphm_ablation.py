@@ -105,7 +105,7 @@ def ablate_prior(out: Path, arguments: argparse.Namespace) -> dict[str, Any]:
             trainer = PriorTrainer(
                 avatar, own, SMALL_RECIPE.weights, SMALL_RECIPE.schedule, SMALL_RECIPE.counts,
                 scans_per_step=SMALL_RECIPE.scans_per_step, noise=SMALL_RECIPE.noise,
-                starts=principal_codes(avatar, own), out=folder,
+                initial_codes=principal_codes(avatar, own), out=folder,
             )  # fmt: skip
             result = trainer.fit(steps=arguments.steps, resume=(folder / "checkpoint").exists())
             if result.interrupted:

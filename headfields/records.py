@@ -382,7 +382,7 @@ class Features(Record):
     def __post_init__(self) -> None:
         self._check(own=("M W", self.own), shared=("K S", self.shared), index=("M", self.index))
         if (self.shared is None) != (self.index is None):
-            raise ValueError("Features: shared and index belong together; give both or neither")
+            raise ValueError("Features: shared and index belong together; pass both or neither")
 
     def __len__(self) -> int:
         return self.own.shape[0]

@@ -47,7 +47,7 @@ def render(
         compare: In frames: truth | rendering | error side by side.
         degrees: In turntable: the whole angle; 360 goes around, less swings from side to side.
         seconds: Length of a turntable, or of one expression.
-        fps: Frames a second of videos.
+        fps: Frames per second of videos.
         scale: Size of the images relative to the capture's.
         background: Gray behind the head, in [0, 1].
         capture: Another capture than the run was trained on, for its frames and cameras.

@@ -117,7 +117,7 @@ def check_unchanged(run: RunFolder, before: dict[str, Any], config: dict[str, An
         if name in before and before[name] != config[name]:
             raise CommandError(
                 f"--resume: {run.path} was trained with {name} {before[name]!r}, not {config[name]!r}; "
-                "give the value it was trained with, or another --out"
+                "pass the value it was trained with, or another --out"
             )
 
 

@@ -29,7 +29,7 @@ def synth_template(
         frames: Number of frames.
         size: Side of the square images, in pixels.
         seed: Seed of the motion, relief and folds.
-        rate: Frames a second of talking.
+        rate: Frames per second of talking.
     """
     from headfields.rigging import RiggedTemplate
     from headfields.synthetic.rig_captures import write_rig_capture

@@ -47,7 +47,7 @@ def track_template(
     check_frames(frames, every)
     template = RiggedTemplate.from_file(rig)
     if template.texture is None and not no_color:
-        raise CommandError(f"{rig} has no texture to compare colors with; rig a textured scan, or give --no-color")
+        raise CommandError(f"{rig} has no texture to compare colors with; rig a textured scan, or pass --no-color")
     source = runs.open_capture(capture, memory)
     options = RigTrackingOptions.quick() if quick else RigTrackingOptions()
     if no_color:

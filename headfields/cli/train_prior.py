@@ -103,7 +103,7 @@ def train_prior(
         trainer = PriorTrainer(
             avatar, scans, recipe.weights, recipe.schedule, recipe.counts,
             scans_per_step=config["scans_per_step"] or recipe.scans_per_step, noise=recipe.noise,
-            starts=principal_codes(avatar, scans) if recipe.principal else None,
+            initial_codes=principal_codes(avatar, scans) if recipe.principal else None,
             seed=config["seed"], out=out, device=torch_device, pictures=pictures,
         )  # fmt: skip
         run.create()
@@ -133,7 +133,7 @@ def _scan_options(
     chosen = {name: value for name, value in sources.items() if value is not None}
     if len(chosen) > 1:
         names = " and ".join(f"--{name}" for name in chosen)
-        raise CommandError(f"give one of --data, --nphm, --head and --blendshapes, not {names}")
+        raise CommandError(f"pass one of --data, --nphm, --head and --blendshapes, not {names}")
     scans: dict[str, Any]
     if chosen:
         scans = {name: str(value.resolve()) if isinstance(value, Path) else value for name, value in chosen.items()}
@@ -180,7 +180,7 @@ def _scans(config: dict[str, Any], run: Any) -> tuple[Any, Any]:
         scans = load_scans(options["data"])
     else:
         if options.get("head", "procedural") != "procedural":
-            raise CommandError(f"--head is {options['head']!r}; expected procedural (or give --blendshapes FILE)")
+            raise CommandError(f"--head is {options['head']!r}; expected procedural (or pass --blendshapes FILE)")
         head = BlendshapeHead.from_file(options["blendshapes"]) if "blendshapes" in options else procedural_head()
         scans = generate_scans(
             head, options["people"] + held_out, options["expressions"], config["seed"], out=run.path / "scans"

@@ -157,10 +157,10 @@ def to_head_frame(state: HeadState, camera: Camera, pose: Float[Tensor, "b 4 4"]
     """
     _check_pose("to_head_frame", pose)
     if len(pose) != len(state):
-        raise ValueError(f"to_head_frame: pose holds {len(pose)} poses and state {len(state)} frames; give one each")
+        raise ValueError(f"to_head_frame: pose holds {len(pose)} poses and state {len(state)} frames; pass one each")
     views = camera.world_to_camera.reshape(-1, 4, 4)
     if len(views) not in (1, len(pose)):
-        raise ValueError(f"to_head_frame: camera holds {len(views)} cameras for {len(pose)} frames; give B or one")
+        raise ValueError(f"to_head_frame: camera holds {len(views)} cameras for {len(pose)} frames; pass B or one")
     joints = state.joint_transforms
     intrinsics = camera.intrinsics.reshape(-1, 3, 3).expand(len(pose), 3, 3)
     moved = state.replace(

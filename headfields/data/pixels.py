@@ -130,7 +130,7 @@ def _draw_by_label(
     if total < count:
         raise ValueError(
             f"sample_pixels: of {_ROUNDS} times {16 * count + 64} pixels drawn only {total} have a label that the "
-            f"weights let through, and {count} are needed; give the labels of these frames more weight"
+            f"weights let through, and {count} are needed; raise the weights of these frames' labels"
         )
     if not accepted:
         return torch.zeros(0, dtype=torch.long), torch.zeros(0, dtype=torch.long)

@@ -68,7 +68,7 @@ def build_template(
         voted = vote_regions(views, vertices, faces, len(tracked))
         if voted is None:
             report.append(
-                f"no segmentation labels to find the regions {', '.join(missing)} by; give load_capture regions=..."
+                f"no segmentation labels to find the regions {', '.join(missing)} by; pass load_capture regions=..."
             )
         else:
             masks |= {name: voted[name] for name in missing}

@@ -100,7 +100,7 @@ class NeuSDecoder(Decoder):
             if self.radius is None:
                 self.radius = float((high - low).norm()) / 8
         if self.radius is None:
-            raise ValueError("NeuSDecoder: radius is None outside an Avatar, which knows the box; give it in meters")
+            raise ValueError("NeuSDecoder: radius is None outside an Avatar, which knows the box; pass it in meters")
         widths = [3 + width] + [self.hidden] * self.layers
         inputs = [size + (3 + width if index == self.skip else 0) for index, size in enumerate(widths)]
         outputs = [*widths[1:], 1 + self.geometry_width]

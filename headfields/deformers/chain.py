@@ -30,7 +30,7 @@ class Chain(Deformer):
     def __init__(self, *deformers: Deformer) -> None:
         super().__init__()
         if not deformers:
-            raise ValueError("Chain: give at least one deformer")
+            raise ValueError("Chain: pass at least one deformer")
         self.deformers = nn.ModuleList(deformers)
         self.ambient_width = sum(deformer.ambient_width for deformer in deformers)
         self.corrects = any(deformer.corrects for deformer in deformers)

@@ -1,4 +1,4 @@
-"""Jacobians of deformers: derivatives of canonical points by posed points."""
+"""Jacobians of deformers: derivatives of canonical points with respect to posed points."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,10 +13,10 @@ from headfields.parts import Deformer
 def jacobian(
     deformer: Deformer, points: Float[Tensor, "m 3"], frame: Int[Tensor, " m"], prepared: Any
 ) -> tuple[Float[Tensor, "m 3"], Float[Tensor, "m 3 3"]]:
-    """A deformer's canonical points, and the derivative of each by its own posed point: J[m, i, j] = ∂x_cᵢ / ∂xⱼ.
+    """A deformer's canonical points and their Jacobians in the posed points: J[m, i, j] = ∂x_cᵢ / ∂xⱼ.
 
-    By the deformer's own method `jacobian` (of the same arguments) if it has one, as `ErrorWarp`, `SkinningRoots` and
-    `Chain` do; otherwise by three backward passes.
+    Uses the deformer's method `jacobian` (with the same arguments) if it has one, as `ErrorWarp`, `SkinningRoots` and
+    `Chain` do; otherwise three backward passes.
 
     >>> import torch
     >>> from headfields.deformers import Static
@@ -26,12 +26,12 @@ def jacobian(
     (torch.Size([2, 3]), tensor([1., 1., 1.]))
 
     Args:
-        deformer: any whose points are differentiable in its posed points.
+        deformer: a deformer whose canonical points are differentiable in its posed points.
         points: (M, 3) in posed space, meters; M = 0 is legal.
         frame: (M,) each point's row of the state.
         prepared: the result of its `prepare`.
 
-    Differentiable as often as the deformer is, less once.
+    Differentiable once less than the deformer.
     """
     own = getattr(deformer, "jacobian", None)
     if own is not None:
@@ -46,13 +46,13 @@ def point_jacobian(
     """A pointwise map and its derivative at each point, by three backward passes.
 
     Args:
-        function: (M, 3) to (M, 3); row m of its result may depend on row m of its argument alone.
+        function: map from (M, 3) to (M, 3); row m of its result depends only on row m of its argument.
         points: (M, 3).
 
     Returns:
         The image points (M, 3), and J[m, i, j] = ∂fᵢ / ∂xⱼ (M, 3, 3); with a graph where gradients are on.
     """
-    keep = torch.is_grad_enabled()
+    create_graph = torch.is_grad_enabled()
     with torch.enable_grad():
         x = points if points.requires_grad else points.detach().requires_grad_()
         image = function(x)
@@ -60,7 +60,7 @@ def point_jacobian(
             torch.autograd.grad(
                 image[:, axis].sum(),
                 x,
-                create_graph=keep,
+                create_graph=create_graph,
                 retain_graph=True,
                 allow_unused=True,
                 materialize_grads=True,
@@ -68,4 +68,4 @@ def point_jacobian(
             for axis in range(3)
         ]
     stacked = torch.stack(rows, dim=1)
-    return (image, stacked) if keep else (image.detach(), stacked.detach())
+    return (image, stacked) if create_graph else (image.detach(), stacked.detach())

@@ -1,4 +1,4 @@
-"""INSTA's expression conditioning: the expression in the mouth region, a constant elsewhere."""
+"""Region-gated conditioning as in INSTA: the expression in the mouth region, a constant elsewhere."""
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -14,13 +14,13 @@ class RegionGate(Encoder):
     Args:
         field: name of the field (or code) of the `HeadState`, of shape (B, W).
         faces: (F,) mask of the region's triangles (INSTA: the lips).
-        width: number of the W values that are used, from the first (INSTA: 16 of FLAME's expression coefficients).
-        otherwise: the constant (INSTA: 1).
+        width: number of leading values used, of W (INSTA: 16 of FLAME's expression coefficients).
+        otherwise: constant value outside the region (INSTA: 1).
 
     Differentiable in the state's field (linear).
 
     Raises:
-        ValueError: width is below 1; later, a state whose field is missing or narrower.
+        ValueError: width is below 1; in `prepare`, the state's field is missing or narrower.
 
     Source: INSTA (Zielonka et al. 2023), section 3.3; the constant and the width as in its released code.
     """

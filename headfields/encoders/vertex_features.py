@@ -12,7 +12,8 @@ from headfields.encoders.vertex_source import VertexSource
 from headfields.networks.mlp import MLP
 from headfields.ops.frequency import frequency_encoding
 from headfields.ops.mlp import mlp
-from headfields.ops.nearest_vertices import MOST_NEIGHBORS, VertexTree, inverse_distance_weights
+from headfields.ops.nearest_vertices import VertexTree, inverse_distance_weights
+from headfields.ops.reference.nearest_vertices import MAX_NEIGHBORS
 from headfields.ops.triangle_frames import triangle_frames
 from headfields.ops.vertex_geometry import triangle_areas
 from headfields.parts import Encoder
@@ -101,9 +102,9 @@ class VertexFeatures(Encoder):
         if not isinstance(source, VertexSource):
             raise TypeError(f"{name}: source is a {type(source).__name__}; expected a headfields VertexSource")
         count = source.vertex_count
-        if not 1 <= neighbors <= min(MOST_NEIGHBORS, count):
+        if not 1 <= neighbors <= min(MAX_NEIGHBORS, count):
             raise ValueError(
-                f"{name}: neighbors is {neighbors}; expected 1 to {MOST_NEIGHBORS}, and no more than the source's "
+                f"{name}: neighbors is {neighbors}; expected 1 to {MAX_NEIGHBORS}, and no more than the source's "
                 f"{count} vertices"
             )
         if bands < 0 or hidden < 1 or layers < 1 or merged_layers < 0 or not 0 < unit < torch.inf:

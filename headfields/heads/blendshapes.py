@@ -160,7 +160,7 @@ class BlendshapeHead(nn.Module):
         batches = {size for size in sizes.values() if size != 1}
         if len(batches) > 1:
             listing = ", ".join(f"{name} {size}" for name, size in sizes.items())
-            raise ValueError(f"BlendshapeHead: batch sizes differ ({listing}); give each B rows or one")
+            raise ValueError(f"BlendshapeHead: batch sizes differ ({listing}); pass B rows or one for each")
         batch = batches.pop() if batches else 1
         vertices = self.template_vertices
         if identity is not None:

@@ -177,7 +177,7 @@ class SkinnedHead(nn.Module):
         batches = {size for size in sizes.values() if size != 1}
         if len(batches) > 1:
             listing = ", ".join(f"{name} {size}" for name, size in sizes.items())
-            raise ValueError(f"{op}: batch sizes differ ({listing}); give each B rows or one")
+            raise ValueError(f"{op}: batch sizes differ ({listing}); pass B rows or one for each")
         batch = batches.pop() if batches else 1
 
         rest = self.template_vertices
@@ -298,7 +298,7 @@ class SkinnedHead(nn.Module):
         sizes = {len(column) for column in columns.values()} - {1}
         if len(sizes) > 1:
             raise ValueError(
-                f"{type(self).__name__}.{what}: weights have {sorted(sizes)} entries; give each B of them or one"
+                f"{type(self).__name__}.{what}: weights have {sorted(sizes)} entries; pass B or one for each"
             )
         batch = sizes.pop() if sizes else 1
         out = [self.template_vertices.new_zeros(batch)] * count

@@ -182,7 +182,7 @@ class SmplxHead(SkinnedHead):
             raise ValueError(f"SmplxHead.pose: no part is called {', '.join(unknown)}; there are {', '.join(PARTS)}")
         sizes = {part.shape[0] for part in parts.values()} - {1}
         if len(sizes) > 1:
-            raise ValueError(f"SmplxHead.pose: parts have {sorted(sizes)} rows; give each B or one")
+            raise ValueError(f"SmplxHead.pose: parts have {sorted(sizes)} rows; pass B or one for each")
         batch = sizes.pop() if sizes else 1
         pieces = []
         for name, place in PARTS.items():

@@ -51,7 +51,7 @@ class SurfaceTree:
 
     def __init__(self, surface: Mesh) -> None:
         if not len(surface.vertices):
-            raise ValueError("SurfaceTree: the surface has no vertices; give a mesh or points")
+            raise ValueError("SurfaceTree: the surface has no vertices; pass a mesh or points")
         self.surface = surface
         faces = surface.faces.long()
         if not len(faces):  # the tree treats a face of one vertex as a point

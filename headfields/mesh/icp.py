@@ -98,7 +98,7 @@ def align_to_surface(
         )
     usable = (share > 0) & points.isfinite().all(-1)
     if int(usable.sum()) < 3:
-        raise ValueError(f"align_to_surface: {int(usable.sum())} points have weight; give three or more")
+        raise ValueError(f"align_to_surface: {int(usable.sum())} points have weight; pass three or more")
     search = _Search(points[usable], share[usable].double(), tree, scaling, trim)
     transform = Similarity.identity() if start is None else start.map(lambda part: part.double())
     transform = transform.to(points.device)

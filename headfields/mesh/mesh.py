@@ -123,7 +123,7 @@ class Mesh(Record):
         areas = triangle_areas(self.vertices.detach(), self.faces.long()).double().cpu().nan_to_num(0.0, 0.0, 0.0)
         total = areas.cumsum(0)
         if count and not (len(areas) and bool(total[-1] > 0)):
-            raise ValueError(f"Mesh.sample: the {len(areas)} faces have no area; give a surface to draw from")
+            raise ValueError(f"Mesh.sample: the {len(areas)} faces have no area; pass a surface to draw from")
         generator = torch.Generator().manual_seed(seed)
         place = torch.rand(count, generator=generator, dtype=torch.float64)
         face = torch.searchsorted(total, place * total[-1:], right=True).clamp_max(max(len(areas) - 1, 0))

@@ -123,7 +123,7 @@ def compare_surfaces(
         raise ValueError(f"compare_surfaces: directions is {directions!r}; expected 'both' or 'truth_to_surface'")
     for name, mesh in (("surface", surface), ("truth", truth)):
         if not len(mesh.vertices):
-            raise ValueError(f"compare_surfaces: {name} has no vertices; give a mesh or points")
+            raise ValueError(f"compare_surfaces: {name} has no vertices; pass a mesh or points")
     if samples < 1 or any(not threshold > 0 for threshold in thresholds):
         raise ValueError(
             f"compare_surfaces: samples is {samples} and thresholds {list(thresholds)}; all must be positive"

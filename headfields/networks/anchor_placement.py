@@ -1,4 +1,4 @@
-"""Anchor placement on a head mesh: symmetric pairs and anchors in the plane of symmetry, by farthest points.
+"""Anchor placement on a head mesh by farthest-point sampling: mirror pairs and anchors in the plane of symmetry.
 
 The algorithm is our own choice; the published anchors belong to one mesh.
 """
@@ -41,15 +41,15 @@ def head_anchors(
     """
     if pairs < 0 or middle < 0 or pairs + middle == 0:
         raise ValueError(
-            f"head_anchors: pairs is {pairs} and middle {middle}; expected none negative, and one at least"
+            f"head_anchors: pairs is {pairs} and middle {middle}; expected non-negative counts, at least one positive"
         )
     vertices = template.canonical_vertices.detach().double().cpu()
     outside = _outside(template)
     weight = _weight(vertices, outside)
-    mirror, apart = _mirror_vertices(vertices)
-    candidates = outside & outside[mirror] & (apart <= tolerance)
+    mirror, mirror_distance = _mirror_vertices(vertices)
+    candidates = outside & outside[mirror] & (mirror_distance <= tolerance)
     central = candidates & (vertices[:, 0].abs() <= tolerance)
-    # apart by a few tolerances, so that no anchor and its mirror image are (nearly) one vertex
+    # separated by a few tolerances, so that no anchor coincides with its mirror image
     left = candidates & (vertices[:, 0] > 2 * tolerance) & (vertices[mirror, 0] < -2 * tolerance)
     for name, eligible, count in (("pairs", left, pairs), ("middle", central, middle)):
         if int(eligible.sum()) < count:
@@ -59,28 +59,28 @@ def head_anchors(
                 "plane of symmetry at x = 0 with its face toward +z, raise the tolerance, or choose vertices by hand"
             )
     nearest = torch.full((len(vertices),), torch.inf, dtype=torch.float64)
-    chosen: list[int] = []
+    selected: list[int] = []
 
-    def choose(among: Tensor, first: int | None) -> int:
-        score = torch.where(among, nearest * weight, -1.0)
-        score[chosen] = -1.0
+    def farthest(candidates: Tensor, first: int | None) -> int:
+        score = torch.where(candidates, nearest * weight, -1.0)
+        score[selected] = -1.0
         return int(score.argmax()) if first is None else first
 
-    def settle(index: int) -> None:
-        chosen.append(index)
+    def select(index: int) -> None:
+        selected.append(index)
         torch.minimum(nearest, (vertices - vertices[index]).norm(dim=-1), out=nearest)
 
     for count in range(middle):
         front = torch.where(central, vertices[:, 2], -torch.inf)
-        settle(choose(central, int(front.argmax()) if count == 0 else None))
+        select(farthest(central, int(front.argmax()) if count == 0 else None))
     paired: list[int] = []
     for count in range(pairs):
         front = torch.where(left, vertices[:, 2], -torch.inf)
-        index = choose(left, int(front.argmax()) if count + len(chosen) == 0 else None)
-        settle(index)
-        settle(int(mirror[index]))
+        index = farthest(left, int(front.argmax()) if count + len(selected) == 0 else None)
+        select(index)
+        select(int(mirror[index]))
         paired += [index, int(mirror[index])]
-    return torch.tensor(paired + chosen[:middle], dtype=torch.int64)
+    return torch.tensor(paired + selected[:middle], dtype=torch.int64)
 
 
 def _outside(template: Template) -> Tensor:

@@ -58,7 +58,7 @@ class BlendCoefficients(Part):
     ) -> None:
         super().__init__()
         if not condition and not joints:
-            raise ValueError('BlendCoefficients: condition and joints are empty; give {"expression": E}, or joints')
+            raise ValueError('BlendCoefficients: condition and joints are empty; pass {"expression": E}, or joints')
         sizes = {f"condition[{name!r}]": width for name, width in condition.items()}
         for name, value in (*sizes.items(), ("fields", fields), ("hidden", hidden)):
             if value < 1:

@@ -68,7 +68,7 @@ def skin_points(
     Raises:
         TypeError: a dtype does not fit.
         ValueError: shapes do not fit, or devices differ.
-        IndexError: `frame` names a row that is not there (CPU).
+        IndexError: `frame` is out of range (checked on the CPU only).
 
     Differentiability: multilinear, any order, in all but `frame`.
 

@@ -79,7 +79,7 @@ def blended_map(
 
     Raises:
         TypeError, ValueError: a dtype or shape does not fit, or devices differ.
-        IndexError: face or mesh_index names one that is not there (CPU; not checked on CUDA).
+        IndexError: face or mesh_index is out of range (checked on the CPU only).
 
     Source: INSTA (Zielonka et al. 2023), section 3.2.
     """

@@ -118,7 +118,7 @@ def interpolate_rows(
     Raises:
         TypeError: table or weights are not floating point, or index not integers.
         ValueError: a shape does not fit, or devices differ.
-        IndexError: index names a row that is not there (CPU; not checked on CUDA).
+        IndexError: index is out of range (checked on the CPU only).
 
     >>> import torch, headfields as hf
     >>> table = torch.tensor([[1.0], [2.0], [4.0]])
@@ -150,7 +150,7 @@ def scatter_rows(
     Raises:
         TypeError: values or weights are not floating point, or index not integers.
         ValueError: a shape does not fit, devices differ, or rows is negative.
-        IndexError: index names a row that is not there (CPU; not checked on CUDA).
+        IndexError: index is out of range (checked on the CPU only).
 
     >>> import torch, headfields as hf
     >>> values, index = torch.tensor([[1.0], [10.0]]), torch.tensor([[0, 2], [0, -1]])

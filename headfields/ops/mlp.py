@@ -1,8 +1,8 @@
-"""Small fully connected networks with ReLU between layers, fused: a tile of rows goes through all layers at a time.
+"""Small fully connected networks with ReLU between layers, fused: each tile of rows passes through all layers at once.
 
 Two registered operations: `headfields::mlp`, and `headfields::mlp_backward`, which recomputes the activations
-rather than keep them and is differentiated by PyTorch. Both take a bias as a matrix of one row, or of none where a
-layer has no bias; the first layer's may have many rows, which `index` assigns to the rows of x.
+and is differentiated by PyTorch. Both take a bias as a matrix of one row, or of none where a layer has no bias; the
+first layer's may have many rows, which `index` assigns to the rows of x.
 """
 
 from collections.abc import Sequence
@@ -17,11 +17,11 @@ from headfields.ops.dispatch import native, use_native
 from headfields.ops.reference import mlp as reference
 from headfields.ops.warp_launch import launch
 
-WIDEST = 128
-"""Most outputs of a layer in the kernels; wider networks run in PyTorch."""
-MOST_LAYERS = 16
-MOST_CONDITIONS = 1024
-"""Most rows of condition or start that the kernels sum gradients for; for more, PyTorch sums the rows of the kernel."""
+MAX_WIDTH = 128
+"""Maximum number of outputs of a layer in the kernels; wider networks run in PyTorch."""
+MAX_LAYERS = 16
+MAX_CONDITION_ROWS = 1024
+"""Maximum number of condition or start rows whose gradients the kernels sum; beyond it, PyTorch sums them."""
 
 
 def mlp(
@@ -38,8 +38,8 @@ def mlp(
     whose activations never leave the cache (the idea of tiny-cuda-nn's fully fused networks: Müller et al. 2021,
     "Real-time neural radiance caching for path tracing", section 4.2). Others, and all under autocast, run in PyTorch.
 
-    Rows may share values: `condition[index]` stands for columns after those of x. Its part of the first layer is
-    computed once for each row of `condition`, and gathered.
+    Rows may share values: `condition[index]` is appended to the columns of x. Its part of the first layer is computed
+    once per row of `condition` and gathered.
 
     Args:
         x: (..., in) rows.
@@ -57,7 +57,7 @@ def mlp(
 
     Raises:
         TypeError, ValueError: a dtype or shape does not fit, or devices differ.
-        IndexError: index names a row of condition that is not there (CPU).
+        IndexError: index is out of range (checked on the CPU only).
 
     >>> import torch, headfields as hf
     >>> weights = [torch.zeros(16, 3 + 8), torch.zeros(1, 16)]  # (out, in), as in torch.nn.Linear
@@ -67,12 +67,12 @@ def mlp(
     """
     _check(x, weights, biases, condition, index, start)
     tensors = [x, *weights, *(biases or ()), *(shared for shared in (condition, start) if shared is not None)]
-    if not _fits(x, tensors, weights, condition if start is None else start):
+    if not _kernel_supports(x, tensors, weights, condition if start is None else start):
         return reference.mlp(x, weights, biases, condition, index, start)
-    return registered(x, weights, biases, condition, index, start)
+    return mlp_kernel(x, weights, biases, condition, index, start)
 
 
-def registered(
+def mlp_kernel(
     x: Tensor,
     weights: Sequence[Tensor],
     biases: Sequence[Tensor] | None = None,
@@ -93,13 +93,13 @@ def registered(
     return out.reshape(*x.shape[:-1], out.shape[-1])
 
 
-def _fits(x: Tensor, tensors: Sequence[Tensor], weights: Sequence[Tensor], shared: Tensor | None) -> bool:
+def _kernel_supports(x: Tensor, tensors: Sequence[Tensor], weights: Sequence[Tensor], shared: Tensor | None) -> bool:
     return (
         use_native(x)
         and not torch.is_autocast_enabled(x.device.type)
         and all(tensor.dtype == torch.float32 for tensor in tensors)
-        and len(weights) <= MOST_LAYERS
-        and all(0 < len(weight) <= WIDEST for weight in weights)
+        and len(weights) <= MAX_LAYERS
+        and all(0 < len(weight) <= MAX_WIDTH for weight in weights)
         and x.shape[-1] > 0
         and (shared is None or len(shared) > 0)
     )
@@ -119,7 +119,7 @@ def _check(
     if not weights:
         raise ValueError(f"{op}: weights is empty; a network has at least one layer")
     if condition is not None and start is not None:
-        raise ValueError(f"{op}: condition and start exclude each other; pass one of them")
+        raise ValueError(f"{op}: condition and start are mutually exclusive; pass one")
     if (condition is None and start is None) != (index is None):
         raise ValueError(f"{op}: condition and index go together, and so do start and index; pass both or neither")
     if biases is not None and len(biases) != len(weights):
@@ -196,7 +196,7 @@ def _mlp_backward(
         outputs = [torch.empty_like(t) if need else None for t, need in zip((x, *parameters), needs, strict=True)]
         layers = len(weights)
         # Sums for every chunk of rows would take too much memory: the kernel gives rows, which are summed here.
-        first = outputs[layers + 1] if index is not None and len(biases[0]) > MOST_CONDITIONS else None
+        first = outputs[layers + 1] if index is not None and len(biases[0]) > MAX_CONDITION_ROWS else None
         to_start = None if first is None else x.new_empty(len(x), weights[0].shape[0])
         summed = outputs[layers + 1 :] if first is None else [None, *outputs[layers + 2 :]]
         native.mlp_backward(
@@ -224,7 +224,7 @@ def _(
     return [tensor.new_empty(tensor.shape if need else (0,)) for tensor, need in pairs]
 
 
-def _keep(ctx, inputs, output) -> None:
+def _save_for_backward(ctx, inputs, output) -> None:
     x, weights, biases, index = inputs
     ctx.layers = len(weights)
     ctx.needs = [tensor.requires_grad for tensor in (x, *weights, *biases)]
@@ -239,10 +239,10 @@ def _first_derivative(ctx, grad):
     return grads[0], grads[1 : ctx.layers + 1], grads[ctx.layers + 1 :], None
 
 
-_mlp.register_autograd(_first_derivative, setup_context=_keep)
+_mlp.register_autograd(_first_derivative, setup_context=_save_for_backward)
 
 
-def _keep_for_second(ctx, inputs, output) -> None:
+def _save_for_double_backward(ctx, inputs, output) -> None:
     grad, x, weights, biases, index, needs = inputs
     ctx.layers, ctx.needs = len(weights), needs
     ctx.save_for_backward(grad, x, *weights, *biases, index)
@@ -274,4 +274,4 @@ def _second_derivative(ctx, grads):
     return (*gradients_of_all[:2], gradients_of_all[2 : layers + 2], gradients_of_all[layers + 2 :], None, None)
 
 
-_mlp_backward.register_autograd(_second_derivative, setup_context=_keep_for_second)
+_mlp_backward.register_autograd(_second_derivative, setup_context=_save_for_double_backward)

@@ -11,11 +11,8 @@ from headfields.ops._bvh_build import build_topology
 from headfields.ops._checks import check_floating, check_same_device, check_shape
 from headfields.ops._mesh_index import flat_mesh_index
 from headfields.ops.dispatch import native, use_native
-from headfields.ops.reference.nearest_vertices import distances_to
+from headfields.ops.reference.nearest_vertices import MAX_NEIGHBORS, distances_to
 from headfields.ops.warp_launch import launch_refit, launch_search
-
-MOST_NEIGHBORS = 16
-"""Largest k: the kernels keep the neighbors of a query in registers or local memory."""
 
 
 @dataclass(frozen=True)
@@ -181,8 +178,8 @@ class VertexTree:
         check_floating("nearest_vertices", "points", points)
         check_shape("nearest_vertices", "points", points, "... 3")
         check_same_device("nearest_vertices", points=points, vertices=self.vertices)
-        if not 1 <= k <= MOST_NEIGHBORS:
-            raise ValueError(f"nearest_vertices: k is {k}; expected 1 to {MOST_NEIGHBORS}")
+        if not 1 <= k <= MAX_NEIGHBORS:
+            raise ValueError(f"nearest_vertices: k is {k}; expected 1 to {MAX_NEIGHBORS}")
         if k > self.vertices.shape[1]:
             raise ValueError(f"nearest_vertices: k is {k}, but there are only {self.vertices.shape[1]} vertices")
         if not max_distance >= 0:

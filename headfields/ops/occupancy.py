@@ -41,20 +41,20 @@ def march(
 
     Args:
         origins, directions: (N, 3) meters and unit directions.
-        near, far: (N,) meters along the direction. Rays with near >= far, or with a value not finite, get no samples.
+        near, far: (N,) meters along the direction. Rays with near >= far or a non-finite value get no samples.
         occupied: (X, Y, Z) cells; space outside the box is empty.
         aabb: (2, 3) the box, meters, lower corner first.
         step: shortest step length, meters.
-        budget: the most samples of all rays together.
-        jitter: (N,) in [0, 1), `torch.rand(N)`: the part of a step by which the lattice is shifted toward `near`.
-        cone_angle: a step at distance t is max(step, cone_angle * t) long.
+        budget: maximum number of samples of all rays together.
+        jitter: (N,) in [0, 1), as `torch.rand(N)`: fraction of a step by which the lattice is shifted toward `near`.
+        cone_angle: growth of steps with distance; a step at distance t is max(step, cone_angle * t) long.
 
     Returns:
         Samples. Not differentiable.
 
     Raises:
-        ValueError: more samples than `budget` (the message has the number), or shapes that disagree.
-        TypeError: a dtype that does not fit.
+        ValueError: there are more samples than `budget` (the message has the number), or shapes do not fit.
+        TypeError: a dtype does not fit.
 
     >>> import torch, headfields as hf
     >>> occupied = torch.zeros(2, 2, 2, dtype=torch.bool)
@@ -94,18 +94,19 @@ def march(
 def lookup(
     points: Float[Tensor, "*batch 3"], occupied: Bool[Tensor, "x y z"], aabb: Float[Tensor, "2 3"]
 ) -> Bool[Tensor, "*batch"]:
-    """Whether the cell that holds each point is occupied; False outside the box and for points that are not finite.
+    """Whether the cell that contains each point is occupied; False outside the box and for non-finite points.
 
     Args:
         points: (..., 3) meters, in the frame of the box.
         occupied: (X, Y, Z) cells.
-        aabb: (2, 3) the box, lower corner first. Its upper faces are outside.
+        aabb: (2, 3) the box, meters, lower corner first. Its upper faces count as outside.
 
     Returns:
         (...) bool. Not differentiable.
 
     Raises:
-        ValueError: a shape that does not fit; TypeError: a dtype that does not fit.
+        ValueError: a shape does not fit.
+        TypeError: a dtype does not fit.
     """
     check_floating("lookup", "points", points)
     check_shape("lookup", "points", points, "... 3")
@@ -175,7 +176,7 @@ def march_lattice(
     origins: Tensor | None, directions: Tensor | None, near: Tensor, far: Tensor, jitter: Tensor | None,
     occupied: Tensor | None, aabb: Tensor | None, step: float, cone_angle: float, budget: int, op: str,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    """`march`, and without a grid `uniform_step`, which keeps every interval. Two passes: count, then fill."""
+    """`march`, or without a grid `uniform_step`, which keeps every interval. Two passes: count, then fill."""
     arguments: list[Any] = [None if t is None else t.contiguous() for t in (origins, directions, near, far, jitter)]
     cells = None if occupied is None else occupied.contiguous().view(torch.uint8)
     box = None if aabb is None else aabb.contiguous()

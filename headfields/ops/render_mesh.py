@@ -54,7 +54,7 @@ def render_mesh(
     Raises:
         TypeError: attributes are not floating point.
         ValueError: attributes have neither shape, devices differ, or the camera is a batch.
-        IndexError: mesh_index names a mesh that is not there.
+        IndexError: mesh_index is out of range.
     """
     if not 0 <= mesh_index < len(bvh):
         raise IndexError(f"render_mesh: mesh_index is {mesh_index}, but the tree holds {len(bvh)} meshes")

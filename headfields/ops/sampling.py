@@ -25,7 +25,7 @@ def _hits(near: Float[Tensor, " n"], far: Float[Tensor, " n"]) -> Int[Tensor, " 
 
 def _check_count(op: str, count: int) -> None:
     if count < 1:
-        raise ValueError(f"{op}: count is {count}; expected at least 1 sample a ray")
+        raise ValueError(f"{op}: count is {count}; expected at least 1 sample per ray")
 
 
 def _quantiles(

@@ -234,7 +234,7 @@ def check_blended_map(device: torch.device) -> Pairs:
 
 def check_mlp(device: torch.device) -> Pairs:
     """A network with biases and shared values, and all its gradients, layer by layer."""
-    from headfields.ops.mlp import registered
+    from headfields.ops.mlp import mlp_kernel
 
     generator = torch.Generator().manual_seed(6)
 
@@ -245,7 +245,7 @@ def check_mlp(device: torch.device) -> Pairs:
     weights, biases = [whole(40, 27), whole(33, 40), whole(3, 33)], [whole(40), whole(33), whole(3)]
     cotangent = whole(500, 3)
     inputs = [tensor.to(device).requires_grad_() for tensor in (x, condition, *weights, *biases)]
-    computed = registered(inputs[0], inputs[2:5], inputs[5:], inputs[1], index.to(device))
+    computed = mlp_kernel(inputs[0], inputs[2:5], inputs[5:], inputs[1], index.to(device))
     gradients = torch.autograd.grad(computed, inputs, cotangent.to(device))
     exact = [tensor.double().requires_grad_() for tensor in (x, condition, *weights, *biases)]
     expected = torch.cat([exact[0], exact[1][index]], dim=1)

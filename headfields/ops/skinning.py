@@ -35,7 +35,7 @@ def pose_features(rotations: Float[Tensor, "*batch j 3 3"]) -> Float[Tensor, "*b
         TypeError: `rotations` is not a floating-point tensor.
         ValueError: its shape is not (..., J, 3, 3).
 
-    Differentiability: linear.
+    Differentiable to any order (linear).
     """
     check_floating("pose_features", "rotations", rotations)
     check_shape("pose_features", "rotations", rotations, "... J 3 3")
@@ -57,7 +57,7 @@ def blend_shapes(coefficients: Float[Tensor, "*batch c"], basis: Float[Tensor, "
         TypeError: an argument is not floating-point.
         ValueError: the shapes do not fit.
 
-    Differentiability: bilinear, any order.
+    Differentiable to any order (bilinear).
     """
     check_floating("blend_shapes", "coefficients", coefficients)
     check_floating("blend_shapes", "basis", basis)
@@ -114,7 +114,7 @@ def joint_transforms(
         TypeError: an argument is not floating-point.
         ValueError: shapes or parents do not fit.
 
-    Differentiability: any order in `pose` and `joints`.
+    Differentiable to any order in `pose` and `joints`.
 
     >>> import torch, headfields as hf
     >>> joints = torch.tensor([[0.0, 0, 0], [0, 1, 0]])  # a root, and its child 1 m above
@@ -180,7 +180,7 @@ def linear_blend_skinning(
         TypeError: an argument is not floating-point.
         ValueError: the shapes do not fit.
 
-    Differentiability: multilinear, any order in every argument.
+    Differentiable to any order in every argument (multilinear).
 
     >>> import torch, headfields as hf
     >>> mesh, weights = torch.zeros(5, 3), torch.full((5, 2), 0.5)

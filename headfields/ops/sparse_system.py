@@ -40,7 +40,7 @@ class SymmetricSystem:
             except RuntimeError as error:
                 raise ValueError(
                     f"SymmetricSystem: the {self.matrix.shape[0]} equations do not determine the unknowns ({error}); "
-                    "give every unknown a positive weight"
+                    "use a positive weight for every unknown"
                 ) from error
         _alive[self.key] = self
 

@@ -58,7 +58,7 @@ def vertex_normals(
     Args:
         vertices: (..., V, 3), meters.
         faces: (F, 3) vertex indices, counter-clockwise seen from outside.
-        unit: False leaves the sum of the faces' normals, each times twice its area, as it is.
+        unit: whether to normalize. If False, return the sum of the faces' normals, each times twice its area.
 
     Returns:
         (..., V, 3); 0, with a gradient of 0, where there is no face or the faces cancel. Differentiable to any order.
@@ -68,7 +68,7 @@ def vertex_normals(
 
     >>> import torch, headfields as hf
     >>> corners, faces = torch.tensor([[0.0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]]), torch.tensor([[0, 1, 2]])
-    >>> hf.ops.vertex_normals(corners, faces).tolist()  # no face has the last vertex
+    >>> hf.ops.vertex_normals(corners, faces).tolist()  # the last vertex belongs to no face
     [[0.0, 0.0, 1.0], [0.0, 0.0, 1.0], [0.0, 0.0, 1.0], [0.0, 0.0, 0.0]]
     """
     _check("vertex_normals", vertices, faces)
@@ -112,7 +112,7 @@ def vertex_areas(vertices: Float[Tensor, "v 3"], faces: Int[Tensor, "f 3"]) -> F
 def edge_neighbors(faces: Int[Tensor, "f 3"]) -> Int[Tensor, "f 3"]:
     """The face across each edge (a→b, b→c, c→a) of every face, −1 at a boundary.
 
-    At an edge of more than two faces, each gets one of the others.
+    At a non-manifold edge, each face gets one of the others.
 
     Args:
         faces: (F, 3) vertex indices.
@@ -122,7 +122,7 @@ def edge_neighbors(faces: Int[Tensor, "f 3"]) -> Int[Tensor, "f 3"]:
 
     Raises:
         TypeError: faces are not integers.
-        ValueError: they are not (F, 3).
+        ValueError: faces are not (F, 3).
 
     >>> import torch, headfields as hf
     >>> hf.ops.edge_neighbors(torch.tensor([[0, 1, 2], [2, 1, 3]])).tolist()
@@ -152,8 +152,8 @@ def edge_neighbors(faces: Int[Tensor, "f 3"]) -> Int[Tensor, "f 3"]:
 def face_neighbors(faces: Int[Tensor, "f 3"]) -> tuple[Int[Tensor, " p"], Int[Tensor, " p"]]:
     """Pairs of faces that share an edge, each in both orders.
 
-    An edge of three faces links the first to the second and the second to the third; `edge_neighbors` holds one
-    neighbor an edge, and so not all of these.
+    An edge of three faces links the first to the second and the second to the third; `edge_neighbors` keeps one
+    neighbor per edge and misses some.
     """
     edges = faces[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2).sort(dim=1).values
     owner = torch.arange(len(faces)).repeat_interleave(3)
@@ -166,9 +166,9 @@ def face_neighbors(faces: Int[Tensor, "f 3"]) -> tuple[Int[Tensor, " p"], Int[Te
 
 
 def uniform_laplacian(faces: Int[Tensor, "f 3"], count: int) -> scipy.sparse.csr_matrix:
-    """The graph Laplacian D − A (V, V) of the edges of a mesh of `count` vertices, each of weight 1; semidefinite.
+    """Graph Laplacian D − A (V, V) of a mesh of `count` vertices, with edge weights of 1; positive semidefinite.
 
-    An edge from a vertex to itself, as faces have whose vertices were merged, is left out.
+    Self-edges (from merged vertices) are skipped.
     """
     corners = faces.cpu().numpy()
     edges = np.sort(np.concatenate([corners[:, [0, 1]], corners[:, [1, 2]], corners[:, [2, 0]]]), 1)

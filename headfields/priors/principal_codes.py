@@ -16,7 +16,7 @@ _SIZE = {"geometry": 0.1, "appearance": 0.2, "expression": 0.04}
 
 
 def principal_codes(avatar: Avatar, scans: MeshScans) -> PriorCodes:
-    """Initial codes of S registered meshes of one topology, for `PriorTrainer(starts=...)`.
+    """Initial codes of S registered meshes of one topology, for `PriorTrainer(initial_codes=...)`.
 
     Geometry codes are principal components of the neutral meshes, appearance codes those of their colors, and
     expression codes those of vertex offsets from the same person's neutral mesh. Each component is scaled to the square

@@ -39,9 +39,9 @@ class PriorResult:
     """The result of `PriorTrainer.fit`.
 
     Attributes:
-        prior: the prior as trained so far.
-        step: steps taken in all.
-        seconds: training time over all resumptions, with pictures and checkpoints.
+        prior: the prior, as trained so far.
+        step: number of steps, over all resumptions.
+        seconds: training time over all resumptions, including pictures and checkpoints.
         loss: weighted sum of the terms, smoothed; NaN before the first step.
         interrupted: whether Ctrl-C ended training.
     """
@@ -56,7 +56,7 @@ class PriorResult:
 class PriorTrainer:
     """Trains a model together with the codes of all people and scans: an auto-decoder (Park et al. 2019, "DeepSDF").
 
-    Each step draws scans and points of them, and updates the networks by AdamW and the codes of those scans and people
+    Each step draws scans and points on them, and updates the networks by AdamW and the codes of those scans and people
     by Adam. The random numbers of a step depend on its number and the seed only, so a resumed run ends with the weights
     of an unbroken one, if its length is given in steps (one in minutes depends on the clock).
 
@@ -72,7 +72,7 @@ class PriorTrainer:
             others (eyelids). Between the training codes a small network is unconstrained, and all its units are
             inactive half way from the mean to a wide-open mouth, where tracking must pass; noise trains it there too.
             The published code has none; our own choice.
-        starts: initial codes of the S scans, as from `principal_codes`; zero (as published) if None.
+        initial_codes: initial codes of the S scans, as from `principal_codes`; zero (as published) if None.
         seed: seed of the scan and point sampling.
         out: a run folder, for checkpoints, log.csv and images/; None keeps nothing.
         device: device to train on.
@@ -83,8 +83,8 @@ class PriorTrainer:
 
     Raises:
         TypeError: the avatar has no anchors.
-        ValueError: scans_per_step is not positive; the numbers of anchors of scans and avatar differ; starts have
-            another shape than the codes.
+        ValueError: scans_per_step is not positive; the numbers of anchors of scans and avatar differ; initial_codes
+            has the wrong shape.
     """
 
     def __init__(
@@ -96,7 +96,7 @@ class PriorTrainer:
         counts: PointCounts | None = None,
         scans_per_step: int = 16,
         noise: float | int = 0.0,
-        starts: PriorCodes | None = None,
+        initial_codes: PriorCodes | None = None,
         seed: int = 0,
         out: str | Path | None = None,
         device: torch.device | str = "cpu",
@@ -113,7 +113,7 @@ class PriorTrainer:
         if bool(scans.anchored.any()) and scans.anchors.shape[1] != len(anchors):
             raise ValueError(
                 f"PriorTrainer: the scans have {scans.anchors.shape[1]} anchors and the avatar {len(anchors)}; "
-                "give the scans the avatar's, scans.with_anchors(avatar.decoder.anchors.vertices)"
+                "pass scans with the avatar's anchors, scans.with_anchors(avatar.decoder.anchors.vertices)"
             )
         self.device = torch.device(device)
         self.scans = scans
@@ -133,16 +133,17 @@ class PriorTrainer:
                 "expression": CodeTable(len(scans), widths["expression_code"]),
             }
         ).to(self.device)
-        if starts is not None:
-            self._start(starts)
-        shared = {id(p) for p in anchors.parameters()}
-        own = [p for p in avatar.deformer.parameters() if id(p) not in shared]
-        self.networks = [own, list(avatar.decoder.parameters())]
+        if initial_codes is not None:
+            self._initialize_codes(initial_codes)
+        anchor_parameters = {id(p) for p in anchors.parameters()}
+        deformer_parameters = [p for p in avatar.deformer.parameters() if id(p) not in anchor_parameters]
+        self.networks = [deformer_parameters, list(avatar.decoder.parameters())]
         trained = [p for group in self.networks for p in group]
         self.optimizer = torch.optim.AdamW(trained, lr=self.schedule.networks, weight_decay=self.schedule.decay)
         self.progress = Progress()
         count = min(shown, people)
-        self._shown = self._scans_shown(torch.linspace(0, people - 1, count).round().long().tolist() if count else [])
+        pictured_people = torch.linspace(0, people - 1, count).round().long().tolist() if count else []
+        self._pictured_scans = self._select_scans(pictured_people)
 
     @property
     def avatar(self) -> Avatar:
@@ -165,7 +166,7 @@ class PriorTrainer:
             RunLockedError: another process trains into the folder.
         """
         if steps is None and minutes is None:
-            raise ValueError("PriorTrainer.fit: give a limit, steps=5000 or minutes=25")
+            raise ValueError("PriorTrainer.fit: pass a limit, steps=5000 or minutes=25")
         if self.folder is None:
             return self._fit(steps, minutes)
         self.folder.create()
@@ -181,20 +182,20 @@ class PriorTrainer:
 
     def _fit(self, steps: int | None, minutes: float | int | None) -> PriorResult:
         monitor = PriorTrainingLog(self.progress, steps, minutes, self.folder, self.bar)
-        drawn = math.floor(monitor.fraction * self.pictures)
-        saved = time.perf_counter()
+        picture_count = math.floor(monitor.fraction * self.pictures)
+        last_save = time.perf_counter()
         with InterruptFlag() as interrupted, monitor:
             while not interrupted and (fraction := monitor.fraction) < 1:
-                if self.folder is not None and (due := math.floor(fraction * self.pictures)) > drawn:
-                    drawn = due
+                if self.folder is not None and (due := math.floor(fraction * self.pictures)) > picture_count:
+                    picture_count = due
                     self.picture()
                 rates = self.schedule.factor(fraction)
                 terms = self.step(rates, self.schedule.correspondence(fraction))
                 self.progress.step += 1
                 monitor.after_step(terms, rates)
-                if self.folder is not None and time.perf_counter() - saved > CHECKPOINT_SECONDS:
+                if self.folder is not None and time.perf_counter() - last_save > CHECKPOINT_SECONDS:
                     self.save()
-                    saved = time.perf_counter()
+                    last_save = time.perf_counter()
             monitor.tick()
             if self.folder is not None:
                 self.save()
@@ -214,30 +215,30 @@ class PriorTrainer:
         Raises:
             NanLossError: the loss is not finite; no parameter has changed.
         """
-        number = self.progress.step
-        which = self.scans.draw(number, self.scans_per_step, self.seed)
-        batch = self.scans.sample(which, self.counts, _mixed(self.seed, number)).to(self.device)
+        step = self.progress.step
+        scans = self.scans.draw(step, self.scans_per_step, self.seed)
+        batch = self.scans.sample(scans, self.counts, _batch_seed(self.seed, step)).to(self.device)
         self.avatar.train()
         tables = {name: self._table(name) for name in ("geometry", "appearance", "expression")}
         index = {"geometry": batch.person, "appearance": batch.person, "expression": batch.scan}
         rows = {name: table.rows(index[name]) for name, table in tables.items()}
-        random = generator(self.seed, 5, number)
+        random = generator(self.seed, 5, step)
         codes = PriorCodes(
             *(
                 self._with_noise(leaf, name, random).index_select(0, position)
                 for name, (leaf, _, position) in rows.items()
             )
         )
-        terms = prior_terms(self.avatar, batch, codes, self.weights, generator(self.seed, 4, number))
+        terms = prior_terms(self.avatar, batch, codes, self.weights, generator(self.seed, 4, step))
         weights = {name: self.weights.of(name) for name in terms}
         if "correspondence" in weights:
             weights["correspondence"] *= correspondence
         loss = torch.stack([weights[name] * term for name, term in terms.items()]).sum()
         if not bool(torch.isfinite(loss)):
-            bad = [name for name, term in terms.items() if not bool(torch.isfinite(term))]
+            invalid = [name for name, term in terms.items() if not bool(torch.isfinite(term))]
             raise NanLossError(
-                f"the loss is not finite at step {number} (terms: {', '.join(bad)}; scans: "
-                f"{', '.join(self.scans.scans[s] for s in which.tolist()[:4])}); lower the learning rates, or inspect "
+                f"the loss is not finite at step {step} (terms: {', '.join(invalid)}; scans: "
+                f"{', '.join(self.scans.scans[s] for s in scans.tolist()[:4])}); lower the learning rates, or inspect "
                 "these scans"
             )
         self.optimizer.zero_grad()
@@ -247,10 +248,10 @@ class PriorTrainer:
         for group in self.optimizer.param_groups:
             group["lr"] = self.schedule.networks * rates
         self.optimizer.step()
-        for name, (leaf, numbers, _) in rows.items():
+        for name, (leaf, indices, _) in rows.items():
             if leaf.grad is not None:
                 rate = self.schedule.expression if name == "expression" else self.schedule.identity
-                tables[name].step(numbers, leaf.grad, rate * rates)
+                tables[name].step(indices, leaf.grad, rate * rates)
         return {name: weights[name] * float(term.detach()) for name, term in terms.items()}
 
     def _with_noise(self, rows: Tensor, name: str, random: torch.Generator) -> Tensor:
@@ -262,10 +263,10 @@ class PriorTrainer:
         return rows + self.noise / len(table) ** 0.5 * (mixing @ (table - table.mean(dim=0)))
 
     def codes(self, scans: Tensor) -> PriorCodes:
-        """The current codes of scans, by number."""
-        owner = self.scans.person[scans]
+        """The current codes of scans, by index."""
+        person = self.scans.person[scans]
         tables = [self._table(name).table.detach() for name in ("geometry", "appearance", "expression")]
-        return PriorCodes(*(t[i.to(t.device)] for t, i in zip(tables, (owner, owner, scans), strict=True)))
+        return PriorCodes(*(t[i.to(t.device)] for t, i in zip(tables, (person, person, scans), strict=True)))
 
     def prior(self, about: dict[str, Any] | None = None) -> Prior:
         """The prior as trained so far, on the CPU; `about` is saved with it."""
@@ -280,15 +281,15 @@ class PriorTrainer:
         )
 
     def errors(self, scans: Tensor, points: int = 2000) -> dict[str, float]:
-        """Mean errors of training scans, by number, at `points` points of each: see `surface_errors`."""
+        """Mean errors of training scans, by index, at `points` points of each: see `surface_errors`."""
         return surface_errors(self.avatar, self.scans, scans, self.codes(scans), points).summary()
 
     def picture(self) -> Float[Tensor, "h w 3"] | None:
-        """Draws training scans next to the model, into images/ if there is a folder; None if none are shown."""
-        if not isinstance(self.scans, MeshScans) or not len(self._shown):
+        """Draws training scans next to the model, into images/ if there is a folder; None without pictured scans."""
+        if not isinstance(self.scans, MeshScans) or not len(self._pictured_scans):
             return None
-        codes = self.codes(self._shown)
-        sheet = comparison(self.avatar, self.scans, self._shown, codes, self.picture_size)
+        codes = self.codes(self._pictured_scans)
+        sheet = comparison(self.avatar, self.scans, self._pictured_scans, codes, self.picture_size)
         if self.folder is not None:
             write_picture(self.folder.images / f"step_{self.progress.step:06d}.png", sheet)
         return sheet
@@ -301,12 +302,12 @@ class PriorTrainer:
             self.folder.previous_checkpoint,
         )  # fmt: skip
 
-    def _start(self, starts: PriorCodes) -> None:
+    def _initialize_codes(self, initial_codes: PriorCodes) -> None:
         for name, rows in (("geometry", self.scans.neutral), ("appearance", self.scans.neutral), ("expression", None)):
-            table, values = self._table(name).table, getattr(starts, name)
+            table, values = self._table(name).table, getattr(initial_codes, name)
             if values.shape != (len(self.scans), table.shape[1]):
                 raise ValueError(
-                    f"PriorTrainer: starts.{name} has shape {tuple(values.shape)}; expected "
+                    f"PriorTrainer: initial_codes.{name} has shape {tuple(values.shape)}; expected "
                     f"{len(self.scans), table.shape[1]}, a code for each scan: make them for these scans and "
                     "this avatar with principal_codes"
                 )
@@ -317,16 +318,17 @@ class PriorTrainer:
         assert isinstance(table, CodeTable)
         return table
 
-    def _scans_shown(self, people: list[int]) -> Tensor:
-        """One scan of each of these people: the neutral one of the first, then varying ones."""
+    def _select_scans(self, people: list[int]) -> Tensor:
+        """One scan per person: the neutral one of the first, varying expressions of the others."""
         if not isinstance(self.scans, MeshScans):
             return torch.zeros(0, dtype=torch.long)
-        shown = []
-        for number, person in enumerate(people):
-            own = (self.scans.person == person).nonzero()[:, 0]
-            shown.append(int(self.scans.neutral[person]) if number == 0 else int(own[number % len(own)]))
-        return torch.tensor(shown, dtype=torch.long)
+        selected = []
+        for row, person in enumerate(people):
+            candidates = (self.scans.person == person).nonzero()[:, 0]
+            selected.append(int(self.scans.neutral[person]) if row == 0 else int(candidates[row % len(candidates)]))
+        return torch.tensor(selected, dtype=torch.long)
 
 
-def _mixed(seed: int, step: int) -> int:
+def _batch_seed(seed: int, step: int) -> int:
+    """Seed of the points of a step."""
     return (seed * 0x9E3779B1 + step * 0x85EBCA77 + 1) & 0x7FFFFFFFFFFFFFFF

@@ -15,7 +15,7 @@ COLUMNS = ("step", "seconds", "loss", "rates", *to_disk(PriorWeights.__dataclass
 class PriorTrainingLog(ProgressMonitor):
     """Bar and log of one call of `PriorTrainer.fit`.
 
-    log.csv gets a line about once a second: step, seconds, the loss, the factor on the learning rates, and each term,
+    log.csv gets a line about once per second: step, seconds, the loss, the factor on the learning rates, and each term,
     weighted. Lines about steps that a resumed run takes again are dropped first.
 
     Args:

@@ -88,7 +88,7 @@ class MeshRenderer(nn.Module):
         check_integer("MeshRenderer", "faces", faces)
         check_shape("MeshRenderer", "faces", faces, "F 3")
         if (uv is None) != (uv_faces is None):
-            raise ValueError("MeshRenderer: uv and uv_faces belong together; give both or neither")
+            raise ValueError("MeshRenderer: uv and uv_faces belong together; pass both or neither")
         if uv is not None and uv_faces is not None:
             check_floating("MeshRenderer", "uv", uv)
             check_shape("MeshRenderer", "uv", uv, "T 2")
@@ -236,7 +236,7 @@ class MeshRenderer(nn.Module):
         if texture is None:
             return None
         if self.uv is None:
-            raise ValueError("MeshRenderer: there is a texture, but no uv; give uv and uv_faces (headfields.ops.unwrap "
+            raise ValueError("MeshRenderer: there is a texture, but no uv; pass uv and uv_faces (headfields.ops.unwrap "
                              "makes them)")  # fmt: skip
         channels = texture.table.shape[1] if isinstance(texture, MipPyramid) else texture.shape[-1]
         if channels != 3:

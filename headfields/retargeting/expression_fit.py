@@ -151,7 +151,7 @@ def regress_expressions(
     check_shape("regress_expressions", "vertices", vertices, "N V 3")
     if len(codes) != len(vertices) or len(codes) < 3:
         raise ValueError(
-            f"regress_expressions: {len(codes)} rows of codes and {len(vertices)} meshes; give three of both or more"
+            f"regress_expressions: {len(codes)} rows of codes and {len(vertices)} meshes; pass three of both or more"
         )
     x, y = codes.double(), vertices.double().flatten(1)
     mean_x, mean_y = x.mean(0), y.mean(0)

@@ -226,7 +226,7 @@ def rest_camera(camera: Camera) -> Camera:
     """
     pose = camera.world_to_camera.reshape(-1, 4, 4).double()
     if not len(pose):
-        raise ValueError("rest_camera: camera holds no poses; give one or more")
+        raise ValueError("rest_camera: camera holds no poses; pass one or more")
     u, _, vh = torch.linalg.svd(pose[:, :3, :3].mean(0))
     sign = torch.ones(3, dtype=u.dtype, device=u.device)
     sign[2] = torch.linalg.det(u @ vh).sign()

@@ -33,7 +33,7 @@ class ThinPlateWarp(nn.Module):
         super().__init__()
         if points.shape != places.shape or len(points) < 4:
             raise ValueError(
-                f"ThinPlateWarp: points have shape {tuple(points.shape)}, places {tuple(places.shape)}; give four "
+                f"ThinPlateWarp: points have shape {tuple(points.shape)}, places {tuple(places.shape)}; pass four "
                 "pairs or more"
             )
         x, moves = points.detach().double(), (places - points).detach().double()

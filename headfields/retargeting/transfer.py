@@ -138,7 +138,7 @@ class DeformationTransfer(nn.Module):
                 raise ValueError(
                     f"DeformationTransfer: source ({len(source_neutral)} vertices, {len(source_faces)} faces) and "
                     f"target ({len(target_neutral)} vertices, {len(target_faces)} faces) have different topology; "
-                    "give a correspondence (headfields.retargeting.bind finds one)"
+                    "pass a correspondence (headfields.retargeting.bind finds one)"
                 )
             correspondence = Correspondence.same(target_faces, len(target_neutral))
         if len(correspondence.faces) != len(target_faces) or len(correspondence.corners) != len(target_neutral):

@@ -13,7 +13,7 @@ from headfields.mesh.mesh import Mesh
 
 __all__ = ["close_pinholes", "join_seams"]
 
-_NEAR, _WIDE = 0.2, 0.35  # over the mouth width: greatest distance from the lip line, and greatest extent, of a pinhole
+_MAX_DISTANCE, _MAX_EXTENT = 0.2, 0.35  # of a pinhole from the lip line, and its size; relative to the mouth's width
 
 
 def join_seams(mesh: Mesh) -> tuple[Mesh, Int[Tensor, " v"]]:
@@ -27,7 +27,7 @@ def join_seams(mesh: Mesh) -> tuple[Mesh, Int[Tensor, " v"]]:
         mesh: the scan, V vertices.
 
     Returns:
-        The merged mesh, and (V,) the index in it of each input vertex. Without duplicates: the input and its indices.
+        The merged mesh, and (V,) the merged index of each input vertex. Without duplicates, `mesh` and 0 ... V - 1.
 
     >>> import torch
     >>> from headfields.mesh import Mesh
@@ -72,7 +72,7 @@ def close_pinholes(mesh: Mesh, line: Float[Tensor, "n 3"]) -> Mesh:
 
     Args:
         mesh: the scan.
-        line: (N, 3) where the lips meet, in meters.
+        line: (N, 3) points along the line where the lips meet, meters.
     """
     if not len(line) or not len(mesh.faces):
         return mesh
@@ -82,7 +82,7 @@ def close_pinholes(mesh: Mesh, line: Float[Tensor, "n 3"]) -> Mesh:
     vertices, coordinates = [mesh.vertices], [] if mesh.uv is None else [mesh.uv]
     faces, charts = [mesh.faces], [corners]
     count, uv_count = len(mesh.vertices), 0 if mesh.uv is None else len(mesh.uv)
-    near = torch.cdist(positions, line).amin(1) < _NEAR * width
+    near = torch.cdist(positions, line).amin(1) < _MAX_DISTANCE * width
     touching = near[mesh.faces].any(1)
     directed = {
         (f[k], f[(k + 1) % 3]): (c[k], c[(k + 1) % 3])
@@ -92,7 +92,7 @@ def close_pinholes(mesh: Mesh, line: Float[Tensor, "n 3"]) -> Mesh:
     for ring in _closed_rings([edge for edge in directed if edge[::-1] not in directed]):
         points = positions[[a for a, _ in ring]]
         extent = float((points.amax(0) - points.amin(0)).amax())
-        if extent > _WIDE * width or not bool(near[[a for a, _ in ring]].all()):
+        if extent > _MAX_EXTENT * width or not bool(near[[a for a, _ in ring]].all()):
             continue
         border = {edge: directed[edge] for edge in ring}  # the fan traverses each border edge in the opposite direction
         faces.append(torch.tensor([[b, a, count] for a, b in border]))

@@ -102,7 +102,7 @@ class RunFolder:
         if free < size and not self.checkpoints:
             raise RunWriteError(
                 f"{self.path}: a checkpoint takes {size / 1e6:.1f} MB (three of them while one is written), and that "
-                f"disk has {free / 1e6:.1f} MB free; make room, or give another out"
+                f"disk has {free / 1e6:.1f} MB free; make room, or choose another folder"
             )
 
     def remove_leftovers(self) -> None:

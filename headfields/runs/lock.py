@@ -38,7 +38,7 @@ def run_lock(folder: Path) -> Iterator[None]:
         yield
         return
     if holder is not None:
-        raise RunLockedError(f"{folder} is in use by another thread; give each run a folder of its own")
+        raise RunLockedError(f"{folder} is in use by another thread; use one folder per run")
     try:
         with open(path, "a+", encoding="utf-8") as file:
             if not _acquire(file):

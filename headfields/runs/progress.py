@@ -48,7 +48,7 @@ class ProgressMonitor:
         self._started, self._seconds_before, self._clock_runs = time.perf_counter(), progress.seconds, True
         self._log_due = 0.0
         options: dict[str, Any] = {"disable": not bar, "dynamic_ncols": True}
-        if not sys.stderr.isatty():  # a file of a batch system: a line every ten seconds, not ten a second
+        if not sys.stderr.isatty():  # a file of a batch system: a line every ten seconds, not ten per second
             options |= {"mininterval": 10.0, "maxinterval": 60.0}
         if minutes is None:
             self._bar = tqdm(total=steps, initial=min(progress.step, steps or 0), unit="step", **options)
@@ -100,7 +100,7 @@ class ProgressMonitor:
         self._bar.set_postfix_str(text, refresh=False)
 
     def log_due(self, at_end: bool = False) -> bool:
-        """Whether a line of the log is due: once a second, and with `at_end` also when the run is over."""
+        """Whether a line of the log is due: once per second, and with `at_end` also when the run is over."""
         now = time.perf_counter()
         if now < self._log_due and not (at_end and self.fraction >= 1):
             return False

@@ -67,8 +67,8 @@ def write_head_capture(
         test_frames: number of frames of the test split, the last ones of the same motion; a sixth if None.
         size: height and width of the images, pixels.
         seed: seed of hair, motion and expressions; the same arguments give the same bytes on one machine.
-        samples: rays a pixel for anti-aliasing, a square number (1, 4, 9, ...).
-        rate: frames a second. The motion is defined in seconds: at the default of 6, 72 frames are 12 seconds.
+        samples: rays per pixel for anti-aliasing, a square number (1, 4, 9, ...).
+        rate: frames per second. The motion is defined in seconds: at the default of 6, 72 frames are 12 seconds.
         progress: whether to show a progress bar.
         noise: tracking errors of meshes, cameras, expression files and the meshes' depth maps; None for exact tracking.
             Images, labels and landmarks stay exact, and `truth.npz` has the true tracking, for
@@ -168,7 +168,7 @@ def _checked(frames: int, test_frames: int, size: int, seed: int, samples: int, 
             f"write_head_capture: samples is {samples}; expected a square number of rays per pixel (1, 4, 9, ...)"
         )
     if not rate > 0:
-        raise ValueError(f"write_head_capture: rate is {rate}; expected a positive number of frames a second")
+        raise ValueError(f"write_head_capture: rate is {rate}; expected a positive number of frames per second")
     if seed < 0:
         raise ValueError(f"write_head_capture: seed is {seed}; expected at least 0")
     return {
@@ -258,7 +258,7 @@ def _activity(motion: Motion, index: int) -> Activity:
 
     inner = 0.8 * weight("brow_inner_raise")
     return Activity(
-        raise_=(max(weight("brow_raise_right"), inner), max(weight("brow_raise_left"), inner)),
+        brow_raise=(max(weight("brow_raise_right"), inner), max(weight("brow_raise_left"), inner)),
         frown=weight("brow_furrow"),
         squint=(weight("squint_right"), weight("squint_left")),
         smile=(weight("smile_right"), weight("smile_left")),

@@ -42,9 +42,9 @@ def write_rig_capture(
     `"chair"` is one turn with a static face; `"talk"` is talking and grimacing with motion of head, neck and torso, on
     a chair that turns once. Camera and lights are fixed in the room. The frames' cameras carry the chair's rotation, as
     they carry the head's in INSTA's captures; neck, torso, jaw and face move in the meshes. The images show small
-    relief and folds that the meshes lack. Mattes, labels and visible landmarks (NaN where hidden; no file if all are)
-    are written too. The test split is four ranges of the chair's yaw, or four stretches with a sixth of the talking,
-    with expressions that occur nowhere else (`HELD_OUT`).
+    relief and folds that the meshes lack. Mattes, labels and visible landmarks (NaN where hidden; no file if none is
+    visible) are written too. For "chair", the test split is four ranges of the chair's yaw; for "talk", four intervals,
+    a sixth of the frames in total, with held-out expressions (`HELD_OUT` in scene/rig_motion).
 
     Expression files have the jaw's rotation (axis-angle, 3) and then the rig's coefficients. Meshes, cameras and
     expressions are exact; `truth.npz` repeats them and has the rotations of all joints as `pose` (F, J, 3).
@@ -56,8 +56,8 @@ def write_rig_capture(
         frames: number of frames.
         size: height and width of the images, pixels.
         seed: seed of motion, relief and folds.
-        samples: rays a pixel for anti-aliasing, a square number (1, 4, 9, ...).
-        rate: frames a second of the talking; the chair's turn always takes all frames.
+        samples: rays per pixel for anti-aliasing, a square number (1, 4, 9, ...).
+        rate: frames per second of the talking; the chair's turn always takes all frames.
         progress: whether to show a progress bar.
 
     Returns:
@@ -111,7 +111,7 @@ def write_rig_capture(
 
 
 def rig_states(rig: RiggedTemplate, motion: RigMotion) -> HeadState:
-    """States of all frames without the chair's rotation; joints that a rig of five lacks stay at rest."""
+    """States of all frames without the chair's rotation; joints missing from a five-joint rig stay at rest."""
     joints = rig.joints
     rotations = {name: motion.rotations[name] for name in PARTS if joints.get(name, 0)}
     parts = [

@@ -73,7 +73,7 @@ def rig_tracking_error(folder: str | Path, body: TrackedBody, poses: Mapping[int
         truth = {name: torch.from_numpy(file[name]) for name in ("vertices", "world_to_camera", "pose")}
     rig = body.rig
     if truth["vertices"].shape[1:] != rig.template_vertices.shape or truth["pose"].shape[1] != len(rig.parents):
-        raise CaptureError(f"rig_tracking_error: {path} is of another rig; give the rig the capture was drawn with")
+        raise CaptureError(f"rig_tracking_error: {path} belongs to another rig; pass the rig it was drawn with")
     frames = sorted(poses)
     strongest = rig.weights.argmax(dim=1)
     above_torso = _below(rig.parents, rig.neck_joint or rig.skull_joint)

@@ -57,7 +57,7 @@ class TrackingNoise:
         return replace(self, **{name: getattr(self, name) * factor for name in sizes})
 
     def track(self, motion: Motion, rate: float | int) -> Motion:
-        """The motion as tracked, at `rate` frames a second."""
+        """The motion as tracked, at `rate` frames per second."""
         frames = len(motion.angles)
         delayed = _resampled(motion, self._late_frames(frames, rate))
         angle, shift = np.radians(self.rotation), 1e-3 * np.array([self.translation, self.translation, self.depth])

@@ -64,7 +64,7 @@ class TrainingMonitor(ProgressMonitor):
             super().tick()
 
     def after_step(self, terms: dict[str, float], mean_squared_error: float, rays: int, learning_rate: float) -> None:
-        """Counts a step, moves the bar, and about once a second writes to the log.
+        """Counts a step, moves the bar, and about once per second writes to the log.
 
         Args:
             terms: weighted losses by name.

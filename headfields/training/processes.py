@@ -43,7 +43,7 @@ def launch(
     if count < 1:
         raise ValueError(f"Trainer: devices is {devices}; expected how many processes, at least 1")
     if target.type == "cpu" and not isinstance(devices, int):
-        raise ValueError(f"Trainer: devices is {list(devices)}, but the CPU has no numbers; give how many")
+        raise ValueError(f"Trainer: devices is {list(devices)}, but CPUs are not numbered; pass a count")
     if target.type == "cuda":
         _check_cuda(target, devices, count)
     scaler = None
@@ -235,5 +235,5 @@ def _check_cuda(target: torch.device, devices: int | Sequence[int], count: int) 
         )
     if count > 1 and target.index is not None:
         raise ValueError(
-            f"Trainer: device is {str(target)!r} with devices={devices}; give device='cuda' and the numbers as devices"
+            f"Trainer: device is {str(target)!r} with devices={devices}; pass device='cuda' and the numbers as devices"
         )

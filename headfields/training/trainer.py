@@ -104,7 +104,7 @@ class Trainer:
         capture: the `headfields.data.Capture` to learn from; its split "train" is used.
         losses: callables as in `headfields.losses`; their weighted sum is minimized.
         rays_per_step: rays rendered a step.
-        samples_per_step: the number of composited samples a step aims at; `rays_per_step` is then where the number of
+        samples_per_step: target number of composited samples per step; `rays_per_step` is then where the number of
             rays starts: few while space is unexplored, more as emptiness is learned, between an eighth and four times
             `rays_per_step` (INSTA's released code: 2^18 samples, from 4096 rays on). None keeps `rays_per_step`.
         frames_per_step: frames they come from (all training frames, if there are fewer).
@@ -591,7 +591,7 @@ def _check_losses(losses: Sequence[Loss]) -> None:
         raise ValueError("Trainer: losses is empty; headfields.training.insta_losses() is a start")
     names = [loss.name for loss in losses]
     if len(set(names)) < len(names):
-        raise ValueError(f"Trainer: losses are named {names}; give each a name of its own, it is a column of the log")
+        raise ValueError(f"Trainer: losses are named {names}; names must be distinct, each is a column of the log")
 
 
 def _check_limits(steps: int | None, minutes: int | float | None) -> None:

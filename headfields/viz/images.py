@@ -88,7 +88,7 @@ def side_by_side(
     (48, 96, 3)
     """
     if captions and len(captions) != len(images):
-        raise ValueError(f"side_by_side: {len(captions)} captions for {len(images)} images; give one each, or none")
+        raise ValueError(f"side_by_side: {len(captions)} captions for {len(images)} images; pass one each, or none")
     tiles = [to_uint8(image) for image in images]
     if captions:
         tiles = [captioned(tile, caption) for tile, caption in zip(tiles, captions, strict=True)]

@@ -118,7 +118,7 @@ def test_poses_from_parts(body, unchecked):
         head.pose(hand_pose=jaw)
     with pytest.raises(ValueError, match=r"left_hand_pose has shape \(1, 12\); expected \(B, 45\)"):
         head.pose(left_hand_pose=torch.zeros(1, 12))
-    with pytest.raises(ValueError, match=r"rows; give each B or one"):
+    with pytest.raises(ValueError, match=r"rows; pass B or one for each"):
         head.pose(jaw_pose=torch.zeros(2, 3), leye_pose=torch.zeros(3, 3))
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from headfields.ops import mlp
 from headfields.ops.dispatch import native
-from headfields.ops.mlp import _mlp, _mlp_backward, registered
+from headfields.ops.mlp import _mlp, _mlp_backward, mlp_kernel
 from headfields.ops.reference.mlp import mlp as definition
 from tests.backends import BACKENDS, running_on
 
@@ -74,7 +74,7 @@ def test_kernels_agree_with_the_definition(backend, widths, bias, shared):
         arguments = network(count, widths, bias, shared)
         target = with_gradients(definition, moved(arguments, torch.Tensor.double))
         with running_on(backend) as device:
-            result = with_gradients(registered, arguments, device)
+            result = with_gradients(mlp_kernel, arguments, device)
         for have, want in zip(result, target, strict=True):
             torch.testing.assert_close(have, want, atol=1e-6, rtol=1e-5)
 
@@ -118,7 +118,7 @@ def test_derivatives_of_the_operation_to_second_order(count):
     tensors = [t.requires_grad_() for t in leaves([x, weights, biases, condition, index])]
 
     def run(x, *rest):
-        return registered(x, rest[:3], rest[3:6], rest[6], index)
+        return mlp_kernel(x, rest[:3], rest[3:6], rest[6], index)
 
     assert torch.autograd.gradcheck(run, tensors)
     assert torch.autograd.gradgradcheck(run, tensors)
@@ -135,15 +135,15 @@ def test_second_derivatives_through_the_kernels():
 
     arguments = network(40, (9, 12, 10, 3), True, 4)
     target = penalty(definition, moved(arguments, torch.Tensor.double))
-    for have, want in zip(penalty(registered, arguments), target, strict=True):
+    for have, want in zip(penalty(mlp_kernel, arguments), target, strict=True):
         torch.testing.assert_close(have, want, atol=1e-6, rtol=1e-5)
 
 
 def test_one_tensor_as_several_arguments():
     """A weight that two layers share gets the sum of both gradients, in the first derivative and in the second."""
     x, (weight,), *_ = network(6, (3, 3), whole=False, dtype=torch.float64)
-    assert torch.autograd.gradcheck(lambda w: registered(x, [w, w, w]), [weight.requires_grad_()])
-    assert torch.autograd.gradgradcheck(lambda w: registered(x, [w, w, w]), [weight])
+    assert torch.autograd.gradcheck(lambda w: mlp_kernel(x, [w, w, w]), [weight.requires_grad_()])
+    assert torch.autograd.gradgradcheck(lambda w: mlp_kernel(x, [w, w, w]), [weight])
 
 
 @needs_native
@@ -153,7 +153,7 @@ def test_gradients_do_not_depend_on_the_number_of_threads():
     try:
         for threads in (1, 2, 5):
             torch.set_num_threads(threads)
-            result.append(with_gradients(registered, network(4001, (20, 32, 3), True, 5, whole=False)))
+            result.append(with_gradients(mlp_kernel, network(4001, (20, 32, 3), True, 5, whole=False)))
     finally:
         torch.set_num_threads(before)
     for other in result[1:]:
@@ -166,7 +166,7 @@ def test_gradients_that_nobody_asks_for():
         given = moved(arguments, torch.Tensor.clone)
         tensor = leaves(given)[chosen].requires_grad_()
         want = with_gradients(definition, arguments)[1 + chosen]
-        value = registered(*given)
+        value = mlp_kernel(*given)
         cotangent = torch.arange(value.numel()).reshape(value.shape) % 5 - 2.0
         (have,) = torch.autograd.grad(value, tensor, cotangent)
         torch.testing.assert_close(have.double(), want)
@@ -226,12 +226,12 @@ def test_a_condition_of_very_many_rows_or_none(rows):
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_bad_row_spoils_itself_alone(backend):
     arguments = network(100, (9, 20, 20, 3), whole=False)
-    clean = registered(*arguments)
+    clean = mlp_kernel(*arguments)
     arguments[0][3, 0] = torch.nan
     arguments[0][60, 2] = torch.inf
     with running_on(backend) as device:
         given = moved(arguments, lambda t: t.to(device))
-        result = registered(*given).cpu()
+        result = mlp_kernel(*given).cpu()
     rest = torch.ones(100, dtype=torch.bool)
     rest[[3, 60]] = False
     torch.testing.assert_close(result[rest], clean[rest], atol=1e-6, rtol=1e-5)
@@ -254,7 +254,7 @@ def test_rows_that_the_first_layer_starts_from(backend, rows, hidden):
     )
     result = []
     with running_on(backend) as device:
-        for function in (mlp, registered, definition):
+        for function in (mlp, mlp_kernel, definition):
             given = [t.to(device).requires_grad_() for t in (x, *weights, biases[1], start)]
             value = function(given[0], given[1:3], [biases[0].to(device), given[3]], None, index.to(device), given[4])
             gradients = torch.autograd.grad(value.square().sum(), given)
@@ -281,7 +281,7 @@ def test_start_has_second_derivatives():
     given = [t.requires_grad_() for t in (x, *weights, start)]
 
     def run(x, first, second, start):
-        return registered(x, [first, second], biases, None, index, start)
+        return mlp_kernel(x, [first, second], biases, None, index, start)
 
     assert torch.autograd.gradcheck(run, given) and torch.autograd.gradgradcheck(run, given)
 
@@ -291,7 +291,7 @@ def test_bad_start_is_named(unchecked):
     wide = [torch.zeros(8, 5), weights[1]]
     for start, beside, match in (
         (torch.zeros(3, 7), None, "start has shape"),
-        (torch.zeros(3, 8), condition, "condition and start exclude"),
+        (torch.zeros(3, 8), condition, "condition and start are mutually exclusive"),
     ):
         with pytest.raises(ValueError, match=match):
             mlp(x, wide, biases, beside, index, start)

@@ -58,13 +58,13 @@ def trainer(scans: MeshScans, **options) -> PriorTrainer:
 
 def test_training_starts_there(scans: MeshScans) -> None:
     starts = principal_codes(tiny_model(scans), scans)
-    codes = trainer(scans, starts=starts).codes(torch.arange(20))
+    codes = trainer(scans, initial_codes=starts).codes(torch.arange(20))
     assert torch.equal(codes.expression, starts.expression)
     assert torch.equal(codes.geometry, starts.geometry)
     assert float(trainer(scans).codes(torch.arange(20)).geometry.abs().max()) == 0
     few = PriorCodes(starts.geometry[:2], starts.appearance[:2], starts.expression[:2])
-    with pytest.raises(ValueError, match=r"starts.geometry has shape \(2, 33\); expected \(20, 33\)"):
-        trainer(scans, starts=few)
+    with pytest.raises(ValueError, match=r"initial_codes.geometry has shape \(2, 33\); expected \(20, 33\)"):
+        trainer(scans, initial_codes=few)
 
 
 def test_noise_varies_as_the_codes_do(scans: MeshScans) -> None:

@@ -158,7 +158,7 @@ def test_trainers_refuse_what_does_not_fit(scans: MeshScans) -> None:
         trainer(scans, scans_per_step=0)
     with pytest.raises(ValueError, match="anchors"):
         trainer(scans.with_anchors(torch.arange(4)))
-    with pytest.raises(ValueError, match="give a limit, steps=5000"):
+    with pytest.raises(ValueError, match="pass a limit, steps=5000"):
         trainer(scans).fit()
 
 

@@ -152,7 +152,7 @@ def test_pose_gradients_are_what_they_say():
 def test_errors_name_the_argument(unchecked):
     vertices, faces, posed = bent_sheet()
     make = DeformationTransfer
-    with pytest.raises(ValueError, match=r"different topology.*give a correspondence"):
+    with pytest.raises(ValueError, match=r"different topology.*pass a correspondence"):
         make(vertices, faces, vertices[:-1], faces[:4])
     with pytest.raises(ValueError, match=r"target_faces holds 0 to 24, but there are 3 vertices"):
         make(vertices, faces, vertices[:3], faces)

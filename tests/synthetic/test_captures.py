@@ -236,13 +236,13 @@ def test_wrinkles_follow_the_expression() -> None:
         [torch.zeros(200), anatomy.brow_height + torch.linspace(0.005, 0.045, 200), torch.full((200,), 0.09)], 1
     )
     assert crease(forehead, anatomy, Activity()).abs().max() == 0
-    raised = crease(forehead, anatomy, Activity(raise_=(1.0, 1.0)))
+    raised = crease(forehead, anatomy, Activity(brow_raise=(1.0, 1.0)))
     rises = ((raised[1:-1] > raised[:-2]) & (raised[1:-1] > raised[2:]) & (raised[1:-1] > 0.5)).sum()
     assert 2 <= rises <= 6  # lines, one above the other
-    half = crease(forehead, anatomy, Activity(raise_=(0.5, 0.5)))
+    half = crease(forehead, anatomy, Activity(brow_raise=(0.5, 0.5)))
     torch.testing.assert_close(half, raised / 2, atol=1e-5, rtol=1e-4)
-    depth, slope = wrinkle(forehead, anatomy, Activity(raise_=(1.0, 1.0)))
+    depth, slope = wrinkle(forehead, anatomy, Activity(brow_raise=(1.0, 1.0)))
     torch.testing.assert_close(depth, raised)
     numeric = -0.0016 * (raised[2:] - raised[:-2]) / (forehead[2:, 1] - forehead[:-2, 1])
     assert (slope[1:-1, 1] - numeric).abs().max() < 0.3 * numeric.abs().max()
-    assert not Activity().any and Activity(frown=0.2).any
+    assert not Activity().active and Activity(frown=0.2).active

@@ -97,7 +97,7 @@ def test_a_disk_that_fills_up(mounted):
 def test_a_disk_with_no_room_for_one_checkpoint_is_found_before_training(mounted):
     losses = [HuberColor(region_weight=1)]
     trainer = Trainer(FakeAvatar(width=2000), FakeCapture(), losses, out=mounted("size=1m"), bar=False, device="cpu")
-    with pytest.raises(RunWriteError, match=r"a checkpoint takes 1\.5 MB.*make room, or give another out"):
+    with pytest.raises(RunWriteError, match=r"a checkpoint takes 1\.5 MB.*make room, or choose another folder"):
         trainer.fit(steps=1)
     assert trainer.progress.step == 0
 

@@ -75,7 +75,7 @@ def convert_flame(
     if out.suffix != ".npz":
         raise ValueError(f"convert_flame: out is {out}; its name must end in .npz")
     if out.exists() and path.exists() and out.samefile(path):
-        raise ValueError(f"convert_flame: out is {out}, the file to convert; give it another name")
+        raise ValueError(f"convert_flame: out is {out}, the file to convert; choose another name")
     if out.exists() and not overwrite:
         raise FileExistsError(f"convert_flame: {out} exists already")
     if not out.parent.is_dir():

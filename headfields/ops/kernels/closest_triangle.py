@@ -59,7 +59,7 @@ def refit_leaves(
     bounds: wp.array(dtype=wp.float32, ndim=2),
     triangles: wp.array(dtype=wp.float32, ndim=2),
 ):
-    """One thread a leaf and mesh: writes its eight triangles, and their boxes into the node above."""
+    """One thread per leaf and mesh: writes its eight triangles, and their boxes into the node above."""
     mesh, leaf = wp.tid()
     lo = wp.vec3(wp.inf, wp.inf, wp.inf)
     hi = wp.vec3(-wp.inf, -wp.inf, -wp.inf)
@@ -220,7 +220,7 @@ def closest(
     barycentric: wp.array(dtype=wp.vec3),
     distance: wp.array(dtype=wp.float32),
 ):
-    """One thread a point: the nearest face, the lowest index of equally near ones; with `fused` its foot too."""
+    """One thread per point: the nearest face, the lowest index of equally near ones; with `fused` its foot too."""
     i = wp.tid()
     p = points[i]
     mesh = wp.int32(0)

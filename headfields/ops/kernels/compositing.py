@@ -150,7 +150,7 @@ def weighted_sum(
     offsets: wp.array(dtype=wp.int64),
     out: wp.array2d(dtype=wp.float32),
 ):
-    """One thread a ray and column; the last column, if it is one more than the values have, sums the weights."""
+    """One thread per ray and column; the last column, if it is one more than the values have, sums the weights."""
     ray, column = wp.tid()
     result = wp.float32(0.0)
     for i in range(wp.int32(offsets[ray]), wp.int32(offsets[ray + 1])):

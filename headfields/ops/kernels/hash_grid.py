@@ -1,4 +1,7 @@
-"""The hash grid in Warp: value, gradient and second gradient. One thread a point and level; any d, F and table size."""
+"""The hash grid in Warp: value, gradient and second gradient, one thread per point and level.
+
+Any dimension, number of features and table size.
+"""
 
 from typing import Any, no_type_check  # type checkers do not know Warp's types
 
@@ -11,7 +14,7 @@ wp.set_module_options({"enable_backward": False})
 @wp.struct
 @no_type_check
 class Grid:
-    """The layout of the table: one entry a level in each array, see `HashGridLayout`."""
+    """The layout of the table: one entry per level in each array, see `HashGridLayout`."""
 
     resolution: wp.array(dtype=wp.int32)
     offset: wp.array(dtype=wp.int32)
@@ -232,7 +235,7 @@ def point_gradient(
     use_plain: int,
     out: wp.array2d(dtype=wp.float32),
 ):
-    """d/dx of grad times the output of `gather`; one thread a point, so that levels add up in order."""
+    """d/dx of grad times the output of `gather`; one thread per point, so that levels add up in order."""
     n = wp.tid()
     total = wp.vec4()
     if not undefined(points, n, grid.dimensions):

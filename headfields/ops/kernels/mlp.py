@@ -7,8 +7,8 @@ from headfields.ops.dispatch import warp
 wp = warp()
 wp.set_module_options({"enable_backward": False})
 
-WIDEST = 128
-"""Most outputs of a layer; a row's activations are in local memory, whose size is fixed here."""
+MAX_WIDTH = 128
+"""Maximum number of outputs of a layer; a row's activations are in local memory, whose size is fixed here."""
 
 
 @wp.kernel
@@ -25,8 +25,8 @@ def mlp(
     """`widths`: the input's, then each layer's. `weights`: each (in, out), one after the other. `biases`: each
     (rows[layer], out) likewise, where `index` gives the row of the first layer; empty: its only one."""
     i = wp.tid()
-    hidden = wp.zeros(shape=WIDEST, dtype=wp.float32)
-    sums = wp.zeros(shape=WIDEST, dtype=wp.float32)
+    hidden = wp.zeros(shape=MAX_WIDTH, dtype=wp.float32)
+    sums = wp.zeros(shape=MAX_WIDTH, dtype=wp.float32)
     layers = rows.shape[0]
     weight = wp.int32(0)
     bias = wp.int32(0)

@@ -11,14 +11,14 @@ from headfields.ops.kernels.closest_triangle import (
     store3,
     usable,
 )
+from headfields.ops.reference.nearest_vertices import MAX_NEIGHBORS
 
 wp = warp()
 wp.set_module_options({"enable_backward": False})
 
-SLACK = wp.constant(1.0 + 1.0e-6)  # more than float arithmetic errs in a squared distance
-MOST = 16
-best_int = wp.types.vector(length=MOST, dtype=wp.int32)
-best_float = wp.types.vector(length=MOST, dtype=wp.float32)
+SLACK = wp.constant(1.0 + 1.0e-6)  # exceeds float32 rounding error of a squared distance
+best_int = wp.types.vector(length=MAX_NEIGHBORS, dtype=wp.int32)
+best_float = wp.types.vector(length=MAX_NEIGHBORS, dtype=wp.float32)
 
 
 @wp.kernel
@@ -30,7 +30,7 @@ def refit_leaves(
     bounds: wp.array(dtype=wp.float32, ndim=2),
     positions: wp.array(dtype=wp.float32, ndim=2),
 ):
-    """One thread a leaf and mesh: writes its eight vertices, and their box into the node above."""
+    """One thread per leaf and mesh: writes its eight vertices, and their box into the node above."""
     mesh, leaf = wp.tid()
     lo = wp.vec3(wp.inf, wp.inf, wp.inf)
     hi = wp.vec3(-wp.inf, -wp.inf, -wp.inf)
@@ -53,7 +53,7 @@ def refit_leaves(
 @wp.func
 @no_type_check
 def distance2(p: wp.vec3, v: wp.vec3):
-    """In double precision, so that every backend ranks alike."""
+    """Squared distance in float64, so that all backends order vertices identically."""
     x = wp.float64(p[0]) - wp.float64(v[0])
     y = wp.float64(p[1]) - wp.float64(v[1])
     z = wp.float64(p[2]) - wp.float64(v[2])
@@ -75,7 +75,7 @@ def nearest(
     fused: int,
     distance: wp.array(dtype=wp.float32, ndim=2),
 ):
-    """One thread a point: its nearest vertices by distance and then by index; with `fused` their distances too."""
+    """One thread per point: its nearest vertices by distance and then by index; with `fused` also their distances."""
     i = wp.tid()
     p = points[i]
     mesh = wp.int32(0)

@@ -106,7 +106,7 @@ def march(
     out_start: wp.array(dtype=wp.float32),
     out_end: wp.array(dtype=wp.float32),
 ):
-    """One thread a ray: its steps in occupied cells, counted in a first pass and written in a second (`fill`)."""
+    """One thread per ray: its steps in occupied cells, counted in a first pass and written in a second (`fill`)."""
     # `counts` is written by the first pass and holds each ray's offset in the second.
     ray = wp.tid()
     found = wp.int32(0)
@@ -195,7 +195,7 @@ def lookup(
     box: wp.array(dtype=wp.vec3),
     out: wp.array(dtype=wp.uint8),
 ):
-    """One thread a point: whether its cell is occupied; 0 outside the grid."""
+    """One thread per point: whether its cell is occupied; 0 outside the grid."""
     i = wp.tid()
     size = wp.vec3(wp.float32(occupied.shape[0]), wp.float32(occupied.shape[1]), wp.float32(occupied.shape[2]))
     place = place_in(points[i], box[0], wp.cw_div(size, box[1] - box[0]))

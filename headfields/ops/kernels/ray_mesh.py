@@ -63,7 +63,7 @@ def raycast(
     barycentric: wp.array(dtype=wp.vec3),
     distance: wp.array(dtype=wp.float32),
 ):
-    """One thread a ray: the first face hit, from either side; with `fused` barycentric coordinates and distance too."""
+    """One thread per ray: the first face hit, from either side; with `fused` also barycentrics and distance."""
     i = wp.tid()
     o = origins[i]
     d = directions[i]
@@ -224,7 +224,7 @@ def interval(
     near: wp.array(dtype=wp.float32),
     far: wp.array(dtype=wp.float32),
 ):
-    """One thread a ray: first and last distance within the margin of the mesh."""
+    """One thread per ray: first and last distance within the margin of the mesh."""
     i = wp.tid()
     o = origins[i]
     d = directions[i]

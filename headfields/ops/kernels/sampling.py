@@ -31,7 +31,7 @@ def inverse_cdf(
     quantiles: wp.array2d(dtype=wp.float32),
     edges: wp.array2d(dtype=wp.float32),
 ):
-    """One thread a ray: where the running sum of the weights reaches each quantile."""
+    """One thread per ray: where the running sum of the weights reaches each quantile."""
     ray = wp.tid()
     first = wp.int32(offsets[ray])
     last = wp.int32(offsets[ray + 1])
@@ -81,7 +81,7 @@ def merge(
     out_start: wp.array(dtype=wp.float32),
     out_end: wp.array(dtype=wp.float32),
 ):
-    """One thread a ray: the pieces between the edges of both sets that one of them covers, counted and then written."""
+    """One thread per ray: the intervals of the union, split at every edge; counted, then written."""
     # `counts` is written by the first pass and holds each ray's offset in the second.
     ray = wp.tid()
     a = wp.int32(offsets_a[ray])

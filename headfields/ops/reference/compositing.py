@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 def ray_offsets(ray: Int[Tensor, " m"], rays: int) -> Int[Tensor, " offsets"]:
-    """(rays + 1,) where each ray's samples begin; the samples of ray r are offsets[r]:offsets[r + 1]."""
+    """(rays + 1,) offset of each ray's first sample; the samples of ray r are offsets[r]:offsets[r + 1]."""
     return torch.searchsorted(ray, torch.arange(rays + 1, device=ray.device, dtype=ray.dtype)).long()
 
 
@@ -36,19 +36,24 @@ def exclusive_sum(values: Float[Tensor, " m"], offsets: Int[Tensor, " offsets"],
 
 
 def weighted_sum(
-    weights: Float[Tensor, " m"], values: Float[Tensor, "m c"], offsets: Int[Tensor, " offsets"], total: bool
+    weights: Float[Tensor, " m"], values: Float[Tensor, "m c"], offsets: Int[Tensor, " offsets"], append_total: bool
 ) -> Float[Tensor, "n columns"]:
-    """Per ray, the sum of weights * values; with `total`, one more column: the sum of the weights."""
+    """Per ray, the sum of weights * values; with `append_total`, one more column: the sum of the weights."""
     rays = offsets.numel() - 1
-    if total:
+    if append_total:
         values = torch.cat([values, torch.ones_like(weights)[:, None]], dim=1)
     ray = torch.repeat_interleave(torch.arange(rays, device=weights.device), offsets.diff())
     return values.new_zeros(rays, values.shape[1]).index_add(0, ray, weights[:, None] * values)
 
 
-def ray_weights(values: Float[Tensor, " m"], offsets: Int[Tensor, " offsets"], alpha: bool) -> Float[Tensor, " m"]:
-    """w_i = T_i a_i, T_i = prod_{j<i} (1 - a_j); the values are a, or with `alpha` false x where a = 1 - exp(-x)."""
-    if not alpha:
+def ray_weights(
+    values: Float[Tensor, " m"], offsets: Int[Tensor, " offsets"], values_are_alpha: bool
+) -> Float[Tensor, " m"]:
+    """w_i = T_i a_i with T_i = prod_{j<i} (1 - a_j).
+
+    The values are a if `values_are_alpha`, else optical depths x with a = 1 - exp(-x).
+    """
+    if not values_are_alpha:
         transmittance = torch.exp(-exclusive_sum(values, offsets, False))
         return transmittance * -torch.expm1(-values)
     dense, present = _pad(values, offsets)
@@ -57,14 +62,14 @@ def ray_weights(values: Float[Tensor, " m"], offsets: Int[Tensor, " offsets"], a
 
 
 def ray_weights_backward(
-    grad: Float[Tensor, " m"], values: Float[Tensor, " m"], offsets: Int[Tensor, " offsets"], alpha: bool
+    grad: Float[Tensor, " m"], values: Float[Tensor, " m"], offsets: Int[Tensor, " offsets"], values_are_alpha: bool
 ) -> Float[Tensor, " m"]:
-    """The derivative of `sum grad * ray_weights` to the values, written out, for use without autograd.
+    """The gradient of L = sum grad * ray_weights with respect to the values, without autograd.
 
-    With R_i the weighted sum of the samples behind sample i, as seen from it, `dw_i = T_i (g_i - R_i)` by alpha, times
-    `d alpha / d x = 1 - a_i` by x.
+    dL/da_i = T_i (g_i - R_i), where g is `grad` and R_i its composite over the samples behind sample i. For optical
+    depths x, multiplied by da_i/dx_i = 1 - a_i.
     """
-    return _derivatives(torch.zeros_like(values), grad, values, offsets, alpha)[0]
+    return _derivatives(torch.zeros_like(values), grad, values, offsets, values_are_alpha)[0]
 
 
 def ray_weights_double(
@@ -72,10 +77,10 @@ def ray_weights_double(
     grad: Float[Tensor, " m"],
     values: Float[Tensor, " m"],
     offsets: Int[Tensor, " offsets"],
-    alpha: bool,
+    values_are_alpha: bool,
 ) -> tuple[Float[Tensor, " m"], Float[Tensor, " m"]]:
-    """The derivatives of `sum direction * ray_weights_backward` to grad and to the values: both along `direction`."""
-    return _derivatives(direction, grad, values, offsets, alpha)[1:]
+    """The derivatives of `sum direction * ray_weights_backward` with respect to `grad` and the values."""
+    return _derivatives(direction, grad, values, offsets, values_are_alpha)[1:]
 
 
 def _derivatives(
@@ -83,24 +88,27 @@ def _derivatives(
     grad: Float[Tensor, " m"],
     values: Float[Tensor, " m"],
     offsets: Int[Tensor, " offsets"],
-    alpha: bool,
+    values_are_alpha: bool,
 ) -> tuple[Float[Tensor, " m"], Float[Tensor, " m"], Float[Tensor, " m"]]:
-    """`dL/dv`, and the derivatives of w and of `dL/dv` along the direction: front to back, then back to front."""
+    """Returns dL/dv, and the directional derivatives of w and dL/dv.
+
+    One forward and one backward pass along each ray.
+    """
     (v, present), (g, _), (h, _) = _pad(values, offsets), _pad(grad, offsets), _pad(direction, offsets)
-    transmitted, absorbed = (1 - v, v) if alpha else (torch.exp(-v), -torch.expm1(-v))
-    slope = torch.ones_like(v) if alpha else transmitted
-    d_absorbed, d_slope = slope * h, torch.zeros_like(v) if alpha else -transmitted * h
+    transmitted, absorbed = (1 - v, v) if values_are_alpha else (torch.exp(-v), -torch.expm1(-v))
+    slope = torch.ones_like(v) if values_are_alpha else transmitted
+    d_absorbed, d_slope = slope * h, torch.zeros_like(v) if values_are_alpha else -transmitted * h
     reach, d_reach = torch.ones_like(v), torch.zeros_like(v)
     for k in range(1, v.shape[1]):
         reach[:, k] = reach[:, k - 1] * transmitted[:, k - 1]
         d_reach[:, k] = d_reach[:, k - 1] * transmitted[:, k - 1] - reach[:, k - 1] * d_absorbed[:, k - 1]
     behind, d_behind = torch.zeros_like(v), torch.zeros_like(v)
     for k in range(v.shape[1] - 2, -1, -1):
-        visible = g[:, k + 1] - behind[:, k + 1]
+        difference = g[:, k + 1] - behind[:, k + 1]
         behind[:, k] = g[:, k + 1] * absorbed[:, k + 1] + transmitted[:, k + 1] * behind[:, k + 1]
-        d_behind[:, k] = d_absorbed[:, k + 1] * visible + transmitted[:, k + 1] * d_behind[:, k + 1]
-    visible = g - behind
-    first = slope * reach * visible
+        d_behind[:, k] = d_absorbed[:, k + 1] * difference + transmitted[:, k + 1] * d_behind[:, k + 1]
+    difference = g - behind
+    d_values = slope * reach * difference
     d_weights = d_reach * absorbed + reach * d_absorbed
-    d_first = d_slope * reach * visible + slope * (d_reach * visible - reach * d_behind)
-    return first[present], d_weights[present], d_first[present]
+    dd_values = d_slope * reach * difference + slope * (d_reach * difference - reach * d_behind)
+    return d_values[present], d_weights[present], dd_values[present]

@@ -1,4 +1,4 @@
-"""Marching cubes in plain PyTorch: the edges of the grid that the surface cuts, and the triangles between them."""
+"""Marching cubes in plain PyTorch: grid edges cut by the surface, and the triangles between them."""
 
 import torch
 from jaxtyping import Bool, Float, Int64, UInt8
@@ -8,10 +8,10 @@ from headfields.ops._marching_table import marching_table
 
 
 def crossed_edges(inside: Bool[Tensor, "d h w"]) -> tuple[Int64[Tensor, " v"], Int64[Tensor, "f 3"]]:
-    """The surface between the inside and the outside points of a grid.
+    """Grid edges cut by the surface between inside and outside points, and its triangles.
 
     Args:
-        inside: (D, H, W).
+        inside: (D, H, W) whether each grid point is inside.
 
     Returns:
         edge (V,), ascending: 3 · (flat index of the lower end) + axis of each grid edge with one end inside; and
@@ -34,15 +34,15 @@ def crossed_edges(inside: Bool[Tensor, "d h w"]) -> tuple[Int64[Tensor, " v"], I
 def polygonize(
     cell: Int64[Tensor, " c"], case: UInt8[Tensor, " c"], strides: Int64[Tensor, "3"]
 ) -> tuple[Int64[Tensor, " v"], Int64[Tensor, "f 3"]]:
-    """The triangles of C cells of a grid, of which only these need be known.
+    """Triangulates C cells of a grid.
 
     Args:
         cell: (C,) flat index of the point at each cell's corner 0, each once.
         case: (C,) the inside corners, as bits in the order of `headfields.ops._marching_table`.
-        strides: (3,) of the flat index along each axis.
+        strides: (3,) strides of the flat index along each axis.
 
     Returns:
-        As `crossed_edges`; faces are in the order of the cells.
+        As for `crossed_edges`; faces are in the order of the cells.
     """
     table = marching_table(cell.device)
     count = table.totals[case.long()].long()
@@ -56,9 +56,9 @@ def polygonize(
 
 
 def along_edge(low: Float[Tensor, " v"], high: Float[Tensor, " v"], level: Float[Tensor, ""]) -> Float[Tensor, " v"]:
-    """The position in [0, 1] between the ends of an edge at which it meets the level, by linear interpolation (V,).
+    """Position (V,) in [0, 1] along each edge at which it crosses the level, by linear interpolation.
 
-    Half-way where an end is NaN or infinite, without a gradient. Differentiable to any order.
+    0.5 where an end is NaN or infinite, without a gradient. Differentiable to any order.
     """
     finite = low.isfinite() & high.isfinite()
     a, b = torch.where(finite, low, 0.0), torch.where(finite, high, 1.0)

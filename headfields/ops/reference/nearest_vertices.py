@@ -6,6 +6,9 @@ from torch import Tensor
 
 from headfields.ops.reference.closest_triangle import safe_norm
 
+MAX_NEIGHBORS = 16
+"""Largest k: the kernels keep the neighbors of a query in registers or local memory."""
+
 
 def nearest_indices(
     points: Float[Tensor, "n 3"],

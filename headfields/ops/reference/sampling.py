@@ -66,7 +66,7 @@ def merge(
     start_b: Float[Tensor, " b"],
     end_b: Float[Tensor, " b"],
 ) -> Packed:
-    """The pieces into which the edges of both sets cut the union of their intervals."""
+    """The union of both sets' intervals, split at every edge."""
     ray_a, ray_b = _rays(offsets_a), _rays(offsets_b)
     at = torch.cat([start_a, end_a, start_b, end_b])
     ray = torch.cat([ray_a, ray_a, ray_b, ray_b])

@@ -157,7 +157,7 @@ class ScanSet(abc.ABC):
         """
 
     def draw(self, step: int, batch: int, seed: int, extra_neutral: float | int = 0.1) -> Int[Tensor, " b"]:
-        """Scan indices (B,) of a training step: each scan once an epoch in random order, some replaced by neutral ones.
+        """Scan indices (B,) of a step: each scan once per epoch in random order, some replaced by neutral ones.
 
         Depends on its arguments alone, so a resumed run draws the same scans as an uninterrupted one.
 

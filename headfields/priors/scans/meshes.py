@@ -36,7 +36,7 @@ class MeshScans(ScanSet):
         rgb: (P, V, 3) sRGB in [0, 1].
         neutral: (P,) index of each person's neutral mesh; the person's first if None.
         kind: (F,) `FACE`, `STATIC`, `REAR`, `INNER` or `HIDDEN`; from `face_kinds` if None.
-        visible: (S, F) whether a scanner saw the face; by ray casting if None, which takes about 0.1 s a mesh.
+        visible: (S, F) whether a scanner saw the face; by ray casting if None, which takes about 0.1 s per mesh.
         people: P names; numbers if None.
         expressions: S names; numbers within a person if None.
         anchor_vertices: (A,) vertices that are anchors, such as `headfields.networks.head_anchors` finds them; none if
@@ -282,17 +282,17 @@ def _check(vertices: Tensor, faces: Tensor, person: Tensor, rgb: Tensor) -> None
         check_shape("MeshScans", name, tensor, shape)
     count = vertices.shape[1]
     if not len(vertices) or not len(faces):
-        raise ValueError(f"MeshScans: {len(vertices)} meshes of {len(faces)} faces; give at least one of each")
+        raise ValueError(f"MeshScans: {len(vertices)} meshes of {len(faces)} faces; pass at least one of each")
     if rgb.shape[1] != count:
-        raise ValueError(f"MeshScans: rgb has {rgb.shape[1]} vertices and the meshes {count}; give each a color")
+        raise ValueError(f"MeshScans: rgb has {rgb.shape[1]} vertices and the meshes {count}; pass a color per vertex")
     if not 0 <= int(faces.min()) <= int(faces.max()) < count:
         raise ValueError(f"MeshScans: faces holds {int(faces.min())} to {int(faces.max())}; there are {count} vertices")
     if len(person) != len(vertices):
-        raise ValueError(f"MeshScans: person has {len(person)} entries for {len(vertices)} meshes; give one for each")
+        raise ValueError(f"MeshScans: person has {len(person)} entries for {len(vertices)} meshes; pass one for each")
     if not torch.equal(person.unique().cpu(), torch.arange(len(rgb))):
         raise ValueError(
             f"MeshScans: person names {person.unique().tolist()}, and rgb has {len(rgb)} people; "
-            "number the people from 0 and give each at least one mesh"
+            "number the people from 0, each with at least one mesh"
         )
     bad = (~torch.isfinite(vertices)).any(-1).any(-1)
     if bad.any():

@@ -39,12 +39,12 @@ class PointScans(ScanSet):
             check_shape("PointScans", what, tensor, "S N 3")
             if tensor.shape != points.shape:
                 raise ValueError(
-                    f"PointScans: {what} has shape {tuple(tensor.shape)} and points {tuple(points.shape)}; give as many"
+                    f"PointScans: {what} has shape {tuple(tensor.shape)} and points {tuple(points.shape)}; pass as many"
                 )
             if not bool(torch.isfinite(tensor).all()):
                 raise ValueError(f"PointScans: {what} has values that are not finite; remove those points")
         if not points.numel():
-            raise ValueError(f"PointScans: points has shape {tuple(points.shape)}; give at least one scan and point")
+            raise ValueError(f"PointScans: points has shape {tuple(points.shape)}; pass at least one scan and point")
         self.points, self.rgb = points.float(), colors.float()
         self.normals = torch.nn.functional.normalize(normals.float(), dim=-1)
         count = len(points)

@@ -22,7 +22,7 @@ __all__ = [
 
 EYE_UV = {1: (0.93, 0.07, 0.06), -1: (0.07, 0.07, 0.06)}  # side -> center u, v and radius of the eyeball's disc
 _SKIN_BOTTOM = 0.15
-_FACE_SHARE = 0.62  # stretch of the front against the back
+_FACE_SHARE = 0.62  # stretch of the front relative to the back
 _EYE_POWER = 0.6  # below 1 the iris gets a larger part of the eyeball's disc
 _DOWN = PchipInterpolator([0, 0.18, 0.36, 0.74, 0.84, 1], [0, 0.085, 0.24, 0.85, 0.93, 1])  # the face gets more rows
 
@@ -36,17 +36,17 @@ def skin_uv(longitude: Float[np.ndarray, "..."], row: Float[np.ndarray, "..."]) 
 
 
 def eye_reach(polar: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
-    """Radius in an eyeball's disc, in [0, 1], of the angle from the eyeball's axis, radians."""
+    """Radius in [0, 1] in an eyeball's disc, for an angle from the eyeball's axis in radians."""
     return (polar / np.pi) ** _EYE_POWER
 
 
 def eye_polar(reach: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
-    """The inverse of `eye_reach`."""
+    """Angle from the eyeball's axis, radians, for a radius in its disc: the inverse of `eye_reach`."""
     return reach ** (1 / _EYE_POWER) * np.pi
 
 
 def texture_coordinates() -> tuple[Float[np.ndarray, "t 2"], Int[np.ndarray, "f 3"]]:
-    """Coordinates (T, 2) and their faces (F, 3). The seam runs down the back; each eyeball maps to a disc."""
+    """Texture coordinates (T, 2) and their faces (F, 3); the seam runs down the back, each eyeball maps to a disc."""
     parts = head_parts()
     mesh = parts.mesh
     uv = list(skin_uv(mesh.longitude, mesh.row))
@@ -102,8 +102,8 @@ def region_masks() -> dict[str, Bool[np.ndarray, " f"]]:
     eye_vertices = len(parts.positions) - parts.skin
 
     def faces_of(skin: np.ndarray, eyes: np.ndarray | None = None) -> np.ndarray:
-        whole = np.concatenate([skin, np.zeros(eye_vertices, bool)])
-        return (whole if eyes is None else whole | eyes)[parts.faces].all(1)
+        vertices = np.concatenate([skin, np.zeros(eye_vertices, bool)])
+        return (vertices if eyes is None else vertices | eyes)[parts.faces].all(1)
 
     base = base_point(mesh.longitude, mesh.row)
     x, y, z = base.T
@@ -112,21 +112,21 @@ def region_masks() -> dict[str, Bool[np.ndarray, " f"]]:
     scalp = (y > hairline(mesh.longitude)) & ~pinna
     neck = ((mesh.row > 0.735) & (z > 20)) | ((y < -84) & (z < 20)) | ((y < -60) & (z < -25))
     ahead = (z > 12) & ~neck & ~scalp & ~pinna
-    ball = {side: parts.eyeball(side) for side in (1, -1)}
+    eyeballs = {side: parts.eyeball(side) for side in (1, -1)}
     near_eye = np.hypot((np.abs(x) - EYE[0]) / 24.0, (y - EYE[1]) / 17.0) < 1
     near_mouth = np.hypot(x / 38.0, (y - MOUTH[1]) / 21.0) < 1
     region = {
         "face": faces_of(ahead),
         "mouth": faces_of(ahead & (near_mouth | lip)),
         "lips": faces_of(lip & (mesh.ring < 5.5)),
-        "eyes": faces_of(ahead & near_eye, ball[1] | ball[-1]),
+        "eyes": faces_of(ahead & near_eye, eyeballs[1] | eyeballs[-1]),
         "left_eye_region": faces_of(ahead & near_eye & left),
         "right_eye_region": faces_of(ahead & near_eye & right),
-        "left_eyeball": faces_of(np.zeros(parts.skin, bool), ball[1]),
-        "right_eyeball": faces_of(np.zeros(parts.skin, bool), ball[-1]),
+        "left_eyeball": faces_of(np.zeros(parts.skin, bool), eyeballs[1]),
+        "right_eyeball": faces_of(np.zeros(parts.skin, bool), eyeballs[-1]),
         "left_ear": faces_of(pinna & left),
         "right_ear": faces_of(pinna & right),
-        "nose": faces_of(ahead & (np.abs(x) < 20 + 0 * lid) & (y < 8) & (y > -51) & ~lid & ~lip),
+        "nose": faces_of(ahead & (np.abs(x) < 20) & (y < 8) & (y > -51) & ~lid & ~lip),
         "forehead": faces_of(ahead & (y > 24)),
         "scalp": faces_of(scalp),
         "neck": faces_of(neck),

@@ -13,7 +13,7 @@ from torch import Tensor
 from headfields.synthetic.head.shape import smoothstep
 from headfields.synthetic.head.texture import paint_over
 
-__all__ = ["Complexion", "complexion", "painted"]
+__all__ = ["Complexion", "complexion", "vertex_colors"]
 
 Complexion = Mapping[str, tuple[float, float, float]]
 """sRGB colors in [0, 1] by name: skin, lips, brows, iris and hair."""
@@ -24,15 +24,15 @@ _IRIS = ((0.28, 0.17, 0.10), (0.34, 0.30, 0.16), (0.30, 0.42, 0.50), (0.42, 0.46
 
 
 def complexion(random: np.random.Generator) -> Complexion:
-    """Random colors of a person, interpolated in small palettes and jittered."""
+    """Random colors of a person, interpolated between palette entries and jittered."""
 
-    def between(palette: tuple[tuple[float, float, float], ...]) -> np.ndarray:
-        place = random.uniform(0, len(palette) - 1)
-        low = min(int(place), len(palette) - 2)
-        mixed = np.asarray(palette[low]) * (low + 1 - place) + np.asarray(palette[low + 1]) * (place - low)
+    def sample(palette: tuple[tuple[float, float, float], ...]) -> np.ndarray:
+        position = random.uniform(0, len(palette) - 1)
+        low = min(int(position), len(palette) - 2)
+        mixed = np.asarray(palette[low]) * (low + 1 - position) + np.asarray(palette[low + 1]) * (position - low)
         return mixed * random.uniform(0.95, 1.05, 3)
 
-    skin, hair, iris = between(_SKIN), between(_HAIR), between(_IRIS)
+    skin, hair, iris = sample(_SKIN), sample(_HAIR), sample(_IRIS)
     lips = skin * random.uniform((0.80, 0.55, 0.58), (0.98, 0.72, 0.76))
     bald = random.uniform() < 0.25
     shades = {"skin": skin, "lips": lips, "brows": 0.7 * hair + 0.15 * skin, "iris": iris}
@@ -41,7 +41,7 @@ def complexion(random: np.random.Generator) -> Complexion:
     return {name: (red, green, blue) for name, (red, green, blue) in clipped.items()}
 
 
-def painted(
+def vertex_colors(
     vertices: Float[Tensor, "v 3"],
     faces: Int[Tensor, "f 3"],
     landmarks: Float[Tensor, "68 3"] | None,
@@ -50,12 +50,12 @@ def painted(
     """Vertex colors (V, 3) of a head mesh without texture.
 
     Skin everywhere; with 68 landmarks (iBUG's order), lips and brows around them and hair above and behind. Small
-    separate components next to the nose are eyes. Transitions are smooth enough for a mesh of a few thousand vertices.
+    connected components beside the nose are eyeballs. Transitions are smooth enough for a few thousand vertices.
 
     Args:
         vertices: (V, 3) the neutral head, meters.
         faces: (F, 3).
-        landmarks: (68, 3) on it, meters.
+        landmarks: (68, 3) landmarks on the head, meters; None for skin and eyes only.
         tones: the person's colors.
     """
     place = vertices.detach().double().numpy()

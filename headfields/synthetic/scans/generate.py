@@ -16,7 +16,7 @@ from headfields.heads.skinned import SkinnedHead
 from headfields.priors.scans.meshes import FACE, INNER, REAR, STATIC, MeshScans, face_kinds
 from headfields.priors.scans.store import load_scans, made_from, save_scans
 from headfields.synthetic.head.texture import procedural_head_texture
-from headfields.synthetic.scans.colors import Complexion, complexion, painted
+from headfields.synthetic.scans.colors import Complexion, complexion, vertex_colors
 from headfields.synthetic.scans.sampler import HeadSampler
 
 __all__ = ["generate_scans"]
@@ -138,7 +138,7 @@ def _colors(
     if isinstance(head, FlameHead) and head.uv is not None and "skull_back" in head.shape_names:
         rgb = _textured(head, own, faces, tones, seed)
     else:
-        rgb = painted(neutral[:own], faces, _landmarks(head, neutral), tones)
+        rgb = vertex_colors(neutral[:own], faces, _landmarks(head, neutral), tones)
     if inside is None:
         return rgb
     added = torch.tensor(_CAVITY).repeat(len(neutral) - own, 1)

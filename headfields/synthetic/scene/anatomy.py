@@ -17,7 +17,7 @@ class Anatomy:
     Attributes:
         landmarks: (68, 3) in iBUG's order, from the head's right.
         top: y of the crown.
-        axis: z of the vertical axis through the skull, around which the hairline is drawn.
+        axis: z of the vertical axis of the skull, about which the hairline's angles are measured.
         ear: (2, 3) centers of the right and the left ear.
     """
 
@@ -28,7 +28,7 @@ class Anatomy:
 
     @property
     def brow_height(self) -> float:
-        """y of the eyebrows."""
+        """Mean y of the eyebrows, meters."""
         return float(self.landmarks[17:27, 1].mean())
 
     def above_mouth(self, points: Float[Tensor, "n 3"]) -> Bool[Tensor, " n"]:
@@ -38,7 +38,7 @@ class Anatomy:
         return points[:, 1] > torch.from_numpy(line).to(points)
 
     def brow(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, " n"]:
-        """(N,) distance to the nearer eyebrow, meters."""
+        """(N,) distance to the nearest eyebrow, meters."""
         nearest = torch.full_like(points[:, 0], torch.inf)
         for first in (17, 22):
             for k in range(first, first + 4):
@@ -46,14 +46,14 @@ class Anatomy:
         return nearest
 
     def hairline(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, " n"]:
-        """(N,) height above the hairline, meters; hair grows where it is positive."""
-        around = torch.atan2(points[:, 0].abs(), points[:, 2] - self.axis)
+        """(N,) height above the hairline, meters; positive where hair grows."""
+        angle = torch.atan2(points[:, 0].abs(), points[:, 2] - self.axis)
         brow, ear = self.brow_height, float(self.ear[:, 1].mean())
         forehead = brow + 0.56 * (self.top - brow)
         degrees = np.array([0, 25, 48, 62, 78, 100, 125, 150, 180])
         above_ear = np.array([0.03, 0.028, -0.02, -0.045, -0.05])  # from the temples to the nape
         height = np.concatenate([[forehead, forehead, forehead - 0.004, brow + 0.018], ear + above_ear])
-        line = np.interp(np.degrees(around.numpy()), degrees, height)
+        line = np.interp(np.degrees(angle.numpy()), degrees, height)
         return points[:, 1] - torch.from_numpy(line).to(points)
 
 
@@ -62,5 +62,5 @@ def segment_distance(
 ) -> Float[Tensor, " n"]:
     """(N,) distance to the segment from `start` to `end`."""
     edge = end - start
-    share = ((points - start) @ edge / edge.dot(edge).clamp_min(1e-12)).clamp(0, 1)
-    return (points - start - share[:, None] * edge).norm(dim=1)
+    fraction = ((points - start) @ edge / edge.dot(edge).clamp_min(1e-12)).clamp(0, 1)
+    return (points - start - fraction[:, None] * edge).norm(dim=1)

@@ -90,7 +90,7 @@ def head_motion(frames: int, rate: float, names: list[str], seed: int) -> Motion
 
     Args:
         frames: F.
-        rate: frames a second; the motion is defined in seconds, so more frames or a lower rate cover more of it.
+        rate: frames per second; the motion is defined in seconds, so more frames or a lower rate cover more of it.
         names: the head's expressions; gestures skip names that the head lacks.
         seed: seed of the motion.
     """

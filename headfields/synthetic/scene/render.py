@@ -165,7 +165,7 @@ class Renderer:
                 albedo = surface_colors.skin_color(rest, lip, scene.anatomy)
                 label[pick] = lab.skin_labels(self._base_label[hits.face[pick]], rest, lip, scene.anatomy)
                 gloss[lip > 0.5] = torch.tensor([0.16, 35.0])
-                if activity.any:
+                if activity.active:
                     depth, slope = wrinkle(rest, scene.anatomy, activity)
                     tangent = slope - (slope * normal).sum(1, keepdim=True) * normal
                     normal = torch.nn.functional.normalize(normal - tangent, dim=1)

@@ -87,7 +87,7 @@ def talk_motion(frames: int, names: tuple[str, ...], width: int, rate: float, se
         frames: F.
         names: names of the first expressions. Without names, the first twenty coefficients move.
         width: E, the number of expression coefficients.
-        rate: frames a second.
+        rate: frames per second.
         seed: seed of the motion.
     """
     random = np.random.default_rng([seed, 12])
@@ -108,7 +108,7 @@ def talk_motion(frames: int, names: tuple[str, ...], width: int, rate: float, se
         for k in range(moving):
             expression[:, k] = 0.8 * sum_of_sines(time, (random.uniform(1, 3), 1.3, 0.7), random)
         own = list(range(moving, min(width, moving + 4)))
-    # Talking: on top of the gestures the jaw oscillates 2.3 times a second, with an amplitude that comes and goes.
+    # Talking: on top of the gestures the jaw oscillates 2.3 times per second, with an amplitude that comes and goes.
     amplitude = np.clip(sum_of_sines(time, (3.1, 1.7), random) + 0.3, 0, 1)
     chatter = (0.5 + 0.5 * np.sin(2 * np.pi * 2.3 * time + 1.0)) * amplitude
     jaw = jaw + np.radians(7.0) * chatter

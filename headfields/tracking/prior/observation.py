@@ -21,14 +21,14 @@ __all__ = ["FACER_LABELS", "LabelClasses", "PriorObservation", "RayBatch", "find
 
 @dataclass(frozen=True)
 class LabelClasses:
-    """Segmentation labels that are ignored, hair, and mouth; the defaults are INSTA's.
+    """Segmentation labels grouped as ignored, hair and mouth interior; the defaults are INSTA's.
 
     Attributes:
-        ignored: what the prior does not model, or what occludes it: cloth, necklace, and neck (captures label shoulders
-            as neck). These pixels count neither in colors nor in the mask, and neither does the background below all
-            pixels that count.
+        ignored: regions that the prior does not model or that occlude it: cloth, necklace, and neck (captures label
+            shoulders as neck). These pixels have zero weight in both terms, as does the background below the lowest
+            weighted pixel.
         hair: hair and hat.
-        mouth: the inside of the mouth.
+        mouth: interior of the mouth.
 
     >>> from headfields.tracking import LabelClasses
     >>> LabelClasses().without_hair().ignored
@@ -97,8 +97,8 @@ class PriorObservation(Record):
         on_head = round(count * foreground) if len(self.outside) else count
         pixel = torch.cat(
             [
-                group[torch.randint(len(group), (number,), generator=random)]
-                for group, number in ((self.inside, on_head), (self.outside, count - on_head))
+                group[torch.randint(len(group), (group_count,), generator=random)]
+                for group, group_count in ((self.inside, on_head), (self.outside, count - on_head))
             ]
         )
         width = self.camera.size[1]
@@ -119,7 +119,7 @@ def prior_observation(
     source: FrameSource,
     frame: int,
     reference: Float[Tensor, "l 3"],
-    number: Int64[Tensor, " l"],
+    landmark_index: Int64[Tensor, " l"],
     bounds: tuple[Float[Tensor, "3"], float],
     options: PriorTrackingOptions,
     classes: LabelClasses | None = None,
@@ -128,14 +128,14 @@ def prior_observation(
 ) -> PriorObservation:
     """Reads and checks one frame.
 
-    Tracking starts from the capture's camera pose if it projects the prior's landmarks at most twice as far from the
-    frame's as the pose that fits them best; else from that pose.
+    Starts from the capture's pose unless its landmark error exceeds twice that of the best-fitting pose, which is then
+    used.
 
     Args:
         source: the capture.
         frame: its index.
         reference: (L, 3) landmarks of the prior's mean head, meters.
-        number: (L,) index of each among the 68.
+        landmark_index: (L,) index of each among the 68.
         bounds: center (3,) and radius of the ball that holds the prior's heads, meters.
         options: sizes and limits.
         classes: meaning of labels; `LabelClasses()` if None.
@@ -151,15 +151,15 @@ def prior_observation(
     except (CaptureError, OSError, ValueError) as error:
         raise FrameFailure("unreadable", str(error)) from error
     target = torch.full((68, 2), torch.nan) if landmarks is None else landmarks.float()
-    known = torch.isfinite(target[number]).all(dim=1)
-    if len(number) and float(known.float().mean()) < max(options.landmark_share, 1e-9):
-        count = "none" if landmarks is None else f"{int(known.sum())} of {len(number)}"
+    known = torch.isfinite(target[landmark_index]).all(dim=1)
+    if len(landmark_index) and float(known.float().mean()) < max(options.landmark_share, 1e-9):
+        count = "none" if landmarks is None else f"{int(known.sum())} of {len(landmark_index)}"
         raise FrameFailure(
             "landmarks",
             f"the frame has {count} of the prior's landmarks; at least {options.landmark_share:.0%} are needed. Write "
-            "them to the capture, or give a detector",
+            "them to the capture, or pass a detector",
         )
-    start = _start_pose(camera, target[number], reference, known)
+    start = _start_pose(camera, target[landmark_index], reference, known)
     factor = min(1.0, options.image_height / source.size[0])
     reduced = camera.scaled(factor).replace(world_to_camera=start)
     height, width = reduced.size
@@ -180,9 +180,7 @@ def prior_observation(
         )
     near = _near_ball(reduced, *bounds)
     if not bool((near & inside).any()):
-        raise FrameFailure(
-            "camera", "the head is outside the image: the camera looks elsewhere; check the frame's pose"
-        )
+        raise FrameFailure("camera", "the head projects outside the image; check the frame's pose")
     scale = torch.tensor([width / source.size[1], height / source.size[0]])
     return PriorObservation(
         camera=reduced, rgb=rgb.clamp(0, 1), alpha=rgba[..., 3], color_weight=color_weight, mask_weight=mask_weight,
@@ -203,7 +201,7 @@ def find_landmarks(
         detector: used in place of the files.
 
     Raises:
-        FrameFailure: a file cannot be read, or the detector gives an array of another shape.
+        FrameFailure: a file cannot be read, or the detector returns an array of another shape.
     """
     try:
         if detector is None:
@@ -216,7 +214,7 @@ def find_landmarks(
     if landmarks is None:
         return None
     if landmarks.shape != (68, 2):
-        raise FrameFailure("landmarks", f"the detector gave an array of shape {landmarks.shape}; expected (68, 2)")
+        raise FrameFailure("landmarks", f"the detector returned an array of shape {landmarks.shape}; expected (68, 2)")
     return torch.from_numpy(np.asarray(landmarks, np.float32))
 
 
@@ -260,9 +258,9 @@ def _weights(
     mask[among(classes.hair)] = weights.hair
     ignored = among(classes.ignored)
     color[ignored], mask[ignored] = 0, 0
-    # Below its open neck a prior is unconstrained: where the neck is ignored, so is the background next to it.
-    counts = ((alpha > 0.5) & ~ignored).any(dim=1).nonzero()
-    below = int(counts[-1]) + 1 if len(counts) else len(mask)
+    # A prior's neck is open and unconstrained below; if the neck is ignored, so are the rows below it.
+    weighted_rows = ((alpha > 0.5) & ~ignored).any(dim=1).nonzero()
+    below = int(weighted_rows[-1]) + 1 if len(weighted_rows) else len(mask)
     if bool(ignored[below:].any()):
         mask[below:] = 0
     return color, mask

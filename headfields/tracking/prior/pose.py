@@ -1,4 +1,7 @@
-"""The rigid head pose: cameras, rays and points between a frame's world and the space of the prior."""
+"""The rigid head pose: transforms of cameras, rays and points between a frame's world space and head space.
+
+Head space is the space of the prior.
+"""
 
 from jaxtyping import Float
 from torch import Tensor
@@ -11,10 +14,10 @@ __all__ = ["head_camera", "head_rays", "world_points"]
 
 
 def head_rays(rays: Rays, rotation: Float[Tensor, "3"], translation: Float[Tensor, "3"]) -> Rays:
-    """Rays of a frame's world in the space of the head, x → R x + t; the rotation to camera space follows.
+    """Transforms rays from world to head space, x → R x + t; `camera_rotation` is updated too.
 
     Args:
-        rays: N rays in the world, meters.
+        rays: N rays in world space, meters.
         rotation: (3,) axis-angle, radians.
         translation: (3,) meters.
 
@@ -28,10 +31,10 @@ def head_rays(rays: Rays, rotation: Float[Tensor, "3"], translation: Float[Tenso
 def world_points(
     points: Float[Tensor, "n 3"], rotation: Float[Tensor, "3"], translation: Float[Tensor, "3"]
 ) -> Float[Tensor, "n 3"]:
-    """Points (N, 3) of the space of the head in the frame's world: the inverse of `head_rays`.
+    """Transforms points (N, 3) from head to world space: the inverse of `head_rays`.
 
     Args:
-        points: meters.
+        points: (N, 3) in head space, meters.
         rotation, translation: head pose, as for `head_rays`.
 
     Differentiable to any order.
@@ -47,7 +50,7 @@ def world_points(
 
 
 def head_camera(camera: Camera, rotation: Float[Tensor, "3"], translation: Float[Tensor, "3"]) -> Camera:
-    """A camera of the frame's world, in the space of the head.
+    """Transforms a camera from world to head space.
 
     Args:
         camera: one camera.

@@ -183,7 +183,7 @@ def test_failing_frames_are_named_and_the_rest_goes_on(recording: BallRecording,
         sorted(result.fits) == [2] and result.fits[2].errors["steps"] == 8
     )  # the identity is fitted to the first that can be
     errors = json.loads((tmp_path / "run" / "errors.json").read_text())
-    assert errors["failed"]["1"]["reason"] == "landmarks" and "give a detector" in errors["failed"]["1"]["message"]
+    assert errors["failed"]["1"]["reason"] == "landmarks" and "pass a detector" in errors["failed"]["1"]["message"]
     assert errors["failed"]["0"]["name"] == "00000" and "cut short" in errors["failed"]["0"]["message"]
 
 
