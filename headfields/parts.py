@@ -433,8 +433,8 @@ class Renderer(Part):
 
     Attributes:
         takes: the fields it can render: a tuple of `Decoder.gives` values.
-        encoders, decoders: of a renderer with networks of its own. The avatar builds the encoders and checks what both
-            need; the renderer prepares them, in `prepare`, whose result is `Field.renderer_prepared`.
+        encoders, decoders: the renderer's own encoders and decoders. The avatar builds the encoders and checks what
+            both need; the renderer prepares them, in `prepare`, whose result is `Field.renderer_prepared`.
     """
 
     takes: tuple[str, ...] = ("density",)

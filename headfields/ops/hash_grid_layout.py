@@ -20,10 +20,10 @@ class HashGridLayout:
 
     Args:
         levels: number of levels L, at least 1. With one level, its resolution is `base_resolution`.
-        features: features per level F, at least 1.
-        log2_table_size: binary logarithm of the most rows a level may have, 0 to 30.
-        base_resolution: cells an axis of the coarsest level.
-        finest_resolution: cells an axis of the finest level, at most 2**24.
+        features: number of features per level F, at least 1.
+        log2_table_size: binary logarithm of the maximum number of rows per level, 0 to 30.
+        base_resolution: cells per axis of the coarsest level.
+        finest_resolution: cells per axis of the finest level, at most 2**24.
         dimensions: d, 1 to 4.
 
     Raises:

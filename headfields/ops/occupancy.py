@@ -34,10 +34,10 @@ def march(
 ) -> Samples:
     """Samples of each ray's step lattice that lie in occupied cells.
 
-    The lattice is that of `headfields.ops.sampling.uniform_step`: it starts at `near`, is jittered once per ray, and
-    does not depend on the grid. An interval is kept if the cell that holds its middle is occupied. Empty cells are
-    skipped (Amanatides and Woo 1987), which changes the time and not the result. Step length growing with distance:
-    Mueller et al. 2022, "Instant neural graphics primitives", appendix E.
+    The step lattice of `headfields.ops.sampling.uniform_step` starts at `near`, is jittered once per ray, and does not
+    depend on the grid. An interval is kept if the cell at its midpoint is occupied. Empty cells are skipped (Amanatides
+    and Woo 1987), which changes the time and not the result. Steps grow with distance as in Müller et al. 2022,
+    "Instant neural graphics primitives", appendix E.
 
     Args:
         origins, directions: (N, 3) meters and unit directions.

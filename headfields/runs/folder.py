@@ -1,7 +1,7 @@
 """The folder of a training run: its files, and writing them atomically.
 
 config.json              what was trained, on what, how, with which versions
-log.jsonl                one line of figures about once a second, and one line per event
+log.jsonl                one line of figures about once per second, and one line per event
 images/                  step_000000.png, ...: truth | rendering | error of one validation frame
 checkpoint/              last.safetensors, to resume from; previous.safetensors, the one before
 avatar.safetensors       the trained avatar, with averaged weights

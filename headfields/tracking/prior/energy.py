@@ -191,9 +191,9 @@ def checked_energies(
 
     Args:
         total: energy.
-        terms: by name.
+        terms: terms by name.
         parameters: the fitted quantities.
-        step, steps: for the message.
+        step, steps: current and total steps, for the message.
 
     Raises:
         FrameFailure: an energy or a parameter is not finite.

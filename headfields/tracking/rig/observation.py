@@ -49,7 +49,7 @@ class RigObservation:
     Attributes:
         levels: the image pyramid, coarse to fine.
         landmarks: (68, 2) pixels of the full image, NaN where unknown.
-        camera: of the full image.
+        camera: camera of the full image.
     """
 
     levels: tuple[Level, ...]
