@@ -160,7 +160,7 @@ def test_doctor_names_the_failed_check(monkeypatch, capsys):
         (["render", "RUN/none"], "config.json: no such file"),
         (["render", "RUN/none", "--fps", "0"], "all must be positive"),
         (["render", "RUN/none", "--background", "2"], "gray level"),
-        (["render", "RUN/none", "--mode", "turntable", "--compare"], "nothing to compare with"),
+        (["render", "RUN/none", "--mode", "turntable", "--compare"], "needs --mode frames"),
         (["render", "RUN/none", "--mode", "turntable", "--out", "x.png"], "ends in .mp4 or .gif"),
     ],
 )
