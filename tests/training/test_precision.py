@@ -150,7 +150,7 @@ def test_a_nan_is_no_overflow():
         ({"precision": "64-true"}, "precision is '64-true'; expected one of '32-true', 'bf16-mixed', '16-mixed'"),
         ({"strategy": "fsdp"}, "strategy is 'fsdp'; expected 'auto' or 'ddp'"),
         ({"devices": 0}, "devices is 0"),
-        ({"devices": [0, 1]}, "the CPU has no numbers"),
+        ({"devices": [0, 1]}, "CPUs are not numbered"),
         ({"device": "cuda:99"}, "torch sees . CUDA devices"),
     ],
 )

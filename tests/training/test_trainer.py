@@ -194,7 +194,7 @@ def test_parameter_groups():
         ({"learning_rate": -1.0}, "learning_rate"),
         ({"schedule": "cosine"}, "schedule is 'cosine'"),
         ({"losses": []}, "losses is empty"),
-        ({"losses": [HuberColor(), HuberColor()]}, "name of its own"),
+        ({"losses": [HuberColor(), HuberColor()]}, "names must be distinct"),
         ({"ema": 1.0}, "decay is 1.0"),
     ],
 )

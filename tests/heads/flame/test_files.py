@@ -213,7 +213,7 @@ def test_the_command(published, masks, tmp_path, capsys):
     line = fails(capsys, "convert-flame", str(tmp_path / "gone.pkl"), "--out", str(tmp_path / "a.npz"))
     assert "gone.pkl is not a file" in line
     assert "must end in .npz" in fails(capsys, "convert-flame", str(published), "--out", str(tmp_path / "a.pkl"))
-    assert "give it another name" in fails(capsys, "convert-flame", str(out), "--out", str(out), "--force")
+    assert "choose another name" in fails(capsys, "convert-flame", str(out), "--out", str(out), "--force")
     assert "is not a folder" in fails(capsys, "convert-flame", str(published), "--out", str(tmp_path / "no/a.npz"))
     hostile = tmp_path / "hostile.pkl"
     hostile.write_bytes(f"cos\nsystem\n(S'echo > {tmp_path}/ran'\ntR.".encode())
