@@ -7,7 +7,7 @@ from headfields.tracking.failures import FrameFailure
 from headfields.tracking.frame_fit import FrameFit
 from headfields.tracking.frame_source import FrameSource
 from headfields.tracking.landmark_pose import landmark_pose
-from headfields.tracking.loop import FrameTracker, Tracking
+from headfields.tracking.loop import FrameTracker, FrameTurn, Tracking
 from headfields.tracking.prior import (
     FACER_LABELS,
     TRACKED_LANDMARKS,
@@ -51,6 +51,7 @@ __all__ = [
     "FrameFit",
     "FrameSource",
     "FrameTracker",
+    "FrameTurn",
     "LabelClasses",
     "LandmarkDetector",
     "LandmarkPoints",

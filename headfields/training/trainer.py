@@ -136,7 +136,7 @@ class Trainer:
         bar: show a progress bar on stderr.
 
     Attributes:
-        avatar, capture, losses, optimizer, ema: the trained avatar, its capture, and the tools of training.
+        capture, losses, optimizer, ema: what the avatar (`trainer.avatar`) is trained on, and with what.
         progress: steps, seconds and best PSNR of the watched validation frame.
         processes: this process among those that train together; only `processes.is_first` writes files and shows the
             bar.

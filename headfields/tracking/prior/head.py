@@ -93,7 +93,7 @@ class PriorHead(nn.Module):
     Attributes:
         light, affine: fitted together with codes and poses.
         names: names of the codes.
-        center, radius: (3,) and meters, of the ball that holds the heads.
+        radius, center: meters and (3,), of the ball that holds the heads.
     """
 
     def __init__(self, prior: TrackingPrior, spread: float, coarse: int, fine: int) -> None:
@@ -202,7 +202,7 @@ class PriorHead(nn.Module):
         """The landmarks in posed space, by inverting the deformation.
 
         Args:
-            field: field of `avatar` for one frame.
+            field: field of the avatar for one frame.
             guess: (L, 3) initial guess, meters; the canonical points if None.
 
         Differentiable to first order in the codes.

@@ -38,7 +38,7 @@ class BodyPose(Record):
         """The pose after a step of the P = `TrackedBody.width` parameters of `TrackedBody.jacobian`.
 
         Args:
-            step: (P,) rotation about `center` and translation in camera space, then joints, then expression.
+            step: (P,) rotation about the center and translation in camera space, then joints, then expression.
             center: (3,) in camera space.
         """
         step = step.to(self.world_to_camera)

@@ -248,7 +248,7 @@ def motion_scales(scales: TermScales, joints: int, expressions: int) -> Float[Te
 
 
 def _center_of(other: BodyPose, pose: BodyPose, center: Tensor) -> Tensor:
-    """The point of the rest mesh that is at `center` in camera space under `pose`, under another pose."""
+    """The point of the rest mesh that is at the center in camera space under one pose, under another."""
     one, two = pose.world_to_camera, other.world_to_camera
     point = one[:3, :3].T @ (center - one[:3, 3])
     return two[:3, :3] @ point + two[:3, 3]
