@@ -66,7 +66,7 @@ def correct_pose(
 ) -> Camera:
     """A camera for which the head is turned about its center and shifted, both along the camera's axes.
 
-    x_camera → exp(turn) (x_camera − c) + c + shift, where c is the center in the camera's frame. A turn about the center
+    x_camera → exp(turn) (x_camera − c) + c + shift, with c the center in the camera's frame. A turn about the center
     moves the head's image little, so turn and shift are nearly independent.
 
     Args:
