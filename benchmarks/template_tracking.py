@@ -17,7 +17,8 @@ from headfields.data import load_capture
 from headfields.rigging import RiggedTemplate
 from headfields.synthetic.rig_captures import write_rig_capture
 from headfields.synthetic.rig_tracking_error import rig_tracking_error
-from headfields.tracking.rig import RigTracker, RigTrackingOptions
+from headfields.tracking.rig.options import RigTrackingOptions
+from headfields.tracking.rig.tracker import RigTracker
 
 
 def main() -> None:

@@ -42,7 +42,8 @@ def track_template(
     from headfields.cli import runs
     from headfields.cli.tracking_runs import check_frames, print_errors, run_tracker
     from headfields.rigging import RiggedTemplate
-    from headfields.tracking.rig import RigTracker, RigTrackingOptions
+    from headfields.tracking.rig.options import RigTrackingOptions
+    from headfields.tracking.rig.tracker import RigTracker
 
     check_frames(frames, every)
     template = RiggedTemplate.from_file(rig)

@@ -3,13 +3,12 @@
 from headfields.data.balance import view_yaw, yaw_balanced_weights
 from headfields.data.capture import Capture
 from headfields.data.errors import CaptureError
-from headfields.data.formats import (
-    CapturedFrame,
+from headfields.data.formats.insta_writer import CapturedFrame, write_insta
+from headfields.data.formats.metrical_tracker import (
     MetricalTrackerFrame,
     MetricalTrackerHead,
     read_metrical_frame,
     read_metrical_frames,
-    write_insta,
 )
 from headfields.data.head_frame import (
     HeadFrame,

@@ -1,16 +1,12 @@
 """Parametric heads: FLAME, SMPL-X and blendshape rigs. Each call gives a `HeadState`."""
 
 from headfields.heads.blendshapes import BlendshapeHead
-from headfields.heads.flame import FlameAssets, FlameConversion, FlameHead, convert_flame
+from headfields.heads.flame.assets import FlameAssets
+from headfields.heads.flame.convert import FlameConversion, convert_flame
+from headfields.heads.flame.model import FlameHead
 from headfields.heads.landmarks import ContourLandmarks, LandmarkEmbedding, Landmarks
-from headfields.heads.mouth import (
-    FLAME_INNER_LIPS,
-    InnerMouth,
-    boundary_loops,
-    close_mouth,
-    inner_mouth,
-    mouth_loop,
-)
+from headfields.heads.mouth.closing import boundary_loops, close_mouth, mouth_loop
+from headfields.heads.mouth.inner import FLAME_INNER_LIPS, InnerMouth, inner_mouth
 from headfields.heads.smplx import SmplxHead, from_smplx
 
 __all__ = [

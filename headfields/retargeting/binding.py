@@ -265,6 +265,13 @@ def _warp(
 def surface_correspondence(
     source: HeadSurface, registered: Float[Tensor, "v 3"], target: HeadSurface
 ) -> Correspondence:
+    """The correspondence of a target head's faces and vertices with the nearest ones of a registered source head.
+
+    Args:
+        source: the source head, whose faces and landmarks are used.
+        registered: (V, 3) its vertices, registered to the target's neutral surface.
+        target: the target head.
+    """
     surface = SidedSurface(registered, source)
     neutral = target.neutral.double()
     reach = _REACH * target.size

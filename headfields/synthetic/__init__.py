@@ -1,11 +1,14 @@
 """Synthetic data: procedural heads and bodies, rendered captures, scans, and tracking errors against the truth."""
 
-from headfields.synthetic.body import procedural_body, procedural_body_arrays, procedural_body_texture
+from headfields.synthetic.body.model import procedural_body, procedural_body_arrays
+from headfields.synthetic.body.texture import procedural_body_texture
 from headfields.synthetic.captures import write_head_capture
-from headfields.synthetic.head import procedural_head, procedural_head_arrays, procedural_head_texture
+from headfields.synthetic.head.model import procedural_head, procedural_head_arrays
+from headfields.synthetic.head.texture import procedural_head_texture
 from headfields.synthetic.rig_captures import write_rig_capture
 from headfields.synthetic.rig_tracking_error import RigTrackingError, rig_tracking_error
-from headfields.synthetic.scans import HeadSampler, generate_scans
+from headfields.synthetic.scans.generate import generate_scans
+from headfields.synthetic.scans.sampler import HeadSampler
 from headfields.synthetic.tracking_error import TrackingError, tracking_error
 from headfields.synthetic.tracking_noise import TrackingNoise
 

@@ -8,39 +8,27 @@ from headfields.tracking.frame_fit import FrameFit
 from headfields.tracking.frame_source import FrameSource
 from headfields.tracking.landmark_pose import landmark_pose
 from headfields.tracking.loop import FrameTracker, FrameTurn, Tracking
-from headfields.tracking.prior import (
-    FACER_LABELS,
-    TRACKED_LANDMARKS,
+from headfields.tracking.prior.fit import PriorFit
+from headfields.tracking.prior.head import PriorHead, TrackingPrior
+from headfields.tracking.prior.landmarks import TRACKED_LANDMARKS, LandmarkDetector, LandmarkPoints
+from headfields.tracking.prior.load import open_prior, prior_landmarks
+from headfields.tracking.prior.mononphm_layout import MonoNPHMFrame, read_mononphm, write_mononphm
+from headfields.tracking.prior.observation import FACER_LABELS, LabelClasses, PriorObservation
+from headfields.tracking.prior.options import (
     EnergyWeights,
-    LabelClasses,
-    LandmarkDetector,
-    LandmarkPoints,
-    MonoNPHMFrame,
-    PriorFit,
-    PriorHead,
-    PriorObservation,
-    PriorTracker,
     PriorTrackingOptions,
     RateSchedule,
     Stage1,
     Stage2,
-    TrackingPrior,
     WeightSchedule,
-    open_prior,
-    prior_landmarks,
-    read_mononphm,
-    write_mononphm,
 )
-from headfields.tracking.rig import (
-    BodyPose,
-    RigFit,
-    RigObservation,
-    RigTracker,
-    RigTrackingOptions,
-    TermScales,
-    TrackedBody,
-    write_tracked_capture,
-)
+from headfields.tracking.prior.tracker import PriorTracker
+from headfields.tracking.rig.body import BodyPose, TrackedBody
+from headfields.tracking.rig.fit import RigFit
+from headfields.tracking.rig.observation import RigObservation
+from headfields.tracking.rig.options import RigTrackingOptions, TermScales
+from headfields.tracking.rig.tracked_capture import write_tracked_capture
+from headfields.tracking.rig.tracker import RigTracker
 
 __all__ = [
     "FACER_LABELS",

@@ -1,6 +1,6 @@
 import torch
 
-from headfields.tracking.rig import BodyPose, TrackedBody
+from headfields.tracking.rig.body import BodyPose, TrackedBody
 
 
 def test_the_reduced_body_is_the_rig(rig):

@@ -9,7 +9,8 @@ from PIL import Image
 
 from headfields.data import load_capture
 from headfields.synthetic.rig_tracking_error import rig_tracking_error
-from headfields.tracking.rig import RigTracker, RigTrackingOptions, TermScales
+from headfields.tracking.rig.options import RigTrackingOptions, TermScales
+from headfields.tracking.rig.tracker import RigTracker
 
 OPTIONS = RigTrackingOptions(levels=(24, 48), steps=(3, 3), first_steps=10, joint_steps=1, mask_pixels=30)
 
