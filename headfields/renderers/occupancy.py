@@ -48,8 +48,12 @@ class OccupancyGrid(nn.Module):
 
     @torch.no_grad()
     def observe(self, points: Float[Tensor, "m 3"], density: Float[Tensor, " m"]) -> None:
-        """Updates the grid with `density` (M,), 1/m, at `points` (M, 3), meters; points outside the box are ignored."""
+        """Updates the grid with `density` (M,), 1/m, at `points` (M, 3), meters.
+
+        Points outside the box are ignored, and points where the density is NaN, which would stay in the grid for good.
+        """
         flat, inside = self.cells(points)
+        inside = inside & ~density.isnan()
         flat, opacity = flat[inside], -torch.expm1(-density[inside] * self.step)
         grid = self.opacity.view(-1)
         # Decay once per cell, also with several points in it: write the decayed value, then the maximum over points.

@@ -166,6 +166,8 @@ class OccupancySampler(Sampler):
 
     def update(self, field: Field, step: int) -> None:
         low, high = field.posed_bounds()
+        if not bool((low.isfinite() & high.isfinite()).all()):
+            return  # a frame with a NaN would leave a box of NaN, in which no ray of any frame has samples
         if self.space == "posed" and not self._covers(field):
             # Frames that leave the box: start over with a box that contains them too, rather than lose space outside;
             # with a margin, so that the next frame does not trigger it again.

@@ -92,6 +92,12 @@ class TrainingMonitor(ProgressMonitor):
                 learning_rate=learning_rate,
             )
 
+    def after_skipped_step(self, rays: int) -> None:
+        """Counts a step that was not taken, with its number of rays, and moves the bar."""
+        self.tick()
+        self._rays += rays
+        self.move_bar()
+
     def event(self, name: str, **entry: object) -> None:
         """Writes an event to the log, with the step and the seconds."""
         if self.folder is not None:

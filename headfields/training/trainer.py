@@ -15,7 +15,7 @@ import os
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -30,6 +30,7 @@ from headfields.runs.ema import ExponentialMovingAverage
 from headfields.runs.folder import RunFolder, RunWriteError, write_picture, writing
 from headfields.runs.interrupts import InterruptFlag
 from headfields.runs.lock import run_lock
+from headfields.runs.nonfinite import BufferBackup, SkippedSteps
 from headfields.runs.progress import NanLossError, Progress
 from headfields.runs.randomness import RandomStream, deterministic
 from headfields.training.evaluation import picture
@@ -55,6 +56,8 @@ class FitResult:
         psnr: training PSNR in dB, smoothed over the last steps; NaN before the first.
         rays_per_second: mean rate over this call.
         interrupted: True if Ctrl-C (or SIGTERM) ended it.
+        skipped: steps, of those in all, that were skipped because a loss or gradient was not finite.
+        skipped_frames: how many of them drew each frame, by its index.
     """
 
     step: int
@@ -62,6 +65,8 @@ class FitResult:
     psnr: float
     rays_per_second: float
     interrupted: bool
+    skipped: int = 0
+    skipped_frames: Mapping[int, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -74,6 +79,7 @@ class _StepOutcome:
         rays: number of rays.
         seconds: the clock of process 0.
         interrupted: whether any process was interrupted.
+        not_finite: the losses or gradients that are not finite; empty if the step was taken.
     """
 
     terms: dict[str, float]
@@ -81,10 +87,28 @@ class _StepOutcome:
     rays: int
     seconds: float
     interrupted: bool
+    not_finite: str = ""
 
 
-class _NotFiniteError(RuntimeError):
-    """A loss, or the gradient of a parameter, is not finite; the message names it."""
+@dataclass(frozen=True)
+class _Drawn:
+    """This process's share of a step: B frames, and what N rays of them should see and see."""
+
+    frames: Tensor
+    state: Any
+    batch: Any
+    rgb: Tensor
+
+    def suspects(self) -> Float[Tensor, " b"]:
+        """1 for frames with a state, target or color that is not finite, else 0."""
+        suspects = self.rgb.new_zeros(len(self.frames))
+        colors = torch.cat([self.rgb, self.batch.target.to(self.rgb)], dim=1)
+        suspects[self.batch.rays.frame[~colors.isfinite().all(dim=1)]] = 1.0
+        for name in ("vertices", "expression", "pose"):
+            values = getattr(self.state, name, None)
+            if values is not None:
+                suspects[~values.flatten(1).isfinite().all(dim=1)] = 1.0
+        return suspects
 
 
 class Trainer:
@@ -217,7 +241,8 @@ class Trainer:
         )  # fmt: skip
         self._buffers = SharedBuffers(self.processes, self.avatar)
         self._trained = {name: p for name, p in self.avatar.named_parameters() if p.requires_grad}
-        self._skipped = 0  # steps in a row whose gradients overflowed
+        self._overflows = 0  # steps in a row whose gradients overflowed float16
+        self._skipped = SkippedSteps("frame")
         self._intervals = {"picture": picture_seconds, "checkpoint": checkpoint_seconds}
         self._cost: dict[str, float] = {}  # duration of the last checkpoint and the last picture, seconds
         self._pictured: int | None = None  # the step of the last picture
@@ -243,7 +268,8 @@ class Trainer:
         Raises:
             ValueError: neither limit is given, one is negative, or `resume` without `out`; or the checkpoint belongs
                 to another model.
-            NanLossError: a loss or gradient is not finite; the weights are those before that step.
+            NanLossError: no step of the last ten had a finite loss and gradient. Such a step is skipped and counted:
+                weights, average and buffers stay those of the last step that was taken.
             RunLockedError: another training writes to the run folder.
             RunWriteError: the run folder cannot be written to, or its disk is full. The last checkpoint is intact.
             PeerError: another process of this training failed.
@@ -263,6 +289,7 @@ class Trainer:
             folder, bar = (self.folder, self.bar) if self.processes.is_first else (None, False)
             monitor = TrainingMonitor(self.progress, steps, minutes, folder, bar, self.processes)
             stack.enter_context(monitor)
+            self._backup, skipped_before = BufferBackup(self.avatar), self._skipped.total
             try:
                 interrupted = self._train(monitor, interrupt)
             except RunWriteError as error:
@@ -272,7 +299,13 @@ class Trainer:
                 ) from error
         self.avatar.eval()
         self._swap_average()
-        return FitResult(self.progress.step, self.progress.seconds, monitor.psnr, monitor.rays_per_second, interrupted)
+        if self._skipped.total > skipped_before and self.processes.is_first:
+            _warn(f"Trainer: {self._skipped.summary()}")
+        frames = {int(name): count for name, count in self._skipped.drawn.items()}
+        return FitResult(
+            self.progress.step, self.progress.seconds, monitor.psnr, monitor.rays_per_second, interrupted,
+            self._skipped.total, frames,
+        )  # fmt: skip
 
     @property
     def rays_now(self) -> int:
@@ -305,6 +338,7 @@ class Trainer:
         self.random.load(random)
         if self.scaler is not None and "scaler" in self.progress.extra:
             self.scaler.load_state_dict(self.progress.extra["scaler"])
+        self._skipped.load(self.progress.extra.get("skipped", {}))
         self._last_good = f"the last good checkpoint is {path} (step {self.progress.step})"
 
     def _open(self, folder: RunFolder, stack: contextlib.ExitStack, resume: bool) -> None:
@@ -395,18 +429,40 @@ class Trainer:
         """One step; whether it was the last because of an interrupt."""
         decay = self.final_rate**monitor.fraction if self.schedule == "exponential" else 1.0
         monitor.tick()
-        try:
-            outcome = self._optimize(decay, monitor, interrupt)
-        except _NotFiniteError as error:
-            monitor.event("nan", what=str(error))
-            raise NanLossError(
-                f"step {self.progress.step}: {error} is not finite; {self._last_good}. A lower learning rate often "
-                "helps"
-            ) from error
+        outcome = self._optimize(decay, monitor, interrupt)
+        if outcome.not_finite:
+            self._skip(outcome.not_finite, monitor)
         self.progress.step += 1
         monitor.share_seconds(outcome.seconds)
-        monitor.after_step(outcome.terms, outcome.mean_squared_error, outcome.rays, self.learning_rate * decay)
+        if outcome.not_finite:
+            monitor.after_skipped_step(outcome.rays)
+        else:
+            self._skipped.accept()
+            monitor.after_step(outcome.terms, outcome.mean_squared_error, outcome.rays, self.learning_rate * decay)
         return outcome.interrupted if self.processes.several else bool(interrupt)
+
+    def _skip(self, what: str, monitor: TrainingMonitor) -> None:
+        """Undoes and counts a step that is not finite; all processes call it together.
+
+        Raises:
+            NanLossError: it is one too many in a row.
+        """
+        self._backup.restore()
+        self.optimizer.zero_grad(set_to_none=True)
+        assert self._drawn is not None
+        suspects = self.processes.maximum(self._drawn.suspects())
+        frames = self._drawn.frames[(suspects > 0).cpu()] if bool(suspects.any()) else self._drawn.frames
+        self._drawn = None
+        monitor.event("skipped", what=what, frames=frames.tolist())
+        try:
+            self._skipped.skip(
+                self.progress.step, what, frames.tolist(), f"{self._last_good}. A lower learning rate often helps"
+            )
+        except NanLossError as error:
+            monitor.event("nan", what=str(error))
+            raise
+        finally:
+            self.progress.extra["skipped"] = self._skipped.state()
 
     def _optimize(self, decay: float, monitor: TrainingMonitor, interrupt: InterruptFlag) -> _StepOutcome:
         """Due pictures and checkpoints, then one optimizer step of all processes.
@@ -415,11 +471,12 @@ class Trainer:
             decay: factor on the learning rates.
 
         Raises:
-            _NotFiniteError: a loss or a gradient is not finite; the weights are those before the step.
+            NanLossError: float16 overflows at any scale.
             PeerError: another process failed.
         """
         names, seconds = [loss.name for loss in self.losses], self.progress.seconds
         failure: Exception | None = None
+        self._drawn: _Drawn | None = None
         try:
             self._do_due(monitor)
             figures, rays = self._differentiate(decay)
@@ -439,12 +496,13 @@ class Trainer:
         gradients = {name: p.grad for name, p in self._trained.items() if p.grad is not None}
         if self.scaler is not None and gradients:
             self.scaler.unscale_(self.optimizer)
-        # The 2-norm runs at memory speed; a norm that overflows is as good a reason to stop as a NaN.
+        # The 2-norm runs at memory speed; a norm that overflows is as good a reason to skip as a NaN.
         norms = [n.double() for n in torch._foreach_norm(list(gradients.values()))] if gradients else []
         numbers = torch.cat([table.flatten(), *(norm[None] for norm in norms)]).tolist()  # the one wait for the device
         width = table.shape[1]
         rows = [numbers[rank * width : (rank + 1) * width] for rank in range(self.processes.count)]
-        return self._apply(names, rows, dict(zip(gradients, numbers[table.numel() :], strict=True)), rays, failure)
+        norms_by_name = dict(zip(gradients, numbers[table.numel() :], strict=True))
+        return self._apply(names, rows, norms_by_name, rays, failure, monitor)
 
     def _differentiate(self, decay: float) -> tuple[Float[Tensor, " l"], int]:
         """Renders this process's share of a batch and computes its gradients.
@@ -467,6 +525,7 @@ class Trainer:
         batch, state = batch.to(self.device), self.capture.state(frames).to(self.device)
         for group in self.optimizer.param_groups:
             group["lr"] = self.rates[group["name"]] * decay
+        self._backup.keep()
         self.avatar.update(state, step)
         self._buffers.snapshot()
         own_numbers = self.random.share(share.start, rays) if several else contextlib.nullcontext()
@@ -481,6 +540,7 @@ class Trainer:
             squared_error = (rendering.rgb - batch.target).square().sum() / max(rendering.rgb.numel(), 1)
             scaled = torch.stack([value.detach().double() for value in (*values, squared_error)]) * fraction
             samples = 0 if rendering.samples is None else len(rendering.samples)
+            self._drawn = _Drawn(frames, state, batch, rendering.rgb.detach())
             return torch.cat([scaled, scaled.new_tensor([float(samples)])]), rays
 
     def _apply(
@@ -490,6 +550,7 @@ class Trainer:
         norms: Mapping[str, float],
         rays: int,
         failure: Exception | None,
+        monitor: TrainingMonitor,
     ) -> _StepOutcome:
         """Checks the step of all processes and updates the parameters.
 
@@ -500,6 +561,7 @@ class Trainer:
             norms: gradient norms, by parameter.
             rays: number of rays of all processes.
             failure: this process's error.
+            monitor: writes the log.
         """
         count = len(names) + 2
         figures = [math.fsum(row[i] for row in rows) for i in range(count)]
@@ -510,14 +572,25 @@ class Trainer:
             if not any(row[count + 3 + i] for row in rows):
                 parameter.grad = None  # unused on every process, so the optimizer skips it
         terms = dict(zip(names, figures, strict=False))
+        outcome = _StepOutcome(terms, figures[len(terms)], rays, seconds, interrupted)
         bad = [name for name, value in terms.items() if not math.isfinite(value)]
-        if bad:
-            place = _processes_not_finite(rows, [names.index(name) for name in bad])
-            raise _NotFiniteError(f"loss {', '.join(bad)}{place}")
+        place = _processes_not_finite(rows, [names.index(name) for name in bad])
+        not_finite = f"loss {', '.join(bad)}{place}" if bad else ""
         bad = [name for name, value in norms.items() if not math.isfinite(value)]
-        self._skipped = self._skipped + 1 if bad else 0
-        if bad and (self.scaler is None or self._skipped > MOST_SKIPPED):
-            raise _NotFiniteError(f"gradient of {', '.join(bad)}")
+        if bad and not not_finite and self.scaler is None:
+            not_finite = f"gradient of {', '.join(bad)}"
+        if not_finite:
+            if self.scaler is not None and norms:
+                self.scaler.update()  # a NaN lowers the scale as an overflow does
+            return dataclasses.replace(outcome, not_finite=not_finite)
+        self._overflows = self._overflows + 1 if bad else 0
+        if self._overflows > MOST_SKIPPED:
+            what = f"gradient of {', '.join(bad)}"
+            monitor.event("nan", what=what)
+            raise NanLossError(
+                f"step {self.progress.step}: {what} overflows float16 at any scale; {self._last_good}. Train with "
+                "precision='bf16-mixed' or '32-true', or a lower learning rate"
+            )
         if self.scaler is None:
             self.optimizer.step()
         elif norms:
@@ -526,7 +599,7 @@ class Trainer:
         if self.ema is not None:
             self.ema.update()
         self._adapt_rays(rays, figures[len(terms) + 1])
-        return _StepOutcome(terms, figures[len(terms)], rays, seconds, interrupted)
+        return outcome
 
     def _adapt_rays(self, rays: int, samples: float) -> None:
         """Moves the number of rays a fifth of the way to the one that would give `samples_per_step`.
@@ -604,7 +677,7 @@ def _check_limits(steps: int | None, minutes: int | float | None) -> None:
 
 def _processes_not_finite(rows: list[list[float]], columns: list[int]) -> str:
     """The processes with a number that is not finite in one of the columns, for a message."""
-    if len(rows) == 1:
+    if len(rows) == 1 or not columns:
         return ""
     ranks = [str(rank) for rank, row in enumerate(rows) if any(not math.isfinite(row[i]) for i in columns)]
     return f" (on process {', '.join(ranks)})"

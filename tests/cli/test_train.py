@@ -114,9 +114,9 @@ def test_an_impossible_folder_fails_before_the_capture_is_read(world, tmp_path, 
 def test_a_nan_ends_with_a_reason(world, tmp_path, capsys, monkeypatch):  # noqa: F811
     original = HuberColor.__call__
     monkeypatch.setattr(HuberColor, "__call__", lambda *arguments: original(*arguments) * float("nan"))
-    arguments = ["train", "disc", "--capture", "disc", "--out", str(tmp_path / "run"), "--steps", "3"]
+    arguments = ["train", "disc", "--capture", "disc", "--out", str(tmp_path / "run"), "--steps", "30"]
     assert main(arguments) == 1
-    assert "headfields: error: step 0: loss color is not finite" in capsys.readouterr().err
+    assert "headfields: error: step 9: loss color is not finite" in capsys.readouterr().err
 
 
 def test_a_broken_checkpoint_is_reported_and_the_previous_one_used(run, capsys):  # noqa: F811

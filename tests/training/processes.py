@@ -41,7 +41,7 @@ def disc_trainer(seed: int = 0, losses=None, **options) -> Trainer:
 
 
 class Mischief(HuberColor):
-    """Does something at step 5, on process 1 alone."""
+    """Does something at step 5 (or from there on), on process 1 alone."""
 
     def __init__(self, what: str) -> None:
         super().__init__(region_weight=1)
@@ -49,9 +49,11 @@ class Mischief(HuberColor):
 
     def __call__(self, rendering, batch, step):
         value = super().__call__(rendering, batch, step)
-        if step == 5 and os.environ.get("LOCAL_RANK", "0") == "1":
-            if self.what == "nan":
+        if os.environ.get("LOCAL_RANK", "0") == "1":
+            if self.what == "nans" and step >= 5 or self.what == "nan" and step == 5:
                 return value * math.nan
+            if step != 5:
+                return value
             if self.what == "error":
                 raise ZeroDivisionError("on one process alone")
             if self.what == "interrupt":
@@ -69,7 +71,10 @@ def outcome(trainer: Trainer, **limits) -> dict[str, Any]:
         result = trainer.fit(**limits)
     except Exception as error:
         return {"error": f"{type(error).__name__}: {error}", "step": trainer.progress.step}
-    return {"step": result.step, "interrupted": result.interrupted, "psnr": result.psnr, "state": tensors(trainer)}
+    return {
+        "step": result.step, "interrupted": result.interrupted, "psnr": result.psnr, "skipped": result.skipped,
+        "state": tensors(trainer),
+    }  # fmt: skip
 
 
 def main() -> None:
@@ -80,7 +85,7 @@ def main() -> None:
     outcomes = {"disc": outcome(disc_trainer(seed=rank, out=out / "disc", **two), steps=STEPS)}  # seeded differently
     outcomes["again"] = outcome(disc_trainer(out=out / "one", **two), steps=STEPS, resume=True)
     outcomes["ball"] = outcome(ball_trainer(out=out / "ball", checkpoint_seconds=0.0, **two), steps=BALL_STEPS)
-    for what in ("nan", "error", "interrupt"):
+    for what in ("nan", "nans", "error", "interrupt"):
         outcomes[what] = outcome(disc_trainer(losses=[Mischief(what)], out=out / what, **two), steps=STEPS)
     outcomes["minutes"] = outcome(disc_trainer(schedule="exponential", **two), minutes=0.3 / 60)
     trainer = disc_trainer(out=out / "full", checkpoint_seconds=0.0, **two)

@@ -82,11 +82,21 @@ def test_only_the_first_process_writes(folder):
     assert len(list((folder / "disc/images").iterdir())) == 1
 
 
-def test_a_nan_on_one_process_stops_all(folder, outcomes):
+def test_a_nan_on_one_process_is_skipped_by_all(folder, outcomes):
+    first, second = (ranks["nan"] for ranks in outcomes)
+    assert first["skipped"] == second["skipped"] == 1
+    assert first["step"] == STEPS
+    for name, tensor in first["state"].items():
+        assert torch.equal(tensor, second["state"][name]) and bool(tensor.isfinite().all()), name
+    (event,) = [entry for entry in RunFolder(folder / "nan").read_log() if entry.get("event") == "skipped"]
+    assert event["step"] == 5 and event["what"] == "loss color (on process 1)" and len(event["frames"]) == 4
+
+
+def test_nans_on_one_process_stop_all(folder, outcomes):
     for ranks in outcomes:
-        assert ranks["nan"]["error"].startswith("NanLossError: step 5: loss color (on process 1) is not finite")
-        assert ranks["nan"]["step"] == 5
-    assert RunFolder(folder / "nan").read_log()[-1]["event"] == "nan"
+        assert ranks["nans"]["error"].startswith("NanLossError: step 14: loss color (on process 1) is not finite")
+        assert ranks["nans"]["step"] == 14
+    assert RunFolder(folder / "nans").read_log()[-1]["event"] == "nan"
 
 
 def test_an_error_on_one_process_stops_all(outcomes):

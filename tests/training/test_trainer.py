@@ -1,5 +1,4 @@
 import json
-import math
 import signal
 
 import pytest
@@ -8,7 +7,6 @@ import torch
 from headfields.losses.color import HuberColor
 from headfields.losses.silhouette import OpacityLoss
 from headfields.losses.surface import DepthPrior
-from headfields.runs.progress import NanLossError
 from headfields.training.parameter_groups import parameter_groups
 from headfields.training.trainer import Trainer
 from tests.training.fakes import FakeAvatar, FakeCapture
@@ -140,31 +138,6 @@ def test_an_interrupt_ends_the_step_and_saves(tmp_path, number):
     assert resumed.fit(steps=9, resume=True).step == 9
     through.fit(steps=9)
     assert same(weights(resumed), weights(through))
-
-
-@pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_a_loss_that_is_not_finite_stops_training_before_the_weights_change(tmp_path, value):
-    class Bad(HuberColor):
-        def __call__(self, rendering, batch, step):
-            loss = super().__call__(rendering, batch, step)
-            return loss * value if step == 6 else loss
-
-    trainer = make(out=tmp_path, losses=[Bad(name="bad"), OpacityLoss()], checkpoint_seconds=0.0)
-    with pytest.raises(NanLossError, match=r"step 6: loss bad is not finite.*last\.safetensors \(step \d\)"):
-        trainer.fit(steps=20)
-    assert trainer.progress.step == 6
-    assert all(torch.isfinite(tensor).all() for tensor in weights(trainer).values())
-    log = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
-    assert log[-1]["event"] == "nan"
-
-
-def test_a_gradient_that_is_not_finite_names_the_parameter():
-    class Root(HuberColor):
-        def __call__(self, rendering, batch, step):
-            return (rendering.opacity * 0).clamp(min=0).sqrt().sum()
-
-    with pytest.raises(NanLossError, match=r"step 0: gradient of table, network\.0\.weight.*no checkpoint"):
-        make(losses=[Root()]).fit(steps=2)
 
 
 def test_exponential_schedule_follows_the_fraction_of_the_run():
