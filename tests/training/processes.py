@@ -50,7 +50,7 @@ class Mischief(HuberColor):
     def __call__(self, rendering, batch, step):
         value = super().__call__(rendering, batch, step)
         if os.environ.get("LOCAL_RANK", "0") == "1":
-            if self.what == "nans" and step >= 5 or self.what == "nan" and step == 5:
+            if (self.what == "nans" and step >= 5) or (self.what == "nan" and step == 5):
                 return value * math.nan
             if step != 5:
                 return value

@@ -128,7 +128,7 @@ def test_steps_that_overflow_are_skipped_and_the_scale_falls(tmp_path):
 def test_steps_that_never_stop_overflowing_end_training():
     avatar = Overflowing()
     avatar.bearable = 0.0
-    with pytest.raises(NanLossError, match="step 25: gradient of table.*overflows float16 at any scale"):
+    with pytest.raises(NanLossError, match=r"step 25: gradient of table.*overflows float16 at any scale"):
         scaled(avatar=avatar).fit(steps=100)
 
 
@@ -138,7 +138,7 @@ def test_a_nan_is_no_overflow():
             rendering = super().forward(rays, state, background)
             return rendering.replace(rgb=rendering.rgb * torch.nan)
 
-    with pytest.raises(NanLossError, match="step 9: loss color is not finite.*the 10th step in a row"):
+    with pytest.raises(NanLossError, match=r"step 9: loss color is not finite.*the 10th step in a row"):
         avatar = Bad()
         avatar.scaler = None
         scaled(avatar=avatar).fit(steps=30)
