@@ -40,6 +40,7 @@ def compare_meshes(
         seed: Seed of the sampled points.
         limit: Millimeters at the red end of the heat map.
     """
+    from headfields.files.atomic import write_text
     from headfields.mesh import align_to_surface, load_mesh
     from headfields.metrics.surface import compare_surfaces
 
@@ -64,8 +65,7 @@ def compare_meshes(
     sides: Any = directions.replace("-", "_")
     result |= compare_surfaces(surface_mesh, truth_mesh, directions=sides, samples=samples, seed=seed).to_json()
     if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
-        (out / "metrics.json").write_text(json.dumps(result, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+        write_text(out / "metrics.json", json.dumps(result, indent=2, allow_nan=False) + "\n")
         _write_heat_maps(out / "errors.png", surface_mesh, truth_mesh, limit / 1e3)
     print(json.dumps(result, allow_nan=False))
 

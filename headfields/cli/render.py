@@ -1,7 +1,7 @@
 """`headfields render`: images and videos of a trained avatar."""
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -62,6 +62,8 @@ def render(
     from headfields.runs.folder import write_picture
     from headfields.training import evaluation
     from headfields.training.frames import choose_frames
+    from headfields.viz import write_video
+    from headfields.viz.images import to_uint8
 
     kind = mode if motion is None else "motion"
     if seconds <= 0 or fps < 1 or scale <= 0:
@@ -111,10 +113,9 @@ def render(
             image = image_of(shot).cpu()
             if shot.driver is not None:
                 image = torch.cat([_driving_image(driver, shot.driver, background, len(image)), image], dim=1)
-            yield image
+            yield to_uint8(image)
 
-    _write_video(out, images(), fps)
-    print(out)
+    print(write_video(out, images(), fps))
 
 
 def _select(capture: Any, split: str, frames: str | None, limit: int | None) -> list[int]:
@@ -146,24 +147,3 @@ def _driving_image(driver: Any, frame: int, background: float | int, height: int
     size = (height, max(round(image.shape[1] * height / image.shape[0]), 1))
     scaled = torch.nn.functional.interpolate(picture, size, mode="bilinear", align_corners=False, antialias=True)
     return scaled[0].movedim(0, -1)
-
-
-def _write_video(path: Path, images: Iterable[Any], fps: int) -> None:
-    """Writes images (H, W, 3) in [0, 1] as an .mp4 or .gif file, which appears when it is whole."""
-    import imageio.v2 as imageio
-    import torch
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.part{path.suffix}")
-    video = {"fps": fps, "macro_block_size": 1, "quality": 8}
-    settings: dict[str, Any] = video if path.suffix == ".mp4" else {"duration": 1000 / fps, "loop": 0}
-    try:
-        writer: Any
-        with imageio.get_writer(temporary, **settings) as writer:
-            for image in images:
-                pixels = (image.clamp(0, 1) * 255).round().to(torch.uint8).numpy()
-                height, width = pixels.shape[0] // 2 * 2, pixels.shape[1] // 2 * 2  # H.264 needs even sizes
-                writer.append_data(pixels[:height, :width])
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

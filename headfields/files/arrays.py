@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from headfields.files.atomic import write_bytes
 from headfields.files.unpickler import is_legacy_torch, load_pickle, load_torch
 
-__all__ = ["load_arrays", "read_npy", "save_arrays"]
+__all__ = ["load_arrays", "read_npy", "save_array", "save_arrays"]
 
 
 def read_npy(data: bytes, where: str) -> Any:
@@ -109,7 +110,7 @@ def load_arrays(path: str | Path) -> dict[str, Any]:
 
 
 def save_arrays(path: str | Path, arrays: Mapping[str, np.ndarray]) -> Path:
-    """Writes named arrays as a compressed npz.
+    """Writes named arrays as a compressed npz; the file appears whole, or an older one stays.
 
     Args:
         path: the file; the suffix `.npz` is added if it is missing, and the folder is created.
@@ -117,10 +118,19 @@ def save_arrays(path: str | Path, arrays: Mapping[str, np.ndarray]) -> Path:
 
     Returns:
         The path of the file, with its suffix.
+
+    Raises:
+        OSError: it cannot be written; the message has the path.
     """
     path = Path(path)
     path = path if path.suffix == ".npz" else path.with_name(path.name + ".npz")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("wb") as file:
-        np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
-    return path
+    compressed = io.BytesIO()
+    np.savez_compressed(compressed, **arrays)  # type: ignore[arg-type]
+    return write_bytes(path, compressed.getvalue())
+
+
+def save_array(path: str | Path, array: np.ndarray) -> Path:
+    """Writes one array as npy, as `save_arrays` does."""
+    encoded = io.BytesIO()
+    np.save(encoded, array)
+    return write_bytes(path, encoded.getvalue())

@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,8 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+
+from headfields.files.atomic import replacing
 
 __all__ = ["BrokenFileError", "read_safetensors", "write_safetensors"]
 
@@ -22,10 +23,10 @@ class BrokenFileError(ValueError):
 def write_safetensors(
     path: Path | str, tensors: Mapping[str, Tensor], metadata: Mapping[str, str], previous: Path | None = None
 ) -> None:
-    """Writes a safetensors file next to `path`, waits until it is on disk, and moves it into place.
+    """Writes a safetensors file as `headfields.files.atomic.replacing` does.
 
     Args:
-        path: the file; its folder must exist.
+        path: the file; its folder is created.
         tensors, metadata: the content.
         previous: a path in the same folder that keeps the file now at `path`; None discards it. At any moment, a crash
             included, there is a whole file at `path` or `previous`.
@@ -33,40 +34,15 @@ def write_safetensors(
     Raises:
         OSError: the file cannot be written, for lack of space or permission; `path` and `previous` are unchanged.
     """
-    path = Path(path)
-    # safetensors puts a temporary file next to its target; in a folder of our own it can be removed
-    scratch = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary = scratch / path.name
-    try:
-        shutil.rmtree(scratch, ignore_errors=True)
-        scratch.mkdir()
-        save_file({name: t.detach().contiguous() for name, t in tensors.items()}, temporary, dict(metadata))
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)  # safetensors grants only the owner access
-        _sync(temporary)
-        if previous is not None and path.exists():
-            _keep(path, previous, scratch / previous.name)
-        os.replace(temporary, path)
-        _sync(path.parent)
-    except SafetensorError as error:
-        match = re.search(r"\(os error (\d+)\)", str(error))
-        if match is None:
-            raise
-        number = int(match[1])
-        raise OSError(number, os.strerror(number), str(path)) from error
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-
-
-def _keep(path: Path, previous: Path, link: Path) -> None:
-    """Gives the file at `path` the name `previous` as well; without hard links, that name alone for a moment."""
-    try:
-        os.link(path, link)
-    except OSError:
-        os.replace(path, previous)
-    else:
-        os.replace(link, previous)
+    with replacing(path, previous) as temporary:
+        try:
+            save_file({name: t.detach().contiguous() for name, t in tensors.items()}, temporary, dict(metadata))
+        except SafetensorError as error:
+            match = re.search(r"\(os error (\d+)\)", str(error))
+            if match is None:
+                raise
+            number = int(match[1])
+            raise OSError(number, os.strerror(number)) from error
 
 
 def read_safetensors(path: Path | str, key: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -93,13 +69,3 @@ def read_safetensors(path: Path | str, key: str) -> tuple[dict[str, Tensor], dic
         raise BrokenFileError(
             f"{path} is not a whole safetensors file ({error}); go back to an earlier copy"
         ) from error
-
-
-def _sync(path: Path) -> None:
-    if os.name == "nt" and path.is_dir():  # Windows does not open folders
-        return
-    descriptor = os.open(path, os.O_RDONLY if os.name != "nt" else os.O_RDWR)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
+from headfields.files.atomic import replacing, write_bytes, write_image
 from headfields.mesh.mesh import Mesh
 from headfields.mesh.obj import MeshFileError, obj_lines, read_obj
 from headfields.ops.srgb import linear_from_srgb, srgb_from_linear
@@ -36,6 +36,7 @@ def save_mesh(path: Path | str, mesh: Mesh) -> Path:
     Raises:
         ValueError: another ending; a vertex that is not finite; a texture, for a format other than OBJ; or no vertex at
             all, which glTF cannot hold.
+        OSError: a file cannot be written; the message has its path.
 
     >>> import tempfile, torch, headfields as hf
     >>> mesh = hf.Mesh(torch.tensor([[0.0, 0, 0], [1, 0, 0], [0, 1, 0]]), torch.tensor([[0, 1, 2]]))
@@ -56,21 +57,15 @@ def save_mesh(path: Path | str, mesh: Mesh) -> Path:
     if not bool(vertices.isfinite().all()):
         row = int((~vertices.isfinite()).any(dim=1).nonzero()[0])
         raise ValueError(f"save_mesh: vertex {row} is {vertices[row].tolist()}; every coordinate must be finite")
-    path.parent.mkdir(parents=True, exist_ok=True)
     if mesh.texture is None:
-        data = writers[ending](mesh)
-    else:
-        image, material = path.with_suffix(".png"), path.with_suffix(".mtl")
-        pixels = mesh.texture.detach().cpu().nan_to_num(0.0).clamp(0, 1).mul(255).round().to(torch.uint8)
-        Image.fromarray(pixels.numpy()).save(image)
-        material.write_text(f"newmtl skin\nKd 1 1 1\nmap_Kd {image.name}\n")
-        data = _obj(mesh, material.name)
-    temporary = path.with_name(f".{path.name}.part")
-    try:
-        temporary.write_bytes(data)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        return write_bytes(path, writers[ending](mesh))
+    image, material = path.with_suffix(".png"), path.with_suffix(".mtl")
+    pixels = mesh.texture.detach().cpu().nan_to_num(0.0).clamp(0, 1).mul(255).round().to(torch.uint8)
+    # Nested: all three are written before the first is moved, so that an old mesh keeps its own texture.
+    with replacing(path) as new_path, replacing(material) as new_material, replacing(image) as new_image:
+        new_path.write_bytes(_obj(mesh, material.name))
+        new_material.write_text(f"newmtl skin\nKd 1 1 1\nmap_Kd {image.name}\n", encoding="utf-8")
+        write_image(new_image, pixels.numpy())
     return path
 
 

@@ -23,11 +23,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from headfields.files.atomic import write_image, write_text
 from headfields.runs.disk_names import american_config
 
 
@@ -207,8 +207,8 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 def replace_text(path: Path, text: str) -> None:
     """Writes a text file atomically; raises as `write_json`."""
-    with writing(path), _replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    with writing(path):
+        write_text(path, text)
 
 
 def read_json(path: Path, remedy: str) -> dict[str, Any]:
@@ -231,23 +231,9 @@ def read_json(path: Path, remedy: str) -> dict[str, Any]:
 
 def write_picture(path: Path, image: Float[Tensor, "h w 3"]) -> None:
     """Writes an (H, W, 3) image in [0, 1] as an 8-bit PNG and makes its folder; raises as `write_json`."""
-    from PIL import Image
-
     values = (image.detach().clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()
     with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with _replacing(path) as temporary:
-            Image.fromarray(np.ascontiguousarray(values)).save(temporary, format="PNG")
-
-
-@contextlib.contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        write_image(path, values)
 
 
 def _check_writable(folder: Path) -> None:

@@ -17,6 +17,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from headfields.data.formats.insta_writer import CapturedFrame, write_insta
+from headfields.files.atomic import write_text
 from headfields.heads.flame.files import flame_arrays
 from headfields.heads.flame.model import FlameHead
 from headfields.ops.rotations import rotation_matrices
@@ -143,7 +144,7 @@ def write_head_capture(
             truth = (states.vertices, cameras.world_to_camera, states.expression)
             write_truth(folder, *(tensor.numpy() for tensor in truth))
     # Last, so that an interrupted capture is not mistaken for a complete one.
-    (folder / _RECORD).write_text(json.dumps(record, indent=1) + "\n")
+    write_text(folder / _RECORD, json.dumps(record, indent=1) + "\n")
     return folder
 
 

@@ -11,6 +11,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from headfields.data.formats.insta_writer import CapturedFrame, InstaWriter
+from headfields.files.arrays import save_arrays
+from headfields.files.atomic import write_text
 from headfields.mesh.mesh import Mesh
 from headfields.records import Camera, HeadState
 from headfields.rigging.rigged_template import RiggedTemplate
@@ -106,7 +108,7 @@ def write_rig_capture(
     _write_truth(folder, rig, states, cameras, motion)
     record = {"version": _VERSION, "kind": kind, "frames": frames, "size": size, "seed": seed, "samples": samples,
               "rate": float(rate), "vertices": len(rig.template_vertices)}  # fmt: skip
-    (folder / _RECORD).write_text(json.dumps(record, indent=1) + "\n")
+    write_text(folder / _RECORD, json.dumps(record, indent=1) + "\n")
     return folder
 
 
@@ -152,11 +154,11 @@ def _cameras(rig: RiggedTemplate, motion: RigMotion, size: int) -> Camera:
 def _write_truth(folder: Path, rig: RiggedTemplate, states: HeadState, cameras: Camera, motion: RigMotion) -> None:
     assert states.expression is not None and states.pose is not None
     jaw: Float[Tensor, "f 3"] = states.pose[:, rig.jaw_joint]
-    np.savez_compressed(
-        folder / TRUTH,
-        vertices=states.vertices.numpy(),
-        world_to_camera=cameras.world_to_camera.numpy(),
-        expression=torch.cat([jaw, states.expression], 1).numpy(),
-        pose=states.pose.numpy(),
-        yaw=motion.yaw.numpy(),
-    )
+    truth = {
+        "vertices": states.vertices,
+        "world_to_camera": cameras.world_to_camera,
+        "expression": torch.cat([jaw, states.expression], 1),
+        "pose": states.pose,
+        "yaw": motion.yaw,
+    }
+    save_arrays(folder / TRUTH, {name: tensor.numpy() for name, tensor in truth.items()})

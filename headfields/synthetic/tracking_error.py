@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -11,6 +10,7 @@ from jaxtyping import Float
 
 from headfields.data.capture import Capture
 from headfields.data.errors import CaptureError
+from headfields.files.arrays import save_arrays
 from headfields.records import Camera, HeadState
 
 __all__ = ["TRUTH", "TrackingError", "tracking_error", "write_truth"]
@@ -51,8 +51,7 @@ def write_truth(
 ) -> None:
     """Writes the true tracking of a capture, in the order of its frames, as float32."""
     arrays = {"vertices": vertices, "world_to_camera": world_to_camera, "expression": expression}
-    single: dict[str, Any] = {name: array.astype(np.float32) for name, array in arrays.items()}
-    np.savez_compressed(folder / TRUTH, **single)
+    save_arrays(folder / TRUTH, {name: array.astype(np.float32) for name, array in arrays.items()})
 
 
 def tracking_error(

@@ -10,6 +10,7 @@ from PIL import Image, ImageDraw
 
 from headfields.data.capture import Capture
 from headfields.data.labels import Label
+from headfields.files.atomic import write_image
 from headfields.viz.images import captioned, to_uint8
 from headfields.viz.mesh import draw_wireframe
 
@@ -50,8 +51,7 @@ def contact_sheet(
     padded = [np.pad(row, ((0, 0), (0, width - row.shape[1]), (0, 0)), constant_values=255) for row in rows]
     sheet = np.concatenate(padded, axis=0) if padded else np.empty((0, 0, 3), np.uint8)
     if path is not None:
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(sheet).save(path)
+        write_image(path, sheet)
     return sheet
 
 

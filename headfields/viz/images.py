@@ -9,6 +9,7 @@ from jaxtyping import Float, UInt8
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from headfields.files.atomic import write_image
 from headfields.parts import Rendering
 from headfields.records import Camera
 
@@ -58,14 +59,11 @@ def save_image(path: Path | str, image: Picture) -> Path:
         ValueError: another shape.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     if image.ndim == 3 and image.shape[2] == 4 and path.suffix.lower() not in (".jpg", ".jpeg"):
         color = to_uint8(image[..., :3])
         alpha = to_uint8(image[..., 3])[..., :1]
-        Image.fromarray(np.concatenate([color, alpha], axis=-1)).save(path)
-    else:
-        Image.fromarray(to_uint8(image)).save(path)
-    return path
+        return write_image(path, np.concatenate([color, alpha], axis=-1))
+    return write_image(path, to_uint8(image))
 
 
 def side_by_side(

@@ -1,5 +1,6 @@
 """Videos: H.264 files written frame by frame, or GIFs without ffmpeg."""
 
+import io
 import warnings
 from collections.abc import Iterable, Iterator
 from itertools import chain
@@ -9,11 +10,14 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
+from headfields.files.atomic import replacing, write_bytes
+
 
 def write_video(path: Path | str, frames: Iterable[UInt8[np.ndarray, "h w 3"]], fps: float | int = 25) -> Path:
     """Writes 8-bit RGB frames to an H.264 mp4 as they arrive; without ffmpeg, to a GIF, with a warning.
 
-    Frames with an odd side repeat their last row or column, because H.264 in 4:2:0 needs even sides.
+    It appears at `path` once it is whole. Frames with an odd side repeat their last row or column, because H.264 in
+    4:2:0 needs even sides.
 
     Args:
         path: the file; `.gif` writes a GIF, and without ffmpeg the ending becomes `.gif`.
@@ -25,6 +29,7 @@ def write_video(path: Path | str, frames: Iterable[UInt8[np.ndarray, "h w 3"]], 
 
     Raises:
         ValueError: no frames, not (H, W, 3) uint8, frames of different sizes, or fps not positive.
+        OSError: the video cannot be written; an older one at `path` stays.
     """
     path = Path(path)
     if fps <= 0:
@@ -33,7 +38,6 @@ def write_video(path: Path | str, frames: Iterable[UInt8[np.ndarray, "h w 3"]], 
     first = next(checked, None)
     if first is None:
         raise ValueError("write_video: frames is empty; a video has at least one")
-    path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix.lower() != ".gif":
         try:
             import imageio_ffmpeg
@@ -44,20 +48,39 @@ def write_video(path: Path | str, frames: Iterable[UInt8[np.ndarray, "h w 3"]], 
             warnings.warn(f"write_video: no ffmpeg ({error}); writing {path} instead of an mp4", stacklevel=2)
     if path.suffix.lower() == ".gif":
         images = [Image.fromarray(frame) for frame in chain([first], checked)]
-        images[0].save(path, save_all=True, append_images=images[1:], duration=max(1000 / fps, 20), loop=0)
-        return path
+        gif = io.BytesIO()
+        images[0].save(gif, "GIF", save_all=True, append_images=images[1:], duration=max(1000 / fps, 20), loop=0)
+        return write_bytes(path, gif.getvalue())
     height, width = first.shape[:2]
-    writer = imageio_ffmpeg.write_frames(
-        str(path), (width + width % 2, height + height % 2), fps=fps, codec="libx264", quality=8, macro_block_size=2
-    )
-    writer.send(None)
-    try:
-        for frame in chain([first], checked):
-            even = np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
-            writer.send(np.ascontiguousarray(even))
-    finally:
-        writer.close()
+    even = ((0, height % 2), (0, width % 2), (0, 0))
+    size = (width + width % 2, height + height % 2)
+    with replacing(path) as temporary:
+        writer = imageio_ffmpeg.write_frames(
+            str(temporary), size, fps=fps, codec="libx264", quality=8, macro_block_size=2, ffmpeg_log_level="error"
+        )
+        writer.send(None)
+        sent = 0
+        try:
+            for frame in chain([first], checked):
+                pixels = np.ascontiguousarray(np.pad(frame, even, mode="edge"))
+                try:
+                    writer.send(pixels)
+                except OSError:  # it shows ffmpeg's command line, and no reason
+                    raise _stopped(path) from None
+                sent += 1
+        finally:
+            writer.close()
+        try:
+            written = imageio_ffmpeg.count_frames_and_secs(str(temporary))[0]
+        except RuntimeError as error:
+            raise _stopped(path) from error
+        if written != sent:  # ffmpeg may stop after the last frame was sent, without a word
+            raise _stopped(path)
     return path
+
+
+def _stopped(path: Path) -> OSError:
+    return OSError(f"write_video: {path} cannot be written: ffmpeg stopped in the middle; is the disk full?")
 
 
 def _checked(frames: Iterable[np.ndarray]) -> Iterator[np.ndarray]:

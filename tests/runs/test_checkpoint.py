@@ -70,7 +70,7 @@ def test_a_checkpoint_without_average_starts_one_from_its_weights(tmp_path):
     assert torch.equal(other[2].average["0.weight"], module[0].weight)
 
 
-@pytest.mark.parametrize("where", ["save_file", "_sync", "replace"])
+@pytest.mark.parametrize("where", ["save_file", "fsync", "replace"])
 def test_a_crash_while_writing_leaves_the_last_one_whole(saved, monkeypatch, where):
     path, parts = saved
     before = path.read_bytes()
@@ -81,7 +81,7 @@ def test_a_crash_while_writing_leaves_the_last_one_whole(saved, monkeypatch, whe
             arguments[1].write_bytes(b"half of")
         raise OSError("disk full")
 
-    monkeypatch.setattr(*((os, "replace") if where == "replace" else (tensor_files, where)), crash)
+    monkeypatch.setattr(tensor_files if where == "save_file" else os, where, crash)
     with pytest.raises(OSError, match="disk full"):
         checkpoint.save(path, *parts, {}, checkpoint.Progress(4))
     monkeypatch.undo()

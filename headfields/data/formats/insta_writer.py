@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Float, Int, UInt8, UInt16
-from PIL import Image
 from torch import Tensor
 
 from headfields.data.formats.insta_transforms import TEST_FRAMES, VAL_FRAMES
+from headfields.files.atomic import write_image, write_text
 from headfields.mesh.files import save_mesh
 from headfields.mesh.mesh import Mesh
 from headfields.records import Camera
@@ -114,17 +114,17 @@ class InstaWriter:
         """
         self._check(frame)
         files = {"file_path": f"images/{stem}.png", "mesh_path": f"meshes/{stem}.obj"}
-        _save_image(self.folder / files["file_path"], frame.image)
+        write_image(self.folder / files["file_path"], frame.image)
         save_mesh(self.folder / files["mesh_path"], Mesh(frame.vertices.detach().cpu(), self._canonical.faces.cpu()))
         if frame.expression is not None:
             files["exp_path"] = f"flame/exp/{stem}.txt"
             _write_numbers(self.folder / files["exp_path"], frame.expression.detach().cpu().numpy()[:, None])
         if frame.depth is not None:
             files["depth_path"] = f"depth/{stem}.png"
-            _save_image(self.folder / files["depth_path"], frame.depth)
+            write_image(self.folder / files["depth_path"], frame.depth)
         if frame.label is not None:
             files["seg_mask_path"] = f"seg_mask/{stem}.png"
-            _save_image(self.folder / files["seg_mask_path"], frame.label)
+            write_image(self.folder / files["seg_mask_path"], frame.label)
         if frame.landmarks is not None:
             files["landmark_path"] = f"landmarks/{stem}.txt"
             _write_numbers(self.folder / files["landmark_path"], frame.landmarks)
@@ -153,7 +153,7 @@ class InstaWriter:
                     del entry[key]
         for name, rows in {"": range(self.count), **{f"_{split}": rows for split, rows in splits.items()}}.items():
             content = {**shared, "frames": [self._entries[row] for row in rows]}
-            (self.folder / f"transforms{name}.json").write_text(json.dumps(content, indent=1))
+            write_text(self.folder / f"transforms{name}.json", json.dumps(content, indent=1))
 
     def _check(self, frame: CapturedFrame) -> None:
         size = self._size = self._size or frame.camera.size
@@ -200,12 +200,6 @@ class InstaWriter:
             )
 
 
-def _save_image(path: Path, pixels: np.ndarray) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(pixels).save(path)
-
-
 def _write_numbers(path: Path, values: np.ndarray) -> None:
     """One row per line, with the nine digits that reproduce a float32 exactly."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(" ".join(f"{value:.9g}" for value in row) + "\n" for row in values.tolist()))
+    write_text(path, "".join(" ".join(f"{value:.9g}" for value in row) + "\n" for row in values.tolist()))

@@ -1,7 +1,7 @@
 """Conversion of FLAME's published pickle and companion files to one plain npz."""
 
 import dataclasses
-import os
+import io
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import scipy.sparse
 from jaxtyping import Shaped
 
 from headfields.files.arrays import load_arrays
+from headfields.files.atomic import write_bytes
 from headfields.files.unpickler import ChumpyStandIn, to_array
 from headfields.heads.flame.assets import EMBEDDINGS, FACE_KEY, INDEX_KEY, WEIGHT_KEY, FlameAssets
 from headfields.heads.flame.files import EXPRESSION_COUNT, KEYS, NOTHING, SHAPE_COUNT, FlameArrays, flame_arrays
@@ -151,10 +152,6 @@ def _entries(raw: dict[str, Any], arrays: FlameArrays) -> dict[str, Shaped[np.nd
 
 
 def _write(out: Path, entries: dict[str, np.ndarray]) -> None:
-    part = out.with_name(f".{out.name}.{os.getpid()}.part")
-    try:
-        with part.open("wb") as file:
-            np.savez(file, **entries)  # type: ignore[arg-type]
-        os.replace(part, out)
-    finally:
-        part.unlink(missing_ok=True)
+    plain = io.BytesIO()  # not compressed, as the published files
+    np.savez(plain, **entries)  # type: ignore[arg-type]
+    write_bytes(out, plain.getvalue())

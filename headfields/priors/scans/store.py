@@ -9,7 +9,6 @@ topology.npz        faces (F, 3) int32, kind (F,) uint8 (0 face, 1 rest of the f
 """
 
 import json
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,8 @@ import torch
 from torch import Tensor
 
 from headfields.data.errors import CaptureError
+from headfields.files.arrays import save_arrays
+from headfields.files.atomic import replacing_folder, write_text
 from headfields.priors.scans.meshes import HIDDEN, MeshScans, visible_faces
 
 __all__ = ["load_scans", "made_from", "save_scans"]
@@ -37,7 +38,7 @@ def save_scans(
 
     Args:
         scans: the set.
-        out: a folder that does not exist, is empty, or holds such a set, which is replaced.
+        out: a folder that does not exist, is empty, or holds such a set, which is replaced once the new one is whole.
         record: origin of the set, any JSON values; stored with it.
         coefficients: further arrays by name, S rows each; stored with the scans.
 
@@ -46,29 +47,15 @@ def save_scans(
 
     Raises:
         FileExistsError: `out` is a file, or a folder with other contents.
+        OSError: a file cannot be written; an older set at `out` stays.
     """
     folder = Path(out)
-    if folder.exists():
-        if not folder.is_dir() or (any(folder.iterdir()) and not (folder / _INDEX).is_file()):
-            raise FileExistsError(f"save_scans: {folder} exists and holds no scans ({_INDEX}); choose another folder")
-        shutil.rmtree(folder)
-    folder.mkdir(parents=True)
+    if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not (folder / _INDEX).is_file())):
+        raise FileExistsError(f"save_scans: {folder} exists and holds no scans ({_INDEX}); choose another folder")
     extra = {name: values.detach().cpu().numpy() for name, values in (coefficients or {}).items()}
-    for p, person in enumerate(scans.people):
-        (folder / person).mkdir()
-        rgb = (scans.rgb[p].clamp(0, 1) * 255).round().to(torch.uint8)
-        np.savez_compressed(folder / person / "person.npz", rgb=rgb.numpy())
-        for s in (scans.person == p).nonzero()[:, 0].tolist():
-            np.savez_compressed(
-                folder / f"{scans.scans[s]}.npz",
-                vertices=scans.vertices[s].numpy(),
-                seen=scans.visible[s].numpy(),
-                **{name: values[s] for name, values in extra.items()},
-            )
     topology = {"faces": scans.faces.int().numpy(), "kind": scans.kind.to(torch.uint8).numpy()}
     if len(scans.anchor_vertices):
         topology["anchor_vertices"] = scans.anchor_vertices.numpy()
-    np.savez_compressed(folder / "topology.npz", **topology)  # type: ignore[arg-type]
     index = {
         "format": _FORMAT,
         "people": {
@@ -80,8 +67,16 @@ def save_scans(
         },
         "made_from": dict(record or {}),
     }
-    # Last, so that an interrupted set is not mistaken for a complete one.
-    (folder / _INDEX).write_text(json.dumps(index, indent=1) + "\n", encoding="utf-8")
+    with replacing_folder(folder) as new:
+        for p, person in enumerate(scans.people):
+            rgb = (scans.rgb[p].clamp(0, 1) * 255).round().to(torch.uint8)
+            save_arrays(new / person / "person.npz", {"rgb": rgb.numpy()})
+            for s in (scans.person == p).nonzero()[:, 0].tolist():
+                scan = {"vertices": scans.vertices[s].numpy(), "seen": scans.visible[s].numpy()}
+                further = {name: values[s] for name, values in extra.items()}
+                save_arrays(new / f"{scans.scans[s]}.npz", scan | further)
+        save_arrays(new / "topology.npz", topology)
+        write_text(new / _INDEX, json.dumps(index, indent=1) + "\n")
     return folder
 
 

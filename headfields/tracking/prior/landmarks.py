@@ -10,6 +10,7 @@ from einops import rearrange
 from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor
 
+from headfields.files.arrays import save_arrays
 from headfields.ops._checks import check_floating, check_shape
 from headfields.records import Record
 
@@ -186,13 +187,9 @@ class LandmarkPoints(Record):
 
     def save(self, path: str | Path) -> Path:
         """Writes the points to an npz file and returns its path."""
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
         values = {name: getattr(self, name) for name in (*_ARRAYS, *_OF_CODE)}
         arrays = {name: value.detach().cpu().numpy() for name, value in values.items() if value is not None}
-        with path.open("wb") as file:
-            np.savez_compressed(file, **arrays)
-        return path
+        return save_arrays(path, arrays)
 
     @classmethod
     def load(cls, path: str | Path) -> "LandmarkPoints":

@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from headfields.files.arrays import save_array
 from headfields.mesh import Mesh, save_mesh
 from headfields.runs.folder import RunWriteError
 from headfields.tracking.prior.fit import PriorFit
@@ -82,16 +83,15 @@ def write_mononphm(
     try:
         for number, frame in enumerate(sorted(fits)):
             fit, place = fits[frame], root / f"{frame:05d}"
-            place.mkdir(parents=True, exist_ok=True)
             arrays = {
                 "rot": fit.rotation[None], "trans": PUBLISHED_UNIT * fit.translation[None], "scale": torch.ones(1, 1),
                 "z_exp": fit.codes["expression_code"][None] if codebook is None else codebook,
             }  # fmt: skip
             for name, value in arrays.items():
-                np.save(place / f"{name}.npy", value.numpy())
+                save_array(place / f"{name}.npy", value.numpy())
             if stage == 1 or number == 0:
                 for name, value in _shared(fit).items():
-                    np.save((place if stage == 1 else root) / f"{name}.npy", value.numpy())
+                    save_array((place if stage == 1 else root) / f"{name}.npy", value.numpy())
             if meshes and frame in meshes:
                 mesh = meshes[frame]
                 save_mesh(place / "mesh.ply", mesh.replace(vertices=PUBLISHED_UNIT * mesh.vertices))
