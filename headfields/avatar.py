@@ -1,4 +1,4 @@
-"""An avatar: one deformer, one encoder (and conditions), one decoder, one renderer; and its field, bound to frames."""
+"""An avatar: a deformer, an encoder (and conditions), a decoder, a renderer, tables of codes; its field of frames."""
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,8 +10,10 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from headfields import renamed
+from headfields.deformers.chain import Chain
 from headfields.deformers.inverse import invert
 from headfields.encoders.vertex_source import cached_vertex_features
+from headfields.networks.latent_table import LatentTable
 from headfields.parts import Decoder, Deformer, Encoder, Field, Part, Renderer, Rendering
 from headfields.records import (
     Camera,
@@ -227,11 +229,14 @@ class Avatar(nn.Module):
         renderer: rays through the field.
         condition: further encoders, whose features follow the encoder's.
         template: the mesh that the avatar is built on, kept and saved with it.
+        codes: latent tables by the names of the codes that they fill in each state that lacks them:
+            `{"appearance": headfields.networks.LatentTable(len(capture), 8)}`.
 
     Raises:
         TypeError: an argument is another kind of part.
-        ValueError: parts do not fit, by name: the condition reads faces and the deformer gives none, or the renderer
-            does not accept the decoder's output.
+        ValueError: parts do not fit, by name: the condition reads faces and the deformer gives none, the renderer
+            does not accept the decoder's output, an encoder reads fewer hyper-coordinates than the deformer gives, or
+            no part reads a code, or one of another width.
     """
 
     def __init__(
@@ -242,6 +247,7 @@ class Avatar(nn.Module):
         renderer: Renderer,
         condition: Encoder | Sequence[Encoder] | None = None,
         template: Template | None = None,
+        codes: Mapping[str, LatentTable] | None = None,
     ) -> None:
         super().__init__()
         conditions = [] if condition is None else [condition] if isinstance(condition, Encoder) else list(condition)
@@ -257,6 +263,12 @@ class Avatar(nn.Module):
                     f"Avatar: {type(part).__name__} reads the nearest triangle, which {type(deformer).__name__} does "
                     "not give; use a surface deformer, or a Chain that has one"
                 )
+            if part.most_ambient is not None and deformer.ambient_width > part.most_ambient:
+                raise ValueError(
+                    f"Avatar: {type(deformer).__name__} gives {deformer.ambient_width} hyper-coordinates, and "
+                    f"{type(part).__name__} reads at most {part.most_ambient}; build the deformer with fewer "
+                    f"(ambient={part.most_ambient}), or use another encoder"
+                )
         if decoder.gives not in renderer.takes:
             raise ValueError(
                 f"Avatar: {type(decoder).__name__} gives {decoder.gives}, and {type(renderer).__name__} takes "
@@ -268,12 +280,42 @@ class Avatar(nn.Module):
         self.decoder = decoder
         self.renderer = renderer
         self.template = template
+        self.codes = nn.ModuleDict()
+        for name, table in (codes or {}).items():
+            self._add_codes(name, table)
         self.preview: tuple[Camera, HeadState] | None = None
         bounds = deformer.bounds()
         for part in (*self.encoders, *renderer.encoders):
             part.build(bounds, deformer.ambient_width)
         decoder.build(sum(part.width for part in self.encoders), bounds)
         renderer.build(bounds)
+
+    def _add_codes(self, name: str, table: LatentTable) -> None:
+        if not isinstance(table, LatentTable):
+            raise TypeError(
+                f"Avatar: codes[{name!r}] is a {type(table).__name__}; expected a headfields.networks.LatentTable"
+            )
+        if name in HeadState.__dataclass_fields__ or "." in name or hasattr(self.codes, name):
+            raise ValueError(
+                f"Avatar: codes has {name!r}, which is a field of HeadState or of a module, or has a dot; "
+                "give the code another name, in the part that reads it too"
+            )
+        readers = [part for part in self.modules() if isinstance(part, Part) and name in part.needs]
+        if not readers:
+            read = [need for need in self.needs if need not in HeadState.__dataclass_fields__]
+            raise ValueError(
+                f"Avatar: codes has {name!r}, and no part needs it; the parts need the codes {read or 'of no name'}. "
+                "A part of your own names what it reads in its `needs`"
+            )
+        for part in readers:
+            width = part.code_widths.get(name, table.width)
+            if width != table.width:
+                raise ValueError(
+                    f"Avatar: codes[{name!r}] is a LatentTable {table.width} wide, and {type(part).__name__} reads "
+                    f"{width} values of it; make the table {width} wide, or the part read {table.width}"
+                )
+        table.build()
+        self.codes[name] = table
 
     @property
     def encoders(self) -> list[Encoder]:
@@ -282,24 +324,38 @@ class Avatar(nn.Module):
 
     @property
     def needs(self) -> tuple[str, ...]:
-        """The fields of `HeadState`, besides the vertices, that some part reads."""
+        """The fields of `HeadState`, besides the vertices, that some part reads; codes of tables among them."""
         return tuple(dict.fromkeys(name for part in self._prepared_parts for name in part.needs))
 
     @property
     def _prepared_parts(self) -> tuple[Part, ...]:
         """The parts whose `prepare` reads the state."""
-        renderer = self.renderer
-        return (self.deformer, *self.encoders, self.decoder, *renderer.encoders, *renderer.decoders)
+        deformer, renderer = self.deformer, self.renderer
+        links = deformer.deformers if isinstance(deformer, Chain) else [deformer]
+        return (*links, *self.encoders, self.decoder, renderer, *renderer.encoders, *renderer.decoders)
+
+    def with_codes(self, state: HeadState) -> HeadState:
+        """The state with the codes of the avatar's tables, to read or to change; a code that it carries stays.
+
+        Raises:
+            ValueError, IndexError: as `headfields.networks.LatentTable.of_state`.
+        """
+        lacking = [name for name in self.codes if name not in state.codes]
+        if not lacking:
+            return state
+        tables: Any = self.codes
+        return state.replace(codes={**state.codes, **{name: tables[name].of_state(name, state) for name in lacking}})
 
     def field(self, state: HeadState) -> Field:
-        """The avatar bound to B frames.
+        """The avatar bound to B frames, with the codes of its tables (`with_codes`).
 
         Raises:
             ValueError: the state lacks what a part needs; the message says which part and which field.
         """
+        state = self.with_codes(state)
         for part in self._prepared_parts:
             for name in part.needs:
-                state.need(type(part).__name__, name)
+                state.need(type(part).__name__, name, part.code_widths.get(name))
         return AvatarField(self, state)
 
     def forward(self, rays: Rays, state: HeadState, background: Float[Tensor, "n 3"]) -> Rendering:
@@ -393,6 +449,8 @@ class Avatar(nn.Module):
             "deformer": self.deformer, "encoder": self.encoder, "decoder": self.decoder, "renderer": self.renderer,
             "condition": list(self.conditions),
         }  # fmt: skip
+        if self.codes:
+            parts["codes"] = dict(self.codes.items())
         records = {"template": self.template, "preview": self.preview}
         write_parts(path, parts, records, self.state_dict(), tensors, headers)
 

@@ -9,7 +9,9 @@ import contextlib
 import functools
 import importlib
 import inspect
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 from jaxtyping import Float, Int
@@ -35,12 +37,15 @@ class Part(nn.Module):
 
     Attributes:
         needs: the fields of `HeadState` (or names of codes) that the part reads.
+        code_widths: the number of values that the part reads of codes, by name, where it knows it when it is built; an
+            avatar checks its latent tables against it.
         arguments: the constructor's arguments, by parameter name.
         rate_group: name under which `headfields.training.Trainer` takes one learning rate for all parameters of the
             part; None: each parameter has the rate of tables or of networks, by its own name.
     """
 
     needs: tuple[str, ...] = ()
+    code_widths: Mapping[str, int] = MappingProxyType({})
     rate_group: str | None = None
     arguments: dict[str, Any]
     _wrapped: ClassVar[bool] = False
@@ -172,10 +177,12 @@ class Encoder(Part):
     Attributes:
         width: number of features per point.
         needs_faces: True if the encoder reads `Canonical.face`, which not every deformer gives.
+        most_ambient: the largest number of hyper-coordinates that it can read; None: any, or it ignores them.
     """
 
     width: int
     needs_faces: bool = False
+    most_ambient: int | None = None
 
     def build(self, bounds: Float[Tensor, "2 3"], ambient_width: int) -> None:
         """Called once by `Avatar`, before `width` is read.

@@ -105,6 +105,7 @@ class HeadState(Record):
         joint_transforms: (B, J, 4, 4) rest-to-posed transforms of the joints.
         codes: named latents, each (B, C).
         frame_id: (B,) the index of each frame in its capture, for latent tables; heads and retargeting leave it out.
+        identity, sequence: (B,) the number of each frame's person and recording, for latent tables over several.
     """
 
     vertices: Float[Tensor, "b v 3"]
@@ -113,6 +114,8 @@ class HeadState(Record):
     joint_transforms: Float[Tensor, "b j 4 4"] | None = None
     codes: Mapping[str, Float[Tensor, "b c"]] = field(default_factory=dict)
     frame_id: Int64[Tensor, " b"] | None = None
+    identity: Int64[Tensor, " b"] | None = None
+    sequence: Int64[Tensor, " b"] | None = None
 
     def __post_init__(self) -> None:
         self._check(
@@ -121,26 +124,38 @@ class HeadState(Record):
             pose=("B J 3", self.pose),
             joint_transforms=("B J 4 4", self.joint_transforms),
             frame_id=("B", self.frame_id),
+            identity=("B", self.identity),
+            sequence=("B", self.sequence),
             **{f"codes[{key!r}]": (f"B {key}_width", value) for key, value in self.codes.items()},
         )
 
     def __len__(self) -> int:
         return self.vertices.shape[0]
 
-    def need(self, part: str, name: str) -> Tensor:
+    def need(self, part: str, name: str, width: int | None = None) -> Tensor:
         """The field (or code) called `name`.
+
+        Args:
+            part: the name of the part that needs it, for the message.
+            name: of the field, or the code.
+            width: of the code, for the message, if the part knows it.
 
         Raises:
             ValueError: the state lacks it; the message names the part that needs it and the source of the field.
         """
-        value = self.codes.get(name) if name in self.codes else getattr(self, name, None)
+        own = [f.name for f in fields(self) if f.name != "codes"]
+        value = self.codes[name] if name in self.codes else getattr(self, name) if name in own else None
         if value is None:
-            have = [f.name for f in fields(self) if f.name != "codes" and getattr(self, f.name) is not None]
-            raise ValueError(
-                f"{part} needs {name!r} of the HeadState, which has {have + sorted(self.codes)}. "
-                "A head model (headfields.heads) or a capture (headfields.data.load_capture) fills "
-                "expression, pose and joint_transforms; a capture fills frame_id; codes come from a latent table."
+            have = [field for field in own if getattr(self, field) is not None]
+            source = (
+                "A head model (headfields.heads) or a capture (headfields.data.load_capture) fills expression, pose "
+                "and joint_transforms; a capture fills frame_id"
+                if name in own
+                else f"It is a code: a table fills it, headfields.Avatar(..., codes={{{name!r}: "
+                f"headfields.networks.LatentTable(len(capture), {width or 'width'})}}), or the state carries it, "
+                f"state.replace(codes={{{name!r}: ...}}), (B, {width or 'width'})"
             )
+            raise ValueError(f"{part} needs {name!r} of the HeadState, which has {have + sorted(self.codes)}. {source}")
         return value
 
 

@@ -138,6 +138,7 @@ class AnchoredDecoder(Decoder):
         self.skip_below = float(skip_below)
         self.code = code
         self.needs = (anchors.code, code)
+        self.code_widths = dict.fromkeys(self.needs, anchors.layout.width)
         layout = anchors.layout
         paired = torch.arange(2 * layout.pairs) // 2
         single = torch.arange(layout.middle + 1) + layout.pairs
@@ -148,11 +149,6 @@ class AnchoredDecoder(Decoder):
         if appearance == "geometry":
             self.projection = MLP(hidden, appearance_width, appearance_width, bias=True)
         self.appearance_width = appearance_width
-
-    @property
-    def code_widths(self) -> dict[str, int]:
-        """Widths of the codes that the decoder reads, by name."""
-        return {self.anchors.code: self.anchors.layout.width, self.code: self.anchors.layout.width}
 
     def build(self, width: int, bounds: Float[Tensor, "2 3"] | None = None) -> None:
         layout = self.anchors.layout

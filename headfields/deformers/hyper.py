@@ -42,7 +42,7 @@ class HyperDeformer(Deformer):
 
     Args:
         anchors: anchors of the identity; shared with the decoder.
-        ambient: number of hyper-coordinates; 0: none.
+        ambient: number of hyper-coordinates; 0: none. MonoNPHM has 2; a `HashGrid` reads 1.
         expression_width: numbers in the expression code.
         identity_width: width of the projected geometry code and anchors.
         hidden, layers: units and number of the hidden layers.
@@ -65,7 +65,7 @@ class HyperDeformer(Deformer):
     def __init__(
         self,
         anchors: Anchors,
-        ambient: int = 2,
+        ambient: int = 1,
         expression_width: int = 100,
         identity_width: int = 16,
         hidden: int = 400,
@@ -95,6 +95,7 @@ class HyperDeformer(Deformer):
         self.beta = float(beta)
         self.radius = float(radius)
         self.needs = (anchors.code, expression)
+        self.code_widths = {anchors.code: anchors.layout.width, expression: expression_width}
         self.identity = nn.Linear(anchors.layout.width + 3 * len(anchors), identity_width)
         width = 3 + identity_width + expression_width
         widths = [width] + [hidden + (width if layer == skip else 0) for layer in range(1, layers)]
@@ -104,15 +105,10 @@ class HyperDeformer(Deformer):
             self.out.weight *= _SPREAD
             self.out.bias.zero_()
 
-    @property
-    def code_widths(self) -> dict[str, int]:
-        """Widths of the codes that the deformer reads, by name."""
-        return {self.anchors.code: self.anchors.layout.width, self.expression: self.expression_width}
-
     def prepare(self, state: HeadState) -> HyperFrames:
         name = type(self).__name__
         geometry = self.anchors.layout.of_state(name, self.anchors.code, state)
-        expression = state.need(name, self.expression)
+        expression = state.need(name, self.expression, self.expression_width)
         if expression.shape[1] != self.expression_width:
             raise ValueError(
                 f"{name}: the code {self.expression!r} of the HeadState has {expression.shape[1]} numbers, and "

@@ -2,6 +2,7 @@
 
 from headfields.encoders.color_fields import ColorFields
 from headfields.encoders.coordinates import Coordinates
+from headfields.encoders.frame_code import FrameCode
 from headfields.encoders.frequency import Frequency
 from headfields.encoders.hash_grid import HashGrid
 from headfields.encoders.region_gate import RegionGate
@@ -16,6 +17,7 @@ __all__ = [
     "CodeMLPFeatures",
     "ColorFields",
     "Coordinates",
+    "FrameCode",
     "Frequency",
     "HashGrid",
     "RegionGate",

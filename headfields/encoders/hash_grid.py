@@ -29,6 +29,7 @@ class HashGrid(Encoder):
     Source: Müller et al. 2022, "Instant Neural Graphics Primitives", section 3.
     """
 
+    most_ambient = 1  # a `HashGridLayout` has at most four dimensions
     low: Tensor
     side: Tensor
 

@@ -33,6 +33,7 @@ class RegionGate(Encoder):
         if width < 1:
             raise ValueError(f"RegionGate: width is {width}; it must be at least 1")
         self.needs = (field,)
+        self.code_widths = {field: width}
         self.field = field
         self.width = width
         self.otherwise = otherwise

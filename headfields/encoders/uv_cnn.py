@@ -152,7 +152,7 @@ class UVCodeFeatures(VertexSource):
         name = "UVCodeFeatures"
         _check_sizes(name, width, channels, resolution)
         self.fields = check_fields(name, fields)
-        self.needs = tuple(self.fields)
+        self.needs, self.code_widths = tuple(self.fields), self.fields
         self.vertex_count = len(template.canonical_vertices)
         self.width = width
         self.rasterizer = _rasterizer(name, template, resolution, 0.0)

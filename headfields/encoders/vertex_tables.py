@@ -61,7 +61,7 @@ class CodeFeatures(VertexSource):
         super().__init__()
         _check_sizes("CodeFeatures", vertex_count, width)
         self.fields = check_fields("CodeFeatures", fields)
-        self.needs = tuple(self.fields)
+        self.needs, self.code_widths = tuple(self.fields), self.fields
         self.vertex_count, self.width = vertex_count, width + sum(self.fields.values())
         self.table = nn.Parameter(initial * torch.randn(vertex_count, width))
 
@@ -109,7 +109,7 @@ class CodeMLPFeatures(VertexSource):
         super().__init__()
         _check_sizes("CodeMLPFeatures", vertex_count, width, hidden, layers)
         self.fields = check_fields("CodeMLPFeatures", fields)
-        self.needs = tuple(self.fields)
+        self.needs, self.code_widths = tuple(self.fields), self.fields
         self.vertex_count, self.width = vertex_count, width
         self.table = nn.Parameter(initial * torch.randn(vertex_count, width))
         # The first layer in two parts: the rows' part does not depend on the frame, the code's not on the vertex.

@@ -2,6 +2,7 @@
 
 from headfields.losses.base import Loss
 from headfields.losses.blendfield import BlendSmoothness, BlendSparsity, CoefficientSmoothness
+from headfields.losses.codes import CodePrior
 from headfields.losses.color import HuberColor, SquaredColor
 from headfields.losses.silhouette import (
     ObservedSilhouette,
@@ -17,6 +18,7 @@ from headfields.losses.warp import Elastic, WarpMagnitude
 __all__ = [
     "BlendSmoothness",
     "BlendSparsity",
+    "CodePrior",
     "CoefficientSmoothness",
     "DepthPrior",
     "Eikonal",

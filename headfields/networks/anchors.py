@@ -65,6 +65,7 @@ class Anchors(Part):
         self.scale = float(scale)
         self.code = code
         self.needs = (code,)
+        self.code_widths = {code: self.layout.width}
         self.register_buffer("mean", mean.detach().float().clone())
         self.register_buffer("center", torch.zeros(3) if center is None else center.detach().float().clone())
         check_shape("Anchors", "center", self.center, "3")
@@ -199,7 +200,7 @@ class AnchoredCode:
         Raises:
             ValueError: the state has no such code, or one of another width.
         """
-        code = state.need(part, name)
+        code = state.need(part, name, self.width)
         if code.shape[-1] != self.width:
             raise ValueError(
                 f"{part}: the code {name!r} of the HeadState has {code.shape[-1]} numbers; expected {self.width} "

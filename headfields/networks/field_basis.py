@@ -69,6 +69,7 @@ class BlendCoefficients(Part):
         self.joints = tuple(joints)
         self.fields = fields
         self.needs = (*condition, *(("pose",) if joints else ()))
+        self.code_widths = dict(condition)
         width = sum(condition.values()) + 9 * len(self.joints)
         if layers:
             self.trunk = MLP(width, *[hidden] * layers, bias=True)

@@ -73,6 +73,16 @@ def training_frame_weights(weights: Any, capture: Any, frames: Int64[Tensor, " f
     return selected
 
 
+def check_rows(avatar: nn.Module, capture: Any, frames: Int64[Tensor, " f"]) -> None:
+    """Raises ValueError unless the avatar's latent tables have a row for each of the frames."""
+    for name, table in getattr(avatar, "codes", {}).items():
+        if table.by == "frame" and int(frames.max()) >= len(table):
+            raise ValueError(
+                f"Trainer: the table of the code {name!r} has {len(table)} rows, and frame {int(frames.max())} of "
+                f"capture {capture.name!r} is a training frame; build it with count=len(capture), {len(capture)}"
+            )
+
+
 def watched_frame(capture: Any, frames: Int64[Tensor, " f"]) -> int:
     """The frame that training takes pictures of: the first of the split "val", else "test", else of `frames`."""
     splits = capture.splits

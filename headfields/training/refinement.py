@@ -127,7 +127,8 @@ def refine_frame(
         expression: whether to correct the expression coefficients, and the vertices with them. For that the relation
             between the two must be linear and known: `basis`, or the `expression` of `blendshapes.npz` in the
             capture's folder, if it reproduces the capture's meshes.
-        codes: whether to correct the latent codes of the state, if it has any.
+        codes: whether to correct the latent codes, those of the state and those of the avatar's tables. They start
+            at what the frame has in evaluation.
         basis: (E, V, 3) displacement of the vertices per unit of each coefficient, meters.
         steps: number of optimizer steps.
         rays: number of rays per step.
@@ -157,6 +158,8 @@ def refine_frame(
     camera = camera if camera.world_to_camera.dim() == 2 else camera[0]
     camera = Camera(camera.world_to_camera.reshape(4, 4), camera.intrinsics.reshape(3, 3), camera.size).detach()
     state = (capture.state(index) if state is None else state).to(device).detach()
+    with _frozen(avatar), torch.no_grad():
+        state = avatar.with_codes(state)  # so that the codes of the avatar's tables are fitted too
     truth, _ = ground_truth(capture, frame, background, device)
     if psnr_before is None:
         psnr_before = _psnr(avatar.render(camera, state, background), truth)

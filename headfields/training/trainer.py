@@ -34,7 +34,7 @@ from headfields.runs.nonfinite import BufferBackup, SkippedSteps
 from headfields.runs.progress import NanLossError, Progress
 from headfields.runs.randomness import RandomStream, deterministic
 from headfields.training.evaluation import picture
-from headfields.training.frames import draw_frames, training_frame_weights, watched_frame
+from headfields.training.frames import check_rows, draw_frames, training_frame_weights, watched_frame
 from headfields.training.monitor import TrainingMonitor
 from headfields.training.parameter_groups import group_rates, parameter_groups
 from headfields.training.processes import Processes, SharedBuffers, launch
@@ -213,6 +213,7 @@ class Trainer:
         self.frames = torch.as_tensor(capture.splits.get("train", ()), dtype=torch.long)
         if not len(self.frames):
             raise ValueError(f"Trainer: capture {capture.name!r} has no training frames (split 'train')")
+        check_rows(avatar, capture, self.frames)
         self.frame_weights = training_frame_weights(frame_weights, capture, self.frames)
         self.pixel_weights = dict(pixel_weights) if pixel_weights else None
         groups = parameter_groups(avatar, weight_decay)
