@@ -4,6 +4,7 @@ from headfields.losses.base import Loss
 from headfields.losses.blendfield import BlendSmoothness, BlendSparsity, CoefficientSmoothness
 from headfields.losses.codes import CodePrior
 from headfields.losses.color import HuberColor, SquaredColor
+from headfields.losses.function import FunctionLoss
 from headfields.losses.silhouette import (
     ObservedSilhouette,
     OpacityLoss,
@@ -23,6 +24,7 @@ __all__ = [
     "DepthPrior",
     "Eikonal",
     "Elastic",
+    "FunctionLoss",
     "HuberColor",
     "Loss",
     "ObservedSilhouette",

@@ -8,14 +8,13 @@ exchange, so that none waits for it, and the step ends with an error on all.
 import contextlib
 import dataclasses
 import hashlib
-import inspect
 import json
 import math
 import os
 import time
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from numbers import Integral, Real
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -25,6 +24,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from headfields.losses.base import Loss, check_positive
+from headfields.losses.function import as_losses
 from headfields.runs import checkpoint
 from headfields.runs.ema import ExponentialMovingAverage
 from headfields.runs.folder import RunFolder, RunWriteError, write_picture, writing
@@ -36,8 +36,10 @@ from headfields.runs.randomness import RandomStream, deterministic
 from headfields.training.evaluation import picture
 from headfields.training.frames import check_rows, draw_frames, training_frame_weights, watched_frame
 from headfields.training.monitor import TrainingMonitor
+from headfields.training.objective import Objective
 from headfields.training.parameter_groups import group_rates, parameter_groups
 from headfields.training.processes import Processes, SharedBuffers, launch
+from headfields.training.warn import warn
 
 OVERHEAD_SHARE = 0.1
 """The largest share of the time that pictures may take, and that checkpoints may take."""
@@ -126,7 +128,8 @@ class Trainer:
     Args:
         avatar: a `headfields.Avatar`, or any module with its `forward`, `update` and `render`; moved to `device`.
         capture: the `headfields.data.Capture` to learn from; its split "train" is used.
-        losses: callables as in `headfields.losses`; their weighted sum is minimized.
+        losses: their weighted sum is minimized: losses as in `headfields.losses`, and functions of `(rendering, batch)`
+            or `(rendering, batch, step)` that return a scalar tensor (see `headfields.losses.FunctionLoss`).
         rays_per_step: rays rendered a step.
         samples_per_step: target number of composited samples per step; `rays_per_step` is then where the number of
             rays starts: few while space is unexplored, more as emptiness is learned, between an eighth and four times
@@ -173,7 +176,7 @@ class Trainer:
         self,
         avatar: nn.Module,
         capture: Any,
-        losses: Sequence[Loss],
+        losses: Sequence[Loss | Callable[..., Tensor]] | Callable[..., Tensor],
         *,
         rays_per_step: int = 2048,
         samples_per_step: int | None = None,
@@ -209,7 +212,7 @@ class Trainer:
             check_positive("Trainer", samples_per_step=samples_per_step)
         if schedule not in ("constant", "exponential"):
             raise ValueError(f"Trainer: schedule is {schedule!r}; expected 'constant' or 'exponential'")
-        _check_losses(losses)
+        losses = as_losses(losses)
         self.frames = torch.as_tensor(capture.splits.get("train", ()), dtype=torch.long)
         if not len(self.frames):
             raise ValueError(f"Trainer: capture {capture.name!r} has no training frames (split 'train')")
@@ -222,7 +225,8 @@ class Trainer:
         self.processes = Processes(self.fabric.global_rank, self.fabric.world_size, self.device)
         self.avatar: Any = avatar.to(self.device)
         self.processes.broadcast([*self.avatar.parameters(), *self.avatar.buffers()])  # all start from these
-        self.capture, self.losses = capture, list(losses)
+        self.capture, self.losses = capture, losses
+        self._objective = Objective(losses, avatar)
         self.samples_per_step = samples_per_step
         self.rays_per_step, self.frames_per_step, self.background = rays_per_step, frames_per_step, background
         self.learning_rate, self.schedule, self.final_rate = learning_rate, schedule, final_rate
@@ -378,10 +382,10 @@ class Trainer:
                 aside = path.with_suffix(".broken")
                 with writing(aside):
                     os.replace(path, aside)
-                _warn(f"Trainer: {reason}; it is now {aside.name}, and {self._last_good}")
+                warn(f"Trainer: {reason}; it is now {aside.name}, and {self._last_good}")
             changes = _differences(self.progress.extra.get("options", {}), self._options)
             if changes:
-                _warn(f"Trainer: {folder.path} continues with other options than before: {changes}")
+                warn(f"Trainer: {folder.path} continues with other options than before: {changes}")
             folder.rewind_log(self.progress.step)
 
         self.processes.on_first(tidy)
@@ -391,7 +395,7 @@ class Trainer:
         limits = {"steps": steps, "minutes": minutes}
         changes = _differences(self.progress.extra.get("limits", {}), limits)
         if changes and self.schedule == "exponential" and self.progress.step and self.processes.is_first:
-            _warn(
+            warn(
                 f"Trainer: the learning rate falls over the whole run, whose end was at {changes}: it jumps to where a "
                 "run of that length would have it"
             )
@@ -532,8 +536,8 @@ class Trainer:
         own_numbers = self.random.share(share.start, rays) if several else contextlib.nullcontext()
         with own_numbers, self.fabric.autocast():
             rendering = self.avatar(batch.rays, state, batch.background)
-            values = [(loss(rendering, batch, step) * loss.weight).float() for loss in self.losses]
-            total = torch.stack(values).sum()
+            values = self._objective(rendering, batch, step)
+            total = values.sum()
         self.optimizer.zero_grad(set_to_none=True)
         if total.requires_grad:  # false if there are no samples, as when every ray misses the head
             self.fabric.backward(total * fraction if several else total)
@@ -659,21 +663,16 @@ class Trainer:
         return self.ema.swapped() if self.ema is not None else contextlib.nullcontext()
 
 
-def _check_losses(losses: Sequence[Loss]) -> None:
-    """Raises ValueError unless there are losses, each with a name of its own."""
-    if not losses:
-        raise ValueError("Trainer: losses is empty; headfields.training.insta_losses() is a start")
-    names = [loss.name for loss in losses]
-    if len(set(names)) < len(names):
-        raise ValueError(f"Trainer: losses are named {names}; names must be distinct, each is a column of the log")
-
-
 def _check_limits(steps: int | None, minutes: int | float | None) -> None:
-    """Raises ValueError unless at least one limit is given and none is negative."""
+    """Raises ValueError unless at least one limit is given and each is a number that is not negative."""
     if steps is None and minutes is None:
         raise ValueError("Trainer.fit: neither steps nor minutes is given; pass one or both")
-    if (steps or 0) < 0 or (minutes or 0) < 0:
-        raise ValueError(f"Trainer.fit: steps is {steps} and minutes is {minutes}; neither may be negative")
+    if steps is not None and (isinstance(steps, bool) or not isinstance(steps, Integral) or steps < 0):
+        raise ValueError(f"Trainer.fit: steps is {steps!r}; expected an integer, 0 or more")
+    if minutes is not None:
+        is_number = isinstance(minutes, Real) and not isinstance(minutes, bool)
+        if not is_number or not math.isfinite(minutes) or minutes < 0:
+            raise ValueError(f"Trainer.fit: minutes is {minutes!r}; expected a finite number, 0 or more")
 
 
 def _processes_not_finite(rows: list[list[float]], columns: list[int]) -> str:
@@ -691,7 +690,7 @@ def _replace_run(folder: RunFolder) -> None:
         with writing(aside):
             os.replace(folder.checkpoints[0], aside)
             folder.previous_checkpoint.unlink(missing_ok=True)
-        _warn(
+        warn(
             f"Trainer: {folder.path} held another run, which this one replaces; its checkpoint is now {aside.name}. "
             "resume=True would have continued it"
         )
@@ -716,11 +715,3 @@ def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     """`name=old (now new), ...` for all entries of both that differ; empty if none do."""
     changed = [name for name in now if name in before and before[name] != now[name]]
     return ", ".join(f"{name}={before[name]!r} (now {now[name]!r})" for name in changed)
-
-
-def _warn(text: str) -> None:
-    """A warning that points at the program that uses the trainer."""
-    frame, depth = inspect.currentframe(), 1
-    while frame is not None and frame.f_globals.get("__name__", "").startswith("headfields.training"):
-        frame, depth = frame.f_back, depth + 1
-    warnings.warn(text, stacklevel=depth)
