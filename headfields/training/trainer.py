@@ -305,7 +305,7 @@ class Trainer:
         self.avatar.eval()
         self._swap_average()
         if self._skipped.total > skipped_before and self.processes.is_first:
-            _warn(f"Trainer: {self._skipped.summary()}")
+            warn(f"Trainer: {self._skipped.summary()}")
         frames = {int(name): count for name, count in self._skipped.drawn.items()}
         return FitResult(
             self.progress.step, self.progress.seconds, monitor.psnr, monitor.rays_per_second, interrupted,
