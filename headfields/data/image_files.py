@@ -1,6 +1,5 @@
 """Reading image files and files of numbers, with errors that name the frame, the field and the remedy."""
 
-import io
 import re
 import zlib
 from dataclasses import dataclass
@@ -11,6 +10,8 @@ import numpy as np
 from PIL import Image
 
 from headfields.data.errors import CaptureError
+from headfields.files.images import open_image
+from headfields.files.reading import file_bytes
 
 Kind = Literal["rgba", "label", "depth"]
 _CHANNELS = {"L": 1, "LA": 2, "La": 2, "PA": 4, "RGBA": 4, "RGBa": 4}
@@ -46,7 +47,7 @@ def image_header(path: Path, where: str, field: str, kind: Kind) -> ImageHeader:
         CaptureError: not an image, truncated, or in a mode that cannot hold `kind`.
     """
     try:
-        with Image.open(path) as image:
+        with open_image(path) as image:
             header = ImageHeader((image.height, image.width), _channels(image))
             mode, png = image.mode, image.format == "PNG"
         with path.open("rb") as file:
@@ -75,12 +76,13 @@ def decode_image(path: Path, where: str, field: str, kind: Kind, size: tuple[int
     """
     what = f"{where}: {field} {path}"
     try:
-        data = path.read_bytes()
+        data = file_bytes(path)
         fault = _png_fault(data)
         if fault is not None:
             raise CaptureError(f"{what} cannot be decoded: {fault}; copy it again")
-        with Image.open(io.BytesIO(data)) as image:
+        with open_image(data) as image:
             _check_mode(image.mode, kind, what)
+            _check_size((image.height, image.width), size, what)  # before it is decoded
             if kind == "rgba":
                 pixels = np.array(image.convert("RGBA"))
             else:
@@ -89,11 +91,6 @@ def decode_image(path: Path, where: str, field: str, kind: Kind, size: tuple[int
         raise
     except Exception as error:  # Pillow's plugins raise any exception of their parsers
         raise CaptureError(f"{what} cannot be decoded ({error}); export it again") from error
-    if pixels.shape[:2] != size:
-        raise CaptureError(
-            f"{what} is {pixels.shape[1]}x{pixels.shape[0]} pixels; expected {size[1]}x{size[0]} as when the capture "
-            "was opened"
-        )
     if kind == "label":
         return np.ascontiguousarray(pixels[..., 0] if pixels.ndim == 3 else pixels)
     if kind == "depth":
@@ -101,6 +98,13 @@ def decode_image(path: Path, where: str, field: str, kind: Kind, size: tuple[int
             raise CaptureError(f"{what} holds {pixels.min()} to {pixels.max()}; expected 16 bits, 0 to 65535")
         return pixels.astype(np.uint16)
     return pixels
+
+
+def _check_size(own: tuple[int, int], size: tuple[int, int], what: str) -> None:
+    if own != size:
+        raise CaptureError(
+            f"{what} is {own[1]}x{own[0]} pixels; expected {size[1]}x{size[0]} as when the capture was opened"
+        )
 
 
 def _png_fault(data: bytes) -> str | None:
@@ -139,9 +143,9 @@ def read_numbers(path: Path, where: str, field: str, missing: bool = False) -> n
     """
     what = f"{where}: {field} {path}"
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = file_bytes(path).decode("utf-8-sig")
         values = np.array([_number(token) for chunk in text.split() for token in _tokens(chunk)], np.float64)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, MemoryError) as error:
         raise CaptureError(
             f"{what} is not a list of numbers ({error}); expected decimals with a point, one a line"
         ) from error

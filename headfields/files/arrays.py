@@ -2,54 +2,105 @@
 
 import io
 import math
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from headfields.files.archive import Archive
 from headfields.files.atomic import write_bytes
-from headfields.files.unpickler import is_legacy_torch, load_pickle, load_torch
+from headfields.files.inert import Budget
+from headfields.files.reading import file_bytes, reading
+from headfields.files.unpickler import is_legacy_torch, load_pickle, load_torch, unpickle
 
-__all__ = ["load_arrays", "read_npy", "save_array", "save_arrays"]
+__all__ = ["load_arrays", "load_npy", "load_numbers", "read_npy", "save_array", "save_arrays"]
+
+_ZIP = (b"PK\x03\x04", b"PK\x05\x06")
+_LONGEST_EMPTY = 2**24  # entries along an axis of an array without numbers: no byte in the file stands for them
 
 
-def read_npy(data: bytes, where: str) -> Any:
+def read_npy(data: bytes, where: str, budget: Budget | None = None) -> Any:
     """The array in the bytes of an npy file. An array of Python objects is read by `load_pickle`; of a 0-d one the
     object is returned.
 
     Args:
         data: the file's bytes.
         where: the file's name in messages.
+        budget: of the file that the bytes are from; None: they are a whole file.
 
     Raises:
         UnsafePickleError: an array of objects names something that `load_pickle` refuses.
-        ValueError: no npy file, or a truncated one.
+        ValueError: no npy file, a truncated one, or one of a structured dtype.
     """
-    file = io.BytesIO(data)
-    try:
+    with reading(where, "a whole npy array"):
+        file = io.BytesIO(data)
         version = np.lib.format.read_magic(file)
         read_header = {
             (1, 0): np.lib.format.read_array_header_1_0,
             (2, 0): np.lib.format.read_array_header_2_0,
         }.get(version)
-        if read_header is not None:
-            shape, _, dtype = read_header(file)
-            if dtype.hasobject:
-                array = load_pickle(data[file.tell() :], where)
-                if not isinstance(array, np.ndarray) or array.shape != shape:
-                    raise ValueError(f"its header says an array of shape {shape}, its pickle holds something else")
-                return array.item() if array.ndim == 0 else array
-            needed, present = math.prod(shape) * dtype.itemsize, len(data) - file.tell()
-            if needed > present:  # before NumPy allocates memory for it
-                raise ValueError(f"its header says {needed} bytes of shape {shape} and {dtype}, but it has {present}")
-        file.seek(0)
-        return np.load(file, allow_pickle=False)
-    except (ValueError, OSError, EOFError, MemoryError, OverflowError) as error:
-        if str(error).startswith(where):
-            raise
-        raise ValueError(f"{where}: not a whole npy array: {error}") from error
+        if read_header is None:  # 3.0 is for names of fields alone
+            raise ValueError(f"it has version {version} of the format; expected 1.0 or 2.0")
+        shape, fortran, dtype = read_header(file)
+        if dtype.hasobject:
+            array = unpickle(data[file.tell() :], where, Budget(len(data)) if budget is None else budget)
+            if not isinstance(array, np.ndarray) or array.shape != shape:
+                raise ValueError(f"its header says an array of shape {shape}, its pickle holds something else")
+            return array.item() if array.ndim == 0 else array
+        if dtype.kind not in "biufcSU" or dtype.subdtype is not None:
+            raise ValueError(f"it has dtype {dtype}; only numbers and text are read")
+        count = math.prod(shape)
+        needed, present = count * dtype.itemsize, len(data) - file.tell()
+        if needed > present or (count and not dtype.itemsize):  # before NumPy allocates memory for it
+            raise ValueError(f"its header says {needed} bytes of shape {shape} and {dtype}, but it has {present}")
+        if not count:
+            if max(shape) > _LONGEST_EMPTY:
+                raise ValueError(f"its header says an empty array of shape {shape}")
+            return np.empty(shape, dtype)
+        flat = np.frombuffer(data, np.uint8 if dtype.kind == "b" else dtype, count, file.tell())
+        flat = flat.astype(bool) if dtype.kind == "b" else flat.copy()  # bytes other than 0 and 1 are no valid bool
+        return flat.reshape(shape[::-1]).T if fortran else flat.reshape(shape)
+
+
+def load_npy(path: str | Path, error: type[ValueError] = ValueError) -> np.ndarray:
+    """The array of numbers, or of text, in an npy file.
+
+    Raises:
+        FileNotFoundError: no such file.
+        error: it is no npy file, is cut short, or holds Python objects.
+    """
+    with reading(path, "an npy file", error):
+        array = read_npy(file_bytes(path), str(path))
+        if not isinstance(array, np.ndarray) or array.dtype.hasobject:
+            raise ValueError("it holds Python objects; expected numbers")
+        return array
+
+
+def load_numbers(path: str | Path, error: type[ValueError] = ValueError) -> dict[str, np.ndarray]:
+    """The arrays of numbers, or of text, in an npz file by name.
+
+    Raises:
+        FileNotFoundError: no such file.
+        error: it is no npz file, is cut short, or an entry is no array, or one of Python objects.
+    """
+    with reading(path, "an npz file", error):
+        data = file_bytes(path)
+        if data[:4] not in _ZIP:
+            raise ValueError("it is no zip archive")
+        arrays = _npz(Archive(data), str(path), Budget(len(data)))
+        for name, array in arrays.items():
+            if not isinstance(array, np.ndarray) or array.dtype.hasobject:
+                raise ValueError(f"{path}: {name} holds Python objects; expected numbers")
+        return arrays
+
+
+def _npz(archive: Archive, where: str, budget: Budget) -> dict[str, Any]:
+    return {
+        name.removesuffix(".npy"): read_npy(archive.read(name), f"{where}: {name.removesuffix('.npy')}", budget)
+        for name in archive.names
+        if name.endswith(".npy")
+    }
 
 
 def load_arrays(path: str | Path) -> dict[str, Any]:
@@ -80,33 +131,23 @@ def load_arrays(path: str | Path) -> dict[str, Any]:
     (2, 3)
     """
     path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} is not a file")
-    data = path.read_bytes()
-    content: Any
-    if data[:4] in (b"PK\x03\x04", b"PK\x05\x06"):
-        try:
-            with zipfile.ZipFile(io.BytesIO(data)) as archive:
-                names = archive.namelist()
-                if not any(name == "data.pkl" or name.endswith("/data.pkl") for name in names):
-                    return {
-                        name.removesuffix(".npy"): read_npy(archive.read(name), f"{path}: {name.removesuffix('.npy')}")
-                        for name in names
-                        if name.endswith(".npy")
-                    }
-        except (zipfile.BadZipFile, zipfile.LargeZipFile, NotImplementedError, RuntimeError, EOFError) as error:
-            raise ValueError(f"{path}: not a whole npz archive: {error}") from error
-        content = load_torch(data, str(path))
-    elif data[:6] == b"\x93NUMPY":
-        content = read_npy(data, str(path))
-    elif is_legacy_torch(data):
-        content = load_torch(data, str(path))
-    else:
-        content = load_pickle(data, str(path))
-    if not isinstance(content, dict):
-        shape = f" of shape {content.shape}" if isinstance(content, np.ndarray) else ""
-        raise ValueError(f"{path} holds a {type(content).__name__}{shape}; expected a dict of arrays")
-    return {str(name): value for name, value in content.items()}
+    with reading(path, "a file of arrays"):
+        content = _content(file_bytes(path), str(path))
+        if not isinstance(content, dict):
+            shape = f" of shape {content.shape}" if isinstance(content, np.ndarray) else ""
+            raise ValueError(f"{path} holds a {type(content).__name__}{shape}; expected a dict of arrays")
+        return {str(name): value for name, value in content.items()}
+
+
+def _content(data: bytes, where: str) -> Any:
+    if data[:4] in _ZIP:
+        archive = Archive(data)
+        if any(name == "data.pkl" or name.endswith("/data.pkl") for name in archive.names):
+            return load_torch(data, where)
+        return _npz(archive, where, Budget(len(data)))
+    if data[:6] == b"\x93NUMPY":
+        return read_npy(data, where)
+    return load_torch(data, where) if is_legacy_torch(data) else load_pickle(data, where)
 
 
 def save_arrays(path: str | Path, arrays: Mapping[str, np.ndarray]) -> Path:

@@ -15,8 +15,11 @@ import scipy.sparse
 import torch
 from torch import Tensor
 
+from headfields.files.reading import brief
+
 __all__ = [
     "Array",
+    "Budget",
     "Chumpy",
     "Dtype",
     "Name",
@@ -24,12 +27,16 @@ __all__ = [
     "Storage",
     "TensorView",
     "as_bytes",
+    "check_keys",
     "frombuffer",
     "make_dtype",
     "make_scalar",
     "resolve",
+    "size_of",
 ]
 
+_DEEPEST = 100  # levels of containers in containers
+_KEY_ENTRIES, _KEY_BITS = 64, 60  # tuples in a key, and bits of an integer
 _PLAIN = re.compile(r"[biufcSUO]\d*|\?")
 STORAGES = {
     "FloatStorage": torch.float32,
@@ -43,6 +50,76 @@ STORAGES = {
     "ByteStorage": torch.uint8,
     "BoolStorage": torch.bool,
 }
+
+
+class Budget:
+    """Bytes that the objects of a file may take, shared by all its pickles.
+
+    A pickle of a few bytes can ask for any amount of memory: it names an array twice, a list of that list twice, and so
+    on, or has one string turned into many arrays. A file of arrays holds each number once.
+
+    Args:
+        size: bytes of the file.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.left = 2**27 + 16 * size
+        self._size = size
+
+    def spend(self, size: int) -> None:
+        """Counts `size` bytes.
+
+        Raises:
+            ValueError: more bytes than a file of this size may take.
+        """
+        self.left -= size
+        if self.left < 0:
+            raise ValueError(f"its objects would take far more memory than its {self._size} bytes hold")
+
+
+def size_of(value: Any) -> int:
+    """Bytes that a new value takes, what it refers to aside."""
+    if isinstance(value, Array):
+        return 0 if value.array is None else int(value.array.nbytes)
+    if isinstance(value, np.ndarray | np.generic | Tensor):
+        return int(value.nbytes)
+    if isinstance(value, str | bytes | bytearray):
+        return len(value)
+    if isinstance(value, list | tuple | dict | set | frozenset):
+        return 8 * len(value)
+    return value.bit_length() // 8 if isinstance(value, int) else 8
+
+
+def check_keys(keys: Any) -> None:
+    """Refuses keys whose hash takes long, or overflows the stack: Python follows tuples to any depth.
+
+    Raises:
+        ValueError: a tuple with more than a few entries, at all depths together, or an integer of more than 60 bits.
+    """
+    for key in keys:
+        if isinstance(key, int) and key.bit_length() > _KEY_BITS:
+            raise ValueError(f"a key is an integer of {key.bit_length()} bits")
+        if isinstance(key, tuple):
+            seen, open_ = 0, [key]
+            while open_:
+                entries = open_.pop()
+                seen += 1 + len(entries)
+                if seen > _KEY_ENTRIES:
+                    raise ValueError(f"a key is a tuple of more than {_KEY_ENTRIES} entries")
+                check_keys([entry for entry in entries if isinstance(entry, int)])
+                open_ += [entry for entry in entries if isinstance(entry, tuple)]
+
+
+def _is_shape(value: Any) -> bool:
+    fits = isinstance(value, tuple | list) and len(value) <= 32
+    return fits and all(isinstance(size, int) and 0 <= size < 2**62 for size in value)
+
+
+def _sizes(shape: Any, what: str) -> tuple[int, ...]:
+    shape = (shape,) if isinstance(shape, int) else shape
+    if not _is_shape(shape):
+        raise ValueError(f"{what} has the shape {brief(shape)}")
+    return tuple(int(size) for size in shape)
 
 
 class Name:
@@ -74,7 +151,7 @@ class Dtype:
     def __init__(self, spec: Any, *options: Any) -> None:
         spec = spec.decode("latin1") if isinstance(spec, bytes) else spec
         if not isinstance(spec, str) or not _PLAIN.fullmatch(spec):
-            raise ValueError(f"an array has the dtype {spec!r}; only numbers and text are read")
+            raise ValueError(f"an array has the dtype {brief(spec)}; only numbers and text are read")
         self.dtype = np.dtype(object if spec[0] == "O" else spec)
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
@@ -103,9 +180,7 @@ def as_bytes(data: Any) -> bytes:
 def _build(data: Any, dtype: Any, shape: Any, fortran: bool) -> np.ndarray:
     if not isinstance(dtype, Dtype):
         raise ValueError(f"an array has a {type(dtype).__name__} for its dtype")
-    shape = (shape,) if isinstance(shape, int) else tuple(shape)
-    if not all(isinstance(size, int) and size >= 0 for size in shape):
-        raise ValueError(f"an array has the shape {shape!r}")
+    shape = _sizes(shape, "an array")
     count, kind = math.prod(shape), dtype.dtype
     if kind.hasobject:
         if not isinstance(data, list) or len(data) != count:
@@ -173,22 +248,43 @@ class Sparse:
     def __setstate__(self, state: Any) -> None:
         self.state = state
 
-    def matrix(self, memo: dict[int, Any]) -> Any:
-        """The scipy.sparse matrix, its indices checked."""
-        if not isinstance(self.state, dict):
+    def matrix(self, state: Any, budget: Budget) -> Any:
+        """The scipy.sparse matrix of a resolved state. scipy trusts indices: it reads and writes wherever they point.
+
+        Raises:
+            ValueError: an index lies outside of the matrix, or the dense matrix is beyond the budget.
+        """
+        if not isinstance(state, dict):
             raise ValueError(f"a sparse {self.kind} matrix has no state")
-        state = {str(key): resolve(value, memo) for key, value in self.state.items()}
         shape = state.get("_shape", state.get("shape"))
         if not isinstance(shape, tuple) or len(shape) != 2:
-            raise ValueError(f"a sparse matrix has the shape {shape!r}; expected two axes")
-        shape = (int(shape[0]), int(shape[1]))
+            raise ValueError(f"a sparse matrix has the shape {brief(shape)}; expected two axes")
+        rows, columns = _sizes(tuple(int(n) if isinstance(n, np.integer) else n for n in shape), "a sparse matrix")
+        data = state["data"]
+        if not isinstance(data, np.ndarray) or data.ndim != 1 or data.dtype.kind not in "biufc":
+            raise ValueError(f"a sparse matrix has a {type(data).__name__} for its numbers; expected an axis of them")
+        budget.spend(rows * columns * data.itemsize)
         if self.kind == "coo":
             row, column = state["coords"] if "coords" in state else (state["row"], state["col"])
-            return scipy.sparse.coo_matrix((state["data"], (row, column)), shape=shape)
+            row, column = _indices(row, rows, len(data), "row"), _indices(column, columns, len(data), "col")
+            return scipy.sparse.coo_matrix((data, (row, column)), shape=(rows, columns))
+        major, minor = (columns, rows) if self.kind == "csc" else (rows, columns)
+        starts = _indices(state["indptr"], len(data) + 1, major + 1, "indptr")
+        if starts[0] != 0 or starts[-1] != len(data) or (np.diff(starts) < 0).any():
+            raise ValueError(f"the indptr of a sparse matrix does not rise from 0 to its {len(data)} numbers")
+        indices = _indices(state["indices"], minor, len(data), "indices")
         make = scipy.sparse.csc_matrix if self.kind == "csc" else scipy.sparse.csr_matrix
-        matrix = make((state["data"], state["indices"], state["indptr"]), shape=shape)
-        matrix.check_format(full_check=True)
-        return matrix
+        return make((data, indices, starts), shape=(rows, columns))
+
+
+def _indices(array: Any, end: int, count: int, name: str) -> np.ndarray:
+    """(count,) signed integers in [0, end)."""
+    if not isinstance(array, np.ndarray) or array.dtype.kind not in "iu" or array.shape != (count,):
+        what = f"shape {array.shape}, {array.dtype}" if isinstance(array, np.ndarray) else type(array).__name__
+        raise ValueError(f"the {name} of a sparse matrix has {what}; expected {count} integers")
+    if count and not 0 <= int(array.min()) <= int(array.max()) < end:
+        raise ValueError(f"the {name} of a sparse matrix lies in [{array.min()}, {array.max()}]; expected [0, {end})")
+    return array.astype(np.int64)
 
 
 class Storage:
@@ -196,7 +292,7 @@ class Storage:
 
     def __init__(self, dtype: torch.dtype, count: int) -> None:
         if not isinstance(count, int) or count < 0:
-            raise ValueError(f"a tensor's storage has {count!r} elements")
+            raise ValueError(f"a tensor's storage has {brief(count)} elements")
         self.dtype, self.count = dtype, count
         self.raw: bytes | None = None
         self._tensor: Tensor | None = None
@@ -223,14 +319,15 @@ class TensorView:
     """A tensor: a strided view of a storage."""
 
     def __init__(self, storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> None:
-        self.storage, self.offset, self.size, self.stride = storage, offset, tuple(size), tuple(stride)
+        self.storage, self.offset, self.size, self.stride = storage, offset, size, stride
 
     def tensor(self) -> Tensor:
         """The view, checked to lie within its storage."""
-        numbers = (self.offset, *self.size, *self.stride)
-        fits = isinstance(self.storage, Storage) and len(self.size) == len(self.stride)
-        if not fits or not all(isinstance(number, int) and number >= 0 for number in numbers):
-            raise ValueError(f"a tensor of size {self.size}, stride {self.stride} and offset {self.offset!r}")
+        fits = isinstance(self.storage, Storage) and _is_shape(self.size) and _is_shape(self.stride)
+        if not fits or len(self.size) != len(self.stride) or not _is_shape((self.offset,)):
+            raise ValueError(
+                f"a tensor of size {brief(self.size)}, stride {brief(self.stride)} and offset {brief(self.offset)}"
+            )
         last = self.offset + sum((n - 1) * step for n, step in zip(self.size, self.stride, strict=True))
         if 0 not in self.size and last >= self.storage.count:
             raise ValueError(
@@ -242,58 +339,95 @@ class TensorView:
         return torch.as_strided(self.storage.tensor(), self.size, self.stride, self.offset)
 
 
-def resolve(value: Any, memo: dict[int, Any]) -> Any:
+def resolve(value: Any, budget: Budget) -> Any:
     """The value with records replaced by arrays, sparse matrices and tensors; shared objects stay shared.
 
     Args:
         value: value from the unpickler.
-        memo: id of a value → (result, value); empty at first.
+        budget: of the file.
 
     Raises:
-        ValueError: a record is inconsistent.
+        ValueError: a record is inconsistent, containers are nested deeper than 100 levels, or an object takes more
+            memory, or more steps to walk through, than the budget has.
     """
-    key = id(value)
-    if key in memo:
-        return memo[key][0]
+    resolver = _Resolver(budget)
+    result, size = resolver.resolve(value, 0)
+    budget.spend(size)
+    return result
 
-    def keep(result: Any) -> Any:
-        memo[key] = (result, value)  # holds the value too, so that its id is not reused
-        return result
 
-    if isinstance(value, dict):
-        table = keep({})
-        table.update((resolve(name, memo), resolve(entry, memo)) for name, entry in value.items())
-        return table
-    if isinstance(value, list):
-        entries = keep([])
-        entries.extend(resolve(entry, memo) for entry in value)
-        return entries
-    if isinstance(value, tuple):
-        return keep(tuple([resolve(entry, memo) for entry in value]))
-    if isinstance(value, set | frozenset):
-        return keep({resolve(entry, memo) for entry in value})
-    if isinstance(value, Array):
-        if value.array is None:
+class _Resolver:
+    """One walk through the objects of a file."""
+
+    def __init__(self, budget: Budget) -> None:
+        self._budget = budget
+        # id of a value → result, its size with everything in it as often as it occurs, and the value itself, so that
+        # its id is not reused. The size is 0 while the value is being resolved: what contains itself is no larger.
+        self._known: dict[int, tuple[Any, int, Any]] = {}
+
+    def resolve(self, value: Any, depth: int) -> tuple[Any, int]:
+        """The result, and its size in bytes."""
+        key = id(value)
+        if key in self._known:
+            return self._known[key][:2]
+        if depth > _DEEPEST:
+            raise ValueError(f"it is nested more than {_DEEPEST} levels deep")
+        if isinstance(value, dict | list | Chumpy):
+            return self._mutable(value, depth)
+        if isinstance(value, tuple | set | frozenset):
+            pairs = [self.resolve(entry, depth + 1) for entry in value]
+            entries = [result for result, _ in pairs]
+            result: Any = tuple(entries) if isinstance(value, tuple) else set(entries)
+            return self._keep(value, result, sum(size for _, size in pairs))
+        if isinstance(value, Array):
+            return self._array(value, depth)
+        if isinstance(value, Sparse):
+            state, size = self.resolve(value.state, depth + 1)
+            result = value.matrix(state, self._budget)
+            self._budget.spend(int(result.data.nbytes) * 3)
+            return self._keep(value, result, size)
+        if isinstance(value, TensorView | Storage):
+            result = value.tensor()
+            return self._keep(value, result, int(result.nbytes))
+        if isinstance(value, Dtype):
+            return value.dtype, 8
+        if isinstance(value, Name):
+            return value.name, 8
+        return value, 8 + size_of(value)
+
+    def _keep(self, value: Any, result: Any, size: int) -> tuple[Any, int]:
+        self._known[id(value)] = (result, 8 + size, value)
+        return result, 8 + size
+
+    def _mutable(self, value: Any, depth: int) -> tuple[Any, int]:
+        result: Any = value if isinstance(value, Chumpy) else type(value)()
+        self._known[id(value)] = (result, 0, value)
+        total = 0
+        if isinstance(value, list):
+            for entry in value:
+                resolved, size = self.resolve(entry, depth + 1)
+                result.append(resolved)
+                total += size
+        else:
+            table = value.__dict__ if isinstance(value, Chumpy) else value
+            out: dict[Any, Any] = {}
+            for name, entry in table.items():
+                resolved_name, name_size = self.resolve(name, depth + 1)
+                resolved, size = self.resolve(entry, depth + 1)
+                out[resolved_name] = resolved
+                total += name_size + size
+            (result.__dict__ if isinstance(value, Chumpy) else result).update(out)
+        return self._keep(value, result, total)
+
+    def _array(self, value: Array, depth: int) -> tuple[Any, int]:
+        array = value.array
+        if array is None:
             raise ValueError("an array has no content")
-        array = keep(value.array)
-        if array.dtype == object:
-            flat = array.reshape(-1, order="A")
-            for place, entry in enumerate(list(flat)):
-                flat[place] = resolve(entry, memo)
-        return array
-    if isinstance(value, Chumpy):
-        keep(value)
-        for name, entry in list(value.__dict__.items()):
-            value.__dict__[name] = resolve(entry, memo)
-        return value
-    if isinstance(value, Sparse):
-        return keep(value.matrix(memo))
-    if isinstance(value, TensorView):
-        return keep(value.tensor())
-    if isinstance(value, Storage):
-        return keep(value.tensor())
-    if isinstance(value, Dtype):
-        return keep(value.dtype)
-    if isinstance(value, Name):
-        return keep(value.name)
-    return value
+        if array.dtype != object:
+            return self._keep(value, array, int(array.nbytes))
+        self._known[id(value)] = (array, 0, value)
+        flat, total = array.reshape(-1, order="A"), 0
+        for place, entry in enumerate(list(flat)):
+            flat[place], size = self.resolve(entry, depth + 1)
+            total += size
+        return self._keep(value, array, total)

@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from headfields.files.atomic import replacing
+from headfields.files.reading import brief, reading
 
 __all__ = ["BrokenFileError", "read_safetensors", "write_safetensors"]
 
@@ -46,26 +47,32 @@ def write_safetensors(
 
 
 def read_safetensors(path: Path | str, key: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """All tensors of a file, on the CPU, and the decoded JSON under `key` in its header.
+    """All tensors of a file, on the CPU, and the decoded JSON object under `key` in its header.
 
     Raises:
         FileNotFoundError: there is no such file.
         BrokenFileError: the file is truncated, or no safetensors file.
-        ValueError: the header lacks `key`: the file was written for another purpose.
+        ValueError: the header lacks `key`: the file was written for another purpose; or its JSON is no object, or is
+            nested hundreds of levels deep.
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
-    try:
-        with safe_open(path, framework="pt") as file:
-            header = (file.metadata() or {}).get(key)
-            if header is None:
-                raise ValueError(
-                    f"{path} is a safetensors file without the header entry {key!r}; it is no file of this kind"
-                )
-            # Cloned: otherwise the file stays mapped, and the next checkpoint replaces it
-            return {name: file.get_tensor(name).clone() for name in file.keys()}, json.loads(header)  # noqa: SIM118
-    except (SafetensorError, json.JSONDecodeError) as error:
-        raise BrokenFileError(
-            f"{path} is not a whole safetensors file ({error}); go back to an earlier copy"
-        ) from error
+    with reading(path, "a safetensors file"):
+        try:
+            with safe_open(path, framework="pt") as file:
+                header = (file.metadata() or {}).get(key)
+                if header is None:
+                    raise ValueError(
+                        f"{path} is a safetensors file without the header entry {key!r}; it is no file of this kind"
+                    )
+                content = json.loads(header)
+                # Cloned: otherwise the file stays mapped, and the next checkpoint replaces it
+                tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
+        except (SafetensorError, json.JSONDecodeError) as error:
+            raise BrokenFileError(
+                f"{path} is not a whole safetensors file ({error}); go back to an earlier copy"
+            ) from error
+        if not isinstance(content, dict):
+            raise ValueError(f"{path}: its header entry {key!r} is {brief(content)}; expected a JSON object")
+        return tensors, content

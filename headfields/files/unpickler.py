@@ -4,13 +4,15 @@ A pickle may name any importable function and call it. This reader knows the nam
 arrays and scalars, scipy.sparse matrices, tensors, plain containers, and chumpy's classes, which no longer import),
 puts inert records in their place, and refuses every other name. Arrays are made after the whole file has been read and
 checked.
+
+It stands on pickle's implementation in Python. The one in C allocates what a file's numbers say, and overflows the
+stack where a key is a tuple nested deeply enough; a file of arrays has few operations, so its speed is not missed.
 """
 
 import codecs
-import contextlib
 import io
 import pickle
-import zipfile
+import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,8 @@ from jaxtyping import Shaped
 from torch import Tensor
 
 from headfields.files import inert
+from headfields.files.archive import Archive
+from headfields.files.reading import UnsafePickleError, brief, file_bytes, reading
 
 __all__ = ["ChumpyStandIn", "UnsafePickleError", "load_pickle", "load_torch", "to_array"]
 
@@ -29,16 +33,13 @@ ChumpyStandIn = inert.Chumpy
 _LEGACY_MAGIC, _LEGACY_VERSION = 0x1950A86A20F9469CFC6C, 1001  # torch.save before zip files, and pickled tensors
 _SPARSE = {f"{kind}_{what}": kind for kind in ("csc", "csr", "coo") for what in ("matrix", "array")}
 _ALIASES = {"posix": "os", "nt": "os", "_io": "io", "_operator": "operator"}
+_DEEPEST = 50  # levels of lists, or of chumpy objects, in an array
 _NESTING = 4  # a pickled tensor holds a nested file, which holds no tensor
-
-
-class UnsafePickleError(pickle.UnpicklingError, ValueError):
-    """The pickle names something other than NumPy, scipy.sparse, tensors, plain containers and chumpy."""
 
 
 def _encode(text: str, encoding: str = "latin1") -> bytes:
     if encoding not in ("latin1", "latin-1", "utf-8", "ascii"):
-        raise ValueError(f"bytes are encoded as {encoding!r}; a numpy pickle uses latin1")
+        raise ValueError(f"bytes are encoded as {brief(encoding)}; a numpy pickle uses latin1")
     return codecs.encode(text, encoding)
 
 
@@ -46,6 +47,17 @@ def _bytes(*args: Any) -> bytes:
     if args and not isinstance(args[0], bytes | bytearray | str | list):  # a number would allocate that many bytes
         raise ValueError(f"bytes are made of a {type(args[0]).__name__}")
     return args[0].encode("latin1") if args and isinstance(args[0], str) else bytes(*args[:1])
+
+
+def _dict(pairs: Any = ()) -> dict[Any, Any]:
+    if isinstance(pairs, list | tuple):
+        inert.check_keys([pair[0] for pair in pairs])
+    return dict(pairs)
+
+
+def _set(entries: Any = ()) -> set[Any]:
+    inert.check_keys(entries)
+    return set(entries)
 
 
 def _reconstructor(cls: Any, base: Any, state: Any) -> Any:
@@ -59,15 +71,15 @@ _CALLED: dict[str, Callable[..., Any]] = {
     "numpy.core.multiarray.scalar": inert.make_scalar,
     "numpy.core.numeric._frombuffer": inert.frombuffer,
     "numpy.dtype": inert.make_dtype,
-    "builtins.dict": dict,
+    "builtins.dict": _dict,
     "builtins.list": list,
     "builtins.tuple": tuple,
-    "builtins.set": set,
-    "builtins.frozenset": frozenset,
+    "builtins.set": _set,
+    "builtins.frozenset": lambda *entries: frozenset(_set(*entries)),
     "builtins.complex": complex,
     "builtins.bytes": _bytes,
     "builtins.bytearray": _bytes,
-    "collections.OrderedDict": dict,
+    "collections.OrderedDict": _dict,
     "_codecs.encode": _encode,
     "copyreg._reconstructor": _reconstructor,
     "copy_reg._reconstructor": _reconstructor,
@@ -79,27 +91,47 @@ _CALLED: dict[str, Callable[..., Any]] = {
 _MENTIONED = ("numpy.ndarray", "numpy.matrix", "numpy.matrixlib.defmatrix.matrix", "builtins.object")
 
 
-class _Unpickler(pickle.Unpickler):
-    """Knows a few names. Each gets a new stand-in per file, so that a file cannot affect the next."""
+class _Operations(dict[int, Callable[[Any], None]]):
+    """pickle's operations by code, with an error for the other bytes."""
 
-    def __init__(self, file: Any, where: str, depth: int = 0, storage: Callable[[Any], Any] | None = None) -> None:
+    def __missing__(self, code: int) -> Any:
+        raise ValueError(f"byte {code:#04x} is not an operation of a pickle")
+
+
+class _Unpickler(pickle._Unpickler):
+    """Knows a few names. Each gets a new stand-in per file, so that a file cannot affect the next.
+
+    Nothing but these stand-ins is called or given a state, and what they make is counted against the budget.
+    """
+
+    def __init__(
+        self,
+        file: Any,
+        where: str,
+        budget: inert.Budget,
+        depth: int = 0,
+        storage: Callable[[Any], Any] | None = None,
+    ) -> None:
         super().__init__(file, encoding="latin1")
-        self.where, self.depth, self.storage = where, depth, storage
+        self.where, self.budget, self.depth, self.storage = where, budget, depth, storage
 
     def find_class(self, module: str, name: str) -> Any:
         stand_in = self._known(module, name)
         if stand_in is None:
             known_as = f" ({_ALIASES[module]}.{name})" if module in _ALIASES else ""
             raise UnsafePickleError(
-                f"{self.where}: the file names {module}.{name}{known_as}, which is not one of numpy, scipy.sparse, "
-                "torch's tensors, plain containers or chumpy; a pickle can run code, so it was not loaded. If you "
-                "trust the file, load it yourself and save its arrays with numpy.savez"
+                f"{self.where}: the file names {module[:80]}.{name[:80]}{known_as[:80]}, which is not one of numpy, "
+                "scipy.sparse, torch's tensors, plain containers or chumpy; a pickle can run code, so it was not "
+                "loaded. If you trust the file, load it yourself and save its arrays with numpy.savez"
             )
         return stand_in
 
+    def get_extension(self, code: int) -> None:
+        raise ValueError(f"it names extension {code} of the program that wrote it")
+
     def persistent_load(self, identity: Any) -> Any:
         if self.storage is None:
-            raise ValueError(f"it refers to {identity!r} outside of the pickle")
+            raise ValueError(f"it refers to {brief(identity)} outside of the pickle")
         return self.storage(identity)
 
     def _known(self, module: str, name: str) -> Any:
@@ -120,19 +152,77 @@ class _Unpickler(pickle.Unpickler):
     def _nested_storage(self, data: Any) -> Any:
         if self.depth >= _NESTING:
             raise ValueError("pickles are nested too deeply")
-        return _legacy(io.BytesIO(inert.as_bytes(data)), self.where, self.depth + 1)
+        inner = inert.as_bytes(data)
+        self.budget.spend(len(inner))
+        return _legacy(io.BytesIO(inner), self.where, self.budget, self.depth + 1)
 
+    def _call(self, function: Any, arguments: Any) -> Any:
+        stand_in = isinstance(function, type) and issubclass(function, inert.Chumpy | inert.Sparse)
+        if not stand_in and not isinstance(function, inert.Name):
+            raise ValueError(f"a {type(function).__name__} is called, which no file of arrays does")
+        if not isinstance(arguments, tuple | list):
+            raise ValueError(f"a function's arguments are a {type(arguments).__name__}; expected a tuple")
+        result = function(*arguments)
+        self.budget.spend(64 + inert.size_of(result))
+        return result
 
-@contextlib.contextmanager
-def _explained(where: str, what: str) -> Any:
-    """Adds the file's name to any failure but a refusal, which has it."""
-    try:
-        yield
-    except UnsafePickleError:
-        raise
-    except Exception as error:  # a malformed pickle may raise anything
-        reason = " ".join(str(error).split()) or "no reason given"
-        raise ValueError(f"{where}: not {what} that can be read: {reason} ({type(error).__name__})") from error
+    def _instantiate(self, klass: Any, args: Any) -> None:  # of INST and OBJ
+        self.append(self._call(klass, args))
+
+    def _reduce(self) -> None:
+        arguments = self.stack.pop()
+        self.stack[-1] = self._call(self.stack[-1], arguments)
+
+    def _new_object(self) -> None:
+        arguments, cls = self.stack.pop(), self.stack.pop()
+        self.append(self._call(cls, arguments))
+
+    def _build(self) -> None:
+        state, target = self.stack.pop(), self.stack[-1]
+        if isinstance(target, dict):  # attributes of an OrderedDict, as `state_dict` has them
+            return
+        if not isinstance(target, inert.Name | inert.Array | inert.Dtype | inert.Chumpy | inert.Sparse):
+            raise ValueError(f"the state of a {type(target).__name__} is set, which no file of arrays does")
+        target.__setstate__(state)
+        self.budget.spend(inert.size_of(target if isinstance(target, inert.Array) else state))
+
+    def _bytearray(self) -> None:
+        (count,) = struct.unpack("<Q", self.read(8))
+        self.append(bytearray(self.read(count)))  # as many as there are
+
+    def _set_item(self) -> None:
+        inert.check_keys(self.stack[-2:-1])
+        super().load_setitem()  # type: ignore[misc]
+
+    def _set_items(self) -> None:
+        inert.check_keys(self.stack[::2])
+        super().load_setitems()  # type: ignore[misc]
+
+    def _make_dict(self) -> None:
+        inert.check_keys(self.stack[::2])
+        super().load_dict()  # type: ignore[misc]
+
+    def _add_items(self) -> None:
+        inert.check_keys(self.stack)
+        super().load_additems()  # type: ignore[misc]
+
+    def _make_frozenset(self) -> None:
+        inert.check_keys(self.stack)
+        super().load_frozenset()  # type: ignore[misc]
+
+    dispatch = _Operations({
+        **pickle._Unpickler.dispatch,
+        pickle.REDUCE[0]: _reduce,
+        pickle.NEWOBJ[0]: _new_object,
+        pickle.BUILD[0]: _build,
+        pickle.BYTEARRAY8[0]: _bytearray,
+        pickle.SETITEM[0]: _set_item,
+        pickle.SETITEMS[0]: _set_items,
+        pickle.DICT[0]: _make_dict,
+        pickle.ADDITEMS[0]: _add_items,
+        pickle.FROZENSET[0]: _make_frozenset,
+    })  # fmt: skip
+    del dispatch[pickle.NEWOBJ_EX[0]]
 
 
 def load_pickle(source: str | Path | bytes, where: str | None = None) -> Any:
@@ -160,9 +250,14 @@ def load_pickle(source: str | Path | bytes, where: str | None = None) -> Any:
     headfields.files.unpickler.UnsafePickleError: ...os.system...
     """
     where = where or (f"load_pickle: {len(source)} bytes" if isinstance(source, bytes) else str(source))
-    data = source if isinstance(source, bytes) else Path(source).read_bytes()
-    with _explained(where, "a pickle of arrays"):
-        return inert.resolve(_Unpickler(io.BytesIO(data), where).load(), {})
+    data = source if isinstance(source, bytes) else file_bytes(source)
+    return unpickle(data, where, inert.Budget(len(data)))
+
+
+def unpickle(data: bytes, where: str, budget: inert.Budget) -> Any:
+    """As `load_pickle`, for a pickle in a file that `budget` belongs to."""
+    with reading(where, "a pickle of arrays"):
+        return inert.resolve(_Unpickler(io.BytesIO(data), where, budget).load(), budget)
 
 
 def load_torch(source: str | Path | bytes, where: str | None = None) -> Any:
@@ -178,10 +273,12 @@ def load_torch(source: str | Path | bytes, where: str | None = None) -> Any:
         UnsafePickleError, ValueError, OSError: as `load_pickle`.
     """
     where = where or (f"load_torch: {len(source)} bytes" if isinstance(source, bytes) else str(source))
-    data = source if isinstance(source, bytes) else Path(source).read_bytes()
-    with _explained(where, "a file of torch.save"):
-        content = _zipped(data, where) if data[:4] == b"PK\x03\x04" else _legacy(io.BytesIO(data), where, 0)
-        return inert.resolve(content, {})
+    data = source if isinstance(source, bytes) else file_bytes(source)
+    budget = inert.Budget(len(data))
+    with reading(where, "a file of torch.save"):
+        zipped = data[:4] == b"PK\x03\x04"
+        content = _zipped(data, where, budget) if zipped else _legacy(io.BytesIO(data), where, budget, 0)
+        return inert.resolve(content, budget)
 
 
 def is_legacy_torch(data: bytes) -> bool:
@@ -191,39 +288,43 @@ def is_legacy_torch(data: bytes) -> bool:
 
 def _storage_of(identity: Any) -> tuple[str, inert.Storage]:
     """The key and an empty storage of a persistent id in a pickle of `torch.save`."""
+    if not isinstance(identity, tuple | list):
+        raise ValueError(f"it refers to {brief(identity)}, which is no storage of a tensor")
     kind, storage_type, key, _, count, *view = identity
     name = storage_type.name.removeprefix("torch.") if isinstance(storage_type, inert.Name) else None
     if kind != "storage" or name not in inert.STORAGES or any(entry is not None for entry in view):
-        raise ValueError(f"a tensor has a storage of {kind!r}, {name or storage_type!r}")
+        raise ValueError(f"a tensor has a storage of {brief(kind)}, {name or brief(storage_type)}")
+    if not isinstance(key, str | int):
+        raise ValueError(f"a tensor's storage is called {brief(key)}")
     return str(key), inert.Storage(inert.STORAGES[name], count)
 
 
-def _zipped(data: bytes, where: str) -> Any:
-    with zipfile.ZipFile(io.BytesIO(data)) as archive:
-        names = archive.namelist()
-        pickles = [n for n in names if n == "data.pkl" or (n.endswith("/data.pkl") and n.count("/") == 1)]
-        if len(pickles) != 1:
-            raise ValueError(f"the archive has no data.pkl; it has {', '.join(names[:5]) or 'nothing'}")
-        prefix = pickles[0].removesuffix("data.pkl")
-        if prefix + "byteorder" in names and archive.read(prefix + "byteorder") != b"little":
-            raise ValueError("it was written on a big-endian machine; save it again on a little-endian one")
-        storages: dict[str, inert.Storage] = {}
+def _zipped(data: bytes, where: str, budget: inert.Budget) -> Any:
+    archive = Archive(data)
+    names = archive.names
+    pickles = [n for n in names if n == "data.pkl" or (n.endswith("/data.pkl") and n.count("/") == 1)]
+    if len(pickles) != 1:
+        raise ValueError(f"the archive has no data.pkl; it has {', '.join(names[:5]) or 'nothing'}")
+    prefix = pickles[0].removesuffix("data.pkl")
+    if prefix + "byteorder" in names and archive.read(prefix + "byteorder") != b"little":
+        raise ValueError("it was written on a big-endian machine; save it again on a little-endian one")
+    storages: dict[str, inert.Storage] = {}
 
-        def storage(identity: Any) -> inert.Storage:
-            key, empty = _storage_of(identity)
-            if key not in storages:
-                empty.raw = archive.read(f"{prefix}data/{key}")
-                storages[key] = empty
-            return storages[key]
+    def storage(identity: Any) -> inert.Storage:
+        key, empty = _storage_of(identity)
+        if key not in storages:
+            empty.raw = archive.read(f"{prefix}data/{key}")
+            storages[key] = empty
+        return storages[key]
 
-        return _Unpickler(io.BytesIO(archive.read(pickles[0])), where, 0, storage).load()
+    return _Unpickler(io.BytesIO(archive.read(pickles[0])), where, budget, 0, storage).load()
 
 
-def _legacy(file: io.BytesIO, where: str, depth: int) -> Any:
+def _legacy(file: io.BytesIO, where: str, budget: inert.Budget, depth: int) -> Any:
     def load(storage: Callable[[Any], Any] | None = None) -> Any:
-        return _Unpickler(file, where, depth, storage).load()
+        return _Unpickler(file, where, budget, depth, storage).load()
 
-    if load() != _LEGACY_MAGIC or load() != _LEGACY_VERSION:
+    if not _equals(load(), _LEGACY_MAGIC) or not _equals(load(), _LEGACY_VERSION):
         raise ValueError("it does not begin as torch.save writes")
     system = load()
     if not isinstance(system, dict) or system.get("little_endian") is not True:
@@ -235,7 +336,10 @@ def _legacy(file: io.BytesIO, where: str, depth: int) -> Any:
         return storages.setdefault(key, empty)
 
     content = load(storage)
-    for key in load():
+    keys = load()
+    if not isinstance(keys, list) or not all(isinstance(key, str | int) for key in keys):
+        raise ValueError(f"its list of storages is {brief(keys)}")
+    for key in keys:
         entry = storages[str(key)]
         if int.from_bytes(file.read(8), "little") != entry.count:
             raise ValueError(f"storage {key} does not have the {entry.count} elements that the pickle declares")
@@ -243,61 +347,90 @@ def _legacy(file: io.BytesIO, where: str, depth: int) -> Any:
     return content
 
 
+def _equals(value: Any, number: int) -> bool:
+    return isinstance(value, int) and value == number
+
+
 def to_array(value: Any, name: str = "value") -> Shaped[np.ndarray, "..."]:
     """A dense array from an array, sparse matrix, tensor, number, list or chumpy stand-in.
 
     Raises:
-        ValueError: the value is a chumpy class that stores no numbers, or an array of Python objects; the message has
-            `name`.
+        ValueError: the value is a chumpy class that stores no numbers, contains itself, or is an array of Python
+            objects; the message has `name`.
 
     >>> import scipy.sparse
     >>> from headfields.files import to_array
     >>> to_array(scipy.sparse.eye(2)).tolist()
     [[1.0, 0.0], [0.0, 1.0]]
     """
+    with reading(name, "an array", where=f"to_array: {name}"):
+        return _dense(value, name, 0)
+
+
+def _dense(value: Any, name: str, depth: int) -> np.ndarray:
+    if depth > _DEEPEST:
+        raise ValueError(f"to_array: {name} is nested more than {_DEEPEST} levels deep, or contains itself")
     if scipy.sparse.issparse(value):
         return np.asarray(value.todense())
     if isinstance(value, Tensor):
         value = value.detach().cpu()
         return (value.float() if value.dtype == torch.bfloat16 else value).numpy().copy()
     if isinstance(value, inert.Chumpy):
-        return _chumpy_array(value, name)
-    if isinstance(value, list | tuple) and any(isinstance(entry, Tensor | inert.Chumpy) for entry in value):
-        value = [to_array(entry, name) for entry in value]
+        return _chumpy_array(value, name, depth)
     if isinstance(value, set | frozenset):
         value = sorted(value)
+    if isinstance(value, list | tuple):
+        if any(isinstance(entry, Tensor | inert.Chumpy) for entry in value):
+            value = [_dense(entry, name, depth + 1) for entry in value]
+        else:
+            _check_depth(value, name, depth, set())
     try:
         array = np.asarray(value)
     except ValueError as error:  # rows of different lengths
         raise ValueError(f"to_array: {name} is no array: {error}") from error
     if array.dtype == object:
-        if array.ndim == 0 and not isinstance(array.item(), np.ndarray | dict) and array.item() is not None:
-            return to_array(array.item(), name)
+        inner = array.item() if array.ndim == 0 else None
+        if isinstance(inner, Tensor | inert.Chumpy | set | frozenset | list | tuple) or scipy.sparse.issparse(inner):
+            return _dense(inner, name, depth + 1)
         raise ValueError(f"to_array: {name} is an array of Python objects; save it as a dense array of numbers")
     return array
 
 
-def _chumpy_array(value: inert.Chumpy, name: str) -> np.ndarray:
-    state, kind = value.__dict__, value.name.rpartition(".")[2]
+def _check_depth(value: Any, name: str, depth: int, checked: set[int]) -> None:
+    """Lists in lists: NumPy follows them as far as they go, and those that contain themselves have no end."""
+    if depth > _DEEPEST:
+        raise ValueError(f"to_array: {name} is nested more than {_DEEPEST} levels deep, or contains itself")
+    for entry in value:
+        if isinstance(entry, list | tuple) and id(entry) not in checked:
+            _check_depth(entry, name, depth + 1, checked)
+    checked.add(id(value))
+
+
+def _chumpy_array(value: inert.Chumpy, name: str, depth: int) -> np.ndarray:
+    def inner(key: str) -> np.ndarray:
+        return _dense(state[key], name, depth + 1)
+
+    state, cls = value.__dict__, type(value).name
+    kind = cls.rpartition(".")[2]
     if kind == "Ch" and "x" in state:
-        return to_array(state["x"], name)
+        return inner("x")
     if kind == "Select" and {"a", "idxs"} <= set(state):
-        flat = to_array(state["a"], name).ravel()
-        indices = to_array(state["idxs"], name).astype(np.int64).ravel()
+        flat = inner("a").ravel()
+        indices = inner("idxs").astype(np.int64).ravel()
         if indices.size and not -len(flat) <= indices.min() <= indices.max() < len(flat):
-            raise ValueError(f"to_array: {name} is a {value.name} whose idxs reach beyond its {len(flat)} numbers")
+            raise ValueError(f"to_array: {name} is a {cls} whose idxs reach beyond its {len(flat)} numbers")
         shape = state.get("preferred_shape")
         return flat[indices] if shape is None else flat[indices].reshape(_sizes(shape, name))
     if kind == "Reshape" and {"a", "newshape"} <= set(state):
-        return to_array(state["a"], name).reshape(_sizes(state["newshape"], name))
+        return inner("a").reshape(_sizes(state["newshape"], name))
     if kind == "transpose" and "a" in state:
         axes = state.get("axes")
-        return np.transpose(to_array(state["a"], name), None if axes is None else _sizes(axes, name))
+        return np.transpose(inner("a"), None if axes is None else _sizes(axes, name))
     raise ValueError(
-        f"to_array: {name} is a {value.name}, which stores no array of its own (it has {sorted(state)}); "
+        f"to_array: {name} is a {cls}, which stores no array of its own (it has {brief(sorted(map(str, state)))}); "
         "open the file where chumpy is installed and save it with numpy.savez"
     )
 
 
 def _sizes(value: Any, name: str) -> tuple[int, ...]:
-    return tuple(int(size) for size in to_array(value, name).ravel())
+    return tuple(int(size) for size in to_array(value, name).ravel()[:32])

@@ -27,6 +27,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from headfields.files import reading
 from headfields.files.atomic import write_image, write_text
 from headfields.runs.disk_names import american_config
 
@@ -140,14 +141,18 @@ class RunFolder:
             file.write(json.dumps({"time": round(time.time(), 3), **entry}) + "\n")
 
     def read_log(self) -> list[dict[str, Any]]:
-        """The lines of log.jsonl; a last line cut short by a crash is left out."""
+        """The lines of log.jsonl. A line that is no JSON object, or whose step is no number, is left out: a crash may
+        cut the last one short.
+        """
         file = self.path / "log.jsonl"
         entries = []
-        for line in file.read_text(encoding="utf-8", errors="replace").splitlines() if file.exists() else []:
+        for line in reading.file_bytes(file).decode(errors="replace").splitlines() if file.exists() else []:
             try:
-                entries.append(json.loads(line))
-            except json.JSONDecodeError:
+                entry = json.loads(line)
+            except (ValueError, RecursionError):
                 continue
+            if isinstance(entry, dict) and isinstance(entry.get("step", 0), int | float):
+                entries.append(entry)
         return entries
 
     def rewind_log(self, step: int) -> int:
@@ -159,7 +164,7 @@ class RunFolder:
         path = self.path / "log.jsonl"
         if not path.exists():
             return 0
-        content = path.read_bytes()
+        content = reading.file_bytes(path)
         lines = [json.dumps(entry) + "\n" for entry in self.read_log() if entry.get("step", 0) <= step]
         if len(lines) < len(content.splitlines()) or not content.endswith(b"\n"):
             replace_text(path, "".join(lines))
@@ -220,10 +225,7 @@ def read_json(path: Path, remedy: str) -> dict[str, Any]:
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; {remedy}")
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not JSON: {error}") from error
+    content = reading.read_json(path)
     if not isinstance(content, dict):
         raise ValueError(f"{path} holds a JSON {type(content).__name__}; expected an object")
     return content

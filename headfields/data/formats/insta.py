@@ -18,6 +18,7 @@ from headfields.data.formats.insta_transforms import InstaFrame, intrinsics_of, 
 from headfields.data.image_files import ImageHeader, Kind, decode_image, exists, image_header, read_numbers
 from headfields.data.labels import Label
 from headfields.data.recording import Recording
+from headfields.files.reading import check_file
 from headfields.mesh.mesh import Mesh
 from headfields.mesh.obj import MeshFileError, ObjReader
 
@@ -62,7 +63,7 @@ def is_insta(folder: Path) -> bool:
 
 def _start(path: Path) -> bytes:
     try:
-        with path.open("rb") as file:
+        with check_file(path).open("rb") as file:
             return file.read(2_000_000)
     except OSError:  # a folder or an unreadable file: the reader reports it if it needs it
         return b""
