@@ -42,8 +42,8 @@ class Archive:
         self._unpacked += info.file_size
         if self._unpacked > self._allowed:
             raise ValueError(
-                f"it unpacks to {self._unpacked} bytes or more from {self._size}; at most {self._allowed} are read: save "
-                "it without compression"
+                f"it unpacks to {self._unpacked} bytes or more from {self._size}; at most {self._allowed} are read, so "
+                "save it without compression"
             )
         with self._zip.open(info) as file:
             data = file.read(info.file_size)  # with a size, zipfile decompresses no more than that
