@@ -5,17 +5,22 @@ arguments and the help text. PyTorch and the rest of the library are imported wh
 does not wait for them.
 """
 
+import functools
 import importlib
+import importlib.metadata
+import math
 import os
 import sys
 from collections.abc import Callable, Sequence
+from inspect import signature
 from typing import Any
 
 from headfields.cli.errors import CommandError, Interrupted
+from headfields.cli.presets import did_you_mean
 
 COMMANDS = (
     "synth", "train", "train-prior", "track", "evaluate", "render", "mesh", "compare-meshes", "convert-flame", "rig",
-    "template", "synth-template", "track-template", "doctor",
+    "template", "synth-template", "track-template", "inspect", "doctor",
 )  # fmt: skip
 """In the order of the help text."""
 
@@ -23,7 +28,8 @@ DESCRIPTION = """Differentiable head avatars: train one on a capture, measure it
 
 A first hour: `headfields synth captures/demo` makes a capture, `headfields train insta --capture captures/demo
 --out runs/demo --minutes 10` trains on it, `headfields evaluate runs/demo` measures the result and `headfields render
-runs/demo --mode turntable` shows it. Add --debug (or set HEADFIELDS_DEBUG=1) to see the traceback of an error."""
+runs/demo --mode turntable` shows it. Add --debug (or set HEADFIELDS_DEBUG=1) to see the traceback of an error, and
+--import my_parts.py to a command on an avatar with parts of your own. `headfields --version` prints the version."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -38,9 +44,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     import tyro
 
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if arguments == ["--version"]:
+        print(f"headfields {_version()}")
+        return 0
     debug = "--debug" in arguments or os.environ.get("HEADFIELDS_DEBUG", "") not in ("", "0")
     arguments = [argument for argument in arguments if argument != "--debug"]
     try:
+        arguments = _import_modules(arguments)
+        mistake = _unknown_word(arguments)
+        if mistake:
+            print(f"headfields: error: {mistake}", file=sys.stderr)
+            return 2
         tyro.extras.subcommand_cli_from_dict(
             {command: _function(command) for command in COMMANDS},
             prog="headfields",
@@ -63,10 +77,65 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _function(command: str) -> Callable[..., Any]:
-    """The function of a command: "train-prior" is `headfields.cli.train_prior.train_prior`."""
+    """The function of a command: "train-prior" is `headfields.cli.train_prior.train_prior`.
+
+    It refuses NaN and infinity, which every comparison of a limit would let through.
+    """
     name = command.replace("-", "_")
     function: Callable[..., Any] = getattr(importlib.import_module(f"headfields.cli.{name}"), name)
-    return function
+    parameters = signature(function)
+
+    @functools.wraps(function)
+    def with_finite_numbers(*args: Any, **kwargs: Any) -> Any:
+        for option, value in parameters.bind(*args, **kwargs).arguments.items():
+            if isinstance(value, float) and not math.isfinite(value):
+                raise CommandError(f"--{option.replace('_', '-')} is {value}; expected a finite number")
+        return function(*args, **kwargs)
+
+    return with_finite_numbers
+
+
+def _version() -> str:
+    try:
+        return importlib.metadata.version("headfields")
+    except importlib.metadata.PackageNotFoundError:
+        return "(a source tree that is not installed)"
+
+
+def _import_modules(arguments: list[str]) -> list[str]:
+    """Imports the files after --import, whose parts an avatar may have, and returns the other arguments."""
+    others: list[str] = []
+    words = iter(arguments)
+    for word in words:
+        option, equals, value = word.partition("=")
+        if option != "--import":
+            others.append(word)
+            continue
+        file = value if equals else next(words, "")
+        if not file:
+            raise CommandError("--import needs a file of Python code that defines parts, as --import my_parts.py")
+        from headfields.saving import import_parts
+
+        import_parts(file)
+    return others
+
+
+def _unknown_word(arguments: list[str]) -> str:
+    """What is wrong with a command or an option that does not exist, with the nearest that does; else nothing."""
+    command = arguments[0] if arguments else ""
+    if not command or command.startswith("-"):
+        return ""
+    if command not in COMMANDS:
+        return f"there is no command {command!r}{did_you_mean(command, COMMANDS)}; there are {', '.join(COMMANDS)}"
+    options = [f"--{name.replace('_', '-')}" for name in signature(_function(command)).parameters]
+    for word in arguments[1:]:
+        option = word.partition("=")[0].replace("_", "-")
+        if option.startswith("--") and option != "--help" and option not in options:
+            return (
+                f"{command} has no option {option}{did_you_mean(option, options)}; headfields {command} --help "
+                "lists them"
+            )
+    return ""
 
 
 def _one_line(error: Exception) -> str:

@@ -1,8 +1,6 @@
-"""Run folders, captures, devices and presets, as the commands open them."""
+"""Run folders, captures and devices, as the commands open them."""
 
-import ast
 import contextlib
-import inspect
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
@@ -11,6 +9,7 @@ from typing import Any, Literal
 
 import torch
 
+from headfields.cli import presets
 from headfields.cli.errors import CommandError
 from headfields.data.template import Mouth
 from headfields.runs.folder import RunFolder, RunWriteError
@@ -56,45 +55,6 @@ def capture_of(config: dict[str, Any], other: Path | None, memory: int) -> Any:
     if other is not None:
         return open_capture(other, memory, mouth=mouth)
     return open_capture(Path(config["capture"]), memory, head_frame(config), mouth)
-
-
-def model_arguments(model: str, overrides: list[str], capture: Any, device: torch.device) -> dict[str, Any]:
-    """Arguments for a preset from `name=value` texts, checked against its signature.
-
-    Three parameters of a preset have defaults of their own: `expression_width` is at most what the capture offers,
-    `frames` is the number of its frames, and `small` is true on a CPU.
-
-    Raises:
-        CommandError: there is no such preset or argument, or a text is not `name=value`.
-    """
-    parameters = inspect.signature(_preset(model)).parameters
-    names = list(parameters)[1:]
-    arguments: dict[str, Any] = {}
-    for text in overrides:
-        name, equals, value = text.partition("=")
-        if not equals:
-            raise CommandError(f"--set got {text!r}; expected name=value")
-        if name not in names:
-            raise CommandError(f"--set {text}: {model} has no argument {name!r}; it has {', '.join(names)}")
-        try:
-            arguments[name] = ast.literal_eval(value)
-        except (ValueError, SyntaxError):
-            arguments[name] = value
-    offered = getattr(capture, "expression_width", None)
-    if "expression_width" in parameters and "expression_width" not in arguments and offered is not None:
-        arguments["expression_width"] = min(parameters["expression_width"].default, offered)
-    if "frames" in parameters:
-        arguments.setdefault("frames", len(capture))
-    if "small" in parameters and "small" not in arguments:
-        arguments["small"] = device.type == "cpu"
-        if arguments["small"]:
-            print(f"{model}: sizes for a CPU; --set small=False takes the paper's", file=sys.stderr)
-    return arguments
-
-
-def build(model: str, arguments: dict[str, Any], capture: Any) -> Any:
-    """The avatar of a preset on a capture's template."""
-    return _preset(model)(capture.template, **arguments)
 
 
 def start_or_resume(out: Path, resume: bool) -> tuple[RunFolder, dict[str, Any]]:
@@ -143,7 +103,7 @@ def load_avatar(run: RunFolder, config: dict[str, Any], memory: int) -> Any:
         return Avatar.load(run.avatar)
     if not newer:
         raise CommandError(f"{run.path} has neither an avatar nor a checkpoint yet; headfields train makes them")
-    avatar = build(config["model"], config["arguments"], capture_of(config, None, memory))
+    avatar = presets.build(config["model"], config["arguments"], capture_of(config, None, memory))
     checkpoint.load_newest(newer, lambda path: checkpoint.load_weights(path, avatar))
     return avatar
 
@@ -175,12 +135,3 @@ def one_line_warnings() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.showwarning = lambda message, *_, **__: print(f"headfields: warning: {message}", file=sys.stderr)
         yield
-
-
-def _preset(model: str) -> Any:
-    from headfields import models
-
-    presets = {name: getattr(models, name) for name in models.__all__ if inspect.isfunction(getattr(models, name))}
-    if model not in presets:
-        raise CommandError(f"there is no model {model!r}; headfields.models has {', '.join(sorted(presets))}")
-    return presets[model]

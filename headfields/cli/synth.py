@@ -5,13 +5,14 @@ from typing import Annotated
 
 import tyro
 
-from headfields.cli.argument_types import OptionalInt
+from headfields.cli.argument_types import OptionalFolder, OptionalInt
 from headfields.cli.errors import CommandError
 
 
 def synth(
-    out: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")],
+    folder: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")] = None,
     /,
+    out: OptionalFolder = None,
     frames: int = 120,
     size: int = 256,
     seed: int = 0,
@@ -24,7 +25,8 @@ def synth(
     It has INSTA's layout and is read like a real capture. No licensed model or data is needed.
 
     Args:
-        out: Folder to write; it must not exist, or be empty.
+        folder: Folder to write, if --out does not name it; it must not exist, or be empty.
+        out: Folder to write, as in the other commands.
         frames: Number of frames; the last of them are for testing.
         size: Side of the square images, in pixels.
         seed: Seed of the head's shape, texture and motion.
@@ -34,23 +36,26 @@ def synth(
         noise_seed: Seed of these errors.
         identity: Seed of the identity; the mean head if not given.
     """
-    from headfields.data import load_capture
-    from headfields.synthetic.captures import write_head_capture
-    from headfields.synthetic.tracking_error import tracking_error
-    from headfields.synthetic.tracking_noise import TrackingNoise
-
+    target = folder or out
+    if target is None or (folder and out):
+        raise CommandError("name one folder to write: headfields synth OUT, or --out OUT")
     if frames < 3 or size < 16:
         raise CommandError(f"--frames is {frames} and --size is {size}; at least 3 frames of 16 pixels are needed")
     if not 0 <= noise < float("inf"):
         raise CommandError(f"--noise is {noise}; expected 0 (exact tracking), 1 (a usual tracker) or another factor")
     if identity is not None and identity < 0:
         raise CommandError(f"--identity is {identity}; expected 0 or more")
+    from headfields.data import load_capture
+    from headfields.synthetic.captures import write_head_capture
+    from headfields.synthetic.tracking_error import tracking_error
+    from headfields.synthetic.tracking_noise import TrackingNoise
+
     errors = TrackingNoise(seed=noise_seed).times(noise) if noise else None
     try:
-        write_head_capture(out, frames=frames, size=size, seed=seed, noise=errors, identity=identity)
+        write_head_capture(target, frames=frames, size=size, seed=seed, noise=errors, identity=identity)
     except FileExistsError as error:
         raise CommandError(str(error)) from error
-    print(f"wrote {frames} frames of {size} x {size} pixels to {out}")
+    print(f"wrote {frames} frames of {size} x {size} pixels to {target}")
     if noise:
-        print(f"tracking error, mean over frames: {tracking_error(load_capture(out))}")
-    print(f"next: headfields train insta --capture {out} --out RUN --minutes 10")
+        print(f"tracking error, mean over frames: {tracking_error(load_capture(target))}")
+    print(f"next: headfields train insta --capture {target} --out RUN --minutes 10")

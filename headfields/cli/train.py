@@ -7,15 +7,19 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
+from headfields.cli import presets
 from headfields.cli.argument_types import Count, Folder, NewRun, OptionalFloat, OptionalInt
 from headfields.cli.errors import CommandError, Interrupted
 
 FIXED = ("model", "arguments", "capture", "mouth", "seed")
 """Entries of config.json that a resumed run cannot change."""
 
+_MODEL_HELP = f"""A preset of headfields.models. Each is listed with the arguments that --set takes, and their defaults:
+{presets.listing()}"""
+
 
 def train(
-    model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")],
+    model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL", help=_MODEL_HELP)],
     /,
     capture: Folder,
     out: NewRun,
@@ -46,7 +50,6 @@ def train(
     keep the values of the run; a warning on stderr lists those that differ.
 
     Args:
-        model: A preset of headfields.models, e.g. insta.
         capture: Folder of the capture.
         out: Folder of the run.
         minutes: Stop after this many minutes of training in total.
@@ -86,6 +89,7 @@ def train(
     from headfields.training.recipes import recipe_of
     from headfields.training.trainer import Trainer
 
+    presets.parse_overrides(model, list(set))  # before a large capture is read
     run, before = runs.start_or_resume(out, resume)
     recipe = recipe_of(model)
     requested = {
@@ -103,7 +107,7 @@ def train(
     mouth = mouth or before.get("mouth", "close")
     head_frame = runs.head_frame(before) if before else "auto"
     source = runs.open_capture(capture, memory, head_frame, mouth)
-    arguments = runs.model_arguments(model, list(set), source, torch_device)
+    arguments = presets.arguments_for(model, list(set), source, torch_device)
     if before.get("model") == model and not set:
         arguments = before["arguments"]
     config: dict[str, Any] = {
@@ -117,7 +121,7 @@ def train(
     }
     runs.check_unchanged(run, before, config, FIXED)
     torch.manual_seed(config["seed"])
-    avatar = runs.build(model, arguments, source)
+    avatar = presets.build(model, arguments, source)
     with runs.one_line_warnings(), runs.one_line_errors(), contextlib.ExitStack() as stack:
         trainer = Trainer(
             avatar, source, recipe.losses_for(options, avatar), rays_per_step=options["rays"],

@@ -90,8 +90,16 @@ def check_closest_triangle(device: torch.device) -> Pairs:
 
 
 def check_compositing(device: torch.device) -> Pairs:
-    """Weights of packed samples on rays of random length, one of them empty, and their gradient by the density."""
-    from headfields.ops.compositing import weights_from_density
+    """Weights of packed samples on rays of random length, one of them empty, from densities and from opacities; colors
+    and sums along the rays; and all their first and second derivatives."""
+    from headfields.ops.compositing import (
+        composite,
+        exclusive_sum,
+        ray_offsets,
+        weights_from_alpha,
+        weights_from_density,
+    )
+    from headfields.records import Samples
 
     generator = torch.Generator().manual_seed(1)
     counts = torch.randint(0, 40, (64,), generator=generator)
@@ -100,45 +108,102 @@ def check_compositing(device: torch.device) -> Pairs:
     start = torch.rand(len(ray), generator=generator)
     end = start + 0.05
     density = 20 * torch.rand(len(ray), generator=generator)
-    cotangent = torch.randn(len(ray), generator=generator)
+    alpha, rgb = 0.9 * torch.rand(len(ray), generator=generator), torch.rand(len(ray), 3, generator=generator)
+    offsets = ray_offsets(ray.to(device), 64)
 
-    inputs = density.to(device).requires_grad_()
-    computed = weights_from_density(inputs, start.to(device), end.to(device), ray.to(device), 64)
-    (gradient,) = torch.autograd.grad(computed, inputs, cotangent.to(device))
-    exact = density.double().requires_grad_()
-    depth = exact * (end.double() - start.double())
-    pieces = []
-    for piece in depth.split(counts.tolist()):  # the definition, a ray at a time
-        pieces.append(torch.exp(piece - piece.cumsum(0)) * -torch.expm1(-piece))
-    expected = torch.cat(pieces)
-    (expected_gradient,) = torch.autograd.grad(expected, exact, cotangent.double())
-    return [(computed, expected), (gradient, expected_gradient)]
+    def by_kernels(density: Tensor, alpha: Tensor, rgb: Tensor) -> list[Tensor]:
+        samples = Samples(ray.to(device), start.to(device), end.to(device))
+        weights = weights_from_density(density, samples.start, samples.end, offsets=offsets)
+        before = exclusive_sum(density, offsets=offsets)
+        color, _, depth = composite(weights, rgb, samples, 64, offsets=offsets)
+        return [weights, weights_from_alpha(alpha, offsets=offsets), before, color, depth]
+
+    def by_definition(density: Tensor, alpha: Tensor, rgb: Tensor) -> list[Tensor]:  # a ray at a time
+        lengths, middle = (end - start).double(), (0.5 * (start + end)).double()
+        rays = [torch.where(ray == r)[0] for r in range(64)]
+        depth = [density[rows] * lengths[rows] for rows in rays]
+        weights = [torch.exp(piece - piece.cumsum(0)) * -torch.expm1(-piece) for piece in depth]
+        hidden = [(1 - alpha[rows]).cumprod(0) / (1 - alpha[rows]) * alpha[rows] for rows in rays]
+        before = [density[rows].cumsum(0) - density[rows] for rows in rays]
+        colors = [w @ rgb[rows] for w, rows in zip(weights, rays, strict=True)]
+        depths = [w @ middle[rows] for w, rows in zip(weights, rays, strict=True)]
+        return [torch.cat(weights), torch.cat(hidden), torch.cat(before), torch.stack(colors), torch.stack(depths)]
+
+    return _derivatives(by_kernels, by_definition, [density, alpha, rgb], device)
 
 
 def check_hash_grid(device: torch.device) -> Pairs:
-    """A dense level of a grid, and the gradient of its table, against PyTorch's `grid_sample`."""
+    """A dense level of a grid, against PyTorch's `grid_sample`, with the first derivatives by points and table; and the
+    second ones of two levels, one of them hashed, against the reference."""
     from torch.nn.functional import grid_sample
 
     from headfields.ops.hash_grid import hash_grid
     from headfields.ops.hash_grid_layout import HashGridLayout
+    from headfields.ops.reference.hash_grid import hash_grid as definition
 
     generator = torch.Generator().manual_seed(2)
     cells = 8
     layout = HashGridLayout(1, 4, 14, cells, cells)
     points = torch.rand(700, 3, generator=generator)
     table = torch.randn(layout.entries, 4, generator=generator)
-    cotangent = torch.randn(700, 4, generator=generator)
 
-    inputs = table.to(device).requires_grad_()
-    computed = hash_grid(points.to(device), inputs, layout)
-    (gradient,) = torch.autograd.grad(computed, inputs, cotangent.to(device))
-    exact = table.double().requires_grad_()
-    volume = exact.T.reshape(1, 4, cells + 1, cells + 1, cells + 1)
-    # Rows run with x fastest (Instant-NGP), as grid_sample's last axis does.
-    place = (2 * points.double() - 1)[None, :, None, None]
-    expected = grid_sample(volume, place, align_corners=True)[0, :, :, 0, 0].T
-    (expected_gradient,) = torch.autograd.grad(expected, exact, cotangent.double())
-    return [(computed, expected), (gradient, expected_gradient)]
+    def by_torch(points: Tensor, table: Tensor) -> list[Tensor]:
+        volume = table.T.reshape(1, 4, cells + 1, cells + 1, cells + 1)
+        # Rows run with x fastest (Instant-NGP), as grid_sample's last axis does.
+        place = (2 * points - 1)[None, :, None, None]
+        return [grid_sample(volume, place, align_corners=True)[0, :, :, 0, 0].T]
+
+    pairs = _derivatives(lambda x, rows: [hash_grid(x, rows, layout)], by_torch, [points, table], device, order=1)
+    two = HashGridLayout(2, 2, 6, 3, 8)
+    rows = torch.randn(two.entries, 2, generator=generator)
+    pairs += _derivatives(
+        lambda x, rows: [hash_grid(x, rows, two)], lambda x, rows: [definition(x, rows, two)], [points, rows], device
+    )
+    half, exact = rows.half(), rows.half().double()  # tables may be stored in 16 bits
+    return pairs + _derivatives(
+        lambda x: [hash_grid(x, half.to(device), two)], lambda x: [definition(x, exact, two)], [points], device, order=1
+    )
+
+
+def check_interpolate_rows(device: torch.device) -> Pairs:
+    """Weighted sums of rows of a table, and the sums scattered back, against a matrix of the weights."""
+    from headfields.ops.interpolate_rows import interpolate_rows, scatter_rows
+
+    generator = torch.Generator().manual_seed(7)
+    table, weights = torch.randn(40, 6, generator=generator), torch.rand(200, 3, generator=generator)
+    index = torch.randint(40, (200, 3), generator=generator)
+
+    def by_kernels(table: Tensor, weights: Tensor) -> list[Tensor]:
+        rows = interpolate_rows(table, index.to(device), weights)
+        return [rows, scatter_rows(rows, index.to(device), weights, 40)]
+
+    def by_definition(table: Tensor, weights: Tensor) -> list[Tensor]:
+        one_hot = torch.nn.functional.one_hot(index, 40).to(table)
+        matrix = torch.einsum("nk,nkr->nr", weights, one_hot)
+        return [matrix @ table, matrix.T @ (matrix @ table)]
+
+    return _derivatives(by_kernels, by_definition, [table, weights], device)
+
+
+def check_nearest_vertices(device: torch.device) -> Pairs:
+    """The three nearest of 300 vertices, against all distances."""
+    from headfields.ops.nearest_vertices import VertexTree
+
+    generator = torch.Generator().manual_seed(8)
+    vertices, points = torch.randn(300, 3, generator=generator), torch.randn(200, 3, generator=generator)
+    nearest = VertexTree(vertices.to(device)).refit(1.5 * vertices.to(device)).nearest(points.to(device), 3)
+    expected, index = torch.cdist(points.double(), 1.5 * vertices.double()).topk(3, largest=False)
+    return [(nearest.distance, expected), (nearest.index, index)]
+
+
+def check_softplus(device: torch.device) -> Pairs:
+    """Softplus with beta = 100, near its bend and far from it, and two derivatives."""
+    from headfields.ops.softplus import softplus
+
+    x = torch.cat([torch.linspace(-0.1, 0.1, 300), torch.linspace(-3, 3, 100)])
+    return _derivatives(
+        lambda x: [softplus(x)], lambda x: [torch.logaddexp(100 * x, torch.zeros_like(x)) / 100], [x], device
+    )
 
 
 def check_rays(device: torch.device) -> Pairs:
@@ -195,18 +260,13 @@ def check_sampling(device: torch.device) -> Pairs:
 
 
 def check_spherical_harmonics(device: torch.device) -> Pairs:
-    """Degree 8 against the polynomials, and their gradient by the direction."""
+    """Degree 8 against the polynomials, and two derivatives by the direction."""
     from headfields.ops.reference.spherical_harmonics import spherical_harmonics as definition
     from headfields.ops.spherical_harmonics import spherical_harmonics
 
-    generator = torch.Generator().manual_seed(4)
-    directions = torch.nn.functional.normalize(torch.randn(300, 3, generator=generator), dim=-1)
-    cotangent = torch.randn(300, 64, generator=generator)
-    inputs, exact = directions.to(device).requires_grad_(), directions.double().requires_grad_()
-    computed, expected = spherical_harmonics(inputs, 8), definition(exact, 8)
-    (gradient,) = torch.autograd.grad(computed, inputs, cotangent.to(device))
-    (expected_gradient,) = torch.autograd.grad(expected, exact, cotangent.double())
-    return [(computed, expected), (gradient, expected_gradient)]
+    directions = torch.randn(300, 3, generator=torch.Generator().manual_seed(4))
+    directions = torch.nn.functional.normalize(directions, dim=-1)
+    return _derivatives(lambda d: [spherical_harmonics(d, 8)], lambda d: [definition(d, 8)], [directions], device)
 
 
 def check_blended_map(device: torch.device) -> Pairs:
@@ -283,11 +343,14 @@ CHECKS: list[tuple[str, Callable[[torch.device], Pairs]]] = [
     ("closest_triangle", check_closest_triangle),
     ("compositing", check_compositing),
     ("hash_grid", check_hash_grid),
+    ("interpolate_rows", check_interpolate_rows),
     ("marching_cubes", check_marching_cubes),
     ("mlp", check_mlp),
+    ("nearest_vertices", check_nearest_vertices),
     ("occupancy", check_occupancy),
     ("rays", check_rays),
     ("sampling", check_sampling),
+    ("softplus", check_softplus),
     ("spherical_harmonics", check_spherical_harmonics),
 ]
 """The registry: name and check of every operation that has kernels."""
@@ -300,6 +363,36 @@ def _backends() -> list[str]:
     except Exception:  # `headfields doctor` prints the reason with the list of backends
         return names
     return [*names, "cpu warp", *(["cuda warp"] if torch.cuda.is_available() else [])]
+
+
+def _derivatives(
+    kernels: Callable[..., list[Tensor]],
+    definition: Callable[..., list[Tensor]],
+    inputs: list[Tensor],
+    device: torch.device,
+    order: int = 2,
+) -> Pairs:
+    """Values, first and, with `order` 2, second derivatives: of the kernels on a device, and of the definition in
+    float64. The derivatives are those along random directions, the same for both."""
+
+    def evaluated(function: Callable[..., list[Tensor]], inputs: list[Tensor]) -> list[Tensor]:
+        generator = torch.Generator().manual_seed(0)
+
+        def along(tensors: list[Tensor]) -> list[Tensor]:
+            return [torch.randn(tensor.shape, generator=generator).to(tensor) for tensor in tensors]
+
+        values = function(*inputs)
+        results, outputs = list(values), values
+        for _ in range(order):
+            smooth = [output for output in outputs if output.requires_grad]
+            outputs = list(
+                torch.autograd.grad(smooth, inputs, along(smooth), create_graph=True, materialize_grads=True)
+            )
+            results += outputs
+        return results
+
+    computed = evaluated(kernels, [tensor.to(device).requires_grad_() for tensor in inputs])
+    return list(zip(computed, evaluated(definition, [x.double().requires_grad_() for x in inputs]), strict=True))
 
 
 def _error(computed: Tensor, expected: Tensor) -> float:

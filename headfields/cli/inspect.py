@@ -1,0 +1,37 @@
+"""`headfields inspect`: what a capture has, what was tolerated in it, and what is missing."""
+
+import sys
+
+from headfields.cli.argument_types import CaptureFolder
+
+
+def inspect(
+    capture: CaptureFolder,
+    /,
+    decode: bool = False,
+    memory: int = 2048,
+) -> None:
+    """Print what a capture has: sizes, splits, mesh, expressions, and every decision that reading it took.
+
+    Decisions come with their evidence: which axes the cameras use, whether the head's motion was taken out, how the
+    mouth was closed. Lines that begin with "warning:" need attention. Exits with 1 if --decode finds a broken file.
+
+    Args:
+        capture: Folder of the capture.
+        decode: Decode every file of every frame, so that a broken one is found now and not in the middle of a run.
+        memory: Megabytes for decoded frames.
+    """
+    from headfields.data import load_capture
+
+    opened = load_capture(capture, memory_budget_mb=memory)
+    if decode:
+        opened.validate()
+        print(f"{len(opened)} frames decoded", file=sys.stderr)
+    template = opened.template  # its regions and its mouth add to the report
+    print(opened)
+    print(f"mesh: {len(template.canonical_vertices)} vertices, {len(template.faces)} faces")
+    regions = ", ".join(f"{name} {int(mask.sum())}" for name, mask in sorted(template.regions.items()))
+    print(f"regions (faces): {regions or 'none'}")
+    print(f"expression coefficients: {opened.expression_width or 'none'}")
+    for line in opened.report:
+        print(line)

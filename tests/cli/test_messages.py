@@ -1,0 +1,91 @@
+"""What the command line says to a mistyped word, a wrong value and a question about itself."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+import headfields as hf
+from headfields.cli import COMMANDS, main, presets
+from tests.data.tiny import blob, tiny_frames
+
+RUN = ["--capture", "none", "--out", "RUN", "--steps", "1"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        (["trian"], 2, r"no command 'trian'; did you mean train\?"),
+        (["frobnicate"], 2, r"no command 'frobnicate'; there are synth, train"),
+        (["train", "insta", "--captur", "x"], 2, r"no option --captur; did you mean --capture\?"),
+        (["train", "insta", "--learning_rat=3"], 2, r"did you mean --learning-rate\?"),
+        (["train", "inst", *RUN], 1, r"no model 'inst'; did you mean insta\?; headfields train has .*vp360"),
+        (["train", "code_widths", *RUN], 1, r"no model 'code_widths'; headfields train has insta, monoavatar, sta"),
+        (["train", "mononphm", *RUN], 1, r"headfields train-prior.*headfields track"),
+        (["train", "insta", *RUN, "--set", "levels=abc"], 1, r"insta takes a whole number for levels, not 'abc'"),
+        (["train", "insta", *RUN, "--set", "levels=1e9"], 1, r"a whole number for levels"),
+        (["train", "insta", *RUN, "--set", "level=9"], 1, r"no argument 'level'; did you mean levels\?; it has"),
+        (["train", "insta", *RUN, "--set", "step=nan"], 1, r"a number for step"),
+        (["train", "vp360", *RUN, "--set", "kind=gird"], 1, r"grid or mlp for kind"),
+        (["train", "vp360", *RUN, "--set", "joints=[1,'a']"], 1, r"a list, as \[1,2\], for joints"),
+        (["train", "vp360", *RUN, "--set", "weights=1"], 1, r"a tensor or a part \(in Python only\)"),
+        (["train", "insta", "--capture", "x", "--out", "RUN", "--minutes", "nan"], 1, r"--minutes is nan"),
+        (["train-prior", "--out", "RUN", "--minutes", "inf"], 1, r"--minutes is inf"),
+        (["render", "RUN", "--scale", "nan"], 1, r"--scale is nan"),
+        (["mesh", "RUN", "--out", "a.obj", "--level", "-inf"], 1, r"--level is -inf"),
+        (["synth"], 1, r"name one folder to write"),
+        (["synth", "--out", "a", "--frames", "1"], 1, r"at least 3 frames"),
+        (["synth", "a", "--out", "b"], 1, r"name one folder to write"),
+        (["inspect", "nowhere"], 1, r"nowhere is not a folder"),
+        (["evaluate", "RUN", "--import"], 1, r"--import needs a file"),
+    ],
+)
+def test_a_mistake_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments, status, message) -> None:
+    assert main([argument.replace("RUN", str(tmp_path / "run")) for argument in arguments]) == status
+    captured = capsys.readouterr()
+    (line,) = captured.err.strip().splitlines()
+    assert line.startswith("headfields: error: ") and re.search(message, line), line
+    assert captured.out == "" and not (tmp_path / "run").exists()
+
+
+def test_the_help_of_train_lists_every_preset_and_its_arguments() -> None:
+    text = presets.listing()
+    for name in presets.presets():
+        (line,) = (line for line in text.splitlines() if line.startswith(f"{name}: "))
+        names = [word.partition("=")[0] for word in line.split()[1:]]
+        assert set(names) == {parameter.name for parameter in presets._parameters(getattr(hf.models, name))} - {
+            "template"
+        }
+    assert {"insta", "monoavatar", "vp360", "static_field"} == set(presets.presets())
+
+
+def test_train_help_shows_the_listing(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["train", "--help"])
+    text = capsys.readouterr().out
+    assert "insta: expression_width" in text and "monoavatar: frames" in text
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert re.fullmatch(
+        r"headfields (\d+\.\d+\.\d+\S*|\(a source tree that is not installed\))\n", capsys.readouterr().out
+    )
+
+
+def test_the_report_of_a_capture_is_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    hf.data.write_insta(tmp_path / "tiny", tiny_frames(5, True), *blob(True))
+    assert main(["inspect", str(tmp_path / "tiny"), "--decode"]) == 0
+    captured = capsys.readouterr()
+    assert "Capture('tiny'" in captured.out and "camera convention" in captured.out and "vertices" in captured.out
+    assert "5 frames decoded" in captured.err
+    mesh = next((tmp_path / "tiny").rglob("*.obj"))
+    mesh.write_text("v 0 0\n")
+    assert main(["inspect", str(tmp_path / "tiny"), "--decode"]) == 1
+    assert mesh.name in capsys.readouterr().err
+
+
+def test_every_command_has_a_function() -> None:
+    from headfields.cli import _function
+
+    assert all(callable(_function(command)) for command in COMMANDS)
