@@ -3,11 +3,14 @@
 `Avatar.save` and `Avatar.load` stand on this. Files of earlier versions are read through `headfields.renamed`.
 """
 
+import importlib
 import inspect
 import json
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from torch import Tensor
@@ -88,6 +91,42 @@ def read_parts(path: str | Path) -> SavedParts:
     records = {name: reader.decode(entry) for name, entry in description.items() if name not in ("format", "parts")}
     state = {name.removeprefix("state."): value for name, value in tensors.items() if name.startswith("state.")}
     return SavedParts(parts, records, state)
+
+
+def import_parts(name: str | Path) -> ModuleType:
+    """Imports a module that defines parts, so that avatars with these parts can be loaded.
+
+    A part is saved under the name of its module: one of `my_parts.py`, imported by a script as `my_parts`, is
+    `my_parts.MyEncoder`, and this import gives it the same name.
+
+    Args:
+        name: a Python file, imported under its name without `.py`; or a module, as `import` takes it, of an installed
+            package or below the current folder.
+
+    Raises:
+        FileNotFoundError: there is no such file or module.
+        ValueError: another module of the file's name is imported already.
+    """
+    path = Path(name)
+    if path.suffix != ".py":
+        if "" not in sys.path and str(Path.cwd()) not in sys.path:
+            sys.path.insert(0, str(Path.cwd()))
+        try:
+            return importlib.import_module(str(name))
+        except ModuleNotFoundError as error:
+            if error.name is None or not str(name).startswith(error.name):
+                raise  # the module is there, and imports another that is not
+            raise FileNotFoundError(f"{name}: there is no such module; name a file, as my_parts.py") from error
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file; name the Python file that defines the parts")
+    known = sys.modules.get(path.stem)
+    if known is not None:
+        if Path(getattr(known, "__file__", None) or ".").resolve() == path.resolve():
+            return known
+        raise ValueError(f"{path}: another module is named {path.stem} already; rename the file")
+    if str(path.resolve().parent) not in sys.path:
+        sys.path.insert(0, str(path.resolve().parent))  # for the modules beside it
+    return importlib.import_module(path.stem)
 
 
 class _Writer:
