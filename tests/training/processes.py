@@ -12,13 +12,19 @@ from typing import Any
 
 import torch
 
+from headfields.avatar import Avatar
+from headfields.decoders import NeRFDecoder
+from headfields.deformers import Static
+from headfields.encoders import FrameCode, Frequency
 from headfields.losses.color import HuberColor
 from headfields.losses.silhouette import OpacityLoss
+from headfields.networks import LatentTable
+from headfields.renderers import UniformSampler, VolumeRenderer
 from headfields.training import Trainer
-from tests.training.ball import ball_trainer
+from tests.training.ball import BallCapture, ball_trainer
 from tests.training.fakes import FakeAvatar, FakeCapture
 
-STEPS, BALL_STEPS = 24, 56  # the ball's grid culls from step 48 on
+STEPS, CODES_STEPS, BALL_STEPS = 24, 5, 56  # the ball's grid culls from step 48 on
 
 
 class OneNumberARay(FakeAvatar):
@@ -77,6 +83,16 @@ def outcome(trainer: Trainer, **limits) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def codes_trainer(**options) -> Trainer:
+    """A ball with a learned code per frame, of which one is drawn in each step."""
+    torch.manual_seed(0)
+    capture = BallCapture()
+    parts = Static(torch.tensor([[-0.15] * 3, [0.15] * 3])), Frequency(2), NeRFDecoder(8)
+    codes = {"light": LatentTable(len(capture), 3)}
+    avatar = Avatar(*parts, VolumeRenderer(UniformSampler(8)), FrameCode("light", 3), codes=codes)
+    return ball_trainer(64, avatar, **{"frames_per_step": 1, **options})
+
+
 def main() -> None:
     out = Path(sys.argv[1])
     torch.set_num_threads(1)
@@ -84,6 +100,7 @@ def main() -> None:
     rank = int(os.environ.get("LOCAL_RANK", "0"))
     outcomes = {"disc": outcome(disc_trainer(seed=rank, out=out / "disc", **two), steps=STEPS)}  # seeded differently
     outcomes["again"] = outcome(disc_trainer(out=out / "one", **two), steps=STEPS, resume=True)
+    outcomes["codes"] = outcome(codes_trainer(**two), steps=CODES_STEPS)
     outcomes["ball"] = outcome(ball_trainer(out=out / "ball", checkpoint_seconds=0.0, **two), steps=BALL_STEPS)
     for what in ("nan", "nans", "error", "interrupt"):
         outcomes[what] = outcome(disc_trainer(losses=[Mischief(what)], out=out / what, **two), steps=STEPS)

@@ -11,7 +11,7 @@ import torch
 from headfields.runs.folder import RunFolder
 from headfields.training.processes import Processes, SharedBuffers
 from tests.training.ball import ball_trainer
-from tests.training.processes import BALL_STEPS, STEPS, disc_trainer, tensors
+from tests.training.processes import BALL_STEPS, CODES_STEPS, STEPS, codes_trainer, disc_trainer, tensors
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -74,6 +74,18 @@ def test_insta_with_its_grid(outcomes):
         difference = (first["state"][name] - whole[name]).abs()
         moved = 0.01 if "table" in name else 1e-3  # the learning rates: about what a step moves a weight by
         assert float(difference.mean()) < 0.05 * moved, name
+
+
+def test_rows_of_a_latent_table(outcomes):
+    first, second = (ranks["codes"]["state"] for ranks in outcomes)
+    trainer = codes_trainer()
+    trainer.fit(steps=CODES_STEPS)
+    whole, trained = tensors(trainer), "codes.light.trained"
+    assert 1 < int(whole[trained].sum()) <= CODES_STEPS
+    assert torch.equal(first[trained], whole[trained]) and torch.equal(second[trained], whole[trained])
+    assert torch.equal(first["codes.light.table"], second["codes.light.table"])
+    difference = (first["codes.light.table"] - whole["codes.light.table"]).abs()
+    assert float(difference.mean()) < 0.05 * trainer.rates["codes"]  # of what a step moves a code by
 
 
 def test_only_the_first_process_writes(folder):
