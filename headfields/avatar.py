@@ -1,6 +1,7 @@
 """An avatar: a deformer, an encoder (and conditions), a decoder, a renderer, tables of codes; its field of frames."""
 
 import contextlib
+import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,7 +15,20 @@ from headfields.deformers.chain import Chain
 from headfields.deformers.inverse import invert
 from headfields.encoders.vertex_source import cached_vertex_features
 from headfields.networks.latent_table import LatentTable
-from headfields.parts import Decoder, Deformer, Encoder, Field, Part, Renderer, Rendering
+from headfields.parts import (
+    Decoder,
+    Deformer,
+    Encoder,
+    Field,
+    Part,
+    Renderer,
+    Rendering,
+    Sampler,
+    SizedPart,
+    check_part,
+    sizes_of,
+    undefined_methods,
+)
 from headfields.records import (
     Camera,
     Canonical,
@@ -168,6 +182,63 @@ class AvatarField(Field):
         return values if graph else values.detach()
 
 
+def _check_definition(name: str, part: Part) -> None:
+    """Raises TypeError unless the part, and those within it, define what their nouns require."""
+    for inner in part.modules():
+        if not isinstance(inner, Part):
+            continue
+        kind = type(inner).__name__
+        missing = undefined_methods(inner)
+        if missing:
+            raise TypeError(
+                f"Avatar: {name} has a {kind} that does not define {', '.join(missing)}; see the methods of "
+                f"headfields.parts.{_noun(inner)}"
+            )
+        if isinstance(inner.needs, str):
+            raise TypeError(f"Avatar: {kind}.needs is the string {inner.needs!r}; expected names: ({inner.needs!r},)")
+        if isinstance(inner, Decoder) and inner.gives not in ("density", "distance"):
+            raise ValueError(f"Avatar: {kind}.gives is {inner.gives!r}; expected 'density' or 'distance'")
+
+
+def _noun(part: Part) -> str:
+    nouns = (Deformer, Encoder, Decoder, Renderer, Sampler)
+    return next((noun.__name__ for noun in nouns if isinstance(part, noun)), Part.__name__)
+
+
+def _check_width(encoder: Encoder) -> None:
+    width = getattr(encoder, "width", None)
+    if not isinstance(width, int) or isinstance(width, bool) or width < 0:
+        raise ValueError(
+            f"Avatar: {type(encoder).__name__}.width is {width!r}; expected the number of its features, set in its "
+            "constructor or in build"
+        )
+
+
+def _check_devices(avatar: "Avatar", device: torch.device) -> None:
+    """Raises ValueError unless all tensors are on the deformer's device; those of new parts may be on the CPU yet."""
+    for name, part in avatar.named_modules():
+        if not isinstance(part, Part):
+            continue
+        for tensor in (*part.parameters(), *part.buffers()):
+            if tensor.device != device and (part.composed or tensor.device.type != "cpu"):
+                raise ValueError(
+                    f"Avatar: {name}, a {type(part).__name__}, is on {tensor.device} and the deformer "
+                    f"{type(avatar.deformer).__name__} on {device}; move one of them with .to(device) first"
+                )
+
+
+@contextlib.contextmanager
+def _unbuilt_on_error(avatar: "Avatar") -> Iterator[None]:
+    """After an error within the block, the parts that were new are new again."""
+    new = [part for part in avatar.modules() if isinstance(part, SizedPart) and part.built_for is None]
+    try:
+        yield
+    except BaseException:
+        for part in new:
+            part.built_for = None
+        raise
+
+
 def _full_precision(like: Tensor) -> contextlib.AbstractContextManager[None]:
     kind = like.device.type
     return torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else contextlib.nullcontext()
@@ -222,6 +293,10 @@ def _concatenated(records: Sequence[R]) -> R:
 class Avatar(nn.Module):
     """Composes a deformer, an encoder, a decoder and a renderer, and checks that they fit.
 
+    A part is built once, for the sizes of its first avatar: the canonical box, the number of hyper-coordinates, the
+    width of the features. In a second avatar of the same sizes it is shared, with its weights (`replace`). New parts
+    are moved to the device of the deformer.
+
     Args:
         deformer: posed space to canonical space.
         encoder: canonical points to features.
@@ -232,11 +307,15 @@ class Avatar(nn.Module):
         codes: latent tables by the names of the codes that they fill in each state that lacks them:
             `{"appearance": headfields.networks.LatentTable(len(capture), 8)}`.
 
+    Attributes:
+        preview: a camera and a frame for a picture of the avatar, or None; saved with it.
+
     Raises:
-        TypeError: an argument is another kind of part.
+        TypeError: an argument is another kind of part, or a part lacks a method that its noun requires.
         ValueError: parts do not fit, by name: the condition reads faces and the deformer gives none, the renderer
-            does not accept the decoder's output, an encoder reads fewer hyper-coordinates than the deformer gives, or
-            no part reads a code, or one of another width.
+            does not accept the decoder's output, an encoder reads fewer hyper-coordinates than the deformer gives, no
+            part reads a code, or one of another width, a part was built for other sizes, or parts are on several
+            devices.
     """
 
     def __init__(
@@ -250,13 +329,18 @@ class Avatar(nn.Module):
         codes: Mapping[str, LatentTable] | None = None,
     ) -> None:
         super().__init__()
-        conditions = [] if condition is None else [condition] if isinstance(condition, Encoder) else list(condition)
-        for name, part, noun in (
+        one = condition is None or not isinstance(condition, Sequence)
+        conditions = ([] if condition is None else [condition]) if one else list(condition)
+        nouns = (
             ("deformer", deformer, Deformer), ("encoder", encoder, Encoder), ("decoder", decoder, Decoder),
             ("renderer", renderer, Renderer), *(("condition", part, Encoder) for part in conditions),
-        ):  # fmt: skip
-            if not isinstance(part, noun):
-                raise TypeError(f"Avatar: {name} is a {type(part).__name__}; expected a headfields {noun.__name__}")
+        )  # fmt: skip
+        for name, part, noun in nouns:
+            check_part("Avatar", name, part, noun)
+        if template is not None and not isinstance(template, Template):
+            raise TypeError(f"Avatar: template is a {type(template).__name__}; expected a headfields Template, or None")
+        for name, part, _ in nouns:
+            _check_definition(name, part)
         for part in (encoder, *conditions, *renderer.encoders):
             if part.needs_faces and not deformer.gives_faces:
                 raise ValueError(
@@ -284,11 +368,67 @@ class Avatar(nn.Module):
         for name, table in (codes or {}).items():
             self._add_codes(name, table)
         self.preview: tuple[Camera, HeadState] | None = None
-        bounds = deformer.bounds()
-        for part in (*self.encoders, *renderer.encoders):
-            part.build(bounds, deformer.ambient_width)
-        decoder.build(sum(part.width for part in self.encoders), bounds)
-        renderer.build(bounds)
+        with _unbuilt_on_error(self):
+            self._build(deformer.bounds())
+
+    def _build(self, bounds: Float[Tensor, "2 3"]) -> None:
+        """Builds the parts that are new for their sizes, on the device of the deformer; checks those that are not."""
+        _check_devices(self, bounds.device)
+        deformer, renderer = self.deformer, self.renderer
+        surface = f"the deformer {type(deformer).__name__}"
+        with sizes_of(surface):
+            for part in (*self.encoders, *renderer.encoders):
+                part.build(bounds, deformer.ambient_width)
+                _check_width(part)
+        widths = " + ".join(f"{part.width} ({type(part).__name__})" for part in self.encoders)
+        with sizes_of(f"{surface} with features {widths}"):
+            self.decoder.build(sum(part.width for part in self.encoders), bounds)
+        with sizes_of(surface):
+            renderer.build(bounds)
+        for part in self.children():
+            if part is not deformer:
+                part.to(bounds.device)
+        for part in self.modules():
+            if isinstance(part, Part):
+                part.composed = True
+
+    def replace(self, **parts: Any) -> "Avatar":
+        """An avatar with some parts replaced, which shares the others with this one.
+
+        Shared parts are the same objects: training one avatar trains them in both. `copy.deepcopy` of an avatar gives
+        one of its own first. Parts given here are built for this avatar if they are new, and keep their weights if they
+        have been in another one. The new avatar and the parts given take this avatar's mode (training or evaluation),
+        and the new avatar its `preview`.
+
+        Args:
+            parts: arguments of `Avatar` by name: `deformer`, `encoder`, `condition`, `decoder`, `renderer`,
+                `template`, `codes`. None removes conditions, the template or the codes.
+
+        Raises:
+            TypeError: there is no such argument; further as `Avatar`.
+            ValueError: as `Avatar`: the parts do not fit, or a shared one is built for sizes that the new ones change.
+        """
+        own = self.composition
+        unknown = [name for name in parts if name not in own]
+        if unknown:
+            close = difflib.get_close_matches(unknown[0], own, n=1)
+            guess = f"did you mean {close[0]!r}? " if close else ""
+            raise TypeError(f"Avatar.replace: no part is called {unknown[0]!r}; {guess}It takes {', '.join(own)}")
+        made = type(self)(**(own | parts))
+        shared = {id(part) for part in self.modules()}
+        for part in made.modules():
+            if id(part) not in shared:
+                part.training = self.training
+        made.preview = self.preview
+        return made
+
+    @property
+    def composition(self) -> dict[str, Any]:
+        """The arguments that make an avatar of the same parts, by name."""
+        return {
+            "deformer": self.deformer, "encoder": self.encoder, "decoder": self.decoder, "renderer": self.renderer,
+            "condition": list(self.conditions), "template": self.template, "codes": dict(self.codes.items()),
+        }  # fmt: skip
 
     def _add_codes(self, name: str, table: LatentTable) -> None:
         if not isinstance(table, LatentTable):
@@ -408,7 +548,7 @@ class Avatar(nn.Module):
         """
         if len(state) != 1:
             raise ValueError(f"Avatar.render: state has {len(state)} frames; index one, state[0]")
-        was_training = self.training
+        modes = [(part, part.training) for part in self.modules()]  # parts may differ, a frozen one from the others
         self.eval()
         try:
             field = self.field(state)
@@ -420,7 +560,8 @@ class Avatar(nn.Module):
                 result = self.renderer(piece, field, color.expand(len(piece), 3))
                 parts.append(result.replace(samples=None, weights=None))
         finally:
-            self.train(was_training)
+            for part, mode in modes:
+                part.training = mode
         height, width = camera.size
 
         def image(name: str) -> Any:
@@ -445,13 +586,10 @@ class Avatar(nn.Module):
         Raises:
             TypeError: a part was built with an argument that cannot be saved; the message names it.
         """
-        parts: dict[str, Any] = {
-            "deformer": self.deformer, "encoder": self.encoder, "decoder": self.decoder, "renderer": self.renderer,
-            "condition": list(self.conditions),
-        }  # fmt: skip
-        if self.codes:
-            parts["codes"] = dict(self.codes.items())
-        records = {"template": self.template, "preview": self.preview}
+        parts = self.composition
+        if not self.codes:
+            parts.pop("codes")
+        records = {"template": parts.pop("template"), "preview": self.preview}
         write_parts(path, parts, records, self.state_dict(), tensors, headers)
 
     @staticmethod

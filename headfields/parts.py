@@ -2,18 +2,22 @@
 
 A part declares what it needs of the `HeadState` (`needs`) and, for encoders, the width of its output (`width`), so that
 a composition that cannot work fails when it is built. Its constructor arguments are recorded, so that any composition
-of parts, a user's own among them, can be saved to one file and built again.
+of parts, a user's own among them, can be saved to one file and built again. It is built once, for the sizes of its
+first avatar, and keeps its weights in every further avatar of these sizes.
 """
 
 import contextlib
+import contextvars
 import functools
 import importlib
 import inspect
-from collections.abc import Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NoReturn
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
@@ -30,6 +34,7 @@ from headfields.records import (
 )
 
 _registry: dict[str, type["Part"]] = {}
+_size_giver: contextvars.ContextVar[str] = contextvars.ContextVar("size_giver", default="a direct call of build")
 
 
 class Part(nn.Module):
@@ -42,13 +47,16 @@ class Part(nn.Module):
         arguments: the constructor's arguments, by parameter name.
         rate_group: name under which `headfields.training.Trainer` takes one learning rate for all parameters of the
             part; None: each parameter has the rate of tables or of networks, by its own name.
+        composed: whether the part is in an avatar.
     """
 
     needs: tuple[str, ...] = ()
     code_widths: Mapping[str, int] = MappingProxyType({})
     rate_group: str | None = None
     arguments: dict[str, Any]
-    _wrapped: ClassVar[bool] = False
+    composed: bool = False
+    _required: ClassVar[tuple[str, ...]] = ()
+    """Methods that a subclass has to define."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -86,6 +94,123 @@ class Part(nn.Module):
         """
 
 
+class SizesDisagreeError(ValueError):
+    """A part is to be built for other sizes than those it has been built for."""
+
+
+class SizedPart(Part):
+    """A part that is built for the sizes of an avatar, once: a later `build` for the same sizes changes nothing.
+
+    Attributes:
+        built_for: the arguments of `build`, by name, and which parts gave them; None before.
+    """
+
+    built_for: tuple[dict[str, Any], str] | None = None
+    _building: bool = False
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        build = getattr(cls, "build", None)  # the class's own, or one inherited from a class that is no part
+        if build is not None and not hasattr(build, "built_once"):
+            cls.build = _built_once(build)  # type: ignore[attr-defined]
+
+
+def _built_once(build: Callable[..., None]) -> Callable[..., None]:
+    """`build` for a first call; for a later one, a check that its sizes are the same."""
+    signature = inspect.signature(build)
+
+    @functools.wraps(build)
+    def built_once(self: SizedPart, *args: Any, **kwargs: Any) -> None:
+        if self._building:  # super().build(...)
+            return build(self, *args, **kwargs)
+        bound = signature.bind(self, *args, **kwargs)
+        bound.apply_defaults()
+        sizes = {name: _plain(value) for name, value in list(bound.arguments.items())[1:]}
+        if self.built_for is not None:
+            return _check_sizes(self, sizes)
+        self._building = True
+        try:
+            build(self, *args, **kwargs)
+        finally:
+            self._building = False
+        self.built_for = sizes, _size_giver.get()
+
+    built_once.built_once = True  # type: ignore[attr-defined]
+    return built_once
+
+
+def _plain(value: Any) -> Any:
+    """The value, a tensor as nested lists: sizes are compared, printed and copied."""
+    return value.tolist() if isinstance(value, Tensor) else value
+
+
+def _check_sizes(part: SizedPart, sizes: dict[str, Any]) -> None:
+    assert part.built_for is not None
+    own, giver = part.built_for
+    differ = [name for name, size in sizes.items() if not _agree(own.get(name), size)]
+    if differ:
+        was, asked = (", ".join(f"{name}={_rounded(each[name])}" for name in differ) for each in (own, sizes))
+        name = type(part).__name__
+        raise SizesDisagreeError(
+            f"{name} was built with {was} by {giver}, and {_size_giver.get()} asks for {asked}; a part is built once "
+            f"and keeps its weights: make a new {name} for the other sizes, or keep them the same"
+        )
+
+
+def _agree(first: Any, second: Any) -> bool:
+    """Whether two sizes are one; boxes, up to a thousandth of their longest side. None is any size."""
+    if first is None or second is None:
+        return True
+    if not (isinstance(first, list) and isinstance(second, list)):
+        return bool(first == second)
+    a, b = torch.tensor(first, dtype=torch.float64), torch.tensor(second, dtype=torch.float64)
+    return a.shape == b.shape and (not a.numel() or bool((a - b).abs().max() <= 1e-3 * (a.max() - a.min())))
+
+
+def _rounded(size: Any) -> Any:
+    return (
+        [_rounded(entry) for entry in size]
+        if isinstance(size, list)
+        else round(size, 4)
+        if isinstance(size, float)
+        else size
+    )
+
+
+@contextlib.contextmanager
+def sizes_of(parts: str) -> Iterator[None]:
+    """Within the block, messages about sizes name `parts` as those that give them."""
+    token = _size_giver.set(parts)
+    try:
+        yield
+    finally:
+        _size_giver.reset(token)
+
+
+def check_part(owner: str, name: str, value: Any, noun: type[Part]) -> None:
+    """Raises TypeError, naming the argument `name` of `owner`, unless `value` is an instance of `noun`."""
+    if isinstance(value, noun):
+        return
+    expected = f"expected a headfields {noun.__name__}"
+    if isinstance(value, type):
+        raise TypeError(f"{owner}: {name} is the class {value.__name__}; {expected}, so call it: {value.__name__}(...)")
+    raise TypeError(f"{owner}: {name} is {'None' if value is None else f'a {type(value).__name__}'}; {expected}")
+
+
+def undefined_methods(part: Part) -> list[str]:
+    """Names of the methods that the part's noun requires and that its class leaves out."""
+    return [
+        name
+        for base in type(part).__mro__
+        for name in vars(base).get("_required", ())
+        if getattr(type(part), name) is vars(base)[name] and name not in vars(part)
+    ]
+
+
+def _undefined(part: Part, method: str) -> NoReturn:
+    raise NotImplementedError(f"{type(part).__name__}.{method} is not defined")
+
+
 def part_class(name: str) -> type[Part]:
     """The `Part` subclass registered under `module.ClassName`.
 
@@ -120,14 +245,15 @@ class Deformer(Part):
     ambient_width: int = 0
     gives_faces: bool = False
     corrects: bool = False
+    _required = ("bounds", "posed_bounds", "near_far", "forward")
 
     def bounds(self) -> Float[Tensor, "2 3"]:
         """Corners (minimum, maximum) of the axis-aligned box in canonical space that encoders cover, meters."""
-        raise NotImplementedError(f"{type(self).__name__}.bounds is not defined")
+        _undefined(self, "bounds")
 
     def posed_bounds(self, prepared: Any) -> Float[Tensor, "2 3"]:
         """Corners of a box in posed space that contains the head in all prepared frames, meters."""
-        raise NotImplementedError(f"{type(self).__name__}.posed_bounds is not defined")
+        _undefined(self, "posed_bounds")
 
     def near_far(self, rays: Rays, prepared: Any) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
         """The interval of each ray that can contain matter.
@@ -139,7 +265,7 @@ class Deformer(Part):
         Returns:
             near, far (N,), meters along the ray; near >= far on a ray without such an interval.
         """
-        raise NotImplementedError(f"{type(self).__name__}.near_far is not defined")
+        _undefined(self, "near_far")
 
     def forward(
         self, points: Float[Tensor, "m 3"], directions: Float[Tensor, "m 3"], frame: Int[Tensor, " m"], prepared: Any
@@ -155,7 +281,7 @@ class Deformer(Part):
         Returns:
             The canonical points; `valid` is False where the deformer is undefined, and such points are empty space.
         """
-        raise NotImplementedError
+        _undefined(self, "forward")
 
     def corrections(
         self, points: Float[Tensor, "m 3"], frame: Int[Tensor, " m"], prepared: Any, jacobians: bool = False
@@ -171,7 +297,7 @@ class Deformer(Part):
         return []
 
 
-class Encoder(Part):
+class Encoder(SizedPart):
     """Turns canonical points (and the state) into features.
 
     Attributes:
@@ -183,9 +309,10 @@ class Encoder(Part):
     width: int
     needs_faces: bool = False
     most_ambient: int | None = None
+    _required = ("forward",)
 
     def build(self, bounds: Float[Tensor, "2 3"], ambient_width: int) -> None:
-        """Called once by `Avatar`, before `width` is read.
+        """Called by `Avatar`, before `width` is read; only the first call has an effect.
 
         Args:
             bounds: (2, 3) corners of the canonical box, meters.
@@ -202,7 +329,7 @@ class Encoder(Part):
         Returns:
             (M, width).
         """
-        raise NotImplementedError
+        _undefined(self, "forward")
 
     def shared(self, canonical: Canonical, prepared: Any) -> tuple[Float[Tensor, "k width"], Int[Tensor, " m"]] | None:
         """The features of `forward` as rows (K, width) that points share, and the row (M,) of each point.
@@ -213,7 +340,7 @@ class Encoder(Part):
         return None
 
 
-class Decoder(Part):
+class Decoder(SizedPart):
     """Turns features and directions into density or signed distance, and color.
 
     Attributes:
@@ -224,9 +351,10 @@ class Decoder(Part):
 
     gives: str = "density"
     color_needs_normals: bool = False
+    _required = ("forward",)
 
     def build(self, width: int, bounds: Float[Tensor, "2 3"] | None = None) -> None:
-        """Called once by `Avatar`, after the encoders are built.
+        """Called by `Avatar`, after the encoders are built; only the first call has an effect.
 
         Args:
             width: number of features of a point, of all encoders together.
@@ -248,7 +376,7 @@ class Decoder(Part):
         A decoder that can compute the color later fills `FieldValues.geometry` with the values needed for it and
         defines `color`; a renderer then requests the color of visible samples only.
         """
-        raise NotImplementedError
+        _undefined(self, "forward")
 
     def color(self, values: FieldValues, canonical: Canonical, prepared: Any) -> Float[Tensor, "m 3"]:
         """The color (M, 3) of M points from `values.geometry`; M = 0 is legal.
@@ -261,7 +389,7 @@ class Decoder(Part):
         raise NotImplementedError(f"{type(self).__name__}.color is not defined, but its values have a geometry")
 
 
-class Field:
+class Field(ABC):
     """An avatar bound to the B frames of one call: what samplers, renderers, losses and mesh extraction query.
 
     `headfields.Avatar.field` makes one; whatever depends on the frames alone is computed then. Posed points are in the
@@ -281,14 +409,15 @@ class Field:
     state: HeadState
     renderer_prepared: Any
 
+    @abstractmethod
     def near_far(self, rays: Rays) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
         """The interval (N,), (N,) of each ray that can contain matter, meters; near >= far: there is none."""
-        raise NotImplementedError
 
+    @abstractmethod
     def posed_bounds(self) -> Float[Tensor, "2 3"]:
         """Corners of a box in posed space that contains the head in all frames, meters."""
-        raise NotImplementedError
 
+    @abstractmethod
     def canonicalize(
         self, points: Float[Tensor, "m 3"], directions: Float[Tensor, "m 3"], frame: Int[Tensor, " m"]
     ) -> Canonical:
@@ -299,8 +428,8 @@ class Field:
             directions: (M, 3) unit viewing directions in posed space.
             frame: (M,) each point's row of the state.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def invert(self, points: Float[Tensor, "n 3"], frame: Int[Tensor, " n"], **options: Any) -> Inverse:
         """Posed positions of canonical points, for landmarks and meshes.
 
@@ -309,8 +438,8 @@ class Field:
             frame: (N,) the row of the state in which each is posed.
             options: options of `headfields.deformers.invert`, which states what is differentiable.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def corrections(
         self, points: Float[Tensor, "m 3"], frame: Int[Tensor, " m"], jacobians: bool = False
     ) -> list[Correction]:
@@ -324,8 +453,8 @@ class Field:
         Raises:
             ValueError: the deformer has no learned correction.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def decode(self, canonical: Canonical, color: bool = True) -> FieldValues:
         """Density (1/m) or signed distance (m), and color, at M canonical points; `canonical.valid` is not consulted.
 
@@ -333,19 +462,19 @@ class Field:
             canonical: the M points.
             color: False leaves the color out, for occupancy and meshing.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def density(self, canonical: Canonical) -> Float[Tensor, " m"]:
         """The density (M,), 1/m, at M canonical points, for samplers; of distances, by `Renderer.density`."""
-        raise NotImplementedError
 
+    @abstractmethod
     def color(self, values: FieldValues, canonical: Canonical) -> FieldValues:
         """`values`, decoded without color at the M points `canonical`, completed with the color.
 
         Cheaper than `decode` if the decoder fills `values.geometry`; otherwise decodes again.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def signed_distance(
         self,
         points: Float[Tensor, "m 3"],
@@ -374,7 +503,6 @@ class Field:
         Raises:
             ValueError: the decoder gives no distance.
         """
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)
@@ -406,11 +534,13 @@ class Rendering(Record):
     gradient: Float[Tensor, "m 3"] | None = None
 
 
-class Sampler(Part):
+class Sampler(SizedPart):
     """Chooses the sample positions along rays."""
 
+    _required = ("forward",)
+
     def build(self, bounds: Float[Tensor, "2 3"]) -> None:
-        """Called once, through the renderer, with the corners `bounds` (2, 3) of the canonical box, meters."""
+        """Called through the renderer with the corners (2, 3) of the canonical box, meters; has effect once."""
 
     def forward(self, rays: Rays, field: Field) -> tuple[Samples, Canonical]:
         """Samples of N rays in posed space; N = 0 and M = 0 are legal.
@@ -422,7 +552,7 @@ class Sampler(Part):
         Returns:
             M samples sorted by ray and distance, without those at invalid points, and their canonical points.
         """
-        raise NotImplementedError
+        _undefined(self, "forward")
 
     def observe(self, canonical: Canonical, density: Float[Tensor, " m"]) -> None:
         """Called by the renderer in training with the density (M,), 1/m, detached, at M points of this sampler."""
@@ -435,7 +565,7 @@ class Sampler(Part):
         """Called, through the renderer, before each `step` that is due, with the field of its frames."""
 
 
-class Renderer(Part):
+class Renderer(SizedPart):
     """Renders rays through a field.
 
     Attributes:
@@ -445,6 +575,7 @@ class Renderer(Part):
     """
 
     takes: tuple[str, ...] = ("density",)
+    _required = ("forward",)
 
     @property
     def encoders(self) -> tuple[Encoder, ...]:
@@ -455,7 +586,7 @@ class Renderer(Part):
         return ()
 
     def build(self, bounds: Float[Tensor, "2 3"]) -> None:
-        """Called once by `Avatar`, last, with the corners `bounds` (2, 3) of the canonical box, meters."""
+        """Called by `Avatar`, last, with the corners `bounds` (2, 3) of the canonical box, meters; has effect once."""
 
     def forward(self, rays: Rays, field: Field, background: Float[Tensor, "n 3"]) -> Rendering:
         """Renders N rays; N = 0 is legal.
@@ -465,7 +596,7 @@ class Renderer(Part):
             field: the field of the rays' frames.
             background: (N, 3) color behind each ray, sRGB in [0, 1].
         """
-        raise NotImplementedError
+        _undefined(self, "forward")
 
     def due(self, step: int) -> bool:
         """Whether `update` has to be called before this training step."""
@@ -476,5 +607,9 @@ class Renderer(Part):
 
     def density(self, values: FieldValues) -> Float[Tensor, " m"]:
         """The density (M,), 1/m, for samplers; a renderer of distances converts them."""
-        assert values.density is not None
+        if values.density is None:
+            raise ValueError(
+                f"{type(self).__name__}.density: the decoder gives no density; define it in the renderer, as "
+                "headfields.renderers.SurfaceRenderer does for distances"
+            )
         return values.density

@@ -30,7 +30,7 @@ class MeshPeer:
     refit: Callable[[Any], Any] | None = None  # (vertices) -> anything
 
     def __init__(self, mesh: Mesh, device: str, threads: int) -> None:
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__}.__init__ is not defined")
 
     def queries(self, points: np.ndarray) -> Any:
         """(n, 3) float32 points in the library's own type."""
@@ -46,8 +46,8 @@ class MeshPeer:
 
     def distance(self, queries: Any, answer: Any) -> np.ndarray:
         """(n,) distance of each query to the surface, meters."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__}.distance is not defined")
 
     def hit(self, rays: Any, answer: Any) -> np.ndarray:
         """(n,) distance along each ray, meters; infinity where it hits nothing."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__}.hit is not defined")

@@ -7,9 +7,10 @@ from headfields.losses.base import Loss
 from headfields.losses.color import HuberColor
 from headfields.losses.silhouette import OpacityLoss, SoftJaccard
 from headfields.losses.surface import DepthPrior, Eikonal, SurfacePrior
-from headfields.parts import Field, Rendering
+from headfields.parts import Rendering
 from headfields.records import Canonical, FieldValues, HeadState, PixelBatch, Rays
 from headfields.training.preset_losses import insta_losses
+from tests.formula_field import FormulaField
 from tests.shapes import uv_sphere
 
 ALL = [HuberColor(), DepthPrior(start=0), OpacityLoss(), SoftJaccard()]
@@ -178,7 +179,7 @@ def test_the_surface_prior_finds_the_mesh():
     """Zero on a field whose surface is the mesh; the offset of one that is too large; nothing after `until`."""
     vertices, faces = uv_sphere(24, 32, radius=0.1)
 
-    class Round(Field):
+    class Round(FormulaField):
         def __init__(self, radius):
             self.state, self.radius = HeadState(vertices[None]), torch.tensor(radius, requires_grad=True)
 

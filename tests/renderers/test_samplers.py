@@ -7,9 +7,10 @@ import torch
 from torch import Tensor
 
 from headfields.deformers import Static
-from headfields.parts import Field, Sampler
+from headfields.parts import Sampler
 from headfields.records import Canonical, FieldValues, HeadState, Rays
 from headfields.renderers import HierarchicalSampler, OccupancySampler, UniformSampler, VolumeRenderer
+from tests.formula_field import FormulaField
 
 BOX = torch.tensor([[-0.2, -0.2, -0.2], [0.2, 0.2, 0.2]])
 SAMPLERS = {
@@ -20,7 +21,7 @@ SAMPLERS = {
 }
 
 
-class Ball(Field):
+class Ball(FormulaField):
     """A field with matter of one density in a ball, seen through a static deformer; it counts what it is asked for."""
 
     def __init__(self, density: float = 200.0, radius: float = 0.1, box: Tensor = BOX) -> None:
