@@ -191,8 +191,8 @@ def _check_definition(name: str, part: Part) -> None:
         missing = undefined_methods(inner)
         if missing:
             raise TypeError(
-                f"Avatar: {name} has a {kind} that does not define {', '.join(missing)}; see the methods of "
-                f"headfields.parts.{_noun(inner)}"
+                f"Avatar: {name}: {kind} does not define {' or '.join(missing)}; headfields.parts.{_noun(inner)} "
+                "says what it gets and returns"
             )
         if isinstance(inner.needs, str):
             raise TypeError(f"Avatar: {kind}.needs is the string {inner.needs!r}; expected names: ({inner.needs!r},)")

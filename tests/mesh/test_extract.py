@@ -46,6 +46,9 @@ class Ball(Decoder):
 class Anything(Renderer):
     takes = ("density", "distance")
 
+    def forward(self, rays, field, background):
+        raise AssertionError("extraction renders no rays")
+
 
 def avatar(deformer, gives: str = "distance") -> Avatar:
     return Avatar(deformer=deformer, encoder=Place(), decoder=Ball(gives), renderer=Anything())
