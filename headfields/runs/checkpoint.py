@@ -21,6 +21,7 @@ from headfields.runs.ema import ExponentialMovingAverage
 from headfields.runs.progress import Progress
 
 FORMAT = 1
+_OF_PARAMETER_SHAPE = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq", "momentum_buffer")
 Result = TypeVar("Result")
 
 
@@ -46,6 +47,7 @@ def save(
 
     Raises:
         OSError: it cannot be written; the files at `path` and `previous` stay as they were.
+        TypeError: the optimizer has a state that is neither a tensor nor a number, or not of a parameter.
     """
     tensors: dict[str, Tensor] = {}
     for name, tensor in _module_tensors(module).items():
@@ -53,14 +55,20 @@ def save(
     if ema is not None:
         for name, tensor in ema.average.items():
             tensors[f"ema/{name}"] = tensor
-    for name, parameter in module.named_parameters():
-        for key, value in optimizer.state.get(parameter, {}).items():
-            if isinstance(value, Tensor):
-                tensors[f"optimizer/{name}/{key}"] = value
+    moments, numbers, on_host = _optimizer_state(module, optimizer)
+    tensors |= moments
     for name, tensor in random.items():
         tensors[f"random/{name}"] = tensor
-    header = {"format": FORMAT, "progress": asdict(progress), "ema": ema is not None}
+    header = {
+        "format": FORMAT, "progress": asdict(progress), "ema": ema is not None,
+        "optimizer": {"class": _class_name(optimizer), "numbers": numbers, "on_host": on_host},
+    }  # fmt: skip
     write_safetensors(path, tensors, {"headfields.checkpoint": json.dumps(header)}, previous)
+
+
+def check_optimizer_state(module: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """Raises TypeError, as `save` does, if the optimizer has a state that a checkpoint cannot hold."""
+    _optimizer_state(module, optimizer)
 
 
 def size(module: nn.Module, ema: bool) -> int:
@@ -88,6 +96,8 @@ def load(
     if ema is not None and header.get("ema"):
         _check_match(path, "averages", ema.average, groups["ema"])
     parameters = dict(module.named_parameters())
+    saved = header.get("optimizer", {})
+    _check_optimizer(path, saved.get("class"), optimizer)
     _check_moments(path, parameters, groups["optimizer"])
 
     with torch.no_grad():
@@ -98,13 +108,17 @@ def load(
     optimizer.state.clear()
     fused = {id(p) for group in optimizer.param_groups if group.get("fused") for p in group["params"]}
     trained = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    on_host = {"step", *saved.get("on_host", ())}  # Adam counts steps on the host unless it is fused
     for entry, tensor in groups["optimizer"].items():
         name, _, key = entry.rpartition("/")
         parameter = parameters[name]
         if id(parameter) in trained:
-            # Adam counts steps on the host unless it is fused
-            device = parameter.device if key != "step" or id(parameter) in fused else torch.device("cpu")
+            device = parameter.device if key not in on_host or id(parameter) in fused else torch.device("cpu")
             optimizer.state[parameter][key] = tensor.to(device)
+    for entry, number in saved.get("numbers", {}).items():
+        name, _, key = entry.rpartition("/")
+        if name in parameters and id(parameters[name]) in trained:
+            optimizer.state[parameters[name]][key] = number
     return progress, groups["random"]
 
 
@@ -194,6 +208,56 @@ def _check_match(path: Path | str, what: str, own: Mapping[str, Tensor], loaded:
             )
 
 
+def _optimizer_state(
+    module: nn.Module, optimizer: torch.optim.Optimizer
+) -> tuple[dict[str, Tensor], dict[str, Any], list[str]]:
+    """The optimizer's state: tensors, numbers, and the keys of tensors that are on the host while parameters are not.
+
+    Raises:
+        TypeError: a part of it is neither a tensor nor a number, or belongs to no parameter.
+    """
+    names = {parameter: name for name, parameter in module.named_parameters()}
+    tensors: dict[str, Tensor] = {}
+    numbers: dict[str, Any] = {}
+    on_host: dict[str, None] = {}
+    for parameter, entries in optimizer.state.items():
+        if parameter not in names:
+            raise TypeError(
+                f"{type(optimizer).__name__} has a state that belongs to no parameter of the model, which a checkpoint "
+                "cannot hold; use an optimizer with a state for each parameter"
+            )
+        for key, value in entries.items():
+            entry = f"{names[parameter]}/{key}"
+            if isinstance(value, Tensor):
+                tensors[f"optimizer/{entry}"] = value
+                if value.device != parameter.device:
+                    on_host[key] = None
+            elif value is None or isinstance(value, bool | int | float | str):
+                numbers[entry] = value
+            else:
+                raise TypeError(
+                    f"{type(optimizer).__name__} keeps a {type(value).__name__} as {key!r} of {names[parameter]}, "
+                    "which a checkpoint cannot hold; tensors, numbers and texts are saved"
+                )
+    return tensors, numbers, list(on_host)
+
+
+def _class_name(optimizer: torch.optim.Optimizer) -> str:
+    return f"{type(optimizer).__module__}.{type(optimizer).__qualname__}"
+
+
+def _check_optimizer(path: Path | str, saved: str | None, optimizer: torch.optim.Optimizer) -> None:
+    """Raises ValueError if the file's optimizer is of another class; files of earlier versions hold Adam or AdamW."""
+    is_same = isinstance(optimizer, torch.optim.Adam | torch.optim.AdamW) if saved is None else (
+        saved == _class_name(optimizer)
+    )  # fmt: skip
+    if not is_same:
+        raise ValueError(
+            f"{path} has the state of the optimizer {saved or 'Adam'}, and this run has {_class_name(optimizer)}; "
+            "resume with the optimizer that the run was trained with, or start a new run from its avatar"
+        )
+
+
 def _check_moments(path: Path | str, parameters: Mapping[str, Tensor], moments: Mapping[str, Tensor]) -> None:
     for entry, tensor in moments.items():
         name, _, key = entry.rpartition("/")
@@ -201,7 +265,7 @@ def _check_moments(path: Path | str, parameters: Mapping[str, Tensor], moments: 
             raise ValueError(
                 f"{path} belongs to another model: it has optimizer state for {name}, which the model lacks"
             )
-        if key != "step" and tensor.shape != parameters[name].shape:
+        if key in _OF_PARAMETER_SHAPE and tensor.shape != parameters[name].shape:
             raise ValueError(
                 f"{path}: the optimizer state {entry} has shape {tuple(tensor.shape)}; "
                 f"its parameter has {tuple(parameters[name].shape)}"

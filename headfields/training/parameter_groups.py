@@ -8,7 +8,7 @@ from torch import nn
 from headfields.losses.base import check_positive
 
 
-def parameter_groups(module: nn.Module, weight_decay: float | int) -> list[dict[str, Any]]:
+def parameter_groups(module: nn.Module, weight_decay: float | int | None) -> list[dict[str, Any]]:
     """The optimizer's groups: tables (`table`, `*_table`; no decay) and networks (decay). Empty ones are left out.
 
     Parameters of parts with a `rate_group` form a group of that name, two groups where some of them are tables. Of
@@ -16,7 +16,7 @@ def parameter_groups(module: nn.Module, weight_decay: float | int) -> list[dict[
 
     Args:
         module: its trainable parameters are grouped by name.
-        weight_decay: L2 of the networks.
+        weight_decay: L2 of the networks; None leaves it to the optimizer, for all groups.
 
     Raises:
         ValueError: nothing is trainable.
@@ -40,7 +40,7 @@ def parameter_groups(module: nn.Module, weight_decay: float | int) -> list[dict[
             group = rate_group.get(parameter, "tables" if is_table else "networks")
             parameters_of.setdefault((group, is_table), []).append(parameter)
     groups: list[dict[str, Any]] = [
-        {"name": name, "params": parameters, "weight_decay": 0.0 if is_table else weight_decay}
+        {"name": name, "params": parameters, **_decay(0.0 if is_table and weight_decay is not None else weight_decay)}
         for (name, is_table), parameters in parameters_of.items()
         if parameters
     ]
@@ -67,3 +67,7 @@ def group_rates(
             )
         check_positive("Trainer", **{f"learning_rates[{name!r}]": rate})
     return {**defaults, **dict.fromkeys(of_parts, networks), **learning_rates}
+
+
+def _decay(value: float | int | None) -> dict[str, float | int]:
+    return {} if value is None else {"weight_decay": value}

@@ -28,6 +28,7 @@ from headfields.losses.function import as_losses
 from headfields.runs import checkpoint
 from headfields.runs.ema import ExponentialMovingAverage
 from headfields.runs.folder import RunFolder, RunWriteError, write_picture, writing
+from headfields.runs.functions import identity
 from headfields.runs.interrupts import InterruptFlag
 from headfields.runs.lock import run_lock
 from headfields.runs.nonfinite import BufferBackup, SkippedSteps
@@ -37,7 +38,15 @@ from headfields.training.evaluation import picture
 from headfields.training.frames import check_rows, draw_frames, training_frame_weights, watched_frame
 from headfields.training.monitor import TrainingMonitor
 from headfields.training.objective import Objective
-from headfields.training.parameter_groups import group_rates, parameter_groups
+from headfields.training.optimizers import (
+    Hyperparameters,
+    OptimizerFactory,
+    RateSchedule,
+    build_optimizer,
+    own_groups,
+)
+from headfields.training.parameter_groups import group_rates
+from headfields.training.parameter_groups import parameter_groups as default_groups
 from headfields.training.processes import Processes, SharedBuffers, launch
 from headfields.training.warn import warn
 
@@ -114,7 +123,7 @@ class _Drawn:
 
 
 class Trainer:
-    """Trains an avatar on a capture with Adam.
+    """Trains an avatar on a capture, with Adam or an optimizer of your own.
 
     Each step draws `frames_per_step` random training frames, updates the avatar with them (`avatar.update`: occupancy),
     renders `rays_per_step` random pixels of them and takes one optimizer step. The defaults are those of INSTA's
@@ -143,10 +152,18 @@ class Trainer:
             good, so a tenth of `learning_rate` or less is worth a try.
         learning_rates: learning rates of parts with a `rate_group`, by its name: `{"warp": 1e-4}` for an `ErrorWarp`
             and its codes. Groups without an entry have the networks' rate.
-        schedule: `"constant"` (INSTA) or `"exponential"`: falls to `final_rate` times the learning rate over the run.
+        schedule: `"constant"` (INSTA); `"exponential"`: falls to `final_rate` times the learning rate over the run; or
+            a function of the fraction of the run that is done, or of `(fraction, step)`, to the factor on all rates.
         final_rate: final factor of the learning rates; see `schedule`.
-        betas, eps: parameters of Adam.
-        weight_decay: L2 added to the gradient of the networks.
+        betas, eps: parameters of Adam; an `optimizer` of your own has its own.
+        weight_decay: L2 added to the gradient of the networks, 1e-6 if None. With an `optimizer` of your own it is part
+            of the networks' group if it is given.
+        optimizer: function from the parameter groups to an optimizer, instead of Adam: `torch.optim.AdamW`, or
+            `lambda groups: torch.optim.SGD(groups, momentum=0.9)`. A group is a dict with `params`, `name` and `lr`,
+            its rate as above; a rate that the function writes into a group replaces it.
+        parameter_groups: dicts with `params`, and optionally `name`, `lr` and other arguments of the optimizer, instead
+            of tables and networks; each trainable parameter is in one. A group without `lr` has the rate of its name in
+            `learning_rates`, else that of the networks.
         ema: decay of the average of the weights per step; 0 turns it off.
         background: behind training pixels; see `Capture.sample_pixels`. Random, so that emptiness is learned.
         seed: seed of all random numbers. On the CPU the same seed gives the same weights, if the end is given in steps.
@@ -186,11 +203,13 @@ class Trainer:
         learning_rate: float | int = 1.75e-3,
         network_learning_rate: float | int | None = None,
         learning_rates: Mapping[str, float | int] = MappingProxyType({}),
-        schedule: str = "constant",
+        schedule: str | Callable[..., float] = "constant",
         final_rate: float | int = 0.1,
         betas: tuple[float, float] = (0.9, 0.99),
         eps: float | int = 1e-15,
-        weight_decay: float | int = 1e-6,
+        weight_decay: float | int | None = None,
+        optimizer: OptimizerFactory | None = None,
+        parameter_groups: Sequence[Mapping[str, Any]] | None = None,
         ema: float | int = 0.95,
         background: str = "random",
         seed: int = 0,
@@ -210,8 +229,14 @@ class Trainer:
         )  # fmt: skip
         if samples_per_step is not None:
             check_positive("Trainer", samples_per_step=samples_per_step)
-        if schedule not in ("constant", "exponential"):
-            raise ValueError(f"Trainer: schedule is {schedule!r}; expected 'constant' or 'exponential'")
+        self._schedule = RateSchedule(schedule, final_rate)
+        if optimizer is not None and ((tuple(betas), eps) != ((0.9, 0.99), 1e-15)):
+            raise ValueError(
+                "Trainer: betas and eps are those of the trainer's Adam; give them to the optimizer of your own: "
+                "optimizer=lambda groups: torch.optim.AdamW(groups, betas=..., eps=...)"
+            )
+        if weight_decay is None and optimizer is None:
+            weight_decay = 1e-6
         losses = as_losses(losses)
         self.frames = torch.as_tensor(capture.splits.get("train", ()), dtype=torch.long)
         if not len(self.frames):
@@ -219,7 +244,9 @@ class Trainer:
         check_rows(avatar, capture, self.frames)
         self.frame_weights = training_frame_weights(frame_weights, capture, self.frames)
         self.pixel_weights = dict(pixel_weights) if pixel_weights else None
-        groups = parameter_groups(avatar, weight_decay)
+        groups = (
+            default_groups(avatar, weight_decay) if parameter_groups is None else own_groups(parameter_groups, avatar)
+        )
         self.fabric, self.scaler = launch(device, devices, strategy, precision)
         self.device = self.fabric.device
         self.processes = Processes(self.fabric.global_rank, self.fabric.world_size, self.device)
@@ -231,17 +258,26 @@ class Trainer:
         self.rays_per_step, self.frames_per_step, self.background = rays_per_step, frames_per_step, background
         self.learning_rate, self.schedule, self.final_rate = learning_rate, schedule, final_rate
         self.rates = group_rates(groups, learning_rates, tables=learning_rate, networks=network_rate)
+        groups = [{"lr": self.rates[group["name"]], **group} for group in groups]
         self.folder = RunFolder(out) if out is not None else None
         self.bar = bar
-        self.optimizer = torch.optim.Adam(groups, lr=learning_rate, betas=betas, eps=eps, fused=True)
+        if optimizer is None:
+            self.optimizer: torch.optim.Optimizer = torch.optim.Adam(groups, betas=betas, eps=eps, fused=True)
+        else:
+            self.optimizer = build_optimizer(optimizer, groups, avatar)
+        for group in self.optimizer.param_groups:
+            group["initial_lr"] = group["lr"]  # as PyTorch's schedulers name it
+        self._hyperparameters = Hyperparameters(self.optimizer)
         self.ema = ExponentialMovingAverage(avatar, ema) if ema else None
         self.progress = Progress()
         self.random = RandomStream(seed, self.device)
         self._options = _recorded_options(
             losses, rays_per_step=rays_per_step, samples_per_step=samples_per_step, frames_per_step=frames_per_step,
             learning_rate=learning_rate, network_learning_rate=network_rate, learning_rates=dict(learning_rates),
-            schedule=schedule, final_rate=final_rate, betas=betas, eps=eps, weight_decay=weight_decay, ema=ema,
-            background=background, seed=seed, precision=precision, capture=str(capture.name),
+            schedule=self._schedule.name, final_rate=final_rate, betas=betas, eps=eps, weight_decay=weight_decay,
+            optimizer=None if optimizer is None else identity(optimizer),
+            parameter_groups=parameter_groups and [group["name"] for group in groups],
+            ema=ema, background=background, seed=seed, precision=precision, capture=str(capture.name),
             frame_weights=_digest(self.frame_weights), pixel_weights=self.pixel_weights,
         )  # fmt: skip
         self._buffers = SharedBuffers(self.processes, self.avatar)
@@ -343,6 +379,7 @@ class Trainer:
         self.random.load(random)
         if self.scaler is not None and "scaler" in self.progress.extra:
             self.scaler.load_state_dict(self.progress.extra["scaler"])
+        self._hyperparameters.load(self.progress.extra.get("hyperparameters", []))
         self._skipped.load(self.progress.extra.get("skipped", {}))
         self._last_good = f"the last good checkpoint is {path} (step {self.progress.step})"
 
@@ -394,7 +431,7 @@ class Trainer:
         """Notes limits and options for the next checkpoint; warns if a falling learning rate jumps."""
         limits = {"steps": steps, "minutes": minutes}
         changes = _differences(self.progress.extra.get("limits", {}), limits)
-        if changes and self.schedule == "exponential" and self.progress.step and self.processes.is_first:
+        if changes and self._schedule.follows_the_end and self.progress.step and self.processes.is_first:
             warn(
                 f"Trainer: the learning rate falls over the whole run, whose end was at {changes}: it jumps to where a "
                 "run of that length would have it"
@@ -406,6 +443,8 @@ class Trainer:
             return
         if self.scaler is not None:
             self.progress.extra["scaler"] = self.scaler.state_dict()
+        if any(self._hyperparameters.state()):
+            self.progress.extra["hyperparameters"] = self._hyperparameters.state()
         with self._average_swapped() if self._averaged else contextlib.nullcontext(), writing(path):
             states = self.random.states()
             checkpoint.save(path, self.avatar, self.optimizer, self.ema, states, self.progress, previous)
@@ -432,7 +471,7 @@ class Trainer:
 
     def _step(self, monitor: TrainingMonitor, interrupt: InterruptFlag) -> bool:
         """One step; whether it was the last because of an interrupt."""
-        decay = self.final_rate**monitor.fraction if self.schedule == "exponential" else 1.0
+        decay = self._schedule(monitor.fraction, self.progress.step)
         monitor.tick()
         outcome = self._optimize(decay, monitor, interrupt)
         if outcome.not_finite:
@@ -529,7 +568,7 @@ class Trainer:
             batch = batch[share]
         batch, state = batch.to(self.device), self.capture.state(frames).to(self.device)
         for group in self.optimizer.param_groups:
-            group["lr"] = self.rates[group["name"]] * decay
+            group["lr"] = group["initial_lr"] * decay
         self._backup.keep()
         self.avatar.update(state, step)
         self._buffers.snapshot()
@@ -598,6 +637,8 @@ class Trainer:
             )
         if self.scaler is None:
             self.optimizer.step()
+            if not self.progress.step and self.folder is not None:
+                checkpoint.check_optimizer_state(self.avatar, self.optimizer)  # now, and not after a minute
         elif norms:
             self.scaler.step(self.optimizer)  # does nothing where float16 overflowed
             self.scaler.update()
