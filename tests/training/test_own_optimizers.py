@@ -125,7 +125,7 @@ def test_a_schedule_is_recorded_and_compared(tmp_path):
     ("options", "error", "message"),
     [
         ({"optimizer": torch.optim.LBFGS}, ValueError, "LBFGS, which evaluates the loss several times"),
-        ({"optimizer": lambda groups: torch.optim.LBFGS(sum((g["params"] for g in groups), []))}, ValueError, "LBFGS"),
+        ({"optimizer": lambda groups: torch.optim.LBFGS(groups[0]["params"])}, ValueError, "LBFGS"),
         ({"optimizer": lambda groups: None}, TypeError, "optimizer returned a NoneType"),
         ({"optimizer": lambda groups: torch.optim.SGD(groups[:1])}, ValueError, "optimizer lacks network.0.weight"),
         ({"optimizer": lambda groups: torch.optim.SGD([torch.zeros(2, requires_grad=True)])}, ValueError,
