@@ -1,6 +1,9 @@
 """What the command line says to a mistyped word, a wrong value and a question about itself."""
 
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -89,3 +92,33 @@ def test_every_command_has_a_function() -> None:
     from headfields.cli import _function
 
     assert all(callable(_function(command)) for command in COMMANDS)
+
+
+def test_parts_of_ones_own_are_imported(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "doubling_parts.py").write_text(
+        "import headfields as hf\n\n\nclass Double(hf.encoders.Coordinates):\n"
+        "    def forward(self, canonical, prepared):\n        return 2 * super().forward(canonical, prepared)\n"
+    )
+    other_process = """
+import headfields as hf, doubling_parts
+from tests.data.tiny import blob
+vertices, faces = blob(True)
+avatar = hf.Avatar(hf.deformers.NearSurface(vertices, faces), doubling_parts.Double(), hf.decoders.NeRFDecoder(8),
+                   hf.renderers.VolumeRenderer(hf.renderers.UniformSampler(4)))
+avatar.save("own.safetensors")
+"""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(Path(__file__).parents[2])])}
+    subprocess.run([sys.executable, "-c", other_process], cwd=tmp_path, env=environment, check=True)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    command = ["mesh", str(tmp_path / "own.safetensors"), "--out", str(tmp_path / "own.ply")]
+    assert main(command) == 1
+    assert "doubling_parts.Double" in capsys.readouterr().err
+    assert main([*command, "--import", str(tmp_path / "doubling_parts.py")]) == 1
+    assert "has no frame of its own" in capsys.readouterr().err  # the avatar has been read
+    (tmp_path / "json.py").touch()
+    assert main([*command, f"--import={tmp_path / 'json.py'}"]) == 1
+    assert "another module is named json" in capsys.readouterr().err
+    assert main([*command, "--import", "no_such_module"]) == 1
+    assert "no_such_module: there is no such module" in capsys.readouterr().err
