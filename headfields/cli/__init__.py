@@ -32,6 +32,9 @@ runs/demo --mode turntable` shows it. Add --debug (or set HEADFIELDS_DEBUG=1) to
 --import my_parts.py to a command on an avatar with parts of your own. `headfields --version` prints the version."""
 
 
+_OUT_OF_MEMORY = ("can't allocate memory", "out of memory")  # as PyTorch says it on the CPU and on CUDA
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line and returns its exit status.
 
@@ -79,7 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _function(command: str) -> Callable[..., Any]:
     """The function of a command: "train-prior" is `headfields.cli.train_prior.train_prior`.
 
-    It refuses NaN and infinity, which every comparison of a limit would let through.
+    It refuses NaN and infinity, which every comparison of a limit would let through, and integers of more than 64 bits.
     """
     name = command.replace("-", "_")
     function: Callable[..., Any] = getattr(importlib.import_module(f"headfields.cli.{name}"), name)
@@ -90,6 +93,8 @@ def _function(command: str) -> Callable[..., Any]:
         for option, value in parameters.bind(*args, **kwargs).arguments.items():
             if isinstance(value, float) and not math.isfinite(value):
                 raise CommandError(f"--{option.replace('_', '-')} is {value}; expected a finite number")
+            if isinstance(value, int) and abs(value) >= 2**63:
+                raise CommandError(f"--{option.replace('_', '-')} is {value}; expected a number below 2^63")
         return function(*args, **kwargs)
 
     return with_finite_numbers
@@ -141,5 +146,10 @@ def _unknown_word(arguments: list[str]) -> str:
 def _one_line(error: Exception) -> str:
     """The message alone if the library raised the error, with the error's type if Python did."""
     text = " ".join(str(error).split()) or "no message"
+    if isinstance(error, MemoryError) or any(words in text for words in _OUT_OF_MEMORY):
+        return (
+            "error: out of memory: a number on the command line asks for more than this machine has, or other "
+            f"programs hold it (--debug shows where: {text[:120]})"
+        )
     expected = isinstance(error, CommandError | ValueError | FileNotFoundError | NotADirectoryError)
     return f"error: {text}" if expected else f"error: {type(error).__name__}: {text} (--debug shows where)"

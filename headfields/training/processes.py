@@ -6,6 +6,7 @@ every loss that is a mean over rays (as in `headfields.losses`) or does not depe
 loss with another denominator (the rays of a mask, say) becomes the mean of its values over processes, by rays.
 """
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -42,6 +43,9 @@ def launch(
     count = devices if isinstance(devices, int) else len(devices)
     if count < 1:
         raise ValueError(f"Trainer: devices is {devices}; expected how many processes, at least 1")
+    most = max(os.cpu_count() or 1, 8)
+    if target.type == "cpu" and count > most:
+        raise ValueError(f"Trainer: devices is {devices}; the processes share this machine's cores, at most {most}")
     if target.type == "cpu" and not isinstance(devices, int):
         raise ValueError(f"Trainer: devices is {list(devices)}, but CPUs are not numbered; pass a count")
     if target.type == "cuda":

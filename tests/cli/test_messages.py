@@ -33,6 +33,7 @@ RUN = ["--capture", "none", "--out", "RUN", "--steps", "1"]
         (["train", "vp360", *RUN, "--set", "joints=[1,'a']"], 1, r"a list, as \[1,2\], for joints"),
         (["train", "vp360", *RUN, "--set", "weights=1"], 1, r"a tensor or a part \(in Python only\)"),
         (["train", "insta", "--capture", "x", "--out", "RUN", "--minutes", "nan"], 1, r"--minutes is nan"),
+        (["train", "insta", *RUN, "--rays", "99999999999999999999"], 1, r"--rays is 9+; expected a number below 2\^63"),
         (["train-prior", "--out", "RUN", "--minutes", "inf"], 1, r"--minutes is inf"),
         (["render", "RUN", "--scale", "nan"], 1, r"--scale is nan"),
         (["mesh", "RUN", "--out", "a.obj", "--level", "-inf"], 1, r"--level is -inf"),
@@ -86,6 +87,12 @@ def test_the_report_of_a_capture_is_printed(tmp_path: Path, capsys: pytest.Captu
     mesh.write_text("v 0 0\n")
     assert main(["inspect", str(tmp_path / "tiny"), "--decode"]) == 1
     assert mesh.name in capsys.readouterr().err
+
+
+def test_no_room_is_said_in_a_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["synth", str(tmp_path / "a"), "--frames", str(10**13), "--size", "16"]) == 1
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert line.startswith("headfields: error: out of memory")
 
 
 def test_every_command_has_a_function() -> None:
