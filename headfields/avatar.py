@@ -4,7 +4,7 @@ import contextlib
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -29,6 +29,7 @@ from headfields.parts import (
     sizes_of,
     undefined_methods,
 )
+from headfields.precision import full_precision
 from headfields.records import (
     Camera,
     Canonical,
@@ -38,12 +39,9 @@ from headfields.records import (
     HeadState,
     Inverse,
     Rays,
-    Record,
     Template,
 )
 from headfields.saving import read_parts, write_parts
-
-R = TypeVar("R", bound=Record)
 
 _CHUNK = 1 << 13
 """Points at a time of `signed_distance` without a graph to keep: until its gradient is computed, a point needs up to
@@ -68,7 +66,7 @@ class AvatarField(Field):
         self.deformer = avatar.deformer
         self.decoder = avatar.decoder
         self.state = state
-        with _full_precision(state.vertices):
+        with full_precision(state.vertices):
             self._deformer_prepared = avatar.deformer.prepare(state)
         with cached_vertex_features():
             self._encoders = [(encoder, encoder.prepare(state)) for encoder in avatar.encoders]
@@ -76,7 +74,7 @@ class AvatarField(Field):
             self.renderer_prepared = avatar.renderer.prepare(state)
 
     def near_far(self, rays: Rays) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
-        with _full_precision(rays.origins):
+        with full_precision(rays.origins):
             return self.deformer.near_far(rays, self._deformer_prepared)
 
     def posed_bounds(self) -> Float[Tensor, "2 3"]:
@@ -85,11 +83,11 @@ class AvatarField(Field):
     def canonicalize(
         self, points: Float[Tensor, "m 3"], directions: Float[Tensor, "m 3"], frame: Int[Tensor, " m"]
     ) -> Canonical:
-        with _full_precision(points):
+        with full_precision(points):
             return self.deformer(points, directions, frame, self._deformer_prepared)
 
     def invert(self, points: Float[Tensor, "n 3"], frame: Int[Tensor, " n"], **options: Any) -> Inverse:
-        with _full_precision(points):
+        with full_precision(points):
             return invert(self.deformer, self._deformer_prepared, points, frame, **options)
 
     def corrections(
@@ -100,7 +98,7 @@ class AvatarField(Field):
                 f"the avatar's deformer {type(self.deformer).__name__} has no learned correction; "
                 "put a headfields.deformers.ErrorWarp into its Chain, or leave the losses on it out"
             )
-        with _full_precision(points):
+        with full_precision(points):
             return self.deformer.corrections(points, frame, self._deformer_prepared, jacobians)
 
     def decode(self, canonical: Canonical, color: bool = True) -> FieldValues:
@@ -148,7 +146,7 @@ class AvatarField(Field):
                 inputs = points[chunk].detach(), directions[chunk].detach(), frame[chunk]
                 chunks.append(self._differentiated(*inputs, color, False))
         canonicals, values = zip(*chunks, strict=True)
-        return _concatenated(canonicals), _concatenated(values)
+        return Canonical.cat(canonicals), FieldValues.cat(values)
 
     def _differentiated(
         self, points: Tensor, directions: Tensor, frame: Tensor, color: bool, graph: bool
@@ -239,11 +237,6 @@ def _unbuilt_on_error(avatar: "Avatar") -> Iterator[None]:
         raise
 
 
-def _full_precision(like: Tensor) -> contextlib.AbstractContextManager[None]:
-    kind = like.device.type
-    return torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else contextlib.nullcontext()
-
-
 def _single_precision(tensor: Tensor) -> Tensor:
     return tensor.float() if tensor.dtype in (torch.bfloat16, torch.float16) else tensor
 
@@ -276,18 +269,6 @@ def _gradients(distance: Tensor, by: list[Tensor], graph: bool) -> list[Tensor]:
         )
     )
     return [next(gradients) if points.requires_grad else torch.zeros_like(points) for points in by]
-
-
-def _concatenated(records: Sequence[R]) -> R:
-    """One record of several, each field concatenated along the first axis."""
-    first = records[0]
-    if len(records) == 1:
-        return first
-    fields = {
-        name: None if value is None else torch.cat([getattr(record, name) for record in records])
-        for name, value in vars(first).items()
-    }
-    return first.replace(**fields)
 
 
 class Avatar(nn.Module):

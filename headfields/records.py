@@ -4,89 +4,38 @@ One convention inside the library: meters, radians, float32; y up, face toward +
 OpenCV axes (x right, y down, z forward) and pixel intrinsics. Readers convert on the way in.
 """
 
-import dataclasses
-from collections.abc import Mapping
+import math
+import operator
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any, ClassVar, TypeVar
+from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int, Int64, Integer
 from torch import Tensor
 
-R = TypeVar("R", bound="Record")
+from headfields.annotated import is_readable
+from headfields.precision import full_precision
+from headfields.record_base import Record
+
+_LAST_ROW, _IDENTITY = np.array([0.0, 0.0, 0.0, 1.0]), np.eye(3)
+_ROUNDING = 1e-2
+"""Tolerance of what must be rigid: matrices that are read from text are rounded."""
+_LARGEST = 10.0
+"""Meters that a head with its shoulders, or a whole body, stays below."""
 
 
-class Record:
-    """Base class of records: `.to(...)`, `.detach()`, `.replace(...)`, and indexing along the leading axis."""
+def _image_size(size: Any) -> tuple[int, int]:
+    try:
+        height, width = (operator.index(side) for side in size)
+    except (TypeError, ValueError):
+        raise TypeError(f"Camera: size is {size!r}; expected two integers, (height, width) in pixels") from None
+    return height, width
 
-    __dataclass_fields__: ClassVar[dict[str, dataclasses.Field[Any]]]
 
-    def map(self: R, function: Any) -> R:
-        """A copy with `function` applied to every tensor, in mappings and nested records too."""
-
-        def apply(value: Any) -> Any:
-            if isinstance(value, Tensor):
-                return function(value)
-            if isinstance(value, Record):
-                return value.map(function)
-            if isinstance(value, Mapping):
-                return {key: apply(entry) for key, entry in value.items()}
-            return value
-
-        return dataclasses.replace(self, **{f.name: apply(getattr(self, f.name)) for f in fields(self)})
-
-    def to(self: R, device: torch.device | str) -> R:
-        """A copy on the given device."""
-        return self.map(lambda tensor: tensor.to(device))
-
-    def detach(self: R) -> R:
-        """A copy detached from the autograd graph."""
-        return self.map(lambda tensor: tensor.detach())
-
-    def replace(self: R, **changes: Any) -> R:
-        """A copy with some fields changed; the shape checks run again."""
-        return dataclasses.replace(self, **changes)
-
-    def require(self, *names: str) -> list[Tensor]:
-        """The tensors of the optional fields `names`, which the caller requires.
-
-        Raises:
-            ValueError: one of them is None.
-        """
-        for name in names:
-            if getattr(self, name) is None:
-                raise ValueError(f"{type(self).__name__}: {name} is None; the part that gave it does not fill it")
-        return [getattr(self, name) for name in names]
-
-    def __getitem__(self: R, index: Any) -> R:
-        if isinstance(index, int):
-            index = slice(index, index + 1 or None)
-        if isinstance(index, Tensor) and index.ndim == 1 and index.dtype == torch.long:
-            return self.map(lambda tensor: tensor.index_select(0, index))  # three times as fast, backward too
-        return self.map(lambda tensor: tensor[index])
-
-    def _check(self, **patterns: tuple[str, Tensor | None]) -> None:
-        """Each pattern is space-separated axis names or sizes; equal names must have equal sizes across fields."""
-        sizes: dict[str, tuple[int, str]] = {}
-        for name, (pattern, tensor) in patterns.items():
-            if tensor is None:
-                continue
-            axes = pattern.split()
-            record = type(self).__name__
-            if not isinstance(tensor, Tensor):
-                raise TypeError(f"{record}: {name} is a {type(tensor).__name__}; pass a torch.Tensor")
-            shape = tuple(tensor.shape)
-            if len(shape) != len(axes):
-                raise ValueError(f"{record}: {name} has shape {shape}; expected ({', '.join(axes)})")
-            for axis, size in zip(axes, shape, strict=True):
-                if axis.isdigit():
-                    if size != int(axis):
-                        raise ValueError(f"{record}: {name} has shape {shape}; expected ({', '.join(axes)})")
-                elif sizes.setdefault(axis, (size, name))[0] != size:
-                    raise ValueError(
-                        f"{record}: {name} has shape {shape}, so {axis} = {size}, "
-                        f"but {sizes[axis][1]} has {axis} = {sizes[axis][0]}; the two must agree"
-                    )
+def _plain(point: Any) -> Any:
+    return point.tolist() if isinstance(point, Tensor) else point
 
 
 @dataclass(frozen=True)
@@ -112,22 +61,10 @@ class HeadState(Record):
     expression: Float[Tensor, "b e"] | None = None
     pose: Float[Tensor, "b j 3"] | None = None
     joint_transforms: Float[Tensor, "b j 4 4"] | None = None
-    codes: Mapping[str, Float[Tensor, "b c"]] = field(default_factory=dict)
+    codes: Mapping[str, Float[Tensor, "b _"]] = field(default_factory=dict)
     frame_id: Int64[Tensor, " b"] | None = None
     identity: Int64[Tensor, " b"] | None = None
     sequence: Int64[Tensor, " b"] | None = None
-
-    def __post_init__(self) -> None:
-        self._check(
-            vertices=("B V 3", self.vertices),
-            expression=("B E", self.expression),
-            pose=("B J 3", self.pose),
-            joint_transforms=("B J 4 4", self.joint_transforms),
-            frame_id=("B", self.frame_id),
-            identity=("B", self.identity),
-            sequence=("B", self.sequence),
-            **{f"codes[{key!r}]": (f"B {key}_width", value) for key, value in self.codes.items()},
-        )
 
     def __len__(self) -> int:
         return self.vertices.shape[0]
@@ -164,19 +101,196 @@ class Camera(Record):
     """One pinhole camera, or a batch of them.
 
     Attributes:
-        world_to_camera: (..., 4, 4) rigid transform, OpenCV axes (x right, y down, z forward), meters.
-        intrinsics: (..., 3, 3) in pixels; the center of the first pixel is (0.5, 0.5).
-        size: (height, width) in pixels.
+        world_to_camera: (..., 4, 4) rigid transform, OpenCV axes (x right, y down, z forward), meters. Of a
+            camera-to-world matrix it is the inverse, `torch.linalg.inv(matrix)`.
+        intrinsics: (..., 3, 3) in pixels; the center of the first pixel is (0.5, 0.5). One lens of many cameras may be
+            (3, 3).
+        size: (height, width) in pixels, integers.
+
+    Raises:
+        TypeError: a matrix is not a floating-point tensor, or size not two integers.
+        ValueError: a shape does not fit; on the CPU also: world_to_camera is not rigid, its last row is not
+            (0, 0, 0, 1), or a focal length is not positive.
     """
 
-    world_to_camera: Float[Tensor, "*batch 4 4"]
-    intrinsics: Float[Tensor, "*batch 3 3"]
+    world_to_camera: Float[Tensor, "*#batch 4 4"]
+    intrinsics: Float[Tensor, "*#batch 3 3"]
     size: tuple[int, int]
 
     def __post_init__(self) -> None:
-        for name, tensor, side in (("world_to_camera", self.world_to_camera, 4), ("intrinsics", self.intrinsics, 3)):
-            if tensor.shape[-2:] != (side, side):
-                raise ValueError(f"Camera: {name} has shape {tuple(tensor.shape)}; expected (..., {side}, {side})")
+        if type(self.size) is not tuple or any(type(side) is not int for side in self.size):
+            object.__setattr__(self, "size", _image_size(self.size))
+        for name, other in (("intrinsics", "world_to_camera"), ("world_to_camera", "intrinsics")):
+            one, many = getattr(self, name), getattr(self, other)
+            if isinstance(one, Tensor) and isinstance(many, Tensor) and one.ndim == 2 < many.ndim:
+                object.__setattr__(self, name, one.expand(*many.shape[:-2], *one.shape))
+        super().__post_init__()
+        if min(self.size) < 0:
+            raise ValueError(f"Camera: size is {self.size}; expected (height, width) in pixels, not negative")
+        if is_readable(self.world_to_camera, self.intrinsics):
+            self._check_values()
+
+    def _check_values(self) -> None:
+        pose = self.world_to_camera.detach().double().reshape(-1, 4, 4).numpy()
+        lens = self.intrinsics.detach().double().reshape(-1, 3, 3).numpy()
+        wrong = ~((lens[:, 0, 0] > 0) & (lens[:, 1, 1] > 0) & np.isfinite(lens.sum((1, 2))))
+        if wrong.any():
+            raise ValueError(
+                f"Camera: intrinsics is {lens[wrong][0].tolist()}; expected finite numbers with positive focal lengths "
+                "fx and fy: [[fx, 0, cx], [0, fy, cy], [0, 0, 1]]"
+            )
+        wrong = ~(np.abs(pose[:, 3] - _LAST_ROW).max(1) < _ROUNDING)
+        if wrong.any():
+            raise ValueError(
+                f"Camera: world_to_camera has the last row {pose[wrong][0, 3].tolist()}; expected [0, 0, 0, 1] (the "
+                "translation is the last column)"
+            )
+        rotation = pose[:, :3, :3]
+        (a, b, c), (d, e, f), (g, h, i) = rotation.transpose(1, 2, 0)
+        determinant = a * (e * i - f * h) - b * (d * i - f * g) + c * (d * h - e * g)
+        gram = rotation @ rotation.transpose(0, 2, 1)
+        rigid = (np.abs(gram - _IDENTITY).max((1, 2)) < _ROUNDING) & (determinant > 0)
+        wrong = ~(rigid & np.isfinite(pose[:, :3, 3].sum(1)))
+        if wrong.any():
+            raise ValueError(
+                f"Camera: world_to_camera is not rigid: {pose[wrong][0, :3].tolist()}; expected a rotation, without "
+                "scale and mirroring, and a translation in meters"
+            )
+
+    @classmethod
+    def look_at(
+        cls,
+        eye: Float[Tensor, "*batch 3"] | Sequence[float | int],
+        target: Float[Tensor, "*batch 3"] | Sequence[float | int],
+        up: Float[Tensor, "*batch 3"] | Sequence[float | int] = (0.0, 1.0, 0.0),
+        *,
+        size: tuple[int, int],
+        fov: float | int | None = None,
+        focal: float | int | None = None,
+    ) -> "Camera":
+        """A camera at one point that looks at another, which it sees in the center of its image.
+
+        Args:
+            eye: (3,) the camera's center, meters; (B, 3) for B cameras.
+            target: (3,) or (B, 3), meters.
+            up: (3,) the direction that is up in the image; y by default.
+            size: (height, width) in pixels.
+            fov: vertical field of view, degrees.
+            focal: focal length, pixels; instead of `fov`.
+
+        Returns:
+            One camera or B, float32 unless `eye` is a tensor of another dtype. Differentiable in eye, target and up.
+
+        Raises:
+            ValueError: eye and target are one point, `up` is along the view, fov is not in (0, 180), or not exactly one
+                of fov and focal is given.
+
+        >>> import headfields as hf
+        >>> camera = hf.Camera.look_at((0, 0, 1.2), (0, 0, 0), size=(48, 64), fov=20)  # from the front of a head
+        >>> camera.project(torch.tensor([[0.1, 0.05, 0.0]]))[0].round()  # its left is on the right
+        tensor([[43., 18.]])
+        """
+        device = next((each.device for each in (eye, target, up) if isinstance(each, Tensor)), None)
+        dtype = eye.dtype if isinstance(eye, Tensor) else torch.float32
+        start, end, upward = (torch.as_tensor(x, dtype=torch.float64, device=device) for x in (eye, target, up))
+        forward = end - start
+        right = torch.linalg.cross(*torch.broadcast_tensors(forward, upward))
+        length = right.norm(dim=-1)
+        if is_readable(length) and not bool((length > 1e-6 * forward.norm(dim=-1) * upward.norm(dim=-1)).all()):
+            raise ValueError(
+                f"Camera.look_at: eye {_plain(eye)}, target {_plain(target)} and up {_plain(up)} give no direction; "
+                "eye and target must differ, and up must not be along the view"
+            )
+        right, forward = (torch.nn.functional.normalize(x, dim=-1) for x in torch.broadcast_tensors(right, forward))
+        return cls._posed("Camera.look_at", start, right, forward, size, fov, focal, dtype)
+
+    @classmethod
+    def orbit(
+        cls,
+        target: Float[Tensor, "3"] | Sequence[float | int],
+        distance: float | int,
+        yaw: float | int | Float[Tensor, " b"] | Int[Tensor, " b"] = 0.0,
+        pitch: float | int | Float[Tensor, " b"] | Int[Tensor, " b"] = 0.0,
+        *,
+        size: tuple[int, int],
+        fov: float | int | None = None,
+        focal: float | int | None = None,
+    ) -> "Camera":
+        """A camera on a sphere around a point that looks at it: from the front, the left (yaw 90) or behind (180).
+
+        Args:
+            target: (3,) the center of the image, meters, y up, face toward +z.
+            distance: from the target, meters.
+            yaw: degrees about the vertical axis (y), positive toward the head's left (+x); (B,) for B cameras.
+            pitch: degrees by which the camera looks from above; -90 to 90.
+            size: (height, width) in pixels.
+            fov: vertical field of view, degrees.
+            focal: focal length, pixels; instead of `fov`.
+
+        Returns:
+            One camera or B, float32 unless `target` is a tensor of another dtype.
+
+        Raises:
+            ValueError: distance is not positive, fov is not in (0, 180), or not exactly one of fov and focal is given.
+
+        >>> import torch, headfields as hf
+        >>> turntable = hf.Camera.orbit((0, 0, 0), 1.2, yaw=torch.arange(0, 360, 90), size=(64, 64), fov=20)
+        >>> len(turntable), turntable[1].center.round(decimals=3).add(0).tolist()
+        (4, [[1.2000000476837158, 0.0, 0.0]])
+        """
+        if not 0 < distance < math.inf:
+            raise ValueError(f"Camera.orbit: distance is {distance}; expected a positive number of meters")
+        device = next((each.device for each in (target, yaw, pitch) if isinstance(each, Tensor)), None)
+        dtype = target.dtype if isinstance(target, Tensor) else torch.float32
+        center, a, b = (torch.as_tensor(x, dtype=torch.float64, device=device) for x in (target, yaw, pitch))
+        a, b = torch.broadcast_tensors(a.deg2rad(), b.deg2rad())
+        back = torch.stack([a.sin() * b.cos(), b.sin(), a.cos() * b.cos()], dim=-1)
+        right = torch.stack([a.cos(), torch.zeros_like(a), -a.sin()], dim=-1)
+        return cls._posed("Camera.orbit", center + distance * back, right, -back, size, fov, focal, dtype)
+
+    @classmethod
+    def _posed(
+        cls,
+        op: str,
+        eye: Tensor,
+        right: Tensor,
+        forward: Tensor,
+        size: tuple[int, int],
+        fov: float | int | None,
+        focal: float | int | None,
+        dtype: torch.dtype,
+    ) -> "Camera":
+        """The camera at `eye` whose axes are the unit vectors `right` and `forward`, all in double precision."""
+        height, width = _image_size(size)
+        if (fov is None) == (focal is None):
+            raise ValueError(f"{op}: fov is {fov} and focal is {focal}; pass one of the two")
+        if fov is not None and not 0 < fov < 180:
+            raise ValueError(f"{op}: fov is {fov}; expected degrees in (0, 180)")
+        length = 0.5 * height / math.tan(math.radians(fov) / 2) if fov is not None else focal
+        rotation = torch.stack([right, torch.linalg.cross(forward, right), forward], dim=-2)
+        pose = torch.zeros(*rotation.shape[:-2], 4, 4, dtype=eye.dtype, device=eye.device)
+        pose[..., :3, :3] = rotation
+        pose[..., :3, 3] = -(rotation @ eye[..., None])[..., 0]
+        pose[..., 3, 3] = 1
+        lens = torch.tensor(
+            [[length, 0, width / 2], [0, length, height / 2], [0, 0, 1]], dtype=eye.dtype, device=eye.device
+        )
+        return cls(pose.to(dtype), lens.to(dtype), (height, width))
+
+    def orbited(self, center: Float[Tensor, "3"], yaw: float | int) -> "Camera":
+        """The camera carried around the vertical axis (y) through `center` (3,) by `yaw` degrees, positive toward +x.
+
+        >>> import torch, headfields as hf
+        >>> front = hf.Camera.orbit((0, 0, 0), 1.2, size=(64, 64), fov=20)
+        >>> front.orbited(torch.zeros(3), 90).center.round(decimals=3).add(0).tolist()
+        [1.2000000476837158, 0.0, 0.0]
+        """
+        cos, sin = math.cos(math.radians(yaw)), math.sin(math.radians(yaw))
+        # Turning the world by the opposite angle before the camera sees it is the same as carrying the camera.
+        turn = torch.eye(4).to(self.world_to_camera)
+        turn[:3, :3] = torch.tensor([[cos, 0, -sin], [0, 1, 0], [sin, 0, cos]]).to(turn)
+        turn[:3, 3] = center - turn[:3, :3] @ center
+        return self.replace(world_to_camera=self.world_to_camera @ turn)
 
     def __len__(self) -> int:
         return self.world_to_camera.shape[0]
@@ -185,7 +299,8 @@ class Camera(Record):
     def center(self) -> Float[Tensor, "*batch 3"]:
         """Camera center in world space."""
         rotation, translation = self.world_to_camera[..., :3, :3], self.world_to_camera[..., :3, 3]
-        return -(rotation.transpose(-1, -2) @ translation[..., None])[..., 0]
+        with full_precision(rotation):
+            return -(rotation.transpose(-1, -2) @ translation[..., None])[..., 0]
 
     def project(
         self, points: Float[Tensor, "*batch n 3"]
@@ -197,9 +312,11 @@ class Camera(Record):
         >>> camera.project(torch.tensor([[0.1, 0.0, 2.0]]))
         (tensor([[37., 24.]]), tensor([2.]))
         """
-        local = points @ self.world_to_camera[..., :3, :3].transpose(-1, -2) + self.world_to_camera[..., None, :3, 3]
-        image = local @ self.intrinsics.transpose(-1, -2)
-        return image[..., :2] / image[..., 2:], local[..., 2]
+        pose, lens = self.world_to_camera, self.intrinsics.to(self.world_to_camera)
+        with full_precision(pose):
+            local = points @ pose[..., :3, :3].transpose(-1, -2) + pose[..., None, :3, 3]
+            image = local @ lens.transpose(-1, -2)
+            return image[..., :2] / image[..., 2:], local[..., 2]
 
     def scaled(self, factor: float) -> "Camera":
         """The camera of the same image, resized by `factor`."""
@@ -220,11 +337,14 @@ class Camera(Record):
             frame: (N,) each ray's camera of the batch and row of the state; 0 if None.
 
         Returns:
-            Rays with unit directions in world space.
+            Rays with unit directions in world space, in the dtype of `world_to_camera`, under autocast too.
+
+        Raises:
+            ValueError: pixels is None with several cameras.
         """
         device = self.world_to_camera.device
         pose = self.world_to_camera.reshape(-1, 4, 4)
-        intrinsics = self.intrinsics.reshape(-1, 3, 3).expand(pose.shape[0], 3, 3)
+        intrinsics = self.intrinsics.reshape(-1, 3, 3).expand(pose.shape[0], 3, 3).to(pose)
         if pixels is None:
             if pose.shape[0] != 1:
                 raise ValueError(f"Camera.rays: pixels is None with {pose.shape[0]} cameras; index one, camera[0]")
@@ -237,12 +357,13 @@ class Camera(Record):
             frame = torch.zeros(pixels.shape[0], dtype=torch.long, device=device)
         center = pixels.flip(-1).to(pose.dtype) + 0.5
         homogeneous = torch.cat([center, torch.ones_like(center[:, :1])], dim=-1)
-        inverse_intrinsics = torch.linalg.inv(intrinsics)
-        local = (inverse_intrinsics[frame] @ homogeneous[..., None])[..., 0]
-        camera_to_world = pose[:, :3, :3].transpose(-1, -2)
-        directions = (camera_to_world[frame] @ local[..., None])[..., 0]
-        centers = -(camera_to_world @ pose[:, :3, 3:])[..., 0]
-        directions = torch.nn.functional.normalize(directions, dim=-1)
+        with full_precision(pose):
+            inverse_intrinsics = torch.linalg.inv(intrinsics)
+            local = (inverse_intrinsics[frame] @ homogeneous[..., None])[..., 0]
+            camera_to_world = pose[:, :3, :3].transpose(-1, -2)
+            directions = (camera_to_world[frame] @ local[..., None])[..., 0]
+            centers = -(camera_to_world @ pose[:, :3, 3:])[..., 0]
+            directions = torch.nn.functional.normalize(directions, dim=-1)
         return Rays(centers[frame], directions, frame, pose[:, :3, :3][frame])
 
 
@@ -252,7 +373,8 @@ class Rays(Record):
 
     Attributes:
         origins: (N, 3) in world space, meters.
-        directions: (N, 3) unit directions in world space.
+        directions: (N, 3) unit directions in world space. Distances, steps and densities are per unit of them: with
+            others, images change in silence.
         frame: (N,) the row of the state that each ray sees.
         camera_rotation: (N, 3, 3) world to camera, OpenCV axes, for light that is fixed to the camera; `Camera.rays`
             fills it.
@@ -262,12 +384,6 @@ class Rays(Record):
     directions: Float[Tensor, "n 3"]
     frame: Int[Tensor, " n"]
     camera_rotation: Float[Tensor, "n 3 3"] | None = None
-
-    def __post_init__(self) -> None:
-        self._check(
-            origins=("N 3", self.origins), directions=("N 3", self.directions), frame=("N", self.frame),
-            camera_rotation=("N 3 3", self.camera_rotation),
-        )  # fmt: skip
 
     def __len__(self) -> int:
         return self.origins.shape[0]
@@ -299,13 +415,6 @@ class Canonical(Record):
     distance: Float[Tensor, " m"] | None = None
     ambient: Float[Tensor, "m a"] | None = None
 
-    def __post_init__(self) -> None:
-        self._check(
-            points=("M 3", self.points), directions=("M 3", self.directions), posed_points=("M 3", self.posed_points),
-            frame=("M", self.frame), valid=("M", self.valid), face=("M", self.face),
-            barycentric=("M 3", self.barycentric), distance=("M", self.distance), ambient=("M A", self.ambient),
-        )  # fmt: skip
-
     def __len__(self) -> int:
         return self.points.shape[0]
 
@@ -324,9 +433,6 @@ class Correction(Record):
     after: Float[Tensor, "m 3"]
     jacobian: Float[Tensor, "m 3 3"] | None = None
 
-    def __post_init__(self) -> None:
-        self._check(before=("M 3", self.before), after=("M 3", self.after), jacobian=("M 3 3", self.jacobian))
-
 
 @dataclass(frozen=True)
 class Inverse(Record):
@@ -343,9 +449,6 @@ class Inverse(Record):
     converged: Bool[Tensor, " n"]
     residual: Float[Tensor, " n"]
 
-    def __post_init__(self) -> None:
-        self._check(points=("N 3", self.points), converged=("N", self.converged), residual=("N", self.residual))
-
 
 @dataclass(frozen=True)
 class Samples(Record):
@@ -360,11 +463,17 @@ class Samples(Record):
     start: Float[Tensor, " m"]
     end: Float[Tensor, " m"]
 
-    def __post_init__(self) -> None:
-        self._check(ray=("M", self.ray), start=("M", self.start), end=("M", self.end))
-
     def __len__(self) -> int:
         return self.ray.shape[0]
+
+    @classmethod
+    def _joined(cls, verb: str, records: "list[Samples]") -> "Samples":
+        if verb == "collate":
+            raise TypeError(
+                "Samples.collate: ray counts the rays of its own item, and how many those are is not known here; add "
+                "the rays of the items before to it, and join with Samples.cat"
+            )
+        return super()._joined(verb, records)
 
     @property
     def middle(self) -> Float[Tensor, " m"]:
@@ -395,7 +504,7 @@ class Features(Record):
     index: Int[Tensor, " m"] | None = None
 
     def __post_init__(self) -> None:
-        self._check(own=("M W", self.own), shared=("K S", self.shared), index=("M", self.index))
+        super().__post_init__()
         if (self.shared is None) != (self.index is None):
             raise ValueError("Features: shared and index belong together; pass both or neither")
 
@@ -404,6 +513,17 @@ class Features(Record):
 
     def __getitem__(self, index: Any) -> "Features":
         return Features(self.own[index], self.shared, None if self.index is None else self.index[index])
+
+    @classmethod
+    def _joined(cls, verb: str, records: "list[Features]") -> "Features":
+        if verb != "stack" and all(each.shared is not None for each in records):
+            counts = [0, *(len(each.shared) for each in records if each.shared is not None)]
+            starts = torch.tensor(counts).cumsum(0).tolist()
+            own = super()._joined("cat", [Features(each.own) for each in records])
+            shared = super()._joined("cat", [Features(each.shared) for each in records])
+            index = [each.index + start for each, start in zip(records, starts, strict=False)]
+            return Features(own.own, shared.own, torch.cat(index))
+        return super()._joined(verb, records)
 
     @property
     def width(self) -> int:
@@ -438,13 +558,6 @@ class FieldValues(Record):
     normal: Float[Tensor, "m 3"] | None = None
     canonical_normal: Float[Tensor, "m 3"] | None = None
     geometry: Float[Tensor, "m g"] | None = None
-
-    def __post_init__(self) -> None:
-        self._check(
-            rgb=("M 3", self.rgb), density=("M", self.density), distance=("M", self.distance),
-            gradient=("M 3", self.gradient), normal=("M 3", self.normal),
-            canonical_normal=("M 3", self.canonical_normal), geometry=("M G", self.geometry),
-        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -498,10 +611,48 @@ class Template(Record):
     face_count: int | None = None
 
     def __post_init__(self) -> None:
-        self._check(
-            canonical_vertices=("V 3", self.canonical_vertices),
-            faces=("F 3", self.faces),
-            uv=("T 2", self.uv),
-            uv_faces=("F 3", self.uv_faces),
-            **{f"regions[{key!r}]": ("F", value) for key, value in self.regions.items()},
+        super().__post_init__()
+        if is_readable(self.canonical_vertices, self.faces):
+            check_meters("Template", "canonical_vertices", self.canonical_vertices)
+            _check_indices("Template", "faces", self.faces, "canonical_vertices", len(self.canonical_vertices))
+            if self.uv is not None and self.uv_faces is not None:
+                _check_indices("Template", "uv_faces", self.uv_faces, "uv", len(self.uv))
+
+
+def check_meters(owner: str, name: str, vertices: Float[Tensor, "*n 3"]) -> None:
+    """Refuses vertices of a head that are not finite or extend over 10 m: a file in millimeters or centimeters.
+
+    Reads all values: for construction and loading, not for a step.
+
+    Args:
+        owner: class or function, for the message.
+        name: argument.
+        vertices: (..., 3), meters.
+
+    Raises:
+        ValueError: with the remedy.
+    """
+    points = vertices.detach().reshape(-1, 3)
+    if not len(points):
+        return
+    extent = float((points.amax(0) - points.amin(0)).amax())
+    if not math.isfinite(extent):
+        bad = int((~points.isfinite().all(-1)).sum())
+        raise ValueError(
+            f"{owner}: {name} holds {bad} of {len(points)} vertices that are not finite (NaN or infinity); mend or "
+            "remove them"
         )
+    if extent > _LARGEST:
+        unit, factor = ("millimeters", 0.001) if extent > 50 else ("centimeters", 0.01)
+        raise ValueError(
+            f"{owner}: {name} extends over {extent:.3g} m; it looks like {unit}: multiply by {factor} to get meters"
+        )
+
+
+def _check_indices(owner: str, name: str, indices: Tensor, into: str, count: int) -> None:
+    if indices.numel():
+        least, most = (int(value) for value in indices.aminmax())
+        if least < 0 or most >= count:
+            raise ValueError(
+                f"{owner}: {name} holds indices from {least} to {most}, but {into} has {count} rows; they start at 0"
+            )

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from headfields.cli.errors import CommandError
@@ -49,18 +48,8 @@ def turntable(capture: Any, frame: int, count: int, degrees: float | int) -> Ite
     center = (vertices.amin(0) + vertices.amax(0)) / 2
     for i in range(count):
         turn = i / count
-        angle = math.radians(degrees) * (turn if degrees >= 360 else math.sin(2 * math.pi * turn) / 2)
-        yield Shot(orbit(camera, center, angle), state)
-
-
-def orbit(camera: Camera, center: Float[Tensor, "3"], angle: float | int) -> Camera:
-    """The camera carried around the vertical axis (y) through `center` by an angle in radians."""
-    cos, sin = math.cos(angle), math.sin(angle)
-    # Turning the world by the opposite angle before the camera sees it is the same as carrying the camera.
-    turn = torch.eye(4).to(camera.world_to_camera)
-    turn[:3, :3] = torch.tensor([[cos, 0, -sin], [0, 1, 0], [sin, 0, cos]]).to(turn)
-    turn[:3, 3] = center - turn[:3, :3] @ center
-    return camera.replace(world_to_camera=camera.world_to_camera @ turn)
+        angle = degrees * (turn if degrees >= 360 else math.sin(2 * math.pi * turn) / 2)
+        yield Shot(camera.orbited(center, angle), state)
 
 
 def expressions(capture: Any, count: int, coefficients: int) -> Iterator[Shot]:

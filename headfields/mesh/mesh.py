@@ -45,11 +45,7 @@ class Mesh(Record):
     texture: Float[Tensor, "h w 3"] | None = None
 
     def __post_init__(self) -> None:
-        self._check(
-            vertices=("V 3", self.vertices), faces=("F 3", self.faces),
-            colors=("V 3", self.colors), normals=("V 3", self.normals),
-            uv=("T 2", self.uv), uv_faces=("F 3", self.uv_faces), texture=("H W 3", self.texture),
-        )  # fmt: skip
+        super().__post_init__()
         if self.faces.numel() and (int(self.faces.min()) < 0 or int(self.faces.max()) >= len(self.vertices)):
             raise ValueError(
                 f"Mesh: faces holds indices from {int(self.faces.min())} to {int(self.faces.max())}, but there are "

@@ -39,12 +39,6 @@ class Correspondence(Record):
     barycentric: Float[Tensor, "v 3"]
     confidence: Float[Tensor, " v"]
 
-    def __post_init__(self) -> None:
-        self._check(
-            faces=("F K", self.faces), weights=("F K", self.weights), corners=("V 3", self.corners),
-            barycentric=("V 3", self.barycentric), confidence=("V", self.confidence),
-        )  # fmt: skip
-
     @staticmethod
     def same(faces: Int[Tensor, "f 3"], vertices: int) -> "Correspondence":
         """The identity, between meshes of one topology with faces (F, 3) and `vertices` vertices."""

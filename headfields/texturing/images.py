@@ -40,6 +40,7 @@ class PosedImages(Record):
     report: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         n, size = len(self.names), self.camera.size
         if tuple(self.pixels.shape) != (n, *size, 4) or len(self.camera.world_to_camera) != n:
             raise ValueError(

@@ -1,6 +1,5 @@
 """Drawing meshes: clay, colors, texture, normals or a heat map, from any camera; and wireframes over an image."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -109,15 +108,7 @@ def view_camera(
         extent = 2 * float((usable - box_center).norm(dim=-1).max()) / 0.95
     extent = max(extent, 1e-6)
     distance = _LENS * extent if distance is None else distance
-    a, b = math.radians(yaw), math.radians(pitch)
-    back = usable.new_tensor([math.sin(a) * math.cos(b), math.sin(b), math.cos(a) * math.cos(b)])
-    right = usable.new_tensor([math.cos(a), 0.0, -math.sin(a)])
-    rotation = torch.stack([right, torch.linalg.cross(-back, right), -back])
-    pose = torch.eye(4).to(usable)
-    pose[:3, :3], pose[:3, 3] = rotation, -rotation @ (middle + distance * back)
-    focal = size * zoom * distance / extent
-    intrinsics = usable.new_tensor([[focal, 0, size / 2], [0, focal, size / 2], [0, 0, 1]])
-    return Camera(pose, intrinsics, (size, size))
+    return Camera.orbit(middle, distance, yaw, pitch, size=(size, size), focal=size * zoom * distance / extent)
 
 
 @torch.no_grad()

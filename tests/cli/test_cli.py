@@ -1,4 +1,5 @@
 import json
+import math
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -269,7 +270,7 @@ def test_orbit_keeps_the_center_in_its_place_and_goes_around():
     capture = FakeCapture()
     camera = capture.camera(torch.tensor([0]))
     center = torch.tensor([0.02, -0.01, 0.03])
-    turned = motion.orbit(camera, center, 0.7)
+    turned = camera.orbited(center, math.degrees(0.7))
     torch.testing.assert_close(turned.project(center[None, None])[0], camera.project(center[None, None])[0])
     arm, turned_arm = camera.center[0] - center, turned.center[0] - center
     assert turned_arm[1] == pytest.approx(arm[1].item(), abs=1e-6)

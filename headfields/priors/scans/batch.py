@@ -104,16 +104,6 @@ class ScanBatch(Record):
     anchored: Bool[Tensor, " b"]
     trusted_back: Bool[Tensor, " b"]
 
-    def __post_init__(self) -> None:
-        shapes = {
-            "scan": "B", "person": "B", "neutral": "B", "front_points": "B N 3", "front_normals": "B N 3",
-            "front_rgb": "B N 3", "back_points": "B K 3", "back_normals": "B K 3", "back_rgb": "B K 3",
-            "near_points": "B M 3", "near_rgb": "B M 3", "near_distance": "B M", "near_known": "B M",
-            "far_points": "B L 3", "posed_points": "B C 3", "neutral_points": "B C 3", "corresponds": "B",
-            "anchors": "B A 3", "anchored": "B", "trusted_back": "B",
-        }  # fmt: skip
-        self._check(**{name: (shape, getattr(self, name)) for name, shape in shapes.items()})
-
     def __len__(self) -> int:
         return len(self.scan)
 

@@ -68,7 +68,7 @@ class LandmarkPoints(Record):
     by_code: Float[Tensor, "w to"] | None = None
 
     def __post_init__(self) -> None:
-        self._check(base=("L 3", self.base), mean=("A 3", self.mean), number=("L", self.number))
+        super().__post_init__()
         expected = (3 * len(self.mean), 3 * len(self.base))
         if tuple(self.by_anchors.shape) != expected:
             raise ValueError(
