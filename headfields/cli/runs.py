@@ -57,18 +57,35 @@ def capture_of(config: dict[str, Any], other: Path | None, memory: int) -> Any:
     return open_capture(Path(config["capture"]), memory, head_frame(config), mouth)
 
 
-def start_or_resume(out: Path, resume: bool) -> tuple[RunFolder, dict[str, Any]]:
+def start_or_resume(out: Path, resume: bool, command: str, entry: str) -> tuple[RunFolder, dict[str, Any]]:
     """The folder of a run to train, and its config.json, empty for a new run.
 
+    A run may have been killed before its first checkpoint; its config.json alone makes it a run.
+
+    Args:
+        out: the folder.
+        resume: whether to continue the run in it.
+        command, entry: the command, and an entry of config.json that only its runs have.
+
     Raises:
-        CommandError: the folder holds a run, and `resume` is false.
+        CommandError: the folder holds a run, and `resume` is false; or a run of another command.
     """
     run = RunFolder(out)
-    if not run.checkpoints:
+    if not run.checkpoints and not (run.path / "config.json").exists():
         return run, {}
     if not resume:
         raise CommandError(f"{run.path} holds a run already; --resume continues it, another --out starts a new one")
-    return run, run.config()
+    before = run.config()
+    if entry not in before:
+        raise CommandError(f"--resume: {run.path} holds no run of headfields {command}; pass another --out")
+    return run, before
+
+
+def write_config(run: RunFolder, config: dict[str, Any], resume: bool, before: dict[str, Any]) -> None:
+    """Writes config.json; says so if there was no run to resume."""
+    if resume and not before:
+        print(f"headfields: {run.path} holds no run to resume; a new one starts", file=sys.stderr)
+    run.write_config(config)
 
 
 def check_unchanged(run: RunFolder, before: dict[str, Any], config: dict[str, Any], names: Sequence[str]) -> None:

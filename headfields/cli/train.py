@@ -90,7 +90,7 @@ def train(
     from headfields.training.trainer import Trainer
 
     presets.parse_overrides(model, list(set))  # before a large capture is read
-    run, before = runs.start_or_resume(out, resume)
+    run, before = runs.start_or_resume(out, resume, "train", "model")
     recipe = recipe_of(model)
     requested = {
         "rays": rays, "samples": samples, "frames": frames, "learning_rate": learning_rate,
@@ -134,7 +134,7 @@ def train(
         def begin() -> None:
             run.create()
             stack.enter_context(run_lock(run.path))
-            run.write_config(config)
+            runs.write_config(run, config, resume, before)
 
         def end() -> None:
             # With one camera and state in its file, the avatar can be looked at without its capture.

@@ -1,7 +1,7 @@
 """`headfields train-prior`: train a prior of heads (MonoNPHM) on scans."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -69,13 +69,16 @@ def train_prior(
         pictures: How many times in a run pictures are written; 0 writes none, nor any of held-out people.
         device: cpu, cuda, cuda:1, ...; auto is CUDA where there is one.
     """
+    import contextlib
+
     import torch
 
     from headfields.cli import runs
     from headfields.priors import PriorTrainer, principal_codes
     from headfields.runs.folder import writing
+    from headfields.runs.lock import run_lock
 
-    run, before = runs.start_or_resume(out, resume)
+    run, before = runs.start_or_resume(out, resume, "train-prior", "scans")
     torch_device = runs.choose_device(device)
     sources = {"data": data, "nphm": nphm, "head": head, "blendshapes": blendshapes}
     nphm_options = {"nphm_data": nphm_data, "nphm_anchors": nphm_anchors, "nphm_neutrals": nphm_neutrals}
@@ -97,17 +100,21 @@ def train_prior(
     limits: dict[str, Any] = {"minutes": minutes, "steps": steps}
     if minutes is None and steps is None:
         limits = before.get("limits") or {"minutes": recipe.minutes, "steps": None}
-    scans, held_out_scans = _scans(config, run)
-    avatar, scans, held_out_scans = _model(config, scans, held_out_scans)
-    with runs.one_line_errors():
+    source = _source(config)
+    with runs.one_line_warnings(), runs.one_line_errors(), contextlib.ExitStack() as stack:
+        run.create()
+        stack.enter_context(run_lock(run.path))
+        run.remove_leftovers()
+        # before scans are drawn, so that a run that is killed then is resumed
+        runs.write_config(run, config | {"limits": limits}, resume, before)
+        scans, held_out_scans = source(run)
+        avatar, scans, held_out_scans = _model(config, scans, held_out_scans)
         trainer = PriorTrainer(
             avatar, scans, recipe.weights, recipe.schedule, recipe.counts,
             scans_per_step=config["scans_per_step"] or recipe.scans_per_step, noise=recipe.noise,
             initial_codes=principal_codes(avatar, scans) if recipe.principal else None,
             seed=config["seed"], out=out, device=torch_device, pictures=pictures,
         )  # fmt: skip
-        run.create()
-        run.write_config(config | {"limits": limits})
         result = trainer.fit(steps=limits["steps"], minutes=limits["minutes"], resume=resume)
         if result.interrupted:
             raise Interrupted(f"interrupted at step {result.step}; the same command with --resume continues from there")
@@ -166,8 +173,12 @@ def _add_nphm(scans: dict[str, Any], options: Mapping[str, Path | None], before:
             raise CommandError(f"--nphm needs --{name.replace('_', '-')} too, {what}")
 
 
-def _scans(config: dict[str, Any], run: Any) -> tuple[Any, Any]:
-    """The scans to train on, and those of held-out people (or None)."""
+def _source(config: dict[str, Any]) -> Callable[[Any], tuple[Any, Any]]:
+    """Reads the scans, or the head that they are drawn from, and so refuses what cannot be read before a run begins.
+
+    Returns:
+        A function of the run's folder that returns the scans to train on, and those of held-out people (or None).
+    """
     from headfields.cli.nphm import nphm_scans
     from headfields.heads import BlendshapeHead
     from headfields.priors.scans import load_scans
@@ -175,16 +186,27 @@ def _scans(config: dict[str, Any], run: Any) -> tuple[Any, Any]:
 
     options, held_out = config["scans"], config["held_out"]
     if "nphm" in options:
-        return nphm_scans(options, held_out)
+        pair = nphm_scans(options, held_out)
+        return lambda run: pair
     if "data" in options:
         scans = load_scans(options["data"])
-    else:
-        if options.get("head", "procedural") != "procedural":
-            raise CommandError(f"--head is {options['head']!r}; expected procedural (or pass --blendshapes FILE)")
-        head = BlendshapeHead.from_file(options["blendshapes"]) if "blendshapes" in options else procedural_head()
-        scans = generate_scans(
-            head, options["people"] + held_out, options["expressions"], config["seed"], out=run.path / "scans"
-        )
+        pair = _divided(scans, held_out)
+        return lambda run: pair
+    if options.get("head", "procedural") != "procedural":
+        raise CommandError(f"--head is {options['head']!r}; expected procedural (or pass --blendshapes FILE)")
+    if held_out < 0:
+        raise CommandError(f"--held-out is {held_out}; expected 0 or more")
+    head = BlendshapeHead.from_file(options["blendshapes"]) if "blendshapes" in options else procedural_head()
+    people, expressions = options["people"] + held_out, options["expressions"]
+
+    def generate(run: Any) -> tuple[Any, Any]:
+        return _divided(generate_scans(head, people, expressions, config["seed"], run.path / "scans"), held_out)
+
+    return generate
+
+
+def _divided(scans: Any, held_out: int) -> tuple[Any, Any]:
+    """The scans to train on, and those of the last `held_out` people (or None)."""
     people = len(scans.people)
     if not 0 <= held_out < people:
         raise CommandError(f"--held-out is {held_out}, and there are {people} people; expected 0 to {people - 1}")

@@ -1,9 +1,13 @@
 """Training of a prior: an auto-decoder over scans of many people."""
 
 import copy
+import hashlib
+import json
 import math
 import time
-from dataclasses import dataclass
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +28,11 @@ from headfields.priors.scans.batch import generator
 from headfields.priors.schedule import PriorSchedule
 from headfields.priors.training_log import PriorTrainingLog
 from headfields.runs import checkpoint
-from headfields.runs.folder import RunFolder, write_picture
+from headfields.runs.folder import RunFolder, last_good, write_picture, writing
 from headfields.runs.interrupts import InterruptFlag
 from headfields.runs.lock import run_lock
-from headfields.runs.progress import NanLossError, Progress
+from headfields.runs.nonfinite import BufferBackup, SkippedSteps, check_weights
+from headfields.runs.progress import Progress
 
 __all__ = ["PriorResult", "PriorTrainer"]
 
@@ -44,6 +49,8 @@ class PriorResult:
         seconds: training time over all resumptions, including pictures and checkpoints.
         loss: weighted sum of the terms, smoothed; NaN before the first step.
         interrupted: whether Ctrl-C ended training.
+        skipped: steps, of those in all, that were skipped because a loss or gradient was not finite.
+        skipped_scans: how many of them drew each scan, by its name.
     """
 
     prior: Prior
@@ -51,6 +58,8 @@ class PriorResult:
     seconds: float
     loss: float
     interrupted: bool
+    skipped: int = 0
+    skipped_scans: Mapping[str, int] = field(default_factory=dict)
 
 
 class PriorTrainer:
@@ -141,6 +150,10 @@ class PriorTrainer:
         trained = [p for group in self.networks for p in group]
         self.optimizer = torch.optim.AdamW(trained, lr=self.schedule.networks, weight_decay=self.schedule.decay)
         self.progress = Progress()
+        self._skipped, self._backup = SkippedSteps("scan"), BufferBackup(avatar)
+        self._saved: tuple[Path, int] | None = None  # the checkpoint written or read last, and its step
+        self._owns_folder = False  # whether the run in the folder is this trainer's
+        self._options = self._recorded_options()
         count = min(shown, people)
         pictured_people = torch.linspace(0, people - 1, count).round().long().tolist() if count else []
         self._pictured_scans = self._select_scans(pictured_people)
@@ -158,12 +171,15 @@ class PriorTrainer:
         Args:
             steps: total, over all resumptions.
             minutes: wall time in minutes, likewise.
-            resume: whether to continue from the checkpoint in the run folder; if there is none, training starts.
+            resume: whether to continue from the checkpoint in the run folder; if there is none, training starts. A
+                warning names options that differ from the run's. Without it, the checkpoint of another run in the
+                folder is put aside, with a warning.
 
         Raises:
-            ValueError: neither limit is given.
-            NanLossError: the loss is not finite; the last checkpoint stays.
+            ValueError: neither limit is given, or the checkpoint belongs to another model.
+            NanLossError: no step of the last ten had a finite loss and gradient. Such a step is skipped and counted.
             RunLockedError: another process trains into the folder.
+            RunWriteError: the run folder cannot be written to. The last checkpoint is intact.
         """
         if steps is None and minutes is None:
             raise ValueError("PriorTrainer.fit: pass a limit, steps=5000 or minutes=25")
@@ -173,17 +189,56 @@ class PriorTrainer:
         with run_lock(self.folder.path):
             self.folder.remove_leftovers()
             if resume and self.folder.checkpoints:
-                (self.progress, _), broken = checkpoint.load_newest(
-                    self.folder.checkpoints, lambda path: checkpoint.load(path, self.model, self.optimizer, None)
+                self._resume(self.folder)
+            elif not self._owns_folder and (aside := self.folder.set_aside()) is not None:
+                warnings.warn(
+                    f"PriorTrainer: {self.folder.path} held another run, which this one replaces; its checkpoint is "
+                    f"now {aside.name}. resume=True would have continued it",
+                    stacklevel=2,
                 )
-                for path, reason in broken:
-                    print(f"headfields: warning: {path} cannot be read: {reason}")
+            self.folder.rewind_log(self.progress.step if resume or self._owns_folder else -1)
+            self._owns_folder = True
             return self._fit(steps, minutes)
+
+    def _resume(self, folder: RunFolder) -> None:
+        """Loads the newest checkpoint that can be read; warns of those that cannot, and of other options."""
+        path, broken = checkpoint.load_newest(folder.checkpoints, self._load)
+        for unread, reason in broken:
+            warnings.warn(f"PriorTrainer: {unread} cannot be read ({reason}); {path} is used", stacklevel=4)
+        before = self.progress.extra.get("options", {})
+        changes = [
+            f"{name}={before[name]} (now {value})"
+            for name, value in self._options.items()
+            if name in before and before[name] != value
+        ]
+        if changes:
+            warnings.warn(
+                f"PriorTrainer: {folder.path} continues with other options than before: {', '.join(changes)}",
+                stacklevel=4,
+            )
+
+    def _load(self, path: Path) -> Path:
+        self.progress, _ = checkpoint.load(path, self.model, self.optimizer, None)
+        self._skipped.load(self.progress.extra.get("skipped", {}))
+        self._saved = path, self.progress.step
+        return path
+
+    def _recorded_options(self) -> dict[str, Any]:
+        """What a step depends on besides the model, for a checkpoint: options, and digests of the scans."""
+        scans = hashlib.sha256(json.dumps([list(self.scans.people), list(self.scans.scans)]).encode())
+        for tensor in (self.scans.person, self.scans.anchors, self.scans.neutral):
+            scans.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+        options = {name: repr(getattr(self, name)) for name in ("weights", "schedule", "counts")}
+        numbers = {"scans_per_step": self.scans_per_step, "noise": self.noise, "seed": self.seed}
+        return {**options, **numbers, "scans": scans.hexdigest()[:12]}
 
     def _fit(self, steps: int | None, minutes: float | int | None) -> PriorResult:
         monitor = PriorTrainingLog(self.progress, steps, minutes, self.folder, self.bar)
         picture_count = math.floor(monitor.fraction * self.pictures)
-        last_save = time.perf_counter()
+        last_save, skipped_before = time.perf_counter(), self._skipped.total
+        self.progress.extra["options"] = self._options
+        if self.folder is not None and not self.folder.checkpoints:
+            self.save()  # so that a run that is killed before its next checkpoint is resumed as the run it was
         with InterruptFlag() as interrupted, monitor:
             while not interrupted and (fraction := monitor.fraction) < 1:
                 if self.folder is not None and (due := math.floor(fraction * self.pictures)) > picture_count:
@@ -192,7 +247,10 @@ class PriorTrainer:
                 rates = self.schedule.factor(fraction)
                 terms = self.step(rates, self.schedule.correspondence(fraction))
                 self.progress.step += 1
-                monitor.after_step(terms, rates)
+                if self._skipped.in_row:
+                    monitor.after_skipped_step()
+                else:
+                    monitor.after_step(terms, rates)
                 if self.folder is not None and time.perf_counter() - last_save > CHECKPOINT_SECONDS:
                     self.save()
                     last_save = time.perf_counter()
@@ -201,24 +259,30 @@ class PriorTrainer:
                 self.save()
                 if not interrupted and self.pictures:
                     self.picture()
+        if self._skipped.total > skipped_before:
+            warnings.warn(f"PriorTrainer: {self._skipped.summary()}", stacklevel=3)
         return PriorResult(
-            self.prior(), self.progress.step, self.progress.seconds, monitor.loss, interrupted=bool(interrupted)
-        )
+            self.prior(), self.progress.step, self.progress.seconds, monitor.loss, bool(interrupted),
+            self._skipped.total, dict(self._skipped.drawn),
+        )  # fmt: skip
 
     def step(self, rates: float | int = 1.0, correspondence: float | int = 1.0) -> dict[str, float]:
         """One step of all optimizers; the weighted terms by name.
+
+        A step whose loss or gradient is not finite changes no parameter and is counted.
 
         Args:
             rates: factor of the learning rates.
             correspondence: factor of the weight of correspondences.
 
         Raises:
-            NanLossError: the loss is not finite; no parameter has changed.
+            NanLossError: it is the tenth such step in a row.
         """
         step = self.progress.step
         scans = self.scans.draw(step, self.scans_per_step, self.seed)
         batch = self.scans.sample(scans, self.counts, _batch_seed(self.seed, step)).to(self.device)
         self.avatar.train()
+        self._backup.keep()
         tables = {name: self._table(name) for name in ("geometry", "appearance", "expression")}
         index = {"geometry": batch.person, "appearance": batch.person, "expression": batch.scan}
         rows = {name: table.rows(index[name]) for name, table in tables.items()}
@@ -234,17 +298,19 @@ class PriorTrainer:
         if "correspondence" in weights:
             weights["correspondence"] *= correspondence
         loss = torch.stack([weights[name] * term for name, term in terms.items()]).sum()
-        if not bool(torch.isfinite(loss)):
-            invalid = [name for name, term in terms.items() if not bool(torch.isfinite(term))]
-            raise NanLossError(
-                f"the loss is not finite at step {step} (terms: {', '.join(invalid)}; scans: "
-                f"{', '.join(self.scans.scans[s] for s in scans.tolist()[:4])}); lower the learning rates, or inspect "
-                "these scans"
-            )
         self.optimizer.zero_grad()
         loss.backward()
-        for network in self.networks:
-            nn.utils.clip_grad_norm_(network, self.schedule.clip)
+        norms = {
+            name: nn.utils.clip_grad_norm_(network, self.schedule.clip)
+            for name, network in zip(("deformer", "decoder"), self.networks, strict=True)
+        }
+        norms |= {f"{name} codes": leaf.grad.norm() for name, (leaf, _, _) in rows.items() if leaf.grad is not None}
+        values = torch.stack([value.detach() for value in (*terms.values(), *norms.values())]).tolist()
+        result = {name: weights[name] * value for name, value in zip(terms, values, strict=False)}
+        if not all(map(math.isfinite, values)):
+            self._skip(scans, result, dict(zip(norms, values[len(terms) :], strict=True)))
+            return result
+        self._skipped.accept()
         for group in self.optimizer.param_groups:
             group["lr"] = self.schedule.networks * rates
         self.optimizer.step()
@@ -252,7 +318,24 @@ class PriorTrainer:
             if leaf.grad is not None:
                 rate = self.schedule.expression if name == "expression" else self.schedule.identity
                 tables[name].step(indices, leaf.grad, rate * rates)
-        return {name: weights[name] * float(term.detach()) for name, term in terms.items()}
+        return result
+
+    def _skip(self, scans: Tensor, terms: Mapping[str, float], norms: Mapping[str, float]) -> None:
+        """Undoes and counts a step that is not finite."""
+        self._backup.restore()
+        self.optimizer.zero_grad(set_to_none=True)
+        names = [self.scans.scans[scan] for scan in scans.unique().tolist()]
+        bad = [name for name, value in terms.items() if not math.isfinite(value)]
+        what = f"loss {', '.join(bad)}" if bad else ""
+        what = what or f"gradient of {', '.join(name for name, value in norms.items() if not math.isfinite(value))}"
+        remedy = f"{last_good(self._saved, self.folder)}. Lower the learning rates, or inspect these scans"
+        event = {"step": self.progress.step, "what": what, "scans": names}
+        try:
+            self._skipped.skip(self.progress.step, what, names, remedy)
+        finally:
+            self.progress.extra["skipped"] = self._skipped.state()
+            if self.folder is not None and self._owns_folder:
+                self.folder.log(event="skipped", **event)
 
     def _with_noise(self, rows: Tensor, name: str, random: torch.Generator) -> Tensor:
         """Rows of a code table with noise that has the covariance of the table."""
@@ -295,12 +378,20 @@ class PriorTrainer:
         return sheet
 
     def save(self) -> None:
-        """Writes a checkpoint; the previous one is kept next to it."""
+        """Writes a checkpoint; the previous one is kept next to it.
+
+        Raises:
+            NanLossError: a weight is not finite.
+            RunWriteError: it cannot be written; the last checkpoint is intact.
+        """
         assert self.folder is not None
-        checkpoint.save(
-            self.folder.checkpoint, self.model, self.optimizer, None, {}, self.progress,
-            self.folder.previous_checkpoint,
-        )  # fmt: skip
+        check_weights(self.model, f"{last_good(self._saved, self.folder)}. Resume from there with lower learning rates")
+        path = self.folder.checkpoint
+        with writing(path):
+            checkpoint.save(
+                path, self.model, self.optimizer, None, {}, self.progress, self.folder.previous_checkpoint
+            )
+        self._saved = path, self.progress.step
 
     def _initialize_codes(self, initial_codes: PriorCodes) -> None:
         for name, rows in (("geometry", self.scans.neutral), ("appearance", self.scans.neutral), ("expression", None)):

@@ -54,6 +54,11 @@ class PriorTrainingLog(ProgressMonitor):
             with writing(self._path), open(self._path, "a", encoding="utf-8", newline="") as file:
                 csv.DictWriter(file, COLUMNS, restval="").writerow(row | to_disk(terms))
 
+    def after_skipped_step(self) -> None:
+        """Counts a step that was not taken, and moves the bar."""
+        self.tick()
+        self.move_bar()
+
     def _rewind(self) -> None:
         """Drops the lines after the current step and writes the header."""
         assert self._path is not None

@@ -106,6 +106,23 @@ class RunFolder:
                 f"disk has {free / 1e6:.1f} MB free; make room, or choose another folder"
             )
 
+    def set_aside(self) -> Path | None:
+        """Renames the last checkpoint of another run to replaced.safetensors and removes the one before.
+
+        Returns:
+            Path of the renamed checkpoint; None if there was none.
+
+        Raises:
+            RunWriteError: it cannot be renamed.
+        """
+        if not self.checkpoints:
+            return None
+        aside = self.checkpoint.with_name("replaced.safetensors")
+        with writing(aside):
+            os.replace(self.checkpoints[0], aside)
+            self.previous_checkpoint.unlink(missing_ok=True)
+        return aside
+
     def remove_leftovers(self) -> None:
         """Removes unfinished files of a killed process; call it with the folder locked."""
         for folder in (self.path, self.checkpoint.parent, self.images):
@@ -173,6 +190,20 @@ class RunFolder:
     def write_metrics(self, metrics: Mapping[str, Any]) -> None:
         """Writes metrics.json."""
         write_json(self.path / "metrics.json", metrics)
+
+
+def last_good(saved: tuple[Path, int] | None, folder: RunFolder | None) -> str:
+    """A clause about the newest checkpoint that exists, for the message of an error.
+
+    Args:
+        saved: path and step of the checkpoint that was written or read last.
+        folder: the run folder, whose checkpoints are named if that one is gone.
+    """
+    if saved is not None and saved[0].exists():
+        return f"the last good checkpoint is {saved[0]} (step {saved[1]})"
+    if folder is not None and folder.checkpoints:
+        return f"the last good checkpoint is {folder.checkpoints[0]}"
+    return "there is no checkpoint"
 
 
 @contextlib.contextmanager

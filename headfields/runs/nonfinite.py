@@ -5,6 +5,7 @@ the moving average and the buffers stay as they were before it, and the step cou
 after the other mean that no step will succeed any more.
 """
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 
 from headfields.runs.progress import NanLossError
 
-__all__ = ["MOST_IN_ROW", "BufferBackup", "SkippedSteps", "finite_gradients"]
+__all__ = ["MOST_IN_ROW", "BufferBackup", "SkippedSteps", "check_weights", "finite_gradients"]
 
 MOST_IN_ROW = 10
 """A fit ends when this many steps in a row are not finite."""
@@ -115,6 +116,19 @@ class BufferBackup:
         """Puts back the values that `keep` has kept."""
         if self._buffers:
             torch._foreach_copy_(self._buffers, self._copies)
+
+
+def check_weights(module: nn.Module, remedy: str) -> None:
+    """Raises NanLossError, with the `remedy`, if a parameter of the module is not finite: such weights are not saved.
+
+    Finite gradients can lead there too, by a learning rate that overflows.
+    """
+    named = [(name, p.detach()) for name, p in module.named_parameters() if p.numel() and p.is_floating_point()]
+    # the largest magnitude is NaN where there is one
+    largest = torch._foreach_norm([p for _, p in named], torch.inf) if named else []
+    bad = [name for (name, _), value in zip(named, largest, strict=True) if not math.isfinite(value)]
+    if bad:
+        raise NanLossError(f"the weights {', '.join(bad[:_NAMED])} are not finite, and are not saved; {remedy}")
 
 
 def finite_gradients(loss: Tensor, parameters: Iterable[Tensor]) -> bool:

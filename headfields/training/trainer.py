@@ -27,11 +27,11 @@ from headfields.losses.base import Loss, check_positive
 from headfields.losses.function import as_losses
 from headfields.runs import checkpoint
 from headfields.runs.ema import ExponentialMovingAverage
-from headfields.runs.folder import RunFolder, RunWriteError, write_picture, writing
+from headfields.runs.folder import RunFolder, RunWriteError, last_good, write_picture, writing
 from headfields.runs.functions import identity
 from headfields.runs.interrupts import InterruptFlag
 from headfields.runs.lock import run_lock
-from headfields.runs.nonfinite import BufferBackup, SkippedSteps
+from headfields.runs.nonfinite import BufferBackup, SkippedSteps, check_weights
 from headfields.runs.progress import NanLossError, Progress
 from headfields.runs.randomness import RandomStream, deterministic
 from headfields.training.evaluation import picture
@@ -278,6 +278,7 @@ class Trainer:
             optimizer=None if optimizer is None else identity(optimizer),
             parameter_groups=parameter_groups and [group["name"] for group in groups],
             ema=ema, background=background, seed=seed, precision=precision, capture=str(capture.name),
+            frames=_digest(self.frames),
             frame_weights=_digest(self.frame_weights), pixel_weights=self.pixel_weights,
         )  # fmt: skip
         self._buffers = SharedBuffers(self.processes, self.avatar)
@@ -289,7 +290,7 @@ class Trainer:
         self._pictured: int | None = None  # the step of the last picture
         self._averaged = False  # True between calls of fit: the avatar carries the average
         self._owns_folder = False  # whether the run in the folder is this trainer's
-        self._last_good = "there is no checkpoint" + (" (pass out= to Trainer)" if out is None else " yet")
+        self._saved: tuple[Path, int] | None = None  # the checkpoint written or read last, and its step
 
     def fit(self, steps: int | None = None, minutes: int | float | None = None, resume: bool = False) -> FitResult:
         """Trains until `steps` steps or `minutes` minutes are reached in all, whichever comes first.
@@ -324,6 +325,7 @@ class Trainer:
             if self.folder is not None:
                 self._open(self.folder, stack, resume)
             self._record_limits(steps, minutes)
+            self.processes.on_first(self._save_first)
             stack.enter_context(self.random.active())
             stack.enter_context(deterministic(self.device))
             interrupt = stack.enter_context(InterruptFlag())
@@ -349,6 +351,11 @@ class Trainer:
         )  # fmt: skip
 
     @property
+    def _last_good(self) -> str:
+        """A clause about the newest checkpoint that exists, for messages."""
+        return last_good(self._saved, self.folder)
+
+    @property
     def rays_now(self) -> int:
         """The number of rays that the next step renders."""
         if self.samples_per_step is None:
@@ -360,6 +367,7 @@ class Trainer:
 
         Raises:
             RunWriteError: it cannot be written; a file at `path` stays as it was.
+            NanLossError: a weight is not finite.
         """
         self._save(Path(path), None)
 
@@ -381,7 +389,7 @@ class Trainer:
             self.scaler.load_state_dict(self.progress.extra["scaler"])
         self._hyperparameters.load(self.progress.extra.get("hyperparameters", []))
         self._skipped.load(self.progress.extra.get("skipped", {}))
-        self._last_good = f"the last good checkpoint is {path} (step {self.progress.step})"
+        self._saved = Path(path), self.progress.step
 
     def _open(self, folder: RunFolder, stack: contextlib.ExitStack, resume: bool) -> None:
         """Locks the run folder until the stack closes; loads its checkpoint or clears the folder for a new run."""
@@ -397,7 +405,7 @@ class Trainer:
         if resume and folder.checkpoints:
             self._resume(folder)
         elif not self._owns_folder:
-            self.processes.on_first(lambda: _replace_run(folder))
+            self.processes.on_first(lambda: _replace_run(folder, resume))
         self._owns_folder = True
 
     def _resume(self, folder: RunFolder) -> None:
@@ -441,6 +449,7 @@ class Trainer:
     def _save(self, path: Path, previous: Path | None) -> None:
         if not self.processes.is_first:
             return
+        check_weights(self.avatar, f"{self._last_good}. Resume from there with a lower learning rate")
         if self.scaler is not None:
             self.progress.extra["scaler"] = self.scaler.state_dict()
         if any(self._hyperparameters.state()):
@@ -448,7 +457,12 @@ class Trainer:
         with self._average_swapped() if self._averaged else contextlib.nullcontext(), writing(path):
             states = self.random.states()
             checkpoint.save(path, self.avatar, self.optimizer, self.ema, states, self.progress, previous)
-        self._last_good = f"the last good checkpoint is {path} (step {self.progress.step})"
+        self._saved = Path(path), self.progress.step
+
+    def _save_first(self) -> None:
+        """A checkpoint of the start, so that a run that is killed before the next one is resumed as the run it was."""
+        if self.folder is not None and not self.folder.checkpoints:
+            self._save(self.folder.checkpoint, None)
 
     def _train(self, monitor: TrainingMonitor, interrupt: InterruptFlag) -> bool:
         """Steps until the end or an interrupt; whether it was an interrupt."""
@@ -724,13 +738,12 @@ def _processes_not_finite(rows: list[list[float]], columns: list[int]) -> str:
     return f" (on process {', '.join(ranks)})"
 
 
-def _replace_run(folder: RunFolder) -> None:
+def _replace_run(folder: RunFolder, resume: bool) -> None:
     """Renames the checkpoint of another run in the folder and starts the log anew."""
-    if folder.checkpoints:
-        aside = folder.checkpoint.with_name("replaced.safetensors")
-        with writing(aside):
-            os.replace(folder.checkpoints[0], aside)
-            folder.previous_checkpoint.unlink(missing_ok=True)
+    if resume and folder.read_log():
+        warn(f"Trainer: {folder.path} has no checkpoint to resume from; its run starts anew, at step 0")
+    aside = folder.set_aside()
+    if aside is not None:
         warn(
             f"Trainer: {folder.path} held another run, which this one replaces; its checkpoint is now {aside.name}. "
             "resume=True would have continued it"

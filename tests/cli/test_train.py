@@ -5,10 +5,12 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 import headfields.models
 from headfields.cli import main
 from headfields.losses.color import HuberColor
+from headfields.runs.folder import RunFolder
 from headfields.runs.lock import run_lock
 from tests.cli.test_cli import fails, run, world  # noqa: F401  (fixtures)
 from tests.training.fakes import FakeAvatar
@@ -29,6 +31,38 @@ def test_resume_keeps_options_that_are_not_given(run, capsys):  # noqa: F811
     assert config(run)["training"]["rays"] == 64 and config(run)["training"]["steps"] == 10
     assert "headfields: warning: Trainer: the learning rate falls over the whole run" in warnings
     assert "rays_per_step" not in warnings
+
+
+def test_a_run_killed_before_its_first_step_is_resumed(world, tmp_path, capsys, monkeypatch):  # noqa: F811
+    options = ["--capture", "disc", "--steps", "4", "--rays", "32", "--seed", "5", "--set", "width=8"]
+    out, whole = str(tmp_path / "run"), str(tmp_path / "whole")
+    assert main(["train", "disc", *options, "--out", whole]) == 0
+
+    def killed(*arguments, **limits):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("headfields.training.trainer.Trainer.fit", killed)
+        assert main(["train", "disc", *options, "--out", out]) == 130
+    assert not RunFolder(out).checkpoints
+    capsys.readouterr()
+    before = config(tmp_path / "run")
+    again = ["train", "disc", "--capture", "disc", "--out", out]
+    assert "holds a run already" in fails(capsys, *again, "--steps", "4")
+    assert "was trained with seed 5, not 6" in fails(capsys, *again, "--resume", "--seed", "6")
+    assert "was trained with capture" in fails(capsys, "train", "disc", "--capture", "other", "--out", out, "--resume")
+    assert main([*again, "--resume"]) == 0
+    assert config(tmp_path / "run") == before
+    first, second = (FakeAvatar.load(RunFolder(path).avatar).state_dict() for path in (whole, out))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_resume_says_that_nothing_is_there(world, tmp_path, capsys):  # noqa: F811
+    arguments = ["train", "disc", "--capture", "disc", "--out", str(tmp_path), "--rays", "16", "--steps", "1"]
+    assert main([*arguments, "--resume"]) == 0
+    assert "holds no run to resume; a new one starts" in capsys.readouterr().err
+    (tmp_path / "config.json").write_text('{"scans": {}}')
+    assert "holds no run of headfields train" in fails(capsys, *arguments, "--resume")
 
 
 def test_resume_warns_of_other_options(run, capsys):  # noqa: F811

@@ -15,7 +15,7 @@ from headfields.cli import main
 from headfields.cli.errors import CommandError
 from headfields.cli.nphm import symmetric_pairs
 from headfields.mesh import Mesh, save_mesh
-from headfields.priors.scans import load_scans, save_scans
+from headfields.priors.scans import load_scans, save_scans, store
 from tests.priors.tiny import tiny_head, tiny_scans
 
 
@@ -56,6 +56,41 @@ def test_a_prior_from_a_rig(
     assert main([*common, "--resume", "--steps", "5"]) == 0
     assert load_prior(out).about["step"] == 5
     assert not torch.equal(load_prior(out).geometry, geometry)
+
+
+def test_a_run_killed_while_scans_are_written_is_resumed_to_the_same_weights(
+    rig: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    common = ["train-prior", "--steps", "3", "--device", "cpu", "--pictures", "0"]
+    drawn = ["--blendshapes", str(rig), "--people", "2", "--expressions", "2", "--held-out", "0", "--seed", "3"]
+    drawn += ["--scans-per-step", "2"]
+    assert main([*common, *drawn, "--out", str(tmp_path / "whole")]) == 0
+    original, count = store.save_arrays, iter(range(99))
+
+    def killed(path: Path, arrays: dict[str, np.ndarray]) -> None:
+        if next(count) == 2:
+            raise KeyboardInterrupt
+        original(path, arrays)
+
+    monkeypatch.setattr(store, "save_arrays", killed)
+    out = tmp_path / "killed"
+    assert main([*common, *drawn, "--out", str(out)]) == 130
+    monkeypatch.undo()
+    config = (out / "config.json").read_text()
+    capsys.readouterr()
+    assert main([*common, "--out", str(out)]) == 1
+    assert "holds a run already" in capsys.readouterr().err
+    assert main(["train-prior", "--device", "cpu", "--pictures", "0", "--resume", "--out", str(out)]) == 0
+    assert json.loads((out / "config.json").read_text()) == json.loads(config), "its options are those of the start"
+    interrupted = tmp_path / "interrupted"
+    monkeypatch.setattr("headfields.priors.trainer.InterruptFlag.__bool__", lambda flag: True)
+    assert main([*common, *drawn, "--out", str(interrupted)]) == 130  # it has drawn its scans
+    monkeypatch.undo()
+    assert main(["train-prior", "--device", "cpu", "--pictures", "0", "--resume", "--out", str(interrupted)]) == 0
+    whole = load_prior(tmp_path / "whole").state_dict()
+    for run in (out, interrupted):
+        for name, tensor in load_prior(run).state_dict().items():
+            assert torch.equal(tensor, whole[name]), name
 
 
 @pytest.mark.parametrize(

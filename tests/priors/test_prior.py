@@ -145,12 +145,91 @@ def test_a_run_that_goes_on_ends_with_the_weights_of_an_unbroken_one(scans: Mesh
     assert second.fit(steps=8, resume=True).step == 8
 
 
-def test_a_loss_that_is_not_finite_stops_training_and_names_scans(scans: MeshScans) -> None:
-    bad = trainer(scans)
+@pytest.mark.parametrize("gradient", [False, True])
+def test_a_step_that_is_not_finite_is_skipped_and_ten_in_a_row_end_training(
+    scans: MeshScans, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gradient: bool
+) -> None:
+    bad_steps, step = {2}, 0
+
+    def spoiled(*arguments, **options):
+        terms = prior_terms(*arguments, **options)
+        if step in bad_steps and gradient:
+            terms["surface"].register_hook(lambda slope: slope * math.nan)
+        elif step in bad_steps:
+            terms["surface"] = terms["surface"] * math.inf
+        return terms
+
+    monkeypatch.setattr("headfields.priors.trainer.prior_terms", spoiled)
+    run = trainer(scans, tmp_path, pictures=0)
+    for step in range(4):
+        before = {name: tensor.clone() for name, tensor in run.model.state_dict().items()}
+        run.step()
+        run.progress.step += 1
+        same = all(torch.equal(tensor, before[name]) for name, tensor in run.model.state_dict().items())
+        assert same == (step == 2)
+    bad_steps, step, run.progress.step = {5}, 5, 5
+    named = r"^step 14: (loss surface|gradient of deformer).*not finite \(scans 00.*10th"
+    with pytest.raises(NanLossError, match=named):
+        run.fit(steps=99)
+    assert all(bool(tensor.isfinite().all()) for tensor in run.prior().state_dict().values())
+    assert len([entry for entry in run.folder.read_log() if entry.get("event") == "skipped"]) == 10
+
+
+def test_a_bad_scan_is_named_and_the_others_are_learned(scans: MeshScans, tmp_path: Path) -> None:
+    broken = tiny_scans()
+    broken.rgb[1, :] = math.nan
+    with pytest.warns(UserWarning, match=r"steps were skipped.*\(scans 001/00"):
+        result = trainer(broken, tmp_path, scans_per_step=1).fit(steps=24)
+    assert 3 < result.skipped < 16 and all(name.startswith("001/") for name in result.skipped_scans)
+    prior = load_prior_of(result.prior, tmp_path)
+    assert all(bool(tensor.isfinite().all()) for tensor in prior.state_dict().values())
+
+
+def load_prior_of(prior: Prior, folder: Path) -> Prior:
+    prior.save(folder / "prior.safetensors")
+    return load_prior(folder)
+
+
+def test_weights_that_are_not_finite_are_not_saved(scans: MeshScans, tmp_path: Path) -> None:
+    run = trainer(scans, tmp_path, pictures=0)
+    run.fit(steps=1)
+    before = run.folder.checkpoint.read_bytes()
     with torch.no_grad():
-        bad.avatar.deformer.out.bias[0] = math.nan
-    with pytest.raises(NanLossError, match="not finite at step 0"):
-        bad.step()
+        run.avatar.deformer.out.bias[0] = math.nan
+    with pytest.raises(NanLossError, match=r"avatar\.deformer\.out\.bias are not.*last\.safetensors \(step 1\)"):
+        run.save()
+    assert run.folder.checkpoint.read_bytes() == before
+    run.folder.checkpoint.unlink()
+    run.folder.previous_checkpoint.unlink()
+    with pytest.raises(NanLossError, match="there is no checkpoint"):
+        run.save()
+
+
+def test_another_run_in_the_folder_is_put_aside_and_other_options_are_told(scans: MeshScans, tmp_path: Path) -> None:
+    trainer(scans, tmp_path, pictures=0).fit(steps=1)
+    with pytest.warns(UserWarning, match=r"held another run.*replaced\.safetensors"):
+        trainer(scans, tmp_path, pictures=0).fit(steps=2)
+    with pytest.warns(UserWarning, match=r"other options than before: scans_per_step=3 \(now 2\)"):
+        trainer(scans, tmp_path, pictures=0, scans_per_step=2).fit(steps=3, resume=True)
+
+
+def test_a_run_has_a_checkpoint_of_its_start(
+    scans: MeshScans, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = trainer(scans, pictures=0).fit(steps=3).prior
+
+    def killed(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(PriorTrainer, "step", killed)
+    with pytest.raises(KeyboardInterrupt):
+        trainer(scans, tmp_path, pictures=0).fit(steps=3)
+    monkeypatch.undo()
+    other = trainer(scans, tmp_path, pictures=0)
+    torch.nn.init.ones_(other.model["geometry"].table)
+    resumed = other.fit(steps=3, resume=True).prior
+    for name, tensor in whole.state_dict().items():
+        assert torch.equal(tensor, resumed.state_dict()[name]), name
 
 
 def test_trainers_refuse_what_does_not_fit(scans: MeshScans) -> None:

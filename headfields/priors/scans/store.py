@@ -3,7 +3,7 @@
 scans.json          format, names of people and expressions, each person's neutral expression, and the set's origin
 topology.npz        faces (F, 3) int32, kind (F,) uint8 (0 face, 1 rest of the front, 2 back, 3 inside of the mouth, 4
                     never sampled); optional anchor_vertices (A,)
-<person>/person.npz rgb (V, 3) uint8, sRGB of the vertices
+<person>/person.npz rgb (V, 3), sRGB of the vertices, float32 in [0, 1] or uint8
 <person>/<expression>.npz  vertices (V, 3) float32, meters; seen (F,) bool, whether a scanner saw the face. Missing
                     kind and seen are computed. Synthetic sets also hold the coefficients: identity, expression, gaze.
 """
@@ -69,8 +69,7 @@ def save_scans(
     }
     with replacing_folder(folder) as new:
         for p, person in enumerate(scans.people):
-            rgb = (scans.rgb[p].clamp(0, 1) * 255).round().to(torch.uint8)
-            save_arrays(new / person / "person.npz", {"rgb": rgb.numpy()})
+            save_arrays(new / person / "person.npz", {"rgb": scans.rgb[p].clamp(0, 1).numpy()})
             for s in (scans.person == p).nonzero()[:, 0].tolist():
                 scan = {"vertices": scans.vertices[s].numpy(), "seen": scans.visible[s].numpy()}
                 further = {name: values[s] for name, values in extra.items()}
@@ -121,13 +120,13 @@ def load_scans(path: str | Path) -> MeshScans:
     person, neutral, expressions = [], [], []
     for p, (name, (neutral_name, names)) in enumerate(people.items()):
         file = folder / name / "person.npz"
-        colors = _array(_arrays(file, f"person {name}"), file, "rgb", "u", (None, 3))
+        colors = _colors(_array(_arrays(file, f"person {name}"), file, "rgb", "uf", (None, 3)), file)
         if neutral_name not in names:
             raise CaptureError(
                 f"{folder / _INDEX}: person {name}: the neutral expression {neutral_name!r} is not among {names}"
             )
         neutral.append(len(vertices) + names.index(neutral_name))
-        rgb.append(torch.from_numpy(colors.astype(np.float32) / 255))
+        rgb.append(torch.from_numpy(colors))
         for expression in names:
             file = folder / name / f"{expression}.npz"
             arrays = _arrays(file, f"person {name}, expression {expression}")
@@ -158,6 +157,17 @@ def load_scans(path: str | Path) -> MeshScans:
         )  # fmt: skip
     except (ValueError, RuntimeError) as error:
         raise CaptureError(f"{folder}: {error}") from error
+
+
+def _colors(rgb: np.ndarray, path: Path) -> np.ndarray:
+    """Colors as float32 in [0, 1]."""
+    if rgb.dtype.kind == "u":
+        return rgb.astype(np.float32) / 255
+    if len(rgb) and not (rgb.min() >= 0 and rgb.max() <= 1):  # also if one is NaN
+        raise CaptureError(
+            f"{path}: rgb ranges from {rgb.min():g} to {rgb.max():g}; expected uint8, or floats in [0, 1]"
+        )
+    return rgb.astype(np.float32)
 
 
 def _arrays(path: Path, whose: str) -> dict[str, np.ndarray]:

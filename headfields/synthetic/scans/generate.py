@@ -90,7 +90,7 @@ def generate_scans(
     )  # fmt: skip
     if out is not None:
         coefficients = {name: torch.cat(values) for name, values in samples.items()}
-        save_scans(scans, out, record, coefficients)
+        return load_scans(save_scans(scans, out, record, coefficients))  # as a resumed run reads them
     return scans
 
 
