@@ -388,9 +388,7 @@ class PriorTrainer:
         check_weights(self.model, f"{last_good(self._saved, self.folder)}. Resume from there with lower learning rates")
         path = self.folder.checkpoint
         with writing(path):
-            checkpoint.save(
-                path, self.model, self.optimizer, None, {}, self.progress, self.folder.previous_checkpoint
-            )
+            checkpoint.save(path, self.model, self.optimizer, None, {}, self.progress, self.folder.previous_checkpoint)
         self._saved = path, self.progress.step
 
     def _initialize_codes(self, initial_codes: PriorCodes) -> None:

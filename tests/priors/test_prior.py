@@ -213,9 +213,7 @@ def test_another_run_in_the_folder_is_put_aside_and_other_options_are_told(scans
         trainer(scans, tmp_path, pictures=0, scans_per_step=2).fit(steps=3, resume=True)
 
 
-def test_a_run_has_a_checkpoint_of_its_start(
-    scans: MeshScans, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_has_a_checkpoint_of_its_start(scans: MeshScans, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = trainer(scans, pictures=0).fit(steps=3).prior
 
     def killed(*arguments):
