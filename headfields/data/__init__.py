@@ -18,6 +18,7 @@ from headfields.data.head_frame import (
     rigid_vertices,
     to_head_frame,
 )
+from headfields.data.joined import JoinedCaptures
 from headfields.data.joint_fit import fit_joint_transforms
 from headfields.data.labels import REGION_LABELS
 from headfields.data.load import load_capture
@@ -30,6 +31,7 @@ __all__ = [
     "CapturedFrame",
     "HeadFrame",
     "HeadMotion",
+    "JoinedCaptures",
     "MetricalTrackerFrame",
     "MetricalTrackerHead",
     "fit_joint_transforms",

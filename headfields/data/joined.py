@@ -1,0 +1,217 @@
+"""Several captures as one: of one person in several recordings, or of several people on one mesh."""
+
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal, TypeVar
+
+import torch
+from jaxtyping import Float, Int, Int64, UInt8
+from torch import Tensor
+
+from headfields.data.capture import Capture
+from headfields.records import Camera, HeadState, PixelBatch, Rays, Record
+
+R = TypeVar("R", bound=Record)
+
+
+class JoinedCaptures:
+    """Captures one after the other, for a `Trainer` and `evaluate`: frame i of the second is frame len(first) + i.
+
+    States carry what latent tables look up: `frame_id` counts the frames of all captures, `sequence` is the number of
+    the frame's capture, and `identity` that of its person. Each split has that of all captures.
+
+    Args:
+        captures: one or more, whose meshes have the same vertices in the same order, and whose expression has the same
+            width. Sizes of images may differ.
+        identities: the number of the person in each capture; all are one person, 0, if None.
+
+    Attributes:
+        captures: the captures.
+        identities: the number of each one's person.
+        name: their names, joined by "+".
+        size: (height, width) of the first capture's images.
+        splits: for each split's name its frames, in the numbers of all frames.
+
+    Raises:
+        ValueError: there is no capture, not one identity for each, or the states do not fit each other.
+    """
+
+    def __init__(self, captures: Iterable[Capture], identities: Sequence[int] | None = None) -> None:
+        self.captures = tuple(captures)
+        self.identities = (0,) * len(self.captures) if identities is None else tuple(identities)
+        if not self.captures or len(self.identities) != len(self.captures) or min(self.identities) < 0:
+            raise ValueError(
+                f"JoinedCaptures: {len(self.captures)} captures and identities {self.identities}; expected at least "
+                "one capture, and a number of a person, from 0, for each"
+            )
+        self.name = "+".join(capture.name for capture in self.captures)
+        self.size = self.captures[0].size
+        self.expression_width = self.captures[0].expression_width
+        self._ends = list(itertools.accumulate(len(capture) for capture in self.captures))
+        self._starts = [0, *self._ends[:-1]]
+        self.splits: dict[str, Int64[Tensor, " n"]] = {}
+        for start, capture in zip(self._starts, self.captures, strict=True):
+            for split, frames in capture.splits.items():
+                empty = torch.zeros(0, dtype=torch.long)
+                self.splits[split] = torch.cat([self.splits.get(split, empty), frames + start])
+        self._check_states()
+
+    def __len__(self) -> int:
+        return self._ends[-1]
+
+    def __repr__(self) -> str:
+        sizes = ", ".join(f"{key} {len(value)}" for key, value in self.splits.items())
+        return f"JoinedCaptures({self.name!r}, frames: {sizes})"
+
+    @property
+    def warnings(self) -> list[str]:
+        """The warnings of all captures, each with its capture's name."""
+        return [f"{capture.name}: {line}" for capture in self.captures for line in capture.warnings]
+
+    def state(self, frames: Int[Tensor, " b"] | Sequence[int]) -> HeadState:
+        """The states of B frames, with `frame_id`, `sequence` and `identity`.
+
+        Raises:
+            IndexError: a frame is out of range.
+            CaptureError: a mesh or expression file cannot be read.
+        """
+        parts, order = [], []
+        for number, rows, own in self._by_capture(frames):
+            state = self.captures[number].state(own)
+            count = len(state)
+            parts.append(
+                state.replace(
+                    frame_id=torch.tensor(own, dtype=torch.long) + self._starts[number],
+                    sequence=torch.full((count,), number),
+                    identity=torch.full((count,), self.identities[number]),
+                )
+            )
+            order += rows
+        return _joined(parts or [self.captures[0].state([])])[torch.tensor(order, dtype=torch.long).argsort()]
+
+    def camera(self, frames: Int[Tensor, " b"] | Sequence[int]) -> Camera:
+        """The B cameras of B frames.
+
+        Raises:
+            IndexError, CaptureError: as `Capture.camera`.
+            ValueError: the images of the frames' captures differ in size.
+        """
+        parts, order = [], []
+        for number, rows, own in self._by_capture(frames):
+            parts.append(self.captures[number].camera(own))
+            order += rows
+        sizes = {camera.size for camera in parts}
+        if len(sizes) > 1:
+            raise ValueError(
+                f"JoinedCaptures.camera: the frames' images have the sizes {sorted(sizes)}, and a batch of cameras has "
+                "one; ask for the frames of one capture at a time"
+            )
+        return _joined(parts or [self.captures[0].camera([])])[torch.tensor(order, dtype=torch.long).argsort()]
+
+    def image(self, frame: int) -> Float[Tensor, "h w 4"]:
+        """Color and matte of a frame, straight alpha, sRGB in [0, 1]."""
+        capture, own = self._one(frame)
+        return capture.image(own)
+
+    def label(self, frame: int) -> UInt8[Tensor, "h w"] | None:
+        """Segmentation labels of a frame, or None if its capture has none."""
+        capture, own = self._one(frame)
+        return capture.label(own)
+
+    def depth(self, frame: int) -> Float[Tensor, "h w"] | None:
+        """Depth of the tracked mesh, meters, 0 where there is none; None if the frame's capture has no depth."""
+        capture, own = self._one(frame)
+        return capture.depth(own)
+
+    def landmarks(self, frame: int) -> Float[Tensor, "68 2"] | None:
+        """68 landmarks of a frame in pixels, NaN where unknown; None if the frame has none."""
+        capture, own = self._one(frame)
+        return capture.landmarks(own)
+
+    def pixels(self, frame: int, background: float | int = 1.0) -> PixelBatch:
+        """Every pixel of a frame in row-major order, over a gray `background` in [0, 1]; `rays.frame` is 0."""
+        capture, own = self._one(frame)
+        return capture.pixels(own, background)
+
+    def sample_pixels(
+        self,
+        frames: Int[Tensor, " b"] | Sequence[int],
+        count: int,
+        generator: torch.Generator,
+        background: Literal["random", "white", "black"] = "random",
+        weights: Mapping[int | str, float | int] | None = None,
+    ) -> tuple[PixelBatch, Int64[Tensor, " b"]]:
+        """Pixels drawn over B frames, by capture as `Capture.sample_pixels` draws them; each frame is as likely.
+
+        Args:
+            frames: (B,) frame indices.
+            count: N, number of pixels; 0 is legal.
+            generator: a CPU generator; the same state gives the same batch.
+            background: behind the foreground; `"random"` draws a color for each pixel.
+            weights: sampling weights of pixels by label or region, among those of one capture.
+
+        Returns:
+            The batch, and `frames` ordered by capture, which its `rays.frame` indexes, for `state(...)`. Labels and
+            depths are left out unless all captures have them.
+
+        Raises:
+            IndexError, ValueError, CaptureError: as `Capture.sample_pixels`.
+        """
+        groups = self._by_capture(frames)
+        if not groups:
+            return self.captures[0].sample_pixels([], count, generator, background, weights)
+        owners = torch.tensor([at for at, (_, rows, _) in enumerate(groups) for _ in rows])
+        drawn = owners[torch.randint(len(owners), (max(count, 0),), generator=generator)]
+        counts = drawn.bincount(minlength=len(groups)).tolist()
+        batches, used, row = [], [], 0
+        for (number, rows, own), share in zip(groups, counts, strict=True):
+            batch, _ = self.captures[number].sample_pixels(own, share, generator, background, weights)
+            batches.append(batch.replace(rays=batch.rays.replace(frame=batch.rays.frame + row)))
+            used += [self._starts[number] + frame for frame in own]
+            row += len(rows)
+        return _joined(batches), torch.tensor(used, dtype=torch.long)
+
+    def _by_capture(self, frames: Int[Tensor, " b"] | Sequence[int]) -> list[tuple[int, list[int], list[int]]]:
+        """For each capture that has some of B frames: its number, their rows among the B, their numbers in it."""
+        numbers = [int(frame) for frame in (frames.tolist() if isinstance(frames, Tensor) else frames)]
+        outside = [frame for frame in numbers if not 0 <= frame < len(self)]
+        if outside:
+            raise IndexError(
+                f"JoinedCaptures {self.name!r}: frame {outside[0]} is out of range; it has frames 0 to {len(self) - 1}"
+            )
+        groups = []
+        for number, (start, end) in enumerate(zip(self._starts, self._ends, strict=True)):
+            rows = [row for row, frame in enumerate(numbers) if start <= frame < end]
+            if rows:
+                groups.append((number, rows, [numbers[row] - start for row in rows]))
+        return groups
+
+    def _one(self, frame: int) -> tuple[Capture, int]:
+        ((number, _, (own,)),) = self._by_capture([frame])
+        return self.captures[number], own
+
+    def _check_states(self) -> None:
+        def shapes_of(state: HeadState) -> dict[str, tuple[int, ...]]:
+            return {name: tuple(value.shape[1:]) for name, value in vars(state).items() if isinstance(value, Tensor)}
+
+        shapes = [shapes_of(capture.state([0])) for capture in self.captures]
+        for capture, shape in zip(self.captures, shapes, strict=True):
+            if shape != shapes[0]:
+                raise ValueError(
+                    f"JoinedCaptures: states of {capture.name!r} have the shapes {shape}, and those of "
+                    f"{self.captures[0].name!r} {shapes[0]}; all need the same mesh, expression and joints"
+                )
+
+
+def _joined(records: Sequence[R]) -> R:
+    """One record of several, each field concatenated along the first axis; None where one of them has None."""
+    fields: dict[str, Any] = {}
+    for name, value in vars(records[0]).items():
+        values = [getattr(record, name) for record in records]
+        if any(each is None for each in values):
+            fields[name] = None
+        elif isinstance(value, Rays):
+            fields[name] = _joined(values)
+        elif isinstance(value, Tensor):
+            fields[name] = torch.cat(values)
+    return records[0].replace(**fields)
