@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from headfields.files.atomic import replacing, write_bytes, write_image
+from headfields.mesh.integrity import check_gltf, check_off, check_ply
 from headfields.mesh.mesh import Mesh
 from headfields.mesh.obj import MeshFileError, obj_lines, read_obj
 from headfields.ops.srgb import linear_from_srgb, srgb_from_linear
@@ -76,21 +77,26 @@ def load_mesh(path: Path | str, texture: Path | str | bool = True, scale: float 
     formats may split a vertex that has several normals or texture coordinates.
 
     An OBJ file keeps its texture coordinates (if every corner of every face has one) and its texture, and its normals
-    if each vertex has one. In the other formats, a texture is sampled at the vertices for their colors.
+    if each vertex has one. In the other formats, a texture is sampled at the vertices for their colors. docs/files.md
+    says what is tolerated in a file, and what is an error.
 
     Args:
         path: the file.
         texture: texture of an OBJ: an image; or True for the one that its material names (`map_Kd`), False for none.
-        scale: meters per unit of the file.
+        scale: meters per unit of the file: 0.001 for millimeters. glTF is in meters; of the others only you know.
 
     Returns:
         The mesh, on the CPU, with normals and colors where the file has them.
 
     Raises:
         FileNotFoundError: the file, or its texture, is missing.
-        MeshFileError: it cannot be read, or holds neither a mesh nor points. A ValueError.
+        MeshFileError: it cannot be read, holds less or more than it says, holds neither a mesh nor points, or a number
+            is not finite. A ValueError.
+        ValueError: scale is not a positive number.
     """
     path = Path(path)
+    if not 0 < scale < float("inf"):
+        raise ValueError(f"load_mesh: scale is {scale}; expected a positive number of meters per unit")
     if not path.is_file():
         raise FileNotFoundError(f"load_mesh: there is no file {path}")
     if path.suffix.lower() == ".obj":
@@ -102,9 +108,13 @@ def load_mesh(path: Path | str, texture: Path | str | bool = True, scale: float 
     return mesh if scale == 1.0 else mesh.replace(vertices=mesh.vertices * scale)
 
 
+_CHECKS = {".ply": check_ply, ".off": check_off, ".glb": check_gltf, ".gltf": check_gltf}
+
+
 def _read_with_trimesh(path: Path) -> Mesh:
     import trimesh
 
+    _CHECKS.get(path.suffix.lower(), lambda _: None)(path)
     try:
         scene = trimesh.load_scene(str(path), process=False)
         # Node by node rather than scene.dump(), which forgets the normals and colors that a file has.
@@ -116,11 +126,22 @@ def _read_with_trimesh(path: Path) -> Mesh:
     except Exception as error:  # show the message of any reader that trimesh calls
         raise MeshFileError(f"load_mesh: cannot read {path}: {type(error).__name__}: {error}") from error
     linear = path.suffix.lower() in (".glb", ".gltf")
-    pieces = [_from_trimesh(part, placement, linear) for part, placement in parts]
+    try:
+        pieces = [_from_trimesh(part, placement, linear) for part, placement in parts]
+    except ValueError as error:  # of Mesh
+        raise MeshFileError(f"load_mesh: {path}: {error}; export it again") from error
     meshes = [mesh for mesh in pieces if mesh is not None]
     if not meshes:
-        raise MeshFileError(f"load_mesh: {path} holds neither a mesh nor points")
-    return _joined(meshes)
+        raise MeshFileError(f"load_mesh: {path} holds neither a mesh nor points; it may be cut short: export it again")
+    mesh = _joined(meshes)
+    for name, values in (("vertices", mesh.vertices), ("normals", mesh.normals), ("colors", mesh.colors)):
+        if values is not None and not bool(values.isfinite().all()):
+            row = int((~values.isfinite()).any(dim=1).nonzero()[0])
+            raise MeshFileError(
+                f"load_mesh: {path}: {name}[{row}] is {values[row].tolist()}; every number must be finite; export it "
+                "again"
+            )
+    return mesh
 
 
 def _from_trimesh(part: Any, placement: np.ndarray, linear: bool) -> Mesh | None:
