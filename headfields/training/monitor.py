@@ -4,6 +4,7 @@ import math
 
 from headfields.runs.folder import RunFolder
 from headfields.runs.progress import Progress, ProgressMonitor, smoothed
+from headfields.training.loggers import Loggers
 from headfields.training.processes import Processes
 
 
@@ -17,6 +18,7 @@ class TrainingMonitor(ProgressMonitor):
         bar: whether the bar is shown.
         processes: with several, time is that of process 0 as of the last step: a learning rate that follows the clock
             must be the same on all.
+        loggers: further logs of the figures.
 
     Attributes:
         psnr: training PSNR in dB, smoothed over about twenty steps; NaN before the first.
@@ -30,10 +32,11 @@ class TrainingMonitor(ProgressMonitor):
         folder: RunFolder | None,
         bar: bool,
         processes: Processes,
+        loggers: Loggers,
     ) -> None:
         self._processes, self._shared_seconds = processes, progress.seconds
         super().__init__(progress, steps, minutes, bar)
-        self.folder = folder
+        self.folder, self._loggers = folder, loggers
         self.psnr = progress.extra.get("psnr", math.nan)
         self._rays = 0
 
@@ -81,16 +84,13 @@ class TrainingMonitor(ProgressMonitor):
             return
         loss, rate = sum(terms.values()), self.rays_per_second
         self.caption(f"loss {loss:.4f}, {self.psnr:.2f} dB, {rate / 1000:.1f}k rays/s")
+        figures = {"psnr": round(self.psnr, 3), "rays_per_second": round(rate), "learning_rate": learning_rate}
+        seconds = round(self.progress.seconds, 2)
         if self.folder is not None:
-            self.folder.log(
-                step=self.progress.step,
-                seconds=round(self.progress.seconds, 2),
-                loss=loss,
-                terms=terms,
-                psnr=round(self.psnr, 3),
-                rays_per_second=round(rate),
-                learning_rate=learning_rate,
-            )
+            self.folder.log(step=self.progress.step, seconds=seconds, loss=loss, terms=terms, **figures)
+        if self._processes.is_first:
+            by_name = {f"terms/{name}": value for name, value in terms.items()}
+            self._loggers.figures(self.progress.step, {"seconds": seconds, "loss": loss, **by_name, **figures})
 
     def after_skipped_step(self, rays: int) -> None:
         """Counts a step that was not taken, with its number of rays, and moves the bar."""

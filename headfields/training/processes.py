@@ -26,7 +26,12 @@ class PeerError(RuntimeError):
 
 
 def launch(
-    device: torch.device | str, devices: int | Sequence[int], strategy: str, precision: str
+    device: torch.device | str,
+    devices: int | Sequence[int],
+    strategy: str,
+    precision: str,
+    callbacks: Sequence[Any] = (),
+    loggers: Sequence[Any] = (),
 ) -> tuple[Any, torch.amp.GradScaler | None]:
     """Starts (or joins) the processes; returns the Fabric object and the gradient scaler of `"16-mixed"`.
 
@@ -59,7 +64,9 @@ def launch(
     selected: Any = devices if target.type == "cpu" or isinstance(devices, int) else list(devices)
     if count == 1 and target.index is not None and target.type != "cpu":
         selected = [target.index]
-    arguments: dict[str, Any] = {"accelerator": target.type, "devices": selected}
+    arguments: dict[str, Any] = {
+        "accelerator": target.type, "devices": selected, "callbacks": list(callbacks), "loggers": list(loggers),
+    }  # fmt: skip
     if scaler is None:
         arguments["precision"] = precision
     else:

@@ -12,8 +12,8 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from numbers import Integral, Real
 from pathlib import Path
 from types import MappingProxyType
@@ -34,8 +34,15 @@ from headfields.runs.lock import run_lock
 from headfields.runs.nonfinite import BufferBackup, SkippedSteps, check_weights
 from headfields.runs.progress import NanLossError, Progress
 from headfields.runs.randomness import RandomStream, deterministic
+from headfields.training.callbacks import (
+    callback_names,
+    callback_states,
+    check_callbacks,
+    load_callback_states,
+)
 from headfields.training.evaluation import picture
 from headfields.training.frames import check_rows, draw_frames, training_frame_weights, watched_frame
+from headfields.training.loggers import Loggers, check_loggers
 from headfields.training.monitor import TrainingMonitor
 from headfields.training.objective import Objective
 from headfields.training.optimizers import (
@@ -45,6 +52,7 @@ from headfields.training.optimizers import (
     build_optimizer,
     own_groups,
 )
+from headfields.training.outcomes import FitResult, StepOutcome
 from headfields.training.parameter_groups import group_rates
 from headfields.training.parameter_groups import parameter_groups as default_groups
 from headfields.training.processes import Processes, SharedBuffers, launch
@@ -55,50 +63,6 @@ OVERHEAD_SHARE = 0.1
 
 MOST_SKIPPED = 25
 """At most this many steps in a row may have gradients that overflow float16; each halves the scale."""
-
-
-@dataclass(frozen=True)
-class FitResult:
-    """The outcome of a call of `Trainer.fit`.
-
-    Attributes:
-        step: optimizer steps taken in all.
-        seconds: wall time of training in all, over resumptions.
-        psnr: training PSNR in dB, smoothed over the last steps; NaN before the first.
-        rays_per_second: mean rate over this call.
-        interrupted: True if Ctrl-C (or SIGTERM) ended it.
-        skipped: steps, of those in all, that were skipped because a loss or gradient was not finite.
-        skipped_frames: how many of them drew each frame, by its index.
-    """
-
-    step: int
-    seconds: float
-    psnr: float
-    rays_per_second: float
-    interrupted: bool
-    skipped: int = 0
-    skipped_frames: Mapping[int, int] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class _StepOutcome:
-    """The outcome of a step over the rays of all processes: the same on each.
-
-    Attributes:
-        terms: weighted losses by name.
-        mean_squared_error: mean squared error of the color.
-        rays: number of rays.
-        seconds: the clock of process 0.
-        interrupted: whether any process was interrupted.
-        not_finite: the losses or gradients that are not finite; empty if the step was taken.
-    """
-
-    terms: dict[str, float]
-    mean_squared_error: float
-    rays: int
-    seconds: float
-    interrupted: bool
-    not_finite: str = ""
 
 
 @dataclass(frozen=True)
@@ -177,6 +141,9 @@ class Trainer:
             them. Networks compute in 16 bits; geometry, compositing and parameters stay in float32. Few CPUs gain
             from bfloat16, and none from float16.
         checkpoint_seconds, picture_seconds: seconds between checkpoints and between pictures.
+        callbacks: objects with some of the methods of `headfields.training.Callback`, which the trainer calls.
+        loggers: further logs of the figures: loggers of Lightning Fabric, or `"csv"`, `"tensorboard"` or `"wandb"`,
+            which write to RUN/logs.
         bar: show a progress bar on stderr.
 
     Attributes:
@@ -220,6 +187,8 @@ class Trainer:
         precision: str = "32-true",
         checkpoint_seconds: float | int = 60.0,
         picture_seconds: float | int = 60.0,
+        callbacks: Sequence[Any] = (),
+        loggers: Sequence[Any] = (),
         bar: bool = True,
     ) -> None:
         network_rate = learning_rate if network_learning_rate is None else network_learning_rate
@@ -247,7 +216,14 @@ class Trainer:
         groups = (
             default_groups(avatar, weight_decay) if parameter_groups is None else own_groups(parameter_groups, avatar)
         )
-        self.fabric, self.scaler = launch(device, devices, strategy, precision)
+        self.folder = RunFolder(out) if out is not None else None
+        check_callbacks(callbacks)
+        check_loggers(loggers, self.folder)
+        self.callbacks = list(callbacks)
+        named = [logger for logger in loggers if isinstance(logger, str)]
+        objects = [logger for logger in loggers if not isinstance(logger, str)]
+        self.fabric, self.scaler = launch(device, devices, strategy, precision, self.callbacks, objects)
+        self._loggers = Loggers(self.fabric, named, self.folder)
         self.device = self.fabric.device
         self.processes = Processes(self.fabric.global_rank, self.fabric.world_size, self.device)
         self.avatar: Any = avatar.to(self.device)
@@ -259,7 +235,6 @@ class Trainer:
         self.learning_rate, self.schedule, self.final_rate = learning_rate, schedule, final_rate
         self.rates = group_rates(groups, learning_rates, tables=learning_rate, networks=network_rate)
         groups = [{"lr": self.rates[group["name"]], **group} for group in groups]
-        self.folder = RunFolder(out) if out is not None else None
         self.bar = bar
         if optimizer is None:
             self.optimizer: torch.optim.Optimizer = torch.optim.Adam(groups, betas=betas, eps=eps, fused=True)
@@ -280,6 +255,7 @@ class Trainer:
             ema=ema, background=background, seed=seed, precision=precision, capture=str(capture.name),
             frames=_digest(self.frames),
             frame_weights=_digest(self.frame_weights), pixel_weights=self.pixel_weights,
+            callbacks=callback_names(callbacks),
         )  # fmt: skip
         self._buffers = SharedBuffers(self.processes, self.avatar)
         self._trained = {name: p for name, p in self.avatar.named_parameters() if p.requires_grad}
@@ -287,6 +263,8 @@ class Trainer:
         self._skipped = SkippedSteps("frame")
         self._intervals = {"picture": picture_seconds, "checkpoint": checkpoint_seconds}
         self._cost: dict[str, float] = {}  # duration of the last checkpoint and the last picture, seconds
+        self._stop: str | None = None  # the reason to stop that a callback has given
+        self._callback_error: Exception | None = None
         self._pictured: int | None = None  # the step of the last picture
         self._averaged = False  # True between calls of fit: the avatar carries the average
         self._owns_folder = False  # whether the run in the folder is this trainer's
@@ -319,6 +297,7 @@ class Trainer:
         _check_limits(steps, minutes)
         if resume and self.folder is None:
             raise ValueError("Trainer.fit: resume=True needs the run folder; pass out= to Trainer")
+        self._stop, self._callback_error = None, None
         with contextlib.ExitStack() as stack:
             if self._averaged:
                 self._swap_average()
@@ -330,9 +309,13 @@ class Trainer:
             stack.enter_context(deterministic(self.device))
             interrupt = stack.enter_context(InterruptFlag())
             folder, bar = (self.folder, self.bar) if self.processes.is_first else (None, False)
-            monitor = TrainingMonitor(self.progress, steps, minutes, folder, bar, self.processes)
+            if self.processes.is_first:
+                stack.push(lambda kind, error, trace: self._loggers.close(error is None))
+                self._loggers.open(self.progress)
+            monitor = TrainingMonitor(self.progress, steps, minutes, folder, bar, self.processes, self._loggers)
             stack.enter_context(monitor)
             self._backup, skipped_before = BufferBackup(self.avatar), self._skipped.total
+            self._call_together("on_start")
             try:
                 interrupted = self._train(monitor, interrupt)
             except RunWriteError as error:
@@ -340,15 +323,40 @@ class Trainer:
                     f"step {self.progress.step}: {error}; training stops, and {self._last_good}. "
                     "Remedy that, and resume=True (--resume) continues from there"
                 ) from error
-        self.avatar.eval()
-        self._swap_average()
-        if self._skipped.total > skipped_before and self.processes.is_first:
-            warn(f"Trainer: {self._skipped.summary()}")
-        frames = {int(name): count for name, count in self._skipped.drawn.items()}
-        return FitResult(
-            self.progress.step, self.progress.seconds, monitor.psnr, monitor.rays_per_second, interrupted,
-            self._skipped.total, frames,
-        )  # fmt: skip
+            self.avatar.eval()
+            self._swap_average()
+            if self._skipped.total > skipped_before and self.processes.is_first:
+                warn(f"Trainer: {self._skipped.summary()}")
+            frames = {int(name): count for name, count in self._skipped.drawn.items()}
+            result = FitResult(
+                self.progress.step, self.progress.seconds, monitor.psnr, monitor.rays_per_second, interrupted,
+                self._skipped.total, frames, self._stop,
+            )  # fmt: skip
+            self._call_together("on_end", result=result)
+        return result
+
+    def stop(self, reason: str) -> None:
+        """Ends the running call of `fit` after the present step (with several processes, the next), for a callback.
+
+        The log and `FitResult.stopped` have the reason. The run is saved as at its end, and can be resumed.
+        """
+        self._stop = str(reason)
+
+    @contextlib.contextmanager
+    def averaged(self) -> Iterator[Any]:
+        """Within the `with` block the avatar carries the averaged weights, in evaluation mode: for callbacks that look
+        at it. Random numbers that are drawn in the block do not change the training."""
+        training, swap = self.avatar.training, not self._averaged
+        with self.random.preserved():
+            if swap:
+                self._swap_average()
+            self.avatar.eval()
+            try:
+                yield self.avatar
+            finally:
+                self.avatar.train(training)
+                if swap:
+                    self._swap_average()
 
     @property
     def _last_good(self) -> str:
@@ -388,6 +396,7 @@ class Trainer:
         if self.scaler is not None and "scaler" in self.progress.extra:
             self.scaler.load_state_dict(self.progress.extra["scaler"])
         self._hyperparameters.load(self.progress.extra.get("hyperparameters", []))
+        load_callback_states(self.callbacks, self.progress.extra.get("callbacks", {}))
         self._skipped.load(self.progress.extra.get("skipped", {}))
         self._saved = Path(path), self.progress.step
 
@@ -454,6 +463,8 @@ class Trainer:
             self.progress.extra["scaler"] = self.scaler.state_dict()
         if any(self._hyperparameters.state()):
             self.progress.extra["hyperparameters"] = self._hyperparameters.state()
+        if self.callbacks:
+            self.progress.extra["callbacks"] = callback_states(self.callbacks)
         with self._average_swapped() if self._averaged else contextlib.nullcontext(), writing(path):
             states = self.random.states()
             checkpoint.save(path, self.avatar, self.optimizer, self.ema, states, self.progress, previous)
@@ -469,22 +480,48 @@ class Trainer:
         self.processes.on_first(lambda: monitor.event("resume" if self.progress.step else "start"))
         self._last_done = dict.fromkeys(self._intervals, time.perf_counter())
         self.avatar.train()
-        interrupted = bool(interrupt) and not self.processes.several
-        while monitor.fraction < 1 and not interrupted:
-            interrupted = self._step(monitor, interrupt)
+        interrupted, stopped = bool(interrupt) and not self.processes.several, False
+        if not self.processes.several:
+            stopped = self._stop is not None
+        while monitor.fraction < 1 and not interrupted and not stopped:
+            outcome = self._step(monitor, interrupt)
+            interrupted = outcome.interrupted if self.processes.several else bool(interrupt)
+            stopped = outcome.stopped if self.processes.several else self._stop is not None
+        if self.processes.several:
+            self.processes.raise_on_all(self._callback_error)
+        if stopped and self._stop is None:
+            self._stop = "a callback of another process"
         monitor.stop_clock()
 
         def finish() -> None:
             if not interrupted:
                 self._take_picture(monitor)
+            if self._stop is not None:
+                monitor.event("stopped", reason=self._stop)
             self._save_in_run(monitor)
             monitor.event("interrupted" if interrupted else "end")
 
         self.processes.on_first(finish)
         return interrupted
 
-    def _step(self, monitor: TrainingMonitor, interrupt: InterruptFlag) -> bool:
-        """One step; whether it was the last because of an interrupt."""
+    def _call(self, hook: str, **arguments: Any) -> None:
+        """Calls a hook of the callbacks; random numbers that they draw do not change the training."""
+        if self.callbacks:
+            with self.random.preserved():
+                self.fabric.call(hook, trainer=self, **arguments)
+
+    def _call_together(self, hook: str, **arguments: Any) -> None:
+        """Calls a hook on all processes; the error of one is raised on all."""
+        error: Exception | None = None
+        try:
+            self._call(hook, **arguments)
+        except Exception as raised:
+            error = raised
+        if self.callbacks:
+            self.processes.raise_on_all(error)
+
+    def _step(self, monitor: TrainingMonitor, interrupt: InterruptFlag) -> StepOutcome:
+        """One step."""
         decay = self._schedule(monitor.fraction, self.progress.step)
         monitor.tick()
         outcome = self._optimize(decay, monitor, interrupt)
@@ -497,7 +534,13 @@ class Trainer:
         else:
             self._skipped.accept()
             monitor.after_step(outcome.terms, outcome.mean_squared_error, outcome.rays, self.learning_rate * decay)
-        return outcome.interrupted if self.processes.several else bool(interrupt)
+        try:
+            self._call("on_step", outcome=outcome)
+        except Exception as error:
+            if not self.processes.several:
+                raise
+            self._callback_error = error  # raised in the next exchange, so that no process waits for this one
+        return outcome
 
     def _skip(self, what: str, monitor: TrainingMonitor) -> None:
         """Undoes and counts a step that is not finite; all processes call it together.
@@ -522,7 +565,7 @@ class Trainer:
         finally:
             self.progress.extra["skipped"] = self._skipped.state()
 
-    def _optimize(self, decay: float, monitor: TrainingMonitor, interrupt: InterruptFlag) -> _StepOutcome:
+    def _optimize(self, decay: float, monitor: TrainingMonitor, interrupt: InterruptFlag) -> StepOutcome:
         """Due pictures and checkpoints, then one optimizer step of all processes.
 
         Args:
@@ -536,6 +579,8 @@ class Trainer:
         failure: Exception | None = None
         self._drawn: _Drawn | None = None
         try:
+            if self._callback_error is not None:
+                raise self._callback_error
             self._do_due(monitor)
             figures, rays = self._differentiate(decay)
         except Exception as error:
@@ -546,7 +591,7 @@ class Trainer:
             self.optimizer.zero_grad(set_to_none=True)
             self._buffers.snapshot()
         has_gradient = [p.grad is not None for p in self._trained.values()]
-        status = [seconds, bool(interrupt), failure is not None, *has_gradient]
+        status = [seconds, bool(interrupt), failure is not None, self._stop is not None, *has_gradient]
         row = torch.cat([figures, torch.tensor(status, dtype=torch.double, device=self.device)])
         table = self.processes.gather(row)
         self.processes.sum_gradients(list(self._trained.values()))
@@ -609,13 +654,13 @@ class Trainer:
         rays: int,
         failure: Exception | None,
         monitor: TrainingMonitor,
-    ) -> _StepOutcome:
+    ) -> StepOutcome:
         """Checks the step of all processes and updates the parameters.
 
         Args:
             names: names of the L losses.
-            rows: one per process: L weighted losses, squared error, samples; seconds, whether interrupted, whether
-                failed; and for each trained parameter whether it has a gradient.
+            rows: one per process: L weighted losses, squared error, samples; seconds, whether interrupted, failed,
+                stopped; and for each trained parameter whether it has a gradient.
             norms: gradient norms, by parameter.
             rays: number of rays of all processes.
             failure: this process's error.
@@ -627,10 +672,11 @@ class Trainer:
         if any(row[count + 2] for row in rows):
             self.processes.raise_on_all(failure)
         for i, parameter in enumerate(self._trained.values()):
-            if not any(row[count + 3 + i] for row in rows):
+            if not any(row[count + 4 + i] for row in rows):
                 parameter.grad = None  # unused on every process, so the optimizer skips it
         terms = dict(zip(names, figures, strict=False))
-        outcome = _StepOutcome(terms, figures[len(terms)], rays, seconds, interrupted)
+        stopped = any(row[count + 3] for row in rows)
+        outcome = StepOutcome(terms, figures[len(terms)], rays, seconds, interrupted, stopped=stopped)
         bad = [name for name, value in terms.items() if not math.isfinite(value)]
         place = _processes_not_finite(rows, [names.index(name) for name in bad])
         not_finite = f"loss {', '.join(bad)}{place}" if bad else ""
@@ -693,21 +739,23 @@ class Trainer:
         if self.folder is None or self._pictured == self.progress.step:
             return
         frame = watched_frame(self.capture, self.frames)
-        with self.random.preserved(), self._average_swapped():  # a picture must not change what is learned
-            self.avatar.eval()
-            image, psnr = picture(self.avatar, self.capture, frame, device=self.device)
-            self.avatar.train()
+        with self.averaged() as avatar:
+            image, psnr = picture(avatar, self.capture, frame, device=self.device)
         self._pictured = self.progress.step
         best = self.progress.best_psnr
         self.progress.best_psnr = psnr if best is None else max(best, psnr)
         write_picture(self.folder.images / f"step_{self.progress.step:06d}.png", image)
         monitor.tick()
         monitor.event("picture", frame=frame, psnr=round(psnr, 3))
+        self._loggers.picture(self.progress.step, image, psnr)
+        self._call("on_picture", image=image, psnr=psnr)
 
     def _save_in_run(self, monitor: TrainingMonitor) -> None:
         if self.folder is not None:
             monitor.tick()
             self._save(self.folder.checkpoint, self.folder.previous_checkpoint)
+            self._loggers.save()
+            self._call("on_checkpoint", path=self.folder.checkpoint)
 
     def _swap_average(self) -> None:
         if self.ema is not None:

@@ -1,0 +1,90 @@
+"""Callbacks: objects of a program whose methods the trainer calls between steps (through `Fabric.call`)."""
+
+from collections.abc import Sequence
+from typing import Any
+
+__all__ = ["HOOKS", "Callback", "callback_states", "check_callbacks", "load_callback_states"]
+
+HOOKS = ("on_start", "on_step", "on_picture", "on_checkpoint", "on_end")
+
+
+class Callback:
+    """What a callback may define; deriving from this class is optional, and a method may leave out arguments.
+
+    A callback with the methods `state_dict()` and `load_state_dict(state)` keeps its state over `resume`: a dictionary
+    of texts, numbers, booleans, None, lists and dictionaries of these.
+
+    With several processes, each has its own callbacks and calls them at the same steps, except for pictures and
+    checkpoints, which process 0 alone makes. Random numbers that a callback draws do not change the training. An
+    exception ends the training, on all processes.
+    """
+
+    def on_start(self, trainer: Any) -> None:
+        """A call of `Trainer.fit` begins; a resumed run has been loaded."""
+
+    def on_step(self, trainer: Any, outcome: Any) -> None:
+        """A step has ended: `outcome` is its `StepOutcome`, and `trainer.progress.step` the number of steps so far."""
+
+    def on_picture(self, trainer: Any, image: Any, psnr: float) -> None:
+        """A picture was taken: truth | rendering | error (H, 3 W, 3) of the watched frame, and its PSNR in dB."""
+
+    def on_checkpoint(self, trainer: Any, path: Any) -> None:
+        """A checkpoint was written to `path`."""
+
+    def on_end(self, trainer: Any, result: Any) -> None:
+        """The call of `Trainer.fit` ends with the `FitResult` `result`; the avatar carries the averaged weights."""
+
+
+def check_callbacks(callbacks: Sequence[Any]) -> None:
+    """Raises TypeError for a callback without hooks, or with one that is never called: a misspelled name, say."""
+    for callback in callbacks:
+        kind = type(callback).__name__
+        own = [name for name in dir(callback) if name.startswith("on_") and callable(getattr(callback, name))]
+        unknown = [name for name in own if name not in HOOKS]
+        if unknown or not own:
+            has = f"has {', '.join(unknown)}, which the trainer never calls" if unknown else "has no hook"
+            raise TypeError(f"Trainer: callback {kind} {has}; the trainer calls {', '.join(HOOKS)}")
+        if hasattr(callback, "state_dict") != hasattr(callback, "load_state_dict"):
+            raise TypeError(f"Trainer: callback {kind} needs both state_dict and load_state_dict, or neither")
+
+
+def callback_names(callbacks: Sequence[Any]) -> list[str]:
+    """A name for each: its class, numbered from the second of a class on."""
+    kinds = [type(callback).__name__ for callback in callbacks]
+    counts = [kinds[: index + 1].count(kind) for index, kind in enumerate(kinds)]
+    return [kind if count == 1 else f"{kind}_{count}" for kind, count in zip(kinds, counts, strict=True)]
+
+
+def callback_states(callbacks: Sequence[Any]) -> dict[str, Any]:
+    """The states of those that have one, by name.
+
+    Raises:
+        TypeError: a state is more than a checkpoint can hold.
+    """
+    states = {}
+    for name, callback in zip(callback_names(callbacks), callbacks, strict=True):
+        if hasattr(callback, "state_dict"):
+            states[name] = callback.state_dict()
+            _check_plain(name, "its state", states[name])
+    return states
+
+
+def load_callback_states(callbacks: Sequence[Any], states: dict[str, Any]) -> None:
+    """Restores the states by name."""
+    for name, callback in zip(callback_names(callbacks), callbacks, strict=True):
+        if name in states and hasattr(callback, "load_state_dict"):
+            callback.load_state_dict(states[name])
+
+
+def _check_plain(name: str, place: str, value: Any) -> None:
+    if isinstance(value, dict) and all(isinstance(key, str) for key in value):
+        for key, entry in value.items():
+            _check_plain(name, repr(key), entry)
+    elif isinstance(value, list):
+        for entry in value:
+            _check_plain(name, f"a list in {place}", entry)
+    elif not (value is None or isinstance(value, bool | int | float | str)):
+        raise TypeError(
+            f"Trainer: callback {name} has a {type(value).__name__} as {place} in its state_dict; a checkpoint holds "
+            "texts, numbers, booleans, None, lists and dictionaries with texts as keys (tensor.tolist() makes a list)"
+        )
