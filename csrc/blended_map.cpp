@@ -4,6 +4,7 @@
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 
+#include <atomic>
 #include <stdexcept>
 
 #include "parallel.h"
@@ -39,10 +40,12 @@ void blended_map(Rows points, Rows directions, Index face, Index mesh, Matrices 
     const headfields::BlendedMap map{faces, width, points.data(), directions.data(), f, m, gradients.data(),
                                      centroids.data(), ring.data(), static_cast<float>(sharpness), moved.data(),
                                      turned.data()};
+    std::atomic<bool> inside{true};
     nb::gil_scoped_release release;
     headfields::parallel_for(count, 1024, threads, [&](int64_t first, int64_t last, int) {
-        HF_DISPATCH(blended_map, map, first, last);
+        if (!HF_DISPATCH(blended_map, map, first, last)) inside = false;
     });
+    if (!inside) throw std::out_of_range("blended_map: ring names a face that is not there");
 }
 
 }  // namespace

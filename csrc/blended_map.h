@@ -21,5 +21,6 @@ struct BlendedMap {
 }  // namespace headfields
 
 // For points [first, last): the mean of the gradients that `ring` names for the point's face, each with weight
-// exp(-sharpness |x - centroid|), applied to the point and, without its offset, to the direction.
-HF_DECLARE(void, blended_map, (const headfields::BlendedMap &map, int64_t first, int64_t last))
+// exp(-sharpness |x - centroid|), applied to the point and, without its offset, to the direction. False where a ring names
+// a face that is not there.
+HF_DECLARE(bool, blended_map, (const headfields::BlendedMap &map, int64_t first, int64_t last))

@@ -27,6 +27,8 @@ template <class... Arrays> void check_rows(int64_t n, const Arrays &...arrays) {
 
 BvhTree tree_of(const In<int32_t, 2> &children, const In<int32_t, 1> &order, const In<int32_t, 1> &slot, const In<int32_t, 2> &faces,
                 const In<float, 3> &vertices) {
+    check_topology(children, order, slot, faces.shape(0));
+    if (faces.shape(1) != 3 || vertices.shape(2) != 3) throw std::invalid_argument("bvh: faces must be (F, 3) and vertices (B, V, 3)");
     BvhTree tree{};
     tree.children = children.data(), tree.order = order.data(), tree.slot = slot.data();
     tree.faces = faces.data(), tree.vertices = vertices.data();
@@ -35,7 +37,19 @@ BvhTree tree_of(const In<int32_t, 2> &children, const In<int32_t, 1> &order, con
     return tree;
 }
 
+BvhTree filled_tree(const In<int32_t, 2> &children, const In<int32_t, 1> &order, const In<int32_t, 1> &slot, const In<int32_t, 2> &faces,
+                    const In<float, 3> &vertices, const In<float, 3> &bounds, const In<float, 3> &triangles) {
+    BvhTree tree = tree_of(children, order, slot, faces, vertices);
+    check_block(bounds, tree.meshes, tree.nodes, bvh_node_floats);
+    check_block(triangles, tree.meshes, tree.leaves, bvh_leaf_floats);
+    tree.bounds = bounds.data(), tree.triangles = triangles.data();
+    return tree;
+}
+
 nb::tuple build(In<int32_t, 2> faces, In<float, 2> vertices) {
+    const auto outside = [&vertices](int32_t v) { return v < 0 || v >= int64_t(vertices.shape(0)); };
+    if (faces.shape(1) != 3 || vertices.shape(1) != 3) throw std::invalid_argument("bvh_build: faces must be (F, 3) and vertices (V, 3)");
+    if (std::any_of(faces.data(), faces.data() + faces.size(), outside)) throw std::out_of_range("bvh_build: faces name a vertex that is not there");
     BvhTopology topology;
     {
         nb::gil_scoped_release release;
@@ -49,6 +63,11 @@ void refit(In<int32_t, 2> children, In<int32_t, 1> order, In<int32_t, 1> slot, I
            Out<float, 3> bounds, Out<float, 3> triangles, int threads) {
     nb::gil_scoped_release release;
     const BvhTree tree = tree_of(children, order, slot, faces, vertices);
+    check_block(bounds, tree.meshes, tree.nodes, bvh_node_floats);
+    check_block(triangles, tree.meshes, tree.leaves, bvh_leaf_floats);
+    const int32_t *corner = faces.data();
+    const auto outside = [&tree](int32_t v) { return v < 0 || v >= tree.vertex_count; };
+    if (std::any_of(corner, corner + faces.size(), outside)) throw std::out_of_range("bvh: faces name a vertex that is not there");
     constexpr int64_t grain = 256;  // leaves
     const int64_t chunks = (tree.leaves + grain - 1) / grain;
     parallel_for(tree.meshes * chunks, 1, threads, [&](int64_t begin, int64_t end, int) {
@@ -66,8 +85,7 @@ void closest(In<int32_t, 2> children, In<int32_t, 1> order, In<int32_t, 1> slot,
              In<float, 3> bounds, In<float, 3> triangles, In<float, 2> points, std::optional<In<int32_t, 1>> mesh, float max_distance,
              Out<int64_t, 1> face, std::optional<Out<float, 2>> barycentric, std::optional<Out<float, 1>> distance, std::optional<Out<float, 2>> nearest, int threads) {
     nb::gil_scoped_release release;
-    BvhTree tree = tree_of(children, order, slot, faces, vertices);
-    tree.bounds = bounds.data(), tree.triangles = triangles.data();
+    const BvhTree tree = filled_tree(children, order, slot, faces, vertices, bounds, triangles);
     const int64_t n = points.shape(0);
     BvhClosest query{points.data(), mesh ? mesh->data() : nullptr, face.data(), nullptr, nullptr, nullptr, max_distance};
     check_rows(n, points, face);
@@ -113,8 +131,7 @@ void raycast(In<int32_t, 2> children, In<int32_t, 1> order, In<int32_t, 1> slot,
              float max_distance, Out<int64_t, 1> face, std::optional<Out<float, 2>> barycentric, std::optional<Out<float, 1>> distance,
              int threads) {
     nb::gil_scoped_release release;
-    BvhTree tree = tree_of(children, order, slot, faces, vertices);
-    tree.bounds = bounds.data(), tree.triangles = triangles.data();
+    const BvhTree tree = filled_tree(children, order, slot, faces, vertices, bounds, triangles);
     BvhRays rays{};
     rays.origins = origins.data(), rays.directions = directions.data(), rays.mesh = mesh ? mesh->data() : nullptr;
     rays.face = face.data(), rays.max_distance = max_distance;
@@ -134,8 +151,7 @@ void interval(In<int32_t, 2> children, In<int32_t, 1> order, In<int32_t, 1> slot
               In<float, 3> bounds, In<float, 3> triangles, In<float, 2> origins, In<float, 2> directions, std::optional<In<int32_t, 1>> mesh,
               float margin, Out<float, 1> near_, Out<float, 1> far_, int threads) {
     nb::gil_scoped_release release;
-    BvhTree tree = tree_of(children, order, slot, faces, vertices);
-    tree.bounds = bounds.data(), tree.triangles = triangles.data();
+    const BvhTree tree = filled_tree(children, order, slot, faces, vertices, bounds, triangles);
     BvhRays rays{};
     rays.origins = origins.data(), rays.directions = directions.data(), rays.mesh = mesh ? mesh->data() : nullptr;
     rays.margin = margin, rays.near_ = near_.data(), rays.far_ = far_.data();

@@ -31,6 +31,7 @@ HF_INLINE void push(const BvhTree &tree, int32_t node, f8 d2, float bound, Entry
         const int k = __builtin_ctz(hits);
         hits &= hits - 1;
         const Entry entry = {distance2[k], tree.children[8 * (int64_t)node + k]};
+        if (entry.child == bvh_empty) continue;  // its bounds may be anything, and nothing is there
         int at = top++;
         for (; at > base && stack[at - 1].distance2 < entry.distance2; --at) stack[at] = stack[at - 1];
         stack[at] = entry;

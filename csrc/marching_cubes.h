@@ -7,7 +7,7 @@
 // A grid of points; row r = i * height + j holds the `width` points (i, j, ...).
 struct MarchingGrid {
     int64_t depth, height, width;
-    const uint8_t *inside;    // a point each: 0 or 1
+    const uint8_t *inside;    // a point each: 0 outside
     const uint8_t *count;     // (256,) triangles of each case
     const uint8_t *triangle;  // (256, most, 3) their edges
     int64_t most;

@@ -11,6 +11,8 @@ using namespace headfields;
 namespace {
 
 BvhTree tree_of(const In<int32_t, 2> &children, const In<int32_t, 1> &order, const In<int32_t, 1> &slot, const In<float, 3> &vertices) {
+    check_topology(children, order, slot, vertices.shape(1));
+    if (vertices.shape(2) != 3) throw std::invalid_argument("nearest_vertices: vertices must be (B, V, 3)");
     BvhTree tree{};
     tree.children = children.data(), tree.order = order.data(), tree.slot = slot.data(), tree.vertices = vertices.data();
     tree.meshes = vertices.shape(0), tree.vertex_count = vertices.shape(1);
@@ -22,6 +24,8 @@ void refit(In<int32_t, 2> children, In<int32_t, 1> order, In<int32_t, 1> slot, I
            Out<float, 3> positions, int threads) {
     nb::gil_scoped_release release;
     const BvhTree tree = tree_of(children, order, slot, vertices);
+    check_block(bounds, tree.meshes, tree.nodes, bvh_node_floats);
+    check_block(positions, tree.meshes, tree.leaves, vertex_leaf_floats);
     constexpr int64_t grain = 512;  // leaves
     const int64_t chunks = (tree.leaves + grain - 1) / grain;
     parallel_for(tree.meshes * chunks, 1, threads, [&](int64_t begin, int64_t end, int) {
@@ -40,6 +44,8 @@ void nearest(In<int32_t, 2> children, In<int32_t, 1> order, In<int32_t, 1> slot,
              std::optional<Out<float, 2>> distance, int threads) {
     nb::gil_scoped_release release;
     BvhTree tree = tree_of(children, order, slot, vertices);
+    check_block(bounds, tree.meshes, tree.nodes, bvh_node_floats);
+    check_block(positions, tree.meshes, tree.leaves, vertex_leaf_floats);
     tree.bounds = bounds.data(), tree.triangles = positions.data();
     const int64_t n = points.shape(0), k = index.shape(1);
     if (points.shape(1) != 3 || int64_t(index.shape(0)) != n) throw std::invalid_argument("nearest_vertices: points must be (n, 3), index (n, k)");

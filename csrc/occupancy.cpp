@@ -54,6 +54,7 @@ struct March {
         const uint8_t *cells = grid ? occupied->data() : nullptr;
         const T *box = grid ? aabb.value().data() : nullptr;
         const T a = static_cast<T>(step), c = static_cast<T>(cone);
+        if (!(a > 0)) throw nb::value_error("march: the step is lost to rounding");
         const int64_t *shape = size.of;
         nb::gil_scoped_release release;
         headfields::parallel_for(rays, 128, threads, [=](int64_t first, int64_t last, int) {

@@ -25,6 +25,15 @@ int64_t size(const Array &array, size_t axis) {
     return static_cast<int64_t>(array.shape(axis));
 }
 
+void require(bool holds) {
+    if (!holds) throw std::invalid_argument("interpolate_rows: arrays differ in shape");
+}
+
+template <typename A, typename B>
+bool same(const A &a, const B &b) {
+    return size(a, 0) == size(b, 0) && size(a, 1) == size(b, 1);
+}
+
 void check(const Index &index, int64_t rows) {
     const int64_t total = size(index, 0) * size(index, 1), *i = index.data();
     int64_t largest = -1;
@@ -33,6 +42,7 @@ void check(const Index &index, int64_t rows) {
 }
 
 void rows_gather(Table table, Index index, Table weights, Out out, int threads) {
+    require(same(weights, index) && size(out, 0) == size(index, 0) && size(out, 1) == size(table, 1));
     check(index, size(table, 0));
     const int64_t picks = size(index, 1), width = size(table, 1);
     const float *t = table.data(), *w = weights.data();
@@ -45,6 +55,7 @@ void rows_gather(Table table, Index index, Table weights, Out out, int threads) 
 }
 
 void rows_scatter(Table values, Index index, Table weights, Out out, int threads) {
+    require(same(weights, index) && size(values, 0) == size(index, 0) && size(values, 1) == size(out, 1));
     check(index, size(out, 0));
     const int64_t count = size(index, 0), picks = size(index, 1), width = size(values, 1);
     const float *v = values.data(), *w = weights.data();
@@ -61,6 +72,7 @@ void rows_scatter(Table values, Index index, Table weights, Out out, int threads
 }
 
 void rows_dot(Table table, Index index, Table values, Out out, int threads) {
+    require(same(out, index) && size(values, 0) == size(index, 0) && size(values, 1) == size(table, 1));
     check(index, size(table, 0));
     const int64_t picks = size(index, 1), width = size(table, 1);
     const float *t = table.data(), *v = values.data();

@@ -92,7 +92,7 @@ uint64_t blended_maps(Random &random, int n, int width, int rare) {
     const BlendedMap map{faces, width, points.data(), directions.data(), face.data(), mesh.data(), gradients.data(),
                          centroids.data(), ring.data(), 500.f, moved.data(), turned.data()};
     parallel_for(n, 50, pool_threads, [&](int64_t first, int64_t last, int) {
-        HF_DISPATCH(blended_map, map, first, last);
+        expect(HF_DISPATCH(blended_map, map, first, last), "blended_map finds a ring out of range");
     });
     uint64_t seed = 7;
     mix(seed, moved), mix(seed, turned);

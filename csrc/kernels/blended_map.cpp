@@ -5,8 +5,9 @@
 
 namespace HF_ISA {
 
-void blended_map(const headfields::BlendedMap &map, int64_t first, int64_t last) {
+bool blended_map(const headfields::BlendedMap &map, int64_t first, int64_t last) {
     const int64_t width = map.width;
+    bool inside = true;
     for (int64_t i = first; i < last; ++i) {
         const float *x = map.points + 3 * i, *d = map.directions + 3 * i;
         const int64_t *mine = map.ring + width * map.face[i];
@@ -15,6 +16,10 @@ void blended_map(const headfields::BlendedMap &map, int64_t first, int64_t last)
         float mixed[12] = {0}, total = 0, nearest = 0;
         for (int64_t k = 0; k < width; ++k) {
             if (mine[k] < 0) continue;
+            if (mine[k] >= map.faces) {
+                inside = false;
+                continue;
+            }
             float weight = 1;
             if (width > 1) {
                 const float *c = centers + 3 * mine[k];
@@ -39,6 +44,7 @@ void blended_map(const headfields::BlendedMap &map, int64_t first, int64_t last)
         const float inverse = 1 / (length > 1e-12f ? length : 1e-12f);
         for (int r = 0; r < 3; ++r) map.turned[3 * i + r] = out[r] * inverse;
     }
+    return inside;
 }
 
 }  // namespace HF_ISA

@@ -95,6 +95,7 @@ struct Candidates {
             for (uint32_t hits = mask_bits(d2 < f8_set(radius2)); hits; hits &= hits - 1) {
                 const int k = __builtin_ctz(hits);
                 const int32_t child = tree.children[8 * (int64_t)node + k];
+                if (child == bvh_empty) continue;
                 if (child >= 0) {
                     stack[top++] = {0.f, child};
                 } else {

@@ -127,6 +127,7 @@ void bvh_interval(const BvhTree &tree, const BvhRays &rays, const uint32_t *item
                             const int k = __builtin_ctz(hits);
                             hits &= hits - 1;
                             const Entry entry = {keys[k], tree.children[8 * (int64_t)node + k]};
+                            if (entry.child == bvh_empty) continue;
                             int at = top++;
                             for (; at > base && stack[at - 1].key < entry.key; --at) stack[at] = stack[at - 1];
                             stack[at] = entry;

@@ -79,6 +79,7 @@ void bvh_raycast(const BvhTree &tree, const BvhRays &rays, const uint32_t *items
                         const int k = __builtin_ctz(hits);
                         hits &= hits - 1;
                         const Entry entry = {at_enter[k], tree.children[8 * (int64_t)node + k]};
+                        if (entry.child == bvh_empty) continue;
                         int at = top++;
                         for (; at > base && stack[at - 1].enter < entry.enter; --at) stack[at] = stack[at - 1];
                         stack[at] = entry;

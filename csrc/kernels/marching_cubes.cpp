@@ -19,12 +19,12 @@ void marching_marks(const MarchingGrid &grid, int64_t first, int64_t last, int64
         const uint8_t *y = row % grid.height + 1 < grid.height ? in + width : in;
         int64_t total = 0;
         for (int64_t k = 0; k + 1 < width; ++k) {
-            const uint8_t a = in[k], i = a ^ x[k], j = a ^ y[k], l = a ^ in[k + 1];
+            const uint8_t a = in[k] != 0, i = a ^ (x[k] != 0), j = a ^ (y[k] != 0), l = a ^ (in[k + 1] != 0);
             mark[k] = static_cast<uint8_t>(i | j << 1 | l << 2 | a << 3);
             total += i + j + l;
         }
         const int64_t k = width - 1;
-        const uint8_t a = in[k], i = a ^ x[k], j = a ^ y[k];
+        const uint8_t a = in[k] != 0, i = a ^ (x[k] != 0), j = a ^ (y[k] != 0);
         mark[k] = static_cast<uint8_t>(i | j << 1 | a << 3);
         edges[row] = total + i + j;
     }

@@ -74,7 +74,7 @@ struct Found {
     }
     HF_INLINE_MEMBER void offer(double distance2, int32_t vertex) {
         const uint64_t key = rank_of(distance2, vertex);
-        if (!(key < rank[k - 1])) return;
+        if (!(key < rank[k - 1]) || vertex < 0) return;  // an empty lane, if its position says otherwise
         if (max_distance < __builtin_inff() && !((float)__builtin_sqrt(distance2) <= max_distance)) return;
         int at = k - 1;
         for (; at > 0 && rank[at - 1] > key; --at) rank[at] = rank[at - 1];
@@ -143,6 +143,7 @@ struct Candidates {
             const f8 away = box_distance2(bounds + (int64_t)node * bvh_node_floats, 8, lo, hi);
             for (uint32_t hits = mask_bits(away < reach); hits; hits &= hits - 1) {
                 const int32_t child = tree.children[8 * (int64_t)node + __builtin_ctz(hits)];
+                if (child == bvh_empty) continue;
                 if (child >= 0) {
                     stack[top++] = child;
                     continue;

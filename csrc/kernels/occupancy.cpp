@@ -96,7 +96,7 @@ static void march_of(int64_t begin, int64_t end, const T *origins, const T *dire
                     counts[ray] = lattice.count(t1);
                     continue;
                 }
-                for (int64_t to = offsets[ray]; to < offsets[ray + 1]; ++to, ++k) {
+                for (int64_t to = offsets[ray]; to < offsets[ray + 1]; ++to, ++k, ++found) {
                     const T start = lattice.edge(k), stop = lattice.edge(k + 1);
                     out_ray[to] = ray;
                     out_start[to] = start < t1 ? start : t1;
@@ -128,6 +128,10 @@ static void march_of(int64_t begin, int64_t end, const T *origins, const T *dire
                     const int64_t from = lattice.interval(enter) - 1;  // one more for rounding, as at the end
                     k = from > 0 ? from : 0;
                     last = lattice.interval(leave) + 2;
+                    if (last > (int64_t(1) << 30)) {  // the step is lost to rounding: more than any budget, in hours
+                        if (!fill) found = last;
+                        last = k;
+                    }
                 }
             }
             while (k < last) {
@@ -154,6 +158,7 @@ static void march_of(int64_t begin, int64_t end, const T *origins, const T *dire
                 if (start < stop) {
                     if (fill) {
                         const int64_t to = offsets[ray] + found;
+                        if (to >= offsets[ray + 1]) break;  // cells were added since they were counted
                         out_ray[to] = ray;
                         out_start[to] = start;
                         out_stop[to] = stop;
@@ -163,7 +168,14 @@ static void march_of(int64_t begin, int64_t end, const T *origins, const T *dire
                 ++k;
             }
         }
-        if (!fill) counts[ray] = found;
+        if (!fill) {
+            counts[ray] = found;
+            continue;
+        }
+        for (int64_t to = offsets[ray] + found; to < offsets[ray + 1]; ++to) {
+            out_ray[to] = ray;  // cells were taken away since: intervals without length
+            out_start[to] = out_stop[to] = t1;
+        }
     }
 }
 

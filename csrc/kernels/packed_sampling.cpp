@@ -75,6 +75,7 @@ static void merge_of(int64_t begin, int64_t end, const int64_t *offsets_a, const
             if ((in_a || in_b) && previous < edge) {
                 if (out_start != nullptr) {
                     const int64_t to = offsets[ray] + found;
+                    if (to >= offsets[ray + 1]) break;  // the input has changed since it was counted
                     out_ray[to] = ray;
                     out_start[to] = previous;
                     out_stop[to] = edge;
@@ -90,7 +91,14 @@ static void merge_of(int64_t begin, int64_t end, const int64_t *offsets_a, const
                 in_b = !in_b;
             }
         }
-        if (out_start == nullptr) counts[ray] = found;
+        if (out_start == nullptr) {
+            counts[ray] = found;
+            continue;
+        }
+        for (int64_t to = offsets[ray] + found; to < offsets[ray + 1]; ++to) {
+            out_ray[to] = ray;
+            out_start[to] = out_stop[to] = previous;
+        }
     }
 }
 

@@ -49,6 +49,14 @@ def check_same_device(op: str, **tensors: Tensor | None) -> None:
         raise ValueError(f"{op}: arguments are on several devices ({listing}); move them to one with .to(device)")
 
 
+def require_shapes(op: str, fits: bool, **tensors: Tensor | None) -> None:
+    """Raises ValueError with the shapes of all tensors unless `fits`: the check of a registered operation, which a
+    program may call without the public function."""
+    if not fits:
+        listing = ", ".join(f"{name} {tuple(tensor.shape)}" for name, tensor in tensors.items() if tensor is not None)
+        raise ValueError(f"torch.ops.headfields.{op}: shapes disagree ({listing}); call the function in headfields.ops")
+
+
 def no_third_derivative(op: str) -> Callable[..., NoReturn]:
     """A backward for the second derivative of an operation that has no third: it raises NotImplementedError."""
 

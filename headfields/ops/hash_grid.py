@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from headfields.ops import dispatch
-from headfields.ops._checks import check_floating, check_same_device, check_shape, no_third_derivative
+from headfields.ops._checks import check_floating, check_same_device, check_shape, no_third_derivative, require_shapes
 from headfields.ops.hash_grid_layout import HashGridLayout
 from headfields.ops.reference import hash_grid as reference
 from headfields.ops.warp_launch import launch
@@ -90,6 +90,16 @@ def hash_grid(
     return features.reshape(*points.shape[:-1], layout.width)
 
 
+def _shape(op: str, key: Sequence[int], points: Tensor, table: Tensor, **rows: Tensor | None) -> HashGridLayout:
+    """The layout of a call of a registered operation, whose arguments it checks: `rows` are (N, width)."""
+    layout = _layout(*key)
+    fits = points.ndim == 2 and points.shape[1] == layout.dimensions
+    fits = fits and table.shape == (layout.entries, layout.features)
+    fits = fits and all(tensor is None or tensor.shape == (len(points), layout.width) for tensor in rows.values())
+    require_shapes(op, fits, points=points, table=table, **rows)
+    return layout
+
+
 def _contiguous(tensor: Tensor) -> Tensor:
     return tensor.detach().contiguous()
 
@@ -155,7 +165,7 @@ def _kind(table: Tensor) -> str:
 
 @torch.library.custom_op("headfields::hash_grid", mutates_args=())
 def _hash_grid(points: Tensor, table: Tensor, layout: Sequence[int], smoothstep: bool) -> Tensor:
-    shape = _layout(*layout)
+    shape = _shape("hash_grid", layout, points, table)
     points, table = _contiguous(points), _contiguous(table)
     out = points.new_empty((points.shape[0], shape.width))
     if dispatch.use_native(points):
@@ -174,7 +184,7 @@ def _(points, table, layout, smoothstep):
 def _hash_grid_backward(
     grad: Tensor, points: Tensor, table: Tensor, layout: Sequence[int], smoothstep: bool, needs: Sequence[bool]
 ) -> tuple[Tensor, Tensor]:
-    shape = _layout(*layout)
+    shape = _shape("hash_grid_backward", layout, points, table, grad=grad)
     grad, points, table = _contiguous(grad), _contiguous(points), _contiguous(table)
     to_points = torch.empty_like(points) if needs[0] else None
     to_table = _zero_table(table, points.dtype) if needs[1] else None
@@ -207,7 +217,10 @@ def _hash_grid_backward_backward(
     smoothstep: bool,
     needs: Sequence[bool],
 ) -> tuple[Tensor, Tensor, Tensor]:
-    shape = _layout(*layout)
+    op = "hash_grid_backward_backward"
+    shape = _shape(op, layout, points, table, grad=grad)
+    require_shapes(op, gg_points is None or gg_points.shape == points.shape, points=points, gg_points=gg_points)
+    require_shapes(op, gg_table is None or gg_table.shape == table.shape, table=table, gg_table=gg_table)
     grad, points, table = _contiguous(grad), _contiguous(points), _contiguous(table)
     gg_points = None if gg_points is None else _contiguous(gg_points)
     gg_table = None if gg_table is None else _contiguous(gg_table)

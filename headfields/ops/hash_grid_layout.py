@@ -19,7 +19,7 @@ class HashGridLayout:
     x + y (N + 1) + z (N + 1)². Otherwise it has 2 ** log2_table_size rows and the spatial hash of eq. 4 picks one.
 
     Args:
-        levels: number of levels L, at least 1. With one level, its resolution is `base_resolution`.
+        levels: number of levels L, 1 to 1024. With one level, its resolution is `base_resolution`.
         features: number of features per level F, at least 1.
         log2_table_size: binary logarithm of the maximum number of rows per level, 0 to 30.
         base_resolution: cells per axis of the coarsest level.
@@ -47,7 +47,7 @@ class HashGridLayout:
             if not holds:
                 raise ValueError(f"HashGridLayout: {name} is {getattr(self, name)}; expected {expected}")
 
-        require(self.levels >= 1, "levels", "at least 1")
+        require(1 <= self.levels <= 1024, "levels", "1 to 1024")
         require(self.features >= 1, "features", "at least 1")
         require(0 <= self.log2_table_size <= 30, "log2_table_size", "0 to 30")
         require(1 <= self.dimensions <= 4, "dimensions", "1 to 4")

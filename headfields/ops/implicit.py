@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from headfields.ops._checks import check_floating, check_same_device, check_shape
+from headfields.ops._checks import check_floating, check_same_device, check_shape, require_shapes
 
 
 def implicit_root(
@@ -49,6 +49,8 @@ def implicit_root(
 
 @torch.library.custom_op("headfields::implicit_root", mutates_args=())
 def _root(root: Tensor, residual: Tensor, inverse_jacobian: Tensor) -> Tensor:
+    fits = root.ndim == 2 and residual.shape == root.shape and inverse_jacobian.shape == (*root.shape, root.shape[1])
+    require_shapes("implicit_root", fits, root=root, residual=residual, inverse_jacobian=inverse_jacobian)
     return root - (inverse_jacobian @ residual[..., None])[..., 0]
 
 

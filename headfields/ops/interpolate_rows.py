@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from headfields.ops._checks import check_floating, check_integer, check_same_device, check_shape
+from headfields.ops._checks import check_floating, check_integer, check_same_device, check_shape, require_shapes
 from headfields.ops.dispatch import native, use_native, use_warp
 from headfields.ops.reference import interpolate_rows as reference
 from headfields.ops.warp_launch import launch
@@ -18,6 +18,8 @@ from headfields.ops.warp_launch import launch
 
 @torch.library.custom_op("headfields::interpolate_rows", mutates_args=())
 def _gather(table: Tensor, index: Tensor, weights: Tensor) -> Tensor:
+    fits = table.ndim == index.ndim == 2 and weights.shape == index.shape
+    require_shapes("interpolate_rows", fits, table=table, index=index, weights=weights)
     inputs = (table.contiguous(), index.contiguous(), weights.contiguous())
     if table.dtype != torch.float32:
         return reference.interpolate_rows(*inputs)
@@ -36,6 +38,8 @@ def _(table: Tensor, index: Tensor, weights: Tensor) -> Tensor:
 
 @torch.library.custom_op("headfields::scatter_rows", mutates_args=())
 def _scatter(values: Tensor, index: Tensor, weights: Tensor, rows: int) -> Tensor:
+    fits = values.ndim == index.ndim == 2 and weights.shape == index.shape and len(values) == len(index)
+    require_shapes("scatter_rows", fits, values=values, index=index, weights=weights)
     inputs = (values.contiguous(), index.contiguous(), weights.contiguous())
     if use_native(values) and values.dtype == torch.float32:
         out = values.new_empty(rows, values.shape[1])
@@ -55,6 +59,8 @@ def _(values: Tensor, index: Tensor, weights: Tensor, rows: int) -> Tensor:
 
 @torch.library.custom_op("headfields::dot_rows", mutates_args=())
 def _dot(table: Tensor, index: Tensor, values: Tensor) -> Tensor:
+    fits = table.ndim == index.ndim == 2 and values.shape == (len(index), table.shape[1])
+    require_shapes("dot_rows", fits, table=table, index=index, values=values)
     inputs = (table.contiguous(), index.contiguous(), values.contiguous())
     if table.dtype != torch.float32:
         return reference.dot_rows(*inputs)

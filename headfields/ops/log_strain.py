@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from headfields.ops._checks import check_floating, check_shape
+from headfields.ops._checks import check_floating, check_shape, require_shapes
 
 LEAST = 1e-12
 """Least eigenvalue of JᵀJ (singular value 1e-6): smaller ones count as this much, so the energy stays finite."""
@@ -50,6 +50,7 @@ def log_strain(jacobians: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*batch"
 
 def _spectrum(c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Eigenvalues (at least `LEAST`) and vectors of symmetric matrices, and a NaN for those that are not finite."""
+    require_shapes("log_strain", c.ndim == 3 and c.shape[1:] == (3, 3), c=c)
     c = c.detach()
     sound = c.isfinite().all(dim=-1).all(dim=-1)
     # The identity in place of matrices that are not finite, or the solver fails for the whole batch.
@@ -75,6 +76,7 @@ def _(c: Tensor) -> Tensor:
 
 @torch.library.custom_op("headfields::log_strain_backward", mutates_args=())
 def _gradient(grad: Tensor, c: Tensor) -> Tensor:
+    require_shapes("log_strain_backward", grad.shape == c.shape[:1], grad=grad, c=c)
     values, vectors, nan = _spectrum(c)
     return ((grad + nan)[:, None, None] * vectors * _slope(values)[:, None, :]) @ vectors.mT
 
@@ -87,6 +89,8 @@ def _(grad: Tensor, c: Tensor) -> Tensor:
 @torch.library.custom_op("headfields::log_strain_double_backward", mutates_args=())
 def _second(direction: Tensor, grad: Tensor, c: Tensor) -> Tensor:
     """`grad` times the derivative of G along the symmetric part of `direction`."""
+    fits = direction.shape == c.shape and grad.shape == c.shape[:1]
+    require_shapes("log_strain_double_backward", fits, direction=direction, grad=grad, c=c)
     values, vectors, nan = _spectrum(c)
     a, b = values[:, :, None], values[:, None, :]
     # (log a - log b) / (a - b) = 2 artanh(z) / (z (a + b)) with z = (a - b) / (a + b): a series where a is near b.

@@ -37,6 +37,11 @@ class Isosurface:
 
 @torch.library.custom_op("headfields::crossed_edges", mutates_args=())
 def _crossed_edges(inside: Tensor) -> tuple[Tensor, Tensor]:
+    if inside.dtype != torch.bool or inside.ndim != 3:
+        raise ValueError(
+            f"torch.ops.headfields.crossed_edges: inside is {inside.dtype} of shape {tuple(inside.shape)}; "
+            "expected bool (D, H, W)"
+        )
     if not use_native(inside) or min(inside.shape) < 2:
         return reference.crossed_edges(inside)
     flags = inside.contiguous().view(torch.uint8)

@@ -45,11 +45,17 @@ def _(vertices, children, order, slot, levels):
     return vertices.new_empty(b, children.shape[0], 48), vertices.new_empty(b, slot.shape[0], 24)
 
 
+def _check_count(k: int) -> None:
+    if not 1 <= k <= MAX_NEIGHBORS:
+        raise ValueError(f"nearest_vertices: k is {k}; expected 1 to {MAX_NEIGHBORS}")
+
+
 @torch.library.custom_op("headfields::nearest_vertices", mutates_args=())
 def _nearest(
     points: Tensor, mesh_index: Tensor | None, vertices: Tensor, children: Tensor, order: Tensor, slot: Tensor,
     bounds: Tensor, positions: Tensor, k: int, max_distance: float, fused: bool,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
+    _check_count(k)
     index = torch.empty(points.shape[0], k, dtype=torch.long, device=points.device)
     distance = points.new_empty(points.shape[0] if fused else 0, k)
     if use_native(points):
@@ -178,8 +184,7 @@ class VertexTree:
         check_floating("nearest_vertices", "points", points)
         check_shape("nearest_vertices", "points", points, "... 3")
         check_same_device("nearest_vertices", points=points, vertices=self.vertices)
-        if not 1 <= k <= MAX_NEIGHBORS:
-            raise ValueError(f"nearest_vertices: k is {k}; expected 1 to {MAX_NEIGHBORS}")
+        _check_count(k)
         if k > self.vertices.shape[1]:
             raise ValueError(f"nearest_vertices: k is {k}, but there are only {self.vertices.shape[1]} vertices")
         if not max_distance >= 0:

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from headfields.ops._checks import check_floating
+from headfields.ops._checks import check_floating, require_shapes
 from headfields.ops.dispatch import native, use_native
 
 
@@ -49,6 +49,7 @@ def _softplus(x: Tensor, beta: float) -> Tensor:
 @torch.library.custom_op("headfields::softplus_derivative", mutates_args=())
 def _derivative(grad: Tensor, x: Tensor, beta: float, second: bool) -> Tensor:
     """grad times the first, or the second, derivative at x."""
+    require_shapes("softplus_derivative", grad.shape == x.shape, grad=grad, x=x)
     out = torch.empty_like(x, memory_format=torch.contiguous_format)
     tensors = (tensor.detach().contiguous().view(-1) for tensor in (grad, x))
     native.softplus_derivative(*tensors, beta, second, out.view(-1), torch.get_num_threads())

@@ -11,6 +11,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from headfields.ops._checks import require_shapes
+
 _alive: "weakref.WeakValueDictionary[int, SymmetricSystem]" = weakref.WeakValueDictionary()
 _keys = itertools.count()
 
@@ -58,7 +60,11 @@ class SymmetricSystem:
 
 @torch.library.custom_op("headfields::symmetric_solve", mutates_args=())
 def _solve(right: Tensor, key: int) -> Tensor:
+    if key not in _alive:
+        raise KeyError(f"torch.ops.headfields.symmetric_solve: no SymmetricSystem has key {key}; call its solve()")
     system = _alive[key]
+    size = system.matrix.shape[0]
+    require_shapes("symmetric_solve", right.ndim == 2 and len(right) == size, right=right)
     if system.factor is None or not right.numel():
         return torch.zeros_like(right)
     values = right.detach().cpu().double().numpy()

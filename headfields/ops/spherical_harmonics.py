@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from headfields.ops import dispatch
-from headfields.ops._checks import check_floating, check_shape, no_third_derivative
+from headfields.ops._checks import check_floating, check_shape, no_third_derivative, require_shapes
 from headfields.ops.reference import spherical_harmonics as reference
 from headfields.ops.warp_launch import launch
 
@@ -46,12 +46,16 @@ def spherical_harmonics(directions: Float[Tensor, "*batch 3"], degree: int) -> F
             f"spherical_harmonics: directions has dtype {directions.dtype}; expected float32 or float64 "
             "(directions.float() converts)"
         )
-    if not 1 <= degree <= 8:
-        raise ValueError(f"spherical_harmonics: degree is {degree}; expected 1 to 8")
+    _check_degree(degree)
     if directions.dtype == torch.float64 and not dispatch.use_native(directions):
         return reference.spherical_harmonics(directions, degree)
     values = torch.ops.headfields.spherical_harmonics(directions.reshape(-1, 3), degree)
     return values.reshape(*directions.shape[:-1], degree**2)
+
+
+def _check_degree(degree: int) -> None:
+    if not 1 <= degree <= 8:
+        raise ValueError(f"spherical_harmonics: degree is {degree}; expected 1 to 8")
 
 
 @functools.lru_cache(maxsize=32)
@@ -68,6 +72,8 @@ def _launch(kernel: str, degree: int, *tensors: Tensor) -> None:
 
 @torch.library.custom_op("headfields::spherical_harmonics", mutates_args=())
 def _spherical_harmonics(directions: Tensor, degree: int) -> Tensor:
+    _check_degree(degree)
+    require_shapes("spherical_harmonics", directions.ndim == 2 and directions.shape[1] == 3, directions=directions)
     directions = directions.detach().contiguous()
     out = directions.new_empty((directions.shape[0], degree**2))
     if dispatch.use_native(directions):
@@ -83,8 +89,15 @@ def _(directions, degree):
     return directions.new_empty((directions.shape[0], degree**2))
 
 
+def _check_derivative(which: str, degree: int, grad: Tensor, directions: Tensor) -> None:
+    _check_degree(degree)
+    fits = directions.ndim == 2 and directions.shape[1] == 3 and grad.shape == (len(directions), degree**2)
+    require_shapes(f"spherical_harmonics_{which}", fits, grad=grad, directions=directions)
+
+
 @torch.library.custom_op("headfields::spherical_harmonics_backward", mutates_args=())
 def _spherical_harmonics_backward(grad: Tensor, directions: Tensor, degree: int) -> Tensor:
+    _check_derivative("backward", degree, grad, directions)
     grad, directions = grad.detach().contiguous(), directions.detach().contiguous()
     out = torch.empty_like(directions)
     if dispatch.use_native(directions):
@@ -105,6 +118,8 @@ def _(grad, directions, degree):
 def _spherical_harmonics_backward_backward(
     grad: Tensor, directions: Tensor, gg: Tensor, degree: int
 ) -> tuple[Tensor, Tensor]:
+    _check_derivative("backward_backward", degree, grad, directions)
+    require_shapes("spherical_harmonics_backward_backward", gg.shape == directions.shape, gg=gg, directions=directions)
     return reference.second_gradient(grad.detach(), directions.detach(), gg.detach(), degree)
 
 
