@@ -10,9 +10,8 @@ import headfields as hf
 from headfields.avatar import Avatar
 from headfields.decoders import NeRFDecoder
 from headfields.deformers import Chain, HyperDeformer, Static, SurfaceCanonicalizer
-from headfields.encoders import CodeFeatures, FrameCode, HashGrid, RegionGate, SurfaceFeatures
+from headfields.encoders import CodeFeatures, FrameCode, Frequency, HashGrid, RegionGate, SurfaceFeatures
 from headfields.networks import Anchors, LatentTable
-from headfields.parts import Encoder
 from headfields.records import HeadState
 from headfields.renderers import UniformSampler, VolumeRenderer
 from tests.test_composition import BOX, CAMERA, FACES, VERTICES
@@ -149,12 +148,11 @@ def test_a_missing_code_names_the_part_and_the_line(unchecked: None) -> None:
     with pytest.raises(ValueError, match=rf"FrameCode needs 'light' of the HeadState.*{line}.*\(B, 3\)"):
         avatar().field(state([0]))
 
-    class Tinted(Encoder):
+    class Tinted(Frequency):
         needs = ("tint",)
-        width = 1
 
     with pytest.raises(ValueError, match=r"Tinted needs 'tint'.*codes=\{'tint': .*LatentTable\(len\(capture\), width"):
-        avatar(Tinted()).field(state([0]))
+        avatar(Tinted(2)).field(state([0]))
     anchors = Anchors(VERTICES[[1, 3, 5]], 1, global_width=4, local_width=2, hidden=6)
     hyper = HyperDeformer(anchors, expression_width=3, identity_width=2, hidden=8, layers=2, skip=1)
     made = avatar(RegionGate("pose", torch.ones(len(FACES)), 3), Chain(SurfaceCanonicalizer(VERTICES, FACES), hyper))
@@ -201,8 +199,14 @@ def test_saved_with_the_avatar(unseen: str, tmp_path: Path, unchecked: None) -> 
     assert b'"codes"' not in (tmp_path / "without.safetensors").read_bytes()[:100_000]
 
 
-def test_one_table_in_two_avatars_keeps_what_it_learned() -> None:
+def test_one_table_in_two_avatars_keeps_what_it_learned(unchecked: None) -> None:
     shared = table()
-    for _ in range(2):
-        made = avatar(codes={"light": shared}).eval()
-        assert shared.trained.sum() == 3 and first(made.with_codes(state([4])).codes["light"]) == [5]
+    made = avatar(codes={"light": shared}).eval()
+    for other in (avatar(codes={"light": shared}).eval(), made.replace(renderer=VolumeRenderer(UniformSampler(2)))):
+        assert other.codes["light"] is shared and shared.trained.sum() == 3
+        assert first(other.with_codes(state([4])).codes["light"]) == [5]
+    fresh = made.replace(codes={"light": LatentTable(9, 3)})
+    assert not fresh.training and not fresh.codes["light"].trained.any() and shared.trained.sum() == 3
+    assert not made.replace(codes=None).codes
+    with pytest.raises(ValueError, match="codes has 'light', and no part needs it"):
+        made.replace(condition=None, decoder=NeRFDecoder(8))

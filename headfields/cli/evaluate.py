@@ -49,6 +49,7 @@ def evaluate(
     folder, config = runs.open_run(run)
     torch_device = runs.choose_device(device)
     avatar = runs.load_avatar(folder, config, memory).to(torch_device)
+    runs.warn_of_frame_codes(avatar, capture)
     source = runs.capture_of(config, capture, memory)
     frames = runs.evenly_spaced(choose_frames(source, split), limit)
     refinement = {"expression": refine_expression} if refine or refine_expression else False

@@ -99,6 +99,7 @@ def _avatar_and_frames(
         run, config = runs.open_run(path)
         avatar = runs.load_avatar(run, config, memory)
         capture = runs.capture_of(config, capture_path, memory)
+    runs.warn_of_frame_codes(avatar, capture_path)
     if capture is None:
         if avatar.preview is None:
             raise CommandError(f"{path} has no frame of its own; name a capture with --capture")

@@ -77,6 +77,7 @@ def render(
     folder, config = runs.open_run(run)
     torch_device = runs.choose_device(device)
     avatar = runs.load_avatar(folder, config, memory).to(torch_device)
+    runs.warn_of_frame_codes(avatar, capture)
     source = runs.capture_of(config, capture, memory)
 
     def image_of(shot: shots.Shot) -> Any:

@@ -57,6 +57,17 @@ def capture_of(config: dict[str, Any], other: Path | None, memory: int) -> Any:
     return open_capture(Path(config["capture"]), memory, head_frame(config), mouth)
 
 
+def warn_of_frame_codes(avatar: Any, other: Path | None) -> None:
+    """Says on stderr that codes are looked up by frame as in the avatar's own capture, if `other` is passed."""
+    names = [name for name, table in getattr(avatar, "codes", {}).items() if table.by == "frame"]
+    if other is not None and names:
+        print(
+            f"warning: --capture {other}: frame i has the avatar's code of frame i ({', '.join(names)}), which is its "
+            "own only in the recording that the avatar was trained on",
+            file=sys.stderr,
+        )
+
+
 def start_or_resume(out: Path, resume: bool, command: str, entry: str) -> tuple[RunFolder, dict[str, Any]]:
     """The folder of a run to train, and its config.json, empty for a new run.
 

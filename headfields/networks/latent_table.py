@@ -133,7 +133,7 @@ class LatentTable(Part):
     def _evaluated(self, name: str, index: Int[Tensor, " b"] | None, frames: int) -> Float[Tensor, "b width"]:
         """The trained rows of `index` (B,), and what `unseen` says for all others; without a wait for the device."""
         if index is None:
-            index, row = None, torch.zeros(frames, dtype=torch.long, device=self.table.device)
+            row = torch.zeros(frames, dtype=torch.long, device=self.table.device)
             known = torch.zeros_like(row, dtype=torch.bool)
         else:
             row = index.clamp(0, len(self) - 1)
@@ -146,14 +146,14 @@ class LatentTable(Part):
                     f"of shape ({frames}, {self.width}), or fit it (headfields.training.refine_frame)"
                 )
             return self.table[row]
-        weight = self.trained.to(self.table)
         other = torch.zeros_like(self.table[:1])
         if self.unseen == "nearest" and index is not None:
             rows = torch.arange(len(self), device=index.device)
             away = (index[:, None] - rows).abs().masked_fill(~self.trained, torch.iinfo(torch.long).max)
             other = self.table[away.argmin(dim=1)] * self.trained.any()
         elif self.unseen != "zero":
-            other = (weight @ self.table / weight.sum().clamp_min(1))[None]
+            weight = self.trained[:, None].to(self.table)
+            other = (weight * self.table).sum(dim=0, keepdim=True) / weight.sum().clamp_min(1)
         return torch.where(known[:, None], self.table[row], other)
 
     def between(
