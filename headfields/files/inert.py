@@ -85,8 +85,10 @@ def size_of(value: Any) -> int:
         return int(value.nbytes)
     if isinstance(value, str | bytes | bytearray):
         return len(value)
-    if isinstance(value, list | tuple | dict | set | frozenset):
+    if isinstance(value, list | tuple):
         return 8 * len(value)
+    if isinstance(value, dict | set | frozenset):
+        return 100 * len(value)
     return value.bit_length() // 8 if isinstance(value, int) else 8
 
 

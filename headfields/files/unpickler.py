@@ -114,9 +114,10 @@ class _Unpickler(pickle._Unpickler):
     ) -> None:
         super().__init__(file, encoding="latin1")
         self.where, self.budget, self.depth, self.storage = where, budget, depth, storage
+        self._stand_ins: dict[tuple[str, str], Any] = {}
 
     def find_class(self, module: str, name: str) -> Any:
-        stand_in = self._known(module, name)
+        stand_in = self._stand_ins.get((module, name)) or self._known(module, name)
         if stand_in is None:
             known_as = f" ({_ALIASES[module]}.{name})" if module in _ALIASES else ""
             raise UnsafePickleError(
@@ -124,6 +125,7 @@ class _Unpickler(pickle._Unpickler):
                 "scipy.sparse, torch's tensors, plain containers or chumpy; a pickle can run code, so it was not "
                 "loaded. If you trust the file, load it yourself and save its arrays with numpy.savez"
             )
+        self._stand_ins[module, name] = stand_in
         return stand_in
 
     def get_extension(self, code: int) -> None:
@@ -186,6 +188,12 @@ class _Unpickler(pickle._Unpickler):
         target.__setstate__(state)
         self.budget.spend(inert.size_of(target if isinstance(target, inert.Array) else state))
 
+    def _frame(self) -> None:
+        (count,) = struct.unpack("<Q", self.read(8))
+        self._unframer.load_frame(min(count, 2**62))
+        if self._unframer.current_frame.getbuffer().nbytes != count:
+            raise EOFError
+
     def _bytearray(self) -> None:
         (count,) = struct.unpack("<Q", self.read(8))
         self.append(bytearray(self.read(count)))  # as many as there are
@@ -215,6 +223,7 @@ class _Unpickler(pickle._Unpickler):
         pickle.REDUCE[0]: _reduce,
         pickle.NEWOBJ[0]: _new_object,
         pickle.BUILD[0]: _build,
+        pickle.FRAME[0]: _frame,
         pickle.BYTEARRAY8[0]: _bytearray,
         pickle.SETITEM[0]: _set_item,
         pickle.SETITEMS[0]: _set_items,
