@@ -96,11 +96,11 @@ def zeros(gigabytes):
     """An npz of zeros, of a thousandth of their size."""
     file = io.BytesIO()
     shape = (int(gigabytes * 2**27),)
-    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as out:
-        with out.open("a.npy", "w", force_zip64=True) as entry:
-            entry.write(npy(header(shape)))
-            for _ in range(int(gigabytes * 64)):
-                entry.write(bytes(2**24))
+    out = zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=1)
+    with out, out.open("a.npy", "w", force_zip64=True) as entry:
+        entry.write(npy(header(shape)))
+        for _ in range(int(gigabytes * 64)):
+            entry.write(bytes(2**24))
     return file.getvalue()
 
 
