@@ -68,6 +68,8 @@ def render(
     kind = mode if motion is None else "motion"
     if seconds <= 0 or fps < 1 or scale <= 0:
         raise CommandError(f"--seconds is {seconds}, --fps {fps} and --scale {scale}; all must be positive")
+    if scale > 64:
+        raise CommandError(f"--scale is {scale}; expected at most 64 times the capture's size")
     if not 0 <= background <= 1:
         raise CommandError(f"--background is {background}; expected a gray level in [0, 1]")
     if compare and kind != "frames":

@@ -100,6 +100,9 @@ def train_prior(
     limits: dict[str, Any] = {"minutes": minutes, "steps": steps}
     if minutes is None and steps is None:
         limits = before.get("limits") or {"minutes": recipe.minutes, "steps": None}
+    for name, limit in limits.items():  # before scans are drawn, which takes minutes
+        if limit is not None and limit < 0:
+            raise CommandError(f"--{name} is {limit}; expected 0 or more")
     source = _source(config)
     with runs.one_line_warnings(), runs.one_line_errors(), contextlib.ExitStack() as stack:
         run.create()

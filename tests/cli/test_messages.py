@@ -36,6 +36,8 @@ RUN = ["--capture", "none", "--out", "RUN", "--steps", "1"]
         (["train", "insta", *RUN, "--rays", "99999999999999999999"], 1, r"--rays is 9+; expected a number below 2\^63"),
         (["train-prior", "--out", "RUN", "--minutes", "inf"], 1, r"--minutes is inf"),
         (["render", "RUN", "--scale", "nan"], 1, r"--scale is nan"),
+        (["render", "RUN", "--scale", "1e12"], 1, r"--scale is 1e12|--scale is 1000000000000"),
+        (["train-prior", "--out", "RUN", "--steps", "-1"], 1, r"--steps is -1; expected 0 or more"),
         (["mesh", "RUN", "--out", "a.obj", "--level", "-inf"], 1, r"--level is -inf"),
         (["synth"], 1, r"name one folder to write"),
         (["synth", "--out", "a", "--frames", "1"], 1, r"at least 3 frames"),
