@@ -5,7 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from headfields.cli.errors import CommandError, Interrupted
+from headfields.runs.folder import RunWriteError
 from headfields.runs.lock import RunLockedError
+from headfields.runs.progress import NanLossError
 
 
 def check_frames(frames: int | None, every: int) -> None:
@@ -18,14 +20,15 @@ def run_tracker(tracker: Any, out: Path, count: int, resume: bool) -> Any:
     """The result of tracking `count` frames into the folder `out`.
 
     Raises:
-        CommandError: the folder holds another run or is in use, or every frame failed.
+        CommandError: the folder holds another run, is in use or cannot be written, every frame failed, or the joint
+            fit diverged.
         Interrupted: Ctrl-C ended tracking.
     """
     try:
         result = tracker.run(resume=resume)
     except FileExistsError as error:
         raise CommandError(f"{out} holds a tracking run; --resume continues it") from error
-    except RunLockedError as error:
+    except (RunLockedError, RunWriteError, NanLossError) as error:
         raise CommandError(str(error)) from error
     if result.interrupted:
         raise Interrupted(

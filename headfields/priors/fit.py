@@ -13,6 +13,7 @@ from headfields.priors.losses import PriorWeights, prior_terms
 from headfields.priors.prior import Prior
 from headfields.priors.scans import PointCounts, ScanSet
 from headfields.priors.scans.batch import generator
+from headfields.runs.nonfinite import SkippedSteps, finite_gradients
 
 __all__ = ["FIT_WEIGHTS", "FittedCodes", "fit_scans"]
 
@@ -30,11 +31,13 @@ class FittedCodes:
         codes: B rows, with the same geometry and appearance in all.
         errors: errors of the scans, by `surface_errors`.
         losses: (steps,) the weighted loss of each step.
+        skipped: number of steps that were skipped because the loss or a gradient was not finite.
     """
 
     codes: PriorCodes
     errors: SurfaceErrors
     losses: Float[Tensor, " n"]
+    skipped: int = 0
 
 
 def fit_scans(
@@ -66,6 +69,7 @@ def fit_scans(
 
     Raises:
         ValueError: the scans are of several people.
+        NanLossError: ten steps in a row had a loss or a gradient that is not finite. Such a step is skipped.
     """
     which = torch.arange(len(scans)) if which is None else which
     people = {scans.people[p] for p in scans.person[which].tolist()}
@@ -87,7 +91,7 @@ def fit_scans(
     def codes() -> PriorCodes:
         return PriorCodes(*(x.at(at).expand(len(which), -1) for x, at in zip(per_code, free, strict=True)))
 
-    losses = []
+    losses, skipped = [], SkippedSteps("scan")
     try:
         for parameter in trainable:
             parameter.requires_grad_(False)
@@ -97,8 +101,12 @@ def fit_scans(
             loss = torch.stack([weights.of(name) * term for name, term in terms.items()]).sum()
             optimizer.zero_grad()
             loss.backward()
-            optimizer.step()
-            schedule.step()
+            if finite_gradients(loss, free):
+                skipped.accept()
+                optimizer.step()
+                schedule.step()
+            else:
+                skipped.skip(step, "the loss or a gradient", [scans.scans[scan] for scan in which.tolist()])
             losses.append(loss.detach())
     finally:
         for parameter in trainable:
@@ -106,4 +114,4 @@ def fit_scans(
     final = codes()
     final = replace(final, **{name: getattr(final, name).detach() for name in vars(final)})
     errors = surface_errors(avatar, scans, which, final)
-    return FittedCodes(final, errors, torch.stack(losses) if losses else torch.zeros(0))
+    return FittedCodes(final, errors, torch.stack(losses) if losses else torch.zeros(0), skipped.total)

@@ -126,11 +126,7 @@ class RunFolder:
     def remove_leftovers(self) -> None:
         """Removes unfinished files of a killed process; call it with the folder locked."""
         for folder in (self.path, self.checkpoint.parent, self.images):
-            for path in (*folder.glob(".*.tmp"), *folder.glob(".tmp*")):
-                if path.is_dir():
-                    shutil.rmtree(path, ignore_errors=True)
-                else:
-                    path.unlink(missing_ok=True)
+            remove_leftovers(folder)
 
     def write_config(self, config: Mapping[str, Any]) -> None:
         """Writes config.json, with the versions of the libraries added."""
@@ -190,6 +186,21 @@ class RunFolder:
     def write_metrics(self, metrics: Mapping[str, Any]) -> None:
         """Writes metrics.json."""
         write_json(self.path / "metrics.json", metrics)
+
+
+def remove_leftovers(folder: Path, below: bool = False) -> None:
+    """Removes what the writers of `headfields.files.atomic` leave in a folder when they are killed.
+
+    Args:
+        folder: the folder, which no other process writes to.
+        below: whether to look into all folders below it, too.
+    """
+    for pattern in (".*.tmp", ".tmp*"):
+        for path in list(folder.rglob(pattern) if below else folder.glob(pattern)):
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
 
 
 def last_good(saved: tuple[Path, int] | None, folder: RunFolder | None) -> str:

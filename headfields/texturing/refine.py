@@ -1,5 +1,6 @@
 """Mesh refinement: vertices of a proxy displaced until its renderings match posed images."""
 
+import warnings
 from dataclasses import dataclass
 
 import scipy.sparse
@@ -16,6 +17,7 @@ from headfields.ops.texture import mip_pyramid
 from headfields.ops.vertex_geometry import uniform_laplacian
 from headfields.records import Record
 from headfields.renderers.mesh import MeshRenderer
+from headfields.runs.nonfinite import SkippedSteps, finite_gradients
 from headfields.texturing.bake import bake_texture
 from headfields.texturing.exposure import even_out
 from headfields.texturing.images import PosedImages
@@ -118,7 +120,7 @@ def refine_mesh(
     observed: dict[int, ObservedSilhouette] = {}
     generator = torch.Generator().manual_seed(seed)
     order: list[int] = []
-    losses = []
+    losses, skipped = [], SkippedSteps("image")
     current, texture, gains = proxy, None, torch.ones(len(reduced))
     for step in tqdm(range(steps), desc="refining", unit="step", disable=not progress):
         if step * options.bakes // steps != (step - 1) * options.bakes // steps:
@@ -147,11 +149,18 @@ def refine_mesh(
                 share = share + options.outline * silhouette_distance(rendering.crossings, observed[index], 2.0)
             loss = loss + share / len(chosen)
         loss.backward()
-        optimizer.step(0.1 ** (step / steps))
+        if finite_gradients(loss, [optimizer.value]):
+            skipped.accept()
+            optimizer.step(0.1 ** (step / steps))
+        else:
+            optimizer.value.grad = None
+            skipped.skip(step, "the loss or a gradient", [images.names[index] for index in chosen])
         losses.append(float(loss.detach()))
         current = current.detach()
     with torch.no_grad():
         current = proxy + smooth.solve(optimizer.value.detach())
+    if skipped.total:
+        warnings.warn(f"refine_mesh: {skipped.summary()}", stacklevel=2)
     return RefinedMesh(current, torch.tensor(losses))
 
 
@@ -165,7 +174,7 @@ class _VertexAdam:
 
     def step(self, factor: float) -> None:
         assert self.value.grad is not None
-        gradient, self.value.grad = self.value.grad.nan_to_num(0.0, 0.0, 0.0), None
+        gradient, self.value.grad = self.value.grad, None
         self.count += 1
         self.mean = 0.9 * self.mean + 0.1 * gradient
         self.square = 0.98 * self.square + 0.02 * gradient.square().sum(-1, keepdim=True)

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from headfields.runs.disk_names import to_disk
-from headfields.runs.folder import read_json, write_json, writing
+from headfields.runs.folder import RunFolder, read_json, remove_leftovers, write_json, writing
 from headfields.tracking.failures import FrameFailure
 
 __all__ = ["TrackingFolder"]
@@ -39,8 +39,21 @@ class TrackingFolder:
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
 
+    def create(self) -> None:
+        """Makes the folder.
+
+        Raises:
+            NotADirectoryError: a file is where the folder should be.
+            RunWriteError: it cannot be made or written to.
+        """
+        RunFolder(self.path).check_writable()
+        with writing(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+
     def open(self, config: Mapping[str, Any], resume: bool) -> None:
-        """Makes the folder, or checks that the run in it was started with the same configuration.
+        """Writes config.json, or checks that the run was started with the same one; removes what a killed process left.
+
+        Call it with the folder locked.
 
         Args:
             config: capture, options, model and frames of the run.
@@ -49,7 +62,7 @@ class TrackingFolder:
         Raises:
             FileExistsError: the folder holds a run, and `resume` is False.
             ValueError: its configuration is another; the message names the difference.
-            RunWriteError: the folder cannot be written.
+            RunWriteError: config.json cannot be written.
         """
         path = self.path / "config.json"
         current = to_disk(json.loads(json.dumps(config, default=str)))
@@ -64,8 +77,7 @@ class TrackingFolder:
                         f"{_difference(recorded.get(name), current.get(name))}; resume with the same, or name another "
                         "folder"
                     )
-        with writing(self.path):
-            self.path.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(self.path, below=True)
         write_json(path, current)
 
     def fit_path(self, stage: int, frame: int) -> Path:

@@ -191,10 +191,14 @@ class FrameTracker(ABC, Generic[Observation, Fit]):
         Raises:
             FileExistsError: the folder holds a run, and `resume` is False.
             ValueError: the folder holds a run with another configuration.
+            RunLockedError: another process tracks into the folder.
             RunWriteError: a file cannot be written.
+            NanLossError: ten steps in a row of the joint fit had an energy or a gradient that is not finite; the fits
+                of the first stage are whole.
         """
-        self.folder.open(self._config(), resume)
+        self.folder.create()
         with run_lock(self.folder.path), InterruptFlag() as interrupted, deterministic(self.device):
+            self.folder.open(self._config(), resume)
             result: Tracking[Fit] = Tracking()
             self._visit_frames(result, interrupted)
             if not interrupted:

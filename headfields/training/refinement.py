@@ -26,6 +26,8 @@ from headfields.ops.rotations import axis_angle, rotation_matrices
 from headfields.ops.skinning import blend_shapes
 from headfields.parts import Rendering
 from headfields.records import Camera, HeadState
+from headfields.runs.nonfinite import SkippedSteps, finite_gradients
+from headfields.runs.progress import NanLossError
 from headfields.training.frames import choose_frames, device_of, ground_truth
 
 __all__ = ["Refinement", "correct_pose", "refine_frame"]
@@ -48,6 +50,7 @@ class Refinement:
         rendering: rendering after refinement, (H, W, ...).
         seconds: run time of the fit, without the two renderings for the PSNR.
         left_out: parameters that could not be refined, and why.
+        skipped: number of steps that were skipped because the loss or a gradient was not finite.
     """
 
     camera: Camera
@@ -59,6 +62,7 @@ class Refinement:
     rendering: Rendering
     seconds: float
     left_out: tuple[str, ...] = field(default=())
+    skipped: int = 0
 
 
 def correct_pose(
@@ -166,9 +170,10 @@ def refine_frame(
     started = time.perf_counter()
     parameters = _FrameParameters(camera, state, capture, pose, expression, codes, basis)
     rates = {"pose": pose_rate, "expression": expression_rate, "codes": code_rate}
+    skipped = 0
     if parameters.groups:
         with _frozen(avatar):
-            _descend(avatar, parameters, truth, background, steps, rays, rates, seed)
+            skipped = _descend(avatar, parameters, truth, background, steps, rays, rates, seed)
     refined_camera, refined_state = parameters.frame()
     refined_camera, refined_state = refined_camera.detach(), refined_state.detach()
     seconds = time.perf_counter() - started
@@ -188,6 +193,7 @@ def refine_frame(
         rendering,
         seconds,
         tuple(parameters.left_out),
+        skipped,
     )
 
 
@@ -270,8 +276,8 @@ def _descend(
     rays: int,
     rates: Mapping[str, float],
     seed: int,
-) -> None:
-    """Optimizes the parameters."""
+) -> int:
+    """Optimizes the parameters; how many steps were skipped. After ten in a row it ends where it is."""
     generator = torch.Generator().manual_seed(seed)
     width = parameters.camera.size[1]
     with torch.no_grad():
@@ -279,14 +285,15 @@ def _descend(
         near, far = prepared.near_far(parameters.camera.rays())
         near_head = (near < far).nonzero()[:, 0].cpu()
     if not len(near_head):
-        return
+        return 0
     optimizer = torch.optim.Adam(
         [{"params": group, "lr": rates[name]} for name, group in parameters.groups.items()], betas=(0.9, 0.99)
     )
     schedule = torch.optim.lr_scheduler.ExponentialLR(optimizer, _FINAL_RATE ** (1 / steps))
     colors = truth.reshape(-1, 3)
     behind = truth.new_full((1, 3), float(background))
-    for _ in range(steps):
+    skipped, fitted = SkippedSteps(), [parameter for group in parameters.groups.values() for parameter in group]
+    for step in range(steps):
         drawn = near_head[torch.randint(len(near_head), (rays,), generator=generator)].to(truth.device)
         camera, state = parameters.frame()
         pixels = torch.stack([torch.div(drawn, width, rounding_mode="floor"), drawn % width], dim=-1)
@@ -297,8 +304,16 @@ def _descend(
         if not loss.requires_grad:  # no sample anywhere
             continue
         loss.backward()
-        optimizer.step()
-        schedule.step()
+        if finite_gradients(loss, fitted):
+            skipped.accept()
+            optimizer.step()
+            schedule.step()
+            continue
+        try:
+            skipped.skip(step, "the loss or a gradient")
+        except NanLossError:
+            break
+    return skipped.total
 
 
 @contextlib.contextmanager

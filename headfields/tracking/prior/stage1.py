@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 
 from headfields.runs.clock import Clock
+from headfields.runs.nonfinite import SkippedSteps, finite_gradients
+from headfields.runs.progress import NanLossError
 from headfields.tracking.failures import FrameFailure
 from headfields.tracking.prior.energy import checked_energies, data_energy, regularizers
 from headfields.tracking.prior.fit import PriorFit
@@ -60,7 +62,8 @@ def fit_frame(
         progress: called each step with its number, the number of steps, and the energies.
 
     Raises:
-        FrameFailure: the energy is not finite, or the deformation cannot be inverted at the landmarks.
+        FrameFailure: ten steps in a row had an energy or a gradient that is not finite (such a step is skipped and
+            counted in the errors), or the deformation cannot be inverted at the landmarks.
     """
     stage, first, clock = options.stage1, previous is None, clock or Clock()
     device = head.center.device
@@ -101,6 +104,7 @@ def fit_frame(
     start, growth, end = stage.sharpness if first else stage.sharpness_later
     every = stage.sharpen_every if first else stage.sharpen_every_later
     random = torch.Generator().manual_seed(mixed_seed(options.seed, 1, frame))
+    skipped = SkippedSteps()
     energies: dict[str, float] = {}
     guess: Tensor | None = None
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
@@ -110,7 +114,7 @@ def fit_frame(
             head.sharpen(min(start + growth * math.floor(place / every), end))
             for group, (_, rate, factor) in zip(optimizer.param_groups, groups, strict=True):
                 group["lr"] = factor * rate.at(place)
-            total, terms, guess = data_energy(
+            total, terms, next_guess = data_energy(
                 head, observation, codes, rotation, shift / PUBLISHED_UNIT, stage.weights, options, random,
                 stage.weights.landmarks.at(place), clock, guess,
             )  # fmt: skip
@@ -118,6 +122,14 @@ def fit_frame(
             with clock.part("backward"):
                 optimizer.zero_grad()
                 total.backward()
+            if not finite_gradients(total, parameters):
+                try:
+                    skipped.skip(step, "the energy or a gradient")
+                except NanLossError as error:
+                    raise FrameFailure("diverged", str(error)) from error
+                continue
+            skipped.accept()
+            guess = next_guess
             with clock.part("step"):
                 for name in fitted:
                     if name in IDENTITY and stage.clip:
@@ -126,6 +138,10 @@ def fit_frame(
             energies = checked_energies(total, terms, parameters, step, steps)
             if progress is not None:
                 progress(step, steps, energies)
+    if not energies:
+        raise FrameFailure("diverged", f"the energy or a gradient is not finite in each of {steps} steps")
+    if skipped.total:
+        energies["skipped_steps"] = float(skipped.total)
     if energies.get("found", 1.0) < options.landmark_share:
         raise FrameFailure(
             "inverse",

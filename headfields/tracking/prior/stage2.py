@@ -11,6 +11,8 @@ from torch import Tensor
 from headfields.files.safetensors import read_safetensors, write_safetensors
 from headfields.runs.clock import Clock
 from headfields.runs.disk_names import from_disk, to_disk
+from headfields.runs.nonfinite import SkippedSteps, finite_gradients
+from headfields.runs.progress import NanLossError
 from headfields.tracking.failures import FrameFailure
 from headfields.tracking.prior.energy import checked_energies, data_energy, regularizers
 from headfields.tracking.prior.fit import PriorFit
@@ -38,6 +40,7 @@ class JointFit:
 
     Attributes:
         step, steps: number of steps done, and in all.
+        skipped: steps, of those done, whose energy or gradient was not finite.
     """
 
     def __init__(self, head: PriorHead, fits: Mapping[int, PriorFit], options: PriorTrackingOptions) -> None:
@@ -66,6 +69,7 @@ class JointFit:
         self._shared = torch.optim.Adam([{"params": [parameter]} for parameter in shared], lr=0.0)
         self._rows = torch.optim.SparseAdam([{"params": [table], "lr": 1.0} for table in self.tables.values()])
         self.step = 0
+        self.skipped = SkippedSteps("frame")
         self.errors: dict[int, dict[str, float]] = {}
         self._guesses: dict[int, Tensor] = {}
         self.steps = max(round(self.stage.steps_a_frame * len(self.frames)), 1)
@@ -91,7 +95,7 @@ class JointFit:
             Whether all steps are done.
 
         Raises:
-            FrameFailure: an energy is not finite.
+            NanLossError: ten steps in a row had an energy or a gradient that is not finite; such a step is skipped.
         """
         clock = clock or Clock()
         if checkpoint is not None and checkpoint.exists():
@@ -101,9 +105,10 @@ class JointFit:
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             while self.step < self.steps and not stop():
                 frame, errors = self._take_step(observation, clock)
-                self.errors[frame] = errors
+                if errors:
+                    self.errors[frame] = errors
                 self.step += 1
-                if progress is not None:
+                if progress is not None and errors:
                     progress(self.step - 1, self.steps, errors)
                 if checkpoint is not None and self.step % self.options.checkpoint_every == 0:
                     self._save(checkpoint)
@@ -132,6 +137,7 @@ class JointFit:
         return torch.nn.functional.embedding(index, self.tables[name], sparse=True)[0]
 
     def _take_step(self, observation: Callable[[int], PriorObservation], clock: Clock) -> tuple[int, dict[str, float]]:
+        """The frame of a step and its energies, empty if the step was skipped."""
         number = mixed_seed(self.options.seed, 3, self.step)
         random = torch.Generator().manual_seed(number)
         torch.manual_seed(number)
@@ -152,14 +158,21 @@ class JointFit:
             head, observation(frame), codes, rotation, shift / PUBLISHED_UNIT, stage.weights, self.options, random,
             stage.weights.landmarks.at(self.step), clock, self._guesses.get(frame),
         )  # fmt: skip
-        if guess is not None:
-            self._guesses[frame] = guess
         total = total + regularizers(head, codes, list(head.names), stage.weights, first=False)
         total = total + (0.5 if fraction >= 0.5 else 1.0) * self._smoothness(frame, codes, rotation, shift)
         with clock.part("backward"):
             self._shared.zero_grad()
             self._rows.zero_grad()
             total.backward()
+        if not finite_gradients(total, [*self.identity.values(), head.light.coefficients, *self.tables.values()]):
+            self.skipped.skip(
+                self.step, "stage 2: the energy or a gradient", [frame],
+                "the fits of stage 1 are whole; track with lower rates, or without stage 2",
+            )  # fmt: skip
+            return frame, {}
+        self.skipped.accept()
+        if guess is not None:
+            self._guesses[frame] = guess
         with clock.part("step"):
             if self.options.stage1.clip:
                 for code in self.identity.values():
@@ -170,7 +183,7 @@ class JointFit:
         try:
             return frame, checked_energies(total, terms, parameters, self.step, self.steps)
         except FrameFailure as failure:
-            raise FrameFailure(failure.reason, f"stage 2, with frame {frame}: {failure}") from failure
+            raise NanLossError(f"stage 2, with frame {frame}: {failure}") from failure
 
     def _smoothness(
         self, frame: int, codes: Mapping[str, Tensor], rotation: Tensor, shift: Tensor
@@ -198,6 +211,7 @@ class JointFit:
                 for key, value in entry.items():
                     tensors[f"{name}.{number}.{key}"] = torch.as_tensor(value)
         header = {"step": self.step, "steps": self.steps, "frames": self.frames, "errors": to_disk(self.errors)}
+        header["skipped"] = self.skipped.state()
         path.parent.mkdir(parents=True, exist_ok=True)
         owned = {name: value.detach().cpu().clone() for name, value in tensors.items()}
         write_safetensors(path, owned, {_KEY: json.dumps(header)})
@@ -207,6 +221,7 @@ class JointFit:
         if header["frames"] != self.frames or header["steps"] != self.steps:
             return  # another set of frames: stage 1 has fitted more since
         self.step = int(header["step"])
+        self.skipped.load(header.get("skipped", {}))
         self.errors = {int(frame): errors for frame, errors in from_disk(header["errors"]).items()}
         device = self.head.center.device
         with torch.no_grad():

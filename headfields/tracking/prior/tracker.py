@@ -125,6 +125,8 @@ class PriorTracker(FrameTracker[PriorObservation, PriorFit]):
 
         if not joint.fit(self.observation, self.folder.checkpoint, clock, show_step, stop):
             return None
+        if joint.skipped.total:
+            print(f"headfields: warning: stage 2: {joint.skipped.summary()}", file=sys.stderr)
         return joint.result(self.observation)
 
     def picture(

@@ -1,5 +1,6 @@
 """The joint fit of all frames: the sum of their energies, with a penalty on second differences of the poses."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from itertools import pairwise
@@ -41,7 +42,8 @@ def smooth_together(
         stop: asked before each frame whether to stop.
 
     Returns:
-        Poses by frame; None if stopped. Frames whose own energy grows by more than half keep their pose.
+        Poses by frame; None if stopped. Frames whose own energy grows by more than half, or is not finite, keep their
+        pose.
     """
     frames, current = sorted(poses), dict(poses)
     width = body.width
@@ -64,8 +66,11 @@ def smooth_together(
             )
             initial_energy.setdefault(frame, energy.value)
             matrix = energy.matrix + torch.diag(_DAMPING * energy.matrix.diagonal())
-            _put(band, matrix.numpy(), k * width, k * width)
-            right[k * width : (k + 1) * width] = -energy.vector.numpy()
+            if math.isfinite(energy.value) and bool(matrix.isfinite().all() and energy.vector.isfinite().all()):
+                _put(band, matrix.numpy(), k * width, k * width)
+                right[k * width : (k + 1) * width] = -energy.vector.numpy()
+            else:  # it has no say in this step, and holds its pose
+                _put(band, np.diag(stiffness), k * width, k * width)
             centers.append(energy.center)
             show(step, k)
         for k in triples:

@@ -1,5 +1,6 @@
 """The pose of one frame by Levenberg and Marquardt's method, coarse to fine; and the poses it starts from."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -29,14 +30,17 @@ def minimize(pose_energy: PoseEnergy, pose: BodyPose, steps: int, damping: float
         FrameFailure: "diverged", the energy is not finite.
     """
     energy = pose_energy(pose)
-    for _ in range(steps):
+    for _ in range(steps if math.isfinite(energy.value) else 0):
         diagonal = energy.matrix.diagonal().clamp_min(1e-9)
         better = None
         for _ in range(3):
-            step = torch.linalg.solve(energy.matrix + torch.diag(damping * diagonal), -energy.vector).float()
+            system = energy.matrix + torch.diag(damping * diagonal)
+            step = torch.linalg.solve_ex(system, -energy.vector)[0].float()
+            if not bool(step.isfinite().all()):
+                break
             new_pose = pose.moved(step, energy.center)
             new_energy = pose_energy(new_pose)
-            if new_energy.value < energy.value:
+            if new_energy.value < energy.value:  # no step to an energy that is not finite
                 better, damping = (new_pose, new_energy), max(damping / 5, 1e-5)
                 break
             damping *= 8

@@ -10,8 +10,18 @@ import torch
 
 from headfields.mesh import load_mesh
 from headfields.ops.rotations import axis_angle
-from headfields.tracking import PriorFit, PriorHead, PriorTracker, Stage2, Tracking, TrackingPrior
+from headfields.runs.progress import NanLossError
+from headfields.tracking import (
+    PriorFit,
+    PriorHead,
+    PriorTracker,
+    PriorTrackingOptions,
+    Stage2,
+    Tracking,
+    TrackingPrior,
+)
 from headfields.tracking.loop import profile
+from headfields.tracking.prior.energy import data_energy
 from headfields.tracking.prior.mononphm_layout import read_mononphm
 from headfields.tracking.prior.stage1 import fit_frame
 from tests.tracking.prior.ball import Ball, BallRecording, ball_prior, tiny_options
@@ -198,6 +208,55 @@ def test_what_is_not_finite_ends_the_frame(recording: BallRecording, tmp_path: P
     options = replace(tiny_options(), stage2=None, mesh_resolution=0)
     result = PriorTracker(prior, recording, tmp_path / "run", options, frames=[1], bar=False).run()
     assert result.failed[1].reason == "diverged" and not result.fits
+
+
+def coarse_options(steps: int) -> PriorTrackingOptions:
+    stage1 = replace(tiny_options().stage1, steps=steps)
+    return replace(
+        tiny_options(), stage1=stage1, stage2=None, mesh_resolution=0, rays=20, coarse=6, fine=4, image_height=16
+    )
+
+
+def poisoned(monkeypatch: pytest.MonkeyPatch, bad: range, module: str) -> None:
+    """Some of the energies that a stage computes get a gradient that is not finite."""
+    calls = iter(range(10**6))
+
+    def spoiled(*arguments: Any, **named: Any) -> Any:
+        total, terms, guess = data_energy(*arguments, **named)
+        if next(calls) in bad:
+            total.register_hook(lambda slope: slope * torch.nan)
+        return total, terms, guess
+
+    monkeypatch.setattr(f"headfields.tracking.prior.{module}.data_energy", spoiled)
+
+
+def test_a_gradient_that_is_not_finite_costs_a_step_and_ten_in_a_row_the_frame(
+    recording: BallRecording, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = coarse_options(steps=16)
+    poisoned(monkeypatch, range(3, 5), "stage1")
+    result = PriorTracker(ball_prior(), recording, tmp_path / "one", options, frames=[0], bar=False).run()
+    assert result.fits[0].errors["skipped_steps"] == 2
+    assert all(bool(code.isfinite().all()) for code in result.fits[0].codes.values())
+    poisoned(monkeypatch, range(3, 99), "stage1")
+    failed = PriorTracker(ball_prior(), recording, tmp_path / "ten", options, frames=[0], bar=False).run().failed[0]
+    assert failed.reason == "diverged" and "step 12: the energy or a gradient is not finite" in str(failed)
+
+
+def test_a_joint_fit_skips_steps_that_are_not_finite_and_ends_by_name(
+    recording: BallRecording, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = replace(coarse_options(steps=4), stage2=Stage2(steps_a_frame=8))
+    poisoned(monkeypatch, range(2, 4), "stage2")
+    result = PriorTracker(ball_prior(), recording, tmp_path / "run", options, bar=False).run()
+    assert "stage 2: 2 steps were skipped" in capsys.readouterr().err
+    assert all(bool(code.isfinite().all()) for fit in result.stage2.values() for code in fit.codes.values())
+    poisoned(monkeypatch, range(2, 99), "stage2")
+    with pytest.raises(NanLossError, match=r"step 11: stage 2: the energy or a gradient is not finite \(frame \d\)"):
+        PriorTracker(ball_prior(), recording, tmp_path / "ten", options, bar=False).run()
+    poisoned(monkeypatch, range(0), "stage2")
+    again = PriorTracker(ball_prior(), recording, tmp_path / "ten", options, bar=False).run(resume=True)
+    assert all(bool(fit.rotation.isfinite().all()) for fit in again.stage2.values())
 
 
 def test_wrong_arguments(recording: BallRecording, tmp_path: Path) -> None:

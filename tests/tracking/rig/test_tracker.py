@@ -1,4 +1,5 @@
 import json
+import math
 import shutil
 from dataclasses import replace
 
@@ -9,7 +10,11 @@ from PIL import Image
 
 from headfields.data import load_capture
 from headfields.synthetic.rig_tracking_error import rig_tracking_error
+from headfields.tracking.failures import FrameFailure
+from headfields.tracking.rig.energy import MotionPrior, PoseEnergy
+from headfields.tracking.rig.joint import smooth_together
 from headfields.tracking.rig.options import RigTrackingOptions, TermScales
+from headfields.tracking.rig.solve import minimize
 from headfields.tracking.rig.tracker import RigTracker
 
 OPTIONS = RigTrackingOptions(levels=(24, 48), steps=(3, 3), first_steps=10, joint_steps=1, mask_pixels=30)
@@ -93,6 +98,31 @@ def test_frames_that_fail_are_named_and_the_rest_goes_on(rig, folder, tmp_path):
     assert sorted(result.fits) == [0, 3, 4]  # the first from the third, backwards
     errors = json.loads((tmp_path / "run/errors.json").read_text())
     assert errors["failed"]["1"]["reason"] == "mask" and "pixels" in errors["failed"]["1"]["message"]
+
+
+def test_a_frame_without_a_finite_energy_keeps_its_pose_in_the_joint_fit(rig, capture, tracked, monkeypatch):
+    tracker, result = tracked
+    observed = [tracker.observation(frame) for frame in range(4)]
+    original = PoseEnergy.__call__
+
+    def spoiled(self, pose):
+        energy = original(self, pose)
+        if any(self.level is level for level in observed[2].levels):
+            return replace(energy, value=math.nan, matrix=energy.matrix * math.nan, vector=energy.vector * math.nan)
+        return energy
+
+    monkeypatch.setattr(PoseEnergy, "__call__", spoiled)
+    poses = {frame: fit.pose for frame, fit in result.stage1.items()}
+    light = result.stage1[3].light.coefficients()
+    joint = smooth_together(tracker.body, tracker.surface, poses, light, tracker.observation, OPTIONS)
+    assert torch.equal(joint[2].world_to_camera, poses[2].world_to_camera)
+    assert not torch.equal(joint[1].world_to_camera, poses[1].world_to_camera)
+    assert all(bool(pose.world_to_camera.isfinite().all()) for pose in joint.values())
+    energy = PoseEnergy(
+        tracker.body, tracker.surface, observed[2], observed[2].levels[-1], light, MotionPrior(), OPTIONS
+    )
+    with pytest.raises(FrameFailure, match="the energy is nan"):
+        minimize(energy, poses[2], 3)
 
 
 def test_options_are_checked():
