@@ -2,19 +2,24 @@
 
 import contextlib
 import difflib
+import math
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from headfields import renamed
+from headfields.annotated import is_readable
 from headfields.deformers.chain import Chain
 from headfields.deformers.inverse import invert
 from headfields.encoders.vertex_source import cached_vertex_features
 from headfields.networks.latent_table import LatentTable
+from headfields.ops.background import background_pixels, check_ray_background
 from headfields.parts import (
     Decoder,
     Deformer,
@@ -40,6 +45,7 @@ from headfields.records import (
     Inverse,
     Rays,
     Template,
+    check_meters,
 )
 from headfields.saving import read_parts, write_parts
 
@@ -84,7 +90,10 @@ class AvatarField(Field):
         self, points: Float[Tensor, "m 3"], directions: Float[Tensor, "m 3"], frame: Int[Tensor, " m"]
     ) -> Canonical:
         with full_precision(points):
-            return self.deformer(points, directions, frame, self._deformer_prepared)
+            canonical = self.deformer(points, directions, frame, self._deformer_prepared)
+        if is_readable(canonical.points) and not math.isfinite(float(canonical.points.detach().sum())):
+            _check_finite_points(self.deformer, canonical)
+        return canonical
 
     def invert(self, points: Float[Tensor, "n 3"], frame: Int[Tensor, " n"], **options: Any) -> Inverse:
         with full_precision(points):
@@ -235,6 +244,55 @@ def _unbuilt_on_error(avatar: "Avatar") -> Iterator[None]:
         for part in new:
             part.built_for = None
         raise
+
+
+def _check_finite_points(deformer: Deformer, canonical: Canonical) -> None:
+    bad = canonical.valid & ~canonical.points.isfinite().all(dim=-1)
+    given = canonical.posed_points[bad].isfinite().all(dim=-1)
+    if bool(given.any()):
+        raise ValueError(
+            f"{type(deformer).__name__}: canonical.points is not finite (NaN or infinity) at {int(given.sum())} of "
+            f"{len(canonical)} points that are valid; mark points without an image in Canonical.valid (False)"
+        )
+
+
+def _check_rays(rays: Rays, state: HeadState) -> None:
+    """Raises unless rays and state have one dtype and, on the CPU, the rays are finite: they would be empty space."""
+    if rays.origins.dtype != state.vertices.dtype:
+        raise TypeError(
+            f"Avatar: rays.origins has dtype {rays.origins.dtype} and state.vertices {state.vertices.dtype}; build "
+            "camera and state from tensors of one dtype, float32"
+        )
+    if is_readable(rays.origins, rays.directions):
+        for name in ("origins", "directions"):
+            values = getattr(rays, name).detach()
+            if not math.isfinite(float(values.sum())):
+                bad = int((~values.isfinite().all(dim=-1)).sum())
+                raise ValueError(f"Avatar: rays.{name} is not finite (NaN or infinity) in {bad} of {len(rays)} rays")
+
+
+def _warn_of_inverse(camera: Camera, box: Float[Tensor, "2 3"]) -> None:
+    """Warns if the head lies outside the image, and would lie inside if world_to_camera were inverted."""
+    corners = torch.cartesian_prod(*box.detach().double().cpu().unbind(dim=1))
+    pose = camera.world_to_camera.detach().double().cpu().reshape(4, 4)
+    lens = camera.intrinsics.detach().double().cpu().reshape(3, 3)
+    height, width = camera.size
+
+    def image(pose: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
+        local = (points @ pose[:3, :3].T + pose[:3, 3]) @ lens.T
+        return local[:, :2] / local[:, 2:], local[:, 2]
+
+    pixels, depth = image(pose, corners)
+    outside = ((pixels < 0).all(dim=0) | (pixels > pixels.new_tensor([width, height])).all(dim=0)).any()
+    if not bool((depth <= 0).all() | (outside & (depth > 0).all())):
+        return
+    center, depth = image(torch.linalg.inv(pose), corners.mean(dim=0, keepdim=True))
+    if bool(((center >= 0) & (center <= center.new_tensor([width, height]))).all() & (depth > 0).all()):
+        warnings.warn(
+            "Avatar.render: the head lies outside the image, and inside it with the inverse of camera.world_to_camera; "
+            "if the matrix is camera-to-world, pass torch.linalg.inv(matrix)",
+            stacklevel=4,
+        )
 
 
 def _single_precision(tensor: Tensor) -> Tensor:
@@ -493,6 +551,8 @@ class Avatar(nn.Module):
         Raises:
             ValueError: the state lacks what a part needs; the message says which part and which field.
         """
+        _check_rays(rays, state)
+        check_ray_background("Avatar", background, len(rays))
         return self.renderer(rays, self.field(state), background)
 
     @torch.no_grad()
@@ -511,34 +571,42 @@ class Avatar(nn.Module):
 
     @torch.no_grad()
     def render(
-        self, camera: Camera, state: HeadState, background: float | Tensor = 1.0, chunk: int = 16384
+        self, camera: Camera, state: HeadState, background: float | int | Tensor | np.ndarray = 1.0, chunk: int = 16384
     ) -> Rendering:
         """An image of one frame, without gradients, in evaluation mode.
 
         Args:
             camera: one camera (or a batch of one).
             state: one frame.
-            background: a gray level or a color (3,), sRGB in [0, 1].
+            background: a gray level, a color (3,) or an image (H, W, 3), sRGB in [0, 1].
             chunk: rays at a time: fewer take less memory and, below the default, longer.
 
         Returns:
-            A `Rendering` of (H, W, ...) tensors, depth in meters along the ray.
+            A `Rendering` of (H, W, ...) tensors, depth in meters along the ray, in the state's dtype, whatever the
+            camera's, and under autocast too. A view without the head is legal; a warning says so if the inverse of
+            `world_to_camera` would show it.
 
         Raises:
-            ValueError: the state has not one frame, or lacks what a part needs.
+            TypeError: a background of 8-bit integers.
+            ValueError: the state has not one frame, or lacks what a part needs; a background of another size, or
+                outside [0, 1]; on the CPU also: vertices that are not finite or not in meters.
         """
         if len(state) != 1:
             raise ValueError(f"Avatar.render: state has {len(state)} frames; index one, state[0]")
+        if is_readable(state.vertices):
+            check_meters("Avatar.render", "state.vertices", state.vertices)
+        color = background_pixels("Avatar.render", background, camera.size, state.vertices.device)
         modes = [(part, part.training) for part in self.modules()]  # parts may differ, a frozen one from the others
         self.eval()
         try:
             field = self.field(state)
-            rays = camera.rays()
-            color = torch.as_tensor(background, dtype=torch.float32, device=rays.origins.device).expand(3)
+            _warn_of_inverse(camera, field.posed_bounds())
+            dtype = state.vertices.dtype
+            rays = camera.rays().map(lambda tensor: tensor.to(dtype) if tensor.is_floating_point() else tensor)
             parts = []
-            for begin in range(0, len(rays), chunk):
-                piece = rays[begin : begin + chunk]
-                result = self.renderer(piece, field, color.expand(len(piece), 3))
+            for begin in range(0, max(len(rays), 1), chunk):
+                piece = slice(begin, begin + chunk)
+                result = self.renderer(rays[piece], field, color[piece].to(dtype))
                 parts.append(result.replace(samples=None, weights=None))
         finally:
             for part, mode in modes:

@@ -1,16 +1,18 @@
 """A captured head: images, cameras and the tracked mesh of every frame, whatever the layout on disk."""
 
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int, Int64, UInt8
+from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
 from headfields.data.alignment import AlignmentFrame, misalignments
+from headfields.data.errors import CaptureError
 from headfields.data.frame_cache import FrameCache
+from headfields.data.frame_indices import Frames, frame_index, frame_indices
 from headfields.data.head_frame import HeadFrame, HeadFrameChoice, choose_head_frame
 from headfields.data.joint_fit import JointFits
 from headfields.data.pixels import decode_pixels, draw_pixels, meters, pixel_batch, pixel_layout, straight_rgba
@@ -18,7 +20,8 @@ from headfields.data.recording import Recording
 from headfields.data.regions import LabeledView
 from headfields.data.template import Mouth, build_inner_mouth, build_template
 from headfields.heads.mouth.inner import InnerMouth
-from headfields.records import Camera, HeadState, PixelBatch, Template
+from headfields.ops.background import check_background
+from headfields.records import Camera, HeadState, PixelBatch, Template, check_meters
 
 __all__ = ["Capture"]
 
@@ -29,7 +32,11 @@ _WARNING = "warning: "
 class Capture:
     """A captured head: images, cameras and the tracked mesh of every frame, decoded on demand and kept in memory.
 
-    Made by `headfields.data.load_capture`. All tensors are on the CPU. Frames are named by index.
+    Made by `headfields.data.load_capture` from a folder, and by `headfields.data.capture_from_arrays` from data in
+    memory. All tensors are on the CPU. Frames are named by index.
+
+    A capture can be pickled, for the workers of a `DataLoader`: without its decoded frames, so each copy decodes its
+    own and may fill the memory budget once more.
 
     Attributes:
         name: the folder's name.
@@ -57,6 +64,7 @@ class Capture:
         mouth: Mouth = "close",
         skinning: Float[Tensor, "v j"] | None = None,
     ) -> None:
+        _check_unit(recording)
         self.path = recording.path
         self.name = recording.path.name
         self.size = recording.size
@@ -113,27 +121,29 @@ class Capture:
         """The lines of `report` that need attention, without the prefix "warning: "."""
         return [line[len(_WARNING) :] for line in self.report if line.startswith(_WARNING)]
 
-    def frame_indices(self, frames: Int[Tensor, " b"] | Sequence[int]) -> list[int]:
+    def frame_indices(self, frames: Frames) -> list[int]:
         """Frames as a list of integers.
 
-        Raises:
-            IndexError: one is out of range.
-        """
-        indices = [int(frame) for frame in (frames.tolist() if isinstance(frames, Tensor) else frames)]
-        outside = [frame for frame in indices if not 0 <= frame < len(self)]
-        if outside:
-            raise IndexError(
-                f"Capture {self.name!r}: frame {outside[0]} is out of range; it has frames 0 to {len(self) - 1}"
-            )
-        return indices
+        Args:
+            frames: an integer, integers in a list, range, tensor or array, a slice, or a boolean mask (F,).
 
-    def state(self, frames: Int[Tensor, " b"] | Sequence[int]) -> HeadState:
+        Raises:
+            TypeError: an index is no integer.
+            IndexError: one is out of range; negative ones are.
+        """
+        return frame_indices(frames, len(self), f"Capture {self.name!r}")
+
+    def state(self, frames: Frames) -> HeadState:
         """Vertices (B, V, 3) of the template's mesh and expression (B, E) of B frames; `frame_id` is their indices.
 
-        With `skinning`, also joint transforms (B, J, 4, 4) from the template's canonical mesh.
+        With `skinning`, also joint transforms (B, J, 4, 4) from the template's canonical mesh. `state(3)` is a batch of
+        one frame.
+
+        Args:
+            frames: see `frame_indices`; as for all methods on several frames.
 
         Raises:
-            IndexError: a frame is out of range.
+            TypeError, IndexError: a frame is no integer, or out of range.
             CaptureError: a mesh or expression file cannot be read.
         """
         indices = self.frame_indices(frames)
@@ -145,7 +155,7 @@ class Capture:
         )
         return state if self._joints is None else self._joints.added(state, self._canonical)
 
-    def tracked(self, frames: Int[Tensor, " b"] | Sequence[int]) -> Float[Tensor, "b v 3"]:
+    def tracked(self, frames: Frames) -> Float[Tensor, "b v 3"]:
         """Vertices of the tracked meshes of B frames, without an inside of the mouth.
 
         Raises:
@@ -153,7 +163,7 @@ class Capture:
         """
         return self._heads.rows(self.frame_indices(frames))["vertices"]
 
-    def camera(self, frames: Int[Tensor, " b"] | Sequence[int]) -> Camera:
+    def camera(self, frames: Frames) -> Camera:
         """The B cameras of B frames: world-to-camera, OpenCV axes, meters.
 
         Raises:
@@ -166,7 +176,7 @@ class Capture:
         views = torch.from_numpy(np.linalg.inv(self.recording.camera_to_world[indices]))
         return Camera((views @ self.head_pose(indices)).float(), self._intrinsics[index], self.size)
 
-    def head_pose(self, frames: Int[Tensor, " b"] | Sequence[int]) -> Float[Tensor, "b 4 4"]:
+    def head_pose(self, frames: Frames) -> Float[Tensor, "b 4 4"]:
         """The motion moved from the vertices into the cameras: head frame to the frame on disk, (B, 4, 4) float64.
 
         The identity if the capture is as on disk (`head_frame` is None).
@@ -183,27 +193,27 @@ class Capture:
 
     def image(self, frame: int) -> Float[Tensor, "h w 4"]:
         """Color and matte of a frame, straight alpha, sRGB in [0, 1]."""
-        packed = self._images.rows(self.frame_indices([frame]))["rgba"][0]
+        packed = self._images.rows([self._one(frame)])["rgba"][0]
         return straight_rgba(packed).reshape(*self.size, 4)
 
     def label(self, frame: int) -> UInt8[Tensor, "h w"] | None:
         """Segmentation labels of a frame (`headfields.data.labels.Label`), or None if the capture has none."""
-        rows = self._images.rows(self.frame_indices([frame]))
+        rows = self._images.rows([self._one(frame)])
         return rows["label"][0].reshape(self.size) if "label" in rows else None
 
     def depth(self, frame: int) -> Float[Tensor, "h w"] | None:
         """Depth of the tracked mesh along the optical axis, meters, 0 where there is none; None without depth maps."""
-        rows = self._images.rows(self.frame_indices([frame]))
+        rows = self._images.rows([self._one(frame)])
         return meters(rows["depth"][0], self.depth_unit).reshape(self.size) if "depth" in rows else None
 
     def landmarks(self, frame: int) -> Float[Tensor, "68 2"] | None:
         """68 iBUG landmarks of a frame in pixels (x right, y down), NaN where unknown; None if the frame has none."""
-        points = self.recording.decode_landmarks(self.frame_indices([frame])[0])
+        points = self.recording.decode_landmarks(self._one(frame))
         return None if points is None else torch.from_numpy(points)
 
     def sample_pixels(
         self,
-        frames: Int[Tensor, " b"] | Sequence[int],
+        frames: Frames,
         count: int,
         generator: torch.Generator,
         background: Literal["random", "white", "black"] = "random",
@@ -212,7 +222,7 @@ class Capture:
         """Pixels drawn with replacement over B frames, uniformly or by their labels.
 
         Args:
-            frames: (B,) frame indices.
+            frames: B frames; see `frame_indices`.
             count: N, number of pixels; 0 is legal.
             generator: a CPU generator; the same state gives the same batch.
             background: behind the foreground; `"random"` draws a color for each pixel.
@@ -223,7 +233,7 @@ class Capture:
             The batch, whose `rays.frame` indexes `frames`, and `frames` as a tensor, for `state(...)`.
 
         Raises:
-            IndexError: a frame is out of range.
+            TypeError, IndexError: a frame is no integer, or out of range.
             ValueError: no frames, a negative count or an unknown background; with weights, the capture has no labels,
                 there is no such label or region, or no pixel of these frames has a weight.
             CaptureError: a file cannot be read.
@@ -234,9 +244,10 @@ class Capture:
 
     def pixels(self, frame: int, background: float | int = 1.0) -> PixelBatch:
         """Every pixel of a frame in row-major order, over a gray `background` in [0, 1]; `rays.frame` is 0."""
+        check_background("Capture.pixels", background)
         count = self.size[0] * self.size[1]
         row, pixel = torch.zeros(count, dtype=torch.long), torch.arange(count)
-        return self._batch(self.frame_indices([frame]), row, pixel, torch.full((count, 3), float(background)))
+        return self._batch([self._one(frame)], row, pixel, torch.full((count, 3), float(background)))
 
     def validate(self) -> None:
         """Decodes every file of every frame once, so that a broken one is found now and not in the middle of a run.
@@ -250,6 +261,9 @@ class Capture:
         frames = (self._alignment_frame(frame) for frame in range(len(self)))
         lines = misalignments(frames, self.recording.canonical.faces.numpy())
         self.report += [line for line in lines if line not in self.report]
+
+    def _one(self, frame: int) -> int:
+        return frame_index(frame, len(self), f"Capture {self.name!r}")
 
     @functools.cached_property
     def _canonical(self) -> Float[Tensor, "v 3"]:
@@ -322,3 +336,10 @@ class _HeadDecoder:
     def unknown_poses(self, frames: list[int]) -> list[int]:
         """Those of the frames, each once, whose pose is not known yet."""
         return [frame for frame in dict.fromkeys(frames) if bool(self.poses[frame, 0, 0].isnan())]
+
+
+def _check_unit(recording: Recording) -> None:
+    try:
+        check_meters(f"Capture {recording.path.name!r}", "the canonical mesh", recording.canonical.vertices)
+    except ValueError as error:
+        raise CaptureError(f"{error} (and the translations of the cameras with it)") from None

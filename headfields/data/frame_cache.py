@@ -5,6 +5,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import torch
@@ -38,6 +39,7 @@ class FrameCache:
         budget: int,
         what: str,
     ) -> None:
+        self._arguments = (frames, layout, decode, budget, what)
         self.bytes_per_frame = sum(int(np.prod(shape)) * dtype.itemsize for shape, dtype in layout.values())
         self.slots = min(frames, budget // max(self.bytes_per_frame, 1))
         if frames and not self.slots:
@@ -52,6 +54,10 @@ class FrameCache:
         self._decode = decode
         self._slot: OrderedDict[int, int] = OrderedDict()
         self._lock = threading.Lock()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copies and pickles are empty: frames are decoded again, and a lock belongs to one process."""
+        return FrameCache, self._arguments
 
     def __contains__(self, name: str) -> bool:
         """Whether frames have an array of this name."""

@@ -3,13 +3,13 @@
 from typing import Any
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 
 from headfields.avatar import Avatar
 from headfields.decoders import NeRFDecoder
 from headfields.deformers import Static
 from headfields.encoders import HashGrid
+from headfields.ops.background import background_pixels
 from headfields.ops.triangle_bvh import TriangleBVH
 from headfields.parts import Rendering
 from headfields.records import Camera, HeadState, Template
@@ -114,10 +114,12 @@ class AverageTexture(nn.Module):
         return texel, hit.face >= 0, hit.distance
 
     @torch.no_grad()
-    def render(self, camera: Camera, state: HeadState, background: float | Tensor = 1.0, chunk: int = 0) -> Rendering:
+    def render(
+        self, camera: Camera, state: HeadState, background: float | int | Tensor = 1.0, chunk: int = 0
+    ) -> Rendering:
         """The textured mesh over a background, as `Avatar.render` gives it (`chunk` has no use here)."""
         texel, hit, distance = self._texels(camera, state)
-        color: Float[Tensor, "3"] = torch.as_tensor(background, dtype=torch.float32, device=texel.device).expand(3)
+        color = background_pixels("AverageTexture.render", background, camera.size, texel.device)
         rgb = torch.where(hit[:, None], self.texture[texel], color)
         height, width = camera.size
         depth = torch.where(hit, distance, 0.0)

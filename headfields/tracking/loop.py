@@ -23,6 +23,7 @@ from PIL import Image
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from headfields.data.frame_indices import frame_indices
 from headfields.runs.clock import Clock
 from headfields.runs.folder import write_picture
 from headfields.runs.interrupts import InterruptFlag
@@ -120,12 +121,9 @@ class FrameTracker(ABC, Generic[Observation, Fit]):
         self.capture, self.options, self.bar = capture, options, bar
         self.device = torch.device(device)
         self.folder = TrackingFolder(out)
-        self.frames = list(range(len(capture))) if frames is None else [int(frame) for frame in frames]
+        self.frames = frame_indices(range(len(capture)) if frames is None else frames, len(capture), name)
         if not self.frames:
             raise ValueError(f"{name}: there are no frames to track")
-        outside = [frame for frame in self.frames if not 0 <= frame < len(capture)]
-        if outside:
-            raise IndexError(f"{name}: frame {outside[0]} is out of range; the capture has {len(capture)} frames")
         self._cached = functools.lru_cache(maxsize=self.kept_frames)(self.load)
 
     @property

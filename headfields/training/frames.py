@@ -7,6 +7,8 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
+from headfields.data.frame_indices import frame_indices
+from headfields.ops.background import check_background
 from headfields.parts import Rendering
 
 
@@ -14,23 +16,21 @@ def choose_frames(capture: Any, split: str, frames: Sequence[int] | None = None)
     """Frame indices of a split, or `frames` themselves, checked.
 
     Raises:
-        ValueError: there is no such split, it is empty, or an index is out of range.
+        ValueError: there is no such split, or no frame in it.
+        TypeError, IndexError: an index is no integer, or out of range.
     """
     if frames is None:
         if split not in capture.splits:
             raise ValueError(
                 f"capture {capture.name!r} has no split {split!r}; it has {', '.join(sorted(capture.splits))}"
             )
-        frames = [int(frame) for frame in capture.splits[split]]
-        if not frames:
+        frames = capture.splits[split]
+        if not len(frames):
             raise ValueError(f"the split {split!r} of capture {capture.name!r} is empty")
-    frames = [int(frame) for frame in frames]
-    outside = [frame for frame in frames if not 0 <= frame < len(capture)]
-    if outside or not frames:
-        raise ValueError(
-            f"frames {outside or frames} are not in capture {capture.name!r}, which has frames 0 to {len(capture) - 1}"
-        )
-    return frames
+    indices = frame_indices(frames, len(capture), f"capture {capture.name!r}")
+    if not indices:
+        raise ValueError(f"frames is empty; name one or more of capture {capture.name!r}")
+    return indices
 
 
 def draw_frames(
@@ -99,6 +99,7 @@ def ground_truth(
     capture: Any, frame: int, background: float | int, device: torch.device
 ) -> tuple[Float[Tensor, "h w 3"], Float[Tensor, "h w"]]:
     """A frame's image over a gray background (H, W, 3), and its matte (H, W)."""
+    check_background("ground_truth", background)
     image = capture.image(frame).to(device)
     alpha = image[..., 3]
     return image[..., :3] * alpha[..., None] + background * (1 - alpha[..., None]), alpha

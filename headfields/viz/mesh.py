@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from headfields.mesh.mesh import Mesh
+from headfields.ops.background import check_background
 from headfields.ops.render_mesh import render_mesh
 from headfields.ops.texture import sample_texture
 from headfields.ops.triangle_bvh import TriangleBVH
@@ -144,6 +145,7 @@ def draw_mesh(
     >>> hf.viz.draw_mesh(mesh, "front", size=8)[4, 4].round(decimals=1).tolist()
     [0.800000011920929, 0.800000011920929, 0.800000011920929]
     """
+    check_background("draw_mesh", background)
     if isinstance(camera, str):
         if camera not in _YAW:
             raise ValueError(f"draw_mesh: camera is {camera!r}; expected a Camera or one of {', '.join(_YAW)}")

@@ -258,5 +258,5 @@ def test_evaluation_reports_both(avatar: Avatar, capture: Tracked) -> None:
 def test_bad_arguments(avatar: Avatar, capture: Tracked, options: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         refine_frame(avatar, capture, 2, **options)
-    with pytest.raises(ValueError, match=r"\[4\] are not in capture 'painted'"):
+    with pytest.raises(IndexError, match="capture 'painted': frame 4 is out of range"):
         refine_frame(avatar, capture, 4)

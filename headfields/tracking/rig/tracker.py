@@ -16,6 +16,7 @@ from jaxtyping import UInt8
 from torch import nn
 
 from headfields.data.capture import Capture
+from headfields.data.frame_indices import frame_indices
 from headfields.rigging.rigged_template import RiggedTemplate
 from headfields.runs.clock import Clock
 from headfields.tracking.failures import FrameFailure
@@ -71,7 +72,7 @@ class RigTracker(FrameTracker[RigObservation, RigFit]):
         bar: bool = True,
     ) -> None:
         options = RigTrackingOptions() if options is None else options
-        ordered = None if frames is None else sorted({int(frame) for frame in frames})
+        ordered = None if frames is None else sorted(set(frame_indices(frames, len(capture), type(self).__name__)))
         super().__init__(capture, out, options, ordered, bar=bar)
         self.rig = rig
         self.body, self.surface = TrackedBody(rig, options.expressions), RigSurface(rig)
