@@ -2,16 +2,17 @@
 
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal, TypeVar
+from typing import Literal
 
 import torch
 from jaxtyping import Float, Int, Int64, UInt8
 from torch import Tensor
 
 from headfields.data.capture import Capture
-from headfields.records import Camera, HeadState, PixelBatch, Rays, Record
+from headfields.records import Camera, HeadState, PixelBatch
 
-R = TypeVar("R", bound=Record)
+_OPTIONAL = ("label", "depth", "depth_scale")
+"""Fields of a `PixelBatch` that a capture may lack."""
 
 
 class JoinedCaptures:
@@ -87,26 +88,20 @@ class JoinedCaptures:
                 )
             )
             order += rows
-        return _joined(parts or [self.captures[0].state([])])[torch.tensor(order, dtype=torch.long).argsort()]
+        return HeadState.cat(parts or [self.captures[0].state([])])[torch.tensor(order, dtype=torch.long).argsort()]
 
     def camera(self, frames: Int[Tensor, " b"] | Sequence[int]) -> Camera:
         """The B cameras of B frames.
 
         Raises:
             IndexError, CaptureError: as `Capture.camera`.
-            ValueError: the images of the frames' captures differ in size.
+            ValueError: the images of the frames' captures differ in size; ask for one capture's frames at a time.
         """
         parts, order = [], []
         for number, rows, own in self._by_capture(frames):
             parts.append(self.captures[number].camera(own))
             order += rows
-        sizes = {camera.size for camera in parts}
-        if len(sizes) > 1:
-            raise ValueError(
-                f"JoinedCaptures.camera: the frames' images have the sizes {sorted(sizes)}, and a batch of cameras has "
-                "one; ask for the frames of one capture at a time"
-            )
-        return _joined(parts or [self.captures[0].camera([])])[torch.tensor(order, dtype=torch.long).argsort()]
+        return Camera.cat(parts or [self.captures[0].camera([])])[torch.tensor(order, dtype=torch.long).argsort()]
 
     def image(self, frame: int) -> Float[Tensor, "h w 4"]:
         """Color and matte of a frame, straight alpha, sRGB in [0, 1]."""
@@ -169,7 +164,9 @@ class JoinedCaptures:
             batches.append(batch.replace(rays=batch.rays.replace(frame=batch.rays.frame + row)))
             used += [self._starts[number] + frame for frame in own]
             row += len(rows)
-        return _joined(batches), torch.tensor(used, dtype=torch.long)
+        lacking = [name for name in _OPTIONAL if any(getattr(batch, name) is None for batch in batches)]
+        batches = [batch.replace(**dict.fromkeys(lacking)) for batch in batches]
+        return PixelBatch.cat(batches), torch.tensor(used, dtype=torch.long)
 
     def _by_capture(self, frames: Int[Tensor, " b"] | Sequence[int]) -> list[tuple[int, list[int], list[int]]]:
         """For each capture that has some of B frames: its number, their rows among the B, their numbers in it."""
@@ -201,17 +198,3 @@ class JoinedCaptures:
                     f"JoinedCaptures: states of {capture.name!r} have the shapes {shape}, and those of "
                     f"{self.captures[0].name!r} {shapes[0]}; all need the same mesh, expression and joints"
                 )
-
-
-def _joined(records: Sequence[R]) -> R:
-    """One record of several, each field concatenated along the first axis; None where one of them has None."""
-    fields: dict[str, Any] = {}
-    for name, value in vars(records[0]).items():
-        values = [getattr(record, name) for record in records]
-        if any(each is None for each in values):
-            fields[name] = None
-        elif isinstance(value, Rays):
-            fields[name] = _joined(values)
-        elif isinstance(value, Tensor):
-            fields[name] = torch.cat(values)
-    return records[0].replace(**fields)

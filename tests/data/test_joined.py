@@ -1,5 +1,6 @@
 """Captures joined to one: frames, splits, pixels and states are those of each; codes of people and recordings."""
 
+import copy
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,13 @@ def test_frames_are_those_of_the_captures(captures: list[Capture], unchecked: No
     assert torch.equal(joined.landmarks(7), captures[1].landmarks(1))
     assert torch.equal(joined.pixels(7).rgb, captures[1].pixels(1).rgb)
     assert len(joined.state([])) == 0 and len(joined.camera([])) == 0
+    without = copy.copy(captures[1])
+    without.sample_pixels = lambda *given: (  # type: ignore[method-assign]
+        (batch := captures[1].sample_pixels(*given))[0].replace(label=None),
+        batch[1],
+    )
+    mixed, _ = JoinedCaptures([captures[0], without]).sample_pixels([0, 7], 50, torch.Generator())
+    assert mixed.label is None and mixed.depth is not None, "labels of some captures alone are left out"
     assert JoinedCaptures(captures[:1]).state([1]).identity.tolist() == [0]
 
 
