@@ -7,13 +7,15 @@ import pytest
 import torch
 
 from headfields.avatar import Avatar
+from headfields.data import load_capture
 from headfields.decoders import NeRFDecoder
 from headfields.deformers import HyperDeformer, SurfaceCanonicalizer
 from headfields.encoders import FrameCode, HashGrid
 from headfields.losses import CodePrior, HuberColor
-from headfields.networks import Anchors, LatentTable
+from headfields.networks import Anchors, LatentTable, head_anchors
 from headfields.records import HeadState
 from headfields.renderers import UniformSampler, VolumeRenderer
+from headfields.synthetic import write_head_capture
 from headfields.training import Trainer, evaluate, refine_frame
 from headfields.training.frames import render_frame
 from tests.training.ball import BallCapture
@@ -138,3 +140,24 @@ def test_the_code_of_a_held_out_frame_is_fitted(unchecked):
     assert same(before, avatar.state_dict()) and avatar.training
     again = evaluate(avatar, capture, "test", refine={"pose": False, "steps": 5, "rays": 50, "code_rate": 0.1})
     assert again["psnr_refined"] > again["psnr"]
+
+
+@pytest.mark.slow
+def test_default_sizes_on_a_synthetic_capture(tmp_path):
+    """`HyperDeformer` and `HashGrid` with their defaults, on a capture: codes of the person and of the frames."""
+    capture = load_capture(write_head_capture(tmp_path / "head", frames=8, size=24, samples=1, progress=False))
+    template = capture.template
+    deformer = HyperDeformer(Anchors(template.canonical_vertices[head_anchors(template, 8, 3)], 8))
+    codes = {
+        "geometry": LatentTable(1, deformer.code_widths["geometry"], by="identity"),
+        "expression_code": LatentTable(len(capture), 100, unseen="nearest"),
+    }
+    torch.manual_seed(0)
+    avatar = Avatar(deformer, HashGrid(), NeRFDecoder(), VolumeRenderer(UniformSampler(16)), codes=codes)
+    options = {"rays_per_step": 64, "frames_per_step": 6, "bar": False, "device": "cpu", "out": tmp_path / "run"}
+    made = Trainer(avatar, capture, [HuberColor(region_weight=1), CodePrior("expression_code")], **options)
+    before = {name: value.clone() for name, value in avatar.state_dict().items()}
+    made.fit(steps=2)
+    moved = {name for name, value in avatar.state_dict().items() if not torch.equal(value, before[name])}
+    assert {"encoder.table", "codes.geometry.table", "codes.expression_code.table", "deformer.out.weight"} <= moved
+    assert evaluate(avatar, capture, "test")["psnr"] > 3
