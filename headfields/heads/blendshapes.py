@@ -3,11 +3,13 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from headfields.files.arrays import load_arrays
+from headfields.files.checked import check_in_meters, check_names, checked_arrays, whole_numbers
+from headfields.files.unpickler import to_array
 from headfields.heads.mouth.closing import close_mouth, mouth_loop
 from headfields.ops._checks import check_floating
 from headfields.ops.rotations import rotation_matrices
@@ -75,47 +77,33 @@ class BlendshapeHead(nn.Module):
     @classmethod
     def from_file(cls, path: str | Path) -> "BlendshapeHead":
         """Reads an npz with template (V, 3), faces (F, 3), expression (E, V, 3) and, optionally, identity (I, V, 3),
-        expression_names (E,) and landmarks (L,) vertex ids.
+        expression_names (E,) and landmarks (L,) vertex ids; meters.
 
         Raises:
             FileNotFoundError: no such file.
-            ValueError: a key (named) is missing, is not numeric, or has the wrong shape.
+            UnsafePickleError: the file could run code.
+            ValueError: a key (named) is missing, is not numeric or not finite, or has the wrong shape; an index is not
+                whole or out of range; a name occurs twice; the template is not in meters.
         """
-        path = Path(path)
-        if not path.is_file():
-            raise FileNotFoundError(f"BlendshapeHead.from_file: {path} is not a file")
-        with np.load(path, allow_pickle=False) as archive:
-            missing = [key for key in ("template", "faces", "expression") if key not in archive.files]
-            if missing:
-                raise ValueError(
-                    f"BlendshapeHead.from_file: {path} lacks {', '.join(missing)}; it has {', '.join(archive.files)}"
-                )
-            arrays = {key: archive[key] for key in archive.files}
-        for key, axes in (("template", 2), ("faces", 2), ("expression", 3), ("identity", 3), ("landmarks", 1)):
-            if key not in arrays:
-                continue
-            array = arrays[key]
-            if array.dtype.kind not in "fiu" or array.ndim != axes or (axes > 1 and array.shape[-1] != 3):
-                expected = {1: "(L,)", 2: "(N, 3)", 3: "(C, V, 3)"}[axes]
-                raise ValueError(
-                    f"BlendshapeHead.from_file: {path}: {key} has dtype {array.dtype} and shape {array.shape}; "
-                    f"expected numbers of shape {expected}"
-                )
+        where, raw = f"BlendshapeHead.from_file: {path}", load_arrays(path)
+        arrays = checked_arrays(where, raw, {"template": "V 3", "faces": "F 3", "expression": "E V 3"}, ("faces",))
+        arrays |= checked_arrays(where, raw, {"identity": "I V 3", "landmarks": "L"}, ("landmarks",), optional=True)
+        count = len(arrays["template"])
+        check_in_meters(arrays["template"], f"{where}: template")
+        names = tuple(str(name) for name in to_array(raw.get("expression_names", ()), "expression_names").ravel())
+        check_names(names, len(arrays["expression"]), f"{where}: expression_names", "expressions")
+        for key in ("faces", "landmarks"):
+            if key in arrays:
+                whole_numbers(arrays[key], f"{where}: {key}", count, "vertices in template")
 
-        def floats(key: str) -> Tensor | None:
-            return torch.from_numpy(arrays[key].astype(np.float32)) if key in arrays else None
+        def tensor(key: str) -> Tensor | None:
+            return torch.from_numpy(arrays[key]) if key in arrays else None
 
-        template, expression = floats("template"), floats("expression")
-        assert template is not None and expression is not None
-        landmarks = torch.from_numpy(arrays["landmarks"].astype(np.int64)) if "landmarks" in arrays else None
-        return cls(
-            template=template,
-            faces=torch.from_numpy(arrays["faces"].astype(np.int64)),
-            expression=expression,
-            identity=floats("identity"),
-            expression_names=tuple(str(name) for name in arrays.get("expression_names", np.array([], str)).ravel()),
-            landmarks=landmarks,
-        )
+        template, faces, expression = (torch.from_numpy(arrays[key]) for key in ("template", "faces", "expression"))
+        try:
+            return cls(template, faces, expression, tensor("identity"), names, tensor("landmarks"))
+        except ValueError as error:
+            raise ValueError(f"{where}: {error}") from error
 
     def forward(
         self,

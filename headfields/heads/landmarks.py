@@ -13,6 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from headfields.files.arrays import load_arrays
+from headfields.files.checked import check_sums, whole_numbers
 from headfields.files.unpickler import to_array
 from headfields.ops._checks import check_floating, check_integer, check_shape
 
@@ -23,6 +24,7 @@ _KEYS = {
     "contour": (("dynamic_lmk_faces_idx", "dynamic_lmk_bary_coords"), ("lmk_face_idx", "lmk_b_coords")),
     "full": (("full_lmk_faces_idx", "full_lmk_bary_coords"),),
 }
+_SLACK = 1e-2  # of barycentric coordinates: a landmark may lie a little off its triangle
 Kind = Literal["static", "contour", "full"]
 
 
@@ -54,7 +56,8 @@ def make_embedding(
         face_count: number of faces of the mesh; not checked if None.
 
     Raises:
-        ValueError: shapes do not fit, a face index is out of range, or a coordinate is not finite.
+        ValueError: shapes do not fit, a face index is out of range, a coordinate is not finite, or those of a
+            landmark are negative or do not add up to 1.
     """
     index, weights = to_array(faces, where), to_array(barycentric, where)
     if index.ndim == axes + 1 and index.shape[0] == 1:  # DECA's full embedding has an axis of one frame
@@ -70,7 +73,22 @@ def make_embedding(
         raise ValueError(f"{where} name faces in [{index.min()}, {index.max()}]{count}")
     if not np.isfinite(weights).all():
         raise ValueError(f"{where} have barycentric coordinates that are not finite")
+    check_sums(weights, f"{where}: barycentric coordinates", _SLACK, -_SLACK)
+    if axes == 2 and len(index) % 2 == 0:
+        raise ValueError(f"{where} have {len(index)} rows; expected an odd number: none, and as many to each side")
     return LandmarkEmbedding(index, weights)
+
+
+def detector_indices(value: Any, where: str) -> Int[np.ndarray, " l"]:
+    """Indices of landmarks among a detector's.
+
+    Raises:
+        ValueError: they are not whole, are negative, or repeat.
+    """
+    indices = whole_numbers(value, where)
+    if indices.size and (indices.min() < 0 or len(np.unique(indices)) != indices.size):
+        raise ValueError(f"{where} has negative or repeated indices; expected each landmark of the detector once")
+    return indices
 
 
 def read_embeddings(path: str | Path) -> dict[str, LandmarkEmbedding]:
@@ -101,7 +119,7 @@ def read_embeddings(path: str | Path) -> dict[str, LandmarkEmbedding]:
         keys = ", ".join(sorted({key for names in _KEYS.values() for pair in names for key in pair}))
         raise ValueError(f"{path} has none of {keys}; it has {', '.join(sorted(raw)) or 'nothing'}")
     if "landmark_indices" in raw and "static" in embeddings:
-        indices = to_array(raw["landmark_indices"], f"{path}: landmark_indices").astype(np.int64)
+        indices = detector_indices(raw["landmark_indices"], f"{path}: landmark_indices")
         if indices.shape != embeddings["static"].faces.shape:
             raise ValueError(
                 f"{path}: landmark_indices has shape {indices.shape}; expected {embeddings['static'].faces.shape}"

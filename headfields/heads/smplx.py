@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from headfields.files.arrays import load_arrays
+from headfields.files.checked import check_names, checked_arrays
 from headfields.files.unpickler import to_array
 from headfields.heads.flame.assets import regions_of, uv_of
 from headfields.heads.flame.files import FlameArrays, check_model, split_components
@@ -106,6 +107,10 @@ class SmplxHead(SkinnedHead):
         names = tuple(str(name) for name in to_array(raw.get("expression_names", ()), "expression_names").ravel())
         components = arrays["shapedirs"].shape[2]
         shape, expression = split_components(op, path, raw, components, expression_count, names)
+        names = names[: expression.stop - expression.start]
+        shape_names = tuple(str(name) for name in to_array(raw.get("shape_names", ()), "shape_names").ravel())
+        check_names(names, expression.stop - expression.start, f"{op}: {path}: expression_names", "expressions")
+        check_names(shape_names, shape.stop - shape.start, f"{op}: {path}: shape_names", "shape directions")
         embeddings: dict[str, LandmarkEmbedding] = {}
         for prefix, axes in (("", 1), ("dynamic_", 2)):
             keys = (f"{prefix}lmk_faces_idx", f"{prefix}lmk_bary_coords")
@@ -116,19 +121,11 @@ class SmplxHead(SkinnedHead):
         mean = np.zeros((55, 3))
         for key, part in (("hands_meanl", "left_hand_pose"), ("hands_meanr", "right_hand_pose")):
             if relaxed_hands and key in raw:
-                hand = to_array(raw[key], f"{path}: {key}")
-                if hand.shape != (45,):
-                    raise ValueError(f"{op}: {path}: {key} has shape {hand.shape}; expected (45,)")
-                mean[PARTS[part]] = hand.reshape(15, 3)
+                mean[PARTS[part]] = checked_arrays(f"{op}: {path}", raw, {key: "45"})[key].reshape(15, 3)
         components_of_hands = None
-        if "hands_componentsl" in raw and "hands_componentsr" in raw:
-            hands = [to_array(raw[f"hands_components{side}"], f"{path}: hands_components{side}") for side in "lr"]
-            if hands[0].ndim != 2 or hands[0].shape != hands[1].shape or hands[0].shape[1] != 45:
-                raise ValueError(
-                    f"{op}: {path}: hands_componentsl and hands_componentsr have shapes {hands[0].shape} and "
-                    f"{hands[1].shape}; expected (C, 45) of both"
-                )
-            components_of_hands = np.stack(hands)
+        hands = {"hands_componentsl": "C 45", "hands_componentsr": "C 45"}
+        if any(key in raw for key in hands):
+            components_of_hands = np.stack(list(checked_arrays(f"{op}: {path}", raw, hands).values()))
         texture = uv_of(raw, path, None, arrays["f"], count)
 
         def tensor(array: np.ndarray) -> Tensor:
@@ -151,8 +148,8 @@ class SmplxHead(SkinnedHead):
                 name: torch.from_numpy(mask.copy())
                 for name, mask in regions_of(raw, path, None, arrays["f"], count).items()
             },
-            expression_names=names[: expression.stop - expression.start],
-            shape_names=tuple(str(name) for name in to_array(raw.get("shape_names", ()), "shape_names").ravel()),
+            expression_names=names,
+            shape_names=shape_names,
             mean_pose=tensor(mean),
             hand_components=None if components_of_hands is None else tensor(components_of_hands),
         )

@@ -1,6 +1,7 @@
 """Wavefront OBJ files: a reader that is fast enough for thousands of frames of one topology, and a writer."""
 
 import contextlib
+import itertools
 import os
 import posixpath
 import re
@@ -215,12 +216,13 @@ def _parse_faces(
         before: how many of each come before each face; needed for negative indices.
         where: the file in messages.
     """
-    for form, columns in _FORMS.items():  # triangles with corners of one form, by far the most common
-        if re.fullmatch(rb"(?:f +(?:%b +){2}%b *\n?)*" % (form, form), block):
-            numbers = np.array(re.findall(rb"\d+", block), "S12").astype(np.int64).reshape(-1, 3, len(columns)) - 1
-            table = np.full((len(numbers), 3, 3), _MISSING, np.int64)
-            table[..., columns] = numbers
-            return _columns(table, counts, where)
+    for (form, columns), corners in itertools.product(_FORMS.items(), (3, 4)):  # alike, by far the most common
+        if re.fullmatch(rb"(?:f +(?:%b +){%d}%b *\n?)*" % (form, corners - 1, form), block):
+            numbers = np.array(re.findall(rb"\d+", block), "S12").astype(np.int64).reshape(-1, corners, len(columns))
+            table = np.full((len(numbers), corners, 3), _MISSING, np.int64)
+            table[..., columns] = numbers - 1
+            fan = [[0, k, k + 1] for k in range(1, corners - 1)]
+            return _columns(table[:, fan].reshape(-1, 3, 3), counts, where)
     triangles: list[list[tuple[int, int, int]]] = []  # of each corner: vertex, texture coordinate, normal
     for index, row in enumerate(block.splitlines()):
         start = counts if before is None else before[index]

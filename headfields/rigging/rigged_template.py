@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from headfields.files.arrays import load_arrays, save_arrays
+from headfields.files.checked import check_names, number, whole_numbers
 from headfields.files.unpickler import to_array
 from headfields.heads.flame.assets import regions_of, uv_of
 from headfields.heads.flame.files import KEYS as FLAME_KEYS
@@ -154,7 +155,7 @@ class RiggedTemplate(SkinnedHead):
             raise ValueError(f"{op}: {path} has {joints} joints; expected 5 (FLAME) or 55 (SMPL-X)")
         arrays = check_model(op, raw, str(path), FLAME_KEYS if joints == 5 else SMPLX_KEYS)
         total = arrays["shapedirs"].shape[2]
-        count = int(to_array(raw.get("expression_count", total), "expression_count"))
+        count = int(whole_numbers(raw.get("expression_count", total), f"{op}: {path}: expression_count").reshape(()))
         if not 0 <= count <= total:
             raise ValueError(f"{op}: {path}: expression_count is {count}, but shapedirs has {total} components")
         index, weights = _LANDMARKS[joints]
@@ -187,7 +188,13 @@ def _from_arrays(
     def names(key: str) -> tuple[str, ...]:
         return tuple(str(name) for name in to_array(raw.get(key, ()), f"{path}: {key}").ravel())
 
-    count = len(arrays["v_template"])
+    count, where = len(arrays["v_template"]), f"RiggedTemplate.from_file: {path}"
+    expressions = arrays["shapedirs"].shape[2] - shape_count
+    check_names(names("expression_names"), expressions, f"{where}: expression_names", "expressions")
+    check_names(names("shape_names"), shape_count, f"{where}: shape_names", "shape directions")
+    scale = number(raw.get("scale", 1.0), f"{where}: scale")
+    if scale <= 0:
+        raise ValueError(f"{where}: scale is {scale}; expected a positive number")
     chart = uv_of(raw, path, None, arrays["f"], count)
     regions = regions_of(raw, path, None, arrays["f"], count)
     return kind(
@@ -206,7 +213,7 @@ def _from_arrays(
         expression_names=names("expression_names"),
         shape_names=names("shape_names"),
         texture=texture,
-        scale=float(to_array(raw.get("scale", 1.0), f"{path}: scale")),
+        scale=scale,
     )
 
 

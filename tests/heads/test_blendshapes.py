@@ -59,11 +59,11 @@ def test_is_twice_differentiable_for_any_batch(tmp_path, batch):
     ("changes", "message"),
     [
         ({"template": None}, "lacks template"),
-        ({"expression": np.zeros((4, 8, 3))}, r"expression has shape \(4, 8, 3\); expected \(C, 9, 3\)"),
-        ({"identity": np.zeros((2, 9))}, r"identity has dtype float64 and shape \(2, 9\)"),
-        ({"faces": np.array([[0, 1, 9]])}, r"faces has vertex ids outside \[0, 9\)"),
+        ({"expression": np.zeros((4, 8, 3))}, r"expression has shape \(4, 8, 3\); expected .* with V = 9"),
+        ({"identity": np.zeros((2, 9))}, r"identity has shape \(2, 9\)"),
+        ({"faces": np.array([[0, 1, 9]])}, r"faces has indices in \[0, 9\]"),
         ({"expression_names": np.array(["a"])}, "1 expression_names for 4 expressions"),
-        ({"landmarks": np.array([-1])}, "landmarks has vertex ids outside"),
+        ({"landmarks": np.array([-1])}, "landmarks has indices in"),
     ],
 )
 def test_a_bad_file_is_explained(tmp_path, changes, message):

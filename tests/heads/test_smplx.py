@@ -61,7 +61,7 @@ def body(tmp_path_factory):
     weights = generator.random((count, 55), np.float32)
     regressor = np.zeros((55, count), np.float32)
     for joint in range(55):
-        regressor[joint, generator.integers(0, count, 8)] = 1 / 8
+        np.add.at(regressor[joint], generator.integers(0, count, 8), 1 / 8)
     parents = [-1, *(int(generator.integers(0, joint)) for joint in range(1, 55))]
     index = generator.integers(0, 500, (79, 17))
     np.savez(

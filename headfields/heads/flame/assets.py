@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from headfields.files.arrays import load_arrays
+from headfields.files.checked import checked_arrays, whole_numbers
 from headfields.files.unpickler import to_array
-from headfields.heads.landmarks import LandmarkEmbedding, make_embedding, read_embeddings
+from headfields.heads.landmarks import LandmarkEmbedding, detector_indices, make_embedding, read_embeddings
 from headfields.mesh.obj import ObjReader
 
 __all__ = ["FlameAssets", "read_masks", "read_template_uv"]
@@ -64,9 +65,7 @@ def face_mask(where: str, value: Any, faces: np.ndarray, count: int) -> np.ndarr
         raise ValueError(
             f"{where} is a mask of shape {array.shape}; expected ({len(faces)},) faces or ({count},) vertices"
         )
-    ids = array.astype(np.int64).ravel()
-    if ids.size and (ids.min() < 0 or ids.max() >= count):
-        raise ValueError(f"{where} has vertex ids in [{ids.min()}, {ids.max()}], but the mesh has {count} vertices")
+    ids = whole_numbers(array, where, count, "vertices in the mesh").ravel()
     inside = np.zeros(count, bool)
     inside[ids] = True
     return inside[faces].all(1)
@@ -103,7 +102,7 @@ def embeddings_of(
             index, weights = (raw.get(key, ()) for key in keys)
             embeddings[name] = make_embedding(index, weights, where, 2 if name == "contour" else 1, face_count)
     if INDEX_KEY in raw and "mediapipe" in embeddings:
-        indices = to_array(raw[INDEX_KEY], f"{path}: {INDEX_KEY}").astype(np.int64)
+        indices = detector_indices(raw[INDEX_KEY], f"{path}: {INDEX_KEY}")
         if indices.shape != embeddings["mediapipe"].faces.shape:
             raise ValueError(
                 f"{path}: {INDEX_KEY} has shape {indices.shape}, not {embeddings['mediapipe'].faces.shape}"
@@ -148,13 +147,9 @@ def uv_of(
             f"FlameHead.from_file: {path}: uv has shape {coordinates.shape} and uv_faces {corners.shape}; expected "
             f"(T, 2) and {faces.shape}"
         )
-    corners = corners.astype(np.int64)
-    if corners.size and (corners.min() < 0 or corners.max() >= len(coordinates)):
-        raise ValueError(
-            f"FlameHead.from_file: {path}: uv_faces has indices in [{corners.min()}, {corners.max()}], but uv has "
-            f"{len(coordinates)} rows"
-        )
-    return coordinates.astype(np.float64), corners
+    where = f"FlameHead.from_file: {path}"
+    coordinates = checked_arrays(where, {"uv": coordinates}, {"uv": "T 2"})["uv"]
+    return coordinates, whole_numbers(corners, f"{where}: uv_faces", len(coordinates), "rows in uv")
 
 
 def read_template_uv(path: str | Path, faces: np.ndarray, vertex_count: int) -> tuple[np.ndarray, np.ndarray]:

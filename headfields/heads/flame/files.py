@@ -9,6 +9,14 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from headfields.files.arrays import load_arrays
+from headfields.files.checked import (
+    check_in_meters,
+    check_names,
+    check_sums,
+    checked_arrays,
+    number,
+    whole_numbers,
+)
 from headfields.files.unpickler import to_array
 from headfields.heads.flame.assets import FlameAssets, embeddings_of, regions_of, uv_of
 from headfields.heads.landmarks import LandmarkEmbedding
@@ -16,6 +24,7 @@ from headfields.heads.landmarks import LandmarkEmbedding
 __all__ = ["FlameArrays", "FlameAssets", "check_model", "flame_arrays", "load_flame_arrays", "split_components"]
 
 NOTHING = FlameAssets()
+_REGRESSOR_SLACK = 1e-2  # of the sums of J_regressor's rows; single entries may be negative
 
 SHAPE_COUNT, EXPRESSION_COUNT = 300, 100  # the full model: 300 shape components, then expression
 KEYS = {
@@ -91,7 +100,10 @@ def split_components(
                 f"first {SHAPE_COUNT} are shape; pass at most {components - SHAPE_COUNT}"
             )
     elif "expression_count" in raw:
-        count, source = int(to_array(raw["expression_count"], "expression_count")), "the file's expression_count"
+        count = int(
+            whole_numbers(number(raw["expression_count"], f"{path}: expression_count"), f"{path}: expression_count")
+        )
+        source = "the file's expression_count"
     elif full:
         count, source = components - SHAPE_COUNT, "the number after the 300th"
     elif names:
@@ -124,47 +136,29 @@ def check_model(op: str, raw: Mapping[str, Any], path: str, keys: Mapping[str, s
 
     Raises:
         ValueError: a key is missing, is not numeric or not finite, or has the wrong shape; a vertex index is out of
-            range; a joint comes before its parent. The message names `path` and key.
+            range or not whole; weights are negative or do not add up to 1; a joint comes before its parent; the
+            template is not in meters. The message names `path` and key.
     """
-    missing = [key for key in keys if key not in raw]
-    if missing:
-        raise ValueError(
-            f"{op}: {path} lacks {', '.join(missing)}; required are {', '.join(keys)} "
-            f"(the file has {', '.join(sorted(raw)) or 'nothing'})"
-        )
-    arrays = {key: to_array(raw[key], f"{path}: {key}") for key in keys}
-    sizes: dict[str, tuple[int, str]] = {}
-    for key, pattern in keys.items():
-        axes, shape = pattern.split(), arrays[key].shape
-        expected = f"({', '.join(axes)})"
-        if len(shape) != len(axes):
-            raise ValueError(f"{op}: {path}: {key} has shape {shape}; expected {expected}")
-        for axis, size in zip(axes, shape, strict=True):
-            if axis.isdigit() and size != int(axis):
-                raise ValueError(f"{op}: {path}: {key} has shape {shape}; expected {expected}")
-            if not axis.isdigit() and sizes.setdefault(axis, (size, key))[0] != size:
-                raise ValueError(
-                    f"{op}: {path}: {key} has shape {shape}; expected {expected} with {axis} = "
-                    f"{sizes[axis][0]} as in {sizes[axis][1]}"
-                )
-        if arrays[key].dtype.kind not in "fiu":
-            raise ValueError(f"{op}: {path}: {key} has dtype {arrays[key].dtype}; expected numbers")
-        if not np.isfinite(arrays[key]).all():
-            bad = tuple(int(entry) for entry in np.argwhere(~np.isfinite(arrays[key]))[0])
-            raise ValueError(f"{op}: {path}: {key} at {bad} is {arrays[key][bad]}; every number must be finite")
-        arrays[key] = arrays[key].astype(np.float64 if key not in ("f", "kintree_table") else np.int64)
-    vertex_count, faces = len(arrays["v_template"]), arrays["f"]
-    if faces.size and (faces.min() < 0 or faces.max() >= vertex_count):
-        raise ValueError(
-            f"{op}: {path}: f has indices in [{faces.min()}, {faces.max()}], but v_template has {vertex_count} vertices"
-        )
+    where = f"{op}: {path}"
+    arrays = checked_arrays(where, raw, keys, whole=("f", "kintree_table"))
+    vertex_count = len(arrays["v_template"])
+    arrays["f"] = whole_numbers(arrays["f"], f"{where}: f", vertex_count, "vertices in v_template")
+    check_in_meters(arrays["v_template"], f"{where}: v_template")
+    check_sums(arrays["weights"], f"{where}: weights")
+    check_sums(arrays["J_regressor"], f"{where}: J_regressor", _REGRESSOR_SLACK, lowest=None)
+    tree = arrays["kintree_table"]
     # The root's parent is -1 or, in the published files, 4294967295: -1 as uint32.
-    arrays["parents"] = parents = np.concatenate([[-1], arrays["kintree_table"][0, 1:]])
+    if tree[0, 0] not in (-1, 2**32 - 1):
+        raise ValueError(f"{where}: kintree_table has {tree[0, 0]} for the parent of joint 0, the root; expected -1")
+    if (tree[1] != np.arange(tree.shape[1])).any():
+        raise ValueError(
+            f"{where}: kintree_table numbers the joints {tree[1].tolist()}; expected 0 to {len(tree[1]) - 1}"
+        )
+    arrays["parents"] = parents = np.concatenate([[-1], tree[0, 1:]])
     for joint, parent in enumerate(parents.tolist()):
         if joint and not 0 <= parent < joint:
             raise ValueError(
-                f"{op}: {path}: kintree_table has {parent} for the parent of joint {joint}; a parent comes before its "
-                "child"
+                f"{where}: kintree_table has {parent} for the parent of joint {joint}; a parent comes before its child"
             )
     return arrays
 
@@ -182,8 +176,9 @@ def flame_arrays(
     count = expression.stop - expression.start
     if expression_count is not None:
         names = names[:count]
-    if len(names) > count:
-        raise ValueError(f"{op}: {path} has {len(names)} expression_names for {count} expressions")
+    shape_names = tuple(str(name) for name in to_array(raw.get("shape_names", ()), "shape_names").ravel())
+    check_names(names, count, f"{op}: {path}: expression_names", "expressions")
+    check_names(shape_names, shape.stop - shape.start, f"{op}: {path}: shape_names", "shape directions")
     embeddings = embeddings_of(raw, path, assets, len(faces))
     uv, uv_faces = uv_of(raw, path, assets.uv, faces, vertex_count) or (None, None)
     return FlameArrays(
@@ -196,7 +191,7 @@ def flame_arrays(
         weights=arrays["weights"],
         parents=tuple(arrays["parents"].tolist()),
         expression_names=names,
-        shape_names=tuple(str(name) for name in to_array(raw.get("shape_names", ()), "shape_names").ravel()),
+        shape_names=shape_names,
         regions=regions_of(raw, path, assets.masks, faces, vertex_count),
         uv=uv,
         uv_faces=uv_faces,

@@ -1,6 +1,7 @@
 """FLAME's published files: pickles with chumpy objects, masks, the template OBJ, and their conversion."""
 
 import pickle
+import re
 import sys
 
 import numpy as np
@@ -124,7 +125,7 @@ def test_masks(published, masks, arrays, unchecked):
     regions = head.derived_regions()
     assert torch.equal(regions["mouth"], head.regions["lips"]) and torch.equal(regions["face"], head.regions["face"])
     masks.write_bytes(pickle.dumps({"face": np.array([10**6])}))
-    with pytest.raises(ValueError, match=r"FLAME_masks\.pkl: face has vertex ids in"):
+    with pytest.raises(ValueError, match=r"FLAME_masks\.pkl: face has indices in"):
         FlameHead.from_file(published, masks=masks)
     masks.write_bytes(pickle.dumps({"face": np.array(["a"])}))
     with pytest.raises(ValueError, match=r"FLAME_masks\.pkl: face has dtype"):
@@ -139,7 +140,8 @@ def test_texture_coordinates_of_the_template(published, template_obj, arrays, tm
     expected = torch.from_numpy(arrays["uv"][arrays["uv_faces"]])
     torch.testing.assert_close(head.uv[head.uv_faces], expected, atol=1e-7, rtol=0)
     text = template_obj.read_text()
-    template_obj.write_text("".join(f"{line}\n" for line in text.splitlines() if line[:2] != "vt").replace("/", "//"))
+    bare = "".join(f"{line}\n" for line in text.splitlines() if line[:2] != "vt")
+    template_obj.write_text(re.sub(r"/\d+", "", bare))
     with pytest.raises(ValueError, match=r"head_template_mesh\.obj has no vt, or a face without them"):
         FlameHead.from_file(published, uv=template_obj)
     template_obj.write_text("v 0 0 0\nv 1 0 0\nv 0 1 0\nvt 0 0\nf 1/1 2/1 3/1\n")
