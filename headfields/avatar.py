@@ -13,11 +13,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from headfields import renamed
 from headfields.annotated import is_readable
 from headfields.deformers.chain import Chain
 from headfields.deformers.inverse import invert
 from headfields.encoders.vertex_source import cached_vertex_features
+from headfields.files.reading import reading
 from headfields.networks.latent_table import LatentTable
 from headfields.ops.background import background_pixels, check_ray_background
 from headfields.parts import (
@@ -47,7 +47,13 @@ from headfields.records import (
     Template,
     check_meters,
 )
+from headfields.saved_checks import load_state
 from headfields.saving import read_parts, write_parts
+
+_PARTS = {
+    "deformer": True, "encoder": True, "decoder": True, "renderer": True, "condition": False, "codes": False
+}  # fmt: skip
+"""The parts in an avatar's file, and whether each is needed."""
 
 _CHUNK = 1 << 13
 """Points at a time of `signed_distance` without a graph to keep: until its gradient is computed, a point needs up to
@@ -650,10 +656,17 @@ class Avatar(nn.Module):
 
         Raises:
             FileNotFoundError: there is no such file.
-            ValueError: it is not a file of an avatar, or the module of a part's class has not been imported.
+            ValueError: it is not a file of an avatar, an entry of it is not what it should be (a part whose module has
+                not been imported, a wrong argument, tables of another size or with NaN), or memory would be needed
+                that the tensors of the file do not back. The message names the file and the entry.
         """
-        saved = read_parts(path)
-        avatar = Avatar(**saved.parts, template=saved.records["template"])
-        avatar.load_state_dict(renamed.state(saved.state, avatar.state_dict()))
-        avatar.preview = saved.records["preview"]
-        return avatar
+        with reading(path, "a file of an avatar"):
+            saved = read_parts(path, _PARTS)
+            preview = saved.records["preview"]
+            if preview is not None and [type(each) for each in preview] != [Camera, HeadState]:
+                raise ValueError("preview is not a Camera and a HeadState")
+            with saved.allowance:
+                avatar = Avatar(**saved.parts, template=saved.records["template"])
+                load_state(avatar, saved.state)
+            avatar.preview = preview
+            return avatar

@@ -11,10 +11,13 @@ import contextvars
 import functools
 import importlib
 import inspect
+import re
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
+from pathlib import Path
+from types import MappingProxyType, ModuleType
 from typing import Any, ClassVar, NoReturn
 
 import torch
@@ -214,18 +217,73 @@ def _undefined(part: Part, method: str) -> NoReturn:
 def part_class(name: str) -> type[Part]:
     """The `Part` subclass registered under `module.ClassName`.
 
+    Imports nothing but the library's own files of parts. A class of a script or a notebook, whose module is called
+    `__main__`, is found under the name of the script's file too, and under that of the one imported module with a class
+    of its name.
+
     Raises:
         ValueError: no class of that name has been imported.
     """
-    if name not in _registry and name.startswith("headfields."):
-        with contextlib.suppress(ImportError):
+    if name not in _registry and _OWN.fullmatch(name):
+        with contextlib.suppress(ModuleNotFoundError):
             importlib.import_module(name.rpartition(".")[0])
-    if name not in _registry:
+    cls = _registry.get(name) or _class_of_script(name)
+    if cls is None and name.startswith("__main__."):
+        raise ValueError(
+            f"{name} was defined in a script or a notebook; put the class into a module (my_parts.py) and import it "
+            "first, or name it on the command line: --import my_parts.py"
+        )
+    if cls is None:
         raise ValueError(
             f"{name} is not a part of headfields or of any module imported so far; "
-            "import the module that defines it first"
+            "import the module that defines it first, or name its file on the command line: --import my_parts.py"
         )
-    return _registry[name]
+    return cls
+
+
+_OWN = re.compile(r"headfields\.(deformers|encoders|decoders|renderers|networks)(\.[a-z]\w*)*\.[A-Z]\w*")
+
+
+def _class_of_script(name: str) -> type[Part] | None:
+    """A class of the running script under the name of its file, and one of an imported file under `__main__`."""
+    module, _, own = name.partition(".")
+    if module == "__main__":
+        same = [cls for key, cls in _registry.items() if cls.__qualname__ == own and not key.startswith("headfields.")]
+        return same[0] if len(same) == 1 else None
+    script = getattr(sys.modules.get("__main__"), "__file__", None)
+    return _registry.get(f"__main__.{own}") if script and Path(script).stem == module else None
+
+
+def import_parts(source: str | Path) -> ModuleType:
+    """Imports a Python file with parts of one's own, so that files that hold such parts can be loaded.
+
+    The module is called as the file is, without ".py", as it is by a script next to it that imports it: a part has one
+    name in saved files, however its module was imported. The file's folder is appended to `sys.path`, for what the file
+    imports and for worker processes.
+
+    Args:
+        source: path of a .py file, or the name of a module that can be imported.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ModuleNotFoundError: there is no module of that name.
+        ValueError: the file's name is no name of a module, or that of another imported module.
+    """
+    if not str(source).endswith(".py"):
+        return importlib.import_module(str(source))
+    path = Path(source).resolve()
+    if not path.is_file():
+        raise FileNotFoundError(f"import_parts: {source} is not a file")
+    name = path.stem
+    if not name.isidentifier() or name == "__main__":
+        raise ValueError(f"import_parts: {source} cannot be imported as {name!r}; give it a name such as my_parts.py")
+    if str(path.parent) not in sys.path:
+        sys.path.append(str(path.parent))
+    module = importlib.import_module(name)
+    if Path(getattr(module, "__file__", None) or "").resolve() != path:
+        where = getattr(module, "__file__", "Python itself")
+        raise ValueError(f"import_parts: {name} is the name of another module ({where}); rename {source}")
+    return module
 
 
 def part_name(part: Part) -> str:

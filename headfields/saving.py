@@ -3,25 +3,28 @@
 `Avatar.save` and `Avatar.load` stand on this. Files of earlier versions are read through `headfields.renamed`.
 """
 
-import importlib
+import contextlib
+import dataclasses
 import inspect
 import json
-import sys
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from torch import Tensor
 
 from headfields import renamed
+from headfields.files.reading import brief
 from headfields.files.safetensors import read_safetensors, write_safetensors
 from headfields.parts import Part, part_class, part_name
 from headfields.records import Camera, HeadState, Template
+from headfields.saved_checks import Allowance, check_kind, check_record, fits
 
 _FORMAT = 1
 _KEY = "headfields.avatar"
+_LARGEST = 2**53  # of a number that is a size, a step or a seed
 _RECORDS = {record.__name__: record for record in (Camera, HeadState, Template)}
 
 
@@ -33,11 +36,13 @@ class SavedParts:
         parts: the parts, or lists of parts, by name; built with their arguments, their parameters not yet loaded.
         records: the other records in the file, by name.
         state: the state dict, by the names in the file (`headfields.renamed.state`).
+        allowance: for what is built of the parts (`headfields.saved_checks.Allowance`).
     """
 
     parts: dict[str, Any]
     records: dict[str, Any]
     state: dict[str, Tensor]
+    allowance: Allowance
 
 
 def write_parts(
@@ -76,57 +81,33 @@ def write_parts(
     write_safetensors(path, owned, {_KEY: json.dumps(description), **(headers or {})})
 
 
-def read_parts(path: str | Path) -> SavedParts:
-    """Reads a file of `write_parts` and builds its parts.
+def read_parts(path: str | Path, names: Mapping[str, bool]) -> SavedParts:
+    """Reads a file of `write_parts` and builds its parts. Call it within `headfields.files.reading.reading`.
+
+    Args:
+        path: the file.
+        names: the names that parts may have in it, and whether each is needed.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is not a safetensors file of an avatar, or a part's class is unknown.
+        ValueError: it is not a safetensors file of an avatar, or an entry is not what it should be: its name is told.
     """
     tensors, description = read_safetensors(path, _KEY)
-    if description["format"] != _FORMAT:
-        raise ValueError(f"Avatar.load: {path} has format {description['format']}, this headfields reads {_FORMAT}")
-    reader = _Reader(tensors)
-    parts = {name: reader.decode(part) for name, part in description["parts"].items()}
-    records = {name: reader.decode(entry) for name, entry in description.items() if name not in ("format", "parts")}
+    if description.get("format") != _FORMAT:
+        number = brief(description.get("format"))
+        raise ValueError(f"Avatar.load: {path} has format {number}, this headfields reads {_FORMAT}")
+    reader, entries = _Reader(tensors), description.get("parts")
+    if not isinstance(entries, dict):
+        raise ValueError(f"parts is {brief(entries)}; expected parts by name")
+    for name in (*entries, *(name for name, needed in names.items() if needed)):
+        if name not in names or name not in entries:
+            raise ValueError(f"parts has {'no' if name in names else 'an unknown'} {brief(name)}")
+    allowance = Allowance(sum(tensor.numel() for tensor in tensors.values()))
+    with allowance:
+        parts = {name: reader.decode(part, f"parts.{name}") for name, part in entries.items()}
+        records = {name: reader.decode(description.get(name), name) for name in ("template", "preview")}
     state = {name.removeprefix("state."): value for name, value in tensors.items() if name.startswith("state.")}
-    return SavedParts(parts, records, state)
-
-
-def import_parts(name: str | Path) -> ModuleType:
-    """Imports a module that defines parts, so that avatars with these parts can be loaded.
-
-    A part is saved under the name of its module: one of `my_parts.py`, imported by a script as `my_parts`, is
-    `my_parts.MyEncoder`, and this import gives it the same name.
-
-    Args:
-        name: a Python file, imported under its name without `.py`; or a module, as `import` takes it, of an installed
-            package or below the current folder.
-
-    Raises:
-        FileNotFoundError: there is no such file or module.
-        ValueError: another module of the file's name is imported already.
-    """
-    path = Path(name)
-    if path.suffix != ".py":
-        if "" not in sys.path and str(Path.cwd()) not in sys.path:
-            sys.path.insert(0, str(Path.cwd()))
-        try:
-            return importlib.import_module(str(name))
-        except ModuleNotFoundError as error:
-            if error.name is None or not str(name).startswith(error.name):
-                raise  # the module is there, and imports another that is not
-            raise FileNotFoundError(f"{name}: there is no such module; name a file, as my_parts.py") from error
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file; name the Python file that defines the parts")
-    known = sys.modules.get(path.stem)
-    if known is not None:
-        if Path(getattr(known, "__file__", None) or ".").resolve() == path.resolve():
-            return known
-        raise ValueError(f"{path}: another module is named {path.stem} already; rename the file")
-    if str(path.resolve().parent) not in sys.path:
-        sys.path.insert(0, str(path.resolve().parent))  # for the modules beside it
-    return importlib.import_module(path.stem)
+    return SavedParts(parts, records, state, allowance)
 
 
 class _Writer:
@@ -144,6 +125,8 @@ class _Writer:
         if value is None or isinstance(value, bool | int | float | str):
             return value
         if isinstance(value, Tensor):
+            while name in self._tensors:  # a key with a dot may make the name of another position
+                name += "_"
             self._tensors[name] = value
             return {"tensor": name}
         if isinstance(value, Part):
@@ -168,38 +151,108 @@ class _Writer:
 
 
 class _Reader:
-    """Rebuilds the values that `_Writer` described, in the order in which they were written."""
+    """Rebuilds the values that `_Writer` described, in the order in which they were written.
+
+    Every error says where in the description it is. A tensor is used once, as it was written, so that what is built
+    is no larger than the file.
+    """
 
     def __init__(self, tensors: dict[str, Tensor]) -> None:
-        self._tensors = tensors
+        self._tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith("state.")}
         self._parts: dict[str, Part] = {}
 
-    def decode(self, value: Any) -> Any:
-        if isinstance(value, list):
-            return [self.decode(entry) for entry in value]
-        if not isinstance(value, dict):
+    def decode(self, value: Any, entry: str) -> Any:
+        if value is None or isinstance(value, bool | str):
             return value
-        if "tensor" in value:
-            return self._tensors[value["tensor"]]
-        if "same" in value:
-            return self._parts[value["same"]]
-        if "tuple" in value:
-            return tuple(self.decode(entry) for entry in value["tuple"])
-        if "dict" in value:
-            return self._entries(value["dict"])
+        if isinstance(value, int | float):
+            if math.isnan(value) or (abs(value) > _LARGEST and math.isfinite(value)):
+                raise ValueError(f"{entry} is {value}; expected a number")
+            return value
+        if isinstance(value, list):
+            return [self.decode(each, f"{entry}[{index}]") for index, each in enumerate(value)]
+        if "part" in value:
+            return self._part(value, entry)
         if "record" in value:
-            return _RECORDS[value["record"]](**self._entries(value["fields"]))
+            return self._record(value, entry)
+        kind = next(iter(value)) if len(value) == 1 else None
+        if kind == "tensor":
+            return self._tensor(value["tensor"], entry)
+        if kind == "same" and isinstance(value["same"], str) and value["same"] in self._parts:
+            return self._parts[value["same"]]
+        if kind == "tuple" and isinstance(value["tuple"], list):
+            return tuple(self.decode(value["tuple"], entry))
+        if kind == "dict":
+            return self._entries(value["dict"], entry)
+        raise ValueError(f"{entry} is {brief(value)}, which describes no value")
+
+    def _entries(self, values: Any, entry: str) -> dict[str, Any]:
+        if not isinstance(values, dict):
+            raise ValueError(f"{entry} is {brief(values)}; expected values by name")
+        return {key: self.decode(each, f"{entry}.{key}") for key, each in values.items()}
+
+    def _tensor(self, name: Any, entry: str) -> Tensor:
+        tensor = self._tensors.pop(name, None) if isinstance(name, str) else None
+        if tensor is None:
+            raise ValueError(f"{entry} is the tensor {brief(name)}, which the file does not have, or uses elsewhere")
+        if tensor.is_floating_point() and bool(tensor.isnan().any()):
+            raise ValueError(f"{entry}: the tensor has NaN")
+        return tensor
+
+    def _record(self, value: dict[str, Any], entry: str) -> Any:
+        cls = _RECORDS.get(value["record"]) if isinstance(value["record"], str) else None
+        if cls is None:
+            raise ValueError(f"{entry} is a record {brief(value['record'])}; expected {', '.join(_RECORDS)}")
+        content = self._entries(value.get("fields"), entry)
+        _check_names(entry, content, inspect.signature(cls))
+        for field in dataclasses.fields(cls):
+            if field.name in content and not fits(content[field.name], field.type):
+                raise ValueError(f"{entry}.{field.name} is {brief(content[field.name])}; expected {field.type}")
+        with _at(entry):
+            record = cls(**content)
+            check_record(record)
+            return record
+
+    def _part(self, value: dict[str, Any], entry: str) -> Part:
+        if not isinstance(value["part"], str):
+            raise ValueError(f"{entry} is a part called {brief(value['part'])}; expected module.Class")
         name = renamed.part(value["part"])
-        cls = part_class(name)
-        arguments = {renamed.argument(name, key): entry for key, entry in self._entries(value["arguments"]).items()}
-        positional: list[Any] = []
-        for parameter in inspect.signature(cls.__init__).parameters.values():
-            if parameter.kind is parameter.VAR_POSITIONAL:
-                positional = list(arguments.pop(parameter.name))
-        part = cls(*positional, **arguments)
+        with _at(entry):
+            cls = part_class(name)
+        entries = self._entries(value.get("arguments"), entry)
+        arguments = {renamed.argument(name, key): each for key, each in entries.items()}
+        parameters = list(inspect.signature(cls.__init__).parameters.values())[1:]
+        signature = inspect.Signature(parameters)
+        _check_names(entry, arguments, signature)
+        for parameter in parameters:
+            if parameter.name in arguments:
+                check_kind(entry, parameter, arguments[parameter.name])
+        with _at(entry):
+            bound = inspect.BoundArguments(signature, arguments)  # type: ignore[arg-type]
+            part = cls(*bound.args, **bound.kwargs)
         if "name" in value:  # files of earlier versions have none, and no part in two places
-            self._parts[value["name"]] = part
+            self._parts[str(value["name"])] = part
         return part
 
-    def _entries(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        return {key: self.decode(entry) for key, entry in values.items()}
+
+@contextlib.contextmanager
+def _at(entry: str) -> Iterator[None]:
+    """Within the block, errors are ValueErrors that begin with the name of the entry."""
+    try:
+        yield
+    except Exception as error:
+        what = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
+        raise ValueError(f"{entry}: {what}{' '.join(str(error).split())}") from error
+
+
+def _check_names(entry: str, given: Mapping[str, Any], signature: inspect.Signature) -> None:
+    """Raises ValueError unless the names are those of a constructor's parameters, and none that it needs is missing."""
+    parameters = signature.parameters.values()
+    unknown = [name for name in given if name not in signature.parameters]
+    missing = [
+        each.name
+        for each in parameters
+        if each.default is each.empty and each.name not in given and each.kind.name[:3] != "VAR"
+    ]
+    if unknown or missing:
+        wrong = f"the argument {brief(unknown[0])}, which it does not take" if unknown else f"no {missing[0]}"
+        raise ValueError(f"{entry} has {wrong}; its arguments are {', '.join(signature.parameters) or 'none'}")
