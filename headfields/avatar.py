@@ -17,7 +17,7 @@ from headfields.annotated import is_readable
 from headfields.deformers.chain import Chain
 from headfields.deformers.inverse import invert
 from headfields.encoders.vertex_source import cached_vertex_features
-from headfields.files.reading import reading
+from headfields.files.reading import brief, reading
 from headfields.networks.latent_table import LatentTable
 from headfields.ops.background import background_pixels, check_ray_background
 from headfields.parts import (
@@ -663,8 +663,9 @@ class Avatar(nn.Module):
         with reading(path, "a file of an avatar"):
             saved = read_parts(path, _PARTS)
             preview = saved.records["preview"]
-            if preview is not None and [type(each) for each in preview] != [Camera, HeadState]:
-                raise ValueError("preview is not a Camera and a HeadState")
+            pair = isinstance(preview, tuple) and [type(each) for each in preview] == [Camera, HeadState]
+            if not (pair or preview is None):
+                raise ValueError(f"preview is {brief(preview)}; expected a Camera and a HeadState")
             with saved.allowance:
                 avatar = Avatar(**saved.parts, template=saved.records["template"])
                 load_state(avatar, saved.state)

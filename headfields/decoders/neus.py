@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from headfields.networks.mlp import mlp
+from headfields.networks.mlp import hidden_layers, mlp
 from headfields.ops.frequency import frequency_encoding
 from headfields.parts import Decoder
 from headfields.records import Canonical, Features, FieldValues
@@ -101,7 +101,7 @@ class NeuSDecoder(Decoder):
                 self.radius = float((high - low).norm()) / 8
         if self.radius is None:
             raise ValueError("NeuSDecoder: radius is None outside an Avatar, which knows the box; pass it in meters")
-        widths = [3 + width] + [self.hidden] * self.layers
+        widths = [3 + width, *hidden_layers(self.hidden, self.layers)]
         inputs = [size + (3 + width if index == self.skip else 0) for index, size in enumerate(widths)]
         outputs = [*widths[1:], 1 + self.geometry_width]
         self.distance_network = nn.ModuleList(nn.Linear(size, out) for size, out in zip(inputs, outputs, strict=True))

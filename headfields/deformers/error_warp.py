@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from headfields.networks.latent_table import LatentTable
-from headfields.networks.mlp import MLP
+from headfields.networks.mlp import MLP, hidden_layers
 from headfields.ops.frequency import frequency_encoding, frequency_window
 from headfields.ops.mlp_tangents import mlp_tangents
 from headfields.ops.ray_box import ray_box
@@ -100,8 +100,10 @@ class ErrorWarp(Deformer):
         self.start = start
         self.coarse_to_fine = coarse_to_fine
         self.codes = LatentTable(frames, code_width, code_std)
-        self.trunk = MLP(3 * (2 * bands + 1) + code_width, *[hidden] * layers, bias=True)
-        self.heads = nn.ModuleDict({name: MLP(hidden, *[hidden] * head_layers, 3, bias=True) for name in _HEADS})
+        self.trunk = MLP(3 * (2 * bands + 1) + code_width, *hidden_layers(hidden, layers), bias=True)
+        self.heads = nn.ModuleDict(
+            {name: MLP(hidden, *hidden_layers(hidden, head_layers), 3, bias=True) for name in _HEADS}
+        )
         nn.init.kaiming_uniform_(self.trunk[-1].weight, nonlinearity="relu")  # type: ignore[arg-type]  # a ReLU follows
         for head in self.heads.values():
             nn.init.uniform_(head[-1].weight, -_OUTPUT_SPREAD, _OUTPUT_SPREAD)  # type: ignore[index]

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from headfields.networks import Anchors
+from headfields.networks.mlp import hidden_layers
 from headfields.ops.ray_box import ray_sphere
 from headfields.ops.softplus import softplus
 from headfields.parts import Deformer
@@ -98,7 +99,8 @@ class HyperDeformer(Deformer):
         self.code_widths = {anchors.code: anchors.layout.width, expression: expression_width}
         self.identity = nn.Linear(anchors.layout.width + 3 * len(anchors), identity_width)
         width = 3 + identity_width + expression_width
-        widths = [width] + [hidden + (width if layer == skip else 0) for layer in range(1, layers)]
+        inner = enumerate(hidden_layers(hidden, layers - 1), start=1)
+        widths = [width] + [units + (width if layer == skip else 0) for layer, units in inner]
         self.layers = nn.ModuleList([nn.Linear(before, hidden) for before in widths])
         self.out = nn.Linear(hidden, 3 + ambient)
         with torch.no_grad():

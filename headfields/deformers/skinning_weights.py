@@ -1,5 +1,6 @@
 """Skinning weight field: a grid over canonical space, initialized from the mesh, optionally learned."""
 
+import math
 from itertools import product
 
 import torch
@@ -60,10 +61,10 @@ class SkinningWeights(Part):
         learned: bool = True,
     ) -> None:
         super().__init__()
-        if not (0 < cell < torch.inf and 0 <= padding < torch.inf and smoothing >= 0):
+        if not (0 < cell < torch.inf and 0 <= padding < torch.inf and 0 <= smoothing <= 1000):
             raise ValueError(
                 f"SkinningWeights: cell={cell}, padding={padding}, smoothing={smoothing}; expected a positive length, "
-                "and numbers that are not negative"
+                "a length that is not negative, and 0 to 1000 passes"
             )
         if weights.ndim != 2 or len(weights) != len(canonical_vertices):
             raise ValueError(
@@ -73,7 +74,7 @@ class SkinningWeights(Part):
         vertices = canonical_vertices.detach().float()
         low, high = vertices.amin(dim=0) - padding, vertices.amax(dim=0) + padding
         counts = ((high - low) / cell).ceil().long().clamp_min(1) + 1  # nodes along each axis
-        if int(counts.prod()) > 1 << 22:
+        if math.prod(counts.tolist()) > 1 << 22:
             raise ValueError(
                 f"SkinningWeights: {' x '.join(map(str, counts.tolist()))} nodes of {cell} m; take larger cells"
             )

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from headfields.encoders.vertex_source import VertexSource
-from headfields.networks.mlp import MLP
+from headfields.networks.mlp import MLP, hidden_layers
 from headfields.ops.frequency import frequency_encoding
 from headfields.ops.mlp import mlp
 from headfields.ops.nearest_vertices import VertexTree, inverse_distance_weights
@@ -140,8 +140,8 @@ class VertexFeatures(Encoder):
         self.register_buffer("rest_areas", areas, persistent=False)
         self._tree: VertexTree | None = None
         self.offset_width = 3 * (2 * bands + 1)
-        self.neighbor_network = _rectified(self.offset_width + source.width, *[hidden] * layers)
-        self.merged_network = _rectified(hidden, *[hidden] * merged_layers) if merged_layers else None
+        self.neighbor_network = _rectified(self.offset_width + source.width, *hidden_layers(hidden, layers))
+        self.merged_network = _rectified(hidden, *hidden_layers(hidden, merged_layers)) if merged_layers else None
 
     def extra_repr(self) -> str:
         anchors = "posed" if self.vertices is None else "fixed"

@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from headfields.encoders.vertex_source import VertexSource, check_fields, code_of
+from headfields.networks.mlp import hidden_layers
 from headfields.records import HeadState
 
 
@@ -115,7 +116,9 @@ class CodeMLPFeatures(VertexSource):
         # The first layer in two parts: the rows' part does not depend on the frame, the code's not on the vertex.
         self.of_row = nn.Linear(width, hidden)
         self.of_code = nn.Linear(sum(self.fields.values()), hidden, bias=False)
-        inner = [module for _ in range(layers - 1) for module in (nn.ReLU(), nn.Linear(hidden, hidden))]
+        inner = [
+            module for units in hidden_layers(hidden, layers - 1) for module in (nn.ReLU(), nn.Linear(units, units))
+        ]
         self.rest = nn.Sequential(*inner, nn.ReLU(), nn.Linear(hidden, width))
 
     def extra_repr(self) -> str:

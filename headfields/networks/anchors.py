@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from headfields.networks.mlp import hidden_layers
 from headfields.ops._checks import check_shape
 from headfields.parts import Part
 from headfields.records import HeadState
@@ -73,7 +74,7 @@ class Anchors(Part):
             check_shape("Anchors", "vertices", vertices, f"{len(mean)}")
             vertices = vertices.detach().long().clone()
         self.register_buffer("vertices", vertices)
-        widths = [global_width, *[hidden] * layers]
+        widths = [global_width, *hidden_layers(hidden, layers)]
         self.network = nn.Sequential()
         for before, after in itertools.pairwise(widths):
             self.network += nn.Sequential(nn.Linear(before, after), nn.ReLU())

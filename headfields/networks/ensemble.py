@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from headfields.networks.mlp import hidden_layers
 from headfields.ops.grouped import GroupedRows
 
 _CACHED = 2**19
@@ -30,7 +31,7 @@ class Ensemble(nn.Module):
     def __init__(self, networks: int, shared: int, own: int, hidden: int, layers: int, out: int) -> None:
         super().__init__()
         self.shared = shared
-        widths = [shared + own, *[hidden] * layers, out]
+        widths = [shared + own, *hidden_layers(hidden, layers), out]
         self.weights = nn.ParameterList(
             torch.randn(networks, before, after) * (2 / max(before, 1)) ** 0.5
             for before, after in itertools.pairwise(widths)

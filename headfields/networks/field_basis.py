@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from headfields.networks.mlp import MLP
+from headfields.networks.mlp import MLP, hidden_layers
 from headfields.ops.frequency import frequency_encoding
 from headfields.ops.hash_grid import hash_grid
 from headfields.ops.hash_grid_layout import HashGridLayout
@@ -72,7 +72,7 @@ class BlendCoefficients(Part):
         self.code_widths = dict(condition)
         width = sum(condition.values()) + 9 * len(self.joints)
         if layers:
-            self.trunk = MLP(width, *[hidden] * layers, bias=True)
+            self.trunk = MLP(width, *hidden_layers(hidden, layers), bias=True)
             nn.init.normal_(self.trunk[0].weight, std=2**0.5)  # type: ignore[arg-type]
             if layers > 1:
                 nn.init.kaiming_uniform_(self.trunk[-1].weight, nonlinearity="relu")  # type: ignore[arg-type]
@@ -177,7 +177,7 @@ class BasisFields(nn.Module):
         if bands < 0 or hidden < 1 or layers < 0:
             raise ValueError(f"BasisFields: bands={bands}, hidden={hidden}, layers={layers}; expected at least 0, 1, 0")
         self.bands = bands
-        self.network = MLP(3 * (2 * bands + 1), *[hidden] * layers, outputs, bias=True)
+        self.network = MLP(3 * (2 * bands + 1), *hidden_layers(hidden, layers), outputs, bias=True)
         with torch.no_grad():
             self.network[-1].weight.mul_(_INITIAL)  # type: ignore[operator]
 

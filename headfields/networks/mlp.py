@@ -8,6 +8,19 @@ from torch import Tensor, nn
 
 from headfields.ops.mlp import mlp as run
 
+_MOST_LAYERS = 1024
+
+
+def hidden_layers(hidden: int, layers: int) -> list[int]:
+    """The widths of `layers` layers of `hidden` units; a limit keeps a wrong number from filling the memory.
+
+    Raises:
+        ValueError: there are more than 1024 layers.
+    """
+    if layers > _MOST_LAYERS:
+        raise ValueError(f"the number of hidden layers is {layers}; expected at most {_MOST_LAYERS}")
+    return [hidden] * layers
+
 
 class MLP(nn.Sequential):
     """Linear layers with ReLU between them and none after the last, evaluated together (`headfields.ops.mlp`).
@@ -60,4 +73,4 @@ def mlp(width_in: int, hidden: int, layers: int, width_out: int, bias: bool = Fa
     """
     if min(width_in, hidden, width_out) < 1 or layers < 0:
         raise ValueError(f"mlp: sizes {width_in} -> {layers} x {hidden} -> {width_out} must be positive")
-    return MLP(width_in, *[hidden] * layers, width_out, bias=bias)
+    return MLP(width_in, *hidden_layers(hidden, layers), width_out, bias=bias)

@@ -1,14 +1,18 @@
 """A trained prior: a model of heads with the codes of its training people and scans; loading and saving."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from headfields.avatar import Avatar
+from headfields.files.reading import brief, reading
 from headfields.files.safetensors import read_safetensors
+from headfields.parts import Part
 from headfields.priors.code_statistics import CodeStatistics, PriorStatistics
 from headfields.priors.codes import PriorCodes, anchors_of
 from headfields.records import HeadState
@@ -37,7 +41,7 @@ class Prior(nn.Module):
 
     Raises:
         TypeError: the avatar has no anchors.
-        ValueError: numbers of rows do not fit.
+        ValueError: numbers of rows do not fit, or a number of a person or scan is out of range.
     """
 
     geometry: Tensor
@@ -68,6 +72,9 @@ class Prior(nn.Module):
                 f"{len(neutral)} neutral scans; {len(expression)} expression codes, {len(scans)} scans, {len(person)} "
                 "owners: each of the two groups must agree"
             )
+        for name, index, count in (("person", person, len(people)), ("neutral", neutral, len(scans))):
+            if index.numel() and not 0 <= int(index.min()) <= int(index.max()) < count:
+                raise ValueError(f"Prior: {name} has numbers that are not in [0, {count})")
         self.avatar = avatar
         self.people, self.scans, self.about = tuple(people), tuple(scans), dict(about or {})
         for name, value in (("geometry", geometry), ("appearance", appearance), ("expression", expression)):
@@ -114,7 +121,7 @@ class Prior(nn.Module):
 
         Raises:
             FileNotFoundError: there is no such file.
-            ValueError: the file is not a prior's.
+            ValueError: the file is not a prior's, or an entry is not what it should be, as in `Avatar.load`.
         """
         return load_prior(path)
 
@@ -127,7 +134,7 @@ def load_prior(path: str | Path) -> Prior:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is not a prior's.
+        ValueError: the file is not a prior's, or an entry is not what it should be, as in `Avatar.load`.
     """
     path = Path(path)
     if path.is_dir():
@@ -136,14 +143,43 @@ def load_prior(path: str | Path) -> Prior:
                 f"load_prior: {path} has no prior.safetensors; a run of `headfields train-prior` writes it at its end"
             )
         path = path / "prior.safetensors"
-    tensors, header = read_safetensors(path, _KEY)
-    if header.get("format") != _FORMAT:
-        raise ValueError(f"load_prior: {path} has format {header.get('format')}, this headfields reads {_FORMAT}")
-    names = (*_TABLES, "person", "neutral")
-    return Prior(
-        Avatar.load(path),
-        **{name: tensors[f"prior.{name}"] for name in names},
-        people=tuple(header["people"]),
-        scans=tuple(header["scans"]),
-        about=header["about"],
-    )
+    with reading(path, "a prior's file"):
+        tensors, header = read_safetensors(path, _KEY)
+        if header.get("format") != _FORMAT:
+            number = brief(header.get("format"))
+            raise ValueError(f"load_prior: {path} has format {number}, this headfields reads {_FORMAT}")
+        names: dict[str, tuple[str, ...]] = {}
+        for name in ("people", "scans"):
+            value = header.get(name)
+            if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
+                raise ValueError(f"{name} is {brief(value)}; expected a list of names")
+            names[name] = tuple(value)
+        about = header.get("about")
+        if not isinstance(about, dict):
+            raise ValueError(f"about is {brief(about)}; expected a JSON object")
+        tables = {name: _table(tensors, name, floating=True) for name in _TABLES}
+        indices = {name: _table(tensors, name, floating=False) for name in ("person", "neutral")}
+        avatar = Avatar.load(path)
+        for part in avatar.modules():
+            for name, width in part.code_widths.items() if isinstance(part, Part) else ():
+                table = tables.get(name.removesuffix("_code"))
+                if table is not None and table.shape[1] != width:
+                    raise ValueError(
+                        f"prior.{name.removesuffix('_code')} has codes of {table.shape[1]} numbers, and "
+                        f"{type(part).__name__} reads {width}"
+                    )
+        return Prior(avatar, **tables, **indices, **names, about=about)
+
+
+def _table(tensors: Mapping[str, Tensor], name: str, floating: bool) -> Tensor:
+    """A table of codes, or a list of indices; raises ValueError for another tensor."""
+    tensor = tensors.get(f"prior.{name}")
+    if tensor is None:
+        raise ValueError(f"the tensor prior.{name} is missing")
+    if floating and not (tensor.ndim == 2 and tensor.is_floating_point() and bool(tensor.isfinite().all())):
+        raise ValueError(
+            f"prior.{name} is {tensor.dtype} of shape {tuple(tensor.shape)}; expected finite codes, (N, C)"
+        )
+    if not floating and not (tensor.ndim == 1 and tensor.dtype == torch.int64):
+        raise ValueError(f"prior.{name} is {tensor.dtype} of shape {tuple(tensor.shape)}; expected int64, (N,)")
+    return tensor
