@@ -113,6 +113,10 @@ class Allowance(TorchDispatchMode):
         super().__init__()
         self._numbers, self._operations = 4 * numbers + _SPARE, 1 << 20
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # PyTorch would import its compiler, for seconds, to keep it away from the method below
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if not any(result.alias_info is not None for result in func._schema.returns):  # no view, nothing in place
