@@ -66,31 +66,17 @@ def _spelled(annotation: Any) -> str:
     return getattr(annotation, "__name__", None) or str(annotation)
 
 
-def fits(value: Any, annotation: Any) -> bool:
-    """Whether a value is of the type of a record's field, the dtype and number of axes of tensors included."""
-    origin, inner = typing.get_origin(annotation), typing.get_args(annotation)
-    if origin in (typing.Union, types.UnionType):
-        return any(fits(value, each) for each in inner)
-    if origin is tuple:
-        return isinstance(value, tuple) and len(value) == len(inner) and all(map(fits, value, inner))
-    if origin is collections.abc.Mapping:
-        return isinstance(value, dict) and all(fits(each, inner[1]) for each in value.values())
-    return isinstance(value, annotation)
-
-
 def check_record(record: Any) -> None:
-    """Raises ValueError unless the numbers of a record in a file are finite and its indices in range."""
+    """Raises ValueError unless the numbers of a record in a file are finite and its sizes sensible."""
     kind = type(record).__name__
     for name, value in vars(record).items():
         for each in value.values() if isinstance(value, dict) else [value]:
             if isinstance(each, Tensor) and each.is_floating_point() and not bool(each.isfinite().all()):
                 raise ValueError(f"{kind}: {name} has numbers that are not finite")
     if isinstance(record, Template):
-        faces = (("faces", record.faces, record.canonical_vertices), ("uv_faces", record.uv_faces, record.uv))
-        for name, index, rows in faces:
-            count = 0 if rows is None else len(rows)
-            if index is not None and index.numel() and not 0 <= int(index.min()) <= int(index.max()) < count:
-                raise ValueError(f"{kind}: {name} has indices that are not in [0, {count})")
+        count, most = record.face_count, len(record.faces)
+        if count is not None and (type(count) is not int or not 0 <= count <= most):
+            raise ValueError(f"{kind}: face_count is {brief(count)}; expected 0 to {most}, or None")
     if isinstance(record, Camera) and not all(0 < side <= _LARGEST_SIDE for side in record.size):
         raise ValueError(f"{kind}: size is {record.size}; expected 1 to {_LARGEST_SIDE} pixels")
 
@@ -142,7 +128,7 @@ def _requested(arguments: Mapping[str, Any]) -> int:
     numbers = [count for count in counts if isinstance(count, int | float)]
     if arguments.get("step"):
         numbers = [number / abs(arguments["step"]) for number in numbers]
-    return max([int(number) * (existing if "bands" in arguments else 1) for number in numbers], default=existing)
+    return max([int(number) * (existing if "bands" in arguments else 1) for number in numbers], default=0)
 
 
 def load_state(module: nn.Module, saved: Mapping[str, Tensor]) -> None:
