@@ -98,7 +98,8 @@ def _avatar_and_frames(
     else:
         run, config = runs.open_run(path)
         avatar = runs.load_avatar(run, config, memory)
-        capture = runs.capture_of(config, capture_path, memory)
+        if capture_path is not None or config.get("capture") is not None:
+            capture = runs.capture_of(config, capture_path, memory)
     runs.warn_of_frame_codes(avatar, capture_path)
     if capture is None:
         if avatar.preview is None:

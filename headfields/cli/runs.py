@@ -54,6 +54,11 @@ def capture_of(config: dict[str, Any], other: Path | None, memory: int) -> Any:
     mouth = config.get("mouth", "close")
     if other is not None:
         return open_capture(other, memory, mouth=mouth)
+    if config.get("capture") is None:
+        raise CommandError(
+            f"the run was trained on a capture that has no folder, {config.get('capture_name')!r}; name one with "
+            "--capture"
+        )
     return open_capture(Path(config["capture"]), memory, head_frame(config), mouth)
 
 
@@ -89,14 +94,52 @@ def start_or_resume(out: Path, resume: bool, command: str, entry: str) -> tuple[
     before = run.config()
     if entry not in before:
         raise CommandError(f"--resume: {run.path} holds no run of headfields {command}; pass another --out")
+    if before[entry] is None or before.get("capture", "") is None:
+        what = "an avatar that no preset makes" if before[entry] is None else "a capture that has no folder"
+        raise CommandError(
+            f"--resume: {run.path} was trained in Python with {what}; resume it there: "
+            "Trainer(..., out=...).fit(..., resume=True)"
+        )
     return run, before
 
 
 def write_config(run: RunFolder, config: dict[str, Any], resume: bool, before: dict[str, Any]) -> None:
     """Writes config.json; says so if there was no run to resume."""
+    say_if_new(run, resume, before)
+    run.write_config(config)
+
+
+def say_if_new(run: RunFolder, resume: bool, before: dict[str, Any]) -> None:
+    """Says so if there was no run to resume."""
     if resume and not before:
         print(f"headfields: {run.path} holds no run to resume; a new one starts", file=sys.stderr)
-    run.write_config(config)
+
+
+def training_before(before: dict[str, Any]) -> dict[str, Any]:
+    """The options of a run that is resumed, by their names in the command; of one made in Python from its trainer's."""
+    if "training" in before or "trainer" not in before:
+        return before.get("training", {})
+    trainer, weights = before["trainer"], before["trainer"]["loss_weights"]
+    return {
+        "rays": trainer["rays_per_step"],
+        "samples": trainer["samples_per_step"] or 0,
+        "frames": trainer["frames_per_step"],
+        **{name: trainer[name] for name in ("learning_rate", "network_learning_rate", "schedule", "precision")},
+        **{name: weights.get(name, 0.0) for name in ("depth", "opacity")},
+    }
+
+
+def check_options(run: RunFolder, before: dict[str, Any], config: dict[str, Any]) -> None:
+    """Refuses to resume a run made in Python with options that the command cannot give."""
+    if "training" in before or "trainer" not in before:
+        return
+    now, then = config["trainer"], before["trainer"]
+    changed = [f"{name}={then[name]!r} (now {now[name]!r})" for name in now if name in then and then[name] != now[name]]
+    if changed:
+        raise CommandError(
+            f"--resume: {run.path} was trained in Python with {', '.join(changed)}; resume it there: "
+            "Trainer(..., out=...).fit(..., resume=True)"
+        )
 
 
 def check_unchanged(run: RunFolder, before: dict[str, Any], config: dict[str, Any], names: Sequence[str]) -> None:
@@ -131,7 +174,12 @@ def load_avatar(run: RunFolder, config: dict[str, Any], memory: int) -> Any:
         return Avatar.load(run.avatar)
     if not newer:
         raise CommandError(f"{run.path} has neither an avatar nor a checkpoint yet; headfields train makes them")
-    avatar = presets.build(config["model"], config["arguments"], capture_of(config, None, memory))
+    if run.parts.exists():
+        avatar = Avatar.load(run.parts)
+    elif config["model"] is None:
+        raise CommandError(f"{run.parts} is gone, and config.json of the run names no preset that makes the avatar")
+    else:
+        avatar = presets.build(config["model"], config["arguments"], capture_of(config, None, memory))
     checkpoint.load_newest(newer, lambda path: checkpoint.load_weights(path, avatar))
     return avatar
 

@@ -77,13 +77,9 @@ def train(
             its share of each step's rays. The command starts the others itself, unless torchrun does.
         precision: 32-true (if not given), bf16-mixed or 16-mixed: the networks compute in 16 bits. For GPUs.
     """
-    import contextlib
-
     import torch
 
     from headfields.cli import runs
-    from headfields.runs.folder import writing
-    from headfields.runs.lock import run_lock
     from headfields.runs.progress import NanLossError
     from headfields.training.processes import PeerError
     from headfields.training.recipes import recipe_of
@@ -97,7 +93,7 @@ def train(
         "network_learning_rate": network_learning_rate, "schedule": schedule, "depth": depth, "opacity": opacity,
         "precision": precision,
     }  # fmt: skip
-    options = _training_options(requested, before.get("training", {}), recipe.options)
+    options = _training_options(requested, runs.training_before(before), recipe.options)
     options |= _limits({"minutes": minutes, "steps": steps}, before.get("training", {}))
     for name in ("depth", "opacity", "samples"):
         if not options[name] >= 0:
@@ -122,7 +118,7 @@ def train(
     runs.check_unchanged(run, before, config, FIXED)
     torch.manual_seed(config["seed"])
     avatar = presets.build(model, arguments, source)
-    with runs.one_line_warnings(), runs.one_line_errors(), contextlib.ExitStack() as stack:
+    with runs.one_line_warnings(), runs.one_line_errors():
         trainer = Trainer(
             avatar, source, recipe.losses_for(options, avatar), rays_per_step=options["rays"],
             samples_per_step=options["samples"] or None, frames_per_step=options["frames"],
@@ -131,22 +127,12 @@ def train(
             network_learning_rate=options["network_learning_rate"], **recipe.trainer, **recipe.sampling(source),
         )  # fmt: skip
 
-        def begin() -> None:
-            run.create()
-            stack.enter_context(run_lock(run.path))
-            runs.write_config(run, config, resume, before)
-
-        def end() -> None:
-            # With one camera and state in its file, the avatar can be looked at without its capture.
-            frame = torch.as_tensor(source.splits["train"])[:1]
-            avatar.preview = (source.camera(frame)[0], source.state(frame))
-            with writing(run.avatar):
-                avatar.save(run.avatar)
-
+        trainer.config = {**config, "trainer": trainer.config["trainer"]}
+        runs.check_options(run, before, trainer.config)
+        if trainer.processes.is_first:
+            runs.say_if_new(run, resume, before)
         try:
-            trainer.processes.on_first(begin)
             result = trainer.fit(steps=options["steps"], minutes=options["minutes"], resume=resume)
-            trainer.processes.on_first(end)
         except (PeerError, NanLossError):
             if trainer.processes.is_first:
                 raise

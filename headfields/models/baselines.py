@@ -9,6 +9,7 @@ from headfields.avatar import Avatar
 from headfields.decoders import NeRFDecoder
 from headfields.deformers import Static
 from headfields.encoders import HashGrid
+from headfields.models.preset import preset
 from headfields.ops.background import background_pixels
 from headfields.ops.triangle_bvh import TriangleBVH
 from headfields.parts import Rendering
@@ -16,6 +17,7 @@ from headfields.records import Camera, HeadState, Template
 from headfields.renderers import OccupancySampler, VolumeRenderer
 
 
+@preset
 def static_field(
     template: Template,
     levels: int = 16,

@@ -6,6 +6,7 @@ from headfields.avatar import Avatar
 from headfields.decoders import NeRFDecoder
 from headfields.deformers import SurfaceCanonicalizer
 from headfields.encoders import HashGrid, RegionGate
+from headfields.models.preset import preset
 from headfields.records import Template
 from headfields.renderers import OccupancySampler, VolumeRenderer
 
@@ -16,6 +17,7 @@ INSTA_RELEASED: dict[str, Any] = {
 """Arguments of `insta` for the sizes of the released configuration, which was made for a GPU."""
 
 
+@preset
 def insta(
     template: Template,
     expression_width: int = 64,

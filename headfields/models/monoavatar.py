@@ -7,6 +7,7 @@ from headfields.decoders import RadianceHead
 from headfields.deformers import Chain, ErrorWarp, NearSurface
 from headfields.encoders import UVCodeFeatures, UVDisplacementFeatures, VertexFeatures, VertexSource
 from headfields.mesh.unwrapping import unwrapped
+from headfields.models.preset import preset
 from headfields.records import Template
 from headfields.renderers import CoarseToFineRenderer, OccupancySampler, VolumeRenderer
 
@@ -27,6 +28,7 @@ SMALL: dict[str, dict[str, Any]] = {
 """Sizes for minutes on a CPU."""
 
 
+@preset
 def monoavatar(
     template: Template,
     frames: int,

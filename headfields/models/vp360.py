@@ -10,12 +10,14 @@ from headfields.avatar import Avatar
 from headfields.decoders import BlendedColor, NeRFDecoder
 from headfields.deformers import Blendfield, Chain, InverseSkinning, SurfaceCanonicalizer
 from headfields.encoders import ColorFields, HashGrid
+from headfields.models.preset import preset
 from headfields.networks.field_basis import BlendCoefficients
 from headfields.parts import Decoder, Deformer
 from headfields.records import Template
 from headfields.renderers import OccupancySampler, VolumeRenderer
 
 
+@preset
 def vp360(
     template: Template,
     expression_width: int = 64,

@@ -3,7 +3,8 @@
 config.json              what was trained, on what, how, with which versions
 log.jsonl                one line of figures about once per second, and one line per event
 images/                  step_000000.png, ...: truth | rendering | error of one validation frame
-checkpoint/              last.safetensors, to resume from; previous.safetensors, the one before
+checkpoint/              last.safetensors, to resume from; previous.safetensors, the one before; parts.safetensors, the
+                         untrained avatar, if config.json does not name a preset that builds it
 avatar.safetensors       the trained avatar, with averaged weights
 metrics.json             figures of `headfields evaluate`
 .lock                    which process writes to the folder
@@ -65,6 +66,12 @@ class RunFolder:
     def avatar(self) -> Path:
         """Path of the trained avatar, whether or not it exists."""
         return self.path / "avatar.safetensors"
+
+    @property
+    def parts(self) -> Path:
+        """Path of the avatar as it was before training, for runs whose avatar config.json alone cannot build: a
+        checkpoint holds weights, not the parts that they belong to. Whether or not it exists."""
+        return self.path / "checkpoint" / "parts.safetensors"
 
     @property
     def images(self) -> Path:

@@ -56,6 +56,7 @@ from headfields.training.outcomes import FitResult, StepOutcome
 from headfields.training.parameter_groups import group_rates
 from headfields.training.parameter_groups import parameter_groups as default_groups
 from headfields.training.processes import Processes, SharedBuffers, launch
+from headfields.training.run_config import run_config
 from headfields.training.warn import warn
 
 OVERHEAD_SHARE = 0.1
@@ -148,6 +149,7 @@ class Trainer:
 
     Attributes:
         capture, losses, optimizer, ema: what the avatar (`trainer.avatar`) is trained on, and with what.
+        config: what config.json in the run folder says; add entries of your own before `fit`.
         progress: steps, seconds and best PSNR of the watched validation frame.
         processes: this process among those that train together; only `processes.is_first` writes files and shows the
             bar.
@@ -256,7 +258,9 @@ class Trainer:
             frames=_digest(self.frames),
             frame_weights=_digest(self.frame_weights), pixel_weights=self.pixel_weights,
             callbacks=callback_names(callbacks),
+            frozen=[name for name, parameter in avatar.named_parameters() if not parameter.requires_grad],
         )  # fmt: skip
+        self.config = run_config(avatar, capture, self._options)
         self._buffers = SharedBuffers(self.processes, self.avatar)
         self._trained = {name: p for name, p in self.avatar.named_parameters() if p.requires_grad}
         self._overflows = 0  # steps in a row whose gradients overflowed float16
@@ -267,6 +271,7 @@ class Trainer:
         self._callback_error: Exception | None = None
         self._pictured: int | None = None  # the step of the last picture
         self._averaged = False  # True between calls of fit: the avatar carries the average
+        self._written_config: dict[str, Any] | None = None
         self._owns_folder = False  # whether the run in the folder is this trainer's
         self._saved: tuple[Path, int] | None = None  # the checkpoint written or read last, and its step
 
@@ -318,13 +323,16 @@ class Trainer:
             self._call_together("on_start")
             try:
                 interrupted = self._train(monitor, interrupt)
+                self.avatar.eval()
+                self._swap_average()
+                if self.folder is not None:
+                    path = self.folder.avatar
+                    self.processes.on_first(lambda: self._save_avatar(path))
             except RunWriteError as error:
                 raise RunWriteError(
                     f"step {self.progress.step}: {error}; training stops, and {self._last_good}. "
                     "Remedy that, and resume=True (--resume) continues from there"
                 ) from error
-            self.avatar.eval()
-            self._swap_average()
             if self._skipped.total > skipped_before and self.processes.is_first:
                 warn(f"Trainer: {self._skipped.summary()}")
             frames = {int(name): count for name, count in self._skipped.drawn.items()}
@@ -416,6 +424,31 @@ class Trainer:
         elif not self._owns_folder:
             self.processes.on_first(lambda: _replace_run(folder, resume))
         self._owns_folder = True
+        self.processes.on_first(lambda: self._describe(folder))
+
+    def _describe(self, folder: RunFolder) -> None:
+        """Writes config.json, and the avatar's parts if the commands could not build them from it."""
+        if self._written_config == self.config:
+            return
+        folder.write_config(self.config)
+        self._written_config = dict(self.config)
+        if self.config["model"] is not None and self.config["capture"] is not None:
+            folder.parts.unlink(missing_ok=True)
+        elif not folder.parts.exists() or not self.progress.step:
+            self._save_avatar(folder.parts)
+
+    def _save_avatar(self, path: Path) -> None:
+        """Writes the avatar's file with a camera and a state, so that it can be looked at without its capture."""
+        if not hasattr(self.avatar, "save"):
+            return
+        if getattr(self.avatar, "preview", self) is None:
+            frame = self.frames[:1]
+            self.avatar.preview = self.capture.camera(frame)[0], self.capture.state(frame)
+        try:
+            with writing(path):
+                self.avatar.save(path)
+        except TypeError as error:
+            warn(f"Trainer: {path} is not written: {error}; checkpoints are, and trainer.avatar is trained")
 
     def _resume(self, folder: RunFolder) -> None:
         """Loads the newest checkpoint that can be read, on every process.
@@ -805,7 +838,8 @@ def _recorded_options(losses: Sequence[Loss], **options: Any) -> dict[str, Any]:
         repr(loss) if dataclasses.is_dataclass(loss) else f"{type(loss).__name__}({loss.name!r}, weight={loss.weight})"
         for loss in losses
     ]
-    return json.loads(json.dumps({**options, "losses": texts}))
+    weights = {loss.name: loss.weight for loss in losses}
+    return json.loads(json.dumps({**options, "losses": texts, "loss_weights": weights}))
 
 
 def _digest(weights: Tensor | None) -> str | None:

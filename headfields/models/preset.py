@@ -1,0 +1,55 @@
+"""Which preset made an avatar, with which arguments: what the config.json of a run names."""
+
+import functools
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ParamSpec
+
+from torch import nn
+
+from headfields.avatar import Avatar
+
+P = ParamSpec("P")
+
+__all__ = ["Preset", "preset", "preset_of"]
+
+
+@dataclass(frozen=True)
+class Preset:
+    """The function of `headfields.models` that made an avatar.
+
+    Attributes:
+        name: its name.
+        arguments: the arguments by name, without the template.
+        template: the template.
+        modules: the avatar's parts as they were made; with others in their place it is no longer the preset.
+    """
+
+    name: str
+    arguments: dict[str, Any]
+    template: Any
+    modules: tuple[nn.Module, ...]
+
+
+def preset(function: Callable[P, Avatar]) -> Callable[P, Avatar]:
+    """Decorator of a preset, a function whose first parameter is the template: its avatars know it."""
+
+    @functools.wraps(function)
+    def build(*args: P.args, **kwargs: P.kwargs) -> Avatar:
+        avatar = function(*args, **kwargs)
+        template, *_ = given = inspect.signature(function).bind(*args, **kwargs).arguments
+        arguments = {name: value for name, value in given.items() if name != template}
+        made_by = Preset(function.__name__, arguments, given[template], tuple(avatar.modules()))
+        object.__setattr__(avatar, "made_by", made_by)
+        return avatar
+
+    return build
+
+
+def preset_of(avatar: nn.Module) -> Preset | None:
+    """The preset that made the avatar; None if none did, or if its parts are no longer those of the preset."""
+    made_by: Preset | None = getattr(avatar, "made_by", None)
+    if made_by is None or len(made_by.modules) != len(modules := tuple(avatar.modules())):
+        return None
+    return made_by if all(a is b for a, b in zip(made_by.modules, modules, strict=True)) else None
