@@ -5,10 +5,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
 import torch
-from jaxtyping import Float, Int, Int64, UInt8
+from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
 from headfields.data.capture import Capture
+from headfields.data.frame_indices import Frames, frame_index, frame_indices
 from headfields.records import Camera, HeadState, PixelBatch
 
 _OPTIONAL = ("label", "depth", "depth_scale")
@@ -69,11 +70,11 @@ class JoinedCaptures:
         """The warnings of all captures, each with its capture's name."""
         return [f"{capture.name}: {line}" for capture in self.captures for line in capture.warnings]
 
-    def state(self, frames: Int[Tensor, " b"] | Sequence[int]) -> HeadState:
+    def state(self, frames: Frames) -> HeadState:
         """The states of B frames, with `frame_id`, `sequence` and `identity`.
 
         Raises:
-            IndexError: a frame is out of range.
+            TypeError, IndexError: a frame is no integer, or out of range.
             CaptureError: a mesh or expression file cannot be read.
         """
         parts, order = [], []
@@ -90,11 +91,11 @@ class JoinedCaptures:
             order += rows
         return HeadState.cat(parts or [self.captures[0].state([])])[torch.tensor(order, dtype=torch.long).argsort()]
 
-    def camera(self, frames: Int[Tensor, " b"] | Sequence[int]) -> Camera:
+    def camera(self, frames: Frames) -> Camera:
         """The B cameras of B frames.
 
         Raises:
-            IndexError, CaptureError: as `Capture.camera`.
+            TypeError, IndexError, CaptureError: as `Capture.camera`.
             ValueError: the images of the frames' captures differ in size; ask for one capture's frames at a time.
         """
         parts, order = [], []
@@ -130,7 +131,7 @@ class JoinedCaptures:
 
     def sample_pixels(
         self,
-        frames: Int[Tensor, " b"] | Sequence[int],
+        frames: Frames,
         count: int,
         generator: torch.Generator,
         background: Literal["random", "white", "black"] = "random",
@@ -139,7 +140,7 @@ class JoinedCaptures:
         """Pixels drawn over B frames, by capture as `Capture.sample_pixels` draws them; each frame is as likely.
 
         Args:
-            frames: (B,) frame indices.
+            frames: see `Capture.frame_indices`; as for all methods on several frames.
             count: N, number of pixels; 0 is legal.
             generator: a CPU generator; the same state gives the same batch.
             background: behind the foreground; `"random"` draws a color for each pixel.
@@ -150,7 +151,7 @@ class JoinedCaptures:
             depths are left out unless all captures have them.
 
         Raises:
-            IndexError, ValueError, CaptureError: as `Capture.sample_pixels`.
+            TypeError, IndexError, ValueError, CaptureError: as `Capture.sample_pixels`.
         """
         groups = self._by_capture(frames)
         if not groups:
@@ -168,14 +169,9 @@ class JoinedCaptures:
         batches = [batch.replace(**dict.fromkeys(lacking)) for batch in batches]
         return PixelBatch.cat(batches), torch.tensor(used, dtype=torch.long)
 
-    def _by_capture(self, frames: Int[Tensor, " b"] | Sequence[int]) -> list[tuple[int, list[int], list[int]]]:
+    def _by_capture(self, frames: Frames) -> list[tuple[int, list[int], list[int]]]:
         """For each capture that has some of B frames: its number, their rows among the B, their numbers in it."""
-        numbers = [int(frame) for frame in (frames.tolist() if isinstance(frames, Tensor) else frames)]
-        outside = [frame for frame in numbers if not 0 <= frame < len(self)]
-        if outside:
-            raise IndexError(
-                f"JoinedCaptures {self.name!r}: frame {outside[0]} is out of range; it has frames 0 to {len(self) - 1}"
-            )
+        numbers = frame_indices(frames, len(self), f"JoinedCaptures {self.name!r}")
         groups = []
         for number, (start, end) in enumerate(zip(self._starts, self._ends, strict=True)):
             rows = [row for row, frame in enumerate(numbers) if start <= frame < end]
@@ -184,7 +180,8 @@ class JoinedCaptures:
         return groups
 
     def _one(self, frame: int) -> tuple[Capture, int]:
-        ((number, _, (own,)),) = self._by_capture([frame])
+        frame = frame_index(frame, len(self), f"JoinedCaptures {self.name!r}")
+        ((number, _, (own,)),) = self._by_capture(frame)
         return self.captures[number], own
 
     def _check_states(self) -> None:

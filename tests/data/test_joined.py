@@ -110,6 +110,9 @@ def test_what_does_not_join(captures: list[Capture], tmp_path: Path, unchecked: 
         with pytest.raises(ValueError, match=r"JoinedCaptures: \d captures and identities .*for each"):
             JoinedCaptures(given, identities)
     joined = JoinedCaptures(captures)
+    assert joined.state(7).frame_id.tolist() == [7] and len(joined.camera(slice(5, 8))) == 3
+    with pytest.raises(TypeError, match=r"JoinedCaptures 'a\+b\+c': frame 3\.5 is a float"):
+        joined.image(3.5)
     for frame in (15, -1):
         with pytest.raises(IndexError, match=rf"'a\+b\+c': frame {frame} is out of range; it has frames 0 to 14"):
             joined.state([frame])
