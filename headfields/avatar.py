@@ -410,6 +410,11 @@ class Avatar(nn.Module):
         self.renderer = renderer
         self.template = template
         self.codes = nn.ModuleDict()
+        if not isinstance(codes, Mapping | None):
+            raise TypeError(
+                f"Avatar: codes is a {type(codes).__name__}; expected latent tables by the names of the codes, "
+                '{"appearance": headfields.networks.LatentTable(len(capture), 8)}'
+            )
         for name, table in (codes or {}).items():
             self._add_codes(name, table)
         self.preview: tuple[Camera, HeadState] | None = None

@@ -134,6 +134,11 @@ def test_what_does_not_fit_is_refused_by_name(unchecked: None) -> None:
             avatar(part, deformer, codes={code: LatentTable(4, width)})
     with pytest.raises(TypeError, match=r"codes\['light'\] is a Parameter; expected a headfields.networks.LatentTable"):
         avatar(codes={"light": torch.nn.Parameter(torch.zeros(4, 3))})
+    with pytest.raises(TypeError, match=r'codes is a LatentTable; expected latent tables by .*\{"appearance": '):
+        avatar(codes=LatentTable(4, 3))
+    for size in (2.5, True, "4"):
+        with pytest.raises(TypeError, match=f"LatentTable: count is {size!r}; expected an integer"):
+            LatentTable(size, 3)
     for options, message in (
         ({"by": "person"}, "by is 'person'; expected one of 'frame', 'identity', 'sequence'"),
         ({"unseen": "last"}, "unseen is 'last'; expected 'mean', 'nearest', 'zero', 'given'"),

@@ -48,6 +48,7 @@ class LatentTable(Part):
     Differentiable in the codes to any order.
 
     Raises:
+        TypeError: a size is no integer.
         ValueError: a size is not positive, std is negative, or by or unseen is unknown.
     """
 
@@ -62,6 +63,9 @@ class LatentTable(Part):
         unseen: Unseen = "mean",
     ) -> None:
         super().__init__()
+        for name, size in (("count", count), ("width", width)):
+            if not hasattr(size, "__index__") or isinstance(size, bool):
+                raise TypeError(f"LatentTable: {name} is {size!r}; expected an integer")
         if count < 1 or width < 1:
             raise ValueError(f"LatentTable: count is {count} and width {width}; both must be at least 1")
         if not 0 <= std < torch.inf:
