@@ -1,6 +1,5 @@
 """NPHM's folders for `headfields train-prior`."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +8,8 @@ import torch
 from torch import Tensor
 
 from headfields.cli.errors import CommandError
+from headfields.files.arrays import load_npy
+from headfields.files.reading import read_json
 from headfields.priors.scans import NphmScans, read_nphm
 
 _MIRRORED = 0.01
@@ -68,7 +69,7 @@ def symmetric_pairs(mean: Tensor) -> int:
 
 def _anchor_vertices(path: Path) -> np.ndarray:
     try:
-        numbers = np.load(path, allow_pickle=False)
+        numbers = load_npy(path)
     except (OSError, ValueError) as error:
         raise CommandError(f"--nphm-anchors {path}: cannot be read ({error})") from error
     if numbers.ndim != 1 or numbers.dtype.kind not in "iu" or not len(numbers):
@@ -83,6 +84,6 @@ def _neutrals(path: str | None) -> dict[int, int] | None:
     if path is None:
         return None
     try:
-        return {int(person): int(expression) for person, expression in json.loads(Path(path).read_text()).items()}
+        return {int(person): int(expression) for person, expression in read_json(path).items()}
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise CommandError(f'--nphm-neutrals {path}: expected JSON like {{"17": 0, "18": 4}} ({error})') from error

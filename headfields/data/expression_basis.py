@@ -8,6 +8,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from headfields.data.errors import CaptureError
+from headfields.files.arrays import load_numbers
+from headfields.files.reading import reading
 
 __all__ = ["BASIS", "expression_basis"]
 
@@ -37,11 +39,8 @@ def expression_basis(capture: Any) -> tuple[Float[Tensor, "e v 3"] | None, str]:
     path = None if folder is None else folder / BASIS
     if path is None or not path.is_file():
         return None, f"the capture has no {BASIS}, so how the mesh follows the coefficients is not known"
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            basis = torch.from_numpy(file["expression"].astype(np.float32))
-    except Exception as error:  # broken archives, streams and headers each raise their own
-        raise CaptureError(f"expression_basis: {path} cannot be read ({error}); write it again or remove it") from error
+    with reading(path, "a file of blendshapes", CaptureError, "write it again or remove it"):
+        basis = torch.from_numpy(load_numbers(path, CaptureError)["expression"].astype(np.float32))
     count = len(capture)
     state = capture.state(sorted({int(f) for f in np.linspace(0, count - 1, min(_FRAMES, count)).round()}))
     expected = None if state.expression is None else (state.expression.shape[1], state.vertices.shape[1], 3)

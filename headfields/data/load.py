@@ -14,6 +14,7 @@ from headfields.data.formats.insta import is_insta, read_insta
 from headfields.data.formats.insta_transforms import read_transforms
 from headfields.data.head_frame import HeadFrameChoice
 from headfields.data.template import Mouth
+from headfields.files.reading import file_bytes, reading
 
 __all__ = ["load_capture"]
 
@@ -61,7 +62,9 @@ def load_capture(
     if mouth not in get_args(Mouth):
         raise CaptureError(f"load_capture: mouth is {mouth!r}; expected one of {', '.join(get_args(Mouth))}")
     if is_insta(folder):
-        return Capture(read_insta(folder), memory_budget_mb, regions, head_frame, mouth, skinning)
+        with reading(folder, "a capture", CaptureError):
+            recording = read_insta(folder)
+        return Capture(recording, memory_budget_mb, regions, head_frame, mouth, skinning)
     raise CaptureError(
         f"load_capture: {folder} is not in INSTA's layout (transforms*.json whose frames have a mesh_path). "
         f"{_describe(folder)}"
@@ -74,7 +77,7 @@ def _describe(folder: Path) -> str:
     text = ""
     for name in transforms:
         read_transforms(folder / name)  # reports a file that is cut short before its first frame
-        text += (folder / name).read_text(encoding="utf-8", errors="replace")[:200_000]
+        text += file_bytes(folder / name).decode(errors="replace")[:200_000]
     if (folder / "flame_params.json").is_file():
         return "It has flame_params.json, as IMavatar and PointAvatar write; that layout is not read yet"
     if any(folder.glob("**/checkpoint/*.frame")):

@@ -15,6 +15,7 @@ __all__ = ["UnsafePickleError", "brief", "check_file", "file_bytes", "read_json"
 _REPR = reprlib.Repr()
 _REPR.maxlevel, _REPR.maxstring, _REPR.maxlong, _REPR.maxother = 2, 60, 40, 60
 _LONGEST = 400  # characters of a reason
+_NAMED = "_names_a_file"  # attribute of an error that has been through `reading`: of another file, perhaps, as it read
 
 
 class UnsafePickleError(pickle.UnpicklingError, ValueError):
@@ -36,7 +37,7 @@ def reading(
     """Within the `with` block every failure is a documented error, and names the file.
 
     A parser of a damaged file may raise anything. An OSError of the file system stays what it is, as does a refusal to
-    run code, and an `error` that names the file.
+    run code, and an `error` of a class of its own, or one that names the file or comes from within another `reading`.
 
     Args:
         path: the file or folder.
@@ -60,7 +61,10 @@ def reading(
             raise type(failure)(failure.errno, failure.strerror, name) from failure
         if isinstance(failure, FileNotFoundError) and name in text:
             raise
-        if isinstance(failure, ValueError) and name in text:
+        if error is not ValueError and isinstance(failure, error):
+            raise  # it names frame and field, as errors of its class do
+        if isinstance(failure, ValueError) and (name in text or hasattr(failure, _NAMED)):
+            setattr(failure, _NAMED, True)
             if isinstance(failure, error | UnsafePickleError):
                 raise
             raise error(text) from failure
@@ -69,7 +73,9 @@ def reading(
         reason = reason if len(reason) <= _LONGEST else reason[: _LONGEST - 3] + "..."
         kind = "" if type(failure) is ValueError else f" ({type(failure).__name__})"
         end = f"; {remedy}" if remedy else ""
-        raise error(f"{name}: not {what} that can be read: {reason}{kind}{end}") from failure
+        named = error(f"{name}: not {what} that can be read: {reason}{kind}{end}")
+        setattr(named, _NAMED, True)
+        raise named from failure
 
 
 def check_file(path: str | Path) -> Path:

@@ -91,6 +91,9 @@ _CALLED: dict[str, Callable[..., Any]] = {
 _MENTIONED = ("numpy.ndarray", "numpy.matrix", "numpy.matrixlib.defmatrix.matrix", "builtins.object")
 
 
+_OPERATIONS: dict[int, Callable[[Any], None]] = pickle._Unpickler.dispatch
+
+
 class _Operations(dict[int, Callable[[Any], None]]):
     """pickle's operations by code, with an error for the other bytes."""
 
@@ -103,6 +106,11 @@ class _Unpickler(pickle._Unpickler):
 
     Nothing but these stand-ins is called or given a state, and what they make is counted against the budget.
     """
+
+    stack: list[Any]  # of pickle._Unpickler, which type checkers know by `load` alone
+    append: Callable[[Any], None]
+    read: Callable[[int], bytes]
+    _unframer: Any
 
     def __init__(
         self,
@@ -200,26 +208,26 @@ class _Unpickler(pickle._Unpickler):
 
     def _set_item(self) -> None:
         inert.check_keys(self.stack[-2:-1])
-        super().load_setitem()  # type: ignore[misc]
+        _OPERATIONS[pickle.SETITEM[0]](self)
 
     def _set_items(self) -> None:
         inert.check_keys(self.stack[::2])
-        super().load_setitems()  # type: ignore[misc]
+        _OPERATIONS[pickle.SETITEMS[0]](self)
 
     def _make_dict(self) -> None:
         inert.check_keys(self.stack[::2])
-        super().load_dict()  # type: ignore[misc]
+        _OPERATIONS[pickle.DICT[0]](self)
 
     def _add_items(self) -> None:
         inert.check_keys(self.stack)
-        super().load_additems()  # type: ignore[misc]
+        _OPERATIONS[pickle.ADDITEMS[0]](self)
 
     def _make_frozenset(self) -> None:
         inert.check_keys(self.stack)
-        super().load_frozenset()  # type: ignore[misc]
+        _OPERATIONS[pickle.FROZENSET[0]](self)
 
     dispatch = _Operations({
-        **pickle._Unpickler.dispatch,
+        **_OPERATIONS,
         pickle.REDUCE[0]: _reduce,
         pickle.NEWOBJ[0]: _new_object,
         pickle.BUILD[0]: _build,

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 
 from headfields.files.arrays import load_arrays
 from headfields.files.checked import check_in_meters, check_names, checked_arrays, whole_numbers
+from headfields.files.reading import reading
 from headfields.files.unpickler import to_array
 from headfields.heads.mouth.closing import close_mouth, mouth_loop
 from headfields.ops._checks import check_floating
@@ -85,7 +87,11 @@ class BlendshapeHead(nn.Module):
             ValueError: a key (named) is missing, is not numeric or not finite, or has the wrong shape; an index is not
                 whole or out of range; a name occurs twice; the template is not in meters.
         """
-        where, raw = f"BlendshapeHead.from_file: {path}", load_arrays(path)
+        with reading(path, "a file of blendshapes"):
+            return cls._of(load_arrays(path), f"BlendshapeHead.from_file: {path}")
+
+    @classmethod
+    def _of(cls, raw: dict[str, Any], where: str) -> "BlendshapeHead":
         arrays = checked_arrays(where, raw, {"template": "V 3", "faces": "F 3", "expression": "E V 3"}, ("faces",))
         arrays |= checked_arrays(where, raw, {"identity": "I V 3", "landmarks": "L"}, ("landmarks",), optional=True)
         count = len(arrays["template"])

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from headfields.files.arrays import load_arrays
 from headfields.files.checked import check_sums, whole_numbers
+from headfields.files.reading import reading
 from headfields.files.unpickler import to_array
 from headfields.ops._checks import check_floating, check_integer, check_shape
 
@@ -99,7 +100,11 @@ def read_embeddings(path: str | Path) -> dict[str, LandmarkEmbedding]:
         UnsafePickleError: the file could run code.
         ValueError: it has no embedding, or one of the wrong shape; the message names file and keys.
     """
-    raw = load_arrays(path)
+    with reading(path, "a file of landmarks"):
+        return _embeddings(load_arrays(path), path)
+
+
+def _embeddings(raw: dict[str, Any], path: str | Path) -> dict[str, LandmarkEmbedding]:
     embeddings: dict[str, LandmarkEmbedding] = {}
     for kind, names in _KEYS.items():
         for index_key, weight_key in names:
@@ -186,7 +191,8 @@ class Landmarks(nn.Module):
             UnsafePickleError: the file could run code.
             ValueError: the file has no such landmarks, or their shapes do not fit.
         """
-        return cls(_of_kind(path, kind))
+        with reading(path, "a file of landmarks"):
+            return cls(_of_kind(path, kind))
 
     def forward(self, vertices: Float[Tensor, "b v 3"], triangles: Int[Tensor, "f 3"]) -> Float[Tensor, "b l 3"]:
         """The landmarks on posed vertices.
@@ -254,7 +260,8 @@ class ContourLandmarks(nn.Module):
             UnsafePickleError: the file could run code.
             ValueError: the file has no contour, or its shapes do not fit.
         """
-        return cls(_of_kind(path, "contour"))
+        with reading(path, "a file of landmarks"):
+            return cls(_of_kind(path, "contour"))
 
     def rows(self, rotation: Float[Tensor, "b 3 3"]) -> Int[Tensor, " b"]:
         """(B,) the row of the table for each head; piecewise constant, so `rotation` gets no gradient."""

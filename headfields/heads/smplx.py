@@ -14,6 +14,7 @@ from torch import Tensor
 
 from headfields.files.arrays import load_arrays
 from headfields.files.checked import check_names, checked_arrays
+from headfields.files.reading import reading
 from headfields.files.unpickler import to_array
 from headfields.heads.flame.assets import regions_of, uv_of
 from headfields.heads.flame.files import FlameArrays, check_model, split_components
@@ -90,7 +91,8 @@ class SmplxHead(SkinnedHead):
         Raises:
             FileNotFoundError, UnsafePickleError, ValueError: as `FlameHead.from_file`.
         """
-        return cls.from_arrays(load_arrays(path), str(path), expression_count, relaxed_hands)
+        with reading(path, "a model in SMPL-X's format"):
+            return cls.from_arrays(load_arrays(path), str(path), expression_count, relaxed_hands)
 
     @classmethod
     def from_arrays(

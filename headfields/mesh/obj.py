@@ -10,9 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
+from headfields.files.images import open_image
+from headfields.files.reading import file_bytes
 from headfields.mesh.mesh import Mesh
 
 _COLOR_SLACK = 1e-3  # of colors beyond [0, 1]
@@ -24,6 +25,9 @@ _FORMS = {  # of a corner, and which of vertex, texture coordinate and normal it
     _INDEX + rb"//" + _INDEX: [0, 2],
     _INDEX + rb"/" + _INDEX + rb"/" + _INDEX: [0, 1, 2],
 }
+
+
+_LONGEST_NUMBER = 64  # characters
 
 
 class MeshFileError(ValueError):
@@ -59,9 +63,10 @@ class ObjReader:
     def _read(self, path: Path, field: str) -> tuple[Mesh, list[bytes], np.ndarray | None]:
         """The mesh, the lines of the file, and the index of the normal at each corner, None if one has none."""
         try:
-            data = path.read_bytes()
+            data = file_bytes(path)
         except OSError as error:
-            raise MeshFileError(f"{field}: cannot read {path} ({error.strerror}); check that it is there") from error
+            reason = error.strerror or "it is no file"
+            raise MeshFileError(f"{field}: cannot read {path} ({reason}); check that it is there") from error
         where = f"{field}: {path}"
         lines = _lines(data)
         vertices = _finite(_numbers(lines, b"v ", 3, where), "vertex", where)
@@ -152,7 +157,8 @@ def _numbers(lines: list[bytes], key: bytes, width: int, where: str) -> np.ndarr
         )
     tokens = b" ".join(rows).split()
     stride = len(tokens) // len(rows)
-    if stride > width and len(tokens) == stride * len(rows):
+    longest = max(map(len, tokens))  # a table of bytes is as wide as its longest entry
+    if longest <= _LONGEST_NUMBER and stride > width and len(tokens) == stride * len(rows):
         table = np.array(tokens).reshape(-1, stride)
         if (table[:, 0] == key.strip()).all():
             # The slow path below names the line; an overflow becomes infinite, which the caller reports.
@@ -168,7 +174,7 @@ def _numbers(lines: list[bytes], key: bytes, width: int, where: str) -> np.ndarr
         except ValueError:
             text = row.decode(errors="replace").strip()
             raise MeshFileError(
-                f"{where}: {key.decode().strip()} line {index + 1} reads {text!r}; expected {width} numbers"
+                f"{where}: {key.decode().strip()} line {index + 1} reads {text[:80]!r}; expected {width} numbers"
             ) from None
     with np.errstate(over="ignore"):
         return values.astype(np.float32)
@@ -353,7 +359,7 @@ def _read_texture(path: Path) -> Tensor:
     if not path.is_file():
         raise FileNotFoundError(f"load_mesh: the texture {path} is not a file; texture=False reads the shape alone")
     try:
-        with Image.open(path) as image:
+        with open_image(path) as image:
             if image.mode.startswith("I"):  # 16 bits; Pillow's own conversion clips them at 255
                 pixels = np.asarray(image).astype(np.int64)
                 if int(pixels.min()) < 0 or int(pixels.max()) > 65535:

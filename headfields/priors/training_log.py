@@ -3,7 +3,9 @@
 import csv
 import io
 import math
+import re
 
+from headfields.files.reading import reading
 from headfields.priors.losses import PriorWeights
 from headfields.runs.disk_names import to_disk
 from headfields.runs.folder import RunFolder, replace_text, writing
@@ -64,10 +66,10 @@ class PriorTrainingLog(ProgressMonitor):
         assert self._path is not None
         rows = []
         if self._path.exists():
-            with open(self._path, encoding="utf-8", newline="") as file:
+            with reading(self._path, "a log of training"), open(self._path, encoding="utf-8", newline="") as file:
                 for row in csv.DictReader(file):
                     whole = set(row) == set(COLUMNS) and None not in row.values()
-                    if whole and row["step"].isdigit() and int(row["step"]) <= self.progress.step:
+                    if whole and re.fullmatch("[0-9]{1,18}", row["step"]) and int(row["step"]) <= self.progress.step:
                         rows.append(row)
         text = io.StringIO()
         writer = csv.DictWriter(text, COLUMNS)

@@ -4,8 +4,8 @@ The paper (3VP Avatar) does not say how it finds landmarks. The detector and its
 figures of adult anthropometry.
 """
 
-import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,7 @@ from scipy.ndimage import binary_opening, gaussian_filter1d, grey_closing, media
 from scipy.signal import find_peaks
 from torch import Tensor
 
+from headfields.files.reading import read_json, reading
 from headfields.ops.triangle_bvh import TriangleBVH
 
 __all__ = ["LANDMARK_NAMES", "ScanLandmarks", "find_scan_landmarks", "read_scan_landmarks"]
@@ -78,18 +79,13 @@ def read_scan_landmarks(path: str | Path) -> ScanLandmarks:
     >>> landmarks.indices, tuple(landmarks.points.shape), landmarks.eyes_closed
     (tensor([30, 36]), (2, 3), True)
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"read_scan_landmarks: {path} is not a file")
-    try:
-        raw = json.loads(path.read_text())
-    except ValueError as error:
-        raise ValueError(f"read_scan_landmarks: {path} is not JSON ({error})") from error
+    raw = read_json(path)
     if not isinstance(raw, dict) or not isinstance(raw.get("landmarks"), dict | list):
         raise ValueError(
             f'read_scan_landmarks: {path} has no "landmarks"; expected {{"landmarks": {{"nose_tip": ...}}}}'
         )
-    return parse_landmarks(raw["landmarks"], raw.get("lips"), raw.get("eyes"), str(path))
+    with reading(path, "a file of landmarks"):
+        return parse_landmarks(raw["landmarks"], raw.get("lips"), raw.get("eyes"), str(path))
 
 
 def parse_landmarks(
@@ -109,7 +105,7 @@ def parse_landmarks(
         if value is None:
             continue
         text = str(key)
-        index = LANDMARK_NAMES.get(text, int(text) if text.isdigit() else -1)
+        index = LANDMARK_NAMES.get(text, int(text) if re.fullmatch("[0-9]{1,2}", text) else -1)
         if not 0 <= index < 68:
             raise ValueError(f"{source}: {text!r} is neither one of 0 to 67 nor one of {', '.join(LANDMARK_NAMES)}")
         points.append(_parse_point(value, f"{source}: {text}"))

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from headfields.files.arrays import load_arrays, save_arrays
 from headfields.files.checked import check_names, number, whole_numbers
+from headfields.files.reading import reading
 from headfields.files.unpickler import to_array
 from headfields.heads.flame.assets import regions_of, uv_of
 from headfields.heads.flame.files import KEYS as FLAME_KEYS
@@ -148,7 +149,12 @@ class RiggedTemplate(SkinnedHead):
             FileNotFoundError: the file does not exist.
             ValueError: a key is missing or does not fit; the message names file and key.
         """
-        op, raw = "RiggedTemplate.from_file", load_arrays(path)
+        with reading(path, "a rigged template"):
+            return cls._of(load_arrays(path), path)
+
+    @classmethod
+    def _of(cls, raw: dict[str, Any], path: str | Path) -> "RiggedTemplate":
+        op = "RiggedTemplate.from_file"
         tree = to_array(raw.get("kintree_table", ()), f"{path}: kintree_table")
         joints = tree.shape[1] if tree.ndim == 2 else 0
         if joints not in _LANDMARKS:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from headfields import renamed
+from headfields.files.reading import brief, reading
 from headfields.files.safetensors import BrokenFileError, read_safetensors, write_safetensors
 from headfields.runs.ema import ExponentialMovingAverage
 from headfields.runs.progress import Progress
@@ -61,7 +62,9 @@ def save(
         tensors[f"random/{name}"] = tensor
     header = {
         "format": FORMAT, "progress": asdict(progress), "ema": ema is not None,
-        "optimizer": {"class": _class_name(optimizer), "numbers": numbers, "on_host": on_host},
+        "optimizer": {
+            "class": _class_name(optimizer), "numbers": numbers, "on_host": on_host, "tensors": len(moments),
+        },
     }  # fmt: skip
     write_safetensors(path, tensors, {"headfields.checkpoint": json.dumps(header)}, previous)
 
@@ -87,9 +90,17 @@ def load(
 
     Raises:
         FileNotFoundError: there is no such file.
-        BrokenFileError: it is cut short, or no safetensors file.
-        ValueError: it is not a checkpoint of this format, or its names or shapes are not those of `module`.
+        BrokenFileError: it is cut short, or no safetensors file, or a weight, an average or a moment is not finite.
+        ValueError: it is not a checkpoint of this format, its names, shapes or dtypes are not those of `module`, or it
+            lacks the optimizer's state.
     """
+    with reading(path, "a checkpoint"):
+        return _load(path, module, optimizer, ema)
+
+
+def _load(
+    path: Path | str, module: nn.Module, optimizer: torch.optim.Optimizer, ema: ExponentialMovingAverage | None
+) -> tuple[Progress, dict[str, Tensor]]:
     own = _module_tensors(module)
     groups, header, progress = _read(path, own)
     _check_match(path, "tensors", own, groups["module"])
@@ -99,6 +110,9 @@ def load(
     saved = header.get("optimizer", {})
     _check_optimizer(path, saved.get("class"), optimizer)
     _check_moments(path, parameters, groups["optimizer"])
+    _check_complete(path, groups["optimizer"], saved.get("tensors"), progress, optimizer)
+    _check_finite(path, parameters, groups)
+    _check_random(path, groups["random"])
 
     with torch.no_grad():
         for name, tensor in own.items():
@@ -151,15 +165,19 @@ def load_weights(path: Path | str, module: nn.Module) -> Progress:
 
     Raises:
         FileNotFoundError: there is no such file.
+        BrokenFileError: it is cut short, or a weight or an average is not finite.
         ValueError: it is no checkpoint, or belongs to another model.
     """
-    own = _module_tensors(module)
-    groups, _, progress = _read(path, own)
-    _check_match(path, "tensors", own, groups["module"])
-    with torch.no_grad():
-        for name, tensor in own.items():
-            tensor.copy_(groups["ema"].get(name, groups["module"][name]))
-    return progress
+    with reading(path, "a checkpoint"):
+        own = _module_tensors(module)
+        groups, _, progress = _read(path, own)
+        _check_match(path, "tensors", own, groups["module"])
+        _check_match(path, "averages", {name: own[name] for name in groups["ema"] if name in own}, groups["ema"])
+        _check_finite(path, dict(module.named_parameters()), groups)
+        with torch.no_grad():
+            for name, tensor in own.items():
+                tensor.copy_(groups["ema"].get(name, groups["module"][name]))
+        return progress
 
 
 def _read(path: Path | str, own: Mapping[str, Tensor]) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any], Progress]:
@@ -172,6 +190,10 @@ def _read(path: Path | str, own: Mapping[str, Tensor]) -> tuple[dict[str, dict[s
         progress = Progress(**header["progress"])
     except (KeyError, TypeError) as error:
         raise ValueError(f"{path} is a checkpoint whose header lacks the progress of training ({error})") from error
+    best = 0.0 if progress.best_psnr is None else progress.best_psnr
+    numbers = all(isinstance(n, int | float) and not isinstance(n, bool) for n in (progress.seconds, best))
+    if type(progress.step) is not int or progress.step < 0 or not numbers or not isinstance(progress.extra, dict):
+        raise ValueError(f"{path} is a checkpoint whose progress of training is {brief(header['progress'])}")
     groups: dict[str, dict[str, Tensor]] = {"module": {}, "ema": {}, "optimizer": {}, "random": {}}
     for entry, tensor in tensors.items():
         group, _, key = entry.partition("/")
@@ -206,6 +228,55 @@ def _check_match(path: Path | str, what: str, own: Mapping[str, Tensor], loaded:
                 f"{path} belongs to another model: {name} has shape {tuple(loaded[name].shape)} there and "
                 f"{tuple(tensor.shape)} in the model. Build the model with the arguments it was trained with"
             )
+        if tensor.dtype.is_floating_point != loaded[name].dtype.is_floating_point:
+            raise ValueError(
+                f"{path} belongs to another model: {name} has dtype {loaded[name].dtype} there and {tensor.dtype} in "
+                "the model"
+            )
+
+
+def _check_complete(
+    path: Path | str,
+    moments: Mapping[str, Tensor],
+    count: int | None,
+    progress: Progress,
+    optimizer: torch.optim.Optimizer,
+) -> None:
+    """Raises ValueError if the optimizer's state is missing or incomplete: training would go on, to another result.
+
+    Files of earlier versions do not say how many tensors there are; Adam has as many for each parameter.
+    """
+    if count is None and isinstance(optimizer, torch.optim.Adam | torch.optim.AdamW):
+        parameters = {entry.rpartition("/")[0] for entry in moments}
+        keys = {entry.rpartition("/")[2] for entry in moments}
+        complete = len(moments) == len(parameters) * len(keys) and {"step", "exp_avg", "exp_avg_sq"} <= keys
+        if not complete and (moments or progress.step):
+            raise ValueError(f"{path} lacks the optimizer's state, or a part of it; go back to an earlier checkpoint")
+    elif count is not None and count != len(moments):
+        raise ValueError(
+            f"{path} has {len(moments)} tensors of the optimizer's state, and was written with {brief(count)}; go back "
+            "to an earlier checkpoint"
+        )
+
+
+def _check_finite(
+    path: Path | str, parameters: Mapping[str, Tensor], groups: Mapping[str, Mapping[str, Tensor]]
+) -> None:
+    """Raises BrokenFileError if a parameter, an average or a moment is NaN or infinite: training cannot recover."""
+    what = {"module": "the weights", "ema": "the averaged weights", "optimizer": "the optimizer's state of"}
+    for group, words in what.items():
+        for name, tensor in groups[group].items():
+            if (group != "module" or name in parameters) and not bool(tensor.isfinite().all()):
+                raise BrokenFileError(f"{path}: {words} {name} are not finite; go back to an earlier checkpoint")
+
+
+def _check_random(path: Path | str, states: Mapping[str, Tensor]) -> None:
+    """Raises ValueError if a state of a generator on the CPU is none; CUDA's is checked where it is set."""
+    for name, state in states.items():
+        if state.dtype != torch.uint8 or state.dim() != 1:
+            raise ValueError(f"{path}: the random state {name} has dtype {state.dtype}, shape {tuple(state.shape)}")
+        if name in ("generator", "torch"):
+            torch.Generator().set_state(state)
 
 
 def _optimizer_state(

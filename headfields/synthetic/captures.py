@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from headfields.data.formats.insta_writer import CapturedFrame, write_insta
 from headfields.files.atomic import write_text
+from headfields.files.reading import read_json
 from headfields.heads.flame.files import flame_arrays
 from headfields.heads.flame.model import FlameHead
 from headfields.ops.rotations import rotation_matrices
@@ -186,7 +187,7 @@ def _checked(frames: int, test_frames: int, size: int, seed: int, samples: int, 
 def _is_same(folder: Path, record: dict[str, object]) -> bool:
     path = folder / _RECORD
     try:
-        return path.is_file() and json.loads(path.read_text()) == record
+        return path.is_file() and read_json(path) == record
     except ValueError:
         return False
 

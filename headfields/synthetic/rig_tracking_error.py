@@ -10,6 +10,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from headfields.data.errors import CaptureError
+from headfields.files.arrays import load_numbers
+from headfields.files.reading import reading
 from headfields.ops.rigid import fit_rigid
 from headfields.ops.rotations import rotation_matrices
 from headfields.synthetic.tracking_error import TRUTH
@@ -69,8 +71,9 @@ def rig_tracking_error(folder: str | Path, body: TrackedBody, poses: Mapping[int
     path = Path(folder) / TRUTH
     if not path.is_file():
         raise CaptureError(f"rig_tracking_error: {path} does not exist; write_rig_capture makes one")
-    with np.load(path, allow_pickle=False) as file:
-        truth = {name: torch.from_numpy(file[name]) for name in ("vertices", "world_to_camera", "pose")}
+    with reading(path, "the truth of a drawn capture", CaptureError):
+        arrays = load_numbers(path, CaptureError)
+        truth = {name: torch.from_numpy(arrays[name]) for name in ("vertices", "world_to_camera", "pose")}
     rig = body.rig
     if truth["vertices"].shape[1:] != rig.template_vertices.shape or truth["pose"].shape[1] != len(rig.parents):
         raise CaptureError(f"rig_tracking_error: {path} belongs to another rig; pass the rig it was drawn with")

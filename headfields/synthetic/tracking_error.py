@@ -10,7 +10,8 @@ from jaxtyping import Float
 
 from headfields.data.capture import Capture
 from headfields.data.errors import CaptureError
-from headfields.files.arrays import save_arrays
+from headfields.files.arrays import load_numbers, save_arrays
+from headfields.files.reading import reading
 from headfields.records import Camera, HeadState
 
 __all__ = ["TRUTH", "TrackingError", "tracking_error", "write_truth"]
@@ -76,11 +77,9 @@ def tracking_error(
     path = capture.path / TRUTH
     if not path.is_file():
         raise CaptureError(f"tracking_error: {path} does not exist; write_head_capture(..., noise=...) makes one")
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            truth = {name: file[name].astype(np.float64) for name in ("vertices", "world_to_camera", "expression")}
-    except Exception as error:  # broken archives, streams and headers each raise their own
-        raise CaptureError(f"tracking_error: {path} cannot be read ({error}); write the capture again") from error
+    with reading(path, "the truth of a drawn capture", CaptureError, "write the capture again"):
+        arrays = load_numbers(path, CaptureError)
+        truth = {name: arrays[name].astype(np.float64) for name in ("vertices", "world_to_camera", "expression")}
     shapes = {
         "vertices": (len(capture), *capture.recording.canonical.vertices.shape),
         "world_to_camera": (len(capture), 4, 4),

@@ -15,6 +15,7 @@ from headfields.data.formats.insta import is_insta
 from headfields.data.formats.insta_transforms import InstaFrame, intrinsics_of, matrix_of, read_transforms
 from headfields.data.image_files import decode_image, image_header
 from headfields.data.load import load_capture
+from headfields.files.reading import reading
 from headfields.records import Camera, Record
 
 __all__ = ["Convention", "PosedImages", "read_posed_images"]
@@ -103,7 +104,8 @@ def read_posed_images(
         names = tuple(capture.frame_names[row] for row in rows)
         images = PosedImages(capture.camera(rows), pixels, names, tuple(capture.report))
     else:
-        images = _read_plain(folder, vertices, faces, limit, convention)
+        with reading(folder, "a folder of posed images", CaptureError):
+            images = _read_plain(folder, vertices, faces, limit, convention)
     _check_view(images, vertices)
     return images
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from headfields.data.errors import CaptureError
+from headfields.files.reading import file_bytes
 
 __all__ = [
     "TEST_FRAMES",
@@ -257,7 +258,7 @@ def read_transforms(path: Path) -> list[InstaFrame]:
         CaptureError: the JSON is malformed (with line and column), or no object with a list of frames.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
+        content = json.loads(file_bytes(path).decode("utf-8-sig"))
     except json.JSONDecodeError as error:
         raise CaptureError(
             f"{path}: malformed JSON at line {error.lineno}, column {error.colno}: {error.msg}; export it again"

@@ -16,7 +16,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from headfields.data.errors import CaptureError
-from headfields.files.arrays import load_arrays, read_npy
+from headfields.files.arrays import load_arrays, load_npy
+from headfields.files.reading import reading
 from headfields.files.unpickler import to_array
 from headfields.heads.flame.model import FlameHead
 from headfields.ops.rotations import axis_angle, rotation_from_6d
@@ -146,7 +147,11 @@ def read_metrical_frame(path: Path | str, size_order: SizeOrder = "hw") -> Metri
     path = Path(path)
     if size_order not in ("hw", "wh"):
         raise CaptureError(f"read_metrical_frame: size_order is {size_order!r}; expected 'hw' or 'wh'")
-    fields = _Fields(path, load_arrays(path))
+    with reading(path, "a .frame of metrical-tracker", CaptureError):
+        return _frame(_Fields(path, load_arrays(path)), path, size_order)
+
+
+def _frame(fields: _Fields, path: Path, size_order: SizeOrder) -> MetricalTrackerFrame:
     jaw, eyes = fields.rotations("flame.jaw", 1), fields.rotations("flame.eyes", 2)
     pose = torch.cat([torch.zeros(2, 3, dtype=torch.float64), jaw, eyes])
     eyelids = fields.optional("flame.eyelids", (2,))
@@ -273,11 +278,12 @@ def read_metrical_frames(
 
 
 def _eyelid(path: Path | str, head: FlameHead) -> Tensor:
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"read_metrical_frames: eyelids: {path} is not a file")
-    array = to_array(read_npy(path.read_bytes(), str(path)), str(path))
-    if array.shape != tuple(head.template_vertices.shape) or not np.isfinite(array).all():
+    array = load_npy(path, CaptureError)
+    if (
+        array.dtype.kind not in "fiu"
+        or array.shape != tuple(head.template_vertices.shape)
+        or not np.isfinite(array).all()
+    ):
         raise CaptureError(
             f"read_metrical_frames: eyelids: {path} has shape {array.shape}; expected finite numbers "
             f"{tuple(head.template_vertices.shape)}, one displacement a vertex of the head"

@@ -9,6 +9,7 @@ import numpy as np
 
 from headfields.files.arrays import load_arrays
 from headfields.files.checked import checked_arrays, whole_numbers
+from headfields.files.reading import check_file, reading
 from headfields.files.unpickler import to_array
 from headfields.heads.landmarks import LandmarkEmbedding, detector_indices, make_embedding, read_embeddings
 from headfields.mesh.obj import ObjReader
@@ -46,7 +47,7 @@ def read_masks(path: str | Path) -> dict[str, Any]:
         UnsafePickleError: the pickle refers to anything but arrays.
         ValueError: an entry (named) does not hold vertex ids or a mask.
     """
-    masks = {}
+    masks: dict[str, Any] = {}
     for name, value in load_arrays(path).items():
         masks[name] = array = to_array(value, f"{path}: {name}")
         if array.dtype.kind not in "iub" and array.size:
@@ -167,10 +168,9 @@ def read_template_uv(path: str | Path, faces: np.ndarray, vertex_count: int) -> 
         FileNotFoundError: no such file.
         ValueError: a face has no texture coordinates, or the OBJ is of another mesh.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} is not a file")
-    mesh = ObjReader().read(path, "uv")
+    path = check_file(path)
+    with reading(path, "a template"):
+        mesh = ObjReader().read(path, "uv")
     if mesh.uv is None or mesh.uv_faces is None:
         raise ValueError(f"{path} has no vt, or a face without them; texture coordinates come from the template OBJ")
     if len(mesh.vertices) != vertex_count or len(mesh.faces) != len(faces):

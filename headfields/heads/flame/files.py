@@ -17,6 +17,7 @@ from headfields.files.checked import (
     number,
     whole_numbers,
 )
+from headfields.files.reading import reading
 from headfields.files.unpickler import to_array
 from headfields.heads.flame.assets import FlameAssets, embeddings_of, regions_of, uv_of
 from headfields.heads.landmarks import LandmarkEmbedding
@@ -123,7 +124,8 @@ def load_flame_arrays(
     path: str | Path, expression_count: int | None = None, assets: FlameAssets = NOTHING
 ) -> FlameArrays:
     """Reads and validates a FLAME-format file; see `FlameHead.from_file` for arguments and errors."""
-    return flame_arrays(load_arrays(path), str(path), expression_count, assets)
+    with reading(path, "a model in FLAME's format"):
+        return flame_arrays(load_arrays(path), str(path), expression_count, assets)
 
 
 def check_model(op: str, raw: Mapping[str, Any], path: str, keys: Mapping[str, str]) -> dict[str, np.ndarray]:

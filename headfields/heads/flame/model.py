@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from headfields.files.reading import reading
 from headfields.heads.flame.files import FlameArrays, FlameAssets, load_flame_arrays
 from headfields.heads.landmarks import ContourLandmarks, Landmarks
 from headfields.heads.skinned import SkinnedHead
@@ -98,7 +99,8 @@ class FlameHead(SkinnedHead):
             UnsafePickleError: a file names anything but numpy, scipy.sparse, torch tensors and chumpy. A ValueError.
         """
         extra = FlameAssets(masks=masks, landmarks=landmarks, contour=contour, mediapipe=mediapipe, uv=uv)
-        return cls(load_flame_arrays(path, expression_count, extra))
+        with reading(path, "a model in FLAME's format"):
+            return cls(load_flame_arrays(path, expression_count, extra))
 
     def mediapipe_landmarks(self, vertices: Float[Tensor, "b v 3"]) -> Float[Tensor, "b l 3"]:
         """MediaPipe's landmarks on posed vertices, (B, 105, 3) meters, linear in `vertices`; `mediapipe.indices` lists

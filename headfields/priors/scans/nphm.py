@@ -20,6 +20,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from headfields.data.errors import CaptureError
+from headfields.files.arrays import load_npy
 from headfields.mesh import load_mesh
 from headfields.priors.scans.batch import PointCounts, ScanBatch, ScanSet, ball, generator
 
@@ -147,7 +148,9 @@ def read_nphm(
         raise CaptureError(f"{clouds}: does not exist; root must be the folder that NPHM's preprocessing wrote")
     if anchor_vertices is not None and data is None:
         raise ValueError("read_nphm: anchor_vertices need data, the folder with the people's registration.ply")
-    available = sorted(int(path.name) for path in clouds.iterdir() if path.is_dir() and path.name.isdigit())
+    available = sorted(
+        int(path.name) for path in clouds.iterdir() if path.is_dir() and re.fullmatch("[0-9]+", path.name)
+    )
     numbers = available if people is None else list(people)
     missing = [number for number in numbers if number not in available]
     if missing or not numbers:
@@ -241,7 +244,7 @@ def _random_rows(path: Path, width: int, count: int, scan: str, random: torch.Ge
 
 def _load(path: Path, whose: str) -> np.ndarray:
     try:
-        return np.asarray(np.load(path, allow_pickle=False))
+        return load_npy(path)
     except FileNotFoundError as error:
         raise CaptureError(f"{path}: does not exist; {whose} needs it") from error
     except (OSError, ValueError, EOFError) as error:

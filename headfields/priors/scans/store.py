@@ -18,8 +18,9 @@ import torch
 from torch import Tensor
 
 from headfields.data.errors import CaptureError
-from headfields.files.arrays import save_arrays
+from headfields.files.arrays import load_numbers, save_arrays
 from headfields.files.atomic import replacing_folder, write_text
+from headfields.files.reading import brief, read_json, reading
 from headfields.priors.scans.meshes import HIDDEN, MeshScans, visible_faces
 
 __all__ = ["load_scans", "made_from", "save_scans"]
@@ -82,7 +83,7 @@ def save_scans(
 def made_from(path: str | Path) -> dict[str, Any] | None:
     """The record of the set at `path`; None if there is no set or it is broken."""
     try:
-        record = json.loads((Path(path) / _INDEX).read_text(encoding="utf-8"))["made_from"]
+        record = read_json(Path(path) / _INDEX)["made_from"]
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return record if isinstance(record, dict) else None
@@ -102,13 +103,21 @@ def load_scans(path: str | Path) -> MeshScans:
     folder = Path(path)
     if not (folder / _INDEX).is_file():
         raise FileNotFoundError(f"load_scans: {folder / _INDEX} does not exist; pass a folder that save_scans wrote")
+    with reading(folder, "a set of scans", CaptureError):
+        return _load(folder)
+
+
+def _load(folder: Path) -> MeshScans:
     try:
-        index = json.loads((folder / _INDEX).read_text(encoding="utf-8"))
+        index = read_json(folder / _INDEX)
         people = {name: (entry["neutral"], list(entry["expressions"])) for name, entry in index["people"].items()}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CaptureError(
             f"{folder / _INDEX}: cannot be read ({error!r}); it needs people, each with neutral and expressions"
         ) from error
+    for name in [entry for person, (_, names) in people.items() for entry in (person, *names)]:
+        if not isinstance(name, str) or Path(name).is_absolute() or ".." in Path(name).parts:
+            raise CaptureError(f"{folder / _INDEX}: {brief(name)} is no name of a person or an expression")
     if not people:
         raise CaptureError(f"{folder / _INDEX}: has no people; it needs at least one")
     topology = _arrays(folder / "topology.npz", "the topology")
@@ -172,16 +181,11 @@ def _colors(rgb: np.ndarray, path: Path) -> np.ndarray:
 
 def _arrays(path: Path, whose: str) -> dict[str, np.ndarray]:
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
+        return load_numbers(path, CaptureError)
     except FileNotFoundError as error:
         raise CaptureError(f"{path}: does not exist; {whose} needs it (scans.json lists it)") from error
-    except (OSError, ValueError, EOFError, KeyError) as error:
+    except (OSError, CaptureError) as error:
         raise CaptureError(f"{path}: cannot be read ({error}); {whose} is broken, write it again") from error
-    except Exception as error:  # zipfile.BadZipFile and what zlib raises
-        raise CaptureError(
-            f"{path}: is not a complete npz file ({error}); {whose} is broken, write it again"
-        ) from error
 
 
 def _array(

@@ -4,11 +4,13 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from headfields.files.reading import reading
 from headfields.files.safetensors import read_safetensors, write_safetensors
 from headfields.records import Camera
 from headfields.runs.disk_names import from_disk, to_disk
@@ -72,8 +74,11 @@ class PriorFit(FrameFit):
 
     @classmethod
     def load(cls, path: Path) -> "PriorFit":
-        tensors, header = read_safetensors(path, _KEY)
+        with reading(path, "a fit of a prior"):
+            return cls._of(*read_safetensors(path, _KEY))
 
+    @classmethod
+    def _of(cls, tensors: dict[str, Tensor], header: dict[str, Any]) -> "PriorFit":
         def group(prefix: str) -> dict[str, Tensor]:
             return {name[len(prefix) :]: value for name, value in tensors.items() if name.startswith(prefix)}
 

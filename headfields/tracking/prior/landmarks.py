@@ -10,7 +10,8 @@ from einops import rearrange
 from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor
 
-from headfields.files.arrays import save_arrays
+from headfields.files.arrays import load_numbers, save_arrays
+from headfields.files.reading import reading
 from headfields.ops._checks import check_floating, check_shape
 from headfields.records import Record
 
@@ -199,16 +200,10 @@ class LandmarkPoints(Record):
             FileNotFoundError: no such file.
             ValueError: the file holds something else.
         """
-        path = Path(path)
-        if not path.is_file():
-            raise FileNotFoundError(f"LandmarkPoints.load: {path} is not a file")
-        try:
-            with np.load(path, allow_pickle=False) as archive:
-                names = (*_ARRAYS, *(_OF_CODE if "code" in archive else ()))
-                tensors = {name: torch.from_numpy(archive[name]) for name in names}
-        except (KeyError, ValueError, OSError, EOFError) as error:
-            raise ValueError(f"LandmarkPoints.load: {path} holds no landmark points ({error})") from error
-        return cls(**tensors)
+        with reading(path, "a file of landmark points"):
+            arrays = load_numbers(path)
+            names = (*_ARRAYS, *(_OF_CODE if "code" in arrays else ()))
+            return cls(**{name: torch.from_numpy(arrays[name]) for name in names})
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from headfields.files.arrays import save_array
+from headfields.files.arrays import load_npy, save_array
+from headfields.files.reading import reading
 from headfields.mesh import Mesh, save_mesh
 from headfields.runs.folder import RunWriteError
 from headfields.tracking.prior.fit import PriorFit
@@ -137,10 +137,11 @@ def read_mononphm(folder: str | Path) -> dict[int, MonoNPHMFrame]:
                 if required:
                     raise FileNotFoundError(f"read_mononphm: {name}.npy is neither in {place} nor in {root}")
                 return None
-            try:
-                return torch.from_numpy(np.load(path, allow_pickle=False)).float()
-            except (ValueError, OSError, EOFError) as error:
-                raise ValueError(f"read_mononphm: {path} cannot be read ({error})") from error
+            with reading(path, "an array of a fitted frame"):
+                array = torch.from_numpy(load_npy(path)).float()
+                if not array.dim():
+                    raise ValueError(f"{path} is a number; expected an array")
+                return array
 
         codes = {}
         for name, file in _NAMES.items():

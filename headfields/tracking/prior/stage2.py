@@ -3,11 +3,13 @@
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from headfields.files.reading import reading
 from headfields.files.safetensors import read_safetensors, write_safetensors
 from headfields.runs.clock import Clock
 from headfields.runs.disk_names import from_disk, to_disk
@@ -217,7 +219,10 @@ class JointFit:
         write_safetensors(path, owned, {_KEY: json.dumps(header)})
 
     def _load(self, path: Path) -> None:
-        tensors, header = read_safetensors(path, _KEY)
+        with reading(path, "a checkpoint of stage 2"):
+            self._restore(*read_safetensors(path, _KEY))
+
+    def _restore(self, tensors: dict[str, Tensor], header: dict[str, Any]) -> None:
         if header["frames"] != self.frames or header["steps"] != self.steps:
             return  # another set of frames: stage 1 has fitted more since
         self.step = int(header["step"])

@@ -3,7 +3,11 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from torch import Tensor
+
+from headfields.files.reading import reading
 from headfields.files.safetensors import read_safetensors, write_safetensors
 from headfields.records import Camera
 from headfields.tracking.frame_fit import FrameFit
@@ -44,7 +48,11 @@ class RigFit(FrameFit):
 
     @classmethod
     def load(cls, path: Path) -> "RigFit":
-        tensors, header = read_safetensors(path, _KEY)
+        with reading(path, "a fit of a rig"):
+            return cls._of(*read_safetensors(path, _KEY))
+
+    @classmethod
+    def _of(cls, tensors: dict[str, Tensor], header: dict[str, Any]) -> "RigFit":
         pose = BodyPose(tensors["world_to_camera"], tensors["turns"], tensors["expression"])
         light = LightSums(tensors["light.matrix"], tensors["light.vector"], tensors["light.count"])
         size = (int(header["size"][0]), int(header["size"][1]))
