@@ -55,12 +55,12 @@ def reading(
         yield
     except Exception as failure:
         text = " ".join(str(failure).split())
+        if isinstance(failure, FileNotFoundError) and failure.errno is None:
+            raise  # of `check_file`, or of a reader: it names the file, or one that belongs to it
         if isinstance(failure, OSError) and failure.errno is not None:
             if failure.filename is not None or name in text:
                 raise
             raise type(failure)(failure.errno, failure.strerror, name) from failure
-        if isinstance(failure, FileNotFoundError) and name in text:
-            raise
         if error is not ValueError and isinstance(failure, error):
             raise  # it names frame and field, as errors of its class do
         if isinstance(failure, ValueError) and (name in text or hasattr(failure, _NAMED)):
