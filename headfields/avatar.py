@@ -97,6 +97,7 @@ class AvatarField(Field):
     ) -> Canonical:
         with full_precision(points):
             canonical = self.deformer(points, directions, frame, self._deformer_prepared)
+        _check_canonical(self.deformer, canonical, len(points))
         if is_readable(canonical.points) and not math.isfinite(float(canonical.points.detach().sum())):
             _check_finite_points(self.deformer, canonical)
         return canonical
@@ -119,14 +120,16 @@ class AvatarField(Field):
     def decode(self, canonical: Canonical, color: bool = True) -> FieldValues:
         if color and self.decoder.color_needs_normals:
             return self._decode_with_normals(canonical)
-        return self.decoder(self._features(canonical), canonical, self._decoder_prepared, color).map(_single_precision)
+        values = self.decoder(self._features(canonical), canonical, self._decoder_prepared, color)
+        _check_values(self.decoder, values, len(canonical), color)
+        return values.map(_single_precision)
 
     def _features(self, canonical: Canonical) -> Features:
         """The features of all encoders; those of the last condition as shared rows where it has such."""
         encoders = self._encoders
         encoder, prepared = encoders[-1]
         shared = encoder.shared(canonical, prepared) if len(encoders) > 1 else None
-        own = [encoder(canonical, prepared) for encoder, prepared in (encoders if shared is None else encoders[:-1])]
+        own = [_encoded(*each, canonical) for each in (encoders if shared is None else encoders[:-1])]
         return Features(own[0] if len(own) == 1 else torch.cat(own, dim=-1), *(shared or ()))
 
     def density(self, canonical: Canonical) -> Float[Tensor, " m"]:
@@ -193,6 +196,64 @@ class AvatarField(Field):
             (inner,) = _gradients(distance, [points], graph)
             values = self.color(values.replace(canonical_normal=_unit(inner)), canonical)
         return values if graph else values.detach()
+
+
+def _check_canonical(deformer: Deformer, canonical: Any, count: int) -> None:
+    """Raises TypeError or ValueError unless the deformer has given what it declares, for `count` points."""
+    name = type(deformer).__name__
+    if not isinstance(canonical, Canonical):
+        raise TypeError(f"{name}.forward has returned a {type(canonical).__name__}; expected a headfields.Canonical")
+    if len(canonical) != count:
+        raise ValueError(f"{name}.forward has returned {len(canonical)} canonical points for {count} posed ones")
+    if deformer.gives_faces and canonical.face is None:
+        raise ValueError(
+            f"{name}.gives_faces is True, and the Canonical of its forward has no face; fill face, barycentric and "
+            "distance, or set gives_faces to False"
+        )
+    width = 0 if canonical.ambient is None else canonical.ambient.shape[1]
+    if width != deformer.ambient_width:
+        raise ValueError(
+            f"{name}.ambient_width is {deformer.ambient_width}, and the Canonical of its forward has {width} "
+            "hyper-coordinates in `ambient`; let the two agree"
+        )
+
+
+def _encoded(encoder: Encoder, prepared: Any, canonical: Canonical) -> Float[Tensor, "m width"]:
+    features: Any = encoder(canonical, prepared)
+    expected = (len(canonical), encoder.width)
+    if not isinstance(features, Tensor) or features.shape != expected:
+        what = f"shape {tuple(features.shape)}" if isinstance(features, Tensor) else f"a {type(features).__name__}"
+        raise ValueError(
+            f"{type(encoder).__name__}.forward has returned {what}; expected features of shape {expected}: one row for "
+            "each point, and as many as its width says"
+        )
+    return features
+
+
+def _check_values(decoder: Decoder, values: Any, count: int, color: bool) -> None:
+    """Raises TypeError or ValueError unless the decoder has given what it declares, for `count` points."""
+    name = type(decoder).__name__
+    if not isinstance(values, FieldValues):
+        raise TypeError(f"{name}.forward has returned a {type(values).__name__}; expected headfields.FieldValues")
+    geometry = getattr(values, decoder.gives)
+    if geometry is None:
+        raise ValueError(
+            f"{name}.gives is {decoder.gives!r}, and the FieldValues of its forward have no {decoder.gives}; fill it, "
+            "or let gives say what they have"
+        )
+    if color and values.rgb is None:
+        raise ValueError(f"{name}.forward has returned no rgb although color is True; fill it, (M, 3) in [0, 1]")
+    if len(geometry) != count:
+        raise ValueError(f"{name}.forward has returned {len(geometry)} values for {count} points")
+
+
+def _check_rendering(renderer: Renderer, rendering: Any, count: int) -> Rendering:
+    name = type(renderer).__name__
+    if not isinstance(rendering, Rendering):
+        raise TypeError(f"{name}.forward has returned a {type(rendering).__name__}; expected headfields.Rendering")
+    if len(rendering.rgb) != count:
+        raise ValueError(f"{name}.forward has returned {len(rendering.rgb)} colors for {count} rays")
+    return rendering
 
 
 def _check_definition(name: str, part: Part) -> None:
@@ -392,6 +453,12 @@ class Avatar(nn.Module):
                     f"Avatar: {type(part).__name__} reads the nearest triangle, which {type(deformer).__name__} does "
                     "not give; use a surface deformer, or a Chain that has one"
                 )
+            counts = part.face_count, deformer.face_count
+            if part.needs_faces and None not in counts and counts[0] != counts[1]:
+                raise ValueError(
+                    f"Avatar: {type(part).__name__} is made for {counts[0]} faces, and {type(deformer).__name__} has "
+                    f"{counts[1]}; make both from one template (template.faces, template.regions)"
+                )
             if part.most_ambient is not None and deformer.ambient_width > part.most_ambient:
                 raise ValueError(
                     f"Avatar: {type(deformer).__name__} gives {deformer.ambient_width} hyper-coordinates, and "
@@ -564,7 +631,7 @@ class Avatar(nn.Module):
         """
         _check_rays(rays, state)
         check_ray_background("Avatar", background, len(rays))
-        return self.renderer(rays, self.field(state), background)
+        return _check_rendering(self.renderer, self.renderer(rays, self.field(state), background), len(rays))
 
     @torch.no_grad()
     def update(self, state: HeadState, step: int) -> None:
@@ -618,6 +685,7 @@ class Avatar(nn.Module):
             for begin in range(0, max(len(rays), 1), chunk):
                 piece = slice(begin, begin + chunk)
                 result = self.renderer(rays[piece], field, color[piece].to(dtype))
+                _check_rendering(self.renderer, result, len(rays[piece].frame))
                 parts.append(result.replace(samples=None, weights=None))
         finally:
             for part, mode in modes:

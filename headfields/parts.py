@@ -297,11 +297,13 @@ class Deformer(Part):
     Attributes:
         ambient_width: number of hyper-coordinates in `Canonical.ambient`.
         gives_faces: True if `Canonical.face` is filled.
+        face_count: F, the number of faces that `Canonical.face` indexes, for checks; None: unknown.
         corrects: True if it has learned corrections, which losses read with `corrections`.
     """
 
     ambient_width: int = 0
     gives_faces: bool = False
+    face_count: int | None = None
     corrects: bool = False
     _required = ("bounds", "posed_bounds", "near_far", "forward")
 
@@ -361,11 +363,13 @@ class Encoder(SizedPart):
     Attributes:
         width: number of features per point.
         needs_faces: True if the encoder reads `Canonical.face`, which not every deformer gives.
+        face_count: F, the number of faces that it was made for, for checks; None: any.
         most_ambient: the largest number of hyper-coordinates that it can read; None: any, or it ignores them.
     """
 
     width: int
     needs_faces: bool = False
+    face_count: int | None = None
     most_ambient: int | None = None
     _required = ("forward",)
 

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from headfields.parts import Decoder
+from headfields.parts import Decoder, check_part
 from headfields.records import Canonical, Features, FieldValues, HeadState
 
 
@@ -29,6 +29,7 @@ class BlendedColor(Decoder):
 
     def __init__(self, decoder: Decoder) -> None:
         super().__init__()
+        check_part("BlendedColor", "decoder", decoder, Decoder)
         self.decoder = decoder
         self.gives = decoder.gives
         self.needs = decoder.needs

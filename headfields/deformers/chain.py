@@ -7,7 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from headfields.deformers.jacobian import jacobian
-from headfields.parts import Correction, Deformer
+from headfields.parts import Correction, Deformer, check_part
 from headfields.records import Canonical, HeadState, Rays
 
 
@@ -24,6 +24,7 @@ class Chain(Deformer):
     Differentiable as the links are.
 
     Raises:
+        TypeError: an argument is no deformer.
         ValueError: no deformer is given.
     """
 
@@ -31,10 +32,14 @@ class Chain(Deformer):
         super().__init__()
         if not deformers:
             raise ValueError("Chain: pass at least one deformer")
+        for index, deformer in enumerate(deformers):
+            check_part("Chain", f"deformers[{index}]", deformer, Deformer)
         self.deformers = nn.ModuleList(deformers)
         self.ambient_width = sum(deformer.ambient_width for deformer in deformers)
         self.corrects = any(deformer.corrects for deformer in deformers)
-        self.gives_faces = any(deformer.gives_faces for deformer in deformers)
+        giving = [deformer for deformer in deformers if deformer.gives_faces]
+        self.gives_faces = bool(giving)
+        self.face_count = giving[-1].face_count if giving else None
         self.needs = tuple(dict.fromkeys(name for deformer in deformers for name in deformer.needs))
 
     @property

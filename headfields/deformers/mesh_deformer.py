@@ -1,14 +1,39 @@
 """Base class of deformers on a tracked mesh: ray intervals in a shell around it, and bounding boxes."""
 
+import math
 from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from headfields.ops._checks import check_floating, check_integer, check_shape
 from headfields.ops.triangle_bvh import TriangleBVH
 from headfields.parts import Deformer
-from headfields.records import HeadState, Rays
+from headfields.records import HeadState, Rays, check_meters
+
+
+def check_mesh(owner: str, canonical_vertices: Tensor, faces: Tensor) -> None:
+    """Raises TypeError or ValueError, in the name of `owner`, unless these are the mesh of a head in meters."""
+    if (
+        isinstance(canonical_vertices, Tensor) and isinstance(faces, Tensor)
+        and faces.is_floating_point() and not canonical_vertices.is_floating_point()
+    ):  # fmt: skip
+        raise TypeError(
+            f"{owner}: canonical_vertices is {canonical_vertices.dtype} and faces {faces.dtype}: they are swapped; the "
+            "vertices come first"
+        )
+    check_floating(owner, "canonical_vertices", canonical_vertices)
+    check_integer(owner, "faces", faces)
+    check_shape(owner, "canonical_vertices", canonical_vertices, "V 3")
+    check_shape(owner, "faces", faces, "F 3")
+    least, most = (int(each) for each in faces.aminmax()) if faces.numel() else (0, -1)
+    if least < 0 or most >= len(canonical_vertices):
+        raise ValueError(
+            f"{owner}: faces has indices from {least} to {most}, and there are {len(canonical_vertices)} vertices; "
+            "pass the faces of this mesh"
+        )
+    check_meters(owner, "canonical_vertices", canonical_vertices)
 
 
 class MeshDeformer(Deformer):
@@ -24,7 +49,9 @@ class MeshDeformer(Deformer):
         behind: length of a ray behind its first intersection, meters; None: no limit.
 
     Raises:
-        ValueError: an argument is out of range; later, a state of another topology.
+        TypeError: vertices are not floating point, or faces no integers (vertices come first).
+        ValueError: an argument is out of range, vertices are not finite or not in meters, or a face has a vertex that
+            there is not; later, a state of another topology.
     """
 
     canonical_vertices: Tensor
@@ -39,12 +66,14 @@ class MeshDeformer(Deformer):
         behind: float | None = 0.03,
     ) -> None:
         super().__init__()
-        if shell <= 0:
+        check_mesh(type(self).__name__, canonical_vertices, faces)
+        if not 0 < shell < math.inf:
             raise ValueError(f"{type(self).__name__}: shell is {shell} m; it must be positive")
         if behind is not None and behind < 0:
             raise ValueError(f"{type(self).__name__}: behind is {behind} m; it must not be negative, or None")
         self.register_buffer("canonical_vertices", canonical_vertices.detach().float().clone())
         self.register_buffer("faces", faces.detach().long().clone())
+        self.face_count = len(faces)
         self.shell = shell
         self.padding = shell if padding is None else padding
         self.behind = behind

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from headfields.deformers.mesh_deformer import check_mesh
 from headfields.ops._checks import check_floating, check_shape
 from headfields.ops.interpolate_rows import interpolate_rows
 from headfields.ops.triangle_bvh import TriangleBVH
@@ -61,6 +62,7 @@ class SkinningWeights(Part):
         learned: bool = True,
     ) -> None:
         super().__init__()
+        check_mesh("SkinningWeights", canonical_vertices, faces)
         if not (0 < cell < torch.inf and 0 <= padding < torch.inf and 0 <= smoothing <= 1000):
             raise ValueError(
                 f"SkinningWeights: cell={cell}, padding={padding}, smoothing={smoothing}; expected a positive length, "

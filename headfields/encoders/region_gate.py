@@ -4,6 +4,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from headfields.ops._checks import check_shape
 from headfields.parts import Encoder
 from headfields.records import Canonical, HeadState
 
@@ -20,7 +21,8 @@ class RegionGate(Encoder):
     Differentiable in the state's field (linear).
 
     Raises:
-        ValueError: width is below 1; in `prepare`, the state's field is missing or narrower.
+        ValueError: width is below 1, or faces is no mask; in an avatar, the deformer has another number of faces; in
+            `prepare`, the state's field is missing or narrower.
 
     Source: INSTA (Zielonka et al. 2023), section 3.3; the constant and the width as in its released code.
     """
@@ -32,12 +34,21 @@ class RegionGate(Encoder):
         super().__init__()
         if width < 1:
             raise ValueError(f"RegionGate: width is {width}; it must be at least 1")
+        if not isinstance(faces, Tensor):
+            raise TypeError(f"RegionGate: faces is a {type(faces).__name__}; pass a torch.Tensor, a mask of booleans")
+        check_shape("RegionGate", "faces", faces, "F")
+        if faces.dtype != torch.bool and not bool(((faces == 0) | (faces == 1)).all()):
+            raise ValueError(
+                f"RegionGate: faces is {faces.dtype} and holds other numbers than 0 and 1; expected a mask (F,) of all "
+                "faces: mask = torch.zeros(F, dtype=torch.bool), mask[indices] = True"
+            )
         self.needs = (field,)
         self.code_widths = {field: width}
         self.field = field
         self.width = width
         self.otherwise = otherwise
         self.register_buffer("faces", faces.detach().bool().clone())
+        self.face_count = len(faces)
 
     def extra_repr(self) -> str:
         return f"{self.field!r}, {int(self.faces.sum())} faces, width={self.width}"
@@ -58,7 +69,13 @@ class RegionGate(Encoder):
     def shared(
         self, canonical: Canonical, prepared: Float[Tensor, "b width"]
     ) -> tuple[Float[Tensor, "k width"], Int[Tensor, " m"]]:
-        assert canonical.face is not None  # Avatar has checked that the deformer gives faces
-        inside = self.faces[canonical.face.clamp_min(0)] & (canonical.face >= 0)
+        (face,) = canonical.require("face")
+        try:
+            inside = self.faces[face.clamp_min(0)] & (face >= 0)
+        except IndexError as error:
+            raise IndexError(
+                f"RegionGate: faces is a mask of {len(self.faces)} faces, and the deformer's face {int(face.max())} is "
+                "nearest to a point; make the mask of all its faces"
+            ) from error
         rows = torch.cat([prepared.new_full((1, self.width), self.otherwise), prepared])
         return rows, (canonical.frame + 1) * inside

@@ -47,15 +47,16 @@ class SurfaceFeatures(Encoder):
         self.source = source
         self.width = source.width
         self.needs = source.needs
+        self.face_count = len(faces)
         self.register_buffer("faces", faces.detach().long().clone(), persistent=False)
 
     def prepare(self, state: HeadState) -> Float[Tensor, "b v width"]:
         return self.source(state)
 
     def forward(self, canonical: Canonical, prepared: Float[Tensor, "b v width"]) -> Float[Tensor, "m width"]:
-        assert canonical.face is not None and canonical.barycentric is not None  # Avatar has checked the deformer
+        face, barycentric = canonical.require("face", "barycentric")
         if not len(self.faces):
             return prepared.sum() * 0 + prepared.new_zeros(len(canonical), self.width)
-        corners = self.faces[canonical.face.long().clamp(min=0)] + canonical.frame.long()[:, None] * prepared.shape[1]
-        corners = torch.where((canonical.face >= 0)[:, None], corners, -1)
-        return interpolate_rows(prepared.flatten(0, 1), corners, canonical.barycentric)
+        corners = self.faces[face.long().clamp(min=0)] + canonical.frame.long()[:, None] * prepared.shape[1]
+        corners = torch.where((face >= 0)[:, None], corners, -1)
+        return interpolate_rows(prepared.flatten(0, 1), corners, barycentric)

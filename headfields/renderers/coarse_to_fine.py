@@ -8,7 +8,7 @@ from torch import Tensor
 
 from headfields.ops.compositing import composite, weights_from_density
 from headfields.ops.sampling import inverse_cdf, merge, stratified
-from headfields.parts import Decoder, Encoder, Field, Rendering
+from headfields.parts import Decoder, Encoder, Field, Rendering, check_part
 from headfields.records import Features, HeadState, Rays, Samples
 from headfields.renderers.samplers import UniformSampler, canonicalize_samples
 from headfields.renderers.volume import VolumeRenderer
@@ -40,11 +40,8 @@ class CoarseToFineRenderer(VolumeRenderer):
         self, encoder: Encoder, decoder: Decoder, coarse: int = 64, fine: int = 64, early_stop: float = 1e-4
     ) -> None:
         super().__init__(UniformSampler(coarse), early_stop)
-        for name, part, noun in (("encoder", encoder, Encoder), ("decoder", decoder, Decoder)):
-            if not isinstance(part, noun):
-                raise TypeError(
-                    f"CoarseToFineRenderer: {name} is a {type(part).__name__}; expected a headfields {noun.__name__}"
-                )
+        check_part("CoarseToFineRenderer", "encoder", encoder, Encoder)
+        check_part("CoarseToFineRenderer", "decoder", decoder, Decoder)
         if fine < 1:
             raise ValueError(f"CoarseToFineRenderer: fine is {fine}; it must be at least 1")
         if decoder.gives != "density":

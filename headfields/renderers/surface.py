@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from headfields.ops.compositing import accumulate, composite, exclusive_sum, ray_offsets, weights_from_alpha
-from headfields.parts import Field, Renderer, Rendering, Sampler
+from headfields.parts import Field, Renderer, Rendering, Sampler, check_part
 from headfields.records import FieldValues, Rays, Samples
 from headfields.renderers.lighting import Shading
 from headfields.renderers.surface_alpha import NeuSAlpha, SurfaceAlpha
@@ -56,8 +56,7 @@ class SurfaceRenderer(Renderer):
         alpha = NeuSAlpha() if alpha is None else alpha
         parts = (("sampler", sampler, Sampler), ("alpha", alpha, SurfaceAlpha))
         for name, part, noun in (*parts, *(("lighting", shading, Shading) for shading in shadings)):
-            if not isinstance(part, noun):
-                raise TypeError(f"SurfaceRenderer: {name} is a {type(part).__name__}; expected a {noun.__name__}")
+            check_part("SurfaceRenderer", name, part, noun)
         if not 0 <= early_stop < 1:
             raise ValueError(f"SurfaceRenderer: early_stop is {early_stop}; expected a weight in [0, 1)")
         self.sampler = sampler

@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from headfields.ops.compositing import composite, exclusive_sum, weights_from_density
-from headfields.parts import Field, Renderer, Rendering, Sampler
+from headfields.parts import Field, Renderer, Rendering, Sampler, check_part
 from headfields.records import Canonical, Rays, Samples
 
 
@@ -37,8 +37,7 @@ class VolumeRenderer(Renderer):
 
     def __init__(self, sampler: Sampler, early_stop: float = 1e-4) -> None:
         super().__init__()
-        if not isinstance(sampler, Sampler):
-            raise TypeError(f"VolumeRenderer: sampler is a {type(sampler).__name__}; expected a headfields Sampler")
+        check_part("VolumeRenderer", "sampler", sampler, Sampler)
         if not 0 <= early_stop < 1:
             raise ValueError(f"VolumeRenderer: early_stop is {early_stop}; expected a transmittance in [0, 1)")
         self.sampler = sampler
