@@ -594,6 +594,8 @@ class Avatar(nn.Module):
     def with_codes(self, state: HeadState) -> HeadState:
         """The state with the codes of the avatar's tables, to read or to change; a code that it carries stays.
 
+        In training mode and with gradients enabled, the frames' rows count as trained from now on.
+
         Raises:
             ValueError, IndexError: as `headfields.networks.LatentTable.of_state`.
         """

@@ -199,6 +199,11 @@ def test_saved_with_the_avatar(unseen: str, tmp_path: Path, unchecked: None) -> 
     for frame in (1, 4) if unseen == "given" else (1, 3, 8):
         expected = made.render(CAMERA, state([frame])).rgb
         assert torch.equal(again.render(CAMERA, state([frame])).rgb, expected)
+    kept.unseen = "zero"
+    again.save(tmp_path / "changed.safetensors")
+    assert hf.Avatar.load(tmp_path / "changed.safetensors").codes["light"].unseen == "zero"
+    with pytest.raises(ValueError, match="unseen is 'last'"):
+        kept.unseen = "last"
     avatar().save(tmp_path / "without.safetensors")
     assert not hf.Avatar.load(tmp_path / "without.safetensors").codes
     assert b'"codes"' not in (tmp_path / "without.safetensors").read_bytes()[:100_000]

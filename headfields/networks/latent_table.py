@@ -72,13 +72,24 @@ class LatentTable(Part):
             raise ValueError(f"LatentTable: std is {std}; expected a standard deviation, 0 or more")
         if by not in _INDEX:
             raise ValueError(f"LatentTable: by is {by!r}; expected one of {', '.join(map(repr, _INDEX))}")
-        if unseen not in get_args(Unseen):
-            raise ValueError(f"LatentTable: unseen is {unseen!r}; expected {', '.join(map(repr, get_args(Unseen)))}")
-        if unseen == "nearest" and by != "frame":
-            raise ValueError(f"LatentTable: unseen='nearest' is nearest in time, and by is {by!r}; use by='frame'")
         self.by = by
         self.unseen = unseen
         self.table = nn.Parameter(std * torch.randn(count, width))
+
+    @property
+    def unseen(self) -> Unseen:
+        """The code of a frame without a trained row; may be set, and is saved as it is set."""
+        return self._unseen
+
+    @unseen.setter
+    def unseen(self, unseen: Unseen) -> None:
+        if unseen not in get_args(Unseen):
+            raise ValueError(f"LatentTable: unseen is {unseen!r}; expected {', '.join(map(repr, get_args(Unseen)))}")
+        if unseen == "nearest" and self.by != "frame":
+            raise ValueError(f"LatentTable: unseen='nearest' is nearest in time, and by is {self.by!r}; use by='frame'")
+        self._unseen: Unseen = unseen
+        if "unseen" in self.arguments:
+            self.arguments["unseen"] = unseen
 
     def build(self) -> None:
         """Called by an `Avatar` that has the table among its `codes`: adds the buffer `trained`, once."""
@@ -115,7 +126,7 @@ class LatentTable(Part):
         Raises:
             ValueError: the state lacks the index of the rows in training, or unseen is "given" and a frame has no
                 trained row.
-            IndexError: in training, there is no such row.
+            IndexError: in training, there is no such row (on CUDA, the device's own error).
         """
         index = getattr(state, _INDEX[self.by])
         if index is None and len(self) == 1 and self.by != "frame":
@@ -129,7 +140,9 @@ class LatentTable(Part):
                 f"the code {name!r} comes from a LatentTable of {len(self)} rows by {self.by}, and the HeadState has "
                 f"no {_INDEX[self.by]}: pass state.replace({_INDEX[self.by]}=...), (B,) integers, or the code itself"
             )
-        codes = self(index)
+        if index.device.type == "cpu":  # elsewhere a check would wait for the device; the trainer checks beforehand
+            self._check("index", index)
+        codes = self.table[index]
         if torch.is_grad_enabled():
             self.trained[index] = True
         return codes
@@ -147,7 +160,7 @@ class LatentTable(Part):
                 raise ValueError(
                     f"the code {name!r} of {_INDEX[self.by]} {'None' if index is None else index[~known].tolist()} is "
                     f"not trained, and its LatentTable has unseen='given': pass state.replace(codes={{{name!r}: ...}}) "
-                    f"of shape ({frames}, {self.width}), or fit it (headfields.training.refine_frame)"
+                    f"of shape ({frames}, {self.width}), or another policy, 'mean' or 'nearest'"
                 )
             return self.table[row]
         other = torch.zeros_like(self.table[:1])
