@@ -1,5 +1,6 @@
 """Captures: recorded heads with cameras and tracked meshes, read from disk and written."""
 
+from headfields.data.arrays import capture_from_arrays
 from headfields.data.balance import view_yaw, yaw_balanced_weights
 from headfields.data.capture import Capture
 from headfields.data.errors import CaptureError
@@ -22,6 +23,7 @@ from headfields.data.joined import JoinedCaptures
 from headfields.data.joint_fit import fit_joint_transforms
 from headfields.data.labels import REGION_LABELS
 from headfields.data.load import load_capture
+from headfields.data.pixel_dataset import PixelDataset
 from headfields.data.save import save_capture
 
 __all__ = [
@@ -34,6 +36,8 @@ __all__ = [
     "JoinedCaptures",
     "MetricalTrackerFrame",
     "MetricalTrackerHead",
+    "PixelDataset",
+    "capture_from_arrays",
     "fit_joint_transforms",
     "head_motion",
     "head_pose",

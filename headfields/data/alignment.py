@@ -12,10 +12,18 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
+from headfields.data.camera_convention import Evidence
 from headfields.data.labels import Label, labels_of
 from headfields.data.projection import coarse_mask, inside_image, project
 
-__all__ = ["AlignmentFrame", "in_view", "misalignments"]
+__all__ = [
+    "LEAST_IN_VIEW",
+    "AlignmentFrame",
+    "convention_evidence",
+    "in_view",
+    "misalignments",
+    "sample_frames",
+]
 
 _CELLS = 96  # cells along the longer image side
 _REACH = 0.25  # largest shift tried, image sides
@@ -25,6 +33,8 @@ _LEAST_SHIFT = 0.015  # shifts below this part of the image side are not reporte
 _DEPTH_TOLERANCE = 0.01  # meters of tolerance between mesh and depth map
 _LEAST_FIT = 0.6  # face within mesh times mesh within matte
 _LEAST_EXPLAINED = 0.5  # part of a depth map that the mesh explains
+LEAST_IN_VIEW = 0.05
+"""Least part of a mesh inside the image, and least extent of that part in image sides."""
 _CLOTH = (Label.CLOTH, Label.NECKLACE)
 _FACE = labels_of("face", "mouth", "eyes")
 
@@ -220,3 +230,18 @@ def _shortest_shift(scores: np.ndarray, cell: int, side: int) -> _Offset:
     if distance[i, j] < max(_LEAST_SHIFT * side, 1.5) or scores[i, j] - scores[0, 0] < _GAIN:
         return _Offset(0.0, 0.0, float(scores[0, 0]), float(scores[0, 0]))
     return _Offset(float(right[0, j] * cell), float(down[i, 0] * cell), float(scores[0, 0]), float(scores[i, j]))
+
+
+def sample_frames(matrices: np.ndarray) -> list[int]:
+    """Eight frames evenly over the sequence and the eight turned farthest, where conventions differ most."""
+    count = len(matrices)
+    even = np.linspace(0, count - 1, min(8, count)).round().astype(int)
+    turned = np.linalg.norm(matrices[:, :3, :3] - matrices[:, :3, :3].mean(axis=0), axis=(1, 2))
+    return sorted({*even.tolist(), *np.argsort(-turned, kind="stable")[:8].tolist()})
+
+
+def convention_evidence(frame: AlignmentFrame, matrix: np.ndarray) -> Evidence:
+    """A frame as evidence of the camera convention of `matrix` (4, 4); a matte without any outline is left out."""
+    silhouette = frame.alpha if frame.label is None else frame.alpha & (frame.label != Label.CLOTH)
+    informative = silhouette.any() and not silhouette.all()
+    return Evidence(frame.vertices, matrix, frame.intrinsics, silhouette if informative else None, frame.depth)

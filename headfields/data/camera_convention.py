@@ -14,7 +14,7 @@ import numpy as np
 from headfields.data.errors import CaptureError
 from headfields.data.projection import coarse_mask, inside_image, project
 
-__all__ = ["CONVENTIONS", "Decision", "Evidence", "decide_convention"]
+__all__ = ["CONVENTIONS", "Decision", "Evidence", "check_convention", "decide_convention"]
 
 _FLIP = np.diag([1.0, -1.0, -1.0, 1.0])
 CONVENTIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
@@ -29,6 +29,7 @@ and leaves every bit as it is."""
 _CELLS = 48  # cells along the longer image side, for silhouettes
 _MARGIN = 0.02  # least lead of the best score over every convention that projects elsewhere
 _LEAST_SCORE = 0.2
+_CLEAR = 0.1  # lead by which another convention contradicts the one that is stated
 _SAME = 0.005  # conventions whose projections differ by less than this part of the image are one
 _DEPTH_TOLERANCE = 0.01  # meters of tolerance between mesh and depth map
 
@@ -108,6 +109,48 @@ def decide_convention(
             f"{used}). Add frames in which the head is turned, mattes or depth maps"
         )
     return Decision(best, CONVENTIONS[best], scores, used)
+
+
+_REMEDIES = {
+    "camera-to-world, OpenGL axes": "have OpenGL axes: pass torch.diag(torch.tensor([1.0, -1, -1, 1])) @ matrix",
+    "world-to-camera, OpenCV axes": "are camera-to-world: pass torch.linalg.inv(matrix)",
+    "world-to-camera, OpenGL axes": "are camera-to-world with OpenGL axes: pass "
+    "torch.linalg.inv(matrix @ torch.diag(torch.tensor([1.0, -1, -1, 1])))",
+}
+"""What world-to-camera matrices look like if the inverses of them are of a convention."""
+
+
+def check_convention(evidence: Sequence[Evidence], faces: np.ndarray, size: tuple[int, int]) -> str:
+    """Checks cameras that are said to be world-to-camera with OpenCV axes; their inverses are in the evidence.
+
+    Unlike in `decide_convention`, conventions that fit alike are no reason to refuse: the caller has named one.
+
+    Returns:
+        A line for the report, with the scores.
+
+    Raises:
+        CaptureError: another convention fits better, with its remedy; or none fits.
+    """
+    samples = _surface_points(faces)
+    scores = {
+        name: float(np.mean([_score(f, np.linalg.inv(convert(f.matrix)), samples, size)[0] for f in evidence]))
+        for name, convert in CONVENTIONS.items()
+    }
+    stated = next(iter(CONVENTIONS))
+    best = max(scores, key=lambda name: scores[name])
+    if scores[best] - scores[stated] > _CLEAR and scores[best] >= _LEAST_SCORE:
+        raise CaptureError(
+            f"cameras.world_to_camera puts the meshes on the heads with a score of {scores[stated]:.3f}, and with "
+            f"{scores[best]:.3f} if the matrices {_REMEDIES[best]}"
+        )
+    if scores[stated] < _LEAST_SCORE:
+        raise CaptureError(
+            f"cameras put the meshes on the heads under no convention (score {scores[best]:.3f}); cameras, meshes and "
+            "images do not belong together, or are not in meters in one frame"
+        )
+    return f"camera convention: world-to-camera, OpenCV axes, as given (score {scores[stated]:.3f}, others at most " + (
+        f"{max(score for name, score in scores.items() if name != stated):.3f})"
+    )
 
 
 def _fits(evidence: Sequence[Evidence], faces: np.ndarray, size: tuple[int, int]) -> bool:

@@ -11,8 +11,15 @@ from pathlib import Path
 
 import numpy as np
 
-from headfields.data.alignment import AlignmentFrame, in_view, misalignments
-from headfields.data.camera_convention import Evidence, decide_convention
+from headfields.data.alignment import (
+    LEAST_IN_VIEW,
+    AlignmentFrame,
+    convention_evidence,
+    in_view,
+    misalignments,
+    sample_frames,
+)
+from headfields.data.camera_convention import decide_convention
 from headfields.data.errors import CaptureError
 from headfields.data.formats.insta_transforms import InstaFrame, intrinsics_of, matrix_of, read_frames
 from headfields.data.image_files import ImageHeader, Kind, decode_image, exists, image_header, read_numbers
@@ -31,7 +38,6 @@ _OPTIONAL = {
     "landmark_path": "landmarks",
 }
 _DEPTH_SCALES = (1e-6, 0.1)  # meters per unit
-_IN_VIEW = 0.05  # least part of a mesh inside the image, and least extent of that part in image sides
 
 
 @dataclass(frozen=True)
@@ -106,10 +112,10 @@ def read_insta(folder: Path) -> Recording:
         source = "labels other than 0 and 90 (cloth)" if has_label else "1 everywhere: no segmentation labels either"
         report.append(f"images have no alpha; the matte is {source}")
 
-    sample = _sample_frames(matrices)
+    sample = sample_frames(matrices)
     compared = [_alignment_frame(reader, index, intrinsics[index], scale) for index in sample]
     try:
-        evidence = [_evidence(frame, matrices[index]) for frame, index in zip(compared, sample, strict=True)]
+        evidence = [convention_evidence(frame, matrices[index]) for frame, index in zip(compared, sample, strict=True)]
         decision = decide_convention(evidence, canonical.faces.numpy(), size)
     except CaptureError as error:
         raise CaptureError(f"{folder}: {error}") from None
@@ -294,7 +300,7 @@ class _FrameReader:
         if self.cameras is None:
             return
         part, extent = in_view(vertices, self.cameras[0][index], self.cameras[1][index], self.size)
-        if part < _IN_VIEW or extent < _IN_VIEW:
+        if part < LEAST_IN_VIEW or extent < LEAST_IN_VIEW:
             raise CaptureError(
                 f"{self.frames[index].where}: transform_matrix (or fl_x, fl_y, cx, cy) puts {part:.0%} of mesh_path's "
                 f"vertices in front of the camera and inside the image, over {extent:.1%} of its side; the camera is "
@@ -364,14 +370,6 @@ class _PlausibleSize:
         return float(length.mean()), float(length.max()), float(extent)
 
 
-def _sample_frames(matrices: np.ndarray) -> list[int]:
-    """Eight frames evenly over the sequence and the eight turned farthest, where conventions differ most."""
-    count = len(matrices)
-    even = np.linspace(0, count - 1, min(8, count)).round().astype(int)
-    turned = np.linalg.norm(matrices[:, :3, :3] - matrices[:, :3, :3].mean(axis=0), axis=(1, 2))
-    return sorted({*even.tolist(), *np.argsort(-turned, kind="stable")[:8].tolist()})
-
-
 def _alignment_frame(reader: _FrameReader, index: int, intrinsics: np.ndarray, scale: float) -> AlignmentFrame:
     """A frame to compare, with the identity for its camera, which is not known yet."""
     vertices, _ = reader.head(index)
@@ -379,9 +377,3 @@ def _alignment_frame(reader: _FrameReader, index: int, intrinsics: np.ndarray, s
     meters = None if depth is None else depth.astype(np.float32) * scale
     name = reader.frames[index].name
     return AlignmentFrame(name, vertices, np.eye(4), intrinsics, rgba[..., 3] > 127, label, meters)
-
-
-def _evidence(frame: AlignmentFrame, matrix: np.ndarray) -> Evidence:
-    silhouette = frame.alpha if frame.label is None else frame.alpha & (frame.label != Label.CLOTH)
-    informative = silhouette.any() and not silhouette.all()
-    return Evidence(frame.vertices, matrix, frame.intrinsics, silhouette if informative else None, frame.depth)

@@ -16,18 +16,17 @@ from headfields.data.errors import CaptureError
 from headfields.files.reading import file_bytes
 
 __all__ = [
-    "TEST_FRAMES",
-    "VAL_FRAMES",
     "InstaFrame",
     "intrinsics_of",
     "matrix_of",
     "natural_order",
     "read_frames",
     "read_transforms",
+    "splits_from_end",
 ]
 
-TEST_FRAMES = 350
-VAL_FRAMES = 20
+_TEST_FRAMES = 350
+_VAL_FRAMES = 20
 _READ = (
     "transform_matrix", "exp_path", "depth_path", "seg_mask_path", "landmark_path", "fl_x", "fl_y", "cx", "cy", "x_fov",
     "y_fov", "camera_angle_x", "camera_angle_y", "w", "h", "integer_depth_scale",
@@ -36,6 +35,19 @@ _READ = (
 _FOCAL = (0.05, 100.0)  # plausible focal lengths, image sides
 _FARTHEST = 1e4  # meters; a pose in millimeters is detected because its camera does not see the mesh
 _CENTER = 10.0  # largest distance of the principal point from the image (crops), image sides
+
+
+def splits_from_end(op: str, count: int, test_frames: int | None = None) -> dict[str, list[int]]:
+    """Splits of `count` frames: the last `test_frames` are "test" (None: 350, or a fifth), of them the last 20 "val".
+
+    Raises:
+        ValueError: more test frames than frames.
+    """
+    tests = min(_TEST_FRAMES, count // 5) if test_frames is None else test_frames
+    if not 0 <= tests <= count:
+        raise ValueError(f"{op}: test_frames is {tests}; expected 0 to {count}, the number of frames")
+    test = list(range(count - tests, count))
+    return {"train": list(range(count - tests)), "test": test, "val": test[-_VAL_FRAMES:]}
 
 
 @dataclass(frozen=True)
@@ -126,7 +138,7 @@ def read_frames(folder: Path, report: list[str]) -> tuple[list[InstaFrame], dict
     splits = {split: sorted(row[key] for key in names) for split, names in keys.items()}
     splits["all"] = list(range(len(order)))
     if "train" not in splits and "test" not in splits:
-        count = min(TEST_FRAMES, len(order) // 5)
+        count = min(_TEST_FRAMES, len(order) // 5)
         splits["test"] = splits["all"][len(order) - count :]
         report.append(f"no transforms_train.json or transforms_test.json: the last {count} frames are test")
     for split, other in (("test", "train"), ("train", "test")):
@@ -142,7 +154,7 @@ def read_frames(folder: Path, report: list[str]) -> tuple[list[InstaFrame], dict
             f"({_first_names(order[row][1] for row in shared)}); figures on test then include training frames"
         )
     if "val" not in splits:
-        splits["val"] = splits["test"][-VAL_FRAMES:]
+        splits["val"] = splits["test"][-_VAL_FRAMES:]
         report.append(f"no transforms_val.json: val is the last {len(splits['val'])} test frames")
     for split in ("train", "test", "val"):
         if not splits[split]:

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int, UInt8, UInt16
 from torch import Tensor
 
-from headfields.data.formats.insta_transforms import TEST_FRAMES, VAL_FRAMES
+from headfields.data.formats.insta_transforms import splits_from_end
 from headfields.files.atomic import write_image, write_text
 from headfields.mesh.files import save_mesh
 from headfields.mesh.mesh import Mesh
@@ -74,13 +74,8 @@ def write_insta(
     for index, frame in enumerate(frames):
         pose = np.linalg.inv(frame.camera.world_to_camera.detach().cpu().double().reshape(4, 4).numpy())
         writer.add(f"{index:05d}", frame, pose)
-    count = writer.count
-    tests = min(TEST_FRAMES, count // 5) if test_frames is None else test_frames
-    if count and not 0 <= tests <= count:
-        raise ValueError(f"write_insta: test_frames is {tests}; expected 0 to {count}, the number of frames")
-    train, test = list(range(count - tests)), list(range(count - tests, count))
-    writer.finish({"train": train, "test": test, "val": test[-VAL_FRAMES:]})
-    return count
+    writer.finish(splits_from_end("write_insta", writer.count, test_frames) if writer.count else {})
+    return writer.count
 
 
 class InstaWriter:
