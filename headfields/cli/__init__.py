@@ -17,6 +17,7 @@ from typing import Any
 
 from headfields.cli.errors import CommandError, Interrupted
 from headfields.cli.presets import did_you_mean
+from headfields.cli.streams import open_closed_descriptors, tolerant_stderr
 
 COMMANDS = (
     "synth", "train", "train-prior", "track", "evaluate", "render", "mesh", "compare-meshes", "convert-flame", "rig",
@@ -44,15 +45,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         0, 1 for an error (one line on stderr), 130 after Ctrl-C. Bad usage exits with 2.
     """
-    import tyro
+    open_closed_descriptors()
+    with tolerant_stderr():
+        try:
+            return _run(list(sys.argv[1:] if arguments is None else arguments))
+        except Interrupted as interruption:
+            print(f"headfields: {interruption}", file=sys.stderr)
+            return 130
+        except KeyboardInterrupt:
+            print("headfields: interrupted", file=sys.stderr)
+            return 130
 
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
+
+def _run(arguments: list[str]) -> int:
+    """The exit status of the command line, with errors on stderr."""
     if arguments == ["--version"]:
         print(f"headfields {_version()}")
         return 0
     debug = "--debug" in arguments or os.environ.get("HEADFIELDS_DEBUG", "") not in ("", "0")
     arguments = [argument for argument in arguments if argument != "--debug"]
     try:
+        import tyro
+
         arguments = _import_modules(arguments)
         mistake = _unknown_word(arguments)
         if mistake:
@@ -65,18 +79,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
             args=arguments,
             config=(tyro.conf.FlagCreatePairsOff,),
         )
-    except Interrupted as interruption:
-        print(f"headfields: {interruption}", file=sys.stderr)
-        return 130
-    except KeyboardInterrupt:
-        print("headfields: interrupted", file=sys.stderr)
-        return 130
+    except Interrupted:
+        raise
     except Exception as error:
+        if _interrupted(error):
+            raise KeyboardInterrupt from error
         if debug:
             raise
         print(f"headfields: {_one_line(error)}", file=sys.stderr)
         return 1
     return 0
+
+
+def _interrupted(error: BaseException) -> bool:
+    """Whether Ctrl-C is behind an error: modules in C turn it into an error of their import."""
+    chain: BaseException | None = error
+    while chain is not None:
+        if isinstance(chain, KeyboardInterrupt):
+            return True
+        chain = chain.__cause__ or chain.__context__
+    return False
 
 
 def _function(command: str) -> Callable[..., Any]:

@@ -30,7 +30,11 @@ except ImportError as error:  # an installation without a compiler: Warp runs on
 
 @functools.lru_cache(maxsize=1)
 def warp() -> Any:
-    """NVIDIA Warp, imported and initialized quietly at the first call (it takes about a second)."""
+    """NVIDIA Warp, imported and initialized quietly at the first call (it takes about a second).
+
+    Raises:
+        OSError: its folder of compiled kernels cannot be made; the message says what to set.
+    """
     import warp as wp
 
     config: Any = wp.config
@@ -38,8 +42,21 @@ def warp() -> Any:
         config.log_level = max(config.log_level, wp.LOG_WARNING)
     else:  # older versions
         config.quiet = True
-    wp.init()
+    with warp_cache():
+        wp.init()
     return wp
+
+
+@contextlib.contextmanager
+def warp_cache() -> Iterator[None]:
+    """Turns an OSError of Warp within the `with` block into one that says where it keeps compiled kernels."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(
+            f"NVIDIA Warp cannot write compiled kernels to its cache, {error.filename or 'in the home folder'} "
+            f"({error.strerror or error}); set the environment variable WARP_CACHE_PATH to a folder that it can write to"
+        ) from error
 
 
 def cpu_backend() -> CpuBackend:

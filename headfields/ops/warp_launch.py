@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from headfields.ops.dispatch import warp
+from headfields.ops.dispatch import warp, warp_cache
 
 __all__ = ["launch", "launch_refit", "launch_search"]
 
@@ -41,7 +41,8 @@ def launch(name: str, dim: int | tuple[int, ...], *arguments: Any) -> None:
         else argument
         for argument, kind in zip(arguments, types, strict=True)
     ]
-    wp.launch(kernel, dim, converted, device=wp.device_from_torch(device), stream=stream)
+    with warp_cache():  # the first launch compiles
+        wp.launch(kernel, dim, converted, device=wp.device_from_torch(device), stream=stream)
 
 
 def launch_refit(

@@ -1,4 +1,4 @@
-"""Ctrl-C as a flag, so that a step is never cut in half."""
+"""Ctrl-C, SIGTERM and the end of a terminal as a flag, so that a step is never cut in half."""
 
 import signal
 import threading
@@ -6,10 +6,13 @@ from types import FrameType, TracebackType
 from typing import Any
 
 
-class InterruptFlag:
-    """Within the `with` block SIGINT and SIGTERM only set the flag; a second SIGINT raises KeyboardInterrupt.
+_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
-    Outside the main thread, where Python allows no signal handlers, the flag is never set and signals have their usual
+
+class InterruptFlag:
+    """Within the `with` block SIGINT, SIGTERM and SIGHUP only set the flag; a second SIGINT raises KeyboardInterrupt.
+
+    A signal that the process ignores stays ignored: `nohup` does so with SIGHUP, a shell's `&` with SIGINT. Outside the main thread, where Python allows no signal handlers, the flag is never set and signals have their usual
     effect.
     """
 
@@ -22,8 +25,9 @@ class InterruptFlag:
 
     def __enter__(self) -> "InterruptFlag":
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._handlers[number] = signal.signal(number, self._handle)
+            for number in _SIGNALS:
+                if signal.getsignal(number) is not signal.SIG_IGN:
+                    self._handlers[number] = signal.signal(number, self._handle)
         return self
 
     def __exit__(

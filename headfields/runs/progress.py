@@ -47,8 +47,9 @@ class ProgressMonitor:
         self.progress, self.steps, self.minutes = progress, steps, minutes
         self._started, self._seconds_before, self._clock_runs = time.perf_counter(), progress.seconds, True
         self._log_due = 0.0
-        options: dict[str, Any] = {"disable": not bar, "dynamic_ncols": True}
-        if not sys.stderr.isatty():  # a file of a batch system: a line every ten seconds, not ten per second
+        # There may be no stderr: a closed one, or a program without a console.
+        options: dict[str, Any] = {"disable": not bar or sys.stderr is None, "dynamic_ncols": True}
+        if sys.stderr is None or not sys.stderr.isatty():  # a file of a batch system: a line every ten seconds, not ten per second
             options |= {"mininterval": 10.0, "maxinterval": 60.0}
         if minutes is None:
             self._bar = tqdm(total=steps, initial=min(progress.step, steps or 0), unit="step", **options)

@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 import torch
 
+import headfields.priors
 import headfields.priors.fit
 import headfields.priors.trainer
 from headfields.cli import main as headfields_main
@@ -33,6 +34,7 @@ from headfields.cli.errors import CommandError
 from headfields.cli.tracking_runs import run_tracker
 from headfields.files.safetensors import read_safetensors
 from headfields.mesh import save_mesh
+from headfields.priors.scans import PointCounts
 from headfields.synthetic import procedural_head
 from headfields.synthetic.rig_captures import write_rig_capture
 from headfields.tracking import PriorTracker, Stage2
@@ -55,6 +57,8 @@ def train_prior(inputs: Path) -> Command:
     np.savez(inputs / "rig.npz", **{name: value.numpy() for name, value in arrays.items()})
     headfields.priors.fit.fit_scans = functools.partial(headfields.priors.fit.fit_scans, steps=2)
     headfields.priors.trainer.CHECKPOINT_SECONDS = 0.05
+    counts = PointCounts(face=24, static=8, back=8, near=16, far=8, correspondences=8)
+    headfields.priors.SMALL_RECIPE = replace(headfields.priors.SMALL_RECIPE, counts=counts)
 
     def run(out: Path, again: bool) -> None:
         options = ["--resume"] if again else [

@@ -1,0 +1,61 @@
+"""Standard streams that are closed, or whose other end is gone: the work goes on without them.
+
+A command may run for hours, and its last checkpoint must not depend on a terminal: `2>&-` closes stderr, a terminal
+that hangs up makes each write to it fail, and so does `2>&1 | head`.
+"""
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+from typing import Any, TextIO, cast
+
+__all__ = ["open_closed_descriptors", "tolerant_stderr"]
+
+
+def open_closed_descriptors() -> None:
+    """Opens the null device in place of standard streams that are closed.
+
+    Otherwise the next file that is opened gets the number of stderr, and what libraries print goes into that file.
+    """
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:
+            null = os.open(os.devnull, os.O_RDWR)
+            if null != number:
+                os.dup2(null, number)
+                os.close(null)
+    for name, number in (("stdout", 1), ("stderr", 2)):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, "w", encoding="utf-8", closefd=False))  # noqa: SIM115
+
+
+@contextlib.contextmanager
+def tolerant_stderr() -> Iterator[None]:
+    """Within the `with` block, text that cannot be written to stderr is dropped."""
+    before = sys.stderr
+    sys.stderr = cast(TextIO, _Tolerant(before))
+    try:
+        yield
+    finally:
+        sys.stderr = before
+
+
+class _Tolerant:
+    """A text stream without errors of the operating system."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        with contextlib.suppress(OSError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError):
+            self._stream.flush()

@@ -1,0 +1,139 @@
+"""Standard streams that are closed or hung up, signals, and Ctrl-C at any moment of a command."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import lightning_fabric  # noqa: F401  (slow to import; the children share it)
+import numpy as np
+import pytest
+
+from headfields.cli import main
+from headfields.cli.streams import open_closed_descriptors
+from headfields.runs.folder import RunFolder
+from headfields.runs.interrupts import InterruptFlag
+from tests.cli.test_cli import world  # noqa: F401  (fixture)
+from tests.training.test_processes import ROOT, environment
+
+
+def forked(action) -> int:
+    """Exit status of a function in a child process."""
+    child = os.fork()
+    if child == 0:
+        status = 99
+        try:
+            status = action()
+        finally:
+            os._exit(status)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def train(out: Path, steps: int = 3) -> list[str]:
+    return ["train", "disc", "--capture", "disc", "--out", str(out), "--steps", str(steps), "--rays", "16"]
+
+
+@pytest.mark.parametrize("streams", [["stderr"], ["stdin", "stdout", "stderr"]])
+def test_training_without_streams(world, tmp_path, streams):  # noqa: F811
+    def run() -> int:
+        for name in streams:
+            os.close({"stdin": 0, "stdout": 1, "stderr": 2}[name])
+            setattr(sys, name, None)
+        return main(train(tmp_path / "run"))
+
+    assert forked(run) == 0
+    assert RunFolder(tmp_path / "run").avatar.is_file()
+
+
+def test_training_whose_terminal_hangs_up_saves(world, tmp_path):  # noqa: F811
+    """The other end of stderr is closed and SIGHUP comes: the last step is saved."""
+
+    def hang_up() -> None:
+        while not RunFolder(tmp_path / "run").read_log():
+            time.sleep(0.02)
+        os.kill(os.getpid(), signal.SIGHUP)
+
+    def run() -> int:
+        read, write = os.pipe()
+        os.dup2(write, 2)
+        os.close(read)
+        sys.stderr = open(2, "w", buffering=1, closefd=False)
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+        threading.Thread(target=hang_up, daemon=True).start()
+        return main(train(tmp_path / "run", steps=10**6))
+
+    assert forked(run) == 130
+    run = RunFolder(tmp_path / "run")
+    assert run.read_log()[-1]["event"] == "interrupted"
+    assert main([*train(tmp_path / "run", steps=run.read_log()[-1]["step"] + 1), "--resume"]) == 0
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_signals_set_the_flag_unless_the_process_ignores_them(name):
+    number = getattr(signal, name)
+    before = signal.getsignal(number)
+    try:
+        signal.signal(number, signal.SIG_IGN)
+        with InterruptFlag() as flag:
+            signal.raise_signal(number)
+        assert not flag
+        signal.signal(number, signal.SIG_DFL)
+        with InterruptFlag() as flag:
+            signal.raise_signal(number)
+        assert flag and signal.getsignal(number) is signal.SIG_DFL
+    finally:
+        signal.signal(number, before)
+
+
+def test_a_file_does_not_become_stderr(tmp_path):
+    def run() -> int:
+        os.close(2)
+        open_closed_descriptors()
+        with open(tmp_path / "file", "w") as file:
+            os.write(2, b"what a library prints")
+            return int(file.fileno() == 2)
+
+    assert forked(run) == 0
+    assert (tmp_path / "file").read_bytes() == b""
+
+
+def test_an_import_that_ctrl_c_has_broken_is_an_interrupt(monkeypatch, capsys):
+    def broken(*arguments, **options):
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt as interrupt:
+            raise ImportError("a module in C gives up") from interrupt
+
+    monkeypatch.setattr("tyro.extras.subcommand_cli_from_dict", broken)
+    assert main(["doctor"]) == 130
+    assert capsys.readouterr().err == "headfields: interrupted\n"
+
+
+@pytest.mark.slow
+def test_ctrl_c_at_any_moment_of_a_start_is_one_line(tmp_path):
+    command = [sys.executable, "-m", "headfields", "synth", "--out", str(tmp_path / "capture"), "--frames", "4"]
+    for delay in np.linspace(0.4, 8.0, 20):
+        process = subprocess.Popen(command, cwd=ROOT, env=environment(), stderr=subprocess.PIPE, text=True)
+        time.sleep(delay)
+        process.send_signal(signal.SIGINT)
+        err = process.communicate(timeout=60)[1]
+        assert "Traceback" not in err, (delay, err)
+
+
+def test_warp_says_what_to_set_where_its_cache_cannot_be_written():
+    code = (
+        "import torch, headfields as hf\n"
+        "from headfields.ops.occupancy import lookup\n"
+        "with hf.use_cpu_backend('warp'):\n"
+        "    lookup(torch.rand(4, 3), torch.ones(2, 2, 2, dtype=torch.bool), torch.tensor([[0.0, 0, 0], [1, 1, 1]]))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env={**environment(), "WARP_CACHE_PATH": "/dev/null/warp"},
+        capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "OSError: NVIDIA Warp cannot write compiled kernels to its cache" in done.stderr.splitlines()[-1]
+    assert "WARP_CACHE_PATH" in done.stderr.splitlines()[-1]
