@@ -55,7 +55,7 @@ def warp_cache() -> Iterator[None]:
     except OSError as error:
         raise OSError(
             f"NVIDIA Warp cannot write compiled kernels to its cache, {error.filename or 'in the home folder'} "
-            f"({error.strerror or error}); set the environment variable WARP_CACHE_PATH to a folder that it can write to"
+            f"({error.strerror or error}); set the environment variable WARP_CACHE_PATH to a writable folder"
         ) from error
 
 

@@ -5,15 +5,14 @@ import threading
 from types import FrameType, TracebackType
 from typing import Any
 
-
 _SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 
 class InterruptFlag:
     """Within the `with` block SIGINT, SIGTERM and SIGHUP only set the flag; a second SIGINT raises KeyboardInterrupt.
 
-    A signal that the process ignores stays ignored: `nohup` does so with SIGHUP, a shell's `&` with SIGINT. Outside the main thread, where Python allows no signal handlers, the flag is never set and signals have their usual
-    effect.
+    A signal that the process ignores stays ignored: `nohup` does so with SIGHUP, a shell's `&` with SIGINT. Outside the
+    main thread, where Python allows no signal handlers, the flag is never set and signals have their usual effect.
     """
 
     def __init__(self) -> None:

@@ -49,7 +49,8 @@ class ProgressMonitor:
         self._log_due = 0.0
         # There may be no stderr: a closed one, or a program without a console.
         options: dict[str, Any] = {"disable": not bar or sys.stderr is None, "dynamic_ncols": True}
-        if sys.stderr is None or not sys.stderr.isatty():  # a file of a batch system: a line every ten seconds, not ten per second
+        # A file of a batch system gets a line every ten seconds, not ten per second.
+        if sys.stderr is None or not sys.stderr.isatty():
             options |= {"mininterval": 10.0, "maxinterval": 60.0}
         if minutes is None:
             self._bar = tqdm(total=steps, initial=min(progress.step, steps or 0), unit="step", **options)

@@ -60,7 +60,7 @@ def test_training_whose_terminal_hangs_up_saves(world, tmp_path):  # noqa: F811
         read, write = os.pipe()
         os.dup2(write, 2)
         os.close(read)
-        sys.stderr = open(2, "w", buffering=1, closefd=False)
+        sys.stderr = open(2, "w", buffering=1, closefd=False)  # noqa: SIM115
         signal.signal(signal.SIGHUP, signal.SIG_DFL)
         threading.Thread(target=hang_up, daemon=True).start()
         return main(train(tmp_path / "run", steps=10**6))
