@@ -213,7 +213,14 @@ def test_what_is_not_finite_ends_the_frame(recording: BallRecording, tmp_path: P
 def coarse_options(steps: int) -> PriorTrackingOptions:
     stage1 = replace(tiny_options().stage1, steps=steps)
     return replace(
-        tiny_options(), stage1=stage1, stage2=None, mesh_resolution=0, rays=20, coarse=6, fine=4, image_height=24,
+        tiny_options(),
+        stage1=stage1,
+        stage2=None,
+        mesh_resolution=0,
+        rays=20,
+        coarse=6,
+        fine=4,
+        image_height=24,
         mask_pixels=40,
     )
 
