@@ -4,6 +4,7 @@ One convention inside the library: meters, radians, float32; y up, face toward +
 OpenCV axes (x right, y down, z forward) and pixel intrinsics. Readers convert on the way in.
 """
 
+import itertools
 import math
 import operator
 from collections.abc import Mapping, Sequence
@@ -572,6 +573,8 @@ class PixelBatch(Record):
         label: (N,) integer segmentation label, if the capture has them.
         depth: (N,) z-depth of the tracked mesh along the optical axis in meters, 0 off the mesh.
         depth_scale: (N,) length of ray per unit of z-depth, so depth * depth_scale is a distance along the ray.
+        patches: (P, S, S) the rays that form P square images, for losses on images: `rendering.rgb[batch.patches]` is
+            (P, S, S, 3). Indexing the batch leaves them out; `cat` joins them.
     """
 
     rays: Rays
@@ -581,6 +584,26 @@ class PixelBatch(Record):
     label: Integer[Tensor, " n"] | None = None
     depth: Float[Tensor, " n"] | None = None
     depth_scale: Float[Tensor, " n"] | None = None
+    patches: Int64[Tensor, "p s s"] | None = None
+
+    def __getitem__(self, index: Any) -> "PixelBatch":
+        return Record.__getitem__(self if self.patches is None else self.replace(patches=None), index)
+
+    @classmethod
+    def _joined(cls, verb: str, records: "list[PixelBatch]") -> "PixelBatch":
+        if all(record.patches is None for record in records):
+            return super()._joined(verb, records)
+        starts = itertools.accumulate((len(record) for record in records), initial=0)
+        pairs = [(record.patches, start) for record, start in zip(records, starts, strict=False)]
+        patches = [indices + start for indices, start in pairs if indices is not None]
+        if len({indices.shape[1:] for indices in patches}) > 1:
+            sizes = sorted({indices.shape[1] for indices in patches})
+            raise ValueError(f"{cls.__name__}.{verb}: patches have sides of {sizes} pixels; expected one size")
+        return (
+            super()
+            ._joined(verb, [record.replace(patches=None) for record in records])
+            .replace(patches=torch.cat(patches))
+        )
 
     @property
     def target(self) -> Float[Tensor, "n 3"]:

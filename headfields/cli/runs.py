@@ -201,7 +201,7 @@ def one_line_errors() -> Iterator[None]:
 
     try:
         yield
-    except (NanLossError, PeerError, RunLockedError, RunWriteError) as error:
+    except (NanLossError, PeerError, RunLockedError, RunWriteError, ModuleNotFoundError) as error:
         raise CommandError(str(error)) from error
 
 

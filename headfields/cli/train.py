@@ -41,6 +41,7 @@ def train(
     device: str = "auto",
     devices: Count = 1,
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] | None = None,
+    logger: Literal["csv", "tensorboard", "wandb"] | None = None,
 ) -> None:
     """Train a model on a capture: `headfields train insta --capture DIR --out RUN --minutes 10`.
 
@@ -76,6 +77,8 @@ def train(
         devices: Number of processes that train together, each on its own GPU (on the CPU they share its cores) and on
             its share of each step's rays. The command starts the others itself, unless torchrun does.
         precision: 32-true (if not given), bf16-mixed or 16-mixed: the networks compute in 16 bits. For GPUs.
+        logger: Also write the figures of log.jsonl to RUN/logs, for other programs: csv, tensorboard, or wandb (Weights
+            & Biases); the last two have to be installed.
     """
     import torch
 
@@ -124,7 +127,8 @@ def train(
             samples_per_step=options["samples"] or None, frames_per_step=options["frames"],
             schedule=options["schedule"], seed=config["seed"], out=out, device=torch_device, devices=devices,
             precision=options["precision"], learning_rate=options["learning_rate"],
-            network_learning_rate=options["network_learning_rate"], **recipe.trainer, **recipe.sampling(source),
+            network_learning_rate=options["network_learning_rate"],
+            loggers=[] if logger is None else [logger], **recipe.trainer, **recipe.sampling(source),
         )  # fmt: skip
 
         trainer.config = {**config, "trainer": trainer.config["trainer"]}

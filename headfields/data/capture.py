@@ -15,7 +15,15 @@ from headfields.data.frame_cache import FrameCache
 from headfields.data.frame_indices import Frames, frame_index, frame_indices
 from headfields.data.head_frame import HeadFrame, HeadFrameChoice, choose_head_frame
 from headfields.data.joint_fit import JointFits
-from headfields.data.pixels import decode_pixels, draw_pixels, meters, pixel_batch, pixel_layout, straight_rgba
+from headfields.data.pixels import (
+    decode_pixels,
+    draw_patches,
+    draw_pixels,
+    meters,
+    pixel_batch,
+    pixel_layout,
+    straight_rgba,
+)
 from headfields.data.recording import Recording
 from headfields.data.regions import LabeledView
 from headfields.data.template import Mouth, build_inner_mouth, build_template
@@ -241,6 +249,38 @@ class Capture:
         indices = self.frame_indices(frames)
         row, pixel, colors = draw_pixels(self._images, indices, self.size, count, generator, background, weights)
         return self._batch(indices, row, pixel, colors), torch.tensor(indices, dtype=torch.long)
+
+    def sample_patches(
+        self,
+        frames: Frames,
+        count: int,
+        side: int,
+        generator: torch.Generator,
+        background: Literal["random", "white", "black"] = "random",
+    ) -> tuple[PixelBatch, Int64[Tensor, " b"]]:
+        """Square patches over B frames, around random pixels of the head, for losses on images.
+
+        Args:
+            frames: B frames; see `frame_indices`.
+            count: P, number of patches; 0 is legal.
+            side: S, their side in pixels.
+            generator: a CPU generator; the same state gives the same batch.
+            background: behind the foreground; `"random"` draws a color for each patch.
+
+        Returns:
+            The batch of P S S pixels, whose `patches` are the images and whose `rays.frame` indexes `frames`; and
+            `frames` as a tensor, for `state(...)`.
+
+        Raises:
+            IndexError: a frame is out of range.
+            ValueError: no frames, a negative count, a side larger than the image, or an unknown background.
+            CaptureError: a file cannot be read.
+        """
+        indices = self.frame_indices(frames)
+        row, pixel, colors = draw_patches(self._images, indices, self.size, count, side, generator, background)
+        batch = self._batch(indices, row, pixel, colors)
+        patches = torch.arange(len(batch)).reshape(count, side, side)
+        return batch.replace(patches=patches), torch.tensor(indices, dtype=torch.long)
 
     def pixels(self, frame: int, background: float | int = 1.0) -> PixelBatch:
         """Every pixel of a frame in row-major order, over a gray `background` in [0, 1]; `rays.frame` is 0."""

@@ -1,7 +1,7 @@
 """Several captures as one: of one person in several recordings, or of several people on one mesh."""
 
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Literal
 
 import torch
@@ -153,15 +153,58 @@ class JoinedCaptures:
         Raises:
             TypeError, IndexError, ValueError, CaptureError: as `Capture.sample_pixels`.
         """
+
+        def sample(capture: Capture, own: list[int], share: int) -> PixelBatch:
+            return capture.sample_pixels(own, share, generator, background, weights)[0]
+
+        return self._sampled(sample, frames, count, generator)
+
+    def sample_patches(
+        self,
+        frames: Int[Tensor, " b"] | Sequence[int],
+        count: int,
+        side: int,
+        generator: torch.Generator,
+        background: Literal["random", "white", "black"] = "random",
+    ) -> tuple[PixelBatch, Int64[Tensor, " b"]]:
+        """Square patches over B frames, by capture as `Capture.sample_patches` draws them; each frame is as likely.
+
+        Args:
+            frames: (B,) frame indices.
+            count: P, number of patches; 0 is legal.
+            side: S, their side in pixels.
+            generator: a CPU generator; the same state gives the same batch.
+            background: behind the foreground; `"random"` draws a color for each patch.
+
+        Returns:
+            The batch, and `frames` ordered by capture, as `sample_pixels`.
+
+        Raises:
+            IndexError, ValueError, CaptureError: as `Capture.sample_patches`.
+        """
+
+        def sample(capture: Capture, own: list[int], share: int) -> PixelBatch:
+            return capture.sample_patches(own, share, side, generator, background)[0]
+
+        return self._sampled(sample, frames, count, generator)
+
+    def _sampled(
+        self,
+        sample: Callable[[Capture, list[int], int], PixelBatch],
+        frames: Int[Tensor, " b"] | Sequence[int],
+        count: int,
+        generator: torch.Generator,
+    ) -> tuple[PixelBatch, Int64[Tensor, " b"]]:
+        """Batches of the captures that have some of the frames, joined, and the frames in their order."""
         groups = self._by_capture(frames)
         if not groups:
-            return self.captures[0].sample_pixels([], count, generator, background, weights)
+            return sample(self.captures[0], [], count), torch.zeros(0, dtype=torch.long)
         owners = torch.tensor([at for at, (_, rows, _) in enumerate(groups) for _ in rows])
         drawn = owners[torch.randint(len(owners), (max(count, 0),), generator=generator)]
         counts = drawn.bincount(minlength=len(groups)).tolist()
         batches, used, row = [], [], 0
         for (number, rows, own), share in zip(groups, counts, strict=True):
-            batch, _ = self.captures[number].sample_pixels(own, share, generator, background, weights)
+            batch = sample(self.captures[number], own, share)
             batches.append(batch.replace(rays=batch.rays.replace(frame=batch.rays.frame + row)))
             used += [self._starts[number] + frame for frame in own]
             row += len(rows)

@@ -13,7 +13,7 @@ from headfields.data.labels import label_lookup
 from headfields.data.recording import Recording
 from headfields.records import Camera, PixelBatch
 
-__all__ = ["decode_pixels", "draw_pixels", "meters", "pixel_batch", "pixel_layout", "straight_rgba"]
+__all__ = ["decode_pixels", "draw_patches", "draw_pixels", "meters", "pixel_batch", "pixel_layout", "straight_rgba"]
 
 _ROUNDS = 64
 """Rounds of rejection sampling, at most; with a hundredth of the pixels accepted, eight are enough."""
@@ -100,6 +100,61 @@ def draw_pixels(
     if background == "random":
         return row, pixel, torch.rand(count, 3, generator=generator)
     return row, pixel, torch.full((count, 3), float(background == "white"))
+
+
+def draw_patches(
+    images: FrameCache,
+    frames: Sequence[int],
+    size: tuple[int, int],
+    count: int,
+    side: int,
+    generator: torch.Generator,
+    background: Literal["random", "white", "black"] = "random",
+) -> tuple[Int[Tensor, " n"], Int[Tensor, " n"], Float[Tensor, "n 3"]]:
+    """Square patches, each of a random frame around a random pixel of its foreground, and a color behind each patch.
+
+    A patch whose pixel is near the border is moved into the image. In a frame without foreground any pixel will do.
+
+    Args:
+        images: the frames' stored pixels.
+        frames: (B,) frame indices.
+        size: (height, width) of a frame.
+        count: P, number of patches; 0 is legal.
+        side: S, their side in pixels.
+        generator: a CPU generator; the same state gives the same patches.
+        background: `"random"` draws a color uniform in [0, 1] for each patch.
+
+    Returns:
+        Rows (P S S,) of `frames`, row-major pixel indices (P S S,) and background colors (P S S, 3), patch by patch.
+
+    Raises:
+        ValueError: no frames, a negative count, a side that is not positive or larger than the image, or an unknown
+            background.
+    """
+    if count < 0 or (count and not frames):
+        raise ValueError(
+            f"sample_patches: cannot draw {count} patches from {len(frames)} frames; count >= 0 and frames not empty"
+        )
+    if not 1 <= side <= min(size):
+        raise ValueError(f"sample_patches: side is {side}; expected 1 to {min(size)}, as images are {size}")
+    if background not in ("random", "white", "black"):
+        raise ValueError(f"sample_patches: background is {background!r}; expected 'random', 'white' or 'black'")
+    height, width = size
+    row = torch.randint(max(len(frames), 1), (count,), generator=generator)
+    place = torch.rand(count, generator=generator, dtype=torch.float64)
+    pixels = torch.zeros(count, side, side, dtype=torch.long)
+    for patch in range(count):
+        foreground = (straight_rgba(images.rows([frames[row[patch]]])["rgba"][0])[:, 3] > 0.5).nonzero()[:, 0]
+        choice = int(place[patch] * (len(foreground) or height * width))
+        center = int(foreground[choice]) if len(foreground) else choice
+        top = min(max(center // width - side // 2, 0), height - side)
+        left = min(max(center % width - side // 2, 0), width - side)
+        pixels[patch] = (torch.arange(side)[:, None] + top) * width + torch.arange(side) + left
+    if background == "random":
+        color = torch.rand(count, 3, generator=generator)
+    else:
+        color = torch.full((count, 3), float(background == "white"))
+    return row.repeat_interleave(side**2), pixels.reshape(-1), color.repeat_interleave(side**2, dim=0)
 
 
 def _draw_by_label(

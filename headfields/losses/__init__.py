@@ -5,6 +5,7 @@ from headfields.losses.blendfield import BlendSmoothness, BlendSparsity, Coeffic
 from headfields.losses.codes import CodePrior
 from headfields.losses.color import HuberColor, SquaredColor
 from headfields.losses.function import FunctionLoss
+from headfields.losses.image import LPIPSLoss, SSIMLoss
 from headfields.losses.silhouette import (
     ObservedSilhouette,
     OpacityLoss,
@@ -26,9 +27,11 @@ __all__ = [
     "Elastic",
     "FunctionLoss",
     "HuberColor",
+    "LPIPSLoss",
     "Loss",
     "ObservedSilhouette",
     "OpacityLoss",
+    "SSIMLoss",
     "SkinningPrior",
     "SoftJaccard",
     "SquaredColor",

@@ -87,6 +87,27 @@ def lpips_installed() -> bool:
     return importlib.util.find_spec("lpips") is not None
 
 
+@functools.lru_cache(maxsize=4)
+def lpips_network(net: str, device: torch.device) -> Callable[..., Tensor]:
+    """LPIPS (Zhang et al. 2018) as a frozen network of two batches of images (P, 3, H, W) in [-1, 1] to distances.
+
+    Args:
+        net: `"vgg"`, `"alex"` or `"squeeze"`.
+        device: device of the network.
+
+    Raises:
+        ModuleNotFoundError: the `lpips` package is not installed.
+        Exception: torchvision's weights of the network cannot be downloaded.
+    """
+    if not lpips_installed():
+        raise ModuleNotFoundError("LPIPS needs the package lpips; pip install headfields[lpips]")
+    import lpips
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return lpips.LPIPS(net=net, verbose=False).to(device).eval().requires_grad_(False)
+
+
 @functools.lru_cache(maxsize=2)
 def load_lpips(device: torch.device) -> Callable[[Tensor, Tensor], float] | None:
     """LPIPS (Zhang et al. 2018, AlexNet) as a function of two images, or None where it is not available.
@@ -103,11 +124,7 @@ def load_lpips(device: torch.device) -> Callable[[Tensor, Tensor], float] | None
     if not lpips_installed():
         return None
     try:
-        import lpips
-
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            network = lpips.LPIPS(net="alex", verbose=False).to(device).eval().requires_grad_(False)
+        network = lpips_network("alex", device)
     except Exception as error:  # without a network, disk space or torchvision, evaluation continues without LPIPS
         warnings.warn(f"LPIPS is left out: {type(error).__name__}: {error}", stacklevel=2)
         return None

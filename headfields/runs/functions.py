@@ -58,7 +58,10 @@ def identity(function: Any) -> str:
         return _function(function)
     if isinstance(function, type) or inspect.isroutine(function):
         return f"{function.__module__}.{function.__qualname__}"
-    if _is_plain(function) or (dataclasses.is_dataclass(function) and " at 0x" not in repr(function)):
+    if dataclasses.is_dataclass(function) and " at 0x" in repr(function):
+        values = {field.name: identity(getattr(function, field.name)) for field in dataclasses.fields(function)}
+        return f"{type(function).__qualname__}({', '.join(f'{name}={text}' for name, text in values.items())})"
+    if _is_plain(function) or function is None or dataclasses.is_dataclass(function):
         return repr(function)
     return type(function).__qualname__
 

@@ -34,6 +34,7 @@ from headfields.runs.lock import run_lock
 from headfields.runs.nonfinite import BufferBackup, SkippedSteps, check_weights
 from headfields.runs.progress import NanLossError, Progress
 from headfields.runs.randomness import RandomStream, deterministic
+from headfields.training.batches import BatchSource
 from headfields.training.callbacks import (
     callback_names,
     callback_states,
@@ -41,7 +42,7 @@ from headfields.training.callbacks import (
     load_callback_states,
 )
 from headfields.training.evaluation import picture
-from headfields.training.frames import check_rows, draw_frames, training_frame_weights, watched_frame
+from headfields.training.frames import check_rows, training_frame_weights, watched_frame
 from headfields.training.loggers import Loggers, check_loggers
 from headfields.training.monitor import TrainingMonitor
 from headfields.training.objective import Objective
@@ -131,6 +132,11 @@ class Trainer:
             `learning_rates`, else that of the networks.
         ema: decay of the average of the weights per step; 0 turns it off.
         background: behind training pixels; see `Capture.sample_pixels`. Random, so that emptiness is learned.
+        patch: side in pixels of square patches, for losses on images: `headfields.losses.SSIMLoss`, `LPIPSLoss` or a
+            function that reads `rendering.rgb[batch.patches]`. None draws single rays alone. See
+            `Capture.sample_patches`.
+        patches_per_step: number of patches of a step; their rays are part of `rays_per_step`, and the others are drawn
+            one by one.
         seed: seed of all random numbers. On the CPU the same seed gives the same weights, if the end is given in steps.
         out: run folder for log, pictures and checkpoints; None writes nothing.
         device: a torch device; "auto" is CUDA where there is one.
@@ -181,6 +187,8 @@ class Trainer:
         parameter_groups: Sequence[Mapping[str, Any]] | None = None,
         ema: float | int = 0.95,
         background: str = "random",
+        patch: int | None = None,
+        patches_per_step: int = 1,
         seed: int = 0,
         out: Path | str | None = None,
         device: torch.device | str = "auto",
@@ -228,6 +236,15 @@ class Trainer:
         self._loggers = Loggers(self.fabric, named, self.folder)
         self.device = self.fabric.device
         self.processes = Processes(self.fabric.global_rank, self.fabric.world_size, self.device)
+        self._batches = BatchSource(
+            capture, self.processes, self.frames, self.frame_weights, frames_per_step, background, self.pixel_weights,
+            patch, patches_per_step,
+        )  # fmt: skip
+        if self._batches.patch_rays > rays_per_step:
+            raise ValueError(
+                f"Trainer: {patches_per_step} patches of {patch} x {patch} rays are {self._batches.patch_rays} rays, "
+                f"and rays_per_step is {rays_per_step}; raise it, or pass smaller or fewer patches"
+            )
         self.avatar: Any = avatar.to(self.device)
         self.processes.broadcast([*self.avatar.parameters(), *self.avatar.buffers()])  # all start from these
         self.capture, self.losses = capture, losses
@@ -257,7 +274,7 @@ class Trainer:
             ema=ema, background=background, seed=seed, precision=precision, capture=str(capture.name),
             frames=_digest(self.frames),
             frame_weights=_digest(self.frame_weights), pixel_weights=self.pixel_weights,
-            callbacks=callback_names(callbacks),
+            callbacks=callback_names(callbacks), patch=patch, patches_per_step=patches_per_step,
             frozen=[name for name, parameter in avatar.named_parameters() if not parameter.requires_grad],
         )  # fmt: skip
         self.config = run_config(avatar, capture, self._options)
@@ -649,22 +666,15 @@ class Trainer:
         """
         step, several = self.progress.step, self.processes.several
         generator = self.random.generator
-        drawn = draw_frames(self.frames, self.frame_weights, self.frames_per_step, generator)
-        by_label = {} if self.pixel_weights is None else {"weights": self.pixel_weights}
-        batch, frames = self.capture.sample_pixels(
-            drawn, self.rays_now, generator, background=self.background, **by_label
-        )
-        rays, share = len(batch), self.processes.share(len(batch))
-        fraction = (share.stop - share.start) / max(rays, 1)
-        if several:
-            batch = batch[share]
+        batch, frames, first, rays = self._batches.draw(self.rays_now, generator)
+        fraction = len(batch) / max(rays, 1)
         batch, state = batch.to(self.device), self.capture.state(frames).to(self.device)
         for group in self.optimizer.param_groups:
             group["lr"] = group["initial_lr"] * decay
         self._backup.keep()
         self.avatar.update(state, step)
         self._buffers.snapshot()
-        own_numbers = self.random.share(share.start, rays) if several else contextlib.nullcontext()
+        own_numbers = self.random.share(first, rays) if several else contextlib.nullcontext()
         with own_numbers, self.fabric.autocast():
             rendering = self.avatar(batch.rays, state, batch.background)
             values = self._objective(rendering, batch, step)
@@ -835,7 +845,9 @@ def _replace_run(folder: RunFolder, resume: bool) -> None:
 def _recorded_options(losses: Sequence[Loss], **options: Any) -> dict[str, Any]:
     """The trainer's arguments as a checkpoint records them, after a round trip through JSON."""
     texts = [
-        repr(loss) if dataclasses.is_dataclass(loss) else f"{type(loss).__name__}({loss.name!r}, weight={loss.weight})"
+        identity(loss)
+        if dataclasses.is_dataclass(loss)
+        else f"{type(loss).__name__}({loss.name!r}, weight={loss.weight})"
         for loss in losses
     ]
     weights = {loss.name: loss.weight for loss in losses}

@@ -184,3 +184,15 @@ def test_two_processes_by_the_command_itself_and_by_torchrun(tmp_path):
         assert done.returncode != 0 and "--resume continues it" in done.stderr
     own, other = ((tmp_path / name / "avatar.safetensors").read_bytes() for name in ("own", "torchrun"))
     assert own == other
+
+
+def test_a_logger_writes_into_the_run(world, tmp_path, capsys, monkeypatch):  # noqa: F811
+    arguments = ["train", "disc", "--capture", "disc", "--rays", "16", "--out"]
+    assert main([*arguments, str(tmp_path / "run"), "--steps", "2", "--logger", "csv"]) == 0
+    assert main([*arguments, str(tmp_path / "run"), "--steps", "4", "--logger", "csv", "--resume"]) == 0
+    table = (tmp_path / "run/logs/csv/metrics.csv").read_text()
+    assert "terms/color" in table.splitlines()[0] and len(table.splitlines()) >= 3
+    capsys.readouterr()
+    monkeypatch.setattr("headfields.training.loggers._PACKAGES", {"tensorboard": ("none_such",)})
+    line = fails(capsys, *arguments, str(tmp_path / "two"), "--steps", "2", "--logger", "tensorboard")
+    assert "the logger 'tensorboard' needs the package none_such; pip install" in line

@@ -1,0 +1,101 @@
+"""Batches of a step: frames, rays and patches drawn by all processes alike, and the share of each."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from headfields.records import PixelBatch
+from headfields.training.frames import draw_frames
+from headfields.training.processes import Processes
+
+
+class BatchSource:
+    """Draws the batch of a step.
+
+    Args:
+        capture: has `sample_pixels`, and `sample_patches` if there are patches.
+        processes: all draw the same batch; each takes its share.
+        frames: (F,) the training frames.
+        frame_weights: (F,) how often each is drawn; uniformly if None.
+        frames_per_step: number of frames of a step.
+        background: behind the pixels.
+        pixel_weights: sampling weights of single rays by label or region.
+        patch: side of patches in pixels; None for none.
+        patches_per_step: number of patches of a step, of all processes.
+
+    Raises:
+        TypeError: the capture cannot draw patches.
+        ValueError: the patches cannot be divided among the processes, or are larger than the image.
+    """
+
+    def __init__(
+        self,
+        capture: Any,
+        processes: Processes,
+        frames: Int64[Tensor, " f"],
+        frame_weights: Float[Tensor, " f"] | None,
+        frames_per_step: int,
+        background: str,
+        pixel_weights: Mapping[int | str, float | int] | None,
+        patch: int | None,
+        patches_per_step: int,
+    ) -> None:
+        self._capture, self._processes = capture, processes
+        self._frames, self._frame_weights, self._frames_per_step = frames, frame_weights, frames_per_step
+        self._background = background
+        self._by_label = {} if pixel_weights is None else {"weights": pixel_weights}
+        self._side, self._patches = patch, patches_per_step if patch is not None else 0
+        if patch is None:
+            return
+        if not hasattr(capture, "sample_patches"):
+            raise TypeError(
+                f"Trainer: patch is {patch}, and {type(capture).__name__} has no sample_patches; see "
+                "headfields.data.Capture.sample_patches"
+            )
+        if not 1 <= patch <= min(capture.size) or patches_per_step < 1:
+            raise ValueError(
+                f"Trainer: patch is {patch} and patches_per_step {patches_per_step}; expected a side of 1 to "
+                f"{min(capture.size)} pixels, as images are {tuple(capture.size)}, and at least one patch"
+            )
+        if patches_per_step % processes.count:
+            raise ValueError(
+                f"Trainer: patches_per_step is {patches_per_step} with {processes.count} processes, each of which "
+                "renders whole patches; pass a multiple"
+            )
+
+    @property
+    def patch_rays(self) -> int:
+        """Rays of all patches of a step."""
+        return self._patches * (self._side or 0) ** 2
+
+    def draw(self, rays: int, generator: torch.Generator) -> tuple[PixelBatch, Int64[Tensor, " b"], int, int]:
+        """This process's share of a batch.
+
+        Args:
+            rays: rays of all processes, those of patches among them.
+            generator: a CPU generator, at the same state on all processes.
+
+        Returns:
+            The share; the frames that its `rays.frame` indexes; the number of rays of the processes before this one;
+            and the number of rays of all.
+        """
+        drawn = draw_frames(self._frames, self._frame_weights, self._frames_per_step, generator)
+        background = {"background": self._background}
+        patches: PixelBatch | None = None
+        if self._side is not None:
+            patches, _ = self._capture.sample_patches(drawn, self._patches, self._side, generator, **background)
+            rays = max(rays - self.patch_rays, 0)
+        batch, frames = self._capture.sample_pixels(drawn, rays, generator, **background, **self._by_label)
+        share = self._processes.share(len(batch))
+        if patches is None:
+            return (batch[share] if self._processes.several else batch), frames, share.start, len(batch)
+        area, own = self.patch_rays // self._patches, self._processes.share(self._patches)
+        first, total = own.start * area + share.start, len(patches) + len(batch)
+        count = own.stop - own.start
+        patches = patches[own.start * area : own.stop * area].replace(
+            patches=torch.arange(count * area).reshape(count, self._side, self._side)
+        )
+        return PixelBatch.cat([patches, batch[share]]), frames, first, total
