@@ -161,7 +161,7 @@ class JoinedCaptures:
 
     def sample_patches(
         self,
-        frames: Int[Tensor, " b"] | Sequence[int],
+        frames: Frames,
         count: int,
         side: int,
         generator: torch.Generator,
@@ -191,7 +191,7 @@ class JoinedCaptures:
     def _sampled(
         self,
         sample: Callable[[Capture, list[int], int], PixelBatch],
-        frames: Int[Tensor, " b"] | Sequence[int],
+        frames: Frames,
         count: int,
         generator: torch.Generator,
     ) -> tuple[PixelBatch, Int64[Tensor, " b"]]:
