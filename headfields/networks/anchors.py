@@ -186,14 +186,18 @@ class AnchoredCode:
         return self.join(shared, local[..., order, :])
 
     def asymmetry(self, code: Float[Tensor, "*b width"]) -> Float[Tensor, "*b"]:
-        """Sum (...,) over all pairs of the squared difference of their two parts; 0 for a symmetric person.
+        """Mean (...,) over all pairs of the distance ‖z_left - z_right‖ of their parts; 0 for a symmetric person.
+
+        As in MonoNPHM's released code. The gradient of a symmetric pair is zero.
 
         Raises:
             ValueError: the code has another width.
         """
         _, local = self.split(code)
         paired = local[..., : 2 * self.pairs, :].unflatten(-2, (self.pairs, 2))
-        return (paired[..., 0, :] - paired[..., 1, :]).square().sum(dim=(-1, -2))
+        if not self.pairs:
+            return code.new_zeros(code.shape[:-1])
+        return (paired[..., 0, :] - paired[..., 1, :]).norm(dim=-1).mean(dim=-1)
 
     def of_state(self, part: str, name: str, state: HeadState) -> Float[Tensor, "b width"]:
         """The code called `name` of a state; `part` is the name of its reader, for messages.

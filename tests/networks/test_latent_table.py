@@ -78,7 +78,7 @@ def test_the_layout_of_anchored_codes() -> None:
     mirrored = layout.mirror(code)
     assert torch.equal(layout.split(mirrored)[1], local[:, [1, 0, 3, 2, 4, 5]])
     assert torch.equal(layout.mirror(mirrored), code) and torch.equal(layout.split(mirrored)[0], shared)
-    wanted = (local[:, 0] - local[:, 1]).square().sum(-1) + (local[:, 2] - local[:, 3]).square().sum(-1)
+    wanted = ((local[:, 0] - local[:, 1]).norm(dim=-1) + (local[:, 2] - local[:, 3]).norm(dim=-1)) / 2
     torch.testing.assert_close(layout.asymmetry(code), wanted)
     symmetric = (code + mirrored) / 2
     torch.testing.assert_close(layout.asymmetry(symmetric), torch.zeros(4))

@@ -16,7 +16,7 @@ from headfields.records import Camera
 from headfields.runs.clock import Clock
 from headfields.tracking.failures import FrameFailure
 from headfields.tracking.prior.head import IDENTITY, PER_FRAME, PriorHead
-from headfields.tracking.prior.landmarks import CHIN, EYELIDS, MOUTH, PosedLandmarks
+from headfields.tracking.prior.landmarks import EMPHASIZED, PosedLandmarks
 from headfields.tracking.prior.observation import PriorObservation, RayBatch
 from headfields.tracking.prior.options import PUBLISHED_UNIT, EnergyWeights, PriorTrackingOptions
 from headfields.tracking.prior.pose import head_rays, world_points
@@ -25,15 +25,14 @@ __all__ = ["checked_energies", "code_terms", "color_term", "data_energy", "landm
 
 SMOOTH = 5.0
 """Smoothing of the soft Jaccard index, in rays; also its factor."""
-_EMPHASIZED = torch.tensor([*CHIN, *EYELIDS, *MOUTH])
 
 
 def color_term(rendering: Rendering, batch: RayBatch) -> Float[Tensor, ""]:
-    """Mean of |Δ| per channel over rays with a weight, colors in [-1, 1] over white."""
+    """Sum of weight · |Δ| over rays and channels, divided by the number of rays N; colors in [-1, 1] over white."""
     alpha = batch.alpha[:, None]
     target = batch.rgb * alpha + 1 - alpha
-    error = 2 * (rendering.rgb - target).abs().mean(dim=1)
-    return (batch.color_weight * error).sum() / (batch.color_weight > 0).sum().clamp_min(1)
+    error = 2 * (rendering.rgb - target).abs().sum(dim=1)
+    return (batch.color_weight * error).sum() / max(len(batch), 1)
 
 
 def mask_term(rendering: Rendering, batch: RayBatch) -> Float[Tensor, ""]:
@@ -53,12 +52,12 @@ def landmark_term(
     translation: Float[Tensor, "3"],
     emphasis: float,
 ) -> tuple[Float[Tensor, ""], Bool[Tensor, " l"]]:
-    """Mean of ‖e Δ‖² over the landmarks that count, Δ as a fraction of the image's width and height.
+    """Mean of (e Δ)² over the landmarks that count and over x and y, Δ as a fraction of the image's width and height.
 
     Args:
         posed: L landmarks in the space of the head.
         target: (L, 2) the frame's landmarks, pixels; NaN where unknown.
-        number: (L,) index of each among the 68: e is `emphasis` for chin, mouth and eyelids.
+        number: (L,) index of each among the 68: e is `emphasis` for those of `EMPHASIZED`.
         camera: camera in the frame's world.
         rotation, translation: pose of the head.
         emphasis: e of those, 1 of others.
@@ -70,9 +69,9 @@ def landmark_term(
     height, width = camera.size
     counts = posed.converged & torch.isfinite(target).all(dim=1) & (depth > 0)
     difference = (pixels - torch.where(counts[:, None], target, 0.0)) / pixels.new_tensor([width, height])
-    emphasized = torch.isin(number, _EMPHASIZED.to(number.device))
+    emphasized = torch.isin(number, torch.tensor(EMPHASIZED, device=number.device))
     factor = torch.where(emphasized, emphasis, 1.0)
-    squared = (factor[:, None] * difference).square().sum(dim=1)
+    squared = (factor[:, None] * difference).square().mean(dim=1)
     return torch.where(counts, squared, 0.0).sum() / counts.sum().clamp_min(1), counts
 
 

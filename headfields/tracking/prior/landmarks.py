@@ -15,16 +15,14 @@ from headfields.files.reading import reading
 from headfields.ops._checks import check_floating, check_shape
 from headfields.records import Record
 
-__all__ = ["CHIN", "EYELIDS", "MOUTH", "TRACKED_LANDMARKS", "LandmarkDetector", "LandmarkPoints"]
+__all__ = ["EMPHASIZED", "TRACKED_LANDMARKS", "LandmarkDetector", "LandmarkPoints"]
 
-CHIN = tuple(range(6, 11))
-"""Indices of the chin among the 68 landmarks of iBUG."""
-EYELIDS = tuple(range(36, 48))
-"""Indices of the eyelids."""
-MOUTH = tuple(range(48, 68))
-"""Indices of the mouth."""
-TRACKED_LANDMARKS = (*CHIN, *range(17, 60))
-"""Indices of the landmarks that are tracked. The sides of the contour are left out, because they slide over the skin as
+EMPHASIZED = (8, 38, 41, 43, 46, *range(48, 51), *range(52, 57), 58, 59)
+"""Indices of the landmarks that MonoNPHM's tracker emphasizes: the chin, four of the eyelids and ten of the outer lips.
+"""
+TRACKED_LANDMARKS = (*range(6, 11), *range(17, 60))
+"""Indices, among the 68 landmarks of iBUG, of those that are tracked: 48, where the published tracker has 35, the sides
+of the contour among them. Here the sides of the contour are left out, because they slide over the skin as
 a head turns, and so are the inner lips (60 to 67): upper and lower lip touch in canonical space, so a backward
 deformation maps an open mouth to about one point, and its inverse hardly constrains them. The latter is our own
 choice."""

@@ -44,8 +44,9 @@ class LabelClasses:
         return LabelClasses((*self.ignored, *self.hair), (), self.mouth)
 
 
-FACER_LABELS = LabelClasses(ignored=(3, 1), hair=(10,), mouth=(11,))
-"""Labels of MonoNPHM's preprocessing: 0 background, 1 neck, 3 cloth, 10 hair, 11 mouth."""
+FACER_LABELS = LabelClasses(ignored=(3, 18), hair=(14,), mouth=(11,))
+"""Labels of MonoNPHM's preprocessing (facer): 3 cloth, 18 necklace, 14 hair, 11 inside of the mouth. As in its tracker,
+the neck (1) counts."""
 
 
 @dataclass(frozen=True)

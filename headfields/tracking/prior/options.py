@@ -70,19 +70,22 @@ class EnergyWeights:
     """Weights of the terms of the energy; the defaults are the published ones (stage 1 of a video), except `likely`.
 
     Attributes:
-        color: weight of the mean absolute color difference over rays, per channel, colors in [-1, 1].
+        color: weight of the absolute color difference, summed over rays and channels and divided by the number of
+            rays, colors in [-1, 1].
         mouth: weight of pixels inside the mouth in the color term.
         mask: weight of the soft Jaccard term, 5 (1 - (I + 5) / (U + 5)) over the rays.
         hair: weight of hair pixels in the Jaccard term. The released code intends such a weight, but a boolean takes
             its place.
-        landmarks: weight, over steps, of the mean squared landmark distance, as a fraction of the image's sides.
-        emphasis: factor of that distance, before it is squared, for chin, mouth and eyelids.
+        landmarks: weight, over steps, of the squared landmark distance, as a fraction of the image's sides, averaged
+            over landmarks and over x and y.
+        emphasis: factor of that distance, before it is squared, for the chin, four landmarks of the eyelids and ten of
+            the lips.
         geometry_local, appearance_local, geometry_global, appearance_global: weights of ‖·‖² of these parts of the
             codes.
         likely: weight of ‖·‖² of geometry and appearance along the prior's principal directions. An image constrains
             only a few of them; along the others Adam's steps, whose length does not depend on the gradient's, would
             drift to unlikely people. Our own choice; there is no such published term.
-        symmetry: weight of the squared difference of the parts of mirrored anchors, for geometry and appearance.
+        symmetry: weight of the mean distance of the parts of mirrored anchors, for geometry and appearance.
         expression: weight of ‖·‖² of the expression code.
         first_expression: the same on the frame that the identity is fitted to.
         pose: weight of the squared pose relative to the start of a frame, rotation + 10 · translation in published
@@ -135,7 +138,7 @@ class Stage1:
     Attributes:
         steps: steps of the first frame.
         pace: number of steps of later frames, as a fraction, if the landmarks moved by more than twice, more than half,
-            and less than half of their mean motion.
+            and less than half of their mean motion, the mean squared change of their coordinates.
         geometry, appearance, expression, light, affine, rotation, translation: rates. Codes in published units, angles
             in radians, translation in units of a quarter of a meter.
         pose_later: factor of the rates of the pose on later frames.
@@ -189,8 +192,10 @@ class Stage2:
         steps_a_frame: number of steps, divided by the number of frames.
         geometry, appearance, expression, light, rotation, translation: initial rates; halved after a half and three
             quarters of the steps.
-        smooth_expression, smooth_pose: weights of the squared differences to the frames before and after; of the pose,
-            rotation + 10 · translation. Halved after half of the steps.
+        smooth_expression, smooth_pose: weights of the squared difference to the tracked frames before and after, the
+            mean over the two; of the pose, rotation + 10 · translation. Halved after half of the steps. The published
+            tracker fits consecutive frames; our own choice, as for a random walk, is to divide the square by the number
+            of frames between the two.
         sharpness: exponent v; that of the end of stage 1.
         weights: weights of the energy.
     """

@@ -32,8 +32,8 @@ class JointFit:
     """The joint fit of all frames of a recording.
 
     Identity codes and light are shared by all frames; expression code and pose are rows of tables. A step moves the
-    rows of its frame and of the adjacent frames (`torch.optim.SparseAdam`). The random numbers of a step depend on its
-    number only, so a resumed fit ends as an unbroken one.
+    rows of its frame and of the tracked frames before and after (`torch.optim.SparseAdam`). The random numbers of a
+    step depend on its number only, so a resumed fit ends as an unbroken one.
 
     Args:
         head: the model.
@@ -190,18 +190,19 @@ class JointFit:
     def _smoothness(
         self, frame: int, codes: Mapping[str, Tensor], rotation: Tensor, shift: Tensor
     ) -> Float[Tensor, ""]:
-        """Weighted squared differences to the frames right before and after, where those are fitted."""
+        """Weighted squared differences to the tracked frames before and after, each divided by the number of frames
+        between the two; the mean over those there are."""
+        row = self.row[frame]
+        neighbors = [other for other in (row - 1, row + 1) if 0 <= other < len(self.frames)]
         parts = [rotation.new_zeros(())]
-        for other in (frame - 1, frame + 1):
-            if other not in self.row:
-                continue
-            neighbor = self.row[other]
+        for neighbor in neighbors:
+            frames = abs(frame - self.frames[neighbor])
             change = codes[PER_FRAME] - self._row("expression", neighbor)
-            parts.append(self.stage.smooth_expression * change.square().sum())
+            parts.append(self.stage.smooth_expression * change.square().sum() / frames)
             turn = (rotation - self._row("rotation", neighbor)).square().sum()
             move = (shift - self._row("translation", neighbor)).square().sum()
-            parts.append(self.stage.smooth_pose * (turn + 10 * move))
-        return torch.stack(parts).sum()
+            parts.append(self.stage.smooth_pose * (turn + 10 * move) / frames)
+        return torch.stack(parts).sum() / max(len(neighbors), 1)
 
     def _save(self, path: Path) -> None:
         tensors = {f"identity.{name}": value for name, value in self.identity.items()}

@@ -184,7 +184,7 @@ class PriorTracker(FrameTracker[PriorObservation, PriorFit]):
                 previous = None
                 continue
             if landmarks is not None and previous is not None:
-                motion[frame] = float(((landmarks - previous) / sides).norm(dim=1).nanmean())
+                motion[frame] = float(((landmarks - previous) / sides).square().nanmean())
             previous = landmarks
         known = [value for value in motion.values() if value >= 0]
         return motion, sum(known) / max(len(known), 1)

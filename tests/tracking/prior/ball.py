@@ -167,7 +167,7 @@ class BallRecording:
 def tiny_options(**changes: object) -> PriorTrackingOptions:
     from dataclasses import replace
 
-    from headfields.tracking import EnergyWeights, RateSchedule, Stage1
+    from headfields.tracking import EnergyWeights, RateSchedule, Stage1, WeightSchedule
 
     falling = (40, 50)
     stage = Stage1(
@@ -176,7 +176,8 @@ def tiny_options(**changes: object) -> PriorTrackingOptions:
         rotation=RateSchedule(0.01, falling), translation=RateSchedule(0.005, falling),
         light=RateSchedule(0.02, falling), affine=RateSchedule(1e-3),
         weights=EnergyWeights(
-            geometry_global=0.1, appearance_global=0.1, likely=0.0, first_expression=0.1, expression=0.1
+            color=40.0, geometry_global=0.1, appearance_global=0.1, likely=0.0, first_expression=0.1, expression=0.1,
+            landmarks=WeightSchedule(((0, 200.0), (25, 100.0), (50, 40.0))),  # few of the ball's are emphasized
         ),
     )  # fmt: skip
     return replace(PriorTrackingOptions(stage1=stage, rays=120, coarse=12, fine=10, image_height=48), **changes)

@@ -7,10 +7,12 @@ from headfields.networks.anchors import AnchoredCode
 from headfields.parts import Rendering
 from headfields.records import Camera, Rays
 from headfields.tracking.prior.energy import code_terms, color_term, landmark_term, mask_term, regularizers
-from headfields.tracking.prior.landmarks import PosedLandmarks
+from headfields.tracking.prior.fit import PriorFit
+from headfields.tracking.prior.landmarks import EMPHASIZED, TRACKED_LANDMARKS, PosedLandmarks
 from headfields.tracking.prior.observation import RayBatch
-from headfields.tracking.prior.options import EnergyWeights, PriorTrackingOptions
-from tests.tracking.prior.ball import BallRecording
+from headfields.tracking.prior.options import EnergyWeights, PriorTrackingOptions, Stage2
+from headfields.tracking.prior.stage2 import JointFit
+from tests.tracking.prior.ball import BallRecording, tiny_options
 
 RAYS = Rays(torch.zeros(4, 3), torch.zeros(4, 3), torch.zeros(4, dtype=torch.long))
 
@@ -30,7 +32,9 @@ def rendering(rgb: torch.Tensor | None = None, opacity: torch.Tensor | None = No
 
 
 def test_color() -> None:
-    assert float(color_term(rendering(), batch())) == pytest.approx(2 * 0.1 * 1.5 / 2)
+    assert float(color_term(rendering(), batch())) == pytest.approx(
+        2 * 0.1 * 3 * 1.5 / 4
+    )  # three channels, weights of 1.5 together, four rays
     nothing = batch(color_weight=torch.zeros(4))
     assert float(color_term(rendering(), nothing)) == 0
 
@@ -49,10 +53,10 @@ def test_landmarks() -> None:
     points = torch.tensor([[0.0, 0, 1], [0.0, 0, 1], [0.0, 0, 1], [0.0, 0, -1]])
     target = torch.tensor([[51.0, 25], [50, 26], [float("nan"), 0], [0, 0]])
     posed = PosedLandmarks(points.requires_grad_(), torch.ones(4, dtype=torch.bool))
-    number = torch.tensor([20, 50, 30, 31])  # a brow, the mouth, and two on the nose that do not count
+    number = torch.tensor([39, 50, 30, 31])  # an eye's corner, the lips, and two on the nose that do not count
     term, counted = landmark_term(posed, target, number, camera, torch.zeros(3), torch.zeros(3), 100.0)
     assert counted.tolist() == [True, True, False, False]
-    assert term.item() == pytest.approx((0.01**2 + (100 / 50) ** 2) / 2, rel=1e-4)
+    assert term.item() == pytest.approx((0.01**2 + (100 / 50) ** 2) / 4, rel=1e-4)  # two landmarks, x and y
     term.backward()
     assert bool(torch.isfinite(points.grad).all()) and float(points.grad[0].abs().sum()) > 0
     lost = PosedLandmarks(points.detach(), torch.zeros(4, dtype=torch.bool))
@@ -68,7 +72,7 @@ def test_codes() -> None:
         first_expression=5,
     )  # fmt: skip
     found = code_terms((code, layout), (torch.tensor([2.0]), None), torch.tensor([1.0, 1.0]), weights, first=False)
-    assert float(found) == pytest.approx(10 * 4 + 100 * 10.25 + 7 * 4 + 1 * 4 + 3 * 2)
+    assert float(found) == pytest.approx(10 * 4 + 100 * 10.25 + 7 * 2 + 1 * 4 + 3 * 2)
     assert float(code_terms(None, None, torch.ones(2), weights, first=True)) == 10
     assert float(code_terms(None, None, None, weights, first=True)) == 0
 
@@ -93,3 +97,36 @@ def test_quick_holds_poses_a_little_and_holding_more() -> None:
     assert quick.stage2 is not None and held.stage2 is not None
     for some, more in ((quick.stage1, held.stage1), (quick.stage2, held.stage2)):
         assert 0 == EnergyWeights().pose < some.weights.pose < more.weights.pose
+
+
+def test_the_published_landmarks_are_emphasized() -> None:
+    chin, lids, lips = {8}, {38, 41, 43, 46}, {48, 49, 50, 52, 53, 54, 55, 56, 58, 59}
+    assert set(EMPHASIZED) == chin | lids | lips and len(EMPHASIZED) == 15
+    assert set(EMPHASIZED) <= set(TRACKED_LANDMARKS) and len(TRACKED_LANDMARKS) == 48
+
+
+def test_smoothness_is_the_mean_over_the_tracked_neighbors(recording: BallRecording) -> None:
+    """Frames 0, 3 and 4: three frames and one away from the frame between, which has both as neighbors."""
+    options = tiny_options(stage2=Stage2(smooth_expression=2.0, smooth_pose=3.0))
+    zero = torch.zeros(3)
+    free = {name: torch.zeros(recording.head.width(name)) for name in recording.head.names}
+    fits = {
+        frame: PriorFit(
+            frame=frame, errors={}, codes={}, free={**free, "expression_code": torch.full((2,), code)},
+            rotation=torch.full((3,), turn), translation=zero, camera=recording.camera([0])[0],
+            to_capture=torch.eye(4), light=torch.zeros(9, 3), matrix=torch.eye(3), offset=zero,
+        )
+        for frame, code, turn in ((0, 1.0, 0.0), (3, 0.0, 0.0), (4, 2.0, 0.5))
+    }  # fmt: skip
+    joint = JointFit(recording.head, fits, options)
+
+    def smoothness(frame: int) -> float:
+        row = joint.row[frame]
+        return float(
+            joint._smoothness(frame, joint._codes(row), joint._row("rotation", row), joint._row("translation", row))
+        )
+
+    before, after = 2 * 2 * 1.0 / 3, (2 * 2 * 4.0 + 3 * 3 * 0.25) / 1
+    assert smoothness(3) == pytest.approx((before + after) / 2)
+    assert smoothness(0) == pytest.approx(before) and smoothness(4) == pytest.approx(after)
+    assert JointFit(recording.head, {3: fits[3]}, options).steps >= 1
