@@ -67,12 +67,15 @@ def listing() -> str:
 def arguments_for(model: str, overrides: list[str], capture: Any, device: Any) -> dict[str, Any]:
     """Arguments for a preset from `name=value` texts, checked against its signature.
 
-    Three parameters of a preset have defaults of their own: `expression_width` is at most what the capture offers,
-    `frames` is the number of its frames, and `small` is true on a CPU.
+    Four parameters of a preset have defaults of their own: `expression_width` is at most what the capture offers,
+    `frames` is the number of its frames, `small` is true on a CPU, and `shell` is a centimeter more than what the
+    mattes show, if that is more than the preset's.
 
     Raises:
         CommandError: there is no such preset or argument, a text is not `name=value`, or the value has another type.
     """
+    from headfields.data import matter_extent
+
     arguments = parse_overrides(model, overrides)
     parameters = {parameter.name: parameter for parameter in _parameters(preset(model))}
     offered = getattr(capture, "expression_width", None)
@@ -80,6 +83,15 @@ def arguments_for(model: str, overrides: list[str], capture: Any, device: Any) -
         arguments["expression_width"] = min(parameters["expression_width"].default, offered)
     if "frames" in parameters:
         arguments.setdefault("frames", len(capture))
+    if "shell" in parameters and "shell" not in arguments:
+        needed = round(matter_extent(capture) + 0.01, 3)
+        if needed > parameters["shell"].default:
+            arguments["shell"] = needed
+            print(
+                f"{model}: a shell of {100 * needed:.1f} cm, because the mattes show matter {100 * needed - 1:.1f} cm "
+                "off the mesh; --set shell=0.045 keeps the preset's",
+                file=sys.stderr,
+            )
     if "small" in parameters and "small" not in arguments:
         arguments["small"] = device.type == "cpu"
         if arguments["small"]:

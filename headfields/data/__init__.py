@@ -23,6 +23,7 @@ from headfields.data.joined import JoinedCaptures
 from headfields.data.joint_fit import fit_joint_transforms
 from headfields.data.labels import REGION_LABELS
 from headfields.data.load import load_capture
+from headfields.data.matter import matter_extent
 from headfields.data.pixel_dataset import PixelDataset
 from headfields.data.save import save_capture
 
@@ -42,6 +43,7 @@ __all__ = [
     "head_motion",
     "head_pose",
     "load_capture",
+    "matter_extent",
     "read_metrical_frame",
     "read_metrical_frames",
     "rigid_vertices",

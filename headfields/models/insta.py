@@ -5,8 +5,10 @@ from typing import Any
 from headfields.avatar import Avatar
 from headfields.decoders import NeRFDecoder
 from headfields.deformers import SurfaceCanonicalizer
+from headfields.deformers.surface import BlendFormula
 from headfields.encoders import HashGrid, RegionGate
 from headfields.models.preset import preset
+from headfields.ops.triangle_frames import Scaling
 from headfields.records import Template
 from headfields.renderers import OccupancySampler, VolumeRenderer
 
@@ -28,6 +30,10 @@ def insta(
     extent: float | None = None,
     grid_resolution: int = 64,
     step: float = 0.0025,
+    scaling: Scaling = "none",
+    formula: BlendFormula = "published",
+    shell: float = 0.045,
+    behind: float | None = 0.03,
 ) -> Avatar:
     """INSTA on a template, assembled from public parts. Default sizes are our own choice, for minutes on a CPU;
     `insta(template, **INSTA_RELEASED)` has the released ones.
@@ -40,9 +46,15 @@ def insta(
         levels, features, log2_table_size, finest_resolution, extent: options of `HashGrid`.
         grid_resolution, step: options of `OccupancySampler`, whose grid over posed space is INSTA's; the step in
             meters.
+        scaling: how a triangle's change of size scales space: `"length"` is the paper's Λ, for all faces; `"area"` the
+            released code's, for the faces of the region `"eyes"`; `"none"`, as here by default, only turns it.
+        formula: formula by which neighbors are averaged; see `SurfaceCanonicalizer`.
+        shell: meters around the mesh in which matter is looked for. Long hair, a bun or a beard need more; `headfields
+            train` measures it in the mattes (`headfields.data.matter_extent`).
+        behind: meters behind the first surface along a ray in which matter is looked for; None: no limit.
 
     Raises:
-        ValueError: the template has no region `"mouth"`.
+        ValueError: the template has no region `"mouth"`, or none `"eyes"` for the scaling `"area"`.
 
     Source: INSTA, section 3, and its released configuration.
     """
@@ -50,9 +62,20 @@ def insta(
         raise ValueError(
             f"insta: the template has regions {sorted(template.regions)}; 'mouth' is needed to gate the expression"
         )
+    if scaling == "area" and "eyes" not in template.regions:
+        raise ValueError(
+            f"insta: the template has regions {sorted(template.regions)}; the scaling 'area' is for its region 'eyes'"
+        )
     return Avatar(
         deformer=SurfaceCanonicalizer(
-            template.canonical_vertices, template.faces, blended_faces=template.regions.get("face")
+            template.canonical_vertices,
+            template.faces,
+            formula=formula,
+            scaling=scaling,
+            blended_faces=template.regions.get("face"),
+            shell=shell,
+            behind=behind,
+            scaled_faces=template.regions["eyes"] if scaling == "area" else None,
         ),
         encoder=HashGrid(levels, features, log2_table_size, 16, finest_resolution, extent),
         condition=RegionGate("expression", faces=template.regions["mouth"], width=expression_width),

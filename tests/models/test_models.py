@@ -59,6 +59,29 @@ def test_insta_has_the_papers_parts() -> None:
     assert bool((avatar.deformer._ring[inside, 1:] == -1).all()), "neighbors blend in the face region only"
 
 
+def test_insta_scales_with_its_triangles() -> None:
+    """On a head of half the size, a centimeter is two canonical ones: everywhere, at the eyes, or nowhere."""
+    eyes = VERTICES[FACES].mean(dim=1)[:, 2] > 0.05
+    template = Template(VERTICES, FACES, {**TEMPLATE.regions, "eyes": eyes, "face": torch.zeros_like(eyes)})
+    state = HeadState(VERTICES[None] / 2, expression=torch.zeros(1, 3))
+    face = torch.stack([eyes.nonzero()[0, 0], (~eyes).nonzero()[0, 0]])
+    centers = VERTICES[FACES[face]].mean(dim=1)
+    normals = torch.nn.functional.normalize(centers, dim=1)
+    lengths = {}
+    for scaling in ("length", "area", "none"):
+        avatar = insta(template, 3, scaling=scaling, shell=0.07, behind=None, **SMALL)
+        assert avatar.deformer.shell == 0.07 and avatar.deformer.behind is None
+        field, frame = avatar.field(state), torch.zeros(2, dtype=torch.long)
+        on, off = (field.canonicalize(centers / 2 + away * normals, normals, frame).points for away in (0.0, 0.01))
+        lengths[scaling] = (off - on).norm(dim=1) / 0.01
+    torch.testing.assert_close(lengths["none"], torch.ones(2), atol=1e-3, rtol=0)
+    assert float(lengths["length"].min()) > 1.5
+    assert lengths["area"][0] > 1.5 and lengths["area"][1] == pytest.approx(1, abs=1e-3)
+    assert insta(template, 3, formula="released", **SMALL).deformer.formula == "released"
+    with pytest.raises(ValueError, match=r"'area' is for its region 'eyes'"):
+        insta(TEMPLATE, 3, scaling="area", **SMALL)
+
+
 def test_insta_renders_and_follows_the_expression_in_the_mouth_only() -> None:
     torch.manual_seed(0)
     avatar = insta(TEMPLATE, expression_width=3, step=0.01, **SMALL)
