@@ -10,7 +10,7 @@ from torch import Tensor
 
 from headfields.data.capture import Capture
 from headfields.data.frame_indices import Frames, frame_index, frame_indices
-from headfields.records import Camera, HeadState, PixelBatch
+from headfields.records import Camera, HeadState, PixelBatch, Template
 
 _OPTIONAL = ("label", "depth", "depth_scale")
 """Fields of a `PixelBatch` that a capture may lack."""
@@ -64,6 +64,11 @@ class JoinedCaptures:
     def __repr__(self) -> str:
         sizes = ", ".join(f"{key} {len(value)}" for key, value in self.splits.items())
         return f"JoinedCaptures({self.name!r}, frames: {sizes})"
+
+    @property
+    def template(self) -> Template:
+        """The template of the first capture, whose canonical mesh an avatar of all of them may have."""
+        return self.captures[0].template
 
     @property
     def warnings(self) -> list[str]:

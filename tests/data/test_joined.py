@@ -105,6 +105,20 @@ def test_codes_of_people_and_recordings(captures: list[Capture]) -> None:
     assert hf.training.evaluate(avatar, joined, "test")["frames"] == 6
 
 
+def test_presets_and_runs(captures: list[Capture], tmp_path: Path) -> None:
+    """A preset on the first capture's template, frames balanced by the view of all, and a run folder."""
+    joined = JoinedCaptures(captures[:2])
+    weights = hf.data.yaw_balanced_weights(joined)
+    assert weights.shape == (10,) and bool((weights[joined.splits["train"]] > 0).all())
+    avatar = hf.models.insta(joined.template, expression_width=5, levels=2, log2_table_size=8, finest_resolution=16)
+    options = {"rays_per_step": 32, "frame_weights": weights, "bar": False, "device": "cpu", "out": tmp_path / "run"}
+    hf.training.Trainer(avatar, joined, hf.training.insta_losses(), **options).fit(steps=1)
+    assert (tmp_path / "run" / "avatar.safetensors").exists()
+    assert joined.warnings == [f"a: {line}" for line in captures[0].warnings] + [
+        f"b: {line}" for line in captures[1].warnings
+    ]
+
+
 def test_what_does_not_join(captures: list[Capture], tmp_path: Path, unchecked: None) -> None:
     for given, identities in (([], None), (captures, [0, 1]), (captures, [0, 1, -1])):
         with pytest.raises(ValueError, match=r"JoinedCaptures: \d captures and identities .*for each"):
