@@ -131,8 +131,8 @@ def refine_frame(
         expression: whether to correct the expression coefficients, and the vertices with them. For that the relation
             between the two must be linear and known: `basis`, or the `expression` of `blendshapes.npz` in the
             capture's folder, if it reproduces the capture's meshes.
-        codes: whether to correct the latent codes, those of the state and those of the avatar's tables. They start
-            at what the frame has in evaluation.
+        codes: whether to correct the latent codes, those of the state and those of the avatar's tables by
+            frame. They start at what the frame has in evaluation.
         basis: (E, V, 3) displacement of the vertices per unit of each coefficient, meters.
         steps: number of optimizer steps.
         rays: number of rays per step.
@@ -163,7 +163,9 @@ def refine_frame(
     camera = Camera(camera.world_to_camera.reshape(4, 4), camera.intrinsics.reshape(3, 3), camera.size).detach()
     state = (capture.state(index) if state is None else state).to(device).detach()
     with _frozen(avatar), torch.no_grad():
-        state = avatar.with_codes(state)  # so that the codes of the avatar's tables are fitted too
+        filled = avatar.with_codes(state).codes  # so that codes of the frame are fitted, and those of the person stay
+        own = {name: filled[name] for name, table in avatar.codes.items() if table.by == "frame"}
+        state = state.replace(codes={**own, **state.codes})
     truth, _ = ground_truth(capture, frame, background, device)
     if psnr_before is None:
         psnr_before = _psnr(avatar.render(camera, state, background), truth)

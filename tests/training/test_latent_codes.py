@@ -142,6 +142,13 @@ def test_the_code_of_a_held_out_frame_is_fitted(unchecked):
     assert again["psnr_refined"] > again["psnr"]
 
 
+def test_the_code_of_the_person_stays_in_refinement(trained, unchecked):
+    refined = refine_frame(Avatar.load(trained), BallCapture(), 10, steps=2, rays=50, code_rate=0.1)
+    assert set(refined.state.codes) == {"expression_code", "light"}
+    again = Avatar.load(trained).render(refined.camera, refined.state)
+    assert torch.equal(again.rgb, refined.rendering.rgb)
+
+
 @pytest.mark.slow
 def test_default_sizes_on_a_synthetic_capture(tmp_path):
     """`HyperDeformer` and `HashGrid` with their defaults, on a capture: codes of the person and of the frames."""
