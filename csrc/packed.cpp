@@ -3,6 +3,7 @@
 #include <nanobind/ndarray.h>
 
 #include <algorithm>
+#include <atomic>
 #include <initializer_list>
 #include <memory>
 
@@ -19,6 +20,9 @@ using In = nb::ndarray<const T, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 template <class T>
 using Out = nb::ndarray<T, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using Offsets = In<int64_t>;
+
+// Optical depths below this are no rounding of 0.
+constexpr double least_depth = -1e-4;
 
 // Waking a thread costs about what 8,000 samples do.
 constexpr int64_t samples_per_thread = 8192;
@@ -85,9 +89,16 @@ void bind_quadrature(nb::module_ &m) {
               const T *v = values.data();
               T *o = out.data();
               const int64_t *at = offsets.data();
-              for_rays_with_scratch<T>(offsets, 2, threads, [=](int64_t begin, int64_t end, T *scratch) {
+              std::atomic<bool> negative{false};
+              for_rays_with_scratch<T>(offsets, 2, threads, [=, &negative](int64_t begin, int64_t end, T *scratch) {
                   HF_DISPATCH(ray_weights, begin, end, at, v, alpha, o, scratch);
+                  T least = 0;
+                  for (int64_t i = at[begin]; i < at[end]; ++i) least = v[i] < least ? v[i] : least;
+                  if (least < T(least_depth)) negative = true;
               });
+              if (negative && !alpha)
+                  throw nb::value_error("weights_from_density: a density is negative, or an interval ends before it starts; "
+                                        "an exponential, softplus or ReLU makes densities that are not");
           },
           "values"_a.noconvert(), "offsets"_a.noconvert(), "alpha"_a, "out"_a.noconvert(), "threads"_a);
     m.def("ray_weights_backward",

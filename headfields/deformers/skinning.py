@@ -261,30 +261,30 @@ class SkinningSolution(Record):
     Attributes:
         points: (M, 3) the chosen canonical points, meters; the posed ones where there is no root.
         converged: (M,) whether there is a root.
-        asked: (M,) whether the point is within the shell of the mesh; others are not solved for.
+        within_shell: (M,) whether the point is within the shell of the mesh; others are not solved for.
         start: (M,) index, into `joints`, of the joint whose search gave the chosen root.
         residual: (M,) distance of the chosen root, posed, from the point, meters; infinity without a root.
         candidates: (M, K, 3) result of the search from each joint.
-        found: (M, K) which of these are roots.
+        is_root: (M, K) which of these are roots.
     """
 
     points: Float[Tensor, "m 3"]
     converged: Bool[Tensor, " m"]
-    asked: Bool[Tensor, " m"]
+    within_shell: Bool[Tensor, " m"]
     start: Int[Tensor, " m"]
     residual: Float[Tensor, " m"]
     candidates: Float[Tensor, "m k 3"]
-    found: Bool[Tensor, "m k"]
+    is_root: Bool[Tensor, "m k"]
 
     @property
     def unconverged(self) -> int:
         """Number of points within the shell without a root."""
-        return int((self.asked & ~self.converged).sum())
+        return int((self.within_shell & ~self.converged).sum())
 
     @property
     def distinct(self) -> Int[Tensor, " m"]:
         """(M,) number of roots that are more than a millimeter apart."""
-        unique = self.found.clone()
+        unique = self.is_root.clone()
         for later in range(1, unique.shape[1]):
             apart = (self.candidates[:, :later] - self.candidates[:, later, None]).norm(dim=-1)
             unique[:, later] &= ~((apart < _SAME) & unique[:, :later]).any(dim=1)
@@ -361,8 +361,8 @@ class SkinningRoots(_FieldSkinning):
         """All roots of M posed points, and the chosen ones, without gradients; M = 0 is legal."""
         count, starts = len(points), len(self.joints)
         nearest = prepared.bvh.closest(points.detach(), frame, max_distance=self.shell)
-        asked = nearest.face >= 0
-        inside = asked.nonzero()[:, 0]
+        within_shell = nearest.face >= 0
+        inside = within_shell.nonzero()[:, 0]
         displaced = self._on_surface(nearest, frame, prepared.vertices[..., 12:])
         guesses = (self._by_joint(points, frame, prepared)[0] - displaced[:, None])[inside]
         result = invert(
@@ -375,9 +375,9 @@ class SkinningRoots(_FieldSkinning):
         least, start = rank.min(dim=1)
         candidates = points[:, None].repeat(1, starts, 1)
         candidates[inside] = result.points.view(-1, starts, 3)
-        found = torch.zeros(count, starts, dtype=torch.bool, device=points.device)
-        found[inside] = rank.isfinite()
-        converged = torch.zeros_like(asked)
+        is_root = torch.zeros(count, starts, dtype=torch.bool, device=points.device)
+        is_root[inside] = rank.isfinite()
+        converged = torch.zeros_like(within_shell)
         converged[inside] = least.isfinite()
         chosen = torch.zeros(count, dtype=torch.long, device=points.device)
         chosen[inside] = start
@@ -385,8 +385,8 @@ class SkinningRoots(_FieldSkinning):
         residual[inside] = result.residual.view(-1, starts).gather(1, start[:, None])[:, 0]
         root = candidates.gather(1, chosen[:, None, None].expand(-1, 1, 3))[:, 0]
         return SkinningSolution(
-            points=torch.where(converged[:, None], root, points), converged=converged, asked=asked, start=chosen,
-            residual=torch.where(converged, residual, torch.inf), candidates=candidates, found=found,
+            points=torch.where(converged[:, None], root, points), converged=converged, within_shell=within_shell,
+            start=chosen, residual=torch.where(converged, residual, torch.inf), candidates=candidates, is_root=is_root,
         )  # fmt: skip
 
     def forward(

@@ -6,6 +6,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from headfields.ops.dispatch import native
+from headfields.ops.transforms import constant
 
 EMPTY = -(2**31)
 
@@ -14,7 +15,7 @@ def build_topology(
     faces: Int[Tensor, "f 3"], vertices: Float[Tensor, "v 3"]
 ) -> tuple[Int[Tensor, "n 8"], Int[Tensor, " o"], Int[Tensor, " l"], list[int]]:
     """Children, order and slot as csrc/bvh.h describes them, on the CPU, and the first node of each level."""
-    faces, vertices = faces.cpu().int().contiguous(), vertices.detach().float().cpu().contiguous()
+    faces, vertices = constant(faces.cpu().int().contiguous()), constant(vertices.float().cpu().contiguous())
     if native is not None:
         children, order, slot, levels = native.bvh_build(faces, vertices)
         parts = (torch.from_numpy(children).reshape(-1, 8), torch.from_numpy(order), torch.from_numpy(slot))

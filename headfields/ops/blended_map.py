@@ -9,6 +9,7 @@ from torch import Tensor
 from headfields.ops._checks import check_floating, check_integer, check_same_device, check_shape
 from headfields.ops.dispatch import native, use_native
 from headfields.ops.reference import blended_map as reference
+from headfields.ops.transforms import define_transforms, may_be_differentiated
 from headfields.ops.warp_launch import launch
 
 
@@ -44,6 +45,9 @@ def _(
     sharpness: float,
 ) -> tuple[Tensor, Tensor]:
     return points.new_empty(points.shape), points.new_empty(points.shape)
+
+
+define_transforms(_blended_map, reference.blended_map, rows=(0, 1, 2, 3))
 
 
 def blended_map(
@@ -86,7 +90,7 @@ def blended_map(
     _check(points, directions, face, mesh_index, gradients, centroids, ring)
     inputs = (points, directions, gradients, centroids)
     fused = all(x.dtype == torch.float32 for x in inputs)
-    if fused and not (torch.is_grad_enabled() and any(x.requires_grad for x in inputs)):
+    if fused and not may_be_differentiated(*inputs):
         moved, turned = _blended_map(points, directions, face, mesh_index, gradients, centroids, ring, float(sharpness))
         return moved, turned
     return reference.blended_map(points, directions, face, mesh_index, gradients, centroids, ring, sharpness)

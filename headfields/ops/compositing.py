@@ -21,8 +21,12 @@ from torch import Tensor
 from headfields.ops._checks import check_floating, check_integer, check_same_device, check_shape
 from headfields.ops.dispatch import native, use_native, use_warp
 from headfields.ops.reference import compositing as reference
+from headfields.ops.transforms import define_transforms, pullback
 from headfields.ops.warp_launch import launch
 from headfields.records import Samples
+
+LEAST_DEPTH = -1e-4
+"""Optical depths below this are an error on the CPU (as in csrc/packed.cpp); above it they are rounding."""
 
 
 def ray_offsets(ray: Int[Tensor, " m"], rays: int) -> Int[Tensor, " offsets"]:
@@ -142,10 +146,13 @@ def weights_from_density(
         ray, rays, offsets: the packing (see the module's text).
 
     Returns:
-        Weights of the same shape; on each ray they add up to its opacity.
+        Weights of the same shape; on each ray they add up to its opacity. NaN in a sample gives NaN there and behind it
+        on its ray.
 
     Raises:
-        ValueError: the shapes disagree; TypeError: an input is not floating-point.
+        ValueError: the shapes disagree, or a density is negative, or an end before its start (the last two on the CPU,
+            where `density * (end - start)` is below -1e-4; CUDA, which would have to wait, and transforms compute the
+            formula); TypeError: an input is not floating-point.
 
     >>> import torch, headfields as hf
     >>> start, end = torch.tensor([[1.0, 1.1]]), torch.tensor([[1.1, 1.2]])  # dense: one ray of two samples
@@ -429,6 +436,11 @@ _weighted_sum_backward.register_autograd(_weighted_second_derivative, setup_cont
 def _ray_weights(values: Tensor, offsets: Tensor, alpha: bool) -> Tensor:
     """(M,) weights of (M,) optical depths, or with `alpha` of alphas."""
     values, out = values.contiguous(), torch.empty_like(values, memory_format=torch.contiguous_format)
+    if not (alpha or use_native(values)) and values.device.type == "cpu" and bool((values < LEAST_DEPTH).any()):
+        raise ValueError(
+            "weights_from_density: a density is negative, or an interval ends before it starts; "
+            "an exponential, softplus or ReLU makes densities that are not"
+        )
     if use_native(values):
         native.ray_weights(values, offsets, alpha, out, torch.get_num_threads())
     elif use_warp(values):
@@ -507,3 +519,28 @@ def _weights_second_derivative(ctx: Any, direction: Tensor) -> Any:
 
 _ray_weights.register_autograd(_weights_derivative, setup_context=_keep_weights)
 _ray_weights_backward.register_autograd(_weights_second_derivative, setup_context=_keep_weights)
+
+
+def _plain_weighted_sum_backward(
+    grad: Tensor, weights: Tensor, values: Tensor, offsets: Tensor, total: bool
+) -> tuple[Tensor, ...]:
+    return pullback(reference.weighted_sum, 2)(grad, weights, values, offsets, total)
+
+
+def _plain_ray_weights_backward(grad: Tensor, values: Tensor, offsets: Tensor, alpha: bool) -> Tensor:
+    return pullback(reference.ray_weights, 1)(grad, values, offsets, alpha)[0]
+
+
+def _plain_ray_weights_double(
+    direction: Tensor, grad: Tensor, values: Tensor, offsets: Tensor, alpha: bool
+) -> tuple[Tensor, ...]:
+    return pullback(_plain_ray_weights_backward, 2)(direction, grad, values, offsets, alpha)
+
+
+define_transforms(_ray_offsets, None)
+define_transforms(_exclusive_sum, reference.exclusive_sum)
+define_transforms(_weighted_sum, reference.weighted_sum)
+define_transforms(_weighted_sum_backward, _plain_weighted_sum_backward)
+define_transforms(_ray_weights, reference.ray_weights)
+define_transforms(_ray_weights_backward, _plain_ray_weights_backward)
+define_transforms(_ray_weights_double, _plain_ray_weights_double)

@@ -19,6 +19,7 @@ from headfields.ops import dispatch
 from headfields.ops._checks import check_floating, check_same_device, check_shape, no_third_derivative, require_shapes
 from headfields.ops.hash_grid_layout import HashGridLayout
 from headfields.ops.reference import hash_grid as reference
+from headfields.ops.transforms import define_transforms, pullback
 from headfields.ops.warp_launch import launch
 
 
@@ -283,3 +284,21 @@ def _backward_backward(ctx, gg_points, gg_table):
 _hash_grid.register_autograd(_backward, setup_context=_save)
 _hash_grid_backward.register_autograd(_backward_backward, setup_context=_save_backward)
 _hash_grid_backward_backward.register_autograd(no_third_derivative("hash_grid"))
+
+
+def _plain(points: Tensor, table: Tensor, layout: Sequence[int], smoothstep: bool) -> Tensor:
+    return reference.hash_grid(points, table, _layout(*layout), "smoothstep" if smoothstep else "linear")
+
+
+def _plain_backward(
+    grad: Tensor, points: Tensor, table: Tensor, layout: Sequence[int], smoothstep: bool, needs: Sequence[bool]
+) -> tuple[Tensor, Tensor]:
+    to_points, to_table = pullback(_plain, 2)(grad, points, table, layout, smoothstep)
+    return to_points if needs[0] else points.new_empty((0,)), to_table if needs[1] else table.new_empty((0,))
+
+
+define_transforms(_hash_grid, _plain, rows=(0,))
+define_transforms(_hash_grid_backward, _plain_backward)
+define_transforms(
+    _hash_grid_backward_backward, None, remedy="compute the gradient with torch.func too, or take both in reverse mode"
+)

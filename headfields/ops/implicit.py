@@ -5,6 +5,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from headfields.ops._checks import check_floating, check_same_device, check_shape, require_shapes
+from headfields.ops.transforms import define_transforms
 
 
 def implicit_root(
@@ -87,3 +88,7 @@ def _second(ctx, grad):
 
 _root.register_autograd(_first, setup_context=_setup)
 _backward.register_autograd(_second)
+
+_REVERSE = "a root is differentiable once: use reverse mode (torch.autograd.grad)"
+define_transforms(_root, None, rows=(0, 1, 2), remedy=_REVERSE)
+define_transforms(_backward, None, rows=(0, 1), remedy=_REVERSE)

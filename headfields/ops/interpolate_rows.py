@@ -13,6 +13,7 @@ from torch import Tensor
 from headfields.ops._checks import check_floating, check_integer, check_same_device, check_shape, require_shapes
 from headfields.ops.dispatch import native, use_native, use_warp
 from headfields.ops.reference import interpolate_rows as reference
+from headfields.ops.transforms import define_transforms
 from headfields.ops.warp_launch import launch
 
 
@@ -105,6 +106,9 @@ def _dot_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
 _gather.register_autograd(_gather_backward, setup_context=_save_first_three)
 _scatter.register_autograd(_scatter_backward, setup_context=_save_first_three)
 _dot.register_autograd(_dot_backward, setup_context=_save_first_three)
+define_transforms(_gather, reference.interpolate_rows, rows=(1, 2))
+define_transforms(_scatter, reference.scatter_rows)
+define_transforms(_dot, reference.dot_rows, rows=(1, 2))
 
 
 def interpolate_rows(

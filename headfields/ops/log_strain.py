@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from headfields.ops._checks import check_floating, check_shape, require_shapes
+from headfields.ops.transforms import define_transforms
 
 LEAST = 1e-12
 """Least eigenvalue of JᵀJ (singular value 1e-6): smaller ones count as this much, so the energy stays finite."""
@@ -135,3 +136,8 @@ def _double_backward(ctx: object, direction: Tensor) -> tuple[Tensor, Tensor]:
 
 _energy.register_autograd(_backward, setup_context=_remember)
 _gradient.register_autograd(_double_backward, setup_context=_remember)
+
+_REVERSE = "use reverse mode (torch.autograd.grad), or headfields.ops.reference.log_strain where singular values differ"
+define_transforms(_energy, None, rows=(0,), remedy=_REVERSE)
+define_transforms(_gradient, None, rows=(0, 1), remedy=_REVERSE)
+define_transforms(_second, None, rows=(0, 1, 2), remedy=_REVERSE)

@@ -11,6 +11,7 @@ from headfields.ops._checks import check_floating, check_same_device, check_shap
 from headfields.ops._marching_table import marching_table
 from headfields.ops.dispatch import native, use_native
 from headfields.ops.reference import marching_cubes as reference
+from headfields.ops.transforms import define_transforms
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,9 @@ def _(inside: Tensor) -> tuple[Tensor, Tensor]:
     context: Any = torch.library.get_ctx()
     edges, faces = context.new_dynamic_size(), context.new_dynamic_size()
     return inside.new_empty(edges, dtype=torch.long), inside.new_empty(faces, 3, dtype=torch.long)
+
+
+define_transforms(_crossed_edges, None)
 
 
 def marching_cubes(

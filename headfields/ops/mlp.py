@@ -15,6 +15,7 @@ from torch.nn import functional
 from headfields.ops._checks import check_floating, check_integer, check_same_device, check_shape
 from headfields.ops.dispatch import native, use_native
 from headfields.ops.reference import mlp as reference
+from headfields.ops.transforms import define_transforms
 from headfields.ops.warp_launch import launch
 
 MAX_WIDTH = 128
@@ -275,3 +276,24 @@ def _second_derivative(ctx, grads):
 
 
 _mlp_backward.register_autograd(_second_derivative, setup_context=_save_for_double_backward)
+
+
+def _plain(x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor], index: Tensor | None) -> Tensor:
+    return reference.layers(x, weights, biases, index)[-1]
+
+
+def _plain_backward(
+    grad: Tensor,
+    x: Tensor,
+    weights: Sequence[Tensor],
+    biases: Sequence[Tensor],
+    index: Tensor | None,
+    needs: Sequence[bool],
+) -> list[Tensor]:
+    to_x, to_weights, to_biases = reference.backward(grad, x, weights, biases, index)
+    pairs = zip((to_x, *to_weights, *to_biases), needs, strict=True)
+    return [gradient if need else x.new_empty(0) for gradient, need in pairs]
+
+
+define_transforms(_mlp, _plain, rows=(0, 3))
+define_transforms(_mlp_backward, _plain_backward)

@@ -12,6 +12,7 @@ from headfields.ops._checks import check_floating, check_same_device, check_shap
 from headfields.ops._mesh_index import flat_mesh_index
 from headfields.ops.dispatch import native, use_native
 from headfields.ops.reference.nearest_vertices import MAX_NEIGHBORS, distances_to
+from headfields.ops.transforms import define_transforms, may_be_differentiated
 from headfields.ops.warp_launch import launch_refit, launch_search
 
 
@@ -75,6 +76,11 @@ def _nearest(
 def _(points, mesh_index, vertices, children, order, slot, bounds, positions, k, max_distance, fused):
     n = points.shape[0]
     return points.new_empty(n, k, dtype=torch.long), points.new_empty(n if fused else 0, k)
+
+
+_CONSTANT = "it finds vertices, a constant: detach its arguments, and compute from the index what is differentiated"
+define_transforms(_refit, None, remedy=_CONSTANT)
+define_transforms(_nearest, None, rows=(0, 1), remedy=_CONSTANT)
 
 
 class VertexTree:
@@ -192,8 +198,8 @@ class VertexTree:
         batch = points.shape[:-1]
         which = flat_mesh_index("nearest_vertices", mesh_index, batch, self.vertices)
         flat = points.reshape(-1, 3)
-        graph = torch.is_grad_enabled() and (points.requires_grad or self.vertices.requires_grad)
-        fused = not graph and points.dtype == self.vertices.dtype == torch.float32
+        fused = points.dtype == self.vertices.dtype == torch.float32
+        fused = fused and not may_be_differentiated(points, self.vertices)
         query = flat.detach().float().contiguous()
         index, distance = _nearest(query, which, *self._tree, k, max_distance, fused)
         if not fused:

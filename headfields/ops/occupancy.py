@@ -14,6 +14,7 @@ from headfields.ops._checks import check_floating, check_same_device, check_shap
 from headfields.ops.dispatch import native, use_native, use_warp
 from headfields.ops.reference import occupancy as reference
 from headfields.ops.reference import sampling as reference_sampling
+from headfields.ops.transforms import define_transforms
 from headfields.ops.warp_launch import launch
 from headfields.records import Samples
 
@@ -230,3 +231,7 @@ def _(
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     total = torch.library.get_ctx().new_dynamic_size()
     return near.new_empty(total, dtype=torch.long), near.new_empty(total), near.new_empty(total)
+
+
+define_transforms(_lookup, None, rows=(0,), remedy="an occupancy is a constant: detach the arguments")
+define_transforms(march_lattice, None, remedy="samples are constants: detach the arguments")

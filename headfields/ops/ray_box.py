@@ -10,14 +10,15 @@ __all__ = ["ray_box", "ray_sphere"]
 
 
 def ray_box(rays: Rays, box: Float[Tensor, "2 3"]) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
-    """Distances at which rays enter (at least 0) and leave a box; (inf, -inf) where they miss it.
+    """Distances at which rays enter (at least 0) and leave a box; (0, 0), an empty interval, where they miss it.
 
     Args:
         rays: N rays in the frame of the box; a component of a direction below 1e-12 counts as 1e-12.
         box: (2, 3) minimum and maximum corners, meters.
 
     Returns:
-        Near and far, (N,) each, meters. Differentiable in rays and box to any order, except where the face changes.
+        Near and far, (N,) each, meters, and finite: near < far, or both 0 for a miss and for a ray that is not finite.
+        Differentiable in rays and box to any order, except where the face changes.
 
     Source: the slab method (Kay and Kajiya 1986, "Ray tracing complex scenes").
 
@@ -26,20 +27,21 @@ def ray_box(rays: Rays, box: Float[Tensor, "2 3"]) -> tuple[Float[Tensor, " n"],
     >>> rays = hf.Rays(origins, directions, torch.zeros(2, dtype=torch.long))  # the second one misses
     >>> near, far = hf.ops.ray_box(rays, torch.tensor([[-1.0, -1, -1], [1, 1, 1]]))
     >>> near.tolist(), far.tolist()
-    ([2.0, inf], [4.0, -inf])
+    ([2.0, 0.0], [4.0, 0.0])
     """
-    slope = 1.0 / torch.where(rays.directions.abs() < 1e-12, torch.full_like(rays.directions, 1e-12), rays.directions)
-    ends = (box[:, None] - rays.origins) * slope
+    origins, directions, sound = _finite(rays)
+    slope = 1.0 / torch.where(directions.abs() < 1e-12, torch.full_like(directions, 1e-12), directions)
+    ends = (box[:, None] - origins) * slope
     near = ends.amin(dim=0).amax(dim=-1).clamp_min(0.0)
     far = ends.amax(dim=0).amin(dim=-1)
-    miss = near >= far
-    return near.masked_fill(miss, torch.inf), far.masked_fill(miss, -torch.inf)
+    miss = ~(near < far) | ~sound
+    return near.masked_fill(miss, 0.0), far.masked_fill(miss, 0.0)
 
 
 def ray_sphere(
     rays: Rays, center: Float[Tensor, "3"], radius: float | int
 ) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
-    """Distances at which rays enter (at least 0) and leave a sphere; (inf, -inf) where they miss it.
+    """Distances at which rays enter (at least 0) and leave a sphere; (0, 0), an empty interval, where they miss it.
 
     Args:
         rays: N rays with unit directions.
@@ -47,13 +49,22 @@ def ray_sphere(
         radius: meters.
 
     Returns:
-        Near and far, (N,) each, meters. Differentiable in rays and center to any order.
+        Near and far, (N,) each, meters, and finite: near < far, or both 0 for a miss and for a ray that is not finite.
+        Differentiable in rays and center to any order.
     """
-    to_center = center - rays.origins
-    along = (to_center * rays.directions).sum(dim=-1)
-    offset = to_center - along[:, None] * rays.directions  # not the difference of squares, which cancels far away
+    origins, directions, sound = _finite(rays)
+    to_center = center - origins
+    along = (to_center * directions).sum(dim=-1)
+    offset = to_center - along[:, None] * directions  # not the difference of squares, which cancels far away
     inside = radius**2 - offset.square().sum(dim=-1)
-    miss = (inside <= 0) | (along + inside.clamp_min(0).sqrt() <= 0)
+    miss = ~((inside > 0) & (along + inside.clamp_min(0).sqrt() > 0)) | ~sound
     half = torch.where(miss, torch.ones_like(inside), inside).sqrt()
     near, far = (along - half).clamp_min(0.0), along + half
-    return near.masked_fill(miss, torch.inf), far.masked_fill(miss, -torch.inf)
+    return near.masked_fill(miss, 0.0), far.masked_fill(miss, 0.0)
+
+
+def _finite(rays: Rays) -> tuple[Tensor, Tensor, Tensor]:
+    """Origins and directions with numbers in place of those that are not finite, and which rays are, (N,)."""
+    sound = (rays.origins.isfinite() & rays.directions.isfinite()).all(dim=-1)
+    origins = torch.where(sound[:, None], rays.origins, 0.0)
+    return origins, torch.where(sound[:, None], rays.directions, 1.0), sound

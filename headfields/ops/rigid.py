@@ -44,6 +44,13 @@ def fit_rigid(
             f"fit_rigid: posed has shape {tuple(posed.shape)}; expected (B, {len(source)}, 3), a position for each "
             f"of the {len(source)} points of source"
         )
+    if source.dtype in (torch.float16, torch.bfloat16) or posed.dtype in (torch.float16, torch.bfloat16):
+        source, posed = source.float(), posed.float()
+    with torch.autocast(source.device.type, enabled=False):
+        return _fit_rigid(source, posed, weights)
+
+
+def _fit_rigid(source: Tensor, posed: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor]:
     if weights is None:
         center, centers = source.mean(0), posed.mean(1)
         covariance = (posed - centers[:, None]).transpose(1, 2) @ (source - center)
@@ -70,11 +77,18 @@ def nearest_rotation(
     (Umeyama 1991), whose derivative fails where two singular values meet, though that of the rotation does not. So R is
     taken as a constant, and two steps of Newton's method, which do not move it, give its derivatives.
     """
+    if covariance.dtype in (torch.float16, torch.bfloat16):
+        covariance = covariance.float()
+    with torch.autocast(covariance.device.type, enabled=False):  # half precision has no decompositions
+        return _nearest_rotation(covariance)
+
+
+def _nearest_rotation(covariance: Tensor) -> tuple[Tensor, Tensor]:
     scale = covariance.detach().abs().amax(dim=(-2, -1), keepdim=True).clamp(min=torch.finfo(covariance.dtype).tiny)
     moment = covariance / scale
     with torch.no_grad():
-        u, _, vh = torch.linalg.svd(moment)
-        flip = torch.ones_like(moment[..., 0])
+        u, _, vh = torch.linalg.svd(moment.detach())  # no_grad alone would let tangents of forward mode pass
+        flip = torch.ones_like(u[..., 0])
         flip[..., 2] = torch.linalg.det(u @ vh).sign()
         rotation = (u * flip[..., None, :]) @ vh
     identity = torch.eye(3, dtype=moment.dtype, device=moment.device)

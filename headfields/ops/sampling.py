@@ -14,6 +14,7 @@ from headfields.ops._checks import check_floating, check_same_device, check_shap
 from headfields.ops.dispatch import native, use_native, use_warp
 from headfields.ops.occupancy import DEFAULT_BUDGET, check_range, check_step, march_lattice
 from headfields.ops.reference import sampling as reference
+from headfields.ops.transforms import define_transforms
 from headfields.ops.warp_launch import launch
 from headfields.records import Samples
 
@@ -262,3 +263,7 @@ def _(
 ) -> tuple[Tensor, Tensor, Tensor]:
     total = torch.library.get_ctx().new_dynamic_size()
     return start_a.new_empty(total, dtype=torch.long), start_a.new_empty(total), start_a.new_empty(total)
+
+
+for _operation in (_inverse_cdf, _merge):
+    define_transforms(_operation, None, remedy="samples are constants: detach the arguments")

@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from headfields.ops._checks import check_floating, require_shapes
 from headfields.ops.dispatch import native, use_native
+from headfields.ops.transforms import define_transforms
 
 
 def softplus(x: Float[Tensor, "*batch"], beta: float | int = 100.0) -> Float[Tensor, "*batch"]:
@@ -94,3 +95,12 @@ def _derivative_backward(ctx: Any, out: Tensor) -> tuple[Tensor | None, Tensor |
 
 _softplus.register_autograd(_backward, setup_context=_save)
 _derivative.register_autograd(_derivative_backward, setup_context=_save_derivative)
+
+
+def _plain_derivative(grad: Tensor, x: Tensor, beta: float, second: bool) -> Tensor:
+    above = torch.sigmoid(beta * x)
+    return grad * beta * above * torch.sigmoid(-beta * x) if second else grad * above
+
+
+define_transforms(_softplus, functional.softplus, elementwise=True)
+define_transforms(_derivative, _plain_derivative, elementwise=True)

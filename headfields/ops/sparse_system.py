@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from headfields.ops._checks import require_shapes
+from headfields.ops.transforms import define_transforms
 
 _alive: "weakref.WeakValueDictionary[int, SymmetricSystem]" = weakref.WeakValueDictionary()
 _keys = itertools.count()
@@ -86,3 +87,4 @@ def _backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
 
 
 _solve.register_autograd(_backward, setup_context=_keep)
+define_transforms(_solve, None, remedy="use reverse mode (torch.autograd.grad)")

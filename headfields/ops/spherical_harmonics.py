@@ -10,6 +10,7 @@ from torch import Tensor
 from headfields.ops import dispatch
 from headfields.ops._checks import check_floating, check_shape, no_third_derivative, require_shapes
 from headfields.ops.reference import spherical_harmonics as reference
+from headfields.ops.transforms import define_transforms, pullback
 from headfields.ops.warp_launch import launch
 
 
@@ -145,3 +146,12 @@ def _backward_backward(ctx, gg):
 _spherical_harmonics.register_autograd(_backward, setup_context=_save)
 _spherical_harmonics_backward.register_autograd(_backward_backward, setup_context=_save)
 _spherical_harmonics_backward_backward.register_autograd(no_third_derivative("spherical_harmonics"))
+
+
+def _plain_backward(grad: Tensor, directions: Tensor, degree: int) -> Tensor:
+    return pullback(reference.spherical_harmonics, 1)(grad, directions, degree)[0]
+
+
+define_transforms(_spherical_harmonics, reference.spherical_harmonics, rows=(0,))
+define_transforms(_spherical_harmonics_backward, _plain_backward, rows=(0, 1))
+define_transforms(_spherical_harmonics_backward_backward, reference.second_gradient, rows=(0, 1, 2))

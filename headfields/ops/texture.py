@@ -12,6 +12,7 @@ from torch import Tensor
 
 from headfields.ops._checks import check_floating, check_integer, check_same_device, check_shape
 from headfields.ops.interpolate_rows import interpolate_rows
+from headfields.ops.transforms import array_of
 from headfields.ops.uv import UVRasterizer, bilinear_weights
 from headfields.records import Record
 
@@ -163,7 +164,7 @@ def fill_texels(texture: Float[Tensor, "h w c"], known: Bool[Tensor, "h w"]) -> 
     check_floating("fill_texels", "texture", texture)
     check_shape("fill_texels", "texture", texture, "H W C")
     check_shape("fill_texels", "known", known, f"{texture.shape[0]} {texture.shape[1]}")
-    mask = known.cpu().numpy()
+    mask = array_of(known)
     if not mask.any():
         return texture.clone()
     nearest = distance_transform_edt(~mask, return_distances=False, return_indices=True)

@@ -17,6 +17,7 @@ from headfields.ops._mesh_index import flat_mesh_index
 from headfields.ops.dispatch import native, use_native
 from headfields.ops.reference.closest_triangle import closest_on_face, pseudo_normal_sign
 from headfields.ops.reference.ray_mesh import hit_on_face
+from headfields.ops.transforms import define_transforms, may_be_differentiated
 from headfields.ops.warp_launch import launch_refit, launch_search
 
 
@@ -175,6 +176,13 @@ def _(origins, directions, mesh_index, vertices, faces, children, order, slot, b
     return origins.new_empty(origins.shape[0]), origins.new_empty(origins.shape[0])
 
 
+_CONSTANT = "it finds a face, a constant: detach its arguments, and compute from the face what is differentiated"
+define_transforms(_refit, None, remedy=_CONSTANT)
+define_transforms(_closest, None, rows=(0, 1), remedy=_CONSTANT)
+define_transforms(_raycast, None, rows=(0, 1, 2), remedy=_CONSTANT)
+define_transforms(_interval, None, rows=(0, 1, 2), remedy=_CONSTANT)
+
+
 class TriangleBVH:
     """A bounding volume hierarchy over the triangles of B meshes that share their faces, refitted as they move.
 
@@ -303,8 +311,8 @@ class TriangleBVH:
         batch = points.shape[:-1]
         index = flat_mesh_index("closest_triangle", mesh_index, batch, self.vertices)
         flat = points.reshape(-1, 3)
-        graph = torch.is_grad_enabled() and (points.requires_grad or self.vertices.requires_grad)
-        fused = not graph and points.dtype == self.vertices.dtype == torch.float32
+        fused = points.dtype == self.vertices.dtype == torch.float32
+        fused = fused and not may_be_differentiated(points, self.vertices)
         query = flat.detach().float().contiguous()
         face, barycentric, distance, nearest = _closest(query, index, *self._tree, max_distance, fused)
         if not fused:
@@ -370,7 +378,7 @@ class TriangleBVH:
             raise ValueError(f"raycast: max_distance is {max_distance}; expected a distance >= 0")
         inputs = (origins, directions, self.vertices)
         fused = all(x.dtype == torch.float32 for x in inputs)
-        fused = fused and not (torch.is_grad_enabled() and any(x.requires_grad for x in inputs))
+        fused = fused and not may_be_differentiated(*inputs)
         ray = [x.detach().float().contiguous() for x in (origin, direction)]
         face, barycentric, distance = _raycast(*ray, index, *self._tree, max_distance, fused)
         if not fused:
@@ -399,7 +407,7 @@ class TriangleBVH:
             mesh_index: (...) the mesh of each ray, in [0, B); may be None if B = 1.
 
         Returns:
-            near, far (...), meters; infinity and -infinity, so near > far, where there is none.
+            near, far (...), meters, and finite; both 0, an empty interval, where there is none.
 
         Raises:
             TypeError, ValueError, IndexError: as `closest`.
@@ -409,6 +417,8 @@ class TriangleBVH:
             raise ValueError(f"interval: margin is {margin}; expected a finite distance > 0 in meters")
         ray = [x.detach().float().contiguous() for x in (origin, direction)]
         near, far = _interval(*ray, index, *self._tree, float(margin))
+        miss = near > far
+        near, far = near.masked_fill(miss, 0.0), far.masked_fill(miss, 0.0)
         batch = origins.shape[:-1]
         return near.to(origins.dtype).reshape(batch), far.to(origins.dtype).reshape(batch)
 

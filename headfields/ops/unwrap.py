@@ -9,6 +9,7 @@ from torch import Tensor
 from headfields.ops import _unwrap_topology as topology
 from headfields.ops._checks import check_floating, check_integer, check_shape
 from headfields.ops._unwrap_flatten import flatten, pack, sizes, upright
+from headfields.ops.transforms import array_of
 
 _SMALLEST = 0.04  # least radius of a chart, relative to the largest
 _SHORT = 0.5  # a boundary shorter than this part of the circle of equal area is lengthened by a cut
@@ -52,7 +53,7 @@ def unwrap(
     (torch.Size([4, 2]), torch.Size([2, 3]))
     """
     _check(vertices, faces, margin, detail)
-    places, triangles = vertices.detach().cpu().double().numpy(), faces.detach().cpu().long().numpy()
+    places, triangles = array_of(vertices.double()), array_of(faces.long())
     across = topology.joined_faces(triangles)
     piece = topology.components(across)
     shares = _target_shares(places[triangles], float(detail))

@@ -127,8 +127,8 @@ class UVRasterizer(nn.Module):
         b, _, c = attributes.shape
         rows = interpolate_rows(rearrange(attributes, "b v c -> v (b c)"), self._vertices, self._weights)
         height, width = self.resolution
-        maps = rearrange(rows, "(h w) (b c) -> b c h w", h=height, w=width, b=b, c=c)
-        return maps.contiguous(memory_format=torch.channels_last)
+        last = rearrange(rows, "(h w) (b c) -> b h w c", h=height, w=width, b=b, c=c).contiguous()
+        return last.permute(0, 3, 1, 2)  # `memory_format` has no rule under vmap
 
     def map_to_vertices(self, maps: Float[Tensor, "b c h w"]) -> Float[Tensor, "b v c"]:
         """Samples maps at the texture coordinates of each vertex.

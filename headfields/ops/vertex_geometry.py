@@ -7,6 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from headfields.ops._checks import check_floating, check_integer, check_shape
+from headfields.ops.transforms import array_of
 
 __all__ = [
     "edge_neighbors",
@@ -170,7 +171,7 @@ def uniform_laplacian(faces: Int[Tensor, "f 3"], count: int) -> scipy.sparse.csr
 
     Self-edges (from merged vertices) are skipped.
     """
-    corners = faces.cpu().numpy()
+    corners = array_of(faces)
     edges = np.sort(np.concatenate([corners[:, [0, 1]], corners[:, [1, 2]], corners[:, [2, 0]]]), 1)
     edges = np.unique(edges[edges[:, 0] != edges[:, 1]], axis=0)
     half = scipy.sparse.coo_matrix((np.ones(len(edges)), (edges[:, 0], edges[:, 1])), shape=(count, count))

@@ -57,7 +57,7 @@ def test_roots_of_skinned_points_are_where_they_came_from(expression: Tensor | N
     points, frame = cloud(), torch.arange(2).repeat_interleave(30)
     there, maps = deformer.pose(points, frame, prepared)
     solution = deformer.solve(there, frame, prepared)
-    assert int(solution.asked.sum()) == 60 and solution.unconverged <= 1
+    assert int(solution.within_shell.sum()) == 60 and solution.unconverged <= 1
     assert float(solution.residual[solution.converged].max()) <= 1e-5
     same = (solution.points - points).norm(dim=-1) < 1e-4
     other = solution.converged & ~same  # where space folds, another point is posed to the same place
@@ -86,7 +86,7 @@ def test_both_roots_of_parts_that_touch_are_found() -> None:
     points = torch.tensor([[0.0, 0.039, 0.0], [0.01, 0.043, 0.01]])
     frame = torch.zeros(2, dtype=torch.long)
     solution = deformer.solve(points, frame, deformer.prepare(state))
-    assert solution.distinct.tolist() == [2, 2] and bool(solution.found.all())
+    assert solution.distinct.tolist() == [2, 2] and bool(solution.is_root.all())
     torch.testing.assert_close(solution.candidates[:, 1], points - torch.tensor([0, 0.08, 0]), atol=1e-5, rtol=0)
     assert solution.unconverged == 0
 
@@ -97,7 +97,7 @@ def test_what_is_not_within_the_shell_is_not_sought_and_what_has_no_root_is_not_
     prepared = deformer.prepare(state)
     points = torch.cat([torch.tensor([[1.0, 0, 0]]), state.vertices[0, :3]])
     solution = deformer.solve(points, torch.zeros(4, dtype=torch.long), prepared)
-    assert solution.asked.tolist() == [False, True, True, True] and not bool(solution.converged[0])
+    assert solution.within_shell.tolist() == [False, True, True, True] and not bool(solution.converged[0])
     torch.testing.assert_close(solution.points[0], points[0])
     strict = SkinningRoots(field(), steps=1, tolerance=1e-12)
     found = strict.solve(state.vertices[0], torch.zeros(len(VERTICES), dtype=torch.long), strict.prepare(state))

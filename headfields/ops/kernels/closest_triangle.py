@@ -230,7 +230,7 @@ def closest(
     bound = best  # and what counts as equal to it: see csrc/kernels/bvh_closest.cpp
     chosen = wp.int32(-1)
     answer = wp.vec4(0.0, 0.0, 0.0, wp.inf)
-    found = wp.int32(-1)
+    best_slot = wp.int32(-1)
     stack = stack_int()
     keys = stack_float()
     top = wp.int32(0)
@@ -254,7 +254,7 @@ def closest(
                         if chosen < 0 or index < chosen or answer[3] >= bound:
                             chosen = index
                             answer = candidate
-                            found = leaf * 8 + k
+                            best_slot = leaf * 8 + k
             else:
                 start = top
                 for k in range(8):
@@ -272,16 +272,16 @@ def closest(
                         keys[at] = squared
                         top += 1
     length = wp.inf
-    if found >= 0:
-        base = (found / 8) * 144
-        k = found - (found / 8) * 8
+    if best_slot >= 0:
+        base = (best_slot / 8) * 144
+        k = best_slot - (best_slot / 8) * 8
         a = load3(triangles, mesh, base, 0, k)
         answer = refined(p, a, load3(triangles, mesh, base, 3, k), load3(triangles, mesh, base, 6, k))
         length = answer[3]
     if length > max_distance:
-        found = wp.int32(-1)
-    if found >= 0:
-        face[i] = wp.int64(order[found])
+        best_slot = wp.int32(-1)
+    if best_slot >= 0:
+        face[i] = wp.int64(order[best_slot])
     else:
         face[i] = wp.int64(-1)
         answer = wp.vec4(0.0, 0.0, 0.0, 0.0)

@@ -109,7 +109,7 @@ def march(
     """One thread per ray: its steps in occupied cells, counted in a first pass and written in a second (`fill`)."""
     # `counts` is written by the first pass and holds each ray's offset in the second.
     ray = wp.tid()
-    found = wp.int32(0)
+    count = wp.int32(0)
     t0 = near[ray]
     t1 = far[ray]
     base = wp.int32(0)
@@ -178,13 +178,13 @@ def march(
                                 following = wp.max(interval(lattice, leaves), k + 1)
                 if keep:
                     if fill:
-                        out_ray[base + found] = wp.int64(ray)
-                        out_start[base + found] = start
-                        out_end[base + found] = stop
-                    found = found + 1
+                        out_ray[base + count] = wp.int64(ray)
+                        out_start[base + count] = start
+                        out_end[base + count] = stop
+                    count = count + 1
                 k = following
     if not fill:
-        counts[ray] = wp.int64(found)
+        counts[ray] = wp.int64(count)
 
 
 @wp.kernel

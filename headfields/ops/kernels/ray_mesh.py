@@ -73,7 +73,7 @@ def raycast(
     inverse = wp.vec3(reciprocal(d[0]), reciprocal(d[1]), reciprocal(d[2]))
     best = max_distance
     weights = wp.vec3(0.0, 0.0, 0.0)
-    found = wp.int32(-1)
+    best_slot = wp.int32(-1)
     stack = stack_int()
     keys = stack_float()
     top = wp.int32(0)
@@ -98,10 +98,10 @@ def raycast(
                     one_sided = wp.min(w) >= 0.0 or wp.max(w) <= 0.0
                     if one_sided and wp.dot(gu, gu) > 0.0 and slope != 0.0 and w[0] + w[1] + w[2] != 0.0:
                         t = wp.dot(normal, a) / slope
-                        if t >= 0.0 and (t < best or (found < 0 and t <= best)):
+                        if t >= 0.0 and (t < best or (best_slot < 0 and t <= best)):
                             best = t
                             weights = w
-                            found = leaf * 8 + k
+                            best_slot = leaf * 8 + k
             else:
                 start = top
                 for k in range(8):
@@ -117,8 +117,8 @@ def raycast(
                         stack[at] = children[child, k]
                         keys[at] = span[0]
                         top += 1
-    if found >= 0:
-        face[i] = wp.int64(order[found])
+    if best_slot >= 0:
+        face[i] = wp.int64(order[best_slot])
         weights = weights / (weights[0] + weights[1] + weights[2])
     else:
         face[i] = wp.int64(-1)

@@ -90,7 +90,7 @@ def merge(
     last_b = wp.int32(offsets_b[ray + 1])
     in_a = wp.int32(0)
     in_b = wp.int32(0)
-    found = wp.int32(0)
+    count = wp.int32(0)
     previous = wp.float32(0.0)
     while a < last_a or b < last_b:
         edge_a = wp.float32(0.0)
@@ -109,11 +109,11 @@ def merge(
             edge = edge_a
         if in_a + in_b > 0 and previous < edge:
             if fill:
-                to = wp.int32(counts[ray]) + found
+                to = wp.int32(counts[ray]) + count
                 out_ray[to] = wp.int64(ray)
                 out_start[to] = previous
                 out_end[to] = edge
-            found = found + 1
+            count = count + 1
         previous = edge
         if take_a:
             a = a + in_a
@@ -122,4 +122,4 @@ def merge(
             b = b + in_b
             in_b = 1 - in_b
     if not fill:
-        counts[ray] = wp.int64(found)
+        counts[ray] = wp.int64(count)

@@ -20,8 +20,12 @@ def _pad(
     """The samples as one row per ray, padded with zeros, and the mask of the samples."""
     counts = offsets.diff()
     width = int(counts.max()) if counts.numel() else 0
-    present = torch.arange(width, device=values.device) < counts[:, None]
-    return values.new_zeros(present.shape).masked_scatter(present, values), present
+    column = torch.arange(width, device=values.device)
+    present = column < counts[:, None]
+    place = torch.where(present, offsets[:-1, None] + column, 0)
+    if not values.numel():
+        return values.sum() + values.new_zeros(present.shape), present  # zeros that keep the graph
+    return torch.where(present, values[place], 0.0), present
 
 
 def exclusive_sum(values: Float[Tensor, " m"], offsets: Int[Tensor, " offsets"], reverse: bool) -> Float[Tensor, " m"]:

@@ -17,9 +17,10 @@ def scatter_rows(
     values: Float[Tensor, "n c"], index: Int[Tensor, "n k"], weights: Float[Tensor, "n k"], rows: int
 ) -> Float[Tensor, "rows c"]:
     """out[r] = Σ weights[n, k] values[n] over the (n, k) whose index is r."""
-    valid = (index >= 0).reshape(-1)
-    products = (weights[..., None] * values[:, None]).flatten(0, 1)
-    return values.new_zeros(rows, values.shape[1]).index_add(0, index.reshape(-1)[valid].long(), products[valid])
+    products = torch.where((index >= 0)[..., None], weights[..., None] * values[:, None], 0.0).flatten(0, 1)
+    if not rows:
+        return products.sum() * 0 + values.new_zeros(0, values.shape[1])
+    return values.new_zeros(rows, values.shape[1]).index_add(0, index.reshape(-1).long().clamp(min=0), products)
 
 
 def dot_rows(

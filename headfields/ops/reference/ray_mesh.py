@@ -137,7 +137,7 @@ def margin_interval(
     mesh_index: Int[Tensor, " n"] | None = None,
     pairs: int = 1 << 18,
 ) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
-    """First and last t >= 0 at which a ray of unit direction is within `margin` of the mesh; inf and -inf where never.
+    """First and last t >= 0 at which a ray of unit direction is within `margin` of the mesh; 0 and 0 where never.
 
     The points within the margin of a triangle are the union of a prism, three cylinders about the edges and three
     balls about the corners, and convex, so each face gives one interval. Brute force. Not differentiable.
@@ -181,4 +181,5 @@ def margin_interval(
         ahead = usable & (hi >= 0) & (lo <= hi)
         near[chunk] = torch.where(ahead, lo.clamp(min=0), torch.inf).amin(-1)
         far[chunk] = torch.where(ahead, hi, -torch.inf).amax(-1)
-    return near, far
+    miss = near > far
+    return near.masked_fill(miss, 0.0), far.masked_fill(miss, 0.0)
