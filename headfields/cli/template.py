@@ -50,6 +50,7 @@ def template(
     """
     from headfields.cli.rig import rig
     from headfields.mesh import load_mesh, save_mesh
+    from headfields.runs.folder import remove_leftovers
     from headfields.texturing import read_posed_images, texture_pictures, texture_proxy
 
     if out.suffix not in (".npz", ".obj"):
@@ -70,6 +71,8 @@ def template(
     print(f"{len(images)} images of {width} x {height}; {len(mesh.vertices)} vertices, {len(mesh.faces)} faces")
     if mesh.uv is None:
         print("the proxy has no texture coordinates: new ones are made")
+    remove_leftovers(out.parent, name=out.stem)
+    remove_leftovers(out.parent / f"{out.stem}_pictures")
     result = texture_proxy(images, mesh, resolution, refine, even_exposure=even_exposure, progress=True)
     textured = save_mesh(out.with_suffix(".obj"), result.mesh)
     pictures = textured.parent / f"{textured.stem}_pictures"

@@ -8,6 +8,10 @@ from headfields.training.loggers import Loggers
 from headfields.training.processes import Processes
 
 
+_SETTLED, _DIVERGED = 40, 1.0
+"""After so many steps, a training PSNR that is so many dB below that of the first step means that training diverged."""
+
+
 class TrainingMonitor(ProgressMonitor):
     """Bar and log of one call of `Trainer.fit`.
 
@@ -77,8 +81,10 @@ class TrainingMonitor(ProgressMonitor):
         """
         self.tick()
         self._rays += rays
-        self.psnr = smoothed(self.psnr, -10 * math.log10(max(mean_squared_error, 1e-12)), 0.05)
+        value = -10 * math.log10(max(mean_squared_error, 1e-12))
+        self.psnr = smoothed(self.psnr, value, 0.05)
         self.progress.extra["psnr"] = self.psnr
+        self.progress.extra.setdefault("first_psnr", value)
         self.move_bar()
         if not self.log_due(at_end=True):
             return
@@ -91,6 +97,13 @@ class TrainingMonitor(ProgressMonitor):
         if self._processes.is_first:
             by_name = {f"terms/{name}": value for name, value in terms.items()}
             self._loggers.figures(self.progress.step, {"seconds": seconds, "loss": loss, **by_name, **figures})
+
+    def divergence(self) -> str:
+        """What is to say of a run whose training PSNR is lower than that of its first step; empty for others."""
+        first = self.progress.extra.get("first_psnr", -math.inf)
+        if self.progress.step < _SETTLED or not self.psnr < first - _DIVERGED:
+            return ""
+        return f"training PSNR fell from {first:.1f} dB at the first step to {self.psnr:.1f} dB"
 
     def after_skipped_step(self, rays: int) -> None:
         """Counts a step that was not taken, with its number of rays, and moves the bar."""

@@ -350,6 +350,9 @@ class Trainer:
                     f"step {self.progress.step}: {error}; training stops, and {self._last_good}. "
                     "Remedy that, and resume=True (--resume) continues from there"
                 ) from error
+            if (fall := monitor.divergence()) and self.processes.is_first:
+                monitor.event("diverged", what=fall)
+                warn(f"Trainer: {fall}: it diverged. A lower learning rate often helps")
             if self._skipped.total > skipped_before and self.processes.is_first:
                 warn(f"Trainer: {self._skipped.summary()}")
             frames = {int(name): count for name, count in self._skipped.drawn.items()}

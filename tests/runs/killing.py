@@ -63,7 +63,7 @@ def train_prior(inputs: Path) -> Command:
     def run(out: Path, again: bool) -> None:
         options = ["--resume"] if again else [
             "--blendshapes", str(inputs / "rig.npz"), "--people", "2", "--expressions", "2", "--held-out", "1",
-            "--scans-per-step", "2", "--steps", "12", "--pictures", "2", "--seed", "3",
+            "--scans-per-step", "2", "--steps", "8", "--pictures", "0", "--seed", "3",
         ]  # fmt: skip
         _succeed(headfields_main(["train-prior", "--out", str(out), "--device", "cpu", *options]))
 

@@ -1,6 +1,7 @@
 """Steps whose loss or gradient is not finite: what they leave, what is told of them, and when training ends."""
 
 import math
+import warnings
 
 import pytest
 import torch
@@ -146,6 +147,16 @@ def test_a_nan_in_a_mesh_leaves_the_occupancy_grid_whole():
     assert bool(grid.box.isfinite().all()) and bool(grid.opacity.isfinite().all())
     assert bool((grid.opacity > 0).any()), "it has observed the other frames"
     assert all(bool(tensor.isfinite().all()) for tensor in weights(trainer).values())
+
+
+@pytest.mark.parametrize(("rate", "diverges"), [(1e-2, False), (1.0, True), (1e3, True)])
+def test_a_rate_that_is_too_high_is_told(tmp_path, rate, diverges):
+    trainer = make(learning_rate=rate, out=tmp_path, picture_seconds=1e9)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        trainer.fit(steps=60)
+    assert any("it diverged. A lower learning rate" in str(warning.message) for warning in caught) == diverges
+    assert any(entry.get("event") == "diverged" for entry in RunFolder(tmp_path).read_log()) == diverges
 
 
 def test_an_occupancy_grid_ignores_a_density_of_nan():
