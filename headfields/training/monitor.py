@@ -7,7 +7,6 @@ from headfields.runs.progress import Progress, ProgressMonitor, smoothed
 from headfields.training.loggers import Loggers
 from headfields.training.processes import Processes
 
-
 _SETTLED, _DIVERGED = 40, 1.0
 """After so many steps, a training PSNR that is so many dB below that of the first step means that training diverged."""
 
