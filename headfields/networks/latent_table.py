@@ -138,7 +138,8 @@ class LatentTable(Part):
         if index is None:
             raise ValueError(
                 f"the code {name!r} comes from a LatentTable of {len(self)} rows by {self.by}, and the HeadState has "
-                f"no {_INDEX[self.by]}: pass state.replace({_INDEX[self.by]}=...), (B,) integers, or the code itself"
+                f"no {_INDEX[self.by]}: a capture fills frame_id, headfields.data.JoinedCaptures also identity and "
+                f"sequence; or pass state.replace({_INDEX[self.by]}=...), (B,) integers"
             )
         if index.device.type == "cpu":  # elsewhere a check would wait for the device; the trainer checks beforehand
             self._check("index", index)

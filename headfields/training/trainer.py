@@ -95,7 +95,7 @@ class Trainer:
     renders `rays_per_step` random pixels of them and takes one optimizer step. The defaults are those of INSTA's
     released code (learning rate, betas, eps, L2, average) with fewer rays per step, for a CPU.
 
-    Parameters named `table` or `*_table` (hash grids, latent codes) form one group of the optimizer and all others
+    Parameters named `table` or `*_table` (hash grids) form one group of the optimizer and all others
     another; weight decay applies to the latter alone. Adam is PyTorch's fused one: measured on 2 cores over INSTA's
     table of 33.6 million numbers it takes 28 ms per step, `foreach` 160 ms, and a step over the touched rows alone
     275 ms with a quarter of them touched, so there is no sparse variant.
@@ -117,7 +117,8 @@ class Trainer:
         network_learning_rate: learning rate of the networks. At rates that suit tables, small networks lose units for
             good, so a tenth of `learning_rate` or less is worth a try.
         learning_rates: learning rates of parts with a `rate_group`, by its name: `{"warp": 1e-4}` for an `ErrorWarp`
-            and its codes. Groups without an entry have the networks' rate.
+            and its codes, `{"codes": 1e-3}` for the latent tables of the avatar. Groups without an entry have the
+            networks' rate.
         schedule: `"constant"` (INSTA); `"exponential"`: falls to `final_rate` times the learning rate over the run; or
             a function of the fraction of the run that is done, or of `(fraction, step)`, to the factor on all rates.
         final_rate: final factor of the learning rates; see `schedule`.
