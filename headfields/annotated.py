@@ -111,7 +111,8 @@ def _check(owner: str, name: str, field: TensorField, tensor: Any, sizes: dict[s
             )
         shape, axes = shape[cut:], axes[1:]
     if len(shape) != len(exact):
-        raise ValueError(f"{owner}: {name} has shape {tuple(tensor.shape)}; expected {field.text}")
+        one = f" (of one: {name}[None])" if len(shape) == len(exact) - 1 and not field.variadic else ""
+        raise ValueError(f"{owner}: {name} has shape {tuple(tensor.shape)}; expected {field.text}{one}")
     for axis, size, expected in zip(axes, shape, exact, strict=True):
         if expected is not None:
             if size != expected:

@@ -629,7 +629,10 @@ class Avatar(nn.Module):
             A `Rendering` of (N, ...) tensors, with the samples and weights for the losses. N = 0 is legal.
 
         Raises:
-            ValueError: the state lacks what a part needs; the message says which part and which field.
+            TypeError: rays and state have two dtypes.
+            ValueError: the state lacks what a part needs; the message says which part and which field. A background of
+                another shape. On the CPU also: rays that are not finite, and canonical points that are valid and not
+                finite; on CUDA, where they are not read, such rays are empty space.
         """
         _check_rays(rays, state)
         check_ray_background("Avatar", background, len(rays))

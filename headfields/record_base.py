@@ -196,7 +196,7 @@ class Record:
                     f"{cls.__name__}.stack: {each.name} has the axes {each.text} and no room for another; "
                     f"{cls.__name__}.cat joins along the first"
                 )
-        for f in fields(cls):  # type: ignore[arg-type]
+        for f in fields(cls):
             value = getattr(record, f.name)
             if isinstance(value, Record) and cls._tensors and value._lead().strip("*") != lead.strip("*"):
                 raise TypeError(

@@ -517,13 +517,12 @@ class Features(Record):
 
     @classmethod
     def _joined(cls, verb: str, records: "list[Features]") -> "Features":
-        if verb != "stack" and all(each.shared is not None for each in records):
-            counts = [0, *(len(each.shared) for each in records if each.shared is not None)]
-            starts = torch.tensor(counts).cumsum(0).tolist()
-            own = super()._joined("cat", [Features(each.own) for each in records])
-            shared = super()._joined("cat", [Features(each.shared) for each in records])
-            index = [each.index + start for each, start in zip(records, starts, strict=False)]
-            return Features(own.own, shared.own, torch.cat(index))
+        rows = [each.shared for each in records if each.shared is not None]
+        if verb != "stack" and len(rows) == len(records):
+            starts = torch.tensor([0, *(len(each) for each in rows)]).cumsum(0).tolist()
+            index = [each.index + start for each, start in zip(records, starts, strict=False) if each.index is not None]
+            own = super()._joined("cat", [Features(each.own) for each in records]).own
+            return Features(own, super()._joined("cat", [Features(each) for each in rows]).own, torch.cat(index))
         return super()._joined(verb, records)
 
     @property

@@ -64,8 +64,9 @@ def frame_index(frame: Any, count: int, owner: str) -> int:
 
 
 def _index(frame: Any, owner: str) -> int:
+    shaped = isinstance(frame, (Tensor, np.ndarray)) and frame.ndim > 0
     boolean = isinstance(frame, (bool, np.bool_)) or getattr(frame, "dtype", None) in (torch.bool, np.dtype(bool))
-    if boolean or getattr(frame, "ndim", 0):  # True and an array of one entry would pass as an index
+    if boolean or shaped:  # True and an array of one entry would pass as an index
         raise TypeError(f"{owner}: frame {_shown(frame)} is a {type(frame).__name__}; pass integers")
     try:
         return operator.index(frame)

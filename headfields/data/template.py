@@ -56,13 +56,15 @@ def build_template(
         faces = tracked
     masks: dict[str, Tensor] = {}
     for name, mask in (regions or {}).items():
+        if mask.dtype != torch.bool:
+            raise CaptureError(f"load_capture: regions[{name!r}] has dtype {mask.dtype}; expected a mask, mask > 0")
         if mask.shape not in ((len(tracked),), (len(faces),)):
             raise CaptureError(
                 f"load_capture: regions[{name!r}] has shape {tuple(mask.shape)}; expected ({len(tracked)},), "
                 "the faces of canonical.obj"
             )
         closing = torch.full((len(faces) - len(mask),), name == "mouth")
-        masks[name] = torch.cat([mask.bool().cpu(), closing])
+        masks[name] = torch.cat([mask.cpu(), closing])
     missing = [name for name in ("mouth", "eyes", "face") if name not in masks]
     if missing:
         voted = vote_regions(views, vertices, faces, len(tracked))

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from headfields.ops._checks import check_floating, check_integer, check_same_device, check_shape
 from headfields.ops.antialias import Crossings, MeshEdges, antialias, mesh_edges, silhouette_crossings
+from headfields.ops.background import check_background
 from headfields.ops.texture import MipPyramid, mip_pyramid, sample_texture
 from headfields.ops.triangle_bvh import TriangleBVH
 from headfields.ops.vertex_geometry import vertex_normals
@@ -43,7 +44,9 @@ class MeshRendering(Record):
     crossings: Crossings
 
     def over(self, background: Float[Tensor, "h w 3"] | Float[Tensor, "3"] | float | int) -> Float[Tensor, "h w 3"]:
-        """The color over a background: an image, a color, or a gray."""
+        """The color over a background: an image, a color, or a gray, sRGB in [0, 1]."""
+        if not isinstance(background, Tensor):  # tensors are not read: this runs in every step of a fit
+            check_background("MeshRendering.over", background)
         return self.color + (1 - self.alpha)[..., None] * background
 
 

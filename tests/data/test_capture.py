@@ -162,3 +162,10 @@ def test_a_capture_whose_head_moves_keeps_its_poses_in_a_pickle(folder: Path) ->
     again = pickle.loads(pickle.dumps(capture))
     assert torch.equal(capture.camera([0, 5]).world_to_camera, again.camera([0, 5]).world_to_camera)
     assert torch.equal(capture.state([0, 5]).vertices, again.state([0, 5]).vertices)
+
+
+def test_region_masks_are_boolean(folder: Path, unchecked: None) -> None:
+    mask = torch.rand(len(blob()[1]))
+    with pytest.raises(CaptureError, match=r"regions\['mouth'\] has dtype torch.float32; expected a mask, mask > 0"):
+        _ = load_capture(folder, regions={"mouth": mask}).template
+    assert load_capture(folder, regions={"mouth": mask > 0.5}).template.regions["mouth"].dtype == torch.bool

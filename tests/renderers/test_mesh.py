@@ -36,6 +36,8 @@ def test_the_center_of_each_pixel_agrees_with_render_mesh(device):
     assert mine.alpha.gt(0).sum() > its.mask.sum()
     torch.testing.assert_close(mine.color, mine.alpha[..., None].expand(-1, -1, 3))
     torch.testing.assert_close(mine.over(0.25), 0.25 + 0.75 * mine.color)
+    with pytest.raises(ValueError, match=r"MeshRendering.over: background is 255; .* divide 8-bit values by 255"):
+        mine.over(255)
     image = torch.rand(40, 30, 3, device=device)
     torch.testing.assert_close(mine.over(image), mine.color + (1 - mine.alpha[..., None]) * image)
 

@@ -9,7 +9,13 @@ from torch import Tensor
 from headfields.deformers import Static
 from headfields.parts import Sampler
 from headfields.records import Canonical, FieldValues, HeadState, Rays
-from headfields.renderers import HierarchicalSampler, OccupancySampler, UniformSampler, VolumeRenderer
+from headfields.renderers import (
+    HierarchicalSampler,
+    OccupancySampler,
+    SurfaceSampler,
+    UniformSampler,
+    VolumeRenderer,
+)
 from tests.formula_field import FormulaField
 
 BOX = torch.tensor([[-0.2, -0.2, -0.2], [0.2, 0.2, 0.2]])
@@ -259,3 +265,63 @@ def test_a_head_that_leaves_the_posed_grid_is_rendered_all_the_same() -> None:
     there = avatar.render(Camera(away, intrinsics, (12, 12)), HeadState(vertices=vertices[None] + shift))
     assert float(here.opacity.max()) > 0.3
     torch.testing.assert_close(there.rgb, here.rgb, atol=2e-2, rtol=0)
+
+
+# ---------------------------------------------------------------- rays without an interval
+
+MISSES = [
+    (torch.inf, -torch.inf), (1.0, 1.0), (1.3, 0.7), (torch.nan, torch.nan), (0.7, torch.nan), (torch.nan, 1.3),
+    (-torch.inf, torch.inf), (0.7, torch.inf), (-torch.inf, 1.3), (torch.inf, torch.inf), (0.0, 0.0),
+]  # fmt: skip
+
+
+class Missed(Ball):
+    """The ball, where some rays have no interval to sample, in every way to say so."""
+
+    gives = "density"
+
+    def near_far(self, rays: Rays) -> tuple[Tensor, Tensor]:
+        near, far = torch.full((len(rays),), 0.7), torch.full((len(rays),), 1.3)
+        for row, (low, high) in enumerate(MISSES[: len(rays)]):
+            near[row], far[row] = low, high
+        return near, far
+
+    def decode(self, canonical: Canonical, color: bool = True) -> FieldValues:
+        values = super().decode(canonical, color)
+        return values.replace(distance=canonical.points.norm(dim=-1) - self.radius)
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("hits", [0, 5])
+@pytest.mark.parametrize("name", [*SAMPLERS, "surface", "surface, one round"])
+def test_rays_without_an_interval_get_no_samples(name: str, hits: int, training: bool) -> None:
+    made = SAMPLERS | {
+        "surface": lambda: SurfaceSampler(8, 8, rounds=2),
+        "surface, one round": lambda: SurfaceSampler(8, 8, rounds=1, keep_coarse=False),
+    }
+    sampler = made[name]().train(training)
+    sampler.build(BOX)
+    across = Rays(
+        torch.tensor([-1.0, 0.0, 0.0]).repeat(len(MISSES) + hits, 1),
+        torch.tensor([1.0, 0.0, 0.0]).repeat(len(MISSES) + hits, 1),
+        torch.zeros(len(MISSES) + hits, dtype=torch.long),
+    )
+    samples, canonical = sampler(across, Missed())
+    assert len(samples) == len(canonical) and (len(samples) > 0) == (hits > 0)
+    assert bool((samples.ray >= len(MISSES)).all()) and bool(samples.ray.diff().ge(0).all())
+    for values in (samples.start, samples.end, canonical.points):
+        assert bool(values.isfinite().all())
+    samples, canonical = sampler(across[:0], Missed())
+    assert len(samples) == len(canonical) == 0
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_an_image_of_rays_without_an_interval_is_the_background(training: bool) -> None:
+    for name, make in SAMPLERS.items():
+        renderer = VolumeRenderer(make()).train(training)
+        renderer.build(BOX)
+        count = len(MISSES)
+        across = Rays(torch.zeros(count, 3), torch.eye(3)[:1].repeat(count, 1), torch.zeros(count, dtype=torch.long))
+        image = renderer(across, Missed(), torch.full((count, 3), 0.25))
+        assert bool((image.rgb == 0.25).all()) and bool((image.opacity == 0).all()), name
+        assert bool((image.depth == 0).all()), name
