@@ -90,9 +90,7 @@ def test_need_says_who_needs_what() -> None:
 def test_shapes_that_disagree_are_named(unchecked: None) -> None:
     with pytest.raises(ValueError, match=r"HeadState: expression has shape \(3, 4\), so B = 3, but vertices has B = 2"):
         HeadState(torch.zeros(2, 5, 3), expression=torch.zeros(3, 4))
-    with pytest.raises(
-        ValueError, match=r"shape \(5, 3\); expected \(B, V, 3\) \(of one: vertices\[None\]\)"
-    ):
+    with pytest.raises(ValueError, match=r"shape \(5, 3\); expected \(B, V, 3\) \(of one: vertices\[None\]\)"):
         HeadState(torch.zeros(5, 3))
     with pytest.raises(ValueError, match=r"codes\['id'\] has shape \(1, 4\), so B = 1"):
         HeadState(torch.zeros(2, 5, 3), codes={"id": torch.zeros(1, 4)})
