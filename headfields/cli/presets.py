@@ -12,8 +12,9 @@ import math
 import sys
 import types
 import typing
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal, Union
 
 from headfields.cli.errors import CommandError
@@ -64,8 +65,10 @@ def listing() -> str:
     return "\n".join(lines)
 
 
-def arguments_for(model: str, overrides: list[str], capture: Any, device: Any) -> dict[str, Any]:
-    """Arguments for a preset from `name=value` texts, checked against its signature.
+def arguments_for(
+    model: str, overrides: list[str], capture: Any, device: Any, recipe: Mapping[str, Any] = MappingProxyType({})
+) -> dict[str, Any]:
+    """Arguments for a preset: those of a recipe, and `name=value` texts, checked against its signature.
 
     Four parameters of a preset have defaults of their own: `expression_width` is at most what the capture offers,
     `frames` is the number of its frames, `small` is true on a CPU, and `shell` is a centimeter more than what the
@@ -76,11 +79,13 @@ def arguments_for(model: str, overrides: list[str], capture: Any, device: Any) -
     """
     from headfields.data import matter_extent
 
-    arguments = parse_overrides(model, overrides)
+    own = parse_overrides(model, overrides)
+    arguments = {**recipe, **own}
     parameters = {parameter.name: parameter for parameter in _parameters(preset(model))}
     offered = getattr(capture, "expression_width", None)
-    if "expression_width" in parameters and "expression_width" not in arguments and offered is not None:
-        arguments["expression_width"] = min(parameters["expression_width"].default, offered)
+    if "expression_width" in parameters and "expression_width" not in own and offered is not None:
+        usual = arguments.get("expression_width", parameters["expression_width"].default)
+        arguments["expression_width"] = min(usual, offered)
     if "frames" in parameters:
         arguments.setdefault("frames", len(capture))
     if "shell" in parameters and "shell" not in arguments:

@@ -11,7 +11,7 @@ from headfields.cli import presets
 from headfields.cli.argument_types import Count, Folder, NewRun, OptionalFloat, OptionalInt
 from headfields.cli.errors import CommandError, Interrupted
 
-FIXED = ("model", "arguments", "capture", "mouth", "seed")
+FIXED = ("model", "arguments", "capture", "mouth", "seed", "recipe")
 """Entries of config.json that a resumed run cannot change."""
 
 _MODEL_HELP = f"""A preset of headfields.models. Each is listed with the arguments that --set takes, and their defaults:
@@ -27,6 +27,7 @@ def train(
     steps: OptionalInt = None,
     resume: bool = False,
     seed: OptionalInt = None,
+    recipe: Literal["cpu", "released"] | None = None,
     rays: OptionalInt = None,
     samples: OptionalInt = None,
     frames: OptionalInt = None,
@@ -34,6 +35,7 @@ def train(
     network_learning_rate: OptionalFloat = None,
     schedule: Literal["constant", "exponential"] | None = None,
     depth: OptionalFloat = None,
+    depth_start: OptionalInt = None,
     opacity: OptionalFloat = None,
     set: tuple[str, ...] = (),
     mouth: Literal["close", "interior", "none"] | None = None,
@@ -57,6 +59,8 @@ def train(
         steps: Stop after this many optimizer steps in total.
         resume: Continue from the run's checkpoint, with the model and options of its config.json.
         seed: Seed of weights, frames and pixels; 0 if not given. A resumed run keeps its own.
+        recipe: cpu (if not given): sizes and rates for minutes on a CPU. released: those of the authors' code, for a
+            GPU; INSTA has one, for 33000 steps. The options that follow replace single numbers of the recipe.
         rays: Rays of the first step. The defaults of this and the following options are the model's; INSTA: 2048. More
             rays give a smoother gradient and take longer.
         samples: Samples of a step; as empty space is learned, the number of rays adapts to it. INSTA: 14000. 0 keeps
@@ -68,6 +72,7 @@ def train(
         schedule: constant (as INSTA was released) or exponential (to a tenth over the run, better for short ones; the
             default).
         depth: Weight of the depth prior; INSTA: 0.1; 0 leaves it out. The published 1.25 costs quality in a short run.
+        depth_start: First step of the depth prior; INSTA: 500, where the released code has 0.
         opacity: Weight of a loss on the matte, 0 if not given (as INSTA); 0.1 clears the background sooner.
         set: Arguments of the preset as name=value, e.g. --set levels=8 log2_table_size=16.
         mouth: For a tracked mesh that ends at the lips: close (if not given) puts faces across them; interior adds a
@@ -90,15 +95,16 @@ def train(
 
     presets.parse_overrides(model, list(set))  # before a large capture is read
     run, before = runs.start_or_resume(out, resume, "train", "model")
-    recipe = recipe_of(model)
+    recipe = recipe or before.get("recipe", "cpu")
+    chosen = recipe_of(model, recipe)
     requested = {
         "rays": rays, "samples": samples, "frames": frames, "learning_rate": learning_rate,
-        "network_learning_rate": network_learning_rate, "schedule": schedule, "depth": depth, "opacity": opacity,
-        "precision": precision,
+        "network_learning_rate": network_learning_rate, "schedule": schedule, "depth": depth,
+        "depth_start": depth_start, "opacity": opacity, "precision": precision,
     }  # fmt: skip
-    options = _training_options(requested, runs.training_before(before), recipe.options)
+    options = _training_options(requested, runs.training_before(before), chosen.options)
     options |= _limits({"minutes": minutes, "steps": steps}, before.get("training", {}))
-    for name in ("depth", "opacity", "samples"):
+    for name in ("depth", "depth_start", "opacity", "samples"):
         if not options[name] >= 0:
             raise CommandError(f"--{name} is {options[name]}; expected 0 (none) or more")
     run.check_writable()
@@ -106,7 +112,7 @@ def train(
     mouth = mouth or before.get("mouth", "close")
     head_frame = runs.head_frame(before) if before else "auto"
     source = runs.open_capture(capture, memory, head_frame, mouth)
-    arguments = presets.arguments_for(model, list(set), source, torch_device)
+    arguments = presets.arguments_for(model, list(set), source, torch_device, chosen.arguments)
     if before.get("model") == model and not set:
         arguments = before["arguments"]
     config: dict[str, Any] = {
@@ -116,6 +122,7 @@ def train(
         "head_frame": "keep" if getattr(source, "head_frame", None) is None else "normalize",
         "mouth": mouth,
         "seed": before.get("seed", 0) if seed is None else seed,
+        "recipe": recipe,
         "training": options,
     }
     runs.check_unchanged(run, before, config, FIXED)
@@ -123,12 +130,12 @@ def train(
     avatar = presets.build(model, arguments, source)
     with runs.one_line_warnings(), runs.one_line_errors():
         trainer = Trainer(
-            avatar, source, recipe.losses_for(options, avatar), rays_per_step=options["rays"],
+            avatar, source, chosen.losses_for(options, avatar), rays_per_step=options["rays"],
             samples_per_step=options["samples"] or None, frames_per_step=options["frames"],
             schedule=options["schedule"], seed=config["seed"], out=out, device=torch_device, devices=devices,
             precision=options["precision"], learning_rate=options["learning_rate"],
             network_learning_rate=options["network_learning_rate"],
-            loggers=[] if logger is None else [logger], **recipe.trainer, **recipe.sampling(source),
+            loggers=[] if logger is None else [logger], **chosen.trainer, **chosen.sampling(source),
         )  # fmt: skip
 
         trainer.config = {**config, "trainer": trainer.config["trainer"]}

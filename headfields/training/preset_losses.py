@@ -10,28 +10,30 @@ from headfields.losses.surface import DepthPrior
 from headfields.losses.warp import Elastic, WarpMagnitude
 
 
-def insta_losses(depth: float | int = 0.1) -> list[Loss]:
-    """INSTA's losses: `HuberColor`, whose mouth weighs 40 times from step 500, and `DepthPrior`, also from step 500.
+def insta_losses(depth: float | int = 0.1, depth_start: int = 500) -> list[Loss]:
+    """INSTA's losses: `HuberColor`, whose mouth weighs 40 times from step 500, and `DepthPrior`.
 
     Args:
         depth: weight of the depth prior; 0 leaves it out. INSTA's is 1.25, over 33,000 steps on a GPU. The default is
             our own choice: in minutes on a CPU the full weight costs a decibel, and this one nothing (docs/insta.md).
+        depth_start: first step of the depth prior. INSTA's is 0; the default is our own choice (see `DepthPrior`).
 
     >>> from headfields.training import insta_losses
     >>> [(loss.name, loss.weight) for loss in insta_losses()]
     [('color', 1.0), ('depth', 0.1)]
     """
-    return [HuberColor(), DepthPrior(weight=depth)] if depth else [HuberColor()]
+    return [HuberColor(), DepthPrior(start=depth_start, weight=depth)] if depth else [HuberColor()]
 
 
-def monoavatar_losses(depth: float | int = 0) -> list[Loss]:
+def monoavatar_losses(depth: float | int = 0, depth_start: int = 500) -> list[Loss]:
     """MonoAvatar's losses, with the paper's weights: squared color, elastic energy and magnitude of the warp.
 
     Args:
         depth: weight of INSTA's depth prior, added to them; the paper has none.
+        depth_start: first step of the depth prior.
     """
     losses: list[Loss] = [SquaredColor(), Elastic(), WarpMagnitude()]
-    return [*losses, DepthPrior(weight=depth)] if depth else losses
+    return [*losses, DepthPrior(start=depth_start, weight=depth)] if depth else losses
 
 
 def blendfield_losses(avatar: nn.Module) -> list[Loss]:

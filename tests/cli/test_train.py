@@ -3,16 +3,19 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 
+import headfields.data
 import headfields.models
 from headfields.cli import main
 from headfields.losses.color import HuberColor
 from headfields.runs.folder import RunFolder
 from headfields.runs.lock import run_lock
 from tests.cli.test_cli import fails, run, world  # noqa: F401  (fixtures)
+from tests.data.tiny import blob, tiny_frames
 from tests.training.fakes import FakeAvatar
 from tests.training.test_full_disk import largest_file
 from tests.training.test_processes import ROOT, environment
@@ -196,3 +199,26 @@ def test_a_logger_writes_into_the_run(world, tmp_path, capsys, monkeypatch):  # 
     monkeypatch.setattr("headfields.training.loggers._PACKAGES", {"tensorboard": ("none_such",)})
     line = fails(capsys, *arguments, str(tmp_path / "two"), "--steps", "2", "--logger", "tensorboard")
     assert "the logger 'tensorboard' needs the package none_such; pip install" in line
+
+
+def test_the_released_recipe(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its numbers reach the model, the losses and the trainer; a resumed run keeps it."""
+    headfields.data.write_insta(tmp_path / "tiny", tiny_frames(5, True), *blob(True))
+    out = tmp_path / "run"
+    small = ["--set", "levels=2", "log2_table_size=8", "finest_resolution=32", "grid_resolution=8", "step=0.02"]
+    arguments = ["train", "insta", "--capture", str(tmp_path / "tiny"), "--out", str(out), "--precision", "32-true"]
+    limits = ["--rays", "16", "--samples", "0"]
+    assert main([*arguments, *limits, "--steps", "1", "--recipe", "released", *small]) == 0
+    written = config(out)
+    assert written["recipe"] == "released" and written["arguments"]["features"] == 8
+    assert written["arguments"]["formula"] == "released" and written["arguments"]["expression_width"] == 5
+    training = written["training"]
+    assert training["depth"] == 1.25 and training["depth_start"] == 0 and training["frames"] == 32
+    assert training["learning_rate"] == training["network_learning_rate"] == 1.75e-3 and training["rays"] == 16
+    assert training["schedule"] == "constant"
+    assert main([*arguments, *limits, "--steps", "2", "--resume"]) == 0
+    assert config(out)["recipe"] == "released"
+    capsys.readouterr()
+    assert "was trained with recipe" in fails(capsys, *arguments, "--steps", "3", "--resume", "--recipe", "cpu")
+    other = ["train", "vp360", "--capture", str(tmp_path / "tiny"), "--out", str(tmp_path / "b"), "--steps", "1"]
+    assert "vp360 has no recipe 'released'; insta has one" in fails(capsys, *other, "--recipe", "released")
