@@ -44,6 +44,8 @@ def expression_basis(capture: Any) -> tuple[Float[Tensor, "e v 3"] | None, str]:
     count = len(capture)
     state = capture.state(sorted({int(f) for f in np.linspace(0, count - 1, min(_FRAMES, count)).round()}))
     expected = None if state.expression is None else (state.expression.shape[1], state.vertices.shape[1], 3)
+    if not bool(basis.isfinite().all()):
+        raise CaptureError(f"expression_basis: {path}: expression has numbers that are not finite; write it again")
     if basis.shape != expected:
         return None, f"the expression of {BASIS} has shape {tuple(basis.shape)}; the capture's frames need {expected}"
     motion = state.vertices - state.vertices.mean(0)

@@ -8,11 +8,10 @@ from jaxtyping import Float, Int
 
 from headfields.files.unpickler import to_array
 
-__all__ = ["WEIGHT_SLACK", "check_in_meters", "check_names", "check_sums", "checked_arrays", "number", "whole_numbers"]
+__all__ = ["WEIGHT_SLACK", "check_names", "check_sums", "checked_arrays", "number", "whole_numbers"]
 
 WEIGHT_SLACK = 1e-3
 """How far weights may be below 0, and their sum off 1: the rounding of 16-bit floats."""
-_SIZES = (0.01, 20.0)  # meters: far beyond any head or body, and short of a head in centimeters
 
 
 def checked_arrays(
@@ -131,29 +130,6 @@ def check_names(names: Sequence[str], count: int, where: str, of: str) -> None:
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise ValueError(f"{where} has the name {twice[0]!r} twice; names are unique")
-
-
-def check_in_meters(vertices: Float[np.ndarray, "v 3"], where: str) -> None:
-    """Checks that a head or body has a plausible size: formats fix meters, and millimeters are the common mistake.
-
-    Raises:
-        ValueError: the diagonal of its bounding box is not 1 cm to 20 m; the message has the factor that helps.
-    """
-    if not len(vertices):
-        return
-    size = float(np.linalg.norm(vertices.max(0) - vertices.min(0)))
-    if _SIZES[0] <= size <= _SIZES[1]:
-        return
-    units = {"millimeters": 1e-3, "centimeters": 1e-2, "decimeters": 0.1, "inches": 0.0254}
-    remedy = next(
-        (
-            f"; they look like {unit}: multiply by {factor}"
-            for unit, factor in units.items()
-            if 0.1 <= size * factor <= 3
-        ),
-        "",
-    )
-    raise ValueError(f"{where} is {size:.4g} meters across{remedy}; expected a head or body in meters")
 
 
 def _place(index: Any) -> str:

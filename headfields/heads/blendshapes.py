@@ -9,14 +9,14 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from headfields.files.arrays import load_arrays
-from headfields.files.checked import check_in_meters, check_names, checked_arrays, whole_numbers
+from headfields.files.checked import check_names, checked_arrays, whole_numbers
 from headfields.files.reading import reading
 from headfields.files.unpickler import to_array
 from headfields.heads.mouth.closing import close_mouth, mouth_loop
 from headfields.ops._checks import check_floating
 from headfields.ops.rotations import rotation_matrices
 from headfields.ops.skinning import blend_shapes
-from headfields.records import HeadState, Template
+from headfields.records import HeadState, Template, check_meters
 
 __all__ = ["BlendshapeHead"]
 
@@ -95,7 +95,7 @@ class BlendshapeHead(nn.Module):
         arrays = checked_arrays(where, raw, {"template": "V 3", "faces": "F 3", "expression": "E V 3"}, ("faces",))
         arrays |= checked_arrays(where, raw, {"identity": "I V 3", "landmarks": "L"}, ("landmarks",), optional=True)
         count = len(arrays["template"])
-        check_in_meters(arrays["template"], f"{where}: template")
+        check_meters(where, "template", torch.from_numpy(arrays["template"]))
         names = tuple(str(name) for name in to_array(raw.get("expression_names", ()), "expression_names").ravel())
         check_names(names, len(arrays["expression"]), f"{where}: expression_names", "expressions")
         for key in ("faces", "landmarks"):

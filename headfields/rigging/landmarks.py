@@ -84,21 +84,29 @@ def read_scan_landmarks(path: str | Path) -> ScanLandmarks:
         raise ValueError(
             f'read_scan_landmarks: {path} has no "landmarks"; expected {{"landmarks": {{"nose_tip": ...}}}}'
         )
+    unknown = sorted(set(raw) - {"landmarks", "lips", "eyes"})
+    if unknown:
+        raise ValueError(
+            f'read_scan_landmarks: {path} has the entry {unknown[0][:60]!r}; read are "landmarks", "lips" and "eyes"'
+        )
     with reading(path, "a file of landmarks"):
         return parse_landmarks(raw["landmarks"], raw.get("lips"), raw.get("eyes"), str(path))
 
 
 def parse_landmarks(
     landmarks: Mapping[Any, Any] | Sequence[Any],
-    lips: Sequence[Any] | None = None,
-    eyes: str | None = None,
+    lips: Any = None,
+    eyes: Any = None,
     source: str = "landmarks",
 ) -> ScanLandmarks:
     """Landmarks from a dict keyed by name or index, or from a list of 68; see `read_scan_landmarks`.
 
     Raises:
-        ValueError: a name is unknown, or a point is not three finite numbers.
+        ValueError: a name is unknown, a landmark is given twice, a point is not three finite numbers, a list has
+            another length than 68, or the line of the lips has fewer than three points.
     """
+    if not isinstance(landmarks, Mapping) and len(landmarks) != 68:
+        raise ValueError(f"{source}: a list of {len(landmarks)} landmarks; expected 68, with null for unknown ones")
     entries = landmarks.items() if isinstance(landmarks, Mapping) else enumerate(landmarks)
     points, indices = [], []
     for key, value in entries:
@@ -108,13 +116,17 @@ def parse_landmarks(
         index = LANDMARK_NAMES.get(text, int(text) if re.fullmatch("[0-9]{1,2}", text) else -1)
         if not 0 <= index < 68:
             raise ValueError(f"{source}: {text!r} is neither one of 0 to 67 nor one of {', '.join(LANDMARK_NAMES)}")
+        if index in indices:
+            raise ValueError(f"{source}: {text!r} is landmark {index}, which is there twice; remove one of the two")
         points.append(_parse_point(value, f"{source}: {text}"))
         indices.append(index)
     if eyes not in (None, "open", "closed"):
         raise ValueError(f'{source}: eyes is {eyes!r}; expected "open" or "closed"')
-    line = (
-        None if lips is None else torch.tensor([_parse_point(p, f"{source}: lips") for p in lips], dtype=torch.float64)
-    )
+    line = None
+    if lips is not None:
+        if not isinstance(lips, Sequence) or isinstance(lips, str) or len(lips) < 3:
+            raise ValueError(f"{source}: lips is {str(lips)[:60]}; expected a line of three or more points")
+        line = torch.tensor([_parse_point(point, f"{source}: lips") for point in lips], dtype=torch.float64)
     return ScanLandmarks(
         torch.tensor(points, dtype=torch.float64).reshape(-1, 3),
         torch.tensor(indices, dtype=torch.long),
@@ -124,13 +136,13 @@ def parse_landmarks(
 
 
 def _parse_point(value: Any, source: str) -> list[float]:
-    try:
-        point = [float(number) for number in value]
-    except (TypeError, ValueError):
-        point = []
-    if len(point) != 3 or not np.isfinite(point).all():
-        raise ValueError(f"{source} is {value!r}; expected three finite numbers")
-    return point
+    if not isinstance(value, Sequence) or len(value) != 3 or not all(_is_number(number) for number in value):
+        raise ValueError(f"{source} is {str(value)[:60]}; expected three finite numbers")
+    return [float(number) for number in value]
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < math.inf
 
 
 class _DepthProbe:

@@ -147,6 +147,7 @@ class _Rigger:
         self.landmarks = landmarks
         if len(landmarks.points) < 3:
             raise ValueError(f"rig_template: {len(landmarks.points)} landmarks are too few; pass three or more")
+        _check_near(landmarks, self.mesh.vertices)
         assert body.landmark_faces is not None and body.landmark_barycentric is not None
         self.first_index = 68 - len(body.landmark_faces)  # FLAME's 51 are the last 51 of 68
         self.landmark_faces, self.landmark_weights = body.landmark_faces.cpu(), body.landmark_barycentric.cpu()
@@ -390,6 +391,18 @@ class _Rigger:
             if index >= self.first_index:
                 points[index - self.first_index] = position
         return transfer_landmarks(points, normals, sides, target)
+
+
+def _check_near(landmarks: ScanLandmarks, vertices: Tensor) -> None:
+    """Checks that landmarks are in the scan's unit and coordinates: none is half the scan's size outside its box."""
+    low, high = vertices.detach().amin(0).double().cpu(), vertices.detach().amax(0).double().cpu()
+    outside = torch.maximum(low - landmarks.points, landmarks.points - high).amax(1)
+    worst = int(outside.argmax())
+    if float(outside[worst]) > 0.5 * float((high - low).norm()):
+        raise ValueError(
+            f"rig_template: landmark {int(landmarks.indices[worst])} is at {landmarks.points[worst].tolist()}, off the "
+            f"scan, which reaches from {low.tolist()} to {high.tolist()}; give landmarks in the scaled scan's meters"
+        )
 
 
 def _joint_regressor(vertices: Tensor, joints: Tensor, weights: Tensor) -> Float[Tensor, "j v"]:

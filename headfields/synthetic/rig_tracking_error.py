@@ -11,6 +11,7 @@ from torch import Tensor
 
 from headfields.data.errors import CaptureError
 from headfields.files.arrays import load_numbers
+from headfields.files.checked import checked_arrays
 from headfields.files.reading import reading
 from headfields.ops.rigid import fit_rigid
 from headfields.ops.rotations import rotation_matrices
@@ -71,13 +72,16 @@ def rig_tracking_error(folder: str | Path, body: TrackedBody, poses: Mapping[int
     path = Path(folder) / TRUTH
     if not path.is_file():
         raise CaptureError(f"rig_tracking_error: {path} does not exist; write_rig_capture makes one")
+    keys = {"vertices": "F V 3", "world_to_camera": "F 4 4", "pose": "F J 3"}
     with reading(path, "the truth of a drawn capture", CaptureError):
-        arrays = load_numbers(path, CaptureError)
-        truth = {name: torch.from_numpy(arrays[name]) for name in ("vertices", "world_to_camera", "pose")}
+        arrays = checked_arrays(f"rig_tracking_error: {path}", load_numbers(path, CaptureError), keys)
+    truth = {name: torch.from_numpy(array.astype(np.float32)) for name, array in arrays.items()}
     rig = body.rig
     if truth["vertices"].shape[1:] != rig.template_vertices.shape or truth["pose"].shape[1] != len(rig.parents):
         raise CaptureError(f"rig_tracking_error: {path} belongs to another rig; pass the rig it was drawn with")
     frames = sorted(poses)
+    if frames and not 0 <= frames[0] <= frames[-1] < len(truth["pose"]):
+        raise CaptureError(f"rig_tracking_error: {path} has {len(truth['pose'])} frames, and poses {frames[-1]}")
     strongest = rig.weights.argmax(dim=1)
     above_torso = _below(rig.parents, rig.neck_joint or rig.skull_joint)
     groups = {"head": strongest == rig.skull_joint, "torso": ~above_torso[strongest]}

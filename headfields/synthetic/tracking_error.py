@@ -86,6 +86,10 @@ def tracking_error(
         "expression": (len(capture), capture.expression_width or 0),
     }
     for name, shape in shapes.items():
+        if not np.isfinite(truth[name]).all():
+            raise CaptureError(
+                f"tracking_error: {path}: {name} has numbers that are not finite; write the capture again"
+            )
         if truth[name].shape != shape:
             raise CaptureError(
                 f"tracking_error: {path}: {name} has shape {truth[name].shape}; expected {shape} of the capture, "

@@ -37,7 +37,7 @@ FLAME = {
     "infinity in a corrective": (with_row("posedirs", (2, 1, 5), np.inf), "posedirs at"),
     "correctives of another pose": ({"posedirs": np.zeros((12, 3, 35))}, "posedirs has shape"),
     "directions of another mesh": ({"shapedirs": np.zeros((11, 3, 400))}, "shapedirs has shape"),
-    "a template in millimeters": ({"v_template": small()["v_template"] * 60}, "v_template is .*multiply by 0.001"),
+    "a template in millimeters": ({"v_template": small()["v_template"] * 60}, "extends over .*by 0.001"),
     "a joint that is its own parent": ({"kintree_table": changed(TREE, (0, 2), 2, int)}, "2 for the parent of joint 2"),
     "a joint after its child": ({"kintree_table": changed(TREE, (0, 1), 3, int)}, "3 for the parent of joint 1"),
     "a second root": ({"kintree_table": changed(TREE, (0, 3), -1, int)}, "-1 for the parent of joint 3"),
@@ -138,7 +138,7 @@ def blendshapes(**changes):
         ({"expression_names": np.array(["open", "open"])}, "'open' twice"),
         ({"expression_names": np.array(["open"])}, "1 expression_names for 2 expressions"),
         ({"expression_names": np.array(["a", "b", "c"])}, "3 names for 2 expressions"),
-        ({"template": np.random.default_rng(0).random((6, 3)) * 200}, "template is .*multiply by 0.00?1"),
+        ({"template": np.random.default_rng(0).random((6, 3)) * 200}, "template extends over .*multiply by 0.00?1"),
     ],
 )
 def test_wrong_blendshapes(tmp_path, changes, reason):

@@ -16,9 +16,9 @@ def test_names_numbers_and_lists(tmp_path):
     assert torch.equal(landmarks.points[1], torch.tensor([1.0, 2, 3]).double())
     listing = [None] * 68
     listing[8] = [0, 0, 1]
-    path.write_text(json.dumps({"landmarks": listing, "lips": [[0, 0, 0], [1, 0, 0]]}))
+    path.write_text(json.dumps({"landmarks": listing, "lips": [[0, 0, 0], [1, 0, 0], [2, 0, 0]]}))
     landmarks = read_scan_landmarks(path)
-    assert landmarks.indices.tolist() == [8] and landmarks.lips.shape == (2, 3) and landmarks.eyes_closed is None
+    assert landmarks.indices.tolist() == [8] and landmarks.lips.shape == (3, 3) and landmarks.eyes_closed is None
 
 
 @pytest.mark.parametrize(

@@ -128,6 +128,9 @@ def read_insta(folder: Path) -> Recording:
     scores = ", ".join(f"{name} {score:.3f}" for name, score in decision.scores.items())
     report.append(f"camera convention: {decision.name} (scores: {scores}; {decision.used})")
     report += misalignments(compared, canonical.faces.numpy())
+    labels = {int(label) for frame in compared if frame.label is not None for label in np.unique(frame.label)}
+    if labels - set(Label):
+        report.append(f"warning: labels {sorted(labels - set(Label))[:8]} are not INSTA's; they belong to no region")
 
     return Recording(
         path=folder,

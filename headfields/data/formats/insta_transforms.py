@@ -16,6 +16,7 @@ from headfields.data.errors import CaptureError
 from headfields.files.reading import file_bytes
 
 __all__ = [
+    "FOCAL_LENGTHS",
     "InstaFrame",
     "intrinsics_of",
     "matrix_of",
@@ -32,7 +33,7 @@ _READ = (
     "y_fov", "camera_angle_x", "camera_angle_y", "w", "h", "integer_depth_scale",
 )  # fmt: skip
 """The keys that are read, besides `file_path` and `mesh_path`, which identify a frame."""
-_FOCAL = (0.05, 100.0)  # plausible focal lengths, image sides
+FOCAL_LENGTHS = (0.05, 100.0)  # plausible focal lengths, image sides
 _FARTHEST = 1e4  # meters; a pose in millimeters is detected because its camera does not see the mesh
 _CENTER = 10.0  # largest distance of the principal point from the image (crops), image sides
 
@@ -235,7 +236,7 @@ def intrinsics_of(frame: InstaFrame, size: tuple[int, int], report: list[str]) -
         if not choices and axis == "x":
             raise CaptureError(f"{frame.where}: none of fl_x, x_fov and camera_angle_x is given; one is needed")
         key, focal[axis] = next(iter(choices.items())) if choices else ("fl_x", focal["x"])
-        low, high = _FOCAL[0] * max(size), _FOCAL[1] * max(size)
+        low, high = FOCAL_LENGTHS[0] * max(size), FOCAL_LENGTHS[1] * max(size)
         if not low <= focal[axis] <= high:
             raise CaptureError(
                 f"{frame.where}: {key} is {frame.values.get(key)}, a focal length of {focal[axis]:g} pixels; "

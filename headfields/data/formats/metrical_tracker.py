@@ -16,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from headfields.data.errors import CaptureError
+from headfields.data.formats.insta_transforms import FOCAL_LENGTHS
 from headfields.files.arrays import load_arrays, load_npy
 from headfields.files.reading import reading
 from headfields.files.unpickler import to_array
@@ -26,6 +27,7 @@ from headfields.records import Camera, HeadState
 __all__ = ["MetricalTrackerFrame", "MetricalTrackerHead", "SizeOrder", "read_metrical_frame", "read_metrical_frames"]
 
 SizeOrder = Literal["hw", "wh"]
+_FARTHEST = 50.0  # meters from the camera to the head
 
 
 @dataclass(frozen=True)
@@ -186,6 +188,16 @@ def _camera(fields: _Fields, size_order: SizeOrder) -> Camera:
     if fx <= 0 or fy <= 0 or (intrinsics[2] - last).abs().max() > 1e-6:
         raise CaptureError(
             f"{path}: opencv.K is {intrinsics.tolist()}; expected pixel intrinsics with positive focal lengths"
+        )
+    low, high = FOCAL_LENGTHS[0] * max(width, height), FOCAL_LENGTHS[1] * max(width, height)
+    if not (low <= fx <= high and low <= fy <= high) or intrinsics[1, 0] != 0:
+        raise CaptureError(
+            f"{path}: opencv.K is {intrinsics.tolist()}; expected focal lengths of {low:g} to {high:g} pixels, no turn"
+        )
+    if float(translation.norm()) > _FARTHEST:
+        raise CaptureError(
+            f"{path}: opencv.t is {translation.tolist()}, {float(translation.norm()):.4g} meters off; expected meters "
+            "(multiply millimeters by 0.001)"
         )
     off = math.hypot(cx - width / 2, cy - height / 2)
     if off > 0.1 * max(height, width) and math.hypot(cx - height / 2, cy - width / 2) < 0.5 * off:

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from jaxtyping import Bool, Float, Int
 
 from headfields.files.arrays import load_arrays
 from headfields.files.checked import (
-    check_in_meters,
     check_names,
     check_sums,
     checked_arrays,
@@ -21,6 +21,7 @@ from headfields.files.reading import reading
 from headfields.files.unpickler import to_array
 from headfields.heads.flame.assets import FlameAssets, embeddings_of, regions_of, uv_of
 from headfields.heads.landmarks import LandmarkEmbedding
+from headfields.records import check_meters
 
 __all__ = ["FlameArrays", "FlameAssets", "check_model", "flame_arrays", "load_flame_arrays", "split_components"]
 
@@ -145,7 +146,7 @@ def check_model(op: str, raw: Mapping[str, Any], path: str, keys: Mapping[str, s
     arrays = checked_arrays(where, raw, keys, whole=("f", "kintree_table"))
     vertex_count = len(arrays["v_template"])
     arrays["f"] = whole_numbers(arrays["f"], f"{where}: f", vertex_count, "vertices in v_template")
-    check_in_meters(arrays["v_template"], f"{where}: v_template")
+    check_meters(where, "v_template", torch.from_numpy(arrays["v_template"]))
     check_sums(arrays["weights"], f"{where}: weights")
     check_sums(arrays["J_regressor"], f"{where}: J_regressor", _REGRESSOR_SLACK, lowest=None)
     tree = arrays["kintree_table"]

@@ -28,6 +28,7 @@ __all__ = ["NphmScans", "nphm_to_raw", "read_nphm"]
 
 SCALE = 4.0
 """NPHM's units in a meter."""
+_FARTHEST = 100.0  # units: far beyond any head, and short of one in millimeters
 _KINDS = ("face", "def_region", "non_face", "off_surface")
 _NAME = re.compile(r"(?P<expression>\d+)_(?P<chunk>\d+)_(?P<kind>face|def_region|non_face|off_surface)\.npy")
 _CORRESPONDENCES = re.compile(r"corresp_(\d+)\.npy")
@@ -191,14 +192,22 @@ def nphm_to_raw(points: Float[Tensor, "*n 3"], folder: str | Path) -> Float[Tens
         folder: folder of the scan, with s.npy, R.npy and t.npy.
 
     Raises:
-        CaptureError: a file is missing, or its array has the wrong shape.
+        CaptureError: a file is missing, or its array has the wrong shape, is not finite, or is no rotation or scale.
     """
     arrays = {}
     for name, size in (("s", 1), ("R", 9), ("t", 3)):
         path = Path(folder) / f"{name}.npy"
         array = _load(path, f"scan {Path(folder).parent.name}/{Path(folder).name}")
-        if array.size != size:
-            raise CaptureError(f"{path}: has shape {array.shape}; expected {size} numbers")
+        if array.size != size or array.dtype.kind not in "fiu" or not np.isfinite(array).all():
+            raise CaptureError(
+                f"{path}: has dtype {array.dtype} and shape {array.shape}; expected {size} finite numbers"
+            )
+        if name == "s" and float(array.reshape(())) <= 0:
+            raise CaptureError(f"{path}: the scale is {float(array.reshape(()))}; expected a positive number")
+        if name == "R":
+            turn = array.astype(np.float64).reshape(3, 3)
+            if np.abs(turn @ turn.T - np.eye(3)).max() > 1e-3 or np.linalg.det(turn) < 0:
+                raise CaptureError(f"{path}: is no rotation (its determinant is {np.linalg.det(turn):.4g})")
         arrays[name] = torch.from_numpy(array.astype(np.float64)).to(points)
     rotated = (points * SCALE - arrays["t"].reshape(3)) @ arrays["R"].reshape(3, 3)
     return rotated / arrays["s"].reshape(())
@@ -239,6 +248,17 @@ def _random_rows(path: Path, width: int, count: int, scan: str, random: torch.Ge
     rows = rows[torch.isfinite(rows).all(1)]
     if not len(rows):
         raise CaptureError(f"{path}: scan {scan}: has no row of finite numbers; write it again, or remove the scan")
+    places = rows[:, :3] if width == 9 else rows
+    if float(places.abs().max()) > _FARTHEST:
+        raise CaptureError(
+            f"{path}: scan {scan}: has a point {float(places.abs().max()):.4g} units off; expected NPHM's unit, "
+            f"{SCALE:g} a meter, in which heads end at about 1.5"
+        )
+    if width == 9 and not -1 <= float(rows[:, 6:].min()) <= float(rows[:, 6:].max()) <= 256:
+        raise CaptureError(
+            f"{path}: scan {scan}: has colors from {float(rows[:, 6:].min()):g} to {float(rows[:, 6:].max()):g}; "
+            "expected 0 to 255"
+        )
     return rows[torch.randint(len(rows), (count,), generator=random)]
 
 
@@ -258,10 +278,16 @@ def _anchors(path: Path, vertices: Tensor, number: int, expression: int) -> Tens
         raise CaptureError(
             f"{path}: person {number:03d}, expression {expression}: cannot be read ({error}); register the scan again"
         ) from error
-    if len(vertices) and int(vertices.max()) >= len(places):
+    outside = [vertex for vertex in vertices.tolist() if not 0 <= vertex < len(places)]
+    if outside:
         raise CaptureError(
             f"{path}: person {number:03d}, expression {expression}: has {len(places)} vertices, and an anchor is "
-            f"vertex {int(vertices.max())}; are anchor_vertices those of this registration?"
+            f"vertex {outside[0]}; are anchor_vertices those of this registration?"
+        )
+    if len(places) and float(places.abs().max()) > _FARTHEST:
+        raise CaptureError(
+            f"{path}: person {number:03d}, expression {expression}: has a vertex {float(places.abs().max()):.4g} "
+            f"units off; expected NPHM's unit, {SCALE:g} a meter"
         )
     return places[vertices] / SCALE
 

@@ -22,6 +22,7 @@ from headfields.files.arrays import load_numbers, save_arrays
 from headfields.files.atomic import replacing_folder, write_text
 from headfields.files.reading import brief, read_json, reading
 from headfields.priors.scans.meshes import HIDDEN, MeshScans, visible_faces
+from headfields.records import check_meters
 
 __all__ = ["load_scans", "made_from", "save_scans"]
 
@@ -111,15 +112,18 @@ def _load(folder: Path) -> MeshScans:
     try:
         index = read_json(folder / _INDEX)
         people = {name: (entry["neutral"], list(entry["expressions"])) for name, entry in index["people"].items()}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        version = index.get("format", _FORMAT)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CaptureError(
             f"{folder / _INDEX}: cannot be read ({error!r}); it needs people, each with neutral and expressions"
         ) from error
-    for name in [entry for person, (_, names) in people.items() for entry in (person, *names)]:
-        if not isinstance(name, str) or Path(name).is_absolute() or ".." in Path(name).parts:
-            raise CaptureError(f"{folder / _INDEX}: {brief(name)} is no name of a person or an expression")
+    if version != _FORMAT:
+        raise CaptureError(f"{folder / _INDEX}: has format {brief(version)}; this headfields reads {_FORMAT}")
     if not people:
         raise CaptureError(f"{folder / _INDEX}: has no people; it needs at least one")
+    for name, (_, names) in people.items():
+        _check_file_names([name], folder / _INDEX)
+        _check_file_names(names, folder / _INDEX)
     topology = _arrays(folder / "topology.npz", "the topology")
     faces = _array(topology, folder / "topology.npz", "faces", "i", (None, 3))
     count = len(faces)
@@ -130,6 +134,8 @@ def _load(folder: Path) -> MeshScans:
     for p, (name, (neutral_name, names)) in enumerate(people.items()):
         file = folder / name / "person.npz"
         colors = _colors(_array(_arrays(file, f"person {name}"), file, "rgb", "uf", (None, 3)), file)
+        if rgb and len(colors) != len(rgb[0]):
+            raise CaptureError(f"{file}: rgb has {len(colors)} vertices; {next(iter(people))}'s has {len(rgb[0])}")
         if neutral_name not in names:
             raise CaptureError(
                 f"{folder / _INDEX}: person {name}: the neutral expression {neutral_name!r} is not among {names}"
@@ -142,6 +148,10 @@ def _load(folder: Path) -> MeshScans:
             places = _array(arrays, file, "vertices", "f", (len(colors), 3))
             if not np.isfinite(places).all():
                 raise CaptureError(f"{file}: vertices are not all finite; register person {name} {expression} again")
+            try:
+                check_meters(str(file), "vertices", torch.from_numpy(places.astype(np.float32)))
+            except ValueError as error:
+                raise CaptureError(str(error)) from None
             vertices.append(torch.from_numpy(places.astype(np.float32)))
             if "seen" in arrays:
                 visible.append(torch.from_numpy(_array(arrays, file, "seen", "b", (count,))))
@@ -158,6 +168,8 @@ def _load(folder: Path) -> MeshScans:
     if "anchor_vertices" in topology:
         indices = _array(topology, folder / "topology.npz", "anchor_vertices", "i", (None,))
         anchors = torch.from_numpy(indices.astype(np.int64))
+        if len(anchors.unique()) < len(anchors):
+            raise CaptureError(f"{folder / 'topology.npz'}: anchor_vertices names a vertex twice; name each once")
     try:
         return MeshScans(
             torch.stack(vertices), torch.from_numpy(faces.astype(np.int64)), torch.tensor(person), torch.stack(rgb),
@@ -168,13 +180,23 @@ def _load(folder: Path) -> MeshScans:
         raise CaptureError(f"{folder}: {error}") from error
 
 
+def _check_file_names(names: list[Any], path: Path) -> None:
+    """Refuses names that are not those of files in the set: others lead out of its folder."""
+    for name in names:
+        if not isinstance(name, str) or not name or name in (".", "..") or set(name) & set("/\\:\0"):
+            raise CaptureError(f"{path}: {brief(name)} is no name of a person or an expression, which is a file's name")
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise CaptureError(f"{path}: the expression {twice[0]!r} is listed twice; remove one of the two")
+
+
 def _colors(rgb: np.ndarray, path: Path) -> np.ndarray:
     """Colors as float32 in [0, 1]."""
     if rgb.dtype.kind == "u":
-        return rgb.astype(np.float32) / 255
+        return rgb.astype(np.float32) / np.float32(np.iinfo(rgb.dtype).max)
     if len(rgb) and not (rgb.min() >= 0 and rgb.max() <= 1):  # also if one is NaN
         raise CaptureError(
-            f"{path}: rgb ranges from {rgb.min():g} to {rgb.max():g}; expected uint8, or floats in [0, 1]"
+            f"{path}: rgb ranges from {rgb.min():g} to {rgb.max():g}; expected uint8, uint16, or floats in [0, 1]"
         )
     return rgb.astype(np.float32)
 

@@ -11,9 +11,10 @@ from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor
 
 from headfields.files.arrays import load_numbers, save_arrays
+from headfields.files.checked import checked_arrays
 from headfields.files.reading import reading
 from headfields.ops._checks import check_floating, check_shape
-from headfields.records import Record
+from headfields.records import Record, check_meters
 
 __all__ = ["EMPHASIZED", "TRACKED_LANDMARKS", "LandmarkDetector", "LandmarkPoints"]
 
@@ -196,12 +197,20 @@ class LandmarkPoints(Record):
 
         Raises:
             FileNotFoundError: no such file.
-            ValueError: the file holds something else.
+            ValueError: the file holds something else, a number is not finite, a landmark is there twice, or the points
+                are not in meters.
         """
         with reading(path, "a file of landmark points"):
-            arrays = load_numbers(path)
-            names = (*_ARRAYS, *(_OF_CODE if "code" in arrays else ()))
-            return cls(**{name: torch.from_numpy(arrays[name]) for name in names})
+            raw = load_numbers(path)
+            keys = {"base": "L 3", "mean": "A 3", "by_anchors": "M N", "number": "L"}
+            keys |= {"code": "W", "by_code": "W N"} if "code" in raw or "by_code" in raw else {}
+            arrays = checked_arrays(f"LandmarkPoints.load: {path}", raw, keys, ("number",))
+            numbers = arrays["number"]
+            if numbers.size and (numbers.min() < 0 or len(np.unique(numbers)) != len(numbers)):
+                raise ValueError(f"number is {numbers.tolist()}; expected each landmark of the detector once")
+            tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
+            check_meters("LandmarkPoints.load", "base", tensors["base"])
+            return cls(**{name: tensor if name == "number" else tensor.float() for name, tensor in tensors.items()})
 
 
 @dataclass(frozen=True)

@@ -122,7 +122,7 @@ def read_mononphm(folder: str | Path) -> dict[int, MonoNPHMFrame]:
 
     Raises:
         FileNotFoundError: there are no frames, or an array is missing; the message names it.
-        ValueError: an array is broken or has another shape.
+        ValueError: an array is broken, has another shape, or is not finite; or a scale is not positive.
     """
     root = Path(folder)
     places = sorted(path for path in root.glob("[0-9]" * 5) if path.is_dir())
@@ -138,10 +138,10 @@ def read_mononphm(folder: str | Path) -> dict[int, MonoNPHMFrame]:
                     raise FileNotFoundError(f"read_mononphm: {name}.npy is neither in {place} nor in {root}")
                 return None
             with reading(path, "an array of a fitted frame"):
-                array = torch.from_numpy(load_npy(path)).float()
-                if not array.dim():
-                    raise ValueError(f"{path} is a number; expected an array")
-                return array
+                array = load_npy(path)
+                if array.dtype.kind not in "fiu" or not array.size or not array.ndim or not np.isfinite(array).all():
+                    raise ValueError(f"it has dtype {array.dtype} and shape {array.shape}; expected finite numbers")
+                return torch.from_numpy(array.astype(np.float32))
 
         codes = {}
         for name, file in _NAMES.items():
@@ -157,6 +157,8 @@ def read_mononphm(folder: str | Path) -> dict[int, MonoNPHMFrame]:
         matrix = _shaped(load("colorA"), (3, 3), "colorA", place)
         total = _shaped(load("colorb"), (3,), "colorb", place)
         scale = load("scale", required=False)
+        if scale is not None and not bool((scale > 0).all()):
+            raise ValueError(f"read_mononphm: scale.npy of {place} is {scale.tolist()}; expected a positive number")
         mesh = place / "mesh.ply"
         out[int(place.name)] = MonoNPHMFrame(
             codes=codes, rotation=_shaped(load("rot"), (3,), "rot", place),

@@ -45,7 +45,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 np.save(pairs / "corresp_0.npy", np.concatenate([moved, moved + 0.4], 1))
         scan = root / "scans" / f"{person:03d}" / "000"
         scan.mkdir(parents=True)
-        vertices = torch.arange(30.0).reshape(10, 3) + person
+        vertices = torch.arange(30.0).reshape(10, 3) / 10 + person / 1000
         save_mesh(scan / "registration.ply", Mesh(vertices, torch.tensor([[0, 1, 2]])))
         np.save(scan / "s.npy", np.array(2.0))
         np.save(scan / "R.npy", np.array([[0.0, -1, 0], [1, 0, 0], [0, 0, 1]]))
@@ -70,7 +70,7 @@ def test_points_are_in_meters_and_of_the_right_scan(folder: Path) -> None:
     assert batch.corresponds.tolist() == [False, True]
     assert torch.allclose(batch.posed_points[1] - batch.neutral_points[1], torch.tensor(0.1), atol=1e-6)
     assert not batch.near_known.any()
-    assert torch.allclose(batch.anchors[1, 1], (torch.tensor([3.0, 4, 5]) + 17) / 4)
+    assert torch.allclose(batch.anchors[1, 1], torch.tensor([0.3, 0.4, 0.5]) / 4 + 0.017 / 4)
     again = scans.sample(torch.tensor([3, 0]), COUNTS, 5)
     assert torch.equal(batch.front_rgb, again.front_rgb)
     assert not torch.equal(batch.front_rgb, scans.sample(torch.tensor([3, 0]), COUNTS, 6).front_rgb)
