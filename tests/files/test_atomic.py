@@ -189,8 +189,9 @@ APPENDED = {  # they grow by a line at a time
     "runs/folder.py": "log",
     "priors/training_log.py": "after_step",
     "runs/lock.py": "run_lock",
+    "cli/streams.py": "open_closed_descriptors",  # no file, but a stream of the process
 }
-"""Functions that open a file for appending, by module."""
+"""Functions that may open a file for writing, by module."""
 _WRITING = {"write_text", "write_bytes", "savez", "savez_compressed", "save_file", "write_frames", "imwrite", "tofile"}
 _WRITING |= {"mimsave", "mimwrite", "get_writer", "dump", "savetxt"}
 
