@@ -165,7 +165,8 @@ def _check_binary(data: bytes, at: int, elements: list[_Element], vertices: int,
 
 def _uniform_rows(data: bytes, at: int, element: _Element, vertices: int, order: str, where: str) -> int | None:
     """The end of an element whose lists have the same lengths in each row, as in the first; None if they differ."""
-    fields, place = [], at
+    fields: list[Any] = []
+    place = at
     for number, entry in enumerate(element.properties):
         if entry.length is None:
             fields.append((f"{number}", order + entry.kind))

@@ -222,12 +222,12 @@ def _parse_faces(
         before: how many of each come before each face; needed for negative indices.
         where: the file in messages.
     """
-    for (form, columns), corners in itertools.product(_FORMS.items(), (3, 4)):  # alike, by far the most common
-        if re.fullmatch(rb"(?:f +(?:%b +){%d}%b *\n?)*" % (form, corners - 1, form), block):
-            numbers = np.array(re.findall(rb"\d+", block), "S12").astype(np.int64).reshape(-1, corners, len(columns))
-            table = np.full((len(numbers), corners, 3), _MISSING, np.int64)
+    for (form, columns), sides in itertools.product(_FORMS.items(), (3, 4)):  # all alike, by far the most common
+        if re.fullmatch(rb"(?:f +(?:%b +){%d}%b *\n?)*" % (form, sides - 1, form), block):
+            numbers = np.array(re.findall(rb"\d+", block), "S12").astype(np.int64).reshape(-1, sides, len(columns))
+            table = np.full((len(numbers), sides, 3), _MISSING, np.int64)
             table[..., columns] = numbers - 1
-            fan = [[0, k, k + 1] for k in range(1, corners - 1)]
+            fan = [[0, k, k + 1] for k in range(1, sides - 1)]
             return _columns(table[:, fan].reshape(-1, 3, 3), counts, where)
     triangles: list[list[tuple[int, int, int]]] = []  # of each corner: vertex, texture coordinate, normal
     for index, row in enumerate(block.splitlines()):
