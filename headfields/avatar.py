@@ -4,7 +4,7 @@ import contextlib
 import difflib
 import math
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -430,14 +430,16 @@ class Avatar(nn.Module):
         encoder: Encoder,
         decoder: Decoder,
         renderer: Renderer,
-        condition: Encoder | Sequence[Encoder] | None = None,
+        condition: Encoder | Iterable[Encoder] | None = None,
         template: Template | None = None,
         codes: Mapping[str, LatentTable] | None = None,
     ) -> None:
         super().__init__()
-        one = condition is None or not isinstance(condition, Sequence)
-        conditions = ([] if condition is None else [condition]) if one else list(condition)
-        nouns = (
+        conditions: list[Any] = []
+        if condition is not None:
+            several = isinstance(condition, Iterable) and not isinstance(condition, Part | type)
+            conditions = list(condition) if several else [condition]  # type: ignore[arg-type]
+        nouns: tuple[tuple[str, Any, type[Part]], ...] = (
             ("deformer", deformer, Deformer), ("encoder", encoder, Encoder), ("decoder", decoder, Decoder),
             ("renderer", renderer, Renderer), *(("condition", part, Encoder) for part in conditions),
         )  # fmt: skip
@@ -502,12 +504,12 @@ class Avatar(nn.Module):
             self.decoder.build(sum(part.width for part in self.encoders), bounds)
         with sizes_of(surface):
             renderer.build(bounds)
-        for part in self.children():
-            if part is not deformer:
-                part.to(bounds.device)
-        for part in self.modules():
-            if isinstance(part, Part):
-                part.composed = True
+        for child in self.children():
+            if child is not deformer:
+                child.to(bounds.device)
+        for module in self.modules():
+            if isinstance(module, Part):
+                module.composed = True
 
     def replace(self, **parts: Any) -> "Avatar":
         """An avatar with some parts replaced, which shares the others with this one.

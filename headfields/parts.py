@@ -255,35 +255,44 @@ def _class_of_script(name: str) -> type[Part] | None:
 
 
 def import_parts(source: str | Path) -> ModuleType:
-    """Imports a Python file with parts of one's own, so that files that hold such parts can be loaded.
+    """Imports a module that defines parts, so that avatars with these parts can be loaded.
 
-    The module is called as the file is, without ".py", as it is by a script next to it that imports it: a part has one
-    name in saved files, however its module was imported. The file's folder is appended to `sys.path`, for what the file
-    imports and for worker processes.
+    The module of a file is called as the file is, without ".py", as it is by a script next to it that imports it: a
+    part has one name in saved files, however its module was imported. The file's folder is put first in `sys.path`,
+    for what the file imports and for worker processes.
 
     Args:
-        source: path of a .py file, or the name of a module that can be imported.
+        source: a Python file, or the name of a module of an installed package or below the current folder.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ModuleNotFoundError: there is no module of that name.
+        FileNotFoundError: there is no such file or module.
         ValueError: the file's name is no name of a module, or that of another imported module.
     """
-    if not str(source).endswith(".py"):
-        return importlib.import_module(str(source))
-    path = Path(source).resolve()
+    path = Path(source)
+    if path.suffix != ".py":
+        _search_first(Path.cwd())
+        try:
+            return importlib.import_module(str(source))
+        except ModuleNotFoundError as error:
+            if error.name is None or not str(source).startswith(error.name):
+                raise  # the module is there, and imports another that is not
+            raise FileNotFoundError(f"{source}: there is no such module; name a file, as my_parts.py") from error
     if not path.is_file():
-        raise FileNotFoundError(f"import_parts: {source} is not a file")
-    name = path.stem
-    if not name.isidentifier() or name == "__main__":
-        raise ValueError(f"import_parts: {source} cannot be imported as {name!r}; give it a name such as my_parts.py")
-    if str(path.parent) not in sys.path:
-        sys.path.append(str(path.parent))
-    module = importlib.import_module(name)
-    if Path(getattr(module, "__file__", None) or "").resolve() != path:
-        where = getattr(module, "__file__", "Python itself")
-        raise ValueError(f"import_parts: {name} is the name of another module ({where}); rename {source}")
-    return module
+        raise FileNotFoundError(f"{path}: no such file; name the Python file that defines the parts")
+    if not path.stem.isidentifier():
+        raise ValueError(f"{path} cannot be imported as {path.stem!r}; give it a name such as my_parts.py")
+    known = sys.modules.get(path.stem)
+    if known is None:
+        _search_first(path.resolve().parent)
+        known = importlib.import_module(path.stem)
+    if Path(getattr(known, "__file__", None) or ".").resolve() != path.resolve():
+        raise ValueError(f"{path}: another module is named {path.stem} already; rename the file")
+    return known
+
+
+def _search_first(folder: Path) -> None:
+    if str(folder) not in sys.path:
+        sys.path.insert(0, str(folder))
 
 
 def part_name(part: Part) -> str:

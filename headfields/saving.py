@@ -223,7 +223,7 @@ class _Reader:
             if parameter.name in arguments:
                 check_kind(entry, parameter, arguments[parameter.name])
         with _at(entry):
-            bound = inspect.BoundArguments(signature, arguments)  # type: ignore[arg-type]
+            bound = inspect.BoundArguments(signature, arguments)
             part = cls(*bound.args, **bound.kwargs)
         if "name" in value:  # files of earlier versions have none, and no part in two places
             self._parts[str(value["name"])] = part

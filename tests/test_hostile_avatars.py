@@ -298,15 +298,17 @@ def test_parts_of_a_file_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 def test_files_that_cannot_be_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "path", [*sys.path])
-    with pytest.raises(FileNotFoundError, match=r"absent\.py is not a file"):
+    with pytest.raises(FileNotFoundError, match=r"absent\.py: no such file"):
         import_parts(tmp_path / "absent.py")
     (tmp_path / "my-parts.py").touch()
     with pytest.raises(ValueError, match=r"cannot be imported as 'my-parts'; give it a name such as my_parts\.py"):
         import_parts(tmp_path / "my-parts.py")
     (tmp_path / "json.py").touch()
-    with pytest.raises(ValueError, match=r"json is the name of another module"):
+    with pytest.raises(ValueError, match=r"json\.py: another module is named json already; rename the file"):
         import_parts(tmp_path / "json.py")
     assert import_parts("tests.shapes") is sys.modules["tests.shapes"]
+    with pytest.raises(FileNotFoundError, match="no_such_module: there is no such module"):
+        import_parts("no_such_module")
 
 
 def test_a_number_of_layers_has_a_limit() -> None:

@@ -163,7 +163,7 @@ def test_a_part_is_built_once() -> None:
     trained = distances()
     train(trained)
     planes = weights(trained.encoder)
-    again = Avatar(**trained.composition)
+    again = Avatar(**(trained.composition | {"condition": trained.conditions}))  # a ModuleList, too
     assert trained.encoder.builds == 1 and same(again.encoder, planes) and again.encoder is trained.encoder
     trained.encoder.build(surface().bounds(), 0)  # by hand, for the same sizes
     assert same(trained.encoder, planes)

@@ -168,7 +168,10 @@ def load_prior(path: str | Path) -> Prior:
                         f"prior.{name.removesuffix('_code')} has codes of {table.shape[1]} numbers, and "
                         f"{type(part).__name__} reads {width}"
                     )
-        return Prior(avatar, **tables, **indices, **names, about=about)
+        return Prior(
+            avatar, tables["geometry"], tables["appearance"], tables["expression"], indices["person"],
+            indices["neutral"], names["people"], names["scans"], about,
+        )  # fmt: skip
 
 
 def _table(tensors: Mapping[str, Tensor], name: str, floating: bool) -> Tensor:
