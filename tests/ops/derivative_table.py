@@ -272,7 +272,7 @@ class Observation:
     def at(self, move: float) -> tuple[Tensor, ...]:
         return tuple((x + move * v).requires_grad_() for x, v in zip(self.doubles, self.along, strict=True))
 
-    def cells(self) -> list[str]:
+    def cells(self, without: str = "") -> list[str]:
         functions = (
             self.first,
             self.second,
@@ -283,7 +283,7 @@ class Observation:
             self.float64,
             self.autocast,
         )
-        return [self.cell(function) for function in functions]
+        return ["" if function.__name__ == without else self.cell(function) for function in functions]
 
     def cell(self, function: Callable[[], str | None]) -> str:
         try:
@@ -428,21 +428,26 @@ def public() -> set[str]:
     return {name for name in ops.__all__ if name not in RECORDS and not inspect.ismodule(getattr(ops, name))}
 
 
-def main(write: bool, names: list[str]) -> None:
-    """Prints the table, or the lines of the operations named, and writes it into the page."""
+def main(arguments: list[str]) -> None:
+    """Prints the table, of all operations or of those named. Without arguments, writes it into the page too.
+
+    `--without-compile` leaves the cells of a column empty whose computation takes a minute; the others take seconds.
+    """
+    names = {argument for argument in arguments if not argument.startswith("--")}
+    without = "compile" if "--without-compile" in arguments else ""
     lines = []
     for row in rows():
         if names and row.name not in names:
             continue
         try:
-            lines.append(line(row, Observation(row).cells()))
+            lines.append(line(row, Observation(row).cells(without)))
         except Wrong as error:
             lines.append(f"| `{row.name}` | WRONG: {error}\n")
         print(lines[-1], end="", flush=True)
-    if write:
+    if not arguments:
         before, rest = PAGE.read_text().split(BEGIN)
         PAGE.write_text(before + BEGIN + header() + "".join(lines) + END + rest.split(END)[1])
 
 
 if __name__ == "__main__":
-    main(len(sys.argv) == 1, [name for name in sys.argv[1:] if name != "--print"])
+    main(sys.argv[1:])
