@@ -172,7 +172,7 @@ class AvatarField(Field):
         later = color and self.decoder.color_needs_normals
         with torch.enable_grad():
             if not points.requires_grad:
-                points = points.detach().requires_grad_()
+                points = points.view_as(points).requires_grad_()  # detach would lose a tangent of forward mode
             canonical = self.canonicalize(points, directions, frame)
             values = self.decode(canonical, color=color and not later)
             (distance,) = values.require("distance")
@@ -189,7 +189,7 @@ class AvatarField(Field):
         with torch.enable_grad():
             points = canonical.points
             if not (graph and points.requires_grad):
-                points = points.detach().requires_grad_()
+                points = (points.view_as(points) if graph else points.detach()).requires_grad_()
             canonical = canonical.replace(points=points)
             values = self.decode(canonical, color=False)
             (distance,) = values.require("distance")

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from headfields.avatar import Avatar
 from headfields.decoders import NeRFDecoder, NeuSDecoder
@@ -176,3 +177,18 @@ def test_gradients_reach_the_mesh_through_the_canonicalizer() -> None:
         eikonal(avatar.field(HeadState(vertices + sign * 1e-3 * direction)), points, frame).item() for sign in (1, -1)
     )
     assert float((found * direction).sum()) == pytest.approx((ahead - behind) / 2e-3, rel=0.02)
+
+
+def test_forward_mode_has_the_tangents_of_reverse_mode() -> None:
+    """Along the points: the distance changes by its gradient, and the gradient by its own reverse derivative."""
+    field = made(encoder=small_grid("smoothstep")).field(state())
+    points, frame = cloud(5)
+    along = torch.randn(5, 3)
+    with forward_ad.dual_level():
+        _, values = field.signed_distance(forward_ad.make_dual(points, along), frame)
+        distance, gradient = (forward_ad.unpack_dual(each).tangent for each in (values.distance, values.gradient))
+    leaf = points.clone().requires_grad_()
+    _, truth = field.signed_distance(leaf, frame)
+    torch.testing.assert_close(distance, (truth.gradient * along).sum(-1), rtol=1e-3, atol=1e-4)
+    (turned,) = torch.autograd.grad((truth.gradient * along).sum(), leaf)  # the Hessian is symmetric
+    torch.testing.assert_close(gradient, turned, rtol=1e-3, atol=1e-3)

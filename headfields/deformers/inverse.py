@@ -9,6 +9,7 @@ from torch import Tensor
 
 from headfields.ops._checks import check_floating, check_integer, check_shape
 from headfields.ops.implicit import implicit_root
+from headfields.ops.transforms import may_be_differentiated
 from headfields.parts import Deformer
 from headfields.records import Inverse
 
@@ -92,7 +93,7 @@ def invert(
         converged = residual <= tolerance
     if torch.is_grad_enabled():
         off = search.canonical(root, frame) - points
-        if off.requires_grad:
+        if may_be_differentiated(off):
             _, jacobian = search.with_jacobian(root, frame)
             inverse, failed = torch.linalg.inv_ex(jacobian)
             usable = converged & (failed == 0) & inverse.isfinite().all(dim=(-1, -2))

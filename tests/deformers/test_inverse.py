@@ -4,6 +4,7 @@ import pytest
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.autograd import forward_ad
 
 import headfields as hf
 from headfields import Deformer
@@ -51,6 +52,13 @@ def test_the_gradient_to_points_codes_and_weights():
     (first,) = torch.autograd.grad(function(*inputs).square().sum(), inputs[1], create_graph=True)
     with pytest.raises(NotImplementedError, match="differentiable once"):
         first.sum().backward()
+
+
+def test_forward_mode_is_an_error_and_no_lost_tangent():
+    part = deformer(1, hidden=6)
+    points, frame = points_in(4)
+    with forward_ad.dual_level(), pytest.raises(NotImplementedError, match="implicit_root: no derivative in forward"):
+        invert(part, part.prepare(state(part)), forward_ad.make_dual(points, torch.ones_like(points)), frame)
 
 
 class Fold(Deformer):
