@@ -283,6 +283,7 @@ class Trainer:
         self._trained = {name: p for name, p in self.avatar.named_parameters() if p.requires_grad}
         self._overflows = 0  # steps in a row whose gradients overflowed float16
         self._skipped = SkippedSteps("frame")
+        self._drawn: _Drawn | None = None  # the present step's, to name the frames of one that is not finite
         self._intervals = {"picture": picture_seconds, "checkpoint": checkpoint_seconds}
         self._cost: dict[str, float] = {}  # duration of the last checkpoint and the last picture, seconds
         self._stop: str | None = None  # the reason to stop that a callback has given
@@ -631,7 +632,7 @@ class Trainer:
         """
         names, seconds = [loss.name for loss in self.losses], self.progress.seconds
         failure: Exception | None = None
-        self._drawn: _Drawn | None = None
+        self._drawn = None
         try:
             if self._callback_error is not None:
                 raise self._callback_error

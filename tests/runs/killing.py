@@ -61,7 +61,7 @@ def train_prior(inputs: Path) -> Command:
     headfields.priors.SMALL_RECIPE = replace(headfields.priors.SMALL_RECIPE, counts=counts)
 
     def run(out: Path, again: bool) -> None:
-        options = ["--resume"] if again else [
+        options = ["--resume", "--pictures", "0"] if again else [
             "--blendshapes", str(inputs / "rig.npz"), "--people", "2", "--expressions", "2", "--held-out", "1",
             "--scans-per-step", "2", "--steps", "8", "--pictures", "0", "--seed", "3",
         ]  # fmt: skip
@@ -98,7 +98,7 @@ def track_template(inputs: Path) -> Command:
 
 def rig(inputs: Path) -> Command:
     head = procedural_head()
-    scan = save_mesh(inputs / "scan.obj", sealed_scan(head, head.template_vertices, subdivisions=4))
+    scan = save_mesh(inputs / "scan.obj", sealed_scan(head, head.template_vertices))
 
     def run(out: Path, again: bool) -> None:
         _succeed(headfields_main(["rig", str(scan), "--out", str(out / "rig.npz"), "--size", "32"]))
