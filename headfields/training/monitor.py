@@ -7,9 +7,6 @@ from headfields.runs.progress import Progress, ProgressMonitor, smoothed
 from headfields.training.loggers import Loggers
 from headfields.training.processes import Processes
 
-_SETTLED, _DIVERGED = 40, 1.0
-"""After so many steps, a training PSNR that is so many dB below that of the first step means that training diverged."""
-
 
 class TrainingMonitor(ProgressMonitor):
     """Bar and log of one call of `Trainer.fit`.
@@ -80,10 +77,12 @@ class TrainingMonitor(ProgressMonitor):
         """
         self.tick()
         self._rays += rays
-        value = -10 * math.log10(max(mean_squared_error, 1e-12))
-        self.psnr = smoothed(self.psnr, value, 0.05)
-        self.progress.extra["psnr"] = self.psnr
-        self.progress.extra.setdefault("first_psnr", value)
+        psnr = -10 * math.log10(max(mean_squared_error, 1e-12))
+        self.psnr = smoothed(self.psnr, psnr, 0.05)
+        extra = self.progress.extra
+        extra["psnr"] = self.psnr
+        extra["best_training_psnr"] = max(self.psnr, extra.get("best_training_psnr", -math.inf))
+        extra.setdefault("first_psnr", psnr)
         self.move_bar()
         if not self.log_due(at_end=True):
             return
@@ -96,13 +95,6 @@ class TrainingMonitor(ProgressMonitor):
         if self._processes.is_first:
             by_name = {f"terms/{name}": value for name, value in terms.items()}
             self._loggers.figures(self.progress.step, {"seconds": seconds, "loss": loss, **by_name, **figures})
-
-    def divergence(self) -> str:
-        """What is to say of a run whose training PSNR is lower than that of its first step; empty for others."""
-        first = self.progress.extra.get("first_psnr", -math.inf)
-        if self.progress.step < _SETTLED or not self.psnr < first - _DIVERGED:
-            return ""
-        return f"training PSNR fell from {first:.1f} dB at the first step to {self.psnr:.1f} dB"
 
     def after_skipped_step(self, rays: int) -> None:
         """Counts a step that was not taken, with its number of rays, and moves the bar."""

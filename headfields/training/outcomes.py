@@ -20,6 +20,8 @@ class FitResult:
         skipped: steps, of those in all, that were skipped because a loss or gradient was not finite.
         skipped_frames: how many of them drew each frame, by its index.
         stopped: the reason given to `Trainer.stop` that ended it early, else None.
+        diverged: what shows that training has diverged (see `headfields.training.divergence`), else None; a warning
+            says it too.
     """
 
     step: int
@@ -30,6 +32,7 @@ class FitResult:
     skipped: int = 0
     skipped_frames: Mapping[int, int] = field(default_factory=dict)
     stopped: str | None = None
+    diverged: str | None = None
 
 
 @dataclass(frozen=True)

@@ -41,6 +41,7 @@ from headfields.training.callbacks import (
     check_callbacks,
     load_callback_states,
 )
+from headfields.training.divergence import divergence, single_color_psnr
 from headfields.training.evaluation import picture
 from headfields.training.frames import check_rows, training_frame_weights, watched_frame
 from headfields.training.loggers import Loggers, check_loggers
@@ -352,18 +353,28 @@ class Trainer:
                     f"step {self.progress.step}: {error}; training stops, and {self._last_good}. "
                     "Remedy that, and resume=True (--resume) continues from there"
                 ) from error
-            if (fall := monitor.divergence()) and self.processes.is_first:
-                monitor.event("diverged", what=fall)
-                warn(f"Trainer: {fall}: it diverged. A lower learning rate often helps")
             if self._skipped.total > skipped_before and self.processes.is_first:
                 warn(f"Trainer: {self._skipped.summary()}")
             frames = {int(name): count for name, count in self._skipped.drawn.items()}
             result = FitResult(
                 self.progress.step, self.progress.seconds, monitor.psnr, monitor.rays_per_second, interrupted,
-                self._skipped.total, frames, self._stop,
+                self._skipped.total, frames, self._stop, self._divergence(monitor),
             )  # fmt: skip
             self._call_together("on_end", result=result)
         return result
+
+    def _divergence(self, monitor: TrainingMonitor) -> str | None:
+        """What shows that training has diverged, which the log and a warning say too; else None."""
+        extra = self.progress.extra
+        start, best = extra.get("first_psnr", math.nan), extra.get("best_training_psnr", math.nan)
+        reason = divergence(
+            self.progress.step, start, best, monitor.psnr,
+            lambda: single_color_psnr(self.capture, self.frames, self.background),
+        )  # fmt: skip
+        if reason is not None and self.processes.is_first:
+            monitor.event("diverged", what=reason)
+            warn(f"Trainer: training diverged: {reason}. A lower learning rate often helps")
+        return reason
 
     def stop(self, reason: str) -> None:
         """Ends the running call of `fit` after the present step (with several processes, the next), for a callback.
