@@ -40,7 +40,7 @@ def expression_basis(capture: Any) -> tuple[Float[Tensor, "e v 3"] | None, str]:
     if path is None or not path.is_file():
         return None, f"the capture has no {BASIS}, so how the mesh follows the coefficients is not known"
     with reading(path, "a file of blendshapes", CaptureError, "write it again or remove it"):
-        basis = torch.from_numpy(load_numbers(path, CaptureError)["expression"].astype(np.float32))
+        basis = torch.from_numpy(load_numbers(path)["expression"].astype(np.float32))
     count = len(capture)
     state = capture.state(sorted({int(f) for f in np.linspace(0, count - 1, min(_FRAMES, count)).round()}))
     expected = None if state.expression is None else (state.expression.shape[1], state.vertices.shape[1], 3)

@@ -67,7 +67,7 @@ def reading(
             setattr(failure, _NAMED, True)
             if isinstance(failure, error | UnsafePickleError):
                 raise
-            raise error(text) from failure
+            raise error(text + (f"; {remedy}" if remedy else "")) from failure
         reasons = {EOFError: "it is cut short", MemoryError: "it needs more memory than there is"}
         reason = text or reasons.get(type(failure), "no reason given")
         reason = reason if len(reason) <= _LONGEST else reason[: _LONGEST - 3] + "..."

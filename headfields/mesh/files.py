@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from headfields.files.atomic import replacing, write_bytes, write_image
+from headfields.files.reading import reading
 from headfields.mesh.integrity import check_gltf, check_off, check_ply
 from headfields.mesh.mesh import Mesh
 from headfields.mesh.obj import MeshFileError, obj_lines, read_obj
@@ -99,12 +100,12 @@ def load_mesh(path: Path | str, texture: Path | str | bool = True, scale: float 
         raise ValueError(f"load_mesh: scale is {scale}; expected a positive number of meters per unit")
     if not path.is_file():
         raise FileNotFoundError(f"load_mesh: there is no file {path}")
-    if path.suffix.lower() == ".obj":
-        mesh = read_obj(path, Path(texture) if isinstance(texture, str) else texture)
-    elif isinstance(texture, bool):
-        mesh = _read_with_trimesh(path)
-    else:
+    is_obj = path.suffix.lower() == ".obj"
+    if not is_obj and not isinstance(texture, bool):
         raise ValueError(f"load_mesh: texture is {texture}, which needs an .obj file, and path is {path.name}")
+    with reading(path, "a mesh", MeshFileError):
+        image = Path(texture) if isinstance(texture, str) else texture
+        mesh = read_obj(path, image) if is_obj else _read_with_trimesh(path)
     return mesh if scale == 1.0 else mesh.replace(vertices=mesh.vertices * scale)
 
 

@@ -1,8 +1,12 @@
+import json
 import os
+import shutil
 import stat
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import nn
 
 from headfields.files import safetensors as tensor_files
@@ -158,3 +162,63 @@ def test_names_of_an_earlier_version_are_translated(saved, monkeypatch):
     assert torch.equal(named.linear.weight, module[0].weight)
     assert set(optimizer.state[named.linear.weight]) == {"step", "exp_avg", "exp_avg_sq"}
     assert checkpoint.load_weights(path, named).step == 3
+
+
+def rewritten(path, header=None, **tensors):
+    """Writes the checkpoint again with other tensors (None: without) and another header."""
+    with safe_open(path, framework="pt") as file:
+        content = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        about = json.loads(file.metadata()["headfields.checkpoint"])
+    for pattern, change in tensors.items():
+        for name in [name for name in content if name.startswith(pattern)]:
+            content[name] = None if change is None else change(content[name])
+    content = {name: tensor for name, tensor in content.items() if tensor is not None}
+    save_file(content, path, {"headfields.checkpoint": json.dumps((header or (lambda entry: entry))(about))})
+
+
+def poisoned(tensor):
+    return torch.full_like(tensor, float("nan")) if tensor.is_floating_point() else tensor
+
+
+def earlier(header):
+    """As 0.2.0 wrote it, without a record of the optimizer."""
+    return {key: value for key, value in header.items() if key != "optimizer"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"optimizer/": None}, "has 0 tensors of the optimizer's state"),
+        ({"optimizer/": None, "header": earlier}, "lacks the optimizer's state"),
+        ({"optimizer/0.weight/exp_avg_sq": None, "header": earlier}, "lacks the optimizer's state, or a part of it"),
+        ({"module/0.weight": poisoned}, "the weights 0.weight are not finite"),
+        ({"ema/1.bias": poisoned}, "the averaged weights 1.bias are not finite"),
+        ({"optimizer/1.bias/exp_avg": poisoned}, "the optimizer's state of 1.bias/exp_avg.* not finite"),
+        ({"module/0.weight": lambda tensor: tensor.int()}, "0.weight has dtype torch.int32 there"),
+        ({"random/torch": lambda tensor: tensor[:7]}, "not a checkpoint that can be read"),
+        ({"random/torch": lambda tensor: tensor.float()}, "the random state torch has dtype torch.float32"),
+        ({"header": lambda header: header | {"progress": {"step": "3"}}}, "progress of training"),
+        ({"header": lambda header: header | {"progress": {"step": -3}}}, "progress of training is"),
+        ({"header": lambda header: header | {"progress": [3]}}, "lacks the progress of training|can be read"),
+        ({"header": lambda header: header | {"optimizer": 3}}, "not a checkpoint that can be read"),
+        ({"header": lambda header: [header]}, "expected a JSON object"),
+    ],
+)
+def test_wrong_content_is_an_error_that_names_the_file(saved, changes, words):
+    path, _ = saved
+    rewritten(path, changes.pop("header", None), **changes)
+    module, optimizer, ema = make(seed=1)
+    before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+    with pytest.raises(ValueError, match=rf"last\.safetensors.*({words})"):
+        checkpoint.load(path, module, optimizer, ema)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in module.state_dict().items())
+
+
+def test_a_run_falls_back_from_weights_that_are_not_finite(saved, tmp_path):
+    path, _ = saved
+    shutil.copy(path, tmp_path / "previous.safetensors")
+    rewritten(path, **{"module/0.weight": poisoned})
+    module, _, _ = make(seed=1)
+    paths = [path, tmp_path / "previous.safetensors"]
+    progress, broken = checkpoint.load_newest(paths, lambda each: checkpoint.load_weights(each, module))
+    assert progress.step == 3 and [each for each, _ in broken] == [path]

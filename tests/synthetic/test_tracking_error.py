@@ -166,7 +166,7 @@ def test_a_broken_truth_is_refused(tmp_path: Path, folders: dict[str, Path], noi
     truth = (folders["noisy"] / TRUTH).read_bytes()
     for broken in (b"", b"no archive", truth[: len(truth) // 2], truth[:200] + bytes(50) + truth[250:]):
         (tmp_path / "copy" / TRUTH).write_bytes(broken)
-        with pytest.raises(CaptureError, match=r"truth\.npz cannot be read .* write the capture again"):
+        with pytest.raises(CaptureError, match=r"truth\.npz: .* that can be read: .*; write the capture again"):
             tracking_error(capture)
     (tmp_path / "copy" / TRUTH).write_bytes(truth)
     assert tracking_error(capture).surface.mean() > 0.5

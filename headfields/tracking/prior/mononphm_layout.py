@@ -124,7 +124,11 @@ def read_mononphm(folder: str | Path) -> dict[int, MonoNPHMFrame]:
         FileNotFoundError: there are no frames, or an array is missing; the message names it.
         ValueError: an array is broken, has another shape, or is not finite; or a scale is not positive.
     """
-    root = Path(folder)
+    with reading(folder, "the published layout of MonoNPHM"):
+        return _frames(Path(folder))
+
+
+def _frames(root: Path) -> dict[int, MonoNPHMFrame]:
     places = sorted(path for path in root.glob("[0-9]" * 5) if path.is_dir())
     if not places:
         raise FileNotFoundError(f"read_mononphm: {root} has no folders of frames (00000, ...)")

@@ -1,0 +1,179 @@
+"""Damaged files: whatever bytes change, a reader returns or raises a documented error that names the file."""
+
+import ast
+import io
+import random
+import re
+import shutil
+import struct
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import headfields
+from tests.files.readers import READERS
+from tests.files.sandbox import outcomes
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="limits memory as Linux does")
+
+QUICK = 4
+"""Damaged files of each reader in the default run."""
+
+
+def damage(data, chance):
+    """The bytes with one to three kinds of damage."""
+    data = bytearray(data)
+    for _ in range(chance.randint(1, 3)):
+        at, size = chance.randrange(len(data) + 1), chance.choice([1, 2, 4, 8, 30])
+        kind = chance.choice(["flip", "cut", "insert", "remove", "splice", "zero", "ones", "number", "number", "digit"])
+        if kind == "flip" and data:
+            data[at % len(data)] ^= 1 << chance.randrange(8)
+        elif kind == "cut":
+            del data[at:]
+        elif kind == "insert":
+            data[at:at] = chance.randbytes(size)
+        elif kind == "remove":
+            del data[at : at + size]
+        elif kind == "splice":
+            start = chance.randrange(len(data) + 1)
+            data[at : at + size] = data[start : start + size]
+        elif kind == "zero":
+            data[at : at + size] = bytes(len(data[at : at + size]))
+        elif kind == "ones":
+            value = chance.choice([2**32 - 1, 2**31 - 1, 2**28, 2**63 - 1, 65535])
+            packed = struct.pack(chance.choice("<>") + "Q", value)
+            data[at : at + 4] = packed[:4] if packed[0] else packed[4:]
+        else:
+            runs = [run.span() for run in re.finditer(rb"\d+" if kind == "number" else rb"\d", bytes(data[:100_000]))]
+            if runs:
+                first, last = chance.choice(runs)
+                numbers = [
+                    b"0",
+                    b"-1",
+                    b"99999999999",
+                    b"1e400",
+                    b"NaN",
+                    b"2147483648",
+                    b"9" * 5000,
+                    "²".encode(),
+                    b"null",
+                ]
+                data[first:last] = chance.choice(numbers) if kind == "number" else b"%d" % chance.randrange(10)
+    return bytes(data)
+
+
+def damaged(data, chance):
+    """A damaged file. In an archive an entry is damaged, mostly, since a checksum guards the archive itself."""
+    if data[:4] != b"PK\x03\x04" or chance.random() < 0.25:
+        return damage(data, chance)
+    out = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(data)) as source, zipfile.ZipFile(out, "w") as target:
+        names = source.namelist()
+        chosen = chance.choice(names)
+        for name in names:
+            entry = source.read(name)
+            target.writestr(name, damage(entry, chance) if name == chosen else entry)
+    return out.getvalue()
+
+
+def files_of(folder):
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def read_damaged(case):
+    """Damages one file of a copy, reads it, and adds the files' names to an error without any of them."""
+    name, seed, template = case
+    chance = random.Random(f"{name} {seed}")
+    folder = Path(template).with_name("work")
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(template, folder)
+    path = chance.choice(files_of(folder))
+    path.write_bytes(damaged(path.read_bytes(), chance))
+    try:
+        READERS[name].read(folder)
+    except (ValueError, FileNotFoundError) as error:
+        text = str(error)
+        if str(folder) not in text and not any(file.name in text for file in files_of(folder)):
+            raise AssertionError(f"without a file's name: {type(error).__name__}: {text[:300]}") from error
+        raise
+
+
+def fuzz(name, seeds, folder, seconds=60.0):
+    template = folder / "template"
+    template.mkdir()
+    READERS[name].make(template)
+    READERS[name].read(template)
+    cases = [(name, seed, str(template)) for seed in seeds]
+    faults = []
+    counts = {"returned": 0, "raised": 0}
+    for (_, seed, _), outcome in zip(cases, outcomes(read_damaged, cases, seconds=seconds), strict=True):
+        documented = outcome.kind == "raised" and {"ValueError", "FileNotFoundError"} & set(outcome.errors)
+        if outcome.out_of_memory or not (outcome.kind == "returned" or documented):
+            faults.append(
+                f"seed {seed}: {outcome.kind} {outcome.errors[:1]} {outcome.text[:400]}\n{outcome.trace[-800:]}"
+            )
+        counts[outcome.kind] = counts.get(outcome.kind, 0) + 1
+    print(f"{name}: {counts}")
+    return faults
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_a_few_damaged_files(name, tmp_path):
+    faults = fuzz(name, range(QUICK), tmp_path)
+    assert not faults, "\n".join(faults)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", READERS)
+def test_many_damaged_files(name, tmp_path):
+    faults = fuzz(name, range(1000, 1000 + (150 if name in ("capture", "posed images") else 2000)), tmp_path)
+    assert not faults, f"{len(faults)} faults\n" + "\n".join(faults[:20])
+
+
+NOT_OF_A_USER = {
+    "files.archive.Archive.read": "an entry of an archive, within load_arrays",
+    "files.checked": "checks arrays",
+    "cli.runs.open_capture": "load_capture",
+    "cli.runs.open_run": "RunFolder.config",
+    "cli.runs.load_avatar": "Avatar.load and checkpoint.load_newest",
+    "data.frame_cache.FrameCache.load": "frames of a capture",
+    "runs.checkpoint.load_newest": "calls a reader",
+    "runs.ema.ExponentialMovingAverage.load": "tensors",
+    "runs.nonfinite.SkippedSteps.load": "numbers of a checkpoint",
+    "runs.randomness.RandomStream.load": "tensors",
+    "metrics.image.load_lpips": "a package",
+    "tracking.loop.FrameTracker.load": "frames of a capture",
+    "tracking.prior.tracker.PriorTracker.load": "frames of a capture",
+    "tracking.rig.tracker.RigTracker.load": "frames of a capture",
+    "saved_checks.load_state": "tensors",
+    "training.callbacks.load_callback_states": "parts of a checkpoint",
+    "training.loggers.Loggers.open": "opens loggers",
+    "training.optimizers.Hyperparameters.load": "numbers of a checkpoint",
+}
+"""Functions that are named as readers are, and read no file of their own: why."""
+
+
+def readers_of_the_library():
+    root = Path(headfields.__file__).parent
+    for path in sorted(root.rglob("*.py")):
+        module = ".".join(path.relative_to(root).with_suffix("").parts)
+        if "kernels" in module:
+            continue
+
+        def visit(node, prefix, module=module):
+            for child in node.body:
+                if isinstance(child, ast.ClassDef) and not child.name.startswith("_"):
+                    yield from visit(child, f"{prefix}{child.name}.")
+                elif isinstance(child, ast.FunctionDef) and re.match(r"(load|read|open)(_|$)|from_file$", child.name):
+                    yield f"{module}.{prefix}{child.name}"
+
+        yield from visit(ast.parse(path.read_text(encoding="utf-8")), "")
+
+
+def test_every_reader_of_the_library_is_in_the_table():
+    covered = {name for reader in READERS.values() for name in reader.covers}
+    present = set(readers_of_the_library())
+    assert present - covered - set(NOT_OF_A_USER) == set()
+    assert covered - present == set(), "the table covers what is gone"
