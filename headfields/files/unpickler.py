@@ -264,7 +264,7 @@ def load_pickle(source: str | Path | bytes, where: str | None = None) -> Any:
     {'version': (2, 0)}
     >>> load_pickle(b"cos\\nsystem\\n(S'ls'\\ntR.")
     Traceback (most recent call last):
-    headfields.files.unpickler.UnsafePickleError: ...os.system...
+    headfields.files.reading.UnsafePickleError: ...os.system...
     """
     where = where or (f"load_pickle: {len(source)} bytes" if isinstance(source, bytes) else str(source))
     data = source if isinstance(source, bytes) else file_bytes(source)
