@@ -18,7 +18,7 @@ HERE = Path(__file__).resolve().parent
 RUNTIME = {"address": "libasan.so", "thread": "libtsan.so"}
 TESTS = ["closest_triangle", "ray_mesh", "hash_grid", "spherical_harmonics", "compositing", "sampling", "occupancy",
          "mlp", "softplus", "blended_map", "nearest_vertices", "interpolate_rows", "marching_cubes",
-         "native_threads"]  # fmt: skip
+         "native_threads", "hostile_calls"]  # fmt: skip
 # Warp compiles code at run time, which no sanitizer knows; torch.compile starts processes; the instruction sets are
 # what stress.cpp goes through.
 LEFT_OUT = "warp or cuda or compile or builders"
@@ -28,7 +28,8 @@ def environment(kind: str) -> dict[str, str]:
     """Options of the sanitizers: stop at the first report; leaks of Python itself are not checked."""
     return {
         **os.environ,
-        "ASAN_OPTIONS": "detect_leaks=0:halt_on_error=1:detect_stack_use_after_return=1:strict_string_checks=1",
+        "ASAN_OPTIONS": "detect_leaks=0:halt_on_error=1:detect_stack_use_after_return=1:strict_string_checks=1:"
+        "max_allocation_size_mb=4000:allocator_may_return_null=1",
         "UBSAN_OPTIONS": "halt_on_error=1:print_stacktrace=1",
         "TSAN_OPTIONS": f"halt_on_error=1:suppressions={HERE / 'thread.supp'}",
     }
