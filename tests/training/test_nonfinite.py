@@ -192,3 +192,19 @@ def test_the_count_survives_a_checkpoint():
         second.skip(step, "loss")
     with pytest.raises(NanLossError, match=r"step 99: loss is not finite, the 10th step in a row; do this"):
         second.skip(99, "loss", remedy="do this")
+
+
+def test_no_message_names_a_checkpoint_that_is_gone(tmp_path):
+    trainer = make(out=tmp_path)
+    for steps in (2, 4):
+        trainer.fit(steps=steps)
+    folder = RunFolder(tmp_path)
+    assert trainer._last_good == f"the last good checkpoint is {folder.checkpoint} (step 4)"
+    folder.checkpoint.unlink()
+    assert trainer._last_good == f"the last good checkpoint is {folder.previous_checkpoint}"
+    folder.previous_checkpoint.unlink()
+    assert trainer._last_good == "there is no checkpoint"
+    with torch.no_grad():
+        trainer.avatar.table.fill_(math.inf)
+    with pytest.raises(NanLossError, match="the weights table are not finite, and are not saved; there is no"):
+        trainer.save(tmp_path / "mine.safetensors")
