@@ -134,8 +134,8 @@ def test_many_damaged_files(name, tmp_path):
 
 NOT_OF_A_USER = {
     "files.archive.Archive.read": "an entry of an archive, within load_arrays",
-    "files.checked": "checks arrays",
     "cli.runs.open_capture": "load_capture",
+    "cli.streams.open_closed_descriptors": "standard streams",
     "cli.runs.open_run": "RunFolder.config",
     "cli.runs.load_avatar": "Avatar.load and checkpoint.load_newest",
     "data.frame_cache.FrameCache.load": "frames of a capture",

@@ -19,6 +19,7 @@ from headfields.files.images import open_image
 from headfields.files.reading import read_json, reading
 from headfields.files.safetensors import read_safetensors
 from headfields.files.unpickler import load_pickle, to_array
+from headfields.mesh.obj import ObjReader
 from tests.files.sandbox import outcomes
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="limits memory as Linux does")
@@ -138,6 +139,10 @@ def read_arrays(path):
 def read_image(path):
     with reading(path, "an image"), open_image(Path(path)) as image:
         np.asarray(image.convert("RGB"))
+
+
+def read_mesh(path):
+    ObjReader().read(Path(path))
 
 
 def read_tensors(path):
@@ -270,6 +275,7 @@ HOSTILE = {
     "json_deep_lists": (read_json, lambda: b"[" * DEEP + b"]" * DEEP),
     "json_integer": (read_json, lambda: b'{"a": ' + b"9" * 10**6 + b"}"),
     "json_utf_16": (read_json, lambda: '{"a": 1}'.encode("utf-16")),
+    "obj_token": (read_mesh, lambda: b"v 0 0 0\n" * 17_000 + b"v 0 0 " + b"1" * 10**6 + b"x\nf 1 2 3\n"),
     # images
     "png_200_megapixels": (read_image, lambda: png(20_000, 10_000)),
     "png_100_megapixels": (read_image, lambda: png(10_000, 10_000)),
