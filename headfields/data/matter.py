@@ -65,4 +65,4 @@ def _beyond(bvh: TriangleBVH, origins: Tensor, directions: Tensor, margin: float
     """The rays that nowhere come within the margin of the mesh."""
     index = torch.zeros(len(origins), dtype=torch.long)
     near, far = bvh.interval(origins, directions, margin, index)
-    return origins[near > far], directions[near > far]
+    return origins[near >= far], directions[near >= far]
