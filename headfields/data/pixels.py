@@ -144,7 +144,7 @@ def draw_patches(
     place = torch.rand(count, generator=generator, dtype=torch.float64)
     pixels = torch.zeros(count, side, side, dtype=torch.long)
     for patch in range(count):
-        foreground = (straight_rgba(images.rows([frames[row[patch]]])["rgba"][0])[:, 3] > 0.5).nonzero()[:, 0]
+        foreground = (straight_rgba(images.rows([frames[int(row[patch])]])["rgba"][0])[:, 3] > 0.5).nonzero()[:, 0]
         choice = int(place[patch] * (len(foreground) or height * width))
         center = int(foreground[choice]) if len(foreground) else choice
         top = min(max(center // width - side // 2, 0), height - side)
