@@ -190,6 +190,27 @@ def load_prior_of(prior: Prior, folder: Path) -> Prior:
     return load_prior(folder)
 
 
+def test_a_fit_skips_steps_that_are_not_finite(scans: MeshScans, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, bad = trainer(scans, pictures=0), {1, 2}
+    for name in ("geometry", "appearance", "expression"):
+        torch.nn.init.normal_(run.model[name].table, std=0.1)
+    prior = run.prior()
+    calls = iter(range(99))
+
+    def spoiled(*arguments, **options):
+        terms = prior_terms(*arguments, **options)
+        if next(calls) in bad:
+            terms["surface"].register_hook(lambda slope: slope * math.nan)
+        return terms
+
+    monkeypatch.setattr("headfields.priors.fit.prior_terms", spoiled)
+    fitted = fit_scans(prior, scans, torch.tensor([0]), steps=4, counts=COUNTS)
+    assert fitted.skipped == 2 and bool(fitted.codes.geometry.isfinite().all())
+    bad = range(99)
+    with pytest.raises(NanLossError, match=r"step 9: the loss or a gradient is not finite \(scan 000/000\)"):
+        fit_scans(prior, scans, torch.tensor([0]), steps=20, counts=COUNTS)
+
+
 def test_weights_that_are_not_finite_are_not_saved(scans: MeshScans, tmp_path: Path) -> None:
     run = trainer(scans, tmp_path, pictures=0)
     run.fit(steps=1)
