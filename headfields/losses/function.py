@@ -77,7 +77,7 @@ def as_losses(losses: Sequence[Loss | Callable[..., Any]] | Callable[..., Any]) 
         if not has:
             unnamed.append(index)
             loss = FunctionLoss(loss)
-        results.append(loss)
+        results.append(loss)  # type: ignore[arg-type]
     names = [loss.name for index, loss in enumerate(results) if index not in unnamed]
     if len(set(names)) < len(names):
         raise ValueError(f"Trainer: losses are named {names}; names must be distinct, each is a column of the log")

@@ -56,7 +56,9 @@ class SSIMLoss:
                 f"{self.name} loss: patches have sides of {rendered.shape[-1]} pixels; expected the window's {WINDOW} "
                 "or more"
             )
-        return 1 - structural_similarity_index_measure(rendered, target, data_range=1.0)
+        similarity = structural_similarity_index_measure(rendered, target, data_range=1.0)
+        assert isinstance(similarity, Tensor)  # a pair only if the whole map is asked for
+        return 1 - similarity
 
 
 @dataclass(frozen=True)

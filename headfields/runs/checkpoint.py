@@ -287,7 +287,7 @@ def _optimizer_state(
     Raises:
         TypeError: a part of it is neither a tensor nor a number, or belongs to no parameter.
     """
-    names = {parameter: name for name, parameter in module.named_parameters()}
+    names: dict[Tensor, str] = {parameter: name for name, parameter in module.named_parameters()}
     tensors: dict[str, Tensor] = {}
     numbers: dict[str, Any] = {}
     on_host: dict[str, None] = {}

@@ -53,7 +53,7 @@ def identity(function: Any) -> str:
         given = [*map(identity, function.args), *(f"{k}={identity(v)}" for k, v in sorted(function.keywords.items()))]
         return f"partial({', '.join([identity(function.func), *given])})"
     if isinstance(function, types.MethodType):
-        return f"{type(function.__self__).__qualname__}.{_function(function.__func__)}"
+        return f"{type(function.__self__).__qualname__}.{identity(function.__func__)}"
     if isinstance(function, types.FunctionType):
         return _function(function)
     if isinstance(function, type) or inspect.isroutine(function):

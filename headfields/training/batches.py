@@ -47,7 +47,7 @@ class BatchSource:
         self._frames, self._frame_weights, self._frames_per_step = frames, frame_weights, frames_per_step
         self._background = background
         self._by_label = {} if pixel_weights is None else {"weights": pixel_weights}
-        self._side, self._patches = patch, patches_per_step if patch is not None else 0
+        self._side, self._patches = (0, 0) if patch is None else (patch, patches_per_step)
         if patch is None:
             return
         if not hasattr(capture, "sample_patches"):
@@ -69,7 +69,7 @@ class BatchSource:
     @property
     def patch_rays(self) -> int:
         """Rays of all patches of a step."""
-        return self._patches * (self._side or 0) ** 2
+        return self._patches * self._side**2
 
     def draw(self, rays: int, generator: torch.Generator) -> tuple[PixelBatch, Int64[Tensor, " b"], int, int]:
         """This process's share of a batch.
@@ -85,7 +85,7 @@ class BatchSource:
         drawn = draw_frames(self._frames, self._frame_weights, self._frames_per_step, generator)
         background = {"background": self._background}
         patches: PixelBatch | None = None
-        if self._side is not None:
+        if self._patches:
             patches, _ = self._capture.sample_patches(drawn, self._patches, self._side, generator, **background)
             rays = max(rays - self.patch_rays, 0)
         batch, frames = self._capture.sample_pixels(drawn, rays, generator, **background, **self._by_label)

@@ -105,7 +105,7 @@ class Loggers:
 
     def _named(self, name: str, progress: Progress) -> Any:
         assert self._folder is not None
-        place = {"root_dir": self._folder.path, "name": "logs", "version": name}
+        place: dict[str, Any] = {"root_dir": self._folder.path, "name": "logs", "version": name}
         if name == "csv":
             from lightning_fabric.loggers import CSVLogger
 
@@ -115,8 +115,9 @@ class Loggers:
         if name == "tensorboard":
             from lightning_fabric.loggers import TensorBoardLogger
 
-            purge = {"purge_step": progress.step + 1} if progress.step else {}  # hides the steps that are taken again
-            return TensorBoardLogger(**place, **purge)
+            if progress.step:
+                place["purge_step"] = progress.step + 1  # hides the steps that are taken again
+            return TensorBoardLogger(**place)
         module = next(module for package, module in _LIGHTNING.items() if importlib.util.find_spec(package))
         loggers = importlib.import_module(module)
         run_id = progress.extra.setdefault("wandb_id", uuid.uuid4().hex[:8])
@@ -143,14 +144,15 @@ class Loggers:
         logger.save()
 
 
-def _rows(path: Path) -> list[tuple[int, dict[str, float]]]:
+def _rows(path: Path) -> list[tuple[int, dict[str, Tensor | float]]]:
     """Step and figures of the rows of a CSV file that are whole."""
     rows = []
     with open(path, newline="", encoding="utf-8") as file:
         for row in csv.DictReader(file):
             try:
-                figures = {name: float(text) for name, text in row.items() if name != "step" and text != ""}
-                rows.append((int(row["step"]), figures))
+                step = int(row.pop("step"))
+                figures: dict[str, Tensor | float] = {name: float(text) for name, text in row.items() if text != ""}
+                rows.append((step, figures))
             except (TypeError, ValueError, KeyError):
                 continue
     return rows
