@@ -65,3 +65,9 @@ def test_imports_go_to_lower_floors() -> None:
         if room(name) != room(other) and floor[room(name)] <= floor[room(other)]
     ]
     assert not upward
+
+
+def test_no_run_folder_is_in_the_root() -> None:
+    """A command that is tried from the root leaves its run there, and `git add` would take it."""
+    runs = [path.parent.name for path in ROOT.glob("*/config.json")]
+    assert [name for name in runs if name not in ("runs", "demo")] == [], "move or remove them"
