@@ -192,7 +192,7 @@ def nan_at_5(tensor: Tensor) -> Tensor:
         (set_part("encoder", "headfields.__main__.x"), r"headfields\.__main__\.x is not a part of headfields"),
         (set_part("encoder", "antigravity.Encoder"), r"antigravity\.Encoder is not a part of headfields"),
         (set_part("encoder", "headfields.cli.doctor.Encoder"), r"headfields\.cli\.doctor\.Encoder is not a part"),
-        (set_part("encoder", "__main__.Mine"), r"__main__\.Mine was defined in a script or.*--import my_parts"),
+        (set_part("encoder", "__main__.NotHere"), r"__main__\.NotHere was defined in a script or.*--import my_parts"),
         (set_part("encoder", "headfields.decoders.nerf.NeRFDecoder"), r"parts\.encoder has the argument 'levels'"),
         (set_tensor("state.encoder.table", nan_at_5), r"state\.encoder\.table has numbers that are not finite"),
         (set_tensor("state.encoder.table", lambda x: x / 0), r"state\.encoder\.table has numbers that are not finite"),

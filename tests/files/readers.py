@@ -183,7 +183,7 @@ def blendshapes(folder):
 def landmark_json(folder):
     table = {"nose_tip": [0, 0, 0.1], "36": [-0.04, 0.03, 0.06]}
     (folder / "scan.json").write_text(
-        json.dumps({"landmarks": table, "lips": [[0, 0, 0], [1, 0, 0]], "eyes": "closed"})
+        json.dumps({"landmarks": table, "lips": [[0, 0, 0], [1, 0, 0], [2, 0, 0]], "eyes": "closed"})
     )
 
 
