@@ -111,7 +111,7 @@ class Camera(Record):
     Raises:
         TypeError: a matrix is not a floating-point tensor, or size not two integers.
         ValueError: a shape does not fit; on the CPU also: world_to_camera is not rigid, its last row is not
-            (0, 0, 0, 1), or a focal length is not positive.
+            (0, 0, 0, 1) or that of intrinsics not (0, 0, 1), or a focal length is not positive.
     """
 
     world_to_camera: Float[Tensor, "*#batch 4 4"]
@@ -139,6 +139,12 @@ class Camera(Record):
             raise ValueError(
                 f"Camera: intrinsics is {lens[wrong][0].tolist()}; expected finite numbers with positive focal lengths "
                 "fx and fy: [[fx, 0, cx], [0, fy, cy], [0, 0, 1]]"
+            )
+        wrong = ~(np.abs(lens[:, 2] - _LAST_ROW[1:]).max(1) < _ROUNDING)
+        if wrong.any():
+            raise ValueError(
+                f"Camera: intrinsics has the last row {lens[wrong][0, 2].tolist()}; expected [0, 0, 1] (the principal "
+                "point is the last column)"
             )
         wrong = ~(np.abs(pose[:, 3] - _LAST_ROW).max(1) < _ROUNDING)
         if wrong.any():

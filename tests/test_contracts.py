@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -245,3 +246,9 @@ def test_a_hash_grid_without_a_canonical_face() -> None:
     with pytest.raises(ValueError, match="Canonical: face is None"):
         gate(canonical, torch.zeros(1, 2))
     assert HashGrid(2, 2, 6, 4, 8).face_count is None
+
+
+@pytest.mark.parametrize("box", [[[0, 0, 0], [1, 1, 1]], np.array([[0.0, 0, 0], [1, 1, 1]])])
+def test_a_box_that_is_no_tensor(box: Any, unchecked: None) -> None:
+    with pytest.raises(TypeError, match=r"Static: box is a (list|ndarray); pass a torch.Tensor"):
+        Static(box)

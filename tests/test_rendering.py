@@ -12,8 +12,8 @@ from headfields.avatar import Avatar
 from headfields.decoders import NeRFDecoder
 from headfields.deformers import Static, SurfaceCanonicalizer
 from headfields.encoders import HashGrid
-from headfields.parts import Deformer
-from headfields.records import Camera, Canonical, HeadState
+from headfields.parts import Decoder, Deformer
+from headfields.records import Camera, Canonical, Features, FieldValues, HeadState
 from headfields.renderers import OccupancySampler, UniformSampler, VolumeRenderer
 from tests.shapes import uv_sphere
 
@@ -59,6 +59,8 @@ def test_an_image_stands_behind_the_head(unchecked: None) -> None:
         (255, ValueError, r"background is 255; expected sRGB in \[0, 1\]: divide 8-bit values by 255"),
         (torch.tensor([200.0, 10, 0]), ValueError, "background holds 0 to 200; .* divide 8-bit values by 255"),
         (-0.5, ValueError, "background is -0.5"),
+        ("white", TypeError, "background is 'white'; expected a number, or a tensor or array"),
+        (None, TypeError, "background is None; expected a number"),
         (torch.full((6, 8, 3), torch.nan), ValueError, "background holds nan to nan"),
         (torch.ones(6, 8, 3, dtype=torch.uint8), TypeError, "background has dtype torch.uint8; .* by 255"),
         (
@@ -187,3 +189,25 @@ def test_canonical_points_that_are_not_finite_name_the_deformer() -> None:
         avatar(Holes(BOX, False)).render(CAMERA, STATE)
     with pytest.raises(ValueError, match=r"Holes: canonical.points is not finite"):
         avatar(Holes(BOX, False))(CAMERA.rays(), STATE, torch.ones(48, 3))
+
+
+class Uniform(Decoder):
+    """One density everywhere, of a decoder that is wrong."""
+
+    gives = "density"
+
+    def __init__(self, value: float) -> None:
+        super().__init__()
+        self.value = value
+
+    def forward(self, features: Features, canonical: Canonical, prepared: Any, color: bool = True) -> FieldValues:
+        count = len(canonical)
+        return FieldValues(density=torch.full((count,), self.value), rgb=torch.full((count, 3), 0.5))
+
+
+@pytest.mark.parametrize("sampler", [UniformSampler(8), OccupancySampler(step=0.02)])
+def test_densities_that_are_none_are_no_empty_space(sampler: Any) -> None:
+    model = avatar(Static(BOX), sampler)
+    with pytest.raises(ValueError, match="weights_from_density: a density is negative"):
+        model.replace(decoder=Uniform(-50.0)).render(CAMERA, STATE)
+    assert bool(model.replace(decoder=Uniform(torch.nan)).render(CAMERA, STATE).rgb.isnan().any())

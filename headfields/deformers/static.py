@@ -17,6 +17,7 @@ class Static(Deformer):
     Differentiable to any order.
 
     Raises:
+        TypeError: `box` is no tensor.
         ValueError: `box` has another shape, or its minimum is not below its maximum.
     """
 
@@ -24,6 +25,8 @@ class Static(Deformer):
 
     def __init__(self, box: Float[Tensor, "2 3"]) -> None:
         super().__init__()
+        if not isinstance(box, Tensor):
+            raise TypeError(f"Static: box is a {type(box).__name__}; pass a torch.Tensor (torch.as_tensor makes one)")
         if box.shape != (2, 3) or not bool((box[1] > box[0]).all()):
             raise ValueError(f"Static: box is {box.tolist()}; expected a minimum corner below a maximum corner, (2, 3)")
         self.register_buffer("box", box.detach().float().clone())

@@ -19,10 +19,15 @@ def check_background(op: str, background: Any) -> None:
         background: a number, or a tensor (or what `torch.as_tensor` takes).
 
     Raises:
-        TypeError: 8-bit integers.
+        TypeError: 8-bit integers, or no numbers.
         ValueError: values outside [0, 1], or not finite.
     """
-    color = torch.as_tensor(background)
+    try:
+        color = torch.as_tensor(background)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(
+            f"{op}: background is {background!r}; expected a number, or a tensor or array of sRGB in [0, 1]"
+        ) from error
     if color.dtype == torch.uint8:
         raise TypeError(
             f"{op}: background has dtype {color.dtype}; expected sRGB in [0, 1]: divide 8-bit values by 255"

@@ -79,7 +79,8 @@ class VolumeRenderer(Renderer):
         before = exclusive_sum(optical, samples.ray, rays)
         visible = before <= -math.log(self.early_stop)
         if not self.training:
-            visible &= -torch.expm1(-optical) * torch.exp(-before) >= self.early_stop
+            weight = -torch.expm1(-optical) * torch.exp(-before)
+            visible &= ~(weight.abs() < self.early_stop)  # negative and NaN densities are kept, and show
         return visible
 
     def due(self, step: int) -> bool:
