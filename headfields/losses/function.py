@@ -70,6 +70,9 @@ def as_losses(losses: Sequence[Loss | Callable[..., Any]] | Callable[..., Any]) 
     for index, loss in enumerate(listed):
         if not callable(loss):
             raise TypeError(f"Trainer: losses[{index}] is a {type(loss).__name__}; expected a loss or a function")
+        if isinstance(loss, type):
+            own = loss.__name__
+            raise TypeError(f"Trainer: losses[{index}] is the class {own}; expected a loss, so call it: {own}()")
         has = [name for name in ("name", "weight") if hasattr(loss, name)]
         if len(has) == 1:
             lacks = "weight" if has == ["name"] else "name"

@@ -38,6 +38,9 @@ class Callback:
 def check_callbacks(callbacks: Sequence[Any]) -> None:
     """Raises TypeError for a callback without hooks, or with one that is never called: a misspelled name, say."""
     for callback in callbacks:
+        if isinstance(callback, type):
+            name = callback.__name__
+            raise TypeError(f"Trainer: callbacks has the class {name}; expected an object, so call it: {name}()")
         kind = type(callback).__name__
         own = [name for name in dir(callback) if name.startswith("on_") and callable(getattr(callback, name))]
         unknown = [name for name in own if name not in HOOKS]

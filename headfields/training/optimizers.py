@@ -20,8 +20,16 @@ def own_groups(groups: Iterable[Mapping[str, Any]], avatar: nn.Module) -> list[d
     """Parameter groups of a program's own, with names.
 
     Raises:
+        TypeError: a group is no dict.
         ValueError: a trainable parameter of the avatar is in no group or in several, or a group has another tensor.
     """
+    groups = list(groups)
+    for index, group in enumerate(groups):
+        if not isinstance(group, Mapping):
+            raise TypeError(
+                f"Trainer: parameter_groups[{index}] is a {type(group).__name__}; expected dicts such as "
+                '{"params": avatar.encoder.parameters(), "lr": 0.02}'
+            )
     named = [{"name": f"group_{index}", **group} for index, group in enumerate(groups)]
     for group in named:
         if "params" not in group:
@@ -38,9 +46,14 @@ def build_optimizer(
     """The optimizer that a program's function makes of the groups.
 
     Raises:
-        TypeError: the function does not return an optimizer.
+        TypeError: it is no function, or does not return an optimizer.
         ValueError: its steps need a closure, as those of LBFGS, or its parameters are not those of the avatar.
     """
+    if not callable(factory):
+        raise TypeError(
+            f"Trainer: optimizer is a {type(factory).__name__}; expected a function from parameter groups to an "
+            "optimizer, such as torch.optim.AdamW or lambda groups: torch.optim.SGD(groups, momentum=0.9)"
+        )
     _refuse_closure(factory)
     optimizer = factory([dict(group) for group in groups])
     if not isinstance(optimizer, torch.optim.Optimizer):

@@ -571,10 +571,18 @@ class Trainer:
         return interrupted
 
     def _call(self, hook: str, **arguments: Any) -> None:
-        """Calls a hook of the callbacks; random numbers that they draw do not change the training."""
+        """Calls a hook of the callbacks; random numbers that they draw do not change the training.
+
+        Nor does `avatar.eval()` in one that looks at the avatar: the parts' modes come back.
+        """
         if self.callbacks:
+            modes = [(part, part.training) for part in self.avatar.modules()]
+            training = self.avatar.training
             with self.random.preserved():
                 self.fabric.call(hook, trainer=self, **arguments)
+            if self.avatar.training != training:
+                for part, mode in modes:
+                    part.training = mode
 
     def _call_together(self, hook: str, **arguments: Any) -> None:
         """Calls a hook on all processes; the error of one is raised on all."""

@@ -72,6 +72,17 @@ def test_callbacks_are_called_and_change_nothing(tmp_path):
     assert recorder.calls[3][2] == pytest.approx(last["loss"], abs=1e-5)
 
 
+def test_a_callback_that_switches_to_evaluation_does_not_switch_training():
+    class Looks:
+        def on_step(self, trainer):
+            self.mode = trainer.avatar.training
+            trainer.avatar.eval()
+
+    looks = Looks()
+    make(callbacks=[looks]).fit(steps=2)
+    assert looks.mode
+
+
 def test_the_state_of_a_callback_survives_a_resume(tmp_path):
     make(callbacks=[Recorder(), Recorder()], out=tmp_path).fit(steps=3)
     again = [Recorder(), Recorder()]
@@ -111,6 +122,7 @@ def test_an_exception_in_a_callback_surfaces(hook, tmp_path):
     [
         (type("Typo", (), {"on_steps": lambda self: None, "on_end": lambda self: None})(), "Typo has on_steps, which"),
         (object(), "object has no hook"),
+        (Callback, r"callbacks has the class Callback; expected an object, so call it: Callback\(\)"),
         (type("Half", (), {"on_end": lambda self: None, "state_dict": dict})(), "Half needs both state_dict"),
     ],
 )

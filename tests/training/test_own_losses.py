@@ -111,6 +111,7 @@ def test_a_loss_on_frozen_parameters_is_a_warning():
     ("losses", "error", "message"),
     [
         ([], ValueError, "losses is empty"),
+        ([HuberColor], TypeError, r"losses\[0\] is the class HuberColor; expected a loss, so call it"),
         ([HuberColor(), 3], TypeError, r"losses\[1\] is a int; expected a loss or a function"),
         ([lambda rendering: rendering], TypeError, "takes the arguments .*; expected 2 to 3 positional"),
         ([lambda a, b, c, d: a], TypeError, "expected 2 to 3 positional"),

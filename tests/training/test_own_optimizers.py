@@ -126,6 +126,8 @@ def test_a_schedule_is_recorded_and_compared(tmp_path):
     [
         ({"optimizer": torch.optim.LBFGS}, ValueError, "LBFGS, which evaluates the loss several times"),
         ({"optimizer": lambda groups: torch.optim.LBFGS(groups[0]["params"])}, ValueError, "LBFGS"),
+        ({"optimizer": torch.optim.SGD([torch.zeros(2)])}, TypeError, "optimizer is a SGD; expected a function from"),
+        ({"parameter_groups": [torch.zeros(2)]}, TypeError, r"parameter_groups\[0\] is a Tensor; expected dicts"),
         ({"optimizer": lambda groups: None}, TypeError, "optimizer returned a NoneType"),
         ({"optimizer": lambda groups: torch.optim.SGD(groups[:1])}, ValueError, "optimizer lacks network.0.weight"),
         ({"optimizer": lambda groups: torch.optim.SGD([torch.zeros(2, requires_grad=True)])}, ValueError,
