@@ -1,6 +1,8 @@
 """Mesh files: OBJ, PLY and glTF, read and written."""
 
+import contextlib
 import json
+import os
 import struct
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,7 @@ import torch
 from torch import Tensor
 
 from headfields.files.atomic import replacing, write_bytes, write_image
-from headfields.files.reading import reading
+from headfields.files.reading import file_bytes, reading
 from headfields.mesh.integrity import check_gltf, check_off, check_ply
 from headfields.mesh.mesh import Mesh
 from headfields.mesh.obj import MeshFileError, obj_lines, read_obj
@@ -115,9 +117,19 @@ _CHECKS = {".ply": check_ply, ".off": check_off, ".glb": check_gltf, ".gltf": ch
 def _read_with_trimesh(path: Path) -> Mesh:
     import trimesh
 
+    class Folder(trimesh.resolvers.FilePathResolver):  # type: ignore[misc]
+        """The files that a mesh names: a pipe among them would be waited for, a device read without an end."""
+
+        def get(self, name: str) -> bytes:
+            for choice in (name.strip(), name.strip().lstrip("/"), os.path.basename(name)):  # those of trimesh
+                with contextlib.suppress(ValueError):  # it leads out of the folder
+                    if (file := self.absolute(choice)).exists():
+                        return file_bytes(file)
+            raise FileNotFoundError(f"there is no file {name} in {self.parent}")
+
     _CHECKS.get(path.suffix.lower(), lambda _: None)(path)
     try:
-        scene = trimesh.load_scene(str(path), process=False)
+        scene = trimesh.load_scene(str(path), resolver=Folder(str(path)), process=False)
         # Node by node rather than scene.dump(), which forgets the normals and colors that a file has.
         parts = [
             (scene.geometry[name], scene.graph[node][0])

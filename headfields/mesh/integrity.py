@@ -20,9 +20,12 @@ _PLY_TYPES = {
     "double": "f8", "int8": "i1", "uint8": "u1", "int16": "i2", "uint16": "u2", "int32": "i4", "uint32": "u4",
     "float32": "f4", "float64": "f8",
 }  # fmt: skip
+_NUMBERS = ("x", "y", "z", "nx", "ny", "nz", "red", "green", "blue")
+_COLORS = _NUMBERS[6:]
 _INDEX_LISTS = ("vertex_indices", "vertex_index")
 _COMPONENTS = {5120: 1, 5121: 1, 5122: 2, 5123: 2, 5125: 4, 5126: 4}  # bytes of glTF's component types
 _WIDTHS = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4, "MAT2": 4, "MAT3": 9, "MAT4": 16}
+_DEEPEST = 200  # nodes of glTF below each other
 _MODES = {0: "points", 4: "triangles", 5: "a triangle strip", 6: "a triangle fan"}
 
 
@@ -53,6 +56,7 @@ def check_ply(path: Path) -> None:
     if not data.startswith(b"ply") or end < 0:
         raise MeshFileError(f"{where}: no 'ply' header with 'end_header'; the file is cut short or no PLY")
     layout, elements = _ply_header(data[:end].decode("latin-1"), where)
+    _check_elements(elements, where)
     start = end + len(b"end_header")
     start += 2 if data[start : start + 2] == b"\r\n" else 1
     vertices = next((element for element in elements if element.name == "vertex"), None)
@@ -99,6 +103,21 @@ def _ply_header(text: str, where: str) -> tuple[str, list[_Element]]:
     return layout, elements
 
 
+def _check_elements(elements: list[_Element], where: str) -> None:
+    """trimesh keeps the last of two elements or properties of a name, and skips rows that have no property."""
+    for element in elements:
+        names = [entry.name for entry in element.properties]
+        if len(set(names)) != len(names) or sum(other.name == element.name for other in elements) > 1:
+            raise MeshFileError(f"{where}: its header has element {element.name}, or a property of it, twice")
+        if element.count and not names:
+            raise MeshFileError(f"{where}: its header has {element.count} {element.name} without a property")
+        for entry in element.properties if element.name == "vertex" else ():
+            if entry.length is not None and entry.name in _NUMBERS:
+                raise MeshFileError(f"{where}: {entry.name} of a vertex is a list; expected a number")
+            if entry.name in _COLORS and entry.kind[0] != "f" and entry.kind != "u1":  # cut to 8 bits by trimesh
+                raise MeshFileError(f"{where}: {entry.name} of a vertex has type {entry.kind}; export it as uchar")
+
+
 def _check_ascii(body: bytes, elements: list[_Element], vertices: int, where: str) -> None:
     lines = [line for line in body.splitlines() if line.strip()]
     expected = sum(element.count for element in elements if element.properties)
@@ -123,6 +142,8 @@ def _check_ascii(body: bytes, elements: list[_Element], vertices: int, where: st
                     count, used = int(length), used + 1
                 values = words[used : used + count]
                 used += count
+                if entry.kind == "u1" and entry.name in _COLORS:
+                    _check_color(values, entry.name, place)
                 if len(values) == count and element.name == "face" and entry.name in _INDEX_LISTS:
                     _check_corners(values, vertices, place)
             if used != len(words):
@@ -130,6 +151,12 @@ def _check_ascii(body: bytes, elements: list[_Element], vertices: int, where: st
                     f"{place} reads {_short(row)}, {len(words)} numbers; expected {used}; the file is cut short or "
                     "damaged: export it again"
                 )
+
+
+def _check_color(words: list[bytes], name: str, place: str) -> None:
+    for word in words:
+        if not word.isdigit() or len(word) > 3 or int(word) > 255:  # trimesh would keep its lowest 8 bits
+            raise MeshFileError(f"{place} has {name} {_short(word)}; expected a whole number in [0, 255]")
 
 
 def _check_corners(words: list[bytes], vertices: int, place: str) -> None:
@@ -303,7 +330,9 @@ def _check_document(document: dict[str, Any], binary: int | None, where: str) ->
         count, width = accessor["count"], _COMPONENTS[accessor["componentType"]] * _WIDTHS[accessor["type"]]
         if isinstance(count, bool) or not isinstance(count, int) or count < 1:
             raise MeshFileError(f"{where}: accessors[{number}].count is {count!r}; expected at least 1")
-        if "bufferView" not in accessor:  # sparse, or filled by an extension
+        if "sparse" in accessor:
+            raise MeshFileError(f"{where}: accessors[{number}] is sparse, which is not read; export it again without")
+        if "bufferView" not in accessor:  # filled by an extension
             continue
         view = _entry(views, accessor["bufferView"], f"{where}: accessors[{number}].bufferView")
         start = accessor.get("byteOffset", 0)
@@ -315,6 +344,7 @@ def _check_document(document: dict[str, Any], binary: int | None, where: str) ->
     for number, mesh in enumerate(document.get("meshes", [])):
         for primitive in mesh["primitives"]:
             _check_primitive(primitive, accessors, f"{where}: meshes[{number}]")
+    _check_tree(document.get("nodes", []), where)
     for number, node in enumerate(document.get("nodes", [])):
         for key, size in (("matrix", 16), ("translation", 3), ("rotation", 4), ("scale", 3)):
             values = np.asarray(node.get(key, np.eye(4) if key == "matrix" else np.ones(size)), np.float64).ravel()
@@ -323,6 +353,30 @@ def _check_document(document: dict[str, Any], binary: int | None, where: str) ->
             singular = key == "matrix" and abs(np.linalg.det(values.reshape(4, 4)[:3, :3])) < 1e-30
             if singular or (key == "scale" and not values.all()) or (key == "rotation" and not values.any()):
                 raise MeshFileError(f"{where}: nodes[{number}].{key} is {node[key]}, which cannot be undone")
+
+
+def _check_tree(nodes: list[Any], where: str) -> None:
+    """Nodes are trees, as the standard says; the time trimesh takes grows with the square of their depth."""
+    parents: dict[int, int] = {}
+    for number, node in enumerate(nodes):
+        for child in node.get("children", []):
+            _entry(nodes, child, f"{where}: nodes[{number}].children")
+            if parents.setdefault(child, number) != number:
+                raise MeshFileError(f"{where}: nodes[{child}] is a child of nodes {parents[child]} and {number}")
+    depths: dict[int, int] = {}
+    for number in range(len(nodes)):
+        path = []
+        at: int | None = number
+        while at is not None and at not in depths:
+            path.append(at)
+            if len(path) > _DEEPEST:
+                raise MeshFileError(f"{where}: nodes[{number}] lies below more than {_DEEPEST} nodes, or below itself")
+            at = parents.get(at)
+        depth = 0 if at is None else depths[at]
+        for step, name in enumerate(reversed(path)):
+            depths[name] = depth + step + 1
+        if depths[number] > _DEEPEST:
+            raise MeshFileError(f"{where}: nodes[{number}] lies below more than {_DEEPEST} nodes")
 
 
 def _check_primitive(primitive: dict[str, Any], accessors: list[Any], where: str) -> None:

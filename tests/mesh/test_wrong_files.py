@@ -1,9 +1,12 @@
 """Mesh files that are wrong: each is an error that names the file and the place, or a tolerance of docs/files.md."""
 
+import contextlib
 import copy
 import json
+import os
+import signal
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +23,7 @@ VERTICES = torch.tensor([[0.0, 0, 0], [0.1, 0, 0], [0, 0.1, 0], [0, 0, 0.1], [0.
 FACES = torch.tensor([[0, 1, 2], [1, 2, 3], [2, 3, 4], [0, 2, 4]])
 COLORED = Mesh(VERTICES, FACES, colors=VERTICES * 9, normals=torch.nn.functional.normalize(VERTICES + 1, dim=-1))
 
+COLORS = ("red", "green", "blue")
 HEADER = """ply
 format ascii 1.0
 element vertex 4
@@ -31,7 +35,15 @@ property list uchar int vertex_indices
 end_header
 """
 PLACES, CORNERS = "0 0 0\n1 0 0\n0 1 0\n0 0 1\n", "3 0 1 2\n3 1 2 3\n3 0 2 3\n"
+COLORED_PLY = HEADER.replace("element face", "".join(f"property uchar {c}\n" for c in COLORS) + "element face")
 PLY: dict[str, tuple[str, str]] = {
+    "vertices twice": (HEADER.replace("element face", "element vertex 1\nproperty float x\nelement face"), "twice"),
+    "a coordinate twice": (HEADER.replace("float z\n", "float z\nproperty float x\n"), "vertex, or a property of it"),
+    "rows without a property": (HEADER.replace("element vertex", "element other 3\nelement vertex"), "3 other without"),
+    "a list as a coordinate": (HEADER.replace("property float x", "property list uchar float x"), "x of a vertex is a"),
+    "colors of 16 bits": (COLORED_PLY.replace("uchar red", "ushort red"), "red of a vertex has type u2"),
+    "a color of 300": (COLORED_PLY + "0 0 0 0 300 0\n" + "0 0 0 0 0 0\n" * 3 + CORNERS, "vertex 0 has green '300'"),
+    "a color of -5": (COLORED_PLY + "0 0 0 0 0 -5\n" + "0 0 0 0 0 0\n" * 3 + CORNERS, "vertex 0 has blue '-5'"),
     "cut after two faces": (HEADER + PLACES + "3 0 1 2\n3 1 2 3\n", "6 lines for 4 vertex, 3 face.*cut short"),
     "cut within a face": (HEADER + PLACES + "3 0 1 2\n3 1 2 3\n3 0 2", "face 2 reads '3 0 2', 3 numbers; expected 4"),
     "without its faces": (HEADER + PLACES, "cut short"),
@@ -148,7 +160,15 @@ def node(**entries: Any) -> Callable[[dict[str, Any]], Any]:
     return lambda document: document["nodes"][0].update(entries)
 
 
+def chain(length: int, last: list[int]) -> list[dict[str, Any]]:
+    return [{"children": [index + 1]} for index in range(length - 1)] + [{"mesh": 0, "children": last}]
+
+
 GLTF = {
+    "nodes below each other": (glb(lambda d: d.update(nodes=chain(3000, []))), "below more than 200 nodes"),
+    "a node below itself": (glb(lambda d: d.update(nodes=chain(5, [0]))), "or below itself"),
+    "a node below two": (glb(lambda d: d.update(nodes=[*chain(3, []), {"children": [2]}])), "a child of nodes 1 and 3"),
+    "a sparse accessor": (glb(accessor(0, sparse={"count": 1})), r"accessors\[0\] is sparse"),
     "more positions than bytes": (glb(accessor(0, count=50)), r"accessors\[0\] has 50 elements"),
     "fewer positions than normals": (glb(accessor(0, count=3)), "NORMAL has 5 entries, and POSITION 3"),
     "fewer normals": (glb(accessor(1, count=3)), "NORMAL has 3 entries"),
@@ -288,3 +308,26 @@ def test_the_scale_is_a_positive_number(tmp_path, scale):
     (tmp_path / "scan.obj").write_text(MESH)
     with pytest.raises(ValueError, match="load_mesh: scale is"):
         load_mesh(tmp_path / "scan.obj", scale=scale)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_a_pipe_that_a_gltf_file_names_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.bin")
+    document = {"asset": {"version": "2.0"}, "buffers": [{"byteLength": 4, "uri": "pipe.bin"}]}
+    (tmp_path / "scan.gltf").write_text(json.dumps(document))
+    with within_seconds(20), pytest.raises(MeshFileError, match="scan.gltf.*a pipe"):
+        load_mesh(tmp_path / "scan.gltf")
+
+
+@contextlib.contextmanager
+def within_seconds(seconds: int) -> Iterator[None]:
+    def late(*_: Any) -> None:
+        raise KeyboardInterrupt(f"not read within {seconds} seconds")  # which no reader takes for a damaged file
+
+    before = signal.signal(signal.SIGALRM, late)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
