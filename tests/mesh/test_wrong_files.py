@@ -315,7 +315,7 @@ def test_a_pipe_that_a_gltf_file_names_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "pipe.bin")
     document = {"asset": {"version": "2.0"}, "buffers": [{"byteLength": 4, "uri": "pipe.bin"}]}
     (tmp_path / "scan.gltf").write_text(json.dumps(document))
-    with within_seconds(20), pytest.raises(MeshFileError, match="scan.gltf.*a pipe"):
+    with within_seconds(20), pytest.raises(MeshFileError, match=r"scan.gltf.*a pipe"):
         load_mesh(tmp_path / "scan.gltf")
 
 
