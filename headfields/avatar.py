@@ -47,7 +47,7 @@ from headfields.records import (
     Template,
     check_meters,
 )
-from headfields.saved_checks import load_state
+from headfields.saved_checks import load_state, unsound
 from headfields.saving import read_parts, write_parts
 
 _PARTS = {
@@ -720,7 +720,14 @@ class Avatar(nn.Module):
 
         Raises:
             TypeError: a part was built with an argument that cannot be saved; the message names it.
+            ValueError: a parameter is not finite or a buffer has NaN, which `load` refuses; the message names it.
         """
+        names = unsound(self)
+        if names:
+            raise ValueError(
+                f"Avatar.save: {', '.join(names[:4])} has numbers that are not finite; {path} is not written, because "
+                "it could not be loaded"
+            )
         parts = self.composition
         if not self.codes:
             parts.pop("codes")

@@ -167,6 +167,12 @@ def load_state(module: nn.Module, saved: Mapping[str, Tensor]) -> None:
     module.load_state_dict(state)
 
 
+def unsound(module: nn.Module) -> list[str]:
+    """Names of the parameters and buffers whose numbers `load_state` would refuse."""
+    parameters = {name for name, _ in module.named_parameters(remove_duplicate=False)}
+    return [name for name, tensor in module.state_dict().items() if not _sound(tensor, name in parameters)]
+
+
 def _numbers(tensor: Tensor) -> str:
     return "float" if tensor.is_floating_point() else "bool" if tensor.dtype == torch.bool else "integer"
 

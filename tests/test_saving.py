@@ -119,3 +119,15 @@ def test_unknown_parts_are_named() -> None:
         part_class("mine.Encoder")
     with pytest.raises(ValueError, match=r"headfields\.absent\.Encoder is not a part"):
         part_class("headfields.absent.Encoder")
+
+
+def test_what_could_not_be_loaded_is_not_saved(tmp_path: Path) -> None:
+    made = avatar()
+    path = tmp_path / "kept.safetensors"
+    made.save(path)
+    before = path.read_bytes()
+    with torch.no_grad():
+        made.encoder.table[0, 0] = torch.nan
+    with pytest.raises(ValueError, match=r"encoder\.table has numbers that are not finite; .*kept\.safetensors"):
+        made.save(path)
+    assert path.read_bytes() == before

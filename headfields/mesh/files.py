@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import struct
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +116,7 @@ _CHECKS = {".ply": check_ply, ".off": check_off, ".glb": check_gltf, ".gltf": ch
 
 
 def _read_with_trimesh(path: Path) -> Mesh:
+    import PIL.Image
     import trimesh
 
     class Folder(trimesh.resolvers.FilePathResolver):  # type: ignore[misc]
@@ -129,7 +131,9 @@ def _read_with_trimesh(path: Path) -> Mesh:
 
     _CHECKS.get(path.suffix.lower(), lambda _: None)(path)
     try:
-        scene = trimesh.load_scene(str(path), resolver=Folder(str(path)), process=False)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", PIL.Image.DecompressionBombWarning)  # in an image within a glTF
+            scene = trimesh.load_scene(str(path), resolver=Folder(str(path)), process=False)
         # Node by node rather than scene.dump(), which forgets the normals and colors that a file has.
         parts = [
             (scene.geometry[name], scene.graph[node][0])

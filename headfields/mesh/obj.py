@@ -160,7 +160,7 @@ def _numbers(lines: list[bytes], key: bytes, width: int, where: str) -> np.ndarr
     longest = max(map(len, tokens))  # a table of bytes is as wide as its longest entry
     if longest <= _LONGEST_NUMBER and stride > width and len(tokens) == stride * len(rows):
         table = np.array(tokens).reshape(-1, stride)
-        if (table[:, 0] == key.strip()).all():
+        if (table[:, 0] == key.strip()).all() and not any(b"_" in token for token in tokens):
             # The slow path below names the line; an overflow becomes infinite, which the caller reports.
             with contextlib.suppress(ValueError), np.errstate(over="ignore"):
                 return table[:, 1 : width + 1].astype(np.float64).astype(np.float32)
@@ -168,7 +168,7 @@ def _numbers(lines: list[bytes], key: bytes, width: int, where: str) -> np.ndarr
     for index, row in enumerate(rows):
         try:
             numbers = [float(token) for token in row.split()[1 : width + 1]]
-            if len(numbers) < width:
+            if len(numbers) < width or b"_" in row:  # Python reads 1_0 as 10
                 raise ValueError
             values[index] = numbers
         except ValueError:
@@ -274,7 +274,7 @@ def _corner(token: bytes, before: tuple[int, int, int]) -> tuple[int, int, int]:
 def _index(token: bytes, count: int) -> int:
     """OBJ counts from 1; a negative index counts back from the last element before the face."""
     value = int(token)
-    if value == 0:
+    if value == 0 or b"_" in token:  # Python reads 1_0 as 10
         raise ValueError
     return value - 1 if value > 0 else value + count
 

@@ -119,14 +119,21 @@ class BufferBackup:
 
 
 def check_weights(module: nn.Module, remedy: str) -> None:
-    """Raises NanLossError, with the `remedy`, if a parameter of the module is not finite: such weights are not saved.
+    """Raises NanLossError, with the `remedy`, if a parameter is not finite or a buffer has NaN: they are not saved.
 
-    Finite gradients can lead there too, by a learning rate that overflows.
+    Finite gradients can lead there too: parameters by a learning rate that overflows, buffers by a part that writes
+    NaN into its own. A buffer may hold infinity, as a bound.
     """
     named = [(name, p.detach()) for name, p in module.named_parameters() if p.numel() and p.is_floating_point()]
     # the largest magnitude is NaN where there is one
     largest = torch._foreach_norm([p for _, p in named], torch.inf) if named else []
     bad = [name for (name, _), value in zip(named, largest, strict=True) if not math.isfinite(value)]
+    saved = module.state_dict()
+    bad += [
+        name
+        for name, buffer in module.named_buffers()
+        if name in saved and buffer.is_floating_point() and bool(buffer.isnan().any())
+    ]
     if bad:
         raise NanLossError(f"the weights {', '.join(bad[:_NAMED])} are not finite, and are not saved; {remedy}")
 

@@ -27,7 +27,7 @@ class BatchSource:
         patches_per_step: number of patches of a step, of all processes.
 
     Raises:
-        TypeError: the capture cannot draw patches.
+        TypeError: the capture cannot draw patches, or a number is not whole.
         ValueError: the patches cannot be divided among the processes, or are larger than the image.
     """
 
@@ -55,6 +55,9 @@ class BatchSource:
                 f"Trainer: patch is {patch}, and {type(capture).__name__} has no sample_patches; see "
                 "headfields.data.Capture.sample_patches"
             )
+        for name, number in (("patch", patch), ("patches_per_step", patches_per_step)):
+            if not isinstance(number, int) or isinstance(number, bool):
+                raise TypeError(f"Trainer: {name} is {number!r}; expected a whole number")
         if not 1 <= patch <= min(capture.size) or patches_per_step < 1:
             raise ValueError(
                 f"Trainer: patch is {patch} and patches_per_step {patches_per_step}; expected a side of 1 to "

@@ -104,6 +104,8 @@ BINARY_PLY = {
 
 SQUARE = "v 0 0 0\nv 1 0 0\nv 0 1 0\nv 0 0 1\n"
 OBJ = {
+    "an underscore in a number": (SQUARE.replace("v 1 0 0", "v 1_0 0 0") + "f 1 2 3\n", "1_0"),
+    "an underscore in a corner": (SQUARE + "f 1 2 0_3\n", "0_3"),
     "NaN in a texture coordinate": (SQUARE + "vt nan 0\nvt 1 0\nvt 0 1\nf 1/1 2/2 3/3\n", "texture coordinate 0 is"),
     "NaN in a normal": (SQUARE + "vn nan 0 1\nf 1//1 2//1 3//1\n", "normal 0 is"),
     "NaN in a color": ("v 0 0 0 nan 0 0\nv 1 0 0 0 0 0\nv 0 1 0 0 0 0\nf 1 2 3\n", "vertex 0 has the color"),

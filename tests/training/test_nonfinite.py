@@ -9,7 +9,7 @@ import torch
 from headfields.losses.color import HuberColor
 from headfields.losses.silhouette import OpacityLoss
 from headfields.runs.folder import RunFolder
-from headfields.runs.nonfinite import MOST_IN_ROW, BufferBackup, SkippedSteps
+from headfields.runs.nonfinite import MOST_IN_ROW, BufferBackup, SkippedSteps, check_weights
 from headfields.runs.progress import NanLossError
 from headfields.training.trainer import Trainer
 from tests.training.ball import BallCapture, ball_trainer
@@ -208,3 +208,12 @@ def test_no_message_names_a_checkpoint_that_is_gone(tmp_path):
         trainer.avatar.table.fill_(math.inf)
     with pytest.raises(NanLossError, match="the weights table are not finite, and are not saved; there is no"):
         trainer.save(tmp_path / "mine.safetensors")
+
+
+def test_a_buffer_of_nan_is_not_saved():
+    module = torch.nn.BatchNorm1d(2)
+    module.register_buffer("bound", torch.full((2,), torch.inf))
+    check_weights(module, "remedy")
+    module.running_mean[1] = torch.nan
+    with pytest.raises(NanLossError, match="the weights running_mean are not finite, and are not saved; remedy"):
+        check_weights(module, "remedy")

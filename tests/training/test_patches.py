@@ -156,3 +156,8 @@ def test_losses_on_images_say_what_they_need(capture):
             make(capture, [LPIPSLoss()]).fit(steps=1)
     with pytest.raises(TypeError, match="FakeCapture has no sample_patches"):
         Trainer(FakeAvatar(), FakeCapture(), [SSIMLoss()], patch=12, device="cpu")
+
+
+def test_a_side_is_a_whole_number(capture, unchecked):
+    with pytest.raises(TypeError, match=r"patch is 12\.5; expected a whole number"):
+        make(capture, [SSIMLoss()], patch=12.5)
