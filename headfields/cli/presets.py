@@ -19,8 +19,9 @@ from typing import Any, Literal, Union
 
 from headfields.cli.errors import CommandError
 
-_PRIORS = {"mononphm": "a prior of heads: train it on scans with headfields train-prior, and fit it to a capture with "
-           "headfields track"}  # fmt: skip
+PRIORS = {"mononphm": "a prior of heads: train it on scans with headfields train-prior, and fit it to a capture with "
+          "headfields track"}  # fmt: skip
+"""Models that `headfields train` does not train, and what does."""
 
 
 def presets() -> dict[str, Callable[..., Any]]:
@@ -37,8 +38,8 @@ def preset(model: str) -> Callable[..., Any]:
     Raises:
         CommandError: there is none of that name; the message lists those there are.
     """
-    if model in _PRIORS:
-        raise CommandError(f"{model} is not trained on a capture; it is {_PRIORS[model]}")
+    if model in PRIORS:
+        raise CommandError(f"{model} is not trained on a capture; it is {PRIORS[model]}")
     known = presets()
     if model not in known:
         raise CommandError(

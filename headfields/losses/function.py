@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from headfields.losses.base import Loss
 from headfields.parts import Rendering
@@ -73,6 +73,12 @@ def as_losses(losses: Sequence[Loss | Callable[..., Any]] | Callable[..., Any]) 
         if isinstance(loss, type):
             own = loss.__name__
             raise TypeError(f"Trainer: losses[{index}] is the class {own}; expected a loss, so call it: {own}()")
+        if isinstance(loss, nn.modules.loss._Loss):
+            own = type(loss).__name__
+            raise TypeError(
+                f"Trainer: losses[{index}] is a {own} of PyTorch, which compares two tensors; pass a function of the "
+                f"rendering and the batch: lambda rendering, batch: {own}()(rendering.rgb, batch.target)"
+            )
         has = [name for name in ("name", "weight") if hasattr(loss, name)]
         if len(has) == 1:
             lacks = "weight" if has == ["name"] else "name"

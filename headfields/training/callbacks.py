@@ -1,5 +1,6 @@
 """Callbacks: objects of a program whose methods the trainer calls between steps (through `Fabric.call`)."""
 
+import inspect
 from collections.abc import Sequence
 from typing import Any
 
@@ -47,8 +48,27 @@ def check_callbacks(callbacks: Sequence[Any]) -> None:
         if unknown or not own:
             has = f"has {', '.join(unknown)}, which the trainer never calls" if unknown else "has no hook"
             raise TypeError(f"Trainer: callback {kind} {has}; the trainer calls {', '.join(HOOKS)}")
+        for name in own:
+            _check_hook(kind, name, getattr(callback, name))
         if hasattr(callback, "state_dict") != hasattr(callback, "load_state_dict"):
             raise TypeError(f"Trainer: callback {kind} needs both state_dict and load_state_dict, or neither")
+
+
+def _check_hook(kind: str, name: str, method: Any) -> None:
+    """Raises TypeError if a hook has an argument that the trainer does not pass."""
+    passed = list(inspect.signature(getattr(Callback, name)).parameters)[1:]
+    try:
+        own = inspect.signature(method).parameters.values()
+    except (TypeError, ValueError):  # a callable without a signature
+        return
+    optional = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    required = [each.name for each in own if each.default is each.empty and each.kind not in optional]
+    unknown = [each for each in required if each not in passed]
+    if unknown:
+        raise TypeError(
+            f"Trainer: callback {kind}: {name} takes {', '.join(unknown)}, which the trainer does not pass; it passes "
+            f"{', '.join(passed)}, by name"
+        )
 
 
 def callback_names(callbacks: Sequence[Any]) -> list[str]:

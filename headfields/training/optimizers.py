@@ -128,6 +128,11 @@ class RateSchedule:
     """
 
     def __init__(self, schedule: str | Callable[..., float], final_rate: float | int) -> None:
+        if isinstance(schedule, type) or hasattr(schedule, "get_last_lr"):
+            raise TypeError(
+                "Trainer: schedule is a scheduler of PyTorch, which steps an optimizer of its own; pass a function of "
+                "the fraction of the run (and the step) that returns the factor on the learning rates"
+            )
         if schedule not in ("constant", "exponential") and not callable(schedule):
             raise ValueError(
                 f"Trainer: schedule is {schedule!r}; expected 'constant', 'exponential' or a function of the fraction "

@@ -24,7 +24,7 @@ RUN = ["--capture", "none", "--out", "RUN", "--steps", "1"]
         (["train", "insta", "--learning_rat=3"], 2, r"did you mean --learning-rate\?"),
         (["train", "inst", *RUN], 1, r"no model 'inst'; did you mean insta\?; headfields train has .*vp360"),
         (["train", "code_widths", *RUN], 1, r"no model 'code_widths'; headfields train has insta, monoavatar, sta"),
-        (["train", "mononphm", *RUN], 1, r"headfields train-prior.*headfields track"),
+        (["train", "mononphm"], 2, r"mononphm is not trained on a capture.*headfields train-prior.*headfields track"),
         (["train", "insta", *RUN, "--set", "levels=abc"], 1, r"insta takes a whole number for levels, not 'abc'"),
         (["train", "insta", *RUN, "--set", "levels=1e9"], 1, r"a whole number for levels"),
         (["train", "insta", *RUN, "--set", "level=9"], 1, r"no argument 'level'; did you mean levels\?; it has"),

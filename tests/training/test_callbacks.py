@@ -122,6 +122,10 @@ def test_an_exception_in_a_callback_surfaces(hook, tmp_path):
     [
         (type("Typo", (), {"on_steps": lambda self: None, "on_end": lambda self: None})(), "Typo has on_steps, which"),
         (object(), "object has no hook"),
+        (
+            type("Odd", (), {"on_step": lambda self, trainer, loss: None})(),
+            "on_step takes loss, which .* trainer, outc",
+        ),
         (Callback, r"callbacks has the class Callback; expected an object, so call it: Callback\(\)"),
         (type("Half", (), {"on_end": lambda self: None, "state_dict": dict})(), "Half needs both state_dict"),
     ],

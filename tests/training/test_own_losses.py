@@ -112,6 +112,7 @@ def test_a_loss_on_frozen_parameters_is_a_warning():
     [
         ([], ValueError, "losses is empty"),
         ([HuberColor], TypeError, r"losses\[0\] is the class HuberColor; expected a loss, so call it"),
+        ([torch.nn.MSELoss()], TypeError, r"losses\[0\] is a MSELoss of PyTorch.*lambda rendering, batch: MSELoss\(\)"),
         ([HuberColor(), 3], TypeError, r"losses\[1\] is a int; expected a loss or a function"),
         ([lambda rendering: rendering], TypeError, "takes the arguments .*; expected 2 to 3 positional"),
         ([lambda a, b, c, d: a], TypeError, "expected 2 to 3 positional"),

@@ -115,6 +115,11 @@ def test_a_schedule_of_ones_own_sees_fraction_and_step():
     assert seen[-1] == (7 / 8, 7)
 
 
+def test_a_scheduler_of_pytorch_is_no_schedule():
+    with pytest.raises(TypeError, match=r"schedule is a scheduler of PyTorch.*pass a function of the fraction"):
+        make(schedule=torch.optim.lr_scheduler.CosineAnnealingLR)
+
+
 def test_a_schedule_is_recorded_and_compared(tmp_path):
     make(schedule=lambda fraction: 1 - fraction, out=tmp_path).fit(steps=2)
     with pytest.warns(UserWarning, match=r"other options than before: schedule='<lambda>#"):
