@@ -119,7 +119,7 @@ def _read_with_trimesh(path: Path) -> Mesh:
     import PIL.Image
     import trimesh
 
-    class Folder(trimesh.resolvers.FilePathResolver):  # type: ignore[misc]
+    class Folder(trimesh.resolvers.FilePathResolver):
         """The files that a mesh names: a pipe among them would be waited for, a device read without an end."""
 
         def get(self, name: str) -> bytes:

@@ -221,7 +221,7 @@ def test_the_head_turns_from_its_own_rest(coarse, fine, to_fine):
     driving = Camera(torch.stack([camera(about_y(a), far) for a in (-0.3, 0.0, 0.3)]), intrinsics, (64, 64))
     rest = rest_camera(driving)
     torch.testing.assert_close(rest.world_to_camera[0], camera(torch.eye(3), far), atol=1e-6, rtol=0)
-    own = Camera(camera(about_y(0.1), 2 * far)[None], 2 * intrinsics[:1], (32, 48))
+    own = Camera(camera(about_y(0.1), 2 * far)[None], torch.diag(torch.tensor([1000.0, 1000, 1]))[None], (32, 48))
     made = to_fine.camera(driving, rest, own)
     assert made.size == (32, 48) and len(made) == 3
     torch.testing.assert_close(made.world_to_camera[1], own.world_to_camera[0], atol=1e-5, rtol=0)
