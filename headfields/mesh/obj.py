@@ -346,13 +346,13 @@ def _in_folder(folder: Path, below: str, name: str, where: str) -> Path:
     name = name.replace("\\", "/")
     choices = [name, name.split()[-1]] if name.split() else [name]  # options come before the name; it may have blanks
     paths = [posixpath.normpath(posixpath.join(start, choice)) for choice in choices for start in (below, "")]
-    found = next((path for path in paths if (folder / path).is_file()), paths[0])
-    outside = found.startswith(("/", "../")) or found == ".." or re.match("[A-Za-z]:", found) is not None
-    if outside or not Path(os.path.realpath(folder / found)).is_relative_to(os.path.realpath(folder)):
+    chosen = next((path for path in paths if (folder / path).is_file()), paths[0])
+    outside = chosen.startswith(("/", "../")) or chosen == ".." or re.match("[A-Za-z]:", chosen) is not None
+    if outside or not Path(os.path.realpath(folder / chosen)).is_relative_to(os.path.realpath(folder)):
         raise MeshFileError(
             f"{where} {name!r} leads out of the folder {folder}; move the file into it, or pass texture=PATH"
         )
-    return folder / found
+    return folder / chosen
 
 
 def _read_texture(path: Path) -> Tensor:
