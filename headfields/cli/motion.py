@@ -80,12 +80,16 @@ def expressions(capture: Any, count: int, coefficients: int) -> Iterator[Shot]:
 
 
 def _interpolated(first: HeadState, second: HeadState, amount: float | int) -> HeadState:
-    """The first state with vertices and expression linearly interpolated toward the second, and no frame number."""
-    expression = first.expression
-    if first.expression is not None and second.expression is not None:
-        expression = torch.lerp(first.expression, second.expression, amount)
-    vertices = torch.lerp(first.vertices, second.vertices, amount)
-    return first.replace(vertices=vertices, expression=expression, frame_id=None)
+    """The first state interpolated toward the second (joints rigidly, all else linearly), and no frame number."""
+    between: dict[str, Tensor] = {}
+    for name in ("vertices", "expression", "pose", "joint_transforms"):
+        start, end = getattr(first, name), getattr(second, name)
+        if start is not None and end is not None:
+            between[name] = torch.lerp(start, end, amount)
+    if "joint_transforms" in between:
+        left, _, right = torch.linalg.svd(between["joint_transforms"][..., :3, :3])
+        between["joint_transforms"][..., :3, :3] = left @ right  # the nearest rotation
+    return first.replace(**between, frame_id=None)
 
 
 def retargeted(capture: Any, driver: Any, frames: list[int]) -> Iterator[Shot]:

@@ -24,7 +24,7 @@ from headfields.data.formats.insta_transforms import splits_from_end
 from headfields.data.frame_indices import Frames, frame_indices
 from headfields.data.head_frame import HeadFrameChoice
 from headfields.data.image_files import decode_image
-from headfields.data.recording import Recording
+from headfields.data.recording import DecodedHead, Recording, are_rigid
 from headfields.data.template import Mouth
 from headfields.mesh.mesh import Mesh
 from headfields.records import Camera
@@ -48,6 +48,8 @@ def capture_from_arrays(
     depth: PerFrame | None = None,
     depth_unit: float = 0.001,
     landmarks: PerFrame | None = None,
+    pose: PerFrame | None = None,
+    joint_transforms: PerFrame | None = None,
     splits: Mapping[str, Frames] | None = None,
     frame_names: Sequence[str] | None = None,
     name: str = "capture",
@@ -73,6 +75,8 @@ def capture_from_arrays(
         depth: F depth maps (H, W) of 16 bits (uint16): `depth_unit` meters per step along the optical axis, 0 for none.
         depth_unit: meters per step of depth.
         landmarks: F arrays (68, 2) of iBUG landmarks in pixels, NaN where unknown; None for a frame without.
+        pose: F arrays (J, 3) of the joints' rotations, axis-angle, radians.
+        joint_transforms: F arrays (J, 4, 4), rigid, from the canonical mesh to the tracked one.
         splits: `"train"`, `"test"`, `"val"` → frames; None: the last fifth (at most 350) are "test", 20 of them "val".
         frame_names: F names, for messages and files; numbers if None.
         name: name of the capture.
@@ -101,7 +105,8 @@ def capture_from_arrays(
     count = len(images)
     sequences = {
         "cameras": cameras, "vertices": vertices, "mattes": mattes, "expression": expression, "labels": labels,
-        "depth": depth, "landmarks": landmarks, "frame_names": frame_names,
+        "depth": depth, "landmarks": landmarks, "pose": pose, "joint_transforms": joint_transforms,
+        "frame_names": frame_names,
     }  # fmt: skip
     for key, sequence in sequences.items():
         if sequence is not None and len(sequence) != count:
@@ -113,16 +118,17 @@ def capture_from_arrays(
     names = [f"{index:05d}" for index in range(count)] if frame_names is None else [str(each) for each in frame_names]
     if len(set(names)) < count:
         raise ValueError(f"{_OP}: frame_names holds a name twice; expected {count} different ones")
-    pose = cameras.world_to_camera.detach().cpu().double().numpy()
+    views = cameras.world_to_camera.detach().cpu().double().numpy()
     lens = np.ascontiguousarray(cameras.intrinsics.detach().cpu().double().numpy())
     mesh = canonical.to("cpu").detach()
     mesh = mesh.replace(vertices=mesh.vertices.float(), faces=mesh.faces.long())
-    frames = _Frames(names, cameras.size, pose, lens, len(mesh.vertices), images, vertices, mattes, expression, labels,
-                     depth, landmarks)  # fmt: skip
-    sample = sample_frames(np.linalg.inv(pose))
+    given = {"images": images, "vertices": vertices, "mattes": mattes, "expression": expression, "labels": labels,
+             "depth": depth, "landmarks": landmarks, "pose": pose, "joint_transforms": joint_transforms}  # fmt: skip
+    frames = _Frames(names, cameras.size, views, lens, len(mesh.vertices), given)
+    sample = sample_frames(np.linalg.inv(views))
     compared = [frames.compared(index, depth_unit) for index in sample]
     faces = mesh.faces.numpy()
-    evidence = [convention_evidence(each, np.linalg.inv(pose[i])) for each, i in zip(compared, sample, strict=True)]
+    evidence = [convention_evidence(each, np.linalg.inv(views[i])) for each, i in zip(compared, sample, strict=True)]
     try:
         report = [check_convention(evidence, faces, cameras.size)]
     except CaptureError as error:
@@ -137,7 +143,7 @@ def capture_from_arrays(
         path=Path(name),
         size=cameras.size,
         frame_names=names,
-        camera_to_world=np.linalg.inv(pose),
+        camera_to_world=np.linalg.inv(views),
         intrinsics=lens,
         splits=_checked_splits(splits, count),
         canonical=mesh,
@@ -147,6 +153,8 @@ def capture_from_arrays(
         has_label=labels is not None,
         has_depth=depth is not None,
         expression_width=None if expression is None else len(_array(expression[0])),
+        pose_joints=None if pose is None else len(_array(pose[0])),
+        transform_joints=None if joint_transforms is None else len(_array(joint_transforms[0])),
         depth_scale=depth_unit,
         report=report,
         decoded_vertices={index: each.vertices for index, each in zip(sample, compared, strict=True)},
@@ -171,21 +179,24 @@ class _Frames:
 
     def __init__(
         self, names: list[str], size: tuple[int, int], world_to_camera: np.ndarray, intrinsics: np.ndarray,
-        vertex_count: int, images: Any, vertices: Any, mattes: Any, expression: Any, labels: Any, depth: Any,
-        landmarks: Any,
+        vertex_count: int, given: Mapping[str, Any],
     ) -> None:  # fmt: skip
-        self.names, self.size, self.vertex_count = names, size, vertex_count
+        self.names, self.size, self.vertex_count, self.given = names, size, vertex_count, given
         self.world_to_camera, self.intrinsics = world_to_camera, intrinsics
-        self.given = {"images": images, "vertices": vertices, "mattes": mattes, "expression": expression,
-                      "labels": labels, "depth": depth, "landmarks": landmarks}  # fmt: skip
 
-    def head(self, index: int) -> tuple[np.ndarray, np.ndarray | None]:
+    def head(self, index: int) -> DecodedHead:
         """See `Recording.decode_head`."""
-        vertices = self._floats("vertices", index, (self.vertex_count, 3))
-        expression = None
-        if self.given["expression"] is not None:
-            expression = self._floats("expression", index, _array(self.given["expression"][0]).shape)
-        return vertices, expression
+        optional: dict[str, np.ndarray] = {}
+        for key, shape in (("expression", ()), ("pose", (3,)), ("joint_transforms", (4, 4))):
+            if self.given[key] is not None:
+                count = _array(self.given[key][0]).shape[:1]
+                optional[key] = self._floats(key, index, (*count, *shape))
+        if "joint_transforms" in optional and not are_rigid(optional["joint_transforms"]):
+            raise CaptureError(
+                f"{_OP}: frame {self.names[index]}: joint_transforms holds a matrix that is not rigid; expected a "
+                "rotation, without scale and mirroring, a translation in meters, and the last row (0, 0, 0, 1)"
+            )
+        return DecodedHead(self._floats("vertices", index, (self.vertex_count, 3)), **optional)
 
     def image(self, index: int) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:
         """See `Recording.decode_image`."""
@@ -215,7 +226,7 @@ class _Frames:
 
     def compared(self, index: int, depth_unit: float) -> AlignmentFrame:
         """The frame for checks that its data lie on one another."""
-        vertices, _ = self.head(index)
+        vertices = self.head(index).vertices
         rgba, labels, depth = self.image(index)
         self.landmarks(index)
         meters = None if depth is None else depth.astype(np.float32) * depth_unit

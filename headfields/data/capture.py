@@ -73,6 +73,7 @@ class Capture:
         skinning: Float[Tensor, "v j"] | None = None,
     ) -> None:
         _check_unit(recording)
+        _check_joints(recording, skinning)
         self.path = recording.path
         self.name = recording.path.name
         self.size = recording.size
@@ -142,10 +143,12 @@ class Capture:
         return frame_indices(frames, len(self), f"Capture {self.name!r}")
 
     def state(self, frames: Frames) -> HeadState:
-        """Vertices (B, V, 3) of the template's mesh and expression (B, E) of B frames; `frame_id` is their indices.
+        """Vertices (B, V, 3) of the template's mesh, and what the capture records of expression (B, E), the joints'
+        rotations `pose` (B, J, 3) and joint transforms (B, J, 4, 4) of B frames; `frame_id` is their indices.
 
-        With `skinning`, also joint transforms (B, J, 4, 4) from the template's canonical mesh. `state(3)` is a batch of
-        one frame.
+        Joint transforms lead from the template's canonical mesh to the vertices, so a skinning deformer on the template
+        needs no `canonical_transforms`; with `skinning` they are fitted to the meshes. `state(3)` is a batch of one
+        frame.
 
         Args:
             frames: see `frame_indices`; as for all methods on several frames.
@@ -159,6 +162,8 @@ class Capture:
         state = HeadState(
             vertices=self._extended(rows["vertices"]),
             expression=rows.get("expression"),
+            pose=rows.get("pose"),
+            joint_transforms=rows.get("joint_transforms"),
             frame_id=torch.tensor(indices, dtype=torch.long),
         )
         return state if self._joints is None else self._joints.added(state, self._canonical)
@@ -332,7 +337,7 @@ class Capture:
 
     def _alignment_frame(self, frame: int) -> AlignmentFrame:
         recording = self.recording
-        vertices, _ = recording.decode_head(frame)
+        vertices = recording.decode_head(frame).vertices
         rgba, label, depth = recording.decode_image(frame)
         recording.decode_landmarks(frame)
         return AlignmentFrame(
@@ -362,20 +367,38 @@ class _HeadDecoder:
         }
         if self.recording.expression_width is not None:
             layout["expression"] = ((self.recording.expression_width,), torch.float32)
+        if self.recording.pose_joints is not None:
+            layout["pose"] = ((self.recording.pose_joints, 3), torch.float32)
+        if self.recording.transform_joints is not None:
+            layout["joint_transforms"] = ((self.recording.transform_joints, 4, 4), torch.float32)
         return layout
 
     def __call__(self, frame: int) -> dict[str, np.ndarray]:
-        vertices, expression = self.recording.decode_head(frame)
+        head = self.recording.decode_head(frame)
+        arrays = {name: value for name, value in vars(head).items() if value is not None}
         if self.head_frame is not None:
-            posed = torch.from_numpy(vertices)[None]
+            posed = torch.from_numpy(head.vertices)[None]
             pose = self.head_frame.pose(posed)
-            vertices = self.head_frame.without_pose(posed, pose)[0].numpy()
+            arrays["vertices"] = self.head_frame.without_pose(posed, pose)[0].numpy()
             self.poses[frame] = pose[0]
-        return {"vertices": vertices} if expression is None else {"vertices": vertices, "expression": expression}
+            if head.joint_transforms is not None:
+                moved = np.linalg.inv(pose[0].numpy()) @ head.joint_transforms
+                arrays["joint_transforms"] = moved.astype(np.float32)
+        return arrays
 
     def unknown_poses(self, frames: list[int]) -> list[int]:
         """Those of the frames, each once, whose pose is not known yet."""
         return [frame for frame in dict.fromkeys(frames) if bool(self.poses[frame, 0, 0].isnan())]
+
+
+def _check_joints(recording: Recording, skinning: Tensor | None) -> None:
+    given = {"poses": recording.pose_joints, "joint transforms": recording.transform_joints}
+    if skinning is not None:
+        given = {"poses": recording.pose_joints, "skinning weights": skinning.shape[-1]}
+    counts = {name: count for name, count in given.items() if count is not None}
+    if len(set(counts.values())) > 1:
+        listing = " and ".join(f"{name} of {count} joints" for name, count in counts.items())
+        raise CaptureError(f"Capture {recording.path.name!r}: it has {listing}; expected those of one skeleton")
 
 
 def _check_unit(recording: Recording) -> None:

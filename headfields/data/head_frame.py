@@ -270,7 +270,7 @@ def choose_head_frame(recording: Recording, choice: HeadFrameChoice, report: lis
 
     def meshes(frames: list[int]) -> Float[Tensor, "b v 3"]:
         known = recording.decoded_vertices
-        posed = [torch.from_numpy(known[f] if f in known else recording.decode_head(f)[0]) for f in frames]
+        posed = [torch.from_numpy(known[f] if f in known else recording.decode_head(f).vertices) for f in frames]
         return torch.stack(posed) if posed else canonical.new_zeros(0, *canonical.shape)
 
     frames = sorted(recording.decoded_vertices) or _evenly(count, 8)

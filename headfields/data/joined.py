@@ -14,6 +14,8 @@ from headfields.records import Camera, HeadState, PixelBatch, Template
 
 _OPTIONAL = ("label", "depth", "depth_scale")
 """Fields of a `PixelBatch` that a capture may lack."""
+_JOINTS = ("pose", "joint_transforms")
+"""Fields of a state that captures of one head model may lack or have."""
 
 
 class JoinedCaptures:
@@ -76,7 +78,7 @@ class JoinedCaptures:
         return [f"{capture.name}: {line}" for capture in self.captures for line in capture.warnings]
 
     def state(self, frames: Frames) -> HeadState:
-        """The states of B frames, with `frame_id`, `sequence` and `identity`.
+        """The states of B frames, with `frame_id`, `sequence` and `identity`; with joints if all captures have them.
 
         Raises:
             TypeError, IndexError: a frame is no integer, or out of range.
@@ -94,7 +96,11 @@ class JoinedCaptures:
                 )
             )
             order += rows
-        return HeadState.cat(parts or [self.captures[0].state([])])[torch.tensor(order, dtype=torch.long).argsort()]
+        parts = [part.replace(**dict.fromkeys(self._left_out)) for part in parts]
+        return HeadState.cat(parts or [self._empty()])[torch.tensor(order, dtype=torch.long).argsort()]
+
+    def _empty(self) -> HeadState:
+        return self.captures[0].state([]).replace(**dict.fromkeys(self._left_out))
 
     def camera(self, frames: Frames) -> Camera:
         """The B cameras of B frames.
@@ -236,7 +242,9 @@ class JoinedCaptures:
         def shapes_of(state: HeadState) -> dict[str, tuple[int, ...]]:
             return {name: tuple(value.shape[1:]) for name, value in vars(state).items() if isinstance(value, Tensor)}
 
-        shapes = [shapes_of(capture.state([0])) for capture in self.captures]
+        states = [capture.state([0]) for capture in self.captures]
+        self._left_out = [name for name in _JOINTS if any(getattr(state, name) is None for state in states)]
+        shapes = [shapes_of(state.replace(**dict.fromkeys(self._left_out))) for state in states]
         for capture, shape in zip(self.captures, shapes, strict=True):
             if shape != shapes[0]:
                 raise ValueError(

@@ -5,10 +5,31 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Float
 
 from headfields.mesh.mesh import Mesh
 
-__all__ = ["Recording"]
+__all__ = ["DecodedHead", "Recording", "are_rigid"]
+
+_ROUNDING = 1e-2
+"""Tolerance of transforms that must be rigid: text is rounded."""
+
+
+@dataclass(frozen=True)
+class DecodedHead:
+    """The tracked head of one frame, in the frame of the mesh files.
+
+    Attributes:
+        vertices: (V, 3) float32, meters.
+        expression: (E,) float32, or None if the capture has none.
+        pose: (J, 3) float32, axis-angle of the joints, or None.
+        joint_transforms: (J, 4, 4) float32, canonical mesh to posed, or None.
+    """
+
+    vertices: np.ndarray
+    expression: np.ndarray | None = None
+    pose: np.ndarray | None = None
+    joint_transforms: np.ndarray | None = None
 
 
 @dataclass
@@ -25,10 +46,12 @@ class Recording:
         canonical: the canonical mesh.
         decode_image: frame → RGBA (H, W, 4) uint8 with straight alpha, label (H, W) uint8 or None, depth (H, W) uint16
             or None.
-        decode_head: frame → vertices (V, 3) float32, expression (E,) float32 or None.
+        decode_head: frame → the tracked head.
         decode_landmarks: frame → (68, 2) float32 pixels or None.
         has_label, has_depth: whether any frame has them.
         expression_width: E, or None if the capture has no expressions.
+        pose_joints: number of joints with rotations, or None if the capture has no poses.
+        transform_joints: number of joints with transforms, or None if the capture has no joint transforms.
         depth_scale: meters per unit of the stored depth.
         report: lines on what the reader tolerated, missed or decided.
         decoded_vertices: frame → vertices (V, 3) of a sample of frames that the reader has decoded already.
@@ -42,11 +65,21 @@ class Recording:
     splits: dict[str, list[int]]
     canonical: Mesh
     decode_image: Callable[[int], tuple[np.ndarray, np.ndarray | None, np.ndarray | None]]
-    decode_head: Callable[[int], tuple[np.ndarray, np.ndarray | None]]
+    decode_head: Callable[[int], DecodedHead]
     decode_landmarks: Callable[[int], np.ndarray | None]
     has_label: bool
     has_depth: bool
     expression_width: int | None
+    pose_joints: int | None = None
+    transform_joints: int | None = None
     depth_scale: float = 0.001
     report: list[str] = field(default_factory=list)
     decoded_vertices: dict[int, np.ndarray] = field(default_factory=dict)
+
+
+def are_rigid(transforms: Float[np.ndarray, "*j 4 4"]) -> bool:
+    """Whether all matrices are rotations with a translation, without scale and mirroring."""
+    rotation = transforms[..., :3, :3]
+    error = np.abs(np.swapaxes(rotation, -1, -2) @ rotation - np.eye(3)).max(initial=0)
+    last = np.abs(transforms[..., 3, :] - np.array([0, 0, 0, 1])).max(initial=0)
+    return bool(error < _ROUNDING and last < _ROUNDING and (np.linalg.det(rotation) > 0).all())

@@ -20,10 +20,10 @@ def save_capture(capture: Capture, folder: Path | str, frames: Int[Tensor, " b"]
     """Writes a capture in INSTA's layout so that `load_capture` returns every field exactly.
 
     Bit for bit: pixels and straight alpha (also the color under alpha 0), labels, depth as stored and its unit,
-    vertices, expression, landmarks, canonical mesh with texture coordinates, splits, and camera poses and intrinsics as
-    doubles. What the reader does not keep is not written: texture coordinates of the frames' meshes, the second and
-    third channel of label images, unknown JSON keys. Images named `images/NAME.png` keep their names if these sort in
-    the capture's order; otherwise frames are numbered.
+    vertices, expression, rotations and transforms of joints, landmarks, canonical mesh with texture coordinates,
+    splits, and camera poses and intrinsics as doubles. What the reader does not keep is not written: texture
+    coordinates of the frames' meshes, the second and third channel of label images, unknown JSON keys. Images named
+    `images/NAME.png` keep their names if these sort in the capture's order; otherwise frames are numbered.
 
     Args:
         capture: decoded one frame at a time, whatever its memory budget.
@@ -50,16 +50,16 @@ def save_capture(capture: Capture, folder: Path | str, frames: Int[Tensor, " b"]
     writer = InstaWriter(folder, recording.canonical, recording.depth_scale)
     for stem, frame in zip(stems, indices, strict=True):
         rgba, label, depth = recording.decode_image(frame)
-        vertices, expression = recording.decode_head(frame)
+        head = {key: torch.from_numpy(value) for key, value in vars(recording.decode_head(frame)).items()
+                if value is not None}  # fmt: skip
         pose = recording.camera_to_world[frame]
         camera = Camera(
             torch.from_numpy(np.linalg.inv(pose)), torch.from_numpy(recording.intrinsics[frame]), capture.size
         )
         captured = CapturedFrame(
             image=rgba,
-            vertices=torch.from_numpy(vertices),
             camera=camera,
-            expression=None if expression is None else torch.from_numpy(expression),
+            **head,
             label=label,
             depth=depth,
             landmarks=recording.decode_landmarks(frame),

@@ -25,6 +25,9 @@ from headfields.records import Camera, HeadState, Template
 
 __all__ = ["SkinnedHead"]
 
+TEMPLATE_JAW = math.radians(12.0)
+"""Rotation of the jaw in a template: the lips part, as in the canonical mesh of INSTA's tracker."""
+
 
 def _faces_around(faces: Int[Tensor, "f 3"], vertices: Int[Tensor, " n"], count: int, rings: int) -> Bool[Tensor, " f"]:
     """(F,) mask of the faces within `rings` rings of the vertices."""
@@ -342,7 +345,7 @@ class SkinnedHead(nn.Module):
     def template(
         self,
         shape: Float[Tensor, "_ _"] | None = None,
-        jaw: float = math.radians(12.0),
+        jaw: float = TEMPLATE_JAW,
         loop: Sequence[int] | Int[Tensor, " l"] | None = None,
     ) -> Template:
         """The canonical mesh of an avatar: neutral expression, jaw open, mouth closed by faces between the lips.
@@ -356,9 +359,7 @@ class SkinnedHead(nn.Module):
             Template with the regions of `derived_regions` (the closing faces are in "mouth" and "face") and
             `face_count`, the number of the head's own faces. A head with a closed mouth gets no further faces.
         """
-        pose = self.template_vertices.new_zeros((1, len(self.parents), 3))
-        pose[0, self.jaw_joint, 0] = jaw
-        vertices = self(shape=shape, pose=pose).vertices[0]
+        vertices = self(shape=shape, pose=self._template_pose(jaw)).vertices[0]
         if loop is not None:
             border: Tensor | None = torch.as_tensor(loop, dtype=torch.int64, device=self.faces.device)
         else:
@@ -382,3 +383,30 @@ class SkinnedHead(nn.Module):
         return Template(
             canonical_vertices=vertices, faces=faces, regions=regions, uv=self.uv, uv_faces=uv_faces, face_count=count
         )
+
+    def template_transforms(
+        self, shape: Float[Tensor, "_ _"] | None = None, jaw: float = TEMPLATE_JAW
+    ) -> Float[Tensor, "j 4 4"]:
+        """The rest-to-posed joint transforms (J, 4, 4) of `template`, with the same arguments.
+
+        With T those of a state, `T @ inverse(template_transforms)` lead from the template's canonical mesh, as captures
+        have them; skinning deformers take these as `canonical_transforms` instead.
+        """
+        transforms = self(shape=shape, pose=self._template_pose(jaw)).joint_transforms
+        assert transforms is not None
+        return transforms[0]
+
+    def from_template(self, state: HeadState) -> Float[Tensor, "b j 4 4"]:
+        """The joint transforms of a state of this head from `template`'s canonical mesh (its defaults), in place of
+        from the rest pose: those that a capture with this template records.
+
+        Raises:
+            ValueError: the state lacks `joint_transforms`.
+        """
+        transforms = state.need(f"{type(self).__name__}.from_template", "joint_transforms")
+        return transforms @ torch.linalg.inv(self.template_transforms().to(transforms))
+
+    def _template_pose(self, jaw: float) -> Float[Tensor, "1 j 3"]:
+        pose = self.template_vertices.new_zeros((1, len(self.parents), 3))
+        pose[0, self.jaw_joint, 0] = jaw
+        return pose

@@ -2,12 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from headfields.data.joint_fit import fit_joint_transforms
 from headfields.ops.rigid import fit_rigid
 from headfields.records import Camera, HeadState
 from headfields.retargeting.binding import Binding, bind
@@ -52,6 +54,9 @@ class Retargeter(nn.Module):
         method: method of `DeformationTransfer`.
         position_weight: weight of positions in `DeformationTransfer`.
         binding: the correspondence of the heads; None: `bind` finds it.
+        pose: whether the target has the source's joints, so that states keep the rotations of their joints.
+        joints: fits the target's joint transforms (B, J, 4, 4) to its retargeted meshes (B, W, 3), e.g.
+            `headfields.data.fit_joint_transforms` with skinning weights; None: states have none.
 
     Raises:
         ValueError: see `bind`.
@@ -74,10 +79,13 @@ class Retargeter(nn.Module):
         method: Method = "least_squares",
         position_weight: float = 2.0,
         binding: Binding | None = None,
+        pose: bool = False,
+        joints: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         super().__init__()
         self.source, self.target = source, target
         self.expressions = expressions
+        self.pose, self.joints = pose, joints
         self.binding = bind(source, target) if binding is None else binding
         align = self.binding.align
         placed = align.apply(source.neutral.double())
@@ -98,22 +106,30 @@ class Retargeter(nn.Module):
     def from_captures(cls, driver: "Capture", own: "Capture", method: Method = "least_squares") -> "Retargeter":
         """Retargets the motion of the capture `driver` to the head of `own`, which an avatar was trained on.
 
+        Rotations of joints are kept if both captures record as many (FLAME's 5, SMPL-X's 55), because they are relative
+        to the parents. Joint transforms are fitted to the retargeted meshes by `own.skinning`, if it has weights.
+
         Raises:
             CaptureError: a mesh, expression or landmark file cannot be read.
             ValueError: see `bind`.
         """
         source, target = surface_of_capture(driver), surface_of_capture(own)
-        return cls(source, target, expressions_of_capture(own, target), method)
+        recorded = [capture.recording.pose_joints for capture in (driver, own)]
+        pose = recorded[0] is not None and recorded[0] == recorded[1]
+        joints: Callable[[Tensor], Tensor] | None = None
+        if own.skinning is not None:
+            joints = partial(fit_joint_transforms, own.template.canonical_vertices, weights=own.skinning)
+        return cls(source, target, expressions_of_capture(own, target), method, pose=pose, joints=joints)
 
     def forward(self, state: HeadState) -> HeadState:
         """B frames of the target head from B frames of the source head.
 
         Args:
-            state: the source's; only its vertices (B, V, 3) are read. B = 0 is legal.
+            state: the source's; its vertices (B, V, 3) are read, and with `pose` its pose. B = 0 is legal.
 
         Returns:
-            HeadState with vertices (B, W, 3) and, with `expressions`, expression (B, E). Differentiable in the
-            vertices.
+            HeadState with vertices (B, W, 3) and, with `expressions`, `pose` and `joints`, expression (B, E), pose
+            (B, J, 3) and joint transforms (B, J, 4, 4). Differentiable in the vertices.
 
         Raises:
             ValueError: the state is not of the source's topology.
@@ -130,7 +146,12 @@ class Retargeter(nn.Module):
             moved = self._follow(moved, placed)
         moved = moved.to(posed.dtype)
         expression = None if self.expressions is None else self.expressions(moved)
-        return HeadState(vertices=moved, expression=expression)
+        return HeadState(
+            vertices=moved,
+            expression=expression,
+            pose=state.pose if self.pose else None,
+            joint_transforms=None if self.joints is None else self.joints(moved),
+        )
 
     def camera(self, driving: Camera, driving_rest: Camera, own_rest: Camera) -> Camera:
         """Cameras that give the target's head the motion of the source's head relative to its rest pose.

@@ -35,7 +35,7 @@ from headfields.synthetic.tracking_noise import TrackingNoise
 
 __all__ = ["write_head_capture"]
 
-_VERSION = 1  # raised when the same arguments give another capture
+_VERSION = 2  # raised when the same arguments give another capture
 _RECORD = "synthetic.json"
 _DISTANCE = 1.1  # meters from the camera to the head
 _MARGIN = 0.96  # fraction of the half image that the head may fill
@@ -60,8 +60,9 @@ def write_head_capture(
     fixed in the room, so the shading moves over the head. Meshes are the tracked head without hair and teeth, the mouth
     closed by faces; `canonical.obj` has a neutral expression and the jaw 12 degrees open. Expression files have the
     head's 100 coefficients; the jaw rotates by 20 degrees times `mouth_open` (the 15th), so they determine the mouth
-    fully. Depth is that of the mesh with the mouth closed, millimeters, 0 on ears and neck. Labels are INSTA's: the
-    subject's left brow, eye and ear are 240, 210 and 180, the right ones 230, 200 and 170.
+    fully. Rotations and transforms of the joints are written too. Depth is that of the mesh with the mouth closed,
+    millimeters, 0 on ears and neck. Labels are INSTA's: the subject's left brow, eye and ear are 240, 210 and 180, the
+    right ones 230, 200 and 170.
 
     Args:
         out: the folder; created if it does not exist.
@@ -128,7 +129,7 @@ def write_head_capture(
                 image, label = renderer.draw(posed, camera, Lights.in_frame(rotation[index]), _activity(motion, index))
                 landmarks = camera.project(head.landmarks(state.vertices))[0][0]
                 tracked_state, tracked_camera = tracked[index], tracked_cameras[index]
-                assert tracked_state.expression is not None
+                assert tracked_state.expression is not None and tracked_state.pose is not None
                 yield CapturedFrame(
                     image=image,
                     vertices=tracked_state.vertices[0],
@@ -137,6 +138,8 @@ def write_head_capture(
                     label=label,
                     depth=renderer.depth(posed if noise is None else scene.pose(tracked_state), tracked_camera),
                     landmarks=landmarks.numpy(),
+                    pose=tracked_state.pose[0],
+                    joint_transforms=head.from_template(tracked_state)[0],
                 )
 
         write_insta(folder, rendered_frames(), template.canonical_vertices, template.faces, test_frames)

@@ -48,8 +48,8 @@ def write_rig_capture(
     visible) are written too. For "chair", the test split is four ranges of the chair's yaw; for "talk", four intervals,
     a sixth of the frames in total, with held-out expressions (`HELD_OUT` in scene/rig_motion).
 
-    Expression files have the jaw's rotation (axis-angle, 3) and then the rig's coefficients. Meshes, cameras and
-    expressions are exact; `truth.npz` repeats them and has the rotations of all joints as `pose` (F, J, 3).
+    Expression files have the jaw's rotation (axis-angle, 3) and then the rig's coefficients. Meshes, cameras,
+    expressions and joints are exact; `truth.npz` repeats them and has the rotations of all joints as `pose` (F, J, 3).
 
     Args:
         rig: the rigged scan.
@@ -99,8 +99,9 @@ def write_rig_capture(
             assert state.expression is not None and state.pose is not None
             values = torch.cat([state.pose[0, rig.jaw_joint], state.expression[0]])
             frame = CapturedFrame(
-                drawn.image, state.vertices[0], camera, values, drawn.label, landmarks=drawn.landmarks
-            )
+                drawn.image, state.vertices[0], camera, values, drawn.label, landmarks=drawn.landmarks,
+                pose=state.pose[0], joint_transforms=rig.from_template(state)[0],
+            )  # fmt: skip
             writer.add(f"{index:05d}", frame, np.linalg.inv(camera.world_to_camera.double().view(4, 4).numpy()))
         rows = torch.arange(frames)
         test = rows[motion.test].tolist()

@@ -99,7 +99,8 @@ def tracking_error(
     poses = np.linalg.inv(capture.recording.camera_to_world)
     rows = []
     for frame in range(len(capture)) if frames is None else capture.frame_indices(frames):
-        vertices, expression = capture.recording.decode_head(frame)
+        head = capture.recording.decode_head(frame)
+        vertices, expression = head.vertices, head.expression
         tracked, tracked_pose = _in_head_frame(capture, vertices, poses[frame])
         true, true_pose = _in_head_frame(capture, truth["vertices"][frame], truth["world_to_camera"][frame])
         if corrected is not None and frame in corrected:

@@ -23,8 +23,9 @@ def snapshot(capture: Capture, frames: Sequence[int] | None = None) -> dict[str,
     for name in ("vertices", "faces", "uv", "uv_faces"):
         fields[f"canonical {name}"] = getattr(recording.canonical, name)
     for index, row in enumerate(rows):
-        values = (*recording.decode_image(row), *recording.decode_head(row), recording.decode_landmarks(row))
-        for name, value in zip(("rgba", "label", "depth", "vertices", "expression", "landmarks"), values, strict=True):
+        values = (*recording.decode_image(row), recording.decode_landmarks(row))
+        named = dict(zip(("rgba", "label", "depth", "landmarks"), values, strict=True))
+        for name, value in {**named, **vars(recording.decode_head(row))}.items():
             fields[f"frame {index} {name}"] = value
     return fields
 

@@ -38,14 +38,22 @@ def put_pose_into_vertices(capture: Capture, folder: Path) -> Path:
     still = recording.camera_to_world[0]
     for frame in range(len(capture)):
         rgba, label, depth = recording.decode_image(frame)
-        vertices, expression = recording.decode_head(frame)
-        moved = _moved(vertices, still @ np.linalg.inv(recording.camera_to_world[frame]))
+        head = recording.decode_head(frame)
+        expression = head.expression
+        moved = _moved(head.vertices, still @ np.linalg.inv(recording.camera_to_world[frame]))
         view = Camera(
             torch.from_numpy(np.linalg.inv(still)), torch.from_numpy(recording.intrinsics[frame]), capture.size
         )
         coefficients = None if expression is None else torch.from_numpy(expression)
         landmarks = recording.decode_landmarks(frame)
-        captured = CapturedFrame(rgba, torch.from_numpy(moved), view, coefficients, label, depth, landmarks)
+        joints = None
+        if head.joint_transforms is not None:
+            motion = still @ np.linalg.inv(recording.camera_to_world[frame])
+            joints = torch.from_numpy((motion @ head.joint_transforms).astype(np.float32))
+        rotations = None if head.pose is None else torch.from_numpy(head.pose)
+        captured = CapturedFrame(
+            rgba, torch.from_numpy(moved), view, coefficients, label, depth, landmarks, rotations, joints
+        )
         writer.add(f"{frame:05d}", captured, still)
     writer.finish({name: rows.tolist() for name, rows in capture.splits.items() if name != "all"})
     if (capture.path / TRUTH).is_file():

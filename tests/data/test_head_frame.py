@@ -17,7 +17,7 @@ from headfields.data import (
     write_insta,
 )
 from headfields.data.head_frame import HeadFrame, choose_head_frame
-from headfields.data.recording import Recording
+from headfields.data.recording import DecodedHead, Recording
 from headfields.mesh.mesh import Mesh
 from headfields.ops import rigid_transform, rotation_matrices
 from headfields.ops.vertex_geometry import vertex_areas
@@ -204,7 +204,7 @@ def test_a_mesh_without_a_rigid_part_is_warned_of() -> None:
         splits={"all": [0, 1, 2, 3]},
         canonical=Mesh(VERTICES, FACES),
         decode_image=lambda frame: (np.zeros((8, 8, 4), np.uint8), None, None),
-        decode_head=lambda frame: (stretched[frame], None),
+        decode_head=lambda frame: DecodedHead(stretched[frame]),
         decode_landmarks=lambda frame: None,
         has_label=False,
         has_depth=False,

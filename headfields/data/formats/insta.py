@@ -1,8 +1,8 @@
 """Reader of INSTA's layout: `transforms*.json`, `canonical.obj`, `images/`, `meshes/`, and optionally `flame/exp/`,
-`depth/`, `seg_mask/`, `landmarks/`.
+`depth/`, `seg_mask/`, `landmarks/`, and our own `pose/` and `joints/`.
 
 Field names and meanings are those of the released data sets (Zielonka et al., "Instant Volumetric Head Avatars",
-CVPR 2023, and its data release).
+CVPR 2023, and its data release). Joints (`pose_path`, `joints_path`) are our own addition, which other readers ignore.
 """
 
 import re
@@ -24,7 +24,7 @@ from headfields.data.errors import CaptureError
 from headfields.data.formats.insta_transforms import InstaFrame, intrinsics_of, matrix_of, read_frames
 from headfields.data.image_files import ImageHeader, Kind, decode_image, exists, image_header, read_numbers
 from headfields.data.labels import Label
-from headfields.data.recording import Recording
+from headfields.data.recording import DecodedHead, Recording, are_rigid
 from headfields.files.reading import check_file
 from headfields.mesh.mesh import Mesh
 from headfields.mesh.obj import MeshFileError, ObjReader
@@ -33,10 +33,14 @@ __all__ = ["is_insta", "read_insta"]
 
 _OPTIONAL = {
     "exp_path": "expression coefficients",
+    "pose_path": "joint rotations",
+    "joints_path": "joint transforms",
     "depth_path": "depth maps",
     "seg_mask_path": "segmentation labels",
     "landmark_path": "landmarks",
 }
+_OF_ALL_FRAMES = {"exp_path": "exp", "pose_path": "pose", "joints_path": "joints"}
+"""Keys and fields of what a capture has in every frame or not at all: zeros for the others would be silently wrong."""
 _DEPTH_SCALES = (1e-6, 0.1)  # meters per unit
 
 
@@ -47,6 +51,8 @@ class _Files:
     image: Path
     mesh: Path
     exp: Path | None
+    pose: Path | None
+    joints: Path | None
     depth: Path | None
     label: Path | None
     landmarks: Path | None
@@ -145,7 +151,9 @@ def read_insta(folder: Path) -> Recording:
         decode_landmarks=reader.landmarks,
         has_label=has_label,
         has_depth=has_depth,
-        expression_width=reader.expression_width,
+        expression_width=reader.counts["exp_path"],
+        pose_joints=reader.counts["pose_path"],
+        transform_joints=reader.counts["joints_path"],
         depth_scale=scale,
         report=report,
         decoded_vertices={index: frame.vertices for frame, index in zip(compared, sample, strict=True)},
@@ -176,6 +184,8 @@ def _existing_files(folder: Path, frames: list[InstaFrame], report: list[str]) -
                 folder / frame.path("file_path"),
                 folder / frame.path("mesh_path"),
                 optional["exp_path"],
+                optional["pose_path"],
+                optional["joints_path"],
                 optional["depth_path"],
                 optional["seg_mask_path"],
                 optional["landmark_path"],
@@ -183,7 +193,8 @@ def _existing_files(folder: Path, frames: list[InstaFrame], report: list[str]) -
         )
     for key, names in missing.items():
         if len(names) == len(frames):
-            report.append(f"no {_OPTIONAL[key]} ({key})")
+            if key not in ("pose_path", "joints_path"):  # not INSTA's: nobody misses them
+                report.append(f"no {_OPTIONAL[key]} ({key})")
         elif names:
             more = ", ..." if len(names) > 3 else ""
             report.append(
@@ -191,10 +202,10 @@ def _existing_files(folder: Path, frames: list[InstaFrame], report: list[str]) -
             )
     if lost:
         report.append(f"warning: {lost} optional files that the frames name do not exist")
-    if missing["exp_path"] and len(missing["exp_path"]) < len(frames):
-        # Zeros for the frames without would be silently wrong, so the capture then has no expressions at all.
-        report.append("expression coefficients are left out, since not every frame has them")
-        files = [replace(entry, exp=None) for entry in files]
+    for key, name in _OF_ALL_FRAMES.items():
+        if 0 < len(missing[key]) < len(frames):
+            report.append(f"{_OPTIONAL[key]} are left out, since not every frame has them")
+            files = [replace(entry, **{name: None}) for entry in files]
     if any("eyes_path" in frame.values for frame in frames):
         report.append("eyes_path is not read: the eyes' pose is in the meshes")
     return files
@@ -257,12 +268,10 @@ class _FrameReader:
         self.cameras: tuple[np.ndarray, np.ndarray] | None = None  # world-to-camera and intrinsics, once decided
         self.matte_from_label = False
         self.obj = ObjReader()
-        self.expression_width: int | None = None
-        if files[0].exp is not None:
-            self.expression_width = len(read_numbers(files[0].exp, frames[0].where, "exp_path"))
+        self.counts = {key: self._count(key) for key in _OF_ALL_FRAMES}
 
-    def head(self, index: int) -> tuple[np.ndarray, np.ndarray | None]:
-        """Vertices (V, 3) float32 and expression (E,) float32 or None; see `Recording.decode_head`."""
+    def head(self, index: int) -> DecodedHead:
+        """See `Recording.decode_head`."""
         frame, entry = self.frames[index], self.files[index]
         try:
             mesh = self.obj.read(entry.mesh, f"{frame.where}: mesh_path")
@@ -288,15 +297,52 @@ class _FrameReader:
                 "expected meters and canonical.obj's order of vertices"
             )
         self.check_view(index, vertices)
-        if entry.exp is None:
-            return vertices, None
-        expression = read_numbers(entry.exp, frame.where, "exp_path")
-        if len(expression) != self.expression_width:
+        return DecodedHead(
+            vertices,
+            self._rows(index, "exp_path", "coefficients"),
+            self._rows(index, "pose_path", "joints"),
+            self._transforms(index),
+        )
+
+    def _count(self, key: str) -> int | None:
+        """Number of rows that the first frame's file has; None if there are no such files."""
+        path = getattr(self.files[0], _OF_ALL_FRAMES[key])
+        return None if path is None else len(self._parsed(0, key, path))
+
+    def _rows(self, index: int, key: str, what: str) -> np.ndarray | None:
+        """A frame's coefficients (E,), rotations (J, 3), or the first three rows of transforms (J, 12)."""
+        frame, path = self.frames[index], getattr(self.files[index], _OF_ALL_FRAMES[key])
+        if path is None:
+            return None
+        rows = self._parsed(index, key, path)
+        if len(rows) != self.counts[key]:
             raise CaptureError(
-                f"{frame.where}: exp_path {entry.exp.name} has {len(expression)} coefficients; "
-                f"{self.frames[0].name} has {self.expression_width}; expected as many in every frame"
+                f"{frame.where}: {key} {path.name} has {len(rows)} {what}; "
+                f"{self.frames[0].name} has {self.counts[key]}; expected as many in every frame"
             )
-        return vertices, expression
+        return rows
+
+    def _parsed(self, index: int, key: str, path: Path) -> np.ndarray:
+        where, width = self.frames[index].where, {"exp_path": 1, "pose_path": 3, "joints_path": 12}[key]
+        numbers = read_numbers(path, where, key)
+        if len(numbers) % width:
+            raise CaptureError(
+                f"{where}: {key} {path.name} has {len(numbers)} numbers; expected {width} for each joint"
+            )
+        return numbers if width == 1 else numbers.reshape(-1, width)
+
+    def _transforms(self, index: int) -> np.ndarray | None:
+        rows = self._rows(index, "joints_path", "joints")
+        if rows is None:
+            return None
+        last = np.broadcast_to(np.array([0, 0, 0, 1], np.float32), (len(rows), 1, 4))
+        transforms = np.concatenate([rows.reshape(-1, 3, 4), last], axis=1)
+        if not are_rigid(transforms):
+            raise CaptureError(
+                f"{self.frames[index].where}: joints_path {self.files[index].joints} holds a matrix that is not rigid; "
+                "expected the first three rows of a rotation, without scale and mirroring, with a translation in meters"
+            )
+        return transforms
 
     def check_view(self, index: int, vertices: np.ndarray) -> None:
         """Refuses a frame whose camera does not see its mesh; does nothing while the cameras are not known."""
@@ -375,7 +421,7 @@ class _PlausibleSize:
 
 def _alignment_frame(reader: _FrameReader, index: int, intrinsics: np.ndarray, scale: float) -> AlignmentFrame:
     """A frame to compare, with the identity for its camera, which is not known yet."""
-    vertices, _ = reader.head(index)
+    vertices = reader.head(index).vertices
     rgba, label, depth = reader.image(index)
     meters = None if depth is None else depth.astype(np.float32) * scale
     name = reader.frames[index].name

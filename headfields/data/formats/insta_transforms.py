@@ -29,8 +29,8 @@ __all__ = [
 _TEST_FRAMES = 350
 _VAL_FRAMES = 20
 _READ = (
-    "transform_matrix", "exp_path", "depth_path", "seg_mask_path", "landmark_path", "fl_x", "fl_y", "cx", "cy", "x_fov",
-    "y_fov", "camera_angle_x", "camera_angle_y", "w", "h", "integer_depth_scale",
+    "transform_matrix", "exp_path", "pose_path", "joints_path", "depth_path", "seg_mask_path", "landmark_path", "fl_x",
+    "fl_y", "cx", "cy", "x_fov", "y_fov", "camera_angle_x", "camera_angle_y", "w", "h", "integer_depth_scale",
 )  # fmt: skip
 """The keys that are read, besides `file_path` and `mesh_path`, which identify a frame."""
 FOCAL_LENGTHS = (0.05, 100.0)  # plausible focal lengths, image sides

@@ -31,6 +31,8 @@ class CapturedFrame:
         label: (H, W) segmentation labels in INSTA's numbering.
         depth: (H, W) depth of the mesh along the optical axis in units of `depth_unit` meters, 0 for none.
         landmarks: (68, 2) pixels; NaN where unknown.
+        pose: (J, 3) axis-angle of the joints, radians.
+        joint_transforms: (J, 4, 4) rigid, from the canonical mesh to the vertices.
     """
 
     image: UInt8[np.ndarray, "h w 4"]
@@ -40,6 +42,8 @@ class CapturedFrame:
     label: UInt8[np.ndarray, "h w"] | None = None
     depth: UInt16[np.ndarray, "h w"] | None = None
     landmarks: Float[np.ndarray, "68 2"] | None = None
+    pose: Float[Tensor, "j 3"] | None = None
+    joint_transforms: Float[Tensor, "j 4 4"] | None = None
 
 
 def write_insta(
@@ -67,8 +71,8 @@ def write_insta(
         The number of frames written.
 
     Raises:
-        ValueError: no frames, more test frames than frames, another number of vertices or coefficients, images and
-            maps of different sizes or types, values that are not finite, or a skewed camera.
+        ValueError: no frames, more test frames than frames, another number of vertices, coefficients or joints, images
+            and maps of different sizes or types, values that are not finite, or a skewed camera.
     """
     writer = InstaWriter(folder, Mesh(canonical_vertices, faces.long()), depth_unit)
     for index, frame in enumerate(frames):
@@ -92,7 +96,7 @@ class InstaWriter:
         self._canonical, self._depth_unit = canonical, depth_unit
         self._entries: list[dict[str, object]] = []
         self._size: tuple[int, int] | None = None
-        self._width: int | None = None
+        self._widths: dict[str, int] = {}
         self.folder.mkdir(parents=True, exist_ok=True)
         save_mesh(self.folder / "canonical.obj", canonical)
 
@@ -114,6 +118,13 @@ class InstaWriter:
         if frame.expression is not None:
             files["exp_path"] = f"flame/exp/{stem}.txt"
             _write_numbers(self.folder / files["exp_path"], frame.expression.detach().cpu().numpy()[:, None])
+        for key, folder, value in (
+            ("pose_path", "pose", frame.pose),
+            ("joints_path", "joints", None if frame.joint_transforms is None else frame.joint_transforms[:, :3]),
+        ):
+            if value is not None:
+                files[key] = f"{folder}/{stem}.txt"
+                _write_numbers(self.folder / files[key], value.detach().cpu().flatten(1).numpy())
         if frame.depth is not None:
             files["depth_path"] = f"depth/{stem}.png"
             write_image(self.folder / files["depth_path"], frame.depth)
@@ -174,14 +185,16 @@ class InstaWriter:
             )
         if frame.landmarks is not None and frame.landmarks.shape != (68, 2):
             raise ValueError(f"{where}'s landmarks have shape {frame.landmarks.shape}; expected (68, 2)")
-        if frame.expression is not None:
-            self._width = len(frame.expression) if self._width is None else self._width
-            if len(frame.expression) != self._width:
-                raise ValueError(f"{where} has {len(frame.expression)} coefficients; the frames before {self._width}")
+        for name, plural in (("expression", "coefficients"), ("pose", "joints"), ("joint_transforms", "transforms")):
+            value = getattr(frame, name)
+            if value is not None and len(value) != self._widths.setdefault(name, len(value)):
+                raise ValueError(f"{where} has {len(value)} {plural}; the frames before {self._widths[name]}")
         landmarks = None if frame.landmarks is None else torch.from_numpy(np.nan_to_num(frame.landmarks, nan=0.0))
         for name, values in (
             ("vertices", frame.vertices),
             ("expression", frame.expression),
+            ("pose", frame.pose),
+            ("joint_transforms", frame.joint_transforms),
             ("landmarks", landmarks),
             ("camera.world_to_camera", frame.camera.world_to_camera),
             ("camera.intrinsics", frame.camera.intrinsics),

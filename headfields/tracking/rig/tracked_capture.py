@@ -21,7 +21,8 @@ def write_tracked_capture(out: str | Path, capture: Capture, body: TrackedBody, 
 
     The motion of the whole body (a turning chair) is in the cameras, that of neck, head, jaw and face in the meshes.
     Expression files hold the jaw's rotation (axis-angle, 3) and then the rig's coefficients: the mapping network of
-    `vp360` reads the first values. Splits are the capture's.
+    `vp360` reads the first values. The rotations of all of the rig's joints, and their transforms from the canonical
+    mesh, are written too. Splits are the capture's.
 
     Args:
         out: the folder.
@@ -53,6 +54,7 @@ def write_tracked_capture(out: str | Path, capture: Capture, body: TrackedBody, 
             image, state.vertices[0], fit.camera.replace(world_to_camera=fit.pose.world_to_camera), values,
             None if label is None else label.numpy(),
             landmarks=marks.numpy() if known and marks is not None else None,
+            pose=state.pose[0], joint_transforms=rig.from_template(state)[0],
         )  # fmt: skip
         pose = np.linalg.inv(fit.pose.world_to_camera.double().cpu().numpy())
         writer.add(f"{frame:05d}", written, pose)

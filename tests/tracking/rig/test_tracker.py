@@ -56,8 +56,8 @@ def test_what_it_leaves_is_a_capture(rig, tracked):
     assert capture.expression_width == 5
     pose = result.fits[2].pose
     written = capture.recording.decode_head(2)
-    torch.testing.assert_close(torch.from_numpy(written[1][:3]), pose.turns[1])
-    torch.testing.assert_close(torch.from_numpy(written[0]), tracker.body.posed(pose).vertices, atol=1e-5, rtol=0)
+    torch.testing.assert_close(torch.from_numpy(written.expression[:3]), pose.turns[1])
+    torch.testing.assert_close(torch.from_numpy(written.vertices), tracker.body.posed(pose).vertices, atol=1e-5, rtol=0)
     path = tracker.folder.path
     for name in ("errors.json", "profile.json", "stage1.mp4", "pictures/stage2/00003.png", "config.json"):
         assert (path / name).is_file(), name
