@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.data._utils.collate import default_collate_fn_map
 
 from headfields.annotated import TensorField, check_fields, is_readable, tensor_fields
+from headfields.transfer import send
 
 R = TypeVar("R", bound="Record")
 
@@ -61,8 +62,8 @@ class Record:
         return dataclasses.replace(self, **{f.name: apply(getattr(self, f.name)) for f in fields(self)})
 
     def to(self: R, device: torch.device | str) -> R:
-        """A copy on the given device."""
-        return self.map(lambda tensor: tensor.to(device))
+        """A copy on the given device; for CUDA the host does not wait for it."""
+        return self.map(lambda tensor: send(tensor, device))
 
     def detach(self: R) -> R:
         """A copy detached from the autograd graph."""

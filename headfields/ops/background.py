@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from headfields.annotated import is_readable
+from headfields.transfer import send
 
 __all__ = ["background_pixels", "check_background", "check_ray_background"]
 
@@ -58,7 +59,7 @@ def background_pixels(op: str, background: Any, size: tuple[int, int], device: t
     [[0.5, 0.5, 0.5], [0.5, 0.5, 0.5]]
     """
     check_background(op, background)
-    color = torch.as_tensor(background).to(device, torch.float32)
+    color = send(torch.as_tensor(background, dtype=torch.float32), device)
     if color.numel() == 1 or color.shape == (3,):
         return color.reshape(-1).expand(size[0] * size[1], 3)
     if color.shape != (*size, 3):

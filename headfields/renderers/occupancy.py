@@ -41,9 +41,9 @@ class OccupancyGrid(nn.Module):
         """Flat cell index (M,) of `points` (M, 3), meters, and whether each lies in the box (else the index is 0)."""
         unit = (points - self.box[0]) / (self.box[1] - self.box[0])
         inside = ((unit >= 0) & (unit < 1)).all(dim=-1)
-        resolution = torch.tensor(self.opacity.shape, device=points.device)
-        cell = (unit * resolution).nan_to_num(0.0).long().clamp_min(0).minimum(resolution - 1)
-        flat = (cell[:, 0] * resolution[1] + cell[:, 1]) * resolution[2] + cell[:, 2]
+        side = self.opacity.shape[0]
+        cell = (unit * side).nan_to_num(0.0).long().clamp(0, side - 1)
+        flat = (cell[:, 0] * side + cell[:, 1]) * side + cell[:, 2]
         return flat.masked_fill(~inside, 0), inside
 
     @torch.no_grad()
@@ -52,12 +52,19 @@ class OccupancyGrid(nn.Module):
 
         Points outside the box are ignored, and points where the density is NaN, which would stay in the grid for good.
         """
+        if not len(points):
+            return
         flat, inside = self.cells(points)
         inside = inside & ~density.isnan()
-        flat, opacity = flat[inside], -torch.expm1(-density[inside] * self.step)
+        # A mask would make the host wait for a GPU: points that do not count repeat the first one that does. Where
+        # none does, nothing decays and the observation is lower than any value.
+        some, first = inside.any(), inside.to(torch.uint8).argmax()[None]
+        flat = torch.where(inside, flat, flat[first])
+        opacity = -torch.expm1(-density * self.step)
+        opacity = torch.where(inside, opacity, torch.where(some, opacity[first], -1.0))
         grid = self.opacity.view(-1)
         # Decay once per cell, also with several points in it: write the decayed value, then the maximum over points.
-        grid[flat] = grid[flat].mul(self.decay)
+        grid[flat] = grid[flat] * torch.where(some, self.decay, 1.0)
         grid.scatter_reduce_(0, flat, opacity, reduce="amax")
 
     @torch.no_grad()

@@ -26,7 +26,7 @@ def _canonical(samples: Samples, rays: Rays, field: Field) -> Canonical:
 
 def _keep(samples: Samples, canonical: Canonical, also: Tensor | None = None) -> tuple[Samples, Canonical]:
     mask = canonical.valid if also is None else canonical.valid & also
-    if bool(mask.all()):
+    if mask.is_cpu and bool(mask.all()):  # a GPU is waited for once, below
         return samples, canonical
     index = mask.nonzero()[:, 0]
     return samples[index], canonical[index]
@@ -153,7 +153,7 @@ class OccupancySampler(Sampler):
 
     def _covers(self, field: Field) -> bool:
         low, high = field.posed_bounds()
-        return bool((low >= self.grid.box[0]).all() and (high <= self.grid.box[1]).all())
+        return bool(((low >= self.grid.box[0]) & (high <= self.grid.box[1])).all())
 
     def _where(self, canonical: Canonical) -> Tensor:
         return canonical.points if self.space == "canonical" else canonical.posed_points

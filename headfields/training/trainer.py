@@ -60,6 +60,7 @@ from headfields.training.parameter_groups import parameter_groups as default_gro
 from headfields.training.processes import Processes, SharedBuffers, launch
 from headfields.training.run_config import run_config
 from headfields.training.warn import warn
+from headfields.transfer import send_numbers
 
 OVERHEAD_SHARE = 0.1
 """The largest share of the time that pictures may take, and that checkpoints may take."""
@@ -666,7 +667,7 @@ class Trainer:
             self._buffers.snapshot()
         has_gradient = [p.grad is not None for p in self._trained.values()]
         status = [seconds, bool(interrupt), failure is not None, self._stop is not None, *has_gradient]
-        row = torch.cat([figures, torch.tensor(status, dtype=torch.double, device=self.device)])
+        row = torch.cat([figures, send_numbers(status, torch.double, self.device)])
         table = self.processes.gather(row)
         self.processes.sum_gradients(list(self._trained.values()))
         self._buffers.merge()
@@ -711,7 +712,7 @@ class Trainer:
             scaled = torch.stack([value.detach().double() for value in (*values, squared_error)]) * fraction
             samples = 0 if rendering.samples is None else len(rendering.samples)
             self._drawn = _Drawn(frames, state, batch, rendering.rgb.detach())
-            return torch.cat([scaled, scaled.new_tensor([float(samples)])]), rays
+            return torch.cat([scaled, torch.full_like(scaled[:1], float(samples))]), rays
 
     def _apply(
         self,

@@ -89,6 +89,7 @@ class PriorHead(nn.Module):
         prior: its avatar is copied.
         spread: one standard deviation of a code, in the units that codes are fitted in.
         coarse, fine: samples per ray.
+        device: where everything is; None: where the prior is.
 
     Attributes:
         light, affine: fitted together with codes and poses.
@@ -96,9 +97,16 @@ class PriorHead(nn.Module):
         radius, center: meters and (3,), of the ball that holds the heads.
     """
 
-    def __init__(self, prior: TrackingPrior, spread: float, coarse: int, fine: int) -> None:
+    def __init__(
+        self,
+        prior: TrackingPrior,
+        spread: float,
+        coarse: int,
+        fine: int,
+        device: torch.device | str | None = None,
+    ) -> None:
         super().__init__()
-        self.avatar = copy.deepcopy(prior.avatar).requires_grad_(False).eval()
+        self.avatar = copy.deepcopy(prior.avatar).requires_grad_(False).eval().to(device)
         bounds = self.avatar.deformer.bounds()
         self.light, self.affine = SHLighting().to(bounds), ColorAffine().to(bounds)
         sampler = SurfaceSampler(coarse, fine, rounds=1, sharpness=4 * math.exp(3), keep_coarse=False)

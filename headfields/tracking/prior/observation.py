@@ -15,6 +15,7 @@ from headfields.tracking.frame_source import FrameSource
 from headfields.tracking.landmark_pose import landmark_pose
 from headfields.tracking.prior.landmarks import LandmarkDetector
 from headfields.tracking.prior.options import EnergyWeights, PriorTrackingOptions
+from headfields.transfer import send
 
 __all__ = ["FACER_LABELS", "LabelClasses", "PriorObservation", "RayBatch", "find_landmarks", "prior_observation"]
 
@@ -102,9 +103,9 @@ class PriorObservation(Record):
                 for group, group_count in ((self.inside, on_head), (self.outside, count - on_head))
             ]
         )
+        pixel = send(pixel, self.rgb.device)
         width = self.camera.size[1]
         rays = self.camera.rays(torch.stack([pixel // width, pixel % width], dim=1))
-        pixel = pixel.to(rays.origins.device)
 
         def at(image: Tensor) -> Tensor:
             return image.flatten(0, 1)[pixel]

@@ -78,7 +78,7 @@ class PriorTracker(FrameTracker[PriorObservation, PriorFit]):
         self.detector = detector
         classes = LabelClasses() if classes is None else classes
         self.classes = classes if self.prior.hair else classes.without_hair()
-        self.head = PriorHead(self.prior, options.stage1.spread, options.coarse, options.fine).to(self.device)
+        self.head = PriorHead(self.prior, options.stage1.spread, options.coarse, options.fine, self.device)
         self._landmarks: dict[int, Tensor | None] = {}
         self._mean_landmarks = self._landmarks_of_the_mean()
 

@@ -26,8 +26,14 @@ class Mouth(Deformer):
     needs = ("expression_code",)
     code_widths: ClassVar = {"expression_code": 2}
 
+    box: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("box", torch.tensor([[-REACH] * 3, [REACH] * 3]))
+
     def bounds(self) -> Float[Tensor, "2 3"]:
-        return torch.tensor([[-REACH] * 3, [REACH] * 3])
+        return self.box
 
     def prepare(self, state: HeadState) -> Float[Tensor, "b 2"]:
         return state.need("Mouth", "expression_code")
@@ -36,7 +42,7 @@ class Mouth(Deformer):
         return self.bounds()
 
     def near_far(self, rays: Rays, prepared: Float[Tensor, "b 2"]) -> tuple[Tensor, Tensor]:
-        return ray_sphere(rays, torch.zeros(3), REACH)
+        return ray_sphere(rays, self.box.mean(dim=0), REACH)
 
     def forward(
         self,

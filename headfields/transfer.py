@@ -1,0 +1,23 @@
+"""Copies to a GPU that the host does not wait for."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def send(tensor: Tensor, device: torch.device | str) -> Tensor:
+    """The tensor on the device.
+
+    From ordinary host memory CUDA copies while the host waits; so the tensor goes to pinned memory first, and the copy
+    takes its place in the stream.
+    """
+    device = torch.device(device)
+    if device.type == "cuda" and tensor.is_cpu and not tensor.requires_grad:
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
+
+
+def send_numbers(numbers: Sequence[float], dtype: torch.dtype, device: torch.device | str) -> Tensor:
+    """(K,) numbers of the host on the device."""
+    return send(torch.tensor(numbers, dtype=dtype), device)

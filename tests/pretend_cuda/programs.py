@@ -1,0 +1,135 @@
+"""What runs on the pretend device: training steps, rendering, evaluation and meshing of the presets."""
+
+from tests.pretend_cuda.device import DEVICE, PretendCuda  # isort: skip, before torch
+
+import contextlib
+import dataclasses
+import functools
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import headfields as hf
+import headfields.training.trainer
+from headfields.cli import presets
+from headfields.priors import PriorTrainer, fit_scans
+from headfields.priors.scans import PointCounts
+from headfields.synthetic.captures import write_head_capture
+from headfields.tracking import PriorTracker, Stage2
+from headfields.training import Callback, Trainer, evaluate
+from headfields.training.recipes import recipe_of
+from tests.priors.tiny import tiny_model, tiny_scans
+from tests.tracking.prior.ball import BallRecording, ball_prior, tiny_options
+
+STEPS = 20
+"""A refresh of the occupancy grid falls on one of them; the last is a steady one."""
+
+SIZES: dict[str, dict[str, Any]] = {
+    "insta": {"levels": 4, "log2_table_size": 10, "grid_resolution": 16},
+    "monoavatar": {"small": True},
+    "vp360": {"levels": 4, "log2_table_size": 10, "grid_resolution": 16, "fields": 2},
+}
+"""Sizes for which the counts are those of the preset's own."""
+
+
+@functools.cache
+def capture() -> Any:
+    folder = Path(tempfile.mkdtemp()) / "head"
+    write_head_capture(folder, frames=4, test_frames=1, size=24, progress=False)
+    return hf.data.load_capture(folder)
+
+
+class _Fabric:
+    """As much of Lightning Fabric as a step uses, on one device."""
+
+    device, global_rank, world_size, loggers = DEVICE, 0, 1, ()
+
+    def autocast(self) -> contextlib.AbstractContextManager[None]:
+        return contextlib.nullcontext()
+
+    def backward(self, loss: torch.Tensor) -> None:
+        loss.backward()
+
+    def call(self, hook: str, trainer: Any, **arguments: Any) -> None:
+        for callback in trainer.callbacks:
+            getattr(callback, hook, lambda *_, **__: None)(trainer, **arguments)
+
+
+class _Counts(Callback):
+    """Counts of each step."""
+
+    def __init__(self, device: PretendCuda) -> None:
+        self.device, self.steps = device, []
+
+    def on_start(self, trainer: Any) -> None:
+        self.device.reset()
+
+    def on_step(self, trainer: Any, outcome: Any) -> None:
+        self.steps.append(self.device.counts())
+        self.device.reset()
+
+
+def train(model: str) -> dict[str, Any]:
+    """Trains a preset with its recipe for a few steps; counts of the last, and of what follows training."""
+    source, recipe = capture(), recipe_of(model)
+    options = recipe.options
+    with PretendCuda() as device:
+        torch.manual_seed(0)
+        arguments = presets.arguments_for(model, [], source, DEVICE, recipe.arguments) | SIZES[model]
+        avatar = presets.build(model, arguments, source)
+        counts = _Counts(device)
+        headfields.training.trainer.launch = lambda *_: (_Fabric(), None)
+        trainer = Trainer(
+            avatar, source, recipe.losses_for(options, avatar), rays_per_step=128, frames_per_step=options["frames"],
+            device="cuda:0", callbacks=[counts], bar=False, **recipe.trainer, **recipe.sampling(source),
+        )  # fmt: skip
+        trainer.fit(steps=STEPS)
+        result = {"step": counts.steps[-1]}
+        frame = source.splits["test"][:1]
+        state, camera = source.state(frame).to(DEVICE), source.camera(frame).to(DEVICE)[0]
+        for name, action in (
+            ("render", torch.no_grad()(lambda: trainer.avatar.render(camera, state))),
+            ("evaluate", lambda: evaluate(trainer.avatar, source)),
+            ("refine", lambda: evaluate(trainer.avatar, source, refine={"steps": 2})),
+            ("mesh", lambda: hf.mesh.extract(trainer.avatar.field(state), resolution=16)),
+        ):
+            device.reset()
+            action()
+            result[name] = device.counts()
+    return result
+
+
+def prior() -> dict[str, Any]:
+    """Trains a tiny MonoNPHM; counts of a step, without the beginning of the run."""
+    scans = tiny_scans()
+    with PretendCuda() as device:
+        counts = PointCounts(face=24, static=8, back=8, near=16, far=8, correspondences=8)
+        trainer = PriorTrainer(tiny_model(scans), scans, counts=counts, scans_per_step=3, bar=False, device="cuda:0")
+        totals = []
+        for steps in (2, 8, 9):
+            device.reset()
+            trainer.fit(steps=steps)
+            totals.append(device.counts())
+        codes = fit_scans(trainer.prior(), scans, torch.tensor([0, 1]), steps=2, counts=counts)
+        assert bool(codes.codes.geometry.isfinite().all())
+        # Five steps more than the last call took, and what a call does besides.
+        return {"step": {name: (totals[1][name] - totals[2][name]) / 5 for name in ("launches", "registered", "waits")}}
+
+
+def track() -> dict[str, Any]:
+    """Tracks a recording of a ball with a prior of balls, both stages, meshes and pictures."""
+    recording = BallRecording(2, size=24)
+    for frame in range(2):  # it draws itself on the CPU
+        recording.image(frame)
+    with PretendCuda() as device, tempfile.TemporaryDirectory() as folder:
+        options = tiny_options(stage2=Stage2(steps_a_frame=2), mesh_resolution=16, image_height=24, mask_pixels=9)
+        options = dataclasses.replace(options, stage1=dataclasses.replace(options.stage1, steps=8))
+        out = Path(folder) / "run"
+        tracking = PriorTracker(ball_prior(), recording, out, options, device="cuda:0", bar=False).run()
+        assert len(tracking.stage2) == 2, tracking.failed
+        return {"run": device.counts()}
+
+
+PROGRAMS = {model: functools.partial(train, model) for model in SIZES} | {"prior": prior, "track": track}

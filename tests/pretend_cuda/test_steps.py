@@ -1,0 +1,51 @@
+"""Whole programs on a pretend CUDA device: none mixes devices, and no step waits or launches more than it did."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.pretend_cuda import guard
+
+ROOT = Path(__file__).parents[2]
+
+CEILINGS = {
+    "insta": {"step": (392, 6), "render": (262, 9)},
+    "monoavatar": {"step": (589, 12), "render": (267, 9)},
+    "vp360": {"step": (677, 11), "render": (270, 8)},
+    "prior": {"step": (1597, 35)},
+}
+"""Launches, and times that the host waits, of a steady step and of a small image. Lower them with what lowers these;
+they are never raised."""
+
+
+@pytest.fixture(scope="module")
+def counts() -> dict[str, Any]:
+    if guard.compiler() is None:
+        pytest.skip("needs a C++ compiler")
+    # A process of its own: the pretend device has to be known before torch is imported.
+    run = subprocess.run(
+        [sys.executable, "-m", "tests.pretend_cuda"], cwd=ROOT, capture_output=True, text=True, timeout=600
+    )
+    assert not run.returncode, run.stderr[-4000:]
+    result: dict[str, Any] = json.loads(run.stdout)
+    return result
+
+
+@pytest.mark.parametrize(("program", "part"), [(name, part) for name, parts in CEILINGS.items() for part in parts])
+def test_launches_and_waits(counts: dict[str, Any], program: str, part: str) -> None:
+    launches, waits = CEILINGS[program][part]
+    found = counts[program][part]
+    assert found["waits"] <= waits, found["waits_at"]
+    assert found["launches"] <= launches, found["launches_at"]
+    assert found["waits"] == waits and found["launches"] > 0.95 * launches, "fewer: lower the ceiling"
+
+
+def test_other_programs_run(counts: dict[str, Any]) -> None:
+    for program in ("insta", "monoavatar", "vp360"):
+        assert {"evaluate", "refine", "mesh"} <= counts[program].keys()
+        assert counts[program]["mesh"]["registered"], "operations run as they would on a GPU"
+    assert counts["track"]["run"]["registered"]
