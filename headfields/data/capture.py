@@ -15,11 +15,12 @@ from headfields.data.frame_cache import FrameCache
 from headfields.data.frame_indices import Frames, frame_index, frame_indices
 from headfields.data.head_frame import HeadFrame, HeadFrameChoice, choose_head_frame
 from headfields.data.joint_fit import JointFits
+from headfields.data.mesh_depth import MeshDepth
 from headfields.data.pixels import (
     decode_pixels,
     draw_patches,
     draw_pixels,
-    meters,
+    is_depth,
     pixel_batch,
     pixel_layout,
     straight_rgba,
@@ -214,10 +215,15 @@ class Capture:
         rows = self._images.rows([self._one(frame)])
         return rows["label"][0].reshape(self.size) if "label" in rows else None
 
-    def depth(self, frame: int) -> Float[Tensor, "h w"] | None:
-        """Depth of the tracked mesh along the optical axis, meters, 0 where there is none; None without depth maps."""
-        rows = self._images.rows([self._one(frame)])
-        return meters(rows["depth"][0], self.depth_unit).reshape(self.size) if "depth" in rows else None
+    def depth(self, frame: int) -> Float[Tensor, "h w"]:
+        """Depth of the tracked mesh along the optical axis, meters, 0 where there is none.
+
+        Of a frame without a depth map it is rendered from the mesh at the pixels' centers; a pixel that shows a face
+        which closes the mouth has none.
+        """
+        depth = self.pixels(frame).depth
+        assert depth is not None
+        return depth.reshape(self.size)
 
     def landmarks(self, frame: int) -> Float[Tensor, "68 2"] | None:
         """68 iBUG landmarks of a frame in pixels (x right, y down), NaN where unknown; None if the frame has none."""
@@ -321,7 +327,19 @@ class Capture:
 
     def _batch(self, frames: list[int], row: Tensor, pixel: Tensor, background: Tensor) -> PixelBatch:
         stored = self._images.gather(frames, row, pixel)
-        return pixel_batch(stored, self.camera(frames), row, pixel, background, self.depth_unit)
+        batch = pixel_batch(stored, self.camera(frames), row, pixel, background, self.depth_unit)
+        unknown = ~is_depth(stored["depth"]) if "depth" in stored else torch.ones(len(row), dtype=torch.bool)
+        if batch.depth is not None and not bool(unknown.any()):
+            return batch
+        assert batch.depth_scale is not None
+        depth = torch.zeros(len(row)) if batch.depth is None else batch.depth.clone()
+        vertices = self.state(frames).vertices
+        depth[unknown] = self._mesh_depth(vertices, batch.rays[unknown], batch.depth_scale[unknown])
+        return batch.replace(depth=depth)
+
+    @functools.cached_property
+    def _mesh_depth(self) -> MeshDepth:
+        return MeshDepth(self.template)
 
     def _voting_frames(self) -> list[int]:
         """Up to 40 frames, evenly over the training frames (over all if there are none)."""

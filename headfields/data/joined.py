@@ -125,8 +125,8 @@ class JoinedCaptures:
         capture, own = self._one(frame)
         return capture.label(own)
 
-    def depth(self, frame: int) -> Float[Tensor, "h w"] | None:
-        """Depth of the tracked mesh, meters, 0 where there is none; None if the frame's capture has no depth."""
+    def depth(self, frame: int) -> Float[Tensor, "h w"]:
+        """Depth of the tracked mesh, meters, 0 where there is none; see `Capture.depth`."""
         capture, own = self._one(frame)
         return capture.depth(own)
 

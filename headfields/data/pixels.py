@@ -5,7 +5,7 @@ from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from headfields.data.frame_cache import FrameCache
@@ -13,8 +13,18 @@ from headfields.data.labels import label_lookup
 from headfields.data.recording import Recording
 from headfields.records import Camera, PixelBatch
 
-__all__ = ["decode_pixels", "draw_patches", "draw_pixels", "meters", "pixel_batch", "pixel_layout", "straight_rgba"]
+__all__ = [
+    "decode_pixels",
+    "draw_patches",
+    "draw_pixels",
+    "is_depth",
+    "meters",
+    "pixel_batch",
+    "pixel_layout",
+    "straight_rgba",
+]
 
+_NO_DEPTH = 0xFFFF
 _ROUNDS = 64
 """Rounds of rejection sampling, at most; with a hundredth of the pixels accepted, eight are enough."""
 
@@ -33,7 +43,7 @@ def pixel_layout(recording: Recording) -> dict[str, tuple[tuple[int, ...], torch
 def decode_pixels(recording: Recording, frame: int) -> dict[str, np.ndarray]:
     """A frame's pixels as stored, in row-major order: RGBA packed in int32, label, depth (uint16 bits in int16).
 
-    Label and depth are 0 in a frame that lacks them, and absent if the recording has none.
+    Labels are 0 and depths `is_depth` denies in a frame that lacks them; both are absent if the recording has none.
 
     Raises:
         CaptureError: a file cannot be read.
@@ -43,7 +53,7 @@ def decode_pixels(recording: Recording, frame: int) -> dict[str, np.ndarray]:
     if recording.has_label:
         arrays["label"] = np.zeros(arrays["rgba"].shape, np.uint8) if label is None else label.reshape(-1)
     if recording.has_depth:
-        stored = np.zeros(arrays["rgba"].shape, np.uint16) if depth is None else depth.reshape(-1)
+        stored = np.full(arrays["rgba"].shape, _NO_DEPTH, np.uint16) if depth is None else depth.reshape(-1)
         arrays["depth"] = stored.view(np.int16)
     return arrays
 
@@ -51,6 +61,11 @@ def decode_pixels(recording: Recording, frame: int) -> dict[str, np.ndarray]:
 def straight_rgba(packed: Int[Tensor, " n"]) -> Float[Tensor, "n 4"]:
     """Color and straight alpha in [0, 1] of packed pixels (N,) int32."""
     return packed.view(torch.uint8).reshape(-1, 4).float() / 255
+
+
+def is_depth(stored: Int[Tensor, "*shape"]) -> Bool[Tensor, "*shape"]:
+    """Where stored depth (uint16 bits in int16) is a value of a depth map; the largest uint16 is none."""
+    return (stored.int() & 0xFFFF) != _NO_DEPTH
 
 
 def meters(stored: Int[Tensor, "*shape"], unit: float) -> Float[Tensor, "*shape"]:

@@ -64,7 +64,8 @@ class DepthPrior:
 
     |rendering.depth - batch.depth · batch.depth_scale| in meters, summed over the rays that see a region of the mesh,
     divided by all N rays. Those rays have a label of one of the `regions`, a matte of at least `min_alpha` and a depth
-    above 0. A capture without labels or without depth adds nothing.
+    above 0. Captures render the depth of frames without depth maps from the tracked mesh. A batch without labels adds
+    nothing, because hair and clothes off the mesh are not known then; `Trainer` warns of it.
 
     Attributes:
         regions: those that the mesh models, keys of `headfields.data.REGION_LABELS`; hair, hat and cloth are not.

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from headfields.losses.base import Loss, check_positive
 from headfields.losses.function import as_losses
+from headfields.losses.surface import DepthPrior
 from headfields.runs import checkpoint
 from headfields.runs.ema import ExponentialMovingAverage
 from headfields.runs.folder import RunFolder, RunWriteError, last_good, write_picture, writing
@@ -252,6 +253,7 @@ class Trainer:
         self.processes.broadcast([*self.avatar.parameters(), *self.avatar.buffers()])  # all start from these
         self.capture, self.losses = capture, losses
         self._objective = Objective(losses, avatar)
+        self._warn_without_labels()
         self.samples_per_step = samples_per_step
         self.rays_per_step, self.frames_per_step, self.background = rays_per_step, frames_per_step, background
         self.learning_rate, self.schedule, self.final_rate = learning_rate, schedule, final_rate
@@ -399,6 +401,16 @@ class Trainer:
                 self.avatar.train(training)
                 if swap:
                     self._swap_average()
+
+    def _warn_without_labels(self) -> None:
+        label = getattr(self.capture, "label", None)
+        if label is None or not any(isinstance(loss, DepthPrior) and loss.weight for loss in self.losses):
+            return
+        if label(int(self.frames[0])) is None:
+            warn(
+                f"Trainer: the depth prior is zero, because capture {self.capture.name!r} has no segmentation labels "
+                "that say where the mesh is the surface; add labels, or leave the loss out"
+            )
 
     @property
     def _last_good(self) -> str:

@@ -194,7 +194,8 @@ def _existing_files(folder: Path, frames: list[InstaFrame], report: list[str]) -
     for key, names in missing.items():
         if len(names) == len(frames):
             if key not in ("pose_path", "joints_path"):  # not INSTA's: nobody misses them
-                report.append(f"no {_OPTIONAL[key]} ({key})")
+                more = "; depth is rendered from the tracked meshes" if key == "depth_path" else ""
+                report.append(f"no {_OPTIONAL[key]} ({key}){more}")
         elif names:
             more = ", ..." if len(names) > 3 else ""
             report.append(

@@ -8,7 +8,9 @@ import pytest
 import torch
 from PIL import Image
 
+import headfields as hf
 from headfields.data import load_capture
+from headfields.parts import Rendering
 from headfields.synthetic.rig_tracking_error import rig_tracking_error
 from headfields.tracking.failures import FrameFailure
 from headfields.tracking.rig.energy import MotionPrior, PoseEnergy
@@ -58,6 +60,16 @@ def test_what_it_leaves_is_a_capture(rig, tracked):
     written = capture.recording.decode_head(2)
     torch.testing.assert_close(torch.from_numpy(written.expression[:3]), pose.turns[1])
     torch.testing.assert_close(torch.from_numpy(written.vertices), tracker.body.posed(pose).vertices, atol=1e-5, rtol=0)
+    state = capture.state([2])
+    torch.testing.assert_close(state.pose[0, rig.jaw_joint], pose.turns[1])
+    canonical = capture.template.canonical_vertices[None]
+    skinned = hf.ops.linear_blend_skinning(canonical, rig.weights, state.joint_transforms)
+    neutral = rig(pose=state.pose).vertices  # the rest is expression
+    assert float((skinned - neutral).norm(dim=-1).mean()) < 0.2 * float((canonical - neutral).norm(dim=-1).mean())
+    batch, _ = capture.sample_pixels([2], 500, torch.Generator().manual_seed(0))
+    nothing = torch.zeros(500)
+    loss = hf.losses.DepthPrior(start=0)(Rendering(torch.zeros(500, 3), nothing, nothing), batch, 0)
+    assert 0.1 < float(loss) < 2, "a fair share of the rays sees skin, 1.6 m away"
     path = tracker.folder.path
     for name in ("errors.json", "profile.json", "stage1.mp4", "pictures/stage2/00003.png", "config.json"):
         assert (path / name).is_file(), name
