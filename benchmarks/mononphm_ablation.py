@@ -53,7 +53,7 @@ def model(scans: MeshScans, variant: dict[str, Any]) -> hf.Avatar:
     """The small MonoNPHM of a variant, on the mean neutral head."""
     torch.manual_seed(0)
     template = hf.Template(scans.mean_neutral(), scans.faces)
-    return hf.models.mononphm(template, small=True, **variant)
+    return hf.models.mononphm(template, small=True, landmarks=scans.mean_landmarks(), **variant)
 
 
 def widest(scans: MeshScans, count: int) -> Tensor:

@@ -240,7 +240,7 @@ def _model(config: dict[str, Any], scans: Any, held_out: Any) -> tuple[Any, Any,
         anchors = Anchors(mean, symmetric_pairs(mean), **(SMALL if config["small"] else PAPER)["anchors"])
         return mononphm(anchors, small=config["small"], ambient=config["ambient"]), scans, held_out
     template = Template(canonical_vertices=scans.mean_neutral(), faces=scans.faces, regions={})
-    avatar = mononphm(template, small=config["small"], ambient=config["ambient"])
+    avatar = mononphm(template, small=config["small"], ambient=config["ambient"], landmarks=scans.mean_landmarks())
     vertices = anchors_of(avatar).vertices
     return avatar, scans.with_anchors(vertices), None if held_out is None else held_out.with_anchors(vertices)
 

@@ -4,6 +4,8 @@ import math
 from typing import Any, Literal
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from headfields.avatar import Avatar
 from headfields.decoders import AnchoredDecoder
@@ -24,7 +26,7 @@ PAPER: dict[str, dict[str, Any]] = {
 """Sizes of the paper: of codes and anchors, of the deformation, of the local networks, samples per ray."""
 
 SMALL: dict[str, dict[str, Any]] = {
-    "placement": {"pairs": 8, "middle": 3},
+    "placement": {"pairs": 14, "middle": 5},
     "anchors": {"global_width": 32, "local_width": 8, "hidden": 32},
     "deformer": {"expression_width": 32, "identity_width": 8, "hidden": 96, "layers": 4, "skip": 2},
     "decoder": {
@@ -45,6 +47,7 @@ def mononphm(
     expression_width: int | None = None,
     appearance: Literal["geometry", "point"] = "geometry",
     radius: float | None = None,
+    landmarks: Float[Tensor, "68 3"] | None = None,
 ) -> Avatar:
     """MonoNPHM, assembled from public parts, with the paper's sizes; its state consists of codes (`code_widths`).
 
@@ -56,16 +59,20 @@ def mononphm(
         appearance: input of the color networks, see `AnchoredDecoder`.
         radius: radius of the sphere that contains the head, meters. If None: 2 cm more than that around the mesh,
             centered in its box; with `Anchors`, the paper's 0.175 around their center.
+        landmarks: (68, 3) on the mesh, for `head_anchors`: anchors at lips, lids and brows. None: spread evenly.
 
     Raises:
-        ValueError: the mesh is not symmetric, or as the parts.
+        ValueError: the mesh is not symmetric, landmarks are passed with `Anchors`, or as the parts.
 
     Source: MonoNPHM, sections 4 and 5; sizes as in its released code.
     """
     sizes = SMALL if small else PAPER
     template = anchors if isinstance(anchors, Template) else None
+    if template is None and landmarks is not None:
+        raise ValueError("mononphm: landmarks place anchors on a Template; with Anchors, pass None")
     if isinstance(anchors, Template):
-        vertices, chosen = anchors.canonical_vertices, head_anchors(anchors, **sizes["placement"])
+        vertices = anchors.canonical_vertices
+        chosen = head_anchors(anchors, **sizes["placement"], landmarks=landmarks)
         center = (vertices.amin(dim=0) + vertices.amax(dim=0)) / 2 * torch.tensor([0.0, 1.0, 1.0]).to(vertices)
         radius = float((vertices - center).norm(dim=-1).max()) + _MARGIN if radius is None else radius
         pairs = sizes["placement"]["pairs"]

@@ -101,7 +101,7 @@ def surface_error(front: Float[Tensor, "*n"], back: Float[Tensor, "*k"]) -> Floa
 
     Args:
         front: signed distances at points on the front.
-        back: value at trusted points on the back.
+        back: values at points on the back.
     """
     return _mean(front.abs(), back.abs())
 
@@ -239,7 +239,7 @@ def prior_terms(
     offsets = split((canonical.points - canonical.posed_points) * scale)
     trusted, neutral = batch.trusted_back, batch.neutral
     terms: dict[str, Callable[[], Tensor]] = {
-        "surface": lambda: surface_error(front, back[trusted]),
+        "surface": lambda: surface_error(front, back),
         "normals": lambda: normal_error(
             slope_front, batch.front_normals, slope_back[trusted], batch.back_normals[trusted]
         ),
@@ -258,11 +258,9 @@ def prior_terms(
         rgb = field.color(values, canonical).rgb
         assert rgb is not None
         predicted = split(2 * rgb - 1)
-        true = [2 * value - 1 for value in (batch.front_rgb, batch.back_rgb[trusted], batch.near_rgb[trusted])]
-        on = torch.cat([predicted[0].flatten(0, 1), predicted[1][trusted].flatten(0, 1)])
-        return color_error(
-            on, torch.cat([true[0].flatten(0, 1), true[1].flatten(0, 1)]), predicted[2][trusted], true[2]
-        )
+        true = [2 * value - 1 for value in (batch.front_rgb, batch.back_rgb, batch.near_rgb[trusted])]
+        on, on_true = (torch.cat([part.flatten(0, 1) for part in parts[:2]]) for parts in (predicted, true))
+        return color_error(on, on_true, predicted[2][trusted], true[2])
 
     terms["color"] = color
 

@@ -36,7 +36,7 @@ def camera(size: int = 10) -> hf.Camera:
 def test_the_small_model(tmp_path: Path) -> None:
     avatar = mononphm(template(), small=True)
     assert set(avatar.needs) == {"geometry", "appearance", "expression_code"}
-    assert code_widths(avatar) == {"geometry": 192, "appearance": 192, "expression_code": 32}
+    assert code_widths(avatar) == {"geometry": 304, "appearance": 304, "expression_code": 32}
     assert avatar.deformer.anchors is avatar.decoder.anchors
     points = template().canonical_vertices
     where = points[avatar.deformer.anchors.vertices]
@@ -56,6 +56,16 @@ def test_the_small_model(tmp_path: Path) -> None:
     for name, parameter in avatar.named_parameters():
         assert parameter.grad is not None and bool(parameter.grad.isfinite().all()), name
         assert bool(parameter.grad.any()), f"{name} has no gradient"
+
+
+def test_anchors_are_at_landmarks_if_there_are_any() -> None:
+    landmarks = hf.synthetic.procedural_head().landmarks(template().canonical_vertices[None])[0]
+    for small in (True, False):
+        mean = mononphm(template(), small=small, landmarks=landmarks).deformer.anchors.mean
+        # 8 mm in the mean of eyes and mouth; evenly spread they are 25 mm off
+        assert float(torch.cdist(landmarks[36:60], mean).amin(dim=1).mean()) < 0.008
+    with pytest.raises(ValueError, match="with Anchors, pass None"):
+        mononphm(Anchors(torch.randn(65, 3), 30), landmarks=landmarks)
 
 
 @pytest.mark.parametrize("ambient", [0, 1])

@@ -47,6 +47,42 @@ def test_on_a_head_that_is_nearly_symmetric():
     check(template, head_anchors(template), 30, 5, 0.005)
 
 
+def gaps(anchors: torch.Tensor, landmarks: torch.Tensor) -> float:
+    """The largest distance from a landmark of eyes, mouth and brows to the nearest anchor, meters."""
+    return float(torch.cdist(landmarks[17:], anchors).amin(dim=1).max())
+
+
+@pytest.mark.parametrize(("pairs", "middle"), [(8, 3), (14, 5), (30, 5), (3, 0)])
+def test_anchors_at_landmarks_come_first(pairs: int, middle: int):
+    template, head = procedural(), hf.synthetic.procedural_head()
+    points, tolerance = template.canonical_vertices, 0.005
+    landmarks = head.landmarks(points[None])[0]
+    index = head_anchors(template, pairs, middle, landmarks=landmarks)
+    assert len(index) == 2 * pairs + middle == len(index.unique())
+    anchors = points[index]
+    left, right = anchors[: 2 * pairs : 2], anchors[1 : 2 * pairs : 2]
+    assert bool((left[:, 0] > tolerance).all()) and float((left * MIRROR - right).norm(dim=-1).max()) <= tolerance
+    assert float((left[0] - landmarks[54]).norm()) < 0.005, "the corner of the mouth comes first"
+    if pairs >= 8:
+        assert gaps(anchors, landmarks) < 0.035 and gaps(anchors, landmarks[[36] * 17 + [*range(36, 68)]]) < 0.02
+        assert gaps(points[head_anchors(template, pairs, middle)], landmarks) > gaps(anchors, landmarks)
+    if pairs >= 14:  # three fifths at landmarks: the rest spreads over the head
+        assert float(anchors[:, 2].min()) < -0.02
+
+
+def test_unknown_landmarks_are_left_out_and_one_side_is_enough(unchecked):
+    template, head = procedural(), hf.synthetic.procedural_head()
+    landmarks = head.landmarks(template.canonical_vertices[None])[0].clone()
+    whole = head_anchors(template, 14, 5, landmarks=landmarks)
+    landmarks[36:42] = torch.nan  # the right eye
+    assert torch.equal(head_anchors(template, 14, 5, landmarks=landmarks), whole)
+    landmarks[17:] += 0.5  # nowhere near the mesh
+    landmarks[:17] = torch.nan
+    assert torch.equal(head_anchors(template, 14, 5, landmarks=landmarks), head_anchors(template, 14, 5))
+    with pytest.raises(ValueError, match=r"landmarks has shape \(51, 3\)"):
+        head_anchors(template, landmarks=landmarks[17:])
+
+
 def test_meshes_that_will_not_do(unchecked):
     vertices, faces = uv_sphere(8, 12, radius=0.1)
     moved = hf.Template(vertices + torch.tensor([0.05, 0.0, 0.0]), faces)

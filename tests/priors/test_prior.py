@@ -2,6 +2,7 @@
 
 import csv
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,7 @@ from headfields.priors import (
 from headfields.priors.codes import anchors_of
 from headfields.priors.evaluate import onto_surface
 from headfields.priors.pictures import comparison, scan_camera, trace
-from headfields.priors.scans import MeshScans, PointCounts, PointScans
+from headfields.priors.scans import MeshScans, PointCounts, PointScans, ScanBatch
 from headfields.priors.scans.batch import generator
 from headfields.runs.progress import NanLossError
 from tests.priors.tiny import tiny_model, tiny_scans
@@ -76,11 +77,34 @@ def test_terms_are_in_the_networks_units(scans: MeshScans) -> None:
     frame = torch.zeros(32, dtype=torch.long)
     _, values = field.signed_distance(batch.front_points[0], frame, create_graph=False)
     only = PriorWeights(**{name: 0.0 for name in PriorWeights.__dataclass_fields__} | {"surface": 1.0, "anchors": 1.0})
-    none_behind = batch.replace(trusted_back=torch.tensor([False]))
+    behind = ("back_points", "back_normals", "back_rgb")
+    none_behind = batch.replace(**{name: getattr(batch, name)[:, :0] for name in behind})
     terms = prior_terms(avatar, none_behind, codes, only, generator(0))
     assert terms["surface"].item() == pytest.approx(4 * values.distance.abs().mean().item(), rel=1e-4)
     off = anchors_of(avatar)(codes.geometry) - batch.anchors
     assert terms["anchors"].item() == pytest.approx(16 * off.square().mean().item(), rel=1e-4)
+
+
+def test_hair_that_is_not_trusted_counts_as_in_the_release(scans: MeshScans) -> None:
+    """Of scans whose hair is not that of the canonical head, distances and colors on the back count; normals there and
+    colors off the surface do not."""
+    avatar = tiny_model(scans)
+    codes, batch = some_codes(avatar, 2), scans.sample(torch.tensor([0, 4]), COUNTS, 0)
+    trusted = torch.tensor([True, False])
+
+    def terms(second: ScanBatch) -> dict[str, float]:
+        given = second.replace(trusted_back=trusted)
+        return {name: term.item() for name, term in prior_terms(avatar, given, codes, WEIGHTS, generator(0)).items()}
+
+    def second_row(name: str, change: Callable[[torch.Tensor], torch.Tensor]) -> ScanBatch:
+        values = getattr(batch, name)
+        return batch.replace(**{name: torch.where(trusted[:, None, None], values, change(values))})
+
+    before = terms(batch)
+    assert terms(second_row("back_normals", torch.neg)) == before
+    assert terms(second_row("near_rgb", lambda rgb: 1 - rgb)) == before
+    assert terms(second_row("back_rgb", lambda rgb: 1 - rgb))["color"] != before["color"]
+    assert terms(second_row("back_points", lambda points: 1.1 * points))["surface"] != before["surface"]
 
 
 def test_terms_reach_every_network_and_code(scans: MeshScans) -> None:

@@ -1,6 +1,7 @@
 """Sets of scans: generation, sampling of points, saving and loading."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -100,6 +101,42 @@ def test_detail_goes_where_triangles_are_small(scans: MeshScans) -> None:
     assert (torch.bincount(face, minlength=len(area)) / 20000 - expected).abs().max() < 0.006
     with pytest.raises(ValueError, match="detail is 2"):
         PointCounts(detail=2)
+
+
+def with_landmarks(scans: MeshScans) -> MeshScans:
+    """The same scans with two landmarks at the front: a corner of an eye and one of the mouth."""
+    landmarks = torch.full((68,), -1)
+    front = scans.mean_neutral()
+    for landmark, height in ((36, 0.03), (54, -0.04)):
+        landmarks[landmark] = (front - torch.tensor([0.02, height, 0.1])).norm(dim=-1).argmin()
+    return MeshScans(
+        scans.vertices, scans.faces, scans.person, scans.rgb, visible=scans.visible, kind=scans.kind,
+        landmark_vertices=landmarks,
+    )  # fmt: skip
+
+
+def test_features_are_sampled_densely_where_there_are_landmarks(scans: MeshScans, tmp_path: Path) -> None:
+    counts = PointCounts(face=4000, static=0, back=0, near=0, far=0, correspondences=4000, features=0.6)
+    marked = with_landmarks(scans)
+    places = marked.mean_landmarks()
+    assert places is not None and places.isfinite().all(dim=-1).nonzero()[:, 0].tolist() == [36, 54]
+
+    def near(points: torch.Tensor) -> float:
+        distance = torch.cdist(points, places[[36, 54]]).amin(dim=-1)
+        return float((distance < 0.03).float().mean())
+
+    every, dense = (s.sample(s.neutral[:1], counts, 0) for s in (scans, marked))
+    for name in ("front_points", "neutral_points"):
+        assert near(getattr(dense, name)[0]) > near(getattr(every, name)[0]) + 0.2, name
+    assert torch.equal(every.front_points, scans.sample(scans.neutral[:1], replace(counts, features=0), 0).front_points)
+    hidden = with_landmarks(scans)
+    hidden.visible[:] = False
+    assert hidden.sample(torch.tensor([1]), counts, 0).front_points.isfinite().all()
+    save_scans(marked, tmp_path / "set")
+    read = load_scans(tmp_path / "set").of([1])
+    assert torch.equal(read.landmark_vertices, marked.landmark_vertices)
+    with pytest.raises(ValueError, match=r"features 0\.9"):
+        PointCounts(detail=0.5, features=0.9)
 
 
 def test_nothing_is_legal(scans: MeshScans) -> None:
@@ -250,6 +287,7 @@ def test_a_set_by_hand_needs_no_more_than_meshes_and_colors(tmp_path: Path) -> N
         ({"neutral": torch.tensor([0, 1, 6])}, "someone|person 0's"),
         ({"rgb": torch.zeros(3, 5, 3)}, "rgb has 5 vertices"),
         ({"anchor_vertices": torch.tensor([9999])}, "anchor_vertices"),
+        ({"landmark_vertices": torch.full((68,), 9999)}, "landmark_vertices holds 9999"),
         ({"faces": torch.tensor([[0, 1, 5000]])}, "faces holds"),
     ],
 )

@@ -31,6 +31,8 @@ class PointCounts:
         radius: radius of the ball, meters; 1 in the paper's unit.
         detail: share of the face and static points that registered meshes sample uniformly over triangles instead of
             area, because meshes are finer at eyes, lips and ears. Our own choice; 0 in the paper.
+        features: share of the face points and correspondences that registered meshes with landmarks sample near those
+            of eyes and mouth. Our own choice; 0 in the paper.
 
     >>> from headfields.priors.scans import PointCounts
     >>> PointCounts().scaled(0.25).face
@@ -46,14 +48,18 @@ class PointCounts:
     sigma: float | int = 0.0125
     radius: float | int = 0.25
     detail: float | int = 0.0
+    features: float | int = 0.0
 
     def __post_init__(self) -> None:
         for item in fields(self):
             value = getattr(self, item.name)
             if not value >= 0:
                 raise ValueError(f"PointCounts: {item.name} is {value}; expected at least 0")
-        if self.detail > 1:
-            raise ValueError(f"PointCounts: detail is {self.detail}; expected a share in [0, 1]")
+        if self.detail + self.features > 1:
+            raise ValueError(
+                f"PointCounts: detail is {self.detail} and features {self.features}; expected shares with a sum of at "
+                "most 1"
+            )
 
     def scaled(self, factor: float | int) -> "PointCounts":
         """All counts multiplied by `factor`; a count above 0 stays at least 1."""
@@ -80,7 +86,8 @@ class ScanBatch(Record):
         corresponds: (B,) whether the scan has correspondences; the points are 0 if not.
         anchors: (B, A, 3) anchors on the neutral scan; A = 0 for a set without anchors.
         anchored: (B,) whether the scan's person has anchors.
-        trusted_back: (B,) whether the back of the head (the hair) agrees with the canonical shape.
+        trusted_back: (B,) whether the back of the head (the hair) agrees with the canonical shape. Elsewhere its
+            normals and the colors off the surface do not count, as in MonoNPHM's released code.
     """
 
     scan: Int[Tensor, " b"]

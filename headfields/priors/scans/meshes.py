@@ -19,6 +19,9 @@ FACE, STATIC, REAR, INNER, HIDDEN = range(5)
 (sampled with the face, but without correspondences), and faces that are never sampled.
 """
 _ORDER = (INNER, FACE, STATIC, REAR, HIDDEN)
+_EYES_AND_MOUTH = range(36, 68)
+_NEAR_FEATURE = 0.012
+"""Distance from a landmark of eyes and mouth up to which faces belong to these features, meters."""
 
 
 class MeshScans(ScanSet):
@@ -41,10 +44,12 @@ class MeshScans(ScanSet):
         expressions: S names; numbers within a person if None.
         anchor_vertices: (A,) vertices that are anchors, such as `headfields.networks.head_anchors` finds them; none if
             None.
+        landmark_vertices: (68,) vertices nearest to the landmarks, in iBUG's order, -1 where unknown; None: no
+            landmarks. Only used to place anchors (`mean_landmarks`) and to sample near them (`PointCounts.features`).
 
     Raises:
-        TypeError, ValueError: a dtype or shape does not fit, a vertex is not finite, a face index is out of range, a
-            person has no mesh, or a neutral mesh belongs to another person.
+        TypeError, ValueError: a dtype or shape does not fit, a vertex is not finite, a face index or landmark is out of
+            range, a person has no mesh, or a neutral mesh belongs to another person.
     """
 
     def __init__(
@@ -59,8 +64,13 @@ class MeshScans(ScanSet):
         people: Sequence[str] | None = None,
         expressions: Sequence[str] | None = None,
         anchor_vertices: Int[Tensor, " a"] | None = None,
+        landmark_vertices: Int[Tensor, "68"] | None = None,
     ) -> None:
         _check(vertices, faces, person, rgb)
+        if landmark_vertices is not None:
+            _check_landmarks(landmark_vertices, vertices.shape[1])
+            landmark_vertices = landmark_vertices.long()
+        self.landmark_vertices = landmark_vertices
         count = len(rgb)
         self.vertices, self.faces, self.person, self.rgb = vertices.float(), faces.long(), person.long(), rgb.float()
         first = torch.stack([(self.person == p).nonzero()[0, 0] for p in range(count)])
@@ -94,6 +104,7 @@ class MeshScans(ScanSet):
         self._tree = TriangleBVH(self.faces, self.vertices[:1])
         self._tree.closest(self.vertices[0, :1], sign=True)  # precomputes the topology that signs need, for all poses
         self._normals, self._area, self._number = self._precomputed()
+        self._features = self._feature_faces()
 
     @property
     def expressions(self) -> tuple[str, ...]:
@@ -107,6 +118,13 @@ class MeshScans(ScanSet):
     def mean_neutral(self) -> Float[Tensor, "v 3"]:
         """The mean of the neutral meshes, meters."""
         return self.vertices[self.neutral].mean(0)
+
+    def mean_landmarks(self) -> Float[Tensor, "68 3"] | None:
+        """Landmarks of the mean neutral mesh, meters, NaN where unknown; None for a set without landmarks."""
+        if self.landmark_vertices is None:
+            return None
+        points = self.mean_neutral()[self.landmark_vertices.clamp_min(0)]
+        return torch.where(self.landmark_vertices[:, None] >= 0, points, torch.nan)
 
     def of(self, people: Sequence[int] | Int[Tensor, " q"]) -> "MeshScans":
         """The scans of a subset of Q people, by index, in this order."""
@@ -122,7 +140,7 @@ class MeshScans(ScanSet):
             self.vertices[scans], self.faces, place[self.person[scans]], self.rgb[people],
             neutral=where[self.neutral[people]], kind=self.kind, visible=self.visible[scans],
             people=[self.people[p] for p in people], expressions=[self.expressions[s] for s in scans],
-            anchor_vertices=anchor_vertices,
+            anchor_vertices=anchor_vertices, landmark_vertices=self.landmark_vertices,
         )  # fmt: skip
 
     def sample(self, scans: Int[Tensor, " b"], counts: PointCounts, seed: int) -> ScanBatch:
@@ -132,7 +150,8 @@ class MeshScans(ScanSet):
         person, batch = self.person[scans], len(scans)
         neutral = self.neutral[person]
         random = generator(seed, 3)
-        face = self._on(scans, self._front(scans, INNER, FACE, counts.face, counts.detail, random), random)
+        on_face = self._front(scans, INNER, FACE, counts.face, counts.detail, random, counts.features)
+        face = self._on(scans, on_face, random)
         static = self._on(scans, self._front(scans, STATIC, STATIC, counts.static, counts.detail, random), random)
         front = [torch.cat(pair, 1) for pair in zip(face, static, strict=True)]
         back = self._on(scans, self._choose(scans, REAR, REAR, counts.back, random), random)
@@ -143,7 +162,9 @@ class MeshScans(ScanSet):
         ids = self.faces[
             torch.cat(
                 [
-                    self._front(neutral, FACE, FACE, counts.correspondences - quarter, counts.detail, random),
+                    self._front(
+                        neutral, FACE, FACE, counts.correspondences - quarter, counts.detail, random, counts.features
+                    ),
                     self._choose(neutral, STATIC, REAR, quarter, random),
                 ],
                 1,
@@ -182,15 +203,52 @@ class MeshScans(ScanSet):
         pad = torch.nn.functional.pad
         return torch.stack(normals), pad(torch.stack(areas), (1, 0)), pad(number, (1, 0))
 
+    def _feature_faces(self) -> Int[Tensor, " g"]:
+        """Faces of the front near landmarks of eyes and mouth, the inside of the mouth first."""
+        landmarks = self.mean_landmarks()
+        none = torch.zeros(0, dtype=torch.long)
+        if landmarks is None:
+            return none
+        points = landmarks[list(_EYES_AND_MOUTH)]
+        points = points[points.isfinite().all(-1)]
+        if not len(points):
+            return none
+        centers = self.mean_neutral()[self.faces].mean(1)
+        near = torch.cdist(centers, points).amin(1) < _NEAR_FEATURE
+        return torch.cat([(near & (self.kind == kind)).nonzero()[:, 0] for kind in (INNER, FACE, STATIC)])
+
     def _front(
-        self, scans: Tensor, first: int, last: int, count: int, detail: float | int, random: torch.Generator
+        self,
+        scans: Tensor,
+        first: int,
+        last: int,
+        count: int,
+        detail: float | int,
+        random: torch.Generator,
+        features: float | int = 0.0,
     ) -> Int[Tensor, "b n"]:
-        """Samples faces (B, N) of the kinds `first` to `last`, a share `detail` of them uniformly by number."""
+        """Samples faces (B, N) of the kinds `first` to `last`: a share `detail` of them uniformly by number, and a
+        share `features` at eyes and mouth, with what is static there, if the set has landmarks."""
         fine = round(count * detail)
-        parts = [self._choose(scans, first, last, count - fine, random)]
+        at_features = round(count * features) if len(self._features) else 0
+        parts = [self._choose(scans, first, last, count - fine - at_features, random)]
         if fine:
             parts.append(self._choose(scans, first, last, fine, random, self._number))
+        if at_features:
+            parts.append(self._choose_features(scans, at_features, random, inside=first == INNER))
         return torch.cat(parts, 1)
+
+    def _choose_features(self, scans: Tensor, count: int, random: torch.Generator, inside: bool) -> Int[Tensor, "b n"]:
+        """Samples visible faces (B, N) at eyes and mouth by area, with or without the inside of the mouth."""
+        faces = self._features if inside else self._features[self.kind[self._features] != INNER]
+        corners = self.vertices[scans[:, None, None], self.faces[faces]]
+        area = torch.linalg.cross(corners[..., 1, :] - corners[..., 0, :], corners[..., 2, :] - corners[..., 0, :])
+        area = area.norm(dim=-1).double() * self.visible[scans[:, None], faces]
+        area = torch.where(area.sum(1, keepdim=True) > 0, area, torch.ones_like(area))
+        ends = area.cumsum(1)
+        uniform = torch.rand(len(scans), count, generator=random, dtype=torch.float64)
+        place = torch.searchsorted(ends, uniform * ends[:, -1:], right=True)
+        return faces[place.clamp(max=len(faces) - 1)]
 
     def _choose(
         self, scans: Tensor, first: int, last: int, count: int, random: torch.Generator, table: Tensor | None = None
@@ -226,6 +284,16 @@ class MeshScans(ScanSet):
         measured = (self.kind[face] != HIDDEN) & ~self._rim[face] & self.visible[scans[:, None], face]
         known = measured & (nearest.face >= 0)
         return rgb, torch.where(known, nearest.sign * nearest.distance, 0.0), known
+
+
+def _check_landmarks(landmarks: Tensor, count: int) -> None:
+    check_integer("MeshScans", "landmark_vertices", landmarks)
+    check_shape("MeshScans", "landmark_vertices", landmarks, "68")
+    if not -1 <= int(landmarks.min()) <= int(landmarks.max()) < count:
+        raise ValueError(
+            f"MeshScans: landmark_vertices holds {int(landmarks.min())} to {int(landmarks.max())}; expected vertices "
+            f"below {count}, or -1 where unknown"
+        )
 
 
 def visible_faces(vertices: Float[Tensor, "s v 3"], faces: Int[Tensor, "f 3"]) -> Bool[Tensor, "s f"]:

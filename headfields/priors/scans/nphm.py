@@ -55,7 +55,7 @@ class NphmScans(ScanSet):
         neutral: (P,) index of each person's neutral scan.
         anchors: (P, A, 3) meters.
         anchored: (P,) whether a person's anchors are known.
-        trusted_back: (S,) whether the hair agrees with the person's other scans.
+        trusted_back: (S,) whether the hair is that of the canonical head.
     """
 
     def __init__(
@@ -130,6 +130,9 @@ def read_nphm(
 ) -> NphmScans:
     """Lists the scans in NPHM's folders; their points are read when they are sampled.
 
+    Hair moves between scans, and the deformation should not learn that: only neutral scans are `trusted_back`, as in
+    the released code.
+
     Args:
         root: the folder that has `surface_pointclouds` and, for correspondences, `deformations`.
         neutrals: neutral expression by person; a person's lowest expression number if missing.
@@ -178,9 +181,11 @@ def read_nphm(
             path = Path(data) / f"{number:03d}" / f"{neutral_expression:03d}" / "registration.ply"
             anchors.append(_anchors(path, torch.as_tensor(anchor_vertices).long(), number, neutral_expression))
     table = torch.stack(anchors) if anchors else torch.zeros(len(numbers), 0, 3)
+    trusted = torch.zeros(len(files), dtype=torch.bool)
+    trusted[neutral] = True
     return NphmScans(
         files, [f"{number:03d}" for number in numbers], names, torch.tensor(person), torch.tensor(neutral),
-        table, torch.full((len(numbers),), bool(anchors)), torch.ones(len(files), dtype=torch.bool),
+        table, torch.full((len(numbers),), bool(anchors)), trusted,
     )  # fmt: skip
 
 

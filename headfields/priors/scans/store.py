@@ -2,7 +2,8 @@
 
 scans.json          format, names of people and expressions, each person's neutral expression, and the set's origin
 topology.npz        faces (F, 3) int32, kind (F,) uint8 (0 face, 1 rest of the front, 2 back, 3 inside of the mouth, 4
-                    never sampled); optional anchor_vertices (A,)
+                    never sampled); optional anchor_vertices (A,) and landmark_vertices (68,), iBUG's order, -1 where
+                    unknown
 <person>/person.npz rgb (V, 3), sRGB of the vertices, float32 in [0, 1] or uint8
 <person>/<expression>.npz  vertices (V, 3) float32, meters; seen (F,) bool, whether a scanner saw the face. Missing
                     kind and seen are computed. Synthetic sets also hold the coefficients: identity, expression, gaze.
@@ -58,6 +59,8 @@ def save_scans(
     topology = {"faces": scans.faces.int().numpy(), "kind": scans.kind.to(torch.uint8).numpy()}
     if len(scans.anchor_vertices):
         topology["anchor_vertices"] = scans.anchor_vertices.numpy()
+    if scans.landmark_vertices is not None:
+        topology["landmark_vertices"] = scans.landmark_vertices.numpy()
     index = {
         "format": _FORMAT,
         "people": {
@@ -170,11 +173,15 @@ def _load(folder: Path) -> MeshScans:
         anchors = torch.from_numpy(indices.astype(np.int64))
         if len(anchors.unique()) < len(anchors):
             raise CaptureError(f"{folder / 'topology.npz'}: anchor_vertices names a vertex twice; name each once")
+    landmarks = None
+    if "landmark_vertices" in topology:
+        array = _array(topology, folder / "topology.npz", "landmark_vertices", "i", (68,))
+        landmarks = torch.from_numpy(array.astype(np.int64))
     try:
         return MeshScans(
             torch.stack(vertices), torch.from_numpy(faces.astype(np.int64)), torch.tensor(person), torch.stack(rgb),
             neutral=torch.tensor(neutral), kind=kind, visible=torch.stack(visible), people=list(people),
-            expressions=expressions, anchor_vertices=anchors,
+            expressions=expressions, anchor_vertices=anchors, landmark_vertices=landmarks,
         )  # fmt: skip
     except (ValueError, RuntimeError) as error:
         raise CaptureError(f"{folder}: {error}") from error

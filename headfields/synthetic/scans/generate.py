@@ -21,7 +21,7 @@ from headfields.synthetic.scans.sampler import HeadSampler
 
 __all__ = ["generate_scans"]
 
-_VERSION = 1  # raised when the same arguments give another set
+_VERSION = 2  # raised when the same arguments give another set
 _CAVITY, _TEETH = (0.36, 0.13, 0.13), (0.88, 0.84, 0.76)
 _OPEN = 0.8
 
@@ -87,6 +87,7 @@ def generate_scans(
     scans = MeshScans(
         vertices, whole.faces, person, torch.stack(colors),
         kind=_kinds(whole, inside, vertices, person, torch.arange(people) * expressions),
+        landmark_vertices=_landmark_vertices(head),
     )  # fmt: skip
     if out is not None:
         coefficients = {name: torch.cat(values) for name, values in samples.items()}
@@ -171,6 +172,21 @@ def _landmarks(head: SkinnedHead | BlendshapeHead, neutral: Tensor) -> Tensor | 
     except (ValueError, TypeError):
         return None
     return landmarks if len(landmarks) == 68 else None
+
+
+def _landmark_vertices(head: SkinnedHead | BlendshapeHead) -> Tensor | None:
+    """(68,) vertices nearest to the head's landmarks; -1 for the contour of a head that has the other 51 only."""
+    own = head.template_vertices
+    rotation = () if getattr(head, "contour", None) is None else (torch.eye(3)[None],)
+    try:
+        landmarks = head.landmarks(own[None], *rotation)[0]
+    except ValueError:  # the head has none
+        return None
+    if len(landmarks) not in (51, 68):
+        return None
+    vertices = torch.full((68,), -1)
+    vertices[68 - len(landmarks) :] = torch.cdist(landmarks, own).argmin(dim=1)
+    return vertices
 
 
 def _fingerprint(head: SkinnedHead | BlendshapeHead) -> str:

@@ -61,6 +61,7 @@ def test_points_are_in_meters_and_of_the_right_scan(folder: Path) -> None:
     batch = scans.sample(torch.tensor([3, 0]), COUNTS, 5)
     assert batch.person.tolist() == [1, 0]
     assert batch.neutral.tolist() == [False, True]
+    assert batch.trusted_back.tolist() == [False, True], "hair is that of the neutral scan"
     assert torch.allclose(batch.front_points[0, 0], torch.tensor([0.230, 0.4, 0.1]) / 4)
     assert torch.allclose(batch.front_points[0, -1], torch.tensor([0.230, 0.4, 0.2]) / 4)
     assert torch.allclose(batch.back_points[1, 0], torch.tensor([0.017, 0.0, 0.3]) / 4)
@@ -81,6 +82,7 @@ def test_people_and_neutral_expressions_can_be_chosen(folder: Path) -> None:
     scans = read_nphm(folder, neutrals={230: 4}, people=[230])
     assert scans.people == ("230",)
     assert scans.neutral.tolist() == [1]
+    assert scans.sample(torch.tensor([0, 1]), COUNTS, 0).trusted_back.tolist() == [False, True]
     assert scans.anchors.shape == (1, 0, 3)
     assert not scans.anchored.any()
 
