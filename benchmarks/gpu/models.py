@@ -1,0 +1,163 @@
+"""Every model: milliseconds of a training step and of a frame, what the device does meanwhile, and quality after a
+minute."""
+
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import headfields as hf
+from benchmarks.gpu.settings import GpuSettings
+from headfields.cli import presets
+from headfields.models import mononphm
+from headfields.priors import PAPER_RECIPE, PriorTrainer
+from headfields.synthetic import generate_scans, procedural_head
+from headfields.synthetic.captures import write_head_capture
+from headfields.training import Callback, Trainer, evaluate
+from headfields.training.recipes import recipe_of
+
+CONFIGURATIONS: dict[str, tuple[str, str, tuple[str, ...]]] = {
+    "INSTA, released": ("insta", "released", ()),
+    "INSTA": ("insta", "cpu", ()),
+    "MonoAvatar, the paper's sizes": ("monoavatar", "cpu", ("small=False",)),
+    "3VP Avatar": ("vp360", "cpu", ()),
+}
+"""Preset, recipe and arguments by the name that the tables print."""
+
+SMALL = ("levels=4", "log2_table_size=10", "grid_resolution=16")
+FRAME = 512
+
+
+class _Clock(Callback):
+    """Seconds of each step, with the device's part in it."""
+
+    def __init__(self, settings: GpuSettings) -> None:
+        self._settings, self.seconds, self._last = settings, list[float](), 0.0
+
+    def on_start(self, trainer: Any) -> None:
+        self._settings.wait()
+        self._last = time.perf_counter()
+
+    def on_step(self, trainer: Any, outcome: Any) -> None:
+        self._settings.wait()
+        now = time.perf_counter()
+        self.seconds.append(now - self._last)
+        self._last = now
+
+
+def run(settings: GpuSettings) -> dict[str, Any]:
+    capture = hf.data.load_capture(settings.capture or _drawn(settings))
+    result: dict[str, Any] = {"capture": {"frames": len(capture), "size": list(capture.size)}}
+    for name in CONFIGURATIONS:
+        result[name] = _guarded(lambda name=name: _measured(name, capture, settings))
+    result["MonoNPHM's prior, the paper's sizes"] = _guarded(lambda: _prior(settings))
+    return result
+
+
+def _guarded(measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """One model that fails does not keep the others from being measured."""
+    try:
+        return measure()
+    except Exception as error:
+        return {"error": f"{type(error).__name__}: {error}"}
+    finally:
+        torch.cuda.empty_cache()
+
+
+def _drawn(settings: GpuSettings) -> Path:
+    folder = settings.out / "capture"
+    frames, test, size = settings.pick((60, 10, 256), (3, 1, 16))
+    write_head_capture(folder, frames=frames, test_frames=test, size=size, progress=False)
+    return folder
+
+
+def _trainer(name: str, capture: Any, settings: GpuSettings, callbacks: list[Any]) -> Trainer:
+    model, kind, overrides = CONFIGURATIONS[name]
+    recipe = recipe_of(model, kind)
+    options = recipe.options
+    chosen = list(overrides)
+    if settings.small:
+        chosen = ["small=True"] if model == "monoavatar" else [*SMALL]
+    torch.manual_seed(0)
+    arguments = presets.arguments_for(model, chosen, capture, torch.device(settings.device), recipe.arguments)
+    avatar = presets.build(model, arguments, capture)
+    samples = options["samples"] or None
+    precision = "32-true" if settings.device == "cpu" else options["precision"]
+    return Trainer(
+        avatar, capture, recipe.losses_for(options, avatar), rays_per_step=settings.pick(options["rays"], 64),
+        samples_per_step=settings.pick(samples, None), frames_per_step=options["frames"], schedule=options["schedule"],
+        device=settings.device, precision=precision, learning_rate=options["learning_rate"],
+        network_learning_rate=options["network_learning_rate"], callbacks=callbacks, bar=False, **recipe.trainer,
+        **recipe.sampling(capture),
+    )  # fmt: skip
+
+
+def _measured(name: str, capture: Any, settings: GpuSettings) -> dict[str, Any]:
+    warm, steps = settings.pick((200, 100), (2, 3))
+    clock = _Clock(settings)
+    trainer = _trainer(name, capture, settings, [clock])
+    if settings.device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    trainer.fit(steps=warm + steps)
+    result: dict[str, Any] = {"step": _milliseconds(clock.seconds[warm:])}
+    if settings.device == "cuda":
+        result["peak memory, GB"] = torch.cuda.max_memory_allocated() / 1e9
+        result["profile of a step"] = _profile(lambda count: trainer.fit(steps=trainer.progress.step + count))
+    result["frame of 512 x 512"] = _frames(trainer.avatar, capture, settings)
+    seconds = settings.pick(60, None)
+    fresh = _trainer(name, capture, settings, [])
+    fitted = fresh.fit(steps=4) if seconds is None else fresh.fit(minutes=seconds / 60)
+    figures = evaluate(fresh.avatar, capture)
+    return result | {"after 60 s": {"steps": fitted.step, "psnr": figures["psnr"], "ssim": figures["ssim"]}}
+
+
+def _milliseconds(seconds: list[float]) -> dict[str, float]:
+    low, _, high = statistics.quantiles(seconds, n=4, method="inclusive")
+    return {"median ms": 1e3 * statistics.median(seconds), "quartiles ms": 1e3 * (high - low) / 2}
+
+
+def _profile(take: Callable[[int], Any], steps: int = 10) -> dict[str, float]:
+    """Launches, and milliseconds in which the device computes or copies, of a step."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
+        take(steps)
+    events = [event for event in profile.events() if event.device_type == torch.autograd.DeviceType.CUDA]
+    busy = sum(event.time_range.elapsed_us() for event in events)
+    return {"launches": len(events) / steps, "busy ms": busy / 1e3 / steps}
+
+
+@torch.no_grad()
+def _frames(avatar: Any, capture: Any, settings: GpuSettings) -> dict[str, float]:
+    side = settings.pick(FRAME, 16)
+    seconds = []
+    for frame in (capture.splits["test"].tolist() * settings.pick(4, 2))[: settings.pick(20, 2)]:
+        camera = capture.camera([frame]).to(settings.device)[0].scaled(side / capture.size[0])
+        state = capture.state([frame]).to(settings.device)
+        settings.wait()
+        began = time.perf_counter()
+        avatar.render(camera, state)
+        settings.wait()
+        seconds.append(time.perf_counter() - began)
+    result = _milliseconds(seconds)
+    return result | {"frames a second": 1e3 / result["median ms"]}
+
+
+def _prior(settings: GpuSettings) -> dict[str, Any]:
+    people, expressions = settings.pick((4, 4), (2, 2))
+    scans = generate_scans(procedural_head(), people, expressions, out=settings.out / "scans", progress=False)
+    counts = settings.pick(PAPER_RECIPE.counts, PAPER_RECIPE.counts.scaled(0.01))
+    template = hf.Template(scans.mean_neutral(), scans.faces)
+    avatar = mononphm(template, small=settings.small)
+    trainer = PriorTrainer(
+        avatar, scans.with_anchors(avatar.deformer.anchors.vertices), PAPER_RECIPE.weights, PAPER_RECIPE.schedule,
+        counts, scans_per_step=settings.pick(16, 2), device=settings.device, bar=False,
+    )  # fmt: skip
+    warm, steps = settings.pick((10, 20), (1, 2))
+    trainer.fit(steps=warm)
+    settings.wait()
+    began = time.perf_counter()
+    trainer.fit(steps=warm + steps)
+    settings.wait()
+    return {"step": {"mean ms": 1e3 * (time.perf_counter() - began) / steps}, "scans": settings.pick(16, 2)}

@@ -1,0 +1,75 @@
+"""The results as a page."""
+
+from typing import Any
+
+
+def markdown(results: dict[str, Any]) -> str:
+    """The page of a run: device, checks, tests, ceilings, models, and where operations stand beside their peers."""
+    environment = results.get("environment", {})
+    lines = [f"# {environment.get('device', 'A device')}", ""]
+    packages = environment.get("packages", {})
+    lines += [", ".join(f"{name} {version}" for name, version in packages.items()), ""]
+    lines += [f"`python -m benchmarks.gpu`, {results.get('date', '')}.", ""]
+    if results.get("small"):
+        lines += ["**With `--small`: the sizes are tiny and these figures mean nothing.**", ""]
+    for name, part in results["parts"].items():
+        state = part["state"] if part["state"] != "done" else f"{part['seconds']:.0f} s"
+        lines.append(f"- {name}: {state}")
+    lines += ["", *_checks(environment), *_table("Ceilings", results.get("ceilings", {})), *_models(results)]
+    return "\n".join([*lines, *_operations(results.get("operations", {}))]) + "\n"
+
+
+def _checks(environment: dict[str, Any]) -> list[str]:
+    checks, failed = environment.get("checks", []), environment.get("failed", [])
+    said = f"wrong or impossible: {', '.join(failed)}" if failed else "all agree with their definitions"
+    return ["## Kernels", "", f"{len(checks)} checks, {said}.", ""] if checks else []
+
+
+def _table(title: str, figures: dict[str, float]) -> list[str]:
+    if not figures:
+        return []
+    return [f"## {title}", "", "| | |", "|---|---|", *(f"| {k} | {v:.4g} |" for k, v in figures.items()), ""]
+
+
+def _models(results: dict[str, Any]) -> list[str]:
+    rows = {name: row for name, row in results.get("models", {}).items() if name != "capture"}
+    if not rows:
+        return []
+    lines = ["## Models", "", "| | step, ms | launches | busy, ms | 512² frames a second | PSNR after 60 s |"]
+    lines.append("|---|---|---|---|---|---|")
+    for name, row in rows.items():
+        if "error" in row:
+            lines.append(f"| {name} | {row['error']} | | | | |")
+            continue
+        step, profile = row["step"], row.get("profile of a step", {})
+        cells = [
+            f"{step.get('median ms', step.get('mean ms')):.2f}",
+            f"{profile['launches']:.0f}" if profile else "",
+            f"{profile['busy ms']:.2f}" if profile else "",
+            f"{row['frame of 512 x 512']['frames a second']:.1f}" if "frame of 512 x 512" in row else "",
+            f"{row['after 60 s']['psnr']:.2f} dB, {row['after 60 s']['steps']} steps" if "after 60 s" in row else "",
+        ]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return [*lines, ""]
+
+
+def _operations(operations: dict[str, Any]) -> list[str]:
+    if not operations:
+        return []
+    lines = ["## Operations", "", "| | beside | ours, ms | ours is |", "|---|---|---|---|"]
+    for name, rows in operations.items():
+        if "error" in rows:
+            lines.append(f"| {name} | {rows['error']} | | |")
+            continue
+        ours: float | None = None
+        for row in rows:
+            size = ", ".join(f"{value:,} {unit}" for unit, value in row["size"].items())
+            if row["contestant"] == "headfields":
+                ours = row["milliseconds"]
+                if ours is not None:
+                    lines.append(f"| {name}: {row['label']}, {size} | | {ours:.3g} | |")
+            elif row["ratio"] is not None:
+                lines.append(f"| | {row['contestant']} | | {row['ratio']:.2f}× |")
+            elif row["note"]:
+                lines.append(f"| | {row['contestant']}: {row['note']} | | |")
+    return [*lines, ""]

@@ -1,0 +1,43 @@
+"""The command for a GPU, at tiny sizes on the CPU."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from benchmarks.gpu import __main__ as gpu
+from benchmarks.gpu.page import markdown
+
+
+def test_models_and_ceilings_are_measured_and_put_on_a_page(tmp_path: Path) -> None:
+    assert gpu.main(["--small", "--device", "cpu", "--out", str(tmp_path), "--only", "tests", "ceilings", "models"]) == 0
+    results = json.loads((tmp_path / "gpu.json").read_text())
+    assert {part["state"] for part in results["parts"].values()} == {"done"}
+    models = results["models"]
+    assert {name for name in models if "INSTA" in name} and not [name for name, row in models.items() if "error" in row]
+    for name, row in models.items():
+        if name != "capture":
+            assert row["step"].get("median ms", row["step"].get("mean ms")) > 0
+    page = (tmp_path / "gpu.md").read_text()
+    assert "figures mean nothing" in page and all(name in page for name in models if name != "capture")
+
+
+def test_a_part_that_fails_or_hangs_is_on_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(gpu.PARTS, "ceilings", 0.01)
+    assert gpu.main(["--small", "--device", "cpu", "--out", str(tmp_path), "--only", "ceilings"]) == 1
+    assert "ceilings: ran past 0.01 s" in (tmp_path / "gpu.md").read_text()
+
+
+def test_rows_of_operations_name_peers_that_are_missing() -> None:
+    ours = {"label": "forward", "size": {"points": 1000}, "contestant": "headfields", "milliseconds": 2.0, "note": ""}
+    peer = {**ours, "contestant": "nerfacc", "milliseconds": None, "ratio": None, "note": "not installed"}
+    operations = {"compositing": [{**ours, "ratio": None}, peer], "mlp": {"error": "ValueError: too large"}}
+    page = markdown({"parts": {}, "operations": operations})
+    assert "| compositing: forward, 1,000 points | | 2 | |" in page
+    assert "nerfacc: not installed" in page and "ValueError: too large" in page
+
+
+def test_a_cpu_is_refused_without_small(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        gpu.main(["--device", "cpu", "--out", str(tmp_path)])
+    assert "python -m benchmarks measures a CPU" in capsys.readouterr().err
