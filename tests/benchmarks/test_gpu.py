@@ -10,7 +10,8 @@ from benchmarks.gpu.page import markdown
 
 
 def test_models_and_ceilings_are_measured_and_put_on_a_page(tmp_path: Path) -> None:
-    assert gpu.main(["--small", "--device", "cpu", "--out", str(tmp_path), "--only", "tests", "ceilings", "models"]) == 0
+    options = ["--small", "--device", "cpu", "--out", str(tmp_path)]
+    assert gpu.main([*options, "--only", "tests", "ceilings", "models"]) == 0
     results = json.loads((tmp_path / "gpu.json").read_text())
     assert {part["state"] for part in results["parts"].values()} == {"done"}
     models = results["models"]
