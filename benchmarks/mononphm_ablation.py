@@ -3,10 +3,14 @@
 `python -m benchmarks.mononphm_ablation --out DIR [--capture DIR --prior FILE]`
 
 Priors of the same synthetic people differ in one thing: two, one or no hyper-coordinates, or color from the point in
-place of the geometry's features. Each trains for the same number of steps from the same seed. Measured are training
-scans with the mouth wide open, and a held-out person fitted by codes alone: the distance of the face, of its part
-within 3 cm of the mouth, and of the visible inside of the mouth. With `--capture` (whose meshes are the truth) and
-`--prior`, frames are also tracked with and without the landmark term.
+place of the geometry's features. Each trains for the same number of steps, from each of `--seeds` seeds of weights and
+points. Measured are training scans with the mouth wide open, and held-out people fitted by codes alone: from scan to
+model the distance of the face, of its part within 3 cm of the mouth, and of the visible inside of the mouth; and from
+model to scan that of the model's surface around the mouth, as three cameras see it, which counts lumps that the scan
+lacks. The tables have the mean over the seeds and the standard deviation between them. With `--capture` (whose meshes
+are the truth) and `--prior`, frames are also tracked with and without the landmark term.
+
+Each run's folder is one of `headfields track --prior` and `benchmarks.tracking_truth --prior`, with landmarks.
 
 Finished runs are reused. `ablation.json`, `ablation.png` and `landmarks.png` are written after each part.
 """
@@ -34,10 +38,11 @@ from headfields.priors import (
 )
 from headfields.priors.codes import anchors_of
 from headfields.priors.evaluate import REACH, onto_surface
-from headfields.priors.pictures import draw_field, draw_scan, scan_camera
+from headfields.priors.pictures import draw_field, draw_scan, scan_camera, trace
 from headfields.priors.scans import MeshScans
 from headfields.priors.scans.meshes import FACE, INNER, visible_faces
-from headfields.synthetic.scans.generate import generate_scans
+from headfields.synthetic import generate_scans, procedural_head
+from headfields.tracking.prior.load import prior_landmarks
 from headfields.viz import draw_mesh, save_image, side_by_side
 
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -46,12 +51,14 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "no hyper-coordinates": {"ambient": 0},
     "color from points": {"ambient": 2, "appearance": "point"},
 }
-COLUMNS = ("face_mm", "mouth_mm", "inside_mm", "normal_degrees", "color")
+COLUMNS = ("face_mm", "mouth_mm", "inside_mm", "stray_mm", "normal_degrees", "color")
+VIEWS = (-35.0, 0.0, 35.0)
+"""Yaws of the cameras that see the model's surface around the mouth, degrees."""
 
 
-def model(scans: MeshScans, variant: dict[str, Any]) -> hf.Avatar:
+def model(scans: MeshScans, variant: dict[str, Any], seed: int) -> hf.Avatar:
     """The small MonoNPHM of a variant, on the mean neutral head."""
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     template = hf.Template(scans.mean_neutral(), scans.faces)
     return hf.models.mononphm(template, small=True, landmarks=scans.mean_landmarks(), **variant)
 
@@ -81,50 +88,94 @@ def mouth_errors(avatar: hf.Avatar, scans: MeshScans, which: Tensor, codes: Prio
     }
 
 
+def stray_surface(avatar: hf.Avatar, scans: MeshScans, which: Tensor, codes: PriorCodes) -> dict[str, float]:
+    """Mean distance, mm, from the model's surface within 3 cm of the mouth, where cameras see it, to the scan."""
+    distances = []
+    for row, scan in enumerate(which.tolist()):
+        field = avatar.field(codes[row : row + 1].state())
+        mouth = scans.vertices[scan, scans.faces[scans.kind == INNER]].mean(dim=(0, 1))
+        seen = []
+        for yaw in VIEWS:
+            rays = scan_camera(mouth, yaw, size=40, extent=0.08).rays()
+            along, hit = trace(field, rays)
+            seen.append((rays.origins + along[:, None] * rays.directions)[hit])
+        points = torch.cat(seen)
+        points = points[(points - mouth).norm(dim=-1) < 0.03]
+        surface = SurfaceTree(Mesh(scans.vertices[scan], scans.faces[scans.visible[scan]]))
+        distances.append(surface.distances(points).distance.clamp(max=REACH))
+    return {"stray_mm": 1e3 * float(torch.cat(distances).mean())}
+
+
+@torch.no_grad()
 def measured(prior: Prior, scans: MeshScans, which: Tensor, codes: PriorCodes) -> dict[str, float]:
     errors = surface_errors(prior.avatar, scans, which, codes, points=1000).summary()
-    return {**errors, **mouth_errors(prior.avatar, scans, which, codes)}
+    return {
+        **errors,
+        **mouth_errors(prior.avatar, scans, which, codes),
+        **stray_surface(prior.avatar, scans, which, codes),
+    }
+
+
+def over_seeds(rows: list[dict[str, float]]) -> dict[str, float]:
+    """Means over seeds, and the standard deviations between them as "... sd"."""
+    table = {name: torch.tensor([row[name] for row in rows], dtype=torch.float64) for name in rows[0]}
+    spread = {f"{name} sd": float(x.std()) for name, x in table.items() if len(x) > 1}
+    return {name: float(x.mean()) for name, x in table.items()} | spread | {"seeds": len(rows)}
+
+
+def trained(
+    folder: Path, train: MeshScans, held_out: MeshScans, variant: dict[str, Any], seed: int, steps: int
+) -> tuple[Prior, MeshScans, MeshScans]:
+    """The prior of a variant and a seed, trained first unless it was before, and both sets with its anchors."""
+    avatar = model(train, variant, seed)
+    vertices = anchors_of(avatar).vertices
+    own, other = train.with_anchors(vertices), held_out.with_anchors(vertices)
+    path = folder / "prior.safetensors"
+    if not path.exists():
+        recipe = SMALL_RECIPE
+        trainer = PriorTrainer(
+            avatar, own, recipe.weights, recipe.schedule, recipe.counts, scans_per_step=recipe.scans_per_step,
+            noise=recipe.noise, initial_codes=principal_codes(avatar, own), seed=seed, out=folder, pictures=0,
+        )  # fmt: skip
+        result = trainer.fit(steps=steps, resume=(folder / "checkpoint").exists())
+        if result.interrupted:
+            raise SystemExit(f"interrupted at step {result.step}; the same command continues")
+        prior_landmarks(result.prior, own, procedural_head()).save(folder / "landmarks.npz")
+        result.prior.save(path)
+    return load_prior(path), own, other
 
 
 def ablate_prior(out: Path, arguments: argparse.Namespace) -> dict[str, Any]:
-    """Figures of each variant, trained first unless it was before."""
+    """Figures of each variant over the seeds, trained first unless they were before."""
+    people = arguments.people
     scans = generate_scans(
-        hf.synthetic.procedural_head(), arguments.people + 1, arguments.expressions, seed=1, out=out / "scans"
+        procedural_head(), people + arguments.held_out, arguments.expressions, seed=1, out=out / "scans"
     )
-    train, held_out = scans.of(range(arguments.people)), scans.of([arguments.people])
-    table: dict[str, Any] = {}
+    train, held_out = scans.of(range(people)), scans.of(range(people, people + arguments.held_out))
+    chosen = {name: VARIANTS[name] for name in VARIANTS if not arguments.only or name in arguments.only}
+    rows: dict[str, dict[str, list[dict[str, float]]]] = {name: {"trained": [], "held out": []} for name in chosen}
     pictures: dict[str, list[Tensor]] = {}
-    for name, variant in VARIANTS.items():
-        if arguments.only and name not in arguments.only:
-            continue
-        folder = out / name.replace(" ", "_")
-        avatar = model(train, variant)
-        vertices = anchors_of(avatar).vertices
-        own, other = train.with_anchors(vertices), held_out.with_anchors(vertices)
-        if not (folder / "prior.safetensors").exists():
-            trainer = PriorTrainer(
-                avatar, own, SMALL_RECIPE.weights, SMALL_RECIPE.schedule, SMALL_RECIPE.counts,
-                scans_per_step=SMALL_RECIPE.scans_per_step, noise=SMALL_RECIPE.noise,
-                initial_codes=principal_codes(avatar, own), out=folder,
-            )  # fmt: skip
-            result = trainer.fit(steps=arguments.steps, resume=(folder / "checkpoint").exists())
-            if result.interrupted:
-                raise SystemExit(f"interrupted at step {result.step}; the same command continues")
-            result.prior.save(folder / "prior.safetensors")
-        prior = load_prior(folder / "prior.safetensors")
-        wide, held_wide = widest(own, 6), widest(other, 3)
-        fitted = fit_scans(prior, other, held_wide)
-        table[name] = {
-            "trained": measured(prior, own, wide, prior.codes(wide)),
-            "held out": measured(prior, other, held_wide, fitted.codes),
-        }
-        pictures[name] = drawn(prior, own, wide[:2], prior.codes(wide[:2])) + drawn(
-            prior, other, held_wide[:1], fitted.codes
-        )
-        truth = [*truths(own, wide[:2]), *truths(other, held_wide[:1])]
-        columns = {"truth": truth, **pictures}
-        save_image(out / "ablation.png", side_by_side([torch.cat(c) for c in columns.values()], list(columns)))
-        write(out, {"priors": table})
+    for seed in range(arguments.seeds):  # seeds outside: an interrupted run has equally many of each variant
+        for name, variant in chosen.items():
+            folder = out / name.replace(" ", "_") / f"seed_{seed}"
+            prior, own, other = trained(folder, train, held_out, variant, seed, arguments.steps)
+            wide = widest(own, 6)
+            rows[name]["trained"].append(measured(prior, own, wide, prior.codes(wide)))
+            fits = []
+            for person in range(arguments.held_out):
+                mine = other.of([person])
+                held_wide = widest(mine, 2)
+                fits.append((mine, held_wide, fit_scans(prior, mine, held_wide, steps=arguments.fit_steps).codes))
+            each = [measured(prior, *fit) for fit in fits]
+            rows[name]["held out"].append({key: sum(row[key] for row in each) / len(each) for key in each[0]})
+            if seed == 0:
+                mine, held_wide, codes = fits[0]
+                pictures[name] = drawn(prior, own, wide[:2], prior.codes(wide[:2]))
+                pictures[name] += drawn(prior, mine, held_wide[:1], codes)
+                columns = {"truth": [*truths(own, wide[:2]), *truths(mine, held_wide[:1])], **pictures}
+                save_image(out / "ablation.png", side_by_side([torch.cat(c) for c in columns.values()], list(columns)))
+            table = {n: {kind: over_seeds(x) for kind, x in by.items()} for n, by in rows.items() if by["trained"]}
+            write(out, {"priors": table, "rows": rows, "steps": arguments.steps, "people": people})
     return table
 
 
@@ -161,9 +212,7 @@ def ablate_landmarks(out: Path, arguments: argparse.Namespace) -> dict[str, Any]
         stage1 = replace(options.stage1, weights=replace(weights, landmarks=WeightSchedule(values)))
         options = replace(options, stage1=stage1, stage2=None, mesh_resolution=0)
         folder = out / name.replace(" ", "_")
-        tracker = PriorTracker(
-            open_prior(arguments.prior, head=hf.synthetic.procedural_head()), capture, folder, options, frames
-        )
+        tracker = PriorTracker(open_prior(arguments.prior, head=procedural_head()), capture, folder, options, frames)
         fits = tracker.run(resume=folder.exists()).fits
         rows, pictures[name] = [], []
         for frame, fit in fits.items():
@@ -220,7 +269,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--people", type=int, default=24)
     parser.add_argument("--expressions", type=int, default=10)
+    parser.add_argument("--held-out", type=int, default=2, help="people to fit codes to")
     parser.add_argument("--steps", type=int, default=2000, help="of each prior")
+    parser.add_argument("--fit-steps", type=int, default=300, help="of each held-out person")
+    parser.add_argument("--seeds", type=int, default=3, help="of weights and points")
     parser.add_argument("--only", nargs="+", choices=VARIANTS)
     parser.add_argument("--capture", type=Path, help="with true meshes, to track with and without landmarks")
     parser.add_argument("--prior", type=Path, help="to track it with")
@@ -228,10 +280,13 @@ def main() -> None:
     arguments = parser.parse_args()
     if (arguments.capture is None) != (arguments.prior is None):
         parser.error("--capture and --prior go together")
+    if min(arguments.seeds, arguments.held_out) < 1:
+        parser.error("--seeds and --held-out need to be at least 1")
     arguments.out.mkdir(parents=True, exist_ok=True)
     for name, rows in ablate_prior(arguments.out, arguments).items():
         for kind, row in rows.items():
-            print(f"{name:22s} {kind:9s}" + "".join(f"  {column} {row[column]:7.3f}" for column in COLUMNS))
+            figures = (f"  {c} {row[c]:6.3f} ± {row.get(f'{c} sd', float('nan')):5.3f}" for c in COLUMNS)
+            print(f"{name:22s} {kind:9s}" + "".join(figures))
     if arguments.capture is not None:
         for name, row in ablate_landmarks(arguments.out, arguments).items():
             print(f"{name:22s} " + "".join(f"  {key} {value:.3f}" for key, value in row.items()))

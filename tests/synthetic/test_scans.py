@@ -12,7 +12,7 @@ from headfields.data import CaptureError
 from headfields.ops.triangle_bvh import TriangleBVH
 from headfields.priors.scans import MeshScans, PointCounts, PointScans, load_scans, save_scans
 from headfields.priors.scans.meshes import FACE, HIDDEN, REAR, STATIC
-from headfields.priors.scans.visibility import rim_faces, visible_share
+from headfields.priors.scans.visibility import is_visible, rim_faces, visible_share
 from headfields.synthetic.head.model import procedural_head
 from headfields.synthetic.scans.generate import generate_scans
 from headfields.synthetic.scans.sampler import HeadSampler
@@ -183,6 +183,21 @@ def test_a_scanner_sees_the_outside_alone() -> None:
     batch = set_of_one.sample(torch.tensor([0]), COUNTS, 0)
     seen = TriangleBVH(faces, vertices).closest(torch.cat([batch.front_points, batch.back_points], 1)[0]).face
     assert (seen < own).all()
+
+
+def test_faces_are_seen_if_any_ray_escapes() -> None:
+    """`is_visible` stops at the first ray that escapes, and is `visible_share` above 0 all the same."""
+    head = procedural_head()
+    opened = torch.zeros(2, len(head.expression_names))
+    opened[1, head.expression_names.index("mouth_open")] = 1
+    vertices = head(expression=opened).vertices
+    seen = is_visible(vertices, head.faces)
+    assert torch.equal(seen, visible_share(vertices, head.faces) > 0)
+    assert 0.5 < seen.float().mean() < 1 and not torch.equal(seen[0], seen[1])
+    only = torch.zeros(len(head.faces), dtype=torch.bool)
+    only[::2] = True
+    assert torch.equal(is_visible(vertices[:1], head.faces, only), seen[:1] | ~only)
+    assert is_visible(vertices[:0], head.faces).shape == (0, len(head.faces))
 
 
 def test_generated_sets_are_the_same_each_time_and_read_back(tmp_path: Path) -> None:

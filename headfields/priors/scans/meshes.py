@@ -10,7 +10,7 @@ from headfields.ops._checks import check_floating, check_integer, check_shape
 from headfields.ops.triangle_bvh import TriangleBVH
 from headfields.ops.vertex_geometry import face_crosses, vertex_normals
 from headfields.priors.scans.batch import PointCounts, ScanBatch, ScanSet, ball, generator
-from headfields.priors.scans.visibility import rim_faces, visible_share
+from headfields.priors.scans.visibility import is_visible, rim_faces, visible_share
 
 __all__ = ["FACE", "HIDDEN", "INNER", "REAR", "STATIC", "MeshScans"]
 
@@ -304,7 +304,7 @@ def visible_faces(vertices: Float[Tensor, "s v 3"], faces: Int[Tensor, "f 3"]) -
     count = len(vertices)
     probe = visible_share(vertices[sorted({0, count - 1})] if count else vertices, faces)
     doubtful = (probe < 0.9).any(0)
-    return visible_share(vertices, faces, doubtful) > 0
+    return is_visible(vertices, faces, doubtful)
 
 
 def face_kinds(

@@ -5,6 +5,7 @@ A signed distance trained to be zero there gets sheets inside the head, and no c
 """
 
 import math
+from collections.abc import Iterator
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -14,7 +15,10 @@ from headfields.heads.mouth.closing import boundary_loops, folded_faces
 from headfields.ops.triangle_bvh import TriangleBVH
 from headfields.ops.vertex_geometry import face_normals
 
-__all__ = ["rim_faces", "visible_share"]
+__all__ = ["is_visible", "rim_faces", "visible_share"]
+
+_ROUNDS = 8
+"""Parts of the directions that `is_visible` tries one after the other."""
 
 
 def visible_share(
@@ -36,23 +40,57 @@ def visible_share(
         directions: number of directions, uniform over the sphere; half of them are in a face's hemisphere.
         lift: height of the ray origins above the face, meters.
     """
-    count = vertices.shape[1]
-    capped, vertices = _close_neck(faces, vertices)
     index = torch.arange(len(faces)) if which is None else which.nonzero()[:, 0]
     share = vertices.new_ones(len(vertices), len(faces))
     sphere = _sphere(directions).to(vertices)
-    tree = TriangleBVH(capped, vertices[:1]) if len(vertices) else None
-    for row, mesh in enumerate(vertices):
-        assert tree is not None
-        corners = mesh[:count][faces[index]]
-        normal = face_normals(mesh[:count], faces[index])
-        face, ray = (normal @ sphere.T > 0.05).nonzero(as_tuple=True)
-        origins = (corners.mean(1) + lift * normal)[face]
-        escaped = (tree.refit(mesh).raycast(origins, sphere[ray], max_distance=1.0).face < 0).to(mesh)
-        tried = torch.zeros_like(normal[:, 0]).index_add_(0, face, torch.ones_like(escaped))
-        escapes = torch.zeros_like(tried).index_add_(0, face, escaped)
-        share[row, index] = escapes / tried.clamp_min(1)
+    for row, (mesh, tree) in enumerate(_capped(vertices, faces)):
+        share[row, index] = torch.nan_to_num(_escaping_share(mesh, faces[index], tree, sphere, lift))
     return share
+
+
+def is_visible(
+    vertices: Float[Tensor, "b v 3"],
+    faces: Int[Tensor, "f 3"],
+    which: Bool[Tensor, " f"] | None = None,
+    directions: int = 96,
+    lift: float = 1e-4,
+) -> Bool[Tensor, "b f"]:
+    """Whether `visible_share` of a face is above 0, with a third of the rays: a face is done when one has escaped."""
+    index = torch.arange(len(faces)) if which is None else which.nonzero()[:, 0]
+    seen = torch.ones(len(vertices), len(faces), dtype=torch.bool)
+    sphere = _sphere(directions).to(vertices)
+    for row, (mesh, tree) in enumerate(_capped(vertices, faces)):
+        hidden = index
+        for first in range(_ROUNDS):  # every eighth direction: each part is spread over the sphere
+            share = _escaping_share(mesh, faces[hidden], tree, sphere[first::_ROUNDS], lift)
+            hidden = hidden[~(share > 0)]
+        seen[row, hidden] = False
+    return seen
+
+
+def _capped(
+    vertices: Float[Tensor, "b v 3"], faces: Int[Tensor, "f 3"]
+) -> Iterator[tuple[Float[Tensor, "v 3"], TriangleBVH]]:
+    """The vertices of each mesh, and the search tree of the mesh with its neck closed."""
+    count = vertices.shape[1]
+    capped, closed = _close_neck(faces, vertices)
+    if not len(vertices):
+        return
+    tree = TriangleBVH(capped, closed[:1])
+    for mesh in closed:
+        yield mesh[:count], tree.refit(mesh)
+
+
+def _escaping_share(
+    mesh: Float[Tensor, "v 3"], faces: Int[Tensor, "g 3"], tree: TriangleBVH, sphere: Float[Tensor, "n 3"], lift: float
+) -> Float[Tensor, " g"]:
+    """Share of the directions above each face that leave the head; NaN without one."""
+    normal = face_normals(mesh, faces)
+    face, ray = (normal @ sphere.T > 0.05).nonzero(as_tuple=True)
+    origins = (mesh[faces].mean(1) + lift * normal)[face]
+    escaped = (tree.raycast(origins, sphere[ray], max_distance=1.0).face < 0).to(mesh)
+    tried = torch.zeros_like(normal[:, 0]).index_add_(0, face, torch.ones_like(escaped))
+    return torch.zeros_like(tried).index_add_(0, face, escaped) / tried
 
 
 def rim_faces(faces: Int[Tensor, "f 3"]) -> Bool[Tensor, " f"]:
