@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import headfields.priors.fit
 from headfields import Avatar, Prior, load_prior
 from headfields.priors import (
     CodeStatistics,
@@ -377,6 +378,26 @@ def test_codes_of_someone_new_come_closer_than_the_mean(prior: Prior, scans: Mes
     assert alone.errors.summary()["front_mm"] < before["front_mm"]
     with pytest.raises(ValueError, match="of 3 people"):
         fit_scans(prior, scans)
+
+
+def test_a_rare_expression_is_within_reach(prior: Prior, scans: MeshScans, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A wink is 6 standard deviations from the mean of scans that rarely wink; Adam's steps have a bounded length."""
+    statistics = prior.statistics().expression
+    far = torch.zeros(statistics.axes.shape[1])
+    far[0] = 6.0
+    target = statistics.at(far)
+
+    def pulled(
+        avatar: Avatar, batch: ScanBatch, codes: PriorCodes, *_: object, **__: object
+    ) -> dict[str, torch.Tensor]:
+        return {"surface": (codes.expression - target).square().sum()}
+
+    monkeypatch.setattr(headfields.priors.fit, "prior_terms", pulled)
+    fitted = fit_scans(prior, scans, torch.tensor([1]), counts=COUNTS)
+    along = (
+        (fitted.codes.expression[0] - statistics.mean) @ statistics.axes[:, 0] / statistics.axes[:, 0].square().sum()
+    )
+    assert float(along) > 5.0
 
 
 def test_rays_meet_the_surface_and_pictures_show_it(prior: Prior, scans: MeshScans) -> None:
