@@ -44,6 +44,14 @@ def open_capture(path: Path, memory: int, head_frame: HeadFrame = "auto", mouth:
     return capture
 
 
+def open_frames(path: Path, memory: int) -> Any:
+    """The recording in a folder, for tracking: a capture, or the input of MonoNPHM's tracker."""
+    from headfields.data import load_mononphm
+    from headfields.data.formats.mononphm import is_mononphm
+
+    return load_mononphm(path) if is_mononphm(path) else open_capture(path, memory)
+
+
 def head_frame(config: dict[str, Any]) -> HeadFrame:
     """The `head_frame` with which a run opened its capture; "keep" if its config.json has none."""
     return "normalize" if config.get("head_frame") == "normalize" else "keep"

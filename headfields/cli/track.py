@@ -35,7 +35,7 @@ def track(
     and steps are MonoNPHM's, except for the regularizers on unlikely codes.
 
     Args:
-        capture: Folder of the capture; it needs landmarks.
+        capture: Folder of the capture; it needs landmarks. Or the folder that MonoNPHM's tracker takes as input.
         prior: Folder of `headfields train-prior`, or its prior.safetensors.
         out: Folder of the run.
         frames: Only the first N frames.
@@ -64,7 +64,7 @@ def track(
 
     check_frames(frames, every)
     torch_device = runs.choose_device(device)
-    source = runs.open_capture(capture, memory)
+    source = runs.open_frames(capture, memory)
     model = open_prior(prior, landmarks, {"auto": None, "yes": True, "no": False}[hair], procedural_head())
     options = PriorTrackingOptions.quick() if quick else PriorTrackingOptions()
     if image:

@@ -11,6 +11,7 @@ from headfields.data.formats.metrical_tracker import (
     read_metrical_frame,
     read_metrical_frames,
 )
+from headfields.data.formats.mononphm import MonoNPHMSequence, load_mononphm
 from headfields.data.head_frame import (
     HeadFrame,
     HeadMotion,
@@ -37,12 +38,14 @@ __all__ = [
     "JoinedCaptures",
     "MetricalTrackerFrame",
     "MetricalTrackerHead",
+    "MonoNPHMSequence",
     "PixelDataset",
     "capture_from_arrays",
     "fit_joint_transforms",
     "head_motion",
     "head_pose",
     "load_capture",
+    "load_mononphm",
     "matter_extent",
     "read_metrical_frame",
     "read_metrical_frames",

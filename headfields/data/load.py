@@ -12,6 +12,7 @@ from headfields.data.capture import Capture
 from headfields.data.errors import CaptureError
 from headfields.data.formats.insta import is_insta, read_insta
 from headfields.data.formats.insta_transforms import read_transforms
+from headfields.data.formats.mononphm import is_mononphm
 from headfields.data.head_frame import HeadFrameChoice
 from headfields.data.template import Mouth
 from headfields.files.reading import file_bytes, reading
@@ -80,6 +81,11 @@ def _describe(folder: Path) -> str:
         text += file_bytes(folder / name).decode(errors="replace")[:200_000]
     if (folder / "flame_params.json").is_file():
         return "It has flame_params.json, as IMavatar and PointAvatar write; that layout is not read yet"
+    if is_mononphm(folder):
+        return (
+            "It has source and pipnet, the input of MonoNPHM's tracker, without tracked meshes; open it with "
+            "headfields.data.load_mononphm, or track it: headfields track"
+        )
     if any(folder.glob("**/checkpoint/*.frame")):
         return "It has checkpoint/*.frame files, as metrical-tracker writes; export them to INSTA's layout"
     if '"flame_param_path"' in text:

@@ -277,6 +277,20 @@ def mononphm(folder):
         np.save(place / f"{name}.npy", value.astype(np.float32))
 
 
+def mononphm_input(folder):
+    from tests.data.formats.mononphm_folder import write_folder
+
+    write_folder(folder / "someone", size=(24, 32), text=True)
+    write_folder(folder / "other", size=(24, 32), kpt=True)
+
+
+def mononphm_input_of(folder):
+    from headfields.data import load_mononphm
+
+    for name in ("someone", "other"):
+        load_mononphm(folder / name).validate()
+
+
 def points(folder):
     from headfields.tracking.prior.landmarks import LandmarkPoints
 
@@ -559,6 +573,7 @@ READERS: dict[str, Reader] = {
         call("tracking.prior.mononphm_layout", "read_mononphm", ""),
         ("tracking.prior.mononphm_layout.read_mononphm",),
     ),
+    "input of mononphm": Reader(mononphm_input, mononphm_input_of, ("data.formats.mononphm.load_mononphm",)),
     "landmark points": Reader(
         points,
         call("tracking.prior.landmarks", "LandmarkPoints.load", "points.npz"),

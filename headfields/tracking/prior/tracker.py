@@ -23,7 +23,13 @@ from headfields.tracking.prior.fit import PriorFit
 from headfields.tracking.prior.head import PriorHead, TrackingPrior
 from headfields.tracking.prior.landmarks import LandmarkDetector
 from headfields.tracking.prior.mononphm_layout import write_mononphm
-from headfields.tracking.prior.observation import LabelClasses, PriorObservation, find_landmarks, prior_observation
+from headfields.tracking.prior.observation import (
+    LABEL_CLASSES,
+    LabelClasses,
+    PriorObservation,
+    find_landmarks,
+    prior_observation,
+)
 from headfields.tracking.prior.options import PriorTrackingOptions
 from headfields.tracking.prior.pictures import frame_picture
 from headfields.tracking.prior.stage1 import fit_frame, pace_of
@@ -44,7 +50,8 @@ class PriorTracker(FrameTracker[PriorObservation, PriorFit]):
         out: the folder of the run.
         options: weights, rates, sizes.
         frames: indices of the frames to track, in this order; all if None.
-        classes: meaning of segmentation labels; `LabelClasses()` if None.
+        classes: meaning of segmentation labels; if None, `FACER_LABELS` for `headfields.data.MonoNPHMSequence`, and
+            `LabelClasses()` for other recordings.
         detector: finds landmarks, in place of the capture's files.
         device: device to run on.
         bar: whether progress bars are shown.
@@ -76,7 +83,8 @@ class PriorTracker(FrameTracker[PriorObservation, PriorFit]):
         super().__init__(capture, out, options, frames, device, bar)
         self.prior = TrackingPrior.of(prior) if isinstance(prior, Prior) else prior
         self.detector = detector
-        classes = LabelClasses() if classes is None else classes
+        if classes is None:
+            classes = LABEL_CLASSES[getattr(capture, "label_names", "insta")]
         self.classes = classes if self.prior.hair else classes.without_hair()
         self.head = PriorHead(self.prior, options.stage1.spread, options.coarse, options.fine, self.device)
         self._landmarks: dict[int, Tensor | None] = {}
