@@ -54,6 +54,8 @@ def landmark_term(
 ) -> tuple[Float[Tensor, ""], Bool[Tensor, " l"]]:
     """Mean of (e Δ)² over the landmarks that count and over x and y, Δ as a fraction of the image's width and height.
 
+    A landmark with several roots is here several times, once for each.
+
     Args:
         posed: L landmarks in the space of the head.
         target: (L, 2) the frame's landmarks, pixels; NaN where unknown.
@@ -148,10 +150,10 @@ def data_energy(
         rotation, translation: (3,) of the head, radians and meters.
         weights: weights of the terms.
         options: number and distribution of rays.
-        random: draws the rays, on the CPU.
+        random: draws the rays, and the starts of searches for landmarks, on the CPU.
         landmark_weight: current weight of the landmark term; 0 leaves it out.
         clock: takes the time of the parts.
-        guess: (L, 3) initial guess of the landmarks in posed space.
+        guess: (L, 3) initial guess of the landmarks in posed space, if `options.roots` is 0.
 
     Returns:
         The sum; the terms by name; the landmarks in posed space, as the next guess.
@@ -167,15 +169,20 @@ def data_energy(
     if head.landmarks is not None and landmark_weight > 0:
         with clock.part("landmarks"):
             number = head.landmarks.number
+            if options.roots:
+                posed = head.landmark_roots(field, options.roots, random)
+            else:
+                posed = head.posed_landmarks(field, guess)
+                guess = torch.where(posed.converged[:, None], posed.points, head.landmarks.base).detach()
+            number = number.repeat(max(options.roots, 1))
             target = observation.landmarks[number]
-            posed = head.posed_landmarks(field, guess)
-            guess = torch.where(posed.converged[:, None], posed.points, head.landmarks.base).detach()
             term, counts = landmark_term(
                 posed, target, number, observation.camera, rotation, translation, weights.emphasis
             )
-            known = torch.isfinite(target).all(dim=1)
+            found = counts.view(-1, len(head.landmarks)).any(dim=0)
+            known = torch.isfinite(target[: len(found)]).all(dim=1)
             terms["landmarks"] = term
-            terms["found"] = (counts.sum() / known.sum().clamp_min(1)).to(term)
+            terms["found"] = (found.sum() / known.sum().clamp_min(1)).to(term)
             total = total + landmark_weight * term
     if weights.pose:
         terms["pose"] = rotation.square().sum() + 10 * (PUBLISHED_UNIT * translation).square().sum()

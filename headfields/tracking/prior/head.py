@@ -31,6 +31,10 @@ SEARCH_DEVIATION = 0.01
 fails. The lips of an open mouth are centimeters from their canonical place; with the published half a millimeter many
 of them are not found. Our own choice."""
 
+ROOT_DEVIATION = 0.0005
+"""Standard deviation, meters, of the starts of `PriorHead.landmark_roots` around the canonical point: the published
+0.002 in units of a quarter of a meter."""
+
 
 @dataclass(frozen=True)
 class TrackingPrior:
@@ -218,4 +222,27 @@ class PriorHead(nn.Module):
         points = self.canonical_landmarks(field.state)
         frame = torch.zeros(len(points), dtype=torch.long, device=points.device)
         inverse = field.invert(points, frame, guess=guess, spread=SEARCH_DEVIATION)
+        return PosedLandmarks(inverse.points, inverse.converged)
+
+    def landmark_roots(self, field: Field, searches: int, random: torch.Generator) -> PosedLandmarks:
+        """The roots of the deformation at the landmarks, all of them: those that `searches` starts for each converge to.
+
+        The first search starts at the canonical point, the others around it, as published.
+
+        Args:
+            field: field of the avatar for one frame.
+            searches: S, for each of the L landmarks.
+            random: draws the starts, on the CPU.
+
+        Returns:
+            S L points, the L of one search after the other.
+
+        Differentiable to first order in the codes.
+        """
+        points = self.canonical_landmarks(field.state)
+        shift = ROOT_DEVIATION * torch.randn(searches, *points.shape, generator=random)
+        shift[:1] = 0
+        starts = (points.detach() + shift.to(points)).flatten(0, 1)
+        frame = torch.zeros(len(starts), dtype=torch.long, device=points.device)
+        inverse = field.invert(points.repeat(searches, 1), frame, guess=starts, starts=1)
         return PosedLandmarks(inverse.points, inverse.converged)

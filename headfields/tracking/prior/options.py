@@ -226,6 +226,9 @@ class PriorTrackingOptions:
         rays: number of rays per step.
         foreground: fraction of the rays on the head.
         coarse, fine: samples per ray, uniform and importance-sampled.
+        roots: searches for the posed place of each landmark; the landmark term is the mean over all that converge. 0:
+            one root of each, searched from that of the step before, and in a wider neighborhood where that fails; our
+            own choice.
         image_height: height of the reduced images, pixels (no image is enlarged); 133 is a sixth of the published crop
             of 800.
         seed: seed of rays and samples.
@@ -241,6 +244,7 @@ class PriorTrackingOptions:
     foreground: float | int = 0.75
     coarse: int = 32
     fine: int = 32
+    roots: int = 32
     image_height: int = 133
     seed: int = 42
     mask_pixels: int = 200
@@ -249,7 +253,7 @@ class PriorTrackingOptions:
     checkpoint_every: int = 100
 
     def __post_init__(self) -> None:
-        for name, least in (("rays", 1), ("coarse", 1), ("fine", 1), ("image_height", 8), ("mask_pixels", 1),
+        for name, least in (("rays", 1), ("coarse", 1), ("fine", 1), ("roots", 0), ("image_height", 8), ("mask_pixels", 1),
                             ("mesh_resolution", 0), ("checkpoint_every", 1)):  # fmt: skip
             if getattr(self, name) < least:
                 raise ValueError(f"PriorTrackingOptions: {name} is {getattr(self, name)}; it must be at least {least}")
@@ -276,7 +280,7 @@ class PriorTrackingOptions:
             stage2=replace(
                 stage2, steps_a_frame=16.0, expression=2.5e-4, weights=replace(stage2.weights, pose=WEAK_POSE)
             ),
-            rays=200, coarse=16, fine=12, mesh_resolution=112,
+            rays=200, coarse=16, fine=12, roots=0, mesh_resolution=112,
         )  # fmt: skip
 
     def holding_pose(self, weight: float | int = HELD_POSE) -> "PriorTrackingOptions":

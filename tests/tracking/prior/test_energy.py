@@ -1,20 +1,31 @@
 """Terms of the energy on numbers computed by hand."""
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
 
+from headfields.avatar import Avatar
 from headfields.networks.anchors import AnchoredCode
 from headfields.parts import Rendering
 from headfields.records import Camera, Rays
-from headfields.tracking.prior.energy import code_terms, color_term, landmark_term, mask_term, regularizers
+from headfields.runs.clock import Clock
+from headfields.tracking import PriorHead, PriorObservation, PriorTracker
+from headfields.tracking.prior.energy import (
+    code_terms,
+    color_term,
+    data_energy,
+    landmark_term,
+    mask_term,
+    regularizers,
+)
 from headfields.tracking.prior.fit import PriorFit
 from headfields.tracking.prior.landmarks import EMPHASIZED, TRACKED_LANDMARKS, PosedLandmarks
 from headfields.tracking.prior.observation import RayBatch
 from headfields.tracking.prior.options import EnergyWeights, PriorTrackingOptions, Stage2
 from headfields.tracking.prior.stage2 import JointFit
-from tests.tracking.prior.ball import BallRecording, tiny_options
+from tests.tracking.prior.ball import BallRecording, Mouth, ball_prior, tiny_options
 
 RAYS = Rays(torch.zeros(4, 3), torch.zeros(4, 3), torch.zeros(4, dtype=torch.long))
 
@@ -132,3 +143,73 @@ def test_smoothness_is_the_mean_over_the_tracked_neighbors(recording: BallRecord
     assert smoothness(3) == pytest.approx((before + after) / 2)
     assert smoothness(0) == pytest.approx(before) and smoothness(4) == pytest.approx(after)
     assert JointFit(head, {3: fits[3]}, options).steps >= 1
+
+
+class Folded(Mouth):
+    """The mouth, and a fold of x of less than a millimeter, so that a canonical point has several posed places."""
+
+    def forward(self, points: torch.Tensor, directions: torch.Tensor, frame: torch.Tensor, prepared: torch.Tensor):
+        canonical = super().forward(points, directions, frame, prepared)
+        fold = 0.0008 * torch.sin(canonical.points[:, :1] / 0.0003)
+        return canonical.replace(points=canonical.points + torch.cat([fold, 0 * fold, 0 * fold], dim=1))
+
+
+def folded_head() -> PriorHead:
+    prior = ball_prior()
+    own = prior.avatar
+    avatar = Avatar(Folded(), own.encoder, own.decoder, own.renderer)
+    return PriorHead(replace(prior, avatar=avatar), 1.0, 4, 4)
+
+
+def landmark_energy(head: PriorHead, observation: PriorObservation, code: torch.Tensor, roots: int) -> torch.Tensor:
+    codes = {name: torch.zeros(head.width(name)) for name in head.names} | {"expression_code": code}
+    random, zero = torch.Generator().manual_seed(3), torch.zeros(3)
+    weights = EnergyWeights(emphasis=2.0)
+    _, terms, guess = data_energy(
+        head, observation, codes, zero, zero, weights, tiny_options(rays=4, roots=roots), random, 1.0, Clock()
+    )
+    assert (guess is None) == (roots > 0) and float(terms["found"]) == 1
+    return terms["landmarks"]
+
+
+def test_the_landmark_term_is_the_mean_over_all_roots(recording: BallRecording) -> None:
+    observation = PriorTracker(ball_prior(), recording, "unused", tiny_options(), bar=False).observation(0)
+    head = folded_head()
+    code = torch.tensor([0.3, 0.1], requires_grad=True)
+    term = landmark_energy(head, observation, code, 8)
+    (gradient,) = torch.autograd.grad(term, code)
+    # by hand: every root, one at a time
+    random = torch.Generator().manual_seed(3)
+    observation.batch(4, 0.75, random)
+    state = head.state({name: torch.zeros(2) for name in head.names} | {"expression_code": code})
+    posed = head.landmark_roots(head.avatar.field(state), 8, random)
+    assert len(posed.points) == 8 * len(head.landmarks) and posed.converged.float().mean() > 0.9
+    spread = posed.points.view(8, -1, 3).std(dim=0).norm(dim=1)
+    assert float(spread.median()) > 2e-4, "roots of a fold are apart"
+    terms = []
+    for row, number in enumerate(head.landmarks.number.repeat(8).tolist()):
+        target = observation.landmarks[number]
+        if posed.converged[row] and torch.isfinite(target).all():
+            pixel = observation.camera.project(posed.points[row : row + 1])[0][0]
+            off = (2 if number in EMPHASIZED else 1) * (pixel - target) / 48
+            terms.append(off.square().mean())
+    mean = torch.stack(terms).mean()
+    torch.testing.assert_close(term, mean)
+    torch.testing.assert_close(gradient, torch.autograd.grad(mean, code)[0])
+    one = landmark_energy(head, observation, code, 0)
+    assert abs(float(one) - float(term)) > 1e-3 * float(term)
+
+
+def test_where_there_is_one_root_all_searches_give_its_term(recording: BallRecording) -> None:
+    observation = PriorTracker(ball_prior(), recording, "unused", tiny_options(), bar=False).observation(0)
+    code = torch.tensor([0.3, 0.1])
+    torch.testing.assert_close(
+        landmark_energy(recording.head, observation, code, 32), landmark_energy(recording.head, observation, code, 0),
+        rtol=1e-2, atol=0,
+    )  # fmt: skip
+
+
+def test_the_published_setting_searches_from_32_starts() -> None:
+    assert PriorTrackingOptions().roots == 32 and PriorTrackingOptions.quick().roots == 0
+    with pytest.raises(ValueError, match="roots is -1"):
+        PriorTrackingOptions(roots=-1)
