@@ -42,6 +42,7 @@ from headfields.priors.pictures import draw_field, draw_scan, scan_camera, trace
 from headfields.priors.scans import MeshScans
 from headfields.priors.scans.meshes import FACE, INNER, visible_faces
 from headfields.synthetic import generate_scans, procedural_head
+from headfields.tracking import PriorFit, PriorHead, TrackingPrior
 from headfields.tracking.prior.load import prior_landmarks
 from headfields.viz import draw_mesh, save_image, side_by_side
 
@@ -194,33 +195,36 @@ def truths(scans: MeshScans, which: Tensor) -> list[Tensor]:
 
 
 def ablate_landmarks(out: Path, arguments: argparse.Namespace) -> dict[str, Any]:
-    """Tracks the capture with and without the landmark term, and compares the fits with images, landmarks and truth.
+    """Tracks the capture with landmarks and without, and compares the fits with images, landmarks and truth.
 
-    The truth, the capture's meshes, is aligned rigidly to the tracked surface: a single camera leaves the distance of a
-    head ambiguous.
+    Without, the tracker gets none: frames start from the capture's cameras with the expression of the frame before. All
+    frames after the first have equally many steps in both, as their number would else depend on landmarks. The truth,
+    the capture's meshes, is aligned rigidly to the tracked surface: a single camera leaves the distance of a head
+    ambiguous.
     """
-    from headfields.tracking import PriorTracker, PriorTrackingOptions, WeightSchedule, open_prior
+    from headfields.tracking import PriorTracker, PriorTrackingOptions, open_prior
 
     capture = hf.data.load_capture(arguments.capture)
     frames = torch.linspace(0, len(capture) - 1, arguments.frames).round().long().unique().tolist()
     table = {}
     pictures: dict[str, list[Tensor]] = {"image": [image_of(capture, frame) for frame in frames]}
-    for name, factor in (("with landmarks", 1.0), ("without landmarks", 0.0)):
-        options = PriorTrackingOptions.quick()
-        weights = options.stage1.weights
-        values = tuple((step, factor * value) for step, value in weights.landmarks.values)
-        stage1 = replace(options.stage1, weights=replace(weights, landmarks=WeightSchedule(values)))
-        options = replace(options, stage1=stage1, stage2=None, mesh_resolution=0)
+    options = PriorTrackingOptions.quick()
+    pace = (options.stage1.pace[0],) * 3
+    options = replace(options, stage1=replace(options.stage1, pace=pace), stage2=None, mesh_resolution=0)
+    prior = open_prior(arguments.prior, head=procedural_head())
+    measuring = PriorHead(prior, options.stage1.spread, options.coarse, options.fine)
+    variants = {"with landmarks": (prior, capture), "without landmarks": without_landmarks(prior, capture)}
+    for name, (model, source) in variants.items():
         folder = out / name.replace(" ", "_")
-        tracker = PriorTracker(open_prior(arguments.prior, head=procedural_head()), capture, folder, options, frames)
+        tracker = PriorTracker(model, source, folder, options, frames)
         fits = tracker.run(resume=folder.exists()).fits
         rows, pictures[name] = [], []
         for frame, fit in fits.items():
             surface = extract(tracker.head.avatar.field(tracker.head.state(fit.free)), resolution=160, progress=False)
             surface = surface.replace(vertices=fit.in_capture(surface.vertices), normals=None)
-            rows.append(
-                {n: fit.errors[n] for n in ("psnr", "iou", "landmarks_px")} | from_truth(capture, frame, surface)
-            )
+            errors = {n: fit.errors[n] for n in ("psnr", "iou")}
+            errors["landmarks_px"] = landmark_distance(measuring, fit, capture.landmarks(frame), capture.size)
+            rows.append(errors | from_truth(capture, frame, surface))
             pictures[name].append(draw_mesh(surface, square(capture, frame)))
         table[name] = {n: sum(row[n] for row in rows) / len(rows) for n in rows[0]} | {"frames": len(fits)}
         write(out, {"landmarks": table})
@@ -228,6 +232,38 @@ def ablate_landmarks(out: Path, arguments: argparse.Namespace) -> dict[str, Any]
             columns = [torch.cat(column) for column in pictures.values()]
             save_image(out / "landmarks.png", side_by_side(columns, list(pictures)))
     return table
+
+
+class WithoutLandmarks:
+    """A recording whose frames have no landmarks."""
+
+    def __init__(self, source: Any) -> None:
+        self.source = source
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.source, name)
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def landmarks(self, frame: int) -> None:
+        """None."""
+
+
+def without_landmarks(prior: TrackingPrior, source: Any) -> tuple[TrackingPrior, WithoutLandmarks]:
+    """A prior and a recording that have none: neither the energy nor starts and numbers of steps can use any."""
+    return replace(prior, landmarks=None), WithoutLandmarks(source)
+
+
+@torch.no_grad()
+def landmark_distance(head: PriorHead, fit: PriorFit, target: Tensor, size: tuple[int, int]) -> float:
+    """Mean distance of a fit's landmarks from `target` (68, 2), pixels of the image that was fitted."""
+    assert head.landmarks is not None
+    posed = head.posed_landmarks(head.avatar.field(head.state(fit.free)))
+    pixels = fit.head_camera.project(posed.points)[0]
+    scale = torch.tensor([fit.camera.size[1] / size[1], fit.camera.size[0] / size[0]])
+    distance = (pixels - target[head.landmarks.number] * scale).norm(dim=1)
+    return float(distance[posed.converged].nanmean())
 
 
 def square(capture: hf.data.Capture, frame: int) -> hf.Camera:

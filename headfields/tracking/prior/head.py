@@ -225,7 +225,7 @@ class PriorHead(nn.Module):
         return PosedLandmarks(inverse.points, inverse.converged)
 
     def landmark_roots(self, field: Field, searches: int, random: torch.Generator) -> PosedLandmarks:
-        """The roots of the deformation at the landmarks, all of them: those that `searches` starts for each converge to.
+        """The posed places of the landmarks that several searches find, all of them.
 
         The first search starts at the canonical point, the others around it, as published.
 

@@ -253,8 +253,8 @@ class PriorTrackingOptions:
     checkpoint_every: int = 100
 
     def __post_init__(self) -> None:
-        for name, least in (("rays", 1), ("coarse", 1), ("fine", 1), ("roots", 0), ("image_height", 8), ("mask_pixels", 1),
-                            ("mesh_resolution", 0), ("checkpoint_every", 1)):  # fmt: skip
+        for name, least in (("rays", 1), ("coarse", 1), ("fine", 1), ("roots", 0), ("image_height", 8),
+                            ("mask_pixels", 1), ("mesh_resolution", 0), ("checkpoint_every", 1)):  # fmt: skip
             if getattr(self, name) < least:
                 raise ValueError(f"PriorTrackingOptions: {name} is {getattr(self, name)}; it must be at least {least}")
         if not (0 < self.foreground <= 1 and 0 <= self.landmark_share <= 1):

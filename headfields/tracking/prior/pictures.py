@@ -6,13 +6,25 @@ from jaxtyping import Bool, UInt8
 from PIL import Image
 from torch import Tensor
 
+from headfields.mesh import extract
+from headfields.ops import TriangleBVH
+from headfields.ops.render_mesh import render_mesh
+from headfields.parts import Rendering
+from headfields.records import Camera, HeadState
+from headfields.renderers import SurfaceRenderer
 from headfields.tracking.pictures import draw_points, tile
 from headfields.tracking.prior.fit import PriorFit
 from headfields.tracking.prior.head import PriorHead
 from headfields.tracking.prior.observation import PriorObservation
 from headfields.viz.images import normal_map, side_by_side
 
-__all__ = ["frame_picture"]
+__all__ = ["frame_picture", "surface_picture"]
+
+CELLS, COARSEST = 64, 16
+"""Cells along the longest side of the grids on which the mesh of a picture is extracted."""
+STEPS, LARGEST = 3, 0.004
+"""Steps from the mesh onto the surface, and the longest, meters: about a cell."""
+_SLANT = 0.2  # least cosine between ray and normal by which such a step is divided
 
 
 @torch.no_grad()
@@ -21,7 +33,7 @@ def frame_picture(
 ) -> tuple[UInt8[np.ndarray, "h w 3"], dict[str, float]]:
     """Image | rendering | normals | image with the matte's outline and the landmarks of frame (green) and fit (red).
 
-    The head's light and color affine are set to the fit's, and its sharpness to its value at the end of stage 1.
+    The rendering is that of `surface_picture`; the head's light and color affine are set to the fit's.
 
     Args:
         head: the model.
@@ -37,10 +49,9 @@ def frame_picture(
     head.light.coefficients.copy_(light)
     head.affine.matrix.copy_(matrix)
     head.affine.offset.copy_(offset)
-    head.sharpen(0.8)
     camera = fit.head_camera.to(device)
     state = head.state({name: value.to(device) for name, value in fit.free.items()})
-    rendering = head.picture(camera, state)
+    rendering = surface_picture(head, camera, state)
     alpha = observation.alpha[..., None]
     image = (observation.rgb * alpha + 1 - alpha).to(device)
     squared = (rendering.rgb.clamp(0, 1) - image).square().mean(dim=-1)[observation.color_weight > 0]
@@ -65,6 +76,52 @@ def frame_picture(
         draw_points(picture, projected * factor, (230, 30, 30))
     names = ("truth", f"rendering {errors['psnr']:.1f} dB", "normals", f"mask {errors['iou']:.2f}, landmarks")
     return side_by_side([torch.from_numpy(np.array(part)) for part in (*tiles, picture)], names), errors
+
+
+@torch.no_grad()
+def surface_picture(head: PriorHead, camera: Camera, state: HeadState) -> Rendering:
+    """An image (H, W) of the surface, lit, over white: opacity is 0 or 1.
+
+    A coarse mesh is rasterized, its points are moved along their rays onto the surface, and color and normal are
+    computed there: a sixth of the evaluations of volume rendering.
+
+    Args:
+        head: the model, whose light and color affine apply.
+        camera: camera in the space of the head.
+        state: of one frame.
+    """
+    renderer = head.avatar.renderer
+    assert isinstance(renderer, SurfaceRenderer)
+    field = head.avatar.field(state)
+    height, width = camera.size
+    pixels = height * width
+    rgb, normal = (torch.full((pixels, 3), value, device=head.center.device) for value in (1.0, 0.0))
+    opacity, depth = (torch.zeros(pixels, device=head.center.device) for _ in range(2))
+    mesh = extract(field, resolution=CELLS, coarse=COARSEST, colors=False, normals="mesh", progress=False)
+    head.jitter()
+    if len(mesh.faces):
+        image = render_mesh(TriangleBVH(mesh.faces, mesh.vertices), camera)
+        which = image.mask.flatten().nonzero()[:, 0]
+        rays = camera.rays(torch.stack([which // width, which % width], dim=1))
+        axis = rays.directions @ camera.world_to_camera[2, :3]
+        along = image.depth.flatten()[which] / axis
+        slope = (image.normal.flatten(0, 1)[which] * rays.directions).sum(dim=1).abs().clamp_min(_SLANT)
+        for _ in range(STEPS):
+            points = torch.addcmul(rays.origins, rays.directions, along[:, None])
+            values = field.decode(field.canonicalize(points, rays.directions, rays.frame), color=False)
+            (distance,) = values.require("distance")
+            along = along + (distance / slope).clamp(-LARGEST, LARGEST)
+        points = torch.addcmul(rays.origins, rays.directions, along[:, None])
+        _, values = field.signed_distance(points, rays.frame, rays.directions, color=True)
+        color, normals = values.require("rgb", "normal")
+        for shading in renderer.shadings:
+            color = shading(color, normals, torch.arange(len(which), device=which.device), rays)
+        rgb[which], normal[which] = color, normals
+        opacity[which], depth[which] = 1.0, along
+    return Rendering(
+        rgb=rgb.view(height, width, 3), opacity=opacity.view(height, width), depth=depth.view(height, width),
+        normal=normal.view(height, width, 3),
+    )  # fmt: skip
 
 
 def _with_outline(image: UInt8[np.ndarray, "h w 3"], mask: Bool[Tensor, "i j"]) -> UInt8[np.ndarray, "h w 3"]:

@@ -212,9 +212,7 @@ def test_is_tracked(tmp_path):
     checkpoints = folder / "metrical_tracker" / "ball" / "checkpoint"
     camera = recording.camera([0])
     for path in checkpoints.iterdir():
-        np.savez(
-            path, R=camera.world_to_camera[:, :3, :3], t=camera.world_to_camera[:, :3, 3], K=camera.intrinsics
-        )
+        np.savez(path, R=camera.world_to_camera[:, :3, :3], t=camera.world_to_camera[:, :3, 3], K=camera.intrinsics)
     landmarks = np.zeros((3, 98, 2))
     for frame in range(3):
         rgba = recording.image(frame)

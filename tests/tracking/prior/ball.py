@@ -186,4 +186,6 @@ def tiny_options(**changes: object) -> PriorTrackingOptions:
             landmarks=WeightSchedule(((0, 200.0), (25, 100.0), (50, 40.0))),  # few of the ball's are emphasized
         ),
     )  # fmt: skip
-    return replace(PriorTrackingOptions(stage1=stage, rays=120, coarse=12, fine=10, roots=2, image_height=48), **changes)
+    return replace(
+        PriorTrackingOptions(stage1=stage, rays=120, coarse=12, fine=10, roots=2, image_height=48), **changes
+    )
