@@ -23,7 +23,7 @@ FIT_WEIGHTS = PriorWeights(
 """Weights for fitting: terms that depend on the codes and that scans of one person constrain."""
 _EXPRESSION_RATE = 3.0
 """Rate of expressions relative to that of identities. The length of Adam's steps does not depend on the gradient: at
-default rate 300 steps lead 3 standard deviations far at most, enough for a person. But a rare expression is far off:
+the default rate 300 steps lead 3 standard deviations at most, enough for a person. But a rare expression is far off:
 a wink, in one of 30 drawn scans, is 6 standard deviations from the mean, and fits ended half way."""
 
 
