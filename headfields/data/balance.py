@@ -11,10 +11,18 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from headfields.ops.rigid import fit_rigid
+from headfields.data.head_frame import head_pose, rigid_vertices
+from headfields.ops.vertex_geometry import vertex_areas
 from headfields.records import Camera, HeadState, Template
 
 __all__ = ["view_yaw", "yaw_balanced_weights", "yaw_bins"]
+
+_UPPER, _UPPER_PART = 0.16, 0.6
+"""Meters, and part of the mesh's height, below its top that are the upper head: down to the nose, without the jaw."""
+_LEAST = 12
+"""Vertices that a robust fit needs; a coarser mesh is fitted as a whole."""
+_SAMPLE = 24
+"""Frames over which rigid vertices are sought."""
 
 
 @runtime_checkable
@@ -41,15 +49,17 @@ def view_yaw(
 ) -> Float[Tensor, " b"]:
     """The yaw of each frame's camera around the head: 0 before the face, π/2 at the head's left, ±π behind it.
 
-    The head's pose in a frame is the rigid motion that takes the template's canonical mesh nearest to the frame's, so
-    it does not matter whether the capture keeps head motion in the vertices or in the cameras. The yaw is the angle
-    about y of the direction from the head's center to the camera, in the canonical frame (y up, face toward +z).
+    The head's pose in a frame is the rigid motion that takes the head of the template's canonical mesh to the frame's,
+    by a robust fit that disregards what moves otherwise (`headfields.data.head_pose`). So it does not matter whether
+    the capture keeps head motion in the vertices or in the cameras, nor whether jaw, lids, neck and body move. The yaw
+    is the angle about y of the direction from the head's center to the camera, in the canonical frame (y up, face
+    toward +z).
 
     Args:
         capture: the capture.
         frames: (B,) frame indices; None: all.
-        vertices: (V,) mask of the template's vertices that are the head; None: those of its region `"face"`, or all if
-            it has none. For a body pass the head's, or turns of the head alone are missed.
+        vertices: (V,) mask of the template's vertices that are the head; None: those of the uppermost 16 cm of the mesh
+            (of at most three fifths of its height) that move rigidly with one another over a sample of the frames.
 
     Returns:
         (B,) radians in [−π, π]. No gradient.
@@ -60,11 +70,9 @@ def view_yaw(
     """
     template = capture.template
     canonical = template.canonical_vertices
+    area = vertex_areas(canonical, template.faces)
     if vertices is None:
-        vertices = torch.ones(len(canonical), dtype=torch.bool)
-        if "face" in template.regions and bool(template.regions["face"].any()):
-            vertices = torch.zeros(len(canonical), dtype=torch.bool)
-            vertices[template.faces[template.regions["face"]].unique()] = True
+        vertices = _skull(capture, area)
     if vertices.shape != canonical.shape[:1] or int(vertices.sum()) < 3:
         raise ValueError(
             f"view_yaw: vertices has shape {tuple(vertices.shape)} and marks {int(vertices.sum())}; expected "
@@ -75,11 +83,27 @@ def view_yaw(
     yaw = []
     for chunk in indices.split(64):  # so that not all meshes are in memory at once
         posed = capture.state(chunk).vertices[:, vertices].double()
-        rotation, shift = fit_rigid(head, posed)
-        center = capture.camera(chunk).center.double() - shift
-        toward = (rotation.mT @ center[..., None])[..., 0] - head.mean(dim=0)
+        pose = head_pose(posed, head, area=area[vertices])
+        center = capture.camera(chunk).center.double() - pose[:, :3, 3]
+        toward = (pose[:, :3, :3].mT @ center[..., None])[..., 0] - head.mean(dim=0)
         yaw.append(torch.atan2(toward[:, 0], toward[:, 2]))
     return torch.cat(yaw).float() if yaw else torch.zeros(0)
+
+
+def _skull(capture: PosedCapture, area: Float[Tensor, " v"]) -> Bool[Tensor, " v"]:
+    """Mask (V,) of the vertices that move with the skull, found without labels: y is up, so the head is uppermost."""
+    canonical = capture.template.canonical_vertices
+    height = canonical[:, 1]
+    low, high = (float(value) for value in height[area > 0].aminmax()) if bool((area > 0).any()) else (0.0, 0.0)
+    upper = height >= high - min(_UPPER, _UPPER_PART * (high - low))
+    if int(upper.sum()) < _LEAST:
+        return torch.ones_like(upper)
+    every = capture.splits["all"]
+    frames = every[torch.linspace(0, len(every) - 1, min(_SAMPLE, len(every))).round().long().unique()]
+    posed = capture.state(frames).vertices[:, upper]
+    out = torch.zeros_like(upper)
+    out[upper] = rigid_vertices(posed, canonical[upper], area[upper])
+    return out
 
 
 def yaw_balanced_weights(

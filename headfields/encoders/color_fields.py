@@ -48,4 +48,8 @@ class ColorFields(Encoder):
         return self.coefficients(state)
 
     def forward(self, canonical: Canonical, prepared: Float[Tensor, "b k"]) -> Float[Tensor, "m 3"]:
-        return blend_fields(self.basis(canonical.points), canonical.frame, prepared)
+        return blend_fields(self.fields_at(canonical.points), canonical.frame, prepared)
+
+    def fields_at(self, points: Float[Tensor, "m 3"]) -> Float[Tensor, "m k 3"]:
+        """The K fields at M canonical points, logits."""
+        return self.basis(points)

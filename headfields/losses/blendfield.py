@@ -1,9 +1,14 @@
-"""Regularizers of blendfields: sparse in space, smooth in space, linear between expressions.
+"""Regularizers of blendfields, of displacements and of colors: sparse in space, smooth in space, linear between
+expressions.
 
 3VP Avatar does not publish its regularizers; all of these are our own choice. Each is the mean over canonical points
 that are drawn with probabilities in proportion to the samples' rendering weights (detached), so empty space may move
-freely. Gradients flow to the parameters of the blendfield alone. A rendering without samples gives a zero that is
+freely. Gradients flow to the parameters of the blendfields alone. A rendering without samples gives a zero that is
 still attached to the graph.
+
+`Blendfield` and `ColorFields` are treated alike, so that blended deformations and blended colors are compared on one
+footing: a logit of color counts as a centimeter, the default scale of a `Blendfield`, so that equal values of the
+fields' bases cost the same.
 """
 
 from abc import ABC, abstractmethod
@@ -14,10 +19,15 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from headfields.deformers.blendfield import Blendfield
+from headfields.encoders.color_fields import ColorFields
 from headfields.losses.base import check_positive, field_of, samples_of, zero_of
 from headfields.networks.field_basis import blend_fields
 from headfields.parts import Field, Rendering
 from headfields.records import HeadState, PixelBatch
+
+Blended = Blendfield | ColorFields
+_LOGIT = 0.01
+"""Meters that a logit of color counts as."""
 
 
 class _BlendfieldLoss(ABC):
@@ -37,7 +47,11 @@ class _BlendfieldLoss(ABC):
 
     @abstractmethod
     def sum_over(
-        self, blendfield: Blendfield, points: Float[Tensor, "m 3"], frame: Int[Tensor, " m"], state: HeadState
+        self,
+        blendfield: Blendfield | ColorFields,
+        points: Float[Tensor, "m 3"],
+        frame: Int[Tensor, " m"],
+        state: HeadState,
     ) -> Float[Tensor, ""]:
         """The sum over M points; `frame` (M,) is each point's row of the state."""
 
@@ -55,8 +69,8 @@ class BlendSparsity(_BlendfieldLoss):
         name: column in the log.
 
     Raises:
-        ValueError: a number is not positive; when called, the avatar has no `Blendfield`, or renders in evaluation
-            mode.
+        ValueError: a number is not positive; when called, the avatar has neither `Blendfield` nor `ColorFields`, or
+            renders in evaluation mode.
     """
 
     weight: float | int = 1e-3
@@ -68,10 +82,14 @@ class BlendSparsity(_BlendfieldLoss):
         check_positive("BlendSparsity", unit=self.unit, samples=self.samples)
 
     def sum_over(
-        self, blendfield: Blendfield, points: Float[Tensor, "m 3"], frame: Int[Tensor, " m"], state: HeadState
+        self,
+        blendfield: Blendfield | ColorFields,
+        points: Float[Tensor, "m 3"],
+        frame: Int[Tensor, " m"],
+        state: HeadState,
     ) -> Float[Tensor, ""]:
         """Σ over points of Σ_k |α_k| ‖D_k(x)‖ / unit."""
-        length = _length(blendfield.fields_at(points)) / self.unit
+        length = _length(_in_meters(blendfield, points)) / self.unit
         return (blendfield.coefficients(state).abs().index_select(0, frame) * length).sum()
 
 
@@ -98,13 +116,17 @@ class BlendSmoothness(_BlendfieldLoss):
         check_positive("BlendSmoothness", radius=self.radius, samples=self.samples)
 
     def sum_over(
-        self, blendfield: Blendfield, points: Float[Tensor, "m 3"], frame: Int[Tensor, " m"], state: HeadState
+        self,
+        blendfield: Blendfield | ColorFields,
+        points: Float[Tensor, "m 3"],
+        frame: Int[Tensor, " m"],
+        state: HeadState,
     ) -> Float[Tensor, ""]:
         """Σ over points of ‖Δ(x + ε) − Δ(x)‖² / ‖ε‖²."""
         coefficients = blendfield.coefficients(state)
         offset = self.radius * torch.randn_like(points)
-        displacements = blendfield.displacement(torch.cat([points, points + offset]), frame.repeat(2), coefficients)
-        at_point, at_offset = displacements.chunk(2)
+        fields = _in_meters(blendfield, torch.cat([points, points + offset]))
+        at_point, at_offset = blend_fields(fields, frame.repeat(2), coefficients).chunk(2)
         return ((at_offset - at_point).square().sum(-1) / offset.square().sum(-1).clamp_min(1e-12)).sum()
 
 
@@ -135,7 +157,11 @@ class CoefficientSmoothness(_BlendfieldLoss):
         check_positive("CoefficientSmoothness", unit=self.unit, samples=self.samples)
 
     def sum_over(
-        self, blendfield: Blendfield, points: Float[Tensor, "m 3"], frame: Int[Tensor, " m"], state: HeadState
+        self,
+        blendfield: Blendfield | ColorFields,
+        points: Float[Tensor, "m 3"],
+        frame: Int[Tensor, " m"],
+        state: HeadState,
     ) -> Float[Tensor, ""]:
         """Σ over points of the squared deviation from linearity, in square units."""
         inputs = blendfield.coefficients.inputs(state)
@@ -143,7 +169,7 @@ class CoefficientSmoothness(_BlendfieldLoss):
         stacked = torch.cat([inputs, neighbors, (inputs + neighbors) / 2])
         first, second, middle = blendfield.coefficients.of(stacked).chunk(3)
         deviation = middle - (first + second) / 2
-        return (blend_fields(blendfield.fields_at(points), frame, deviation) / self.unit).square().sum()
+        return (blend_fields(_in_meters(blendfield, points), frame, deviation) / self.unit).square().sum()
 
 
 def _draw_points(name: str, rendering: Rendering, count: int) -> tuple[Float[Tensor, "m 3"], Int[Tensor, " m"]]:
@@ -155,14 +181,20 @@ def _draw_points(name: str, rendering: Rendering, count: int) -> tuple[Float[Ten
     return canonical.points[drawn], canonical.frame[drawn]
 
 
-def _blendfields(name: str, field: Field) -> list[Blendfield]:
-    blendfields = [part for part in field.deformer.modules() if isinstance(part, Blendfield)]
+def _blendfields(name: str, field: Field) -> list[Blended]:
+    blendfields = [part for part in field.avatar.modules() if isinstance(part, Blended)]
     if not blendfields:
         raise ValueError(
-            f"{name} loss: the avatar's deformer {type(field.deformer).__name__} has no Blendfield; "
-            "put one into its Chain, or leave the loss out"
+            f"{name} loss: the avatar's deformer {type(field.deformer).__name__} has no Blendfield, and its conditions "
+            "no ColorFields; put one into its Chain, or leave the loss out"
         )
     return blendfields
+
+
+def _in_meters(blendfield: Blended, points: Float[Tensor, "m 3"]) -> Float[Tensor, "m k 3"]:
+    """The K fields at M points; colors in meters too."""
+    fields = blendfield.fields_at(points)
+    return _LOGIT * fields if isinstance(blendfield, ColorFields) else fields
 
 
 def _length(vectors: Float[Tensor, "m k 3"]) -> Float[Tensor, "m k"]:

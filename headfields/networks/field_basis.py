@@ -24,8 +24,13 @@ class BlendCoefficients(Part):
 
     A small fully connected network, α(c) = net(c) − net(0). The input of a joint is R − I, nine numbers without
     discontinuities. The neutral face, c = 0, has coefficients of 0, so what all frames share is left to the canonical
-    field. Coefficients are not bounded. Their standard deviation is initially about one for c of norm one, so that all
-    the fields, which start at zero, learn.
+    field. Coefficients are not bounded.
+
+    The weights of the inputs start at zero. Those of an input that is zero in all frames of training have no gradient
+    and stay there, so an expression that training never showed does exactly nothing, instead of what random weights
+    would make of it. So that all hidden units are active and have gradients from the first step on, the biases of the
+    first layer start between 0.5 and 1.5: the network is linear at first and bends as its weights grow. With Adam,
+    coefficients grow to about one within some hundred steps.
 
     3VP Avatar drives its blendfields by jaw pose and expression, not by the view or by a code of the frame, so that
     they generalize to new motion; the paper's numbers are not known, and everything else is our own choice.
@@ -73,12 +78,16 @@ class BlendCoefficients(Part):
         width = sum(condition.values()) + 9 * len(self.joints)
         if layers:
             self.trunk = MLP(width, *hidden_layers(hidden, layers), bias=True)
-            nn.init.normal_(self.trunk[0].weight, std=2**0.5)  # type: ignore[arg-type]
+            nn.init.zeros_(self.trunk[0].weight)  # type: ignore[arg-type]
+            nn.init.uniform_(self.trunk[0].bias, 0.5, 1.5)  # type: ignore[arg-type]
             if layers > 1:
                 nn.init.kaiming_uniform_(self.trunk[-1].weight, nonlinearity="relu")  # type: ignore[arg-type]
         self.layers = layers
         self.out = nn.Linear(hidden if layers else width, fields, bias=False)
-        nn.init.normal_(self.out.weight, std=(hidden if layers else 1) ** -0.5)
+        if layers:
+            nn.init.normal_(self.out.weight, std=hidden**-0.5)
+        else:
+            nn.init.zeros_(self.out.weight)
 
     def extra_repr(self) -> str:
         return f"{self.condition}, joints={self.joints}, fields={self.fields}"

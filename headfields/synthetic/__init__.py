@@ -1,8 +1,10 @@
 """Synthetic data: procedural heads and bodies, rendered captures, scans, and tracking errors against the truth."""
 
 from headfields.synthetic.body.model import procedural_body, procedural_body_arrays
+from headfields.synthetic.body.person import procedural_rig
 from headfields.synthetic.body.texture import procedural_body_texture
 from headfields.synthetic.captures import write_head_capture
+from headfields.synthetic.detector_noise import DetectorNoise
 from headfields.synthetic.head.model import procedural_head, procedural_head_arrays
 from headfields.synthetic.head.texture import procedural_head_texture
 from headfields.synthetic.rig_captures import write_rig_capture
@@ -13,6 +15,7 @@ from headfields.synthetic.tracking_error import TrackingError, tracking_error
 from headfields.synthetic.tracking_noise import TrackingNoise
 
 __all__ = [
+    "DetectorNoise",
     "HeadSampler",
     "RigTrackingError",
     "TrackingError",
@@ -24,6 +27,7 @@ __all__ = [
     "procedural_head",
     "procedural_head_arrays",
     "procedural_head_texture",
+    "procedural_rig",
     "rig_tracking_error",
     "tracking_error",
     "write_head_capture",

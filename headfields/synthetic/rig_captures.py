@@ -16,6 +16,8 @@ from headfields.files.atomic import write_text
 from headfields.mesh.mesh import Mesh
 from headfields.records import Camera, HeadState
 from headfields.rigging.rigged_template import RiggedTemplate
+from headfields.synthetic.detector_noise import DetectorNoise
+from headfields.synthetic.scene.rig_dress import Dress
 from headfields.synthetic.scene.rig_motion import PARTS, Kind, RigMotion, chair_motion, talk_motion
 from headfields.synthetic.scene.rig_scene import RigScene
 from headfields.synthetic.tracking_error import TRUTH
@@ -38,6 +40,9 @@ def write_rig_capture(
     samples: int = 4,
     rate: float = 10.0,
     progress: bool = True,
+    dressed: bool = False,
+    lowest: float | None = None,
+    noise: DetectorNoise | None = None,
 ) -> Path:
     """Renders a rigged scan on a turning chair and writes it in INSTA's layout; `load_capture` reads it.
 
@@ -61,6 +66,11 @@ def write_rig_capture(
         samples: rays per pixel for anti-aliasing, a square number (1, 4, 9, ...).
         rate: frames per second of the talking; the chair's turn always takes all frames.
         progress: whether to show a progress bar.
+        dressed: whether the subject has hair, brows, teeth and a shirt that stands off the skin, which the rig and its
+            meshes lack; for a rig of `procedural_rig`.
+        lowest: height at rest down to which the subject must be in the images, meters, such as that of the collar; the
+            images cut off the rest. None: all of it.
+        noise: errors of landmarks and mattes; None for exact ones. Labels stay exact.
 
     Returns:
         The folder.
@@ -89,8 +99,8 @@ def write_rig_capture(
             else talk_motion(frames, tuple(rig.expression_names), width, rate, seed)
         )
         states = rig_states(rig, motion)
-        cameras = _cameras(rig, motion, size)
-        scene = RigScene(rig, seed, samples)
+        cameras = _cameras(rig, motion, size, lowest)
+        scene = RigScene(rig, seed, samples, Dress(rig, seed) if dressed else None)
         template = rig.template()
         writer = InstaWriter(folder, Mesh(template.canonical_vertices, rig.faces), 0.001)
         for index in tqdm(range(frames), desc="drawing", unit="frame", disable=not progress):
@@ -98,8 +108,11 @@ def write_rig_capture(
             drawn = scene.draw(state, camera, motion.body_to_room[index])
             assert state.expression is not None and state.pose is not None
             values = torch.cat([state.pose[0, rig.jaw_joint], state.expression[0]])
+            image, landmarks = drawn.image, drawn.landmarks
+            if noise is not None:
+                image, landmarks = noise.detected(image, landmarks, index / rate)
             frame = CapturedFrame(
-                drawn.image, state.vertices[0], camera, values, drawn.label, landmarks=drawn.landmarks,
+                image, state.vertices[0], camera, values, drawn.label, landmarks=landmarks,
                 pose=state.pose[0], joint_transforms=rig.from_template(state)[0],
             )  # fmt: skip
             writer.add(f"{index:05d}", frame, np.linalg.inv(camera.world_to_camera.double().view(4, 4).numpy()))
@@ -133,9 +146,14 @@ def rig_states(rig: RiggedTemplate, motion: RigMotion) -> HeadState:
     )
 
 
-def _cameras(rig: RiggedTemplate, motion: RigMotion, size: int) -> Camera:
-    """A camera fixed in the room, in the turning body's frame, with the longest focal length that keeps it in view."""
+def _cameras(rig: RiggedTemplate, motion: RigMotion, size: int, lowest: float | None) -> Camera:
+    """A camera fixed in the room, in the turning body's frame, with the longest focal length that keeps it in view,
+    or what is above `lowest`."""
     rest = rig.template_vertices
+    if lowest is not None:
+        rest = rest[rest[:, 1] > lowest]
+        if not len(rest):
+            raise ValueError(f"write_rig_capture: lowest is {lowest} m, above all of the rig")
     low, high = rest.amin(0), rest.amax(0)
     axis = torch.stack([0.5 * (low[0] + high[0]), 0.5 * (low[1] + high[1]), 0.5 * (low[2] + high[2])])
     rotation = motion.body_to_room

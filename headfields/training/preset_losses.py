@@ -3,6 +3,7 @@
 from torch import nn
 
 from headfields.deformers.blendfield import Blendfield
+from headfields.encoders.color_fields import ColorFields
 from headfields.losses.base import Loss
 from headfields.losses.blendfield import BlendSmoothness, BlendSparsity, CoefficientSmoothness
 from headfields.losses.color import HuberColor, SquaredColor
@@ -37,8 +38,8 @@ def monoavatar_losses(depth: float | int = 0, depth_start: int = 500) -> list[Lo
 
 
 def blendfield_losses(avatar: nn.Module) -> list[Loss]:
-    """The regularizers of an avatar's blendfields; none if it has no `Blendfield`."""
-    has_blendfield = any(isinstance(part, Blendfield) for part in avatar.modules())
+    """The regularizers of an avatar's blendfields; none if it has neither a `Blendfield` nor `ColorFields`."""
+    has_blendfield = any(isinstance(part, Blendfield | ColorFields) for part in avatar.modules())
     return [BlendSparsity(), BlendSmoothness(), CoefficientSmoothness()] if has_blendfield else []
 
 
@@ -46,7 +47,7 @@ def vp360_losses(avatar: nn.Module, depth: float | int = 0.1) -> list[Loss]:
     """Losses for 3VP Avatar: INSTA's, and the regularizers of its blendfields. The paper's are not published.
 
     Args:
-        avatar: without a `Blendfield` there are no regularizers.
+        avatar: without a `Blendfield` or `ColorFields` there are no regularizers.
         depth: weight of the depth prior; 0 leaves it out.
     """
     return [*insta_losses(depth), *blendfield_losses(avatar)]

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+import headfields as hf
 from headfields.data import Capture, load_capture, view_yaw, yaw_balanced_weights
 from headfields.data.balance import yaw_bins
 from headfields.ops.rotations import rotation_matrices
@@ -54,6 +55,87 @@ def test_yaw_is_the_same_whatever_moves(moves: str) -> None:
     measured = view_yaw(Turning(yaw, moves), [1, 3], everything)
     torch.testing.assert_close(measured, yaw[[1, 3]], atol=1e-4, rtol=0)
     assert view_yaw(Turning(yaw, moves), []).shape == (0,)
+
+
+class Moving:
+    """Frames of a head on a body that keeps still or turns the other way, with jaw and expression, before one camera;
+    no labels."""
+
+    def __init__(self, template: Template, vertices: torch.Tensor, skull: torch.Tensor) -> None:
+        self.template, self._vertices = template, vertices
+        self.splits = {"all": torch.arange(len(vertices)), "train": torch.arange(len(vertices))}
+        look = torch.diag(torch.tensor([1.0, -1.0, -1.0, 1.0]))
+        look[2, 3] = 2.0
+        self._views = look.repeat(len(vertices), 1, 1)
+        self.truth = torch.atan2(skull[:, 2, 0], skull[:, 2, 2])  # of the camera's axis in the skull's frame
+
+    def state(self, frames: Any) -> HeadState:
+        return HeadState(self._vertices[frames])
+
+    def camera(self, frames: Any) -> Camera:
+        return Camera(self._views[frames], torch.eye(3).repeat(len(frames), 1, 1), (8, 8))
+
+
+def of_model(head: Any, subset: bool = False, shape: int = 0) -> Moving:
+    """Ten frames of a head model that turns by up to 34 degrees while jaw, brows and trunk move."""
+    random = torch.Generator().manual_seed(shape)
+    count, joints = 10, len(head.parents)
+    pose = torch.zeros(count, joints, 3)
+    pose[:, head.skull_joint, 1] = torch.linspace(-0.6, 0.6, count)
+    pose[:, head.skull_joint, 0] = 0.1
+    pose[:, head.jaw_joint, 0] = 0.35 * torch.rand(count, generator=random)
+    if joints == 55:
+        pose[:, 9, 1] = -0.3 * torch.linspace(-0.5, 0.5, count)
+    identity = torch.randn(1, head.shape_count, generator=random).clamp(-1, 1)
+    expression = torch.rand(count, 20, generator=random) * (torch.rand(count, 20, generator=random) < 0.2)
+    state = head(shape=identity, expression=expression, pose=pose)
+    canonical = head(shape=identity).vertices[0]
+    order = torch.randperm(len(canonical), generator=random) if subset else torch.arange(len(canonical))
+    place = torch.empty_like(order)
+    place[order] = torch.arange(len(order))
+    faces = place[head.faces]
+    if subset:  # another topology: vertices in another order, half of the faces
+        faces = faces[torch.randperm(len(faces), generator=random)[: len(faces) // 2]]
+    return Moving(
+        Template(canonical[order], faces), state.vertices[:, order], state.joint_transforms[:, head.skull_joint]
+    )
+
+
+def of_spheres() -> Moving:
+    """A head of 86 vertices on a trunk that has more of them and is larger, and turns the other way."""
+    trunk, faces = uv_sphere(14, 20, radius=0.22)
+    trunk = trunk - torch.tensor([0.0, 0.32, 0.0])
+    canonical = torch.cat([VERTICES, trunk])
+    yaw = torch.linspace(-1.0, 1.0, 9)
+
+    def about_y(angle: torch.Tensor) -> torch.Tensor:
+        return rotation_matrices(torch.stack([0 * angle, angle, 0 * angle], dim=-1))
+
+    turned = torch.cat([VERTICES @ about_y(yaw).mT, trunk @ about_y(-0.5 * yaw).mT], dim=1)
+    return Moving(Template(canonical, torch.cat([FACES, faces + len(VERTICES)])), turned, about_y(yaw))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        of_spheres,
+        lambda: of_model(hf.synthetic.procedural_head()),
+        lambda: of_model(hf.synthetic.procedural_head(), subset=True, shape=3),
+        lambda: of_model(hf.synthetic.procedural_body(), shape=1),
+        lambda: of_model(hf.synthetic.procedural_body(), subset=True, shape=2),
+    ],
+    ids=["spheres", "head", "head, other topology", "body", "body, other topology"],
+)
+def test_yaw_without_labels_is_the_heads(make: Any) -> None:
+    capture = make()
+    measured = view_yaw(capture).rad2deg()
+    truth = capture.truth.rad2deg()
+    assert float(truth.abs().max()) > 23
+    offset = (measured - truth).mean()  # the camera is near: the head's center moves sideways as the neck turns
+    assert abs(float(offset)) < 1
+    slope = float(((measured - offset) * truth).sum() / truth.square().sum())
+    assert 0.93 < slope < 1.07, slope
+    assert float((measured - offset - slope * truth).abs().max()) < 1.5
 
 
 def test_weights_balance_directions() -> None:

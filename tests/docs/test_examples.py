@@ -15,10 +15,12 @@ import torch
 
 from headfields.data.formats.insta_writer import write_insta
 from headfields.synthetic.head.model import procedural_head_arrays
+from headfields.synthetic.rig_captures import write_rig_capture
 from tests.data.formats.test_metrical_tracker import save
 from tests.data.tiny import blob, tiny_frames
 from tests.heads.flame.published import write_landmark_files, write_masks, write_template
 from tests.heads.flame.test_model import SEVEN
+from tests.tracking.rig.conftest import bust
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -38,11 +40,29 @@ vertices = hf.synthetic.procedural_head().template_vertices[None]
 faces = hf.synthetic.procedural_head().faces
 camera = None
 """,
+    "mesh_rendering.md": """
+vertices, faces = torch.tensor([[-0.1, -0.1, 0.0], [0.1, -0.1, 0.0], [0.0, 0.1, 0.0]]), torch.tensor([[0, 1, 2]])
+uv, uv_faces, texture = torch.tensor([[0.0, 0], [1, 0], [0.5, 1]]), faces, torch.rand(8, 8, 3)
+camera, coefficients = hf.Camera.look_at((0, 0, 0.6), (0, 0, 0), size=(24, 24), fov=25), torch.ones(9, 3)
+image, background, matte = torch.rand(24, 24, 3), torch.ones(3), torch.zeros(24, 24)
+matte[6:18, 6:18] = 1
+""",
+    "parts.md": """
+from pathlib import Path
+hf.Avatar(
+    hf.deformers.Static(torch.tensor([[-0.1] * 3, [0.1] * 3])), hf.encoders.Frequency(2), hf.decoders.NeRFDecoder(8),
+    hf.renderers.VolumeRenderer(hf.renderers.UniformSampler(4)),
+).save("avatar.safetensors")
+Path("elsewhere").mkdir()
+Path("elsewhere/my_parts.py").write_text("x = 1")
+""",
     "retargeting.md": """
 avatar = hf.models.insta(hf.data.load_capture("captures/someone").template, expression_width=16)
 """,
 }
 """What a page takes for granted, apart from the imports."""
+RIGS = {"template_tracking.md": ["captures/talk"], "vp360.md": ["tracking/capture"]}
+"""Pages that read rig.npz, and the captures of it that they read."""
 SMALLER = {r"minutes=\d+": "steps=2", r"steps=\d{2,}": "steps=2", r"\[17\]": "[1]"}
 """What would take minutes, as something that takes a second."""
 
@@ -68,6 +88,14 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+def write_rig(folder: Path, *captures: str) -> None:
+    """What pages about rigs read: a rig, and captures of it."""
+    rig = bust()
+    rig.save(folder / "rig.npz")
+    for name in captures:
+        write_rig_capture(rig, folder / name, "talk", frames=4, size=32, samples=1, rate=2.0, progress=False)
+
+
 def write_flame_files(folder: Path) -> None:
     """What files.md reads: a model, its masks, landmarks and template, and a tracker's frames."""
     arrays = procedural_head_arrays()
@@ -86,6 +114,10 @@ def write_flame_files(folder: Path) -> None:
 def test_the_python_of_a_page_runs(page: Path, folder: Path, unchecked: None) -> None:
     if page.name == "files.md":
         write_flame_files(folder)
+    if page.name in RIGS:
+        write_rig(folder, *RIGS[page.name])
+    if page.name == "inner_mouth.md":
+        write_insta(folder / "captures" / "someone", tiny_frames(open_mouth=True), *blob(open_mouth=True))
     torch.manual_seed(0)
     namespace: dict = {"__name__": f"docs_{page.stem}"}
     exec(IMPORTS + BEFORE.get(page.name, ""), namespace)

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from headfields.avatar import Avatar
-from headfields.decoders import NeRFDecoder
+from headfields.decoders import BlendedColor, NeRFDecoder
 from headfields.deformers import Blendfield, Chain, SurfaceCanonicalizer
-from headfields.encoders import HashGrid
+from headfields.encoders import ColorFields, HashGrid
 from headfields.losses.blendfield import BlendSmoothness, BlendSparsity, CoefficientSmoothness
 from headfields.networks.field_basis import BlendCoefficients
 from headfields.records import HeadState, PixelBatch, Rays
@@ -27,10 +27,27 @@ def avatar(blend: bool = True) -> Avatar:
     fine = Blendfield(surface.bounds(), BlendCoefficients({"expression": 2}, fields=3, hidden=8), options=options)
     with torch.no_grad():
         fine.basis.table.normal_()
+        fine.coefficients.trunk[0].weight.normal_()
     deformer = Chain(surface, fine) if blend else surface
     return Avatar(
         deformer, HashGrid(2, 2, 8, 4, 16), NeRFDecoder(8, density_bias=3.0), VolumeRenderer(UniformSampler(8))
     )
+
+
+def colors() -> Avatar:
+    """The same fields and coefficients for colors."""
+    deforming = avatar()
+    fine = deforming.deformer.deformers[1]  # type: ignore[union-attr,index]
+    options = {"levels": 2, "features": 2, "base_resolution": 2, "finest_resolution": 4}
+    made = Avatar(
+        SurfaceCanonicalizer(VERTICES, FACES),
+        HashGrid(2, 2, 8, 4, 16),
+        BlendedColor(NeRFDecoder(8, density_bias=3.0)),
+        VolumeRenderer(UniformSampler(8)),
+        condition=ColorFields(fine.coefficients, options=options),
+    )
+    made.conditions[0].basis.load_state_dict(fine.basis.state_dict())
+    return made
 
 
 def rendered(model: Avatar, count: int = 64, frames: int = 2) -> tuple[Any, PixelBatch]:
@@ -43,16 +60,30 @@ def rendered(model: Avatar, count: int = 64, frames: int = 2) -> tuple[Any, Pixe
     return model(rays, state, batch.background), batch
 
 
+@pytest.mark.parametrize("make", [avatar, colors])
 @pytest.mark.parametrize("loss", LOSSES)
-def test_gradients_go_to_the_blendfield_alone(loss: Any) -> None:
-    model = avatar()
+def test_gradients_go_to_the_blendfield_alone(loss: Any, make: Any) -> None:
+    model = make()
     rendering, batch = rendered(model)
     value = loss()(rendering, batch, 0)
     assert value.ndim == 0 and float(value.detach()) > 0
     value.backward()
     for name, parameter in model.named_parameters():
         touched = parameter.grad is not None and bool(parameter.grad.any())
-        assert touched == name.startswith("deformer"), name
+        assert touched == name.startswith(("deformer", "conditions")), name
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_colors_cost_what_displacements_cost(loss: Any) -> None:
+    """One field's values, as colors and as displacements, at the same points."""
+    values = []
+    for model in (avatar(), colors()):
+        rendering, _ = rendered(model)
+        torch.manual_seed(3)
+        points = 0.08 * torch.randn(200, 3).clamp(-1, 1)
+        part = next(each for each in model.modules() if isinstance(each, Blendfield | ColorFields))
+        values.append(loss().sum_over(part, points, torch.arange(200) % 2, rendering.field.state).detach())
+    torch.testing.assert_close(values[0], values[1])
 
 
 def test_values() -> None:
@@ -93,6 +124,7 @@ def test_nothing_rendered(loss: Any) -> None:
 
 
 def test_which_losses_an_avatar_has() -> None:
+    assert [type(loss) for loss in blendfield_losses(colors())] == LOSSES
     assert [type(loss) for loss in blendfield_losses(avatar())] == LOSSES and blendfield_losses(avatar(False)) == []
     names = [loss.name for loss in vp360_losses(avatar(), depth=0.1)]
     assert names == ["color", "depth", "sparsity", "smoothness", "coefficients"]
@@ -101,7 +133,7 @@ def test_which_losses_an_avatar_has() -> None:
 
 @pytest.mark.parametrize("loss", LOSSES)
 def test_errors(loss: Any) -> None:
-    with pytest.raises(ValueError, match="no Blendfield"):
+    with pytest.raises(ValueError, match="no Blendfield, and its conditions no ColorFields"):
         loss()(*rendered(avatar(False)), 0)
     with pytest.raises(ValueError, match=r"training mode"):
         loss()(*rendered(avatar().eval()), 0)

@@ -15,8 +15,11 @@ from headfields.ops.triangle_bvh import TriangleBVH
 from headfields.ops.vertex_geometry import vertex_normals
 from headfields.records import Camera, HeadState
 from headfields.rigging.rigged_template import RiggedTemplate
-from headfields.synthetic.scene.labels import majority
-from headfields.synthetic.scene.shading import Lights, lambert_specular, to_srgb
+from headfields.synthetic.scene import surface_colors
+from headfields.synthetic.scene.labels import brow_labels, majority
+from headfields.synthetic.scene.rig_dress import Dress
+from headfields.synthetic.scene.scene import BROW, GUM, HAIR, TOOTH
+from headfields.synthetic.scene.shading import Lights, lambert_specular, strand_light, to_srgb
 
 __all__ = ["RigScene"]
 
@@ -51,10 +54,11 @@ class RigScene:
         rig: the rigged scan; rendered in one color without texture and texture coordinates.
         seed: seed of relief and folds.
         samples: rays per pixel, a square number.
+        dress: hair, brows, teeth and a shirt of the rig; None for none.
     """
 
-    def __init__(self, rig: RiggedTemplate, seed: int = 0, samples: int = 4) -> None:
-        self.rig, self.side = rig, math.isqrt(samples)
+    def __init__(self, rig: RiggedTemplate, seed: int = 0, samples: int = 4, dress: Dress | None = None) -> None:
+        self.rig, self.side, self.dress = rig, math.isqrt(samples), dress
         random = np.random.default_rng([seed, 21])
         rest = rig.template_vertices
         waves = torch.from_numpy(random.normal(size=(6, 3))).float()
@@ -72,7 +76,15 @@ class RigScene:
         self._jaw = rig.weights[:, rig.jaw_joint] * (1 - rig.weights[:, rig.jaw_joint]) * 4 * still
         self._label = self._face_labels(inside)
         self._inside = inside
-        self._bvh = TriangleBVH(rig.faces, rest[None])
+        self._faces, self._shirt = rig.faces, torch.zeros(len(rest))
+        if dress is not None:
+            self._faces = torch.cat([rig.faces, dress.faces + len(rest)])
+            self._shirt = dress.shirt
+            self._relief = torch.where(self._shirt > 0, 0.0, self._relief)
+            self._label[(self._shirt[rig.faces] > 0).all(1)] = Label.CLOTH
+            self._bvh = TriangleBVH(self._faces, torch.cat([rest, dress.posed(rig())[0]])[None])
+        else:
+            self._bvh = TriangleBVH(rig.faces, rest[None])
         textured = rig.texture is not None and rig.uv is not None and rig.uv_faces is not None
         self._uv = rig.uv[rig.uv_faces] if textured else None  # type: ignore[index]
 
@@ -81,7 +93,7 @@ class RigScene:
         assert state.expression is not None and state.pose is not None
         moved = state.expression[0].abs() @ self._reach
         opened = 0.006 * self._jaw * state.pose[0, self.rig.jaw_joint].norm().clamp_max(0.5)
-        height = self._relief + self._wave * _FOLD * (moved + opened).clamp_max(_DEEPEST)
+        height = self._relief + self._shirt + self._wave * _FOLD * (moved + opened).clamp_max(_DEEPEST)
         vertices = state.vertices[0]
         return vertices + height[:, None] * vertex_normals(vertices, self.rig.faces)
 
@@ -94,17 +106,35 @@ class RigScene:
             to_room: (3, 3) rotation from that frame to the room, where the lights are fixed.
         """
         vertices = self.surface(state)
+        normals = vertex_normals(vertices, self.rig.faces)
+        if self.dress is not None:
+            added, directions = self.dress.posed(state)
+            vertices, normals = torch.cat([vertices, added]), torch.cat([normals, directions])
         self._bvh.refit(vertices[None])
         fine = camera.scaled(float(self.side))
         rays = fine.rays()
         hit = self._bvh.raycast(rays.origins, rays.directions, rays.frame)
         rows = (hit.face >= 0).nonzero()[:, 0]
         face, weights = hit.face[rows], hit.barycentric[rows]
-        corners = self.rig.faces[face]
-        normal = (weights[..., None] * vertex_normals(vertices, self.rig.faces)[corners]).sum(1)
+        corners = self._faces[face]
+        normal = (weights[..., None] * normals[corners]).sum(1)
         normal = torch.nn.functional.normalize(normal, dim=1)
         point = (weights[..., None] * vertices[corners]).sum(1)
-        color = self._shade(face, weights, point, normal, -rays.directions[rows], Lights.in_frame(to_room))
+        view, lights = -rays.directions[rows], Lights.in_frame(to_room)
+        own = face < len(self.rig.faces)
+        color, seen = torch.zeros(len(face), 3), torch.zeros(len(face), dtype=torch.long)
+        color[own] = self._shade(face[own], weights[own], point[own], normal[own], view[own], lights)
+        seen[own] = self._label[face[own]].long()
+        if self.dress is not None:
+            corner = vertices[corners]
+            flat = torch.linalg.cross(corner[:, 1] - corner[:, 0], corner[:, 2] - corner[:, 0])
+            back = own & ((flat * view).sum(1) < 0)  # the cavity of the mouth, seen from inside of the head
+            color[back], seen[back] = torch.tensor([0.12, 0.05, 0.05]), int(Label.MOUTH_INTERIOR)
+            rest = ~own
+            color[rest], seen[rest] = self._shade_dress(
+                self.dress, face[rest] - len(self.rig.faces), weights[rest], point[rest], normal[rest], view[rest],
+                lights,
+            )  # fmt: skip
         height, width = camera.size
         count = self.side**2
 
@@ -115,7 +145,7 @@ class RigScene:
         full = torch.zeros(len(rays), 3)
         full[rows] = color
         label = torch.full((len(rays),), -1, dtype=torch.long)
-        label[rows] = self._label[face].long()
+        label[rows] = seen
         alpha = by_pixel((hit.face >= 0).float()).mean(1)
         rgb = by_pixel(full).sum(1) / (count * alpha)[:, None].clamp_min(1e-6)
         image = torch.cat([rgb, alpha[:, None]], 1).view(height, width, 4)
@@ -148,6 +178,35 @@ class RigScene:
         sky = torch.where(self._inside[face], 0.25, 1.0)
         gloss = torch.tensor([0.05, 24.0]).expand(len(face), 2)
         return to_srgb(lambert_specular(linear, normal, view, lights, key_visible * sky, sky, gloss, _BLEED) * 0.62)
+
+    def _shade_dress(
+        self, dress: Dress, face: Int[Tensor, " n"], weights: Float[Tensor, "n 3"], point: Float[Tensor, "n 3"],
+        direction: Float[Tensor, "n 3"], view: Float[Tensor, "n 3"], lights: Lights,
+    ) -> tuple[Float[Tensor, "n 3"], Int[Tensor, " n"]]:  # fmt: skip
+        """Color and label of hair, brows, teeth and gums."""
+        corners, kind = dress.faces[face], dress.kind[face]
+        rest = (weights[..., None] * dress.rest[corners]).sum(1)
+        sky = (weights * dress.open_sky[corners]).sum(1)
+        toward = lights.key.expand(len(face), 3).contiguous()
+        start = point + _SHADOW * toward
+        lit = (self._bvh.raycast(start, toward, torch.zeros(len(face), dtype=torch.long)).face < 0).float()
+        color = torch.zeros(len(face), 3)
+        label = torch.full((len(face),), int(Label.MOUTH_INTERIOR))
+        for each, paint in ((TOOTH, surface_colors.tooth_color), (GUM, surface_colors.gum_color)):
+            pick = kind == each
+            gloss = torch.tensor([0.3, 50.0]).expand(int(pick.sum()), 2)
+            color[pick] = lambert_specular(
+                paint(rest[pick]), direction[pick], view[pick], lights, lit[pick], sky[pick], gloss, torch.zeros(3)
+            )
+        strands = kind >= HAIR
+        albedo = surface_colors.hair_color(rest[strands, 0], rest[strands, 1])
+        color[strands] = strand_light(
+            albedo, direction[strands], view[strands], lights, lit[strands], sky[strands]
+        )  # fmt: skip
+        label[kind == HAIR] = int(Label.HAIR)
+        brow = kind == BROW
+        label[brow] = brow_labels(point[brow, 0]).long()
+        return to_srgb(color * 0.62), label
 
     def _face_labels(self, inside: Tensor) -> UInt8[Tensor, " f"]:
         regions = self.rig.regions

@@ -105,6 +105,27 @@ class Scene:
             joints,
         )
 
+    def beyond_head(
+        self, head: Float[Tensor, "v 3"], skull: Float[Tensor, "4 4"], jaw: Float[Tensor, "4 4"]
+    ) -> tuple[Float[Tensor, "w 3"], Float[Tensor, "w 3"]]:
+        """Vertices, and normals or tangents, of teeth, brows and hair on a head that moves.
+
+        Args:
+            head: (V, 3) posed vertices of the head.
+            skull, jaw: rest-to-posed transforms that carry hair and upper teeth, and the lower teeth.
+        """
+        teeth = torch.from_numpy(self._mouth.vertices).float()
+        lower = torch.from_numpy(self._mouth.lower)[:, None]
+        teeth = torch.where(lower, teeth @ jaw[:3, :3].T + jaw[:3, 3], teeth @ skull[:3, :3].T + skull[:3, 3])
+        first, last = len(self.head.faces), int((self.kind <= GUM).sum())
+        tubes = self._brows.on(head.numpy().astype(np.float64), self._skin_faces)
+        hair = self._hair_vertices @ skull[:3, :3].T + skull[:3, 3]
+        normals = vertex_normals(teeth, self.faces[first:last] - len(head))
+        return (
+            torch.cat([teeth, torch.from_numpy(tube_vertices(tubes)).float(), hair]),
+            torch.cat([normals, _per_vertex(tubes.tangent), self._hair_tangents @ skull[:3, :3].T]),
+        )
+
     def _open_sky(self, posed: PosedScene, rays: int = 24) -> Float[Tensor, " v"]:
         """(V,) share of a cosine-weighted hemisphere without a hit within 6 cm; of hair, by position on the strand."""
         count = self._starts[2]
