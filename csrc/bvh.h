@@ -12,7 +12,8 @@
 
 namespace headfields {
 
-constexpr float bvh_tie = 2e-6f;  // relative difference of squared distances that rounding can make
+// Difference of two distances that rounding can make: relative to the distance, and to the mesh's largest coordinate.
+constexpr float bvh_tie = 1e-6f, bvh_slack = 2.4e-7f;
 constexpr int32_t bvh_empty = INT32_MIN;
 constexpr int bvh_node_floats = 6 * 8;
 // Corners a, b, c; the vectors whose dot product with p - a are the barycentric coordinates of b and c (0 where the

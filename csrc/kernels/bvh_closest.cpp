@@ -4,8 +4,8 @@
 // first bound.
 //
 // Outside a convex edge a whole wedge of space is equally near to both triangles, and rounding would choose. Of faces
-// within bvh_tie of the least squared distance the lowest index wins, so that a result does not depend on the order of
-// the queries and a wedge has one owner.
+// that are as near as the nearest but for rounding the lowest index wins, so that a result does not depend on the order
+// of the queries and a wedge has one owner. What counts is settled at the end, when the least distance is known.
 #include "bvh.h"
 #include "bvh_descend.h"
 #include "bvh_project.h"
@@ -34,31 +34,57 @@ HF_INLINE f8 leaf_distance2(const float *rows, v3 p) {
 
 namespace {
 
-// The best result of one query so far.
+// The best results of one query so far.
 struct Answer {
-    float best, bound, chosen2;  // bound: best, and the distances that count as equal to it
-    int32_t chosen;
-    int64_t slot;
+    static constexpr int most = 32;
+    struct Near {
+        float distance2;
+        int32_t face;
+        int64_t slot;
+    };
+    float best, bound, equal;  // equal: best, and the distances that count as equal to it; bound: generously so
+    int count;
+    Near near[most];
 
-    HF_INLINE_MEMBER void start(float limit2) { best = bound = chosen2 = limit2, chosen = -1, slot = -1; }
-    HF_INLINE_MEMBER void visit(const BvhTree &tree, const float *triangles, int64_t leaf, v3 p) {
+    HF_INLINE_MEMBER void start(float limit2) { best = bound = equal = limit2, count = 0; }
+    HF_INLINE_MEMBER void visit(const BvhTree &tree, const float *triangles, int64_t leaf, v3 p, float slack) {
         const f8 d2 = leaf_distance2(triangles + leaf * bvh_leaf_floats, p);
         if (mask_bits(d2 < f8_set(bound)) == 0) return;
         const float least = f8_lowest(d2);
-        if (least < best) best = least, bound = least * (1.f + bvh_tie) + 1e-30f;
-        if (!(chosen2 < bound)) chosen = -1;
+        if (least < best) {
+            const float distance = __builtin_sqrtf(least), tie = distance * bvh_tie + slack;
+            best = least, equal = (distance + tie) * (distance + tie) + 1e-30f;
+            bound = (distance + 2 * tie) * (distance + 2 * tie) + 1e-30f;
+        }
         alignas(32) float distance2[8];
         f8_store(distance2, d2);
         for (uint32_t equal = mask_bits(d2 < f8_set(bound)); equal; equal &= equal - 1) {
             const int k = __builtin_ctz(equal);
-            const int32_t face = tree.order[8 * leaf + k];
-            if (chosen < 0 || face < chosen) chosen = face, chosen2 = distance2[k], slot = 8 * leaf + k;
+            if (count == most) make_room();
+            near[count++] = {distance2[k], tree.order[8 * leaf + k], 8 * leaf + k};
         }
+    }
+    // Leaves out what is too far by now, and if nothing is, the highest index.
+    __attribute__((noinline)) void make_room() {
+        int kept = 0, highest = 0;
+        for (int j = 0; j < count; ++j)
+            if (near[j].distance2 < bound) near[kept++] = near[j];
+        for (int j = 1; j < kept; ++j) highest = near[j].face > near[highest].face ? j : highest;
+        if (kept == most) near[highest] = near[--kept];
+        count = kept;
+    }
+    // The lowest index of the equally near faces, as an index of a leaf's lane; -1 where there is none.
+    HF_INLINE_MEMBER int64_t slot() const {
+        int chosen = -1;
+        for (int j = 0; j < count; ++j)
+            if (near[j].distance2 < equal && (chosen < 0 || near[j].face < near[chosen].face)) chosen = j;
+        return chosen < 0 ? -1 : near[chosen].slot;
     }
 };
 
 // Depth first through the whole tree; `seen` is a leaf that was visited before, or -1.
-void descend(const BvhTree &tree, const float *bounds, const float *triangles, v3 p, int64_t seen, Answer &answer) {
+void descend(const BvhTree &tree, const float *bounds, const float *triangles, v3 p, int64_t seen, float slack,
+             Answer &answer) {
     Entry stack[bvh_stack];
     int top = 0;
     for (int32_t node = 0; node >= 0;) {
@@ -71,7 +97,7 @@ void descend(const BvhTree &tree, const float *bounds, const float *triangles, v
                 node = entry.child;
                 break;
             }
-            if (~entry.child != seen) answer.visit(tree, triangles, ~entry.child, p);
+            if (~entry.child != seen) answer.visit(tree, triangles, ~entry.child, p, slack);
         }
     }
 }
@@ -119,7 +145,20 @@ struct Work {
     float limit2;
     int64_t leaf_before;
     int32_t mesh_before;
+    int32_t measured;  // the mesh that `slack` is of
+    float slack;       // the part of a tie that does not grow with the distance: rounding of the coordinates
     Candidates candidates;
+
+    HF_INLINE_MEMBER void measure(int32_t b) {
+        if (b == measured) return;
+        const float *root = tree.bounds + b * tree.nodes * bvh_node_floats;
+        float extent = 0;
+        for (int row = 0; row < bvh_node_floats; ++row) {  // an empty child is from infinity to -infinity
+            const float far = row < bvh_node_floats / 2 ? -root[row] : root[row];
+            extent = far > extent ? far : extent;
+        }
+        measured = b, slack = bvh_slack * extent;
+    }
 
     // Results of items[0..count), all of one mesh and usable, into slots; false where there are too many candidates.
     bool answer_group(const uint32_t *items, int count, int64_t *slots) {
@@ -143,23 +182,24 @@ struct Work {
         const v3 middle = v3_set(center);
         Answer answer;
         const float reach = query.max_distance * 1.0001f + half;
+        measure(b);
         answer.start(reach * reach);
         int64_t seen = b == mesh_before ? leaf_before : -1;
-        if (seen >= 0) answer.visit(tree, triangles, seen, middle);
-        descend(tree, bounds, triangles, middle, seen, answer);
-        if (answer.slot < 0) {
+        if (seen >= 0) answer.visit(tree, triangles, seen, middle, slack);
+        descend(tree, bounds, triangles, middle, seen, slack, answer);
+        if (answer.count == 0) {
             for (int j = 0; j < count; ++j) slots[j] = -1;
             return true;
         }
-        leaf_before = seen = answer.slot / 8, mesh_before = b;
-        const float radius = (__builtin_sqrtf(answer.best) + half) * 1.0001f;
+        leaf_before = seen = answer.slot() / 8, mesh_before = b;
+        const float radius = (__builtin_sqrtf(answer.best) + half) * 1.0001f + 4.f * slack;
         const float radius2 = radius * radius + 1e-30f;
         if (!candidates.collect(tree, bounds, v3_set(lo), v3_set(hi), radius2 < limit2 ? radius2 : limit2))
             return false;
         for (int j = 0; j < count; ++j) {
             const v3 p = v3_set(query.points + 3 * (int64_t)items[j]);
             answer.start(limit2);
-            answer.visit(tree, triangles, seen, p);
+            answer.visit(tree, triangles, seen, p, slack);
             const int64_t first = seen;
             for (int base = 0; base < candidates.count; base += 8) {
                 const f8 d2 = box_distance2(candidates.box[0] + base, candidates_most, p, p);
@@ -170,11 +210,11 @@ struct Work {
                 for (; hits; hits &= hits - 1) {
                     const int k = __builtin_ctz(hits);
                     const int32_t leaf = candidates.leaf[base + k];
-                    if (distance2[k] < answer.bound && leaf != first) answer.visit(tree, triangles, leaf, p);
+                    if (distance2[k] < answer.bound && leaf != first) answer.visit(tree, triangles, leaf, p, slack);
                 }
             }
-            slots[j] = answer.slot;
-            if (answer.slot >= 0) leaf_before = seen = answer.slot / 8;
+            slots[j] = answer.slot();
+            if (slots[j] >= 0) leaf_before = seen = slots[j] / 8;
         }
         return true;
     }
@@ -185,11 +225,13 @@ struct Work {
         const v3 p = v3_set(query.points + 3 * (int64_t)item);
         const int64_t seen = b == mesh_before ? leaf_before : -1;
         Answer answer;
+        measure(b);
         answer.start(limit2);
-        if (seen >= 0) answer.visit(tree, triangles, seen, p);
-        descend(tree, tree.bounds + b * tree.nodes * bvh_node_floats, triangles, p, seen, answer);
-        if (answer.slot >= 0) leaf_before = answer.slot / 8, mesh_before = b;
-        return answer.slot;
+        if (seen >= 0) answer.visit(tree, triangles, seen, p, slack);
+        descend(tree, tree.bounds + b * tree.nodes * bvh_node_floats, triangles, p, seen, slack, answer);
+        const int64_t slot = answer.slot();
+        if (slot >= 0) leaf_before = slot / 8, mesh_before = b;
+        return slot;
     }
 
     // Faces of up to four finished queries and, where requested, the nearest points on them.
@@ -231,7 +273,7 @@ struct Work {
 
 void bvh_closest(const BvhTree &tree, const BvhClosest &query, const uint32_t *items, int64_t count) {
     // Exact check of the distance at the end.
-    Work work{tree, query, query.max_distance * query.max_distance * 1.00001f + 1e-30f, -1, -1, {}};
+    Work work{tree, query, query.max_distance * query.max_distance * 1.00001f + 1e-30f, -1, -1, -1, 0, {}};
     int64_t slots[group_most];
     int64_t alone = 0, pause = group_most;  // queries still to run alone after a group that did not pay
     for (int64_t q = 0; q < count;) {

@@ -192,8 +192,9 @@ class TriangleBVH:
 
     A face without area is a segment or a point: it can be the nearest, and no ray hits it. A face with a vertex that
     is not finite, or farther than 1e18 m from the origin, is left out until a refit with usable vertices. Of equally
-    near faces (to float32 rounding; all points of a wedge outside a convex edge have several) the result is the one of
-    lowest index. All of this holds on every backend.
+    near faces (to 1e-6 of the distance and 2.4e-7 of the mesh's largest coordinate, which is float32 rounding; all points of a
+    wedge outside a convex edge have several), and of faces that a ray hits at the same distance in float32, the result
+    is the one of lowest index, whatever other queries are in the call. All of this holds on every backend.
 
     The face is found in float32; everything else is computed in the dtype of `points` and `vertices`.
 
@@ -354,8 +355,9 @@ class TriangleBVH:
     ) -> RayHit:
         """The first hit of each ray with the mesh, at a distance in [0, max_distance], on either side of a face.
 
-        Differentiable to second order in rays and vertices, as `closest` is; no ray slips between faces that share
-        an edge. A ray that is not finite, or whose direction is zero, hits nothing.
+        Differentiable to second order in rays and vertices, as `closest` is. No ray slips through an edge or a vertex
+        that faces share (Woop et al. 2013, "Watertight ray/triangle intersection"). A ray that is not finite, or whose
+        direction is zero, hits nothing.
 
         Args:
             origins, directions: (..., 3) meters, in the frame of the vertices.

@@ -354,3 +354,26 @@ def test_errors_name_the_argument(unchecked):
         bvh.refit(vertices[:-1])
     with pytest.raises(ValueError, match="faces holds indices"):
         TriangleBVH(faces, vertices[:-1])
+
+
+def test_at_a_vertex_the_lowest_index_of_its_faces_wins(device):
+    mesh = trimesh.creation.icosphere(subdivisions=3, radius=0.1)
+    faces = torch.tensor(np.array(mesh.faces))[torch.randperm(len(mesh.faces))]
+    vertices = torch.tensor(np.array(mesh.vertices) * [1.0, 1.3, 0.7], dtype=torch.float32)
+    lowest = torch.full((len(vertices),), len(faces)).scatter_reduce_(
+        0, faces.flatten(), torch.arange(len(faces)).repeat_interleave(3), "amin"
+    )
+    edges = torch.stack([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]], 1)
+    for center in ([0.0, 0.0, 0.0], [0.03, 1.7, -0.2]):
+        moved = vertices + torch.tensor(center)
+        tree = TriangleBVH(faces.to(device), moved.to(device))
+        order = torch.randperm(len(moved))
+        assert tree.closest(moved[order].to(device)).face.cpu().equal(lowest[order])
+        for i in range(0, len(moved), 40):
+            assert tree.closest(moved[i].to(device)).face.item() == lowest[i]
+        assert closest_face(moved, moved[None], faces).equal(lowest)
+        # In the wedges outside edges and vertices, but for points at the border of one, where rounding decides.
+        out = moved[edges[::7].flatten(0, 1)].mean(1)
+        out = torch.cat([out, moved[::5]]) + 1e-4 * torch.randn(len(out) + len(moved[::5]), 3).sign()
+        same = tree.closest(out.to(device)).face.cpu() == closest_face(out.double(), moved[None].double(), faces)
+        assert same.float().mean() > 0.98

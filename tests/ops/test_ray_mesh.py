@@ -1,5 +1,7 @@
 """Rays against a mesh: first hit and interval within a margin, over the backends."""
 
+from fractions import Fraction
+
 import numpy as np
 import pytest
 import torch
@@ -210,3 +212,73 @@ def test_errors_name_the_argument(unchecked):
         bvh.raycast(origins[0], directions)
     with pytest.raises(TypeError, match=r"raycast: directions has dtype torch\.int64"):
         bvh.raycast(origins, directions.long())
+
+
+@pytest.mark.parametrize("unit", [True, False])
+def test_no_ray_slips_through_a_vertex(device, unit):
+    # From within a closed mesh every ray hits; aimed at a vertex, all the faces around it decide by rounding.
+    faces, vertices = ball(3)
+    origins = 0.05 * torch.nn.functional.normalize(torch.randn(20000, 3), dim=-1)
+    directions = vertices[torch.randint(len(vertices), (len(origins),))] - origins
+    if unit:
+        directions = torch.nn.functional.normalize(directions, dim=-1)
+    face = TriangleBVH(faces.to(device), vertices.to(device)).raycast(origins.to(device), directions.to(device)).face
+    assert (face >= 0).all()
+    some = slice(0, 300)
+    assert face[some].cpu().equal(first_hit(origins[some], directions[some], vertices[None], faces))
+
+
+def rational_first_hit(origin, direction, triangles):
+    """The lowest index of the faces that an exact ray meets first (edges and vertices count), and the distance."""
+    o, d = ([Fraction(x) for x in v] for v in (origin, direction))
+    best = None
+    for index, corners in enumerate(triangles):
+        a, b, c = ([Fraction(x) - y for x, y in zip(corner, o, strict=True)] for corner in corners)
+        cross = lambda p, q: [p[(k + 1) % 3] * q[(k + 2) % 3] - p[(k + 2) % 3] * q[(k + 1) % 3] for k in range(3)]
+        dot = lambda p, q: sum(x * y for x, y in zip(p, q, strict=True))
+        weights = [dot(cross(p, q), d) for p, q in ((b, c), (c, a), (a, b))]
+        normal = cross([x - y for x, y in zip(b, a, strict=True)], [x - y for x, y in zip(c, a, strict=True)])
+        if dot(normal, d) == 0 or not (min(weights) >= 0 or max(weights) <= 0):
+            continue
+        t = dot(normal, a) / dot(normal, d)
+        if t >= 0 and (best is None or t < best[0]):
+            best = (t, index)
+    return best
+
+
+def test_ties_are_the_lowest_index_as_exact_arithmetic_has_it(device):
+    # Coordinates are small multiples of 1/64, so that rays go through vertices and edges exactly.
+    faces, vertices = ball(1)
+    vertices = (vertices * 640).round() / 64
+    origins = (torch.randn(80, 3) * 20).round() / 64
+    targets = torch.cat([vertices[torch.randint(len(vertices), (40,))], vertices[faces[:40, :2]].mean(1)])
+    directions = targets - origins
+    directions[::8] = torch.tensor([0.0, 0.0, -1.0])  # within planes of boxes, too
+    origins[::8] = vertices[:10] + torch.tensor([0.0, 0.0, 4.0])
+    triangles = vertices[faces].tolist()
+    exact = [rational_first_hit(o, d, triangles) for o, d in zip(origins.tolist(), directions.tolist(), strict=True)]
+    expected = [-1 if hit is None else hit[1] for hit in exact]
+    tree = TriangleBVH(faces.to(device), vertices.to(device))
+    hit = tree.raycast(origins.to(device), directions.to(device))
+    assert hit.face.tolist() == expected and min(expected) >= 0
+    assert hit.distance.tolist() == pytest.approx([float(t) for t, _ in exact], rel=1e-7)
+    assert first_hit(origins, directions, vertices[None], faces).tolist() == expected
+
+
+def test_an_answer_does_not_depend_on_the_other_rays(device):
+    one = TriangleBVH(torch.tensor([[0, 1, 2]]).to(device), torch.tensor([[0.0, 0, 0], [1, 0, 0], [1, 1, 0]]).to(device))
+    for zero in (0.0, -0.0):  # a ray within the side of the box
+        rays = torch.tensor([[2.0, 0.5, 1], [1, 0.5, 1], [0.9, 0.5, 1], [1, 0.5, 1]], device=device)
+        down = torch.tensor([zero, 0.0, -1.0], device=device)
+        assert one.raycast(rays, down.expand(4, 3)).face.tolist() == [-1, 0, 0, 0]
+        assert [one.raycast(ray[None], down[None]).face.item() for ray in rays] == [-1, 0, 0, 0]
+    faces, vertices = ball(2)
+    tree = TriangleBVH(faces.to(device), (vertices * 1000).round().to(device))
+    origins = tree.vertices[0].repeat(4, 1)
+    directions = torch.eye(3, device=device).repeat(len(origins) // 3 + 1, 1)[: len(origins)]
+    origins = origins - 300 * directions
+    together = tree.raycast(origins, directions).face
+    order = torch.randperm(len(origins), device=device)
+    assert tree.raycast(origins[order], directions[order]).face.equal(together[order])
+    for i in range(0, len(origins), 16):
+        assert tree.raycast(origins[i : i + 1], directions[i : i + 1]).face.equal(together[i : i + 1])

@@ -9,7 +9,8 @@ wp.set_module_options({"enable_backward": False})
 
 FAR = wp.constant(1.0e18)  # larger coordinates have no result: their squares would overflow
 NOWHERE = wp.constant(1.0e30)  # where the triangle of an empty lane lies
-TIE = wp.constant(2.0e-6)  # as in csrc/bvh.h
+TIE = wp.constant(1.0e-6)  # as in csrc/bvh.h
+SLACK = wp.constant(2.4e-7)
 EMPTY = wp.constant(-(2**31))
 stack_int = wp.types.vector(length=64, dtype=wp.int32)  # nine levels, seven siblings per level
 stack_float = wp.types.vector(length=64, dtype=wp.float32)
@@ -204,6 +205,21 @@ def refined(point: wp.vec3, first: wp.vec3, second: wp.vec3, third: wp.vec3):
     return wp.vec4(wp.float32(best[0]), wp.float32(best[1]), wp.float32(best[2]), wp.float32(wp.sqrt(best[3])))
 
 
+@wp.func
+@no_type_check
+def largest(v: wp.vec3):
+    """The largest magnitude of a component."""
+    return wp.max(wp.abs(v[0]), wp.max(wp.abs(v[1]), wp.abs(v[2])))
+
+
+@wp.func
+@no_type_check
+def within(best: float, slack: float, ties: float):
+    """Squared distances below this count as equal to `best`, for 1 tie; generously for more."""
+    distance = wp.sqrt(best) * (1.0 + ties * TIE) + ties * slack
+    return distance * distance + 1.0e-30
+
+
 @wp.kernel
 @no_type_check
 def closest(
@@ -227,7 +243,9 @@ def closest(
     if indexed != 0:
         mesh = mesh_index[i]
     best = max_distance * max_distance * 1.00001 + 1.0e-30
-    bound = best  # and what counts as equal to it: see csrc/kernels/bvh_closest.cpp
+    equal = best  # and what counts as equal to it: see csrc/kernels/bvh_closest.cpp
+    bound = best
+    slack = wp.float32(0.0)
     chosen = wp.int32(-1)
     answer = wp.vec4(0.0, 0.0, 0.0, wp.inf)
     best_slot = wp.int32(-1)
@@ -238,6 +256,11 @@ def closest(
         stack[0] = 0
         keys[0] = 0.0
         top = wp.int32(1)
+        for k in range(8):
+            lo = load3(bounds, mesh, 0, 0, k)
+            if lo[0] < wp.inf:
+                slack = wp.max(slack, wp.max(largest(lo), largest(load3(bounds, mesh, 0, 3, k))))
+        slack = slack * SLACK
     while top > 0:
         top -= 1
         child = stack[top]
@@ -246,12 +269,13 @@ def closest(
                 leaf = -1 - child
                 for k in range(8):
                     candidate = nearest(p, triangles, mesh, leaf * 144, k)
-                    if candidate[3] < bound:
+                    if candidate[3] < equal:
                         if candidate[3] < best:
                             best = candidate[3]
-                            bound = best * (1.0 + TIE) + 1.0e-30
+                            equal = within(best, slack, 1.0)
+                            bound = within(best, slack, 2.0)
                         index = order[leaf * 8 + k]
-                        if chosen < 0 or index < chosen or answer[3] >= bound:
+                        if chosen < 0 or index < chosen or answer[3] >= equal:
                             chosen = index
                             answer = candidate
                             best_slot = leaf * 8 + k

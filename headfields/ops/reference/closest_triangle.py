@@ -4,6 +4,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+_TIE, _SLACK = 1e-6, 2.4e-7  # as in csrc/bvh.h
+
 
 def _fraction(along: Tensor, squared_length: Tensor) -> Tensor:
     """`along / squared_length` clamped to [0, 1]; 0 on an edge without length."""
@@ -118,7 +120,8 @@ def closest_face(
     """Index of the face nearest to each point, by brute force, `pairs` point-face pairs at a time.
 
     -1 where no face is within `max_distance`, and for points that are not finite or farther than 1e18 from the origin.
-    Faces with such a vertex are left out. Of equally near faces the lowest index wins. Not differentiable.
+    Faces with such a vertex are left out. Of faces that are equally near but for the rounding of float32 (to 1e-6 of
+    the distance, and 2.4e-7 of the mesh's largest coordinate) the lowest index wins. Not differentiable.
     """
     points, vertices = points.detach(), vertices.detach()
     face = torch.full((points.shape[0],), -1, dtype=torch.long, device=points.device)
@@ -135,9 +138,12 @@ def closest_face(
         query = torch.where(usable[..., None], chunk[:, None, :], 0.0)
         barycentric = barycentric_of_closest(query, corners)
         squared = (query - (barycentric[..., None] * corners).sum(-2)).square().sum(-1)
-        lowest, index = torch.where(usable, squared, torch.inf).min(-1)
-        near = torch.isfinite(lowest) & (lowest.sqrt() <= max_distance)
-        face[start : start + len(chunk)] = torch.where(near, index, -1)
+        distance = torch.where(usable, squared, torch.inf).sqrt()
+        lowest = distance.amin(-1)
+        extent = corners.abs().amax((1, 2, 3))
+        equal = distance <= (lowest * (1 + _TIE) + extent * _SLACK)[:, None]
+        near = torch.isfinite(lowest) & (lowest <= max_distance)
+        face[start : start + len(chunk)] = torch.where(near, equal.int().argmax(-1), -1)
     return face
 
 

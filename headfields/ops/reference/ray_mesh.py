@@ -19,13 +19,11 @@ def _over(numerator: Tensor, denominator: Tensor) -> Tensor:
 
 def ray_triangle(
     origins: Float[Tensor, "*batch 3"], directions: Float[Tensor, "*batch 3"], corners: Float[Tensor, "*batch 3 3"]
-) -> tuple[Bool[Tensor, "*batch"], Float[Tensor, "*batch 3"], Float[Tensor, "*batch"]]:
-    """Whether the line hits the triangle (on either side), and barycentric coordinates and distance of the hit.
+) -> tuple[Float[Tensor, "*batch 3"], Float[Tensor, "*batch"]]:
+    """Barycentric coordinates and distance at which the line of a ray meets the plane of a triangle.
 
-    The coordinates are the volumes that the ray spans with the three edges (Pluecker coordinates): faces that share an
-    edge compute the same volume for it but for the sign, so no ray slips between them. A ray in the plane of the face
-    misses it, and a face without area is never met. Differentiable to any order; coordinates are 0 where the ray is
-    parallel.
+    The coordinates are the volumes that the ray spans with the three edges (Pluecker coordinates). Differentiable to
+    any order; 0 where the ray is parallel.
     """
     a, b, c = (corner - origins for corner in corners.unbind(-2))
 
@@ -34,11 +32,32 @@ def ray_triangle(
 
     weights = torch.stack((volume(b, c), volume(c, a), volume(a, b)), dim=-1)
     normal = torch.linalg.cross(b - a, c - a)
-    along = _dot(normal, directions)
+    return _over(weights, weights.sum(-1)[..., None]), _over(_dot(normal, a), _dot(normal, directions))
+
+
+def hit_distance(
+    origins: Float[Tensor, "*batch 3"], directions: Float[Tensor, "*batch 3"], corners: Float[Tensor, "*batch 3 3"]
+) -> Float[Tensor, "*batch"]:
+    """Distance in float64 at which the line meets the triangle, on either side; infinity where it misses.
+
+    Watertight (Woop et al. 2013): corners are sheared along the ray into the plane across it, alike for every face
+    that has them, and the sign of an edge is a comparison of two products, and so the opposite for the face across. A
+    ray in the plane of the face misses it, and a face without area (in the corners' dtype) is never met.
+    """
+    area = inverse_squared_area(corners) > 0
+    origins, directions, corners = origins.double(), directions.double(), corners.double()
+    axis = directions.abs().argmax(-1, keepdim=True)
+    order = torch.cat((axis + 1, axis + 2, axis), dim=-1) % 3
+    d = directions.take_along_dim(order, -1)[..., None, :]
+    p = (corners - origins[..., None, :]).take_along_dim(order[..., None, :], -1)
+    x = d[..., 2] * p[..., 0] - d[..., 0] * p[..., 2]
+    y = d[..., 2] * p[..., 1] - d[..., 1] * p[..., 2]
+    one, other = x.roll(-1, -1) * y.roll(-2, -1), y.roll(-1, -1) * x.roll(-2, -1)  # edges bc, ca, ab
+    weights = torch.where(one == other, 0.0, one - other)
     total = weights.sum(-1)
-    one_sided = (weights >= 0).all(-1) | (weights <= 0).all(-1)
-    meets = one_sided & (along != 0) & (total != 0) & (inverse_squared_area(corners) > 0)
-    return meets, _over(weights, total[..., None]), _over(_dot(normal, a), along)
+    meets = ((weights >= 0).all(-1) | (weights <= 0).all(-1)) & (total != 0) & area & (d[..., 0, 2] != 0)
+    distance = (_over(weights, total[..., None]) * p[..., 2]).sum(-1) / torch.where(d[..., 2] == 0, 1.0, d[..., 2])[..., 0]
+    return torch.where(meets, distance, torch.inf)
 
 
 def hit_on_face(
@@ -58,7 +77,7 @@ def hit_on_face(
     corners = vertices[mesh[:, None], faces.long()[face.clamp(min=0)]]
     corners = torch.where(valid[:, None, None], corners, 0.0)
     mask = valid[:, None]
-    _, barycentric, distance = ray_triangle(
+    barycentric, distance = ray_triangle(
         torch.where(mask, origins, 0.0), torch.where(mask, directions, 0.0), corners
     )
     return torch.where(mask, barycentric, 0.0), torch.where(valid, distance, torch.inf)
@@ -93,7 +112,7 @@ def first_hit(
 ) -> Int[Tensor, " n"]:
     """Index of the first face that each ray hits at a distance in [0, max_distance], -1 where there is none.
 
-    Brute force, `pairs` ray-face pairs at a time. Not differentiable.
+    Distances are compared in float32, and of faces at one distance the lowest index wins. Brute force, `pairs` ray-face pairs at a time. Not differentiable.
     """
     face = torch.full((origins.shape[0],), -1, dtype=torch.long, device=origins.device)
     if faces.shape[0] == 0:
@@ -103,10 +122,10 @@ def first_hit(
         chunk = slice(start, start + step)
         index = None if mesh_index is None else mesh_index[chunk]
         o, d, corners, usable = _pairs(origins[chunk], directions[chunk], vertices, faces, index)
-        meets, _, t = ray_triangle(o, d, corners)
-        t = torch.where(meets & usable & (t >= 0) & (t <= max_distance), t, torch.inf)
-        nearest, mesh = t.min(-1)
-        face[chunk] = torch.where(nearest < torch.inf, mesh, -1)
+        t = hit_distance(o, d, corners).float()
+        t = torch.where(usable & (t >= 0) & (t <= max_distance), t, torch.inf)
+        nearest = t.amin(-1)
+        face[chunk] = torch.where(nearest < torch.inf, (t == nearest[:, None]).int().argmax(-1), -1)
     return face
 
 
