@@ -1,7 +1,7 @@
 """Rays against a triangle mesh in plain PyTorch: the definition of `raycast` and `interval` of `TriangleBVH`."""
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from headfields.ops.reference.closest_triangle import inverse_squared_area
@@ -56,7 +56,7 @@ def hit_distance(
     weights = torch.where(one == other, 0.0, one - other)
     total = weights.sum(-1)
     meets = ((weights >= 0).all(-1) | (weights <= 0).all(-1)) & (total != 0) & area & (d[..., 0, 2] != 0)
-    distance = (_over(weights, total[..., None]) * p[..., 2]).sum(-1) / torch.where(d[..., 2] == 0, 1.0, d[..., 2])[..., 0]
+    distance = _over((_over(weights, total[..., None]) * p[..., 2]).sum(-1), d[..., 0, 2])
     return torch.where(meets, distance, torch.inf)
 
 
@@ -77,9 +77,7 @@ def hit_on_face(
     corners = vertices[mesh[:, None], faces.long()[face.clamp(min=0)]]
     corners = torch.where(valid[:, None, None], corners, 0.0)
     mask = valid[:, None]
-    barycentric, distance = ray_triangle(
-        torch.where(mask, origins, 0.0), torch.where(mask, directions, 0.0), corners
-    )
+    barycentric, distance = ray_triangle(torch.where(mask, origins, 0.0), torch.where(mask, directions, 0.0), corners)
     return torch.where(mask, barycentric, 0.0), torch.where(valid, distance, torch.inf)
 
 
@@ -112,7 +110,8 @@ def first_hit(
 ) -> Int[Tensor, " n"]:
     """Index of the first face that each ray hits at a distance in [0, max_distance], -1 where there is none.
 
-    Distances are compared in float32, and of faces at one distance the lowest index wins. Brute force, `pairs` ray-face pairs at a time. Not differentiable.
+    Distances are compared in float32, and of faces at one distance the lowest index wins. Brute force, `pairs` ray-face
+    pairs at a time. Not differentiable.
     """
     face = torch.full((origins.shape[0],), -1, dtype=torch.long, device=origins.device)
     if faces.shape[0] == 0:
