@@ -110,7 +110,7 @@ static void march_of(int64_t begin, int64_t end, const T *origins, const T *dire
                 for (int axis = 0; axis < 3; ++axis) {
                     const T sum = origin[axis] + direction[axis];
                     misses |= !(sum - sum == 0);  // not finite
-                    if (direction[axis] == 0) {
+                    if (direction[axis] < T(1e-30) && direction[axis] > T(-1e-30)) {  // the wall is infinitely far
                         const T place = (origin[axis] - grid.low[axis]) * grid.cells_per_meter[axis];
                         misses |= !(place >= 0 && place < T(grid.size[axis]));
                         continue;

@@ -6,11 +6,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from headfields.ops._checks import check_floating, check_integer, check_same_device, check_shape
+from headfields.ops._checks import check_floating, check_index, check_integer, check_same_device, check_shape
 from headfields.ops.dispatch import native, use_native
 from headfields.ops.reference import blended_map as reference
 from headfields.ops.transforms import define_transforms, may_be_differentiated
 from headfields.ops.warp_launch import launch
+from headfields.precision import full_precision
 
 
 @torch.library.custom_op("headfields::blended_map", mutates_args=())
@@ -29,6 +30,7 @@ def _blended_map(
     if use_native(points):
         native.blended_map(*inputs, sharpness, moved, turned, torch.get_num_threads())
     else:
+        check_rows(inputs[2], inputs[3], inputs[4], inputs[6])
         launch("blended_map.blended_map", len(points), *inputs, sharpness, moved, turned)
     return moved, turned
 
@@ -66,7 +68,7 @@ def blended_map(
     turned by the same 3×3 matrix and normalized.
 
     If nothing requires a gradient and all is float32, a kernel computes it in one pass; otherwise PyTorch does,
-    differentiable to second order in points, directions, gradients and centroids.
+    differentiable to second order in points, directions, gradients and centroids. Under autocast too in full precision.
 
     Args:
         points, directions: (M, 3) posed points, meters, and unit directions.
@@ -83,17 +85,27 @@ def blended_map(
 
     Raises:
         TypeError, ValueError: a dtype or shape does not fit, or devices differ.
-        IndexError: face or mesh_index is out of range (checked on the CPU only).
+        IndexError: face, mesh_index or ring is out of range (checked on the CPU only).
 
     Source: INSTA (Zielonka et al. 2023), section 3.2.
     """
     _check(points, directions, face, mesh_index, gradients, centroids, ring)
+    face, mesh_index, ring = face.long(), mesh_index.long(), ring.long()
     inputs = (points, directions, gradients, centroids)
     fused = all(x.dtype == torch.float32 for x in inputs)
     if fused and not may_be_differentiated(*inputs):
         moved, turned = _blended_map(points, directions, face, mesh_index, gradients, centroids, ring, float(sharpness))
         return moved, turned
-    return reference.blended_map(points, directions, face, mesh_index, gradients, centroids, ring, sharpness)
+    check_rows(face, mesh_index, gradients, ring)
+    with full_precision(points):
+        return reference.blended_map(points, directions, face, mesh_index, gradients, centroids, ring, sharpness)
+
+
+def check_rows(face: Tensor, mesh_index: Tensor, gradients: Tensor, ring: Tensor) -> None:
+    """The index checks of the compiled kernel, which reads only the rings of the faces that occur."""
+    check_index("blended_map", "face", face, gradients.shape[1])
+    check_index("blended_map", "mesh_index", mesh_index, len(gradients))
+    check_index("blended_map", "ring", ring, gradients.shape[1], least=None)
 
 
 def _check(

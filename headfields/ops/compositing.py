@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from headfields.ops._checks import check_floating, check_integer, check_same_device, check_shape
+from headfields.ops._checks import check_floating, check_integer, check_offsets, check_same_device, check_shape
 from headfields.ops.dispatch import native, use_native, use_warp
 from headfields.ops.reference import compositing as reference
 from headfields.ops.transforms import define_transforms, pullback
@@ -278,7 +278,7 @@ def _packing(
         if ray is not None and ray.shape != tensor.shape:
             raise ValueError(f"{op}: ray has shape {tuple(ray.shape)}, but {name} has {tuple(tensor.shape)}")
         check_same_device(op, **{name: tensor, "offsets": offsets})
-        return offsets
+        return offsets.long()
     if rays is None:
         raise ValueError(f"{op}: rays is None; with packed samples pass the number of rays, or offsets")
     assert ray is not None
@@ -329,6 +329,7 @@ def _exclusive_sum(values: Tensor, offsets: Tensor, reverse: bool) -> Tensor:
     if use_native(values):
         native.exclusive_sum(values, offsets, reverse, out, torch.get_num_threads())
     elif use_warp(values):
+        check_offsets("exclusive_sum", offsets, len(values))
         launch("compositing.exclusive_sum", offsets.numel() - 1, values, offsets, reverse, out)
     else:
         return reference.exclusive_sum(values, offsets, reverse)
@@ -363,6 +364,7 @@ def _weighted_sum(weights: Tensor, values: Tensor, offsets: Tensor, total: bool)
     if use_native(weights):
         native.weighted_sum(weights, values.view(-1), offsets, channels, total, out.view(-1), torch.get_num_threads())
     elif use_warp(weights):
+        check_offsets("weighted_sum", offsets, len(weights))
         launch("compositing.weighted_sum", (rays, channels + total), weights, values, offsets, out)
     else:
         return reference.weighted_sum(weights, values, offsets, total)
@@ -388,6 +390,7 @@ def _weighted_sum_backward(
             out_weights, out_values.view(-1), torch.get_num_threads(),
         )  # fmt: skip
     elif use_warp(weights):
+        check_offsets("weighted_sum_backward", offsets, len(weights))
         launch("compositing.weighted_sum_backward", rays, grad, weights, values, offsets, out_weights, out_values)
     else:
         ray = torch.repeat_interleave(torch.arange(rays, device=offsets.device), offsets.diff())
@@ -444,6 +447,7 @@ def _ray_weights(values: Tensor, offsets: Tensor, alpha: bool) -> Tensor:
     if use_native(values):
         native.ray_weights(values, offsets, alpha, out, torch.get_num_threads())
     elif use_warp(values):
+        check_offsets("ray_weights", offsets, len(values))
         launch("compositing.ray_weights", offsets.numel() - 1, values, offsets, alpha, out)
     else:
         return reference.ray_weights(values, offsets, alpha)
@@ -463,6 +467,7 @@ def _ray_weights_backward(grad: Tensor, values: Tensor, offsets: Tensor, alpha: 
     if use_native(values):
         native.ray_weights_backward(grad, values, offsets, alpha, out, torch.get_num_threads())
     elif use_warp(values):
+        check_offsets("ray_weights_backward", offsets, len(values))
         launch("compositing.ray_weights_backward", offsets.numel() - 1, grad, values, offsets, alpha, out)
     else:
         return reference.ray_weights_backward(grad, values, offsets, alpha)
@@ -487,6 +492,7 @@ def _ray_weights_double(
         )  # fmt: skip
     elif use_warp(values):
         reach = torch.empty_like(values)
+        check_offsets("ray_weights_double", offsets, len(values))
         launch("compositing.ray_weights_double", offsets.numel() - 1,
                direction, grad, values, offsets, alpha, reach, out_weights, out_values)  # fmt: skip
     else:

@@ -47,6 +47,34 @@ def warp() -> Any:
     return wp
 
 
+def cuda_trouble() -> str | None:
+    """Why Warp cannot run on the CUDA devices that torch sees, and the remedy; None where it can."""
+    wp = warp()
+    if wp.is_cuda_available():
+        return None
+    driver = wp.get_cuda_driver_version() if hasattr(wp, "get_cuda_driver_version") else None
+    toolkit = wp.get_cuda_toolkit_version() if hasattr(wp, "get_cuda_toolkit_version") else None
+    versions = f"driver for CUDA {_dotted(driver)}, " if driver else ""
+    versions += f"built for CUDA {_dotted(toolkit)}" if toolkit else "built without CUDA"
+    return (
+        f"torch has CUDA and NVIDIA Warp {wp.config.version} has not ({versions}); from 1.18 on its default wheel "
+        "needs driver R580 and a GPU of compute capability 7.5: update the driver, or "
+        "pip install 'warp-lang>=1.10,<1.18'"
+    )
+
+
+def _dotted(version: Any) -> str:
+    return ".".join(map(str, version)) if isinstance(version, tuple) else str(version)
+
+
+@functools.lru_cache(maxsize=1)  # asked at each launch
+def require_cuda() -> None:
+    """Raises RuntimeError, with the remedy, unless Warp can run on CUDA."""
+    trouble = cuda_trouble()
+    if trouble is not None:
+        raise RuntimeError(f"headfields on CUDA: {trouble}")
+
+
 @contextlib.contextmanager
 def warp_cache() -> Iterator[None]:
     """Turns an OSError of Warp within the `with` block into one that says where it keeps compiled kernels."""
@@ -74,6 +102,12 @@ def _warn_about_warp() -> None:
     warnings.warn(
         f"headfields: NVIDIA Warp runs on the CPU, on one thread: the C++ kernels are {_native_reason}", stacklevel=3
     )
+
+
+def checks_indices(device: torch.device) -> bool:
+    """Whether indices are checked before a kernel reads by them: always on the CPU; on CUDA, where a check waits for
+    the device, if the environment variable HEADFIELDS_CHECK_INDICES is 1, to find a program's mistake."""
+    return device.type == "cpu" or os.environ.get("HEADFIELDS_CHECK_INDICES") == "1"
 
 
 def use_native(tensor: Tensor) -> bool:
@@ -141,7 +175,10 @@ def backends() -> list[Backend]:
     except Exception as error:  # any failure of Warp to start is reported
         warp_ok, warp_reason = False, f"{type(error).__name__}: {error}"
     cuda = torch.cuda.is_available()
-    if not cuda:
+    trouble = cuda_trouble() if cuda and warp_ok else None
+    if trouble is not None:
+        cuda, cuda_reason = False, trouble
+    elif not cuda:
         cuda_reason = "torch sees no CUDA device" if torch.version.cuda else "this torch is built without CUDA"
     else:
         cuda_reason = f"{torch.cuda.get_device_name()}, {warp_reason}"

@@ -129,11 +129,11 @@ def _warp_grid(layout: HashGridLayout, smoothstep: bool, device: torch.device) -
 
     if layout.entries >= 2**31:
         raise ValueError(f"hash_grid (Warp): the layout has {layout.entries} entries; at most 2**31 - 1 can be indexed")
-    place = wp.device_from_torch(device)
     grid = kernels.Grid()
-    grid.resolution = wp.array(layout.resolutions, dtype=wp.int32, device=place)
-    grid.offset = wp.array(layout.offsets, dtype=wp.int32, device=place)
-    grid.hashed = wp.array([not dense for dense in layout.dense], dtype=wp.int32, device=place)
+    hashed = [not dense for dense in layout.dense]
+    # Made by torch, on the stream that the launches are on, and kept alive by the arrays.
+    numbers = torch.tensor([layout.resolutions, layout.offsets[: len(hashed)], hashed], dtype=torch.int32).to(device)
+    grid.resolution, grid.offset, grid.hashed = (wp.from_torch(row) for row in numbers)
     grid.mask = 2**layout.log2_table_size - 1
     grid.dimensions, grid.features, grid.smoothstep = layout.dimensions, layout.features, int(smoothstep)
     return grid

@@ -10,7 +10,14 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from headfields.ops._checks import check_floating, check_integer, check_same_device, check_shape, require_shapes
+from headfields.ops._checks import (
+    check_floating,
+    check_index,
+    check_integer,
+    check_same_device,
+    check_shape,
+    require_shapes,
+)
 from headfields.ops.dispatch import native, use_native, use_warp
 from headfields.ops.reference import interpolate_rows as reference
 from headfields.ops.transforms import define_transforms
@@ -28,6 +35,7 @@ def _gather(table: Tensor, index: Tensor, weights: Tensor) -> Tensor:
     if use_native(table):
         native.rows_gather(*inputs, out, torch.get_num_threads())
     else:
+        check_index("interpolate_rows", "index", inputs[1], len(table), least=None)
         launch("interpolate_rows.gather", tuple(out.shape), *inputs, out)
     return out
 
@@ -46,6 +54,7 @@ def _scatter(values: Tensor, index: Tensor, weights: Tensor, rows: int) -> Tenso
         out = values.new_empty(rows, values.shape[1])
         native.rows_scatter(*inputs, out, torch.get_num_threads())
     elif use_warp(values):
+        check_index("scatter_rows", "index", inputs[1], rows, least=None)
         out = values.new_zeros(rows, values.shape[1])
         launch("interpolate_rows.scatter", tuple(values.shape), *inputs, out)
     else:
@@ -69,6 +78,7 @@ def _dot(table: Tensor, index: Tensor, values: Tensor) -> Tensor:
     if use_native(table):
         native.rows_dot(*inputs, out, torch.get_num_threads())
     else:
+        check_index("dot_rows", "index", inputs[1], len(table), least=None)
         launch("interpolate_rows.dot", tuple(out.shape), *inputs, out)
     return out
 

@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 
-from headfields.ops._checks import check_floating, check_integer, check_same_device, check_shape
+from headfields.ops._checks import check_floating, check_index, check_integer, check_same_device, check_shape
 from headfields.ops.dispatch import native, use_native
 from headfields.ops.reference import mlp as reference
 from headfields.ops.transforms import define_transforms
@@ -69,6 +69,8 @@ def mlp(
     _check(x, weights, biases, condition, index, start)
     tensors = [x, *weights, *(biases or ()), *(shared for shared in (condition, start) if shared is not None)]
     if not _kernel_supports(x, tensors, weights, condition if start is None else start):
+        if index is not None:
+            check_index("mlp", "index", index, len(condition if start is None else start))  # type: ignore[arg-type]
         return reference.mlp(x, weights, biases, condition, index, start)
     return mlp_kernel(x, weights, biases, condition, index, start)
 
@@ -158,6 +160,8 @@ def _contiguous(tensors: Sequence[Tensor]) -> list[Tensor]:
 
 @torch.library.custom_op("headfields::mlp", mutates_args=())
 def _mlp(x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor], index: Tensor | None) -> Tensor:
+    if index is not None and not (use_native(x) and x.dtype == torch.float32):
+        check_index("mlp", "index", index, len(biases[0]))
     if x.dtype != torch.float32:
         return reference.layers(x, weights, biases, index)[-1]
     out = x.new_empty((x.shape[0], weights[-1].shape[0]))

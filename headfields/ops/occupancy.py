@@ -19,6 +19,7 @@ from headfields.ops.warp_launch import launch
 from headfields.records import Samples
 
 DEFAULT_BUDGET = 1 << 22
+_MOST_EDGES = 1 << 26  # of one ray's lattice, where the definition in PyTorch makes them all
 
 
 def march(
@@ -195,14 +196,25 @@ def march_lattice(
         launch_march = lambda fill, *out: launch("occupancy.march", rays, *arguments, fill, *out)  # noqa: E731
         launch_march(False, counts, counts, nothing, nothing)
     else:
-        if occupied is None or origins is None or directions is None or aabb is None:
-            samples = reference_sampling.uniform_step(near, far, step, cone_angle, jitter)
-        else:
-            samples = reference.march(
-                origins, directions, near, far, occupied, aabb, step, cone_angle, jitter
-            )  # fmt: skip
-        _check_budget(op, samples[0].shape[0], budget, rays)
-        return samples
+        # Every edge of the lattices is made, also in empty cells: a few rays at a time, and none of too many edges.
+        edges = reference_sampling.step_count(near, far, step, cone_angle)
+        if occupied is None:
+            _check_budget(op, max(int(edges.sum()) - 2 * rays, 0), budget, rays)
+        longest = float(edges.max()) + 3 if rays else 1.0
+        _check_budget(f"{op} (in float64 without the compiled module)", int(longest), _MOST_EDGES, 1)
+        parts = []
+        for first in range(0, max(rays, 1), chunk := max(int((1 << 22) / longest), 1)):
+            own = slice(first, first + chunk)
+            lattice = (near[own], far[own], step, cone_angle, None if jitter is None else jitter[own])
+            if occupied is None or origins is None or directions is None or aabb is None:
+                ray, start, end = reference_sampling.uniform_step(*lattice)
+            else:
+                ray, start, end = reference.march(
+                    origins[own], directions[own], *lattice[:2], occupied, aabb, *lattice[2:]
+                )  # fmt: skip
+            parts.append((ray + first, start, end))
+            _check_budget(op, sum(len(part[0]) for part in parts), budget, rays)
+        return tuple(torch.cat(column) for column in zip(*parts, strict=True))
     offsets = torch.zeros(rays + 1, dtype=torch.long, device=near.device)
     torch.cumsum(counts, 0, out=offsets[1:])
     total = int(offsets[-1])
@@ -213,6 +225,10 @@ def march_lattice(
         native.march_fill(*arguments, offsets, ray, start, end, threads)
     else:
         launch_march(True, offsets, ray, start, end)
+    lost = torch.finfo(near.dtype).eps * float(end.max()) if total and near.device.type == "cpu" else 0.0
+    if occupied is None and step < lost:  # below the rounding of a distance, some intervals have no length
+        longer = start < end
+        return ray[longer], start[longer], end[longer]
     return ray, start, end
 
 

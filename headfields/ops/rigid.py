@@ -70,6 +70,8 @@ def nearest_rotation(
 ) -> tuple[Float[Tensor, "*b 3 3"], Float[Tensor, "*b"]]:
     """The rotations R (..., 3, 3) of determinant +1 that maximize trace(Rᵀ C), and that trace (...).
 
+    A matrix that is not finite has a rotation of NaN, and the others of the batch have theirs.
+
     Args:
         covariance: (..., 3, 3) C, for example the sum of target · sourceᵀ over centered points.
 
@@ -84,6 +86,9 @@ def nearest_rotation(
 
 
 def _nearest_rotation(covariance: Tensor) -> tuple[Tensor, Tensor]:
+    # A decomposition fails for a whole batch: what is not finite is left out, and its rotation is NaN.
+    finite = covariance.detach().isfinite().all(-1).all(-1)[..., None, None]
+    covariance = torch.where(finite, covariance, torch.eye(3, dtype=covariance.dtype, device=covariance.device))
     scale = covariance.detach().abs().amax(dim=(-2, -1), keepdim=True).clamp(min=torch.finfo(covariance.dtype).tiny)
     moment = covariance / scale
     with torch.no_grad():
@@ -100,6 +105,7 @@ def _nearest_rotation(covariance: Tensor) -> tuple[Tensor, Tensor]:
         trace = symmetric.diagonal(dim1=-2, dim2=-1).sum(dim=-1) + torch.finfo(moment.dtype).eps  # points on one line
         step = torch.linalg.solve_ex(trace[..., None, None] * identity - symmetric, axis[..., None])[0][..., 0]
         rotation = rotation @ rotation_matrices(step)
+    rotation = torch.where(finite, rotation, torch.nan)
     return rotation, (rotation * covariance).sum(dim=(-2, -1))
 
 

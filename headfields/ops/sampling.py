@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from headfields.ops import compositing
-from headfields.ops._checks import check_floating, check_same_device, check_shape
+from headfields.ops._checks import check_floating, check_integer, check_offsets, check_same_device, check_shape
 from headfields.ops.dispatch import native, use_native, use_warp
 from headfields.ops.occupancy import DEFAULT_BUDGET, check_range, check_step, march_lattice
 from headfields.ops.reference import sampling as reference
@@ -137,6 +137,8 @@ def inverse_cdf(
             if rays is None:
                 raise ValueError("inverse_cdf: rays is None; with packed samples pass the number of rays, or offsets")
             offsets = compositing.ray_offsets(samples.ray, rays)
+    check_integer("inverse_cdf", "offsets", offsets)
+    offsets = offsets.long()
     start, end, flat = start.detach(), end.detach(), weights.detach().reshape(-1).to(start.dtype)
     check_same_device("inverse_cdf", samples=start, weights=flat, offsets=offsets)
     quantiles = _quantiles(offsets.numel() - 1, count, jitter, generator, start)
@@ -219,6 +221,7 @@ def _inverse_cdf(start: Tensor, end: Tensor, weights: Tensor, offsets: Tensor, q
         flat = arguments[-1].view(-1)
         native.inverse_cdf(*arguments[:-1], flat, quantiles.shape[1], edges.view(-1), torch.get_num_threads())
     elif use_warp(start):
+        check_offsets("inverse_cdf", offsets, len(start))
         launch("sampling.inverse_cdf", offsets.numel() - 1, *arguments, edges)
     else:
         return reference.inverse_cdf(*arguments)
@@ -243,6 +246,8 @@ def _merge(
     if on_native:
         native.merge_count(*arguments, counts, torch.get_num_threads())
     else:
+        check_offsets("merge", offsets_a, len(start_a))
+        check_offsets("merge", offsets_b, len(start_b))
         nothing = start_a.new_empty(0)
         launch("sampling.merge", rays, *arguments, False, counts, counts, nothing, nothing)
     offsets = torch.zeros(rays + 1, dtype=torch.long, device=start_a.device)

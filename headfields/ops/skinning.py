@@ -1,8 +1,9 @@
 """Skeletons and skinning: joint chains, blendshapes and linear blend skinning.
 
 Everything here is matrix products in PyTorch, so it runs on any device and in any float dtype and is differentiable
-to second order in every floating argument; a batch of 0 is legal. The model is that of SMPL (Loper et al. 2015,
-"SMPL: A Skinned Multi-Person Linear Model", equations 1-11), which FLAME (Li et al. 2017) shares.
+to second order in every floating argument; a batch of 0 is legal. Under autocast it stays in full precision. The model
+is that of SMPL (Loper et al. 2015, "SMPL: A Skinned Multi-Person Linear Model", equations 1-11), which FLAME (Li et al.
+2017) shares.
 """
 
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from headfields.ops._checks import check_floating, check_same_device, check_shape
 from headfields.ops.rotations import rotation_matrices
+from headfields.precision import full_precision
 
 __all__ = [
     "blend_shapes",
@@ -68,7 +70,8 @@ def blend_shapes(coefficients: Float[Tensor, "*batch c"], basis: Float[Tensor, "
             f"blend_shapes: coefficients has shape {tuple(coefficients.shape)}, but basis {tuple(basis.shape)} has "
             f"{basis.shape[0]} directions; pass as many coefficients (pad with zeros or slice the basis)"
         )
-    return (coefficients @ basis.flatten(1)).unflatten(-1, (basis.shape[1], 3))
+    with full_precision(basis):
+        return (coefficients @ basis.flatten(1)).unflatten(-1, (basis.shape[1], 3))
 
 
 def _levels(parents: Sequence[int]) -> list[tuple[list[int], list[int]]]:
@@ -135,8 +138,12 @@ def joint_transforms(
             f"joint_transforms: pose {tuple(pose.shape)} and joints {tuple(joints.shape)} do not fit {count} parents; "
             f"expected (..., {count}, 3) or (..., {count}, 3, 3), and (..., {count}, 3)"
         )
-    rotations = pose if matrices else rotation_matrices(pose)
-    batch = joints.shape[:-2]
+    with full_precision(joints):
+        return _joint_transforms(pose if matrices else rotation_matrices(pose), joints, parents)
+
+
+def _joint_transforms(rotations: Tensor, joints: Tensor, parents: Sequence[int]) -> Tensor:
+    batch, count = joints.shape[:-2], len(parents)
     if count == 0:
         return joints.new_empty((*batch, 0, 4, 4))
     order: list[int] = []
@@ -201,5 +208,6 @@ def linear_blend_skinning(
             f"one row per vertex of vertices {tuple(vertices.shape)} and one column per joint of "
             f"transforms {tuple(transforms.shape)}"
         )
-    blended = (weights @ transforms[..., :3, :].flatten(-2)).unflatten(-1, (3, 4))
-    return (blended[..., :3] @ vertices[..., None])[..., 0] + blended[..., 3]
+    with full_precision(vertices):
+        blended = (weights @ transforms[..., :3, :].flatten(-2)).unflatten(-1, (3, 4))
+        return (blended[..., :3] @ vertices[..., None])[..., 0] + blended[..., 3]

@@ -62,8 +62,8 @@ def _check_degree(degree: int) -> None:
 @functools.lru_cache(maxsize=32)
 def _warp_recurrence(degree: int, device: torch.device) -> list[Any]:
     wp = dispatch.warp()
-    place = wp.device_from_torch(device)
-    return [wp.array(numbers, dtype=wp.float32, device=place) for numbers in reference.recurrence(degree)]
+    numbers = [torch.tensor(row, dtype=torch.float32).to(device) for row in reference.recurrence(degree)]
+    return [wp.from_torch(row) for row in numbers]  # made by torch, on the stream that the launches are on
 
 
 def _launch(kernel: str, degree: int, *tensors: Tensor) -> None:

@@ -65,7 +65,9 @@ def deformation_gradients(
         faces: (F, 3).
         scaling: Λ, an isotropic scale 1/s. `"none"`: s = 1. `"area"`: s is the ratio of the areas, posed over
             canonical, as in INSTA's released code (which applies it in the eye region only). `"length"`: s is the
-            square root of that, a ratio of lengths; our own choice, as the paper leaves the exponent open.
+            square root of that, a ratio of lengths; our own choice, as the paper leaves the exponent open. The ratio
+            of areas is clamped to [0.01, 100], beyond which it has no gradient: a triangle that has collapsed (a shut
+            eyelid) would blow space up without bound.
 
     Returns:
         (..., F, 3, 4). Differentiable in both meshes to second order.
@@ -95,7 +97,6 @@ def deformation_gradients(
     linear = target[..., :3] @ source[..., :3].transpose(-1, -2)
     if scaling != "none":
         ratio = triangle_areas(posed, faces) / triangle_areas(canonical, faces).clamp_min(_TINY)
-        # A triangle that has collapsed (a shut eyelid) would blow space up without bound.
         ratio = ratio.clamp(1e-2, 1e2)
         linear = linear / (ratio if scaling == "area" else ratio.sqrt())[..., None, None]
     offset = target[..., 3] - (linear @ source[..., 3:])[..., 0]

@@ -5,7 +5,7 @@ from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from headfields.ops._checks import check_floating, check_integer, check_same_device, check_shape
+from headfields.ops._checks import check_floating, check_index, check_integer, check_same_device, check_shape
 from headfields.ops.interpolate_rows import interpolate_rows, scatter_rows
 from headfields.ops.reference.uv import texel_coordinates
 from headfields.ops.triangle_bvh import TriangleBVH
@@ -187,6 +187,8 @@ class UVRasterizer(nn.Module):
         check_integer(op, "frame", frame)
         check_shape(op, "frame", frame, f"{len(face)}")
         check_same_device(op, face=face, barycentric=barycentric, frame=frame, maps=maps)
+        check_index(op, "frame", frame, b)
+        check_index(op, "face", face, len(self._uv_faces), least=None)
         dtype = torch.promote_types(barycentric.dtype, torch.float32)
         valid = face >= 0
         if not len(self._uv_faces):

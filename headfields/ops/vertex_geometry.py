@@ -113,7 +113,8 @@ def vertex_areas(vertices: Float[Tensor, "v 3"], faces: Int[Tensor, "f 3"]) -> F
 def edge_neighbors(faces: Int[Tensor, "f 3"]) -> Int[Tensor, "f 3"]:
     """The face across each edge (a→b, b→c, c→a) of every face, −1 at a boundary.
 
-    At a non-manifold edge, each face gets one of the others.
+    At a non-manifold edge, each face gets one of the others. A face is never its own neighbor: of a degenerate one that
+    has an edge twice, the second counts as a boundary.
 
     Args:
         faces: (F, 3) vertex indices.
@@ -136,6 +137,10 @@ def edge_neighbors(faces: Int[Tensor, "f 3"]) -> Int[Tensor, "f 3"]:
         return faces.new_empty((0, 3), dtype=torch.long)
     edges = torch.stack([faces, faces.roll(-1, dims=1)], dim=-1).reshape(-1, 2).sort(dim=-1).values.long()
     key = edges[:, 0] * (int(faces.max()) + 1) + edges[:, 1]
+    own = key.view(count, 3)  # a second occurrence within a face gets a key that no other edge has
+    second, third = own[:, 1] == own[:, 0], (own[:, 2] == own[:, 0]) | (own[:, 2] == own[:, 1])
+    again = torch.stack([torch.zeros_like(second), second, third], dim=1)
+    key = torch.where(again.view(-1), -1 - torch.arange(3 * count, device=key.device), key)
     order = torch.argsort(key, stable=True)
     face = torch.arange(count, device=faces.device).repeat_interleave(3)[order]
     key = key[order]

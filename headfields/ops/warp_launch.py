@@ -1,15 +1,21 @@
 """Launching a Warp kernel on torch tensors: their device, their CUDA stream, and no copies."""
 
 import functools
+import threading
 from importlib import import_module
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from headfields.ops.dispatch import warp, warp_cache
+from headfields.ops._checks import check_index
+from headfields.ops.dispatch import require_cuda, warp, warp_cache
 
 __all__ = ["launch", "launch_refit", "launch_search"]
+
+
+_streams: dict[tuple[torch.device, int], Any] = {}  # torch has a pool of 32 a device and priority, and frees none
+_making = threading.Lock()
 
 
 @functools.cache
@@ -18,6 +24,16 @@ def _kernel(name: str) -> tuple[Any, list[Any]]:
     file, attribute = name.split(".")
     kernel = getattr(import_module(f"headfields.ops.kernels.{file}"), attribute)
     return kernel, [argument.type for argument in kernel.adj.args]
+
+
+def cuda_stream(stream: Any) -> Any:
+    """Warp's view of one of torch's CUDA streams: made once, as each makes an event and enters an unlocked map."""
+    key = (stream.device, stream.cuda_stream)
+    view = _streams.get(key)
+    if view is None:
+        with _making:
+            view = _streams.get(key) or _streams.setdefault(key, warp().stream_from_torch(stream))
+    return view
 
 
 def launch(name: str, dim: int | tuple[int, ...], *arguments: Any) -> None:
@@ -31,10 +47,12 @@ def launch(name: str, dim: int | tuple[int, ...], *arguments: Any) -> None:
     """
     if dim == 0 or (isinstance(dim, tuple) and 0 in dim):
         return
+    device: torch.device = next(a.device for a in arguments if isinstance(a, Tensor))
+    if device.type == "cuda":
+        require_cuda()
     wp = warp()
     kernel, types = _kernel(name)
-    device: torch.device = next(a.device for a in arguments if isinstance(a, Tensor))
-    stream = wp.stream_from_torch(device) if device.type == "cuda" else None
+    stream = cuda_stream(torch.cuda.current_stream(device)) if device.type == "cuda" else None
     converted = [
         wp.from_torch(argument.detach(), dtype=kind.dtype, return_ctype=True)
         if isinstance(argument, Tensor)
@@ -79,6 +97,8 @@ def launch_search(
         bounds, leaves: tensors filled by `launch_refit`.
         arguments: the rest of the kernel's.
     """
+    if mesh_index is not None:
+        check_index(name.split(".")[1], "mesh_index", mesh_index, len(bounds))
     index = topology[0].view(-1) if mesh_index is None else mesh_index  # without one, any array of its type
     launch(
         name, len(queries[0]), *queries, index, int(mesh_index is not None), *topology,

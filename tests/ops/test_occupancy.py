@@ -160,3 +160,16 @@ def test_errors_say_what_to_do(unchecked):
         occupancy.march(o, d, near, far, occupied, aabb, 0.1, jitter=near[:2])
     with pytest.raises(ValueError, match=r"step is nan"):
         occupancy.march(o, d, near, far, occupied, aabb, float("nan"))
+
+
+def test_a_direction_with_a_denormal_is_one_with_a_zero(device):
+    occupied = torch.zeros(8, 8, 8, dtype=torch.bool, device=device)
+    occupied[:, :, 1], occupied[:, :, 6] = True, True  # empty cells between
+    box = torch.tensor([[0.0] * 3, [1.0] * 3], device=device)
+    near, far = torch.zeros(1, device=device), torch.full((1,), 2.0, device=device)
+    origin = torch.tensor([[0.3, 0.6, -0.5]], device=device)
+    zero = occupancy.march(origin, torch.tensor([[0.0, 0, 1]], device=device), near, far, occupied, box, 0.02)
+    assert len(zero) > 10
+    for tiny in (1e-40, -1e-40, 1e-45, 1e-35):
+        samples = occupancy.march(origin, torch.tensor([[tiny, 0, 1]], device=device), near, far, occupied, box, 0.02)
+        assert samples.start.equal(zero.start) and samples.end.equal(zero.end)

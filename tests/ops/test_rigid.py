@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+import headfields as hf
 from headfields.ops import fit_rigid, nearest_rotation, rigid_transform, rotation_matrices
 
 
@@ -104,3 +105,43 @@ def test_what_does_not_fit(unchecked: None) -> None:
         fit_rigid(source, torch.zeros(2, 5, 3).double(), torch.ones(5).double())
     with pytest.raises(TypeError, match=r"fit_rigid: source has dtype torch\.int64"):
         fit_rigid(torch.zeros(5, 3, dtype=torch.long), torch.zeros(2, 5, 3))
+
+
+def test_a_frame_of_nan_leaves_the_others_alone():
+    source, posed = torch.randn(6, 3), torch.randn(4, 6, 3)
+    expected = fit_rigid(source, posed)
+    posed = posed.index_fill(0, torch.tensor([2]), torch.nan).requires_grad_()
+    rotation, translation = fit_rigid(source, posed)
+    others = [0, 1, 3]
+    assert rotation[2].isnan().all() and translation[2].isnan().all()
+    torch.testing.assert_close(rotation[others], expected[0][others])
+    torch.testing.assert_close(translation[others], expected[1][others])
+    (rotation[others].sum() + translation[others].sum()).backward()
+    assert posed.grad[others].isfinite().all()
+    bad = torch.eye(3).repeat(3, 1, 1)
+    bad[1, 0, 0] = torch.inf
+    turned, trace = nearest_rotation(bad)
+    assert turned[[0, 2]].equal(torch.eye(3).repeat(2, 1, 1)) and turned[1].isnan().all() and trace[1].isnan()
+
+
+def test_autocast_leaves_geometry_in_full_precision():
+    vertices, transforms = torch.randn(50, 3), torch.randn(3, 4, 4, 4)
+    weights = torch.rand(50, 4).softmax(-1)
+    basis, pose = torch.randn(5, 50, 3), 0.3 * torch.randn(4, 3)
+    zeros, ring = torch.zeros(50, dtype=torch.long), torch.tensor([[0, 1], [1, 0]])
+    maps, centroids = torch.randn(1, 2, 3, 4), torch.randn(1, 2, 3)
+    leaf = vertices.clone().requires_grad_()
+
+    def results():
+        return (
+            hf.ops.linear_blend_skinning(vertices, weights, transforms),
+            hf.ops.blend_shapes(torch.ones(5), basis),
+            hf.ops.joint_transforms(pose, vertices[:4], (-1, 0, 1, 2)),
+            hf.ops.blended_map(vertices, vertices, zeros, zeros, maps, centroids, ring)[0],
+            hf.ops.blended_map(leaf, vertices, zeros, zeros, maps, centroids, ring)[0],
+            *fit_rigid(vertices, vertices[None].expand(2, -1, -1) + 1),
+        )
+
+    expected = results()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        torch.testing.assert_close(results(), expected, rtol=0, atol=0)

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from headfields.ops import sampling
 from headfields.ops.compositing import ray_offsets
+from headfields.ops.dispatch import native, use_cpu_backend
 from headfields.ops.reference import sampling as reference
 from headfields.records import Samples
 
@@ -235,3 +236,23 @@ def test_errors_say_what_to_do(unchecked):
         sampling.inverse_cdf(torch.rand(2, 4), torch.rand(2, 4), 4)
     with pytest.raises(ValueError, match=r"not sorted"):
         sampling.merge(samples.replace(ray=torch.tensor([0, 1, 0, 1])), samples, 2)
+
+
+@pytest.mark.parametrize("backend", ["native", "warp"])
+def test_a_budget_is_looked_at_before_memory(backend):
+    if backend == "native" and native is None:
+        pytest.skip("the compiled module is not installed")
+    near, far = torch.zeros(3000, dtype=torch.float64), torch.full((3000,), 1.0, dtype=torch.float64)
+    with use_cpu_backend(backend), pytest.raises(ValueError, match="more than budget"):
+        sampling.uniform_step(near, far, 1e-6)  # 24 GB of edges
+
+
+@pytest.mark.parametrize("backend", ["native", "warp"])
+def test_no_interval_is_empty_and_one_long_ray_costs_only_itself(backend):
+    if backend == "native" and native is None:
+        pytest.skip("the compiled module is not installed")
+    with use_cpu_backend(backend):
+        samples = sampling.uniform_step(torch.tensor([1000.0]), torch.tensor([1000.001]), 1e-5)
+        assert len(samples) and (samples.start < samples.end).all()
+        assert samples.start[0] == 1000 and samples.end[-1] == torch.tensor(1000.001)
+        assert samples.end[:-1].equal(samples.start[1:])

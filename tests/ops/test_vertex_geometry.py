@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+import headfields as hf
 from headfields.ops.vertex_geometry import (
     edge_neighbors,
     face_neighbors,
@@ -76,3 +77,10 @@ def test_errors_name_the_argument(unchecked: None) -> None:
         vertex_normals(torch.zeros(4, 2), TETRAHEDRON)
     with pytest.raises(TypeError, match="face_normals: faces has dtype"):
         face_normals(torch.zeros(4, 3), TETRAHEDRON.float())
+
+
+def test_a_degenerate_face_is_not_its_own_neighbor():
+    faces = torch.tensor([[0, 0, 1], [1, 0, 2], [2, 3, 2], [4, 4, 4]])
+    neighbors = hf.ops.edge_neighbors(faces)
+    assert (neighbors != torch.arange(4)[:, None]).all()
+    assert neighbors.tolist() == [[-1, 1, -1], [0, -1, -1], [-1, -1, -1], [-1, -1, -1]]

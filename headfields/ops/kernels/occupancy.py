@@ -134,7 +134,7 @@ def march(
         leave = t1
         if grid:
             for axis in range(3):
-                if direction[axis] == 0.0:
+                if wp.abs(direction[axis]) < 1.0e-30:  # the wall is infinitely far
                     along = (origin[axis] - low[axis]) * cells_per_meter[axis]
                     if not (along >= 0.0 and along < size[axis]):
                         leave = enter - 1.0
@@ -167,7 +167,7 @@ def march(
                             corner = wp.vec3(wp.float32(x), wp.float32(y), wp.float32(z))
                             leaves = wp.float32(1.0e30)
                             for axis in range(3):
-                                if direction[axis] != 0.0:
+                                if wp.abs(direction[axis]) >= 1.0e-30:
                                     wall = corner[axis]
                                     if direction[axis] > 0.0:
                                         wall = wall + 1.0

@@ -100,6 +100,20 @@ def step_edges(
     return torch.cat([near[:, None], edges], dim=1)
 
 
+def step_count(
+    near: Float[Tensor, " n"], far: Float[Tensor, " n"], step: float, cone_angle: float
+) -> Float[Tensor, " n"]:
+    """About how many intervals `uniform_step` gives each ray, to within 2, in float64; 0 where the range is empty."""
+    hit = (near < far) & near.isfinite() & far.isfinite()
+    near, far = torch.where(hit, near, 0.0).double(), torch.where(hit, far, 0.0).double()
+    if cone_angle == 0:
+        return (far - near) / step
+    turn = step / cone_angle
+    linear = (far.clamp(max=turn) - near).clamp(min=0) / step
+    growing = far.clamp(min=turn).log() - near.clamp(min=turn).log()
+    return linear + growing / math.log1p(cone_angle)
+
+
 def uniform_step(
     near: Float[Tensor, " n"],
     far: Float[Tensor, " n"],
@@ -109,8 +123,8 @@ def uniform_step(
 ) -> Packed:
     """The intervals of each ray's step lattice, the last cut off at `far`; none for an empty or infinite range."""
     hit = (near < far) & near.isfinite() & far.isfinite()
-    longest = (far - near)[hit].max() if bool(hit.any()) else 0
-    edges = step_edges(near, step, cone_angle, jitter, math.ceil(float(longest) / step) + 2)
+    most = float(step_count(near, far, step, cone_angle).max()) if near.numel() else 0.0
+    edges = step_edges(near, step, cone_angle, jitter, math.ceil(most) + 3)
     start, end = edges[:, :-1], torch.minimum(edges[:, 1:], far[:, None])
     keep = hit[:, None] & (start < end)
     return keep.nonzero()[:, 0], start[keep], end[keep]
