@@ -205,16 +205,17 @@ def march_lattice(
         parts = []
         for first in range(0, max(rays, 1), chunk := max(int((1 << 22) / longest), 1)):
             own = slice(first, first + chunk)
-            lattice = (near[own], far[own], step, cone_angle, None if jitter is None else jitter[own])
+            shift = None if jitter is None else jitter[own]
             if occupied is None or origins is None or directions is None or aabb is None:
-                ray, start, end = reference_sampling.uniform_step(*lattice)
+                ray, start, end = reference_sampling.uniform_step(near[own], far[own], step, cone_angle, shift)
             else:
                 ray, start, end = reference.march(
-                    origins[own], directions[own], *lattice[:2], occupied, aabb, *lattice[2:]
+                    origins[own], directions[own], near[own], far[own], occupied, aabb, step, cone_angle, shift
                 )  # fmt: skip
             parts.append((ray + first, start, end))
             _check_budget(op, sum(len(part[0]) for part in parts), budget, rays)
-        return tuple(torch.cat(column) for column in zip(*parts, strict=True))
+        rays_of, starts, ends = (torch.cat(column) for column in zip(*parts, strict=True))
+        return rays_of, starts, ends
     offsets = torch.zeros(rays + 1, dtype=torch.long, device=near.device)
     torch.cumsum(counts, 0, out=offsets[1:])
     total = int(offsets[-1])
