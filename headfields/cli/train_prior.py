@@ -46,7 +46,7 @@ def train_prior(
 
     Args:
         out: Folder of the run.
-        people: Number of synthetic people; 80 if not given.
+        people: Number of synthetic people; 300 if not given.
         expressions: Meshes of each synthetic person, the neutral one among them; 10 if not given.
         data: Folder of registered meshes (docs/prior.md lists its files), in place of synthetic ones.
         head: Head model of the synthetic scans, if neither --data nor --blendshapes is given.
@@ -156,7 +156,7 @@ def _scan_options(
                 "--people and --expressions are for synthetic scans; a folder of scans has its own people"
             )
         return scans
-    for name, default in (("people", 80), ("expressions", 10)):
+    for name, default in (("people", 300), ("expressions", 10)):
         scans[name] = before.get(name, default) if counts[name] is None else counts[name]
         if scans[name] < 1:
             raise CommandError(f"--{name} is {scans[name]}; expected at least 1")
