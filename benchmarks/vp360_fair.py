@@ -68,6 +68,8 @@ def prepared(arguments: argparse.Namespace) -> tuple[Path, Path, RiggedTemplate]
                    "--every", arguments.every, *(["--resume"] if tracking.exists() else [])]  # fmt: skip
         if headfields([str(word) for word in command]):
             raise SystemExit(1)
+    if not len(load_capture(tracking / "capture").splits["test"]):
+        raise SystemExit(f"none of the tracked frames in {tracking} is for testing; raise --frames or lower --every")
     return recording, tracking / "capture", RiggedTemplate.from_file(path)
 
 

@@ -31,10 +31,10 @@ class DetectorNoise:
         ValueError: a number is not positive.
     """
 
-    landmarks: float = 0.01
-    matte: float = 0.008
-    patch: float = 0.12
-    correlation: float = 0.4
+    landmarks: float | int = 0.01
+    matte: float | int = 0.008
+    patch: float | int = 0.12
+    correlation: float | int = 0.4
     seed: int = 0
 
     def __post_init__(self) -> None:

@@ -41,7 +41,7 @@ def write_rig_capture(
     rate: float = 10.0,
     progress: bool = True,
     dressed: bool = False,
-    lowest: float | None = None,
+    lowest: float | int | None = None,
     noise: DetectorNoise | None = None,
 ) -> Path:
     """Renders a rigged scan on a turning chair and writes it in INSTA's layout; `load_capture` reads it.
@@ -146,7 +146,7 @@ def rig_states(rig: RiggedTemplate, motion: RigMotion) -> HeadState:
     )
 
 
-def _cameras(rig: RiggedTemplate, motion: RigMotion, size: int, lowest: float | None) -> Camera:
+def _cameras(rig: RiggedTemplate, motion: RigMotion, size: int, lowest: float | int | None) -> Camera:
     """A camera fixed in the room, in the turning body's frame, with the longest focal length that keeps it in view,
     or what is above `lowest`."""
     rest = rig.template_vertices

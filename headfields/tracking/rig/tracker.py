@@ -35,6 +35,9 @@ from headfields.tracking.rig.tracked_capture import write_tracked_capture
 
 __all__ = ["RigTracker"]
 
+_ASTRAY = 0.05
+"""Fraction of the image's side that half of the landmarks of a warm start may be off before landmarks start it anew."""
+
 
 class RigTracker(FrameTracker[RigObservation, RigFit]):
     """Fits a rigged, textured template to a recording: pose of the body, neck, head and jaw, and expression per frame,
@@ -147,7 +150,7 @@ class RigTracker(FrameTracker[RigObservation, RigFit]):
         extrapolated = extrapolated_pose(last.pose, fits[behind[1]].pose if steady else None)
         starts: list[BodyPose] = [extrapolated]
         overlap = self._overlap(extrapolated, observation)
-        lost = overlap < self.options.restart
+        lost = overlap < self.options.restart or self._astray(extrapolated, observation)
         if (gap > 1 or lost) and observation.landmark_count >= self.options.landmark_count:
             starts.append(landmark_start(self.body, observation, self.options))
         expected = MotionPrior(extrapolated, math.sqrt(gap) * (1.0 if len(starts) == 1 else 3.0))
@@ -155,6 +158,17 @@ class RigTracker(FrameTracker[RigObservation, RigFit]):
             self.body, self.surface, observation, starts, last.light.coefficients(), expected, self.options, first=lost
         )
         return self._checked(frame, pose, self._with_light(last.light, energy, observation), energy, observation)
+
+    def _astray(self, pose: BodyPose, observation: RigObservation) -> bool:
+        """Whether the landmarks, if enough are known for a start, are far from their places: a head that was seen from
+        behind may have the right outline and face the wrong way."""
+        known = observation.landmarks.isfinite().all(dim=1)
+        if observation.landmark_count < self.options.landmark_count or self.landmark_count != len(known):
+            return False
+        points = self.rig.landmarks(self.body.posed(pose).local[None])
+        pixels = observation.camera.project(points)[0].reshape(-1, 2)
+        apart = (pixels - observation.landmarks)[known].norm(dim=1).median()
+        return not bool(apart <= _ASTRAY * max(observation.camera.size))
 
     def _overlap(self, pose: BodyPose, observation: RigObservation) -> float:
         """Intersection over union of silhouette and matte on the coarsest level."""

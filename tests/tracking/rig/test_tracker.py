@@ -51,6 +51,20 @@ def test_back_views_need_colors(rig, capture, folder, tmp_path):
     assert heads["with"] < 0.6 * heads["without"], heads
 
 
+def test_a_head_that_faces_the_wrong_way_starts_from_landmarks_again(tracked):
+    """Its outline may be right; landmarks tell."""
+    tracker, result = tracked
+    observation, pose = tracker.load(0), result.fits[0].pose
+    assert observation.landmark_count >= OPTIONS.landmark_count
+    assert not tracker._astray(pose, observation)
+    away = pose.moved(
+        torch.tensor([0.0, 2.0, *[0.0] * (tracker.body.width - 2)]), tracker.body.posed(pose).local.mean(dim=0)
+    )
+    assert tracker._astray(away, observation)
+    hidden = replace(observation, landmarks=torch.full((68, 2), torch.nan))
+    assert not tracker._astray(away, hidden), "without landmarks nothing is known"
+
+
 def test_what_it_leaves_is_a_capture(rig, tracked):
     tracker, result = tracked
     capture = load_capture(result.capture)
