@@ -74,5 +74,5 @@ def test_a_dressed_person_has_what_its_mesh_lacks(person: RiggedTemplate, tmp_pa
     )
     assert torch.equal(noisy.label(1), dressed.label(1)) and not torch.equal(noisy.image(1), dressed.image(1))
     assert not torch.equal(noisy.landmarks(0).nan_to_num(), dressed.landmarks(0).nan_to_num())
-    with pytest.raises(ValueError, match="lowest is 9.0 m, above all of the rig"):
+    with pytest.raises(ValueError, match=r"lowest is 9\.0 m, above all of the rig"):
         write_rig_capture(person, tmp_path / "high", **{**draw, "lowest": 9.0})
