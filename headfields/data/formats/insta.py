@@ -206,7 +206,7 @@ def _existing_files(folder: Path, frames: list[InstaFrame], report: list[str]) -
     for key, name in _OF_ALL_FRAMES.items():
         if 0 < len(missing[key]) < len(frames):
             report.append(f"{_OPTIONAL[key]} are left out, since not every frame has them")
-            files = [replace(entry, **{name: None}) for entry in files]
+            files = [replace(entry, **{name: None}) for entry in files]  # type: ignore[arg-type]
     if any("eyes_path" in frame.values for frame in frames):
         report.append("eyes_path is not read: the eyes' pose is in the meshes")
     return files
