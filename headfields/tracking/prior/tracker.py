@@ -31,7 +31,7 @@ from headfields.tracking.prior.observation import (
     prior_observation,
 )
 from headfields.tracking.prior.options import PriorTrackingOptions
-from headfields.tracking.prior.pictures import frame_picture
+from headfields.tracking.prior.pictures import COARSEST, frame_picture
 from headfields.tracking.prior.stage1 import fit_frame, pace_of
 from headfields.tracking.prior.stage2 import JointFit
 
@@ -146,7 +146,7 @@ class PriorTracker(FrameTracker[PriorObservation, PriorFit]):
         """The head of a frame in the space of the prior, meters, with its colors before lighting."""
         state = HeadState(torch.zeros(1, 0, 3), codes={name: value[None] for name, value in fit.codes.items()})
         field = self.head.avatar.field(state.to(self.device))
-        mesh = extract(field, resolution=self.options.mesh_resolution, progress=False).to("cpu")
+        mesh = extract(field, resolution=self.options.mesh_resolution, coarse=COARSEST, progress=False).to("cpu")
         self.head.jitter()
         return mesh
 
