@@ -12,10 +12,10 @@ __all__ = ["EnergyWeights", "PriorTrackingOptions", "RateSchedule", "Stage1", "S
 
 PUBLISHED_UNIT = 4.0
 """Published units of length in a meter."""
-WEAK_POSE = 100.0
+WEAK_POSE = 300.0
 """`EnergyWeights.pose` of `PriorTrackingOptions.quick`."""
-HELD_POSE = 1000.0
-"""`EnergyWeights.pose` of `PriorTrackingOptions.holding_pose`: a centimeter costs 16, about as much as all colors."""
+HELD_POSE = 3000.0
+"""`EnergyWeights.pose` of `PriorTrackingOptions.holding_pose`: a centimeter costs 48, about as much as all colors."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ class EnergyWeights:
     appearance_local: float | int = 1000.0
     geometry_global: float | int = 25.0
     appearance_global: float | int = 50.0
-    likely: float | int = 300.0
+    likely: float | int = 900.0
     symmetry: float | int = 1.0
     expression: float | int = 150.0
     first_expression: float | int = 1000.0
@@ -268,7 +268,7 @@ class PriorTrackingOptions:
         """Fewer rays, samples and steps, for minutes on a CPU; our own choice.
 
         Expressions have a higher rate, because there are fewer steps. Poses are weakly held to their starts (a
-        centimeter costs 1.6, a tenth of the color term): with few rays, gradients along directions that one camera
+        centimeter costs 4.8, a sixth of the color term): with few rays, gradients along directions that one camera
         hardly constrains are noise, and the length of Adam's steps does not depend on it.
         """
         stage1, stage2 = Stage1(), Stage2()
