@@ -18,6 +18,6 @@ def send(tensor: Tensor, device: torch.device | str) -> Tensor:
     return tensor.to(device)
 
 
-def send_numbers(numbers: Sequence[float], dtype: torch.dtype, device: torch.device | str) -> Tensor:
+def send_numbers(numbers: Sequence[float | int | bool], dtype: torch.dtype, device: torch.device | str) -> Tensor:
     """(K,) numbers of the host on the device."""
     return send(torch.tensor(numbers, dtype=dtype), device)
