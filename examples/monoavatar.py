@@ -10,6 +10,7 @@ import torch
 
 import headfields as hf
 from headfields.losses import Elastic, SquaredColor, WarpMagnitude
+from headfields.training.recipes import MONOAVATAR
 
 
 def main() -> None:
@@ -22,18 +23,21 @@ def main() -> None:
     folder = arguments.capture
     if folder is None:
         folder = hf.synthetic.write_head_capture(arguments.out.parent / "capture", frames=72, size=128)  # only once
-    capture = hf.data.load_capture(folder)
+    capture = hf.data.load_capture(folder, mouth="auto")  # with an inside of the mouth where it is open
 
     torch.manual_seed(0)
+    pose = capture.state([0]).pose
     avatar = hf.models.monoavatar(
-        capture.template, frames=len(capture), variant=arguments.variant, small=not torch.cuda.is_available(),
-        expression_width=capture.expression_width or 1,
+        capture.template, frames=len(capture), variant=arguments.variant,
+        sizes="paper" if torch.cuda.is_available() else "cpu", expression_width=capture.expression_width or 1,
+        pose_width=0 if pose is None else pose[0].numel(),
     )  # fmt: skip
+    recipe = MONOAVATAR.options  # rays, samples, frames and rates
     trainer = hf.training.Trainer(
         avatar, capture, [SquaredColor(), Elastic(), WarpMagnitude()],
-        rays_per_step=1024, samples_per_step=8000, frames_per_step=2, schedule="exponential",
-        learning_rate=1e-3, learning_rates={"warp": 1e-4}, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0,
-        out=arguments.out,
+        rays_per_step=recipe["rays"], samples_per_step=recipe["samples"], frames_per_step=recipe["frames"],
+        learning_rate=recipe["learning_rate"], network_learning_rate=recipe["network_learning_rate"],
+        schedule=recipe["schedule"], out=arguments.out, **MONOAVATAR.trainer, **MONOAVATAR.sampling(capture),
     )  # fmt: skip
     trainer.fit(minutes=arguments.minutes, resume=True)
     avatar.save(arguments.out / "avatar.safetensors")

@@ -71,9 +71,9 @@ def arguments_for(
 ) -> dict[str, Any]:
     """Arguments for a preset: those of a recipe, and `name=value` texts, checked against its signature.
 
-    Four parameters of a preset have defaults of their own: `expression_width` is at most what the capture offers,
-    `frames` is the number of its frames, `small` is true on a CPU, and `shell` is a centimeter more than what the
-    mattes show, if that is more than the preset's.
+    Five parameters of a preset have defaults of their own: `expression_width` is at most what the capture offers,
+    `pose_width` what it records, `frames` is the number of its frames, `sizes` is "cpu" on a CPU, and `shell` is a
+    centimeter more than what the mattes show, if that is more than the preset's.
 
     Raises:
         CommandError: there is no such preset or argument, a text is not `name=value`, or the value has another type.
@@ -98,11 +98,18 @@ def arguments_for(
                 "off the mesh; --set shell=0.045 keeps the preset's",
                 file=sys.stderr,
             )
-    if "small" in parameters and "small" not in arguments:
-        arguments["small"] = device.type == "cpu"
-        if arguments["small"]:
-            print(f"{model}: sizes for a CPU; --set small=False takes the paper's", file=sys.stderr)
+    if "pose_width" in parameters:
+        arguments.setdefault("pose_width", pose_width(capture))
+    if "sizes" in parameters and not {"sizes", "small"} & arguments.keys() and device.type == "cpu":
+        arguments["sizes"] = "cpu"
+        print(f"{model}: sizes for a CPU; --set sizes=paper takes the paper's", file=sys.stderr)
     return arguments
+
+
+def pose_width(capture: Any) -> int:
+    """Number of pose coefficients that the states of a capture have, 3 for each joint; 0 for none."""
+    pose = capture.state([0]).pose if len(capture) else None
+    return 0 if pose is None else pose[0].numel()
 
 
 def parse_overrides(model: str, overrides: list[str]) -> dict[str, Any]:

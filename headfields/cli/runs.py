@@ -31,7 +31,9 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
-def open_capture(path: Path, memory: int, head_frame: HeadFrame = "auto", mouth: Mouth = "close") -> Any:
+def open_capture(
+    path: Path, memory: int, head_frame: HeadFrame = "auto", mouth: Mouth | Literal["auto"] = "close"
+) -> Any:
     """The capture in a folder; `head_frame` and `mouth` as in `headfields.data.load_capture`."""
     from headfields.data import load_capture
 

@@ -75,8 +75,9 @@ def train(
         depth_start: First step of the depth prior; INSTA: 500, where the released code has 0.
         opacity: Weight of a loss on the matte, 0 if not given (as INSTA); 0.1 clears the background sooner.
         set: Arguments of the preset as name=value, e.g. --set levels=8 log2_table_size=16.
-        mouth: For a tracked mesh that ends at the lips: close (if not given) puts faces across them; interior adds a
-            cavity with teeth; none leaves it open. evaluate and render use the run's.
+        mouth: For a tracked mesh that ends at the lips: close puts faces across them; interior adds a cavity with
+            teeth; none leaves it open. If not given, MonoAvatar's is interior where the mesh has an open mouth, and
+            that of all others close. evaluate and render use the run's.
         memory: Megabytes for decoded frames.
         device: cpu, cuda, cuda:1, ...; auto is CUDA where there is one.
         devices: Number of processes that train together, each on its own GPU (on the CPU they share its cores) and on
@@ -109,9 +110,9 @@ def train(
             raise CommandError(f"--{name} is {options[name]}; expected 0 (none) or more")
     run.check_writable()
     torch_device = runs.choose_device(device)
-    mouth = mouth or before.get("mouth", "close")
+    treatment = mouth or before.get("mouth", "close" if before else chosen.mouth)
     head_frame = runs.head_frame(before) if before else "auto"
-    source = runs.open_capture(capture, memory, head_frame, mouth)
+    source = runs.open_capture(capture, memory, head_frame, treatment)
     arguments = presets.arguments_for(model, list(set), source, torch_device, chosen.arguments)
     if before.get("model") == model and not set:
         arguments = before["arguments"]
@@ -120,7 +121,7 @@ def train(
         "arguments": arguments,
         "capture": str(capture.resolve()),
         "head_frame": "keep" if getattr(source, "head_frame", None) is None else "normalize",
-        "mouth": mouth,
+        "mouth": getattr(source, "mouth", treatment),
         "seed": before.get("seed", 0) if seed is None else seed,
         "recipe": recipe,
         "training": options,

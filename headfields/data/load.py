@@ -3,13 +3,13 @@
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import get_args
+from typing import Literal, get_args
 
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from headfields.data.capture import Capture
-from headfields.data.errors import CaptureError
+from headfields.data.errors import CaptureError, NoOpenMouthError
 from headfields.data.formats.insta import is_insta, read_insta
 from headfields.data.formats.insta_transforms import read_transforms
 from headfields.data.formats.mononphm import is_mononphm
@@ -25,7 +25,7 @@ def load_capture(
     memory_budget_mb: int | float = 2048,
     regions: Mapping[str, Bool[Tensor, " f"]] | None = None,
     head_frame: HeadFrameChoice = "auto",
-    mouth: Mouth = "close",
+    mouth: Mouth | Literal["auto"] = "close",
     skinning: Float[Tensor, "v j"] | None = None,
 ) -> Capture:
     """Opens a capture (in INSTA's layout, the only one that is read at present).
@@ -46,7 +46,8 @@ def load_capture(
             by the vertices that it marks as rigid.
         mouth: treatment of a tracked mesh that ends at the lips. `"close"`: faces across them; `"interior"`: a
             cavity and teeth (`headfields.heads.mouth.inner`) that extend `template` and the vertices of each `state`;
-            `"none"`: it stays open.
+            `"none"`: it stays open. `"auto"`: `"interior"` where the mesh has an open mouth, else `"close"`; `report`
+            and `Capture.mouth` have the decision.
         skinning: (V, J) skinning weights of the template's vertices. States then have `joint_transforms` fitted to
             their meshes (`fit_joint_transforms`), which skinning deformers need and the layout does not record.
 
@@ -60,12 +61,20 @@ def load_capture(
         raise CaptureError(f"load_capture: {folder} is not a folder; name the one that holds transforms*.json")
     if not 0 < memory_budget_mb < math.inf:
         raise CaptureError(f"load_capture: memory_budget_mb is {memory_budget_mb}; expected a positive number")
-    if mouth not in get_args(Mouth):
-        raise CaptureError(f"load_capture: mouth is {mouth!r}; expected one of {', '.join(get_args(Mouth))}")
+    if mouth not in (*get_args(Mouth), "auto"):
+        raise CaptureError(f"load_capture: mouth is {mouth!r}; expected one of {', '.join(get_args(Mouth))}, auto")
     if is_insta(folder):
         with reading(folder, "a capture", CaptureError):
             recording = read_insta(folder)
-        return Capture(recording, memory_budget_mb, regions, head_frame, mouth, skinning)
+        if mouth != "auto":
+            return Capture(recording, memory_budget_mb, regions, head_frame, mouth, skinning)
+        capture = Capture(recording, memory_budget_mb, regions, head_frame, "interior", skinning)
+        try:
+            capture.inner_mouth  # noqa: B018  (built on first use)
+        except NoOpenMouthError as error:
+            capture = Capture(recording, memory_budget_mb, regions, head_frame, "close", skinning)
+            capture.report.append(f"mouth without an inside: {error}")
+        return capture
     raise CaptureError(
         f"load_capture: {folder} is not in INSTA's layout (transforms*.json whose frames have a mesh_path). "
         f"{_describe(folder)}"

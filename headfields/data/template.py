@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from headfields.data.errors import CaptureError
+from headfields.data.errors import CaptureError, NoOpenMouthError
 from headfields.data.regions import LabeledView, vote_regions
 from headfields.heads.mouth.closing import boundary_loops, close_mouth, folded_faces
 from headfields.heads.mouth.inner import InnerMouth, inner_mouth
@@ -102,13 +102,13 @@ def build_inner_mouth(
         report: gets a line.
 
     Raises:
-        CaptureError: no open border looks like a mouth.
+        NoOpenMouthError: no open border looks like a mouth, or it cannot be filled.
     """
     vertices, faces = canonical.vertices, canonical.faces
     reasons: list[str] = []
     loop = _mouth_border(vertices, faces[~folded_faces(faces)], reasons)
     if loop is None:
-        raise CaptureError(
+        raise NoOpenMouthError(
             f'load_capture: mouth="interior" needs an open mouth, and {"; ".join(reasons)}. If the mesh has an inside '
             'of the mouth already, nothing is to be added: mouth="none"'
         )
@@ -121,7 +121,7 @@ def build_inner_mouth(
     try:
         mouth = inner_mouth(meshes[best], faces, loop)
     except ValueError as error:
-        raise CaptureError(f"load_capture: {error}") from None
+        raise NoOpenMouthError(f"load_capture: {error}") from None
     report.append(
         f"mouth given an inside of {len(mouth.index)} vertices and {len(mouth.part)} faces behind a border of "
         f"{len(loop)} vertices, as its lips are in {[*names, 'canonical.obj'][best]}"

@@ -25,7 +25,7 @@ _OUTPUT_SPREAD = 1e-4
 class FrameCodes:
     """Codes of the frames, and weights of the encoding's bands, from `ErrorWarp.prepare` while the warp is on."""
 
-    codes: Float[Tensor, "b width"]
+    codes: Float[Tensor, "b width"]  # of a centered warp: less the mean of all that training has used
     window: Float[Tensor, " bands"]
 
 
@@ -53,6 +53,12 @@ class ErrorWarp(Deformer):
         start: the first training step with a warp.
         coarse_to_fine: steps, from step 0 on, over which the bands fade in one after the other (`frequency_window`);
             0: all are on from the start.
+        centered: hold the warp's mean over the training frames at zero. Rotation, center and translation are then
+            linear in a frame's code less the mean code of the frames that training has drawn, with coefficients that
+            the network computes from the point alone: their mean over these frames is exactly zero at every point, and
+            that of the motion up to second order. Otherwise (as in the paper) the code is an input of the network, and
+            the warp may contain a motion that all frames share, which rendering without it then lacks. Our own
+            variant.
 
     The trainer sets the step with `at_step`, and a buffer keeps it. For a short run, shorten `start` and
     `coarse_to_fine` in proportion. The learning rate of the warp and its codes is the trainer's
@@ -71,6 +77,7 @@ class ErrorWarp(Deformer):
     rate_group = "warp"
     box: Tensor
     step: Tensor
+    drawn: Tensor
 
     def __init__(
         self,
@@ -84,6 +91,7 @@ class ErrorWarp(Deformer):
         head_layers: int = 2,
         start: int = 5_000,
         coarse_to_fine: int = 80_000,
+        centered: bool = False,
     ) -> None:
         super().__init__()
         if box.shape != (2, 3) or not bool((box[1] > box[0]).all()):
@@ -100,9 +108,13 @@ class ErrorWarp(Deformer):
         self.start = start
         self.coarse_to_fine = coarse_to_fine
         self.codes = LatentTable(frames, code_width, code_std)
-        self.trunk = MLP(3 * (2 * bands + 1) + code_width, *hidden_layers(hidden, layers), bias=True)
+        self.centered = centered
+        if centered:
+            self.register_buffer("drawn", torch.zeros(frames, dtype=torch.bool))
+        inputs, outputs = (0, 3 * code_width) if centered else (code_width, 3)
+        self.trunk = MLP(3 * (2 * bands + 1) + inputs, *hidden_layers(hidden, layers), bias=True)
         self.heads = nn.ModuleDict(
-            {name: MLP(hidden, *hidden_layers(hidden, head_layers), 3, bias=True) for name in _HEADS}
+            {name: MLP(hidden, *hidden_layers(hidden, head_layers), outputs, bias=True) for name in _HEADS}
         )
         nn.init.kaiming_uniform_(self.trunk[-1].weight, nonlinearity="relu")  # type: ignore[arg-type]  # a ReLU follows
         for head in self.heads.values():
@@ -127,7 +139,13 @@ class ErrorWarp(Deformer):
         """The codes of the frames, or None while the warp is off; training requires `frame_id` from step 0 on."""
         if not self.training:
             return None
-        codes = self.codes(state.need("ErrorWarp", "frame_id"))
+        index = state.need("ErrorWarp", "frame_id")
+        codes = self.codes(index)
+        if self.centered:
+            if torch.is_grad_enabled():
+                self.drawn[index] = True
+            used = self.drawn[:, None].to(codes)
+            codes = codes - (used * self.codes.table).sum(dim=0) / used.sum().clamp_min(1)
         return FrameCodes(codes, self.window().to(codes)) if int(self.step) >= self.start else None
 
     def window(self) -> Float[Tensor, " bands"]:
@@ -145,8 +163,9 @@ class ErrorWarp(Deformer):
         moved, turned = points, directions
         if prepared is not None:
             unit, encoded = self._encoded(points, prepared)
-            trunk = functional.relu(self.trunk(encoded, prepared.codes, frame))
-            log, center, shift = (self.heads[name](trunk) for name in _HEADS)
+            condition = () if self.centered else (prepared.codes, frame)
+            trunk = functional.relu(self.trunk(encoded, *condition))
+            log, center, shift = (self._of_frame(self.heads[name](trunk), prepared, frame) for name in _HEADS)
             rotation = rotation_from_log_quaternion(log)
             # as a step from the point, so that rounding does not move points that the warp leaves in place
             arm = unit + center
@@ -174,13 +193,16 @@ class ErrorWarp(Deformer):
         if prepared is None:
             return points, identity.expand(len(points), 3, 3)
         unit, encoded = self._encoded(points, prepared)
-        x = torch.cat([encoded, prepared.codes[frame]], dim=-1)
-        tangents = functional.pad(self._slopes(encoded), (0, prepared.codes.shape[1]))
+        x, tangents = encoded, self._slopes(encoded)
+        if not self.centered:
+            x = torch.cat([encoded, prepared.codes[frame]], dim=-1)
+            tangents = functional.pad(tangents, (0, prepared.codes.shape[1]))
         trunk, trunk_slopes = mlp_tangents(x, tangents, *_layers(self.trunk), relu_last=True)
         values, slopes = zip(
             *(mlp_tangents(trunk, trunk_slopes, *_layers(self.heads[name])) for name in _HEADS), strict=True
         )
-        (log, center, shift), (log_slopes, center_slopes, shift_slopes) = values, slopes  # (M, 3), (M, 3 tangents, 3)
+        log, center, shift = (self._of_frame(value, prepared, frame) for value in values)  # (M, 3)
+        log_slopes, center_slopes, shift_slopes = (self._of_frame(s, prepared, frame) for s in slopes)  # 3 tangents
         arm = unit + center
         arm_slopes = identity + center_slopes
         rotation = rotation_from_log_quaternion(log)
@@ -199,6 +221,13 @@ class ErrorWarp(Deformer):
             return [Correction(points, *self.jacobian(points, frame, prepared))]
         directions = points.new_tensor([0.0, 0.0, -1.0]).expand_as(points)
         return [Correction(points, self(points, directions, frame, prepared).points)]
+
+    def _of_frame(self, output: Tensor, prepared: FrameCodes, frame: Tensor) -> Tensor:
+        """A head's output (M, ..., 3) for each point's frame: of a centered warp, the product with the frame's code."""
+        if not self.centered:
+            return output
+        code = prepared.codes[frame].reshape(len(frame), *[1] * (output.ndim - 1), -1)
+        return (output.unflatten(-1, (3, -1)) * code).sum(-1)
 
     def _scale(self) -> Tensor:
         return (self.box[1] - self.box[0]).max() / 2

@@ -10,9 +10,16 @@ from headfields.encoders.surface_features import SurfaceFeatures
 from headfields.encoders.uv_cnn import UVCodeFeatures, UVDisplacementFeatures
 from headfields.encoders.vertex_features import VertexFeatures
 from headfields.encoders.vertex_source import VertexSource
-from headfields.encoders.vertex_tables import CodeFeatures, CodeMLPFeatures, StaticFeatures
+from headfields.encoders.vertex_tables import (
+    BlendedTableFeatures,
+    CodeFeatures,
+    CodeMLPFeatures,
+    StaticFeatures,
+    SubdividedFeatures,
+)
 
 __all__ = [
+    "BlendedTableFeatures",
     "CodeFeatures",
     "CodeMLPFeatures",
     "ColorFields",
@@ -22,6 +29,7 @@ __all__ = [
     "HashGrid",
     "RegionGate",
     "StaticFeatures",
+    "SubdividedFeatures",
     "SurfaceFeatures",
     "UVCodeFeatures",
     "UVDisplacementFeatures",

@@ -73,8 +73,7 @@ class UVDisplacementFeatures(VertexSource):
         super().__init__()
         name = "UVDisplacementFeatures"
         _check_sizes(name, width, channels, resolution)
-        if position_bands is not None and position_bands < 0:
-            raise ValueError(f"{name}: position_bands is {position_bands}; expected 0 or more octaves, or None")
+        _check_bands(name, position_bands)
         if not unit > 0:
             raise ValueError(f"{name}: unit is {unit}; expected a length in meters above 0")
         vertices = template.canonical_vertices if neutral is None else neutral
@@ -91,12 +90,7 @@ class UVDisplacementFeatures(VertexSource):
         self.register_buffer(
             "rigid", None if rigid is None else _spanning(name, rigid, vertices).clone(), persistent=False
         )
-        middle = (vertices.amin(dim=0) + vertices.amax(dim=0)) / 2
-        scaled = ((vertices - middle) / (vertices - middle).abs().max().clamp(min=1e-12)).detach()
-        place = None
-        if position_bands is not None:
-            place = frequency_encoding(self.rasterizer.vertices_to_map(scaled[None]).movedim(1, -1), position_bands)
-            place = place.movedim(-1, 1).contiguous()
+        place = None if position_bands is None else _place(self.rasterizer, vertices, position_bands)
         self.register_buffer("place", place, persistent=False)
         self.network = _channels_last(ResidualUNet(3 if place is None else 3 + place.shape[1], width, channels))
 
@@ -114,13 +108,15 @@ class UVDisplacementFeatures(VertexSource):
     def forward(self, state: HeadState) -> Float[Tensor, "b v width"]:
         self.check_state(state)
         maps = self.rasterizer.vertices_to_map(self.displacement(state) / self.unit)
-        if self.place is not None:
-            maps = torch.cat([maps, self.place.expand(len(maps), -1, -1, -1)], dim=1)
-        return self.rasterizer.map_to_vertices(self.network(maps))
+        return self.rasterizer.map_to_vertices(self.network(maps, self.place))
 
 
 class UVCodeFeatures(VertexSource):
     """Expression and pose coefficients, decoded by transposed convolutions to a UV map and sampled at the vertices.
+
+    With `position_bands` each level but the coarsest also sees the same encoding of positions on the neutral mesh as
+    `UVDisplacementFeatures`: averaged to the level's size, through a convolution, in place of the skips of its U-Net.
+    It is computed once for all frames.
 
     Differentiable in weights and codes, to the order that PyTorch's convolutions are (second).
 
@@ -131,14 +127,18 @@ class UVCodeFeatures(VertexSource):
         width: features per vertex.
         channels: channels of the decoder's levels, coarse to fine; each level doubles the map.
         resolution: (H, W) of the finest, or one number for both; multiples of 2^(levels − 1).
+        position_bands: octaves of the encoding of each texel's position; 0: coordinates alone; None: no position, as
+            in the paper.
 
     Raises:
         ValueError: the template has no texture coordinates or a size does not fit; later, a state that lacks a field
             or has another number of coefficients or vertices.
 
-    Source: MonoAvatar (Bai et al. 2023), "Ours-C" of its ablation. The paper gives no sizes for it; these mirror the
-    U-Net of "Ours-D", whose decoder it is, without skips.
+    Source: MonoAvatar (Bai et al. 2023), "Ours-C" of its ablation: the code is expression and pose. The paper gives no
+    sizes for it; these mirror the U-Net of "Ours-D", whose decoder it is, without skips.
     """
+
+    place: Tensor | None
 
     def __init__(
         self,
@@ -147,20 +147,29 @@ class UVCodeFeatures(VertexSource):
         width: int = 64,
         channels: Sequence[int] = (256, 128, 64, 32, 16, 8),
         resolution: int | tuple[int, int] = 256,
+        position_bands: int | None = None,
     ) -> None:
         super().__init__()
         name = "UVCodeFeatures"
         _check_sizes(name, width, channels, resolution)
+        _check_bands(name, position_bands)
         self.fields = check_fields(name, fields)
         self.needs, self.code_widths = tuple(self.fields), self.fields
         self.vertex_count = len(template.canonical_vertices)
         self.width = width
-        self.rasterizer = _rasterizer(name, template, resolution, 0.0)
+        self.rasterizer = _rasterizer(name, template, resolution, 0.0 if position_bands is None else math.inf)
         factor = 2 ** (len(channels) - 1)
         height, width_of_map = self.rasterizer.resolution
         self.coarse = (channels[0], height // factor, width_of_map // factor)
         self.first = nn.Linear(sum(self.fields.values()), math.prod(self.coarse))
-        self.network = _channels_last(MapDecoder(channels, width))
+        self.network = _channels_last(MapDecoder(channels, width, skips=position_bands is not None))
+        place = None
+        if position_bands is not None:
+            place = _place(self.rasterizer, template.canonical_vertices, position_bands)
+            self.place_levels = _channels_last(
+                nn.ModuleList([nn.Conv2d(place.shape[1], c, 3, padding=1) for c in reversed(channels[1:])])
+            )
+        self.register_buffer("place", place, persistent=False)
 
     def extra_repr(self) -> str:
         return f"{self.fields}, {self.vertex_count} vertices, width={self.width}"
@@ -169,7 +178,19 @@ class UVCodeFeatures(VertexSource):
         self.check_state(state)
         code = code_of("UVCodeFeatures", state, self.fields)
         maps = nn.functional.leaky_relu(self.first(code), _SLOPE).unflatten(1, self.coarse)
-        return self.rasterizer.map_to_vertices(self.network(maps.contiguous(memory_format=torch.channels_last)))
+        maps = maps.contiguous(memory_format=torch.channels_last)
+        skips = [skip.expand(len(maps), -1, -1, -1) for skip in self._skips()]
+        return self.rasterizer.map_to_vertices(self.network(maps, skips))
+
+    def _skips(self) -> list[Tensor]:
+        """Maps (1, C, H, W) of the position at each level but the coarsest, fine to coarse; none without positions."""
+        if self.place is None:
+            return []
+        maps, skips = self.place, []
+        for level in self.place_levels:
+            skips.append(nn.functional.leaky_relu(level(maps), _SLOPE))
+            maps = nn.functional.avg_pool2d(maps, 2)
+        return skips
 
 
 def _channels_last(network: _M) -> _M:
@@ -178,6 +199,19 @@ def _channels_last(network: _M) -> _M:
         if parameter.ndim == 4:
             parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
     return network
+
+
+def _place(rasterizer: UVRasterizer, vertices: Float[Tensor, "v 3"], bands: int) -> Float[Tensor, "1 c h w"]:
+    """The encoding of each texel's position on the mesh, scaled to [−1, 1]."""
+    middle = (vertices.amin(dim=0) + vertices.amax(dim=0)) / 2
+    scaled = ((vertices - middle) / (vertices - middle).abs().max().clamp(min=1e-12)).detach()
+    encoded = frequency_encoding(rasterizer.vertices_to_map(scaled[None]).movedim(1, -1), bands)
+    return encoded.movedim(-1, 1).contiguous(memory_format=torch.channels_last)
+
+
+def _check_bands(part: str, bands: int | None) -> None:
+    if bands is not None and bands < 0:
+        raise ValueError(f"{part}: position_bands is {bands}; expected 0 or more octaves, or None")
 
 
 def _check_sizes(part: str, width: int, channels: Sequence[int], resolution: int | tuple[int, int]) -> None:

@@ -148,16 +148,17 @@ class VertexFeatures(Encoder):
         return f"neighbors={self.neighbors}, {anchors} anchors, bands={self.bands}, frame={self.frame!r}"
 
     def prepare(self, state: HeadState) -> AnchoredFeatures:
-        if state.vertices.shape[1] != self.source.vertex_count:
+        anchors = self.source.anchors(state)
+        if anchors.shape[1] != self.source.vertex_count:
             raise ValueError(
-                f"VertexFeatures: the state has {state.vertices.shape[1]} vertices and the source gives features of "
+                f"VertexFeatures: the state has {anchors.shape[1]} vertices and the source gives features of "
                 f"{self.source.vertex_count}; they must be one topology"
             )
         features = self.source(state)
         first: Any = self.neighbor_network[0]
         start = functional.linear(features.flatten(0, 1), first.weight[:, self.offset_width :], first.bias)
-        turns = self.surface_turns(state.vertices).flatten(0, 1) if self.frame == "triangle" else None
-        return AnchoredFeatures(self._anchors(state.vertices), start, turns)
+        turns = self.surface_turns(anchors).flatten(0, 1) if self.frame == "triangle" else None
+        return AnchoredFeatures(self._anchors(anchors), start, turns)
 
     def _anchors(self, posed: Float[Tensor, "b v 3"]) -> VertexTree:
         anchors = posed if self.vertices is None else self.vertices

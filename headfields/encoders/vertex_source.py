@@ -38,7 +38,7 @@ class VertexSource(Part):
     Attributes:
         width: number of features per vertex.
         needs: the fields of `HeadState` (or names of codes) that the source reads.
-        vertex_count: V, the number of vertices, of the features and of the states.
+        vertex_count: V, the number of rows of features: of the states' vertices, unless `anchors` gives others.
     """
 
     width: int
@@ -57,6 +57,10 @@ class VertexSource(Part):
             ValueError: the state lacks a field of `needs`, or has another number of vertices.
         """
         raise NotImplementedError(f"{type(self).__name__}.forward is not defined")
+
+    def anchors(self, state: HeadState) -> Float[Tensor, "b v 3"]:
+        """Positions of the features, meters: the state's vertices, unless the source stands on others."""
+        return state.vertices
 
     def __call__(self, *args: Any, **kwargs: Any) -> Tensor:
         answers = None if torch.compiler.is_compiling() else _answers.get()  # dynamo cannot follow it

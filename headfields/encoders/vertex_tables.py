@@ -1,13 +1,14 @@
-"""Vertex features from learned tables: the baselines of MonoAvatar's ablation."""
+"""Vertex features from learned tables: the baselines of MonoAvatar's ablation, and tables blended by a network."""
 
 from collections.abc import Mapping
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from headfields.encoders.vertex_source import VertexSource, check_fields, code_of
 from headfields.networks.mlp import hidden_layers
+from headfields.ops.interpolate_rows import extend_vertices
 from headfields.records import HeadState
 
 
@@ -128,6 +129,114 @@ class CodeMLPFeatures(VertexSource):
         self.check_state(state)
         code = code_of("CodeMLPFeatures", state, self.fields)
         features: Tensor = self.rest(self.of_row(self.table) + self.of_code(code)[:, None])
+        return features
+
+
+class BlendedTableFeatures(VertexSource):
+    """A few learned tables of features per vertex, blended by weights that another source computes for each frame.
+
+    The mixer gives each vertex `width` features f and `tables` weights w; the result is f + T₀ + Σ_k w_k T_k. A
+    convolution shares its weights over all places; the tables give every place weights of its own, and the mixer how
+    they change with the frame.
+
+    Differentiable in the tables and in what the mixer is.
+
+    Args:
+        mixer: a source of `width + tables` features.
+        width: features per vertex.
+        tables: number of tables besides the one that is the same in all frames.
+        initial: standard deviation of the tables at the start.
+
+    Raises:
+        TypeError: the mixer is not a `VertexSource`.
+        ValueError: it has another width, or a size is below 1.
+
+    Source: after Chen et al. 2024, "Efficient 3D Implicit Head Avatar with Mesh-anchored Hash Table Blendshapes", whose
+    blended tables are hash tables around each vertex; ours hold one row per vertex.
+    """
+
+    def __init__(self, mixer: VertexSource, width: int = 32, tables: int = 4, initial: float = 0.1) -> None:
+        super().__init__()
+        if not isinstance(mixer, VertexSource):
+            raise TypeError(f"BlendedTableFeatures: mixer is a {type(mixer).__name__}; expected a VertexSource")
+        _check_sizes("BlendedTableFeatures", mixer.vertex_count, width, tables)
+        if mixer.width != width + tables:
+            raise ValueError(
+                f"BlendedTableFeatures: the mixer gives {mixer.width} features; expected {width + tables}, "
+                f"{width} features and {tables} weights"
+            )
+        self.mixer = mixer
+        self.needs = mixer.needs
+        self.vertex_count, self.width, self.tables = mixer.vertex_count, width, tables
+        self.table = nn.Parameter(initial * torch.randn(tables + 1, mixer.vertex_count, width))
+
+    def extra_repr(self) -> str:
+        return f"{self.vertex_count} vertices, width={self.width}, tables={self.tables}"
+
+    def anchors(self, state: HeadState) -> Float[Tensor, "b v 3"]:
+        return self.mixer.anchors(state)
+
+    def forward(self, state: HeadState) -> Float[Tensor, "b v width"]:
+        features, weights = self.mixer(state).split([self.width, self.tables], dim=-1)
+        features = features + self.table[0]
+        for k in range(self.tables):
+            features = features + weights[..., k, None] * self.table[k + 1]
+        return features
+
+
+class SubdividedFeatures(VertexSource):
+    """A source of features of a subdivided mesh (`headfields.mesh.subdivided`), for states of the mesh as tracked.
+
+    More features where they are needed, at the lids and lips for example, without another mesh in the capture. The
+    features of the V tracked vertices come first, in their order.
+
+    Args:
+        source: features of the V + E vertices of the subdivided mesh.
+        index, weights: (E, K) each new vertex as a weighted sum of tracked ones, as in `Subdivision`.
+
+    Raises:
+        TypeError: source is not a `VertexSource`.
+        ValueError: index and weights do not fit one another or the source; later, a state of another number of
+            vertices.
+    """
+
+    index: Tensor
+    weights: Tensor
+
+    def __init__(self, source: VertexSource, index: Int[Tensor, "e k"], weights: Float[Tensor, "e k"]) -> None:
+        super().__init__()
+        name = "SubdividedFeatures"
+        if not isinstance(source, VertexSource):
+            raise TypeError(f"{name}: source is a {type(source).__name__}; expected a VertexSource")
+        tracked = source.vertex_count - len(index)
+        if index.shape != weights.shape or index.ndim != 2:
+            raise ValueError(
+                f"{name}: index has shape {tuple(index.shape)} and weights {tuple(weights.shape)}; expected (E, K) both"
+            )
+        if index.numel() and (int(index.min()) < 0 or int(index.max()) >= tracked):
+            raise ValueError(
+                f"{name}: index names vertices {int(index.min())} to {int(index.max())}, and the source's "
+                f"{source.vertex_count} rows less the {len(index)} new ones leave {tracked} tracked vertices"
+            )
+        self.source = source
+        self.needs = source.needs
+        self.vertex_count, self.width, self.tracked_count = source.vertex_count, source.width, tracked
+        self.register_buffer("index", index.detach().long().clone(), persistent=False)
+        self.register_buffer("weights", weights.detach().clone(), persistent=False)
+
+    def extra_repr(self) -> str:
+        return f"{self.tracked_count} tracked vertices and {len(self.index)} new ones"
+
+    def anchors(self, state: HeadState) -> Float[Tensor, "b v 3"]:
+        if state.vertices.shape[1] != self.tracked_count:
+            raise ValueError(
+                f"SubdividedFeatures: the state's vertices have shape {tuple(state.vertices.shape)}, but the part was "
+                f"made for {self.tracked_count} vertices; make it from the template of the head that the states are of"
+            )
+        return extend_vertices(state.vertices, self.index, self.weights)
+
+    def forward(self, state: HeadState) -> Float[Tensor, "b v width"]:
+        features: Tensor = self.source(state.replace(vertices=self.anchors(state)))
         return features
 
 

@@ -8,6 +8,7 @@ from headfields.mesh.icp import Alignment, align_to_surface
 from headfields.mesh.isosurface import SparseSurface, isosurface
 from headfields.mesh.mesh import Mesh, SurfacePoints
 from headfields.mesh.obj import MeshFileError
+from headfields.mesh.subdivision import Subdivision, subdivided
 from headfields.mesh.unwrapping import unwrapped
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "Mesh",
     "MeshFileError",
     "SparseSurface",
+    "Subdivision",
     "SurfaceDistances",
     "SurfacePoints",
     "SurfaceTree",
@@ -27,5 +29,6 @@ __all__ = [
     "load_mesh",
     "on_surface",
     "save_mesh",
+    "subdivided",
     "unwrapped",
 ]

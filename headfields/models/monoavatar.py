@@ -2,30 +2,54 @@
 
 from typing import Any, Literal
 
+import torch
+
 from headfields.avatar import Avatar
 from headfields.decoders import RadianceHead
 from headfields.deformers import Chain, ErrorWarp, NearSurface
-from headfields.encoders import UVCodeFeatures, UVDisplacementFeatures, VertexFeatures, VertexSource
+from headfields.encoders import (
+    BlendedTableFeatures,
+    SubdividedFeatures,
+    UVCodeFeatures,
+    UVDisplacementFeatures,
+    VertexFeatures,
+    VertexSource,
+)
+from headfields.mesh.subdivision import subdivided
 from headfields.mesh.unwrapping import unwrapped
 from headfields.models.preset import preset
 from headfields.records import Template
 from headfields.renderers import CoarseToFineRenderer, OccupancySampler, VolumeRenderer
 
-PAPER: dict[str, dict[str, Any]] = {
-    "D": {"width": 64, "resolution": 256, "channels": (8, 16, 32, 64, 128, 256)},
-    "C": {"width": 64, "resolution": 256, "channels": (256, 128, 64, 32, 16, 8)},
-    "anchored": {},  # the defaults of the parts are the paper's
-    "warp": {},
-}
-"""Sizes of the paper: of the two networks over the UV map, the vertex features, the warp."""
+Sizes = Literal["paper", "cpu", "cpu-0.3"]
 
-SMALL: dict[str, dict[str, Any]] = {
-    "D": {"width": 32, "resolution": 128, "channels": (16, 32, 64, 64)},
-    "C": {"width": 32, "resolution": 128, "channels": (64, 64, 32, 16)},
-    "anchored": {"bands": 6, "hidden": 64, "layers": 2, "merged_layers": 2},
-    "warp": {"hidden": 64, "layers": 3, "start": 200, "coarse_to_fine": 2_000},
-}
-"""Sizes for minutes on a CPU."""
+SIZES: dict[Sizes, dict[str, dict[str, Any]]] = {
+    "paper": {
+        "D": {"width": 64, "resolution": 256, "channels": (8, 16, 32, 64, 128, 256)},
+        "C": {"width": 64, "resolution": 256, "channels": (256, 128, 64, 32, 16, 8), "position_bands": 6},
+        "anchored": {},  # the defaults of the parts are the paper's
+        "warp": {},
+    },
+    "cpu": {
+        "D": {"width": 32, "resolution": 64, "channels": (16, 32, 64)},
+        "C": {"width": 32, "resolution": 64, "channels": (64, 32, 16), "position_bands": 6},
+        "tables": {"tables": 4},
+        "edges": {"longest": 0.004, "rounds": 2},
+        "anchored": {"bands": 6, "hidden": 64, "layers": 2, "merged_layers": 2},
+        "warp": {
+            "hidden": 32, "layers": 2, "head_layers": 1, "start": 1_000, "coarse_to_fine": 4_000, "code_std": 1.0,
+            "centered": True,
+        },
+    },
+    "cpu-0.3": {
+        "D": {"width": 32, "resolution": 128, "channels": (16, 32, 64, 64)},
+        "C": {"width": 32, "resolution": 128, "channels": (64, 64, 32, 16)},
+        "anchored": {"bands": 6, "hidden": 64, "layers": 2, "merged_layers": 2},
+        "warp": {"hidden": 64, "layers": 3, "start": 200, "coarse_to_fine": 2_000},
+    },
+}  # fmt: skip
+"""Sizes by name: of the two networks over the UV map, the tables of features, the longest edge between anchors at mouth
+and eyes, the networks of the anchored features, and the warp."""
 
 
 @preset
@@ -38,45 +62,85 @@ def monoavatar(
     source: VertexSource | None = None,
     start: int | None = None,
     coarse_to_fine: int | None = None,
+    sizes: Sizes | None = None,
+    pose_width: int = 0,
 ) -> Avatar:
     """MonoAvatar on a template, assembled from public parts, with the paper's sizes.
 
     Args:
         template: the canonical (neutral) mesh. Without texture coordinates it is unwrapped.
         frames: number of frames of the capture (`len(capture)`), each with a code of the error-correction warp.
-        variant: `"D"` reads displacements of the vertices, `"C"` the expression code: the paper's Ours-D and Ours-C.
+        variant: `"D"` reads displacements of the vertices, `"C"` the code of expression and pose: the paper's Ours-D
+            and Ours-C.
         expression_width: width of the capture's expression code, for `"C"`.
-        small: smaller networks, and ray marching through an occupancy grid in place of the coarse network, for minutes
-            on a CPU; our own choice.
+        small: the same as `sizes="cpu-0.3"`, for runs of earlier versions.
         source: vertex features in place of those of the variant.
-        start, coarse_to_fine: first step of the warp, and steps over which its encoding fades in. If None: 5,000 and
-            80,000, of the paper's 400,000; with `small` 200 and 2,000.
+        start, coarse_to_fine: first step of the warp, and steps over which its encoding fades in. If None, those of
+            the sizes: 5,000 and 80,000 of the paper's 400,000; with `"cpu"` 1,000 and 4,000.
+        sizes: `"paper"`, the default; or `"cpu"`, for minutes on a CPU: smaller networks, learned tables that the
+            network over the map blends (`BlendedTableFeatures`), more anchors at mouth and eyes, a warp whose mean is
+            zero, and ray marching through an occupancy grid in place of the coarse network. The last is our own
+            choice; `"cpu-0.3"` are the sizes of version 0.3.
+        pose_width: number of the pose's coefficients, 3 for each joint, for `"C"`; 0 if the capture records none.
 
     Raises:
-        ValueError: variant is neither, or as the parts.
+        ValueError: variant is neither, small and sizes disagree, or as the parts.
 
     Source: MonoAvatar, section 3 and supplement. The shell around the mesh in which rays are sampled is our own choice.
     """
     if variant not in ("D", "C"):
         raise ValueError(f"monoavatar: variant is {variant!r}; expected 'D' (displacements) or 'C' (codes)")
+    if small and sizes not in (None, "cpu-0.3"):
+        raise ValueError(f"monoavatar: small=True means sizes='cpu-0.3', and sizes is {sizes!r}; leave small out")
+    sizes = sizes or ("cpu-0.3" if small else "paper")
+    if sizes not in SIZES:
+        raise ValueError(f"monoavatar: sizes is {sizes!r}; expected one of {', '.join(SIZES)}")
+    parts = SIZES[sizes]
     template = unwrapped(template)
-    sizes = SMALL if small else PAPER
-    if source is None and variant == "D":
-        source = UVDisplacementFeatures(template, **sizes["D"])
-    elif source is None:
-        source = UVCodeFeatures(template, {"expression": expression_width}, **sizes["C"])
+    if source is None:
+        fields = {"expression": expression_width, **({"pose": pose_width} if pose_width else {})}
+        source = vertex_source(template, variant, fields, sizes)
     schedule = {"start": start, "coarse_to_fine": coarse_to_fine}
-    warp = {**sizes["warp"], **{name: value for name, value in schedule.items() if value is not None}}
+    warp = {**parts["warp"], **{name: value for name, value in schedule.items() if value is not None}}
     near = NearSurface(template.canonical_vertices, template.faces)
     renderer = (
-        VolumeRenderer(OccupancySampler("posed", step=0.0025, warmup=48))
-        if small
-        else CoarseToFineRenderer(VertexFeatures(source), RadianceHead(), coarse=64, fine=64)
+        CoarseToFineRenderer(VertexFeatures(source), RadianceHead(), coarse=64, fine=64)
+        if sizes == "paper"
+        else VolumeRenderer(OccupancySampler("posed", step=0.0025, warmup=48))
     )
     return Avatar(
         deformer=Chain(near, ErrorWarp(near.bounds(), frames, **warp)),
-        encoder=VertexFeatures(source, **sizes["anchored"]),
+        encoder=VertexFeatures(source, **parts["anchored"]),
         decoder=RadianceHead(),
         renderer=renderer,
         template=template,
     )
+
+
+def vertex_source(
+    template: Template, variant: Literal["D", "C"], fields: dict[str, int], sizes: Sizes = "paper"
+) -> VertexSource:
+    """The vertex features of a variant of `monoavatar`, on a template with texture coordinates.
+
+    Args:
+        template: the template.
+        variant: `"D"` or `"C"`.
+        fields: names and widths of the code of `"C"`.
+        sizes: as in `monoavatar`.
+    """
+    parts = SIZES[sizes]
+    network = dict(parts[variant])
+    tables: int = parts.get("tables", {}).get("tables", 0)
+    width = network["width"]
+    network["width"] += tables
+    fine = None
+    if "edges" in parts and {"mouth", "eyes"} & template.regions.keys():
+        region = torch.stack([template.regions[name] for name in ("mouth", "eyes") if name in template.regions]).any(0)
+        fine = subdivided(template, region, **parts["edges"])
+        template = fine.template
+    source: VertexSource = (
+        UVDisplacementFeatures(template, **network) if variant == "D" else UVCodeFeatures(template, fields, **network)
+    )
+    if tables:
+        source = BlendedTableFeatures(source, width, tables)
+    return source if fine is None else SubdividedFeatures(source, fine.index, fine.weights)

@@ -99,12 +99,27 @@ class ResidualUNet(nn.Module):
         _initialize(self)
         self.decoder = MapDecoder(tuple(reversed(channels)), width, skips=True)
 
-    def forward(self, maps: Float[Tensor, "b i h w"]) -> Float[Tensor, "b o h w"]:
-        """(B, inputs, H, W) to (B, width, H, W); H and W are multiples of 2^(levels − 1)."""
-        maps = self.blocks[0](nn.functional.leaky_relu(self.first(maps), _SLOPE))
+    def forward(
+        self, maps: Float[Tensor, "b i h w"], constant: Float[Tensor, "1 c h w"] | None = None
+    ) -> Float[Tensor, "b o h w"]:
+        """(B, inputs, H, W) to (B, width, H, W); H and W are multiples of 2^(levels − 1).
+
+        Args:
+            maps: the first channels of the input.
+            constant: its remaining channels, if they are the same in all B maps: the first layer is linear, so their
+                part of it is computed once.
+        """
+        first = self.first(maps) if constant is None else self._first_with(maps, constant)
+        maps = self.blocks[0](nn.functional.leaky_relu(first, _SLOPE))
         skips = []
         for down, block in zip(self.down, self.blocks[1:], strict=True):
             skips.append(maps)
             maps = block(nn.functional.leaky_relu(down(maps), _SLOPE))
         out: Tensor = self.decoder(maps, skips)
         return out
+
+    def _first_with(self, maps: Tensor, constant: Tensor) -> Tensor:
+        own, shared = self.first.weight.split([maps.shape[1], constant.shape[1]], dim=1)
+        of_maps = nn.functional.conv2d(maps, own.contiguous(memory_format=torch.channels_last), padding=1)
+        shared = shared.contiguous(memory_format=torch.channels_last)
+        return of_maps + nn.functional.conv2d(constant, shared, self.first.bias, padding=1)

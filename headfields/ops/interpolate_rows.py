@@ -150,6 +150,23 @@ def interpolate_rows(
     return out
 
 
+def extend_vertices(
+    vertices: Float[Tensor, "b v c"], index: Int[Tensor, "e k"], weights: Float[Tensor, "e k"]
+) -> Float[Tensor, "b w c"]:
+    """Attributes (B, V, C) of vertices, followed by E weighted sums of them: (B, V + E, C).
+
+    Args:
+        vertices: (B, V, C).
+        index, weights: (E, K) as in `interpolate_rows`.
+
+    Raises:
+        TypeError, ValueError, IndexError: as `interpolate_rows`.
+    """
+    frames, count, channels = vertices.shape
+    rows = interpolate_rows(vertices.movedim(0, 1).reshape(count, frames * channels), index, weights)
+    return torch.cat([vertices, rows.unflatten(1, (frames, channels)).movedim(1, 0)], dim=1)
+
+
 def scatter_rows(
     values: Float[Tensor, "n c"], index: Int[Tensor, "n k"], weights: Float[Tensor, "n k"], rows: int
 ) -> Float[Tensor, "rows c"]:

@@ -75,6 +75,14 @@ def test_an_inside_needs_an_open_mouth(written: Path) -> None:
         load_capture(written, mouth="interior").template  # noqa: B018
 
 
+def test_an_inside_where_the_mouth_is_open_and_none_elsewhere(written: Path, tmp_path: Path) -> None:
+    write_insta(tmp_path / "open", tiny_frames(open_mouth=True), *blob(open_mouth=True))
+    opened, closed = load_capture(tmp_path / "open", mouth="auto"), load_capture(written, mouth="auto")
+    assert (opened.mouth, closed.mouth) == ("interior", "close")
+    assert "inner_mouth" in opened.template.regions and "inner_mouth" not in closed.template.regions
+    assert any("mouth without an inside" in line for line in closed.report)
+
+
 def test_the_mouth_option_is_checked(written: Path, unchecked: None) -> None:
     with pytest.raises(CaptureError, match="mouth is 'shut'; expected one of close, interior, none"):
         load_capture(written, mouth="shut")  # type: ignore[arg-type]

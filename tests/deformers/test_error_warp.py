@@ -150,6 +150,40 @@ def test_the_jacobian_is_the_derivative(dtype: torch.dtype, bands: int) -> None:
             torch.testing.assert_close(jacobian[:, :, axis], difference, atol=1e-6, rtol=1e-6)
 
 
+def test_the_mean_of_a_centered_warp_over_its_frames_is_zero() -> None:
+    """Of frames that training has drawn; without `centered` the same networks move all frames alike."""
+    where, along, _ = points(20)
+    still = torch.arange(20) * 0
+    shifts = {}
+    for centered in (True, False):
+        made = warp(centered=centered, spread=0.005, code_std=1.0)
+        if centered:
+            for ids in ((0, 1), (1, 3)):  # 2 and 4 are test frames: their codes do not count
+                made.prepare(state(ids))
+            assert made.drawn.tolist() == [True, True, False, True, False]
+            made.requires_grad_(False)
+        moves = []
+        for frame in (0, 1, 3):
+            with torch.no_grad():
+                moves.append(made(where, along, still, made.prepare(state((frame,)))).points - where)
+        mean, each = torch.stack(moves).mean(0).norm(dim=1).mean(), torch.stack(moves).norm(dim=2).mean()
+        shifts[centered] = float(mean / each)
+    assert shifts[True] < 0.05 and shifts[False] > 0.3, shifts
+
+
+def test_the_jacobian_of_a_centered_warp_is_the_derivative() -> None:
+    made = warp(centered=True)
+    where, along, frame = points()
+    where.requires_grad_()
+    ready = made.prepare(state())
+    moved = made(where, along, frame, ready).points
+    after, jacobian = made.jacobian(where, frame, ready)
+    rows = [torch.autograd.grad(moved[:, i].sum(), where, retain_graph=True)[0] for i in range(3)]
+    torch.testing.assert_close(after, moved)
+    torch.testing.assert_close(jacobian, torch.stack(rows, dim=1))
+    assert "drawn" in made.state_dict() and "drawn" not in warp().state_dict()  # earlier files have no such tensor
+
+
 def test_a_rigid_motion_has_a_rotation_for_its_jacobian() -> None:
     made, (where, _, frame) = constant((0.2, 0.1, -0.3), (0.3, 0.0, 0.0), (0.1, 0.0, 0.0)), points()
     _, jacobian = made.jacobian(where, frame, made.prepare(state()))

@@ -8,9 +8,11 @@ import torch
 
 import headfields as hf
 from headfields.encoders import (
+    BlendedTableFeatures,
     CodeFeatures,
     CodeMLPFeatures,
     StaticFeatures,
+    SubdividedFeatures,
     SurfaceFeatures,
     UVCodeFeatures,
     UVDisplacementFeatures,
@@ -25,12 +27,24 @@ TEMPLATE = hf.mesh.unwrapped(Template(VERTICES, FACES))
 COUNT = len(VERTICES)
 SMALL = {"width": 6, "channels": (4, 6, 8), "resolution": 32}
 FIELDS = {"expression": 3, "pose": 6}
+FINE = hf.mesh.subdivided(TEMPLATE, TEMPLATE.canonical_vertices[FACES].mean(1)[:, 2] > 0.05, longest=0.03)
+
+
+def on_the_subdivided_mesh() -> SubdividedFeatures:
+    mixer = UVDisplacementFeatures(FINE.template, width=6 + 2, channels=(4, 6, 8), resolution=32)
+    return SubdividedFeatures(BlendedTableFeatures(mixer, 6, tables=2), FINE.index, FINE.weights)
+
 
 SOURCES = {
     "displacement": lambda: UVDisplacementFeatures(TEMPLATE, **SMALL),
     "displacement alone": lambda: UVDisplacementFeatures(TEMPLATE, **SMALL, position_bands=None),
     "displacement aligned": lambda: UVDisplacementFeatures(TEMPLATE, **SMALL, rigid=torch.arange(0, COUNT, 3)),
     "code": lambda: UVCodeFeatures(TEMPLATE, FIELDS, width=6, channels=(8, 6, 4), resolution=(32, 16)),
+    "code and position": lambda: UVCodeFeatures(
+        TEMPLATE, FIELDS, width=6, channels=(8, 6, 4), resolution=(32, 16), position_bands=2
+    ),
+    "displacement blends tables": lambda: BlendedTableFeatures(UVDisplacementFeatures(TEMPLATE, **SMALL), 4, tables=2),
+    "displacement, subdivided": on_the_subdivided_mesh,
     "static": lambda: StaticFeatures(COUNT, 6),
     "codes": lambda: CodeFeatures(COUNT, FIELDS, 6),
     "codes MLP": lambda: CodeMLPFeatures(COUNT, FIELDS, 6, hidden=8),
@@ -50,17 +64,20 @@ def state(frames: int = 2, seed: int = 0) -> HeadState:
 def test_shape_determinism_frames_and_gradients(name: str) -> None:
     torch.manual_seed(0)
     source = SOURCES[name]()
-    assert isinstance(source, VertexSource) and source.vertex_count == COUNT
+    count = source.vertex_count
+    assert isinstance(source, VertexSource) and (count == COUNT) != (name == "displacement, subdivided")
     frames = state(3)
     features = source(frames)
-    assert features.shape == (3, COUNT, source.width)
+    assert features.shape == (3, count, source.width)
+    anchors = source.anchors(frames)
+    assert anchors.shape == (3, count, 3) and torch.equal(anchors[:, :COUNT], frames.vertices)
     torch.testing.assert_close(source(frames[1]), features[1:2], atol=1e-5, rtol=1e-5)  # frames do not mix
     assert torch.equal(source(frames), features)
     features.square().sum().backward()
     for key, parameter in source.named_parameters():
         assert parameter.grad is not None and bool(parameter.grad.isfinite().all()) and bool(parameter.grad.any()), key
     none = source(frames[:0])
-    assert none.shape == (0, COUNT, source.width)
+    assert none.shape == (0, count, source.width)
     none.sum().backward()
 
 
@@ -107,7 +124,7 @@ def test_the_displacement_is_in_the_map_at_its_place_and_scale() -> None:
     source = UVDisplacementFeatures(TEMPLATE, **SMALL, unit=0.002)
     frames = HeadState(vertices=(VERTICES + torch.tensor([0.001, 0, -0.004]))[None])
     seen: list[torch.Tensor] = []
-    source.network.register_forward_pre_hook(lambda _, arguments: seen.append(arguments[0]))
+    source.network.register_forward_pre_hook(lambda _, arguments: seen.append(torch.cat(arguments, dim=1)))
     source(frames)
     assert seen[0].shape == (1, 3 + 3 * 13, 32, 32)  # displacement; place and six octaves of it
     for channel, value in enumerate((0.5, 0.0, -2.0)):
@@ -132,6 +149,51 @@ def test_a_head_pose_is_taken_out_by_vertices_that_move_with_it() -> None:
     assert frames.vertices.grad is not None and bool(frames.vertices.grad.isfinite().all())
     # A further motion of the whole changes nothing, so no gradient adds up to one.
     torch.testing.assert_close(frames.vertices.grad.sum(1), torch.zeros(1, 3), atol=1e-5, rtol=0)
+
+
+def test_a_code_with_positions_distinguishes_texels() -> None:
+    """A decoder of a map that is the same everywhere repeats it, but for its border; with positions it need not."""
+    torch.manual_seed(0)
+    for bands in (None, 2):
+        source = UVCodeFeatures(TEMPLATE, FIELDS, width=6, channels=(8, 6, 4), resolution=64, position_bands=bands)
+        maps: list[torch.Tensor] = []
+        source.network.register_forward_hook(lambda *arguments, maps=maps: maps.append(arguments[2].detach()))
+        with torch.no_grad():
+            source.first.weight.zero_()
+            source.first.bias.fill_(1.0)
+            source(state(1))
+        inner = maps[0][0, :, 24:40, 24:40]
+        cells = inner.unflatten(1, (4, 4)).unflatten(3, (4, 4))  # transposed convolutions repeat with period 4
+        assert (float(cells.std(dim=(1, 3)).mean()) > 0.05) == (bands is not None)
+
+
+def test_a_code_is_the_expression_and_the_pose() -> None:
+    """A jaw that opens by its joint alone changes the features, as the paper's code [psi, theta] says."""
+    source = UVCodeFeatures(TEMPLATE, FIELDS, width=6, channels=(8, 6, 4), resolution=32, position_bands=2)
+    closed = state(1)
+    opened = closed.replace(pose=closed.pose + torch.tensor([[[0.0, 0, 0], [0.3, 0, 0]]]))
+    assert float((source(opened) - source(closed)).detach().abs().max()) > 1e-3
+
+
+def test_blended_tables_are_the_sum_that_the_mixer_weighs() -> None:
+    class Mixer(VertexSource):
+        vertex_count, width = COUNT, 5
+
+        def forward(self, state: HeadState) -> torch.Tensor:
+            return torch.tensor([1.0, 2.0, 3.0, 0.5, -2.0]).expand(len(state), COUNT, 5)
+
+    source = BlendedTableFeatures(Mixer(), 3, tables=2)
+    mean, one, other = source.table.detach()
+    expected = torch.tensor([1.0, 2.0, 3.0]) + mean + 0.5 * one - 2 * other
+    torch.testing.assert_close(source(state(1))[0].detach(), expected)
+
+
+def test_anchors_of_a_subdivided_mesh_ride_on_the_posed_one() -> None:
+    source = on_the_subdivided_mesh()
+    posed = state(2)
+    torch.testing.assert_close(source.anchors(posed), FINE.extend(posed.vertices))
+    encoder = hf.encoders.VertexFeatures(source, neighbors=1, bands=1, hidden=4, layers=1, merged_layers=0)
+    assert encoder.prepare(posed).tree.vertices.shape == (2, COUNT + len(FINE.index), 3)
 
 
 def test_surface_features_are_interpolated_and_zero_without_a_face() -> None:
@@ -201,6 +263,16 @@ def test_errors(unchecked: None) -> None:
         UVCodeFeatures(TEMPLATE, {})
     with pytest.raises(ValueError, match="expected V >= 0"):
         StaticFeatures(COUNT, 0)
+    with pytest.raises(ValueError, match="position_bands is -1"):
+        UVCodeFeatures(TEMPLATE, FIELDS, channels=(4, 2), resolution=32, position_bands=-1)
+    with pytest.raises(ValueError, match="mixer gives 6 features; expected 8, 6 features and 2 weights"):
+        BlendedTableFeatures(StaticFeatures(COUNT, 6), 6, tables=2)
+    with pytest.raises(TypeError, match="mixer is a Frequency"):
+        BlendedTableFeatures(hf.encoders.Frequency(), 6)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="leave 81 tracked vertices"):
+        SubdividedFeatures(StaticFeatures(COUNT), torch.full((5, 2), 81), torch.full((5, 2), 0.5))
+    with pytest.raises(ValueError, match=f"made for {COUNT} vertices"):
+        on_the_subdivided_mesh()(HeadState(vertices=VERTICES[None, :5]))
     source = CodeFeatures(COUNT, {"expression": 4})
     with pytest.raises(ValueError, match="'expression' has 3 coefficients per frame; it was built for 4"):
         source(state())
