@@ -104,7 +104,10 @@ def trained(
         samples_per_step=arguments.samples, frames_per_step=options["frames"], learning_rate=rate,
         schedule=options["schedule"], seed=seed, out=out, **MONOAVATAR.trainer,
     )  # fmt: skip
-    return avatar, trainer.fit(steps=steps, resume=True).step
+    result = trainer.fit(steps=steps, resume=True)
+    if result.interrupted:
+        raise SystemExit(f"interrupted at step {result.step} of {out}; the same command continues from there")
+    return avatar, result.step
 
 
 def rate_of(name: str, capture: hf.data.Capture, arguments: argparse.Namespace) -> float:
