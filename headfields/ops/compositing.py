@@ -19,7 +19,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from headfields.ops._checks import check_floating, check_integer, check_offsets, check_same_device, check_shape
-from headfields.ops.dispatch import native, use_native, use_warp
+from headfields.ops.dispatch import checks_indices, native, use_native, use_warp
 from headfields.ops.reference import compositing as reference
 from headfields.ops.transforms import define_transforms, pullback
 from headfields.ops.warp_launch import launch
@@ -439,7 +439,7 @@ _weighted_sum_backward.register_autograd(_weighted_second_derivative, setup_cont
 def _ray_weights(values: Tensor, offsets: Tensor, alpha: bool) -> Tensor:
     """(M,) weights of (M,) optical depths, or with `alpha` of alphas."""
     values, out = values.contiguous(), torch.empty_like(values, memory_format=torch.contiguous_format)
-    if not (alpha or use_native(values)) and values.device.type == "cpu" and bool((values < LEAST_DEPTH).any()):
+    if not (alpha or use_native(values)) and checks_indices(values.device) and bool((values < LEAST_DEPTH).any()):
         raise ValueError(
             "weights_from_density: a density is negative, or an interval ends before it starts; "
             "an exponential, softplus or ReLU makes densities that are not"

@@ -226,8 +226,9 @@ def march_lattice(
         native.march_fill(*arguments, offsets, ray, start, end, threads)
     else:
         launch_march(True, offsets, ray, start, end)
-    lost = torch.finfo(near.dtype).eps * float(end.max()) if total and near.device.type == "cpu" else 0.0
-    if occupied is None and step < lost:  # below the rounding of a distance, some intervals have no length
+    if occupied is not None or not total or near.device.type != "cpu":  # a GPU would be waited for
+        return ray, start, end
+    if step < torch.finfo(near.dtype).eps * float(end.max()):  # some intervals are rounded to no length
         longer = start < end
         return ray[longer], start[longer], end[longer]
     return ray, start, end

@@ -23,7 +23,7 @@ from torch.utils import _pytree as pytree  # noqa: E402
 from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
 
 import headfields  # noqa: E402
-from headfields.ops import dispatch  # noqa: E402
+from headfields.ops import _checks, compositing, dispatch  # noqa: E402
 
 DEVICE = torch.device("cuda", 0)
 PACKAGE = str(Path(headfields.__file__).parent)
@@ -247,7 +247,7 @@ class PretendCuda(TorchDispatchMode):
         definition: Any = torch._library.custom_ops.OPDEFS[f"headfields::{name}"]
         args, kwargs = call
         args = [list(argument) if type(argument).__name__ == "immutable_list" else argument for argument in args]
-        with dispatch.use_cpu_backend("warp"), torch.no_grad(), _InsideOperation(self):
+        with dispatch.use_cpu_backend("warp"), _unchecked(), torch.no_grad(), _InsideOperation(self):
             return definition._init_fn(*args, **kwargs)
 
 
@@ -261,6 +261,19 @@ class _InsideOperation(TorchDispatchMode):
     def __torch_dispatch__(self, operation: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         self.device._count(operation.overloadpacket.__name__, operation.namespace, args, kwargs or {})
         return operation(*args, **(kwargs or {}))
+
+
+@contextlib.contextmanager
+def _unchecked() -> Iterator[None]:
+    """Within the block operations check no values, as on a GPU, though they are given tensors on the CPU."""
+    modules = (_checks, compositing)
+    for module in modules:
+        module.checks_indices = lambda device: False  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        for module in modules:
+            module.checks_indices = dispatch.checks_indices
 
 
 def _values(leaf: Any) -> Any:
