@@ -50,7 +50,7 @@ if TYPE_CHECKING:
         Template,
     )
 
-__version__ = "0.3.0"
+__version__ = "0.4.0"
 
 _MODULES = (
     "data", "decoders", "deformers", "encoders", "files", "heads", "losses", "mesh", "metrics", "models", "networks",

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 
 CEILINGS = {
     "insta": {"step": (393, 5), "render": (261, 7)},
-    "monoavatar": {"step": (590, 11), "render": (266, 7)},
+    "monoavatar": {"step": (589, 11), "render": (268, 7)},
     "vp360": {"step": (678, 11), "render": (269, 7)},
     "prior": {"step": (1591, 30)},
 }
