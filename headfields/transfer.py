@@ -10,11 +10,12 @@ def send(tensor: Tensor, device: torch.device | str) -> Tensor:
     """The tensor on the device.
 
     From ordinary host memory CUDA copies while the host waits; so the tensor goes to pinned memory first, and the copy
-    takes its place in the stream.
+    takes its place in the stream. Pinned memory has the strides of its source, and an expanded tensor's overlap: it is
+    copied first.
     """
     device = torch.device(device)
     if device.type == "cuda" and tensor.is_cpu and not tensor.requires_grad:
-        return tensor.pin_memory().to(device, non_blocking=True)
+        return tensor.contiguous().pin_memory().to(device, non_blocking=True)
     return tensor.to(device)
 
 

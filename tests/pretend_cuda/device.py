@@ -161,8 +161,8 @@ class PretendCuda(TorchDispatchMode):
         device = next((leaf for leaf in leaves if isinstance(leaf, torch.device)), None)
         asked = device is not None and device.type == "cuda"
         name, namespace = operation.overloadpacket.__name__, operation.namespace
-        if name == "_pin_memory":  # there is nothing to pin it for: a copy that says so
-            pinned = args[0].clone()
+        if name == "_pin_memory":  # there is nothing to pin it for: a copy that says so, of the same strides as torch's
+            pinned = torch.empty_strided(args[0].shape, args[0].stride(), dtype=args[0].dtype).copy_(args[0])
             pinned.is_pretended_pinned = True
             return pinned
         if not ours and not asked:
