@@ -1,6 +1,6 @@
 """3VP Avatar's fine field on a person whom the tracked template is not: drawn with one rig, tracked with another.
 
-`python -m benchmarks.vp360_fair --out OUT [--frames 300] [--size 128] [--every 3] [--steps 300] [--seeds 3]`
+`python -m benchmarks.vp360_fair --out OUT [--frames 300] [--size 128] [--every 3] [--steps 300] [--seeds 0 1 2]`
 
 The subject has a random shape and skin, hair, brows and teeth off the tracked mesh, a shirt that stands off the skin,
 relief and folds. Landmarks and mattes err. The template that tracks it is the mean body with another texture and
