@@ -46,8 +46,9 @@ def insta(
         levels, features, log2_table_size, finest_resolution, extent: options of `HashGrid`.
         grid_resolution, step: options of `OccupancySampler`, whose grid over posed space is INSTA's; the step in
             meters.
-        scaling: how a triangle's change of size scales space: `"length"` is our reading of the paper's Λ, for all faces;
-            `"area"` the released code's, for the faces of the region `"eyes"`; `"none"`, as here by default, only turns it.
+        scaling: how a triangle's change of size scales space: `"length"` is our reading of the paper's Λ, for all
+            faces; `"area"` the released code's, for the faces of the region `"eyes"`; `"none"`, the default, only turns
+            it.
         formula: formula by which neighbors are averaged; see `SurfaceCanonicalizer`.
         shell: meters around the mesh in which matter is looked for. Long hair, a bun or a beard need more; `headfields
             train` measures it in the mattes (`headfields.data.matter_extent`).

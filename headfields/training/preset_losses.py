@@ -16,7 +16,8 @@ def insta_losses(depth: float | int = 0.1, depth_start: int = 500) -> list[Loss]
 
     Args:
         depth: weight of the depth prior; 0 leaves it out. INSTA's is 1.25, over 33,000 steps on a GPU. The default is
-            our own choice: in three minutes on a CPU, with one seed, the full weight had a decibel less (docs/insta.md).
+            our own choice: in three minutes on a CPU, with one seed, the full weight was a decibel worse
+            (docs/insta.md).
         depth_start: first step of the depth prior. INSTA's is 0; the default is our own choice (see `DepthPrior`).
 
     >>> from headfields.training import insta_losses
