@@ -75,6 +75,7 @@ class ErrorWarp(Deformer):
 
     corrects = True
     rate_group = "warp"
+    merged_over_processes: tuple[str, ...] = ()
     box: Tensor
     step: Tensor
     drawn: Tensor
@@ -111,6 +112,7 @@ class ErrorWarp(Deformer):
         self.centered = centered
         if centered:
             self.register_buffer("drawn", torch.zeros(frames, dtype=torch.bool))
+            self.merged_over_processes = ("drawn",)
         inputs, outputs = (0, 3 * code_width) if centered else (code_width, 3)
         self.trunk = MLP(3 * (2 * bands + 1) + inputs, *hidden_layers(hidden, layers), bias=True)
         self.heads = nn.ModuleDict(
@@ -226,8 +228,9 @@ class ErrorWarp(Deformer):
         """A head's output (M, ..., 3) for each point's frame: of a centered warp, the product with the frame's code."""
         if not self.centered:
             return output
-        code = prepared.codes[frame].reshape(len(frame), *[1] * (output.ndim - 1), -1)
-        return (output.unflatten(-1, (3, -1)) * code).sum(-1)
+        width = prepared.codes.shape[1]
+        code = prepared.codes[frame].reshape(len(frame), *[1] * (output.ndim - 1), width)
+        return (output.unflatten(-1, (3, width)) * code).sum(-1)
 
     def _scale(self) -> Tensor:
         return (self.box[1] - self.box[0]).max() / 2

@@ -212,8 +212,9 @@ class SharedBuffers:
         if not self._processes.several:
             return
         for buffer, before in zip(self._merged, self._before, strict=True):
-            changed = self._processes.maximum(buffer.masked_fill(buffer == before, -torch.inf))
-            buffer.copy_(torch.where(changed == -torch.inf, before, changed))
+            values = buffer if buffer.is_floating_point() else buffer.float()  # a mask: what any process has set
+            changed = self._processes.maximum(values.masked_fill(buffer == before, -torch.inf))
+            buffer.copy_(torch.where(changed == -torch.inf, before.to(changed), changed))
         self._processes.broadcast(self._others)
 
 

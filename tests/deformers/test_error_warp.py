@@ -184,6 +184,15 @@ def test_the_jacobian_of_a_centered_warp_is_the_derivative() -> None:
     assert "drawn" in made.state_dict() and "drawn" not in warp().state_dict()  # earlier files have no such tensor
 
 
+def test_a_centered_warp_of_no_points_keeps_its_graph() -> None:
+    made = warp(centered=True)
+    where, along, frame = (x[:0] for x in points())
+    ready = made.prepare(state())
+    assert made.jacobian(where, frame, ready)[1].shape == (0, 3, 3)
+    made(where, along, frame, ready).points.sum().backward()
+    assert made.codes.table.grad is not None
+
+
 def test_a_rigid_motion_has_a_rotation_for_its_jacobian() -> None:
     made, (where, _, frame) = constant((0.2, 0.1, -0.3), (0.3, 0.0, 0.0), (0.1, 0.0, 0.0)), points()
     _, jacobian = made.jacobian(where, frame, made.prepare(state()))

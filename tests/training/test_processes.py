@@ -166,6 +166,18 @@ def test_observations_of_a_grid_combine_as_in_one_process():
     assert torch.equal(grid.opacity, expected)
 
 
+def test_frames_of_a_centered_warp_are_those_that_any_process_drew():
+    from headfields.deformers import ErrorWarp
+
+    warp = ErrorWarp(torch.tensor([[-1.0] * 3, [1.0] * 3]), 4, centered=True)
+    warp.drawn[0] = True
+    buffers = SharedBuffers(Pretended(torch.tensor([-torch.inf, -torch.inf, 1.0, -torch.inf])), warp)
+    buffers.snapshot()
+    warp.drawn[1] = True
+    buffers.merge()
+    assert warp.drawn.tolist() == [True, True, True, False]
+
+
 @pytest.mark.parametrize("total", [0, 1, 2, 7, 2048])
 @pytest.mark.parametrize("count", [1, 2, 3, 8])
 def test_shares_are_even_and_miss_nothing(total, count):
