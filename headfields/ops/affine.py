@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from headfields.ops._checks import check_floating, check_integer, check_same_device, check_shape
+from headfields.ops._checks import check_floating, check_index, check_integer, check_same_device, check_shape
 from headfields.ops.dispatch import checks_indices
 
 __all__ = ["affine_inverse", "apply_affine", "skin_points"]
@@ -108,10 +108,11 @@ def blend_rows(
     weights: Float[Tensor, "m k"], rows: Float[Tensor, "b k c"], frame: Int[Tensor, " m"]
 ) -> Float[Tensor, "m c"]:
     """Σ_k weights[m, k] rows[frame[m], k], one product of matrices for each frame rather than a gathered (M, K, C)."""
+    if len(rows) <= 1:
+        check_index("skin_points", "frame", frame, len(rows))
+        return weights @ rows.sum(dim=0)
     if len(frame) and checks_indices(frame.device) and (int(frame.min()) < 0 or int(frame.max()) >= len(rows)):
         raise IndexError(f"frame holds {int(frame.min())} to {int(frame.max())}; there are rows 0 to {len(rows) - 1}")
-    if len(rows) <= 1:
-        return weights @ rows.sum(dim=0)
     out = weights.new_zeros(len(weights), rows.shape[-1])
     order = [(frame == index).nonzero()[:, 0] for index in range(len(rows))]
     parts = [weights.index_select(0, indices) @ rows[index] for index, indices in enumerate(order)]

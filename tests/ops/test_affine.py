@@ -52,6 +52,12 @@ def test_derivatives() -> None:
     assert torch.autograd.gradgradcheck(lambda *x: skin_points(*x, frame)[0], leaves)
 
 
+def test_the_frame_of_points_maps() -> None:
+    points, weights, transforms, frame = random(4, 3), random(4, 2), random(1, 2, 4, 4), torch.zeros(4).long()
+    mapped = torch.func.vmap(lambda at: skin_points(points, weights, transforms, at)[0])(frame.repeat(2, 1))
+    torch.testing.assert_close(mapped[1], skin_points(points, weights, transforms, frame)[0])
+
+
 def test_free_points_are_skinned_as_vertices_are() -> None:
     vertices, weights, transforms = random(9, 3), random(9, 4).softmax(-1), random(3, 4, 4, 4)
     frame = torch.arange(3).repeat_interleave(9)
