@@ -66,14 +66,14 @@ def load_capture(
     if is_insta(folder):
         with reading(folder, "a capture", CaptureError):
             recording = read_insta(folder)
-        if mouth != "auto":
-            return Capture(recording, memory_budget_mb, regions, head_frame, mouth, skinning)
-        capture = Capture(recording, memory_budget_mb, regions, head_frame, "interior", skinning)
-        try:
-            capture.inner_mouth  # noqa: B018  (built on first use)
-        except NoOpenMouthError as error:
-            capture = Capture(recording, memory_budget_mb, regions, head_frame, "close", skinning)
-            capture.report.append(f"mouth without an inside: {error}")
+        treatment = "interior" if mouth == "auto" else mouth
+        capture = Capture(recording, memory_budget_mb, regions, head_frame, treatment, skinning)
+        if mouth == "auto":
+            try:
+                capture.inner_mouth  # noqa: B018  (built on first use)
+            except NoOpenMouthError as error:
+                capture.mouth = "close"
+                capture.report.append(f"mouth without an inside: {error}")
         return capture
     raise CaptureError(
         f"load_capture: {folder} is not in INSTA's layout (transforms*.json whose frames have a mesh_path). "

@@ -81,6 +81,7 @@ def test_an_inside_where_the_mouth_is_open_and_none_elsewhere(written: Path, tmp
     assert (opened.mouth, closed.mouth) == ("interior", "close")
     assert "inner_mouth" in opened.template.regions and "inner_mouth" not in closed.template.regions
     assert any("mouth without an inside" in line for line in closed.report)
+    assert len(set(closed.report)) == len(closed.report) and closed.inner_mouth is None
 
 
 def test_the_mouth_option_is_checked(written: Path, unchecked: None) -> None:
