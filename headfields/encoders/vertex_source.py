@@ -12,7 +12,9 @@ from torch import Tensor
 from headfields.parts import Part
 from headfields.records import HeadState
 
-_answers: contextvars.ContextVar[dict[tuple[int, int], Tensor] | None] = contextvars.ContextVar("answers", default=None)
+_answers: contextvars.ContextVar[dict[tuple[int, int], tuple[Tensor, Any]] | None] = contextvars.ContextVar(
+    "answers", default=None
+)
 
 
 @contextlib.contextmanager
@@ -66,10 +68,10 @@ class VertexSource(Part):
         answers = None if torch.compiler.is_compiling() else _answers.get()  # dynamo cannot follow it
         key = (id(self), id(args[0]) if args else 0)
         if answers is not None and key in answers:
-            return answers[key]
+            return answers[key][0]
         features: Tensor = super().__call__(*args, **kwargs)
         if answers is not None and args:
-            answers[key] = features
+            answers[key] = features, args[0]  # the state too: one made by another source would free its id
         return features
 
     def check_state(self, state: HeadState) -> None:

@@ -18,6 +18,7 @@ from headfields.encoders import (
     UVDisplacementFeatures,
     VertexSource,
 )
+from headfields.encoders.vertex_source import cached_vertex_features
 from headfields.ops import rotation_matrices
 from headfields.records import Canonical, HeadState, Template
 from tests.shapes import uv_sphere
@@ -284,3 +285,18 @@ def test_errors(unchecked: None) -> None:
         SurfaceFeatures(hf.encoders.Frequency(), FACES)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="gives features of 5 vertices"):
         SurfaceFeatures(StaticFeatures(5), FACES)
+
+
+def test_answers_are_of_their_own_state() -> None:
+    """Of states that are freed at once too, as those that `SubdividedFeatures` makes."""
+
+    class Positions(VertexSource):
+        width, needs, vertex_count = 3, (), 1
+
+        def forward(self, state: HeadState) -> torch.Tensor:
+            return state.vertices
+
+    source = Positions()
+    with cached_vertex_features():
+        answers = [float(source(HeadState(torch.full((1, 1, 3), float(value))))[0, 0, 0]) for value in range(8)]
+    assert answers == list(range(8))
