@@ -3,7 +3,7 @@
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -80,14 +80,15 @@ def capture_from_arrays(
         splits: `"train"`, `"test"`, `"val"` → frames; None: the last fifth (at most 350) are "test", 20 of them "val".
         frame_names: F names, for messages and files; numbers if None.
         name: name of the capture.
-        memory_budget_mb, regions, head_frame, mouth, skinning: as for `headfields.data.load_capture`.
+        memory_budget_mb, regions, head_frame, mouth, skinning: as for `headfields.data.load_capture`; mouth cannot be
+            `"auto"`.
 
     Returns:
         The capture. Its `report` says what was checked, and warns if meshes and images do not lie on one another.
 
     Raises:
         TypeError: a record or an array of another type.
-        ValueError: numbers of frames or sizes disagree, or a value is not finite.
+        ValueError: numbers of frames or sizes disagree, a value is not finite, or mouth is an unknown word.
         CaptureError: meshes in millimeters; cameras under which the meshes are not on the heads, with the remedy if
             another convention fits (camera-to-world, OpenGL axes). Also later, when a frame is first used.
     """
@@ -115,6 +116,8 @@ def capture_from_arrays(
         raise ValueError(f"{_OP}: images is empty; a capture has at least one frame")
     if not 0 < depth_unit < 1:
         raise ValueError(f"{_OP}: depth_unit is {depth_unit}; expected meters per step, 0.001 for millimeters")
+    if mouth not in get_args(Mouth):
+        raise ValueError(f"{_OP}: mouth is {mouth!r}; expected one of {', '.join(get_args(Mouth))}")
     names = [f"{index:05d}" for index in range(count)] if frame_names is None else [str(each) for each in frame_names]
     if len(set(names)) < count:
         raise ValueError(f"{_OP}: frame_names holds a name twice; expected {count} different ones")

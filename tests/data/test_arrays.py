@@ -143,6 +143,7 @@ GIVEN = arguments()
         ({"canonical": Mesh(CANONICAL.vertices, CANONICAL.faces[:0])}, ValueError, "canonical has no faces"),
         ({"frame_names": ["a"] * 6}, ValueError, "frame_names holds a name twice"),
         ({"depth_unit": 1000.0}, ValueError, "depth_unit is 1000.0; expected meters per step"),
+        ({"mouth": "auto"}, ValueError, "mouth is 'auto'; expected one of close, interior, none"),
         ({"splits": {"test": [6]}}, IndexError, r"splits\['test'\]: frame 6 is out of range"),
         (
             {"vertices": nan_at(GIVEN["vertices"])},
