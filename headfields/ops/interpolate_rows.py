@@ -29,14 +29,15 @@ def _gather(table: Tensor, index: Tensor, weights: Tensor) -> Tensor:
     fits = table.ndim == index.ndim == 2 and weights.shape == index.shape
     require_shapes("interpolate_rows", fits, table=table, index=index, weights=weights)
     inputs = (table.contiguous(), index.contiguous(), weights.contiguous())
+    if use_native(table) and table.dtype == torch.float32:
+        out = table.new_empty(index.shape[0], table.shape[1])
+        native.rows_gather(*inputs, out, torch.get_num_threads())
+        return out
+    check_index("interpolate_rows", "index", inputs[1], len(table), least=None)
     if table.dtype != torch.float32:
         return reference.interpolate_rows(*inputs)
     out = table.new_empty(index.shape[0], table.shape[1])
-    if use_native(table):
-        native.rows_gather(*inputs, out, torch.get_num_threads())
-    else:
-        check_index("interpolate_rows", "index", inputs[1], len(table), least=None)
-        launch("interpolate_rows.gather", tuple(out.shape), *inputs, out)
+    launch("interpolate_rows.gather", tuple(out.shape), *inputs, out)
     return out
 
 
@@ -53,12 +54,12 @@ def _scatter(values: Tensor, index: Tensor, weights: Tensor, rows: int) -> Tenso
     if use_native(values) and values.dtype == torch.float32:
         out = values.new_empty(rows, values.shape[1])
         native.rows_scatter(*inputs, out, torch.get_num_threads())
-    elif use_warp(values):
-        check_index("scatter_rows", "index", inputs[1], rows, least=None)
-        out = values.new_zeros(rows, values.shape[1])
-        launch("interpolate_rows.scatter", tuple(values.shape), *inputs, out)
-    else:
+        return out
+    check_index("scatter_rows", "index", inputs[1], rows, least=None)
+    if not use_warp(values):
         return reference.scatter_rows(*inputs, rows)
+    out = values.new_zeros(rows, values.shape[1])
+    launch("interpolate_rows.scatter", tuple(values.shape), *inputs, out)
     return out
 
 

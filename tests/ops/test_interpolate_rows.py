@@ -127,3 +127,11 @@ def test_errors(unchecked: None) -> None:
     if dispatch.native is not None:
         with pytest.raises(IndexError, match="names a row that is not there"):
             interpolate_rows(table, index + 4, weights)
+
+
+def test_an_index_out_of_range_is_an_error_in_double_precision() -> None:
+    index, weights = torch.tensor([[0, 4]]), torch.ones(1, 2).double()
+    with pytest.raises(IndexError, match="interpolate_rows: index holds 4"):
+        interpolate_rows(torch.rand(4, 3).double(), index, weights)
+    with pytest.raises(IndexError, match="scatter_rows: index holds 4"):
+        scatter_rows(torch.rand(1, 3).double(), index, weights, 4)
