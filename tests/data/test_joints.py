@@ -160,6 +160,8 @@ def test_writers_refuse_what_does_not_fit(tmp_path: Path, unchecked: None) -> No
         write_insta(tmp_path / "a", frames, *blob())
     with pytest.raises(ValueError, match="frame 0's joint_transforms hold a value that is not finite"):
         write_insta(tmp_path / "b", [replace(FRAMES[0], joint_transforms=torch.full((1, 4, 4), torch.nan))], *blob())
+    with pytest.raises(ValueError, match=r"frame 0's pose has shape \(5, 3, 3\); expected \('J', 3\)"):
+        write_insta(tmp_path / "c", [replace(FRAMES[0], pose=torch.eye(3).repeat(5, 1, 1))], *blob())
 
 
 def test_the_avatar_that_joints_drive(capture: Capture, head: FlameHead) -> None:

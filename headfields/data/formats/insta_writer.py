@@ -71,8 +71,8 @@ def write_insta(
         The number of frames written.
 
     Raises:
-        ValueError: no frames, more test frames than frames, another number of vertices, coefficients or joints, images
-            and maps of different sizes or types, values that are not finite, or a skewed camera.
+        ValueError: no frames, more test frames than frames, another number of vertices, coefficients or joints, images,
+            maps or joints of other sizes or types, values that are not finite, or a skewed camera.
     """
     writer = InstaWriter(folder, Mesh(canonical_vertices, faces.long()), depth_unit)
     for index, frame in enumerate(frames):
@@ -187,6 +187,11 @@ class InstaWriter:
             raise ValueError(f"{where}'s landmarks have shape {frame.landmarks.shape}; expected (68, 2)")
         for name, plural in (("expression", "coefficients"), ("pose", "joints"), ("joint_transforms", "transforms")):
             value = getattr(frame, name)
+            row = {"expression": (), "pose": (3,), "joint_transforms": (4, 4)}[name]
+            if value is not None and value.shape[1:] != row:
+                raise ValueError(
+                    f"{where}'s {name} has shape {tuple(value.shape)}; expected {('J', *row) if row else ('E',)}"
+                )
             if value is not None and len(value) != self._widths.setdefault(name, len(value)):
                 raise ValueError(f"{where} has {len(value)} {plural}; the frames before {self._widths[name]}")
         landmarks = None if frame.landmarks is None else torch.from_numpy(np.nan_to_num(frame.landmarks, nan=0.0))
