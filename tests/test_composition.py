@@ -76,7 +76,9 @@ def skinning_weights() -> SkinningWeights:
 
 def blendfield() -> Blendfield:
     options = {"levels": 2, "features": 2, "base_resolution": 2, "finest_resolution": 4}
-    made = Blendfield(BOX, BlendCoefficients({"expression": 3}, fields=2, hidden=8), options=options)
+    coefficients = BlendCoefficients({"expression": 3}, fields=2, hidden=8)
+    torch.nn.init.normal_(coefficients.trunk[0].weight)  # it starts at zero, and biases have no gradient there
+    made = Blendfield(BOX, coefficients, options=options)
     torch.nn.init.normal_(made.basis.table)
     return made
 

@@ -114,12 +114,13 @@ class Retargeter(nn.Module):
             ValueError: see `bind`.
         """
         source, target = surface_of_capture(driver), surface_of_capture(own)
-        recorded = [capture.recording.pose_joints for capture in (driver, own)]
-        pose = recorded[0] is not None and recorded[0] == recorded[1]
+        recorded = [capture.state([0]).pose for capture in (driver, own)]
+        joint_counts = [None if pose is None else pose.shape[1] for pose in recorded]
+        keeps_pose = joint_counts[0] is not None and joint_counts[0] == joint_counts[1]
         joints: Callable[[Tensor], Tensor] | None = None
         if own.skinning is not None:
             joints = partial(fit_joint_transforms, own.template.canonical_vertices, weights=own.skinning)
-        return cls(source, target, expressions_of_capture(own, target), method, pose=pose, joints=joints)
+        return cls(source, target, expressions_of_capture(own, target), method, pose=keeps_pose, joints=joints)
 
     def forward(self, state: HeadState) -> HeadState:
         """B frames of the target head from B frames of the source head.

@@ -88,7 +88,7 @@ def test_resume_keeps_the_arguments_of_the_model(world, tmp_path, capsys):  # no
 
 
 def test_a_preset_gets_frames_and_size_from_capture_and_device(world, tmp_path, capsys, monkeypatch):  # noqa: F811
-    def clip(template, frames: int, small: bool = False):
+    def clip(template, frames: int, sizes: str = "paper"):
         return FakeAvatar()
 
     monkeypatch.setattr(headfields.models, "clip", clip, raising=False)
@@ -96,9 +96,9 @@ def test_a_preset_gets_frames_and_size_from_capture_and_device(world, tmp_path, 
     arguments = ["train", "clip", "--capture", "disc", "--rays", "16", "--steps", "1", "--device", "cpu"]
     assert main([*arguments, "--out", str(tmp_path / "one")]) == 0
     assert "clip: sizes for a CPU" in capsys.readouterr().err
-    assert config(tmp_path / "one")["arguments"] == {"frames": len(world["disc"]), "small": True}
-    assert main([*arguments, "--out", str(tmp_path / "two"), "--set", "small=False", "frames=9"]) == 0
-    assert config(tmp_path / "two")["arguments"] == {"frames": 9, "small": False}
+    assert config(tmp_path / "one")["arguments"] == {"frames": len(world["disc"]), "sizes": "cpu"}
+    assert main([*arguments, "--out", str(tmp_path / "two"), "--set", "sizes=paper", "frames=9"]) == 0
+    assert config(tmp_path / "two")["arguments"] == {"frames": 9, "sizes": "paper"}
 
 
 def test_resume_without_a_run_needs_a_limit(world, tmp_path, capsys):  # noqa: F811

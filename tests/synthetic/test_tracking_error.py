@@ -108,7 +108,7 @@ def test_images_are_the_truths_and_tracking_is_not(folders: dict[str, Path], noi
     exact = load_capture(folders["exact"])
     noisy.validate()
     changed = {name.split()[-1] for name in differences(snapshot(exact), snapshot(noisy))}
-    assert changed == {"camera_to_world", "vertices", "expression", "depth"}
+    assert changed == {"camera_to_world", "vertices", "expression", "depth", "pose", "joint_transforms"}
     assert not noisy.warnings  # an error of this size is no mistake
     assert not (folders["exact"] / TRUTH).exists()
     with np.load(folders["noisy"] / TRUTH, allow_pickle=False) as truth:
