@@ -18,6 +18,7 @@ class FakeCapture:
     name = "disc"
     expression_width = 1
     warnings = ()
+    skinning = None
 
     def __init__(self, frames: int = 12, size: tuple[int, int] = (24, 20)) -> None:
         self.size = size
