@@ -8,8 +8,6 @@ from torch import Tensor
 
 from headfields.ops.dispatch import checks_indices
 
-from headfields.ops.dispatch import checks_indices
-
 
 def check_floating(op: str, name: str, tensor: Tensor) -> None:
     """Raises TypeError unless `tensor` is a floating-point tensor."""
@@ -77,32 +75,6 @@ def check_offsets(op: str, offsets: Tensor, samples: int) -> None:
         raise ValueError(
             f"{op}: packed samples: offsets do not fit the {samples} samples; "
             "expected what ray_offsets(ray, rays) gives"
-        )
-
-
-def check_index(op: str, name: str, index: Tensor, count: int, least: int | None = 0) -> None:
-    """Raises IndexError where an index lies outside [least, count); None: any negative index is legal.
-
-    Checked on the CPU, and on CUDA, where it waits for the device, as `headfields.ops.dispatch.checks_indices` says;
-    not while `torch.compile` or `torch.func` look for the operations.
-    """
-    transformed = torch._C._are_functorch_transforms_active() or torch.compiler.is_compiling()
-    if transformed or index.is_meta or not index.numel() or not checks_indices(index):
-        return
-    low, high = (int(value) for value in torch.aminmax(index))
-    if high >= count or (least is not None and low < least):
-        bad = low if least is not None and low < least else high
-        raise IndexError(f"{op}: {name} holds {bad}, but there are {count}; expected {least or 0} to {count - 1}")
-
-
-def check_offsets(op: str, offsets: Tensor, samples: int) -> None:
-    """Raises ValueError unless the offsets of packed rays rise from 0 to the number of samples; as `check_index`."""
-    if offsets.is_meta or not checks_indices(offsets):
-        return
-    fits = offsets.ndim == 1 and offsets.numel() > 0 and int(offsets[0]) == 0 and int(offsets[-1]) == samples
-    if not fits or bool((offsets[1:] < offsets[:-1]).any()):
-        raise ValueError(
-            f"{op}: packed samples: offsets do not fit the {samples} samples; expected what ray_offsets(ray, rays) gives"
         )
 
 

@@ -110,12 +110,6 @@ def checks_indices(device: torch.device) -> bool:
     return device.type == "cpu" or os.environ.get("HEADFIELDS_CHECK_INDICES") == "1"
 
 
-def checks_indices(tensor: Tensor) -> bool:
-    """Whether indices that a Warp kernel reads are checked first: on the CPU, where there is nothing to wait for, always;
-    on CUDA where the environment variable HEADFIELDS_CHECK_INDICES is 1, to find a program's mistake."""
-    return tensor.device.type == "cpu" or os.environ.get("HEADFIELDS_CHECK_INDICES") == "1"
-
-
 def use_native(tensor: Tensor) -> bool:
     """Whether the C++ module handles this tensor now."""
     return tensor.device.type == "cpu" and cpu_backend() == "native"
