@@ -179,10 +179,10 @@ def data_energy(
             term, counts = landmark_term(
                 posed, target, number, observation.camera, rotation, translation, weights.emphasis
             )
-            found = counts.view(-1, len(head.landmarks)).any(dim=0)
-            known = torch.isfinite(target[: len(found)]).all(dim=1)
+            reached = counts.view(-1, len(head.landmarks)).any(dim=0)
+            known = torch.isfinite(target[: len(reached)]).all(dim=1)
             terms["landmarks"] = term
-            terms["found"] = (found.sum() / known.sum().clamp_min(1)).to(term)
+            terms["reached"] = (reached.sum() / known.sum().clamp_min(1)).to(term)
             total = total + landmark_weight * term
     if weights.pose:
         terms["pose"] = rotation.square().sum() + 10 * (PUBLISHED_UNIT * translation).square().sum()

@@ -142,7 +142,7 @@ def fit_frame(
         raise FrameFailure("diverged", f"the energy or a gradient is not finite in each of {steps} steps")
     if skipped.total:
         energies["skipped_steps"] = float(skipped.total)
-    if energies.get("found", 1.0) < options.landmark_share:
+    if energies.get("reached", 1.0) < options.landmark_share:
         raise FrameFailure(
             "inverse",
             f"the deformation could be inverted at only {energies['found']:.0%} of the landmarks; at least "

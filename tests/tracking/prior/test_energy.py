@@ -168,7 +168,7 @@ def landmark_energy(head: PriorHead, observation: PriorObservation, code: torch.
     _, terms, guess = data_energy(
         head, observation, codes, zero, zero, weights, tiny_options(rays=4, roots=roots), random, 1.0, Clock()
     )
-    assert (guess is None) == (roots > 0) and float(terms["found"]) == 1
+    assert (guess is None) == (roots > 0) and float(terms["reached"]) == 1
     return terms["landmarks"]
 
 
