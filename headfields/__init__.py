@@ -44,9 +44,11 @@ if TYPE_CHECKING:
         Features,
         FieldValues,
         HeadState,
+        ImageBatch,
         PixelBatch,
         Rays,
         Samples,
+        Splats,
         Template,
     )
 
@@ -64,8 +66,8 @@ _NAMES = {
     "parts": ("Decoder", "Deformer", "Encoder", "Field", "Renderer", "Rendering", "Sampler"),
     "priors.prior": ("Prior", "load_prior"),
     "records": (
-        "Camera", "Canonical", "Correction", "Features", "FieldValues", "HeadState", "PixelBatch", "Rays", "Samples",
-        "Template",
+        "Camera", "Canonical", "Correction", "Features", "FieldValues", "HeadState", "ImageBatch", "PixelBatch",
+        "Rays", "Samples", "Splats", "Template",
     ),
 }  # fmt: skip
 _HOME = {name: module for module, names in _NAMES.items() for name in names}
@@ -82,6 +84,7 @@ __all__ = [
     "Field",
     "FieldValues",
     "HeadState",
+    "ImageBatch",
     "Mesh",
     "PixelBatch",
     "Prior",
@@ -90,6 +93,7 @@ __all__ = [
     "Rendering",
     "Sampler",
     "Samples",
+    "Splats",
     "Template",
     "backends",
     "data",

@@ -567,6 +567,50 @@ class FieldValues(Record):
 
 
 @dataclass(frozen=True)
+class Splats(Record):
+    """N anisotropic Gaussians of one frame, or of each of B frames (leading axis B).
+
+    A Gaussian's density is o exp(-d² / 2) at d standard deviations from its mean, with o its opacity. Its covariance is
+    R S² Rᵀ: R the rotation of its quaternion, S = diag(scales). In posed space lengths are meters; attached to a mesh,
+    they are in the units of `headfields.Deformer.pose`.
+
+    Attributes:
+        means: (..., N, 3) centers.
+        quaternions: (..., N, 4) rotations (w, x, y, z), of any length but zero.
+        scales: (..., N, 3) standard deviations along the axes, not negative.
+        opacities: (..., N) in [0, 1].
+        colors: (..., N, 3) sRGB, the same from all sides; or harmonics instead.
+        harmonics: (..., N, K, 3) coefficients of real spherical harmonics of degree 0 to 3, K = 1, 4, 9 or 16, of color
+            less 0.5, by the viewing direction in posed space.
+
+    Raises:
+        ValueError: neither or both of colors and harmonics are given; or K is another number.
+    """
+
+    means: Float[Tensor, "*batch n 3"]
+    quaternions: Float[Tensor, "*batch n 4"]
+    scales: Float[Tensor, "*batch n 3"]
+    opacities: Float[Tensor, "*batch n"]
+    colors: Float[Tensor, "*batch n 3"] | None = None
+    harmonics: Float[Tensor, "*batch n k 3"] | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if (self.colors is None) == (self.harmonics is None):
+            raise ValueError("Splats: colors and harmonics are two forms of one thing; pass one of them")
+        if self.harmonics is not None and self.harmonics.shape[-2] not in (1, 4, 9, 16):
+            raise ValueError(
+                f"Splats: harmonics has shape {tuple(self.harmonics.shape)}; expected (..., N, K, 3) with K = 1, 4, 9 "
+                "or 16 coefficients, of degree 0, 1, 2 or 3"
+            )
+
+    @property
+    def count(self) -> int:
+        """N, the number of Gaussians."""
+        return self.means.shape[-2]
+
+
+@dataclass(frozen=True)
 class PixelBatch(Record):
     """N training pixels: their rays and the values of the capture there.
 
@@ -614,6 +658,57 @@ class PixelBatch(Record):
     def target(self) -> Float[Tensor, "n 3"]:
         """The color over the background."""
         return self.rgb * self.alpha[:, None] + self.background * (1 - self.alpha[:, None])
+
+    @property
+    def view(self) -> Rays:
+        """What an avatar is called with to render the batch: the rays."""
+        return self.rays
+
+    @property
+    def frame(self) -> Int[Tensor, " n"]:
+        """The row of the state of each pixel."""
+        return self.rays.frame
+
+    def __len__(self) -> int:
+        return self.alpha.shape[0]
+
+
+@dataclass(frozen=True)
+class ImageBatch(Record):
+    """B whole training images, for avatars that are rendered image by image, and their cameras.
+
+    It is what `PixelBatch` is for rays, with (B, H, W) in place of (N,): losses read `target`, `alpha` and `label` of
+    either.
+
+    Attributes:
+        camera: B cameras, each of its row of the state.
+        rgb: (B, H, W, 3) straight (not premultiplied) sRGB color in [0, 1].
+        alpha: (B, H, W) matte in [0, 1].
+        background: (B, 3) the color behind both the rendering and the target.
+        label: (B, H, W) integer segmentation label, if the capture has them.
+    """
+
+    camera: Camera
+    rgb: Float[Tensor, "b h w 3"]
+    alpha: Float[Tensor, "b h w"]
+    background: Float[Tensor, "b 3"]
+    label: Integer[Tensor, "b h w"] | None = None
+
+    @property
+    def target(self) -> Float[Tensor, "b h w 3"]:
+        """The color over the background."""
+        return torch.lerp(self.background[:, None, None], self.rgb, self.alpha[..., None])
+
+    @property
+    def view(self) -> Camera:
+        """What an avatar is called with to render the batch: the cameras."""
+        return self.camera
+
+    @property
+    def frame(self) -> Int64[Tensor, "b h w"]:
+        """The row of the state of each pixel."""
+        rows = torch.arange(len(self), device=self.alpha.device)
+        return rows[:, None, None].expand(self.alpha.shape)
 
     def __len__(self) -> int:
         return self.alpha.shape[0]

@@ -4,6 +4,7 @@ from headfields.networks.anchor_placement import head_anchors
 from headfields.networks.anchors import AnchoredCode, Anchors
 from headfields.networks.ensemble import Ensemble
 from headfields.networks.field_basis import BasisFields, BlendCoefficients
+from headfields.networks.gaussians import Gaussians
 from headfields.networks.latent_table import LatentTable
 from headfields.networks.mlp import MLP
 from headfields.networks.unet import MapDecoder, ResidualUNet
@@ -15,6 +16,7 @@ __all__ = [
     "BasisFields",
     "BlendCoefficients",
     "Ensemble",
+    "Gaussians",
     "LatentTable",
     "MapDecoder",
     "ResidualUNet",

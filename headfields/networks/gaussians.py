@@ -1,0 +1,214 @@
+"""The Gaussians of an avatar: who holds their parameters, and how rows are kept, copied, split and dropped."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from headfields.ops._checks import check_integer, check_shape
+from headfields.parts import Part
+from headfields.records import Splats
+
+DC = 0.28209479177387814
+"""The spherical harmonic of degree 0, 1 / (2 √π): `color` is a color less 0.5, divided by it."""
+
+
+class Gaussians(Part):
+    """N Gaussians, as numbers that an optimizer may move freely, and the triangle that each is attached to.
+
+    Every parameter and buffer has one row for each Gaussian. Called, it gives a `headfields.Splats` in the coordinates
+    that a deformer's `pose` takes: rotations of any length, `exp(log_scale)`, `sigmoid(opacity_logit)`.
+
+    >>> import headfields as hf
+    >>> gaussians = hf.networks.Gaussians(100, degree=1)
+    >>> gaussians().harmonics.shape
+    torch.Size([100, 4, 3])
+
+    The number of rows may change while training (`take`). A file has the number that there were when it was written.
+
+    Args:
+        count: N.
+        degree: degree of the spherical harmonics of the color, 0 to 3.
+        blendshapes: K, number of blendshapes that each Gaussian has, in `blendshape_table`; see
+            `headfields.decoders.SplatBlendshapes`.
+
+    Attributes:
+        position: (N, 3) in the coordinates of the deformer.
+        log_scale: (N, 3) logarithms of the standard deviations.
+        quaternion: (N, 4) rotations, (w, x, y, z).
+        opacity_logit: (N,).
+        color: (N, 3) coefficient of degree 0: the color is 0.5 + 0.2821 color.
+        harmonics: (N, (degree + 1)² − 1, 3) coefficients of higher degrees.
+        blendshape_table: (N, K, 14) if K > 0, else None: what a coefficient of 1 adds to position, log_scale,
+            quaternion, opacity_logit and color, in this order.
+        face: (N,) the triangle that each is attached to; -1: none.
+
+    Differentiable to any order.
+
+    Raises:
+        TypeError: a number is no integer.
+        ValueError: a number is out of range.
+    """
+
+    face: Tensor
+    blendshape_table: nn.Parameter | None
+
+    def __init__(self, count: int, degree: int = 0, blendshapes: int = 0) -> None:
+        super().__init__()
+        for name, number in (("count", count), ("degree", degree), ("blendshapes", blendshapes)):
+            if not hasattr(number, "__index__") or isinstance(number, bool):
+                raise TypeError(f"Gaussians: {name} is {number!r}; expected an integer")
+        if count < 0 or not 0 <= degree <= 3 or blendshapes < 0:
+            raise ValueError(
+                f"Gaussians: count={count}, degree={degree}, blendshapes={blendshapes}; expected no negative number, "
+                "and a degree of 0 to 3"
+            )
+        quaternion = torch.zeros(count, 4)
+        quaternion[:, 0] = 1.0
+        self.position = nn.Parameter(torch.zeros(count, 3))
+        self.log_scale = nn.Parameter(torch.zeros(count, 3))
+        self.quaternion = nn.Parameter(quaternion)
+        self.opacity_logit = nn.Parameter(torch.zeros(count))
+        self.color = nn.Parameter(torch.zeros(count, 3))
+        self.harmonics = nn.Parameter(torch.zeros(count, (degree + 1) ** 2 - 1, 3))
+        self.blendshape_table = nn.Parameter(torch.zeros(count, blendshapes, ROW)) if blendshapes else None
+        self.register_buffer("face", torch.full((count,), -1))
+
+    @property
+    def rate_groups(self) -> dict[str, str]:
+        """The name under which the trainer takes a learning rate for each parameter: its own."""
+        return {name: name for name, _ in self.named_parameters(recurse=False)}
+
+    def __len__(self) -> int:
+        """N."""
+        return self.position.shape[0]
+
+    def extra_repr(self) -> str:
+        degree = round((1 + self.harmonics.shape[1]) ** 0.5) - 1
+        shapes = "" if self.blendshape_table is None else f", {self.blendshape_table.shape[1]} blendshapes"
+        return f"{len(self)} of degree {degree}{shapes}"
+
+    def forward(self, offsets: Mapping[str, Float[Tensor, "..."]] | None = None) -> Splats:
+        """The Gaussians, in the coordinates of the deformer.
+
+        Args:
+            offsets: what is added to parameters, by their names, before they become rotations, scales and opacities:
+                (N, ...) or (B, N, ...) for B frames, of `position`, `log_scale`, `quaternion`, `opacity_logit` and
+                `color`.
+
+        Returns:
+            (N, ...), or (B, N, ...) if some offset is of B frames; as `harmonics`.
+
+        Raises:
+            ValueError: offsets of another name.
+        """
+        offsets = offsets or {}
+        unknown = [name for name in offsets if name not in WIDTHS]
+        if unknown:
+            raise ValueError(f"Gaussians: offsets of {unknown}; expected some of {', '.join(WIDTHS)}")
+        position, log_scale, quaternion, opacity, color = (
+            getattr(self, name) + offsets[name] if name in offsets else getattr(self, name) for name in WIDTHS
+        )
+        harmonics = color[..., None, :]
+        if self.harmonics.shape[1]:
+            rest = self.harmonics.expand(*color.shape[:-1], *self.harmonics.shape[1:])
+            harmonics = torch.cat([harmonics, rest], dim=-2)
+        batch = max((part.shape[:-2] for part in (position, log_scale, quaternion, color)), key=len)
+        batch = max(batch, opacity.shape[:-1], key=len)
+        return Splats(
+            position.expand(*batch, *self.position.shape),
+            quaternion.expand(*batch, *self.quaternion.shape),
+            log_scale.exp().expand(*batch, *self.log_scale.shape),
+            opacity.sigmoid().expand(*batch, *self.opacity_logit.shape),
+            harmonics=harmonics.expand(*batch, *harmonics.shape[-3:]),
+        )
+
+    @torch.no_grad()
+    def take(
+        self,
+        index: Int[Tensor, " m"],
+        fresh: Bool[Tensor, " m"] | None = None,
+        optimizer: torch.optim.Optimizer | None = None,
+        **values: Float[Tensor, "..."],
+    ) -> None:
+        """Makes M rows of the present N: row i becomes a copy of row `index[i]`, its triangle included.
+
+        Keeps, drops, clones and splits in one. The parameters are new objects, without gradients, which take the place
+        of the old ones in the optimizer; within a trainer, call `Trainer.resized` afterwards.
+
+        Args:
+            index: (M,) rows to copy, in the order wanted; a row may come several times or not at all.
+            fresh: (M,) rows whose moments in the optimizer start at zero; the others keep those of the row that they
+                copy. None: none.
+            optimizer: the optimizer of the parameters.
+            values: new values of some parameters or buffers, (M, ...), by name, in place of the copies.
+
+        Raises:
+            IndexError: there is no such row.
+            ValueError: a value has another shape, or there is no such parameter.
+        """
+        check_integer("Gaussians.take", "index", index)
+        check_shape("Gaussians.take", "index", index, "M")
+        if len(index) and not 0 <= int(index.min()) <= int(index.max()) < len(self):
+            raise IndexError(
+                f"Gaussians.take: index has rows {int(index.min())} to {int(index.max())}, and there are {len(self)}"
+            )
+        own: dict[str, Tensor] = {**dict(self.named_parameters()), **dict(self.named_buffers())}
+        count = len(index)
+        for name, value in values.items():
+            expected = None if name not in own else (count, *own[name].shape[1:])
+            if tuple(value.shape) != expected:
+                raise ValueError(
+                    f"Gaussians.take: {name} has shape {tuple(value.shape)}; expected "
+                    + (f"{expected}" if expected else f"one of {', '.join(own)}")
+                )
+        for name, tensor in own.items():
+            rows = values[name].detach().to(tensor).clone() if name in values else tensor.detach()[index]
+            if not isinstance(tensor, nn.Parameter):
+                setattr(self, name, rows)
+                continue
+            made = nn.Parameter(rows, requires_grad=tensor.requires_grad)
+            setattr(self, name, made)
+            if optimizer is not None:
+                _exchange(optimizer, tensor, made, index, fresh)
+        self.arguments["count"] = count
+
+    @torch.no_grad()
+    def adopt_sizes(self, tensors: Mapping[str, Tensor], optimizer: torch.optim.Optimizer | None = None) -> None:
+        """Takes as many rows as saved tensors have; their values are loaded afterwards."""
+        count = len(tensors["position"]) if "position" in tensors else len(self)
+        if count != len(self):
+            self.take(torch.zeros(count, dtype=torch.long), optimizer=optimizer)
+
+
+WIDTHS = {"position": (3,), "log_scale": (3,), "quaternion": (4,), "opacity_logit": (), "color": (3,)}
+"""The parameters that offsets may change, in the order of a row of blendshapes, and the shape of a Gaussian's row."""
+
+ROW = sum(shape[0] if shape else 1 for shape in WIDTHS.values())
+"""Numbers in a row of all offsets."""
+
+
+def _exchange(
+    optimizer: torch.optim.Optimizer, old: nn.Parameter, new: nn.Parameter, index: Tensor, fresh: Tensor | None
+) -> None:
+    """Puts `new` in the place of `old` in the optimizer, with the moments of its rows."""
+    for group in optimizer.param_groups:
+        group["params"] = [new if each is old else each for each in group["params"]]
+    state = optimizer.state.pop(old, None)
+    if state is None:
+        return
+    for key, moment in state.items():
+        if isinstance(moment, Tensor) and moment.shape == old.shape:
+            state[key] = moment[index]
+            if fresh is not None:
+                state[key][fresh] = 0
+    optimizer.state[new] = state
+
+
+def offsets_of(rows: Float[Tensor, "*batch n w"], names: Any = tuple(WIDTHS)) -> dict[str, Float[Tensor, "..."]]:
+    """Offsets by name of rows that have those of the parameters `names` one after the other."""
+    widths = [WIDTHS[name][0] if WIDTHS[name] else 1 for name in names]
+    parts = rows.split(widths, dim=-1)
+    return {name: part if WIDTHS[name] else part[..., 0] for name, part in zip(names, parts, strict=True)}
