@@ -135,6 +135,7 @@ def training_before(before: dict[str, Any]) -> dict[str, Any]:
         "samples": trainer["samples_per_step"] or 0,
         "frames": trainer["frames_per_step"],
         **{name: trainer[name] for name in ("learning_rate", "network_learning_rate", "schedule", "precision")},
+        "learning_rates": trainer.get("learning_rates", {}),
         **{name: weights.get(name, 0.0) for name in ("depth", "opacity")},
     }
 

@@ -2,7 +2,7 @@
 
 import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 import tyro
@@ -33,6 +33,7 @@ def train(
     frames: OptionalInt = None,
     learning_rate: OptionalFloat = None,
     network_learning_rate: OptionalFloat = None,
+    learning_rates: tuple[str, ...] = (),
     schedule: Literal["constant", "exponential"] | None = None,
     depth: OptionalFloat = None,
     depth_start: OptionalInt = None,
@@ -69,6 +70,8 @@ def train(
         learning_rate: Adam's rate for the tables; INSTA: 0.02. INSTA was released with 0.00175 for everything,
             constant over 33,000 steps; a short run learns faster with a higher rate that falls.
         network_learning_rate: Adam's rate for the networks, which tolerate less than the tables; INSTA: 0.001.
+        learning_rates: Rates of parts with one of their own as group=rate, e.g. --learning-rates warp=0.0001, which is
+            MonoAvatar's published one (0.0004 if not given).
         schedule: constant (as INSTA was released) or exponential (to a tenth over the run, better for short ones; the
             default).
         depth: Weight of the depth prior; INSTA: 0.1; 0 leaves it out. The published 1.25 costs quality in a short run.
@@ -104,6 +107,11 @@ def train(
         "depth_start": depth_start, "opacity": opacity, "precision": precision,
     }  # fmt: skip
     options = _training_options(requested, runs.training_before(before), chosen.options)
+    options["learning_rates"] = {
+        **chosen.trainer.get("learning_rates", {}),
+        **runs.training_before(before).get("learning_rates", {}),
+        **_part_rates(learning_rates),
+    }
     options |= _limits({"minutes": minutes, "steps": steps}, before.get("training", {}))
     for name in ("depth", "depth_start", "opacity", "samples"):
         if not options[name] >= 0:
@@ -136,7 +144,8 @@ def train(
             schedule=options["schedule"], seed=config["seed"], out=out, device=torch_device, devices=devices,
             precision=options["precision"], learning_rate=options["learning_rate"],
             network_learning_rate=options["network_learning_rate"],
-            loggers=[] if logger is None else [logger], **chosen.trainer, **chosen.sampling(source),
+            loggers=[] if logger is None else [logger],
+            **{**chosen.trainer, "learning_rates": options["learning_rates"]}, **chosen.sampling(source),
         )  # fmt: skip
 
         trainer.config = {**config, "trainer": trainer.config["trainer"]}
@@ -165,6 +174,20 @@ def _training_options(
         name: before.get(name, default) if requested[name] is None else requested[name]
         for name, default in defaults.items()
     }
+
+
+def _part_rates(texts: Sequence[str]) -> dict[str, float]:
+    """The rates of `group=rate` texts; the trainer knows which groups there are."""
+    rates: dict[str, float] = {}
+    for text in texts:
+        name, _, value = text.partition("=")
+        try:
+            rates[name] = float(value)
+        except ValueError:
+            raise CommandError(f"--learning-rates got {text!r}; expected group=rate, as warp=0.0001") from None
+        if not (name and 0 < rates[name] < math.inf):
+            raise CommandError(f"--learning-rates got {text!r}; expected the name of a group and a positive rate")
+    return rates
 
 
 def _limits(requested: Mapping[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:

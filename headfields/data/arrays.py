@@ -190,10 +190,13 @@ class _Frames:
     def head(self, index: int) -> DecodedHead:
         """See `Recording.decode_head`."""
         optional: dict[str, np.ndarray] = {}
-        for key, shape in (("expression", ()), ("pose", (3,)), ("joint_transforms", (4, 4))):
+        for key, row in (("expression", ()), ("pose", (3,)), ("joint_transforms", (4, 4))):
             if self.given[key] is not None:
-                count = _array(self.given[key][0]).shape[:1]
-                optional[key] = self._floats(key, index, (*count, *shape))
+                first = self._value(key, 0)
+                if first.shape[1:] != row or not first.shape or not len(first):
+                    wanted = str(("J", *row) if row else ("E",)).replace("'", "")
+                    raise self._unfit(key, 0, first, f"{wanted}, of one or more; without any, pass {key}=None")
+                optional[key] = self._floats(key, index, first.shape)
         if "joint_transforms" in optional and not are_rigid(optional["joint_transforms"]):
             raise CaptureError(
                 f"{_OP}: frame {self.names[index]}: joint_transforms holds a matrix that is not rigid; expected a "
@@ -208,7 +211,7 @@ class _Frames:
         if isinstance(value, (str, os.PathLike)):
             rgba = decode_image(Path(value), where, "images", "rgba", self.size)
         else:
-            pixels = _array(value)
+            pixels = self._value("images", index)
             if pixels.shape not in ((*self.size, 3), (*self.size, 4)):
                 raise self._unfit("images", index, pixels, f"({self.size[0]}, {self.size[1]}, 4), as cameras.size")
             pixels = self._bits("images", index, pixels, np.uint8)
@@ -247,8 +250,15 @@ class _Frames:
                 f"the image, over {extent:.1%} of its side; correct its camera or leave the frame out"
             )
 
+    def _value(self, key: str, index: int) -> np.ndarray:
+        value = self.given[key][index]
+        if value is None:
+            remedy = "" if key in ("images", "vertices") else f", or {key}=None if there are none"
+            raise CaptureError(f"{_OP}: frame {self.names[index]}: {key} is None; pass a value for every frame{remedy}")
+        return _array(value)
+
     def _floats(self, key: str, index: int, shape: tuple[int, ...], missing: bool = False) -> np.ndarray:
-        values = _array(self.given[key][index])
+        values = self._value(key, index)
         if values.shape != shape or not np.issubdtype(values.dtype, np.floating):
             raise self._unfit(key, index, values, f"{shape} floating-point numbers")
         if not (np.isfinite(values) | (np.isnan(values) & missing)).all():
@@ -256,7 +266,7 @@ class _Frames:
         return np.ascontiguousarray(values, np.float32)
 
     def _map(self, key: str, index: int, dtype: type, scale_masks: bool = False) -> np.ndarray:
-        values = _array(self.given[key][index])
+        values = self._value(key, index)
         if values.shape != self.size:
             raise self._unfit(key, index, values, f"({self.size[0]}, {self.size[1]}), as cameras.size")
         if scale_masks and values.dtype == bool:

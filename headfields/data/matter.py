@@ -1,5 +1,6 @@
 """How far matter stands off the tracked mesh, measured in the mattes: hair, a bun, a beard, a hat."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,7 +42,16 @@ def matter_extent(capture: Capture, frames: int = 12, outside: float | int = 0.0
 
     Returns:
         Meters; 0 if no pixel counts. No gradient.
+
+    Raises:
+        ValueError: frames is less than 1, outside is no share, or most is not a positive length.
     """
+    if frames < 1:
+        raise ValueError(f"matter_extent: frames is {frames}; expected 1 or more")
+    if not 0 <= outside <= 1:
+        raise ValueError(f"matter_extent: outside is {outside}; expected a share, from 0 to 1")
+    if not 0 < most < math.inf:
+        raise ValueError(f"matter_extent: most is {most}; expected more than 0 meters, and finite")
     split = capture.splits["train"] if len(capture.splits["train"]) else capture.splits["all"]
     selected = split[torch.linspace(0, max(len(split) - 1, 0), min(frames, len(split))).round().long()].unique()
     tree = TriangleBVH(capture.template.faces, capture.template.canonical_vertices)

@@ -29,6 +29,8 @@ _SHARE = 0.6
 """Largest share of the pairs, and of the middle anchors, at landmarks: the others spread over the rest of the head."""
 _REACH = 0.01
 """Largest distance of an anchor's vertex from its landmark, meters."""
+_ASTRAY = 5
+"""Distance of a landmark from the middle of the mesh, in extents of the mesh, that another unit alone explains."""
 
 
 def head_anchors(
@@ -58,7 +60,7 @@ def head_anchors(
 
     Raises:
         ValueError: a count is negative or both are 0, too few vertices have a mirror image within the tolerance, or
-            `landmarks` has another shape.
+            `landmarks` has another shape, or another unit than the mesh.
     """
     if pairs < 0 or middle < 0 or pairs + middle == 0:
         raise ValueError(
@@ -68,6 +70,8 @@ def head_anchors(
         check_floating("head_anchors", "landmarks", landmarks)
         check_shape("head_anchors", "landmarks", landmarks, "68 3")
     vertices = template.canonical_vertices.detach().double().cpu()
+    if landmarks is not None:
+        _check_unit(vertices, landmarks)
     outside = _outside(template)
     weight = _weight(vertices, outside)
     mirror, mirror_distance = _mirror_vertices(vertices)
@@ -120,6 +124,20 @@ def head_anchors(
     while len(paired) < pairs:
         select_pair(farthest(left, None if selected else frontmost(left)))
     return torch.tensor([index for pair in paired for index in pair] + centers, dtype=torch.int64)
+
+
+def _check_unit(vertices: Float[Tensor, "v 3"], landmarks: Float[Tensor, "68 3"]) -> None:
+    known = landmarks.detach().double().cpu()
+    known = known[known.isfinite().all(dim=-1)]
+    if not len(known) or not len(vertices):
+        return
+    low, high = vertices.amin(dim=0), vertices.amax(dim=0)
+    extent, away = float((high - low).amax()), float((known - (low + high) / 2).norm(dim=-1).amax())
+    if away > _ASTRAY * extent:
+        raise ValueError(
+            f"head_anchors: landmarks lie up to {away:.3g} m from the middle of the mesh, which is {extent:.3g} m "
+            "large; pass points on the mesh, in meters (millimeters / 1000)"
+        )
 
 
 def _targets(landmarks: Tensor | None) -> tuple[Float[Tensor, "p 3"], Float[Tensor, "m 3"]]:

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from headfields.cli import main
 from headfields.losses.color import HuberColor
 from headfields.runs.folder import RunFolder
 from headfields.runs.lock import run_lock
+from headfields.training.recipes import INSTA, MONOAVATAR
 from tests.cli.test_cli import fails, run, world  # noqa: F401  (fixtures)
 from tests.data.tiny import blob, tiny_frames
 from tests.training.fakes import FakeAvatar
@@ -76,6 +78,32 @@ def test_resume_warns_of_other_options(run, capsys):  # noqa: F811
     assert "continues with other options than before: rays_per_step=64 (now 32), schedule='exponential'" in warnings[0]
     assert config(run)["training"]["rays"] == 32
     assert "was trained with seed 0, not 3" in fails(capsys, *again, "--seed", "3")
+
+
+def test_rates_of_parts(world, tmp_path, capsys, monkeypatch):  # noqa: F811
+    """The command reaches rates of parts with a group of their own; a resumed run keeps them."""
+
+    class Warped(FakeAvatar):
+        def __init__(self) -> None:
+            super().__init__()
+            part = next(module for module in self.modules() if module is not self and [*module.parameters()])
+            part.rate_group = "warp"
+
+    monkeypatch.setattr(headfields.models, "disc", lambda template: Warped(), raising=False)
+    recipe = replace(MONOAVATAR, losses=INSTA.losses, sampling=lambda source: {})
+    monkeypatch.setattr("headfields.training.recipes._RECIPES", {"disc": recipe})
+    arguments = ["train", "disc", "--capture", "disc", "--rays", "16", "--out"]
+    out = str(tmp_path / "run")
+    assert main([*arguments, str(tmp_path / "usual"), "--steps", "1"]) == 0
+    assert config(tmp_path / "usual")["trainer"]["learning_rates"] == {"warp": 4e-4}
+    assert main([*arguments, out, "--steps", "1", "--learning-rates", "warp=1e-4"]) == 0
+    assert main([*arguments, out, "--steps", "2", "--resume"]) == 0
+    assert config(tmp_path / "run")["trainer"]["learning_rates"] == {"warp": 1e-4}
+    capsys.readouterr()
+    new = [*arguments, str(tmp_path / "new"), "--steps", "1", "--learning-rates"]
+    assert "got 'warp'; expected group=rate, as warp=0.0001" in fails(capsys, *new, "warp")
+    assert "got 'warp=-1'; expected the name of a group and a positive rate" in fails(capsys, *new, "warp=-1")
+    assert "learning_rates has 'wrap'; parts of this avatar have groups ['warp']" in fails(capsys, *new, "wrap=1")
 
 
 def test_resume_keeps_the_arguments_of_the_model(world, tmp_path, capsys):  # noqa: F811

@@ -114,7 +114,12 @@ def test_from_arrays(tmp_path: Path, unchecked: None) -> None:
         ({"pose": [*given["pose"][:5], given["pose"][5, :3]]}, r"pose has shape \(3, 3\) .* expected \(5, 3\)"),
         ({"pose": given["pose"][:, :3]}, "poses of 3 joints and joint transforms of 5 joints; expected those of one"),
         ({"joint_transforms": 2 * given["joint_transforms"]}, "joint_transforms holds a matrix that is not rigid"),
-        ({"joint_transforms": given["joint_transforms"][..., :3, :]}, r"has shape \(5, 3, 4\) .*expected \(5, 4, 4\)"),
+        ({"joint_transforms": given["joint_transforms"][..., :3, :]}, r"has shape \(5, 3, 4\) .*expected \(J, 4, 4\)"),
+        ({"pose": [None] * 6}, "frame 00000: pose is None; pass a value for every frame, or pose=None"),
+        ({"pose": [*given["pose"][:5], None]}, "frame 00005: pose is None; pass a value for every frame, or pose=None"),
+        ({"pose": torch.zeros(6)}, r"pose has shape \(\) .*expected \(J, 3\), of one or more"),
+        ({"pose": torch.zeros(6, 0, 3)}, r"pose has shape \(0, 3\) .*of one or more; without any, pass pose=None"),
+        ({"images": [None, *given["images"][1:]]}, "frame 00000: images is None; pass a value for every frame$"),
     ):
         with pytest.raises((CaptureError, ValueError), match=message):
             capture_from_arrays(**arrays(**change)).validate()
@@ -162,6 +167,13 @@ def test_writers_refuse_what_does_not_fit(tmp_path: Path, unchecked: None) -> No
         write_insta(tmp_path / "b", [replace(FRAMES[0], joint_transforms=torch.full((1, 4, 4), torch.nan))], *blob())
     with pytest.raises(ValueError, match=r"frame 0's pose has shape \(5, 3, 3\); expected \('J', 3\)"):
         write_insta(tmp_path / "c", [replace(FRAMES[0], pose=torch.eye(3).repeat(5, 1, 1))], *blob())
+    with pytest.raises(ValueError, match="frame 0 has no joints in pose; where there are none, pass pose=None"):
+        write_insta(tmp_path / "d", [replace(FRAMES[0], pose=torch.zeros(0, 3))], *blob())
+    mirror = torch.diag(torch.tensor([1.0, 1.0, -1.0, 1.0]))
+    last = torch.eye(4).index_fill(0, torch.tensor([3]), 0)
+    for index, matrix in enumerate((1.1 * torch.eye(4), mirror, last)):
+        with pytest.raises(ValueError, match="frame 0's joint_transforms hold a matrix that is not rigid; expected a"):
+            write_insta(tmp_path / f"e{index}", [replace(FRAMES[0], joint_transforms=matrix[None])], *blob())
 
 
 def test_the_avatar_that_joints_drive(capture: Capture, head: FlameHead) -> None:

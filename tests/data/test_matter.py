@@ -89,6 +89,20 @@ def test_a_matte_without_background_is_none(tmp_path: Path) -> None:
     assert hf.data.matter_extent(photographed(tmp_path / "a", [[SKULL]] * 4, opaque=True)) == 0.0
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"most": 0}, "matter_extent: most is 0; expected more than 0 meters"),
+        ({"most": math.nan}, "matter_extent: most is nan"),
+        ({"outside": 1.5}, "matter_extent: outside is 1.5; expected a share"),
+        ({"frames": 0}, "matter_extent: frames is 0; expected 1 or more"),
+    ],
+)
+def test_bad_arguments_are_named(tmp_path: Path, options: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        hf.data.matter_extent(capture(tmp_path / "a", 1.0), **options)
+
+
 def test_the_head_may_turn_in_the_vertices(tmp_path: Path) -> None:
     """A capture whose camera stands still: points are compared in the head's frame."""
     moving = photographed(tmp_path / "a", [[SKULL, BUN]] * 6)

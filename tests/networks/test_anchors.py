@@ -83,6 +83,15 @@ def test_unknown_landmarks_are_left_out_and_one_side_is_enough(unchecked):
         head_anchors(template, landmarks=landmarks[17:])
 
 
+@pytest.mark.parametrize(("scale", "away"), [(1000, "[0-9]{2,3}"), (100, "[0-9.]+")])
+def test_landmarks_in_another_unit_are_refused(scale: float, away: str):
+    template, head = procedural(), hf.synthetic.procedural_head()
+    landmarks = scale * head.landmarks(template.canonical_vertices[None])[0]
+    landmarks[:40] = torch.nan
+    with pytest.raises(ValueError, match=f"head_anchors: landmarks lie up to {away} m from .*in meters"):
+        head_anchors(template, 14, 5, landmarks=landmarks)
+
+
 def test_meshes_that_will_not_do(unchecked):
     vertices, faces = uv_sphere(8, 12, radius=0.1)
     moved = hf.Template(vertices + torch.tensor([0.05, 0.0, 0.0]), faces)

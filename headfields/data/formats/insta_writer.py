@@ -11,6 +11,7 @@ from jaxtyping import Float, Int, UInt8, UInt16
 from torch import Tensor
 
 from headfields.data.formats.insta_transforms import splits_from_end
+from headfields.data.recording import are_rigid
 from headfields.files.atomic import write_image, write_text
 from headfields.mesh.files import save_mesh
 from headfields.mesh.mesh import Mesh
@@ -72,7 +73,8 @@ def write_insta(
 
     Raises:
         ValueError: no frames, more test frames than frames, another number of vertices, coefficients or joints, images,
-            maps or joints of other sizes or types, values that are not finite, or a skewed camera.
+            maps or joints of other sizes or types or none of them, values that are not finite, transforms that are not
+            rigid, or a skewed camera.
     """
     writer = InstaWriter(folder, Mesh(canonical_vertices, faces.long()), depth_unit)
     for index, frame in enumerate(frames):
@@ -192,6 +194,8 @@ class InstaWriter:
                 raise ValueError(
                     f"{where}'s {name} has shape {tuple(value.shape)}; expected {('J', *row) if row else ('E',)}"
                 )
+            if value is not None and not len(value):
+                raise ValueError(f"{where} has no {plural} in {name}; where there are none, pass {name}=None")
             if value is not None and len(value) != self._widths.setdefault(name, len(value)):
                 raise ValueError(f"{where} has {len(value)} {plural}; the frames before {self._widths[name]}")
         landmarks = None if frame.landmarks is None else torch.from_numpy(np.nan_to_num(frame.landmarks, nan=0.0))
@@ -206,6 +210,11 @@ class InstaWriter:
         ):
             if values is not None and not values.isfinite().all():
                 raise ValueError(f"{where}'s {name} hold a value that is not finite")
+        if frame.joint_transforms is not None and not are_rigid(frame.joint_transforms.detach().cpu().numpy()):
+            raise ValueError(
+                f"{where}'s joint_transforms hold a matrix that is not rigid; expected a rotation, without scale and "
+                "mirroring, a translation in meters, and the last row (0, 0, 0, 1)"
+            )
         k = frame.camera.intrinsics.detach().cpu().double().reshape(3, 3)
         if k[0, 1] or k[1, 0] or k[2].tolist() != [0, 0, 1]:
             raise ValueError(

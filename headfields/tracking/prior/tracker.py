@@ -57,7 +57,7 @@ class PriorTracker(FrameTracker[PriorObservation, PriorFit]):
         bar: whether progress bars are shown.
 
     Raises:
-        ValueError: there are no frames.
+        ValueError: there are no frames, or classes is None and the capture's `label_names` are unknown.
         IndexError: a frame is out of range.
 
     Source: MonoNPHM (Giebenhain et al. 2024), section 5, and its released code; see docs/tracking.md for what differs.
@@ -84,7 +84,13 @@ class PriorTracker(FrameTracker[PriorObservation, PriorFit]):
         self.prior = TrackingPrior.of(prior) if isinstance(prior, Prior) else prior
         self.detector = detector
         if classes is None:
-            classes = LABEL_CLASSES[getattr(capture, "label_names", "insta")]
+            names = getattr(capture, "label_names", "insta")
+            if names not in LABEL_CLASSES:
+                raise ValueError(
+                    f"PriorTracker: capture.label_names is {names!r}; expected one of {', '.join(LABEL_CLASSES)}, or "
+                    "pass classes, a LabelClasses of the capture's numbers"
+                )
+            classes = LABEL_CLASSES[names]
         self.classes = classes if self.prior.hair else classes.without_hair()
         self.head = PriorHead(self.prior, options.stage1.spread, options.coarse, options.fine, self.device)
         self._landmarks: dict[int, Tensor | None] = {}

@@ -12,6 +12,7 @@ from headfields.mesh import load_mesh
 from headfields.ops.rotations import axis_angle
 from headfields.runs.progress import NanLossError
 from headfields.tracking import (
+    LabelClasses,
     PriorFit,
     PriorHead,
     PriorTracker,
@@ -46,6 +47,15 @@ def color_error(fit: PriorFit, recording: BallRecording) -> float:
     image = recording.image(fit.frame)
     inside = -torch.nn.functional.max_pool2d(-image[None, None, ..., 3], 5, 1, 2)[0, 0] > 0.99
     return float((head.picture(fit.head_camera, head.state(fit.free)).rgb - image[..., :3])[inside].abs().mean())
+
+
+def test_unknown_names_of_labels_are_refused(recording: BallRecording, tmp_path: Path) -> None:
+    named = Changed(recording, label_names="celebamask")
+    with pytest.raises(
+        ValueError, match=r"PriorTracker: capture\.label_names is 'celebamask'; expected one of insta, f"
+    ):
+        PriorTracker(ball_prior(), named, tmp_path / "a", tiny_options(), bar=False)
+    PriorTracker(ball_prior(), named, tmp_path / "b", tiny_options(), classes=LabelClasses(), bar=False)
 
 
 def test_the_truth_is_found(tracked: tuple[Tracking, Path], recording: BallRecording) -> None:
