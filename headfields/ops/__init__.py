@@ -44,6 +44,7 @@ from headfields.ops.skinning import (
 )
 from headfields.ops.softplus import softplus
 from headfields.ops.spherical_harmonics import spherical_harmonics
+from headfields.ops.splat import Splatted, splat
 from headfields.ops.srgb import linear_from_srgb, srgb_from_linear
 from headfields.ops.surface_alpha import laplace_density, neus_alpha, unclamped_alpha
 from headfields.ops.texture import MipPyramid, fill_texels, mip_pyramid, pad_charts, sample_texture
@@ -69,6 +70,7 @@ __all__ = [
     "MipPyramid",
     "NearestVertices",
     "Similarity",
+    "Splatted",
     "TriangleBVH",
     "UVRasterizer",
     "VertexTree",
@@ -128,6 +130,7 @@ __all__ = [
     "skin_points",
     "softplus",
     "spherical_harmonics",
+    "splat",
     "srgb_from_linear",
     "stratified",
     "triangle_areas",

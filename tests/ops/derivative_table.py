@@ -33,6 +33,7 @@ RECORDS = {
     "MipPyramid",
     "NearestVertices",
     "Similarity",
+    "Splatted",
 }
 
 
@@ -225,6 +226,9 @@ def rows() -> list[Row]:
         Row("log_strain", ops.log_strain, (spread,)),
         Row("implicit_root", lambda r: ops.implicit_root(points.to(r), r, spread[[0, 1, 2, 3, 0]].to(r)),
             (0.1 * normal(5, 3),)),
+        Row("splat", lambda m, q, s, o, c: (lambda i: (i.color, i.opacity, i.depth, i.normal))(ops.splat(
+            m, q, s, o, c, hf.Camera(camera_pose.to(m), lens.to(m), (8, 8)))),
+            (0.6 * normal(7, 3), normal(7, 4), 0.1 + 0.4 * rand(7, 3), 0.2 + 0.6 * rand(7), rand(7, 3))),
         Row("marching_cubes", lambda v: ops.marching_cubes(v).vertices, (grid + jitter,)),
         Row("srgb_from_linear", ops.srgb_from_linear, (0.1 + 0.8 * rand(5),)),
         Row("linear_from_srgb", ops.linear_from_srgb, (0.1 + 0.8 * rand(5),)),
