@@ -5,7 +5,7 @@ from headfields.losses.blendfield import BlendSmoothness, BlendSparsity, Coeffic
 from headfields.losses.codes import CodePrior
 from headfields.losses.color import HuberColor, SquaredColor
 from headfields.losses.function import FunctionLoss
-from headfields.losses.image import LPIPSLoss, SSIMLoss
+from headfields.losses.image import L1DSSIM, LPIPSLoss, SSIMLoss
 from headfields.losses.silhouette import (
     ObservedSilhouette,
     OpacityLoss,
@@ -18,6 +18,7 @@ from headfields.losses.surface import DepthPrior, Eikonal, SurfacePrior
 from headfields.losses.warp import Elastic, WarpMagnitude
 
 __all__ = [
+    "L1DSSIM",
     "BlendSmoothness",
     "BlendSparsity",
     "CodePrior",

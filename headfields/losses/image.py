@@ -1,4 +1,4 @@
-"""Losses on images: structural similarity, and LPIPS, of patches of rays (`Trainer(..., patch=32)`)."""
+"""Losses on images: structural similarity, L1 with D-SSIM, and LPIPS, of patches of rays (`Trainer(..., patch=32)`)."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -6,27 +6,31 @@ from dataclasses import dataclass
 from jaxtyping import Float
 from torch import Tensor
 
-from headfields.losses.base import check_rays
-from headfields.metrics.image import WINDOW, lpips_network
+from headfields.losses.base import check_rays, zero_of
+from headfields.metrics.image import lpips_network
+from headfields.metrics.structural_similarity import WINDOW, ssim_map
 from headfields.parts import Rendering
 from headfields.records import PixelBatch
 
-__all__ = ["LPIPSLoss", "SSIMLoss", "image_patches"]
+__all__ = ["L1DSSIM", "LPIPSLoss", "SSIMLoss", "image_patches"]
 
 
 def image_patches(
     name: str, rendering: Rendering, batch: PixelBatch
-) -> tuple[Float[Tensor, "p 3 s s"], Float[Tensor, "p 3 s s"]]:
-    """The rendered patches and their targets, (P, 3, S, S) sRGB in [0, 1] each, as networks expect images.
+) -> tuple[Float[Tensor, "p 3 h w"], Float[Tensor, "p 3 h w"]]:
+    """The rendered images and their targets, (P, 3, H, W) sRGB in [0, 1] each, as networks expect images: whole ones
+    where the avatar is rendered image by image, else the patches of the batch.
 
     Args:
         name: the loss's.
         rendering, batch: of the same rays.
 
     Raises:
-        ValueError: the batch has no patches.
+        ValueError: the batch has rays without patches.
     """
     check_rays(name, rendering, batch)
+    if rendering.rgb.ndim == 4:
+        return rendering.rgb.movedim(-1, 1), batch.target.movedim(-1, 1)
     if batch.patches is None:
         raise ValueError(f"{name} loss: the batch has no patches; pass patch=32 to Trainer, or draw sample_patches")
     rendered, target = (colors[batch.patches].movedim(-1, 1) for colors in (rendering.rgb, batch.target))
@@ -36,7 +40,7 @@ def image_patches(
 @dataclass(frozen=True)
 class SSIMLoss:
     """1 - structural similarity (Wang et al. 2004) of the patches, as `headfields.metrics.ssim` measures it, mean over
-    patches. Differentiable once.
+    patches. Differentiable to any order.
 
     Attributes:
         weight: factor of the loss in the total.
@@ -48,17 +52,58 @@ class SSIMLoss:
 
     def __call__(self, rendering: Rendering, batch: PixelBatch, step: int) -> Float[Tensor, ""]:
         """The loss; patches have sides of 11 pixels or more."""
-        from torchmetrics.functional.image import structural_similarity_index_measure
-
         rendered, target = image_patches(self.name, rendering, batch)
-        if rendered.shape[-1] < WINDOW:
+        side = min(rendered.shape[2:])
+        if side < WINDOW:
             raise ValueError(
-                f"{self.name} loss: patches have sides of {rendered.shape[-1]} pixels; expected the window's {WINDOW} "
-                "or more"
+                f"{self.name} loss: patches have sides of {side} pixels; expected the window's {WINDOW} or more"
             )
-        similarity = structural_similarity_index_measure(rendered, target, data_range=1.0)
-        assert isinstance(similarity, Tensor)  # a pair only if the whole map is asked for
-        return 1 - similarity
+        similarity = ssim_map(rendered, target)
+        return 1 - similarity.mean() if similarity.numel() else zero_of(rendering)
+
+
+@dataclass(frozen=True)
+class L1DSSIM:
+    """Absolute difference of colors and D-SSIM, as Gaussians are trained with: (1 - λ) L1 + λ (1 - SSIM).
+
+    3D Gaussian Splatting (Kerbl et al., SIGGRAPH 2023), equation 7, with its λ = 0.2, which GaussianAvatars keeps (Qian
+    et al., CVPR 2024, section 3.4). The paper does not write D-SSIM out; as in its released code it is 1 - SSIM, not
+    half of it, L1 is the mean over all numbers, and the SSIM map has the image's size, with zeros beyond the border.
+
+    Both images lie over the batch's background, so what is transparent in both is equal in both, and pixels of the
+    background count like all others. Rays that are in no patch count in L1 alone. Differentiable once (L1).
+
+    Attributes:
+        dssim: λ, in [0, 1].
+        weight: factor of the loss in the total.
+        name: column in the log.
+
+    Raises:
+        ValueError: dssim is not in [0, 1].
+    """
+
+    dssim: float | int = 0.2
+    weight: float | int = 1.0
+    name: str = "color"
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.dssim <= 1:
+            raise ValueError(f"L1DSSIM: dssim is {self.dssim}; expected a share in [0, 1]")
+
+    def __call__(self, rendering: Rendering, batch: PixelBatch, step: int) -> Float[Tensor, ""]:
+        """The loss; `rendering.rgb` and `batch.target` are (N, 3), or images (B, H, W, 3), sRGB.
+
+        Raises:
+            ValueError: the batch has no patches, and dssim is not 0.
+        """
+        check_rays(self.name, rendering, batch)
+        error = (rendering.rgb - batch.target).abs()
+        loss = (1 - self.dssim) * (error.mean() if error.numel() else zero_of(rendering))
+        if not self.dssim:
+            return loss
+        rendered, target = image_patches(self.name, rendering, batch)
+        similarity = ssim_map(rendered, target, border="zeros")
+        return loss + self.dssim * (1 - similarity.mean()) if similarity.numel() else loss
 
 
 @dataclass(frozen=True)

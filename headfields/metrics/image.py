@@ -1,4 +1,4 @@
-"""Image metrics: PSNR and SSIM (torchmetrics), whole or within a mask, and LPIPS where it is installed.
+"""Image metrics: PSNR (torchmetrics) and SSIM, whole or within a mask, and LPIPS where it is installed.
 
 Images are (H, W, 3) sRGB in [0, 1]. Each function returns a Python float, without a gradient.
 """
@@ -12,8 +12,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-WINDOW = 11
-"""Side of SSIM's Gaussian window (sigma 1.5) in pixels, as in Wang et al. 2004."""
+from headfields.metrics.structural_similarity import WINDOW, ssim_map
 
 
 @torch.no_grad()
@@ -66,8 +65,6 @@ def ssim(
     Raises:
         ValueError: the shapes differ, or the image is smaller than the window.
     """
-    from torchmetrics.functional.image import structural_similarity_index_measure
-
     _check_images("ssim", image, truth, mask)
     if min(image.shape[:2]) < WINDOW:
         raise ValueError(
@@ -76,10 +73,8 @@ def ssim(
     if mask is not None and not bool(mask.any()):
         return None
     image, truth = (x.movedim(-1, 0)[None].float() for x in (image, truth))
-    value, full = structural_similarity_index_measure(image, truth, data_range=1.0, return_full_image=True)
-    if mask is None:
-        return float(value)
-    return float(full[0].mean(0)[mask].mean())
+    values = ssim_map(image, truth)
+    return float(values.mean() if mask is None else values[0].mean(0)[mask].mean())
 
 
 def lpips_installed() -> bool:
