@@ -135,33 +135,45 @@ def _warp_grid(layout: HashGridLayout, smoothstep: bool, device: torch.device) -
     numbers = torch.tensor([layout.resolutions, layout.offsets[: len(hashed)], hashed], dtype=torch.int32).to(device)
     grid.resolution, grid.offset, grid.hashed = (wp.from_torch(row) for row in numbers)
     grid.mask = 2**layout.log2_table_size - 1
-    grid.dimensions, grid.features, grid.smoothstep = layout.dimensions, layout.features, int(smoothstep)
+    grid.chunks, grid.smoothstep = layout.features // kernels.chunk(layout.features), int(smoothstep)
     return grid
+
+
+def _aligned(tensor: Tensor) -> Tensor:
+    """The tensor flat, where loads of 16 bytes may read it: a view into the middle of another one is copied."""
+    return (tensor if tensor.data_ptr() % 16 == 0 else tensor.clone()).view(-1)
 
 
 class _Warp:
     """The three kernels with the arguments that they share; tensors are contiguous and on one device."""
 
     def __init__(self, points: Tensor, direction: Tensor | None, layout: HashGridLayout, smoothstep: bool) -> None:
+        self.layout, self.directional = layout, direction is not None
         grid = _warp_grid(layout, smoothstep, points.device)
         self.shared = (grid, points, points if direction is None else direction)
-        self.use_direction = int(direction is not None)
-        self.threads = (len(points), layout.levels)
+        self.points = len(points)
+
+    def kernels(self, half: bool) -> Any:
+        from headfields.ops.kernels import hash_grid as kernels
+
+        width = kernels.chunk(self.layout.features)
+        return kernels.specialized(self.layout.dimensions, width, half, self.directional)
 
     def gather(self, table: Tensor, plain: Tensor | None, at_undefined: float, out: Tensor) -> None:
-        tables = (table, table if plain is None else plain, self.use_direction, int(plain is not None))
-        launch(f"hash_grid.gather_{_kind(table)}", self.threads, *self.shared, *tables, at_undefined, out)
+        kernel = self.kernels(table.dtype == torch.float16).gather
+        table, out = _aligned(table), out.view(-1)
+        tables = (table, table if plain is None else _aligned(plain), int(plain is not None))
+        launch(kernel, (self.layout.levels, self.points), *self.shared, *tables, at_undefined, out)
 
     def scatter(self, grad: Tensor, total: Tensor) -> None:
-        launch("hash_grid.scatter", self.threads, *self.shared, grad, self.use_direction, total)
+        kernel = self.kernels(half=False).scatter
+        launch(kernel, (self.layout.levels, self.points), *self.shared, _aligned(grad), total.view(-1))
 
     def point_gradient(self, grad: Tensor, table: Tensor, plain: Tensor | None, out: Tensor) -> None:
-        tables = (table, table if plain is None else plain, self.use_direction, int(plain is not None))
-        launch(f"hash_grid.point_gradient_{_kind(table)}", self.threads[0], *self.shared, grad, *tables, out)
-
-
-def _kind(table: Tensor) -> str:
-    return "float16" if table.dtype == torch.float16 else "float32"
+        kernel = self.kernels(table.dtype == torch.float16).point_gradient
+        table = _aligned(table)
+        tables = (table, table if plain is None else _aligned(plain), int(plain is not None))
+        launch(kernel, self.points, *self.shared, _aligned(grad), *tables, out)
 
 
 @torch.library.custom_op("headfields::hash_grid", mutates_args=())

@@ -19,10 +19,12 @@ _making = threading.Lock()
 
 
 @functools.cache
-def _kernel(name: str) -> tuple[Any, list[Any]]:
+def _kernel(name: Any) -> tuple[Any, list[Any]]:
     """A kernel and the types of its arguments."""
-    file, attribute = name.split(".")
-    kernel = getattr(import_module(f"headfields.ops.kernels.{file}"), attribute)
+    kernel = name
+    if isinstance(name, str):
+        file, attribute = name.split(".")
+        kernel = getattr(import_module(f"headfields.ops.kernels.{file}"), attribute)
     return kernel, [argument.type for argument in kernel.adj.args]
 
 
@@ -36,11 +38,11 @@ def cuda_stream(stream: Any) -> Any:
     return view
 
 
-def launch(name: str, dim: int | tuple[int, ...], *arguments: Any) -> None:
+def launch(name: Any, dim: int | tuple[int, ...], *arguments: Any) -> None:
     """Launches a kernel on the device, and CUDA stream, of its first tensor.
 
     Args:
-        name: "file.kernel" in `headfields.ops.kernels`; no generic kernel, but an overload of one.
+        name: "file.kernel" in `headfields.ops.kernels`, no generic kernel; or a kernel that was made for its arguments.
         dim: threads, one number or one for each dimension; nothing is launched where one is 0.
         arguments: arguments of the kernel, in order; tensors are contiguous and stand for arrays, whose element may be
             a vector.

@@ -1,10 +1,12 @@
 """Every Warp kernel compiles for the GPUs that are in use, without one: to PTX, and on sm_90 to bounded registers."""
 
+import json
 import pkgutil
 import re
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -20,27 +22,36 @@ CEILINGS = {
     "ray_mesh.interval": (96, 576),
     "nearest_vertices.nearest": (80, 704),
     "occupancy.march": (96, 64),
+    "hash_grid.gather": (72, 0),
+    "hash_grid.scatter": (64, 0),
+    "hash_grid.point_gradient": (88, 0),
 }
+# The hash grids that are compiled: INSTA's first and second derivatives, and Instant-NGP's row of two features in half.
+GRIDS = [(3, 8, False, False), (3, 8, False, True), (3, 2, True, False)]
 # In a process of its own: Warp remembers of a module for what it was last compiled.
 COMPILE = """
-import importlib, pathlib, sys
+import importlib, json, pathlib, sys
 from headfields.ops.dispatch import warp
-architecture, kind, folder, *names = sys.argv[1:]
+architecture, kind, folder, grids, *names = sys.argv[1:]
 wp = warp()
 for name in names:
-    module = wp.get_module(importlib.import_module("headfields.ops.kernels." + name).__name__)
-    place = pathlib.Path(folder) / name
-    place.mkdir()
-    wp.compile_aot_module(module, arch=int(architecture), module_dir=place, use_ptx=kind == "ptx")
+    source = importlib.import_module("headfields.ops.kernels." + name)
+    modules = [wp.get_module(source.__name__)]
+    if name == "hash_grid":
+        modules = [source.specialized(*grid).gather.module for grid in json.loads(grids)]
+    for index, module in enumerate(modules):
+        place = pathlib.Path(folder) / name / str(index)
+        place.mkdir(parents=True)
+        wp.compile_aot_module(module, arch=int(architecture), module_dir=place, use_ptx=kind == "ptx")
 """
 
 
-def compiled(names, architecture: int, kind: str, folder: Path) -> list[Path]:
+def compiled(names, architecture: int, kind: str, folder: Path, grids=GRIDS) -> list[Path]:
     """The files of some modules, compiled for one architecture."""
     wp = warp()
     if not (hasattr(wp, "compile_aot_module") and wp.get_cuda_toolkit_version()):
         pytest.skip("this Warp has no compiler for CUDA, or none ahead of time")
-    command = [sys.executable, "-c", COMPILE, str(architecture), kind, str(folder), *names]
+    command = [sys.executable, "-c", COMPILE, str(architecture), kind, str(folder), json.dumps(grids), *names]
     done = subprocess.run(command, capture_output=True, text=True, timeout=500)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     return sorted(folder.rglob(f"*.{kind}"))
@@ -51,7 +62,8 @@ def compiled(names, architecture: int, kind: str, folder: Path) -> list[Path]:
 )
 def test_kernels_compile_to_ptx(architecture, tmp_path):
     files = compiled(NAMES, architecture, "ptx", tmp_path)
-    assert [path.parent.name for path in files] == NAMES
+    assert {path.relative_to(tmp_path).parts[0] for path in files} == set(NAMES)
+    assert len(files) == len(NAMES) - 1 + len(GRIDS)
     for path in files:
         text = path.read_text()
         assert f".target sm_{architecture}" in text and ".entry" in text
@@ -66,18 +78,43 @@ def cuobjdump() -> str | None:
     return shutil.which("cuobjdump") or shutil.which(f"{triton.__path__[0]}/backends/nvidia/bin/cuobjdump")
 
 
-@pytest.mark.slow
-def test_registers_and_stack_on_hopper(tmp_path):
+def listing(option: str, path: Path) -> str:
+    """What cuobjdump tells of a cubin."""
     tool = cuobjdump()
-    if tool is None:
-        pytest.skip("no cuobjdump: it is in CUDA's toolkit, and in the wheel of Triton")
-    files = compiled(sorted({kernel.split(".")[0] for kernel in CEILINGS}), 90, "cubin", tmp_path)
+    assert tool is not None
+    return subprocess.run([tool, option, str(path)], capture_output=True, text=True, check=True).stdout
+
+
+needs_cuobjdump = pytest.mark.skipif(
+    cuobjdump() is None, reason="no cuobjdump: it is in CUDA's toolkit, and in the wheel of Triton"
+)
+
+
+@pytest.mark.slow
+@needs_cuobjdump
+def test_registers_and_stack_on_hopper(tmp_path):
+    files = compiled(sorted({kernel.split(".")[0] for kernel in CEILINGS}), 90, "cubin", tmp_path, GRIDS[:1])
     used = {}
     for path in files:
-        listing = subprocess.run([tool, "-res-usage", str(path)], capture_output=True, text=True, check=True).stdout
         for name, registers, stack in re.findall(
-            r"Function (\w+)_cuda_kernel_forward\s*:\s*REG:(\d+) STACK:(\d+)", listing
+            r"Function (\w+)_cuda_kernel_forward\s*:\s*REG:(\d+) STACK:(\d+)", listing("-res-usage", path)
         ):
-            used[f"{path.parent.name}.{re.sub('_[0-9a-f]{8}$', '', name)}"] = (int(registers), int(stack))
+            name = re.sub("_[0-9a-f]{8}$", "", name).removeprefix("specialized__locals__")
+            used[f"{path.relative_to(tmp_path).parts[0]}.{name}"] = (int(registers), int(stack))
     mine = {kernel: used[kernel] for kernel in CEILINGS}
     assert all(mine[kernel][0] <= most[0] and mine[kernel][1] <= most[1] for kernel, most in CEILINGS.items()), mine
+
+
+@pytest.mark.slow
+@needs_cuobjdump
+def test_hash_grid_moves_sixteen_bytes_at_once(tmp_path):
+    (path,) = compiled(["hash_grid"], 90, "cubin", tmp_path, GRIDS[:1])
+    found = {}
+    for part in listing("-sass", path).split("Function : specialized__locals__")[1:]:
+        name = re.match(r"[a-z_]+(?=_[0-9a-f]{8})", part)
+        found[name[0]] = Counter(re.findall(r"\b(?:LDG|STG|REDG?|ATOMG?)\.[\w.]*", part))
+    # 8 corners of 8 floats each.
+    assert found["gather"]["LDG.E.128.CONSTANT"] == 16
+    assert found["scatter"].keys() == {"LDG.E", "LDG.E.128.CONSTANT", "REDG.E.ADD.F32x4.FTZ.RN.STRONG.GPU"}
+    assert found["scatter"]["REDG.E.ADD.F32x4.FTZ.RN.STRONG.GPU"] == 16
+    assert found["point_gradient"]["LDG.E.128.CONSTANT"] == 18

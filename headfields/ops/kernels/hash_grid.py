@@ -1,14 +1,17 @@
-"""The hash grid in Warp: value, gradient and second gradient, one thread per point and level.
+"""The hash grid in Warp: value, gradient and second gradient, made for each number of dimensions and width of loads.
 
-Any dimension, number of features and table size.
+Loops over axes and corners have their lengths when a kernel is compiled, so that what belongs to a point stays in
+registers, and a row of the table is read by loads of up to 16 bytes and added to by one instruction (on sm_90).
+Kernels of values run level by level: threads that run together read one level's rows.
 """
 
-from typing import Any, no_type_check  # type checkers do not know Warp's types
+import functools
+from typing import Any, NamedTuple, no_type_check  # type checkers do not know Warp's types
 
 from headfields.ops.dispatch import warp
+from headfields.ops.reference.hash_grid import PRIMES
 
 wp = warp()
-wp.set_module_options({"enable_backward": False})
 
 
 @wp.struct
@@ -20,251 +23,300 @@ class Grid:
     offset: wp.array(dtype=wp.int32)
     hashed: wp.array(dtype=wp.int32)
     mask: wp.uint32
-    dimensions: int
-    features: int
+    chunks: int
     smoothstep: int
 
 
-@wp.struct
+class Kernels(NamedTuple):
+    """The three kernels of a specialization."""
+
+    gather: Any
+    scatter: Any
+    point_gradient: Any
+
+
+def chunk(features: int) -> int:
+    """Features that one load takes: the widest of 8, 4, 2 and 1 that divides a row."""
+    return next(width for width in (8, 4, 2, 1) if features % width == 0)
+
+
+# What CUDA reads at once, by bytes: the type, and an element of it.
+_WORDS = {16: ("uint4", (".x", ".y", ".z", ".w")), 8: ("uint2", (".x", ".y")), 4: ("unsigned int", ("",))}
+
+
+def _load(width: int, half: bool) -> str:
+    """C++ that reads `width` numbers at `p` into `v`, through the read-only cache in the widest words."""
+    if half and width == 1:
+        return "wp::half h; h.u = __ldg(reinterpret_cast<const unsigned short*>(p)); v[0] = wp::half_to_float(h);"
+    per_word = 2 if half else 1
+    word, parts = _WORDS[min(16, width * (2 if half else 4))]
+    lines = []
+    for first in range(0, width, per_word * len(parts)):
+        name = f"q{first}"
+        place = first // (per_word * len(parts))
+        lines.append(f"const {word} {name} = __ldg(reinterpret_cast<const {word}*>(p) + {place});")
+        for i, part in enumerate(parts):
+            at = first + per_word * i
+            if half:
+                for one, bits in ((at, f"{name}{part} & 0xffffu"), (at + 1, f"{name}{part} >> 16")):
+                    lines.append(f"h.u = static_cast<unsigned short>({bits}); v[{one}] = wp::half_to_float(h);")
+            else:
+                lines.append(f"v[{at}] = __uint_as_float({name}{part});")
+    return ("wp::half h; " if half else "") + " ".join(lines)
+
+
+def _floats(width: int, action: str) -> str:
+    """C++ that applies `action`, of a pointer and a value, to the floats at `p` and in `v`, up to four at once."""
+    kind = {1: "float", 2: "float2"}.get(width, "float4")
+    size = min(width, 4)
+    lines = []
+    for first in range(0, width, size):
+        values = ", ".join(f"v[{first + i}]" for i in range(size))
+        value = values if size == 1 else f"make_{kind}({values})"
+        lines.append(action.format(f"reinterpret_cast<{kind}*>(p) + {first // size}", value))
+    return " ".join(lines)
+
+
+@functools.cache
 @no_type_check
-class Cell:
-    """A point's cell: its lower vertex, and along each axis the upper vertex's weight and its two derivatives."""
+def specialized(dimensions: int, width: int, half: bool, directional: bool) -> Kernels:
+    """The kernels of one specialization, which are compiled when first launched.
 
-    vertex: wp.vec4i
-    upper: wp.vec4
-    slope: wp.vec4
-    bend: wp.vec4
+    Args:
+        dimensions: of the points.
+        width: features that a load takes, `chunk(features)`; a row has `Grid.chunks` of them.
+        half: whether tables are float16; sums are float32.
+        directional: whether weights stand for their derivative along a direction of each point (for second gradients).
+    """
+    corners = 2**dimensions
+    number = wp.float16 if half else wp.float32
+    values = wp.types.vector(length=width, dtype=wp.float32)
+    position = wp.types.vector(length=dimensions, dtype=wp.float32)
+    integers = wp.types.vector(length=dimensions, dtype=wp.uint32)
+    primes = integers(*PRIMES[:dimensions])
+    module = wp.get_module(f"{__name__}_{dimensions}_{width}{'_half' * half}{'_directional' * directional}")
 
+    @wp.func_native(f"""
+        wp::vec_t<{width}, float> v;
+        const {"wp::half" if half else "float"}* p = table.data + size_t(row) * {width};
+        #if defined(__CUDA_ARCH__)
+        {_load(width, half)}
+        #else
+        for (int i = 0; i < {width}; ++i) v[i] = static_cast<float>(p[i]);
+        #endif
+        return v;
+    """)
+    def table_row(table: wp.array(dtype=number), row: wp.int64) -> values: ...
 
-@wp.func
-@no_type_check
-def undefined(points: wp.array2d(dtype=wp.float32), n: int, dimensions: int):
-    """Whether a coordinate of point `n` is NaN."""
-    # A variable to Warp, where a literal would be a constant.
-    bad = bool(False)  # noqa: UP018
-    for k in range(dimensions):
-        if wp.isnan(points[n, k]):
-            bad = True
-    return bad
+    @wp.func_native(f"""
+        wp::vec_t<{width}, float> v;
+        const float* p = grad.data + size_t(row) * {width};
+        #if defined(__CUDA_ARCH__)
+        {_load(width, False)}
+        #else
+        for (int i = 0; i < {width}; ++i) v[i] = p[i];
+        #endif
+        return v;
+    """)
+    def grad_row(grad: wp.array(dtype=wp.float32), row: wp.int64) -> values: ...
 
+    @wp.func_native(f"""
+        float* p = out.data + size_t(row) * {width};
+        #if defined(__CUDA_ARCH__)
+        {_floats(width, "*({0}) = {1};")}
+        #else
+        for (int i = 0; i < {width}; ++i) p[i] = v[i];
+        #endif
+    """)
+    def store_row(out: wp.array(dtype=wp.float32), row: wp.int64, v: values): ...
 
-@wp.func
-@no_type_check
-def locate(grid: Grid, points: wp.array2d(dtype=wp.float32), n: int, level: int):
-    """The cell of point `n` on a level; outside the unit cube the nearest point of it, where slopes are 0."""
-    cell = Cell()
-    cells = grid.resolution[level]
-    scale = wp.float32(cells)
-    for k in range(grid.dimensions):
-        x = points[n, k]
-        inside = wp.float32(0.0)
-        if x >= 0.0 and x <= 1.0:
-            inside = scale
-        position = wp.clamp(x, 0.0, 1.0) * scale
-        lower = wp.min(wp.int32(position), cells - 1)
-        t = position - wp.float32(lower)
-        cell.vertex[k] = lower
-        if grid.smoothstep != 0:
-            cell.upper[k] = t * t * (3.0 - 2.0 * t)
-            cell.slope[k] = inside * 6.0 * t * (1.0 - t)
-            cell.bend[k] = inside * inside * (6.0 - 12.0 * t)
-        else:
-            cell.upper[k] = t
-            cell.slope[k] = inside
-            cell.bend[k] = 0.0
-    return cell
+    @wp.func_native(f"""
+        float* p = total.data + size_t(row) * {width};
+        #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+        {_floats(width, "atomicAdd({0}, {1});")}
+        #elif defined(__CUDA_ARCH__)
+        for (int i = 0; i < {width}; ++i) atomicAdd(p + i, v[i]);
+        #else
+        for (int i = 0; i < {width}; ++i) p[i] += v[i];
+        #endif
+    """)
+    def add_row(total: wp.array(dtype=wp.float32), row: wp.int64, v: values): ...
 
+    @wp.struct
+    class Cell:
+        """A point's cell: the lower vertex's and the next one's part in a row, by axis; the upper vertex's weight, its
+        two derivatives, and the first times the direction."""
 
-@wp.func
-@no_type_check
-def prime(k: int):
-    """The factor of axis `k` in the hash."""
-    # Müller et al. 2022, eq. 4; the fourth is our own choice.
-    value = wp.uint32(1)
-    if k == 1:
-        value = wp.uint32(2654435761)
-    if k == 2:
-        value = wp.uint32(805459861)
-    if k == 3:
-        value = wp.uint32(3674653429)
-    return value
+        lower: integers
+        upper: integers
+        first_row: int
+        hashed: int
+        mask: wp.uint32
+        weight: position
+        slope: position
+        bend: position
+        along: position
 
+    @wp.func
+    def undefined(point: position):
+        """Whether a coordinate is NaN."""
+        # A variable to Warp, where a literal would be a constant.
+        bad = bool(False)  # noqa: UP018
+        for k in range(dimensions):
+            if wp.isnan(point[k]):
+                bad = True
+        return bad
 
-@wp.func
-@no_type_check
-def corner_row(grid: Grid, cell: Cell, level: int, corner: int):
-    """The row in the table of a corner of the cell, whose bits are 1 for upper along each axis."""
-    entry = wp.uint32(0)
-    stride = wp.uint32(1)
-    for k in range(grid.dimensions):
-        vertex = wp.uint32(cell.vertex[k] + (corner >> k & 1))
-        if grid.hashed[level] != 0:
-            entry = entry ^ (vertex * prime(k))
-        else:
-            entry = entry + vertex * stride
-            stride = stride * wp.uint32(grid.resolution[level] + 1)
-    if grid.hashed[level] != 0:
-        entry = entry & grid.mask
-    return grid.offset[level] + wp.int32(entry)
+    @wp.func
+    def locate(grid: Grid, point: position, direction: position, level: int):
+        """The cell of a point on a level; outside the unit cube the nearest point of it, where slopes are 0."""
+        cell = Cell()
+        cells = grid.resolution[level]
+        scale = wp.float32(cells)
+        cell.hashed = grid.hashed[level]
+        cell.first_row = grid.offset[level]
+        cell.mask = grid.mask
+        stride = wp.uint32(1)
+        for k in range(dimensions):
+            x = point[k]
+            inside = wp.where(x >= 0.0 and x <= 1.0, scale, 0.0)
+            place = wp.clamp(x, 0.0, 1.0) * scale
+            vertex = wp.min(wp.int32(place), cells - 1)
+            t = place - wp.float32(vertex)
+            factor = wp.where(cell.hashed != 0, primes[k], stride)
+            stride = stride * wp.uint32(cells + 1)
+            cell.lower[k] = wp.uint32(vertex) * factor
+            cell.upper[k] = wp.uint32(vertex + 1) * factor
+            if grid.smoothstep != 0:
+                cell.weight[k] = t * t * (3.0 - 2.0 * t)
+                cell.slope[k] = inside * 6.0 * t * (1.0 - t)
+                cell.bend[k] = direction[k] * inside * inside * (6.0 - 12.0 * t)
+            else:
+                cell.weight[k] = t
+                cell.slope[k] = inside
+                cell.bend[k] = 0.0
+            cell.along[k] = direction[k] * cell.slope[k]
+        return cell
 
+    @wp.func
+    def corner_row(grid: Grid, cell: Cell, corner: int):
+        """The first chunk in the table of a corner of the cell, whose bits are 1 for upper along each axis."""
+        total = wp.uint32(0)
+        mixed = wp.uint32(0)
+        for k in range(dimensions):
+            part = wp.where((corner >> k & 1) != 0, cell.upper[k], cell.lower[k])
+            total = total + part
+            mixed = mixed ^ part
+        entry = wp.where(cell.hashed != 0, mixed & cell.mask, total)
+        return wp.int64(cell.first_row + wp.int32(entry)) * wp.int64(grid.chunks)
 
-@wp.func
-@no_type_check
-def product(cell: Cell, dimensions: int, corner: int, skip: int):
-    """Weight of the corner over all axes but those whose bit is set in `skip`."""
-    value = wp.float32(1.0)
-    for k in range(dimensions):
-        if (skip >> k & 1) == 0:
-            side = cell.upper[k]
-            if (corner >> k & 1) == 0:
-                side = 1.0 - side
-            value = value * side
-    return value
+    @wp.func
+    def weight(cell: Cell, corner: int, skip: int):
+        """The product of the corner's weights over all axes but `skip`, and its derivative along the direction."""
+        value = wp.float32(1.0)
+        slope = wp.float32(0.0)
+        for k in range(dimensions):
+            if k != skip:
+                upper = (corner >> k & 1) != 0
+                side = wp.where(upper, cell.weight[k], 1.0 - cell.weight[k])
+                if wp.static(directional):
+                    slope = slope * side + value * wp.where(upper, cell.along[k], -cell.along[k])
+                value = value * side
+        return value, slope
 
-
-@wp.func
-@no_type_check
-def sign(corner: int, k: int):
-    """1 for an upper corner along axis `k`, -1 for a lower one."""
-    return wp.float32(2 * (corner >> k & 1) - 1)
-
-
-@wp.func
-@no_type_check
-def first(cell: Cell, dimensions: int, corner: int, j: int):
-    """d/dx_j of the corner's weight."""
-    return sign(corner, j) * cell.slope[j] * product(cell, dimensions, corner, 1 << j)
-
-
-@wp.func
-@no_type_check
-def directional(cell: Cell, dimensions: int, corner: int, direction: wp.array2d(dtype=wp.float32), n: int):
-    """The derivative of the corner's weight along the direction of point `n`."""
-    value = wp.float32(0.0)
-    for k in range(dimensions):
-        value = value + direction[n, k] * first(cell, dimensions, corner, k)
-    return value
-
-
-@wp.func
-@no_type_check
-def second(cell: Cell, dimensions: int, corner: int, j: int, direction: wp.array2d(dtype=wp.float32), n: int):
-    """d/dx_j of the derivative of the corner's weight along the direction."""
-    value = sign(corner, j) * direction[n, j] * cell.bend[j] * product(cell, dimensions, corner, 1 << j)
-    for k in range(dimensions):
-        if k != j:
-            pair = sign(corner, j) * cell.slope[j] * sign(corner, k) * cell.slope[k]
-            value = value + direction[n, k] * pair * product(cell, dimensions, corner, (1 << j) | (1 << k))
-    return value
-
-
-@wp.kernel
-@no_type_check
-def gather(
-    grid: Grid,
-    points: wp.array2d(dtype=wp.float32),
-    direction: wp.array2d(dtype=wp.float32),
-    table: wp.array2d(dtype=Any),
-    plain: wp.array2d(dtype=Any),
-    use_direction: int,
-    use_plain: int,
-    at_undefined: wp.float32,
-    out: wp.array2d(dtype=wp.float32),
-):
-    """out = weights (or their derivative along `direction`) times `table`, plus weights times `plain`."""
-    n, level = wp.tid()
-    base = level * grid.features
-    if undefined(points, n, grid.dimensions):
-        for f in range(grid.features):
-            out[n, base + f] = at_undefined
-        return
-    cell = locate(grid, points, n, level)
-    for start in range(0, grid.features, 4):
-        width = wp.min(4, grid.features - start)
-        total = wp.vec4()
-        for corner in range(1 << grid.dimensions):
-            row = corner_row(grid, cell, level, corner)
-            value = product(cell, grid.dimensions, corner, 0)
-            weight = value
-            if use_direction != 0:
-                weight = directional(cell, grid.dimensions, corner, direction, n)
-            for f in range(width):
-                total[f] = total[f] + weight * wp.float32(table[row, start + f])
-                if use_plain != 0:
-                    total[f] = total[f] + value * wp.float32(plain[row, start + f])
-        for f in range(width):
-            out[n, base + start + f] = total[f]
-
-
-@wp.kernel
-@no_type_check
-def scatter(
-    grid: Grid,
-    points: wp.array2d(dtype=wp.float32),
-    direction: wp.array2d(dtype=wp.float32),
-    grad: wp.array2d(dtype=wp.float32),
-    use_direction: int,
-    total: wp.array2d(dtype=wp.float32),
-):
-    """total[row] += weight (or its derivative along `direction`) times grad."""
-    n, level = wp.tid()
-    if undefined(points, n, grid.dimensions):
-        return
-    cell = locate(grid, points, n, level)
-    for corner in range(1 << grid.dimensions):
-        row = corner_row(grid, cell, level, corner)
-        weight = wp.float32(0.0)
-        if use_direction != 0:
-            weight = directional(cell, grid.dimensions, corner, direction, n)
-        else:
-            weight = product(cell, grid.dimensions, corner, 0)
-        for f in range(grid.features):
-            wp.atomic_add(total, row, f, weight * grad[n, level * grid.features + f])
-
-
-@wp.kernel
-@no_type_check
-def point_gradient(
-    grid: Grid,
-    points: wp.array2d(dtype=wp.float32),
-    direction: wp.array2d(dtype=wp.float32),
-    grad: wp.array2d(dtype=wp.float32),
-    table: wp.array2d(dtype=Any),
-    plain: wp.array2d(dtype=Any),
-    use_direction: int,
-    use_plain: int,
-    out: wp.array2d(dtype=wp.float32),
-):
-    """d/dx of grad times the output of `gather`; one thread per point, so that levels add up in order."""
-    n = wp.tid()
-    total = wp.vec4()
-    if not undefined(points, n, grid.dimensions):
-        for level in range(grid.resolution.shape[0]):
-            cell = locate(grid, points, n, level)
-            for corner in range(1 << grid.dimensions):
-                row = corner_row(grid, cell, level, corner)
-                main = wp.float32(0.0)
-                other = wp.float32(0.0)
-                for f in range(grid.features):
-                    g = grad[n, level * grid.features + f]
-                    main = main + g * wp.float32(table[row, f])
+    @wp.kernel(module=module, enable_backward=False)
+    def gather(
+        grid: Grid,
+        points: wp.array(dtype=position),
+        direction: wp.array(dtype=position),
+        table: wp.array(dtype=number),
+        plain: wp.array(dtype=number),
+        use_plain: int,
+        at_undefined: wp.float32,
+        out: wp.array(dtype=wp.float32),
+    ):
+        """out = weights (or their derivative along `direction`) times `table`, plus weights times `plain`."""
+        level, n = wp.tid()
+        first = (wp.int64(n) * wp.int64(grid.resolution.shape[0]) + wp.int64(level)) * wp.int64(grid.chunks)
+        point = points[n]
+        if undefined(point):
+            for i in range(grid.chunks):
+                store_row(out, first + wp.int64(i), values(at_undefined))
+            return
+        cell = locate(grid, point, direction[n], level)
+        for i in range(grid.chunks):
+            total = values()
+            for corner in range(corners):
+                row = corner_row(grid, cell, corner) + wp.int64(i)
+                value, slope = weight(cell, corner, -1)
+                if wp.static(directional):
+                    total += slope * table_row(table, row)
                     if use_plain != 0:
-                        other = other + g * wp.float32(plain[row, f])
-                for j in range(grid.dimensions):
-                    slope = first(cell, grid.dimensions, corner, j)
-                    if use_direction != 0:
-                        total[j] = total[j] + main * second(cell, grid.dimensions, corner, j, direction, n)
-                    else:
-                        total[j] = total[j] + main * slope
-                    if use_plain != 0:
-                        total[j] = total[j] + other * slope
-    for j in range(grid.dimensions):
-        out[n, j] = total[j]
+                        total += value * table_row(plain, row)
+                else:
+                    total += value * table_row(table, row)
+            store_row(out, first + wp.int64(i), total)
 
+    @wp.kernel(module=module, enable_backward=False)
+    def scatter(
+        grid: Grid,
+        points: wp.array(dtype=position),
+        direction: wp.array(dtype=position),
+        grad: wp.array(dtype=wp.float32),
+        total: wp.array(dtype=wp.float32),
+    ):
+        """total[row] += weight (or its derivative along `direction`) times grad."""
+        level, n = wp.tid()
+        first = (wp.int64(n) * wp.int64(grid.resolution.shape[0]) + wp.int64(level)) * wp.int64(grid.chunks)
+        point = points[n]
+        if undefined(point):
+            return
+        cell = locate(grid, point, direction[n], level)
+        for i in range(grid.chunks):
+            incoming = grad_row(grad, first + wp.int64(i))
+            for corner in range(corners):
+                row = corner_row(grid, cell, corner) + wp.int64(i)
+                value, slope = weight(cell, corner, -1)
+                if wp.static(directional):
+                    value = slope
+                add_row(total, row, value * incoming)
 
-# Both table types are declared here: an overload met at a later launch would compile the module again.
-_float32 = {"table": wp.array2d(dtype=wp.float32), "plain": wp.array2d(dtype=wp.float32)}
-_float16 = {"table": wp.array2d(dtype=wp.float16), "plain": wp.array2d(dtype=wp.float16)}
-gather_float32, gather_float16 = wp.overload(gather, _float32), wp.overload(gather, _float16)
-point_gradient_float32 = wp.overload(point_gradient, _float32)
-point_gradient_float16 = wp.overload(point_gradient, _float16)
+    @wp.kernel(module=module, enable_backward=False)
+    def point_gradient(
+        grid: Grid,
+        points: wp.array(dtype=position),
+        direction: wp.array(dtype=position),
+        grad: wp.array(dtype=wp.float32),
+        table: wp.array(dtype=number),
+        plain: wp.array(dtype=number),
+        use_plain: int,
+        out: wp.array(dtype=position),
+    ):
+        """d/dx of grad times the output of `gather`; one thread per point, so that levels add up in order."""
+        n = wp.tid()
+        levels = grid.resolution.shape[0]
+        point = points[n]
+        total = position()
+        if not undefined(point):
+            for level in range(levels):
+                cell = locate(grid, point, direction[n], level)
+                first = (wp.int64(n) * wp.int64(levels) + wp.int64(level)) * wp.int64(grid.chunks)
+                for i in range(grid.chunks):
+                    incoming = grad_row(grad, first + wp.int64(i))
+                    for corner in range(corners):
+                        row = corner_row(grid, cell, corner) + wp.int64(i)
+                        main = wp.dot(incoming, table_row(table, row))
+                        other = wp.float32(0.0)
+                        if wp.static(directional):  # noqa: SIM102
+                            if use_plain != 0:
+                                other = wp.dot(incoming, table_row(plain, row))
+                        for j in range(dimensions):
+                            value, slope = weight(cell, corner, j)
+                            if wp.static(directional):
+                                slope = cell.slope[j] * (main * slope + other * value) + cell.bend[j] * main * value
+                            else:
+                                slope = main * cell.slope[j] * value
+                            total[j] += wp.where((corner >> j & 1) != 0, slope, -slope)
+        out[n] = total
+
+    return Kernels(gather, scatter, point_gradient)
