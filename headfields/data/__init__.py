@@ -4,6 +4,13 @@ from headfields.data.arrays import capture_from_arrays
 from headfields.data.balance import view_yaw, yaw_balanced_weights
 from headfields.data.capture import Capture
 from headfields.data.errors import CaptureError
+from headfields.data.formats.gaussian_ply import (
+    gaussians_of,
+    load_flame_parameters,
+    load_gaussians,
+    save_flame_parameters,
+    save_gaussians,
+)
 from headfields.data.formats.insta_writer import CapturedFrame, write_insta
 from headfields.data.formats.metrical_tracker import (
     MetricalTrackerFrame,
@@ -42,15 +49,20 @@ __all__ = [
     "PixelDataset",
     "capture_from_arrays",
     "fit_joint_transforms",
+    "gaussians_of",
     "head_motion",
     "head_pose",
     "load_capture",
+    "load_flame_parameters",
+    "load_gaussians",
     "load_mononphm",
     "matter_extent",
     "read_metrical_frame",
     "read_metrical_frames",
     "rigid_vertices",
     "save_capture",
+    "save_flame_parameters",
+    "save_gaussians",
     "to_head_frame",
     "view_yaw",
     "write_insta",

@@ -5,21 +5,16 @@ that a file states must hold.
 """
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from headfields.files.ply import PlyElement, check_names, ply_header
 from headfields.mesh.obj import MeshFileError
 
 __all__ = ["check_gltf", "check_off", "check_ply"]
 
-_PLY_TYPES = {
-    "char": "i1", "uchar": "u1", "short": "i2", "ushort": "u2", "int": "i4", "uint": "u4", "float": "f4",
-    "double": "f8", "int8": "i1", "uint8": "u1", "int16": "i2", "uint16": "u2", "int32": "i4", "uint32": "u4",
-    "float32": "f4", "float64": "f8",
-}  # fmt: skip
 _NUMBERS = ("x", "y", "z", "nx", "ny", "nz", "red", "green", "blue")
 _COLORS = _NUMBERS[6:]
 _INDEX_LISTS = ("vertex_indices", "vertex_index")
@@ -29,22 +24,6 @@ _DEEPEST = 200  # nodes of glTF below each other
 _MODES = {0: "points", 4: "triangles", 5: "a triangle strip", 6: "a triangle fan"}
 
 
-@dataclass(frozen=True)
-class _Property:
-    """A property of a PLY element; `length` is the type of a list's length, None for a number."""
-
-    name: str
-    kind: str
-    length: str | None = None
-
-
-@dataclass(frozen=True)
-class _Element:
-    name: str
-    count: int
-    properties: list[_Property]
-
-
 def check_ply(path: Path) -> None:
     """Checks that a PLY file holds what its header says, and that each face has three corners or more that exist.
 
@@ -52,73 +31,35 @@ def check_ply(path: Path) -> None:
         MeshFileError: it does not; the message names the file and the element.
     """
     data, where = path.read_bytes(), f"load_mesh: {path}"
-    end = data.find(b"end_header")
-    if not data.startswith(b"ply") or end < 0:
-        raise MeshFileError(f"{where}: no 'ply' header with 'end_header'; the file is cut short or no PLY")
-    layout, elements = _ply_header(data[:end].decode("latin-1"), where)
+    header = ply_header(data, where, MeshFileError)
+    elements, start = header.elements, header.start
     _check_elements(elements, where)
-    start = end + len(b"end_header")
-    start += 2 if data[start : start + 2] == b"\r\n" else 1
-    vertices = next((element for element in elements if element.name == "vertex"), None)
+    vertices = header.element("vertex")
     if vertices is None or not {"x", "y", "z"} <= {entry.name for entry in vertices.properties}:
         raise MeshFileError(f"{where}: its header has no element vertex with x, y and z; export it again")
     if any(element.name == "tristrips" and element.count for element in elements):
         raise MeshFileError(f"{where}: has tristrips, which are not read; export it with faces")
-    if layout == "ascii":
+    if header.layout == "ascii":
         _check_ascii(data[start:], elements, vertices.count, where)
     else:
-        _check_binary(data, start, elements, vertices.count, "<" if "little" in layout else ">", where)
+        _check_binary(data, start, elements, vertices.count, header.order, where)
 
 
-def _ply_header(text: str, where: str) -> tuple[str, list[_Element]]:
-    layout, elements = "", []
-    for line in text.splitlines()[1:]:
-        words = line.split()
-        try:
-            if not words or words[0] in ("comment", "obj_info"):
-                continue
-            if words[0] == "format" and words[1] in ("ascii", "binary_little_endian", "binary_big_endian"):
-                layout = words[1]
-            elif words[0] == "element":
-                count = int(words[2])
-                if count < 0:
-                    raise ValueError
-                elements.append(_Element(words[1], count, []))
-            elif words[0] == "property" and words[1] == "list":
-                if _PLY_TYPES[words[2]][0] == "f":
-                    raise ValueError
-                elements[-1].properties.append(_Property(words[4], _PLY_TYPES[words[3]], _PLY_TYPES[words[2]]))
-            elif words[0] == "property":
-                elements[-1].properties.append(_Property(words[2], _PLY_TYPES[words[1]]))
-            else:
-                raise ValueError
-        except (ValueError, IndexError, KeyError):
-            raise MeshFileError(f"{where}: its header has the line {line[:80]!r}; export it again") from None
-    if not layout:
-        raise MeshFileError(f"{where}: its header has no format; export it again")
-    for element in elements:
-        for entry in element.properties:
-            if element.name == "face" and entry.name in _INDEX_LISTS and entry.kind[0] == "f":
-                raise MeshFileError(f"{where}: {entry.name} are floating-point numbers; expected whole ones")
-    return layout, elements
-
-
-def _check_elements(elements: list[_Element], where: str) -> None:
+def _check_elements(elements: list[PlyElement], where: str) -> None:
     """trimesh keeps the last of two elements or properties of a name, and skips rows that have no property."""
+    check_names(elements, where, MeshFileError)
     for element in elements:
-        names = [entry.name for entry in element.properties]
-        if len(set(names)) != len(names) or sum(other.name == element.name for other in elements) > 1:
-            raise MeshFileError(f"{where}: its header has element {element.name}, or a property of it, twice")
-        if element.count and not names:
-            raise MeshFileError(f"{where}: its header has {element.count} {element.name} without a property")
         for entry in element.properties if element.name == "vertex" else ():
             if entry.length is not None and entry.name in _NUMBERS:
                 raise MeshFileError(f"{where}: {entry.name} of a vertex is a list; expected a number")
             if entry.name in _COLORS and entry.kind[0] != "f" and entry.kind != "u1":  # cut to 8 bits by trimesh
                 raise MeshFileError(f"{where}: {entry.name} of a vertex has type {entry.kind}; export it as uchar")
+        for entry in element.properties if element.name == "face" else ():
+            if entry.name in _INDEX_LISTS and entry.kind[0] == "f":
+                raise MeshFileError(f"{where}: {entry.name} are floating-point numbers; expected whole ones")
 
 
-def _check_ascii(body: bytes, elements: list[_Element], vertices: int, where: str) -> None:
+def _check_ascii(body: bytes, elements: list[PlyElement], vertices: int, where: str) -> None:
     lines = [line for line in body.splitlines() if line.strip()]
     expected = sum(element.count for element in elements if element.properties)
     if len(lines) != expected:
@@ -168,7 +109,7 @@ def _check_corners(words: list[bytes], vertices: int, place: str) -> None:
         raise MeshFileError(f"{place} has the corners {corners[:8]}; expected three or more in [0, {vertices})")
 
 
-def _check_binary(data: bytes, at: int, elements: list[_Element], vertices: int, order: str, where: str) -> None:
+def _check_binary(data: bytes, at: int, elements: list[PlyElement], vertices: int, order: str, where: str) -> None:
     for element in elements:
         rest = len(data) - at
         smallest = sum(np.dtype(entry.length or entry.kind).itemsize for entry in element.properties)
@@ -190,7 +131,7 @@ def _check_binary(data: bytes, at: int, elements: list[_Element], vertices: int,
         )
 
 
-def _uniform_rows(data: bytes, at: int, element: _Element, vertices: int, order: str, where: str) -> int | None:
+def _uniform_rows(data: bytes, at: int, element: PlyElement, vertices: int, order: str, where: str) -> int | None:
     """The end of an element whose lists have the same lengths in each row, as in the first; None if they differ."""
     fields: list[Any] = []
     place = at
@@ -228,7 +169,7 @@ def _uniform_rows(data: bytes, at: int, element: _Element, vertices: int, order:
     return at + element.count * row.itemsize
 
 
-def _mixed_rows(data: bytes, at: int, element: _Element, vertices: int, order: str, where: str) -> int:
+def _mixed_rows(data: bytes, at: int, element: PlyElement, vertices: int, order: str, where: str) -> int:
     """The end of an element whose lists differ in length, row by row."""
     kinds = [
         (

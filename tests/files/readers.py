@@ -467,7 +467,36 @@ ARRAYS = (
     "files.unpickler.load_torch",
 )
 HEADS = "heads.flame"
+
+
+def splats(folder):
+    from headfields.data import save_gaussians
+    from headfields.networks import Gaussians
+
+    gaussians = Gaussians(3, degree=1)
+    gaussians.face.fill_(2)
+    save_gaussians(folder / "head.ply", gaussians)
+
+
+def flame_parameters(folder):
+    from headfields.data import save_flame_parameters
+
+    widths = {"translation": 3, "rotation": 3, "neck_pose": 3, "jaw_pose": 3, "eyes_pose": 6, "expr": 4}
+    made = {name: torch.ones(2, width) for name, width in widths.items()}
+    save_flame_parameters(folder, {**made, "shape": torch.ones(5), "static_offset": torch.ones(3, 3)})
+
+
 READERS: dict[str, Reader] = {
+    "gaussians": Reader(
+        splats,
+        call("data.formats.gaussian_ply", "load_gaussians", "head.ply"),
+        ("data.formats.gaussian_ply.load_gaussians",),
+    ),
+    "flame parameters": Reader(
+        flame_parameters,
+        call("data.formats.gaussian_ply", "load_flame_parameters", "flame_param.npz"),
+        ("data.formats.gaussian_ply.load_flame_parameters",),
+    ),
     "npz": Reader(npz("a.npz", a=np.eye(3), b=np.array(["x", "yy"])), lambda f: arrays_of(f / "a.npz"), ARRAYS),
     "npz of objects": Reader(object_npz, lambda f: arrays_of(f / "a.npz"), ARRAYS),
     "numbers": Reader(
