@@ -9,8 +9,6 @@ from pathlib import Path
 import torch
 
 import headfields as hf
-from headfields.losses import Elastic, SquaredColor, WarpMagnitude
-from headfields.training.recipes import MONOAVATAR
 
 
 def main() -> None:
@@ -27,18 +25,13 @@ def main() -> None:
 
     torch.manual_seed(0)
     pose = capture.state([0]).pose
+    recipe = hf.training.recipe_of("monoavatar")  # "cpu", or "fast" where there is a GPU: sizes, rays and rates
     avatar = hf.models.monoavatar(
-        capture.template, frames=len(capture), variant=arguments.variant,
-        sizes="paper" if torch.cuda.is_available() else "cpu", expression_width=capture.expression_width or 1,
-        pose_width=0 if pose is None else pose[0].numel(),
+        capture.template, frames=len(capture), variant=arguments.variant, **recipe.arguments,
+        expression_width=capture.expression_width or 1, pose_width=0 if pose is None else pose[0].numel(),
     )  # fmt: skip
-    recipe = MONOAVATAR.options  # rays, samples, frames and rates
-    trainer = hf.training.Trainer(
-        avatar, capture, [SquaredColor(), Elastic(), WarpMagnitude()],
-        rays_per_step=recipe["rays"], samples_per_step=recipe["samples"], frames_per_step=recipe["frames"],
-        learning_rate=recipe["learning_rate"], network_learning_rate=recipe["network_learning_rate"],
-        schedule=recipe["schedule"], out=arguments.out, **MONOAVATAR.trainer, **MONOAVATAR.sampling(capture),
-    )  # fmt: skip
+    options = recipe.trainer_arguments(avatar, capture)  # losses too
+    trainer = hf.training.Trainer(avatar, capture, out=arguments.out, **options)
     trainer.fit(minutes=arguments.minutes, resume=True)
     avatar.save(arguments.out / "avatar.safetensors")
 

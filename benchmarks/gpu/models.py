@@ -17,13 +17,15 @@ from headfields.priors import PAPER_RECIPE, PriorTrainer
 from headfields.synthetic import generate_scans, procedural_head
 from headfields.synthetic.captures import write_head_capture
 from headfields.training import Callback, Trainer, evaluate
-from headfields.training.recipes import recipe_of
+from headfields.training.recipes import RecipeName, recipe_of
 
-CONFIGURATIONS: dict[str, tuple[str, str, tuple[str, ...]]] = {
+CONFIGURATIONS: dict[str, tuple[str, RecipeName, tuple[str, ...]]] = {
     "INSTA, released": ("insta", "released", ()),
-    "INSTA": ("insta", "cpu", ()),
-    "MonoAvatar, the paper's sizes": ("monoavatar", "cpu", ("small=False",)),
-    "3VP Avatar": ("vp360", "cpu", ()),
+    "INSTA, fast": ("insta", "fast", ()),
+    "INSTA, sizes for a CPU": ("insta", "cpu", ()),
+    "MonoAvatar, as published": ("monoavatar", "released", ()),
+    "MonoAvatar, fast": ("monoavatar", "fast", ()),
+    "3VP Avatar, fast": ("vp360", "fast", ()),
 }
 """Preset, recipe and arguments by the name that the tables print."""
 
@@ -77,21 +79,17 @@ def _drawn(settings: GpuSettings) -> Path:
 def _trainer(name: str, capture: Any, settings: GpuSettings, callbacks: list[Any]) -> Trainer:
     model, kind, overrides = CONFIGURATIONS[name]
     recipe = recipe_of(model, kind)
-    options = recipe.options
     chosen = list(overrides)
     if settings.small:
-        chosen = ["small=True"] if model == "monoavatar" else [*SMALL]
+        chosen = ["sizes=cpu-0.3"] if model == "monoavatar" else [*SMALL]
     torch.manual_seed(0)
-    arguments = presets.arguments_for(model, chosen, capture, torch.device(settings.device), recipe.arguments)
-    avatar = presets.build(model, arguments, capture)
-    samples = options["samples"] or None
-    precision = "32-true" if settings.device == "cpu" else options["precision"]
+    avatar = presets.build(model, presets.arguments_for(model, chosen, capture, recipe), capture)
+    options: dict[str, Any] = {"rays": 64, "samples": 0} if settings.small else {}
+    if settings.device == "cpu":
+        options["precision"] = "32-true"
     return Trainer(
-        avatar, capture, recipe.losses_for(options, avatar), rays_per_step=settings.pick(options["rays"], 64),
-        samples_per_step=settings.pick(samples, None), frames_per_step=options["frames"], schedule=options["schedule"],
-        device=settings.device, precision=precision, learning_rate=options["learning_rate"],
-        network_learning_rate=options["network_learning_rate"], callbacks=callbacks, bar=False, **recipe.trainer,
-        **recipe.sampling(capture),
+        avatar, capture, device=settings.device, callbacks=callbacks, bar=False,
+        **recipe.trainer_arguments(avatar, capture, **options),
     )  # fmt: skip
 
 

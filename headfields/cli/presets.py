@@ -12,9 +12,8 @@ import math
 import sys
 import types
 import typing
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, Literal, Union
 
 from headfields.cli.errors import CommandError
@@ -66,14 +65,12 @@ def listing() -> str:
     return "\n".join(lines)
 
 
-def arguments_for(
-    model: str, overrides: list[str], capture: Any, device: Any, recipe: Mapping[str, Any] = MappingProxyType({})
-) -> dict[str, Any]:
+def arguments_for(model: str, overrides: list[str], capture: Any, recipe: Any) -> dict[str, Any]:
     """Arguments for a preset: those of a recipe, and `name=value` texts, checked against its signature.
 
     Five parameters of a preset have defaults of their own: `expression_width` is at most what the capture offers,
-    `pose_width` what it records, `frames` is the number of its frames, `sizes` is "cpu" on a CPU, and `shell` is a
-    centimeter more than what the mattes show, if that is more than the preset's.
+    `pose_width` what it records, `frames` is the number of its frames, `sizes` is "cpu" in the recipe "cpu" and else
+    "paper", and `shell` is a centimeter more than what the mattes show, if that is more than the preset's.
 
     Raises:
         CommandError: there is no such preset or argument, a text is not `name=value`, or the value has another type.
@@ -81,7 +78,9 @@ def arguments_for(
     from headfields.data import matter_extent
 
     own = parse_overrides(model, overrides)
-    arguments = {**recipe, **own}
+    arguments = {**recipe.arguments, **own}
+    if "small" in own and "sizes" not in own:  # MonoAvatar's older word for sizes
+        arguments.pop("sizes", None)
     parameters = {parameter.name: parameter for parameter in _parameters(preset(model))}
     offered = getattr(capture, "expression_width", None)
     if "expression_width" in parameters and "expression_width" not in own and offered is not None:
@@ -100,9 +99,8 @@ def arguments_for(
             )
     if "pose_width" in parameters:
         arguments.setdefault("pose_width", pose_width(capture))
-    if "sizes" in parameters and not {"sizes", "small"} & arguments.keys() and device.type == "cpu":
-        arguments["sizes"] = "cpu"
-        print(f"{model}: sizes for a CPU; --set sizes=paper takes the paper's", file=sys.stderr)
+    if "sizes" in parameters and not {"sizes", "small"} & arguments.keys():
+        arguments["sizes"] = "cpu" if recipe.name == "cpu" else "paper"
     return arguments
 
 

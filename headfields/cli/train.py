@@ -14,6 +14,13 @@ from headfields.cli.errors import CommandError, Interrupted
 FIXED = ("model", "arguments", "capture", "mouth", "seed", "recipe")
 """Entries of config.json that a resumed run cannot change."""
 
+_SIZES = {
+    "cpu": "sizes for minutes on a CPU; --recipe fast has the paper's or the released",
+    "fast": "the paper's or the released sizes; --recipe cpu has smaller ones",
+    "released": "the authors' sizes and rates; --recipe fast has rates for minutes",
+}
+"""What a new run says of its recipe."""
+
 _MODEL_HELP = f"""A preset of headfields.models. Each is listed with the arguments that --set takes, and their defaults:
 {presets.listing()}"""
 
@@ -27,7 +34,7 @@ def train(
     steps: OptionalInt = None,
     resume: bool = False,
     seed: OptionalInt = None,
-    recipe: Literal["cpu", "released"] | None = None,
+    recipe: Literal["cpu", "fast", "released"] | None = None,
     rays: OptionalInt = None,
     samples: OptionalInt = None,
     frames: OptionalInt = None,
@@ -60,10 +67,12 @@ def train(
         steps: Stop after this many optimizer steps in total.
         resume: Continue from the run's checkpoint, with the model and options of its config.json.
         seed: Seed of weights, frames and pixels; 0 if not given. A resumed run keeps its own.
-        recipe: cpu (if not given): sizes and rates for minutes on a CPU. released: those of the authors' code, for a
-            GPU; INSTA has one, for 33000 steps. The options that follow replace single numbers of the recipe.
-        rays: Rays of the first step. The defaults of this and the following options are the model's; INSTA: 2048. More
-            rays give a smoother gradient and take longer.
+        recipe: cpu: sizes and rates for minutes on a CPU. fast: the sizes of the paper or the released code, with rates
+            for minutes on a GPU. released: the authors' own numbers; INSTA has them for 33000 steps, MonoAvatar for
+            400000. If not given: cpu on a CPU, fast on a GPU; a resumed run keeps its own. The options that follow
+            replace single numbers of the recipe.
+        rays: Rays of the first step. The defaults of this and the following options are the recipe's; INSTA's on a CPU:
+            2048. More rays give a smoother gradient and take longer.
         samples: Samples of a step; as empty space is learned, the number of rays adapts to it. INSTA: 14000. 0 keeps
             the number of rays.
         frames: Frames of a step that the rays come from; INSTA: 8.
@@ -85,7 +94,7 @@ def train(
         device: cpu, cuda, cuda:1, ...; auto is CUDA where there is one.
         devices: Number of processes that train together, each on its own GPU (on the CPU they share its cores) and on
             its share of each step's rays. The command starts the others itself, unless torchrun does.
-        precision: 32-true (if not given), bf16-mixed or 16-mixed: the networks compute in 16 bits. For GPUs.
+        precision: 32-true (the recipe cpu's), bf16-mixed or 16-mixed: the networks compute in 16 bits. For GPUs.
         logger: Also write the figures of log.jsonl to RUN/logs, for other programs: csv, tensorboard, or wandb (Weights
             & Biases); the last two have to be installed.
     """
@@ -99,8 +108,8 @@ def train(
 
     presets.parse_overrides(model, list(set))  # before a large capture is read
     run, before = runs.start_or_resume(out, resume, "train", "model")
-    recipe = recipe or before.get("recipe", "cpu")
-    chosen = recipe_of(model, recipe)
+    torch_device = runs.choose_device(device)
+    chosen = recipe_of(model, recipe or before.get("recipe", "cpu" if before else None), torch_device)
     requested = {
         "rays": rays, "samples": samples, "frames": frames, "learning_rate": learning_rate,
         "network_learning_rate": network_learning_rate, "schedule": schedule, "depth": depth,
@@ -112,16 +121,15 @@ def train(
         **runs.training_before(before).get("learning_rates", {}),
         **_part_rates(learning_rates),
     }
-    options |= _limits({"minutes": minutes, "steps": steps}, before.get("training", {}))
+    options |= _limits({"minutes": minutes, "steps": steps}, before.get("training", {}), chosen.steps)
     for name in ("depth", "depth_start", "opacity", "samples"):
         if not options[name] >= 0:
             raise CommandError(f"--{name} is {options[name]}; expected 0 (none) or more")
     run.check_writable()
-    torch_device = runs.choose_device(device)
     treatment = mouth or before.get("mouth", "close" if before else chosen.mouth)
     head_frame = runs.head_frame(before) if before else "auto"
     source = runs.open_capture(capture, memory, head_frame, treatment)
-    arguments = presets.arguments_for(model, list(set), source, torch_device, chosen.arguments)
+    arguments = presets.arguments_for(model, list(set), source, chosen)
     if before.get("model") == model and not set:
         arguments = before["arguments"]
     config: dict[str, Any] = {
@@ -131,7 +139,7 @@ def train(
         "head_frame": "keep" if getattr(source, "head_frame", None) is None else "normalize",
         "mouth": getattr(source, "mouth", treatment),
         "seed": before.get("seed", 0) if seed is None else seed,
-        "recipe": recipe,
+        "recipe": chosen.name,
         "training": options,
     }
     runs.check_unchanged(run, before, config, FIXED)
@@ -139,19 +147,17 @@ def train(
     avatar = presets.build(model, arguments, source)
     with runs.one_line_warnings(), runs.one_line_errors():
         trainer = Trainer(
-            avatar, source, chosen.losses_for(options, avatar), rays_per_step=options["rays"],
-            samples_per_step=options["samples"] or None, frames_per_step=options["frames"],
-            schedule=options["schedule"], seed=config["seed"], out=out, device=torch_device, devices=devices,
-            precision=options["precision"], learning_rate=options["learning_rate"],
-            network_learning_rate=options["network_learning_rate"],
+            avatar, source, seed=config["seed"], out=out, device=torch_device, devices=devices,
             loggers=[] if logger is None else [logger],
-            **{**chosen.trainer, "learning_rates": options["learning_rates"]}, **chosen.sampling(source),
+            **chosen.trainer_arguments(avatar, source, **{name: options[name] for name in requested})
+            | {"learning_rates": options["learning_rates"]},
         )  # fmt: skip
-
         trainer.config = {**config, "trainer": trainer.config["trainer"]}
         runs.check_options(run, before, trainer.config)
         if trainer.processes.is_first:
             runs.say_if_new(run, resume, before)
+            if not before:
+                print(f"{model}: recipe {chosen.name}, on {torch_device} ({_SIZES[chosen.name]})", file=sys.stderr)
         try:
             result = trainer.fit(steps=options["steps"], minutes=options["minutes"], resume=resume)
         except (PeerError, NanLossError):
@@ -190,11 +196,11 @@ def _part_rates(texts: Sequence[str]) -> dict[str, float]:
     return rates
 
 
-def _limits(requested: Mapping[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:
+def _limits(requested: Mapping[str, Any], before: Mapping[str, Any], made_for: int | None) -> dict[str, Any]:
     """The limits of training from the command line, else from the run."""
     limits = dict(requested)
     if all(limit is None for limit in limits.values()):
         limits = {name: before.get(name) for name in limits}
     if all(limit is None for limit in limits.values()):
-        raise CommandError("pass a limit: --minutes 10 or --steps 20000")
+        raise CommandError(f"pass a limit: --minutes 10 or --steps {made_for or 20000}")
     return limits

@@ -105,6 +105,9 @@ def train_prior(
             raise CommandError(f"--{name} is {limit}; expected 0 or more")
     source = _source(config)
     with runs.one_line_warnings(), runs.one_line_errors(), contextlib.ExitStack() as stack:
+        if not before:
+            chosen, other = ("small", "paper") if config["small"] else ("paper", "small")
+            print(f"mononphm: sizes {chosen}, on {torch_device}; --sizes {other} has the others", file=sys.stderr)
         run.create()
         stack.enter_context(run_lock(run.path))
         run.remove_leftovers()

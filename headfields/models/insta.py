@@ -36,7 +36,8 @@ def insta(
     behind: float | None = 0.03,
 ) -> Avatar:
     """INSTA on a template, assembled from public parts. Default sizes are our own choice, for minutes on a CPU;
-    `insta(template, **INSTA_RELEASED)` has the released ones.
+    `insta(template, **hf.training.recipe_of("insta", "released").arguments)` is the released configuration, of which
+    `INSTA_RELEASED` has the sizes.
 
     Args:
         template: the canonical mesh; `regions["mouth"]` gates the expression, `regions["face"]` blends neighbors.

@@ -6,6 +6,7 @@ from headfields.training.evaluation import evaluate, picture
 from headfields.training.outcomes import FitResult, StepOutcome
 from headfields.training.preset_losses import blendfield_losses, insta_losses, monoavatar_losses, vp360_losses
 from headfields.training.processes import PeerError
+from headfields.training.recipes import Recipe, recipe_of
 from headfields.training.refinement import Refinement, correct_pose, refine_frame
 from headfields.training.trainer import Trainer
 
@@ -14,6 +15,7 @@ __all__ = [
     "FitResult",
     "NanLossError",
     "PeerError",
+    "Recipe",
     "Refinement",
     "StepOutcome",
     "Trainer",
@@ -23,6 +25,7 @@ __all__ = [
     "insta_losses",
     "monoavatar_losses",
     "picture",
+    "recipe_of",
     "refine_frame",
     "vp360_losses",
 ]

@@ -1,9 +1,15 @@
-"""Training recipes of the presets: losses, hyperparameters and sizes that `headfields train` uses."""
+"""Training recipes of the presets: sizes, losses and hyperparameters that `headfields train` uses.
+
+A recipe is named for what it is made for: `"cpu"`, minutes on a CPU, with sizes and rates of our own; `"fast"`, minutes
+on a GPU, with the sizes of the paper or the released code and rates of our own; `"released"`, the authors' numbers.
+docs/training.md has the tables.
+"""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+import torch
 from torch import nn
 
 from headfields.data.balance import yaw_balanced_weights
@@ -13,23 +19,28 @@ from headfields.losses.silhouette import OpacityLoss
 from headfields.models.insta import INSTA_RELEASED
 from headfields.training.preset_losses import blendfield_losses, insta_losses, monoavatar_losses
 
-__all__ = ["INSTA", "INSTA_AS_RELEASED", "MONOAVATAR", "VP360", "Recipe", "recipe_of"]
+__all__ = ["INSTA", "INSTA_AS_RELEASED", "MONOAVATAR", "VP360", "Recipe", "RecipeName", "recipe_of"]
+
+RecipeName = Literal["cpu", "fast", "released"]
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Arguments of `Trainer` for a preset, as `headfields train` uses them.
+    """How a preset is made and trained; `recipe_of` finds one.
 
     Attributes:
+        name: `"cpu"`, `"fast"` or `"released"`.
         losses: function from the weight of the depth prior and its first step to the list of losses.
         options: defaults of the command's options, by their names.
         trainer: further arguments of `Trainer`.
         regularizers: function from the avatar to losses on its parts.
         sampling: function from the capture to further arguments of `Trainer`.
-        arguments: arguments of the preset in place of its defaults.
+        arguments: arguments of the preset in place of its defaults: its sizes.
         mouth: treatment of an open mouth, as in `headfields.data.load_capture`.
+        steps: length of the run that the numbers are made for; None: of any.
     """
 
+    name: RecipeName
     losses: Callable[[float, int], list[Loss]]
     options: Mapping[str, Any]
     trainer: Mapping[str, Any] = field(default_factory=dict)
@@ -37,6 +48,7 @@ class Recipe:
     sampling: Callable[[Any], Mapping[str, Any]] = lambda capture: {}
     arguments: Mapping[str, Any] = field(default_factory=dict)
     mouth: Mouth | Literal["auto"] = "close"
+    steps: int | None = None
 
     def losses_for(self, options: Mapping[str, Any], avatar: nn.Module | None = None) -> list[Loss]:
         """The losses of a run, with `options["depth"]` and `options["opacity"]` as weights; with an avatar, also those
@@ -46,8 +58,39 @@ class Recipe:
             losses = [*losses, *self.regularizers(avatar)]
         return [*losses, OpacityLoss(weight=options["opacity"])] if options["opacity"] else losses
 
+    def trainer_arguments(self, avatar: nn.Module, capture: Any, **options: Any) -> dict[str, Any]:
+        """Arguments of `Trainer` after the avatar and the capture.
+
+        Args:
+            avatar: the avatar, for losses on its parts.
+            capture: the capture, for weights of its frames and pixels.
+            options: entries in place of those of the recipe's `options`.
+
+        Raises:
+            TypeError: there is no such option.
+
+        >>> from headfields.training import recipe_of
+        >>> recipe = recipe_of("insta", "fast")
+        >>> recipe.arguments["features"], recipe.options["samples"]
+        (8, 262144)
+        """
+        unknown = options.keys() - self.options.keys()
+        if unknown:
+            raise TypeError(f"recipe {self.name}: no option {sorted(unknown)}; it has {', '.join(self.options)}")
+        chosen = {**self.options, **options}
+        return {
+            "losses": self.losses_for(chosen, avatar),
+            "rays_per_step": chosen["rays"],
+            "samples_per_step": chosen["samples"] or None,
+            "frames_per_step": chosen["frames"],
+            **{name: chosen[name] for name in ("learning_rate", "network_learning_rate", "schedule", "precision")},
+            **self.trainer,
+            **self.sampling(capture),
+        }
+
 
 INSTA = Recipe(
+    "cpu",
     insta_losses,
     {
         "rays": 2048, "samples": 14000, "frames": 8, "learning_rate": 0.02, "network_learning_rate": 0.001,
@@ -56,13 +99,27 @@ INSTA = Recipe(
 )  # fmt: skip
 """INSTA's losses and moving average; rates and numbers of rays are our own choice for minutes on a CPU."""
 
+_RELEASED_FIELD = {name: INSTA_RELEASED[name] for name in ("features", "log2_table_size", "finest_resolution")}
+_RELEASED_GRID = {name: INSTA_RELEASED[name] for name in ("grid_resolution", "step")}
+
+INSTA_FAST = replace(
+    INSTA,
+    name="fast",
+    options={**INSTA.options, "rays": 4096, "samples": 2**18, "frames": 32, "precision": "bf16-mixed"},
+    arguments={**_RELEASED_FIELD, **_RELEASED_GRID, "extent": INSTA_RELEASED["extent"]},
+)
+"""The sizes and numbers of samples of INSTA's released configuration, with the rates, losses and geometry of `INSTA`;
+our own choice, which no GPU has run yet."""
+
 INSTA_AS_RELEASED = Recipe(
+    "released",
     insta_losses,
     {
         "rays": 4096, "samples": 2**18, "frames": 32, "learning_rate": 1.75e-3, "network_learning_rate": 1.75e-3,
         "schedule": "constant", "depth": 1.25, "depth_start": 0, "opacity": 0.0, "precision": "16-mixed",
     },
     arguments={**INSTA_RELEASED, "scaling": "area", "formula": "released", "behind": None},
+    steps=33_000,
 )  # fmt: skip
 """INSTA's released configuration, for a GPU (33,000 steps).
 
@@ -77,6 +134,7 @@ def aimed_at_features(capture: Any) -> dict[str, Any]:
 
 
 MONOAVATAR = Recipe(
+    "cpu",
     monoavatar_losses,
     {
         "rays": 4096, "samples": 16000, "frames": 1, "learning_rate": 0.02, "network_learning_rate": 0.004,
@@ -84,6 +142,7 @@ MONOAVATAR = Recipe(
     },
     {"learning_rates": {"warp": 4e-4}, "betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0.0},
     sampling=aimed_at_features,
+    arguments={"sizes": "cpu"},
     mouth="auto",
 )  # fmt: skip
 """Adam and losses of MonoAvatar's supplement; rates fall to a tenth, and the warp has a tenth of the networks'.
@@ -93,7 +152,34 @@ for the tables of features; one frame a step with many rays, because each frame 
 texture map; rays that adapt to the number of samples, more of them at mouth and eyes; an inside of the mouth; and the
 moving average of the weights."""
 
+MONOAVATAR_AS_PUBLISHED = replace(
+    MONOAVATAR,
+    name="released",
+    options={
+        **MONOAVATAR.options, "rays": 1024, "samples": 0, "learning_rate": 1e-3, "network_learning_rate": 1e-3,
+    },
+    trainer={**MONOAVATAR.trainer, "learning_rates": {"warp": 1e-4}, "ema": 0.0},
+    sampling=lambda capture: {},
+    arguments={"sizes": "paper"},
+    steps=400_000,
+)  # fmt: skip
+"""Sizes, rays and rates of MonoAvatar's supplement, over 400,000 steps; its code was not released. It does not say how
+many frames a step sees; one is our own choice."""
+
+MONOAVATAR_FAST = replace(
+    MONOAVATAR_AS_PUBLISHED,
+    name="fast",
+    options={**MONOAVATAR_AS_PUBLISHED.options, "rays": 2048},
+    trainer={**MONOAVATAR.trainer, "learning_rates": {"warp": 1e-4}},
+    sampling=aimed_at_features,
+    arguments={"sizes": "paper", "start": 1_000, "coarse_to_fine": 16_000},
+    steps=None,
+)
+"""The paper's sizes and rates with twice its rays, a warp whose schedule is five times as short, more rays at mouth and
+eyes, and the moving average; our own choice, which no GPU has run yet."""
+
 VP360 = Recipe(
+    "cpu",
     insta_losses,
     INSTA.options,
     regularizers=blendfield_losses,
@@ -102,22 +188,43 @@ VP360 = Recipe(
 """INSTA's, the regularizers of the blendfields, and frames balanced by view direction; our own choice, as the paper's
 recipe is not published."""
 
-_RECIPES = {"insta": INSTA, "static_field": INSTA, "monoavatar": MONOAVATAR, "vp360": VP360}
-_RELEASED = {"insta": INSTA_AS_RELEASED}
+VP360_FAST = replace(VP360, name="fast", options=INSTA_FAST.options, arguments={**_RELEASED_FIELD, **_RELEASED_GRID})
+"""`VP360` with the sizes and numbers of samples of INSTA's released configuration; our own choice."""
+
+_RECIPES: dict[str, dict[RecipeName, Recipe]] = {
+    "insta": {"cpu": INSTA, "fast": INSTA_FAST, "released": INSTA_AS_RELEASED},
+    "static_field": {"cpu": INSTA, "fast": replace(INSTA_FAST, arguments=_RELEASED_FIELD)},
+    "monoavatar": {"cpu": MONOAVATAR, "fast": MONOAVATAR_FAST, "released": MONOAVATAR_AS_PUBLISHED},
+    "vp360": {"cpu": VP360, "fast": VP360_FAST},
+}
+_OF_OTHERS: dict[RecipeName, Recipe] = {"cpu": INSTA, "fast": replace(INSTA_FAST, arguments={})}
 
 
-def recipe_of(model: str, name: str = "cpu") -> Recipe:
+def recipe_of(model: str, name: RecipeName | None = None, device: torch.device | str = "auto") -> Recipe:
     """A recipe of a preset of `headfields.models`.
 
     Args:
-        model: name of the preset; one without a recipe has INSTA's.
-        name: `"cpu"`, for minutes on a CPU, or `"released"`, the configuration of the authors' code.
+        model: name of the preset; one that the library does not have gets INSTA's recipe, without its sizes.
+        name: `"cpu"`: sizes and rates for minutes on a CPU. `"fast"`: the sizes of the paper or the released code, and
+            rates for minutes on a GPU. `"released"`: the authors' own numbers. None: `"cpu"` on a CPU, `"fast"` on a
+            GPU.
+        device: the device to train on, which chooses where no name is given; "auto" is CUDA where there is one.
 
     Raises:
-        ValueError: there is no released recipe of the preset.
+        ValueError: there is no recipe of that name, or the authors of the preset have published none.
+
+    >>> from headfields.training import recipe_of
+    >>> recipe_of("monoavatar", device="cpu").arguments
+    {'sizes': 'cpu'}
+    >>> recipe_of("monoavatar", device="cuda").arguments["sizes"]
+    'paper'
     """
-    if name == "released":
-        if model not in _RELEASED:
-            raise ValueError(f"{model} has no recipe 'released'; {', '.join(sorted(_RELEASED))} has one")
-        return _RELEASED[model]
-    return _RECIPES.get(model, INSTA)
+    if name is None:
+        kind = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if str(device) == "auto" else device).type
+        name = "cpu" if kind == "cpu" else "fast"
+    recipes = _RECIPES.get(model, _OF_OTHERS)
+    if name not in recipes:
+        having = ", ".join(sorted(other for other, some in _RECIPES.items() if name in some))
+        reason = f"{having} have one" if having else "expected cpu, fast or released"
+        raise ValueError(f"{model} has no recipe {name!r}; {reason}")
+    return recipes[name]

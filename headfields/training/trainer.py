@@ -556,7 +556,8 @@ class Trainer:
 
     def _train(self, monitor: TrainingMonitor, interrupt: InterruptFlag) -> bool:
         """Steps until the end or an interrupt; whether it was an interrupt."""
-        self.processes.on_first(lambda: monitor.event("resume" if self.progress.step else "start"))
+        entry = {"device": str(self.device), **{name: self.config[name] for name in ("recipe",) if name in self.config}}
+        self.processes.on_first(lambda: monitor.event("resume" if self.progress.step else "start", **entry))
         self._last_done = dict.fromkeys(self._intervals, time.perf_counter())
         self.avatar.train()
         interrupted, stopped = bool(interrupt) and not self.processes.several, False

@@ -123,10 +123,13 @@ def test_a_preset_gets_frames_and_size_from_capture_and_device(world, tmp_path, 
     monkeypatch.setattr(headfields.models, "__all__", ["clip"])
     arguments = ["train", "clip", "--capture", "disc", "--rays", "16", "--steps", "1", "--device", "cpu"]
     assert main([*arguments, "--out", str(tmp_path / "one")]) == 0
-    assert "clip: sizes for a CPU" in capsys.readouterr().err
+    assert "clip: recipe cpu, on cpu (sizes for minutes on a CPU" in capsys.readouterr().err
     assert config(tmp_path / "one")["arguments"] == {"frames": len(world["disc"]), "sizes": "cpu"}
     assert main([*arguments, "--out", str(tmp_path / "two"), "--set", "sizes=paper", "frames=9"]) == 0
     assert config(tmp_path / "two")["arguments"] == {"frames": 9, "sizes": "paper"}
+    assert main([*arguments, "--out", str(tmp_path / "three"), "--recipe", "fast"]) == 0
+    assert config(tmp_path / "three")["arguments"] == {"frames": len(world["disc"]), "sizes": "paper"}
+    assert "clip: recipe fast, on cpu (the paper's or the released sizes" in capsys.readouterr().err
 
 
 def test_resume_without_a_run_needs_a_limit(world, tmp_path, capsys):  # noqa: F811
@@ -249,4 +252,4 @@ def test_the_released_recipe(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     capsys.readouterr()
     assert "was trained with recipe" in fails(capsys, *arguments, "--steps", "3", "--resume", "--recipe", "cpu")
     other = ["train", "vp360", "--capture", str(tmp_path / "tiny"), "--out", str(tmp_path / "b"), "--steps", "1"]
-    assert "vp360 has no recipe 'released'; insta has one" in fails(capsys, *other, "--recipe", "released")
+    assert "vp360 has no recipe 'released'; insta, monoavatar have one" in fails(capsys, *other, "--recipe", "released")

@@ -76,7 +76,7 @@ def test_each_variant_trains_with_its_recipe(variant: dict[str, Any], tmp_path: 
 
 
 def test_recipe() -> None:
-    assert recipe_of("vp360") is VP360 and VP360.options == INSTA.options
+    assert recipe_of("vp360", "cpu") is VP360 and VP360.options == INSTA.options
     share = VP360.sampling(BallCapture())["frame_weights"]
     assert share.shape == (12,) and torch.equal(share, torch.ones(12)), "a ball that does not turn is balanced"
     assert not INSTA.sampling(BallCapture()) and [

@@ -5,15 +5,17 @@ from tests.pretend_cuda.device import DEVICE, PretendCuda  # isort: skip, before
 import contextlib
 import dataclasses
 import functools
+import json
 import tempfile
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 
 import headfields as hf
 import headfields.training.trainer
-from headfields.cli import presets
+from headfields.cli import main, presets
 from headfields.priors import PriorTrainer, fit_scans
 from headfields.priors.scans import PointCounts
 from headfields.synthetic.captures import write_head_capture
@@ -23,12 +25,14 @@ from headfields.training.recipes import recipe_of
 from tests.priors.tiny import tiny_model, tiny_scans
 from tests.tracking.prior.ball import BallRecording, ball_prior, tiny_options
 
+_launch = headfields.training.trainer.launch
+
 STEPS = 20
 """A refresh of the occupancy grid falls on one of them; the last is a steady one."""
 
 SIZES: dict[str, dict[str, Any]] = {
     "insta": {"levels": 4, "log2_table_size": 10, "grid_resolution": 16},
-    "monoavatar": {"small": True},
+    "monoavatar": {"sizes": "cpu-0.3"},
     "vp360": {"levels": 4, "log2_table_size": 10, "grid_resolution": 16, "fields": 2},
 }
 """Sizes for which the counts are those of the preset's own."""
@@ -73,18 +77,15 @@ class _Counts(Callback):
 
 def train(model: str) -> dict[str, Any]:
     """Trains a preset with its recipe for a few steps; counts of the last, and of what follows training."""
-    source, recipe = capture(), recipe_of(model)
-    options = recipe.options
+    source, recipe = capture(), recipe_of(model, "cpu")
     with PretendCuda() as device:
         torch.manual_seed(0)
-        arguments = presets.arguments_for(model, [], source, DEVICE, recipe.arguments) | SIZES[model]
+        arguments = presets.arguments_for(model, [], source, recipe) | SIZES[model]
         avatar = presets.build(model, arguments, source)
         counts = _Counts(device)
         headfields.training.trainer.launch = lambda *_: (_Fabric(), None)
-        trainer = Trainer(
-            avatar, source, recipe.losses_for(options, avatar), rays_per_step=128, frames_per_step=options["frames"],
-            device="cuda:0", callbacks=[counts], bar=False, **recipe.trainer, **recipe.sampling(source),
-        )  # fmt: skip
+        options = recipe.trainer_arguments(avatar, source, rays=128, samples=0)
+        trainer = Trainer(avatar, source, device="cuda:0", callbacks=[counts], bar=False, **options)
         trainer.fit(steps=STEPS)
         result = {"step": counts.steps[-1]}
         frame = source.splits["test"][:1]
@@ -99,6 +100,26 @@ def train(model: str) -> dict[str, Any]:
             action()
             result[name] = device.counts()
     return result
+
+
+def command() -> dict[str, Any]:
+    """`headfields train insta --device cuda`, and its resumption on a CPU, with a small table; what the run records."""
+    capture()
+    with tempfile.TemporaryDirectory() as folder:
+        out, source = Path(folder) / "run", Path(capture().path)
+        words = ["train", "insta", "--capture", str(source), "--out", str(out), "--rays", "32", "--samples", "0"]
+        headfields.training.trainer.launch = lambda *_: (_Fabric(), None)
+        # Its checkpoints are left out: a file is written from the memory of tensors, and pretended ones have none.
+        with PretendCuda() as device, mock.patch.object(Trainer, "_save"), mock.patch.object(Trainer, "_save_avatar"):
+            smaller = ["--set", "log2_table_size=10", "grid_resolution=16", "step=0.02"]
+            assert not main([*words, "--device", "cuda", "--steps", "1", *smaller])
+            counts = device.counts()
+        log = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+        chosen = json.loads((out / "config.json").read_text())
+        headfields.training.trainer.launch = _launch
+        assert not main([*words, "--device", "cpu", "--steps", "2", "--resume"])
+        resumed = json.loads((out / "config.json").read_text())
+    return {"registered": counts["registered"], "log": log[0], "chosen": chosen, "resumed": resumed}
 
 
 def prior() -> dict[str, Any]:
@@ -132,4 +153,6 @@ def track() -> dict[str, Any]:
         return {"run": device.counts()}
 
 
-PROGRAMS = {model: functools.partial(train, model) for model in SIZES} | {"prior": prior, "track": track}
+PROGRAMS = {model: functools.partial(train, model) for model in SIZES} | {
+    "command": command, "prior": prior, "track": track,
+}  # fmt: skip

@@ -49,3 +49,15 @@ def test_other_programs_run(counts: dict[str, Any]) -> None:
         assert {"evaluate", "refine", "mesh"} <= counts[program].keys()
         assert counts[program]["mesh"]["registered"], "operations run as they would on a GPU"
     assert counts["track"]["run"]["registered"]
+
+
+def test_a_gpu_trains_the_sizes_of_the_release(counts: dict[str, Any]) -> None:
+    """`headfields train insta --device cuda` without `--recipe`; the run says so and keeps them when it is resumed."""
+    found = counts["command"]
+    assert found["registered"], "a step ran on the device"
+    assert found["log"]["event"] == "start" and found["log"]["recipe"] == "fast" and found["log"]["device"] == "cuda:0"
+    for written in (found["chosen"], found["resumed"]):
+        arguments, training = written["arguments"], written["training"]
+        assert written["recipe"] == "fast" and arguments["features"] == 8 and arguments["finest_resolution"] == 2048
+        assert arguments["grid_resolution"] == 16 and arguments["log2_table_size"] == 10  # --set
+        assert training["frames"] == 32 and training["rays"] == 32  # --rays
