@@ -51,6 +51,7 @@ if TYPE_CHECKING:
         Splats,
         Template,
     )
+    from headfields.splat_avatar import SplatAvatar, load_avatar
 
 __version__ = "0.4.0"
 
@@ -61,6 +62,7 @@ _MODULES = (
 )  # fmt: skip
 _NAMES = {
     "avatar": ("Avatar",),
+    "splat_avatar": ("SplatAvatar", "load_avatar"),
     "ops.dispatch": ("backends", "use_cpu_backend"),
     "mesh.mesh": ("Mesh",),
     "parts": ("Decoder", "Deformer", "Encoder", "Field", "Renderer", "Rendering", "Sampler"),
@@ -93,6 +95,7 @@ __all__ = [
     "Rendering",
     "Sampler",
     "Samples",
+    "SplatAvatar",
     "Splats",
     "Template",
     "backends",
@@ -102,6 +105,7 @@ __all__ = [
     "encoders",
     "files",
     "heads",
+    "load_avatar",
     "load_prior",
     "losses",
     "mesh",

@@ -1,11 +1,9 @@
 """An avatar: a deformer, an encoder (and conditions), a decoder, a renderer, tables of codes; its field of frames."""
 
 import contextlib
-import difflib
 import math
-import warnings
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -14,10 +12,19 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from headfields.annotated import is_readable
-from headfields.deformers.chain import Chain
+from headfields.composition import (
+    Composition,
+    check_definition,
+    check_devices,
+    check_fit,
+    check_width,
+    conditions_of,
+    features_of,
+    unbuilt_on_error,
+    warn_of_inverse,
+)
 from headfields.deformers.inverse import invert
 from headfields.encoders.vertex_source import cached_vertex_features
-from headfields.files.reading import brief, reading
 from headfields.networks.latent_table import LatentTable
 from headfields.ops.background import background_pixels, check_ray_background
 from headfields.parts import (
@@ -28,18 +35,14 @@ from headfields.parts import (
     Part,
     Renderer,
     Rendering,
-    Sampler,
-    SizedPart,
     check_part,
     sizes_of,
-    undefined_methods,
 )
 from headfields.precision import full_precision
 from headfields.records import (
     Camera,
     Canonical,
     Correction,
-    Features,
     FieldValues,
     HeadState,
     Inverse,
@@ -47,13 +50,6 @@ from headfields.records import (
     Template,
     check_meters,
 )
-from headfields.saved_checks import load_state, unsound
-from headfields.saving import read_parts, write_parts
-
-_PARTS = {
-    "deformer": True, "encoder": True, "decoder": True, "renderer": True, "condition": False, "codes": False
-}  # fmt: skip
-"""The parts in an avatar's file, and whether each is needed."""
 
 _CHUNK = 1 << 13
 """Points at a time of `signed_distance` without a graph to keep: until its gradient is computed, a point needs up to
@@ -120,17 +116,9 @@ class AvatarField(Field):
     def decode(self, canonical: Canonical, color: bool = True) -> FieldValues:
         if color and self.decoder.color_needs_normals:
             return self._decode_with_normals(canonical)
-        values = self.decoder(self._features(canonical), canonical, self._decoder_prepared, color)
+        values = self.decoder(features_of(self._encoders, canonical), canonical, self._decoder_prepared, color)
         _check_values(self.decoder, values, len(canonical), color)
         return values.map(_single_precision)
-
-    def _features(self, canonical: Canonical) -> Features:
-        """The features of all encoders; those of the last condition as shared rows where it has such."""
-        encoders = self._encoders
-        encoder, prepared = encoders[-1]
-        shared = encoder.shared(canonical, prepared) if len(encoders) > 1 else None
-        own = [_encoded(*each, canonical) for each in (encoders if shared is None else encoders[:-1])]
-        return Features(own[0] if len(own) == 1 else torch.cat(own, dim=-1), *(shared or ()))
 
     def density(self, canonical: Canonical) -> Float[Tensor, " m"]:
         return self.avatar.renderer.density(self.decode(canonical, color=False))
@@ -218,18 +206,6 @@ def _check_canonical(deformer: Deformer, canonical: Any, count: int) -> None:
         )
 
 
-def _encoded(encoder: Encoder, prepared: Any, canonical: Canonical) -> Float[Tensor, "m width"]:
-    features: Any = encoder(canonical, prepared)
-    expected = (len(canonical), encoder.width)
-    if not isinstance(features, Tensor) or features.shape != expected:
-        what = f"shape {tuple(features.shape)}" if isinstance(features, Tensor) else f"a {type(features).__name__}"
-        raise ValueError(
-            f"{type(encoder).__name__}.forward has returned {what}; expected features of shape {expected}: one row for "
-            "each point, and as many as its width says"
-        )
-    return features
-
-
 def _check_values(decoder: Decoder, values: Any, count: int, color: bool) -> None:
     """Raises TypeError or ValueError unless the decoder has given what it declares, for `count` points."""
     name = type(decoder).__name__
@@ -256,63 +232,6 @@ def _check_rendering(renderer: Renderer, rendering: Any, count: int) -> Renderin
     return rendering
 
 
-def _check_definition(name: str, part: Part) -> None:
-    """Raises TypeError unless the part, and those within it, define what their nouns require."""
-    for inner in part.modules():
-        if not isinstance(inner, Part):
-            continue
-        kind = type(inner).__name__
-        missing = undefined_methods(inner)
-        if missing:
-            raise TypeError(
-                f"Avatar: {name}: {kind} does not define {' or '.join(missing)}; headfields.parts.{_noun(inner)} "
-                "says what it gets and returns"
-            )
-        if isinstance(inner.needs, str):
-            raise TypeError(f"Avatar: {kind}.needs is the string {inner.needs!r}; expected names: ({inner.needs!r},)")
-        if isinstance(inner, Decoder) and inner.gives not in ("density", "distance"):
-            raise ValueError(f"Avatar: {kind}.gives is {inner.gives!r}; expected 'density' or 'distance'")
-
-
-def _noun(part: Part) -> str:
-    nouns = (Deformer, Encoder, Decoder, Renderer, Sampler)
-    return next((noun.__name__ for noun in nouns if isinstance(part, noun)), Part.__name__)
-
-
-def _check_width(encoder: Encoder) -> None:
-    width = getattr(encoder, "width", None)
-    if not isinstance(width, int) or isinstance(width, bool) or width < 0:
-        raise ValueError(
-            f"Avatar: {type(encoder).__name__}.width is {width!r}; expected the number of its features, set in its "
-            "constructor or in build"
-        )
-
-
-def _check_devices(avatar: "Avatar", device: torch.device) -> None:
-    """Raises ValueError unless all tensors are on the deformer's device; those of new parts may be on the CPU yet."""
-    for name, part in avatar.named_modules():
-        if not isinstance(part, Part):
-            continue
-        for tensor in (*part.parameters(), *part.buffers()):
-            if tensor.device != device and (part.composed or tensor.device.type != "cpu"):
-                raise ValueError(
-                    f"Avatar: {name}, a {type(part).__name__}, is on {tensor.device} and the deformer "
-                    f"{type(avatar.deformer).__name__} on {device}; move one of them with .to(device) first"
-                )
-
-
-@contextlib.contextmanager
-def _unbuilt_on_error(avatar: "Avatar") -> Iterator[None]:
-    """After an error within the block, the parts that were new are new again."""
-    new = [part for part in avatar.modules() if isinstance(part, SizedPart) and part.built_for is None]
-    try:
-        yield
-    except BaseException:
-        for part in new:
-            part.built_for = None
-        raise
-
-
 def _check_finite_points(deformer: Deformer, canonical: Canonical) -> None:
     bad = canonical.valid & ~canonical.points.isfinite().all(dim=-1)
     given = canonical.posed_points[bad].isfinite().all(dim=-1)
@@ -336,30 +255,6 @@ def _check_rays(rays: Rays, state: HeadState) -> None:
             if not math.isfinite(float(values.sum())):
                 bad = int((~values.isfinite().all(dim=-1)).sum())
                 raise ValueError(f"Avatar: rays.{name} is not finite (NaN or infinity) in {bad} of {len(rays)} rays")
-
-
-def _warn_of_inverse(camera: Camera, box: Float[Tensor, "2 3"]) -> None:
-    """Warns if the head lies outside the image, and would lie inside if world_to_camera were inverted."""
-    corners = torch.cartesian_prod(*box.detach().double().cpu().unbind(dim=1))
-    pose = camera.world_to_camera.detach().double().cpu().reshape(4, 4)
-    lens = camera.intrinsics.detach().double().cpu().reshape(3, 3)
-    height, width = camera.size
-
-    def image(pose: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
-        local = (points @ pose[:3, :3].T + pose[:3, 3]) @ lens.T
-        return local[:, :2] / local[:, 2:], local[:, 2]
-
-    pixels, depth = image(pose, corners)
-    outside = ((pixels < 0).all(dim=0) | (pixels > pixels.new_tensor([width, height])).all(dim=0)).any()
-    if not bool((depth <= 0).all() | (outside & (depth > 0).all())):
-        return
-    center, depth = image(torch.linalg.inv(pose), corners.mean(dim=0, keepdim=True))
-    if bool(((center >= 0) & (center <= center.new_tensor([width, height]))).all() & (depth > 0).all()):
-        warnings.warn(
-            "Avatar.render: the head lies outside the image, and inside it with the inverse of camera.world_to_camera; "
-            "if the matrix is camera-to-world, pass torch.linalg.inv(matrix)",
-            stacklevel=4,
-        )
 
 
 def _single_precision(tensor: Tensor) -> Tensor:
@@ -396,7 +291,7 @@ def _gradients(distance: Tensor, by: list[Tensor], graph: bool) -> list[Tensor]:
     return [next(gradients) if points.requires_grad else torch.zeros_like(points) for points in by]
 
 
-class Avatar(nn.Module):
+class Avatar(Composition):
     """Composes a deformer, an encoder, a decoder and a renderer, and checks that they fit.
 
     A part is built once, for the sizes of its first avatar: the canonical box, the number of hyper-coordinates, the
@@ -424,6 +319,10 @@ class Avatar(nn.Module):
             devices.
     """
 
+    _in_file = MappingProxyType({
+        "deformer": True, "encoder": True, "decoder": True, "renderer": True, "condition": False, "codes": False
+    })  # fmt: skip
+
     def __init__(
         self,
         deformer: Deformer,
@@ -435,38 +334,17 @@ class Avatar(nn.Module):
         codes: Mapping[str, LatentTable] | None = None,
     ) -> None:
         super().__init__()
-        conditions: list[Any] = []
-        if condition is not None:
-            several = isinstance(condition, Iterable) and not isinstance(condition, Part | type)
-            conditions = list(condition) if several else [condition]  # type: ignore[arg-type]
+        conditions = conditions_of(condition)
         nouns: tuple[tuple[str, Any, type[Part]], ...] = (
             ("deformer", deformer, Deformer), ("encoder", encoder, Encoder), ("decoder", decoder, Decoder),
             ("renderer", renderer, Renderer), *(("condition", part, Encoder) for part in conditions),
         )  # fmt: skip
         for name, part, noun in nouns:
             check_part("Avatar", name, part, noun)
-        if template is not None and not isinstance(template, Template):
-            raise TypeError(f"Avatar: template is a {type(template).__name__}; expected a headfields Template, or None")
         for name, part, _ in nouns:
-            _check_definition(name, part)
+            check_definition(name, part)
         for part in (encoder, *conditions, *renderer.encoders):
-            if part.needs_faces and not deformer.gives_faces:
-                raise ValueError(
-                    f"Avatar: {type(part).__name__} reads the nearest triangle, which {type(deformer).__name__} does "
-                    "not give; use a surface deformer, or a Chain that has one"
-                )
-            counts = part.face_count, deformer.face_count
-            if part.needs_faces and None not in counts and counts[0] != counts[1]:
-                raise ValueError(
-                    f"Avatar: {type(part).__name__} is made for {counts[0]} faces, and {type(deformer).__name__} has "
-                    f"{counts[1]}; make both from one template (template.faces, template.regions)"
-                )
-            if part.most_ambient is not None and deformer.ambient_width > part.most_ambient:
-                raise ValueError(
-                    f"Avatar: {type(deformer).__name__} gives {deformer.ambient_width} hyper-coordinates, and "
-                    f"{type(part).__name__} reads at most {part.most_ambient}; build the deformer with fewer "
-                    f"(ambient={part.most_ambient}), or use another encoder"
-                )
+            check_fit(part, deformer)
         if decoder.gives not in renderer.takes:
             raise ValueError(
                 f"Avatar: {type(decoder).__name__} gives {decoder.gives}, and {type(renderer).__name__} takes "
@@ -477,69 +355,25 @@ class Avatar(nn.Module):
         self.conditions = nn.ModuleList(conditions)
         self.decoder = decoder
         self.renderer = renderer
-        self.template = template
-        self.codes = nn.ModuleDict()
-        if not isinstance(codes, Mapping | None):
-            raise TypeError(
-                f"Avatar: codes is a {type(codes).__name__}; expected latent tables by the names of the codes, "
-                '{"appearance": headfields.networks.LatentTable(len(capture), 8)}'
-            )
-        for name, table in (codes or {}).items():
-            self._add_codes(name, table)
-        self.preview: tuple[Camera, HeadState] | None = None
-        with _unbuilt_on_error(self):
+        self._take(template, codes)
+        with unbuilt_on_error(self):
             self._build(deformer.bounds())
 
     def _build(self, bounds: Float[Tensor, "2 3"]) -> None:
         """Builds the parts that are new for their sizes, on the device of the deformer; checks those that are not."""
-        _check_devices(self, bounds.device)
+        check_devices(self, bounds.device)
         deformer, renderer = self.deformer, self.renderer
         surface = f"the deformer {type(deformer).__name__}"
         with sizes_of(surface):
             for part in (*self.encoders, *renderer.encoders):
                 part.build(bounds, deformer.ambient_width)
-                _check_width(part)
+                check_width(part)
         widths = " + ".join(f"{part.width} ({type(part).__name__})" for part in self.encoders)
         with sizes_of(f"{surface} with features {widths}"):
             self.decoder.build(sum(part.width for part in self.encoders), bounds)
         with sizes_of(surface):
             renderer.build(bounds)
-        for child in self.children():
-            if child is not deformer:
-                child.to(bounds.device)
-        for module in self.modules():
-            if isinstance(module, Part):
-                module.composed = True
-
-    def replace(self, **parts: Any) -> "Avatar":
-        """An avatar with some parts replaced, which shares the others with this one.
-
-        Shared parts are the same objects: training one avatar trains them in both. `copy.deepcopy` of an avatar gives
-        one of its own first. Parts given here are built for this avatar if they are new, and keep their weights if they
-        have been in another one. The new avatar and the parts given take this avatar's mode (training or evaluation),
-        and the new avatar its `preview`.
-
-        Args:
-            parts: arguments of `Avatar` by name: `deformer`, `encoder`, `condition`, `decoder`, `renderer`,
-                `template`, `codes`. None removes conditions, the template or the codes.
-
-        Raises:
-            TypeError: there is no such argument; further as `Avatar`.
-            ValueError: as `Avatar`: the parts do not fit, or a shared one is built for sizes that the new ones change.
-        """
-        own = self.composition
-        unknown = [name for name in parts if name not in own]
-        if unknown:
-            close = difflib.get_close_matches(unknown[0], own, n=1)
-            guess = f"did you mean {close[0]!r}? " if close else ""
-            raise TypeError(f"Avatar.replace: no part is called {unknown[0]!r}; {guess}It takes {', '.join(own)}")
-        made = type(self)(**(own | parts))
-        shared = {id(part) for part in self.modules()}
-        for part in made.modules():
-            if id(part) not in shared:
-                part.training = self.training
-        made.preview = self.preview
-        return made
+        self._settle(bounds.device)
 
     @property
     def composition(self) -> dict[str, Any]:
@@ -549,63 +383,15 @@ class Avatar(nn.Module):
             "condition": list(self.conditions), "template": self.template, "codes": dict(self.codes.items()),
         }  # fmt: skip
 
-    def _add_codes(self, name: str, table: LatentTable) -> None:
-        if not isinstance(table, LatentTable):
-            raise TypeError(
-                f"Avatar: codes[{name!r}] is a {type(table).__name__}; expected a headfields.networks.LatentTable"
-            )
-        if name in HeadState.__dataclass_fields__ or "." in name or hasattr(self.codes, name):
-            raise ValueError(
-                f"Avatar: codes has {name!r}, which is a field of HeadState or of a module, or has a dot; "
-                "give the code another name, in the part that reads it too"
-            )
-        readers = [part for part in self.modules() if isinstance(part, Part) and name in part.needs]
-        if not readers:
-            read = [need for need in self.needs if need not in HeadState.__dataclass_fields__]
-            raise ValueError(
-                f"Avatar: codes has {name!r}, and no part needs it; the parts need the codes {read or 'of no name'}. "
-                "A part of your own names what it reads in its `needs`"
-            )
-        for part in readers:
-            width = part.code_widths.get(name, table.width)
-            if width != table.width:
-                raise ValueError(
-                    f"Avatar: codes[{name!r}] is a LatentTable {table.width} wide, and {type(part).__name__} reads "
-                    f"{width} values of it; make the table {width} wide, or the part read {table.width}"
-                )
-        table.build()
-        self.codes[name] = table
-
     @property
     def encoders(self) -> list[Encoder]:
         """The encoder and the conditions, in the order of their features."""
         return [self.encoder, *self.conditions]
 
     @property
-    def needs(self) -> tuple[str, ...]:
-        """The fields of `HeadState`, besides the vertices, that some part reads; codes of tables among them."""
-        return tuple(dict.fromkeys(name for part in self._prepared_parts for name in part.needs))
-
-    @property
-    def _prepared_parts(self) -> tuple[Part, ...]:
-        """The parts whose `prepare` reads the state."""
-        deformer, renderer = self.deformer, self.renderer
-        links = deformer.deformers if isinstance(deformer, Chain) else [deformer]
-        return (*links, *self.encoders, self.decoder, renderer, *renderer.encoders, *renderer.decoders)
-
-    def with_codes(self, state: HeadState) -> HeadState:
-        """The state with the codes of the avatar's tables, to read or to change; a code that it carries stays.
-
-        In training mode and with gradients enabled, the frames' rows count as trained from now on.
-
-        Raises:
-            ValueError, IndexError: as `headfields.networks.LatentTable.of_state`.
-        """
-        lacking = [name for name in self.codes if name not in state.codes]
-        if not lacking:
-            return state
-        tables: Any = self.codes
-        return state.replace(codes={**state.codes, **{name: tables[name].of_state(name, state) for name in lacking}})
+    def _further_parts(self) -> tuple[Part, ...]:
+        renderer = self.renderer
+        return (self.decoder, renderer, *renderer.encoders, *renderer.decoders)
 
     def field(self, state: HeadState) -> Field:
         """The avatar bound to B frames, with the codes of its tables (`with_codes`).
@@ -614,9 +400,7 @@ class Avatar(nn.Module):
             ValueError: the state lacks what a part needs; the message says which part and which field.
         """
         state = self.with_codes(state)
-        for part in self._prepared_parts:
-            for name in part.needs:
-                state.need(type(part).__name__, name, part.code_widths.get(name))
+        self.check_needs(state)
         return AvatarField(self, state)
 
     def forward(self, rays: Rays, state: HeadState, background: Float[Tensor, "n 3"]) -> Rendering:
@@ -681,11 +465,9 @@ class Avatar(nn.Module):
         if is_readable(state.vertices):
             check_meters("Avatar.render", "state.vertices", state.vertices)
         color = background_pixels("Avatar.render", background, camera.size, state.vertices.device)
-        modes = [(part, part.training) for part in self.modules()]  # parts may differ, a frozen one from the others
-        self.eval()
-        try:
+        with self.evaluating():
             field = self.field(state)
-            _warn_of_inverse(camera, field.posed_bounds())
+            warn_of_inverse(camera, field.posed_bounds())
             dtype = state.vertices.dtype
             rays = camera.rays().map(lambda tensor: tensor.to(dtype) if tensor.is_floating_point() else tensor)
             parts = []
@@ -694,9 +476,6 @@ class Avatar(nn.Module):
                 result = self.renderer(rays[piece], field, color[piece].to(dtype))
                 _check_rendering(self.renderer, result, len(rays[piece].frame))
                 parts.append(result.replace(samples=None, weights=None))
-        finally:
-            for part, mode in modes:
-                part.training = mode
         height, width = camera.size
 
         def image(name: str) -> Any:
@@ -704,57 +483,3 @@ class Avatar(nn.Module):
             return None if pieces[0] is None else torch.cat(pieces).unflatten(0, (height, width))
 
         return Rendering(rgb=image("rgb"), opacity=image("opacity"), depth=image("depth"), normal=image("normal"))
-
-    def save(
-        self,
-        path: str | Path,
-        tensors: Mapping[str, Tensor] | None = None,
-        headers: Mapping[str, str] | None = None,
-    ) -> None:
-        """Writes everything to one safetensors file, atomically: parts, arguments, weights, template, preview.
-
-        Args:
-            path: the file; its folder is created.
-            tensors: further tensors of the file, as a prior has; no name begins with that of a part or with "state.".
-            headers: further entries of its metadata.
-
-        Raises:
-            TypeError: a part was built with an argument that cannot be saved; the message names it.
-            ValueError: a parameter is not finite or a buffer has NaN, which `load` refuses; the message names it.
-        """
-        names = unsound(self)
-        if names:
-            raise ValueError(
-                f"Avatar.save: {', '.join(names[:4])} has numbers that are not finite; {path} is not written, because "
-                "it could not be loaded"
-            )
-        parts = self.composition
-        if not self.codes:
-            parts.pop("codes")
-        records = {"template": parts.pop("template"), "preview": self.preview}
-        write_parts(path, parts, records, self.state_dict(), tensors, headers)
-
-    @staticmethod
-    def load(path: str | Path) -> "Avatar":
-        """Reads the avatar in a file of `save`. Import the modules of parts defined outside the library first.
-
-        Args:
-            path: the file.
-
-        Raises:
-            FileNotFoundError: there is no such file.
-            ValueError: it is not a file of an avatar, an entry of it is not what it should be (a part whose module has
-                not been imported, a wrong argument, tables of another size or with NaN), or memory would be needed
-                that the tensors of the file do not back. The message names the file and the entry.
-        """
-        with reading(path, "a file of an avatar"):
-            saved = read_parts(path, _PARTS)
-            preview = saved.records["preview"]
-            pair = isinstance(preview, tuple) and [type(each) for each in preview] == [Camera, HeadState]
-            if not (pair or preview is None):
-                raise ValueError(f"preview is {brief(preview)}; expected a Camera and a HeadState")
-            with saved.allowance:
-                avatar = Avatar(**saved.parts, template=saved.records["template"])
-                load_state(avatar, saved.state)
-            avatar.preview = preview
-            return avatar

@@ -34,6 +34,7 @@ from headfields.records import (
     Rays,
     Record,
     Samples,
+    Splats,
 )
 
 _registry: dict[str, type["Part"]] = {}
@@ -94,6 +95,13 @@ class Part(nn.Module):
 
         For schedules (coarse-to-fine bands, a late start). Keep their values in buffers, so that checkpoints and saved
         avatars have them. Does nothing by default.
+        """
+
+    def adopt_sizes(self, tensors: Mapping[str, Tensor], optimizer: torch.optim.Optimizer | None = None) -> None:
+        """Called with the tensors of a checkpoint, by their names in this part, before their values are loaded.
+
+        A part whose numbers of rows training changes takes theirs (`headfields.networks.Gaussians`), in the optimizer
+        too. Does nothing by default.
         """
 
 
@@ -301,15 +309,21 @@ def part_name(part: Part) -> str:
 
 
 class Deformer(Part):
-    """Canonicalizes points: posed space to canonical space.
+    """Canonicalizes points: posed space to canonical space; and, where `poses` is True, poses Gaussians: the way back.
+
+    Gaussians have coordinates of the deformer's own, in which they are constant while the head moves: those of a
+    triangle, say, or those of canonical space. `attach` gives them for Gaussians in canonical space, `rest` is its
+    inverse, and `pose` takes them to posed space.
 
     Attributes:
+        poses: True if it defines `attach`, `rest` and `pose`.
         ambient_width: number of hyper-coordinates in `Canonical.ambient`.
         gives_faces: True if `Canonical.face` is filled.
         face_count: F, the number of faces that `Canonical.face` indexes, for checks; None: unknown.
         corrects: True if it has learned corrections, which losses read with `corrections`.
     """
 
+    poses: bool = False
     ambient_width: int = 0
     gives_faces: bool = False
     face_count: int | None = None
@@ -364,6 +378,40 @@ class Deformer(Part):
             jacobians: whether to compute their Jacobians.
         """
         return []
+
+    def attach(self, splats: Splats, face: Int[Tensor, " n"] | None = None) -> tuple[Splats, Int[Tensor, " n"]]:
+        """Gaussians in canonical space, in the deformer's coordinates, and the triangles that they are attached to.
+
+        Args:
+            splats: (N, ...) in canonical space, meters.
+            face: (N,) the triangles, if they are chosen; the nearest ones if None.
+
+        Returns:
+            (N, ...), and (N,) indices of triangles, -1 for a deformer without.
+        """
+        _undefined(self, "attach")
+
+    def rest(self, splats: Splats, face: Int[Tensor, " n"]) -> Splats:
+        """Gaussians in canonical space, meters: the inverse of `attach`.
+
+        Args:
+            splats: (..., N, ...) in the deformer's coordinates.
+            face: (N,) their triangles.
+        """
+        _undefined(self, "rest")
+
+    def pose(self, splats: Splats, face: Int[Tensor, " n"], prepared: Any) -> Splats:
+        """Gaussians in the posed space of B frames: centers, rotations and scales; N = 0 is legal.
+
+        Args:
+            splats: (N, ...), the same in all frames, or (B, N, ...), in the deformer's coordinates.
+            face: (N,) their triangles.
+            prepared: the result of `prepare`.
+
+        Returns:
+            (B, N, ...), meters.
+        """
+        _undefined(self, "pose")
 
 
 class Encoder(SizedPart):
@@ -591,6 +639,11 @@ class Rendering(Record):
         canonical: the samples in canonical space, in training mode.
         field: the field that was rendered, in training mode, for losses that query it.
         gradient: (M, 3) derivative of the distance by the posed point at the samples, of fields of distances.
+        splats: the Gaussians in posed space, of an avatar of Gaussians.
+        attached: the same in the coordinates of the deformer.
+        splatted: the result of `headfields.ops.splat`, in training mode, for density control.
+        screen, screen_absolute: (B, N, 2) zeros whose gradient, after the backward pass, is that by the projected
+            centers, and the sum of its magnitudes over pixels.
     """
 
     rgb: Float[Tensor, "*n 3"]
@@ -603,6 +656,11 @@ class Rendering(Record):
     canonical: Canonical | None = None
     field: Field | None = None
     gradient: Float[Tensor, "m 3"] | None = None
+    splats: Splats | None = None
+    attached: Splats | None = None
+    splatted: Any = None
+    screen: Float[Tensor, "b n 2"] | None = None
+    screen_absolute: Float[Tensor, "b n 2"] | None = None
 
 
 class Sampler(SizedPart):

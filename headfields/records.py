@@ -609,6 +609,20 @@ class Splats(Record):
         """N, the number of Gaussians."""
         return self.means.shape[-2]
 
+    def placed(
+        self, means: Float[Tensor, "*b n 3"], quaternions: Float[Tensor, "*b n 4"], scales: Float[Tensor, "*b n 3"]
+    ) -> "Splats":
+        """The Gaussians elsewhere, with their opacities and colors; these get the leading axes of the means."""
+        lead = means.shape[:-2]
+
+        def expanded(tensor: Tensor | None, axes: int) -> Tensor | None:
+            return None if tensor is None else tensor.expand(*lead, *tensor.shape[tensor.ndim - axes :])
+
+        return Splats(
+            means, quaternions.expand(*lead, -1, -1), scales.expand(*lead, -1, -1),
+            self.opacities.expand(*lead, self.count), expanded(self.colors, 2), expanded(self.harmonics, 3),
+        )  # fmt: skip
+
 
 @dataclass(frozen=True)
 class PixelBatch(Record):
@@ -712,6 +726,10 @@ class ImageBatch(Record):
 
     def __len__(self) -> int:
         return self.alpha.shape[0]
+
+
+Batch = PixelBatch | ImageBatch
+"""What a step of training shows to the losses."""
 
 
 @dataclass(frozen=True)

@@ -46,7 +46,7 @@ class SavedParts:
 
 def write_parts(
     path: str | Path,
-    parts: Mapping[str, Part | list[Part]],
+    parts: Mapping[str, Part | list[Part] | None],
     records: Mapping[str, Any],
     state: Mapping[str, Tensor],
     tensors: Mapping[str, Tensor] | None = None,
@@ -78,6 +78,17 @@ def write_parts(
     owned = {name: value.detach().cpu().contiguous().clone() for name, value in content.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
     write_safetensors(path, owned, {_KEY: json.dumps(description), **(headers or {})})
+
+
+def part_names(path: str | Path) -> list[str]:
+    """The names of the parts in a file of `write_parts`; none if it is no such file. Builds nothing.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is not a safetensors file of an avatar.
+    """
+    entries = read_safetensors(path, _KEY)[1].get("parts")
+    return list(entries) if isinstance(entries, dict) else []
 
 
 def read_parts(path: str | Path, names: Mapping[str, bool]) -> SavedParts:

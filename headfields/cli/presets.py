@@ -68,9 +68,10 @@ def listing() -> str:
 def arguments_for(model: str, overrides: list[str], capture: Any, recipe: Any) -> dict[str, Any]:
     """Arguments for a preset: those of a recipe, and `name=value` texts, checked against its signature.
 
-    Five parameters of a preset have defaults of their own: `expression_width` is at most what the capture offers,
+    Six parameters of a preset have defaults of their own: `expression_width` is at most what the capture offers,
     `pose_width` what it records, `frames` is the number of its frames, `sizes` is "cpu" in the recipe "cpu" and else
-    "paper", and `shell` is a centimeter more than what the mattes show, if that is more than the preset's.
+    "paper", `shell` is a centimeter more than what the mattes show, if that is more than the preset's, and `hair` is
+    what they show.
 
     Raises:
         CommandError: there is no such preset or argument, a text is not `name=value`, or the value has another type.
@@ -97,6 +98,8 @@ def arguments_for(model: str, overrides: list[str], capture: Any, recipe: Any) -
                 "off the mesh; --set shell=0.045 keeps the preset's",
                 file=sys.stderr,
             )
+    if "hair" in parameters and "hair" not in arguments:
+        arguments["hair"] = round(matter_extent(capture), 3)
     if "pose_width" in parameters:
         arguments.setdefault("pose_width", pose_width(capture))
     if "sizes" in parameters and not {"sizes", "small"} & arguments.keys():

@@ -176,17 +176,17 @@ def load_avatar(run: RunFolder, config: dict[str, Any], memory: int) -> Any:
         CommandError: the run has neither.
     """
     from headfields import decoders, deformers, encoders, renderers  # noqa: F401  (registers their parts)
-    from headfields.avatar import Avatar
     from headfields.runs import checkpoint
+    from headfields.splat_avatar import load_avatar as load
 
     finished = run.avatar.exists()
     newer = [path for path in run.checkpoints if not finished or path.stat().st_mtime > run.avatar.stat().st_mtime]
     if finished and not newer:
-        return Avatar.load(run.avatar)
+        return load(run.avatar)
     if not newer:
         raise CommandError(f"{run.path} has neither an avatar nor a checkpoint yet; headfields train makes them")
     if run.parts.exists():
-        avatar = Avatar.load(run.parts)
+        avatar = load(run.parts)
     elif config["model"] is None:
         raise CommandError(f"{run.parts} is gone, and config.json of the run names no preset that makes the avatar")
     else:

@@ -106,6 +106,7 @@ def train(
     from headfields.training.recipes import recipe_of
     from headfields.training.trainer import Trainer
 
+    model = model.replace("-", "_")
     presets.parse_overrides(model, list(set))  # before a large capture is read
     run, before = runs.start_or_resume(out, resume, "train", "model")
     torch_device = runs.choose_device(device)
@@ -145,6 +146,8 @@ def train(
     runs.check_unchanged(run, before, config, FIXED)
     torch.manual_seed(config["seed"])
     avatar = presets.build(model, arguments, source)
+    if not before:
+        chosen.start(avatar, source)
     with runs.one_line_warnings(), runs.one_line_errors():
         trainer = Trainer(
             avatar, source, seed=config["seed"], out=out, device=torch_device, devices=devices,

@@ -18,6 +18,7 @@ from headfields.data.joint_fit import JointFits
 from headfields.data.mesh_depth import MeshDepth
 from headfields.data.pixels import (
     decode_pixels,
+    draw_images,
     draw_patches,
     draw_pixels,
     is_depth,
@@ -30,7 +31,7 @@ from headfields.data.regions import LabeledView
 from headfields.data.template import Mouth, build_inner_mouth, build_template
 from headfields.heads.mouth.inner import InnerMouth
 from headfields.ops.background import check_background
-from headfields.records import Camera, HeadState, PixelBatch, Template, check_meters
+from headfields.records import Camera, HeadState, ImageBatch, PixelBatch, Template, check_meters
 
 __all__ = ["Capture"]
 
@@ -292,6 +293,30 @@ class Capture:
         batch = self._batch(indices, row, pixel, colors)
         patches = torch.arange(len(batch)).reshape(count, side, side)
         return batch.replace(patches=patches), torch.tensor(indices, dtype=torch.long)
+
+    def sample_images(
+        self,
+        frames: Frames,
+        generator: torch.Generator,
+        background: Literal["random", "white", "black"] = "random",
+    ) -> tuple[ImageBatch, Int64[Tensor, " b"]]:
+        """Whole images of B frames, for avatars that are rendered image by image.
+
+        Args:
+            frames: B frames; see `frame_indices`.
+            generator: a CPU generator; the same state gives the same colors.
+            background: behind the foreground; `"random"` draws a color for each image.
+
+        Returns:
+            The batch, and `frames` as a tensor, for `state(...)`.
+
+        Raises:
+            TypeError, IndexError: a frame is no integer, or out of range.
+            ValueError: no frames, or an unknown background.
+            CaptureError: a file cannot be read.
+        """
+        indices = self.frame_indices(frames)
+        return draw_images(self._images, indices, self.camera(indices), generator, background), torch.tensor(indices)
 
     def pixels(self, frame: int, background: float | int = 1.0) -> PixelBatch:
         """Every pixel of a frame in row-major order, over a gray `background` in [0, 1]; `rays.frame` is 0."""

@@ -11,10 +11,11 @@ from torch import Tensor
 from headfields.data.frame_cache import FrameCache
 from headfields.data.labels import label_lookup
 from headfields.data.recording import Recording
-from headfields.records import Camera, PixelBatch
+from headfields.records import Camera, ImageBatch, PixelBatch
 
 __all__ = [
     "decode_pixels",
+    "draw_images",
     "draw_patches",
     "draw_pixels",
     "is_depth",
@@ -115,6 +116,40 @@ def draw_pixels(
     if background == "random":
         return row, pixel, torch.rand(count, 3, generator=generator)
     return row, pixel, torch.full((count, 3), float(background == "white"))
+
+
+def draw_images(
+    images: FrameCache,
+    frames: Sequence[int],
+    camera: Camera,
+    generator: torch.Generator,
+    background: Literal["random", "white", "black"] = "random",
+) -> ImageBatch:
+    """Whole frames, and a background color for each.
+
+    Args:
+        images: the frames' stored pixels.
+        frames: (B,) frame indices.
+        camera: their B cameras.
+        generator: a CPU generator; the same state gives the same colors.
+        background: `"random"` draws a color uniform in [0, 1] for each image.
+
+    Raises:
+        ValueError: no frames, or an unknown background.
+    """
+    if not frames:
+        raise ValueError("sample_images: frames is empty; name one or more")
+    if background not in ("random", "white", "black"):
+        raise ValueError(f"sample_images: background is {background!r}; expected 'random', 'white' or 'black'")
+    stored = images.rows(frames)
+    shape = (len(frames), *camera.size)
+    rgba = straight_rgba(stored["rgba"].reshape(-1)).reshape(*shape, 4)
+    if background == "random":
+        color = torch.rand(len(frames), 3, generator=generator)
+    else:
+        color = torch.full((len(frames), 3), float(background == "white"))
+    label = stored["label"].reshape(shape) if "label" in stored else None
+    return ImageBatch(camera, rgba[..., :3], rgba[..., 3], color, label)
 
 
 def draw_patches(

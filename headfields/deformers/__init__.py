@@ -18,6 +18,7 @@ from headfields.deformers.skinning import (
 from headfields.deformers.skinning_weights import SkinningWeights
 from headfields.deformers.static import Static
 from headfields.deformers.surface import SurfaceCanonicalizer
+from headfields.deformers.triangle_binding import TriangleBinding
 
 __all__ = [
     "Blendfield",
@@ -33,6 +34,7 @@ __all__ = [
     "SkinningWeights",
     "Static",
     "SurfaceCanonicalizer",
+    "TriangleBinding",
     "WeightFieldSkinning",
     "invert",
     "jacobian",

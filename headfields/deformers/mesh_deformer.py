@@ -89,15 +89,20 @@ class MeshDeformer(Deformer):
         Raises:
             ValueError: the state's mesh is of another topology.
         """
+        self.check_topology(state)
+        vertices = state.vertices
+        if self._bvh.faces.device != vertices.device:
+            self._bvh = TriangleBVH(self.faces, self.canonical_vertices)
+        return self._bvh.posed(vertices)
+
+    def check_topology(self, state: HeadState) -> None:
+        """Raises ValueError if the state's mesh is of another topology."""
         vertices = state.vertices
         if vertices.shape[1] != self.canonical_vertices.shape[0]:
             raise ValueError(
                 f"{type(self).__name__}: the state has {vertices.shape[1]} vertices and the canonical mesh "
                 f"{self.canonical_vertices.shape[0]}; they must be one topology (transfer the motion first)"
             )
-        if self._bvh.faces.device != vertices.device:
-            self._bvh = TriangleBVH(self.faces, self.canonical_vertices)
-        return self._bvh.posed(vertices)
 
     def box_around(self, vertices: Float[Tensor, "b v 3"]) -> Float[Tensor, "2 3"]:
         """Corners (2, 3) of the box around the shells of all B meshes, meters."""

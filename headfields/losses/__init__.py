@@ -14,6 +14,7 @@ from headfields.losses.silhouette import (
     silhouette_distance,
 )
 from headfields.losses.skinning import SkinningPrior
+from headfields.losses.splats import SplatPosition, SplatScale
 from headfields.losses.surface import DepthPrior, Eikonal, SurfacePrior
 from headfields.losses.warp import Elastic, WarpMagnitude
 
@@ -35,6 +36,8 @@ __all__ = [
     "SSIMLoss",
     "SkinningPrior",
     "SoftJaccard",
+    "SplatPosition",
+    "SplatScale",
     "SquaredColor",
     "SurfacePrior",
     "WarpMagnitude",

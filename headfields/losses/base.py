@@ -1,9 +1,9 @@
 """The protocol of a training loss, and what losses share: checks, and the mean over rays.
 
 A loss is called as `loss(rendering, batch, step)`, returns a scalar tensor, and has the attributes `name` (its column
-in the log) and `weight` (its factor in the total). Most losses here are means over the N rays of the batch,
-so that a weight keeps its meaning when the number of rays changes. N = 0 and an empty mask give a zero that is still
-attached to the graph. All losses are differentiable once; color and opacity losses twice.
+in the log) and `weight` (its factor in the total). Most losses here are means over the N rays of the batch (of whole
+images, over their pixels), so that a weight keeps its meaning when the number of rays changes. N = 0 and an empty mask
+give a zero that is still attached to the graph. All losses are differentiable once; color and opacity losses twice.
 """
 
 from typing import Protocol, runtime_checkable
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from headfields.data.labels import labels_of
 from headfields.parts import Field, Rendering
-from headfields.records import Canonical, PixelBatch
+from headfields.records import Batch, Canonical
 
 
 @runtime_checkable
@@ -31,8 +31,8 @@ class Loss(Protocol):
         """Factor of the loss in the total."""
         ...
 
-    def __call__(self, rendering: Rendering, batch: PixelBatch, step: int) -> Float[Tensor, ""]:
-        """The value before weighting: `rendering` and `batch` hold the same N rays, `step` counts from 0."""
+    def __call__(self, rendering: Rendering, batch: Batch, step: int) -> Float[Tensor, ""]:
+        """The value before weighting: `rendering` and `batch` hold the same N rays or B images; `step` is from 0 on."""
         ...
 
 
@@ -43,7 +43,7 @@ def check_positive(owner: str, **values: float | int) -> None:
             raise ValueError(f"{owner}: {name} is {value}; expected more than 0")
 
 
-def check_rays(name: str, rendering: Rendering, batch: PixelBatch) -> None:
+def check_rays(name: str, rendering: Rendering, batch: Batch) -> None:
     """Raises ValueError unless both have the same rays: broadcasting (N, 3) with an image would give a wrong loss."""
     if rendering.opacity.shape != batch.alpha.shape:
         raise ValueError(
@@ -90,9 +90,9 @@ def in_regions(label: Integer[Tensor, " n"], *regions: str) -> Bool[Tensor, " n"
     return torch.isin(label, label.new_tensor(labels_of(*regions)))
 
 
-def mean_over_rays(values: Float[Tensor, "..."], batch: PixelBatch) -> Float[Tensor, ""]:
-    """The sum of all values divided by the batch's number of rays; zero without rays."""
-    return values.sum() / max(len(batch), 1)
+def mean_over_rays(values: Float[Tensor, "..."], batch: Batch) -> Float[Tensor, ""]:
+    """The sum of all values divided by the batch's number of rays (pixels); zero without rays."""
+    return values.sum() / max(batch.alpha.numel(), 1)
 
 
 def zero_of(rendering: Rendering) -> Float[Tensor, ""]:

@@ -10,7 +10,7 @@ from torch.nn import functional
 from headfields.data.labels import labels_of
 from headfields.losses.base import check_rays, in_regions, mean_over_rays
 from headfields.parts import Rendering
-from headfields.records import PixelBatch
+from headfields.records import Batch
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class HuberColor:
     def __post_init__(self) -> None:
         labels_of(self.region)
 
-    def __call__(self, rendering: Rendering, batch: PixelBatch, step: int) -> Float[Tensor, ""]:
+    def __call__(self, rendering: Rendering, batch: Batch, step: int) -> Float[Tensor, ""]:
         """The loss; `rendering.rgb` and `batch.target` are (N, 3) sRGB."""
         check_rays(self.name, rendering, batch)
         huber = functional.huber_loss(rendering.rgb, batch.target, reduction="none", delta=self.delta) / self.delta
@@ -68,7 +68,7 @@ class SquaredColor:
     weight: float | int = 1.0
     name: str = "color"
 
-    def __call__(self, rendering: Rendering, batch: PixelBatch, step: int) -> Float[Tensor, ""]:
+    def __call__(self, rendering: Rendering, batch: Batch, step: int) -> Float[Tensor, ""]:
         """The loss; `rendering.rgb`, `rendering.coarse.rgb` and `batch.target` are (N, 3) sRGB."""
         check_rays(self.name, rendering, batch)
         error = (rendering.rgb - batch.target).square().sum()

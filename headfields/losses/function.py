@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from headfields.losses.base import Loss
 from headfields.parts import Rendering
-from headfields.records import PixelBatch
+from headfields.records import Batch
 from headfields.runs.functions import argument_count, identity
 
 __all__ = ["FunctionLoss", "as_losses"]
@@ -49,7 +49,7 @@ class FunctionLoss:
     def __repr__(self) -> str:
         return f"FunctionLoss({identity(self.function)}, weight={self.weight!r}, name={self.name!r})"
 
-    def __call__(self, rendering: Rendering, batch: PixelBatch, step: int) -> Float[Tensor, ""]:
+    def __call__(self, rendering: Rendering, batch: Batch, step: int) -> Float[Tensor, ""]:
         """The function's value."""
         arguments = (rendering, batch, step)
         return self.function(*arguments[: self._count])  # type: ignore[attr-defined]

@@ -10,13 +10,13 @@ from headfields.losses.base import check_rays, zero_of
 from headfields.metrics.image import lpips_network
 from headfields.metrics.structural_similarity import WINDOW, ssim_map
 from headfields.parts import Rendering
-from headfields.records import PixelBatch
+from headfields.records import Batch
 
 __all__ = ["L1DSSIM", "LPIPSLoss", "SSIMLoss", "image_patches"]
 
 
 def image_patches(
-    name: str, rendering: Rendering, batch: PixelBatch
+    name: str, rendering: Rendering, batch: Batch
 ) -> tuple[Float[Tensor, "p 3 h w"], Float[Tensor, "p 3 h w"]]:
     """The rendered images and their targets, (P, 3, H, W) sRGB in [0, 1] each, as networks expect images: whole ones
     where the avatar is rendered image by image, else the patches of the batch.
@@ -31,9 +31,10 @@ def image_patches(
     check_rays(name, rendering, batch)
     if rendering.rgb.ndim == 4:
         return rendering.rgb.movedim(-1, 1), batch.target.movedim(-1, 1)
-    if batch.patches is None:
+    patches = getattr(batch, "patches", None)
+    if patches is None:
         raise ValueError(f"{name} loss: the batch has no patches; pass patch=32 to Trainer, or draw sample_patches")
-    rendered, target = (colors[batch.patches].movedim(-1, 1) for colors in (rendering.rgb, batch.target))
+    rendered, target = (colors[patches].movedim(-1, 1) for colors in (rendering.rgb, batch.target))
     return rendered, target
 
 
@@ -50,7 +51,7 @@ class SSIMLoss:
     weight: float | int = 1.0
     name: str = "ssim"
 
-    def __call__(self, rendering: Rendering, batch: PixelBatch, step: int) -> Float[Tensor, ""]:
+    def __call__(self, rendering: Rendering, batch: Batch, step: int) -> Float[Tensor, ""]:
         """The loss; patches have sides of 11 pixels or more."""
         rendered, target = image_patches(self.name, rendering, batch)
         side = min(rendered.shape[2:])
@@ -90,7 +91,7 @@ class L1DSSIM:
         if not 0 <= self.dssim <= 1:
             raise ValueError(f"L1DSSIM: dssim is {self.dssim}; expected a share in [0, 1]")
 
-    def __call__(self, rendering: Rendering, batch: PixelBatch, step: int) -> Float[Tensor, ""]:
+    def __call__(self, rendering: Rendering, batch: Batch, step: int) -> Float[Tensor, ""]:
         """The loss; `rendering.rgb` and `batch.target` are (N, 3), or images (B, H, W, 3), sRGB.
 
         Raises:
@@ -125,7 +126,7 @@ class LPIPSLoss:
     network: Callable[..., Tensor] | None = None
     name: str = "lpips"
 
-    def __call__(self, rendering: Rendering, batch: PixelBatch, step: int) -> Float[Tensor, ""]:
+    def __call__(self, rendering: Rendering, batch: Batch, step: int) -> Float[Tensor, ""]:
         """The loss.
 
         Raises:

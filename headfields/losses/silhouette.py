@@ -18,7 +18,7 @@ from headfields.ops._checks import check_floating, check_same_device, check_shap
 from headfields.ops.antialias import Crossings
 from headfields.ops.uv import bilinear_weights
 from headfields.parts import Rendering
-from headfields.records import PixelBatch, Record
+from headfields.records import Batch, Record
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class OpacityLoss:
     weight: float | int = 0.1
     name: str = "opacity"
 
-    def __call__(self, rendering: Rendering, batch: PixelBatch, step: int) -> Float[Tensor, ""]:
+    def __call__(self, rendering: Rendering, batch: Batch, step: int) -> Float[Tensor, ""]:
         """The loss; gradients flow to `rendering.opacity`."""
         check_rays(self.name, rendering, batch)
         return mean_over_rays((rendering.opacity - batch.alpha).square(), batch)
@@ -67,7 +67,7 @@ class SoftJaccard:
     def __post_init__(self) -> None:
         check_positive("SoftJaccard", smooth=self.smooth)
 
-    def __call__(self, rendering: Rendering, batch: PixelBatch, step: int) -> Float[Tensor, ""]:
+    def __call__(self, rendering: Rendering, batch: Batch, step: int) -> Float[Tensor, ""]:
         """The loss, from 0 to s; gradients flow to `rendering.opacity`."""
         check_rays(self.name, rendering, batch)
         intersection = (rendering.opacity * batch.alpha).sum()

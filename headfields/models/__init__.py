@@ -1,6 +1,7 @@
 """Presets: functions that assemble public parts into published models, and two baselines."""
 
 from headfields.models.baselines import AverageTexture, static_field
+from headfields.models.gaussian_avatars import gaussian_avatars
 from headfields.models.insta import INSTA_RELEASED, insta
 from headfields.models.monoavatar import monoavatar
 from headfields.models.mononphm import code_widths, mononphm
@@ -10,6 +11,7 @@ __all__ = [
     "INSTA_RELEASED",
     "AverageTexture",
     "code_widths",
+    "gaussian_avatars",
     "insta",
     "monoavatar",
     "mononphm",

@@ -7,6 +7,7 @@ from headfields.networks.field_basis import BasisFields, BlendCoefficients
 from headfields.networks.gaussians import Gaussians
 from headfields.networks.latent_table import LatentTable
 from headfields.networks.mlp import MLP
+from headfields.networks.surface_splats import surface_splats
 from headfields.networks.unet import MapDecoder, ResidualUNet
 
 __all__ = [
@@ -21,4 +22,5 @@ __all__ = [
     "MapDecoder",
     "ResidualUNet",
     "head_anchors",
+    "surface_splats",
 ]

@@ -31,8 +31,7 @@ class Gaussians(Part):
     Args:
         count: N.
         degree: degree of the spherical harmonics of the color, 0 to 3.
-        blendshapes: K, number of blendshapes that each Gaussian has, in `blendshape_table`; see
-            `headfields.decoders.SplatBlendshapes`.
+        blendshapes: K, number of blendshapes that each Gaussian has, in `blendshape_table`.
 
     Attributes:
         position: (N, 3) in the coordinates of the deformer.
@@ -124,6 +123,47 @@ class Gaussians(Part):
             opacity.sigmoid().expand(*batch, *self.opacity_logit.shape),
             harmonics=harmonics.expand(*batch, *harmonics.shape[-3:]),
         )
+
+    def blended(self, coefficients: Float[Tensor, "b k"]) -> Float[Tensor, "b n 14"]:
+        """What the blendshapes add to each Gaussian in B frames: rows as those of `blendshape_table`.
+
+        Raises:
+            ValueError: there are no blendshapes.
+        """
+        table = self.blendshape_table
+        if table is None:
+            raise ValueError("Gaussians.blended: there are no blendshapes; build it with blendshapes=K")
+        return torch.einsum("bk,nkw->bnw", coefficients, table)
+
+    @classmethod
+    @torch.no_grad()
+    def of(
+        cls, splats: Splats, face: Int[Tensor, " n"] | None = None, degree: int = 0, blendshapes: int = 0
+    ) -> "Gaussians":
+        """Gaussians with these values, in the coordinates of a deformer (`Deformer.attach` gives both arguments).
+
+        Scales below 1e-12 and opacities outside [1e-6, 1 - 1e-6] are moved there; coefficients of higher degrees than
+        `degree` are dropped.
+
+        Args:
+            splats: (N, ...).
+            face: (N,) their triangles; none if None.
+            degree, blendshapes: as for the class.
+        """
+        made = cls(splats.count, degree, blendshapes).to(splats.means.device)
+        made.position.copy_(splats.means)
+        made.log_scale.copy_(splats.scales.clamp_min(1e-12).log())
+        made.quaternion.copy_(nn.functional.normalize(splats.quaternions, dim=-1))
+        made.opacity_logit.copy_(splats.opacities.logit(1e-6))
+        if splats.colors is not None:
+            made.color.copy_((splats.colors - 0.5) / DC)
+        elif splats.harmonics is not None:
+            made.color.copy_(splats.harmonics[:, 0])
+            rest = splats.harmonics[:, 1 : 1 + made.harmonics.shape[1]]
+            made.harmonics[:, : rest.shape[1]] = rest
+        if face is not None:
+            made.face.copy_(face)
+        return made
 
     @torch.no_grad()
     def take(

@@ -128,6 +128,52 @@ def rotation_from_quaternion(values: Float[Tensor, "*batch 4"]) -> Float[Tensor,
     return torch.stack(entries, dim=-1).unflatten(-1, (3, 3))
 
 
+def quaternion_from_rotation(rotations: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*batch 4"]:
+    """Unit quaternions (w, x, y, z) of rotation matrices; w is not negative where it is the largest entry.
+
+    Shepperd's method: the largest of the four entries is computed by a square root, the others by division by it.
+
+    Args:
+        rotations: (..., 3, 3) rotation matrices that act on column vectors.
+
+    Returns:
+        (..., 4).
+
+    Raises:
+        TypeError: `rotations` is not a floating-point tensor.
+        ValueError: its last axes are not (3, 3).
+
+    Differentiability: any order, except across a change of the largest entry, where the sign may jump.
+
+    Source: Shepperd 1978, "Quaternion from rotation matrix".
+    """
+    check_floating("quaternion_from_rotation", "rotations", rotations)
+    check_shape("quaternion_from_rotation", "rotations", rotations, "... 3 3")
+    (xx, xy, xz), (yx, yy, yz), (zx, zy, zz) = (row.unbind(-1) for row in rotations.unbind(-2))
+    squares = torch.stack([1 + xx + yy + zz, 1 + xx - yy - zz, 1 - xx + yy - zz, 1 - xx - yy + zz], dim=-1)  # 4 q²
+    a, b, c, d, e, f = zy - yz, xz - zx, yx - xy, xy + yx, xz + zx, yz + zy  # 4 wx, wy, wz, xy, xz, yz
+    w, x, y, z = squares.unbind(-1)
+    rows = torch.stack([w, a, b, c, a, x, d, e, b, d, y, f, c, e, f, z], dim=-1).unflatten(-1, (4, 4))  # 4 q qᵀ
+    largest = squares.detach().argmax(dim=-1, keepdim=True)
+    row = rows.gather(-2, largest[..., None].expand(*largest.shape, 4))[..., 0, :]
+    return row / (2 * squares.gather(-1, largest).clamp_min(1e-12).sqrt())
+
+
+def quaternion_product(
+    first: Float[Tensor, "*#batch 4"], second: Float[Tensor, "*#batch 4"]
+) -> Float[Tensor, "*batch 4"]:
+    """The quaternion (w, x, y, z) of the rotation `second` followed by `first`; leading axes broadcast.
+
+    Differentiable to any order.
+    """
+    a, b, c, d = first.unbind(-1)
+    w, x, y, z = second.unbind(-1)
+    return torch.stack(
+        [a * w - b * x - c * y - d * z, a * x + b * w + c * z - d * y, a * y - b * z + c * w + d * x,
+         a * z + b * y - c * x + d * w], dim=-1,
+    )  # fmt: skip
+
+
 def rotation_from_6d(values: Float[Tensor, "*batch 6"], rows: bool) -> Float[Tensor, "*batch 3 3"]:
     """Rotation matrices from six numbers: two vectors, made orthonormal by Gram and Schmidt (Zhou et al. 2019, "On the
     Continuity of Rotation Representations in Neural Networks", section 4).

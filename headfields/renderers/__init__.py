@@ -6,6 +6,7 @@ from headfields.renderers.mesh import MeshRenderer, MeshRendering
 from headfields.renderers.occupancy import OccupancyGrid
 from headfields.renderers.samplers import HierarchicalSampler, OccupancySampler, UniformSampler
 from headfields.renderers.sharpness import LearnedSharpness, ScheduledSharpness, Sharpness
+from headfields.renderers.splats import SplatRenderer
 from headfields.renderers.surface import SurfaceRenderer
 from headfields.renderers.surface_alpha import NeuSAlpha, SurfaceAlpha, UnclampedAlpha, VolSDFDensity
 from headfields.renderers.surface_sampler import SurfaceSampler
@@ -25,6 +26,7 @@ __all__ = [
     "ScheduledSharpness",
     "Shading",
     "Sharpness",
+    "SplatRenderer",
     "SurfaceAlpha",
     "SurfaceRenderer",
     "SurfaceSampler",

@@ -101,8 +101,11 @@ def load(
 def _load(
     path: Path | str, module: nn.Module, optimizer: torch.optim.Optimizer, ema: ExponentialMovingAverage | None
 ) -> tuple[Progress, dict[str, Tensor]]:
+    groups, header, progress = _read(path, _module_tensors(module))
+    _adopt_sizes(module, groups["module"], optimizer)
+    if ema is not None:
+        ema.resized(module)
     own = _module_tensors(module)
-    groups, header, progress = _read(path, own)
     _check_match(path, "tensors", own, groups["module"])
     if ema is not None and header.get("ema"):
         _check_match(path, "averages", ema.average, groups["ema"])
@@ -169,8 +172,9 @@ def load_weights(path: Path | str, module: nn.Module) -> Progress:
         ValueError: it is no checkpoint, or belongs to another model.
     """
     with reading(path, "a checkpoint"):
+        groups, _, progress = _read(path, _module_tensors(module))
+        _adopt_sizes(module, groups["module"])
         own = _module_tensors(module)
-        groups, _, progress = _read(path, own)
         _check_match(path, "tensors", own, groups["module"])
         _check_match(path, "averages", {name: own[name] for name in groups["ema"] if name in own}, groups["ema"])
         _check_finite(path, dict(module.named_parameters()), groups)
@@ -178,6 +182,18 @@ def load_weights(path: Path | str, module: nn.Module) -> Progress:
             for name, tensor in own.items():
                 tensor.copy_(groups["ema"].get(name, groups["module"][name]))
         return progress
+
+
+def _adopt_sizes(
+    module: nn.Module, saved: Mapping[str, Tensor], optimizer: torch.optim.Optimizer | None = None
+) -> None:
+    """Lets parts whose numbers of rows training changes take those of the saved tensors (`headfields.parts.Part`)."""
+    for prefix, part in module.named_modules():
+        adopt_sizes: Any = getattr(part, "adopt_sizes", None)
+        if adopt_sizes is not None:
+            start = f"{prefix}." if prefix else ""
+            own = {name.removeprefix(start): tensor for name, tensor in saved.items() if name.startswith(start)}
+            adopt_sizes(own, optimizer)
 
 
 def _read(path: Path | str, own: Mapping[str, Tensor]) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any], Progress]:

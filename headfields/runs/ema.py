@@ -53,6 +53,16 @@ class ExponentialMovingAverage:
             tensor.copy_(average[name])
 
     @torch.no_grad()
+    def resized(self, module: nn.Module) -> None:
+        """Takes note of parameters that are new: their averages start at their values."""
+        parameters = {name: p for name, p in module.named_parameters() if p.requires_grad}
+        for name, parameter in parameters.items():
+            if self._parameters.get(name) is not parameter:
+                self.average[name] = parameter.detach().clone()
+        self.average = {name: self.average[name] for name in parameters}
+        self._parameters = parameters
+
+    @torch.no_grad()
     def swap(self) -> None:
         """Exchanges parameters and average; a second call puts them back."""
         for name, parameter in self._parameters.items():

@@ -1,4 +1,4 @@
-"""Batches of a step: frames, rays and patches drawn by all processes alike, and the share of each."""
+"""Batches of a step, drawn by all processes alike: frames, and rays, patches or images of them; the share of each."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from headfields.records import PixelBatch
+from headfields.records import Batch, PixelBatch
 from headfields.training.frames import draw_frames
 from headfields.training.processes import Processes
 
@@ -16,7 +16,7 @@ class BatchSource:
     """Draws the batch of a step.
 
     Args:
-        capture: has `sample_pixels`, and `sample_patches` if there are patches.
+        capture: has `sample_pixels`, `sample_patches` if there are patches, and `sample_images` for whole images.
         processes: all draw the same batch; each takes its share.
         frames: (F,) the training frames.
         frame_weights: (F,) how often each is drawn; uniformly if None.
@@ -25,6 +25,7 @@ class BatchSource:
         pixel_weights: sampling weights of single rays by label or region.
         patch: side of patches in pixels; None for none.
         patches_per_step: number of patches of a step, of all processes.
+        whole_images: whether the frames are drawn whole; the arguments on rays and patches have no meaning then.
 
     Raises:
         TypeError: the capture cannot draw patches, or a number is not whole.
@@ -42,12 +43,19 @@ class BatchSource:
         pixel_weights: Mapping[int | str, float | int] | None,
         patch: int | None,
         patches_per_step: int,
+        whole_images: bool = False,
     ) -> None:
         self._capture, self._processes = capture, processes
         self._frames, self._frame_weights, self._frames_per_step = frames, frame_weights, frames_per_step
         self._background = background
         self._by_label = {} if pixel_weights is None else {"weights": pixel_weights}
         self._side, self._patches = (0, 0) if patch is None else (patch, patches_per_step)
+        self._whole_images = whole_images
+        if whole_images and not hasattr(capture, "sample_images"):
+            raise TypeError(
+                f"Trainer: the avatar renders whole images, and {type(capture).__name__} has no sample_images; see "
+                "headfields.data.Capture.sample_images"
+            )
         if patch is None:
             return
         if not hasattr(capture, "sample_patches"):
@@ -74,7 +82,7 @@ class BatchSource:
         """Rays of all patches of a step."""
         return self._patches * self._side**2
 
-    def draw(self, rays: int, generator: torch.Generator) -> tuple[PixelBatch, Int64[Tensor, " b"], int, int]:
+    def draw(self, rays: int, generator: torch.Generator) -> tuple[Batch, Int64[Tensor, " b"], int, int]:
         """This process's share of a batch.
 
         Args:
@@ -82,11 +90,16 @@ class BatchSource:
             generator: a CPU generator, at the same state on all processes.
 
         Returns:
-            The share; the frames that its `rays.frame` indexes; the number of rays of the processes before this one;
-            and the number of rays of all.
+            The share; the frames that its `frame` indexes; the number of rays (or images) of the processes before this
+            one; and the number of rays (or images) of all.
         """
         drawn = draw_frames(self._frames, self._frame_weights, self._frames_per_step, generator)
         background = {"background": self._background}
+        if self._whole_images:
+            images, frames = self._capture.sample_images(drawn, generator, **background)
+            own = self._processes.share(len(images))
+            whole = not self._processes.several
+            return (images if whole else images[own]), (frames if whole else frames[own]), own.start, len(images)
         patches: PixelBatch | None = None
         if self._patches:
             patches, _ = self._capture.sample_patches(drawn, self._patches, self._side, generator, **background)

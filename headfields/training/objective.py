@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from headfields.losses.base import Loss
 from headfields.parts import Rendering
-from headfields.records import PixelBatch
+from headfields.records import Batch
 from headfields.training.warn import warn
 
 
@@ -30,7 +30,7 @@ class Objective:
         self._has_frozen_parameters = any(not parameter.requires_grad for parameter in avatar.parameters())
         self._without_gradient = {loss.name for loss in losses}
 
-    def __call__(self, rendering: Rendering, batch: PixelBatch, step: int) -> Float[Tensor, " l"]:
+    def __call__(self, rendering: Rendering, batch: Batch, step: int) -> Float[Tensor, " l"]:
         """The L weighted losses of the rays that this process renders.
 
         Raises:
@@ -42,7 +42,7 @@ class Objective:
             self._check_gradients(values)
         return torch.stack([(value * loss.weight).float() for value, loss in zip(values, self.losses, strict=True)])
 
-    def _value(self, loss: Loss, rendering: Rendering, batch: PixelBatch, step: int) -> Float[Tensor, ""]:
+    def _value(self, loss: Loss, rendering: Rendering, batch: Batch, step: int) -> Float[Tensor, ""]:
         value = loss(rendering, batch, step)
         if not isinstance(value, Tensor):
             raise TypeError(

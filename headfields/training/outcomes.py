@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 __all__ = ["FitResult", "StepOutcome"]
 
@@ -47,6 +48,7 @@ class StepOutcome:
         interrupted: whether any process was interrupted.
         not_finite: the losses or gradients that are not finite; empty if the step was taken.
         stopped: whether `Trainer.stop` was called on any process before the step.
+        rendering: the `headfields.Rendering` of this process's share, for callbacks; its gradients are computed.
     """
 
     terms: dict[str, float]
@@ -56,6 +58,7 @@ class StepOutcome:
     interrupted: bool
     not_finite: str = ""
     stopped: bool = False
+    rendering: Any = None
 
     @property
     def loss(self) -> float:

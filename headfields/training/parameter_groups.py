@@ -12,7 +12,8 @@ def parameter_groups(module: nn.Module, weight_decay: float | int | None) -> lis
     """The optimizer's groups: tables (`table`, `*_table`; no decay) and networks (decay). Empty ones are left out.
 
     Parameters of parts with a `rate_group` form a group of that name, two groups where some of them are tables. Of
-    nested parts with a `rate_group` the outermost counts.
+    nested parts with a `rate_group` the outermost counts. A part with `rate_groups` has one for each parameter that it
+    names, without decay.
 
     Args:
         module: its trainable parameters are grouped by name.
@@ -28,15 +29,20 @@ def parameter_groups(module: nn.Module, weight_decay: float | int | None) -> lis
     [('networks', 2, 1e-06)]
     """
     rate_group: dict[nn.Parameter, str] = {}
+    single: set[nn.Parameter] = set()
     for part in module.modules():  # outer ones come first
         if getattr(part, "rate_group", None):
             for parameter in part.parameters():
                 rate_group.setdefault(parameter, part.rate_group)  # type: ignore[arg-type]
+        for name, group in getattr(part, "rate_groups", {}).items():
+            parameter = getattr(part, name)
+            rate_group.setdefault(parameter, group)
+            single.add(parameter)
     parameters_of: dict[tuple[str, bool], list[nn.Parameter]] = {("tables", True): [], ("networks", False): []}
     for name, parameter in module.named_parameters():
         if parameter.requires_grad:
             last = name.rpartition(".")[2]
-            is_table = last == "table" or last.endswith("_table")
+            is_table = last == "table" or last.endswith("_table") or parameter in single
             group = rate_group.get(parameter, "tables" if is_table else "networks")
             parameters_of.setdefault((group, is_table), []).append(parameter)
     groups: list[dict[str, Any]] = [

@@ -1,4 +1,4 @@
-"""The losses each preset is trained with: INSTA, MonoAvatar, 3VP Avatar."""
+"""The losses each preset is trained with: INSTA, MonoAvatar, 3VP Avatar, GaussianAvatars."""
 
 from torch import nn
 
@@ -7,6 +7,8 @@ from headfields.encoders.color_fields import ColorFields
 from headfields.losses.base import Loss
 from headfields.losses.blendfield import BlendSmoothness, BlendSparsity, CoefficientSmoothness
 from headfields.losses.color import HuberColor, SquaredColor
+from headfields.losses.image import L1DSSIM
+from headfields.losses.splats import SplatPosition, SplatScale
 from headfields.losses.surface import DepthPrior
 from headfields.losses.warp import Elastic, WarpMagnitude
 
@@ -36,6 +38,20 @@ def monoavatar_losses(depth: float | int = 0, depth_start: int = 500) -> list[Lo
     """
     losses: list[Loss] = [SquaredColor(), Elastic(), WarpMagnitude()]
     return [*losses, DepthPrior(start=depth_start, weight=depth)] if depth else losses
+
+
+def gaussian_avatars_losses(depth: float | int = 0, depth_start: int = 500) -> list[Loss]:
+    """GaussianAvatars' losses, with the paper's weights: L1 with D-SSIM, and thresholds on local position and scale.
+
+    Args:
+        depth, depth_start: must be 0, and is ignored: Gaussians have no depth prior.
+
+    Raises:
+        ValueError: depth is not 0.
+    """
+    if depth:
+        raise ValueError(f"gaussian_avatars_losses: depth is {depth}; avatars of Gaussians have no depth prior, pass 0")
+    return [L1DSSIM(), SplatPosition(), SplatScale()]
 
 
 def blendfield_losses(avatar: nn.Module) -> list[Loss]:

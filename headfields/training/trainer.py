@@ -72,18 +72,19 @@ MOST_SKIPPED = 25
 
 @dataclass(frozen=True)
 class _Drawn:
-    """This process's share of a step: B frames, and what N rays of them should see and see."""
+    """This process's share of a step: B frames, and what rays or images of them should show and show."""
 
     frames: Tensor
     state: Any
     batch: Any
-    rgb: Tensor
+    rendering: Any
 
     def suspects(self) -> Float[Tensor, " b"]:
         """1 for frames with a state, target or color that is not finite, else 0."""
-        suspects = self.rgb.new_zeros(len(self.frames))
-        colors = torch.cat([self.rgb, self.batch.target.to(self.rgb)], dim=1)
-        suspects[self.batch.rays.frame[~colors.isfinite().all(dim=1)]] = 1.0
+        rgb = self.rendering.rgb.detach()
+        suspects = rgb.new_zeros(len(self.frames))
+        colors = torch.cat([rgb, self.batch.target.to(rgb)], dim=-1)
+        suspects[self.batch.frame[~colors.isfinite().all(dim=-1)]] = 1.0
         for name in ("vertices", "expression", "pose"):
             values = getattr(self.state, name, None)
             if values is not None:
@@ -104,7 +105,9 @@ class Trainer:
     275 ms with a quarter of them touched, so there is no sparse variant.
 
     Args:
-        avatar: a `headfields.Avatar`, or any module with its `forward`, `update` and `render`; moved to `device`.
+        avatar: a `headfields.Avatar` or `headfields.SplatAvatar`, or any module with the `forward`, `update` and
+            `render` of one; moved to `device`. With `whole_images = True` (avatars of Gaussians) a step renders its
+            frames whole: the arguments on rays and patches do not apply.
         capture: the `headfields.data.Capture` to learn from; its split "train" is used.
         losses: their weighted sum is minimized: losses as in `headfields.losses`, and functions of `(rendering, batch)`
             or `(rendering, batch, step)` that return a scalar tensor (see `headfields.losses.FunctionLoss`).
@@ -112,7 +115,8 @@ class Trainer:
         samples_per_step: target number of composited samples per step; `rays_per_step` is then where the number of
             rays starts: few while space is unexplored, more as emptiness is learned, between an eighth and four times
             `rays_per_step` (INSTA's released code: 2^18 samples, from 4096 rays on). None keeps `rays_per_step`.
-        frames_per_step: frames they come from (all training frames, if there are fewer).
+        frames_per_step: frames they come from (all training frames, if there are fewer); 8 if None, or 1 for an avatar
+            that renders whole images.
         frame_weights: (F,) how often each frame of the capture is drawn, uniformly if None; see
             `headfields.data.yaw_balanced_weights`.
         pixel_weights: sampling weights of pixels by label or region; see `Capture.sample_pixels`.
@@ -176,7 +180,7 @@ class Trainer:
         *,
         rays_per_step: int = 2048,
         samples_per_step: int | None = None,
-        frames_per_step: int = 8,
+        frames_per_step: int | None = None,
         frame_weights: Any = None,
         pixel_weights: Mapping[int | str, float | int] | None = None,
         learning_rate: float | int = 1.75e-3,
@@ -206,6 +210,9 @@ class Trainer:
         bar: bool = True,
     ) -> None:
         network_rate = learning_rate if network_learning_rate is None else network_learning_rate
+        whole_images = bool(getattr(avatar, "whole_images", False))
+        if frames_per_step is None:
+            frames_per_step = 1 if whole_images else 8
         check_positive(
             "Trainer", rays_per_step=rays_per_step, frames_per_step=frames_per_step, learning_rate=learning_rate,
             network_learning_rate=network_rate, final_rate=final_rate,
@@ -240,9 +247,15 @@ class Trainer:
         self._loggers = Loggers(self.fabric, named, self.folder)
         self.device = self.fabric.device
         self.processes = Processes(self.fabric.global_rank, self.fabric.world_size, self.device)
+        rays_alone = {"samples_per_step": samples_per_step, "patch": patch, "pixel_weights": self.pixel_weights}
+        if whole_images and any(rays_alone.values()):
+            given = ", ".join(name for name, value in rays_alone.items() if value)
+            raise ValueError(
+                f"Trainer: {given} is about rays, and {type(avatar).__name__} renders whole images; leave it out"
+            )
         self._batches = BatchSource(
             capture, self.processes, self.frames, self.frame_weights, frames_per_step, background, self.pixel_weights,
-            patch, patches_per_step,
+            patch, patches_per_step, whole_images,
         )  # fmt: skip
         if self._batches.patch_rays > rays_per_step:
             raise ValueError(
@@ -386,6 +399,18 @@ class Trainer:
         """
         self._stop = str(reason)
 
+    def resized(self) -> None:
+        """Takes note of parameters and buffers of other sizes; a callback that changes them calls it afterwards.
+
+        The optimizer is the callback's to keep in step, as `headfields.networks.Gaussians.take` does. Averages of
+        parameters that are new start at their values.
+        """
+        self._trained = {name: p for name, p in self.avatar.named_parameters() if p.requires_grad}
+        self._backup = BufferBackup(self.avatar)
+        self._buffers = SharedBuffers(self.processes, self.avatar)
+        if self.ema is not None:
+            self.ema.resized(self.avatar)
+
     @contextlib.contextmanager
     def averaged(self) -> Iterator[Any]:
         """Within the `with` block the avatar carries the averaged weights, in evaluation mode: for callbacks that look
@@ -446,6 +471,7 @@ class Trainer:
         if self._averaged:
             self._swap_average()
         self.progress, random = checkpoint.load(path, self.avatar, self.optimizer, self.ema)
+        self.resized()
         self.random.load(random)
         if self.scaler is not None and "scaler" in self.progress.extra:
             self.scaler.load_state_dict(self.progress.extra["scaler"])
@@ -615,6 +641,9 @@ class Trainer:
         outcome = self._optimize(decay, monitor, interrupt)
         if outcome.not_finite:
             self._skip(outcome.not_finite, monitor)
+        elif self._drawn is not None:
+            outcome = dataclasses.replace(outcome, rendering=self._drawn.rendering)
+        self._drawn = None
         self.progress.step += 1
         monitor.share_seconds(outcome.seconds)
         if outcome.not_finite:
@@ -641,7 +670,6 @@ class Trainer:
         assert self._drawn is not None
         suspects = self.processes.maximum(self._drawn.suspects())
         frames = self._drawn.frames[(suspects > 0).cpu()] if bool(suspects.any()) else self._drawn.frames
-        self._drawn = None
         monitor.event("skipped", what=what, frames=frames.tolist())
         try:
             self._skipped.skip(
@@ -714,7 +742,7 @@ class Trainer:
         self._buffers.snapshot()
         own_numbers = self.random.share(first, rays) if several else contextlib.nullcontext()
         with own_numbers, self.fabric.autocast():
-            rendering = self.avatar(batch.rays, state, batch.background)
+            rendering = self.avatar(batch.view, state, batch.background)
             values = self._objective(rendering, batch, step)
             total = values.sum()
         self.optimizer.zero_grad(set_to_none=True)
@@ -724,8 +752,9 @@ class Trainer:
             squared_error = (rendering.rgb - batch.target).square().sum() / max(rendering.rgb.numel(), 1)
             scaled = torch.stack([value.detach().double() for value in (*values, squared_error)]) * fraction
             samples = 0 if rendering.samples is None else len(rendering.samples)
-            self._drawn = _Drawn(frames, state, batch, rendering.rgb.detach())
-            return torch.cat([scaled, torch.full_like(scaled[:1], float(samples))]), rays
+            self._drawn = _Drawn(frames, state, batch, rendering)
+            pixels = batch.alpha[:1].numel()  # of an image, or one of a ray
+            return torch.cat([scaled, torch.full_like(scaled[:1], float(samples))]), rays * max(pixels, 1)
 
     def _apply(
         self,

@@ -1,0 +1,135 @@
+"""Gaussians bound to triangles, which they follow rigidly and in size (GaussianAvatars)."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from headfields.deformers.mesh_deformer import MeshDeformer
+from headfields.ops.rotations import quaternion_from_rotation, quaternion_product
+from headfields.ops.triangle_bvh import TriangleBVH
+from headfields.ops.triangle_frames import triangle_frames
+from headfields.records import Canonical, HeadState, Rays, Splats
+
+_SMALLEST = 1e-7
+"""Meters that a triangle's size does not go below: one that collapses would make Gaussians without extent."""
+
+
+@dataclass(frozen=True)
+class TrianglePoses:
+    """Similarities from the coordinates of each triangle to posed space, of B frames.
+
+    Attributes:
+        table: (B, F, 17): size times rotation (3 × 3, row by row), origin, rotation as quaternion, size in meters.
+        state: the frames.
+        box: (2, 3) around the shells of all frames.
+        trees: the BVH of the posed meshes, in a list that is empty before it is needed.
+    """
+
+    table: Float[Tensor, "b f 17"]
+    state: HeadState
+    box: Float[Tensor, "2 3"]
+    trees: list[TriangleBVH]
+
+
+class TriangleBinding(MeshDeformer):
+    """Each Gaussian is attached to a triangle, whose frame and size it follows: μ' = k R μ + T, r' = R r, s' = k s.
+
+    T is the triangle's centroid; the columns of R are the direction of its first edge, its normal, and the cross
+    product of the two; k is the mean of the length of that edge and the triangle's height over it, in meters. So μ and
+    s count in sizes of the triangle, and the same step of an optimizer is a smaller one where the mesh is finer.
+
+    Canonicalizes points with the same maps, of the nearest triangle within the shell.
+
+    Args:
+        canonical_vertices: (V, 3), meters.
+        faces: (F, 3) int64.
+        shell, padding, behind: options as in `MeshDeformer`, for points.
+
+    Differentiable in Gaussians, points and vertices to second order, except across the change of the nearest triangle
+    and of a quaternion's largest entry.
+
+    Raises:
+        ValueError: as `MeshDeformer`; later, Gaussians of a triangle that there is not.
+
+    Source: GaussianAvatars (Qian et al. 2024), section 3.2.
+    """
+
+    gives_faces = True
+    poses = True
+    _canonical: Tensor | None = None
+
+    def prepare(self, state: HeadState) -> TrianglePoses:
+        self.check_topology(state)
+        return TrianglePoses(self._table(state.vertices), state, self.box_around(state.vertices), [])
+
+    def attach(self, splats: Splats, face: Int[Tensor, " n"] | None = None) -> tuple[Splats, Int[Tensor, " n"]]:
+        if face is None:
+            face = self._bvh.closest(splats.means.detach()).face
+        size, linear, origin, rotation = _parts(self._canonical_table()[0][face])
+        means = (linear.mT @ (splats.means - origin)[..., None])[..., 0] / size.square()
+        back = rotation * rotation.new_tensor([1.0, -1.0, -1.0, -1.0])
+        return splats.placed(means, quaternion_product(back, splats.quaternions), splats.scales / size), face
+
+    def rest(self, splats: Splats, face: Int[Tensor, " n"]) -> Splats:
+        return _place(splats, self._canonical_table()[0][face])
+
+    def pose(self, splats: Splats, face: Int[Tensor, " n"], prepared: TrianglePoses) -> Splats:
+        return _place(splats, prepared.table[:, face])
+
+    def forward(
+        self, points: Float[Tensor, "m 3"], directions: Float[Tensor, "m 3"], frame: Int[Tensor, " m"],
+        prepared: TrianglePoses,
+    ) -> Canonical:  # fmt: skip
+        nearest = self._tree(prepared).closest(points, frame, max_distance=self.shell)
+        valid = nearest.face >= 0
+        face = nearest.face.clamp_min(0)
+        size, linear, origin, _ = _parts(prepared.table[frame, face])
+        own_size, own_linear, own_origin, _ = _parts(self._canonical_table()[0][face])
+        back = own_linear @ linear.mT / size.square()[..., None]
+        moved = (back @ (points - origin)[..., None])[..., 0] + own_origin
+        turned = (back @ directions[..., None])[..., 0] * size / own_size
+        return Canonical(
+            points=moved, directions=turned, posed_points=points, frame=frame, valid=valid, face=nearest.face,
+            barycentric=nearest.barycentric, distance=nearest.distance,
+        )  # fmt: skip
+
+    def near_far(self, rays: Rays, prepared: TrianglePoses) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
+        return self.shell_of(rays, self._tree(prepared))
+
+    def _tree(self, prepared: TrianglePoses) -> TriangleBVH:
+        """The BVH of the posed meshes, made where points are to be canonicalized."""
+        if not prepared.trees:
+            prepared.trees.append(self.posed(prepared.state))
+        return prepared.trees[0]
+
+    def _canonical_table(self) -> Float[Tensor, "1 f 17"]:
+        if self._canonical is None or self._canonical.device != self.canonical_vertices.device:
+            self._canonical = self._table(self.canonical_vertices[None])
+        return self._canonical
+
+    def _table(self, vertices: Float[Tensor, "b v 3"]) -> Float[Tensor, "b f 17"]:
+        first, second, third = (vertices[:, self.faces[:, corner]] for corner in range(3))
+        tangent, bitangent, normal, _ = triangle_frames(vertices, self.faces).unbind(-1)
+        length = ((second - first) * tangent).sum(-1)
+        height = ((third - first) * bitangent).sum(-1)
+        size = (0.5 * (length + height)).clamp_min(_SMALLEST)[..., None]
+        rotation = torch.stack([tangent, normal, -bitangent], dim=-1)
+        center = (first + second + third) / 3
+        return torch.cat(
+            [(rotation * size[..., None]).flatten(-2), center, quaternion_from_rotation(rotation), size], dim=-1
+        )
+
+
+def _parts(rows: Float[Tensor, "*batch n 17"]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Size (..., 1), size times rotation (..., 3, 3), origin (..., 3) and rotation (..., 4) of rows of a table."""
+    linear, origin, rotation, size = rows.split([9, 3, 4, 1], dim=-1)
+    return size, linear.unflatten(-1, (3, 3)), origin, rotation
+
+
+def _place(splats: Splats, rows: Float[Tensor, "*batch n 17"]) -> Splats:
+    """Gaussians in the coordinates of triangles, in the space of these."""
+    size, linear, origin, rotation = _parts(rows)
+    means = (linear * splats.means[..., None, :]).sum(-1) + origin
+    return splats.placed(means, quaternion_product(rotation, splats.quaternions), splats.scales * size)

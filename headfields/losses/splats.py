@@ -1,0 +1,91 @@
+"""Losses on Gaussians that are attached to a mesh: how far from their triangle, and how large, they may become."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from headfields.losses.base import zero_of
+from headfields.parts import Rendering
+from headfields.records import Batch, Splats
+
+
+@dataclass(frozen=True)
+class SplatPosition:
+    """The distance of Gaussians from their triangle's center beyond a threshold, mean over those in view.
+
+    In the coordinates of `headfields.deformers.TriangleBinding`: in sizes of the triangle. A Gaussian that is close to
+    its triangle moves with it; one that is far away swings with its every turn.
+
+    Attributes:
+        threshold: sizes of the triangle that are free.
+        weight: factor of the loss in the total.
+        name: column in the log.
+
+    Differentiable once.
+
+    Source: GaussianAvatars (Qian et al. 2024), section 3.4: threshold 1, weight 0.01. The mean is our own choice.
+    """
+
+    threshold: float | int = 1.0
+    weight: float | int = 0.01
+    name: str = "splat_position"
+
+    def __call__(self, rendering: Rendering, batch: Batch, step: int) -> Float[Tensor, ""]:
+        """The loss.
+
+        Raises:
+            ValueError: the rendering has no attached Gaussians.
+        """
+        attached, visible = _in_view(self.name, rendering)
+        far = (attached.means.norm(dim=-1) - self.threshold).clamp_min(0)
+        return _mean(far, visible, rendering)
+
+
+@dataclass(frozen=True)
+class SplatScale:
+    """The length of the vector of a Gaussian's scales beyond a threshold each, mean over those in view.
+
+    In the coordinates of `headfields.deformers.TriangleBinding`: in sizes of the triangle. Large Gaussians on small
+    triangles jitter, because a small turn of the triangle moves much of the image.
+
+    Attributes:
+        threshold: sizes of the triangle that are free.
+        weight: factor of the loss in the total.
+        name: column in the log.
+
+    Differentiable once.
+
+    Source: GaussianAvatars (Qian et al. 2024), section 3.4: threshold 0.6, weight 1. The mean is our own choice.
+    """
+
+    threshold: float | int = 0.6
+    weight: float | int = 1.0
+    name: str = "splat_scale"
+
+    def __call__(self, rendering: Rendering, batch: Batch, step: int) -> Float[Tensor, ""]:
+        """The loss.
+
+        Raises:
+            ValueError: the rendering has no attached Gaussians.
+        """
+        attached, visible = _in_view(self.name, rendering)
+        large = (attached.scales - self.threshold).clamp_min(0)
+        return _mean(large.square().sum(-1).add(1e-12).sqrt() - 1e-6, visible, rendering)
+
+
+def _in_view(name: str, rendering: Rendering) -> tuple[Splats, Bool[Tensor, "b n"]]:
+    """The Gaussians in the coordinates of the deformer, and which are drawn in each image."""
+    if rendering.attached is None or rendering.splatted is None:
+        raise ValueError(
+            f"{name} loss: the rendering has no Gaussians in the coordinates of a deformer; a headfields.SplatAvatar "
+            "gives them in training mode (avatar.train())"
+        )
+    return rendering.attached, rendering.splatted.radii > 0
+
+
+def _mean(values: Float[Tensor, "*b n"], visible: Bool[Tensor, "b n"], rendering: Rendering) -> Float[Tensor, ""]:
+    if not visible.numel():
+        return zero_of(rendering)
+    return torch.where(visible, values, 0.0).sum() / visible.sum().clamp_min(1)

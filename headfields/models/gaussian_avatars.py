@@ -1,0 +1,38 @@
+"""GaussianAvatars (Qian et al. 2024): Gaussians that ride on the triangles of a tracked mesh."""
+
+from headfields.deformers import TriangleBinding
+from headfields.models.preset import preset
+from headfields.networks.gaussians import Gaussians
+from headfields.networks.surface_splats import surface_splats
+from headfields.records import Template
+from headfields.renderers import SplatRenderer
+from headfields.splat_avatar import SplatAvatar
+
+
+@preset
+def gaussian_avatars(
+    template: Template, count: int = 16000, degree: int = 1, hair: float = 0.0, antialiased: bool = False
+) -> SplatAvatar:
+    """GaussianAvatars on a template, assembled from public parts.
+
+    The paper starts with one Gaussian at the center of each triangle and grows. The start here is our own choice, for a
+    minute on a CPU: as many as the end needs, evenly by area, and some above the surface for hair.
+
+    Args:
+        template: the canonical mesh.
+        count: number of Gaussians to start with; density control changes it.
+        degree: degree of the spherical harmonics of the color. The paper's is 3.
+        hair: meters above the mesh in which hair may be; `headfields train` measures it in the mattes
+            (`headfields.data.matter_extent`).
+        antialiased: see `headfields.renderers.SplatRenderer`.
+
+    Source: GaussianAvatars, section 3.2. `headfields train` has its losses and learning rates.
+    """
+    deformer = TriangleBinding(template.canonical_vertices, template.faces)
+    start, face = surface_splats(template.canonical_vertices, template.faces, count, height=hair)
+    return SplatAvatar(
+        gaussians=Gaussians.of(*deformer.attach(start, face), degree=degree),
+        deformer=deformer,
+        renderer=SplatRenderer(antialiased),
+        template=template,
+    )

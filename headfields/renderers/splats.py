@@ -1,0 +1,79 @@
+"""Renders Gaussians: the rasterizer, with the background and the conventions of a `Rendering`."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from headfields.ops.splat import splat
+from headfields.parts import Part, Rendering
+from headfields.records import Camera, Splats
+
+
+class SplatRenderer(Part):
+    """Draws Gaussians in posed space with `headfields.ops.splat`.
+
+    Args:
+        antialiased: whether Gaussians smaller than a pixel fade instead of growing; see `headfields.ops.splat`. An
+            avatar that is to be drawn at other sizes than it was trained at needs it.
+        near: meters; Gaussians nearer to the camera are not drawn.
+
+    Attributes:
+        absolute: whether renderings in training mode have `screen_absolute`, for density control; not saved.
+
+    Raises:
+        ValueError: near is not positive.
+    """
+
+    absolute: bool = False
+
+    def __init__(self, antialiased: bool = False, near: float = 0.01) -> None:
+        super().__init__()
+        if not near > 0:
+            raise ValueError(f"SplatRenderer: near is {near} m; expected a positive distance")
+        self.antialiased = antialiased
+        self.near = near
+
+    def extra_repr(self) -> str:
+        return f"antialiased={self.antialiased}, near={self.near} m"
+
+    def forward(
+        self, splats: Splats, camera: Camera, background: Float[Tensor, "3"] | Float[Tensor, "b h w 3"]
+    ) -> Rendering:
+        """Images of B cameras.
+
+        Args:
+            splats: (B, N, ...) in posed space, meters.
+            camera: B cameras of one size.
+            background: (3,), or (B, H, W, 3), sRGB in [0, 1].
+
+        Returns:
+            A `Rendering` of (B, H, W, ...), with `splats`; in training mode also `splatted`, and with gradients
+            enabled `screen` (B, N, 2), which after the backward pass has the gradient by the projected centers.
+        """
+        colors = splats.harmonics if splats.colors is None else splats.colors
+        assert colors is not None
+        screen = absolute = None
+        if self.training and torch.is_grad_enabled():
+            screen = splats.means.new_zeros(*splats.means.shape[:-1], 2, requires_grad=True)
+            absolute = torch.zeros_like(screen, requires_grad=True) if self.absolute else None
+        result = splat(
+            splats.means, splats.quaternions, splats.scales, splats.opacities, colors, camera, background,
+            harmonics=splats.colors is None, antialiased=self.antialiased, near=self.near,
+            screen=screen, screen_absolute=absolute,
+        )  # fmt: skip
+        return Rendering(
+            rgb=result.color, opacity=result.opacity, depth=result.depth * ray_length(camera, result.depth),
+            normal=result.normal, splats=splats, splatted=result if self.training else None, screen=screen,
+            screen_absolute=absolute,
+        )  # fmt: skip
+
+
+def ray_length(camera: Camera, like: Tensor) -> Float[Tensor, "b h w"]:
+    """Length of the ray of each pixel for a unit of depth along the optical axis."""
+    lens = camera.intrinsics.reshape(-1, 3, 3).to(like)
+    height, width = camera.size
+    with torch.no_grad():
+        y, x = (torch.arange(size, device=like.device, dtype=like.dtype) + 0.5 for size in (height, width))
+        pixel = torch.stack([*torch.meshgrid(y, x, indexing="ij"), torch.ones(height, width).to(like)], dim=-1)
+        inverse = torch.linalg.inv(lens)[:, :, [1, 0, 2]]  # for (row, column, 1)
+        return (pixel @ inverse.mT[:, None]).norm(dim=-1)

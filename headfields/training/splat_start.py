@@ -1,0 +1,78 @@
+"""Where Gaussians start: colors from the images of a capture, and none where its mattes are empty."""
+
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional
+
+from headfields.networks.gaussians import DC
+from headfields.ops.triangle_bvh import TriangleBVH
+from headfields.splat_avatar import SplatAvatar
+
+_HIDDEN = 0.004
+"""Meters behind the mesh from which on a Gaussian is hidden by it."""
+_EMPTY = 0.3
+"""Share of the frames with an empty matte at a Gaussian from which on it is dropped."""
+
+
+@torch.no_grad()
+def start_from_images(avatar: SplatAvatar, capture: Any, frames: int = 24) -> None:
+    """Gives each Gaussian the mean color of its pixels where it is in view, and drops those where mattes are empty.
+
+    A Gaussian is in view where the mesh is not in front of it. Those that are never in view keep their color. A short
+    training is spared what every image says. Call it before the trainer is made; do not in a run that is resumed.
+
+    Args:
+        avatar: its deformer has a mesh.
+        capture: training frames, evenly spaced ones, are read.
+        frames: number of them.
+
+    Raises:
+        ValueError: the deformer has no mesh, or frames is less than 1.
+    """
+    mesh = avatar.template_faces
+    if mesh is None or frames < 1:
+        raise ValueError(
+            f"start_from_images: frames is {frames} and the deformer {type(avatar.deformer).__name__}; expected 1 or "
+            "more, and a deformer with a mesh, such as headfields.deformers.TriangleBinding"
+        )
+    gaussians, device = avatar.gaussians, avatar.gaussians.position.device
+    split = torch.as_tensor(capture.splits["train"], dtype=torch.long)
+    chosen = split[torch.linspace(0, max(len(split) - 1, 0), min(frames, len(split))).round().long()].unique()
+    total = torch.zeros(len(gaussians), 3, device=device)
+    weight, empty, seen = (torch.zeros(len(gaussians), device=device) for _ in range(3))
+    vertices, faces = mesh
+    tree = TriangleBVH(faces, vertices)
+    for frame in chosen.tolist():
+        state, camera = capture.state([frame]).to(device), capture.camera([frame]).to(device)
+        means = avatar.splats(state).means[0]
+        color, inside = _pixels_at(means, camera, capture.image(frame).to(device))
+        alpha = color[:, 3]
+        away = means - camera.center
+        distance = away.norm(dim=-1)
+        posed = tree.posed(state.vertices)
+        hit = posed.raycast(camera.center.expand_as(means), away / distance[:, None]).distance
+        view = inside & (hit > distance - _HIDDEN)
+        total += (color[:, :3] * (alpha * view)[:, None]).nan_to_num()
+        weight += alpha * view
+        empty += inside & (alpha < 0.5)
+        seen += inside
+    known = weight > 0
+    mean = total / weight.clamp_min(1e-6)[:, None]
+    gaussians.color.copy_(torch.where(known[:, None], (mean - 0.5) / DC, gaussians.color))
+    keep = empty <= _EMPTY * seen
+    if not bool(keep.all()):
+        gaussians.take(keep.nonzero()[:, 0])
+
+
+def _pixels_at(points: Float[Tensor, "n 3"], camera: Any, image: Float[Tensor, "h w 4"]) -> tuple[Tensor, Tensor]:
+    """Color and matte (N, 4) of the image at the points, and whether they are in it."""
+    pixel, depth = (value[0] for value in camera.project(points[None]))
+    height, width = image.shape[:2]
+    size = pixel.new_tensor([width, height])
+    grid = (2 * pixel / size - 1)[None, None]
+    values = functional.grid_sample(image.movedim(-1, 0)[None], grid, align_corners=False, padding_mode="border")
+    inside = (depth > 0) & (pixel > 0).all(-1) & (pixel < size).all(-1)
+    return values[0, :, 0].T, inside
