@@ -21,7 +21,7 @@ from headfields.cli.streams import open_closed_descriptors, tolerant_stderr
 
 COMMANDS = (
     "synth", "train", "train-prior", "track", "evaluate", "render", "mesh", "compare-meshes", "convert-flame", "rig",
-    "template", "synth-template", "track-template", "inspect", "doctor",
+    "template", "synth-template", "track-template", "inspect", "convert", "doctor",
 )  # fmt: skip
 """In the order of the help text."""
 

@@ -2,7 +2,7 @@
 
 import sys
 
-from headfields.cli.argument_types import CaptureFolder
+from headfields.cli.argument_types import CaptureFolder, OptionalFile, OptionalFolder
 
 
 def inspect(
@@ -10,6 +10,8 @@ def inspect(
     /,
     decode: bool = False,
     memory: int = 2048,
+    head: OptionalFile = None,
+    root: OptionalFolder = None,
 ) -> None:
     """Print what a capture has: sizes, splits, mesh, expressions, and every decision that reading it took.
 
@@ -20,10 +22,14 @@ def inspect(
         capture: Folder of the capture.
         decode: Decode every file of every frame, so that a broken one is found now and not in the middle of a run.
         memory: Megabytes for decoded frames.
+        head: FLAME model of a capture in VHAP's layout, whose frames have parameters and no meshes.
+        root: A folder above the capture that holds everything, for sets whose frames are in sibling folders.
     """
     from headfields.data import load_capture
+    from headfields.heads import FlameHead
 
-    opened = load_capture(capture, memory_budget_mb=memory)
+    model = None if head is None else FlameHead.from_file(head)
+    opened = load_capture(capture, memory_budget_mb=memory, head=model, root=root)
     if decode:
         opened.validate()
         print(f"{len(opened)} frames decoded", file=sys.stderr)

@@ -32,6 +32,7 @@ from headfields.data.joint_fit import fit_joint_transforms
 from headfields.data.labels import REGION_LABELS
 from headfields.data.load import load_capture
 from headfields.data.matter import matter_extent
+from headfields.data.mesh_labels import with_mesh_labels
 from headfields.data.pixel_dataset import PixelDataset
 from headfields.data.save import save_capture
 
@@ -65,6 +66,7 @@ __all__ = [
     "save_gaussians",
     "to_head_frame",
     "view_yaw",
+    "with_mesh_labels",
     "write_insta",
     "yaw_balanced_weights",
 ]

@@ -20,7 +20,7 @@ from headfields.data.alignment import (
 from headfields.data.camera_convention import check_convention
 from headfields.data.capture import Capture
 from headfields.data.errors import CaptureError
-from headfields.data.formats.insta_transforms import splits_from_end
+from headfields.data.formats.transforms import splits_from_end
 from headfields.data.frame_indices import Frames, frame_indices
 from headfields.data.head_frame import HeadFrameChoice
 from headfields.data.image_files import decode_image

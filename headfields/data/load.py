@@ -11,11 +11,15 @@ from torch import Tensor
 from headfields.data.capture import Capture
 from headfields.data.errors import CaptureError, NoOpenMouthError
 from headfields.data.formats.insta import is_insta, read_insta
-from headfields.data.formats.insta_transforms import read_transforms
 from headfields.data.formats.mononphm import is_mononphm
+from headfields.data.formats.transforms import read_transforms
+from headfields.data.formats.vhap import is_vhap, read_vhap
 from headfields.data.head_frame import HeadFrameChoice
+from headfields.data.recording import Recording
 from headfields.data.template import Mouth
 from headfields.files.reading import file_bytes, reading
+from headfields.heads.mouth.closing import mouth_loop
+from headfields.heads.skinned import SkinnedHead
 
 __all__ = ["load_capture"]
 
@@ -27,8 +31,10 @@ def load_capture(
     head_frame: HeadFrameChoice = "auto",
     mouth: Mouth | Literal["auto"] = "close",
     skinning: Float[Tensor, "v j"] | None = None,
+    head: SkinnedHead | None = None,
+    root: Path | str | None = None,
 ) -> Capture:
-    """Opens a capture (in INSTA's layout, the only one that is read at present).
+    """Opens a capture in the layout of INSTA (a mesh for each frame) or of VHAP and GaussianAvatars (FLAME parameters).
 
     JSON, matrices, file headers and a sample of frames are checked at once, the other meshes and pixels when they are
     first used. `Capture.validate()` checks everything.
@@ -50,6 +56,10 @@ def load_capture(
             and `Capture.mouth` have the decision.
         skinning: (V, J) skinning weights of the template's vertices. States then have `joint_transforms` fitted to
             their meshes (`fit_joint_transforms`), which skinning deformers need and the layout does not record.
+        head: the FLAME model of a capture in VHAP's layout, `headfields.heads.FlameHead.from_file(...)`; its regions
+            are the capture's, unless `regions` has others. Not for INSTA's layout, which has meshes.
+        root: folder above `path` that holds everything, for sets whose frames refer to sibling folders
+            (`../OTHER/images/...`), as those that join several sequences do.
 
     Raises:
         ValueError: head_frame is an unknown word, or a mask of another number of vertices.
@@ -63,9 +73,10 @@ def load_capture(
         raise CaptureError(f"load_capture: memory_budget_mb is {memory_budget_mb}; expected a positive number")
     if mouth not in (*get_args(Mouth), "auto"):
         raise CaptureError(f"load_capture: mouth is {mouth!r}; expected one of {', '.join(get_args(Mouth))}, auto")
-    if is_insta(folder):
+    if is_insta(folder) or is_vhap(folder):
         with reading(folder, "a capture", CaptureError):
-            recording = read_insta(folder)
+            recording, own_regions = _read(folder, head, None if root is None else Path(root))
+        regions = {**own_regions, **(regions or {})} or None
         treatment = "interior" if mouth == "auto" else mouth
         capture = Capture(recording, memory_budget_mb, regions, head_frame, treatment, skinning)
         if mouth == "auto":
@@ -76,9 +87,34 @@ def load_capture(
                 capture.report.append(f"mouth without an inside: {error}")
         return capture
     raise CaptureError(
-        f"load_capture: {folder} is not in INSTA's layout (transforms*.json whose frames have a mesh_path). "
-        f"{_describe(folder)}"
+        f"load_capture: {folder} is neither in INSTA's layout (transforms*.json whose frames have a mesh_path) nor in "
+        f"VHAP's (a flame_param_path). {_describe(folder)}"
     )
+
+
+def _read(folder: Path, head: SkinnedHead | None, root: Path | None) -> tuple[Recording, dict[str, Bool[Tensor, " f"]]]:
+    """The recording, and the face regions that its head model knows."""
+    if is_insta(folder):
+        if head is not None or root is not None:
+            raise CaptureError(
+                f"load_capture: {folder} is in INSTA's layout, whose frames have meshes; leave head and root out"
+            )
+        return read_insta(folder), {}
+    if head is None:
+        raise CaptureError(
+            f"load_capture: {folder} is in VHAP's layout, whose frames have FLAME parameters and no meshes; pass "
+            'head=headfields.heads.FlameHead.from_file("FLAME.npz"), the model that it was tracked with (commands: '
+            "headfields convert DIR --head FLAME.npz --out OTHER writes the meshes)"
+        )
+    return read_vhap(folder, head, root), {name: mask.cpu() for name, mask in _regions(head).items()}
+
+
+def _regions(head: SkinnedHead) -> dict[str, Bool[Tensor, " f"]]:
+    try:
+        border = mouth_loop(head.faces, head.template_vertices, head.weights[:, head.jaw_joint])
+    except ValueError:  # a mesh with a closed mouth
+        border = None
+    return head.derived_regions(border)
 
 
 def _describe(folder: Path) -> str:
@@ -97,8 +133,6 @@ def _describe(folder: Path) -> str:
         )
     if any(folder.glob("**/checkpoint/*.frame")):
         return "It has checkpoint/*.frame files, as metrical-tracker writes; export them to INSTA's layout"
-    if '"flame_param_path"' in text:
-        return "Its frames have flame_param_path, as VHAP and GaussianAvatars write; that layout is not read yet"
     if '"expression"' in text:
         return "Its frames have an expression but no mesh_path, as NeRFace writes; that layout is not read yet"
     if transforms:

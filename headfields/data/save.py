@@ -7,16 +7,22 @@ import numpy as np
 import torch
 from jaxtyping import Int
 from torch import Tensor
+from tqdm.auto import tqdm
 
 from headfields.data.capture import Capture
-from headfields.data.formats.insta_transforms import natural_order
 from headfields.data.formats.insta_writer import CapturedFrame, InstaWriter
+from headfields.data.formats.transforms import natural_order
 from headfields.records import Camera
 
 __all__ = ["save_capture"]
 
 
-def save_capture(capture: Capture, folder: Path | str, frames: Int[Tensor, " b"] | Sequence[int] | None = None) -> int:
+def save_capture(
+    capture: Capture,
+    folder: Path | str,
+    frames: Int[Tensor, " b"] | Sequence[int] | None = None,
+    progress: bool = False,
+) -> int:
     """Writes a capture in INSTA's layout so that `load_capture` returns every field exactly.
 
     Bit for bit: pixels and straight alpha (also the color under alpha 0), labels, depth as stored and its unit,
@@ -29,6 +35,7 @@ def save_capture(capture: Capture, folder: Path | str, frames: Int[Tensor, " b"]
         capture: decoded one frame at a time, whatever its memory budget.
         folder: a new or empty folder.
         frames: write only these, in the capture's order; splits keep those of their frames. All if None.
+        progress: show a progress bar on stderr.
 
     Returns:
         The number of frames written.
@@ -48,7 +55,7 @@ def save_capture(capture: Capture, folder: Path | str, frames: Int[Tensor, " b"]
     recording = capture.recording
     stems = _stems([capture.frame_names[frame] for frame in indices])
     writer = InstaWriter(folder, recording.canonical, recording.depth_scale)
-    for stem, frame in zip(stems, indices, strict=True):
+    for stem, frame in tqdm(list(zip(stems, indices, strict=True)), unit="frame", disable=not progress):
         rgba, label, depth = recording.decode_image(frame)
         head = {key: torch.from_numpy(value) for key, value in vars(recording.decode_head(frame)).items()
                 if value is not None}  # fmt: skip

@@ -139,6 +139,7 @@ class SkinnedHead(nn.Module):
         expression: Float[Tensor, "_ _"] | None = None,
         pose: Float[Tensor, "_ _ 3"] | None = None,
         translation: Float[Tensor, "_ 3"] | None = None,
+        offset: Float[Tensor, "_ v 3"] | None = None,
     ) -> HeadState:
         """Poses the head.
 
@@ -148,6 +149,8 @@ class SkinnedHead(nn.Module):
             pose: (B, J, 3) axis-angle of each joint relative to its parent, radians. Zero if None. FLAME has 5 joints:
                 root, neck, jaw, left eye, right eye.
             translation: (B, 3) meters, added last.
+            offset: (B, V, 3) meters, or (1, V, 3) for all frames: displacements of the rest shape, added before the
+                joints are regressed, as trackers that refine FLAME's vertices have them.
 
         Returns:
             HeadState of B frames: `vertices`, `expression` (B, E), `pose` (B, J, 3), and `joint_transforms` from rest
@@ -175,7 +178,12 @@ class SkinnedHead(nn.Module):
             )
         if translation is not None and (translation.dim() != 2 or translation.shape[1] != 3):
             raise ValueError(f"{op}: translation has shape {tuple(translation.shape)}; expected (B, 3)")
-        named = {"shape": shape, "expression": expression, "pose": pose, "translation": translation}
+        count = len(self.template_vertices)
+        if offset is not None and (offset.dim() != 3 or offset.shape[1:] != (count, 3)):
+            raise ValueError(
+                f"{op}: offset has shape {tuple(offset.shape)}; expected (B, {count}, 3), one for each vertex"
+            )
+        named = {"shape": shape, "expression": expression, "pose": pose, "translation": translation, "offset": offset}
         sizes = {name: value.shape[0] for name, value in named.items() if value is not None}
         batches = {size for size in sizes.values() if size != 1}
         if len(batches) > 1:
@@ -192,6 +200,8 @@ class SkinnedHead(nn.Module):
             rest = rest + blend_shapes(expression, self.expression_basis[: expression.shape[1]])
             padding = expression.new_zeros((expression.shape[0], self.expression_count - expression.shape[1]))
             expression = torch.cat([expression, padding], 1).expand(batch, -1)
+        if offset is not None:
+            rest = rest + offset
         rest = rest.expand(batch, -1, -1)
         if pose is None:
             pose = self.template_vertices.new_zeros((batch, joint_count, 3))

@@ -12,7 +12,7 @@ from torch import Tensor
 from headfields.data.camera_convention import CONVENTIONS, Evidence, decide_convention
 from headfields.data.errors import CaptureError
 from headfields.data.formats.insta import is_insta
-from headfields.data.formats.insta_transforms import InstaFrame, intrinsics_of, matrix_of, read_transforms
+from headfields.data.formats.transforms import TransformsFrame, intrinsics_of, matrix_of, read_transforms
 from headfields.data.image_files import decode_image, image_header
 from headfields.data.load import load_capture
 from headfields.files.reading import reading
@@ -147,7 +147,7 @@ def _read_plain(folder: Path, vertices: Tensor, faces: Tensor, limit: int | None
     return PosedImages(camera, torch.from_numpy(np.stack(images)), names, tuple(report))
 
 
-def _image(folder: Path, frame: InstaFrame, path: Path, size: tuple[int, int]) -> np.ndarray:
+def _image(folder: Path, frame: TransformsFrame, path: Path, size: tuple[int, int]) -> np.ndarray:
     rgba = decode_image(path, frame.where, "file_path", "rgba", size)
     if "mask_path" in frame.values:
         mask = folder / frame.path("mask_path")

@@ -582,8 +582,8 @@ READERS: dict[str, Reader] = {
         (
             "data.load.load_capture",
             "data.formats.insta.read_insta",
-            "data.formats.insta_transforms.read_frames",
-            "data.formats.insta_transforms.read_transforms",
+            "data.formats.transforms.read_frames",
+            "data.formats.transforms.read_transforms",
         ),
     ),
     "posed images": Reader(posed, posed_of, ("texturing.images.read_posed_images",)),

@@ -21,7 +21,7 @@ from headfields.data.alignment import (
 )
 from headfields.data.camera_convention import decide_convention
 from headfields.data.errors import CaptureError
-from headfields.data.formats.insta_transforms import InstaFrame, intrinsics_of, matrix_of, read_frames
+from headfields.data.formats.transforms import TransformsFrame, intrinsics_of, matrix_of, read_frames
 from headfields.data.image_files import ImageHeader, Kind, decode_image, exists, image_header, read_numbers
 from headfields.data.labels import Label
 from headfields.data.recording import DecodedHead, Recording, are_rigid
@@ -160,7 +160,7 @@ def read_insta(folder: Path) -> Recording:
     )
 
 
-def _existing_files(folder: Path, frames: list[InstaFrame], report: list[str]) -> list[_Files]:
+def _existing_files(folder: Path, frames: list[TransformsFrame], report: list[str]) -> list[_Files]:
     """The files of every frame. Required ones must exist; missing optional ones are counted in the report."""
     missing: dict[str, list[str]] = {key: [] for key in _OPTIONAL}
     files, lost = [], 0
@@ -212,7 +212,9 @@ def _existing_files(folder: Path, frames: list[InstaFrame], report: list[str]) -
     return files
 
 
-def _sizes(frames: list[InstaFrame], files: list[_Files], report: list[str]) -> tuple[tuple[int, int], ImageHeader]:
+def _sizes(
+    frames: list[TransformsFrame], files: list[_Files], report: list[str]
+) -> tuple[tuple[int, int], ImageHeader]:
     """The one (height, width) of all images, label and depth maps, read from headers alone."""
     first = image_header(files[0].image, frames[0].where, "file_path", "rgba")
     size = first.size
@@ -240,7 +242,7 @@ def _sizes(frames: list[InstaFrame], files: list[_Files], report: list[str]) -> 
     return size, first
 
 
-def _depth_scale(frames: list[InstaFrame], report: list[str]) -> float:
+def _depth_scale(frames: list[TransformsFrame], report: list[str]) -> float:
     values = {frame.number("integer_depth_scale") for frame in frames if "integer_depth_scale" in frame.values}
     if len(values) > 1:
         raise CaptureError(
@@ -262,7 +264,9 @@ def _depth_scale(frames: list[InstaFrame], report: list[str]) -> float:
 class _FrameReader:
     """Decodes the files of single frames; every error names the frame and the field."""
 
-    def __init__(self, frames: list[InstaFrame], files: list[_Files], canonical: Mesh, size: tuple[int, int]) -> None:
+    def __init__(
+        self, frames: list[TransformsFrame], files: list[_Files], canonical: Mesh, size: tuple[int, int]
+    ) -> None:
         self.frames, self.files, self.size = frames, files, size
         self.vertex_count, self.faces = len(canonical.vertices), canonical.faces
         self.plausible = _PlausibleSize(canonical)

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int, UInt8, UInt16
 from torch import Tensor
 
-from headfields.data.formats.insta_transforms import splits_from_end
+from headfields.data.formats.transforms import splits_from_end
 from headfields.data.recording import are_rigid
 from headfields.files.atomic import write_image, write_text
 from headfields.mesh.files import save_mesh

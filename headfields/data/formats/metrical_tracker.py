@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from headfields.data.errors import CaptureError
-from headfields.data.formats.insta_transforms import FOCAL_LENGTHS
+from headfields.data.formats.transforms import FOCAL_LENGTHS
 from headfields.files.arrays import load_arrays, load_npy
 from headfields.files.reading import reading
 from headfields.files.unpickler import to_array

@@ -20,7 +20,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from headfields.data.errors import CaptureError
-from headfields.data.formats.insta_transforms import FOCAL_LENGTHS
+from headfields.data.formats.transforms import FOCAL_LENGTHS
 from headfields.data.frame_indices import Frames, frame_index, frame_indices
 from headfields.data.image_files import decode_image, exists, image_header, read_numbers
 from headfields.files.arrays import load_npy, load_numbers

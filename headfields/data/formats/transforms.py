@@ -1,4 +1,4 @@
-"""Reader of INSTA's `transforms*.json`: frames, splits and cameras."""
+"""Reader of `transforms*.json`, as INSTA and VHAP write them: frames, splits and cameras."""
 
 import itertools
 import json
@@ -6,7 +6,7 @@ import math
 import posixpath
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from headfields.files.reading import file_bytes
 
 __all__ = [
     "FOCAL_LENGTHS",
-    "InstaFrame",
+    "TransformsFrame",
     "intrinsics_of",
     "matrix_of",
     "natural_order",
@@ -29,10 +29,11 @@ __all__ = [
 _TEST_FRAMES = 350
 _VAL_FRAMES = 20
 _READ = (
-    "transform_matrix", "exp_path", "pose_path", "joints_path", "depth_path", "seg_mask_path", "landmark_path", "fl_x",
-    "fl_y", "cx", "cy", "x_fov", "y_fov", "camera_angle_x", "camera_angle_y", "w", "h", "integer_depth_scale",
+    "transform_matrix", "exp_path", "pose_path", "joints_path", "depth_path", "seg_mask_path", "landmark_path",
+    "fg_mask_path", "fl_x", "fl_y", "cx", "cy", "x_fov", "y_fov", "camera_angle_x", "camera_angle_y", "w", "h",
+    "integer_depth_scale",
 )  # fmt: skip
-"""The keys that are read, besides `file_path` and `mesh_path`, which identify a frame."""
+"""The keys that are read, besides `file_path` and the head's, which identify a frame."""
 FOCAL_LENGTHS = (0.05, 100.0)  # plausible focal lengths, image sides
 _FARTHEST = 1e4  # meters; a pose in millimeters is detected because its camera does not see the mesh
 _CENTER = 10.0  # largest distance of the principal point from the image (crops), image sides
@@ -52,13 +53,17 @@ def splits_from_end(op: str, count: int, test_frames: int | None = None) -> dict
 
 
 @dataclass(frozen=True)
-class InstaFrame:
-    """One frame's fields (its own override the file's global ones) and its place in the file."""
+class TransformsFrame:
+    """One frame's fields (its own override the file's global ones) and its place in the file.
+
+    Paths may lead out of the capture's folder by `levels` folders.
+    """
 
     values: dict[str, Any]
     source: str
     index: int
     name: str = field(default="")
+    levels: int = 0
 
     @property
     def where(self) -> str:
@@ -69,17 +74,22 @@ class InstaFrame:
         """A normalized path relative to the capture; images listed without extension are PNG.
 
         Raises:
-            CaptureError: the value is no text, or leads out of the capture's folder.
+            CaptureError: the value is no text, or leads out of the capture's folder farther than `levels`.
         """
         value = self.values.get(key)
         if not isinstance(value, str) or not value:
             raise CaptureError(f"{self.where}: {key} is {_short(value)}; expected a path relative to the capture")
         clean = posixpath.normpath(value.replace("\\", "/"))
-        if clean.startswith(("/", "../")) or clean == ".." or re.match("[A-Za-z]:", clean):
-            raise CaptureError(
-                f"{self.where}: {key} {value!r} leads out of the capture's folder; "
-                "move the file into it and write its path relative to it"
+        inside = clean
+        for _ in range(self.levels):
+            inside = inside.removeprefix("../")
+        if inside.startswith(("/", "../")) or inside == ".." or re.match("[A-Za-z]:", inside):
+            remedy = (
+                "name a folder above both as root"
+                if self.levels
+                else "move the file into it and write its path relative to it"
             )
+            raise CaptureError(f"{self.where}: {key} {value!r} leads out of the capture's folder; {remedy}")
         return clean if "." in clean.rsplit("/", 1)[-1] or key != "file_path" else clean + ".png"
 
     def number(self, key: str) -> float:
@@ -94,8 +104,10 @@ class InstaFrame:
         return float(value)  # type: ignore[arg-type]
 
 
-def read_frames(folder: Path, report: list[str]) -> tuple[list[InstaFrame], dict[str, list[int]]]:
-    """All frames sorted by mesh path, and the splits as indices into them.
+def read_frames(
+    folder: Path, report: list[str], head_key: str = "mesh_path", levels: int = 0
+) -> tuple[list[TransformsFrame], dict[str, list[int]]]:
+    """All frames sorted by the path of their head, `head_key`, and the splits as indices into them.
 
     `transforms_{train,test,val}.json` define the splits, and `transforms.json` may add frames. Without a test file the
     test frames are those outside train; with `transforms.json` alone they are the last 350, as in INSTA's tools, or the
@@ -104,31 +116,31 @@ def read_frames(folder: Path, report: list[str]) -> tuple[list[InstaFrame], dict
     Raises:
         CaptureError: there is no transforms file or no frame, or frames repeat or contradict each other.
     """
-    listed: dict[str, list[InstaFrame]] = {}
+    listed: dict[str, list[TransformsFrame]] = {}
     for split in ("all", "train", "test", "val"):
         path = folder / ("transforms.json" if split == "all" else f"transforms_{split}.json")
         if path.is_file():
-            listed[split] = read_transforms(path)
+            listed[split] = [replace(frame, levels=levels) for frame in read_transforms(path)]
     if not listed:
         raise CaptureError(
             f"{folder}: no transforms.json, transforms_train.json, transforms_test.json or transforms_val.json"
         )
-    known: dict[tuple[str, str], InstaFrame] = {}
+    known: dict[tuple[str, str], TransformsFrame] = {}
     by_image: dict[str, tuple[str, str]] = {}
     keys: dict[str, dict[tuple[str, str], None]] = {}
     for split, frames in listed.items():
         keys[split] = {}
         for frame in frames:
-            key = (frame.path("mesh_path"), frame.path("file_path"))
+            key = (frame.path(head_key), frame.path("file_path"))
             if key in keys[split]:
                 raise CaptureError(
-                    f"{frame.where}: the same mesh_path and file_path are listed twice in {frame.source}; "
+                    f"{frame.where}: the same {head_key} and file_path are listed twice in {frame.source}; "
                     "remove one of the two"
                 )
             if by_image.setdefault(key[1], key) != key:
                 raise CaptureError(
-                    f"{frame.where}: file_path {key[1]} has mesh_path {key[0]} here and "
-                    f"{by_image[key[1]][0]} in another frame; expected one mesh per image"
+                    f"{frame.where}: file_path {key[1]} has {head_key} {key[0]} here and "
+                    f"{by_image[key[1]][0]} in another frame; expected one head per image"
                 )
             keys[split][key] = None
             known[key] = _merged(known[key], frame) if key in known else frame
@@ -160,14 +172,11 @@ def read_frames(folder: Path, report: list[str]) -> tuple[list[InstaFrame], dict
     for split in ("train", "test", "val"):
         if not splits[split]:
             report.append(f"split {split} has no frames")
-    frames = [
-        InstaFrame(known[key].values, known[key].source, known[key].index, known[key].path("file_path"))
-        for key in order
-    ]
+    frames = [replace(known[key], name=known[key].path("file_path")) for key in order]
     return frames, {split: splits[split] for split in ("train", "test", "val", "all")}
 
 
-def matrix_of(frame: InstaFrame) -> np.ndarray:
+def matrix_of(frame: TransformsFrame) -> np.ndarray:
     """The (4, 4) float64 `transform_matrix`, checked to be rigid.
 
     Raises:
@@ -210,7 +219,7 @@ def matrix_of(frame: InstaFrame) -> np.ndarray:
     return matrix
 
 
-def intrinsics_of(frame: InstaFrame, size: tuple[int, int], report: list[str]) -> np.ndarray:
+def intrinsics_of(frame: TransformsFrame, size: tuple[int, int], report: list[str]) -> np.ndarray:
     """The (3, 3) pixel intrinsics.
 
     Focal length x is `fl_x`, or else from `x_fov` (degrees) or `camera_angle_x` (radians); y likewise, or else as x.
@@ -264,7 +273,7 @@ def intrinsics_of(frame: InstaFrame, size: tuple[int, int], report: list[str]) -
     return np.array([[focal["x"], 0, cx], [0, focal["y"], cy], [0, 0, 1]])
 
 
-def read_transforms(path: Path) -> list[InstaFrame]:
+def read_transforms(path: Path) -> list[TransformsFrame]:
     """The frames of one transforms file.
 
     Raises:
@@ -286,11 +295,11 @@ def read_transforms(path: Path) -> list[InstaFrame]:
         if not isinstance(entry, dict):
             raise CaptureError(f"{path}: frames[{index}] is {_short(entry)}; expected an object")
         name = entry.get("file_path")
-        frames.append(InstaFrame({**shared, **entry}, path.name, index, name if isinstance(name, str) else ""))
+        frames.append(TransformsFrame({**shared, **entry}, path.name, index, name if isinstance(name, str) else ""))
     return frames
 
 
-def _merged(first: InstaFrame, again: InstaFrame) -> InstaFrame:
+def _merged(first: TransformsFrame, again: TransformsFrame) -> TransformsFrame:
     """One frame merged from its entries in two files.
 
     Raises:
@@ -305,7 +314,7 @@ def _merged(first: InstaFrame, again: InstaFrame) -> InstaFrame:
             "the files are not of one capture: export them together, or remove one"
         )
     present = {key: value for key, value in first.values.items() if value is not None}
-    return InstaFrame({**again.values, **present}, first.source, first.index, first.name)
+    return replace(first, values={**again.values, **present})
 
 
 def _is_number(value: object) -> bool:
@@ -330,7 +339,7 @@ def _first_names(names: Iterable[str]) -> str:
 def natural_order(key: tuple[str, str]) -> list[tuple[int, int | str]]:
     """A sort key for (mesh path, image path) that puts 2.obj before 10.obj.
 
-    >>> from headfields.data.formats.insta_transforms import natural_order
+    >>> from headfields.data.formats.transforms import natural_order
     >>> sorted([("meshes/10.obj", "10.png"), ("meshes/2.obj", "2.png")], key=natural_order)
     [('meshes/2.obj', '2.png'), ('meshes/10.obj', '10.png')]
     """

@@ -1,0 +1,43 @@
+import numpy as np
+import torch
+
+import headfields as hf
+from headfields.cli import main
+from headfields.synthetic.head.model import procedural_head_arrays
+from tests.data.formats import vhap_folder
+
+
+def test_a_capture_with_flame_parameters_becomes_one_with_meshes(tmp_path, capsys):
+    head = hf.synthetic.procedural_head()
+    vhap_folder.write(tmp_path / "vhap", head, steps=1)
+    np.savez(tmp_path / "FLAME.npz", **procedural_head_arrays())
+    arguments = [str(tmp_path / "vhap"), "--head", str(tmp_path / "FLAME.npz")]
+    assert main(["convert", *arguments, "--out", str(tmp_path / "insta")]) == 0
+    text = capsys.readouterr()
+    assert "wrote 2 frames" in text.out and "OpenGL axes" in text.err and "labels are drawn" in text.err
+    before = hf.data.load_capture(tmp_path / "vhap", head=head, head_frame="keep", mouth="none")
+    after = hf.data.load_capture(tmp_path / "insta", head_frame="keep", mouth="none")
+    for name in ("vertices", "expression", "pose", "joint_transforms"):
+        assert torch.equal(getattr(after.state(1), name), getattr(before.state(1), name)), name
+    assert torch.equal(after.image(1), before.image(1))
+    assert {key: value.tolist() for key, value in after.splits.items()} == {
+        key: value.tolist() for key, value in before.splits.items()
+    }
+    voted, known = after.template.regions, before.template.regions
+    overlap = (voted["mouth"] & known["mouth"]).sum() / voted["mouth"].sum()
+    assert voted["mouth"].any() and overlap > 0.9
+    assert main(["convert", *arguments, "--out", str(tmp_path / "insta")]) == 1
+    assert "not empty" in capsys.readouterr().err
+
+
+def test_without_a_head_the_remedy_is_said(tmp_path, capsys):
+    vhap_folder.write(tmp_path / "vhap", vhap_folder.tiny_head(), steps=1)
+    assert main(["convert", str(tmp_path / "vhap"), "--out", str(tmp_path / "insta")]) == 1
+    assert "--head FLAME.npz" in capsys.readouterr().err and not (tmp_path / "insta").exists()
+
+
+def test_inspect_takes_the_head_too(tmp_path, capsys):
+    vhap_folder.write(tmp_path / "vhap", hf.synthetic.procedural_head(), steps=1)
+    np.savez(tmp_path / "FLAME.npz", **procedural_head_arrays())
+    assert main(["inspect", str(tmp_path / "vhap"), "--head", str(tmp_path / "FLAME.npz")]) == 0
+    assert "OpenGL axes" in capsys.readouterr().out

@@ -1,0 +1,229 @@
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import headfields as hf
+from headfields.data import load_capture
+from headfields.data.errors import CaptureError
+from tests.data.formats import vhap_folder
+
+
+@pytest.fixture(scope="module")
+def head():
+    return vhap_folder.tiny_head()
+
+
+@pytest.fixture(scope="module")
+def written(head, tmp_path_factory):
+    return vhap_folder.write(tmp_path_factory.mktemp("vhap") / "person", head)
+
+
+@pytest.fixture
+def folder(written, tmp_path):
+    return Path(shutil.copytree(written, tmp_path / "person"))
+
+
+def test_meshes_cameras_and_mattes_are_those_written(written, head):
+    capture = load_capture(written, head=head, head_frame="keep", mouth="none")
+    assert len(capture) == 8 and capture.size == vhap_folder.SIZE
+    assert {key: len(value) for key, value in capture.splits.items()} == {"train": 3, "test": 2, "val": 3, "all": 8}
+    state = capture.state(range(8))
+    for frame in range(8):
+        values = vhap_folder.parameters(head, frame // 2)
+        assert (state.vertices[frame] - vhap_folder.posed(head, values)).abs().max() < 2e-6
+        assert torch.equal(state.expression[frame], torch.from_numpy(values["expr"][0]))
+        assert (
+            capture.camera(frame).world_to_camera[0] - torch.from_numpy(vhap_folder.view(frame % 2))
+        ).abs().max() < 1e-6
+        assert capture.camera(frame).intrinsics[0, 1, 2] == 32
+        assert torch.equal(capture.image(frame)[..., 3] > 0.5, (capture.image(frame)[..., :3] < 1).any(-1))
+    assert any("VHAP" not in line and "OpenGL axes" in line for line in capture.report)
+    assert any("2 cameras" in line for line in capture.report)
+    assert {"mouth", "eyes", "face", "neck"} <= set(capture.template.regions)
+
+
+def test_joint_transforms_lead_from_the_canonical_mesh(written, head):
+    capture = load_capture(written, head=head, head_frame="keep", mouth="none")
+    state, rest = capture.state(3), capture.template.canonical_vertices
+    points = torch.einsum(
+        "vj,jab,vb->va", head.weights, state.joint_transforms[0], torch.nn.functional.pad(rest, (0, 1), value=1.0)
+    )
+    # Expression, correctives and the dynamic offset are left: a jaw's opening and a head's turn are not.
+    assert (points[:, :3] - state.vertices[0]).norm(dim=1).mean() < 4e-3
+    assert (rest - state.vertices[0]).norm(dim=1).mean() > 1.5e-2
+
+
+@pytest.mark.parametrize(
+    ("row", "flip", "counts"), [(24.0, True, "lower"), (24.0, False, "upper"), (40.0, True, "lower")]
+)
+def test_the_principal_point_is_told_by_the_mattes(tmp_path, head, row, flip, counts):
+    vhap_folder.write(tmp_path / "a", head, principal_row=row, flip=flip)
+    capture = load_capture(tmp_path / "a", head=head)
+    assert capture.camera(0).intrinsics[0, 1, 2] == row
+    assert any("cy counts from " in line and counts in line.split("(")[0] for line in capture.report)
+
+
+def test_a_principal_point_without_evidence_is_ambiguous(tmp_path, head):
+    vhap_folder.write(tmp_path / "a", head, principal_row=30.0)
+    for path in (tmp_path / "a").glob("transforms*.json"):
+        content = json.loads(path.read_text())
+        for frame in content["frames"]:
+            del frame["fg_mask_path"]
+        path.write_text(json.dumps(content))
+    with pytest.raises(CaptureError, match=r"cy is ambiguous.*lower border.*upper border"):
+        load_capture(tmp_path / "a", head=head)
+
+
+def test_cameras_with_other_axes_are_recognized(tmp_path, head):
+    vhap_folder.write(tmp_path / "a", head, axes=np.eye(4))
+    capture = load_capture(tmp_path / "a", head=head, head_frame="keep")
+    assert (capture.camera(1).world_to_camera[0] - torch.from_numpy(vhap_folder.view(1))).abs().max() < 1e-6
+
+
+def test_teeth_that_the_head_lacks_are_left_out(tmp_path, head, written):
+    vhap_folder.write(tmp_path / "a", head, teeth=120)
+    capture = load_capture(tmp_path / "a", head=head, head_frame="keep", mouth="none")
+    values = vhap_folder.parameters(head, 0, teeth=120)
+    assert (capture.state(0).vertices[0] - vhap_folder.posed(head, values)).abs().max() < 2e-6
+    assert any("teeth" in line for line in capture.report)
+
+
+def test_without_canonical_file_the_first_frame_gives_it(tmp_path, head, written):
+    vhap_folder.write(tmp_path / "a", head, canonical=False)
+    own = load_capture(tmp_path / "a", head=head).template.canonical_vertices
+    stored = load_capture(written, head=head).template.canonical_vertices
+    assert (own - stored).abs().max() < 1e-6
+
+
+def test_sets_of_siblings_need_a_root(tmp_path, head, written):
+    shutil.copytree(written, tmp_path / "sets" / "one")
+    union = tmp_path / "sets" / "union"
+    union.mkdir()
+    for path in written.glob("transforms*.json"):
+        content = json.loads(path.read_text())
+        for frame in content["frames"]:
+            for key in ("file_path", "fg_mask_path", "flame_param_path"):
+                frame[key] = "../one/" + frame[key]
+            del frame["timestep_id"], frame["timestep_index_original"]
+        (union / path.name).write_text(json.dumps(content))
+    with pytest.raises(CaptureError, match="leads out of the capture's folder"):
+        load_capture(union, head=head)
+    with pytest.raises(CaptureError, match=r"root .* does not hold"):
+        load_capture(union, head=head, root=tmp_path / "sets" / "one")
+    joined = load_capture(union, head=head, root=tmp_path / "sets")
+    assert torch.equal(joined.state(5).vertices, load_capture(written, head=head).state(5).vertices)
+
+
+def test_a_head_is_needed_and_only_here(written, tmp_path, head):
+    with pytest.raises(CaptureError, match=r"FLAME parameters and no meshes; pass head=.*convert"):
+        load_capture(written)
+    capture = load_capture(written, head=head, mouth="none")
+    hf.data.save_capture(capture, tmp_path / "insta")
+    again = load_capture(tmp_path / "insta", mouth="none")
+    assert torch.equal(again.state(2).vertices, capture.state(2).vertices)
+    assert torch.equal(again.state(2).joint_transforms, capture.state(2).joint_transforms)
+    assert torch.equal(again.camera(2).intrinsics, capture.camera(2).intrinsics)
+    assert torch.equal(again.image(2), capture.image(2))
+    with pytest.raises(CaptureError, match="INSTA's layout, whose frames have meshes"):
+        load_capture(tmp_path / "insta", head=head)
+
+
+_NUMBERS = {"nan": np.nan, "infinite": np.inf}
+_KEYS = ("translation", "rotation", "neck_pose", "jaw_pose", "eyes_pose", "shape", "expr", "static_offset")
+
+
+def _array_mutations():
+    for key in _KEYS:
+        if key != "static_offset":
+            yield f"{key} missing", lambda values, key=key: values.pop(key), key
+        yield (
+            f"{key} two rows",
+            lambda values, key=key: values.update({key: np.stack([np.atleast_2d(values[key])] * 2)}),
+            key,
+        )
+        yield f"{key} scalar", lambda values, key=key: values.update({key: np.float32(1)}), key
+        yield (
+            f"{key} text",
+            lambda values, key=key: values.update({key: np.array([["a"] * values[key].shape[-1]])}),
+            key,
+        )
+        for name, number in _NUMBERS.items():
+
+            def change(values, key=key, number=number):
+                values[key] = values[key].copy()
+                values[key].flat[0] = number
+
+            yield f"{key} {name}", change, key
+    yield "expr too long", lambda values: values.update(expr=np.ones((1, 500), np.float32)), "expr"
+    yield "shape too long", lambda values: values.update(shape=np.ones(500, np.float32)), "shape"
+    yield "offset of another mesh", lambda values: values.update(static_offset=np.zeros((1, 77, 3))), "static_offset"
+    yield "translation in millimeters", lambda values: values.update(translation=np.full((1, 3), 900.0)), "translation"
+
+
+@pytest.mark.parametrize(("change", "named"), [pytest.param(c, n, id=i) for i, c, n in _array_mutations()])
+def test_broken_parameters_are_named(folder, head, change, named):
+    path = folder / "flame_param/00001.npz"
+    values = dict(np.load(path))
+    change(values)
+    np.savez(path, **values)
+    with pytest.raises(CaptureError, match=rf"(?s)images/00001_0\d.png.*flame_param_path.*{named}"):
+        load_capture(folder, head=head).validate()
+
+
+def _bytes_mutations():
+    files = ("flame_param/00001.npz", "canonical_flame_param.npz", "images/00001_00.png", "fg_masks/00001_00.png",
+             "transforms.json", "transforms_train.json")  # fmt: skip
+    for name in files:
+        yield name, "missing", lambda path: path.unlink()
+        yield name, "empty", lambda path: path.write_bytes(b"")
+        yield name, "half", lambda path: path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+        yield name, "noise", lambda path: path.write_bytes(bytes(range(256)) * 3)
+
+
+_TOLERATED = {
+    ("canonical_flame_param.npz", "missing"),
+    ("transforms.json", "missing"),
+    ("transforms_train.json", "missing"),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "change"), [pytest.param(*row, id=f"{row[0]} {row[1]}") for row in _bytes_mutations()]
+)
+def test_broken_files_are_named(folder, head, name, kind, change):
+    change(folder / name)
+    if (name, kind) in _TOLERATED:
+        load_capture(folder, head=head).validate()
+        return
+    with pytest.raises(CaptureError, match=Path(name).name):
+        load_capture(folder, head=head).validate()
+
+
+def _key_mutations():
+    for key in ("transform_matrix", "file_path", "fg_mask_path", "flame_param_path", "fl_x", "cx", "cy", "w", "h"):
+        for kind, value in {"text": "x y", "list": [1], "null": None, "nan": float("nan"), "object": {"a": 1}}.items():
+            yield key, kind, value
+    yield "transform_matrix", "scaled", (2 * np.eye(4)).tolist()
+    yield "transform_matrix", "mirrored", np.diag([-1.0, 1, 1, 1]).tolist()
+    yield "transform_matrix", "far", (np.eye(4) + 1e6 * np.eye(4, k=3)).tolist()
+    yield "fl_x", "tiny", 1e-3
+    yield "cy", "far", 1e6
+    yield "w", "other", 99
+
+
+@pytest.mark.parametrize(
+    ("key", "kind", "value"), [pytest.param(*row, id=f"{row[0]} {row[1]}") for row in _key_mutations()]
+)
+def test_broken_fields_are_named(folder, head, key, kind, value):
+    for path in folder.glob("transforms*.json"):
+        content = json.loads(path.read_text())
+        for frame in content["frames"]:
+            if frame["timestep_index"] == 1:
+                frame[key] = value
+        path.write_text(json.dumps(content))
+    with pytest.raises(CaptureError, match=key):
+        load_capture(folder, head=head).validate()
