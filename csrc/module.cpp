@@ -16,6 +16,7 @@ void bind_rows(nb::module_ &m);
 void bind_softplus(nb::module_ &m);
 void bind_nearest_vertices(nb::module_ &m);
 void bind_marching_cubes(nb::module_ &m);
+void bind_splat(nb::module_ &m);
 
 NB_MODULE(_native, m) {
     m.doc() = "CPU kernels of headfields. Arrays in, arrays out; nothing here knows of torch.";
@@ -32,4 +33,5 @@ NB_MODULE(_native, m) {
     bind_softplus(m);
     bind_nearest_vertices(m);
     bind_marching_cubes(m);
+    bind_splat(m);
 }

@@ -6,7 +6,7 @@ images, over their pixels), so that a weight keeps its meaning when the number o
 give a zero that is still attached to the graph. All losses are differentiable once; color and opacity losses twice.
 """
 
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Integer
@@ -31,8 +31,9 @@ class Loss(Protocol):
         """Factor of the loss in the total."""
         ...
 
-    def __call__(self, rendering: Rendering, batch: Batch, step: int) -> Float[Tensor, ""]:
-        """The value before weighting: `rendering` and `batch` hold the same N rays or B images; `step` is from 0 on."""
+    def __call__(self, rendering: Rendering, batch: Any, step: int) -> Float[Tensor, ""]:
+        """The value before weighting: `rendering` and `batch` (a `PixelBatch` or an `ImageBatch`) hold the same N rays
+        or B images; `step` counts from 0."""
         ...
 
 

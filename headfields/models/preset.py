@@ -4,13 +4,14 @@ import functools
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ParamSpec
+from typing import Any, ParamSpec, TypeVar
 
 from torch import nn
 
-from headfields.avatar import Avatar
+from headfields.composition import Composition
 
 P = ParamSpec("P")
+A = TypeVar("A", bound=Composition)
 
 __all__ = ["Preset", "preset", "preset_of"]
 
@@ -32,11 +33,11 @@ class Preset:
     modules: tuple[nn.Module, ...]
 
 
-def preset(function: Callable[P, Avatar]) -> Callable[P, Avatar]:
+def preset(function: Callable[P, A]) -> Callable[P, A]:
     """Decorator of a preset, a function whose first parameter is the template: its avatars know it."""
 
     @functools.wraps(function)
-    def build(*args: P.args, **kwargs: P.kwargs) -> Avatar:
+    def build(*args: P.args, **kwargs: P.kwargs) -> A:
         avatar = function(*args, **kwargs)
         template, *_ = given = inspect.signature(function).bind(*args, **kwargs).arguments
         arguments = {name: value for name, value in given.items() if name != template}

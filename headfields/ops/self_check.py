@@ -338,6 +338,33 @@ def check_marching_cubes(device: torch.device) -> Pairs:
     ]
 
 
+def check_splat(device: torch.device) -> Pairs:
+    """Some Gaussians in two cameras: images and their gradients by everything, the cameras among them."""
+    from headfields.ops.splat import splat
+    from headfields.records import Camera
+
+    generator = torch.Generator().manual_seed(7)
+
+    def random(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator)
+
+    camera = Camera.look_at(torch.tensor([[0.1, 0.0, 0.6], [-0.1, 0.1, 0.7]]), (0, 0, 0), size=(40, 50), fov=24)
+    inputs = [
+        0.05 * random(200, 3),
+        random(200, 4),
+        0.006 * random(200, 3).exp(),
+        random(200).sigmoid(),
+        random(200, 3),
+    ]
+    inputs += [camera.world_to_camera, camera.intrinsics]
+
+    def images(*tensors: Tensor) -> list[Tensor]:
+        image = splat(*tensors[:5], Camera(*tensors[5:], camera.size), antialiased=True)
+        return [image.color, image.opacity, image.depth, image.normal]
+
+    return _derivatives(images, images, inputs, device, order=1)
+
+
 CHECKS: list[tuple[str, Callable[[torch.device], Pairs]]] = [
     ("blended_map", check_blended_map),
     ("closest_triangle", check_closest_triangle),
@@ -352,6 +379,7 @@ CHECKS: list[tuple[str, Callable[[torch.device], Pairs]]] = [
     ("sampling", check_sampling),
     ("softplus", check_softplus),
     ("spherical_harmonics", check_spherical_harmonics),
+    ("splat", check_splat),
 ]
 """The registry: name and check of every operation that has kernels."""
 

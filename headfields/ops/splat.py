@@ -2,14 +2,17 @@
 several cameras."""
 
 from dataclasses import dataclass
+from typing import Any, NoReturn
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from headfields.ops._checks import check_floating, check_same_device
+from headfields.ops._checks import check_floating, check_same_device, require_shapes
+from headfields.ops.dispatch import native, use_native
 from headfields.ops.reference import splat as reference
 from headfields.ops.spherical_harmonics import spherical_harmonics
+from headfields.ops.transforms import define_transforms
 from headfields.precision import full_precision
 from headfields.record_base import Record
 from headfields.records import Camera
@@ -59,12 +62,12 @@ def splat(
 ) -> Splatted:
     """Draws N Gaussians in C cameras, blended from front to back in order of depth (ties: of index).
 
-    At a pixel's center p a Gaussian has alpha = min(0.99, opacity · exp(−½ dᵀ Σ⁻¹ d)), d from its projected center to p.
-    It is left out where that is below 1/255, and else adds alpha times its color times the light that the ones before
-    it let through. Σ is the covariance under the Jacobian of the projection (EWA), plus `low_pass` on the diagonal. The
-    box in which a Gaussian is drawn holds every pixel above 1/255 (3DGS cuts at three standard deviations). The kernels
-    end a pixel where less than 1e-5 of the light is left, which changes no color in [0, 1] by more; 3DGS stops at 1e-4,
-    before the Gaussian that would go below.
+    At a pixel's center p a Gaussian has alpha = min(0.99, opacity · exp(−½ dᵀ Σ⁻¹ d)), d from its projected center to
+    p. It is left out where that is below 1/255, and else adds alpha times its color times the light that the ones
+    before it let through. Σ is the covariance under the Jacobian of the projection (EWA), plus `low_pass` on the
+    diagonal. The box in which a Gaussian is drawn holds every pixel above 1/255 (3DGS cuts at three standard
+    deviations). The kernels end a pixel where less than 1e-5 of the light is left, which changes no color in [0, 1] by
+    more; 3DGS stops at 1e-4, before the Gaussian that would go below.
 
     Args:
         means: (N, 3), or (C, N, 3) for Gaussians of their own in each camera, meters, world frame. So for all below.
@@ -92,15 +95,15 @@ def splat(
     raises, and `headfields.ops.reference.splat` has it. Where alpha is clamped or left out it has no gradient.
     Outside 1.3 times the field of view the Jacobian of the projection is that at the border, and so is its gradient. A
     Gaussian with a value that is not finite is not drawn: its radius is 0, and so are its gradients. A color that is
-    not finite reaches the pixels. Computed in float32, or in float64 where an argument is; under autocast in full
-    precision.
+    not finite reaches the pixels, and may reach others beside them. Computed in float32, or in float64 where an
+    argument is; under autocast in full precision.
 
     Raises:
         TypeError: an argument is not a floating-point tensor.
         ValueError: a shape does not fit, devices differ, near is not positive, or low_pass negative.
 
-    Source: Kerbl et al. 2023, "3D Gaussian Splatting", sections 4 and 6, and the constants of its rasterizer; Zwicker et
-    al. 2002, "EWA Splatting"; Yu et al. 2024, "Mip-Splatting", the 2D Mip filter.
+    Source: Kerbl et al. 2023, "3D Gaussian Splatting", sections 4 and 6, and the constants of its rasterizer; Zwicker
+    et al. 2002, "EWA Splatting"; Yu et al. 2024, "Mip-Splatting", the 2D Mip filter.
 
     >>> import torch, headfields as hf
     >>> camera = hf.Camera.look_at((0, 0, 1), (0, 0, 0), size=(32, 32), fov=20)
@@ -148,12 +151,13 @@ def splat(
         )
     with full_precision(pose):
         carried = _harmonic_colors(each["means"], each["colors"], pose) if harmonics else each["colors"]
-        rows, radii = reference.project(
+        rows, radii = _project(
             each["means"], each["quaternions"], each["scales"], each["opacities"], pose, lens,
             height, width, float(near), float(low_pass), antialiased,
         )  # fmt: skip
-        offsets = [None if x is None else x.to(dtype) for x in (screen, screen_absolute)]
-        color, through, depth, normal, median, _, counts = reference.rasterize(rows, carried, *offsets, height, width)
+        offset = None if screen is None else screen.to(dtype)
+        magnitudes = None if screen_absolute is None else screen_absolute.to(dtype)
+        color, through, depth, normal, median, _, counts = _rasterize(rows, carried, offset, magnitudes, height, width)
         if background is not None:
             color = color + through[..., None] * background.to(dtype)
         return Splatted(color, 1 - through, depth, median.detach(), normal, radii.detach(), counts)
@@ -181,3 +185,267 @@ def _harmonic_colors(means: Tensor, coefficients: Tensor, pose: Tensor) -> Tenso
     directions = torch.nn.functional.normalize(torch.where(usable, away, 1.0), dim=-1)
     basis = spherical_harmonics(directions, bands)
     return ((basis[..., None, :] @ coefficients)[..., 0, :] + 0.5).clamp_min(0)
+
+
+# The registered operations: rows of Gaussians in cameras, and images of rows. Their backwards have no derivative.
+
+
+def _plain(*tensors: Tensor | None) -> list[Tensor | None]:
+    return [None if tensor is None else tensor.detach().contiguous() for tensor in tensors]
+
+
+def _has_kernel(tensor: Tensor) -> bool:
+    return tensor.dtype == torch.float32 and use_native(tensor)
+
+
+def _require_kernel(op: str, tensor: Tensor) -> None:
+    if not _has_kernel(tensor):
+        raise TypeError(
+            f"{op}: no kernel for {tensor.dtype} on {tensor.device} here; differentiate headfields.ops.splat"
+        )
+
+
+def _check_project(
+    op: str, means: Tensor, quaternions: Tensor, scales: Tensor, opacities: Tensor, pose: Tensor, lens: Tensor
+) -> None:
+    c, n = len(pose), means.shape[1] if means.ndim == 3 else -1
+    fits = pose.shape == (c, 4, 4) and lens.shape == (c, 3, 3)
+    for tensor, tail in ((means, (3,)), (quaternions, (4,)), (scales, (3,)), (opacities, ())):
+        fits = fits and tensor.shape in ((1, n, *tail), (c, n, *tail))
+    require_shapes(
+        op, fits, means=means, quaternions=quaternions, scales=scales, opacities=opacities, world_to_camera=pose,
+        intrinsics=lens,
+    )  # fmt: skip
+
+
+@torch.library.custom_op("headfields::splat_project", mutates_args=())
+def _project(
+    means: Tensor,
+    quaternions: Tensor,
+    scales: Tensor,
+    opacities: Tensor,
+    world_to_camera: Tensor,
+    intrinsics: Tensor,
+    height: int,
+    width: int,
+    near: float,
+    low_pass: float,
+    antialiased: bool,
+) -> tuple[Tensor, Tensor]:
+    """Rows (C, N, 10) and radii (C, N) of (1 or C, N, ...) Gaussians."""
+    inputs = _plain(means, quaternions, scales, opacities, world_to_camera, intrinsics)
+    _check_project("splat_project", *inputs)  # type: ignore[arg-type]
+    options = (height, width, near, low_pass, antialiased)
+    if not _has_kernel(means):
+        return reference.project(*inputs, *options)  # type: ignore[arg-type]
+    c, n = len(world_to_camera), means.shape[1]
+    rows, radii = means.new_empty(c, n, reference.ROW), means.new_empty(c, n)
+    native.splat_project(*inputs, *options, rows, radii, torch.get_num_threads())
+    return rows, radii
+
+
+@_project.register_fake
+def _(means, quaternions, scales, opacities, world_to_camera, intrinsics, height, width, near, low_pass, antialiased):
+    c, n = world_to_camera.shape[0], means.shape[1]
+    return means.new_empty(c, n, reference.ROW), means.new_empty(c, n)
+
+
+@torch.library.custom_op("headfields::splat_project_backward", mutates_args=())
+def _project_backward(
+    grad: Tensor,
+    means: Tensor,
+    quaternions: Tensor,
+    scales: Tensor,
+    opacities: Tensor,
+    world_to_camera: Tensor,
+    intrinsics: Tensor,
+    height: int,
+    width: int,
+    near: float,
+    low_pass: float,
+    antialiased: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """The gradients of the six tensors for that of the rows."""
+    inputs = _plain(means, quaternions, scales, opacities, world_to_camera, intrinsics)
+    _check_project("splat_project_backward", *inputs)  # type: ignore[arg-type]
+    shape = (len(world_to_camera), means.shape[1], reference.ROW)
+    require_shapes("splat_project_backward", grad.shape == shape, grad=grad, means=means)
+    options = (height, width, near, low_pass, antialiased)
+    _require_kernel("splat_project_backward", means)
+    gradients = tuple(torch.empty_like(tensor) for tensor in inputs if tensor is not None)
+    native.splat_project_backward(grad.detach().contiguous(), *inputs, *options, *gradients, torch.get_num_threads())
+    return gradients  # type: ignore[return-value]
+
+
+@_project_backward.register_fake
+def _(grad, means, quaternions, scales, opacities, world_to_camera, intrinsics, *options):
+    inputs = (means, quaternions, scales, opacities, world_to_camera, intrinsics)
+    return tuple(tensor.new_empty(tensor.shape) for tensor in inputs)
+
+
+def _check_rasterize(
+    op: str,
+    rows: Tensor,
+    colors: Tensor,
+    screen: Tensor | None,
+    screen_absolute: Tensor | None,
+    height: int,
+    width: int,
+) -> None:
+    c, n = rows.shape[:2] if rows.ndim == 3 else (-1, -1)
+    fits = rows.shape == (c, n, reference.ROW) and colors.ndim == 3 and colors.shape[:2] in ((1, n), (c, n))
+    fits = fits and all(x is None or x.shape == (c, n, 2) for x in (screen, screen_absolute))
+    require_shapes(op, fits, rows=rows, colors=colors, screen=screen, screen_absolute=screen_absolute)
+    if height < 0 or width < 0:
+        raise ValueError(f"torch.ops.headfields.{op}: size is {(height, width)}; expected pixels, not negative")
+
+
+@torch.library.custom_op("headfields::splat_rasterize", mutates_args=())
+def _rasterize(
+    rows: Tensor,
+    colors: Tensor,
+    screen: Tensor | None,
+    screen_absolute: Tensor | None,
+    height: int,
+    width: int,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Color, transmittance, depth, normal, median depth, where each pixel ended, and the pixels of each Gaussian."""
+    _check_rasterize("splat_rasterize", rows, colors, screen, screen_absolute, height, width)
+    inputs = _plain(rows, colors, screen, screen_absolute)
+    if not _has_kernel(rows):
+        every = reference.rasterize(*inputs, height, width)  # type: ignore[arg-type]
+        return tuple(one.clone() for one in every)  # parts of one tensor  # type: ignore[return-value]
+    out = _empty_images(rows, colors, height, width)
+    native.splat_rasterize(*inputs[:3], height, width, *out, torch.get_num_threads())
+    return out
+
+
+def _empty_images(
+    rows: Tensor, colors: Tensor, height: int, width: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    c, n, d = rows.shape[0], rows.shape[1], colors.shape[2]
+    image = (c, height, width)
+    return (
+        rows.new_empty(*image, d), rows.new_empty(image), rows.new_empty(image), rows.new_empty(*image, 3),
+        rows.new_empty(image), rows.new_empty(image, dtype=torch.int32), rows.new_empty(c, n, dtype=torch.int32),
+    )  # fmt: skip
+
+
+@_rasterize.register_fake
+def _(rows, colors, screen, screen_absolute, height, width):
+    return _empty_images(rows, colors, height, width)
+
+
+@torch.library.custom_op("headfields::splat_rasterize_backward", mutates_args=())
+def _rasterize_backward(
+    to_color: Tensor | None,
+    to_through: Tensor | None,
+    to_depth: Tensor | None,
+    to_normal: Tensor | None,
+    rows: Tensor,
+    colors: Tensor,
+    screen: Tensor | None,
+    screen_absolute: Tensor | None,
+    light: Tensor,
+    last: Tensor,
+    height: int,
+    width: int,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The gradients of rows and colors for those of images, and of `screen_absolute` where it is given."""
+    op, (c, n) = "splat_rasterize_backward", rows.shape[:2]
+    _check_rasterize(op, rows, colors, screen, screen_absolute, height, width)
+    image = (c, height, width)
+    grads = {"to_color": to_color, "to_through": to_through, "to_depth": to_depth, "to_normal": to_normal}
+    shapes = ((*image, colors.shape[2]), image, image, (*image, 3))
+    fits = all(grad is None or grad.shape == shape for grad, shape in zip(grads.values(), shapes, strict=True))
+    require_shapes(op, fits and light.shape == image and last.shape == image, **grads, light=light, last=last)
+    inputs = _plain(*grads.values(), rows, colors, screen, screen_absolute)
+    _require_kernel(op, rows)
+    gradients = torch.empty_like(inputs[4]), torch.empty_like(inputs[5])  # type: ignore[arg-type]
+    magnitudes = None if screen_absolute is None else rows.new_empty(c, n, 2)
+    native.splat_rasterize_backward(
+        *inputs[:7], height, width, *_plain(light, last), *gradients, magnitudes, torch.get_num_threads()
+    )
+    return *gradients, rows.new_empty(0) if magnitudes is None else magnitudes
+
+
+@_rasterize_backward.register_fake
+def _(
+    to_color, to_through, to_depth, to_normal, rows, colors, screen, screen_absolute, light, last, height, width
+):  # fmt: skip
+    magnitudes = rows.new_empty(0) if screen_absolute is None else rows.new_empty(screen_absolute.shape)
+    return rows.new_empty(rows.shape), colors.new_empty(colors.shape), magnitudes
+
+
+def _save_projection(ctx: Any, inputs: Any, output: Any) -> None:
+    ctx.save_for_backward(*inputs[:6])
+    ctx.options = inputs[6:]
+    ctx.mark_non_differentiable(output[1])
+
+
+def _projection_derivative(ctx: Any, grad: Tensor, _: Any) -> Any:
+    inputs = ctx.saved_tensors
+    if _has_kernel(inputs[0]):
+        gradients = _project_backward(grad, *inputs, *ctx.options)
+    else:
+        gradients = _OneDerivative.apply(reference.project_backward, ctx.options, grad, *inputs)
+    return *gradients, *(None,) * 5
+
+
+def _save_images(ctx: Any, inputs: Any, output: Any) -> None:
+    rows, colors, screen, screen_absolute, *ctx.size = inputs
+    ctx.save_for_backward(rows, colors, screen, screen_absolute, output[1], output[5])
+    ctx.set_materialize_grads(False)  # an image that the loss does not use costs nothing
+    ctx.mark_non_differentiable(output[4], output[5], output[6])
+
+
+def _images_derivative(ctx: Any, *grads: Tensor | None) -> Any:
+    rows, colors, screen, screen_absolute, light, last = ctx.saved_tensors
+    if _has_kernel(rows):
+        gradients = _rasterize_backward(*grads[:4], rows, colors, screen, screen_absolute, light, last, *ctx.size)
+    else:
+        gradients = _OneDerivative.apply(
+            reference.rasterize_backward, ctx.size, *grads[:4], rows, colors, screen, screen_absolute
+        )
+    to_rows, to_colors, magnitudes = gradients
+    to_screen = None if screen is None else to_rows[..., :2].clone()
+    return to_rows, to_colors, to_screen, None if screen_absolute is None else magnitudes, None, None
+
+
+def _no_second_derivative(ctx: Any, *grads: Tensor | None) -> NoReturn:
+    raise NotImplementedError(
+        "splat: a second derivative is requested, and the operation has one; project and rasterize of "
+        "headfields.ops.reference.splat have all of them"
+    )
+
+
+class _OneDerivative(torch.autograd.Function):
+    """A gradient by the definition, where no kernel has it: as the kernels' it has no derivative, and says so."""
+
+    @staticmethod
+    def forward(ctx: Any, function: Any, options: Any, *tensors: Tensor | None) -> tuple[Tensor, ...]:
+        gradients: tuple[Tensor, ...] = function(*tensors, *options)
+        return gradients
+
+    backward = staticmethod(_no_second_derivative)
+
+
+_project.register_autograd(_projection_derivative, setup_context=_save_projection)
+_project_backward.register_autograd(_no_second_derivative)
+_rasterize.register_autograd(_images_derivative, setup_context=_save_images)
+_rasterize_backward.register_autograd(_no_second_derivative)
+
+
+def _plain_project_backward(grad: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
+    inputs, options = arguments[:6], arguments[6:]
+    _, pull = torch.func.vjp(lambda *tensors: reference.project(*tensors, *options)[0], *inputs)
+    gradients: tuple[Tensor, ...] = pull(grad)
+    return gradients
+
+
+define_transforms(_project, reference.project)
+define_transforms(_project_backward, _plain_project_backward)
+define_transforms(_rasterize, reference.rasterize)
+define_transforms(
+    _rasterize_backward, None, remedy="project and rasterize of headfields.ops.reference.splat have every derivative"
+)

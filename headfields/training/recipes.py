@@ -226,9 +226,25 @@ Our own choice, for minutes on a CPU: colors start from the images, and all rate
 GAUSSIAN_AVATARS_FAST = replace(GAUSSIAN_AVATARS, name="fast", arguments={"count": 60000, "degree": 3})
 """`GAUSSIAN_AVATARS` with more Gaussians and the paper's harmonics; our own choice, which no GPU has run yet."""
 
+FLASH_AVATAR = replace(GAUSSIAN_AVATARS, arguments={})
+"""That of `GAUSSIAN_AVATARS`; the network has 3DGS's rate of rotations. Our own choice."""
+
+RGB_AVATAR = replace(
+    GAUSSIAN_AVATARS,
+    trainer={
+        **GAUSSIAN_AVATARS.trainer,
+        "learning_rates": {
+            **GAUSSIAN_AVATARS.trainer["learning_rates"], "blendshape_table": 1e-3, "blendfield": 1e-3,
+        },
+    },
+)  # fmt: skip
+"""That of `GAUSSIAN_AVATARS`, with rates of our own choice for the blendshapes and their network."""
+
 _RECIPES: dict[str, dict[RecipeName, Recipe]] = {
+    "flash_avatar": {"cpu": FLASH_AVATAR, "fast": replace(FLASH_AVATAR, name="fast")},
     "gaussian_avatars": {"cpu": GAUSSIAN_AVATARS, "fast": GAUSSIAN_AVATARS_FAST},
     "insta": {"cpu": INSTA, "fast": INSTA_FAST, "released": INSTA_AS_RELEASED},
+    "rgb_avatar": {"cpu": RGB_AVATAR, "fast": replace(RGB_AVATAR, name="fast")},
     "static_field": {"cpu": INSTA, "fast": replace(INSTA_FAST, arguments=_RELEASED_FIELD)},
     "monoavatar": {"cpu": MONOAVATAR, "fast": MONOAVATAR_FAST, "released": MONOAVATAR_AS_PUBLISHED},
     "vp360": {"cpu": VP360, "fast": VP360_FAST},

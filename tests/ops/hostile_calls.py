@@ -41,6 +41,12 @@ def valid_calls() -> dict[str, tuple[Any, ...]]:
     system = SymmetricSystem(torch.eye(n).numpy())
     valid_calls.system = system  # type: ignore[attr-defined] # keeps it alive
     degree, harmonics = 3, torch.rand(n, 9)
+    camera = hf.Camera.look_at(torch.tensor([[0.1, 0.0, 3.0], [0.0, 0.1, 3.0]]), (0, 0, 0), size=(20, 35), fov=30)
+    gaussians = (points[None], torch.rand(2, n, 4), 0.1 * torch.rand(1, n, 3), torch.rand(2, n))
+    lens = (camera.world_to_camera, camera.intrinsics, 20, 35, 0.01, 0.3, True)
+    splats = torch.ops.headfields.splat_project(*gaussians, *lens)[0]
+    carried, shift = torch.rand(1, n, 2), torch.rand(2, n, 2)
+    color, light, depth, normal, _, last, _ = torch.ops.headfields.splat_rasterize(splats, carried, shift, None, 20, 35)
     symmetric = (lambda m: m @ m.mT)(torch.rand(n, 3, 3).double())
     return {
         "hash_grid": (points, table, *grid),
@@ -76,6 +82,10 @@ def valid_calls() -> dict[str, tuple[Any, ...]]:
         "implicit_root": (points, directions, torch.rand(n, 3, 3)),
         "implicit_root_backward": (points, torch.rand(n, 3, 3)),
         "symmetric_solve": (torch.rand(n, 2), system.key),
+        "splat_project": (*gaussians, *lens),
+        "splat_project_backward": (splats, *gaussians, *lens),
+        "splat_rasterize": (splats, carried, shift, None, 20, 35),
+        "splat_rasterize_backward": (color, light, depth, normal, splats, carried, shift, shift, light, last, 20, 35),
         "bvh_refit": (torch.rand(2, vertices, 3), *tree._tree[1:5], tree._levels),
         "closest_triangle": (points, mesh, *tree._tree, 1.0, True),
         "raycast": (points, directions, mesh, *tree._tree, 10.0, True),

@@ -190,10 +190,46 @@ def softplus(native: ModuleType, rng: np.random.Generator, out: dict[str, np.nda
     out |= {"softplus": value, "softplus_slope": slope, "softplus_curve": curve}
 
 
+def gaussians(native: ModuleType, rng: np.random.Generator, out: dict[str, np.ndarray]) -> None:
+    n, height, width = 203, 37, 50
+    means, turns = 0.4 * rng.normal(size=(1, n, 3)), rng.normal(size=(2, n, 4))
+    scales, opacities = 0.03 * np.exp(0.7 * rng.normal(size=(1, n, 3))), rng.uniform(size=(1, n))
+    means[0, :6, 0] = (np.nan, np.inf, 1e30, 0, 0, 0)
+    means[0, 3:5, 2], scales[0, 5] = (-5.0, -9.0), 1e4
+    pose, lens = np.tile(np.eye(4), (2, 1, 1)), np.tile([[60.0, 0, 25], [0, 60, 18], [0, 0, 1]], (2, 1, 1))
+    pose[:, 2, 3], pose[1, 0, 3] = 2.0, 0.3
+    inputs = [x.astype(np.float32) for x in (means, turns, scales, opacities, pose, lens)]
+    options = (height, width, 0.01, 0.3, True)
+    rows, radii = np.zeros((2, n, 10), np.float32), np.zeros((2, n), np.float32)
+    native.splat_project(*inputs, *options, rows, radii, THREADS)
+    colors = rng.uniform(size=(1, n, 11)).astype(np.float32)
+    image = (2, height, width)
+    color, through, depth = (np.zeros(shape, np.float32) for shape in ((*image, 11), image, image))
+    normal, median = np.zeros((*image, 3), np.float32), np.zeros(image, np.float32)
+    last, counts = np.zeros(image, np.int32), np.zeros((2, n), np.int32)
+    native.splat_rasterize(
+        rows, colors, None, height, width, color, through, depth, normal, median, last, counts, THREADS
+    )
+    grads = [rng.normal(size=x.shape).astype(np.float32) for x in (color, through, depth, normal)]
+    to_rows, to_colors, sizes = np.zeros_like(rows), np.zeros_like(colors), np.zeros((2, n, 2), np.float32)
+    native.splat_rasterize_backward(
+        *grads, rows, colors, None, height, width, through, last, to_rows, to_colors, sizes, THREADS
+    )
+    found = [np.zeros_like(x) for x in inputs]
+    # Of the same gradient in every process: that of rows differs by its rounding, which scales enlarge.
+    native.splat_project_backward(rng.normal(size=rows.shape).astype(np.float32), *inputs, *options, *found, THREADS)
+    out |= {
+        "splat_rows": rows, "splat_radii": radii, "splat_color": color, "splat_light": through, "splat_depth": depth,
+        "splat_normal": normal, "splat_median": median, "splat_counts": counts, "splat_to_colors": to_colors,
+        "splat_to_opacity": to_rows[..., 5], "splat_to_center": to_rows[..., :2], "splat_sizes": sizes,
+    }  # fmt: skip
+    out |= {f"splat_to_{k}": each for k, each in enumerate(found)}
+
+
 def run(native: ModuleType) -> dict[str, np.ndarray]:
     """What each kernel gives for inputs that are the same in every process."""
     out: dict[str, np.ndarray] = {}
-    for part in (triangles, vertices, grid, harmonics, packed, occupancy, marching, softplus):
+    for part in (triangles, vertices, grid, harmonics, packed, occupancy, marching, softplus, gaussians):
         part(native, np.random.default_rng(7), out)
     return out
 

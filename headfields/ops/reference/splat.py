@@ -98,14 +98,21 @@ def _project(
     normal = axes.gather(-1, flattest)[..., 0]
     away = ((turn @ normal[..., None])[..., 0] * local).sum(-1) > 0
     normal = torch.where(away[..., None], -normal, normal)
-    middle = 0.5 * (xx + yy)
-    radii = 3 * (middle + (middle.square() - blurred).clamp_min(0).sqrt()).sqrt()
+    radii = 3 * (0.5 * (xx + yy) + (0.25 * (xx - yy).square() + xy.square()).sqrt()).detach().sqrt()
     return torch.cat([center, conic, opacities[..., None], z[..., None], normal], dim=-1), radii, z
 
 
 def _within(slope: Tensor, focal: Tensor, principal: Tensor, pixels: int) -> Tensor:
     margin = FIELD_MARGIN * 0.5 * pixels
     return torch.maximum(torch.minimum(slope, (pixels - principal + margin) / focal), -(principal + margin) / focal)
+
+
+def project_backward(grad: Float[Tensor, "c n 10"], *arguments: Any) -> tuple[Tensor, ...]:
+    """Gradients of the six tensors of `project` for that of the rows."""
+    with torch.enable_grad():
+        leaves = [tensor.detach().requires_grad_() for tensor in arguments[:6]]
+        rows = project(*leaves, *arguments[6:])[0]
+        return torch.autograd.grad(rows, leaves, grad, materialize_grads=True)
 
 
 def half_extents(rows: Float[Tensor, "*n 10"]) -> tuple[Float[Tensor, "*n"], Float[Tensor, "*n"]]:
@@ -139,12 +146,12 @@ def rasterize(
     for camera in range(c):
         image, median = rows.new_zeros(height * width, d + 5), rows.new_zeros(height * width)
         image[:, -1] = 1
-        own = [None if x is None else x[camera] for x in (screen, screen_absolute)]
+        offset = None if screen is None else screen[camera]
+        own = None if screen_absolute is None else screen_absolute[camera]
         pieces, places = [], []
-        for index, pixels in chunks(rows[camera], own[0], height, width):
-            part, middle, seen = blend(
-                rows[camera], colors[camera if len(colors) > 1 else 0], *own, index, pixels, rows.new_zeros(())
-            )
+        for index, pixels in chunks(rows[camera], offset, height, width):
+            carried = colors[camera if len(colors) > 1 else 0]
+            part, middle, seen = blend(rows[camera], carried, offset, own, index, pixels, rows.new_zeros(()))
             pieces.append(part)
             places.append((pixels[:, 1].long() * width + pixels[:, 0].long(), middle))
             counts = counts.index_put((torch.full_like(index, camera), index), seen.to(torch.int32), accumulate=True)
@@ -160,6 +167,43 @@ def rasterize(
     last = torch.full(median.shape, -1, dtype=torch.int32, device=rows.device)
     color, depth, normal, through = image.split([d, 1, 3, 1], dim=-1)
     return color, through[..., 0], depth[..., 0], normal, median.detach(), last, counts
+
+
+def rasterize_backward(
+    to_color: Tensor | None,
+    to_through: Tensor | None,
+    to_depth: Tensor | None,
+    to_normal: Tensor | None,
+    rows: Float[Tensor, "c n 10"],
+    colors: Float[Tensor, "_ n d"],
+    screen: Float[Tensor, "c n 2"] | None,
+    screen_absolute: Float[Tensor, "c n 2"] | None,
+    height: int,
+    width: int,
+) -> tuple[Float[Tensor, "c n 10"], Float[Tensor, "_ n d"], Float[Tensor, "c n 2"]]:
+    """Gradients of rows, colors and `screen_absolute`, one chunk at a time; that of `screen` is the rows' first two."""
+    out_rows, out_colors = torch.zeros_like(rows), torch.zeros_like(colors)
+    magnitudes = rows.new_zeros(*rows.shape[:2], 2)
+    d = colors.shape[-1]
+    for camera in range(len(rows)):
+        columns = []
+        for grad, channels in ((to_color, d), (to_depth, 1), (to_normal, 3), (to_through, 1)):
+            one = rows.new_zeros(height, width, channels) if grad is None else grad[camera]
+            columns.append(one.reshape(height * width, channels))
+        grads = torch.cat(columns, dim=1)
+        which = camera if len(colors) > 1 else 0
+        offset = None if screen is None else screen[camera].detach()
+        with torch.enable_grad():
+            inputs = [x.detach().requires_grad_() for x in (rows[camera], colors[which], magnitudes[camera])]
+            own = None if screen_absolute is None else inputs[2]
+            for index, pixels in chunks(rows[camera], offset, height, width):
+                part = blend(inputs[0], inputs[1], offset, own, index, pixels, rows.new_zeros(()))[0]
+                place = pixels[:, 1].long() * width + pixels[:, 0].long()
+                found = torch.autograd.grad(part, inputs, grads[place], materialize_grads=True)
+                out_rows[camera] += found[0]
+                out_colors[which] += found[1]
+                magnitudes[camera] += found[2]
+    return out_rows, out_colors, magnitudes
 
 
 def chunks(

@@ -1,0 +1,61 @@
+"""RGBAvatar (Li et al. 2025): few blendshapes of Gaussians, mixed by a small network of expression and pose."""
+
+from collections.abc import Sequence
+
+import torch
+
+from headfields.deformers import TriangleBinding
+from headfields.models.preset import preset
+from headfields.networks.field_basis import BlendCoefficients
+from headfields.networks.gaussians import Gaussians
+from headfields.networks.surface_splats import surface_splats
+from headfields.records import Template
+from headfields.renderers import SplatRenderer
+from headfields.splat_avatar import SplatAvatar
+
+_SPREAD = 1e-3
+"""Standard deviation of the blendshapes at the start: at zero neither they nor their coefficients would learn."""
+
+
+@preset
+def rgb_avatar(
+    template: Template,
+    expression_width: int = 57,
+    joints: Sequence[int] = (),
+    count: int = 14000,
+    blendshapes: int = 20,
+    degree: int = 0,
+    hidden: int = 64,
+    hair: float = 0.0,
+) -> SplatAvatar:
+    """RGBAvatar on a template, assembled from public parts.
+
+    Each Gaussian has `blendshapes` offsets of position, scale, rotation, opacity and color, which a network mixes for
+    each frame: as few shapes as the motion needs, instead of one for each of the tracker's. Own choice: the Gaussians
+    ride on triangles (GaussianAvatars), and are seeded by area; coefficients of the neutral face are zero; the paper's
+    training while the video streams in is not here.
+
+    Args:
+        template: the canonical mesh.
+        expression_width: number of expression values, the first ones, that drive the blendshapes.
+        joints: indices of joints whose rotations drive them too, as (2,), the jaw of FLAME.
+        count: number of Gaussians.
+        blendshapes: K. The paper's is 20.
+        degree: degree of the spherical harmonics of the color.
+        hidden: width of the mapping network.
+        hair: meters above the mesh in which hair may be; `headfields train` measures it in the mattes.
+
+    Source: RGBAvatar, section 3.
+    """
+    deformer = TriangleBinding(template.canonical_vertices, template.faces)
+    start, face = surface_splats(template.canonical_vertices, template.faces, count, height=hair)
+    gaussians = Gaussians.of(*deformer.attach(start, face), degree=degree, blendshapes=blendshapes)
+    assert gaussians.blendshape_table is not None
+    torch.nn.init.normal_(gaussians.blendshape_table, std=_SPREAD)
+    return SplatAvatar(
+        gaussians=gaussians,
+        deformer=deformer,
+        renderer=SplatRenderer(),
+        blendshapes=BlendCoefficients({"expression": expression_width}, joints, blendshapes, hidden),
+        template=template,
+    )
