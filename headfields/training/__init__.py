@@ -2,7 +2,9 @@
 
 from headfields.runs.progress import NanLossError
 from headfields.training.callbacks import Callback
+from headfields.training.density import DensityControl
 from headfields.training.evaluation import evaluate, picture
+from headfields.training.mcmc import MCMC
 from headfields.training.outcomes import FitResult, StepOutcome
 from headfields.training.preset_losses import blendfield_losses, insta_losses, monoavatar_losses, vp360_losses
 from headfields.training.processes import PeerError
@@ -11,7 +13,9 @@ from headfields.training.refinement import Refinement, correct_pose, refine_fram
 from headfields.training.trainer import Trainer
 
 __all__ = [
+    "MCMC",
     "Callback",
+    "DensityControl",
     "FitResult",
     "NanLossError",
     "PeerError",

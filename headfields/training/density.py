@@ -1,0 +1,302 @@
+"""Density control of Gaussians: clone, split, prune and opacity reset (3D Gaussian Splatting, GaussianAvatars).
+
+The other choice is `headfields.training.MCMC`. Both change the number of Gaussians while they train, as callbacks of
+the trainer, and keep the optimizer's moments in step.
+"""
+
+import base64
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from headfields.losses.base import check_positive
+from headfields.networks.gaussians import Gaussians
+from headfields.ops.rotations import rotation_from_quaternion
+
+__all__ = ["DensityControl", "check_moments", "check_trainer", "numbers_of", "step_generator", "world_sizes"]
+
+_SHRINK = 1.6
+"""What the scales of a Gaussian that is split are divided by (3DGS, section 5.2)."""
+_LATE = ("step_size",)
+"""Moments of an optimizer that do not start at zero, so that a new row has no start for them."""
+
+
+class DensityControl:
+    """A callback of `Trainer` that adds Gaussians where the image asks for more, and drops those that show nothing.
+
+    Every `every` steps, after `start` and up to `stop`:
+
+    1. Gaussians whose screen-space gradient, averaged over the steps in which they were drawn, is at least `gradient`
+       are cloned if their largest standard deviation is at most `size`, else split in two: children are drawn from the
+       Gaussian itself and have 1/1.6 of its scales. All children inherit the parent's triangle, color and opacity.
+    2. Gaussians of opacity below `least_opacity` are dropped, and, once opacities have been reset, those larger than
+       `largest`. A triangle that has Gaussians keeps its most opaque one.
+
+    Every `reset_every` steps opacities are cut to `reset_opacity`. Where `most` Gaussians would be exceeded, those with
+    the largest gradients grow. New rows and reset opacities start with moments of zero; the others keep theirs.
+
+    The defaults are those of 3D Gaussian Splatting (Kerbl et al. 2023, section 5.2 and its released code), but for the
+    sizes, whose unit there is the extent of the cameras (0.01 and 0.1 of it): 3 mm and 30 mm, a hundredth and a tenth
+    of a head of 30 cm, and `most`, are our own choice. GaussianAvatars (Qian et al. 2024, section 3.3: children are
+    bound as their parent, every triangle keeps one) trains 600,000 steps with start=10_000, stop=600_000, every=2_000
+    and reset_every=60_000. Clones stay where their original is, as in the released code; children are drawn in the
+    coordinates of the deformer around their parent.
+
+    Deterministic: random numbers depend on `seed` and the step alone. A resumed run equals an unbroken one.
+
+    Args:
+        start, stop, every: the steps after which it acts.
+        gradient: threshold of the gradient by the projected center, in the unit of the published one: half an image a
+            unit, of the loss of one image.
+        absolute: read the sum of the magnitudes over pixels (AbsGS, Ye et al. 2024, whose threshold is 0.0008) instead.
+        size: meters.
+        largest: meters; None drops none.
+        least_opacity: in [0, 1].
+        reset_every: steps; None never resets.
+        reset_opacity: in (0, 1].
+        most: number of Gaussians that is not exceeded by growing.
+        keep_bound: whether a triangle keeps its most opaque Gaussian.
+        seed: of the children's places.
+
+    Attributes:
+        last: what the last call did: "cloned", "split", "pruned", "count".
+
+    Raises:
+        ValueError: an argument is out of range. Later: the avatar has no Gaussians, the capture has other sizes, or
+            several processes train together.
+        TypeError: later: an optimizer whose moments are not rows of the parameters, or do not start at zero.
+    """
+
+    def __init__(
+        self,
+        *,
+        start: int = 500,
+        stop: int = 15_000,
+        every: int = 100,
+        gradient: float = 2e-4,
+        absolute: bool = False,
+        size: float = 0.003,
+        largest: float | None = 0.03,
+        least_opacity: float = 0.005,
+        reset_every: int | None = 3000,
+        reset_opacity: float = 0.01,
+        most: int = 100_000,
+        keep_bound: bool = True,
+        seed: int = 0,
+    ) -> None:
+        check_positive("DensityControl", every=every, gradient=gradient, size=size, most=most)
+        if start < 0 or stop < start:
+            raise ValueError(f"DensityControl: start is {start} and stop {stop}; expected 0 <= start <= stop")
+        if largest is not None:
+            check_positive("DensityControl", largest=largest)
+        if reset_every is not None:
+            check_positive("DensityControl", reset_every=reset_every)
+        if not 0 <= least_opacity < 1 or not 0 < reset_opacity <= 1:
+            raise ValueError(
+                f"DensityControl: least_opacity is {least_opacity} and reset_opacity {reset_opacity}; expected "
+                "opacities"
+            )
+        self.start, self.stop, self.every, self.seed = start, stop, every, seed
+        self.gradient, self.absolute, self.size, self.largest = gradient, absolute, size, largest
+        self.least_opacity, self.reset_every, self.reset_opacity = least_opacity, reset_every, reset_opacity
+        self.most, self.keep_bound = most, keep_bound
+        self.last: dict[str, int] = {}
+        self._sum: Tensor | None = None
+        self._drawn: Tensor | None = None
+
+    def on_start(self, trainer: Any) -> None:
+        """Checks the trainer, and has the renderer keep what it reads."""
+        gaussians = check_trainer("DensityControl", trainer)
+        if self.absolute:
+            trainer.avatar.renderer.absolute = True
+        if self._sum is not None and len(self._sum) != len(gaussians):
+            raise ValueError(
+                f"DensityControl: its statistics are of {len(self._sum)} Gaussians, and the avatar has "
+                f"{len(gaussians)}; they belong to another run"
+            )
+
+    def on_step(self, trainer: Any, outcome: Any) -> None:
+        """Adds the step's gradients, and acts where it is due."""
+        step = trainer.progress.step
+        if outcome.not_finite or outcome.rendering is None or step > self.stop:
+            return
+        gaussians = trainer.avatar.gaussians
+        self._add(gaussians, outcome.rendering)
+        if step > self.start and step % self.every == 0:
+            check_moments("DensityControl", trainer.optimizer, gaussians)
+            was_reset = self.reset_every is not None and step > self.reset_every
+            generator = step_generator(self.seed, step)
+            self._refine(gaussians, trainer.optimizer, world_sizes(outcome.rendering), was_reset, generator)
+            trainer.resized()
+        if self.reset_every is not None and step % self.reset_every == 0:
+            self._reset(gaussians, trainer.optimizer)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The sums of gradients since the last time it acted."""
+        if self._sum is None or self._drawn is None:
+            return {}
+        return {"gradient": _text(self._sum), "drawn": _text(self._drawn)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restores `state_dict()`."""
+        self._sum = self._drawn = None
+        if state:
+            self._sum, self._drawn = (numbers_of(state.get(name), name) for name in ("gradient", "drawn"))
+            if len(self._sum) != len(self._drawn):
+                raise ValueError("DensityControl: its statistics are of different numbers of Gaussians")
+
+    @torch.no_grad()
+    def _add(self, gaussians: Gaussians, rendering: Any) -> None:
+        if self._sum is None or self._drawn is None:
+            self._sum = torch.zeros(len(gaussians), device=gaussians.position.device)
+            self._drawn = torch.zeros_like(self._sum)
+        self._sum, self._drawn = (each.to(gaussians.position.device) for each in (self._sum, self._drawn))
+        screen = rendering.screen_absolute if self.absolute else rendering.screen
+        if screen is None or screen.grad is None:  # nothing was drawn
+            return
+        height, width = rendering.opacity.shape[-2:]
+        frames = len(screen)
+        # 3DGS differentiates by coordinates in [-1, 1], and the loss of one image; here of the mean over frames.
+        unit = screen.new_tensor([0.5 * width, 0.5 * height]) * frames
+        drawn = rendering.splatted.radii > 0
+        self._sum += ((screen.grad * unit).norm(dim=-1) * drawn).sum(0).float()
+        self._drawn += drawn.sum(0)
+
+    @torch.no_grad()
+    def _refine(
+        self,
+        gaussians: Gaussians,
+        optimizer: torch.optim.Optimizer,
+        sizes: Float[Tensor, " n"],
+        was_reset: bool,
+        generator: torch.Generator,
+    ) -> None:
+        assert self._sum is not None and self._drawn is not None
+        count, device = len(gaussians), gaussians.position.device
+        mean = self._sum / self._drawn.clamp_min(1)
+        grows = mean >= self.gradient
+        room = max(self.most - count, 0)
+        if int(grows.sum()) > room:
+            best = mean.masked_fill(~grows, -1.0).argsort(descending=True, stable=True)[:room]
+            grows = torch.zeros_like(grows).index_fill_(0, best, True)
+        splits = grows & (sizes > self.size)
+        clones, parents = (grows & ~splits).nonzero()[:, 0], splits.nonzero()[:, 0]
+        index = torch.cat([(~splits).nonzero()[:, 0], clones, parents, parents])
+        old = count - len(parents)
+        fresh = torch.arange(len(index), device=device) >= old
+        child = torch.arange(len(index), device=device) >= old + len(clones)
+        position, log_scale = gaussians.position[index], gaussians.log_scale[index]
+        scale, turn = gaussians.log_scale[parents].exp(), rotation_from_quaternion(gaussians.quaternion[parents])
+        draws = torch.randn(2, len(parents), 3, generator=generator).to(position)
+        position[child] += (turn @ (scale * draws)[..., None])[..., 0].flatten(0, 1)
+        log_scale[child] -= math.log(_SHRINK)
+        sizes = torch.where(child, sizes[index] / _SHRINK, sizes[index])
+        opacity = gaussians.opacity_logit[index].sigmoid()
+        drop = opacity < self.least_opacity
+        if was_reset and self.largest is not None:
+            drop |= sizes > self.largest
+        if self.keep_bound:
+            drop &= ~_last_ones(gaussians.face[index], opacity, drop)
+        kept = (~drop).nonzero()[:, 0]
+        gaussians.take(index[kept], fresh[kept], optimizer, position=position[kept], log_scale=log_scale[kept])
+        self.last = {
+            "cloned": len(clones), "split": len(parents), "pruned": int(drop.sum()), "count": len(gaussians),
+        }  # fmt: skip
+        self._sum = torch.zeros(len(gaussians), device=device)
+        self._drawn = torch.zeros_like(self._sum)
+
+    @torch.no_grad()
+    def _reset(self, gaussians: Gaussians, optimizer: torch.optim.Optimizer) -> None:
+        if self.reset_opacity == 1:
+            return
+        gaussians.opacity_logit.clamp_(max=math.log(self.reset_opacity / (1 - self.reset_opacity)))
+        for moment in optimizer.state.get(gaussians.opacity_logit, {}).values():
+            if isinstance(moment, Tensor) and moment.shape == gaussians.opacity_logit.shape:
+                moment.zero_()
+
+
+def _last_ones(face: Tensor, opacity: Float[Tensor, " n"], drop: Bool[Tensor, " n"]) -> Bool[Tensor, " n"]:
+    """The most opaque Gaussian (of equal ones the first) of each triangle that would lose all of its Gaussians."""
+    kept = torch.zeros_like(drop)
+    bound = face >= 0
+    if not bool((drop & bound).any()):
+        return kept
+    alive = torch.zeros(int(face.max()) + 1, dtype=torch.bool, device=face.device)
+    alive[face[bound & ~drop]] = True
+    losing = (bound & drop).nonzero()[:, 0]
+    losing = losing[~alive[face[losing]]]
+    order = losing[opacity[losing].argsort(descending=True, stable=True)]
+    order = order[face[order].argsort(stable=True)]  # by triangle, and in it by opacity
+    faces = face[order]
+    first = torch.ones_like(faces, dtype=torch.bool)
+    first[1:] = faces[1:] != faces[:-1]
+    kept[order[first]] = True
+    return kept
+
+
+def check_trainer(owner: str, trainer: Any) -> Gaussians:
+    """The Gaussians of the trainer's avatar, which a callback changes.
+
+    Raises:
+        ValueError: it has none, or several processes train together.
+    """
+    gaussians = getattr(trainer.avatar, "gaussians", None)
+    if not isinstance(gaussians, Gaussians):
+        raise ValueError(
+            f"{owner}: the avatar, a {type(trainer.avatar).__name__}, has no Gaussians; it changes those of a "
+            "headfields.SplatAvatar"
+        )
+    if trainer.processes.several:
+        raise ValueError(f"{owner}: several processes would change Gaussians each in its own way; train with devices=1")
+    check_moments(owner, trainer.optimizer, gaussians)
+    return gaussians
+
+
+def check_moments(owner: str, optimizer: torch.optim.Optimizer, gaussians: Gaussians) -> None:
+    """Raises TypeError for an optimizer whose state cannot follow rows that come and go."""
+    for name, parameter in gaussians.named_parameters():
+        for key, moment in optimizer.state.get(parameter, {}).items():
+            if not isinstance(moment, Tensor) or not moment.ndim:
+                continue
+            if moment.shape != parameter.shape or key in _LATE:
+                why = "does not start at zero" if key in _LATE else f"has shape {tuple(moment.shape)}"
+                raise TypeError(
+                    f"{owner}: {type(optimizer).__name__} keeps {key!r} of {name} {tuple(parameter.shape)}, which "
+                    f"{why}, so it cannot follow Gaussians that come and go; use one with a moment for each number, as "
+                    "Adam"
+                )
+
+
+def step_generator(seed: int, step: int) -> torch.Generator:
+    """Random numbers that depend on a seed and a step alone (PyTorch's generator reads 32 bits of its seed)."""
+    return torch.Generator().manual_seed((seed * 2_654_435_761 + step) % 2**32)
+
+
+def world_sizes(rendering: Any) -> Float[Tensor, " n"]:
+    """The largest standard deviation (N,) of each Gaussian over axes and frames of a rendering, meters."""
+    return rendering.splats.scales.detach().flatten(0, -3).amax(dim=(0, -1))
+
+
+def _text(values: Float[Tensor, " n"]) -> str:
+    """float32 numbers as text, to the bit: what the state of a callback may hold."""
+    return base64.b64encode(values.detach().float().cpu().numpy().tobytes()).decode()
+
+
+def numbers_of(text: Any, name: str) -> Float[Tensor, " n"]:
+    """The float32 numbers of a text in a callback's state.
+
+    Raises:
+        ValueError: it is none.
+    """
+    try:
+        values = torch.from_numpy(np.frombuffer(base64.b64decode(text, validate=True), np.float32).copy())
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"DensityControl: {name} of its state is no text of float32 numbers") from error
+    if not bool(values.isfinite().all()):
+        raise ValueError(f"DensityControl: {name} of its state has numbers that are not finite")
+    return values
