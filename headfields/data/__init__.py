@@ -5,7 +5,6 @@ from headfields.data.balance import view_yaw, yaw_balanced_weights
 from headfields.data.capture import Capture
 from headfields.data.errors import CaptureError
 from headfields.data.formats.gaussian_ply import (
-    gaussians_of,
     load_flame_parameters,
     load_gaussians,
     save_flame_parameters,
@@ -50,7 +49,6 @@ __all__ = [
     "PixelDataset",
     "capture_from_arrays",
     "fit_joint_transforms",
-    "gaussians_of",
     "head_motion",
     "head_pose",
     "load_capture",

@@ -14,6 +14,7 @@ from headfields.losses.silhouette import (
     silhouette_distance,
 )
 from headfields.losses.skinning import SkinningPrior
+from headfields.losses.splat_sparsity import SplatExtent, SplatOpacity
 from headfields.losses.splats import SplatPosition, SplatScale
 from headfields.losses.surface import DepthPrior, Eikonal, SurfacePrior
 from headfields.losses.warp import Elastic, WarpMagnitude
@@ -36,6 +37,8 @@ __all__ = [
     "SSIMLoss",
     "SkinningPrior",
     "SoftJaccard",
+    "SplatExtent",
+    "SplatOpacity",
     "SplatPosition",
     "SplatScale",
     "SquaredColor",

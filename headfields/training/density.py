@@ -279,7 +279,8 @@ def step_generator(seed: int, step: int) -> torch.Generator:
 
 def world_sizes(rendering: Any) -> Float[Tensor, " n"]:
     """The largest standard deviation (N,) of each Gaussian over axes and frames of a rendering, meters."""
-    return rendering.splats.scales.detach().flatten(0, -3).amax(dim=(0, -1))
+    largest = rendering.splats.scales.detach().amax(dim=-1)
+    return largest if largest.ndim == 1 else largest.amax(0)
 
 
 def _text(values: Float[Tensor, " n"]) -> str:

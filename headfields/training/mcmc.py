@@ -195,5 +195,6 @@ def _rate(optimizer: torch.optim.Optimizer, parameter: Tensor) -> float:
 @torch.no_grad()
 def _coordinates(rendering: Any) -> Float[Tensor, " n"]:
     """Meters (N,) that the unit of each Gaussian's coordinates has in posed space, mean over frames."""
-    posed, attached = (splats.scales.flatten(0, -3).norm(dim=-1) for splats in (rendering.splats, rendering.attached))
-    return (posed / attached.clamp_min(1e-30)).mean(0)
+    posed, attached = rendering.splats.scales.norm(dim=-1), rendering.attached.scales.norm(dim=-1)
+    size = posed / attached.clamp_min(1e-30)
+    return size if size.ndim == 1 else size.mean(0)

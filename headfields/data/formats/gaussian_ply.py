@@ -17,12 +17,11 @@ from headfields.files.atomic import write_bytes
 from headfields.files.checked import whole_numbers
 from headfields.files.ply import ply_bytes, ply_table
 from headfields.files.reading import file_bytes, reading
-from headfields.networks.gaussians import DC, Gaussians
+from headfields.networks.gaussians import Gaussians
 from headfields.records import Splats
 
 __all__ = [
     "FLAME_PARAMETERS",
-    "gaussians_of",
     "load_flame_parameters",
     "load_gaussians",
     "save_flame_parameters",
@@ -34,7 +33,6 @@ FLAME_PARAMETERS = "flame_param.npz"
 
 _MOST_FACES = 2**24  # float32, in which a binding is written, holds whole numbers below
 _LARGEST = 80.0  # logarithm of a scale: beyond, a squared scale overflows long before float32 does
-_SMALLEST = 1e-20  # scale: a 3DGS file has no logarithm of 0
 _SHAPES = {
     "translation": "T 3", "rotation": "T 3", "neck_pose": "T 3", "jaw_pose": "T 3", "eyes_pose": "T 6", "expr": "T E",
     "shape": "S", "static_offset": "V 3", "dynamic_offset": "T V 3",
@@ -52,14 +50,15 @@ def save_gaussians(path: Path | str, gaussians: Gaussians | Splats) -> Path:
 
     Args:
         path: the file, which ends in `.ply`; its folder is made.
-        gaussians: an avatar's, N of degree 0 to 3; or one frame's `Splats` (see `gaussians_of`), meters.
+        gaussians: an avatar's, N of degree 0 to 3; or the `Splats` of one frame, meters, which become logits and
+            logarithms as `headfields.networks.Gaussians.of` makes them.
 
     Returns:
         The path.
 
     Raises:
         ValueError: another ending; a number is not finite; some are attached to a triangle and others not; or they
-            have blendshapes, which the layout cannot hold.
+            have blendshapes, which the layout cannot hold; or the splats are of several frames.
         OSError: the file cannot be written.
 
     >>> import tempfile, headfields as hf
@@ -72,7 +71,7 @@ def save_gaussians(path: Path | str, gaussians: Gaussians | Splats) -> Path:
     if path.suffix.lower() != ".ply":
         raise ValueError(f"save_gaussians: {path.name} ends in {path.suffix!r}; expected .ply")
     if isinstance(gaussians, Splats):
-        gaussians = gaussians_of(gaussians)
+        gaussians = _of_frame(gaussians)
     if gaussians.blendshape_table is not None:
         raise ValueError(
             f"save_gaussians: gaussians has {gaussians.blendshape_table.shape[1]} blendshapes, which a .ply cannot "
@@ -132,46 +131,6 @@ def load_gaussians(path: Path | str) -> Gaussians:
         return _gaussians(columns, where)
 
 
-def gaussians_of(splats: Splats) -> Gaussians:
-    """The splats of one frame as parameters: logits, logarithms, coefficients; attached to nothing.
-
-    Opacities are brought within float32's [1e-7, 1 - 1e-7] and scales to 1e-20 and more, as logits and logarithms need.
-
-    Args:
-        splats: without a leading axis, or with one of size 1.
-
-    Returns:
-        N Gaussians, detached, on the CPU.
-
-    Raises:
-        ValueError: there are several frames.
-
-    >>> import torch, headfields as hf
-    >>> one = hf.Splats(torch.zeros(1, 3), torch.eye(4)[:1], torch.ones(1, 3), torch.ones(1), colors=torch.ones(1, 3))
-    >>> hf.data.gaussians_of(one)().opacities.round(decimals=4).tolist()
-    [1.0]
-    """
-    if splats.means.ndim == 3 and len(splats.means) == 1:
-        splats = splats[0].map(lambda tensor: tensor[0])
-    if splats.means.ndim != 2:
-        raise ValueError(f"gaussians_of: means has shape {tuple(splats.means.shape)}; expected one frame: splats[3]")
-    splats = splats.detach().to("cpu")
-    harmonics = splats.harmonics
-    if harmonics is None:
-        assert splats.colors is not None
-        harmonics = ((splats.colors - 0.5) / DC)[:, None]
-    gaussians = Gaussians(splats.count, degree=round(harmonics.shape[1] ** 0.5) - 1)
-    opacity = splats.opacities.double().clamp(1e-7, 1 - 1e-7)
-    with torch.no_grad():
-        gaussians.position.copy_(splats.means)
-        gaussians.quaternion.copy_(splats.quaternions)
-        gaussians.log_scale.copy_(splats.scales.double().clamp_min(_SMALLEST).log())
-        gaussians.opacity_logit.copy_(torch.logit(opacity))
-        gaussians.color.copy_(harmonics[:, 0])
-        gaussians.harmonics.copy_(harmonics[:, 1:])
-    return gaussians
-
-
 def save_flame_parameters(path: Path | str, parameters: Mapping[str, Float[Tensor, "..."]]) -> Path:
     """Writes the parameters of FLAME that belong to a bound `.ply`, as `flame_param.npz`, dtypes kept.
 
@@ -223,6 +182,17 @@ def load_flame_parameters(path: Path | str) -> dict[str, Float[Tensor, "..."]]:
             arrays["shape"] = shape[0]
         _check_parameters(arrays, where)
         return {name: torch.from_numpy(np.array(array)) for name, array in arrays.items()}
+
+
+def _of_frame(splats: Splats) -> Gaussians:
+    if splats.means.ndim == 3 and len(splats.means) == 1:
+        splats = splats.map(lambda tensor: tensor[0])
+    if splats.means.ndim != 2:
+        raise ValueError(
+            f"save_gaussians: gaussians has means of shape {tuple(splats.means.shape)}; expected one frame: splats[3]"
+        )
+    degree = 0 if splats.harmonics is None else round(splats.harmonics.shape[1] ** 0.5) - 1
+    return Gaussians.of(splats.detach(), degree=degree)
 
 
 def _beside(path: Path | str) -> Path:

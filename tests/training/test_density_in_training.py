@@ -1,0 +1,62 @@
+"""Density control and MCMC in a training: more Gaussians, a better image, and a resumed run to the bit."""
+
+import pytest
+import torch
+
+from headfields.losses import L1DSSIM, SplatExtent, SplatOpacity
+from headfields.training import MCMC, DensityControl, Trainer
+from tests.test_splat_avatar import Colored, avatar
+
+
+def make(control, out=None, seed=0):
+    rates = {"position": 0.02, "log_scale": 0.02, "opacity_logit": 0.05, "color": 0.05}
+    losses = [L1DSSIM(0.0), SplatOpacity(), SplatExtent()]
+    return Trainer(
+        avatar(30), Colored(), losses, learning_rates=rates, ema=0, weight_decay=0.0, bar=False, device="cpu",
+        callbacks=[control], out=out, seed=seed,
+    )  # fmt: skip
+
+
+CONTROLS = {
+    "density": lambda: DensityControl(start=2, every=4, gradient=1e-6, size=0.02, reset_every=10, most=90),
+    "absolute": lambda: DensityControl(start=2, every=4, gradient=1e-6, size=0.02, absolute=True, reset_every=None),
+    "mcmc": lambda: MCMC(start=2, every=4, growth=0.4, most=90, least_opacity=0.2),
+}
+
+
+def numbers(trainer):
+    gaussians = trainer.avatar.gaussians
+    return [*(p.detach() for p in gaussians.parameters()), gaussians.face]
+
+
+@pytest.mark.parametrize("name", CONTROLS)
+def test_a_resumed_run_is_the_unbroken_one_to_the_bit(name, tmp_path):
+    whole, first = make(CONTROLS[name]()), make(CONTROLS[name](), tmp_path)
+    whole.fit(steps=13)
+    first.fit(steps=6)
+    assert len(first.avatar.gaussians) != 30
+    resumed = make(CONTROLS[name](), tmp_path)
+    resumed.fit(steps=13, resume=True)
+    assert len(whole.avatar.gaussians) > len(first.avatar.gaussians) > 30
+    assert (whole.avatar.gaussians.face >= 0).all()
+    assert all(torch.equal(*pair) for pair in zip(numbers(whole), numbers(resumed), strict=True))
+    for ours, theirs in zip(whole.optimizer.state.values(), resumed.optimizer.state.values(), strict=True):
+        assert torch.equal(ours["exp_avg_sq"], theirs["exp_avg_sq"])
+
+
+def test_the_losses_are_means_in_posed_space():
+    trainer = make(CONTROLS["mcmc"]())
+    capture, made = Colored(), trainer.avatar.train()
+    batch, frames = capture.sample_images(torch.arange(2), torch.Generator())
+    rendering = made(batch.camera, capture.state(frames), batch.background)
+    assert torch.equal(SplatOpacity()(rendering, batch, 0), rendering.splats.opacities.mean())
+    extent = SplatExtent(unit=0.1)(rendering, batch, 0)
+    torch.testing.assert_close(extent, rendering.splats.scales.mean() / 0.1)
+    empty = rendering.replace(splats=rendering.splats.map(lambda tensor: tensor[:, :0]))
+    for loss in (SplatOpacity(), SplatExtent()):
+        value = loss(empty, batch, 0)
+        assert not value.detach() and value.requires_grad
+        with pytest.raises(ValueError, match=f"{loss.name} loss: the rendering has no Gaussians"):
+            loss(rendering.replace(splats=None), batch, 0)
+    with pytest.raises(ValueError, match="SplatExtent: unit is 0"):
+        SplatExtent(unit=0)
