@@ -365,6 +365,26 @@ def check_splat(device: torch.device) -> Pairs:
     return _derivatives(images, images, inputs, device, order=1)
 
 
+def check_triangle_frames(device: torch.device) -> Pairs:
+    """Frames and maps of the triangles of a mesh, against the reference."""
+    from headfields.ops.reference import triangle_frames as definition
+    from headfields.ops.triangle_frames import deformation_gradients, triangle_frames
+
+    generator = torch.Generator().manual_seed(13)
+    posed, canonical = torch.randn(2, 40, 3, generator=generator), torch.randn(40, 3, generator=generator)
+    faces = torch.arange(39).reshape(13, 3)
+
+    def by_kernels(posed: Tensor, canonical: Tensor) -> list[Tensor]:
+        on = faces.to(device)
+        return [triangle_frames(posed, on), deformation_gradients(posed, canonical, on, "area")]
+
+    def by_definition(posed: Tensor, canonical: Tensor) -> list[Tensor]:
+        maps = definition.deformation_gradients(posed, canonical, faces, "area")
+        return [definition.triangle_frames(posed, faces), maps]
+
+    return _derivatives(by_kernels, by_definition, [posed, canonical], device, order=1)
+
+
 CHECKS: list[tuple[str, Callable[[torch.device], Pairs]]] = [
     ("blended_map", check_blended_map),
     ("closest_triangle", check_closest_triangle),
@@ -380,6 +400,7 @@ CHECKS: list[tuple[str, Callable[[torch.device], Pairs]]] = [
     ("softplus", check_softplus),
     ("spherical_harmonics", check_spherical_harmonics),
     ("splat", check_splat),
+    ("triangle_frames", check_triangle_frames),
 ]
 """The registry: name and check of every operation that has kernels."""
 

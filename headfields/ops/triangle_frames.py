@@ -1,16 +1,25 @@
-"""Orthonormal frames of triangles, and deformation gradients from posed triangles to their canonical ones (INSTA)."""
+"""Orthonormal frames of triangles, and deformation gradients from posed triangles to their canonical ones (INSTA).
 
-from typing import Literal
+Warp has one kernel for the values and one for the first derivatives of each; the second ones are PyTorch's, of the
+definition.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from headfields.ops._checks import check_floating, check_integer, check_shape
-from headfields.ops.vertex_geometry import triangle_areas
+from headfields.ops._checks import check_floating, check_index, check_integer, check_shape, require_shapes
+from headfields.ops.dispatch import use_warp
+from headfields.ops.reference import triangle_frames as reference
+from headfields.ops.transforms import define_transforms, pullback
+from headfields.ops.warp_launch import launch
 
 Scaling = Literal["none", "area", "length"]
-_TINY = 1e-20  # squared meters (areas) below which a triangle has no direction of its own
+_SCALINGS = ("none", "area", "length")
 
 
 def triangle_frames(vertices: Float[Tensor, "*batch v 3"], faces: Int[Tensor, "f 3"]) -> Float[Tensor, "*batch f 3 4"]:
@@ -38,17 +47,10 @@ def triangle_frames(vertices: Float[Tensor, "*batch v 3"], faces: Int[Tensor, "f
     check_shape("triangle_frames", "vertices", vertices, "... v 3")
     check_integer("triangle_frames", "faces", faces)
     check_shape("triangle_frames", "faces", faces, "f 3")
-    a, b, c = (vertices[..., faces[:, corner], :] for corner in range(3))
-    edge = b - a
-    axes = torch.eye(3, dtype=vertices.dtype, device=vertices.device)
-    tangent = _direction(edge, axes[0])
-    # The world axis with the smallest component along the tangent gives a perpendicular where the triangle has none.
-    flattest = axes[tangent.detach().abs().argmin(dim=-1)]
-    across = c - a - ((c - a) * tangent).sum(-1, keepdim=True) * tangent
-    fallback = torch.nn.functional.normalize(torch.linalg.cross(tangent, flattest), dim=-1)
-    bitangent = _direction(across, torch.linalg.cross(fallback, tangent))
-    normal = torch.linalg.cross(tangent, bitangent)
-    return torch.stack([tangent, bitangent, normal, a], dim=-1)
+    if not use_warp(vertices):
+        return reference.triangle_frames(vertices, faces)
+    frames = torch.ops.headfields.triangle_frames(_flat(vertices), faces.long())
+    return frames.reshape(*vertices.shape[:-2], len(faces), 3, 4)
 
 
 def deformation_gradients(
@@ -92,19 +94,143 @@ def deformation_gradients(
             f"deformation_gradients: posed has shape {tuple(posed.shape)} and canonical {tuple(canonical.shape)}; "
             "both must hold the same V vertices"
         )
-    source = triangle_frames(posed, faces)
-    target = triangle_frames(canonical, faces)
-    linear = target[..., :3] @ source[..., :3].transpose(-1, -2)
-    if scaling != "none":
-        ratio = triangle_areas(posed, faces) / triangle_areas(canonical, faces).clamp_min(_TINY)
-        ratio = ratio.clamp(1e-2, 1e2)
-        linear = linear / (ratio if scaling == "area" else ratio.sqrt())[..., None, None]
-    offset = target[..., 3] - (linear @ source[..., 3:])[..., 0]
-    return torch.cat([linear, offset[..., None]], dim=-1)
+    if not (use_warp(posed) and canonical.dtype == torch.float32):
+        return reference.deformation_gradients(posed, canonical, faces, scaling)
+    maps = torch.ops.headfields.deformation_gradients(_flat(posed), canonical, faces.long(), scaling)
+    return maps.reshape(*posed.shape[:-2], len(faces), 3, 4)
 
 
-def _direction(vector: Tensor, otherwise: Tensor) -> Tensor:
-    """The unit vector, or `otherwise` (with no gradient) where there is no length."""
-    squared = (vector * vector).sum(-1, keepdim=True)
-    short = squared <= _TINY
-    return torch.where(short, otherwise, vector / torch.where(short, torch.ones_like(squared), squared).sqrt())
+def _flat(vertices: Tensor) -> Tensor:
+    return vertices.reshape(math.prod(vertices.shape[:-2]), *vertices.shape[-2:])
+
+
+def _checked(op: str, meshes: Tensor, canonical: Tensor | None, faces: Tensor, grad: Tensor | None) -> list[Tensor]:
+    """The arguments of a registered operation as its kernel takes them, or an error."""
+    fits = meshes.ndim == 3 and meshes.shape[2] == 3 and faces.ndim == 2 and faces.shape[1] == 3
+    fits = fits and (canonical is None or canonical.shape == meshes.shape[1:])
+    fits = fits and (grad is None or grad.shape == (len(meshes), len(faces), 3, 4))
+    require_shapes(op, fits, vertices=meshes, canonical=canonical, faces=faces, grad=grad)
+    check_index(op, "faces", faces, meshes.shape[1])
+    return [x.detach().contiguous() for x in (grad, meshes, canonical, faces) if x is not None]
+
+
+@torch.library.custom_op("headfields::triangle_frames", mutates_args=())
+def _triangle_frames(vertices: Tensor, faces: Tensor) -> Tensor:
+    inputs = _checked("triangle_frames", vertices, None, faces, None)
+    if not use_warp(vertices):
+        return reference.triangle_frames(*inputs)
+    out = vertices.new_empty(len(vertices), len(faces), 3, 4)
+    launch("triangle_frames.frames", (len(vertices), len(faces)), *inputs, out)
+    return out
+
+
+@torch.library.custom_op("headfields::triangle_frames_backward", mutates_args=())
+def _triangle_frames_backward(grad: Tensor, vertices: Tensor, faces: Tensor) -> Tensor:
+    inputs = _checked("triangle_frames_backward", vertices, None, faces, grad)
+    if not use_warp(vertices):
+        return _plain_frames_backward(*inputs).clone()
+    total = torch.zeros_like(inputs[1])
+    launch("triangle_frames.frames_gradient", (len(vertices), len(faces)), *inputs, total)
+    return total
+
+
+@torch.library.custom_op("headfields::deformation_gradients", mutates_args=())
+def _deformation_gradients(posed: Tensor, canonical: Tensor, faces: Tensor, scaling: str) -> Tensor:
+    inputs = _checked("deformation_gradients", posed, canonical, faces, None)
+    if not use_warp(posed):
+        return reference.deformation_gradients(*inputs, scaling)
+    out = posed.new_empty(len(posed), len(faces), 3, 4)
+    inputs[1] = inputs[1][None]
+    launch("triangle_frames.gradients", (len(posed), len(faces)), *inputs, _SCALINGS.index(scaling), out)
+    return out
+
+
+@torch.library.custom_op("headfields::deformation_gradients_backward", mutates_args=())
+def _deformation_gradients_backward(
+    grad: Tensor, posed: Tensor, canonical: Tensor, faces: Tensor, scaling: str, needs: Sequence[bool]
+) -> tuple[Tensor, Tensor]:
+    """Gradients of both meshes; an empty one where it is not needed."""
+    inputs = _checked("deformation_gradients_backward", posed, canonical, faces, grad)
+    if not use_warp(posed):
+        return tuple(x.clone() for x in _plain_gradients_backward(*inputs, scaling, needs))
+    totals = [torch.zeros_like(x) if need else x.new_empty(0) for x, need in zip(inputs[1:3], needs, strict=True)]
+    inputs[2] = inputs[2][None]
+    # An array that is not written is any of its shape.
+    into = [totals[0] if needs[0] else inputs[1], totals[1][None] if needs[1] else inputs[2]]
+    launch(
+        "triangle_frames.gradients_gradient", (len(posed), len(faces)), *inputs, _SCALINGS.index(scaling),
+        *(int(need) for need in needs), *into,
+    )  # fmt: skip
+    return totals[0], totals[1]
+
+
+@_triangle_frames.register_fake
+def _(vertices, faces):
+    return vertices.new_empty(len(vertices), len(faces), 3, 4)
+
+
+@_triangle_frames_backward.register_fake
+def _(grad, vertices, faces):
+    return vertices.new_empty(vertices.shape)
+
+
+@_deformation_gradients.register_fake
+def _(posed, canonical, faces, scaling):
+    return posed.new_empty(len(posed), len(faces), 3, 4)
+
+
+@_deformation_gradients_backward.register_fake
+def _(grad, posed, canonical, faces, scaling, needs):
+    return tuple(x.new_empty(x.shape if need else (0,)) for x, need in zip((posed, canonical), needs, strict=True))
+
+
+def _plain_frames_backward(grad: Tensor, vertices: Tensor, faces: Tensor) -> Tensor:
+    return pullback(reference.triangle_frames, 1)(grad, vertices, faces)[0]
+
+
+def _plain_gradients_backward(
+    grad: Tensor, posed: Tensor, canonical: Tensor, faces: Tensor, scaling: str, needs: Sequence[bool]
+) -> tuple[Tensor, Tensor]:
+    to_posed, to_canonical = pullback(reference.deformation_gradients, 2)(grad, posed, canonical, faces, scaling)
+    return to_posed if needs[0] else posed.new_empty(0), to_canonical if needs[1] else canonical.new_empty(0)
+
+
+def _save(tensors: int) -> Callable[..., None]:
+    """Saves the first `tensors` arguments, which derivatives are taken by, and the rest."""
+
+    def save(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        ctx.save_for_backward(*inputs[:tensors])
+        ctx.rest = inputs[tensors:]
+
+    return save
+
+
+def _frames_backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+    return torch.ops.headfields.triangle_frames_backward(grad, *ctx.saved_tensors, *ctx.rest), None
+
+
+def _gradients_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    needs = list(ctx.needs_input_grad[:2])
+    grads = torch.ops.headfields.deformation_gradients_backward(grad, *ctx.saved_tensors, *ctx.rest, needs)
+    return *(one if need else None for one, need in zip(grads, needs, strict=True)), None, None
+
+
+def _second(plain: Callable[..., Any]) -> Callable[..., tuple[Tensor | None, ...]]:
+    """The backward of a registered backward, by PyTorch."""
+
+    def backward(ctx: Any, *gg: Any) -> tuple[Tensor | None, ...]:
+        _, pull = torch.func.vjp(lambda *tensors: plain(*tensors, *ctx.rest), *ctx.saved_tensors)
+        return *pull(gg[0] if len(gg) == 1 else gg), *(None for _ in ctx.rest)
+
+    return backward
+
+
+_triangle_frames.register_autograd(_frames_backward, setup_context=_save(1))
+_triangle_frames_backward.register_autograd(_second(_plain_frames_backward), setup_context=_save(2))
+_deformation_gradients.register_autograd(_gradients_backward, setup_context=_save(2))
+_deformation_gradients_backward.register_autograd(_second(_plain_gradients_backward), setup_context=_save(3))
+
+define_transforms(_triangle_frames, reference.triangle_frames, rows=(0,))
+define_transforms(_triangle_frames_backward, _plain_frames_backward, rows=(0, 1))
+define_transforms(_deformation_gradients, reference.deformation_gradients, rows=(0,))
+define_transforms(_deformation_gradients_backward, _plain_gradients_backward)

@@ -38,6 +38,7 @@ def valid_calls() -> dict[str, tuple[Any, ...]]:
     ring = torch.randint(-1, faces, (faces, 4))
     ring[:, 0] = torch.arange(faces)
     face = torch.randint(0, faces, (n,))
+    corners, triangles = torch.rand(2, vertices, 3), torch.randint(0, vertices, (faces, 3))
     system = SymmetricSystem(torch.eye(n).numpy())
     valid_calls.system = system  # type: ignore[attr-defined] # keeps it alive
     degree, harmonics = 3, torch.rand(n, 9)
@@ -75,6 +76,11 @@ def valid_calls() -> dict[str, tuple[Any, ...]]:
         "dot_rows": (torch.rand(5, 3), index, points),
         "blended_map": (points, directions, face, mesh.long(), torch.rand(2, faces, 3, 4), torch.rand(2, faces, 3),
                         ring, 4.0),
+        "triangle_frames": (corners, triangles),
+        "triangle_frames_backward": (torch.rand(2, faces, 3, 4), corners, triangles),
+        "deformation_gradients": (corners, corners[0], triangles, "area"),
+        "deformation_gradients_backward": (torch.rand(2, faces, 3, 4), corners, corners[0], triangles, "area",
+                                           [True, True]),
         "crossed_edges": (occupied,),
         "log_strain": (symmetric,),
         "log_strain_backward": (symmetric[:, 0, 0], symmetric),

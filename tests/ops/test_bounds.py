@@ -41,6 +41,10 @@ def calls(index: int):
             points.clone().requires_grad_(), points, at, zeros, maps, centroids, ring
         ),
         "sample": lambda: raster.sample(torch.rand(2, 1, 4, 4), zeros, points, at),
+        "triangle_frames": lambda: torch.ops.headfields.triangle_frames(meshes[:, :2], at[None]),
+        "deformation_gradients": lambda: torch.ops.headfields.deformation_gradients(
+            meshes[:, :2], meshes[0, :2], at[None], "none"
+        ),
         "closest": lambda: tree.closest(points, at),
         "raycast": lambda: tree.raycast(points, points, at),
         "interval": lambda: tree.interval(points, points, 0.1, at),

@@ -5,8 +5,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from headfields.ops.reference import triangle_frames as reference
 from headfields.ops.triangle_frames import deformation_gradients, triangle_frames
 from headfields.ops.vertex_geometry import triangle_areas
+from tests.backends import BACKENDS, running_on
 
 TETRAHEDRON = torch.tensor([[0, 2, 1], [0, 1, 3], [1, 2, 3], [0, 3, 2]])
 
@@ -117,3 +119,77 @@ def test_errors_name_the_argument(unchecked: None) -> None:
         triangle_frames(torch.zeros(4, 3), TETRAHEDRON.float())
     with pytest.raises(ValueError, match="scaling is 'volume'"):
         deformation_gradients(soup(0), soup(0), TETRAHEDRON, "volume")  # type: ignore[arg-type]
+
+
+DEGENERATE = torch.tensor(
+    [[[0.0, 0, 0], [1, 0.5, 0], [2, 1, 0]], [[0.0, 0, 0], [0, 0, 0], [0, 1, 0]], [[1.0, 1, 1], [1, 1, 1], [1, 1, 1]]]
+)
+
+
+def derivatives(function, inputs: list[torch.Tensor]) -> list[torch.Tensor]:
+    """Values, first derivatives along fixed directions, and the second and third ones along them again."""
+    generator = torch.Generator().manual_seed(9)
+    inputs = [x.requires_grad_() for x in inputs]
+    outputs = [function(*inputs)]
+    results = [*outputs]
+    for _ in range(3):
+        along = [torch.randn(x.shape, generator=generator).to(x) for x in outputs]
+        outputs = list(torch.autograd.grad(outputs, inputs, along, create_graph=True))
+        results += outputs
+    return [x.detach().cpu().double() for x in results]
+
+
+@pytest.mark.parametrize("backend", BACKENDS[1:])
+@pytest.mark.parametrize("scaling", [None, "none", "area", "length"])
+def test_kernels_agree_with_the_definition(backend: str, scaling: str | None) -> None:
+    # A mesh in general position, and one of triangles without area or extent, which share no vertex.
+    faces = torch.cat([TETRAHEDRON, torch.arange(9).reshape(3, 3) + 4])
+    canonical = torch.cat([soup(11), DEGENERATE.flatten(0, 1).double()])
+    posed = torch.stack([canonical, canonical + 0.3 * soup(12, 13)])
+    posed[1, 4:] = canonical[4:]
+    inputs = [posed] if scaling is None else [posed, canonical]
+
+    def kernels(*meshes: torch.Tensor) -> torch.Tensor:
+        on = faces.to(meshes[0].device)
+        return triangle_frames(*meshes, on) if scaling is None else deformation_gradients(*meshes, on, scaling)  # type: ignore
+
+    def definition(*meshes: torch.Tensor) -> torch.Tensor:
+        if scaling is None:
+            return reference.triangle_frames(*meshes, faces)
+        return reference.deformation_gradients(*meshes, faces, scaling)
+
+    with running_on(backend) as device:
+        # float32 numbers for both, so that degenerate is degenerate.
+        have = derivatives(kernels, [x.float().to(device) for x in inputs])
+    for one, other in zip(have, derivatives(definition, [x.float().double() for x in inputs]), strict=True):
+        assert (one - other).abs().max() <= 2e-4 * other.abs().max()
+
+
+@pytest.mark.parametrize("backend", BACKENDS[1:])
+@pytest.mark.parametrize("batch", [(), (1, 2), (0,)])
+def test_kernels_take_any_batch(backend: str, batch: tuple[int, ...]) -> None:
+    posed, canonical = torch.randn(*batch, 4, 3), torch.randn(4, 3)
+    with running_on(backend) as device:
+        inputs = [x.to(device).requires_grad_() for x in (posed, canonical)]
+        for faces in (TETRAHEDRON.to(device), TETRAHEDRON.to(device).int()[:0]):
+            out = deformation_gradients(*inputs, faces, "area")
+            assert out.shape == (*batch, len(faces), 3, 4)
+            torch.testing.assert_close(
+                out.cpu(), reference.deformation_gradients(posed, canonical, faces.cpu(), "area")
+            )
+            assert triangle_frames(inputs[0], faces).shape == out.shape
+            assert all(x.isfinite().all() for x in torch.autograd.grad(out.sum(), inputs))
+
+
+@pytest.mark.parametrize("backend", BACKENDS[:2])
+def test_opcheck(backend: str) -> None:
+    posed, canonical = (torch.randn(2, 4, 3).requires_grad_(), torch.randn(4, 3).requires_grad_())
+    grad, ops = torch.randn(2, 4, 3, 4, requires_grad=True), torch.ops.headfields
+    with running_on(backend):
+        torch.library.opcheck(ops.triangle_frames, (posed, TETRAHEDRON))
+        torch.library.opcheck(ops.deformation_gradients, (posed, canonical, TETRAHEDRON, "area"))
+        if backend == "native":
+            return  # by torch.func, whose tensors the check of the schema cannot read
+        torch.library.opcheck(ops.triangle_frames_backward, (grad, posed, TETRAHEDRON))
+        arguments = (grad, posed, canonical, TETRAHEDRON, "area", [True, False])
+        torch.library.opcheck(ops.deformation_gradients_backward, arguments)
