@@ -14,18 +14,23 @@ from headfields.ops.dispatch import require_cuda, warp, warp_cache
 __all__ = ["launch", "launch_refit", "launch_search"]
 
 
+_BLOCKS = {"ray_mesh": 32, "closest_triangle": 64, "nearest_vertices": 64, "occupancy": 64}
+"""Threads of a block of these files' kernels on CUDA, Warp's 256 elsewhere. They run a thread for each of a few thousand
+rays or points, whose searches differ in length: small blocks reach every multiprocessor, and a long search holds few
+others up. One number for a file, which Warp would compile again for another."""
+
 _streams: dict[tuple[torch.device, int], Any] = {}  # torch has a pool of 32 a device and priority, and frees none
 _making = threading.Lock()
 
 
 @functools.cache
-def _kernel(name: Any) -> tuple[Any, list[Any]]:
-    """A kernel and the types of its arguments."""
-    kernel = name
+def _kernel(name: Any) -> tuple[Any, list[Any], int]:
+    """A kernel, the types of its arguments, and the threads of a block."""
+    kernel, file = name, ""
     if isinstance(name, str):
         file, attribute = name.split(".")
         kernel = getattr(import_module(f"headfields.ops.kernels.{file}"), attribute)
-    return kernel, [argument.type for argument in kernel.adj.args]
+    return kernel, [argument.type for argument in kernel.adj.args], _BLOCKS.get(file, 256)
 
 
 def cuda_stream(stream: Any) -> Any:
@@ -53,7 +58,7 @@ def launch(name: Any, dim: int | tuple[int, ...], *arguments: Any) -> None:
     if device.type == "cuda":
         require_cuda()
     wp = warp()
-    kernel, types = _kernel(name)
+    kernel, types, block = _kernel(name)
     stream = cuda_stream(torch.cuda.current_stream(device)) if device.type == "cuda" else None
     converted = [
         wp.from_torch(argument.detach(), dtype=kind.dtype, return_ctype=True)
@@ -62,7 +67,7 @@ def launch(name: Any, dim: int | tuple[int, ...], *arguments: Any) -> None:
         for argument, kind in zip(arguments, types, strict=True)
     ]
     with warp_cache():  # the first launch compiles
-        wp.launch(kernel, dim, converted, device=wp.device_from_torch(device), stream=stream)
+        wp.launch(kernel, dim, converted, device=wp.device_from_torch(device), stream=stream, block_dim=block)
 
 
 def launch_refit(

@@ -129,28 +129,22 @@ def along(p: wp.vec3, edge: wp.vec3, inverse: float):
 
 @wp.func
 @no_type_check
-def nearest(p: wp.vec3, triangles: wp.array(dtype=wp.float32, ndim=2), mesh: int, base: int, k: int):
-    """Barycentric coordinates of the nearest point and, last, its squared distance; the candidates of the reference."""
+def squared_distance(p: wp.vec3, triangles: wp.array(dtype=wp.float32, ndim=2), mesh: int, base: int, k: int):
+    """The least of the squared distances to the candidates of the reference."""
     a = load3(triangles, mesh, base, 0, k)
     b = load3(triangles, mesh, base, 3, k)
     c = load3(triangles, mesh, base, 6, k)
     ap = p - a
+    s = along(ap, b - a, triangles[mesh, base + 120 + k])
+    best = wp.length_sq(ap - s * (b - a))
+    s = along(ap, c - a, triangles[mesh, base + 128 + k])
+    best = wp.min(best, wp.length_sq(ap - s * (c - a)))
+    s = along(p - b, c - b, triangles[mesh, base + 136 + k])
+    best = wp.min(best, wp.length_sq(p - b - s * (c - b)))
     u = wp.dot(load3(triangles, mesh, base, 9, k), ap)
     v = wp.dot(load3(triangles, mesh, base, 12, k), ap)
-    s = along(ap, b - a, triangles[mesh, base + 120 + k])
-    best = wp.vec4(1.0 - s, s, 0.0, wp.length_sq(ap - s * (b - a)))
-    s = along(ap, c - a, triangles[mesh, base + 128 + k])
-    squared = wp.length_sq(ap - s * (c - a))
-    if squared < best[3]:
-        best = wp.vec4(1.0 - s, 0.0, s, squared)
-    s = along(p - b, c - b, triangles[mesh, base + 136 + k])
-    squared = wp.length_sq(p - b - s * (c - b))
-    if squared < best[3]:
-        best = wp.vec4(0.0, 1.0 - s, s, squared)
     if u > 0.0 and v > 0.0 and u + v < 1.0:
-        squared = wp.length_sq(ap - u * (b - a) - v * (c - a))
-        if squared < best[3]:
-            best = wp.vec4(1.0 - u - v, u, v, squared)
+        best = wp.min(best, wp.length_sq(ap - u * (b - a) - v * (c - a)))
     return best
 
 
@@ -175,7 +169,8 @@ def along_double(p: wp.vec3d, edge: wp.vec3d):
 @wp.func
 @no_type_check
 def refined(point: wp.vec3, first: wp.vec3, second: wp.vec3, third: wp.vec3):
-    """`nearest` for the chosen triangle, in double precision: far away, float32 loses the foot."""
+    """Barycentric coordinates of the nearest point of the chosen triangle and, last, its distance, in double precision:
+    far away, float32 loses the foot."""
     one = wp.float64(1.0)
     zero = wp.float64(0.0)
     ap = double3(point) - double3(first)
@@ -247,7 +242,7 @@ def closest(
     bound = best
     slack = wp.float32(0.0)
     chosen = wp.int32(-1)
-    answer = wp.vec4(0.0, 0.0, 0.0, wp.inf)
+    chosen_squared = wp.float32(wp.inf)
     best_slot = wp.int32(-1)
     stack = stack_int()
     keys = stack_float()
@@ -267,17 +262,17 @@ def closest(
         if keys[top] < bound:
             if child < 0:
                 leaf = -1 - child
-                for k in range(8):
-                    candidate = nearest(p, triangles, mesh, leaf * 144, k)
-                    if candidate[3] < equal:
-                        if candidate[3] < best:
-                            best = candidate[3]
+                for k in range(children.shape[1]):  # eight: a constant would unroll the loop, into twice the registers
+                    squared = squared_distance(p, triangles, mesh, leaf * 144, k)
+                    if squared < equal:
+                        if squared < best:
+                            best = squared
                             equal = within(best, slack, 1.0)
                             bound = within(best, slack, 2.0)
                         index = order[leaf * 8 + k]
-                        if chosen < 0 or index < chosen or answer[3] >= equal:
+                        if chosen < 0 or index < chosen or chosen_squared >= equal:
                             chosen = index
-                            answer = candidate
+                            chosen_squared = squared
                             best_slot = leaf * 8 + k
             else:
                 start = top
@@ -296,6 +291,7 @@ def closest(
                         keys[at] = squared
                         top += 1
     length = wp.inf
+    answer = wp.vec4()
     if best_slot >= 0:
         base = (best_slot / 8) * 144
         k = best_slot - (best_slot / 8) * 8
