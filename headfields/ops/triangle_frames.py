@@ -138,7 +138,7 @@ def _triangle_frames_backward(grad: Tensor, vertices: Tensor, faces: Tensor) -> 
 def _deformation_gradients(posed: Tensor, canonical: Tensor, faces: Tensor, scaling: str) -> Tensor:
     inputs = _checked("deformation_gradients", posed, canonical, faces, None)
     if not use_warp(posed):
-        return reference.deformation_gradients(*inputs, scaling)
+        return reference.deformation_gradients(inputs[0], inputs[1], inputs[2], scaling)
     out = posed.new_empty(len(posed), len(faces), 3, 4)
     inputs[1] = inputs[1][None]
     launch("triangle_frames.gradients", (len(posed), len(faces)), *inputs, _SCALINGS.index(scaling), out)
@@ -152,7 +152,9 @@ def _deformation_gradients_backward(
     """Gradients of both meshes; an empty one where it is not needed."""
     inputs = _checked("deformation_gradients_backward", posed, canonical, faces, grad)
     if not use_warp(posed):
-        return tuple(x.clone() for x in _plain_gradients_backward(*inputs, scaling, needs))
+        grad, posed, canonical, faces = inputs
+        to_posed, to_canonical = _plain_gradients_backward(grad, posed, canonical, faces, scaling, needs)
+        return to_posed.clone(), to_canonical.clone()
     totals = [torch.zeros_like(x) if need else x.new_empty(0) for x, need in zip(inputs[1:3], needs, strict=True)]
     inputs[2] = inputs[2][None]
     # An array that is not written is any of its shape.

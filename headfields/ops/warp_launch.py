@@ -15,7 +15,7 @@ __all__ = ["launch", "launch_refit", "launch_search"]
 
 
 _BLOCKS = {"ray_mesh": 32, "closest_triangle": 64, "nearest_vertices": 64, "occupancy": 64}
-"""Threads of a block of these files' kernels on CUDA, Warp's 256 elsewhere. They run a thread for each of a few thousand
+"""Threads of a block of these files' kernels on CUDA, Warp's 256 elsewhere. They run a thread for each of some thousand
 rays or points, whose searches differ in length: small blocks reach every multiprocessor, and a long search holds few
 others up. One number for a file, which Warp would compile again for another."""
 

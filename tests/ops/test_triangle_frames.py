@@ -151,12 +151,14 @@ def test_kernels_agree_with_the_definition(backend: str, scaling: str | None) ->
 
     def kernels(*meshes: torch.Tensor) -> torch.Tensor:
         on = faces.to(meshes[0].device)
-        return triangle_frames(*meshes, on) if scaling is None else deformation_gradients(*meshes, on, scaling)  # type: ignore
+        if scaling is None:
+            return triangle_frames(meshes[0], on)
+        return deformation_gradients(meshes[0], meshes[1], on, scaling)  # type: ignore[arg-type]
 
     def definition(*meshes: torch.Tensor) -> torch.Tensor:
         if scaling is None:
-            return reference.triangle_frames(*meshes, faces)
-        return reference.deformation_gradients(*meshes, faces, scaling)
+            return reference.triangle_frames(meshes[0], faces)
+        return reference.deformation_gradients(meshes[0], meshes[1], faces, scaling)
 
     with running_on(backend) as device:
         # float32 numbers for both, so that degenerate is degenerate.
@@ -172,7 +174,7 @@ def test_kernels_take_any_batch(backend: str, batch: tuple[int, ...]) -> None:
     with running_on(backend) as device:
         inputs = [x.to(device).requires_grad_() for x in (posed, canonical)]
         for faces in (TETRAHEDRON.to(device), TETRAHEDRON.to(device).int()[:0]):
-            out = deformation_gradients(*inputs, faces, "area")
+            out = deformation_gradients(inputs[0], inputs[1], faces, "area")
             assert out.shape == (*batch, len(faces), 3, 4)
             torch.testing.assert_close(
                 out.cpu(), reference.deformation_gradients(posed, canonical, faces.cpu(), "area")
