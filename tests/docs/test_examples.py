@@ -13,13 +13,24 @@ import numpy as np
 import pytest
 import torch
 
+import headfields as hf
 from headfields.data.formats.insta_writer import write_insta
+from headfields.mesh import save_mesh
+from headfields.models.mononphm import code_widths
+from headfields.priors.codes import anchors_of
 from headfields.synthetic.head.model import procedural_head_arrays
 from headfields.synthetic.rig_captures import write_rig_capture
+from headfields.tracking import LandmarkPoints, PriorTrackingOptions
+from tests.data.formats.mononphm_folder import write_folder
 from tests.data.formats.test_metrical_tracker import save
 from tests.data.tiny import blob, tiny_frames
 from tests.heads.flame.published import write_landmark_files, write_masks, write_template
 from tests.heads.flame.test_model import SEVEN
+from tests.priors.tiny import tiny_model, tiny_scans
+from tests.rigging.conftest import sealed_scan
+from tests.texturing.room import bumpy, photographs, poor_mesh, views
+from tests.texturing.test_texturing import written
+from tests.tracking.prior.ball import ball_landmarks
 from tests.tracking.rig.conftest import bust
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -56,6 +67,17 @@ hf.Avatar(
 Path("elsewhere").mkdir()
 Path("elsewhere/my_parts.py").write_text("x = 1")
 """,
+    "prior.md": """
+from tests.priors.tiny import tiny_scans
+camera, scans = hf.Camera.look_at((0, 0, 0.6), (0, 0, 0), size=(12, 12), fov=25), tiny_scans(people=1)
+""",
+    "tracking.md": """
+from tests.docs.test_examples import shortened
+capture, out = hf.data.load_capture("captures/someone"), "runs/other"
+""",
+    "training.md": """
+losses = [hf.losses.HuberColor()]
+""",
     "retargeting.md": """
 avatar = hf.models.insta(hf.data.load_capture("captures/someone").template, expression_width=16)
 """,
@@ -63,7 +85,18 @@ avatar = hf.models.insta(hf.data.load_capture("captures/someone").template, expr
 """What a page takes for granted, apart from the imports."""
 RIGS = {"template_tracking.md": ["captures/talk"], "vp360.md": ["tracking/capture"]}
 """Pages that read rig.npz, and the captures of it that they read."""
-SMALLER = {r"minutes=\d+": "steps=2", r"steps=\d{2,}": "steps=2", r"\[17\]": "[1]"}
+SMALLER = {
+    r"minutes=\d+": "steps=2",
+    r"steps=\d{2,}": "steps=2",
+    r"\[17\]": "[1]",
+    r'devices=2, strategy="ddp"': "devices=1",
+    r"field\(state\)\)": "field(state), resolution=16)",
+    r"fit_scans\(prior, scans\)": "fit_scans(prior, scans, steps=2)",
+    r"(\S+Options\.quick\(\))": r"shortened(\1)",
+    r"resolution=1024, refine=\d+": "resolution=64, refine=2",
+    r'"pictures"\)': '"pictures", views=2, size=32)',
+    r"procedural_body\(\)\)": "procedural_head(), inner_mouth=False, stages=hf.rigging.DEFAULT_STAGES[2:3])",
+}
 """What would take minutes, as something that takes a second."""
 
 
@@ -96,6 +129,45 @@ def write_rig(folder: Path, *captures: str) -> None:
         write_rig_capture(rig, folder / name, "talk", frames=4, size=32, samples=1, rate=2.0, progress=False)
 
 
+def shortened(options: PriorTrackingOptions) -> PriorTrackingOptions:
+    """The options with a few steps, rays and samples."""
+    return dataclasses.replace(
+        options, stage1=dataclasses.replace(options.stage1, steps=3, starts=2), rays=24, coarse=6, fine=4,
+        stage2=dataclasses.replace(options.stage2, steps_a_frame=1.0), mesh_resolution=12,
+    )  # fmt: skip
+
+
+def write_prior(folder: Path) -> None:
+    """What the pages on priors read: a prior with untrained networks, and a capture with its landmarks."""
+    scans, generator = tiny_scans(), torch.Generator().manual_seed(0)
+    avatar = tiny_model(scans)
+    codes = [
+        0.1 * torch.randn(rows, code_widths(avatar)[name], generator=generator)
+        for rows, name in ((3, "geometry"), (3, "appearance"), (9, "expression_code"))
+    ]
+    prior = hf.Prior(avatar, *codes, scans.person, scans.neutral, scans.people, scans.scans)
+    prior.save(folder / "runs/prior/prior.safetensors")
+    points = LandmarkPoints.near(ball_landmarks().base, anchors_of(avatar)(prior.mean().geometry)[0])
+    points.save(folder / "runs/prior/landmarks.npz")
+    frames = [
+        dataclasses.replace(frame, landmarks=frame.camera.project(points.base)[0].numpy()) for frame in tiny_frames(2)
+    ]
+    write_insta(folder / "captures" / "someone", frames, *blob(), test_frames=1)
+
+
+def write_texture_set(folder: Path) -> None:
+    """What texturing.md reads: a mesh, and pictures from around."""
+    _, faces, uv, uv_faces = bumpy()
+    save_mesh(folder / "mesh.obj", hf.Mesh(poor_mesh(), faces, uv=uv, uv_faces=uv_faces))
+    written(folder / "set", photographs(views(4, 32)))
+
+
+def write_scan(folder: Path) -> None:
+    """What rigging.md reads: a scan of a head, its lips closed."""
+    head = hf.synthetic.procedural_head()
+    save_mesh(folder / "scan.obj", sealed_scan(head, head.template_vertices, subdivisions=5))
+
+
 def write_flame_files(folder: Path) -> None:
     """What files.md reads: a model, its masks, landmarks and template, and a tracker's frames."""
     arrays = procedural_head_arrays()
@@ -110,12 +182,29 @@ def write_flame_files(folder: Path) -> None:
         save(folder / "output" / "someone" / "checkpoint", index)
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if any(blocks(page))], ids=lambda page: page.name)
-def test_the_python_of_a_page_runs(page: Path, folder: Path, unchecked: None) -> None:
-    if page.name == "files.md":
-        write_flame_files(folder)
+INPUTS = {
+    "files.md": write_flame_files, "prior.md": write_prior, "rigging.md": write_scan, "texturing.md": write_texture_set,
+    "tracking.md": lambda folder: (write_prior(folder), write_folder(folder / "data/510_seq_4")),
+}  # fmt: skip
+"""What writes the files that a page reads."""
+LONG = ("rigging.md",)
+"""Pages that take more than a few seconds: a scan is registered."""
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        pytest.param(page, marks=[pytest.mark.slow] if page.name in LONG else [], id=page.name)
+        for page in PAGES
+        if any(blocks(page))
+    ],
+)
+def test_the_python_of_a_page_runs(page: Path, folder: Path, unchecked: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("headfields.tracking.prior.pictures.CELLS", 16)
     if page.name in RIGS:
         write_rig(folder, *RIGS[page.name])
+    if page.name in INPUTS:
+        INPUTS[page.name](folder)
     if page.name == "inner_mouth.md":
         write_insta(folder / "captures" / "someone", tiny_frames(open_mouth=True), *blob(open_mouth=True))
     torch.manual_seed(0)
