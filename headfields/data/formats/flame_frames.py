@@ -1,0 +1,252 @@
+"""Frames whose heads are FLAME parameters in place of meshes: what the readers of such layouts share."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from headfields.data.alignment import (
+    LEAST_IN_VIEW,
+    AlignmentFrame,
+    convention_evidence,
+    in_view,
+    misalignments,
+    sample_frames,
+)
+from headfields.data.camera_convention import Decision, decide_convention
+from headfields.data.errors import CaptureError
+from headfields.data.recording import DecodedHead, Recording
+from headfields.heads.skinned import SkinnedHead
+from headfields.mesh.mesh import Mesh
+from headfields.records import HeadState
+
+__all__ = ["CameraReading", "FlameFrames", "coefficients", "flame_recording", "row"]
+
+_JOINTS = 5
+_LEAD = 0.02  # by which the score of one reading of the cameras has to exceed the others'
+
+
+@dataclass(frozen=True)
+class CameraReading:
+    """One way to read a layout's cameras.
+
+    Attributes:
+        name: in messages: "cy counts from the lower border".
+        matrices: (F, 4, 4) as `decide_convention` takes them, meters.
+        intrinsics: (F, 3, 3) pixels.
+    """
+
+    name: str
+    matrices: Float[np.ndarray, "f 4 4"]
+    intrinsics: Float[np.ndarray, "f 3 3"]
+
+
+class FlameFrames:
+    """Poses the head of single frames; every error names the frame.
+
+    Args:
+        head: the FLAME model.
+        where: the name of each frame in messages, with its file of parameters.
+        parameters: frame → the arguments of the model, batches of one.
+        rest: those of the canonical head.
+        image: frame → RGBA (H, W, 4) uint8.
+        size: (height, width) of the images.
+
+    Raises:
+        CaptureError: the model has not FLAME's joints.
+    """
+
+    def __init__(
+        self,
+        head: SkinnedHead,
+        where: Sequence[str],
+        parameters: Callable[[int], Mapping[str, Tensor]],
+        rest: Mapping[str, Tensor],
+        image: Callable[[int], np.ndarray],
+        size: tuple[int, int],
+    ) -> None:
+        if len(head.parents) != _JOINTS:
+            raise CaptureError(
+                f"load_capture: head has {len(head.parents)} joints; the layout is FLAME's, which has {_JOINTS}"
+            )
+        self.model, self.where, self.size = head, where, size
+        self._parameters, self._image = parameters, image
+        self.cameras: tuple[np.ndarray, np.ndarray] | None = None
+        posed = self._posed(rest)
+        uv = None if head.uv is None else head.uv.float()
+        self.canonical = Mesh(posed.vertices[0].float(), head.faces, uv=uv, uv_faces=head.uv_faces).to("cpu")
+        assert posed.joint_transforms is not None
+        self._from_canonical = torch.linalg.inv(posed.joint_transforms[0])
+
+    def _posed(self, arguments: Mapping[str, Tensor]) -> HeadState:
+        with torch.no_grad():
+            return self.model(**{key: value.to(self.model.template_vertices) for key, value in arguments.items()})
+
+    def head(self, index: int) -> DecodedHead:
+        """See `Recording.decode_head`."""
+        state = self._posed(self._parameters(index))
+        vertices = state.vertices[0].float().cpu().numpy()
+        self.check_view(index, vertices)
+        assert state.expression is not None and state.pose is not None and state.joint_transforms is not None
+        return DecodedHead(
+            vertices,
+            state.expression[0].float().cpu().numpy(),
+            state.pose[0].float().cpu().numpy(),
+            (state.joint_transforms[0] @ self._from_canonical).float().cpu().numpy(),
+        )
+
+    def image(self, index: int) -> tuple[np.ndarray, None, None]:
+        """RGBA of a frame; see `Recording.decode_image`."""
+        return self._image(index), None, None
+
+    def check_view(self, index: int, vertices: Float[np.ndarray, "v 3"]) -> None:
+        """Refuses a frame whose camera does not see its head; does nothing while the cameras are not known."""
+        if self.cameras is None:
+            return
+        part, extent = in_view(vertices, self.cameras[0][index], self.cameras[1][index], self.size)
+        if part < LEAST_IN_VIEW or extent < LEAST_IN_VIEW:
+            raise CaptureError(
+                f"{self.where[index]}: the camera puts {part:.0%} of the head's vertices in front of it and inside the "
+                f"image, over {extent:.1%} of its side; camera (transform_matrix, world_mat, focal length, principal "
+                "point) and parameters are not of one frame: correct them or remove the frame"
+            )
+
+
+def flame_recording(
+    folder: Path,
+    frames: FlameFrames,
+    names: list[str],
+    splits: dict[str, list[int]],
+    readings: Sequence[CameraReading],
+    prefer: str,
+    report: list[str],
+) -> Recording:
+    """The recording, its cameras read in the way in which the heads project onto the mattes.
+
+    Args:
+        folder: the capture's folder.
+        frames: decodes them.
+        names, splits, report: as in `Recording`.
+        readings: ways to read the cameras; the first is the layout's own definition.
+        prefer: the layout's own convention, for `decide_convention`.
+
+    Raises:
+        CaptureError: no reading fits, or two fit alike.
+    """
+    faces = frames.model.faces.cpu().numpy()
+    sample = sample_frames(readings[0].matrices)
+    compared = []
+    for index in sample:
+        alpha, vertices = frames.image(index)[0][..., 3] > 127, frames.head(index).vertices
+        compared.append(AlignmentFrame(names[index], vertices, np.eye(4), np.eye(3), alpha, None, None))
+    reading, decision = _decide(folder, compared, sample, readings, faces, frames.size, prefer, report)
+    camera_to_world = np.stack([decision.camera_to_world(matrix) for matrix in reading.matrices])
+    world_to_camera = np.linalg.inv(camera_to_world)
+    frames.cameras = world_to_camera, reading.intrinsics
+    compared = [
+        replace(frame, world_to_camera=world_to_camera[index], intrinsics=reading.intrinsics[index])
+        for frame, index in zip(compared, sample, strict=True)
+    ]
+    for frame, index in zip(compared, sample, strict=True):
+        frames.check_view(index, frame.vertices)
+    report += misalignments(compared, faces)
+    report.append("the files do not record FLAME's version: the meshes are those of the model that was passed")
+    joints = len(frames.model.parents)
+    return Recording(
+        path=folder,
+        size=frames.size,
+        frame_names=names,
+        camera_to_world=camera_to_world,
+        intrinsics=reading.intrinsics,
+        splits=splits,
+        canonical=frames.canonical,
+        decode_image=frames.image,
+        decode_head=frames.head,
+        decode_landmarks=_no_landmarks,
+        has_label=False,
+        has_depth=False,
+        expression_width=frames.model.expression_count,
+        pose_joints=joints,
+        transform_joints=joints,
+        report=report,
+        decoded_vertices={index: frame.vertices for frame, index in zip(compared, sample, strict=True)},
+    )
+
+
+def _no_landmarks(frame: int) -> None:
+    """These layouts have none."""
+
+
+def _decide(
+    folder: Path,
+    compared: list[AlignmentFrame],
+    sample: list[int],
+    readings: Sequence[CameraReading],
+    faces: np.ndarray,
+    size: tuple[int, int],
+    prefer: str,
+    report: list[str],
+) -> tuple[CameraReading, Decision]:
+    decisions: dict[str, Decision] = {}
+    errors: list[CaptureError] = []
+    for reading in readings:
+        evidence = [
+            convention_evidence(replace(frame, intrinsics=reading.intrinsics[index]), reading.matrices[index])
+            for frame, index in zip(compared, sample, strict=True)
+        ]
+        try:
+            decisions[reading.name] = decide_convention(evidence, faces, size, prefer)
+        except CaptureError as error:
+            errors.append(error)
+    if not decisions:
+        raise CaptureError(f"{folder}: {errors[0]}") from None
+    scores = {name: decision.scores[decision.name] for name, decision in decisions.items()}
+    ranked = sorted(scores, key=lambda name: -scores[name])
+    best = ranked[0]
+    if len(ranked) > 1 and scores[best] - scores[ranked[1]] < _LEAD:
+        both = " and ".join(f"{name!r} (score {scores[name]:.3f})" for name in ranked[:2])
+        raise CaptureError(
+            f"{folder}: the cameras are ambiguous between {both}; the heads fit the mattes alike. Add frames with "
+            "mattes in which the whole head is seen"
+        )
+    decision = decisions[best]
+    listing = ", ".join(f"{name} {value:.3f}" for name, value in decision.scores.items())
+    report.append(f"camera convention: {decision.name} (scores: {listing}; {decision.used})")
+    if len(readings) > 1:
+        tried = ", ".join(f"{name} {scores[name]:.3f}" if name in scores else f"{name} no fit" for name in
+                          (reading.name for reading in readings))  # fmt: skip
+        report.append(f"cameras: {best} (scores: {tried})")
+    return next(reading for reading in readings if reading.name == best), decision
+
+
+def coefficients(values: Float[Tensor, " c"], most: int, what: str) -> Float[Tensor, "1 _"]:
+    """(1, C) coefficients of a model with `most` directions; those beyond must be zero.
+
+    Raises:
+        CaptureError: they are not; `what` names the file and the field.
+    """
+    if values[most:].any():
+        raise CaptureError(
+            f"{what} has {len(values)} coefficients, and the head has {most} such directions; pass the full FLAME "
+            "model (300 shape and 100 expression components)"
+        )
+    return values[None, :most]
+
+
+def row(values: np.ndarray, width: int | None, what: str) -> Float[Tensor, " c"]:
+    """One row of finite numbers, float64; (C,) or (1, C).
+
+    Raises:
+        CaptureError: another shape, or values that are not finite numbers; `what` names the file and the field.
+    """
+    flat = values[0] if values.ndim == 2 and len(values) == 1 else values
+    if flat.ndim != 1 or (width is not None and len(flat) != width):
+        expected = f"(1, {'C' if width is None else width})"
+        raise CaptureError(f"{what} has shape {values.shape}; expected {expected}, the values of one frame")
+    if values.dtype.kind not in "fiu" or not np.isfinite(flat).all():
+        raise CaptureError(f"{what} holds values that are not finite numbers; export it again")
+    return torch.from_numpy(flat.astype(np.float64))
