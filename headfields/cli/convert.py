@@ -16,9 +16,9 @@ def convert(
 ) -> None:
     """Convert a capture to INSTA's layout: `headfields convert DIR --head FLAME.npz --out captures/someone`.
 
-    Reads VHAP's and GaussianAvatars' layout, in which frames have FLAME parameters, and writes a mesh for each frame,
-    expressions, poses and joint transforms of the head, and labels drawn from the head's regions. Images, mattes,
-    cameras and splits stay as they are. Each camera of a time step becomes a frame.
+    Reads the layouts of VHAP, GaussianAvatars, IMavatar and PointAvatar, in which frames have FLAME parameters, and
+    writes a mesh for each frame, expressions, poses and joint transforms of the head, and labels drawn from the head's
+    regions. Images, mattes, cameras and splits stay as they are. Each camera of a time step becomes a frame.
 
     Args:
         capture: Folder of the capture.

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from headfields.data.capture import Capture
 from headfields.data.errors import CaptureError, NoOpenMouthError
+from headfields.data.formats.imavatar import is_imavatar, read_imavatar
 from headfields.data.formats.insta import is_insta, read_insta
 from headfields.data.formats.mononphm import is_mononphm
 from headfields.data.formats.transforms import read_transforms
@@ -34,7 +35,8 @@ def load_capture(
     head: SkinnedHead | None = None,
     root: Path | str | None = None,
 ) -> Capture:
-    """Opens a capture in the layout of INSTA (a mesh for each frame) or of VHAP and GaussianAvatars (FLAME parameters).
+    """Opens a capture in the layout of INSTA (a mesh for each frame), of VHAP and GaussianAvatars, or of IMavatar and
+    PointAvatar (FLAME parameters for each frame).
 
     JSON, matrices, file headers and a sample of frames are checked at once, the other meshes and pixels when they are
     first used. `Capture.validate()` checks everything.
@@ -56,8 +58,8 @@ def load_capture(
             and `Capture.mouth` have the decision.
         skinning: (V, J) skinning weights of the template's vertices. States then have `joint_transforms` fitted to
             their meshes (`fit_joint_transforms`), which skinning deformers need and the layout does not record.
-        head: the FLAME model of a capture in VHAP's layout, `headfields.heads.FlameHead.from_file(...)`; its regions
-            are the capture's, unless `regions` has others. Not for INSTA's layout, which has meshes.
+        head: the FLAME model of a capture with FLAME parameters, `headfields.heads.FlameHead.from_file(...)`; its
+            regions are the capture's, unless `regions` has others. Not for INSTA's layout, which has meshes.
         root: folder above `path` that holds everything, for sets whose frames refer to sibling folders
             (`../OTHER/images/...`), as those that join several sequences do.
 
@@ -73,7 +75,7 @@ def load_capture(
         raise CaptureError(f"load_capture: memory_budget_mb is {memory_budget_mb}; expected a positive number")
     if mouth not in (*get_args(Mouth), "auto"):
         raise CaptureError(f"load_capture: mouth is {mouth!r}; expected one of {', '.join(get_args(Mouth))}, auto")
-    if is_insta(folder) or is_vhap(folder):
+    if is_insta(folder) or is_vhap(folder) or is_imavatar(folder):
         with reading(folder, "a capture", CaptureError):
             recording, own_regions = _read(folder, head, None if root is None else Path(root))
         regions = {**own_regions, **(regions or {})} or None
@@ -87,8 +89,8 @@ def load_capture(
                 capture.report.append(f"mouth without an inside: {error}")
         return capture
     raise CaptureError(
-        f"load_capture: {folder} is neither in INSTA's layout (transforms*.json whose frames have a mesh_path) nor in "
-        f"VHAP's (a flame_param_path). {_describe(folder)}"
+        f"load_capture: {folder} is in none of the layouts of INSTA (transforms*.json whose frames have a mesh_path), "
+        f"VHAP (a flame_param_path) and IMavatar (flame_params.json). {_describe(folder)}"
     )
 
 
@@ -101,12 +103,18 @@ def _read(folder: Path, head: SkinnedHead | None, root: Path | None) -> tuple[Re
             )
         return read_insta(folder), {}
     if head is None:
+        layout = "VHAP's" if is_vhap(folder) else "IMavatar's"
         raise CaptureError(
-            f"load_capture: {folder} is in VHAP's layout, whose frames have FLAME parameters and no meshes; pass "
+            f"load_capture: {folder} is in {layout} layout, whose frames have FLAME parameters and no meshes; pass "
             'head=headfields.heads.FlameHead.from_file("FLAME.npz"), the model that it was tracked with (commands: '
             "headfields convert DIR --head FLAME.npz --out OTHER writes the meshes)"
         )
-    return read_vhap(folder, head, root), {name: mask.cpu() for name, mask in _regions(head).items()}
+    regions = {name: mask.cpu() for name, mask in _regions(head).items()}
+    if is_vhap(folder):
+        return read_vhap(folder, head, root), regions
+    if root is not None:
+        raise CaptureError(f"load_capture: root is for VHAP's layout; leave it out for {folder}, which is IMavatar's")
+    return read_imavatar(folder, head), regions
 
 
 def _regions(head: SkinnedHead) -> dict[str, Bool[Tensor, " f"]]:
@@ -124,8 +132,6 @@ def _describe(folder: Path) -> str:
     for name in transforms:
         read_transforms(folder / name)  # reports a file that is cut short before its first frame
         text += file_bytes(folder / name).decode(errors="replace")[:200_000]
-    if (folder / "flame_params.json").is_file():
-        return "It has flame_params.json, as IMavatar and PointAvatar write; that layout is not read yet"
     if is_mononphm(folder):
         return (
             "It has source and pipnet, the input of MonoNPHM's tracker, without tracked meshes; open it with "

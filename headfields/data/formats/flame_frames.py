@@ -27,6 +27,7 @@ from headfields.records import HeadState
 __all__ = ["CameraReading", "FlameFrames", "coefficients", "flame_recording", "row"]
 
 _JOINTS = 5
+_LARGEST = 100.0  # standard deviations
 _LEAD = 0.02  # by which the score of one reading of the cameras has to exceed the others'
 
 
@@ -227,12 +228,16 @@ def coefficients(values: Float[Tensor, " c"], most: int, what: str) -> Float[Ten
     """(1, C) coefficients of a model with `most` directions; those beyond must be zero.
 
     Raises:
-        CaptureError: they are not; `what` names the file and the field.
+        CaptureError: they are not, or one is huge; `what` names the file and the field.
     """
     if values[most:].any():
         raise CaptureError(
             f"{what} has {len(values)} coefficients, and the head has {most} such directions; pass the full FLAME "
             "model (300 shape and 100 expression components)"
+        )
+    if (values.abs() > _LARGEST).any():
+        raise CaptureError(
+            f"{what} has a coefficient of {float(values.abs().max()):.3g}; expected standard deviations, a few at most"
         )
     return values[None, :most]
 

@@ -176,19 +176,19 @@ def read_frames(
     return frames, {split: splits[split] for split in ("train", "test", "val", "all")}
 
 
-def matrix_of(frame: TransformsFrame) -> np.ndarray:
-    """The (4, 4) float64 `transform_matrix`, checked to be rigid.
+def matrix_of(frame: TransformsFrame, key: str = "transform_matrix") -> np.ndarray:
+    """The (4, 4) float64 matrix under `key`, checked to be rigid.
 
     Raises:
         CaptureError: the matrix has another shape, or is not finite, sheared, scaled or mirrored.
     """
-    rows = frame.values.get("transform_matrix")
+    rows = frame.values.get(key)
     shape: tuple[int, ...] = ()
     if isinstance(rows, list) and all(isinstance(row, list) for row in rows):
         shape = (len(rows), *sorted({len(row) for row in rows}))
     if shape not in ((4, 4), (3, 4)):
         raise CaptureError(
-            f"{frame.where}: transform_matrix has shape {shape} and reads {_short(rows)}; expected 4 rows of 4 numbers"
+            f"{frame.where}: {key} has shape {shape} and reads {_short(rows)}; expected 4 rows of 4 numbers"
         )
     entries = [entry for row in rows for entry in row]  # type: ignore[union-attr]
     try:  # Python reads NaN and Infinity
@@ -196,23 +196,19 @@ def matrix_of(frame: TransformsFrame) -> np.ndarray:
             raise TypeError
         matrix = np.array(entries, dtype=np.float64).reshape(shape)
     except (TypeError, OverflowError):
-        raise CaptureError(
-            f"{frame.where}: transform_matrix reads {_short(rows)}; expected 4 rows of 4 numbers"
-        ) from None
+        raise CaptureError(f"{frame.where}: {key} reads {_short(rows)}; expected 4 rows of 4 numbers") from None
     if shape == (3, 4):
         matrix = np.vstack([matrix, [0, 0, 0, 1]])
     if not np.isfinite(matrix).all():
-        raise CaptureError(f"{frame.where}: transform_matrix holds a value that is not finite; remove the frame")
+        raise CaptureError(f"{frame.where}: {key} holds a value that is not finite; remove the frame")
     if np.abs(matrix[:3, 3]).max() > _FARTHEST:
-        raise CaptureError(
-            f"{frame.where}: transform_matrix shifts by {_short(matrix[:3, 3].tolist())}; expected meters"
-        )
+        raise CaptureError(f"{frame.where}: {key} shifts by {_short(matrix[:3, 3].tolist())}; expected meters")
     rotation = matrix[:3, :3]
     with np.errstate(over="ignore", invalid="ignore"):
         error = np.abs(rotation.T @ rotation - np.eye(3)).max()
     if not error <= 1e-3 or np.linalg.det(rotation) < 0 or np.abs(matrix[3] - [0, 0, 0, 1]).max() > 1e-6:
         raise CaptureError(
-            f"{frame.where}: transform_matrix is not rigid (its 3x3 part is off orthonormal by {error:.2g}, "
+            f"{frame.where}: {key} is not rigid (its 3x3 part is off orthonormal by {error:.2g}, "
             f"determinant {np.linalg.det(rotation):.4g}, last row {matrix[3].tolist()}); "
             "expected a rotation and a shift, no scale and no mirror"
         )
