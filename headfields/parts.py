@@ -413,6 +413,15 @@ class Deformer(Part):
         """
         _undefined(self, "pose")
 
+    def walk(
+        self, position: Float[Tensor, "n 3"], face: Int[Tensor, " n"]
+    ) -> tuple[Float[Tensor, "n 3"], Int[Tensor, " n"]] | None:
+        """Called before each training step: positions and triangles of Gaussians that have left their triangles.
+
+        None, the default: Gaussians stay with their triangles.
+        """
+        return None
+
 
 class Encoder(SizedPart):
     """Turns canonical points (and the state) into features.

@@ -610,7 +610,7 @@ class Splats(Record):
         return self.means.shape[-2]
 
     def placed(
-        self, means: Float[Tensor, "*b n 3"], quaternions: Float[Tensor, "*b n 4"], scales: Float[Tensor, "*b n 3"]
+        self, means: Float[Tensor, "*b n 3"], quaternions: Float[Tensor, "... n 4"], scales: Float[Tensor, "... n 3"]
     ) -> "Splats":
         """The Gaussians elsewhere, with their opacities and colors; these get the leading axes of the means."""
         lead = means.shape[:-2]

@@ -257,7 +257,7 @@ class SplatAvatar(Composition):
 
     @torch.no_grad()
     def update(self, state: HeadState, step: int) -> None:
-        """Called before each training step: `Part.at_step` of every part.
+        """Called before each training step: `Part.at_step` of every part, and Gaussians walk to other triangles.
 
         Args:
             state: the B frames of the step.
@@ -266,6 +266,10 @@ class SplatAvatar(Composition):
         for part in self.modules():
             if isinstance(part, Part):
                 part.at_step(step)
+        walked = self.deformer.walk(self.gaussians.position, self.gaussians.face)
+        if walked is not None:
+            self.gaussians.position.copy_(walked[0])
+            self.gaussians.face.copy_(walked[1])
 
     @torch.no_grad()
     def render(

@@ -9,17 +9,23 @@ import pytest
 import torch
 
 from headfields.decoders import NeRFDecoder, SplatDecoder
-from headfields.deformers import TriangleBinding
+from headfields.deformers import Chain, EmbeddedBinding, InverseSkinning, TriangleBinding
 from headfields.encoders import FrameCode, Frequency
 from headfields.networks import BlendCoefficients, Gaussians, LatentTable, surface_splats
 from headfields.parts import Deformer
 from headfields.records import Template
 from headfields.renderers import SplatRenderer
 from headfields.splat_avatar import SplatAvatar, load_avatar
-from tests.test_composition import CAMERA, CONDITIONS, ENCODERS, FACES, MOUTH, VERTICES, state
+from tests.test_composition import CAMERA, CONDITIONS, ENCODERS, FACES, MOUTH, VERTICES, WEIGHTS, blendfield, state
 
 CAMERAS = type(CAMERA).stack([CAMERA, CAMERA])
-DEFORMERS: dict[str, Callable[[], Deformer]] = {"triangles": lambda: TriangleBinding(VERTICES, FACES)}
+DEFORMERS: dict[str, Callable[[], Deformer]] = {
+    "triangles": lambda: TriangleBinding(VERTICES, FACES),
+    "embedded": lambda: EmbeddedBinding(VERTICES, FACES),
+    "skinning": lambda: InverseSkinning(VERTICES, FACES, WEIGHTS),
+    "skinning, blendfield": lambda: Chain(InverseSkinning(VERTICES, FACES, WEIGHTS), blendfield()),
+    "triangles, blendfield": lambda: Chain(TriangleBinding(VERTICES, FACES), blendfield()),
+}
 MORE_CONDITIONS = {**CONDITIONS, "expression": lambda: FrameCode("expression", 3)}
 RENDERERS = {"plain": lambda: SplatRenderer(), "antialiased": lambda: SplatRenderer(antialiased=True)}
 
@@ -54,10 +60,13 @@ def check(avatar: SplatAvatar, folder: Path) -> None:
     torch.testing.assert_close(load_avatar(folder / "avatar.safetensors").render(CAMERA, state()[1]).rgb, image.rgb)
 
 
-@pytest.mark.parametrize(
-    ("deformer", "encoder", "condition", "renderer"),
-    list(itertools.product(DEFORMERS, ENCODERS, MORE_CONDITIONS, RENDERERS)),
-)
+def thinned() -> list[Any]:
+    """The whole product, of which the default run takes one in five."""
+    product = enumerate(itertools.product(DEFORMERS, ENCODERS, MORE_CONDITIONS, RENDERERS))
+    return [pytest.param(*names, marks=pytest.mark.slow if number % 5 else ()) for number, names in product]
+
+
+@pytest.mark.parametrize(("deformer", "encoder", "condition", "renderer"), thinned())
 def test_every_composition(deformer: str, encoder: str, condition: str, renderer: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
     made = DEFORMERS[deformer]()

@@ -2,6 +2,7 @@
 
 from headfields.deformers.blendfield import Blendfield
 from headfields.deformers.chain import Chain
+from headfields.deformers.embedded_binding import EmbeddedBinding
 from headfields.deformers.error_warp import ErrorWarp
 from headfields.deformers.hyper import HyperDeformer
 from headfields.deformers.inverse import invert
@@ -23,6 +24,7 @@ from headfields.deformers.triangle_binding import TriangleBinding
 __all__ = [
     "Blendfield",
     "Chain",
+    "EmbeddedBinding",
     "ErrorWarp",
     "HyperDeformer",
     "InverseSkinning",

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from headfields.deformers.jacobian import jacobian
 from headfields.parts import Correction, Deformer, check_part
-from headfields.records import Canonical, HeadState, Rays
+from headfields.records import Canonical, HeadState, Rays, Splats
 
 
 class Chain(Deformer):
@@ -16,7 +16,8 @@ class Chain(Deformer):
 
     The first deformer bounds the rays. Face, barycentric coordinates and distance are those of the last deformer that
     gives them. A point is valid if it is valid in every deformer. Hyper-coordinates are concatenated. The box of the
-    last deformer bounds canonical space.
+    last deformer bounds canonical space. Gaussians go the other way, if all deformers pose them: from the coordinates of
+    the last one, through each in turn, to posed space; they are attached to the triangles of the first that has some.
 
     Args:
         deformers: one or more deformers, the first in posed space.
@@ -35,6 +36,7 @@ class Chain(Deformer):
         for index, deformer in enumerate(deformers):
             check_part("Chain", f"deformers[{index}]", deformer, Deformer)
         self.deformers = nn.ModuleList(deformers)
+        self.poses = all(deformer.poses for deformer in deformers)
         self.ambient_width = sum(deformer.ambient_width for deformer in deformers)
         self.corrects = any(deformer.corrects for deformer in deformers)
         giving = [deformer for deformer in deformers if deformer.gives_faces]
@@ -84,6 +86,20 @@ class Chain(Deformer):
                 distance=following.distance if has_faces else result.distance,
             )
         return result.replace(ambient=torch.cat(ambient, dim=-1)) if ambient else result
+
+    def attach(self, splats: Splats, face: Int[Tensor, " n"] | None = None) -> tuple[Splats, Int[Tensor, " n"]]:
+        giving = next((link for link in self._links if link.gives_faces), self._links[-1])
+        face = giving.attach(splats, face)[1]
+        return self._links[-1].attach(splats, face)[0], face
+
+    def rest(self, splats: Splats, face: Int[Tensor, " n"]) -> Splats:
+        return self._links[-1].rest(splats, face)
+
+    def pose(self, splats: Splats, face: Int[Tensor, " n"], prepared: list[Any]) -> Splats:
+        posed = self._links[-1].pose(splats, face, prepared[-1])
+        for link, own in zip(reversed(self._links[:-1]), reversed(prepared[:-1]), strict=True):
+            posed = link.pose(link.attach(posed, face)[0], face, own)
+        return posed
 
     def jacobian(
         self, points: Float[Tensor, "m 3"], frame: Int[Tensor, " m"], prepared: list[Any]

@@ -17,11 +17,13 @@ from headfields.deformers.jacobian import point_jacobian
 from headfields.deformers.mesh_deformer import MeshDeformer
 from headfields.deformers.skinning_weights import SkinningWeights
 from headfields.ops.affine import affine_inverse, apply_affine, skin_points
+from headfields.ops.barycentric import barycentric_on
 from headfields.ops.implicit import implicit_root
 from headfields.ops.interpolate_rows import interpolate_rows
+from headfields.ops.rotations import quaternion_from_rotation, quaternion_product, rotation_from_6d
 from headfields.ops.triangle_bvh import ClosestPoint, TriangleBVH
 from headfields.parts import Deformer
-from headfields.records import Canonical, HeadState, Record
+from headfields.records import Canonical, HeadState, Record, Splats
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,10 @@ class SkinningDeformer(MeshDeformer):
     by expression, pose correctives and everything else that moves the mesh. d is computed from the posed vertices,
     A⁻¹ p − c, so no expression basis is needed, and every posed vertex is mapped exactly to its canonical position.
 
+    Gaussians keep canonical coordinates, meters, and are posed by forward skinning with A and d of the point of their
+    triangle that is nearest to their center: μ' = A (μ + d). They turn with the rotation in A (its columns, made
+    orthonormal) and grow with the cube root of its determinant, our own choice.
+
     Args:
         canonical_vertices: (V, 3), meters.
         faces: (F, 3) int64.
@@ -63,6 +69,7 @@ class SkinningDeformer(MeshDeformer):
     """
 
     gives_faces = True
+    poses = True
     needs = ("joint_transforms",)
     weights: Tensor
     _from_canonical: Tensor | None
@@ -116,6 +123,26 @@ class SkinningDeformer(MeshDeformer):
         displaced = torch.where(usable[..., None], displaced, 0.0)
         table = torch.cat([maps.flatten(2), displaced], dim=-1)
         return PosedSkeleton(bvh, transforms, table, self.box_around(state.vertices))
+
+    def attach(self, splats: Splats, face: Int[Tensor, " n"] | None = None) -> tuple[Splats, Int[Tensor, " n"]]:
+        if face is None:
+            face = self._bvh.closest(splats.means.detach()).face
+        return splats, face
+
+    def rest(self, splats: Splats, face: Int[Tensor, " n"]) -> Splats:
+        return splats
+
+    def pose(self, splats: Splats, face: Int[Tensor, " n"], prepared: PosedSkeleton) -> Splats:
+        corners = self.faces[face]
+        share = barycentric_on(splats.means.detach(), self.canonical_vertices, corners)
+        rows = (prepared.vertices[:, corners] * share[..., None]).sum(-2)
+        maps, displaced = rows[..., :12].unflatten(-1, (3, 4)), rows[..., 12:]
+        means = apply_affine(maps, splats.means + displaced)
+        linear = maps[..., :3]
+        turn = rotation_from_6d(torch.cat([linear[..., 0], linear[..., 1]], dim=-1), rows=False)
+        growth = torch.linalg.det(linear).clamp_min(1e-6)[..., None] ** (1 / 3)
+        turned = quaternion_product(quaternion_from_rotation(turn), splats.quaternions)
+        return splats.placed(means, turned, splats.scales * growth)
 
     def _on_surface(
         self, nearest: ClosestPoint, frame: Int[Tensor, " m"], table: Float[Tensor, "b v c"]
@@ -343,7 +370,7 @@ class SkinningRoots(_FieldSkinning):
             )
         self.steps, self.tolerance, self.derivatives = steps, tolerance, derivatives
 
-    def pose(
+    def pose_points(
         self, points: Float[Tensor, "m 3"], frame: Int[Tensor, " m"], prepared: PosedSkeleton
     ) -> tuple[Float[Tensor, "m 3"], Float[Tensor, "m 3 4"]]:
         """Forward skinning of M canonical points: their posed positions (M, 3) and blended transforms (M, 3, 4).
@@ -463,7 +490,7 @@ class _Forward(Deformer):
         self, points: Float[Tensor, "m 3"], directions: Float[Tensor, "m 3"], frame: Int[Tensor, " m"],
         prepared: PosedSkeleton,
     ) -> Canonical:  # fmt: skip
-        posed = self._skinning[0].pose(points, frame, prepared)[0]
+        posed = self._skinning[0].pose_points(points, frame, prepared)[0]
         valid = torch.ones(len(points), dtype=torch.bool, device=points.device)
         return Canonical(points=posed, directions=directions, posed_points=points, frame=frame, valid=valid)
 

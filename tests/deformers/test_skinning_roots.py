@@ -55,7 +55,7 @@ def test_roots_of_skinned_points_are_where_they_came_from(expression: Tensor | N
     deformer = SkinningRoots(field())
     prepared = deformer.prepare(state)
     points, frame = cloud(), torch.arange(2).repeat_interleave(30)
-    there, maps = deformer.pose(points, frame, prepared)
+    there, maps = deformer.pose_points(points, frame, prepared)
     solution = deformer.solve(there, frame, prepared)
     assert int(solution.within_shell.sum()) == 60 and solution.unconverged <= 1
     assert float(solution.residual[solution.converged].max()) <= 1e-5
@@ -173,7 +173,7 @@ def test_one_pass_undoes_a_joint_of_its_own_exactly_and_a_bend_nearly() -> None:
     points = cloud()
     for amount, tolerance in ((pose, 2e-6), (bend(1, 0.15), 6e-3)):
         state = posed(amount)
-        there = reference.pose(points, frame, reference.prepare(state))[0]
+        there = reference.pose_points(points, frame, reference.prepare(state))[0]
         out = deformer(there, there, frame, deformer.prepare(state))
         assert bool(out.valid.all())
         torch.testing.assert_close(out.points, points, atol=tolerance, rtol=0)
