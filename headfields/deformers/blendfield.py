@@ -32,8 +32,8 @@ class Blendfield(Deformer):
     it samples rays through its box.
 
     Gaussians keep canonical coordinates and go back by x = x_c − scale · Σ_k α_k D_k(x), solved by four fixed-point
-    iterations from x_c: their error is the fourth power of the fields' slope (a displacement of a centimeter that changes
-    over ten leaves a thousandth of it). Rotations and scales are unchanged.
+    iterations from x_c: their error is about the displacement times the fourth power of the field's slope. Rotations
+    and scales are unchanged.
 
     It is a learned correction (`corrects`), so `headfields.losses.WarpMagnitude` and `Elastic` apply to it;
     `headfields.losses.blendfield` has losses of its own.

@@ -16,8 +16,8 @@ class Chain(Deformer):
 
     The first deformer bounds the rays. Face, barycentric coordinates and distance are those of the last deformer that
     gives them. A point is valid if it is valid in every deformer. Hyper-coordinates are concatenated. The box of the
-    last deformer bounds canonical space. Gaussians go the other way, if all deformers pose them: from the coordinates of
-    the last one, through each in turn, to posed space; they are attached to the triangles of the first that has some.
+    last deformer bounds canonical space. Gaussians go the other way, if all deformers pose them: from the coordinates
+    of the last one, through each in turn, to posed space, attached to triangles of the first that has some.
 
     Args:
         deformers: one or more deformers, the first in posed space.
