@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from headfields.ops import _splat_warp
 from headfields.ops._checks import check_floating, check_same_device, require_shapes
 from headfields.ops.dispatch import native, use_native
 from headfields.ops.reference import splat as reference
@@ -195,14 +196,13 @@ def _plain(*tensors: Tensor | None) -> list[Tensor | None]:
 
 
 def _has_kernel(tensor: Tensor) -> bool:
-    return tensor.dtype == torch.float32 and use_native(tensor)
+    return tensor.dtype == torch.float32
 
 
-def _require_kernel(op: str, tensor: Tensor) -> None:
-    if not _has_kernel(tensor):
-        raise TypeError(
-            f"{op}: no kernel for {tensor.dtype} on {tensor.device} here; differentiate headfields.ops.splat"
-        )
+def _require_kernel(op: str, *tensors: Tensor | None) -> None:
+    for tensor in tensors:
+        if tensor is not None and not _has_kernel(tensor):
+            raise TypeError(f"torch.ops.headfields.{op}: no kernel for {tensor.dtype}; differentiate hf.ops.splat")
 
 
 def _check_project(
@@ -238,6 +238,9 @@ def _project(
     options = (height, width, near, low_pass, antialiased)
     if not _has_kernel(means):
         return reference.project(*inputs, *options)  # type: ignore[arg-type]
+    _require_kernel("splat_project", *inputs)
+    if not use_native(means):
+        return _splat_warp.project(inputs, options)  # type: ignore[arg-type]
     c, n = len(world_to_camera), means.shape[1]
     rows, radii = means.new_empty(c, n, reference.ROW), means.new_empty(c, n)
     native.splat_project(*inputs, *options, rows, radii, torch.get_num_threads())
@@ -271,7 +274,10 @@ def _project_backward(
     shape = (len(world_to_camera), means.shape[1], reference.ROW)
     require_shapes("splat_project_backward", grad.shape == shape, grad=grad, means=means)
     options = (height, width, near, low_pass, antialiased)
-    _require_kernel("splat_project_backward", means)
+    _require_kernel("splat_project_backward", grad, *inputs)
+    if not use_native(means):
+        found = _splat_warp.project_backward(grad.detach().contiguous(), inputs, options)  # type: ignore[arg-type]
+        return found  # type: ignore[return-value]
     gradients = tuple(torch.empty_like(tensor) for tensor in inputs if tensor is not None)
     native.splat_project_backward(grad.detach().contiguous(), *inputs, *options, *gradients, torch.get_num_threads())
     return gradients  # type: ignore[return-value]
@@ -315,6 +321,9 @@ def _rasterize(
     if not _has_kernel(rows):
         every = reference.rasterize(*inputs, height, width)  # type: ignore[arg-type]
         return tuple(one.clone() for one in every)  # parts of one tensor  # type: ignore[return-value]
+    _require_kernel("splat_rasterize", *inputs)
+    if not use_native(rows):
+        return _splat_warp.rasterize(*inputs[:3], height, width)  # type: ignore[arg-type]
     out = _empty_images(rows, colors, height, width)
     native.splat_rasterize(*inputs[:3], height, width, *out, torch.get_num_threads())
     return out
@@ -360,9 +369,15 @@ def _rasterize_backward(
     fits = all(grad is None or grad.shape == shape for grad, shape in zip(grads.values(), shapes, strict=True))
     require_shapes(op, fits and light.shape == image and last.shape == image, **grads, light=light, last=last)
     inputs = _plain(*grads.values(), rows, colors, screen, screen_absolute)
-    _require_kernel(op, rows)
+    _require_kernel(op, *inputs, light)
+    magnitudes = None if screen_absolute is None else rows.new_zeros(c, n, 2)
+    if not use_native(rows):
+        end = last.detach().to(torch.int32).contiguous()
+        found = _splat_warp.rasterize_backward(
+            inputs[:4], *inputs[4:7], magnitudes, light.detach().contiguous(), end, height, width
+        )  # type: ignore[call-arg, arg-type]
+        return *found, rows.new_empty(0) if magnitudes is None else magnitudes
     gradients = torch.empty_like(inputs[4]), torch.empty_like(inputs[5])  # type: ignore[arg-type]
-    magnitudes = None if screen_absolute is None else rows.new_empty(c, n, 2)
     native.splat_rasterize_backward(
         *inputs[:7], height, width, *_plain(light, last), *gradients, magnitudes, torch.get_num_threads()
     )

@@ -159,7 +159,7 @@ def rasterize(
             where = torch.cat([place for place, _ in places])
             image = image.index_copy(0, where, torch.cat(pieces))
             median = median.index_copy(0, where, torch.cat([middle for _, middle in places]))
-        images.append(image.reshape(height, width, -1))
+        images.append(image.reshape(height, width, d + 5))
         medians.append(median.reshape(height, width))
     empty = rows.new_zeros(0, height, width, d + 5) + rows.sum() + colors.sum()
     image = torch.stack(images) if images else empty
