@@ -41,8 +41,9 @@ class SurfaceCanonicalizer(MeshDeformer):
             nearest triangle itself, 1, both measured from the observed point, against the canonical centroids for the
             canonical side, as the released code does) and the posed one is inverted afterwards.
         blended_faces: (F,) mask of the triangles that blend; all of them if None (INSTA's code: its face region).
-        scaling: see `headfields.ops.deformation_gradients`; `scaled_faces` (F,) limits it (INSTA's code: `"area"`
-            in the eye region).
+        scaling: see `headfields.ops.deformation_gradients`; with `"affine"` a point of a triangle is mapped to the same
+            point of its canonical one, however far the triangle is stretched. `scaled_faces` (F,) limits it (INSTA's
+            code: `"area"` in the eye region).
         shell: meters; a point farther than this from the surface is not valid, and rays are sampled only within it.
             Our own choice: INSTA samples its whole box and learns the empty space from random backgrounds.
         behind: length of a ray behind its first intersection, meters; None: no limit. Our own choice: deeper samples

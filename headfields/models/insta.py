@@ -49,7 +49,7 @@ def insta(
             meters.
         scaling: how a triangle's change of size scales space: `"length"` is our reading of the paper's Λ, for all
             faces; `"area"` the released code's, for the faces of the region `"eyes"`; `"none"`, the default, only turns
-            it.
+            it; `"affine"` maps triangles onto triangles (see `headfields.ops.deformation_gradients`).
         formula: formula by which neighbors are averaged; see `SurfaceCanonicalizer`.
         shell: meters around the mesh in which matter is looked for. Long hair, a bun or a beard need more; `headfields
             train` measures it in the mattes (`headfields.data.matter_extent`).

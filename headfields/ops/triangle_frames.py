@@ -6,7 +6,7 @@ definition.
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from jaxtyping import Float, Int
@@ -18,8 +18,8 @@ from headfields.ops.reference import triangle_frames as reference
 from headfields.ops.transforms import define_transforms, pullback
 from headfields.ops.warp_launch import launch
 
-Scaling = Literal["none", "area", "length"]
-_SCALINGS = ("none", "area", "length")
+Scaling = Literal["none", "area", "length", "affine"]
+_SCALINGS = ("none", "area", "length")  # those that the kernels know; "affine" is plain PyTorch on every device
 
 
 def triangle_frames(vertices: Float[Tensor, "*batch v 3"], faces: Int[Tensor, "f 3"]) -> Float[Tensor, "*batch f 3 4"]:
@@ -65,18 +65,20 @@ def deformation_gradients(
         posed: (..., V, 3) posed vertices, meters.
         canonical: (V, 3) canonical vertices, meters.
         faces: (F, 3).
-        scaling: Λ, an isotropic scale 1/s. `"none"`: s = 1. `"area"`: s is the ratio of the areas, posed over
-            canonical, as in INSTA's released code (which applies it in the eye region only). `"length"`: s is the
+        scaling: Λ. `"none"`: the identity. `"area"` and `"length"`: an isotropic scale 1/s, where s is the ratio of the
+            areas, posed over canonical, as in INSTA's released code (which applies it in the eye region only), or the
             square root of that, a ratio of lengths; our own choice, as the paper leaves the exponent open. The ratio
             of areas is clamped to [0.01, 100], beyond which it has no gradient: a triangle that has collapsed (a shut
-            eyelid) would blow space up without bound.
+            eyelid) would blow space up without bound. `"affine"`: the map of the triangle's plane that takes it onto
+            its canonical one, corner to corner, while lengths along the normal stay; our own choice. Its stretch is
+            clamped to [0.1, 10] and its shear to ±10 in the same way.
 
     Returns:
         (..., F, 3, 4). Differentiable in both meshes to second order.
 
     Raises:
         TypeError: a mesh is not floating point, or faces not integers.
-        ValueError: the meshes differ in their number of vertices, or scaling is none of the three.
+        ValueError: the meshes differ in their number of vertices, or scaling is none of the four.
 
     Source: INSTA (Zielonka et al. 2023), section 3.2.
 
@@ -87,14 +89,16 @@ def deformation_gradients(
     >>> (gradients[0] @ posed_point).round(decimals=4).tolist()
     [0.5, 0.5, 0.0]
     """
-    if scaling not in ("none", "area", "length"):
-        raise ValueError(f"deformation_gradients: scaling is {scaling!r}; expected 'none', 'area' or 'length'")
+    if scaling not in get_args(Scaling):
+        raise ValueError(
+            f"deformation_gradients: scaling is {scaling!r}; expected one of {', '.join(get_args(Scaling))}"
+        )
     if posed.shape[-2:] != canonical.shape:
         raise ValueError(
             f"deformation_gradients: posed has shape {tuple(posed.shape)} and canonical {tuple(canonical.shape)}; "
             "both must hold the same V vertices"
         )
-    if not (use_warp(posed) and canonical.dtype == torch.float32):
+    if scaling not in _SCALINGS or not (use_warp(posed) and canonical.dtype == torch.float32):
         return reference.deformation_gradients(posed, canonical, faces, scaling)
     maps = torch.ops.headfields.deformation_gradients(_flat(posed), canonical, faces.long(), scaling)
     return maps.reshape(*posed.shape[:-2], len(faces), 3, 4)

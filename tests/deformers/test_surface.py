@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+import headfields as hf
 from headfields.deformers import SurfaceCanonicalizer
 from headfields.records import HeadState, Rays
 from tests.shapes import grid_sheet, rotation, uv_sphere
@@ -124,6 +125,31 @@ def test_blending_softens_the_step_across_an_edge() -> None:
         out = deformer(pair, torch.tensor([[0.0, 0, 1], [0, 0, 1]]), torch.zeros(2, dtype=torch.long), ready)
         steps[blend] = float((out.points[0] - out.points[1]).norm())
     assert steps[True] < 0.6 * steps[False]
+
+
+def test_affine_scaling_keeps_stretched_skin_off_what_is_beside_it() -> None:
+    """A lid that slides over an eye: a strip, short when it is open, is pulled over a ball that stays. Only where
+    triangles are mapped onto triangles, the strip's skin comes back to the strip; else it lands before the ball."""
+    strip, strip_faces = grid_sheet(6)
+    place = torch.stack([strip[:, 0], strip[:, 1], torch.zeros(len(strip))], -1)
+    place = (place - place.amin(0)) / (place.amax(0) - place.amin(0)).clamp_min(1e-6) * torch.tensor([0.03, 1.0, 0.0])
+    lid = place * torch.tensor([1.0, 0.004, 1.0]) + torch.tensor([-0.015, 0.006, 0.0135])  # 4 mm high
+    shut = place * torch.tensor([1.0, 0.014, 1.0]) + torch.tensor([-0.015, -0.004, 0.0135])  # 14 mm, over the eye
+    ball, ball_faces = uv_sphere(12, 18, radius=0.012)
+    faces = torch.cat([strip_faces, ball_faces + len(strip)])
+    canonical, posed = torch.cat([lid, ball]), torch.cat([shut, ball])
+    tree, count = hf.ops.TriangleBVH(faces, canonical), len(strip_faces)
+    corners = shut[strip_faces].mean(1)
+    errors = {}
+    for scaling in ("none", "length", "area", "affine"):
+        deformer = SurfaceCanonicalizer(canonical, faces, scaling=scaling)  # type: ignore[arg-type]
+        frame = torch.zeros(count, dtype=torch.long)
+        towards = torch.tensor([0.0, 0.0, -1.0]).expand(count, 3)
+        moved = deformer(corners, towards, frame, deformer.prepare(HeadState(posed[None]))).points
+        errors[scaling] = float((moved - lid[strip_faces].mean(1)).norm(dim=-1).max())
+        on_lid = tree.closest(moved).face < count
+        assert bool(on_lid.all()) or scaling != "affine"
+    assert errors["affine"] < 1e-6 and min(errors[name] for name in ("none", "length", "area")) > 5e-4, errors
 
 
 def test_masks_limit_blending_and_scaling() -> None:

@@ -63,7 +63,36 @@ def test_length_scaling_undoes_a_similarity() -> None:
     torch.testing.assert_close(gradients[..., :3] @ (0.7 * point) + gradients[..., 3], point.expand(4, 3))
 
 
-@pytest.mark.parametrize("scaling", ["none", "area", "length"])
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 10_000))
+def test_affine_scaling_maps_triangles_onto_triangles(seed: int) -> None:
+    """Points on the surface have their place on it back, and heights above it stay."""
+    canonical, weights = soup(seed), torch.rand(4, 3, dtype=torch.float64)
+    weights = weights / weights.sum(-1, keepdim=True)
+    stretch = torch.eye(3, dtype=torch.float64) + 0.15 * soup(seed + 1, 3).clamp(-1.5, 1.5)
+    posed = canonical @ stretch @ rotation(seed + 2).T + 1
+    gradients = deformation_gradients(posed, canonical, TETRAHEDRON, "affine")
+    place, wanted = ((weights[..., None] * vertices[TETRAHEDRON]).sum(-2) for vertices in (posed, canonical))
+    up, wanted_up = (triangle_frames(vertices, TETRAHEDRON)[..., 2] for vertices in (posed, canonical))
+    within = ((gradients[..., :3] - gradients[..., :3].clamp(-9, 9)) == 0).all(-1).all(-1)  # none is clamped
+    for height in (0.0, 0.3):
+        point = place + height * up
+        moved = (gradients[..., :3] @ point[..., None])[..., 0] + gradients[..., 3]
+        torch.testing.assert_close(moved[within], (wanted + height * wanted_up)[within], atol=1e-7, rtol=1e-6)
+
+
+def test_affine_scaling_of_collapsed_triangles_is_bounded() -> None:
+    canonical = torch.tensor([[0.0, 0, 0], [1, 0, 0], [0, 1, 0]])
+    faces = torch.tensor([[0, 1, 2]])
+    for flat in ([[0.0, 0, 0], [1, 0, 0], [1e-4, 1e-9, 0]], [[1.0, 1, 1]] * 3):
+        posed = torch.tensor(flat, requires_grad=True)
+        gradients = deformation_gradients(posed, canonical, faces, "affine")
+        assert float(gradients[..., :3].detach().abs().max()) <= 20
+        gradients.square().sum().backward()
+        assert bool(posed.grad.isfinite().all())
+
+
+@pytest.mark.parametrize("scaling", ["none", "area", "length", "affine"])
 def test_gradients_to_second_order(scaling: str) -> None:
     posed, canonical = soup(1).requires_grad_(), soup(2).requires_grad_()
 

@@ -7,6 +7,9 @@ from torch import Tensor
 from headfields.ops.vertex_geometry import triangle_areas
 
 TINY = 1e-20  # squared meters (areas) below which a triangle has no direction of its own
+_SHORT = 1e-10  # meters, so that a side without length has a finite ratio
+_MOST = 10.0
+"""Largest stretch and shear of `"affine"`: as with areas, a collapsed triangle would blow space up without bound."""
 
 
 def triangle_frames(vertices: Float[Tensor, "*batch v 3"], faces: Int[Tensor, "f 3"]) -> Float[Tensor, "*batch f 3 4"]:
@@ -33,13 +36,36 @@ def deformation_gradients(
     """See `headfields.ops.deformation_gradients`."""
     source = triangle_frames(posed, faces)
     target = triangle_frames(canonical, faces)
-    linear = target[..., :3] @ source[..., :3].transpose(-1, -2)
-    if scaling != "none":
+    onto = target[..., :3]
+    if scaling == "affine":
+        onto = onto @ _plane_map(posed, canonical, faces, source, target)
+    linear = onto @ source[..., :3].transpose(-1, -2)
+    if scaling in ("area", "length"):
         ratio = triangle_areas(posed, faces) / triangle_areas(canonical, faces).clamp_min(TINY)
         ratio = ratio.clamp(1e-2, 1e2)
         linear = linear / (ratio if scaling == "area" else ratio.sqrt())[..., None, None]
     offset = target[..., 3] - (linear @ source[..., 3:])[..., 0]
     return torch.cat([linear, offset[..., None]], dim=-1)
+
+
+def _plane_map(posed: Tensor, canonical: Tensor, faces: Tensor, source: Tensor, target: Tensor) -> Tensor:
+    """(..., F, 3, 3) from coordinates in a posed triangle's frame to those in its canonical one, corner to corner.
+
+    In its frame a triangle is (0, 0), (x, 0), (u, v), so the map of its plane is upper triangular.
+    """
+
+    def sides(vertices: Tensor, frames: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        edge, other = (vertices[..., faces[:, k], :] - vertices[..., faces[:, 0], :] for k in (1, 2))
+        tangent, bitangent = frames[..., 0], frames[..., 1]
+        return (edge * tangent).sum(-1), (other * tangent).sum(-1), (other * bitangent).sum(-1)
+
+    (x, u, v), (to_x, to_u, to_v) = sides(posed, source), sides(canonical, target)
+    along = (to_x / x.clamp_min(_SHORT)).clamp(1 / _MOST, _MOST)
+    across = (to_v / v.clamp_min(_SHORT)).clamp(1 / _MOST, _MOST)
+    shear = ((to_u - along * u) / v.clamp_min(_SHORT)).clamp(-_MOST, _MOST)
+    zero, one = torch.zeros_like(along), torch.ones_like(along)
+    rows = [along, shear, zero, zero, across, zero, zero, zero, one]
+    return torch.stack(rows, dim=-1).unflatten(-1, (3, 3))
 
 
 def _direction(vector: Tensor, otherwise: Tensor) -> Tensor:
