@@ -103,8 +103,25 @@ class L1DSSIM:
         if not self.dssim:
             return loss
         rendered, target = image_patches(self.name, rendering, batch)
-        similarity = ssim_map(rendered, target, border="zeros")
-        return loss + self.dssim * (1 - similarity.mean()) if similarity.numel() else loss
+        if not rendered.numel():
+            return loss
+        dissimilarity = 1 - ssim_map(*_differing(rendered, target), border="zeros")
+        return loss + self.dssim * dissimilarity.sum() / rendered.numel()
+
+
+def _differing(
+    rendered: Float[Tensor, "p 3 h w"], target: Float[Tensor, "p 3 h w"]
+) -> tuple[Float[Tensor, "p 3 y x"], Float[Tensor, "p 3 y x"]]:
+    """The rectangle in which images differ, and two windows' reach around it: beyond it they are alike, SSIM is 1 there
+    and has no gradient. Most of an image of a head is background."""
+    differs = (rendered.detach() != target).any(0).any(0)
+    reach = WINDOW - 1
+    sides = []
+    for along in (1, 0):
+        places = differs.any(along).nonzero()[:, 0]
+        begin, end = (int(places[0]), int(places[-1]) + 1) if len(places) else (0, 0)
+        sides.append(slice(max(begin - reach, 0), end + reach))
+    return rendered[..., sides[0], sides[1]], target[..., sides[0], sides[1]]
 
 
 @dataclass(frozen=True)
