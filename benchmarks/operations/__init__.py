@@ -2,6 +2,6 @@
 
 OPERATIONS = (
     "closest_triangle", "nearest_vertices", "ray_mesh", "hash_grid", "compositing", "sampling", "skinning",
-    "inverse_skinning", "mlp", "uv", "vertex_features", "anchored", "marching_cubes", "mesh_rendering",
+    "inverse_skinning", "mlp", "uv", "vertex_features", "anchored", "marching_cubes", "mesh_rendering", "splat",
     "insta_training",
 )  # fmt: skip

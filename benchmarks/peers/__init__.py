@@ -16,6 +16,7 @@ _INSTALL = {
     "skimage": "pip install scikit-image",
     "smplx": "pip install smplx",
     "warp": "pip install warp-lang",
+    "gsplat": "pip install gsplat",
     "kaolin": "from its own package index; PyPI holds a placeholder",
     "cubvh": "from its repository, with nvcc",
     "nvdiffrast": "from its repository, with nvcc",

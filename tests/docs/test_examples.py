@@ -51,6 +51,11 @@ vertices = hf.synthetic.procedural_head().template_vertices[None]
 faces = hf.synthetic.procedural_head().faces
 camera = None
 """,
+    "splatting.md": """
+camera = hf.Camera.look_at((0, 0, 1), (0, 0, 0), size=(8, 8), fov=20)
+means, quaternions, scales = 0.05 * torch.randn(4, 3), torch.randn(4, 4), torch.full((4, 3), 0.02)
+opacities, colors, background, photographs = torch.rand(4), torch.rand(4, 3), torch.ones(3), torch.rand(1, 8, 8, 3)
+""",
     "mesh_rendering.md": """
 vertices, faces = torch.tensor([[-0.1, -0.1, 0.0], [0.1, -0.1, 0.0], [0.0, 0.1, 0.0]]), torch.tensor([[0, 1, 2]])
 uv, uv_faces, texture = torch.tensor([[0.0, 0], [1, 0], [0.5, 1]]), faces, torch.rand(8, 8, 3)
