@@ -67,10 +67,10 @@ class MCMC:
         stop: int = 25_000,
         every: int = 100,
         most: int = 100_000,
-        growth: float = 0.05,
-        least_opacity: float = 0.005,
-        noise: float = 5e5,
-        unit: float = 0.05,
+        growth: float | int = 0.05,
+        least_opacity: float | int = 0.005,
+        noise: float | int = 5e5,
+        unit: float | int = 0.05,
         seed: int = 0,
     ) -> None:
         check_positive("MCMC", every=every, most=most, unit=unit, least_opacity=least_opacity)

@@ -1,0 +1,71 @@
+"""`headfields distill`: from a volume to Gaussians, interrupted and resumed."""
+
+import json
+
+import pytest
+import torch
+
+from headfields.cli import main
+from headfields.splat_avatar import SplatAvatar, load_avatar
+from headfields.synthetic.captures import write_head_capture
+from headfields.training.distillation import TeacherViews
+from tests.cli.test_cli import fails
+
+TINY = ["--set", "levels=2", "log2_table_size=6", "finest_resolution=16", "grid_resolution=8", "--rays", "64"]
+STUDENT = ["--views", "3", "--size", "16", "--steps", "3", "--limit", "1", "--device", "cpu"]
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("distill")
+    write_head_capture(folder / "capture", frames=3, test_frames=1, size=24, progress=False)
+    out = folder / "teacher"
+    command = ["train", "insta", "--capture", str(folder / "capture"), "--out", str(out), "--steps", "2"]
+    assert main([*command, "--device", "cpu", *TINY]) == 0
+    return out
+
+
+def test_a_volume_becomes_gaussians_over_an_interruption(teacher, tmp_path, capsys, monkeypatch):
+    out = tmp_path / "student"
+    command = ["distill", str(teacher), "--out", str(out), *STUDENT, "--set", "count=200", "degree=0"]
+    with monkeypatch.context() as patch:
+        patch.setattr(TeacherViews, "draw", lambda self, bar: False)
+        assert main(command) == 130
+    assert "interrupted while drawing" in capsys.readouterr().err
+    assert "holds a run already; --resume continues it" in fails(capsys, *command)
+    assert main([*command, "--resume"]) == 0
+    result = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert result["views"] == 1 and result["frames"] == 1 and result["milliseconds_student"] > 0
+    assert result["lost"] == pytest.approx(result["psnr_of_teacher"] - result["psnr_of_student"])
+    assert sorted(path.name for path in (out / "teacher").iterdir()) == ["00000.png", "00001.png", "00002.png"]
+    assert (out / "images" / "distilled.png").exists()
+    assert json.loads((out / "metrics.json").read_text())["lost"] == result["lost"]
+    avatar = load_avatar(out / "avatar.safetensors")
+    assert isinstance(avatar, SplatAvatar) and bool((avatar.gaussians.face >= 0).all())
+    assert "trained with distilled" in fails(capsys, *command[:4], "--resume", "--views", "5", "--steps", "3")
+    again = ["distill", str(teacher), "--out", str(out), "--resume", "--steps", "4", "--limit", "1", "--device", "cpu"]
+    assert main(again) == 0  # the other options are the run's
+    assert main(["evaluate", str(out), "--limit", "1", "--device", "cpu"]) == 0
+    figures = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert figures["psnr"] == pytest.approx(json.loads((out / "metrics.json").read_text())["psnr"], abs=1e-9)
+    assert torch.isfinite(torch.tensor(figures["psnr"]))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--views", "1"], "--views is 1"),
+        (["--size", "0"], "--size 0"),
+        (["--degrees", "400"], "--degrees 400"),
+        (["--limit", "0"], "--limit 0"),
+        (["--set", "levels=2"], "levels"),
+    ],
+)
+def test_options_out_of_range(teacher, tmp_path, capsys, options, message):
+    assert message in fails(capsys, "distill", str(teacher), "--out", str(tmp_path / "student"), *options)
+    assert not (tmp_path / "student").exists()
+
+
+def test_a_run_is_not_distilled_into_itself(teacher, capsys):
+    assert "holds a run already" in fails(capsys, "distill", str(teacher), "--out", str(teacher))
+    assert "no run of headfields distill" in fails(capsys, "distill", str(teacher), "--out", str(teacher), "--resume")
