@@ -314,6 +314,8 @@ uint64_t all(unsigned seed) {
     for (const int n : {0, 1, 7, 8, 9, 1003}) sum ^= softplus(random, n, rare) * 31;
     for (const int width : {1, 4})
         for (const int n : {0, 1, 300}) sum ^= blended_maps(random, n, width, rare) * 25;
+    for (const int n : {0, 1, 9, 300})
+        for (const int side : {1, 16, 37}) sum ^= splats(random, n, 1 + n % 2, n % 13, side, side + n % 5, rare) * 33;
     for (const int share : {0, 5, 50, 100})
         for (const int size : {2, 3, 17}) sum ^= surfaces(random, size, 2 + size / 2, 2 * size - 2, share) * 31;
     return sum;
