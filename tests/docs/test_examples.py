@@ -174,7 +174,7 @@ def write_scan(folder: Path) -> None:
 
 
 def write_flame_files(folder: Path) -> None:
-    """What files.md reads: a model, its masks, landmarks and template, and a tracker's frames."""
+    """What files.md reads: a model, its masks, landmarks and template, and a tracker's frames, and Gaussians."""
     arrays = procedural_head_arrays()
     (folder / "generic_model.pkl").write_bytes(pickle.dumps({key: arrays[key] for key in SEVEN}, protocol=2))
     write_masks(folder, arrays)
@@ -182,6 +182,12 @@ def write_flame_files(folder: Path) -> None:
     write_template(folder, arrays)
     for name in ("l_eyelid.npy", "r_eyelid.npy"):
         np.save(folder / name, np.zeros_like(arrays["v_template"]))
+    gaussians = hf.networks.Gaussians(3, degree=1)
+    gaussians.face.fill_(2)
+    hf.data.save_gaussians(folder / "point_cloud.ply", gaussians)
+    widths = {"translation": 3, "rotation": 3, "neck_pose": 3, "jaw_pose": 3, "eyes_pose": 6, "expr": 100}
+    motion = {name: torch.zeros(2, width) for name, width in widths.items()}
+    hf.data.save_flame_parameters(folder, {**motion, "shape": torch.zeros(300)})
     save(folder / "checkpoint", 12)
     for index in (1, 2):
         save(folder / "output" / "someone" / "checkpoint", index)
