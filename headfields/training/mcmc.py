@@ -163,7 +163,7 @@ def relocated(
     >>> import torch
     >>> from headfields.training.mcmc import relocated
     >>> [round(float(value), 4) for value in relocated(torch.tensor([0.75]), torch.tensor([2]))]
-    [0.5, 0.9112]
+    [0.5, 0.9111]
     """
     number = copies.clamp(1, _MOST_COPIES).double()
     whole = opacity.double()
