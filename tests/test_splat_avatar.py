@@ -29,7 +29,8 @@ def avatar(count: int = 60, height: float = 0.0, degree: int = 0) -> SplatAvatar
 
 
 def state(frames: int = 2) -> HeadState:
-    return HeadState(VERTICES + torch.linspace(0, 0.02, frames)[:, None, None], frame_id=torch.arange(frames))
+    shift, expression = torch.linspace(0, 0.02, frames), torch.linspace(-1, 1, 3 * frames).view(-1, 3)
+    return HeadState(VERTICES + shift[:, None, None], expression, frame_id=torch.arange(frames))
 
 
 def cameras(frames: int = 2) -> Camera:

@@ -24,6 +24,7 @@ def surface_splats(
     width: float | int = 0.6,
     flatness: float | int = 0.3,
     opacity: float | int = 0.5,
+    opacity_above: float | int = 0.2,
     face_weights: Float[Tensor, " f"] | None = None,
 ) -> tuple[Splats, Int[Tensor, " n"]]:
     """Gray, flat Gaussians in the planes of a mesh's triangles; and, of hair that the mesh does not have, above them.
@@ -38,7 +39,7 @@ def surface_splats(
         share_above: share of the Gaussians that are above, if there is a height.
         width: standard deviations in the plane, relative to the distance of neighbors.
         flatness: standard deviation along the normal, relative to that in the plane. Gaussians above are balls.
-        opacity: of all.
+        opacity, opacity_above: of those on the surface, and of those above, most of which may be in empty space.
         face_weights: (F,) factors on the areas, as for more Gaussians in the face; 1 if None.
 
     Returns:
@@ -70,7 +71,7 @@ def surface_splats(
     means = (vertices[faces[face]] * barycentric[..., None]).sum(1) + level[:, None] * frames[..., 2]
     flat = spacing.new_tensor([1.0, 1.0, flatness]).expand(count, 3)
     scales = width * spacing[:, None] * torch.where(on[:, None], flat, 1.0)
-    colors, opacities = means.new_full((count, 3), 0.5), means.new_full((count,), float(opacity))
+    colors, opacities = means.new_full((count, 3), 0.5), torch.where(on, float(opacity), float(opacity_above)).to(means)
     return Splats(means, quaternion_from_rotation(frames[..., :3]), scales, opacities, colors), face
 
 

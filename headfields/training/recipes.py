@@ -17,6 +17,7 @@ from headfields.data.template import Mouth
 from headfields.losses.base import Loss
 from headfields.losses.silhouette import OpacityLoss
 from headfields.models.insta import INSTA_RELEASED
+from headfields.training.density import DensityControl
 from headfields.training.preset_losses import (
     blendfield_losses,
     gaussian_avatars_losses,
@@ -218,20 +219,27 @@ GAUSSIAN_AVATARS = Recipe(
     },
     mouth="auto",
     start=start_from_images,
+    callbacks=lambda avatar: [
+        DensityControl(start=300, stop=6000, every=200, gradient=4e-4, most=30_000, reset_every=None)
+    ],
 )  # fmt: skip
 """Losses of GaussianAvatars; Adam and rates of the paper (position and scale) and of 3DGS (rotation and opacity).
 
-Our own choice, for minutes on a CPU: colors start from the images, their rates are four and eight times 3DGS's, and all
-rates fall."""
+Our own choice, for minutes on a CPU: colors start from the images, their rates are four and eight times 3DGS's, all
+rates fall, and density control acts early, every 200 steps, with twice the published threshold, without resets."""
 
-GAUSSIAN_AVATARS_FAST = replace(GAUSSIAN_AVATARS, name="fast", arguments={"count": 60000, "degree": 3})
+GAUSSIAN_AVATARS_FAST = replace(
+    GAUSSIAN_AVATARS, name="fast", arguments={"count": 60000, "degree": 3}, callbacks=lambda avatar: [DensityControl()]
+)
 """`GAUSSIAN_AVATARS` with more Gaussians and the paper's harmonics; our own choice, which no GPU has run yet."""
 
-FLASH_AVATAR = replace(GAUSSIAN_AVATARS, arguments={})
-"""That of `GAUSSIAN_AVATARS`; the network has 3DGS's rate of rotations. Our own choice."""
+FLASH_AVATAR = replace(GAUSSIAN_AVATARS, callbacks=lambda avatar: [])
+"""That of `GAUSSIAN_AVATARS` with a fixed number of Gaussians; the network has 3DGS's rate of rotations. Our own
+choice."""
 
 RGB_AVATAR = replace(
     GAUSSIAN_AVATARS,
+    callbacks=lambda avatar: [],
     trainer={
         **GAUSSIAN_AVATARS.trainer,
         "learning_rates": {
@@ -239,7 +247,8 @@ RGB_AVATAR = replace(
         },
     },
 )  # fmt: skip
-"""That of `GAUSSIAN_AVATARS`, with rates of our own choice for the blendshapes and their network."""
+"""That of `GAUSSIAN_AVATARS` with a fixed number of Gaussians, and rates of our own choice for the blendshapes and
+their network."""
 
 _RECIPES: dict[str, dict[RecipeName, Recipe]] = {
     "flash_avatar": {"cpu": FLASH_AVATAR, "fast": replace(FLASH_AVATAR, name="fast")},

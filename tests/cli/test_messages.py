@@ -23,7 +23,7 @@ RUN = ["--capture", "none", "--out", "RUN", "--steps", "1"]
         (["train", "insta", "--captur", "x"], 2, r"no option --captur; did you mean --capture\?"),
         (["train", "insta", "--learning_rat=3"], 2, r"did you mean --learning-rate\?"),
         (["train", "inst", *RUN], 1, r"no model 'inst'; did you mean insta\?; headfields train has .*vp360"),
-        (["train", "code_widths", *RUN], 1, r"no model 'code_widths'; headfields train has insta, monoavatar, sta"),
+        (["train", "code_widths", *RUN], 1, r"no model 'code_widths'; headfields train has flash_avatar, gaussian"),
         (["train", "mononphm"], 2, r"mononphm is not trained on a capture.*headfields train-prior.*headfields track"),
         (["train", "insta", *RUN, "--set", "levels=abc"], 1, r"insta takes a whole number for levels, not 'abc'"),
         (["train", "insta", *RUN, "--set", "levels=1e9"], 1, r"a whole number for levels"),
@@ -62,7 +62,9 @@ def test_the_help_of_train_lists_every_preset_and_its_arguments() -> None:
         assert set(names) == {parameter.name for parameter in presets._parameters(getattr(hf.models, name))} - {
             "template"
         }
-    assert {"insta", "monoavatar", "vp360", "static_field"} == set(presets.presets())
+    fields = {"insta", "monoavatar", "vp360", "static_field"}
+    gaussians = {"gaussian_avatars", "flash_avatar", "rgb_avatar"}
+    assert fields | gaussians == set(presets.presets())
 
 
 def test_train_help_shows_the_listing(capsys: pytest.CaptureFixture[str]) -> None:
