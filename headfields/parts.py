@@ -692,6 +692,13 @@ class Sampler(SizedPart):
         """
         _undefined(self, "forward")
 
+    def padded(self, rays: Rays, field: Field, buffers: Any) -> tuple[Samples, Canonical]:
+        """As `forward`, into buffers of a fixed size (`headfields.renderers.padded`), without a wait for the device.
+
+        Samplers that have no such form leave this out.
+        """
+        _undefined(self, "padded")
+
     def observe(self, canonical: Canonical, density: Float[Tensor, " m"]) -> None:
         """Called by the renderer in training with the density (M,), 1/m, detached, at M points of this sampler."""
 

@@ -32,8 +32,6 @@ LEAST_DEPTH = -1e-4
 def ray_offsets(ray: Int[Tensor, " m"], rays: int) -> Int[Tensor, " offsets"]:
     """Offsets of the rays' first samples: ray r owns samples `offsets[r]:offsets[r + 1]`.
 
-    On CUDA this waits for the device (to check the order), one more reason to call it once and reuse the result.
-
     Args:
         ray: (M,) each sample's ray, in ascending order.
         rays: N, the number of rays.
@@ -43,7 +41,8 @@ def ray_offsets(ray: Int[Tensor, " m"], rays: int) -> Int[Tensor, " offsets"]:
 
     Raises:
         TypeError: `ray` is not of integers.
-        ValueError: `ray` is not sorted, or holds an index outside [0, rays).
+        ValueError: `ray` is not sorted, or holds an index outside [0, rays); on CUDA, where a check would wait for the
+            device, with HEADFIELDS_CHECK_INDICES=1.
 
     >>> import torch, headfields as hf
     >>> hf.ops.ray_offsets(torch.tensor([0, 0, 2]), rays=3).tolist()  # ray 1 has no samples
@@ -295,11 +294,13 @@ def _packing(
 @torch.library.custom_op("headfields::ray_offsets", mutates_args=())
 def _ray_offsets(ray: Tensor, rays: int) -> Tensor:
     """Offsets (rays + 1,) of the rays' first samples; an error if `ray` is not sorted or out of range."""
-    if ray.device.type == "cpu" and native is not None:
+    if use_native(ray):
         offsets = ray.new_empty(rays + 1)
         bad = native.ray_offsets(ray.contiguous(), offsets)
     else:
         offsets = reference.ray_offsets(ray, rays)
+        if not checks_indices(ray.device):
+            return offsets
         wrong = (ray < 0) | (ray >= rays)
         wrong[1:] |= ray[1:] < ray[:-1]
         bad = int(wrong.int().argmax()) if bool(wrong.any()) else -1

@@ -7,7 +7,7 @@ differentiable: samples are found, and positions are recomputed from them in PyT
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from headfields.ops._checks import check_floating, check_same_device, check_shape
@@ -91,6 +91,52 @@ def march(
             "march",
         )
     )
+
+
+def march_padded(
+    origins: Float[Tensor, "n 3"],
+    directions: Float[Tensor, "n 3"],
+    near: Float[Tensor, " n"],
+    far: Float[Tensor, " n"],
+    step: float,
+    capacity: int,
+    occupied: Bool[Tensor, "x y z"] | None = None,
+    aabb: Float[Tensor, "2 3"] | None = None,
+    jitter: Float[Tensor, " n"] | None = None,
+) -> tuple[Samples, Int[Tensor, " offsets"], Int[Tensor, ""]]:
+    """As `march`, into buffers of a fixed size, so that a GPU is not waited for; space outside the grid is not culled.
+
+    Args:
+        origins, directions, near, far, step, jitter: as in `march`.
+        capacity: C, rows of the result.
+        occupied, aabb: the grid, as in `march`; None: every interval is kept.
+
+    Returns:
+        C rows, of which those behind the last offset are no samples: they are of ray 0 and have no length. The offsets
+        (N + 1,) of the rays' samples, none above C: samples without room are left out, those of the last rays first.
+        The number of samples () with and without room. Not differentiable.
+
+    Raises:
+        ValueError: capacity is below 1, or shapes do not fit; TypeError: a dtype does not fit.
+    """
+    for name, tensor in (("origins", origins), ("directions", directions)):
+        check_shape("march_padded", name, tensor, f"{near.shape[0]} 3")
+    if (occupied is None) != (aabb is None):
+        raise ValueError("march_padded: occupied and aabb belong together; pass both or neither")
+    if occupied is not None and aabb is not None:
+        _check_grid("march_padded", occupied, aabb)
+    check_range("march_padded", near, far, jitter)
+    check_step("march_padded", step, 0.0)
+    if capacity < 1:
+        raise ValueError(f"march_padded: capacity is {capacity}; expected at least 1 row")
+    check_same_device("march_padded", origins=origins, near=near, occupied=occupied, aabb=aabb)
+    dtype = near.dtype
+    ray, start, end, offsets, needed = _march_padded(
+        origins.detach().to(dtype), directions.detach().to(dtype), near.detach(), far.detach(),
+        None if jitter is None else jitter.detach().to(dtype), occupied,
+        None if aabb is None else aabb.detach().to(dtype), step, capacity,
+    )  # fmt: skip
+    return Samples(ray, start, end), offsets, needed
 
 
 def lookup(
@@ -192,7 +238,7 @@ def march_lattice(
         arguments = [near.new_empty(0, 3) if t is None else t for t in arguments[:2]] + arguments[2:]
         arguments[4] = torch.zeros_like(near) if jitter is None else arguments[4]
         arguments += [near.new_empty(0, 0, 0, dtype=torch.uint8) if cells is None else cells]
-        arguments += [near.new_empty(0, 3) if box is None else box, step, cone_angle]
+        arguments += [near.new_empty(0, 3) if box is None else box, step, cone_angle, False]
         launch_march = lambda fill, *out: launch("occupancy.march", rays, *arguments, fill, *out)  # noqa: E731
         launch_march(False, counts, counts, nothing, nothing)
     else:
@@ -251,5 +297,51 @@ def _(
     return near.new_empty(total, dtype=torch.long), near.new_empty(total), near.new_empty(total)
 
 
+@torch.library.custom_op("headfields::march_padded", mutates_args=())
+def _march_padded(
+    origins: Tensor, directions: Tensor, near: Tensor, far: Tensor, jitter: Tensor | None,
+    occupied: Tensor | None, aabb: Tensor | None, step: float, capacity: int,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    """`march_padded`. Two passes, count and fill, without a look at the count between them."""
+    rays = near.shape[0]
+    ray, start, end = near.new_zeros(capacity, dtype=torch.long), near.new_zeros(capacity), near.new_zeros(capacity)
+    counts = near.new_empty(rays, dtype=torch.long)
+    offsets = near.new_zeros(rays + 1, dtype=torch.long)
+    if use_warp(near):
+        arguments: list[Any] = [tensor.contiguous() for tensor in (origins, directions, near, far)]
+        arguments.append(torch.zeros_like(near) if jitter is None else jitter.contiguous())
+        cells = near.new_empty(0, 0, 0, dtype=torch.bool) if occupied is None else occupied.contiguous()
+        box = near.new_empty(0, 3) if aabb is None else aabb.contiguous()
+        arguments += [cells.view(torch.uint8), box, step, 0.0, True]
+        launch("occupancy.march", rays, *arguments, False, counts, ray, start, end)
+        torch.cumsum(counts, 0, out=offsets[1:])
+        launch("occupancy.march", rays, *arguments, True, offsets, ray, start, end)
+    else:  # what it means, for the CPU, which may read sizes
+        if occupied is not None:
+            far = torch.where((origins + directions).isfinite().all(dim=-1), far, near)
+        most = torch.iinfo(torch.long).max
+        found = march_lattice(None, None, near, far, jitter, None, None, step, 0.0, most, "march_padded")
+        if occupied is not None and aabb is not None:
+            places = origins[found[0]] + (0.5 * (found[1] + found[2]))[:, None] * directions[found[0]]
+            inside = torch.ones_like(occupied)
+            keep = _lookup(places, occupied, aabb) | ~_lookup(places, inside, aabb)
+            found = tuple(column[keep] for column in found)
+        torch.cumsum(torch.bincount(found[0], minlength=rays), 0, out=offsets[1:])
+        for padded, column in zip((ray, start, end), found, strict=True):
+            padded[: len(column)] = column[:capacity]
+    return ray, start, end, offsets.clamp(max=capacity), offsets[-1].clone()
+
+
+@_march_padded.register_fake
+def _(
+    origins: Tensor, directions: Tensor, near: Tensor, far: Tensor, jitter: Tensor | None,
+    occupied: Tensor | None, aabb: Tensor | None, step: float, capacity: int,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    columns = (near.new_empty(capacity, dtype=torch.long), near.new_empty(capacity), near.new_empty(capacity))
+    offsets = near.new_empty(near.shape[0] + 1, dtype=torch.long)
+    return *columns, offsets, near.new_empty((), dtype=torch.long)
+
+
+define_transforms(_march_padded, None, remedy="samples are constants: detach the arguments")
 define_transforms(_lookup, None, rows=(0,), remedy="an occupancy is a constant: detach the arguments")
 define_transforms(march_lattice, None, remedy="samples are constants: detach the arguments")

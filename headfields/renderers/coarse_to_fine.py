@@ -55,6 +55,10 @@ class CoarseToFineRenderer(VolumeRenderer):
         self.fine = fine
 
     @property
+    def takes_buffers(self) -> bool:
+        return False
+
+    @property
     def encoders(self) -> tuple[Encoder, ...]:
         return (self.encoder,)
 

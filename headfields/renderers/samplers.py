@@ -7,11 +7,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from headfields.ops.compositing import weights_from_density
-from headfields.ops.occupancy import march
+from headfields.ops.occupancy import march, march_padded
 from headfields.ops.sampling import inverse_cdf, merge, stratified, uniform_step
 from headfields.parts import Field, Sampler
 from headfields.records import Canonical, Rays, Samples
 from headfields.renderers.occupancy import OccupancyGrid
+from headfields.renderers.padded import Buffers, PaddedSamples, compact, finite_without_samples
 
 
 def canonicalize_samples(samples: Samples, rays: Rays, field: Field) -> tuple[Samples, Canonical]:
@@ -145,11 +146,37 @@ class OccupancySampler(Sampler):
             return canonicalize_samples(samples, rays, field)
         samples = uniform_step(near, far, self.step, jitter, self.budget)
         canonical = _canonical(samples, rays, field)
+        return _keep(samples, canonical, self._occupied(canonical))
+
+    def padded(self, rays: Rays, field: Field, buffers: Buffers) -> tuple[PaddedSamples, Canonical]:
+        near, far = field.near_far(rays)
+        jitter = torch.rand_like(near) if self.training else torch.full_like(near, 0.5)
+        grid = (self.grid.occupied, self.grid.box) if self.space == "posed" else (None, None)
+
+        def marched(rows: int) -> tuple[Samples, Tensor, Tensor]:
+            return march_padded(rays.origins, rays.directions, near, far, self.step, rows, *grid, jitter)
+
+        rows = buffers.size("marched", lambda: marched(1)[2])
+        if rows > self.budget:
+            raise ValueError(
+                f"OccupancySampler: {len(rays)} rays need buffers of {rows} samples, more than budget = {self.budget}; "
+                f"raise budget to at least {rows}, lengthen step, or pass fewer rays per call"
+            )
+        samples, offsets, needed = marched(rows)
+        buffers.note("marched", needed)
+        padded = PaddedSamples.of(samples, offsets)
+        canonical = _canonical(samples, rays, field)
+        mask = canonical.valid if self.space == "posed" else canonical.valid & self._occupied(canonical)
+        padded, canonical = compact(padded, canonical, mask, buffers, "samples")
+        return padded, finite_without_samples(padded, canonical)
+
+    def _occupied(self, canonical: Canonical) -> Tensor:
+        """Whether each point is in an occupied cell."""
         where = self._where(canonical).detach()
         occupied = self.grid.lookup(where)
         if self.space == "posed":  # a head that has left the grid's box: unknown space is not culled
             occupied |= ~self.grid.cells(where)[1]
-        return _keep(samples, canonical, occupied)
+        return occupied
 
     def _covers(self, field: Field) -> bool:
         low, high = field.posed_bounds()

@@ -7,9 +7,10 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from headfields.ops.compositing import composite, exclusive_sum, weights_from_density
+from headfields.ops.compositing import composite, exclusive_sum, ray_offsets, weights_from_density
 from headfields.parts import Field, Renderer, Rendering, Sampler, check_part
 from headfields.records import Canonical, Rays, Samples
+from headfields.renderers.padded import Buffers, PaddedSamples, compact, composite_padded
 
 
 class VolumeRenderer(Renderer):
@@ -25,6 +26,10 @@ class VolumeRenderer(Renderer):
     samples and the field, for losses on them.
 
     Differentiable as the parts are; compositing to second order.
+
+    Attributes:
+        sample_buffers: sizes of buffers for the samples of a training step, so that a GPU is not waited for and its
+            graph can be captured; None, the default: as many rows as there are samples. `Trainer` sets them.
 
     Raises:
         TypeError: sampler is not a `Sampler`.
@@ -42,13 +47,53 @@ class VolumeRenderer(Renderer):
             raise ValueError(f"VolumeRenderer: early_stop is {early_stop}; expected a transmittance in [0, 1)")
         self.sampler = sampler
         self.early_stop = early_stop
+        self.sample_buffers: Buffers | None = None
+
+    @property
+    def takes_buffers(self) -> bool:
+        """Whether `sample_buffers` may be set: the sampler has a form of a fixed size."""
+        return type(self.sampler).padded is not Sampler.padded
 
     def build(self, bounds: Float[Tensor, "2 3"]) -> None:
         self.sampler.build(bounds)
 
     def forward(self, rays: Rays, field: Field, background: Float[Tensor, "n 3"]) -> Rendering:
+        if self.sample_buffers is not None and self.training and len(rays):
+            padded, canonical = self.sampler.padded(rays, field, self.sample_buffers)
+            return self._shade_padded(padded, canonical, field, background, self.sample_buffers)
         samples, canonical = self.sampler(rays, field)
         return self.shade(samples, canonical, rays, field, background)
+
+    def _shade_padded(
+        self,
+        samples: PaddedSamples,
+        canonical: Canonical,
+        field: Field,
+        background: Float[Tensor, "n 3"],
+        buffers: Buffers,
+    ) -> Rendering:
+        """As `shade`, in training, of padded samples."""
+        if self.early_stop:
+            with torch.no_grad():
+                (density,) = field.decode(canonical, color=False).require("density")
+                self._observe_padded(samples, canonical, density)
+                optical = density.masked_fill(~samples.is_sample, 0.0) * (samples.end - samples.start)
+                visible = exclusive_sum(optical, offsets=samples.packing()) <= -math.log(self.early_stop)
+            samples, canonical = compact(samples, canonical, visible, buffers, "visible")
+        density, color = field.decode(canonical).require("density", "rgb")
+        if not self.early_stop:
+            self._observe_padded(samples, canonical, density.detach())
+        packing = samples.packing()
+        density = density.masked_fill(~samples.is_sample, 0.0)  # a padding row's may be infinite, and its length is 0
+        weights = weights_from_density(density, samples.start, samples.end, offsets=packing)
+        rgb, opacity, depth = composite_padded(weights, color, samples, packing, background)
+        return Rendering(
+            rgb=rgb, opacity=opacity, depth=depth, samples=samples, weights=weights, canonical=canonical, field=field
+        )
+
+    def _observe_padded(self, samples: PaddedSamples, canonical: Canonical, density: Float[Tensor, " m"]) -> None:
+        # A sampler observes no NaN.
+        self.sampler.observe(canonical, density.masked_fill(~samples.is_sample, torch.nan))
 
     def shade(
         self, samples: Samples, canonical: Canonical, rays: Rays, field: Field, background: Float[Tensor, "n 3"]
@@ -69,8 +114,9 @@ class VolumeRenderer(Renderer):
             if self.training:
                 self.sampler.observe(canonical, values.require("density")[0].detach())
         density, color = values.require("density", "rgb")
-        weights = weights_from_density(density, samples.start, samples.end, samples.ray, len(rays))
-        rgb, opacity, depth = composite(weights, color, samples, len(rays), background)
+        offsets = ray_offsets(samples.ray, len(rays))
+        weights = weights_from_density(density, samples.start, samples.end, offsets=offsets)
+        rgb, opacity, depth = composite(weights, color, samples, len(rays), background, offsets=offsets)
         training_inputs: dict[str, Any] = {"canonical": canonical, "field": field} if self.training else {}
         return Rendering(rgb=rgb, opacity=opacity, depth=depth, samples=samples, weights=weights, **training_inputs)
 

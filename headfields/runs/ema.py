@@ -34,6 +34,15 @@ class ExponentialMovingAverage:
         if self.average:
             torch._foreach_lerp_(list(self.average.values()), list(self._parameters.values()), 1 - self.decay)
 
+    @torch.no_grad()
+    def update_if(self, taken: Tensor) -> None:
+        """As `update` if `taken` () is true, which the host does not read; the parameters are finite either way."""
+        if self.average:
+            average, share = list(self.average.values()), taken * (1 - self.decay)
+            difference = torch._foreach_sub(list(self._parameters.values()), average)
+            torch._foreach_mul_(difference, share)
+            torch._foreach_add_(average, difference)
+
     @contextlib.contextmanager
     def swapped(self) -> Iterator[None]:
         """Within the `with` block the module runs on the average; its own parameters are back afterwards.

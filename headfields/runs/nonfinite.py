@@ -117,6 +117,11 @@ class BufferBackup:
         if self._buffers:
             torch._foreach_copy_(self._buffers, self._copies)
 
+    def restore_unless(self, taken: Tensor) -> None:
+        """Puts back the values that `keep` has kept unless `taken` () is true, which the host does not read."""
+        for buffer, copy in zip(self._buffers, self._copies, strict=True):
+            torch.where(taken, buffer, copy, out=buffer)
+
 
 def check_weights(module: nn.Module, remedy: str) -> None:
     """Raises NanLossError, with the `remedy`, if a parameter is not finite or a buffer has NaN: they are not saved.

@@ -66,7 +66,14 @@ class TrainingMonitor(ProgressMonitor):
         if self._processes.is_first:
             super().tick()
 
-    def after_step(self, terms: dict[str, float], mean_squared_error: float, rays: int, learning_rate: float) -> None:
+    def after_step(
+        self,
+        terms: dict[str, float],
+        mean_squared_error: float,
+        rays: int,
+        learning_rate: float,
+        step: int | None = None,
+    ) -> None:
         """Counts a step, moves the bar, and about once per second writes to the log.
 
         Args:
@@ -74,7 +81,9 @@ class TrainingMonitor(ProgressMonitor):
             mean_squared_error: mean squared error of the color, for the training PSNR.
             rays: number of rays.
             learning_rate: learning rate of the step.
+            step: number of steps with this one; that of the progress, unless it is read late.
         """
+        step = self.progress.step if step is None else step
         self.tick()
         self._rays += rays
         psnr = -10 * math.log10(max(mean_squared_error, 1e-12))
@@ -84,17 +93,17 @@ class TrainingMonitor(ProgressMonitor):
         extra["best_training_psnr"] = max(self.psnr, extra.get("best_training_psnr", -math.inf))
         extra.setdefault("first_psnr", psnr)
         self.move_bar()
-        if not self.log_due(at_end=True):
+        if not self.log_due(at_end=step == self.progress.step):
             return
         loss, rate = sum(terms.values()), self.rays_per_second
         self.caption(f"loss {loss:.4f}, {self.psnr:.2f} dB, {rate / 1000:.1f}k rays/s")
         figures = {"psnr": round(self.psnr, 3), "rays_per_second": round(rate), "learning_rate": learning_rate}
         seconds = round(self.progress.seconds, 2)
         if self.folder is not None:
-            self.folder.log(step=self.progress.step, seconds=seconds, loss=loss, terms=terms, **figures)
+            self.folder.log(step=step, seconds=seconds, loss=loss, terms=terms, **figures)
         if self._processes.is_first:
             by_name = {f"terms/{name}": value for name, value in terms.items()}
-            self._loggers.figures(self.progress.step, {"seconds": seconds, "loss": loss, **by_name, **figures})
+            self._loggers.figures(step, {"seconds": seconds, "loss": loss, **by_name, **figures})
 
     def after_skipped_step(self, rays: int) -> None:
         """Counts a step that was not taken, with its number of rays, and moves the bar."""
@@ -103,6 +112,7 @@ class TrainingMonitor(ProgressMonitor):
         self.move_bar()
 
     def event(self, name: str, **entry: object) -> None:
-        """Writes an event to the log, with the step and the seconds."""
+        """Writes an event to the log, with the step, unless `entry` has another, and the seconds."""
         if self.folder is not None:
-            self.folder.log(event=name, step=self.progress.step, seconds=round(self.progress.seconds, 2), **entry)
+            own = {"event": name, "step": self.progress.step, "seconds": round(self.progress.seconds, 2)}
+            self.folder.log(**own | entry)

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from headfields.losses.base import Loss, check_positive
 from headfields.losses.function import as_losses
 from headfields.losses.surface import DepthPrior
+from headfields.renderers.padded import Buffers, PaddedSamples
 from headfields.runs import checkpoint
 from headfields.runs.ema import ExponentialMovingAverage
 from headfields.runs.folder import RunFolder, RunWriteError, last_good, write_picture, writing
@@ -37,6 +38,7 @@ from headfields.runs.progress import NanLossError, Progress
 from headfields.runs.randomness import RandomStream, deterministic
 from headfields.training.batches import BatchSource
 from headfields.training.callbacks import (
+    Callback,
     callback_names,
     callback_states,
     check_callbacks,
@@ -45,6 +47,7 @@ from headfields.training.callbacks import (
 from headfields.training.divergence import divergence, single_color_psnr
 from headfields.training.evaluation import picture
 from headfields.training.frames import check_rows, training_frame_weights, watched_frame
+from headfields.training.late_steps import READ_EVERY, LateStep, LateSteps, StepFigures
 from headfields.training.loggers import Loggers, check_loggers
 from headfields.training.monitor import TrainingMonitor
 from headfields.training.objective import Objective
@@ -60,6 +63,7 @@ from headfields.training.parameter_groups import group_rates
 from headfields.training.parameter_groups import parameter_groups as default_groups
 from headfields.training.processes import Processes, SharedBuffers, launch
 from headfields.training.run_config import run_config
+from headfields.training.step_graph import HostState, StepGraph
 from headfields.training.warn import warn
 from headfields.transfer import send_numbers
 
@@ -90,6 +94,12 @@ class _Drawn:
             if values is not None:
                 suspects[~values.flatten(1).isfinite().all(dim=1)] = 1.0
         return suspects
+
+    def seen(self, count: int) -> Float[Tensor, " b"]:
+        """1 for rows of the state, of at most `count`, with a rendered color that is not finite; no wait."""
+        rgb = self.rendering.rgb.detach()
+        bad = (~rgb.isfinite().all(dim=1)).to(rgb)
+        return bad.new_zeros(count).scatter_reduce_(0, self.batch.rays.frame.long(), bad, "amax")
 
 
 class Trainer:
@@ -155,6 +165,8 @@ class Trainer:
         precision: `"32-true"`, `"bf16-mixed"` or `"16-mixed"` (with a gradient scaler), as Lightning Fabric names
             them. Networks compute in 16 bits; geometry, compositing and parameters stay in float32. Few CPUs gain
             from bfloat16, and none from float16.
+        graph: whether a step on CUDA is captured once and replayed (a CUDA graph). "auto": where it can be; why it is
+            not, says the log and `trainer.graph_reason`. True is an error where it cannot be.
         checkpoint_seconds, picture_seconds: seconds between checkpoints and between pictures.
         callbacks: objects with some of the methods of `headfields.training.Callback`, which the trainer calls.
         loggers: further logs of the figures: loggers of Lightning Fabric, or `"csv"`, `"tensorboard"` or `"wandb"`,
@@ -163,6 +175,7 @@ class Trainer:
 
     Attributes:
         capture, losses, optimizer, ema: what the avatar (`trainer.avatar`) is trained on, and with what.
+        graph_reason: why steps are not captured as a CUDA graph; empty where they are.
         config: what config.json in the run folder says; add entries of your own before `fit`.
         progress: steps, seconds and best PSNR of the watched validation frame.
         processes: this process among those that train together; only `processes.is_first` writes files and shows the
@@ -203,6 +216,7 @@ class Trainer:
         devices: int | Sequence[int] = 1,
         strategy: str = "auto",
         precision: str = "32-true",
+        graph: bool | str = "auto",
         checkpoint_seconds: float | int = 60.0,
         picture_seconds: float | int = 60.0,
         callbacks: Sequence[Any] = (),
@@ -274,7 +288,10 @@ class Trainer:
         groups = [{"lr": self.rates[group["name"]], **group} for group in groups]
         self.bar = bar
         if optimizer is None:
-            self.optimizer: torch.optim.Optimizer = torch.optim.Adam(groups, betas=betas, eps=eps, fused=True)
+            on_cuda = self.device.type == "cuda"
+            self.optimizer: torch.optim.Optimizer = torch.optim.Adam(
+                groups, betas=betas, eps=eps, fused=True, capturable=on_cuda
+            )
         else:
             self.optimizer = build_optimizer(optimizer, groups, avatar)
         for group in self.optimizer.param_groups:
@@ -298,6 +315,14 @@ class Trainer:
         self.config = run_config(avatar, capture, self._options)
         self._buffers = SharedBuffers(self.processes, self.avatar)
         self._trained = {name: p for name, p in self.avatar.named_parameters() if p.requires_grad}
+        self._prompt_reason = self._why_prompt()  # why the host reads the figures of each step
+        self._late: LateSteps | None = None
+        self._graph: StepGraph | None = None
+        if graph not in (True, False, "auto"):
+            raise ValueError(f"Trainer: graph is {graph!r}; expected True, False or 'auto'")
+        self.graph_reason = "graph is False" if graph is False else self._why_no_graph()
+        if graph is True and self.graph_reason:
+            raise ValueError(f"Trainer: graph is True, and steps cannot be captured: {self.graph_reason}")
         self._overflows = 0  # steps in a row whose gradients overflowed float16
         self._skipped = SkippedSteps("frame")
         self._drawn: _Drawn | None = None  # the present step's, to name the frames of one that is not finite
@@ -358,7 +383,8 @@ class Trainer:
             self._backup, skipped_before = BufferBackup(self.avatar), self._skipped.total
             self._call_together("on_start")
             try:
-                interrupted = self._train(monitor, interrupt)
+                with self._late_steps():
+                    interrupted = self._train(monitor, interrupt)
                 self.avatar.eval()
                 self._swap_average()
                 if self.folder is not None:
@@ -593,6 +619,8 @@ class Trainer:
             outcome = self._step(monitor, interrupt)
             interrupted = outcome.interrupted if self.processes.several else bool(interrupt)
             stopped = outcome.stopped if self.processes.several else self._stop is not None
+        if self._late is not None:
+            self._read_figures(monitor)
         if self.processes.several:
             self.processes.raise_on_all(self._callback_error)
         if stopped and self._stop is None:
@@ -638,6 +666,8 @@ class Trainer:
         """One step."""
         decay = self._schedule(monitor.fraction, self.progress.step)
         monitor.tick()
+        if not self._prompt_reason:
+            return self._step_late(decay, monitor)
         outcome = self._optimize(decay, monitor, interrupt)
         if outcome.not_finite:
             self._skip(outcome.not_finite, monitor)
@@ -658,6 +688,186 @@ class Trainer:
                 raise
             self._callback_error = error  # raised in the next exchange, so that no process waits for this one
         return outcome
+
+    def _why_prompt(self) -> str:
+        """Why the host waits for the figures of each step; empty where the device may decide by them."""
+        if self.device.type != "cuda":
+            return "the device is no GPU"
+        if self.processes.several:
+            return "several processes train together"
+        if self.scaler is not None:
+            return "precision is '16-mixed', whose scale of the loss is read; 'bf16-mixed' has none"
+        if getattr(self.avatar, "whole_images", False):
+            return f"{type(self.avatar).__name__} renders whole images"
+        optimizer: Any = self.optimizer
+        fused = all(group.get("fused") for group in optimizer.param_groups)
+        if not (getattr(optimizer, "_step_supports_amp_scaling", False) and fused):
+            return f"{type(optimizer).__name__} takes no step that the device may refuse; build it with fused=True"
+        for name, callback in zip(callback_names(self.callbacks), self.callbacks, strict=True):
+            method = getattr(callback, "on_step", None)
+            if method is not None and getattr(method, "__func__", None) is not Callback.on_step:
+                return f"the callback {name} has on_step, which reads the figures of each step"
+        return ""
+
+    def _why_no_graph(self) -> str:
+        """Why steps are not captured as a CUDA graph; empty where they may be."""
+        if self._prompt_reason:
+            return self._prompt_reason
+        if not getattr(getattr(self.avatar, "renderer", None), "takes_buffers", False):
+            kind = type(getattr(self.avatar, "renderer", self.avatar)).__name__
+            return f"the number of samples of {kind} differs from step to step, without a form of a fixed size"
+        for group in self.optimizer.param_groups:
+            if not group.get("capturable"):
+                return f"{type(self.optimizer).__name__} is not capturable; build it with capturable=True"
+        return ""
+
+    @contextlib.contextmanager
+    def _late_steps(self) -> Iterator[None]:
+        """Within the block, steps that the host does not wait for have what they need, where they are to be taken."""
+        if self._prompt_reason:
+            yield
+            return
+        renderer = getattr(self.avatar, "renderer", None)
+        buffers = Buffers(self.device) if getattr(renderer, "takes_buffers", False) else None
+        if buffers is not None:
+            renderer.sample_buffers = buffers  # type: ignore[union-attr]
+            buffers.resize(self.progress.extra.get("sample_rows", {}))
+        self._late = LateSteps(
+            self._trained, self.optimizer, self.ema, self._backup, buffers, len(self.losses), self.frames_per_step,
+            self.device,
+        )  # fmt: skip
+        rates = [group["lr"] for group in self.optimizer.param_groups]
+        stream: Any = None
+        context: contextlib.AbstractContextManager[Any] = contextlib.nullcontext()
+        if not self.graph_reason:
+            for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
+                group["lr"] = torch.full((), rate, device=self.device)
+            stream = torch.cuda.Stream(self.device)
+            stream.wait_stream(torch.cuda.current_stream(self.device))
+            context = torch.cuda.stream(stream)
+            sizes = (lambda: {}) if buffers is None else (lambda: buffers.rows)
+            self._graph = StepGraph(self._launch, HostState([self.avatar], self.losses), sizes, stream)
+        try:
+            with context:
+                yield
+        finally:
+            if stream is not None:
+                torch.cuda.current_stream(self.device).wait_stream(stream)
+            for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
+                group["lr"] = rate
+            self.optimizer.zero_grad(set_to_none=True)
+            self._late = self._graph = self._drawn = None
+            if buffers is not None:
+                renderer.sample_buffers = None  # type: ignore[union-attr]
+
+    def _step_late(self, decay: float, monitor: TrainingMonitor) -> StepOutcome:
+        """One step, whose figures are read when `READ_EVERY` steps have been launched, or before a checkpoint.
+
+        Which steps those are follows from their numbers alone: a resumed run takes the steps of an unbroken one.
+        """
+        assert self._late is not None
+        self._do_due(monitor)
+        batch, frames, _, rays = self._batches.draw(self.rays_now, self.random.generator)
+        own_state = self.capture.state(frames)
+        sent, state = batch.to(self.device), own_state.to(self.device)
+        self._prepare(state, decay)
+        seconds, rate = self.progress.seconds, self.learning_rate * decay
+        step = LateStep(
+            self.progress.step, frames, own_state, batch.target, batch.rays.frame, rays, seconds, rate
+        )  # fmt: skip
+        if self._graph is None:
+            self._launch(sent, state, self.progress.step)
+        else:
+            self._graph.run(sent, state, self.progress.step)
+            self._report_graph(monitor)
+        self._late.pending.append(step)
+        self.progress.step += 1
+        if self.progress.step == 1 and self.folder is not None:
+            checkpoint.check_optimizer_state(self.avatar, self.optimizer)  # now, and not after a minute
+        if self.progress.step % READ_EVERY == 0:
+            self._read_figures(monitor)
+            self._adapt_sizes()
+        return StepOutcome({}, math.nan, rays, seconds, False)
+
+    def _launch(self, batch: Any, state: Any, step: Any) -> None:
+        """The device's part of a step."""
+        assert self._late is not None
+        figures = self._gradients(batch, state, state.frame_id, step, 1.0)
+        assert self._drawn is not None
+        with torch.no_grad():
+            self._late.take(figures, self._drawn.seen(self.frames_per_step))
+        self._drawn = None
+
+    def _report_graph(self, monitor: TrainingMonitor) -> None:
+        """Writes to the log that steps are not captured any more, and why."""
+        assert self._graph is not None
+        if self._graph.reason and not self.graph_reason:
+            self.graph_reason = self._graph.reason
+            monitor.event("graph", captured=False, reason=self.graph_reason)
+
+    def _read_figures(self, monitor: TrainingMonitor) -> None:
+        """Reads the figures of the steps that were launched since the last time, and does what they ask for.
+
+        Raises:
+            NanLossError: ten of them in a row were not finite; none of these has changed a weight.
+        """
+        assert self._late is not None
+        names, extra = [loss.name for loss in self.losses], self.progress.extra
+        for step, figures in self._late.read():
+            terms = dict(zip(names, figures.losses, strict=True))
+            bad = [f"loss {name}" for name, value in terms.items() if not math.isfinite(value)]
+            norms = zip(self._trained, figures.norms, strict=True)
+            bad = bad or [f"gradient of {name}" for name, value in norms if not math.isfinite(value)]
+            if figures.overflow:
+                extra["overflowed"] = extra.get("overflowed", 0) + 1
+                monitor.event("overflow", step=step.step, samples=figures.needed, rows=self._sample_rows)
+            most = extra.setdefault("needed", {})
+            most |= {name: max(needed, most.get(name, 0)) for name, needed in figures.needed.items()}
+            if bad:
+                self._count_skipped(step, figures, ", ".join(bad), monitor)
+                monitor.after_skipped_step(step.rays)
+                continue
+            self._skipped.accept()
+            extra["samples"] = extra.get("samples", 0.0) + figures.samples
+            extra["sampled_rays"] = extra.get("sampled_rays", 0) + step.rays
+            monitor.after_step(terms, figures.squared_error, step.rays, step.rate, step.step + 1)
+
+    def _count_skipped(self, step: LateStep, figures: StepFigures, what: str, monitor: TrainingMonitor) -> None:
+        """Counts a step that the device has not taken, as `_skip` does one that the host undoes."""
+        suspects = step.suspects(figures.seen[: len(step.frames)])
+        frames = (step.frames[suspects] if bool(suspects.any()) else step.frames).tolist()
+        monitor.event("skipped", step=step.step, what=what, frames=frames)
+        try:
+            self._skipped.skip(step.step, what, frames, f"{self._last_good}. A lower learning rate often helps")
+        except NanLossError as error:
+            monitor.event("nan", what=str(error))
+            raise
+        finally:
+            self.progress.extra["skipped"] = self._skipped.state()
+
+    @property
+    def _sample_rows(self) -> dict[str, int]:
+        """The sizes of the samples' buffers."""
+        buffers = getattr(getattr(self.avatar, "renderer", None), "sample_buffers", None)
+        return {} if buffers is None else dict(buffers.rows)
+
+    def _adapt_sizes(self) -> None:
+        """Fits the number of rays and the sizes of buffers to the samples of the steps that were read.
+
+        Each change makes a step of other sizes, so the number of rays moves at once, and only by more than a tenth.
+        """
+        extra, buffers = self.progress.extra, getattr(getattr(self.avatar, "renderer", None), "sample_buffers", None)
+        samples, rays = extra.pop("samples", 0.0), extra.pop("sampled_rays", 0)
+        needed = extra.pop("needed", {})
+        if self.samples_per_step is not None and samples:
+            target = rays / samples * self.samples_per_step
+            target = int(min(max(target, self.rays_per_step / 8, 1), 4 * self.rays_per_step))
+            if abs(target - self.rays_now) > 0.1 * self.rays_now:
+                scale, extra["rays"] = target / self.rays_now, target
+                needed = {name: math.ceil(count * scale) for name, count in needed.items()}
+        if buffers is not None:
+            buffers.fit(needed)
+            extra["sample_rows"] = dict(buffers.rows)
 
     def _skip(self, what: str, monitor: TrainingMonitor) -> None:
         """Undoes and counts a step that is not finite; all processes call it together.
@@ -731,30 +941,47 @@ class Trainer:
             samples of the share; and the number of rays of all processes.
         """
         step, several = self.progress.step, self.processes.several
-        generator = self.random.generator
-        batch, frames, first, rays = self._batches.draw(self.rays_now, generator)
-        fraction = len(batch) / max(rays, 1)
+        batch, frames, first, rays = self._batches.draw(self.rays_now, self.random.generator)
         batch, state = batch.to(self.device), self.capture.state(frames).to(self.device)
-        for group in self.optimizer.param_groups:
-            group["lr"] = group["initial_lr"] * decay
-        self._backup.keep()
-        self.avatar.update(state, step)
-        self._buffers.snapshot()
+        self._prepare(state, decay)
         own_numbers = self.random.share(first, rays) if several else contextlib.nullcontext()
-        with own_numbers, self.fabric.autocast():
+        with own_numbers:
+            figures = self._gradients(batch, state, frames, step, len(batch) / max(rays, 1))
+        pixels = batch.alpha[:1].numel()  # of an image, or one of a ray
+        return figures, rays * max(pixels, 1)
+
+    def _prepare(self, state: Any, decay: float) -> None:
+        """What a step does before it renders: learning rates, schedules of parts, occupancy."""
+        for group in self.optimizer.param_groups:
+            rate = group["initial_lr"] * decay
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(rate)
+            else:
+                group["lr"] = rate
+        self._backup.keep()
+        self.avatar.update(state, self.progress.step)
+        self._buffers.snapshot()
+
+    def _gradients(self, batch: Any, state: Any, frames: Tensor, step: Any, fraction: float) -> Float[Tensor, " l"]:
+        """Renders a share of a batch, `fraction` of its rays, and computes its gradients: figures of `_differentiate`.
+
+        The device's part of a step: it does not wait for the device where the parts do not.
+        """
+        with self.fabric.autocast():
             rendering = self.avatar(batch.view, state, batch.background)
             values = self._objective(rendering, batch, step)
             total = values.sum()
         self.optimizer.zero_grad(set_to_none=True)
         if total.requires_grad:  # false if there are no samples, as when every ray misses the head
-            self.fabric.backward(total * fraction if several else total)
+            self.fabric.backward(total * fraction if self.processes.several else total)
         with torch.no_grad():
             squared_error = (rendering.rgb - batch.target).square().sum() / max(rendering.rgb.numel(), 1)
             scaled = torch.stack([value.detach().double() for value in (*values, squared_error)]) * fraction
-            samples = 0 if rendering.samples is None else len(rendering.samples)
+            samples = torch.full_like(scaled[0], 0.0 if rendering.samples is None else float(len(rendering.samples)))
+            if isinstance(rendering.samples, PaddedSamples):
+                samples = rendering.samples.count.to(scaled)
             self._drawn = _Drawn(frames, state, batch, rendering)
-            pixels = batch.alpha[:1].numel()  # of an image, or one of a ray
-            return torch.cat([scaled, torch.full_like(scaled[:1], float(samples))]), rays * max(pixels, 1)
+            return torch.cat([scaled, samples[None]])
 
     def _apply(
         self,
@@ -841,6 +1068,8 @@ class Trainer:
             # An estimate for the first one: rendering a ray takes a third of its time in a training step.
             self._cost[name] = math.prod(self.capture.size) / max(monitor.rays_per_second, 1.0) / 3
         if now - self._last_done[name] >= self._cost.get(name, 0.0) * (1 / OVERHEAD_SHARE - 1):
+            if self._late is not None:
+                self._read_figures(monitor)
             action(monitor)
             self._last_done[name] = time.perf_counter()
             self._cost[name] = self._last_done[name] - now

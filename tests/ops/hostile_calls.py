@@ -69,6 +69,7 @@ def valid_calls() -> dict[str, tuple[Any, ...]]:
         "ray_weights_double": (samples, samples, samples, offsets, False),
         "inverse_cdf": (samples, samples + 0.1, samples, offsets, torch.rand(3, 4).sort().values),
         "merge_samples": (offsets, samples, samples + 0.01, offsets, samples + 0.02, samples + 0.03),
+        "march_padded": (points, directions, near, far, far * 0.1, occupied, box, 0.05, 64),
         "march": (points, directions, near, far, far * 0.1, occupied, box, 0.05, 0.0, 10000, "march"),
         "occupancy_lookup": (points, occupied, box),
         "interpolate_rows": (torch.rand(5, 3), index, share),

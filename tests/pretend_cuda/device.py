@@ -14,6 +14,7 @@ guard.load()
 import collections  # noqa: E402
 import contextlib  # noqa: E402
 import sys  # noqa: E402
+import unittest.mock  # noqa: E402
 from collections.abc import Iterator  # noqa: E402
 from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
@@ -24,6 +25,7 @@ from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
 
 import headfields  # noqa: E402
 from headfields.ops import _checks, compositing, dispatch  # noqa: E402
+from headfields.training import step_graph  # noqa: E402
 
 DEVICE = torch.device("cuda", 0)
 PACKAGE = str(Path(headfields.__file__).parent)
@@ -100,14 +102,32 @@ class PretendCuda(TorchDispatchMode):
         launches: what a GPU would launch, by operation.
         launch_places: the same by line of the package.
         waits: where the host would wait for the device: (reason, line).
+        captured: what a GPU would run of graphs, whose launch counts as one.
         custom: calls of registered operations, by name.
+        regions: the operations of each replay of a captured step: what it is, shapes and dtypes, line of the package.
     """
 
     _current: "PretendCuda | None" = None
 
     def __init__(self) -> None:
         super().__init__()
+        self.regions: list[list[tuple[Any, ...]]] = []
+        self._region: list[tuple[Any, ...]] | None = None
         self.reset()
+
+    def capture(self, body: Any, stream: Any) -> Any:
+        """In the place of `headfields.training.step_graph.capture`: a replay runs the body again, on what it was given
+        when it was captured, and is recorded."""
+
+        def replay() -> None:
+            self.count_launch("a graph")
+            self._region = []
+            waits = sum(self.waits.values())
+            body()
+            self.regions.append([*self._region, ("waits", sum(self.waits.values()) - waits)])
+            self._region = None
+
+        return replay
 
     @classmethod
     def current(cls) -> "PretendCuda":
@@ -119,6 +139,7 @@ class PretendCuda(TorchDispatchMode):
         self._stack = contextlib.ExitStack()
         self._stack.enter_context(_visible_device())
         self._stack.enter_context(_counted_warp_launches(self))
+        self._stack.enter_context(unittest.mock.patch.object(step_graph, "capture", self.capture))
         # The order in which a second thread of autograd runs is not that of the mode, which belongs to this thread.
         self._stack.enter_context(torch.autograd.set_multithreading_enabled(False))
         super().__enter__()
@@ -135,12 +156,14 @@ class PretendCuda(TorchDispatchMode):
         self.launch_places: collections.Counter[str] = collections.Counter()
         self.waits: collections.Counter[tuple[str, str]] = collections.Counter()
         self.custom: collections.Counter[str] = collections.Counter()
+        self.captured = 0
 
     def counts(self) -> dict[str, Any]:
         """The counts since the last reset: totals, and waits and launches by line of the package."""
         return {
             "launches": sum(self.launches.values()),
             "registered": sum(self.custom.values()),
+            "captured": self.captured,
             "waits": sum(self.waits.values()),
             "waits_at": {f"{reason}, {place}": count for (reason, place), count in sorted(self.waits.items())},
             "launches_at": dict(self.launch_places.most_common()),
@@ -150,6 +173,9 @@ class PretendCuda(TorchDispatchMode):
         self.waits[reason, _place()] += 1
 
     def count_launch(self, name: str) -> None:
+        if self._region is not None:  # a replay launches the whole graph at once
+            self.captured += 1
+            return
         self.launches[name] += 1
         self.launch_places[_place()] += 1
 
@@ -161,6 +187,8 @@ class PretendCuda(TorchDispatchMode):
         device = next((leaf for leaf in leaves if isinstance(leaf, torch.device)), None)
         asked = device is not None and device.type == "cuda"
         name, namespace = operation.overloadpacket.__name__, operation.namespace
+        if self._region is not None:
+            self._region.append((str(operation), *map(_kind, leaves), _place()))
         if name == "_pin_memory":  # there is nothing to pin it for: a copy that says so, of the same strides as torch's
             pinned = torch.empty_strided(args[0].shape, args[0].stride(), dtype=args[0].dtype).copy_(args[0])
             pinned.is_pretended_pinned = True
@@ -259,6 +287,9 @@ class _InsideOperation(TorchDispatchMode):
         self.device = device
 
     def __torch_dispatch__(self, operation: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if self.device._region is not None:
+            leaves = pytree.tree_flatten((args, kwargs or {}))[0]
+            self.device._region.append((str(operation), *map(_kind, leaves), _place()))
         self.device._count(operation.overloadpacket.__name__, operation.namespace, args, kwargs or {})
         return operation(*args, **(kwargs or {}))
 
@@ -282,6 +313,15 @@ def _values(leaf: Any) -> Any:
     return torch.device("cpu") if isinstance(leaf, torch.device) and leaf.type == "cuda" else leaf
 
 
+def _kind(leaf: Any) -> Any:
+    """What a captured operation fixes of an argument."""
+    if isinstance(leaf, torch.Tensor):
+        return type(leaf).__name__, tuple(leaf.shape), leaf.stride(), leaf.dtype
+    if isinstance(leaf, float):
+        return repr(leaf)  # NaN is not itself
+    return leaf if isinstance(leaf, bool | int | float | str | torch.dtype | None) else type(leaf).__name__
+
+
 def _place() -> str:
     """The innermost line of the package on the stack."""
     frame = sys._getframe(1)
@@ -290,6 +330,16 @@ def _place() -> str:
             return f"{frame.f_code.co_filename[len(PACKAGE) + 1 :]}:{frame.f_lineno}"
         frame = frame.f_back  # type: ignore[assignment]
     return "(autograd)"
+
+
+class _Stream:
+    """The one stream that there is."""
+
+    def __init__(self, device: Any = None) -> None:
+        pass
+
+    def wait_stream(self, stream: "_Stream") -> None:
+        pass
 
 
 @contextlib.contextmanager
@@ -303,6 +353,9 @@ def _visible_device() -> Iterator[None]:
         "get_device_name": lambda device=None: "pretend",
         "synchronize": lambda device=None: PretendCuda.current().count_wait("synchronize"),
         "get_rng_state": lambda device=None: torch.get_rng_state(),
+        "Stream": _Stream,
+        "current_stream": lambda device=None: _Stream(),
+        "stream": lambda stream: contextlib.nullcontext(),
         "set_rng_state": lambda state, device=None: torch.set_rng_state(state),
     }
     kept = {name: getattr(torch.cuda, name) for name in replaced}

@@ -20,7 +20,7 @@ from headfields.priors import PriorTrainer, fit_scans
 from headfields.priors.scans import PointCounts
 from headfields.synthetic.captures import write_head_capture
 from headfields.tracking import PriorTracker, Stage2
-from headfields.training import Callback, Trainer, evaluate
+from headfields.training import Trainer, evaluate
 from headfields.training.recipes import recipe_of
 from tests.priors.tiny import tiny_model, tiny_scans
 from tests.tracking.prior.ball import BallRecording, ball_prior, tiny_options
@@ -61,18 +61,18 @@ class _Fabric:
             getattr(callback, hook, lambda *_, **__: None)(trainer, **arguments)
 
 
-class _Counts(Callback):
-    """Counts of each step."""
+class _CountedTrainer(Trainer):
+    """A trainer that counts each of its steps; a callback would have it wait for their figures."""
 
-    def __init__(self, device: PretendCuda) -> None:
-        self.device, self.steps = device, []
+    def __init__(self, pretended: PretendCuda, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.pretended, self.steps = pretended, []
 
-    def on_start(self, trainer: Any) -> None:
-        self.device.reset()
-
-    def on_step(self, trainer: Any, outcome: Any) -> None:
-        self.steps.append(self.device.counts())
-        self.device.reset()
+    def _step(self, *args: Any) -> Any:
+        self.pretended.reset()
+        outcome = super()._step(*args)
+        self.steps.append(self.pretended.counts())
+        return outcome
 
 
 def train(model: str) -> dict[str, Any]:
@@ -82,12 +82,19 @@ def train(model: str) -> dict[str, Any]:
         torch.manual_seed(0)
         arguments = presets.arguments_for(model, [], source, recipe) | SIZES[model]
         avatar = presets.build(model, arguments, source)
-        counts = _Counts(device)
         headfields.training.trainer.launch = lambda *_: (_Fabric(), None)
         options = recipe.trainer_arguments(avatar, source, rays=128, samples=0)
-        trainer = Trainer(avatar, source, device="cuda:0", callbacks=[counts], bar=False, **options)
+        trainer = _CountedTrainer(device, avatar, source, device="cuda:0", bar=False, **options)
         trainer.fit(steps=STEPS)
-        result = {"step": counts.steps[-1]}
+        result = {"step": trainer.steps[-1], "graph": {"reason": trainer.graph_reason, "replays": len(device.regions)}}
+        if device.regions:
+            first, second = device.regions[-2:]
+            result["graph"] |= {
+                "waits": first[-1][1] + second[-1][1],
+                "operations": len(second) - 1,
+                "differences": [f"{a} and {b}" for a, b in zip(first, second, strict=False) if a != b][:5],
+                "longer": len(second) - len(first),
+            }
         frame = source.splits["test"][:1]
         state, camera = source.state(frame).to(DEVICE), source.camera(frame).to(DEVICE)[0]
         for name, action in (

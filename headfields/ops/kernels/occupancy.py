@@ -100,6 +100,7 @@ def march(
     box: wp.array(dtype=wp.vec3),
     step: wp.float32,
     cone: wp.float32,
+    keep_outside: wp.bool,
     fill: wp.bool,
     counts: wp.array(dtype=wp.int64),
     out_ray: wp.array(dtype=wp.int64),
@@ -107,7 +108,7 @@ def march(
     out_end: wp.array(dtype=wp.float32),
 ):
     """One thread per ray: its steps in occupied cells, counted in a first pass and written in a second (`fill`)."""
-    # `counts` is written by the first pass and holds each ray's offset in the second.
+    # `counts` is written by the first pass and holds each ray's offset in the second, which writes what has room.
     ray = wp.tid()
     count = wp.int32(0)
     t0 = near[ray]
@@ -132,7 +133,7 @@ def march(
         lattice = make_lattice(t0, step, cone, jitter[ray])
         enter = t0
         leave = t1
-        if grid:
+        if grid and not keep_outside:
             for axis in range(3):
                 if wp.abs(direction[axis]) < 1.0e-30:  # the wall is infinitely far
                     along = (origin[axis] - low[axis]) * cells_per_meter[axis]
@@ -156,7 +157,7 @@ def march(
                 if grid:
                     place = place_in(origin + 0.5 * (start + stop) * direction, low, cells_per_meter)
                     inside = holds(place, size)
-                    keep = keep and inside
+                    keep = keep and (inside or keep_outside)
                     if inside:
                         x = wp.int32(place[0])
                         y = wp.int32(place[1])
@@ -177,7 +178,7 @@ def march(
                             if leaves < t1:
                                 following = wp.max(interval(lattice, leaves), k + 1)
                 if keep:
-                    if fill:
+                    if fill and base + count < out_ray.shape[0]:
                         out_ray[base + count] = wp.int64(ray)
                         out_start[base + count] = start
                         out_end[base + count] = stop
