@@ -6,6 +6,7 @@ images, over their pixels), so that a weight keeps its meaning when the number o
 give a zero that is still attached to the graph. All losses are differentiable once; color and opacity losses twice.
 """
 
+import functools
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor
 from headfields.data.labels import labels_of
 from headfields.parts import Field, Rendering
 from headfields.records import Batch, Canonical
+from headfields.transfer import send_numbers
 
 
 @runtime_checkable
@@ -88,7 +90,12 @@ def in_regions(label: Integer[Tensor, " n"], *regions: str) -> Bool[Tensor, " n"
     >>> in_regions(torch.tensor([0, 140, 250]), "mouth").tolist()
     [False, True, False]
     """
-    return torch.isin(label, label.new_tensor(labels_of(*regions)))
+    return torch.isin(label, _on_device(tuple(labels_of(*regions)), label.dtype, label.device))
+
+
+@functools.cache  # a GPU is waited for once
+def _on_device(labels: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    return send_numbers(labels, dtype, device)
 
 
 def mean_over_rays(values: Float[Tensor, "..."], batch: Batch) -> Float[Tensor, ""]:

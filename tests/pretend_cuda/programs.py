@@ -75,6 +75,12 @@ class _CountedTrainer(Trainer):
         return outcome
 
 
+def _from_the_start(loss: Any) -> Any:
+    """The loss as it is later in a run."""
+    first_steps = {name: 0 for name in ("start", "region_start") if hasattr(loss, name)}
+    return dataclasses.replace(loss, **first_steps)
+
+
 def train(model: str) -> dict[str, Any]:
     """Trains a preset with its recipe for a few steps; counts of the last, and of what follows training."""
     source, recipe = capture(), recipe_of(model, "cpu")
@@ -84,6 +90,7 @@ def train(model: str) -> dict[str, Any]:
         avatar = presets.build(model, arguments, source)
         headfields.training.trainer.launch = lambda *_: (_Fabric(), None)
         options = recipe.trainer_arguments(avatar, source, rays=128, samples=0)
+        options["losses"] = [_from_the_start(loss) for loss in options["losses"]]
         trainer = _CountedTrainer(device, avatar, source, device="cuda:0", bar=False, **options)
         trainer.fit(steps=STEPS)
         result = {"step": trainer.steps[-1], "graph": {"reason": trainer.graph_reason, "replays": len(device.regions)}}

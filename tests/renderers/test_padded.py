@@ -43,7 +43,7 @@ def step(avatar: Avatar, batch: PixelBatch, frames: torch.Tensor, seed: int = 3)
     if loss.requires_grad:
         loss.backward()
     gradients = [torch.zeros_like(p) if p.grad is None else p.grad.clone() for p in avatar.parameters()]
-    return rendering, float(loss), gradients
+    return rendering, float(loss.detach()), gradients
 
 
 def compare(avatar: Avatar, batch: PixelBatch, frames: torch.Tensor) -> Buffers:
@@ -108,7 +108,10 @@ def test_no_samples(why: str) -> None:
         avatar.renderer.sampler.grid.occupied.zero_()
         avatar.renderer.sampler.grid.box.mul_(2)  # the larger ball too is inside
     elif why == "no rays":
-        batch = batch[torch.zeros(0, dtype=torch.long)]
+        avatar.renderer.sample_buffers = Buffers(torch.device("cpu"))
+        rendering, loss, _ = step(avatar, batch[torch.zeros(0, dtype=torch.long)], frames)
+        assert rendering.rgb.shape == (0, 3) and not avatar.renderer.sample_buffers.rows and loss != loss
+        return
     elif why == "rays are not finite":  # as on a GPU, where they are not looked at
         avatar.renderer.sample_buffers = Buffers(torch.device("cpu"))
         field = avatar.field(BallCapture().state(frames))
@@ -120,7 +123,7 @@ def test_no_samples(why: str) -> None:
         return
     buffers = compare(avatar, batch, frames)
     assert buffers.needed[1:].tolist() == [0, 0]
-    assert why == "no rays" or all(rows == GRANULE for rows in buffers.rows.values())
+    assert all(rows == GRANULE for rows in buffers.rows.values())
 
 
 def test_a_head_that_leaves_the_box_of_the_grid_is_not_culled() -> None:
