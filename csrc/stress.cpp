@@ -36,7 +36,7 @@ uint64_t triangles(Random &random, int faces, int meshes, int n, int rare) {
     std::vector<float> vertex = random.numbers<float>(int64_t(meshes) * vertices * 3, -1, 1, rare);
     std::vector<int32_t> face(3 * faces);
     for (int32_t &f : face) f = int32_t(random.engine() % vertices);
-    BvhTopology topology = bvh_build(face.data(), faces, vertex.data());
+    BvhTopology topology = bvh_build(face.data(), faces, vertex.data(), vertices, 3);
     BvhTree tree{};
     tree.children = topology.children.data(), tree.order = topology.order.data(), tree.slot = topology.slot.data();
     tree.faces = face.data(), tree.vertices = vertex.data();
@@ -89,7 +89,7 @@ uint64_t vertices(Random &random, int count, int meshes, int n, int rare) {
     const std::vector<float> vertex = random.numbers<float>(int64_t(meshes) * count * 3, -1, 1, rare);
     std::vector<int32_t> face(3 * count);
     for (int i = 0; i < 3 * count; ++i) face[i] = i / 3;
-    BvhTopology topology = bvh_build(face.data(), count, vertex.data());
+    BvhTopology topology = bvh_build(face.data(), count, vertex.data(), count, 3);
     BvhTree tree{};
     tree.children = topology.children.data(), tree.order = topology.order.data(), tree.slot = topology.slot.data();
     tree.vertices = vertex.data(), tree.meshes = meshes, tree.vertex_count = count;

@@ -1,6 +1,7 @@
 // First hit of a ray, either side of a face.
+#include "bvh.h"
 #include "bvh_project.h"
-#include "bvh_ray.h"
+#include "simd.h"
 
 namespace HF_ISA {
 using namespace headfields;
@@ -13,22 +14,13 @@ using namespace headfields;
 struct Shear {
     int x, y, z;             // axes; the ray moves farthest along z
     float slope_x, slope_y;  // single precision: across for each step along z
+    float origin_x, origin_y, origin_z;
     double dx, dy, dz;
 };
 
-HF_INLINE Shear make_shear(const float *d) {
-    const float x = __builtin_fabsf(d[0]), y = __builtin_fabsf(d[1]), z = __builtin_fabsf(d[2]);
-    Shear shear;
-    shear.z = x > y ? (x > z ? 0 : 2) : (y > z ? 1 : 2);
-    shear.x = shear.z == 2 ? 0 : shear.z + 1, shear.y = shear.x == 2 ? 0 : shear.x + 1;
-    shear.dx = d[shear.x], shear.dy = d[shear.y], shear.dz = d[shear.z];
-    shear.slope_x = d[shear.x] / d[shear.z], shear.slope_y = d[shear.y] / d[shear.z];
-    return shear;
-}
-
 // Bit k is set unless triangle k is certainly missed, or met outside [0, farthest], a distance along the axis z.
-HF_INLINE uint32_t may_hit(const float *rows, const float *origin, const Shear &shear, float farthest) {
-    const f8 ox = f8_set(origin[shear.x]), oy = f8_set(origin[shear.y]), oz = f8_set(origin[shear.z]);
+HF_INLINE uint32_t may_hit(const float *rows, const Shear &shear, float farthest) {
+    const f8 ox = f8_set(shear.origin_x), oy = f8_set(shear.origin_y), oz = f8_set(shear.origin_z);
     const f8 slope_x = f8_set(shear.slope_x), slope_y = f8_set(shear.slope_y);
     const float *to_x = rows + 8 * shear.x, *to_y = rows + 8 * shear.y, *to_z = rows + 8 * shear.z;
     const f8 az = f8_load(to_z + 8 * row_a) - oz, bz = f8_load(to_z + 8 * row_b) - oz, cz = f8_load(to_z + 8 * row_c) - oz;
@@ -52,14 +44,14 @@ HF_INLINE uint32_t may_hit(const float *rows, const float *origin, const Shear &
 HF_INLINE double difference(double a, double b) { return a == b ? 0. : a - b; }
 
 // The distance to one triangle, a lane of `rows`, and the weights of its corners and their sum; NaN where it is missed.
-HF_INLINE float exact_hit(const float *rows, const float *origin, const Shear &shear, double weights[4]) {
+HF_INLINE float exact_hit(const float *rows, const Shear &shear, double weights[4]) {
     const float *to_x = rows + 8 * shear.x, *to_y = rows + 8 * shear.y, *to_z = rows + 8 * shear.z;
     const auto corners = [](const float *from, double o) __attribute__((always_inline)) {
         return d4{from[8 * row_a], from[8 * row_b], from[8 * row_c], 0.} - d4_set(o);
     };
-    const d4 along = corners(to_z, origin[shear.z]);
-    const d4 x = d4_set(shear.dz) * corners(to_x, origin[shear.x]) - d4_set(shear.dx) * along;
-    const d4 y = d4_set(shear.dz) * corners(to_y, origin[shear.y]) - d4_set(shear.dy) * along;
+    const d4 along = corners(to_z, shear.origin_z);
+    const d4 x = d4_set(shear.dz) * corners(to_x, shear.origin_x) - d4_set(shear.dx) * along;
+    const d4 y = d4_set(shear.dz) * corners(to_y, shear.origin_y) - d4_set(shear.dy) * along;
     const double w = difference(x[1] * y[2], y[1] * x[2]), u = difference(x[2] * y[0], y[2] * x[0]);
     const double v = difference(x[0] * y[1], y[0] * x[1]), sum = w + u + v;
     const bool one_sided = (w >= 0 && u >= 0 && v >= 0) || (w <= 0 && u <= 0 && v <= 0);
@@ -70,81 +62,257 @@ HF_INLINE float exact_hit(const float *rows, const float *origin, const Shear &s
 }
 
 namespace {
+
 struct Entry {
     float enter;
     int32_t child;
 };
+
+// Pushes the children of one node that are reached, the farthest lowest on the stack.
+HF_INLINE void push(const int32_t *children, uint32_t hits, f8 enter, Entry *stack, int &top) {
+    if (!hits) return;
+    alignas(32) float at_enter[8];
+    f8_store(at_enter, enter);
+    const int base = top;
+    do {
+        const int k = __builtin_ctz(hits);
+        hits &= hits - 1;
+        const Entry entry = {at_enter[k], children[k]};
+        if (entry.child == bvh_empty) continue;
+        int at = top++;
+        for (; at > base && stack[at - 1].enter < entry.enter; --at) stack[at] = stack[at - 1];
+        stack[at] = entry;
+    } while (hits);
+}
+
+constexpr int packet_most = 16;
+constexpr int packet_budget = 48;  // steps of a packet, nodes and leaves
+
+// The first hit of a ray so far.
+struct Hit {
+    float distance;
+    int32_t face;  // of faces at one distance, which is rounded, the lowest index wins
+    int64_t slot;  // -1 where there is none
+    double weights[4];
+};
+
+// Rays side by side. A row holds one number of each.
+struct Packet {
+    typedef float Row[packet_most];
+    alignas(32) Row origin[3], direction[3], inverse[3];
+    alignas(32) Row near_origin[3], far_origin[3];  // the origin, as the first and the second plane of a box see it
+    alignas(32) Row near_scaled[3], far_scaled[3];  // what remains to be subtracted from a plane's place times `inverse`
+    alignas(32) Row slope_x, slope_y;
+    alignas(32) int32_t shear_axis[packet_most];
+    alignas(32) Row bound;  // of the distance; where a box begins is rounded too
+    uint32_t usable;        // a bit is 0 where the ray has no result: not finite, or too far away
+    Hit hit[packet_most];
+
+    void start(const BvhRays &rays, const uint32_t *items, int count) {
+        for (int j = 0; j < packet_most; ++j) {
+            const int64_t i = items[j < count ? j : 0];
+            for (int axis = 0; axis < 3; ++axis) origin[axis][j] = rays.origins[3 * i + axis], direction[axis][j] = rays.directions[3 * i + axis];
+            hit[j] = {rays.max_distance, INT32_MAX, -1, {0, 0, 0, 1}};
+        }
+        usable = 0;
+        for (int base = 0; base < packet_most; base += 8) {
+            const f8 zero = f8_set(0.f), one = f8_set(1.f), far = f8_set(bvh_far);
+            i8 good = zero == zero;
+            f8 size[3], d[3];
+            for (int axis = 0; axis < 3; ++axis) {
+                const f8 o = f8_load(origin[axis] + base);
+                d[axis] = f8_load(direction[axis] + base), size[axis] = f8_max(d[axis], -d[axis]);
+                const f8 away = f8_max(o, -o);
+                good &= (away < far) & (size[axis] < far);
+                // Finite also along an axis the ray does not move on, so that no product is NaN; there the planes are
+                // moved outward, so that a ray within one of them, which would meet it at 0 * 1e30, is between the two.
+                const i8 still = ~(size[axis] > f8_set(1e-30f));
+                const f8 i = f8_select(still, f8_set(1e30f), one / f8_select(still, one, d[axis]));
+                const f8 outward = f8_select(still, f8_set(1e-6f) * away + f8_set(1e-10f), zero);
+                const f8 first = o + outward, second = o - outward, near = first * i, away_scaled = second * i;
+                f8_store(inverse[axis] + base, i);
+                f8_store(near_origin[axis] + base, first), f8_store(far_origin[axis] + base, second);
+                // Rounded outward, by more than the product and the difference err.
+                f8_store(near_scaled[axis] + base, near + f8_set(2.4e-7f) * f8_max(near, -near));
+                f8_store(far_scaled[axis] + base, away_scaled - f8_set(2.4e-7f) * f8_max(away_scaled, -away_scaled));
+            }
+            const i8 is_x = (size[0] > size[1]) & (size[0] > size[2]), is_z = ~is_x & ~((size[1] > size[2]) & ~(size[0] > size[1]));
+            const i8 axis = is_z ? i8{} + 2 : is_x ? i8{} : i8{} + 1;
+            std::memcpy(shear_axis + base, &axis, sizeof axis);
+            const f8 dz = f8_select(is_z, d[2], f8_select(is_x, d[0], d[1]));
+            f8_store(slope_x + base, f8_select(is_z, d[0], f8_select(is_x, d[1], d[2])) / dz);
+            f8_store(slope_y + base, f8_select(is_z, d[1], f8_select(is_x, d[2], d[0])) / dz);
+            usable |= mask_bits(good) << base;
+        }
+        for (int j = 0; j < packet_most; ++j) bound[j] = j < count ? rays.max_distance : -1.f;
+    }
+
+    HF_INLINE_MEMBER Shear shear_of(int j) const {
+        const int z = shear_axis[j], x = z == 2 ? 0 : z + 1, y = x == 2 ? 0 : x + 1;
+        return {x, y, z, slope_x[j], slope_y[j], origin[x][j], origin[y][j], origin[z][j], direction[x][j], direction[y][j], direction[z][j]};
+    }
+
+    HF_INLINE_MEMBER void visit(const BvhTree &tree, const float *triangles, int64_t leaf, int j) {
+        const float *rows = triangles + leaf * bvh_leaf_floats;
+        const Shear shear = shear_of(j);
+        Hit &best = hit[j];
+        for (uint32_t hits = may_hit(rows, shear, best.distance * __builtin_fabsf((float)shear.dz)); hits; hits &= hits - 1) {
+            const int k = __builtin_ctz(hits);
+            double weights[4];
+            const float t = exact_hit(rows + k, shear, weights);
+            const int32_t face = tree.order[8 * leaf + k];
+            if (!(t >= 0 && t < __builtin_inff() && (t < best.distance || (t == best.distance && face < best.face)))) continue;
+            best.distance = t, best.face = face, best.slot = 8 * leaf + k;
+            for (int w = 0; w < 4; ++w) best.weights[w] = weights[w];
+            bound[j] = t * 1.000001f;
+        }
+    }
+
+    // All rays together, front to back. False, with what was found so far, where they run into different octants or
+    // it takes too many steps to be worth it.
+    bool cast(const BvhTree &tree, const float *bounds, const float *triangles) {
+        f8 near[3], far[3], slow[3], fast[3];  // between which bounds origins and inverse directions lie
+        int near_row[3], far_row[3];
+        const auto lowest = [](const float *row) { return f8_lowest(f8_min(f8_load(row), f8_load(row + 8))); };
+        const auto highest = [](const float *row) { return -f8_lowest(-f8_max(f8_load(row), f8_load(row + 8))); };
+        for (int axis = 0; axis < 3; ++axis) {
+            const float least = lowest(inverse[axis]), most = highest(inverse[axis]);
+            const bool up = least > 0;
+            if (!up && !(most < 0)) return false;
+            slow[axis] = f8_set(least), fast[axis] = f8_set(most);
+            near[axis] = f8_set(up ? highest(near_origin[axis]) : lowest(near_origin[axis]));
+            far[axis] = f8_set(up ? lowest(far_origin[axis]) : highest(far_origin[axis]));
+            near_row[axis] = 8 * (up ? axis : 3 + axis), far_row[axis] = 8 * (up ? 3 + axis : axis);
+        }
+        Entry stack[bvh_stack];
+        int top = 0, steps = 0;
+        float farthest = highest(bound);
+        for (int32_t node = 0; node >= 0;) {
+            const float *box = bounds + (int64_t)node * bvh_node_floats;
+            f8 enter = f8_set(0.f), leave = f8_set(__builtin_inff());
+            for (int axis = 0; axis < 3; ++axis) {
+                const f8 in = f8_load(box + near_row[axis]) - near[axis], out = f8_load(box + far_row[axis]) - far[axis];
+                enter = f8_max(enter, f8_min(in * slow[axis], in * fast[axis]));
+                leave = f8_min(leave, f8_max(out * slow[axis], out * fast[axis]));
+            }
+            push(tree.children + 8 * (int64_t)node, mask_bits((enter <= leave * f8_set(1.0000004f)) & (enter <= f8_set(farthest))), enter, stack, top);
+            node = -1;
+            while (top > 0) {
+                const Entry entry = stack[--top];
+                if (entry.enter > farthest) continue;
+                if (++steps > packet_budget) return false;
+                if (entry.child >= 0) {
+                    node = entry.child;
+                    break;
+                }
+                const int64_t leaf = ~entry.child;
+                const int32_t slot = tree.slot[leaf];
+                uint32_t reached = reach(bounds + (int64_t)(slot / 8) * bvh_node_floats + slot % 8, near_row, far_row);
+                if (!reached) continue;
+                for (; reached; reached &= reached - 1) visit(tree, triangles, leaf, __builtin_ctz(reached));
+                farthest = highest(bound);
+            }
+        }
+        return true;
+    }
+
+    // Which rays reach the box of a leaf, a lane of its parent's rows.
+    HF_INLINE_MEMBER uint32_t reach(const float *box, const int *near_row, const int *far_row) const {
+        uint32_t reached = 0;
+        for (int base = 0; base < packet_most; base += 8) {
+            f8 enter = f8_set(0.f), leave = f8_set(__builtin_inff());
+            for (int axis = 0; axis < 3; ++axis) {
+                const f8 i = f8_load(inverse[axis] + base);
+                enter = f8_max(enter, f8_set(box[near_row[axis]]) * i - f8_load(near_scaled[axis] + base));
+                leave = f8_min(leave, f8_set(box[far_row[axis]]) * i - f8_load(far_scaled[axis] + base));
+            }
+            reached |= mask_bits((enter <= leave * f8_set(1.0000004f)) & (enter <= f8_load(bound + base))) << base;
+        }
+        return reached;
+    }
+
+    // One ray, depth first; `seen` is a leaf that was visited before, or -1.
+    void cast_alone(const BvhTree &tree, const float *bounds, const float *triangles, int64_t seen, int j) {
+        f8 i[3], near[3], far[3];
+        int near_row[3], far_row[3];
+        for (int axis = 0; axis < 3; ++axis) {
+            i[axis] = f8_set(inverse[axis][j]), near[axis] = f8_set(near_scaled[axis][j]), far[axis] = f8_set(far_scaled[axis][j]);
+            const bool up = inverse[axis][j] > 0;
+            near_row[axis] = 8 * (up ? axis : 3 + axis), far_row[axis] = 8 * (up ? 3 + axis : axis);
+        }
+        Entry stack[bvh_stack];
+        int top = 0;
+        for (int32_t node = 0; node >= 0;) {
+            const float *box = bounds + (int64_t)node * bvh_node_floats;
+            f8 enter = f8_set(0.f), leave = f8_set(__builtin_inff());
+            for (int axis = 0; axis < 3; ++axis) {
+                enter = f8_max(enter, f8_load(box + near_row[axis]) * i[axis] - near[axis]);
+                leave = f8_min(leave, f8_load(box + far_row[axis]) * i[axis] - far[axis]);
+            }
+            push(tree.children + 8 * (int64_t)node, mask_bits((enter <= leave * f8_set(1.0000004f)) & (enter <= f8_set(bound[j]))), enter, stack, top);
+            node = -1;
+            while (top > 0) {
+                const Entry entry = stack[--top];
+                if (entry.enter > bound[j]) continue;
+                if (entry.child >= 0) {
+                    node = entry.child;
+                    break;
+                }
+                if (~entry.child != seen) visit(tree, triangles, ~entry.child, j);
+            }
+        }
+    }
+
+    HF_INLINE_MEMBER void write(const BvhRays &rays, int64_t i, int j) const {
+        const Hit &first = hit[j];
+        rays.face[i] = first.slot < 0 ? -1 : first.face;
+        if (!rays.barycentric) return;
+        for (int k = 0; k < 3; ++k) rays.barycentric[3 * i + k] = (float)(first.weights[k] / first.weights[3]);
+        rays.distance[i] = first.slot < 0 ? __builtin_inff() : first.distance;
+    }
+};
+
 }  // namespace
 
 void bvh_raycast(const BvhTree &tree, const BvhRays &rays, const uint32_t *items, int64_t count) {
-    Entry stack[bvh_stack];
+    Packet packet;
     int64_t leaf_before = -1;
     int32_t mesh_before = -1;
-    for (int64_t q = 0; q < count; ++q) {
-        const int64_t i = items[q];
-        const int32_t b = rays.mesh ? rays.mesh[i] : 0;
-        Ray ray;
-        int64_t best_slot = -1;
-        int32_t best_face = INT32_MAX;  // of faces at one distance, which is rounded, the lowest index wins
-        float best = rays.max_distance, bound = best;
-        double best_weights[4] = {0, 0, 0, 1};
-        if (make_ray(rays.origins + 3 * i, rays.directions + 3 * i, ray)) {
-            const float *bounds = tree.bounds + b * tree.nodes * bvh_node_floats;
-            const float *triangles = tree.triangles + b * tree.leaves * bvh_leaf_floats;
-            const Shear shear = make_shear(ray.direction);
-            const float speed = __builtin_fabsf((float)shear.dz);
-            const auto visit_leaf = [&](int64_t leaf) __attribute__((always_inline)) {
-                const float *rows = triangles + leaf * bvh_leaf_floats;
-                for (uint32_t hits = may_hit(rows, ray.origin, shear, best * speed); hits; hits &= hits - 1) {
-                    const int k = __builtin_ctz(hits);
-                    double weights[4];
-                    const float t = exact_hit(rows + k, ray.origin, shear, weights);
-                    const int32_t face = tree.order[8 * leaf + k];
-                    if (!(t >= 0 && t < __builtin_inff() && (t < best || (t == best && face < best_face)))) continue;
-                    best = t, best_face = face, best_slot = 8 * leaf + k;
-                    bound = best * 1.000001f;  // where a box begins is rounded too
-                    for (int j = 0; j < 4; ++j) best_weights[j] = weights[j];
-                }
-            };
-            const int64_t seen = b == mesh_before ? leaf_before : -1;
-            if (seen >= 0) visit_leaf(seen);
-            int top = 0;
-            for (int32_t node = 0; node >= 0;) {
-                f8 enter, leave;
-                box_interval(bounds + (int64_t)node * bvh_node_floats, ray, 0.f, enter, leave);
-                uint32_t hits = mask_bits((enter <= leave) & (enter <= f8_set(bound)));
-                if (hits) {
-                    alignas(32) float at_enter[8];
-                    f8_store(at_enter, enter);
-                    const int base = top;
-                    do {  // insertion: farthest lowest on the stack
-                        const int k = __builtin_ctz(hits);
-                        hits &= hits - 1;
-                        const Entry entry = {at_enter[k], tree.children[8 * (int64_t)node + k]};
-                        if (entry.child == bvh_empty) continue;
-                        int at = top++;
-                        for (; at > base && stack[at - 1].enter < entry.enter; --at) stack[at] = stack[at - 1];
-                        stack[at] = entry;
-                    } while (hits);
-                }
-                node = -1;
-                while (top > 0) {
-                    const Entry entry = stack[--top];
-                    if (entry.enter > bound) continue;
-                    if (entry.child >= 0) {
-                        node = entry.child;
-                        break;
-                    }
-                    if (~entry.child != seen) visit_leaf(~entry.child);
-                }
-            }
-            if (best_slot >= 0) leaf_before = best_slot / 8, mesh_before = b;
+    int trust = 0;  // whether rays have lately met the leaf that the ray before them met
+    int64_t alone = 0, pause = packet_most;  // rays still to run alone after a packet that did not pay
+    for (int64_t q = 0; q < count;) {
+        const int32_t b = rays.mesh ? rays.mesh[items[q]] : 0;
+        const float *bounds = tree.bounds + b * tree.nodes * bvh_node_floats;
+        const float *triangles = tree.triangles + b * tree.leaves * bvh_leaf_floats;
+        int n = 1;
+        while (n < packet_most && q + n < count && (rays.mesh == nullptr || rays.mesh[items[q + n]] == b)) ++n;
+        packet.start(rays, items + q, n);
+        for (int64_t next = q + n; next < q + n + packet_most && next < count; ++next) {
+            __builtin_prefetch(rays.origins + 3 * (int64_t)items[next]);
+            __builtin_prefetch(rays.directions + 3 * (int64_t)items[next]);
         }
-        rays.face[i] = best_slot < 0 ? -1 : best_face;
-        if (rays.barycentric) {
-            for (int k = 0; k < 3; ++k) rays.barycentric[3 * i + k] = (float)(best_weights[k] / best_weights[3]);
-            rays.distance[i] = best_slot < 0 ? __builtin_inff() : best;
+        bool done = false;
+        if (alone <= 0 && n >= 4 && packet.usable == (1u << packet_most) - 1) {
+            done = packet.cast(tree, bounds, triangles);
+            if (done)
+                pause = packet_most;
+            else
+                alone = pause, pause = pause < 4096 ? 2 * pause : pause;
         }
+        if (!done) alone -= n;
+        for (int j = 0; j < n && !done; ++j) {
+            if (!(packet.usable >> j & 1)) continue;
+            const int64_t seen = b == mesh_before && trust >= 0 ? leaf_before : -1;
+            if (seen >= 0) packet.visit(tree, triangles, seen, j);
+            packet.cast_alone(tree, bounds, triangles, seen, j);
+            const int64_t slot = packet.hit[j].slot;
+            if (slot < 0) continue;
+            const bool same = b == mesh_before && slot / 8 == leaf_before;
+            trust = same ? (trust < 3 ? trust + 1 : trust) : (trust > -3 ? trust - 1 : trust);
+            leaf_before = slot / 8, mesh_before = b;
+        }
+        for (int j = 0; j < n; ++j) packet.write(rays, items[q + j], j);
+        q += n;
     }
 }
 

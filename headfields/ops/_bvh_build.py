@@ -17,7 +17,7 @@ def build_topology(
     """Children, order and slot as csrc/bvh.h describes them, on the CPU, and the first node of each level."""
     faces, vertices = constant(faces.cpu().int().contiguous()), constant(vertices.float().cpu().contiguous())
     if native is not None:
-        children, order, slot, levels = native.bvh_build(faces, vertices)
+        children, order, slot, levels = native.bvh_build(faces, vertices, torch.get_num_threads())
         parts = (torch.from_numpy(children).reshape(-1, 8), torch.from_numpy(order), torch.from_numpy(slot))
         return *parts, levels.tolist()
     return balanced_topology(faces, vertices)

@@ -329,6 +329,16 @@ def test_both_builders_make_whole_trees(count, monkeypatch):
 
 
 @pytest.mark.skipif(native is None, reason="the compiled module is not installed")
+@pytest.mark.skipif(native is None, reason="the compiled module is not installed")
+def test_the_tree_does_not_depend_on_the_number_of_threads():
+    faces = torch.randint(9_000, (20_000, 3), generator=torch.Generator().manual_seed(0), dtype=torch.int32)
+    vertices = torch.rand(9_000, 3, generator=torch.Generator().manual_seed(1))
+    vertices[:200] = vertices[200]  # faces without a place of their own
+    alone, shared = (native.bvh_build(faces, vertices, threads) for threads in (1, 3))
+    assert all((a == b).all() for a, b in zip(alone, shared, strict=True))
+    assert sorted(face for face in alone[1].tolist() if face >= 0) == list(range(20_000))
+
+
 def test_odd_meshes_keep_the_tree_shallow():
     # Each face twice as far as all before it, and many on one spot: the heuristic alone would peel them one by one.
     far = 2.0 ** torch.arange(0, 50, 0.25)
