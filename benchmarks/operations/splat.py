@@ -84,15 +84,17 @@ class Scene:
 
     def overdraw(self) -> float:
         """Gaussians in a pixel of the head, before any is hidden: the mean."""
-        image = hf.ops.splat(*self.inputs, self.camera)
+        means, quaternions, scales, opacities, colors = self.inputs
+        image = hf.ops.splat(means, quaternions, scales, opacities, colors, self.camera)
         area = np.pi * (3.33 / 3 * image.radii).square().sum()
         return float(area / (image.opacity > 0.5).sum().clamp_min(1))
 
     def _definition(self, *inputs: Tensor) -> Tensor:
         pose, lens = self.camera.world_to_camera[None], self.camera.intrinsics[None]
-        batch = [tensor[None] for tensor in inputs]
-        rows, _ = reference.project(*batch[:4], pose, lens, self.side, self.side, 0.01, 0.3, False)
-        return reference.rasterize(rows, batch[4], None, None, self.side, self.side)[0]
+        means, quaternions, scales, opacities, colors = (tensor[None] for tensor in inputs)
+        side = self.side
+        rows, _ = reference.project(means, quaternions, scales, opacities, pose, lens, side, side, 0.01, 0.3, False)
+        return reference.rasterize(rows, colors, None, None, side, side)[0]
 
     def _gsplat(self, *inputs: Tensor) -> Tensor:
         pose, lens = self.camera.world_to_camera[None], self.camera.intrinsics[None]
@@ -119,7 +121,8 @@ class Scene:
 
     def contestants(self, backward: bool, peers: tuple[str, ...]) -> dict[str, Maker]:
         def ours(*inputs: Tensor) -> Tensor:
-            return hf.ops.splat(*inputs, self.camera).color
+            means, quaternions, scales, opacities, colors = inputs
+            return hf.ops.splat(means, quaternions, scales, opacities, colors, self.camera).color
 
         def gsplat() -> Contestant:
             need("gsplat", True, self.device)

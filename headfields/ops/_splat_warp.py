@@ -1,16 +1,16 @@
 """The Gaussian rasterizer on Warp: what `hf.ops.splat` launches on CUDA, and on the CPU without the C++ module."""
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from headfields.ops.warp_launch import launch
 
+Inputs = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
+Options = tuple[int, int, float, float, bool]
 TILE, WIDTH = 16, 8  # as in headfields.ops.kernels.splat_tiles, which is not imported before Warp is needed
 
 
-def project(inputs: list[Tensor], options: tuple[Any, ...]) -> tuple[Tensor, Tensor]:
+def project(inputs: Inputs, options: Options) -> tuple[Tensor, Tensor]:
     """Rows and radii of the six tensors of `splat_project`."""
     c, n = len(inputs[4]), inputs[0].shape[1]
     rows, radii = inputs[0].new_empty(c, n, 10), inputs[0].new_empty(c, n)
@@ -18,16 +18,16 @@ def project(inputs: list[Tensor], options: tuple[Any, ...]) -> tuple[Tensor, Ten
     return rows, radii
 
 
-def project_backward(grad: Tensor, inputs: list[Tensor], options: tuple[Any, ...]) -> tuple[Tensor, ...]:
+def project_backward(grad: Tensor, inputs: Inputs, options: Options) -> Inputs:
     """The gradients of the six tensors."""
     c, n = len(inputs[4]), inputs[0].shape[1]
-    gradients = [torch.zeros_like(tensor) for tensor in inputs]
-    cameras = grad.new_zeros(c, n, 18)
-    launch("splat_project.project_backward", n, grad, *inputs, *options, *gradients[:4], cameras)
+    means, quaternions, scales, opacities, pose, lens = (torch.zeros_like(tensor) for tensor in inputs)
+    gradients, cameras = (means, quaternions, scales, opacities), grad.new_zeros(c, n, 18)
+    launch("splat_project.project_backward", n, grad, *inputs, *options, *gradients, cameras)
     sums = cameras.sum(1)
-    gradients[4][:, :3] = sums[:, :12].reshape(c, 3, 4)
-    gradients[5][:, :2] = sums[:, 12:].reshape(c, 2, 3)
-    return tuple(gradients)
+    pose[:, :3] = sums[:, :12].reshape(c, 3, 4)
+    lens[:, :2] = sums[:, 12:].reshape(c, 2, 3)
+    return *gradients, pose, lens
 
 
 def rasterize(

@@ -191,8 +191,16 @@ def _harmonic_colors(means: Tensor, coefficients: Tensor, pose: Tensor) -> Tenso
 # The registered operations: rows of Gaussians in cameras, and images of rows. Their backwards have no derivative.
 
 
-def _plain(*tensors: Tensor | None) -> list[Tensor | None]:
-    return [None if tensor is None else tensor.detach().contiguous() for tensor in tensors]
+_Inputs = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]  # of the projection
+_Images = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
+
+
+def _ready(tensor: Tensor) -> Tensor:
+    return tensor.detach().contiguous()
+
+
+def _ready_or_none(tensor: Tensor | None) -> Tensor | None:
+    return None if tensor is None else _ready(tensor)
 
 
 def _has_kernel(tensor: Tensor) -> bool:
@@ -205,9 +213,9 @@ def _require_kernel(op: str, *tensors: Tensor | None) -> None:
             raise TypeError(f"torch.ops.headfields.{op}: no kernel for {tensor.dtype}; differentiate hf.ops.splat")
 
 
-def _check_project(
-    op: str, means: Tensor, quaternions: Tensor, scales: Tensor, opacities: Tensor, pose: Tensor, lens: Tensor
-) -> None:
+def _projected(op: str, *inputs: Tensor) -> _Inputs:
+    """The tensors as kernels take them, their shapes checked."""
+    means, quaternions, scales, opacities, pose, lens = (_ready(tensor) for tensor in inputs)
     c, n = len(pose), means.shape[1] if means.ndim == 3 else -1
     fits = pose.shape == (c, 4, 4) and lens.shape == (c, 3, 3)
     for tensor, tail in ((means, (3,)), (quaternions, (4,)), (scales, (3,)), (opacities, ())):
@@ -216,6 +224,7 @@ def _check_project(
         op, fits, means=means, quaternions=quaternions, scales=scales, opacities=opacities, world_to_camera=pose,
         intrinsics=lens,
     )  # fmt: skip
+    return means, quaternions, scales, opacities, pose, lens
 
 
 @torch.library.custom_op("headfields::splat_project", mutates_args=())
@@ -233,14 +242,13 @@ def _project(
     antialiased: bool,
 ) -> tuple[Tensor, Tensor]:
     """Rows (C, N, 10) and radii (C, N) of (1 or C, N, ...) Gaussians."""
-    inputs = _plain(means, quaternions, scales, opacities, world_to_camera, intrinsics)
-    _check_project("splat_project", *inputs)  # type: ignore[arg-type]
+    inputs = _projected("splat_project", means, quaternions, scales, opacities, world_to_camera, intrinsics)
     options = (height, width, near, low_pass, antialiased)
     if not _has_kernel(means):
-        return reference.project(*inputs, *options)  # type: ignore[arg-type]
+        return reference.project(*inputs, *options)
     _require_kernel("splat_project", *inputs)
     if not use_native(means):
-        return _splat_warp.project(inputs, options)  # type: ignore[arg-type]
+        return _splat_warp.project(inputs, options)
     c, n = len(world_to_camera), means.shape[1]
     rows, radii = means.new_empty(c, n, reference.ROW), means.new_empty(c, n)
     native.splat_project(*inputs, *options, rows, radii, torch.get_num_threads())
@@ -269,18 +277,17 @@ def _project_backward(
     antialiased: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """The gradients of the six tensors for that of the rows."""
-    inputs = _plain(means, quaternions, scales, opacities, world_to_camera, intrinsics)
-    _check_project("splat_project_backward", *inputs)  # type: ignore[arg-type]
+    inputs = _projected("splat_project_backward", means, quaternions, scales, opacities, world_to_camera, intrinsics)
     shape = (len(world_to_camera), means.shape[1], reference.ROW)
     require_shapes("splat_project_backward", grad.shape == shape, grad=grad, means=means)
     options = (height, width, near, low_pass, antialiased)
     _require_kernel("splat_project_backward", grad, *inputs)
     if not use_native(means):
-        found = _splat_warp.project_backward(grad.detach().contiguous(), inputs, options)  # type: ignore[arg-type]
-        return found  # type: ignore[return-value]
-    gradients = tuple(torch.empty_like(tensor) for tensor in inputs if tensor is not None)
-    native.splat_project_backward(grad.detach().contiguous(), *inputs, *options, *gradients, torch.get_num_threads())
-    return gradients  # type: ignore[return-value]
+        return _splat_warp.project_backward(_ready(grad), inputs, options)
+    first, second, third, fourth, fifth, sixth = (torch.empty_like(tensor) for tensor in inputs)
+    gradients = first, second, third, fourth, fifth, sixth
+    native.splat_project_backward(_ready(grad), *inputs, *options, *gradients, torch.get_num_threads())
+    return gradients
 
 
 @_project_backward.register_fake
@@ -317,21 +324,20 @@ def _rasterize(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Color, transmittance, depth, normal, median depth, where each pixel ended, and the pixels of each Gaussian."""
     _check_rasterize("splat_rasterize", rows, colors, screen, screen_absolute, height, width)
-    inputs = _plain(rows, colors, screen, screen_absolute)
     if not _has_kernel(rows):
-        every = reference.rasterize(*inputs, height, width)  # type: ignore[arg-type]
-        return tuple(one.clone() for one in every)  # parts of one tensor  # type: ignore[return-value]
-    _require_kernel("splat_rasterize", *inputs)
+        every = reference.rasterize(rows, colors, screen, screen_absolute, height, width)
+        color, through, depth, normal = (one.clone() for one in every[:4])  # parts of one tensor
+        return color, through, depth, normal, *every[4:]
+    _require_kernel("splat_rasterize", colors, screen, screen_absolute)
+    inputs = _ready(rows), _ready(colors), _ready_or_none(screen)
     if not use_native(rows):
-        return _splat_warp.rasterize(*inputs[:3], height, width)  # type: ignore[arg-type]
+        return _splat_warp.rasterize(*inputs, height, width)
     out = _empty_images(rows, colors, height, width)
-    native.splat_rasterize(*inputs[:3], height, width, *out, torch.get_num_threads())
+    native.splat_rasterize(*inputs, height, width, *out, torch.get_num_threads())
     return out
 
 
-def _empty_images(
-    rows: Tensor, colors: Tensor, height: int, width: int
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+def _empty_images(rows: Tensor, colors: Tensor, height: int, width: int) -> _Images:
     c, n, d = rows.shape[0], rows.shape[1], colors.shape[2]
     image = (c, height, width)
     return (
@@ -368,20 +374,19 @@ def _rasterize_backward(
     shapes = ((*image, colors.shape[2]), image, image, (*image, 3))
     fits = all(grad is None or grad.shape == shape for grad, shape in zip(grads.values(), shapes, strict=True))
     require_shapes(op, fits and light.shape == image and last.shape == image, **grads, light=light, last=last)
-    inputs = _plain(*grads.values(), rows, colors, screen, screen_absolute)
-    _require_kernel(op, *inputs, light)
+    _require_kernel(op, *grads.values(), rows, colors, screen, screen_absolute, light)
+    wanted = [_ready_or_none(grad) for grad in grads.values()]
+    inputs = _ready(rows), _ready(colors), _ready_or_none(screen)
     magnitudes = None if screen_absolute is None else rows.new_zeros(c, n, 2)
-    if not use_native(rows):
-        end = last.detach().to(torch.int32).contiguous()
-        found = _splat_warp.rasterize_backward(
-            inputs[:4], *inputs[4:7], magnitudes, light.detach().contiguous(), end, height, width
-        )  # type: ignore[call-arg, arg-type]
-        return *found, rows.new_empty(0) if magnitudes is None else magnitudes
-    gradients = torch.empty_like(inputs[4]), torch.empty_like(inputs[5])  # type: ignore[arg-type]
-    native.splat_rasterize_backward(
-        *inputs[:7], height, width, *_plain(light, last), *gradients, magnitudes, torch.get_num_threads()
-    )
-    return *gradients, rows.new_empty(0) if magnitudes is None else magnitudes
+    ends = _ready(light), _ready(last).to(torch.int32)
+    if use_native(rows):
+        to_rows, to_colors = torch.empty_like(inputs[0]), torch.empty_like(inputs[1])
+        native.splat_rasterize_backward(
+            *wanted, *inputs, height, width, *ends, to_rows, to_colors, magnitudes, torch.get_num_threads()
+        )
+    else:
+        to_rows, to_colors = _splat_warp.rasterize_backward(wanted, *inputs, magnitudes, *ends, height, width)
+    return to_rows, to_colors, rows.new_empty(0) if magnitudes is None else magnitudes
 
 
 @_rasterize_backward.register_fake

@@ -46,21 +46,20 @@ def project(
     antialiased: bool,
 ) -> tuple[Float[Tensor, "c n 10"], Float[Tensor, "c n"]]:
     """Rows and radii (pixels, no gradient) of Gaussians in C cameras; leading axes of Gaussians are 1 or C."""
-    inputs = (means, quaternions, scales, opacities)
-    c = world_to_camera.shape[0]
-    every = [x.expand(c, *x.shape[1:]) for x in inputs]
+    camera = (world_to_camera, intrinsics, height, width, low_pass, antialiased)
+    m, q, s, o = (x.expand(len(world_to_camera), *x.shape[1:]) for x in (means, quaternions, scales, opacities))
     with torch.no_grad():
-        rows, radii, depth = _project(*every, world_to_camera, intrinsics, height, width, low_pass, antialiased)
+        rows, radii, depth = _project(m, q, s, o, *camera)
         drawn = rows.isfinite().all(-1) & radii.isfinite() & (depth > near) & (rows[..., 5] >= LEAST_ALPHA)
-        # Of those that are not drawn, any that can be: their values are not used, and nor are their derivatives.
-        away = -(world_to_camera[:, :3, :3].mT @ world_to_camera[:, :3, 3:])[:, None, :, 0]
-        away = away + world_to_camera[:, None, 2, :3]
-        plain = (away, means.new_tensor([1.0, 0, 0, 0]), means.new_tensor([1.0, 2, 3]), means.new_tensor(0.5))
         on_screen = drawn & _in_image(rows, height, width)
-    every = [
-        torch.where(drawn[..., None] if x.ndim == 3 else drawn, x, value) for x, value in zip(every, plain, strict=True)
-    ]
-    rows = _project(*every, world_to_camera, intrinsics, height, width, low_pass, antialiased)[0]
+        # In place of those that are not drawn, some that can be, so that no derivative is infinite or NaN.
+        turn, shift = world_to_camera[:, :3, :3], world_to_camera[:, :3, 3:]
+        front = (turn[:, 2] - (turn.mT @ shift)[..., 0])[:, None]  # 1 m in front of the camera
+    m = torch.where(drawn[..., None], m, front)
+    q = torch.where(drawn[..., None], q, means.new_tensor([1.0, 0, 0, 0]))
+    s = torch.where(drawn[..., None], s, means.new_tensor([1.0, 2, 3]))
+    o = torch.where(drawn, o, means.new_tensor(0.5))
+    rows = _project(m, q, s, o, *camera)[0]
     return torch.where(drawn[..., None], rows, 0.0), torch.where(on_screen, radii, 0.0)
 
 
