@@ -139,6 +139,36 @@ def test_features_are_sampled_densely_where_there_are_landmarks(scans: MeshScans
         PointCounts(detail=0.5, features=0.9)
 
 
+def test_correspondences_are_drawn_by_motion() -> None:
+    """Triangles are drawn in proportion to area times motion: the draws' statistics are those sums over triangles."""
+    scans, scan = tiny_scans(), 2
+    counts = PointCounts(face=0, static=0, back=0, near=0, far=0, correspondences=40000, motion=1.0)
+    moving = 30000  # a quarter is on what does not move
+    face = (scans.kind == FACE).nonzero()[:, 0]
+    corners, before = (scans.vertices[s][scans.faces[face]] for s in (scan, int(scans.neutral[0])))
+    area = torch.linalg.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]).norm(dim=-1)
+    weight = area * (corners - before).mean(1).norm(dim=-1) * scans.visible[scan, face]
+    weight = (weight / weight.sum()).double()
+    batch = scans.sample(torch.tensor([scan]), counts, 0)
+    posed, neutral = (points[0, :moving].double() for points in (batch.posed_points, batch.neutral_points))
+    assert batch.posed_points.shape == (1, 40000, 3)
+    for points, place in ((posed, corners), (neutral, before)):
+        middle = place.double().mean(1)  # the mean of a triangle's points
+        wanted, spread = (weight[:, None] * middle).sum(0), points.std(0)
+        assert bool(((points.mean(0) - wanted).abs() < 5 * spread / moving**0.5).all())
+    even = scans.sample(torch.tensor([scan]), replace(counts, motion=0.0), 0)
+    length = [(b.posed_points - b.neutral_points)[0, :moving].norm(dim=-1).mean() for b in (batch, even)]
+    assert length[0] > length[1]
+    still = scans.sample(scans.neutral[:1], counts, 0)
+    assert torch.equal(still.posed_points, still.neutral_points), "a neutral scan is drawn by area"
+    scans.visible[scan, face[: len(face) // 2]] = False
+    shown = scans.sample(torch.tensor([scan]), counts, 0).posed_points[0, :moving]
+    nearest = TriangleBVH(scans.faces[face], scans.vertices[scan]).closest(shown).face
+    assert float((nearest >= len(face) // 2).float().mean()) > 0.99, "faces that the scan does not show are not drawn"
+    with pytest.raises(ValueError, match=r"motion 1\.5"):
+        PointCounts(motion=1.5)
+
+
 def test_nothing_is_legal(scans: MeshScans) -> None:
     none = scans.sample(torch.zeros(0, dtype=torch.long), COUNTS, 0)
     assert none.front_points.shape == (0, 60, 3)

@@ -159,17 +159,15 @@ class MeshScans(ScanSet):
         near = surface + counts.sigma * torch.randn(surface.shape, generator=random)
         near_rgb, distance, known = self._nearest(near, scans)
         quarter = counts.correspondences // 4  # three quarters are on the face, where expressions are
-        ids = self.faces[
-            torch.cat(
-                [
-                    self._front(
-                        neutral, FACE, FACE, counts.correspondences - quarter, counts.detail, random, counts.features
-                    ),
-                    self._choose(neutral, STATIC, REAR, quarter, random),
-                ],
-                1,
-            )
+        moving = round(counts.motion * (counts.correspondences - quarter))
+        even = counts.correspondences - quarter - moving
+        chosen = [
+            self._front(neutral, FACE, FACE, even, counts.detail, random, counts.features),
+            self._choose(neutral, STATIC, REAR, quarter, random),
         ]
+        if moving:
+            chosen.insert(1, self._choose_moving(scans, neutral, moving, random))
+        ids = self.faces[torch.cat(chosen, 1)]
         weights = _corner_weights(batch, counts.correspondences, random)
         return ScanBatch(
             scan=scans, person=person, neutral=scans == neutral,
@@ -242,13 +240,21 @@ class MeshScans(ScanSet):
         """Samples visible faces (B, N) at eyes and mouth by area, with or without the inside of the mouth."""
         faces = self._features if inside else self._features[self.kind[self._features] != INNER]
         corners = self.vertices[scans[:, None, None], self.faces[faces]]
-        area = torch.linalg.cross(corners[..., 1, :] - corners[..., 0, :], corners[..., 2, :] - corners[..., 0, :])
-        area = area.norm(dim=-1).double() * self.visible[scans[:, None], faces]
+        area = _areas(corners) * self.visible[scans[:, None], faces]
+        return faces[_drawn(torch.where(area.sum(1, keepdim=True) > 0, area, torch.ones_like(area)), count, random)]
+
+    def _choose_moving(self, scans: Tensor, neutral: Tensor, count: int, random: torch.Generator) -> Int[Tensor, "b n"]:
+        """Samples visible faces (B, N) of the face by area times the distance of their middle from the neutral scan; by
+        area alone in a scan that does not move."""
+        faces = (self.kind == FACE).nonzero()[:, 0]
+        if not len(faces):
+            return self._choose(scans, FACE, FACE, count, random)
+        corners = self.vertices[scans[:, None, None], self.faces[faces]]
+        before = self.vertices[neutral[:, None, None], self.faces[faces]]
+        area = _areas(corners) * self.visible[scans[:, None], faces]
         area = torch.where(area.sum(1, keepdim=True) > 0, area, torch.ones_like(area))
-        ends = area.cumsum(1)
-        uniform = torch.rand(len(scans), count, generator=random, dtype=torch.float64)
-        place = torch.searchsorted(ends, uniform * ends[:, -1:], right=True)
-        return faces[place.clamp(max=len(faces) - 1)]
+        moved = area * (corners - before).mean(2).norm(dim=-1)
+        return faces[_drawn(torch.where(moved.sum(1, keepdim=True) > 0, moved, area), count, random)]
 
     def _choose(
         self, scans: Tensor, first: int, last: int, count: int, random: torch.Generator, table: Tensor | None = None
@@ -284,6 +290,20 @@ class MeshScans(ScanSet):
         measured = (self.kind[face] != HIDDEN) & ~self._rim[face] & self.visible[scans[:, None], face]
         known = measured & (nearest.face >= 0)
         return rgb, torch.where(known, nearest.sign * nearest.distance, 0.0), known
+
+
+def _areas(corners: Float[Tensor, "b g 3 3"]) -> Tensor:
+    """(B, G) float64, twice the areas of triangles."""
+    one, other = (corners[..., k, :] - corners[..., 0, :] for k in (1, 2))
+    return torch.linalg.cross(one, other).norm(dim=-1).double()
+
+
+def _drawn(weights: Tensor, count: int, random: torch.Generator) -> Int[Tensor, "b n"]:
+    """Columns (B, N) drawn with replacement in proportion to the weights (B, G) of each row; none of weight 0."""
+    ends = weights.cumsum(1)
+    uniform = torch.rand(len(weights), count, generator=random, dtype=torch.float64)
+    place = torch.searchsorted(ends, uniform * ends[:, -1:], right=True)
+    return place.clamp(max=weights.shape[1] - 1)
 
 
 def _check_landmarks(landmarks: Tensor, count: int) -> None:
