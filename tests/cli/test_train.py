@@ -90,8 +90,8 @@ def test_rates_of_parts(world, tmp_path, capsys, monkeypatch):  # noqa: F811
             part.rate_group = "warp"
 
     monkeypatch.setattr(headfields.models, "disc", lambda template: Warped(), raising=False)
-    recipe = replace(MONOAVATAR, losses=INSTA.losses, sampling=lambda source: {})
-    monkeypatch.setattr("headfields.training.recipes._RECIPES", {"disc": recipe})
+    recipe = replace(MONOAVATAR, losses=INSTA.losses, sampling=lambda source: {}, arguments={})
+    monkeypatch.setattr("headfields.training.recipes._RECIPES", {"disc": {"cpu": recipe}})
     arguments = ["train", "disc", "--capture", "disc", "--rays", "16", "--out"]
     out = str(tmp_path / "run")
     assert main([*arguments, str(tmp_path / "usual"), "--steps", "1"]) == 0
