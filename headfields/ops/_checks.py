@@ -1,8 +1,10 @@
 """Argument checks of the operations: the message names operation, argument, its shape or dtype, and the remedy."""
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -63,19 +65,74 @@ def check_index(op: str, name: str, index: Tensor, count: int, least: int | None
     low, high = (int(value) for value in torch.aminmax(index))
     if high >= count or (least is not None and low < least):
         bad = low if least is not None and low < least else high
-        raise IndexError(f"{op}: {name} holds {bad}, but there are {count}; expected {least or 0} to {count - 1}")
+        expected = f"expected {least or 0} to {count - 1}" if count else "there is nothing to name"
+        raise IndexError(f"{op}: {name} holds {bad}, but there are {count}; {expected}")
 
 
 def check_offsets(op: str, offsets: Tensor, samples: int) -> None:
     """Raises ValueError unless the offsets of packed rays rise from 0 to the number of samples; as `check_index`."""
     if offsets.is_meta or not checks_indices(offsets.device):
         return
-    fits = offsets.ndim == 1 and offsets.numel() > 0 and int(offsets[0]) == 0 and int(offsets[-1]) == samples
+    fits = offsets.ndim == 1 and offsets.numel() > 0 and offsets.dtype == torch.int64
+    fits = fits and int(offsets[0]) == 0 and int(offsets[-1]) == samples
     if not fits or bool((offsets[1:] < offsets[:-1]).any()):
         raise ValueError(
             f"{op}: packed samples: offsets do not fit the {samples} samples; "
             "expected what ray_offsets(ray, rays) gives"
         )
+
+
+EMPTY_CHILD = -(2**31)
+MOST_LEVELS = 9
+"""Levels of a tree, for which the kernels' stacks have room (csrc/bvh.h)."""
+
+
+def check_tree(
+    op: str, children: Tensor, order: Tensor, slot: Tensor, rows: int, levels: Sequence[int] | None = None
+) -> None:
+    """Raises ValueError unless these are a tree over `rows` faces or vertices, as csrc/bvh.h describes it: the check of
+    the compiled module. On CUDA as `check_index`.
+
+    Args:
+        op: name of the operation.
+        children, order, slot: (N, 8), (8 L,) and (L,) int32.
+        rows: number of faces or vertices.
+        levels: the first node of each level, for a refit.
+    """
+    nodes, leaves = len(children), len(slot)
+    fits = children.ndim == 2 and children.shape[1] == 8 and nodes > 0 and order.shape == (8 * leaves,)
+    fits = fits and slot.ndim == 1 and all(part.dtype == torch.int32 for part in (children, order, slot))
+    if fits and levels is not None:
+        ends = [*levels, nodes]
+        fits = ends[0] == 0 and all(first < end for first, end in itertools.pairwise(ends))
+    if fits and not children.is_meta and checks_indices(children.device):
+        fits = _is_tree(children.cpu().numpy(), order.cpu().numpy(), slot.cpu().numpy(), rows)
+    if not fits:
+        raise ValueError(
+            f"{op}: children, order and slot are not a tree over these faces or vertices; TriangleBVH and VertexTree "
+            "build one"
+        )
+
+
+def _is_tree(children: np.ndarray, order: np.ndarray, slot: np.ndarray, rows: int) -> bool:
+    """Whether no query of this tree reads outside an array, or more levels than its stack holds."""
+    nodes, leaves = len(children), len(slot)
+    inner = children >= 0
+    named = children[inner]
+    leaf = ~children[~inner & (children != EMPTY_CHILD)]
+    below = np.flatnonzero(inner) // 8 < named  # children come after their parents, so there is no circle
+    fits = bool(below.all() and (named < nodes).all() and (leaf < leaves).all())
+    fits = fits and (not len(named) or int(np.bincount(named).max()) == 1)
+    fits = fits and (not leaves or bool(order.min() >= -1 and order.max() < rows))
+    if not fits or (leaves and not bool(slot.min() >= 0 and slot.max() < 8 * nodes)):
+        return False
+    level = np.zeros(1, dtype=np.int64)
+    for _ in range(MOST_LEVELS):
+        level = children[level].ravel()
+        level = level[level >= 0]
+        if not len(level):
+            return True
+    return False
 
 
 def require_shapes(op: str, fits: bool, **tensors: Tensor | None) -> None:

@@ -6,7 +6,14 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from headfields.ops._checks import check_floating, check_index, check_integer, check_same_device, check_shape
+from headfields.ops._checks import (
+    check_floating,
+    check_index,
+    check_integer,
+    check_same_device,
+    check_shape,
+    require_shapes,
+)
 from headfields.ops.dispatch import native, use_native
 from headfields.ops.reference import blended_map as reference
 from headfields.ops.transforms import define_transforms, may_be_differentiated
@@ -30,6 +37,12 @@ def _blended_map(
     if use_native(points):
         native.blended_map(*inputs, sharpness, moved, turned, torch.get_num_threads())
     else:
+        m, (b, f) = len(points), gradients.shape[:2] if gradients.ndim == 4 else (0, 0)
+        fits = points.shape == directions.shape == (m, 3) and face.shape == mesh_index.shape == (m,)
+        fits = fits and gradients.shape == (b, f, 3, 4) and centroids.shape == (b, f, 3)
+        fits = fits and ring.ndim == 2 and len(ring) == f
+        require_shapes("blended_map", fits, points=points, directions=directions, face=face, mesh_index=mesh_index,
+                       gradients=gradients, centroids=centroids, ring=ring)  # fmt: skip
         check_rows(inputs[2], inputs[3], inputs[4], inputs[6])
         launch("blended_map.blended_map", len(points), *inputs, sharpness, moved, turned)
     return moved, turned

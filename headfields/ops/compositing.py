@@ -18,7 +18,14 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from headfields.ops._checks import check_floating, check_integer, check_offsets, check_same_device, check_shape
+from headfields.ops._checks import (
+    check_floating,
+    check_integer,
+    check_offsets,
+    check_same_device,
+    check_shape,
+    require_shapes,
+)
 from headfields.ops.dispatch import checks_indices, native, use_native, use_warp
 from headfields.ops.reference import compositing as reference
 from headfields.ops.transforms import define_transforms, pullback
@@ -330,6 +337,7 @@ def _exclusive_sum(values: Tensor, offsets: Tensor, reverse: bool) -> Tensor:
     if use_native(values):
         native.exclusive_sum(values, offsets, reverse, out, torch.get_num_threads())
     elif use_warp(values):
+        require_shapes("exclusive_sum", values.ndim == 1, values=values)
         check_offsets("exclusive_sum", offsets, len(values))
         launch("compositing.exclusive_sum", offsets.numel() - 1, values, offsets, reverse, out)
     else:
@@ -365,6 +373,8 @@ def _weighted_sum(weights: Tensor, values: Tensor, offsets: Tensor, total: bool)
     if use_native(weights):
         native.weighted_sum(weights, values.view(-1), offsets, channels, total, out.view(-1), torch.get_num_threads())
     elif use_warp(weights):
+        fits = weights.ndim == 1 and values.ndim == 2 and len(values) == len(weights)
+        require_shapes("weighted_sum", fits, weights=weights, values=values)
         check_offsets("weighted_sum", offsets, len(weights))
         launch("compositing.weighted_sum", (rays, channels + total), weights, values, offsets, out)
     else:
@@ -391,6 +401,9 @@ def _weighted_sum_backward(
             out_weights, out_values.view(-1), torch.get_num_threads(),
         )  # fmt: skip
     elif use_warp(weights):
+        fits = weights.ndim == 1 and values.ndim == 2 and len(values) == len(weights)
+        fits = fits and grad.shape == (rays, channels + total)
+        require_shapes("weighted_sum_backward", fits, grad=grad, weights=weights, values=values, offsets=offsets)
         check_offsets("weighted_sum_backward", offsets, len(weights))
         launch("compositing.weighted_sum_backward", rays, grad, weights, values, offsets, out_weights, out_values)
     else:
@@ -448,6 +461,7 @@ def _ray_weights(values: Tensor, offsets: Tensor, alpha: bool) -> Tensor:
     if use_native(values):
         native.ray_weights(values, offsets, alpha, out, torch.get_num_threads())
     elif use_warp(values):
+        require_shapes("ray_weights", values.ndim == 1, values=values)
         check_offsets("ray_weights", offsets, len(values))
         launch("compositing.ray_weights", offsets.numel() - 1, values, offsets, alpha, out)
     else:
@@ -468,6 +482,9 @@ def _ray_weights_backward(grad: Tensor, values: Tensor, offsets: Tensor, alpha: 
     if use_native(values):
         native.ray_weights_backward(grad, values, offsets, alpha, out, torch.get_num_threads())
     elif use_warp(values):
+        require_shapes(
+            "ray_weights_backward", values.ndim == 1 and grad.shape == values.shape, grad=grad, values=values
+        )
         check_offsets("ray_weights_backward", offsets, len(values))
         launch("compositing.ray_weights_backward", offsets.numel() - 1, grad, values, offsets, alpha, out)
     else:
@@ -493,6 +510,8 @@ def _ray_weights_double(
         )  # fmt: skip
     elif use_warp(values):
         reach = torch.empty_like(values)
+        fits = values.ndim == 1 and direction.shape == grad.shape == values.shape
+        require_shapes("ray_weights_double", fits, direction=direction, grad=grad, values=values)
         check_offsets("ray_weights_double", offsets, len(values))
         launch("compositing.ray_weights_double", offsets.numel() - 1,
                direction, grad, values, offsets, alpha, reach, out_weights, out_values)  # fmt: skip

@@ -12,7 +12,14 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 
-from headfields.ops._checks import check_floating, check_index, check_integer, check_same_device, check_shape
+from headfields.ops._checks import (
+    check_floating,
+    check_index,
+    check_integer,
+    check_same_device,
+    check_shape,
+    require_shapes,
+)
 from headfields.ops.dispatch import native, use_native
 from headfields.ops.reference import mlp as reference
 from headfields.ops.transforms import define_transforms
@@ -158,10 +165,24 @@ def _contiguous(tensors: Sequence[Tensor]) -> list[Tensor]:
     return [tensor.detach().contiguous() for tensor in tensors]
 
 
+def _check_layers(x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor], index: Tensor | None) -> None:
+    """What a kernel takes for granted, as the compiled one checks it; of a call that skips the public function."""
+    fits, width = x.ndim == 2 and len(weights) == len(biases) > 0, x.shape[-1] if x.ndim else 0
+    for weight, bias in zip(weights, biases, strict=False):
+        fits = fits and weight.ndim == bias.ndim == 2 and weight.shape[1] == width and bias.shape[1] == len(weight)
+        width = len(weight) if weight.ndim else 0
+    fits = fits and (index is None or (index.shape == (len(x),) and index.dtype == torch.int64))
+    require_shapes("mlp", fits, x=x, index=index)
+    if index is not None:
+        check_index("mlp", "index", index, len(biases[0]))
+    if x.dtype == torch.float32 and max(len(weight) for weight in weights) > MAX_WIDTH:
+        raise ValueError(f"torch.ops.headfields.mlp: a layer is wider than {MAX_WIDTH}; call headfields.ops.mlp")
+
+
 @torch.library.custom_op("headfields::mlp", mutates_args=())
 def _mlp(x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor], index: Tensor | None) -> Tensor:
-    if index is not None and not (use_native(x) and x.dtype == torch.float32):
-        check_index("mlp", "index", index, len(biases[0]))
+    if not (use_native(x) and x.dtype == torch.float32):
+        _check_layers(x, weights, biases, index)
     if x.dtype != torch.float32:
         return reference.layers(x, weights, biases, index)[-1]
     out = x.new_empty((x.shape[0], weights[-1].shape[0]))

@@ -66,8 +66,8 @@ def _nearest(
         )  # fmt: skip
     else:
         launch_search(
-            "nearest_vertices.nearest", (points,), mesh_index, (children, order), bounds, positions,
-            max_distance, index, int(fused), distance,
+            "nearest_vertices.nearest", (points,), mesh_index, (children, order, slot), vertices.shape[1],
+            bounds, positions, max_distance, index, int(fused), distance,
         )  # fmt: skip
     return index, distance
 

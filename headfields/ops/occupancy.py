@@ -10,8 +10,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from headfields.ops._checks import check_floating, check_same_device, check_shape
-from headfields.ops.dispatch import native, use_native, use_warp
+from headfields.ops._checks import check_floating, check_same_device, check_shape, require_shapes
+from headfields.ops.dispatch import checks_indices, native, use_native, use_warp
 from headfields.ops.reference import occupancy as reference
 from headfields.ops.reference import sampling as reference_sampling
 from headfields.ops.transforms import define_transforms
@@ -19,6 +19,7 @@ from headfields.ops.warp_launch import launch
 from headfields.records import Samples
 
 DEFAULT_BUDGET = 1 << 22
+_MOST_STEPS = 1 << 30  # of one ray, in Warp, which counts them in 32 bits
 _MOST_EDGES = 1 << 26  # of one ray's lattice, where the definition in PyTorch makes them all
 
 
@@ -73,7 +74,7 @@ def march(
     check_shape("march", "origins", origins, f"{near.shape[0]} 3")
     _check_grid("march", occupied, aabb)
     check_range("march", near, far, jitter)
-    check_step("march", step, cone_angle)
+    check_step("march", step, cone_angle, near.dtype)
     check_same_device("march", origins=origins, near=near, occupied=occupied, aabb=aabb)
     dtype = near.dtype
     return Samples(
@@ -181,10 +182,15 @@ def check_range(op: str, near: Tensor, far: Tensor, jitter: Tensor | None = None
     check_same_device(op, near=near, far=far, jitter=jitter)
 
 
-def check_step(op: str, step: float, cone_angle: float) -> None:
-    """Raises unless step > 0 and cone_angle >= 0, both finite."""
+def check_step(op: str, step: float, cone_angle: float, dtype: torch.dtype) -> None:
+    """Raises unless step > 0, also in the dtype of the distances, and cone_angle >= 0, both finite."""
     if not 0 < step < float("inf"):
         raise ValueError(f"{op}: step is {step}; expected a positive length in meters")
+    if step < torch.finfo(dtype).tiny:
+        raise ValueError(
+            f"{op}: step is {step}, which {dtype} cannot hold; expected a length in meters, such as 0.0025 (no ray is "
+            "sampled more finely than its distances are rounded)"
+        )
     if not 0 <= cone_angle < float("inf"):
         raise ValueError(f"{op}: cone_angle is {cone_angle}; expected 0 (constant steps) or a positive ratio")
 
@@ -208,6 +214,8 @@ def _lookup(points: Tensor, occupied: Tensor, aabb: Tensor) -> Tensor:
     if use_native(points):
         native.lookup(points, occupied.view(torch.uint8), aabb, out.view(torch.uint8), torch.get_num_threads())
     elif use_warp(points):
+        fits = points.ndim == 2 and points.shape[1] == 3 and occupied.ndim == 3 and occupied.numel() > 0
+        require_shapes("occupancy_lookup", fits and aabb.shape == (2, 3), points=points, occupied=occupied, aabb=aabb)
         launch("occupancy.lookup", points.shape[0], points, occupied.view(torch.uint8), aabb, out.view(torch.uint8))
     else:
         return reference.lookup(points, occupied, aabb)
@@ -234,6 +242,7 @@ def march_lattice(
         arguments = [*arguments, cells, box, step, cone_angle]
         native.march_count(*arguments, counts, threads)
     elif use_warp(near):
+        _check_march(op, origins, directions, near, far, jitter, cells, box, step, cone_angle, budget)
         nothing = near.new_empty(0)
         arguments = [near.new_empty(0, 3) if t is None else t for t in arguments[:2]] + arguments[2:]
         arguments[4] = torch.zeros_like(near) if jitter is None else arguments[4]
@@ -278,6 +287,28 @@ def march_lattice(
         longer = start < end
         return ray[longer], start[longer], end[longer]
     return ray, start, end
+
+
+def _check_march(
+    op: str, origins: Tensor | None, directions: Tensor | None, near: Tensor, far: Tensor, jitter: Tensor | None,
+    cells: Tensor | None, box: Tensor | None, step: float, cone_angle: float, budget: int,
+) -> None:  # fmt: skip
+    """What the kernel takes for granted, as the compiled one checks it; of a call that skips the public function."""
+    rays = len(near)
+    fits = near.ndim == 1 and far.shape == near.shape and (jitter is None or jitter.shape == near.shape)
+    if cells is not None:
+        given = all(tensor is not None and tensor.shape == (rays, 3) for tensor in (origins, directions))
+        fits = fits and given and cells.ndim == 3 and cells.numel() > 0 and box is not None and box.shape == (2, 3)
+    require_shapes("march", fits, near=near, far=far, jitter=jitter, origins=origins, directions=directions,
+                   occupied=cells, aabb=box)  # fmt: skip
+    check_step(op, step, cone_angle, near.dtype)
+    if near.is_meta or not checks_indices(near.device) or not rays:
+        return
+    edges = reference_sampling.step_count(near, far, step, cone_angle)
+    if cells is None:
+        _check_budget(op, max(int(edges.sum()) - 2 * rays, 0), budget, rays)
+    elif float(edges.max()) > _MOST_STEPS:
+        raise ValueError(f"{op}: a ray has {float(edges.max()):.3g} steps of {step} m; lengthen step")
 
 
 def _check_budget(op: str, total: int, budget: int, rays: int) -> None:

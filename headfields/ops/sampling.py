@@ -10,7 +10,14 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from headfields.ops import compositing
-from headfields.ops._checks import check_floating, check_integer, check_offsets, check_same_device, check_shape
+from headfields.ops._checks import (
+    check_floating,
+    check_integer,
+    check_offsets,
+    check_same_device,
+    check_shape,
+    require_shapes,
+)
 from headfields.ops.dispatch import native, use_native, use_warp
 from headfields.ops.occupancy import DEFAULT_BUDGET, check_range, check_step, march_lattice
 from headfields.ops.reference import sampling as reference
@@ -207,7 +214,7 @@ def uniform_step(
         TypeError: a dtype that does not fit.
     """
     check_range("uniform_step", near, far, jitter)
-    check_step("uniform_step", step, cone_angle)
+    check_step("uniform_step", step, cone_angle, near.dtype)
     shift = None if jitter is None else jitter.detach().to(near.dtype)
     near, far = near.detach(), far.detach()
     return Samples(*march_lattice(None, None, near, far, shift, None, None, step, cone_angle, budget, "uniform_step"))
@@ -221,6 +228,9 @@ def _inverse_cdf(start: Tensor, end: Tensor, weights: Tensor, offsets: Tensor, q
         flat = arguments[-1].view(-1)
         native.inverse_cdf(*arguments[:-1], flat, quantiles.shape[1], edges.view(-1), torch.get_num_threads())
     elif use_warp(start):
+        fits = start.ndim == 1 and end.shape == weights.shape == start.shape
+        fits = fits and quantiles.ndim == 2 and len(quantiles) == offsets.numel() - 1
+        require_shapes("inverse_cdf", fits, start=start, end=end, weights=weights, offsets=offsets, quantiles=quantiles)
         check_offsets("inverse_cdf", offsets, len(start))
         launch("sampling.inverse_cdf", offsets.numel() - 1, *arguments, edges)
     else:
@@ -246,6 +256,10 @@ def _merge(
     if on_native:
         native.merge_count(*arguments, counts, torch.get_num_threads())
     else:
+        fits = start_a.ndim == start_b.ndim == 1 and offsets_a.shape == offsets_b.shape
+        fits = fits and start_a.shape == end_a.shape and start_b.shape == end_b.shape
+        require_shapes("merge_samples", fits, offsets_a=offsets_a, start_a=start_a, end_a=end_a, offsets_b=offsets_b,
+                       start_b=start_b, end_b=end_b)  # fmt: skip
         check_offsets("merge", offsets_a, len(start_a))
         check_offsets("merge", offsets_b, len(start_b))
         nothing = start_a.new_empty(0)

@@ -93,7 +93,7 @@ def _closest(
         )  # fmt: skip
     else:
         launch_search(
-            "closest_triangle.closest", (points,), mesh_index, (children, order), bounds, triangles,
+            "closest_triangle.closest", (points,), mesh_index, (children, order, slot), len(faces), bounds, triangles,
             max_distance, int(fused), face, barycentric, distance,
         )  # fmt: skip
         if fused:
@@ -139,8 +139,8 @@ def _raycast(
         )  # fmt: skip
     else:
         launch_search(
-            "ray_mesh.raycast", (origins, directions), mesh_index, (children, order), bounds, triangles,
-            max_distance, int(fused), face, barycentric, distance,
+            "ray_mesh.raycast", (origins, directions), mesh_index, (children, order, slot), len(faces),
+            bounds, triangles, max_distance, int(fused), face, barycentric, distance,
         )  # fmt: skip
     return face, barycentric, distance
 
@@ -166,8 +166,9 @@ def _interval(
         )  # fmt: skip
     else:
         launch_search(
-            "ray_mesh.interval", (origins, directions), mesh_index, (children,), bounds, triangles, margin, near, far
-        )
+            "ray_mesh.interval", (origins, directions), mesh_index, (children, order, slot), len(faces),
+            bounds, triangles, margin, near, far, ordered=False,
+        )  # fmt: skip
     return near, far
 
 

@@ -1,9 +1,10 @@
-"""Calls every registered operation with damaged arguments: `python -m tests.ops.hostile_calls SEED CALLS`.
+"""Calls every registered operation with damaged arguments: `python -m tests.ops.hostile_calls SEED CALLS [warp]`.
 
 `test_hostile_calls.py` runs this in a process of its own, because what it looks for ends the process: a read or write
 outside an array. A call may raise any exception and may return any value; the last line printed counts both.
 """
 
+import contextlib
 import os
 import random
 import resource
@@ -164,7 +165,13 @@ def damage(argument: Any, rng: random.Random) -> Any:
     return argument
 
 
-def main(seed: int, calls: int) -> None:
+def main(seed: int, calls: int, backend: Any = None) -> None:
+    chosen = hf.use_cpu_backend(backend) if backend else contextlib.nullcontext()
+    with chosen:
+        run(seed, calls)
+
+
+def run(seed: int, calls: int) -> None:
     if "ASAN_OPTIONS" not in os.environ:  # a sanitizer reserves more addresses than any machine has memory
         resource.setrlimit(resource.RLIMIT_AS, (6 << 30, 6 << 30))  # a size that nothing backs is an error, not a kill
     torch.set_num_threads(2)
@@ -189,4 +196,4 @@ def main(seed: int, calls: int) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]))
+    main(int(sys.argv[1]), int(sys.argv[2]), *sys.argv[3:])

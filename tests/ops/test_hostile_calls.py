@@ -20,14 +20,19 @@ def test_every_registered_operation_is_tried():
     assert set(hostile_calls.valid_calls()) == registered
 
 
-@only_native
 @pytest.mark.parametrize(
-    ("seed", "calls"), [(0, 1000), *(pytest.param(seed, 20000, marks=pytest.mark.slow) for seed in (1, 2, 3))]
+    ("backend", "seed", "calls"),
+    [
+        pytest.param("native", 0, 1000, marks=only_native),
+        ("warp", 0, 1000),
+        *(pytest.param("native", seed, 20000, marks=[only_native, pytest.mark.slow]) for seed in (1, 2, 3)),
+        *(pytest.param("warp", seed, 20000, marks=pytest.mark.slow) for seed in (1, 2, 3)),
+    ],
 )
-def test_damaged_arguments_never_end_the_process(seed, calls):
+def test_damaged_arguments_never_end_the_process(backend, seed, calls):
     done = subprocess.run(
-        [sys.executable, "-m", "tests.ops.hostile_calls", str(seed), str(calls)],
-        capture_output=True, text=True, timeout=500,
+        [sys.executable, "-m", "tests.ops.hostile_calls", str(seed), str(calls), backend],
+        capture_output=True, text=True, timeout=1500,
     )  # fmt: skip
     assert done.returncode == 0, (
         f"ended with {done.returncode} in {done.stdout.splitlines()[-1:]}: {done.stderr[-2000:]}"
@@ -128,6 +133,77 @@ def test_a_march_whose_step_is_lost_to_rounding_ends():
     near, far = torch.tensor([0.5]), torch.tensor([3.0])
     with pytest.raises(ValueError, match="march"):
         hf.ops.march(origin, direction, near, far, occupied, box, step=1e-30)
+
+
+def backends():
+    """Each backend of the CPU, one after the other."""
+    for backend in ("warp",) if native is None else ("warp", "native"):
+        with hf.use_cpu_backend(backend):
+            yield backend
+
+
+def test_a_tree_made_by_hand_is_checked_on_every_backend():
+    """A TriangleBVH or VertexTree whose arrays a program has replaced, and what only Warp would read."""
+    for _ in backends():
+        vertices, points = torch.rand(30, 3), torch.rand(5, 3)
+        for damage in ("child", "circle", "leaf", "order", "slot", "short"):
+            triangles, cloud = hf.ops.TriangleBVH(torch.randint(0, 30, (100, 3)), vertices), hf.ops.VertexTree(vertices)
+            for tree in (triangles, cloud):
+                children, order, slot = (part.clone() for part in tree._topology)
+                if damage == "child":
+                    children[0, 0] = len(children)
+                elif damage == "circle":
+                    children[-1, 7] = 0
+                elif damage == "leaf":
+                    children[-1, 0] = ~len(slot)
+                elif damage == "order":
+                    order[0] = 100
+                elif damage == "slot":
+                    slot[0] = 8 * len(children)
+                else:
+                    order = order[8:]
+                tree._topology = (children, order, slot)
+                with pytest.raises(ValueError, match="not a tree over these faces or vertices"):
+                    tree.refit(vertices)
+                tree._tree = (*tree._tree[:-5], *tree._topology, *tree._tree[-2:])
+                with pytest.raises(ValueError, match="not a tree over these faces or vertices"):
+                    triangles.closest(points) if tree is triangles else cloud.nearest(points, 2)
+
+
+def test_an_empty_lane_with_a_box_is_no_leaf():
+    for backend in backends():
+        tree = hf.ops.TriangleBVH(torch.randint(0, 30, (20, 3)), torch.rand(30, 3))
+        vertices, faces, children, order, slot, bounds, triangles = tree._tree
+        assert (children == -(2**31)).any(), backend
+        filled = bounds.nan_to_num(posinf=-1.0, neginf=2.0).clamp(-1, 2)
+        arguments = (vertices, faces, children, order, slot, filled, triangles)
+        points, directions = torch.rand(50, 3), torch.nn.functional.normalize(torch.randn(50, 3), dim=-1)
+        torch.ops.headfields.closest_triangle(points, None, *arguments, 1.0, True)
+        torch.ops.headfields.raycast(points, directions, None, *arguments, 10.0, True)
+        torch.ops.headfields.ray_interval(points, directions, None, *arguments, 0.1)
+
+
+def test_shapes_that_disagree_are_an_error_on_every_backend():
+    offsets, m = torch.tensor([0, 2, 5]), torch.rand(5)
+    occupied, box = torch.ones(2, 2, 2, dtype=torch.bool), torch.tensor([[0.0] * 3, [1.0] * 3])
+    near, far, points = torch.zeros(3), torch.ones(3), torch.rand(3, 3)
+    for operation, *arguments in [
+        ("weighted_sum", m[:4], torch.rand(5, 2), offsets, False),
+        ("weighted_sum_backward", torch.rand(1, 2), m, torch.rand(5, 2), offsets, False),
+        ("ray_weights_backward", m[:4], m, offsets, False),
+        ("ray_weights_double", m, m[:1], m, offsets, False),
+        ("inverse_cdf", m, m, m[:4], offsets, torch.rand(2, 3)),
+        ("merge_samples", offsets, m, m[:4], offsets, m, m),
+        ("march", points[:2], points, near, far, None, occupied, box, 0.1, 0.0, 1000, "march"),
+        ("march", points, points, near, far, None, occupied, box, 1e-30, 0.0, 1000, "march"),
+        ("occupancy_lookup", points[:, :2].contiguous(), occupied, box),
+        ("mlp", points, [torch.rand(8, 4)], [torch.rand(1, 8)], None),
+        ("mlp", points, [torch.rand(200, 3), torch.rand(1, 200)], [torch.rand(1, 200), torch.rand(1, 1)], None),
+    ]:
+        for backend in backends():
+            with pytest.raises((ValueError, RuntimeError, TypeError)):
+                getattr(torch.ops.headfields, operation)(*arguments)
+                pytest.fail(f"{operation} on {backend} took its arguments")
 
 
 @only_native

@@ -24,7 +24,7 @@ from torch.utils import _pytree as pytree  # noqa: E402
 from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
 
 import headfields  # noqa: E402
-from headfields.ops import _checks, compositing, dispatch  # noqa: E402
+from headfields.ops import _checks, compositing, dispatch, occupancy  # noqa: E402
 from headfields.training import step_graph  # noqa: E402
 
 DEVICE = torch.device("cuda", 0)
@@ -302,7 +302,7 @@ class _InsideOperation(TorchDispatchMode):
 @contextlib.contextmanager
 def _unchecked() -> Iterator[None]:
     """Within the block operations check no values, as on a GPU, though they are given tensors on the CPU."""
-    modules = (_checks, compositing)
+    modules = (_checks, compositing, occupancy)
     for module in modules:
         module.checks_indices = lambda device: False  # type: ignore[assignment]
     try:

@@ -5,7 +5,8 @@ from typing import no_type_check  # type checkers do not know Warp's types
 from headfields.ops.dispatch import warp
 
 wp = warp()
-wp.set_module_options({"enable_backward": False})
+# Without fused products: what is ranked, and which of equals is first, is the same number on every device.
+wp.set_module_options({"enable_backward": False, "fuse_fp": False})
 
 FAR = wp.constant(1.0e18)  # larger coordinates have no result: their squares would overflow
 NOWHERE = wp.constant(1.0e30)  # where the triangle of an empty lane lies
@@ -259,7 +260,7 @@ def closest(
     while top > 0:
         top -= 1
         child = stack[top]
-        if keys[top] < bound:
+        if keys[top] < bound and child != EMPTY:
             if child < 0:
                 leaf = -1 - child
                 for k in range(children.shape[1]):  # eight: a constant would unroll the loop, into twice the registers

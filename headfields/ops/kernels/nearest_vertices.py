@@ -4,6 +4,7 @@ from typing import no_type_check  # type checkers do not know Warp's types
 
 from headfields.ops.dispatch import warp
 from headfields.ops.kernels.closest_triangle import (
+    EMPTY,
     NOWHERE,
     load3,
     stack_float,
@@ -14,7 +15,8 @@ from headfields.ops.kernels.closest_triangle import (
 from headfields.ops.reference.nearest_vertices import MAX_NEIGHBORS
 
 wp = warp()
-wp.set_module_options({"enable_backward": False})
+# Without fused products: what is ranked, and which of equals is first, is the same number on every device.
+wp.set_module_options({"enable_backward": False, "fuse_fp": False})
 
 SLACK = wp.constant(1.0 + 1.0e-6)  # exceeds float32 rounding error of a squared distance
 best_int = wp.types.vector(length=MAX_NEIGHBORS, dtype=wp.int32)
@@ -98,7 +100,7 @@ def nearest(
     while top > 0:
         top -= 1
         child = stack[top]
-        if keys[top] < bound:
+        if keys[top] < bound and child != EMPTY:
             if child < 0:
                 leaf = -1 - child
                 for k in range(8):

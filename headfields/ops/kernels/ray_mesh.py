@@ -4,6 +4,7 @@ from typing import no_type_check  # type checkers do not know Warp's types
 
 from headfields.ops.dispatch import warp
 from headfields.ops.kernels.closest_triangle import (
+    EMPTY,
     double3,
     load3,
     stack_float,
@@ -12,7 +13,8 @@ from headfields.ops.kernels.closest_triangle import (
 )
 
 wp = warp()
-wp.set_module_options({"enable_backward": False})
+# Without fused products: what is ranked, and which of equals is first, is the same number on every device.
+wp.set_module_options({"enable_backward": False, "fuse_fp": False})
 
 
 @wp.func
@@ -182,7 +184,7 @@ def raycast(
     while top > 0:
         top -= 1
         child = stack[top]
-        if keys[top] <= best * 1.000001:
+        if keys[top] <= best * 1.000001 and child != EMPTY:
             if child < 0:
                 leaf = -1 - child
                 for k in range(8):
@@ -347,7 +349,7 @@ def interval(
             bound = ends[0]
             if backward == 1:
                 bound = -ends[1]
-            if keys[top] < bound:
+            if keys[top] < bound and child != EMPTY:
                 if child < 0:
                     leaf = -1 - child
                     for k in range(8):
