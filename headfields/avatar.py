@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any
@@ -118,6 +119,8 @@ class AvatarField(Field):
             return self._decode_with_normals(canonical)
         values = self.decoder(features_of(self._encoders, canonical), canonical, self._decoder_prepared, color)
         _check_values(self.decoder, values, len(canonical), color)
+        if values.rgb is not None:
+            _warn_of_bright_colors(self.decoder, values.rgb)
         return values.map(_single_precision)
 
     def density(self, canonical: Canonical) -> Float[Tensor, " m"]:
@@ -126,7 +129,9 @@ class AvatarField(Field):
     def color(self, values: FieldValues, canonical: Canonical) -> FieldValues:
         if values.geometry is None or (self.decoder.color_needs_normals and values.canonical_normal is None):
             return values.replace(rgb=self.decode(canonical).rgb)
-        return values.replace(rgb=_single_precision(self.decoder.color(values, canonical, self._decoder_prepared)))
+        rgb = self.decoder.color(values, canonical, self._decoder_prepared)
+        _warn_of_bright_colors(self.decoder, rgb)
+        return values.replace(rgb=_single_precision(rgb))
 
     def signed_distance(
         self,
@@ -221,6 +226,25 @@ def _check_values(decoder: Decoder, values: Any, count: int, color: bool) -> Non
         raise ValueError(f"{name}.forward has returned no rgb although color is True; fill it, (M, 3) in [0, 1]")
     if len(geometry) != count:
         raise ValueError(f"{name}.forward has returned {len(geometry)} values for {count} points")
+
+
+BRIGHTEST = 16.0
+"""Colors are in [0, 1]; a decoder without a bound may leave that for a while, one that gives bytes is far beyond."""
+
+
+def _warn_of_bright_colors(decoder: Decoder, rgb: Tensor) -> None:
+    """Warns of colors that look like bytes, once for each class of decoder; not on a GPU, which would be waited for."""
+    name = type(decoder).__name__
+    if name in _bright or not rgb.numel() or not is_readable(rgb) or not float(rgb.detach().max()) > BRIGHTEST:
+        return
+    _bright.add(name)
+    warnings.warn(
+        f"{name} gives colors above {BRIGHTEST:g}, drawn as white; colors are in [0, 1] (divide bytes by 255)",
+        stacklevel=2,
+    )
+
+
+_bright: set[str] = set()
 
 
 def _check_rendering(renderer: Renderer, rendering: Any, count: int) -> Rendering:

@@ -114,8 +114,9 @@ class Composition(nn.Module):
 
         Shared parts are the same objects: training one avatar trains them in both. `copy.deepcopy` of an avatar gives
         one of its own first. Parts given here are built for this avatar if they are new, and keep their weights if they
-        have been in another one. The new avatar and the parts given take this avatar's mode (training or evaluation),
-        and the new avatar its `preview`.
+        have been in another one; new ones take the device of the deformer and, if this avatar has one floating dtype,
+        that. The new avatar and the parts given take this avatar's mode (training or evaluation), and the new avatar
+        its `preview`.
 
         Args:
             parts: arguments of `Avatar` by name: `deformer`, `encoder`, `condition`, `decoder`, `renderer`,
@@ -131,7 +132,13 @@ class Composition(nn.Module):
             close = difflib.get_close_matches(unknown[0], own, n=1)
             guess = f"did you mean {close[0]!r}? " if close else ""
             raise TypeError(f"Avatar.replace: no part is called {unknown[0]!r}; {guess}It takes {', '.join(own)}")
+        new = {id(part) for part in _parts_in(parts.values()) if not part.composed}
+        dtypes = {t.dtype for t in (*self.parameters(), *self.buffers()) if t.is_floating_point()}
         made = type(self)(**(own | parts))
+        if len(dtypes) == 1:
+            for part in made.modules():
+                if id(part) in new:
+                    part.to(*dtypes)
         shared = {id(part) for part in self.modules()}
         for part in made.modules():
             if id(part) not in shared:
@@ -238,6 +245,17 @@ class Composition(nn.Module):
                 load_state(avatar, saved.state)
             avatar.preview = preview
             return avatar
+
+
+def _parts_in(values: Iterable[Any]) -> Iterator[Part]:
+    """The parts among arguments of an avatar, and within them."""
+    for value in values:
+        if isinstance(value, nn.Module):
+            yield from (module for module in value.modules() if isinstance(module, Part))
+        elif isinstance(value, Mapping):
+            yield from _parts_in(value.values())
+        elif isinstance(value, Sequence) and not isinstance(value, str):
+            yield from _parts_in(value)
 
 
 def conditions_of(condition: Encoder | Iterable[Encoder] | None) -> list[Any]:

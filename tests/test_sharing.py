@@ -2,6 +2,7 @@
 
 import copy
 import itertools
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -295,3 +296,44 @@ def test_new_parts_go_to_the_device_of_the_deformer() -> None:
     other = trained.replace(encoder=HashGrid(2, 2, 6, 4, 8), renderer=VolumeRenderer(OccupancySampler(resolution=4)))
     assert all(value.device.type == "cuda" for value in (*other.parameters(), *other.buffers()))
     assert bool(other.render(CAMERA.to("cuda"), STATE.to("cuda")).rgb.isfinite().all())
+
+
+def test_new_parts_take_the_dtype_of_the_avatar() -> None:
+    def composed() -> Avatar:
+        return Avatar(
+            deformer=Static(BOX), encoder=HashGrid(2, 2, 8, 4, 8), decoder=NeRFDecoder(hidden=8),
+            renderer=VolumeRenderer(UniformSampler(4)),
+        )  # fmt: skip
+
+    def dtypes(module: nn.Module) -> set[torch.dtype]:
+        return {t.dtype for t in (*module.parameters(), *module.buffers()) if t.is_floating_point()}
+
+    exact = composed().double()
+    changed = exact.replace(decoder=NeRFDecoder(hidden=16), renderer=VolumeRenderer(OccupancySampler("posed", 8)))
+    assert dtypes(changed) == {torch.float64}
+    single = composed()
+    assert dtypes(single.replace(decoder=NeRFDecoder(hidden=16))) == {torch.float32}
+    used = single.decoder  # a part of another avatar stays as it is
+    exact.replace(decoder=used)
+    assert dtypes(used) == {torch.float32}
+
+
+def test_colors_that_are_bytes_are_noticed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Bytes(NeRFDecoder):
+        def forward(self, *arguments: Any, **options: Any) -> Any:
+            values = super().forward(*arguments, **options)
+            return values if values.rgb is None else values.replace(rgb=255 * values.rgb)
+
+        def color(self, *arguments: Any) -> Tensor:
+            return 255 * super().color(*arguments)
+
+    monkeypatch.setattr("headfields.avatar._bright", set())
+    avatar = Avatar(
+        deformer=Static(BOX), encoder=HashGrid(2, 2, 8, 4, 8), decoder=Bytes(hidden=8),
+        renderer=VolumeRenderer(UniformSampler(4)),
+    )  # fmt: skip
+    with pytest.warns(UserWarning, match=r"Bytes gives colors above 16, .* colors are in \[0, 1\] \(divide bytes"):
+        avatar.render(CAMERA, STATE)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        avatar.render(CAMERA, STATE)

@@ -112,7 +112,8 @@ def blend_rows(
         check_index("skin_points", "frame", frame, len(rows))
         return weights @ rows.sum(dim=0)
     if len(frame) and checks_indices(frame.device) and (int(frame.min()) < 0 or int(frame.max()) >= len(rows)):
-        raise IndexError(f"frame holds {int(frame.min())} to {int(frame.max())}; there are rows 0 to {len(rows) - 1}")
+        low, high = int(frame.min()), int(frame.max())
+        raise IndexError(f"skin_points: frame holds {low} to {high}; there are rows 0 to {len(rows) - 1} of transforms")
     out = weights.new_zeros(len(weights), rows.shape[-1])
     order = [(frame == index).nonzero()[:, 0] for index in range(len(rows))]
     parts = [weights.index_select(0, indices) @ rows[index] for index, indices in enumerate(order)]

@@ -358,7 +358,8 @@ class TriangleBVH:
 
         Differentiable to second order in rays and vertices, as `closest` is. No ray slips through an edge or a vertex
         that faces share (Woop et al. 2013, "Watertight ray/triangle intersection"). A ray that is not finite, or whose
-        direction is zero, hits nothing.
+        direction is zero, hits nothing. The search takes components of a direction below 1e-30 as zero: a direction
+        shorter than that finds next to nothing; scale it first.
 
         Args:
             origins, directions: (..., 3) meters, in the frame of the vertices.

@@ -66,7 +66,9 @@ def launch(name: Any, dim: int | tuple[int, ...], *arguments: Any) -> None:
     kernel, types, ranks, block = _kernel(name)
     # A kernel takes its arrays' memory, strides and number of axes for granted.
     for argument, rank in zip(arguments, ranks, strict=True):
-        if isinstance(argument, Tensor) and (argument.device != device or argument.ndim != rank):
+        if not isinstance(argument, Tensor):
+            continue
+        if argument.device != device or (argument.numel() and argument.ndim != rank):
             listing = ", ".join(f"{tuple(a.shape)} on {a.device}" for a in arguments if isinstance(a, Tensor))
             raise ValueError(
                 f"headfields: kernel {kernel.key}: arguments have another shape or device than it takes ({listing}); "

@@ -135,3 +135,10 @@ def test_errors(unchecked: None) -> None:
         skin_points(random(3, 3), random(3, 4), random(2, 4, 4, 4), torch.tensor([0, 1, 2]))
     with pytest.raises(ValueError, match=r"maps has shape \(4, 4\)"):
         affine_inverse(random(4, 4))
+
+
+def test_frames_without_transforms_are_named():
+    with pytest.raises(IndexError, match="skin_points: frame holds 0, but there are 0; there is nothing to name"):
+        skin_points(torch.rand(2, 3), torch.rand(2, 4), torch.zeros(0, 4, 4, 4), torch.zeros(2, dtype=torch.long))
+    with pytest.raises(IndexError, match="skin_points: frame holds 0 to 2; there are rows 0 to 1 of transforms"):
+        skin_points(torch.rand(2, 3), torch.rand(2, 4), torch.rand(2, 4, 4, 4), torch.tensor([0, 2]))

@@ -256,3 +256,9 @@ def test_no_interval_is_empty_and_one_long_ray_costs_only_itself(backend):
         assert len(samples) and (samples.start < samples.end).all()
         assert samples.start[0] == 1000 and samples.end[-1] == torch.tensor(1000.001)
         assert samples.end[:-1].equal(samples.start[1:])
+
+
+def test_a_step_that_the_dtype_cannot_hold_is_named():
+    near, far = torch.zeros(2), torch.ones(2)
+    with pytest.raises(ValueError, match=r"uniform_step: step is 1e-300, which torch.float32 cannot hold; expected a"):
+        sampling.uniform_step(near, far, 1e-300)
