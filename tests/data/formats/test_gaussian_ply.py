@@ -10,6 +10,7 @@ import torch
 import headfields as hf
 from headfields.data import load_flame_parameters, load_gaussians, save_flame_parameters, save_gaussians
 from headfields.networks import Gaussians
+from tests.shapes import uv_sphere
 
 
 def random_gaussians(count: int = 7, degree: int = 3, bound: bool = False, seed: int = 0) -> Gaussians:
@@ -355,3 +356,28 @@ def test_plyfile_reads_and_writes_the_same_file(tmp_path):
     table.write(tmp_path / "b.ply")
     assert_same_bits(load_gaussians(tmp_path / "b.ply"), gaussians)
     assert hf.data.load_gaussians is load_gaussians
+
+
+def test_a_bound_file_rides_on_a_mesh_as_published(tmp_path):
+    vertices, faces = uv_sphere(6, 8, radius=0.1)
+    gaussians = random_gaussians(30, 0)
+    gaussians.face.copy_(torch.arange(30) * 2 % len(faces))
+    read = load_gaussians(save_gaussians(tmp_path / "point_cloud.ply", gaussians))
+    deformer = hf.deformers.TriangleBinding(vertices, faces)
+    posed = (vertices * torch.tensor([1.0, 1.3, 0.8]) + 0.01)[None]
+    avatar = hf.SplatAvatar(read, deformer)
+    splats = avatar.splats(hf.HeadState(posed)).map(lambda tensor: tensor[0])
+    for i in range(30):
+        # world = R xyz s + centroid, R's columns the first edge, the normal, and the edge's and the normal's product
+        a, b, c = posed[0, faces[read.face[i]]]
+        edge = (b - a) / (b - a).norm()
+        normal = torch.linalg.cross(b - a, c - a)
+        normal = normal / normal.norm()
+        third = -torch.linalg.cross(normal, edge)
+        size = ((b - a).norm() + ((c - a) @ third).abs()) / 2
+        frame = torch.stack([edge, normal, third], dim=1)
+        expected = frame @ read.position[i] * size + (a + b + c) / 3
+        torch.testing.assert_close(splats.means[i], expected, atol=1e-6, rtol=1e-5)
+        torch.testing.assert_close(splats.scales[i], read.log_scale[i].exp() * size, atol=1e-7, rtol=1e-4)
+        turn = frame @ hf.ops.rotation_from_quaternion(read.quaternion[i])
+        torch.testing.assert_close(hf.ops.rotation_from_quaternion(splats.quaternions[i]), turn, atol=1e-5, rtol=0)
