@@ -127,7 +127,7 @@ def march_padded(
     if occupied is not None and aabb is not None:
         _check_grid("march_padded", occupied, aabb)
     check_range("march_padded", near, far, jitter)
-    check_step("march_padded", step, 0.0)
+    check_step("march_padded", step, 0.0, near.dtype)
     if capacity < 1:
         raise ValueError(f"march_padded: capacity is {capacity}; expected at least 1 row")
     check_same_device("march_padded", origins=origins, near=near, occupied=occupied, aabb=aabb)
@@ -339,6 +339,8 @@ def _march_padded(
     counts = near.new_empty(rays, dtype=torch.long)
     offsets = near.new_zeros(rays + 1, dtype=torch.long)
     if use_warp(near):
+        most = torch.iinfo(torch.long).max
+        _check_march("march_padded", origins, directions, near, far, jitter, occupied, aabb, step, 0.0, most)
         arguments: list[Any] = [tensor.contiguous() for tensor in (origins, directions, near, far)]
         arguments.append(torch.zeros_like(near) if jitter is None else jitter.contiguous())
         cells = near.new_empty(0, 0, 0, dtype=torch.bool) if occupied is None else occupied.contiguous()
