@@ -160,6 +160,12 @@ def write_prior(folder: Path) -> None:
     write_insta(folder / "captures" / "someone", frames, *blob(), test_frames=1)
 
 
+def write_recordings(folder: Path) -> None:
+    """What tracking.md reads: a prior, a capture, and a sequence in MonoNPHM's layout."""
+    write_prior(folder)
+    write_folder(folder / "data/510_seq_4")
+
+
 def write_texture_set(folder: Path) -> None:
     """What texturing.md reads: a mesh, and pictures from around."""
     _, faces, uv, uv_faces = bumpy()
@@ -195,7 +201,7 @@ def write_flame_files(folder: Path) -> None:
 
 INPUTS = {
     "files.md": write_flame_files, "prior.md": write_prior, "rigging.md": write_scan, "texturing.md": write_texture_set,
-    "tracking.md": lambda folder: (write_prior(folder), write_folder(folder / "data/510_seq_4")),
+    "tracking.md": write_recordings,
 }  # fmt: skip
 """What writes the files that a page reads."""
 LONG = ("rigging.md",)
