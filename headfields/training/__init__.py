@@ -6,10 +6,17 @@ from headfields.training.density import DensityControl
 from headfields.training.evaluation import evaluate, picture
 from headfields.training.mcmc import MCMC
 from headfields.training.outcomes import FitResult, StepOutcome
-from headfields.training.preset_losses import blendfield_losses, insta_losses, monoavatar_losses, vp360_losses
+from headfields.training.preset_losses import (
+    blendfield_losses,
+    gaussian_avatars_losses,
+    insta_losses,
+    monoavatar_losses,
+    vp360_losses,
+)
 from headfields.training.processes import PeerError
 from headfields.training.recipes import Recipe, recipe_of
 from headfields.training.refinement import Refinement, correct_pose, refine_frame
+from headfields.training.splat_start import start_from_images
 from headfields.training.trainer import Trainer
 
 __all__ = [
@@ -26,10 +33,12 @@ __all__ = [
     "blendfield_losses",
     "correct_pose",
     "evaluate",
+    "gaussian_avatars_losses",
     "insta_losses",
     "monoavatar_losses",
     "picture",
     "recipe_of",
     "refine_frame",
+    "start_from_images",
     "vp360_losses",
 ]
