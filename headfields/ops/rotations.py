@@ -150,13 +150,14 @@ def quaternion_from_rotation(rotations: Float[Tensor, "*batch 3 3"]) -> Float[Te
     check_floating("quaternion_from_rotation", "rotations", rotations)
     check_shape("quaternion_from_rotation", "rotations", rotations, "... 3 3")
     (xx, xy, xz), (yx, yy, yz), (zx, zy, zz) = (row.unbind(-1) for row in rotations.unbind(-2))
-    squares = torch.stack([1 + xx + yy + zz, 1 + xx - yy - zz, 1 - xx + yy - zz, 1 - xx - yy + zz], dim=-1)  # 4 q²
+    w, x, y, z = 1 + xx + yy + zz, 1 + xx - yy - zz, 1 - xx + yy - zz, 1 - xx - yy + zz  # 4 w², 4 x², 4 y², 4 z²
     a, b, c, d, e, f = zy - yz, xz - zx, yx - xy, xy + yx, xz + zx, yz + zy  # 4 wx, wy, wz, xy, xz, yz
-    w, x, y, z = squares.unbind(-1)
-    rows = torch.stack([w, a, b, c, a, x, d, e, b, d, y, f, c, e, f, z], dim=-1).unflatten(-1, (4, 4))  # 4 q qᵀ
-    largest = squares.detach().argmax(dim=-1, keepdim=True)
-    row = rows.gather(-2, largest[..., None].expand(*largest.shape, 4))[..., 0, :]
-    return row / (2 * squares.gather(-1, largest).clamp_min(1e-12).sqrt())
+    rows = [torch.stack(row, dim=-1) for row in ((w, a, b, c), (a, x, d, e), (b, d, y, f), (c, e, f, z))]  # 4 q qᵀ
+    row, largest = rows[3], z
+    for other, square in ((rows[2], y), (rows[1], x), (rows[0], w)):  # an argmax over four takes longer than the rest
+        larger = square.detach() >= largest.detach()
+        row, largest = torch.where(larger[..., None], other, row), torch.where(larger, square, largest)
+    return row / (2 * largest.clamp_min(1e-12).sqrt())[..., None]
 
 
 def quaternion_product(

@@ -74,6 +74,9 @@ def ray_length(camera: Camera, like: Tensor) -> Float[Tensor, "b h w"]:
     height, width = camera.size
     with torch.no_grad():
         y, x = (torch.arange(size, device=like.device, dtype=like.dtype) + 0.5 for size in (height, width))
-        pixel = torch.stack([*torch.meshgrid(y, x, indexing="ij"), torch.ones(height, width).to(like)], dim=-1)
-        inverse = torch.linalg.inv(lens)[:, :, [1, 0, 2]]  # for (row, column, 1)
-        return (pixel @ inverse.mT[:, None]).norm(dim=-1)
+        y = y[:, None]
+        inverse = torch.linalg.inv(lens)
+        form = (inverse.mT @ inverse)[..., None, None]  # of the squared length of K⁻¹ (x, y, 1)
+        of_x = form[:, 0, 0] * x * x + 2 * form[:, 0, 2] * x + form[:, 2, 2]
+        of_y = form[:, 1, 1] * y * y + 2 * form[:, 1, 2] * y
+        return (of_x + of_y + 2 * form[:, 0, 1] * x * y).sqrt()

@@ -19,7 +19,8 @@ def triangle_frames(vertices: Float[Tensor, "*batch v 3"], faces: Int[Tensor, "f
     axes = torch.eye(3, dtype=vertices.dtype, device=vertices.device)
     tangent = _direction(edge, axes[0])
     # The world axis with the smallest component along the tangent gives a perpendicular where the triangle has none.
-    flattest = axes[tangent.detach().abs().argmin(dim=-1)]
+    x, y, z = tangent.detach().abs().unbind(-1)
+    flattest = axes[torch.where((x <= y) & (x <= z), 0, torch.where(y <= z, 1, 2))]
     across = c - a - ((c - a) * tangent).sum(-1, keepdim=True) * tangent
     fallback = torch.nn.functional.normalize(torch.linalg.cross(tangent, flattest), dim=-1)
     bitangent = _direction(across, torch.linalg.cross(fallback, tangent))
