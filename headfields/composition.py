@@ -66,7 +66,7 @@ class Composition(nn.Module):
     def _prepared_parts(self) -> tuple[Part, ...]:
         """The parts whose `prepare` reads the state."""
         links = self.deformer.deformers if isinstance(self.deformer, Chain) else [self.deformer]
-        return (*links, *self.encoders, *self._further_parts)  # type: ignore[arg-type]
+        return (*links, *self.encoders, *self._further_parts)
 
     def check_needs(self, state: HeadState) -> None:
         """Raises ValueError if the state lacks what a part needs; the message says which part and which field."""
@@ -136,9 +136,10 @@ class Composition(nn.Module):
         dtypes = {t.dtype for t in (*self.parameters(), *self.buffers()) if t.is_floating_point()}
         made = type(self)(**(own | parts))
         if len(dtypes) == 1:
+            (dtype,) = dtypes
             for part in made.modules():
                 if id(part) in new:
-                    part.to(*dtypes)
+                    part.to(dtype)
         shared = {id(part) for part in self.modules()}
         for part in made.modules():
             if id(part) not in shared:

@@ -159,7 +159,7 @@ class SplatAvatar(Composition):
 
     @property
     def encoders(self) -> list[Encoder]:
-        return [*([] if self.encoder is None else [self.encoder]), *self.conditions]  # type: ignore[list-item]
+        return [*([] if self.encoder is None else [self.encoder]), *self.conditions]
 
     @property
     def _further_parts(self) -> tuple[Part, ...]:

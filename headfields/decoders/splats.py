@@ -70,7 +70,7 @@ class SplatDecoder(Decoder):
         numbers = sum(max(sum(WIDTHS[name]), 1) for name in self.attributes)
         self.network = MLP(width, *hidden_layers(self.hidden, self.layers), numbers, bias=True)
         with torch.no_grad():
-            self.network[-1].weight.mul_(_OUTPUT_SPREAD)  # type: ignore[operator, union-attr]
+            self.network[-1].weight.mul_(_OUTPUT_SPREAD)  # type: ignore[operator]
 
     def forward(  # type: ignore[override]
         self, features: Features, canonical: Canonical, prepared: Any, color: bool = True

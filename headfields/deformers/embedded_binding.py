@@ -139,7 +139,8 @@ class EmbeddedBinding(MeshDeformer):
         valid, face = nearest.face >= 0, nearest.face.clamp_min(0)
         local = torch.cat([nearest.barycentric[:, 1:], torch.zeros_like(points[:, :1])], dim=-1)
         index = frame[:, None] * prepared.vertices.shape[1] + self.faces[face]
-        foot, there = _on_rows(local, *(x.flatten(0, 1)[index] for x in (prepared.vertices, prepared.normals)))
+        corners, normals = (x.flatten(0, 1)[index] for x in (prepared.vertices, prepared.normals))
+        foot, there = _on_rows(local, corners, normals)
         rest, here = self._place(local, face, self.canonical_vertices, self._canonical_normals())
         back = here @ there.mT
         growth = prepared.growth[frame, face]

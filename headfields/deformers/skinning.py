@@ -424,7 +424,7 @@ class SkinningRoots(_FieldSkinning):
         root, usable = self._with_gradient(solution, points, frame, prepared)
         valid = solution.converged & usable
         nearest = self._rest().closest(root)
-        back, regular = affine_inverse(self.pose(root, frame, prepared)[1])
+        back, regular = affine_inverse(self.pose_points(root, frame, prepared)[1])
         turned = torch.nn.functional.normalize((back[..., :3] * directions[:, None]).sum(-1), dim=-1)
         foot = self._on_surface(nearest, frame, prepared.bvh.vertices)
         return Canonical(
@@ -442,7 +442,7 @@ class SkinningRoots(_FieldSkinning):
         """
         solution = self.solve(points, frame, prepared)
         root, usable = self._with_gradient(solution, points, frame, prepared)
-        _, slope = point_jacobian(lambda x: self.pose(x, frame, prepared)[0], root)
+        _, slope = point_jacobian(lambda x: self.pose_points(x, frame, prepared)[0], root)
         identity = torch.eye(3, dtype=root.dtype, device=root.device).expand_as(slope)
         good = (solution.converged & usable)[:, None, None]
         return root, torch.where(good, torch.linalg.inv(torch.where(good, slope, identity)), identity)
@@ -458,13 +458,13 @@ class SkinningRoots(_FieldSkinning):
         identity = torch.eye(3, dtype=x.dtype, device=x.device)
         for _ in range(2 if self.derivatives == 2 else 1):
             with torch.set_grad_enabled(self.derivatives == 2):
-                image, slope = point_jacobian(lambda x: self.pose(x, frame, prepared)[0], x)
+                image, slope = point_jacobian(lambda x: self.pose_points(x, frame, prepared)[0], x)
             with torch.no_grad():
                 regular = torch.linalg.inv_ex(slope)[1] == 0
                 usable = usable & solution.converged & regular & slope.isfinite().all(dim=-1).all(dim=-1)
             inverse = torch.linalg.inv(torch.where(usable[:, None, None], slope, identity))
             if self.derivatives == 1:
-                off = self.pose(x, frame, prepared)[0] - points
+                off = self.pose_points(x, frame, prepared)[0] - points
                 x = implicit_root(x, off, torch.where(usable[:, None, None], inverse, 0.0))
             else:
                 step = (inverse * (image - points)[:, None]).sum(-1)

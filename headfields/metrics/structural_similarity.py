@@ -87,7 +87,7 @@ class _Blur(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, stacked: Tensor, window: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(ctx: Any, stacked: Tensor, window: Tensor) -> Tensor:
         ctx.save_for_backward(window)
         count = stacked.shape[1]
         return functional.conv2d(
@@ -95,6 +95,6 @@ class _Blur(torch.autograd.Function):
         )
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         (window,) = ctx.saved_tensors
         return _Blur.apply(grad, window), None  # itself differentiable

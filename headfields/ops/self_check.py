@@ -359,7 +359,9 @@ def check_splat(device: torch.device) -> Pairs:
     inputs += [camera.world_to_camera, camera.intrinsics]
 
     def images(*tensors: Tensor) -> list[Tensor]:
-        image = splat(*tensors[:5], Camera(*tensors[5:], camera.size), antialiased=True)
+        means, quaternions, scales, opacities, colors, pose, lens = tensors
+        view = Camera(pose, lens, camera.size)
+        image = splat(means, quaternions, scales, opacities, colors, view, antialiased=True)
         return [image.color, image.opacity, image.depth, image.normal]
 
     return _derivatives(images, images, inputs, device, order=1)

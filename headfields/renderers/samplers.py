@@ -151,10 +151,10 @@ class OccupancySampler(Sampler):
     def padded(self, rays: Rays, field: Field, buffers: Buffers) -> tuple[PaddedSamples, Canonical]:
         near, far = field.near_far(rays)
         jitter = torch.rand_like(near) if self.training else torch.full_like(near, 0.5)
-        grid = (self.grid.occupied, self.grid.box) if self.space == "posed" else (None, None)
+        occupied, box = (self.grid.occupied, self.grid.box) if self.space == "posed" else (None, None)
 
         def marched(rows: int) -> tuple[Samples, Tensor, Tensor]:
-            return march_padded(rays.origins, rays.directions, near, far, self.step, rows, *grid, jitter)
+            return march_padded(rays.origins, rays.directions, near, far, self.step, rows, occupied, box, jitter)
 
         rows = buffers.size("marched", lambda: marched(1)[2])
         if rows > self.budget:

@@ -60,6 +60,7 @@ class VolumeRenderer(Renderer):
     def forward(self, rays: Rays, field: Field, background: Float[Tensor, "n 3"]) -> Rendering:
         if self.sample_buffers is not None and self.training and len(rays):
             padded, canonical = self.sampler.padded(rays, field, self.sample_buffers)
+            assert isinstance(padded, PaddedSamples)
             return self._shade_padded(padded, canonical, field, background, self.sample_buffers)
         samples, canonical = self.sampler(rays, field)
         return self.shade(samples, canonical, rays, field, background)

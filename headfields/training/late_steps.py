@@ -5,6 +5,7 @@ average and the buffers take it. Every `READ_EVERY` steps the host reads the fig
 is left to do: the log, the count of skipped steps and their frames, the number of rays, the sizes of buffers.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -119,7 +120,7 @@ class LateSteps:
 
     def __init__(
         self,
-        parameters: dict[str, Tensor],
+        parameters: Mapping[str, Tensor],
         optimizer: torch.optim.Optimizer,
         ema: ExponentialMovingAverage | None,
         backup: BufferBackup,

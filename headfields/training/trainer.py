@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from headfields.losses.base import Loss, check_positive
 from headfields.losses.function import as_losses
 from headfields.losses.surface import DepthPrior
+from headfields.records import PixelBatch
 from headfields.renderers.padded import Buffers, PaddedSamples
 from headfields.runs import checkpoint
 from headfields.runs.ema import ExponentialMovingAverage
@@ -768,6 +769,7 @@ class Trainer:
         assert self._late is not None
         self._do_due(monitor)
         batch, frames, _, rays = self._batches.draw(self.rays_now, self.random.generator)
+        assert isinstance(batch, PixelBatch)  # whole images take no late steps
         own_state = self.capture.state(frames)
         sent, state = batch.to(self.device), own_state.to(self.device)
         self._prepare(state, decay)
