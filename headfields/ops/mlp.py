@@ -1,10 +1,12 @@
 """Small fully connected networks with ReLU between layers, fused: each tile of rows passes through all layers at once.
 
 Two registered operations: `headfields::mlp`, and `headfields::mlp_backward`, which recomputes the activations
-and is differentiated by PyTorch. Both take a bias as a matrix of one row, or of none where a layer has no bias; the
-first layer's may have many rows, which `index` assigns to the rows of x.
+and is differentiated by PyTorch. On a CPU they run in the C++ module, on CUDA in Triton for 16-bit floats. Both take a
+bias as a matrix of one row, or of none where a layer has no bias; the first layer's may have many rows, which `index`
+assigns to the rows of x.
 """
 
+import importlib.util
 from collections.abc import Sequence
 
 import torch
@@ -28,6 +30,7 @@ from headfields.ops.warp_launch import launch
 MAX_WIDTH = 128
 """Maximum number of outputs of a layer in the kernels; wider networks run in PyTorch."""
 MAX_LAYERS = 16
+_TRITON = importlib.util.find_spec("triton") is not None
 MAX_CONDITION_ROWS = 1024
 """Maximum number of condition or start rows whose gradients the kernels sum; beyond it, PyTorch sums them."""
 
@@ -44,7 +47,9 @@ def mlp(
 
     On a CPU with the compiled module, float32 networks of at most 16 layers of at most 128 outputs run in one kernel,
     whose activations never leave the cache (the idea of tiny-cuda-nn's fully fused networks: Müller et al. 2021,
-    "Real-time neural radiance caching for path tracing", section 4.2). Others, and all under autocast, run in PyTorch.
+    "Real-time neural radiance caching for path tracing", section 4.2). On CUDA, under autocast, networks of two to four
+    layers whose hidden ones have one width run in such kernels where Triton is installed (PyTorch's wheels for CUDA
+    bring it); their second derivatives are PyTorch's. Others, and all under autocast on a CPU, run in PyTorch.
 
     Rows may share values: `condition[index]` is appended to the columns of x. Its part of the first layer is computed
     once per row of `condition` and gathered.
@@ -75,6 +80,13 @@ def mlp(
     """
     _check(x, weights, biases, condition, index, start)
     tensors = [x, *weights, *(biases or ()), *(shared for shared in (condition, start) if shared is not None)]
+    if _triton_supports(x, weights, condition if start is None else start):
+        kind, device = torch.get_autocast_dtype(x.device.type), x.device.type
+        with torch.autocast(device, enabled=False):
+            return mlp_kernel(
+                x.to(kind), [w.to(kind) for w in weights], None if biases is None else [b.to(kind) for b in biases],
+                None if condition is None else condition.to(kind), index, None if start is None else start.to(kind),
+            )  # fmt: skip
     if not _kernel_supports(x, tensors, weights, condition if start is None else start):
         if index is not None:
             check_index("mlp", "index", index, len(condition if start is None else start))  # type: ignore[arg-type]
@@ -113,6 +125,37 @@ def _kernel_supports(x: Tensor, tensors: Sequence[Tensor], weights: Sequence[Ten
         and x.shape[-1] > 0
         and (shared is None or len(shared) > 0)
     )
+
+
+def _has_triton(x: Tensor) -> bool:
+    return x.is_cuda and _TRITON
+
+
+def _fits_triton(kind: torch.dtype, width: int, weights: Sequence[Tensor]) -> bool:
+    """Whether Triton's kernels take a network: 16-bit, two to four layers, hidden ones of one width, none above 128."""
+    hidden = {len(weight) for weight in weights[:-1]}
+    return (
+        kind in (torch.float16, torch.bfloat16)
+        and 2 <= len(weights) <= 4
+        and len(hidden) == 1
+        and all(0 < len(weight) <= MAX_WIDTH for weight in weights)
+        and width > 0
+    )
+
+
+def _triton_supports(x: Tensor, weights: Sequence[Tensor], shared: Tensor | None) -> bool:
+    """Whether `mlp` runs in Triton: on CUDA, under autocast."""
+    kind = x.device.type
+    if not (_has_triton(x) and torch.is_autocast_enabled(kind)) or (shared is not None and not len(shared)):
+        return False
+    return x.shape[-1] > 0 and _fits_triton(torch.get_autocast_dtype(kind), x.shape[-1], weights)
+
+
+def _runs_triton(x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor]) -> bool:
+    """Whether a registered operation runs in Triton."""
+    if not (_has_triton(x) and _fits_triton(x.dtype, x.shape[1], weights)):
+        return False
+    return all(tensor.dtype == x.dtype for tensor in (*weights, *biases))
 
 
 def _check(
@@ -183,6 +226,10 @@ def _check_layers(x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor]
 def _mlp(x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor], index: Tensor | None) -> Tensor:
     if not (use_native(x) and x.dtype == torch.float32):
         _check_layers(x, weights, biases, index)
+    if _runs_triton(x, weights, biases):
+        from headfields.ops.kernels import mlp_triton
+
+        return mlp_triton.forward(x.detach(), weights, biases, index)
     if x.dtype != torch.float32:
         return reference.layers(x, weights, biases, index)[-1]
     out = x.new_empty((x.shape[0], weights[-1].shape[0]))
@@ -231,6 +278,10 @@ def _mlp_backward(
         )  # fmt: skip
         if first is not None and to_start is not None and index is not None:
             first.zero_().index_add_(0, index, to_start)
+    elif _runs_triton(x, weights, biases):
+        from headfields.ops.kernels import mlp_triton
+
+        outputs = mlp_triton.backward(grad.to(x.dtype), x, weights, biases, index, needs)
     else:
         to_x, to_weights, to_biases = reference.backward(grad, x, weights, biases, index)
         outputs = [t if need else None for t, need in zip((to_x, *to_weights, *to_biases), needs, strict=True)]

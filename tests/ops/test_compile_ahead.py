@@ -14,7 +14,7 @@ import pytest
 import headfields.ops.kernels as kernels
 from headfields.ops.dispatch import warp
 
-NAMES = sorted(module.name for module in pkgutil.iter_modules(kernels.__path__))
+NAMES = sorted(module.name for module in pkgutil.iter_modules(kernels.__path__) if not module.name.endswith("_triton"))
 # Registers and bytes of stack of the kernels that take the time, on sm_90: lower these as the kernels get better.
 CEILINGS = {
     "closest_triangle.closest": (136, 512),
