@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     )
     from headfields.splat_avatar import SplatAvatar, load_avatar
 
-__version__ = "0.4.0"
+__version__ = "0.5.0"
 
 _MODULES = (
     "data", "decoders", "deformers", "encoders", "files", "heads", "losses", "mesh", "metrics", "models", "networks",
