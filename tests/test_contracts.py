@@ -147,7 +147,7 @@ class Nowhere(Sampler):
         ({"renderer": VolumeRenderer(Nowhere())}, TypeError, r"renderer: Nowhere does not define forward; .*Sampler"),
         ({"encoder": NoWidth(2)}, ValueError, r"NoWidth\.width is None; expected the number of its features"),
         ({"encoder": Letters(2)}, TypeError, r"Letters\.needs is the string 'expression'; .*\('expression',\)"),
-        ({"decoder": Elsewhere(4)}, ValueError, r"Elsewhere\.gives is 'occupancy'; expected 'density' or 'distance'"),
+        ({"decoder": Elsewhere(4)}, ValueError, r"Elsewhere\.gives is 'occupancy'; expected .* or 'offsets'"),
         ({"renderer": VolumeRenderer}, TypeError, r"renderer is the class VolumeRenderer; .* VolumeRenderer\("),
         ({"encoder": None}, TypeError, r"encoder is None; expected a headfields Encoder"),
         ({"decoder": Frequency(2)}, TypeError, r"decoder is a Frequency; expected a headfields Decoder"),

@@ -87,10 +87,9 @@ def _trainer(name: str, capture: Any, settings: GpuSettings, callbacks: list[Any
     options: dict[str, Any] = {"rays": 64, "samples": 0} if settings.small else {}
     if settings.device == "cpu":
         options["precision"] = "32-true"
-    return Trainer(
-        avatar, capture, device=settings.device, callbacks=callbacks, bar=False,
-        **recipe.trainer_arguments(avatar, capture, **options),
-    )  # fmt: skip
+    arguments = recipe.trainer_arguments(avatar, capture, **options)
+    arguments["callbacks"] = [*arguments["callbacks"], *callbacks]
+    return Trainer(avatar, capture, device=settings.device, bar=False, **arguments)
 
 
 def _measured(name: str, capture: Any, settings: GpuSettings) -> dict[str, Any]:

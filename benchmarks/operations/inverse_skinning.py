@@ -54,7 +54,7 @@ class _Scene:
         frame = (torch.arange(count) % 4).to(vertices.device)
         roots = self.deformers["roots"]
         with torch.no_grad():
-            posed = roots.pose(canonical, frame, roots.prepare(self.state))[0]
+            posed = roots.pose_points(canonical, frame, roots.prepare(self.state))[0]
         return {
             name: lambda name=name: self._contestant(name, posed, canonical, frame, backward)  # type: ignore[misc]
             for name in self.deformers

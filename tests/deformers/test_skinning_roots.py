@@ -126,7 +126,7 @@ def test_derivatives(kind: str) -> None:
         (((canonical - weights.low) / weights.cell % 1 - 0.5).abs() < 0.45).all()
     )  # inside a cell, off its faces
     frame = torch.tensor([0, 1, 1])
-    points = SkinningRoots(weights).double().pose(canonical, frame, deformer.prepare(start))[0].detach()
+    points = SkinningRoots(weights).double().pose_points(canonical, frame, deformer.prepare(start))[0].detach()
     directions = DIRECTION.double().repeat(3, 1)
     table = weights.logits_table
 

@@ -21,6 +21,7 @@ from headfields.priors.codes import anchors_of
 from headfields.synthetic.head.model import procedural_head_arrays
 from headfields.synthetic.rig_captures import write_rig_capture
 from headfields.tracking import LandmarkPoints, PriorTrackingOptions
+from tests.data.formats import vhap_folder
 from tests.data.formats.mononphm_folder import write_folder
 from tests.data.formats.test_metrical_tracker import save
 from tests.data.tiny import blob, tiny_frames
@@ -199,9 +200,15 @@ def write_flame_files(folder: Path) -> None:
         save(folder / "output" / "someone" / "checkpoint", index)
 
 
+def write_export(folder: Path) -> None:
+    """What captures.md reads: a capture with FLAME parameters, and the model."""
+    np.savez(folder / "FLAME_NEUTRAL.npz", **procedural_head_arrays())
+    vhap_folder.write(folder / "captures" / "export", hf.synthetic.procedural_head(), steps=1)
+
+
 INPUTS = {
-    "files.md": write_flame_files, "prior.md": write_prior, "rigging.md": write_scan, "texturing.md": write_texture_set,
-    "tracking.md": write_recordings,
+    "captures.md": write_export, "files.md": write_flame_files, "prior.md": write_prior, "rigging.md": write_scan,
+    "texturing.md": write_texture_set, "tracking.md": write_recordings,
 }  # fmt: skip
 """What writes the files that a page reads."""
 LONG = ("rigging.md",)

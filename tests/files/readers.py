@@ -624,7 +624,9 @@ READERS: dict[str, Reader] = {
     "run folder": Reader(run_files, run_of, ("runs.folder.RunFolder.read_log", "runs.folder.read_json")),
     "tracking folder": Reader(tracking_run, tracking_run_of, ("tracking.folder.TrackingFolder.open",)),
     "avatar": Reader(
-        copied("insta.safetensors"), avatar_of("insta.safetensors"), ("avatar.Avatar.load", "saving.read_parts")
+        copied("insta.safetensors"),
+        avatar_of("insta.safetensors"),
+        ("composition.Composition.load", "saving.read_parts"),
     ),
     "avatar of mononphm": Reader(copied("mononphm.safetensors"), avatar_of("mononphm.safetensors"), ()),
     "prior": Reader(
