@@ -713,10 +713,11 @@ class Sampler(SizedPart):
 class Renderer(SizedPart):
     """Renders rays through a field.
 
+    A renderer may have encoders and decoders of its own: the avatar builds the encoders and checks what both need, and
+    the renderer prepares them, in `prepare`, whose result is `Field.renderer_prepared`.
+
     Attributes:
         takes: the fields it can render: a tuple of `Decoder.gives` values.
-        encoders, decoders: the renderer's own encoders and decoders. The avatar builds the encoders and checks what
-            both need; the renderer prepares them, in `prepare`, whose result is `Field.renderer_prepared`.
     """
 
     takes: tuple[str, ...] = ("density",)
@@ -724,10 +725,12 @@ class Renderer(SizedPart):
 
     @property
     def encoders(self) -> tuple[Encoder, ...]:
+        """The renderer's own encoders."""
         return ()
 
     @property
     def decoders(self) -> tuple[Decoder, ...]:
+        """The renderer's own decoders."""
         return ()
 
     def build(self, bounds: Float[Tensor, "2 3"]) -> None:
