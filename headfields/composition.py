@@ -337,6 +337,7 @@ def _noun(part: Part) -> str:
 
 
 def check_width(encoder: Encoder) -> None:
+    """Raises ValueError unless the encoder names the number of its features."""
     width = getattr(encoder, "width", None)
     if not isinstance(width, int) or isinstance(width, bool) or width < 0:
         raise ValueError(

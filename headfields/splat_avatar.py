@@ -130,11 +130,12 @@ class SplatAvatar(Composition):
         for part in self.encoders:
             check_fit(part, deformer)
         shapes = 0 if table is None else table.shape[1]
-        wanted = 0 if self.blendshapes is None else self.blendshapes.fields
-        if shapes != wanted:
+        coefficients = 0 if self.blendshapes is None else self.blendshapes.fields
+        if shapes != coefficients:
             raise ValueError(
-                f"SplatAvatar: gaussians has {shapes} blendshapes, and the mapping network {wanted} coefficients; "
-                "build both with the same number (Gaussians(..., blendshapes=K), BlendCoefficients(..., fields=K))"
+                f"SplatAvatar: gaussians has {shapes} blendshapes, and the mapping network {coefficients} "
+                "coefficients; build both with the same number "
+                "(Gaussians(..., blendshapes=K), BlendCoefficients(..., fields=K))"
             )
 
     def _build(self, bounds: Float[Tensor, "2 3"]) -> None:

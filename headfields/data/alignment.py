@@ -17,11 +17,10 @@ from headfields.data.labels import Label, labels_of
 from headfields.data.projection import coarse_mask, inside_image, project
 
 __all__ = [
-    "LEAST_IN_VIEW",
     "AlignmentFrame",
     "convention_evidence",
-    "in_view",
     "misalignments",
+    "out_of_view",
     "sample_frames",
 ]
 
@@ -33,8 +32,7 @@ _LEAST_SHIFT = 0.015  # shifts below this part of the image side are not reporte
 _DEPTH_TOLERANCE = 0.01  # meters of tolerance between mesh and depth map
 _LEAST_FIT = 0.6  # face within mesh times mesh within matte
 _LEAST_EXPLAINED = 0.5  # part of a depth map that the mesh explains
-LEAST_IN_VIEW = 0.05
-"""Least part of a mesh inside the image, and least extent of that part in image sides."""
+_LEAST_IN_VIEW = 0.05  # part of a mesh inside the image, and extent of that part in image sides
 _CLOTH = (Label.CLOTH, Label.NECKLACE)
 _FACE = labels_of("face", "mouth", "eyes")
 
@@ -143,18 +141,20 @@ def _compare(frame: AlignmentFrame, faces: np.ndarray) -> Iterator[tuple[str, tu
             yield "depth", (explained, 1000 * meters)
 
 
-def in_view(
+def out_of_view(
     vertices: np.ndarray, world_to_camera: np.ndarray, intrinsics: np.ndarray, size: tuple[int, int]
-) -> tuple[float, float]:
-    """The part of a mesh in front of the camera and inside the image, and the extent of that part in the image.
+) -> str | None:
+    """How little of a mesh its camera sees, as part of a message; None where the camera sees enough.
 
-    Both are computed from about 500 of the vertices (V, 3). The extent is in longer image sides.
+    Part and extent are computed from about 500 of the vertices (V, 3).
     """
     pixels, z = project(vertices[:: max(1, len(vertices) // 500)], world_to_camera, intrinsics)
     inside = inside_image(pixels, z, size)
-    if not inside.any():
-        return 0.0, 0.0
-    return float(inside.mean()), float(np.ptp(pixels[inside], axis=0).max() / max(size))
+    part = float(inside.mean())
+    extent = float(np.ptp(pixels[inside], axis=0).max() / max(size)) if inside.any() else 0.0
+    if part >= _LEAST_IN_VIEW and extent >= _LEAST_IN_VIEW:
+        return None
+    return f"{part:.0%} of the vertices are in front of the camera and inside the image, over {extent:.1%} of its side"
 
 
 def _surface(frame: AlignmentFrame, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

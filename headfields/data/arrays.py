@@ -10,11 +10,10 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from headfields.data.alignment import (
-    LEAST_IN_VIEW,
     AlignmentFrame,
     convention_evidence,
-    in_view,
     misalignments,
+    out_of_view,
     sample_frames,
 )
 from headfields.data.camera_convention import check_convention
@@ -194,8 +193,8 @@ class _Frames:
             if self.given[key] is not None:
                 first = self._value(key, 0)
                 if first.shape[1:] != row or not first.shape or not len(first):
-                    wanted = str(("J", *row) if row else ("E",)).replace("'", "")
-                    raise self._unfit(key, 0, first, f"{wanted}, of one or more; without any, pass {key}=None")
+                    expected = str(("J", *row) if row else ("E",)).replace("'", "")
+                    raise self._unfit(key, 0, first, f"{expected}, of one or more; without any, pass {key}=None")
                 optional[key] = self._floats(key, index, first.shape)
         if "joint_transforms" in optional and not are_rigid(optional["joint_transforms"]):
             raise CaptureError(
@@ -243,11 +242,10 @@ class _Frames:
 
     def check_view(self, index: int, vertices: np.ndarray) -> None:
         """Raises CaptureError if the frame's camera does not see its mesh."""
-        part, extent = in_view(vertices, self.world_to_camera[index], self.intrinsics[index], self.size)
-        if part < LEAST_IN_VIEW or extent < LEAST_IN_VIEW:
+        outside = out_of_view(vertices, self.world_to_camera[index], self.intrinsics[index], self.size)
+        if outside is not None:
             raise CaptureError(
-                f"{_OP}: frame {self.names[index]}: {part:.0%} of the vertices are in front of the camera and inside "
-                f"the image, over {extent:.1%} of its side; correct its camera or leave the frame out"
+                f"{_OP}: frame {self.names[index]}: {outside}; correct its camera or leave the frame out"
             )
 
     def _value(self, key: str, index: int) -> np.ndarray:

@@ -143,8 +143,8 @@ def ply_table(data: bytes, name: str, where: str, error: type[ValueError] = Valu
     header = ply_header(data, where, error)
     check_names(header.elements, where, error)
     if header.element(name) is None:
-        found = ", ".join(element.name for element in header.elements) or "none"
-        raise error(f"{where}: its header has no element {name} (it has {found}); export it again")
+        present = ", ".join(element.name for element in header.elements) or "none"
+        raise error(f"{where}: its header has no element {name} (it has {present}); export it again")
     for element in header.elements:
         lists = [entry.name for entry in element.properties if entry.length is not None]
         if lists and (element.count or element.name == name):

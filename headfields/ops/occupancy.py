@@ -353,14 +353,14 @@ def _march_padded(
         if occupied is not None:
             far = torch.where((origins + directions).isfinite().all(dim=-1), far, near)
         most = torch.iinfo(torch.long).max
-        found = march_lattice(None, None, near, far, jitter, None, None, step, 0.0, most, "march_padded")
+        intervals = march_lattice(None, None, near, far, jitter, None, None, step, 0.0, most, "march_padded")
         if occupied is not None and aabb is not None:
-            places = origins[found[0]] + (0.5 * (found[1] + found[2]))[:, None] * directions[found[0]]
+            places = origins[intervals[0]] + (0.5 * (intervals[1] + intervals[2]))[:, None] * directions[intervals[0]]
             inside = torch.ones_like(occupied)
             keep = _lookup(places, occupied, aabb) | ~_lookup(places, inside, aabb)
-            found = tuple(column[keep] for column in found)
-        torch.cumsum(torch.bincount(found[0], minlength=rays), 0, out=offsets[1:])
-        for padded, column in zip((ray, start, end), found, strict=True):
+            intervals = tuple(column[keep] for column in intervals)
+        torch.cumsum(torch.bincount(intervals[0], minlength=rays), 0, out=offsets[1:])
+        for padded, column in zip((ray, start, end), intervals, strict=True):
             padded[: len(column)] = column[:capacity]
     return ray, start, end, offsets.clamp(max=capacity), offsets[-1].clone()
 

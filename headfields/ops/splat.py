@@ -375,17 +375,17 @@ def _rasterize_backward(
     fits = all(grad is None or grad.shape == shape for grad, shape in zip(grads.values(), shapes, strict=True))
     require_shapes(op, fits and light.shape == image and last.shape == image, **grads, light=light, last=last)
     _require_kernel(op, *grads.values(), rows, colors, screen, screen_absolute, light)
-    wanted = [_ready_or_none(grad) for grad in grads.values()]
+    outer = [_ready_or_none(grad) for grad in grads.values()]
     inputs = _ready(rows), _ready(colors), _ready_or_none(screen)
     magnitudes = None if screen_absolute is None else rows.new_zeros(c, n, 2)
     ends = _ready(light), _ready(last).to(torch.int32)
     if use_native(rows):
         to_rows, to_colors = torch.empty_like(inputs[0]), torch.empty_like(inputs[1])
         native.splat_rasterize_backward(
-            *wanted, *inputs, height, width, *ends, to_rows, to_colors, magnitudes, torch.get_num_threads()
+            *outer, *inputs, height, width, *ends, to_rows, to_colors, magnitudes, torch.get_num_threads()
         )
     else:
-        to_rows, to_colors = _splat_warp.rasterize_backward(wanted, *inputs, magnitudes, *ends, height, width)
+        to_rows, to_colors = _splat_warp.rasterize_backward(outer, *inputs, magnitudes, *ends, height, width)
     return to_rows, to_colors, rows.new_empty(0) if magnitudes is None else magnitudes
 
 

@@ -10,11 +10,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from headfields.data.alignment import (
-    LEAST_IN_VIEW,
     AlignmentFrame,
     convention_evidence,
-    in_view,
     misalignments,
+    out_of_view,
     sample_frames,
 )
 from headfields.data.camera_convention import Decision, decide_convention
@@ -108,12 +107,11 @@ class FlameFrames:
         """Refuses a frame whose camera does not see its head; does nothing while the cameras are not known."""
         if self.cameras is None:
             return
-        part, extent = in_view(vertices, self.cameras[0][index], self.cameras[1][index], self.size)
-        if part < LEAST_IN_VIEW or extent < LEAST_IN_VIEW:
+        outside = out_of_view(vertices, self.cameras[0][index], self.cameras[1][index], self.size)
+        if outside is not None:
             raise CaptureError(
-                f"{self.where[index]}: the camera puts {part:.0%} of the head's vertices in front of it and inside the "
-                f"image, over {extent:.1%} of its side; camera (transform_matrix, world_mat, focal length, principal "
-                "point) and parameters are not of one frame: correct them or remove the frame"
+                f"{self.where[index]}: of the head, {outside}; camera (transform_matrix, world_mat, focal length, "
+                "principal point) and parameters are not of one frame: correct them or remove the frame"
             )
 
 

@@ -239,8 +239,8 @@ def _gaussians(columns: dict[str, np.ndarray], where: str) -> Gaussians:
     used = [name for names in groups.values() for name in names]
     missing = [name for name in used if name not in columns]
     if missing:
-        found = ", ".join(list(columns)[:20]) or "nothing"
-        raise ValueError(f"{where} lacks {', '.join(missing[:6])}; it has {found}: is it a mesh or a point cloud?")
+        present = ", ".join(list(columns)[:20]) or "nothing"
+        raise ValueError(f"{where} lacks {', '.join(missing[:6])}; it has {present}: is it a mesh or a point cloud?")
     several = [name for name in columns if name.startswith("binding_") and name != "binding_0"]
     if several:
         raise ValueError(f"{where} has {several[0]}; expected one triangle for each Gaussian, binding_0")

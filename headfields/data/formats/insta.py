@@ -12,11 +12,10 @@ from pathlib import Path
 import numpy as np
 
 from headfields.data.alignment import (
-    LEAST_IN_VIEW,
     AlignmentFrame,
     convention_evidence,
-    in_view,
     misalignments,
+    out_of_view,
     sample_frames,
 )
 from headfields.data.camera_convention import decide_convention
@@ -353,12 +352,12 @@ class _FrameReader:
         """Refuses a frame whose camera does not see its mesh; does nothing while the cameras are not known."""
         if self.cameras is None:
             return
-        part, extent = in_view(vertices, self.cameras[0][index], self.cameras[1][index], self.size)
-        if part < LEAST_IN_VIEW or extent < LEAST_IN_VIEW:
+        outside = out_of_view(vertices, self.cameras[0][index], self.cameras[1][index], self.size)
+        if outside is not None:
             raise CaptureError(
-                f"{self.frames[index].where}: transform_matrix (or fl_x, fl_y, cx, cy) puts {part:.0%} of mesh_path's "
-                f"vertices in front of the camera and inside the image, over {extent:.1%} of its side; the camera is "
-                "wrong, in another unit or another convention than the other frames': correct it or remove the frame"
+                f"{self.frames[index].where}: of the mesh of mesh_path, {outside}; the camera (transform_matrix, or "
+                "fl_x, fl_y, cx, cy) is wrong, in another unit or another convention than the other frames': correct "
+                "it or remove the frame"
             )
 
     def image(self, index: int) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:

@@ -209,9 +209,9 @@ def draw_backward(
         entry = wp.min(starts[c, tile + 1] - wp.int64(1), begin + wp.int64(last[c, y, x]))
         while entry >= begin:
             i = gaussians[entry]
-            found = alpha_at(rows, screen, c, i, wp.float32(x) + 0.5, wp.float32(y) + 0.5)
-            if found[0] >= least_alpha:
-                alpha = wp.min(found[0], most_alpha)
+            at_pixel = alpha_at(rows, screen, c, i, wp.float32(x) + 0.5, wp.float32(y) + 0.5)
+            if at_pixel[0] >= least_alpha:
+                alpha = wp.min(at_pixel[0], most_alpha)
                 inverse = 1.0 / (1.0 - alpha)
                 through = through * inverse  # before the Gaussian
                 weight = alpha * through
@@ -219,10 +219,10 @@ def draw_backward(
                 for f in range(features.shape[2]):
                     worth = worth + grad[c, y, x, f] * features[own, i, f]
                     wp.atomic_add(to_features, own, i, f, weight * grad[c, y, x, f])
-                if found[0] <= most_alpha:
+                if at_pixel[0] <= most_alpha:
                     h = (through * worth - behind * inverse) * alpha  # by log alpha
-                    dx = found[1]
-                    dy = found[2]
+                    dx = at_pixel[1]
+                    dy = at_pixel[2]
                     to_x = h * (rows[c, i, 2] * dx + rows[c, i, 3] * dy)
                     to_y = h * (rows[c, i, 3] * dx + rows[c, i, 4] * dy)
                     wp.atomic_add(to_rows, c, i, 0, to_x)

@@ -198,10 +198,10 @@ def rasterize_backward(
             for index, pixels in chunks(rows[camera], offset, height, width):
                 part = blend(inputs[0], inputs[1], offset, own, index, pixels, rows.new_zeros(()))[0]
                 place = pixels[:, 1].long() * width + pixels[:, 0].long()
-                found = torch.autograd.grad(part, inputs, grads[place], materialize_grads=True)
-                out_rows[camera] += found[0]
-                out_colors[which] += found[1]
-                magnitudes[camera] += found[2]
+                gradients = torch.autograd.grad(part, inputs, grads[place], materialize_grads=True)
+                out_rows[camera] += gradients[0]
+                out_colors[which] += gradients[1]
+                magnitudes[camera] += gradients[2]
     return out_rows, out_colors, magnitudes
 
 
