@@ -1,8 +1,8 @@
 """What the command line says to a mistyped word, a wrong value and a question about itself."""
 
-import os
+import importlib
+import multiprocessing
 import re
-import subprocess
 import sys
 from pathlib import Path
 
@@ -112,16 +112,20 @@ def test_parts_of_ones_own_are_imported(
         "import headfields as hf\n\n\nclass Double(hf.encoders.Coordinates):\n"
         "    def forward(self, canonical, prepared):\n        return 2 * super().forward(canonical, prepared)\n"
     )
-    other_process = """
-import headfields as hf, doubling_parts
-from tests.data.tiny import blob
-vertices, faces = blob(True)
-avatar = hf.Avatar(hf.deformers.NearSurface(vertices, faces), doubling_parts.Double(), hf.decoders.NeRFDecoder(8),
-                   hf.renderers.VolumeRenderer(hf.renderers.UniformSampler(4)))
-avatar.save("own.safetensors")
-"""
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(Path(__file__).parents[2])])}
-    subprocess.run([sys.executable, "-c", other_process], cwd=tmp_path, env=environment, check=True)
+
+    def save() -> None:
+        sys.path.insert(0, str(tmp_path))
+        double = importlib.import_module("doubling_parts").Double()
+        vertices, faces = blob(True)
+        hf.Avatar(
+            hf.deformers.NearSurface(vertices, faces), double, hf.decoders.NeRFDecoder(8),
+            hf.renderers.VolumeRenderer(hf.renderers.UniformSampler(4)),
+        ).save(tmp_path / "own.safetensors")  # fmt: skip
+
+    other = multiprocessing.get_context("fork").Process(target=save)
+    other.start()
+    other.join()
+    assert other.exitcode == 0
     monkeypatch.setattr(sys, "path", list(sys.path))
     command = ["mesh", str(tmp_path / "own.safetensors"), "--out", str(tmp_path / "own.ply")]
     assert main(command) == 1

@@ -123,6 +123,7 @@ def test_ctrl_c_at_any_moment_of_a_start_is_one_line(tmp_path):
         assert "Traceback" not in err, (delay, err)
 
 
+@pytest.mark.slow
 def test_warp_says_what_to_set_where_its_cache_cannot_be_written():
     code = (
         "import torch, headfields as hf\n"

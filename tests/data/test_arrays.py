@@ -185,10 +185,11 @@ def test_millimeters_are_refused() -> None:
 # ---------------------------------------------------------------- workers
 
 
-def test_spawned_workers_read_a_capture(capture: Capture) -> None:
-    """Two processes of their own: what they send is what this process reads."""
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_spawned_workers_read_a_capture(capture: Capture, workers: int) -> None:
+    """Processes of their own: what they send is what this process reads."""
     dataset = PixelDataset(capture, "all", count=7)
-    loader = DataLoader(dataset, batch_size=4, num_workers=2, multiprocessing_context="spawn")
+    loader = DataLoader(dataset, batch_size=4, num_workers=workers, multiprocessing_context="spawn")
     batches = list(loader)
     assert [len(state) for _, state in batches] == [4, 2]
     frames = []

@@ -1,8 +1,5 @@
 """Vertex-anchored features: against the formulas written out, frames, gradients, degenerate input."""
 
-import subprocess
-import sys
-
 import pytest
 import torch
 from torch import Tensor, nn
@@ -221,28 +218,6 @@ def test_points_that_are_not_finite_have_features_of_nothing():
     assert found.isfinite().all() and points.grad.isfinite().all() and (points.grad[0] != 0).any()
     for name, parameter in encoder.named_parameters():
         assert parameter.grad.isfinite().all(), name
-
-
-COMPILED = """
-import torch
-from tests.encoders.test_vertex_features import FACES, VERTICES, at, make, near, state
-
-encoder, canonical, frames = make(frame="triangle", faces=FACES, rest_vertices=VERTICES), at(near(6)), state()
-encoder.prepare(frames)  # builds the tree, on the CPU
-
-def run(points):
-    return encoder(canonical.replace(points=points), encoder.prepare(frames)).square().sum()
-
-compiled, points = torch.compile(run, fullgraph=True, backend="aot_eager"), canonical.points.clone()
-points.requires_grad_()
-torch.testing.assert_close(*(torch.autograd.grad(function(points), points) for function in (run, compiled)))
-"""
-
-
-def test_compiles_whole():
-    # In a process of its own: the checks of annotations that tests run with are not traceable.
-    done = subprocess.run([sys.executable, "-c", COMPILED], capture_output=True, text=True, timeout=200)
-    assert done.returncode == 0, done.stderr
 
 
 def test_bfloat16_follows():

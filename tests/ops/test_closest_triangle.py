@@ -1,8 +1,5 @@
 """Nearest triangle: values, gradients, degenerate input, over the backends."""
 
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 import torch
@@ -270,37 +267,6 @@ def test_opcheck(device, fused):
     torch.library.opcheck(torch.ops.headfields.closest_triangle, (points, index, *bvh._tree, 1.0, fused))
     refit = (bvh._tree[0], bvh._faces, *bvh._topology, bvh._levels)
     torch.library.opcheck(torch.ops.headfields.bvh_refit, refit)
-
-
-COMPILED = """
-import torch
-from headfields.ops.triangle_bvh import TriangleBVH
-
-faces = torch.tensor([[0, 1, 2], [2, 1, 3], [3, 1, 4], [0, 0, 1]])
-vertices, points, index = torch.randn(2, 5, 3), torch.randn(8, 3), torch.arange(8) % 2
-bvh = TriangleBVH(faces, vertices)
-
-def run(points, vertices):
-    bvh.refit(vertices)
-    closest, ray = bvh.closest(points, index), bvh.raycast(points, 0.3 - points, index)
-    near, far = bvh.interval(points, torch.nn.functional.normalize(-points, dim=-1), 0.5, index)
-    seen = torch.where(ray.face >= 0, ray.distance, 0.0) + torch.where(near <= far, far - near, 0.0)
-    return (closest.distance + seen).sum()
-
-compiled, results = torch.compile(run, fullgraph=True, backend="aot_eager"), []
-compiled(points, vertices)
-for function in (run, compiled):
-    p, v = points.clone().requires_grad_(), vertices.clone().requires_grad_()
-    value = function(p, v)
-    results.append((value.detach(), *torch.autograd.grad(value, (p, v))))
-torch.testing.assert_close(*results)
-"""
-
-
-def test_compiles_whole():
-    # In a process of its own: the checks of annotations that tests run with are not traceable.
-    done = subprocess.run([sys.executable, "-c", COMPILED], capture_output=True, text=True, timeout=200)
-    assert done.returncode == 0, done.stderr
 
 
 def check_topology(faces, children, order, slot, levels):

@@ -44,15 +44,9 @@ def test_the_page_says_what_holds():
         assert observed[name] == stated, name
 
 
-def test_the_page_says_what_compiles():
-    """The operations with kernels that training runs on; the whole column is in the slow test."""
-    names = ("hash_grid", "mlp", "spherical_harmonics", "weights_from_density", "interpolate_rows", "march")
-    stated = derivative_table.stated()
-    assert printed("--print", *names) == {name: cells(stated[name]) for name in names}
-
-
 @pytest.mark.slow
 def test_the_whole_page():
+    """With the column on torch.compile."""
     assert printed("--print") == {name: cells(text) for name, text in derivative_table.stated().items()}
 
 

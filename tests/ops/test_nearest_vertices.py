@@ -1,8 +1,5 @@
 """The k nearest vertices: values, ties, gradients, degenerate input, over the backends; and weights by distance."""
 
-import subprocess
-import sys
-
 import pytest
 import torch
 from hypothesis import given, settings
@@ -246,33 +243,6 @@ def test_opcheck(device, fused):
     points, index = torch.randn(5, 3, device=device), torch.zeros(5, dtype=torch.int32, device=device)
     torch.library.opcheck(torch.ops.headfields.nearest_vertices, (points, index, *tree._tree, 3, 1.0, fused))
     torch.library.opcheck(torch.ops.headfields.vertex_refit, (tree._tree[0], *tree._topology, tree._levels))
-
-
-COMPILED = """
-import torch
-from headfields.ops import VertexTree, inverse_distance_weights
-
-vertices, points, index = torch.randn(2, 9, 3), torch.randn(8, 3), torch.arange(8) % 2
-tree = VertexTree(vertices)
-
-def run(points, vertices):
-    distance = tree.refit(vertices).nearest(points, 3, index).distance
-    return (inverse_distance_weights(distance) * torch.arange(3) + distance).sum()
-
-compiled, results = torch.compile(run, fullgraph=True, backend="aot_eager"), []
-compiled(points, vertices)
-for function in (run, compiled):
-    p, v = points.clone().requires_grad_(), vertices.clone().requires_grad_()
-    value = function(p, v)
-    results.append((value.detach(), *torch.autograd.grad(value, (p, v))))
-torch.testing.assert_close(*results)
-"""
-
-
-def test_compiles_whole():
-    # In a process of its own: the checks of annotations that tests run with are not traceable.
-    done = subprocess.run([sys.executable, "-c", COMPILED], capture_output=True, text=True, timeout=200)
-    assert done.returncode == 0, done.stderr
 
 
 def test_a_tree_built_without_the_compiled_module(monkeypatch):

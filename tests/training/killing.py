@@ -23,7 +23,7 @@ from headfields.training import Trainer
 from headfields.training import trainer as loop
 from tests.training.fakes import FakeAvatar, FakeCapture
 
-STEPS = 120
+STEPS = 40
 
 
 def train(out: Path, slowly: Callable[[], None] | None) -> None:
