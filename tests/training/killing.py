@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import lightning_fabric  # noqa: F401  (slow to import; the forked trainings share it)
 import torch
 
 from headfields.files import safetensors as tensor_files
