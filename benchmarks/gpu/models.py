@@ -26,10 +26,22 @@ CONFIGURATIONS: dict[str, tuple[str, RecipeName, tuple[str, ...]]] = {
     "MonoAvatar, as published": ("monoavatar", "released", ()),
     "MonoAvatar, fast": ("monoavatar", "fast", ()),
     "3VP Avatar, fast": ("vp360", "fast", ()),
+    "GaussianAvatars, fast": ("gaussian_avatars", "fast", ()),
+    "FlashAvatar, fast": ("flash_avatar", "fast", ()),
+    "RGBAvatar, fast": ("rgb_avatar", "fast", ()),
 }
 """Preset, recipe and arguments by the name that the tables print."""
 
-SMALL = ("levels=4", "log2_table_size=10", "grid_resolution=16")
+_SMALL_GRID = ("levels=4", "log2_table_size=10", "grid_resolution=16")
+SMALL = {
+    "insta": _SMALL_GRID,
+    "vp360": _SMALL_GRID,
+    "monoavatar": ("sizes=cpu-0.3",),
+    "gaussian_avatars": ("count=100",),
+    "flash_avatar": ("count=100",),
+    "rgb_avatar": ("count=100",),
+}
+"""Arguments of each preset with `--small`."""
 FRAME = 512
 
 
@@ -81,7 +93,7 @@ def _trainer(name: str, capture: Any, settings: GpuSettings, callbacks: list[Any
     recipe = recipe_of(model, kind)
     chosen = list(overrides)
     if settings.small:
-        chosen = ["sizes=cpu-0.3"] if model == "monoavatar" else [*SMALL]
+        chosen = [*SMALL[model]]
     torch.manual_seed(0)
     avatar = presets.build(model, presets.arguments_for(model, chosen, capture, recipe), capture)
     options: dict[str, Any] = {"rays": 64, "samples": 0} if settings.small else {}

@@ -15,12 +15,13 @@ class FrameCode(Encoder):
 
     Args:
         code: its name in `HeadState.codes`, or that of a field of shape (B, W).
-        width: number of values, W.
+        width: number of values; of a field such as `expression`, the first ones of W.
 
     Differentiable in the code (linear).
 
     Raises:
-        ValueError: width is below 1; in `prepare`, the state lacks the code, or it has another width.
+        ValueError: width is below 1; in `prepare`, the state lacks the code, it has another width, or the field has
+            fewer values.
     """
 
     def __init__(self, code: str, width: int) -> None:
@@ -36,12 +37,13 @@ class FrameCode(Encoder):
 
     def prepare(self, state: HeadState) -> Float[Tensor, "b width"]:
         values = state.need("FrameCode", self.code, self.width)
-        if values.shape[1:] != (self.width,):
+        fits = values.ndim == 2 and values.shape[1] >= self.width
+        if not fits or (self.code in state.codes and values.shape[1] != self.width):
             raise ValueError(
                 f"FrameCode: the state's {self.code!r} has shape {tuple(values.shape)}; expected (B, {self.width}); "
                 "build the part with the width of the code"
             )
-        return values
+        return values[:, : self.width]
 
     def forward(self, canonical: Canonical, prepared: Float[Tensor, "b width"]) -> Float[Tensor, "m width"]:
         return prepared.index_select(0, canonical.frame)

@@ -14,7 +14,7 @@ from headfields.splat_avatar import SplatAvatar
 @preset
 def flash_avatar(
     template: Template,
-    expression_width: int = 57,
+    expression_width: int = 100,
     count: int = 14000,
     degree: int = 1,
     hidden: int = 64,
@@ -31,7 +31,8 @@ def flash_avatar(
 
     Args:
         template: the canonical mesh, with the mouth closed or with an interior.
-        expression_width: number of expression values, all that the capture has.
+        expression_width: number of expression values, the first ones, that the network reads; the paper's is
+            FLAME's 100 beside jaw, eyes and lids.
         count: number of Gaussians.
         degree: degree of the spherical harmonics of the color.
         hidden, layers: width and number of hidden layers of the network.

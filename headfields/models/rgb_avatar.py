@@ -20,7 +20,7 @@ _SPREAD = 1e-3
 @preset
 def rgb_avatar(
     template: Template,
-    expression_width: int = 57,
+    expression_width: int = 100,
     joints: Sequence[int] = (),
     count: int = 14000,
     blendshapes: int = 20,
