@@ -15,3 +15,8 @@ Rig = Annotated[Path, tyro.conf.arg(metavar="RIG.npz")]
 CaptureFolder = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="CAPTURE")]
 Run = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
 NewRun = Annotated[Path, tyro.conf.arg(metavar="RUN")]
+
+
+def eyelid_files(folder: Path | None) -> tuple[Path, Path] | None:
+    """The left and the right eyelid's blendshapes in a folder, for `headfields.data.load_capture`."""
+    return None if folder is None else (folder / "l_eyelid.npy", folder / "r_eyelid.npy")

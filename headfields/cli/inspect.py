@@ -2,7 +2,7 @@
 
 import sys
 
-from headfields.cli.argument_types import CaptureFolder, OptionalFile, OptionalFolder
+from headfields.cli.argument_types import CaptureFolder, OptionalFile, OptionalFolder, eyelid_files
 
 
 def inspect(
@@ -12,8 +12,9 @@ def inspect(
     memory: int = 2048,
     head: OptionalFile = None,
     root: OptionalFolder = None,
+    eyelids: OptionalFolder = None,
 ) -> None:
-    """Print what a capture has: sizes, splits, mesh, expressions, and every decision that reading it took.
+    """Print what a capture has: layout, sizes, splits, mesh, expressions, and every decision that reading it took.
 
     Decisions come with their evidence: which axes the cameras use, whether the head's motion was taken out, how the
     mouth was closed. Lines that begin with "warning:" need attention. Exits with 1 if --decode finds a broken file.
@@ -22,14 +23,17 @@ def inspect(
         capture: Folder of the capture.
         decode: Decode every file of every frame, so that a broken one is found now and not in the middle of a run.
         memory: Megabytes for decoded frames.
-        head: FLAME model of a capture in VHAP's layout, whose frames have parameters and no meshes.
+        head: FLAME model of a capture whose frames have parameters and no meshes (the layouts of VHAP, IMavatar,
+            metrical-tracker and Pixel3DMM).
+        eyelids: A folder with l_eyelid.npy and r_eyelid.npy of metrical-tracker's repository, for captures of
+            metrical-tracker and Pixel3DMM that do not have them.
         root: A folder above the capture that holds everything, for sets whose frames are in sibling folders.
     """
     from headfields.data import load_capture
     from headfields.heads import FlameHead
 
     model = None if head is None else FlameHead.from_file(head)
-    opened = load_capture(capture, memory_budget_mb=memory, head=model, root=root)
+    opened = load_capture(capture, memory_budget_mb=memory, head=model, root=root, eyelids=eyelid_files(eyelids))
     if decode:
         opened.validate()
         print(f"{len(opened)} frames decoded", file=sys.stderr)

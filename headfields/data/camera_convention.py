@@ -59,7 +59,11 @@ class Decision:
 
 
 def decide_convention(
-    evidence: Sequence[Evidence], faces: np.ndarray, size: tuple[int, int], prefer: str = "camera-to-world, OpenCV axes"
+    evidence: Sequence[Evidence],
+    faces: np.ndarray,
+    size: tuple[int, int],
+    prefer: str = "camera-to-world, OpenCV axes",
+    stated: bool = False,
 ) -> Decision:
     """The camera convention under which the meshes project onto the head.
 
@@ -68,8 +72,16 @@ def decide_convention(
     1 cm). A factor without data is left out. Conventions that project every vertex to the same place (within 0.5 % of
     the image) count as one; `prefer` is taken if it is among them.
 
+    Args:
+        evidence: the frames.
+        faces: (F, 3) of the meshes.
+        size: (height, width) of the images.
+        prefer: the layout's own convention.
+        stated: whether one program alone writes the layout, so that evidence for another convention has to be clear:
+            `prefer` is then taken unless it scores below 0.2 or another scores 0.1 more.
+
     Raises:
-        CaptureError: the best score is below 0.2, or not 0.02 ahead of the next.
+        CaptureError: the best score is below 0.2, or not 0.02 ahead of the next (without `stated`).
     """
     samples = _surface_points(faces)
     scores: dict[str, float] = {}
@@ -88,7 +100,8 @@ def decide_convention(
     best = max(scores, key=lambda name: scores[name])
     tolerance = _SAME * max(size)
     same = [name for name in scores if np.abs(places[name] - places[best]).max() < tolerance]
-    if prefer in same:
+    certain = stated and scores[prefer] >= _LEAST_SCORE and scores[best] - scores[prefer] < _CLEAR
+    if prefer in same or certain:
         best = prefer
     if scores[best] < _LEAST_SCORE:
         without_depth = [replace(frame, depth=None) for frame in evidence]
@@ -103,7 +116,7 @@ def decide_convention(
             "meters in the cameras' frame: export them together"
         )
     rival = max((name for name in scores if name not in same), key=lambda name: scores[name], default=None)
-    if rival is not None and scores[best] - scores[rival] < _MARGIN:
+    if not certain and rival is not None and scores[best] - scores[rival] < _MARGIN:
         raise CaptureError(
             f"transform_matrix: the camera convention is ambiguous between {best!r} and {rival!r} (scores: {listing}; "
             f"{used}). Add frames in which the head is turned, mattes or depth maps"

@@ -10,9 +10,12 @@ from torch import Tensor
 
 from headfields.data.capture import Capture
 from headfields.data.errors import CaptureError, NoOpenMouthError
+from headfields.data.formats.checkpoint_folder import tracker_of
 from headfields.data.formats.imavatar import is_imavatar, read_imavatar
 from headfields.data.formats.insta import is_insta, read_insta
+from headfields.data.formats.metrical_folder import read_metrical_folder
 from headfields.data.formats.mononphm import is_mononphm
+from headfields.data.formats.pixel3dmm import read_pixel3dmm
 from headfields.data.formats.transforms import read_transforms
 from headfields.data.formats.vhap import is_vhap, read_vhap
 from headfields.data.head_frame import HeadFrameChoice
@@ -34,9 +37,10 @@ def load_capture(
     skinning: Float[Tensor, "v j"] | None = None,
     head: SkinnedHead | None = None,
     root: Path | str | None = None,
+    eyelids: tuple[Path | str, Path | str] | None = None,
 ) -> Capture:
-    """Opens a capture in the layout of INSTA (a mesh for each frame), of VHAP and GaussianAvatars, or of IMavatar and
-    PointAvatar (FLAME parameters for each frame).
+    """Opens a capture in the layout of INSTA (a mesh for each frame), or in one with FLAME parameters for each frame:
+    those of VHAP and GaussianAvatars, of IMavatar and PointAvatar, of metrical-tracker, and of Pixel3DMM.
 
     JSON, matrices, file headers and a sample of frames are checked at once, the other meshes and pixels when they are
     first used. `Capture.validate()` checks everything.
@@ -61,7 +65,9 @@ def load_capture(
         head: the FLAME model of a capture with FLAME parameters, `headfields.heads.FlameHead.from_file(...)`; its
             regions are the capture's, unless `regions` has others. Not for INSTA's layout, which has meshes.
         root: folder above `path` that holds everything, for sets whose frames refer to sibling folders
-            (`../OTHER/images/...`), as those that join several sequences do.
+            (`../OTHER/images/...`), as those that join several sequences do. VHAP's layout.
+        eyelids: blendshapes of the left and the right eyelid, `l_eyelid.npy` and `r_eyelid.npy` of metrical-tracker's
+            repository; None: those of the capture's folder, if it has them. Layouts of metrical-tracker and Pixel3DMM.
 
     Raises:
         ValueError: head_frame is an unknown word, or a mask of another number of vertices.
@@ -75,46 +81,77 @@ def load_capture(
         raise CaptureError(f"load_capture: memory_budget_mb is {memory_budget_mb}; expected a positive number")
     if mouth not in (*get_args(Mouth), "auto"):
         raise CaptureError(f"load_capture: mouth is {mouth!r}; expected one of {', '.join(get_args(Mouth))}, auto")
-    if is_insta(folder) or is_vhap(folder) or is_imavatar(folder):
-        with reading(folder, "a capture", CaptureError):
-            recording, own_regions = _read(folder, head, None if root is None else Path(root))
-        regions = {**own_regions, **(regions or {})} or None
-        treatment = "interior" if mouth == "auto" else mouth
-        capture = Capture(recording, memory_budget_mb, regions, head_frame, treatment, skinning)
-        if mouth == "auto":
-            try:
-                capture.inner_mouth  # noqa: B018  (built on first use)
-            except NoOpenMouthError as error:
-                capture.mouth = "close"
-                capture.report.append(f"mouth without an inside: {error}")
-        return capture
-    raise CaptureError(
-        f"load_capture: {folder} is in none of the layouts of INSTA (transforms*.json whose frames have a mesh_path), "
-        f"VHAP (a flame_param_path) and IMavatar (flame_params.json). {_describe(folder)}"
-    )
+    layout = _layout(folder)
+    if layout is None:
+        raise CaptureError(f"load_capture: {folder} is in none of the layouts of {_LAYOUTS}. {_describe(folder)}")
+    with reading(folder, "a capture", CaptureError):
+        recording, own_regions = _read(folder, layout, head, None if root is None else Path(root), eyelids)
+    recording.report.insert(0, f"layout: {layout}")
+    regions = {**own_regions, **(regions or {})} or None
+    treatment = "interior" if mouth == "auto" else mouth
+    capture = Capture(recording, memory_budget_mb, regions, head_frame, treatment, skinning)
+    if mouth == "auto":
+        try:
+            capture.inner_mouth  # noqa: B018  (built on first use)
+        except NoOpenMouthError as error:
+            capture.mouth = "close"
+            capture.report.append(f"mouth without an inside: {error}")
+    return capture
 
 
-def _read(folder: Path, head: SkinnedHead | None, root: Path | None) -> tuple[Recording, dict[str, Bool[Tensor, " f"]]]:
-    """The recording, and the face regions that its head model knows."""
+_LAYOUTS = (
+    "INSTA (transforms*.json whose frames have a mesh_path), VHAP (a flame_param_path), IMavatar (flame_params.json), "
+    "metrical-tracker and Pixel3DMM (checkpoint/*.frame)"
+)
+
+
+def _layout(folder: Path) -> str | None:
+    """The name of the folder's layout."""
     if is_insta(folder):
-        if head is not None or root is not None:
+        return "INSTA"
+    if is_vhap(folder):
+        return "VHAP"
+    if is_imavatar(folder):
+        return "IMavatar"
+    return None if is_mononphm(folder) else tracker_of(folder)
+
+
+def _read(
+    folder: Path,
+    layout: str,
+    head: SkinnedHead | None,
+    root: Path | None,
+    eyelids: tuple[Path | str, Path | str] | None,
+) -> tuple[Recording, dict[str, Bool[Tensor, " f"]]]:
+    """The recording, and the face regions that its head model knows."""
+    if layout == "INSTA":
+        if head is not None or root is not None or eyelids is not None:
             raise CaptureError(
-                f"load_capture: {folder} is in INSTA's layout, whose frames have meshes; leave head and root out"
+                f"load_capture: {folder} is in INSTA's layout, whose frames have meshes; leave head, root and eyelids "
+                "out"
             )
         return read_insta(folder), {}
     if head is None:
-        layout = "VHAP's" if is_vhap(folder) else "IMavatar's"
         raise CaptureError(
-            f"load_capture: {folder} is in {layout} layout, whose frames have FLAME parameters and no meshes; pass "
+            f"load_capture: {folder} is in {layout}'s layout, whose frames have FLAME parameters and no meshes; pass "
             'head=headfields.heads.FlameHead.from_file("FLAME.npz"), the model that it was tracked with (commands: '
             "headfields convert DIR --head FLAME.npz --out OTHER writes the meshes)"
         )
+    if root is not None and layout != "VHAP":
+        raise CaptureError(f"load_capture: root is for VHAP's layout; leave it out for {folder}, which is {layout}'s")
+    if eyelids is not None and layout not in ("metrical-tracker", "Pixel3DMM"):
+        raise CaptureError(
+            f"load_capture: eyelids are for layouts that move them, metrical-tracker's and Pixel3DMM's; leave them out "
+            f"for {folder}, which is {layout}'s"
+        )
     regions = {name: mask.cpu() for name, mask in _regions(head).items()}
-    if is_vhap(folder):
+    if layout == "VHAP":
         return read_vhap(folder, head, root), regions
-    if root is not None:
-        raise CaptureError(f"load_capture: root is for VHAP's layout; leave it out for {folder}, which is IMavatar's")
-    return read_imavatar(folder, head), regions
+    if layout == "IMavatar":
+        return read_imavatar(folder, head), regions
+    if layout == "Pixel3DMM":
+        return read_pixel3dmm(folder, head, eyelids), regions
+    return read_metrical_folder(folder, head, eyelids), regions
 
 
 def _regions(head: SkinnedHead) -> dict[str, Bool[Tensor, " f"]]:
@@ -137,8 +174,6 @@ def _describe(folder: Path) -> str:
             "It has source and pipnet, the input of MonoNPHM's tracker, without tracked meshes; open it with "
             "headfields.data.load_mononphm, or track it: headfields track"
         )
-    if any(folder.glob("**/checkpoint/*.frame")):
-        return "It has checkpoint/*.frame files, as metrical-tracker writes; export them to INSTA's layout"
     if '"expression"' in text:
         return "Its frames have an expression but no mesh_path, as NeRFace writes; that layout is not read yet"
     if transforms:

@@ -21,9 +21,10 @@ from headfields.data.errors import CaptureError
 from headfields.data.recording import DecodedHead, Recording
 from headfields.heads.skinned import SkinnedHead
 from headfields.mesh.mesh import Mesh
+from headfields.ops.rotations import axis_angle
 from headfields.records import HeadState
 
-__all__ = ["CameraReading", "FlameFrames", "coefficients", "flame_recording", "row"]
+__all__ = ["CameraReading", "FlameFrames", "RigidMotion", "check_counts", "coefficients", "flame_recording", "row"]
 
 _JOINTS = 5
 _LARGEST = 100.0  # standard deviations
@@ -38,11 +39,13 @@ class CameraReading:
         name: in messages: "cy counts from the lower border".
         matrices: (F, 4, 4) as `decide_convention` takes them, meters.
         intrinsics: (F, 3, 3) pixels.
+        image: frame → RGBA, where the reading pairs frames with other images than `FlameFrames` does.
     """
 
     name: str
     matrices: Float[np.ndarray, "f 4 4"]
     intrinsics: Float[np.ndarray, "f 3 3"]
+    image: Callable[[int], np.ndarray] | None = None
 
 
 class FlameFrames:
@@ -51,7 +54,8 @@ class FlameFrames:
     Args:
         head: the FLAME model.
         where: the name of each frame in messages, with its file of parameters.
-        parameters: frame → the arguments of the model, batches of one.
+        parameters: frame → the arguments of the model, batches of one; `displacement` (1, V, 3), if it is among them,
+            is added to the posed vertices.
         rest: those of the canonical head.
         image: frame → RGBA (H, W, 4) uint8.
         size: (height, width) of the images.
@@ -84,7 +88,10 @@ class FlameFrames:
 
     def _posed(self, arguments: Mapping[str, Tensor]) -> HeadState:
         with torch.no_grad():
-            return self.model(**{key: value.to(self.model.template_vertices) for key, value in arguments.items()})
+            values = {key: value.to(self.model.template_vertices) for key, value in arguments.items()}
+            displacement = values.pop("displacement", None)
+            state: HeadState = self.model(**values)
+            return state if displacement is None else state.replace(vertices=state.vertices + displacement)
 
     def head(self, index: int) -> DecodedHead:
         """See `Recording.decode_head`."""
@@ -103,6 +110,11 @@ class FlameFrames:
         """RGBA of a frame; see `Recording.decode_image`."""
         return self._image(index), None, None
 
+    def use_reading(self, world_to_camera: Float[np.ndarray, "f 4 4"], reading: CameraReading) -> None:
+        """Takes cameras and images as the mattes say that they are; heads that a camera does not see are refused."""
+        self.cameras = world_to_camera, reading.intrinsics
+        self._image = self._image if reading.image is None else reading.image
+
     def check_view(self, index: int, vertices: Float[np.ndarray, "v 3"]) -> None:
         """Refuses a frame whose camera does not see its head; does nothing while the cameras are not known."""
         if self.cameras is None:
@@ -115,6 +127,36 @@ class FlameFrames:
             )
 
 
+class RigidMotion:
+    """Motions of a posed head about the origin, as arguments of the model, whose root turns about its own joint.
+
+    Args:
+        head: the FLAME model.
+    """
+
+    def __init__(self, head: SkinnedHead) -> None:
+        row = head.joint_regressor[0].double().cpu()
+        self._mean = row @ head.template_vertices.double().cpu()
+        self._shape = torch.einsum("v,svc->sc", row, head.shape_basis.double().cpu())
+        self._expression = torch.einsum("v,evc->ec", row, head.expression_basis.double().cpu())
+
+    def after(
+        self, arguments: Mapping[str, Tensor], rotation: Float[Tensor, "3 3"], translation: Float[Tensor, "3"]
+    ) -> dict[str, Tensor]:
+        """The arguments under which the head is as under `arguments`, and then moved to R v + t.
+
+        Args:
+            arguments: `shape` and `expression` (1, C), and `pose` (1, 5, 3), whose root is not turned.
+            rotation, translation: R and t, meters.
+        """
+        shape, expression = arguments["shape"][0].double(), arguments["expression"][0].double()
+        joint = self._mean + shape @ self._shape[: len(shape)] + expression @ self._expression[: len(expression)]
+        rotation = rotation.double()
+        pose = arguments["pose"].double().clone()
+        pose[0, 0] = axis_angle(rotation)
+        return {**arguments, "pose": pose, "translation": (translation.double() + rotation @ joint - joint)[None]}
+
+
 def flame_recording(
     folder: Path,
     frames: FlameFrames,
@@ -123,6 +165,7 @@ def flame_recording(
     readings: Sequence[CameraReading],
     prefer: str,
     report: list[str],
+    stated: bool = False,
 ) -> Recording:
     """The recording, its cameras read in the way in which the heads project onto the mattes.
 
@@ -131,7 +174,7 @@ def flame_recording(
         frames: decodes them.
         names, splits, report: as in `Recording`.
         readings: ways to read the cameras; the first is the layout's own definition.
-        prefer: the layout's own convention, for `decide_convention`.
+        prefer, stated: the layout's own convention and whether it needs no evidence, for `decide_convention`.
 
     Raises:
         CaptureError: no reading fits, or two fit alike.
@@ -142,13 +185,13 @@ def flame_recording(
     for index in sample:
         alpha, vertices = frames.image(index)[0][..., 3] > 127, frames.head(index).vertices
         compared.append(AlignmentFrame(names[index], vertices, np.eye(4), np.eye(3), alpha, None, None))
-    reading, decision = _decide(folder, compared, sample, readings, faces, frames.size, prefer, report)
+    reading, decision = _decide(folder, compared, sample, readings, faces, frames.size, (prefer, stated), report)
     camera_to_world = np.stack([decision.camera_to_world(matrix) for matrix in reading.matrices])
     world_to_camera = np.linalg.inv(camera_to_world)
-    frames.cameras = world_to_camera, reading.intrinsics
+    frames.use_reading(world_to_camera, reading)
     compared = [
         replace(frame, world_to_camera=world_to_camera[index], intrinsics=reading.intrinsics[index])
-        for frame, index in zip(compared, sample, strict=True)
+        for frame, index in zip(_with_images(compared, sample, reading), sample, strict=True)
     ]
     for frame, index in zip(compared, sample, strict=True):
         frames.check_view(index, frame.vertices)
@@ -180,6 +223,14 @@ def _no_landmarks(frame: int) -> None:
     """These layouts have none."""
 
 
+def _with_images(compared: list[AlignmentFrame], sample: list[int], reading: CameraReading) -> list[AlignmentFrame]:
+    """The frames with the mattes of the reading's own images, if it has any."""
+    if reading.image is None:
+        return compared
+    alphas = [reading.image(index)[..., 3] > 127 for index in sample]
+    return [replace(frame, alpha=alpha) for frame, alpha in zip(compared, alphas, strict=True)]
+
+
 def _decide(
     folder: Path,
     compared: list[AlignmentFrame],
@@ -187,7 +238,7 @@ def _decide(
     readings: Sequence[CameraReading],
     faces: np.ndarray,
     size: tuple[int, int],
-    prefer: str,
+    prefer: tuple[str, bool],
     report: list[str],
 ) -> tuple[CameraReading, Decision]:
     decisions: dict[str, Decision] = {}
@@ -195,10 +246,10 @@ def _decide(
     for reading in readings:
         evidence = [
             convention_evidence(replace(frame, intrinsics=reading.intrinsics[index]), reading.matrices[index])
-            for frame, index in zip(compared, sample, strict=True)
+            for frame, index in zip(_with_images(compared, sample, reading), sample, strict=True)
         ]
         try:
-            decisions[reading.name] = decide_convention(evidence, faces, size, prefer)
+            decisions[reading.name] = decide_convention(evidence, faces, size, *prefer)
         except CaptureError as error:
             errors.append(error)
     if not decisions:
@@ -208,17 +259,22 @@ def _decide(
     best = ranked[0]
     if len(ranked) > 1 and scores[best] - scores[ranked[1]] < _LEAD:
         both = " and ".join(f"{name!r} (score {scores[name]:.3f})" for name in ranked[:2])
+        images = readings[0].image is not None
         raise CaptureError(
-            f"{folder}: the cameras are ambiguous between {both}; the heads fit the mattes alike. Add frames with "
-            "mattes in which the whole head is seen"
+            f"{folder}: the {'images of the frames' if images else 'cameras'} are ambiguous between {both}; the heads "
+            "fit the mattes alike. Add frames with mattes in which the whole head is seen"
+            + (", or remove the images that were not tracked" if images else "")
         )
     decision = decisions[best]
     listing = ", ".join(f"{name} {value:.3f}" for name, value in decision.scores.items())
     report.append(f"camera convention: {decision.name} (scores: {listing}; {decision.used})")
+    if prefer[1] and decision.name != prefer[0]:
+        report.append(f"warning: the cameras fit as {decision.name}, and the layout's own convention is {prefer[0]}")
     if len(readings) > 1:
         tried = ", ".join(f"{name} {scores[name]:.3f}" if name in scores else f"{name} no fit" for name in
                           (reading.name for reading in readings))  # fmt: skip
-        report.append(f"cameras: {best} (scores: {tried})")
+        what = "cameras" if readings[0].image is None else "images"
+        report.append(f"{what}: {best} (scores: {tried})")
     return next(reading for reading in readings if reading.name == best), decision
 
 
@@ -238,6 +294,22 @@ def coefficients(values: Float[Tensor, " c"], most: int, what: str) -> Float[Ten
             f"{what} has a coefficient of {float(values.abs().max()):.3g}; expected standard deviations, a few at most"
         )
     return values[None, :most]
+
+
+def check_counts(frames: Sequence[Mapping[str, Tensor]], where: Sequence[str]) -> None:
+    """Refuses frames with another number of coefficients than the first.
+
+    Raises:
+        CaptureError: names the frame.
+    """
+    for arguments, name in zip(frames, where, strict=True):
+        for key in ("shape", "expression"):
+            count, usual = arguments[key].shape[1], frames[0][key].shape[1]
+            if count != usual:
+                raise CaptureError(
+                    f"{name}: {key} has {count} coefficients, but {where[0]} has {usual}; expected as many: remove the "
+                    "file"
+                )
 
 
 def row(values: np.ndarray, width: int | None, what: str) -> Float[Tensor, " c"]:

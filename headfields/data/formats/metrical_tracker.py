@@ -5,26 +5,32 @@ There is one `.frame` file per video frame, with FLAME coefficients and a camera
 
 import math
 import warnings
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from headfields.data.errors import CaptureError
+from headfields.data.formats.eyelids import read_eyelids
+from headfields.data.formats.frame_fields import FrameFields
 from headfields.data.formats.transforms import FOCAL_LENGTHS
-from headfields.files.arrays import load_arrays, load_npy
+from headfields.files.arrays import load_arrays
+from headfields.files.checked import number
 from headfields.files.reading import reading
-from headfields.files.unpickler import to_array
 from headfields.heads.flame.model import FlameHead
-from headfields.ops.rotations import axis_angle, rotation_from_6d
 from headfields.records import Camera, HeadState
 
-__all__ = ["MetricalTrackerFrame", "MetricalTrackerHead", "SizeOrder", "read_metrical_frame", "read_metrical_frames"]
+__all__ = [
+    "MetricalTrackerFrame",
+    "MetricalTrackerHead",
+    "SizeOrder",
+    "read_metrical_frame",
+    "read_metrical_frames",
+    "stored_size",
+]
 
 SizeOrder = Literal["hw", "wh"]
 _FARTHEST = 50.0  # meters from the camera to the head
@@ -76,57 +82,6 @@ class MetricalTrackerHead:
     frames: tuple[MetricalTrackerFrame, ...]
 
 
-class _Fields:
-    """The entries of a file, with errors that name file and field."""
-
-    def __init__(self, path: Path, raw: Mapping[str, Any]) -> None:
-        self.path, self.raw = path, raw
-
-    def find(self, field: str) -> Any:
-        """The value of "a.b", or None."""
-        group, _, key = field.rpartition(".")
-        table = self.raw.get(group) if group else self.raw
-        if group and table is not None and not isinstance(table, dict):
-            raise CaptureError(f"{self.path}: {group} is a {type(table).__name__}; expected a dict")
-        return None if table is None else table.get(key)
-
-    def array(self, field: str, shape: tuple[int | None, ...]) -> Tensor:
-        """Float64 numbers of a shape (None: any size), without the tracker's leading axis of one frame."""
-        value = self.find(field)
-        if value is None:
-            group = field.rpartition(".")[0]
-            table = self.raw.get(group, {}) if group else self.raw
-            raise CaptureError(
-                f"{self.path}: {field} is missing; a .frame of metrical-tracker has it "
-                f"(this one has {', '.join(map(str, table)) or 'nothing'} there)"
-            )
-        array = to_array(value, f"{self.path}: {field}")
-        stored = array.shape
-        if len(stored) == len(shape) + 1 and stored[0] == 1:
-            array = array[0]
-        fits = array.ndim == len(shape) and all(w in (None, h) for h, w in zip(array.shape, shape, strict=True))
-        if not fits or array.dtype.kind not in "fiu":
-            expected = ", ".join("N" if size is None else str(size) for size in (1, *shape))
-            raise CaptureError(
-                f"{self.path}: {field} has shape {stored} and dtype {array.dtype}; expected numbers ({expected})"
-            )
-        if not np.isfinite(array).all():
-            raise CaptureError(f"{self.path}: {field} has numbers that are not finite")
-        return torch.from_numpy(array.astype(np.float64))
-
-    def optional(self, field: str, shape: tuple[int | None, ...]) -> Tensor | None:
-        """As `array`, or None if the entry is missing."""
-        return None if self.find(field) is None else self.array(field, shape)
-
-    def rotations(self, field: str, count: int) -> Tensor:
-        """(count, 3) axis-angle from 6D rotations, whose two vectors are a matrix's rows."""
-        values = self.array(field, (6 * count,)).reshape(count, 6)
-        area = torch.linalg.cross(values[:, :3], values[:, 3:]).norm(dim=-1)
-        if (area < 1e-6).any():
-            raise CaptureError(f"{self.path}: {field} has a 6D rotation whose vectors are zero or parallel")
-        return axis_angle(rotation_from_6d(values, rows=True))
-
-
 def read_metrical_frame(path: Path | str, size_order: SizeOrder = "hw") -> MetricalTrackerFrame:
     """Reads one `.frame` file of metrical-tracker, without running code from it.
 
@@ -150,10 +105,20 @@ def read_metrical_frame(path: Path | str, size_order: SizeOrder = "hw") -> Metri
     if size_order not in ("hw", "wh"):
         raise CaptureError(f"read_metrical_frame: size_order is {size_order!r}; expected 'hw' or 'wh'")
     with reading(path, "a .frame of metrical-tracker", CaptureError):
-        return _frame(_Fields(path, load_arrays(path)), path, size_order)
+        return _frame(FrameFields(path, load_arrays(path), "metrical-tracker"), path, size_order)
 
 
-def _frame(fields: _Fields, path: Path, size_order: SizeOrder) -> MetricalTrackerFrame:
+def stored_size(path: Path) -> tuple[int, int]:
+    """The two numbers of `img_size` of a file, in its order.
+
+    Raises:
+        CaptureError, OSError: as `read_metrical_frame`.
+    """
+    with reading(path, "a .frame of metrical-tracker", CaptureError):
+        return FrameFields(path, load_arrays(path), "metrical-tracker").image_size()
+
+
+def _frame(fields: FrameFields, path: Path, size_order: SizeOrder) -> MetricalTrackerFrame:
     jaw, eyes = fields.rotations("flame.jaw", 1), fields.rotations("flame.eyes", 2)
     pose = torch.cat([torch.zeros(2, 3, dtype=torch.float64), jaw, eyes])
     eyelids = fields.optional("flame.eyelids", (2,))
@@ -169,20 +134,18 @@ def _frame(fields: _Fields, path: Path, size_order: SizeOrder) -> MetricalTracke
         texture=None if texture is None else texture.float(),
         lighting=None if lighting is None else lighting.float(),
         camera=_camera(fields, size_order),
-        global_step=None if step is None else int(step),
+        global_step=None if step is None else int(number(step, f"{path}: global_step")),
     )
 
 
-def _camera(fields: _Fields, size_order: SizeOrder) -> Camera:
+def _camera(fields: FrameFields, size_order: SizeOrder) -> Camera:
     path = fields.path
     rotation, translation = fields.array("opencv.R", (3, 3)), fields.array("opencv.t", (3,))
-    intrinsics, size = fields.array("opencv.K", (3, 3)), fields.array("img_size", (2,))
+    intrinsics, size = fields.array("opencv.K", (3, 3)), fields.image_size()
     error = (rotation @ rotation.T - torch.eye(3, dtype=torch.float64)).abs().max()
     if error > 1e-3 or torch.linalg.det(rotation) < 0:
         raise CaptureError(f"{path}: opencv.R is no rotation (R Rᵀ is off the identity by {error:.2g})")
-    if (size != size.round()).any() or (size < 1).any():
-        raise CaptureError(f"{path}: img_size is {size.tolist()}; expected two positive whole numbers")
-    height, width = (int(n) for n in (size if size_order == "hw" else size.flip(0)))
+    height, width = size if size_order == "hw" else size[::-1]
     fx, fy, cx, cy = intrinsics[0, 0], intrinsics[1, 1], float(intrinsics[0, 2]), float(intrinsics[1, 2])
     last = torch.tensor([0.0, 0.0, 1.0], dtype=torch.float64)
     if fx <= 0 or fy <= 0 or (intrinsics[2] - last).abs().max() > 1e-6:
@@ -203,7 +166,7 @@ def _camera(fields: _Fields, size_order: SizeOrder) -> Camera:
     if off > 0.1 * max(height, width) and math.hypot(cx - height / 2, cy - width / 2) < 0.5 * off:
         other = "wh" if size_order == "hw" else "hw"
         raise CaptureError(
-            f"{path}: img_size {[int(n) for n in size]}, read as {size_order!r}, gives an image {width} wide and "
+            f"{path}: img_size {list(size)}, read as {size_order!r}, gives an image {width} wide and "
             f"{height} high, whose center is far from the principal point ({cx:.0f}, {cy:.0f}), and the other order "
             f"fits; pass size_order={other!r}"
         )
@@ -273,7 +236,7 @@ def read_metrical_frames(
     state = head(stack("shape"), stack("expression"), stack("pose"))
     lids = stack("eyelids")
     if eyelids is not None:
-        shapes = torch.stack([_eyelid(path, head) for path in eyelids])
+        shapes = read_eyelids("read_metrical_frames", eyelids, head)
         state = state.replace(vertices=state.vertices + torch.einsum("bl,lvc->bvc", lids, shapes))
     elif (lids != 0).any():
         warnings.warn(
@@ -287,17 +250,3 @@ def read_metrical_frames(
         loaded[0].camera.size,
     )
     return MetricalTrackerHead(state.replace(codes={"eyelids": lids}), camera, loaded)
-
-
-def _eyelid(path: Path | str, head: FlameHead) -> Tensor:
-    array = load_npy(path, CaptureError)
-    if (
-        array.dtype.kind not in "fiu"
-        or array.shape != tuple(head.template_vertices.shape)
-        or not np.isfinite(array).all()
-    ):
-        raise CaptureError(
-            f"read_metrical_frames: eyelids: {path} has shape {array.shape}; expected finite numbers "
-            f"{tuple(head.template_vertices.shape)}, one displacement a vertex of the head"
-        )
-    return torch.from_numpy(array.astype(np.float32)).to(head.template_vertices)

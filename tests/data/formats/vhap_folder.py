@@ -75,7 +75,7 @@ def posed(head: SkinnedHead, values: dict[str, np.ndarray]) -> torch.Tensor:
             rest = rest + torch.from_numpy(values[key][0, :count]).double()
     joints = head.joint_regressor.double() @ rest
     vectors = np.concatenate([values[key][0] for key in ("rotation", "neck_pose", "jaw_pose", "eyes_pose")])
-    rotations = torch.stack([_rodrigues(vector) for vector in vectors.reshape(5, 3)])
+    rotations = torch.stack([rodrigues(vector) for vector in vectors.reshape(5, 3)])
     correctives = (rotations[1:] - torch.eye(3)).reshape(-1)
     rest = rest + torch.einsum("p,pvc->vc", correctives, head.pose_basis.double())
     world: list[torch.Tensor] = []
@@ -91,7 +91,7 @@ def posed(head: SkinnedHead, values: dict[str, np.ndarray]) -> torch.Tensor:
     return out + torch.from_numpy(values["translation"][0]).double()
 
 
-def _rodrigues(vector: np.ndarray) -> torch.Tensor:
+def rodrigues(vector: np.ndarray) -> torch.Tensor:
     angle = float(np.linalg.norm(vector))
     if angle == 0:
         return torch.eye(3, dtype=torch.float64)
