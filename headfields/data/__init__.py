@@ -34,6 +34,7 @@ from headfields.data.matter import matter_extent
 from headfields.data.mesh_labels import with_mesh_labels
 from headfields.data.pixel_dataset import PixelDataset
 from headfields.data.save import save_capture
+from headfields.data.save_vhap import VhapExport, save_vhap
 
 __all__ = [
     "REGION_LABELS",
@@ -47,6 +48,7 @@ __all__ = [
     "MetricalTrackerHead",
     "MonoNPHMSequence",
     "PixelDataset",
+    "VhapExport",
     "capture_from_arrays",
     "fit_joint_transforms",
     "head_motion",
@@ -62,6 +64,7 @@ __all__ = [
     "save_capture",
     "save_flame_parameters",
     "save_gaussians",
+    "save_vhap",
     "to_head_frame",
     "view_yaw",
     "with_mesh_labels",

@@ -1,15 +1,17 @@
 """A recorded sequence as the reader of a layout passes it to `Capture`: arrays per frame and decoders of one frame."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
+from torch import Tensor
 
+from headfields.heads.skinned import SkinnedHead
 from headfields.mesh.mesh import Mesh
 
-__all__ = ["DecodedHead", "Recording", "are_rigid"]
+__all__ = ["DecodedHead", "HeadArguments", "Recording", "are_rigid"]
 
 _ROUNDING = 1e-2
 """Tolerance of transforms that must be rigid: text is rounded."""
@@ -30,6 +32,21 @@ class DecodedHead:
     expression: np.ndarray | None = None
     pose: np.ndarray | None = None
     joint_transforms: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class HeadArguments:
+    """The arguments of a head model by which a capture's heads are posed, where the files have them.
+
+    Attributes:
+        head: the model.
+        of_frame: frame → the arguments of `head`, each with a batch of one.
+        canonical: those of the canonical mesh.
+    """
+
+    head: SkinnedHead
+    of_frame: Callable[[int], Mapping[str, Tensor]]
+    canonical: Mapping[str, Tensor]
 
 
 @dataclass
@@ -55,6 +72,8 @@ class Recording:
         depth_scale: meters per unit of the stored depth.
         report: lines on what the reader tolerated, missed or decided.
         decoded_vertices: frame → vertices (V, 3) of a sample of frames that the reader has decoded already.
+        head_arguments: the head model and its arguments, of layouts that have these in place of meshes; None for
+            others.
     """
 
     path: Path
@@ -75,6 +94,7 @@ class Recording:
     depth_scale: float = 0.001
     report: list[str] = field(default_factory=list)
     decoded_vertices: dict[int, np.ndarray] = field(default_factory=dict)
+    head_arguments: HeadArguments | None = None
 
 
 def are_rigid(transforms: Float[np.ndarray, "*j 4 4"]) -> bool:

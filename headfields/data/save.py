@@ -14,7 +14,25 @@ from headfields.data.formats.insta_writer import CapturedFrame, InstaWriter
 from headfields.data.formats.transforms import natural_order
 from headfields.records import Camera
 
-__all__ = ["save_capture"]
+__all__ = ["frames_to_save", "save_capture"]
+
+
+def frames_to_save(
+    op: str, capture: Capture, folder: Path, frames: Int[Tensor, " b"] | Sequence[int] | None
+) -> list[int]:
+    """The indices of the frames to write, all if None, in the capture's order and each once.
+
+    Raises:
+        FileExistsError: `folder` is a file or not empty.
+        IndexError: a frame is out of range.
+        ValueError: `frames` is empty.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise FileExistsError(f"{op}: folder {folder} is not empty; name a new one")
+    indices = list(range(len(capture))) if frames is None else sorted(set(capture.frame_indices(frames)))
+    if not indices:
+        raise ValueError(f"{op}: frames is empty; a capture has at least one")
+    return indices
 
 
 def save_capture(
@@ -47,11 +65,7 @@ def save_capture(
         CaptureError: a frame cannot be read.
     """
     folder = Path(folder)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise FileExistsError(f"save_capture: folder {folder} is not empty; name a new one")
-    indices = list(range(len(capture))) if frames is None else sorted(set(capture.frame_indices(frames)))
-    if not indices:
-        raise ValueError("save_capture: frames is empty; a capture has at least one")
+    indices = frames_to_save("save_capture", capture, folder, frames)
     recording = capture.recording
     stems = _stems([capture.frame_names[frame] for frame in indices])
     writer = InstaWriter(folder, recording.canonical, recording.depth_scale)

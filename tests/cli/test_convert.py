@@ -30,6 +30,23 @@ def test_a_capture_with_flame_parameters_becomes_one_with_meshes(tmp_path, capsy
     assert "not empty" in capsys.readouterr().err
 
 
+def test_meshes_of_flames_topology_become_parameters_and_back(tmp_path, capsys):
+    head = hf.synthetic.procedural_head()
+    np.savez(tmp_path / "FLAME.npz", **procedural_head_arrays())
+    vhap_folder.write(tmp_path / "vhap", head, steps=1)
+    hf.data.save_capture(hf.data.load_capture(tmp_path / "vhap", head=head, mouth="none"), tmp_path / "insta")
+    arguments = [str(tmp_path / "insta"), "--to", "vhap", "--out", str(tmp_path / "again")]
+    assert main(["convert", *arguments]) == 1
+    assert "needs the FLAME model" in capsys.readouterr().err and not (tmp_path / "again").exists()
+    assert main(["convert", *arguments, "--head", str(tmp_path / "FLAME.npz")]) == 0
+    text = capsys.readouterr()
+    assert "wrote 2 images of 1 time steps" in text.out and "dynamic_offset" in text.err
+    before = hf.data.load_capture(tmp_path / "insta", head_frame="keep", mouth="none")
+    after = hf.data.load_capture(tmp_path / "again", head=head, head_frame="keep", mouth="none")
+    assert (after.state([0, 1]).vertices - before.state([0, 1]).vertices).abs().max() < 1e-6
+    assert torch.equal(after.image(1), before.image(1))
+
+
 def test_without_a_head_the_remedy_is_said(tmp_path, capsys):
     vhap_folder.write(tmp_path / "vhap", vhap_folder.tiny_head(), steps=1)
     assert main(["convert", str(tmp_path / "vhap"), "--out", str(tmp_path / "insta")]) == 1

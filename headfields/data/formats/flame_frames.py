@@ -18,7 +18,7 @@ from headfields.data.alignment import (
 )
 from headfields.data.camera_convention import Decision, decide_convention
 from headfields.data.errors import CaptureError
-from headfields.data.recording import DecodedHead, Recording
+from headfields.data.recording import DecodedHead, HeadArguments, Recording
 from headfields.heads.skinned import SkinnedHead
 from headfields.mesh.mesh import Mesh
 from headfields.ops.rotations import axis_angle
@@ -78,7 +78,8 @@ class FlameFrames:
                 f"load_capture: head has {len(head.parents)} joints; the layout is FLAME's, which has {_JOINTS}"
             )
         self.model, self.where, self.size = head, where, size
-        self._parameters, self._image = parameters, image
+        self._image = image
+        self.arguments = HeadArguments(head, parameters, rest)
         self.cameras: tuple[np.ndarray, np.ndarray] | None = None
         posed = self._posed(rest)
         uv = None if head.uv is None else head.uv.float()
@@ -95,7 +96,7 @@ class FlameFrames:
 
     def head(self, index: int) -> DecodedHead:
         """See `Recording.decode_head`."""
-        state = self._posed(self._parameters(index))
+        state = self._posed(self.arguments.of_frame(index))
         vertices = state.vertices[0].float().cpu().numpy()
         self.check_view(index, vertices)
         assert state.expression is not None and state.pose is not None and state.joint_transforms is not None
@@ -216,6 +217,7 @@ def flame_recording(
         transform_joints=joints,
         report=report,
         decoded_vertices={index: frame.vertices for frame, index in zip(compared, sample, strict=True)},
+        head_arguments=frames.arguments,
     )
 
 

@@ -22,8 +22,11 @@ from headfields.files.arrays import load_numbers
 from headfields.files.reading import reading
 from headfields.heads.skinned import SkinnedHead
 
-__all__ = ["is_vhap", "read_vhap"]
+__all__ = ["CY_BORDER", "LOWER", "UPPER", "is_vhap", "read_vhap"]
 
+CY_BORDER = "cy_counts_from"
+"""Our own key, which other readers ignore: the border of the image that `cy` counts from."""
+LOWER, UPPER = "lower border", "upper border"
 _PARAMETERS = {"rotation": 3, "neck_pose": 3, "jaw_pose": 3, "eyes_pose": 6, "translation": 3}
 """Key and width of what every file has, in the order of FLAME's joints."""
 _OFFSETS = ("static_offset", "dynamic_offset")
@@ -79,11 +82,27 @@ def read_vhap(folder: Path, head: SkinnedHead, root: Path | None = None) -> Reco
     cameras = {frame.values.get("camera_index") for frame in frames} - {None}
     if len(cameras) > 1:
         report.append(f"{len(cameras)} cameras: frames of one time step share their head")
-    # VHAP counts cy from the lower border; other exporters of the layout do not.
+    # VHAP counts cy from the lower border; other exporters of the layout do not, and ours says which.
     readings = [CameraReading("cy counts from the lower border", matrices, _flipped(intrinsics, size))]
-    if np.abs(readings[0].intrinsics - intrinsics).max() >= _LEAST_SHIFT * max(size):
+    stated = _stated_border(frames)
+    if stated == UPPER:
+        readings = [CameraReading("cy counts from the upper border", matrices, intrinsics)]
+    elif stated is None and np.abs(readings[0].intrinsics - intrinsics).max() >= _LEAST_SHIFT * max(size):
         readings.append(CameraReading("cy counts from the upper border", matrices, intrinsics))
     return flame_recording(folder, flame, [frame.name for frame in frames], splits, readings, _CONVENTION, report)
+
+
+def _stated_border(frames: list[TransformsFrame]) -> str | None:
+    """The border that `cy` counts from, if the files say so."""
+    for frame in frames:
+        value = frame.values.get(CY_BORDER)
+        if CY_BORDER in frame.values and value not in (LOWER, UPPER):
+            raise CaptureError(
+                f"{frame.where}: {CY_BORDER} is {str(value)[:40]!r}; expected {LOWER!r} or {UPPER!r}, or leave it out"
+            )
+        if value != frames[0].values.get(CY_BORDER):
+            raise CaptureError(f"{frame.where}: {CY_BORDER} differs from the first frame's; expected one for all")
+    return frames[0].values.get(CY_BORDER)
 
 
 def _levels(folder: Path, root: Path | None) -> int:
