@@ -4,6 +4,7 @@ A capture that was read with a FLAME model has parameters; to one with meshes of
 (`headfields.heads.parameter_fit`), and offsets hold what is left, so that reading gives the same meshes.
 """
 
+import functools
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -93,9 +94,11 @@ def save_vhap(
     export = VhapExport(report=[source.line])
     writer = VhapWriter(folder, capture.size, _named(source.canonical) | {"static_offset": source.static})
     squares: list[float] = []
+    varies = False
     bar = tqdm(total=len(indices), unit="frame", disable=not progress)
     for rows, decoded in _time_steps(recording, indices):
         arguments = source.arguments(rows[0], decoded)
+        varies |= not torch.equal(arguments["shape"], source.canonical["shape"])
         dynamic = _numbers(arguments["offset"])[0] - source.static
         length = np.linalg.norm(dynamic, axis=-1)
         squares.append(float(np.square(dynamic, dtype=np.float64).mean()))
@@ -115,6 +118,8 @@ def save_vhap(
     }
     writer.finish(splits)
     export.steps, export.residual = len(squares), float(np.mean(squares)) ** 0.5
+    if varies:
+        export.report.append("warning: shape differs between steps; GaussianAvatars' code takes the first step's")
     export.report += _limits(capture, recording, indices, splits, export)
     return export
 
@@ -139,7 +144,15 @@ class _Recorded(_Source):
     def arguments(self, frame: int, decoded: DecodedHead) -> Arguments:
         assert self.recording.head_arguments is not None
         arguments = dict(self.recording.head_arguments.of_frame(frame))
-        return {"offset": torch.zeros(1, *self.static.shape), **arguments}
+        if "displacement" not in arguments:
+            return {"offset": torch.zeros(1, *self.static.shape), **arguments}
+        del arguments["displacement"]  # of the posed mesh; the layout's offsets are of the rest shape
+        return {**arguments, "offset": self._fit.offset(torch.from_numpy(decoded.vertices), _rounded(arguments))}
+
+    @functools.cached_property
+    def _fit(self) -> ParameterFit:
+        assert self.recording.head_arguments is not None
+        return ParameterFit(self.recording.head_arguments.head)
 
 
 @dataclass(frozen=True)
