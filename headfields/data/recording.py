@@ -40,7 +40,8 @@ class HeadArguments:
 
     Attributes:
         head: the model.
-        of_frame: frame → the arguments of `head`, each with a batch of one.
+        of_frame: frame → the arguments of `head`, each with a batch of one; `displacement` (1, V, 3), if it is among
+            them, is added to the posed vertices.
         canonical: those of the canonical mesh.
     """
 

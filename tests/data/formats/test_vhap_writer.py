@@ -12,7 +12,7 @@ from PIL import Image
 import headfields as hf
 from headfields.data import CapturedFrame, CaptureError, load_capture, save_capture, save_vhap, write_insta
 from tests.data import tiny
-from tests.data.formats import vhap_folder
+from tests.data.formats import frame_folders, vhap_folder
 
 
 @pytest.fixture(scope="module")
@@ -166,6 +166,17 @@ def test_a_capture_with_parameters_keeps_them(tmp_path, head):
             assert np.abs(one[key] - other[key]).max() < 1e-8
     content = json.loads((tmp_path / "again/transforms_val.json").read_text())
     assert content["camera_indices"] == [1] and [f["timestep_index"] for f in content["frames"]] == [0]
+
+
+@pytest.mark.parametrize("write", [frame_folders.write_metrical, frame_folders.write_pixel3dmm])
+def test_eyelids_of_the_posed_mesh_become_offsets(tmp_path, head, write):
+    """Trackers close the lids after skinning; the layout's offsets come before."""
+    capture = load_capture(write(tmp_path / "tracked", head), head=head, head_frame="keep", mouth="none")
+    export = save_vhap(capture, tmp_path / "vhap")
+    assert export.largest > 1e-4
+    again = load_capture(tmp_path / "vhap", head=head, head_frame="keep", mouth="none")
+    _same(capture, again, range(4))
+    assert torch.allclose(capture.state(range(4)).expression, again.state(range(4)).expression)
 
 
 def test_there_and_back_again(tmp_path, head):
