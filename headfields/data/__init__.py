@@ -33,8 +33,11 @@ from headfields.data.load import load_capture
 from headfields.data.matter import matter_extent
 from headfields.data.mesh_labels import with_mesh_labels
 from headfields.data.pixel_dataset import PixelDataset
+from headfields.data.prepare import prepare_recording
 from headfields.data.save import save_capture
 from headfields.data.save_vhap import VhapExport, save_vhap
+from headfields.data.untracked import UntrackedRecording, load_untracked, write_untracked
+from headfields.data.video import open_video
 
 __all__ = [
     "REGION_LABELS",
@@ -48,6 +51,7 @@ __all__ = [
     "MetricalTrackerHead",
     "MonoNPHMSequence",
     "PixelDataset",
+    "UntrackedRecording",
     "VhapExport",
     "capture_from_arrays",
     "fit_joint_transforms",
@@ -57,7 +61,10 @@ __all__ = [
     "load_flame_parameters",
     "load_gaussians",
     "load_mononphm",
+    "load_untracked",
     "matter_extent",
+    "open_video",
+    "prepare_recording",
     "read_metrical_frame",
     "read_metrical_frames",
     "rigid_vertices",
@@ -69,5 +76,6 @@ __all__ = [
     "view_yaw",
     "with_mesh_labels",
     "write_insta",
+    "write_untracked",
     "yaw_balanced_weights",
 ]

@@ -1,0 +1,220 @@
+"""A video or a folder of images as an untracked recording on disk: detections, framing, shots, faults of frames."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from headfields.data.detectors.files import DetectionFiles
+from headfields.data.detectors.points import ibug_points, nearest_face
+from headfields.data.detectors.protocol import Detector
+from headfields.data.errors import CaptureError
+from headfields.data.framing import Framing, framing_of
+from headfields.data.shots import BLACK, cuts_between, thumbnail
+from headfields.data.untracked import UntrackedRecording, load_untracked, write_recording_file
+from headfields.data.video import SourceFrame, VideoSource
+from headfields.files.arrays import save_arrays
+from headfields.files.atomic import write_image
+
+__all__ = ["DEFAULT_FOCAL", "prepare_recording"]
+
+DEFAULT_FOCAL = 1.2
+"""Focal length where nothing determines it, in longer sides of the uncropped image: a phone's front camera has about
+0.9, its portrait lens 1.6, a camera at a tripod 1.5 and more. Our own choice."""
+_LEAST = 6
+"""Known landmarks that make a face."""
+
+
+def prepare_recording(
+    source: VideoSource,
+    folder: str | Path,
+    files: DetectionFiles | None = None,
+    detectors: Sequence[Detector] = (),
+    crop: Literal["auto", "none"] | tuple[int, int, int, int] = "auto",
+    side: int | None = 512,
+    focal: float | None = None,
+    show: Callable[[str, int], None] = lambda what, frame: None,
+    stop: Callable[[], bool] = lambda: False,
+) -> UntrackedRecording | None:
+    """Reads all frames twice (landmarks, then pixels), and writes the recording that trackers read.
+
+    Files come before detectors, and an image's own alpha before a detector's matte. Of several faces, the one nearest
+    to the frame before's is followed, from the largest of the first. Frames that cannot be used are in `failed`, each
+    with a sentence: black ones, those that cannot be decoded, those without face and matte.
+
+    Args:
+        source: the video or folder.
+        folder: of the recording; a whole one there is opened and not made again.
+        files: detections of another program.
+        detectors: asked in this order for what the files lack. Landmarks are detected in whole images, mattes and
+            labels in cropped ones.
+        crop: `"auto"` for a square around the face of all frames, `"none"` for whole images, or left, top, width and
+            height in pixels.
+        side: largest side of the written images, pixels; None for the crop's own.
+        focal: focal length in pixels of the source, if known.
+        show: called with what is done and the number of frames done.
+        stop: asked between frames whether to stop.
+
+    Returns:
+        The recording; None if stopped.
+
+    Raises:
+        CaptureError: there are no frames, no landmarks or no mattes at all.
+    """
+    folder = Path(folder)
+    if (folder / "recording.json").is_file():
+        return load_untracked(folder)
+    record = _Frames()
+    for count, frame in enumerate(source):
+        if stop():
+            return None
+        record.add(frame, files, detectors)
+        show("landmarks", count + 1)
+    if not record.names:
+        raise CaptureError(f"{source.path} has no frames")
+    landmarks = np.stack(record.landmarks)
+    if not (np.isfinite(landmarks).all(2).sum(1) >= _LEAST).any():
+        raise CaptureError(
+            f"{source.path}: no face in any of {len(record.names)} frames; pass landmarks of a detector (--landmarks), "
+            "or a model (--face-landmarker, --landmark-onnx)"
+        )
+    box = crop if isinstance(crop, tuple) else None
+    framing = framing_of(source.size, landmarks if crop == "auto" else None, side, box)
+    has_label, has_matte = False, False
+    for row, frame in enumerate(source):
+        if stop():
+            return None
+        matte, label = _maps(frame, framing, files, detectors, record.faults, row)
+        if row in record.faults:
+            continue
+        has_matte |= matte is not None
+        if matte is None or not (matte > 127).any():
+            record.faults[row] = f"{frame.name}: nobody is in the matte" if matte is not None else (
+                f"{frame.name} has no matte"
+            )  # fmt: skip
+            continue
+        write_image(folder / "images" / f"{row:05d}.png", np.dstack([framing.image(frame.rgb), matte]))
+        if label is not None:
+            write_image(folder / "labels" / f"{row:05d}.png", label)
+            has_label = True
+        show("pictures", row + 1)
+    if not has_matte:
+        reasons = [reason for reason in record.faults.values() if "has no matte" not in reason]
+        raise CaptureError(reasons[0] if reasons else (
+            f"{source.path}: no frame has a matte; pass images of a matting program (--mattes), or a model "
+            "(--segmenter, --matte-onnx)"
+        ))  # fmt: skip
+    recording = _recording(source, record, framing, focal)
+    marks = framing.points(landmarks)
+    counts = np.where(np.isfinite(marks).all(2).sum(1) >= _LEAST, marks.shape[1], 0)
+    save_arrays(folder / "landmarks.npz", {"landmarks": marks, "counts": counts})
+    write_recording_file(folder, recording, has_label)
+    return load_untracked(folder)
+
+
+class _Frames:
+    """What is known of the frames after the first reading."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+        self.landmarks: list[np.ndarray] = []
+        self.thumbnails: list[np.ndarray] = []
+        self.faults: dict[int, str] = {}
+        self.report: list[str] = []
+        self._before: np.ndarray | None = None
+
+    def add(self, frame: SourceFrame, files: DetectionFiles | None, detectors: Sequence[Detector]) -> None:
+        row = len(self.names)
+        small = thumbnail(frame.rgb)
+        self.names.append(frame.name)
+        self.thumbnails.append(small)
+        points = np.full((68, 2), np.nan, np.float32)
+        if float(small.mean()) < BLACK:
+            self.faults[row] = f"{frame.name} is black; nothing can be made out in it"
+        else:
+            try:
+                faces = _faces(frame, files, detectors)
+            except CaptureError as error:
+                faces, self.faults[row] = None, str(error)
+            if faces is not None and len(faces):
+                points = nearest_face(faces, self._before)
+                self._before = points
+                if len(faces) > 1:
+                    self.report.append(
+                        f"{frame.name} has {len(faces)} faces; the one nearest to the frame before's is followed"
+                    )
+        self.landmarks.append(points)
+
+
+def _faces(
+    frame: SourceFrame, files: DetectionFiles | None, detectors: Sequence[Detector]
+) -> Float[np.ndarray, "k 68 2"] | None:
+    faces = None if files is None else files.landmarks_of(frame)
+    for detector in detectors:
+        if faces is not None:
+            break
+        points: Any = detector.landmarks(frame.rgb)
+        if points is None:
+            continue
+        points = np.asarray(points)
+        each = points[None] if points.ndim == 2 else points
+        if len(each):
+            faces = np.stack([ibug_points(face, f"{frame.name}: {type(detector).__name__}") for face in each])
+    if faces is None:
+        return None
+    faces = faces[np.isfinite(faces).all(2).sum(1) >= _LEAST]
+    return faces if len(faces) else None
+
+
+def _maps(
+    frame: SourceFrame, framing: Framing, files: DetectionFiles | None, detectors: Sequence[Detector],
+    faults: dict[int, str], row: int,
+) -> tuple[UInt8[np.ndarray, "h w"] | None, UInt8[np.ndarray, "h w"] | None]:  # fmt: skip
+    """Matte and labels of a frame, framed; a fault is noted."""
+    if row in faults:
+        return None, None
+    try:
+        matte = None if files is None else files.matte_of(frame)
+        label = None if files is None else files.labels_of(frame)
+        matte = frame.alpha if matte is None else matte
+        framed_matte = None if matte is None else framing.image(matte)
+        framed_label = None if label is None else framing.image(label, nearest=True)
+        if detectors and (framed_matte is None or framed_label is None):
+            image = framing.image(frame.rgb)
+            for detector in detectors:
+                framed_matte = detector.matte(image) if framed_matte is None else framed_matte
+                framed_label = detector.labels(image) if framed_label is None else framed_label
+        for name, value in (("matte", framed_matte), ("labels", framed_label)):
+            if value is not None and (value.shape != framing.size or value.dtype != np.uint8):
+                raise CaptureError(
+                    f"{frame.name}: {name} has shape {value.shape} and dtype {value.dtype}; expected {framing.size}, "
+                    "uint8"
+                )
+    except CaptureError as error:
+        faults[row] = str(error)
+        return None, None
+    return framed_matte, framed_label
+
+
+def _recording(source: VideoSource, record: _Frames, framing: Framing, focal: float | None) -> UntrackedRecording:
+    height, width = source.size
+    cuts = cuts_between(np.stack(record.thumbnails))
+    scale = framing.scale
+    center = ((width / 2 - framing.left) * scale[0], (height / 2 - framing.top) * scale[1])
+    names = record.names
+    report = [f"crop: left {framing.left}, top {framing.top}, {framing.width}x{framing.height} of {width}x{height} "
+              f"pixels, written at {framing.size[1]}x{framing.size[0]}"]  # fmt: skip
+    report += [
+        f"a cut: another scene begins with {names[cut]}; it is fitted from its own landmarks, and motion is not "
+        "smoothed across the cut" for cut in cuts
+    ]  # fmt: skip
+    recording = UntrackedRecording(
+        source.path.stem, framing.size, names, lambda frame: np.zeros((*framing.size, 4), np.uint8),
+        lambda frame: None, lambda frame: None, center=center,
+        default_focal=DEFAULT_FOCAL * max(width, height) * (scale[0] + scale[1]) / 2, failed=record.faults,
+        cuts=tuple(cuts), report=(*report, *record.report),
+    )  # fmt: skip
+    return recording if focal is None else replace(recording.with_focal(focal * (scale[0] + scale[1]) / 2))

@@ -1,0 +1,225 @@
+"""Frames of a video or of a folder of images: turned as the video's metadata says, sub-sampled, in order."""
+
+import contextlib
+import logging
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import UInt8
+
+from headfields.data.errors import CaptureError
+from headfields.data.image_files import decode_image, image_header
+from headfields.files.reading import check_file
+
+__all__ = ["VIDEO_SUFFIXES", "SourceFrame", "VideoSource", "open_video"]
+
+VIDEO_SUFFIXES = (".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm", ".mts", ".3gp", ".gif")
+_IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
+_FOLDERS = ("images", "frames", "source", "rgb")
+"""Subfolders that images of a folder may lie in, tried in this order."""
+
+
+@dataclass(frozen=True)
+class SourceFrame:
+    """One frame of a recording, as it was taken.
+
+    Attributes:
+        index: its number in the video or folder, from 0, whatever was left out.
+        name: its name in messages: "frame 12 (0.48 s)" of a video, the file name of an image.
+        stem: its name without suffix, which files of detections are matched by; `"00012"` of a video.
+        rgb: (H, W, 3) sRGB.
+        alpha: (H, W) matte of an image file that has one, else None.
+    """
+
+    index: int
+    name: str
+    stem: str
+    rgb: UInt8[np.ndarray, "h w 3"]
+    alpha: UInt8[np.ndarray, "h w"] | None = None
+
+
+@dataclass(frozen=True)
+class VideoSource:
+    """A video or a folder of images that can be read from the start any number of times.
+
+    Attributes:
+        path: the video, or the folder that the images lie in.
+        size: (height, width), turned as the metadata says.
+        rate: frames per second as recorded; 0 if unknown.
+        every: every which frame is read.
+        rate_limit: frames per second that are read, by time; None for all.
+        limit: largest number of frames that are read; None for all.
+        files: the images of a folder; empty for a video.
+    """
+
+    path: Path
+    size: tuple[int, int]
+    rate: float
+    every: int = 1
+    rate_limit: float | None = None
+    limit: int | None = None
+    files: tuple[Path, ...] = ()
+
+    @property
+    def step(self) -> float:
+        """Frames of the recording from one that is read to the next."""
+        if self.rate_limit is None or not self.rate:
+            return float(self.every)
+        return max(self.rate / self.rate_limit, 1.0) * self.every
+
+    def __iter__(self) -> Iterator[SourceFrame]:
+        """Decodes one frame after another.
+
+        Raises:
+            CaptureError: an image cannot be decoded or has another size, or the video ends before its first frame.
+        """
+        selected = self._indices()
+        following = next(selected)
+        count = 0
+        for index, decode in self._decoders():
+            if index < following:
+                continue
+            yield decode()
+            count += 1
+            if self.limit is not None and count >= self.limit:
+                return
+            following = next(selected)
+
+    def _indices(self) -> Iterator[int]:
+        row = 0
+        while True:
+            yield int(row * self.step + 0.5)
+            row += 1
+
+    def _decoders(self) -> Iterator[tuple[int, Any]]:
+        if self.files:
+            for index, file in enumerate(self.files):
+                yield index, lambda index=index, file=file: self._image(index, file)
+            return
+        for index, pixels in enumerate(_decoded(self.path)):
+            time = f" ({index / self.rate:.2f} s)" if self.rate else ""
+            yield (
+                index,
+                lambda index=index, pixels=pixels, time=time: SourceFrame(
+                    index, f"frame {index}{time}", f"{index:05d}", pixels
+                ),
+            )
+
+    def _image(self, index: int, file: Path) -> SourceFrame:
+        where = f"frame {index} ({file.name})"
+        rgba = decode_image(file, where, "image", "rgba", self.size)
+        alpha = rgba[..., 3] if image_header(file, where, "image", "rgba").has_alpha else None
+        return SourceFrame(index, where, file.stem, np.ascontiguousarray(rgba[..., :3]), alpha)
+
+
+def open_video(
+    path: str | Path, every: int = 1, rate: float | int | None = None, limit: int | None = None
+) -> VideoSource:
+    """A video, or a folder of images, to read frames from.
+
+    A folder has its images in it, or in `images/`, `frames/`, `source/` or `rgb/`, in natural order (`2.png` before
+    `10.png`). Videos are decoded by ffmpeg and turned as their metadata says, as players do.
+
+    Args:
+        path: the file or folder.
+        every: read every Nth frame (of those that `rate` leaves).
+        rate: frames per second to read; of a folder, whose frames have no times, only `every` counts.
+        limit: read at most this many frames.
+
+    Raises:
+        FileNotFoundError: there is no such file or folder.
+        CaptureError: a folder without images or with images of several sizes, or a file that is no video; the message
+            says why.
+        ValueError: `every`, `rate` or `limit` is not positive.
+    """
+    path = Path(path)
+    for name, value in (("every", every), ("rate", rate), ("limit", limit)):
+        if value is not None and value <= 0:
+            raise ValueError(f"open_video: {name} is {value}; expected a positive number")
+    if path.is_dir():
+        folder, files = _images_of(path)
+        header = image_header(files[0], f"frame 0 ({files[0].name})", "image", "rgba")
+        return VideoSource(folder, header.size, 0.0, every, None, limit, tuple(files))
+    check_file(path)
+    stream = _open(path)
+    with contextlib.closing(stream):
+        meta = next(stream)
+    width, height = meta["size"]
+    fps = float(meta["fps"]) if meta.get("fps") else 0.0
+    if rate is not None and not fps:
+        raise CaptureError(f"{path}: the video does not say its frames per second; choose frames with every")
+    return VideoSource(path, (height, width), fps, every, None if rate is None else float(rate), limit)
+
+
+def _images_of(path: Path) -> tuple[Path, list[Path]]:
+    for folder in (path, *(path / name for name in _FOLDERS)):
+        if folder.is_dir():
+            files = [file for file in folder.iterdir() if file.suffix.lower() in _IMAGE_SUFFIXES]
+            if files:
+                return folder, sorted(files, key=_natural)
+    raise CaptureError(
+        f"{path} has no images ({', '.join(_IMAGE_SUFFIXES)}), nor has a folder {', '.join(_FOLDERS)} in it; name a "
+        "video or a folder of images"
+    )
+
+
+def _natural(path: Path) -> list[tuple[int, int | str]]:
+    parts = re.split(r"(\d+)", path.stem)
+    return [(0, int(part)) if part.isdecimal() else (1, part) for part in parts]
+
+
+def _open(path: Path) -> Any:
+    """ffmpeg's stream: its first item describes the video, the others are frames."""
+    import imageio_ffmpeg
+
+    logging.getLogger("imageio_ffmpeg").setLevel(logging.ERROR)  # it warns of every turned video
+    # Frames as they are stored: without this, ffmpeg repeats and drops some to make the rate constant.
+    stream = imageio_ffmpeg.read_frames(str(path), output_params=["-fps_mode", "passthrough"])
+    try:
+        meta = next(stream)
+        if not meta.get("size") or min(meta["size"]) < 1:
+            raise OSError("it has no video stream")
+    except (OSError, RuntimeError, StopIteration, IndexError, ValueError, KeyError) as error:
+        stream.close()
+        raise CaptureError(
+            f"{path} cannot be decoded as a video ({_reason(error)}); convert it to H.264 in mp4, or pass a folder of "
+            "images"
+        ) from error
+    return _chain(meta, stream)
+
+
+def _chain(meta: dict[str, Any], stream: Any) -> Iterator[Any]:
+    with contextlib.closing(stream):
+        yield meta
+        yield from stream
+
+
+def _decoded(path: Path) -> Iterator[UInt8[np.ndarray, "h w 3"]]:
+    """The frames of a video; one that is cut short ends at its last whole frame.
+
+    Raises:
+        CaptureError: there is not a single frame.
+    """
+    stream = _open(path)
+    count = 0
+    with contextlib.closing(stream):
+        width, height = next(stream)["size"]
+        try:
+            for data in stream:
+                count += 1
+                yield np.frombuffer(data, np.uint8).reshape(height, width, 3)
+        except RuntimeError as error:
+            if not count:
+                raise CaptureError(f"{path} cannot be decoded as a video ({_reason(error)}); record it again") from None
+    if not count:
+        raise CaptureError(f"{path} has no frame that can be decoded; record it again, or pass a folder of images")
+
+
+def _reason(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    reasons = [line for line in lines if re.search(r"nvalid|rror|not found|no video|denied|moov", line)]
+    return (reasons[-1] if reasons else lines[-1] if lines else "no reason given")[:200]

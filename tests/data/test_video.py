@@ -1,0 +1,87 @@
+"""Frames of videos, turned and sub-sampled, and of folders; files that are neither."""
+
+import subprocess
+
+import imageio_ffmpeg
+import numpy as np
+import pytest
+from PIL import Image
+
+from headfields.data.errors import CaptureError
+from headfields.data.video import open_video
+from headfields.viz import write_video
+from tests.data.recorded import HEIGHT, WIDTH, drawn_frame
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory):
+    path = tmp_path_factory.mktemp("video") / "clip.mp4"
+    return write_video(path, [drawn_frame(index)[0] for index in range(12)], fps=25)
+
+
+def test_a_video_is_read_frame_by_frame(video):
+    source = open_video(video)
+    frames = list(source)
+    assert source.size == (HEIGHT, WIDTH) and source.rate == 25
+    assert [frame.index for frame in frames] == list(range(12))
+    assert frames[3].name == "frame 3 (0.12 s)" and frames[3].stem == "00003"
+    assert np.abs(frames[5].rgb.astype(int) - drawn_frame(5)[0]).mean() < 6
+
+
+def test_sub_sampling(video):
+    assert [frame.index for frame in open_video(video, every=5)] == [0, 5, 10]
+    assert [frame.index for frame in open_video(video, rate=10)] == [0, 3, 5, 8, 10]
+    assert [frame.index for frame in open_video(video, rate=100)] == list(range(12))
+    assert [frame.index for frame in open_video(video, every=2, limit=3)] == [0, 2, 4]
+    assert len(list(open_video(video))) == len(list(open_video(video)))
+    for wrong in ({"every": 0}, {"rate": 0.0}, {"limit": -1}):
+        with pytest.raises(ValueError, match=f"open_video: {next(iter(wrong))} is"):
+            open_video(video, **wrong)
+
+
+def test_the_rotation_in_the_metadata_is_honoured(video, tmp_path):
+    """A phone stores a portrait video lying down, and says so."""
+    turned = tmp_path / "turned.mp4"
+    program = imageio_ffmpeg.get_ffmpeg_exe()
+    subprocess.run(
+        [program, "-loglevel", "error", "-display_rotation", "90", "-i", str(video), "-c", "copy", str(turned)],
+        check=True,
+    )
+    source = open_video(turned)
+    frame = next(iter(source))
+    assert source.size == (WIDTH, HEIGHT)
+    upright = np.rot90(drawn_frame(0)[0])
+    assert np.abs(frame.rgb.astype(int) - upright).mean() < 6
+
+
+def test_a_folder_is_read_in_natural_order(tmp_path):
+    for index in (10, 2, 1):
+        image, matte, _ = drawn_frame(index)
+        (tmp_path / "frames").mkdir(exist_ok=True)
+        Image.fromarray(np.dstack([image, matte])).save(tmp_path / "frames" / f"{index}.png")
+    (tmp_path / "frames" / "notes.md").write_text("not an image")
+    frames = list(open_video(tmp_path))
+    assert [frame.stem for frame in frames] == ["1", "2", "10"]
+    assert np.array_equal(frames[1].rgb, drawn_frame(2)[0]) and np.array_equal(frames[1].alpha, drawn_frame(2)[1])
+
+
+def test_bad_sources_are_named(video, tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(CaptureError, match="has no images"):
+        open_video(tmp_path / "empty")
+    with pytest.raises(FileNotFoundError, match=r"none\.mp4"):
+        open_video(tmp_path / "none.mp4")
+    noise = tmp_path / "noise.mp4"
+    noise.write_bytes(b"no video" * 400)
+    with pytest.raises(CaptureError, match=r"noise\.mp4 cannot be decoded as a video"):
+        open_video(noise)
+    head = tmp_path / "head.mp4"  # the index of an mp4 is at its end
+    head.write_bytes(video.read_bytes()[:800])
+    with pytest.raises(CaptureError, match=r"head\.mp4 cannot be decoded"):
+        open_video(head)
+    sizes = tmp_path / "sizes"
+    sizes.mkdir()
+    Image.new("RGB", (64, 64)).save(sizes / "0.png")
+    Image.new("RGB", (64, 32)).save(sizes / "1.png")
+    with pytest.raises(CaptureError, match=r"frame 1 \(1\.png\).*64x32 pixels; expected 64x64"):
+        list(open_video(sizes))
