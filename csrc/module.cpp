@@ -17,6 +17,8 @@ void bind_softplus(nb::module_ &m);
 void bind_nearest_vertices(nb::module_ &m);
 void bind_marching_cubes(nb::module_ &m);
 void bind_splat(nb::module_ &m);
+void bind_blur(nb::module_ &m);
+void bind_bound_gaussians(nb::module_ &m);
 
 NB_MODULE(_native, m) {
     m.doc() = "CPU kernels of headfields. Arrays in, arrays out; nothing here knows of torch.";
@@ -34,4 +36,6 @@ NB_MODULE(_native, m) {
     bind_nearest_vertices(m);
     bind_marching_cubes(m);
     bind_splat(m);
+    bind_blur(m);
+    bind_bound_gaussians(m);
 }

@@ -123,6 +123,53 @@ void project_backward(const In &grad, const In &means, const In &quaternions, co
     }
 }
 
+SplatHarmonics harmonics_of(const In &means, const In &coefficients, const In &centers) {
+    const int64_t cameras = int64_t(centers.shape(0)), values = coefficients.ndim() == 4 ? int64_t(coefficients.shape(2)) : 0;
+    require(means.ndim() == 3 && centers.ndim() == 2 && has_shape(centers, {cameras, 3}), "means or centers have the wrong shape");
+    const int64_t n = int64_t(means.shape(1)), own = int64_t(coefficients.shape(0));
+    require(values == 1 || values == 4 || values == 9 || values == 16, "coefficients must be of degree 0 to 3");
+    require((own == 1 || own == cameras) && has_shape(coefficients, {own, n, values, 3}), "coefficients must be (1 or c, n, k, 3)");
+    const int64_t means_step = step_of(means, cameras, n, 3, "means must be (1 or c, n, 3)");
+    return {n, int(values), means.data(), coefficients.data(), means_step, own == 1 ? 0 : 3 * values * n, centers.data()};
+}
+
+void colors(const In &means, const In &coefficients, const In &centers, Out out, int threads) {
+    const SplatHarmonics in = harmonics_of(means, coefficients, centers);
+    const int64_t cameras = int64_t(centers.shape(0)), n = in.n, chunks = (n + kChunk - 1) / kChunk;
+    require(has_shape(out, {cameras, n, 3}), "colors have the wrong shape");
+    float *to = out.data();
+    nb::gil_scoped_release release;
+    parallel_for(cameras * chunks, 1, threads, [&](int64_t begin, int64_t end, int) {
+        for (int64_t task = begin; task < end; ++task) {
+            const int64_t camera = task / chunks, first = task % chunks * kChunk;
+            HF_DISPATCH(splat_colors, in, camera, first, std::min(first + kChunk, n), to + camera * n * 3);
+        }
+    });
+}
+
+void colors_backward(const In &grad, const In &means, const In &coefficients, const In &centers, Out to_means,
+                     Out to_coefficients, Out to_centers, int threads) {
+    const SplatHarmonics in = harmonics_of(means, coefficients, centers);
+    const int64_t cameras = int64_t(centers.shape(0)), n = in.n, chunks = (n + kChunk - 1) / kChunk;
+    require(has_shape(grad, {cameras, n, 3}), "the gradient of colors has the wrong shape");
+    require(has_shape(to_means, {int64_t(means.shape(0)), n, 3}) && has_shape(to_centers, {cameras, 3}) &&
+                has_shape(to_coefficients, {int64_t(coefficients.shape(0)), n, in.values, 3}), "a gradient has the wrong shape");
+    std::vector<double> sums(chunks * cameras * 3);
+    const float *from = grad.data();
+    float *means_out = to_means.data(), *coefficients_out = to_coefficients.data(), *centers_out = to_centers.data();
+    nb::gil_scoped_release release;
+    parallel_for(chunks, 1, threads, [&](int64_t begin, int64_t end, int) {
+        for (int64_t chunk = begin; chunk < end; ++chunk)
+            HF_DISPATCH(splat_colors_backward, in, cameras, from, chunk * kChunk, std::min((chunk + 1) * kChunk, n), means_out,
+                        coefficients_out, sums.data() + chunk * cameras * 3);
+    });
+    for (int64_t k = 0; k < 3 * cameras; ++k) {
+        double total = 0;
+        for (int64_t chunk = 0; chunk < chunks; ++chunk) total += sums[chunk * cameras * 3 + k];
+        centers_out[k] = float(total);
+    }
+}
+
 // What both directions of the rasterizer read, with its checks.
 struct Scene {
     int64_t cameras, n, d, height, width;
@@ -290,6 +337,9 @@ void bind_splat(nb::module_ &m) {
           "lens"_a, "height"_a, "width"_a, "near"_a, "low_pass"_a, "antialiased"_a, "to_means"_a.noconvert(),
           "to_quaternions"_a.noconvert(), "to_scales"_a.noconvert(), "to_opacities"_a.noconvert(), "to_pose"_a.noconvert(),
           "to_lens"_a.noconvert(), "threads"_a);
+    m.def("splat_colors", &colors, "means"_a, "coefficients"_a, "centers"_a, "out"_a.noconvert(), "threads"_a);
+    m.def("splat_colors_backward", &colors_backward, "grad"_a, "means"_a, "coefficients"_a, "centers"_a,
+          "to_means"_a.noconvert(), "to_coefficients"_a.noconvert(), "to_centers"_a.noconvert(), "threads"_a);
     m.def("splat_rasterize", &rasterize, "rows"_a, "colors"_a, "screen"_a.none(), "height"_a, "width"_a, "color"_a.noconvert(),
           "through"_a.noconvert(), "depth"_a.noconvert(), "normal"_a.noconvert(), "median"_a.noconvert(), "last"_a.noconvert(),
           "counts"_a.noconvert(), "threads"_a);

@@ -57,6 +57,16 @@ struct SplatImages {
     int32_t *counts;  // (n,), added to by several tiles at once
 };
 
+// Gaussians whose color is a sum of spherical harmonics of the direction from the camera.
+struct SplatHarmonics {
+    int64_t n;
+    int values;  // K: 1, 4, 9 or 16
+    // Of the first camera; the step to the next one in floats, 0 where cameras share them.
+    const float *means, *coefficients;  // (n, 3), (n, K, 3)
+    int64_t means_step, coefficients_step;
+    const float *centers;  // (c, 3) of the cameras
+};
+
 struct SplatImageGradients {
     const float *color, *through, *depth, *normal;  // null for none
     const float *light;                             // the transmittance of the forward pass
@@ -81,6 +91,12 @@ HF_DECLARE(void, splat_project, (const headfields::SplatInputs &inputs, int64_t 
 // has the sums of this chunk.
 HF_DECLARE(void, splat_project_backward, (const headfields::SplatInputs &inputs, int64_t cameras, const float *rows,
                                           int64_t first, int64_t last, const headfields::SplatGradients &out))
+// Colors (n, 3) of Gaussians [first, last) in one camera.
+HF_DECLARE(void, splat_colors, (const headfields::SplatHarmonics &in, int64_t camera, int64_t first, int64_t last, float *colors))
+// Gradients of means and coefficients, laid out as the inputs, of Gaussians [first, last) for those of the colors of all
+// cameras, (c, n, 3); those that cameras share are summed over them. `centers` (c, 3) has the sums of this chunk.
+HF_DECLARE(void, splat_colors_backward, (const headfields::SplatHarmonics &in, int64_t cameras, const float *grad,
+                                         int64_t first, int64_t last, float *means, float *coefficients, double *centers))
 HF_DECLARE(void, splat_draw_tile, (const headfields::SplatTile &tile, const headfields::SplatImages &out, float *scratch))
 // Writes one slot for each entry of the tile's list, at its item's slot plus `place`.
 HF_DECLARE(void, splat_tile_backward, (const headfields::SplatTile &tile, const headfields::SplatImageGradients &grad,

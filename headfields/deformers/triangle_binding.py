@@ -2,18 +2,15 @@
 
 from dataclasses import dataclass
 
-import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from headfields.deformers.mesh_deformer import MeshDeformer
-from headfields.ops.rotations import quaternion_from_rotation, quaternion_product
+from headfields.ops.bound_gaussians import bind_gaussians, triangle_similarities
+from headfields.ops.reference.bound_gaussians import similarity_parts
+from headfields.ops.rotations import quaternion_product
 from headfields.ops.triangle_bvh import TriangleBVH
-from headfields.ops.triangle_frames import triangle_frames
 from headfields.records import Canonical, HeadState, Rays, Splats
-
-_SMALLEST = 1e-7
-"""Meters that a triangle's size does not go below: one that collapses would make Gaussians without extent."""
 
 
 @dataclass(frozen=True)
@@ -21,7 +18,7 @@ class TrianglePoses:
     """Similarities from the coordinates of each triangle to posed space, of B frames.
 
     Attributes:
-        table: (B, F, 17): size times rotation (3 × 3, row by row), origin, rotation as quaternion, size in meters.
+        table: (B, F, 17), as `headfields.ops.bound_gaussians.triangle_similarities` gives them.
         state: the frames.
         box: (2, 3) around the shells of all frames.
         trees: the BVH of the posed meshes, in a list that is empty before it is needed.
@@ -62,21 +59,26 @@ class TriangleBinding(MeshDeformer):
 
     def prepare(self, state: HeadState) -> TrianglePoses:
         self.check_topology(state)
-        return TrianglePoses(self._table(state.vertices), state, self.box_around(state.vertices), [])
+        return TrianglePoses(
+            triangle_similarities(state.vertices, self.faces), state, self.box_around(state.vertices), []
+        )
 
     def attach(self, splats: Splats, face: Int[Tensor, " n"] | None = None) -> tuple[Splats, Int[Tensor, " n"]]:
         if face is None:
             face = self._bvh.closest(splats.means.detach()).face
-        size, linear, origin, rotation = _parts(self._canonical_table()[0][face])
+        size, linear, origin, rotation = similarity_parts(self._canonical_table()[0][face])
         means = (linear.mT @ (splats.means - origin)[..., None])[..., 0] / size.square()
         back = rotation * rotation.new_tensor([1.0, -1.0, -1.0, -1.0])
         return splats.placed(means, quaternion_product(back, splats.quaternions), splats.scales / size), face
 
     def rest(self, splats: Splats, face: Int[Tensor, " n"]) -> Splats:
-        return _place(splats, self._canonical_table()[0][face])
+        table = self._canonical_table()
+        if splats.means.ndim == 3:
+            return _place(splats, table.expand(len(splats.means), -1, -1), face)
+        return _place(splats, table, face).map(lambda tensor: tensor[0])
 
     def pose(self, splats: Splats, face: Int[Tensor, " n"], prepared: TrianglePoses) -> Splats:
-        return _place(splats, prepared.table[:, face])
+        return _place(splats, prepared.table, face)
 
     def forward(
         self, points: Float[Tensor, "m 3"], directions: Float[Tensor, "m 3"], frame: Int[Tensor, " m"],
@@ -85,8 +87,8 @@ class TriangleBinding(MeshDeformer):
         nearest = self._tree(prepared).closest(points, frame, max_distance=self.shell)
         valid = nearest.face >= 0
         face = nearest.face.clamp_min(0)
-        size, linear, origin, _ = _parts(prepared.table[frame, face])
-        own_size, own_linear, own_origin, _ = _parts(self._canonical_table()[0][face])
+        size, linear, origin, _ = similarity_parts(prepared.table[frame, face])
+        own_size, own_linear, own_origin, _ = similarity_parts(self._canonical_table()[0][face])
         back = own_linear @ linear.mT / size.square()[..., None]
         moved = (back @ (points - origin)[..., None])[..., 0] + own_origin
         turned = (back @ directions[..., None])[..., 0] * size / own_size
@@ -106,30 +108,10 @@ class TriangleBinding(MeshDeformer):
 
     def _canonical_table(self) -> Float[Tensor, "1 f 17"]:
         if self._canonical is None or self._canonical.device != self.canonical_vertices.device:
-            self._canonical = self._table(self.canonical_vertices[None])
+            self._canonical = triangle_similarities(self.canonical_vertices[None], self.faces)
         return self._canonical
 
-    def _table(self, vertices: Float[Tensor, "b v 3"]) -> Float[Tensor, "b f 17"]:
-        first, second, third = (vertices[:, self.faces[:, corner]] for corner in range(3))
-        tangent, bitangent, normal, _ = triangle_frames(vertices, self.faces).unbind(-1)
-        length = ((second - first) * tangent).sum(-1)
-        height = ((third - first) * bitangent).sum(-1)
-        size = (0.5 * (length + height)).clamp_min(_SMALLEST)[..., None]
-        rotation = torch.stack([tangent, normal, -bitangent], dim=-1)
-        center = (first + second + third) / 3
-        return torch.cat(
-            [(rotation * size[..., None]).flatten(-2), center, quaternion_from_rotation(rotation), size], dim=-1
-        )
 
-
-def _parts(rows: Float[Tensor, "*batch n 17"]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Size (..., 1), size times rotation (..., 3, 3), origin (..., 3) and rotation (..., 4) of rows of a table."""
-    linear, origin, rotation, size = rows.split([9, 3, 4, 1], dim=-1)
-    return size, linear.unflatten(-1, (3, 3)), origin, rotation
-
-
-def _place(splats: Splats, rows: Float[Tensor, "*batch n 17"]) -> Splats:
+def _place(splats: Splats, table: Float[Tensor, "b f 17"], face: Int[Tensor, " n"]) -> Splats:
     """Gaussians in the coordinates of triangles, in the space of these."""
-    size, linear, origin, rotation = _parts(rows)
-    means = (linear * splats.means[..., None, :]).sum(-1) + origin
-    return splats.placed(means, quaternion_product(rotation, splats.quaternions), splats.scales * size)
+    return splats.placed(*bind_gaussians(splats.means, splats.quaternions, splats.scales, table, face))

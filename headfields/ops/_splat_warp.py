@@ -30,6 +30,25 @@ def project_backward(grad: Tensor, inputs: Inputs, options: Options) -> Inputs:
     return *gradients, pose, lens
 
 
+def colors(means: Tensor, coefficients: Tensor, centers: Tensor) -> Tensor:
+    """The colors of `splat_colors`."""
+    c, n = len(centers), means.shape[1]
+    out = means.new_empty(c, n, 3)
+    launch("splat_colors.colors", (c, n), means, coefficients, centers, out)
+    return out
+
+
+def colors_backward(
+    grad: Tensor, means: Tensor, coefficients: Tensor, centers: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The gradients of the three tensors."""
+    c, n = len(centers), means.shape[1]
+    to_means, to_coefficients = torch.zeros_like(means), torch.zeros_like(coefficients)
+    to_centers = means.new_zeros(c, n, 3)
+    launch("splat_colors.colors_backward", n, grad, means, coefficients, centers, to_means, to_coefficients, to_centers)
+    return to_means, to_coefficients, to_centers.sum(1)
+
+
 def rasterize(
     rows: Tensor, colors: Tensor, screen: Tensor | None, height: int, width: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:

@@ -110,9 +110,12 @@ def checks_indices(device: torch.device) -> bool:
     return device.type == "cpu" or os.environ.get("HEADFIELDS_CHECK_INDICES") == "1"
 
 
-def use_native(tensor: Tensor) -> bool:
-    """Whether the C++ module handles this tensor now."""
-    return tensor.device.type == "cpu" and cpu_backend() == "native"
+def use_native(tensor: Tensor, function: str | None = None) -> bool:
+    """Whether the C++ module handles this tensor now; with the name of a function, also whether the module has it, as
+    one built from earlier sources may not."""
+    if tensor.device.type != "cpu" or cpu_backend() != "native":
+        return False
+    return function is None or hasattr(native, function)
 
 
 def use_warp(tensor: Tensor) -> bool:

@@ -8,11 +8,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from headfields.ops import _splat_warp
+from headfields.ops import _splat_warp, dispatch
 from headfields.ops._checks import check_floating, check_same_device, require_shapes
 from headfields.ops.dispatch import native, use_native
 from headfields.ops.reference import splat as reference
-from headfields.ops.spherical_harmonics import spherical_harmonics
 from headfields.ops.transforms import define_transforms
 from headfields.precision import full_precision
 from headfields.record_base import Record
@@ -178,14 +177,11 @@ def _batched(name: str, tensor: Tensor, c: int, n: int, tail: tuple[int, ...]) -
 
 
 def _harmonic_colors(means: Tensor, coefficients: Tensor, pose: Tensor) -> Tensor:
-    """(C, N, 3) colors of (., N, K, 3) coefficients in the directions from the cameras (3DGS)."""
-    bands = reference.harmonic_bands(coefficients.shape[-2])
-    center = -(pose[:, :3, :3].mT @ pose[:, :3, 3:]).mT
-    away = means - center
-    usable = away.isfinite().all(-1, keepdim=True) & (away != 0).any(-1, keepdim=True)  # others are not drawn
-    directions = torch.nn.functional.normalize(torch.where(usable, away, 1.0), dim=-1)
-    basis = spherical_harmonics(directions, bands)
-    return ((basis[..., None, :] @ coefficients)[..., 0, :] + 0.5).clamp_min(0)
+    """(C, N, 3) colors of (1 or C, N, K, 3) coefficients in the directions from the cameras."""
+    centers = -(pose[:, :3, :3].mT @ pose[:, :3, 3:])[..., 0]
+    if not _has_kernel(means) or (dispatch.use_native(means) and not dispatch.use_native(means, "splat_colors")):
+        return reference.harmonic_colors(means, coefficients, centers)
+    return _colors(means, coefficients, centers)
 
 
 # The registered operations: rows of Gaussians in cameras, and images of rows. Their backwards have no derivative.
@@ -225,6 +221,54 @@ def _projected(op: str, *inputs: Tensor) -> _Inputs:
         intrinsics=lens,
     )  # fmt: skip
     return means, quaternions, scales, opacities, pose, lens
+
+
+def _color_inputs(op: str, *inputs: Tensor) -> list[Tensor]:
+    """The tensors as kernels take them, their shapes checked."""
+    means, coefficients, centers = (_ready(tensor) for tensor in inputs)
+    c, n, k = len(centers), means.shape[1] if means.ndim == 3 else -1, coefficients.shape[-2]
+    fits = centers.shape == (c, 3) and means.shape in ((1, n, 3), (c, n, 3)) and k in (1, 4, 9, 16)
+    fits = fits and coefficients.shape in ((1, n, k, 3), (c, n, k, 3))
+    require_shapes(op, fits, means=means, coefficients=coefficients, centers=centers)
+    _require_kernel(op, means, coefficients, centers)
+    return [means, coefficients, centers]
+
+
+@torch.library.custom_op("headfields::splat_colors", mutates_args=())
+def _colors(means: Tensor, coefficients: Tensor, centers: Tensor) -> Tensor:
+    """Colors (C, N, 3) of (1 or C, N, K, 3) harmonics in the directions from the centers (C, 3) of cameras."""
+    inputs = _color_inputs("splat_colors", means, coefficients, centers)
+    if not use_native(means):
+        return _splat_warp.colors(*inputs)
+    out = means.new_empty(len(centers), means.shape[1], 3)
+    native.splat_colors(*inputs, out, torch.get_num_threads())
+    return out
+
+
+@_colors.register_fake
+def _(means, coefficients, centers):
+    return means.new_empty(centers.shape[0], means.shape[1], 3)
+
+
+@torch.library.custom_op("headfields::splat_colors_backward", mutates_args=())
+def _colors_backward(
+    grad: Tensor, means: Tensor, coefficients: Tensor, centers: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The gradients of the three tensors for that of the colors."""
+    inputs = _color_inputs("splat_colors_backward", means, coefficients, centers)
+    shape = (len(centers), means.shape[1], 3)
+    require_shapes("splat_colors_backward", grad.shape == shape, grad=grad, means=means)
+    _require_kernel("splat_colors_backward", grad)
+    if not use_native(means):
+        return _splat_warp.colors_backward(_ready(grad), *inputs)
+    first, second, third = (torch.empty_like(tensor) for tensor in inputs)
+    native.splat_colors_backward(_ready(grad), *inputs, first, second, third, torch.get_num_threads())
+    return first, second, third
+
+
+@_colors_backward.register_fake
+def _(grad, means, coefficients, centers):
+    return tuple(tensor.new_empty(tensor.shape) for tensor in (means, coefficients, centers))
 
 
 @torch.library.custom_op("headfields::splat_project", mutates_args=())
@@ -450,6 +494,16 @@ class _OneDerivative(torch.autograd.Function):
     backward = staticmethod(_no_second_derivative)
 
 
+def _save_colors(ctx: Any, inputs: Any, output: Any) -> None:
+    ctx.save_for_backward(*inputs)
+
+
+def _colors_derivative(ctx: Any, grad: Tensor) -> Any:
+    return _colors_backward(grad, *ctx.saved_tensors)
+
+
+_colors.register_autograd(_colors_derivative, setup_context=_save_colors)
+_colors_backward.register_autograd(_no_second_derivative)
 _project.register_autograd(_projection_derivative, setup_context=_save_projection)
 _project_backward.register_autograd(_no_second_derivative)
 _rasterize.register_autograd(_images_derivative, setup_context=_save_images)
@@ -463,6 +517,13 @@ def _plain_project_backward(grad: Tensor, *arguments: Any) -> tuple[Tensor, ...]
     return gradients
 
 
+def _plain_colors_backward(grad: Tensor, *inputs: Tensor) -> tuple[Tensor, ...]:
+    gradients: tuple[Tensor, ...] = torch.func.vjp(reference.harmonic_colors, *inputs)[1](grad)
+    return gradients
+
+
+define_transforms(_colors, reference.harmonic_colors)
+define_transforms(_colors_backward, _plain_colors_backward)
 define_transforms(_project, reference.project)
 define_transforms(_project_backward, _plain_project_backward)
 define_transforms(_rasterize, reference.rasterize)

@@ -11,12 +11,12 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from headfields.metrics import image as metrics
-from headfields.training.frames import choose_frames, device_of, ground_truth, render_frame
+from headfields.training.frames import choose_frames, device_of, ground_truth, render_frame, view_of
 from headfields.training.refinement import refine_frame
 
 
 def evaluate(
-    avatar: nn.Module,
+    avatar: Any,
     capture: Any,
     split: str = "test",
     background: float | int = 1.0,
@@ -43,10 +43,10 @@ def evaluate(
 
     Returns:
         Means over frames of `psnr`, `ssim`, `psnr_masked`, `ssim_masked` (and `lpips` where the package is installed),
-        the number `frames`, `seconds_per_frame` of rendering, and `per_frame`, a list of the same per frame with its
-        index `frame`. A masked figure is None for a frame without foreground, and left out of the mean. With `refine`
-        also `psnr_refined` and so on, the correction of the pose as `refined_degrees` and `refined_mm`,
-        `seconds_refining` per frame, and, if anything could not be refined, `refine_left_out`.
+        the number `frames`, `seconds_per_frame` of rendering alone (not of reading the frame), and `per_frame`, a list
+        of the same per frame with its index `frame`. A masked figure is None for a frame without foreground, and left
+        out of the mean. With `refine` also `psnr_refined` and so on, the correction of the pose as `refined_degrees`
+        and `refined_mm`, `seconds_refining` per frame, and, if anything could not be refined, `refine_left_out`.
 
     Raises:
         ValueError: there is no such split, or there are no frames in it.
@@ -57,8 +57,9 @@ def evaluate(
     rows: list[dict[str, Any]] = []
     left_out: dict[str, None] = {}
     for frame in tqdm(indices, unit="frame", disable=not bar, dynamic_ncols=True):
+        view = view_of(capture, frame, device)  # reads the frame's mesh, which is no part of rendering
         started = time.perf_counter()
-        rendering = render_frame(avatar, capture, frame, background, device)
+        rendering = avatar.render(*view, background)
         rendered = rendering.rgb.clamp(0, 1)
         if device.type == "cuda":
             torch.cuda.synchronize(device)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from headfields.data.frame_indices import frame_indices
 from headfields.ops.background import check_background
 from headfields.parts import Rendering
+from headfields.records import Camera, HeadState
 
 
 def choose_frames(capture: Any, split: str, frames: Sequence[int] | None = None) -> list[int]:
@@ -89,10 +90,15 @@ def watched_frame(capture: Any, frames: Int64[Tensor, " f"]) -> int:
     return int(next((splits[name][0] for name in ("val", "test") if len(splits.get(name, ()))), frames[0]))
 
 
+def view_of(capture: Any, frame: int, device: torch.device) -> tuple[Camera, HeadState]:
+    """One frame's camera, and its state."""
+    index = torch.tensor([frame])
+    return capture.camera(index).to(device)[0], capture.state(index).to(device)
+
+
 def render_frame(avatar: Any, capture: Any, frame: int, background: float | int, device: torch.device) -> Rendering:
     """Renders the avatar in one frame's state from its camera: a `Rendering` of (H, W)."""
-    index = torch.tensor([frame])
-    return avatar.render(capture.camera(index).to(device)[0], capture.state(index).to(device), background)
+    return avatar.render(*view_of(capture, frame, device), background)
 
 
 def ground_truth(

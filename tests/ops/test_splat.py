@@ -402,6 +402,28 @@ def test_lists_that_are_made_in_parts():
         torch.testing.assert_close(many, few, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("values", [1, 4, 9, 16])
+@pytest.mark.parametrize(("cameras", "own", "own_colors"), [(1, 1, 1), (3, 1, 3), (2, 2, 1)])
+def test_colors_by_harmonics_against_the_definition(device, values, cameras, own, own_colors):
+    """And the gradients of means, coefficients and cameras; with a Gaussian at the camera, and one that is nowhere."""
+    g = torch.Generator().manual_seed(3)
+    shapes = (own, 19, 3), (own_colors, 19, values, 3), (cameras, 3)
+    means, coefficients, centers = (torch.randn(shape, generator=g) for shape in shapes)
+    means[:, 0], means[:, 1] = math.nan, centers[:1]
+    upper = torch.randn(cameras, 19, 3, generator=g)
+    leaves = [x.to(device).requires_grad_() for x in (means, coefficients, centers)]
+    plain = [x.double().requires_grad_() for x in (means, coefficients, centers)]
+    colors = torch.ops.headfields.splat_colors(*leaves)
+    expected = reference.harmonic_colors(*plain)
+    torch.testing.assert_close(colors.cpu().double(), expected, rtol=1e-5, atol=1e-5)
+    found = torch.autograd.grad(colors, leaves, upper.to(device))
+    truth = torch.autograd.grad(expected, plain, upper.double(), allow_unused=True, materialize_grads=True)
+    for have, want in zip(found, truth, strict=True):
+        torch.testing.assert_close(
+            have.cpu().double(), want, rtol=1e-4, atol=1e-4 * float(want.abs().max().clamp_min(1))
+        )
+
+
 def test_harmonics(device):
     """The bands of the library's harmonics by direction, plus a half, not negative."""
     s = scene(n=1, cameras=1)

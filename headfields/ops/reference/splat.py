@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from headfields.ops.reference.spherical_harmonics import spherical_harmonics
 from headfields.ops.rotations import rotation_from_quaternion
 
 LEAST_ALPHA = 1 / 255
@@ -281,6 +282,13 @@ class _WithMagnitudes(torch.autograd.Function):
         return grad, grad.abs().sum(0)
 
 
-def harmonic_bands(values: int) -> int:
-    """The bands of 1, 4, 9 or 16 spherical harmonics."""
-    return math.isqrt(values)
+def harmonic_colors(
+    means: Float[Tensor, "_ n 3"], coefficients: Float[Tensor, "_ n k 3"], centers: Float[Tensor, "c 3"]
+) -> Float[Tensor, "c n 3"]:
+    """The colors of Gaussians in cameras with these centers: harmonics of the direction from there (3DGS), and a half,
+    not negative; leading axes of Gaussians are 1 or C."""
+    away = means - centers[:, None]
+    usable = away.isfinite().all(-1, keepdim=True) & (away != 0).any(-1, keepdim=True)  # others are not drawn
+    directions = torch.nn.functional.normalize(torch.where(usable, away, 1.0), dim=-1)
+    basis = spherical_harmonics(directions, math.isqrt(coefficients.shape[-2]))
+    return ((basis[..., None, :] @ coefficients)[..., 0, :] + 0.5).clamp_min(0)
