@@ -53,8 +53,9 @@ def read_vhap(folder: Path, head: SkinnedHead, root: Path | None = None) -> Reco
 
     Args:
         folder: the capture's folder.
-        head: the FLAME model that the parameters are of. A model of V vertices reads offsets of V vertices, and of
-            V + 120, whose last are the teeth that VHAP adds; those are left out.
+        head: the FLAME model that the parameters are of. A model of V vertices reads offsets of V vertices, of V + 120,
+            whose last are the teeth that VHAP adds and which are left out, and of V - 120: a model that has the teeth,
+            whose offsets are then 0.
         root: a folder that holds all files, where frames refer to sibling folders (`../OTHER/images/...`), as sets
             joined from several sequences do; None: `folder`.
 
@@ -234,15 +235,17 @@ class _Files:
         return arguments
 
     def _offset(self, raw: Mapping[str, np.ndarray], key: str, what: str) -> Tensor:
-        """(V, 3) displacements, without those of the teeth that the head lacks."""
+        """(V, 3) displacements, without those of the teeth that the head lacks, and 0 for those that the file lacks."""
         count = len(self.head.template_vertices)
         values = raw[key]
         rows = values[0] if values.ndim == 3 and len(values) == 1 else values
-        if rows.ndim != 2 or rows.shape[1] != 3 or len(rows) not in (count, count + _TEETH):
+        if rows.ndim != 2 or rows.shape[1] != 3 or len(rows) not in (count - _TEETH, count, count + _TEETH):
             raise CaptureError(
                 f"{what}: {key} has shape {values.shape}; expected (1, {count}, 3), the head's vertices, or {_TEETH} "
-                "more with VHAP's teeth: pass the FLAME model that the capture was tracked with"
+                "more or fewer with VHAP's teeth: pass the FLAME model that the capture was tracked with"
             )
         if values.dtype.kind not in "fiu" or not np.isfinite(rows).all():
             raise CaptureError(f"{what}: {key} holds values that are not finite numbers; export it again")
-        return torch.from_numpy(rows[:count].astype(np.float64))
+        padded = np.zeros((count, 3))
+        padded[: len(rows)] = rows[:count]
+        return torch.from_numpy(padded)

@@ -9,6 +9,7 @@ import torch
 import headfields as hf
 from headfields.data import load_capture
 from headfields.data.errors import CaptureError
+from headfields.heads.skinned import SkinnedHead
 from tests.data.formats import vhap_folder
 
 
@@ -90,6 +91,38 @@ def test_teeth_that_the_head_lacks_are_left_out(tmp_path, head, written):
     values = vhap_folder.parameters(head, 0, teeth=120)
     assert (capture.state(0).vertices[0] - vhap_folder.posed(head, values)).abs().max() < 2e-6
     assert any("teeth" in line for line in capture.report)
+
+
+def test_a_head_that_has_the_teeth_keeps_them(tmp_path, head):
+    """Teeth have no directions: the first 60 follow the neck's joint, the others the jaw."""
+    teeth = torch.rand(120, 3, generator=torch.Generator().manual_seed(0)) * 0.02
+    joint = torch.zeros(120, 5)
+    joint[:60, head.skull_joint] = joint[60:, head.jaw_joint] = 1
+
+    def more(values, axis=0):
+        shape = list(values.shape)
+        shape[axis] = 120
+        return torch.cat([values, torch.zeros(shape)], dim=axis)
+
+    with_teeth = SkinnedHead(
+        template=torch.cat([head.template_vertices, teeth]),
+        faces=torch.cat([head.faces, torch.arange(120).reshape(40, 3) + len(head.template_vertices)]),
+        shape_basis=more(head.shape_basis, 1),
+        expression_basis=more(head.expression_basis, 1),
+        pose_basis=more(head.pose_basis, 1),
+        joint_regressor=more(head.joint_regressor, 1),
+        weights=torch.cat([head.weights, joint]),
+        parents=head.parents,
+    )
+    for name, count in (("with", 120), ("without", 0)):
+        folder = vhap_folder.write(tmp_path / name, head, teeth=count)
+        capture = load_capture(folder, head=with_teeth, head_frame="keep", mouth="none")
+        values = vhap_folder.parameters(head, 3, teeth=count)
+        for key in ("static_offset", "dynamic_offset"):
+            values[key] = np.pad(values[key], ((0, 0), (0, 120 - count), (0, 0)))
+        posed = capture.state(6).vertices[0]
+        assert (posed - vhap_folder.posed(with_teeth, values)).abs().max() < 2e-6
+        assert not any("teeth" in line for line in capture.report)
 
 
 def test_without_canonical_file_the_first_frame_gives_it(tmp_path, head, written):
