@@ -11,7 +11,7 @@ from torch import Tensor
 from headfields.heads.skinned import SkinnedHead
 from headfields.mesh.mesh import Mesh
 
-__all__ = ["DecodedHead", "HeadArguments", "Recording", "are_rigid"]
+__all__ = ["ConventionScores", "DecodedHead", "HeadArguments", "Recording", "are_rigid"]
 
 _ROUNDING = 1e-2
 """Tolerance of transforms that must be rigid: text is rounded."""
@@ -50,6 +50,29 @@ class HeadArguments:
     canonical: Mapping[str, Tensor]
 
 
+@dataclass(frozen=True)
+class ConventionScores:
+    """One thing that files leave open, the ways in which it was read, and how well the heads then fit the images.
+
+    Attributes:
+        subject: what is open, "camera convention".
+        scores: way of reading → score in [0, 1]; NaN if nothing fits.
+        chosen: the one that was taken.
+        evidence: what was compared.
+    """
+
+    subject: str
+    scores: Mapping[str, float]
+    chosen: str
+    evidence: str = ""
+
+    def line(self) -> str:
+        """A line for the report."""
+        tried = ", ".join(f"{name} {score:.3f}" if score == score else f"{name} no fit"
+                          for name, score in self.scores.items())  # fmt: skip
+        return f"{self.subject}: {self.chosen} (scores: {tried}{f'; {self.evidence}' if self.evidence else ''})"
+
+
 @dataclass
 class Recording:
     """Arrays are per frame, in the capture's order.
@@ -73,6 +96,7 @@ class Recording:
         depth_scale: meters per unit of the stored depth.
         report: lines on what the reader tolerated, missed or decided.
         decoded_vertices: frame → vertices (V, 3) of a sample of frames that the reader has decoded already.
+        conventions: the readings of the files that were tried, with their scores.
         head_arguments: the head model and its arguments, of layouts that have these in place of meshes; None for
             others.
     """
@@ -95,6 +119,7 @@ class Recording:
     depth_scale: float = 0.001
     report: list[str] = field(default_factory=list)
     decoded_vertices: dict[int, np.ndarray] = field(default_factory=dict)
+    conventions: list[ConventionScores] = field(default_factory=list)
     head_arguments: HeadArguments | None = None
 
 

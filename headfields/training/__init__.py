@@ -16,6 +16,7 @@ from headfields.training.preset_losses import (
 from headfields.training.processes import PeerError
 from headfields.training.recipes import Recipe, recipe_of
 from headfields.training.refinement import Refinement, correct_pose, refine_frame
+from headfields.training.requirements import Requirement, capture_requirements
 from headfields.training.splat_start import start_from_images
 from headfields.training.trainer import Trainer
 
@@ -28,9 +29,11 @@ __all__ = [
     "PeerError",
     "Recipe",
     "Refinement",
+    "Requirement",
     "StepOutcome",
     "Trainer",
     "blendfield_losses",
+    "capture_requirements",
     "correct_pose",
     "evaluate",
     "gaussian_avatars_losses",

@@ -1,5 +1,6 @@
 import numpy as np
 import torch
+from PIL import Image
 
 import headfields as hf
 from headfields.cli import main
@@ -58,3 +59,22 @@ def test_inspect_takes_the_head_too(tmp_path, capsys):
     np.savez(tmp_path / "FLAME.npz", **procedural_head_arrays())
     assert main(["inspect", str(tmp_path / "vhap"), "--head", str(tmp_path / "FLAME.npz")]) == 0
     assert "OpenGL axes" in capsys.readouterr().out
+
+
+def test_inspect_leaves_a_picture_and_a_report(tmp_path, capsys):
+    vhap_folder.write(tmp_path / "vhap", hf.synthetic.procedural_head(), steps=1, principal_row=24.0)
+    np.savez(tmp_path / "FLAME.npz", **procedural_head_arrays())
+    arguments = ["inspect", str(tmp_path / "vhap"), "--head", str(tmp_path / "FLAME.npz"), "--out"]
+    assert main([*arguments, str(tmp_path / "out")]) == 0
+    printed = capsys.readouterr().out
+    assert (tmp_path / "out/report.txt").read_text() == printed
+    table = [line.split() for line in printed.splitlines() if line.startswith("  ") and line.split()[0][1:2] == "."]
+    taken = [row for row in table if row[-1] == "(taken)"]
+    assert len(table) == 6 and taken[0][-3:] == ["OpenGL", "axes", "(taken)"] and "lower" in taken[1]
+    assert all(float(taken[0][0]) >= float(row[0]) for row in table[:4])
+    assert "  insta: ready (without" in printed and "  mononphm (headfields track): missing: 68 landmarks" in printed
+    picture = np.array(Image.open(tmp_path / "out/contact_sheet.png"))
+    assert picture.shape[1] == 3 * 256 and picture.std() > 10
+    (tmp_path / "file").write_text("")
+    assert main([*arguments, str(tmp_path / "file")]) == 1
+    assert "file" in capsys.readouterr().err

@@ -1,5 +1,6 @@
 """Frames whose heads are FLAME parameters in place of meshes: what the readers of such layouts share."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,7 +19,7 @@ from headfields.data.alignment import (
 )
 from headfields.data.camera_convention import Decision, decide_convention
 from headfields.data.errors import CaptureError
-from headfields.data.recording import DecodedHead, HeadArguments, Recording
+from headfields.data.recording import ConventionScores, DecodedHead, HeadArguments, Recording
 from headfields.heads.skinned import SkinnedHead
 from headfields.mesh.mesh import Mesh
 from headfields.ops.rotations import axis_angle
@@ -186,7 +187,9 @@ def flame_recording(
     for index in sample:
         alpha, vertices = frames.image(index)[0][..., 3] > 127, frames.head(index).vertices
         compared.append(AlignmentFrame(names[index], vertices, np.eye(4), np.eye(3), alpha, None, None))
-    reading, decision = _decide(folder, compared, sample, readings, faces, frames.size, (prefer, stated), report)
+    reading, decision, conventions = _decide(
+        folder, compared, sample, readings, faces, frames.size, (prefer, stated), report
+    )
     camera_to_world = np.stack([decision.camera_to_world(matrix) for matrix in reading.matrices])
     world_to_camera = np.linalg.inv(camera_to_world)
     frames.use_reading(world_to_camera, reading)
@@ -217,6 +220,7 @@ def flame_recording(
         transform_joints=joints,
         report=report,
         decoded_vertices={index: frame.vertices for frame, index in zip(compared, sample, strict=True)},
+        conventions=conventions,
         head_arguments=frames.arguments,
     )
 
@@ -242,7 +246,7 @@ def _decide(
     size: tuple[int, int],
     prefer: tuple[str, bool],
     report: list[str],
-) -> tuple[CameraReading, Decision]:
+) -> tuple[CameraReading, Decision, list[ConventionScores]]:
     decisions: dict[str, Decision] = {}
     errors: list[CaptureError] = []
     for reading in readings:
@@ -268,16 +272,14 @@ def _decide(
             + (", or remove the images that were not tracked" if images else "")
         )
     decision = decisions[best]
-    listing = ", ".join(f"{name} {value:.3f}" for name, value in decision.scores.items())
-    report.append(f"camera convention: {decision.name} (scores: {listing}; {decision.used})")
+    conventions = [ConventionScores("camera convention", decision.scores, decision.name, decision.used)]
+    if len(readings) > 1:
+        tried = {reading.name: scores.get(reading.name, math.nan) for reading in readings}
+        conventions.append(ConventionScores("cameras" if readings[0].image is None else "images", tried, best))
+    report += [each.line() for each in conventions]
     if prefer[1] and decision.name != prefer[0]:
         report.append(f"warning: the cameras fit as {decision.name}, and the layout's own convention is {prefer[0]}")
-    if len(readings) > 1:
-        tried = ", ".join(f"{name} {scores[name]:.3f}" if name in scores else f"{name} no fit" for name in
-                          (reading.name for reading in readings))  # fmt: skip
-        what = "cameras" if readings[0].image is None else "images"
-        report.append(f"{what}: {best} (scores: {tried})")
-    return next(reading for reading in readings if reading.name == best), decision
+    return next(reading for reading in readings if reading.name == best), decision, conventions
 
 
 def coefficients(values: Float[Tensor, " c"], most: int, what: str) -> Float[Tensor, "1 _"]:

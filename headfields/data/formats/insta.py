@@ -23,7 +23,7 @@ from headfields.data.errors import CaptureError
 from headfields.data.formats.transforms import TransformsFrame, intrinsics_of, matrix_of, read_frames
 from headfields.data.image_files import ImageHeader, Kind, decode_image, exists, image_header, read_numbers
 from headfields.data.labels import Label
-from headfields.data.recording import DecodedHead, Recording, are_rigid
+from headfields.data.recording import ConventionScores, DecodedHead, Recording, are_rigid
 from headfields.files.reading import check_file
 from headfields.mesh.mesh import Mesh
 from headfields.mesh.obj import MeshFileError, ObjReader
@@ -130,8 +130,8 @@ def read_insta(folder: Path) -> Recording:
     compared = [replace(frame, world_to_camera=world_to_camera[i]) for frame, i in zip(compared, sample, strict=True)]
     for frame, index in zip(compared, sample, strict=True):
         reader.check_view(index, frame.vertices)
-    scores = ", ".join(f"{name} {score:.3f}" for name, score in decision.scores.items())
-    report.append(f"camera convention: {decision.name} (scores: {scores}; {decision.used})")
+    convention = ConventionScores("camera convention", decision.scores, decision.name, decision.used)
+    report.append(convention.line())
     report += misalignments(compared, canonical.faces.numpy())
     labels = {int(label) for frame in compared if frame.label is not None for label in np.unique(frame.label)}
     if labels - set(Label):
@@ -156,6 +156,7 @@ def read_insta(folder: Path) -> Recording:
         depth_scale=scale,
         report=report,
         decoded_vertices={index: frame.vertices for frame, index in zip(compared, sample, strict=True)},
+        conventions=[convention],
     )
 
 
