@@ -20,7 +20,7 @@ from headfields.cli.presets import PRIORS, did_you_mean
 from headfields.cli.streams import open_closed_descriptors, tolerant_stderr
 
 COMMANDS = (
-    "synth", "train", "train-prior", "track", "distill", "evaluate", "render", "mesh", "compare-meshes",
+    "synth", "train", "train-prior", "track", "distill", "evaluate", "render", "view", "mesh", "compare-meshes",
     "convert-flame", "rig", "template", "synth-template", "track-template", "inspect", "convert", "doctor",
 )  # fmt: skip
 """In the order of the help text."""

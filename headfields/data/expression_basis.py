@@ -8,10 +8,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from headfields.data.errors import CaptureError
-from headfields.files.arrays import load_numbers
+from headfields.files.arrays import load_arrays, load_numbers
 from headfields.files.reading import reading
+from headfields.files.unpickler import to_array
 
-__all__ = ["BASIS", "expression_basis"]
+__all__ = ["BASIS", "expression_basis", "expression_names"]
 
 BASIS = "blendshapes.npz"
 """File name. INSTA's layout has no such file; captures of blendshape heads may."""
@@ -54,3 +55,21 @@ def expression_basis(capture: Any) -> tuple[Float[Tensor, "e v 3"] | None, str]:
     if left > _UNEXPLAINED:
         return None, f"{BASIS} leaves {left:.0%} of the meshes' motion unexplained"
     return basis, ""
+
+
+def expression_names(capture: Any) -> tuple[str, ...]:
+    """The names of a capture's expression coefficients, from `blendshapes.npz` in its folder; () where it has none.
+
+    Args:
+        capture: capture with `expression_width`, and `path` if it lies in a folder.
+
+    Raises:
+        CaptureError: the file cannot be read.
+    """
+    folder = getattr(capture, "path", None)
+    path = None if folder is None else folder / BASIS
+    if path is None or not path.is_file():
+        return ()
+    with reading(path, "a file of blendshapes", CaptureError, "write it again or remove it"):
+        names = to_array(load_arrays(path).get("expression_names", ()), f"{path}: expression_names")
+    return tuple(str(name) for name in names.ravel()) if len(names) == capture.expression_width else ()

@@ -1,5 +1,6 @@
 """Images: conversion to 8 bits, saving, captions, rows of images, and normal maps."""
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -64,6 +65,19 @@ def save_image(path: Path | str, image: Picture) -> Path:
         alpha = to_uint8(image[..., 3])[..., :1]
         return write_image(path, np.concatenate([color, alpha], axis=-1))
     return write_image(path, to_uint8(image))
+
+
+def encoded(image: Picture, kind: str = "png", quality: int = 90) -> bytes:
+    """The bytes of an image file, for a notebook or a browser.
+
+    Args:
+        image: as for `to_uint8`.
+        kind: a format of Pillow: png, jpeg, webp.
+        quality: of formats with loss, to 100.
+    """
+    file = io.BytesIO()
+    Image.fromarray(to_uint8(image)).save(file, kind, **({} if kind == "png" else {"quality": quality}))
+    return file.getvalue()
 
 
 def side_by_side(

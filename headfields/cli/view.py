@@ -1,0 +1,159 @@
+"""`headfields view`: a run, capture, prior, head model or mesh in the browser."""
+
+import sys
+import warnings
+import webbrowser
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from headfields.cli.argument_types import OptionalFile, OptionalFolder
+from headfields.cli.errors import CommandError
+
+MESHES = (".obj", ".ply", ".glb", ".gltf", ".stl", ".off")
+
+
+def view(
+    what: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN|CAPTURE|PRIOR|RIG.npz|MESH")],
+    /,
+    motion: Annotated[list[Path], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="DIR")] = [],  # noqa: B006
+    head: OptionalFile = None,
+    capture: OptionalFolder = None,
+    proxy: OptionalFolder = None,
+    host: str = "localhost",
+    port: int = 8080,
+    resolution: int = 512,
+    background: float = 1.0,
+    open: bool = False,
+    memory: int = 2048,
+    device: str = "auto",
+) -> None:
+    """Show a trained avatar, a capture, a prior, a head model or a mesh in the browser, and move it with sliders.
+
+    Prints the address; Ctrl-C ends it. Avatars of Gaussians and meshes are drawn by the browser, other avatars by this
+    program: coarse while something moves, sharp at rest. Needs viser: pip install 'headfields[viewer]'.
+
+    Args:
+        what: Folder of a run, of a capture or of a prior; a head model (RIG.npz), a mesh, or avatar.safetensors.
+        motion: Another capture whose motion drives the head; may be given several times.
+        head: Head model (RIG.npz, FLAME, blendshapes) that the capture was tracked with, for its expressions and
+            joints. Without it, expressions are fitted to the tracked meshes.
+        capture: Another capture than the run was trained on.
+        proxy: Run of an avatar of Gaussians (`headfields distill`) that stands in while something moves.
+        host: Address to listen on; 0.0.0.0 lets other machines connect, and whoever connects sees everything.
+        port: Port to listen on; the next free one if it is not free.
+        resolution: Largest height of pictures that this program draws, in pixels.
+        background: Gray behind the head, in [0, 1].
+        open: Open the page in this machine's browser.
+        memory: Megabytes for decoded frames.
+        device: cpu, cuda, cuda:1, ...; auto is CUDA where there is one.
+    """
+    if not what.exists():
+        raise CommandError(f"{what} does not exist; name a run, a capture, a prior, a head model or a mesh")
+    if not 0 <= background <= 1:
+        raise CommandError(f"--background is {background}; expected a gray level in [0, 1]")
+    if not 0 <= port < 65536 or resolution < 16:
+        raise CommandError(f"--port is {port} and --resolution {resolution}; expected a port and at least 16 pixels")
+    try:
+        from headfields.viz.viewer import Viewer
+        from headfields.viz.viewer.server import require_viser
+
+        require_viser()
+        scene = _scene(what, motion, head, capture, proxy, background, memory, device)
+        # Looking away from the head is no mistake here.
+        warnings.filterwarnings("ignore", message="Avatar.render: the head lies outside the image")
+        viewer = Viewer(scene, host, port, resolution)
+    except ModuleNotFoundError as error:
+        raise CommandError(str(error)) from error
+    print(f"{scene.name}: {viewer.url} (Ctrl-C ends it)", flush=True)
+    if open:
+        webbrowser.open(viewer.url)
+    viewer.wait()
+
+
+def _scene(
+    what: Path, motion: list[Path], head: Path | None, capture: Path | None, proxy: Path | None, background: float,
+    memory: int, device: str,
+) -> Any:  # fmt: skip
+    """The scene of whatever lies at a path."""
+    from headfields.cli import runs
+    from headfields.viz import viewer
+
+    suffix = what.suffix.lower()
+    is_prior = what.is_dir() and (what / "prior.safetensors").is_file()
+    is_run = what.is_dir() and not is_prior and (what / "config.json").is_file()
+    alone = {"--motion": motion, "--head": head, "--capture": capture, "--proxy": proxy}
+    if is_prior or what.is_file():
+        for option, value in alone.items():
+            if value and not (suffix == ".safetensors" and not is_prior and option != "--head"):
+                raise CommandError(f"{option} is for a run or a capture, and {what} is neither")
+    if is_prior:
+        return _prior(what, background)
+    if what.is_file():
+        if suffix == ".npz":
+            return viewer.head_scene(load_head(what), what.stem, background)
+        if suffix in MESHES:
+            from headfields.mesh import load_mesh
+
+            return viewer.mesh_scene(load_mesh(what), what.stem, background)
+        if suffix != ".safetensors":
+            raise CommandError(f"{what} is no head model (.npz), mesh ({', '.join(MESHES)}) or avatar (.safetensors)")
+    avatar: Any = None
+    config: dict[str, Any] = {}
+    if is_run:
+        run, config = runs.open_run(what)
+        avatar = runs.load_avatar(run, config, memory)
+    elif what.is_file():
+        from headfields.splat_avatar import load_avatar
+
+        if what.name == "prior.safetensors":
+            return _prior(what, background)
+        avatar = load_avatar(what)
+        if capture is None:
+            return viewer.avatar_scene(avatar, what.stem, background)
+    if avatar is not None:
+        avatar = avatar.to(runs.choose_device(device)).eval()
+        runs.warn_of_frame_codes(avatar, capture)
+    source = runs.capture_of(config, capture, memory) if avatar is not None else runs.open_capture(what, memory)
+    drivers = [runs.open_capture(each, memory, mouth=config.get("mouth", "close")) for each in motion]
+    stand_in = None
+    if proxy is not None:
+        stand_in = runs.load_avatar(*runs.open_run(proxy), memory).eval()
+        if not hasattr(stand_in, "splats"):
+            raise CommandError(f"--proxy {proxy} is no avatar of Gaussians; headfields distill makes one")
+    print("reading the capture's meshes ...", file=sys.stderr)
+    model = None if head is None else load_head(head)
+    return viewer.capture_scene(source, avatar, drivers, model, stand_in, background)
+
+
+def _prior(path: Path, background: float) -> Any:
+    from headfields.priors.prior import load_prior
+    from headfields.priors.view import prior_scene
+
+    return prior_scene(load_prior(path), path.stem if path.is_dir() else path.parent.name, background)
+
+
+def load_head(path: Path) -> Any:
+    """The head model in an npz, by its entries: a rigged scan, FLAME's or SMPL-X's format, or blendshapes.
+
+    Raises:
+        CommandError: it is none of these.
+    """
+    from headfields.files.arrays import load_arrays
+    from headfields.files.unpickler import to_array
+    from headfields.heads import BlendshapeHead, FlameHead, SmplxHead
+    from headfields.rigging import RiggedTemplate
+
+    arrays = load_arrays(path)
+    if "v_template" not in arrays:
+        if {"template", "faces", "expression"} <= set(arrays):
+            return BlendshapeHead.from_file(path)
+        raise CommandError(f"{path} has neither v_template (FLAME, SMPL-X, a rig) nor template, faces and expression")
+    if "scale" in arrays:
+        return RiggedTemplate.from_file(path)
+    tree = to_array(arrays.get("kintree_table", ()), f"{path}: kintree_table")
+    joints = tree.shape[1] if tree.ndim == 2 else 0
+    if joints not in (5, 55):
+        raise CommandError(f"{path} has {joints} joints; FLAME's format has 5 and SMPL-X's 55")
+    return SmplxHead.from_file(path) if joints == 55 else FlameHead.from_file(path)

@@ -1,0 +1,211 @@
+"""The viewer's server: its callbacks without a browser; and, slowly, in headless Chromium."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from headfields.cli import main
+from headfields.heads.blendshapes import BlendshapeHead
+from headfields.synthetic import procedural_head
+from headfields.viz.viewer.server import Viewer
+from headfields.viz.viewer.subjects import head_scene
+from tests.viz.viewer.browser import chromium, frames_per_second, pixels
+
+viser = pytest.importorskip("viser", reason="the viewer needs viser (the extra `viewer`)")
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+class FakeClient:
+    """A browser tab as the viewer sees it, with a camera in front of the head."""
+
+    def __init__(self) -> None:
+        self.client_id = 7
+        self.background: list[np.ndarray | None] = []
+        self.scene = self.camera = self
+        self.wxyz, self.position = np.array([0.0, 1.0, 0, 0]), np.array([0.0, 0, 1.0])  # looks along -z, y up
+        self.fov, self.aspect, self.image_height = 0.4, 1.5, 60
+
+    def set_background_image(self, image: np.ndarray | None, **_: Any) -> None:
+        self.background.append(image)
+
+    def flush(self) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def viewer():
+    corners = torch.tensor([[-0.1, -0.1, 0.0], [0.1, -0.1, 0.0], [0.0, 0.1, 0.0]])
+    shift = torch.zeros(1, 3, 3)
+    shift[0, 2, 1] = 0.1
+    head = BlendshapeHead(corners, torch.tensor([[0, 1, 2]]), shift, expression_names=("taller",))
+    running = Viewer(head_scene(head, "triangle"), port=free_port(), resolution=64)
+    yield running
+    running.close()
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("localhost", 0))
+        return listener.getsockname()[1]
+
+
+def press(viewer: Viewer, name: str, value: Any) -> None:
+    """What viser does when somebody moves a handle of the panel."""
+    handle = viewer._handles[name]
+    handle.value = value
+    for _ in range(200):
+        if viewer.idle(0.05):
+            return
+
+
+def test_it_listens_on_this_machine_alone(viewer: Viewer) -> None:
+    port = int(viewer.url.rsplit(":", 1)[1])
+    assert viewer.url == f"http://localhost:{port}"
+    with socket.create_connection(("127.0.0.1", port), timeout=5):
+        pass
+    listening = Path("/proc/net/tcp").read_text() if Path("/proc/net/tcp").exists() else ""
+    assert f"00000000:{port:04X}" not in listening  # 0.0.0.0
+
+
+def test_a_slider_changes_the_view_and_the_layers_what_is_drawn(viewer: Viewer) -> None:
+    press(viewer, "slider taller", 0.5)
+    assert viewer.view.values["taller"] == 0.5
+    press(viewer, "layer mesh", True)
+    node = viewer._nodes["mesh"]
+    assert node.vertices[2, 1] == pytest.approx(0.15)
+    press(viewer, "slider taller", 1.0)
+    assert viewer._nodes["mesh"] is node and node.vertices[2, 1] == pytest.approx(0.2)  # moved, not made again
+    press(viewer, "layer mesh", False)
+    assert "mesh" not in viewer._nodes
+    viewer._reset()
+    assert viewer.idle(5) and not viewer.view.values and viewer._handles["slider taller"].value == 0.0
+
+
+def test_a_tab_gets_pictures_of_what_it_cannot_draw(viewer: Viewer, monkeypatch) -> None:
+    client: Any = FakeClient()
+    monkeypatch.setattr(viewer.server, "get_clients", lambda: {7: client})
+    viewer.set(look="color")
+    assert viewer.idle(10)
+    last = client.background[-1]
+    assert last.shape == (60, 90, 3)
+    rows, columns = (last.min(-1) < 240).nonzero()
+    assert abs(columns.mean() - 45) < 2 and abs(rows.mean() - 40) < 6  # the triangle is wider below
+    viewer.set(layers=frozenset())
+    assert viewer.idle(10) and client.background[-1] is None
+    viewer.set(layers=frozenset({"avatar"}))
+    assert viewer.idle(10)
+    assert viewer.screenshot(client)[:4] == b"\x89PNG"
+    monkeypatch.undo()
+    viewer._disconnected(client)
+
+
+def test_camera_of_a_tab(viewer: Viewer) -> None:
+    camera = viewer.camera_of(FakeClient(), 64)
+    assert camera.size == (60, 90) and torch.allclose(camera.center, torch.tensor([0.0, 0, 1.0]))
+    pixel, depth = camera.project(torch.tensor([[0.1, 0.1, 0.0]]))
+    assert float(depth) == pytest.approx(1.0) and float(pixel[0, 0]) > 45 and float(pixel[0, 1]) < 30
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nowhere"], "nowhere does not exist"),
+        (["{here}/notes.txt"], "no head model (.npz), mesh"),
+        (["{here}/square.obj", "--motion", "x"], "--motion is for a run or a capture"),
+        (["{here}/square.obj", "--background", "2"], "--background is 2.0"),
+        (["{here}/square.obj", "--port", "70000"], "--port is 70000"),
+        (["{here}/other.npz"], "neither v_template"),
+    ],
+)
+def test_bad_arguments(arguments: list[str], message: str, tmp_path: Path, capsys) -> None:
+    (tmp_path / "notes.txt").write_text("hello")
+    (tmp_path / "square.obj").write_text("v 0 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 3\n")
+    np.savez(tmp_path / "other.npz", values=np.zeros(3))
+    assert main(["view", *(argument.format(here=tmp_path) for argument in arguments)]) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_without_viser_the_error_says_what_to_install(tmp_path: Path, capsys, monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "viser", None)
+    assert main(["view", str(tmp_path)]) == 1
+    assert "pip install 'headfields[viewer]'" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_in_a_browser(tmp_path: Path) -> None:
+    """The page loads; a slider moves the mouth and nothing else; a second tab and a reload show it too; Ctrl-C ends."""
+    head = procedural_head()
+    running = Viewer(head_scene(head, "head"), port=free_port(), resolution=400)
+    try:
+        with chromium(tmp_path / "profile") as browser:
+            browser.get(running.url)
+            first = _settled(running, browser, 1)
+            running._handles["slider jaw pitch"].value = 15.0
+            after = _settled(running, browser, 1)
+            changed = (np.abs(first.astype(int) - after).max(-1) > 24)[:, :560]  # the panel is on the right
+            rows, columns = changed.nonzero()
+            dark = (first[:, :560].min(-1) < 250).nonzero()
+            top, bottom = dark[0].min(), dark[0].max()
+            assert changed.sum() > 200
+            # The lower half of the face: its mouth and chin.
+            assert rows.mean() > top + 0.5 * (bottom - top) and abs(columns.mean() - dark[1].mean()) < 30
+            assert changed[: int(top + 0.4 * (bottom - top))].sum() < 0.02 * changed.sum()
+
+            browser.switch_to.new_window("tab")
+            browser.get(running.url)
+            second = _settled(running, browser, 2)
+            assert np.abs(second[150:, :560].astype(int) - after[150:, :560]).mean() < 3
+            browser.refresh()
+            again = _settled(running, browser, 2)
+            assert np.abs(again[150:, :560].astype(int) - after[150:, :560]).mean() < 3
+
+            running.set(layers=frozenset({"mesh"}))
+            meshes = _settled(running, browser, 2)
+            assert (meshes[150:, :560].min(-1) < 250).sum() > 5000
+            assert frames_per_second(browser) > 0
+    finally:
+        running.close()
+
+
+@pytest.mark.slow
+def test_the_command_ends_with_ctrl_c(tmp_path: Path) -> None:
+    (tmp_path / "square.obj").write_text("v 0 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 3\n")
+    command = [sys.executable, "-m", "headfields", "view", str(tmp_path / "square.obj"), "--port", str(free_port())]
+    process = subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        # A test run in the background of a shell ignores Ctrl-C, and its children would too.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )  # fmt: skip
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    assert re.match(r"square: http://localhost:\d+ \(Ctrl-C ends it\)", line)
+    os.kill(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 0 and "Traceback" not in errors
+
+
+def _settled(viewer: Viewer, browser: Any, tabs: int) -> np.ndarray:
+    """The page once all tabs are connected and nothing changes any more."""
+    end = time.monotonic() + 60
+    while len(viewer.server.get_clients()) < tabs and time.monotonic() < end:
+        time.sleep(0.2)
+    before = pixels(browser)
+    while time.monotonic() < end:
+        viewer.idle(10)
+        time.sleep(1.0)
+        now = pixels(browser)
+        if np.abs(now[150:].astype(int) - before[150:]).max() == 0 and (now[150:, :560].min(-1) < 250).sum() > 1000:
+            return now
+        before = now
+    raise AssertionError("the page did not settle within a minute")
